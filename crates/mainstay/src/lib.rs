@@ -30,6 +30,7 @@ mod server;
 mod settings;
 mod status;
 mod stop;
+mod store_copy;
 mod store_record;
 mod tasks;
 mod terminal;
@@ -67,6 +68,8 @@ enum Command {
     Backup(backup::BackupArguments),
     /// Restore a backup into an empty data directory, on any path and host
     Restore(backup::RestoreArguments),
+    /// Move the objects of a cluster between a data directory and etcd
+    Store(store_copy::StoreCommandArguments),
     /// Import, list, remove and pull images
     Image(image::ImageArguments),
     /// Print the administrator's kubeconfig, or merge it into your own
@@ -171,6 +174,11 @@ fn run(command: Command) -> Result<()> {
             prepare("warn");
             runtime(tokio::runtime::Builder::new_multi_thread())?
                 .block_on(backup::restore(&arguments))
+        }
+        Command::Store(arguments) => {
+            prepare("warn");
+            runtime(tokio::runtime::Builder::new_multi_thread())?
+                .block_on(store_copy::run(arguments))
         }
         Command::Image(arguments) => {
             prepare("warn");

@@ -24,7 +24,7 @@ use crate::process;
 use crate::settings::DataDirectory;
 use archive::{TreeActivity, Writer};
 use contents::{Objects, Request, Source, Summary};
-pub use restore::{RestoreArguments, run as restore};
+pub use restore::{RestoreArguments, require_empty, run as restore};
 
 /// The first entry of a backup.
 const HEADER: &str = "backup.json";

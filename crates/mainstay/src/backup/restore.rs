@@ -55,7 +55,11 @@ pub async fn run(arguments: &RestoreArguments) -> Result<()> {
     Ok(())
 }
 
-fn require_empty(data: &Path) -> Result<()> {
+/// Refuses a directory with something in it.
+///
+/// # Errors
+/// There is something, or the directory cannot be read.
+pub fn require_empty(data: &Path) -> Result<()> {
     let mut entries = match fs::read_dir(data) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         other => other.with_context(|| format!("use {}", data.display()))?,

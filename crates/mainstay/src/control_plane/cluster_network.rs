@@ -17,7 +17,7 @@ use crate::store_record;
 /// The file in the data directory.
 const FILE: &str = "cluster.json";
 /// The record in a shared store.
-const KEY: &[u8] = b"/mainstay/cluster-network";
+pub const KEY: &[u8] = b"/mainstay/cluster-network";
 /// The prefix length of the pods of all nodes.
 const POD_PREFIX: u8 = 16;
 /// The prefix length of one node, as of kube-controller-manager.

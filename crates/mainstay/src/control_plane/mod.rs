@@ -12,7 +12,7 @@ mod memory;
 mod protection;
 mod relocation;
 mod server;
-mod shared_keys;
+pub mod shared_keys;
 pub mod store;
 mod store_address;
 mod store_arguments;
@@ -31,7 +31,8 @@ use crate::tasks::Group;
 use admin::Admin;
 pub use announced::announce_dns;
 pub use cluster_network::{
-    AskedNetwork, ClusterNetwork, agree as agree_on_network, all_pods, choose as choose_network,
+    AskedNetwork, ClusterNetwork, KEY as NETWORK_RECORD, agree as agree_on_network, all_pods,
+    choose as choose_network,
 };
 use deciders::{Deciders, RunningDeciders};
 use leadership::{Election, Lead};
@@ -42,7 +43,7 @@ pub use protection::{Protection, ProtectionSettings};
 pub use relocation::{DataLocation, Relocation};
 pub use server::{LocalNode, Server, ServerConfig};
 pub use shared_keys::TokenFile;
-pub use store_address::{EtcdAddress, EtcdSettings};
+pub use store_address::{EtcdAddress, EtcdSettings, EtcdUrl};
 pub use store_arguments::{StoreArguments, StoreSettings};
 
 /// A running API server with its controllers and its scheduler.

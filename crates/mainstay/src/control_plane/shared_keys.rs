@@ -20,7 +20,7 @@ use crate::output::say;
 use crate::store_record;
 
 /// The key: beside the objects, which are below `/registry/`.
-const KEY: &[u8] = b"/mainstay/credentials";
+pub const KEY: &[u8] = b"/mainstay/credentials";
 
 /// The part of a store that the keys need.
 pub trait KeyStore: Sync {
@@ -155,6 +155,32 @@ pub async fn prepare(store: &dyn KeyStore, file: &TokenFile, certificates: &Path
         anyhow::Ok(keys.install(certificates)?)
     })
     .context("the keys that the servers share")
+}
+
+/// The keys of a server that was alone, for the store of several.
+///
+/// # Errors
+/// The directory of certificates has no keys; the token is missing or wrong; of the disk.
+pub fn seal(file: &TokenFile, certificates: &Path) -> Result<Vec<u8>> {
+    let keys = SharedKeys::read(certificates).context("read the keys of the cluster")?;
+    let Some(keys) = keys else {
+        bail!(
+            "{} has no certificate authority with its keys",
+            certificates.display()
+        );
+    };
+    let sealed = file.read(true)?.token.seal(&keys);
+    sealed.context("encrypt the keys of the cluster")
+}
+
+/// The keys in a store of several servers, for one that will be alone with the directory of certificates.
+///
+/// # Errors
+/// The token is missing or wrong; the directory belongs to another cluster.
+pub fn unseal(stored: &[u8], file: &TokenFile, certificates: &Path) -> Result<SharedKeys> {
+    let token = file.read(false)?;
+    let own = SharedKeys::read(certificates)?;
+    file.open(stored, own.as_ref(), &token)
 }
 
 #[cfg(test)]

@@ -102,7 +102,8 @@ pub async fn connect(address: &EtcdAddress, quota: Option<u64>) -> Result<OpenSt
         .map_err(|error| refusal(address, error))
 }
 
-fn refusal(address: &EtcdAddress, error: ConnectError) -> anyhow::Error {
+/// The error of a connection, with the usual cause.
+pub fn refusal(address: &EtcdAddress, error: ConnectError) -> anyhow::Error {
     let error = anyhow::Error::new(error);
     let next = next_step(&format!("{error:#}"));
     error.context(format!("open the store in {}{next}", address.url))

@@ -21,19 +21,19 @@ pub struct EtcdSettings {
         value_name = "URL",
         env = "MAINSTAY_STORE"
     )]
-    store: Option<EtcdUrl>,
+    pub store: Option<EtcdUrl>,
     /// Prefix of all keys in etcd [default: /mainstay]
     #[arg(id = "etcd-prefix", long = "etcd-prefix", value_name = "PREFIX")]
-    prefix: Option<String>,
+    pub prefix: Option<String>,
     /// Certificates of the authority of etcd's members, PEM [default: those of the machine]
     #[arg(id = "etcd-cafile", long = "etcd-cafile", value_name = "FILE")]
-    cafile: Option<PathBuf>,
+    pub cafile: Option<PathBuf>,
     /// Certificate of this server as a client of etcd, PEM
     #[arg(id = "etcd-certfile", long = "etcd-certfile", value_name = "FILE")]
-    certfile: Option<PathBuf>,
+    pub certfile: Option<PathBuf>,
     /// Key of this certificate, PEM
     #[arg(id = "etcd-keyfile", long = "etcd-keyfile", value_name = "FILE")]
-    keyfile: Option<PathBuf>,
+    pub keyfile: Option<PathBuf>,
 }
 
 /// The members of an etcd cluster.

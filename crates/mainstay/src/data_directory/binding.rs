@@ -9,7 +9,7 @@ use crate::output::warn;
 use crate::store_record;
 
 /// The key of the record: beside the objects, which are below `/registry/`.
-const KEY: &[u8] = b"/mainstay/instance";
+pub const KEY: &[u8] = b"/mainstay/instance";
 
 /// Checks that the store belongs to the marked instance, and records the instance if the store has
 /// none. A lost marker is restored from the record, and a new server of an etcd takes its instance.

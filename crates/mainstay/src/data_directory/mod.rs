@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-pub use binding::bind;
+pub use binding::{KEY as INSTANCE_RECORD, bind};
 use marker::Unreadable;
 pub use marker::{Engine, FILE as MARKER_FILE, Marker, Role, kernel_name};
 use parts::Part;

@@ -29,6 +29,11 @@ const NOT_PASTED: &[(&str, &str, &str)] = &[
         "needs several machines; tests/servers_on_etcd.rs has namespaces of one",
     ),
     (
+        "docs/high-availability.md",
+        "mainstay store copy ",
+        "needs an etcd; tests/store_copy.rs has one",
+    ),
+    (
         "docs/images.md",
         "docker pull",
         "tests need no container engine",

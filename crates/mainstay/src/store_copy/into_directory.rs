@@ -1,0 +1,193 @@
+//! From etcd into a data directory.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use container_runtime::beside;
+use etcd_store::copy::{Found, Pairs};
+use mvcc_store::embedded::{EmbeddedOptions, EmbeddedStore, import};
+use mvcc_store::{KeyValue, Range, Revision, Store};
+
+use super::{Checksum, at, connect};
+use crate::backup::require_empty;
+use crate::control_plane::{ClusterNetwork, EtcdAddress, NETWORK_RECORD, TokenFile, shared_keys};
+use crate::data_directory::{self, Engine, Marker, Role};
+use crate::host::Host;
+use crate::output::say;
+use crate::process;
+
+/// Each server writes its Lease every five seconds.
+const QUIET: Duration = Duration::from_secs(12);
+/// The store under a name that is none, as long as not all is there.
+const UNFINISHED: &str = "store.unfinished";
+
+/// Copies the objects of the etcd, whose servers are stopped.
+pub async fn run(address: &EtcdAddress, data: &Path, token: Option<PathBuf>) -> Result<()> {
+    let host = Host::inspect()?;
+    let to = format!("{} on {}", data.display(), host.name);
+    let former = former(data)?;
+    let etcd = connect(address).await?;
+    let found = etcd.found().await.map_err(at(address))?;
+    if let Found::Moved { to: moved } = &found
+        && *moved != to
+    {
+        bail!(
+            "the cluster in {} was moved to {moved}, where it goes on",
+            address.url
+        );
+    }
+    let pairs = etcd.pairs().await.map_err(at(address))?;
+    let Some(instance) = super::instance(&pairs) else {
+        bail!(
+            "{} has no cluster below {}: is it another --etcd-prefix?",
+            address.url,
+            address.prefix
+        );
+    };
+    if let Some(former) = &former
+        && former.instance != instance
+    {
+        bail!(
+            "etcd has the cluster {instance}, the data directory belongs to {}: choose another one",
+            former.instance
+        );
+    }
+    let mut marker = match former {
+        Some(former) => former,
+        None => {
+            let role = (Role::Server, Engine::Etcd);
+            let instances = Path::new(pod_network::INSTANCES);
+            data_directory::claim(data, &host.name, role, instances)?.marker
+        }
+    };
+    (marker.instance, marker.cluster) = (instance, true);
+    if has_store(data) {
+        let Found::Moved { .. } = found else {
+            bail!(
+                "{} has a store already: a copy needs a directory without one",
+                data.display()
+            );
+        };
+        return finish(data, marker);
+    }
+    say(&format!(
+        "waiting {} s to see whether a server uses the etcd",
+        QUIET.as_secs()
+    ));
+    tokio::time::sleep(QUIET).await;
+    if !etcd.is_unchanged(&pairs).await.map_err(at(address))? {
+        bail!("a server uses {}: stop all of them first", address.url);
+    }
+    let keys = value_of(&pairs, shared_keys::KEY).context("etcd has no keys of the cluster")?;
+    let network = value_of(&pairs, NETWORK_RECORD).context("etcd has no ranges of the cluster")?;
+    let network: ClusterNetwork = serde_json::from_slice(&network.value).context("the ranges")?;
+    let file = TokenFile::choose(token, data);
+    let copied = beside(|| {
+        let keys = shared_keys::unseal(&keys.value, &file, &data.join("certificates"))?;
+        data_directory::make(data)?;
+        marker.engine = Engine::Etcd;
+        marker.write(data)?;
+        keys.install(&data.join("certificates"))?;
+        network.store(data)?;
+        fill(data, &pairs)
+    })?;
+    etcd.leave(&pairs, &to).await.map_err(at(address))?;
+    say(&format!(
+        "{}: {} objects of {}, verified (SHA-256 {}), resource versions above {}",
+        data.display(),
+        copied.count,
+        address.url,
+        copied.sha256,
+        pairs.revision.0
+    ));
+    beside(|| {
+        fs::rename(data.join(UNFINISHED), data.join("store")).context("put the store in place")?;
+        finish(data, marker)
+    })
+}
+
+fn has_store(data: &Path) -> bool {
+    data.join("store").exists()
+}
+
+/// The marker of a directory that a server of the etcd has used, or an interrupted copy; none for an
+/// empty directory.
+fn former(data: &Path) -> Result<Option<Marker>> {
+    if let Some(server) = process::serving(data) {
+        bail!("{}", process::runs_already(data, server));
+    }
+    match Marker::read(data) {
+        Ok(Some(marker)) if marker.engine == Engine::Etcd && marker.role != Role::Node => {
+            Ok(Some(marker))
+        }
+        _ => require_empty(data).map(|()| None),
+    }
+}
+
+fn value_of<'p>(pairs: &'p Pairs, key: &[u8]) -> Option<&'p KeyValue> {
+    pairs.live.get(key).map(Arc::as_ref)
+}
+
+/// Writes the store under its first name, and reads it back.
+fn fill(data: &Path, pairs: &Pairs) -> Result<Checksum> {
+    let place = data.join(UNFINISHED);
+    match fs::remove_dir_all(&place) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(error).with_context(|| format!("remove {}", place.display()));
+        }
+        _ => {}
+    }
+    let own = [shared_keys::KEY, NETWORK_RECORD];
+    let kept = pairs
+        .kept()
+        .filter(|pair| !own.contains(&pair.key.as_ref()));
+    let kept: Vec<&KeyValue> = kept.collect();
+    let wanted = Checksum::of(kept.iter().copied())?;
+    let copies = kept.into_iter().map(|pair| Ok(pair.clone()));
+    import(&place, pairs.revision, copies).context("write the objects")?;
+    let written = read_back(&place, pairs.revision)?;
+    ensure!(
+        written == wanted,
+        "{} has {} objects with the checksum {}, and not {} with {}",
+        place.display(),
+        written.count,
+        written.sha256,
+        wanted.count,
+        wanted.sha256
+    );
+    Ok(wanted)
+}
+
+fn read_back(place: &Path, revision: Revision) -> Result<Checksum> {
+    let store = EmbeddedStore::open(EmbeddedOptions::new(place)).context("open the copy")?;
+    let everything = Range {
+        end: Some(vec![u8::MAX]),
+        ..Range::default()
+    };
+    let read = futures::executor::block_on(store.range(everything));
+    store.close();
+    let read = read.context("read the copy")?;
+    ensure!(
+        read.revision == revision,
+        "the copy is at revision {}, and not {}",
+        read.revision.0,
+        revision.0
+    );
+    Checksum::of(read.items.iter())
+}
+
+/// Lets servers start on the directory.
+fn finish(data: &Path, mut marker: Marker) -> Result<()> {
+    marker.engine = Engine::Embedded;
+    marker.write(data)?;
+    let directory = fs::File::open(data).context("sync the data directory")?;
+    rustix::fs::syncfs(&directory).context("sync the data directory")?;
+    say(&format!(
+        "Start it with: mainstay server --data-dir {}",
+        data.display()
+    ));
+    Ok(())
+}

@@ -1,0 +1,183 @@
+//! From a data directory into etcd.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail, ensure};
+use bytes::Bytes;
+use container_runtime::beside;
+use etcd_store::copy::{EtcdCopy, Found};
+use mvcc_store::{KeyValue, Range, Revision};
+
+use super::{Checksum, at, connect};
+use crate::control_plane::{self, AskedNetwork, EtcdAddress, TokenFile, shared_keys, store};
+use crate::data_directory::{Engine, MARKER_FILE, Marker, Role};
+use crate::output::say;
+use crate::process;
+
+/// The name of the former store in the data directory.
+const FORMER: &str = "store.copied-to-etcd";
+
+/// Copies the objects of the stopped server in the directory.
+pub async fn run(data: &Path, address: &EtcdAddress, token: Option<PathBuf>) -> Result<()> {
+    let mut marker = marker(data)?;
+    let etcd = connect(address).await?;
+    let found = etcd.found().await.map_err(at(address))?;
+    let is_finishing = marker.engine == Engine::Etcd && matches!(found, Found::Data { .. });
+    if is_finishing
+        && instance_of(&etcd).await.map_err(at(address))? == Some(marker.instance.clone())
+    {
+        return put_away(data, address);
+    }
+    check_target(&found, address, &marker)?;
+    let store = store::open(data, None).await?;
+    let everything = Range {
+        end: Some(vec![u8::MAX]),
+        ..Range::default()
+    };
+    let read = store.shared().range(everything).await;
+    let read = read.context("read the store")?;
+    let mut etcd = etcd;
+    let copied = async {
+        let file = TokenFile::choose(token, data);
+        let records = beside(|| records(data, &file, read.revision))?;
+        let pairs = merge(read.items, records);
+        let wanted = Checksum::of(pairs.iter())?;
+        let begun = etcd.begin(&marker.instance).await.map_err(at(address))?;
+        for pair in &pairs {
+            etcd.put(&begun, pair).await.map_err(at(address))?;
+        }
+        let written = etcd.finish(&begun).await.map_err(at(address))?;
+        let written = Checksum::of(written.values().map(Arc::as_ref))?;
+        ensure!(
+            written == wanted,
+            "etcd has {} objects with the checksum {}, and not {} with {}: start the copy again",
+            written.count,
+            written.sha256,
+            wanted.count,
+            wanted.sha256
+        );
+        // From now on, no server uses the directory alone.
+        marker.engine = Engine::Etcd;
+        beside(|| marker.write(data))?;
+        let completed = etcd.complete(begun, read.revision).await;
+        completed.map_err(at(address))?;
+        Ok::<_, anyhow::Error>(wanted)
+    };
+    let copied = copied.await;
+    store.close().await;
+    let copied = copied?;
+    say(&format!(
+        "{}: {} objects of {}, verified (SHA-256 {}), resource versions above {}",
+        address.url,
+        copied.count,
+        data.display(),
+        copied.sha256,
+        read.revision.0
+    ));
+    put_away(data, address)
+}
+
+fn marker(data: &Path) -> Result<Marker> {
+    let shown = data.display();
+    let Ok(Some(marker)) = Marker::read(data) else {
+        bail!(
+            "{shown} is not marked as a data directory of mainstay (it has no readable file named \
+             `{MARKER_FILE}`)"
+        );
+    };
+    if marker.role == Role::Node {
+        bail!("{shown} belongs to `mainstay node`: the objects are with its server");
+    }
+    if !data.join("store/data").exists() {
+        match marker.engine {
+            Engine::Etcd => bail!("the objects of the cluster in {shown} are in etcd already"),
+            Engine::Embedded => bail!("{shown} has no store"),
+        }
+    }
+    if let Some(server) = process::serving(data) {
+        bail!(
+            "{}. Stop it first: a store that is in use is not copied",
+            process::runs_already(data, server)
+        );
+    }
+    Ok(marker)
+}
+
+fn check_target(found: &Found, address: &EtcdAddress, marker: &Marker) -> Result<()> {
+    let EtcdAddress { url, prefix, .. } = address;
+    let next = "choose another --etcd-prefix, or delete them with `etcdctl del --prefix`";
+    match found {
+        Found::Nothing => Ok(()),
+        Found::Incomplete { instance } if *instance == marker.instance => Ok(()),
+        Found::Incomplete { instance } => bail!(
+            "{url} has an interrupted copy of the cluster {instance} below {prefix}, and this is \
+             {}: {next}",
+            marker.instance
+        ),
+        Found::Data { keys } => {
+            bail!("{url} is not empty: it has {keys} keys below {prefix}; {next}")
+        }
+        Found::Moved { to } => bail!(
+            "{url} has the former objects of a cluster below {prefix}, which was moved to {to}: {next}"
+        ),
+    }
+}
+
+/// The records that servers of an etcd share, and a single server has in files.
+fn records(data: &Path, token: &TokenFile, revision: Revision) -> Result<[KeyValue; 2]> {
+    let network = control_plane::choose_network(data, &AskedNetwork::default())?;
+    let record = |key: &[u8], value: Vec<u8>| KeyValue {
+        key: Arc::from(key),
+        value: Bytes::from(value),
+        create_revision: revision,
+        mod_revision: revision,
+        lease: None,
+    };
+    let keys = shared_keys::seal(token, &data.join("certificates"))?;
+    let network_text = serde_json::to_vec(&network).context("encode the ranges")?;
+    Ok([
+        record(shared_keys::KEY, keys),
+        record(control_plane::NETWORK_RECORD, network_text),
+    ])
+}
+
+/// All pairs without a lease in the order of their keys; the records replace former ones.
+fn merge(stored: Vec<KeyValue>, records: [KeyValue; 2]) -> Vec<KeyValue> {
+    let all = stored.into_iter().filter(|pair| pair.lease.is_none());
+    let by_key = all
+        .chain(records)
+        .map(|pair| (Arc::clone(&pair.key), pair))
+        .collect::<BTreeMap<_, _>>();
+    by_key.into_values().collect()
+}
+
+/// The instance whose objects etcd has.
+async fn instance_of(etcd: &EtcdCopy) -> Result<Option<String>, etcd_store::copy::CopyError> {
+    let pairs = etcd.pairs().await?;
+    Ok(super::instance(&pairs))
+}
+
+/// Renames the former store, so that servers with `--store` start on the directory.
+fn put_away(data: &Path, address: &EtcdAddress) -> Result<()> {
+    let names = (0..).map(|number| match number {
+        0 => data.join(FORMER),
+        _ => data.join(format!("{FORMER}.{number}")),
+    });
+    let mut free = names.filter(|path| !path.exists());
+    let former = free.next().context("a name for the former store")?;
+    let renamed = fs::rename(data.join("store"), &former);
+    renamed.with_context(|| format!("rename the store of {}", data.display()))?;
+    let directory = fs::File::open(data).and_then(|data| data.sync_all());
+    directory.with_context(|| format!("sync {}", data.display()))?;
+    say(&format!(
+        "The former store is {}, and is not needed any more. Start the first server on the same data \
+         directory: mainstay server --store {} --data-dir {}",
+        former.display(),
+        address.url,
+        data.display()
+    ));
+    Ok(())
+}
