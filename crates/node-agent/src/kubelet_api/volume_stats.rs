@@ -136,12 +136,7 @@ fn of_driver(stats: &VolumeStats) -> Value {
 
 /// The volumes of a pod's claims and drivers that are mounted: those of drivers by their drivers'
 /// figures, others by the file systems that they are on, or by their quotas. Blocks.
-pub fn volumes(
-    view: &PodView,
-    usages: &VolumeUsages,
-    csi: &CsiVolumes,
-    now: &str,
-) -> Vec<Value> {
+pub fn volumes(view: &PodView, usages: &VolumeUsages, csi: &CsiVolumes, now: &str) -> Vec<Value> {
     let spec = view.pod.spec.as_ref();
     let volumes = spec
         .and_then(|spec| spec.volumes.as_deref())
