@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use csi::{Driver, NodeCapabilities, VolumeStats};
-use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Volume};
 use pod_lifecycle::node::volume_expansion::may_grow;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -238,9 +238,7 @@ impl CsiVolumes {
 /// The volume of a publication, as its pod wants it; `None` if it does not any more.
 async fn wanted(objects: &ApiObjects, of: &Use) -> Result<Option<Wanted>, String> {
     let pod = &of.live.pod;
-    let mut volumes = pod.spec.iter().flat_map(|spec| &spec.volumes).flatten();
-    let inline = volumes.find(|volume| volume.csi.is_some() && volume.name == of.data.volume);
-    if let Some(volume) = inline {
+    if let Some(volume) = inline(pod, &of.data.volume) {
         return Ok(Wanted::inline(pod, volume));
     }
     let Some((claim, read_only)) = claim_of(objects, of).await? else {
@@ -248,6 +246,12 @@ async fn wanted(objects: &ApiObjects, of: &Use) -> Result<Option<Wanted>, String
     };
     let volume = objects.volume_of(&claim).await?;
     Ok(Wanted::of_volume(&volume, read_only))
+}
+
+/// The pod's own volume of a driver that has this name.
+fn inline<'a>(pod: &'a Pod, name: &str) -> Option<&'a Volume> {
+    let mut volumes = pod.spec.iter().flat_map(|spec| &spec.volumes).flatten();
+    volumes.find(|volume| volume.csi.is_some() && volume.name == name)
 }
 
 /// The claim by which a pod uses a PersistentVolume, and whether it only reads; `None` for an inline
