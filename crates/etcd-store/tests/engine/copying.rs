@@ -230,7 +230,7 @@ async fn data_that_was_copied_elsewhere_is_left() {
     let options = options(&cluster);
     let mut copy = copy(&options).await;
     fill(&mut copy, 10).await;
-    let (server, idle) = (connect(&options).await, connect(&options).await);
+    let server = connect(&options).await;
     commit(&*server, vec![put("k001", "changed")]).await;
     let pairs = copy.pairs().await.unwrap();
     assert!(copy.is_unchanged(&pairs).await.unwrap());

@@ -94,6 +94,7 @@ pub async fn run(address: &EtcdAddress, data: &Path, token: Option<PathBuf>) -> 
         network.store(data)?;
         fill(data, &pairs)
     })?;
+    verify(&data.join(UNFINISHED), pairs.revision, &copied).await?;
     etcd.leave(&pairs, &to).await.map_err(at(address))?;
     say(&format!(
         "{}: {} objects of {}, verified (SHA-256 {}), resource versions above {}",
@@ -131,7 +132,7 @@ fn value_of<'p>(pairs: &'p Pairs, key: &[u8]) -> Option<&'p KeyValue> {
     pairs.live.get(key).map(Arc::as_ref)
 }
 
-/// Writes the store under its first name, and reads it back.
+/// Writes the store under its first name.
 fn fill(data: &Path, pairs: &Pairs) -> Result<Checksum> {
     let place = data.join(UNFINISHED);
     match fs::remove_dir_all(&place) {
@@ -148,26 +149,17 @@ fn fill(data: &Path, pairs: &Pairs) -> Result<Checksum> {
     let wanted = Checksum::of(kept.iter().copied())?;
     let copies = kept.into_iter().map(|pair| Ok(pair.clone()));
     import(&place, pairs.revision, copies).context("write the objects")?;
-    let written = read_back(&place, pairs.revision)?;
-    ensure!(
-        written == wanted,
-        "{} has {} objects with the checksum {}, and not {} with {}",
-        place.display(),
-        written.count,
-        written.sha256,
-        wanted.count,
-        wanted.sha256
-    );
     Ok(wanted)
 }
 
-fn read_back(place: &Path, revision: Revision) -> Result<Checksum> {
+/// Reads a store back, and compares it with what was written.
+async fn verify(place: &Path, revision: Revision, wanted: &Checksum) -> Result<()> {
     let store = EmbeddedStore::open(EmbeddedOptions::new(place)).context("open the copy")?;
     let everything = Range {
         end: Some(vec![u8::MAX]),
         ..Range::default()
     };
-    let read = futures::executor::block_on(store.range(everything));
+    let read = store.range(everything).await;
     store.close();
     let read = read.context("read the copy")?;
     ensure!(
@@ -176,7 +168,17 @@ fn read_back(place: &Path, revision: Revision) -> Result<Checksum> {
         read.revision.0,
         revision.0
     );
-    Checksum::of(read.items.iter())
+    let written = Checksum::of(read.items.iter())?;
+    ensure!(
+        written == *wanted,
+        "{} has {} objects with the checksum {}, and not {} with {}",
+        place.display(),
+        written.count,
+        written.sha256,
+        wanted.count,
+        wanted.sha256
+    );
+    Ok(())
 }
 
 /// Lets servers start on the directory.
