@@ -13,7 +13,7 @@ use crate::{
     connections::Connections,
     keys::Keys,
     messages::{self, COMPACT, Condition, RequestOp, TXN, TxnRequest, TxnResponse},
-    origin::EtcdRevision,
+    revision::EtcdRevision,
 };
 
 /// The history that etcd keeps at least: a server that was cut off for less finds its place again.

@@ -18,9 +18,9 @@ use crate::{
         Condition, RANGE, RangeRequest, RangeResponse, RequestOp, TXN, TxnRequest, TxnResponse,
     },
     mirror,
-    options::{ConnectError, EtcdOptions},
-    origin::{self, EtcdRevision, Origin, Record},
-    store::unusable,
+    options::{ConnectError, EtcdOptions, unusable},
+    origin::{self, Origin, Record},
+    revision::EtcdRevision,
     value,
 };
 
@@ -31,7 +31,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 const BATCH_KEYS: usize = 100;
 const BATCH_BYTES: usize = 1_000_000;
 
-/// What is below the prefix.
+/// The things below a prefix, as a copy sees them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Found {
     /// No key.

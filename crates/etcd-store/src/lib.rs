@@ -18,6 +18,7 @@ mod options;
 mod origin;
 mod quota;
 mod read_index;
+mod revision;
 mod session;
 mod store;
 mod tls;

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use mvcc_store::LeaseId;
 use object_model::protobuf::{Reader, Wire, WireError, Writer};
 
-use crate::{keys, origin::EtcdRevision};
+use crate::{keys, revision::EtcdRevision};
 
 pub(crate) const RANGE: &str = "/etcdserverpb.KV/Range";
 pub(crate) const PUT: &str = "/etcdserverpb.KV/Put";

@@ -24,7 +24,8 @@ use crate::{
     messages::{
         self, RANGE, RangeRequest, RangeResponse, StoredPair, WATCH, WatchEvent, WatchResponse,
     },
-    origin::{EtcdRevision, Origin},
+    origin::Origin,
+    revision::EtcdRevision,
     value,
 };
 

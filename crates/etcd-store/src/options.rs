@@ -2,6 +2,7 @@
 
 use std::{fmt, io, path::PathBuf, sync::Arc, time::Duration};
 
+use grpc::RpcError;
 use http_client::tls::BundleError;
 use mvcc_store::{Limits, StoreError};
 use url::Url;
@@ -101,6 +102,11 @@ pub enum ConnectError {
     /// No member answers, or every one is refused; with the reasons.
     #[error("etcd cannot be used")]
     Store(#[from] StoreError),
+}
+
+/// The error of a start for an etcd that does not answer.
+pub(crate) fn unusable(error: RpcError) -> StoreError {
+    StoreError::Unavailable(error.to_string())
 }
 
 fn endpoint(text: &str) -> Result<Endpoint, ConnectError> {

@@ -1,4 +1,4 @@
-//! Where the data below a prefix comes from: a record beside it, which every transaction compares.
+//! The origin of the data below a prefix: a record beside it, which every transaction compares.
 //!
 //! etcd counts revisions from its own beginning. Data that was copied from another store goes on with the
 //! revisions of that one: **every server adds the offset of the record** to the revisions of etcd, and
@@ -12,13 +12,9 @@ use crate::{
     connections::Connections,
     keys::Keys,
     messages::{RANGE, RangeRequest, RangeResponse},
-    options::ConnectError,
-    store::unusable,
+    options::{ConnectError, unusable},
+    revision::EtcdRevision,
 };
-
-/// A revision as etcd counts it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct EtcdRevision(pub(crate) u64);
 
 /// The record, as of a start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -13,7 +13,7 @@ use std::{
 use mvcc_store::{LeaseId, StoreError};
 use tokio::{sync::Mutex, time::Instant};
 
-use crate::{connections::Connections, leases, origin::EtcdRevision};
+use crate::{connections::Connections, leases, revision::EtcdRevision};
 
 /// Time to live, far above the time that a transaction can be on its way.
 const SECONDS: u64 = 3600;

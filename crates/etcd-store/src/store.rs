@@ -24,10 +24,11 @@ use crate::{
     leases,
     messages::{self, ALARM, LEASE_REVOKE},
     mirror::Mirror,
-    options::{ConnectError, EtcdOptions},
-    origin::{EtcdRevision, Origin},
+    options::{ConnectError, EtcdOptions, unusable},
+    origin::Origin,
     quota,
     read_index::ReadIndex,
+    revision::EtcdRevision,
     txn,
     writer::Writer,
 };
@@ -255,11 +256,6 @@ impl Store for EtcdStore {
         }
         .boxed()
     }
-}
-
-/// The error of a start for an etcd that does not answer.
-pub(crate) fn unusable(error: RpcError) -> StoreError {
-    StoreError::Unavailable(error.to_string())
 }
 
 /// The error after a restore of etcd: this server has seen, and told, changes that etcd does not have.

@@ -18,7 +18,8 @@ use crate::{
     keys::Keys,
     messages::{Condition, RequestOp, StoredPair, TxnRequest, TxnResponse},
     mirror::loaded,
-    origin::{EtcdRevision, Origin},
+    origin::Origin,
+    revision::EtcdRevision,
     value,
 };
 
@@ -60,7 +61,7 @@ pub(crate) struct NewMark {
     pub(crate) lease: LeaseId,
 }
 
-/// What a transaction of this process compares, beside its own comparisons.
+/// The comparisons that a transaction of this process has beside its own.
 #[derive(Clone, Copy)]
 pub(crate) struct Base<'a> {
     pub(crate) keys: &'a Keys,

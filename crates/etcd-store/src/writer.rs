@@ -17,7 +17,7 @@ use crate::{
     keys::Keys,
     messages::{self, LEASE_REVOKE, PUT, TXN, TxnResponse},
     mirror::{self, Mark, Mirror},
-    origin::EtcdRevision,
+    revision::EtcdRevision,
     session::{self, Session, Sessions},
     txn::{self, Answered, Base, NewMark},
 };

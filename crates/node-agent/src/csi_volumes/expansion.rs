@@ -17,7 +17,7 @@ use super::volumes::{CsiVolumes, secrets};
 use crate::api::events::PodEvents;
 use crate::api::objects::{ApiObjects, BoundClaim, in_time};
 
-/// What is known of the capacities of volumes that are in use. It need not outlive the agent: a growth
+/// The knowledge of the capacities of volumes that are in use. It need not outlive the agent: a growth
 /// that a claim does not show yet is repeated.
 #[derive(Debug, Default)]
 pub struct Sizes(Mutex<BTreeMap<Identity, Known>>);
@@ -27,7 +27,7 @@ impl Sizes {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What is known of a volume.
+    /// The knowledge of a volume.
     pub fn of(&self, id: &Identity) -> Known {
         self.all().get(id).copied().unwrap_or_default()
     }

@@ -99,7 +99,7 @@ impl CsiVolumes {
         &self.in_use
     }
 
-    /// What is known of the volumes' capacities.
+    /// The knowledge of the volumes' capacities.
     pub(super) fn sizes(&self) -> &Sizes {
         &self.sizes
     }

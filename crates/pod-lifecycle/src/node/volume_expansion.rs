@@ -36,7 +36,7 @@ pub struct Growth {
     pub conclusion: Option<Value>,
 }
 
-/// What the node knows of a volume.
+/// The node's knowledge of a volume.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Known {
     /// The capacity that it has on this node; `None` before the first look.

@@ -41,6 +41,10 @@ const ALLOWED: &[(&str, &str)] = &[
         "names of directories have the time of their making",
     ),
     (
+        "crates/node-agent/src/csi_volumes/expansion.rs",
+        "conditions have the time of their transition",
+    ),
+    (
         "crates/volume-provisioner/src/snapshots.rs",
         "a snapshot has the time of its making",
     ),
