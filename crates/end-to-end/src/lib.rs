@@ -26,6 +26,7 @@ pub mod runc;
 pub mod samples;
 mod schema;
 pub mod screen;
+pub mod servers;
 pub mod shell;
 pub mod stateful_set;
 pub mod wait;

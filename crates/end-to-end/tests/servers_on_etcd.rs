@@ -2,95 +2,49 @@
 //! other at once, and nothing is lost when a server or a member is killed. The servers share one
 //! certificate authority; one of them runs the controllers, and the other one takes over.
 
-use end_to_end::etcd::Etcd;
-use end_to_end::lan::{Lan, Role};
-use end_to_end::{Kubectl, wait_for, wait_for_text};
+use end_to_end::servers::ServersOnEtcd;
+use end_to_end::{wait_for, wait_for_text};
 
-struct Machines {
-    servers: [Role; 2],
-    etcd: Etcd,
-    directory: tempfile::TempDir,
-    lan: Lan,
+/// Starts a server, which uses the member with its own number first.
+fn start(machines: &mut ServersOnEtcd, server: usize) {
+    let token = format!(
+        "--server-token-file={}/server-token",
+        machines.servers[0].data()
+    );
+    let further = if server > 0 { vec![token] } else { Vec::new() };
+    machines.start(server, server, &further);
 }
 
-impl Machines {
-    fn new() -> Self {
-        let directory = tempfile::Builder::new()
-            .prefix("mainstay-test-")
-            .tempdir()
-            .expect("make a directory");
-        let mut lan = Lan::default();
-        let servers = ["a", "b"].map(|name| Role::new(&mut lan, name, directory.path()));
-        let etcd = Etcd::start(&mut lan, directory.path());
-        Self {
-            servers,
-            etcd,
-            directory,
-            lan,
-        }
-    }
-
-    /// The arguments of a server that uses one of the members first.
-    fn arguments(&self, first: usize) -> Vec<String> {
-        let mut arguments = vec!["server".to_owned(), "--store".to_owned()];
-        arguments.push(self.etcd.url(first));
-        for (flag, file) in [
-            ("--etcd-cafile", "ca.pem"),
-            ("--etcd-certfile", "client.pem"),
-            ("--etcd-keyfile", "client.key"),
-        ] {
-            arguments.extend([flag.to_owned(), self.etcd.file(file)]);
-        }
-        arguments
-    }
-
-    fn start(&mut self, server: usize) {
-        let mut arguments = self.arguments(server);
-        if server > 0 {
-            let token = format!("{}/server-token", self.servers[0].data());
-            arguments.extend(["--server-token-file".to_owned(), token]);
-        }
-        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-        self.servers[server].start(&arguments);
-    }
-
-    /// Runs kubectl at a server.
-    fn at<T: Send>(&self, server: usize, work: impl FnOnce(&Kubectl) -> T + Send) -> T {
-        let kubectl = self.servers[server].kubectl();
-        self.servers[server].network.run(|| work(&kubectl))
-    }
-
-    /// Writes through a server as soon as it can, and reads through the other one at once.
-    fn write_and_read(&self, writes: usize, reads: usize, name: &str) {
-        self.at(writes, |kubectl| {
-            let create = ["create", "configmap", name, "--from-literal=a=1"];
-            wait_for(&format!("configmap {name}"), 60, || {
-                let output = kubectl.run(&create);
-                let is_there = output.stderr.contains("already exists");
-                match is_there || output.code == 0 {
-                    true => Ok(()),
-                    false => Err(output),
-                }
-            });
+/// Writes through a server as soon as it can, and reads through the other one at once.
+fn write_and_read(machines: &ServersOnEtcd, writes: usize, reads: usize, name: &str) {
+    machines.at(writes, |kubectl| {
+        let create = ["create", "configmap", name, "--from-literal=a=1"];
+        wait_for(&format!("configmap {name}"), 60, || {
+            let output = kubectl.run(&create);
+            let is_there = output.stderr.contains("already exists");
+            match is_there || output.code == 0 {
+                true => Ok(()),
+                false => Err(output),
+            }
         });
-        self.at(reads, |kubectl| {
-            wait_for(&format!("an answer about {name}"), 60, || {
-                let output = kubectl.run(&["get", "configmap", name]);
-                // A server whose member is away may refuse a read for a moment, but never answer from before.
-                assert!(!output.stderr.contains("NotFound"), "{output:?}");
-                output.success()
-            });
+    });
+    machines.at(reads, |kubectl| {
+        wait_for(&format!("an answer about {name}"), 60, || {
+            let output = kubectl.run(&["get", "configmap", name]);
+            // A server whose member is away may refuse a read for a moment, but never answer from before.
+            assert!(!output.stderr.contains("NotFound"), "{output:?}");
+            output.success()
         });
-    }
+    });
 }
 
 #[test]
 fn two_servers_share_an_etcd() {
-    let mut machines = Machines::new();
+    let mut machines = ServersOnEtcd::new();
     refused_starts(&mut machines);
-    machines.start(0);
+    start(&mut machines, 0);
     refused_without_the_token(&mut machines);
-    machines.start(1);
+    start(&mut machines, 1);
     wait_for_leader(&machines, 1);
     endpoints_are(&machines, 1, &[0, 1]);
     controllers_work(&machines, 1, "both-run");
@@ -98,10 +52,10 @@ fn two_servers_share_an_etcd() {
         kubectl.watch(&["get", "configmaps", "--watch", "--output=name"])
     });
     let mut written = Vec::new();
-    let mut write = |machines: &Machines, writes: usize, reads: usize, stage: &str| {
+    let mut write = |machines: &ServersOnEtcd, writes: usize, reads: usize, stage: &str| {
         for number in 0..5 {
             let name = format!("{stage}-{number}");
-            machines.write_and_read(writes, reads, &name);
+            write_and_read(machines, writes, reads, &name);
             written.push(name);
         }
     };
@@ -111,7 +65,7 @@ fn two_servers_share_an_etcd() {
     write(&machines, 1, 1, "a-is-gone");
     controllers_work(&machines, 1, "b-leads");
     endpoints_are(&machines, 1, &[1]);
-    machines.start(0);
+    start(&mut machines, 0);
     endpoints_are(&machines, 0, &[0, 1]);
     for member in 0..3 {
         machines.etcd.kill(member);
@@ -152,7 +106,7 @@ fn two_servers_share_an_etcd() {
 }
 
 /// A server sees that one leads.
-fn wait_for_leader(machines: &Machines, server: usize) {
+fn wait_for_leader(machines: &ServersOnEtcd, server: usize) {
     let output = "--output=jsonpath={.spec.holderIdentity}";
     let get = [
         "get",
@@ -170,7 +124,7 @@ fn wait_for_leader(machines: &Machines, server: usize) {
 }
 
 /// Endpoints and the slice of the Service `kubernetes` become those of these servers.
-fn endpoints_are(machines: &Machines, at: usize, live: &[usize]) {
+fn endpoints_are(machines: &ServersOnEtcd, at: usize, live: &[usize]) {
     let live = live
         .iter()
         .map(|server| machines.servers[*server].address.as_str());
@@ -194,7 +148,7 @@ fn endpoints_are(machines: &Machines, at: usize, live: &[usize]) {
 }
 
 /// The controllers of the leader make the ServiceAccount of a new namespace, and publish the authority.
-fn controllers_work(machines: &Machines, at: usize, namespace: &str) {
+fn controllers_work(machines: &ServersOnEtcd, at: usize, namespace: &str) {
     machines.at(at, |kubectl| {
         wait_for(namespace, 60, || {
             let output = kubectl.run(&["create", "namespace", namespace]);
@@ -215,7 +169,7 @@ fn controllers_work(machines: &Machines, at: usize, namespace: &str) {
 }
 
 /// A further server without the cluster's secret, or with another one, changes nothing.
-fn refused_without_the_token(machines: &mut Machines) {
+fn refused_without_the_token(machines: &mut ServersOnEtcd) {
     let wrong = machines.directory.path().join("wrong-token");
     std::fs::write(&wrong, "0123456789abcdef0123456789abcdef").expect("write a file");
     let arguments = machines.arguments(1);
@@ -236,7 +190,7 @@ fn refused_without_the_token(machines: &mut Machines) {
 }
 
 /// Each way to miss the etcd has its text.
-fn refused_starts(machines: &mut Machines) {
+fn refused_starts(machines: &mut ServersOnEtcd) {
     let (cafile, url) = (machines.etcd.file("ca.pem"), machines.etcd.url(0));
     let (_empty, nobody) = machines.lan.machine();
     let nobody = format!("etcd://{nobody}:2379");
@@ -272,7 +226,7 @@ fn refused_starts(machines: &mut Machines) {
 }
 
 /// A cluster is in one place.
-fn other_stores_are_refused(machines: &mut Machines) {
+fn other_stores_are_refused(machines: &mut ServersOnEtcd) {
     let mut other = machines.arguments(0);
     other.push("--etcd-prefix=/other".to_owned());
     let other: Vec<&str> = other.iter().map(String::as_str).collect();

@@ -58,6 +58,15 @@ impl Relay {
         format!("http://127.0.0.1:{}", self.port)
     }
 
+    /// A store that reaches its member through the relay only.
+    pub async fn store(&self) -> Arc<EtcdStore> {
+        connect(&EtcdOptions {
+            limits: limits(),
+            ..EtcdOptions::new([self.url()])
+        })
+        .await
+    }
+
     pub fn close(&self, closed: bool) {
         self.closed.send_replace(closed);
     }
@@ -104,11 +113,7 @@ async fn pass(
 async fn a_transaction_whose_answer_is_lost_is_found() {
     let cluster = Cluster::start(1, None);
     let relay = Relay::start(&cluster.members[0].client_url).await;
-    let store = connect(&EtcdOptions {
-        limits: limits(),
-        ..EtcdOptions::new([relay.url()])
-    })
-    .await;
+    let store = relay.store().await;
     let mut watch = store.watch(b"k".to_vec(), Revision(2)).unwrap();
     for number in 0..40 {
         let key = format!("k{number}");

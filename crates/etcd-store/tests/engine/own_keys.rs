@@ -2,14 +2,13 @@
 
 use std::time::Duration;
 
-use etcd_store::EtcdOptions;
 use grpc::{Channel, ChannelOptions};
 use mvcc_store::{Compare, Operation, Store, Txn, TxnResult};
 use object_model::protobuf::{Reader, Writer};
 use tokio::net::TcpStream;
 
 use crate::{
-    etcd::{Cluster, connect, limits},
+    etcd::Cluster,
     faults::Relay,
     suite::{commit, delete, get, put},
 };
@@ -106,11 +105,7 @@ async fn the_keys_of_a_process_are_gone_with_it() {
 async fn a_lost_lease_loses_and_repeats_nothing() {
     let cluster = Cluster::start(1, None);
     let relay = Relay::start(&cluster.members[0].client_url).await;
-    let store = connect(&EtcdOptions {
-        limits: limits(),
-        ..EtcdOptions::new([relay.url()])
-    })
-    .await;
+    let store = relay.store().await;
     let raw = Raw::connect(&cluster).await;
     let mut ended = 0;
     for number in 0..30 {

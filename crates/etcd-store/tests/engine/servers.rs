@@ -163,11 +163,7 @@ async fn the_quota_stops_what_is_new() {
 async fn a_server_that_missed_events_begins_anew() {
     let mut cluster = Cluster::start(1, None);
     let relay = crate::faults::Relay::start(&cluster.members[0].client_url).await;
-    let behind = connect(&EtcdOptions {
-        limits: limits(),
-        ..EtcdOptions::new([relay.url()])
-    })
-    .await;
+    let behind = relay.store().await;
     let ahead = cluster.store(0).await;
     commit(&*ahead, vec![put("a", "1"), put("b", "1")]).await;
     behind.newest().await.unwrap();

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
 use object_model::quantity::Quantity;
 use resource_kinds::labels::HOSTNAME;
+use resource_kinds::pod_references::claim_of;
 use resource_kinds::snapshot::VolumeSnapshot;
 use serde::Serialize;
 
@@ -180,13 +181,8 @@ fn uses(pod: &Pod, claim: &PersistentVolumeClaim) -> bool {
         .spec
         .iter()
         .flat_map(|spec| spec.volumes.iter().flatten());
-    let mut volumes = volumes.map(|volume| {
-        let named = volume.persistent_volume_claim.as_ref();
-        let is_named = named.is_some_and(|source| source.claim_name == name);
-        let own = || format!("{pod_name}-{}", volume.name);
-        is_named || (volume.ephemeral.is_some() && own() == name)
-    });
-    volumes.any(|uses| uses)
+    let mut claims = volumes.filter_map(|volume| claim_of(pod_name, volume));
+    claims.any(|(claim, _)| claim == name)
 }
 
 /// Whether a snapshot was made from a claim.

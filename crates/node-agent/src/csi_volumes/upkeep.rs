@@ -12,6 +12,7 @@ use std::time::Duration;
 use csi::{Driver, NodeCapabilities, VolumeStats};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Volume};
 use pod_lifecycle::node::volume_expansion::may_grow;
+use resource_kinds::pod_references;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -277,14 +278,9 @@ async fn claim_of(
 fn claims(pod: &Pod) -> Vec<(String, bool)> {
     let name = pod.metadata.name.as_deref().unwrap_or_default();
     let volumes = pod.spec.iter().flat_map(|spec| &spec.volumes).flatten();
-    let named = volumes.filter_map(|volume| {
-        if let Some(source) = &volume.persistent_volume_claim {
-            return Some((source.claim_name.clone(), source.read_only == Some(true)));
-        }
-        let made = volume.ephemeral.is_some();
-        made.then(|| (format!("{name}-{}", volume.name), false))
-    });
-    named.collect()
+    volumes
+        .filter_map(|volume| pod_references::claim_of(name, volume))
+        .collect()
 }
 
 #[cfg(test)]

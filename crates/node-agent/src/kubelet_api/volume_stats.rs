@@ -8,6 +8,7 @@ use container_runtime::apart;
 use container_runtime::disk_usage::{VolumeUsage, VolumeUsages};
 use csi::VolumeStats;
 use reconcile::prometheus::{Metric, Page};
+use resource_kinds::pod_references::claim_of;
 use serde_json::{Value, json};
 
 use crate::csi_volumes::CsiVolumes;
@@ -143,15 +144,7 @@ pub fn volumes(view: &PodView, usages: &VolumeUsages, csi: &CsiVolumes, now: &st
         .unwrap_or_default();
     let pod = view.pod.metadata.name.as_deref().unwrap_or_default();
     let each = volumes.iter().filter_map(|volume| {
-        let named = volume.persistent_volume_claim.as_ref();
-        let named = named.map(|source| source.claim_name.clone());
-        let made = || {
-            volume
-                .ephemeral
-                .as_ref()
-                .map(|_| format!("{pod}-{}", volume.name))
-        };
-        let claim = named.or_else(made);
+        let claim = claim_of(pod, volume).map(|(name, _)| name);
         if claim.is_none() && volume.csi.is_none() {
             return None;
         }
@@ -191,10 +184,10 @@ pub fn write(page: &mut Page, volumes: &[Value]) {
     let of_claims = volumes.iter().filter(|volume| volume["pvcRef"].is_object());
     let by_claim: BTreeMap<(String, String), &Value> =
         of_claims.map(|volume| (of_claim(volume), volume)).collect();
-    for (metric, field) in METRICS {
+    let mut add = |metric, figure: &dyn Fn(&Value) -> Option<u64>| {
         page.describe(metric);
         for ((namespace, claim), figures) in &by_claim {
-            if let Some(value) = figures[field].as_u64() {
+            if let Some(value) = figure(figures) {
                 let labels = [
                     ("namespace", &**namespace),
                     ("persistentvolumeclaim", &**claim),
@@ -202,17 +195,12 @@ pub fn write(page: &mut Page, volumes: &[Value]) {
                 page.add(metric, &labels, value);
             }
         }
+    };
+    for (metric, field) in METRICS {
+        add(metric, &|figures| figures[field].as_u64());
     }
-    page.describe(ABNORMAL);
-    for ((namespace, claim), figures) in &by_claim {
-        if let Some(is_abnormal) = figures["volumeHealthStats"]["abnormal"].as_bool() {
-            let labels = [
-                ("namespace", &**namespace),
-                ("persistentvolumeclaim", &**claim),
-            ];
-            page.add(ABNORMAL, &labels, u8::from(is_abnormal));
-        }
-    }
+    let is_abnormal = |figures: &Value| figures["volumeHealthStats"]["abnormal"].as_bool();
+    add(ABNORMAL, &|figures| is_abnormal(figures).map(u64::from));
 }
 
 #[cfg(test)]

@@ -24,6 +24,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, PersistentVolumeSpec, Pod, Volume};
 use pod_lifecycle::environment::downward::NodeFacts;
 use pod_lifecycle::spec;
+use resource_kinds::pod_references::claim_of;
 use resource_kinds::storage::Driver;
 use serde::{Deserialize, Serialize};
 
@@ -312,15 +313,8 @@ async fn prepare_one(
             ..own()
         });
     }
-    let claim = match (&volume.persistent_volume_claim, &volume.ephemeral) {
-        (Some(source), _) => Some((source.claim_name.clone(), source.read_only == Some(true))),
-        (None, Some(_)) => {
-            let pod = context.pod.metadata.name.as_deref().unwrap_or_default();
-            Some((format!("{pod}-{}", volume.name), false))
-        }
-        (None, None) => None,
-    };
-    match claim {
+    let pod = context.pod.metadata.name.as_deref().unwrap_or_default();
+    match claim_of(pod, volume) {
         Some((name, read_only)) => prepare_claim(context, &volume.name, &name, read_only).await,
         None => Err("this type of volume is not supported on this node"
             .to_owned()

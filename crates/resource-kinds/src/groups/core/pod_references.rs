@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use k8s_openapi::api::core::v1::Volume;
 use serde_json::Value;
 
 /// A kind of objects that pods name.
@@ -53,6 +54,16 @@ pub fn claims(pod: &Value) -> impl Iterator<Item = String> {
         };
         named.map(str::to_owned).or_else(made)
     })
+}
+
+/// The claim that a volume of the pod with this name uses, be it named or made for the pod, and whether
+/// the pod only reads it.
+pub fn claim_of(pod: &str, volume: &Volume) -> Option<(String, bool)> {
+    if let Some(source) = &volume.persistent_volume_claim {
+        return Some((source.claim_name.clone(), source.read_only == Some(true)));
+    }
+    volume.ephemeral.as_ref()?;
+    Some((format!("{pod}-{}", volume.name), false))
 }
 
 /// The names of the ResourceClaims that a pod uses; those created for it are in its status.
