@@ -460,7 +460,7 @@ mod tests {
             found("crates/api-server/src/http/decode/mod.rs", decoder),
             0
         );
-        assert_eq!(found("crates/api-server/tests/api/new.rs", decoder), 0);
+        assert_eq!(found("crates/api-tests/tests/api/new.rs", decoder), 0);
         assert_eq!(found("crates/end-to-end/src/new.rs", decoder), 0);
         let in_tests = format!("fn a() {{}}\n#[cfg(test)]\nmod tests {{ {decoder} }}");
         assert_eq!(found("crates/api-server/src/new.rs", &in_tests), 0);

@@ -88,6 +88,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("service-proxy", 6),
     ("dns-server", 6),
     ("node-routes", 6),
+    ("api-tests", 7),
     ("mainstay", 7),
     ("load-generator", 7),
     ("simulation", 8),
@@ -97,7 +98,13 @@ const LAYERS: &[(&str, u8)] = &[
 ];
 
 /// Crates that may depend on the store: the server, the programs that open it, and the other engine.
-const OPEN_THE_STORE: &[&str] = &["api-server", "etcd-store", "mainstay", "simulation"];
+const OPEN_THE_STORE: &[&str] = &[
+    "api-server",
+    "api-tests",
+    "etcd-store",
+    "mainstay",
+    "simulation",
+];
 
 /// Checks every crate's manifest.
 pub fn check(files: &[SourceFile]) -> Result<Vec<Finding>> {

@@ -13,8 +13,8 @@ const INTRODUCTION: &str = "\
 # Requests and replies
 
 This page lists requests to the API server, the replies, and the rule for each reply. It is generated from the rows in
-`crates/api-server/tests/api/requests`. Every run of the tests sends these requests to the whole server
-(`cargo test -p api-server --test api requests`). `UPDATE_DOCUMENTS=1` generates the page again.
+`crates/api-tests/tests/api/requests`. Every run of the tests sends these requests to the whole server
+(`cargo test -p api-tests --test api requests`). `UPDATE_DOCUMENTS=1` generates the page again.
 
 A reply may have more fields than shown. `*` is any value, `…` any text, `null` a missing field, and `$name` a value from an
 earlier reply.
