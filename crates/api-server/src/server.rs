@@ -131,7 +131,7 @@ impl ApiServer {
     /// The health of the program's parts. `/readyz` lists failing ones, and `/metrics` has the
     /// counts.
     pub fn health(&self) -> &reconcile::Health {
-        &self.health.parts
+        &self.health.components
     }
 
     /// Shows in `componentstatuses` whether a part runs, by asking `runs` each time. Until then it

@@ -59,14 +59,17 @@ impl ApiServer {
         let sources = Sources::of(&server.objects.catalog.snapshot().registry);
         let (rbac, store) = (&server.access.authorizer.rbac, &server.objects.store);
         let filled = authorize::fill(rbac, store.as_ref(), &sources).await?;
-        let part = server.health.parts.part("API server", background.clone());
+        let component = server
+            .health
+            .components
+            .component("API server", background.clone());
         let fresh =
             authorize::keep_fresh(rbac.clone(), store.clone(), (sources, filled), background);
         server.start("the index of roles", fresh);
-        let streak = part.follow(Followed::Watch, "definitions, webhooks and flows");
+        let streak = component.follow(Followed::Watch, "definitions, webhooks and flows");
         let follow = following::run(Arc::downgrade(&server), following, streak);
         server.start("following", follow);
-        let health = server.health.parts.clone();
+        let health = server.health.components.clone();
         server.add_metrics(move |page| health.write(page));
         server.start("flows", upkeep::run(Arc::downgrade(&server)));
         server.start("room", store_room::watch(Arc::downgrade(&server)));

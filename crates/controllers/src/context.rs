@@ -18,7 +18,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use object_model::listening::Listening;
 use planners::certificate_signing::Names;
 use reconcile::{
-    Cache, Controller, Index, Object, Part, PodsByLabel, Queue, Recorder, SharedCaches, Work,
+    Cache, Component, Controller, Index, Object, PodsByLabel, Queue, Recorder, SharedCaches, Work,
     run_controller,
 };
 use resource_kinds::pod_view::PodView;
@@ -112,16 +112,16 @@ pub struct Context {
     pub config: Config,
     /// Shuts down all controllers.
     pub shutdown: CancellationToken,
-    part: Part,
+    component: Component,
     shared: SharedCaches,
 }
 
 impl Context {
-    pub(crate) fn new(client: Client, config: Config, part: &Part) -> Self {
+    pub(crate) fn new(client: Client, config: Config, component: &Component) -> Self {
         // An own token: the failure of one controller ends the others, but not the process.
-        let shutdown = part.shutdown.child_token();
-        let part = part.with_shutdown(shutdown.clone());
-        let own = || SharedCaches::new(client.clone(), part.clone());
+        let shutdown = component.shutdown.child_token();
+        let component = component.with_shutdown(shutdown.clone());
+        let own = || SharedCaches::new(client.clone(), component.clone());
         let shared = config.caches.clone().unwrap_or_else(own);
         let caches = Caches {
             definitions: shared.all(),
@@ -150,20 +150,20 @@ impl Context {
             caches,
             config,
             shutdown,
-            part,
+            component,
             shared,
         }
     }
 
     /// The controllers' part of the program.
-    pub fn part(&self) -> &Part {
-        &self.part
+    pub fn component(&self) -> &Component {
+        &self.component
     }
 
     /// The same context with another token.
     pub(crate) fn with_shutdown(&self, shutdown: CancellationToken) -> Self {
         Self {
-            part: self.part.with_shutdown(shutdown.clone()),
+            component: self.component.with_shutdown(shutdown.clone()),
             shutdown,
             ..self.clone()
         }
@@ -172,7 +172,7 @@ impl Context {
     /// A queue with metrics of that name: kube-controller-manager's name, where it has the same
     /// queue.
     pub fn queue<T: Work>(&self, name: &'static str) -> Queue<T> {
-        self.config.metrics.queues().queue(name, &self.part)
+        self.config.metrics.queues().queue(name, &self.component)
     }
 
     /// Runs a controller with a queue of that name until shutdown.

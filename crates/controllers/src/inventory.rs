@@ -8,7 +8,7 @@ use api_client::{Api, ApiResource, Client, DynamicObject, PartialObjectMeta, Ser
 use futures::StreamExt;
 use futures::stream::SelectAll;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use reconcile::{Cache, Identity, Index, ObjectChange, Part, WatchConfig};
+use reconcile::{Cache, Component, Identity, Index, ObjectChange, WatchConfig};
 
 /// The metadata of an object of any kind.
 pub(crate) type Metadata = PartialObjectMeta<DynamicObject>;
@@ -82,20 +82,20 @@ pub(crate) struct Found {
 
 impl Inventory {
     /// Discovers the resources, with retries, and starts to watch them. `None` after a shutdown.
-    pub async fn open(client: Client, part: &Part) -> Option<Self> {
+    pub async fn open(client: Client, component: &Component) -> Option<Self> {
         let served = loop {
             match served(&client).await {
                 Ok(served) => break served,
                 Err(error) => tracing::debug!(error = %error, "discovery failed"),
             }
             tokio::select! {
-                () = part.shutdown.cancelled() => return None,
+                () = component.shutdown.cancelled() => return None,
                 () = tokio::time::sleep(Duration::from_millis(200)) => {}
             }
         };
         let resources: Vec<Resource> = served
             .into_iter()
-            .map(|served| resource(&client, served, part))
+            .map(|served| resource(&client, served, component))
             .collect();
         let by_kind = resources
             .iter()
@@ -197,7 +197,7 @@ async fn served(client: &Client) -> api_client::Result<Vec<ServedResource>> {
     Ok(served.into_values().collect())
 }
 
-fn resource(client: &Client, served: ServedResource, part: &Part) -> Resource {
+fn resource(client: &Client, served: ServedResource, component: &Component) -> Resource {
     let namespaced = served.namespaced;
     let deletes_collections = served.can("deletecollection");
     // Events have no owners and are numerous: they are not watched.
@@ -206,7 +206,7 @@ fn resource(client: &Client, served: ServedResource, part: &Part) -> Resource {
     let watched = watch.then(|| {
         let all: Api<Metadata> = Api::all_with(client.clone(), &api);
         let config = WatchConfig::default();
-        let cache = Cache::spawn_as(all, config, part.clone(), Meta::identity, Meta::from);
+        let cache = Cache::spawn_as(all, config, component.clone(), Meta::identity, Meta::from);
         Watched {
             by_uid: cache.index(|object: &Meta| vec![object.uid.to_string()]),
             by_owner: cache.index(|object: &Meta| {

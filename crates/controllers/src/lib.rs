@@ -46,7 +46,7 @@ use api_client::Client;
 use futures::future::BoxFuture;
 use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::core::v1::ReplicationController;
-use reconcile::Part;
+use reconcile::Component;
 use tokio::task::JoinSet;
 
 pub use context::{Caches, Config, Context, ServerNames};
@@ -177,7 +177,7 @@ async fn collect(context: Context) {
 }
 
 async fn collect_once(context: Context) {
-    let opened = Inventory::open(context.client.clone(), context.part()).await;
+    let opened = Inventory::open(context.client.clone(), context.component()).await;
     let Some(inventory) = opened.map(Arc::new) else {
         return;
     };
@@ -191,10 +191,14 @@ async fn collect_once(context: Context) {
 ///
 /// # Errors
 /// A controller ended earlier.
-pub async fn run_all(client: Client, config: Config, part: impl Into<Part>) -> Result<(), Error> {
-    let part = part.into();
-    let shutdown = part.shutdown.clone();
-    let context = Context::new(client, config, &part);
+pub async fn run_all(
+    client: Client,
+    config: Config,
+    component: impl Into<Component>,
+) -> Result<(), Error> {
+    let component = component.into();
+    let shutdown = component.shutdown.clone();
+    let context = Context::new(client, config, &component);
     let metrics = context.config.metrics.clone();
     metrics.read(Some(&context.caches.stateful_sets));
     let mut tasks = JoinSet::new();

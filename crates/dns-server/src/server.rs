@@ -11,7 +11,7 @@ use hickory_proto::op::ResponseCode;
 use k8s_openapi::api::core::v1::{Namespace, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use object_model::cidr::Cidr;
-use reconcile::{Cache, Part};
+use reconcile::{Cache, Component};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::Semaphore;
@@ -84,13 +84,17 @@ impl Clients {
 ///
 /// # Errors
 /// When it cannot listen.
-pub async fn run(client: Client, config: Config, part: impl Into<Part>) -> Result<(), Error> {
-    let part = part.into();
+pub async fn run(
+    client: Client,
+    config: Config,
+    component: impl Into<Component>,
+) -> Result<(), Error> {
+    let component = component.into();
     let server = Server::bind(config).await?;
-    let namespaces = watch_namespaces(client.clone(), &part).await;
-    let services = Cache::spawn_all(&client, &part);
-    let slices = Cache::spawn_all(&client, &part);
-    server.serve(namespaces, services, slices, part).await;
+    let namespaces = watch_namespaces(client.clone(), &component).await;
+    let services = Cache::spawn_all(&client, &component);
+    let slices = Cache::spawn_all(&client, &component);
+    server.serve(namespaces, services, slices, component).await;
     Ok(())
 }
 
@@ -130,9 +134,9 @@ impl Server {
         namespaces: Cache<PartialObjectMeta<Namespace>>,
         services: Cache<Service>,
         slices: Cache<EndpointSlice>,
-        part: impl Into<Part>,
+        component: impl Into<Component>,
     ) {
-        let part = part.into();
+        let component = component.into();
         let own = self.addresses();
         let Config {
             domain,
@@ -162,20 +166,20 @@ impl Server {
             slices,
         };
         let mut tasks = JoinSet::new();
-        let followed = follow(watched, settings, zone, part.shutdown.clone());
-        tasks.spawn(part.watched("the zone", followed));
+        let followed = follow(watched, settings, zone, component.shutdown.clone());
+        tasks.spawn(component.watched("the zone", followed));
         for socket in self.udp {
             let answering = (clients.clone(), resolver.clone());
-            let served = serve_udp(Arc::new(socket), answering, part.clone());
-            let served = part.watched("questions by UDP", served);
-            tasks.spawn(until(part.shutdown.clone(), served));
+            let served = serve_udp(Arc::new(socket), answering, component.clone());
+            let served = component.watched("questions by UDP", served);
+            tasks.spawn(until(component.shutdown.clone(), served));
         }
         let connections = Arc::new(Semaphore::new(limits::TCP_CONNECTIONS_MAX));
         for listener in self.tcp {
             let answering = (clients.clone(), resolver.clone());
-            let served = serve_tcp(listener, answering, connections.clone(), part.clone());
-            let served = part.watched("connections", served);
-            tasks.spawn(until(part.shutdown.clone(), served));
+            let served = serve_tcp(listener, answering, connections.clone(), component.clone());
+            let served = component.watched("connections", served);
+            tasks.spawn(until(component.shutdown.clone(), served));
         }
         while tasks.join_next().await.is_some() {}
     }
@@ -215,7 +219,11 @@ async fn until(shutdown: CancellationToken, work: impl Future<Output = ()>) {
     shutdown.run_until_cancelled(work).await.unwrap_or_default();
 }
 
-async fn serve_udp(socket: Arc<UdpSocket>, (clients, resolver): (Clients, Resolver), part: Part) {
+async fn serve_udp(
+    socket: Arc<UdpSocket>,
+    (clients, resolver): (Clients, Resolver),
+    component: Component,
+) {
     let mut buffer = vec![0; usize::from(u16::MAX)];
     let mut waiting = JoinSet::new();
     loop {
@@ -251,7 +259,7 @@ async fn serve_udp(socket: Arc<UdpSocket>, (clients, resolver): (Clients, Resolv
                     let response = resolver.elsewhere(proof, &query, so_far).await;
                     respond(&socket, &request, response, client).await;
                 };
-                waiting.spawn(part.watched("a question for others", work));
+                waiting.spawn(component.watched("a question for others", work));
                 continue;
             }
         };
@@ -275,7 +283,7 @@ async fn serve_tcp(
     listener: TcpListener,
     (clients, resolver): (Clients, Resolver),
     connections: Arc<Semaphore>,
-    part: Part,
+    component: Component,
 ) {
     let mut open = JoinSet::new();
     loop {
@@ -293,7 +301,7 @@ async fn serve_tcp(
                     }
                     drop(permit);
                 };
-                open.spawn(part.watched("a connection", work));
+                open.spawn(component.watched("a connection", work));
             }
             Err(error) => {
                 tracing::warn!(%error, "accept DNS connections");

@@ -7,7 +7,7 @@ use dns_records::{Settings, Zone};
 use futures::FutureExt;
 use k8s_openapi::api::core::v1::{Namespace, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use reconcile::{Cache, Part, ServiceChanges, ServiceState, WatchConfig};
+use reconcile::{Cache, Component, ServiceChanges, ServiceState, WatchConfig};
 use tokio_util::sync::CancellationToken;
 
 use crate::limits;
@@ -34,7 +34,7 @@ impl Watched {
 /// one; namespaces with a Service are known anyway.
 pub(crate) async fn watch_namespaces(
     client: Client,
-    part: &Part,
+    component: &Component,
 ) -> Cache<PartialObjectMeta<Namespace>> {
     let namespaces: Api<Namespace> = Api::all(client.clone());
     match namespaces
@@ -45,7 +45,7 @@ pub(crate) async fn watch_namespaces(
             tracing::info!("namespaces may not be watched; only those with Services are known");
             Cache::from_events(futures::stream::pending())
         }
-        _ => Cache::spawn(Api::all(client), WatchConfig::default(), part.clone()),
+        _ => Cache::spawn(Api::all(client), WatchConfig::default(), component.clone()),
     }
 }
 

@@ -127,7 +127,7 @@ impl World {
             Cache::from_events(namespaces),
             Cache::from_events(services),
             Cache::from_events(receive),
-            Health::watched_by(slow_polls.clone()).part("DNS server", shutdown.clone()),
+            Health::watched_by(slow_polls.clone()).component("DNS server", shutdown.clone()),
         );
         World {
             _slow_polls: NoSlowPolls(slow_polls),

@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 
-use reconcile::{Health, Part};
+use reconcile::{Component, Health};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
@@ -17,7 +17,7 @@ pub struct Group {
 }
 
 impl Group {
-    /// A group without parts. `failed` is cancelled when a part ends unexpectedly.
+    /// A group without components. `failed` is cancelled when a component ends unexpectedly.
     pub fn new(health: &Health, failed: &CancellationToken) -> Self {
         Self {
             tasks: JoinSet::new(),
@@ -27,23 +27,27 @@ impl Group {
         }
     }
 
-    /// The health of a part of the group, with the group's end.
-    pub fn part(&self, name: &'static str) -> Part {
-        self.health.part(name, self.stop.clone())
+    /// The health of a component of the group, with the group's end.
+    pub fn component(&self, name: &'static str) -> Component {
+        self.health.component(name, self.stop.clone())
     }
 
-    /// Starts a part.
-    pub fn run<F, E>(&mut self, name: &'static str, start: impl FnOnce(Part) -> F) -> AbortHandle
+    /// Starts a component.
+    pub fn run<F, E>(
+        &mut self,
+        name: &'static str,
+        start: impl FnOnce(Component) -> F,
+    ) -> AbortHandle
     where
         F: Future<Output = Result<(), E>> + Send + 'static,
         E: std::error::Error + Send + Sync + 'static,
     {
-        let task = start(self.part(name));
+        let task = start(self.component(name));
         self.tasks
             .spawn(watched(name, task, self.stop.clone(), self.failed.clone()))
     }
 
-    /// Starts a part without health that cannot fail.
+    /// Starts a component without health that cannot fail.
     pub fn keep<F>(&mut self, name: &'static str, start: impl FnOnce(CancellationToken) -> F)
     where
         F: Future<Output = ()> + Send + 'static,
@@ -52,7 +56,7 @@ impl Group {
         self.follow(name, task);
     }
 
-    /// Waits for a part that was started with [`Group::part`].
+    /// Waits for a component that was started with [`Group::component`].
     pub fn follow(&mut self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
         let task = async move {
             task.await;
@@ -62,29 +66,29 @@ impl Group {
         self.tasks.spawn(watched(name, task, stop, failed));
     }
 
-    /// Ends the parts at once: each of them where it waits.
+    /// Ends the components at once, each at its current await.
     pub async fn abort(mut self) {
         self.stop.cancel();
         self.tasks.shutdown().await;
     }
 
-    /// Ends the parts, and waits for them.
+    /// Ends the components and waits for them.
     pub async fn end(mut self) {
         self.stop.cancel();
         while self.tasks.join_next().await.is_some() {}
     }
 }
 
-/// Waits for a part, and raises the alarm when it ends without having been told to.
+/// Waits for a component; its end before the shutdown of the group is an alarm.
 async fn watched<E: std::error::Error + Send + Sync + 'static>(
     name: &'static str,
-    part: impl Future<Output = Result<(), E>>,
+    component: impl Future<Output = Result<(), E>>,
     stop: CancellationToken,
     failed: CancellationToken,
 ) {
-    let result = part.await.map_err(anyhow::Error::new);
+    let result = component.await.map_err(anyhow::Error::new);
     match result {
-        Ok(()) if stop.is_cancelled() => tracing::debug!(part = name, "stopped"),
+        Ok(()) if stop.is_cancelled() => tracing::debug!(component = name, "stopped"),
         Ok(()) => {
             warn(&format!("mainstay: the {name} ended unexpectedly"));
             failed.cancel();

@@ -68,9 +68,9 @@ impl Cluster {
             authority: Some(authority.clone()),
             ..controllers::Config::default()
         };
-        let part = Health::default().part("controllers", end.clone());
+        let component = Health::default().component("controllers", end.clone());
         let controllers = Client::new(server.local(user), "default");
-        tokio::spawn(async move { controllers::run_all(controllers, config, part).await });
+        tokio::spawn(async move { controllers::run_all(controllers, config, component).await });
         let admin = server.local(UserInfo::new("admin", ["system:masters"]));
         Self {
             server,
@@ -248,25 +248,25 @@ async fn the_parts_of_a_node_are_accounts_bound_to_its_object() {
     let identity = watch::Sender::new(joined.identity);
     for account in NodeAccount::ALL {
         let receiver = identity.subscribe();
-        let part = account_client(&cluster.servers(), &joined.ca_pem, receiver, "n1", account);
-        let unregistered = whoami(&part).await.unwrap_err();
+        let component = account_client(&cluster.servers(), &joined.ca_pem, receiver, "n1", account);
+        let unregistered = whoami(&component).await.unwrap_err();
         let cause = format!("{:?}", unregistered);
         assert!(cause.contains("nodes \\\"n1\\\" not found"), "{cause}");
         let object = serde_json::from_value(json!({"metadata": {"name": "n1"}})).unwrap();
         let registered = nodes.create(&PostParams::default(), &object).await.unwrap();
-        let user = whoami(&part).await.unwrap();
+        let user = whoami(&component).await.unwrap();
         assert_eq!(user.username.as_deref(), Some(account.user()));
         let extra = user.extra.unwrap();
         let of = |key: &str| &extra[&format!("authentication.kubernetes.io/{key}")];
         assert_eq!(of("node-name"), &["n1"]);
         assert_eq!(of("node-uid"), &[registered.metadata.uid.unwrap()]);
-        assert_eq!(whoami(&part).await.unwrap().extra.unwrap(), extra);
+        assert_eq!(whoami(&component).await.unwrap().extra.unwrap(), extra);
         // The token ends with the object, and the next one is bound to the next object.
         let all: Api<Node> = Api::all(cluster.admin.clone());
         all.delete("n1", &DeleteParams::default()).await.unwrap();
         let registered = nodes.create(&PostParams::default(), &object).await.unwrap();
-        assert_eq!(whoami(&part).await.unwrap_err().code(), Some(401));
-        let extra = whoami(&part).await.unwrap().extra.unwrap();
+        assert_eq!(whoami(&component).await.unwrap_err().code(), Some(401));
+        let extra = whoami(&component).await.unwrap().extra.unwrap();
         let uid = &extra["authentication.kubernetes.io/node-uid"];
         assert_eq!(uid, &[registered.metadata.uid.unwrap()]);
         all.delete("n1", &DeleteParams::default()).await.unwrap();

@@ -10,7 +10,7 @@ use std::time::Duration;
 use api_client::Client;
 use k8s_openapi::api::core::v1::Node;
 use pod_network::{Cidr, Peer, PeerSettings, PodNetwork, UnreachedPeer};
-use reconcile::{Cache, Part};
+use reconcile::{Cache, Component};
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
@@ -35,14 +35,14 @@ pub struct Config {
 }
 
 /// Keeps the ways until the end of its part. A node without a way is no error: the log names it.
-pub async fn run(client: Client, config: Config, part: impl Into<Part>) {
-    let part = part.into();
-    let nodes = Cache::<Node>::spawn_all(&client, &part);
-    let shutdown = part.shutdown.clone();
+pub async fn run(client: Client, config: Config, component: impl Into<Component>) {
+    let component = component.into();
+    let nodes = Cache::<Node>::spawn_all(&client, &component);
+    let shutdown = component.shutdown.clone();
     let work = async move {
         shutdown.run_until_cancelled(keep(nodes, config)).await;
     };
-    part.watched("the ways to other nodes", work).await;
+    component.watched("the ways to other nodes", work).await;
 }
 
 async fn keep(nodes: Cache<Node>, mut config: Config) {

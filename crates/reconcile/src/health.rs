@@ -1,4 +1,4 @@
-//! The health of long-running parts: watches, and the work of controllers.
+//! The health of long-running components: watches, and the work of controllers.
 //!
 //! Each of them counts its failures in a row. After [`limits::FAILURES_MAX`] it fails: that is logged
 //! once, shown by [`Health::failing`] for `/readyz`, and counted by [`Health::write`] for `/metrics`.
@@ -63,7 +63,7 @@ impl Debug for Health {
 }
 
 impl Health {
-    /// The health of parts whose slow polls are recorded.
+    /// The health of components whose slow polls are recorded.
     pub fn watched_by(slow_polls: Arc<SlowPolls>) -> Self {
         Self {
             slow_polls: Some(slow_polls),
@@ -71,9 +71,9 @@ impl Health {
         }
     }
 
-    /// A part of the program that ends with `shutdown`.
-    pub fn part(&self, name: &'static str, shutdown: CancellationToken) -> Part {
-        Part {
+    /// A component of the program that ends with `shutdown`.
+    pub fn component(&self, name: &'static str, shutdown: CancellationToken) -> Component {
+        Component {
             name,
             health: self.clone(),
             shutdown,
@@ -86,7 +86,9 @@ impl Health {
             .in_a_row()
             .into_iter()
             .filter(|((of, _, _), count)| *of == kind && *count >= limits::FAILURES_MAX)
-            .map(|((_, part, what), count)| format!("{part}: {what} ({count} failures in a row)"))
+            .map(|((_, component, what), count)| {
+                format!("{component}: {what} ({count} failures in a row)")
+            })
             .collect();
         failing.sort();
         failing
@@ -95,8 +97,8 @@ impl Health {
     /// Writes the metrics.
     pub fn write(&self, page: &mut Page) {
         page.describe(FAILURES);
-        for ((kind, part, what), count) in self.in_a_row() {
-            let labels = [("kind", kind.as_str()), ("part", part), ("of", &what)];
+        for ((kind, component, what), count) in self.in_a_row() {
+            let labels = [("kind", kind.as_str()), ("part", component), ("of", &what)];
             page.add(FAILURES, &labels, count);
         }
     }
@@ -106,7 +108,7 @@ impl Health {
         let now = Instant::now();
         let mut all = BTreeMap::new();
         for state in self.known().iter().filter_map(Weak::upgrade) {
-            let name = (state.kind, state.part, state.what.clone());
+            let name = (state.kind, state.component, state.what.clone());
             let worst: &mut u32 = all.entry(name).or_default();
             *worst = state.row().length(state.kind, now).max(*worst);
         }
@@ -118,29 +120,29 @@ impl Health {
     }
 }
 
-/// A part of the program, as its tasks know it: when they end, and where they tell how they get on.
+/// A component of the program for its tasks: the token that ends them, and the record of their failures.
 #[derive(Clone, Debug)]
-pub struct Part {
+pub struct Component {
     name: &'static str,
     health: Health,
-    /// Ends the part.
+    /// Ends the component.
     pub shutdown: CancellationToken,
 }
 
-/// A part without health.
-impl From<CancellationToken> for Part {
+/// A component without health.
+impl From<CancellationToken> for Component {
     fn from(shutdown: CancellationToken) -> Self {
-        Health::default().part("", shutdown)
+        Health::default().component("", shutdown)
     }
 }
 
-impl Part {
-    /// The same part, ended by another token.
+impl Component {
+    /// The same component, ended by another token.
     pub fn with_shutdown(&self, shutdown: CancellationToken) -> Self {
-        self.health.part(self.name, shutdown)
+        self.health.component(self.name, shutdown)
     }
 
-    /// Runs a task of the part; its slow polls are recorded if enabled.
+    /// Runs a task of the component; its slow polls are recorded if enabled.
     pub fn watched<W: Future>(
         &self,
         what: &str,
@@ -155,7 +157,7 @@ impl Part {
     pub fn follow(&self, kind: Kind, what: impl Into<String>) -> Streak {
         let state = Arc::new(State {
             kind,
-            part: self.name,
+            component: self.name,
             what: what.into(),
             row: Mutex::default(),
             slow_polls: self.health.slow_polls.clone(),
@@ -169,7 +171,7 @@ impl Part {
 
 struct State {
     kind: Kind,
-    part: &'static str,
+    component: &'static str,
     what: String,
     row: Mutex<Row>,
     slow_polls: Option<Arc<SlowPolls>>,
@@ -204,9 +206,11 @@ pub struct Streak(Arc<State>);
 impl Streak {
     /// Runs a piece of the work; its slow polls are recorded if enabled.
     pub async fn watched<T>(&self, work: impl Future<Output = T>) -> T {
-        let State { part, what, .. } = &*self.0;
+        let State {
+            component, what, ..
+        } = &*self.0;
         let slow_polls = self.0.slow_polls.clone();
-        polls::watched(slow_polls, &format!("{part}: {what}"), work).await
+        polls::watched(slow_polls, &format!("{component}: {what}"), work).await
     }
 
     /// It got on.
@@ -214,16 +218,22 @@ impl Streak {
         let ended = std::mem::take(&mut *self.0.row()).count >= limits::FAILURES_MAX;
         if ended {
             let State {
-                kind, part, what, ..
+                kind,
+                component,
+                what,
+                ..
             } = &*self.0;
-            tracing::info!(part, of = what, "{} succeeds again", kind.as_str());
+            tracing::info!(component, of = what, "{} succeeds again", kind.as_str());
         }
     }
 
     /// Records a failure.
     pub fn failed(&self, why: &dyn Display) {
         let State {
-            kind, part, what, ..
+            kind,
+            component,
+            what,
+            ..
         } = &*self.0;
         let now = Instant::now();
         let count = {
@@ -236,10 +246,10 @@ impl Streak {
             count
         };
         if count == limits::FAILURES_MAX {
-            tracing::warn!(part, of = what, error = %why, failures = count,
+            tracing::warn!(component, of = what, error = %why, failures = count,
                 "{} fails again and again", kind.as_str());
         } else {
-            tracing::debug!(part, of = what, error = %why, failures = count,
+            tracing::debug!(component, of = what, error = %why, failures = count,
                 "{} failed", kind.as_str());
         }
     }
@@ -249,18 +259,18 @@ impl Streak {
 mod tests {
     use super::*;
 
-    fn part() -> (Health, Part) {
+    fn component() -> (Health, Component) {
         let health = Health::default();
-        let part = health.part("scheduler", CancellationToken::new());
-        (health, part)
+        let component = health.component("scheduler", CancellationToken::new());
+        (health, component)
     }
 
     /// findings A3: three failures in a row are shown, with the name; a success ends them.
     #[tokio::test(start_paused = true)]
     async fn failures_in_a_row_are_shown_until_a_success() {
-        let (health, part) = part();
-        let pods = part.follow(Kind::Watch, "pods");
-        let work = part.follow(Kind::Work, "job");
+        let (health, component) = component();
+        let pods = component.follow(Kind::Watch, "pods");
+        let work = component.follow(Kind::Work, "job");
         for _ in 0..2 {
             pods.failed(&"gone");
             assert!(health.failing(Kind::Watch).is_empty());
@@ -286,9 +296,9 @@ mod tests {
     /// findings A3: a watch of quiet objects reports nothing when it resumes.
     #[tokio::test(start_paused = true)]
     async fn a_watch_that_no_longer_fails_follows_and_work_has_to_succeed() {
-        let (health, part) = part();
-        let pods = part.follow(Kind::Watch, "pods");
-        let work = part.follow(Kind::Work, "job");
+        let (health, component) = component();
+        let pods = component.follow(Kind::Watch, "pods");
+        let work = component.follow(Kind::Work, "job");
         for _ in 0..3 {
             pods.failed(&"gone");
             work.failed(&"broken");

@@ -27,7 +27,7 @@ pub use api_client::WatchConfig;
 pub use cache::{Cache, Index, Object, PodsByLabel};
 pub use changes::{Changes, ObjectChange};
 pub use controller::{Controller, run_controller};
-pub use health::{Health, Part};
+pub use health::{Component, Health};
 pub use key::{Identity, Key};
 pub use polls::SlowPolls;
 pub use queue::{Lease, Queue, ReconcileResult, Work, run_workers};

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::Part;
+use crate::Component;
 use crate::health::Kind;
 use crate::prometheus::{Histogram, Metric, Page};
 use crate::queue::{Queue, Work};
@@ -75,11 +75,11 @@ impl QueueMetrics {
     }
 
     /// An empty queue of that name; its counters continue from an earlier queue of the name.
-    pub fn queue<T: Work>(&self, name: &'static str, part: &Part) -> Queue<T> {
+    pub fn queue<T: Work>(&self, name: &'static str, component: &Component) -> Queue<T> {
         let mut queues = self.queues();
         let counts = queues.get(name).map(|known| known.counts.clone());
         let counts = counts.unwrap_or_default();
-        let streak = part.follow(Kind::Work, name);
+        let streak = component.follow(Kind::Work, name);
         let queue = Queue::counted(counts.clone(), Some(streak));
         let loaded = Arc::downgrade(&queue.loaded());
         let named = Named {
@@ -140,8 +140,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_queue_tells_what_waits_and_what_takes_long() {
         let metrics = QueueMetrics::default();
-        let part = Part::from(tokio_util::sync::CancellationToken::new());
-        let queue = metrics.queue("job", &part);
+        let component = Component::from(tokio_util::sync::CancellationToken::new());
+        let queue = metrics.queue("job", &component);
         let has = |wanted: &str| {
             let mut page = Page::default();
             metrics.write(&mut page);
@@ -179,7 +179,7 @@ mod tests {
         // Another queue of the name continues the counters.
         drop(queue);
         has("workqueue_depth{name=\"job\"} 0");
-        metrics.queue("job", &part).add("e");
+        metrics.queue("job", &component).add("e");
         has("workqueue_adds_total{name=\"job\"} 4");
     }
 }

@@ -5,15 +5,21 @@ use futures::Stream;
 use k8s_openapi::api::core::v1::Pod;
 use resource_kinds::pod_view::{PodView, Sharing};
 
-use crate::{Cache, Identity, Key, Part, WatchConfig};
+use crate::{Cache, Component, Identity, Key, WatchConfig};
 
 impl Cache<PodView> {
-    /// Views of all pods; ends with its part of the program.
-    pub fn of_pods(client: &Client, part: &Part) -> Self {
+    /// Views of all pods; ends with its component.
+    pub fn of_pods(client: &Client, component: &Component) -> Self {
         let mut sharing = Sharing::default();
         let all: Api<Pod> = Api::all(client.clone());
         let view = move |pod| sharing.pod(pod);
-        Self::spawn_as(all, WatchConfig::default(), part.clone(), identity, view)
+        Self::spawn_as(
+            all,
+            WatchConfig::default(),
+            component.clone(),
+            identity,
+            view,
+        )
     }
 
     /// Views from a stream of events; ends with the stream.

@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::execute::{chain, is_of_the_object};
 use crate::health::{Kind, Streak};
 use crate::metrics::{Counts, Load, Loaded};
-use crate::{Part, limits};
+use crate::{Component, limits};
 
 /// A key of a queue.
 pub trait Work: Clone + Eq + Hash + Ord + Debug + Send + Sync + 'static {}
@@ -107,8 +107,8 @@ impl<T: Work> Queue<T> {
     }
 
     /// An empty queue whose health is reported under that name, without metrics.
-    pub fn of(part: &Part, name: &'static str) -> Self {
-        Self::counted(Arc::default(), Some(part.follow(Kind::Work, name)))
+    pub fn of(component: &Component, name: &'static str) -> Self {
+        Self::counted(Arc::default(), Some(component.follow(Kind::Work, name)))
     }
 
     /// An empty queue that counts there.
@@ -541,11 +541,11 @@ mod tests {
             (401, true),
         ] {
             let health = crate::Health::default();
-            let part = health.part("controllers", CancellationToken::new());
-            let queue = Queue::of(&part, "job");
+            let component = health.component("controllers", CancellationToken::new());
+            let queue = Queue::of(&component, "job");
             queue.add("a");
-            let (own, stop) = (queue.clone(), part.shutdown.clone());
-            run_workers(queue.clone(), 2, part.shutdown, move |key: &str| {
+            let (own, stop) = (queue.clone(), component.shutdown.clone());
+            run_workers(queue.clone(), 2, component.shutdown, move |key: &str| {
                 let (queue, stop) = (own.clone(), stop.clone());
                 async move {
                     if queue.failures(&key) == 3 {

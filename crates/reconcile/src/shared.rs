@@ -1,4 +1,4 @@
-//! One cache of each kind for several parts of a process, so that an object is watched, decoded and
+//! One cache of each kind for several components of a process, so that an object is watched, decoded and
 //! stored once.
 
 use std::any::{Any, TypeId};
@@ -9,13 +9,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use api_client::Client;
 use resource_kinds::pod_view::PodView;
 
-use crate::{Cache, Object, Part};
+use crate::{Cache, Component, Object};
 
-/// The caches of some parts of a process; clones share them.
+/// The caches of some components of a process; clones share them.
 #[derive(Clone)]
 pub struct SharedCaches {
     client: Client,
-    part: Part,
+    component: Component,
     /// By the type of the objects.
     started: Arc<Mutex<HashMap<TypeId, Box<dyn Any + Send>>>>,
 }
@@ -27,12 +27,12 @@ impl Debug for SharedCaches {
 }
 
 impl SharedCaches {
-    /// Caches that list and watch as the client's user, and end with their part of the program. A
+    /// Caches that list and watch as the client's user, and end with their component. A
     /// cache starts when it is first asked for.
-    pub fn new(client: Client, part: Part) -> Self {
+    pub fn new(client: Client, component: Component) -> Self {
         Self {
             client,
-            part,
+            component,
             started: Arc::default(),
         }
     }
@@ -42,12 +42,12 @@ impl SharedCaches {
     where
         K::DynamicType: Default,
     {
-        self.started_by(|| Cache::spawn_all(&self.client, &self.part))
+        self.started_by(|| Cache::spawn_all(&self.client, &self.component))
     }
 
     /// Views of all pods.
     pub fn pods(&self) -> Cache<PodView> {
-        self.started_by(|| Cache::of_pods(&self.client, &self.part))
+        self.started_by(|| Cache::of_pods(&self.client, &self.component))
     }
 
     fn started_by<K: Send + Sync + 'static>(&self, start: impl FnOnce() -> Cache<K>) -> Cache<K> {

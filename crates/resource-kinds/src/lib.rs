@@ -15,7 +15,7 @@ mod well_known;
 use std::sync::Arc;
 
 pub use admission::{ObjectReader, ResourceAttributes};
-pub use groups::core::{bootstrap_token, pod_references, volume_fit};
+pub use groups::core::{bootstrap_token, node_conditions, pod_references, volume_fit};
 pub use groups::{
     admissionregistration, apiregistration, apps, autoscaling, batch, bodies, certificates,
     coordination, core, discovery, events, flowcontrol, networking, node, policy, rbac, resource,

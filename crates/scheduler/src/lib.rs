@@ -14,7 +14,7 @@ mod writes;
 
 use api_client::Client;
 pub use metrics::Metrics;
-use reconcile::{Part, SharedCaches};
+use reconcile::{Component, SharedCaches};
 
 /// Settings.
 #[derive(Clone, Debug)]
@@ -52,12 +52,16 @@ pub enum Error {
 ///
 /// # Errors
 /// A watch cache stopped earlier.
-pub async fn run(client: Client, config: Config, part: impl Into<Part>) -> Result<(), Error> {
-    let part = part.into();
+pub async fn run(
+    client: Client,
+    config: Config,
+    component: impl Into<Component>,
+) -> Result<(), Error> {
+    let component = component.into();
     // An own token, so that all tasks end with this function.
-    let own = part.shutdown.child_token();
+    let own = component.shutdown.child_token();
     let _end = own.clone().drop_guard();
-    let part = part.with_shutdown(own);
-    let engine = engine::Engine::new(client, config, part.clone());
-    part.watched("engine", engine.run()).await
+    let component = component.with_shutdown(own);
+    let engine = engine::Engine::new(client, config, component.clone());
+    component.watched("engine", engine.run()).await
 }

@@ -16,7 +16,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
-use reconcile::Part;
+use reconcile::Component;
 use serde_json::json;
 use service_routing::{HealthCheck, ServiceName};
 use tokio::net::TcpListener;
@@ -32,7 +32,7 @@ pub(crate) struct HealthChecks {
     wanted: BTreeMap<ServiceName, HealthCheck>,
     open: BTreeMap<ServiceName, Open>,
     in_step: watch::Sender<bool>,
-    part: Part,
+    component: Component,
 }
 
 /// A port that is listened on.
@@ -49,9 +49,9 @@ impl Drop for Open {
 }
 
 impl HealthChecks {
-    pub(crate) fn new(part: Part) -> Self {
+    pub(crate) fn new(component: Component) -> Self {
         Self {
-            part,
+            component,
             wanted: BTreeMap::new(),
             open: BTreeMap::new(),
             in_step: watch::Sender::new(false),
@@ -101,7 +101,7 @@ impl HealthChecks {
                     let open = Open {
                         port: check.port,
                         local_endpoints,
-                        serving: tokio::spawn(self.part.watched("health checks", work)),
+                        serving: tokio::spawn(self.component.watched("health checks", work)),
                     };
                     self.open.insert(name.clone(), open);
                 }

@@ -13,7 +13,7 @@ use api_client::Client;
 use futures::FutureExt;
 use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
-use reconcile::{Cache, Changes, Key, ObjectChange, Part};
+use reconcile::{Cache, Changes, Component, Key, ObjectChange};
 use resource_kinds::pod_view::PodView;
 use service_routing::{Filtered, Policy, PolicyPod, Table, filters};
 use tokio::sync::watch;
@@ -49,12 +49,15 @@ pub struct Peers {
 
 impl PolicySources {
     /// Watches an API server.
-    pub fn watch(client: &Client, part: &Part) -> PolicySources {
-        let (policies, client, part) =
-            (Cache::spawn_all(client, part), client.clone(), part.clone());
+    pub fn watch(client: &Client, component: &Component) -> PolicySources {
+        let (policies, client, component) = (
+            Cache::spawn_all(client, component),
+            client.clone(),
+            component.clone(),
+        );
         let peers = move || Peers {
-            pods: Cache::of_pods(&client, &part),
-            namespaces: Cache::spawn_all(&client, &part),
+            pods: Cache::of_pods(&client, &component),
+            namespaces: Cache::spawn_all(&client, &component),
         };
         PolicySources {
             policies,

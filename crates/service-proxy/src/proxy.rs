@@ -12,7 +12,7 @@ use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use object_model::cidr::Cidr;
 use object_model::listening::Listening;
-use reconcile::{Cache, Part, ServiceChanges, ServiceState};
+use reconcile::{Cache, Component, ServiceChanges, ServiceState};
 use service_routing::{
     Connection, Flow, Protocol, PublishedPort, Routes, ServiceName, ServicePort, Settings, Table,
     TableChange, denied, has_lost_endpoints, health_check, misled_flows, ports, stale_flows,
@@ -82,15 +82,19 @@ pub enum Error {
 ///
 /// # Errors
 /// The kernel is unreachable. A refused change is not an error: the table is replaced.
-pub async fn run(client: Client, config: Config, part: impl Into<Part>) -> Result<(), Error> {
-    let part = part.into();
-    let services = Cache::spawn_all(&client, &part);
-    let slices = Cache::spawn_all(&client, &part);
+pub async fn run(
+    client: Client,
+    config: Config,
+    component: impl Into<Component>,
+) -> Result<(), Error> {
+    let component = component.into();
+    let services = Cache::spawn_all(&client, &component);
+    let slices = Cache::spawn_all(&client, &component);
     if config.pods.is_none() {
-        return serve(services, slices, config, part).await;
+        return serve(services, slices, config, component).await;
     }
-    let policies = PolicySources::watch(&client, &part);
-    serve_with_policies((services, slices), policies, config, part).await
+    let policies = PolicySources::watch(&client, &component);
+    serve_with_policies((services, slices), policies, config, component).await
 }
 
 /// The same with existing caches, and without NetworkPolicies.
@@ -101,11 +105,11 @@ pub async fn serve(
     services: Cache<Service>,
     slices: Cache<EndpointSlice>,
     config: Config,
-    part: impl Into<Part>,
+    component: impl Into<Component>,
 ) -> Result<(), Error> {
-    let part = part.into();
-    let work = keep_in_step((services, slices), None, config, part.clone());
-    part.watched("the table", work).await
+    let component = component.into();
+    let work = keep_in_step((services, slices), None, config, component.clone());
+    component.watched("the table", work).await
 }
 
 /// The same with existing caches.
@@ -116,13 +120,13 @@ pub async fn serve_with_policies(
     services: (Cache<Service>, Cache<EndpointSlice>),
     policies: PolicySources,
     config: Config,
-    part: impl Into<Part>,
+    component: impl Into<Component>,
 ) -> Result<(), Error> {
-    let part = part.into();
+    let component = component.into();
     let local = config.pods.clone();
     let policies = local.map(|local| PolicyChanges::new(policies, &config.node_name, local));
-    let work = keep_in_step(services, policies, config, part.clone());
-    part.watched("the table", work).await
+    let work = keep_in_step(services, policies, config, component.clone());
+    component.watched("the table", work).await
 }
 
 /// Keeps the table in step until the end of the part.
@@ -130,9 +134,9 @@ async fn keep_in_step(
     (services, slices): (Cache<Service>, Cache<EndpointSlice>),
     mut policies: Option<PolicyChanges>,
     mut config: Config,
-    part: Part,
+    component: Component,
 ) -> Result<(), Error> {
-    let shutdown = part.shutdown.clone();
+    let shutdown = component.shutdown.clone();
     let settings = Settings {
         pod_range: config.pod_cidr,
         cluster_range: config.cluster_cidr,
@@ -173,7 +177,7 @@ async fn keep_in_step(
     let synced = shutdown.run_until_cancelled(synced).await.unwrap_or(false);
     let mut changes = ServiceChanges::new(services, &slices);
     let mut flows = StaleFlows::default();
-    let mut checks = HealthChecks::new(part);
+    let mut checks = HealthChecks::new(component);
     let mut due = synced;
     let mut rest = Rest::new(Instant::now());
     while !shutdown.is_cancelled() {

@@ -387,8 +387,8 @@ fn the_proxy_follows_policies_pods_and_labels() {
         };
         let stop = CancellationToken::new();
         let slow_polls = NoSlowPolls::new();
-        let part = slow_polls.part(stop.clone());
-        let proxy = serve_with_policies((services, slices), sources, config, part);
+        let component = slow_polls.component(stop.clone());
+        let proxy = serve_with_policies((services, slices), sources, config, component);
         let proxy = tokio::spawn(proxy);
         // Without a policy no pod waits.
         reported(&mut seen, None).await;

@@ -204,8 +204,8 @@ fn balancers_outside_learn_which_node_has_ready_endpoints() {
         let shutdown = tokio_util::sync::CancellationToken::new();
         let config = config(host_ports.1);
         let slow_polls = NoSlowPolls::new();
-        let part = slow_polls.part(shutdown.clone());
-        let proxy = service_proxy::serve(services, slices, config, part);
+        let component = slow_polls.component(shutdown.clone());
+        let proxy = service_proxy::serve(services, slices, config, component);
         let proxy = tokio::spawn(proxy);
         let answers = |port: u16, status: u16, count: usize| {
             let world = asker.clone();

@@ -336,8 +336,8 @@ fn the_proxy_follows_what_it_watches() {
         }
         let shutdown = tokio_util::sync::CancellationToken::new();
         let slow_polls = NoSlowPolls::new();
-        let part = slow_polls.part(shutdown.clone());
-        let proxy = service_proxy::serve(services, slices, config, part);
+        let component = slow_polls.component(shutdown.clone());
+        let proxy = service_proxy::serve(services, slices, config, component);
         let proxy = tokio::spawn(proxy);
         let answers = |at: SocketAddr, name: &'static str| {
             let world = asker.clone();

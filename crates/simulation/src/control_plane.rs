@@ -63,16 +63,16 @@ impl Server {
     }
 }
 
-/// A part of the control plane.
+/// A component of the control plane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Part {
+pub enum Component {
     /// All controllers.
     Controllers,
     /// The scheduler.
     Scheduler,
 }
 
-impl Part {
+impl Component {
     fn name(self) -> &'static str {
         match self {
             Self::Controllers => "controllers",
@@ -89,7 +89,7 @@ impl Part {
     }
 }
 
-/// One run of a part, until it dies.
+/// One run of a component, until it dies.
 pub struct Instance {
     link: Link,
     stop: CancellationToken,
@@ -97,22 +97,22 @@ pub struct Instance {
 }
 
 impl Instance {
-    /// Starts a part.
-    pub fn start(part: Part, address: &Address, conditions: &Arc<Conditions>) -> Self {
+    /// Starts a component.
+    pub fn start(component: Component, address: &Address, conditions: &Arc<Conditions>) -> Self {
         let link = Link::new(
-            part.name(),
-            part.user(),
+            component.name(),
+            component.user(),
             address.clone(),
             conditions.clone(),
         );
         let stop = CancellationToken::new();
         let (client, token) = (link.client(), stop.clone());
-        let (dead, name) = (link.dead.clone(), part.name());
+        let (dead, name) = (link.dead.clone(), component.name());
         let gap = conditions.observation_gap();
         trace!("{name} start");
         let work = tokio::spawn(async move {
-            let ended = match part {
-                Part::Controllers => {
+            let ended = match component {
+                Component::Controllers => {
                     let config = controllers::Config {
                         root_ca_pem: "certificates".to_owned(),
                         observation_gap: gap,
@@ -121,7 +121,7 @@ impl Instance {
                     let run = controllers::run_all(client, config, token.clone());
                     run.await.map_err(|error| error.to_string())
                 }
-                Part::Scheduler => {
+                Component::Scheduler => {
                     let run = scheduler::run(client, scheduler::Config::default(), token.clone());
                     run.await.map_err(|error| error.to_string())
                 }
@@ -144,9 +144,9 @@ impl Instance {
 }
 
 /// Keeps a part running: a dead one is restarted after a while.
-pub async fn supervise(part: Part, address: Address, conditions: Arc<Conditions>) {
+pub async fn supervise(component: Component, address: Address, conditions: Arc<Conditions>) {
     loop {
-        let instance = Instance::start(part, &address, &conditions);
+        let instance = Instance::start(component, &address, &conditions);
         instance.link.dead.cancelled().await;
         instance.crash();
         sleep(random::millis(0, 5_000)).await;
@@ -154,9 +154,9 @@ pub async fn supervise(part: Part, address: Address, conditions: Arc<Conditions>
 }
 
 /// A second instance beside the first for a while, as if the first was assumed dead.
-pub async fn second_for_a_while(part: Part, address: Address, time: Duration) {
-    let instance = Instance::start(part, &address, &Arc::default());
+pub async fn second_for_a_while(component: Component, address: Address, time: Duration) {
+    let instance = Instance::start(component, &address, &Arc::default());
     sleep(time).await;
-    trace!("second {} end", part.name());
+    trace!("second {} end", component.name());
     instance.crash();
 }

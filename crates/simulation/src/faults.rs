@@ -9,7 +9,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use crate::control_plane::{Part, Server, second_for_a_while};
+use crate::control_plane::{Component, Server, second_for_a_while};
 use crate::disk::Disk;
 use crate::instances::Instances;
 use crate::link::{Address, Conditions, Link, Weather};
@@ -157,7 +157,8 @@ impl Faults {
             }
             74..80 => {
                 let address = self.server.address.clone();
-                let second = second_for_a_while(Part::Controllers, address, millis(500, 40_000));
+                let second =
+                    second_for_a_while(Component::Controllers, address, millis(500, 40_000));
                 repairs.spawn(second);
             }
             80..85 => {
@@ -195,11 +196,11 @@ impl Faults {
     }
 
     async fn cut_off_a_part(&self) {
-        let part = one_of(&[&self.controllers, &self.scheduler]);
+        let component = one_of(&[&self.controllers, &self.scheduler]);
         trace!("a part is cut off");
-        part.set_partitioned(true);
+        component.set_partitioned(true);
         sleep(millis(500, 60_000)).await;
-        part.set_partitioned(false);
+        component.set_partitioned(false);
         trace!("a part is back");
     }
 

@@ -16,7 +16,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 
-use crate::control_plane::{Part, Server, supervise};
+use crate::control_plane::{Component, Server, supervise};
 use crate::disk::Disk;
 use crate::faults::{Faults, Machine};
 use crate::instances::Instances;
@@ -118,11 +118,11 @@ impl Lives {
         };
         let machines: Vec<_> = (0..NODES).map(machine).collect();
         let (controllers, scheduler) = <(Arc<Conditions>, Arc<Conditions>)>::default();
-        for (part, conditions) in [
-            (Part::Controllers, &controllers),
-            (Part::Scheduler, &scheduler),
+        for (component, conditions) in [
+            (Component::Controllers, &controllers),
+            (Component::Scheduler, &scheduler),
         ] {
-            tokio::spawn(supervise(part, address.clone(), conditions.clone()));
+            tokio::spawn(supervise(component, address.clone(), conditions.clone()));
         }
         let cluster = Faults {
             server,

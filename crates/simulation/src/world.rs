@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
 use crate::checks::Checks;
-use crate::control_plane::{Part, Server, supervise};
+use crate::control_plane::{Component, Server, supervise};
 use crate::disk::Disk;
 use crate::faults::{FaultExtent, Faults, Machine, some_settings};
 use crate::instances::Instances;
@@ -141,16 +141,16 @@ pub async fn live(seed: u64, mutation: Option<Mutation>) {
     controllers.set_careless(mutation == Some(Mutation::CarelessDeletes));
     let scheduler = Arc::new(Conditions::default());
     let parts = [
-        (Part::Controllers, &controllers),
-        (Part::Scheduler, &scheduler),
+        (Component::Controllers, &controllers),
+        (Component::Scheduler, &scheduler),
     ];
     let gap = (mutation == Some(Mutation::DeafWhilePaused)).then_some(SignedDuration::MAX);
     controllers.set_observation_gap(gap);
-    for (part, conditions) in parts {
-        tokio::spawn(supervise(part, address.clone(), conditions.clone()));
+    for (component, conditions) in parts {
+        tokio::spawn(supervise(component, address.clone(), conditions.clone()));
     }
     if climate.two_controllers {
-        let second = supervise(Part::Controllers, address.clone(), controllers.clone());
+        let second = supervise(Component::Controllers, address.clone(), controllers.clone());
         tokio::spawn(second);
     }
     let faults = Arc::new(Faults {

@@ -9,6 +9,7 @@ use k8s_openapi::api::storage::v1::StorageClass;
 use reconcile::execute::{Refusal, chain, refusal};
 use reconcile::{Key, ReconcileResult};
 use resource_kinds::annotations::SELECTED_NODE;
+use resource_kinds::node_conditions;
 use resource_kinds::reasons::volume as reasons;
 use resource_kinds::storage::Driver;
 use resource_kinds::storage::nfs_class::NfsClass;
@@ -222,19 +223,11 @@ impl Provisioner {
     pub(crate) async fn is_first_node(&self) -> Result<bool, Error> {
         let nodes: Api<Node> = Api::all(self.client.clone());
         let listed = nodes.list(&ListParams::default()).await?;
-        let ready = listed.items.iter().filter(|node| is_ready(node));
+        let ready = listed
+            .items
+            .iter()
+            .filter(|node| node_conditions::is_ready(node));
         let first = ready.filter_map(|node| node.metadata.name.as_deref()).min();
         Ok(first.is_none_or(|first| first == self.config.node_name))
     }
-}
-
-fn is_ready(node: &Node) -> bool {
-    let conditions = node
-        .status
-        .as_ref()
-        .and_then(|status| status.conditions.as_deref());
-    conditions
-        .unwrap_or_default()
-        .iter()
-        .any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }

@@ -33,7 +33,9 @@ use api_client::Client;
 use container_runtime::disk_usage::VolumeUsages;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::StorageClass;
-use reconcile::{Cache, Controller, Key, Part, Queue, ReconcileResult, Recorder, run_controller};
+use reconcile::{
+    Cache, Component, Controller, Key, Queue, ReconcileResult, Recorder, run_controller,
+};
 use resource_kinds::snapshot::VolumeSnapshotContent;
 use tokio::sync::watch as channel;
 
@@ -160,16 +162,20 @@ struct Provisioner {
 pub async fn run(
     client: Client,
     config: ProvisionerConfig,
-    part: impl Into<Part>,
+    component: impl Into<Component>,
 ) -> Result<(), ProvisionerError> {
-    let part = part.into();
-    let recorder = Recorder::spawn(client.clone(), "local-provisioner", part.shutdown.clone());
+    let component = component.into();
+    let recorder = Recorder::spawn(
+        client.clone(),
+        "local-provisioner",
+        component.shutdown.clone(),
+    );
     let provisioner = Arc::new(Provisioner {
-        claims: Cache::spawn_all(&client, &part),
-        volumes: Cache::spawn_all(&client, &part),
-        classes: Cache::spawn_all(&client, &part),
+        claims: Cache::spawn_all(&client, &component),
+        volumes: Cache::spawn_all(&client, &component),
+        classes: Cache::spawn_all(&client, &component),
         // Not waited for: the kind may not be defined, and volumes do not need it.
-        contents: Cache::spawn_all(&client, &part),
+        contents: Cache::spawn_all(&client, &component),
         client,
         config,
         recorder,
@@ -182,7 +188,12 @@ pub async fn run(
     let is_wanted = move |name: &str| swept.is_wanted(name);
     provisioner.config.storage.sweep(is_wanted).await?;
     let watch = tokio::spawn(provisioner.clone().watch_usage());
-    run_controller(provisioner, Queue::of(&part, "volumes"), part.shutdown).await;
+    run_controller(
+        provisioner,
+        Queue::of(&component, "volumes"),
+        component.shutdown,
+    )
+    .await;
     watch.abort();
     Ok(())
 }

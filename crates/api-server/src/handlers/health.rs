@@ -32,7 +32,7 @@ const CHECKS: [(&str, bool); 8] = [
 #[derive(Default)]
 pub(crate) struct Health {
     /// The health of the program's parts.
-    pub(crate) parts: reconcile::Health,
+    pub(crate) components: reconcile::Health,
     /// Whether the default objects have been made.
     pub(crate) bootstrapped: AtomicBool,
 }
@@ -109,7 +109,7 @@ pub(crate) async fn store_failure(objects: &Objects) -> Option<StoreError> {
 
 /// The failing parts of the program. Everyone may read it.
 fn named(health: &Health, kind: Kind) -> Option<String> {
-    let failing = health.parts.failing(kind);
+    let failing = health.components.failing(kind);
     (!failing.is_empty()).then(|| failing.join("; "))
 }
 

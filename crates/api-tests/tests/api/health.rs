@@ -38,11 +38,11 @@ async fn the_version_has_all_fields_and_checks_have_their_usual_names() {
 
 /// findings A3: what fails in other parts makes the server not ready, by name; it stays alive.
 #[tokio::test]
-async fn a_part_that_fails_is_named() {
+async fn a_component_that_fails_is_named() {
     let api = Api::new().await;
-    let part = api.server.health();
-    let part = part.part("scheduler", CancellationToken::new());
-    let pods = part.follow(Kind::Watch, "pods");
+    let component = api.server.health();
+    let component = component.component("scheduler", CancellationToken::new());
+    let pods = component.follow(Kind::Watch, "pods");
     let ready = api.raw("GET", "/readyz?verbose", &[], "").await;
     assert_eq!(ready.code, 200);
     assert!(ready.text().contains("[+]watches ok\n"), "{}", ready.text());
@@ -63,11 +63,11 @@ async fn a_part_that_fails_is_named() {
         assert_eq!(api.raw("GET", path, &[], "").await.code, code, "{path}");
     }
     let metrics = api.raw("GET", "/metrics", &[], "").await.text();
-    for (part, of, count) in [
+    for (component, of, count) in [
         ("scheduler", "pods", 3),
         ("API server", "definitions, webhooks and flows", 0),
     ] {
-        let series = format!("{{kind=\"watch\",part=\"{part}\",of=\"{of}\"}} {count}\n");
+        let series = format!("{{kind=\"watch\",part=\"{component}\",of=\"{of}\"}} {count}\n");
         assert!(metrics.contains(&series), "{series}: {metrics}");
     }
 }

@@ -17,6 +17,7 @@ use reconcile::{
     Cache, Index, Key, ObjectChange, Queue, ReconcileResult, WatchConfig, run_controller,
 };
 use resource_kinds::namespaces::NODE_LEASES;
+use resource_kinds::node_conditions;
 use resource_kinds::pod_view::PodView;
 use serde_json::{Value, json};
 
@@ -58,7 +59,7 @@ pub(crate) async fn run(context: Context) {
         fence: Fence::new(&context, recorder.clone()),
         observer: Observer {
             nodes: context.caches.nodes.clone(),
-            leases: Cache::spawn(leases, WatchConfig::default(), context.part().clone()),
+            leases: Cache::spawn(leases, WatchConfig::default(), context.component().clone()),
             pods_by_node: context
                 .caches
                 .pods
@@ -190,7 +191,8 @@ impl NodeLifecycle {
                         self.fence.renewals().unchanged_for(name, version.unwrap_or_default(), now);
                         if let Some(node) = self.observer.nodes.get("", name) {
                             self.observer.silent_for(&mut self.observer.memory().heard, &node);
-                            lease.metadata.name.clone().filter(|_| was_lost(&node))
+                            let was_lost = !node_conditions::is_ready(&node);
+                            lease.metadata.name.clone().filter(|_| was_lost)
                         } else {
                             None
                         }
@@ -271,14 +273,6 @@ fn disruption_target(reason: &str, message: &str) -> Value {
         "message": message,
         "lastTransitionTime": Timestamp::from_second(Timestamp::now().as_second()).ok(),
     }] })
-}
-
-fn was_lost(node: &Node) -> bool {
-    let status = node.status.as_ref();
-    let mut conditions = status
-        .into_iter()
-        .flat_map(|status| status.conditions.iter().flatten());
-    !conditions.any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }
 
 fn node_of(pod: &PodView) -> Option<String> {

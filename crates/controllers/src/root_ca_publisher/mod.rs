@@ -27,7 +27,7 @@ pub(crate) async fn run(context: Context) {
     let controller = RootCaPublisher {
         client: context.client.clone(),
         namespaces: context.caches.namespaces.clone(),
-        certificates: Cache::spawn(maps, only, context.part().clone()),
+        certificates: Cache::spawn(maps, only, context.component().clone()),
         pem: context.config.root_ca_pem.clone(),
     };
     context.run("root_ca_cert_publisher", controller).await;

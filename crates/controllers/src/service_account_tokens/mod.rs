@@ -36,7 +36,7 @@ pub(crate) async fn run(context: Context) {
     let secrets = Api::all(context.client.clone());
     let controller = Keeper {
         client: context.client.clone(),
-        secrets: Cache::spawn(secrets, only, context.part().clone()),
+        secrets: Cache::spawn(secrets, only, context.component().clone()),
         accounts: context.caches.service_accounts.clone(),
         root_ca_pem: context.config.root_ca_pem.clone(),
     };

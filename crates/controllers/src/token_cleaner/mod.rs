@@ -25,7 +25,7 @@ pub(crate) async fn run(context: Context) {
     let only = WatchConfig::default().fields(&format!("type={TYPE}"));
     let api: Api<Secret> = Api::namespaced(context.client.clone(), NAMESPACE);
     let controller = TokenCleaner {
-        secrets: Cache::spawn(api.clone(), only, context.part().clone()),
+        secrets: Cache::spawn(api.clone(), only, context.component().clone()),
         api,
     };
     context.run("token_cleaner", controller).await;

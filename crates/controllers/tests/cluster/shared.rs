@@ -85,8 +85,8 @@ async fn a_watch_that_fails_is_named() {
     let cluster = Cluster::without_controllers().await;
     let nobody = cluster.client_of(UserInfo::new("nobody", ["system:authenticated"]));
     let health = Health::default();
-    let part = health.part("tester", cluster.shutdown.clone());
-    let cache: Cache<ConfigMap> = Cache::spawn_all(&nobody, &part);
+    let component = health.component("tester", cluster.shutdown.clone());
+    let cache: Cache<ConfigMap> = Cache::spawn_all(&nobody, &component);
     eventually(async || !health.failing(Kind::Watch).is_empty()).await;
     let told = health.failing(Kind::Watch).remove(0);
     assert!(told.starts_with("tester: configmaps ("), "{told}");

@@ -101,8 +101,12 @@ impl Cluster {
             ..controllers::Config::default()
         };
         let health = Health::watched_by(self.slow_polls.clone());
-        let part = health.part("controllers", shutdown.clone());
-        tokio::spawn(async move { controllers::run_all(client, config, part).await.unwrap() })
+        let component = health.component("controllers", shutdown.clone());
+        tokio::spawn(async move {
+            controllers::run_all(client, config, component)
+                .await
+                .unwrap()
+        })
     }
 
     pub fn api<K>(&self) -> Api<K>

@@ -93,7 +93,7 @@ impl Deciders {
         let mut parts = Group::new(&self.health, &self.failed);
         let controllers = client("system:kube-controller-manager");
         // The controllers may read every kind that the scheduler reads.
-        let caches = SharedCaches::new(controllers.clone(), parts.part("caches"));
+        let caches = SharedCaches::new(controllers.clone(), parts.component("caches"));
         let config = controllers::Config {
             caches: Some(caches.clone()),
             ..self.controllers.clone()

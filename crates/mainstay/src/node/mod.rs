@@ -186,12 +186,12 @@ async fn start(settings: &Settings, host: Host, mut claim: Claim, entry: Entry) 
     upkeep.keep("serving certificate", |stop| {
         serving.keep_serving(client, node_ip, shown, stop)
     });
-    upkeep.run("servers", |part| {
-        servers::follow_health(servers.clone(), own.ca_pem.clone(), part.shutdown)
+    upkeep.run("servers", |component| {
+        servers::follow_health(servers.clone(), own.ca_pem.clone(), component.shutdown)
     });
     let keeper = Arc::clone(&place);
-    let part = upkeep.part("list of servers");
-    let list = servers::follow_list(reading, servers.clone(), keeper, membership, part);
+    let component = upkeep.component("list of servers");
+    let list = servers::follow_list(reading, servers.clone(), keeper, membership, component);
     upkeep.follow("list of servers", list);
     upkeep.keep("client certificate", |stop| own.keep_client(place, stop));
     Ok(Node {

@@ -8,7 +8,7 @@ use api_client::{Api, Client, WatchConfig};
 use http::Uri;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use node_identity::{Error, Servers};
-use reconcile::{Cache, Part};
+use reconcile::{Cache, Component};
 use tokio_util::sync::CancellationToken;
 
 use super::membership::{Membership, Place};
@@ -34,14 +34,14 @@ pub async fn follow_list(
     servers: Servers,
     place: Arc<Place>,
     mut membership: Membership,
-    part: Part,
+    component: Component,
 ) {
     let slices: Api<EndpointSlice> = Api::namespaced(client, NAMESPACE);
     let of_service = format!("metadata.name={SERVICE}");
     let slices = Cache::spawn(
         slices,
         WatchConfig::default().fields(&of_service),
-        part.clone(),
+        component.clone(),
     );
     let following = async {
         let mut changes = slices.subscribe();
@@ -60,7 +60,7 @@ pub async fn follow_list(
             }
         }
     };
-    part.shutdown.run_until_cancelled(following).await;
+    component.shutdown.run_until_cancelled(following).await;
 }
 
 /// Uses the servers of a membership from now on, and stores them.

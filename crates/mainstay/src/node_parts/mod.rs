@@ -157,7 +157,7 @@ impl NodeParts {
         });
         let mut agents = Group::new(health, failed);
         let config = agent_config(settings, &on_shutdown, volume_usages)?;
-        let agent = NodeAgent::start(config, agent, agents.part("node agent"))
+        let agent = NodeAgent::start(config, agent, agents.component("node agent"))
             .await
             .context("start the node agent")?;
         let service = agent.kubelet_api();
@@ -232,8 +232,8 @@ fn start_routes(group: &mut Group, settings: &Settings<'_>, client: Client) {
         cluster_cidr: settings.cluster_range,
         node_ip: settings.node_ip.clone(),
     };
-    let part = group.part("node routes");
-    group.follow("node routes", node_routes::run(client, config, part));
+    let component = group.component("node routes");
+    group.follow("node routes", node_routes::run(client, config, component));
 }
 
 fn start_dns(group: &mut Group, settings: &Settings<'_>, client: Client) -> Result<()> {

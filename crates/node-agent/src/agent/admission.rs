@@ -10,7 +10,7 @@ use api_client::{Api, Client};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use placement::{Misfit, misfit};
 use pod_lifecycle::resources::admission::{Rejection, rejection, under_pressure};
-use reconcile::{Cache, Part, WatchConfig};
+use reconcile::{Cache, Component, WatchConfig};
 use resource_kinds::pod_view::PodView;
 
 use crate::machine::pressure::Monitor;
@@ -34,15 +34,15 @@ impl Admission {
         client: &Client,
         monitor: Arc<Monitor>,
         admitted: Arc<PodManager>,
-        part: &Part,
+        component: &Component,
     ) -> Self {
         let name = &node.config.node_name;
         let follow = |fields: String| WatchConfig::default().fields(&fields);
         let mine = follow(format!("spec.nodeName={name}"));
         let own = follow(format!("metadata.name={name}"));
         Self {
-            pods: Cache::spawn(Api::all(client.clone()), mine, part.clone()),
-            nodes: Cache::spawn(Api::all(client.clone()), own, part.clone()),
+            pods: Cache::spawn(Api::all(client.clone()), mine, component.clone()),
+            nodes: Cache::spawn(Api::all(client.clone()), own, component.clone()),
             client: client.clone(),
             node,
             monitor,

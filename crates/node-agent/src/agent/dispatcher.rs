@@ -6,7 +6,7 @@ use std::sync::Arc;
 use container_runtime::{Sandbox, beside};
 use k8s_openapi::api::core::v1::Pod;
 use pod_lifecycle::node::shutdown::NodeStop;
-use reconcile::{Cache, Changes, ObjectChange, Part};
+use reconcile::{Cache, Changes, Component, ObjectChange};
 use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -41,7 +41,7 @@ pub(super) struct Dispatcher {
     tasks: JoinSet<()>,
     /// The pod of each task.
     pods: HashMap<tokio::task::Id, (Name, String)>,
-    part: Part,
+    component: Component,
 }
 
 fn name_of(pod: &Pod) -> Name {
@@ -62,7 +62,7 @@ impl Dispatcher {
         context: Arc<WorkerContext>,
         monitor: Arc<Monitor>,
         usage: Arc<UsageHistory>,
-        background: &Part,
+        background: &Component,
     ) -> Self {
         let (node, pods) = (context.node.clone(), context.pods.clone());
         Self {
@@ -73,7 +73,7 @@ impl Dispatcher {
             workers: BTreeMap::new(),
             tasks: JoinSet::new(),
             pods: HashMap::new(),
-            part: background.clone(),
+            component: background.clone(),
         }
     }
 
@@ -250,8 +250,8 @@ impl Dispatcher {
             .entry(name.clone())
             .or_default()
             .insert(uid.clone(), sender);
-        let part = self.part.clone();
-        let run = async move { part.watched("worker of a pod", worker.run()).await };
+        let component = self.component.clone();
+        let run = async move { component.watched("worker of a pod", worker.run()).await };
         let task = self.tasks.spawn(run);
         self.pods.insert(task.id(), (name, uid));
     }

@@ -10,7 +10,7 @@ use api_client::Client;
 use container_runtime::{Runtime, beside};
 use pod_lifecycle::environment::resolv_conf::Resolver;
 use pod_lifecycle::record::Volumes;
-use reconcile::{Part, Recorder, Source};
+use reconcile::{Component, Recorder, Source};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -43,8 +43,12 @@ pub struct NodeAgent {
 ///
 /// # Errors
 /// It cannot start.
-pub async fn run(config: Config, client: Client, part: impl Into<Part>) -> Result<(), Error> {
-    NodeAgent::start(config, client, part)
+pub async fn run(
+    config: Config,
+    client: Client,
+    component: impl Into<Component>,
+) -> Result<(), Error> {
+    NodeAgent::start(config, client, component)
         .await?
         .finished()
         .await;
@@ -60,9 +64,9 @@ impl NodeAgent {
     pub async fn start(
         mut config: Config,
         client: Client,
-        part: impl Into<Part>,
+        component: impl Into<Component>,
     ) -> Result<Self, Error> {
-        let part = part.into();
+        let component = component.into();
         let server = match &mut config.kubelet_api {
             Some(api) => {
                 let access = Access::new(&config.node_name, client.clone());
@@ -127,7 +131,7 @@ impl NodeAgent {
         )
         .await?;
         // Watches, events and heartbeats go on while pods are being stopped.
-        let background = part.with_shutdown(CancellationToken::new());
+        let background = component.with_shutdown(CancellationToken::new());
         let source = Source {
             component: "kubelet".to_owned(),
             host: Some(config.node_name.clone()),
@@ -180,7 +184,7 @@ impl NodeAgent {
             sandboxes,
             keeper,
             background.shutdown.clone(),
-            part.shutdown,
+            component.shutdown,
         );
         let task = tokio::spawn(async move { background.watched("dispatcher", run).await });
         Ok(Self { kubelet, task })

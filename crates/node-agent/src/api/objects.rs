@@ -21,7 +21,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use pod_lifecycle::environment::downward::NodeFacts;
 use pod_lifecycle::environment::service_env;
 use pod_lifecycle::environment::{self, References};
-use reconcile::{Cache, Object, Part, WatchConfig, execute};
+use reconcile::{Cache, Component, Object, WatchConfig, execute};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -87,7 +87,7 @@ pub struct ApiObjects {
     client: Client,
     services: Cache<Service>,
     watches: Mutex<BTreeMap<WatchKey, Weak<ObjectWatch>>>,
-    part: Part,
+    component: Component,
 }
 
 /// A subscription to an object; the watch ends with the last one.
@@ -144,13 +144,13 @@ impl ObjectChanges {
 
 impl ApiObjects {
     /// Starts to follow Services.
-    pub fn new(client: Client, part: Part) -> Self {
-        let services = Cache::spawn_all(&client, &part);
+    pub fn new(client: Client, component: Component) -> Self {
+        let services = Cache::spawn_all(&client, &component);
         Self {
             client,
             services,
             watches: Mutex::default(),
-            part,
+            component,
         }
     }
 
@@ -332,7 +332,7 @@ impl ApiObjects {
         }
         let watch = Arc::new(ObjectWatch {
             seen: watch::Sender::new(None),
-            stop: self.part.shutdown.child_token(),
+            stop: self.component.shutdown.child_token(),
         });
         match kind {
             ObjectKind::ConfigMap => self.follow::<ConfigMap>(namespace, name, &watch),
@@ -349,7 +349,7 @@ impl ApiObjects {
     {
         let api: Api<K> = Api::namespaced(self.client.clone(), namespace);
         let only = WatchConfig::default().fields(&format!("metadata.name={name}"));
-        let cache = Cache::spawn(api, only, self.part.with_shutdown(watch.stop.clone()));
+        let cache = Cache::spawn(api, only, self.component.with_shutdown(watch.stop.clone()));
         tokio::spawn(note_versions(cache, watch.seen.clone()));
     }
 }

@@ -261,10 +261,10 @@ impl World {
             volume_usages: watch::Sender::default().subscribe(),
         };
         let stop = CancellationToken::new();
-        let part = Health::watched_by(self.slow_polls.clone());
-        let part = part.part("node agent", stop.clone());
+        let component = Health::watched_by(self.slow_polls.clone());
+        let component = component.component("node agent", stop.clone());
         let client = Client::new(self.server.local(self.user.clone()), "default");
-        let agent = NodeAgent::start(config, client, part).await.unwrap();
+        let agent = NodeAgent::start(config, client, component).await.unwrap();
         *self.connector.0.lock().unwrap() = Some(agent.kubelet_api());
         self.agent = Some((agent, stop));
     }

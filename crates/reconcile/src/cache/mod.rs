@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use crate::changes::{Changes, Stored, all_typed, stored, typed};
 use crate::execute::{Refusal, refusal};
 use crate::health::{Kind, Streak};
-use crate::{Identity, Key, Part, limits};
+use crate::{Component, Identity, Key, limits};
 use index::Terms;
 pub use pods_by_label::PodsByLabel;
 use store::{Progress, Store};
@@ -70,26 +70,26 @@ impl<K> Clone for Index<K> {
 }
 
 impl<K: Object> Cache<K> {
-    /// Starts to list and watch; ends with its part of the program.
+    /// Starts to list and watch; ends with its component.
     ///
     /// `Api<PartialObjectMeta<K>>` gives a cache of metadata only.
-    pub fn spawn(api: Api<K>, config: Config, part: impl Into<Part>) -> Self {
+    pub fn spawn(api: Api<K>, config: Config, component: impl Into<Component>) -> Self {
         Self::spawn_as(
             api,
             config,
-            part.into(),
+            component.into(),
             |object| Identity::of(object),
             as_it_is,
         )
     }
 
     /// As [`spawn`](Cache::spawn), of all objects of the kind.
-    pub fn spawn_all(client: &Client, part: &Part) -> Self
+    pub fn spawn_all(client: &Client, component: &Component) -> Self
     where
         K::DynamicType: Default,
     {
         let config = Config::default();
-        Self::spawn(Api::all(client.clone()), config, part.clone())
+        Self::spawn(Api::all(client.clone()), config, component.clone())
     }
 
     /// A cache fed from a stream of events, as a watcher gives them; ends with the stream.
@@ -208,7 +208,7 @@ impl<K: Send + Sync + 'static> Cache<K> {
     pub fn spawn_as<W: Object>(
         api: Api<W>,
         config: Config,
-        part: Part,
+        component: Component,
         identity: fn(&K) -> Identity<'_>,
         mut convert: impl FnMut(W) -> K + Send + 'static,
     ) -> Self {
@@ -222,8 +222,8 @@ impl<K: Send + Sync + 'static> Cache<K> {
             },
         };
         let watcher = api.watcher(config.page_size(limits::LIST_PAGE_OBJECTS));
-        let streak = part.follow(Kind::Watch, plural(api.resource_url()));
-        tokio::spawn(follow(watcher, Box::new(sink), part.shutdown, streak));
+        let streak = component.follow(Kind::Watch, plural(api.resource_url()));
+        tokio::spawn(follow(watcher, Box::new(sink), component.shutdown, streak));
         cache
     }
 

@@ -15,7 +15,7 @@ use k8s_openapi::api::resource::v1::{DeviceClass, ResourceClaim, ResourceSlice};
 use k8s_openapi::api::storage::v1::StorageClass;
 use placement::{ClaimStep, Decision, Obstacle, asks_for_less};
 use reconcile::execute::message;
-use reconcile::{Cache, EventType, Key, ObjectChange, Part, Recorder, SharedCaches};
+use reconcile::{Cache, Component, EventType, Key, ObjectChange, Recorder, SharedCaches};
 use resource_kinds::pod_view::PodView;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -94,8 +94,8 @@ pub(crate) struct Engine {
 }
 
 impl Engine {
-    pub fn new(client: Client, config: Config, part: Part) -> Self {
-        let own = || SharedCaches::new(client.clone(), part.clone());
+    pub fn new(client: Client, config: Config, component: Component) -> Self {
+        let own = || SharedCaches::new(client.clone(), component.clone());
         let shared = config.caches.clone().unwrap_or_else(own);
         let caches = Caches {
             pods: shared.pods(),
@@ -109,7 +109,7 @@ impl Engine {
             device_slices: shared.all(),
             device_classes: shared.all(),
         };
-        let shutdown = part.shutdown;
+        let shutdown = component.shutdown;
         let source = config.scheduler_name.as_str();
         config.metrics.of(source);
         let recorder = Recorder::spawn(client.clone(), source, shutdown.clone());

@@ -63,12 +63,12 @@ impl Cluster {
         }
         let user = UserInfo::new("system:kube-scheduler", ["system:authenticated"]);
         let (client, config) = (as_user(user), scheduler::Config::default());
-        let part = health.part("scheduler", shutdown.clone());
-        tokio::spawn(scheduler::run(client, config, part));
+        let component = health.component("scheduler", shutdown.clone());
+        tokio::spawn(scheduler::run(client, config, component));
         let user = UserInfo::new("system:kube-controller-manager", ["system:authenticated"]);
         let (client, config) = (as_user(user), controllers::Config::default());
-        let part = health.part("controllers", shutdown);
-        tokio::spawn(controllers::run_all(client, config, part));
+        let component = health.component("controllers", shutdown);
+        tokio::spawn(controllers::run_all(client, config, component));
         let accounts: Api<ServiceAccount> = Api::namespaced(cluster.client.clone(), "default");
         let there = || async { accounts.get_opt("default").await.unwrap().is_some() };
         eventually(true, there).await;
@@ -151,12 +151,12 @@ impl Cluster {
             .filter(|event| event.involved_object.name.as_deref() == Some(name));
         let mut shown: Vec<String> = about
             .map(|event| {
-                let part = |text: Option<String>| text.unwrap_or_default();
+                let component = |text: Option<String>| text.unwrap_or_default();
                 format!(
                     "{} {}: {}",
-                    part(event.type_),
-                    part(event.reason),
-                    part(event.message)
+                    component(event.type_),
+                    component(event.reason),
+                    component(event.message)
                 )
             })
             .collect();

@@ -8,7 +8,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use pod_network::{PodNetwork, PodNetworkOptions};
-use reconcile::{Health, Part, SlowPolls};
+use reconcile::{Component, Health, SlowPolls};
 use serde_json::{Value, json};
 use service_proxy::{Config, Kernel};
 use service_routing::{PublishedPort, Settings, Table, changes, ports, publish, table};
@@ -144,8 +144,8 @@ impl NoSlowPolls {
     }
 
     /// The watched part of the program that the proxy is.
-    pub fn part(&self, shutdown: CancellationToken) -> Part {
-        Health::watched_by(self.0.clone()).part("service proxy", shutdown)
+    pub fn component(&self, shutdown: CancellationToken) -> Component {
+        Health::watched_by(self.0.clone()).component("service proxy", shutdown)
     }
 }
 

@@ -19,6 +19,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Node;
 use node_agent::OnShutdown;
 use pod_network::{NodeSwitch, SwitchedNode};
+use resource_kinds::node_conditions;
 use tokio::time::Instant;
 
 use super::settings::Settings;
@@ -228,7 +229,7 @@ async fn wait_ready(nodes: &[SwitchedNode], client: &Client, directory: &Path) -
             let object = objects.get_opt(&node.name).await;
             if object
                 .context("look for the nodes")?
-                .is_some_and(|node| is_ready(&node))
+                .is_some_and(|node| node_conditions::is_ready(&node))
             {
                 break;
             }
@@ -253,13 +254,4 @@ async fn wait_ready(nodes: &[SwitchedNode], client: &Client, directory: &Path) -
         }
     }
     Ok(true)
-}
-
-fn is_ready(node: &Node) -> bool {
-    let conditions = node
-        .status
-        .as_ref()
-        .and_then(|status| status.conditions.as_ref());
-    let mut conditions = conditions.into_iter().flatten();
-    conditions.any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }

@@ -7,6 +7,7 @@ mod event;
 mod limit_range;
 mod namespace;
 mod node;
+pub mod node_conditions;
 mod persistent_volume;
 mod persistent_volume_claim;
 mod pod;
