@@ -3,12 +3,10 @@
 use std::time::Duration;
 
 use jiff::SignedDuration;
+use node_lease::LEASE_SECONDS;
 
 /// Interval of the renewals of the node's lease.
 pub const LEASE_RENEW: Duration = Duration::from_secs(10);
-
-/// Duration of the node's lease.
-pub const LEASE_SECONDS: i32 = 40;
 
 /// Longest wait for one renewal.
 pub const LEASE_TIMEOUT: Duration = Duration::from_secs(15);

@@ -25,7 +25,7 @@ use crate::images::Puller;
 use crate::kubelet_api::{self, Access, HttpsServer, KubeletContext, NodeService};
 use crate::machine::machine_info::MachineInfo;
 use crate::machine::pressure::Monitor;
-use crate::node::lease::{LeaseFiles, LeaseKeeper};
+use crate::node::lease::{LeaseFiles, NodeLease};
 use crate::node::registration::NodeKeeper;
 use crate::node_context::NodeContext;
 use crate::paths::pods_dir;
@@ -100,7 +100,7 @@ impl NodeAgent {
         let lease = beside(|| {
             let name = config.node_name.clone();
             let files = LeaseFiles::of(&config.data_dir, &machine.boot_id);
-            LeaseKeeper::open(
+            NodeLease::open(
                 client.clone(),
                 name,
                 runtime.clone(),

@@ -15,7 +15,7 @@ use serde_json::json;
 use super::response::{BoxBody, metrics, refused, text};
 use super::summary::seconds;
 use super::{KubeletContext, network, volume_stats};
-use crate::limits::{LEASE_SECONDS, NODE_CHECK_PERIOD, NODE_STATUS_PERIOD};
+use crate::limits::{NODE_CHECK_PERIOD, NODE_STATUS_PERIOD};
 use crate::machine::stats::{UsageFigures, UsageSubject};
 use crate::node_context::NodeContext;
 use crate::probes::counts::ProbeCounts;
@@ -170,7 +170,7 @@ pub fn settings(node: &NodeContext) -> Response<BoxBody> {
         "podPidsLimit": config.pod_pids_max,
         "nodeStatusUpdateFrequency": duration(NODE_CHECK_PERIOD.as_secs()),
         "nodeStatusReportFrequency": duration(NODE_STATUS_PERIOD.as_secs()),
-        "nodeLeaseDurationSeconds": LEASE_SECONDS,
+        "nodeLeaseDurationSeconds": node_lease::LEASE_SECONDS,
         "containerLogMaxSize": config.logs.file_bytes_max.to_string(),
         "containerLogMaxFiles": config.logs.files_max,
         "imageGCHighThresholdPercent": config.image_gc.high_percent,

@@ -1,8 +1,4 @@
-//! The renewals of the node's lease, and the deadline that follows from them.
-//!
-//! Renewals are guarded by resourceVersion and epoch, so that one that is on its way when the control
-//! plane fences the node is refused. An acknowledged renewal moves the deadline of pods that end with the
-//! lease: it counts from the time at which the renewal was sent.
+//! The node's lease on this machine: the deadline page, which shims follow, and the file of the epoch.
 
 use std::fs;
 use std::io;
@@ -10,22 +6,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use api_client::{Api, Client, ListParams, Patch, PatchParams, PostParams, ResourceExt};
+use api_client::Client;
 use container_runtime::deadline::{self, DeadlinePage};
 use container_runtime::{Runtime, beside, tree};
 use durable_file::Durability;
 use jiff::Timestamp;
-use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
-use k8s_openapi::api::core::v1::Pod;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference};
-use pod_lifecycle::node::lease::{Step, ends_with_it, step};
-use reconcile::execute::{Delete, Refusal, delete, refusal};
-use resource_kinds::annotations::{ENDS_PODS, FENCED};
-use resource_kinds::namespaces::NODE_LEASES;
-use serde_json::{Value, json};
-use tokio::sync::RwLock;
+use node_lease::{LeaseKeeper, LeasedMachine};
+use tokio::sync::{OwnedRwLockWriteGuard, RwLock};
 
-use crate::limits::{LEASE_SECONDS, LEASE_TIMEOUT};
+use crate::limits::LEASE_TIMEOUT;
 use crate::paths::{DEADLINE_PAGE, deadline_page, lease_dir};
 
 /// A lease that was not renewed.
@@ -61,24 +50,12 @@ impl LeaseFiles {
     }
 }
 
-/// Renews the lease of a node.
-pub struct LeaseKeeper {
-    client: Client,
-    node: String,
-    runtime: Runtime,
-    page: DeadlinePage,
-    /// The file with the epoch.
-    epoch_file: PathBuf,
-    /// Held to read while a sandbox that ends with the lease is made: no old pod gets one in a new epoch.
-    gate: Arc<RwLock<()>>,
-    /// The epoch in which this agent runs pods.
-    served: i32,
-    /// The lease's resourceVersion after the last write of this agent.
-    version: Option<String>,
-}
+/// Renews the lease of the node of this agent.
+pub struct NodeLease(LeaseKeeper<Machine>);
 
-impl LeaseKeeper {
-    /// Opens the deadline page of this boot; `node` is the node's name.
+impl NodeLease {
+    /// Opens the deadline page of this boot; `node` is the node's name. `gate` is held to read while a
+    /// sandbox that ends with the lease is made: no pod of an earlier epoch gets one in a new epoch.
     ///
     /// # Errors
     /// The files in the data directory cannot be used.
@@ -92,174 +69,71 @@ impl LeaseKeeper {
         tree::make_private(&files.dir)?;
         remove_other_pages(&files.dir, &files.page)?;
         let epoch_file = files.dir.join("epoch");
-        Ok(Self {
-            client,
-            node,
+        let machine = Machine {
             runtime,
             page: DeadlinePage::open(&files.page)?,
-            served: read_epoch(&epoch_file)?,
+            epoch: read_epoch(&epoch_file)?,
             epoch_file,
             gate,
-            version: None,
-        })
+        };
+        Ok(Self(LeaseKeeper::new(client, node, machine)))
     }
 
     /// Renews the lease, or makes it; `uid` is that of the Node object.
     pub async fn renew(&mut self, uid: Option<&str>, now: Timestamp) -> Result<(), LeaseError> {
-        match tokio::time::timeout(LEASE_TIMEOUT, self.step(uid, now)).await {
-            Ok(done) => done,
-            Err(_) => {
-                // It may have been stored: the lease is read before the next renewal.
-                self.version = None;
-                Err(LeaseError::Timeout)
-            }
-        }
+        let renewed = tokio::time::timeout(LEASE_TIMEOUT, self.0.renew(uid, now)).await;
+        renewed.unwrap_or(Err(LeaseError::Timeout))
+    }
+}
+
+/// This machine, whose shims follow the deadline page.
+struct Machine {
+    runtime: Runtime,
+    page: DeadlinePage,
+    epoch: i32,
+    epoch_file: PathBuf,
+    gate: Arc<RwLock<()>>,
+}
+
+impl LeasedMachine for Machine {
+    type Instant = Duration;
+    type Closed = OwnedRwLockWriteGuard<()>;
+    type Error = LeaseError;
+
+    fn now(&self) -> Duration {
+        deadline::now()
     }
 
-    async fn step(&mut self, uid: Option<&str>, now: Timestamp) -> Result<(), LeaseError> {
-        let sent = deadline::now();
-        if let Some(version) = self.version.take() {
-            match self.write(&version, self.served, now).await {
-                // Another write came first, perhaps an own one whose answer was lost.
-                Err(error) if is_outrun(&error) => {}
-                written => {
-                    self.renewed(written?, sent);
-                    return Ok(());
-                }
-            }
-        }
-        let sent = deadline::now();
-        let read = self.api().get_opt(&self.node).await?;
-        let spec = read
-            .as_ref()
-            .map(|lease| lease.spec.clone().unwrap_or_default());
-        let version = read.and_then(|lease| lease.metadata.resource_version);
-        let version = version.unwrap_or_default();
-        match step(spec.as_ref(), &self.node, self.served) {
-            Step::Create { epoch } => {
-                // The proof of a fence went with the lease: pods are asked for again before they start.
-                let gate = self.gate.clone();
-                let _closed = gate.write().await;
-                let lease = self.create(uid, epoch, now).await?;
-                self.renewed(lease, sent);
-            }
-            Step::Renew { epoch } => {
-                let lease = self.write(&version, epoch, now).await?;
-                self.renewed(lease, sent);
-            }
-            Step::Return { epoch } => self.come_back(&version, epoch, now).await?,
-        }
-        Ok(())
+    fn epoch(&self) -> i32 {
+        self.epoch
     }
 
-    /// Begins a new epoch after the node was fenced: first the old bodies end, and none can start; then
-    /// the lease is taken; then the pods that were bound before are given up, since the control plane may
-    /// still be deleting them.
-    async fn come_back(
-        &mut self,
-        version: &str,
-        epoch: i32,
-        now: Timestamp,
-    ) -> Result<(), LeaseError> {
-        let node = &self.node;
-        tracing::warn!(
-            node,
-            epoch,
-            "the node was fenced: its pods that may fail over end"
-        );
-        let gate = self.gate.clone();
-        let _closed = gate.write().await;
+    async fn close(&self) -> Self::Closed {
+        self.gate.clone().write_owned().await
+    }
+
+    async fn end_pods(&mut self) -> Result<(), LeaseError> {
         self.page.set(Duration::ZERO);
         for sandbox in self.runtime.sandboxes().await.map_err(LeaseError::Pods)? {
             if sandbox.spec().lease.is_some() {
                 sandbox.destroy().await.map_err(LeaseError::Pods)?;
             }
         }
-        let sent = deadline::now();
-        let lease = self.write(version, epoch, now).await?;
-        self.give_up_pods().await?;
+        Ok(())
+    }
+
+    fn store_epoch(&mut self, epoch: i32) -> Result<(), LeaseError> {
         let (file, text) = (&self.epoch_file, epoch.to_string());
-        let kept = beside(|| durable_file::replace(file, text.as_bytes(), 0o644, Durability::Name));
-        kept.map_err(LeaseError::Epoch)?;
-        self.served = epoch;
-        self.renewed(lease, sent);
+        let stored =
+            beside(|| durable_file::replace(file, text.as_bytes(), 0o644, Durability::Name));
+        stored.map_err(LeaseError::Epoch)?;
+        self.epoch = epoch;
         Ok(())
     }
 
-    async fn give_up_pods(&self) -> api_client::Result<()> {
-        let all: Api<Pod> = Api::all(self.client.clone());
-        let here = ListParams::default().fields(&format!("spec.nodeName={}", self.node));
-        for pod in all.list(&here).await?.items {
-            if ends_with_it(&pod) {
-                let namespace = pod.namespace().unwrap_or_default();
-                let pods: Api<Pod> = Api::namespaced(self.client.clone(), &namespace);
-                let uid = pod.metadata.uid.clone().unwrap_or_default();
-                delete(&pods, &pod.name_any(), Delete::of_uid(uid).at_once()).await?;
-            }
-        }
-        Ok(())
+    fn set_deadline(&mut self, deadline: Duration) {
+        self.page.set(deadline);
     }
-
-    /// Records an acknowledged renewal.
-    fn renewed(&mut self, lease: Lease, sent: Duration) {
-        self.version = lease.metadata.resource_version;
-        let length = u64::try_from(LEASE_SECONDS).unwrap_or_default();
-        self.page.set(sent + Duration::from_secs(length));
-    }
-
-    fn api(&self) -> Api<Lease> {
-        Api::namespaced(self.client.clone(), NODE_LEASES)
-    }
-
-    async fn write(&self, version: &str, epoch: i32, now: Timestamp) -> api_client::Result<Lease> {
-        let meta = json!({
-            "resourceVersion": version,
-            "annotations": { ENDS_PODS: "true", FENCED: Value::Null },
-        });
-        let patch = Patch::Merge(json!({ "metadata": meta, "spec": self.spec(epoch, now) }));
-        let params = PatchParams::default();
-        self.api().patch(&self.node, &params, &patch).await
-    }
-
-    async fn create(
-        &self,
-        uid: Option<&str>,
-        epoch: i32,
-        now: Timestamp,
-    ) -> api_client::Result<Lease> {
-        let owner = uid.map(|uid| OwnerReference {
-            api_version: "v1".to_owned(),
-            kind: "Node".to_owned(),
-            name: self.node.clone(),
-            uid: uid.to_owned(),
-            ..OwnerReference::default()
-        });
-        let lease = Lease {
-            metadata: ObjectMeta {
-                name: Some(self.node.clone()),
-                namespace: Some(NODE_LEASES.to_owned()),
-                owner_references: owner.map(|owner| vec![owner]),
-                annotations: Some([(ENDS_PODS.to_owned(), "true".to_owned())].into()),
-                ..ObjectMeta::default()
-            },
-            spec: Some(self.spec(epoch, now)),
-        };
-        self.api().create(&PostParams::default(), &lease).await
-    }
-
-    fn spec(&self, epoch: i32, now: Timestamp) -> LeaseSpec {
-        LeaseSpec {
-            holder_identity: Some(self.node.clone()),
-            lease_duration_seconds: Some(LEASE_SECONDS),
-            lease_transitions: Some(epoch),
-            renew_time: Some(MicroTime(now)),
-            ..LeaseSpec::default()
-        }
-    }
-}
-
-fn is_outrun(error: &api_client::Error) -> bool {
-    matches!(refusal(error), Refusal::Conflict | Refusal::NotFound)
 }
 
 /// The stored epoch; agents without a file have the first. A file that cannot be understood is none of

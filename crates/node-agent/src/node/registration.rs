@@ -23,7 +23,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::image_list::status_images;
-use super::lease::LeaseKeeper;
+use super::lease::NodeLease;
 use super::new_node::NewNode;
 use crate::api::known_status::KnownStatus;
 use crate::clock::Clock;
@@ -46,7 +46,7 @@ pub struct NodeKeeper {
     monitor: Arc<Monitor>,
     clock: Clock,
     uid: Option<String>,
-    lease: LeaseKeeper,
+    lease: NodeLease,
     /// The attached volumes in use.
     volumes_in_use: watch::Receiver<BTreeSet<String>>,
     stored: KnownStatus<NodeStatus>,
@@ -88,7 +88,7 @@ impl NodeKeeper {
         machine: MachineInfo,
         monitor: Arc<Monitor>,
         clock: Clock,
-        lease: LeaseKeeper,
+        lease: NodeLease,
         volumes_in_use: watch::Receiver<BTreeSet<String>>,
     ) -> Result<Self, Error> {
         let mut keeper = Self {

@@ -16,6 +16,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+use node_lease::LeaseKeeper;
 use pod_lifecycle::node::lease::ends_with_it;
 use reconcile::execute::{Delete, Refusal, delete, refusal, unless_outrun};
 use reconcile::{Cache, Key, Queue, ReconcileResult, WatchConfig, run_workers};
@@ -27,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 use crate::instances::{Identity, Instance, Instances};
 use crate::random;
 pub use lease::MachineLease;
-use lease::{Keeper, may_start};
+use lease::{Machine, may_start};
 
 const HEARTBEAT: Duration = Duration::from_secs(10);
 /// As the node agent has them: when others may have missed it, and how often it says all the same.
@@ -214,18 +215,20 @@ impl Agent {
     }
 
     async fn beat(&self) {
-        let mut keeper = self.settings.lease.clone().map(|lease| Keeper {
-            client: self.client.clone(),
-            node: self.settings.name.clone(),
-            instances: self.instances.clone(),
-            lease,
-            version: None,
+        let mut keeper = self.settings.lease.clone().map(|lease| {
+            let node = self.settings.name.clone();
+            let machine = Machine {
+                node: node.clone(),
+                instances: self.instances.clone(),
+                lease,
+            };
+            LeaseKeeper::new(self.client.clone(), node, machine)
         });
         let mut renewed = Instant::now();
         let mut told = Some(Instant::now());
         loop {
             let done = match &mut keeper {
-                Some(keeper) => keeper.renew(self.now()).await.is_ok(),
+                Some(keeper) => keeper.renew(None, self.now()).await.is_ok(),
                 None => self.renew().await,
             };
             if done {

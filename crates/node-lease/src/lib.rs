@@ -1,0 +1,212 @@
+//! The renewals of a node's lease, and the deadline that follows from them.
+//!
+//! Renewals are guarded by resourceVersion and epoch, so that one that is on its way when the control
+//! plane fences the node is refused. An acknowledged renewal moves the deadline of pods that end with the
+//! lease: it counts from the time at which the renewal was sent. The node agent and the nodes of the
+//! simulation renew their leases by this code; [`LeasedMachine`] is the difference between them.
+
+use std::ops::Add;
+use std::time::Duration;
+
+use api_client::{Api, Client, ListParams, Patch, PatchParams, PostParams, ResourceExt};
+use jiff::Timestamp;
+use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference};
+use pod_lifecycle::node::lease::{Step, ends_with_it, step};
+use reconcile::execute::{Delete, Refusal, delete, refusal};
+use resource_kinds::annotations::{ENDS_PODS, FENCED};
+use resource_kinds::namespaces::NODE_LEASES;
+use serde_json::{Value, json};
+
+/// The length of a node's lease in seconds, as the kubelet's `nodeLeaseDurationSeconds`.
+pub const LEASE_SECONDS: u32 = 40;
+
+/// The machine of a node: its clock, its running pods, and the epoch and deadline that outlive the agent.
+pub trait LeasedMachine: Send {
+    /// A reading of the clock by which deadlines count. The clock goes on while the machine is suspended.
+    type Instant: Copy + Send + Add<Duration, Output = Self::Instant>;
+    /// Exclusion of starts: no pod that ends with the lease starts while a value exists.
+    type Closed: Send;
+    /// A failed operation of the machine or of the API.
+    type Error: From<api_client::Error> + Send;
+
+    /// The clock.
+    fn now(&self) -> Self::Instant;
+
+    /// The epoch in which this machine runs pods.
+    fn epoch(&self) -> i32;
+
+    /// Waits for starts of pods in progress, and holds further ones back.
+    fn close(&self) -> impl Future<Output = Self::Closed> + Send;
+
+    /// Ends all pods that end with the lease.
+    fn end_pods(&mut self) -> impl Future<Output = Result<(), Self::Error>> + Send;
+
+    /// Stores a new epoch durably.
+    fn store_epoch(&mut self, epoch: i32) -> Result<(), Self::Error>;
+
+    /// Moves the deadline at which pods that end with the lease are killed.
+    fn set_deadline(&mut self, deadline: Self::Instant);
+}
+
+/// The keeper of a node's lease.
+pub struct LeaseKeeper<M> {
+    client: Client,
+    node: String,
+    machine: M,
+    /// The lease's resourceVersion after the last write of this agent.
+    version: Option<String>,
+}
+
+impl<M: LeasedMachine> LeaseKeeper<M> {
+    /// The keeper of the lease of the node with that name.
+    pub fn new(client: Client, node: String, machine: M) -> Self {
+        Self {
+            client,
+            node,
+            machine,
+            version: None,
+        }
+    }
+
+    /// Renews the lease, or makes it; `uid` is that of the Node object. A renewal whose future is dropped
+    /// may have been stored: the next one reads the lease.
+    ///
+    /// # Errors
+    /// The API server refused it or cannot be reached, or the pods of an earlier epoch could not be ended.
+    pub async fn renew(&mut self, uid: Option<&str>, now: Timestamp) -> Result<(), M::Error> {
+        let sent = self.machine.now();
+        if let Some(version) = self.version.take() {
+            match self.write(&version, self.machine.epoch(), now).await {
+                // Another write came first, perhaps an own one whose answer was lost.
+                Err(error) if is_outrun(&error) => {}
+                written => {
+                    self.renewed(written?, sent);
+                    return Ok(());
+                }
+            }
+        }
+        let sent = self.machine.now();
+        let read = self.api().get_opt(&self.node).await?;
+        let spec = read
+            .as_ref()
+            .map(|lease| lease.spec.clone().unwrap_or_default());
+        let version = read.and_then(|lease| lease.metadata.resource_version);
+        let version = version.unwrap_or_default();
+        match step(spec.as_ref(), &self.node, self.machine.epoch()) {
+            Step::Create { epoch } => {
+                // The proof of a fence went with the lease: pods are asked for again before they start.
+                let _closed = self.machine.close().await;
+                let lease = self.create(uid, epoch, now).await?;
+                self.renewed(lease, sent);
+            }
+            Step::Renew { epoch } => {
+                let lease = self.write(&version, epoch, now).await?;
+                self.renewed(lease, sent);
+            }
+            Step::Return { epoch } => self.come_back(&version, epoch, now).await?,
+        }
+        Ok(())
+    }
+
+    /// Begins a new epoch after the node was fenced: first the pods of earlier epochs end, and none can
+    /// start; then the lease is taken; then the pods that were bound before are given up, since the control
+    /// plane may still be deleting them.
+    async fn come_back(
+        &mut self,
+        version: &str,
+        epoch: i32,
+        now: Timestamp,
+    ) -> Result<(), M::Error> {
+        let node = &self.node;
+        tracing::warn!(
+            node,
+            epoch,
+            "the node was fenced: its pods that may fail over end"
+        );
+        let _closed = self.machine.close().await;
+        self.machine.end_pods().await?;
+        let sent = self.machine.now();
+        let lease = self.write(version, epoch, now).await?;
+        self.give_up_pods().await?;
+        self.machine.store_epoch(epoch)?;
+        self.renewed(lease, sent);
+        Ok(())
+    }
+
+    async fn give_up_pods(&self) -> api_client::Result<()> {
+        let all: Api<Pod> = Api::all(self.client.clone());
+        let here = ListParams::default().fields(&format!("spec.nodeName={}", self.node));
+        for pod in all.list(&here).await?.items {
+            if ends_with_it(&pod) {
+                let namespace = pod.namespace().unwrap_or_default();
+                let pods: Api<Pod> = Api::namespaced(self.client.clone(), &namespace);
+                let uid = pod.metadata.uid.clone().unwrap_or_default();
+                delete(&pods, &pod.name_any(), Delete::of_uid(uid).at_once()).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Records an acknowledged renewal.
+    fn renewed(&mut self, lease: Lease, sent: M::Instant) {
+        self.version = lease.metadata.resource_version;
+        let length = Duration::from_secs(LEASE_SECONDS.into());
+        self.machine.set_deadline(sent + length);
+    }
+
+    fn api(&self) -> Api<Lease> {
+        Api::namespaced(self.client.clone(), NODE_LEASES)
+    }
+
+    async fn write(&self, version: &str, epoch: i32, now: Timestamp) -> api_client::Result<Lease> {
+        let meta = json!({
+            "resourceVersion": version,
+            "annotations": { ENDS_PODS: "true", FENCED: Value::Null },
+        });
+        let patch = Patch::Merge(json!({ "metadata": meta, "spec": self.spec(epoch, now) }));
+        let params = PatchParams::default();
+        self.api().patch(&self.node, &params, &patch).await
+    }
+
+    async fn create(
+        &self,
+        uid: Option<&str>,
+        epoch: i32,
+        now: Timestamp,
+    ) -> api_client::Result<Lease> {
+        let owner = uid.map(|uid| OwnerReference {
+            api_version: "v1".to_owned(),
+            kind: "Node".to_owned(),
+            name: self.node.clone(),
+            uid: uid.to_owned(),
+            ..OwnerReference::default()
+        });
+        let lease = Lease {
+            metadata: ObjectMeta {
+                name: Some(self.node.clone()),
+                namespace: Some(NODE_LEASES.to_owned()),
+                owner_references: owner.map(|owner| vec![owner]),
+                annotations: Some([(ENDS_PODS.to_owned(), "true".to_owned())].into()),
+                ..ObjectMeta::default()
+            },
+            spec: Some(self.spec(epoch, now)),
+        };
+        self.api().create(&PostParams::default(), &lease).await
+    }
+
+    fn spec(&self, epoch: i32, now: Timestamp) -> LeaseSpec {
+        LeaseSpec {
+            holder_identity: Some(self.node.clone()),
+            lease_duration_seconds: i32::try_from(LEASE_SECONDS).ok(),
+            lease_transitions: Some(epoch),
+            renew_time: Some(MicroTime(now)),
+            ..LeaseSpec::default()
+        }
+    }
+}
+
+fn is_outrun(error: &api_client::Error) -> bool {
+    matches!(refusal(error), Refusal::Conflict | Refusal::NotFound)
+}
