@@ -10,6 +10,7 @@ use container_runtime::disk_usage::VolumeUsages;
 use image_store::{ImageStore, RegistriesConfig};
 use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::Taint;
+use node_lease::LeaseLength;
 use pod_lifecycle::node::image_gc;
 use pod_lifecycle::node::shutdown::ShutdownOrder;
 use pod_lifecycle::resources::admission::Policy;
@@ -136,6 +137,8 @@ pub struct Config {
     pub labels: BTreeMap<String, String>,
     /// Taints of a new Node object. Those of an object that is there belong to its users.
     pub taints: Vec<Taint>,
+    /// The length of the node's lease. An agent that finds pods of a longer one continues with that.
+    pub lease_length: LeaseLength,
     /// Most pods at a time.
     pub pods_max: u32,
     /// Maximum number of processes and threads of one pod.

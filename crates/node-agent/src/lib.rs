@@ -34,6 +34,7 @@ pub use config::{Config, Eviction, KubeletApi, LogLimits, OnShutdown, ServingCer
 pub use error::{Error, KubeletApiError};
 pub use kubelet_api::{BoxBody, BoxError, NodeService, decoders};
 pub use node::new_node::NewNode;
+pub use node_lease::LeaseLength;
 pub use pod_lifecycle::node::image_gc::Policy as ImageGcPolicy;
 pub use pod_lifecycle::node::shutdown::{InvalidOrder, ShutdownOrder};
 pub use pod_lifecycle::resources::admission::Policy as AdmissionPolicy;

@@ -3,16 +3,6 @@
 use std::time::Duration;
 
 use jiff::SignedDuration;
-use node_lease::LEASE_SECONDS;
-
-/// Interval of the renewals of the node's lease.
-pub const LEASE_RENEW: Duration = Duration::from_secs(10);
-
-/// Longest wait for one renewal.
-pub const LEASE_TIMEOUT: Duration = Duration::from_secs(15);
-
-/// Pods that end with the node's lease are asked to stop this long before its end: a quarter of it.
-pub const LEASE_WARNING: Duration = Duration::from_secs(LEASE_SECONDS as u64 / 4);
 
 /// An unchanged node status is written after this time.
 pub const NODE_STATUS_PERIOD: Duration = Duration::from_secs(300);

@@ -5,6 +5,8 @@
 //! lease: it counts from the time at which the renewal was sent. The node agent and the nodes of the
 //! simulation renew their leases by this code; [`LeasedMachine`] is the difference between them.
 
+mod length;
+
 use std::ops::Add;
 use std::time::Duration;
 
@@ -19,8 +21,7 @@ use resource_kinds::annotations::{ENDS_PODS, FENCED};
 use resource_kinds::namespaces::NODE_LEASES;
 use serde_json::{Value, json};
 
-/// The length of a node's lease in seconds, as the kubelet's `nodeLeaseDurationSeconds`.
-pub const LEASE_SECONDS: u32 = 40;
+pub use length::LeaseLength;
 
 /// The machine of a node: its clock, its running pods, and the epoch and deadline that outlive the agent.
 pub trait LeasedMachine: Send {
@@ -54,6 +55,7 @@ pub trait LeasedMachine: Send {
 pub struct LeaseKeeper<M> {
     client: Client,
     node: String,
+    length: LeaseLength,
     machine: M,
     /// The lease's resourceVersion after the last write of this agent.
     version: Option<String>,
@@ -61,10 +63,11 @@ pub struct LeaseKeeper<M> {
 
 impl<M: LeasedMachine> LeaseKeeper<M> {
     /// The keeper of the lease of the node with that name.
-    pub fn new(client: Client, node: String, machine: M) -> Self {
+    pub fn new(client: Client, node: String, length: LeaseLength, machine: M) -> Self {
         Self {
             client,
             node,
+            length,
             machine,
             version: None,
         }
@@ -152,8 +155,7 @@ impl<M: LeasedMachine> LeaseKeeper<M> {
     /// Records an acknowledged renewal.
     fn renewed(&mut self, lease: Lease, sent: M::Instant) {
         self.version = lease.metadata.resource_version;
-        let length = Duration::from_secs(LEASE_SECONDS.into());
-        self.machine.set_deadline(sent + length);
+        self.machine.set_deadline(sent + self.length.duration());
     }
 
     fn api(&self) -> Api<Lease> {
@@ -199,7 +201,7 @@ impl<M: LeasedMachine> LeaseKeeper<M> {
     fn spec(&self, epoch: i32, now: Timestamp) -> LeaseSpec {
         LeaseSpec {
             holder_identity: Some(self.node.clone()),
-            lease_duration_seconds: i32::try_from(LEASE_SECONDS).ok(),
+            lease_duration_seconds: i32::try_from(self.length.seconds()).ok(),
             lease_transitions: Some(epoch),
             renew_time: Some(MicroTime(now)),
             ..LeaseSpec::default()

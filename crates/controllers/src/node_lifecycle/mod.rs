@@ -11,7 +11,8 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Node;
 use planners::node_lifecycle::{
-    Disruption, GAP, Heard, Observed, PERIOD, Pace, concerns_new_pods, evictions, is_ready, plan,
+    Disruption, GAP, Heard, Observed, PERIOD, Pace, concerns_new_pods, evictions, grace, is_ready,
+    plan,
 };
 use reconcile::{
     Cache, Index, Key, ObjectChange, Queue, ReconcileResult, WatchConfig, run_controller,
@@ -125,6 +126,7 @@ impl NodeLifecycle {
             let observed = Observed {
                 node: node.clone(),
                 silent_for: observer.silent_for(&mut memory.heard, &node),
+                grace: observer.grace(&node),
                 pods: pods.clone(),
                 permission: memory.pace.permission(&node, &memory.disruption, now),
             };
@@ -229,7 +231,7 @@ impl Observer {
         let nodes = self.nodes.list();
         let with_health = nodes.iter().map(|node| {
             let silent_for = self.silent_for(&mut memory.heard, node);
-            (node.as_ref(), is_ready(node, silent_for))
+            (node.as_ref(), is_ready(node, silent_for, self.grace(node)))
         });
         let disruption = Disruption::of(with_health);
         let before = std::mem::replace(&mut memory.disruption, disruption);
@@ -251,10 +253,17 @@ impl Observer {
         SignedDuration::try_from(self.started.elapsed()).unwrap_or(SignedDuration::MAX)
     }
 
-    fn silent_for(&self, heard: &mut Heard, node: &Node) -> SignedDuration {
+    fn lease(&self, node: &Node) -> Option<Arc<Lease>> {
         let name = node.metadata.name.as_deref().unwrap_or_default();
-        let lease = self.leases.get(NODE_LEASES, name);
-        let renewed = lease.and_then(|lease| {
+        self.leases.get(NODE_LEASES, name)
+    }
+
+    fn grace(&self, node: &Node) -> SignedDuration {
+        grace(self.lease(node).as_deref())
+    }
+
+    fn silent_for(&self, heard: &mut Heard, node: &Node) -> SignedDuration {
+        let renewed = self.lease(node).and_then(|lease| {
             lease
                 .spec
                 .as_ref()

@@ -278,6 +278,7 @@ fn agent_config(
         kubelet_version: api_server::git_version(),
         labels: settings.labels,
         taints: settings.taints,
+        lease_length: settings.pods.lease_length()?,
         pods_max: PODS_MAX,
         pod_pids_max: settings.pods.pids_max(),
         admission: node_agent::AdmissionPolicy {

@@ -1,8 +1,8 @@
 //! The settings for pods on this node.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use jiff::SignedDuration;
-use node_agent::{Eviction, ImageGcPolicy, LogLimits, Thresholds};
+use node_agent::{Eviction, ImageGcPolicy, LeaseLength, LogLimits, Thresholds};
 use object_model::quantity::Quantity;
 use serde::Deserialize;
 
@@ -22,6 +22,10 @@ pub struct PodSettings {
         allow_negative_numbers = true
     )]
     pod_max_pids: Option<i64>,
+    /// Length of the node's lease, from 12s to 40s: after it, pods that may fail over have ended, and a
+    /// quarter later they are replaced elsewhere [default: 40s]
+    #[arg(long, value_name = "DURATION")]
+    node_lease_duration: Option<SignedDuration>,
     /// Size at which a container's log is rotated [default: 10Mi]
     #[arg(long, value_name = "QUANTITY")]
     container_log_max_size: Option<Quantity>,
@@ -57,6 +61,7 @@ impl PodSettings {
     pub fn or(self, file: Self) -> Self {
         Self {
             pod_max_pids: self.pod_max_pids.or(file.pod_max_pids),
+            node_lease_duration: self.node_lease_duration.or(file.node_lease_duration),
             container_log_max_size: self.container_log_max_size.or(file.container_log_max_size),
             container_log_max_files: self
                 .container_log_max_files
@@ -83,6 +88,24 @@ impl PodSettings {
     /// Maximum of processes and threads of one pod; -1 is unlimited.
     pub fn pids_max(&self) -> i64 {
         self.pod_max_pids.unwrap_or(PIDS_MAX).max(-1)
+    }
+
+    /// The length of the node's lease.
+    ///
+    /// # Errors
+    /// The duration is not a number of whole seconds in the range.
+    pub fn lease_length(&self) -> Result<LeaseLength> {
+        let Some(duration) = self.node_lease_duration else {
+            return Ok(LeaseLength::DEFAULT);
+        };
+        let seconds = u32::try_from(duration.as_secs()).ok();
+        let seconds = seconds.filter(|_| duration.subsec_nanos() == 0);
+        seconds
+            .and_then(LeaseLength::from_seconds)
+            .with_context(|| {
+                let (min, max) = (LeaseLength::MIN.seconds(), LeaseLength::DEFAULT.seconds());
+                format!("--node-lease-duration {duration:#} is not a whole number of seconds from {min}s to {max}s")
+            })
     }
 
     /// The retained part of containers' output.

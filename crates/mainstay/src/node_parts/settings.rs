@@ -85,6 +85,7 @@ impl MachineArguments {
     pub fn over(self, file: MachineFile, data_dir: &Path) -> Result<MachineSettings> {
         let pods = self.pods.or(file.pods);
         pods.image_gc()?;
+        pods.lease_length()?;
         Ok(MachineSettings {
             registries: match self.registries.or(file.registries) {
                 Some(path) => (path, true),

@@ -220,6 +220,23 @@ mod tests {
     }
 
     #[test]
+    fn the_lease_of_the_node_has_a_range() {
+        let seconds = |flags: &[&str], file: &str| {
+            let pods = settings(flags, file).machine.pods;
+            pods.lease_length().unwrap().seconds()
+        };
+        assert_eq!(seconds(&[], "{}"), 40);
+        assert_eq!(seconds(&[], "pods: {nodeLeaseDuration: 20s}"), 20);
+        assert_eq!(seconds(&["--node-lease-duration", "15s"], "{}"), 15);
+        for bad in ["11s", "41s", "12.5s"] {
+            let words = ["up", "--node-lease-duration", bad];
+            let arguments = Command::try_parse_from(words).unwrap().up;
+            let error = arguments.over(ConfigurationFile::default()).unwrap_err();
+            assert!(error.to_string().contains("from 12s to 40s"), "{error}");
+        }
+    }
+
+    #[test]
     fn what_pods_may_do_is_set_by_flag_or_file() {
         assert_eq!(settings(&[], "{}").machine.pods.pids_max(), 4096);
         let file = "pods: {podMaxPids: 100, allowedUnsafeSysctls: [net.core.somaxconn]}";

@@ -25,7 +25,7 @@ use crate::images::Puller;
 use crate::kubelet_api::{self, Access, HttpsServer, KubeletContext, NodeService};
 use crate::machine::machine_info::MachineInfo;
 use crate::machine::pressure::Monitor;
-use crate::node::lease::{LeaseFiles, NodeLease};
+use crate::node::lease::{self, LeaseFiles, NodeLease};
 use crate::node::registration::NodeKeeper;
 use crate::node_context::NodeContext;
 use crate::paths::pods_dir;
@@ -84,6 +84,14 @@ impl NodeAgent {
             .map_err(|source| Error::Directory { path: pods, source })?;
         let runtime = Runtime::open(config.runtime.clone()).map_err(Error::Runtime)?;
         let sandboxes = runtime.sandboxes().await.map_err(Error::Runtime)?;
+        let lease_length = lease::length_with(config.lease_length, &sandboxes);
+        if lease_length > config.lease_length {
+            tracing::warn!(
+                seconds = lease_length.seconds(),
+                "pods run that were started with a longer lease of this node: it keeps this length until the next start"
+            );
+            config.lease_length = lease_length;
+        }
         let machine = MachineInfo::read(&config.data_dir);
         let clock = Clock::open(&config.data_dir, &machine.boot_id);
         let clock = clock.map_err(|source| Error::Directory {
@@ -103,6 +111,7 @@ impl NodeAgent {
             NodeLease::open(
                 client.clone(),
                 name,
+                lease_length,
                 runtime.clone(),
                 files,
                 lease_gate.clone(),

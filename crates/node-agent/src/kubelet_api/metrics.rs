@@ -170,7 +170,7 @@ pub fn settings(node: &NodeContext) -> Response<BoxBody> {
         "podPidsLimit": config.pod_pids_max,
         "nodeStatusUpdateFrequency": duration(NODE_CHECK_PERIOD.as_secs()),
         "nodeStatusReportFrequency": duration(NODE_STATUS_PERIOD.as_secs()),
-        "nodeLeaseDurationSeconds": node_lease::LEASE_SECONDS,
+        "nodeLeaseDurationSeconds": config.lease_length.seconds(),
         "containerLogMaxSize": config.logs.file_bytes_max.to_string(),
         "containerLogMaxFiles": config.logs.files_max,
         "imageGCHighThresholdPercent": config.image_gc.high_percent,

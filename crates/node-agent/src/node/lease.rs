@@ -8,13 +8,12 @@ use std::time::Duration;
 
 use api_client::Client;
 use container_runtime::deadline::{self, DeadlinePage};
-use container_runtime::{Runtime, beside, tree};
+use container_runtime::{Runtime, Sandbox, beside, tree};
 use durable_file::Durability;
 use jiff::Timestamp;
-use node_lease::{LeaseKeeper, LeasedMachine};
+use node_lease::{LeaseKeeper, LeaseLength, LeasedMachine};
 use tokio::sync::{OwnedRwLockWriteGuard, RwLock};
 
-use crate::limits::LEASE_TIMEOUT;
 use crate::paths::{DEADLINE_PAGE, deadline_page, lease_dir};
 
 /// A lease that was not renewed.
@@ -24,8 +23,8 @@ pub enum LeaseError {
     #[error(transparent)]
     Api(#[from] api_client::Error),
     /// There was no answer.
-    #[error("no answer within {}s", LEASE_TIMEOUT.as_secs())]
-    Timeout,
+    #[error("no answer within {:.0}s", .0.as_secs_f64())]
+    Timeout(Duration),
     /// The pods of an earlier epoch could not be ended.
     #[error("end the pods of an earlier epoch")]
     Pods(#[source] container_runtime::RuntimeError),
@@ -51,7 +50,10 @@ impl LeaseFiles {
 }
 
 /// Renews the lease of the node of this agent.
-pub struct NodeLease(LeaseKeeper<Machine>);
+pub struct NodeLease {
+    keeper: LeaseKeeper<Machine>,
+    renewal_timeout: Duration,
+}
 
 impl NodeLease {
     /// Opens the deadline page of this boot; `node` is the node's name. `gate` is held to read while a
@@ -62,6 +64,7 @@ impl NodeLease {
     pub fn open(
         client: Client,
         node: String,
+        length: LeaseLength,
         runtime: Runtime,
         files: LeaseFiles,
         gate: Arc<RwLock<()>>,
@@ -76,13 +79,17 @@ impl NodeLease {
             epoch_file,
             gate,
         };
-        Ok(Self(LeaseKeeper::new(client, node, machine)))
+        Ok(Self {
+            keeper: LeaseKeeper::new(client, node, length, machine),
+            renewal_timeout: length.renewal_timeout(),
+        })
     }
 
     /// Renews the lease, or makes it; `uid` is that of the Node object.
     pub async fn renew(&mut self, uid: Option<&str>, now: Timestamp) -> Result<(), LeaseError> {
-        let renewed = tokio::time::timeout(LEASE_TIMEOUT, self.0.renew(uid, now)).await;
-        renewed.unwrap_or(Err(LeaseError::Timeout))
+        let (limit, renewal) = (self.renewal_timeout, self.keeper.renew(uid, now));
+        let renewed = tokio::time::timeout(limit, renewal).await;
+        renewed.unwrap_or(Err(LeaseError::Timeout(limit)))
     }
 }
 
@@ -134,6 +141,15 @@ impl LeasedMachine for Machine {
     fn set_deadline(&mut self, deadline: Duration) {
         self.page.set(deadline);
     }
+}
+
+/// The length of the lease of a node whose sandboxes are these: the configured one, or a longer one while
+/// pods run that were started with it. Their shims ask them to stop by the former length.
+pub fn length_with(configured: LeaseLength, sandboxes: &[Sandbox]) -> LeaseLength {
+    let leases = sandboxes
+        .iter()
+        .filter_map(|sandbox| sandbox.spec().lease.as_ref());
+    configured.covering(leases.map(|lease| Duration::from_millis(lease.warning_ms)))
 }
 
 /// The stored epoch; agents without a file have the first. A file that cannot be understood is none of

@@ -29,9 +29,7 @@ use crate::api::known_status::KnownStatus;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::error::Error;
-use crate::limits::{
-    LEASE_RENEW, NODE_CHECK_PERIOD, NODE_RETRY, NODE_STATUS_PERIOD, REQUEST_TIMEOUT,
-};
+use crate::limits::{NODE_CHECK_PERIOD, NODE_RETRY, NODE_STATUS_PERIOD, REQUEST_TIMEOUT};
 use crate::machine::machine_info::{MachineInfo, architecture};
 use crate::machine::pressure::Monitor;
 
@@ -160,7 +158,7 @@ impl NodeKeeper {
 
     /// Renews lease and status until `shutdown`; `own` has the node's object.
     pub async fn keep(mut self, recorder: Recorder, own: Cache<Node>, shutdown: CancellationToken) {
-        let mut lease_tick = interval(LEASE_RENEW);
+        let mut lease_tick = interval(self.config.lease_length.renewal_period());
         lease_tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut check_tick = interval(NODE_CHECK_PERIOD);
         check_tick.set_missed_tick_behavior(MissedTickBehavior::Delay);

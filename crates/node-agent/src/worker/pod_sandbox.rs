@@ -19,7 +19,7 @@ use super::{Worker, WorkerContext, tell};
 use crate::api::events::PodEvents;
 use crate::containers::runtime_spec::sandbox_spec;
 use crate::containers::security_context::{check_runtime, unmet_wishes};
-use crate::limits::{LEASE_WARNING, REQUEST_TIMEOUT};
+use crate::limits::REQUEST_TIMEOUT;
 use crate::paths::{PodDir, deadline_page};
 use crate::pods::message::Message;
 
@@ -93,9 +93,10 @@ async fn create(
         check_runtime(&context.api_objects.runtime_handler(class).await?)?;
     }
     let names = names(context, pod)?;
+    let warning = context.node.config.lease_length.warning();
     let lease = NodeLease {
         page: deadline_page(&context.node.config.data_dir, &context.node.machine.boot_id),
-        warning_ms: LEASE_WARNING.as_millis().try_into().unwrap_or_default(),
+        warning_ms: warning.as_millis().try_into().unwrap_or_default(),
     };
     let wanted = sandbox_spec(pod, &names, context.node.config.pod_pids_max, lease);
     let uid = wanted.id.clone();

@@ -14,8 +14,8 @@ use image_store::{ImageConfig, ImageStore, RegistriesConfig};
 use k8s_openapi::api::core::v1::{Event, Pod};
 use mvcc_store::embedded::EmbeddedStore;
 use node_agent::{
-    Config, Eviction, ImageGcPolicy, KubeletApi, LogLimits, NodeAgent, OnShutdown, ShutdownOrder,
-    Thresholds,
+    Config, Eviction, ImageGcPolicy, KubeletApi, LeaseLength, LogLimits, NodeAgent, OnShutdown,
+    ShutdownOrder, Thresholds,
 };
 use pod_network::{PodNetwork, PodNetworkOptions, Ranges, WantedRanges, reserve_ranges};
 use reconcile::{Health, SlowPolls};
@@ -245,6 +245,7 @@ impl World {
             cluster_domain: "cluster.local".to_owned(),
             kubelet_version: "v1.36.0".to_owned(),
             labels: Default::default(),
+            lease_length: LeaseLength::DEFAULT,
             pods_max: 110,
             taints: Vec::new(),
             pod_pids_max: 200,

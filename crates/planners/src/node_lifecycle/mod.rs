@@ -19,6 +19,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, NodeCondition, Taint};
 use resource_kinds::pod_view::PodView;
 
@@ -27,6 +28,9 @@ pub use eviction::{Eviction, Evictions, evictions};
 
 /// A node without a heartbeat for this time counts as lost; as kube-controller-manager.
 pub const GRACE: SignedDuration = SignedDuration::from_secs(50);
+
+/// The shortest grace period of a node with a short lease.
+const GRACE_MIN: SignedDuration = SignedDuration::from_secs(10);
 
 /// The time between two checks of all nodes; as kube-controller-manager's `--node-monitor-period`.
 pub const PERIOD: SignedDuration = SignedDuration::from_secs(5);
@@ -41,6 +45,8 @@ pub struct Observed {
     pub node: Arc<Node>,
     /// The time since its last heartbeat, by the observer's monotonic clock.
     pub silent_for: SignedDuration,
+    /// The time without a heartbeat after which it counts as lost.
+    pub grace: SignedDuration,
     /// Its pods.
     pub pods: Vec<Arc<PodView>>,
     /// The permission to evict its pods.
@@ -65,9 +71,9 @@ pub struct Plan {
 /// Plans the writes for a node. Total.
 pub fn plan(observed: &Observed, now: Timestamp) -> Plan {
     let mut plan = Plan::default();
-    let silent = observed.silent_for >= GRACE;
+    let silent = observed.silent_for >= observed.grace;
     if !silent {
-        let left = GRACE.saturating_sub(observed.silent_for);
+        let left = observed.grace.saturating_sub(observed.silent_for);
         plan.wake_at = Some(now.checked_add(left).unwrap_or(Timestamp::MAX));
     }
     let status = observed.node.status.as_ref();
@@ -143,12 +149,19 @@ fn ready(conditions: &[NodeCondition]) -> Option<bool> {
     ready.map(|condition| condition.status == "True")
 }
 
-/// Whether a node is ready, given the time since its last heartbeat; `None` if it never reported a
-/// status.
-pub fn is_ready(node: &Node, silent_for: SignedDuration) -> Option<bool> {
+/// The time without a heartbeat after which a node with that lease counts as lost: the time after which
+/// the lease may be taken, so that no pod is sent to the node then, and at most [`GRACE`].
+pub fn grace(lease: Option<&Lease>) -> SignedDuration {
+    let length = lease.map(|lease| fence::NodeLease::from(lease).length);
+    length.map_or(GRACE, |length| fence::wait(length).clamp(GRACE_MIN, GRACE))
+}
+
+/// Whether a node is ready, given the time since its last heartbeat and its grace period; `None` if it
+/// never reported a status.
+pub fn is_ready(node: &Node, silent_for: SignedDuration, grace: SignedDuration) -> Option<bool> {
     let status = node.status.as_ref();
     let conditions = status.and_then(|status| status.conditions.as_deref());
-    let silent = silent_for >= GRACE;
+    let silent = silent_for >= grace;
     ready(conditions.unwrap_or_default()).map(|ready| ready && !silent)
 }
 
@@ -289,6 +302,17 @@ mod tests {
         assert!(concerns_new_pods(&Node::default()));
     }
 
+    #[test]
+    fn the_grace_period_follows_a_short_lease() {
+        let lease = |seconds: i64| -> Lease {
+            serde_json::from_value(json!({ "spec": { "leaseDurationSeconds": seconds } })).unwrap()
+        };
+        assert_eq!(grace(None), GRACE);
+        for (seconds, expected) in [(40, 50), (16, 20), (1, 10), (-5, 10), (3_600, 50)] {
+            assert_eq!(grace(Some(&lease(seconds))), secs(expected), "{seconds}");
+        }
+    }
+
     /// statefulset.md 12.17: silence makes everything unknown and keeps pods away.
     #[test]
     fn a_silent_node_is_marked() {
@@ -296,6 +320,7 @@ mod tests {
         let mut observed = Observed {
             node,
             silent_for: secs(49),
+            grace: GRACE,
             pods: vec![ready_pod()],
             permission: Permission::Now,
         };
@@ -326,6 +351,7 @@ mod tests {
         observed = Observed {
             node: Arc::new(after),
             silent_for: secs(60),
+            grace: GRACE,
             pods: Vec::new(),
             permission: Permission::Now,
         };
@@ -337,6 +363,7 @@ mod tests {
         let observed = Observed {
             node: Arc::new(node),
             silent_for: secs(1000),
+            grace: GRACE,
             pods: Vec::new(),
             permission,
         };
@@ -412,6 +439,7 @@ mod tests {
         let observed = Observed {
             node,
             silent_for: secs(1),
+            grace: GRACE,
             pods: vec![ready_pod()],
             permission: Permission::Now,
         };

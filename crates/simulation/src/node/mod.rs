@@ -16,7 +16,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
-use node_lease::LeaseKeeper;
+use node_lease::{LeaseKeeper, LeaseLength};
 use pod_lifecycle::node::lease::ends_with_it;
 use reconcile::execute::{Delete, Refusal, delete, refusal, unless_outrun};
 use reconcile::{Cache, Key, Queue, ReconcileResult, WatchConfig, run_workers};
@@ -222,7 +222,7 @@ impl Agent {
                 instances: self.instances.clone(),
                 lease,
             };
-            LeaseKeeper::new(self.client.clone(), node, machine)
+            LeaseKeeper::new(self.client.clone(), node, LeaseLength::DEFAULT, machine)
         });
         let mut renewed = Instant::now();
         let mut told = Some(Instant::now());

@@ -1,0 +1,94 @@
+//! The length of a node's lease, and the times that follow from it.
+
+use std::time::Duration;
+
+/// The length of a node's lease: whole seconds, from [`LeaseLength::MIN`] to [`LeaseLength::DEFAULT`].
+///
+/// A renewal is sent every quarter of it, and three in a row may fail. Pods that end with the lease are
+/// asked to stop a quarter of it before its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LeaseLength(u32);
+
+impl LeaseLength {
+    /// The shortest length: a stalled disk or a busy machine must not end pods.
+    pub const MIN: Self = Self(12);
+    /// The length of kubelet (`nodeLeaseDurationSeconds`), and the longest.
+    pub const DEFAULT: Self = Self(40);
+
+    /// A length in seconds, if it is in the range.
+    pub fn from_seconds(seconds: u32) -> Option<Self> {
+        let length = Self(seconds);
+        (Self::MIN..=Self::DEFAULT)
+            .contains(&length)
+            .then_some(length)
+    }
+
+    /// This length, or a longer one while pods run that are asked to stop earlier, by these times before the
+    /// end of the lease: a node that renews its lease must not ask them.
+    pub fn covering(self, warnings: impl IntoIterator<Item = Duration>) -> Self {
+        let earliest = warnings.into_iter().max().unwrap_or_default();
+        let seconds = earliest.saturating_mul(4).as_secs_f64().ceil() as u32;
+        Self(seconds).clamp(self, Self::DEFAULT.max(self))
+    }
+
+    /// In seconds.
+    pub fn seconds(self) -> u32 {
+        self.0
+    }
+
+    /// As a duration.
+    pub fn duration(self) -> Duration {
+        Duration::from_secs(self.0.into())
+    }
+
+    /// The time between two renewals.
+    pub fn renewal_period(self) -> Duration {
+        self.duration() / 4
+    }
+
+    /// The time between the request to stop and the end of the lease.
+    pub fn warning(self) -> Duration {
+        self.duration() / 4
+    }
+
+    /// The longest wait for the answer to a renewal.
+    pub fn renewal_timeout(self) -> Duration {
+        self.duration() * 3 / 8
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_range_is_from_the_shortest_to_kubelets() {
+        for (seconds, is_valid) in [(0, false), (11, false), (12, true), (40, true), (41, false)] {
+            assert_eq!(
+                LeaseLength::from_seconds(seconds).is_some(),
+                is_valid,
+                "{seconds}"
+            );
+        }
+    }
+
+    /// A pod that was started with a longer lease is not asked to stop by a healthy node with a shorter one.
+    #[test]
+    fn a_renewal_comes_before_the_warning_of_a_former_length() {
+        assert_eq!(LeaseLength::MIN.covering([]), LeaseLength::MIN);
+        for former in 12..=40 {
+            let warning = LeaseLength(former).warning();
+            let length = LeaseLength::MIN.covering([warning, Duration::ZERO]);
+            assert_eq!(length, LeaseLength(former));
+            assert!(length.renewal_period() + warning < length.duration());
+            assert_eq!(
+                LeaseLength::DEFAULT.covering([warning]),
+                LeaseLength::DEFAULT
+            );
+        }
+        assert_eq!(
+            LeaseLength::MIN.covering([Duration::MAX]),
+            LeaseLength::DEFAULT
+        );
+    }
+}
