@@ -5,6 +5,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::Node;
 use resource_kinds::pod_view::PodView;
 
+use crate::attach_limits::DriverVolumes;
 use crate::devices::Devices;
 use crate::objection::Objection;
 use crate::resources::{Resources, Room, requests};
@@ -20,6 +21,7 @@ pub(crate) struct Case<'v> {
     pub pod: &'v PodView,
     wanted: Resources,
     claims: Claims<'v>,
+    driver_volumes: DriverVolumes<'v>,
     devices: Devices<'v>,
     /// Pods nominated to nodes with a priority that is not lower than this pod's.
     before: Vec<&'v Arc<PodView>>,
@@ -34,6 +36,7 @@ impl<'v> Case<'v> {
             pod,
             wanted: requests(pod),
             claims: Claims::of(pod, view)?,
+            driver_volumes: DriverVolumes::of(pod, view),
             devices: Devices::of(pod, view)?,
             before: view.nominated.iter().filter(before).collect(),
         })
@@ -72,7 +75,9 @@ impl<'v> Case<'v> {
         node::objection(pod, node)
             .or_else(|| ports::objection(pod, snapshot.on(name.unwrap_or_default(), pod)))
             .or_else(|| room.shortage(&self.wanted))
-            .or_else(|| self.claims.objection(pod, node, snapshot))
+            .or_else(|| self.claims.restriction(pod, snapshot))
+            .or_else(|| self.driver_volumes.objection(node, snapshot))
+            .or_else(|| self.claims.objection(node, snapshot.view))
             .or_else(|| {
                 let text = self.devices.objection(node)?;
                 Some(Objection::lasting(&text))
@@ -99,8 +104,10 @@ impl<'v> Case<'v> {
         if bound && self.devices.are_reserved() {
             return None;
         }
-        let volumes = (!bound).then(|| self.claims.steps(node, view)).flatten();
-        let mut steps = volumes.unwrap_or_default();
+        let mut steps = match bound {
+            true => Vec::new(),
+            false => self.claims.steps(node, view).unwrap_or_default(),
+        };
         steps.extend(self.devices.steps(node));
         Some(steps)
     }

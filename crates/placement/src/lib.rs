@@ -9,6 +9,8 @@
 
 mod admission;
 mod affinity;
+mod attach_limits;
+mod attachments;
 mod case;
 mod devices;
 mod labels;
@@ -22,10 +24,12 @@ mod resources;
 mod score;
 mod snapshot;
 mod spread;
+mod storage_capacity;
 mod view;
 mod volumes;
 
 pub use admission::{Misfit, misfit};
+pub use attachments::Attachments;
 pub use labels::node_selector_matches;
 pub use node::takes;
 pub use place::place;

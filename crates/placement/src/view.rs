@@ -6,9 +6,10 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{Namespace, Node, PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::resource::v1::{AllocationResult, DeviceClass, ResourceClaim, ResourceSlice};
-use k8s_openapi::api::storage::v1::StorageClass;
+use k8s_openapi::api::storage::v1::{CSIDriver, CSINode, CSIStorageCapacity, StorageClass};
 use resource_kinds::pod_view::PodView;
 
+use crate::attachments::Attachments;
 use crate::placed::PlacedPods;
 
 /// The observed state of the cluster.
@@ -32,6 +33,14 @@ pub struct ClusterView {
     pub volumes: BTreeMap<String, Arc<PersistentVolume>>,
     /// Storage classes, by name.
     pub classes: BTreeMap<String, Arc<StorageClass>>,
+    /// CSI drivers, by name.
+    pub drivers: BTreeMap<String, Arc<CSIDriver>>,
+    /// The free storage of CSI drivers, by namespace and name.
+    pub capacities: BTreeMap<(String, String), Arc<CSIStorageCapacity>>,
+    /// The CSI drivers of each node, by the node's name.
+    pub csi_nodes: BTreeMap<String, Arc<CSINode>>,
+    /// The VolumeAttachments.
+    pub attachments: Attachments,
     /// Claims of devices, by namespace and name.
     pub device_claims: BTreeMap<(String, String), Arc<ResourceClaim>>,
     /// The ResourceSlices of drivers.

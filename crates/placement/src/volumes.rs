@@ -14,10 +14,12 @@ use resource_kinds::volume_fit::{find, requested_class, requested_size};
 use crate::labels::node_selector_matches;
 use crate::objection::Objection;
 use crate::snapshot::SchedulingSnapshot;
+use crate::storage_capacity::has_room;
 use crate::view::{ClaimStep, ClusterView};
 
 const NO_MATCH: &str = "node(s) didn't find available persistent volumes to bind";
 const WRONG_NODE: &str = "node(s) didn't match PersistentVolume's node affinity";
+const NO_ROOM: &str = "node(s) did not have enough free storage";
 const NO_VOLUME: &str = "node(s) unavailable due to one or more pvc(s) bound to non-existent pv(s)";
 const IN_USE: &str = "node has pod using PersistentVolumeClaim with the same name and \
     ReadWriteOncePod access mode";
@@ -88,21 +90,19 @@ impl<'v> Claims<'v> {
         self.waiting.is_empty() && !self.settling
     }
 
-    /// The reason why the pod's claims cannot be used on the node; `None` if they can.
-    pub fn objection(
+    /// The reason why the pod's claims cannot be used on any node while another pod uses them.
+    pub fn restriction(
         &self,
         pod: &PodView,
-        node: &Node,
         snapshot: &SchedulingSnapshot<'_>,
     ) -> Option<Objection> {
-        if self
-            .exclusive
-            .iter()
-            .any(|name| is_used(name, pod, snapshot))
-        {
-            return Some(Objection::of_pods(IN_USE));
-        }
-        let view = snapshot.view;
+        let mut exclusive = self.exclusive.iter();
+        let is_used = exclusive.any(|name| is_used(name, pod, snapshot));
+        is_used.then(|| Objection::of_pods(IN_USE))
+    }
+
+    /// The reason why the pod's claims cannot be used on the node; `None` if they can.
+    pub fn objection(&self, node: &Node, view: &ClusterView) -> Option<Objection> {
         let mut objections = BTreeSet::new();
         for claim in &self.bound {
             let name = claim
@@ -119,14 +119,15 @@ impl<'v> Claims<'v> {
                 Some(_) => {}
             }
         }
-        if self.steps(node, view).is_none() {
-            objections.insert(NO_MATCH);
+        if let Err(text) = self.steps(node, view) {
+            objections.insert(text);
         }
         Objection::all_lasting(objections.into_iter().map(str::to_owned))
     }
 
-    /// The writes that bind all waiting claims on the node; `None` if that is impossible.
-    pub fn steps(&self, node: &Node, view: &ClusterView) -> Option<Vec<ClaimStep>> {
+    /// The writes that bind all waiting claims on the node. *Errors.* The reason why that is
+    /// impossible.
+    pub fn steps(&self, node: &Node, view: &ClusterView) -> Result<Vec<ClaimStep>, &'static str> {
         let mut taken: BTreeSet<&str> = BTreeSet::new();
         let mut steps = Vec::new();
         for claim in &self.waiting {
@@ -134,7 +135,7 @@ impl<'v> Claims<'v> {
             match selected_node(claim, view) {
                 // It is being made there.
                 Some(selected) if Some(selected) == node.metadata.name.as_deref() => continue,
-                Some(_) => return None,
+                Some(_) => return Err(NO_MATCH),
                 None => {}
             }
             let permitted = |volume: &PersistentVolume| {
@@ -158,13 +159,13 @@ impl<'v> Claims<'v> {
                         });
                     }
                 }
-                None if can_provision(claim, node, view) => {
+                None => {
+                    can_provision(claim, node, view)?;
                     steps.push(ClaimStep::SelectNode { claim: name });
                 }
-                None => return None,
             }
         }
-        Some(steps)
+        Ok(steps)
     }
 }
 
@@ -260,14 +261,22 @@ fn usable_on(volume: &PersistentVolume, node: &Node) -> bool {
     required.is_none_or(|required| node_selector_matches(required, node))
 }
 
-fn can_provision(claim: &PersistentVolumeClaim, node: &Node, view: &ClusterView) -> bool {
-    let Some(class) = class_of(claim, view) else {
-        return false;
-    };
+/// Whether the claim's volume can be made where the node is. *Errors.* The reason why not.
+fn can_provision(
+    claim: &PersistentVolumeClaim,
+    node: &Node,
+    view: &ClusterView,
+) -> Result<(), &'static str> {
+    let class = class_of(claim, view).ok_or(NO_MATCH)?;
     let provisions =
         !class.provisioner.is_empty() && class.provisioner != "kubernetes.io/no-provisioner";
     let topologies = class.allowed_topologies.as_deref().unwrap_or_default();
-    provisions && (topologies.is_empty() || topologies.iter().any(|term| allows(term, node)))
+    let allowed = topologies.is_empty() || topologies.iter().any(|term| allows(term, node));
+    match provisions && allowed {
+        false => Err(NO_MATCH),
+        true if !has_room(claim, class, node, view) => Err(NO_ROOM),
+        true => Ok(()),
+    }
 }
 
 fn allows(term: &TopologySelectorTerm, node: &Node) -> bool {

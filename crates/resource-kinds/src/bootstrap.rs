@@ -290,6 +290,10 @@ system:kube-scheduler | patch list | persistentvolumes
 system:kube-scheduler | patch list | persistentvolumeclaims
 system:kube-scheduler | list watch | namespaces
 system:kube-scheduler | list watch | storageclasses.storage.k8s.io
+system:kube-scheduler | list watch | csidrivers.storage.k8s.io
+system:kube-scheduler | list watch | csinodes.storage.k8s.io
+system:kube-scheduler | list watch | csistoragecapacities.storage.k8s.io
+system:kube-scheduler | list watch | volumeattachments.storage.k8s.io
 system:kube-scheduler | create patch | events
 system:nodes | patch | pods/status
 system:nodes | delete list watch | pods

@@ -25,7 +25,7 @@ fn node_user() -> UserInfo {
     UserInfo::new(format!("system:node:{NODE}"), ["system:nodes"])
 }
 
-async fn started(name: &str) -> World {
+pub async fn started(name: &str) -> World {
     let mut world = World::new(name).await;
     world.user = node_user();
     world.start(OnShutdown::StopPods).await;
@@ -33,7 +33,7 @@ async fn started(name: &str) -> World {
 }
 
 /// A driver, registered or not.
-struct Disks {
+pub struct Disks {
     node: Arc<NodeDriver>,
     kubelet: PathBuf,
     volumes: PathBuf,
@@ -42,6 +42,11 @@ struct Disks {
 
 impl Disks {
     fn of(world: &World) -> Self {
+        Self::taking(world, 7)
+    }
+
+    /// A driver that takes so many volumes on the node.
+    pub fn taking(world: &World, volumes_max: u64) -> Self {
         let (kubelet, volumes) = (world.dir.join("kubelet"), world.dir.join("disks"));
         for dir in ["plugins/t", "plugins_registry"] {
             std::fs::create_dir_all(kubelet.join(dir)).unwrap();
@@ -53,7 +58,7 @@ impl Disks {
             stages: true,
             expands: true,
             measures: true,
-            volumes_max: 7,
+            volumes_max,
             topology: topology.into(),
             volumes: volumes.clone(),
             root: (PathBuf::from(TOLD), kubelet.clone()),
@@ -76,7 +81,7 @@ impl Disks {
         disks
     }
 
-    fn start(&mut self) {
+    pub fn start(&mut self) {
         let socket = self.kubelet.join("plugins/t/csi.sock");
         let endpoint = Path::new(TOLD).join("plugins/t/csi.sock");
         let register = self.kubelet.join("plugins_registry/t-reg.sock");
@@ -93,7 +98,7 @@ impl Disks {
 
     /// Ends the driver and the test. A socket that is bound below the mount of the kubelet's directory
     /// holds it; a driver in a pod ends before the mount.
-    async fn end(mut self, world: World) {
+    pub async fn end(mut self, world: World) {
         self.stop();
         let directory = self.kubelet.display().to_string();
         until("the sockets are closed", || async {
@@ -113,7 +118,7 @@ impl Disks {
     }
 
     /// Waits until nothing of a volume is left.
-    async fn free(&self, volume: &str) {
+    pub async fn free(&self, volume: &str) {
         until("the volume's mounts end", || async {
             let records = self.kubelet.join("plugins/kubernetes.io/csi").join(DRIVER);
             let is_empty = !records.exists();
@@ -122,7 +127,7 @@ impl Disks {
         .await;
     }
 
-    async fn driver_object(&self, world: &World, spec: Value) {
+    pub async fn driver_object(&self, world: &World, spec: Value) {
         let object = json!({"metadata": {"name": DRIVER}, "spec": spec});
         let api: Api<CSIDriver> = Api::all(world.client.clone());
         let object = serde_json::from_value(object).unwrap();
@@ -130,7 +135,7 @@ impl Disks {
     }
 
     /// A claim that is bound to a volume of the driver.
-    async fn claim(&self, world: &World, name: &str) {
+    pub async fn claim(&self, world: &World, name: &str) {
         std::fs::create_dir_all(self.volumes.join(name)).unwrap();
         let claim: PersistentVolumeClaim = world
             .create(
@@ -193,7 +198,7 @@ async fn has_grown(world: &World, name: &str, size: &str) {
     .await;
 }
 
-async fn until<T, F: Future<Output = Option<T>>>(what: &str, look: impl Fn() -> F) -> T {
+pub async fn until<T, F: Future<Output = Option<T>>>(what: &str, look: impl Fn() -> F) -> T {
     for _ in 0..24_000 {
         if let Some(found) = look().await {
             return found;
@@ -203,12 +208,12 @@ async fn until<T, F: Future<Output = Option<T>>>(what: &str, look: impl Fn() -> 
     panic!("not seen: {what}");
 }
 
-async fn key(world: &World) {
+pub async fn key(world: &World) {
     let secret = json!({"metadata": {"name": "key"}, "stringData": {"user": "u"}});
     world.create::<Secret>(secret).await;
 }
 
-fn with(source: Value, script: &str) -> Value {
+pub fn with(source: Value, script: &str) -> Value {
     let mut volume = source;
     volume["name"] = json!("data");
     json!({"securityContext": {"fsGroup": 3000}, "terminationGracePeriodSeconds": 0,
@@ -217,7 +222,7 @@ fn with(source: Value, script: &str) -> Value {
         "volumes": [volume]})
 }
 
-fn claim(name: &str) -> Value {
+pub fn claim(name: &str) -> Value {
     json!({"persistentVolumeClaim": {"claimName": name}})
 }
 

@@ -343,6 +343,11 @@ impl World {
     /// Creates a pod that is bound to the node; `spec` without what all pods have here.
     pub async fn pod(&self, name: &str, mut spec: Value) -> Pod {
         spec["nodeName"] = json!(NODE);
+        self.unplaced_pod(name, spec).await
+    }
+
+    /// Creates a pod that a scheduler has to bind.
+    pub async fn unplaced_pod(&self, name: &str, mut spec: Value) -> Pod {
         if spec.get("automountServiceAccountToken").is_none() {
             spec["automountServiceAccountToken"] = json!(false);
         }

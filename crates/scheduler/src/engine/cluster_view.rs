@@ -32,6 +32,15 @@ impl World {
             Change::Claim(change) => keep(&mut view.claims, namespace_and_name, change),
             Change::Volume(change) => keep(&mut view.volumes, name, change),
             Change::Class(change) => keep(&mut view.classes, name, change),
+            Change::Driver(change) => keep(&mut view.drivers, name, change),
+            Change::Capacity(change) => keep(&mut view.capacities, namespace_and_name, change),
+            Change::CsiNode(change) => keep(&mut view.csi_nodes, name, change),
+            Change::Attachment(ObjectChange::Applied(attachment, _)) => {
+                view.attachments.push(attachment.clone());
+            }
+            Change::Attachment(ObjectChange::Deleted(attachment)) => {
+                view.attachments.remove(attachment);
+            }
             Change::Budget(change) => keep_sorted(&mut view.budgets, change),
             Change::DeviceClaim(change) => {
                 keep(&mut view.device_claims, namespace_and_name, change);

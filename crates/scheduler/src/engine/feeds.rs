@@ -8,7 +8,9 @@ use futures::stream::BoxStream;
 use k8s_openapi::api::core::v1::{Namespace, Node, PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::resource::v1::{DeviceClass, ResourceClaim, ResourceSlice};
-use k8s_openapi::api::storage::v1::StorageClass;
+use k8s_openapi::api::storage::v1::{
+    CSIDriver, CSINode, CSIStorageCapacity, StorageClass, VolumeAttachment,
+};
 use reconcile::{Cache, ObjectChange};
 use resource_kinds::pod_view::PodView;
 
@@ -23,6 +25,10 @@ pub(super) enum Change {
     Claim(ObjectChange<PersistentVolumeClaim>),
     Volume(ObjectChange<PersistentVolume>),
     Class(ObjectChange<StorageClass>),
+    Driver(ObjectChange<CSIDriver>),
+    Capacity(ObjectChange<CSIStorageCapacity>),
+    CsiNode(ObjectChange<CSINode>),
+    Attachment(ObjectChange<VolumeAttachment>),
     Budget(ObjectChange<PodDisruptionBudget>),
     DeviceClaim(ObjectChange<ResourceClaim>),
     DeviceSlice(ObjectChange<ResourceSlice>),
@@ -56,6 +62,10 @@ impl Feeds {
             Feed::of("persistentvolumeclaims", &caches.claims, Change::Claim),
             Feed::of("persistentvolumes", &caches.volumes, Change::Volume),
             Feed::of("storageclasses", &caches.classes, Change::Class),
+            Feed::of("csidrivers", &caches.drivers, Change::Driver),
+            Feed::of("csistoragecapacities", &caches.capacities, Change::Capacity),
+            Feed::of("csinodes", &caches.csi_nodes, Change::CsiNode),
+            Feed::of("volumeattachments", &caches.attachments, Change::Attachment),
             Feed::of("poddisruptionbudgets", &caches.budgets, Change::Budget),
             Feed::of("resourceclaims", &caches.device_claims, Change::DeviceClaim),
             Feed::of("resourceslices", &caches.device_slices, Change::DeviceSlice),

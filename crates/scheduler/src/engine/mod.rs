@@ -12,7 +12,9 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Namespace, Node, PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::resource::v1::{DeviceClass, ResourceClaim, ResourceSlice};
-use k8s_openapi::api::storage::v1::StorageClass;
+use k8s_openapi::api::storage::v1::{
+    CSIDriver, CSINode, CSIStorageCapacity, StorageClass, VolumeAttachment,
+};
 use placement::{ClaimStep, Decision, Obstacle, asks_for_less};
 use reconcile::execute::message;
 use reconcile::{Cache, Component, EventType, Key, ObjectChange, Recorder, SharedCaches};
@@ -36,6 +38,10 @@ struct Caches {
     claims: Cache<PersistentVolumeClaim>,
     volumes: Cache<PersistentVolume>,
     classes: Cache<StorageClass>,
+    drivers: Cache<CSIDriver>,
+    capacities: Cache<CSIStorageCapacity>,
+    csi_nodes: Cache<CSINode>,
+    attachments: Cache<VolumeAttachment>,
     budgets: Cache<PodDisruptionBudget>,
     device_claims: Cache<ResourceClaim>,
     device_slices: Cache<ResourceSlice>,
@@ -104,6 +110,10 @@ impl Engine {
             claims: shared.all(),
             volumes: shared.all(),
             classes: shared.all(),
+            drivers: shared.all(),
+            capacities: shared.all(),
+            csi_nodes: shared.all(),
+            attachments: shared.all(),
             budgets: shared.all(),
             device_claims: shared.all(),
             device_slices: shared.all(),
@@ -166,6 +176,10 @@ impl Engine {
         self.caches.claims.wait_synced().await;
         self.caches.volumes.wait_synced().await;
         self.caches.classes.wait_synced().await;
+        self.caches.drivers.wait_synced().await;
+        self.caches.capacities.wait_synced().await;
+        self.caches.csi_nodes.wait_synced().await;
+        self.caches.attachments.wait_synced().await;
         self.caches.budgets.wait_synced().await;
         self.caches.device_claims.wait_synced().await;
         self.caches.device_slices.wait_synced().await;
@@ -185,7 +199,14 @@ impl Engine {
                 let claim = Key::of(&**change.object());
                 self.backlog.wake(Concern::ClaimsIn(&claim.namespace));
             }
-            Change::Volume(_) | Change::Class(_) => self.backlog.wake(Concern::Claims),
+            Change::Volume(_) | Change::Class(_) | Change::Driver(_) => {
+                self.backlog.wake(Concern::Claims);
+            }
+            Change::Capacity(change) => self.capacity_changed(&change),
+            Change::CsiNode(change) => self.csi_node_changed(&change),
+            // An attachment that comes leaves less, not more.
+            Change::Attachment(ObjectChange::Deleted(_)) => self.backlog.wake(Concern::Claims),
+            Change::Attachment(ObjectChange::Applied(..)) => {}
             Change::DeviceClaim(_) | Change::DeviceSlice(_) | Change::DeviceClass(_) => {
                 self.backlog.wake(Concern::Devices);
             }
@@ -485,6 +506,26 @@ impl Engine {
             }
         }
         self.backlog.wake(Concern::All);
+    }
+
+    /// Drivers and their limits are in the specification.
+    fn csi_node_changed(&mut self, change: &ObjectChange<CSINode>) {
+        let is_same = |new: &CSINode, old: &CSINode| new.spec == old.spec;
+        match change {
+            ObjectChange::Applied(new, Some(old)) if is_same(new, old) => {}
+            _ => self.backlog.wake(Concern::Claims),
+        }
+    }
+
+    fn capacity_changed(&mut self, change: &ObjectChange<CSIStorageCapacity>) {
+        let is_same = |new: &CSIStorageCapacity, old: &CSIStorageCapacity| {
+            new.capacity == old.capacity && new.maximum_volume_size == old.maximum_volume_size
+        };
+        match change {
+            ObjectChange::Applied(new, Some(old)) if is_same(new, old) => {}
+            ObjectChange::Applied(..) => self.backlog.wake(Concern::Claims),
+            ObjectChange::Deleted(_) => {}
+        }
     }
 
     fn is_ours(&self, pod: &PodView) -> bool {

@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test")]
 
 mod devices;
+mod drivers;
 mod preemption;
 mod resizing;
 

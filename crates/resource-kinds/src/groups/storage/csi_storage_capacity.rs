@@ -8,7 +8,7 @@ use crate::kind::info::{Names, namespaced};
 use crate::kind::{Kind, KindInfo};
 use crate::printing::{Cell, Column, Printer, table};
 use crate::validation::field::{Field, NEGATIVE, Rules};
-use crate::validation::{advice, metadata};
+use crate::validation::metadata;
 
 /// storage.k8s.io/v1 CSIStorageCapacity.
 #[derive(Debug)]
@@ -50,11 +50,6 @@ impl Kind for CSIStorageCapacity {
         }
         errors.extend(validate(object));
         errors
-    }
-
-    fn warnings(&self, _object: &Value, old: Option<&Value>) -> Vec<String> {
-        let what = "volumes are the built-in provisioner's";
-        advice::not_acted_on("CSIStorageCapacity", what, old)
     }
 }
 

@@ -1,5 +1,8 @@
 //! Scheduling decisions, situation by situation (statefulset.md §11, kubectl.md 9).
 
+mod attach_limits;
+mod storage_capacity;
+
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Pod;
@@ -47,6 +50,26 @@ fn view(objects: Value) -> ClusterView {
     for (name, class) in named("classes") {
         view.classes
             .insert(name, Arc::new(serde_json::from_value(class).expect(read)));
+    }
+    for (name, driver) in named("drivers") {
+        view.drivers
+            .insert(name, Arc::new(serde_json::from_value(driver).expect(read)));
+    }
+    for (name, capacity) in named("capacities") {
+        let key = ("kube-system".to_owned(), name);
+        view.capacities
+            .insert(key, Arc::new(serde_json::from_value(capacity).expect(read)));
+    }
+    for (name, csi_node) in named("csinodes") {
+        view.csi_nodes.insert(
+            name,
+            Arc::new(serde_json::from_value(csi_node).expect(read)),
+        );
+    }
+    for (_, mut attachment) in named("attachments") {
+        attachment["status"] = json!({"attached": true});
+        let attachment = serde_json::from_value(attachment).expect(read);
+        view.attachments.push(Arc::new(attachment));
     }
     view
 }

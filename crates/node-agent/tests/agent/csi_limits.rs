@@ -1,0 +1,83 @@
+//! The attach limit that a CSI driver reports, from the driver's answer to the scheduler.
+
+use api_client::{Api, Patch, PatchParams};
+use api_server::UserInfo;
+use k8s_openapi::api::core::v1::{Node, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::storage::v1::CSINode;
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+use crate::csi::{Disks, claim, key, started, until, with};
+use crate::world::{NODE, World};
+
+/// Lets the scheduler use the node. No controller runs here that does it.
+async fn admit_pods(world: &World) {
+    let nodes: Api<Node> = Api::all(world.client.clone());
+    let patch = Patch::Merge(json!({"spec": {"taints": null}}));
+    let params = PatchParams::default();
+    nodes.patch(NODE, &params, &patch).await.unwrap();
+}
+
+/// A claim with a volume, after the binder.
+async fn bound_claim(world: &World, disks: &Disks, name: &str) {
+    disks.claim(world, name).await;
+    let annotations = json!({"pv.kubernetes.io/bind-completed": "yes"});
+    let patch = Patch::Merge(json!({"metadata": {"annotations": annotations}}));
+    let claims = world.api::<PersistentVolumeClaim>();
+    let params = PatchParams::default();
+    claims.patch(name, &params, &patch).await.unwrap();
+}
+
+/// The reason why the pod has no node.
+fn unscheduled(pod: &Pod) -> Option<&str> {
+    let conditions = pod.status.as_ref()?.conditions.as_ref()?;
+    let scheduled = conditions.iter().find(|one| one.type_ == "PodScheduled")?;
+    scheduled.message.as_deref()
+}
+
+pub async fn a_pod_waits_until_the_driver_takes_its_volume_too() {
+    let world = started("csi-limit").await;
+    let mut disks = Disks::taking(&world, 2);
+    key(&world).await;
+    let spec = json!({"attachRequired": false});
+    disks.driver_object(&world, spec).await;
+    for name in ["v1", "v2", "v3"] {
+        bound_claim(&world, &disks, name).await;
+    }
+    disks.start();
+    let drivers: Api<CSINode> = Api::all(world.client.clone());
+    until("the limit is known", || async {
+        let listed = drivers.get(NODE).await.unwrap().spec.drivers;
+        let limit = listed.first()?.allocatable.as_ref()?.count;
+        (limit == Some(2)).then_some(())
+    })
+    .await;
+    admit_pods(&world).await;
+    let stop = CancellationToken::new();
+    let _end = stop.clone().drop_guard();
+    let user = UserInfo::new("system:kube-scheduler", ["system:authenticated"]);
+    let client = api_client::Client::new(world.server.local(user), "default");
+    tokio::spawn(scheduler::run(client, scheduler::Config::default(), stop));
+
+    for (pod, volume) in [("first", "v1"), ("second", "v2")] {
+        world.unplaced_pod(pod, with(claim(volume), "true")).await;
+        world.ready(pod).await;
+    }
+    world.unplaced_pod("third", with(claim("v3"), "true")).await;
+    let message = "0/1 nodes are available: 1 node(s) exceed max volume count.";
+    let told = |pod: &Pod| unscheduled(pod).is_some_and(|text| text.starts_with(message));
+    world.until("third", "told of the limit", told).await;
+    // A pod with a volume that is there already is no burden.
+    world.unplaced_pod("again", with(claim("v1"), "true")).await;
+    world.ready("again").await;
+    world.delete("second").await;
+    world.ready("third").await;
+    for pod in ["first", "again", "third"] {
+        world.delete(pod).await;
+        world.gone(pod).await;
+    }
+    for volume in ["v1", "v2", "v3"] {
+        disks.free(volume).await;
+    }
+    disks.end(world).await;
+}

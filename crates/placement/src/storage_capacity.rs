@@ -1,0 +1,44 @@
+//! The free storage that CSI drivers report (CSIStorageCapacity; KEP-1472), for volumes that are made
+//! where a pod goes.
+
+use k8s_openapi::api::core::v1::{Node, PersistentVolumeClaim};
+use k8s_openapi::api::storage::v1::{CSIStorageCapacity, StorageClass};
+use object_model::Quantity;
+use resource_kinds::volume_fit::requested_size;
+
+use crate::labels::{matches, parsed};
+use crate::view::ClusterView;
+
+/// Whether a volume for the claim can be made where the node is, as far as the class's driver
+/// reports. A driver reports if its CSIDriver has `storageCapacity`; all others are believed to
+/// have room.
+pub(crate) fn has_room(
+    claim: &PersistentVolumeClaim,
+    class: &StorageClass,
+    node: &Node,
+    view: &ClusterView,
+) -> bool {
+    let driver = view.drivers.get(&class.provisioner);
+    if driver.and_then(|driver| driver.spec.storage_capacity) != Some(true) {
+        return true;
+    }
+    let size = requested_size(claim);
+    let mut capacities = view.capacities.values();
+    capacities.any(|capacity| {
+        Some(&capacity.storage_class_name) == class.metadata.name.as_ref()
+            && volume_size_max(capacity).is_some_and(|max| max >= size)
+            && is_accessible(capacity, node)
+    })
+}
+
+/// The size of the largest volume. One volume may be limited further than all of them together.
+fn volume_size_max(capacity: &CSIStorageCapacity) -> Option<Quantity> {
+    let max = capacity.maximum_volume_size.as_ref();
+    max.or(capacity.capacity.as_ref())?.0.parse().ok()
+}
+
+/// Whether the storage is accessible on the node. Storage without a topology is accessible nowhere.
+fn is_accessible(capacity: &CSIStorageCapacity, node: &Node) -> bool {
+    let topology = parsed(capacity.node_topology.as_ref());
+    matches(&topology, node.metadata.labels.as_ref())
+}
