@@ -226,6 +226,15 @@ impl Reader<'_> {
             self.list_all(Need::For(Kind::Snapshot), "snapshot classes"),
             self.list_all(Need::For(Kind::Snapshot), "snapshot contents"),
         )?;
+        // They add to the remedies of a pod without a node.
+        let (csi_nodes, capacities) = tokio::try_join!(
+            self.list_all(Need::Hint, "CSINodes"),
+            self.listed(
+                Api::all(self.client.clone()),
+                Need::Hint,
+                "CSIStorageCapacities"
+            ),
+        )?;
         let (namespaces, definitions, api_services, signing_requests, components) = tokio::try_join!(
             self.list_all(Need::For(Kind::Namespace), "namespaces"),
             self.list_all(Need::For(Kind::Definition), "definitions"),
@@ -239,6 +248,8 @@ impl Reader<'_> {
             nodes,
             volumes,
             classes,
+            csi_nodes,
+            capacities,
             snapshot_classes: snapshot_classes.map(owned),
             snapshot_contents,
             namespaces,

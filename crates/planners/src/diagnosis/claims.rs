@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::chain_builder::ChainBuilder;
 use super::explanation::{CauseChain, Explanation, Object};
 use super::observed::ObservedNamespace;
-use super::remedy::Remedy;
+use super::remedy::{self, Remedy};
 use super::sets;
 use super::text;
 use crate::stateful_set::identity;
@@ -69,33 +69,77 @@ fn growth(
     };
     let mut builder = ChainBuilder::of(observed);
     let (has, wanted) = (&has.0, &wanted.0);
-    let failed = find(&["ControllerResizeError", "NodeResizeError"]);
-    if let Some(failed) = failed {
+    let name = text::name(&claim.metadata);
+    let user = users(observed, name, |pod| pod.node.is_some() && uses(pod, name));
+    let user = user.first().copied();
+    if let Some(failed) = find(&["ControllerResizeError", "NodeResizeError"]) {
         let said = text::then(": ", failed.message.as_deref().unwrap_or_default());
         let since = failed.last_transition_time.as_ref().map(|time| time.0);
         let message = format!("could not grow from {has} to {wanted}{said}");
         builder.link(object.clone(), &*failed.type_, message, since);
-        let patch = format!(
-            "patch pvc {} -p '{{\"spec\":{{\"resources\":{{\"requests\":{{\"storage\":\"SIZE\"}}}}}}}}'",
-            object.name
+        // The resizer has to act on an infeasible expansion, and does so after another request.
+        let is_of_node = failed.type_ == "NodeResizeError" && !is_infeasible(claim);
+        builder.remedy(match is_of_node {
+            true => on_node(user),
+            false => smaller(observed, object, has),
+        });
+        return Some(builder.chain());
+    }
+    if let Some(pending) = find(&["FileSystemResizePending"]) {
+        let since = pending.last_transition_time.as_ref().map(|time| time.0);
+        let message = format!(
+            "is to grow from {has} to {wanted}: its storage has grown, its file system not yet"
         );
-        let patch = text::kubectl(&observed.namespace, &patch);
-        let text = format!("room where its volume is, or a smaller size of more than {has}");
-        builder.remedy(Remedy::new(text).with(patch));
+        builder.link(object.clone(), &*pending.type_, message, since);
+        builder.remedy(match user {
+            Some(user) => format!(
+                "nothing to do; node {} has its driver do it while pod {} runs",
+                user.node.as_deref().unwrap_or_default(),
+                user.name
+            ),
+            None => "a pod that uses it: the rest is done when the volume is mounted".to_owned(),
+        });
         return Some(builder.chain());
     }
     let message = format!("is to grow from {has} to {wanted}");
     builder.link(object.clone(), "Resizing", message, None);
-    if find(&["FileSystemResizePending"]).is_some() {
-        builder.remedy("restart a pod that uses it: the rest is done at its start");
-    } else {
-        builder.remedy("nothing to do; the provisioner of its class is about to do it");
-    }
+    builder.remedy("nothing to do; the provisioner of its class is about to do it");
     Some(builder.chain())
 }
 
+/// Whether the node has given an expansion back to the resizer.
+fn is_infeasible(claim: &PersistentVolumeClaim) -> bool {
+    let status = claim.status.as_ref();
+    let states = status.and_then(|status| status.allocated_resource_statuses.as_ref());
+    let state = states.and_then(|states| states.get("storage"));
+    state.is_some_and(|state| state == "NodeResizeInfeasible")
+}
+
+/// The remedy for an expansion that failed on the node of this pod.
+fn on_node(user: Option<&PodView>) -> Remedy {
+    match user {
+        Some(user) => Remedy::new(
+            "the node tries again while the volume is in use; a driver that cannot do it then does \
+             it at the next mount, so have the pod mount it anew",
+        )
+        .with(remedy::delete(user)),
+        None => Remedy::new("a pod that uses it: the node tries again when the volume is mounted"),
+    }
+}
+
+/// The remedy for storage that cannot grow so far.
+fn smaller(observed: &ObservedNamespace, claim: &Object, has: &str) -> Remedy {
+    let patch = format!(
+        "patch pvc {} -p '{{\"spec\":{{\"resources\":{{\"requests\":{{\"storage\":\"SIZE\"}}}}}}}}'",
+        claim.name
+    );
+    let patch = text::kubectl(&observed.namespace, &patch);
+    let text = format!("room where its volume is, or a smaller size of more than {has}");
+    Remedy::new(text).with(patch)
+}
+
 /// The command that recreates a claim with a change to an immutable field.
-fn anew(claim: &PersistentVolumeClaim, change: &Value) -> String {
+pub(super) fn anew(claim: &PersistentVolumeClaim, change: &Value) -> String {
     let patch = format!(
         "patch pvc {} --dry-run=client -o yaml -p '{}'",
         text::name(&claim.metadata),
@@ -162,7 +206,7 @@ fn phase(claim: &PersistentVolumeClaim) -> &str {
     status.and_then(|s| s.phase.as_deref()).unwrap_or("Pending")
 }
 
-fn volume_name(claim: &PersistentVolumeClaim) -> Option<&str> {
+pub(super) fn volume_name(claim: &PersistentVolumeClaim) -> Option<&str> {
     let name = claim.spec.as_ref()?.volume_name.as_deref();
     name.filter(|name| !name.is_empty())
 }

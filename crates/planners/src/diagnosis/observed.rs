@@ -17,7 +17,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::Ingress;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use k8s_openapi::api::storage::v1::StorageClass;
+use k8s_openapi::api::storage::v1::{CSINode, CSIStorageCapacity, StorageClass};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
@@ -39,6 +39,10 @@ pub struct ObservedCluster {
     pub volumes: Option<Vec<Arc<PersistentVolume>>>,
     /// All StorageClasses.
     pub classes: Option<Vec<Arc<StorageClass>>>,
+    /// The CSI drivers of all nodes.
+    pub csi_nodes: Option<Vec<Arc<CSINode>>>,
+    /// The free storage of CSI drivers, of all namespaces.
+    pub capacities: Option<Vec<Arc<CSIStorageCapacity>>>,
     /// All VolumeSnapshotClasses.
     pub snapshot_classes: Option<Vec<VolumeSnapshotClass>>,
     /// All VolumeSnapshotContents.

@@ -3,6 +3,7 @@
 //! The cause is known already ([`Diagnosis`]); this module adds commands to run.
 
 mod configuration;
+mod drivers;
 mod endings;
 mod images;
 mod placement;

@@ -86,6 +86,10 @@ impl Case<'_> {
             self.resources()
         } else if about("ReadWriteOncePod") {
             self.holder()
+        } else if about("max volume count") {
+            self.attach_limit()
+        } else if about("enough free storage") {
+            self.free_storage()
         } else {
             None
         }

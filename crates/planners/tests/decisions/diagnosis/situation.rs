@@ -149,6 +149,8 @@ fn whole(mut value: Value, observed: &mut ObservedNamespace, cluster: &mut Obser
         "Event" => observed.events.push(object(value)),
         "Node" => push(&mut cluster.nodes, value),
         "PersistentVolume" => push(&mut cluster.volumes, value),
+        "CSINode" => push(&mut cluster.csi_nodes, value),
+        "CSIStorageCapacity" => push(&mut cluster.capacities, value),
         "Namespace" => push(&mut cluster.namespaces, value),
         "CustomResourceDefinition" => push(&mut cluster.definitions, value),
         "APIService" => push(&mut cluster.api_services, value),
