@@ -105,8 +105,18 @@ fn apply_one(document: &mut Value, operation: Value) -> Result<(), Misfit> {
     }
     let operation: PatchOperation =
         serde_json::from_value(operation).map_err(|error| Misfit::Other(format!(": {error}")))?;
-    if tests_absence(document, &operation) {
-        return Ok(());
+    match &operation {
+        PatchOperation::Test(test)
+            if test.value.is_null() && is_absent(document, test.path.as_str()) =>
+        {
+            return Ok(());
+        }
+        PatchOperation::Replace(replace) if is_absent(document, replace.path.as_str()) => {
+            let path = replace.path.as_str();
+            return put(document, path, replace.value.clone())
+                .ok_or_else(|| Misfit::Other(format!(", at {path:?}: path is invalid")));
+        }
+        _ => {}
     }
     json_patch::patch(document, std::slice::from_ref(&operation)).map_err(|error| {
         let why = format!(", at \"{}\": {}", error.path, error.kind);
@@ -180,17 +190,15 @@ fn from_the_start(document: &Value, path: &str, adds: bool) -> String {
     words.join("/")
 }
 
-/// Whether this is a test for null of a field that its object does not have: the API server lets
-/// it pass, and clients ask so whether they are the first to write a list of finalizers.
-fn tests_absence(document: &Value, operation: &PatchOperation) -> bool {
-    let PatchOperation::Test(test) = operation else {
+/// Whether the path is that of a field that its object does not have. The API server lets a test for
+/// null pass there, and clients ask so whether they are the first to write a list of finalizers. It
+/// also lets such a field be replaced: the sidecars of CSI drivers write annotations and status so.
+fn is_absent(document: &Value, path: &str) -> bool {
+    let Some((parent, field)) = path.rsplit_once('/') else {
         return false;
     };
-    let Some((parent, field)) = test.path.split_back() else {
-        return false;
-    };
-    let object = document.pointer(parent.as_str()).and_then(Value::as_object);
-    test.value.is_null() && object.is_some_and(|o| !o.contains_key(field.decoded().as_ref()))
+    let object = document.pointer(parent).and_then(Value::as_object);
+    object.is_some_and(|object| !object.contains_key(&unescaped(field)))
 }
 
 /// The maximum number of list elements that an operation shifts.

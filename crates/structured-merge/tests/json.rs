@@ -53,6 +53,21 @@ fn a_field_that_is_not_there_is_null_to_a_test() {
 }
 
 #[test]
+fn a_field_that_is_not_there_may_be_replaced() {
+    // As the library that Kubernetes uses has it; external-snapshotter writes annotations and status
+    // so.
+    let replace = |path: &str| json!([{"op": "replace", "path": path, "value": {"a/b": "c"}}]);
+    let after = json_patch(json!({"metadata": {}}), &replace("/metadata/annotations")).unwrap();
+    assert_eq!(after, json!({"metadata": {"annotations": {"a/b": "c"}}}));
+    let after = json_patch(after, &replace("/metadata/annotations/d~1e")).unwrap();
+    assert_eq!(after["metadata"]["annotations"]["d/e"], json!({"a/b": "c"}));
+    for path in ["/status/error", "/metadata/annotations/d~1e/x/y", "/list/0"] {
+        let error = json_patch(json!({"list": []}), &replace(path));
+        assert_eq!(error.unwrap_err().status().code, 422, "{path}");
+    }
+}
+
+#[test]
 fn places_in_lists_may_be_counted_from_the_end() {
     // kubectl.md 2.7; as the library that Kubernetes uses takes them, and `-` as RFC 6902 has it.
     let after = |operation: Value| {

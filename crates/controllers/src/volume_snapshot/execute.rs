@@ -41,6 +41,7 @@ impl Executor {
                 },
                 driver: driver.name().to_owned(),
                 deletion_policy: "Delete".to_owned(),
+                ..VolumeSnapshotClass::default()
             };
             unless_there(api.create(&PostParams::default(), &class).await)?;
         }

@@ -7,6 +7,7 @@
 //! snapshot stays while a claim is restored from it.
 
 mod on_node;
+mod secret;
 mod snapshot;
 
 pub use on_node::{ContentStep, Handle, plan_on_node};

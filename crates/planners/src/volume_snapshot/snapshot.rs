@@ -12,6 +12,8 @@ use resource_kinds::snapshot::{
 };
 use resource_kinds::storage::Driver;
 
+use super::secret::{self, Words};
+
 /// The observed state of one snapshot.
 #[derive(Clone, Copy, Debug)]
 pub struct View<'a> {
@@ -218,7 +220,18 @@ fn bind_new<'v>(
             class.driver
         )));
     }
-    let content = content(view.snapshot, volume, class);
+    let mut content = content(view.snapshot, volume, class);
+    let words = Words {
+        content: content.metadata.name.as_deref().unwrap_or_default(),
+        snapshot: metadata.name.as_deref().unwrap_or_default(),
+        namespace: metadata.namespace.as_deref().unwrap_or_default(),
+    };
+    let secret = secret::annotations(&class.parameters, &words);
+    content.metadata.annotations = secret.map_err(|why| {
+        failed(format!(
+            "failed to get input parameters to create snapshot: {why}"
+        ))
+    })?;
     plan.notes.push(Note {
         warning: false,
         reason: "CreatingSnapshot",
@@ -279,6 +292,15 @@ fn provisioner(volume: &PersistentVolume) -> Option<&str> {
     Some(Driver::of_volume(volume)?.name())
 }
 
+/// The volume, as its driver knows it: the built-in ones know it by the name of its object.
+fn handle(volume: &PersistentVolume) -> Option<String> {
+    let csi = volume.spec.as_ref().and_then(|spec| spec.csi.as_ref());
+    match csi {
+        Some(csi) => Some(csi.volume_handle.clone()),
+        None => volume.metadata.name.clone(),
+    }
+}
+
 /// The content for a snapshot of a claim.
 fn content(
     snapshot: &VolumeSnapshot,
@@ -298,7 +320,7 @@ fn content(
             deletion_policy: class.deletion_policy.clone(),
             driver: class.driver.clone(),
             source: ContentSource {
-                volume_handle: volume.metadata.name.clone(),
+                volume_handle: handle(volume),
                 snapshot_handle: None,
             },
             source_volume_mode: spec.and_then(|spec| spec.volume_mode.clone()),

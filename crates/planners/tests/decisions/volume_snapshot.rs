@@ -279,3 +279,41 @@ fn handles_are_a_node_and_a_name() {
     let handle = Handle::parse("n1/a").unwrap();
     assert_eq!(handle.to_string(), "n1/a");
 }
+
+/// The volume and the secret are the driver's: its snapshotter knows nothing else.
+#[test]
+fn a_content_of_another_driver_has_its_handle_and_its_secret() {
+    let mut world = World::new();
+    world.snapshot["spec"]["volumeSnapshotClassName"] = "other".into();
+    world.volume["spec"]["csi"] = json!({"driver": "example.org", "volumeHandle": "disk-7"});
+    let content = world.made();
+    assert_eq!(content["spec"]["source"]["volumeHandle"], "disk-7");
+    assert!(content["metadata"]["annotations"].is_null());
+    let (name, namespace) = (
+        "csi.storage.k8s.io/snapshotter-secret-name",
+        "csi.storage.k8s.io/snapshotter-secret-namespace",
+    );
+    world.classes[1]["parameters"] =
+        json!({name: "key-of-${volumesnapshot.name}", namespace: "${volumesnapshot.namespace}"});
+    let annotations = world.made()["metadata"]["annotations"].clone();
+    assert_eq!(
+        annotations,
+        json!({"snapshot.storage.kubernetes.io/deletion-secret-name": "key-of-s",
+            "snapshot.storage.kubernetes.io/deletion-secret-namespace": "d"})
+    );
+    for (parameters, expected) in [
+        (json!({name: "key"}), "needs both"),
+        (
+            json!({name: "key", namespace: "${volumesnapshot.name}"}),
+            "invalid tokens",
+        ),
+        (
+            json!({name: "${volumesnapshot.name", namespace: "d"}),
+            "no end of a word",
+        ),
+        (json!({name: "Key", namespace: "d"}), "valid secret name"),
+    ] {
+        world.classes[1]["parameters"] = parameters;
+        assert!(world.error().contains(expected), "{}", world.error());
+    }
+}

@@ -1,6 +1,8 @@
 //! snapshot.storage.k8s.io/v1: the kinds of snapshots. They are custom kinds, as everywhere: the
 //! definitions come with a fresh cluster, and others' manifests of them may be applied over it.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
@@ -164,6 +166,8 @@ pub struct VolumeSnapshotClass {
     pub driver: String,
     #[serde(default)]
     pub deletion_policy: String,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub parameters: BTreeMap<String, String>,
 }
 
 macro_rules! kind {

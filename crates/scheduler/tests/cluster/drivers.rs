@@ -6,7 +6,7 @@ use k8s_openapi::api::storage::v1::{
 
 use super::*;
 
-const DRIVER: &str = "disks.example.com";
+pub const DRIVER: &str = "disks.example.com";
 
 /// The condition of a pod that no node's driver takes the volume of.
 const FULL: &str = "0/1 nodes are available: 1 node(s) exceed max volume count. preemption: \
@@ -18,12 +18,26 @@ fn drivers(count: u8) -> Value {
 }
 
 impl Cluster {
+    /// A cluster with a driver and its class `disks`.
+    pub async fn with_driver(nodes: &[&str], spec: Value) -> Self {
+        let cluster = Self::new(nodes).await;
+        let params = PostParams::default();
+        let drivers: Api<CSIDriver> = Api::all(cluster.client.clone());
+        let driver = json!({"metadata": {"name": DRIVER}, "spec": spec});
+        drivers.create(&params, &typed(driver)).await.unwrap();
+        let classes: Api<StorageClass> = Api::all(cluster.client.clone());
+        let class = json!({"metadata": {"name": "disks"}, "provisioner": DRIVER,
+            "allowVolumeExpansion": true, "volumeBindingMode": "WaitForFirstConsumer"});
+        classes.create(&params, &typed(class)).await.unwrap();
+        cluster
+    }
+
     fn attachments(&self) -> Api<VolumeAttachment> {
         Api::all(self.client.clone())
     }
 
     /// The driver on the node takes so many volumes.
-    async fn limit(&self, node: &str, count: u8) {
+    pub async fn limit(&self, node: &str, count: u8) {
         let api: Api<CSINode> = Api::all(self.client.clone());
         let params = PostParams::default();
         if api.get_opt(node).await.unwrap().is_none() {
@@ -100,15 +114,9 @@ async fn a_pod_waits_until_the_driver_has_detached_another_volume() {
 /// KEP-1472.
 #[tokio::test]
 async fn a_volume_is_made_where_its_driver_has_room() {
-    let cluster = Cluster::new(&["n1", "n2"]).await;
+    let spec = json!({"storageCapacity": true});
+    let cluster = Cluster::with_driver(&["n1", "n2"], spec).await;
     let params = PostParams::default();
-    let drivers: Api<CSIDriver> = Api::all(cluster.client.clone());
-    let driver = json!({"metadata": {"name": DRIVER}, "spec": {"storageCapacity": true}});
-    drivers.create(&params, &typed(driver)).await.unwrap();
-    let classes: Api<StorageClass> = Api::all(cluster.client.clone());
-    let class = json!({"metadata": {"name": "disks"}, "provisioner": DRIVER,
-        "volumeBindingMode": "WaitForFirstConsumer"});
-    classes.create(&params, &typed(class)).await.unwrap();
     let capacities: Api<CSIStorageCapacity> =
         Api::namespaced(cluster.client.clone(), "kube-system");
     for (node, free) in [("n1", "0"), ("n2", "500Mi")] {

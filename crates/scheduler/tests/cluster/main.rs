@@ -7,6 +7,7 @@ mod devices;
 mod drivers;
 mod preemption;
 mod resizing;
+mod sidecars;
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -26,6 +27,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 const POLL_MAX: Duration = Duration::from_millis(250);
 
 struct Cluster {
+    server: Arc<ApiServer>,
     client: Client,
     slow_polls: Arc<SlowPolls>,
     _end: DropGuard,
@@ -48,12 +50,14 @@ fn typed<K: k8s_openapi::serde::de::DeserializeOwned>(object: Value) -> K {
 impl Cluster {
     /// A server with controllers and scheduler and these nodes of two CPUs each.
     async fn new(nodes: &[&str]) -> Self {
-        let server = ApiServer::new(api_server::Config::in_process(EmbeddedStore::in_memory()))
-            .await
-            .unwrap();
+        let mut config = api_server::Config::in_process(EmbeddedStore::in_memory());
+        let snapshots = resource_kinds::snapshot::definitions();
+        config.default_objects.extend(snapshots);
+        let server = ApiServer::new(config).await.unwrap();
         let shutdown = CancellationToken::new();
         let as_user = |user: UserInfo| Client::new(server.local(user), "default");
         let cluster = Self {
+            server: server.clone(),
             client: as_user(UserInfo::new("admin", ["system:masters"])),
             slow_polls: SlowPolls::new(POLL_MAX),
             _end: shutdown.clone().drop_guard(),

@@ -9,7 +9,7 @@ use crate::kind::info::{Names, cluster};
 use crate::kind::{Kind, KindInfo};
 use crate::printing::{Cell, Column, Printer, table};
 use crate::validation::field::{Field, Rules};
-use crate::validation::{advice, metadata};
+use crate::validation::metadata;
 
 /// storage.k8s.io/v1 VolumeAttributesClass.
 #[derive(Debug)]
@@ -52,11 +52,6 @@ impl Kind for VolumeAttributesClass {
             }
         }
         errors
-    }
-
-    fn warnings(&self, _object: &Value, old: Option<&Value>) -> Vec<String> {
-        let what = "volumes have no attributes that could be changed";
-        advice::not_acted_on("VolumeAttributesClass", what, old)
     }
 }
 
