@@ -1,8 +1,9 @@
 //! The services Identity and Node over directories and bind mounts.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs;
 use std::io;
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -36,7 +37,7 @@ pub struct Settings {
     pub volumes_max: u64,
     /// The place of the node.
     pub topology: BTreeMap<String, String>,
-    /// The directory with the volumes; each is a directory of its id.
+    /// The directory with the volumes; each is a directory of its id, or a link to a block device.
     pub volumes: PathBuf,
     /// Paths of calls that begin with the first are below the second on this machine.
     pub root: (PathBuf, PathBuf),
@@ -86,6 +87,8 @@ pub struct NodeDriver {
     calls: Mutex<Vec<Call>>,
     failures: Mutex<VecDeque<(String, Failure)>>,
     sizes: Mutex<BTreeMap<String, u64>>,
+    /// The staged block volumes, which have no mount.
+    staged_devices: Mutex<BTreeSet<String>>,
     hanging: AtomicUsize,
 }
 
@@ -101,6 +104,7 @@ impl NodeDriver {
             calls: Mutex::default(),
             failures: Mutex::default(),
             sizes: Mutex::default(),
+            staged_devices: Mutex::default(),
             hanging: AtomicUsize::new(0),
         }
     }
@@ -217,15 +221,27 @@ impl NodeDriver {
             size: 0,
         });
         required(&[&volume, &path])?;
-        let source = self.settings.volumes.join(&volume);
-        if !source.is_dir() {
-            return Err((NOT_FOUND, format!("volume {volume}")));
-        }
+        let is_block = is_block(message, 4);
+        let source = self.source(&volume, is_block)?;
         let target = self.here(&path);
         if !target.is_dir() {
             return Err((INVALID_ARGUMENT, format!("{path} is no directory")));
         }
+        if is_block {
+            locked(&self.staged_devices).insert(volume);
+            return Ok(Vec::new());
+        }
         bind(&source, &target, false)
+    }
+
+    /// A volume of that mode.
+    fn source(&self, volume: &str, is_block: bool) -> Result<PathBuf, (u32, String)> {
+        let source = self.settings.volumes.join(volume);
+        let found = fs::metadata(&source).map_err(|_| (NOT_FOUND, format!("volume {volume}")))?;
+        match found.file_type().is_block_device() == is_block {
+            true => Ok(source),
+            false => Err((INVALID_ARGUMENT, format!("{volume} has another mode"))),
+        }
     }
 
     fn publish(&self, message: &Fields) -> Done {
@@ -242,6 +258,19 @@ impl NodeDriver {
         });
         required(&[&volume, &path])?;
         let ephemeral = message.map(8).remove("csi.storage.k8s.io/ephemeral");
+        let target = self.here(&path);
+        if !target.parent().is_some_and(Path::is_dir) {
+            return Err((INVALID_ARGUMENT, format!("no directory for {path}")));
+        }
+        if is_block(message, 5) {
+            if self.settings.stages && !locked(&self.staged_devices).contains(&volume) {
+                return Err((FAILED_PRECONDITION, format!("{volume} is not staged")));
+            }
+            let source = self.source(&volume, true)?;
+            // A device is mounted at a file.
+            fs::File::create(&target).map_err(internal)?;
+            return bind(&source, &target, message.number(6) == 1);
+        }
         // Such a volume lives as long as its pod, and is only published.
         let is_ephemeral = ephemeral.as_deref() == Some("true");
         let source = match self.settings.stages && !is_ephemeral {
@@ -260,10 +289,6 @@ impl NodeDriver {
                 source
             }
         };
-        let target = self.here(&path);
-        if !target.parent().is_some_and(Path::is_dir) {
-            return Err((INVALID_ARGUMENT, format!("no directory for {path}")));
-        }
         fs::create_dir_all(&target).map_err(internal)?;
         bind(&source, &target, message.number(6) == 1)
     }
@@ -282,14 +307,23 @@ impl NodeDriver {
         });
         required(&[&volume, &path])?;
         let target = self.here(&path);
-        if method == "NodeUnstageVolume" && self.mounts_of(&volume) > 1 {
-            return Err((FAILED_PRECONDITION, format!("{volume} is still published")));
+        if method == "NodeUnstageVolume" {
+            let mut devices = locked(&self.staged_devices);
+            let own = usize::from(!devices.contains(&volume));
+            if self.mounts_of(&volume) > own {
+                return Err((FAILED_PRECONDITION, format!("{volume} is still published")));
+            }
+            devices.remove(&volume);
         }
         while is_mounted(&target) {
             umount2(&target, MntFlags::UMOUNT_NOFOLLOW).map_err(internal)?;
         }
         if method == "NodeUnpublishVolume" {
-            match fs::remove_dir(&target) {
+            let removed = match target.is_file() {
+                true => fs::remove_file(&target),
+                false => fs::remove_dir(&target),
+            };
+            match removed {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
                     return Err(internal(error));
                 }
@@ -378,6 +412,11 @@ impl NodeDriver {
         };
         mounts.iter().filter(same).count()
     }
+}
+
+fn is_block(message: &Fields, capability: u32) -> bool {
+    let capability = message.message(capability);
+    capability.is_some_and(|capability| capability.message(1).is_some())
 }
 
 fn mode(message: &Fields, capability: u32) -> u64 {

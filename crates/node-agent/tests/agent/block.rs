@@ -17,14 +17,14 @@ use crate::trace::holds;
 use crate::world::{World, is_ready, phase, state};
 
 /// A loop device that belongs to the test.
-struct Disk(Option<LoopDevice>);
+pub struct Disk(Option<LoopDevice>);
 
 impl Disk {
-    fn over(image: &Path) -> Self {
+    pub fn over(image: &Path) -> Self {
         Self(Some(LoopDevice::kept_over(image).unwrap()))
     }
 
-    fn path(&self) -> &Path {
+    pub fn path(&self) -> &Path {
         self.0.as_ref().unwrap().path()
     }
 }
@@ -37,7 +37,7 @@ impl Drop for Disk {
     }
 }
 
-fn image(world: &World, name: &str) -> PathBuf {
+pub fn image(world: &World, name: &str) -> PathBuf {
     let path = world.dir.join(name);
     File::create(&path).unwrap().set_len(1 << 20).unwrap();
     path
@@ -95,7 +95,7 @@ pub async fn bind(
 }
 
 /// A pod that runs a script with a claim as `/dev/raw`.
-fn with_device(claim: &str, read_only: bool, script: &str) -> Value {
+pub fn with_device(claim: &str, read_only: bool, script: &str) -> Value {
     json!({
         "securityContext": {"runAsUser": 1000, "fsGroup": 2000},
         "containers": [{"name": "c", "command": shell(&format!("{script}; {SLEEP}")),
@@ -104,7 +104,7 @@ fn with_device(claim: &str, read_only: bool, script: &str) -> Value {
             "persistentVolumeClaim": {"claimName": claim, "readOnly": read_only}}]})
 }
 
-const WRITE: &str = "echo mark | busybox dd of=/dev/raw conv=fsync 2>/dev/null && \
+pub const WRITE: &str = "echo mark | busybox dd of=/dev/raw conv=fsync 2>/dev/null && \
     head -c 4 /dev/raw && echo && busybox stat -c '%u %g' /dev/raw";
 
 async fn end(world: &World, pod: &str) {

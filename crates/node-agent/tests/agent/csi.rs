@@ -34,9 +34,9 @@ pub async fn started(name: &str) -> World {
 
 /// A driver, registered or not.
 pub struct Disks {
-    node: Arc<NodeDriver>,
+    pub node: Arc<NodeDriver>,
     kubelet: PathBuf,
-    volumes: PathBuf,
+    pub volumes: PathBuf,
     serving: Vec<TestDriver>,
 }
 
@@ -110,7 +110,7 @@ impl Disks {
     }
 
     /// The calls of a volume, without their services.
-    fn calls(&self, volume: &str) -> Vec<String> {
+    pub fn calls(&self, volume: &str) -> Vec<String> {
         let calls = self.node.calls();
         let own = calls.iter().filter(|call| call.volume == volume);
         own.map(|call| call.method.replace("Node", "").replace("Volume", ""))
@@ -137,15 +137,21 @@ impl Disks {
     /// A claim that is bound to a volume of the driver.
     pub async fn claim(&self, world: &World, name: &str) {
         std::fs::create_dir_all(self.volumes.join(name)).unwrap();
+        let modes = ("Filesystem", "ReadWriteOnce");
+        self.claim_of(world, name, modes).await;
+    }
+
+    /// A claim with a volume mode and an access mode, and its volume.
+    pub async fn claim_of(&self, world: &World, name: &str, (mode, access): (&str, &str)) {
         let claim: PersistentVolumeClaim = world
             .create(
                 json!({"metadata": {"name": name}, "spec": {"volumeName": format!("pv-{name}"),
-                "storageClassName": "", "accessModes": ["ReadWriteOnce"],
+                "storageClassName": "", "accessModes": [access], "volumeMode": mode,
                 "resources": {"requests": {"storage": "1Mi"}}}}),
             )
             .await;
         let volume = json!({"metadata": {"name": format!("pv-{name}")}, "spec": {
-            "capacity": {"storage": "1Mi"}, "accessModes": ["ReadWriteOnce"],
+            "capacity": {"storage": "1Mi"}, "accessModes": [access], "volumeMode": mode,
             "claimRef": {"namespace": "default", "name": name, "uid": claim.metadata.uid},
             "csi": {"driver": DRIVER, "volumeHandle": name, "fsType": "ext4",
                 "volumeAttributes": {"pool": "p"},

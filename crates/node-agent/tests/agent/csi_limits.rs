@@ -47,8 +47,8 @@ pub async fn a_pod_waits_until_the_driver_takes_its_volume_too() {
     disks.start();
     let drivers: Api<CSINode> = Api::all(world.client.clone());
     until("the limit is known", || async {
-        let listed = drivers.get(NODE).await.unwrap().spec.drivers;
-        let limit = listed.first()?.allocatable.as_ref()?.count;
+        let node = drivers.get_opt(NODE).await.unwrap()?;
+        let limit = node.spec.drivers.first()?.allocatable.as_ref()?.count;
         (limit == Some(2)).then_some(())
     })
     .await;

@@ -11,6 +11,7 @@
 mod admission;
 mod block;
 mod csi;
+mod csi_block;
 mod csi_limits;
 mod ephemeral;
 mod faults;
@@ -78,6 +79,7 @@ const TESTS: &[(&str, Test)] = tests![
     csi::figures_are_the_driver_s_and_volumes_are_published_again,
     csi::an_agent_that_is_killed_in_any_call_mounts_nothing_twice_and_loses_nothing,
     csi::a_volume_waits_for_its_attachment_and_is_in_use_before,
+    csi_block::a_device_of_a_driver_is_one_of_the_pods,
     csi_limits::a_pod_waits_until_the_driver_takes_its_volume_too,
     quota::a_volume_with_a_project_is_limited_and_stays_in_it,
     admission::what_does_not_fit_is_refused_once,

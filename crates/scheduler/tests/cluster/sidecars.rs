@@ -458,6 +458,11 @@ async fn free_storage_is_reported_by_the_provisioner() {
     let pods: Api<Pod> = Api::namespaced(provisioner.clone(), "default");
     let owner = pods.get("driver-0").await.unwrap().metadata;
     let capacities: Api<CSIStorageCapacity> = Api::namespaced(provisioner.clone(), "default");
+    let params = PostParams::default();
+    // The provisioner asks so for the version of the kind, and ends on any other answer.
+    let invalid = json!({"metadata": {"name": "#%123-invalid-name"}, "storageClassName": ""});
+    let error = capacities.create(&params, &typed(invalid)).await;
+    assert!(matches!(error, Err(api_client::Error::Api(status)) if status.reason == "Invalid"));
     let capacity = json!({"metadata": {"generateName": "csisc-", "namespace": "default",
             "labels": {"csi.storage.k8s.io/drivername": DRIVER,
                 "csi.storage.k8s.io/managed-by": "external-provisioner"},
@@ -465,7 +470,6 @@ async fn free_storage_is_reported_by_the_provisioner() {
                 "uid": owner.uid, "controller": true}]},
         "storageClassName": "disks", "capacity": "1Gi",
         "nodeTopology": {"matchLabels": {"kubernetes.io/hostname": "n1"}}});
-    let params = PostParams::default();
     let mut made = capacities.create(&params, &typed(capacity)).await.unwrap();
     let name = made.metadata.name.clone().unwrap();
     assert!(name.starts_with("csisc-"));
