@@ -10,6 +10,10 @@ use std::{
 
 use etcd_store::{EtcdOptions, EtcdStore};
 use mvcc_store::Limits;
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use std::sync::Arc;
 
 /// Longest time for a start on a busy machine.
@@ -74,6 +78,22 @@ impl Member {
             child.kill().unwrap();
             child.wait().unwrap();
         }
+    }
+
+    fn signal(&self, signal: Signal) {
+        let child = self.child.as_ref().unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        kill(Pid::from_raw(pid), signal).unwrap();
+    }
+
+    /// Stops it with SIGSTOP: its connections stay open, and nothing comes.
+    pub fn pause(&self) {
+        self.signal(Signal::SIGSTOP);
+    }
+
+    /// Lets it go on after a pause.
+    pub fn resume(&self) {
+        self.signal(Signal::SIGCONT);
     }
 
     /// Removes its data after a kill.

@@ -300,7 +300,7 @@ async fn killed_members_lose_and_repeat_nothing() {
 }
 
 /// Waits until the count is reached.
-async fn progress(count: &AtomicU64, wanted: u64) {
+pub async fn progress(count: &AtomicU64, wanted: u64) {
     let reached = async {
         while count.load(Ordering::SeqCst) < wanted {
             tokio::time::sleep(Duration::from_millis(10)).await;

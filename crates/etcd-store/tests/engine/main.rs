@@ -6,12 +6,15 @@
 mod copying;
 mod etcd;
 mod faults;
+mod history;
 #[path = "../../../mvcc-store/tests/conformance/leases.rs"]
 mod leases;
+mod linearizability;
 mod own_keys;
 mod servers;
 #[path = "../../../mvcc-store/tests/conformance/suite.rs"]
 mod suite;
+mod watched;
 #[path = "../../../mvcc-store/tests/conformance/watches.rs"]
 mod watches;
 #[path = "../../../mvcc-store/tests/against_model/world.rs"]

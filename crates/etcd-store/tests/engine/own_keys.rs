@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use grpc::{Channel, ChannelOptions};
 use mvcc_store::{Compare, Operation, Store, Txn, TxnResult};
-use object_model::protobuf::{Reader, Writer};
+use object_model::protobuf::{Reader, Wire, Writer};
 use tokio::net::TcpStream;
 
 use crate::{
@@ -20,37 +20,57 @@ pub struct Raw(Channel);
 
 impl Raw {
     pub async fn connect(cluster: &Cluster) -> Self {
-        let base = cluster.members[0].client_url.clone();
+        Self::of(cluster, 0).await.unwrap()
+    }
+
+    /// One of the members, if it answers.
+    pub async fn of(cluster: &Cluster, member: usize) -> Option<Self> {
+        let base = cluster.members[member].client_url.clone();
         let stream = TcpStream::connect(base.trim_start_matches("http://"));
         let options = ChannelOptions {
             keep_alive: None,
             headers: &[],
             message_bytes_max: 1 << 20,
         };
-        let channel = Channel::over(stream.await.unwrap(), base, options).await;
-        Self(channel.unwrap())
+        let channel = Channel::over(stream.await.ok()?, base, options).await;
+        channel.ok().map(Self)
+    }
+
+    /// Whether the member leads (`StatusResponse.leader` is its own id), if it answers.
+    pub async fn leads(&self) -> Option<bool> {
+        let path = "/etcdserverpb.Maintenance/Status";
+        let answer = self.0.call(path, &[], Duration::from_secs(3)).await.ok()?;
+        let header = field(&answer, 1)?.bytes().ok()?;
+        let own = field(header, 2)?.varint().ok()?;
+        Some(field(&answer, 4)?.varint().ok()? == own)
     }
 
     /// The keys with a prefix.
     pub async fn keys(&self, prefix: &str) -> Vec<String> {
+        let pairs = self.pairs_at(prefix, 0).await;
+        pairs.into_iter().map(|(key, ..)| key).collect()
+    }
+
+    /// The keys with a prefix, their stored values and the revisions of these; at the newest revision for 0.
+    pub async fn pairs_at(&self, prefix: &str, revision: u64) -> Vec<(String, Vec<u8>, u64)> {
         let mut request = Writer::default();
         request.bytes(1 << 3 | 2, prefix.as_bytes());
         request.bytes(2 << 3 | 2, format!("{prefix}\u{7f}").as_bytes());
+        request.varint(4 << 3, revision);
         let call = self.0.call("/etcdserverpb.KV/Range", &request.0, LIMIT);
         let answer = call.await.unwrap();
-        let mut keys = Vec::new();
+        let mut pairs = Vec::new();
         let mut fields = Reader::new(&answer);
         while let Some((number, wire)) = fields.field().unwrap() {
             if number == 2 {
-                let mut pair = Reader::new(wire.bytes().unwrap());
-                while let Some((number, wire)) = pair.field().unwrap() {
-                    if number == 1 {
-                        keys.push(String::from_utf8(wire.bytes().unwrap().to_vec()).unwrap());
-                    }
-                }
+                let pair = wire.bytes().unwrap();
+                let part = |number| field(pair, number).map(|wire| wire.bytes().unwrap().to_vec());
+                let modified = field(pair, 3).unwrap().varint().unwrap();
+                let key = String::from_utf8(part(1).unwrap()).unwrap();
+                pairs.push((key, part(5).unwrap_or_default(), modified));
             }
         }
-        keys
+        pairs
     }
 
     /// Ends all leases.
@@ -69,6 +89,17 @@ impl Raw {
         }
         count
     }
+}
+
+/// The first field with a number.
+fn field(message: &[u8], wanted: u32) -> Option<Wire<'_>> {
+    let mut fields = Reader::new(message);
+    while let Some((number, wire)) = fields.field().unwrap() {
+        if number == wanted {
+            return Some(wire);
+        }
+    }
+    None
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,0 +1,757 @@
+//! Clients of several servers while members and servers die, pause and lose their links: the answers are those
+//! of one store with one copy (linearizability), and watches see each change once.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, PoisonError, RwLock,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use etcd_store::{EtcdOptions, EtcdStore};
+use futures::{StreamExt as _, future::join_all};
+use mvcc_store::{
+    Compare, EventKind, KeyValue, Operation, Range, Revision, Store, StoreError, Txn, TxnResult,
+    Value, WatchEvents,
+};
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
+
+use crate::{
+    etcd::{Cluster, connect, limits},
+    faults::{Relay, progress},
+    history::{self, History, KEYS, Key, Op, Pair, Present, Random, Ret},
+    own_keys::Raw,
+    suite::{commit, put},
+    watched::{Changes, Seen, Truth},
+};
+
+/// Clients of a round, and the operations of each: the search for an order grows exponentially with both.
+const CLIENTS: usize = 4;
+const OPERATIONS: u64 = 3;
+/// Rounds at the same time, each on keys of its own.
+const LANES: usize = 2;
+/// Twice each kind.
+const FAULTS: usize = 2 * KINDS.len();
+const SERVERS: usize = 3;
+const WATCHERS: usize = 3;
+/// The prefix of all keys of the test.
+const ALL: &str = "rounds/";
+
+/// The way of a server's reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reads {
+    /// As the API server's: after a look for the newest revision.
+    Fresh,
+    /// An injected mistake: from the copy of this server, as it is.
+    OfTheMirror,
+}
+
+/// A server: its process can be killed, its first link be cut.
+struct Server {
+    relay: Relay,
+    options: EtcdOptions,
+    process: RwLock<Option<Process>>,
+    /// The operations that wait for an answer.
+    waiting: AtomicUsize,
+}
+
+#[derive(Clone)]
+struct Process {
+    store: Arc<EtcdStore>,
+    killed: CancellationToken,
+}
+
+impl Server {
+    /// Uses the member through a relay, and the others if they are named.
+    async fn start(cluster: &Cluster, first: usize, others: usize) -> Self {
+        let relay = Relay::start(&cluster.members[first].client_url).await;
+        let mut urls = cluster.urls_from(first);
+        urls[0] = relay.url();
+        urls.truncate(1 + others);
+        let server = Self {
+            relay,
+            options: EtcdOptions {
+                limits: limits(),
+                ..EtcdOptions::new(urls)
+            },
+            process: RwLock::new(None),
+            waiting: AtomicUsize::new(0),
+        };
+        server.start_again().await;
+        server
+    }
+
+    async fn start_again(&self) {
+        let process = Process {
+            store: connect(&self.options).await,
+            killed: CancellationToken::new(),
+        };
+        *self.process.write().unwrap() = Some(process);
+    }
+
+    /// Ends all that the process does. Its requests may still arrive at etcd.
+    fn kill(&self) {
+        if let Some(process) = self.process.write().unwrap().take() {
+            process.killed.cancel();
+        }
+    }
+
+    fn process(&self) -> Option<Process> {
+        self.process.read().unwrap().clone()
+    }
+
+    fn store(&self) -> Arc<EtcdStore> {
+        self.process().expect("it runs").store
+    }
+}
+
+/// The servers with their clients.
+struct Clients {
+    servers: Vec<Server>,
+    reads: Reads,
+    rounds: AtomicU64,
+    answers: AtomicU64,
+    unknown: AtomicU64,
+}
+
+impl Clients {
+    async fn of(cluster: &Cluster, reads: Reads) -> Arc<Self> {
+        let servers = (0..SERVERS).map(|first| Server::start(cluster, first, 2));
+        Arc::new(Self {
+            servers: join_all(servers).await,
+            reads,
+            rounds: AtomicU64::new(0),
+            answers: AtomicU64::new(0),
+            unknown: AtomicU64::new(0),
+        })
+    }
+
+    /// Several clients send operations on the keys below a prefix, which no round had before.
+    async fn round(&self, prefix: &str, random: &mut Random) -> History {
+        let history = History::default();
+        let known = Mutex::new(BTreeMap::new());
+        let clients = (0..CLIENTS).map(|client| {
+            let random = random.part();
+            self.client(client, prefix, &history, &known, random)
+        });
+        join_all(clients).await;
+        self.rounds.fetch_add(1, Ordering::SeqCst);
+        history
+    }
+
+    async fn client(
+        &self,
+        client: usize,
+        prefix: &str,
+        history: &History,
+        known: &Mutex<BTreeMap<Key, u64>>,
+        mut random: Random,
+    ) {
+        for number in 0..OPERATIONS {
+            let place = random.place(self.servers.len());
+            let server = &self.servers[place];
+            let Some(process) = server.process() else {
+                continue;
+            };
+            let value = client as u64 * OPERATIONS + number;
+            let op = {
+                let known = known.lock().unwrap_or_else(PoisonError::into_inner);
+                random.operation(value, &known)
+            };
+            history.called(client, op);
+            server.waiting.fetch_add(1, Ordering::SeqCst);
+            let answer = tokio::select! {
+                answer = perform(&process.store, prefix, op, self.reads) => answer,
+                () = process.killed.cancelled() => None,
+            };
+            server.waiting.fetch_sub(1, Ordering::SeqCst);
+            let Some(answer) = answer else {
+                self.unknown.fetch_add(1, Ordering::SeqCst);
+                return;
+            };
+            let tells = answer.tells(op);
+            history.answered(client, answer);
+            let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
+            known.extend(tells);
+            self.answers.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    /// Rounds until the end, each checked.
+    async fn lane(&self, lane: usize, mut random: Random, is_over: &AtomicBool) {
+        for number in 0.. {
+            if is_over.load(Ordering::SeqCst) {
+                return;
+            }
+            let prefix = format!("{ALL}{lane}-{number}/");
+            let history = self.round(&prefix, &mut random).await;
+            if let Err(text) = tokio::task::block_in_place(|| history.check()) {
+                panic!("{prefix}: {text}");
+            }
+            self.remove(&prefix, &mut random).await;
+        }
+    }
+
+    /// Deletes the keys of a round.
+    async fn remove(&self, prefix: &str, random: &mut Random) {
+        let operations = KEYS.map(|key| Operation::Delete {
+            key: format!("{prefix}{key}").into(),
+        });
+        let txn = Txn {
+            compare: Vec::new(),
+            operations: operations.into(),
+        };
+        loop {
+            let place = random.place(self.servers.len());
+            if let Some(process) = self.servers[place].process() {
+                tokio::select! {
+                    done = process.store.txn(txn.clone()) => if done.is_ok() { return },
+                    () = process.killed.cancelled() => {}
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
+
+/// Carries an operation out; `None` if its outcome is unknown.
+async fn perform(store: &EtcdStore, prefix: &str, op: Op, reads: Reads) -> Option<Ret> {
+    let done = match op {
+        Op::Get(_) | Op::List => read(store, prefix, op, reads).await,
+        _ => write(store, prefix, op).await,
+    };
+    match done {
+        Ok(ret) => Some(ret),
+        Err(StoreError::Unavailable(_) | StoreError::Closed) => Some(Ret::Nothing),
+        Err(StoreError::OutcomeUnknown(_)) => None,
+        Err(error) => panic!("{op:?}: {error}"),
+    }
+}
+
+async fn read(store: &EtcdStore, prefix: &str, op: Op, reads: Reads) -> Result<Ret, StoreError> {
+    if reads == Reads::Fresh {
+        store.newest().await?;
+    }
+    let range = match op {
+        Op::Get(key) => Range {
+            start: name(prefix, key),
+            ..Range::default()
+        },
+        _ => below(prefix),
+    };
+    let found = store.range(range).await?;
+    Ok(match op {
+        Op::Get(_) => Ret::Got(found.items.first().map(pair)),
+        _ => Ret::Listed {
+            revision: found.revision.0,
+            pairs: found
+                .items
+                .iter()
+                .map(|one| (key_of(one), pair(one)))
+                .collect(),
+        },
+    })
+}
+
+async fn write(store: &EtcdStore, prefix: &str, op: Op) -> Result<Ret, StoreError> {
+    let (key, value, seen) = match op {
+        Op::Create(key, value) => (key, Some(value), None),
+        Op::Update(key, value, seen) => (key, Some(value), Some(seen)),
+        Op::Delete(key, seen) => (key, None, Some(seen)),
+        Op::Get(_) | Op::List => panic!("{op:?} writes nothing"),
+    };
+    let key = name(prefix, key);
+    let compare = match seen {
+        Some(seen) => Compare::ModRevision(key.clone(), Revision(seen)),
+        None => Compare::Absent(key.clone()),
+    };
+    let operation = match value {
+        Some(value) => Operation::Put {
+            key,
+            value: Value::Stamped {
+                before: format!("{value}@").into(),
+                after: "".into(),
+            },
+            lease: None,
+        },
+        None => Operation::Delete { key },
+    };
+    let txn = Txn {
+        compare: vec![compare],
+        operations: vec![operation],
+    };
+    Ok(match store.txn(txn).await? {
+        TxnResult::Committed { revision, .. } => Ret::Done(Some(revision.0)),
+        TxnResult::Refused { present, .. } => Ret::Refused(match &present[0] {
+            Some(found) => Present::Pair(pair(found)),
+            None => Present::Nothing,
+        }),
+    })
+}
+
+fn name(prefix: &str, key: Key) -> Vec<u8> {
+    format!("{prefix}{}", KEYS[key]).into_bytes()
+}
+
+fn below(prefix: &str) -> Range {
+    Range {
+        start: prefix.into(),
+        end: Some(format!("{prefix}\u{7f}").into()),
+        ..Range::default()
+    }
+}
+
+fn key_of(found: &KeyValue) -> Key {
+    let key = KEYS
+        .iter()
+        .position(|key| found.key.ends_with(key.as_bytes()));
+    key.unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+/// The value and the revision of a pair, whose value contains both.
+fn pair(found: &KeyValue) -> Pair {
+    let stored = text(&found.value);
+    let (value, revision) = stored.split_once('@').unwrap();
+    assert_eq!(revision, found.mod_revision.0.to_string());
+    Pair {
+        value: value.parse().unwrap(),
+        revision: found.mod_revision.0,
+    }
+}
+
+/// Follows all keys until a revision, and goes on at another server now and then.
+struct Watcher {
+    clients: Arc<Clients>,
+    random: Random,
+    end: Arc<AtomicU64>,
+    seen: Vec<Seen>,
+    at: Option<u64>,
+    /// The moves that went on with the last revision.
+    moves: usize,
+}
+
+impl Watcher {
+    async fn follow(mut self) -> (Vec<Seen>, usize) {
+        let mut refused = 0;
+        while self
+            .at
+            .is_none_or(|at| at < self.end.load(Ordering::SeqCst))
+        {
+            let place = self.random.place(SERVERS);
+            let Some(process) = self.clients.servers[place].process() else {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+                continue;
+            };
+            let killed = process.killed.clone();
+            let went_on = tokio::select! {
+                went_on = self.follow_at(&process.store) => went_on,
+                () = killed.cancelled() => Ok(()),
+            };
+            match went_on {
+                Ok(()) => refused = 0,
+                // A server that was started later does not have the events; the others may.
+                Err(StoreError::Compacted { .. }) if refused < 2 * SERVERS => refused += 1,
+                Err(StoreError::Compacted { .. }) => self.at = None,
+                Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
+            }
+        }
+        (self.seen, self.moves)
+    }
+
+    async fn follow_at(&mut self, store: &EtcdStore) -> Result<(), StoreError> {
+        let at = match self.at {
+            Some(at) => {
+                store.reached(Revision(at)).await?;
+                at
+            }
+            None => self.list(store).await?,
+        };
+        let mut watch = store.watch(ALL.into(), Revision(at + 1))?;
+        self.moves += 1;
+        for _ in 0..20 + self.random.below(200) {
+            match watch.next().await {
+                Some(Ok(WatchEvents::Events(events))) => {
+                    let revision = events[0].revision.0;
+                    let mut changes = Changes::new();
+                    for event in &events {
+                        assert_eq!(event.revision.0, revision);
+                        let value = match &event.kind {
+                            EventKind::Put(pair) => Some(text(&pair.value)),
+                            EventKind::Delete => None,
+                        };
+                        changes.insert(text(&event.key), value);
+                    }
+                    self.see(revision, Seen::Changed(revision, changes));
+                }
+                Some(Ok(WatchEvents::Progress(revision))) => {
+                    self.see(revision.0, Seen::Progress(revision.0));
+                }
+                Some(Err(error)) => return Err(error),
+                None => return Ok(()),
+            }
+            if self.at >= Some(self.end.load(Ordering::SeqCst)) {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    async fn list(&mut self, store: &EtcdStore) -> Result<u64, StoreError> {
+        store.newest().await?;
+        let found = store.range(below(ALL)).await?;
+        let pairs = found
+            .items
+            .iter()
+            .map(|one| (text(&one.key), text(&one.value)));
+        let revision = found.revision.0;
+        self.see(revision, Seen::Listed(revision, pairs.collect()));
+        Ok(revision)
+    }
+
+    fn see(&mut self, revision: u64, seen: Seen) {
+        self.seen.push(seen);
+        self.at = Some(revision);
+    }
+}
+
+/// The states of the keys at all revisions up to one, as etcd itself has them.
+async fn truth(cluster: &Cluster, end: u64) -> Truth {
+    let raw = Raw::connect(cluster).await;
+    let mut truth = Truth::default();
+    for revision in 1..=end {
+        let pairs = raw.pairs_at("/mainstay/data/rounds/", revision).await;
+        let pairs = pairs.into_iter().map(|(key, stored, mod_revision)| {
+            let key = key.trim_start_matches("/mainstay/data/").to_owned();
+            (key, value_of(&stored, mod_revision))
+        });
+        truth.0.insert(revision, pairs.collect());
+    }
+    truth
+}
+
+/// A value in its stored form: a letter, and for a stamped one a length below 128 before its first part.
+fn value_of(stored: &[u8], revision: u64) -> String {
+    match stored {
+        [b's', length, rest @ ..] => {
+            let (before, after) = rest.split_at(usize::from(*length));
+            format!("{}{revision}{}", text(before), text(after))
+        }
+        [b'p', rest @ ..] => text(rest),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A fault, which is over after a time.
+#[derive(Clone, Copy, Debug)]
+enum Fault {
+    MemberKilled,
+    MemberPaused,
+    LeaderKilled,
+    LeaderPaused,
+    LinkCut,
+    AnswerLost,
+    ServerKilled,
+}
+
+const KINDS: [Fault; 7] = [
+    Fault::MemberKilled,
+    Fault::MemberPaused,
+    Fault::LeaderKilled,
+    Fault::LeaderPaused,
+    Fault::LinkCut,
+    Fault::AnswerLost,
+    Fault::ServerKilled,
+];
+
+async fn inject(fault: Fault, cluster: &mut Cluster, clients: &Clients, random: &mut Random) {
+    let pause = Duration::from_millis(200 + random.below(3000));
+    let place = random.place(SERVERS);
+    let server = &clients.servers[place];
+    let member = match fault {
+        Fault::LeaderKilled | Fault::LeaderPaused => leader(cluster).await.unwrap_or(place),
+        _ => place,
+    };
+    match fault {
+        Fault::MemberKilled | Fault::LeaderKilled => {
+            cluster.members[member].kill();
+            tokio::time::sleep(pause).await;
+            cluster.members[member].restart();
+        }
+        Fault::MemberPaused | Fault::LeaderPaused => {
+            cluster.members[member].pause();
+            tokio::time::sleep(pause).await;
+            cluster.members[member].resume();
+        }
+        Fault::LinkCut => {
+            server.relay.close(true);
+            tokio::time::sleep(pause).await;
+            server.relay.close(false);
+        }
+        Fault::AnswerLost => {
+            for _ in 0..10 {
+                server.relay.cut_next();
+                tokio::time::sleep(pause / 20).await;
+            }
+        }
+        Fault::ServerKilled => {
+            // In the middle of something.
+            let attempts = 0..2000;
+            for _ in attempts.take_while(|_| server.waiting.load(Ordering::SeqCst) == 0) {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            server.kill();
+            tokio::time::sleep(pause / 4).await;
+            server.start_again().await;
+        }
+    }
+}
+
+/// The member that leads, if one says so.
+async fn leader(cluster: &Cluster) -> Option<usize> {
+    for member in 0..cluster.members.len() {
+        if Raw::of(cluster, member).await?.leads().await == Some(true) {
+            return Some(member);
+        }
+    }
+    None
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn operations_are_linearizable_and_watches_complete_under_faults() {
+    let mut random = Random(history::seed());
+    let mut cluster = Cluster::start(3, None);
+    let clients = Clients::of(&cluster, Reads::Fresh).await;
+    let end = Arc::new(AtomicU64::new(u64::MAX));
+    let watchers: Vec<_> = (0..WATCHERS)
+        .map(|_| {
+            let watcher = Watcher {
+                clients: Arc::clone(&clients),
+                random: random.part(),
+                end: Arc::clone(&end),
+                seen: Vec::new(),
+                at: None,
+                moves: 0,
+            };
+            AbortOnDropHandle::new(tokio::spawn(watcher.follow()))
+        })
+        .collect();
+    let is_over = Arc::new(AtomicBool::new(false));
+    let lanes: Vec<_> = (0..LANES)
+        .map(|lane| {
+            let (clients, random) = (Arc::clone(&clients), random.part());
+            let is_over = Arc::clone(&is_over);
+            let lane = async move { clients.lane(lane, random, &is_over).await };
+            AbortOnDropHandle::new(tokio::spawn(lane))
+        })
+        .collect();
+    let first = random.place(KINDS.len());
+    for number in 0..FAULTS {
+        let fault = KINDS[(number + first) % KINDS.len()];
+        eprintln!("{number}: {fault:?}");
+        inject(fault, &mut cluster, &clients, &mut random).await;
+        if lanes.iter().any(|lane| lane.is_finished()) {
+            break;
+        }
+        let rounds = clients.rounds.load(Ordering::SeqCst);
+        progress(&clients.rounds, rounds + 2 * LANES as u64).await;
+    }
+    is_over.store(true, Ordering::SeqCst);
+    for lane in lanes {
+        lane.await.unwrap();
+    }
+    let store = clients.servers[0].store();
+    let last = commit(&*store, vec![put(&format!("{ALL}last"), "x")]).await;
+    end.store(last.0, Ordering::SeqCst);
+    // Watchers that have seen the last revision already look at the end again.
+    let after = commit(&*store, vec![put(&format!("{ALL}after"), "x")]).await;
+    let (mut moves, mut seen) = (0, Vec::new());
+    for watcher in watchers {
+        let waiting = tokio::time::timeout(Duration::from_secs(240), watcher);
+        let (its, moved) = waiting.await.expect("the watcher gets there").unwrap();
+        seen.push(its);
+        moves += moved;
+    }
+    let truth = truth(&cluster, after.0).await;
+    for seen in &seen {
+        truth.check(seen, last.0).unwrap();
+    }
+    let lists = seen
+        .iter()
+        .flatten()
+        .filter(|seen| matches!(seen, Seen::Listed(..)))
+        .count();
+    let count = |number: &AtomicU64| number.load(Ordering::SeqCst);
+    eprintln!(
+        "{} rounds, {} answers, {} operations without one; {last:?}; {moves} moves of watches, {lists} lists",
+        count(&clients.rounds),
+        count(&clients.answers),
+        count(&clients.unknown),
+    );
+    assert!(count(&clients.unknown) > 0, "no operation lost its answer");
+    assert!(
+        moves > lists + 20,
+        "watches go on elsewhere: {moves} moves, {lists} lists"
+    );
+}
+
+/// An injected mistake: servers answer reads from their copies, and the link of one is cut.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_answers_from_its_copy_is_found() {
+    let cluster = Cluster::start(1, None);
+    let ahead = Server::start(&cluster, 0, 0).await;
+    let behind = Server::start(&cluster, 0, 0).await;
+    behind.relay.close(true);
+    for (reads, is_found) in [(Reads::OfTheMirror, true), (Reads::Fresh, false)] {
+        let prefix = format!("{ALL}{reads:?}/");
+        let history = History::default();
+        for (server, op) in [
+            (&ahead, Op::Create(0, 1)),
+            (&ahead, Op::Get(0)),
+            (&behind, Op::Get(0)),
+            (&behind, Op::List),
+        ] {
+            history.called(0, op);
+            let store = server.store();
+            let answer = perform(&store, &prefix, op, reads);
+            // A read without an answer says nothing wrong.
+            let answer = tokio::time::timeout(Duration::from_secs(2), answer).await;
+            history.answered(0, answer.unwrap_or(None).unwrap_or(Ret::Nothing));
+        }
+        let found = history.check();
+        assert_eq!(found.is_err(), is_found, "{reads:?}: {found:?}");
+    }
+}
+
+/// A call, or the answer to the last call of the client.
+type Step = (usize, Result<Op, Ret>);
+
+fn check(steps: &[Step]) -> Result<(), String> {
+    let history = History::default();
+    for (client, step) in steps {
+        match step {
+            Ok(op) => history.called(*client, *op),
+            Err(ret) => history.answered(*client, ret.clone()),
+        }
+    }
+    history.check()
+}
+
+/// An operation of client 0 that nobody else's overlaps.
+fn alone(op: Op, ret: Ret) -> [Step; 2] {
+    [(0, Ok(op)), (0, Err(ret))]
+}
+
+fn got(value: u64, revision: u64) -> Ret {
+    Ret::Got(Some(Pair { value, revision }))
+}
+
+fn listed(revision: u64, pairs: &[(Key, u64, u64)]) -> Ret {
+    let pairs = pairs.iter().map(|(key, value, revision)| {
+        let (value, revision) = (*value, *revision);
+        (*key, Pair { value, revision })
+    });
+    let pairs = pairs.collect();
+    Ret::Listed { revision, pairs }
+}
+
+#[test]
+fn answers_of_one_store_are_accepted() {
+    let (create, update) = (Op::Create(0, 1), Op::Update(0, 2, 5));
+    let refused = |value, revision| Ret::Refused(Present::Pair(Pair { value, revision }));
+    let histories = [
+        [
+            alone(create, Ret::Done(Some(5))),
+            alone(update, Ret::Done(Some(7))),
+            alone(update, refused(2, 7)),
+            alone(Op::List, listed(9, &[(0, 2, 7)])),
+            alone(Op::Delete(0, 7), Ret::Done(None)),
+            alone(Op::Delete(0, 7), Ret::Refused(Present::Nothing)),
+        ]
+        .concat(),
+        // A read beside a write has the state before or after it.
+        [
+            vec![(1, Ok(create))],
+            alone(Op::Get(0), Ret::Got(None)).into(),
+        ]
+        .concat(),
+        [vec![(1, Ok(create))], alone(Op::Get(0), got(1, 5)).into()].concat(),
+        // A write without an answer is carried out later, or never.
+        [
+            vec![(1, Ok(create))],
+            alone(Op::Get(0), Ret::Got(None)).into(),
+            alone(Op::Get(0), got(1, 5)).into(),
+            alone(update, Ret::Done(Some(6))).into(),
+        ]
+        .concat(),
+        [
+            alone(create, Ret::Nothing),
+            alone(Op::Get(0), Ret::Got(None)),
+        ]
+        .concat(),
+    ];
+    for steps in histories {
+        check(&steps).unwrap();
+    }
+}
+
+#[test]
+fn answers_of_no_single_store_are_found() {
+    let (create, update) = (Op::Create(0, 1), Op::Update(0, 2, 5));
+    let done = || alone(create, Ret::Done(Some(5)));
+    let histories = [
+        // A stale read, an absent key, and a value that nobody wrote.
+        [
+            done(),
+            alone(update, Ret::Done(Some(6))),
+            alone(Op::Get(0), got(1, 5)),
+        ]
+        .concat(),
+        [done(), alone(Op::Get(0), Ret::Got(None))].concat(),
+        [done(), alone(Op::Get(0), got(9, 5))].concat(),
+        // Another revision than the one that the writer was told.
+        [done(), alone(Op::Get(0), got(1, 6))].concat(),
+        // A lost write: both conditions held.
+        [
+            done(),
+            alone(update, Ret::Done(Some(6))),
+            alone(update, Ret::Done(Some(7))),
+        ]
+        .concat(),
+        [done(), alone(Op::Create(0, 2), Ret::Done(Some(6)))].concat(),
+        // A refusal without a reason.
+        [done(), alone(update, Ret::Refused(Present::Something))].concat(),
+        alone(create, Ret::Refused(Present::Something)).into(),
+        // Revisions that go back, in writes and in lists.
+        [done(), alone(Op::Create(1, 2), Ret::Done(Some(4)))].concat(),
+        [
+            alone(Op::List, listed(9, &[])),
+            alone(create, Ret::Done(Some(5))),
+        ]
+        .concat(),
+        // Two reads of a write that has no answer: the second one is older.
+        [
+            vec![(1, Ok(create))],
+            alone(Op::Get(0), got(1, 5)).into(),
+            alone(Op::Get(0), Ret::Got(None)).into(),
+        ]
+        .concat(),
+        // A write that certainly did nothing is read.
+        [alone(create, Ret::Nothing), alone(Op::Get(0), got(1, 5))].concat(),
+        // Half of two writes: the later one without the earlier one.
+        [
+            done(),
+            alone(Op::Create(1, 2), Ret::Done(Some(6))),
+            alone(Op::List, listed(6, &[(1, 2, 6)])),
+        ]
+        .concat(),
+    ];
+    for steps in histories {
+        assert!(check(&steps).is_err(), "{steps:?}");
+    }
+}

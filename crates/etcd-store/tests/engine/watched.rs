@@ -1,0 +1,162 @@
+//! Sequences of watches, and the check that none has lost, repeated or reordered a change.
+
+use std::collections::BTreeMap;
+
+/// Keys with their values.
+pub type Pairs = BTreeMap<String, String>;
+
+/// The changes of a revision: a key with its value, or without it after a deletion.
+pub type Changes = BTreeMap<String, Option<String>>;
+
+/// A thing that a watcher has seen.
+#[derive(Clone, Debug)]
+pub enum Seen {
+    /// A list, which a watch begins with.
+    Listed(u64, Pairs),
+    /// The changes of a revision, which are one event.
+    Changed(u64, Changes),
+    /// A mark: everything up to this revision has been delivered.
+    Progress(u64),
+}
+
+/// The states of all revisions from the first one.
+#[derive(Debug, Default)]
+pub struct Truth(pub BTreeMap<u64, Pairs>);
+
+impl Truth {
+    /// The changes of each revision that changed something.
+    fn changes(&self) -> BTreeMap<u64, Changes> {
+        let mut before = &Pairs::new();
+        let mut all = BTreeMap::new();
+        for (revision, now) in &self.0 {
+            let gone = before.keys().filter(|key| !now.contains_key(*key));
+            let mut changes: Changes = gone.map(|key| (key.clone(), None)).collect();
+            for (key, value) in now {
+                if before.get(key) != Some(value) {
+                    changes.insert(key.clone(), Some(value.clone()));
+                }
+            }
+            if !changes.is_empty() {
+                all.insert(*revision, changes);
+            }
+            before = now;
+        }
+        all
+    }
+
+    /// Checks that a watcher has seen all changes up to a revision, each once, in order.
+    ///
+    /// *Errors.* The first difference.
+    pub fn check(&self, seen: &[Seen], end: u64) -> Result<(), String> {
+        let changes = self.changes();
+        let mut at = 0;
+        for (number, one) in seen.iter().enumerate() {
+            let next = changes.range(at + 1..).next();
+            let is_right = match one {
+                Seen::Listed(revision, pairs) => {
+                    *revision >= at && self.0.get(revision) == Some(pairs)
+                }
+                Seen::Changed(revision, changes) => next == Some((revision, changes)),
+                Seen::Progress(revision) => {
+                    *revision >= at && next.is_none_or(|(next, _)| next > revision)
+                }
+            };
+            let (Seen::Listed(revision, _) | Seen::Changed(revision, _) | Seen::Progress(revision)) =
+                one;
+            if !is_right {
+                return Err(format!(
+                    "number {number} is {one:?} after revision {at}, and the next change is {next:?}"
+                ));
+            }
+            at = *revision;
+        }
+        match at >= end {
+            true => Ok(()),
+            false => Err(format!("the last revision is {at}, and not {end}")),
+        }
+    }
+}
+
+fn truth() -> Truth {
+    let state = |pairs: &[(&str, &str)]| {
+        let pairs = pairs.iter();
+        pairs
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+            .collect::<Pairs>()
+    };
+    Truth(BTreeMap::from([
+        (1, state(&[])),
+        (2, state(&[("a", "1")])),
+        (3, state(&[("a", "1")])),
+        (4, state(&[("a", "2"), ("b", "1")])),
+        (5, state(&[("b", "1")])),
+        (6, state(&[("a", "3"), ("b", "1")])),
+    ]))
+}
+
+#[test]
+fn a_lost_a_repeated_and_a_reordered_change_are_found() {
+    let truth = truth();
+    let changes = truth.changes();
+    let changed = |revision: u64| Seen::Changed(revision, changes[&revision].clone());
+    let listed = |revision: u64| Seen::Listed(revision, truth.0[&revision].clone());
+    let right = [
+        vec![changed(2), changed(4), changed(5), changed(6)],
+        vec![
+            listed(3),
+            changed(4),
+            Seen::Progress(4),
+            changed(5),
+            changed(6),
+        ],
+        vec![
+            changed(2),
+            Seen::Progress(3),
+            listed(5),
+            changed(6),
+            Seen::Progress(9),
+        ],
+    ];
+    for seen in right {
+        truth.check(&seen, 6).unwrap();
+    }
+    let stale = Seen::Listed(6, truth.0[&5].clone());
+    let mut half = changes[&4].clone();
+    half.remove("b");
+    let wrong = [
+        // Lost: in the middle, at the end, of a revision with two, before a mark, behind a list.
+        vec![changed(2), changed(5), changed(6)],
+        vec![changed(2), changed(4), changed(5)],
+        vec![changed(2), Seen::Changed(4, half), changed(5), changed(6)],
+        vec![changed(2), Seen::Progress(4), changed(5), changed(6)],
+        vec![stale],
+        // Repeated, also after a move to another server.
+        vec![changed(2), changed(2), changed(4), changed(5), changed(6)],
+        vec![listed(4), changed(4), changed(5), changed(6)],
+        // Reordered, and back in time.
+        vec![changed(2), changed(5), changed(4), changed(6)],
+        vec![
+            changed(2),
+            changed(4),
+            listed(3),
+            changed(4),
+            changed(5),
+            changed(6),
+        ],
+        // Another value, and a change that never was.
+        vec![
+            changed(2),
+            changed(4),
+            changed(5),
+            Seen::Changed(6, changes[&2].clone()),
+        ],
+        vec![
+            changed(2),
+            Seen::Changed(3, changes[&2].clone()),
+            changed(4),
+        ],
+    ];
+    for seen in wrong {
+        assert!(truth.check(&seen, 6).is_err(), "{seen:?}");
+    }
+}
