@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, channel};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures::{StreamExt, TryStreamExt};
 use http::{Method, Request};
@@ -29,8 +29,15 @@ impl Api {
     /// # Panics
     /// When the kubeconfig is not usable.
     pub fn new(instance: &Instance) -> Self {
+        Self::with(instance.data().join("kubeconfig"))
+    }
+
+    /// Connects with the server of a kubeconfig. The connections are of the network of this thread.
+    ///
+    /// # Panics
+    /// When the kubeconfig is not usable.
+    pub fn with(kubeconfig: PathBuf) -> Self {
         let runtime = Runtime::new().expect("a runtime");
-        let kubeconfig = instance.data().join("kubeconfig");
         let client = runtime.block_on(async {
             Client::try_from(configuration(&kubeconfig).await).expect("a client")
         });
@@ -62,6 +69,19 @@ impl Api {
         object: Option<&Value>,
     ) -> Result<Value, kube::Error> {
         self.block_on(answer(&self.client, method, path, object))
+    }
+
+    /// Sends a request and returns what the server says, or nothing if it does not answer within the time.
+    pub fn ask_within(
+        &self,
+        limit: Duration,
+        (method, path): (Method, &str),
+        object: Option<&Value>,
+    ) -> Option<Result<Value, kube::Error>> {
+        self.block_on(async {
+            let answer = answer(&self.client, method, path, object);
+            tokio::time::timeout(limit, answer).await.ok()
+        })
     }
 
     /// Creates an object in the collection at `path`.

@@ -33,6 +33,7 @@ mod kubectl_get;
 mod kubectl_inventory;
 mod kubectl_streams;
 mod kubectl_write;
+mod linearizability;
 mod machine_pages;
 mod mariadb;
 mod memory;
