@@ -90,7 +90,7 @@ pub enum ConnectError {
     Certificates(#[from] BundleError),
     /// A copy into this etcd was interrupted.
     #[error(
-        "the copy of a cluster into this etcd is not complete: run `mainstay store copy` again"
+        "the copy of a cluster into this etcd is not complete: begin it again with the same command (`mainstay store copy` or `mainstay store restore`)"
     )]
     Incomplete,
     /// The data was copied elsewhere.

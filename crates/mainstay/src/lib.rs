@@ -68,7 +68,7 @@ enum Command {
     Backup(backup::BackupArguments),
     /// Restore a backup into an empty data directory, on any path and host
     Restore(backup::RestoreArguments),
-    /// Move the objects of a cluster between a data directory and etcd
+    /// Move the objects of a cluster between a data directory and etcd, or save and restore them
     Store(store_copy::StoreCommandArguments),
     /// Import, list, remove and pull images
     Image(image::ImageArguments),

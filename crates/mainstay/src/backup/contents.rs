@@ -261,22 +261,20 @@ pub fn socket_below(directory: &File) -> PathBuf {
 
 /// Objects as a file.
 pub struct Objects<'a> {
-    source: &'a mut Source,
+    next: &'a mut dyn FnMut() -> Result<KeyValue>,
     left: u64,
     buffer: Vec<u8>,
     at: usize,
-    seen: &'a mut dyn FnMut(&KeyValue),
 }
 
 impl<'a> Objects<'a> {
-    /// So many objects of the source; each is shown to `seen`.
-    pub fn new(source: &'a mut Source, left: u64, seen: &'a mut dyn FnMut(&KeyValue)) -> Self {
+    /// So many objects, each from a call of `next`.
+    pub fn new(next: &'a mut dyn FnMut() -> Result<KeyValue>, left: u64) -> Self {
         Self {
-            source,
+            next,
             left,
             buffer: Vec::new(),
             at: 0,
-            seen,
         }
     }
 }
@@ -284,9 +282,8 @@ impl<'a> Objects<'a> {
 impl Read for Objects<'_> {
     fn read(&mut self, bytes: &mut [u8]) -> std::io::Result<usize> {
         if self.at == self.buffer.len() && self.left > 0 {
-            let pair = self.source.next().map_err(std::io::Error::other)?;
+            let pair = (self.next)().map_err(std::io::Error::other)?;
             self.left -= 1;
-            (self.seen)(&pair);
             self.buffer.clear();
             self.at = 0;
             records::write(&mut self.buffer, &pair)?;

@@ -1,13 +1,12 @@
 //! `mainstay backup` and `mainstay restore`: everything that an instance is, in one file.
 
-mod archive;
+pub mod archive;
 pub mod contents;
-mod records;
+pub mod records;
 mod restore;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -24,7 +23,7 @@ use crate::process;
 use crate::settings::DataDirectory;
 use archive::{TreeActivity, Writer};
 use contents::{Objects, Request, Source, Summary};
-pub use restore::{RestoreArguments, require_empty, run as restore};
+pub use restore::{REVISIONS_LEFT_OUT, RestoreArguments, require_empty, run as restore};
 
 /// The first entry of a backup.
 const HEADER: &str = "backup.json";
@@ -223,34 +222,12 @@ struct Backup<'a> {
 impl Backup<'_> {
     fn write(&self, source: &mut Source) -> Result<()> {
         let header = self.header()?;
-        let target = self.target;
-        let unfinished = beside(target);
-        let file = File::options()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&unfinished)
-            .with_context(|| format!("write {}", unfinished.display()))?;
         let mut names = Names::default();
-        let written = self.fill(file, &header, source, &mut names);
-        let written = written.and_then(|changed| {
-            let place = || format!("write {}", target.display());
-            fs::rename(&unfinished, target).with_context(place)?;
-            let directory = target.parent().unwrap_or(Path::new("/"));
-            let directory = File::open(directory).with_context(place)?;
-            directory.sync_all().with_context(place)?;
-            Ok(changed)
-        });
-        match written {
-            Ok(changed) => {
-                tell(target, &header, &names, &changed, self.data);
-                Ok(())
-            }
-            Err(error) => {
-                fs::remove_file(&unfinished).ok();
-                Err(error)
-            }
-        }
+        let changed = archive::write_whole(self.target, |file| {
+            self.fill(file, &header, source, &mut names)
+        })?;
+        tell(self.target, &header, &names, &changed, self.data);
+        Ok(())
     }
 
     fn header(&self) -> Result<Header> {
@@ -307,8 +284,12 @@ impl Backup<'_> {
         let mut writer = Writer::new(file);
         let text = serde_json::to_string_pretty(header).context("encode the header")?;
         writer.add_text(HEADER, &text)?;
-        let mut note = |pair: &KeyValue| names.note(pair);
-        let mut objects = Objects::new(source, summary.objects, &mut note);
+        let mut next = || {
+            let pair = source.next()?;
+            names.note(&pair);
+            Ok(pair)
+        };
+        let mut objects = Objects::new(&mut next, summary.objects);
         writer.add_stream(OBJECTS, summary.bytes, &mut objects)?;
         for name in [
             "registries.yaml",
@@ -368,13 +349,6 @@ fn volume_path(class: Class, volume: &str) -> PathBuf {
 /// The path of a volume snapshot in the backup.
 fn snapshot_path(class: Class, snapshot: &str) -> PathBuf {
     [SNAPSHOTS, class.name(), snapshot].iter().collect()
-}
-
-/// The name of a file that is not complete yet.
-fn beside(target: &Path) -> PathBuf {
-    let mut name = target.as_os_str().to_owned();
-    name.push(format!(".{}.unfinished", std::process::id()));
-    PathBuf::from(name)
 }
 
 /// The path of a configuration file in the backup: two may have the same name.

@@ -24,7 +24,7 @@ use crate::settings::DataDirectory;
 
 /// Resource versions continue this far above those of the backup, so that none is used twice: the
 /// original instance may have continued for long, and clients may remember its versions.
-const REVISIONS_LEFT_OUT: u64 = 1_000_000_000;
+pub const REVISIONS_LEFT_OUT: u64 = 1_000_000_000;
 /// The directory for the server's configuration files.
 const RESTORED: &str = "restored";
 

@@ -2,16 +2,15 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use container_runtime::beside;
-use etcd_store::copy::{Found, Pairs};
+use etcd_store::copy::Found;
 use mvcc_store::embedded::{EmbeddedOptions, EmbeddedStore, import};
 use mvcc_store::{KeyValue, Range, Revision, Store};
 
-use super::{Checksum, at, connect};
+use super::{Checksum, Contents, at, connect};
 use crate::backup::require_empty;
 use crate::control_plane::{ClusterNetwork, EtcdAddress, NETWORK_RECORD, TokenFile, shared_keys};
 use crate::data_directory::{self, Engine, Marker, Role};
@@ -63,7 +62,7 @@ pub async fn run(address: &EtcdAddress, data: &Path, token: Option<PathBuf>) -> 
             data_directory::claim(data, &host.name, role, instances)?.marker
         }
     };
-    (marker.instance, marker.cluster) = (instance, true);
+    (marker.instance, marker.cluster) = (instance.clone(), true);
     if has_store(data) {
         let Found::Moved { .. } = found else {
             bail!(
@@ -81,20 +80,10 @@ pub async fn run(address: &EtcdAddress, data: &Path, token: Option<PathBuf>) -> 
     if !etcd.is_unchanged(&pairs).await.map_err(at(address))? {
         bail!("a server uses {}: stop all of them first", address.url);
     }
-    let keys = value_of(&pairs, shared_keys::KEY).context("etcd has no keys of the cluster")?;
-    let network = value_of(&pairs, NETWORK_RECORD).context("etcd has no ranges of the cluster")?;
-    let network: ClusterNetwork = serde_json::from_slice(&network.value).context("the ranges")?;
+    let contents = super::contents(&pairs, instance);
     let file = TokenFile::choose(token, data);
-    let copied = beside(|| {
-        let keys = shared_keys::unseal(&keys.value, &file, &data.join("certificates"))?;
-        data_directory::make(data)?;
-        marker.engine = Engine::Etcd;
-        marker.write(data)?;
-        keys.install(&data.join("certificates"))?;
-        network.store(data)?;
-        fill(data, &pairs)
-    })?;
-    verify(&data.join(UNFINISHED), pairs.revision, &copied).await?;
+    let copied = beside(|| install(data, &mut marker, &contents, &file))?;
+    verify(data, contents.revision, &copied).await?;
     etcd.leave(&pairs, &to).await.map_err(at(address))?;
     say(&format!(
         "{}: {} objects of {}, verified (SHA-256 {}), resource versions above {}",
@@ -104,10 +93,36 @@ pub async fn run(address: &EtcdAddress, data: &Path, token: Option<PathBuf>) -> 
         copied.sha256,
         pairs.revision.0
     ));
-    beside(|| {
-        fs::rename(data.join(UNFINISHED), data.join("store")).context("put the store in place")?;
-        finish(data, marker)
-    })
+    beside(|| put_in_place(data, marker))
+}
+
+/// Writes what a data directory has of a cluster, with the objects under a name that is none of a store.
+pub fn install(
+    data: &Path,
+    marker: &mut Marker,
+    contents: &Contents,
+    file: &TokenFile,
+) -> Result<Checksum> {
+    let value_of = |key: &[u8]| {
+        let mut pairs = contents.pairs.iter();
+        pairs.find(|pair| *pair.key == *key)
+    };
+    let keys = value_of(shared_keys::KEY).context("the keys of the cluster are missing")?;
+    let network = value_of(NETWORK_RECORD).context("the ranges of the cluster are missing")?;
+    let network: ClusterNetwork = serde_json::from_slice(&network.value).context("the ranges")?;
+    let keys = shared_keys::unseal(&keys.value, file, &data.join("certificates"))?;
+    data_directory::make(data)?;
+    marker.engine = Engine::Etcd;
+    marker.write(data)?;
+    keys.install(&data.join("certificates"))?;
+    network.store(data)?;
+    fill(data, contents)
+}
+
+/// Gives the store its name, so that servers start on the directory.
+pub fn put_in_place(data: &Path, marker: Marker) -> Result<()> {
+    fs::rename(data.join(UNFINISHED), data.join("store")).context("put the store in place")?;
+    finish(data, marker)
 }
 
 fn has_store(data: &Path) -> bool {
@@ -128,12 +143,8 @@ fn former(data: &Path) -> Result<Option<Marker>> {
     }
 }
 
-fn value_of<'p>(pairs: &'p Pairs, key: &[u8]) -> Option<&'p KeyValue> {
-    pairs.live.get(key).map(Arc::as_ref)
-}
-
 /// Writes the store under its first name.
-fn fill(data: &Path, pairs: &Pairs) -> Result<Checksum> {
+fn fill(data: &Path, contents: &Contents) -> Result<Checksum> {
     let place = data.join(UNFINISHED);
     match fs::remove_dir_all(&place) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -142,19 +153,21 @@ fn fill(data: &Path, pairs: &Pairs) -> Result<Checksum> {
         _ => {}
     }
     let own = [shared_keys::KEY, NETWORK_RECORD];
-    let kept = pairs
-        .kept()
+    let kept = contents
+        .pairs
+        .iter()
         .filter(|pair| !own.contains(&pair.key.as_ref()));
     let kept: Vec<&KeyValue> = kept.collect();
     let wanted = Checksum::of(kept.iter().copied())?;
     let copies = kept.into_iter().map(|pair| Ok(pair.clone()));
-    import(&place, pairs.revision, copies).context("write the objects")?;
+    import(&place, contents.revision, copies).context("write the objects")?;
     Ok(wanted)
 }
 
 /// Reads a store back, and compares it with what was written.
-async fn verify(place: &Path, revision: Revision, wanted: &Checksum) -> Result<()> {
-    let store = EmbeddedStore::open(EmbeddedOptions::new(place)).context("open the copy")?;
+pub async fn verify(data: &Path, revision: Revision, wanted: &Checksum) -> Result<()> {
+    let place = data.join(UNFINISHED);
+    let store = EmbeddedStore::open(EmbeddedOptions::new(&place)).context("open the copy")?;
     let everything = Range {
         end: Some(vec![u8::MAX]),
         ..Range::default()

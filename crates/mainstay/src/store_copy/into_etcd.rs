@@ -8,7 +8,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail, ensure};
 use bytes::Bytes;
 use container_runtime::beside;
-use etcd_store::copy::{EtcdCopy, Found};
+use etcd_store::copy::{Begun, EtcdCopy, Found};
 use mvcc_store::{KeyValue, Range, Revision};
 
 use super::{Checksum, at, connect};
@@ -31,7 +31,7 @@ pub async fn run(data: &Path, address: &EtcdAddress, token: Option<PathBuf>) -> 
     {
         return put_away(data, address);
     }
-    check_target(&found, address, &marker)?;
+    check_target(&found, address, &marker.instance)?;
     let store = store::open(data, None).await?;
     let everything = Range {
         end: Some(vec![u8::MAX]),
@@ -39,32 +39,17 @@ pub async fn run(data: &Path, address: &EtcdAddress, token: Option<PathBuf>) -> 
     };
     let read = store.shared().range(everything).await;
     let read = read.context("read the store")?;
-    let mut etcd = etcd;
     let copied = async {
         let file = TokenFile::choose(token, data);
         let records = beside(|| records(data, &file, read.revision))?;
         let pairs = merge(read.items, records);
-        let wanted = Checksum::of(pairs.iter())?;
-        let begun = etcd.begin(&marker.instance).await.map_err(at(address))?;
-        for pair in &pairs {
-            etcd.put(&begun, pair).await.map_err(at(address))?;
-        }
-        let written = etcd.finish(&begun).await.map_err(at(address))?;
-        let written = Checksum::of(written.values().map(Arc::as_ref))?;
-        ensure!(
-            written == wanted,
-            "etcd has {} objects with the checksum {}, and not {} with {}: start the copy again",
-            written.count,
-            written.sha256,
-            wanted.count,
-            wanted.sha256
-        );
+        let (etcd, begun, copied) = fill(etcd, address, &marker.instance, &pairs).await?;
         // From now on, no server uses the directory alone.
         marker.engine = Engine::Etcd;
         beside(|| marker.write(data))?;
         let completed = etcd.complete(begun, read.revision).await;
         completed.map_err(at(address))?;
-        Ok::<_, anyhow::Error>(wanted)
+        Ok::<_, anyhow::Error>(copied)
     };
     let copied = copied.await;
     store.close().await;
@@ -80,7 +65,45 @@ pub async fn run(data: &Path, address: &EtcdAddress, token: Option<PathBuf>) -> 
     put_away(data, address)
 }
 
+/// Writes all pairs into an etcd without data, and compares them with what is there then.
+pub async fn fill(
+    mut etcd: EtcdCopy,
+    address: &EtcdAddress,
+    instance: &str,
+    pairs: &[KeyValue],
+) -> Result<(EtcdCopy, Begun, Checksum)> {
+    let wanted = Checksum::of(pairs.iter())?;
+    let begun = etcd.begin(instance).await.map_err(at(address))?;
+    for pair in pairs {
+        etcd.put(&begun, pair).await.map_err(at(address))?;
+    }
+    let written = etcd.finish(&begun).await.map_err(at(address))?;
+    let written = Checksum::of(written.values().map(Arc::as_ref))?;
+    ensure!(
+        written == wanted,
+        "etcd has {} objects with the checksum {}, and not {} with {}: start the command again",
+        written.count,
+        written.sha256,
+        wanted.count,
+        wanted.sha256
+    );
+    Ok((etcd, begun, written))
+}
+
+/// The marker of a directory that has objects, whose server is stopped.
 fn marker(data: &Path) -> Result<Marker> {
+    let marker = marker_with_objects(data)?;
+    if let Some(server) = process::serving(data) {
+        bail!(
+            "{}. Stop it first: a store that is in use is not copied",
+            process::runs_already(data, server)
+        );
+    }
+    Ok(marker)
+}
+
+/// The marker of a directory that has objects.
+pub fn marker_with_objects(data: &Path) -> Result<Marker> {
     let shown = data.display();
     let Ok(Some(marker)) = Marker::read(data) else {
         bail!(
@@ -97,25 +120,19 @@ fn marker(data: &Path) -> Result<Marker> {
             Engine::Embedded => bail!("{shown} has no store"),
         }
     }
-    if let Some(server) = process::serving(data) {
-        bail!(
-            "{}. Stop it first: a store that is in use is not copied",
-            process::runs_already(data, server)
-        );
-    }
     Ok(marker)
 }
 
-fn check_target(found: &Found, address: &EtcdAddress, marker: &Marker) -> Result<()> {
+/// Refuses an etcd with other data than an interrupted copy of the instance.
+pub fn check_target(found: &Found, address: &EtcdAddress, own: &str) -> Result<()> {
     let EtcdAddress { url, prefix, .. } = address;
     let next = "choose another --etcd-prefix, or delete them with `etcdctl del --prefix`";
     match found {
         Found::Nothing => Ok(()),
-        Found::Incomplete { instance } if *instance == marker.instance => Ok(()),
+        Found::Incomplete { instance } if instance == own => Ok(()),
         Found::Incomplete { instance } => bail!(
             "{url} has an interrupted copy of the cluster {instance} below {prefix}, and this is \
-             {}: {next}",
-            marker.instance
+             {own}: {next}"
         ),
         Found::Data { keys } => {
             bail!("{url} is not empty: it has {keys} keys below {prefix}; {next}")
@@ -127,7 +144,7 @@ fn check_target(found: &Found, address: &EtcdAddress, marker: &Marker) -> Result
 }
 
 /// The records that servers of an etcd share, and a single server has in files.
-fn records(data: &Path, token: &TokenFile, revision: Revision) -> Result<[KeyValue; 2]> {
+pub fn records(data: &Path, token: &TokenFile, revision: Revision) -> Result<[KeyValue; 2]> {
     let network = control_plane::choose_network(data, &AskedNetwork::default())?;
     let record = |key: &[u8], value: Vec<u8>| KeyValue {
         key: Arc::from(key),
@@ -145,7 +162,7 @@ fn records(data: &Path, token: &TokenFile, revision: Revision) -> Result<[KeyVal
 }
 
 /// All pairs without a lease in the order of their keys; the records replace former ones.
-fn merge(stored: Vec<KeyValue>, records: [KeyValue; 2]) -> Vec<KeyValue> {
+pub fn merge(stored: Vec<KeyValue>, records: [KeyValue; 2]) -> Vec<KeyValue> {
     let all = stored.into_iter().filter(|pair| pair.lease.is_none());
     let by_key = all
         .chain(records)

@@ -1,8 +1,10 @@
-//! `mainstay store copy`: the objects of a cluster from a data directory into etcd, and back.
+//! `mainstay store`: the objects of a cluster from a data directory into etcd and back, and from either into a
+//! file and back.
 //!
 //! Keys, values and revisions stay the same, byte for byte. At each moment of a copy at most one of the
 //! two places can be used by a server.
 
+mod backup;
 mod into_directory;
 mod into_etcd;
 
@@ -11,10 +13,10 @@ use std::str::FromStr;
 
 use anyhow::{Context, Result, bail};
 use etcd_store::copy::{CopyError, EtcdCopy, Pairs};
-use mvcc_store::KeyValue;
+use mvcc_store::{KeyValue, Revision};
 use sha2::{Digest, Sha256};
 
-use crate::backup::contents;
+use crate::backup::records;
 use crate::control_plane::{EtcdAddress, EtcdSettings, EtcdUrl};
 use crate::data_directory;
 
@@ -30,6 +32,12 @@ enum Action {
     /// Move the objects of a stopped server into etcd, which several servers share, or back
     #[command(after_help = AFTER_HELP)]
     Copy(Box<CopyArguments>),
+    /// Write the objects of a cluster in etcd, or of a data directory, to a file; servers may be running
+    #[command(after_help = backup::AFTER_BACKUP_HELP)]
+    Backup(Box<backup::BackupArguments>),
+    /// Restore such a file into an empty etcd, or an empty data directory
+    #[command(after_help = backup::AFTER_RESTORE_HELP)]
+    Restore(Box<backup::BackupArguments>),
 }
 
 /// Arguments of `mainstay store copy`.
@@ -91,7 +99,14 @@ impl FromStr for Place {
 
 /// Runs the command.
 pub async fn run(arguments: StoreCommandArguments) -> Result<()> {
-    let Action::Copy(arguments) = arguments.action;
+    match arguments.action {
+        Action::Copy(arguments) => copy(&arguments).await,
+        Action::Backup(arguments) => backup::backup(*arguments).await,
+        Action::Restore(arguments) => backup::restore(*arguments).await,
+    }
+}
+
+async fn copy(arguments: &CopyArguments) -> Result<()> {
     let token = arguments.server_token_file.clone();
     let address = |url: EtcdUrl| -> Result<EtcdAddress> {
         let settings = EtcdSettings {
@@ -140,6 +155,22 @@ fn instance(pairs: &Pairs) -> Option<String> {
     String::from_utf8(record.value.to_vec()).ok()
 }
 
+/// The objects of a cluster in the order of their keys, with the records that servers of an etcd share.
+struct Contents {
+    instance: String,
+    pairs: Vec<KeyValue>,
+    /// New resource versions are above this one.
+    revision: Revision,
+}
+
+fn contents(pairs: &Pairs, instance: String) -> Contents {
+    Contents {
+        instance,
+        pairs: pairs.kept().cloned().collect(),
+        revision: pairs.revision,
+    }
+}
+
 /// The number of pairs and the SHA-256 of all of them, in the form of backups.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Checksum {
@@ -153,7 +184,7 @@ impl Checksum {
         let (mut digest, mut count, mut frame) = (Sha256::new(), 0, Vec::new());
         for pair in pairs {
             frame.clear();
-            contents::write_pair(&mut frame, pair).context("encode an object")?;
+            records::write(&mut frame, pair).context("encode an object")?;
             digest.update(&frame);
             count += 1;
         }
@@ -169,7 +200,6 @@ impl Checksum {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use mvcc_store::Revision;
 
     use super::*;
 

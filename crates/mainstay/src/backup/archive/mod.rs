@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 use tar::Header;
 
 pub use reading::{Item, copy_sparse, read};
-pub use writing::{TreeActivity, Writer};
+pub use writing::{TreeActivity, Writer, write_whole};
 
 /// The last entry.
 pub const CHECKSUMS: &str = "checksums.json";

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{CStr, OsStr, OsString};
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, BufWriter, Read, Seek, SeekFrom};
 use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -23,6 +23,39 @@ use super::{ATTRIBUTE_PREFIX, CHECKSUMS, Summing, hex, shown};
 const WHOLE_BYTES_MAX: u64 = 4 << 20;
 /// Maximum number of attempts to read a file.
 const TRIES_MAX: u32 = 3;
+
+/// Writes a private file, which appears under its name when all is on the disk.
+///
+/// # Errors
+/// Of the disk, and of `fill`; nothing is left then.
+pub fn write_whole<T>(target: &Path, fill: impl FnOnce(File) -> Result<T>) -> Result<T> {
+    let unfinished = beside(target);
+    let file = File::options()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&unfinished)
+        .with_context(|| format!("write {}", unfinished.display()))?;
+    let filled = fill(file).and_then(|filled| {
+        let place = || format!("write {}", target.display());
+        fs::rename(&unfinished, target).with_context(place)?;
+        let directory = target.parent().unwrap_or(Path::new("/"));
+        let directory = File::open(directory).with_context(place)?;
+        directory.sync_all().with_context(place)?;
+        Ok(filled)
+    });
+    if filled.is_err() {
+        fs::remove_file(&unfinished).ok();
+    }
+    filled
+}
+
+/// The name of a file that is not complete yet.
+fn beside(target: &Path) -> PathBuf {
+    let mut name = target.as_os_str().to_owned();
+    name.push(format!(".{}.unfinished", std::process::id()));
+    PathBuf::from(name)
+}
 
 /// An archive that is being written.
 pub struct Writer {
