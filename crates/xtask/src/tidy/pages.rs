@@ -34,6 +34,11 @@ const NOT_PASTED: &[(&str, &str, &str)] = &[
         "needs an etcd; tests/store_copy.rs has one",
     ),
     (
+        "docs/backup.md",
+        "mainstay store ",
+        "needs an etcd; tests/store_backup.rs has one",
+    ),
+    (
         "docs/images.md",
         "docker pull",
         "tests need no container engine",
