@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::api::storage::v1::StorageClass;
 use resource_kinds::annotations::{BIND_COMPLETED, SELECTED_NODE};
 use resource_kinds::pod_view::PodView;
+use resource_kinds::storage::volume_move::VolumeMove;
 use resource_kinds::volume_fit::{find, requested_class, requested_size};
 
 use crate::labels::node_selector_matches;
@@ -64,6 +65,7 @@ impl<'v> Claims<'v> {
             }
             usable(claim, name)?;
             if is_bound(claim) {
+                at_rest(claim, name, view)?;
                 claims.bound.push(claim);
                 claims.settling |= phase(claim) != Some("Bound");
             } else if waits_for_consumer(claim, view) && !names_volume(claim) {
@@ -194,6 +196,23 @@ fn usable(claim: &PersistentVolumeClaim, name: &str) -> Result<(), String> {
         return Err(format!("persistentvolumeclaim {name:?} is being deleted"));
     }
     Ok(())
+}
+
+/// *Errors.* The claim's volume is being moved to another node.
+fn at_rest(claim: &PersistentVolumeClaim, name: &str, view: &ClusterView) -> Result<(), String> {
+    let volume = claim
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.volume_name.as_ref());
+    let volume = volume.and_then(|volume| view.volumes.get(volume));
+    let record = volume.and_then(|volume| VolumeMove::of(volume));
+    match record.filter(|record| record.stage.holds_pods()) {
+        Some(record) => Err(format!(
+            "the volume of persistentvolumeclaim {name:?} is being moved from node {:?} to node {:?}",
+            record.from, record.to
+        )),
+        None => Ok(()),
+    }
 }
 
 /// Bound to the end: named volume, and the binder's mark that the volume agrees.

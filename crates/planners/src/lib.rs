@@ -34,5 +34,6 @@ pub mod stateful_set;
 pub mod token_cleaner;
 pub mod volume_binding;
 pub mod volume_expansion;
+pub mod volume_move;
 pub mod volume_protection;
 pub mod volume_snapshot;

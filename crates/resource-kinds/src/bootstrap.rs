@@ -271,6 +271,10 @@ controller volume-binding | get list patch watch | persistentvolumeclaims
 controller volume-binding | patch | persistentvolumeclaims/status
 controller volume-binding | get list patch watch | persistentvolumes
 controller volume-binding | patch | persistentvolumes/status
+controller volume-move | create | nodes/proxy
+controller volume-move | list delete | pods
+controller volume-move | get | nodes
+controller volume-move | get patch | persistentvolumes
 controller volume-protection | list | pods
 controller volume-protection | patch | persistentvolumeclaims
 controller volume-protection | patch | persistentvolumes

@@ -70,3 +70,6 @@ pub const ENDS_WITH_LEASE: &str = "node.mainstay.dev/ends-with-lease";
 pub const ENDS_PODS: &str = "node.mainstay.dev/ends-pods";
 /// On the lease of a node that was fenced, until the node returns: the proof that those pods have ended.
 pub const FENCED: &str = "node.mainstay.dev/fenced";
+/// On a local volume that moves to another node: the record of the move
+/// ([`crate::storage::volume_move`]).
+pub const VOLUME_MOVE: &str = "node.mainstay.dev/volume-move";

@@ -5,13 +5,14 @@ use object_model::{FieldError, Quantity, names};
 use serde_json::{Value, json};
 
 use super::persistent_volume_claim::class_of;
+use crate::groups::storage::volume_move;
 use crate::json::parts;
 use crate::kind::info::{Names, STATUS, cluster};
 use crate::kind::{Kind, KindInfo, WriteRules};
 use crate::printing::{Cell, Column, Printer, table};
 use crate::validation::field::{Field, Rules};
 use crate::validation::{claim, metadata, volume_sources};
-use crate::well_known::annotations::PV_PROTECTION;
+use crate::well_known::annotations::{PV_PROTECTION, VOLUME_MOVE};
 
 /// core/v1 PersistentVolume.
 #[derive(Debug)]
@@ -91,16 +92,23 @@ impl Kind for PersistentVolume {
     fn validate_create(&self, object: &Value) -> Vec<FieldError> {
         let mut errors = metadata::validate(self, object);
         errors.extend(validate(object));
+        errors.extend(validate_move(object, &Value::Null));
         errors
     }
 
-    fn validate_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
+    fn validate_update(&self, object: &Value, old_object: &Value) -> Vec<FieldError> {
         let mut errors = metadata::validate_update(object);
         errors.extend(validate(object));
         let (new, old) = (
             Field::root(object).get("spec"),
-            Field::root(old).get("spec"),
+            Field::root(old_object).get("spec"),
         );
+        errors.extend(validate_move(object, old_object));
+        // The one change of place: the write that ends the copy of a moving volume.
+        if volume_move::is_placed_by(object, old_object) {
+            errors.check_unchanged(&new.get("volumeMode"), &old.get("volumeMode"));
+            return errors;
+        }
         if source(&new) != source(&old) {
             let at = new.get("persistentvolumesource");
             errors.push(at.forbidden("spec.persistentvolumesource is immutable after creation"));
@@ -153,6 +161,12 @@ fn source(spec: &Field<'_>) -> Vec<(String, Value)> {
     map.filter(|(key, _)| !COMMON.contains(&key.as_str()))
         .map(|(key, value)| (key.clone(), value.clone()))
         .collect()
+}
+
+fn validate_move(object: &Value, old: &Value) -> Option<FieldError> {
+    let detail = volume_move::check(object, old).err()?;
+    let at = metadata::path("metadata").child("annotations");
+    Some(FieldError::invalid(&at, VOLUME_MOVE, detail))
 }
 
 fn validate(object: &Value) -> Vec<FieldError> {
@@ -215,6 +229,7 @@ fn validate_source(spec: &Field<'_>) -> Vec<FieldError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::groups::storage::volume_move::{Stage, VolumeMove};
 
     fn volume() -> Value {
         let mut object = json!({"metadata": {"name": "v"}, "spec": {
@@ -256,6 +271,37 @@ mod tests {
         let mut bound = volume();
         bound["spec"]["claimRef"] = json!({"name": "c", "namespace": "d"});
         assert_eq!(PersistentVolume.validate_update(&bound, &volume()), []);
+    }
+
+    #[test]
+    fn the_place_changes_with_the_record_of_a_move_only() {
+        let on = |node: &str, path: &str, record: &VolumeMove| {
+            let mut object = volume();
+            object["spec"]["hostPath"].take();
+            object["spec"].as_object_mut().unwrap().remove("hostPath");
+            object["spec"]["local"] = json!({"path": path});
+            object["spec"]["nodeAffinity"] = volume_move::affinity_to(node);
+            object["metadata"]["annotations"] = json!({VOLUME_MOVE: record.to_text()});
+            object
+        };
+        let mut record = VolumeMove::request("a1", "one", "two").in_stage(Stage::Arrived);
+        record.path = Some("/b".to_owned());
+        let arrived = on("one", "/a", &record);
+        let placed = on("two", "/b", &record.in_stage(Stage::Placed));
+        assert_eq!(PersistentVolume.validate_update(&placed, &arrived), []);
+        let too_early = on("two", "/b", &record);
+        assert_eq!(
+            PersistentVolume.validate_update(&too_early, &arrived).len(),
+            2
+        );
+        let skipped = on("one", "/a", &record.in_stage(Stage::Moved));
+        let errors = PersistentVolume.validate_update(&skipped, &arrived);
+        assert!(
+            errors[0]
+                .to_string()
+                .starts_with("metadata.annotations: Invalid value"),
+            "{errors:?}"
+        );
     }
 
     /// `kubectl.md` 1.8

@@ -8,6 +8,7 @@ pub mod nfs_class;
 mod storage_class;
 mod volume_attachment;
 mod volume_attributes_class;
+pub mod volume_move;
 
 pub use csi_driver::CSIDriver;
 pub use csi_node::CSINode;

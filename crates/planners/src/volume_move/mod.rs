@@ -1,0 +1,311 @@
+//! The move of a local volume to another node: the next step, from the record and what is known.
+//!
+//! The name of the directory is the lock. Before the copy the directory gets a name that no pod mounts;
+//! the copy gets the volume's name only after the record says that the volume belongs to the other
+//! node. Every call may be repeated, and a call that is late does no harm: a node refuses the calls of
+//! a move that has ended there.
+
+#[cfg(test)]
+mod model;
+#[cfg(test)]
+mod tests;
+
+use resource_kinds::storage::volume_move::{Stage, VolumeMove};
+
+/// Bytes that stay free on the other node.
+const RESERVE: u64 = 64 << 20;
+
+/// One of the two nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Side {
+    /// The node that has the data.
+    Source,
+    /// The node that gets it.
+    Destination,
+}
+
+/// The state of a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Presence {
+    /// It is ready.
+    Ready,
+    /// It has an object, and is not ready.
+    Silent,
+    /// It has no object.
+    Gone,
+}
+
+/// A call to a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Call {
+    /// Measure the volume and the free space.
+    Inspect(Side),
+    /// Give the directory the name of the move, if nobody uses it.
+    Detach,
+    /// Copy the files to the other node.
+    Copy,
+    /// Give the copy the name of the volume.
+    Place,
+    /// Remove the old directory.
+    Discard,
+    /// End the move on a node: the directory gets its name back, a copy is removed.
+    Abandon(Side),
+}
+
+impl Call {
+    /// The node that carries it out. A copy is read from the source.
+    pub fn side(self) -> Side {
+        match self {
+            Self::Inspect(side) | Self::Abandon(side) => side,
+            Self::Detach | Self::Copy | Self::Discard => Side::Source,
+            Self::Place => Side::Destination,
+        }
+    }
+}
+
+/// The answer to [`Call::Inspect`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Inspection {
+    /// The bytes of the volume's files; `None` if there is no directory.
+    pub used: Option<u64>,
+    /// The bytes that new files can take.
+    pub free: u64,
+}
+
+/// The answer to [`Call::Detach`].
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Detachment {
+    /// No pod can use the directory any more.
+    Detached,
+    /// A process uses it: it has its name still, or again.
+    InUse(String),
+    /// The move has ended on that node.
+    Ended,
+    /// There is no such directory.
+    Missing,
+}
+
+/// The answer to [`Call::Copy`].
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Copied {
+    /// The copy is complete and on disk; the path of the volume there.
+    Complete(String),
+    /// The files cannot be copied, whenever it is tried.
+    Impossible(String),
+}
+
+/// The answers since the last write of the record.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Answers {
+    /// Of the source.
+    pub source: Option<Inspection>,
+    /// Of the destination.
+    pub destination: Option<Inspection>,
+    /// To [`Call::Detach`].
+    pub detached: Option<Detachment>,
+    /// To [`Call::Copy`].
+    pub copied: Option<Copied>,
+    /// [`Call::Place`] was carried out.
+    pub placed: bool,
+    /// [`Call::Discard`] was carried out.
+    pub discarded: bool,
+    /// [`Call::Abandon`] was carried out on the source.
+    pub restored: bool,
+    /// [`Call::Abandon`] was carried out on the destination.
+    pub cleared: bool,
+}
+
+/// A pod on a node that uses the claim and has not ended.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct User {
+    /// Name.
+    pub name: String,
+    /// Identity.
+    pub uid: String,
+    /// Its node.
+    pub node: String,
+    /// Whether a controller would make it anew.
+    pub is_controlled: bool,
+    /// Whether it is being deleted.
+    pub is_deleted: bool,
+}
+
+/// The observed state.
+#[derive(Clone, Debug)]
+pub struct Observed<'a> {
+    /// The record.
+    pub record: &'a VolumeMove,
+    /// Whether volume and claim are bound, and neither is being deleted.
+    pub is_bound: bool,
+    /// The pods with the claim.
+    pub users: &'a [User],
+    /// The node with the data.
+    pub source: Presence,
+    /// The other node.
+    pub destination: Presence,
+    /// The answers of the nodes.
+    pub answers: &'a Answers,
+}
+
+/// The next step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// The move is over.
+    Done,
+    /// Something else has to happen first.
+    Wait(String),
+    /// Replace the record; with the stage `Placed`, also the affinity and the path of the volume.
+    Write(VolumeMove),
+    /// Call a node, and plan again with its answer.
+    Call(Call),
+    /// Delete a pod that waits on a node without the data.
+    DeletePod(User),
+}
+
+/// The next step of a move.
+pub fn plan(seen: &Observed<'_>) -> Step {
+    let record = seen.record;
+    if record.stage.holds_pods()
+        && let Some(reason) = obstacle(seen)
+    {
+        return Step::Write(record.abandoned(reason));
+    }
+    match record.stage {
+        Stage::Requested => measure(seen),
+        Stage::Stopping => stop(seen),
+        Stage::Copying => copy(seen),
+        Stage::Arrived => Step::Write(record.in_stage(Stage::Placed)),
+        Stage::Placed => settle(seen),
+        Stage::Abandoned => restore(seen),
+        Stage::Moved | Stage::Failed => Step::Done,
+    }
+}
+
+/// The reason why a move before `Placed` does not go on.
+fn obstacle(seen: &Observed<'_>) -> Option<String> {
+    let record = seen.record;
+    if record.cancelled {
+        return Some("cancelled by a user".to_owned());
+    }
+    if !seen.is_bound {
+        return Some("the claim or its volume is being deleted, or they are not bound".to_owned());
+    }
+    for (presence, node) in [(seen.source, &record.from), (seen.destination, &record.to)] {
+        if presence == Presence::Gone {
+            return Some(format!("node {node:?} does not exist"));
+        }
+    }
+    None
+}
+
+/// A call, if the node answers.
+fn call(seen: &Observed<'_>, call: Call) -> Step {
+    let (presence, node) = match call.side() {
+        Side::Source => (seen.source, &seen.record.from),
+        Side::Destination => (seen.destination, &seen.record.to),
+    };
+    match presence {
+        Presence::Ready => Step::Call(call),
+        Presence::Silent | Presence::Gone => Step::Wait(format!("node {node:?} is not ready")),
+    }
+}
+
+/// Requested: the other node must have room.
+fn measure(seen: &Observed<'_>) -> Step {
+    let record = seen.record;
+    if seen.destination == Presence::Silent {
+        let reason = format!("node {:?} is not ready", record.to);
+        return Step::Write(record.abandoned(reason));
+    }
+    let (source, destination) = match (seen.answers.source, seen.answers.destination) {
+        (None, _) => return call(seen, Call::Inspect(Side::Source)),
+        (_, None) => return call(seen, Call::Inspect(Side::Destination)),
+        (Some(source), Some(destination)) => (source, destination),
+    };
+    let Some(used) = source.used else {
+        let reason = format!("node {:?} has no directory of the volume", record.from);
+        return Step::Write(record.abandoned(reason));
+    };
+    if used.saturating_add(RESERVE) > destination.free {
+        return Step::Write(record.abandoned(format!(
+            "node {:?} has too little space: the volume holds {used} bytes, {} are free, {RESERVE} \
+             are left to the node",
+            record.to, destination.free
+        )));
+    }
+    Step::Write(VolumeMove {
+        bytes: Some(used),
+        ..record.in_stage(Stage::Stopping)
+    })
+}
+
+/// Stopping: pods on a node have to end.
+fn stop(seen: &Observed<'_>) -> Step {
+    match seen.users.first() {
+        Some(user) => Step::Wait(format!("pod {:?} on node {:?} ends", user.name, user.node)),
+        None => Step::Write(seen.record.in_stage(Stage::Copying)),
+    }
+}
+
+/// Copying: the directory is detached first, whatever was detached before.
+fn copy(seen: &Observed<'_>) -> Step {
+    let record = seen.record;
+    match &seen.answers.detached {
+        None => return call(seen, Call::Detach),
+        Some(Detachment::InUse(by)) => {
+            return Step::Wait(format!("the directory is in use by {by}"));
+        }
+        Some(Detachment::Ended) => {
+            return Step::Write(record.abandoned("the move has ended on its node"));
+        }
+        Some(Detachment::Missing) => {
+            let reason = format!("node {:?} has no directory of the volume", record.from);
+            return Step::Write(record.abandoned(reason));
+        }
+        Some(Detachment::Detached) => {}
+    }
+    match &seen.answers.copied {
+        None if seen.destination == Presence::Silent => {
+            Step::Wait(format!("node {:?} is not ready", record.to))
+        }
+        None => call(seen, Call::Copy),
+        Some(Copied::Impossible(reason)) => Step::Write(record.abandoned(reason)),
+        Some(Copied::Complete(path)) => Step::Write(VolumeMove {
+            path: Some(path.clone()),
+            ..record.in_stage(Stage::Arrived)
+        }),
+    }
+}
+
+/// Placed: the copy gets its name, then the old directory goes, then pods on the wrong node.
+fn settle(seen: &Observed<'_>) -> Step {
+    let record = seen.record;
+    if !seen.answers.placed {
+        return call(seen, Call::Place);
+    }
+    if !seen.answers.discarded && seen.source != Presence::Gone {
+        return call(seen, Call::Discard);
+    }
+    let mut astray = seen
+        .users
+        .iter()
+        .filter(|user| user.is_controlled && !user.is_deleted && user.node != record.to);
+    match astray.next() {
+        Some(user) => Step::DeletePod(user.clone()),
+        None => Step::Write(record.in_stage(Stage::Moved)),
+    }
+}
+
+/// Abandoned: the directory gets its name back.
+fn restore(seen: &Observed<'_>) -> Step {
+    if !seen.answers.restored && seen.source != Presence::Gone {
+        return call(seen, Call::Abandon(Side::Source));
+    }
+    if !seen.answers.cleared && seen.destination != Presence::Gone {
+        return call(seen, Call::Abandon(Side::Destination));
+    }
+    Step::Write(VolumeMove {
+        stage: Stage::Failed,
+        ..seen.record.clone()
+    })
+}

@@ -1,0 +1,355 @@
+//! Every interleaving of a move, and of the move back, with the calls of a node, pods that start from
+//! stale views, a user who cancels, lost answers, a crash inside of a call, and calls that arrive late.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use super::*;
+
+/// Number of writes of pods that are looked at.
+const WRITES: u8 = 2;
+
+/// The directories of the volume on a node; each has the number of the last write that it holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+struct Disk {
+    /// With the name that pods mount.
+    real: Option<u8>,
+    /// With the name of a move.
+    moving: BTreeMap<u8, u8>,
+    /// Complete copies.
+    arrived: BTreeMap<u8, u8>,
+    /// The moves that have ended here.
+    ended: BTreeSet<u8>,
+    /// Whether a pod has the directory open, whatever its name is.
+    pod: bool,
+}
+
+/// A call that arrives late.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Late {
+    /// Of this move.
+    Call(u8, Call),
+    /// The rest of a stream that was read before.
+    Stream(u8, u8),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct World {
+    record: VolumeMove,
+    answers: Answers,
+    disks: [Disk; 2],
+    /// The last write of a pod.
+    latest: u8,
+    late: BTreeSet<Late>,
+}
+
+/// The number of a move; odd ones go to the second node.
+fn number(record: &VolumeMove) -> u8 {
+    record.id.parse().unwrap()
+}
+
+fn index(id: u8, side: Side) -> usize {
+    usize::from((id % 2 == 1) == (side == Side::Destination))
+}
+
+fn request(id: u8) -> VolumeMove {
+    let name = |side| ["one", "two"][index(id, side)];
+    VolumeMove::request(&id.to_string(), name(Side::Source), name(Side::Destination))
+}
+
+impl Disk {
+    fn detach(&mut self, id: u8) -> Detachment {
+        if self.ended.contains(&id) {
+            return Detachment::Ended;
+        }
+        if !self.moving.contains_key(&id) {
+            let Some(data) = self.real.take() else {
+                return Detachment::Missing;
+            };
+            self.moving.insert(id, data);
+        }
+        if self.pod {
+            self.real = self.moving.remove(&id);
+            return Detachment::InUse("a pod".to_owned());
+        }
+        Detachment::Detached
+    }
+
+    fn abandon(&mut self, id: u8) {
+        self.ended.insert(id);
+        self.arrived.remove(&id);
+        if let Some(data) = self.moving.remove(&id) {
+            assert_eq!(self.real, None, "two directories");
+            self.real = Some(data);
+        }
+    }
+
+    fn receive(&mut self, id: u8, data: u8) {
+        if !self.ended.contains(&id) && self.real.is_none() {
+            self.arrived.entry(id).or_insert(data);
+        }
+    }
+}
+
+impl World {
+    fn start() -> Self {
+        let mut disks = [Disk::default(), Disk::default()];
+        disks[0].real = Some(0);
+        Self {
+            record: request(1),
+            answers: Answers::default(),
+            disks,
+            latest: 0,
+            late: BTreeSet::new(),
+        }
+    }
+
+    fn disk(&mut self, id: u8, side: Side) -> &mut Disk {
+        &mut self.disks[index(id, side)]
+    }
+
+    fn plan(&self, sees_pods: bool) -> Step {
+        let mut users = Vec::new();
+        for (disk, node) in self.disks.iter().zip(["one", "two"]) {
+            if disk.pod && sees_pods {
+                users.push(User {
+                    name: "web-0".to_owned(),
+                    uid: node.to_owned(),
+                    node: node.to_owned(),
+                    is_controlled: true,
+                    is_deleted: false,
+                });
+            }
+        }
+        plan(&Observed {
+            record: &self.record,
+            is_bound: true,
+            users: &users,
+            source: Presence::Ready,
+            destination: Presence::Ready,
+            answers: &self.answers,
+        })
+    }
+
+    /// Carries out a call; the answer goes to the leader unless it is late.
+    fn carry_out(&mut self, id: u8, call: Call, is_late: bool) {
+        let mut answers = self.answers.clone();
+        let inspection = Some(Inspection {
+            used: Some(0),
+            free: u64::MAX,
+        });
+        match call {
+            Call::Inspect(Side::Source) => answers.source = inspection,
+            Call::Inspect(Side::Destination) => answers.destination = inspection,
+            Call::Detach => answers.detached = Some(self.disk(id, Side::Source).detach(id)),
+            Call::Copy => {
+                let source = self.disk(id, Side::Source);
+                let readable = !source.pod && !source.ended.contains(&id);
+                if let Some(data) = source.moving.get(&id).copied().filter(|_| readable) {
+                    self.disk(id, Side::Destination).receive(id, data);
+                }
+                if self.disk(id, Side::Destination).arrived.contains_key(&id) {
+                    answers.copied = Some(Copied::Complete("/p".to_owned()));
+                }
+            }
+            Call::Place => {
+                let disk = self.disk(id, Side::Destination);
+                disk.ended.insert(id);
+                if let Some(data) = disk.arrived.remove(&id) {
+                    assert_eq!(disk.real, None, "two directories");
+                    disk.real = Some(data);
+                }
+                answers.placed = true;
+            }
+            Call::Discard => {
+                let disk = self.disk(id, Side::Source);
+                disk.moving.remove(&id);
+                disk.ended.insert(id);
+                answers.discarded = true;
+            }
+            Call::Abandon(side) => {
+                self.disk(id, side).abandon(id);
+                match side {
+                    Side::Source => answers.restored = true,
+                    Side::Destination => answers.cleared = true,
+                }
+            }
+        }
+        if !is_late {
+            self.answers = answers;
+        }
+    }
+
+    fn write(&mut self, record: VolumeMove) {
+        self.record = record;
+        self.answers = Answers::default();
+    }
+
+    /// The worlds after the leader's next step.
+    fn led(&self, step: &Step, out: &mut Vec<World>) {
+        let mut next = self.clone();
+        match step {
+            Step::Done => {
+                if self.record.id == "1" && self.record.stage == Stage::Moved {
+                    next.write(request(2));
+                    out.push(next);
+                }
+            }
+            Step::Wait(_) => {
+                next.answers = Answers::default();
+                out.push(next);
+            }
+            Step::Write(record) => {
+                next.write(record.clone());
+                out.push(next);
+            }
+            Step::DeletePod(user) => {
+                next.disks[usize::from(user.node == "two")].pod = false;
+                out.push(next);
+            }
+            Step::Call(call) => self.called(*call, out),
+        }
+    }
+
+    fn called(&self, call: Call, out: &mut Vec<World>) {
+        let id = number(&self.record);
+        let mut done = self.clone();
+        done.carry_out(id, call, false);
+        // The answer is lost.
+        let mut unheard = done.clone();
+        unheard.answers = Answers::default();
+        out.extend([done, unheard]);
+        if self.late.is_empty() && !matches!(call, Call::Inspect(_)) {
+            // A leader of before sends it too, at any later time.
+            let mut late = self.clone();
+            late.late.insert(Late::Call(id, call));
+            out.push(late);
+        }
+        let source = &self.disks[index(id, Side::Source)];
+        if call == Call::Copy
+            && self.late.is_empty()
+            && !source.pod
+            && let Some(data) = source.moving.get(&id)
+        {
+            let mut late = self.clone();
+            late.late.insert(Late::Stream(id, *data));
+            out.push(late);
+        }
+        if call == Call::Detach
+            && let Some(data) = source.real
+            && !source.ended.contains(&id)
+        {
+            // The agent is killed after the rename.
+            let mut killed = self.clone();
+            let disk = killed.disk(id, Side::Source);
+            disk.real = None;
+            disk.moving.insert(id, data);
+            out.push(killed);
+        }
+    }
+
+    fn next(&self) -> Vec<World> {
+        let mut out = Vec::new();
+        for sees_pods in [true, false] {
+            self.led(&self.plan(sees_pods), &mut out);
+        }
+        for late in &self.late {
+            let mut next = self.clone();
+            next.late.remove(late);
+            match late {
+                Late::Call(id, call) => next.carry_out(*id, *call, true),
+                Late::Stream(id, data) => next.disk(*id, Side::Destination).receive(*id, *data),
+            }
+            out.push(next);
+        }
+        if self.record.stage.holds_pods() && !self.record.cancelled {
+            let mut next = self.clone();
+            next.record.cancelled = true;
+            out.push(next);
+        }
+        for at in 0..2 {
+            let mut next = self.clone();
+            let disk = &mut next.disks[at];
+            if disk.pod {
+                disk.pod = false;
+                out.push(next);
+                let mut next = self.clone();
+                if next.latest < WRITES {
+                    next.latest += 1;
+                    let disk = &mut next.disks[at];
+                    let moving = disk.moving.values_mut();
+                    let open = moving.chain(disk.real.as_mut());
+                    open.for_each(|data| *data = next.latest);
+                    out.push(next);
+                }
+            } else if disk.real.is_some() {
+                // Whatever the scheduler says: agents may act on old objects.
+                disk.pod = true;
+                out.push(next);
+            }
+        }
+        out
+    }
+
+    fn check(&self) {
+        let [one, two] = &self.disks;
+        assert!(one.real.is_none() || two.real.is_none(), "two: {self:#?}");
+        assert!(!(one.pod && two.pod), "two pods: {self:#?}");
+        for disk in [one, two].into_iter().filter(|disk| disk.pod) {
+            let open = disk.real.or(disk.moving.values().next().copied());
+            assert_eq!(open, Some(self.latest), "old data: {self:#?}");
+        }
+        let mut held = [one, two].into_iter().flat_map(|disk| {
+            let moving = disk.moving.values().copied();
+            let arrived = disk.arrived.values().copied();
+            disk.real.into_iter().chain(moving).chain(arrived)
+        });
+        assert!(held.any(|data| data == self.latest), "lost: {self:#?}");
+        if self.record.stage.is_final() {
+            let side = match self.record.stage {
+                Stage::Moved => Side::Destination,
+                _ => Side::Source,
+            };
+            let place = &self.disks[index(number(&self.record), side)];
+            assert_eq!(place.real, Some(self.latest), "misplaced: {self:#?}");
+        }
+    }
+
+    /// Without further faults the move ends, and nothing is left of it.
+    fn finish(mut self) {
+        self.late.clear();
+        for _ in 0..40 {
+            for disk in &mut self.disks {
+                disk.pod = false;
+            }
+            let id = number(&self.record);
+            match self.plan(true) {
+                Step::Done => break,
+                Step::Wait(_) => self.answers = Answers::default(),
+                Step::Write(record) => self.write(record),
+                Step::Call(call) => self.carry_out(id, call, false),
+                Step::DeletePod(_) => {}
+            }
+        }
+        assert!(self.record.stage.is_final(), "no end: {self:#?}");
+        self.check();
+        let is_clean = |disk: &Disk| disk.moving.is_empty() && disk.arrived.is_empty();
+        assert!(self.disks.iter().all(is_clean), "left over: {self:#?}");
+    }
+}
+
+// The data is in one usable place, whatever crashes (statefulset.md 11.3).
+#[test]
+fn no_interleaving_loses_data_or_has_it_twice() {
+    let mut seen = BTreeSet::from([World::start()]);
+    let mut open = VecDeque::from([World::start()]);
+    while let Some(world) = open.pop_front() {
+        world.check();
+        world.clone().finish();
+        for next in world.next() {
+            if seen.insert(next.clone()) {
+                open.push_back(next);
+            }
+        }
+    }
+    assert!(seen.len() > 1000, "{}", seen.len());
+}

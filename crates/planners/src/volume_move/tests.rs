@@ -1,0 +1,143 @@
+use super::*;
+
+fn record(stage: Stage) -> VolumeMove {
+    VolumeMove::request("a1", "one", "two").in_stage(stage)
+}
+
+struct Case {
+    record: VolumeMove,
+    is_bound: bool,
+    users: Vec<User>,
+    source: Presence,
+    destination: Presence,
+    answers: Answers,
+}
+
+fn case(stage: Stage) -> Case {
+    Case {
+        record: record(stage),
+        is_bound: true,
+        users: Vec::new(),
+        source: Presence::Ready,
+        destination: Presence::Ready,
+        answers: Answers::default(),
+    }
+}
+
+impl Case {
+    fn plan(&self) -> Step {
+        plan(&Observed {
+            record: &self.record,
+            is_bound: self.is_bound,
+            users: &self.users,
+            source: self.source,
+            destination: self.destination,
+            answers: &self.answers,
+        })
+    }
+}
+
+fn stage_and_message(step: Step) -> (Stage, String) {
+    match step {
+        Step::Write(record) => (record.stage, record.message.unwrap_or_default()),
+        other => panic!("no write: {other:?}"),
+    }
+}
+
+fn user(node: &str) -> User {
+    User {
+        name: "web-0".to_owned(),
+        uid: "u1".to_owned(),
+        node: node.to_owned(),
+        is_controlled: true,
+        is_deleted: false,
+    }
+}
+
+#[test]
+fn the_room_is_looked_at_before_a_pod_has_to_end() {
+    let mut case = case(Stage::Requested);
+    assert_eq!(case.plan(), Step::Call(Call::Inspect(Side::Source)));
+    let answer = |used, free| Some(Inspection { used, free });
+    case.answers.source = answer(Some(1 << 30), 0);
+    assert_eq!(case.plan(), Step::Call(Call::Inspect(Side::Destination)));
+    case.answers.destination = answer(None, 1 << 30);
+    let (stage, message) = stage_and_message(case.plan());
+    assert_eq!(stage, Stage::Abandoned);
+    assert!(message.contains("too little space"), "{message}");
+    case.answers.destination = answer(None, 2 << 30);
+    assert_eq!(stage_and_message(case.plan()).0, Stage::Stopping);
+    case.answers.source = answer(None, 0);
+    assert_eq!(stage_and_message(case.plan()).0, Stage::Abandoned);
+}
+
+#[test]
+fn a_pod_on_a_node_is_waited_for() {
+    let mut case = case(Stage::Stopping);
+    case.users = vec![user("one")];
+    assert!(matches!(case.plan(), Step::Wait(text) if text.contains("web-0")));
+    case.users.clear();
+    assert_eq!(stage_and_message(case.plan()).0, Stage::Copying);
+}
+
+#[test]
+fn a_move_is_abandoned_before_it_is_placed_and_not_after() {
+    let before = [
+        Stage::Requested,
+        Stage::Stopping,
+        Stage::Copying,
+        Stage::Arrived,
+    ];
+    let breaks: [fn(&mut Case); 4] = [
+        |case| case.record.cancelled = true,
+        |case| case.is_bound = false,
+        |case| case.source = Presence::Gone,
+        |case| case.destination = Presence::Gone,
+    ];
+    for change in breaks {
+        for stage in before {
+            let mut case = case(stage);
+            change(&mut case);
+            assert_eq!(stage_and_message(case.plan()).0, Stage::Abandoned);
+        }
+        let mut case = case(Stage::Placed);
+        change(&mut case);
+        let goes_on = matches!(case.plan(), Step::Call(Call::Place) | Step::Wait(_));
+        assert!(goes_on, "{:?}", case.plan());
+    }
+}
+
+#[test]
+fn silent_nodes_are_waited_for_and_deleted_ones_are_not() {
+    let mut case = case(Stage::Abandoned);
+    case.source = Presence::Silent;
+    assert!(matches!(case.plan(), Step::Wait(_)));
+    case.source = Presence::Gone;
+    assert_eq!(case.plan(), Step::Call(Call::Abandon(Side::Destination)));
+    case.destination = Presence::Gone;
+    assert_eq!(stage_and_message(case.plan()).0, Stage::Failed);
+}
+
+#[test]
+fn a_pod_that_waits_on_the_former_node_is_deleted() {
+    let mut case = case(Stage::Placed);
+    case.answers.placed = true;
+    case.answers.discarded = true;
+    case.users = vec![user("two"), user("one")];
+    assert_eq!(case.plan(), Step::DeletePod(user("one")));
+    case.users[1].is_deleted = true;
+    assert_eq!(stage_and_message(case.plan()).0, Stage::Moved);
+    case.users[1].is_deleted = false;
+    case.users[1].is_controlled = false;
+    assert_eq!(stage_and_message(case.plan()).0, Stage::Moved);
+}
+
+#[test]
+fn a_failed_move_keeps_its_reason() {
+    let mut case = case(Stage::Abandoned);
+    case.record = record(Stage::Copying).abandoned("no room");
+    case.answers.restored = true;
+    case.answers.cleared = true;
+    let ended = (Stage::Failed, "no room".to_owned());
+    assert_eq!(stage_and_message(case.plan()), ended);
+}

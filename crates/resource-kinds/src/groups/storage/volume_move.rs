@@ -1,0 +1,356 @@
+//! The record of a local volume's move to another node, an annotation of the PersistentVolume.
+//!
+//! The record says how far the move is; each write replaces the one before it under the volume's
+//! resourceVersion. The write of [`Stage::Placed`] changes the volume's node affinity and path in the
+//! same object (KEP-5381 makes the affinity mutable; here this one write does).
+
+use k8s_openapi::api::core::v1::PersistentVolume;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::well_known::annotations::VOLUME_MOVE;
+use crate::well_known::labels::HOSTNAME;
+
+/// Maximum length of an id.
+const ID_LENGTH_MAX: usize = 32;
+
+/// The progress of a move.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Stage {
+    /// A user asks for the move.
+    Requested,
+    /// The other node has room for the data; the pod that uses the claim has to end.
+    Stopping,
+    /// The directory has another name on its node, and its files are copied.
+    Copying,
+    /// The copy is complete and on the other node's disk.
+    Arrived,
+    /// The volume belongs to the other node; its directory gets its name there, and the old files go.
+    Placed,
+    /// The end of a move: the data is on the other node alone.
+    Moved,
+    /// The move does not go on; the directory gets its name back.
+    Abandoned,
+    /// The end of an abandoned move: the data is where it was.
+    Failed,
+}
+
+impl Stage {
+    /// Whether the move is over and another one may be requested.
+    pub fn is_final(self) -> bool {
+        matches!(self, Self::Moved | Self::Failed)
+    }
+
+    /// Whether no pod may be placed for the volume: its data is between two nodes, or will be.
+    pub fn holds_pods(self) -> bool {
+        matches!(
+            self,
+            Self::Requested | Self::Stopping | Self::Copying | Self::Arrived
+        )
+    }
+
+    /// Whether a record in this stage may be followed by one in `next`.
+    fn allows(self, next: Self) -> bool {
+        use Stage::{Abandoned, Arrived, Copying, Failed, Moved, Placed, Requested, Stopping};
+        match next {
+            Requested => false,
+            Stopping => self == Requested,
+            Copying => self == Stopping,
+            Arrived => self == Copying,
+            Placed => self == Arrived,
+            Moved => self == Placed,
+            Abandoned => self.holds_pods(),
+            Failed => self == Abandoned,
+        }
+    }
+}
+
+/// The record.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct VolumeMove {
+    /// The name of this move: letters and digits, different from that of any other move.
+    pub id: String,
+    /// The node that has the data.
+    pub from: String,
+    /// The node that gets it.
+    pub to: String,
+    /// The progress.
+    pub stage: Stage,
+    /// The size of the data in bytes, once it was measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
+    /// The path of the volume on the other node, from `Arrived` on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// The event that the move waits for, or the reason why it was abandoned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// Whether a user asks to abandon it.
+    #[serde(default, skip_serializing_if = "is_not")]
+    pub cancelled: bool,
+}
+
+fn is_not(flag: &bool) -> bool {
+    !flag
+}
+
+impl VolumeMove {
+    /// A request.
+    pub fn request(id: &str, from: &str, to: &str) -> Self {
+        Self {
+            id: id.to_owned(),
+            from: from.to_owned(),
+            to: to.to_owned(),
+            stage: Stage::Requested,
+            bytes: None,
+            path: None,
+            message: None,
+            cancelled: false,
+        }
+    }
+
+    /// The record of a volume; `None` for a volume that was never moved, and for text that is no record.
+    pub fn of(volume: &PersistentVolume) -> Option<Self> {
+        let text = volume.metadata.annotations.as_ref()?.get(VOLUME_MOVE)?;
+        serde_json::from_str(text).ok()
+    }
+
+    /// The text of the annotation.
+    pub fn to_text(&self) -> String {
+        // All fields are texts, numbers and words: there is nothing that cannot be written.
+        serde_json::to_string(self).unwrap_or_default()
+    }
+
+    /// The same move in another stage.
+    #[must_use]
+    pub fn in_stage(&self, stage: Stage) -> Self {
+        Self {
+            stage,
+            message: None,
+            ..self.clone()
+        }
+    }
+
+    /// The same move, abandoned for a reason.
+    #[must_use]
+    pub fn abandoned(&self, message: impl Into<String>) -> Self {
+        Self {
+            stage: Stage::Abandoned,
+            message: Some(message.into()),
+            ..self.clone()
+        }
+    }
+
+    fn is_well_formed(&self) -> bool {
+        let id = self.id.bytes();
+        let plain = id.clone().all(|byte| byte.is_ascii_alphanumeric());
+        plain
+            && (1..=ID_LENGTH_MAX).contains(&id.len())
+            && !self.from.is_empty()
+            && !self.to.is_empty()
+            && self.from != self.to
+    }
+
+    fn is_same_move(&self, other: &Self) -> bool {
+        (&self.id, &self.from, &self.to) == (&other.id, &other.from, &other.to)
+    }
+}
+
+/// Whether pods of the volume wait for the end of its move.
+pub fn holds_pods(volume: &PersistentVolume) -> bool {
+    VolumeMove::of(volume).is_some_and(|record| record.stage.holds_pods())
+}
+
+/// Whether the volume's directory has, or may have, another name than the volume's.
+pub fn is_under_way(volume: &PersistentVolume) -> bool {
+    VolumeMove::of(volume).is_some_and(|record| !record.stage.is_final())
+}
+
+/// The node affinity of a local volume on a node.
+pub fn affinity_to(node: &str) -> Value {
+    json!({"required": {"nodeSelectorTerms": [{"matchExpressions": [
+        {"key": HOSTNAME, "operator": "In", "values": [node]},
+    ]}]}})
+}
+
+fn text_of(volume: &Value) -> Option<&str> {
+    volume["metadata"]["annotations"][VOLUME_MOVE].as_str()
+}
+
+fn record_of(volume: &Value) -> Option<VolumeMove> {
+    serde_json::from_str(text_of(volume)?).ok()
+}
+
+/// Checks a write of the record: a request, or the next stage of the same move. `old` is null for a
+/// new volume.
+pub(crate) fn check(volume: &Value, old: &Value) -> Result<(), String> {
+    if text_of(volume) == text_of(old) {
+        return Ok(());
+    }
+    let old = record_of(old);
+    let open = old.as_ref().filter(|old| !old.stage.is_final());
+    let Some(text) = text_of(volume) else {
+        return match open {
+            Some(_) => Err("a move that is under way must be ended first".to_owned()),
+            None => Ok(()),
+        };
+    };
+    let new: VolumeMove = serde_json::from_str(text)
+        .map_err(|error| format!("is not the record of a move: {error}"))?;
+    if !new.is_well_formed() {
+        return Err("must have an id of letters and digits and two different nodes".to_owned());
+    }
+    match open {
+        None if new.stage == Stage::Requested => {
+            let again = old.as_ref().is_some_and(|old| old.id == new.id);
+            (!again)
+                .then_some(())
+                .ok_or_else(|| "must have another id than the move before".to_owned())
+        }
+        // A volume that is made from a copy of its manifest.
+        None if old.is_none() && new.stage.is_final() => Ok(()),
+        None => Err("a move begins with the stage Requested".to_owned()),
+        Some(old) if !old.is_same_move(&new) => {
+            Err(format!("the move {} to {} is under way", old.id, old.to))
+        }
+        Some(old) if old.stage == new.stage || old.stage.allows(new.stage) => Ok(()),
+        Some(old) => Err(format!(
+            "the stage {:?} does not follow {:?}",
+            new.stage, old.stage
+        )),
+    }
+}
+
+/// Whether a write places the volume on the other node: the record says so, and the affinity and the
+/// path are those of the record. Nothing else of the volume's source may change.
+pub(crate) fn is_placed_by(volume: &Value, old: &Value) -> bool {
+    let (Some(new), Some(before)) = (record_of(volume), record_of(old)) else {
+        return false;
+    };
+    let is_step = before.stage == Stage::Arrived
+        && new.stage == Stage::Placed
+        && new.is_same_move(&before)
+        && new.path == before.path
+        && new
+            .path
+            .as_deref()
+            .is_some_and(|path| path.starts_with('/'));
+    let mut wanted = old["spec"].clone();
+    wanted["nodeAffinity"] = affinity_to(&new.to);
+    wanted["local"]["path"] = json!(new.path);
+    is_step
+        && old["spec"]["local"].is_object()
+        && old["spec"]["nodeAffinity"] == affinity_to(&new.from)
+        && volume["spec"] == wanted
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn volume(record: Option<&VolumeMove>, node: &str, path: &str) -> Value {
+        let mut volume = json!({"metadata": {"name": "pvc-1"}, "spec": {
+            "local": {"path": path}, "nodeAffinity": affinity_to(node),
+            "accessModes": ["ReadWriteOnce"]}});
+        if let Some(record) = record {
+            volume["metadata"]["annotations"] = json!({VOLUME_MOVE: record.to_text()});
+        }
+        volume
+    }
+
+    fn at(stage: Stage) -> VolumeMove {
+        let request = VolumeMove::request("a1", "one", "two");
+        VolumeMove {
+            path: (stage >= Stage::Arrived).then(|| "/b/pvc-1".to_owned()),
+            ..request.in_stage(stage)
+        }
+    }
+
+    const ALL: [Stage; 8] = [
+        Stage::Requested,
+        Stage::Stopping,
+        Stage::Copying,
+        Stage::Arrived,
+        Stage::Placed,
+        Stage::Moved,
+        Stage::Abandoned,
+        Stage::Failed,
+    ];
+
+    // statefulset.md 11.3
+    #[test]
+    fn a_record_takes_one_step_at_a_time() {
+        use Stage::{Abandoned, Arrived, Copying, Failed, Moved, Placed, Requested, Stopping};
+        let steps = [
+            (Requested, Stopping),
+            (Stopping, Copying),
+            (Copying, Arrived),
+            (Arrived, Placed),
+            (Placed, Moved),
+            (Requested, Abandoned),
+            (Stopping, Abandoned),
+            (Copying, Abandoned),
+            (Arrived, Abandoned),
+            (Abandoned, Failed),
+        ];
+        for before in ALL {
+            for after in ALL {
+                let (old, new) = (at(before), at(after));
+                let old = volume(Some(&old), "one", "/a/pvc-1");
+                let new = volume(Some(&new), "one", "/a/pvc-1");
+                let allowed = before == after || steps.contains(&(before, after));
+                assert_eq!(check(&new, &old).is_ok(), allowed, "{before:?} {after:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_move_begins_with_a_request_of_its_own() {
+        let none = volume(None, "one", "/a");
+        for stage in ALL {
+            let new = volume(Some(&at(stage)), "one", "/a");
+            let begins = stage == Stage::Requested || stage.is_final();
+            assert_eq!(check(&new, &none).is_ok(), begins, "{stage:?}");
+            // The record of a move under way is not removed, nor replaced by another request.
+            assert_eq!(check(&none, &new).is_ok(), stage.is_final());
+            let other = VolumeMove::request("b2", "one", "two");
+            let other = volume(Some(&other), "one", "/a");
+            assert_eq!(check(&other, &new).is_ok(), stage.is_final());
+        }
+        let odd = [
+            VolumeMove::request("../x", "one", "two"),
+            VolumeMove::request("", "one", "two"),
+            VolumeMove::request("a1", "one", "one"),
+            VolumeMove::request("a1", "", "two"),
+        ];
+        for record in odd {
+            let new = volume(Some(&record), "one", "/a");
+            assert!(check(&new, &none).is_err(), "{record:?}");
+        }
+        let mut text = none.clone();
+        text["metadata"]["annotations"] = json!({VOLUME_MOVE: "{}"});
+        assert!(check(&text, &none).is_err());
+    }
+
+    #[test]
+    fn one_write_changes_the_place_of_the_volume() {
+        let arrived = volume(Some(&at(Stage::Arrived)), "one", "/a/pvc-1");
+        let placed = volume(Some(&at(Stage::Placed)), "two", "/b/pvc-1");
+        assert!(is_placed_by(&placed, &arrived));
+        // Not without the record, not elsewhere, and nothing besides.
+        assert!(!is_placed_by(&volume(None, "two", "/b/pvc-1"), &arrived));
+        let elsewhere = volume(Some(&at(Stage::Placed)), "three", "/b/pvc-1");
+        assert!(!is_placed_by(&elsewhere, &arrived));
+        let other_path = volume(Some(&at(Stage::Placed)), "two", "/etc");
+        assert!(!is_placed_by(&other_path, &arrived));
+        let mut more = placed.clone();
+        more["spec"]["accessModes"] = json!(["ReadWriteMany"]);
+        assert!(!is_placed_by(&more, &arrived));
+        let copying = volume(Some(&at(Stage::Copying)), "one", "/a/pvc-1");
+        assert!(!is_placed_by(&placed, &copying));
+        assert!(!is_placed_by(&placed, &volume(None, "one", "/a/pvc-1")));
+        let again = volume(Some(&at(Stage::Placed)), "one", "/a/pvc-1");
+        assert!(!is_placed_by(&arrived, &again));
+    }
+}
