@@ -37,6 +37,7 @@ mod service_accounts;
 mod stateful_set;
 mod token_cleaner;
 mod volume_binding;
+mod volume_move;
 mod volume_protection;
 mod volume_snapshot;
 
@@ -145,6 +146,7 @@ fn all(context: &Context) -> Vec<(&'static str, BoxFuture<'static, ()>)> {
             "volume-binding",
             Box::pin(volume_binding::run(context.clone())),
         ),
+        ("volume-move", Box::pin(volume_move::run(context.clone()))),
         (
             "volume-protection",
             Box::pin(volume_protection::run(context.clone())),

@@ -64,6 +64,7 @@ mod store_backup;
 mod store_copy;
 mod upgrade;
 mod volume_command;
+mod volume_move;
 mod volumes;
 mod webhooks;
 mod why;

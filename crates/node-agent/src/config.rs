@@ -5,12 +5,15 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use container_runtime::RuntimeOptions;
 use container_runtime::disk_usage::VolumeUsages;
+use futures::future::BoxFuture;
 use image_store::{ImageStore, RegistriesConfig};
 use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::Taint;
 use node_lease::LeaseLength;
+use object_model::Status;
 use pod_lifecycle::node::image_gc;
 use pod_lifecycle::node::shutdown::ShutdownOrder;
 use pod_lifecycle::resources::admission::Policy;
@@ -106,6 +109,36 @@ pub struct KubeletApi {
     pub certificate: watch::Receiver<Option<ServingCertificate>>,
 }
 
+/// A step of a volume's move to another node.
+#[derive(Clone, Debug)]
+pub struct MoveStep {
+    /// The volume.
+    pub volume: String,
+    /// The id of the move.
+    pub id: String,
+    /// The name of the step.
+    pub step: String,
+    /// Its parameters.
+    pub parameters: Vec<(String, String)>,
+    /// Its data.
+    pub body: Bytes,
+}
+
+impl MoveStep {
+    /// The first value of a parameter.
+    pub fn parameter(&self, name: &str) -> Option<&str> {
+        let mut pairs = self.parameters.iter();
+        let found = pairs.find(|(known, _)| known == name);
+        found.map(|(_, value)| value.as_str())
+    }
+}
+
+/// The part of a node that moves volumes.
+pub trait VolumeMoves: std::fmt::Debug + Send + Sync {
+    /// Carries out a step; the answer is JSON, or a part of a copy.
+    fn carry_out(&self, step: MoveStep) -> BoxFuture<'static, Result<Bytes, Box<Status>>>;
+}
+
 /// Settings of a node agent.
 #[derive(Clone)]
 pub struct Config {
@@ -159,6 +192,8 @@ pub struct Config {
     pub shutdown_order: ShutdownOrder,
     /// The usage of the volumes of the node's own classes.
     pub volume_usages: watch::Receiver<VolumeUsages>,
+    /// The moves of volumes to and from this node; `None` where there are none.
+    pub volume_moves: Option<Arc<dyn VolumeMoves>>,
 }
 
 impl Config {

@@ -30,7 +30,9 @@ mod worker;
 
 pub use agent::left_pods::LeftPods;
 pub use agent::{NodeAgent, run};
-pub use config::{Config, Eviction, KubeletApi, LogLimits, OnShutdown, ServingCertificate};
+pub use config::{
+    Config, Eviction, KubeletApi, LogLimits, MoveStep, OnShutdown, ServingCertificate, VolumeMoves,
+};
 pub use error::{Error, KubeletApiError};
 pub use kubelet_api::{BoxBody, BoxError, NodeService, decoders};
 pub use node::new_node::NewNode;

@@ -18,6 +18,7 @@ use resource_kinds::snapshot;
 use resource_kinds::storage::Driver;
 use resource_kinds::storage::driver::{REMOVAL_FINALIZER, VOLUME_PREFIX};
 use resource_kinds::storage::nfs_class::{NfsClass, is_nfs_directory};
+use resource_kinds::storage::volume_move;
 use resource_kinds::volume_fit::{capacity, claim_reference, requested_class, requested_size};
 
 const HOSTNAME: &str = "kubernetes.io/hostname";
@@ -326,6 +327,10 @@ pub(crate) enum ReclaimAction {
 /// The action for a volume on this node, or on an NFS server.
 pub(crate) fn reclaim_action(volume: &PersistentVolume, node: &str) -> ReclaimAction {
     if !is_ours(volume, node) && !is_nfs_directory(volume) {
+        return ReclaimAction::Keep;
+    }
+    // The directory has another name, or is on two nodes.
+    if volume_move::is_under_way(volume) {
         return ReclaimAction::Keep;
     }
     let spec = volume.spec.as_ref();

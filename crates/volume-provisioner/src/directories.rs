@@ -23,7 +23,7 @@ const REMOVED_PREFIX: &str = ".removed-";
 /// Names of subvolumes that are being made start with this.
 const UNFINISHED_PREFIX: &str = ".unfinished-";
 /// Anyone may write: pods run as any user, as with hostPath provisioners elsewhere.
-const VOLUME_MODE: u32 = 0o777;
+pub(crate) const VOLUME_MODE: u32 = 0o777;
 /// The size of an unlimited volume.
 const UNLIMITED: u64 = u64::MAX;
 /// Users of the host have no business with images, nor with the files of other volumes.
@@ -181,7 +181,7 @@ impl Directories {
         Ok(())
     }
 
-    fn make_new(
+    pub(crate) fn make_new(
         &self,
         volume: &str,
         path: &Path,
@@ -296,6 +296,7 @@ impl Directories {
             Err(error) => return Err(failed("move away", &path)(error)),
         }
         remove_tree(&removed)?;
+        self.forget_moves(volume)?;
         self.sync_root()
     }
 
@@ -335,14 +336,14 @@ impl Directories {
         Ok(may_be && btrfs::is_subvolume(path).map_err(failed("look at", path))?)
     }
 
-    fn sync_root(&self) -> Result<(), Error> {
+    pub(crate) fn sync_root(&self) -> Result<(), Error> {
         if self.kind == Kind::Subvolume {
             return btrfs::sync(&self.root).map_err(failed("sync", &self.root));
         }
         sync(&self.root)
     }
 
-    fn out_of_bounds(&self, path: &str) -> Error {
+    pub(crate) fn out_of_bounds(&self, path: &str) -> Error {
         Error::OutOfBounds {
             path: path.to_owned(),
             under: self.root.clone(),
@@ -351,7 +352,7 @@ impl Directories {
 }
 
 /// Removes a tree, at once if it is a subvolume; links in it are removed, not followed.
-fn remove_tree(path: &Path) -> Result<(), Error> {
+pub(crate) fn remove_tree(path: &Path) -> Result<(), Error> {
     let removed = match btrfs::is_subvolume(path) {
         Ok(true) => subvolumes::remove(path),
         _ => projects::release(path).and_then(|()| tree::remove(path)),

@@ -12,6 +12,7 @@ mod device_image;
 mod directories;
 mod expansion;
 mod image;
+mod moves;
 mod nfs;
 mod pool;
 mod projects;
@@ -39,6 +40,7 @@ use reconcile::{
 use resource_kinds::snapshot::VolumeSnapshotContent;
 use tokio::sync::watch as channel;
 
+pub use moves::Arrival;
 use setbacks::Setbacks;
 pub use storage::{Class, Frozen, Storage, UserSnapshot};
 

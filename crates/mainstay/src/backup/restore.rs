@@ -1,11 +1,10 @@
 //! Taking an instance out of a backup.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File, Permissions};
+use std::fs::{self, File};
 use std::io::{self, Read};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, lchown, symlink};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Component, Path, PathBuf};
-use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
 use mvcc_store::embedded::import;
@@ -237,9 +236,8 @@ impl Target {
 
     fn put_at(&mut self, item: Item<'_>, to: PathBuf) -> Result<()> {
         self.make_parent(&to)?;
-        let header = &item.header;
-        let mode = header.mode()?;
-        match header.entry_type() {
+        let mut first = None;
+        match item.header.entry_type() {
             EntryType::Directory => {
                 if !self.roots.iter().any(|(_, root)| *root == to)
                     && !self.directories.contains(&to)
@@ -249,42 +247,15 @@ impl Target {
                 self.directories.insert(to.clone());
             }
             EntryType::Regular => {
-                let mut file = File::options()
-                    .write(true)
-                    .create_new(true)
-                    .mode(0o600)
-                    .open(&to)?;
-                archive::copy_sparse(item.content, &mut file)?;
-                file.set_modified(UNIX_EPOCH + Duration::from_secs(header.mtime()?))?;
                 self.files.insert(to.clone());
             }
-            EntryType::Symlink => {
-                symlink(item.link.context("a link without a target")?, &to)?;
-            }
             EntryType::Link => {
-                let first = item.link.and_then(|link| self.place(&link));
-                let first = first.filter(|first| self.files.contains(first));
-                fs::hard_link(first.context("a link to nothing that was restored")?, &to)?;
-                return Ok(());
+                let named = item.link.as_deref().and_then(|link| self.place(link));
+                first = named.filter(|first| self.files.contains(first));
             }
-            EntryType::Fifo => nix::unistd::mkfifo(&to, nix::sys::stat::Mode::S_IRWXU)?,
-            other => bail!("an entry of type {other:?}"),
+            _ => {}
         }
-        let owner = |id: u64| u32::try_from(id).context("an owner");
-        lchown(
-            &to,
-            Some(owner(header.uid()?)?),
-            Some(owner(header.gid()?)?),
-        )?;
-        if header.entry_type() != EntryType::Symlink {
-            for (name, value) in &item.attributes {
-                let flags = rustix::fs::XattrFlags::empty();
-                rustix::fs::lsetxattr(&to, name.as_str(), value, flags)?;
-            }
-            // After the owner: that takes setuid away.
-            fs::set_permissions(&to, Permissions::from_mode(mode & 0o7777))?;
-        }
-        Ok(())
+        archive::place(item, &to, first.as_deref())
     }
 
     /// Creates missing parents: directories of the data directory itself.

@@ -2,7 +2,7 @@
 
 mod certificates;
 mod joining;
-mod leaving;
+pub mod leaving;
 mod membership;
 mod servers;
 mod settings;

@@ -7,6 +7,7 @@ pub mod network;
 mod pods;
 mod settings;
 mod shutdown;
+mod volume_moves;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -35,6 +36,7 @@ use network::dns_address;
 pub use pods::PodSettings;
 pub use settings::{MachineArguments, MachineFile, MachineSettings, given};
 pub use shutdown::ShutdownSettings;
+use volume_moves::NodeMoves;
 
 /// The cluster's domain.
 const DOMAIN: &str = "cluster.local";
@@ -156,7 +158,8 @@ impl NodeParts {
             volume_provisioner::run(provisioner, config, stop)
         });
         let mut agents = Group::new(health, failed);
-        let config = agent_config(settings, &on_shutdown, volume_usages)?;
+        let moves = Arc::new(NodeMoves::new(storage.clone()));
+        let config = agent_config(settings, &on_shutdown, volume_usages, moves)?;
         let agent = NodeAgent::start(config, agent, agents.component("node agent"))
             .await
             .context("start the node agent")?;
@@ -256,6 +259,7 @@ fn agent_config(
     settings: Settings<'_>,
     on_shutdown: &watch::Sender<OnShutdown>,
     volume_usages: watch::Receiver<VolumeUsages>,
+    volume_moves: Arc<NodeMoves>,
 ) -> Result<node_agent::Config> {
     Ok(node_agent::Config {
         node_name: settings.node_name,
@@ -291,5 +295,6 @@ fn agent_config(
         on_shutdown: on_shutdown.subscribe(),
         shutdown_order: settings.shutdown_order,
         volume_usages,
+        volume_moves: Some(volume_moves),
     })
 }

@@ -1,8 +1,9 @@
 //! `mainstay volume`: the volumes of claims.
 //!
-//! `objects` reads, `model` chooses what is shown, `render` formats it.
+//! `objects` reads, `model` chooses what is shown, `render` formats it. `moving` requests a move.
 
 mod model;
+mod moving;
 mod objects;
 mod render;
 #[cfg(test)]
@@ -32,6 +33,9 @@ enum Action {
     /// List claims with their volumes: class, node, size, usage, snapshots and pods
     #[command(visible_alias = "list", after_help = LIST_HELP)]
     Ls(ListArguments),
+    /// Move the volume of a claim to another node, with its files
+    #[command(after_help = moving::MOVE_HELP)]
+    Move(moving::MoveArguments),
 }
 
 /// Arguments of `mainstay volume ls`.
@@ -77,6 +81,7 @@ pub async fn run(arguments: VolumeArguments) -> Result<()> {
     let server = Server::find(&arguments.server).await?;
     match arguments.action {
         Action::Ls(arguments) => list(&server, arguments).await,
+        Action::Move(arguments) => moving::run(&server, arguments).await,
     }
 }
 

@@ -19,6 +19,7 @@ mod summary;
 mod system_logs;
 mod terminal;
 mod upgrade;
+mod volume_moves;
 mod volume_stats;
 
 use std::sync::Arc;
@@ -92,6 +93,10 @@ async fn answer(context: Arc<KubeletContext>, request: Request<BoxBody>) -> Resp
         (&Method::GET | &Method::POST, ["portForward", ns, pod]) => {
             let container = "";
             port_forward::answer(&context.pods, &Target { ns, pod, container }, request)
+        }
+        (&Method::POST, ["volumeMoves", volume, id, step]) => {
+            let moves = context.node.config.volume_moves.clone();
+            volume_moves::answer(moves.as_deref(), [volume, id, step], request).await
         }
         _ => Err(refused(
             StatusCode::NOT_FOUND,

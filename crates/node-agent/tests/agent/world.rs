@@ -260,6 +260,7 @@ impl World {
             on_shutdown: watch::Sender::new(on_shutdown).subscribe(),
             shutdown_order: self.shutdown_order.clone(),
             volume_usages: watch::Sender::default().subscribe(),
+            volume_moves: None,
         };
         let stop = CancellationToken::new();
         let component = Health::watched_by(self.slow_polls.clone());

@@ -11,6 +11,7 @@ mod model;
 mod tests;
 
 use resource_kinds::storage::volume_move::{Stage, VolumeMove};
+use serde::{Deserialize, Serialize};
 
 /// Bytes that stay free on the other node.
 const RESERVE: u64 = 64 << 20;
@@ -64,7 +65,7 @@ impl Call {
 }
 
 /// The answer to [`Call::Inspect`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Inspection {
     /// The bytes of the volume's files; `None` if there is no directory.
     pub used: Option<u64>,
@@ -73,7 +74,7 @@ pub struct Inspection {
 }
 
 /// The answer to [`Call::Detach`].
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Detachment {
     /// No pod can use the directory any more.
     Detached,
@@ -83,6 +84,17 @@ pub enum Detachment {
     Ended,
     /// There is no such directory.
     Missing,
+}
+
+/// The answer of the destination to a part of the copy.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Receipt {
+    /// The part is taken, and more is expected.
+    More,
+    /// The copy is complete and on disk; the path that the volume will have.
+    Arrived(String),
+    /// The files cannot be stored there.
+    Impossible(String),
 }
 
 /// The answer to [`Call::Copy`].
@@ -263,6 +275,15 @@ fn copy(seen: &Observed<'_>) -> Step {
             return Step::Write(record.abandoned(reason));
         }
         Some(Detachment::Detached) => {}
+    }
+    // A pod that was bound before the directory was detached may have it open without a mount. Pods
+    // that are bound later find no directory.
+    let mut early = seen.users.iter().filter(|user| user.node == record.from);
+    if let Some(user) = early.next() {
+        return match user.is_controlled && !user.is_deleted {
+            true => Step::DeletePod(user.clone()),
+            false => Step::Wait(format!("pod {:?} on node {:?} ends", user.name, user.node)),
+        };
     }
     match &seen.answers.copied {
         None if seen.destination == Presence::Silent => {

@@ -17,7 +17,7 @@ pub use backup::{Class, Frozen, UserSnapshot};
 /// The volumes of this node.
 #[derive(Clone, Debug)]
 pub struct Storage {
-    local: Arc<Directories>,
+    pub(crate) local: Arc<Directories>,
     pool: Arc<PoolUse>,
 }
 
@@ -281,7 +281,7 @@ impl PoolUse {
 }
 
 /// Runs blocking work on the disk on a separate thread.
-async fn blocking<T: Send + 'static>(
+pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {
     tokio::task::spawn_blocking(work)

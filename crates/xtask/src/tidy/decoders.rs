@@ -227,6 +227,10 @@ const TABLE: &[(&str, Said)] = &[
     ),
     ("mainstay/src/backup/archive/reading.rs", ADMINISTRATOR),
     ("mainstay/src/backup/contents.rs", ADMINISTRATOR),
+    (
+        "mainstay/src/node_parts/volume_moves/tests.rs",
+        ByOurs("answers of the node under test"),
+    ),
     ("mainstay/src/backup/mod.rs", STORED),
     ("mainstay/src/backup/restore.rs", ADMINISTRATOR),
     (
@@ -287,6 +291,14 @@ const TABLE: &[(&str, Said)] = &[
     (
         "node-agent/src/containers/logs.rs",
         ByOurs("lines that the shim writes; what containers print is their last part"),
+    ),
+    (
+        "resource-kinds/src/groups/storage/volume_move.rs",
+        ByOurs("an annotation of a volume, which administrators and controllers write"),
+    ),
+    (
+        "controllers/src/volume_move/calls.rs",
+        ByOurs("answers of nodes, which the API server has authenticated"),
     ),
     (
         "volume-provisioner/src/image.rs",

@@ -54,6 +54,11 @@ const NOT_PASTED: &[(&str, &str, &str)] = &[
         "builds the program that the tests are run with",
     ),
     (
+        "docs/storage.md",
+        "mainstay volume move ",
+        "needs two nodes; tests/volume_move.rs has them",
+    ),
+    (
         "docs/many-machines.md",
         "sudo mainstay ",
         "needs several machines; tests/nodes.rs joins namespaces of one",

@@ -2,6 +2,7 @@
 //! last has a checksum of each file and one of the list of all entries, so that a truncated or
 //! changed file is detected before anything is restored from it.
 
+mod placing;
 mod reading;
 mod writing;
 
@@ -14,8 +15,9 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tar::Header;
 
-pub use reading::{Item, copy_sparse, read};
-pub use writing::{TreeActivity, Writer, write_whole};
+pub use placing::{place, set_modified};
+pub use reading::{Item, read, read_stream};
+pub use writing::{Fidelity, TreeActivity, Writer, write_whole};
 
 /// The last entry.
 pub const CHECKSUMS: &str = "checksums.json";
@@ -23,6 +25,8 @@ pub const CHECKSUMS: &str = "checksums.json";
 const FORMAT: u32 = 1;
 /// Extended attributes are in the archive as GNU tar writes them.
 const ATTRIBUTE_PREFIX: &str = "SCHILY.xattr.";
+/// The exact time of the last change: seconds, a point, and nine digits.
+const MODIFIED: &str = "mtime";
 
 /// The contents of the last entry.
 #[derive(Debug, Default, Serialize, Deserialize)]

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufReader, Read};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
@@ -11,7 +11,7 @@ use flate2::read::GzDecoder;
 use sha2::{Digest, Sha256};
 use tar::{Archive, EntryType, Header};
 
-use super::{ATTRIBUTE_PREFIX, CHECKSUMS, Checksums, FORMAT, Summing, hex, shown};
+use super::{ATTRIBUTE_PREFIX, CHECKSUMS, Checksums, FORMAT, MODIFIED, Summing, hex, shown};
 
 /// An entry of an archive.
 pub struct Item<'a> {
@@ -23,6 +23,8 @@ pub struct Item<'a> {
     pub header: Header,
     /// Extended attributes.
     pub attributes: Vec<(String, Vec<u8>)>,
+    /// The exact time of its last change, seconds and nanoseconds, where the archive has it.
+    pub modified: Option<(i64, i64)>,
     /// Its content.
     pub content: &'a mut dyn Read,
 }
@@ -39,7 +41,17 @@ pub fn read(path: &Path, each: &mut dyn FnMut(Item<'_>) -> Result<()>) -> Result
         )
     };
     let file = File::open(path).with_context(|| format!("open {}", path.display()))?;
-    let mut archive = Archive::new(GzDecoder::new(BufReader::new(file)));
+    let stream = GzDecoder::new(BufReader::new(file));
+    read_stream(stream, &broken, each)
+}
+
+/// The same for a stream; `broken` is the error of one that was truncated or changed.
+pub fn read_stream(
+    stream: impl Read,
+    broken: &dyn Fn() -> String,
+    each: &mut dyn FnMut(Item<'_>) -> Result<()>,
+) -> Result<()> {
+    let mut archive = Archive::new(stream);
     let mut summing = Summing::default();
     for entry in archive.entries().with_context(broken)? {
         let mut entry = entry.with_context(broken)?;
@@ -49,7 +61,7 @@ pub fn read(path: &Path, each: &mut dyn FnMut(Item<'_>) -> Result<()>) -> Result
             entry.read_to_string(&mut text).with_context(broken)?;
             let said: Checksums = serde_json::from_str(&text).with_context(broken)?;
             if said.format > FORMAT {
-                bail!("{} was written by a newer mainstay", path.display());
+                bail!("{}, or written by a newer mainstay", broken());
             }
             let found = summing.finish();
             if said.entries != found.entries || said.files != found.files {
@@ -58,11 +70,14 @@ pub fn read(path: &Path, each: &mut dyn FnMut(Item<'_>) -> Result<()>) -> Result
             return Ok(());
         }
         let mut attributes = Vec::new();
+        let mut modified = None;
         if let Some(extensions) = entry.pax_extensions().with_context(broken)? {
             for extension in extensions {
                 let extension = extension.with_context(broken)?;
                 let name = extension.key().unwrap_or_default();
-                if let Some(name) = name.strip_prefix(ATTRIBUTE_PREFIX) {
+                if name == MODIFIED {
+                    modified = extension.value().ok().and_then(exact_time);
+                } else if let Some(name) = name.strip_prefix(ATTRIBUTE_PREFIX) {
                     attributes.push((name.to_owned(), extension.value_bytes().to_vec()));
                 }
             }
@@ -83,6 +98,7 @@ pub fn read(path: &Path, each: &mut dyn FnMut(Item<'_>) -> Result<()>) -> Result
             link,
             header,
             attributes,
+            modified,
             content: &mut content,
         })?;
         // Unread contents are part of the checksum as well.
@@ -92,6 +108,16 @@ pub fn read(path: &Path, each: &mut dyn FnMut(Item<'_>) -> Result<()>) -> Result
         }
     }
     bail!("{}", broken())
+}
+
+/// Seconds and nanoseconds, as [`super::writing`] writes them.
+fn exact_time(text: &str) -> Option<(i64, i64)> {
+    let (seconds, nanoseconds) = text.split_once('.')?;
+    let nanoseconds = nanoseconds
+        .parse()
+        .ok()
+        .filter(|_| nanoseconds.len() == 9)?;
+    Some((seconds.parse().ok()?, nanoseconds))
 }
 
 struct Hashed<'a> {
@@ -104,47 +130,5 @@ impl Read for Hashed<'_> {
         let count = self.from.read(bytes)?;
         self.digest.update(&bytes[..count]);
         Ok(count)
-    }
-}
-
-/// Copies a file's content; blocks of zeros become holes.
-pub fn copy_sparse(from: &mut dyn Read, to: &mut File) -> io::Result<()> {
-    let mut block = vec![0; 64 * 1024];
-    let mut length: u64 = 0;
-    loop {
-        let mut filled = 0;
-        while filled < block.len() {
-            match from.read(&mut block[filled..])? {
-                0 => break,
-                count => filled += count,
-            }
-        }
-        if filled == 0 {
-            return to.set_len(length);
-        }
-        length += filled as u64;
-        if block[..filled].iter().all(|byte| *byte == 0) {
-            to.seek(SeekFrom::Start(length))?;
-        } else {
-            to.write_all(&block[..filled])?;
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::os::unix::fs::MetadataExt;
-
-    use super::*;
-
-    #[test]
-    fn holes_stay_holes() {
-        let mut file = tempfile::tempfile().unwrap();
-        let mut content = vec![0; 1 << 20];
-        content[1 << 19] = 1;
-        copy_sparse(&mut content.as_slice(), &mut file).unwrap();
-        let metadata = file.metadata().unwrap();
-        assert_eq!(metadata.len(), 1 << 20);
-        assert!(metadata.blocks() * 512 < 1 << 19);
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::{CStr, OsStr, OsString};
 use std::fs::{self, File};
-use std::io::{self, BufWriter, Read, Seek, SeekFrom};
+use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
 use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
@@ -17,12 +17,15 @@ use rustix::fs::{FileType, Stat};
 use sha2::{Digest, Sha256};
 use tar::{Builder, EntryType, Header};
 
-use super::{ATTRIBUTE_PREFIX, CHECKSUMS, Summing, hex, shown};
+use super::{ATTRIBUTE_PREFIX, CHECKSUMS, MODIFIED, Summing, hex, shown};
 
 /// Files up to this size are read again when they change meanwhile; larger ones are only named.
 const WHOLE_BYTES_MAX: u64 = 4 << 20;
 /// Maximum number of attempts to read a file.
 const TRIES_MAX: u32 = 3;
+
+/// The compressed file of a backup.
+type BackupFile = GzEncoder<BufWriter<File>>;
 
 /// Writes a private file, which appears under its name when all is on the disk.
 ///
@@ -58,8 +61,9 @@ fn beside(target: &Path) -> PathBuf {
 }
 
 /// An archive that is being written.
-pub struct Writer {
-    builder: Builder<GzEncoder<BufWriter<File>>>,
+pub struct Writer<W: Write = BackupFile> {
+    builder: Builder<W>,
+    fidelity: Fidelity,
     summing: Summing,
     /// The first path of each file with several names.
     links: BTreeMap<(u64, u64), PathBuf>,
@@ -76,12 +80,41 @@ pub enum TreeActivity {
     Written,
 }
 
+/// The treatment of what a backup leaves out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fidelity {
+    /// Times are in seconds, and device nodes are left out.
+    Backup,
+    /// Times are exact, and a device node is an error: the files take the place of the others.
+    Replacement,
+}
+
 impl Writer {
-    /// Begins an archive in a new file.
+    /// Begins a backup in a new file.
     pub fn new(file: File) -> Self {
         let encoder = GzEncoder::new(BufWriter::new(file), Compression::fast());
+        Self::over(encoder, Fidelity::Backup)
+    }
+
+    /// Writes the checksums, and everything to the disk. Returns the files that changed while they were
+    /// read.
+    pub fn finish(self) -> Result<Vec<PathBuf>> {
+        let (encoder, changed) = self.finish_stream()?;
+        let finish = || -> io::Result<()> {
+            let file = encoder.finish()?.into_inner().map_err(io::Error::other)?;
+            file.sync_all()
+        };
+        finish().context("finish the archive")?;
+        Ok(changed)
+    }
+}
+
+impl<W: Write> Writer<W> {
+    /// Begins an archive.
+    pub fn over(stream: W, fidelity: Fidelity) -> Self {
         Self {
-            builder: Builder::new(encoder),
+            builder: Builder::new(stream),
+            fidelity,
             summing: Summing::default(),
             links: BTreeMap::new(),
             changed: Vec::new(),
@@ -149,7 +182,9 @@ impl Writer {
                     header.set_entry_type(EntryType::Link);
                     return self.add_link(&mut header, path, &first);
                 }
-                self.add_file(&mut header, path, handle.open()?, state)?;
+                let file = handle.open()?;
+                self.add_extensions(handle.stat(), Some(&file))?;
+                self.add_file(&mut header, path, file, state)?;
                 if handle.stat().st_nlink > 1 {
                     self.links.insert(place, path.to_owned());
                 }
@@ -157,17 +192,27 @@ impl Writer {
             }
             FileType::Directory => {
                 header.set_entry_type(EntryType::Directory);
-                self.add_attributes(&handle.open()?)?;
+                self.add_extensions(handle.stat(), Some(&handle.open()?))?;
                 self.add_empty(&mut header, path)
             }
             FileType::Symlink => {
                 header.set_entry_type(EntryType::Symlink);
                 let target = OsString::from_vec(handle.link_target()?.into_bytes());
+                self.add_extensions(handle.stat(), None)?;
                 self.add_link(&mut header, path, Path::new(&target))
             }
             FileType::Fifo => {
                 header.set_entry_type(EntryType::Fifo);
+                self.add_extensions(handle.stat(), None)?;
                 self.add_empty(&mut header, path)
+            }
+            FileType::BlockDevice | FileType::CharacterDevice
+                if self.fidelity == Fidelity::Replacement =>
+            {
+                Err(io::Error::new(
+                    io::ErrorKind::Unsupported,
+                    format!("{} is a device node", path.display()),
+                ))
             }
             // A socket is its server's, and a device is the host's.
             _ => Ok(()),
@@ -186,7 +231,6 @@ impl Writer {
         mut file: File,
         state: TreeActivity,
     ) -> io::Result<()> {
-        self.add_attributes(&file)?;
         let before = Stamp::of(&file)?;
         let is_whole = if state == TreeActivity::Written && before.length <= WHOLE_BYTES_MAX {
             let (content, is_whole) = whole(&mut file)?;
@@ -209,47 +253,46 @@ impl Writer {
         self.builder.append_link(header, path, target)
     }
 
-    fn add_attributes(&mut self, from: &File) -> io::Result<()> {
-        let attributes = attributes(from)?;
-        if attributes.is_empty() {
-            return Ok(());
-        }
-        let named: Vec<(String, Vec<u8>)> = attributes
+    /// Adds the attributes that a header has no place for; they stand before the entry.
+    fn add_extensions(&mut self, stat: &Stat, from: Option<&File>) -> io::Result<()> {
+        let attributes = from.map_or(Ok(Vec::new()), attributes)?;
+        let mut named: Vec<(String, Vec<u8>)> = attributes
             .into_iter()
             .map(|(name, value)| (format!("{ATTRIBUTE_PREFIX}{name}"), value))
             .collect();
+        if self.fidelity == Fidelity::Replacement {
+            let time = format!("{}.{:09}", stat.st_mtime, stat.st_mtime_nsec);
+            named.push((MODIFIED.to_owned(), time.into_bytes()));
+        }
+        if named.is_empty() {
+            return Ok(());
+        }
         let named = named
             .iter()
             .map(|(name, value)| (name.as_str(), value.as_slice()));
         self.builder.append_pax_extensions(named)
     }
 
-    /// Writes the checksums, and everything to the disk. Returns the files that changed while they were
-    /// read.
-    pub fn finish(mut self) -> Result<Vec<PathBuf>> {
+    /// Writes the checksums. Returns the stream, and the files that changed while they were read.
+    pub fn finish_stream(mut self) -> Result<(W, Vec<PathBuf>)> {
         let changed = std::mem::take(&mut self.changed);
         let checksums = std::mem::take(&mut self.summing).finish();
         let text = serde_json::to_string(&checksums).context("encode the checksums")?;
         self.add_text(CHECKSUMS, &text)?;
-        let finish = || -> io::Result<()> {
-            let encoder = self.builder.into_inner()?;
-            let file = encoder.finish()?.into_inner().map_err(io::Error::other)?;
-            file.sync_all()
-        };
-        finish().context("finish the archive")?;
-        Ok(changed)
+        let stream = self.builder.into_inner().context("finish the archive")?;
+        Ok((stream, changed))
     }
 }
 
 /// Adds the entries of a walk.
-struct Adder<'a> {
-    writer: &'a mut Writer,
+struct Adder<'a, W: Write> {
+    writer: &'a mut Writer<W>,
     /// The path in the archive of the walk's current directory.
     path: PathBuf,
     state: TreeActivity,
 }
 
-impl Visitor for Adder<'_> {
+impl<W: Write> Visitor for Adder<'_, W> {
     fn entry(&mut self, entry: &Entry<'_>) -> io::Result<()> {
         let path = self.path.join(name_of(entry.name()));
         self.writer.add_one(&path, &entry.handle()?, self.state)

@@ -167,7 +167,8 @@ impl Drain {
                 continue;
             }
             let shown = plan::shown(&pod.metadata);
-            match evict(server, pod, &uid).await {
+            let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+            match evict(server, namespace, &pod.name_any(), &uid).await {
                 Ok(_) => {
                     self.evicted.insert(uid);
                     say(&format!("pod {shown} evicted"));
@@ -187,13 +188,17 @@ impl Drain {
     }
 }
 
-async fn evict(server: &Server, pod: &Pod, uid: &str) -> api_client::Result<Value> {
-    let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+/// Evicts a pod, if it is still this one.
+pub async fn evict(
+    server: &Server,
+    namespace: &str,
+    name: &str,
+    uid: &str,
+) -> api_client::Result<Value> {
     let pods: Api<Pod> = Api::namespaced(server.client.clone(), namespace);
-    let name = pod.name_any();
     let eviction = Eviction {
         metadata: ObjectMeta {
-            name: Some(name.clone()),
+            name: Some(name.to_owned()),
             ..ObjectMeta::default()
         },
         delete_options: Some(DeleteOptions {
@@ -205,7 +210,7 @@ async fn evict(server: &Server, pod: &Pod, uid: &str) -> api_client::Result<Valu
         }),
     };
     let params = PostParams::default();
-    pods.create_subresource("eviction", &name, &params, &eviction)
+    pods.create_subresource("eviction", name, &params, &eviction)
         .await
 }
 

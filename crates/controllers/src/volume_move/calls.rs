@@ -1,0 +1,159 @@
+//! Calls to the nodes of a move, through the API server's way to a node.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use api_client::Client;
+use bytes::Bytes;
+use http::Request;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::PersistentVolume;
+use planners::volume_expansion::bytes as whole_bytes;
+use planners::volume_move::{Answers, Call, Copied, Receipt, Side};
+use resource_kinds::storage::volume_move::VolumeMove;
+use resource_kinds::volume_fit::capacity;
+use serde::de::DeserializeOwned;
+
+use super::Error;
+
+/// The code of files that cannot be copied at all.
+const INVALID: u16 = 422;
+
+/// The nodes.
+pub(super) struct Nodes {
+    client: Client,
+    /// Number of copies, for their names.
+    copies: AtomicU64,
+}
+
+impl Nodes {
+    pub(super) fn new(client: Client) -> Self {
+        Self {
+            client,
+            copies: AtomicU64::new(0),
+        }
+    }
+
+    /// Carries out a call, and adds its answer.
+    pub(super) async fn carry_out(
+        &self,
+        volume: &PersistentVolume,
+        record: &VolumeMove,
+        call: Call,
+        answers: &mut Answers,
+        is_current: &(dyn Fn() -> bool + Sync),
+    ) -> Result<(), Error> {
+        let name = volume.metadata.name.as_deref().unwrap_or_default();
+        let node = match call.side() {
+            Side::Source => &record.from,
+            Side::Destination => &record.to,
+        };
+        let to = Address {
+            node,
+            volume: name,
+            id: &record.id,
+        };
+        match call {
+            Call::Inspect(Side::Source) => answers.source = Some(self.ask(&to, "inspect").await?),
+            Call::Inspect(Side::Destination) => {
+                answers.destination = Some(self.ask(&to, "inspect").await?);
+            }
+            Call::Detach => answers.detached = Some(self.ask(&to, "detach").await?),
+            Call::Copy => answers.copied = Some(self.copy(volume, record, is_current).await?),
+            Call::Place => {
+                let () = self.ask(&to, "place").await?;
+                answers.placed = true;
+            }
+            Call::Discard => {
+                let () = self.ask(&to, "discard").await?;
+                answers.discarded = true;
+            }
+            Call::Abandon(side) => {
+                let () = self.ask(&to, "abandon").await?;
+                match side {
+                    Side::Source => answers.restored = true,
+                    Side::Destination => answers.cleared = true,
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads the files from one node and gives them to the other, part by part.
+    async fn copy(
+        &self,
+        volume: &PersistentVolume,
+        record: &VolumeMove,
+        is_current: &(dyn Fn() -> bool + Sync),
+    ) -> Result<Copied, Error> {
+        let name = volume.metadata.name.as_deref().unwrap_or_default();
+        let address = |node| Address {
+            node,
+            volume: name,
+            id: &record.id,
+        };
+        let (from, to) = (address(&record.from), address(&record.to));
+        let bytes = whole_bytes(capacity(volume));
+        let number = self.copies.fetch_add(1, Ordering::Relaxed);
+        let attempt = format!("{:x}-{number}", Timestamp::now().as_nanosecond());
+        let receive = |offset: u64, is_last: bool| {
+            format!("receive?attempt={attempt}&offset={offset}&bytes={bytes}&last={is_last}")
+        };
+        // A copy that is there already is not made again.
+        let mut receipt: Receipt = self.send(&to, &receive(0, false), Bytes::new()).await?;
+        let mut offset: u64 = 0;
+        loop {
+            match receipt {
+                Receipt::More => {}
+                Receipt::Arrived(path) => return Ok(Copied::Complete(path)),
+                Receipt::Impossible(reason) => return Ok(Copied::Impossible(reason)),
+            }
+            if !is_current() {
+                return Err(Error::Cut("the copy is not wanted any more".to_owned()));
+            }
+            let read = format!("read?attempt={attempt}&offset={offset}");
+            let part = match self.bytes(&from, &read, Bytes::new()).await {
+                Err(Error::Api(api_client::Error::Api(status))) if status.code == INVALID => {
+                    return Ok(Copied::Impossible(status.message));
+                }
+                other => other?,
+            };
+            let (is_last, length) = (part.is_empty(), part.len() as u64);
+            receipt = self.send(&to, &receive(offset, is_last), part).await?;
+            offset += length;
+            if is_last && receipt == Receipt::More {
+                return Err(Error::Cut(
+                    "the end of the copy was not recognised".to_owned(),
+                ));
+            }
+        }
+    }
+
+    async fn ask<T: DeserializeOwned>(&self, to: &Address<'_>, step: &str) -> Result<T, Error> {
+        self.send(to, step, Bytes::new()).await
+    }
+
+    async fn send<T: DeserializeOwned>(
+        &self,
+        to: &Address<'_>,
+        step: &str,
+        body: Bytes,
+    ) -> Result<T, Error> {
+        Ok(serde_json::from_slice(&self.bytes(to, step, body).await?)?)
+    }
+
+    async fn bytes(&self, to: &Address<'_>, step: &str, body: Bytes) -> Result<Bytes, Error> {
+        let Address { node, volume, id } = to;
+        let path = format!("/api/v1/nodes/{node}/proxy/volumeMoves/{volume}/{id}/{step}");
+        let request = Request::post(path)
+            .header(http::header::CONTENT_TYPE, "application/octet-stream")
+            .body(body)?;
+        Ok(self.client.bytes(request).await?)
+    }
+}
+
+/// A volume and its move on a node.
+struct Address<'a> {
+    node: &'a str,
+    volume: &'a str,
+    id: &'a str,
+}

@@ -1,0 +1,277 @@
+//! The controller that moves local volumes between nodes.
+
+mod calls;
+use std::time::Duration;
+
+use api_client::{Api, ListParams, Patch, PatchParams};
+use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod};
+use planners::volume_move::{Answers, Observed, Presence, Step, User, plan};
+use reconcile::execute::{Delete, delete, found, unless_outrun};
+use reconcile::{Queue, ReconcileResult};
+use resource_kinds::annotations::VOLUME_MOVE;
+use resource_kinds::pod_view::PodView;
+use resource_kinds::storage::volume_move::{Stage, VolumeMove, affinity_to};
+use serde_json::json;
+
+use crate::Context;
+use calls::Nodes;
+
+/// Time until something that a move waits for is looked at again.
+const WAIT: Duration = Duration::from_secs(1);
+
+/// The error of a step.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// The server refused the request or did not answer.
+    #[error("move a volume")]
+    Api(#[from] api_client::Error),
+    /// The address of a step cannot be written.
+    #[error("name a step of the move")]
+    Request(#[from] http::Error),
+    /// A node answered something else.
+    #[error("read the answer of a node")]
+    Answer(#[from] serde_json::Error),
+    /// The copy cannot go on: the record changed, or a node said something unexpected.
+    #[error("{0}")]
+    Cut(String),
+}
+
+struct VolumeMoves {
+    context: Context,
+    nodes: Nodes,
+}
+
+pub(crate) async fn run(context: Context) {
+    let controller = VolumeMoves {
+        nodes: Nodes::new(context.client.clone()),
+        context: context.clone(),
+    };
+    context.run("volume_move", controller).await;
+}
+
+impl reconcile::Controller for VolumeMoves {
+    type Key = String;
+    type Error = Error;
+
+    /// Volumes that are copied at once.
+    const WORKERS: usize = 2;
+
+    async fn wait_synced(&self) -> bool {
+        self.context.caches.volumes.wait_synced().await
+    }
+
+    async fn feed(&self, queue: &Queue<String>) {
+        let mut volumes = self.context.caches.volumes.subscribe();
+        while let Some(change) = volumes.next().await {
+            let volume = change.object();
+            let record = VolumeMove::of(volume);
+            if record.is_some_and(|record| !record.stage.is_final()) {
+                queue.add(volume.metadata.name.clone().unwrap_or_default());
+            }
+        }
+    }
+
+    async fn reconcile(&self, name: &String) -> Result<ReconcileResult, Error> {
+        let mut answers = Answers::default();
+        loop {
+            // Fresh reads: a step of a former stage would be a step back.
+            let volumes: Api<PersistentVolume> = Api::all(self.context.client.clone());
+            let Some(volume) = found(volumes.get(name).await)? else {
+                return Ok(ReconcileResult::Done);
+            };
+            let Some(record) = VolumeMove::of(&volume) else {
+                return Ok(ReconcileResult::Done);
+            };
+            match self.step(&volume, &record, &answers).await? {
+                Step::Done => return Ok(ReconcileResult::Done),
+                Step::Wait(reason) => {
+                    if record.message.as_ref() != Some(&reason) {
+                        let told = VolumeMove {
+                            message: Some(reason),
+                            ..record
+                        };
+                        self.write(&volume, &told).await?;
+                    }
+                    return Ok(ReconcileResult::RequeueAfter(WAIT));
+                }
+                Step::Write(next) => {
+                    tracing::info!(volume = name, id = next.id, stage = ?next.stage, "volume moves");
+                    self.write(&volume, &next).await?;
+                    answers = Answers::default();
+                }
+                Step::Call(call) => {
+                    let is_current = || self.is_current(name, &record);
+                    self.nodes
+                        .carry_out(&volume, &record, call, &mut answers, &is_current)
+                        .await?;
+                }
+                Step::DeletePod(user) => {
+                    let namespace = claim_of(&volume).0;
+                    let pods: Api<Pod> = Api::namespaced(self.context.client.clone(), namespace);
+                    delete(&pods, &user.name, Delete::of_uid(user.uid)).await?;
+                }
+            }
+        }
+    }
+}
+
+impl VolumeMoves {
+    async fn step(
+        &self,
+        volume: &PersistentVolume,
+        record: &VolumeMove,
+        answers: &Answers,
+    ) -> Result<Step, Error> {
+        let users = self.users(volume).await?;
+        Ok(plan(&Observed {
+            record,
+            is_bound: self.is_bound(volume).await?,
+            users: &users,
+            source: self.presence(&record.from).await?,
+            destination: self.presence(&record.to).await?,
+            answers,
+        }))
+    }
+
+    /// Whether the record of a copy in progress still says so.
+    fn is_current(&self, name: &str, record: &VolumeMove) -> bool {
+        let volume = self.context.caches.volumes.get("", name);
+        let now = volume.and_then(|volume| VolumeMove::of(&volume));
+        now.is_some_and(|now| {
+            // A cache may be behind.
+            let is_behind = matches!(now.stage, Stage::Requested | Stage::Stopping);
+            now.id == record.id && !now.cancelled && (is_behind || now.stage == record.stage)
+        })
+    }
+
+    async fn is_bound(&self, volume: &PersistentVolume) -> Result<bool, Error> {
+        let (namespace, name) = claim_of(volume);
+        if volume.metadata.deletion_timestamp.is_some() || name.is_empty() {
+            return Ok(false);
+        }
+        let client = self.context.client.clone();
+        let claims: Api<PersistentVolumeClaim> = Api::namespaced(client, namespace);
+        let claim = found(claims.get(name).await)?;
+        Ok(claim.is_some_and(|claim| {
+            let spec = claim.spec.as_ref();
+            claim.metadata.deletion_timestamp.is_none()
+                && spec.and_then(|spec| spec.volume_name.as_ref()) == volume.metadata.name.as_ref()
+        }))
+    }
+
+    async fn presence(&self, name: &str) -> Result<Presence, Error> {
+        let nodes: Api<Node> = Api::all(self.context.client.clone());
+        let Some(node) = found(nodes.get(name).await)? else {
+            return Ok(Presence::Gone);
+        };
+        let conditions = node.status.and_then(|status| status.conditions);
+        let is_ready = conditions
+            .iter()
+            .flatten()
+            .any(|condition| condition.type_ == "Ready" && condition.status == "True");
+        Ok(match is_ready {
+            true => Presence::Ready,
+            false => Presence::Silent,
+        })
+    }
+
+    /// The pods on nodes that use the claim; asked from the API server, because a pod that is missing in
+    /// a cache would lose its files.
+    async fn users(&self, volume: &PersistentVolume) -> Result<Vec<User>, Error> {
+        let (namespace, claim) = claim_of(volume);
+        if claim.is_empty() {
+            return Ok(Vec::new());
+        }
+        let pods: Api<Pod> = Api::namespaced(self.context.client.clone(), namespace);
+        let listed = pods.list(&ListParams::default()).await?;
+        let pods = listed.items.iter().map(PodView::from);
+        Ok(users(pods, claim))
+    }
+
+    /// Replaces the record, if the volume is as it was read.
+    async fn write(&self, volume: &PersistentVolume, record: &VolumeMove) -> Result<(), Error> {
+        let meta = &volume.metadata;
+        let mut patch = json!({"metadata": {
+            "uid": meta.uid,
+            "resourceVersion": meta.resource_version,
+            "annotations": {VOLUME_MOVE: record.to_text()},
+        }});
+        let before = VolumeMove::of(volume).map(|before| before.stage);
+        if record.stage == Stage::Placed && before != Some(Stage::Placed) {
+            patch["spec"] = json!({
+                "nodeAffinity": affinity_to(&record.to),
+                "local": {"path": record.path},
+            });
+        }
+        let volumes: Api<PersistentVolume> = Api::all(self.context.client.clone());
+        let name = meta.name.as_deref().unwrap_or_default();
+        let written = volumes
+            .patch(name, &PatchParams::default(), &Patch::Merge(&patch))
+            .await;
+        // After a conflict the next round reads the volume again.
+        unless_outrun(written)?;
+        Ok(())
+    }
+}
+
+/// Namespace and name of a volume's claim.
+fn claim_of(volume: &PersistentVolume) -> (&str, &str) {
+    let spec = volume.spec.as_ref();
+    let claim = spec.and_then(|spec| spec.claim_ref.as_ref());
+    claim.map_or(("", ""), |claim| {
+        (
+            claim.namespace.as_deref().unwrap_or_default(),
+            claim.name.as_deref().unwrap_or_default(),
+        )
+    })
+}
+
+fn users(pods: impl Iterator<Item = PodView>, claim: &str) -> Vec<User> {
+    let using = pods.filter(|pod| {
+        let uses = pod.claims.iter().any(|used| *used.name == *claim);
+        uses && !pod.has_ended() && pod.node.is_some()
+    });
+    let user = |pod: PodView| User {
+        name: pod.name.to_string(),
+        uid: pod.uid.to_string(),
+        node: pod.node.as_deref().unwrap_or_default().to_owned(),
+        is_controlled: pod.controller.is_some(),
+        is_deleted: pod.is_deleting(),
+    };
+    using.map(user).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+
+    fn pod(name: &str, change: &Value) -> PodView {
+        let mut pod = json!({
+            "metadata": {"name": name, "namespace": "d", "uid": name},
+            "spec": {"nodeName": "one", "containers": [],
+                "volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "data-web-0"}}]},
+            "status": {"phase": "Running"},
+        });
+        for (key, value) in change.as_object().unwrap() {
+            *pod.pointer_mut(key).unwrap() = value.clone();
+        }
+        PodView::from(&serde_json::from_value::<Pod>(pod).unwrap())
+    }
+
+    #[test]
+    fn pods_on_a_node_that_have_not_ended_use_a_claim() {
+        let claim = "/spec/volumes/0/persistentVolumeClaim/claimName";
+        let pods = [
+            pod("used", &json!({})),
+            pod("ended", &json!({"/status/phase": "Succeeded"})),
+            pod("waiting", &json!({"/spec/nodeName": null})),
+            pod("other", &json!({claim: "data-web-1"})),
+        ];
+        let found = users(pods.into_iter(), "data-web-0");
+        let names: Vec<&str> = found.iter().map(|user| user.name.as_str()).collect();
+        assert_eq!(names, ["used"]);
+        assert!(!found[0].is_controlled && !found[0].is_deleted);
+    }
+}

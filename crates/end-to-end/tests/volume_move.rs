@@ -1,0 +1,225 @@
+//! `mainstay volume move`: a volume goes to another node with its files (DESIGN §16).
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use end_to_end::program::{ok, refused};
+use end_to_end::{Instance, Kubectl, binary, text, wait_for};
+use serde_json::Value;
+
+const SET: &str = r"
+apiVersion: apps/v1
+kind: StatefulSet
+metadata: {name: db}
+spec:
+  serviceName: db
+  selector: {matchLabels: {app: db}}
+  template:
+    metadata: {labels: {app: db}}
+    spec:
+      terminationGracePeriodSeconds: 1
+      containers:
+      - name: shell
+        image: mainstay/debug
+        command: [sleep, infinity]
+        volumeMounts: [{name: data, mountPath: /data}]
+  volumeClaimTemplates:
+  - metadata: {name: data}
+    spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Gi}}}
+";
+
+/// A pod that nothing would start again.
+const ALONE: &str = r"
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {name: alone}
+spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Mi}}}
+---
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {name: unbound}
+spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Mi}}}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: alone}
+spec:
+  terminationGracePeriodSeconds: 1
+  containers:
+  - name: shell
+    image: mainstay/debug
+    command: [sleep, infinity]
+    volumeMounts: [{name: data, mountPath: /data}]
+  volumes: [{name: data, persistentVolumeClaim: {claimName: alone}}]
+";
+
+const CLAIM: &str = "data-db-0";
+
+#[test]
+fn a_pod_runs_on_the_other_node_with_its_files() {
+    let instance = Instance::start(&["--nodes", "2"]);
+    let kubectl = instance.kubectl();
+    kubectl.apply(SET);
+    kubectl.apply(ALONE);
+    kubectl.wait_ready("db", 1);
+    kubectl.wait_pods_ready(&["pod/alone"]);
+    let first = node_of(&kubectl);
+    let second = other_node(&kubectl, &first);
+    let write = "umask 027; mkdir /data/deep; echo kept >/data/deep/file; ln -s deep/file /data/link; \
+                 ln /data/deep/file /data/second; chmod 4711 /data/link; sync";
+    kubectl.ok(&["exec", "db-0", "--", "sh", "-c", write]);
+    let show = ["exec", "db-0", "--", "sh", "-c", "cd /data && ls -lnR && cat link second"];
+    let before = kubectl.ok(&show);
+    let data = instance.data().display().to_string();
+    refusals(&kubectl, &data, (&first, &second));
+    let moved = ok(&["volume", "move", CLAIM, "--to", &second, "--data-dir", &data]);
+    assert!(moved.contains("Moved"), "{moved}");
+    wait_running_on(&kubectl, &second);
+    assert_eq!(kubectl.ok(&show), before);
+    let volume = volume(&kubectl);
+    assert_eq!(claim(&kubectl)["status"]["phase"], "Bound");
+    assert_eq!(directories(&instance.data(), text(&volume, "/metadata/name")).len(), 1);
+    // And back again, with what was written there.
+    kubectl.ok(&["exec", "db-0", "--", "sh", "-c", "echo more >>/data/second; sync"]);
+    ok(&["volume", "move", CLAIM, "--to", &first, "--data-dir", &data]);
+    wait_running_on(&kubectl, &first);
+    let now = kubectl.ok(&["exec", "db-0", "--", "cat", "/data/link"]);
+    assert_eq!(now, "kept\nmore\n");
+    let path = text(&volume, "/metadata/name");
+    assert_eq!(directories(&instance.data(), path).len(), 1);
+    // A volume that was moved is removed with its claim.
+    kubectl.ok(&["delete", "statefulset", "db", "--wait=false"]);
+    kubectl.ok(&["delete", "pvc", CLAIM]);
+    wait_for("the directory to be removed", 120, || {
+        let left = directories(&instance.data(), path);
+        if left.is_empty() { Ok(()) } else { Err(left) }
+    });
+}
+
+fn refusals(kubectl: &Kubectl, data: &str, (first, second): (&str, &str)) {
+    let says = |claim: &str, to: &str| {
+        refused(&["volume", "move", claim, "--to", to, "--data-dir", data])
+    };
+    let pod = kubectl.json(&["get", "pod", "alone"]);
+    let elsewhere = other_node(kubectl, text(&pod, "/spec/nodeName"));
+    for (claim, to, wanted) in [
+        ("none", second, "not found"),
+        ("unbound", second, "not bound"),
+        (CLAIM, "nowhere", "does not exist"),
+        (CLAIM, first, "already"),
+        ("alone", &elsewhere, "no controller"),
+    ] {
+        let why = says(claim, to);
+        assert!(why.contains(wanted), "{why}");
+    }
+    let cancel = ["volume", "move", CLAIM, "--cancel", "--data-dir", data];
+    assert!(refused(&cancel).contains("not being moved"));
+    // The place of a volume is not changed without the record of a move.
+    let patch = format!(
+        r#"{{"spec":{{"nodeAffinity":{{"required":{{"nodeSelectorTerms":[{{"matchExpressions":[{{"key":"kubernetes.io/hostname","operator":"In","values":["{second}"]}}]}}]}}}}}}}}"#
+    );
+    let name = text(&claim(kubectl), "/spec/volumeName").to_owned();
+    let why = kubectl.fails(&["patch", "pv", &name, "-p", &patch]);
+    assert!(why.contains("immutable"), "{why}");
+}
+
+#[test]
+fn a_move_goes_on_after_the_server_and_its_nodes_were_killed() {
+    let mut instance = Instance::start(&["--nodes", "2"]);
+    let kubectl = instance.kubectl();
+    kubectl.apply(SET);
+    kubectl.wait_ready("db", 1);
+    let first = node_of(&kubectl);
+    let second = other_node(&kubectl, &first);
+    let write = "head -c 268435456 /dev/urandom >/data/large; sync; sha256sum /data/large";
+    let sum = kubectl.ok(&["exec", "db-0", "--", "sh", "-c", write]);
+    let data = instance.data().display().to_string();
+    let mut command = Command::new(binary())
+        .args(["volume", "move", CLAIM, "--to", &second, "--data-dir", &data])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("start the command");
+    let stage = || {
+        let volume = volume(&kubectl);
+        let record = &volume["metadata"]["annotations"]["node.mainstay.dev/volume-move"];
+        let record: Value = serde_json::from_str(record.as_str().unwrap_or("{}")).expect("JSON");
+        record["stage"].as_str().unwrap_or_default().to_owned()
+    };
+    wait_for("the copy", 120, || {
+        let stage = stage();
+        let is_begun = ["Copying", "Arrived", "Placed", "Moved"].contains(&stage.as_str());
+        if is_begun { Ok(()) } else { Err(stage) }
+    });
+    instance.kill();
+    command.kill().expect("stop the command");
+    command.wait().expect("wait for the command");
+    instance.start_again();
+    // The server goes on by itself.
+    wait_for("the end of the move", 300, || {
+        let stage = stage();
+        if stage == "Moved" { Ok(()) } else { Err(stage) }
+    });
+    wait_running_on(&kubectl, &second);
+    let now = kubectl.ok(&["exec", "db-0", "--", "sha256sum", "/data/large"]);
+    assert_eq!(now, sum);
+    let name = text(&claim(&kubectl), "/spec/volumeName").to_owned();
+    assert_eq!(directories(&instance.data(), &name).len(), 1);
+}
+
+/// The directories of a volume below the data directories of all nodes, whatever their names are.
+fn directories(data: &Path, volume: &str) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    let mut open = vec![data.to_owned()];
+    while let Some(directory) = open.pop() {
+        let Ok(entries) = fs::read_dir(&directory) else {
+            continue;
+        };
+        for entry in entries.filter_map(Result::ok) {
+            let path = entry.path();
+            let is_directory = entry.file_type().is_ok_and(|kind| kind.is_dir());
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if !is_directory {
+                continue;
+            }
+            if directory.ends_with("volumes") && name.ends_with(volume) {
+                found.insert(path.display().to_string());
+            } else if !["images", "pods", "namespaces"].contains(&name.as_str()) {
+                open.push(path);
+            }
+        }
+    }
+    found
+}
+
+fn claim(kubectl: &Kubectl) -> Value {
+    kubectl.json(&["get", "pvc", CLAIM])
+}
+
+fn volume(kubectl: &Kubectl) -> Value {
+    let name = text(&claim(kubectl), "/spec/volumeName").to_owned();
+    kubectl.json(&["get", "pv", &name])
+}
+
+fn node_of(kubectl: &Kubectl) -> String {
+    text(&kubectl.pod("db-0"), "/spec/nodeName").to_owned()
+}
+
+fn other_node(kubectl: &Kubectl, node: &str) -> String {
+    let nodes = kubectl.json(&["get", "nodes"]);
+    let names = nodes["items"].as_array().into_iter().flatten();
+    let mut names = names.map(|node| text(node, "/metadata/name").to_owned());
+    names.find(|name| name != node).expect("two nodes")
+}
+
+/// Waits until the pod of the set is ready on the node.
+fn wait_running_on(kubectl: &Kubectl, node: &str) {
+    wait_for("the pod on the other node", 180, || {
+        let output = kubectl.run(&["get", "pod", "db-0", "-o", "json"]);
+        let pod: Value = serde_json::from_str(&output.stdout).unwrap_or_default();
+        let is_there = pod["spec"]["nodeName"] == *node && end_to_end::cluster::is_ready(&pod);
+        if is_there { Ok(()) } else { Err(pod["status"].clone()) }
+    });
+}

@@ -1,0 +1,181 @@
+//! The files of a stream in a directory that no pod knows.
+
+use std::collections::BTreeSet;
+use std::io::{self, Read};
+use std::path::{Component, Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use bytes::{Buf, Bytes};
+use tar::EntryType;
+use tokio::sync::mpsc::{Receiver, Sender, channel};
+use tokio::task::JoinHandle;
+
+use super::sending::ROOT;
+use super::{Answer, conflict, internal};
+use crate::backup::archive::{self, Item};
+
+/// A stream of one attempt.
+#[derive(Debug)]
+pub(super) struct Receiving {
+    attempt: String,
+    taken: u64,
+    parts: Sender<Bytes>,
+    task: JoinHandle<Result<()>>,
+}
+
+impl Receiving {
+    pub(super) fn start(attempt: &str, to: PathBuf) -> Self {
+        let (parts, receiver) = channel(2);
+        let task = tokio::task::spawn_blocking(move || receive(receiver, to));
+        Self {
+            attempt: attempt.to_owned(),
+            taken: 0,
+            parts,
+            task,
+        }
+    }
+
+    pub(super) fn attempt(&self) -> &str {
+        &self.attempt
+    }
+
+    /// Takes the next part.
+    ///
+    /// *Errors.* It is not the next one, or the task has ended.
+    pub(super) async fn take(&mut self, offset: u64, part: Bytes) -> Answer<()> {
+        if offset != self.taken {
+            return Err(conflict("parts are taken in their order, once"));
+        }
+        self.taken += part.len() as u64;
+        if part.is_empty() {
+            return Ok(());
+        }
+        let sent = self.parts.send(part).await;
+        sent.map_err(|_| internal("the stream does not go on"))
+    }
+
+    /// Waits for the last file. The text says why the files cannot be stored here at all.
+    pub(super) async fn finish(self) -> Answer<Option<String>> {
+        drop(self.parts);
+        match self.task.await {
+            Ok(Ok(())) => Ok(None),
+            Ok(Err(error)) if is_full(&error) => Ok(Some(format!("{error:#}"))),
+            Ok(Err(error)) => Err(internal(&format!("{error:#}"))),
+            Err(error) => Err(internal(&format!("the copy was cut off: {error}"))),
+        }
+    }
+
+    /// Ends the task.
+    pub(super) async fn close(self) {
+        drop(self.parts);
+        self.task.await.ok();
+    }
+}
+
+fn is_full(error: &anyhow::Error) -> bool {
+    use io::ErrorKind::{QuotaExceeded, StorageFull, Unsupported};
+    let mut causes = error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<io::Error>());
+    causes.any(|cause| matches!(cause.kind(), StorageFull | QuotaExceeded | Unsupported))
+}
+
+fn receive(parts: Receiver<Bytes>, to: PathBuf) -> Result<()> {
+    let mut stream = Stream {
+        parts,
+        part: Bytes::new(),
+    };
+    let mut tree = Tree {
+        root: to,
+        files: BTreeSet::new(),
+        times: Vec::new(),
+    };
+    let broken = || "the copy of the volume was truncated or changed".to_owned();
+    archive::read_stream(&mut stream, &broken, &mut |item| tree.put(item))?;
+    // The zeros at the end of an archive.
+    io::copy(&mut stream, &mut io::sink()).context("read the end of the copy")?;
+    tree.finish()
+}
+
+/// The parts as bytes.
+struct Stream {
+    parts: Receiver<Bytes>,
+    part: Bytes,
+}
+
+impl Read for Stream {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        while self.part.is_empty() {
+            match self.parts.blocking_recv() {
+                Some(part) => self.part = part,
+                None => return Ok(0),
+            }
+        }
+        let count = bytes.len().min(self.part.len());
+        self.part.copy_to_slice(&mut bytes[..count]);
+        Ok(count)
+    }
+}
+
+/// The tree of a volume.
+struct Tree {
+    root: PathBuf,
+    /// Files with content, which links may lead to.
+    files: BTreeSet<PathBuf>,
+    /// The times of directories, which the files in them change.
+    times: Vec<(PathBuf, (i64, i64))>,
+}
+
+impl Tree {
+    fn at(&self, path: &Path) -> Result<PathBuf> {
+        let inside = path.strip_prefix(ROOT).ok();
+        let plain = |path: &&Path| {
+            let mut parts = path.components();
+            parts.all(|part| matches!(part, Component::Normal(_)))
+        };
+        let inside = inside
+            .filter(plain)
+            .context("an entry outside of the volume")?;
+        Ok(match inside.as_os_str().is_empty() {
+            true => self.root.clone(),
+            false => self.root.join(inside),
+        })
+    }
+
+    fn put(&mut self, item: Item<'_>) -> Result<()> {
+        let shown = item.path.clone();
+        let doing = || format!("write {}", shown.display());
+        let to = self.at(&item.path)?;
+        let mut first = None;
+        match item.header.entry_type() {
+            EntryType::Directory => {
+                if to != self.root {
+                    std::fs::create_dir(&to).with_context(doing)?;
+                }
+                self.times
+                    .extend(item.modified.map(|time| (to.clone(), time)));
+            }
+            EntryType::Regular => {
+                self.files.insert(to.clone());
+            }
+            EntryType::Link => {
+                let named = item.link.as_deref().map(|link| self.at(link)).transpose()?;
+                first = named.filter(|first| self.files.contains(first));
+            }
+            EntryType::Symlink | EntryType::Fifo => {}
+            other => bail!("an entry of type {other:?}"),
+        }
+        archive::place(item, &to, first.as_deref()).with_context(doing)
+    }
+
+    fn finish(self) -> Result<()> {
+        if self.times.is_empty() {
+            bail!("the copy has no directory");
+        }
+        for (path, time) in self.times.iter().rev() {
+            archive::set_modified(path, *time)
+                .with_context(|| format!("set the time of {}", path.display()))?;
+        }
+        Ok(())
+    }
+}

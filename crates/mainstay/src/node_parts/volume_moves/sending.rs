@@ -1,0 +1,124 @@
+//! The files of a detached directory as a stream.
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use bytes::Bytes;
+use object_model::{Status, StatusReason};
+use tokio::sync::mpsc::{Receiver, Sender, channel};
+use tokio::task::JoinHandle;
+
+use super::{Answer, conflict, internal};
+use crate::backup::archive::{Fidelity, TreeActivity, Writer};
+
+/// Size of a part in bytes; a request to the API server may have 3 MiB.
+const PART_BYTES: usize = 1 << 20;
+/// The path of the volume in the archive.
+pub(super) const ROOT: &str = "volume";
+
+/// A stream of one attempt.
+#[derive(Debug)]
+pub(super) struct Sending {
+    attempt: String,
+    sent: u64,
+    parts: Receiver<Bytes>,
+    /// Until its end was told.
+    task: Option<JoinHandle<Result<()>>>,
+}
+
+impl Sending {
+    pub(super) fn start(attempt: &str, from: PathBuf) -> Self {
+        let (sender, parts) = channel(2);
+        let task = tokio::task::spawn_blocking(move || send(&from, sender));
+        Self {
+            attempt: attempt.to_owned(),
+            sent: 0,
+            parts,
+            task: Some(task),
+        }
+    }
+
+    pub(super) fn attempt(&self) -> &str {
+        &self.attempt
+    }
+
+    /// The next part; it is empty at the end of the stream.
+    ///
+    /// *Errors.* Invalid for files that cannot be sent at all.
+    pub(super) async fn next(&mut self, offset: u64) -> Answer<Bytes> {
+        if offset != self.sent {
+            return Err(conflict("parts are read in their order, once"));
+        }
+        if let Some(part) = self.parts.recv().await {
+            self.sent += part.len() as u64;
+            return Ok(part);
+        }
+        match self.task.take() {
+            None => Ok(Bytes::new()),
+            Some(task) => match task.await {
+                Ok(Ok(())) => Ok(Bytes::new()),
+                Ok(Err(error)) => Err(status(&error)),
+                Err(error) => Err(internal(&format!("the copy was cut off: {error}"))),
+            },
+        }
+    }
+
+    /// Ends the task.
+    pub(super) async fn close(self) {
+        drop(self.parts);
+        if let Some(task) = self.task {
+            task.await.ok();
+        }
+    }
+}
+
+fn status(error: &anyhow::Error) -> Box<Status> {
+    let text = format!("{error:#}");
+    let mut causes = error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<io::Error>());
+    match causes.any(|cause| cause.kind() == io::ErrorKind::Unsupported) {
+        true => Box::new(Status::new(StatusReason::Invalid, text)),
+        false => internal(&text),
+    }
+}
+
+fn send(from: &Path, sender: Sender<Bytes>) -> Result<()> {
+    let stream = Parts {
+        sender,
+        part: Vec::with_capacity(PART_BYTES),
+    };
+    let mut writer = Writer::over(stream, Fidelity::Replacement);
+    writer.add_tree(Path::new(ROOT), from, TreeActivity::Still)?;
+    let (mut stream, _) = writer.finish_stream()?;
+    stream.flush()?;
+    Ok(())
+}
+
+/// Bytes to parts.
+struct Parts {
+    sender: Sender<Bytes>,
+    part: Vec<u8>,
+}
+
+impl Write for Parts {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = bytes.len().min(PART_BYTES - self.part.len());
+        self.part.extend_from_slice(&bytes[..count]);
+        if self.part.len() == PART_BYTES {
+            self.flush()?;
+        }
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        if self.part.is_empty() {
+            return Ok(());
+        }
+        let part = std::mem::replace(&mut self.part, Vec::with_capacity(PART_BYTES));
+        self.sender
+            .blocking_send(part.into())
+            .map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))
+    }
+}

@@ -1,0 +1,189 @@
+use std::fs::{self, File, Permissions};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+
+use planners::volume_move::{Detachment, Inspection};
+use serde::de::DeserializeOwned;
+
+use super::*;
+
+const VOLUME: &str = "pvc-1";
+
+/// A node with its data directory.
+struct Node {
+    directory: tempfile::TempDir,
+    moves: NodeMoves,
+}
+
+impl Node {
+    async fn open() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let storage = Storage::open(directory.path()).await.unwrap();
+        Self {
+            moves: NodeMoves::new(storage),
+            directory,
+        }
+    }
+
+    fn volume(&self) -> PathBuf {
+        self.directory.path().join("volumes").join(VOLUME)
+    }
+
+    async fn step(&self, step: &str, parameters: &[(&str, &str)], body: Bytes) -> Answer<Bytes> {
+        let pair = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        let step = MoveStep {
+            volume: VOLUME.to_owned(),
+            id: "a1".to_owned(),
+            step: step.to_owned(),
+            parameters: parameters.iter().map(pair).collect(),
+            body,
+        };
+        self.moves.carry_out(step).await
+    }
+
+    async fn ask<T: DeserializeOwned>(&self, step: &str) -> T {
+        let answer = self.step(step, &[], Bytes::new()).await.unwrap();
+        serde_json::from_slice(&answer).unwrap()
+    }
+}
+
+/// Copies as the controller does; `cut` bytes of the stream are left out at the end.
+async fn copy(from: &Node, to: &Node, attempt: &str, cut: usize) -> Answer<Receipt> {
+    let mut stream = Vec::new();
+    loop {
+        let offset = stream.len().to_string();
+        let at = [("attempt", attempt), ("offset", offset.as_str())];
+        let part = from.step("read", &at, Bytes::new()).await?;
+        if part.is_empty() {
+            break;
+        }
+        stream.extend_from_slice(&part);
+    }
+    stream.truncate(stream.len() - cut);
+    let mut offset = 0;
+    loop {
+        let part = Bytes::copy_from_slice(&stream[offset..stream.len().min(offset + 70_000)]);
+        let (text, last) = (offset.to_string(), part.is_empty().to_string());
+        let at = [
+            ("attempt", attempt),
+            ("offset", text.as_str()),
+            ("bytes", "1048576"),
+            ("last", last.as_str()),
+        ];
+        offset += part.len();
+        let answer = to.step("receive", &at, part).await?;
+        match serde_json::from_slice(&answer).unwrap() {
+            Receipt::More => {}
+            other => return Ok(other),
+        }
+    }
+}
+
+fn fill(volume: &Path) {
+    fs::create_dir_all(volume.join("deep/er")).unwrap();
+    fs::write(volume.join("deep/er/file"), vec![7; 3 << 20]).unwrap();
+    fs::hard_link(volume.join("deep/er/file"), volume.join("second")).unwrap();
+    symlink("deep/er/file", volume.join("link")).unwrap();
+    nix::unistd::mkfifo(&volume.join("pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let sparse = File::create(volume.join("sparse")).unwrap();
+    sparse.write_all_at(b"end", 8 << 20).unwrap();
+    fs::write(volume.join("script"), "").unwrap();
+    let mode = Permissions::from_mode(0o4711);
+    fs::set_permissions(volume.join("script"), mode).unwrap();
+    let flags = rustix::fs::XattrFlags::empty();
+    rustix::fs::lsetxattr(volume.join("script"), "user.kept", b"yes", flags).ok();
+    fs::set_permissions(volume.join("deep"), Permissions::from_mode(0o2770)).unwrap();
+}
+
+/// What makes a file the same one for its users.
+fn facts(root: &Path, path: &str) -> impl PartialEq + std::fmt::Debug {
+    let path = root.join(path);
+    let found = fs::symlink_metadata(&path).unwrap();
+    let mut value = vec![0; 16];
+    let kept = rustix::fs::lgetxattr(&path, "user.kept", value.as_mut_slice()).ok();
+    let place = (found.mode(), found.uid(), found.gid(), found.nlink());
+    let time = (found.mtime(), found.mtime_nsec());
+    let content = found.is_file().then(|| fs::read(&path).unwrap());
+    (place, time, content, fs::read_link(&path).ok(), kept, value)
+}
+
+const PATHS: [&str; 9] = [
+    "",
+    "deep",
+    "deep/er",
+    "deep/er/file",
+    "second",
+    "link",
+    "pipe",
+    "sparse",
+    "script",
+];
+
+async fn with_volume() -> (Node, Node) {
+    let (from, to) = (Node::open().await, Node::open().await);
+    fs::create_dir(from.volume()).unwrap();
+    fill(&from.volume());
+    (from, to)
+}
+
+#[tokio::test]
+async fn a_volume_arrives_as_it_was() {
+    let (from, to) = with_volume().await;
+    let before: Vec<_> = PATHS.map(|path| facts(&from.volume(), path)).into();
+    let room: Inspection = from.ask("inspect").await;
+    assert!(room.used.is_some_and(|used| used >= 3 << 20));
+    let detached: Detachment = from.ask("detach").await;
+    assert_eq!(detached, Detachment::Detached);
+    let path = to.volume().to_string_lossy().into_owned();
+    let copied = copy(&from, &to, "x", 0).await.unwrap();
+    assert_eq!(copied, Receipt::Arrived(path.clone()));
+    assert!(!to.volume().exists() && !from.volume().exists());
+    // Another attempt hears that it is there.
+    assert_eq!(
+        copy(&from, &to, "y", 0).await.unwrap(),
+        Receipt::Arrived(path)
+    );
+    let () = to.ask("place").await;
+    let () = from.ask("discard").await;
+    let after: Vec<_> = PATHS.map(|path| facts(&to.volume(), path)).into();
+    assert_eq!(before, after);
+    let inode = |path: &str| fs::metadata(to.volume().join(path)).unwrap().ino();
+    assert_eq!(inode("second"), inode("deep/er/file"));
+    let sparse = fs::metadata(to.volume().join("sparse")).unwrap();
+    assert!(sparse.blocks() * 512 < 1 << 20);
+    let left = fs::read_dir(from.volume().parent().unwrap()).unwrap();
+    let left = left.filter(|entry| entry.as_ref().unwrap().path().is_dir());
+    assert_eq!(left.count(), 0);
+}
+
+#[tokio::test]
+async fn a_copy_that_is_cut_off_does_not_arrive() {
+    let (from, to) = with_volume().await;
+    let _: Detachment = from.ask("detach").await;
+    for (attempt, cut) in [("x", 600), ("y", 2000), ("z", 2 << 20)] {
+        // Only zeros follow the last entry: without them it is complete.
+        let cut = cut + 1024;
+        let copied = copy(&from, &to, attempt, cut).await;
+        assert!(copied.is_err(), "{copied:?}");
+        assert!(!to.volume().exists());
+    }
+    assert!(matches!(
+        copy(&from, &to, "again", 0).await.unwrap(),
+        Receipt::Arrived(_)
+    ));
+    let () = to.ask("abandon").await;
+    let () = from.ask("abandon").await;
+    assert!(from.volume().join("second").exists() && !to.volume().exists());
+    assert!(copy(&from, &to, "late", 0).await.is_err());
+}
+
+#[tokio::test]
+async fn parts_are_taken_in_their_order() {
+    let (from, to) = with_volume().await;
+    let _: Detachment = from.ask("detach").await;
+    let at = [("attempt", "x"), ("offset", "5"), ("bytes", "1")];
+    assert!(from.step("read", &at, Bytes::new()).await.is_err());
+    assert!(to.step("receive", &at, Bytes::new()).await.is_err());
+    assert!(to.step("unknown", &[], Bytes::new()).await.is_err());
+    assert!(to.step("place", &[], Bytes::new()).await.is_err());
+}

@@ -1,0 +1,550 @@
+//! `mainstay volume move`: the request of a move and its progress. The controllers of the server carry it
+//! out, so it goes on when this command is stopped.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use api_client::{Api, ListParams, Patch, PatchParams};
+use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod};
+use reconcile::execute::message;
+use resource_kinds::annotations::VOLUME_MOVE;
+use resource_kinds::pod_view::PodView;
+use resource_kinds::snapshot::VolumeSnapshotContent;
+use resource_kinds::storage::Driver;
+use resource_kinds::storage::volume_move::{Stage, VolumeMove};
+use serde_json::json;
+
+use crate::node::leaving::evict;
+use crate::output::say;
+use crate::why::Server;
+
+/// Time between two looks at the record.
+const PAUSE: Duration = Duration::from_millis(500);
+/// A server that does not answer is asked again for this time: it may be starting.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// The code of an eviction that a PodDisruptionBudget does not allow now.
+const TOO_MANY_REQUESTS: u16 = 429;
+
+/// Arguments of `mainstay volume move`.
+#[derive(clap::Args, Debug)]
+pub struct MoveArguments {
+    /// The PersistentVolumeClaim
+    #[arg(value_name = "CLAIM")]
+    claim: String,
+    /// The node that gets the volume
+    #[arg(long, value_name = "NODE", required_unless_present = "cancel")]
+    to: Option<String>,
+    /// Namespace [default: that of the context, else default]
+    #[arg(short, long, value_name = "NS")]
+    namespace: Option<String>,
+    /// Abandon a move that is under way; the volume stays where it was
+    #[arg(long, conflicts_with = "to")]
+    cancel: bool,
+}
+
+pub const MOVE_HELP: &str = "\
+The volume must be of the class local, with files (volumeMode Filesystem) and without snapshots. The
+pods that use the claim are evicted, as by kubectl drain: budgets (PodDisruptionBudget) are respected,
+and a pod without a controller is refused, because nothing would start it again. No pod of the claim
+is scheduled until the files are on the other node. Files, owners, modes, times, links, holes and
+extended attributes are kept; sockets are not, and device nodes are refused.
+
+The server carries the move out. It goes on when this command is stopped; the same command shows the
+progress again. Until the volume is placed on the other node, --cancel abandons the move.
+
+Exit status: 0 when the volume is on the node, 1 otherwise.
+
+Examples:
+  mainstay volume move data-db-0 --to node-2
+  mainstay volume move data-db-0 --to node-2 -n shop
+  mainstay volume move data-db-0 --cancel";
+
+/// The objects that decide whether a volume may move.
+#[derive(Debug, Default)]
+struct MoveObjects {
+    claim: PersistentVolumeClaim,
+    volume: Option<PersistentVolume>,
+    pods: Vec<PodView>,
+    destination: Option<Node>,
+    contents: Vec<VolumeSnapshotContent>,
+}
+
+/// Requests the move, and shows its progress until its end.
+pub async fn run(server: &Server, arguments: MoveArguments) -> Result<()> {
+    let own = || server.namespace().to_owned();
+    let namespace = arguments.namespace.unwrap_or_else(own);
+    let claims: Api<PersistentVolumeClaim> = Api::namespaced(server.client.clone(), &namespace);
+    let claim = claims.get(&arguments.claim).await;
+    let claim = claim.map_err(|error| server.explain(error))?;
+    let name = claim
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.volume_name.clone());
+    let name = name.filter(|name| !name.is_empty());
+    let name = name.with_context(|| format!("claim {:?} is not bound", arguments.claim))?;
+    let volumes: Api<PersistentVolume> = Api::all(server.client.clone());
+    let to = match arguments.to {
+        Some(to) => to,
+        None => return cancel(server, &volumes, &name).await,
+    };
+    let found = read(server, claim, &namespace, &name, &to).await;
+    let found = found.map_err(|error| server.explain(error))?;
+    match decide(&found, &to) {
+        Decision::Refused(why) => bail!("{why}"),
+        Decision::UnderWay => say(&format!("The move to {to} is under way.")),
+        Decision::Request { from } => {
+            let id = uuid::Uuid::new_v4().simple().to_string();
+            let request = VolumeMove::request(&id[..12], &from, &to);
+            write(&volumes, found.volume.as_ref(), &name, &request)
+                .await
+                .map_err(|error| server.explain(error))?;
+        }
+    }
+    follow(server, &volumes, &name, (&namespace, &arguments.claim)).await
+}
+
+async fn read(
+    server: &Server,
+    claim: PersistentVolumeClaim,
+    namespace: &str,
+    volume: &str,
+    to: &str,
+) -> api_client::Result<MoveObjects> {
+    let client = || server.client.clone();
+    let volumes: Api<PersistentVolume> = Api::all(client());
+    let nodes: Api<Node> = Api::all(client());
+    let contents: Api<VolumeSnapshotContent> = Api::all(client());
+    let contents = match contents.list(&ListParams::default()).await {
+        // The definitions of snapshots may be missing.
+        Err(api_client::Error::Api(status)) if status.code == 404 => Vec::new(),
+        other => other?.items,
+    };
+    Ok(MoveObjects {
+        volume: volumes.get_opt(volume).await?,
+        pods: pods(server, namespace).await?,
+        destination: nodes.get_opt(to).await?,
+        claim,
+        contents,
+    })
+}
+
+async fn pods(server: &Server, namespace: &str) -> api_client::Result<Vec<PodView>> {
+    let pods: Api<Pod> = Api::namespaced(server.client.clone(), namespace);
+    let listed = pods.list(&ListParams::default()).await?;
+    Ok(listed.items.iter().map(PodView::from).collect())
+}
+
+/// The answer to a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Decision {
+    /// The same move has begun already.
+    UnderWay,
+    /// It may begin.
+    Request { from: String },
+    /// It may not, with the reason.
+    Refused(String),
+}
+
+fn decide(found: &MoveObjects, to: &str) -> Decision {
+    match from(found, to) {
+        Ok(None) => Decision::UnderWay,
+        Ok(Some(from)) => Decision::Request { from },
+        Err(why) => Decision::Refused(why),
+    }
+}
+
+/// The node with the data; `None` for a move that is under way. *Errors.* The reason of a refusal.
+fn from(found: &MoveObjects, to: &str) -> Result<Option<String>, String> {
+    let claim = found.claim.metadata.name.as_deref().unwrap_or_default();
+    let status = found.claim.status.as_ref();
+    if status.and_then(|status| status.phase.as_deref()) != Some("Bound") {
+        return Err(format!("claim {claim:?} is not bound"));
+    }
+    let volume = found.volume.as_ref();
+    let volume = volume.ok_or_else(|| format!("the volume of claim {claim:?} does not exist"))?;
+    let name = volume.metadata.name.as_deref().unwrap_or_default();
+    let being_deleted = |meta: &Option<_>| meta.is_some();
+    if being_deleted(&found.claim.metadata.deletion_timestamp)
+        || being_deleted(&volume.metadata.deletion_timestamp)
+    {
+        return Err(format!("claim {claim:?} or its volume is being deleted"));
+    }
+    let record = VolumeMove::of(volume).filter(|record| !record.stage.is_final());
+    match record {
+        Some(record) if record.to == to => return Ok(None),
+        Some(record) => {
+            return Err(format!(
+                "volume {name} is being moved to node {:?}; --cancel abandons that",
+                record.to
+            ));
+        }
+        None => {}
+    }
+    let from = place(volume, claim)?;
+    if from == to {
+        return Err(format!(
+            "the volume of claim {claim:?} is on node {to:?} already"
+        ));
+    }
+    let node = found.destination.as_ref();
+    let node = node.ok_or_else(|| format!("node {to:?} does not exist"))?;
+    takes_pods(node, to)?;
+    let handle = |content: &&VolumeSnapshotContent| {
+        content.spec.source.volume_handle.as_deref() == Some(name)
+    };
+    if let Some(content) = found.contents.iter().find(handle) {
+        return Err(format!(
+            "volume {name} has snapshots ({}), which stay on their node: delete them first",
+            content.metadata.name.as_deref().unwrap_or_default()
+        ));
+    }
+    let mut users = users(&found.pods, claim);
+    match users.find(|pod| pod.controller.is_none()) {
+        Some(pod) => Err(format!(
+            "pod {:?} uses claim {claim:?} and has no controller that would start it again: delete it \
+             first",
+            &*pod.name
+        )),
+        None => Ok(Some(from)),
+    }
+}
+
+/// The node of a volume that can be moved.
+fn place(volume: &PersistentVolume, claim: &str) -> Result<String, String> {
+    let spec = volume.spec.clone().unwrap_or_default();
+    let class = spec.storage_class_name.unwrap_or_default();
+    match Driver::of_volume(volume).filter(|_| spec.local.is_some()) {
+        Some(Driver::Local) => {}
+        Some(Driver::LocalCow) => {
+            return Err(format!(
+                "the volume of claim {claim:?} is of the class {class:?} (local-cow): only volumes of the \
+                 class local can be moved"
+            ));
+        }
+        None => {
+            return Err(format!(
+                "the volume of claim {claim:?} is of the class {class:?}: only volumes of the class local \
+                 can be moved"
+            ));
+        }
+    }
+    if spec.volume_mode.as_deref() == Some("Block") {
+        return Err(format!(
+            "the volume of claim {claim:?} is a block device: only volumes with files can be moved"
+        ));
+    }
+    let affinity = spec.node_affinity.and_then(|affinity| affinity.required);
+    let terms = affinity.map(|required| required.node_selector_terms);
+    let values = terms.and_then(|terms| {
+        let [term] = &terms[..] else { return None };
+        let [expression] = &term.match_expressions.as_ref()?[..] else {
+            return None;
+        };
+        expression.values.clone()
+    });
+    match values.as_deref() {
+        Some([node]) => Ok(node.clone()),
+        _ => Err(format!("the volume of claim {claim:?} is not on one node")),
+    }
+}
+
+fn takes_pods(node: &Node, name: &str) -> Result<(), String> {
+    let conditions = node
+        .status
+        .as_ref()
+        .and_then(|status| status.conditions.as_ref());
+    let is_ready = conditions
+        .into_iter()
+        .flatten()
+        .any(|condition| condition.type_ == "Ready" && condition.status == "True");
+    let is_cordoned = node.spec.as_ref().and_then(|spec| spec.unschedulable) == Some(true);
+    match (is_ready, is_cordoned) {
+        (true, false) => Ok(()),
+        (false, _) => Err(format!("node {name:?} is not ready")),
+        (true, true) => Err(format!("node {name:?} takes no pods: it is cordoned")),
+    }
+}
+
+/// The pods on nodes that use a claim.
+fn users<'a>(pods: &'a [PodView], claim: &str) -> impl Iterator<Item = &'a PodView> {
+    pods.iter().filter(move |pod| {
+        let uses = pod.claims.iter().any(|used| *used.name == *claim);
+        uses && pod.node.is_some() && !pod.has_ended()
+    })
+}
+
+async fn write(
+    volumes: &Api<PersistentVolume>,
+    volume: Option<&PersistentVolume>,
+    name: &str,
+    record: &VolumeMove,
+) -> api_client::Result<()> {
+    let meta = volume.map(|volume| &volume.metadata);
+    let patch = json!({"metadata": {
+        "uid": meta.and_then(|meta| meta.uid.as_ref()),
+        "resourceVersion": meta.and_then(|meta| meta.resource_version.as_ref()),
+        "annotations": {VOLUME_MOVE: record.to_text()},
+    }});
+    let params = PatchParams::default();
+    volumes.patch(name, &params, &Patch::Merge(&patch)).await?;
+    Ok(())
+}
+
+async fn cancel(server: &Server, volumes: &Api<PersistentVolume>, name: &str) -> Result<()> {
+    loop {
+        let volume = volumes.get(name).await;
+        let volume = volume.map_err(|error| server.explain(error))?;
+        let record = VolumeMove::of(&volume).filter(|record| record.stage.holds_pods());
+        let Some(record) = record else {
+            bail!("volume {name} is not being moved, or is on the other node already");
+        };
+        let cancelled = VolumeMove {
+            cancelled: true,
+            ..record
+        };
+        match write(volumes, Some(&volume), name, &cancelled).await {
+            Err(api_client::Error::Api(status)) if status.code == 409 => {}
+            Err(error) => return Err(server.explain(error)),
+            Ok(()) => break,
+        }
+    }
+    say(&format!("The move of volume {name} is being abandoned."));
+    Ok(())
+}
+
+/// Shows the progress until the end, and evicts the pods when it is their time.
+async fn follow(
+    server: &Server,
+    volumes: &Api<PersistentVolume>,
+    name: &str,
+    claim: (&str, &str),
+) -> Result<()> {
+    let mut shown = String::new();
+    let mut tell = |line: String| {
+        if line != shown {
+            say(&line);
+            shown = line;
+        }
+    };
+    let mut heard = Instant::now();
+    loop {
+        match look(server, volumes, name, claim).await {
+            Ok(Progress::Shown(line)) => {
+                heard = Instant::now();
+                tell(line);
+            }
+            Ok(Progress::Moved(line)) => {
+                tell(line);
+                return Ok(());
+            }
+            Ok(Progress::Failed(why)) => bail!("the volume was not moved: {why}"),
+            Err(error @ api_client::Error::Api(_)) => return Err(server.explain(error)),
+            Err(error) if heard.elapsed() > PATIENCE => return Err(server.explain(error)),
+            Err(_) => tell("The server does not answer.".to_owned()),
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// The progress of a move.
+#[derive(Debug, PartialEq, Eq)]
+enum Progress {
+    Shown(String),
+    Moved(String),
+    Failed(String),
+}
+
+async fn look(
+    server: &Server,
+    volumes: &Api<PersistentVolume>,
+    name: &str,
+    (namespace, claim): (&str, &str),
+) -> api_client::Result<Progress> {
+    let volume = volumes.get(name).await?;
+    let Some(record) = VolumeMove::of(&volume) else {
+        return Ok(Progress::Failed("its record is gone".to_owned()));
+    };
+    if record.stage == Stage::Stopping {
+        for pod in users(&pods(server, namespace).await?, claim) {
+            if !pod.is_deleting()
+                && let Some(refused) = stop(server, pod).await?
+            {
+                return Ok(Progress::Shown(format!("Stopping: {refused}")));
+            }
+        }
+    }
+    Ok(progress(&record, claim))
+}
+
+/// Evicts a pod; the answer of a budget that does not allow it now.
+async fn stop(server: &Server, pod: &PodView) -> api_client::Result<Option<String>> {
+    match evict(server, &pod.namespace, &pod.name, &pod.uid).await {
+        Ok(_) => Ok(None),
+        Err(error) => match error.code() {
+            Some(TOO_MANY_REQUESTS) => Ok(Some(message(&error))),
+            // It has gone, or it is another one now.
+            Some(404 | 409) => Ok(None),
+            _ => Err(error),
+        },
+    }
+}
+
+fn progress(record: &VolumeMove, claim: &str) -> Progress {
+    let (from, to) = (&record.from, &record.to);
+    let text = match record.stage {
+        Stage::Requested => format!("Requested: node {to} is asked for room."),
+        Stage::Stopping => "Stopping: the pods of the claim end.".to_owned(),
+        Stage::Copying => match record.bytes {
+            Some(bytes) => format!("Copying: {bytes} bytes go from {from} to {to}."),
+            None => format!("Copying: the files go from {from} to {to}."),
+        },
+        Stage::Arrived => format!("Arrived: the files are on {to}."),
+        Stage::Placed => format!("Placed: the volume belongs to {to}."),
+        Stage::Abandoned => format!("Abandoned: the volume stays on {from}."),
+        Stage::Moved => {
+            let line = format!("Moved: claim {claim} is on {to}; its pods start there.");
+            return Progress::Moved(line);
+        }
+        Stage::Failed => {
+            let why = record.message.clone();
+            return Progress::Failed(why.unwrap_or_else(|| "no reason is known".to_owned()));
+        }
+    };
+    Progress::Shown(match &record.message {
+        Some(message) => format!("{text} Waiting: {message}."),
+        None => text,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+
+    fn volume(change: Value) -> Value {
+        let mut volume = json!({
+            "metadata": {"name": "pvc-1", "annotations": {
+                "pv.kubernetes.io/provisioned-by": "mainstay.dev/local"}},
+            "spec": {"storageClassName": "local", "volumeMode": "Filesystem",
+                "local": {"path": "/a/pvc-1"},
+                "nodeAffinity": resource_kinds::storage::volume_move::affinity_to("one")},
+        });
+        json_patch(&mut volume, change);
+        volume
+    }
+
+    fn json_patch(target: &mut Value, change: Value) {
+        for (at, value) in change.as_object().expect("an object") {
+            let (parent, key) = at.rsplit_once('/').expect("a pointer");
+            target.pointer_mut(parent).expect("a parent")[key] = value.clone();
+        }
+    }
+
+    fn node(change: Value) -> Value {
+        let mut node = json!({"metadata": {"name": "two"}, "spec": {},
+            "status": {"conditions": [{"type": "Ready", "status": "True"}]}});
+        json_patch(&mut node, change);
+        node
+    }
+
+    fn found(volume: Value, node: Value, owner: Value) -> MoveObjects {
+        let claim = json!({"metadata": {"name": "data-web-0"}, "status": {"phase": "Bound"}});
+        let pod = json!({
+            "metadata": {"name": "web-0", "namespace": "d", "uid": "u", "ownerReferences": owner},
+            "spec": {"nodeName": "one", "containers": [],
+                "volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "data-web-0"}}]}});
+        let pod: Pod = serde_json::from_value(pod).expect("a pod");
+        MoveObjects {
+            claim: serde_json::from_value(claim).expect("a claim"),
+            volume: Some(serde_json::from_value(volume).expect("a volume")),
+            pods: vec![PodView::from(&pod)],
+            destination: serde_json::from_value(node).ok(),
+            contents: Vec::new(),
+        }
+    }
+
+    fn set() -> Value {
+        json!([{"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "web", "uid": "s",
+            "controller": true}])
+    }
+
+    fn refusal(volume: Value, node: Value, owner: Value, to: &str) -> String {
+        match decide(&found(volume, node, owner), to) {
+            Decision::Refused(why) => why,
+            other => format!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_volume_that_can_move_is_requested_once() {
+        let same = || volume(json!({}));
+        let decided = decide(&found(same(), node(json!({})), set()), "two");
+        let from = "one".to_owned();
+        assert_eq!(decided, Decision::Request { from });
+        let record = VolumeMove::request("a1", "one", "two");
+        let moving = |record: &VolumeMove| {
+            let mut volume = same();
+            volume["metadata"]["annotations"][VOLUME_MOVE] = json!(record.to_text());
+            volume
+        };
+        let again = found(moving(&record), node(json!({})), set());
+        assert_eq!(decide(&again, "two"), Decision::UnderWay);
+        assert!(matches!(decide(&again, "three"), Decision::Refused(why) if why.contains("two")));
+        let failed = found(
+            moving(&record.in_stage(Stage::Failed)),
+            node(json!({})),
+            set(),
+        );
+        assert!(matches!(decide(&failed, "two"), Decision::Request { .. }));
+    }
+
+    #[test]
+    fn a_refusal_names_its_reason() {
+        let same = || volume(json!({}));
+        let ready = || node(json!({}));
+        let mut cow = same();
+        cow["metadata"]["annotations"]["pv.kubernetes.io/provisioned-by"] =
+            json!("mainstay.dev/local-cow");
+        let mut other = same();
+        other["metadata"]["annotations"] = json!({});
+        let not_ready = node(json!({"/status/conditions": []}));
+        let cordoned = node(json!({"/spec/unschedulable": true}));
+        let block = volume(json!({"/spec/volumeMode": "Block"}));
+        for (volume, node, owner, to, wanted) in [
+            (cow, ready(), set(), "two", "local-cow"),
+            (
+                other,
+                ready(),
+                set(),
+                "two",
+                "only volumes of the class local",
+            ),
+            (block, ready(), set(), "two", "block device"),
+            (same(), ready(), set(), "one", "already"),
+            (same(), Value::Null, set(), "two", "does not exist"),
+            (same(), not_ready, set(), "two", "not ready"),
+            (same(), cordoned, set(), "two", "cordoned"),
+            (same(), ready(), json!([]), "two", "no controller"),
+        ] {
+            let why = refusal(volume, node, owner, to);
+            assert!(why.contains(wanted), "{why}");
+        }
+    }
+
+    #[test]
+    fn a_stage_is_shown_with_its_reason() {
+        let record = VolumeMove::request("a1", "one", "two");
+        let waiting = VolumeMove {
+            message: Some("pod \"web-0\" on node \"one\" ends".to_owned()),
+            ..record.in_stage(Stage::Stopping)
+        };
+        let line =
+            "Stopping: the pods of the claim end. Waiting: pod \"web-0\" on node \"one\" ends.";
+        assert_eq!(progress(&waiting, "c"), Progress::Shown(line.to_owned()));
+        let failed = record.abandoned("no room").in_stage(Stage::Failed);
+        assert!(matches!(progress(&failed, "c"), Progress::Failed(_)));
+        let moved = progress(&record.in_stage(Stage::Moved), "c");
+        assert!(matches!(moved, Progress::Moved(line) if line.contains("two")));
+    }
+}

@@ -1,0 +1,53 @@
+//! The steps of a volume's move to another node: `POST /volumeMoves/VOLUME/ID/STEP`.
+//!
+//! The leader of the controllers takes them. Each is a POST: also a step that only reads, because it
+//! reads files of pods, which takes more than the right to look at a node.
+
+use bytes::{Bytes, BytesMut};
+use http::{Request, Response, StatusCode};
+use http_body_util::BodyExt;
+use object_model::Status;
+
+use super::query;
+use super::response::{BoxBody, full, refused};
+use crate::config::{MoveStep, VolumeMoves};
+
+/// Largest part of a copy, in bytes.
+const PART_BYTES_MAX: usize = 4 << 20;
+
+pub(super) async fn answer(
+    moves: Option<&dyn VolumeMoves>,
+    [volume, id, step]: [&str; 3],
+    request: Request<BoxBody>,
+) -> Result<Response<BoxBody>, Box<Status>> {
+    let Some(moves) = moves else {
+        return Err(refused(StatusCode::NOT_FOUND, "the node moves no volumes"));
+    };
+    let (parts, body) = request.into_parts();
+    let body = part(body).await?;
+    let step = MoveStep {
+        volume: volume.to_owned(),
+        id: id.to_owned(),
+        step: step.to_owned(),
+        parameters: query::parameters(parts.uri.query()),
+        body,
+    };
+    moves
+        .carry_out(step)
+        .await
+        .map(|bytes| Response::new(full(bytes)))
+}
+
+/// The data of a request, up to the largest part.
+async fn part(mut body: BoxBody) -> Result<Bytes, Box<Status>> {
+    let bad = |text: String| refused(StatusCode::BAD_REQUEST, &text);
+    let mut data = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| bad(format!("read a part of a volume: {error}")))?;
+        data.extend_from_slice(frame.data_ref().unwrap_or(&Bytes::new()));
+        if data.len() > PART_BYTES_MAX {
+            return Err(bad("the part of the volume is too large".to_owned()));
+        }
+    }
+    Ok(data.freeze())
+}

@@ -1,0 +1,476 @@
+//! The directories of a volume that moves to another node.
+//!
+//! The name of a directory says what it is: no pod mounts a directory with the name of a move, whatever
+//! objects an agent reads. Each step may be repeated. A move that has ended here leaves an empty file,
+//! and its late steps are refused.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use container_runtime::disk_usage;
+use planners::volume_move::{Detachment, Inspection};
+
+use crate::ProvisionerError as Error;
+use crate::directories::{Directories, failed, remove_tree};
+use crate::storage::{Storage, blocking};
+use crate::subvolumes::Content;
+
+/// Names of directories that leave this node start with this.
+const MOVING: &str = ".moving-";
+/// Names of copies that are being written start with this.
+const ARRIVING: &str = ".arriving-";
+/// Names of complete copies start with this.
+const ARRIVED: &str = ".arrived-";
+/// Names of the files of moves that have ended here start with this.
+const ENDED: &str = ".ended-";
+
+/// The place of a copy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Arrival {
+    /// An empty directory for it.
+    Begun(PathBuf),
+    /// It is complete; the path that the volume will have.
+    Complete(PathBuf),
+    /// The move has ended on this node, or the volume is here already.
+    Refused(String),
+}
+
+impl Directories {
+    fn of_move(&self, prefix: &str, id: &str, volume: &str) -> Result<PathBuf, Error> {
+        let own = self.path(volume)?;
+        let plain = id.bytes().all(|byte| byte.is_ascii_alphanumeric());
+        match (own.parent(), plain && !id.is_empty() && id.len() <= 32) {
+            (Some(root), true) => Ok(root.join(format!("{prefix}{id}-{volume}"))),
+            _ => Err(self.out_of_bounds(id)),
+        }
+    }
+
+    fn has_ended(&self, id: &str, volume: &str) -> Result<bool, Error> {
+        is_there(&self.of_move(ENDED, id, volume)?)
+    }
+
+    /// Refuses the steps of a move from now on.
+    fn end(&self, id: &str, volume: &str) -> Result<(), Error> {
+        let mark = self.of_move(ENDED, id, volume)?;
+        let made = File::options()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .open(&mark);
+        made.and_then(|file| file.sync_all())
+            .map_err(failed("make", &mark))?;
+        self.sync_root()
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> Result<(), Error> {
+        std::fs::rename(from, to).map_err(failed("rename", from))?;
+        self.sync_root()
+    }
+
+    fn detach(&self, id: &str, volume: &str) -> Result<Detachment, Error> {
+        if self.has_ended(id, volume)? {
+            return Ok(Detachment::Ended);
+        }
+        let (real, moving) = (self.path(volume)?, self.of_move(MOVING, id, volume)?);
+        if !is_there(&moving)? {
+            if !is_there(&real)? {
+                return Ok(Detachment::Missing);
+            }
+            self.rename(&real, &moving)?;
+        }
+        // After the rename: a mount that is not there yet cannot come any more.
+        match user_of(&moving)? {
+            None => Ok(Detachment::Detached),
+            Some(user) => {
+                self.rename(&moving, &real)?;
+                Ok(Detachment::InUse(user))
+            }
+        }
+    }
+
+    /// The detached directory, for its copy.
+    fn detached(&self, id: &str, volume: &str) -> Result<PathBuf, Error> {
+        let moving = self.of_move(MOVING, id, volume)?;
+        let refused = |why: &str| Error::Source(format!("{}: {why}", moving.display()));
+        if self.has_ended(id, volume)? || !is_there(&moving)? {
+            return Err(refused("the directory is not detached"));
+        }
+        match user_of(&moving)? {
+            None => Ok(moving),
+            Some(user) => Err(refused(&format!("in use by {user}"))),
+        }
+    }
+
+    fn begin_arrival(&self, id: &str, volume: &str, bytes: u64) -> Result<Arrival, Error> {
+        let real = self.path(volume)?;
+        if self.has_ended(id, volume)? {
+            return Ok(Arrival::Refused(format!(
+                "the move {id} has ended on this node"
+            )));
+        }
+        if is_there(&real)? {
+            let text = format!("{} is on this node already", real.display());
+            return Ok(Arrival::Refused(text));
+        }
+        if is_there(&self.of_move(ARRIVED, id, volume)?)? {
+            return Ok(Arrival::Complete(real));
+        }
+        let arriving = self.of_move(ARRIVING, id, volume)?;
+        remove_tree(&arriving)?;
+        self.make_new(volume, &arriving, bytes, &Content::Empty)?;
+        Ok(Arrival::Begun(arriving))
+    }
+
+    fn finish_arrival(&self, id: &str, volume: &str) -> Result<PathBuf, Error> {
+        let arriving = self.of_move(ARRIVING, id, volume)?;
+        let synced = File::open(&arriving).and_then(|dir| Ok(rustix::fs::syncfs(&dir)?));
+        synced.map_err(failed("sync", &arriving))?;
+        if self.has_ended(id, volume)? {
+            remove_tree(&arriving)?;
+            return Err(Error::Source(format!(
+                "the move {id} has ended on this node"
+            )));
+        }
+        self.rename(&arriving, &self.of_move(ARRIVED, id, volume)?)?;
+        self.path(volume)
+    }
+
+    fn place(&self, id: &str, volume: &str) -> Result<(), Error> {
+        self.end(id, volume)?;
+        let (real, arrived) = (self.path(volume)?, self.of_move(ARRIVED, id, volume)?);
+        match (is_there(&real)?, is_there(&arrived)?) {
+            (false, true) => self.rename(&arrived, &real),
+            (true, false) => Ok(()),
+            (true, true) => Err(Error::Source(format!(
+                "{} and {} are both there",
+                real.display(),
+                arrived.display()
+            ))),
+            (false, false) => Err(Error::Source(format!("{} is missing", arrived.display()))),
+        }
+    }
+
+    fn discard(&self, id: &str, volume: &str) -> Result<(), Error> {
+        self.end(id, volume)?;
+        remove_tree(&self.of_move(MOVING, id, volume)?)?;
+        self.sync_root()
+    }
+
+    fn abandon(&self, id: &str, volume: &str) -> Result<(), Error> {
+        self.end(id, volume)?;
+        let (real, moving) = (self.path(volume)?, self.of_move(MOVING, id, volume)?);
+        if is_there(&moving)? {
+            // A rename would replace an empty directory.
+            if is_there(&real)? {
+                let text = format!("{} is there again", real.display());
+                return Err(Error::Source(text));
+            }
+            self.rename(&moving, &real)?;
+        }
+        remove_tree(&self.of_move(ARRIVING, id, volume)?)?;
+        remove_tree(&self.of_move(ARRIVED, id, volume)?)?;
+        self.sync_root()
+    }
+
+    fn inspect(&self, id: &str, volume: &str) -> Result<Inspection, Error> {
+        let (real, moving) = (self.path(volume)?, self.of_move(MOVING, id, volume)?);
+        let used = |path: &Path| disk_usage::below(path).map_err(failed("measure", path));
+        let used = match (is_there(&real)?, is_there(&moving)?) {
+            (true, _) => Some(used(&real)?),
+            (false, true) => Some(used(&moving)?),
+            (false, false) => None,
+        };
+        let root = real.parent().unwrap_or(&real);
+        let disk = rustix::fs::statvfs(root)
+            .map_err(|error| failed("look at the disk of", root)(error.into()))?;
+        Ok(Inspection {
+            used,
+            free: disk.f_bavail.saturating_mul(disk.f_frsize),
+        })
+    }
+
+    /// Removes what the moves of a removed volume have left.
+    pub(crate) fn forget_moves(&self, volume: &str) -> Result<(), Error> {
+        let own = self.path(volume)?;
+        let root = own.parent().unwrap_or(&own);
+        for entry in std::fs::read_dir(root).map_err(failed("read", root))? {
+            let entry = entry.map_err(failed("read", root))?;
+            let name = entry.file_name();
+            let rest = name.to_str().and_then(|name| name.strip_prefix(ENDED));
+            // An id has no hyphen.
+            let of = rest.and_then(|rest| rest.split_once('-'));
+            if of.is_some_and(|(_, of)| of == volume) {
+                let path = entry.path();
+                std::fs::remove_file(&path).map_err(failed("remove", &path))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn is_there(path: &Path) -> Result<bool, Error> {
+    match std::fs::symlink_metadata(path) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(failed("look at", path)(error)),
+    }
+}
+
+/// A process with a mount of the directory, or of one in it. The kernel names the present path of a
+/// mount's root, so a mount of a directory that was renamed has the new name.
+fn user_of(directory: &Path) -> Result<Option<String>, Error> {
+    let proc = Path::new("/proc");
+    let mut namespaces = BTreeSet::new();
+    for entry in std::fs::read_dir(proc).map_err(failed("read", proc))? {
+        let entry = entry.map_err(failed("read", proc))?;
+        let process = entry.path();
+        let is_process = |name: &str| name.bytes().all(|byte| byte.is_ascii_digit());
+        if !entry.file_name().to_str().is_some_and(is_process) {
+            continue;
+        }
+        // A process that has ended has no mounts.
+        let Ok(namespace) = std::fs::read_link(process.join("ns/mnt")) else {
+            continue;
+        };
+        if namespaces.contains(&namespace) {
+            continue;
+        }
+        let Ok(table) = std::fs::read(process.join("mountinfo")) else {
+            continue;
+        };
+        namespaces.insert(namespace);
+        let mounts = mount_table::parse(&table);
+        if mounts
+            .iter()
+            .any(|mount| leads_into(&mount.root, directory))
+        {
+            let name = std::fs::read_to_string(process.join("comm")).unwrap_or_default();
+            let number = entry.file_name();
+            return Ok(Some(format!(
+                "process {} ({})",
+                number.to_string_lossy(),
+                name.trim()
+            )));
+        }
+    }
+    Ok(None)
+}
+
+/// Whether the root of a mount is the directory of a move, or below it. The id of the move makes the
+/// name unique on the machine.
+fn leads_into(root: &Path, directory: &Path) -> bool {
+    root.iter().any(|part| Some(part) == directory.file_name())
+}
+
+/// The steps of a move on this node. Volumes of the class `local` only.
+impl Storage {
+    /// Measures a volume and the free space.
+    ///
+    /// # Errors
+    /// Of the disk.
+    pub async fn inspect_move(&self, id: &str, volume: &str) -> Result<Inspection, Error> {
+        self.step(id, volume, Directories::inspect).await
+    }
+
+    /// Takes the volume's name from its directory, unless a process uses it.
+    ///
+    /// # Errors
+    /// Of the disk.
+    pub async fn detach_volume(&self, id: &str, volume: &str) -> Result<Detachment, Error> {
+        self.step(id, volume, Directories::detach).await
+    }
+
+    /// The detached directory.
+    ///
+    /// # Errors
+    /// It is not detached, or a process uses it.
+    pub async fn detached_volume(&self, id: &str, volume: &str) -> Result<PathBuf, Error> {
+        self.step(id, volume, Directories::detached).await
+    }
+
+    /// An empty directory for a copy, with a limit of so many bytes where volumes have limits.
+    ///
+    /// # Errors
+    /// Of the disk.
+    pub async fn begin_arrival(
+        &self,
+        id: &str,
+        volume: &str,
+        bytes: u64,
+    ) -> Result<Arrival, Error> {
+        let begin = move |directories: &Directories, id: &str, volume: &str| {
+            directories.begin_arrival(id, volume, bytes)
+        };
+        self.step(id, volume, begin).await
+    }
+
+    /// Marks a copy as complete, when it is on disk; the path that the volume will have.
+    ///
+    /// # Errors
+    /// Of the disk, or the move has ended.
+    pub async fn finish_arrival(&self, id: &str, volume: &str) -> Result<PathBuf, Error> {
+        self.step(id, volume, Directories::finish_arrival).await
+    }
+
+    /// Gives a complete copy the name of the volume.
+    ///
+    /// # Errors
+    /// Of the disk, or there is no copy.
+    pub async fn place_arrival(&self, id: &str, volume: &str) -> Result<(), Error> {
+        self.step(id, volume, Directories::place).await
+    }
+
+    /// Removes a detached directory.
+    ///
+    /// # Errors
+    /// Of the disk.
+    pub async fn discard_detached(&self, id: &str, volume: &str) -> Result<(), Error> {
+        self.step(id, volume, Directories::discard).await
+    }
+
+    /// Ends a move: a detached directory gets its name back, a copy is removed.
+    ///
+    /// # Errors
+    /// Of the disk.
+    pub async fn abandon_move(&self, id: &str, volume: &str) -> Result<(), Error> {
+        self.step(id, volume, Directories::abandon).await
+    }
+
+    async fn step<T: Send + 'static>(
+        &self,
+        id: &str,
+        volume: &str,
+        work: impl FnOnce(&Directories, &str, &str) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let (local, id, volume) = (self.local.clone(), id.to_owned(), volume.to_owned());
+        blocking(move || work(&local, &id, &volume)).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const VOLUME: &str = "pvc-1";
+
+    fn open() -> (tempfile::TempDir, Directories) {
+        let root = tempfile::tempdir().unwrap();
+        let path = |name: &str| root.path().join(name);
+        let directories = Directories::open(path("volumes"), path("snapshots")).unwrap();
+        (root, directories)
+    }
+
+    fn with_volume() -> (tempfile::TempDir, Directories, PathBuf) {
+        let (root, directories) = open();
+        let path = directories.make(VOLUME, 1 << 20, &Content::Empty).unwrap();
+        std::fs::write(path.join("file"), "data").unwrap();
+        (root, directories, path)
+    }
+
+    #[test]
+    fn a_detached_directory_has_no_name_that_pods_know() {
+        let (_root, directories, path) = with_volume();
+        assert_eq!(
+            directories.inspect("a1", VOLUME).unwrap().used.is_some(),
+            true
+        );
+        for _ in 0..2 {
+            assert_eq!(
+                directories.detach("a1", VOLUME).unwrap(),
+                Detachment::Detached
+            );
+            assert!(!path.exists());
+        }
+        let detached = directories.detached("a1", VOLUME).unwrap();
+        assert_eq!(std::fs::read(detached.join("file")).unwrap(), b"data");
+        for _ in 0..2 {
+            directories.abandon("a1", VOLUME).unwrap();
+            assert_eq!(std::fs::read(path.join("file")).unwrap(), b"data");
+        }
+        // A call that was on its way.
+        assert_eq!(directories.detach("a1", VOLUME).unwrap(), Detachment::Ended);
+        assert!(directories.detached("a1", VOLUME).is_err());
+        assert!(path.exists());
+        assert_eq!(
+            directories.detach("b2", VOLUME).unwrap(),
+            Detachment::Detached
+        );
+        directories.discard("b2", VOLUME).unwrap();
+        assert_eq!(
+            directories.detach("c3", VOLUME).unwrap(),
+            Detachment::Missing
+        );
+        directories.remove(VOLUME).unwrap();
+        let left = std::fs::read_dir(path.parent().unwrap()).unwrap();
+        assert_eq!(left.count(), 0);
+    }
+
+    #[test]
+    fn a_copy_gets_the_name_of_the_volume_at_the_end() {
+        let (_root, directories) = open();
+        let begin = || directories.begin_arrival("a1", VOLUME, 1 << 20).unwrap();
+        let Arrival::Begun(at) = begin() else {
+            panic!("no directory");
+        };
+        std::fs::write(at.join("half"), "").unwrap();
+        // Another attempt begins with nothing.
+        assert_eq!(begin(), Arrival::Begun(at.clone()));
+        assert!(!at.join("half").exists());
+        std::fs::write(at.join("file"), "data").unwrap();
+        let path = directories.finish_arrival("a1", VOLUME).unwrap();
+        assert!(!path.exists());
+        assert_eq!(begin(), Arrival::Complete(path.clone()));
+        for _ in 0..2 {
+            directories.place("a1", VOLUME).unwrap();
+            assert_eq!(std::fs::read(path.join("file")).unwrap(), b"data");
+        }
+        assert!(matches!(begin(), Arrival::Refused(_)));
+    }
+
+    #[test]
+    fn an_abandoned_copy_goes_and_does_not_come_back() {
+        let (_root, directories) = open();
+        let begin = || directories.begin_arrival("a1", VOLUME, 1 << 20).unwrap();
+        let Arrival::Begun(at) = begin() else {
+            panic!("no directory");
+        };
+        directories.abandon("a1", VOLUME).unwrap();
+        assert!(!at.exists());
+        assert!(matches!(begin(), Arrival::Refused(_)));
+        assert!(directories.finish_arrival("a1", VOLUME).is_err());
+        assert!(directories.place("a1", VOLUME).is_err());
+    }
+
+    #[test]
+    fn names_that_lead_elsewhere_are_refused() {
+        let (_root, directories) = open();
+        for (id, volume) in [
+            ("../x", VOLUME),
+            ("", VOLUME),
+            ("a-1", VOLUME),
+            ("a1", "../x"),
+        ] {
+            assert!(directories.detach(id, volume).is_err(), "{id} {volume}");
+        }
+    }
+
+    #[test]
+    fn a_mount_is_known_by_the_name_of_the_move() {
+        let directory = Path::new("/data/volumes/.moving-a1-pvc-1");
+        assert!(leads_into(
+            Path::new("/x/volumes/.moving-a1-pvc-1"),
+            directory
+        ));
+        assert!(leads_into(
+            Path::new("/.moving-a1-pvc-1/sub/path"),
+            directory
+        ));
+        assert!(!leads_into(
+            Path::new("/volumes/.moving-b2-pvc-1"),
+            directory
+        ));
+        assert!(!leads_into(Path::new("/"), directory));
+    }
+}
