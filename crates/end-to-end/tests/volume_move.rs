@@ -70,19 +70,44 @@ fn a_pod_runs_on_the_other_node_with_its_files() {
     let write = "umask 027; mkdir /data/deep; echo kept >/data/deep/file; ln -s deep/file /data/link; \
                  ln /data/deep/file /data/second; chmod 4711 /data/link; sync";
     kubectl.ok(&["exec", "db-0", "--", "sh", "-c", write]);
-    let show = ["exec", "db-0", "--", "sh", "-c", "cd /data && ls -lnR && cat link second"];
+    let show = [
+        "exec",
+        "db-0",
+        "--",
+        "sh",
+        "-c",
+        "cd /data && ls -lnR && cat link second",
+    ];
     let before = kubectl.ok(&show);
     let data = instance.data().display().to_string();
     refusals(&kubectl, &data, (&first, &second));
-    let moved = ok(&["volume", "move", CLAIM, "--to", &second, "--data-dir", &data]);
+    let moved = ok(&[
+        "volume",
+        "move",
+        CLAIM,
+        "--to",
+        &second,
+        "--data-dir",
+        &data,
+    ]);
     assert!(moved.contains("Moved"), "{moved}");
     wait_running_on(&kubectl, &second);
     assert_eq!(kubectl.ok(&show), before);
     let volume = volume(&kubectl);
     assert_eq!(claim(&kubectl)["status"]["phase"], "Bound");
-    assert_eq!(directories(&instance.data(), text(&volume, "/metadata/name")).len(), 1);
+    assert_eq!(
+        directories(&instance.data(), text(&volume, "/metadata/name")).len(),
+        1
+    );
     // And back again, with what was written there.
-    kubectl.ok(&["exec", "db-0", "--", "sh", "-c", "echo more >>/data/second; sync"]);
+    kubectl.ok(&[
+        "exec",
+        "db-0",
+        "--",
+        "sh",
+        "-c",
+        "echo more >>/data/second; sync",
+    ]);
     ok(&["volume", "move", CLAIM, "--to", &first, "--data-dir", &data]);
     wait_running_on(&kubectl, &first);
     let now = kubectl.ok(&["exec", "db-0", "--", "cat", "/data/link"]);
@@ -99,9 +124,8 @@ fn a_pod_runs_on_the_other_node_with_its_files() {
 }
 
 fn refusals(kubectl: &Kubectl, data: &str, (first, second): (&str, &str)) {
-    let says = |claim: &str, to: &str| {
-        refused(&["volume", "move", claim, "--to", to, "--data-dir", data])
-    };
+    let says =
+        |claim: &str, to: &str| refused(&["volume", "move", claim, "--to", to, "--data-dir", data]);
     let pod = kubectl.json(&["get", "pod", "alone"]);
     let elsewhere = other_node(kubectl, text(&pod, "/spec/nodeName"));
     for (claim, to, wanted) in [
@@ -137,7 +161,15 @@ fn a_move_goes_on_after_the_server_and_its_nodes_were_killed() {
     let sum = kubectl.ok(&["exec", "db-0", "--", "sh", "-c", write]);
     let data = instance.data().display().to_string();
     let mut command = Command::new(binary())
-        .args(["volume", "move", CLAIM, "--to", &second, "--data-dir", &data])
+        .args([
+            "volume",
+            "move",
+            CLAIM,
+            "--to",
+            &second,
+            "--data-dir",
+            &data,
+        ])
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
@@ -220,6 +252,10 @@ fn wait_running_on(kubectl: &Kubectl, node: &str) {
         let output = kubectl.run(&["get", "pod", "db-0", "-o", "json"]);
         let pod: Value = serde_json::from_str(&output.stdout).unwrap_or_default();
         let is_there = pod["spec"]["nodeName"] == *node && end_to_end::cluster::is_ready(&pod);
-        if is_there { Ok(()) } else { Err(pod["status"].clone()) }
+        if is_there {
+            Ok(())
+        } else {
+            Err(pod["status"].clone())
+        }
     });
 }

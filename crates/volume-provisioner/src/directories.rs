@@ -15,6 +15,7 @@ use resource_kinds::storage::driver::VOLUME_PREFIX;
 
 use crate::ProvisionerError as Error;
 use crate::device_image;
+use crate::moves;
 use crate::projects;
 use crate::subvolumes::{self, Content, Count};
 
@@ -307,6 +308,7 @@ impl Directories {
         for entry in entries {
             let entry = entry.map_err(failed("read", &self.root))?;
             let name = entry.file_name().to_string_lossy().into_owned();
+            moves::sweep(&entry.path(), &name, &is_wanted);
             let left_over = name.starts_with(VOLUME_PREFIX) && !is_wanted(&name);
             if left_over {
                 device_image::remove_unused(&device_image::path(&entry.path()));

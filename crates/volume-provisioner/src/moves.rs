@@ -198,15 +198,28 @@ impl Directories {
         for entry in std::fs::read_dir(root).map_err(failed("read", root))? {
             let entry = entry.map_err(failed("read", root))?;
             let name = entry.file_name();
-            let rest = name.to_str().and_then(|name| name.strip_prefix(ENDED));
-            // An id has no hyphen.
-            let of = rest.and_then(|rest| rest.split_once('-'));
-            if of.is_some_and(|(_, of)| of == volume) {
+            if name.to_str().and_then(volume_of_mark) == Some(volume) {
                 let path = entry.path();
                 std::fs::remove_file(&path).map_err(failed("remove", &path))?;
             }
         }
         Ok(())
+    }
+}
+
+/// The volume of a move that has ended here, by the name of its file.
+fn volume_of_mark(name: &str) -> Option<&str> {
+    // An id has no hyphen.
+    let (_, volume) = name.strip_prefix(ENDED)?.split_once('-')?;
+    Some(volume)
+}
+
+/// Removes the file of an ended move, if its volume is gone. Volumes that were removed on another node
+/// leave it here.
+pub(crate) fn sweep(path: &Path, name: &str, is_wanted: &impl Fn(&str) -> bool) {
+    let is_left = volume_of_mark(name).is_some_and(|volume| !is_wanted(volume));
+    if is_left && let Err(error) = std::fs::remove_file(path) {
+        tracing::debug!(name, %error, "file of an ended move is kept");
     }
 }
 
@@ -441,6 +454,17 @@ mod tests {
         assert!(matches!(begin(), Arrival::Refused(_)));
         assert!(directories.finish_arrival("a1", VOLUME).is_err());
         assert!(directories.place("a1", VOLUME).is_err());
+    }
+
+    #[test]
+    fn the_file_of_an_ended_move_goes_with_its_volume() {
+        let (_root, directories, path) = with_volume();
+        directories.abandon("a1", VOLUME).unwrap();
+        let mark = path.with_file_name(format!("{ENDED}a1-{VOLUME}"));
+        directories.sweep(|_| true).unwrap();
+        assert!(mark.exists());
+        directories.sweep(|_| false).unwrap();
+        assert!(!mark.exists() && path.join("file").exists());
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use api_client::{Api, ListParams, Patch, PatchParams};
 use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod};
 use planners::volume_move::{Answers, Observed, Presence, Step, User, plan};
-use reconcile::execute::{Delete, delete, found, unless_outrun};
+use reconcile::execute::{Delete, chain, delete, found, unless_outrun};
 use reconcile::{Queue, ReconcileResult};
 use resource_kinds::annotations::VOLUME_MOVE;
 use resource_kinds::pod_view::PodView;
@@ -85,13 +85,7 @@ impl reconcile::Controller for VolumeMoves {
             match self.step(&volume, &record, &answers).await? {
                 Step::Done => return Ok(ReconcileResult::Done),
                 Step::Wait(reason) => {
-                    if record.message.as_ref() != Some(&reason) {
-                        let told = VolumeMove {
-                            message: Some(reason),
-                            ..record
-                        };
-                        self.write(&volume, &told).await?;
-                    }
+                    self.tell(&volume, record, reason).await?;
                     return Ok(ReconcileResult::RequeueAfter(WAIT));
                 }
                 Step::Write(next) => {
@@ -101,9 +95,13 @@ impl reconcile::Controller for VolumeMoves {
                 }
                 Step::Call(call) => {
                     let is_current = || self.is_current(name, &record);
-                    self.nodes
-                        .carry_out(&volume, &record, call, &mut answers, &is_current)
-                        .await?;
+                    let call =
+                        self.nodes
+                            .carry_out(&volume, &record, call, &mut answers, &is_current);
+                    if let Err(error) = call.await {
+                        self.tell(&volume, record, chain(&error)).await?;
+                        return Err(error);
+                    }
                 }
                 Step::DeletePod(user) => {
                     let namespace = claim_of(&volume).0;
@@ -186,6 +184,24 @@ impl VolumeMoves {
         let listed = pods.list(&ListParams::default()).await?;
         let pods = listed.items.iter().map(PodView::from);
         Ok(users(pods, claim))
+    }
+
+    /// Writes what the move waits for into the record.
+    async fn tell(
+        &self,
+        volume: &PersistentVolume,
+        record: VolumeMove,
+        reason: String,
+    ) -> Result<(), Error> {
+        // The reason of an abandoned move stays.
+        if record.stage == Stage::Abandoned || record.message.as_ref() == Some(&reason) {
+            return Ok(());
+        }
+        let told = VolumeMove {
+            message: Some(reason),
+            ..record
+        };
+        self.write(volume, &told).await
     }
 
     /// Replaces the record, if the volume is as it was read.

@@ -96,7 +96,7 @@ fn fill(volume: &Path) {
 }
 
 /// What makes a file the same one for its users.
-fn facts(root: &Path, path: &str) -> impl PartialEq + std::fmt::Debug {
+fn facts(root: &Path, path: &str) -> impl PartialEq + std::fmt::Debug + use<> {
     let path = root.join(path);
     let found = fs::symlink_metadata(&path).unwrap();
     let mut value = vec![0; 16];
