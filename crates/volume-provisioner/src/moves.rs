@@ -364,7 +364,13 @@ impl Storage {
 
 #[cfg(test)]
 mod tests {
+    use resource_kinds::annotations::{PROVISIONED_BY, VOLUME_MOVE};
+    use resource_kinds::storage::driver::LOCAL_PROVISIONER;
+    use resource_kinds::storage::volume_move::{Stage, VolumeMove, affinity_to};
+    use serde_json::json;
+
     use super::*;
+    use crate::decide::{ReclaimAction, reclaim_action};
 
     const VOLUME: &str = "pvc-1";
 
@@ -477,6 +483,33 @@ mod tests {
             ("a1", "../x"),
         ] {
             assert!(directories.detach(id, volume).is_err(), "{id} {volume}");
+        }
+    }
+
+    #[test]
+    fn a_volume_is_not_removed_while_it_moves() {
+        let volume = |stage: Stage| {
+            let record = VolumeMove::request("a1", "one", "two").in_stage(stage);
+            let annotations =
+                json!({PROVISIONED_BY: LOCAL_PROVISIONER, VOLUME_MOVE: record.to_text()});
+            let volume = json!({"metadata": {"name": VOLUME, "annotations": annotations},
+                "spec": {"local": {"path": "/a"}, "nodeAffinity": affinity_to("one"),
+                    "persistentVolumeReclaimPolicy": "Delete"},
+                "status": {"phase": "Released"}});
+            serde_json::from_value(volume).unwrap()
+        };
+        for stage in [
+            Stage::Requested,
+            Stage::Copying,
+            Stage::Placed,
+            Stage::Abandoned,
+        ] {
+            let action = reclaim_action(&volume(stage), "one");
+            assert_eq!(action, ReclaimAction::Keep, "{stage:?}");
+        }
+        for stage in [Stage::Moved, Stage::Failed] {
+            let action = reclaim_action(&volume(stage), "one");
+            assert_eq!(action, ReclaimAction::Remove, "{stage:?}");
         }
     }
 

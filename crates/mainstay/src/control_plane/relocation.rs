@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use api_server::rewrite::{Rewrite, rewrite};
 use mvcc_store::Store;
+use resource_kinds::annotations::VOLUME_MOVE;
 use resource_kinds::namespaces::NODE_LEASES;
 use serde_json::Value;
 
@@ -78,6 +79,7 @@ impl Relocation {
                     let path = object.pointer_mut(path);
                     changed |= path.is_some_and(|path| self.change_path(path));
                 }
+                changed |= self.change_record(object);
             }
             _ => {}
         }
@@ -88,6 +90,32 @@ impl Relocation {
             true => Rewrite::Store,
             false => Rewrite::Keep,
         }
+    }
+
+    /// The record of the volume's move to another node.
+    fn change_record(&self, volume: &mut Value) -> bool {
+        let annotations = volume.pointer_mut("/metadata/annotations");
+        let Some(text) = annotations.and_then(|all| all.get_mut(VOLUME_MOVE)) else {
+            return false;
+        };
+        let record = text
+            .as_str()
+            .and_then(|text| serde_json::from_str(text).ok());
+        let Some(mut record): Option<Value> = record else {
+            return false;
+        };
+        let mut changed = record
+            .get_mut("path")
+            .is_some_and(|path| self.change_path(path));
+        for end in ["from", "to"] {
+            changed |= record
+                .get_mut(end)
+                .is_some_and(|node| self.change_name(node));
+        }
+        if changed {
+            *text = record.to_string().into();
+        }
+        changed
     }
 
     fn change_path(&self, path: &mut Value) -> bool {
@@ -184,6 +212,20 @@ mod tests {
         let old = volume("/old/volumes/pvc-1", "a");
         check(old, Rewrite::Store, volume("/new/place/volumes/pvc-1", "b"));
         let other = volume("/older/disk", "c");
+        check(other.clone(), Rewrite::Keep, other);
+    }
+
+    #[test]
+    fn the_record_of_a_move_names_both_places() {
+        let volume = |from: &str, path: &str| {
+            let record = json!({"from": from, "to": "c", "path": path}).to_string();
+            json!({"kind": "PersistentVolume", "metadata": {"name": "pvc-1",
+                "annotations": {VOLUME_MOVE: record}}, "spec": {}})
+        };
+        let old = volume("a", "/old/nodes/2/volumes/pvc-1");
+        let new = volume("b", "/new/place/nodes/2/volumes/pvc-1");
+        check(old, Rewrite::Store, new);
+        let other = volume("d", "/older");
         check(other.clone(), Rewrite::Keep, other);
     }
 

@@ -482,6 +482,26 @@ fn a_bound_volume_keeps_the_pod_on_its_node() {
     check(objects(json!({})), claiming("x"), text);
 }
 
+/// A volume without one place (DESIGN §16).
+#[test]
+fn a_pod_waits_while_its_volume_moves() {
+    let in_stage = |stage: &str| {
+        let mut volume = volume("1Gi", "b");
+        let record = json!({"id": "a1", "from": "b", "to": "a", "stage": stage}).to_string();
+        volume["metadata"]["annotations"] = json!({"node.mainstay.dev/volume-move": record});
+        json!({"nodes": {"a": {}, "b": {}}, "classes": classes(),
+            "claims": {"x": bound("v")}, "volumes": {"v": volume}})
+    };
+    let text = "0/2 nodes are available: the volume of persistentvolumeclaim \"x\" is being moved \
+        from node \"b\" to node \"a\".";
+    for stage in ["Requested", "Stopping", "Copying", "Arrived"] {
+        check(in_stage(stage), claiming("x"), text);
+    }
+    for stage in ["Placed", "Moved", "Abandoned", "Failed"] {
+        check(in_stage(stage), claiming("x"), "bind b");
+    }
+}
+
 /// statefulset.md §11.3, 11.6.
 #[test]
 fn waiting_claims_take_volumes_of_the_node_or_have_them_made() {

@@ -242,6 +242,7 @@ const TABLE: &[(&str, Said)] = &[
         ByOurs("the watch events of the server that is measured"),
     ),
     ("mainstay/src/control_plane/cluster_network.rs", OWN_FILE),
+    ("mainstay/src/control_plane/relocation.rs", STORED),
     ("mainstay/src/data_directory/marker.rs", OWN_FILE),
     (
         "mainstay/src/hello/peers.rs",
