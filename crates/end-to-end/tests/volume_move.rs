@@ -3,10 +3,12 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
-use end_to_end::program::{ok, refused};
+use end_to_end::program::{mainstay, ok, refused};
 use end_to_end::{Instance, Kubectl, binary, text, wait_for};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
 
 const SET: &str = r"
@@ -81,16 +83,7 @@ fn a_pod_runs_on_the_other_node_with_its_files() {
     let before = kubectl.ok(&show);
     let data = instance.data().display().to_string();
     refusals(&kubectl, &data, (&first, &second));
-    let moved = ok(&[
-        "volume",
-        "move",
-        CLAIM,
-        "--to",
-        &second,
-        "--data-dir",
-        &data,
-    ]);
-    assert!(moved.contains("Moved"), "{moved}");
+    a_directory_in_use_keeps_its_name(&instance, &kubectl, &second);
     wait_running_on(&kubectl, &second);
     assert_eq!(kubectl.ok(&show), before);
     let volume = volume(&kubectl);
@@ -120,6 +113,79 @@ fn a_pod_runs_on_the_other_node_with_its_files() {
     wait_for("the directory to be removed", 120, || {
         let left = directories(&instance.data(), path);
         if left.is_empty() { Ok(()) } else { Err(left) }
+    });
+}
+
+/// A mount from outside of the cluster, which no object tells of, holds the move until it goes.
+fn a_directory_in_use_keeps_its_name(instance: &Instance, kubectl: &Kubectl, to: &str) {
+    let data = instance.data();
+    let path = text(&volume(kubectl), "/spec/local/path").to_owned();
+    let outside = tempfile::tempdir().expect("make a directory");
+    let outside = outside.path().to_str().expect("a path in UTF-8");
+    run("mount", &["--bind", &path, outside]);
+    let command = begin(&data, to);
+    let waiting = wait_for("the move to wait", 120, || {
+        let record = record(kubectl);
+        let message = record["message"].as_str().unwrap_or_default();
+        let waits = record["stage"] == "Copying" && message.contains("in use");
+        if waits {
+            Ok(message.to_owned())
+        } else {
+            Err(record)
+        }
+    });
+    assert!(waiting.contains("process"), "{waiting}");
+    wait_for("the name of the directory", 120, || {
+        let is_there = Path::new(&path).join("deep/file").exists();
+        if is_there {
+            Ok(())
+        } else {
+            Err(directories(&data, ""))
+        }
+    });
+    run("umount", &[outside]);
+    let output = command.wait_with_output().expect("wait for the command");
+    let moved = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success() && moved.contains("Moved"),
+        "{output:?}"
+    );
+}
+
+fn run(program: &str, arguments: &[&str]) {
+    let output = Command::new(program).args(arguments).output();
+    let output = output.expect("run a program");
+    assert!(output.status.success(), "{output:?}");
+}
+
+/// Starts the command, and does not wait for its end.
+fn begin(data: &Path, to: &str) -> Child {
+    Command::new(binary())
+        .args(["volume", "move", CLAIM, "--to", to, "--data-dir"])
+        .arg(data)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("start the command")
+}
+
+/// The record of the move.
+fn record(kubectl: &Kubectl) -> Value {
+    let volume = volume(kubectl);
+    let record = &volume["metadata"]["annotations"]["node.mainstay.dev/volume-move"];
+    serde_json::from_str(record.as_str().unwrap_or("{}")).expect("JSON")
+}
+
+fn wait_for_copy_to(kubectl: &Kubectl, node: &str) {
+    wait_for("the copy", 120, || {
+        let record = record(kubectl);
+        let stage = record["stage"].as_str().unwrap_or_default();
+        let is_begun = ["Copying", "Arrived", "Placed", "Moved"].contains(&stage);
+        if is_begun && record["to"] == *node {
+            Ok(())
+        } else {
+            Err(record)
+        }
     });
 }
 
@@ -159,46 +225,60 @@ fn a_move_goes_on_after_the_server_and_its_nodes_were_killed() {
     let second = other_node(&kubectl, &first);
     let write = "head -c 268435456 /dev/urandom >/data/large; sync; sha256sum /data/large";
     let sum = kubectl.ok(&["exec", "db-0", "--", "sh", "-c", write]);
-    let data = instance.data().display().to_string();
-    let mut command = Command::new(binary())
-        .args([
-            "volume",
-            "move",
-            CLAIM,
-            "--to",
-            &second,
-            "--data-dir",
-            &data,
-        ])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("start the command");
-    let stage = || {
-        let volume = volume(&kubectl);
-        let record = &volume["metadata"]["annotations"]["node.mainstay.dev/volume-move"];
-        let record: Value = serde_json::from_str(record.as_str().unwrap_or("{}")).expect("JSON");
-        record["stage"].as_str().unwrap_or_default().to_owned()
-    };
-    wait_for("the copy", 120, || {
-        let stage = stage();
-        let is_begun = ["Copying", "Arrived", "Placed", "Moved"].contains(&stage.as_str());
-        if is_begun { Ok(()) } else { Err(stage) }
-    });
+    let mut command = begin(&instance.data(), &second);
+    wait_for_copy_to(&kubectl, &second);
     instance.kill();
     command.kill().expect("stop the command");
     command.wait().expect("wait for the command");
     instance.start_again();
     // The server goes on by itself.
     wait_for("the end of the move", 300, || {
-        let stage = stage();
-        if stage == "Moved" { Ok(()) } else { Err(stage) }
+        let record = record(&kubectl);
+        if record["stage"] == "Moved" {
+            Ok(())
+        } else {
+            Err(record)
+        }
     });
-    wait_running_on(&kubectl, &second);
-    let now = kubectl.ok(&["exec", "db-0", "--", "sha256sum", "/data/large"]);
-    assert_eq!(now, sum);
-    let name = text(&claim(&kubectl), "/spec/volumeName").to_owned();
-    assert_eq!(directories(&instance.data(), &name).len(), 1);
+    let is_whole_on = |node: &str| {
+        wait_running_on(&kubectl, node);
+        let now = kubectl.ok(&["exec", "db-0", "--", "sha256sum", "/data/large"]);
+        assert_eq!(now, sum);
+        let name = text(&claim(&kubectl), "/spec/volumeName").to_owned();
+        assert_eq!(directories(&instance.data(), &name).len(), 1);
+    };
+    is_whole_on(&second);
+    // One agent is killed; the server starts it again.
+    let command = begin(&instance.data(), &first);
+    wait_for_copy_to(&kubectl, &first);
+    kill_second_agent(&instance.data());
+    let output = command.wait_with_output().expect("wait for the command");
+    assert!(output.status.success(), "{output:?}");
+    is_whole_on(&first);
+    // A user cancels; the copy may have been faster.
+    let data = instance.data().display().to_string();
+    let command = begin(&instance.data(), &second);
+    wait_for_copy_to(&kubectl, &second);
+    let cancelled = mainstay(&["volume", "move", CLAIM, "--cancel", "--data-dir", &data]);
+    let output = command.wait_with_output().expect("wait for the command");
+    match (cancelled.status.success(), output.status.success()) {
+        (true, false) => is_whole_on(&first),
+        (_, true) => is_whole_on(&second),
+        (false, false) => panic!("{cancelled:?} {output:?}"),
+    }
+}
+
+fn kill_second_agent(data: &Path) {
+    let directory = data.join("nodes/2").display().to_string();
+    let processes = fs::read_dir("/proc").expect("read /proc");
+    let mut pids = processes.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    let is_agent = |pid: &i32| {
+        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let mut words = line.split(|byte| *byte == 0).map(String::from_utf8_lossy);
+        words.nth(1).is_some_and(|word| word == "node") && words.any(|word| word == directory)
+    };
+    let agent = pids.find(is_agent).expect("the agent of the second node");
+    kill(Pid::from_raw(agent), Signal::SIGKILL).expect("kill the agent");
 }
 
 /// The directories of a volume below the data directories of all nodes, whatever their names are.
