@@ -14,7 +14,6 @@ use planners::volume_move::{Detachment, Inspection};
 
 use crate::ProvisionerError as Error;
 use crate::directories::{Directories, failed, remove_tree};
-use crate::storage::{Storage, blocking};
 use crate::subvolumes::Content;
 
 /// Names of directories that leave this node start with this.
@@ -69,7 +68,7 @@ impl Directories {
         self.sync_root()
     }
 
-    fn detach(&self, id: &str, volume: &str) -> Result<Detachment, Error> {
+    pub(crate) fn detach(&self, id: &str, volume: &str) -> Result<Detachment, Error> {
         if self.has_ended(id, volume)? {
             return Ok(Detachment::Ended);
         }
@@ -91,7 +90,7 @@ impl Directories {
     }
 
     /// The detached directory, for its copy.
-    fn detached(&self, id: &str, volume: &str) -> Result<PathBuf, Error> {
+    pub(crate) fn detached(&self, id: &str, volume: &str) -> Result<PathBuf, Error> {
         let moving = self.of_move(MOVING, id, volume)?;
         let refused = |why: &str| Error::Source(format!("{}: {why}", moving.display()));
         if self.has_ended(id, volume)? || !is_there(&moving)? {
@@ -103,7 +102,12 @@ impl Directories {
         }
     }
 
-    fn begin_arrival(&self, id: &str, volume: &str, bytes: u64) -> Result<Arrival, Error> {
+    pub(crate) fn begin_arrival(
+        &self,
+        id: &str,
+        volume: &str,
+        bytes: u64,
+    ) -> Result<Arrival, Error> {
         let real = self.path(volume)?;
         if self.has_ended(id, volume)? {
             return Ok(Arrival::Refused(format!(
@@ -123,7 +127,7 @@ impl Directories {
         Ok(Arrival::Begun(arriving))
     }
 
-    fn finish_arrival(&self, id: &str, volume: &str) -> Result<PathBuf, Error> {
+    pub(crate) fn finish_arrival(&self, id: &str, volume: &str) -> Result<PathBuf, Error> {
         let arriving = self.of_move(ARRIVING, id, volume)?;
         let synced = File::open(&arriving).and_then(|dir| Ok(rustix::fs::syncfs(&dir)?));
         synced.map_err(failed("sync", &arriving))?;
@@ -137,7 +141,7 @@ impl Directories {
         self.path(volume)
     }
 
-    fn place(&self, id: &str, volume: &str) -> Result<(), Error> {
+    pub(crate) fn place(&self, id: &str, volume: &str) -> Result<(), Error> {
         self.end(id, volume)?;
         let (real, arrived) = (self.path(volume)?, self.of_move(ARRIVED, id, volume)?);
         match (is_there(&real)?, is_there(&arrived)?) {
@@ -152,13 +156,13 @@ impl Directories {
         }
     }
 
-    fn discard(&self, id: &str, volume: &str) -> Result<(), Error> {
+    pub(crate) fn discard(&self, id: &str, volume: &str) -> Result<(), Error> {
         self.end(id, volume)?;
         remove_tree(&self.of_move(MOVING, id, volume)?)?;
         self.sync_root()
     }
 
-    fn abandon(&self, id: &str, volume: &str) -> Result<(), Error> {
+    pub(crate) fn abandon(&self, id: &str, volume: &str) -> Result<(), Error> {
         self.end(id, volume)?;
         let (real, moving) = (self.path(volume)?, self.of_move(MOVING, id, volume)?);
         if is_there(&moving)? {
@@ -174,7 +178,7 @@ impl Directories {
         self.sync_root()
     }
 
-    fn inspect(&self, id: &str, volume: &str) -> Result<Inspection, Error> {
+    pub(crate) fn inspect(&self, id: &str, volume: &str) -> Result<Inspection, Error> {
         let (real, moving) = (self.path(volume)?, self.of_move(MOVING, id, volume)?);
         let used = |path: &Path| disk_usage::below(path).map_err(failed("measure", path));
         let used = match (is_there(&real)?, is_there(&moving)?) {
@@ -277,91 +281,6 @@ fn leads_into(root: &Path, directory: &Path) -> bool {
     root.iter().any(|part| Some(part) == directory.file_name())
 }
 
-/// The steps of a move on this node. Volumes of the class `local` only.
-impl Storage {
-    /// Measures a volume and the free space.
-    ///
-    /// # Errors
-    /// Of the disk.
-    pub async fn inspect_move(&self, id: &str, volume: &str) -> Result<Inspection, Error> {
-        self.step(id, volume, Directories::inspect).await
-    }
-
-    /// Takes the volume's name from its directory, unless a process uses it.
-    ///
-    /// # Errors
-    /// Of the disk.
-    pub async fn detach_volume(&self, id: &str, volume: &str) -> Result<Detachment, Error> {
-        self.step(id, volume, Directories::detach).await
-    }
-
-    /// The detached directory.
-    ///
-    /// # Errors
-    /// It is not detached, or a process uses it.
-    pub async fn detached_volume(&self, id: &str, volume: &str) -> Result<PathBuf, Error> {
-        self.step(id, volume, Directories::detached).await
-    }
-
-    /// An empty directory for a copy, with a limit of so many bytes where volumes have limits.
-    ///
-    /// # Errors
-    /// Of the disk.
-    pub async fn begin_arrival(
-        &self,
-        id: &str,
-        volume: &str,
-        bytes: u64,
-    ) -> Result<Arrival, Error> {
-        let begin = move |directories: &Directories, id: &str, volume: &str| {
-            directories.begin_arrival(id, volume, bytes)
-        };
-        self.step(id, volume, begin).await
-    }
-
-    /// Marks a copy as complete, when it is on disk; the path that the volume will have.
-    ///
-    /// # Errors
-    /// Of the disk, or the move has ended.
-    pub async fn finish_arrival(&self, id: &str, volume: &str) -> Result<PathBuf, Error> {
-        self.step(id, volume, Directories::finish_arrival).await
-    }
-
-    /// Gives a complete copy the name of the volume.
-    ///
-    /// # Errors
-    /// Of the disk, or there is no copy.
-    pub async fn place_arrival(&self, id: &str, volume: &str) -> Result<(), Error> {
-        self.step(id, volume, Directories::place).await
-    }
-
-    /// Removes a detached directory.
-    ///
-    /// # Errors
-    /// Of the disk.
-    pub async fn discard_detached(&self, id: &str, volume: &str) -> Result<(), Error> {
-        self.step(id, volume, Directories::discard).await
-    }
-
-    /// Ends a move: a detached directory gets its name back, a copy is removed.
-    ///
-    /// # Errors
-    /// Of the disk.
-    pub async fn abandon_move(&self, id: &str, volume: &str) -> Result<(), Error> {
-        self.step(id, volume, Directories::abandon).await
-    }
-
-    async fn step<T: Send + 'static>(
-        &self,
-        id: &str,
-        volume: &str,
-        work: impl FnOnce(&Directories, &str, &str) -> Result<T, Error> + Send + 'static,
-    ) -> Result<T, Error> {
-        let (local, id, volume) = (self.local.clone(), id.to_owned(), volume.to_owned());
-        blocking(move || work(&local, &id, &volume)).await
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use resource_kinds::annotations::{PROVISIONED_BY, VOLUME_MOVE};
@@ -391,10 +310,7 @@ mod tests {
     #[test]
     fn a_detached_directory_has_no_name_that_pods_know() {
         let (_root, directories, path) = with_volume();
-        assert_eq!(
-            directories.inspect("a1", VOLUME).unwrap().used.is_some(),
-            true
-        );
+        assert!(directories.inspect("a1", VOLUME).unwrap().used.is_some());
         for _ in 0..2 {
             assert_eq!(
                 directories.detach("a1", VOLUME).unwrap(),

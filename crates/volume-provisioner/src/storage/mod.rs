@@ -1,6 +1,7 @@
 //! The storage of each class of volumes.
 
 mod backup;
+mod moves;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,7 +18,7 @@ pub use backup::{Class, Frozen, UserSnapshot};
 /// The volumes of this node.
 #[derive(Clone, Debug)]
 pub struct Storage {
-    pub(crate) local: Arc<Directories>,
+    local: Arc<Directories>,
     pool: Arc<PoolUse>,
 }
 
@@ -281,7 +282,7 @@ impl PoolUse {
 }
 
 /// Runs blocking work on the disk on a separate thread.
-pub(crate) async fn blocking<T: Send + 'static>(
+async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {
     tokio::task::spawn_blocking(work)

@@ -227,10 +227,6 @@ const TABLE: &[(&str, Said)] = &[
     ),
     ("mainstay/src/backup/archive/reading.rs", ADMINISTRATOR),
     ("mainstay/src/backup/contents.rs", ADMINISTRATOR),
-    (
-        "mainstay/src/node_parts/volume_moves/tests.rs",
-        ByOurs("answers of the node under test"),
-    ),
     ("mainstay/src/backup/mod.rs", STORED),
     ("mainstay/src/backup/restore.rs", ADMINISTRATOR),
     (

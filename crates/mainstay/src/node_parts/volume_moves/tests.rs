@@ -95,7 +95,7 @@ fn fill(volume: &Path) {
     fs::set_permissions(volume.join("deep"), Permissions::from_mode(0o2770)).unwrap();
 }
 
-/// What makes a file the same one for its users.
+/// The facts of a file that its users see.
 fn facts(root: &Path, path: &str) -> impl PartialEq + std::fmt::Debug + use<> {
     let path = root.join(path);
     let found = fs::symlink_metadata(&path).unwrap();
