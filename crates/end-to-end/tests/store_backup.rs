@@ -62,7 +62,8 @@ fn servers_on_etcd_come_back_from_a_file() {
         });
     });
     let newest = create(&machines, "first");
-    let path = |name: &str| machines.directory.path().join(name).display().to_string();
+    let directory = machines.directory.path().to_owned();
+    let path = |name: &str| directory.join(name).display().to_string();
     let (file, second) = (path("saved"), path("second"));
     let token = format!(
         "--server-token-file={}/server-token",
