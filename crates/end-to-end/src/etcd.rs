@@ -1,7 +1,7 @@
 //! An etcd cluster of three members, each on a machine of its own, with TLS on both sides.
 
 use std::fs;
-use std::net::IpAddr;
+use std::net::{IpAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::SystemTime;
@@ -11,7 +11,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::lan::Lan;
-use crate::{Network, tool};
+use crate::{Network, tool, wait_for};
 
 /// One member.
 struct Member {
@@ -77,6 +77,21 @@ impl Etcd {
             members: members.collect(),
             addresses,
             directory,
+        }
+    }
+
+    /// Waits until all members take clients.
+    ///
+    /// # Panics
+    /// When one does not.
+    pub fn wait_until_ready(&self) {
+        for (member, address) in self.members.iter().zip(&self.addresses) {
+            let connect = || TcpStream::connect((address.as_str(), 2379));
+            member.network.run(|| {
+                wait_for(&format!("etcd at {address}"), 120, || {
+                    connect().map(drop).map_err(|error| error.to_string())
+                });
+            });
         }
     }
 

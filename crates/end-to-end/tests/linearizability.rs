@@ -225,6 +225,7 @@ fn answers_of_three_servers_are_linearizable_under_faults() {
     let mut random = Random(history::seed());
     let mut machines = ServersOnEtcd::new();
     let mut third = Role::new(&mut machines.lan, "c", machines.directory.path());
+    machines.etcd.wait_until_ready();
     machines.start(0, 0, &[]);
     let token = format!(
         "--server-token-file={}/server-token",

@@ -55,6 +55,7 @@ fn objects(machines: &ServersOnEtcd, kinds: &str) -> String {
 #[test]
 fn servers_on_etcd_come_back_from_a_file() {
     let mut machines = ServersOnEtcd::new();
+    machines.etcd.wait_until_ready();
     machines.start(0, 0, &[]);
     machines.at(0, |kubectl| {
         wait_for("the ServiceAccount", 120, || {
@@ -113,13 +114,9 @@ fn servers_on_etcd_come_back_from_a_file() {
     let url = format!("--store={}", machines.etcd.url(0));
     let at_etcd = [&*url, &*ca, &*certificate, &*key];
     let restore = [&["restore", &file], &at_etcd[..]].concat();
-    wait_for("the new etcd", 120, || {
-        let output = store(&machines, &restore);
-        match output.status.success() {
-            true => Ok(()),
-            false => Err(output),
-        }
-    });
+    machines.etcd.wait_until_ready();
+    let said = done(&machines, &restore);
+    assert!(said.contains("verified"), "{said}");
     machines.start(0, 0, &[]);
     assert_eq!(objects(&machines, "serviceaccounts"), accounts);
     let after = objects(&machines, "configmaps");
