@@ -12,6 +12,7 @@ mod leases;
 mod linearizability;
 mod own_keys;
 mod servers;
+mod specification;
 #[path = "../../../mvcc-store/tests/conformance/suite.rs"]
 mod suite;
 mod watched;

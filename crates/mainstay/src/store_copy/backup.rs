@@ -75,12 +75,12 @@ Examples:
 #[serde(rename_all = "camelCase")]
 struct Header {
     format: u32,
-    made_by: String,
-    made_at: Timestamp,
-    /// The etcd or the data directory.
-    made_of: String,
     instance: String,
     role: Role,
+    /// The etcd or the data directory.
+    made_of: String,
+    made_by: String,
+    made_at: Timestamp,
     revision: u64,
     objects: usize,
     sha256: String,

@@ -251,6 +251,7 @@ const TABLE: &[(&str, Said)] = &[
         "mainstay/src/process.rs",
         ByOurs("the kernel's words about a process"),
     ),
+    ("mainstay/src/store_copy/backup.rs", ADMINISTRATOR),
     ("mainstay/src/store_copy/into_directory.rs", STORED),
     (
         "mainstay/src/up/apply.rs",
