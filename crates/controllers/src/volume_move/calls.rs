@@ -1,6 +1,7 @@
 //! Calls to the nodes of a move, through the API server's way to a node.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use api_client::Client;
 use bytes::Bytes;
@@ -15,6 +16,10 @@ use serde::de::DeserializeOwned;
 
 use super::Error;
 
+/// A node whose link is cut may never answer. A part is read within this time.
+const PART_LIMIT: Duration = Duration::from_secs(120);
+/// The same for other steps, which may remove or sync many files.
+const STEP_LIMIT: Duration = Duration::from_secs(1800);
 /// The code of files that cannot be copied at all.
 const INVALID: u16 = 422;
 
@@ -147,7 +152,14 @@ impl Nodes {
         let request = Request::post(path)
             .header(http::header::CONTENT_TYPE, "application/octet-stream")
             .body(body)?;
-        Ok(self.client.bytes(request).await?)
+        let limit = match step.starts_with("read?") {
+            true => PART_LIMIT,
+            false => STEP_LIMIT,
+        };
+        match tokio::time::timeout(limit, self.client.bytes(request)).await {
+            Ok(answer) => Ok(answer?),
+            Err(_) => Err(Error::Cut(format!("node {node:?} does not answer"))),
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use api_client::{Api, ListParams, Patch, PatchParams};
 use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod};
-use planners::volume_move::{Answers, Observed, Presence, Step, User, plan};
+use planners::volume_move::{Answers, Call, Observed, Presence, Step, User, plan};
 use reconcile::execute::{Delete, chain, delete, found, unless_outrun};
 use reconcile::{Queue, ReconcileResult};
 use resource_kinds::annotations::VOLUME_MOVE;
@@ -92,6 +92,11 @@ impl reconcile::Controller for VolumeMoves {
                     tracing::info!(volume = name, id = next.id, stage = ?next.stage, "volume moves");
                     self.write(&volume, &next).await?;
                     answers = Answers::default();
+                }
+                // The reason of an earlier attempt does not hold while the files are copied.
+                Step::Call(Call::Copy) if record.message.is_some() => {
+                    let stage = record.stage;
+                    self.write(&volume, &record.in_stage(stage)).await?;
                 }
                 Step::Call(call) => {
                     let is_current = || self.is_current(name, &record);

@@ -49,8 +49,8 @@ and a pod without a controller is refused, because nothing would start it again.
 is scheduled until the files are on the other node. Files, owners, modes, times, links, holes and
 extended attributes are kept; sockets are not, and device nodes are refused.
 
-The server carries the move out. It goes on when this command is stopped; the same command shows the
-progress again. Until the volume is placed on the other node, --cancel abandons the move.
+The command evicts the pods; the server does the rest, and goes on when the command is stopped. The
+same command shows the progress again. Until the volume is placed on the other node, --cancel abandons the move.
 
 Exit status: 0 when the volume is on the node, 1 otherwise.
 
