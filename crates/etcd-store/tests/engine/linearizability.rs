@@ -24,7 +24,7 @@ use crate::{
     history::{self, History, KEYS, Key, Op, Pair, Present, Random, Ret},
     own_keys::Raw,
     suite::{commit, put},
-    watched::{Changes, Seen, Truth},
+    watched::{self, Changes, Seen},
 };
 
 /// Clients of a round, and the operations of each: the search for an order grows exponentially with both.
@@ -32,11 +32,9 @@ const CLIENTS: usize = 4;
 const OPERATIONS: u64 = 3;
 /// Rounds at the same time, each on keys of its own.
 const LANES: usize = 2;
-/// Twice each kind.
 const FAULTS: usize = 2 * KINDS.len();
 const SERVERS: usize = 3;
 const WATCHERS: usize = 3;
-/// The prefix of all keys of the test.
 const ALL: &str = "rounds/";
 
 /// The way of a server's reads.
@@ -103,7 +101,7 @@ impl Server {
     }
 
     fn store(&self) -> Arc<EtcdStore> {
-        self.process().expect("it runs").store
+        self.process().unwrap().store
     }
 }
 
@@ -349,11 +347,11 @@ impl Watcher {
                 continue;
             };
             let killed = process.killed.clone();
-            let went_on = tokio::select! {
-                went_on = self.follow_at(&process.store) => went_on,
+            let followed = tokio::select! {
+                followed = self.follow_at(&process.store) => followed,
                 () = killed.cancelled() => Ok(()),
             };
-            match went_on {
+            match followed {
                 Ok(()) => refused = 0,
                 // A server that was started later does not have the events; the others may.
                 Err(StoreError::Compacted { .. }) if refused < 2 * SERVERS => refused += 1,
@@ -417,33 +415,6 @@ impl Watcher {
     fn see(&mut self, revision: u64, seen: Seen) {
         self.seen.push(seen);
         self.at = Some(revision);
-    }
-}
-
-/// The states of the keys at all revisions up to one, as etcd itself has them.
-async fn truth(cluster: &Cluster, end: u64) -> Truth {
-    let raw = Raw::connect(cluster).await;
-    let mut truth = Truth::default();
-    for revision in 1..=end {
-        let pairs = raw.pairs_at("/mainstay/data/rounds/", revision).await;
-        let pairs = pairs.into_iter().map(|(key, stored, mod_revision)| {
-            let key = key.trim_start_matches("/mainstay/data/").to_owned();
-            (key, value_of(&stored, mod_revision))
-        });
-        truth.0.insert(revision, pairs.collect());
-    }
-    truth
-}
-
-/// A value in its stored form: a letter, and for a stamped one a length below 128 before its first part.
-fn value_of(stored: &[u8], revision: u64) -> String {
-    match stored {
-        [b's', length, rest @ ..] => {
-            let (before, after) = rest.split_at(usize::from(*length));
-            format!("{}{revision}{}", text(before), text(after))
-        }
-        [b'p', rest @ ..] => text(rest),
-        other => panic!("{other:?}"),
     }
 }
 
@@ -577,7 +548,7 @@ async fn operations_are_linearizable_and_watches_complete_under_faults() {
         seen.push(its);
         moves += moved;
     }
-    let truth = truth(&cluster, after.0).await;
+    let truth = watched::read(&cluster, after.0).await;
     for seen in &seen {
         truth.check(seen, last.0).unwrap();
     }

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::{etcd::Cluster, own_keys::Raw};
+
 /// Keys with their values.
 pub type Pairs = BTreeMap<String, String>;
 
@@ -75,6 +77,37 @@ impl Truth {
             false => Err(format!("the last revision is {at}, and not {end}")),
         }
     }
+}
+
+/// The states of the keys at all revisions up to one, as etcd itself has them.
+pub async fn read(cluster: &Cluster, end: u64) -> Truth {
+    let raw = Raw::connect(cluster).await;
+    let mut truth = Truth::default();
+    for revision in 1..=end {
+        let pairs = raw.pairs_at("/mainstay/data/rounds/", revision).await;
+        let pairs = pairs.into_iter().map(|(key, stored, mod_revision)| {
+            let key = key.trim_start_matches("/mainstay/data/").to_owned();
+            (key, value_of(&stored, mod_revision))
+        });
+        truth.0.insert(revision, pairs.collect());
+    }
+    truth
+}
+
+/// A value in its stored form: a letter, and for a stamped one a length below 128 before its first part.
+fn value_of(stored: &[u8], revision: u64) -> String {
+    match stored {
+        [b's', length, rest @ ..] => {
+            let (before, after) = rest.split_at(usize::from(*length));
+            format!("{}{revision}{}", utf8(before), utf8(after))
+        }
+        [b'p', rest @ ..] => utf8(rest),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn utf8(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
 }
 
 fn truth() -> Truth {
