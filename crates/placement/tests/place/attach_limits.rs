@@ -8,7 +8,8 @@ use proptest::prelude::*;
 use resource_kinds::pod_view::PodView;
 use serde_json::{Value, json};
 
-use super::{bound, check, claiming, classes, pod, unbound, view};
+use super::claims::{bound, claiming, classes, unbound};
+use super::{check, pod, view};
 
 const FULL: &str = "0/1 nodes are available: 1 node(s) exceed max volume count.";
 

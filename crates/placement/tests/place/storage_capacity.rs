@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::{check, claiming, unbound, volume};
+use super::check;
+use super::claims::{claiming, unbound, volume};
 
 const NO_ROOM: &str = "0/1 nodes are available: 1 node(s) did not have enough free storage.";
 
