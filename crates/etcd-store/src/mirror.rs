@@ -348,7 +348,7 @@ fn ask_for_progress(stream: &Stream) -> Result<(), RpcError> {
 
 /// The error of a server whose data was copied elsewhere, or replaced.
 pub(crate) fn replaced() -> StoreError {
-    StoreError::Unavailable(
+    StoreError::Replaced(
         "the data in etcd was moved or replaced since this server has started; it does not use it any more"
             .to_owned(),
     )

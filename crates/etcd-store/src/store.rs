@@ -260,7 +260,7 @@ impl Store for EtcdStore {
 
 /// The error after a restore of etcd: this server has seen, and told, changes that etcd does not have.
 fn older() -> StoreError {
-    StoreError::Unavailable(
+    StoreError::Replaced(
         "etcd has an older state than this server has seen; after a restore, restart all servers"
             .to_owned(),
     )

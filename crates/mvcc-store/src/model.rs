@@ -216,6 +216,10 @@ pub enum StoreError {
     /// The store does not answer. Nothing was written.
     #[error("the store does not answer: {0}")]
     Unavailable(String),
+    /// The store has other data than this server has read: only a restart of the server helps. Nothing was
+    /// written.
+    #[error("the store does not answer: {0}")]
+    Replaced(String),
     /// The store did not answer, and it cannot be found out whether the write was carried out.
     #[error("the store did not say whether the write was carried out: {0}")]
     OutcomeUnknown(String),
@@ -258,5 +262,10 @@ impl StoreError {
     /// deletions.
     pub fn is_full(&self) -> bool {
         matches!(self, Self::Full(_) | Self::Quota { .. })
+    }
+
+    /// The store does not answer now, and may answer later without a restart of the server.
+    pub fn is_unavailable(&self) -> bool {
+        matches!(self, Self::Unavailable(_))
     }
 }

@@ -1,6 +1,7 @@
 //! Health checks: `/livez`, `/readyz`, `/healthz` (kubectl.md 6.8).
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use http::StatusCode;
 use mvcc_store::{Range, StoreError};
@@ -15,11 +16,18 @@ use crate::objects::storage::Objects;
 
 const TEXT: &str = "text/plain; charset=utf-8";
 
+/// The reason in answers to everybody.
+const WITHHELD: &str = "reason withheld";
+
+/// Longest wait for the newest revision of the store.
+const NEWEST_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// A thing that is looked at, and whether being alive depends on it.
 const CHECKS: [(&str, bool); 8] = [
     ("ping", true),
     // Log lines are written synchronously: nothing can be stuck.
     ("log", true),
+    // A store that does not answer is no reason to restart the server.
     ("store", true),
     ("rbac-index", false),
     ("default-objects", false),
@@ -71,9 +79,12 @@ pub(crate) async fn answer(
         let why = match name {
             "watches" => named(health, Kind::Watch),
             "controllers" => named(health, Kind::Work),
-            _ => {
-                (!passes((health, objects, rbac), name).await).then(|| "reason withheld".to_owned())
+            "store" if endpoint == "livez" => {
+                let failure = store_failure(objects).await;
+                let failure = failure.filter(|why| !why.is_unavailable());
+                failure.map(|_| WITHHELD.to_owned())
             }
+            _ => (!passes((health, objects, rbac), name).await).then(|| WITHHELD.to_owned()),
         };
         match why {
             None => lines.push_str(&format!("[+]{name} ok\n")),
@@ -104,7 +115,22 @@ pub(crate) async fn store_failure(objects: &Objects) -> Option<StoreError> {
     };
     let read = objects.store.range(range).await;
     let failure = read.err().or_else(|| objects.store.failure());
+    let failure = match failure {
+        None => newest_failure(objects).await,
+        failure => failure,
+    };
     failure.filter(|why| !why.is_full())
+}
+
+/// The reason why the newest state cannot be read: a store of several members needs most of them.
+async fn newest_failure(objects: &Objects) -> Option<StoreError> {
+    match tokio::time::timeout(NEWEST_TIMEOUT, objects.store.newest()).await {
+        Ok(newest) => newest.err(),
+        Err(_) => {
+            let text = format!("no answer within {} s", NEWEST_TIMEOUT.as_secs());
+            Some(StoreError::Unavailable(text))
+        }
+    }
 }
 
 /// The failing parts of the program. Everyone may read it.

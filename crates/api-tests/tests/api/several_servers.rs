@@ -1,8 +1,8 @@
 //! Several servers over one store, of which one is behind: its reads are of an earlier state until it
 //! waits for a newer one.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use api_server::Limits;
@@ -23,6 +23,8 @@ struct Copy {
     seen: watch::Sender<Revision>,
     /// How often the other servers were asked for the newest revision.
     asked: AtomicUsize,
+    /// The answer of the other servers, if it is an error.
+    failure: Mutex<Option<StoreError>>,
 }
 
 impl Copy {
@@ -42,6 +44,9 @@ impl Store for Copy {
 
     fn newest(&self) -> BoxFuture<'_, Result<Revision, StoreError>> {
         self.asked.fetch_add(1, Ordering::SeqCst);
+        if let Some(failure) = self.failure.lock().unwrap().clone() {
+            return async { Err(failure) }.boxed();
+        }
         self.catch_up();
         self.cluster.newest()
     }
@@ -105,6 +110,7 @@ async fn two() -> (Api, Api, Arc<Copy>) {
         seen: watch::Sender::new(cluster.current_revision()),
         cluster: cluster.clone(),
         asked: AtomicUsize::new(0),
+        failure: Mutex::default(),
     });
     let behind = Api::through(cluster, copy.clone(), Limits::default(), None).await;
     (ahead, behind, copy)
@@ -115,6 +121,33 @@ fn names(list: &Value) -> Vec<&str> {
     items
         .map(|item| item["metadata"]["name"].as_str().unwrap())
         .collect()
+}
+
+/// A server that has lost most members of its store is not ready, and need not be restarted; a server
+/// whose store was replaced has to be.
+#[tokio::test]
+async fn a_store_that_does_not_answer_is_no_reason_to_restart() {
+    let (_, server, copy) = two().await;
+    let codes = async |failure: Option<StoreError>| {
+        *copy.failure.lock().unwrap() = failure;
+        let mut codes = Vec::new();
+        for path in [
+            "/readyz",
+            "/readyz/etcd",
+            "/livez",
+            "/livez/etcd",
+            "/healthz",
+        ] {
+            codes.push(server.raw("GET", path, &[], "").await.code);
+        }
+        codes
+    };
+    assert_eq!(codes(None).await, [200; 5]);
+    let away = StoreError::Unavailable("no leader".to_owned());
+    assert_eq!(codes(Some(away)).await, [500, 500, 200, 200, 500]);
+    let replaced = StoreError::Replaced("an older state".to_owned());
+    assert_eq!(codes(Some(replaced)).await, [500; 5]);
+    assert_eq!(codes(None).await, [200; 5]);
 }
 
 /// A read without a resource version is of the most recent state, and one with "0" of any

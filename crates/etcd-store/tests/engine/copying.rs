@@ -200,7 +200,7 @@ async fn a_cluster_is_not_overwritten() {
         })
         .await
         .unwrap_err();
-    assert!(matches!(refused, StoreError::Unavailable(_)), "{refused}");
+    assert!(matches!(refused, StoreError::Replaced(_)), "{refused}");
     assert!(server.failure().is_some());
     copy.complete(begun, SOURCE).await.unwrap();
     assert!(server.newest().await.is_err());
@@ -261,7 +261,7 @@ async fn data_that_was_copied_elsewhere_is_left() {
             })
             .await;
         assert!(
-            matches!(refused, Err(StoreError::Unavailable(_))),
+            matches!(refused, Err(StoreError::Replaced(_))),
             "{refused:?}"
         );
         eventually(|| async { store.failure().is_some() }).await;

@@ -179,7 +179,7 @@ pub(crate) fn refusal(error: &StoreError) -> Status {
             format!("Request entity too large: {error}"),
         ),
         // The reason may name the addresses of etcd, which are not for clients.
-        StoreError::Unavailable(reason) => {
+        StoreError::Unavailable(reason) | StoreError::Replaced(reason) => {
             tracing::warn!(reason, "the store does not answer");
             let text = "the store does not answer; the log of the server has the reason";
             Status::new(StatusReason::ServiceUnavailable, text)
