@@ -11,8 +11,11 @@ impl Kubectl {
     /// When it takes too long.
     #[track_caller]
     pub fn wait_ready(&self, set: &str, replicas: u64) {
-        wait_for(&format!("{replicas} ready pods of {set}"), 90, || {
-            let status = self.json(&["get", "statefulset", set])["status"].clone();
+        wait_for(&format!("{replicas} ready pods of {set}"), 180, || {
+            // A server is ready before it has applied its manifests.
+            let found = self.run(&["get", "statefulset", set, "-o", "json"]);
+            let found: Value = serde_json::from_str(&found.stdout).map_err(|_| found.stderr)?;
+            let status = found["status"].clone();
             let is = |field: &str| status[field].as_u64().unwrap_or(0) == replicas;
             if is("readyReplicas") && is("replicas") {
                 return Ok(());

@@ -203,7 +203,7 @@ fn read(file: &Path) -> Result<(Header, Vec<KeyValue>)> {
                 let count = count(&header)?;
                 for _ in 0..count {
                     let pair = records::read(&mut reader);
-                    objects.push(pair.context("read the objects")?);
+                    objects.push(pair.with_context(|| archive::incomplete(file))?);
                 }
             }
             _ => bail!(

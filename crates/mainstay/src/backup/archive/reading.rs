@@ -34,18 +34,21 @@ pub struct Item<'a> {
 /// # Errors
 /// The archive is truncated or changed; the items seen by `each` are then invalid.
 pub fn read(path: &Path, each: &mut dyn FnMut(Item<'_>) -> Result<()>) -> Result<()> {
-    let broken = || {
-        format!(
-            "{} is not a complete backup: it was truncated or changed",
-            path.display()
-        )
-    };
+    let broken = || incomplete(path);
     let file = File::open(path).with_context(|| format!("open {}", path.display()))?;
     let stream = GzDecoder::new(BufReader::new(file));
     read_stream(stream, &broken, each)
 }
 
-/// The same for a stream; `broken` is the error of one that was truncated or changed.
+/// The error of a file that was truncated or changed.
+pub fn incomplete(path: &Path) -> String {
+    format!(
+        "{} is not a complete backup: it was truncated or changed",
+        path.display()
+    )
+}
+
+/// As [`read`], for a stream; `broken` is the error of one that was truncated or changed.
 pub fn read_stream(
     stream: impl Read,
     broken: &dyn Fn() -> String,

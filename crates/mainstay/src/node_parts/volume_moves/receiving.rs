@@ -86,6 +86,7 @@ fn receive(parts: Receiver<Bytes>, to: PathBuf) -> Result<()> {
         part: Bytes::new(),
     };
     let mut tree = Tree {
+        directories: BTreeSet::from([to.clone()]),
         root: to,
         files: BTreeSet::new(),
         times: Vec::new(),
@@ -120,6 +121,9 @@ impl Read for Stream {
 /// The tree of a volume.
 struct Tree {
     root: PathBuf,
+    /// The directories that were made, and the root. Nothing is put anywhere else, as below a symbolic link
+    /// that leads out of the volume: a node that was taken over must not write files of another node.
+    directories: BTreeSet<PathBuf>,
     /// Files with content, which links may lead to.
     files: BTreeSet<PathBuf>,
     /// The times of directories, which the files in them change.
@@ -146,11 +150,16 @@ impl Tree {
         let shown = item.path.clone();
         let doing = || format!("write {}", shown.display());
         let to = self.at(&item.path)?;
+        let parent = to.parent().filter(|_| to != self.root);
+        if parent.is_some_and(|parent| !self.directories.contains(parent)) {
+            bail!("{}: not in a directory of the volume", shown.display());
+        }
         let mut first = None;
         match item.header.entry_type() {
             EntryType::Directory => {
                 if to != self.root {
                     std::fs::create_dir(&to).with_context(doing)?;
+                    self.directories.insert(to.clone());
                 }
                 self.times
                     .extend(item.modified.map(|time| (to.clone(), time)));

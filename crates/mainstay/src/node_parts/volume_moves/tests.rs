@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use planners::volume_move::{Detachment, Inspection};
 use serde::de::DeserializeOwned;
+use tar::EntryType;
 
 use super::*;
 
@@ -175,6 +176,59 @@ async fn a_copy_that_is_cut_off_does_not_arrive() {
     let () = from.ask("abandon").await;
     assert!(from.volume().join("second").exists() && !to.volume().exists());
     assert!(copy(&from, &to, "late", 0).await.is_err());
+}
+
+/// A stream of a node that was taken over: files below links and parents that lead out of the volume.
+#[tokio::test]
+async fn a_copy_never_leaves_the_volume() {
+    let outside = tempfile::tempdir().unwrap();
+    let entry = |archive: &mut tar::Builder<Vec<u8>>, kind: EntryType, path: &str| {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(kind);
+        header.set_mode(0o755);
+        header.set_size(0);
+        header.set_mtime(0);
+        (header.set_uid(0), header.set_gid(0));
+        if kind == EntryType::Symlink {
+            archive
+                .append_link(&mut header, path, outside.path())
+                .unwrap();
+        } else {
+            // The builder itself refuses such names.
+            let name = &mut header.as_old_mut().name;
+            name[..path.len()].copy_from_slice(path.as_bytes());
+            header.set_cksum();
+            archive.append(&header, std::io::empty()).unwrap();
+        }
+    };
+    for (link, file) in [
+        ("volume/link", "volume/link/file"),
+        ("volume/link", "volume/../../file"),
+        ("volume/link", "volume/absent/file"),
+        ("volume/link", "elsewhere"),
+        ("volume/link", "volume/link"),
+    ] {
+        let to = Node::open().await;
+        let mut archive = tar::Builder::new(Vec::new());
+        entry(&mut archive, EntryType::Directory, "volume");
+        entry(&mut archive, EntryType::Symlink, link);
+        entry(&mut archive, EntryType::Regular, file);
+        let stream = Bytes::from(archive.into_inner().unwrap());
+        let at = |offset: &'static str, last: &'static str| {
+            [
+                ("attempt", "x"),
+                ("offset", offset),
+                ("bytes", "1048576"),
+                ("last", last),
+            ]
+        };
+        let length: &'static str = stream.len().to_string().leak();
+        let first = to.step("receive", &at("0", "false"), stream).await;
+        let end = to.step("receive", &at(length, "true"), Bytes::new()).await;
+        assert!(first.is_err() || end.is_err(), "{file}: {end:?}");
+        assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0, "{file}");
+        assert!(!to.directory.path().join("file").exists(), "{file}");
+    }
 }
 
 #[tokio::test]
