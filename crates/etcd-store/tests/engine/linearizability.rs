@@ -22,7 +22,7 @@ use crate::{
     etcd::{Cluster, connect, limits},
     faults::{Relay, progress},
     history::{self, History, KEYS, Key, Op, Pair, Present, Random, Ret},
-    own_keys::Raw,
+    own_keys,
     suite::{commit, put},
     watched::{self, Changes, Seen},
 };
@@ -445,7 +445,9 @@ async fn inject(fault: Fault, cluster: &mut Cluster, clients: &Clients, random: 
     let place = random.place(SERVERS);
     let server = &clients.servers[place];
     let member = match fault {
-        Fault::LeaderKilled | Fault::LeaderPaused => leader(cluster).await.unwrap_or(place),
+        Fault::LeaderKilled | Fault::LeaderPaused => {
+            own_keys::leader(cluster).await.unwrap_or(place)
+        }
         _ => place,
     };
     match fault {
@@ -481,16 +483,6 @@ async fn inject(fault: Fault, cluster: &mut Cluster, clients: &Clients, random: 
             server.start_again().await;
         }
     }
-}
-
-/// The member that leads, if one says so.
-async fn leader(cluster: &Cluster) -> Option<usize> {
-    for member in 0..cluster.members.len() {
-        if Raw::of(cluster, member).await?.leads().await == Some(true) {
-            return Some(member);
-        }
-    }
-    None
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

@@ -186,3 +186,13 @@ async fn a_lost_lease_loses_and_repeats_nothing() {
         "{refused}"
     );
 }
+
+/// The member that leads, if one says so.
+pub async fn leader(cluster: &Cluster) -> Option<usize> {
+    for member in 0..cluster.members.len() {
+        if Raw::of(cluster, member).await?.leads().await == Some(true) {
+            return Some(member);
+        }
+    }
+    None
+}
