@@ -80,7 +80,7 @@ pub(crate) async fn answer(
             "watches" => named(health, Kind::Watch),
             "controllers" => named(health, Kind::Work),
             "store" if endpoint == "livez" => {
-                let failure = store_failure(objects).await;
+                let failure = own_failure(objects).await;
                 let failure = failure.filter(|why| !why.is_unavailable());
                 failure.map(|_| WITHHELD.to_owned())
             }
@@ -107,18 +107,23 @@ pub(crate) async fn answer(
     Ok(Reply::bytes(TEXT, "ok"))
 }
 
-/// The reason why the store does not work. A full store works: it waits for space (`store-room`).
+/// The reason why the store does not work, or does not know its newest state.
 pub(crate) async fn store_failure(objects: &Objects) -> Option<StoreError> {
+    match own_failure(objects).await {
+        None => newest_failure(objects).await,
+        failure => failure,
+    }
+}
+
+/// The reason why the store does not work, as far as this server knows without the other members. A full
+/// store works: it waits for space (`store-room`).
+async fn own_failure(objects: &Objects) -> Option<StoreError> {
     let range = Range {
         start: b"/health".to_vec(),
         ..Range::default()
     };
     let read = objects.store.range(range).await;
     let failure = read.err().or_else(|| objects.store.failure());
-    let failure = match failure {
-        None => newest_failure(objects).await,
-        failure => failure,
-    };
     failure.filter(|why| !why.is_full())
 }
 

@@ -44,7 +44,7 @@ impl Store for Copy {
 
     fn newest(&self) -> BoxFuture<'_, Result<Revision, StoreError>> {
         self.asked.fetch_add(1, Ordering::SeqCst);
-        if let Some(failure) = self.failure.lock().unwrap().clone() {
+        if let Some(failure) = self.failure() {
             return async { Err(failure) }.boxed();
         }
         self.catch_up();
@@ -64,7 +64,7 @@ impl Store for Copy {
     }
 
     fn failure(&self) -> Option<StoreError> {
-        None
+        self.failure.lock().unwrap().clone()
     }
 
     fn txn(&self, txn: Txn) -> BoxFuture<'_, Result<TxnResult, StoreError>> {
