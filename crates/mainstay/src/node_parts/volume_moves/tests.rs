@@ -188,7 +188,8 @@ async fn a_copy_never_leaves_the_volume() {
         header.set_mode(0o755);
         header.set_size(0);
         header.set_mtime(0);
-        (header.set_uid(0), header.set_gid(0));
+        header.set_uid(0);
+        header.set_gid(0);
         if kind == EntryType::Symlink {
             archive
                 .append_link(&mut header, path, outside.path())
