@@ -1,14 +1,16 @@
 //! The controller that moves local volumes between nodes.
 
 mod calls;
+
 use std::time::Duration;
 
 use api_client::{Api, ListParams, Patch, PatchParams};
 use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod};
-use planners::volume_move::{Answers, Call, Observed, Presence, Step, User, plan};
+use planners::volume_move::{Answers, Call, Observed, Presence, Step, User, plan, uses};
 use reconcile::execute::{Delete, chain, delete, found, unless_outrun};
 use reconcile::{Queue, ReconcileResult};
 use resource_kinds::annotations::VOLUME_MOVE;
+use resource_kinds::node_conditions;
 use resource_kinds::pod_view::PodView;
 use resource_kinds::storage::volume_move::{Stage, VolumeMove, affinity_to};
 use serde_json::json;
@@ -167,12 +169,7 @@ impl VolumeMoves {
         let Some(node) = found(nodes.get(name).await)? else {
             return Ok(Presence::Gone);
         };
-        let conditions = node.status.and_then(|status| status.conditions);
-        let is_ready = conditions
-            .iter()
-            .flatten()
-            .any(|condition| condition.type_ == "Ready" && condition.status == "True");
-        Ok(match is_ready {
+        Ok(match node_conditions::is_ready(&node) {
             true => Presence::Ready,
             false => Presence::Silent,
         })
@@ -248,10 +245,7 @@ fn claim_of(volume: &PersistentVolume) -> (&str, &str) {
 }
 
 fn users(pods: impl Iterator<Item = PodView>, claim: &str) -> Vec<User> {
-    let using = pods.filter(|pod| {
-        let uses = pod.claims.iter().any(|used| *used.name == *claim);
-        uses && !pod.has_ended() && pod.node.is_some()
-    });
+    let using = pods.filter(|pod| uses(pod, claim));
     let user = |pod: PodView| User {
         name: pod.name.to_string(),
         uid: pod.uid.to_string(),

@@ -6,8 +6,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use api_client::{Api, ListParams, Patch, PatchParams};
 use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod};
+use planners::volume_move::uses;
 use reconcile::execute::message;
 use resource_kinds::annotations::VOLUME_MOVE;
+use resource_kinds::node_conditions;
 use resource_kinds::pod_view::PodView;
 use resource_kinds::snapshot::VolumeSnapshotContent;
 use resource_kinds::storage::Driver;
@@ -249,14 +251,7 @@ fn place(volume: &PersistentVolume, claim: &str) -> Result<String, String> {
 }
 
 fn takes_pods(node: &Node, name: &str) -> Result<(), String> {
-    let conditions = node
-        .status
-        .as_ref()
-        .and_then(|status| status.conditions.as_ref());
-    let is_ready = conditions
-        .into_iter()
-        .flatten()
-        .any(|condition| condition.type_ == "Ready" && condition.status == "True");
+    let is_ready = node_conditions::is_ready(node);
     let is_cordoned = node.spec.as_ref().and_then(|spec| spec.unschedulable) == Some(true);
     match (is_ready, is_cordoned) {
         (true, false) => Ok(()),
@@ -267,10 +262,7 @@ fn takes_pods(node: &Node, name: &str) -> Result<(), String> {
 
 /// The pods on nodes that use a claim.
 fn users<'a>(pods: &'a [PodView], claim: &str) -> impl Iterator<Item = &'a PodView> {
-    pods.iter().filter(move |pod| {
-        let uses = pod.claims.iter().any(|used| *used.name == *claim);
-        uses && pod.node.is_some() && !pod.has_ended()
-    })
+    pods.iter().filter(move |pod| uses(pod, claim))
 }
 
 async fn write(

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Node;
+use resource_kinds::node_conditions;
 use resource_kinds::pod_view::PodView;
 use resource_kinds::reasons::taint;
 
@@ -123,12 +124,7 @@ fn out_of_service(node: &Node) -> bool {
     let mut taints = spec
         .into_iter()
         .flat_map(|spec| spec.taints.iter().flatten());
-    let status = node.status.as_ref();
-    let mut conditions = status
-        .into_iter()
-        .flat_map(|status| status.conditions.iter().flatten());
-    taints.any(|other| other.key == taint::OUT_OF_SERVICE)
-        && !conditions.any(|condition| condition.type_ == "Ready" && condition.status == "True")
+    taints.any(|other| other.key == taint::OUT_OF_SERVICE) && !node_conditions::is_ready(node)
 }
 
 fn removal(pod: &PodView, cause: Cause) -> Removal {

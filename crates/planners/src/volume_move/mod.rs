@@ -10,6 +10,7 @@ mod model;
 #[cfg(test)]
 mod tests;
 
+use resource_kinds::pod_view::PodView;
 use resource_kinds::storage::volume_move::{Stage, VolumeMove};
 use serde::{Deserialize, Serialize};
 
@@ -140,6 +141,12 @@ pub struct User {
     pub is_controlled: bool,
     /// Whether it is being deleted.
     pub is_deleted: bool,
+}
+
+/// Whether a pod of the claim's namespace is on a node, uses the claim, and has not ended.
+pub fn uses(pod: &PodView, claim: &str) -> bool {
+    let names_claim = pod.claims.iter().any(|used| *used.name == *claim);
+    names_claim && pod.node.is_some() && !pod.has_ended()
 }
 
 /// The observed state.
