@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use serde_json::json;
 
-use crate::output::Form;
+use console::output::Form;
 
 /// A page of a database.
 const PAGE: usize = 8 << 10;
@@ -82,7 +82,7 @@ fn measure_disk(arguments: &DiskArguments) -> Result<()> {
     let measured = measure(&path, arguments);
     std::fs::remove_file(&path).ok();
     let figures = measured.with_context(|| format!("write to {}", path.display()))?;
-    crate::output::say(&shown(&figures, arguments.output));
+    console::output::say(&shown(&figures, arguments.output));
     Ok(())
 }
 

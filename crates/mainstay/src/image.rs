@@ -52,15 +52,15 @@ pub async fn run(arguments: ImageArguments) -> Result<()> {
         Action::Import { files } => {
             for file in files {
                 for name in store.import(&file)? {
-                    crate::output::say(&format!("imported {name}"));
+                    console::output::say(&format!("imported {name}"));
                 }
             }
         }
-        Action::Ls => crate::output::show(&table(&store)?),
+        Action::Ls => console::output::show(&table(&store)?),
         Action::Rm { references } => {
             for reference in references {
                 store.remove(&reference)?;
-                crate::output::say(&format!("removed {reference}"));
+                console::output::say(&format!("removed {reference}"));
             }
         }
         Action::Pull {
@@ -74,7 +74,7 @@ pub async fn run(arguments: ImageArguments) -> Result<()> {
                 ..PullOptions::default()
             };
             let image = store.pull(&reference, &options).await?;
-            crate::output::say(&format!(
+            console::output::say(&format!(
                 "pulled {} ({})",
                 image.references.join(", "),
                 image.digest

@@ -1,32 +1,14 @@
-//! The admin kubeconfig: written at every start, printed or merged into the user's own by
-//! `mainstay kubeconfig`.
+//! `mainstay kubeconfig`: the administrator's kubeconfig, printed or merged into the user's own.
 
 use std::fs;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
-use durable_file::Durability;
+use control_plane::admin_kubeconfig::NAME;
+use data_directory::private_file;
 use serde_json::{Value, json};
 
 use crate::settings::DataDirectory;
-
-/// Name of the cluster, user and context.
-const NAME: &str = "mainstay";
-
-/// The credentials of an administrator.
-pub struct Credentials<'a> {
-    /// `https://127.0.0.1:6443`.
-    pub server: &'a str,
-    /// Certificate authority, PEM.
-    pub ca: &'a str,
-    /// Client certificate, PEM.
-    pub certificate: &'a str,
-    /// Its key, PEM.
-    pub key: &'a str,
-}
 
 /// Arguments of `mainstay kubeconfig`.
 #[derive(clap::Args, Debug)]
@@ -48,7 +30,7 @@ pub fn run(arguments: &KubeconfigArguments) -> Result<()> {
         )
     })?;
     if !arguments.merge {
-        crate::output::show(&text);
+        console::output::show(&text);
         return Ok(());
     }
     let ours = parse(&path, &text)?;
@@ -61,56 +43,12 @@ pub fn run(arguments: &KubeconfigArguments) -> Result<()> {
     };
     let merged = merge(theirs, &ours)?;
     let text = serde_saphyr::to_string(&merged).context("encode the merged kubeconfig")?;
-    write_private(&target, &text)?;
-    crate::output::say(&format!(
+    private_file::write(&target, &text)?;
+    console::output::say(&format!(
         "context {NAME:?} is now current in {}",
         target.display()
     ));
     Ok(())
-}
-
-/// The kubeconfig as YAML text.
-pub fn render(credentials: &Credentials<'_>) -> String {
-    let encode = |pem: &str| STANDARD.encode(pem);
-    format!(
-        "apiVersion: v1\nkind: Config\nclusters:\n- name: {NAME}\n  cluster:\n    \
-         server: {}\n    certificate-authority-data: {}\nusers:\n- name: {NAME}\n  user:\n    \
-         client-certificate-data: {}\n    client-key-data: {}\ncontexts:\n- name: {NAME}\n  \
-         context:\n    cluster: {NAME}\n    user: {NAME}\n    namespace: default\n\
-         current-context: {NAME}\n",
-        credentials.server,
-        encode(credentials.ca),
-        encode(credentials.certificate),
-        encode(credentials.key),
-    )
-}
-
-/// Replaces a file atomically, readable by its owner alone.
-pub fn write_private(path: &Path, text: &str) -> Result<()> {
-    let directory = path.parent().unwrap_or(Path::new("."));
-    fs::create_dir_all(directory).with_context(|| format!("make {}", directory.display()))?;
-    if fs::read(path).is_ok_and(|present| present == text.as_bytes()) && is_private(path) {
-        return Ok(());
-    }
-    let written = durable_file::replace(path, text.as_bytes(), 0o600, Durability::Content);
-    if let Err(error) = written {
-        // On a full disk an overwrite in place may succeed.
-        let in_place = || {
-            let file = fs::OpenOptions::new().write(true).open(path)?;
-            file.write_all_at(text.as_bytes(), 0)?;
-            file.set_len(text.len() as u64)?;
-            file.sync_all()
-        };
-        if !is_private(path) || in_place().is_err() {
-            return Err(error).with_context(|| format!("write {}", path.display()));
-        }
-    }
-    Ok(())
-}
-
-fn is_private(path: &Path) -> bool {
-    use std::os::unix::fs::PermissionsExt;
-    fs::metadata(path).is_ok_and(|found| found.permissions().mode() & 0o077 == 0)
 }
 
 fn parse(path: &Path, text: &str) -> Result<Value> {
@@ -157,6 +95,8 @@ fn merge(mut theirs: Value, ours: &Value) -> Result<Value> {
 
 #[cfg(test)]
 mod tests {
+    use control_plane::admin_kubeconfig::{Credentials, render};
+
     use super::*;
 
     fn ours() -> Value {
@@ -194,17 +134,5 @@ mod tests {
             "https://127.0.0.1:1"
         );
         assert_eq!(merged["current-context"], "mainstay");
-    }
-
-    #[test]
-    fn the_file_is_private() {
-        use std::os::unix::fs::PermissionsExt;
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("config");
-        write_private(&path, "x").unwrap();
-        assert_eq!(
-            fs::metadata(path).unwrap().permissions().mode() & 0o777,
-            0o600
-        );
     }
 }

@@ -7,13 +7,9 @@ mod amount;
 mod backup;
 mod bench;
 mod builtin;
-mod cluster_ranges;
 mod complete;
-mod control_plane;
-mod data_directory;
 mod down;
 mod hello;
-mod host;
 mod image;
 mod install;
 mod kubeconfig;
@@ -22,18 +18,13 @@ mod manual;
 mod node;
 mod node_figures;
 mod node_parts;
-mod output;
 mod own_node;
 mod pod_row;
-mod process;
 mod server;
 mod settings;
 mod status;
 mod stop;
 mod store_copy;
-mod store_record;
-mod tasks;
-mod terminal;
 mod token;
 mod up;
 mod volume;
@@ -130,7 +121,7 @@ fn failure(error: &anyhow::Error) -> ExitCode {
             ExitCode::from(2)
         }
         None => {
-            output::warn(&format!("mainstay: {error:#}{}", advice(error)));
+            console::output::warn(&format!("mainstay: {error:#}{}", advice(error)));
             ExitCode::FAILURE
         }
     }
@@ -226,8 +217,8 @@ fn run(command: Command) -> Result<()> {
         }
         Command::Man(arguments) => manual::man(&arguments, CommandLine::command()),
         Command::Version => {
-            crate::output::say(&format!("mainstay {}", env!("CARGO_PKG_VERSION")));
-            crate::output::say(&format!("Kubernetes API {}", api_server::git_version()));
+            console::output::say(&format!("mainstay {}", env!("CARGO_PKG_VERSION")));
+            console::output::say(&format!("Kubernetes API {}", api_server::git_version()));
             Ok(())
         }
     }
@@ -249,8 +240,8 @@ fn prepare(level: &str) {
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_ansi(output::Log::is_terminal())
-        .with_writer(output::Log)
+        .with_ansi(console::output::Log::is_terminal())
+        .with_writer(console::output::Log)
         .init();
     // Fails only where one is installed already, which is the same one.
     rustls::crypto::ring::default_provider()

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use clap::Command;
 pub use clap_complete::Shell;
 
-use crate::output::{say, show};
+use console::output::{say, show};
 
 /// Arguments of `mainstay completion`.
 #[derive(clap::Args, Debug)]

@@ -4,14 +4,14 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use control_plane::cluster_ranges::ClusterRanges;
+use control_plane::{LocalNode, Server};
 use image_store::ImageStore;
 use node_agent::NewNode;
 use service_proxy::SwitchLink;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::cluster_ranges::ClusterRanges;
-use crate::control_plane::{LocalNode, Server};
 use crate::node_parts::member::{Member, RunningMember, pod_range};
 use crate::node_parts::{Clients, MachineSettings, RESOLV_CONF};
 

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use crate::output::warn;
+use console::output::warn;
 
 /// The treatment of the pods on SIGTERM, and after a failure of a part of the program.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, clap::ValueEnum)]

@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail};
 use api_client::{Api, Client, DeleteParams, ListParams, PostParams};
 use certificates::{KeyHash, random_text};
 use clap::Subcommand;
+use console::output::{say, show};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
@@ -17,7 +18,6 @@ use resource_kinds::bootstrap_token::{
     key, secret_name, text,
 };
 
-use crate::output::{say, show};
 use crate::settings::ServerArguments;
 use crate::why::Server;
 

@@ -1,8 +1,6 @@
 //! `mainstay backup` and `mainstay restore`: everything that an instance is, in one file.
 
 pub mod archive;
-pub mod contents;
-pub mod records;
 mod restore;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,19 +8,19 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use console::output::say;
+use control_plane::backup_contents::{Objects, Request, Source, Summary};
+use data_directory::process;
+use data_directory::{Engine, MARKER_FILE, Marker};
 use jiff::Timestamp;
 use mvcc_store::KeyValue;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use volume_provisioner::Class;
 
-use crate::data_directory::{Engine, MARKER_FILE, Marker};
 use crate::down::left_pods;
-use crate::output::say;
-use crate::process;
 use crate::settings::DataDirectory;
 use archive::{TreeActivity, Writer};
-use contents::{Objects, Request, Source, Summary};
 pub use restore::{REVISIONS_LEFT_OUT, RestoreArguments, require_empty, run as restore};
 
 /// The first entry of a backup.

@@ -7,6 +7,8 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use console::output::say;
+use control_plane::backup_contents::records;
 use mvcc_store::embedded::import;
 use mvcc_store::{Revision, StoreError};
 use tar::EntryType;
@@ -14,11 +16,8 @@ use volume_provisioner::{Class, Storage};
 
 use super::archive::{self, Item};
 use super::{
-    CONFIGURATION, FORMAT, HEADER, Header, OBJECTS, SnapshotHeader, records, snapshot_path,
-    volume_path,
+    CONFIGURATION, FORMAT, HEADER, Header, OBJECTS, SnapshotHeader, snapshot_path, volume_path,
 };
-use crate::data_directory;
-use crate::output::say;
 use crate::settings::DataDirectory;
 
 /// Resource versions continue this far above those of the backup, so that none is used twice: the

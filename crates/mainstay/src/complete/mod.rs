@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use api_client::{Api, ApiResource, DynamicObject, ListParams, ResourceExt};
 use clap::{Command, Parser};
+use console::output::say;
 use planners::diagnosis::TargetKind;
 
 use crate::logs;
-use crate::output::say;
 use crate::settings::ServerArguments;
 use crate::why::Server;
 

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::data_directory::further_nodes;
+use data_directory::further_nodes;
 
 /// Names that are listed at most.
 const LISTED_MAX: usize = 8;

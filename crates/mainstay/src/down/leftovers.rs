@@ -7,8 +7,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
+use console::output::{say, warn};
 use container_runtime::loop_device::LoopDevice;
 use container_runtime::{Runtime, RuntimeOptions};
+use data_directory::{Marker, NAMESPACES, further_nodes, kernel_name};
 use mount_table::MountPoint;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use node_agent::LeftPods;
@@ -19,8 +21,6 @@ use tokio::task::JoinSet;
 use volume_provisioner::Storage;
 
 use super::left_pods::{self, LeftPod};
-use crate::data_directory::{Marker, NAMESPACES, further_nodes, kernel_name};
-use crate::output::{say, warn};
 
 /// Parts of the data directory in which mounts are the program's own.
 const MOUNTED_IN: [&str; 4] = ["sandboxes", "pods", "pool", "kubelet"];

@@ -11,12 +11,12 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use console::output::{say, show};
+use data_directory::Marker;
+use data_directory::process::{self, Identity};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::data_directory::Marker;
-use crate::output::{say, show};
-use crate::process::{self, Identity};
 use crate::settings::DataDirectory;
 use removal::{DeletionExtent, Listener};
 
@@ -110,7 +110,7 @@ fn not_marked(data: &Path) -> String {
         "{shown} is not marked as a data directory of mainstay (it has no readable file named \
          `{}`): nothing was stopped or deleted. One of mainstay 0.1.0 is marked by the next \
          `mainstay up` on it{of_root}",
-        crate::data_directory::MARKER_FILE
+        data_directory::MARKER_FILE
     )
 }
 
@@ -195,7 +195,7 @@ fn kept(data: &Path) -> String {
         .into_iter()
         .flatten()
         .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-        .filter(|name| name != crate::data_directory::MARKER_FILE)
+        .filter(|name| name != data_directory::MARKER_FILE)
         .collect();
     names.sort();
     match names.is_empty() {

@@ -6,10 +6,10 @@ use std::io;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
+use data_directory::MARKER_FILE;
+use data_directory::parts::{Part, PartOwner};
 
 use super::leftovers;
-use crate::data_directory::MARKER_FILE;
-use crate::data_directory::parts::{Part, PartOwner};
 
 /// Depth of progress messages below a part of the data, such as an image's layers.
 const DEPTH: usize = 2;

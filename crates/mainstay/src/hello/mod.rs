@@ -54,7 +54,7 @@ pub async fn run(arguments: HelloArguments) -> Result<()> {
     let listener = TcpListener::bind(arguments.listen)
         .await
         .with_context(|| format!("listen on {}", arguments.listen))?;
-    crate::output::say(&format!(
+    console::output::say(&format!(
         "{} listens on {}",
         hello.identity.pod, arguments.listen
     ));
@@ -70,7 +70,7 @@ pub async fn run(arguments: HelloArguments) -> Result<()> {
         };
         tokio::spawn(serve_connection(Arc::clone(&hello), TokioIo::new(stream)));
     }
-    crate::output::say(&format!("{} stops", hello.identity.pod));
+    console::output::say(&format!("{} stops", hello.identity.pod));
     Ok(())
 }
 
@@ -78,7 +78,7 @@ async fn serve_connection(hello: Arc<Hello>, stream: TokioIo<tokio::net::TcpStre
     let service = service_fn(move |request| answer(Arc::clone(&hello), request));
     let connection = hyper::server::conn::http1::Builder::new().serve_connection(stream, service);
     if let Err(error) = connection.await {
-        crate::output::warn(&format!("connection ended early: {error}"));
+        console::output::warn(&format!("connection ended early: {error}"));
     }
 }
 

@@ -29,7 +29,7 @@ pub async fn find(service: &str) -> Vec<Peer> {
             peers
         }
         Err(error) => {
-            crate::output::warn(&format!("find peers of {service}: {error:#}"));
+            console::output::warn(&format!("find peers of {service}: {error:#}"));
             Vec::new()
         }
     }

@@ -47,7 +47,7 @@ impl Visits {
             Some(directory) => match write(directory, *number) {
                 Ok(()) => true,
                 Err(error) => {
-                    crate::output::warn(&format!("keep the visit counter: {error}"));
+                    console::output::warn(&format!("keep the visit counter: {error}"));
                     false
                 }
             },

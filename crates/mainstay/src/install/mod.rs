@@ -15,11 +15,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Command;
+use console::output::{say, warn};
+use data_directory::Role;
 use durable_file::Durability;
 
-use crate::data_directory::Role;
 use crate::manual::{self, Shell};
-use crate::output::{say, warn};
 use crate::settings::DataDirectory;
 use plan::FileAction;
 use record::Record;

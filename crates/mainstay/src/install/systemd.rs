@@ -4,9 +4,9 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
+use data_directory::Role;
 
 use super::unit::NODE_VARIABLES;
-use crate::data_directory::Role;
 
 /// The path of the unit.
 pub const UNIT: &str = "/etc/systemd/system/mainstay.service";

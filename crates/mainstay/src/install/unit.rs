@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Result, ensure};
 
-use crate::data_directory::Role;
+use data_directory::Role;
 
 /// The unit for the default data directory; docs/systemd.md shows the same text.
 const UNIT: &str = include_str!("mainstay.service");

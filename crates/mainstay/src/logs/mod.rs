@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use api_client::{Api, LogParams};
+use console::output::{say, warn};
 use k8s_openapi::api::core::v1::Pod;
 use tokio::task::JoinSet;
 
-use crate::output::{say, warn};
 use crate::settings::ServerArguments;
 use crate::why::Server;
 pub use target::KINDS;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api_client::Client;
+use console::output::warn;
 use jiff::Timestamp;
 use node_agent::ServingCertificate;
 use node_identity::{Error, Identity, Renewal, Servers, Wanted, request};
@@ -12,7 +13,6 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::membership::Place;
-use crate::output::warn;
 
 /// Time between two requests for the first serving certificate.
 const RETRY: Duration = Duration::from_secs(2);

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use api_client::{Api, Client};
+use console::output::say;
 use container_runtime::beside;
+use control_plane::cluster_ranges::{ClusterRanges, DNS_SERVICE};
 use http::Uri;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Service;
@@ -18,9 +20,7 @@ use tokio::time::{Instant, timeout};
 
 use super::membership::{Membership, Place};
 use super::settings::Settings;
-use crate::cluster_ranges::{ClusterRanges, DNS_SERVICE};
 use crate::node_parts::member::pod_range;
-use crate::output::say;
 
 /// Time between two attempts to reach a server.
 const RETRY: Duration = Duration::from_secs(1);

@@ -19,7 +19,7 @@ use node_identity::{Identity, Validity};
 use pod_network::Cidr;
 use serde::{Deserialize, Serialize};
 
-use crate::process;
+use data_directory::process;
 
 /// The format that is written.
 const FORMAT: u32 = 1;

@@ -14,7 +14,11 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use api_client::Client;
+use console::output::say;
 use container_runtime::beside;
+use control_plane::host::{self, Host, NodeAddress};
+use control_plane::tasks::Group;
+use data_directory::{self, Claim, Engine, Role};
 use node_agent::{KubeletApi, NewNode, OnShutdown, ServingCertificate};
 use node_identity::{Servers, account_client, renewed_client};
 use reconcile::Health;
@@ -22,14 +26,10 @@ use resource_kinds::NodeAccount;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::data_directory::{self, Claim, Engine, Role};
 use crate::down::left_pods;
-use crate::host::{self, Host, NodeAddress};
 use crate::node_parts::Clients;
 use crate::node_parts::member::{Member, RunningMember};
-use crate::output::say;
 use crate::stop::Stop;
-use crate::tasks::Group;
 use certificates::Own;
 use joining::Registered;
 pub use membership::has_joined;
@@ -48,7 +48,7 @@ pub async fn run(arguments: NodeArguments) -> Result<()> {
     host::require_root("node")?;
     let data_dir = settings.data_dir.as_path();
     if settings.background.detach {
-        return crate::process::detach(data_dir, "", 0);
+        return data_directory::process::detach(data_dir, "", 0);
     }
     let told = Stop::listen(
         Some(settings.machine.on_stop),
@@ -60,7 +60,7 @@ pub async fn run(arguments: NodeArguments) -> Result<()> {
     let role = (Role::Node, Engine::Embedded);
     let claim = data_directory::claim(data_dir, &host.name, role, instances)?;
     let place = Arc::new(Place::open(data_dir)?);
-    crate::process::note(data_dir)?;
+    data_directory::process::note(data_dir)?;
     let entering = Entry::find(&settings, &host, place);
     // The way into the cluster waits for the server, and may be given up.
     let Some(entry) = told.raised().run_until_cancelled(entering).await else {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
+use control_plane::cluster_ranges::ClusterRanges;
 use image_store::ImageStore;
 use k8s_openapi::api::core::v1::Node;
 use node_agent::{KubeletApi, NewNode, OnShutdown};
@@ -16,7 +17,6 @@ use tokio_util::sync::CancellationToken;
 
 use super::network::{self, take_down};
 use super::{Clients, MachineSettings, NodeParts, Settings, builtin_images};
-use crate::cluster_ranges::ClusterRanges;
 
 /// The inputs of a node.
 pub struct Member<'a> {

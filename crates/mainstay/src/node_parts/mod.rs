@@ -30,8 +30,8 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use volume_provisioner::Storage;
 
-use crate::output::warn;
-use crate::tasks::Group;
+use console::output::warn;
+use control_plane::tasks::Group;
 use network::dns_address;
 pub use pods::PodSettings;
 pub use settings::{MachineArguments, MachineFile, MachineSettings, given};

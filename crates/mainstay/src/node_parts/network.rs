@@ -5,10 +5,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
+use console::output::warn;
 use pod_network::{Cidr, PodNetwork, PodNetworkOptions, Ranges, WantedRanges};
 
 use crate::down::left_pods;
-use crate::output::warn;
 
 /// Reserves the ranges on this machine, and opens the pods' network.
 pub async fn open(

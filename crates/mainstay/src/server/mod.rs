@@ -9,20 +9,20 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
+use console::output::say;
 use container_runtime::beside;
-use node_agent::OnShutdown;
-use tokio_util::sync::CancellationToken;
-
-use crate::cluster_ranges::ClusterRanges;
-use crate::control_plane::{
+use control_plane::cluster_ranges::ClusterRanges;
+use control_plane::host::{self, Host, NodeAddress};
+use control_plane::{
     self, ClusterNetwork, ControlPlane, DataLocation, LocalNode, Relocation, Server, ServerConfig,
     TokenFile,
 };
-use crate::data_directory::{self, Claim, Engine, Role};
-use crate::host::{self, Host, NodeAddress};
+use data_directory::{self, Claim, Engine, Role};
+use node_agent::OnShutdown;
+use tokio_util::sync::CancellationToken;
+
 use crate::node_parts::member::RunningMember;
 use crate::node_parts::network::dns_address;
-use crate::output::say;
 use crate::own_node::OwnNode;
 use crate::settings::program;
 use crate::stop::Stop;
@@ -38,7 +38,7 @@ pub async fn run(arguments: ServerRoleArguments) -> Result<()> {
     }
     let data_dir = settings.data_dir.as_path();
     if settings.background.detach {
-        return crate::process::detach(data_dir, "", 0);
+        return data_directory::process::detach(data_dir, "", 0);
     }
     let on_stop = settings.node.as_ref().map(|machine| machine.on_stop);
     let told = Stop::listen(on_stop, settings.background.in_background)?;
@@ -59,7 +59,7 @@ pub async fn run(arguments: ServerRoleArguments) -> Result<()> {
         Some(address) => control_plane::store::connect(address, quota).await?,
         None => control_plane::store::open(data_dir, quota).await?,
     };
-    crate::process::note(data_dir)?;
+    data_directory::process::note(data_dir)?;
     data_directory::bind(store.shared().as_ref(), &mut claim).await?;
     if store.is_shared() {
         let (shared, asked) = (store.shared(), &settings.network);

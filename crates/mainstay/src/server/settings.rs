@@ -4,11 +4,9 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
+use control_plane::{AskedNetwork, EtcdAddress, EtcdSettings, StoreArguments, StoreSettings};
 use pod_network::Cidr;
 
-use crate::control_plane::{
-    AskedNetwork, EtcdAddress, EtcdSettings, StoreArguments, StoreSettings,
-};
 use crate::node_parts::{MachineArguments, MachineSettings};
 use crate::settings::{Background, DataDirectory};
 use crate::up::ConfigurationFile;

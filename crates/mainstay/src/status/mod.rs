@@ -8,13 +8,13 @@ mod render;
 mod workloads;
 
 use anyhow::{Context, Result};
+use console::output::{Form, say};
+use console::terminal;
 use jiff::Timestamp;
 use resource_kinds::ClusterConfig;
 
-use crate::output::{Form, say};
 use crate::pod_row::PodRows;
 use crate::settings::{ServerArguments, program};
-use crate::terminal;
 use crate::why::{Reach, Server, overview};
 use model::{ServerStatus, status};
 use objects::read;

@@ -1,11 +1,12 @@
 //! The status as lines: clipped to a terminal's width, or as long as they are.
 
+use console::terminal::clip;
+
 use super::model::{
     ClaimStatus, Disk, NodeStatus, ServerStatus, SetStatus, Status, Waiting, Workload,
 };
 use crate::amount::{bytes, size};
 use crate::pod_row::{PodRow, in_namespace};
-use crate::terminal::clip;
 
 /// Widest a column is made in a terminal.
 const COLUMN_MAX: usize = 40;

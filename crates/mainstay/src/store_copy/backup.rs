@@ -9,7 +9,13 @@ use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
+use console::output::say;
 use container_runtime::beside;
+use control_plane::backup_contents::{Objects, Request, Source, records};
+use control_plane::host::Host;
+use control_plane::{EtcdAddress, EtcdSettings, TokenFile};
+use data_directory::process;
+use data_directory::{self, Engine, Role};
 use etcd_store::copy::Found;
 use jiff::Timestamp;
 use mvcc_store::{KeyValue, Revision};
@@ -17,13 +23,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Checksum, Contents, at, connect, into_directory, into_etcd};
 use crate::backup::archive::{self, Writer, write_whole};
-use crate::backup::contents::{Objects, Request, Source};
-use crate::backup::{REVISIONS_LEFT_OUT, records, require_empty};
-use crate::control_plane::{EtcdAddress, EtcdSettings, TokenFile};
-use crate::data_directory::{self, Engine, Role};
-use crate::host::Host;
-use crate::output::say;
-use crate::process;
+use crate::backup::{REVISIONS_LEFT_OUT, require_empty};
 use crate::settings::DataDirectory;
 
 /// The first entry of the file.

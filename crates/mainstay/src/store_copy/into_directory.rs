@@ -5,18 +5,18 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use console::output::say;
 use container_runtime::beside;
+use control_plane::host::Host;
+use control_plane::{ClusterNetwork, EtcdAddress, NETWORK_RECORD, TokenFile, shared_keys};
+use data_directory::process;
+use data_directory::{self, Engine, Marker, Role};
 use etcd_store::copy::Found;
 use mvcc_store::embedded::{EmbeddedOptions, EmbeddedStore, import};
 use mvcc_store::{KeyValue, Range, Revision, Store};
 
 use super::{Checksum, Contents, at, connect};
 use crate::backup::require_empty;
-use crate::control_plane::{ClusterNetwork, EtcdAddress, NETWORK_RECORD, TokenFile, shared_keys};
-use crate::data_directory::{self, Engine, Marker, Role};
-use crate::host::Host;
-use crate::output::say;
-use crate::process;
 
 /// Each server writes its Lease every five seconds.
 const QUIET: Duration = Duration::from_secs(12);

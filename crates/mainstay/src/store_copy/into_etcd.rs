@@ -7,15 +7,15 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
 use bytes::Bytes;
+use console::output::say;
 use container_runtime::beside;
+use control_plane::{self, AskedNetwork, EtcdAddress, TokenFile, shared_keys, store};
+use data_directory::process;
+use data_directory::{Engine, MARKER_FILE, Marker, Role};
 use etcd_store::copy::{Begun, EtcdCopy, Found};
 use mvcc_store::{KeyValue, Range, Revision};
 
 use super::{Checksum, at, connect};
-use crate::control_plane::{self, AskedNetwork, EtcdAddress, TokenFile, shared_keys, store};
-use crate::data_directory::{Engine, MARKER_FILE, Marker, Role};
-use crate::output::say;
-use crate::process;
 
 /// The name of the former store in the data directory.
 const FORMER: &str = "store.copied-to-etcd";

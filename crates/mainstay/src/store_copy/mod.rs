@@ -16,9 +16,8 @@ use etcd_store::copy::{CopyError, EtcdCopy, Pairs};
 use mvcc_store::{KeyValue, Revision};
 use sha2::{Digest, Sha256};
 
-use crate::backup::records;
-use crate::control_plane::{EtcdAddress, EtcdSettings, EtcdUrl};
-use crate::data_directory;
+use control_plane::backup_contents::records;
+use control_plane::{EtcdAddress, EtcdSettings, EtcdUrl};
 
 /// Arguments of `mainstay store`.
 #[derive(clap::Args, Debug)]
@@ -140,7 +139,7 @@ async fn copy(arguments: &CopyArguments) -> Result<()> {
 
 async fn connect(address: &EtcdAddress) -> Result<EtcdCopy> {
     let connected = EtcdCopy::connect(&address.options()).await;
-    connected.map_err(|error| crate::control_plane::store::refusal(address, error))
+    connected.map_err(|error| control_plane::store::refusal(address, error))
 }
 
 /// Adds the address to an error.

@@ -14,7 +14,16 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow, bail};
 use api_client::{Api, ListParams, PartialObjectMeta};
+use console::output::{leave_foot, say, warn};
+use console::terminal;
 use container_runtime::beside;
+use control_plane::host::{self, Host, NodeAddress};
+use control_plane::store::OpenStore;
+use control_plane::{
+    self, ControlPlane, DataLocation, LocalNode, Protection, Relocation, Server, ServerConfig,
+};
+use data_directory::process::NOT_APPLIED;
+use data_directory::{self, Claim, Engine, Role};
 use image_store::{ImageStore, RegistriesConfig};
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::Pod;
@@ -24,22 +33,13 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::control_plane::store::OpenStore;
-use crate::control_plane::{
-    self, ControlPlane, DataLocation, LocalNode, Protection, Relocation, Server, ServerConfig,
-};
-use crate::data_directory::{self, Claim, Engine, Role};
 use crate::down::left_pods;
-use crate::host::{self, Host, NodeAddress};
 use crate::node_parts::member::RunningMember;
 use crate::node_parts::network::{dns_address, take_down};
 use crate::node_parts::{self, Clients, NodeParts, builtin_images};
-use crate::output::{leave_foot, say, warn};
 use crate::pod_row::PodRows;
-use crate::process::NOT_APPLIED;
 use crate::settings::program;
 use crate::stop::Stop;
-use crate::terminal;
 use further_nodes::FurtherNodes;
 use manifests::Manifest;
 use progress::{Watched, hints};
@@ -59,7 +59,7 @@ pub async fn run(arguments: UpArguments) -> Result<()> {
     let protection = settings.store.protection.read()?;
     if settings.background.detach {
         let input = manifests::from_standard_input(&manifests);
-        return crate::process::detach(&settings.data_dir, &input, manifests.len());
+        return data_directory::process::detach(&settings.data_dir, &input, manifests.len());
     }
     let told = Stop::listen(
         Some(settings.machine.on_stop),
@@ -130,7 +130,7 @@ impl Cluster {
         let settings = start.settings;
         let data_dir = settings.data_dir.as_path();
         let store = control_plane::store::open(data_dir, settings.store.quota).await?;
-        crate::process::note(data_dir).or_else(unless_full)?;
+        data_directory::process::note(data_dir).or_else(unless_full)?;
         data_directory::bind(store.shared().as_ref(), &mut start.claim).await?;
         // Takes its time on the first start only; meanwhile the API server starts.
         let images = crate::image::open(data_dir)?;

@@ -5,11 +5,11 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use control_plane::{EtcdSettings, ProtectionSettings, StoreArguments, StoreSettings};
 use object_model::quantity::Quantity;
 use pod_network::Cidr;
 use serde::Deserialize;
 
-use crate::control_plane::{EtcdSettings, ProtectionSettings, StoreArguments, StoreSettings};
 use crate::node_parts::{
     MachineArguments, MachineFile, MachineSettings, PodSettings, ShutdownSettings,
 };

@@ -6,7 +6,15 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
+use console::output::warn;
 use container_runtime::beside;
+use control_plane::cluster_ranges::ClusterRanges;
+use control_plane::host::NodeAddress;
+use control_plane::store::OpenStore;
+use control_plane::{
+    self, AskedNetwork, ClusterNetwork, ControlPlane, LocalNode, Server, ServerConfig,
+};
+use data_directory::{self, NAMESPACES};
 use pod_network::{Cidr, NodeSwitch, SwitchOptions, WantedRanges};
 use service_proxy::SwitchLink;
 use tokio_util::sync::CancellationToken;
@@ -14,16 +22,8 @@ use tokio_util::sync::CancellationToken;
 use super::further_nodes::{self, FurtherNodes, Place};
 use super::settings::Settings;
 use super::{Cluster, POD_FACING_PORT, Start, check, has_pods, relocation, unless_full};
-use crate::cluster_ranges::ClusterRanges;
-use crate::control_plane::store::OpenStore;
-use crate::control_plane::{
-    self, AskedNetwork, ClusterNetwork, ControlPlane, LocalNode, Server, ServerConfig,
-};
-use crate::data_directory::{self, NAMESPACES};
 use crate::down::left_pods;
-use crate::host::NodeAddress;
 use crate::node_parts::network::dns_address;
-use crate::output::warn;
 use crate::own_node::OwnNode;
 
 /// The range of the machine and of the nodes on the switch, if nothing else uses it.
@@ -34,7 +34,7 @@ pub async fn start(mut start: Start<'_>) -> Result<Cluster> {
     let settings = start.settings;
     let data_dir = settings.data_dir.as_path();
     let store = control_plane::store::open(data_dir, settings.store.quota).await?;
-    crate::process::note(data_dir).or_else(unless_full)?;
+    data_directory::process::note(data_dir).or_else(unless_full)?;
     data_directory::bind(store.shared().as_ref(), &mut start.claim).await?;
     let instance_id = start.claim.marker.kernel_name.clone();
     let network = reserve(settings, &instance_id).await?;

@@ -11,9 +11,9 @@ mod tests;
 
 use anyhow::{Context, Result};
 use clap::Subcommand;
+use console::output::{say, show, warn};
 use jiff::Timestamp;
 
-use crate::output::{say, show, warn};
 use crate::settings::ServerArguments;
 use crate::why::Server;
 use objects::Namespaces;

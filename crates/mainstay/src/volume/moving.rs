@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use api_client::{Api, ListParams, Patch, PatchParams};
+use console::output::say;
 use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod};
 use planners::volume_move::uses;
 use reconcile::execute::message;
@@ -17,7 +18,6 @@ use resource_kinds::storage::volume_move::{Stage, VolumeMove};
 use serde_json::json;
 
 use crate::node::leaving::evict;
-use crate::output::say;
 use crate::why::Server;
 
 /// Time between two looks at the record.

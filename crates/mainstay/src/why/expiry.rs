@@ -27,7 +27,7 @@ mod tests {
     use certificates::Authority;
 
     use super::*;
-    use crate::kubeconfig::{Credentials, render};
+    use control_plane::admin_kubeconfig::{Credentials, render};
 
     /// findings R24: the copy of a kubeconfig ends though the server has renewed its own.
     #[test]

@@ -8,10 +8,10 @@ mod server;
 mod target;
 
 use anyhow::{Context, Result, bail};
+use console::output::Form;
 use jiff::Timestamp;
 use planners::diagnosis::{Explanation, Overview, explain};
 
-use crate::output::Form;
 use crate::settings::ServerArguments;
 use cluster_objects::Scope;
 pub use cluster_objects::{ClusterObjects, Reach, read_all};
@@ -76,10 +76,10 @@ pub async fn run(arguments: WhyArguments) -> Result<()> {
         }
     };
     match arguments.output {
-        Form::Text => crate::output::show(&text),
+        Form::Text => console::output::show(&text),
         Form::Json => {
             let json = serde_json::to_string_pretty(&json).context("encode the answer")?;
-            crate::output::say(&json);
+            console::output::say(&json);
         }
     }
     Ok(())

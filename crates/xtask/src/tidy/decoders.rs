@@ -226,7 +226,7 @@ const TABLE: &[(&str, Said)] = &[
         ByStrangers(&["pax", "tar-header"]),
     ),
     ("mainstay/src/backup/archive/reading.rs", ADMINISTRATOR),
-    ("mainstay/src/backup/contents.rs", ADMINISTRATOR),
+    ("control-plane/src/backup_contents/mod.rs", ADMINISTRATOR),
     ("mainstay/src/backup/mod.rs", STORED),
     ("mainstay/src/backup/restore.rs", ADMINISTRATOR),
     (
@@ -237,9 +237,9 @@ const TABLE: &[(&str, Said)] = &[
         "load-generator/src/sets/views.rs",
         ByOurs("the watch events of the server that is measured"),
     ),
-    ("mainstay/src/control_plane/cluster_network.rs", OWN_FILE),
-    ("mainstay/src/control_plane/relocation.rs", STORED),
-    ("mainstay/src/data_directory/marker.rs", OWN_FILE),
+    ("control-plane/src/cluster_network.rs", OWN_FILE),
+    ("control-plane/src/relocation.rs", STORED),
+    ("data-directory/src/marker.rs", OWN_FILE),
     (
         "mainstay/src/hello/peers.rs",
         ByOurs("a program for trying out, in a container of its own"),
@@ -248,7 +248,7 @@ const TABLE: &[(&str, Said)] = &[
     ("mainstay/src/kubeconfig.rs", ADMINISTRATOR),
     ("mainstay/src/node/membership.rs", OWN_FILE),
     (
-        "mainstay/src/process.rs",
+        "data-directory/src/process.rs",
         ByOurs("the kernel's words about a process"),
     ),
     ("mainstay/src/store_copy/backup.rs", ADMINISTRATOR),

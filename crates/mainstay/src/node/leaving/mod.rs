@@ -9,7 +9,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use api_client::{Api, ListParams, Patch, PatchParams, PostParams, ResourceExt};
 use certificates::KeyHash;
+use console::output::say;
 use container_runtime::beside;
+use data_directory::process;
 use k8s_openapi::api::core::v1::{Node, PersistentVolume, Pod};
 use k8s_openapi::api::policy::v1::Eviction;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{DeleteOptions, ObjectMeta, Preconditions};
@@ -19,11 +21,9 @@ use tokio::time::Instant;
 
 use super::forget_network;
 use super::membership::{Membership, Place};
-use crate::data_directory;
-use crate::output::say;
 use crate::settings::{DataDirectory, ServerArguments};
 use crate::why::Server;
-use crate::{down, process, token};
+use crate::{down, token};
 
 /// Time between two looks at the pods.
 const LOOK: Duration = Duration::from_secs(1);

@@ -13,7 +13,9 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use api_client::{Api, Client};
 use clap::CommandFactory;
+use console::output::{say, warn};
 use container_runtime::beside;
+use data_directory::{FURTHER_NODES, NAMESPACES};
 use durable_file::Durability;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Node;
@@ -24,10 +26,8 @@ use tokio::time::Instant;
 
 use super::settings::Settings;
 use crate::CommandLine;
-use crate::data_directory::{FURTHER_NODES, NAMESPACES};
 use crate::node;
 use crate::node_parts;
-use crate::output::{say, warn};
 use crate::token::Token;
 use process::{NodeProcess, NodeStart};
 

@@ -17,7 +17,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, sethostname};
 use node_agent::OnShutdown;
 
-use crate::output::warn;
+use console::output::warn;
 
 /// The wait before the second start. It doubles with each further one.
 const RESTART_FIRST: Duration = Duration::from_secs(1);

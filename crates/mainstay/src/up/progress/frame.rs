@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use console::terminal::{Size, clip};
+
 use super::view::View;
 use crate::pod_row::{PodRow, in_namespace};
-use crate::terminal::{Size, clip};
 
 /// Maximum width of a column, so that one long text does not push the others away.
 const COLUMN_MAX: usize = 40;

@@ -10,6 +10,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use api_client::{Api, Client};
+use console::output::{keep_at_foot, say};
+use console::terminal::{self, Size};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::Pod;
@@ -17,9 +19,7 @@ use reconcile::{Cache, WatchConfig};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use crate::output::{keep_at_foot, say};
 use crate::pod_row::PodRows;
-use crate::terminal::{self, Size};
 use frame::{changes, frame};
 pub use view::Watched;
 use view::{View, view};

@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use volume_provisioner::Storage;
 
-use crate::backup::contents::{
+use crate::backup_contents::{
     BackupContents, Request, SOCKET, Summary, socket_below, take, write_pair,
 };
 

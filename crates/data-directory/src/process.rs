@@ -11,8 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use crate::data_directory;
-use crate::output::say;
+use console::output::say;
 
 /// Maximum time for a server in the background to become ready: longer than the recovery of a large
 /// store on a busy disk.
@@ -113,7 +112,7 @@ pub fn detach(data: &Path, input: &str, objects: usize) -> Result<()> {
     if let Some(server) = serving(data) {
         bail!(runs_already(data, server));
     }
-    data_directory::make(data)?;
+    crate::make(data)?;
     let path = data.join("log");
     let log = File::create(&path).with_context(|| format!("write {}", path.display()))?;
     let errors = log.try_clone().context("share the log")?;

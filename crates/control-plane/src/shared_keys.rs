@@ -16,8 +16,8 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use mvcc_store::{Store, StoreError};
 
-use crate::output::say;
-use crate::store_record;
+use console::output::say;
+use data_directory::store_record;
 
 /// The key: beside the objects, which are below `/registry/`.
 pub const KEY: &[u8] = b"/mainstay/credentials";

@@ -1,10 +1,16 @@
 //! The API server with its controllers and its scheduler: the part of a cluster that runs once.
 
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 mod admin;
+pub mod admin_kubeconfig;
 mod announced;
+pub mod backup_contents;
 mod cluster_network;
+pub mod cluster_ranges;
 mod credentials;
 mod deciders;
+pub mod host;
 mod leadership;
 mod listen;
 mod live_servers;
@@ -17,17 +23,16 @@ pub mod store;
 mod store_address;
 mod store_arguments;
 mod store_metrics;
+pub mod tasks;
 
 use std::path::{Path, PathBuf};
 
+use console::output::warn;
 use object_model::listening::Listening;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use volume_provisioner::Storage;
 
-use crate::host::{self, Host, NodeAddress};
-use crate::output::warn;
-use crate::tasks::Group;
 use admin::Admin;
 pub use announced::announce_dns;
 pub use cluster_network::{
@@ -35,6 +40,7 @@ pub use cluster_network::{
     choose as choose_network,
 };
 use deciders::{Deciders, RunningDeciders};
+use host::{Host, NodeAddress};
 use leadership::{Election, Lead};
 pub use listen::bind;
 use live_servers::LiveServers;
@@ -45,6 +51,7 @@ pub use server::{LocalNode, Server, ServerConfig};
 pub use shared_keys::TokenFile;
 pub use store_address::{EtcdAddress, EtcdSettings, EtcdUrl};
 pub use store_arguments::{StoreArguments, StoreSettings};
+use tasks::Group;
 
 /// A running API server with its controllers and its scheduler.
 pub struct ControlPlane {
@@ -150,7 +157,7 @@ impl ControlPlane {
                 ));
             }
         };
-        let socket = data.join(crate::backup::contents::SOCKET);
+        let socket = data.join(backup_contents::SOCKET);
         let served = Admin {
             store: self.server.store(),
             storage,

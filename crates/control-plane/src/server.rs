@@ -182,7 +182,7 @@ impl Server {
         let moved = config.relocation.apply(seen.as_ref()).await?;
         if moved > 0 {
             let DataLocation { path, host } = &config.relocation.from;
-            crate::output::warn(&format!(
+            console::output::warn(&format!(
                 "mainstay: the data directory was {} on {host}: {moved} objects that name these are \
                  rewritten",
                 path.display()

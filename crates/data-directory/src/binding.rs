@@ -2,10 +2,10 @@
 
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
+use console::output::warn;
 use mvcc_store::{Store, StoreError};
 
 use super::{Claim, Engine};
-use crate::output::warn;
 use crate::store_record;
 
 /// The key of the record: beside the objects, which are below `/registry/`.

@@ -12,12 +12,12 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
 use certificates::{Authority, Identity, SubjectAltNames};
+use console::output::warn;
+use data_directory::private_file;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-use crate::data_directory;
-use crate::kubeconfig;
-use crate::output::warn;
+use crate::admin_kubeconfig;
 
 /// Interval of the checks for expiry. After a failure there are as many further attempts as half
 /// days in four months.
@@ -122,7 +122,7 @@ impl Credentials {
             .client_at("mainstay-admin", &["system:masters"], now)
             .context("prepare the administrator's certificate")?;
         let server = format!("https://{}", self.address);
-        let text = kubeconfig::render(&kubeconfig::Credentials {
+        let text = admin_kubeconfig::render(&admin_kubeconfig::Credentials {
             server: &server,
             ca: self.authority.ca_pem(),
             certificate: admin.certificate_pem(),
@@ -130,7 +130,7 @@ impl Credentials {
         });
         let current = std::fs::read_to_string(&self.kubeconfig);
         if !current.is_ok_and(|current| current == text) {
-            match kubeconfig::write_private(&self.kubeconfig, &text) {
+            match private_file::write(&self.kubeconfig, &text) {
                 // With the old file, the user can free space.
                 Err(error) if data_directory::is_full(&error) => {
                     warn(&format!("mainstay: {error:#}; the old one stays in use"));

@@ -6,7 +6,7 @@ use reconcile::{Component, Health};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use crate::output::warn;
+use console::output::warn;
 
 /// Parts that end together.
 pub struct Group {

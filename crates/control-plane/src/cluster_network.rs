@@ -12,7 +12,7 @@ use pod_network::{Cidr, WantedRanges};
 use resource_kinds::PodRanges;
 use serde::{Deserialize, Serialize};
 
-use crate::store_record;
+use data_directory::store_record;
 
 /// The file in the data directory.
 const FILE: &str = "cluster.json";

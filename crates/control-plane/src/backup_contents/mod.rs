@@ -14,8 +14,8 @@ use mvcc_store::{KeyValue, Range, Store};
 use serde::{Deserialize, Serialize};
 use volume_provisioner::{Class, Storage};
 
-use super::records;
-pub use super::records::write as write_pair;
+pub mod records;
+pub use records::write as write_pair;
 
 /// The socket of a running server, in its data directory.
 pub const SOCKET: &str = "admin.sock";

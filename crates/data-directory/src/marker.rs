@@ -161,7 +161,7 @@ impl Marker {
             return Ok(());
         }
         let text = serde_json::to_string_pretty(self).context("encode the marker")?;
-        crate::kubeconfig::write_private(&data.join(FILE), &format!("{text}\n"))
+        crate::private_file::write(&data.join(FILE), &format!("{text}\n"))
     }
 }
 

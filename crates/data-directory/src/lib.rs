@@ -4,9 +4,14 @@
 //! is no instance's is never deleted, a store that has vanished (a disk that is not mounted) is never
 //! replaced by an empty one in silence, and a directory that was moved keeps its names in the kernel.
 
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 mod binding;
 mod marker;
 pub mod parts;
+pub mod private_file;
+pub mod process;
+pub mod store_record;
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -7,8 +7,7 @@ use anyhow::{Context, Result, bail};
 use container_runtime::beside;
 use tokio::net::TcpListener;
 
-use crate::data_directory;
-use crate::process;
+use data_directory::process;
 
 /// Binds the API's address; the error advises about a port in use.
 pub async fn bind(address: SocketAddr, data: &Path) -> Result<TcpListener> {

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow};
+use data_directory::process;
 use etcd_store::{CallObserver, ConnectError, EtcdOptions, EtcdStore};
 use mvcc_store::embedded::{EmbeddedOptions, EmbeddedStore};
 use mvcc_store::{Store, StoreError};
@@ -11,7 +12,6 @@ use reconcile::prometheus::Page;
 
 use super::store_address::EtcdAddress;
 use super::store_metrics::EtcdCalls;
-use crate::process;
 
 /// An open store.
 #[derive(Clone)]
