@@ -1,0 +1,358 @@
+//! A replicated application loses the node of its primary under a write load (DESIGN §15, docs/node-failure.md).
+//!
+//! Each node is a machine on one link. A writer on another node prints the number of each write that the
+//! application has acknowledged. After the loss the pod runs on another node, and no ordinal ever has two
+//! bodies. In the end the application has every acknowledged write.
+
+mod mariadb;
+mod postgres;
+mod redis;
+mod zookeeper;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use end_to_end::cluster::is_ready;
+use end_to_end::image::Image;
+use end_to_end::lan::{Lan, Role};
+use end_to_end::program::ok;
+use end_to_end::{Kubectl, Registry, example, process, text, wait_for, words};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+
+/// A failed read of the application, for the message of a wait that takes too long.
+type Answer<T> = Result<T, String>;
+
+/// An application in one StatefulSet, with the label `app` of the set's name.
+trait Application {
+    /// The name of the set.
+    const SET: &str;
+    /// The number of its pods.
+    const REPLICAS: u64;
+    /// The manifest below `examples`.
+    const MANIFEST: &str;
+    /// The programs of a body, by the start of their names.
+    const PROGRAMS: &[&str];
+    /// Repository and tag of the image.
+    const IMAGE: (&str, &str);
+    /// The pod `writer`: it prints `acknowledged NUMBER` for each acknowledged write.
+    const WRITER: &str;
+
+    fn image() -> Image;
+
+    /// Allows an empty member to begin without a peer that has data.
+    fn before_the_first_start(_kubectl: &Kubectl) {}
+
+    /// Forbids the same again.
+    fn after_the_first_start(_kubectl: &Kubectl) {}
+
+    /// The pod whose node is lost: the one that takes the writes.
+    fn primary(kubectl: &Kubectl) -> Answer<String>;
+
+    /// Whether all members follow the primary.
+    fn is_whole(kubectl: &Kubectl) -> Answer<()>;
+
+    /// The numbers that the application has.
+    fn stored(kubectl: &Kubectl) -> Answer<BTreeSet<u64>>;
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Loss {
+    /// All processes end at once, as with the power.
+    Killed,
+    /// The agent stands still, its pods go on.
+    Frozen,
+    /// No packet passes.
+    CutOff,
+}
+
+struct Cluster {
+    server: Role,
+    nodes: Vec<Role>,
+    node_flags: Vec<String>,
+    lan: Lan,
+    _registry: Registry,
+    _directory: tempfile::TempDir,
+}
+
+impl Cluster {
+    /// A server, whose own node is for the writer, and one node more than the application has pods.
+    fn start<A: Application>(lease: &[&str]) -> Self {
+        let directory = tempfile::Builder::new().prefix("mainstay-test-").tempdir();
+        let directory = directory.expect("make a directory");
+        let mut lan = Lan::default();
+        let mut role = |name: &str| Role::new(&mut lan, name, directory.path());
+        let mut server = role("server");
+        let nodes = (1..=A::REPLICAS + 1).map(|number| role(&format!("n{number}")));
+        let nodes: Vec<Role> = nodes.collect();
+        let address = server.address.clone();
+        let (repository, tag) = A::IMAGE;
+        let registry = server.network.run(|| {
+            let registry = Registry::start_at(&address);
+            registry.push(repository, tag, &A::image());
+            registry
+        });
+        let file = directory.path().join("registries.yaml");
+        fs::write(&file, registry.registries_yaml()).expect("write the registries");
+        let file = file.display().to_string();
+        let flags = [&["--registries", &file], lease].concat();
+        server.start(&[&["server", "--with-node"], &flags[..]].concat());
+        let data = server.data();
+        let token = server
+            .network
+            .run(|| ok(&["token", "create", "--data-dir", &data]));
+        let url = format!("https://{address}:6443");
+        let mut cluster = Self {
+            server,
+            nodes,
+            node_flags: flags.iter().map(|&flag| flag.to_owned()).collect(),
+            lan,
+            _registry: registry,
+            _directory: directory,
+        };
+        for number in 0..cluster.nodes.len() {
+            let name = format!("n{}", number + 1);
+            let join = [
+                "--server",
+                &url,
+                "--token",
+                token.trim(),
+                "--node-name",
+                &name,
+            ];
+            cluster.start_node(number, &join);
+        }
+        cluster
+    }
+
+    fn start_node(&mut self, number: usize, more: &[&str]) {
+        let flags = self.node_flags.iter().map(|flag| &**flag);
+        let start: Vec<&str> = std::iter::once("node").chain(flags).collect();
+        self.nodes[number].start(&[&start[..], more].concat());
+    }
+
+    fn lose(&mut self, number: usize, loss: Loss) {
+        match loss {
+            Loss::Killed => {
+                self.nodes[number].kill();
+                for shim in process::shims(Path::new(&self.nodes[number].data())) {
+                    kill(Pid::from_raw(shim), Signal::SIGKILL).expect("kill a shim");
+                }
+            }
+            Loss::Frozen => self.nodes[number].signal(Signal::SIGSTOP),
+            Loss::CutOff => self.lan.set_link(&self.nodes[number], "down"),
+        }
+    }
+
+    fn bring_back(&mut self, number: usize, loss: Loss) {
+        match loss {
+            Loss::Killed => self.start_node(number, &[]),
+            Loss::Frozen => self.nodes[number].signal(Signal::SIGCONT),
+            Loss::CutOff => self.lan.set_link(&self.nodes[number], "up"),
+        }
+    }
+
+    fn end(mut self) {
+        for node in &mut self.nodes {
+            node.interrupt();
+        }
+        self.server.interrupt();
+    }
+}
+
+/// The application loses the node of its primary in each of these ways, one after the other.
+#[track_caller]
+fn no_acknowledged_write_is_lost<A: Application>(lease: &[&str], losses: &[Loss]) {
+    let mut cluster = Cluster::start::<A>(lease);
+    let kubectl = cluster.server.kubectl();
+    let manifest = fs::read_to_string(example(A::MANIFEST)).expect("read the example");
+    // The example waits for five minutes until a volume is given up.
+    let manifest = manifest.replace("lost-volume-seconds: '300'", "lost-volume-seconds: '20'");
+    cluster.server.network.run(|| {
+        let nodes = kubectl.ok(&["get", "nodes", "-o", "name"]);
+        let mut names = nodes.lines().filter_map(|name| name.strip_prefix("node/"));
+        let is_joined = |name: &str| {
+            name.strip_prefix('n')
+                .is_some_and(|n| n.parse::<u8>().is_ok())
+        };
+        let own = names.find(|name| !is_joined(name));
+        let own = own.expect("the server's node");
+        kubectl.ok(&["taint", "node", own, "writer=only:NoSchedule"]);
+        kubectl.ok(&["label", "node", own, "role=writer"]);
+        A::before_the_first_start(&kubectl);
+        kubectl.apply(&manifest);
+        kubectl.wait_ready(A::SET, A::REPLICAS);
+        wait_whole::<A>(&kubectl);
+        A::after_the_first_start(&kubectl);
+        kubectl.apply(A::WRITER);
+        kubectl.wait_pods_ready(&["pod/writer"]);
+    });
+    for loss in losses {
+        the_primarys_node_is_lost::<A>(&mut cluster, &kubectl, *loss);
+    }
+    cluster.server.network.run(|| {
+        let acknowledged = acknowledged(&kubectl);
+        kubectl.ok(&["delete", "pod", "writer"]);
+        let stored = wait_for("the stored numbers", 120, || A::stored(&kubectl));
+        let lost: Vec<&u64> = acknowledged.difference(&stored).collect();
+        assert!(lost.is_empty(), "{lost:?} of {}", acknowledged.len());
+        eprintln!(
+            "{}: {} writes were acknowledged",
+            A::SET,
+            acknowledged.len()
+        );
+    });
+    cluster.end();
+}
+
+/// The set loses its primary with the node, and is whole again on the others. Then the node comes back.
+fn the_primarys_node_is_lost<A: Application>(cluster: &mut Cluster, kubectl: &Kubectl, loss: Loss) {
+    let (name, uid, node) = cluster.server.network.run(|| {
+        let name = wait_for("a primary", 120, || A::primary(kubectl));
+        wait_for_writes(kubectl, 20);
+        let pod = kubectl.pod(&name);
+        let at = |pointer| text(&pod, pointer).to_owned();
+        (name, at("/metadata/uid"), at("/spec/nodeName"))
+    });
+    let number: usize = node[1..].parse().expect("a number");
+    let started = Instant::now();
+    cluster.lose(number - 1, loss);
+    cluster.server.network.run(|| {
+        let mut gap = Gap::default();
+        wait_for(&format!("{name} on another node, {loss:?}"), 180, || {
+            gap.see(acknowledged(kubectl).len());
+            let listed = kubectl.json(&["get", "pods", "-l", &format!("app={}", A::SET)]);
+            let new = successor(&listed, &name, &uid);
+            let new_runs = new.is_some_and(|pod| runs::<A>(text(pod, "/metadata/uid")));
+            assert!(!new_runs || !runs::<A>(&uid), "{name} has two bodies");
+            match new.is_some_and(is_ready) {
+                true => Ok(()),
+                false => Err(format!("{}\n{listed}", members(kubectl, A::SET))),
+            }
+        });
+        let whole = started.elapsed();
+        wait_whole::<A>(kubectl);
+        wait_for_writes(kubectl, 20);
+        eprintln!(
+            "{}, {loss:?}: {name} ready on another node after {whole:?}; until then, the longest time \
+             without an acknowledged write was {:?}",
+            A::SET,
+            gap.longest
+        );
+        assert_ne!(text(&kubectl.pod(&name), "/spec/nodeName"), node);
+    });
+    cluster.bring_back(number - 1, loss);
+    cluster.server.network.run(|| {
+        wait_for("the node to be back", 120, || {
+            let node = kubectl.json(&["get", "node", &node]);
+            match is_ready(&node) {
+                true => Ok(()),
+                false => Err(node["status"]["conditions"].to_string()),
+            }
+        });
+        kubectl.wait_ready(A::SET, A::REPLICAS);
+        wait_whole::<A>(kubectl);
+        assert!(!runs::<A>(&uid), "the old body of {name} runs");
+    });
+}
+
+/// The longest time without a new acknowledged write.
+#[derive(Default)]
+struct Gap {
+    count: usize,
+    since: Option<Instant>,
+    longest: Duration,
+}
+
+impl Gap {
+    fn see(&mut self, count: usize) {
+        let now = Instant::now();
+        let since = *self.since.get_or_insert(now);
+        self.longest = self.longest.max(now - since);
+        if count != self.count {
+            self.count = count;
+            self.since = Some(now);
+        }
+    }
+}
+
+/// The pod of that name with another identity.
+fn successor<'a>(listed: &'a Value, name: &str, uid: &str) -> Option<&'a Value> {
+    let mut pods = listed["items"].as_array().into_iter().flatten();
+    let now = pods.find(|pod| pod["metadata"]["name"] == name)?;
+    (now["metadata"]["uid"] != uid).then_some(now)
+}
+
+/// Pods and their newest output, for the message of a wait that takes too long.
+fn members(kubectl: &Kubectl, set: &str) -> String {
+    let label = format!("app={set}");
+    let pods = kubectl.run(&["get", "pods", "-o", "wide"]).stdout;
+    let logs = [
+        "logs",
+        "-l",
+        &label,
+        "--all-containers",
+        "--prefix",
+        "--tail=5",
+    ];
+    format!("{pods}{}", kubectl.run(&logs).stdout)
+}
+
+/// Whether a program of the pod runs on this machine.
+fn runs<A: Application>(uid: &str) -> bool {
+    let processes = fs::read_dir("/proc").expect("read /proc");
+    let mut pids = processes.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    pids.any(|pid| {
+        let read = |name| fs::read_to_string(format!("/proc/{pid}/{name}")).unwrap_or_default();
+        let name = read("comm");
+        let is_body = A::PROGRAMS.iter().any(|program| name.starts_with(program));
+        is_body && read("cgroup").contains(uid)
+    })
+}
+
+#[track_caller]
+fn wait_whole<A: Application>(kubectl: &Kubectl) {
+    wait_for("all members to follow the primary", 120, || {
+        A::is_whole(kubectl).map_err(|why| format!("{why}\n{}", members(kubectl, A::SET)))
+    });
+}
+
+/// Waits for that many more acknowledged writes.
+#[track_caller]
+fn wait_for_writes(kubectl: &Kubectl, more: usize) {
+    let before = acknowledged(kubectl).len();
+    wait_for("acknowledged writes", 120, || {
+        let log = kubectl.ok(&["logs", "writer", "--tail=5"]);
+        match acknowledged(kubectl).len() >= before + more {
+            true => Ok(()),
+            false => Err(log),
+        }
+    });
+}
+
+/// The numbers that the writer printed.
+fn acknowledged(kubectl: &Kubectl) -> BTreeSet<u64> {
+    let log = kubectl.ok(&["logs", "writer"]);
+    let rows = words(&log);
+    let numbers = rows.iter().filter_map(|row| match row[..] {
+        ["acknowledged", number] => number.parse().ok(),
+        _ => None,
+    });
+    numbers.collect()
+}
+
+/// The numbers of an answer.
+fn numbers(answer: &str) -> BTreeSet<u64> {
+    let parts = answer.split(|c: char| !c.is_ascii_digit());
+    parts.filter_map(|part| part.parse().ok()).collect()
+}
+
+/// The answer of a command in a pod.
+fn ask(kubectl: &Kubectl, pod: &str, command: &[&str]) -> Answer<String> {
+    let exec = ["exec", pod, "--", "timeout", "30"];
+    let output = kubectl.run(&[&exec[..], command].concat());
+    output.success().map_err(|output| output.stderr)
+}

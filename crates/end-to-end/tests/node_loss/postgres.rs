@@ -1,0 +1,98 @@
+//! PostgreSQL with a synchronous replica: the agent of the primary's node stands still, and the primary
+//! ends with the lease. The member that replaces it promotes the other one.
+
+use std::collections::BTreeSet;
+
+use end_to_end::image::Image;
+use end_to_end::{Kubectl, applications};
+
+use super::{Answer, Application, Loss, ask, no_acknowledged_write_is_lost, numbers};
+
+struct Postgres;
+
+#[test]
+fn postgres_keeps_each_acknowledged_row() {
+    no_acknowledged_write_is_lost::<Postgres>(&["--node-lease-duration", "20s"], &[Loss::Frozen]);
+}
+
+const PODS: [&str; 2] = ["pg-0", "pg-1"];
+
+impl Application for Postgres {
+    const SET: &str = "pg";
+    const REPLICAS: u64 = 2;
+    const MANIFEST: &str = "postgres/failover.yaml";
+    const PROGRAMS: &[&str] = &["postgres", "pg_basebackup"];
+    const IMAGE: (&str, &str) = ("library/postgres", "15");
+    const WRITER: &str = WRITER;
+
+    fn image() -> Image {
+        applications::postgres()
+    }
+
+    fn before_the_first_start(kubectl: &Kubectl) {
+        kubectl.ok(&["create", "configmap", "pg-new", "--from-literal=create="]);
+    }
+
+    fn after_the_first_start(kubectl: &Kubectl) {
+        kubectl.ok(&["delete", "configmap", "pg-new"]);
+    }
+
+    fn primary(kubectl: &Kubectl) -> Answer<String> {
+        let roles = PODS.map(|pod| psql(kubectl, pod, "SELECT pg_is_in_recovery()"));
+        let primary = roles.iter().position(|role| role.as_deref() == Ok("f\n"));
+        let primary = primary.ok_or_else(|| format!("{roles:?}"))?;
+        Ok(PODS[primary].to_owned())
+    }
+
+    fn is_whole(kubectl: &Kubectl) -> Answer<()> {
+        let primary = Self::primary(kubectl)?;
+        let replicas = "SELECT application_name, state, sync_state FROM pg_stat_replication";
+        let replicas = psql(kubectl, &primary, replicas)?;
+        let mut rows = replicas.lines();
+        let is_replica = |pod: &&str| *pod != primary;
+        let replica = PODS.into_iter().find(is_replica).unwrap_or_default();
+        match rows.any(|row| row == format!("{replica}|streaming|sync")) {
+            true => Ok(()),
+            false => Err(replicas),
+        }
+    }
+
+    fn stored(kubectl: &Kubectl) -> Answer<BTreeSet<u64>> {
+        let primary = Self::primary(kubectl)?;
+        Ok(numbers(&psql(kubectl, &primary, "SELECT n FROM log")?))
+    }
+}
+
+fn psql(kubectl: &Kubectl, pod: &str, sql: &str) -> Answer<String> {
+    ask(kubectl, pod, &["psql", "-U", "postgres", "-Atc", sql])
+}
+
+/// Writes to the member that is the primary. A write without an answer is not written again.
+const WRITER: &str = r#"
+apiVersion: v1
+kind: Pod
+metadata: {name: writer}
+spec:
+  tolerations: [{key: writer, operator: Exists}]
+  nodeSelector: {role: writer}
+  terminationGracePeriodSeconds: 1
+  containers:
+  - name: writer
+    image: postgres:15
+    env:
+    - {name: PGPASSWORD, value: change-me}
+    command:
+    - sh
+    - -c
+    - |
+      sql() {
+        timeout 10 psql -c "$1" "host=pg-0.pg,pg-1.pg user=postgres connect_timeout=3 \
+          target_session_attrs=read-write"
+      }
+      until sql 'CREATE TABLE IF NOT EXISTS log (n bigint)'; do sleep 1; done
+      n=0
+      while sleep 0.1; do
+        n=$((n + 1))
+        sql "INSERT INTO log VALUES ($n)" > /dev/null 2>&1 && echo "acknowledged $n"
+      done
+"#;

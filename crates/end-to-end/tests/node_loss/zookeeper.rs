@@ -1,0 +1,123 @@
+//! ZooKeeper: the link of the leader's node is cut. The others elect another leader, and the member that is
+//! replaced copies its data.
+
+use std::collections::BTreeSet;
+
+use end_to_end::image::Image;
+use end_to_end::{Kubectl, applications};
+
+use super::{Answer, Application, Loss, ask, no_acknowledged_write_is_lost, numbers};
+
+struct ZooKeeper;
+
+#[test]
+fn zookeeper_keeps_each_acknowledged_node() {
+    no_acknowledged_write_is_lost::<ZooKeeper>(&["--node-lease-duration", "20s"], &[Loss::CutOff]);
+}
+
+const PODS: [&str; 3] = ["keeper-0", "keeper-1", "keeper-2"];
+
+impl Application for ZooKeeper {
+    const SET: &str = "keeper";
+    const REPLICAS: u64 = 3;
+    const MANIFEST: &str = "zookeeper/failover.yaml";
+    const PROGRAMS: &[&str] = &["java"];
+    const IMAGE: (&str, &str) = ("library/zookeeper", "3.8");
+    const WRITER: &str = WRITER;
+
+    fn image() -> Image {
+        applications::zookeeper()
+    }
+
+    fn before_the_first_start(kubectl: &Kubectl) {
+        kubectl.ok(&[
+            "create",
+            "configmap",
+            "keeper-new",
+            "--from-literal=create=",
+        ]);
+    }
+
+    fn after_the_first_start(kubectl: &Kubectl) {
+        kubectl.ok(&["delete", "configmap", "keeper-new"]);
+    }
+
+    fn primary(kubectl: &Kubectl) -> Answer<String> {
+        let modes = modes(kubectl);
+        let leader = modes
+            .iter()
+            .position(|mode| mode.as_deref() == Ok("Mode: leader\n"));
+        let leader = leader.ok_or_else(|| format!("{modes:?}"))?;
+        Ok(PODS[leader].to_owned())
+    }
+
+    fn is_whole(kubectl: &Kubectl) -> Answer<()> {
+        let modes = modes(kubectl);
+        let follows = |mode: &&Answer<String>| mode.as_deref() == Ok("Mode: follower\n");
+        match modes.iter().filter(follows).count() {
+            2 => Ok(()),
+            _ => Err(format!("{modes:?}")),
+        }
+    }
+
+    /// Of each member: the replaced one, too.
+    fn stored(kubectl: &Kubectl) -> Answer<BTreeSet<u64>> {
+        let list = "zkCli.sh -server 127.0.0.1:2181 sync /log 2>/dev/null >&2; \
+                    zkCli.sh -server 127.0.0.1:2181 ls /log 2>/dev/null | grep '^\\['";
+        let answers = PODS.map(|pod| ask(kubectl, pod, &["sh", "-c", list]));
+        let mut stored: Option<BTreeSet<u64>> = None;
+        for answer in answers {
+            let found = numbers(&answer?);
+            stored = Some(match stored {
+                Some(stored) => stored.intersection(&found).copied().collect(),
+                None => found,
+            });
+        }
+        Ok(stored.unwrap_or_default())
+    }
+}
+
+/// `Mode: leader`, `Mode: follower`, or an error, of each member.
+fn modes(kubectl: &Kubectl) -> [Answer<String>; 3] {
+    PODS.map(|pod| ask(kubectl, pod, &["sh", "/config/ready.sh"]))
+}
+
+/// Sends commands to one client, which prints an answer for each. A client whose session has expired is
+/// replaced; its numbers are not used again.
+const WRITER: &str = r#"
+apiVersion: v1
+kind: Pod
+metadata: {name: writer}
+spec:
+  tolerations: [{key: writer, operator: Exists}]
+  nodeSelector: {role: writer}
+  terminationGracePeriodSeconds: 1
+  containers:
+  - name: writer
+    image: zookeeper:3.8
+    env:
+    - {name: JVMFLAGS, value: -Xmx64m}
+    command:
+    - sh
+    - -c
+    - |
+      start=0
+      commands() {
+        echo 'create /log'
+        n=$start
+        while sleep 0.1; do
+          n=$((n + 1))
+          echo "create /log/$n"
+        done
+      }
+      servers=keeper-0.keeper:2181,keeper-1.keeper:2181,keeper-2.keeper:2181
+      while sleep 1; do
+        start=$((start + 1000000))
+        commands | zkCli.sh -server $servers 2>&1 | while read -r line; do
+          case $line in
+          *'Created /log/'*) echo "acknowledged ${line##*/}" ;;
+          *xpired* | *'not connected'*) echo "$line"; kill $(pidof java); break ;;
+          esac
+        done
+      done
+"#;
