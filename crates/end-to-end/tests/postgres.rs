@@ -79,6 +79,13 @@ fn replicas_follow_the_primary() {
 
     // The primary comes back with its data under its name, and is followed again.
     page.ok("kubectl delete pod postgres-0");
+    // Done by `node_loss::postgres`, on several nodes.
+    page.otherwise(&[
+        "kubectl create configmap pg-new --from-literal=create=",
+        "kubectl apply -f examples/postgres/failover.yaml",
+        "kubectl rollout status sts/pg",
+        "kubectl delete configmap pg-new",
+    ]);
     page.finish();
     kubectl.wait_ready("postgres", 3);
     wait_answer(&kubectl, "postgres-0", streaming, "2");

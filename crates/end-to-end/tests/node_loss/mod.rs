@@ -212,7 +212,7 @@ fn no_acknowledged_write_is_lost<A: Application>(lease: &[&str], losses: &[Loss]
 fn the_primarys_node_is_lost<A: Application>(cluster: &mut Cluster, kubectl: &Kubectl, loss: Loss) {
     let (name, uid, node) = cluster.server.network.run(|| {
         let name = wait_for("a primary", 120, || A::primary(kubectl));
-        wait_for_writes(kubectl, 20);
+        wait_for_writes(kubectl, 20, &mut Gap::default());
         let pod = kubectl.pod(&name);
         let at = |pointer| text(&pod, pointer).to_owned();
         (name, at("/metadata/uid"), at("/spec/nodeName"))
@@ -235,10 +235,10 @@ fn the_primarys_node_is_lost<A: Application>(cluster: &mut Cluster, kubectl: &Ku
         });
         let whole = started.elapsed();
         wait_whole::<A>(kubectl);
-        wait_for_writes(kubectl, 20);
+        wait_for_writes(kubectl, 20, &mut gap);
         eprintln!(
-            "{}, {loss:?}: {name} ready on another node after {whole:?}; until then, the longest time \
-             without an acknowledged write was {:?}",
+            "{}, {loss:?}: {name} is ready on another node after {whole:?}; the longest time without an \
+             acknowledged write: {:?}",
             A::SET,
             gap.longest
         );
@@ -322,13 +322,14 @@ fn wait_whole<A: Application>(kubectl: &Kubectl) {
 
 /// Waits for that many more acknowledged writes.
 #[track_caller]
-fn wait_for_writes(kubectl: &Kubectl, more: usize) {
+fn wait_for_writes(kubectl: &Kubectl, more: usize, gap: &mut Gap) {
     let before = acknowledged(kubectl).len();
     wait_for("acknowledged writes", 120, || {
-        let log = kubectl.ok(&["logs", "writer", "--tail=5"]);
-        match acknowledged(kubectl).len() >= before + more {
+        let count = acknowledged(kubectl).len();
+        gap.see(count);
+        match count >= before + more {
             true => Ok(()),
-            false => Err(log),
+            false => Err(kubectl.ok(&["logs", "writer", "--tail=5"])),
         }
     });
 }

@@ -113,7 +113,7 @@ spec:
       servers=keeper-0.keeper:2181,keeper-1.keeper:2181,keeper-2.keeper:2181
       while sleep 1; do
         start=$((start + 1000000))
-        commands | zkCli.sh -server $servers 2>&1 | while read -r line; do
+        commands | zkCli.sh -timeout 10000 -server $servers 2>&1 | while read -r line; do
           case $line in
           *'Created /log/'*) echo "acknowledged ${line##*/}" ;;
           *xpired* | *'not connected'*) echo "$line"; kill $(pidof java); break ;;
