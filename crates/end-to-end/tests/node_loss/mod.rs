@@ -230,7 +230,7 @@ fn the_primarys_node_is_lost<A: Application>(cluster: &mut Cluster, kubectl: &Ku
             assert!(!new_runs || !runs::<A>(&uid), "{name} has two bodies");
             match new.is_some_and(is_ready) {
                 true => Ok(()),
-                false => Err(format!("{}\n{listed}", members(kubectl, A::SET))),
+                false => Err(listed),
             }
         });
         let whole = started.elapsed();

@@ -84,6 +84,21 @@ const NOT_PASTED: &[(&str, &str, &str)] = &[
         "takes a disk of the reader's; tests/volumes.rs makes such disks",
     ),
     (
+        "examples/mariadb/README.md",
+        "kubectl create configmap maria-new",
+        "needs several nodes; tests/node_loss has them",
+    ),
+    (
+        "examples/postgres/README.md",
+        "kubectl create configmap pg-new",
+        "needs several nodes; tests/node_loss has them",
+    ),
+    (
+        "examples/zookeeper/README.md",
+        "kubectl create configmap keeper-new",
+        "needs several nodes; tests/node_loss has them",
+    ),
+    (
         "examples/cassandra/README.md",
         "cargo xtask setup",
         "what the tests' own images are made with",
