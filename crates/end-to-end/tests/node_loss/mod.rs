@@ -188,13 +188,12 @@ fn no_acknowledged_write_is_lost<A: Application>(lease: &[&str], losses: &[Loss]
         wait_whole::<A>(&kubectl);
         A::after_the_first_start(&kubectl);
         kubectl.apply(A::WRITER);
-        kubectl.wait_pods_ready(&["pod/writer"]);
     });
     for loss in losses {
         the_primarys_node_is_lost::<A>(&mut cluster, &kubectl, *loss);
     }
     cluster.server.network.run(|| {
-        let acknowledged = acknowledged(&kubectl);
+        let acknowledged = wait_for("the writer's log", 120, || acknowledged(&kubectl));
         kubectl.ok(&["delete", "pod", "writer"]);
         let stored = wait_for("the stored numbers", 120, || A::stored(&kubectl));
         let lost: Vec<&u64> = acknowledged.difference(&stored).collect();
@@ -213,7 +212,7 @@ fn the_primarys_node_is_lost<A: Application>(cluster: &mut Cluster, kubectl: &Ku
     let (name, uid, node) = cluster.server.network.run(|| {
         let name = wait_for("a primary", 120, || A::primary(kubectl));
         wait_for_writes(kubectl, 20, &mut Gap::default());
-        let pod = kubectl.pod(&name);
+        let pod = wait_for("the pod", 120, || get(kubectl, &["pod", &name]));
         let at = |pointer| text(&pod, pointer).to_owned();
         (name, at("/metadata/uid"), at("/spec/nodeName"))
     });
@@ -223,14 +222,14 @@ fn the_primarys_node_is_lost<A: Application>(cluster: &mut Cluster, kubectl: &Ku
     cluster.server.network.run(|| {
         let mut gap = Gap::default();
         wait_for(&format!("{name} on another node, {loss:?}"), 180, || {
-            gap.see(acknowledged(kubectl).len());
-            let listed = kubectl.json(&["get", "pods", "-l", &format!("app={}", A::SET)]);
+            gap.see(acknowledged(kubectl)?.len());
+            let listed = get(kubectl, &["pods", "-l", &format!("app={}", A::SET)])?;
             let new = successor(&listed, &name, &uid);
             let new_runs = new.is_some_and(|pod| runs::<A>(text(pod, "/metadata/uid")));
             assert!(!new_runs || !runs::<A>(&uid), "{name} has two bodies");
             match new.is_some_and(is_ready) {
                 true => Ok(()),
-                false => Err(listed),
+                false => Err(listed.to_string()),
             }
         });
         let whole = started.elapsed();
@@ -242,12 +241,13 @@ fn the_primarys_node_is_lost<A: Application>(cluster: &mut Cluster, kubectl: &Ku
             A::SET,
             gap.longest
         );
-        assert_ne!(text(&kubectl.pod(&name), "/spec/nodeName"), node);
+        let moved = wait_for("the pod", 120, || get(kubectl, &["pod", &name]));
+        assert_ne!(text(&moved, "/spec/nodeName"), node);
     });
     cluster.bring_back(number - 1, loss);
     cluster.server.network.run(|| {
         wait_for("the node to be back", 120, || {
-            let node = kubectl.json(&["get", "node", &node]);
+            let node = get(kubectl, &["node", &node])?;
             match is_ready(&node) {
                 true => Ok(()),
                 false => Err(node["status"]["conditions"].to_string()),
@@ -323,26 +323,38 @@ fn wait_whole<A: Application>(kubectl: &Kubectl) {
 /// Waits for that many more acknowledged writes.
 #[track_caller]
 fn wait_for_writes(kubectl: &Kubectl, more: usize, gap: &mut Gap) {
-    let before = acknowledged(kubectl).len();
+    let mut before = None;
     wait_for("acknowledged writes", 120, || {
-        let count = acknowledged(kubectl).len();
+        let count = acknowledged(kubectl)?.len();
         gap.see(count);
-        match count >= before + more {
+        match count >= *before.get_or_insert(count) + more {
             true => Ok(()),
-            false => Err(kubectl.ok(&["logs", "writer", "--tail=5"])),
+            false => Err(kubectl.run(&["logs", "writer", "--tail=5"]).stdout),
         }
     });
 }
 
 /// The numbers that the writer printed.
-fn acknowledged(kubectl: &Kubectl) -> BTreeSet<u64> {
-    let log = kubectl.ok(&["logs", "writer"]);
+fn acknowledged(kubectl: &Kubectl) -> Answer<BTreeSet<u64>> {
+    let log = read(kubectl, &["logs", "writer"])?;
     let rows = words(&log);
     let numbers = rows.iter().filter_map(|row| match row[..] {
         ["acknowledged", number] => number.parse().ok(),
         _ => None,
     });
-    numbers.collect()
+    Ok(numbers.collect())
+}
+
+/// The output of kubectl. A machine that stands still for seconds is no failure of the test.
+fn read(kubectl: &Kubectl, arguments: &[&str]) -> Answer<String> {
+    let output = kubectl.run(arguments).success();
+    output.map_err(|output| output.stderr)
+}
+
+/// Objects of the API.
+fn get(kubectl: &Kubectl, arguments: &[&str]) -> Answer<Value> {
+    let printed = read(kubectl, &[&["get", "-o", "json"], arguments].concat())?;
+    serde_json::from_str(&printed).map_err(|error| error.to_string())
 }
 
 /// The numbers of an answer.
@@ -354,6 +366,5 @@ fn numbers(answer: &str) -> BTreeSet<u64> {
 /// The answer of a command in a pod.
 fn ask(kubectl: &Kubectl, pod: &str, command: &[&str]) -> Answer<String> {
     let exec = ["exec", pod, "--", "timeout", "30"];
-    let output = kubectl.run(&[&exec[..], command].concat());
-    output.success().map_err(|output| output.stderr)
+    read(kubectl, &[&exec[..], command].concat())
 }
