@@ -237,6 +237,10 @@ impl Drop for Role {
         }
         let mut down = Command::new(crate::binary());
         down.args(["down", "--data-dir", &self.data()]);
+        if self.child.is_some() {
+            // A process that a test has stopped ends only when it continues.
+            self.signal(Signal::SIGCONT);
+        }
         if let Some(mut child) = self.child.take() {
             // The process is gone when it is reaped.
             let reaped = std::thread::spawn(move || child.wait());
