@@ -53,10 +53,18 @@ pub struct AskedNetwork {
 /// Other ranges are asked for than those of the first start, they make no sense, or a file cannot be
 /// read.
 pub fn choose(data: &Path, asked: &AskedNetwork) -> Result<ClusterNetwork> {
-    let stored = read(&data.join(FILE))?;
+    let stored = stored(data)?;
     // Of `mainstay up`, which has run on this directory before.
     let of_up = pod_network::ranges::read(&data.join("network/ranges.json"))?;
     plan(asked, stored, of_up.map(|ranges| ranges.service))
+}
+
+/// The ranges that a former start or a restore has written.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn stored(data: &Path) -> Result<Option<ClusterNetwork>> {
+    read(&data.join(FILE))
 }
 
 /// The ranges of the cluster of a shared store: those of its first server, which are `chosen` if this is

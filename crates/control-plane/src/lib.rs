@@ -37,7 +37,7 @@ use admin::Admin;
 pub use announced::announce_dns;
 pub use cluster_network::{
     AskedNetwork, ClusterNetwork, KEY as NETWORK_RECORD, agree as agree_on_network, all_pods,
-    choose as choose_network,
+    choose as choose_network, stored as stored_network,
 };
 use deciders::{Deciders, RunningDeciders};
 use host::{Host, NodeAddress};

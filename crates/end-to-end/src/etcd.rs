@@ -1,4 +1,4 @@
-//! An etcd cluster of three members, each on a machine of its own, with TLS on both sides.
+//! Members of etcd, and a cluster of three, each on a machine of its own, with TLS on both sides.
 
 use std::fs;
 use std::net::{IpAddr, TcpStream};
@@ -13,8 +13,8 @@ use nix::unistd::Pid;
 use crate::lan::Lan;
 use crate::{Network, tool, wait_for};
 
-/// One member.
-struct Member {
+/// One member, which ends with this value.
+pub(crate) struct Member {
     network: Network,
     arguments: Vec<String>,
     child: Option<Child>,
@@ -65,13 +65,7 @@ impl Etcd {
                 // It is a client of its own member, and would need another certificate.
                 "--enable-grpc-gateway=false".to_owned(),
             ];
-            let mut member = Member {
-                network,
-                arguments,
-                child: None,
-            };
-            member.start();
-            member
+            Member::start(network, arguments)
         });
         Self {
             members: members.collect(),
@@ -137,12 +131,26 @@ impl Etcd {
     /// # Panics
     /// When it runs.
     pub fn start_again(&mut self, number: usize) {
-        self.members[number].start();
+        self.members[number].start_again();
     }
 }
 
 impl Member {
-    fn start(&mut self) {
+    /// Starts a member with these arguments on a machine.
+    ///
+    /// # Panics
+    /// When there is no such program.
+    pub(crate) fn start(network: Network, arguments: Vec<String>) -> Self {
+        let mut member = Self {
+            network,
+            arguments,
+            child: None,
+        };
+        member.start_again();
+        member
+    }
+
+    fn start_again(&mut self) {
         assert!(self.child.is_none(), "the member runs");
         let mut command = Command::new(tool("etcd").join("usr/bin/etcd"));
         command

@@ -1,4 +1,4 @@
-//! One `mainstay up` on a data directory of its own.
+//! One `mainstay up` on a data directory of its own, or a server with a node on an etcd of its own.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -11,12 +11,15 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::applications::{busybox, nginx};
+use crate::engine::Engine;
 use crate::image::Image;
 use crate::schema::{self, Violations};
 use crate::{Kubectl, Registry, wait_for};
 
 /// A running (or stopped, or killed) server with its data directory.
 pub struct Instance {
+    /// It ends before its directory.
+    engine: Engine,
     directory: tempfile::TempDir,
     program: PathBuf,
     arguments: Vec<String>,
@@ -63,10 +66,12 @@ impl Instance {
     ///
     /// # Panics
     /// When its directory cannot be made.
+    #[track_caller]
     pub fn prepare(arguments: &[&str]) -> Self {
         Self::prepared(arguments, |_| {})
     }
 
+    #[track_caller]
     fn prepared(arguments: &[&str], prepare: impl FnOnce(&Path)) -> Self {
         let directory = tempfile::Builder::new()
             .prefix("mainstay-test-")
@@ -75,11 +80,13 @@ impl Instance {
         let data = directory.path().join("data");
         fs::create_dir(&data).expect("make the data directory");
         prepare(&data);
+        let engine = Engine::chosen(directory.path(), arguments);
         let arguments = arguments
             .iter()
             .map(|argument| (*argument).to_owned())
             .collect();
         Self {
+            engine,
             directory,
             program: crate::binary(),
             arguments,
@@ -190,10 +197,9 @@ impl Instance {
         let log = File::create(self.log()).expect("make a log file");
         let errors = log.try_clone().expect("share the log file");
         let child = Command::new(&self.program)
-            .arg("up")
+            .args(self.engine.role())
             .arg("--data-dir")
             .arg(self.data())
-            .args(["--listen", "127.0.0.1:0"])
             .args(&self.arguments)
             .stdin(Stdio::null())
             .stdout(log)

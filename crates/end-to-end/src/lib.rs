@@ -8,6 +8,7 @@ pub mod applications;
 pub mod cluster;
 pub mod debian;
 pub mod disk;
+mod engine;
 pub mod etcd;
 pub mod helm;
 pub mod image;

@@ -1,14 +1,15 @@
 //! The objects of servers on etcd are saved to a file while they are written, all of etcd is lost, and a new etcd
 //! gets them back: the same UIDs, and resource versions that go on upwards. The same file fills a data
-//! directory.
+//! directory. The objects of a running server with a store of its own are saved in the same way.
 
 use std::process::Output;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
 use end_to_end::etcd::Etcd;
+use end_to_end::program::{ok, text};
 use end_to_end::servers::ServersOnEtcd;
-use end_to_end::wait_for;
+use end_to_end::{Instance, Kubectl, wait_for};
 
 /// Runs `mainstay store` on the first machine.
 fn store(machines: &ServersOnEtcd, arguments: &[&str]) -> Output {
@@ -34,22 +35,78 @@ fn refused(machines: &ServersOnEtcd, arguments: &[&str], reason: &str) {
 
 /// Creates a ConfigMap, and returns its resource version.
 fn create(machines: &ServersOnEtcd, name: &str) -> u64 {
-    let version = machines.at(0, |kubectl| {
-        kubectl.ok(&["create", "configmap", name, "--from-literal=a=1"]);
-        let output = "--output=jsonpath={.metadata.resourceVersion}";
-        kubectl.ok(&["get", "configmap", name, output])
-    });
+    machines.at(0, |kubectl| create_at(kubectl, name))
+}
+
+fn create_at(kubectl: &Kubectl, name: &str) -> u64 {
+    kubectl.ok(&["create", "configmap", name, "--from-literal=a=1"]);
+    let output = "--output=jsonpath={.metadata.resourceVersion}";
+    let version = kubectl.ok(&["get", "configmap", name, output]);
     version.trim().parse().expect("a resource version")
 }
 
 /// Names and UIDs of all objects of some kinds.
 fn objects(machines: &ServersOnEtcd, kinds: &str) -> String {
+    machines.at(0, |kubectl| objects_at(kubectl, kinds))
+}
+
+fn objects_at(kubectl: &Kubectl, kinds: &str) -> String {
     let output =
         "--output=jsonpath={range .items[*]}{.kind}/{.metadata.name} {.metadata.uid} {end}";
     let get = ["get", kinds, "--all-namespaces", output];
-    machines.at(0, |kubectl| {
-        wait_for("an answer", 120, || kubectl.run(&get).success())
+    wait_for("an answer", 120, || kubectl.run(&get).success())
+}
+
+/// The UID of a ConfigMap in the output of [`objects`].
+#[track_caller]
+fn uid<'a>(objects: &'a str, name: &str) -> &'a str {
+    let start = format!("ConfigMap/{name} ");
+    let place = objects.find(&start);
+    let place = place.unwrap_or_else(|| panic!("{name}: {objects}"));
+    let mut words = objects[place..].split(' ');
+    words.nth(1).expect("a UID")
+}
+
+/// A client creates `n0`, `n1` and so on, one after the other, before, during and after the work. Returns the
+/// number of writes that were acknowledged before the work began.
+fn while_written(create: impl Fn(&str) -> u64 + Sync, work: impl FnOnce()) -> usize {
+    let (is_over, written) = (AtomicBool::new(false), AtomicUsize::new(0));
+    thread::scope(|scope| {
+        let writing = scope.spawn(|| {
+            while !is_over.load(Ordering::SeqCst) {
+                let number = written.load(Ordering::SeqCst);
+                create(&format!("n{number}"));
+                written.store(number + 1, Ordering::SeqCst);
+            }
+        });
+        let at_least = |count: usize| {
+            wait_for("writes", 120, || match written.load(Ordering::SeqCst) {
+                now if now >= count => Ok(()),
+                now => Err(now),
+            });
+        };
+        at_least(3);
+        let before = written.load(Ordering::SeqCst);
+        work();
+        at_least(written.load(Ordering::SeqCst) + 2);
+        is_over.store(true, Ordering::SeqCst);
+        writing.join().expect("the writes");
+        before
     })
+}
+
+/// The first writes of [`while_written`] have the same UIDs in both outputs, and those that are in the second
+/// one are all up to one of them.
+#[track_caller]
+fn same_writes(before: &str, after: &str, acknowledged: usize) {
+    let is_there = |number: &usize| after.contains(&format!("ConfigMap/n{number} "));
+    let saved = (0..).take_while(is_there).count();
+    assert!(saved >= acknowledged, "{saved} of {acknowledged}: {after}");
+    assert_eq!(after.matches("ConfigMap/n").count(), saved, "{after}");
+    for number in 0..saved {
+        let name = format!("n{number}");
+        assert_eq!(uid(after, &name), uid(before, &name), "{name}");
+    }
 }
 
 #[test]
@@ -73,29 +130,14 @@ fn servers_on_etcd_come_back_from_a_file() {
     let [ca, certificate, key] = machines.certificates();
     let url = format!("--store={}", machines.etcd.url(0));
     let at_etcd = [&*url, &*ca, &*certificate, &*key];
-    // While clients write: the file has all writes up to one, and none after it.
-    let (is_over, written) = (AtomicBool::new(false), AtomicUsize::new(0));
-    thread::scope(|scope| {
-        let writing = scope.spawn(|| {
-            while !is_over.load(Ordering::SeqCst) {
-                let number = written.load(Ordering::SeqCst);
-                create(&machines, &format!("n{number}"));
-                written.store(number + 1, Ordering::SeqCst);
-            }
-        });
-        let at_least = |count: usize| {
-            wait_for("writes", 120, || match written.load(Ordering::SeqCst) {
-                now if now >= count => Ok(()),
-                now => Err(now),
-            });
-        };
-        at_least(3);
-        let said = done(&machines, &[&["backup", &file], &at_etcd[..]].concat());
-        assert!(said.contains("objects of etcd://"), "{said}");
-        at_least(written.load(Ordering::SeqCst) + 2);
-        is_over.store(true, Ordering::SeqCst);
-        writing.join().expect("the writes");
-    });
+    // While a client writes: the file has all writes up to one, and none after it.
+    let acknowledged = while_written(
+        |name| create(&machines, name),
+        || {
+            let said = done(&machines, &[&["backup", &file], &at_etcd[..]].concat());
+            assert!(said.contains("objects of etcd://"), "{said}");
+        },
+    );
     let before = objects(&machines, "serviceaccounts,configmaps");
     let accounts = objects(&machines, "serviceaccounts");
     let last = create(&machines, "last");
@@ -121,14 +163,8 @@ fn servers_on_etcd_come_back_from_a_file() {
     assert_eq!(objects(&machines, "serviceaccounts"), accounts);
     let after = objects(&machines, "configmaps");
     // The writes that were acknowledged before the backup began are there, with their UIDs.
-    for name in ["first", "n0", "n1", "n2"] {
-        let start = format!("ConfigMap/{name} ");
-        let one = |all: &str| {
-            let place = all.find(&start).unwrap_or_else(|| panic!("{name}: {all}"));
-            all[place..].split(' ').nth(1).expect("a UID").to_owned()
-        };
-        assert_eq!(one(&after), one(&before), "{name}");
-    }
+    assert_eq!(uid(&after, "first"), uid(&before, "first"));
+    same_writes(&before, &after, acknowledged);
     assert!(!after.contains("ConfigMap/last "), "{after}");
     assert!(create(&machines, "anew") > last + 1_000_000);
 
@@ -147,4 +183,42 @@ fn servers_on_etcd_come_back_from_a_file() {
         &machines,
         &["restore", &again, &format!("--data-dir={other}"), &token],
     );
+}
+
+#[test]
+fn a_running_server_is_saved_while_it_is_written() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("saved");
+    let mut server = Instance::start(&[]);
+    let kubectl = server.kubectl();
+    let first = create_at(&kubectl, "first");
+    let data = server.data();
+    let acknowledged = while_written(
+        |name| create_at(&kubectl, name),
+        || {
+            let backup = ["store", "backup", text(&file), "--data-dir", text(&data)];
+            let said = ok(&backup);
+            assert!(
+                said.contains(&format!("objects of {}", text(&data))),
+                "{said}"
+            );
+        },
+    );
+    let before = objects_at(&kubectl, "configmaps");
+    let last = create_at(&kubectl, "last");
+    assert!(last > first);
+    // A cluster is in use at one place only.
+    server.terminate();
+    let token = data.join("server-token");
+    let restored = Instance::start_prepared(&[], |empty| {
+        let restore = ["store", "restore", text(&file), "--data-dir", text(empty)];
+        let said = ok(&[&restore[..], &["--server-token-file", text(&token)]].concat());
+        assert!(said.contains("verified"), "{said}");
+    });
+    let kubectl = restored.kubectl();
+    let after = objects_at(&kubectl, "configmaps");
+    assert_eq!(uid(&after, "first"), uid(&before, "first"));
+    same_writes(&before, &after, acknowledged);
+    assert!(!after.contains("ConfigMap/last "), "{after}");
+    assert!(create_at(&kubectl, "anew") > last + 1_000_000);
 }

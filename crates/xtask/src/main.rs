@@ -7,6 +7,7 @@
 mod bench;
 mod busybox;
 mod cargo;
+mod engines;
 mod fuzz;
 mod model_check;
 mod setup;
@@ -21,6 +22,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
+use engines::Engine;
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "Chores of the mainstay project")]
@@ -36,6 +38,9 @@ enum Chore {
         /// Leave out the tests that need root, kubectl, a registry and Debian packages
         #[arg(long)]
         without_end_to_end: bool,
+        /// Store of the servers of the end-to-end tests
+        #[arg(long, value_enum, default_value_t = Engine::Embedded, conflicts_with = "without_end_to_end")]
+        store: Engine,
     },
     /// Checks the architecture's invariants and the house rules
     Tidy,
@@ -71,7 +76,13 @@ fn main() -> ExitCode {
 fn run(arguments: Arguments) -> Result<()> {
     let root = workspace_root();
     match arguments.chore {
-        Chore::Test { without_end_to_end } => steps::test(&root, without_end_to_end),
+        Chore::Test {
+            store: Engine::Etcd,
+            ..
+        } => steps::test_on_etcd(&root),
+        Chore::Test {
+            without_end_to_end, ..
+        } => steps::test(&root, without_end_to_end),
         Chore::Tidy => tidy::run(&root),
         Chore::Setup => setup::run(&root),
         Chore::Tables(options) => tables::run(&root, &options),

@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 
+use crate::engines::{self, Choice};
 use crate::fuzz::{self, Fuzz};
 use crate::{cargo, setup, tables, tidy};
 
@@ -34,7 +35,7 @@ pub fn test(root: &Path, without_end_to_end: bool) -> Result<()> {
         // The syncs of the tests would wait for what the build has left in memory.
         step("sync", || setup::quiet(&mut Command::new("sync")))?;
         step("tests", || run_all_tests(root))?;
-        return run_programs_and_fuzz(root);
+        return run_the_rest(root);
     }
     step("lints", || lint(root))?;
     step("release build", || build_programs(root))?;
@@ -43,7 +44,15 @@ pub fn test(root: &Path, without_end_to_end: bool) -> Result<()> {
     step("fuzz", || fuzz::run(root, &Fuzz::all(FUZZ_SECONDS)))?;
     step("end to end", || {
         run_serially(root, &["--package", "end-to-end"])
-    })
+    })?;
+    step("end to end on etcd", || run_on_etcd(root, Choice::Core))
+}
+
+/// Runs all end-to-end tests whose servers can have their store in an etcd.
+pub fn test_on_etcd(root: &Path) -> Result<()> {
+    step("setup", || setup::run(root))?;
+    step("release build", || build_programs(root))?;
+    step("end to end on etcd", || run_on_etcd(root, Choice::All))
 }
 
 fn lint(root: &Path) -> Result<()> {
@@ -123,12 +132,14 @@ fn run_all_tests(root: &Path) -> Result<()> {
     run_with_nextest(root, &["--workspace", &threads, "--filterset", &filter])
 }
 
-/// Runs the fuzz targets beside the tests that are programs of their own, which wait most of the
-/// time. All of them come to their end.
-fn run_programs_and_fuzz(root: &Path) -> Result<()> {
+/// Runs the fuzz targets beside the tests that wait most of the time: those that are programs of their own, and
+/// the end-to-end tests on etcd. All of them come to their end.
+fn run_the_rest(root: &Path) -> Result<()> {
     thread::scope(|scope| {
         let mut running =
             vec![scope.spawn(|| step("fuzz", || fuzz::run(root, &Fuzz::all(FUZZ_SECONDS))))];
+        running
+            .push(scope.spawn(|| step("end to end on etcd", || run_on_etcd(root, Choice::Core))));
         for (_, test) in PROGRAMS {
             let arguments = ["test", "--workspace", "--test", *test];
             running.push(scope.spawn(move || step(test, || cargo::run(root, &arguments))));
@@ -139,6 +150,21 @@ fn run_programs_and_fuzz(root: &Path) -> Result<()> {
             .collect();
         results.into_iter().collect()
     })
+}
+
+/// Runs end-to-end tests with servers on etcd.
+fn run_on_etcd(root: &Path, choice: Choice) -> Result<()> {
+    let mut command = cargo::command(root);
+    if has_nextest(root) {
+        // The whole workspace, as in the run of all tests: the selection decides on the features of libraries.
+        command.args(["nextest", "run", "--no-fail-fast", "--workspace"]);
+        command.args(["--filterset", &choice.filter()]);
+    } else {
+        command.args(["test", "--no-fail-fast", "--package", "end-to-end"]);
+        command.args(["--test", "walks", "--", "--test-threads=1"]);
+        command.args(choice.arguments());
+    }
+    engines::on_etcd(command)
 }
 
 /// Runs the tests that need neither root nor installed tools.

@@ -136,12 +136,16 @@ impl Cluster {
         let images = crate::image::open(data_dir)?;
         let for_builtin = images.clone();
         let builtin = tokio::task::spawn_blocking(move || builtin_images::put(&for_builtin));
+        // Services of restored objects have addresses.
+        let restored = beside(|| control_plane::stored_network(data_dir))?;
+        let service = restored.map(|network| network.service_cidr);
+        let service = service.or(settings.service_cidr);
         let default = WantedRanges::default();
         let wanted = WantedRanges {
             pod: settings.pod_cidr.unwrap_or(default.pod),
-            service: settings.service_cidr.unwrap_or(default.service),
+            service: service.unwrap_or(default.service),
             pod_fixed: settings.pod_cidr.is_some(),
-            service_fixed: settings.service_cidr.is_some(),
+            service_fixed: service.is_some(),
         };
         let instance_id = start.claim.marker.kernel_name.clone();
         let opened = node_parts::network::open(data_dir, &instance_id, &wanted).await;

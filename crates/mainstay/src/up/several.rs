@@ -79,16 +79,19 @@ async fn reserve(settings: &Settings, instance_id: &str) -> Result<ClusterNetwor
     let data_dir = settings.data_dir.as_path();
     let directory = data_dir.join("network");
     let alone = beside(|| pod_network::ranges::read(&directory.join("ranges.json")))?;
+    let restored = beside(|| control_plane::stored_network(data_dir))?;
     let default = WantedRanges::default();
-    // A cluster that had one node keeps the addresses of its pods and Services.
-    let service = alone.map(|alone| alone.service).or(settings.service_cidr);
+    // A cluster that had one node, or was restored, keeps the addresses of its pods and Services.
+    let service = alone.map(|alone| alone.service);
+    let service = service.or(restored.map(|network| network.service_cidr));
+    let service = service.or(settings.service_cidr);
+    let pods = restored.map(|network| network.pod_cidr);
+    let pods = pods.or(settings.pod_cidr);
     let of_node = alone.map_or(default.pod, |alone| alone.pod);
     let wanted = WantedRanges {
-        pod: settings
-            .pod_cidr
-            .unwrap_or(control_plane::all_pods(of_node)),
+        pod: pods.unwrap_or(control_plane::all_pods(of_node)),
         service: service.unwrap_or(default.service),
-        pod_fixed: settings.pod_cidr.is_some(),
+        pod_fixed: pods.is_some(),
         service_fixed: service.is_some(),
     };
     let file = directory.join("cluster-ranges.json");

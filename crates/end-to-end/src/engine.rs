@@ -1,0 +1,145 @@
+//! The engine under the servers of the tests: the store in the data directory, or an etcd of one member for each
+//! server. `cargo xtask test --store etcd` chooses the second one.
+
+use std::env::{self, VarError};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::path::Path;
+
+use crate::etcd::Member;
+use crate::{Network, wait_for};
+
+/// The variable that chooses the engine: `embedded`, which is the default, or `etcd`.
+const VARIABLE: &str = "MAINSTAY_TEST_STORE";
+/// The ports of a member for clients and for other members, and the one that reserves its number.
+const PORTS: [u16; 3] = [2379, 2380, 2381];
+
+/// The engine of one server.
+pub(crate) enum Engine {
+    /// `mainstay up` with its store in the data directory.
+    Embedded,
+    /// `mainstay server --with-node` with its store in an etcd.
+    Etcd(OwnEtcd),
+}
+
+impl Engine {
+    /// The engine that was chosen for this run, with its data below `directory`, for a server with these
+    /// arguments.
+    ///
+    /// # Panics
+    /// When it cannot be started, or has no such arguments.
+    #[track_caller]
+    pub(crate) fn chosen(directory: &Path, arguments: &[&str]) -> Self {
+        match env::var(VARIABLE).as_deref() {
+            Ok("embedded") | Err(VarError::NotPresent) => return Self::Embedded,
+            Ok("etcd") => {}
+            other => panic!("{VARIABLE} is embedded or etcd, and not {other:?}"),
+        }
+        let of_up = arguments
+            .iter()
+            .find(|argument| ["-f", "--nodes"].contains(argument));
+        assert!(
+            of_up.is_none(),
+            "{of_up:?} is of `mainstay up`, which has its store in the data directory: name the test in \
+             crates/xtask/src/engines.rs"
+        );
+        Self::Etcd(OwnEtcd::start(directory))
+    }
+
+    /// The role with its arguments.
+    pub(crate) fn role(&self) -> Vec<String> {
+        let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
+        match self {
+            Self::Embedded => words(&["up", "--listen", "127.0.0.1:0"]),
+            Self::Etcd(etcd) => [
+                words(&["server", "--with-node", "--listen", "0.0.0.0:0"]),
+                etcd.arguments(),
+            ]
+            .concat(),
+        }
+    }
+}
+
+/// An etcd of one member, which ends with this value.
+pub(crate) struct OwnEtcd {
+    place: Place,
+    _member: Member,
+}
+
+impl OwnEtcd {
+    fn start(directory: &Path) -> Self {
+        let place = Place::reserve();
+        let address = place.address();
+        let [client, peer, _] = PORTS.map(|port| format!("http://{address}:{port}"));
+        let member = Member::start(
+            Network::of_machine(),
+            vec![
+                format!("--data-dir={}", directory.join("etcd").display()),
+                format!("--listen-client-urls={client}"),
+                format!("--advertise-client-urls={client}"),
+                format!("--listen-peer-urls={peer}"),
+                format!("--initial-advertise-peer-urls={peer}"),
+                format!("--initial-cluster=default={peer}"),
+                "--log-level=error".to_owned(),
+                // No test here switches the machine off, and many tests share its disk.
+                "--unsafe-no-fsync".to_owned(),
+            ],
+        );
+        wait_for(&format!("etcd at {client}"), 120, || {
+            let connected = TcpStream::connect((address, PORTS[0]));
+            connected.map(drop).map_err(|error| error.to_string())
+        });
+        Self {
+            place,
+            _member: member,
+        }
+    }
+
+    fn arguments(&self) -> Vec<String> {
+        let (address, number) = (self.place.address(), self.place.number);
+        // `mainstay server` takes these ranges and no others, as `up` does.
+        let second = FIRST_RANGE + number;
+        vec![
+            format!("--store=etcd+http://{address}:{}", PORTS[0]),
+            format!("--pod-cidr=10.{second}.0.0/20"),
+            format!("--service-cidr=10.{second}.128.0/20"),
+        ]
+    }
+}
+
+/// The first of the ranges `10.N.0.0/16` of servers with an etcd, and the number of them.
+const FIRST_RANGE: u8 = 160;
+const PLACES: u8 = 64;
+
+/// Addresses that no other test has at the same time.
+struct Place {
+    number: u8,
+    /// Keeps the number; the kernel gives it free when the process ends.
+    _reservation: TcpListener,
+}
+
+impl Place {
+    fn reserve() -> Self {
+        let mut free = (0..PLACES).filter_map(|number| {
+            let address = address(number);
+            let reservation = TcpListener::bind((address, PORTS[2])).ok()?;
+            // The etcd of a test that was killed may still be there.
+            let is_free = PORTS[..2]
+                .iter()
+                .all(|port| TcpListener::bind((address, *port)).is_ok());
+            is_free.then_some(Self {
+                number,
+                _reservation: reservation,
+            })
+        });
+        free.next().expect("addresses for an etcd")
+    }
+
+    fn address(&self) -> Ipv4Addr {
+        address(self.number)
+    }
+}
+
+/// The address of a member on the loopback link.
+fn address(number: u8) -> Ipv4Addr {
+    Ipv4Addr::new(127, 77, number, 1)
+}

@@ -1,0 +1,175 @@
+//! The end-to-end tests on the two engines of the store: those that run on etcd, too, and those that cannot.
+//!
+//! A name is a file of `crates/end-to-end/tests`, or one test in a file.
+
+use std::process::Command;
+
+use anyhow::{Result, ensure};
+
+/// The engine under the servers of the end-to-end tests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Engine {
+    /// The store in the data directory; a chosen part of the tests runs on etcd, too
+    Embedded,
+    /// An etcd for each server; only the end-to-end tests that can run on it
+    Etcd,
+}
+
+/// The variable that `crates/end-to-end/src/engine.rs` reads.
+const VARIABLE: &str = "MAINSTAY_TEST_STORE";
+
+/// The tests that run on both engines in each run of all tests: StatefulSets, and all kinds of requests.
+const CORE: &[&str] = &[
+    "commands",
+    "helm_state",
+    "kubectl_describe",
+    "kubectl_get",
+    "kubectl_inventory",
+    "kubectl_write",
+    "server_side_apply",
+    "stateful_set_claims",
+    "stateful_set_options",
+    "stateful_set_order",
+    "stateful_set_rollout",
+    "stateful_set_stuck",
+    "workloads",
+];
+
+/// Tests that do not run on etcd, with the reason.
+const EMBEDDED_ONLY: &[(&str, &[&str])] = &[
+    (
+        "`mainstay up` with manifests, a terminal or further nodes, which has its store in the data directory",
+        &[
+            "backup",
+            "bad_input::a_failed_start_leaves_nothing_in_the_kernel",
+            "bad_input::starts_that_must_fail",
+            "debug_images",
+            "endings",
+            "first_hour",
+            "first_run",
+            "guides::the_tour_can_be_pasted",
+            "reboot",
+            "several_nodes",
+            "server_side_apply::up_applies_its_manifests_as_one_manager",
+            "upgrade",
+            "volume_move",
+        ],
+    ),
+    (
+        "the files of the embedded engine: its disk, its copies and its memory",
+        &["disks", "memory", "store_backup", "store_copy"],
+    ),
+    (
+        "the test starts its own servers, in networks or on machines of its own",
+        &[
+            "linearizability",
+            "machine_pages",
+            "node_loss",
+            "nodes",
+            "servers_on_etcd",
+        ],
+    ),
+    ("no server runs", &["harness"]),
+    (
+        "each of its many kills would be followed by the 15 seconds until another server may lead",
+        &["kills"],
+    ),
+];
+
+/// A choice of end-to-end tests.
+#[derive(Clone, Copy, Debug)]
+pub enum Choice {
+    /// The core.
+    Core,
+    /// Everything that can run on etcd.
+    All,
+}
+
+impl Choice {
+    /// Nextest's expression for the tests on etcd.
+    pub fn filter(self) -> String {
+        let without = test_names(&embedded_only());
+        let end_to_end = format!("package(=end-to-end) and kind(test) and not {without}");
+        match self {
+            Self::All => end_to_end,
+            Self::Core => format!("{end_to_end} and {}", test_names(CORE)),
+        }
+    }
+
+    /// The arguments of the tests' own program, which looks for parts of names.
+    pub fn arguments(self) -> Vec<String> {
+        let chosen: &[&str] = match self {
+            Self::Core => CORE,
+            Self::All => &[],
+        };
+        let part = |name: &&str| match name.contains("::") {
+            true => (*name).to_owned(),
+            false => format!("{name}::"),
+        };
+        let without = embedded_only();
+        let skipped = without.iter().map(part);
+        let skipped = skipped.flat_map(|part| ["--skip".to_owned(), part]);
+        chosen.iter().map(part).chain(skipped).collect()
+    }
+}
+
+/// Runs a command whose tests have their servers on etcd.
+pub fn on_etcd(mut command: Command) -> Result<()> {
+    let status = command.env(VARIABLE, "etcd").status()?;
+    ensure!(status.success(), "the tests on etcd ended with {status}");
+    Ok(())
+}
+
+fn embedded_only() -> Vec<&'static str> {
+    let names = EMBEDDED_ONLY.iter().flat_map(|(_, names)| names.iter());
+    names.copied().collect()
+}
+
+/// Nextest's matcher of tests with one of these names.
+fn test_names(names: &[&str]) -> String {
+    format!("test(/^({})(::|$)/)", names.join("|"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::fs;
+    use std::path::Path;
+
+    use super::*;
+
+    /// The tests of a file, by their functions.
+    fn has_test(file: &str, test: Option<&str>) -> bool {
+        let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("../end-to-end/tests");
+        let text = fs::read_to_string(tests.join(format!("{file}.rs"))).unwrap_or_default();
+        match test {
+            Some(test) => text.contains(&format!("\nfn {test}()")),
+            None => text.contains("#[test]"),
+        }
+    }
+
+    #[test]
+    fn each_name_is_that_of_a_test() {
+        let without = embedded_only();
+        for name in CORE.iter().chain(&without) {
+            let (file, test) = match name.split_once("::") {
+                Some((file, test)) => (file, Some(test)),
+                None => (*name, None),
+            };
+            assert!(has_test(file, test), "there is no test {name}");
+        }
+        let distinct: BTreeSet<_> = without.iter().chain(CORE).collect();
+        assert_eq!(distinct.len(), without.len() + CORE.len());
+    }
+
+    #[test]
+    fn the_core_is_chosen_by_file() {
+        let filter = Choice::Core.filter();
+        assert!(filter.contains("|stateful_set_order|"), "{filter}");
+        assert!(filter.contains("not test(/^(backup|"), "{filter}");
+        let arguments = Choice::Core.arguments().join(" ");
+        assert!(arguments.contains(" stateful_set_order:: "), "{arguments}");
+        assert!(arguments.ends_with(" --skip kills::"), "{arguments}");
+        assert_eq!(Choice::All.arguments()[0], "--skip");
+    }
+}
