@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use api_client::Client;
 use api_server::Component;
+use leader_election::{Lead, Term, during};
 use object_model::listening::Listening;
 use reconcile::{Health, SharedCaches};
 use tokio::sync::watch;
@@ -11,7 +12,6 @@ use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::Server;
-use super::leadership::{Lead, Term, during};
 use crate::tasks::Group;
 
 /// Starts controllers and scheduler, also several times.

@@ -6,12 +6,12 @@ mod admin;
 pub mod admin_kubeconfig;
 mod announced;
 pub mod backup_contents;
+mod boot_clock;
 mod cluster_network;
 pub mod cluster_ranges;
 mod credentials;
 mod deciders;
 pub mod host;
-mod leadership;
 mod listen;
 mod live_servers;
 mod memory;
@@ -28,6 +28,7 @@ pub mod tasks;
 use std::path::{Path, PathBuf};
 
 use console::output::warn;
+use leader_election::{Election, Lead};
 use object_model::listening::Listening;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -41,7 +42,6 @@ pub use cluster_network::{
 };
 use deciders::{Deciders, RunningDeciders};
 use host::{Host, NodeAddress};
-use leadership::{Election, Lead};
 pub use listen::bind;
 use live_servers::LiveServers;
 pub use live_servers::addresses as live_addresses;
@@ -88,7 +88,7 @@ impl ControlPlane {
                 let client = server.client("system:apiserver", &["system:masters"]);
                 let servers = LiveServers::new(client.clone(), own);
                 upkeep.keep("endpoints of the servers", |stop| servers.keep(stop));
-                let election = Election::new(client, &own.of_this_process());
+                let election = Election::new(client, &own.of_this_process(), boot_clock::reading);
                 let mut elected = Group::new(&health, failed);
                 elected.keep("election of the leader", |stop| {
                     election.run(stop, move |term| deciders.start(Some(term)))

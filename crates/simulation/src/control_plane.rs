@@ -3,6 +3,7 @@
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use api_client::Client;
 use api_server::{ApiServer, UserInfo};
 use mvcc_store::Store;
 use tokio::task::JoinHandle;
@@ -80,6 +81,12 @@ impl Component {
         }
     }
 
+    /// The way of this component to a server.
+    pub fn link(self, address: &Address, conditions: &Arc<Conditions>) -> Link {
+        let (address, conditions) = (address.clone(), conditions.clone());
+        Link::new(self.name(), self.user(), address, conditions)
+    }
+
     fn user(self) -> UserInfo {
         let name = match self {
             Self::Controllers => "system:kube-controller-manager",
@@ -99,16 +106,17 @@ pub struct Instance {
 impl Instance {
     /// Starts a component.
     pub fn start(component: Component, address: &Address, conditions: &Arc<Conditions>) -> Self {
-        let link = Link::new(
-            component.name(),
-            component.user(),
-            address.clone(),
-            conditions.clone(),
-        );
+        let link = component.link(address, conditions);
+        let client = link.client();
+        Self::over(component, link, client)
+    }
+
+    /// Starts a component with a client over its link.
+    pub fn over(component: Component, link: Link, client: Client) -> Self {
         let stop = CancellationToken::new();
-        let (client, token) = (link.client(), stop.clone());
+        let token = stop.clone();
         let (dead, name) = (link.dead.clone(), component.name());
-        let gap = conditions.observation_gap();
+        let gap = link.conditions.observation_gap();
         trace!("{name} start");
         let work = tokio::spawn(async move {
             let ended = match component {
@@ -140,6 +148,15 @@ impl Instance {
         self.link.dead.cancel();
         self.stop.cancel();
         self.work.abort();
+    }
+
+    /// Ends it in order.
+    pub async fn end(self) {
+        self.stop.cancel();
+        if let Err(error) = self.work.await {
+            trace::broken(format!("a component ended: {error}"));
+        }
+        self.link.dead.cancel();
     }
 }
 

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::control_plane::{Component, Server, second_for_a_while};
 use crate::disk::Disk;
 use crate::instances::Instances;
-use crate::link::{Address, Conditions, Link, Weather};
+use crate::link::{Conditions, Link, Servers, Weather};
 use crate::node::{self, Settings};
 use crate::random::{below, between, chance, millis, one_of};
 use crate::{system, trace};
@@ -21,7 +21,7 @@ use crate::{system, trace};
 pub struct Machine {
     settings: Settings,
     instances: Instances,
-    address: Address,
+    servers: Servers,
     conditions: Arc<Conditions>,
     agent: Mutex<Option<Agent>>,
 }
@@ -34,11 +34,11 @@ struct Agent {
 
 impl Machine {
     /// A machine with a stopped agent.
-    pub fn new(settings: Settings, instances: Instances, address: Address) -> Self {
+    pub fn new(settings: Settings, instances: Instances, servers: impl Into<Servers>) -> Self {
         Self {
             settings,
             instances,
-            address,
+            servers: servers.into(),
             conditions: Arc::default(),
             agent: Mutex::new(None),
         }
@@ -60,8 +60,8 @@ impl Machine {
             format!("system:node:{name}"),
             ["system:authenticated", "system:nodes"],
         );
-        let (address, conditions) = (self.address.clone(), self.conditions.clone());
-        let link = Link::new(name, user, address, conditions);
+        let (servers, conditions) = (self.servers.clone(), self.conditions.clone());
+        let link = Link::new(name, user, servers, conditions);
         let stop = CancellationToken::new();
         let (settings, instances) = (self.settings.clone(), self.instances.clone());
         let clients = node::Clients {
@@ -229,7 +229,7 @@ impl Faults {
 }
 
 /// Mostly shorter than a node's silence is tolerated.
-fn some_time() -> Duration {
+pub fn some_time() -> Duration {
     one_of(&[
         millis(500, 30_000),
         millis(500, 30_000),
@@ -238,7 +238,7 @@ fn some_time() -> Duration {
 }
 
 /// Something happens to a machine; after some time it is well again.
-async fn trouble(machine: &Machine, time: Duration) {
+pub async fn trouble(machine: &Machine, time: Duration) {
     match below(3) {
         0 => machine.crash_agent(),
         1 => machine.crash(),

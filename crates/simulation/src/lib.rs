@@ -8,6 +8,7 @@
 //! the goal is reached. [`checks`] check every write and every instance on a node. [`lifetimes`]
 //! counts the writes of StatefulSets in a world without faults.
 
+mod candidate;
 mod checks;
 mod control_plane;
 mod disk;
@@ -18,7 +19,9 @@ pub mod lifetimes;
 mod link;
 pub mod node;
 mod random;
+mod replica;
 pub mod run;
+mod servers;
 mod system;
 pub mod tally;
 #[doc(hidden)]

@@ -1,7 +1,7 @@
 //! The connection from a client to the API server, with its faults.
 
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -11,7 +11,7 @@ use api_server::{ApiServer, BoxError, LocalService, ResponseBody, UserInfo};
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::{FutureExt, Stream};
-use http::{Method, Request, Response};
+use http::{Method, Request, Response, StatusCode};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 use jiff::SignedDuration;
@@ -38,6 +38,44 @@ pub struct Incarnation {
 
 /// The address of the server for clients, if it runs.
 pub type Address = Arc<Mutex<Option<Incarnation>>>;
+
+/// The servers that a client knows. It stays with one as long as that answers.
+#[derive(Clone)]
+pub struct Servers {
+    addresses: Arc<[Address]>,
+    current: Arc<AtomicUsize>,
+}
+
+impl Servers {
+    /// The client begins with the first one.
+    pub fn of(addresses: impl IntoIterator<Item = Address>) -> Self {
+        Self {
+            addresses: addresses.into_iter().collect(),
+            current: Arc::default(),
+        }
+    }
+
+    /// The server in use, if it runs.
+    fn current(&self) -> Option<Incarnation> {
+        let number = self.current.load(Ordering::Relaxed) % self.addresses.len().max(1);
+        let address = self.addresses.get(number)?;
+        address
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// From now on another one is used.
+    fn go_on(&self) {
+        self.current.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl From<Address> for Servers {
+    fn from(address: Address) -> Self {
+        Self::of([address])
+    }
+}
 
 /// The faults of a link, in percent of requests or of watch events.
 #[derive(Clone, Copy, Debug, Default)]
@@ -135,7 +173,7 @@ impl Conditions {
 pub struct Link {
     name: Arc<str>,
     user: UserInfo,
-    address: Address,
+    servers: Servers,
     /// Its conditions.
     pub conditions: Arc<Conditions>,
     /// Cancelled when the client is dead: none of its requests reach the server any more.
@@ -144,11 +182,16 @@ pub struct Link {
 
 impl Link {
     /// A link for a client that acts as `user`.
-    pub fn new(name: &str, user: UserInfo, address: Address, conditions: Arc<Conditions>) -> Self {
+    pub fn new(
+        name: &str,
+        user: UserInfo,
+        servers: impl Into<Servers>,
+        conditions: Arc<Conditions>,
+    ) -> Self {
         Self {
             name: name.into(),
             user,
-            address,
+            servers: servers.into(),
             conditions,
             dead: CancellationToken::new(),
         }
@@ -187,12 +230,8 @@ impl Link {
             self.dead.cancel();
             return std::future::pending().await;
         }
-        let found = self
-            .address
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
-        let Some(incarnation) = found else {
+        let Some(incarnation) = self.servers.current() else {
+            self.servers.go_on();
             sleep(Duration::from_millis(100)).await;
             return Err("connection refused".into());
         };
@@ -201,9 +240,15 @@ impl Link {
         let answered = service.call(request);
         let answer = tokio::select! {
             biased;
-            () = incarnation.down.cancelled() => return Err("connection reset".into()),
+            () = incarnation.down.cancelled() => {
+                self.servers.go_on();
+                return Err("connection reset".into());
+            }
             answer = answered => answer?,
         };
+        if answer.status() == StatusCode::SERVICE_UNAVAILABLE {
+            self.servers.go_on();
+        }
         if is_write {
             let code = answer.status().as_u16();
             tally::count(&path, code);

@@ -11,7 +11,7 @@ use nix::sys::wait::{WaitStatus, waitpid};
 use tokio::time::Instant;
 
 use crate::trace::Summary;
-use crate::{system, trace, world};
+use crate::{servers, system, trace, world};
 
 /// An injected mistake that the checks must find.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -30,6 +30,8 @@ pub enum Mutation {
     DeafWhilePaused,
     /// Bodies do not end with the lease of their node.
     OutlivedLease,
+    /// The clock of one of two servers is twice as fast as that of the other.
+    FastClock,
 }
 
 impl Mutation {
@@ -39,7 +41,8 @@ impl Mutation {
             Self::HastyNode
             | Self::CarelessDeletes
             | Self::DeafWhilePaused
-            | Self::OutlivedLease => None,
+            | Self::OutlivedLease
+            | Self::FastClock => None,
             Self::NoOrder => Some(("\"OrderedReady\"", "\"Parallel\"")),
             Self::NoPartition => Some(("\"partition\":", "\"ignored\":")),
             Self::NoRetention => Some(("\"whenScaled\":\"Retain\"", "\"whenScaled\":\"Delete\"")),
@@ -55,6 +58,10 @@ pub struct Options {
     /// The injected mistake.
     pub mutation: Option<Mutation>,
 }
+
+/// Of so many worlds, the one with this number has two servers over one store.
+const SERVERS_EVERY: u64 = 5;
+const SERVERS_AT: u64 = 2;
 
 /// Maximum real time of one world; a slower one counts as stuck.
 const REAL_SECONDS_MAX: u32 = 300;
@@ -123,7 +130,11 @@ pub fn here(seed: u64, options: Options) -> Summary {
     let lived = alone(seed, move || async move {
         panic::set_hook(Box::new(|info| trace::broken(format!("panic: {info}"))));
         trace::begin(options.show);
-        world::live(seed, options.mutation).await;
+        match options.mutation {
+            None if seed % SERVERS_EVERY == SERVERS_AT => servers::live(seed, None).await,
+            Some(Mutation::FastClock) => servers::live(seed, options.mutation).await,
+            mutation => world::live(seed, mutation).await,
+        }
         trace::end()
     });
     lived.unwrap_or_else(|error| Summary {

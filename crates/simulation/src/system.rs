@@ -52,6 +52,11 @@ pub fn set_elapsed(elapsed: Duration) {
     WORLD.with(|world| world.elapsed.set(elapsed));
 }
 
+/// The reading of the clock since the machine's start.
+pub fn uptime() -> Duration {
+    WORLD.with(|world| UPTIME_START + world.elapsed.get())
+}
+
 /// Sets the error of the wall clock; monotonic clocks are unchanged.
 pub fn set_skew(nanoseconds: i64) {
     WORLD.with(|world| world.skew.set(nanoseconds));

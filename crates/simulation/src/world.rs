@@ -192,7 +192,7 @@ pub async fn live(seed: u64, mutation: Option<Mutation>) {
 }
 
 /// Mostly short, so that one thing meets another half-way.
-fn pause() -> Duration {
+pub fn pause() -> Duration {
     match below(10) {
         0..4 => millis(0, 300),
         4..8 => millis(300, 5_000),
@@ -201,7 +201,7 @@ fn pause() -> Duration {
 }
 
 /// No pod can be made before there is an account for it.
-async fn wait_for_account(user: &User) {
+pub async fn wait_for_account(user: &User) {
     while !matches!(
         user.api::<ServiceAccount>().get_opt("default").await,
         Ok(Some(_))
@@ -210,7 +210,8 @@ async fn wait_for_account(user: &User) {
     }
 }
 
-async fn come_to_rest(user: &User, instances: &Instances) {
+/// Waits until the cluster is in the specified state.
+pub async fn come_to_rest(user: &User, instances: &Instances) {
     if let Err(error) = user.mend().await {
         trace::broken(format!("the user cannot mend: {error}"));
     }

@@ -89,6 +89,11 @@ fn a_pause_that_is_taken_for_silence_of_the_nodes_is_found() {
 }
 
 #[test]
+fn a_server_that_takes_the_lead_too_early_is_found() {
+    is_found("fast-clock", 0);
+}
+
+#[test]
 fn bodies_that_outlive_the_lease_of_a_fenced_node_are_found() {
     is_found("outlived-lease", 0);
 }

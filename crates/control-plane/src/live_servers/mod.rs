@@ -24,7 +24,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
 
-use super::leadership::reading;
+use super::boot_clock::reading;
 
 /// The field manager of the endpoints.
 const MANAGER: &str = "mainstay-server";

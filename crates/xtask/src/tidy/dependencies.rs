@@ -75,6 +75,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("data-directory", 5),
     ("reconcile", 4),
     ("node-lease", 5),
+    ("leader-election", 5),
     ("container-runtime", 5),
     ("image-store", 5),
     ("certificates", 5),

@@ -1,6 +1,6 @@
 //! Leader election among the servers of a shared store: controllers and scheduler run on one of them.
 //!
-//! [`planners::leader_election`] decides; this module reads and writes the Lease, starts the parts of a
+//! [`planners::leader_election`] decides; this crate reads and writes the Lease, starts the parts of a
 //! lead, and stops them before another server may lead.
 
 mod term;
@@ -18,7 +18,7 @@ use reconcile::{Cache, WatchConfig};
 use resource_kinds::namespaces::KUBE_SYSTEM;
 use tokio_util::sync::CancellationToken;
 
-pub use term::{Term, during, reading};
+pub use term::{Clock, Term, during};
 
 /// The Lease of the leader.
 const LEASE: &str = "mainstay";
@@ -34,6 +34,7 @@ pub trait Lead: Send {
 /// A server in the election.
 pub struct Election {
     leases: Api<Lease>,
+    clock: Clock,
     candidate: Candidate,
     /// The Lease as it was last read or written.
     object: Lease,
@@ -43,9 +44,10 @@ pub struct Election {
 
 impl Election {
     /// A candidate under an identity that no other process has, and that this one has once.
-    pub fn new(client: Client, identity: &str) -> Self {
+    pub fn new(client: Client, identity: &str, clock: Clock) -> Self {
         Self {
             leases: Api::namespaced(client, KUBE_SYSTEM),
+            clock,
             candidate: Candidate::new(identity),
             object: Lease::default(),
             acquired: None,
@@ -87,9 +89,9 @@ impl Election {
         let mut changed = changes.subscribe();
         loop {
             self.attempt(RENEW_DEADLINE).await;
-            let now = reading();
+            let now = (self.clock)();
             if let Some(until) = self.candidate.leads_until().filter(|until| now < *until) {
-                return Term::new(until);
+                return Term::new(until, self.clock);
             }
             let wait = match self.candidate.decide(now) {
                 Decision::Wait(left) if left > SignedDuration::ZERO => left,
@@ -105,7 +107,7 @@ impl Election {
     /// Renews the lead until it is lost, or until `stop`.
     async fn hold(&mut self, term: &Term, stop: &CancellationToken) {
         while let Some(until) = self.candidate.leads_until() {
-            let left = until.saturating_sub(reading());
+            let left = until.saturating_sub((self.clock)());
             if left <= SignedDuration::ZERO {
                 return;
             }
@@ -113,7 +115,7 @@ impl Election {
             if stop.run_until_cancelled(pause).await.is_none() {
                 return;
             }
-            let left = until.saturating_sub(reading());
+            let left = until.saturating_sub((self.clock)());
             if stop.run_until_cancelled(self.attempt(left)).await.is_none() {
                 return;
             }
@@ -135,10 +137,10 @@ impl Election {
     }
 
     async fn write(&mut self) -> api_client::Result<()> {
-        if !self.candidate.leads(reading()) {
+        if !self.candidate.leads((self.clock)()) {
             self.look().await?;
         }
-        let sent = reading();
+        let sent = (self.clock)();
         let params = PostParams::default();
         let written = match self.candidate.decide(sent) {
             Decision::Wait(_) => return Ok(()),
@@ -158,7 +160,7 @@ impl Election {
                 let spec = lease.spec.as_ref();
                 self.acquired = spec.and_then(|spec| Some(spec.acquire_time.as_ref()?.0));
                 self.candidate
-                    .wrote(LeaderLease::from(&lease), sent, reading());
+                    .wrote(LeaderLease::from(&lease), sent, (self.clock)());
                 self.object = lease;
                 Ok(())
             }
@@ -172,7 +174,7 @@ impl Election {
     async fn look(&mut self) -> api_client::Result<()> {
         let read = self.leases.get_opt(LEASE).await?;
         self.candidate
-            .saw(read.as_ref().map(LeaderLease::from), reading());
+            .saw(read.as_ref().map(LeaderLease::from), (self.clock)());
         self.object = read.unwrap_or_default();
         Ok(())
     }

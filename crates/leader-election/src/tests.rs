@@ -1,13 +1,21 @@
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
+use std::time::Instant;
 
 use api_client::ListParams;
 use api_server::{ApiServer, Config, UserInfo};
 use k8s_openapi::api::core::v1::ConfigMap;
 use mvcc_store::embedded::EmbeddedStore;
+use planners::leader_election::Reading;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinHandle;
 
 use super::*;
+
+/// The time since the first reading.
+fn reading() -> Reading {
+    static FIRST: LazyLock<Instant> = LazyLock::new(|| Instant::now() - Duration::from_secs(60));
+    SignedDuration::try_from(FIRST.elapsed()).unwrap()
+}
 
 async fn api() -> Client {
     let config = Config::in_process(EmbeddedStore::in_memory());
@@ -45,7 +53,7 @@ impl Server {
     fn start(client: &Client, identity: &str) -> Self {
         let (tell, seen) = unbounded_channel();
         let stop = CancellationToken::new();
-        let election = Election::new(client.clone(), identity);
+        let election = Election::new(client.clone(), identity, reading);
         let task = tokio::spawn(election.run(stop.clone(), move |term| {
             tell.send(Seen::Leads(Arc::clone(term))).ok();
             Parts(tell.clone())
@@ -138,7 +146,7 @@ async fn a_leader_that_lost_its_lease_stops_and_writes_nothing() {
 #[tokio::test]
 async fn a_term_ends_by_its_clock() {
     let client = api().await;
-    let term = Term::new(reading() - SignedDuration::from_secs(1));
+    let term = Term::new(reading() - SignedDuration::from_secs(1), reading);
     let gated = during(&term, client.clone());
     // No timer has run, as after a pause of the process.
     assert!(!writes(&gated, "a").await);

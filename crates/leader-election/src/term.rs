@@ -4,23 +4,20 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use api_client::{BoxError, Client, ResponseBody, Transport};
 use bytes::Bytes;
-use container_runtime::deadline;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use http::{Request, Response};
-use jiff::SignedDuration;
 use planners::leader_election::Reading;
 use tokio_util::sync::CancellationToken;
 
-/// The reading of this machine's clock since its boot, which continues while the machine is suspended.
-pub fn reading() -> Reading {
-    SignedDuration::try_from(deadline::now()).unwrap_or(SignedDuration::MAX)
-}
+/// Reads a clock that never goes back, and continues while the machine is suspended.
+pub type Clock = fn() -> Reading;
 
 /// The time of one lead.
 #[derive(Debug)]
 pub struct Term {
     until: Mutex<Reading>,
+    clock: Clock,
     over: CancellationToken,
 }
 
@@ -29,9 +26,10 @@ const OVER: &str = "another server may lead: controllers and scheduler of this o
 
 impl Term {
     /// A lead that holds until that reading.
-    pub fn new(until: Reading) -> Arc<Self> {
+    pub fn new(until: Reading, clock: Clock) -> Arc<Self> {
         Arc::new(Self {
             until: Mutex::new(until),
+            clock,
             over: CancellationToken::new(),
         })
     }
@@ -46,10 +44,11 @@ impl Term {
         self.over.cancel();
     }
 
-    /// The clock is read for each request: after a pause of the process no timer has run yet.
-    fn holds(&self) -> bool {
+    /// Whether the lead holds now. The clock is read for each request: after a pause of the process no timer has
+    /// run yet.
+    pub fn holds(&self) -> bool {
         let until = *self.until.lock().unwrap_or_else(PoisonError::into_inner);
-        !self.over.is_cancelled() && reading() < until
+        !self.over.is_cancelled() && (self.clock)() < until
     }
 }
 

@@ -1,0 +1,10 @@
+//! The clock of leases among servers.
+
+use container_runtime::deadline;
+use jiff::SignedDuration;
+use planners::leader_election::Reading;
+
+/// The reading of this machine's clock since its boot, which continues while the machine is suspended.
+pub fn reading() -> Reading {
+    SignedDuration::try_from(deadline::now()).unwrap_or(SignedDuration::MAX)
+}
