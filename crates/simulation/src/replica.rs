@@ -18,8 +18,10 @@ use tokio::time::{interval, sleep, timeout};
 use crate::disk::Disk;
 use crate::random;
 
-/// The time after which a call to the store fails, as in the engine over etcd.
+/// The longest time after which a call to the store fails, as in the engine over etcd.
 const CALL: Duration = Duration::from_secs(10);
+/// The shortest one, in milliseconds: a call may also fail because its connection breaks.
+const BROKEN_CALL_MILLIS: u64 = 500;
 /// The time for a revision that a client knows from another server.
 const KNOWN_REVISION: Duration = Duration::from_secs(3);
 /// Pause before another look at a link that is cut.
@@ -55,7 +57,9 @@ impl StoreLink {
 
     /// Goes one way, if that takes no longer than a call.
     async fn reach(&self) -> Result<(), StoreError> {
-        let gone = timeout(CALL, self.travel()).await;
+        let longest = u64::try_from(CALL.as_millis()).unwrap_or(u64::MAX);
+        let patience = random::millis(BROKEN_CALL_MILLIS, longest);
+        let gone = timeout(patience, self.travel()).await;
         gone.map_err(|_| StoreError::Unavailable("the link is cut".to_owned()))
     }
 }

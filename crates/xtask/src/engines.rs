@@ -69,6 +69,10 @@ const EMBEDDED_ONLY: &[(&str, &[&str])] = &[
             "servers_on_etcd",
         ],
     ),
+    (
+        "the kubeconfig of `mainstay server` names the address that this test takes away",
+        &["address_change"],
+    ),
     ("no server runs", &["harness"]),
     (
         "each of its many kills would be followed by the 15 seconds until another server may lead",
