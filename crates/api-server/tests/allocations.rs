@@ -30,11 +30,11 @@ const REQUESTS: usize = 101;
 /// The most allocations of one request, with a few to spare. A number is lowered when the code
 /// needs less, and raised only with a reason.
 const BOUNDS: [(Write, usize); 6] = [
-    (Write::CreatePod, 640),
-    (Write::PatchStatus, 1180),
+    (Write::CreatePod, 510),
+    (Write::PatchStatus, 830),
     (Write::DeletePod, 400),
-    (Write::CreateConfigMap, 170),
-    (Write::PatchConfigMap, 265),
+    (Write::CreateConfigMap, 148),
+    (Write::PatchConfigMap, 202),
     (Write::DeleteConfigMap, 145),
 ];
 

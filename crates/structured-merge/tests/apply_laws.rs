@@ -140,6 +140,11 @@ fn any_json() -> impl Strategy<Value = Value> {
     })
 }
 
+/// A set as `fieldsV1`.
+fn encoded(set: &FieldSet<'_>) -> Value {
+    serde_json::from_str(&set.to_fields_v1()).expect("JSON")
+}
+
 /// An object without its managed fields.
 fn content(object: &Value) -> Value {
     let mut object = object.clone();
@@ -229,7 +234,7 @@ proptest! {
         for entry in live["metadata"]["managedFields"].as_array().into_iter().flatten() {
             let fields = &entry["fieldsV1"];
             let set = FieldSet::from_fields_v1(fields).expect("a set of fields");
-            prop_assert_eq!(&set.to_fields_v1(), fields);
+            prop_assert_eq!(&encoded(&set), fields);
         }
     }
 
@@ -266,7 +271,7 @@ proptest! {
             }
         }
         if let Ok(set) = FieldSet::from_fields_v1(&live) {
-            let encoded = set.to_fields_v1();
+            let encoded = encoded(&set);
             prop_assert_eq!(FieldSet::from_fields_v1(&encoded), Ok(set.clone()));
         }
     }

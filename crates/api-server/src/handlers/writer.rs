@@ -7,7 +7,7 @@ use object_model::Status;
 use serde_json::Value;
 
 use crate::access::{Access, authorize};
-use crate::admission::Admission;
+use crate::admission::{Admission, dynamic_admission};
 use crate::catalog::registry::Resource;
 use crate::http::call::Call;
 use crate::http::work;
@@ -34,6 +34,14 @@ impl Writer<'_> {
         // It is decoded next.
         work::expect(stored.value.len()).await;
         Ok(stored)
+    }
+
+    /// Whether nothing but the tracking of changes looks at the managed fields in a write, so that
+    /// they may be apart from the tree.
+    pub(crate) fn keeps_managers_apart(self, request: &WriteRequest<'_>) -> bool {
+        let read = request.applied || request.reads_managers || request.dry_run;
+        // An error is reported where they are asked.
+        !read && !dynamic_admission::concerns(self.admission, request).unwrap_or(true)
     }
 
     /// Checks that the new state of an object grants no rights that the caller lacks.

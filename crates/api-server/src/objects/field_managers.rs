@@ -13,6 +13,7 @@ use crate::http::call::Call;
 use crate::http::limits::MANAGER_NAME_BYTES_MAX;
 use crate::http::query::Query;
 use crate::objects::metadata;
+use crate::objects::storage::{ManagedFields, Managers};
 use crate::objects::write_request::Part;
 use crate::objects::write_request::WriteRequest;
 
@@ -78,17 +79,18 @@ impl Versions for Others<'_> {
     }
 }
 
-/// Records in the object the changes since `old` (`None` for a new object) by manager.
+/// Records the changes since `old` (`None` for a new object) by manager: in the object, or in its
+/// managers if they are apart. `managers` are those of `old`; those of the object are returned.
 pub(crate) fn track(
     catalog: &Catalog,
     request: &WriteRequest<'_>,
     part: Part,
     object: &mut Value,
-    old: Option<&Value>,
-) {
+    (old, managers): (Option<&Value>, Managers),
+) -> Managers {
     // An applied object has its owners already.
     if request.applied || part == Part::Trusted {
-        return;
+        return managers;
     }
     let info = request.resource.info();
     let schema = request.resource.schema();
@@ -103,10 +105,25 @@ pub(crate) fn track(
                 own: request.resource,
             };
             let known = ObjectType::with_others(known, &others);
-            apply::track(old, object, known, &writer, reach(request, part));
+            let reach = reach(request, part);
+            match managers {
+                Managers::Within => {
+                    apply::track(old, object, known, &writer, reach);
+                    Managers::Within
+                }
+                Managers::Apart(stored) => {
+                    let before = (old, stored.as_ref().map(ManagedFields::text));
+                    let after = apply::track_apart(before, object, known, &writer, reach);
+                    Managers::Apart(after.map(ManagedFields::from))
+                }
+            }
         }
         None => {
             metadata::of(object).remove("managedFields");
+            match managers {
+                Managers::Within => Managers::Within,
+                Managers::Apart(_) => Managers::Apart(None),
+            }
         }
     }
 }

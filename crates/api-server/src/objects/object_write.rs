@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::catalog::registry::Resource;
 use crate::objects::allocations::{allocate, release};
 use crate::objects::quota::{self, Change};
-use crate::objects::storage::{Objects, PutResult, encode_within};
+use crate::objects::storage::{Managers, Objects, PutResult, encode_within};
 
 /// The new state of an object, to be stored in place of the old one.
 pub(crate) struct ObjectWrite<'a> {
@@ -19,6 +19,7 @@ pub(crate) struct ObjectWrite<'a> {
     /// The object that is replaced, stored and decoded; `None` for a new one.
     pub(crate) old: Option<(&'a KeyValue, &'a Value)>,
     pub(crate) new: &'a Value,
+    pub(crate) managers: &'a Managers,
     /// The allocations that the object gains, and those that it releases.
     pub(crate) allocated: &'a [Allocation],
     pub(crate) released: &'a [Allocation],
@@ -89,7 +90,7 @@ impl ObjectWrite<'_> {
             compare: vec![compare],
             operations: vec![Write::Put {
                 key: key.clone(),
-                value: encode_within(&info, self.new, size)?,
+                value: encode_within(&info, self.new, self.managers, size)?,
                 lease,
             }],
         };

@@ -18,8 +18,7 @@ use serde_json::Value;
 use crate::catalog::registry::{Resource, end_of};
 use crate::http::limits::{QUOTA_RECOUNT_INTERVAL, WRITE_ATTEMPTS_MAX};
 use crate::http::work;
-use crate::objects::storage::Objects;
-use crate::objects::storage::{self, encode, reading};
+use crate::objects::storage::{self, Managers, Objects, encode, reading};
 
 /// The old and the new state of an object.
 #[derive(Clone, Copy)]
@@ -179,7 +178,8 @@ async fn recount(
     }
     let mut counted = quota;
     counted["status"] = status;
-    objects.replace(resource, stored, &counted).await
+    let within = &Managers::Within;
+    objects.replace(resource, stored, &counted, within).await
 }
 
 /// Counts all quotas again, now and from time to time, for as long as there is the server.

@@ -3,9 +3,11 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
+use json_text::Cursor;
 use serde_json::{Map, Value, json};
 
 use super::Writer;
+use super::path::push_text;
 use super::set::FieldSet;
 
 /// Maximum number of managers with the operation Update; the oldest beyond it are merged into one.
@@ -68,22 +70,28 @@ pub(super) struct Entry<'a> {
 /// The fields of a manager. Most writes touch few fields of few managers; the others stay unparsed.
 #[derive(Clone, Debug)]
 enum Fields<'a> {
-    /// As `fieldsV1`.
-    Encoded(Value),
+    /// The JSON text of `fieldsV1`.
+    Encoded(&'a str),
     Decoded(FieldSet<'a>),
 }
 
 impl<'a> Fields<'a> {
     fn decoded(&mut self) -> &mut FieldSet<'a> {
-        if let Self::Encoded(fields) = self {
-            let set = FieldSet::from_fields_v1(fields).unwrap_or_default();
-            *self = Self::Decoded(set.into_owned());
+        if let Self::Encoded(text) = self {
+            *self = Self::Decoded(parsed(text).unwrap_or_default());
         }
         match self {
             Self::Decoded(set) => set,
             Self::Encoded(_) => unreachable!("decoded just above"),
         }
     }
+}
+
+/// The set of an encoded one; `None` if it is none.
+fn parsed(text: &str) -> Option<FieldSet<'static>> {
+    let fields: Value = serde_json::from_str(text).ok()?;
+    let set = FieldSet::from_fields_v1(&fields).ok()?;
+    Some(set.into_owned())
 }
 
 impl<'a> Entry<'a> {
@@ -136,7 +144,7 @@ impl<'a> Entry<'a> {
 
     fn is_empty(&self) -> bool {
         match &self.fields {
-            Fields::Encoded(fields) => fields.as_object().is_none_or(Map::is_empty),
+            Fields::Encoded(text) => matches!(text.trim(), "{}" | "null"),
             Fields::Decoded(set) => set.is_empty(),
         }
     }
@@ -147,38 +155,40 @@ impl<'a> Entry<'a> {
 pub(super) struct Managers<'a>(pub BTreeMap<Manager<'a>, Entry<'a>>);
 
 impl<'a> Managers<'a> {
-    /// Parses `metadata.managedFields` from a client; `None` for an invalid list. An absent list is
-    /// empty.
-    pub fn decode(list: Value) -> Option<Self> {
+    /// Parses the text of `metadata.managedFields` from a client; `None` for an invalid list. A null
+    /// is an empty list.
+    pub fn decode(list: &'a str) -> Option<Self> {
         let mut managers = Self::stored(list)?;
         for entry in managers.0.values_mut() {
-            if let Fields::Encoded(fields) = &entry.fields {
-                let set = FieldSet::from_fields_v1(fields).ok()?;
-                entry.fields = Fields::Decoded(set.into_owned());
+            if let Fields::Encoded(text) = entry.fields {
+                entry.fields = Fields::Decoded(parsed(text)?);
             }
         }
         Some(managers)
     }
 
     /// Parses a stored list: its fields are parsed when they are needed.
-    pub fn stored(list: Value) -> Option<Self> {
-        let list = match list {
-            Value::Null => return Some(Self::default()),
-            Value::Array(list) => list,
-            _ => return None,
-        };
-        list.into_iter()
-            .map(decode_entry)
-            .collect::<Option<_>>()
-            .map(Self)
+    pub fn stored(list: &'a str) -> Option<Self> {
+        let mut cursor = Cursor::new(list.as_bytes());
+        if cursor.peek().ok()? == b'n' {
+            return Some(Self::default());
+        }
+        let mut elements = cursor.array().ok()?;
+        let mut managers = BTreeMap::new();
+        while elements.next(&mut cursor).ok()? {
+            let (manager, entry) = decode_entry(list, &mut cursor)?;
+            managers.insert(manager, entry);
+        }
+        Some(Self(managers))
     }
 
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// The list as `metadata.managedFields`; appliers first, then by time.
-    pub fn encode(self) -> Value {
+    /// The list as the JSON text of `metadata.managedFields`; appliers first, then by time. `None`
+    /// for an empty one.
+    pub fn encode(self) -> Option<String> {
         let mut entries: Vec<(Manager<'_>, Entry<'_>)> = self.0.into_iter().collect();
         entries.sort_by(|(one, first), (two, second)| {
             let key = |manager: &Manager<'_>| manager.operation;
@@ -187,10 +197,16 @@ impl<'a> Managers<'a> {
                 .then_with(|| first.api_version.cmp(&second.api_version))
                 .then_with(|| one.subresource.cmp(&two.subresource))
         });
-        let encoded = entries
-            .into_iter()
-            .map(|(manager, entry)| encode_entry(manager, entry));
-        Value::Array(encoded.collect())
+        if entries.is_empty() {
+            return None;
+        }
+        let mut text = String::with_capacity(1024);
+        for (index, (manager, entry)) in entries.iter().enumerate() {
+            text.push(if index == 0 { '[' } else { ',' });
+            encode_entry(&mut text, manager, entry);
+        }
+        text.push(']');
+        Some(text)
     }
 
     /// Removes managers without fields.
@@ -255,61 +271,97 @@ impl<'a> Managers<'a> {
     }
 }
 
-fn decode_entry<'a>(entry: Value) -> Option<(Manager<'a>, Entry<'a>)> {
-    let Value::Object(mut entry) = entry else {
-        return None;
-    };
-    let mut text = |field: &str| match entry.get_mut(field).map(Value::take) {
-        Some(Value::String(text)) => text,
-        _ => String::new(),
-    };
-    let operation = match text("operation").as_str() {
+/// Reads the entry that is next in the text of a list.
+fn decode_entry<'a>(list: &'a str, cursor: &mut Cursor<'a>) -> Option<(Manager<'a>, Entry<'a>)> {
+    let mut members = cursor.object().ok()?;
+    let [
+        mut name,
+        mut operation,
+        mut api_version,
+        mut time,
+        mut kind,
+        mut subresource,
+    ] = [const { Cow::Borrowed("") }; 6];
+    let mut fields = "null";
+    while let Some(key) = members.next_key(cursor).ok()? {
+        let key = key.decode().ok()?;
+        let text = match key.as_ref() {
+            "manager" => &mut name,
+            "operation" => &mut operation,
+            "apiVersion" => &mut api_version,
+            "time" => &mut time,
+            "fieldsType" => &mut kind,
+            "subresource" => &mut subresource,
+            "fieldsV1" => {
+                cursor.peek().ok()?;
+                let start = cursor.offset();
+                cursor.skip().ok()?;
+                fields = list.get(start..cursor.offset())?;
+                continue;
+            }
+            _ => {
+                cursor.skip().ok()?;
+                continue;
+            }
+        };
+        *text = match cursor.peek().ok()? {
+            b'"' => cursor.string().ok()?.decode().ok()?,
+            _ => {
+                cursor.skip().ok()?;
+                Cow::Borrowed("")
+            }
+        };
+    }
+    let operation = match operation.as_ref() {
         "Apply" => Operation::Apply,
         "Update" => Operation::Update,
         _ => return None,
     };
-    let api_version = text("apiVersion");
-    if api_version.is_empty() || text("fieldsType") != "FieldsV1" {
+    if api_version.is_empty() || kind != "FieldsV1" {
         return None;
     }
     let manager = Manager {
-        name: text("manager").into(),
+        name,
         operation,
         api_version: match operation {
             Operation::Apply => "".into(),
-            Operation::Update => api_version.clone().into(),
+            Operation::Update => api_version.clone(),
         },
-        subresource: text("subresource").into(),
+        subresource,
     };
-    let time = Some(text("time")).filter(|time| !time.is_empty());
-    let fields = entry.get_mut("fieldsV1").map(Value::take);
     let entry = Entry {
-        fields: Fields::Encoded(fields.unwrap_or_default()),
-        api_version: api_version.into(),
-        time: time.map(Cow::from),
+        fields: Fields::Encoded(fields),
+        api_version,
+        time: Some(time).filter(|time| !time.is_empty()),
     };
     Some((manager, entry))
 }
 
-fn encode_entry(manager: Manager<'_>, entry: Entry<'_>) -> Value {
-    let mut encoded = Map::with_capacity(7);
-    let mut set = |name: &str, value: Cow<'_, str>| {
+/// Appends an entry to the text of a list.
+fn encode_entry(out: &mut String, manager: &Manager<'_>, entry: &Entry<'_>) {
+    let mut start = '{';
+    for (name, value) in [
+        ("manager", manager.name.as_ref()),
+        ("operation", manager.operation.name()),
+        ("apiVersion", &entry.api_version),
+        ("time", entry.time.as_deref().unwrap_or_default()),
+        ("fieldsType", "FieldsV1"),
+        ("subresource", &manager.subresource),
+    ] {
         if !value.is_empty() {
-            encoded.insert(name.to_owned(), Value::String(value.into_owned()));
+            out.push(start);
+            push_text(out, name);
+            out.push(':');
+            push_text(out, value);
+            start = ',';
         }
-    };
-    set("manager", manager.name);
-    set("operation", manager.operation.name().into());
-    set("apiVersion", entry.api_version);
-    set("time", entry.time.unwrap_or_default());
-    set("fieldsType", "FieldsV1".into());
-    set("subresource", manager.subresource);
-    let fields = match entry.fields {
-        Fields::Encoded(fields) => fields,
-        Fields::Decoded(set) => set.to_fields_v1(),
-    };
-    encoded.insert("fieldsV1".to_owned(), fields);
-    Value::Object(encoded)
+    }
+    out.push_str(",\"fieldsV1\":");
+    match &entry.fields {
+        Fields::Encoded(text) => out.push_str(text),
+        Fields::Decoded(set) => set.write_fields_v1(out),
+    }
+    out.push('}');
 }
 
 /// Whether a client asks for the managers to be forgotten: an empty list, or one empty entry.

@@ -32,7 +32,7 @@ pub use managers::same_but_for_times;
 pub use overlay::overlay;
 pub use server_side::apply;
 pub use set::FieldSet;
-pub use track::track;
+pub use track::{track, track_apart};
 pub use versions::{ObjectType, Versions};
 
 /// The manager of a write, its request and time.

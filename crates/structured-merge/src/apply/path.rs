@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 use serde_json::{Map, Number, Value};
 
@@ -155,8 +155,21 @@ fn compare_numbers(one: &Number, two: &Number) -> Ordering {
     }
 }
 
+/// Appends the step as a key of `fieldsV1`, which is a JSON string: `"f:spec"`,
+/// `"k:{\"name\":\"a\"}"`, `"v:\"x\""`, `"i:0"`.
+pub(crate) fn push_key(out: &mut String, step: &PathElement<'_>) {
+    match step {
+        PathElement::Field(name) if is_plain(name) => {
+            for part in ["\"f:", name, "\""] {
+                out.push_str(part);
+            }
+        }
+        _ => push_text(out, &encode(step)),
+    }
+}
+
 /// The step as a key of `fieldsV1`: `f:spec`, `k:{"name":"a"}`, `v:"x"`, `i:0`.
-pub(crate) fn encode(step: &PathElement<'_>) -> String {
+fn encode(step: &PathElement<'_>) -> String {
     match step {
         PathElement::Field(name) => ["f:", name].concat(),
         PathElement::Key(fields) => {
@@ -189,16 +202,43 @@ fn push_atom(out: &mut String, atom: &Atom<'_>) {
     }
 }
 
-/// A text as JSON.
-fn push_text(out: &mut String, text: &str) {
-    let plain = |byte: u8| byte >= b' ' && byte != b'"' && byte != b'\\';
-    if text.bytes().all(plain) {
-        out.push('"');
+/// Appends a text as a JSON string.
+pub(crate) fn push_text(out: &mut String, text: &str) {
+    out.push('"');
+    if is_plain(text) {
         out.push_str(text);
-        out.push('"');
     } else {
-        out.push_str(&Value::from(text).to_string());
+        for letter in text.chars() {
+            push_letter(out, letter);
+        }
     }
+    out.push('"');
+}
+
+/// Whether a JSON string of the text has no escapes.
+fn is_plain(text: &str) -> bool {
+    text.bytes()
+        .all(|byte| byte >= b' ' && byte != b'"' && byte != b'\\')
+}
+
+/// Appends a letter of a JSON string, with the escapes that `serde_json` writes.
+fn push_letter(out: &mut String, letter: char) {
+    let escape = match letter {
+        '"' => "\\\"",
+        '\\' => "\\\\",
+        '\u{8}' => "\\b",
+        '\u{c}' => "\\f",
+        '\n' => "\\n",
+        '\r' => "\\r",
+        '\t' => "\\t",
+        '\0'..='\u{1f}' => {
+            // Writing to a text never fails.
+            let _ = write!(out, "\\u{:04x}", u32::from(letter));
+            return;
+        }
+        _ => return out.push(letter),
+    };
+    out.push_str(escape);
 }
 
 /// Reads a key of `fieldsV1`; `None` for a kind of step that is not known (which is then left

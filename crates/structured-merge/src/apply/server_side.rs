@@ -38,8 +38,8 @@ pub fn apply<'t>(
     check(form, config)?;
     let nothing = Value::Object(Map::new());
     let mut before = live.unwrap_or(&nothing).clone();
-    let recorded = take_managed(&mut before);
-    let mut managers = Managers::stored(recorded).unwrap_or_default();
+    let recorded = take_managed(&mut before).to_string();
+    let mut managers = Managers::stored(&recorded).unwrap_or_default();
     reconcile(&mut managers, &object_type, writer.api_version);
     if managers.is_empty() && live.is_some() {
         // All existing fields belong to the manager of earlier writes.
@@ -71,7 +71,7 @@ pub fn apply<'t>(
     if writer.manager == last_applied::KUBECTL {
         last_applied::refresh(&mut merged, config);
     }
-    set_managed(&mut merged, managed);
+    set_managed(&mut merged, managed.as_deref());
     Ok(merged)
 }
 
@@ -124,7 +124,7 @@ impl Refused<'_> {
     }
 }
 
-type Outcome<'a> = Result<(Value, Value), Refused<'a>>;
+type Outcome<'a> = Result<(Value, Option<String>), Refused<'a>>;
 
 impl<'a> Work<'a> {
     /// The merged object and its managed fields.

@@ -22,50 +22,77 @@ pub fn track<'t>(
     writer: &Writer<'_>,
     reach: Reach<'_>,
 ) {
-    let object_type = object_type.into();
-    let sent = take_managed(object);
-    let managed = tracked(live, sent, object, object_type, writer, reach);
-    set_managed(object, managed);
+    let stored = live.map(|live| live["metadata"]["managedFields"].to_string());
+    let managed = track_apart(
+        (live, stored.as_deref()),
+        object,
+        object_type,
+        writer,
+        reach,
+    );
+    set_managed(object, managed.as_deref());
 }
 
-fn tracked(
-    live: Option<&Value>,
-    sent: Value,
-    object: &Value,
-    object_type: ObjectType<'_>,
+/// The same for objects whose managed fields are kept apart, as the JSON text of their list: `live`
+/// is the object before and its managed fields. Returns the managed fields after the write, if there
+/// are any. Those that `object` contains are taken out.
+pub fn track_apart<'t>(
+    (live, stored): (Option<&Value>, Option<&str>),
+    object: &mut Value,
+    object_type: impl Into<ObjectType<'t>>,
     writer: &Writer<'_>,
     reach: Reach<'_>,
-) -> Value {
-    let mut managers = match known(live, sent, writer) {
-        Some(managers) if live.is_none() || !managers.is_empty() => managers,
-        _ => return Value::Null,
-    };
+) -> Option<String> {
+    let object_type = object_type.into();
+    let stored = stored.unwrap_or("null");
+    let sent = edited(&take_managed(object), stored, writer);
+    let mut managers = known(stored, sent.as_ref())?;
+    if live.is_some() && managers.is_empty() {
+        return None;
+    }
     let nothing = Value::Object(Map::new());
-    let old = live.unwrap_or(&nothing);
-    let mut changes = compare(Form::of_type(object_type.own), old, object);
+    let sides = (live.unwrap_or(&nothing), &*object);
+    let mut changes = compare(Form::of_type(object_type.own), sides.0, sides.1);
     changes.retain_top(|field| reach.has(field));
-    let mut views = OtherViews::new(object_type, writer.api_version, reach, (old, object));
+    let mut views = OtherViews::new(object_type, writer.api_version, reach, sides);
     note(&mut managers, changes, writer, &mut views);
     managers.cap();
     managers.encode()
 }
 
-/// The managers before the write: those in the request, unless it is for a sub-resource, where they
-/// cannot be edited; those of the live object if the request has no valid ones.
-fn known<'a>(live: Option<&Value>, sent: Value, writer: &Writer<'_>) -> Option<Managers<'a>> {
-    let stored = live.map_or(&Value::Null, |live| &live["metadata"]["managedFields"]);
-    if sent == *stored {
-        return Managers::stored(sent);
+/// Managed fields from a client.
+enum Edit {
+    /// They are to be forgotten.
+    Reset,
+    /// The JSON text of the list.
+    List(String),
+}
+
+/// The edit of the managed fields in a request, if there is one. They cannot be edited by a write
+/// of a sub-resource.
+fn edited(sent: &Value, stored: &str, writer: &Writer<'_>) -> Option<Edit> {
+    let is_stored = || serde_json::from_str::<Value>(stored).is_ok_and(|stored| stored == *sent);
+    if sent.is_null() || !writer.subresource.is_empty() || is_stored() {
+        return None;
     }
-    if writer.subresource.is_empty() {
-        if is_reset(&sent) {
-            return Some(Managers::default());
-        }
-        if let Some(managers) = Managers::decode(sent).filter(|managers| !managers.is_empty()) {
-            return Some(managers);
-        }
+    Some(match is_reset(sent) {
+        true => Edit::Reset,
+        false => Edit::List(sent.to_string()),
+    })
+}
+
+/// The managers before the write: those in the request; those of the live object if the request has
+/// no valid ones.
+fn known<'a>(stored: &'a str, sent: Option<&'a Edit>) -> Option<Managers<'a>> {
+    let sent = match sent {
+        Some(Edit::Reset) => return Some(Managers::default()),
+        Some(Edit::List(list)) => Managers::decode(list),
+        None => None,
+    };
+    match sent.filter(|managers| !managers.is_empty()) {
+        Some(managers) => Some(managers),
+        None => Managers::stored(stored),
     }
-    Managers::stored(stored.clone())
 }
 
 /// Makes the writer the only owner of its changes.
@@ -75,9 +102,6 @@ pub(super) fn note<'a>(
     writer: &Writer<'a>,
     views: &mut OtherViews<'_>,
 ) {
-    if changes.is_empty() {
-        return;
-    }
     let (set, removed) = changes.split();
     let writer_id = Manager::of(writer, Operation::Update);
     managers.0.retain(|manager, entry| {
@@ -143,12 +167,11 @@ pub(super) fn take_managed(object: &mut Value) -> Value {
         .unwrap_or_default()
 }
 
-/// Writes managed fields into an object's metadata; null removes them.
-pub(super) fn set_managed(object: &mut Value, managed: Value) {
-    if managed.as_array().is_none_or(Vec::is_empty) {
-        return;
-    }
-    if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
-        metadata.insert("managedFields".to_owned(), managed);
+/// Writes managed fields, as the JSON text of their list, into an object's metadata.
+pub(super) fn set_managed(object: &mut Value, managed: Option<&str>) {
+    let list = managed.and_then(|text| serde_json::from_str(text).ok());
+    let metadata = object.get_mut("metadata").and_then(Value::as_object_mut);
+    if let (Some(list), Some(metadata)) = (list, metadata) {
+        metadata.insert("managedFields".to_owned(), list);
     }
 }

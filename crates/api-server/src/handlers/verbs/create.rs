@@ -25,7 +25,7 @@ use crate::objects::field_managers;
 use crate::objects::metadata;
 use crate::objects::object_write::{ObjectWrite, WriteResult};
 use crate::objects::quota;
-use crate::objects::storage::{Objects, reading};
+use crate::objects::storage::{Managers, Objects, reading};
 use crate::objects::write_request::Part;
 use crate::objects::write_request::{WriteOptions, WriteRequest, Written, accept};
 
@@ -62,22 +62,26 @@ pub(crate) async fn create(
     default_account::await_it(writer.objects, request, &object).await;
     resource.kind.default(&mut object);
     // The present fields are the user's; fields that the server adds later have no manager.
-    field_managers::track(
+    let managers = match writer.keeps_managers_apart(request) {
+        true => Managers::Apart(None),
+        false => Managers::Within,
+    };
+    let managers = field_managers::track(
         &writer.objects.catalog,
         request,
         Part::Whole,
         &mut object,
-        None,
+        (None, managers),
     );
     metadata::prepare_create(resource, request.namespace, &mut object, Timestamp::now())?;
     let prefix = metadata::text(&object, "generateName").to_owned();
     let generated = metadata::text(&object, "name").is_empty() && !prefix.is_empty();
     if !generated {
-        return create_named(writer, request, object).await;
+        return create_named(writer, request, object, &managers).await;
     }
     let name = free_name(writer.objects, request, &prefix).await?;
     metadata::of(&mut object).insert("name".to_owned(), name.as_str().into());
-    match create_named(writer, request, object).await {
+    match create_named(writer, request, object, &managers).await {
         Err(status) if status.reason == StatusReason::AlreadyExists => {
             Err(no_unique_name(resource, &name))
         }
@@ -115,6 +119,7 @@ async fn create_named(
     writer: Writer<'_>,
     request: &WriteRequest<'_>,
     mut object: Value,
+    managers: &Managers,
 ) -> Result<Written, Status> {
     let resource = request.resource;
     let kind = &resource.kind;
@@ -146,9 +151,9 @@ async fn create_named(
         dynamic_admission::validate(writer.admission, request, create, &object, None).await?;
         let wanted = kind.allocating().allocations(&object);
         let outcome = if request.dry_run {
-            dry_create(writer.objects, request, &object, &wanted).await?
+            dry_create(writer.objects, request, (&object, managers), &wanted).await?
         } else {
-            store(writer.objects, request, &object, &wanted).await?
+            store(writer.objects, request, (&object, managers), &wanted).await?
         };
         match outcome {
             Outcome::Stored(stored) => {
@@ -187,7 +192,7 @@ enum Outcome {
 async fn dry_create(
     objects: &Objects,
     request: &WriteRequest<'_>,
-    object: &Value,
+    object: (&Value, &Managers),
     wanted: &[Allocation],
 ) -> Result<Outcome, Status> {
     let found = objects.read(request.resource, request.namespace, request.name);
@@ -209,7 +214,7 @@ async fn dry_create(
 async fn store(
     objects: &Objects,
     request: &WriteRequest<'_>,
-    object: &Value,
+    object: (&Value, &Managers),
     wanted: &[Allocation],
 ) -> Result<Outcome, Status> {
     for _ in 0..WRITE_ATTEMPTS_MAX {
@@ -228,7 +233,7 @@ async fn store(
 
 fn new_object<'a>(
     request: &WriteRequest<'a>,
-    object: &'a Value,
+    (object, managers): (&'a Value, &'a Managers),
     wanted: &'a [Allocation],
 ) -> ObjectWrite<'a> {
     ObjectWrite {
@@ -237,6 +242,7 @@ fn new_object<'a>(
         name: request.name,
         old: None,
         new: object,
+        managers,
         allocated: wanted,
         released: &[],
     }

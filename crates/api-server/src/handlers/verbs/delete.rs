@@ -22,7 +22,7 @@ use crate::http::reply::Reply;
 use crate::http::work;
 use crate::objects::metadata;
 use crate::objects::remove::remove;
-use crate::objects::storage;
+use crate::objects::storage::{self, Managers};
 use crate::objects::write_request::{Validation, WriteOptions, WriteRequest, Written, dry_run};
 
 const ORPHAN: &str = "orphan";
@@ -257,9 +257,11 @@ pub(crate) async fn delete(
         let stored = writer.stored(request).await?;
         // Nothing of the server itself reads the managed fields of an object that goes.
         let shown = dynamic_admission::concerns(writer.admission, request).unwrap_or(true);
-        let mut object = match shown {
-            true => storage::decode(resource, &stored)?,
-            false => storage::decode_without_managed_fields(resource, &stored)?,
+        let (mut object, managers) = if shown {
+            (storage::decode(resource, &stored)?, Managers::Within)
+        } else {
+            let (object, managed) = storage::decode_apart(resource, &stored)?;
+            (object, Managers::Apart(managed))
         };
         options.check(resource, &object)?;
         admit(
@@ -281,11 +283,11 @@ pub(crate) async fn delete(
             let revision = remove(writer.objects, resource, (&stored, &object)).await?;
             revision.map(|_| Written { stored, gone: true })
         } else {
-            if !shown {
-                storage::add_managed_fields(&mut object, &stored)?;
-            }
             mark.apply(resource, &mut object);
-            let stored = writer.objects.replace(resource, &stored, &object).await?;
+            let objects = writer.objects;
+            let stored = objects
+                .replace(resource, &stored, &object, &managers)
+                .await?;
             stored.map(|stored| Written {
                 stored,
                 gone: false,

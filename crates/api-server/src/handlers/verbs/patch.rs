@@ -154,7 +154,10 @@ pub(crate) async fn answer(
         writer.check_escalation(call, resource, &object, Some(old))?;
         Ok(object)
     };
-    let request = WriteRequest::of(call, resource, options);
+    let request = WriteRequest {
+        reads_managers: patch.form == Form::Json,
+        ..WriteRequest::of(call, resource, options)
+    };
     let written = update(writer, &request, part, &mut change).await?;
     output::written(call, resource, &written, StatusCode::OK)
 }

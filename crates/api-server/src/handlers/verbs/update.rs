@@ -24,7 +24,7 @@ use crate::objects::metadata;
 use crate::objects::object_write::{ObjectWrite, WriteResult};
 use crate::objects::quota;
 use crate::objects::remove::remove;
-use crate::objects::storage::{self, reading};
+use crate::objects::storage::{self, Managers, reading};
 use crate::objects::write_request::Part;
 use crate::objects::write_request::{
     Validation, WriteOptions, WriteRequest, Written, accept, cannot_be_handled,
@@ -114,13 +114,18 @@ pub(crate) async fn update(
     let resource = request.resource;
     for _ in 0..WRITE_ATTEMPTS_MAX {
         let stored = writer.stored(request).await?;
-        let old = storage::decode(resource, &stored)?;
+        let (old, managers) = if writer.keeps_managers_apart(request) {
+            let (old, managed) = storage::decode_apart(resource, &stored)?;
+            (old, Managers::Apart(managed))
+        } else {
+            (storage::decode(resource, &stored)?, Managers::Within)
+        };
         let object = change(&old)?;
         let version = metadata::text(&object, "resourceVersion");
         if !matches!(version, "" | "0") && version != stored.mod_revision.0.to_string() {
             return Err(resource.conflict(request.name, MODIFIED));
         }
-        let mut draft = prepare(writer, request, part, object, &old).await?;
+        let mut draft = prepare(writer, request, part, object, (&old, &managers)).await?;
         if part == Part::Whole {
             quota::count(
                 writer.objects,
@@ -129,7 +134,7 @@ pub(crate) async fn update(
                 &mut draft.object,
             )?;
         }
-        if metadata::same(&draft.object, &old) {
+        if metadata::same(&draft.object, &old) && draft.managers.same(&managers)? {
             return Ok(Written {
                 stored,
                 gone: false,
@@ -146,6 +151,7 @@ pub(crate) async fn update(
 /// A changed object that may be written.
 struct Draft {
     object: Value,
+    managers: Managers,
     /// The allocations that it gains, and those that it releases.
     allocated: Vec<Allocation>,
     released: Vec<Allocation>,
@@ -158,7 +164,7 @@ async fn prepare(
     request: &WriteRequest<'_>,
     part: Part,
     mut object: Value,
-    old: &Value,
+    (old, managers): (&Value, &Managers),
 ) -> Result<Draft, Status> {
     let resource = request.resource;
     let (kind, sub) = (&resource.kind, request.subresource);
@@ -177,12 +183,12 @@ async fn prepare(
             object = decoded.map_err(|text| cannot_be_handled(&kind.info(), &text))?;
         }
     }
-    field_managers::track(
+    let managers = field_managers::track(
         &writer.objects.catalog,
         request,
         part,
         &mut object,
-        Some(old),
+        (Some(old), managers.clone()),
     );
     let (update, before) = (Operation::Update, Some(old));
     let outside = part != Part::Trusted;
@@ -254,6 +260,7 @@ async fn prepare(
             .cloned()
             .collect(),
         object,
+        managers,
         asked,
     })
 }
@@ -267,7 +274,8 @@ async fn write(
 ) -> Result<Option<Written>, Status> {
     let resource = request.resource;
     let Draft {
-        object,
+        mut object,
+        managers,
         allocated,
         released,
         asked,
@@ -278,6 +286,7 @@ async fn write(
         name: request.name,
         old: Some((stored, old)),
         new: &object,
+        managers: &managers,
         allocated: &allocated,
         released: &released,
     };
@@ -287,6 +296,9 @@ async fn write(
     }
     if may_go(resource, &object) {
         let gone = remove(writer.objects, resource, (stored, old)).await?;
+        if let Some(managed) = managers.apart() {
+            managed.restore(&mut object)?;
+        }
         return Ok(gone.map(|revision| {
             let value = storage::encode_at(&resource.info(), &object, revision);
             let stored = KeyValue {

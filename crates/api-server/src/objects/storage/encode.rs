@@ -12,6 +12,7 @@ use resource_kinds::KindInfo;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use super::Managers;
 use crate::http::limits::OBJECT_BYTES_MAX;
 
 const MARK: &[u8] = b"\"resourceVersion\":\"";
@@ -31,30 +32,41 @@ const AFTER: [&str; 8] = [
     "finalizers",
 ];
 
+const MANAGED_FIELDS: &str = "managedFields";
+
 /// Encodes an object for the store, which puts the revision in.
 pub(crate) fn encode(info: &KindInfo<'_>, object: &Value) -> Stored {
     encode_as(info.kind, &info.api_version(), object)
 }
 
+/// The same for an object whose managed fields may be apart.
+pub(crate) fn encode_with(info: &KindInfo<'_>, object: &Value, managers: &Managers) -> Stored {
+    stamped(halves(info.kind, &info.api_version(), object, managers))
+}
+
 /// Encodes an object of a kind that is known by its names alone.
 pub(crate) fn encode_as(kind: &str, api_version: &str, object: &Value) -> Stored {
-    let (before, after) = halves(kind, api_version, object);
+    stamped(halves(kind, api_version, object, &Managers::Within))
+}
+
+fn stamped((before, after): (Vec<u8>, Vec<u8>)) -> Stored {
     Stored::Stamped {
         before: before.into(),
         after: after.into(),
     }
 }
 
-/// The same for an object that a client creates or changes, up to [`OBJECT_BYTES_MAX`]; a larger
+/// The same as [`encode_with`] for an object that a client creates or changes, up to [`OBJECT_BYTES_MAX`]; a larger
 /// stored one may stay larger.
 ///
 /// *Errors.* 413.
 pub(crate) fn encode_within(
     info: &KindInfo<'_>,
     object: &Value,
+    managers: &Managers,
     before: usize,
 ) -> Result<Stored, Status> {
-    let (head, rest) = halves(info.kind, &info.api_version(), object);
+    let (head, rest) = halves(info.kind, &info.api_version(), object, managers);
     let size = head.len() + rest.len();
     if size > OBJECT_BYTES_MAX.max(before) {
         return Err(Status::new(
@@ -65,15 +77,13 @@ pub(crate) fn encode_within(
             ),
         ));
     }
-    Ok(Stored::Stamped {
-        before: head.into(),
-        after: rest.into(),
-    })
+    Ok(stamped((head, rest)))
 }
 
 /// Encodes an object with a known revision.
 pub(crate) fn encode_at(info: &KindInfo<'_>, object: &Value, revision: Revision) -> Bytes {
-    let (mut bytes, after) = halves(info.kind, &info.api_version(), object);
+    let within = &Managers::Within;
+    let (mut bytes, after) = halves(info.kind, &info.api_version(), object, within);
     bytes.extend_from_slice(revision.0.to_string().as_bytes());
     bytes.extend_from_slice(&after);
     bytes.into()
@@ -128,7 +138,12 @@ fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
         .position(|window| window == needle)
 }
 
-fn halves(kind: &str, api_version: &str, object: &Value) -> (Vec<u8>, Vec<u8>) {
+fn halves(
+    kind: &str,
+    api_version: &str,
+    object: &Value,
+    managers: &Managers,
+) -> (Vec<u8>, Vec<u8>) {
     let empty = Map::new();
     let metadata = object["metadata"].as_object().unwrap_or(&empty);
     let mut before = head(kind, api_version);
@@ -148,9 +163,19 @@ fn halves(kind: &str, api_version: &str, object: &Value) -> (Vec<u8>, Vec<u8>) {
             field(&mut after, name, value);
         }
     }
-    for (name, value) in metadata.iter().filter(|(name, _)| !is_known(name)) {
+    let is_other = |name: &str| match managers {
+        Managers::Within => !is_known(name),
+        Managers::Apart(_) => !is_known(name) && name != MANAGED_FIELDS,
+    };
+    for (name, value) in metadata.iter().filter(|(name, _)| is_other(name)) {
         after.push(b',');
         field(&mut after, name, value);
+    }
+    if let Some(managed) = managers.apart() {
+        after.push(b',');
+        write(&mut after, MANAGED_FIELDS);
+        after.push(b':');
+        after.extend_from_slice(managed.text().as_bytes());
     }
     after.push(b'}');
     let rest = object.as_object().unwrap_or(&empty).iter();
@@ -250,5 +275,21 @@ mod tests {
         let mut expected = back;
         expected["metadata"]["resourceVersion"] = json!("123456");
         assert_eq!(serde_json::from_slice::<Value>(&moved).unwrap(), expected);
+    }
+
+    #[test]
+    fn managed_fields_apart_are_encoded_like_those_of_the_tree() {
+        let list = json!([{"manager": "a", "fieldsV1": {"f:spec": {}}}]);
+        let mut object = json!({"metadata": {"name": "n", "labels": {"a": "b"}}, "spec": {}});
+        let apart = Managers::Apart(Some(list.to_string().into()));
+        let apart = encode_within(&INFO, &object, &apart, 0).unwrap();
+        object["metadata"]["managedFields"] = list;
+        assert_eq!(apart, encode(&INFO, &object));
+        let none = encode_with(&INFO, &object, &Managers::Apart(None));
+        object["metadata"]
+            .as_object_mut()
+            .unwrap()
+            .shift_remove(MANAGED_FIELDS);
+        assert_eq!(none, encode(&INFO, &object));
     }
 }

@@ -4,6 +4,7 @@ mod decoded;
 mod encode;
 mod leases;
 mod lookup;
+mod managed_fields;
 mod put;
 mod scan;
 
@@ -19,11 +20,12 @@ use crate::objects::event_lines::EventLines;
 
 use decoded::DecodedObjects;
 pub(crate) use encode::{
-    encode, encode_as, encode_at, encode_within, is_of_type, with_revision, without_revision,
-    without_type,
+    encode, encode_as, encode_at, encode_with, encode_within, is_of_type, with_revision,
+    without_revision, without_type,
 };
 pub(crate) use leases::Leases;
 pub(crate) use lookup::{SyncReads, allocation_key, reading};
+pub(crate) use managed_fields::{ManagedFields, Managers};
 pub(crate) use put::PutResult;
 pub(crate) use scan::{metadata, undecodable, without_managed_fields};
 
@@ -125,26 +127,18 @@ pub(crate) fn decode(resource: &Resource, stored: &KeyValue) -> Result<Value, St
     Ok(object)
 }
 
-/// Decodes a stored object without its managed fields, which are a third of an ordinary one.
-pub(crate) fn decode_without_managed_fields(
+/// Decodes a stored object without its managed fields, which stay text.
+pub(crate) fn decode_apart(
     resource: &Resource,
     stored: &KeyValue,
-) -> Result<Value, Status> {
-    let value = without_managed_fields(&stored.value);
+) -> Result<(Value, Option<ManagedFields>), Status> {
+    let (value, managed) = scan::cut_managed_fields(&stored.value);
     let bare = KeyValue {
         value,
         ..stored.clone()
     };
-    decode(resource, &bare)
-}
-
-/// Adds the managed fields that [`decode_without_managed_fields`] left out.
-pub(crate) fn add_managed_fields(object: &mut Value, stored: &KeyValue) -> Result<(), Status> {
-    let managed = json_text::find(&stored.value, &["metadata", "managedFields"]);
-    if let Some(managed) = managed.map_err(undecodable)? {
-        object["metadata"]["managedFields"] = parse(managed)?;
-    }
-    Ok(())
+    let managed = managed.map(ManagedFields::stored).transpose()?;
+    Ok((decode(resource, &bare)?, managed))
 }
 
 fn parse(json: &[u8]) -> Result<Value, Status> {

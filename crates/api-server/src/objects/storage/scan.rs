@@ -3,7 +3,7 @@
 use std::fmt::Display;
 
 use bytes::{Bytes, BytesMut};
-use json_text::{find, find_member};
+use json_text::{Member, find, find_member};
 use object_model::Status;
 
 const METADATA: &str = "metadata";
@@ -15,14 +15,19 @@ pub(crate) fn metadata(encoded: &[u8]) -> Option<&[u8]> {
 
 /// The object without `metadata.managedFields`.
 pub(crate) fn without_managed_fields(encoded: &Bytes) -> Bytes {
+    cut_managed_fields(encoded).0
+}
+
+/// The object without `metadata.managedFields`, and the text of these.
+pub(super) fn cut_managed_fields(encoded: &Bytes) -> (Bytes, Option<Bytes>) {
     let found = find_member(encoded, &[METADATA, "managedFields"]);
-    let Some(managed) = found.unwrap_or_default().map(|member| member.whole) else {
-        return encoded.clone();
+    let Some(Member { whole, value }) = found.unwrap_or_default() else {
+        return (encoded.clone(), None);
     };
-    let mut out = BytesMut::with_capacity(encoded.len() - managed.len());
-    out.extend_from_slice(&encoded[..managed.start]);
-    out.extend_from_slice(&encoded[managed.end..]);
-    out.freeze()
+    let mut out = BytesMut::with_capacity(encoded.len() - whole.len());
+    out.extend_from_slice(&encoded[..whole.start]);
+    out.extend_from_slice(&encoded[whole.end..]);
+    (out.freeze(), Some(encoded.slice(value)))
 }
 
 /// The response for a stored object that is not JSON.
@@ -56,8 +61,10 @@ mod tests {
             if let Some(metadata) = expected["metadata"].as_object_mut() {
                 metadata.shift_remove("managedFields");
             }
-            let cut = without_managed_fields(&encoded(&object));
+            let (cut, text) = cut_managed_fields(&encoded(&object));
             assert_eq!(cut, encoded(&expected));
+            let list = object["metadata"].get("managedFields").map(encoded);
+            assert_eq!(text, list);
         }
     }
 }
