@@ -31,10 +31,10 @@ const REQUESTS: usize = 101;
 /// needs less, and raised only with a reason.
 const BOUNDS: [(Write, usize); 6] = [
     (Write::CreatePod, 510),
-    (Write::PatchStatus, 830),
-    (Write::DeletePod, 400),
+    (Write::PatchStatus, 810),
+    (Write::DeletePod, 380),
     (Write::CreateConfigMap, 148),
-    (Write::PatchConfigMap, 202),
+    (Write::PatchConfigMap, 200),
     (Write::DeleteConfigMap, 145),
 ];
 

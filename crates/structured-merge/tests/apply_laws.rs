@@ -140,11 +140,6 @@ fn any_json() -> impl Strategy<Value = Value> {
     })
 }
 
-/// A set as `fieldsV1`.
-fn encoded(set: &FieldSet<'_>) -> Value {
-    serde_json::from_str(&set.to_fields_v1()).expect("JSON")
-}
-
 /// An object without its managed fields.
 fn content(object: &Value) -> Value {
     let mut object = object.clone();
@@ -233,8 +228,9 @@ proptest! {
         let live = forced(Some(&forced(None, "one", &a)), "two", &b);
         for entry in live["metadata"]["managedFields"].as_array().into_iter().flatten() {
             let fields = &entry["fieldsV1"];
-            let set = FieldSet::from_fields_v1(fields).expect("a set of fields");
-            prop_assert_eq!(&encoded(&set), fields);
+            let text = fields.to_string();
+            let set = FieldSet::from_fields_v1(&text).expect("a set of fields");
+            prop_assert_eq!(set.to_fields_v1(), text);
         }
     }
 
@@ -242,7 +238,7 @@ proptest! {
     fn sets_obey_the_laws_of_sets(a in pods("[ab][xy]"), b in pods("[ab][xy]")) {
         let fields = |pod: &Value| {
             let object = forced(None, "one", pod);
-            object["metadata"]["managedFields"][0]["fieldsV1"].clone()
+            object["metadata"]["managedFields"][0]["fieldsV1"].to_string()
         };
         let (a, b) = (fields(&a), fields(&b));
         let a = FieldSet::from_fields_v1(&a).unwrap_or_default();
@@ -270,8 +266,8 @@ proptest! {
                 track(None, &mut object, pod(), &writer, Reach::Only(&["spec"]));
             }
         }
-        if let Ok(set) = FieldSet::from_fields_v1(&live) {
-            let encoded = encoded(&set);
+        if let Ok(set) = FieldSet::from_fields_v1(&live.to_string()) {
+            let encoded = set.to_fields_v1();
             prop_assert_eq!(FieldSet::from_fields_v1(&encoded), Ok(set.clone()));
         }
     }

@@ -55,7 +55,9 @@ pub(crate) fn grace_seconds(object: &Value) -> i64 {
 
 /// A time as the API writes it.
 pub(crate) fn time(at: Timestamp) -> Value {
-    json!(at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
+    // A timestamp shows no fraction if it has none; a format would be parsed for each time.
+    let seconds = Timestamp::from_second(at.as_second());
+    json!(seconds.unwrap_or(at).to_string())
 }
 
 /// Sets the fields of a new object that the server decides; the name may still be missing.
@@ -289,6 +291,13 @@ fn is_void(value: &Value) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn times_are_whole_seconds() {
+        let at = |text: &str| time(text.parse().unwrap());
+        assert_eq!(at("2026-01-02T03:04:05.999999999Z"), "2026-01-02T03:04:05Z");
+        assert_eq!(at("2026-01-02T03:04:05Z"), "2026-01-02T03:04:05Z");
+    }
 
     #[test]
     fn generated_names_fit_and_differ() {

@@ -4,8 +4,9 @@
 //! A stored set stays text as long as a write does not change it: its overlap with another set is
 //! found in the text.
 
+use std::borrow::Cow;
+
 use json_text::{Cursor, StringSlice, SyntaxError};
-use serde_json::Value;
 
 use super::path::{self, PathElement};
 use super::set::{FieldSet, Node};
@@ -23,12 +24,13 @@ impl<'a> FieldSet<'a> {
         write_object(out, self, false);
     }
 
-    /// Reads `fieldsV1`. Steps of a kind that is not known are left out.
+    /// Reads the JSON text of `fieldsV1`. Steps of a kind that is not known are left out.
     ///
     /// # Errors
-    /// *Errors.* A message if the value is not a set of fields.
-    pub fn from_fields_v1(fields: &'a Value) -> Result<Self, String> {
-        Ok(decode(fields)?.0)
+    /// *Errors.* A message if the text is not a set of fields.
+    pub fn from_fields_v1(text: &'a str) -> Result<Self, String> {
+        let mut cursor = Cursor::new(text.as_bytes());
+        Ok(decode(&mut cursor, DEPTH_MAX)?.0)
     }
 
     /// Whether any of these fields is in an encoded set. A text that is no set has none.
@@ -139,24 +141,42 @@ fn write_object(out: &mut String, set: &FieldSet<'_>, member: bool) {
     out.push('}');
 }
 
-/// The set below a step, and whether the step itself is a member.
-fn decode(fields: &Value) -> Result<(FieldSet<'_>, bool), String> {
-    let fields = match fields {
-        Value::Object(fields) => fields,
-        Value::Null => return Ok((FieldSet::default(), true)),
-        other => return Err(format!("expected an object, found {other}")),
-    };
-    let mut member = false;
-    let mut nodes = Vec::with_capacity(fields.len());
-    for (key, below) in fields {
-        if key == MEMBER {
+/// The depth that `serde_json` reads, too.
+const DEPTH_MAX: usize = 127;
+
+/// The set below a step, which is next, and whether the step itself is a member.
+fn decode<'a>(fields: &mut Cursor<'a>, depth_left: usize) -> Result<(FieldSet<'a>, bool), String> {
+    let said = |error: SyntaxError| error.to_string();
+    match fields.peek().map_err(said)? {
+        b'{' if depth_left > 0 => {}
+        b'{' => return Err("nested too deeply".to_owned()),
+        b'n' => {
+            fields.null().map_err(said)?;
+            return Ok((FieldSet::default(), true));
+        }
+        _ => {
+            let other = fields.skip().map_err(said)?;
+            let other = String::from_utf8_lossy(other);
+            return Err(format!("expected an object, found {other}"));
+        }
+    }
+    let mut entries = fields.object().map_err(said)?;
+    let (mut nodes, mut member) = (Vec::new(), false);
+    while let Some(key) = entries.next_key(fields).map_err(said)? {
+        if key.is(MEMBER) {
             member = true;
+            fields.skip().map_err(said)?;
             continue;
         }
-        let Some(step) = path::decode(key)? else {
+        let step = match key.decode().map_err(said)? {
+            Cow::Borrowed(key) => path::decode(key)?,
+            Cow::Owned(key) => path::decode(&key)?.map(PathElement::into_owned),
+        };
+        let Some(step) = step else {
+            fields.skip().map_err(said)?;
             continue;
         };
-        let (below, member) = decode(below)?;
+        let (below, member) = decode(fields, depth_left - 1)?;
         nodes.push(Node {
             step,
             member,
@@ -171,12 +191,12 @@ fn decode(fields: &Value) -> Result<(FieldSet<'_>, bool), String> {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use serde_json::{Map, json};
+    use serde_json::{Map, Value, json};
 
     use super::*;
 
     /// A set of few steps, so that two of them have common ones.
-    fn fields() -> impl Strategy<Value = Value> {
+    fn fields() -> impl Strategy<Value = String> {
         let key = prop_oneof![
             Just("."),
             Just("f:a"),
@@ -187,7 +207,7 @@ mod tests {
             Just("i:1"),
         ];
         let leaf = Just(json!({}));
-        leaf.prop_recursive(4, 40, 4, move |inner| {
+        let tree = leaf.prop_recursive(4, 40, 4, move |inner| {
             let entries = prop::collection::btree_map(key.clone(), inner, 0..5);
             entries.prop_map(|entries| {
                 let entries = entries.into_iter();
@@ -199,7 +219,8 @@ mod tests {
                 }
                 Value::Object(map)
             })
-        })
+        });
+        tree.prop_map(|fields| fields.to_string())
     }
 
     proptest! {
@@ -211,15 +232,20 @@ mod tests {
             prop_assert_eq!(a.overlaps(&text), !a.intersection(&b).is_empty());
             prop_assert_eq!(a.is_within(&text), a.is_subset(&b));
             prop_assert!(b.is_within(&text));
-            let back: Value = serde_json::from_str(&text).unwrap();
-            prop_assert_eq!(FieldSet::from_fields_v1(&back), Ok(b));
+            prop_assert_eq!(FieldSet::from_fields_v1(&text), Ok(b.clone()));
+            let spaced: Value = serde_json::from_str(&text).unwrap();
+            let spaced = serde_json::to_string_pretty(&spaced).unwrap();
+            prop_assert_eq!(FieldSet::from_fields_v1(&spaced), Ok(b));
         }
     }
 
     #[test]
     fn a_text_that_is_no_set_has_no_fields() {
-        let fields = json!({"f:a": {"f:b": {}}});
-        let set = FieldSet::from_fields_v1(&fields).unwrap();
+        let set = FieldSet::from_fields_v1(r#"{"f:a":{"f:b":{}}}"#).unwrap();
+        let deep = "{\"f:a\":".repeat(1000);
+        for text in ["", "[]", "{\"f:a\":1}", "{\"f:a\":{}", "{\"a\":{}}", &deep] {
+            assert!(FieldSet::from_fields_v1(text).is_err(), "{text:.10}");
+        }
         for text in [
             "",
             "null",

@@ -78,20 +78,13 @@ enum Fields<'a> {
 impl<'a> Fields<'a> {
     fn decoded(&mut self) -> &mut FieldSet<'a> {
         if let Self::Encoded(text) = self {
-            *self = Self::Decoded(parsed(text).unwrap_or_default());
+            *self = Self::Decoded(FieldSet::from_fields_v1(text).unwrap_or_default());
         }
         match self {
             Self::Decoded(set) => set,
             Self::Encoded(_) => unreachable!("decoded just above"),
         }
     }
-}
-
-/// The set of an encoded one; `None` if it is none.
-fn parsed(text: &str) -> Option<FieldSet<'static>> {
-    let fields: Value = serde_json::from_str(text).ok()?;
-    let set = FieldSet::from_fields_v1(&fields).ok()?;
-    Some(set.into_owned())
 }
 
 impl<'a> Entry<'a> {
@@ -161,7 +154,7 @@ impl<'a> Managers<'a> {
         let mut managers = Self::stored(list)?;
         for entry in managers.0.values_mut() {
             if let Fields::Encoded(text) = entry.fields {
-                entry.fields = Fields::Decoded(parsed(text)?);
+                entry.fields = Fields::Decoded(FieldSet::from_fields_v1(text).ok()?);
             }
         }
         Some(managers)

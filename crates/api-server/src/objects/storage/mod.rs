@@ -7,6 +7,7 @@ mod lookup;
 mod managed_fields;
 mod put;
 mod scan;
+mod tree;
 
 use std::sync::Arc;
 
@@ -144,7 +145,7 @@ pub(crate) fn decode_apart(
 fn parse(json: &[u8]) -> Result<Value, Status> {
     // Checked as a whole, which is faster than text by text.
     let text = std::str::from_utf8(json).map_err(undecodable)?;
-    serde_json::from_str(text).map_err(undecodable)
+    tree::tree(text).map_err(undecodable)
 }
 
 /// The bytes that a client of the given resource gets: those stored, unless their form is that
