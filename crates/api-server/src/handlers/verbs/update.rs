@@ -295,10 +295,10 @@ async fn write(
         return Ok(Some(Written::dry(resource, &object, Some(stored))));
     }
     if may_go(resource, &object) {
-        let gone = remove(writer.objects, resource, (stored, old)).await?;
         if let Some(managed) = managers.apart() {
             managed.restore(&mut object)?;
         }
+        let gone = remove(writer.objects, resource, (stored, old)).await?;
         return Ok(gone.map(|revision| {
             let value = storage::encode_at(&resource.info(), &object, revision);
             let stored = KeyValue {
