@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use reconcile::health::Kind as Followed;
 use reconcile::polls::watched;
 use tokio_util::sync::CancellationToken;
@@ -24,58 +26,61 @@ impl ApiServer {
     /// it accepts [`local`](Self::local) callers.
     ///
     /// *Errors.* Unusable certificates, a store that fails, default objects that are refused.
-    pub async fn new(mut config: Config) -> Result<Arc<Self>, StartError> {
-        let background = CancellationToken::new();
-        let cluster = bootstrap::Cluster {
-            default_objects: std::mem::take(&mut config.default_objects),
-            service_ip: config.service_ip,
-            advertise: std::mem::take(&mut config.advertise),
-        };
-        let server = Arc::new(Self::assemble(config, background.clone().drop_guard())?);
-        definitions::follow(&server.objects)
-            .await
-            .map_err(|source| StartError::DefaultObject {
-                what: "the kinds of the definitions".to_owned(),
-                source,
-            })?;
-        let made = allocations::complete(&server.objects)
-            .await
-            .map_err(|source| StartError::DefaultObject {
-                what: "the allocations of stored objects".to_owned(),
-                source,
-            });
-        store_room::unless_full(&server, made)?;
-        let made = bootstrap::run(server.writer(), &cluster).await;
-        store_room::unless_full(&server, made)?;
-        let made = group_services::follow(server.writer())
-            .await
-            .map_err(|source| StartError::DefaultObject {
-                what: "the objects of the groups that are served".to_owned(),
-                source,
-            });
-        store_room::unless_full(&server, made)?;
-        upkeep::start(&server.flows, server.writer()).await;
-        let following = following::start(&server).await?;
-        let sources = Sources::of(&server.objects.catalog.snapshot().registry);
-        let (rbac, store) = (&server.access.authorizer.rbac, &server.objects.store);
-        let filled = authorize::fill(rbac, store.as_ref(), &sources).await?;
-        let component = server
-            .health
-            .components
-            .component("API server", background.clone());
-        let fresh =
-            authorize::keep_fresh(rbac.clone(), store.clone(), (sources, filled), background);
-        server.start("the index of roles", fresh);
-        let streak = component.follow(Followed::Watch, "definitions, webhooks and flows");
-        let follow = following::run(Arc::downgrade(&server), following, streak);
-        server.start("following", follow);
-        let health = server.health.components.clone();
-        server.add_metrics(move |page| health.write(page));
-        server.start("flows", upkeep::run(Arc::downgrade(&server)));
-        server.start("room", store_room::watch(Arc::downgrade(&server)));
-        server.start("quotas", quota::keep_right(Arc::downgrade(&server.objects)));
-        server.health.bootstrapped.store(true, Ordering::Release);
-        Ok(server)
+    pub fn new(mut config: Config) -> BoxFuture<'static, Result<Arc<Self>, StartError>> {
+        async move {
+            let background = CancellationToken::new();
+            let cluster = bootstrap::Cluster {
+                default_objects: std::mem::take(&mut config.default_objects),
+                service_ip: config.service_ip,
+                advertise: std::mem::take(&mut config.advertise),
+            };
+            let server = Arc::new(Self::assemble(config, background.clone().drop_guard())?);
+            definitions::follow(&server.objects)
+                .await
+                .map_err(|source| StartError::DefaultObject {
+                    what: "the kinds of the definitions".to_owned(),
+                    source,
+                })?;
+            let made = allocations::complete(&server.objects)
+                .await
+                .map_err(|source| StartError::DefaultObject {
+                    what: "the allocations of stored objects".to_owned(),
+                    source,
+                });
+            store_room::unless_full(&server, made)?;
+            let made = bootstrap::run(server.writer(), &cluster).await;
+            store_room::unless_full(&server, made)?;
+            let made = group_services::follow(server.writer())
+                .await
+                .map_err(|source| StartError::DefaultObject {
+                    what: "the objects of the groups that are served".to_owned(),
+                    source,
+                });
+            store_room::unless_full(&server, made)?;
+            upkeep::start(&server.flows, server.writer()).await;
+            let following = following::start(&server).await?;
+            let sources = Sources::of(&server.objects.catalog.snapshot().registry);
+            let (rbac, store) = (&server.access.authorizer.rbac, &server.objects.store);
+            let filled = authorize::fill(rbac, store.as_ref(), &sources).await?;
+            let component = server
+                .health
+                .components
+                .component("API server", background.clone());
+            let fresh =
+                authorize::keep_fresh(rbac.clone(), store.clone(), (sources, filled), background);
+            server.start("the index of roles", fresh);
+            let streak = component.follow(Followed::Watch, "definitions, webhooks and flows");
+            let follow = following::run(Arc::downgrade(&server), following, streak);
+            server.start("following", follow);
+            let health = server.health.components.clone();
+            server.add_metrics(move |page| health.write(page));
+            server.start("flows", upkeep::run(Arc::downgrade(&server)));
+            server.start("room", store_room::watch(Arc::downgrade(&server)));
+            server.start("quotas", quota::keep_right(Arc::downgrade(&server.objects)));
+            server.health.bootstrapped.store(true, Ordering::Release);
+            Ok(server)
+        }
+        .boxed()
     }
 
     /// Starts a background task of the server.

@@ -12,6 +12,8 @@ use api_server::{ApiServer, Component, NodeConnector, NodeService, TlsMaterial, 
 use certificates::{Authority, Identity};
 use container_runtime::beside;
 use controllers::ServerNames;
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use mvcc_store::Store;
 use planners::certificate_signing::Names;
 use pod_network::Cidr;
@@ -118,7 +120,8 @@ pub struct ServerConfig<'a> {
 
 impl Server {
     /// Starts the API server, writes the kubeconfig.
-    pub async fn start(config: ServerConfig<'_>) -> Result<Self> {
+    pub fn start(config: ServerConfig<'_>) -> BoxFuture<'_, Result<Self>> {
+        async move {
         let data = config.data_dir;
         let store = config.store.clone();
         let certificates = data.join("certificates");
@@ -236,6 +239,7 @@ impl Server {
         server.serve(config.listener);
         beside(|| server.credentials.write_kubeconfig(SystemTime::now()))?;
         Ok(server)
+    }.boxed()
     }
 
     /// Serves pods on the node's own address in their network.

@@ -1,7 +1,7 @@
 //! Parts of the program that run beside each other and end together.
 
-use std::convert::Infallible;
-
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use reconcile::{Component, Health};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -43,8 +43,8 @@ impl Group {
         E: std::error::Error + Send + Sync + 'static,
     {
         let task = start(self.component(name));
-        self.tasks
-            .spawn(watched(name, task, self.stop.clone(), self.failed.clone()))
+        let task = async move { task.await.map_err(anyhow::Error::new) };
+        self.spawn(name, task.boxed())
     }
 
     /// Starts a component without health that cannot fail.
@@ -60,10 +60,19 @@ impl Group {
     pub fn follow(&mut self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
         let task = async move {
             task.await;
-            Ok::<(), Infallible>(())
+            Ok(())
         };
+        self.spawn(name, task.boxed());
+    }
+
+    // The tasks are boxed, so that the frame around them is compiled once.
+    fn spawn(
+        &mut self,
+        name: &'static str,
+        task: BoxFuture<'static, anyhow::Result<()>>,
+    ) -> AbortHandle {
         let (stop, failed) = (self.stop.clone(), self.failed.clone());
-        self.tasks.spawn(watched(name, task, stop, failed));
+        self.tasks.spawn(watched(name, task, stop, failed))
     }
 
     /// Ends the components at once, each at its current await.
@@ -80,14 +89,13 @@ impl Group {
 }
 
 /// Waits for a component; its end before the shutdown of the group is an alarm.
-async fn watched<E: std::error::Error + Send + Sync + 'static>(
+async fn watched(
     name: &'static str,
-    component: impl Future<Output = Result<(), E>>,
+    component: BoxFuture<'static, anyhow::Result<()>>,
     stop: CancellationToken,
     failed: CancellationToken,
 ) {
-    let result = component.await.map_err(anyhow::Error::new);
-    match result {
+    match component.await {
         Ok(()) if stop.is_cancelled() => tracing::debug!(component = name, "stopped"),
         Ok(()) => {
             warn(&format!("mainstay: the {name} ended unexpectedly"));

@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 use api_client::{Client, PartialObjectMeta};
 use dns_records::Settings;
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use hickory_proto::op::ResponseCode;
 use k8s_openapi::api::core::v1::{Namespace, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -84,18 +86,20 @@ impl Clients {
 ///
 /// # Errors
 /// When it cannot listen.
-pub async fn run(
+pub fn run(
     client: Client,
     config: Config,
-    component: impl Into<Component>,
-) -> Result<(), Error> {
-    let component = component.into();
-    let server = Server::bind(config).await?;
-    let namespaces = watch_namespaces(client.clone(), &component).await;
-    let services = Cache::spawn_all(&client, &component);
-    let slices = Cache::spawn_all(&client, &component);
-    server.serve(namespaces, services, slices, component).await;
-    Ok(())
+    component: Component,
+) -> BoxFuture<'static, Result<(), Error>> {
+    async move {
+        let server = Server::bind(config).await?;
+        let namespaces = watch_namespaces(client.clone(), &component).await;
+        let services = Cache::spawn_all(&client, &component);
+        let slices = Cache::spawn_all(&client, &component);
+        server.serve(namespaces, services, slices, component).await;
+        Ok(())
+    }
+    .boxed()
 }
 
 /// A server that listens already, so that its caller knows its address.

@@ -7,6 +7,8 @@
 
 use std::{sync::Arc, time::Duration};
 
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use grpc::RpcError;
 use mvcc_store::{KeyValue, Revision, StoreError, published::LiveKeys};
 use tokio::time::Instant;
@@ -103,15 +105,18 @@ impl EtcdCopy {
     /// Connects with a member.
     ///
     /// *Errors.* As of a store.
-    pub async fn connect(options: &EtcdOptions) -> Result<Self, ConnectError> {
-        let connections = Connections::of(options).await?;
-        connections.current().await.map_err(unusable)?;
-        Ok(Self {
-            connections,
-            keys: Keys::new(&options.prefix, ""),
-            batch: Vec::new(),
-            batch_bytes: 0,
-        })
+    pub fn connect(options: &EtcdOptions) -> BoxFuture<'_, Result<Self, ConnectError>> {
+        async move {
+            let connections = Connections::of(options).await?;
+            connections.current().await.map_err(unusable)?;
+            Ok(Self {
+                connections,
+                keys: Keys::new(&options.prefix, ""),
+                batch: Vec::new(),
+                batch_bytes: 0,
+            })
+        }
+        .boxed()
     }
 
     /// Looks what is below the prefix.

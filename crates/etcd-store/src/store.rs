@@ -63,38 +63,41 @@ impl EtcdStore {
     ///
     /// *Errors.* Options that are not understood; no member that answers, or only such with a version
     /// that loses events.
-    pub async fn connect(options: &EtcdOptions) -> Result<Arc<Self>, ConnectError> {
-        let connections = Arc::new(Connections::of(options).await?);
-        let keys = Keys::new(&options.prefix, &uuid::Uuid::new_v4().to_string());
-        // A refused version is told at once, not after all attempts.
-        connections.current().await.map_err(unusable)?;
-        let origin = Origin::read(&connections, &keys).await?;
-        let mirror = Mirror::load(&connections, keys.clone(), origin, &options.limits).await;
-        let mirror = Arc::new(mirror.map_err(unusable)?);
-        let writer = Writer::new(Arc::clone(&connections), Arc::clone(&mirror), keys.clone());
-        let writer = Arc::new(writer);
-        let (read_index, answering) =
-            ReadIndex::new(Arc::clone(&connections), keys.compaction.clone(), origin);
-        let following = Arc::clone(&mirror).run(Arc::clone(&connections));
-        let looking = look_at_alarms(Arc::clone(&connections), Arc::clone(&writer));
-        let renewing = Arc::clone(&writer).keep_session();
-        let compacting = compaction::run(Arc::clone(&connections), keys);
-        let tasks = [
-            tokio::spawn(following),
-            tokio::spawn(answering),
-            tokio::spawn(looking),
-            tokio::spawn(compacting),
-            tokio::spawn(renewing),
-        ];
-        Ok(Arc::new(Self {
-            connections,
-            mirror,
-            writer,
-            read_index,
-            live_bytes_max: options.limits.live_bytes_max,
-            is_older: AtomicBool::new(false),
-            _tasks: tasks.map(AbortOnDropHandle::new),
-        }))
+    pub fn connect(options: &EtcdOptions) -> BoxFuture<'_, Result<Arc<Self>, ConnectError>> {
+        async move {
+            let connections = Arc::new(Connections::of(options).await?);
+            let keys = Keys::new(&options.prefix, &uuid::Uuid::new_v4().to_string());
+            // A refused version is told at once, not after all attempts.
+            connections.current().await.map_err(unusable)?;
+            let origin = Origin::read(&connections, &keys).await?;
+            let mirror = Mirror::load(&connections, keys.clone(), origin, &options.limits).await;
+            let mirror = Arc::new(mirror.map_err(unusable)?);
+            let writer = Writer::new(Arc::clone(&connections), Arc::clone(&mirror), keys.clone());
+            let writer = Arc::new(writer);
+            let (read_index, answering) =
+                ReadIndex::new(Arc::clone(&connections), keys.compaction.clone(), origin);
+            let following = Arc::clone(&mirror).run(Arc::clone(&connections));
+            let looking = look_at_alarms(Arc::clone(&connections), Arc::clone(&writer));
+            let renewing = Arc::clone(&writer).keep_session();
+            let compacting = compaction::run(Arc::clone(&connections), keys);
+            let tasks = [
+                tokio::spawn(following),
+                tokio::spawn(answering),
+                tokio::spawn(looking),
+                tokio::spawn(compacting),
+                tokio::spawn(renewing),
+            ];
+            Ok(Arc::new(Self {
+                connections,
+                mirror,
+                writer,
+                read_index,
+                live_bytes_max: options.limits.live_bytes_max,
+                is_older: AtomicBool::new(false),
+                _tasks: tasks.map(AbortOnDropHandle::new),
+            }))
+        }
+        .boxed()
     }
 
     /// Removes what this process keeps in etcd for itself, which else expires after an hour.

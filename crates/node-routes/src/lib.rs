@@ -8,6 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api_client::Client;
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::Node;
 use pod_network::{Cidr, Peer, PeerSettings, PodNetwork, UnreachedPeer};
 use reconcile::{Cache, Component};
@@ -35,14 +37,16 @@ pub struct Config {
 }
 
 /// Keeps the ways until the end of its part. A node without a way is no error: the log names it.
-pub async fn run(client: Client, config: Config, component: impl Into<Component>) {
-    let component = component.into();
-    let nodes = Cache::<Node>::spawn_all(&client, &component);
-    let shutdown = component.shutdown.clone();
-    let work = async move {
-        shutdown.run_until_cancelled(keep(nodes, config)).await;
-    };
-    component.watched("the ways to other nodes", work).await;
+pub fn run(client: Client, config: Config, component: Component) -> BoxFuture<'static, ()> {
+    async move {
+        let nodes = Cache::<Node>::spawn_all(&client, &component);
+        let shutdown = component.shutdown.clone();
+        let work = async move {
+            shutdown.run_until_cancelled(keep(nodes, config)).await;
+        };
+        component.watched("the ways to other nodes", work).await;
+    }
+    .boxed()
 }
 
 async fn keep(nodes: Cache<Node>, mut config: Config) {

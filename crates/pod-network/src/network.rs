@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use object_model::cidr::Cidr;
 use object_model::listening::{Listening, Transport};
 use service_routing::{HostPort, Protocol, PublishedPort};
@@ -80,39 +82,42 @@ impl PodNetwork {
     ///
     /// # Errors
     /// The range is too small, or files or the kernel fail (root is required).
-    pub async fn open(options: PodNetworkOptions) -> Result<PodNetwork, Error> {
-        let ranges = Ranges {
-            pod: options.pod_cidr,
-            service: options.service_cidr,
-        };
-        let host = Host::connect(&options.instance_id)?;
-        let addresses = Addresses::open(&options.state_dir.join("pods"), ranges.pod)?;
-        host.claim(&ranges).await?;
-        forwarding::enable(&options.state_dir)?;
-        let gateway = ranges
-            .pod
-            .nth(1)
-            .ok_or(Error::RangeTooSmall { range: ranges.pod })?;
-        let uplink_mtu = host.uplink_mtu().await?;
-        let mut sockets = Sockets::open()?;
-        let listening = sockets.look()?;
-        Ok(PodNetwork {
-            host,
-            state_dir: options.state_dir,
-            gateway,
-            dns: ranges.service.nth(10),
-            uplink_mtu,
-            pod_mtu: AtomicU32::new(uplink_mtu),
-            range: Mutex::new(ranges.pod),
-            namespaces: Mutex::new(BTreeMap::new()),
-            published: watch::Sender::new(addresses.published()),
-            connected: watch::Sender::new(addresses.by_uid()),
-            guarded: watch::Sender::new(None),
-            addresses: Arc::new(Mutex::new(addresses)),
-            deletions: Mutex::new(JoinSet::new()),
-            sockets: Arc::new(std::sync::Mutex::new(sockets)),
-            listening: watch::Sender::new(listening),
-        })
+    pub fn open(options: PodNetworkOptions) -> BoxFuture<'static, Result<PodNetwork, Error>> {
+        async move {
+            let ranges = Ranges {
+                pod: options.pod_cidr,
+                service: options.service_cidr,
+            };
+            let host = Host::connect(&options.instance_id)?;
+            let addresses = Addresses::open(&options.state_dir.join("pods"), ranges.pod)?;
+            host.claim(&ranges).await?;
+            forwarding::enable(&options.state_dir)?;
+            let gateway = ranges
+                .pod
+                .nth(1)
+                .ok_or(Error::RangeTooSmall { range: ranges.pod })?;
+            let uplink_mtu = host.uplink_mtu().await?;
+            let mut sockets = Sockets::open()?;
+            let listening = sockets.look()?;
+            Ok(PodNetwork {
+                host,
+                state_dir: options.state_dir,
+                gateway,
+                dns: ranges.service.nth(10),
+                uplink_mtu,
+                pod_mtu: AtomicU32::new(uplink_mtu),
+                range: Mutex::new(ranges.pod),
+                namespaces: Mutex::new(BTreeMap::new()),
+                published: watch::Sender::new(addresses.published()),
+                connected: watch::Sender::new(addresses.by_uid()),
+                guarded: watch::Sender::new(None),
+                addresses: Arc::new(Mutex::new(addresses)),
+                deletions: Mutex::new(JoinSet::new()),
+                sockets: Arc::new(std::sync::Mutex::new(sockets)),
+                listening: watch::Sender::new(listening),
+            })
+        }
+        .boxed()
     }
 
     /// Returns the node's own address towards its pods: the first of the pod range, on `lo`.
@@ -387,21 +392,24 @@ impl PodNetwork {
     ///
     /// # Errors
     /// Files or the kernel fail; the rest stays.
-    pub async fn close(&self, remove_everything: bool) -> Result<(), Error> {
-        let mut deletions = std::mem::take(&mut *self.deletions.lock().await);
-        while deletions.join_next().await.is_some() {}
-        if !remove_everything {
-            return Ok(());
+    pub fn close(&self, remove_everything: bool) -> BoxFuture<'_, Result<(), Error>> {
+        async move {
+            let mut deletions = std::mem::take(&mut *self.deletions.lock().await);
+            while deletions.join_next().await.is_some() {}
+            if !remove_everything {
+                return Ok(());
+            }
+            self.recover(&BTreeSet::new()).await?;
+            peers::kernel::remove_tunnel(&self.host).await?;
+            self.host.release().await?;
+            forwarding::restore(&self.host, &self.state_dir).await?;
+            tracing::debug!(
+                marks = names::alias_prefix(&self.host.instance_id),
+                "pod network removed"
+            );
+            Ok(())
         }
-        self.recover(&BTreeSet::new()).await?;
-        peers::kernel::remove_tunnel(&self.host).await?;
-        self.host.release().await?;
-        forwarding::restore(&self.host, &self.state_dir).await?;
-        tracing::debug!(
-            marks = names::alias_prefix(&self.host.instance_id),
-            "pod network removed"
-        );
-        Ok(())
+        .boxed()
     }
 }
 

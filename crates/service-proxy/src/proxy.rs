@@ -8,6 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use api_client::Client;
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use object_model::cidr::Cidr;
@@ -82,19 +84,21 @@ pub enum Error {
 ///
 /// # Errors
 /// The kernel is unreachable. A refused change is not an error: the table is replaced.
-pub async fn run(
+pub fn run(
     client: Client,
     config: Config,
-    component: impl Into<Component>,
-) -> Result<(), Error> {
-    let component = component.into();
-    let services = Cache::spawn_all(&client, &component);
-    let slices = Cache::spawn_all(&client, &component);
-    if config.pods.is_none() {
-        return serve(services, slices, config, component).await;
+    component: Component,
+) -> BoxFuture<'static, Result<(), Error>> {
+    async move {
+        let services = Cache::spawn_all(&client, &component);
+        let slices = Cache::spawn_all(&client, &component);
+        if config.pods.is_none() {
+            return serve(services, slices, config, component).await;
+        }
+        let policies = PolicySources::watch(&client, &component);
+        serve_with_policies((services, slices), policies, config, component).await
     }
-    let policies = PolicySources::watch(&client, &component);
-    serve_with_policies((services, slices), policies, config, component).await
+    .boxed()
 }
 
 /// The same with existing caches, and without NetworkPolicies.

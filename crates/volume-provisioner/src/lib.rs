@@ -32,6 +32,8 @@ use std::time::Duration;
 
 use api_client::Client;
 use container_runtime::disk_usage::VolumeUsages;
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::StorageClass;
 use reconcile::{
@@ -161,43 +163,45 @@ struct Provisioner {
 ///
 /// # Errors
 /// The volumes' directory cannot be read.
-pub async fn run(
+pub fn run(
     client: Client,
     config: ProvisionerConfig,
-    component: impl Into<Component>,
-) -> Result<(), ProvisionerError> {
-    let component = component.into();
-    let recorder = Recorder::spawn(
-        client.clone(),
-        "local-provisioner",
-        component.shutdown.clone(),
-    );
-    let provisioner = Arc::new(Provisioner {
-        claims: Cache::spawn_all(&client, &component),
-        volumes: Cache::spawn_all(&client, &component),
-        classes: Cache::spawn_all(&client, &component),
-        // Not waited for: the kind may not be defined, and volumes do not need it.
-        contents: Cache::spawn_all(&client, &component),
-        client,
-        config,
-        recorder,
-        setbacks: Mutex::new(Setbacks::default()),
-    });
-    if !provisioner.wait_synced().await {
-        return Ok(());
+    component: Component,
+) -> BoxFuture<'static, Result<(), ProvisionerError>> {
+    async move {
+        let recorder = Recorder::spawn(
+            client.clone(),
+            "local-provisioner",
+            component.shutdown.clone(),
+        );
+        let provisioner = Arc::new(Provisioner {
+            claims: Cache::spawn_all(&client, &component),
+            volumes: Cache::spawn_all(&client, &component),
+            classes: Cache::spawn_all(&client, &component),
+            // Not waited for: the kind may not be defined, and volumes do not need it.
+            contents: Cache::spawn_all(&client, &component),
+            client,
+            config,
+            recorder,
+            setbacks: Mutex::new(Setbacks::default()),
+        });
+        if !provisioner.wait_synced().await {
+            return Ok(());
+        }
+        let swept = provisioner.clone();
+        let is_wanted = move |name: &str| swept.is_wanted(name);
+        provisioner.config.storage.sweep(is_wanted).await?;
+        let watch = tokio::spawn(provisioner.clone().watch_usage());
+        run_controller(
+            provisioner,
+            Queue::of(&component, "volumes"),
+            component.shutdown,
+        )
+        .await;
+        watch.abort();
+        Ok(())
     }
-    let swept = provisioner.clone();
-    let is_wanted = move |name: &str| swept.is_wanted(name);
-    provisioner.config.storage.sweep(is_wanted).await?;
-    let watch = tokio::spawn(provisioner.clone().watch_usage());
-    run_controller(
-        provisioner,
-        Queue::of(&component, "volumes"),
-        component.shutdown,
-    )
-    .await;
-    watch.abort();
-    Ok(())
+    .boxed()
 }
 
 /// Bytes as people read them.

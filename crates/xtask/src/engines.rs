@@ -145,7 +145,9 @@ mod tests {
     /// The tests of a file, by their functions.
     fn has_test(file: &str, test: Option<&str>) -> bool {
         let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("../end-to-end/tests");
-        let text = fs::read_to_string(tests.join(format!("{file}.rs"))).unwrap_or_default();
+        let text = fs::read_to_string(tests.join(format!("{file}.rs")))
+            .or_else(|_| fs::read_to_string(tests.join(file).join("mod.rs")))
+            .unwrap_or_default();
         match test {
             Some(test) => text.contains(&format!("\nfn {test}()")),
             None => text.contains("#[test]"),

@@ -219,7 +219,7 @@ impl Source {
     }
 
     /// The next object.
-    pub fn next(&mut self) -> Result<KeyValue> {
+    pub fn next_object(&mut self) -> Result<KeyValue> {
         match self {
             Self::Server(reader) => records::read(reader).context("read the server's answer"),
             Self::Files(files) => files.pairs.next().context("an object is missing"),

@@ -283,7 +283,7 @@ impl Backup<'_> {
         let text = serde_json::to_string_pretty(header).context("encode the header")?;
         writer.add_text(HEADER, &text)?;
         let mut next = || {
-            let pair = source.next()?;
+            let pair = source.next_object()?;
             names.note(&pair);
             Ok(pair)
         };

@@ -161,7 +161,7 @@ async fn of_directory(data: &Path, token: &TokenFile) -> Result<(Contents, Role)
         Some(_) => Source::server(data, request)?,
         None => Source::files(data, Vec::new(), request).await?,
     };
-    let stored = (0..summary.objects).map(|_| source.next());
+    let stored = (0..summary.objects).map(|_| source.next_object());
     let stored: Result<Vec<KeyValue>> = beside(|| stored.collect());
     source.close().await?;
     let revision = Revision(summary.revision);

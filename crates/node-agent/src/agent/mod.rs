@@ -8,6 +8,8 @@ use std::sync::{Arc, Mutex};
 
 use api_client::Client;
 use container_runtime::{Runtime, beside};
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use pod_lifecycle::environment::resolv_conf::Resolver;
 use pod_lifecycle::record::Volumes;
 use reconcile::{Component, Recorder, Source};
@@ -43,11 +45,7 @@ pub struct NodeAgent {
 ///
 /// # Errors
 /// It cannot start.
-pub async fn run(
-    config: Config,
-    client: Client,
-    component: impl Into<Component>,
-) -> Result<(), Error> {
+pub async fn run(config: Config, client: Client, component: Component) -> Result<(), Error> {
     NodeAgent::start(config, client, component)
         .await?
         .finished()
@@ -61,12 +59,12 @@ impl NodeAgent {
     /// # Errors
     /// The runtime does not open, directories cannot be created, the kubelet API cannot be served, or
     /// the API refuses the node.
-    pub async fn start(
+    pub fn start(
         mut config: Config,
         client: Client,
-        component: impl Into<Component>,
-    ) -> Result<Self, Error> {
-        let component = component.into();
+        component: Component,
+    ) -> BoxFuture<'static, Result<Self, Error>> {
+        async move {
         let server = match &mut config.kubelet_api {
             Some(api) => {
                 let access = Access::new(&config.node_name, client.clone());
@@ -197,6 +195,7 @@ impl NodeAgent {
         );
         let task = tokio::spawn(async move { background.watched("dispatcher", run).await });
         Ok(Self { kubelet, task })
+    }.boxed()
     }
 
     /// The kubelet's API: logs, exec, attach, pods, health.

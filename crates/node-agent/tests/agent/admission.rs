@@ -94,7 +94,7 @@ pub async fn ports_of_the_node_are_one_pods() {
     let proxy = tokio::spawn(service_proxy::run(
         world.client.clone(),
         world.proxy_config(),
-        stop.clone(),
+        stop.clone().into(),
     ));
     // Free now; whoever else takes it on this machine is not asked.
     let port = TcpListener::bind("127.0.0.1:0")

@@ -171,7 +171,7 @@ async fn on(world: &World, file_system: FileSystem) {
     let provisioner = tokio::spawn(volume_provisioner::run(
         world.client.clone(),
         config,
-        end.clone(),
+        end.clone().into(),
     ));
     let disks = Disks {
         world,

@@ -12,6 +12,8 @@ use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
 use durable_file::Durability;
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use object_model::cidr::Cidr;
 use rtnetlink::packet_route::link::{InfoData, InfoVeth};
 use rtnetlink::{Handle, LinkBridge, LinkUnspec, LinkVeth, RouteMessageBuilder};
@@ -77,60 +79,63 @@ impl NodeSwitch {
     ///
     /// # Errors
     /// The range is too small, or files or the kernel fail (root is required).
-    pub async fn open(options: SwitchOptions) -> Result<Self, Error> {
-        let host = Host::connect(&options.instance_id)?;
-        let made = options.state_dir.clone();
-        beside("create directory", &options.state_dir, move || {
-            make_private(&made)
-        })
-        .await?;
-        // Until the range is visible in the kernel, for instances that start together.
-        let lock = ranges::lock().await?;
-        let range = choose_range(&host, &options).await?;
-        let address = |index: usize| {
-            let index = u32::try_from(index).ok();
-            let address = index.and_then(|index| range.nth(index));
-            let usable = address.filter(|address| *address != range.last());
-            usable.ok_or(Error::RangeTooSmall { range })
-        };
-        let bridge = Bridge::open(&options.state_dir).await?;
-        let own = beside("open", Path::new(OWN_NAMESPACE), own_namespace).await?;
-        let machine = Port {
-            name: switch_link(&options.instance_id),
-            address: address(1)?,
-            prefix: range.prefix(),
-            gateway: None,
-        };
-        bridge.plug(&host.handle, "machine", &own, &machine).await?;
-        drop(lock);
-        let mut nodes = Vec::new();
-        for (index, name) in options.nodes.into_iter().enumerate() {
-            let label = format!("node-{}", index + 2);
-            let namespace = options.state_dir.join(&label);
-            let pinned = namespace.clone();
-            beside("mount a network namespace on", &namespace, move || {
-                pin(&pinned)
+    pub fn open(options: SwitchOptions) -> BoxFuture<'static, Result<Self, Error>> {
+        async move {
+            let host = Host::connect(&options.instance_id)?;
+            let made = options.state_dir.clone();
+            beside("create directory", &options.state_dir, move || {
+                make_private(&made)
             })
             .await?;
-            let port = Port {
-                name: NODE_LINK.to_owned(),
-                address: address(index + 2)?,
-                prefix: range.prefix(),
-                gateway: Some(machine.address),
+            // Until the range is visible in the kernel, for instances that start together.
+            let lock = ranges::lock().await?;
+            let range = choose_range(&host, &options).await?;
+            let address = |index: usize| {
+                let index = u32::try_from(index).ok();
+                let address = index.and_then(|index| range.nth(index));
+                let usable = address.filter(|address| *address != range.last());
+                usable.ok_or(Error::RangeTooSmall { range })
             };
-            let (inside, file) = namespace::connect(&namespace).await?;
-            bridge.plug(&inside, &label, &file, &port).await?;
-            nodes.push(SwitchedNode {
-                name,
-                namespace,
-                address: port.address,
-            });
+            let bridge = Bridge::open(&options.state_dir).await?;
+            let own = beside("open", Path::new(OWN_NAMESPACE), own_namespace).await?;
+            let machine = Port {
+                name: switch_link(&options.instance_id),
+                address: address(1)?,
+                prefix: range.prefix(),
+                gateway: None,
+            };
+            bridge.plug(&host.handle, "machine", &own, &machine).await?;
+            drop(lock);
+            let mut nodes = Vec::new();
+            for (index, name) in options.nodes.into_iter().enumerate() {
+                let label = format!("node-{}", index + 2);
+                let namespace = options.state_dir.join(&label);
+                let pinned = namespace.clone();
+                beside("mount a network namespace on", &namespace, move || {
+                    pin(&pinned)
+                })
+                .await?;
+                let port = Port {
+                    name: NODE_LINK.to_owned(),
+                    address: address(index + 2)?,
+                    prefix: range.prefix(),
+                    gateway: Some(machine.address),
+                };
+                let (inside, file) = namespace::connect(&namespace).await?;
+                bridge.plug(&inside, &label, &file, &port).await?;
+                nodes.push(SwitchedNode {
+                    name,
+                    namespace,
+                    address: port.address,
+                });
+            }
+            Ok(Self {
+                range,
+                address: machine.address,
+                nodes,
+            })
         }
-        Ok(Self {
-            range,
-            address: machine.address,
-            nodes,
-        })
+        .boxed()
     }
 
     /// Returns the addresses of the switch.

@@ -130,7 +130,7 @@ impl Cluster {
             config.usage_interval = Duration::from_millis(20);
             // Most tests do not look at them.
             tell.send(config.usages()).ok();
-            volume_provisioner::run(client, config, end).await
+            volume_provisioner::run(client, config, end.into()).await
         });
         (shutdown.drop_guard(), usages)
     }
