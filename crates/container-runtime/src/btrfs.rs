@@ -6,7 +6,7 @@
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -76,6 +76,32 @@ struct GroupLimit {
 }
 
 #[repr(C)]
+struct SendArguments {
+    fd: i64,
+    clone_sources_count: u64,
+    clone_sources: u64,
+    parent: u64,
+    flags: u64,
+    version: u32,
+    reserved: [u8; 28],
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct RootReference {
+    tree: u64,
+    directory: u64,
+}
+
+#[repr(C)]
+struct RootReferences {
+    first: u64,
+    references: [RootReference; 255],
+    count: u8,
+    align: [u8; 7],
+}
+
+#[repr(C)]
 struct FileSystemInfo {
     max_id: u64,
     devices: u64,
@@ -94,10 +120,12 @@ mod call {
     nix::ioctl_write_ptr!(snapshot_create, MAGIC_NUMBER, 23, VolumeArguments2);
     nix::ioctl_write_ptr!(subvolume_create, MAGIC_NUMBER, 24, VolumeArguments2);
     nix::ioctl_read!(info, MAGIC_NUMBER, 31, FileSystemInfo);
+    nix::ioctl_write_ptr!(send, MAGIC_NUMBER, 38, SendArguments);
     nix::ioctl_readwrite!(quota_control, MAGIC_NUMBER, 40, QuotaControl);
     nix::ioctl_write_ptr!(group_create, MAGIC_NUMBER, 42, GroupCreate);
     nix::ioctl_read!(group_limit, MAGIC_NUMBER, 43, GroupLimit);
     nix::ioctl_write_ptr!(quota_rescan, MAGIC_NUMBER, 44, QuotaRescan);
+    nix::ioctl_readwrite!(root_references, MAGIC_NUMBER, 61, RootReferences);
 }
 
 /// Whether the path is on a btrfs file system.
@@ -183,6 +211,52 @@ pub fn subvolume_id(path: &Path) -> io::Result<u64> {
     // SAFETY: `found` is valid and writable for the length of the call.
     unsafe { call::lookup(file.as_raw_fd(), &mut found) }?;
     Ok(found.tree)
+}
+
+/// Whether other subvolumes are in the subvolume.
+///
+/// # Errors
+/// Of the kernel.
+pub fn has_subvolumes(path: &Path) -> io::Result<bool> {
+    let file = File::open(path)?;
+    let none = RootReference {
+        tree: 0,
+        directory: 0,
+    };
+    let mut found = RootReferences {
+        first: 0,
+        references: [none; 255],
+        count: 0,
+        align: [0; 7],
+    };
+    // SAFETY: `found` is valid and writable for the length of the call.
+    match unsafe { call::root_references(file.as_raw_fd(), &mut found) } {
+        Ok(_) => Ok(found.count > 0),
+        // More than there is room for.
+        Err(nix::errno::Errno::EOVERFLOW) => Ok(true),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Writes a read-only snapshot as a stream of protocol version 1: all of it, or the difference to
+/// `base`, another read-only snapshot of the same subvolume. Blocks until the reader has taken it.
+///
+/// # Errors
+/// Of the kernel: `BrokenPipe` when the reader has gone.
+pub fn send(snapshot: &Path, base: Option<&Path>, to: impl AsFd) -> io::Result<()> {
+    let file = File::open(snapshot)?;
+    let arguments = SendArguments {
+        fd: to.as_fd().as_raw_fd().into(),
+        clone_sources_count: 0,
+        clone_sources: 0,
+        parent: base.map(subvolume_id).transpose()?.unwrap_or(0),
+        flags: 0,
+        version: 0,
+        reserved: [0; 28],
+    };
+    // SAFETY: `arguments` is valid for the length of the call, and names no other memory.
+    unsafe { call::send(file.as_raw_fd(), &arguments) }?;
+    Ok(())
 }
 
 /// Limits the bytes that the subvolume references.
@@ -343,6 +417,8 @@ mod tests {
         assert_eq!(size_of::<FileSystemInfo>(), 1024);
         assert_eq!(size_of::<QuotaRescan>(), 64);
         assert_eq!(size_of::<GroupLimit>(), 48);
+        assert_eq!(size_of::<SendArguments>(), 72);
+        assert_eq!(size_of::<RootReferences>(), 4096);
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod images;
 mod names;
 mod parts;
 mod patches;
+mod streams;
 mod texts;
 mod wires;
 
@@ -78,4 +79,5 @@ pub const ALL: &[Target] = &[
     custom::SCHEMA,
     custom::ANNOTATIONS,
     custom::JSON_PATH,
+    streams::BTRFS,
 ];

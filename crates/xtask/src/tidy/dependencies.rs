@@ -51,6 +51,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("object-model", 0),
     ("api-client", 1),
     ("console", 0),
+    ("btrfs-stream", 0),
     ("durable-file", 0),
     ("grpc", 0),
     ("http-client", 0),
