@@ -32,6 +32,43 @@ spec:
     spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Gi}}}
 ";
 
+/// A pod that writes all the time: each number is in the log before it is the count.
+const WRITER: &str = r"
+apiVersion: apps/v1
+kind: StatefulSet
+metadata: {name: db}
+spec:
+  serviceName: db
+  selector: {matchLabels: {app: db}}
+  template:
+    metadata: {labels: {app: db}}
+    spec:
+      terminationGracePeriodSeconds: 1
+      containers:
+      - name: shell
+        image: mainstay/debug
+        command:
+        - sh
+        - -c
+        - |
+          n=0
+          if test -e /data/count; then n=$(cat /data/count); fi
+          while true; do
+            n=$((n+1))
+            echo $n >>/data/log
+            echo $n >/data/count.new
+            mv /data/count.new /data/count
+            sleep 0.05
+          done
+        volumeMounts: [{name: data, mountPath: /data}]
+  volumeClaimTemplates:
+  - metadata: {name: data}
+    spec:
+      storageClassName: local-cow
+      accessModes: [ReadWriteOnce]
+      resources: {requests: {storage: 256Mi}}
+";
+
 /// A pod that nothing would start again.
 const ALONE: &str = r"
 apiVersion: v1
@@ -266,6 +303,76 @@ fn a_move_goes_on_after_the_server_and_its_nodes_were_killed() {
         (_, true) => is_whole_on(&second),
         (false, false) => panic!("{cancelled:?} {output:?}"),
     }
+}
+
+#[test]
+fn a_volume_of_local_cow_is_copied_while_its_pod_writes() {
+    let instance = Instance::start(&["--nodes", "2"]);
+    let kubectl = instance.kubectl();
+    kubectl.apply(WRITER);
+    kubectl.wait_ready("db", 1);
+    let first = node_of(&kubectl);
+    let second = other_node(&kubectl, &first);
+    let write = "umask 027; mkdir /data/deep; head -c 134217728 /dev/urandom >/data/deep/large; \
+                 ln -s deep/large /data/link; ln /data/deep/large /data/second; sync; \
+                 sha256sum /data/deep/large";
+    let sum = kubectl.ok(&["exec", "db-0", "--", "sh", "-c", write]);
+    let uid = text(&kubectl.pod("db-0"), "/metadata/uid").to_owned();
+    let command = begin(&instance.data(), &second);
+    wait_for("the end of the move", 300, || {
+        let record = record(&kubectl);
+        if record["stage"] == "Moved" {
+            Ok(())
+        } else {
+            Err(record)
+        }
+    });
+    let output = command.wait_with_output().expect("wait for the command");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{output:?}");
+    assert!(said.contains("Moved"), "{said}");
+    let volume = text(&volume(&kubectl), "/metadata/name").to_owned();
+    let is_whole_on = |node: &str| {
+        wait_running_on(&kubectl, node);
+        assert_ne!(text(&kubectl.pod("db-0"), "/metadata/uid"), uid);
+        let now = kubectl.ok(&["exec", "db-0", "--", "sha256sum", "/data/deep/large"]);
+        assert_eq!(now, sum);
+        let links = kubectl.ok(&["exec", "db-0", "--", "ls", "-l", "/data/link"]);
+        assert!(links.contains("deep/large"), "{links}");
+        // The pod went on with the number that it had, so nothing is missing in the log. A number of
+        // the last moment may be there twice.
+        let log = kubectl.ok(&["exec", "db-0", "--", "cat", "/data/log"]);
+        let numbers: BTreeSet<u64> = log.lines().filter_map(|line| line.parse().ok()).collect();
+        let last = numbers.last().copied().unwrap_or_default();
+        assert_eq!(numbers.len() as u64, last, "{log}");
+        last
+    };
+    let numbers = is_whole_on(&second);
+    // The snapshots are gone on both nodes.
+    assert_eq!(directories(&instance.data(), &volume).len(), 1);
+    // Back again, and cancelled: the copy may have been faster.
+    let data = instance.data().display().to_string();
+    let command = begin(&instance.data(), &first);
+    wait_for("the move back", 120, || {
+        let record = record(&kubectl);
+        if record["to"] == *first {
+            Ok(())
+        } else {
+            Err(record)
+        }
+    });
+    let cancelled = mainstay(&["volume", "move", CLAIM, "--cancel", "--data-dir", &data]);
+    let output = command.wait_with_output().expect("wait for the command");
+    let after = match (cancelled.status.success(), output.status.success()) {
+        (true, false) => is_whole_on(&second),
+        (_, true) => is_whole_on(&first),
+        (false, false) => panic!("{cancelled:?} {output:?}"),
+    };
+    assert!(after >= numbers, "{after} {numbers}");
+    wait_for("the snapshots to be removed", 120, || {
+        let left = directories(&instance.data(), &volume);
+        if left.len() == 1 { Ok(()) } else { Err(left) }
+    });
 }
 
 fn kill_second_agent(data: &Path) {

@@ -210,6 +210,18 @@ impl Directories {
         .map_err(failed("make", path))
     }
 
+    /// Makes a subvolume with the files of another one, which may be of a move.
+    pub(crate) fn make_clone(
+        &self,
+        volume: &str,
+        path: &Path,
+        bytes: u64,
+        source: &Path,
+    ) -> Result<(), Error> {
+        let unfinished = self.root.join(format!("{UNFINISHED_PREFIX}{volume}"));
+        subvolumes::make(&unfinished, path, Some(source), bytes).map_err(failed("make", path))
+    }
+
     /// Gives a volume another limit, where it has one.
     pub fn limit(&self, volume: &str, bytes: u64) -> Result<(), Error> {
         let path = self.path(volume)?;

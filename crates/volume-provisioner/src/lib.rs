@@ -11,6 +11,7 @@ mod decide;
 mod device_image;
 mod directories;
 mod expansion;
+mod first_copies;
 mod image;
 mod moves;
 mod nfs;
@@ -40,11 +41,13 @@ use reconcile::{
     Cache, Component, Controller, Key, Queue, ReconcileResult, Recorder, run_controller,
 };
 use resource_kinds::snapshot::VolumeSnapshotContent;
+use resource_kinds::storage::volume_move::VolumeMove;
 use tokio::sync::watch as channel;
 
+pub use first_copies::{FirstCopy, Snapshots};
 pub use moves::Arrival;
 use setbacks::Setbacks;
-pub use storage::{Class, Frozen, Storage, UserSnapshot};
+pub use storage::{Class, Frozen, MovedVolume, Storage, UserSnapshot};
 
 /// Default interval of the usage checks.
 const USAGE_INTERVAL: Duration = Duration::from_secs(30);
@@ -191,6 +194,9 @@ pub fn run(
         let swept = provisioner.clone();
         let is_wanted = move |name: &str| swept.is_wanted(name);
         provisioner.config.storage.sweep(is_wanted).await?;
+        let swept = provisioner.clone();
+        let is_moving = move |id: &str, volume: &str| swept.is_moving(id, volume);
+        provisioner.config.storage.sweep_moves(is_moving).await;
         let watch = tokio::spawn(provisioner.clone().watch_usage());
         run_controller(
             provisioner,
@@ -221,6 +227,13 @@ impl Provisioner {
             decide::volume_name(&claim).is_some_and(|name| name == volume)
         };
         self.volumes.get("", volume).is_some() || self.claims.list().into_iter().any(for_claim)
+    }
+
+    /// Whether a move of a volume is under way.
+    fn is_moving(&self, id: &str, volume: &str) -> bool {
+        let volume = self.volumes.get("", volume);
+        let record = volume.and_then(|volume| VolumeMove::of(&volume));
+        record.is_some_and(|record| record.id == id && !record.stage.is_final())
     }
 }
 

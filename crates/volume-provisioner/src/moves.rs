@@ -14,12 +14,13 @@ use planners::volume_move::{Detachment, Inspection};
 
 use crate::ProvisionerError as Error;
 use crate::directories::{Directories, failed, remove_tree};
+use crate::first_copies::sync_files;
 use crate::subvolumes::Content;
 
 /// Names of directories that leave this node start with this.
-const MOVING: &str = ".moving-";
+pub(crate) const MOVING: &str = ".moving-";
 /// Names of copies that are being written start with this.
-const ARRIVING: &str = ".arriving-";
+pub(crate) const ARRIVING: &str = ".arriving-";
 /// Names of complete copies start with this.
 const ARRIVED: &str = ".arrived-";
 /// Names of the files of moves that have ended here start with this.
@@ -37,7 +38,7 @@ pub enum Arrival {
 }
 
 impl Directories {
-    fn of_move(&self, prefix: &str, id: &str, volume: &str) -> Result<PathBuf, Error> {
+    pub(crate) fn of_move(&self, prefix: &str, id: &str, volume: &str) -> Result<PathBuf, Error> {
         let own = self.path(volume)?;
         let plain = id.bytes().all(|byte| byte.is_ascii_alphanumeric());
         match (own.parent(), plain && !id.is_empty() && id.len() <= 32) {
@@ -48,6 +49,14 @@ impl Directories {
 
     fn has_ended(&self, id: &str, volume: &str) -> Result<bool, Error> {
         is_there(&self.of_move(ENDED, id, volume)?)
+    }
+
+    /// *Errors.* The move has ended on this node.
+    pub(crate) fn refuse_ended(&self, id: &str, volume: &str) -> Result<(), Error> {
+        match self.has_ended(id, volume)? {
+            false => Ok(()),
+            true => Err(Error::Source(ended(id))),
+        }
     }
 
     /// Refuses the steps of a move from now on.
@@ -63,7 +72,7 @@ impl Directories {
         self.sync_root()
     }
 
-    fn rename(&self, from: &Path, to: &Path) -> Result<(), Error> {
+    pub(crate) fn rename(&self, from: &Path, to: &Path) -> Result<(), Error> {
         std::fs::rename(from, to).map_err(failed("rename", from))?;
         self.sync_root()
     }
@@ -102,24 +111,28 @@ impl Directories {
         }
     }
 
+    /// The reason why no copy begins: it is complete, or refused.
+    pub(crate) fn arrival(&self, id: &str, volume: &str) -> Result<Option<Arrival>, Error> {
+        let real = self.path(volume)?;
+        if self.has_ended(id, volume)? {
+            return Ok(Some(Arrival::Refused(ended(id))));
+        }
+        if is_there(&real)? {
+            let text = format!("{} is on this node already", real.display());
+            return Ok(Some(Arrival::Refused(text)));
+        }
+        let is_complete = is_there(&self.of_move(ARRIVED, id, volume)?)?;
+        Ok(is_complete.then_some(Arrival::Complete(real)))
+    }
+
     pub(crate) fn begin_arrival(
         &self,
         id: &str,
         volume: &str,
         bytes: u64,
     ) -> Result<Arrival, Error> {
-        let real = self.path(volume)?;
-        if self.has_ended(id, volume)? {
-            return Ok(Arrival::Refused(format!(
-                "the move {id} has ended on this node"
-            )));
-        }
-        if is_there(&real)? {
-            let text = format!("{} is on this node already", real.display());
-            return Ok(Arrival::Refused(text));
-        }
-        if is_there(&self.of_move(ARRIVED, id, volume)?)? {
-            return Ok(Arrival::Complete(real));
+        if let Some(known) = self.arrival(id, volume)? {
+            return Ok(known);
         }
         let arriving = self.of_move(ARRIVING, id, volume)?;
         remove_tree(&arriving)?;
@@ -129,13 +142,10 @@ impl Directories {
 
     pub(crate) fn finish_arrival(&self, id: &str, volume: &str) -> Result<PathBuf, Error> {
         let arriving = self.of_move(ARRIVING, id, volume)?;
-        let synced = File::open(&arriving).and_then(|dir| Ok(rustix::fs::syncfs(&dir)?));
-        synced.map_err(failed("sync", &arriving))?;
+        sync_files(&arriving)?;
         if self.has_ended(id, volume)? {
             remove_tree(&arriving)?;
-            return Err(Error::Source(format!(
-                "the move {id} has ended on this node"
-            )));
+            return Err(Error::Source(ended(id)));
         }
         self.rename(&arriving, &self.of_move(ARRIVED, id, volume)?)?;
         self.path(volume)
@@ -145,21 +155,26 @@ impl Directories {
         self.end(id, volume)?;
         let (real, arrived) = (self.path(volume)?, self.of_move(ARRIVED, id, volume)?);
         match (is_there(&real)?, is_there(&arrived)?) {
-            (false, true) => self.rename(&arrived, &real),
-            (true, false) => Ok(()),
-            (true, true) => Err(Error::Source(format!(
-                "{} and {} are both there",
-                real.display(),
-                arrived.display()
-            ))),
-            (false, false) => Err(Error::Source(format!("{} is missing", arrived.display()))),
+            (false, true) => self.rename(&arrived, &real)?,
+            (true, false) => {}
+            (true, true) => {
+                return Err(Error::Source(format!(
+                    "{} and {} are both there",
+                    real.display(),
+                    arrived.display()
+                )));
+            }
+            (false, false) => {
+                return Err(Error::Source(format!("{} is missing", arrived.display())));
+            }
         }
+        self.remove_helpers(id, volume)
     }
 
     pub(crate) fn discard(&self, id: &str, volume: &str) -> Result<(), Error> {
         self.end(id, volume)?;
         remove_tree(&self.of_move(MOVING, id, volume)?)?;
-        self.sync_root()
+        self.remove_helpers(id, volume)
     }
 
     pub(crate) fn abandon(&self, id: &str, volume: &str) -> Result<(), Error> {
@@ -173,9 +188,8 @@ impl Directories {
             }
             self.rename(&moving, &real)?;
         }
-        remove_tree(&self.of_move(ARRIVING, id, volume)?)?;
         remove_tree(&self.of_move(ARRIVED, id, volume)?)?;
-        self.sync_root()
+        self.remove_helpers(id, volume)
     }
 
     pub(crate) fn inspect(&self, id: &str, volume: &str) -> Result<Inspection, Error> {
@@ -192,6 +206,8 @@ impl Directories {
         Ok(Inspection {
             used,
             free: disk.f_bavail.saturating_mul(disk.f_frsize),
+            limit: None,
+            has_first_copy: false,
         })
     }
 
@@ -211,6 +227,10 @@ impl Directories {
     }
 }
 
+fn ended(id: &str) -> String {
+    format!("the move {id} has ended on this node")
+}
+
 /// The volume of a move that has ended here, by the name of its file.
 fn volume_of_mark(name: &str) -> Option<&str> {
     // An id has no hyphen.
@@ -227,7 +247,7 @@ pub(crate) fn sweep(path: &Path, name: &str, is_wanted: &impl Fn(&str) -> bool) 
     }
 }
 
-fn is_there(path: &Path) -> Result<bool, Error> {
+pub(crate) fn is_there(path: &Path) -> Result<bool, Error> {
     match std::fs::symlink_metadata(path) {
         Ok(_) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),

@@ -52,6 +52,12 @@ pub(crate) fn file_size(reserved: u64) -> u64 {
     needed.div_ceil(STEP).saturating_mul(STEP)
 }
 
+/// The bytes of volumes and snapshots that a file of a size is large enough for.
+fn holds(file: u64) -> u64 {
+    let usable = (file - file % STEP).saturating_sub(OVERHEAD);
+    usable / (OVERHEAD_PART + 1) * OVERHEAD_PART
+}
+
 impl Pool {
     /// The pool in that directory.
     pub fn at(dir: PathBuf) -> Self {
@@ -173,11 +179,27 @@ impl Pool {
         Ok(())
     }
 
+    /// The bytes that more volumes can have beside `reserved` ones; there may be no pool yet.
+    pub fn room(&self, reserved: u64) -> Result<u64, Error> {
+        let has = std::fs::metadata(self.file()).map_or(0, |file| file.len());
+        let free = self.free_on_host()?.saturating_sub(HOST_RESERVE);
+        Ok(holds(has.saturating_add(free)).saturating_sub(reserved))
+    }
+
+    /// The free bytes of the host's disk.
+    fn free_on_host(&self) -> Result<u64, Error> {
+        let place = match (self.dir.exists(), self.dir.parent()) {
+            (false, Some(parent)) => parent,
+            _ => &self.dir,
+        };
+        let found = rustix::fs::statvfs(place)
+            .map_err(|error| failed("look at the disk of", place)(error.into()))?;
+        Ok(found.f_bavail.saturating_mul(found.f_frsize))
+    }
+
     /// Whether the host's disk has room for so many bytes more.
     fn require_on_host(&self, missing: u64) -> Result<(), Error> {
-        let found = rustix::fs::statvfs(&self.dir)
-            .map_err(|error| failed("look at the disk of", &self.dir)(error.into()))?;
-        let free = found.f_bavail.saturating_mul(found.f_frsize);
+        let free = self.free_on_host()?;
         if free < missing.saturating_add(HOST_RESERVE) {
             return Err(Error::DiskFull {
                 missing,
@@ -241,5 +263,9 @@ mod tests {
         assert_eq!(file_size(1 << 30), 1856 << 20);
         assert_eq!(file_size((1 << 30) + 1), 1920 << 20);
         assert!(file_size(u64::MAX) >= u64::MAX - STEP);
+        for bytes in [0, 1, OVERHEAD, 5 << 30, (5 << 30) + 4711] {
+            assert!(file_size(holds(bytes)) <= bytes.max(OVERHEAD), "{bytes}");
+        }
+        assert!(holds(file_size(1 << 30)) >= (1 << 30));
     }
 }

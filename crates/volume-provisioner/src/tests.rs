@@ -6,11 +6,12 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use planners::volume_move::Extent;
 use resource_kinds::storage::Driver;
 
 use crate::decide::VolumeMode;
 use crate::subvolumes::Content;
-use crate::{Class, ProvisionerError as Error, Storage};
+use crate::{Class, MovedVolume, ProvisionerError as Error, Storage};
 
 const MIB: u64 = 1 << 20;
 const COW: Driver = Driver::LocalCow;
@@ -378,4 +379,30 @@ async fn copy_an_image(storage: &Storage) {
     // A volume of files cannot become an image.
     let of_files = Content::OfVolume("pvc-1".to_owned());
     assert!(make("pvc-wrong", 32, of_files).await.is_err());
+}
+
+/// The leader was not heard of when the node was away.
+#[tokio::test]
+async fn snapshots_of_a_move_that_is_over_go_at_the_start_of_the_node() {
+    let data = Data::new();
+    let storage = data.open().await;
+    make(&storage, "pvc-1", 16, Content::Empty).await;
+    let of = |id| MovedVolume {
+        driver: Driver::LocalCow,
+        id,
+        volume: "pvc-1",
+    };
+    for id in ["a1", "b2"] {
+        let taken = storage.snapshots_of_move(of(id), Extent::First).await;
+        assert!(taken.unwrap().snapshot.exists());
+    }
+    storage
+        .sweep_moves(|id, volume| (id, volume) == ("b2", "pvc-1"))
+        .await;
+    let has_first_copy = async |id| {
+        let found = storage.inspect_move(of(id)).await.unwrap();
+        assert!(found.used.is_some());
+        found.has_first_copy
+    };
+    assert!(!has_first_copy("a1").await && has_first_copy("b2").await);
 }

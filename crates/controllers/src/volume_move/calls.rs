@@ -9,7 +9,8 @@ use http::Request;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::PersistentVolume;
 use planners::volume_expansion::bytes as whole_bytes;
-use planners::volume_move::{Answers, Call, Copied, Receipt, Side};
+use planners::volume_move::{Answers, Call, Copied, Extent, Receipt, Side};
+use resource_kinds::storage::Driver;
 use resource_kinds::storage::volume_move::VolumeMove;
 use resource_kinds::volume_fit::capacity;
 use serde::de::DeserializeOwned;
@@ -52,10 +53,12 @@ impl Nodes {
             Side::Source => &record.from,
             Side::Destination => &record.to,
         };
+        let driver = Driver::of_volume(volume).unwrap_or(Driver::Local);
         let to = Address {
             node,
             volume: name,
             id: &record.id,
+            driver,
         };
         match call {
             Call::Inspect(Side::Source) => answers.source = Some(self.ask(&to, "inspect").await?),
@@ -63,7 +66,9 @@ impl Nodes {
                 answers.destination = Some(self.ask(&to, "inspect").await?);
             }
             Call::Detach => answers.detached = Some(self.ask(&to, "detach").await?),
-            Call::Copy => answers.copied = Some(self.copy(volume, record, is_current).await?),
+            Call::Copy(extent) => {
+                answers.copied = Some(self.copy(volume, record, extent, is_current).await?);
+            }
             Call::Place => {
                 let () = self.ask(&to, "place").await?;
                 answers.placed = true;
@@ -88,20 +93,26 @@ impl Nodes {
         &self,
         volume: &PersistentVolume,
         record: &VolumeMove,
+        extent: Extent,
         is_current: &(dyn Fn() -> bool + Sync),
     ) -> Result<Copied, Error> {
         let name = volume.metadata.name.as_deref().unwrap_or_default();
+        let driver = Driver::of_volume(volume).unwrap_or(Driver::Local);
         let address = |node| Address {
             node,
             volume: name,
             id: &record.id,
+            driver,
         };
         let (from, to) = (address(&record.from), address(&record.to));
         let bytes = whole_bytes(capacity(volume));
         let number = self.copies.fetch_add(1, Ordering::Relaxed);
         let attempt = format!("{:x}-{number}", Timestamp::now().as_nanosecond());
+        let extent = extent.name();
         let receive = |offset: u64, is_last: bool| {
-            format!("receive?attempt={attempt}&offset={offset}&bytes={bytes}&last={is_last}")
+            format!(
+                "receive?attempt={attempt}&extent={extent}&offset={offset}&bytes={bytes}&last={is_last}"
+            )
         };
         // A copy that is there already is not made again.
         let mut receipt: Receipt = self.send(&to, &receive(0, false), Bytes::new()).await?;
@@ -115,7 +126,7 @@ impl Nodes {
             if !is_current() {
                 return Err(Error::Cut("the copy is not wanted any more".to_owned()));
             }
-            let read = format!("read?attempt={attempt}&offset={offset}");
+            let read = format!("read?attempt={attempt}&extent={extent}&offset={offset}");
             let part = match self.bytes(&from, &read, Bytes::new()).await {
                 Err(Error::Api(api_client::Error::Api(status))) if status.code == INVALID => {
                     return Ok(Copied::Impossible(status.message));
@@ -147,14 +158,24 @@ impl Nodes {
     }
 
     async fn bytes(&self, to: &Address<'_>, step: &str, body: Bytes) -> Result<Bytes, Error> {
-        let Address { node, volume, id } = to;
-        let path = format!("/api/v1/nodes/{node}/proxy/volumeMoves/{volume}/{id}/{step}");
+        let Address {
+            node,
+            volume,
+            id,
+            driver,
+        } = to;
+        let separator = if step.contains('?') { '&' } else { '?' };
+        let driver = driver.name();
+        let path = format!(
+            "/api/v1/nodes/{node}/proxy/volumeMoves/{volume}/{id}/{step}{separator}driver={driver}"
+        );
         let request = Request::post(path)
             .header(http::header::CONTENT_TYPE, "application/octet-stream")
             .body(body)?;
-        let limit = match step.starts_with("read?") {
-            true => PART_LIMIT,
-            false => STEP_LIMIT,
+        let limit = match to.driver {
+            Driver::Local if step.starts_with("read?") => PART_LIMIT,
+            // The kernel may look at many files before it finds a difference.
+            Driver::Local | Driver::LocalCow => STEP_LIMIT,
         };
         match tokio::time::timeout(limit, self.client.bytes(request)).await {
             Ok(answer) => Ok(answer?),
@@ -168,4 +189,5 @@ struct Address<'a> {
     node: &'a str,
     volume: &'a str,
     id: &'a str,
+    driver: Driver,
 }

@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use api_client::{Api, ListParams, Patch, PatchParams};
 use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod};
-use planners::volume_move::{Answers, Call, Observed, Presence, Step, User, plan, uses};
+use planners::volume_move::{Answers, Call, Observed, Presence, Step, Transfer, User, plan, uses};
 use reconcile::execute::{Delete, chain, delete, found, unless_outrun};
 use reconcile::{Queue, ReconcileResult};
 use resource_kinds::annotations::VOLUME_MOVE;
 use resource_kinds::node_conditions;
 use resource_kinds::pod_view::PodView;
+use resource_kinds::storage::Driver;
 use resource_kinds::storage::volume_move::{Stage, VolumeMove, affinity_to};
 use serde_json::json;
 
@@ -96,7 +97,7 @@ impl reconcile::Controller for VolumeMoves {
                     answers = Answers::default();
                 }
                 // The reason of an earlier attempt does not hold while the files are copied.
-                Step::Call(Call::Copy) if record.message.is_some() => {
+                Step::Call(Call::Copy(_)) if record.message.is_some() => {
                     let stage = record.stage;
                     self.write(&volume, &record.in_stage(stage)).await?;
                 }
@@ -130,6 +131,10 @@ impl VolumeMoves {
         let users = self.users(volume).await?;
         Ok(plan(&Observed {
             record,
+            transfer: match Driver::of_volume(volume) {
+                Some(Driver::LocalCow) => Transfer::Streams,
+                Some(Driver::Local) | None => Transfer::Files,
+            },
             is_bound: self.is_bound(volume).await?,
             users: &users,
             source: self.presence(&record.from).await?,
@@ -144,8 +149,7 @@ impl VolumeMoves {
         let now = volume.and_then(|volume| VolumeMove::of(&volume));
         now.is_some_and(|now| {
             // A cache may be behind.
-            let is_behind = matches!(now.stage, Stage::Requested | Stage::Stopping);
-            now.id == record.id && !now.cancelled && (is_behind || now.stage == record.stage)
+            now.id == record.id && !now.cancelled && now.stage <= record.stage
         })
     }
 

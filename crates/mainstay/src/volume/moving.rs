@@ -45,11 +45,13 @@ pub struct MoveArguments {
 }
 
 pub const MOVE_HELP: &str = "\
-The volume must be of the class local, with files (volumeMode Filesystem) and without snapshots. The
-pods that use the claim are evicted, as by kubectl drain: budgets (PodDisruptionBudget) are respected,
-and a pod without a controller is refused, because nothing would start it again. No pod of the claim
-is scheduled until the files are on the other node. Files, owners, modes, times, links, holes and
-extended attributes are kept; sockets are not, and device nodes are refused.
+The volume must be of the class local or local-cow, with files (volumeMode Filesystem) and without
+snapshots. A volume of local-cow is copied while its pods run; after they have ended, only the changes
+since then are copied. The pods that use the claim are evicted, as by kubectl drain: budgets
+(PodDisruptionBudget) are respected, and a pod without a controller is refused, because nothing would
+start it again. No pod of the claim is scheduled until the files are on the other node. Files, owners,
+modes, times, links, holes and extended attributes are kept; device nodes are refused, and sockets of
+the class local are left out.
 
 The command evicts the pods; the server does the rest, and goes on when the command is stopped. The
 same command shows the progress again. Until the volume is placed on the other node, --cancel abandons the move.
@@ -216,17 +218,11 @@ fn place(volume: &PersistentVolume, claim: &str) -> Result<String, String> {
     let spec = volume.spec.clone().unwrap_or_default();
     let class = spec.storage_class_name.unwrap_or_default();
     match Driver::of_volume(volume).filter(|_| spec.local.is_some()) {
-        Some(Driver::Local) => {}
-        Some(Driver::LocalCow) => {
-            return Err(format!(
-                "the volume of claim {claim:?} is of the class {class:?} (local-cow): only volumes of the \
-                 class local can be moved"
-            ));
-        }
+        Some(Driver::Local | Driver::LocalCow) => {}
         None => {
             return Err(format!(
-                "the volume of claim {claim:?} is of the class {class:?}: only volumes of the class local \
-                 can be moved"
+                "the volume of claim {claim:?} is of the class {class:?}: only volumes of the classes local \
+                 and local-cow can be moved"
             ));
         }
     }
@@ -286,7 +282,7 @@ async fn cancel(server: &Server, volumes: &Api<PersistentVolume>, name: &str) ->
     loop {
         let volume = volumes.get(name).await;
         let volume = volume.map_err(|error| server.explain(error))?;
-        let record = VolumeMove::of(&volume).filter(|record| record.stage.holds_pods());
+        let record = VolumeMove::of(&volume).filter(|record| record.stage.is_before_placed());
         let Some(record) = record else {
             bail!("volume {name} is not being moved, or is on the other node already");
         };
@@ -385,6 +381,14 @@ fn progress(record: &VolumeMove, claim: &str) -> Progress {
     let (from, to) = (&record.from, &record.to);
     let text = match record.stage {
         Stage::Requested => format!("Requested: node {to} is asked for room."),
+        Stage::Preparing => match record.bytes {
+            Some(bytes) => format!(
+                "Preparing: a first copy of {bytes} bytes goes from {from} to {to}, while the pods run."
+            ),
+            None => {
+                format!("Preparing: a first copy goes from {from} to {to}, while the pods run.")
+            }
+        },
         Stage::Stopping => "Stopping: the pods of the claim end.".to_owned(),
         Stage::Copying => match record.bytes {
             Some(bytes) => format!("Copying: {bytes} bytes go from {from} to {to}."),
@@ -483,6 +487,11 @@ mod tests {
         let again = found(moving(&record), node(json!({})), set());
         assert_eq!(decide(&again, "two"), Decision::UnderWay);
         assert!(matches!(decide(&again, "three"), Decision::Refused(why) if why.contains("two")));
+        let mut cow = same();
+        cow["metadata"]["annotations"]["pv.kubernetes.io/provisioned-by"] =
+            json!("mainstay.dev/local-cow");
+        let decided = decide(&found(cow, node(json!({})), set()), "two");
+        assert!(matches!(decided, Decision::Request { .. }), "{decided:?}");
         let failed = found(
             moving(&record.in_stage(Stage::Failed)),
             node(json!({})),
@@ -495,22 +504,18 @@ mod tests {
     fn a_refusal_names_its_reason() {
         let same = || volume(json!({}));
         let ready = || node(json!({}));
-        let mut cow = same();
-        cow["metadata"]["annotations"]["pv.kubernetes.io/provisioned-by"] =
-            json!("mainstay.dev/local-cow");
         let mut other = same();
         other["metadata"]["annotations"] = json!({});
         let not_ready = node(json!({"/status/conditions": []}));
         let cordoned = node(json!({"/spec/unschedulable": true}));
         let block = volume(json!({"/spec/volumeMode": "Block"}));
         for (volume, node, owner, to, wanted) in [
-            (cow, ready(), set(), "two", "local-cow"),
             (
                 other,
                 ready(),
                 set(),
                 "two",
-                "only volumes of the class local",
+                "only volumes of the classes local",
             ),
             (block, ready(), set(), "two", "block device"),
             (same(), ready(), set(), "one", "already"),

@@ -4,6 +4,10 @@
 //! the copy gets the volume's name only after the record says that the volume belongs to the other
 //! node. Every call may be repeated, and a call that is late does no harm: a node refuses the calls of
 //! a move that has ended there.
+//!
+//! A volume that has snapshots is copied twice: a first snapshot while its pods run, and the difference
+//! to a second one after they have ended. Without the first copy, which a restarted node may have
+//! removed, the second one is copied as a whole.
 
 #[cfg(test)]
 mod model;
@@ -37,6 +41,43 @@ pub enum Presence {
     Gone,
 }
 
+/// The way in which the data goes to the other node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Transfer {
+    /// The files, after the pods have ended.
+    Files,
+    /// Streams of snapshots, the first one while the pods run.
+    Streams,
+}
+
+/// The contents of a copy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Extent {
+    /// A snapshot that is taken while pods may write: a part of the data.
+    First,
+    /// The difference to the first copy.
+    Increment,
+    /// All of the data.
+    Whole,
+}
+
+impl Extent {
+    /// Its name in calls to nodes.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::First => "first",
+            Self::Increment => "increment",
+            Self::Whole => "whole",
+        }
+    }
+
+    /// The extent with a name.
+    pub fn of_name(name: &str) -> Option<Self> {
+        let all = [Self::First, Self::Increment, Self::Whole];
+        all.into_iter().find(|extent| extent.name() == name)
+    }
+}
+
 /// A call to a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Call {
@@ -44,8 +85,8 @@ pub enum Call {
     Inspect(Side),
     /// Give the directory the name of the move, if nobody uses it.
     Detach,
-    /// Copy the files to the other node.
-    Copy,
+    /// Copy the data to the other node.
+    Copy(Extent),
     /// Give the copy the name of the volume.
     Place,
     /// Remove the old directory.
@@ -59,7 +100,7 @@ impl Call {
     pub fn side(self) -> Side {
         match self {
             Self::Inspect(side) | Self::Abandon(side) => side,
-            Self::Detach | Self::Copy | Self::Discard => Side::Source,
+            Self::Detach | Self::Copy(_) | Self::Discard => Side::Source,
             Self::Place => Side::Destination,
         }
     }
@@ -72,6 +113,12 @@ pub struct Inspection {
     pub used: Option<u64>,
     /// The bytes that new files can take.
     pub free: u64,
+    /// The bytes that are set aside for the volume, where it has its own.
+    #[serde(default)]
+    pub limit: Option<u64>,
+    /// Whether the first copy is there: on the source its snapshot, on the destination all of it.
+    #[serde(default)]
+    pub has_first_copy: bool,
 }
 
 /// The answer to [`Call::Detach`].
@@ -154,6 +201,8 @@ pub fn uses(pod: &PodView, claim: &str) -> bool {
 pub struct Observed<'a> {
     /// The record.
     pub record: &'a VolumeMove,
+    /// The way of the data.
+    pub transfer: Transfer,
     /// Whether volume and claim are bound, and neither is being deleted.
     pub is_bound: bool,
     /// The pods with the claim.
@@ -184,13 +233,14 @@ pub enum Step {
 /// The next step of a move.
 pub fn plan(seen: &Observed<'_>) -> Step {
     let record = seen.record;
-    if record.stage.holds_pods()
+    if record.stage.is_before_placed()
         && let Some(reason) = obstacle(seen)
     {
         return Step::Write(record.abandoned(reason));
     }
     match record.stage {
         Stage::Requested => measure(seen),
+        Stage::Preparing => prepare(seen),
         Stage::Stopping => stop(seen),
         Stage::Copying => copy(seen),
         Stage::Arrived => Step::Write(record.in_stage(Stage::Placed)),
@@ -245,17 +295,47 @@ fn measure(seen: &Observed<'_>) -> Step {
         let reason = format!("node {:?} has no directory of the volume", record.from);
         return Step::Write(record.abandoned(reason));
     };
-    if used.saturating_add(RESERVE) > destination.free {
+    // The first copy and the volume are there beside each other for a while.
+    let set_aside = source.limit.unwrap_or(0);
+    let needed = used.saturating_add(set_aside);
+    if needed.saturating_add(RESERVE) > destination.free {
+        let limit = source.limit.map(|limit| format!(" of {limit}"));
         return Step::Write(record.abandoned(format!(
-            "node {:?} has too little space: the volume holds {used} bytes, {} are free, {RESERVE} \
+            "node {:?} has too little space: the volume holds {used} bytes{}, {} are free, {RESERVE} \
              are left to the node",
-            record.to, destination.free
+            record.to,
+            limit.unwrap_or_default(),
+            destination.free
         )));
     }
+    let next = match seen.transfer {
+        Transfer::Files => Stage::Stopping,
+        Transfer::Streams => Stage::Preparing,
+    };
     Step::Write(VolumeMove {
         bytes: Some(used),
-        ..record.in_stage(Stage::Stopping)
+        ..record.in_stage(next)
     })
+}
+
+/// Preparing: a first copy, while pods run.
+fn prepare(seen: &Observed<'_>) -> Step {
+    let record = seen.record;
+    match &seen.answers.copied {
+        None => copy_to(seen, Extent::First),
+        Some(Copied::Impossible(reason)) => Step::Write(record.abandoned(reason)),
+        Some(Copied::Complete(_)) => Step::Write(record.in_stage(Stage::Stopping)),
+    }
+}
+
+/// A copy, if both nodes are ready.
+fn copy_to(seen: &Observed<'_>, extent: Extent) -> Step {
+    match seen.destination {
+        Presence::Ready => call(seen, Call::Copy(extent)),
+        Presence::Silent | Presence::Gone => {
+            Step::Wait(format!("node {:?} is not ready", seen.record.to))
+        }
+    }
 }
 
 /// Stopping: pods on a node have to end.
@@ -293,10 +373,22 @@ fn copy(seen: &Observed<'_>) -> Step {
         };
     }
     match &seen.answers.copied {
-        None if seen.destination == Presence::Silent => {
-            Step::Wait(format!("node {:?} is not ready", record.to))
-        }
-        None => call(seen, Call::Copy),
+        None => match (seen.transfer, seen.answers.source, seen.answers.destination) {
+            (Transfer::Files, _, _) => copy_to(seen, Extent::Whole),
+            (Transfer::Streams, None, _) => call(seen, Call::Inspect(Side::Source)),
+            (Transfer::Streams, _, None) => call(seen, Call::Inspect(Side::Destination)),
+            (Transfer::Streams, Some(source), Some(destination)) => {
+                let both = source.has_first_copy && destination.has_first_copy;
+                copy_to(
+                    seen,
+                    if both {
+                        Extent::Increment
+                    } else {
+                        Extent::Whole
+                    },
+                )
+            }
+        },
         Some(Copied::Impossible(reason)) => Step::Write(record.abandoned(reason)),
         Some(Copied::Complete(path)) => Step::Write(VolumeMove {
             path: Some(path.clone()),

@@ -1,5 +1,6 @@
 //! Every interleaving of a move, and of the move back, with the calls of a node, pods that start from
-//! stale views, a user who cancels, lost answers, a crash inside of a call, and calls that arrive late.
+//! stale views, a user who cancels, lost answers, a crash inside of a call, first copies that a restarted
+//! node removes, and calls that arrive late.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -17,6 +18,8 @@ struct Disk {
     moving: BTreeMap<u8, u8>,
     /// Complete copies.
     arrived: BTreeMap<u8, u8>,
+    /// First copies: snapshots on the source, complete ones on the destination.
+    first: BTreeMap<u8, u8>,
     /// The moves that have ended here.
     ended: BTreeSet<u8>,
     /// Whether a pod has the directory open, whatever its name is.
@@ -29,11 +32,23 @@ enum Late {
     /// Of this move.
     Call(u8, Call),
     /// The rest of a stream that was read before.
-    Stream(u8, u8),
+    Stream(u8, Stream),
+}
+
+/// A stream that was read on the source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Stream {
+    /// Of the first snapshot.
+    First(u8),
+    /// The difference to the first snapshot, which had the former data.
+    Increment(u8, u8),
+    /// All of the data.
+    Whole(u8),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct World {
+    transfer: Transfer,
     record: VolumeMove,
     answers: Answers,
     disks: [Disk; 2],
@@ -77,24 +92,65 @@ impl Disk {
     fn abandon(&mut self, id: u8) {
         self.ended.insert(id);
         self.arrived.remove(&id);
+        self.first.remove(&id);
         if let Some(data) = self.moving.remove(&id) {
             assert_eq!(self.real, None, "two directories");
             self.real = Some(data);
         }
     }
 
-    fn receive(&mut self, id: u8, data: u8) {
-        if !self.ended.contains(&id) && self.real.is_none() {
-            self.arrived.entry(id).or_insert(data);
+    /// The stream of a copy, as the source sends it.
+    fn send(&mut self, id: u8, extent: Extent) -> Option<Stream> {
+        if self.ended.contains(&id) {
+            return None;
         }
+        let detached = self.moving.get(&id).filter(|_| !self.pod).copied();
+        match extent {
+            Extent::First => {
+                let data = self.first.get(&id).copied().or(self.real)?;
+                self.first.insert(id, data);
+                Some(Stream::First(data))
+            }
+            Extent::Increment => Some(Stream::Increment(*self.first.get(&id)?, detached?)),
+            Extent::Whole => detached.map(Stream::Whole),
+        }
+    }
+
+    fn receive(&mut self, id: u8, stream: Stream) {
+        if self.ended.contains(&id) || self.real.is_some() || self.arrived.contains_key(&id) {
+            return;
+        }
+        match stream {
+            Stream::First(data) => {
+                self.first.entry(id).or_insert(data);
+            }
+            Stream::Increment(former, data) => {
+                if self.first.get(&id) == Some(&former) {
+                    self.arrived.insert(id, data);
+                } else {
+                    // Of another first copy.
+                    self.first.remove(&id);
+                }
+            }
+            Stream::Whole(data) => {
+                self.arrived.insert(id, data);
+            }
+        }
+    }
+
+    /// Whether the destination has the copy.
+    fn has(&self, id: u8, extent: Extent) -> bool {
+        let is_first = extent == Extent::First && self.first.contains_key(&id);
+        is_first || self.arrived.contains_key(&id)
     }
 }
 
 impl World {
-    fn start() -> Self {
+    fn start(transfer: Transfer) -> Self {
         let mut disks = [Disk::default(), Disk::default()];
         disks[0].real = Some(0);
         Self {
+            transfer,
             record: request(1),
             answers: Answers::default(),
             disks,
@@ -122,6 +178,7 @@ impl World {
         }
         plan(&Observed {
             record: &self.record,
+            transfer: self.transfer,
             is_bound: true,
             users: &users,
             source: Presence::Ready,
@@ -133,27 +190,38 @@ impl World {
     /// Carries out a call; the answer goes to the leader unless it is late.
     fn carry_out(&mut self, id: u8, call: Call, is_late: bool) {
         let mut answers = self.answers.clone();
-        let inspection = Some(Inspection {
-            used: Some(0),
-            free: u64::MAX,
-        });
         match call {
-            Call::Inspect(Side::Source) => answers.source = inspection,
-            Call::Inspect(Side::Destination) => answers.destination = inspection,
-            Call::Detach => answers.detached = Some(self.disk(id, Side::Source).detach(id)),
-            Call::Copy => {
-                let source = self.disk(id, Side::Source);
-                let readable = !source.pod && !source.ended.contains(&id);
-                if let Some(data) = source.moving.get(&id).copied().filter(|_| readable) {
-                    self.disk(id, Side::Destination).receive(id, data);
+            Call::Inspect(side) => {
+                let inspection = Some(Inspection {
+                    used: Some(0),
+                    free: u64::MAX,
+                    limit: None,
+                    has_first_copy: self.disk(id, side).first.contains_key(&id),
+                });
+                match side {
+                    Side::Source => answers.source = inspection,
+                    Side::Destination => answers.destination = inspection,
                 }
-                if self.disk(id, Side::Destination).arrived.contains_key(&id) {
+            }
+            Call::Detach => answers.detached = Some(self.disk(id, Side::Source).detach(id)),
+            Call::Copy(extent) => {
+                // A copy that is there is not made again.
+                if !self.disk(id, Side::Destination).has(id, extent)
+                    && let Some(stream) = self.disk(id, Side::Source).send(id, extent)
+                {
+                    self.disk(id, Side::Destination).receive(id, stream);
+                }
+                if self.disk(id, Side::Destination).has(id, extent) {
                     answers.copied = Some(Copied::Complete("/p".to_owned()));
+                } else {
+                    // The call fails, and the next round asks anew.
+                    answers = Answers::default();
                 }
             }
             Call::Place => {
                 let disk = self.disk(id, Side::Destination);
                 disk.ended.insert(id);
+                disk.first.remove(&id);
                 if let Some(data) = disk.arrived.remove(&id) {
                     assert_eq!(disk.real, None, "two directories");
                     disk.real = Some(data);
@@ -163,6 +231,7 @@ impl World {
             Call::Discard => {
                 let disk = self.disk(id, Side::Source);
                 disk.moving.remove(&id);
+                disk.first.remove(&id);
                 disk.ended.insert(id);
                 answers.discarded = true;
             }
@@ -224,16 +293,16 @@ impl World {
             late.late.insert(Late::Call(id, call));
             out.push(late);
         }
-        let source = &self.disks[index(id, Side::Source)];
-        if call == Call::Copy
+        if let Call::Copy(extent) = call
             && self.late.is_empty()
-            && !source.pod
-            && let Some(data) = source.moving.get(&id)
         {
             let mut late = self.clone();
-            late.late.insert(Late::Stream(id, *data));
-            out.push(late);
+            if let Some(stream) = late.disk(id, Side::Source).send(id, extent) {
+                late.late.insert(Late::Stream(id, stream));
+                out.push(late);
+            }
         }
+        let source = &self.disks[index(id, Side::Source)];
         if call == Call::Detach
             && let Some(data) = source.real
             && !source.ended.contains(&id)
@@ -257,16 +326,24 @@ impl World {
             next.late.remove(late);
             match late {
                 Late::Call(id, call) => next.carry_out(*id, *call, true),
-                Late::Stream(id, data) => next.disk(*id, Side::Destination).receive(*id, *data),
+                Late::Stream(id, stream) => {
+                    next.disk(*id, Side::Destination).receive(*id, *stream);
+                }
             }
             out.push(next);
         }
-        if self.record.stage.holds_pods() && !self.record.cancelled {
+        if self.record.stage.is_before_placed() && !self.record.cancelled {
             let mut next = self.clone();
             next.record.cancelled = true;
             out.push(next);
         }
         for at in 0..2 {
+            if !self.disks[at].first.is_empty() {
+                // The node starts, and does not know yet that the move is under way.
+                let mut next = self.clone();
+                next.disks[at].first.clear();
+                out.push(next);
+            }
             let mut next = self.clone();
             let disk = &mut next.disks[at];
             if disk.pod {
@@ -332,7 +409,9 @@ impl World {
         }
         assert!(self.record.stage.is_final(), "no end: {self:#?}");
         self.check();
-        let is_clean = |disk: &Disk| disk.moving.is_empty() && disk.arrived.is_empty();
+        let is_clean = |disk: &Disk| {
+            disk.moving.is_empty() && disk.arrived.is_empty() && disk.first.is_empty()
+        };
         assert!(self.disks.iter().all(is_clean), "left over: {self:#?}");
     }
 }
@@ -340,8 +419,14 @@ impl World {
 // The data is in one usable place, whatever crashes (statefulset.md 11.3).
 #[test]
 fn no_interleaving_loses_data_or_has_it_twice() {
-    let mut seen = BTreeSet::from([World::start()]);
-    let mut open = VecDeque::from([World::start()]);
+    for transfer in [Transfer::Files, Transfer::Streams] {
+        explore(World::start(transfer));
+    }
+}
+
+fn explore(start: World) {
+    let mut seen = BTreeSet::from([start.clone()]);
+    let mut open = VecDeque::from([start]);
     while let Some(world) = open.pop_front() {
         world.check();
         world.clone().finish();

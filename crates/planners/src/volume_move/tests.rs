@@ -6,6 +6,7 @@ fn record(stage: Stage) -> VolumeMove {
 
 struct Case {
     record: VolumeMove,
+    transfer: Transfer,
     is_bound: bool,
     users: Vec<User>,
     source: Presence,
@@ -16,6 +17,7 @@ struct Case {
 fn case(stage: Stage) -> Case {
     Case {
         record: record(stage),
+        transfer: Transfer::Files,
         is_bound: true,
         users: Vec::new(),
         source: Presence::Ready,
@@ -28,6 +30,7 @@ impl Case {
     fn plan(&self) -> Step {
         plan(&Observed {
             record: &self.record,
+            transfer: self.transfer,
             is_bound: self.is_bound,
             users: &self.users,
             source: self.source,
@@ -58,7 +61,14 @@ fn user(node: &str) -> User {
 fn the_room_is_looked_at_before_a_pod_has_to_end() {
     let mut case = case(Stage::Requested);
     assert_eq!(case.plan(), Step::Call(Call::Inspect(Side::Source)));
-    let answer = |used, free| Some(Inspection { used, free });
+    let answer = |used, free| {
+        Some(Inspection {
+            used,
+            free,
+            limit: None,
+            has_first_copy: false,
+        })
+    };
     case.answers.source = answer(Some(1 << 30), 0);
     assert_eq!(case.plan(), Step::Call(Call::Inspect(Side::Destination)));
     case.answers.destination = answer(None, 1 << 30);
@@ -84,6 +94,7 @@ fn a_pod_on_a_node_is_waited_for() {
 fn a_move_is_abandoned_before_it_is_placed_and_not_after() {
     let before = [
         Stage::Requested,
+        Stage::Preparing,
         Stage::Stopping,
         Stage::Copying,
         Stage::Arrived,
@@ -140,4 +151,67 @@ fn a_failed_move_keeps_its_reason() {
     case.answers.cleared = true;
     let ended = (Stage::Failed, "no room".to_owned());
     assert_eq!(stage_and_message(case.plan()), ended);
+}
+
+fn streams(stage: Stage) -> Case {
+    Case {
+        transfer: Transfer::Streams,
+        ..case(stage)
+    }
+}
+
+fn inspection(has_first_copy: bool) -> Option<Inspection> {
+    Some(Inspection {
+        used: Some(1 << 30),
+        free: 3 << 30,
+        limit: Some(2 << 30),
+        has_first_copy,
+    })
+}
+
+#[test]
+fn the_room_for_a_first_copy_is_beside_that_of_the_volume() {
+    let mut case = streams(Stage::Requested);
+    case.answers.source = inspection(false);
+    case.answers.destination = inspection(false);
+    let (stage, message) = stage_and_message(case.plan());
+    assert_eq!(stage, Stage::Abandoned);
+    assert!(message.contains("too little space"), "{message}");
+    let room = case.answers.destination.as_mut().unwrap();
+    room.free += RESERVE;
+    assert_eq!(stage_and_message(case.plan()).0, Stage::Preparing);
+}
+
+#[test]
+fn pods_run_until_the_first_copy_is_there() {
+    let mut case = streams(Stage::Preparing);
+    case.users = vec![user("one")];
+    assert_eq!(case.plan(), Step::Call(Call::Copy(Extent::First)));
+    case.destination = Presence::Silent;
+    assert!(matches!(case.plan(), Step::Wait(_)));
+    case.answers.copied = Some(Copied::Complete("/p".to_owned()));
+    let Step::Write(next) = case.plan() else {
+        panic!("no write");
+    };
+    // The path belongs to the whole copy.
+    assert_eq!((next.stage, next.path), (Stage::Stopping, None));
+    case.answers.copied = Some(Copied::Impossible("a device".to_owned()));
+    assert_eq!(stage_and_message(case.plan()).0, Stage::Abandoned);
+}
+
+#[test]
+fn a_difference_is_copied_only_if_both_nodes_have_the_first_copy() {
+    for (source, destination, extent) in [
+        (true, true, Extent::Increment),
+        (true, false, Extent::Whole),
+        (false, true, Extent::Whole),
+    ] {
+        let mut case = streams(Stage::Copying);
+        case.answers.detached = Some(Detachment::Detached);
+        assert_eq!(case.plan(), Step::Call(Call::Inspect(Side::Source)));
+        case.answers.source = inspection(source);
+        assert_eq!(case.plan(), Step::Call(Call::Inspect(Side::Destination)));
+        case.answers.destination = inspection(destination);
+        assert_eq!(case.plan(), Step::Call(Call::Copy(extent)));
+    }
 }

@@ -14,6 +14,7 @@ use crate::directories::Directories;
 use crate::pool::Pool;
 use crate::subvolumes::{Content, Count};
 pub use backup::{Class, Frozen, UserSnapshot};
+pub use moves::MovedVolume;
 
 /// The volumes of this node.
 #[derive(Clone, Debug)]

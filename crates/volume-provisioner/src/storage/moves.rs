@@ -2,94 +2,231 @@
 
 use std::path::PathBuf;
 
-use planners::volume_move::{Detachment, Inspection};
+use btrfs_stream::Uuid;
+use planners::volume_move::{Detachment, Extent, Inspection};
+use resource_kinds::storage::Driver;
 
-use super::{Storage, blocking};
+use super::Storage;
 use crate::ProvisionerError as Error;
 use crate::directories::Directories;
+use crate::first_copies::{FirstCopy, Snapshots};
 use crate::moves::Arrival;
+use crate::pool::Pool;
 
-/// The steps of a move on this node. Volumes of the class `local` only.
+/// A volume of this node and the id of its move.
+#[derive(Clone, Copy, Debug)]
+pub struct MovedVolume<'a> {
+    /// The driver that made the volume.
+    pub driver: Driver,
+    /// The id of the move.
+    pub id: &'a str,
+    /// The volume.
+    pub volume: &'a str,
+}
+
+/// The steps of a move on this node. Volumes of the class `local` go as files, those of `local-cow` as
+/// streams of snapshots.
 impl Storage {
     /// Measures a volume and the free space.
     ///
     /// # Errors
     /// Of the disk.
-    pub async fn inspect_move(&self, id: &str, volume: &str) -> Result<Inspection, Error> {
-        self.step(id, volume, Directories::inspect).await
+    pub async fn inspect_move(&self, of: MovedVolume<'_>) -> Result<Inspection, Error> {
+        if !self.is_used(of.driver) {
+            return Ok(Inspection {
+                used: None,
+                free: self.pool.pool.room(0)?,
+                limit: None,
+                has_first_copy: false,
+            });
+        }
+        self.step(of, |directories, pool, id, volume| match pool {
+            None => directories.inspect(id, volume),
+            Some(pool) => directories.inspect_in_pool(pool, id, volume),
+        })
+        .await
     }
 
     /// Takes the volume's name from its directory, unless a process uses it.
     ///
     /// # Errors
     /// Of the disk.
-    pub async fn detach_volume(&self, id: &str, volume: &str) -> Result<Detachment, Error> {
-        self.step(id, volume, Directories::detach).await
+    pub async fn detach_volume(&self, of: MovedVolume<'_>) -> Result<Detachment, Error> {
+        let detach = |directories: &Directories, _: Option<&Pool>, id: &str, volume: &str| {
+            directories.detach(id, volume)
+        };
+        self.step(of, detach).await
     }
 
     /// The detached directory.
     ///
     /// # Errors
     /// It is not detached, or a process uses it.
-    pub async fn detached_volume(&self, id: &str, volume: &str) -> Result<PathBuf, Error> {
-        self.step(id, volume, Directories::detached).await
+    pub async fn detached_volume(&self, of: MovedVolume<'_>) -> Result<PathBuf, Error> {
+        let detached = |directories: &Directories, _: Option<&Pool>, id: &str, volume: &str| {
+            directories.detached(id, volume)
+        };
+        self.step(of, detached).await
     }
 
-    /// An empty directory for a copy, with a limit of so many bytes where volumes have limits.
+    /// The snapshots that are sent; they are taken now, except for a first one that is there.
+    ///
+    /// # Errors
+    /// Of the disk; the volume is not detached (except for the first snapshot), or the move has ended.
+    pub async fn snapshots_of_move(
+        &self,
+        of: MovedVolume<'_>,
+        extent: Extent,
+    ) -> Result<Snapshots, Error> {
+        self.step(of, move |directories, pool, id, volume| {
+            if let Some(pool) = pool
+                && extent == Extent::First
+            {
+                // All of it will be the snapshot's alone once the volume has changed.
+                let holds = directories.first_snapshot_holds(id, volume)?;
+                pool.make_room(directories.reserved()?.saturating_add(holds))?;
+            }
+            directories.snapshots_of_move(id, volume, extent)
+        })
+        .await
+    }
+
+    /// A directory for a copy, with a limit of so many bytes where volumes have limits: empty, or with the
+    /// files of the first copy.
     ///
     /// # Errors
     /// Of the disk.
     pub async fn begin_arrival(
         &self,
-        id: &str,
-        volume: &str,
+        of: MovedVolume<'_>,
         bytes: u64,
+        extent: Extent,
     ) -> Result<Arrival, Error> {
-        let begin = move |directories: &Directories, id: &str, volume: &str| {
-            directories.begin_arrival(id, volume, bytes)
+        self.step(of, move |directories, pool, id, volume| match pool {
+            None => directories.begin_arrival(id, volume, bytes),
+            Some(pool) => directories.begin_stream(pool, (id, volume), bytes, extent),
+        })
+        .await
+    }
+
+    /// The complete first copy of a move.
+    ///
+    /// # Errors
+    /// Of the disk.
+    pub async fn first_copy(&self, of: MovedVolume<'_>) -> Result<Option<FirstCopy>, Error> {
+        let find = |directories: &Directories, _: Option<&Pool>, id: &str, volume: &str| {
+            directories.first_copy(id, volume)
         };
-        self.step(id, volume, begin).await
+        self.step(of, find).await
+    }
+
+    /// Keeps a stream as the first copy, when it is on disk; the path that the volume will have.
+    ///
+    /// # Errors
+    /// Of the disk, or the move has ended.
+    pub async fn finish_first_copy(
+        &self,
+        of: MovedVolume<'_>,
+        snapshot: Uuid,
+    ) -> Result<PathBuf, Error> {
+        self.step(of, move |directories, _, id, volume| {
+            directories.finish_first_copy(id, volume, snapshot)
+        })
+        .await
+    }
+
+    /// Removes a first copy that no difference belongs to.
+    ///
+    /// # Errors
+    /// Of the disk.
+    pub async fn forget_first_copy(&self, of: MovedVolume<'_>) -> Result<(), Error> {
+        let forget = |directories: &Directories, _: Option<&Pool>, id: &str, volume: &str| {
+            directories.forget_first_copy(id, volume)
+        };
+        self.step(of, forget).await
     }
 
     /// Marks a copy as complete, when it is on disk; the path that the volume will have.
     ///
     /// # Errors
     /// Of the disk, or the move has ended.
-    pub async fn finish_arrival(&self, id: &str, volume: &str) -> Result<PathBuf, Error> {
-        self.step(id, volume, Directories::finish_arrival).await
+    pub async fn finish_arrival(&self, of: MovedVolume<'_>, bytes: u64) -> Result<PathBuf, Error> {
+        self.step(of, move |directories, pool, id, volume| match pool {
+            None => directories.finish_arrival(id, volume),
+            Some(_) => directories.finish_stream(id, volume, bytes),
+        })
+        .await
     }
 
     /// Gives a complete copy the name of the volume.
     ///
     /// # Errors
     /// Of the disk, or there is no copy.
-    pub async fn place_arrival(&self, id: &str, volume: &str) -> Result<(), Error> {
-        self.step(id, volume, Directories::place).await
+    pub async fn place_arrival(&self, of: MovedVolume<'_>) -> Result<(), Error> {
+        self.ending(of, Directories::place).await
     }
 
     /// Removes a detached directory.
     ///
     /// # Errors
     /// Of the disk.
-    pub async fn discard_detached(&self, id: &str, volume: &str) -> Result<(), Error> {
-        self.step(id, volume, Directories::discard).await
+    pub async fn discard_detached(&self, of: MovedVolume<'_>) -> Result<(), Error> {
+        self.ending(of, Directories::discard).await
     }
 
     /// Ends a move: a detached directory gets its name back, a copy is removed.
     ///
     /// # Errors
     /// Of the disk.
-    pub async fn abandon_move(&self, id: &str, volume: &str) -> Result<(), Error> {
-        self.step(id, volume, Directories::abandon).await
+    pub async fn abandon_move(&self, of: MovedVolume<'_>) -> Result<(), Error> {
+        if !self.is_used(of.driver) {
+            // There is no pool, and nothing in it.
+            return Ok(());
+        }
+        self.ending(of, Directories::abandon).await
+    }
+
+    /// Removes the snapshots and incomplete copies of moves that are over.
+    pub(crate) async fn sweep_moves(
+        &self,
+        is_moving: impl Fn(&str, &str) -> bool + Send + 'static,
+    ) {
+        if !self.is_used(Driver::LocalCow) {
+            return;
+        }
+        let sweep =
+            move |directories: &Directories, _: Option<&Pool>| directories.sweep_moves(is_moving);
+        if let Err(error) = self.on(Driver::LocalCow, sweep).await {
+            let error = reconcile::execute::chain(&error);
+            tracing::warn!(error, "copies of former moves are kept");
+        }
+    }
+
+    /// A step after which subvolumes are gone.
+    async fn ending(
+        &self,
+        of: MovedVolume<'_>,
+        work: impl FnOnce(&Directories, &str, &str) -> Result<(), Error> + Send + 'static,
+    ) -> Result<(), Error> {
+        self.step(of, move |directories, pool, id, volume| {
+            work(directories, id, volume)?;
+            match pool {
+                Some(pool) => directories.forget_removed(&pool.root()),
+                None => Ok(()),
+            }
+        })
+        .await
     }
 
     async fn step<T: Send + 'static>(
         &self,
-        id: &str,
-        volume: &str,
-        work: impl FnOnce(&Directories, &str, &str) -> Result<T, Error> + Send + 'static,
+        of: MovedVolume<'_>,
+        work: impl FnOnce(&Directories, Option<&Pool>, &str, &str) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
-        let (local, id, volume) = (self.local.clone(), id.to_owned(), volume.to_owned());
-        blocking(move || work(&local, &id, &volume)).await
+        let (id, volume) = (of.id.to_owned(), of.volume.to_owned());
+        self.on(of.driver, move |directories, pool| {
+            work(directories, pool, &id, &volume)
+        })
+        .await
     }
 }

@@ -1,8 +1,10 @@
-//! The part of a node that moves volumes: the directories by the provisioner's storage, the files as an
-//! archive, in parts.
+//! The part of a node that moves volumes: the directories by the provisioner's storage, the data in parts
+//! of a stream. Volumes of the class `local` are an archive of their files, those of `local-cow` are
+//! streams of btrfs.
 //!
-//! The archive has a checksum of each file and one of the list of all entries, so that a copy is
-//! complete only if every byte arrived. A stream belongs to one attempt: another attempt begins anew.
+//! The archive has a checksum of each file and one of the list of all entries, a stream of btrfs one of
+//! each command and an end, so that a copy is complete only if every byte arrived. A stream belongs to
+//! one attempt: another attempt begins anew.
 
 mod receiving;
 mod sending;
@@ -10,7 +12,6 @@ mod sending;
 mod tests;
 
 use std::collections::BTreeMap;
-use std::error::Error as _;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -18,13 +19,15 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use node_agent::{MoveStep, VolumeMoves};
 use object_model::{Status, StatusReason};
-use planners::volume_move::Receipt;
+use planners::volume_move::{Extent, Receipt};
+use reconcile::execute::chain;
+use resource_kinds::storage::Driver;
 use serde::Serialize;
 use tokio::sync::Mutex;
-use volume_provisioner::{Arrival, ProvisionerError, Storage};
+use volume_provisioner::{Arrival, MovedVolume, ProvisionerError, Storage};
 
-use receiving::Receiving;
-use sending::Sending;
+use receiving::{Destination, Outcome, Receiving};
+use sending::{Sending, Source};
 
 /// The moves of one node.
 #[derive(Clone, Debug)]
@@ -66,21 +69,24 @@ impl NodeMoves {
 
     async fn answer(&self, step: &MoveStep) -> Answer<Bytes> {
         let mut streams = self.streams.lock().await;
-        let (id, volume) = (step.id.as_str(), step.volume.as_str());
+        let of = moved(step)?;
         let storage = &self.storage;
         match step.step.as_str() {
-            "inspect" => json(&done(storage.inspect_move(id, volume).await)?),
-            "detach" => json(&done(storage.detach_volume(id, volume).await)?),
-            "read" => self.read(&mut streams, step).await,
-            "receive" => json(&self.receive(&mut streams, step).await?),
-            "place" => json(&done(storage.place_arrival(id, volume).await)?),
+            "inspect" => json(&done(storage.inspect_move(of).await)?),
+            "detach" => json(&done(storage.detach_volume(of).await)?),
+            "read" => self.read(&mut streams, step, of).await,
+            "receive" => json(&self.receive(&mut streams, step, of).await?),
+            "place" => {
+                streams.close(of.volume).await;
+                json(&done(storage.place_arrival(of).await)?)
+            }
             "discard" => {
-                streams.close(volume).await;
-                json(&done(storage.discard_detached(id, volume).await)?)
+                streams.close(of.volume).await;
+                json(&done(storage.discard_detached(of).await)?)
             }
             "abandon" => {
-                streams.close(volume).await;
-                json(&done(storage.abandon_move(id, volume).await)?)
+                streams.close(of.volume).await;
+                json(&done(storage.abandon_move(of).await)?)
             }
             other => {
                 let text = format!("a move has no step {other:?}");
@@ -89,16 +95,27 @@ impl NodeMoves {
         }
     }
 
-    async fn read(&self, streams: &mut Streams, step: &MoveStep) -> Answer<Bytes> {
+    async fn read(
+        &self,
+        streams: &mut Streams,
+        step: &MoveStep,
+        of: MovedVolume<'_>,
+    ) -> Answer<Bytes> {
         let position = position(step)?;
-        let volume = step.volume.as_str();
+        let volume = of.volume;
         let open = streams.sending.get(volume);
         if open.is_none_or(|open| open.attempt() != position.attempt) {
             begins(&position)?;
             if let Some(former) = streams.sending.remove(volume) {
                 former.close().await;
             }
-            let from = done(self.storage.detached_volume(&step.id, volume).await)?;
+            let from = match of.driver {
+                Driver::Local => Source::Files(done(self.storage.detached_volume(of).await)?),
+                Driver::LocalCow => {
+                    let snapshots = self.storage.snapshots_of_move(of, extent(step)?).await;
+                    Source::Snapshots(done(snapshots)?)
+                }
+            };
             let sending = Sending::start(position.attempt, from);
             streams.sending.insert(volume.to_owned(), sending);
         }
@@ -114,21 +131,39 @@ impl NodeMoves {
         }
     }
 
-    async fn receive(&self, streams: &mut Streams, step: &MoveStep) -> Answer<Receipt> {
-        let position = position(step)?;
-        let volume = step.volume.as_str();
+    async fn receive(
+        &self,
+        streams: &mut Streams,
+        step: &MoveStep,
+        of: MovedVolume<'_>,
+    ) -> Answer<Receipt> {
+        let (position, extent) = (position(step)?, extent(step)?);
+        let volume = of.volume;
+        let bytes = number(step, "bytes")?;
         let open = streams.receiving.get(volume);
         if open.is_none_or(|open| open.attempt() != position.attempt) {
             begins(&position)?;
             if let Some(former) = streams.receiving.remove(volume) {
                 former.close().await;
             }
-            let bytes = number(step, "bytes")?;
-            let begun = self.storage.begin_arrival(&step.id, volume, bytes).await;
-            let to = match done(begun)? {
+            let begun = match self.storage.begin_arrival(of, bytes, extent).await {
+                Err(error @ ProvisionerError::DiskFull { .. }) => {
+                    return Ok(Receipt::Impossible(chain(&error)));
+                }
+                other => done(other)?,
+            };
+            let to = match begun {
                 Arrival::Begun(to) => to,
                 Arrival::Complete(path) => return Ok(arrived(&path)),
                 Arrival::Refused(text) => return Err(conflict(&text)),
+            };
+            let to = match (of.driver, extent) {
+                (Driver::Local, _) => Destination::Files(to),
+                (Driver::LocalCow, Extent::First | Extent::Whole) => Destination::Stream(to, None),
+                (Driver::LocalCow, Extent::Increment) => {
+                    let first = done(self.storage.first_copy(of).await)?;
+                    Destination::Stream(to, first)
+                }
             };
             let receiving = Receiving::start(position.attempt, to);
             streams.receiving.insert(volume.to_owned(), receiving);
@@ -143,19 +178,38 @@ impl NodeMoves {
                 streams.receiving.insert(volume.to_owned(), open);
                 Ok(Receipt::More)
             }
-            Ok(()) => match open.finish().await? {
-                Some(impossible) => Ok(Receipt::Impossible(impossible)),
-                None => {
-                    let finished = self.storage.finish_arrival(&step.id, volume).await;
-                    Ok(arrived(&done(finished)?))
-                }
-            },
+            Ok(()) => self.finish(of, open.finish().await?, bytes, extent).await,
             // The task has ended early: its own error says why.
             Err(status) => match open.finish().await? {
-                Some(impossible) => Ok(Receipt::Impossible(impossible)),
-                None => Err(status),
+                Outcome::Files | Outcome::Snapshot(_) => Err(status),
+                other => self.finish(of, other, bytes, extent).await,
             },
         }
+    }
+
+    async fn finish(
+        &self,
+        of: MovedVolume<'_>,
+        outcome: Outcome,
+        bytes: u64,
+        extent: Extent,
+    ) -> Answer<Receipt> {
+        let storage = &self.storage;
+        let path = match (outcome, extent) {
+            (Outcome::Impossible(text), _) => return Ok(Receipt::Impossible(text)),
+            (Outcome::OtherBase(text), _) => {
+                // The next attempt copies everything.
+                done(storage.forget_first_copy(of).await)?;
+                return Err(conflict(&text));
+            }
+            (Outcome::Snapshot(snapshot), Extent::First) => {
+                storage.finish_first_copy(of, snapshot).await
+            }
+            (Outcome::Snapshot(_), Extent::Increment | Extent::Whole) | (Outcome::Files, _) => {
+                storage.finish_arrival(of, bytes).await
+            }
+        };
+        Ok(arrived(&done(path)?))
     }
 }
 
@@ -173,6 +227,27 @@ impl Streams {
 
 fn arrived(path: &std::path::Path) -> Receipt {
     Receipt::Arrived(path.to_string_lossy().into_owned())
+}
+
+/// The volume of a step. Servers of an earlier version name no driver: they move volumes of the class
+/// `local` only.
+fn moved(step: &MoveStep) -> Answer<MovedVolume<'_>> {
+    let driver = match step.parameter("driver") {
+        None => Some(Driver::Local),
+        Some(name) => Driver::of_provisioner(name),
+    };
+    Ok(MovedVolume {
+        driver: driver.ok_or_else(|| bad("the driver is unknown"))?,
+        id: &step.id,
+        volume: &step.volume,
+    })
+}
+
+fn extent(step: &MoveStep) -> Answer<Extent> {
+    match step.parameter("extent") {
+        None => Ok(Extent::Whole),
+        Some(name) => Extent::of_name(name).ok_or_else(|| bad("the extent of a copy is unknown")),
+    }
 }
 
 fn position(step: &MoveStep) -> Answer<Position<'_>> {
@@ -206,15 +281,13 @@ fn json(value: &impl Serialize) -> Answer<Bytes> {
 
 fn done<T>(result: Result<T, ProvisionerError>) -> Answer<T> {
     result.map_err(|error| {
-        let mut text = error.to_string();
-        let mut source = error.source();
-        while let Some(cause) = source {
-            text = format!("{text}: {cause}");
-            source = cause.source();
-        }
+        let text = chain(&error);
         match error {
             ProvisionerError::OutOfBounds { .. } => bad(&text),
             ProvisionerError::Source(_) => conflict(&text),
+            ProvisionerError::Unsupported(_) | ProvisionerError::DiskFull { .. } => {
+                Box::new(Status::new(StatusReason::Invalid, text))
+            }
             _ => internal(&text),
         }
     })

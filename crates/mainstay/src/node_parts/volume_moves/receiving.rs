@@ -1,14 +1,17 @@
 //! The files of a stream in a directory that no pod knows.
 
 use std::collections::BTreeSet;
+use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use btrfs_stream::{Base, ReceiveError, Uuid};
 use bytes::{Buf, Bytes};
 use tar::EntryType;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::task::JoinHandle;
+use volume_provisioner::FirstCopy;
 
 use super::sending::ROOT;
 use super::{Answer, conflict, internal};
@@ -20,13 +23,38 @@ pub(super) struct Receiving {
     attempt: String,
     taken: u64,
     parts: Sender<Bytes>,
-    task: JoinHandle<Result<()>>,
+    task: JoinHandle<Result<Outcome>>,
+}
+
+/// The place of a stream.
+#[derive(Debug)]
+pub(super) enum Destination {
+    /// An empty directory for files.
+    Files(PathBuf),
+    /// An empty subvolume for a snapshot, or a clone of the first copy for the difference to it.
+    Stream(PathBuf, Option<FirstCopy>),
+}
+
+/// The end of a stream.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    /// The files are complete.
+    Files,
+    /// The snapshot is complete; its identity.
+    Snapshot(Uuid),
+    /// The stream does not belong to the first copy; the reason.
+    OtherBase(String),
+    /// The data cannot be stored here at all; the reason.
+    Impossible(String),
 }
 
 impl Receiving {
-    pub(super) fn start(attempt: &str, to: PathBuf) -> Self {
+    pub(super) fn start(attempt: &str, to: Destination) -> Self {
         let (parts, receiver) = channel(2);
-        let task = tokio::task::spawn_blocking(move || receive(receiver, to));
+        let task = tokio::task::spawn_blocking(move || match to {
+            Destination::Files(to) => receive(receiver, to).map(|()| Outcome::Files),
+            Destination::Stream(to, first) => receive_snapshot(receiver, &to, first),
+        });
         Self {
             attempt: attempt.to_owned(),
             taken: 0,
@@ -54,12 +82,12 @@ impl Receiving {
         sent.map_err(|_| internal("the stream does not go on"))
     }
 
-    /// Waits for the last file. The text says why the files cannot be stored here at all.
-    pub(super) async fn finish(self) -> Answer<Option<String>> {
+    /// Waits for the last file.
+    pub(super) async fn finish(self) -> Answer<Outcome> {
         drop(self.parts);
         match self.task.await {
-            Ok(Ok(())) => Ok(None),
-            Ok(Err(error)) if is_full(&error) => Ok(Some(format!("{error:#}"))),
+            Ok(Ok(outcome)) => Ok(outcome),
+            Ok(Err(error)) if is_full(&error) => Ok(Outcome::Impossible(format!("{error:#}"))),
             Ok(Err(error)) => Err(internal(&format!("{error:#}"))),
             Err(error) => Err(internal(&format!("the copy was cut off: {error}"))),
         }
@@ -96,6 +124,29 @@ fn receive(parts: Receiver<Bytes>, to: PathBuf) -> Result<()> {
     // The zeros at the end of an archive.
     io::copy(&mut stream, &mut io::sink()).context("read the end of the copy")?;
     tree.finish()
+}
+
+fn receive_snapshot(
+    parts: Receiver<Bytes>,
+    to: &Path,
+    first: Option<FirstCopy>,
+) -> Result<Outcome> {
+    let stream = Stream {
+        parts,
+        part: Bytes::new(),
+    };
+    let open = |path: &Path| File::open(path).with_context(|| format!("open {}", path.display()));
+    let base = first.map(|first| {
+        anyhow::Ok(Base {
+            snapshot: first.snapshot,
+            directory: open(&first.path)?,
+        })
+    });
+    match btrfs_stream::receive(stream, &open(to)?, base.transpose()?.as_ref()) {
+        Ok(snapshot) => Ok(Outcome::Snapshot(snapshot)),
+        Err(error @ ReceiveError::OtherBase) => Ok(Outcome::OtherBase(error.to_string())),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// The parts as bytes.

@@ -1,13 +1,17 @@
-//! The files of a detached directory as a stream.
+//! The files of a detached directory, or a snapshot, as a stream.
 
+use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context, Result, anyhow};
 use bytes::Bytes;
+use container_runtime::btrfs;
 use object_model::{Status, StatusReason};
+use rustix::pipe::PipeFlags;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::task::JoinHandle;
+use volume_provisioner::Snapshots;
 
 use super::{Answer, conflict, internal};
 use crate::backup::archive::{Fidelity, TreeActivity, Writer};
@@ -16,6 +20,15 @@ use crate::backup::archive::{Fidelity, TreeActivity, Writer};
 const PART_BYTES: usize = 1 << 20;
 /// The path of the volume in the archive.
 pub(super) const ROOT: &str = "volume";
+
+/// The data of a stream.
+#[derive(Debug)]
+pub(super) enum Source {
+    /// The files in a detached directory.
+    Files(PathBuf),
+    /// A snapshot.
+    Snapshots(Snapshots),
+}
 
 /// A stream of one attempt.
 #[derive(Debug)]
@@ -28,9 +41,12 @@ pub(super) struct Sending {
 }
 
 impl Sending {
-    pub(super) fn start(attempt: &str, from: PathBuf) -> Self {
+    pub(super) fn start(attempt: &str, from: Source) -> Self {
         let (sender, parts) = channel(2);
-        let task = tokio::task::spawn_blocking(move || send(&from, sender));
+        let task = tokio::task::spawn_blocking(move || match from {
+            Source::Files(from) => send(&from, sender),
+            Source::Snapshots(snapshots) => send_snapshots(&snapshots, sender),
+        });
         Self {
             attempt: attempt.to_owned(),
             sent: 0,
@@ -78,7 +94,9 @@ fn status(error: &anyhow::Error) -> Box<Status> {
     let mut causes = error
         .chain()
         .filter_map(|cause| cause.downcast_ref::<io::Error>());
-    match causes.any(|cause| cause.kind() == io::ErrorKind::Unsupported) {
+    // The kernel cannot name files whose path is longer than a path can be.
+    use io::ErrorKind::{InvalidFilename, Unsupported};
+    match causes.any(|cause| matches!(cause.kind(), Unsupported | InvalidFilename)) {
         true => Box::new(Status::new(StatusReason::Invalid, text)),
         false => internal(&text),
     }
@@ -94,6 +112,29 @@ fn send(from: &Path, sender: Sender<Bytes>) -> Result<()> {
     let (mut stream, _) = writer.finish_stream()?;
     stream.flush()?;
     Ok(())
+}
+
+/// The kernel writes into a pipe, whose reader makes the parts.
+fn send_snapshots(snapshots: &Snapshots, sender: Sender<Bytes>) -> Result<()> {
+    let (from, to) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
+    // Fewer switches between the two threads.
+    rustix::pipe::fcntl_setpipe_size(&to, PART_BYTES).ok();
+    std::thread::scope(|scope| {
+        let kernel =
+            scope.spawn(move || btrfs::send(&snapshots.snapshot, snapshots.base.as_deref(), to));
+        let mut parts = Parts {
+            sender,
+            part: Vec::with_capacity(PART_BYTES),
+        };
+        // The pipe is closed when the copy ends, and the kernel stops.
+        let copied = io::copy(&mut File::from(from), &mut parts);
+        let sent = kernel.join().map_err(|_| anyhow!("the sender failed"))?;
+        // A reader that has gone is the cause of an error of the sender.
+        copied.context("pass the stream of the snapshot on")?;
+        sent.with_context(|| format!("send {}", snapshots.snapshot.display()))?;
+        parts.flush().context("pass the end of the stream on")?;
+        Ok(())
+    })
 }
 
 /// Bytes to parts.

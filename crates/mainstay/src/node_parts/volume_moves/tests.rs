@@ -8,12 +8,15 @@ use tar::EntryType;
 
 use super::*;
 
+mod snapshots;
+
 const VOLUME: &str = "pvc-1";
 
 /// A node with its data directory.
 struct Node {
     directory: tempfile::TempDir,
     moves: NodeMoves,
+    driver: Driver,
 }
 
 impl Node {
@@ -23,20 +26,34 @@ impl Node {
         Self {
             moves: NodeMoves::new(storage),
             directory,
+            driver: Driver::Local,
         }
     }
 
     fn volume(&self) -> PathBuf {
-        self.directory.path().join("volumes").join(VOLUME)
+        let volumes = match self.driver {
+            Driver::Local => "volumes",
+            Driver::LocalCow => "pool/mount/volumes",
+        };
+        self.directory.path().join(volumes).join(VOLUME)
+    }
+
+    /// The limit of the volume.
+    fn bytes(&self) -> &'static str {
+        match self.driver {
+            Driver::Local => "1048576",
+            Driver::LocalCow => "67108864",
+        }
     }
 
     async fn step(&self, step: &str, parameters: &[(&str, &str)], body: Bytes) -> Answer<Bytes> {
         let pair = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        let driver = [("driver", self.driver.name())];
         let step = MoveStep {
             volume: VOLUME.to_owned(),
             id: "a1".to_owned(),
             step: step.to_owned(),
-            parameters: parameters.iter().map(pair).collect(),
+            parameters: parameters.iter().chain(&driver).map(pair).collect(),
             body,
         };
         self.moves.carry_out(step).await
@@ -50,25 +67,38 @@ impl Node {
 
 /// Copies as the controller does; `cut` bytes of the stream are left out at the end.
 async fn copy(from: &Node, to: &Node, attempt: &str, cut: usize) -> Answer<Receipt> {
+    let mut stream = read(from, attempt, Extent::Whole).await?;
+    stream.truncate(stream.len() - cut);
+    write(to, attempt, Extent::Whole, &stream).await
+}
+
+async fn read(from: &Node, attempt: &str, extent: Extent) -> Answer<Vec<u8>> {
     let mut stream = Vec::new();
     loop {
         let offset = stream.len().to_string();
-        let at = [("attempt", attempt), ("offset", offset.as_str())];
+        let at = [
+            ("attempt", attempt),
+            ("extent", extent.name()),
+            ("offset", offset.as_str()),
+        ];
         let part = from.step("read", &at, Bytes::new()).await?;
         if part.is_empty() {
-            break;
+            return Ok(stream);
         }
         stream.extend_from_slice(&part);
     }
-    stream.truncate(stream.len() - cut);
+}
+
+async fn write(to: &Node, attempt: &str, extent: Extent, stream: &[u8]) -> Answer<Receipt> {
     let mut offset = 0;
     loop {
         let part = Bytes::copy_from_slice(&stream[offset..stream.len().min(offset + 70_000)]);
         let (text, last) = (offset.to_string(), part.is_empty().to_string());
         let at = [
             ("attempt", attempt),
+            ("extent", extent.name()),
             ("offset", text.as_str()),
-            ("bytes", "1048576"),
+            ("bytes", to.bytes()),
             ("last", last.as_str()),
         ];
         offset += part.len();

@@ -19,7 +19,11 @@ const ID_LENGTH_MAX: usize = 32;
 pub enum Stage {
     /// A user asks for the move.
     Requested,
-    /// The other node has room for the data; the pod that uses the claim has to end.
+    /// The other node has room for the data, and gets a first copy while the pods run. Only volumes that
+    /// have snapshots come here.
+    Preparing,
+    /// The other node has room for the data, or a first copy of it; the pod that uses the claim has to
+    /// end.
     Stopping,
     /// The directory has another name on its node, and its files are copied.
     Copying,
@@ -49,17 +53,25 @@ impl Stage {
         )
     }
 
+    /// Whether the move may still be abandoned: the volume belongs to the first node.
+    pub fn is_before_placed(self) -> bool {
+        self == Self::Preparing || self.holds_pods()
+    }
+
     /// Whether a record in this stage may be followed by one in `next`.
     fn allows(self, next: Self) -> bool {
-        use Stage::{Abandoned, Arrived, Copying, Failed, Moved, Placed, Requested, Stopping};
+        use Stage::{
+            Abandoned, Arrived, Copying, Failed, Moved, Placed, Preparing, Requested, Stopping,
+        };
         match next {
             Requested => false,
-            Stopping => self == Requested,
+            Preparing => self == Requested,
+            Stopping => matches!(self, Requested | Preparing),
             Copying => self == Stopping,
             Arrived => self == Copying,
             Placed => self == Arrived,
             Moved => self == Placed,
-            Abandoned => self.holds_pods(),
+            Abandoned => self.is_before_placed(),
             Failed => self == Abandoned,
         }
     }
@@ -267,8 +279,9 @@ mod tests {
         }
     }
 
-    const ALL: [Stage; 8] = [
+    const ALL: [Stage; 9] = [
         Stage::Requested,
+        Stage::Preparing,
         Stage::Stopping,
         Stage::Copying,
         Stage::Arrived,
@@ -281,9 +294,14 @@ mod tests {
     // statefulset.md 11.3
     #[test]
     fn a_record_takes_one_step_at_a_time() {
-        use Stage::{Abandoned, Arrived, Copying, Failed, Moved, Placed, Requested, Stopping};
+        use Stage::{
+            Abandoned, Arrived, Copying, Failed, Moved, Placed, Preparing, Requested, Stopping,
+        };
         let steps = [
+            (Requested, Preparing),
             (Requested, Stopping),
+            (Preparing, Stopping),
+            (Preparing, Abandoned),
             (Stopping, Copying),
             (Copying, Arrived),
             (Arrived, Placed),
