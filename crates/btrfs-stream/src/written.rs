@@ -104,12 +104,12 @@ fn written(command: &Command<'_>) -> Written {
             .number(attribute::OFFSET, *offset)
             .with(attribute::DATA, data),
         Command::Clone {
-            path,
-            offset,
-            length,
             from,
             from_path,
             from_offset,
+            path,
+            offset,
+            length,
         } => at(kind::CLONE, path)
             .number(attribute::OFFSET, *offset)
             .number(attribute::CLONE_LENGTH, *length)

@@ -377,6 +377,12 @@ pub(crate) fn remove_tree(path: &Path) -> Result<(), Error> {
     }
 }
 
+/// Writes the files of the file system that the directory is in to its disk.
+pub(crate) fn sync_files(directory: &Path) -> Result<(), Error> {
+    let synced = File::open(directory).and_then(|dir| Ok(rustix::fs::syncfs(&dir)?));
+    synced.map_err(failed("sync", directory))
+}
+
 fn sync(path: &Path) -> Result<(), Error> {
     File::open(path)
         .and_then(|directory| directory.sync_all())

@@ -4,7 +4,6 @@
 //! node receives the first one, keeps it, and receives the difference into a clone of it, so that a
 //! difference that was cut off is received again. All their names have the id of the move.
 
-use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -14,9 +13,8 @@ use durable_file::Durability;
 use planners::volume_move::{Extent, Inspection};
 
 use crate::ProvisionerError as Error;
-use crate::directories::{Directories, failed, remove_tree};
+use crate::directories::{Directories, failed, remove_tree, sync_files};
 use crate::moves::{ARRIVING, Arrival, MOVING, is_there};
-use crate::pool::Pool;
 use crate::subvolumes::{self, Content};
 
 /// Names of first snapshots, and of their complete copies, start with this.
@@ -110,7 +108,7 @@ impl Directories {
     /// A place for a stream: empty, or with the files of the first copy. Room is made in the pool.
     pub(crate) fn begin_stream(
         &self,
-        pool: &Pool,
+        make_room: impl FnOnce(u64) -> Result<(), Error>,
         (id, volume): (&str, &str),
         bytes: u64,
         extent: Extent,
@@ -137,7 +135,7 @@ impl Directories {
             }
         };
         let bytes = bytes.saturating_add((bytes / SLACK_PART).max(SLACK_MIN));
-        pool.make_room(self.reserved()?.saturating_add(bytes))?;
+        make_room(self.reserved()?.saturating_add(bytes))?;
         match base {
             None => self.make_new(volume, &arriving, bytes, &Content::Empty)?,
             Some(base) => self.make_clone(volume, &arriving, bytes, &base)?,
@@ -206,7 +204,7 @@ impl Directories {
     /// Measures a volume of the pool.
     pub(crate) fn inspect_in_pool(
         &self,
-        pool: &Pool,
+        room: impl FnOnce(u64) -> Result<u64, Error>,
         id: &str,
         volume: &str,
     ) -> Result<Inspection, Error> {
@@ -220,7 +218,7 @@ impl Directories {
         }
         Ok(Inspection {
             used: count.map(|count| count.referenced),
-            free: pool.room(self.reserved()?)?,
+            free: room(self.reserved()?)?,
             limit: count.and_then(|count| count.limit),
             has_first_copy: is_there(&self.of_move(FIRST, id, volume)?)?,
         })
@@ -247,12 +245,6 @@ impl Directories {
         }
         Ok(())
     }
-}
-
-/// Writes the files of the file system that the directory is in to its disk.
-pub(crate) fn sync_files(directory: &Path) -> Result<(), Error> {
-    let synced = File::open(directory).and_then(|dir| Ok(rustix::fs::syncfs(&dir)?));
-    synced.map_err(failed("sync", directory))
 }
 
 /// The id and the volume of a move, by the name of one of its snapshots or incomplete copies.

@@ -13,8 +13,7 @@ use container_runtime::disk_usage;
 use planners::volume_move::{Detachment, Inspection};
 
 use crate::ProvisionerError as Error;
-use crate::directories::{Directories, failed, remove_tree};
-use crate::first_copies::sync_files;
+use crate::directories::{Directories, failed, remove_tree, sync_files};
 use crate::subvolumes::Content;
 
 /// Names of directories that leave this node start with this.

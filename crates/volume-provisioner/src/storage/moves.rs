@@ -6,7 +6,7 @@ use btrfs_stream::Uuid;
 use planners::volume_move::{Detachment, Extent, Inspection};
 use resource_kinds::storage::Driver;
 
-use super::Storage;
+use super::{Storage, blocking};
 use crate::ProvisionerError as Error;
 use crate::directories::Directories;
 use crate::first_copies::{FirstCopy, Snapshots};
@@ -33,16 +33,18 @@ impl Storage {
     /// Of the disk.
     pub async fn inspect_move(&self, of: MovedVolume<'_>) -> Result<Inspection, Error> {
         if !self.is_used(of.driver) {
+            let pool = self.pool.clone();
+            let free = blocking(move || pool.pool.room(0)).await?;
             return Ok(Inspection {
                 used: None,
-                free: self.pool.pool.room(0)?,
+                free,
                 limit: None,
                 has_first_copy: false,
             });
         }
         self.step(of, |directories, pool, id, volume| match pool {
             None => directories.inspect(id, volume),
-            Some(pool) => directories.inspect_in_pool(pool, id, volume),
+            Some(pool) => directories.inspect_in_pool(|reserved| pool.room(reserved), id, volume),
         })
         .await
     }
@@ -52,10 +54,10 @@ impl Storage {
     /// # Errors
     /// Of the disk.
     pub async fn detach_volume(&self, of: MovedVolume<'_>) -> Result<Detachment, Error> {
-        let detach = |directories: &Directories, _: Option<&Pool>, id: &str, volume: &str| {
+        self.step(of, |directories, _, id, volume| {
             directories.detach(id, volume)
-        };
-        self.step(of, detach).await
+        })
+        .await
     }
 
     /// The detached directory.
@@ -63,10 +65,10 @@ impl Storage {
     /// # Errors
     /// It is not detached, or a process uses it.
     pub async fn detached_volume(&self, of: MovedVolume<'_>) -> Result<PathBuf, Error> {
-        let detached = |directories: &Directories, _: Option<&Pool>, id: &str, volume: &str| {
+        self.step(of, |directories, _, id, volume| {
             directories.detached(id, volume)
-        };
-        self.step(of, detached).await
+        })
+        .await
     }
 
     /// The snapshots that are sent; they are taken now, except for a first one that is there.
@@ -104,7 +106,10 @@ impl Storage {
     ) -> Result<Arrival, Error> {
         self.step(of, move |directories, pool, id, volume| match pool {
             None => directories.begin_arrival(id, volume, bytes),
-            Some(pool) => directories.begin_stream(pool, (id, volume), bytes, extent),
+            Some(pool) => {
+                let make_room = |reserved| pool.make_room(reserved);
+                directories.begin_stream(make_room, (id, volume), bytes, extent)
+            }
         })
         .await
     }
@@ -114,10 +119,10 @@ impl Storage {
     /// # Errors
     /// Of the disk.
     pub async fn first_copy(&self, of: MovedVolume<'_>) -> Result<Option<FirstCopy>, Error> {
-        let find = |directories: &Directories, _: Option<&Pool>, id: &str, volume: &str| {
+        self.step(of, |directories, _, id, volume| {
             directories.first_copy(id, volume)
-        };
-        self.step(of, find).await
+        })
+        .await
     }
 
     /// Keeps a stream as the first copy, when it is on disk; the path that the volume will have.
@@ -140,10 +145,10 @@ impl Storage {
     /// # Errors
     /// Of the disk.
     pub async fn forget_first_copy(&self, of: MovedVolume<'_>) -> Result<(), Error> {
-        let forget = |directories: &Directories, _: Option<&Pool>, id: &str, volume: &str| {
+        self.step(of, |directories, _, id, volume| {
             directories.forget_first_copy(id, volume)
-        };
-        self.step(of, forget).await
+        })
+        .await
     }
 
     /// Marks a copy as complete, when it is on disk; the path that the volume will have.

@@ -124,6 +124,7 @@ const BESIDE: &[&str] = &[
     "in_store(",
     ".change(",
     ".on(driver,",
+    ".step(of,",
 ];
 
 /// Files that may all the same, each with its reason.
