@@ -208,6 +208,16 @@ async fn a_copy_that_is_cut_off_does_not_arrive() {
     assert!(copy(&from, &to, "late", 0).await.is_err());
 }
 
+/// The parameters of a part.
+fn part_at<'a>(offset: &'a str, last: &'a str) -> [(&'static str, &'a str); 4] {
+    [
+        ("attempt", "x"),
+        ("offset", offset),
+        ("bytes", "1048576"),
+        ("last", last),
+    ]
+}
+
 /// A stream of a node that was taken over: files below links and parents that lead out of the volume.
 #[tokio::test]
 async fn a_copy_never_leaves_the_volume() {
@@ -245,17 +255,11 @@ async fn a_copy_never_leaves_the_volume() {
         entry(&mut archive, EntryType::Symlink, link);
         entry(&mut archive, EntryType::Regular, file);
         let stream = Bytes::from(archive.into_inner().unwrap());
-        let at = |offset: &'static str, last: &'static str| {
-            [
-                ("attempt", "x"),
-                ("offset", offset),
-                ("bytes", "1048576"),
-                ("last", last),
-            ]
-        };
-        let length: &'static str = stream.len().to_string().leak();
-        let first = to.step("receive", &at("0", "false"), stream).await;
-        let end = to.step("receive", &at(length, "true"), Bytes::new()).await;
+        let length = stream.len().to_string();
+        let first = to.step("receive", &part_at("0", "false"), stream).await;
+        let end = to
+            .step("receive", &part_at(&length, "true"), Bytes::new())
+            .await;
         assert!(first.is_err() || end.is_err(), "{file}: {end:?}");
         assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0, "{file}");
         assert!(!to.directory.path().join("file").exists(), "{file}");
