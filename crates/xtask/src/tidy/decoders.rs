@@ -135,8 +135,9 @@ const TABLE: &[(&str, Said)] = &[
     ("api-server/src/objects/rewrite.rs", STORED),
     ("api-server/src/handlers/selection.rs", STORED),
     ("api-server/src/handlers/verbs/delete.rs", STORED),
-    ("api-server/src/objects/storage/mod.rs", STORED),
+    ("api-server/src/objects/storage/managed_fields.rs", STORED),
     ("api-server/src/objects/storage/scan.rs", STORED),
+    ("api-server/src/objects/storage/tree.rs", STORED),
     (
         "api-server/src/handlers/subresources/forward.rs",
         ByOurs("answers of the program's own node agent"),
@@ -357,11 +358,23 @@ const TABLE: &[(&str, Said)] = &[
     ("spdy/src/frame.rs", ByStrangers(&["spdy"])),
     ("spdy/src/headers.rs", ByStrangers(&["spdy"])),
     (
+        "structured-merge/src/apply/encode.rs",
+        ByStrangers(&["managed-fields"]),
+    ),
+    (
         "structured-merge/src/apply/last_applied.rs",
         ByStrangers(&["annotations"]),
     ),
     (
+        "structured-merge/src/apply/managers.rs",
+        ByStrangers(&["managed-fields"]),
+    ),
+    (
         "structured-merge/src/apply/path.rs",
+        ByStrangers(&["managed-fields"]),
+    ),
+    (
+        "structured-merge/src/apply/track.rs",
         ByStrangers(&["managed-fields"]),
     ),
 ];
