@@ -142,12 +142,16 @@ mod tests {
 
     use super::*;
 
-    /// The tests of a file, by their functions.
+    /// Whether a file, or a folder, has tests, or a certain one.
     fn has_test(file: &str, test: Option<&str>) -> bool {
         let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("../end-to-end/tests");
-        let text = fs::read_to_string(tests.join(format!("{file}.rs")))
-            .or_else(|_| fs::read_to_string(tests.join(file).join("mod.rs")))
-            .unwrap_or_default();
+        let folder = fs::read_dir(tests.join(file)).into_iter().flatten();
+        let files = folder.filter_map(|entry| Some(entry.ok()?.path()));
+        let text: String = [tests.join(format!("{file}.rs"))]
+            .into_iter()
+            .chain(files)
+            .map(|path| fs::read_to_string(path).unwrap_or_default())
+            .collect();
         match test {
             Some(test) => text.contains(&format!("\nfn {test}()")),
             None => text.contains("#[test]"),

@@ -23,18 +23,12 @@ impl Application for MariaDb {
     const MANIFEST: &str = "mariadb/failover.yaml";
     const PROGRAMS: &[&str] = &["mariadbd", "mariadb-dump"];
     const IMAGE: (&str, &str) = ("library/mariadb", "10.11");
+    const FIRST_START: Option<&str> = Some("maria-new");
+    const WRITER_ENVIRONMENT: &str = "[{name: MYSQL_PWD, value: change-me-app}]";
     const WRITER: &str = WRITER;
 
     fn image() -> Image {
         applications::mariadb()
-    }
-
-    fn before_the_first_start(kubectl: &Kubectl) {
-        kubectl.ok(&["create", "configmap", "maria-new", "--from-literal=create="]);
-    }
-
-    fn after_the_first_start(kubectl: &Kubectl) {
-        kubectl.ok(&["delete", "configmap", "maria-new"]);
     }
 
     fn primary(kubectl: &Kubectl) -> Answer<String> {
@@ -72,32 +66,16 @@ fn sql(kubectl: &Kubectl, pod: &str, sql: &str) -> Answer<String> {
 
 /// Writes to the member that is the primary. A write without an answer is not written again.
 const WRITER: &str = r#"
-apiVersion: v1
-kind: Pod
-metadata: {name: writer}
-spec:
-  tolerations: [{key: writer, operator: Exists}]
-  nodeSelector: {role: writer}
-  terminationGracePeriodSeconds: 1
-  containers:
-  - name: writer
-    image: mariadb:10.11
-    env:
-    - {name: MYSQL_PWD, value: change-me-app}
-    command:
-    - sh
-    - -c
-    - |
-      sql() {
-        for member in 0 1; do
-          timeout 10 mariadb -h maria-$member.maria -u app --connect-timeout=3 app -e "$1" && return
-        done
-        return 1
-      }
-      until sql 'CREATE TABLE IF NOT EXISTS counted (n INT PRIMARY KEY)'; do sleep 1; done
-      n=0
-      while sleep 0.1; do
-        n=$((n + 1))
-        sql "INSERT INTO counted VALUES ($n)" 2> /dev/null && echo "acknowledged $n"
-      done
+sql() {
+  for member in 0 1; do
+    timeout 10 mariadb -h maria-$member.maria -u app --connect-timeout=3 app -e "$1" && return
+  done
+  return 1
+}
+until sql 'CREATE TABLE IF NOT EXISTS counted (n INT PRIMARY KEY)'; do sleep 1; done
+n=0
+while sleep 0.1; do
+  n=$((n + 1))
+  sql "INSERT INTO counted VALUES ($n)" 2> /dev/null && echo "acknowledged $n"
+done
 "#;

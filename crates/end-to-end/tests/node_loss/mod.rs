@@ -38,16 +38,15 @@ trait Application {
     const PROGRAMS: &[&str];
     /// Repository and tag of the image.
     const IMAGE: (&str, &str);
-    /// The pod `writer`: it prints `acknowledged NUMBER` for each acknowledged write.
+    /// The ConfigMap that allows an empty member to begin without a peer that has data.
+    const FIRST_START: Option<&str> = None;
+    /// The variables of the writer, in YAML.
+    const WRITER_ENVIRONMENT: &str = "[]";
+    /// The shell script of the writer: it prints `acknowledged NUMBER` for each acknowledged write. A
+    /// write without an answer is not written again.
     const WRITER: &str;
 
     fn image() -> Image;
-
-    /// Allows an empty member to begin without a peer that has data.
-    fn before_the_first_start(_kubectl: &Kubectl) {}
-
-    /// Forbids the same again.
-    fn after_the_first_start(_kubectl: &Kubectl) {}
 
     /// The pod whose node is lost: the one that takes the writes.
     fn primary(kubectl: &Kubectl) -> Answer<String>;
@@ -182,20 +181,24 @@ fn no_acknowledged_write_is_lost<A: Application>(lease: &[&str], losses: &[Loss]
         let own = own.expect("the server's node");
         kubectl.ok(&["taint", "node", own, "writer=only:NoSchedule"]);
         kubectl.ok(&["label", "node", own, "role=writer"]);
-        A::before_the_first_start(&kubectl);
+        if let Some(name) = A::FIRST_START {
+            kubectl.ok(&["create", "configmap", name, "--from-literal=create="]);
+        }
         kubectl.apply(&manifest);
         kubectl.wait_ready(A::SET, A::REPLICAS);
         wait_whole::<A>(&kubectl);
-        A::after_the_first_start(&kubectl);
-        kubectl.apply(A::WRITER);
+        if let Some(name) = A::FIRST_START {
+            kubectl.ok(&["delete", "configmap", name]);
+        }
+        kubectl.apply(&writer::<A>());
     });
     for loss in losses {
         the_primarys_node_is_lost::<A>(&mut cluster, &kubectl, *loss);
     }
     cluster.server.network.run(|| {
-        let acknowledged = wait_for("the writer's log", 120, || acknowledged(&kubectl));
+        let acknowledged = wait_for("the writer's log", 300, || acknowledged(&kubectl));
         kubectl.ok(&["delete", "pod", "writer"]);
-        let stored = wait_for("the stored numbers", 120, || A::stored(&kubectl));
+        let stored = wait_for("the stored numbers", 300, || A::stored(&kubectl));
         let lost: Vec<&u64> = acknowledged.difference(&stored).collect();
         assert!(lost.is_empty(), "{lost:?} of {}", acknowledged.len());
         eprintln!(
@@ -207,12 +210,39 @@ fn no_acknowledged_write_is_lost<A: Application>(lease: &[&str], losses: &[Loss]
     cluster.end();
 }
 
+/// The pod `writer`, on the node that no other pod may use.
+fn writer<A: Application>() -> String {
+    let (repository, tag) = A::IMAGE;
+    let image = repository.trim_start_matches("library/");
+    let script = A::WRITER.trim().replace('\n', "\n      ");
+    let environment = A::WRITER_ENVIRONMENT;
+    format!(
+        "apiVersion: v1
+kind: Pod
+metadata: {{name: writer}}
+spec:
+  tolerations: [{{key: writer, operator: Exists}}]
+  nodeSelector: {{role: writer}}
+  terminationGracePeriodSeconds: 1
+  containers:
+  - name: writer
+    image: {image}:{tag}
+    env: {environment}
+    command:
+    - sh
+    - -c
+    - |
+      {script}
+"
+    )
+}
+
 /// The set loses its primary with the node, and is whole again on the others. Then the node comes back.
 fn the_primarys_node_is_lost<A: Application>(cluster: &mut Cluster, kubectl: &Kubectl, loss: Loss) {
     let (name, uid, node) = cluster.server.network.run(|| {
-        let name = wait_for("a primary", 120, || A::primary(kubectl));
+        let name = wait_for("a primary", 300, || A::primary(kubectl));
         wait_for_writes(kubectl, 20, &mut Gap::default());
-        let pod = wait_for("the pod", 120, || get(kubectl, &["pod", &name]));
+        let pod = wait_for("the pod", 300, || get(kubectl, &["pod", &name]));
         let at = |pointer| text(&pod, pointer).to_owned();
         (name, at("/metadata/uid"), at("/spec/nodeName"))
     });
@@ -221,7 +251,7 @@ fn the_primarys_node_is_lost<A: Application>(cluster: &mut Cluster, kubectl: &Ku
     cluster.lose(number - 1, loss);
     cluster.server.network.run(|| {
         let mut gap = Gap::default();
-        wait_for(&format!("{name} on another node, {loss:?}"), 180, || {
+        wait_for(&format!("{name} on another node, {loss:?}"), 600, || {
             gap.see(acknowledged(kubectl)?.len());
             let listed = get(kubectl, &["pods", "-l", &format!("app={}", A::SET)])?;
             let new = successor(&listed, &name, &uid);
@@ -241,12 +271,12 @@ fn the_primarys_node_is_lost<A: Application>(cluster: &mut Cluster, kubectl: &Ku
             A::SET,
             gap.longest
         );
-        let moved = wait_for("the pod", 120, || get(kubectl, &["pod", &name]));
+        let moved = wait_for("the pod", 300, || get(kubectl, &["pod", &name]));
         assert_ne!(text(&moved, "/spec/nodeName"), node);
     });
     cluster.bring_back(number - 1, loss);
     cluster.server.network.run(|| {
-        wait_for("the node to be back", 120, || {
+        wait_for("the node to be back", 300, || {
             let node = get(kubectl, &["node", &node])?;
             match is_ready(&node) {
                 true => Ok(()),
@@ -315,7 +345,7 @@ fn runs<A: Application>(uid: &str) -> bool {
 
 #[track_caller]
 fn wait_whole<A: Application>(kubectl: &Kubectl) {
-    wait_for("all members to follow the primary", 120, || {
+    wait_for("all members to follow the primary", 300, || {
         A::is_whole(kubectl).map_err(|why| format!("{why}\n{}", members(kubectl, A::SET)))
     });
 }
@@ -324,7 +354,7 @@ fn wait_whole<A: Application>(kubectl: &Kubectl) {
 #[track_caller]
 fn wait_for_writes(kubectl: &Kubectl, more: usize, gap: &mut Gap) {
     let mut before = None;
-    wait_for("acknowledged writes", 120, || {
+    wait_for("acknowledged writes", 300, || {
         let count = acknowledged(kubectl)?.len();
         gap.see(count);
         match count >= *before.get_or_insert(count) + more {

@@ -23,18 +23,12 @@ impl Application for Postgres {
     const MANIFEST: &str = "postgres/failover.yaml";
     const PROGRAMS: &[&str] = &["postgres", "pg_basebackup"];
     const IMAGE: (&str, &str) = ("library/postgres", "15");
+    const FIRST_START: Option<&str> = Some("pg-new");
+    const WRITER_ENVIRONMENT: &str = "[{name: PGPASSWORD, value: change-me}]";
     const WRITER: &str = WRITER;
 
     fn image() -> Image {
         applications::postgres()
-    }
-
-    fn before_the_first_start(kubectl: &Kubectl) {
-        kubectl.ok(&["create", "configmap", "pg-new", "--from-literal=create="]);
-    }
-
-    fn after_the_first_start(kubectl: &Kubectl) {
-        kubectl.ok(&["delete", "configmap", "pg-new"]);
     }
 
     fn primary(kubectl: &Kubectl) -> Answer<String> {
@@ -69,30 +63,14 @@ fn psql(kubectl: &Kubectl, pod: &str, sql: &str) -> Answer<String> {
 
 /// Writes to the member that is the primary. A write without an answer is not written again.
 const WRITER: &str = r#"
-apiVersion: v1
-kind: Pod
-metadata: {name: writer}
-spec:
-  tolerations: [{key: writer, operator: Exists}]
-  nodeSelector: {role: writer}
-  terminationGracePeriodSeconds: 1
-  containers:
-  - name: writer
-    image: postgres:15
-    env:
-    - {name: PGPASSWORD, value: change-me}
-    command:
-    - sh
-    - -c
-    - |
-      sql() {
-        timeout 10 psql -c "$1" "host=pg-0.pg,pg-1.pg user=postgres connect_timeout=3 \
-          target_session_attrs=read-write"
-      }
-      until sql 'CREATE TABLE IF NOT EXISTS log (n bigint)'; do sleep 1; done
-      n=0
-      while sleep 0.1; do
-        n=$((n + 1))
-        sql "INSERT INTO log VALUES ($n)" > /dev/null 2>&1 && echo "acknowledged $n"
-      done
+sql() {
+  timeout 10 psql -c "$1" "host=pg-0.pg,pg-1.pg user=postgres connect_timeout=3 \
+    target_session_attrs=read-write"
+}
+until sql 'CREATE TABLE IF NOT EXISTS log (n bigint)'; do sleep 1; done
+n=0
+while sleep 0.1; do
+  n=$((n + 1))
+  sql "INSERT INTO log VALUES ($n)" > /dev/null 2>&1 && echo "acknowledged $n"
+done
 "#;

@@ -66,35 +66,21 @@ fn ask_redis(kubectl: &Kubectl, pod: &str, command: &str) -> Answer<String> {
 
 /// Writes numbers, and prints each that a replica has, too (`WAIT 1`).
 const WRITER: &str = r#"
-apiVersion: v1
-kind: Pod
-metadata: {name: writer}
-spec:
-  tolerations: [{key: writer, operator: Exists}]
-  nodeSelector: {role: writer}
-  terminationGracePeriodSeconds: 1
-  containers:
-  - name: writer
-    image: redis:7
-    command:
-    - sh
-    - -c
-    - |
-      n=0
-      find() {
-        for pod in 0 1 2; do
-          primary=$(timeout 2 redis-cli -h cache-$pod.cache -p 26379 \
-            sentinel get-master-addr-by-name main 2>/dev/null | sed -n 1p)
-          case $primary in *.cache) return;; esac
-        done
-      }
-      while sleep 0.05; do
-        n=$((n + 1))
-        [ "$primary" ] || find
-        got=$(printf 'sadd log %s\nwait 1 1000\n' $n | timeout 3 redis-cli -h "$primary" 2>/dev/null)
-        case $(echo $got) in
-        '1 1' | '1 2') echo "acknowledged $n" ;;
-        *) primary= ;;
-        esac
-      done
+n=0
+find() {
+  for pod in 0 1 2; do
+    primary=$(timeout 2 redis-cli -h cache-$pod.cache -p 26379 \
+      sentinel get-master-addr-by-name main 2>/dev/null | sed -n 1p)
+    case $primary in *.cache) return;; esac
+  done
+}
+while sleep 0.05; do
+  n=$((n + 1))
+  [ "$primary" ] || find
+  got=$(printf 'sadd log %s\nwait 1 1000\n' $n | timeout 3 redis-cli -h "$primary" 2>/dev/null)
+  case $(echo $got) in
+  '1 1' | '1 2') echo "acknowledged $n" ;;
+  *) primary= ;;
+  esac
+done
 "#;

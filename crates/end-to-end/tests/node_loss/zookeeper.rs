@@ -23,23 +23,12 @@ impl Application for ZooKeeper {
     const MANIFEST: &str = "zookeeper/failover.yaml";
     const PROGRAMS: &[&str] = &["java"];
     const IMAGE: (&str, &str) = ("library/zookeeper", "3.8");
+    const FIRST_START: Option<&str> = Some("keeper-new");
+    const WRITER_ENVIRONMENT: &str = "[{name: JVMFLAGS, value: -Xmx64m}]";
     const WRITER: &str = WRITER;
 
     fn image() -> Image {
         applications::zookeeper()
-    }
-
-    fn before_the_first_start(kubectl: &Kubectl) {
-        kubectl.ok(&[
-            "create",
-            "configmap",
-            "keeper-new",
-            "--from-literal=create=",
-        ]);
-    }
-
-    fn after_the_first_start(kubectl: &Kubectl) {
-        kubectl.ok(&["delete", "configmap", "keeper-new"]);
     }
 
     fn primary(kubectl: &Kubectl) -> Answer<String> {
@@ -85,39 +74,23 @@ fn modes(kubectl: &Kubectl) -> [Answer<String>; 3] {
 /// Sends commands to one client, which prints an answer for each. A client whose session has expired is
 /// replaced; its numbers are not used again.
 const WRITER: &str = r#"
-apiVersion: v1
-kind: Pod
-metadata: {name: writer}
-spec:
-  tolerations: [{key: writer, operator: Exists}]
-  nodeSelector: {role: writer}
-  terminationGracePeriodSeconds: 1
-  containers:
-  - name: writer
-    image: zookeeper:3.8
-    env:
-    - {name: JVMFLAGS, value: -Xmx64m}
-    command:
-    - sh
-    - -c
-    - |
-      start=0
-      commands() {
-        echo 'create /log'
-        n=$start
-        while sleep 0.1; do
-          n=$((n + 1))
-          echo "create /log/$n"
-        done
-      }
-      servers=keeper-0.keeper:2181,keeper-1.keeper:2181,keeper-2.keeper:2181
-      while sleep 1; do
-        start=$((start + 1000000))
-        commands | zkCli.sh -timeout 10000 -server $servers 2>&1 | while read -r line; do
-          case $line in
-          *'Created /log/'*) echo "acknowledged ${line##*/}" ;;
-          *xpired* | *'not connected'*) echo "$line"; kill $(pidof java); break ;;
-          esac
-        done
-      done
+start=0
+commands() {
+  echo 'create /log'
+  n=$start
+  while sleep 0.1; do
+    n=$((n + 1))
+    echo "create /log/$n"
+  done
+}
+servers=keeper-0.keeper:2181,keeper-1.keeper:2181,keeper-2.keeper:2181
+while sleep 1; do
+  start=$((start + 1000000))
+  commands | zkCli.sh -timeout 10000 -server $servers 2>&1 | while read -r line; do
+    case $line in
+    *'Created /log/'*) echo "acknowledged ${line##*/}" ;;
+    *xpired* | *'not connected'*) echo "$line"; kill $(pidof java); break ;;
+    esac
+  done
+done
 "#;
