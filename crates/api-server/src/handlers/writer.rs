@@ -11,7 +11,7 @@ use crate::admission::{Admission, dynamic_admission};
 use crate::catalog::registry::Resource;
 use crate::http::call::Call;
 use crate::http::work;
-use crate::objects::storage::Objects;
+use crate::objects::storage::{self, Managers, Objects};
 use crate::objects::write_request::WriteRequest;
 
 /// The parts of the server that writes go through.
@@ -34,6 +34,22 @@ impl Writer<'_> {
         // It is decoded next.
         work::expect(stored.value.len()).await;
         Ok(stored)
+    }
+
+    /// The tree of a stored object and its managed fields, for a write of it.
+    ///
+    /// *Errors.* 500 if it cannot be decoded.
+    pub(crate) fn decoded(
+        self,
+        request: &WriteRequest<'_>,
+        stored: &KeyValue,
+    ) -> Result<(Value, Managers), Status> {
+        let resource = request.resource;
+        if self.keeps_managers_apart(request) {
+            let (object, managed) = storage::decode_apart(resource, stored)?;
+            return Ok((object, Managers::Apart(managed)));
+        }
+        Ok((storage::decode(resource, stored)?, Managers::Within))
     }
 
     /// Whether nothing but the tracking of changes looks at the managed fields in a write, so that

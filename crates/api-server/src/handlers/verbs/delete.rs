@@ -22,7 +22,6 @@ use crate::http::reply::Reply;
 use crate::http::work;
 use crate::objects::metadata;
 use crate::objects::remove::remove;
-use crate::objects::storage::{self, Managers};
 use crate::objects::write_request::{Validation, WriteOptions, WriteRequest, Written, dry_run};
 
 const ORPHAN: &str = "orphan";
@@ -255,14 +254,7 @@ pub(crate) async fn delete(
     let resource = request.resource;
     for _ in 0..WRITE_ATTEMPTS_MAX {
         let stored = writer.stored(request).await?;
-        // Nothing of the server itself reads the managed fields of an object that goes.
-        let shown = dynamic_admission::concerns(writer.admission, request).unwrap_or(true);
-        let (mut object, managers) = if shown {
-            (storage::decode(resource, &stored)?, Managers::Within)
-        } else {
-            let (object, managed) = storage::decode_apart(resource, &stored)?;
-            (object, Managers::Apart(managed))
-        };
+        let (mut object, managers) = writer.decoded(request, &stored)?;
         options.check(resource, &object)?;
         admit(
             &writer.admission.plugins,

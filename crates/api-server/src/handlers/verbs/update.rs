@@ -114,12 +114,7 @@ pub(crate) async fn update(
     let resource = request.resource;
     for _ in 0..WRITE_ATTEMPTS_MAX {
         let stored = writer.stored(request).await?;
-        let (old, managers) = if writer.keeps_managers_apart(request) {
-            let (old, managed) = storage::decode_apart(resource, &stored)?;
-            (old, Managers::Apart(managed))
-        } else {
-            (storage::decode(resource, &stored)?, Managers::Within)
-        };
+        let (old, managers) = writer.decoded(request, &stored)?;
         let object = change(&old)?;
         let version = metadata::text(&object, "resourceVersion");
         if !matches!(version, "" | "0") && version != stored.mod_revision.0.to_string() {
