@@ -378,15 +378,12 @@ fn copy(seen: &Observed<'_>) -> Step {
             (Transfer::Streams, None, _) => call(seen, Call::Inspect(Side::Source)),
             (Transfer::Streams, _, None) => call(seen, Call::Inspect(Side::Destination)),
             (Transfer::Streams, Some(source), Some(destination)) => {
-                let both = source.has_first_copy && destination.has_first_copy;
-                copy_to(
-                    seen,
-                    if both {
-                        Extent::Increment
-                    } else {
-                        Extent::Whole
-                    },
-                )
+                let has_base = source.has_first_copy && destination.has_first_copy;
+                let extent = match has_base {
+                    true => Extent::Increment,
+                    false => Extent::Whole,
+                };
+                copy_to(seen, extent)
             }
         },
         Some(Copied::Impossible(reason)) => Step::Write(record.abandoned(reason)),
