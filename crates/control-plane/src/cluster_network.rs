@@ -6,13 +6,12 @@ use std::io;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
+use data_directory::store_record;
 use durable_file::Durability;
 use mvcc_store::Store;
 use pod_network::{Cidr, WantedRanges};
 use resource_kinds::PodRanges;
 use serde::{Deserialize, Serialize};
-
-use data_directory::store_record;
 
 /// The file in the data directory.
 const FILE: &str = "cluster.json";

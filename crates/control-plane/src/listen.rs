@@ -5,9 +5,8 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use container_runtime::beside;
-use tokio::net::TcpListener;
-
 use data_directory::process;
+use tokio::net::TcpListener;
 
 /// Binds the API's address; the error advises about a port in use.
 pub async fn bind(address: SocketAddr, data: &Path) -> Result<TcpListener> {

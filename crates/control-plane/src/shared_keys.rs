@@ -10,14 +10,13 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 use certificates::{SealError, ServerToken, SharedError, SharedKeys};
+use console::output::say;
 use container_runtime::beside;
+use data_directory::store_record;
 use durable_file::Durability;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use mvcc_store::{Store, StoreError};
-
-use console::output::say;
-use data_directory::store_record;
 
 /// The key: beside the objects, which are below `/registry/`.
 pub const KEY: &[u8] = b"/mainstay/credentials";

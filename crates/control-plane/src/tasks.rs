@@ -1,12 +1,11 @@
 //! Parts of the program that run beside each other and end together.
 
+use console::output::warn;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use reconcile::{Component, Health};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
-
-use console::output::warn;
 
 /// Parts that end together.
 pub struct Group {

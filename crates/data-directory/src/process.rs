@@ -10,7 +10,6 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-
 use console::output::say;
 
 /// Maximum time for a server in the background to become ready: longer than the recovery of a large

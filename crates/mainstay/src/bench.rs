@@ -8,9 +8,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use serde_json::json;
-
 use console::output::Form;
+use serde_json::json;
 
 /// A page of a database.
 const PAGE: usize = 8 << 10;

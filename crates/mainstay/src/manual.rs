@@ -7,7 +7,6 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use clap::Command;
 pub use clap_complete::Shell;
-
 use console::output::{say, show};
 
 /// Arguments of `mainstay completion`.

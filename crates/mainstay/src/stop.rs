@@ -3,12 +3,11 @@
 use std::sync::{Arc, OnceLock};
 
 use anyhow::{Context, Result};
+use console::output::warn;
 use node_agent::OnShutdown;
 use serde::Deserialize;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-
-use console::output::warn;
 
 /// The treatment of the pods on SIGTERM, and after a failure of a part of the program.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, clap::ValueEnum)]

@@ -3,7 +3,6 @@
 use std::path::Path;
 
 use anyhow::{Result, ensure};
-
 use data_directory::Role;
 
 /// The unit for the default data directory; docs/systemd.md shows the same text.

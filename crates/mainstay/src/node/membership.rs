@@ -12,14 +12,13 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use data_directory::process;
 use durable_file::Durability;
 use http::Uri;
 use jiff::Timestamp;
 use node_identity::{Identity, Validity};
 use pod_network::Cidr;
 use serde::{Deserialize, Serialize};
-
-use data_directory::process;
 
 /// The format that is written.
 const FORMAT: u32 = 1;

@@ -18,7 +18,7 @@ use console::output::say;
 use container_runtime::beside;
 use control_plane::host::{self, Host, NodeAddress};
 use control_plane::tasks::Group;
-use data_directory::{self, Claim, Engine, Role};
+use data_directory::{Claim, Engine, Role};
 use node_agent::{KubeletApi, NewNode, OnShutdown, ServingCertificate};
 use node_identity::{Servers, account_client, renewed_client};
 use reconcile::Health;

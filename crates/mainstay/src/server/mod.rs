@@ -14,10 +14,10 @@ use container_runtime::beside;
 use control_plane::cluster_ranges::ClusterRanges;
 use control_plane::host::{self, Host, NodeAddress};
 use control_plane::{
-    self, ClusterNetwork, ControlPlane, DataLocation, LocalNode, Relocation, Server, ServerConfig,
+    ClusterNetwork, ControlPlane, DataLocation, LocalNode, Relocation, Server, ServerConfig,
     TokenFile,
 };
-use data_directory::{self, Claim, Engine, Role};
+use data_directory::{Claim, Engine, Role};
 use node_agent::OnShutdown;
 use tokio_util::sync::CancellationToken;
 

@@ -15,7 +15,7 @@ use control_plane::backup_contents::{Objects, Request, Source, records};
 use control_plane::host::Host;
 use control_plane::{EtcdAddress, EtcdSettings, TokenFile};
 use data_directory::process;
-use data_directory::{self, Engine, Role};
+use data_directory::{Engine, Role};
 use etcd_store::copy::Found;
 use jiff::Timestamp;
 use mvcc_store::{KeyValue, Revision};

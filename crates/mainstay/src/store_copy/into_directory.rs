@@ -10,7 +10,7 @@ use container_runtime::beside;
 use control_plane::host::Host;
 use control_plane::{ClusterNetwork, EtcdAddress, NETWORK_RECORD, TokenFile, shared_keys};
 use data_directory::process;
-use data_directory::{self, Engine, Marker, Role};
+use data_directory::{Engine, Marker, Role};
 use etcd_store::copy::Found;
 use mvcc_store::embedded::{EmbeddedOptions, EmbeddedStore, import};
 use mvcc_store::{KeyValue, Range, Revision, Store};

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail, ensure};
 use bytes::Bytes;
 use console::output::say;
 use container_runtime::beside;
-use control_plane::{self, AskedNetwork, EtcdAddress, TokenFile, shared_keys, store};
+use control_plane::{AskedNetwork, EtcdAddress, TokenFile, shared_keys, store};
 use data_directory::process;
 use data_directory::{Engine, MARKER_FILE, Marker, Role};
 use etcd_store::copy::{Begun, EtcdCopy, Found};

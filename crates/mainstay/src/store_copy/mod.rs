@@ -12,12 +12,11 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use anyhow::{Context, Result, bail};
+use control_plane::backup_contents::records;
+use control_plane::{EtcdAddress, EtcdSettings, EtcdUrl};
 use etcd_store::copy::{CopyError, EtcdCopy, Pairs};
 use mvcc_store::{KeyValue, Revision};
 use sha2::{Digest, Sha256};
-
-use control_plane::backup_contents::records;
-use control_plane::{EtcdAddress, EtcdSettings, EtcdUrl};
 
 /// Arguments of `mainstay store`.
 #[derive(clap::Args, Debug)]

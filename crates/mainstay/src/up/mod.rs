@@ -20,10 +20,10 @@ use container_runtime::beside;
 use control_plane::host::{self, Host, NodeAddress};
 use control_plane::store::OpenStore;
 use control_plane::{
-    self, ControlPlane, DataLocation, LocalNode, Protection, Relocation, Server, ServerConfig,
+    ControlPlane, DataLocation, LocalNode, Protection, Relocation, Server, ServerConfig,
 };
 use data_directory::process::NOT_APPLIED;
-use data_directory::{self, Claim, Engine, Role};
+use data_directory::{Claim, Engine, Role};
 use image_store::{ImageStore, RegistriesConfig};
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::Pod;

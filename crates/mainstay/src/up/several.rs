@@ -11,10 +11,8 @@ use container_runtime::beside;
 use control_plane::cluster_ranges::ClusterRanges;
 use control_plane::host::NodeAddress;
 use control_plane::store::OpenStore;
-use control_plane::{
-    self, AskedNetwork, ClusterNetwork, ControlPlane, LocalNode, Server, ServerConfig,
-};
-use data_directory::{self, NAMESPACES};
+use control_plane::{AskedNetwork, ClusterNetwork, ControlPlane, LocalNode, Server, ServerConfig};
+use data_directory::NAMESPACES;
 use pod_network::{Cidr, NodeSwitch, SwitchOptions, WantedRanges};
 use service_proxy::SwitchLink;
 use tokio_util::sync::CancellationToken;

@@ -12,12 +12,11 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use console::output::warn;
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, sethostname};
 use node_agent::OnShutdown;
-
-use console::output::warn;
 
 /// The wait before the second start. It doubles with each further one.
 const RESTART_FIRST: Duration = Duration::from_secs(1);
