@@ -5,7 +5,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use object_model::{FieldError, FieldPath};
 use resource_kinds::{
-    Cell, Column, Kind, KindInfo, Printer, Scalable, Selectable, StatusUpdate, Words, metadata,
+    Cell, Column, Kind, KindInfo, Printer, Scalable, Selectable, StatusUpdate, Words,
 };
 use serde_json::{Map, Value, json};
 
@@ -147,16 +147,12 @@ impl Kind for CustomKind {
         default(object, &self.schema);
     }
 
-    fn validate_create(&self, object: &Value) -> Vec<FieldError> {
-        let mut errors = metadata::validate(self, object);
-        errors.extend(self.judge(object, None));
-        errors
+    fn validate_content(&self, object: &Value) -> Vec<FieldError> {
+        self.judge(object, None)
     }
 
-    fn validate_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
-        let mut errors = metadata::validate_update(object);
-        errors.extend(self.judge(object, Some(old)));
-        errors
+    fn validate_content_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
+        self.judge(object, Some(old))
     }
 
     fn status_update(&self) -> &dyn StatusUpdate {

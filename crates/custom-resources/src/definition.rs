@@ -7,9 +7,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1 as api;
 use object_model::{FieldError, FieldPath, names};
 use resource_kinds::annotations::CUSTOM_RESOURCE_CLEANUP;
 use resource_kinds::info::{ALL, STATUS};
-use resource_kinds::{
-    Cell, Column, Kind, KindInfo, Printer, Scope, Words, WriteRules, metadata, table,
-};
+use resource_kinds::{Cell, Column, Kind, KindInfo, Printer, Scope, Words, WriteRules, table};
 use serde_json::{Map, Value, json};
 
 use crate::deprecation;
@@ -127,15 +125,12 @@ impl Kind for Definition {
         object["status"] = status;
     }
 
-    fn validate_create(&self, object: &Value) -> Vec<FieldError> {
-        let mut errors = metadata::validate(self, object);
-        errors.extend(validate(object));
-        errors
+    fn validate_content(&self, object: &Value) -> Vec<FieldError> {
+        validate(object)
     }
 
-    fn validate_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
-        let mut errors = metadata::validate_update(object);
-        errors.extend(validate(object));
+    fn validate_content_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
+        let mut errors = self.validate_content(object);
         let spec = FieldPath::root("spec");
         let established = condition(old, "Established") == Some("True");
         let mut keep = |names: &[&str]| {

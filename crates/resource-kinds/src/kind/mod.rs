@@ -15,6 +15,7 @@ use serde_json::Value;
 
 use crate::json::parts;
 use crate::printing::Printer;
+use crate::validation::metadata;
 
 pub use allocation::{Allocating, Allocation, AllocationLookup, Refusal};
 pub use deletion::Deletion;
@@ -29,7 +30,7 @@ pub use updates::{StatusUpdate, SubresourceUpdate};
 ///
 /// The pipeline calls, on create: [`decode`](Self::decode), [`default`](Self::default),
 /// [`prepare_create`](Self::prepare_create), admission, [`allocate`](Allocating::allocate),
-/// [`validate_create`](Self::validate_create). On update it calls the same with the `_update` twins
+/// [`validate_create`](Self::validate_create), which no kind replaces. On update it calls the same with the `_update` twins
 /// and the stored object as `old`. The metadata that the server itself keeps (uid, resource version,
 /// timestamps, generation, managed fields) belongs to the pipeline.
 pub trait Kind: Printer {
@@ -65,13 +66,31 @@ pub trait Kind: Printer {
         object_model::names::dns_subdomain(name)
     }
 
-    /// All that is wrong with a new object, its metadata (name, labels, annotations, owner
-    /// references, finalizers) included: [`metadata::validate`](crate::metadata::validate).
-    fn validate_create(&self, object: &Value) -> Vec<FieldError>;
+    /// All that is wrong with an object, but for its metadata: a new one, and a changed one of a kind
+    /// without [`validate_content_update`](Self::validate_content_update).
+    fn validate_content(&self, object: &Value) -> Vec<FieldError>;
 
-    /// All that is wrong with a changed object, labels, annotations, owner references and
-    /// finalizers included. The pipeline checks that name, namespace and uid stay.
-    fn validate_update(&self, object: &Value, old: &Value) -> Vec<FieldError>;
+    /// All that is wrong with a changed object, but for its metadata.
+    fn validate_content_update(&self, object: &Value, _old: &Value) -> Vec<FieldError> {
+        self.validate_content(object)
+    }
+
+    /// All that is wrong with a new object, its metadata (name, labels, annotations, owner references,
+    /// finalizers) included.
+    fn validate_create(&self, object: &Value) -> Vec<FieldError> {
+        let name_errors = |name: &str| self.name_errors(name);
+        let mut errors = metadata::validate(self.info().scope, &name_errors, object);
+        errors.extend(self.validate_content(object));
+        errors
+    }
+
+    /// All that is wrong with a changed object, labels, annotations, owner references and finalizers
+    /// included. The pipeline checks that name, namespace and uid stay.
+    fn validate_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
+        let mut errors = metadata::validate_update(object);
+        errors.extend(self.validate_content_update(object, old));
+        errors
+    }
 
     /// Warnings about an object that is accepted all the same.
     fn warnings(&self, _object: &Value, _old: Option<&Value>) -> Vec<String> {

@@ -5,11 +5,15 @@ use std::collections::BTreeSet;
 use object_model::{FieldError, FieldPath, names};
 use serde_json::Value;
 
-use crate::kind::{Kind, Scope};
+use crate::kind::Scope;
 use crate::validation::field::{Field, Rules};
 
-/// All that is wrong with the metadata of a new object.
-pub fn validate(kind: &dyn Kind, object: &Value) -> Vec<FieldError> {
+/// All that is wrong with the metadata of a new object. `name_errors` judges a name of its kind.
+pub(crate) fn validate(
+    scope: Scope,
+    name_errors: &dyn Fn(&str) -> Vec<String>,
+    object: &Value,
+) -> Vec<FieldError> {
     let metadata = Field::root(object).get("metadata");
     let mut errors = Vec::new();
     let name = metadata.get("name");
@@ -20,17 +24,17 @@ pub fn validate(kind: &dyn Kind, object: &Value) -> Vec<FieldError> {
             Some(start) if !start.is_empty() => format!("{start}a"),
             _ => prefix.text().to_owned(),
         };
-        let clauses = kind.name_errors(&sample).into_iter();
+        let clauses = name_errors(&sample).into_iter();
         errors.extend(clauses.map(|clause| prefix.invalid(clause)));
     }
     if name.text().is_empty() {
         errors.push(name.required("name or generateName is required"));
     } else {
-        let clauses = kind.name_errors(name.text()).into_iter();
+        let clauses = name_errors(name.text()).into_iter();
         errors.extend(clauses.map(|clause| name.invalid(clause)));
     }
     let namespace = metadata.get("namespace");
-    match kind.info().scope {
+    match scope {
         Scope::Namespaced if namespace.is_empty() => errors.push(namespace.required("")),
         Scope::Namespaced => errors.check_text(&namespace, names::dns_label),
         Scope::Cluster if !namespace.is_empty() => {
@@ -43,7 +47,7 @@ pub fn validate(kind: &dyn Kind, object: &Value) -> Vec<FieldError> {
 }
 
 /// All that is wrong with those parts of the metadata that an update may change.
-pub fn validate_update(object: &Value) -> Vec<FieldError> {
+pub(crate) fn validate_update(object: &Value) -> Vec<FieldError> {
     validate_free_parts(&Field::root(object).get("metadata"))
 }
 

@@ -12,7 +12,6 @@ use crate::kind::info::{Names, cluster};
 use crate::kind::{Kind, KindInfo, WriteRules};
 use crate::printing::{Cell, Column, Printer, table};
 use crate::validation::field::{Field, Rules};
-use crate::validation::metadata;
 
 /// admissionregistration.k8s.io/v1 MutatingAdmissionPolicy. The crate that evaluates its
 /// expressions also checks them.
@@ -63,16 +62,8 @@ impl Kind for MutatingAdmissionPolicy {
         }
     }
 
-    fn validate_create(&self, object: &Value) -> Vec<FieldError> {
-        let mut errors = metadata::validate(self, object);
-        errors.extend(validate(&Field::root(object).get("spec")));
-        errors
-    }
-
-    fn validate_update(&self, object: &Value, _old: &Value) -> Vec<FieldError> {
-        let mut errors = metadata::validate_update(object);
-        errors.extend(validate(&Field::root(object).get("spec")));
-        errors
+    fn validate_content(&self, object: &Value) -> Vec<FieldError> {
+        validate(&Field::root(object).get("spec"))
     }
 }
 

@@ -79,16 +79,8 @@ impl Kind for PolicyBinding {
         }
     }
 
-    fn validate_create(&self, object: &Value) -> Vec<FieldError> {
-        let mut errors = metadata::validate(self, object);
-        errors.extend(self.validate(&Field::root(object).get("spec")));
-        errors
-    }
-
-    fn validate_update(&self, object: &Value, _old: &Value) -> Vec<FieldError> {
-        let mut errors = metadata::validate_update(object);
-        errors.extend(self.validate(&Field::root(object).get("spec")));
-        errors
+    fn validate_content(&self, object: &Value) -> Vec<FieldError> {
+        self.validate(&Field::root(object).get("spec"))
     }
 }
 

@@ -57,16 +57,8 @@ impl Kind for ValidatingAdmissionPolicy {
         }
     }
 
-    fn validate_create(&self, object: &Value) -> Vec<FieldError> {
-        let mut errors = metadata::validate(self, object);
-        errors.extend(validate(&Field::root(object).get("spec")));
-        errors
-    }
-
-    fn validate_update(&self, object: &Value, _old: &Value) -> Vec<FieldError> {
-        let mut errors = metadata::validate_update(object);
-        errors.extend(validate(&Field::root(object).get("spec")));
-        errors
+    fn validate_content(&self, object: &Value) -> Vec<FieldError> {
+        validate(&Field::root(object).get("spec"))
     }
 }
 

@@ -9,7 +9,6 @@ use crate::kind::info::{Names, STATUS, cluster};
 use crate::kind::{Kind, KindInfo, Words};
 use crate::printing::{Cell, Column, Printer, table};
 use crate::validation::field::{Field, Rules};
-use crate::validation::metadata;
 use crate::well_known::labels::API_SERVICE_AUTOMANAGED;
 
 /// apiregistration.k8s.io/v1 APIService: one version of one group. All of them are local: the
@@ -77,16 +76,8 @@ impl Kind for APIService {
         names::path_segment(name)
     }
 
-    fn validate_create(&self, object: &Value) -> Vec<FieldError> {
-        let mut errors = metadata::validate(self, object);
-        errors.extend(validate(object));
-        errors
-    }
-
-    fn validate_update(&self, object: &Value, _old: &Value) -> Vec<FieldError> {
-        let mut errors = metadata::validate_update(object);
-        errors.extend(validate(object));
-        errors
+    fn validate_content(&self, object: &Value) -> Vec<FieldError> {
+        validate(object)
     }
 }
 

@@ -8,7 +8,6 @@ use crate::kind::info::{Names, namespaced};
 use crate::kind::{Kind, KindInfo};
 use crate::printing::{Cell, Column, Printer, table};
 use crate::validation::field::{Field, Rules};
-use crate::validation::metadata;
 
 /// apps/v1 ControllerRevision.
 #[derive(Debug)]
@@ -38,16 +37,13 @@ impl Kind for ControllerRevision {
     /// A revision's number is written even if it is zero.
     fn default(&self, _object: &mut Value) {}
 
-    fn validate_create(&self, object: &Value) -> Vec<FieldError> {
-        let mut errors = metadata::validate(self, object);
-        errors.extend(validate(object));
-        errors
+    fn validate_content(&self, object: &Value) -> Vec<FieldError> {
+        validate(object)
     }
 
     /// `statefulset.md` 4.13
-    fn validate_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
-        let mut errors = metadata::validate_update(object);
-        errors.extend(validate(object));
+    fn validate_content_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
+        let mut errors = self.validate_content(object);
         errors.check_unchanged(
             &Field::root(object).get("data"),
             &Field::root(old).get("data"),

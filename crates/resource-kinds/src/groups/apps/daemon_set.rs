@@ -9,7 +9,7 @@ use crate::kind::info::{Names, STATUS, namespaced};
 use crate::kind::{Kind, KindInfo, StatusUpdate, Words, WriteRules};
 use crate::printing::{Cell, Column, Printer, table};
 use crate::validation::field::{Field, Rules};
-use crate::validation::{metadata, workload};
+use crate::validation::workload;
 
 /// apps/v1 DaemonSet.
 #[derive(Debug)]
@@ -97,15 +97,12 @@ impl Kind for DaemonSet {
         parts::set(object, "status", Value::Object(counts.collect()));
     }
 
-    fn validate_create(&self, object: &Value) -> Vec<FieldError> {
-        let mut errors = metadata::validate(self, object);
-        errors.extend(validate(object, None));
-        errors
+    fn validate_content(&self, object: &Value) -> Vec<FieldError> {
+        validate(object, None)
     }
 
-    fn validate_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
-        let mut errors = metadata::validate_update(object);
-        errors.extend(validate(object, Some(old)));
+    fn validate_content_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
+        let mut errors = validate(object, Some(old));
         let selector = |object| Field::root(object).get("spec.selector");
         errors.check_unchanged(&selector(object), &selector(old));
         errors

@@ -9,7 +9,7 @@ use crate::kind::info::{Names, SCALE, STATUS, namespaced};
 use crate::kind::{Kind, KindInfo, Scalable, Selectable, StatusUpdate, Words, WriteRules};
 use crate::printing::{Cell, Column, Printer, table};
 use crate::validation::field::{Field, Rules};
-use crate::validation::{metadata, workload};
+use crate::validation::workload;
 
 /// apps/v1 ReplicaSet.
 #[derive(Debug)]
@@ -70,15 +70,12 @@ impl Kind for ReplicaSet {
         parts::set(object, "status", json!({"replicas": 0}));
     }
 
-    fn validate_create(&self, object: &Value) -> Vec<FieldError> {
-        let mut errors = metadata::validate(self, object);
-        errors.extend(validate(object, None));
-        errors
+    fn validate_content(&self, object: &Value) -> Vec<FieldError> {
+        validate(object, None)
     }
 
-    fn validate_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
-        let mut errors = metadata::validate_update(object);
-        errors.extend(validate(object, Some(old)));
+    fn validate_content_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
+        let mut errors = validate(object, Some(old));
         let selector = |object| Field::root(object).get("spec.selector");
         errors.check_unchanged(&selector(object), &selector(old));
         errors

@@ -12,7 +12,7 @@ use crate::kind::info::{Names, STATUS, namespaced};
 use crate::kind::{Kind, KindInfo, Words, WriteRules};
 use crate::printing::{Cell, Column, Printer, table};
 use crate::validation::field::{Field, Rules};
-use crate::validation::{metadata, pod_template, workload};
+use crate::validation::{pod_template, workload};
 
 /// batch/v1 CronJob.
 #[derive(Debug)]
@@ -84,9 +84,8 @@ impl Kind for CronJob {
         parts::set(object, "status", json!({}));
     }
 
-    fn validate_create(&self, object: &Value) -> Vec<FieldError> {
-        let mut errors = metadata::validate(self, object);
-        errors.extend(validate(object, None));
+    fn validate_content(&self, object: &Value) -> Vec<FieldError> {
+        let mut errors = validate(object, None);
         let name = Field::root(object).get("metadata.name");
         if name.text().len() > NAME_CHARS_MAX {
             let detail = format!("must be no more than {NAME_CHARS_MAX} characters");
@@ -95,10 +94,8 @@ impl Kind for CronJob {
         errors
     }
 
-    fn validate_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
-        let mut errors = metadata::validate_update(object);
-        errors.extend(validate(object, Some(old)));
-        errors
+    fn validate_content_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
+        validate(object, Some(old))
     }
 
     fn warnings(&self, object: &Value, _old: Option<&Value>) -> Vec<String> {

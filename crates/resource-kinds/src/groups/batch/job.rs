@@ -10,7 +10,7 @@ use crate::kind::info::{Names, STATUS, namespaced};
 use crate::kind::{Deletion, Kind, KindInfo, Selectable, StatusUpdate, Words, WriteRules};
 use crate::printing::{Cell, Column, Printer, table};
 use crate::validation::field::Field;
-use crate::validation::{metadata, workload};
+use crate::validation::workload;
 use crate::well_known::labels::{CONTROLLER_UID, JOB_NAME, LEGACY_CONTROLLER_UID, LEGACY_JOB_NAME};
 
 /// batch/v1 Job.
@@ -84,16 +84,12 @@ impl Kind for Job {
         }
     }
 
-    fn validate_create(&self, object: &Value) -> Vec<FieldError> {
-        let mut errors = metadata::validate(self, object);
-        errors.extend(rules::create(object));
-        errors
+    fn validate_content(&self, object: &Value) -> Vec<FieldError> {
+        rules::create(object)
     }
 
-    fn validate_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
-        let mut errors = metadata::validate_update(object);
-        errors.extend(rules::update(object, old));
-        errors
+    fn validate_content_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
+        rules::update(object, old)
     }
 
     fn warnings(&self, object: &Value, old: Option<&Value>) -> Vec<String> {

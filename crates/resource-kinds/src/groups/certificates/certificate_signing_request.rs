@@ -15,7 +15,6 @@ use crate::kind::{
 };
 use crate::printing::{Cell, Column, Printer, table};
 use crate::validation::field::{Field, Rules};
-use crate::validation::metadata;
 
 /// certificates.k8s.io/v1 CertificateSigningRequest.
 #[derive(Debug)]
@@ -108,14 +107,12 @@ impl Kind for CertificateSigningRequest {
         parts::restore(object, old, "spec");
     }
 
-    fn validate_create(&self, object: &Value) -> Vec<FieldError> {
-        let mut errors = metadata::validate(self, object);
-        errors.extend(validate_spec(&Field::root(object).get("spec")));
-        errors
+    fn validate_content(&self, object: &Value) -> Vec<FieldError> {
+        validate_spec(&Field::root(object).get("spec"))
     }
 
-    fn validate_update(&self, object: &Value, _old: &Value) -> Vec<FieldError> {
-        metadata::validate_update(object)
+    fn validate_content_update(&self, _object: &Value, _old: &Value) -> Vec<FieldError> {
+        Vec::new()
     }
 
     fn status_update(&self) -> &dyn StatusUpdate {

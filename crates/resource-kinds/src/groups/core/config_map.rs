@@ -39,15 +39,12 @@ impl Kind for ConfigMap {
 
     fn default(&self, _object: &mut Value) {}
 
-    fn validate_create(&self, object: &Value) -> Vec<FieldError> {
-        let mut errors = metadata::validate(self, object);
-        errors.extend(validate(object));
-        errors
+    fn validate_content(&self, object: &Value) -> Vec<FieldError> {
+        validate(object)
     }
 
-    fn validate_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
-        let mut errors = metadata::validate_update(object);
-        errors.extend(immutable(object, old, &["data", "binaryData"]));
+    fn validate_content_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
+        let mut errors = immutable(object, old, &["data", "binaryData"]);
         errors.extend(validate(object));
         errors
     }

@@ -10,7 +10,6 @@ use crate::kind::{Kind, KindInfo, WriteRules};
 use crate::printing::{Cell, Column, Printer, table};
 use crate::validation::addresses::{check_endpoint_ip, check_port_and_protocol};
 use crate::validation::field::{Field, Rules};
-use crate::validation::metadata;
 
 /// core/v1 Endpoints.
 #[derive(Debug)]
@@ -57,16 +56,8 @@ impl Kind for Endpoints {
         }
     }
 
-    fn validate_create(&self, object: &Value) -> Vec<FieldError> {
-        let mut errors = metadata::validate(self, object);
-        errors.extend(validate(object));
-        errors
-    }
-
-    fn validate_update(&self, object: &Value, _old: &Value) -> Vec<FieldError> {
-        let mut errors = metadata::validate_update(object);
-        errors.extend(validate(object));
-        errors
+    fn validate_content(&self, object: &Value) -> Vec<FieldError> {
+        validate(object)
     }
 }
 

@@ -9,7 +9,6 @@ use crate::kind::info::{Names, namespaced};
 use crate::kind::{Kind, KindInfo, Selectable, Words, WriteRules};
 use crate::printing::{Cell, Column, Printer, table};
 use crate::validation::field::Field;
-use crate::validation::metadata;
 
 /// core/v1 Event.
 #[derive(Debug)]
@@ -60,16 +59,8 @@ impl Kind for Event {
 
     fn default(&self, _object: &mut Value) {}
 
-    fn validate_create(&self, object: &Value) -> Vec<FieldError> {
-        let mut errors = metadata::validate(self, object);
-        errors.extend(validate_event_namespace(object, "involvedObject"));
-        errors
-    }
-
-    fn validate_update(&self, object: &Value, _old: &Value) -> Vec<FieldError> {
-        let mut errors = metadata::validate_update(object);
-        errors.extend(validate_event_namespace(object, "involvedObject"));
-        errors
+    fn validate_content(&self, object: &Value) -> Vec<FieldError> {
+        validate_event_namespace(object, "involvedObject")
     }
 
     fn selectable(&self) -> &dyn Selectable {

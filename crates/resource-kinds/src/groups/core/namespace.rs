@@ -9,7 +9,6 @@ use crate::kind::info::{Names, STATUS, cluster};
 use crate::kind::{Body, Kind, KindInfo, Selectable, StatusUpdate, Subresource, Verb, Words};
 use crate::printing::{Cell, Column, Printer, table};
 use crate::validation::field::Field;
-use crate::validation::metadata;
 use crate::well_known::labels;
 
 /// core/v1 Namespace.
@@ -93,8 +92,8 @@ impl Kind for Namespace {
         names::dns_label(name)
     }
 
-    fn validate_create(&self, object: &Value) -> Vec<FieldError> {
-        let mut errors = metadata::validate(self, object);
+    fn validate_content(&self, object: &Value) -> Vec<FieldError> {
+        let mut errors = Vec::new();
         for finalizer in Field::root(object).get("spec.finalizers").items() {
             let clauses = names::qualified_name(finalizer.text());
             errors.extend(clauses.into_iter().map(|clause| finalizer.invalid(clause)));
@@ -102,8 +101,8 @@ impl Kind for Namespace {
         errors
     }
 
-    fn validate_update(&self, object: &Value, _old: &Value) -> Vec<FieldError> {
-        metadata::validate_update(object)
+    fn validate_content_update(&self, _object: &Value, _old: &Value) -> Vec<FieldError> {
+        Vec::new()
     }
 
     fn status_update(&self) -> &dyn StatusUpdate {

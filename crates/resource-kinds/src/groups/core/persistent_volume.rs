@@ -89,16 +89,14 @@ impl Kind for PersistentVolume {
         parts::set(object, "status", json!({"phase": "Pending"}));
     }
 
-    fn validate_create(&self, object: &Value) -> Vec<FieldError> {
-        let mut errors = metadata::validate(self, object);
-        errors.extend(validate(object));
+    fn validate_content(&self, object: &Value) -> Vec<FieldError> {
+        let mut errors = validate(object);
         errors.extend(validate_move(object, &Value::Null));
         errors
     }
 
-    fn validate_update(&self, object: &Value, old_object: &Value) -> Vec<FieldError> {
-        let mut errors = metadata::validate_update(object);
-        errors.extend(validate(object));
+    fn validate_content_update(&self, object: &Value, old_object: &Value) -> Vec<FieldError> {
+        let mut errors = validate(object);
         let (new, old) = (
             Field::root(object).get("spec"),
             Field::root(old_object).get("spec"),

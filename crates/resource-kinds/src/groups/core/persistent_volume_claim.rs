@@ -8,8 +8,8 @@ use crate::json::parts;
 use crate::kind::info::{Names, STATUS, namespaced};
 use crate::kind::{Kind, KindInfo, WriteRules};
 use crate::printing::{Cell, Column, Printer, table};
+use crate::validation::claim;
 use crate::validation::field::Field;
-use crate::validation::{claim, metadata};
 use crate::well_known::annotations::{PVC_PROTECTION, STORAGE_CLASS};
 
 /// core/v1 PersistentVolumeClaim.
@@ -65,15 +65,12 @@ impl Kind for PersistentVolumeClaim {
         parts::set(object, "status", json!({"phase": "Pending"}));
     }
 
-    fn validate_create(&self, object: &Value) -> Vec<FieldError> {
-        let mut errors = metadata::validate(self, object);
-        errors.extend(claim::validate_spec(&Field::root(object).get("spec")));
-        errors
+    fn validate_content(&self, object: &Value) -> Vec<FieldError> {
+        claim::validate_spec(&Field::root(object).get("spec"))
     }
 
-    fn validate_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
-        let mut errors = metadata::validate_update(object);
-        errors.extend(claim::validate_spec(&Field::root(object).get("spec")));
+    fn validate_content_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
+        let mut errors = self.validate_content(object);
         errors.extend(validate_change(object, old));
         errors
     }

@@ -8,7 +8,7 @@ use crate::kind::info::{Names, namespaced};
 use crate::kind::{Kind, KindInfo, WriteRules};
 use crate::printing::{Cell, Column, Printer, table};
 use crate::validation::field::Field;
-use crate::validation::{metadata, pod_template, workload};
+use crate::validation::{pod_template, workload};
 
 /// core/v1 PodTemplate.
 #[derive(Debug)]
@@ -51,15 +51,8 @@ impl Kind for PodTemplate {
         workload::default_template(object);
     }
 
-    fn validate_create(&self, object: &Value) -> Vec<FieldError> {
-        let mut errors = metadata::validate(self, object);
-        let template = Field::root(object).get("template");
-        errors.extend(pod_template::validate_template(&template, &[]));
-        errors
-    }
-
-    fn validate_update(&self, object: &Value, _old: &Value) -> Vec<FieldError> {
-        let mut errors = metadata::validate_update(object);
+    fn validate_content(&self, object: &Value) -> Vec<FieldError> {
+        let mut errors = Vec::new();
         let template = Field::root(object).get("template");
         errors.extend(pod_template::validate_template(&template, &[]));
         errors

@@ -12,7 +12,7 @@ use crate::kind::{
 };
 use crate::printing::{Cell, Column, Printer, table};
 use crate::validation::field::{Field, Rules};
-use crate::validation::{metadata, workload};
+use crate::validation::workload;
 
 /// core/v1 ReplicationController.
 #[derive(Debug)]
@@ -75,16 +75,12 @@ impl Kind for ReplicationController {
         parts::set(object, "status", json!({"replicas": 0}));
     }
 
-    fn validate_create(&self, object: &Value) -> Vec<FieldError> {
-        let mut errors = metadata::validate(self, object);
-        errors.extend(validate(object, None));
-        errors
+    fn validate_content(&self, object: &Value) -> Vec<FieldError> {
+        validate(object, None)
     }
 
-    fn validate_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
-        let mut errors = metadata::validate_update(object);
-        errors.extend(validate(object, Some(old)));
-        errors
+    fn validate_content_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
+        validate(object, Some(old))
     }
 
     fn warnings(&self, object: &Value, old: Option<&Value>) -> Vec<String> {

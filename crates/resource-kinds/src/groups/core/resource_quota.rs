@@ -9,7 +9,6 @@ use crate::kind::info::{Names, STATUS, namespaced};
 use crate::kind::{Kind, KindInfo};
 use crate::printing::{Cell, Column, Printer, table};
 use crate::validation::field::{Field, Rules};
-use crate::validation::metadata;
 
 /// core/v1 ResourceQuota.
 #[derive(Debug)]
@@ -45,15 +44,12 @@ impl Kind for ResourceQuota {
         parts::set(object, "status", json!({}));
     }
 
-    fn validate_create(&self, object: &Value) -> Vec<FieldError> {
-        let mut errors = metadata::validate(self, object);
-        errors.extend(validate(object));
-        errors
+    fn validate_content(&self, object: &Value) -> Vec<FieldError> {
+        validate(object)
     }
 
-    fn validate_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
-        let mut errors = metadata::validate_update(object);
-        errors.extend(validate(object));
+    fn validate_content_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
+        let mut errors = self.validate_content(object);
         errors.check_unchanged(
             &Field::root(object).get("spec.scopes"),
             &Field::root(old).get("spec.scopes"),

@@ -11,7 +11,6 @@ use crate::kind::info::{Names, namespaced};
 use crate::kind::{Kind, KindInfo, Selectable, Words};
 use crate::printing::{Cell, Column, Printer, table};
 use crate::validation::field::{Field, Rules};
-use crate::validation::metadata;
 use crate::well_known::limits;
 
 /// core/v1 Secret.
@@ -64,14 +63,12 @@ impl Kind for Secret {
         }
     }
 
-    fn validate_create(&self, object: &Value) -> Vec<FieldError> {
-        let mut errors = metadata::validate(self, object);
-        errors.extend(validate(object));
-        errors
+    fn validate_content(&self, object: &Value) -> Vec<FieldError> {
+        validate(object)
     }
 
-    fn validate_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
-        let mut errors = metadata::validate_update(object);
+    fn validate_content_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
+        let mut errors = Vec::new();
         errors.check_unchanged(
             &Field::root(object).get("type"),
             &Field::root(old).get("type"),

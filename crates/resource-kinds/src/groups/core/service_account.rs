@@ -7,7 +7,6 @@ use serde_json::{Value, json};
 use crate::kind::info::{Names, action, namespaced};
 use crate::kind::{Kind, KindInfo, WriteRules};
 use crate::printing::{Cell, Column, Printer, table};
-use crate::validation::metadata;
 
 /// core/v1 ServiceAccount.
 #[derive(Debug)]
@@ -46,12 +45,8 @@ impl Kind for ServiceAccount {
 
     fn default(&self, _object: &mut Value) {}
 
-    fn validate_create(&self, object: &Value) -> Vec<FieldError> {
-        metadata::validate(self, object)
-    }
-
-    fn validate_update(&self, object: &Value, _old: &Value) -> Vec<FieldError> {
-        metadata::validate_update(object)
+    fn validate_content(&self, _object: &Value) -> Vec<FieldError> {
+        Vec::new()
     }
 }
 

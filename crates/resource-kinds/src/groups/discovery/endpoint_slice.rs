@@ -70,16 +70,16 @@ impl Kind for EndpointSlice {
         }
     }
 
-    fn validate_create(&self, object: &Value) -> Vec<FieldError> {
-        let mut errors = metadata::validate(self, object);
+    fn validate_content(&self, object: &Value) -> Vec<FieldError> {
+        let mut errors = Vec::new();
         let kinds = ["IPv4", "IPv6", "FQDN"];
         errors.check_one_of(&Field::root(object).get("addressType"), &kinds);
         errors.extend(validate(object));
         errors
     }
 
-    fn validate_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
-        let mut errors = metadata::validate_update(object);
+    fn validate_content_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
+        let mut errors = Vec::new();
         let (new, old) = (Field::root(object), Field::root(old));
         errors.check_unchanged(&new.get("addressType"), &old.get("addressType"));
         errors.extend(validate(object));

@@ -7,7 +7,6 @@ use serde_json::Value;
 use crate::kind::info::{Names, namespaced};
 use crate::kind::{Kind, KindInfo, Selectable, Words, WriteRules};
 use crate::printing::{Cell, Column, Printer};
-use crate::validation::metadata;
 
 /// events.k8s.io/v1 Event.
 #[derive(Debug)]
@@ -99,17 +98,12 @@ impl Kind for Event {
 
     fn default(&self, _object: &mut Value) {}
 
-    fn validate_create(&self, object: &Value) -> Vec<FieldError> {
-        let mut errors = metadata::validate(self, object);
-        errors.extend(crate::groups::core::validate_event_namespace(
-            object,
-            "regarding",
-        ));
-        errors
+    fn validate_content(&self, object: &Value) -> Vec<FieldError> {
+        crate::groups::core::validate_event_namespace(object, "regarding")
     }
 
-    fn validate_update(&self, object: &Value, _old: &Value) -> Vec<FieldError> {
-        metadata::validate_update(object)
+    fn validate_content_update(&self, _object: &Value, _old: &Value) -> Vec<FieldError> {
+        Vec::new()
     }
 
     fn selectable(&self) -> &dyn Selectable {

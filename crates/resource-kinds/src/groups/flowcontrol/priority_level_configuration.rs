@@ -12,7 +12,6 @@ use crate::kind::info::{Names, STATUS, cluster};
 use crate::kind::{Kind, KindInfo, StatusUpdate, WriteRules};
 use crate::printing::{Cell, Column, Printer, table};
 use crate::validation::field::Field;
-use crate::validation::metadata;
 
 /// flowcontrol.apiserver.k8s.io/v1 PriorityLevelConfiguration.
 #[derive(Debug)]
@@ -97,16 +96,8 @@ impl Kind for PriorityLevelConfiguration {
         }
     }
 
-    fn validate_create(&self, object: &Value) -> Vec<FieldError> {
-        let mut errors = metadata::validate(self, object);
-        errors.extend(validate(object));
-        errors
-    }
-
-    fn validate_update(&self, object: &Value, _old: &Value) -> Vec<FieldError> {
-        let mut errors = metadata::validate_update(object);
-        errors.extend(validate(object));
-        errors
+    fn validate_content(&self, object: &Value) -> Vec<FieldError> {
+        validate(object)
     }
 
     fn status_update(&self) -> &dyn StatusUpdate {

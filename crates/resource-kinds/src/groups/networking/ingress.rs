@@ -8,8 +8,8 @@ use crate::json::parts;
 use crate::kind::info::{Names, STATUS, namespaced};
 use crate::kind::{Kind, KindInfo, WriteRules};
 use crate::printing::{Cell, Column, Printer, table};
+use crate::validation::advice;
 use crate::validation::field::{Field, Rules};
-use crate::validation::{advice, metadata};
 
 /// networking.k8s.io/v1 Ingress.
 #[derive(Debug)]
@@ -52,16 +52,8 @@ impl Kind for Ingress {
         parts::set(object, "status", json!({"loadBalancer": {}}));
     }
 
-    fn validate_create(&self, object: &Value) -> Vec<FieldError> {
-        let mut errors = metadata::validate(self, object);
-        errors.extend(validate(object));
-        errors
-    }
-
-    fn validate_update(&self, object: &Value, _old: &Value) -> Vec<FieldError> {
-        let mut errors = metadata::validate_update(object);
-        errors.extend(validate(object));
-        errors
+    fn validate_content(&self, object: &Value) -> Vec<FieldError> {
+        validate(object)
     }
 
     fn warnings(&self, _object: &Value, old: Option<&Value>) -> Vec<String> {

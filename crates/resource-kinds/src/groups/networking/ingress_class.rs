@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use crate::kind::info::{Names, cluster};
 use crate::kind::{Kind, KindInfo};
 use crate::printing::{Cell, Column, Printer, table};
+use crate::validation::advice;
 use crate::validation::field::{Field, Rules};
-use crate::validation::{advice, metadata};
 
 /// networking.k8s.io/v1 IngressClass.
 #[derive(Debug)]
@@ -37,15 +37,12 @@ impl Kind for IngressClass {
 
     fn default(&self, _object: &mut Value) {}
 
-    fn validate_create(&self, object: &Value) -> Vec<FieldError> {
-        let mut errors = metadata::validate(self, object);
-        errors.extend(validate(object));
-        errors
+    fn validate_content(&self, object: &Value) -> Vec<FieldError> {
+        validate(object)
     }
 
-    fn validate_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
-        let mut errors = metadata::validate_update(object);
-        errors.extend(validate(object));
+    fn validate_content_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
+        let mut errors = self.validate_content(object);
         let controller = |object| Field::root(object).get("spec.controller");
         errors.check_unchanged(&controller(object), &controller(old));
         errors

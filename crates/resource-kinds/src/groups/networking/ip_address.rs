@@ -10,7 +10,6 @@ use crate::kind::info::{Names, cluster};
 use crate::kind::{Kind, KindInfo, Selectable};
 use crate::printing::{Cell, Column, Printer, table};
 use crate::validation::field::{Field, Rules};
-use crate::validation::metadata;
 use crate::well_known::labels::{IP_FAMILY, IP_MANAGED_BY};
 
 /// networking.k8s.io/v1 IPAddress: one address and its owner.
@@ -52,14 +51,12 @@ impl Kind for IPAddress {
         }
     }
 
-    fn validate_create(&self, object: &Value) -> Vec<FieldError> {
-        let mut errors = metadata::validate(self, object);
-        errors.extend(validate(object));
-        errors
+    fn validate_content(&self, object: &Value) -> Vec<FieldError> {
+        validate(object)
     }
 
-    fn validate_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
-        let mut errors = metadata::validate_update(object);
+    fn validate_content_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
+        let mut errors = Vec::new();
         let parent = |object| Field::root(object).get("spec.parentRef");
         errors.check_unchanged(&parent(object), &parent(old));
         errors

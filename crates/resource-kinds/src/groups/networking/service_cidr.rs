@@ -9,8 +9,8 @@ use crate::kind::cluster::ServiceRange;
 use crate::kind::info::{Names, STATUS, cluster};
 use crate::kind::{Kind, KindInfo};
 use crate::printing::{Cell, Column, Printer, table};
+use crate::validation::advice;
 use crate::validation::field::{Field, Rules};
-use crate::validation::{advice, metadata};
 
 /// The range that a cluster starts with.
 pub(crate) const DEFAULT_RANGE: &str = "kubernetes";
@@ -54,14 +54,12 @@ impl Kind for ServiceCIDR {
         }
     }
 
-    fn validate_create(&self, object: &Value) -> Vec<FieldError> {
-        let mut errors = metadata::validate(self, object);
-        errors.extend(validate(object));
-        errors
+    fn validate_content(&self, object: &Value) -> Vec<FieldError> {
+        validate(object)
     }
 
-    fn validate_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
-        let mut errors = metadata::validate_update(object);
+    fn validate_content_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
+        let mut errors = Vec::new();
         let ranges = |object| Field::root(object).get("spec.cidrs");
         errors.check_unchanged(&ranges(object), &ranges(old));
         errors

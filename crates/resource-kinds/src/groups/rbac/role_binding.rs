@@ -10,7 +10,6 @@ use crate::kind::info::{Names, cluster, namespaced};
 use crate::kind::{Kind, KindInfo, WriteRules};
 use crate::printing::{Cell, Column, Printer, table};
 use crate::validation::field::{Field, Rules};
-use crate::validation::metadata;
 
 /// rbac.authorization.k8s.io/v1 RoleBinding.
 #[derive(Debug)]
@@ -72,15 +71,12 @@ impl Kind for RoleBinding {
         names::path_segment(name)
     }
 
-    fn validate_create(&self, object: &Value) -> Vec<FieldError> {
-        let mut errors = metadata::validate(self, object);
-        errors.extend(validate(object, &["ClusterRole", "Role"]));
-        errors
+    fn validate_content(&self, object: &Value) -> Vec<FieldError> {
+        validate(object, &["ClusterRole", "Role"])
     }
 
-    fn validate_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
-        let mut errors = metadata::validate_update(object);
-        errors.extend(validate(object, &["ClusterRole", "Role"]));
+    fn validate_content_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
+        let mut errors = self.validate_content(object);
         errors.extend(unchanged(object, old));
         errors
     }
@@ -109,15 +105,12 @@ impl Kind for ClusterRoleBinding {
         names::path_segment(name)
     }
 
-    fn validate_create(&self, object: &Value) -> Vec<FieldError> {
-        let mut errors = metadata::validate(self, object);
-        errors.extend(validate(object, &["ClusterRole"]));
-        errors
+    fn validate_content(&self, object: &Value) -> Vec<FieldError> {
+        validate(object, &["ClusterRole"])
     }
 
-    fn validate_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
-        let mut errors = metadata::validate_update(object);
-        errors.extend(validate(object, &["ClusterRole"]));
+    fn validate_content_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
+        let mut errors = self.validate_content(object);
         errors.extend(unchanged(object, old));
         errors
     }

@@ -10,7 +10,6 @@ use crate::kind::info::{Names, STATUS, namespaced};
 use crate::kind::{Kind, KindInfo, StatusUpdate};
 use crate::printing::{Cell, Column, Printer, table};
 use crate::validation::field::{Field, Rules};
-use crate::validation::metadata;
 
 /// resource.k8s.io/v1 ResourceClaim: devices that pods share, or that one pod has.
 #[derive(Debug)]
@@ -48,14 +47,14 @@ impl Kind for ResourceClaim {
         }
     }
 
-    fn validate_create(&self, object: &Value) -> Vec<FieldError> {
-        let mut errors = metadata::validate(self, object);
+    fn validate_content(&self, object: &Value) -> Vec<FieldError> {
+        let mut errors = Vec::new();
         claim_spec::validate(&Field::root(object).get("spec"), &mut errors);
         errors
     }
 
-    fn validate_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
-        let mut errors = metadata::validate_update(object);
+    fn validate_content_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
+        let mut errors = Vec::new();
         let spec = |object| Field::root(object).get("spec");
         errors.check_unchanged(&spec(object), &spec(old));
         errors

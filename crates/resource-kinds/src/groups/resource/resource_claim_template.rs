@@ -37,8 +37,8 @@ impl Kind for ResourceClaimTemplate {
         }
     }
 
-    fn validate_create(&self, object: &Value) -> Vec<FieldError> {
-        let mut errors = metadata::validate(self, object);
+    fn validate_content(&self, object: &Value) -> Vec<FieldError> {
+        let mut errors = Vec::new();
         let spec = Field::root(object).get("spec");
         errors.extend(metadata::labels(&spec.get("metadata.labels")));
         errors.extend(metadata::annotations(&spec.get("metadata.annotations")));
@@ -46,8 +46,8 @@ impl Kind for ResourceClaimTemplate {
         errors
     }
 
-    fn validate_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
-        let mut errors = metadata::validate_update(object);
+    fn validate_content_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
+        let mut errors = Vec::new();
         let spec = |object| Field::root(object).get("spec");
         errors.check_unchanged(&spec(object), &spec(old));
         errors

@@ -13,7 +13,6 @@ use crate::kind::info::{Names, cluster};
 use crate::kind::{Kind, KindInfo, Selectable, Words, WriteRules};
 use crate::printing::{Cell, Column, Printer, table};
 use crate::validation::field::{Field, Rules};
-use crate::validation::metadata;
 use crate::validation::pod_template::node_selector;
 
 /// resource.k8s.io/v1 ResourceSlice: devices of a pool that a driver offers.
@@ -72,16 +71,12 @@ impl Kind for ResourceSlice {
 
     fn default(&self, _object: &mut Value) {}
 
-    fn validate_create(&self, object: &Value) -> Vec<FieldError> {
-        let mut errors = metadata::validate(self, object);
-        errors.extend(validate(object, None));
-        errors
+    fn validate_content(&self, object: &Value) -> Vec<FieldError> {
+        validate(object, None)
     }
 
-    fn validate_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
-        let mut errors = metadata::validate_update(object);
-        errors.extend(validate(object, Some(old)));
-        errors
+    fn validate_content_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
+        validate(object, Some(old))
     }
 
     fn warnings(&self, object: &Value, _old: Option<&Value>) -> Vec<String> {

@@ -9,7 +9,6 @@ use crate::kind::info::{Names, cluster};
 use crate::kind::{Kind, KindInfo};
 use crate::printing::{Cell, Column, Printer, table};
 use crate::validation::field::{Field, Rules};
-use crate::validation::metadata;
 
 /// scheduling.k8s.io/v1 PriorityClass.
 #[derive(Debug)]
@@ -47,15 +46,12 @@ impl Kind for PriorityClass {
         parts::fill(object, "preemptionPolicy", "PreemptLowerPriority");
     }
 
-    fn validate_create(&self, object: &Value) -> Vec<FieldError> {
-        let mut errors = metadata::validate(self, object);
-        errors.extend(validate(object));
-        errors
+    fn validate_content(&self, object: &Value) -> Vec<FieldError> {
+        validate(object)
     }
 
-    fn validate_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
-        let mut errors = metadata::validate_update(object);
-        errors.extend(validate(object));
+    fn validate_content_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
+        let mut errors = self.validate_content(object);
         for field in ["value", "preemptionPolicy"] {
             if object[field] != old[field] {
                 let at = Field::root(object).get(field);

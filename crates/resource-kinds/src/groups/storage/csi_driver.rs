@@ -9,7 +9,6 @@ use crate::kind::info::{Names, cluster};
 use crate::kind::{Kind, KindInfo, WriteRules};
 use crate::printing::{Cell, Column, Printer, table};
 use crate::validation::field::{Field, Rules};
-use crate::validation::metadata;
 
 /// storage.k8s.io/v1 CSIDriver.
 #[derive(Debug)]
@@ -75,15 +74,12 @@ impl Kind for CSIDriver {
         parts::fill(spec, "volumeLifecycleModes", json!(["Persistent"]));
     }
 
-    fn validate_create(&self, object: &Value) -> Vec<FieldError> {
-        let mut errors = metadata::validate(self, object);
-        errors.extend(validate(object));
-        errors
+    fn validate_content(&self, object: &Value) -> Vec<FieldError> {
+        validate(object)
     }
 
-    fn validate_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
-        let mut errors = metadata::validate_update(object);
-        errors.extend(validate(object));
+    fn validate_content_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
+        let mut errors = self.validate_content(object);
         let required = |object| Field::root(object).get("spec.attachRequired");
         errors.check_unchanged(&required(object), &required(old));
         errors

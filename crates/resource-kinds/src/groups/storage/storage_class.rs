@@ -9,7 +9,6 @@ use crate::kind::info::{Names, cluster};
 use crate::kind::{Kind, KindInfo};
 use crate::printing::{Cell, Column, Printer, table};
 use crate::validation::field::{Field, Rules};
-use crate::validation::metadata;
 use crate::well_known::annotations::DEFAULT_STORAGE_CLASS;
 
 /// storage.k8s.io/v1 StorageClass.
@@ -47,14 +46,12 @@ impl Kind for StorageClass {
         parts::fill(object, "volumeBindingMode", "Immediate");
     }
 
-    fn validate_create(&self, object: &Value) -> Vec<FieldError> {
-        let mut errors = metadata::validate(self, object);
-        errors.extend(validate(object));
-        errors
+    fn validate_content(&self, object: &Value) -> Vec<FieldError> {
+        validate(object)
     }
 
-    fn validate_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
-        let mut errors = metadata::validate_update(object);
+    fn validate_content_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
+        let mut errors = Vec::new();
         for field in ["parameters", "provisioner", "reclaimPolicy"] {
             if object[field] != old[field] {
                 let at = Field::root(object).get(field);

@@ -9,7 +9,6 @@ use crate::kind::info::{Names, cluster};
 use crate::kind::{Kind, KindInfo};
 use crate::printing::{Cell, Column, Printer, table};
 use crate::validation::field::{Field, Rules};
-use crate::validation::metadata;
 
 /// storage.k8s.io/v1 VolumeAttributesClass.
 #[derive(Debug)]
@@ -37,14 +36,12 @@ impl Kind for VolumeAttributesClass {
 
     fn default(&self, _object: &mut Value) {}
 
-    fn validate_create(&self, object: &Value) -> Vec<FieldError> {
-        let mut errors = metadata::validate(self, object);
-        errors.extend(validate(object));
-        errors
+    fn validate_content(&self, object: &Value) -> Vec<FieldError> {
+        validate(object)
     }
 
-    fn validate_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
-        let mut errors = metadata::validate_update(object);
+    fn validate_content_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
+        let mut errors = Vec::new();
         for field in ["driverName", "parameters"] {
             if object[field] != old[field] {
                 let at = Field::root(object).get(field);

@@ -11,7 +11,7 @@ use crate::kind::info::{Names, SCALE, STATUS, namespaced};
 use crate::kind::{Kind, KindInfo, Scalable, StatusUpdate, Words, WriteRules};
 use crate::printing::{Cell, Column, Printer, table};
 use crate::validation::field::Field;
-use crate::validation::{claim, metadata, pod_template, workload};
+use crate::validation::{claim, pod_template, workload};
 
 /// apps/v1 StatefulSet.
 #[derive(Debug)]
@@ -87,16 +87,12 @@ impl Kind for StatefulSet {
         names::dns_label(name)
     }
 
-    fn validate_create(&self, object: &Value) -> Vec<FieldError> {
-        let mut errors = metadata::validate(self, object);
-        errors.extend(validate::create(object));
-        errors
+    fn validate_content(&self, object: &Value) -> Vec<FieldError> {
+        validate::create(object)
     }
 
-    fn validate_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
-        let mut errors = metadata::validate_update(object);
-        errors.extend(validate::update(object, old));
-        errors
+    fn validate_content_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
+        validate::update(object, old)
     }
 
     /// `statefulset.md` 6.14

@@ -14,7 +14,6 @@ use crate::json::parts;
 use crate::kind::info::{Names, STATUS, namespaced};
 use crate::kind::{Kind, KindInfo, Words, WriteRules};
 use crate::printing::{Cell, Column, Printer, table};
-use crate::validation::metadata;
 
 /// autoscaling/v2 HorizontalPodAutoscaler.
 #[derive(Debug)]
@@ -94,16 +93,8 @@ impl Kind for HorizontalPodAutoscaler {
         parts::set(object, "status", json!({"desiredReplicas": 0}));
     }
 
-    fn validate_create(&self, object: &Value) -> Vec<FieldError> {
-        let mut errors = metadata::validate(self, object);
-        errors.extend(rules::validate(object));
-        errors
-    }
-
-    fn validate_update(&self, object: &Value, _old: &Value) -> Vec<FieldError> {
-        let mut errors = metadata::validate_update(object);
-        errors.extend(rules::validate(object));
-        errors
+    fn validate_content(&self, object: &Value) -> Vec<FieldError> {
+        rules::validate(object)
     }
 }
 

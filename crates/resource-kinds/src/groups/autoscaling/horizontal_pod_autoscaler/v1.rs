@@ -9,7 +9,6 @@ use super::{CPU_SHARE, HorizontalPodAutoscaler, INFO as V2};
 use crate::json::parts;
 use crate::kind::{Kind, KindInfo, WriteRules};
 use crate::printing::{Cell, Column, Printer};
-use crate::validation::metadata;
 
 /// autoscaling/v1 HorizontalPodAutoscaler.
 #[derive(Debug)]
@@ -337,16 +336,8 @@ impl Kind for HorizontalPodAutoscalerV1 {
         parts::set(object, "status", status);
     }
 
-    fn validate_create(&self, object: &Value) -> Vec<FieldError> {
-        let mut errors = metadata::validate(self, object);
-        errors.extend(super::rules::validate(&to_v2(object.clone())));
-        errors
-    }
-
-    fn validate_update(&self, object: &Value, _old: &Value) -> Vec<FieldError> {
-        let mut errors = metadata::validate_update(object);
-        errors.extend(super::rules::validate(&to_v2(object.clone())));
-        errors
+    fn validate_content(&self, object: &Value) -> Vec<FieldError> {
+        super::rules::validate(&to_v2(object.clone()))
     }
 }
 

@@ -13,7 +13,6 @@ use crate::kind::{
 };
 use crate::printing::{Cell, Column, Printer, table};
 use crate::validation::field::{Field, Rules};
-use crate::validation::metadata;
 use crate::well_known::labels;
 
 /// core/v1 Node.
@@ -72,15 +71,12 @@ impl Kind for Node {
     /// A node is made by its agent, which knows its status from the start.
     fn prepare_create(&self, _object: &mut Value) {}
 
-    fn validate_create(&self, object: &Value) -> Vec<FieldError> {
-        let mut errors = metadata::validate(self, object);
-        errors.extend(validate(object));
-        errors
+    fn validate_content(&self, object: &Value) -> Vec<FieldError> {
+        validate(object)
     }
 
-    fn validate_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
-        let mut errors = metadata::validate_update(object);
-        errors.extend(validate(object));
+    fn validate_content_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
+        let mut errors = self.validate_content(object);
         let (new, old) = (
             Field::root(object).get("spec"),
             Field::root(old).get("spec"),

@@ -18,7 +18,7 @@ use crate::kind::{
 };
 use crate::printing::{Cell, Column, Printer};
 use crate::validation::field::Field;
-use crate::validation::{metadata, pod_template};
+use crate::validation::pod_template;
 
 /// core/v1 Pod.
 #[derive(Debug)]
@@ -100,8 +100,8 @@ impl Kind for Pod {
         parts::set(object, "status", status);
     }
 
-    fn validate_create(&self, object: &Value) -> Vec<FieldError> {
-        let mut errors = metadata::validate(self, object);
+    fn validate_content(&self, object: &Value) -> Vec<FieldError> {
+        let mut errors = Vec::new();
         let spec = Field::root(object).get("spec");
         errors.extend(pod_template::validate_pod(&Field::root(object)));
         if !spec.get("ephemeralContainers").is_empty() {
@@ -115,10 +115,8 @@ impl Kind for Pod {
         errors
     }
 
-    fn validate_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
-        let mut errors = metadata::validate_update(object);
-        errors.extend(update::validate(object, old));
-        errors
+    fn validate_content_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
+        update::validate(object, old)
     }
 
     fn warnings(&self, object: &Value, old: Option<&Value>) -> Vec<String> {

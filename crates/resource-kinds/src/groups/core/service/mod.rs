@@ -16,7 +16,6 @@ use crate::kind::{
     Allocating, Allocation, AllocationLookup, Kind, KindInfo, Selectable, Words, WriteRules,
 };
 use crate::printing::{Cell, Column, Printer};
-use crate::validation::metadata;
 
 /// core/v1 Service.
 #[derive(Debug)]
@@ -104,15 +103,12 @@ impl Kind for Service {
         names::dns_1035_label(name)
     }
 
-    fn validate_create(&self, object: &Value) -> Vec<FieldError> {
-        let mut errors = metadata::validate(self, object);
-        errors.extend(validate::validate(object));
-        errors
+    fn validate_content(&self, object: &Value) -> Vec<FieldError> {
+        validate::validate(object)
     }
 
-    fn validate_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
-        let mut errors = metadata::validate_update(object);
-        errors.extend(validate::validate_change(object, old));
+    fn validate_content_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
+        let mut errors = validate::validate_change(object, old);
         errors.extend(validate::validate(object));
         errors
     }
