@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use crate::up::ConfigurationFile;
 
@@ -107,11 +107,23 @@ impl DataDirectory {
         self.config.as_deref()
     }
 
-    /// The directory with a configuration that was read already.
-    pub fn over(&self, configured: Option<&Path>) -> PathBuf {
+    /// The directory with a configuration that was read already; absolute.
+    ///
+    /// # Errors
+    /// The working directory is not known.
+    pub fn over(&self, configured: Option<&Path>) -> Result<PathBuf> {
         let named = self.data_dir.as_deref().or(configured);
-        named.map_or_else(default, Path::to_owned)
+        absolute(&named.map_or_else(default, Path::to_owned))
     }
+}
+
+/// The absolute path of a data directory.
+///
+/// # Errors
+/// The working directory is not known.
+pub fn absolute(directory: &Path) -> Result<PathBuf> {
+    std::path::absolute(directory)
+        .with_context(|| format!("data directory {}", directory.display()))
 }
 
 fn default() -> PathBuf {

@@ -13,7 +13,7 @@ use node_identity::JoinToken;
 
 use super::leaving::LeaveArguments;
 use crate::node_parts::{MachineArguments, MachineSettings, RESOLV_CONF};
-use crate::settings::{Background, DataDirectory};
+use crate::settings::{Background, DataDirectory, absolute};
 
 /// The kubelet's port.
 const KUBELET_PORT: u16 = 10250;
@@ -134,7 +134,7 @@ impl NodeArguments {
     /// # Errors
     /// The configuration file cannot be read.
     pub fn data_dir(&self) -> Result<PathBuf> {
-        absolute(self.data.path()?)
+        absolute(&self.data.path()?)
     }
 
     /// Adds missing values from the configuration file and the defaults.
@@ -143,7 +143,7 @@ impl NodeArguments {
     /// An invalid value, or a file that cannot be read.
     pub fn settings(self) -> Result<Settings> {
         let file = self.data.configuration()?;
-        let data_dir = absolute(self.data.over(file.data_dir.as_deref()))?;
+        let data_dir = self.data.over(file.data_dir.as_deref())?;
         let (for_machine, _) = file.machine();
         let machine = self.machine.over(for_machine, &data_dir)?;
         let token = match (&self.token, &self.token_file) {
@@ -169,11 +169,6 @@ impl NodeArguments {
             background: self.background,
         })
     }
-}
-
-fn absolute(directory: PathBuf) -> Result<PathBuf> {
-    std::path::absolute(&directory)
-        .with_context(|| format!("data directory {}", directory.display()))
 }
 
 /// The URL of a server, which has no path.

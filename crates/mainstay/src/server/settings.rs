@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use control_plane::{AskedNetwork, EtcdAddress, EtcdSettings, StoreArguments, StoreSettings};
 use pod_network::Cidr;
 
@@ -94,9 +94,7 @@ impl ServerRoleArguments {
     }
 
     fn over(self, file: ConfigurationFile) -> Result<Settings> {
-        let data_dir = self.data.over(file.data_dir.as_deref());
-        let data_dir = std::path::absolute(&data_dir)
-            .with_context(|| format!("data directory {}", data_dir.display()))?;
+        let data_dir = self.data.over(file.data_dir.as_deref())?;
         if !self.with_node && self.machine != MachineArguments::default() {
             bail!("the flags about registries, pods and their end are for a node: add --with-node");
         }

@@ -108,9 +108,7 @@ impl UpArguments {
     }
 
     fn over(self, file: ConfigurationFile) -> Result<Settings> {
-        let data_dir = self.data.over(file.data_dir.as_deref());
-        let data_dir = std::path::absolute(&data_dir)
-            .with_context(|| format!("data directory {}", data_dir.display()))?;
+        let data_dir = self.data.over(file.data_dir.as_deref())?;
         ensure!(
             file.etcd == EtcdSettings::default(),
             "`mainstay up` has its store in the data directory: `mainstay server` can use etcd"
