@@ -5,14 +5,14 @@
 //! All Services have one pod behind them. Clients and servers are threads of this process in the
 //! networks of two pods. Run it on an idle machine with `cargo xtask bench services`.
 
-use std::io::{ErrorKind, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::io::{ErrorKind, Read};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use end_to_end::applications::busybox;
 use end_to_end::samples::{Sample, sized};
-use end_to_end::{Api, Network, process, text, with_registry_of};
+use end_to_end::{Api, Network, process, streams, text, with_registry_of};
 use nix::libc;
 use nix::sys::socket::{setsockopt, sockopt};
 use serde_json::{Value, json};
@@ -98,12 +98,7 @@ fn serve() {
     let connections = listen(CONNECTIONS);
     std::thread::spawn(move || connections.incoming().for_each(drop));
     let bytes = listen(BYTES);
-    std::thread::spawn(move || {
-        let mut buffer = vec![0; 1 << 18];
-        for mut stream in bytes.incoming().flatten() {
-            while stream.read(&mut buffer).is_ok_and(|read| read > 0) {}
-        }
-    });
+    std::thread::spawn(move || streams::take_all(&bytes));
 }
 
 fn wait_until_served(address: SocketAddr) {
@@ -179,30 +174,12 @@ fn measure_bytes(client: &Network, service: SocketAddr, pod: SocketAddr) {
     let [mut to_pod, mut to_service] = [(); 2].map(|()| Sample::new("MiB/s"));
     client.run(|| {
         for _ in 0..sized(5, 2) {
-            to_pod.push(throughput(pod, span));
-            to_service.push(throughput(service, span));
+            to_pod.push(streams::throughput(pod, span));
+            to_service.push(streams::throughput(service, span));
         }
     });
     println!("  bytes over one connection");
     println!("    to the pod's own address: {to_pod}");
     println!("    to a Service: {to_service}");
     println!("    against the pod's own: {}", to_service.against(&to_pod));
-}
-
-/// MiB per second, from the connection until the server has taken everything.
-fn throughput(address: SocketAddr, span: Duration) -> f64 {
-    let chunk = vec![0; 1 << 18];
-    let mut stream = TcpStream::connect(address).expect("connect");
-    let started = Instant::now();
-    let mut mib = 0.0;
-    while started.elapsed() < span {
-        stream.write_all(&chunk).expect("send");
-        mib += 0.25;
-    }
-    stream
-        .shutdown(Shutdown::Write)
-        .expect("say that it is all");
-    let more = stream.read(&mut [0]).expect("the server's end");
-    assert_eq!(more, 0, "the server says nothing");
-    mib / started.elapsed().as_secs_f64()
 }

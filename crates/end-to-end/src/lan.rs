@@ -186,14 +186,21 @@ impl Role {
         child.wait().expect("reap the process");
     }
 
+    /// The process id.
+    ///
+    /// # Panics
+    /// When it does not run.
+    pub fn pid(&self) -> i32 {
+        let child = self.child.as_ref().expect("it runs");
+        i32::try_from(child.id()).expect("a pid")
+    }
+
     /// Sends a signal to the process.
     ///
     /// # Panics
     /// When it does not run.
     pub fn signal(&self, signal: Signal) {
-        let child = self.child.as_ref().expect("it runs");
-        let pid = i32::try_from(child.id()).expect("a pid");
-        kill(Pid::from_raw(pid), signal).expect("send a signal");
+        kill(Pid::from_raw(self.pid()), signal).expect("send a signal");
     }
 
     /// Sends SIGINT, as Ctrl-C does, and waits for the end.

@@ -30,6 +30,7 @@ pub mod screen;
 pub mod servers;
 pub mod shell;
 pub mod stateful_set;
+pub mod streams;
 pub mod wait;
 
 use std::path::PathBuf;

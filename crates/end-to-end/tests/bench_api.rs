@@ -129,6 +129,31 @@ fn an_interrupted_run_cleans_up_too() {
 }
 
 #[test]
+fn heartbeats_are_measured_and_no_node_stays() {
+    let instance = Instance::start(&[]);
+    let kubeconfig = instance.data().join("kubeconfig");
+    let pid = instance.pid().to_string();
+    let arguments = ["--nodes", "3", "--seconds", "15", "--server-pid", &pid];
+    let output = succeed(bench(&kubeconfig, &arguments).args(["-o", "json"]));
+    let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let idle = &report["idleNodes"];
+    assert_eq!(idle["nodes"], 3, "{idle}");
+    assert!(idle["renewals"].as_u64() >= Some(3), "{idle}");
+    assert!(idle["processorShare"].as_f64() >= Some(0.0), "{idle}");
+    assert!(idle["residentAfter"].as_u64() > Some(0), "{idle}");
+    let nodes = instance.kubectl().ok(&["get", "nodes", "-o", "name"]);
+    assert!(!nodes.contains("mainstay-bench"), "{nodes}");
+    wait_for("the Leases to go with their nodes", 120, || {
+        let leases = ["get", "leases", "-n", "kube-node-lease", "-o", "name"];
+        let left = instance.kubectl().ok(&leases);
+        match left.contains("mainstay-bench") {
+            true => Err(left),
+            false => Ok(()),
+        }
+    });
+}
+
+#[test]
 fn a_question_that_makes_no_sense_is_told_so() {
     let nowhere = Path::new("/nowhere/kubeconfig");
     let status = |arguments: &[&str]| {

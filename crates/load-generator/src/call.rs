@@ -164,6 +164,12 @@ fn message(body: &[u8]) -> String {
     said.map_or_else(|| String::from_utf8_lossy(body).into_owned(), str::to_owned)
 }
 
+/// A JSON text of a response that has to be there.
+pub fn text<'v>(value: &'v Value, pointer: &str) -> Result<&'v str> {
+    let found = value.pointer(pointer).and_then(Value::as_str);
+    found.with_context(|| format!("a response has no {pointer}"))
+}
+
 /// Whether the server says that there is no such thing.
 pub fn is_not_found(error: &anyhow::Error) -> bool {
     error.to_string().starts_with("404")

@@ -2,8 +2,11 @@
 //! separate program and not a part of the server's binary.
 
 mod call;
+mod follow;
+mod heartbeats;
 mod load;
 mod memory;
+mod nodes;
 mod plan;
 mod pods;
 mod processor;
@@ -65,6 +68,15 @@ struct Arguments {
         requires = "sets"
     )]
     policy: Vec<Policy>,
+    /// Number of hollow nodes: with --sets, those of the pods [default: 10]; alone, measure the cost of their
+    /// heartbeats instead of requests
+    #[arg(long, value_name = "N", conflicts_with_all = ["only", "objects", "distinct", "clients", "watchers"],
+          value_parser = clap::value_parser!(u32).range(1..=5000))]
+    nodes: Option<u32>,
+    /// Time for which heartbeats are measured
+    #[arg(long, value_name = "N", default_value_t = 60, requires = "nodes", conflicts_with = "sets",
+          value_parser = clap::value_parser!(u32).range(1..=3600))]
+    seconds: u32,
     /// Process ids of the server on this machine, for its memory and its processor time per request
     /// or, with --sets, per pod
     #[arg(long, value_name = "PID,…", value_delimiter = ',',
@@ -84,7 +96,10 @@ at once or in pages of 500.
 With --sets, nodes without containers are created: pods that are bound to them are Running and
 Ready at once. For each SETSxPODS the sets are created, updated, scaled to 0 and deleted, each with
 a headless Service. The user must be allowed to create nodes. Other pods do not get to these nodes,
-because they have a taint.
+because they have a taint. Each node has a connection; it renews its Lease every 10 seconds and
+writes its status every 5 minutes.
+
+With --nodes alone, each node also watches its pods, of which there are none.
 
 The processor time of a request is that of all processes of --server-pid from the first request of
 the measurement until half a second after the last one, divided by the number of requests.
@@ -98,7 +113,8 @@ Examples:
   mainstay-bench --kubeconfig ~/.kube/config
   mainstay-bench --kubeconfig k.yaml --only get,list --clients 16 -o json
   mainstay-bench --kubeconfig k.yaml --only memory --objects 10000 --server-pid 4711
-  mainstay-bench --kubeconfig k.yaml --sets 100x3,1x200 --server-pid 4711";
+  mainstay-bench --kubeconfig k.yaml --sets 100x3,1x200 --server-pid 4711
+  mainstay-bench --kubeconfig k.yaml --nodes 1000 --server-pid 4711";
 
 #[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
 enum Form {

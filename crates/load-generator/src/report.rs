@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::heartbeats::IdleNodes;
 use crate::load::Load;
 use crate::plan::LoadStep;
 use crate::sets::SetsStep;
@@ -18,6 +19,7 @@ pub struct Report {
     pub rows: Vec<Row>,
     pub fan_outs: Vec<FanOut>,
     pub sets: Vec<SetsStep>,
+    pub idle_nodes: Option<IdleNodes>,
     pub pod_memory: Option<PodMemory>,
 }
 
@@ -102,6 +104,7 @@ impl Report {
             rows: Vec::new(),
             fan_outs: Vec::new(),
             sets: Vec::new(),
+            idle_nodes: None,
             pod_memory: None,
         }
     }
@@ -131,15 +134,17 @@ impl Report {
             "requests": self.rows.iter().map(Row::json).collect::<Vec<_>>(),
             "watch": self.fan_outs.iter().map(fan_out).collect::<Vec<_>>(),
             "sets": self.sets.iter().map(sets_json).collect::<Vec<_>>(),
+            "idleNodes": self.idle_nodes.as_ref().map(idle_nodes_json),
             "memory": self.pod_memory.as_ref().map(PodMemory::json),
         })
     }
 
     /// For people.
     pub fn text(&self) -> String {
-        let mut lines = match self.sets.is_empty() {
-            true => vec![format!("{} pods", self.objects)],
-            false => sets_lines(&self.sets),
+        let mut lines = match (&self.idle_nodes, self.sets.is_empty()) {
+            (Some(idle), _) => vec![idle_nodes_line(idle)],
+            (None, true) => vec![format!("{} pods", self.objects)],
+            (None, false) => sets_lines(&self.sets),
         };
         if !self.rows.is_empty() {
             lines.push(String::new());
@@ -200,8 +205,8 @@ impl Report {
                 memory.bytes_per_pod,
                 memory.ratio(),
                 memory.json_bytes,
-                memory.resident_before as f64 / MEBIBYTE,
-                memory.resident_after as f64 / MEBIBYTE
+                mebibytes(memory.resident_before),
+                mebibytes(memory.resident_after)
             ));
         }
         lines.into_iter().fold(String::new(), |mut text, line| {
@@ -220,30 +225,67 @@ fn sets_json(step: &SetsStep) -> Value {
         "podsStarted": step.started,
         "processorSeconds": step.processor.map(|time| time.as_secs_f64()),
         "processorMillisecondsPerPod": step.processor_per_pod().map(milliseconds),
+        "residentBytes": step.resident,
     })
 }
 
 fn sets_lines(steps: &[SetsStep]) -> Vec<String> {
     let mut lines = vec![format!(
-        "{:<10}{:<14}{:<12}{:>10}{:>16}{:>22}",
-        "SETS", "POLICY", "STEP", "SECONDS", "SERVER CPU s", "CPU ms/POD STARTED"
+        "{:<10}{:<14}{:<12}{:>10}{:>16}{:>22}{:>14}",
+        "SETS", "POLICY", "STEP", "SECONDS", "SERVER CPU s", "CPU ms/POD STARTED", "RESIDENT MiB"
     )];
     let shown = |number: Option<f64>| number.map_or("-".to_owned(), |n| format!("{n:.2}"));
     lines.extend(steps.iter().map(|step| {
         format!(
-            "{:<10}{:<14}{:<12}{:>10.2}{:>16}{:>22}",
+            "{:<10}{:<14}{:<12}{:>10.2}{:>16}{:>22}{:>14}",
             step.sets.to_string(),
             step.policy.name(),
             step.name,
             step.elapsed.as_secs_f64(),
             shown(step.processor.map(|time| time.as_secs_f64())),
             shown(step.processor_per_pod().map(milliseconds)),
+            shown(step.resident.map(mebibytes)),
         )
     }));
     lines
 }
 
+fn idle_nodes_json(idle: &IdleNodes) -> Value {
+    json!({
+        "nodes": idle.nodes,
+        "seconds": idle.span.as_secs_f64(),
+        "renewals": idle.renewals.count,
+        "renewal": both(idle.renewals),
+        "processorShare": idle.share(),
+        "residentBefore": idle.resident.map(|[before, _]| before),
+        "residentAfter": idle.resident.map(|[_, after]| after),
+    })
+}
+
+fn idle_nodes_line(idle: &IdleNodes) -> String {
+    let mut line = format!(
+        "{} nodes for {:.0} s: {} renewals, median {:.2} ms, 99th percentile {:.2} ms",
+        idle.nodes,
+        idle.span.as_secs_f64(),
+        idle.renewals.count,
+        milliseconds(idle.renewals.median),
+        milliseconds(idle.renewals.p99),
+    );
+    if let (Some(share), Some([before, after])) = (idle.share(), idle.resident) {
+        let (percent, before, after) = (100.0 * share, mebibytes(before), mebibytes(after));
+        let server = format!(
+            "; the server used {percent:.1} % of one processor; resident {before:.1} MiB before the nodes, {after:.1} MiB with them"
+        );
+        line.push_str(&server);
+    }
+    line
+}
+
 const MEBIBYTE: f64 = 1024.0 * 1024.0;
+
+fn mebibytes(bytes: u64) -> f64 {
+    bytes as f64 / MEBIBYTE
+}
 
 fn milliseconds(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e3

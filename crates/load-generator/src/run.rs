@@ -1,5 +1,7 @@
 //! Runs the plan, and cleans up in any case.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result, bail};
 use kube::Client;
 use serde_json::Value;
@@ -15,33 +17,63 @@ use crate::report::{PodMemory, Report, Row};
 use crate::sets::{self, Stage};
 use crate::target::Target;
 use crate::watchers::{self, SETTLED};
-use crate::{Arguments, Form, processor};
+use crate::{Arguments, Form, heartbeats, nodes, processor};
 
 /// So many lists each client asks for.
 const LISTS_PER_CLIENT: usize = 4;
 /// One client alone asks for so many lists, or more.
 const LISTS_MIN: usize = 20;
+/// The nodes of sets: as many as a cluster of some size has, so that scheduling has a choice.
+const NODES: u32 = 10;
 /// Number of pods whose JSON size is measured.
 const WEIGHED: usize = 100;
+
+/// The subject of a measurement.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Work {
+    Requests,
+    Sets { nodes: u32 },
+    Heartbeats { nodes: u32 },
+}
+
+impl Work {
+    fn of(arguments: &Arguments) -> Self {
+        match (arguments.sets.is_empty(), arguments.nodes) {
+            (false, nodes) => Self::Sets {
+                nodes: nodes.unwrap_or(NODES),
+            },
+            (true, Some(nodes)) => Self::Heartbeats { nodes },
+            (true, None) => Self::Requests,
+        }
+    }
+}
 
 /// Measures, removes the created objects, and prints.
 pub async fn run(arguments: Arguments) -> Result<()> {
     let plan = plan(&arguments)?;
-    let with_sets = !arguments.sets.is_empty();
+    let work = Work::of(&arguments);
     let pids = &arguments.server_pid;
     Memory::of(pids).and(processor::time(pids))?;
     let target = Target::prepare(&arguments.kubeconfig, arguments.distinct).await?;
     let mut report = Report::of(arguments.objects);
-    // Its nodes let the pods go, also while the namespace is removed.
+    // The nodes let the pods go, also while the namespace is removed.
     let mut stage = None;
+    let mut idle = None;
     let measured = tokio::select! {
         measured = async {
             target.make_account().await?;
-            if with_sets {
-                let stage = stage.insert(Stage::prepare(&target).await?);
-                measure_sets(&target, stage, &arguments, &mut report).await
-            } else {
-                measure(&target, &plan, &arguments, &mut report).await
+            match work {
+                Work::Requests => measure(&target, &plan, &arguments, &mut report).await,
+                Work::Sets { nodes } => {
+                    let stage = stage.insert(Stage::prepare(&target, nodes).await?);
+                    measure_sets(&target, stage, &arguments, &mut report).await
+                }
+                Work::Heartbeats { nodes } => {
+                    let idle = idle.insert(heartbeats::Stage::prepare(&target, nodes, pids).await?);
+                    let span = Duration::from_secs(arguments.seconds.into());
+                    report.idle_nodes = Some(idle.measure(span, pids).await?);
+                    Ok(())
+                }
             }
         } => measured,
         interrupted = interruption() => interrupted.and_then(|()| bail!("interrupted")),
@@ -53,10 +85,10 @@ pub async fn run(arguments: Arguments) -> Result<()> {
     }
     crate::warn(&format!("removing the namespace {}", target.namespace));
     let mut removed = target.remove().await;
-    if with_sets {
-        removed = removed.and(sets::remove_nodes(&target).await);
+    if work != Work::Requests {
+        removed = removed.and(nodes::remove_nodes(&target).await);
     }
-    drop(stage);
+    drop((stage, idle));
     measured.and(removed)?;
     match report.first_failure() {
         Some(failure) => bail!("not all requests succeeded; the first: {failure}"),

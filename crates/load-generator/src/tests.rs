@@ -5,6 +5,7 @@ use std::time::Duration;
 use clap::Parser;
 
 use crate::Arguments;
+use crate::heartbeats::IdleNodes;
 use crate::load::Load;
 use crate::plan::{LoadPlan, LoadStep, Operation, plan};
 use crate::report::{PodMemory, Report, Row};
@@ -182,6 +183,43 @@ fn sets_are_measured_instead_of_requests() {
     for wrong in ["--sets 1x1 --only get", "--sets 3", "--policy Parallel"] {
         assert!(parse(wrong).is_err(), "{wrong}");
     }
+    assert_eq!(parse("--sets 1x1 --nodes 100").unwrap().nodes, Some(100));
+}
+
+#[test]
+fn heartbeats_are_measured_instead_of_requests() {
+    let parse = |words: &str| {
+        let words = format!("bench --kubeconfig k.yaml {words}");
+        Arguments::try_parse_from(words.split_whitespace())
+    };
+    assert_eq!(parse("--nodes 1000").unwrap().seconds, 60);
+    for wrong in [
+        "--nodes 0",
+        "--nodes 5 --only get",
+        "--seconds 5",
+        "--nodes 5 --sets 1x1 --seconds 5",
+    ] {
+        assert!(parse(wrong).is_err(), "{wrong}");
+    }
+    let mut report = Report::of(1);
+    let idle = IdleNodes {
+        nodes: 4,
+        span: Duration::from_secs(10),
+        renewals: Summary::of(vec![Duration::from_millis(2); 4]),
+        processor: Some(Duration::from_millis(50)),
+        resident: Some([1 << 20, 3 << 20]),
+    };
+    report.idle_nodes = Some(idle);
+    let text = report.text();
+    for part in [
+        "4 nodes for 10 s: 4 renewals, median 2.00 ms",
+        "0.5 % of one",
+        "1.0 MiB before the nodes, 3.0 MiB",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    assert_eq!(report.json()["idleNodes"]["renewals"], 4);
+    assert_eq!(report.json()["idleNodes"]["processorShare"], 0.005);
 }
 
 #[test]
@@ -193,12 +231,14 @@ fn a_step_of_sets_is_a_row() {
         name: "update",
         elapsed: Duration::from_millis(1500),
         processor: Some(Duration::from_millis(60)),
+        resident: Some(3 << 19),
         started: 6,
     });
     let text = report.text();
     let row = text.lines().nth(1).unwrap();
     let row: Vec<&str> = row.split_whitespace().collect();
-    assert_eq!(row, ["2x3", "Parallel", "update", "1.50", "0.06", "10.00"]);
+    let expected = ["2x3", "Parallel", "update", "1.50", "0.06", "10.00", "1.50"];
+    assert_eq!(row, expected);
     let json = &report.json()["sets"][0];
     assert_eq!(json["processorMillisecondsPerPod"], 10.0);
     assert_eq!(json["sets"], "2x3");

@@ -1,36 +1,26 @@
-//! Nodes without containers: objects of the API, and one task that answers for the kubelets of all
-//! of them. A bound pod is Running and Ready at once, and a deleted one is removed at once.
+//! One task that answers for the kubelets of all nodes without containers. A bound pod is Running and Ready at once, and a deleted one is removed at once.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
-use k8s_openapi::jiff::Timestamp;
+use anyhow::Result;
 use kube::Client;
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use super::views::{Views, follow};
+use super::views::Views;
 use crate::call::{Call, is_not_found};
+use crate::follow::follow;
+use crate::nodes::HollowNodes;
 use crate::target::Target;
 
-/// The label of the nodes of a measurement; its value is the namespace.
-pub(super) const NODE_LABEL: &str = "mainstay-bench/namespace";
-/// The taint that keeps other pods away.
-pub(super) const TAINT: &str = "mainstay-bench/hollow";
-/// As many as a cluster of some size has, so that scheduling has a choice.
-const NODES: usize = 10;
 /// Concurrent writes of the kubelets.
 const WRITES: usize = 32;
-/// Interval of the nodes' heartbeats. A node is lost after 40 seconds.
-const HEARTBEAT: Duration = Duration::from_secs(10);
-/// Maximum time until the nodes take pods.
-const READY_WITHIN: Duration = Duration::from_secs(60);
 
-/// Hollow nodes; their tasks end with this value.
+/// Hollow nodes with their kubelets; the tasks end with this value.
 pub(super) struct Hollow {
+    _nodes: HollowNodes,
     _tasks: JoinSet<()>,
 }
 
@@ -43,32 +33,8 @@ enum Answer {
 
 impl Hollow {
     /// Creates the nodes and waits until pods can be bound to them.
-    pub async fn start(target: &Target, views: &Arc<Views>) -> Result<Self> {
-        let names: Vec<String> = (0..NODES)
-            .map(|number| format!("{}-{number}", target.namespace))
-            .collect();
-        let client = &target.client;
-        for name in &names {
-            let node = node(name, &target.namespace);
-            let made = Call::post("/api/v1/nodes".to_owned(), &node).send(client);
-            made.await.context("make a node")?;
-            beat(client, name).await?;
-        }
-        for name in &names {
-            wait_until_free(client, name).await?;
-        }
-        let mut tasks = JoinSet::new();
-        let (beating, failing) = (client.clone(), views.clone());
-        tasks.spawn(async move {
-            loop {
-                tokio::time::sleep(HEARTBEAT).await;
-                for name in &names {
-                    if let Err(error) = beat(&beating, name).await {
-                        failing.fail(&error);
-                    }
-                }
-            }
-        });
+    pub async fn start(target: &Target, count: u32, views: &Arc<Views>) -> Result<Self> {
+        let nodes = HollowNodes::start(target, count, views.clone()).await?;
         let path = format!("/api/v1/namespaces/{}/pods", target.namespace);
         let kubelet = Kubelet {
             // A connection of its own, so that the kubelets do not wait for other requests.
@@ -77,63 +43,13 @@ impl Hollow {
             views: views.clone(),
             slots: Arc::new(Semaphore::new(WRITES)),
         };
+        let mut tasks = JoinSet::new();
         tasks.spawn(kubelet.run());
-        Ok(Self { _tasks: tasks })
+        Ok(Self {
+            _nodes: nodes,
+            _tasks: tasks,
+        })
     }
-}
-
-/// Removes the nodes of the measurement.
-pub async fn remove_nodes(target: &Target) -> Result<()> {
-    let selector = format!("labelSelector={NODE_LABEL}%3D{}", target.namespace);
-    let deleted = Call::delete(format!("/api/v1/nodes?{selector}"));
-    let deleted = deleted.send(&target.client).await;
-    deleted.map(drop).with_context(|| {
-        let namespace = &target.namespace;
-        format!("remove the nodes: try `kubectl delete node -l {NODE_LABEL}={namespace}`")
-    })
-}
-
-fn node(name: &str, namespace: &str) -> Value {
-    json!({
-        "metadata": {
-            "name": name,
-            "labels": {NODE_LABEL: namespace, "kubernetes.io/hostname": name},
-        },
-        "spec": {"taints": [{"key": TAINT, "effect": "NoSchedule"}]},
-    })
-}
-
-/// Reports that a node is ready.
-async fn beat(client: &Client, name: &str) -> Result<()> {
-    let room = json!({"cpu": "10000", "memory": "10Ti", "pods": "100000"});
-    let status = json!({
-        "capacity": room,
-        "allocatable": room,
-        "conditions": [{
-            "type": "Ready",
-            "status": "True",
-            "reason": "KubeletReady",
-            "lastHeartbeatTime": Timestamp::from_second(Timestamp::now().as_second())?.to_string(),
-        }],
-    });
-    let uri = format!("/api/v1/nodes/{name}/status");
-    let written = Call::merge_patch(uri, &json!({"status": status}));
-    let written = written.send(client).await;
-    written.map(drop).context("report that a node is ready")
-}
-
-async fn wait_until_free(client: &Client, name: &str) -> Result<()> {
-    let deadline = Instant::now() + READY_WITHIN;
-    while Instant::now() < deadline {
-        let node = Call::get(format!("/api/v1/nodes/{name}"));
-        let node = node.json(client).await.context("read a node")?;
-        let taints = node["spec"]["taints"].as_array();
-        if taints.is_none_or(|taints| taints.iter().all(|taint| taint["key"] == TAINT)) {
-            return Ok(());
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    bail!("the node {name} takes no pods after {READY_WITHIN:?}")
 }
 
 /// The kubelets of all nodes.
@@ -239,12 +155,5 @@ mod tests {
         assert_eq!(answer(&pod), None);
         pod["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
         assert_eq!(answer(&pod), Some(Answer::Remove));
-    }
-
-    #[test]
-    fn only_the_pods_of_the_measurement_get_to_hollow_nodes() {
-        let node = node("n", "ns");
-        assert_eq!(node["metadata"]["labels"][NODE_LABEL], "ns");
-        assert_eq!(node["spec"]["taints"][0]["effect"], "NoSchedule");
     }
 }

@@ -9,17 +9,19 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use crate::call::Call;
+use crate::follow::follow;
 use crate::load::send_all;
+use crate::memory::Memory;
+use crate::nodes::{NODE_LABEL, TAINT};
 use crate::processor;
 use crate::target::Target;
-pub use hollow::remove_nodes;
-use hollow::{Hollow, NODE_LABEL, TAINT};
-use views::{Views, follow};
+use hollow::Hollow;
+use views::Views;
 
 /// Clients that write the sets.
 const HANDS: u32 = 8;
@@ -89,6 +91,8 @@ pub struct SetsStep {
     pub elapsed: Duration,
     /// Processor time of the server.
     pub processor: Option<Duration>,
+    /// Resident memory of the server after the step, in bytes.
+    pub resident: Option<u64>,
     /// Pods that were started.
     pub started: usize,
 }
@@ -109,10 +113,10 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// Makes the nodes. They answer for pods as long as this value exists.
-    pub async fn prepare(target: &Target) -> Result<Self> {
+    /// Makes so many nodes. They answer for pods as long as this value exists.
+    pub async fn prepare(target: &Target, nodes: u32) -> Result<Self> {
         let views = Arc::new(Views::default());
-        let hollow = Hollow::start(target, &views).await?;
+        let hollow = Hollow::start(target, nodes, &views).await?;
         let path = format!("/apis/apps/v1/namespaces/{}/statefulsets", target.namespace);
         let (client, seen) = (target.clients(1).await?.remove(0), views.clone());
         let mut tasks = JoinSet::new();
@@ -208,13 +212,15 @@ impl Life<'_> {
         }
         let elapsed = begin.elapsed();
         let used = processor::time(self.server)?.saturating_sub(before);
-        let processor = (!self.server.is_empty()).then_some(used);
+        let resident = Memory::of(self.server)?.resident;
+        let told = !self.server.is_empty();
         Ok(SetsStep {
             sets: self.sets,
             policy: self.policy,
             name,
             elapsed,
-            processor,
+            processor: told.then_some(used),
+            resident: told.then_some(resident),
             started,
         })
     }
@@ -281,12 +287,6 @@ fn image(version: u32) -> String {
     format!("registry.invalid/bench:{version}")
 }
 
-/// A JSON text of a response that has to be there.
-fn text<'v>(value: &'v Value, pointer: &str) -> Result<&'v str> {
-    let found = value.pointer(pointer).and_then(Value::as_str);
-    found.with_context(|| format!("a response has no {pointer}"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -309,6 +309,7 @@ mod tests {
             name: "create",
             elapsed: Duration::from_secs(1),
             processor,
+            resident: None,
             started,
         };
         let second = Some(Duration::from_secs(1));

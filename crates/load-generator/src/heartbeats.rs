@@ -1,0 +1,153 @@
+//! The cost of nodes that only live: each renews its Lease, writes its status now and then, and watches its
+//! pods, of which there are none.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use tokio::task::JoinSet;
+
+use crate::follow::follow;
+use crate::memory::Memory;
+use crate::nodes::{Heartbeats, HollowNodes, RENEWAL_PERIOD};
+use crate::processor;
+use crate::statistics::Summary;
+use crate::target::Target;
+
+/// Figures of nodes that only live.
+#[derive(Debug)]
+pub struct IdleNodes {
+    pub nodes: u32,
+    pub span: Duration,
+    /// Latencies of the renewals.
+    pub renewals: Summary,
+    /// Processor time of the server during the span.
+    pub processor: Option<Duration>,
+    /// Resident memory of the server, without and with the nodes, in bytes.
+    pub resident: Option<[u64; 2]>,
+}
+
+impl IdleNodes {
+    /// Processor time of the server per second, as a share of one processor.
+    pub fn share(&self) -> Option<f64> {
+        Some(self.processor?.as_secs_f64() / self.span.as_secs_f64())
+    }
+}
+
+/// The nodes of a measurement. They live as long as this value exists.
+pub struct Stage {
+    counted: Counted,
+    resident_before: u64,
+    nodes: HollowNodes,
+}
+
+impl Stage {
+    /// Creates nodes.
+    pub async fn prepare(target: &Target, count: u32, server: &[u32]) -> Result<Self> {
+        crate::warn(&format!("nodes: {count}"));
+        let resident_before = Memory::of(server)?.resident;
+        let counted = Counted::default();
+        let nodes = HollowNodes::start(target, count, counted.clone()).await?;
+        Ok(Self {
+            counted,
+            resident_before,
+            nodes,
+        })
+    }
+
+    /// Measures for that long.
+    pub async fn measure(&self, span: Duration, server: &[u32]) -> Result<IdleNodes> {
+        let mut watches = JoinSet::new();
+        for (name, client) in self.nodes.each() {
+            let path = format!("/api/v1/pods?fieldSelector=spec.nodeName%3D{name}");
+            let (client, counted) = (client.clone(), self.counted.clone());
+            watches.spawn(async move {
+                if let Err(error) = follow(&client, &path, |_, _| {}).await {
+                    counted.failed(&error);
+                }
+            });
+        }
+        // The creation of the nodes has its consequences by then.
+        tokio::time::sleep(RENEWAL_PERIOD).await;
+        self.counted.take()?;
+        let before = processor::time(server)?;
+        tokio::time::sleep(span).await;
+        let used = processor::time(server)?.saturating_sub(before);
+        let latencies = self.counted.take()?;
+        let resident = [self.resident_before, Memory::of(server)?.resident];
+        let told = !server.is_empty();
+        Ok(IdleNodes {
+            nodes: u32::try_from(self.nodes.each().count())?,
+            span,
+            renewals: Summary::of(latencies),
+            processor: told.then_some(used),
+            resident: told.then_some(resident),
+        })
+    }
+}
+
+/// The latencies of renewals, and the first failure.
+#[derive(Clone, Default)]
+struct Counted {
+    seen: Arc<Mutex<Seen>>,
+}
+
+#[derive(Default)]
+struct Seen {
+    latencies: Vec<Duration>,
+    failure: Option<String>,
+}
+
+impl Counted {
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The latencies since the last call.
+    fn take(&self) -> Result<Vec<Duration>> {
+        let seen = std::mem::take(&mut *self.seen());
+        match seen.failure {
+            Some(failure) => bail!("a heartbeat failed: {failure}"),
+            None => Ok(seen.latencies),
+        }
+    }
+}
+
+impl Heartbeats for Counted {
+    fn renewed(&self, latency: Duration) {
+        self.seen().latencies.push(latency);
+    }
+
+    fn failed(&self, error: &anyhow::Error) {
+        self.seen().failure.get_or_insert(format!("{error:#}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn renewals_are_counted_until_one_fails() {
+        let counted = Counted::default();
+        counted.renewed(Duration::from_millis(1));
+        assert_eq!(counted.take().unwrap(), [Duration::from_millis(1)]);
+        assert!(counted.take().unwrap().is_empty());
+        counted.failed(&anyhow::anyhow!("409 Conflict"));
+        let failed = counted.take().unwrap_err().to_string();
+        assert_eq!(failed, "a heartbeat failed: 409 Conflict");
+    }
+
+    #[test]
+    fn a_share_is_of_one_processor() {
+        let idle = |processor| IdleNodes {
+            nodes: 1,
+            span: Duration::from_secs(10),
+            renewals: Summary::default(),
+            processor,
+            resident: None,
+        };
+        assert_eq!(idle(Some(Duration::from_secs(1))).share(), Some(0.1));
+        assert_eq!(idle(None).share(), None);
+    }
+}
