@@ -14,7 +14,8 @@ use crate::call::{Call, text};
 pub async fn follow(client: &Client, path: &str, mut see: impl FnMut(bool, Value)) -> Result<()> {
     let list = Call::get(path.to_owned()).json(client).await?;
     let version = text(&list, "/metadata/resourceVersion")?;
-    let uri = format!("{path}?watch=true&resourceVersion={version}");
+    let and = if path.contains('?') { '&' } else { '?' };
+    let uri = format!("{path}{and}watch=true&resourceVersion={version}");
     let request = Request::get(uri).body(Body::empty())?;
     let reply = client.send(request).await.context("open a watch")?;
     if !reply.status().is_success() {
