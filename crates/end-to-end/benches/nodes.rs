@@ -35,7 +35,6 @@ fn main() {
     let api = server.network.run(|| Api::with(kubeconfig));
     let token = ["token", "create", "--data-dir", &server.data()];
     let token = server.network.run(|| ok(&token)).trim().to_owned();
-    let url = format!("https://{}:6443", server.address);
 
     let mut nodes: Vec<Role> = (0..sized(8, 4))
         .map(|number| Role::new(&mut lan, &format!("n{number}"), directory.path()))
@@ -47,7 +46,7 @@ fn main() {
     let mut joins = Sample::new("ms");
     for (number, node) in nodes.iter_mut().enumerate() {
         let name = format!("n{number}");
-        joins.push_time(join(&api, node, &name, &url, &token));
+        joins.push_time(join(&server, &api, (node, &name), &token));
     }
     println!(
         "from the start of an agent on an empty data directory until its node is Ready: {joins}"
@@ -89,19 +88,12 @@ fn without_link(address: &str) {
 }
 
 /// Starts an agent; the time until its node is Ready, as a watch of the API shows it.
-fn join(api: &Api, node: &mut Role, name: &str, url: &str, token: &str) -> Duration {
-    let events = api.watch(NODES);
+fn join(server: &Role, api: &Api, (node, name): (&mut Role, &str), token: &str) -> Duration {
+    let events = server.network.run(|| api.watch(NODES));
+    let url = format!("https://{}:6443", server.address);
+    let join = ["--server", &url, "--token", token, "--node-name", name];
     let started = Instant::now();
-    let known = [
-        "node",
-        "--server",
-        url,
-        "--token",
-        token,
-        "--node-name",
-        name,
-    ];
-    node.spawn(&known);
+    node.spawn(&[&["node"], &join[..]].concat());
     loop {
         let left = TIMEOUT.saturating_sub(started.elapsed());
         let (seen, object) = events.recv_timeout(left).expect("the node to be Ready");
