@@ -39,6 +39,7 @@ mod token_cleaner;
 mod volume_binding;
 mod volume_move;
 mod volume_protection;
+mod volume_replication;
 mod volume_snapshot;
 
 use std::sync::Arc;
@@ -152,6 +153,10 @@ fn all(context: &Context) -> Vec<(&'static str, BoxFuture<'static, ()>)> {
             Box::pin(volume_protection::run(context.clone())),
         ),
         (
+            "volume-replication",
+            Box::pin(volume_replication::run(context.clone())),
+        ),
+        (
             "volume-snapshot",
             Box::pin(volume_snapshot::run(context.clone())),
         ),
@@ -202,7 +207,8 @@ pub async fn run_all(
     let shutdown = component.shutdown.clone();
     let context = Context::new(client, config, &component);
     let metrics = context.config.metrics.clone();
-    metrics.read(Some(&context.caches.stateful_sets));
+    let caches = &context.caches;
+    metrics.read(Some(&caches.stateful_sets), Some(&caches.volumes));
     let mut tasks = JoinSet::new();
     for (name, controller) in all(&context) {
         tasks.spawn(async move {
@@ -222,6 +228,6 @@ pub async fn run_all(
         // The others are shut down; the caller gets the first error.
         context.shutdown.cancel();
     }
-    metrics.read(None);
+    metrics.read(None, None);
     result
 }

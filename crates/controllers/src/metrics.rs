@@ -2,11 +2,16 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::PersistentVolume;
 use planners::stateful_set::metrics;
 use reconcile::Cache;
 use reconcile::metrics::QueueMetrics;
 use reconcile::prometheus::{Metric, Page};
+use resource_kinds::storage::volume_replication::VolumeReplication;
+
+use crate::volume_move::claim_of;
 
 const MAX_UNAVAILABLE: Metric = Metric::gauge(
     "statefulset_controller_statefulset_max_unavailable",
@@ -17,10 +22,20 @@ const UNAVAILABLE: Metric = Metric::gauge(
     "Wanted pods that are not available.",
 );
 
+const REPLICA_LAG: Metric = Metric::gauge(
+    "mainstay_volume_replica_lag_seconds",
+    "Seconds since the snapshot of the last complete copy of a volume on another node.",
+);
+const REPLICA_COPIED: Metric = Metric::gauge(
+    "mainstay_volume_replica_last_copy_timestamp_seconds",
+    "Time of the snapshot of the last complete copy of a volume on another node.",
+);
+
 /// Metrics that the controllers write and `/metrics` reads; clones share their data.
 #[derive(Clone, Default)]
 pub struct Metrics {
     sets: Arc<Mutex<Option<Cache<StatefulSet>>>>,
+    volumes: Arc<Mutex<Option<Cache<PersistentVolume>>>>,
     queues: QueueMetrics,
 }
 
@@ -31,9 +46,15 @@ impl std::fmt::Debug for Metrics {
 }
 
 impl Metrics {
-    /// Sets the cache for the metrics of StatefulSets; `None` once the controllers have ended.
-    pub(crate) fn read(&self, sets: Option<&Cache<StatefulSet>>) {
+    /// Sets the caches for the metrics of StatefulSets and of volumes; `None` once the controllers have
+    /// ended.
+    pub(crate) fn read(
+        &self,
+        sets: Option<&Cache<StatefulSet>>,
+        volumes: Option<&Cache<PersistentVolume>>,
+    ) {
         *self.sets.lock().unwrap_or_else(PoisonError::into_inner) = sets.cloned();
+        *self.volumes.lock().unwrap_or_else(PoisonError::into_inner) = volumes.cloned();
     }
 
     /// The metrics of the queues.
@@ -63,6 +84,32 @@ impl Metrics {
             ];
             page.add(MAX_UNAVAILABLE, &labels, metrics.max_unavailable);
             page.add(UNAVAILABLE, &labels, metrics.unavailable);
+        }
+        self.write_replicas(page);
+    }
+
+    fn write_replicas(&self, page: &mut Page) {
+        page.describe(REPLICA_LAG);
+        page.describe(REPLICA_COPIED);
+        let volumes = self.volumes.lock().unwrap_or_else(PoisonError::into_inner);
+        let volumes = volumes.as_ref().map(Cache::list);
+        for volume in volumes.unwrap_or_default() {
+            let record = VolumeReplication::of(&volume);
+            let Some((record, last)) =
+                record.and_then(|record| Some((record.clone(), record.last?)))
+            else {
+                continue;
+            };
+            let (namespace, claim) = claim_of(&volume);
+            let labels = [
+                ("namespace", namespace),
+                ("persistentvolumeclaim", claim),
+                ("node", &*record.replica.unwrap_or_default()),
+            ];
+            let seconds = |milliseconds: i64| milliseconds.max(0).unsigned_abs() / 1000;
+            let lag = Timestamp::now().as_millisecond() - last;
+            page.add(REPLICA_LAG, &labels, seconds(lag));
+            page.add(REPLICA_COPIED, &labels, seconds(last));
         }
     }
 }

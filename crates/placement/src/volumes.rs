@@ -10,6 +10,7 @@ use k8s_openapi::api::storage::v1::StorageClass;
 use resource_kinds::annotations::{BIND_COMPLETED, SELECTED_NODE};
 use resource_kinds::pod_view::PodView;
 use resource_kinds::storage::volume_move::VolumeMove;
+use resource_kinds::storage::volume_replication::{Stage, VolumeReplication};
 use resource_kinds::volume_fit::{find, requested_class, requested_size};
 
 use crate::labels::node_selector_matches;
@@ -205,6 +206,11 @@ fn at_rest(claim: &PersistentVolumeClaim, name: &str, view: &ClusterView) -> Res
         .as_ref()
         .and_then(|spec| spec.volume_name.as_ref());
     let volume = volume.and_then(|volume| view.volumes.get(volume));
+    let replication = volume.and_then(|volume| VolumeReplication::of(volume));
+    if let Some(record) = replication.filter(|record| record.stage == Stage::Promoting) {
+        let why = record.refusal(&record.primary).unwrap_or_default();
+        return Err(format!("persistentvolumeclaim {name:?}: {why}"));
+    }
     let record = volume.and_then(|volume| VolumeMove::of(volume));
     match record.filter(|record| record.stage.holds_pods()) {
         Some(record) => Err(format!(

@@ -36,4 +36,5 @@ pub mod volume_binding;
 pub mod volume_expansion;
 pub mod volume_move;
 pub mod volume_protection;
+pub mod volume_replication;
 pub mod volume_snapshot;

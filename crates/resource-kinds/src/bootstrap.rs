@@ -7,6 +7,9 @@ use crate::groups::flowcontrol;
 use crate::groups::rbac::GROUP;
 use crate::groups::scheduling::priority_class::SYSTEM;
 use crate::groups::storage::driver::{LOCAL_COW_PROVISIONER, LOCAL_PROVISIONER};
+use crate::groups::storage::volume_replication::{
+    INTERVAL_DEFAULT, INTERVAL_PARAMETER, REPLICAS_PARAMETER,
+};
 use crate::json::parts;
 use crate::well_known::annotations::{DEFAULT_STORAGE_CLASS, RBAC_AUTOUPDATE};
 use crate::well_known::labels::RBAC_DEFAULTS;
@@ -25,6 +28,9 @@ pub const DEFAULT_CLASS: &str = "local";
 /// The class of volumes with enforced limits, snapshots and clones.
 pub const COW_CLASS: &str = "local-cow";
 
+/// The class of volumes with a replica on another node.
+pub const REPLICATED_CLASS: &str = "local-replicated";
+
 /// The objects that a fresh cluster starts with, namespaces first.
 pub fn default_objects() -> Vec<Value> {
     let mut all: Vec<Value> = NAMESPACES.iter().map(|name| namespace(name)).collect();
@@ -33,6 +39,12 @@ pub fn default_objects() -> Vec<Value> {
     let default = json!({DEFAULT_STORAGE_CLASS: "true"});
     all.push(storage_class(DEFAULT_CLASS, LOCAL_PROVISIONER, default));
     all.push(storage_class(COW_CLASS, LOCAL_COW_PROVISIONER, Value::Null));
+    let mut replicated = storage_class(REPLICATED_CLASS, LOCAL_COW_PROVISIONER, Value::Null);
+    replicated["parameters"] = json!({
+        REPLICAS_PARAMETER: "1",
+        INTERVAL_PARAMETER: INTERVAL_DEFAULT.to_string(),
+    });
+    all.push(replicated);
     all.extend(
         SYSTEM
             .iter()

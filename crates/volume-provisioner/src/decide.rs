@@ -13,12 +13,16 @@ use planners::volume_expansion::bytes as whole_bytes;
 use reconcile::Key;
 use resource_kinds::annotations::{
     BETA_STORAGE_PROVISIONER, PROVISIONED_BY, SELECTED_NODE, STORAGE_PROVISIONER,
+    VOLUME_REPLICATION,
 };
 use resource_kinds::snapshot;
 use resource_kinds::storage::Driver;
 use resource_kinds::storage::driver::{REMOVAL_FINALIZER, VOLUME_PREFIX};
 use resource_kinds::storage::nfs_class::{NfsClass, is_nfs_directory};
 use resource_kinds::storage::volume_move;
+use resource_kinds::storage::volume_replication::{
+    VolumeReplication, has_replica, interval_of_class,
+};
 use resource_kinds::volume_fit::{capacity, claim_reference, requested_class, requested_size};
 
 const HOSTNAME: &str = "kubernetes.io/hostname";
@@ -80,7 +84,8 @@ pub(crate) fn provisioning(
     if place == Provisioning::None {
         return place;
     }
-    match unsupported(claim, maker) {
+    let unsupported = unsupported(claim, maker).or_else(|| interval_of_class(class).err());
+    match unsupported {
         Some(text) => Provisioning::Unsupported(text),
         None => place,
     }
@@ -269,7 +274,11 @@ pub(crate) fn volume(
         .and_then(|resources| resources.requests)
         .unwrap_or_default();
     let size = requests.get("storage").cloned().unwrap_or_default();
-    let annotations = BTreeMap::from([(PROVISIONED_BY.to_owned(), class.provisioner.clone())]);
+    let mut annotations = BTreeMap::from([(PROVISIONED_BY.to_owned(), class.provisioner.clone())]);
+    if let Ok(Some(seconds)) = interval_of_class(class) {
+        let record = VolumeReplication::new(node, seconds);
+        annotations.insert(VOLUME_REPLICATION.to_owned(), record.to_text());
+    }
     let policy = class
         .reclaim_policy
         .clone()
@@ -343,6 +352,8 @@ pub(crate) fn reclaim_action(volume: &PersistentVolume, node: &str) -> ReclaimAc
     // An unbound volume is removed when its object is deleted.
     let over = matches!(phase, Some("Released" | "Failed")) || (going && phase != Some("Bound"));
     match policy {
+        // The copies on the other node go first.
+        Some("Delete") if has_replica(volume) => ReclaimAction::Keep,
         Some("Delete") if over => ReclaimAction::Remove,
         Some("Delete") => ReclaimAction::Keep,
         _ if going && holds(volume) => ReclaimAction::RemoveFinalizer,

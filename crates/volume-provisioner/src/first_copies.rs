@@ -134,7 +134,7 @@ impl Directories {
                 None
             }
         };
-        let bytes = bytes.saturating_add((bytes / SLACK_PART).max(SLACK_MIN));
+        let bytes = with_slack(bytes);
         make_room(self.reserved()?.saturating_add(bytes))?;
         match base {
             None => self.make_new(volume, &arriving, bytes, &Content::Empty)?,
@@ -247,6 +247,11 @@ impl Directories {
     }
 }
 
+/// The limit of a volume of so many bytes while it is received.
+pub(crate) fn with_slack(bytes: u64) -> u64 {
+    bytes.saturating_add((bytes / SLACK_PART).max(SLACK_MIN))
+}
+
 /// The id and the volume of a move, by the name of one of its snapshots or incomplete copies.
 fn move_of_helper(name: &str) -> Option<(&str, &str)> {
     let rest = HELPERS.iter().find_map(|prefix| name.strip_prefix(prefix));
@@ -255,7 +260,7 @@ fn move_of_helper(name: &str) -> Option<(&str, &str)> {
 }
 
 /// Refuses a volume with subvolumes that pods have made: a snapshot has none of their files.
-fn refuse_nested(volume: &Path) -> Result<(), Error> {
+pub(crate) fn refuse_nested(volume: &Path) -> Result<(), Error> {
     match btrfs::has_subvolumes(volume).map_err(failed("look at", volume))? {
         false => Ok(()),
         true => Err(Error::Unsupported(

@@ -18,6 +18,7 @@ mod nfs;
 mod pool;
 mod projects;
 mod removal;
+mod replicas;
 mod setbacks;
 mod snapshots;
 mod storage;
@@ -47,7 +48,7 @@ use tokio::sync::watch as channel;
 pub use first_copies::{FirstCopy, Snapshots};
 pub use moves::Arrival;
 use setbacks::Setbacks;
-pub use storage::{Class, Frozen, MovedVolume, Storage, UserSnapshot};
+pub use storage::{Class, CopyOf, Frozen, MovedVolume, ReplicatedVolume, Storage, UserSnapshot};
 
 /// Default interval of the usage checks.
 const USAGE_INTERVAL: Duration = Duration::from_secs(30);

@@ -256,7 +256,7 @@ pub(crate) fn is_there(path: &Path) -> Result<bool, Error> {
 
 /// A process with a mount of the directory, or of one in it. The kernel names the present path of a
 /// mount's root, so a mount of a directory that was renamed has the new name.
-fn user_of(directory: &Path) -> Result<Option<String>, Error> {
+pub(crate) fn user_of(directory: &Path) -> Result<Option<String>, Error> {
     let proc = Path::new("/proc");
     let mut namespaces = BTreeSet::new();
     for entry in std::fs::read_dir(proc).map_err(failed("read", proc))? {

@@ -25,14 +25,14 @@ const STEP_LIMIT: Duration = Duration::from_secs(1800);
 const INVALID: u16 = 422;
 
 /// The nodes.
-pub(super) struct Nodes {
+pub(crate) struct Nodes {
     client: Client,
     /// Number of copies, for their names.
     copies: AtomicU64,
 }
 
 impl Nodes {
-    pub(super) fn new(client: Client) -> Self {
+    pub(crate) fn new(client: Client) -> Self {
         Self {
             client,
             copies: AtomicU64::new(0),
@@ -106,16 +106,30 @@ impl Nodes {
         };
         let (from, to) = (address(&record.from), address(&record.to));
         let bytes = whole_bytes(capacity(volume));
+        let copy = format!("extent={}", extent.name());
+        self.stream((&from, &to), ["read", "receive"], &copy, bytes, is_current)
+            .await
+    }
+
+    /// Reads a stream from one node and gives it to the other, part by part. The steps have the
+    /// parameters of the copy.
+    pub(crate) async fn stream(
+        &self,
+        (from, to): (&Address<'_>, &Address<'_>),
+        [read, receive]: [&str; 2],
+        copy: &str,
+        bytes: u64,
+        is_current: &(dyn Fn() -> bool + Sync),
+    ) -> Result<Copied, Error> {
         let number = self.copies.fetch_add(1, Ordering::Relaxed);
         let attempt = format!("{:x}-{number}", Timestamp::now().as_nanosecond());
-        let extent = extent.name();
         let receive = |offset: u64, is_last: bool| {
             format!(
-                "receive?attempt={attempt}&extent={extent}&offset={offset}&bytes={bytes}&last={is_last}"
+                "{receive}?attempt={attempt}&{copy}&offset={offset}&bytes={bytes}&last={is_last}"
             )
         };
         // A copy that is there already is not made again.
-        let mut receipt: Receipt = self.send(&to, &receive(0, false), Bytes::new()).await?;
+        let mut receipt: Receipt = self.send(to, &receive(0, false), Bytes::new()).await?;
         let mut offset: u64 = 0;
         loop {
             match receipt {
@@ -126,15 +140,15 @@ impl Nodes {
             if !is_current() {
                 return Err(Error::Cut("the copy is not wanted any more".to_owned()));
             }
-            let read = format!("read?attempt={attempt}&extent={extent}&offset={offset}");
-            let part = match self.bytes(&from, &read, Bytes::new()).await {
+            let read = format!("{read}?attempt={attempt}&{copy}&offset={offset}");
+            let part = match self.bytes(from, &read, Bytes::new()).await {
                 Err(Error::Api(api_client::Error::Api(status))) if status.code == INVALID => {
                     return Ok(Copied::Impossible(status.message));
                 }
                 other => other?,
             };
             let (is_last, length) = (part.is_empty(), part.len() as u64);
-            receipt = self.send(&to, &receive(offset, is_last), part).await?;
+            receipt = self.send(to, &receive(offset, is_last), part).await?;
             offset += length;
             if is_last && receipt == Receipt::More {
                 return Err(Error::Cut(
@@ -144,7 +158,12 @@ impl Nodes {
         }
     }
 
-    async fn ask<T: DeserializeOwned>(&self, to: &Address<'_>, step: &str) -> Result<T, Error> {
+    /// Takes a step on a node.
+    pub(crate) async fn ask<T: DeserializeOwned>(
+        &self,
+        to: &Address<'_>,
+        step: &str,
+    ) -> Result<T, Error> {
         self.send(to, step, Bytes::new()).await
     }
 
@@ -184,10 +203,10 @@ impl Nodes {
     }
 }
 
-/// A volume and its move on a node.
-struct Address<'a> {
-    node: &'a str,
-    volume: &'a str,
-    id: &'a str,
-    driver: Driver,
+/// A volume on a node, and the id of its move or the epoch of its replication.
+pub(crate) struct Address<'a> {
+    pub(crate) node: &'a str,
+    pub(crate) volume: &'a str,
+    pub(crate) id: &'a str,
+    pub(crate) driver: Driver,
 }

@@ -17,7 +17,7 @@ use resource_kinds::storage::volume_move::{Stage, VolumeMove, affinity_to};
 use serde_json::json;
 
 use crate::Context;
-use calls::Nodes;
+pub(crate) use calls::{Address, Nodes};
 
 /// Time until something that a move waits for is looked at again.
 const WAIT: Duration = Duration::from_secs(1);
@@ -237,7 +237,7 @@ impl VolumeMoves {
 }
 
 /// Namespace and name of a volume's claim.
-fn claim_of(volume: &PersistentVolume) -> (&str, &str) {
+pub(crate) fn claim_of(volume: &PersistentVolume) -> (&str, &str) {
     let spec = volume.spec.as_ref();
     let claim = spec.and_then(|spec| spec.claim_ref.as_ref());
     claim.map_or(("", ""), |claim| {

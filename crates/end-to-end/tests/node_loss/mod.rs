@@ -4,6 +4,7 @@
 //! application has acknowledged. After the loss the pod runs on another node, and no ordinal ever has two
 //! bodies. In the end the application has every acknowledged write.
 
+mod local_replicated;
 mod mariadb;
 mod postgres;
 mod redis;
@@ -80,18 +81,25 @@ struct Cluster {
 impl Cluster {
     /// A server, whose own node is for the writer, and one node more than the application has pods.
     fn start<A: Application>(lease: &[&str]) -> Self {
+        let (repository, tag) = A::IMAGE;
+        Self::of(A::REPLICAS + 1, lease, |registry| {
+            registry.push(repository, tag, &A::image());
+        })
+    }
+
+    /// A server with a node of its own, and that many other nodes.
+    fn of(nodes: u64, lease: &[&str], push: impl FnOnce(&Registry)) -> Self {
         let directory = tempfile::Builder::new().prefix("mainstay-test-").tempdir();
         let directory = directory.expect("make a directory");
         let mut lan = Lan::default();
         let mut role = |name: &str| Role::new(&mut lan, name, directory.path());
         let mut server = role("server");
-        let nodes = (1..=A::REPLICAS + 1).map(|number| role(&format!("n{number}")));
+        let nodes = (1..=nodes).map(|number| role(&format!("n{number}")));
         let nodes: Vec<Role> = nodes.collect();
         let address = server.address.clone();
-        let (repository, tag) = A::IMAGE;
         let registry = server.network.run(|| {
             let registry = Registry::start_at(&address);
-            registry.push(repository, tag, &A::image());
+            push(&registry);
             registry
         });
         let file = directory.path().join("registries.yaml");
@@ -125,6 +133,20 @@ impl Cluster {
             cluster.start_node(number, &join);
         }
         cluster
+    }
+
+    /// Keeps the server's own node for the writer.
+    fn reserve_own_node(&self, kubectl: &Kubectl) {
+        let nodes = kubectl.ok(&["get", "nodes", "-o", "name"]);
+        let mut names = nodes.lines().filter_map(|name| name.strip_prefix("node/"));
+        let is_joined = |name: &str| {
+            name.strip_prefix('n')
+                .is_some_and(|n| n.parse::<u8>().is_ok())
+        };
+        let own = names.find(|name| !is_joined(name));
+        let own = own.expect("the server's node");
+        kubectl.ok(&["taint", "node", own, "writer=only:NoSchedule"]);
+        kubectl.ok(&["label", "node", own, "role=writer"]);
     }
 
     fn start_node(&mut self, number: usize, more: &[&str]) {
@@ -171,16 +193,7 @@ fn no_acknowledged_write_is_lost<A: Application>(lease: &[&str], losses: &[Loss]
     // The example waits for five minutes until a volume is given up.
     let manifest = manifest.replace("lost-volume-seconds: '300'", "lost-volume-seconds: '20'");
     cluster.server.network.run(|| {
-        let nodes = kubectl.ok(&["get", "nodes", "-o", "name"]);
-        let mut names = nodes.lines().filter_map(|name| name.strip_prefix("node/"));
-        let is_joined = |name: &str| {
-            name.strip_prefix('n')
-                .is_some_and(|n| n.parse::<u8>().is_ok())
-        };
-        let own = names.find(|name| !is_joined(name));
-        let own = own.expect("the server's node");
-        kubectl.ok(&["taint", "node", own, "writer=only:NoSchedule"]);
-        kubectl.ok(&["label", "node", own, "role=writer"]);
+        cluster.reserve_own_node(&kubectl);
         if let Some(name) = A::FIRST_START {
             kubectl.ok(&["create", "configmap", name, "--from-literal=create="]);
         }

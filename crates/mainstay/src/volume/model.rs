@@ -7,6 +7,7 @@ use object_model::quantity::Quantity;
 use resource_kinds::labels::HOSTNAME;
 use resource_kinds::pod_references::claim_of;
 use resource_kinds::snapshot::VolumeSnapshot;
+use resource_kinds::storage::volume_replication::{VolumeReplication, shown as replicated};
 use serde::Serialize;
 
 use super::objects::VolumeObjects;
@@ -62,6 +63,9 @@ pub struct ClaimRow {
     /// The time of the newest snapshot, RFC 3339.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub newest_snapshot: Option<String>,
+    /// The copies of the volume on another node.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replication: Option<Replication>,
     /// The pods that use the claim and have not ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pods: Option<Vec<String>>,
@@ -72,6 +76,38 @@ pub struct ClaimRow {
     /// `Delete` or `Retain`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reclaim_policy: Option<String>,
+}
+
+/// The copies of a volume on another node.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Replication {
+    /// The node with the copies.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replica: Option<String>,
+    /// The time of the last complete copy, RFC 3339: what the volume held then is there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_copy: Option<String>,
+    /// The recovery point of the last promotion, RFC 3339.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recovery_point: Option<String>,
+    /// The kept states of former primaries, as `node/snapshot`.
+    pub diverged: Vec<String>,
+}
+
+impl Replication {
+    fn of(volume: &PersistentVolume) -> Option<Self> {
+        let record = VolumeReplication::of(volume)?;
+        let kept = record.diverged.iter();
+        Some(Self {
+            diverged: kept
+                .map(|one| format!("{}/{}", one.node, one.snapshot))
+                .collect(),
+            last_copy: record.last.map(replicated),
+            recovery_point: record.recovery.map(|one| replicated(one.time)),
+            replica: record.replica,
+        })
+    }
 }
 
 /// The list of the objects.
@@ -126,6 +162,7 @@ fn row(claim: &PersistentVolumeClaim, found: &VolumeObjects) -> ClaimRow {
         size_enforced: usage.enforced,
         newest_snapshot: snapshots.clone().and_then(|all| all.filter_map(time).max()),
         snapshots: snapshots.map(Iterator::count),
+        replication: volume.and_then(Replication::of),
         pods: pods.map(|pods| {
             let names = pods.filter_map(|pod| pod.metadata.name.clone());
             names.collect::<BTreeSet<_>>().into_iter().collect()

@@ -9,6 +9,9 @@ use crate::amount::{bytes, size};
 /// A fact that is not known.
 const UNKNOWN: &str = "-";
 
+/// The number of columns of the wide table alone.
+const WIDE: usize = 7;
+
 /// The shown columns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Columns {
@@ -27,7 +30,7 @@ pub fn table(
     rows.extend(claims.iter().map(|claim| row(claim, now)));
     for row in &mut rows {
         if columns == Columns::Usual {
-            row.truncate(row.len() - 4);
+            row.truncate(row.len() - WIDE);
         }
         if !with_namespaces {
             row.remove(0);
@@ -64,6 +67,9 @@ fn head() -> Vec<String> {
         "MODE",
         "ACCESS",
         "RECLAIM",
+        "REPLICA",
+        "LAG",
+        "DIVERGED",
     ];
     names.map(str::to_owned).to_vec()
 }
@@ -74,6 +80,8 @@ fn row(claim: &ClaimRow, now: Timestamp) -> Vec<String> {
         _ => UNKNOWN.to_owned(),
     };
     let newest = claim.newest_snapshot.as_deref();
+    let replication = claim.replication.as_ref();
+    let copied = replication.and_then(|found| found.last_copy.as_deref());
     vec![
         claim.namespace.clone(),
         claim.name.clone(),
@@ -107,6 +115,9 @@ fn row(claim: &ClaimRow, now: Timestamp) -> Vec<String> {
                 .join(","),
         )),
         known(claim.reclaim_policy.clone()),
+        known(replication.and_then(|found| found.replica.clone())),
+        known(copied.map(|time| age(Some(time), now))),
+        known(replication.map(|found| found.diverged.join(","))),
     ]
 }
 

@@ -45,6 +45,12 @@ fn pod(name: &str, claim: &str, phase: &str) -> Value {
 fn found() -> VolumeObjects {
     let mut nfs = volume("pvc-4", "mainstay.dev/nfs", "");
     nfs["spec"] = json!({"nfs": {"server": "s", "path": "/srv/4"}});
+    let mut replicated = volume("pvc-1", "mainstay.dev/local-cow", "a");
+    let record = json!({"epoch": 2, "primary": "a", "replica": "b", "intervalSeconds": 10,
+        "stage": "Replicating", "last": 1_767_229_196_000_i64,
+        "diverged": [{"node": "a", "snapshot": "diverged-1-pvc-1"}]});
+    replicated["metadata"]["annotations"]["node.mainstay.dev/volume-replication"] =
+        record.to_string().into();
     let mut image = volume("pvc-5", "mainstay.dev/local", "a");
     image["spec"]["volumeMode"] = "Block".into();
     let mut of_pod = pod("tmp", "", "Running");
@@ -59,7 +65,7 @@ fn found() -> VolumeObjects {
             decoded(claim("device", "local", "pvc-5".into())),
         ],
         volumes: vec![
-            decoded(volume("pvc-1", "mainstay.dev/local-cow", "a")),
+            decoded(replicated),
             decoded(volume("pvc-2", "mainstay.dev/local", "b")),
             decoded(volume("pvc-3", "k8s.io/minikube-hostpath", "a")),
             decoded(nfs),
@@ -116,12 +122,15 @@ fn the_wide_table_has_more_columns_and_all_namespaces_have_names() {
     let lines = shown(Columns::Wide, true);
     assert!(lines[0].starts_with("NAMESPACE   NAME "), "{lines:#?}");
     assert!(
-        lines[0].ends_with("   CAPACITY   MODE         ACCESS   RECLAIM"),
+        lines[0]
+            .ends_with("   CAPACITY   MODE         ACCESS   RECLAIM   REPLICA   LAG   DIVERGED"),
         "{lines:#?}"
     );
     assert!(lines[1].starts_with("shop        data-db-0 "), "{lines:#?}");
     assert!(
-        lines[1].ends_with("   64Mi       Filesystem   RWO      Delete"),
+        lines[1].ends_with(
+            "   64Mi       Filesystem   RWO      Delete    b         4s    a/diverged-1-pvc-1"
+        ),
         "{lines:#?}"
     );
 }

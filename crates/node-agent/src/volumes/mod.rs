@@ -26,6 +26,7 @@ use pod_lifecycle::environment::downward::NodeFacts;
 use pod_lifecycle::spec;
 use resource_kinds::pod_references::claim_of;
 use resource_kinds::storage::Driver;
+use resource_kinds::storage::volume_replication::VolumeReplication;
 use serde::{Deserialize, Serialize};
 
 use crate::api::events::PodEvents;
@@ -337,6 +338,14 @@ async fn prepare_claim(
     let bound = context.api_objects.bound_claim(namespace, claim).await?;
     let found = &bound.volume;
     let spec = found.spec.clone().unwrap_or_default();
+    // The volume was read just now: a former primary starts no pod with what it has.
+    let node = context.pod.spec.as_ref();
+    let node = node.and_then(|spec| spec.node_name.as_deref());
+    let replicated = VolumeReplication::of(found);
+    let refusal = replicated.and_then(|record| record.refusal(node.unwrap_or_default()));
+    if let Some(why) = refusal {
+        return Err(why.into());
+    }
     let block = spec.volume_mode.as_deref() == Some("Block");
     check_use(context.pod, volume, block)?;
     if let Some(wanted) = Wanted::of_volume(found, read_only) {

@@ -6,6 +6,7 @@ use k8s_openapi::api::storage::v1::StorageClass;
 use object_model::Quantity;
 use resource_kinds::annotations;
 use resource_kinds::pod_view::PodView;
+use resource_kinds::storage::volume_replication::VolumeReplication;
 use resource_kinds::volume_fit::requested_class;
 use serde_json::{Value, json};
 
@@ -18,6 +19,7 @@ use super::text;
 use crate::stateful_set::identity;
 use crate::volume_binding::{ClaimView, plan_claim};
 use crate::volume_protection::{names, uses};
+use crate::volume_replication::condition_message;
 
 /// Explains why the claim waits, or what it is bound to.
 pub(super) fn explain(
@@ -167,7 +169,18 @@ fn notes(observed: &ObservedNamespace, claim: &PersistentVolumeClaim) -> Vec<Str
     if let Some((set, ordinal)) = made_by {
         notes.push(retention(set, ordinal));
     }
+    notes.extend(replication(observed, claim));
     notes
+}
+
+/// The state of the copies of a claim's volume on another node, and the recovery point of the last promotion.
+pub(super) fn replication(
+    observed: &ObservedNamespace,
+    claim: &PersistentVolumeClaim,
+) -> Option<String> {
+    let volume = observed.volume(volume_name(claim)?)?;
+    let record = VolumeReplication::of(volume)?;
+    Some(condition_message(&record))
 }
 
 /// The effect of the set's retention policy on the claim (`statefulset.md` 2.11).

@@ -95,6 +95,13 @@ fn of_pod(observed: &ObservedNamespace, pod: &PodView, object: Object) -> Explan
         now: Some(observed.now),
     };
     let mut answer = Explanation::fine(object, "");
+    let claims = pod.claims.iter();
+    let claims = claims.filter_map(|used| observed.claim(&used.name));
+    let copies = claims.filter_map(|claim| {
+        let state = claims::replication(observed, claim)?;
+        Some(format!("claim {}: {state}", text::name(&claim.metadata)))
+    });
+    answer.notes.extend(copies);
     match pod_in(pod, &around) {
         Some(done) if done.reason == Reason::Completed => {
             answer.summary = done.reason.to_string();

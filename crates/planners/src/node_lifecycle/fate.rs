@@ -10,6 +10,7 @@ use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::PersistentVolume;
 use resource_kinds::annotations;
 use resource_kinds::pod_view::PodView;
+use resource_kinds::storage::volume_replication::VolumeReplication;
 
 use crate::stateful_set::{NodeFailure, Options};
 
@@ -159,8 +160,12 @@ pub fn asks_for_failover(set: &StatefulSet) -> bool {
     Options::of(set).node_failure == NodeFailure::Failover
 }
 
-/// Whether a volume cannot be used without one certain node.
+/// Whether a volume cannot be used without one certain node. One with a complete copy on another node
+/// follows it there.
 fn lives_on_a_node(volume: &PersistentVolume) -> bool {
+    if VolumeReplication::of(volume).is_some_and(|record| record.can_be_promoted()) {
+        return false;
+    }
     let Some(spec) = &volume.spec else {
         return true;
     };

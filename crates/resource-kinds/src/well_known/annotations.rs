@@ -73,3 +73,6 @@ pub const FENCED: &str = "node.mainstay.dev/fenced";
 /// On a local volume that moves to another node: the record of the move
 /// ([`crate::storage::volume_move`]).
 pub const VOLUME_MOVE: &str = "node.mainstay.dev/volume-move";
+/// On a volume with a replica on another node: the record of its copies
+/// ([`crate::storage::volume_replication`]).
+pub const VOLUME_REPLICATION: &str = "node.mainstay.dev/volume-replication";

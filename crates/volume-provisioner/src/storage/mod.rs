@@ -2,6 +2,7 @@
 
 mod backup;
 mod moves;
+mod replicas;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,6 +16,7 @@ use crate::pool::Pool;
 use crate::subvolumes::{Content, Count};
 pub use backup::{Class, Frozen, UserSnapshot};
 pub use moves::MovedVolume;
+pub use replicas::{CopyOf, ReplicatedVolume};
 
 /// The volumes of this node.
 #[derive(Clone, Debug)]

@@ -7,6 +7,7 @@
 //! one attempt: another attempt begins anew.
 
 mod receiving;
+mod replicas;
 mod sending;
 #[cfg(test)]
 mod tests;
@@ -69,6 +70,9 @@ impl NodeMoves {
 
     async fn answer(&self, step: &MoveStep) -> Answer<Bytes> {
         let mut streams = self.streams.lock().await;
+        if let Some(name) = step.step.strip_prefix(replicas::PREFIX) {
+            return self.replica_step(&mut streams, name, step).await;
+        }
         let of = moved(step)?;
         let storage = &self.storage;
         match step.step.as_str() {
@@ -119,16 +123,7 @@ impl NodeMoves {
             let sending = Sending::start(position.attempt, from);
             streams.sending.insert(volume.to_owned(), sending);
         }
-        let Some(open) = streams.sending.get_mut(volume) else {
-            return Err(conflict("the stream is closed"));
-        };
-        match open.next(position.offset).await {
-            Ok(part) => Ok(part),
-            Err(status) => {
-                streams.sending.remove(volume);
-                Err(status)
-            }
-        }
+        streams.next_part(volume, position.offset).await
     }
 
     async fn receive(
@@ -214,6 +209,20 @@ impl NodeMoves {
 }
 
 impl Streams {
+    /// The next part of the stream that is sent from a volume.
+    async fn next_part(&mut self, volume: &str, offset: u64) -> Answer<Bytes> {
+        let Some(open) = self.sending.get_mut(volume) else {
+            return Err(conflict("the stream is closed"));
+        };
+        match open.next(offset).await {
+            Ok(part) => Ok(part),
+            Err(status) => {
+                self.sending.remove(volume);
+                Err(status)
+            }
+        }
+    }
+
     /// Ends the streams of a volume; when this returns, nothing reads or writes its files.
     async fn close(&mut self, volume: &str) {
         if let Some(sending) = self.sending.remove(volume) {

@@ -5,14 +5,14 @@ use object_model::{FieldError, Quantity, names};
 use serde_json::{Value, json};
 
 use super::persistent_volume_claim::class_of;
-use crate::groups::storage::volume_move;
+use crate::groups::storage::{volume_move, volume_replication};
 use crate::json::parts;
 use crate::kind::info::{Names, STATUS, cluster};
 use crate::kind::{Kind, KindInfo, WriteRules};
 use crate::printing::{Cell, Column, Printer, table};
 use crate::validation::field::{Field, Rules};
 use crate::validation::{claim, metadata, volume_sources};
-use crate::well_known::annotations::{PV_PROTECTION, VOLUME_MOVE};
+use crate::well_known::annotations::{PV_PROTECTION, VOLUME_MOVE, VOLUME_REPLICATION};
 
 /// core/v1 PersistentVolume.
 #[derive(Debug)]
@@ -102,8 +102,11 @@ impl Kind for PersistentVolume {
             Field::root(old_object).get("spec"),
         );
         errors.extend(validate_move(object, old_object));
-        // The one change of place: the write that ends the copy of a moving volume.
-        if volume_move::is_placed_by(object, old_object) {
+        // The changes of place: the write that ends the copy of a moving volume, and the one that promotes
+        // a replica.
+        if volume_move::is_placed_by(object, old_object)
+            || volume_replication::is_promoted_by(object, old_object)
+        {
             errors.check_unchanged(&new.get("volumeMode"), &old.get("volumeMode"));
             return errors;
         }
@@ -162,9 +165,12 @@ fn source(spec: &Field<'_>) -> Vec<(String, Value)> {
 }
 
 fn validate_move(object: &Value, old: &Value) -> Option<FieldError> {
-    let detail = volume_move::check(object, old).err()?;
+    let moved = volume_move::check(object, old).map_err(|detail| (VOLUME_MOVE, detail));
+    let replicated =
+        volume_replication::check(object, old).map_err(|detail| (VOLUME_REPLICATION, detail));
+    let (value, detail) = moved.and(replicated).err()?;
     let at = metadata::path("metadata").child("annotations");
-    Some(FieldError::invalid(&at, VOLUME_MOVE, detail))
+    Some(FieldError::invalid(&at, value, detail))
 }
 
 fn validate(object: &Value) -> Vec<FieldError> {

@@ -9,6 +9,7 @@ mod storage_class;
 mod volume_attachment;
 mod volume_attributes_class;
 pub mod volume_move;
+pub mod volume_replication;
 
 pub use csi_driver::CSIDriver;
 pub use csi_node::CSINode;

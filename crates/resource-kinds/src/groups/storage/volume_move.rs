@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::PersistentVolume;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::well_known::annotations::VOLUME_MOVE;
+use crate::well_known::annotations::{VOLUME_MOVE, VOLUME_REPLICATION};
 use crate::well_known::labels::HOSTNAME;
 
 /// Maximum length of an id.
@@ -213,7 +213,11 @@ pub(crate) fn check(volume: &Value, old: &Value) -> Result<(), String> {
     if !new.is_well_formed() {
         return Err("must have an id of letters and digits and two different nodes".to_owned());
     }
+    let is_replicated = volume["metadata"]["annotations"][VOLUME_REPLICATION].is_string();
     match open {
+        None if new.stage == Stage::Requested && is_replicated => {
+            Err("a volume with a replica is not moved".to_owned())
+        }
         None if new.stage == Stage::Requested => {
             let again = old.as_ref().is_some_and(|old| old.id == new.id);
             (!again)

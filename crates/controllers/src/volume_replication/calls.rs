@@ -1,0 +1,96 @@
+//! Calls to the nodes of a replicated volume.
+
+use std::collections::BTreeSet;
+
+use k8s_openapi::api::core::v1::PersistentVolume;
+use planners::volume_expansion::bytes as whole_bytes;
+use planners::volume_move::Copied as Sent;
+use planners::volume_replication::{Answers, Call, Copied, Role};
+use resource_kinds::storage::Driver;
+use resource_kinds::storage::volume_replication::VolumeReplication;
+use resource_kinds::volume_fit::capacity;
+
+use super::VolumeReplications;
+use crate::volume_move::{Address, Error};
+
+/// Carries out a call, and adds its answer.
+pub(super) async fn carry_out(
+    controller: &VolumeReplications,
+    volume: &PersistentVolume,
+    record: &VolumeReplication,
+    call: Call,
+    answers: &mut Answers,
+) -> Result<(), Error> {
+    let nodes = &controller.nodes;
+    let name = volume.metadata.name.as_deref().unwrap_or_default();
+    let bytes = whole_bytes(capacity(volume));
+    let epoch = record.epoch.to_string();
+    let replica = record.replica.as_deref().unwrap_or_default();
+    let address = |role| Address {
+        node: match role {
+            Role::Primary => &record.primary,
+            Role::Replica => replica,
+        },
+        volume: name,
+        id: &epoch,
+        driver: Driver::LocalCow,
+    };
+    let to = address(call.role());
+    match call {
+        Call::Inspect(role) => {
+            let holdings = Some(nodes.ask(&to, "replica-inspect").await?);
+            match role {
+                Role::Primary => answers.primary = holdings,
+                Role::Replica => answers.replica = holdings,
+            }
+        }
+        Call::Seal => answers.sealed = Some(nodes.ask(&to, "replica-seal").await?),
+        Call::Demote => {
+            let () = nodes.ask(&to, "replica-demote").await?;
+            // It holds other things now.
+            answers.replica = None;
+        }
+        Call::Copy { time, base } => {
+            let copy = match base {
+                None => format!("copy={time}"),
+                Some(base) => format!("copy={time}&base={base}"),
+            };
+            let steps = ["replica-read", "replica-receive"];
+            let is_current = || controller.is_current(name, record);
+            let from = address(Role::Primary);
+            let to = address(Role::Replica);
+            let sent = nodes.stream((&from, &to), steps, &copy, bytes, &is_current);
+            answers.copied = Some(match sent.await? {
+                Sent::Complete(_) => Copied::Complete(time),
+                Sent::Impossible(reason) => Copied::Impossible(reason),
+            });
+        }
+        Call::Keep(role, kept) => {
+            let step = format!("replica-keep?role={}&keep={}", role_name(role), list(&kept));
+            let () = nodes.ask(&to, &step).await?;
+            answers.kept.insert(role);
+        }
+        Call::Promote { time } => {
+            let step = format!("replica-promote?copy={time}&bytes={bytes}");
+            let () = nodes.ask(&to, &step).await?;
+            answers.promoted = true;
+        }
+        Call::Forget => {
+            let () = nodes.ask(&to, "replica-forget").await?;
+            answers.forgotten = true;
+        }
+    }
+    Ok(())
+}
+
+fn role_name(role: Role) -> &'static str {
+    match role {
+        Role::Primary => "primary",
+        Role::Replica => "replica",
+    }
+}
+
+fn list(times: &BTreeSet<i64>) -> String {
+    let texts: Vec<String> = times.iter().map(i64::to_string).collect();
+    texts.join(".")
+}

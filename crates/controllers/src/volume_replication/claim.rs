@@ -1,0 +1,107 @@
+//! The state of a replica as its claim shows it, and the events.
+
+use api_client::{Api, Patch, PatchParams};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
+use planners::volume_replication::condition_message;
+use reconcile::execute::unless_outrun;
+use resource_kinds::storage::volume_replication::{CONDITION, Stage, VolumeReplication, shown};
+use serde_json::json;
+
+use super::VolumeReplications;
+use crate::volume_move::{Error, claim_of};
+
+impl VolumeReplications {
+    /// Writes the condition of the claim, if it is another one.
+    pub(super) async fn show(
+        &self,
+        volume: &PersistentVolume,
+        record: &VolumeReplication,
+    ) -> Result<(), Error> {
+        let (namespace, name) = claim_of(volume);
+        let Some(claim) = self.context.caches.claims.get(namespace, name) else {
+            return Ok(());
+        };
+        let bound_to = claim
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.volume_name.as_ref());
+        if bound_to != volume.metadata.name.as_ref() {
+            return Ok(());
+        }
+        let (status, reason) = match (record.stage, record.last) {
+            (Stage::Promoting | Stage::Promoted, _) => ("False", "Promoting"),
+            (Stage::Replicating, Some(_)) => ("True", "Replicating"),
+            (Stage::Replicating | Stage::Ended, _) => ("False", "NoCompleteCopy"),
+        };
+        let message = condition_message(record);
+        let conditions = claim.status.as_ref();
+        let mut conditions = conditions
+            .into_iter()
+            .flat_map(|status| status.conditions.iter().flatten());
+        let before = conditions.find(|condition| condition.type_ == CONDITION);
+        if before.is_some_and(|before| before.message.as_ref() == Some(&message)) {
+            return Ok(());
+        }
+        let now = Timestamp::from_second(Timestamp::now().as_second()).unwrap_or_default();
+        let same = before.filter(|before| before.status == status);
+        let since = same.and_then(|before| before.last_transition_time.as_ref());
+        let since = since.map_or(now, |time| time.0);
+        let copied = record.last.map(|last| {
+            let time = Timestamp::from_second(last.div_euclid(1000)).unwrap_or_default();
+            time.to_string()
+        });
+        let patch = json!({
+            "metadata": {"uid": claim.metadata.uid},
+            "status": {"conditions": [{
+                "type": CONDITION,
+                "status": status,
+                "reason": reason,
+                "message": message,
+                "lastProbeTime": copied,
+                "lastTransitionTime": since.to_string(),
+            }]},
+        });
+        let claims: Api<PersistentVolumeClaim> =
+            Api::namespaced(self.context.client.clone(), namespace);
+        let params = PatchParams::default();
+        let written = claims
+            .patch_status(name, &params, &Patch::Strategic(patch))
+            .await;
+        unless_outrun(written)?;
+        Ok(())
+    }
+
+    /// Reports promotions and kept states as events of the claim.
+    pub(super) fn report(
+        &self,
+        volume: &PersistentVolume,
+        before: &VolumeReplication,
+        next: &VolumeReplication,
+    ) {
+        let (namespace, name) = claim_of(volume);
+        let Some(claim) = self.context.caches.claims.get(namespace, name) else {
+            return;
+        };
+        if let (Some(recovery), Stage::Promoted) = (&next.recovery, next.stage)
+            && before.stage != Stage::Promoted
+        {
+            let text = format!(
+                "Node {} is lost: the volume is promoted on node {}, with what was there at {}",
+                recovery.from,
+                next.primary,
+                shown(recovery.time)
+            );
+            self.recorder.warning(&*claim, "VolumePromoted", text);
+        }
+        for one in &next.diverged {
+            if !before.diverged.contains(one) {
+                let text = format!(
+                    "The state of the former primary on node {} is kept there as the snapshot {}",
+                    one.node, one.snapshot
+                );
+                self.recorder.warning(&*claim, "VolumeDiverged", text);
+            }
+        }
+    }
+}

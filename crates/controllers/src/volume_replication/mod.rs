@@ -1,0 +1,376 @@
+//! The controller of volumes with a replica on another node (DESIGN §16).
+
+mod calls;
+mod claim;
+
+use std::time::Duration;
+
+use api_client::{Api, ListParams, Patch, PatchParams};
+use jiff::Timestamp;
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{Node, PersistentVolume, Pod};
+use planners::node_lifecycle::fence::NodeLease;
+use planners::volume_move::{Presence, uses};
+use planners::volume_replication::{Answers, Observed, Step, Users, plan};
+use reconcile::execute::{Delete, chain, delete, found, unless_outrun};
+use reconcile::{Queue, ReconcileResult, Recorder};
+use resource_kinds::annotations::VOLUME_REPLICATION;
+use resource_kinds::namespaces::NODE_LEASES;
+use resource_kinds::node_conditions;
+use resource_kinds::pod_view::PodView;
+use resource_kinds::reasons::taint;
+use resource_kinds::storage::volume_move::affinity_to;
+use resource_kinds::storage::volume_replication::{Stage, VolumeReplication};
+use serde_json::json;
+
+use crate::Context;
+use crate::volume_move::{Error, Nodes, claim_of};
+
+/// Time until something that replication waits for is looked at again.
+const WAIT: Duration = Duration::from_secs(1);
+
+struct VolumeReplications {
+    context: Context,
+    recorder: Recorder,
+    nodes: Nodes,
+}
+
+pub(crate) async fn run(context: Context) {
+    let controller = VolumeReplications {
+        nodes: Nodes::new(context.client.clone()),
+        recorder: context.recorder("volume-replication"),
+        context: context.clone(),
+    };
+    context.run("volume_replication", controller).await;
+}
+
+impl reconcile::Controller for VolumeReplications {
+    type Key = String;
+    type Error = Error;
+
+    /// Volumes that are copied at once.
+    const WORKERS: usize = 8;
+
+    async fn wait_synced(&self) -> bool {
+        let caches = &self.context.caches;
+        caches.volumes.wait_synced().await
+            && caches.nodes.wait_synced().await
+            && caches.claims.wait_synced().await
+    }
+
+    async fn feed(&self, queue: &Queue<String>) {
+        let mut volumes = self.context.caches.volumes.subscribe();
+        let mut nodes = self.context.caches.nodes.subscribe();
+        loop {
+            tokio::select! {
+                Some(change) = volumes.next() => {
+                    let volume = change.object();
+                    if VolumeReplication::of(volume).is_some_and(|record| record.stage != Stage::Ended) {
+                        queue.add(volume.metadata.name.clone().unwrap_or_default());
+                    }
+                }
+                // Volumes whose next copy is not due yet look at their nodes.
+                Some(change) = nodes.next() => {
+                    let node = change.object();
+                    if node_conditions::is_ready(node) {
+                        continue;
+                    }
+                    for volume in self.context.caches.volumes.list() {
+                        let record = VolumeReplication::of(&volume);
+                        let is_there = |record: VolumeReplication| {
+                            Some(&record.primary) == node.metadata.name.as_ref()
+                        };
+                        if record.is_some_and(is_there) {
+                            queue.add(volume.metadata.name.clone().unwrap_or_default());
+                        }
+                    }
+                }
+                else => return,
+            }
+        }
+    }
+
+    async fn reconcile(&self, name: &String) -> Result<ReconcileResult, Error> {
+        let mut answers = Answers::default();
+        loop {
+            // Fresh reads, the record first: a proof that was read before the record says nothing.
+            let volumes: Api<PersistentVolume> = Api::all(self.context.client.clone());
+            let Some(volume) = found(volumes.get(name).await)? else {
+                return Ok(ReconcileResult::Done);
+            };
+            let Some(record) = VolumeReplication::of(&volume) else {
+                return Ok(ReconcileResult::Done);
+            };
+            match self.step(&volume, &record, &answers).await? {
+                Step::Done => return Ok(ReconcileResult::Done),
+                Step::Wait(reason) => {
+                    self.tell(&volume, record, reason).await?;
+                    return Ok(ReconcileResult::RequeueAfter(WAIT));
+                }
+                Step::Rest(milliseconds) => {
+                    self.show(&volume, &record).await?;
+                    let rest = Duration::from_millis(milliseconds.unsigned_abs());
+                    let is_ready = self.cached_presence(&record.primary) == Presence::Ready;
+                    let wait = if is_ready { rest } else { rest.min(WAIT) };
+                    return Ok(ReconcileResult::RequeueAfter(wait));
+                }
+                Step::Write(next) => {
+                    if record.stage == Stage::Promoted {
+                        self.delete_astray(&volume, &record).await?;
+                    }
+                    self.write(&volume, &record, &next, None).await?;
+                    answers = Answers::default();
+                }
+                Step::Place(next, path) => {
+                    self.write(&volume, &record, &next, Some(&path)).await?;
+                    answers = Answers::default();
+                }
+                Step::Call(call) => {
+                    let carried = calls::carry_out(self, &volume, &record, call, &mut answers);
+                    let carried = tokio::select! {
+                        carried = carried => carried,
+                        // A node that is lost does not hold up the promotion.
+                        lost = self.lost(&record) => Err(Error::Cut(lost)),
+                    };
+                    if let Err(error) = carried {
+                        self.tell(&volume, record, chain(&error)).await?;
+                        return Err(error);
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl VolumeReplications {
+    async fn step(
+        &self,
+        volume: &PersistentVolume,
+        record: &VolumeReplication,
+        answers: &Answers,
+    ) -> Result<Step, Error> {
+        let (primary, node) = self.presence(&record.primary).await?;
+        let replica = match &record.replica {
+            Some(name) => self.presence(name).await?.0,
+            None => Presence::Gone,
+        };
+        let is_proven_dead = match node {
+            Some(node) if primary == Presence::Silent => self.is_proven_dead(&node).await?,
+            _ => false,
+        };
+        // The pods after the proof.
+        let users = match is_proven_dead {
+            true => self.users(volume, record).await?,
+            false => Users::default(),
+        };
+        let candidate = self.candidate(record);
+        Ok(plan(&Observed {
+            record,
+            primary,
+            is_proven_dead,
+            users,
+            replica,
+            candidate: candidate.as_deref(),
+            is_released: is_released(volume),
+            now: Timestamp::now().as_millisecond(),
+            answers,
+        }))
+    }
+
+    async fn presence(&self, name: &str) -> Result<(Presence, Option<Node>), Error> {
+        let nodes: Api<Node> = Api::all(self.context.client.clone());
+        let node = found(nodes.get(name).await)?;
+        Ok((presence(node.as_ref()), node))
+    }
+
+    fn cached_presence(&self, name: &str) -> Presence {
+        presence(self.context.caches.nodes.get("", name).as_deref())
+    }
+
+    /// Whether the pods on a node have ended: its lease was taken, or a person says so (DESIGN §15).
+    async fn is_proven_dead(&self, node: &Node) -> Result<bool, Error> {
+        let taints = node.spec.as_ref().and_then(|spec| spec.taints.as_ref());
+        if taints.is_some_and(|all| all.iter().any(|one| one.key == taint::OUT_OF_SERVICE)) {
+            return Ok(true);
+        }
+        let leases: Api<Lease> = Api::namespaced(self.context.client.clone(), NODE_LEASES);
+        let name = node.metadata.name.as_deref().unwrap_or_default();
+        let lease = found(leases.get(name).await)?;
+        Ok(lease.is_some_and(|lease| NodeLease::from(&lease).fenced))
+    }
+
+    async fn pods(&self, volume: &PersistentVolume) -> Result<Vec<PodView>, Error> {
+        let (namespace, claim) = claim_of(volume);
+        if claim.is_empty() {
+            return Ok(Vec::new());
+        }
+        let pods: Api<Pod> = Api::namespaced(self.context.client.clone(), namespace);
+        let listed = pods.list(&ListParams::default()).await?;
+        Ok(listed.items.iter().map(PodView::from).collect())
+    }
+
+    async fn users(
+        &self,
+        volume: &PersistentVolume,
+        record: &VolumeReplication,
+    ) -> Result<Users, Error> {
+        let (_, claim) = claim_of(volume);
+        let pods = self.pods(volume).await?;
+        let names = |pod: &PodView| pod.claims.iter().any(|used| *used.name == *claim);
+        Ok(Users {
+            on_primary: pods
+                .iter()
+                .any(|pod| uses(pod, claim) && pod.node.as_deref() == Some(&record.primary)),
+            waiting: pods
+                .iter()
+                .any(|pod| names(pod) && pod.node.is_none() && !pod.has_ended()),
+        })
+    }
+
+    /// Deletes pods of controllers that were bound to another node than the new primary: they would wait
+    /// there.
+    async fn delete_astray(
+        &self,
+        volume: &PersistentVolume,
+        record: &VolumeReplication,
+    ) -> Result<(), Error> {
+        let (namespace, claim) = claim_of(volume);
+        let api: Api<Pod> = Api::namespaced(self.context.client.clone(), namespace);
+        for pod in self.pods(volume).await? {
+            let is_astray = uses(&pod, claim) && pod.node.as_deref() != Some(&record.primary);
+            if is_astray && pod.controller.is_some() && !pod.is_deleting() {
+                delete(&api, &pod.name, Delete::of_uid(&*pod.uid)).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The node for new copies: one that takes pods, with the fewest copies.
+    fn candidate(&self, record: &VolumeReplication) -> Option<String> {
+        let caches = &self.context.caches;
+        let nodes = caches.nodes.list();
+        let names = nodes
+            .iter()
+            .filter(|node| takes_copies(node))
+            .filter_map(|node| node.metadata.name.clone());
+        let volumes = caches.volumes.list();
+        let replicas: Vec<String> = volumes
+            .iter()
+            .filter_map(|volume| VolumeReplication::of(volume)?.replica)
+            .collect();
+        let others = names.filter(|name| *name != record.primary);
+        others.min_by_key(|name| {
+            let count = replicas.iter().filter(|replica| *replica == name).count();
+            (count, name.clone())
+        })
+    }
+
+    /// Returns when a node of the volume is not ready any more.
+    async fn lost(&self, record: &VolumeReplication) -> String {
+        let nodes = [Some(&record.primary), record.replica.as_ref()];
+        let named: Vec<&String> = nodes.into_iter().flatten().collect();
+        let were_ready: Vec<bool> = named
+            .iter()
+            .map(|node| self.cached_presence(node) == Presence::Ready)
+            .collect();
+        loop {
+            tokio::time::sleep(WAIT).await;
+            for (node, was_ready) in named.iter().zip(&were_ready) {
+                if *was_ready && self.cached_presence(node) != Presence::Ready {
+                    return format!("node {node:?} is not ready");
+                }
+            }
+        }
+    }
+
+    /// Whether the record of a copy in progress still says so.
+    fn is_current(&self, name: &str, record: &VolumeReplication) -> bool {
+        let volume = self.context.caches.volumes.get("", name);
+        let now = volume.and_then(|volume| VolumeReplication::of(&volume));
+        // A cache may be behind.
+        now.is_some_and(|now| now.epoch <= record.epoch && now.stage == record.stage)
+    }
+
+    /// Writes what replication waits for into the record.
+    async fn tell(
+        &self,
+        volume: &PersistentVolume,
+        record: VolumeReplication,
+        reason: String,
+    ) -> Result<(), Error> {
+        if record.message.as_ref() == Some(&reason) {
+            return self.show(volume, &record).await;
+        }
+        let told = VolumeReplication {
+            message: Some(reason),
+            ..record.clone()
+        };
+        self.write(volume, &record, &told, None).await
+    }
+
+    /// Replaces the record, if the volume is as it was read; with a path, it gives the volume to the primary
+    /// of the record.
+    async fn write(
+        &self,
+        volume: &PersistentVolume,
+        before: &VolumeReplication,
+        next: &VolumeReplication,
+        path: Option<&str>,
+    ) -> Result<(), Error> {
+        let meta = &volume.metadata;
+        let mut patch = json!({"metadata": {
+            "uid": meta.uid,
+            "resourceVersion": meta.resource_version,
+            "annotations": {VOLUME_REPLICATION: next.to_text()},
+        }});
+        if let Some(path) = path {
+            patch["spec"] = json!({
+                "nodeAffinity": affinity_to(&next.primary),
+                "local": {"path": path},
+            });
+        }
+        let volumes: Api<PersistentVolume> = Api::all(self.context.client.clone());
+        let name = meta.name.as_deref().unwrap_or_default();
+        let written = volumes
+            .patch(name, &PatchParams::default(), &Patch::Merge(&patch))
+            .await;
+        // After a conflict the next round reads the volume again.
+        if unless_outrun(written)?.is_some() {
+            if before.stage != next.stage {
+                tracing::info!(volume = name, epoch = next.epoch, stage = ?next.stage, "replication");
+            }
+            self.report(volume, before, next);
+            self.show(volume, next).await?;
+        }
+        Ok(())
+    }
+}
+
+fn presence(node: Option<&Node>) -> Presence {
+    match node {
+        None => Presence::Gone,
+        Some(node) if node_conditions::is_ready(node) => Presence::Ready,
+        Some(_) => Presence::Silent,
+    }
+}
+
+/// Whether a node may get copies: it is ready and takes pods.
+fn takes_copies(node: &Node) -> bool {
+    let spec = node.spec.as_ref();
+    let mut taints = spec
+        .into_iter()
+        .flat_map(|spec| spec.taints.iter().flatten());
+    let is_cordoned = spec.and_then(|spec| spec.unschedulable) == Some(true);
+    let refuses = taints.any(|taint| taint.effect != "PreferNoSchedule");
+    node_conditions::is_ready(node) && !is_cordoned && !refuses
+}
+
+/// Whether the claim is gone, and the volume is removed with it.
+fn is_released(volume: &PersistentVolume) -> bool {
+    let spec = volume.spec.as_ref();
+    let policy = spec.and_then(|spec| spec.persistent_volume_reclaim_policy.as_deref());
+    let status = volume.status.as_ref();
+    let phase = status.and_then(|status| status.phase.as_deref());
+    let is_going = volume.metadata.deletion_timestamp.is_some() && phase != Some("Bound");
+    policy == Some("Delete") && (matches!(phase, Some("Released" | "Failed")) || is_going)
+}

@@ -1,0 +1,263 @@
+//! A volume with a replica on another node loses the node of its primary, twice (DESIGN §16, docs/storage.md).
+//!
+//! The pod numbers its writes, and prints each number when it is on disk. After the loss the pod runs on the
+//! other node with all that was written before the stated recovery point, and with nothing half. What the
+//! lost node had besides is kept there when it returns.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use end_to_end::cluster::is_ready;
+use end_to_end::{Kubectl, text, wait_for};
+use k8s_openapi::jiff::Timestamp;
+use serde_json::Value;
+
+use super::{Cluster, Loss, get, read};
+
+/// Each line has a number and the name of the body that wrote it.
+const SET: &str = r"
+apiVersion: storage.k8s.io/v1
+kind: StorageClass
+metadata: {name: every-two-seconds}
+provisioner: mainstay.dev/local-cow
+parameters: {replicas: '1', replicationIntervalSeconds: '2'}
+volumeBindingMode: WaitForFirstConsumer
+---
+apiVersion: apps/v1
+kind: StatefulSet
+metadata:
+  name: db
+  annotations: {mainstay.dev/node-failure: Failover}
+spec:
+  serviceName: db
+  selector: {matchLabels: {app: db}}
+  template:
+    metadata: {labels: {app: db}}
+    spec:
+      terminationGracePeriodSeconds: 1
+      containers:
+      - name: shell
+        image: mainstay/debug
+        command:
+        - sh
+        - -c
+        - |
+          body=$(cat /proc/sys/kernel/random/uuid)
+          n=0
+          if test -e /data/log; then n=$(wc -l </data/log); fi
+          while true; do
+            n=$((n+1))
+            echo $n $body >>/data/log
+            sync
+            echo acknowledged $n $body
+            sleep 0.1
+          done
+        volumeMounts: [{name: data, mountPath: /data}]
+  volumeClaimTemplates:
+  - metadata: {name: data}
+    spec:
+      storageClassName: every-two-seconds
+      accessModes: [ReadWriteOnce]
+      resources: {requests: {storage: 128Mi}}
+";
+
+const CLAIM: &str = "data-db-0";
+
+#[test]
+fn the_pod_runs_on_the_other_node_with_a_stated_recovery_point() {
+    let lease = ["--node-lease-duration", "16s"];
+    let mut cluster = Cluster::of(2, &lease, |_| {});
+    let kubectl = cluster.server.kubectl();
+    cluster.server.network.run(|| {
+        cluster.reserve_own_node(&kubectl);
+        kubectl.apply(SET);
+        kubectl.wait_ready("db", 1);
+    });
+    let mut former: Vec<String> = Vec::new();
+    for (loss, epoch) in [(Loss::Killed, 2), (Loss::CutOff, 3)] {
+        let number = a_node_is_lost(&mut cluster, &kubectl, loss, epoch, &former);
+        let after = cluster.server.network.run(|| lines(&kubectl));
+        former = after;
+        cluster.bring_back(number, loss);
+        let lost = cluster.nodes[number].data();
+        cluster.server.network.run(|| {
+            let snapshot = wait_for("the kept state of the lost node", 300, || {
+                let record = record(&kubectl)?;
+                let kept = record["diverged"].as_array().into_iter().flatten();
+                let names = kept.filter_map(|one| one["snapshot"].as_str());
+                let wanted = format!("diverged-{}-", epoch - 1);
+                let mut names = names.filter(|name| name.starts_with(&wanted));
+                names.next().map(str::to_owned).ok_or(record.to_string())
+            });
+            a_state_is_kept(Path::new(&lost), &snapshot);
+            wait_for_copy(&kubectl);
+            let listed = get(&kubectl, &["pod", "db-0"]).expect("the pod");
+            assert!(is_ready(&listed), "{listed}");
+        });
+    }
+    cluster.server.network.run(|| {
+        let volume = text(&claim(&kubectl).expect("a claim"), "/spec/volumeName").to_owned();
+        kubectl.ok(&["delete", "statefulset", "db"]);
+        kubectl.ok(&["delete", "pvc", CLAIM]);
+        wait_for("the volume and its copies to be removed", 300, || {
+            let objects = kubectl.run(&["get", "pv", "-o", "name"]).stdout;
+            let left: Vec<PathBuf> = cluster
+                .nodes
+                .iter()
+                .flat_map(|node| subvolumes(Path::new(&node.data()), &volume))
+                .collect();
+            match left.is_empty() && !objects.contains(&volume) {
+                true => Ok(()),
+                false => Err(format!("{left:?} {objects}")),
+            }
+        });
+    });
+    cluster.end();
+}
+
+/// The node of the pod is lost; returns its number.
+fn a_node_is_lost(
+    cluster: &mut Cluster,
+    kubectl: &Kubectl,
+    loss: Loss,
+    epoch: u64,
+    former: &[String],
+) -> usize {
+    let (node, uid, written) = cluster.server.network.run(|| {
+        wait_for_copy(kubectl);
+        let pod = get(kubectl, &["pod", "db-0"]).expect("the pod");
+        let at = |pointer| text(&pod, pointer).to_owned();
+        // Something that is not in the last copy.
+        let written = wait_for("writes after a copy", 120, || {
+            let shown = record(kubectl)?["last"].as_i64().ok_or("no copy")?;
+            let written = acknowledged(kubectl)?;
+            let newest = written.values().max().copied().unwrap_or_default();
+            match newest > shown {
+                true => Ok(written),
+                false => Err(format!("{newest} {shown}")),
+            }
+        });
+        (at("/spec/nodeName"), at("/metadata/uid"), written)
+    });
+    let number: usize = node[1..].parse().expect("a number");
+    cluster.lose(number - 1, loss);
+    cluster.server.network.run(|| {
+        wait_for("the pod on the other node", 600, || {
+            let pod = get(kubectl, &["pod", "db-0"])?;
+            let is_new = text(&pod, "/metadata/uid") != uid && is_ready(&pod);
+            match is_new && pod["spec"]["nodeName"] != *node {
+                true => Ok(()),
+                false => Err(format!("{} {}", pod["status"], record(kubectl)?)),
+            }
+        });
+        let record = record(kubectl).expect("a record");
+        assert_eq!(record["epoch"].as_u64(), Some(epoch), "{record}");
+        assert_eq!(text(&record, "/recovery/from"), node);
+        let point = record["recovery"]["time"].as_i64().expect("a time");
+        let lines = wait_for("the lines of the new body", 120, || {
+            let lines = lines(kubectl);
+            match lines.is_empty() {
+                true => Err(lines),
+                false => Ok(lines),
+            }
+        });
+        // Nothing is missing between the first line and the last, and nothing is half.
+        for (at, line) in lines.iter().enumerate() {
+            let whole = line.split_once(' ');
+            let (number, body) = whole.unwrap_or_else(|| panic!("half a line: {line:?}"));
+            assert_eq!(number.parse().ok(), Some(at + 1), "{line}");
+            assert_eq!(body.len(), 36, "{line}");
+        }
+        assert!(lines.starts_with(former), "the former contents are kept");
+        // Each write that was acknowledged before the recovery point is there.
+        let early = written.iter().filter(|(_, time)| **time < point);
+        for (line, _) in early {
+            assert!(lines.contains(line), "{line} of before {point} is lost");
+        }
+        let why = kubectl.ok(&["describe", "pvc", CLAIM]);
+        assert!(
+            why.contains("VolumePromoted") && why.contains("recovery point"),
+            "{why}"
+        );
+    });
+    number - 1
+}
+
+/// The snapshot is there, has lines, and cannot be changed.
+fn a_state_is_kept(data: &Path, snapshot: &str) {
+    let kept = data.join("pool/mount/snapshots").join(snapshot);
+    let log = fs::read_to_string(kept.join("log"));
+    let log = log.unwrap_or_else(|error| panic!("{}: {error}", kept.display()));
+    assert!(log.lines().count() > 0);
+    let error = fs::write(kept.join("more"), "").expect_err("a read-only snapshot");
+    assert_eq!(error.kind(), std::io::ErrorKind::ReadOnlyFilesystem);
+}
+
+/// Waits until the replica has a copy of what the claim holds now.
+#[track_caller]
+fn wait_for_copy(kubectl: &Kubectl) {
+    let mut first = None;
+    wait_for("another complete copy", 300, || {
+        let record = record(kubectl)?;
+        let Some(last) = record["last"].as_i64() else {
+            return Err(record.to_string());
+        };
+        match last > *first.get_or_insert(last) {
+            true => Ok(()),
+            false => Err(record.to_string()),
+        }
+    });
+    wait_for("the condition of the claim", 120, || {
+        let claim = claim(kubectl)?;
+        let conditions = claim["status"]["conditions"].as_array();
+        let mut conditions = conditions.into_iter().flatten();
+        let found = conditions.find(|one| one["type"] == "mainstay.dev/Replicated");
+        match found.is_some_and(|one| one["status"] == "True") {
+            true => Ok(()),
+            false => Err(claim["status"].to_string()),
+        }
+    });
+}
+
+fn claim(kubectl: &Kubectl) -> Result<Value, String> {
+    get(kubectl, &["pvc", CLAIM])
+}
+
+/// The record of the volume.
+fn record(kubectl: &Kubectl) -> Result<Value, String> {
+    let name = text(&claim(kubectl)?, "/spec/volumeName").to_owned();
+    let volume = get(kubectl, &["pv", &name])?;
+    let record = &volume["metadata"]["annotations"]["node.mainstay.dev/volume-replication"];
+    serde_json::from_str(record.as_str().unwrap_or("{}")).map_err(|error| error.to_string())
+}
+
+/// The lines of the volume, in their order.
+fn lines(kubectl: &Kubectl) -> Vec<String> {
+    let log = read(kubectl, &["exec", "db-0", "--", "cat", "/data/log"]);
+    let log = log.unwrap_or_default();
+    log.lines().map(str::to_owned).collect()
+}
+
+/// The lines that the body printed, with their times in milliseconds since 1970.
+fn acknowledged(kubectl: &Kubectl) -> Result<BTreeMap<String, i64>, String> {
+    let log = read(kubectl, &["logs", "--timestamps", "db-0"])?;
+    let rows = log.lines().filter_map(|row| {
+        let (time, line) = row.split_once(" acknowledged ")?;
+        let time: Timestamp = time.parse().ok()?;
+        Some((line.to_owned(), time.as_millisecond()))
+    });
+    Ok(rows.collect())
+}
+
+/// The subvolumes of a volume in the pool of a node, whatever their names are.
+fn subvolumes(data: &Path, volume: &str) -> Vec<PathBuf> {
+    let directories = ["volumes", "snapshots"].map(|name| data.join("pool/mount").join(name));
+    let entries = directories.iter().filter_map(|at| fs::read_dir(at).ok());
+    let paths = entries
+        .flatten()
+        .filter_map(|entry| Some(entry.ok()?.path()));
+    paths
+        .filter(|path| path.is_dir() && path.to_string_lossy().ends_with(volume))
+        .collect()
+}

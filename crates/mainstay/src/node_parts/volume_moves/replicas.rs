@@ -1,0 +1,193 @@
+//! The steps of a volume with a replica on another node: its snapshots are sent and received as those of a
+//! move are. The id of a step is the epoch of its record.
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+use node_agent::MoveStep;
+use planners::volume_move::Receipt;
+use planners::volume_replication::Role;
+use reconcile::execute::chain;
+use volume_provisioner::{Arrival, CopyOf, ProvisionerError, ReplicatedVolume};
+
+use super::receiving::{Destination, Outcome, Receiving};
+use super::sending::{Sending, Source};
+use super::{
+    Answer, NodeMoves, Streams, arrived, bad, begins, conflict, done, json, number, position,
+};
+
+/// The names of these steps start with this.
+pub(super) const PREFIX: &str = "replica-";
+
+impl NodeMoves {
+    pub(super) async fn replica_step(
+        &self,
+        streams: &mut Streams,
+        name: &str,
+        step: &MoveStep,
+    ) -> Answer<Bytes> {
+        let of = &replicated(step)?;
+        let storage = &self.storage;
+        match name {
+            "inspect" => json(&done(storage.holdings(of).await)?),
+            "read" => self.read_copy(streams, step, of).await,
+            "receive" => json(&self.receive_copy(streams, step, of).await?),
+            "keep" => {
+                let (role, kept) = (role(step)?, kept(step)?);
+                json(&done(storage.keep_copies(of, role, kept).await)?)
+            }
+            "seal" => {
+                streams.close(&of.volume).await;
+                json(&done(storage.seal_copies(of).await)?)
+            }
+            "demote" => {
+                streams.close(&of.volume).await;
+                json(&done(storage.demote_volume(of).await)?)
+            }
+            "promote" => {
+                streams.close(&of.volume).await;
+                let (copy, bytes) = (copy(step)?, number(step, "bytes")?);
+                json(&done(storage.promote_copy(of, copy.time, bytes).await)?)
+            }
+            "forget" => {
+                streams.close(&of.volume).await;
+                json(&done(storage.forget_copies(of).await)?)
+            }
+            other => Err(bad(&format!("a replica has no step {other:?}"))),
+        }
+    }
+
+    async fn read_copy(
+        &self,
+        streams: &mut Streams,
+        step: &MoveStep,
+        of: &ReplicatedVolume,
+    ) -> Answer<Bytes> {
+        let position = position(step)?;
+        let open = streams.sending.get(&of.volume);
+        if open.is_none_or(|open| open.attempt() != position.attempt) {
+            begins(&position)?;
+            if let Some(former) = streams.sending.remove(&of.volume) {
+                former.close().await;
+            }
+            let snapshots = done(self.storage.snapshot_to_send(of, copy(step)?).await)?;
+            let sending = Sending::start(position.attempt, Source::Snapshots(snapshots));
+            streams.sending.insert(of.volume.clone(), sending);
+        }
+        streams.next_part(&of.volume, position.offset).await
+    }
+
+    async fn receive_copy(
+        &self,
+        streams: &mut Streams,
+        step: &MoveStep,
+        of: &ReplicatedVolume,
+    ) -> Answer<Receipt> {
+        let (position, copy) = (position(step)?, copy(step)?);
+        let bytes = number(step, "bytes")?;
+        let open = streams.receiving.get(&of.volume);
+        if open.is_none_or(|open| open.attempt() != position.attempt) {
+            begins(&position)?;
+            if let Some(former) = streams.receiving.remove(&of.volume) {
+                former.close().await;
+            }
+            let begun = match self.storage.begin_copy(of, copy, bytes).await {
+                Err(error @ ProvisionerError::DiskFull { .. }) => {
+                    return Ok(Receipt::Impossible(chain(&error)));
+                }
+                other => done(other)?,
+            };
+            let to = match begun {
+                Arrival::Begun(to) => to,
+                Arrival::Complete(path) => return Ok(arrived(&path)),
+                Arrival::Refused(text) => return Err(conflict(&text)),
+            };
+            let base = match copy.base {
+                None => None,
+                Some(base) => done(self.storage.copy_of(of, base).await)?,
+            };
+            let receiving = Receiving::start(position.attempt, Destination::Stream(to, base));
+            streams.receiving.insert(of.volume.clone(), receiving);
+        }
+        let Some(mut open) = streams.receiving.remove(&of.volume) else {
+            return Err(conflict("the stream is closed"));
+        };
+        let taken = open.take(position.offset, step.body.clone()).await;
+        let is_last = step.parameter("last") == Some("true");
+        match taken {
+            Ok(()) if !is_last => {
+                streams.receiving.insert(of.volume.clone(), open);
+                Ok(Receipt::More)
+            }
+            Ok(()) => self.finish_copy(of, copy, open.finish().await?).await,
+            // The task has ended early: its own error says why.
+            Err(status) => match open.finish().await? {
+                Outcome::Files | Outcome::Snapshot(_) => Err(status),
+                other => self.finish_copy(of, copy, other).await,
+            },
+        }
+    }
+
+    async fn finish_copy(
+        &self,
+        of: &ReplicatedVolume,
+        copy: CopyOf,
+        outcome: Outcome,
+    ) -> Answer<Receipt> {
+        match outcome {
+            Outcome::Snapshot(snapshot) => {
+                done(self.storage.finish_copy(of, copy.time, snapshot).await)?;
+                let path = done(self.storage.holdings(of).await)?.path;
+                Ok(Receipt::Arrived(path))
+            }
+            Outcome::Impossible(text) => Ok(Receipt::Impossible(text)),
+            Outcome::OtherBase(text) => {
+                // The next copy has another base, or none.
+                if let Some(base) = copy.base {
+                    done(self.storage.forget_copy(of, base).await)?;
+                }
+                Err(conflict(&text))
+            }
+            Outcome::Files => Err(conflict("a copy is a stream")),
+        }
+    }
+}
+
+fn replicated(step: &MoveStep) -> Answer<ReplicatedVolume> {
+    let epoch = step.id.parse().ok().filter(|epoch| *epoch > 0);
+    Ok(ReplicatedVolume {
+        volume: step.volume.clone(),
+        epoch: epoch.ok_or_else(|| bad("the epoch must be a number from 1"))?,
+    })
+}
+
+fn time(step: &MoveStep, name: &str) -> Answer<Option<i64>> {
+    let Some(text) = step.parameter(name) else {
+        return Ok(None);
+    };
+    let time = text.parse().ok().filter(|time| *time >= 0);
+    let time = time.ok_or_else(|| bad(&format!("{name} must be a time in milliseconds")))?;
+    Ok(Some(time))
+}
+
+fn copy(step: &MoveStep) -> Answer<CopyOf> {
+    Ok(CopyOf {
+        time: time(step, "copy")?.ok_or_else(|| bad("a copy has a time"))?,
+        base: time(step, "base")?,
+    })
+}
+
+fn role(step: &MoveStep) -> Answer<Role> {
+    match step.parameter("role") {
+        Some("primary") => Ok(Role::Primary),
+        Some("replica") => Ok(Role::Replica),
+        _ => Err(bad("the role is primary or replica")),
+    }
+}
+
+fn kept(step: &MoveStep) -> Answer<BTreeSet<i64>> {
+    let list = step.parameter("keep").unwrap_or_default();
+    let times = list.split('.').filter(|text| !text.is_empty());
+    let parsed: Result<_, _> = times.map(str::parse).collect();
+    parsed.map_err(|_| bad("keep is a list of times with dots between them"))
+}

@@ -1,0 +1,348 @@
+//! The record of a replicated volume, an annotation of the PersistentVolume, and the parameters of its class.
+//!
+//! The epoch is the number of the primary: it grows with each promotion, and nodes refuse the steps of an
+//! earlier one. Each write replaces the record under the volume's resourceVersion. The write of
+//! [`Stage::Promoted`] changes the volume's node affinity and path in the same object.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::PersistentVolume;
+use k8s_openapi::api::storage::v1::StorageClass;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::driver::Driver;
+use super::volume_move::affinity_to;
+use crate::well_known::annotations::VOLUME_REPLICATION;
+
+/// The class parameter with the seconds between two copies.
+pub const INTERVAL_PARAMETER: &str = "replicationIntervalSeconds";
+/// The class parameter with the number of replicas.
+pub const REPLICAS_PARAMETER: &str = "replicas";
+/// The shortest and the longest interval, in seconds.
+const INTERVALS: std::ops::RangeInclusive<u32> = 2..=86_400;
+/// The interval of classes that name only the number of replicas, in seconds.
+pub const INTERVAL_DEFAULT: u32 = 10;
+/// The condition of a claim with the state of its replica.
+pub const CONDITION: &str = "mainstay.dev/Replicated";
+
+/// The progress.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Stage {
+    /// The primary sends snapshots to the replica.
+    Replicating,
+    /// The primary is lost; the replica takes no more copies. No pod may start with the volume.
+    Promoting,
+    /// The volume belongs to the node of the former replica; its copy gets the volume's name there.
+    Promoted,
+    /// The end: the replica has removed its copies, and the volume may be removed.
+    Ended,
+}
+
+/// A promotion.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Recovery {
+    /// The lost node.
+    pub from: String,
+    /// The recovery point, in milliseconds since 1970: each write that ended before is there.
+    pub time: i64,
+}
+
+/// The kept state of a primary that returned after another one was promoted.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Divergence {
+    /// Its node.
+    pub node: String,
+    /// The name of its read-only snapshot, in the pool's directory `snapshots`.
+    pub snapshot: String,
+}
+
+/// The record.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct VolumeReplication {
+    /// The number of the primary, from 1.
+    pub epoch: u32,
+    /// The node with the volume.
+    pub primary: String,
+    /// The node with the copies.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replica: Option<String>,
+    /// Seconds between two copies.
+    pub interval_seconds: u32,
+    /// The progress.
+    pub stage: Stage,
+    /// The time of the last complete copy on the replica, in milliseconds since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last: Option<i64>,
+    /// The last promotion.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recovery: Option<Recovery>,
+    /// The states of former primaries that differ from what was promoted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub diverged: Vec<Divergence>,
+    /// The event that replication waits for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+}
+
+impl VolumeReplication {
+    /// The record of a new volume.
+    pub fn new(primary: &str, interval_seconds: u32) -> Self {
+        Self {
+            epoch: 1,
+            primary: primary.to_owned(),
+            replica: None,
+            interval_seconds,
+            stage: Stage::Replicating,
+            last: None,
+            recovery: None,
+            diverged: Vec::new(),
+            message: None,
+        }
+    }
+
+    /// The record of a volume; `None` for a volume without replicas, and for text that is no record.
+    pub fn of(volume: &PersistentVolume) -> Option<Self> {
+        let text = volume
+            .metadata
+            .annotations
+            .as_ref()?
+            .get(VOLUME_REPLICATION)?;
+        serde_json::from_str(text).ok()
+    }
+
+    /// The text of the annotation.
+    pub fn to_text(&self) -> String {
+        // All fields are texts, numbers and words: there is nothing that cannot be written.
+        serde_json::to_string(self).unwrap_or_default()
+    }
+
+    /// Whether the replica has a complete copy.
+    pub fn can_be_promoted(&self) -> bool {
+        self.stage != Stage::Ended && self.replica.is_some() && self.last.is_some()
+    }
+
+    /// The reason why no pod on the node may use the volume now; `None` if it may.
+    pub fn refusal(&self, node: &str) -> Option<String> {
+        if self.stage == Stage::Promoting {
+            let replica = self.replica.as_deref().unwrap_or_default();
+            return Some(format!(
+                "the volume is being promoted on node {replica:?}, because node {:?} is lost",
+                self.primary
+            ));
+        }
+        (self.primary != node).then(|| {
+            format!(
+                "the volume belongs to node {:?}, and not to node {node:?}",
+                self.primary
+            )
+        })
+    }
+}
+
+/// A time of a record as people read it.
+pub fn shown(milliseconds: i64) -> String {
+    let time = Timestamp::from_millisecond(milliseconds).unwrap_or_default();
+    time.to_string()
+}
+
+/// The seconds between two copies of the volumes of a class; `None` for a class without replicas.
+///
+/// # Errors
+/// A parameter has an unsupported value.
+pub fn interval_of_class(class: &StorageClass) -> Result<Option<u32>, String> {
+    if Driver::of_provisioner(&class.provisioner) != Some(Driver::LocalCow) {
+        return Ok(None);
+    }
+    let none = BTreeMap::new();
+    let parameters = class.parameters.as_ref().unwrap_or(&none);
+    let replicas = parameters.get(REPLICAS_PARAMETER).map(String::as_str);
+    let interval = parameters.get(INTERVAL_PARAMETER);
+    match (replicas, interval) {
+        (None | Some("0"), None) => Ok(None),
+        (None | Some("1"), Some(text)) => {
+            let seconds = text
+                .parse()
+                .ok()
+                .filter(|number| INTERVALS.contains(number));
+            seconds.map(Some).ok_or_else(|| {
+                format!(
+                    "the parameter {INTERVAL_PARAMETER} must be a number of seconds from {} to {}",
+                    INTERVALS.start(),
+                    INTERVALS.end()
+                )
+            })
+        }
+        (Some("1"), None) => Ok(Some(INTERVAL_DEFAULT)),
+        (Some(_), _) => Err(format!("the parameter {REPLICAS_PARAMETER} must be 0 or 1")),
+    }
+}
+
+/// Whether copies of the volume are on another node, which go before the volume does.
+pub fn has_replica(volume: &PersistentVolume) -> bool {
+    VolumeReplication::of(volume)
+        .is_some_and(|record| record.stage != Stage::Ended && record.replica.is_some())
+}
+
+fn text_of(volume: &Value) -> Option<&str> {
+    volume["metadata"]["annotations"][VOLUME_REPLICATION].as_str()
+}
+
+fn record_of(volume: &Value) -> Option<VolumeReplication> {
+    serde_json::from_str(text_of(volume)?).ok()
+}
+
+/// Checks a write of the record. `old` is null for a new volume.
+pub(crate) fn check(volume: &Value, old: &Value) -> Result<(), String> {
+    let Some(text) = text_of(volume).filter(|text| Some(*text) != text_of(old)) else {
+        return match (text_of(volume), record_of(old)) {
+            (None, Some(old)) if old.stage != Stage::Ended => {
+                Err("the record of a replicated volume stays".to_owned())
+            }
+            _ => Ok(()),
+        };
+    };
+    let new: VolumeReplication = serde_json::from_str(text)
+        .map_err(|error| format!("is not the record of a replicated volume: {error}"))?;
+    if new.epoch == 0 || new.primary.is_empty() || new.replica.as_ref() == Some(&new.primary) {
+        return Err("must have an epoch from 1 and two different nodes".to_owned());
+    }
+    let Some(old) = record_of(old) else {
+        return Ok(());
+    };
+    let has_same_primary = (old.epoch, &old.primary) == (new.epoch, &new.primary);
+    let is_step = match (old.stage, new.stage) {
+        (Stage::Replicating, Stage::Promoting) => {
+            new.epoch == old.epoch + 1
+                && (&new.primary, &new.replica, new.last) == (&old.primary, &old.replica, old.last)
+        }
+        (Stage::Promoting, Stage::Promoted) => {
+            new.epoch == old.epoch
+                && Some(&new.primary) == old.replica.as_ref()
+                && new.replica.as_ref() == Some(&old.primary)
+        }
+        (Stage::Promoting | Stage::Promoted | Stage::Replicating, Stage::Replicating)
+        | (Stage::Replicating, Stage::Ended) => has_same_primary,
+        (before, after) => before == after && has_same_primary,
+    };
+    match is_step {
+        true => Ok(()),
+        false => Err(format!(
+            "the stage {:?} of epoch {} does not follow {:?} of epoch {}",
+            new.stage, new.epoch, old.stage, old.epoch
+        )),
+    }
+}
+
+/// Whether a write gives the volume to the node of its replica: the record says so, and the affinity is
+/// that of the record. Nothing else of the volume's source may change but the path.
+pub(crate) fn is_promoted_by(volume: &Value, old: &Value) -> bool {
+    let (Some(new), Some(before)) = (record_of(volume), record_of(old)) else {
+        return false;
+    };
+    let path = volume["spec"]["local"]["path"].as_str();
+    let mut wanted = old["spec"].clone();
+    wanted["nodeAffinity"] = affinity_to(&new.primary);
+    wanted["local"]["path"] = json!(path);
+    (before.stage, new.stage) == (Stage::Promoting, Stage::Promoted)
+        && check(volume, old).is_ok()
+        && path.is_some_and(|path| path.starts_with('/'))
+        && old["spec"]["local"].is_object()
+        && old["spec"]["nodeAffinity"] == affinity_to(&before.primary)
+        && volume["spec"] == wanted
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn class(provisioner: &str, parameters: Value) -> StorageClass {
+        serde_json::from_value(json!({"provisioner": provisioner, "parameters": parameters}))
+            .unwrap()
+    }
+
+    fn volume(record: Option<&VolumeReplication>, node: &str, path: &str) -> Value {
+        let mut volume = json!({"metadata": {"name": "pvc-1"}, "spec": {
+            "local": {"path": path}, "nodeAffinity": affinity_to(node)}});
+        if let Some(record) = record {
+            volume["metadata"]["annotations"] = json!({VOLUME_REPLICATION: record.to_text()});
+        }
+        volume
+    }
+
+    // DESIGN §16
+    #[test]
+    fn a_class_says_how_often_its_volumes_are_copied() {
+        let cow = "mainstay.dev/local-cow";
+        for (parameters, wanted) in [
+            (json!({}), Ok(None)),
+            (json!({"replicas": "0"}), Ok(None)),
+            (json!({"replicas": "1"}), Ok(Some(10))),
+            (json!({"replicationIntervalSeconds": "2"}), Ok(Some(2))),
+            (
+                json!({"replicas": "1", "replicationIntervalSeconds": "60"}),
+                Ok(Some(60)),
+            ),
+            (json!({"replicationIntervalSeconds": "1"}), Err(())),
+            (json!({"replicationIntervalSeconds": "soon"}), Err(())),
+            (json!({"replicas": "2"}), Err(())),
+        ] {
+            let found = interval_of_class(&class(cow, parameters.clone()));
+            assert_eq!(found.map_err(drop), wanted, "{parameters}");
+        }
+        let other = class("mainstay.dev/local", json!({"replicas": "1"}));
+        assert_eq!(interval_of_class(&other), Ok(None));
+    }
+
+    #[test]
+    fn one_write_gives_the_volume_to_the_replicas_node() {
+        let before = VolumeReplication {
+            replica: Some("two".to_owned()),
+            last: Some(5),
+            ..VolumeReplication::new("one", 10)
+        };
+        let promoting = VolumeReplication {
+            epoch: 2,
+            stage: Stage::Promoting,
+            ..before.clone()
+        };
+        let promoted = VolumeReplication {
+            primary: "two".to_owned(),
+            replica: Some("one".to_owned()),
+            stage: Stage::Promoted,
+            last: None,
+            ..promoting.clone()
+        };
+        let old = volume(Some(&before), "one", "/a");
+        let held = volume(Some(&promoting), "one", "/a");
+        let new = volume(Some(&promoted), "two", "/b");
+        assert_eq!(check(&held, &old), Ok(()));
+        assert!(is_promoted_by(&new, &held));
+        // Not without the stage between, not elsewhere, and not without the record.
+        assert!(check(&new, &old).is_err() && !is_promoted_by(&new, &old));
+        assert!(!is_promoted_by(
+            &volume(Some(&promoted), "three", "/b"),
+            &held
+        ));
+        assert!(!is_promoted_by(&volume(None, "two", "/b"), &held));
+        assert!(check(&volume(None, "one", "/a"), &old).is_err());
+        // Epochs do not go back.
+        assert!(check(&old, &held).is_err());
+        let again = VolumeReplication {
+            stage: Stage::Replicating,
+            ..promoting
+        };
+        assert_eq!(check(&volume(Some(&again), "one", "/a"), &held), Ok(()));
+    }
+
+    #[test]
+    fn pods_use_a_volume_on_its_primary_alone() {
+        let mut record = VolumeReplication::new("one", 10);
+        assert_eq!(record.refusal("one"), None);
+        assert!(record.refusal("two").is_some());
+        record.stage = Stage::Promoting;
+        assert!(record.refusal("one").is_some());
+    }
+}
