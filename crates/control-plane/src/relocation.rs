@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use api_server::rewrite::{Rewrite, rewrite};
 use mvcc_store::Store;
-use resource_kinds::annotations::VOLUME_MOVE;
+use resource_kinds::annotations::{VOLUME_MOVE, VOLUME_REPLICATION};
 use resource_kinds::namespaces::NODE_LEASES;
 use serde_json::Value;
 
@@ -79,7 +79,9 @@ impl Relocation {
                     let path = object.pointer_mut(path);
                     changed |= path.is_some_and(|path| self.change_path(path));
                 }
-                changed |= self.change_record(object);
+                changed |= self.change_record(object, VOLUME_MOVE, ["from", "to"]);
+                let nodes = ["primary", "replica"];
+                changed |= self.change_record(object, VOLUME_REPLICATION, nodes);
             }
             _ => {}
         }
@@ -92,10 +94,10 @@ impl Relocation {
         }
     }
 
-    /// The record of the volume's move to another node.
-    fn change_record(&self, volume: &mut Value) -> bool {
+    /// The record of the volume's move to another node, or of its copies there.
+    fn change_record(&self, volume: &mut Value, key: &str, nodes: [&str; 2]) -> bool {
         let annotations = volume.pointer_mut("/metadata/annotations");
-        let Some(text) = annotations.and_then(|all| all.get_mut(VOLUME_MOVE)) else {
+        let Some(text) = annotations.and_then(|all| all.get_mut(key)) else {
             return false;
         };
         let record = text
@@ -107,7 +109,7 @@ impl Relocation {
         let mut changed = record
             .get_mut("path")
             .is_some_and(|path| self.change_path(path));
-        for end in ["from", "to"] {
+        for end in nodes {
             changed |= record
                 .get_mut(end)
                 .is_some_and(|node| self.change_name(node));
@@ -227,6 +229,12 @@ mod tests {
         check(old, Rewrite::Store, new);
         let other = volume("d", "/older");
         check(other.clone(), Rewrite::Keep, other);
+        let replicated = |primary: &str| {
+            let record = json!({"primary": primary, "replica": "c"}).to_string();
+            json!({"kind": "PersistentVolume", "metadata": {"name": "pvc-1",
+                "annotations": {VOLUME_REPLICATION: record}}, "spec": {}})
+        };
+        check(replicated("a"), Rewrite::Store, replicated("b"));
     }
 
     #[test]

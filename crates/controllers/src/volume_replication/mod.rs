@@ -132,9 +132,10 @@ impl reconcile::Controller for VolumeReplications {
                         // A node that is lost does not hold up the promotion.
                         lost = self.lost(&record) => Err(Error::Cut(lost)),
                     };
+                    // Without a longer and longer back-off: the loss of a node looks like this at first.
                     if let Err(error) = carried {
                         self.tell(&volume, record, chain(&error)).await?;
-                        return Err(error);
+                        return Ok(ReconcileResult::RequeueAfter(WAIT));
                     }
                 }
             }

@@ -88,7 +88,7 @@ impl Cluster {
     }
 
     /// A server with a node of its own, and that many other nodes.
-    fn of(nodes: u64, lease: &[&str], push: impl FnOnce(&Registry)) -> Self {
+    fn of(nodes: u64, lease: &[&str], push: impl FnOnce(&Registry) + Send) -> Self {
         let directory = tempfile::Builder::new().prefix("mainstay-test-").tempdir();
         let directory = directory.expect("make a directory");
         let mut lan = Lan::default();

@@ -8,6 +8,7 @@ use tar::EntryType;
 
 use super::*;
 
+mod replicas;
 mod snapshots;
 
 const VOLUME: &str = "pvc-1";

@@ -26,7 +26,7 @@ async fn open() -> Node {
     node
 }
 
-async fn with_volume() -> (Node, Node) {
+pub(super) async fn with_volume() -> (Node, Node) {
     let (from, to) = (open().await, open().await);
     let made = from
         .moves
@@ -46,7 +46,7 @@ fn arrived_at(node: &Node) -> Receipt {
 }
 
 /// The names beside the volume, without the files of ended moves.
-fn names(node: &Node) -> Vec<String> {
+pub(super) fn names(node: &Node) -> Vec<String> {
     let Ok(entries) = fs::read_dir(node.volume().parent().unwrap()) else {
         return Vec::new();
     };

@@ -1,0 +1,160 @@
+//! A volume with a replica, in pools of two nodes.
+
+use planners::volume_replication::Holdings;
+
+use super::snapshots::{names, with_volume};
+use super::*;
+
+/// A step of an epoch.
+async fn step(node: &Node, epoch: &str, name: &str, at: &[(&str, &str)]) -> Answer<Bytes> {
+    send(node, epoch, name, at, Bytes::new()).await
+}
+
+async fn send(
+    node: &Node,
+    epoch: &str,
+    name: &str,
+    at: &[(&str, &str)],
+    body: Bytes,
+) -> Answer<Bytes> {
+    let pair = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+    let step = MoveStep {
+        volume: VOLUME.to_owned(),
+        id: epoch.to_owned(),
+        step: format!("replica-{name}"),
+        parameters: at.iter().map(pair).collect(),
+        body,
+    };
+    node.moves.carry_out(step).await
+}
+
+/// The stream of a copy.
+async fn read_copy(from: &Node, epoch: &str, copy: &[(&str, &str)]) -> Answer<Vec<u8>> {
+    let mut stream = Vec::new();
+    loop {
+        let offset = stream.len().to_string();
+        let more = [("attempt", copy[0].1), ("offset", offset.as_str())];
+        let at = [copy, &more].concat();
+        let part = step(from, epoch, "read", &at).await?;
+        if part.is_empty() {
+            return Ok(stream);
+        }
+        stream.extend_from_slice(&part);
+    }
+}
+
+async fn write_copy(
+    to: &Node,
+    epoch: &str,
+    copy: &[(&str, &str)],
+    stream: &[u8],
+) -> Answer<Receipt> {
+    let mut offset = 0;
+    loop {
+        let part = Bytes::copy_from_slice(&stream[offset..stream.len().min(offset + 70_000)]);
+        let (text, last) = (offset.to_string(), part.is_empty().to_string());
+        let more = [
+            ("attempt", copy[0].1),
+            ("offset", text.as_str()),
+            ("bytes", to.bytes()),
+            ("last", last.as_str()),
+        ];
+        offset += part.len();
+        let at = [copy, &more].concat();
+        let answer = send(to, epoch, "receive", &at, part).await?;
+        match serde_json::from_slice(&answer).unwrap() {
+            Receipt::More => {}
+            other => return Ok(other),
+        }
+    }
+}
+
+async fn copied(from: &Node, to: &Node, epoch: &str, copy: &[(&str, &str)]) -> Answer<Receipt> {
+    let stream = read_copy(from, epoch, copy).await?;
+    write_copy(to, epoch, copy, &stream).await
+}
+
+async fn holdings(node: &Node) -> Holdings {
+    let answer = step(node, "1", "inspect", &[]).await.unwrap();
+    serde_json::from_slice(&answer).unwrap()
+}
+
+fn script(volume: &Path) -> String {
+    fs::read_to_string(volume.join("script")).unwrap()
+}
+
+// DESIGN §16
+#[tokio::test]
+async fn a_copy_becomes_the_volume_and_the_former_primary_keeps_its_state() {
+    let (one, two) = with_volume().await;
+    step(&two, "1", "demote", &[]).await.unwrap();
+    fs::write(one.volume().join("script"), "first").unwrap();
+    copied(&one, &two, "1", &[("copy", "10")]).await.unwrap();
+    fs::write(one.volume().join("script"), "second").unwrap();
+    let next = [("copy", "20"), ("base", "10")];
+    let difference = read_copy(&one, "1", &next).await.unwrap();
+    assert!(difference.len() < 1 << 20, "{}", difference.len());
+    // A stream that was cut off is no copy, and is received again.
+    let half = &difference[..difference.len() / 2];
+    assert!(write_copy(&two, "1", &next, half).await.is_err());
+    assert_eq!(holdings(&two).await.copies, [10].into());
+    let again = [("copy", "20"), ("base", "10")];
+    write_copy(&two, "1", &again, &difference).await.unwrap();
+    assert_eq!(holdings(&two).await.copies, [10, 20].into());
+    assert_eq!(holdings(&one).await.sent, [10, 20].into());
+    for (node, role) in [(&one, "primary"), (&two, "replica")] {
+        let at = [("role", role), ("keep", "20")];
+        step(node, "1", "keep", &at).await.unwrap();
+    }
+    // The primary is lost, with writes that no copy has.
+    fs::write(one.volume().join("script"), "third").unwrap();
+    let late = read_copy(&one, "1", &[("copy", "30"), ("base", "20")]);
+    let late = late.await.unwrap();
+    let sealed = step(&two, "2", "seal", &[]).await.unwrap();
+    let sealed: Holdings = serde_json::from_slice(&sealed).unwrap();
+    assert_eq!((sealed.epoch, sealed.copies), (2, [20].into()));
+    let refused = write_copy(&two, "1", &[("copy", "30"), ("base", "20")], &late).await;
+    assert!(refused.is_err(), "{refused:?}");
+    let promote = [("copy", "20"), ("bytes", "67108864")];
+    for _ in 0..2 {
+        step(&two, "2", "promote", &promote).await.unwrap();
+    }
+    assert_eq!(script(&two.volume()), "second");
+    // Late steps do not reach the promoted volume.
+    assert!(step(&two, "1", "demote", &[]).await.is_err());
+    assert!(step(&two, "2", "demote", &[]).await.is_err());
+    assert!(step(&two, "2", "forget", &[]).await.is_err());
+    // The lost node returns.
+    for _ in 0..2 {
+        step(&one, "2", "demote", &[]).await.unwrap();
+    }
+    assert!(!one.volume().exists());
+    let name = format!("diverged-1-{VOLUME}");
+    let kept = one
+        .directory
+        .path()
+        .join("pool/mount/snapshots")
+        .join(&name);
+    assert_eq!(script(&kept), "third");
+    let refused = fs::write(kept.join("script"), "").unwrap_err();
+    assert_eq!(refused.kind(), std::io::ErrorKind::ReadOnlyFilesystem);
+    assert_eq!(holdings(&one).await.diverged, [name].into());
+    assert!(read_copy(&one, "1", &[("copy", "40")]).await.is_err());
+    assert!(read_copy(&one, "2", &[("copy", "40")]).await.is_err());
+    // It is the replica now, and is promoted in its turn.
+    fs::write(two.volume().join("script"), "fourth").unwrap();
+    copied(&two, &one, "2", &[("copy", "50")]).await.unwrap();
+    step(&one, "3", "seal", &[]).await.unwrap();
+    let promote = [("copy", "50"), ("bytes", "67108864")];
+    step(&one, "3", "promote", &promote).await.unwrap();
+    assert_eq!(script(&one.volume()), "fourth");
+    // A promotion of before does not come back.
+    step(&two, "3", "demote", &[]).await.unwrap();
+    assert!(step(&two, "2", "promote", &promote).await.is_err());
+    assert!(!two.volume().exists());
+    for _ in 0..2 {
+        step(&two, "3", "forget", &[]).await.unwrap();
+    }
+    assert_eq!(names(&two), [format!(".epoch-0-{VOLUME}")]);
+    assert!(step(&two, "9", "seal", &[]).await.is_err());
+}
