@@ -328,18 +328,27 @@ impl Directories {
         self.holdings(volume)
     }
 
-    /// Keeps the volume of a former primary as a read-only snapshot. No pod can use it any more.
-    pub(crate) fn demote(&self, volume: &str, epoch: u32) -> Result<(), Error> {
-        self.check_epoch(volume, epoch, Role::Replica)?;
+    /// Takes the name of the volume from the directory of a former primary; returns its path from then on.
+    /// *Errors.* A process uses it.
+    fn take_name(&self, volume: &str) -> Result<PathBuf, Error> {
         let (real, demoted) = (self.path(volume)?, self.of_move(DEMOTED, ONLY, volume)?);
         if is_there(&real)? && !is_there(&demoted)? {
             self.rename(&real, &demoted)?;
         }
-        if is_there(&demoted)? {
-            if let Some(user) = user_of(&demoted)? {
+        match user_of(&demoted)? {
+            Some(user) => {
                 let text = format!("{}: in use by {user}", demoted.display());
-                return Err(Error::Source(text));
+                Err(Error::Source(text))
             }
+            None => Ok(demoted),
+        }
+    }
+
+    /// Keeps the volume of a former primary as a read-only snapshot. No pod can use it any more.
+    pub(crate) fn demote(&self, volume: &str, epoch: u32) -> Result<(), Error> {
+        self.check_epoch(volume, epoch, Role::Replica)?;
+        let demoted = self.take_name(volume)?;
+        if is_there(&demoted)? {
             let former = self.known(volume)?.map_or(0, |known| known.epoch);
             let (_, snapshots) = self.places();
             let kept = snapshots.join(format!("{DIVERGED}{former}-{volume}"));
@@ -411,6 +420,9 @@ impl Directories {
         };
         if self.known(volume)? != Some(over) {
             self.check_epoch(volume, epoch, Role::Replica)?;
+            // A former primary that returned after its claim was deleted has the volume still.
+            let demoted = self.take_name(volume)?;
+            remove_tree(&demoted)?;
         }
         self.remove_replication(volume)?;
         self.write_known(volume, over)?;

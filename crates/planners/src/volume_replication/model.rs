@@ -416,6 +416,12 @@ impl World {
             next.nodes[at].volume.as_mut().unwrap().push(write);
             out.push(next);
         }
+        // A copy that its base turns out not to belong to is removed.
+        if node.copies.len() > 1 {
+            let mut next = self.clone();
+            next.nodes[at].copies.pop_last();
+            out.push(next);
+        }
         // One node at a time, so that the other one can go on.
         if !node.is_lost && !self.nodes[1 - at].is_lost {
             let mut next = self.clone();

@@ -158,3 +158,15 @@ async fn a_copy_becomes_the_volume_and_the_former_primary_keeps_its_state() {
     assert_eq!(names(&two), [format!(".epoch-0-{VOLUME}")]);
     assert!(step(&two, "9", "seal", &[]).await.is_err());
 }
+
+#[tokio::test]
+async fn a_former_primary_of_a_deleted_claim_keeps_nothing() {
+    let (one, two) = with_volume().await;
+    copied(&one, &two, "1", &[("copy", "10")]).await.unwrap();
+    step(&two, "2", "seal", &[]).await.unwrap();
+    let promote = [("copy", "10"), ("bytes", "67108864")];
+    step(&two, "2", "promote", &promote).await.unwrap();
+    step(&one, "2", "forget", &[]).await.unwrap();
+    assert_eq!(names(&one), [format!(".epoch-0-{VOLUME}")]);
+    assert!(two.volume().exists());
+}
