@@ -1,5 +1,8 @@
 //! The administrator's kubeconfig, which a server writes at every start.
 
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
@@ -10,6 +13,9 @@ pub const NAME: &str = "mainstay";
 pub struct Credentials<'a> {
     /// `https://127.0.0.1:6443`.
     pub server: &'a str,
+    /// Other servers of the cluster. Each has a context `mainstay-ADDRESS:PORT`: a cluster entry of a kubeconfig
+    /// has one server, and clients do not go on to another entry by themselves.
+    pub others: &'a [SocketAddr],
     /// Certificate authority, PEM.
     pub ca: &'a str,
     /// Client certificate, PEM.
@@ -21,14 +27,29 @@ pub struct Credentials<'a> {
 /// The kubeconfig as YAML text.
 pub fn render(credentials: &Credentials<'_>) -> String {
     let encode = |pem: &str| STANDARD.encode(pem);
+    let ca = encode(credentials.ca);
+    let (mut clusters, mut contexts) = (String::new(), String::new());
+    let mut add = |name: &str, server: &str| {
+        // Writing to a String does not fail.
+        let _ = write!(
+            clusters,
+            "- name: {name}\n  cluster:\n    server: {server}\n    \
+             certificate-authority-data: {ca}\n"
+        );
+        let _ = write!(
+            contexts,
+            "- name: {name}\n  context:\n    cluster: {name}\n    user: {NAME}\n    \
+             namespace: default\n"
+        );
+    };
+    add(NAME, credentials.server);
+    for other in credentials.others {
+        add(&format!("{NAME}-{other}"), &format!("https://{other}"));
+    }
     format!(
-        "apiVersion: v1\nkind: Config\nclusters:\n- name: {NAME}\n  cluster:\n    \
-         server: {}\n    certificate-authority-data: {}\nusers:\n- name: {NAME}\n  user:\n    \
-         client-certificate-data: {}\n    client-key-data: {}\ncontexts:\n- name: {NAME}\n  \
-         context:\n    cluster: {NAME}\n    user: {NAME}\n    namespace: default\n\
+        "apiVersion: v1\nkind: Config\nclusters:\n{clusters}users:\n- name: {NAME}\n  user:\n    \
+         client-certificate-data: {}\n    client-key-data: {}\ncontexts:\n{contexts}\
          current-context: {NAME}\n",
-        credentials.server,
-        encode(credentials.ca),
         encode(credentials.certificate),
         encode(credentials.key),
     )

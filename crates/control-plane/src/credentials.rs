@@ -14,6 +14,7 @@ use anyhow::{Context, Result};
 use certificates::{Authority, Identity, SubjectAltNames};
 use console::output::warn;
 use data_directory::private_file;
+use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
@@ -50,6 +51,8 @@ pub struct Credentials {
     pub host_addresses: Mutex<Vec<IpAddr>>,
     /// The address of the server in the administrator's file.
     pub address: SocketAddr,
+    /// The other servers of the cluster, which the administrator's file names, too.
+    pub other_servers: Mutex<Vec<SocketAddr>>,
     /// The administrator's file.
     pub kubeconfig: PathBuf,
     /// Shows clients another certificate from now on.
@@ -79,6 +82,13 @@ impl Credentials {
         let known = self.host_addresses.lock();
         *known.unwrap_or_else(PoisonError::into_inner) = addresses.to_vec();
         (self.show)(&self.server(SystemTime::now())?)
+    }
+
+    /// Names these other servers in the administrator's file from now on.
+    pub fn other_servers_are(&self, others: Vec<SocketAddr>) -> Result<()> {
+        let known = self.other_servers.lock();
+        *known.unwrap_or_else(PoisonError::into_inner) = others;
+        self.write_kubeconfig(SystemTime::now()).map(drop)
     }
 
     /// Renews expiring certificates, and uses them.
@@ -122,8 +132,11 @@ impl Credentials {
             .client_at("mainstay-admin", &["system:masters"], now)
             .context("prepare the administrator's certificate")?;
         let server = format!("https://{}", self.address);
+        let others = self.other_servers.lock();
+        let others = others.unwrap_or_else(PoisonError::into_inner).clone();
         let text = admin_kubeconfig::render(&admin_kubeconfig::Credentials {
             server: &server,
+            others: &others,
             ca: self.authority.ca_pem(),
             certificate: admin.certificate_pem(),
             key: admin.key_pem(),
@@ -139,6 +152,25 @@ impl Credentials {
             }
         }
         Ok(admin)
+    }
+
+    /// Names the other servers that live in the administrator's file, until `stop`.
+    pub async fn follow_servers(
+        self: Arc<Self>,
+        mut others: watch::Receiver<Vec<SocketAddr>>,
+        stop: CancellationToken,
+    ) {
+        while let Some(Ok(())) = stop.run_until_cancelled(others.changed()).await {
+            let (own, others) = (self.clone(), others.borrow_and_update().clone());
+            let written = tokio::task::spawn_blocking(move || own.other_servers_are(others)).await;
+            match written {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => {
+                    tracing::error!("the kubeconfig does not name all servers: {error:#}")
+                }
+                Err(error) => tracing::error!(%error, "the kubeconfig is not written"),
+            }
+        }
     }
 
     /// Looks from time to time until `stop`.
@@ -174,6 +206,7 @@ mod tests {
             own_addresses: vec![[10, 96, 0, 1].into()],
             host_addresses: Mutex::default(),
             address: ([127, 0, 0, 1], 6443).into(),
+            other_servers: Mutex::default(),
             kubeconfig: temp.path().join("kubeconfig"),
             show: Box::new(move |identity| {
                 *seen.lock().unwrap() = identity.ends();
@@ -215,6 +248,7 @@ mod tests {
             own_addresses: Vec::new(),
             host_addresses: Mutex::default(),
             address: ([127, 0, 0, 1], 6443).into(),
+            other_servers: Mutex::default(),
             kubeconfig: temp.path().join("kubeconfig"),
             show: Box::new(|_| Ok(())),
             dial_nodes: Box::new(|_, _| Ok(())),

@@ -87,6 +87,10 @@ impl ControlPlane {
             Some(own) => {
                 let client = server.client("system:apiserver", &["system:masters"]);
                 let servers = LiveServers::new(client.clone(), own);
+                let (credentials, others) = (server.credentials(), servers.others());
+                upkeep.keep("servers in the kubeconfig", |stop| {
+                    credentials.follow_servers(others, stop)
+                });
                 upkeep.keep("endpoints of the servers", |stop| servers.keep(stop));
                 let election = Election::new(client, &own.of_this_process(), boot_clock::reading);
                 let mut elected = Group::new(&health, failed);

@@ -29,8 +29,10 @@ fn in_use(address: SocketAddr, data: &Path, instances: &Path) -> String {
     let port = format!(":{}", address.port());
     let has_port = |directory: &Path| {
         let served = std::fs::read_to_string(directory.join("kubeconfig")).unwrap_or_default();
-        let mut lines = served.lines().filter(|line| line.contains("server: "));
-        process::serving(directory).is_some() && lines.any(|line| line.trim_end().ends_with(&port))
+        // Its own address comes before those of other servers.
+        let own = served.lines().find(|line| line.contains("server: "));
+        let has_port = own.is_some_and(|line| line.trim_end().ends_with(&port));
+        process::serving(directory).is_some() && has_port
     };
     let other = data_directory::directories(&list)
         .into_iter()

@@ -151,6 +151,7 @@ impl Server {
             own_addresses,
             host_addresses: Mutex::new(config.host_addresses.to_vec()),
             address,
+            other_servers: Mutex::default(),
             kubeconfig: data.join("kubeconfig"),
             show: Box::new(move |identity| {
                 let Some(api) = shown.get().and_then(Weak::upgrade) else {

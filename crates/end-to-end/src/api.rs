@@ -84,6 +84,31 @@ impl Api {
         })
     }
 
+    /// Watches at `path`, which has the query of a watch, for a time. `each` gets the events, and tells whether it
+    /// wants more.
+    ///
+    /// # Errors
+    /// When the server refuses, or the connection ends with a failure.
+    pub fn follow(
+        &self,
+        path: &str,
+        time: Duration,
+        mut each: impl FnMut(WatchEvent<Value>) -> bool,
+    ) -> Result<(), kube::Error> {
+        let request = Request::get(path).body(Vec::new()).expect("a request");
+        let follow = async {
+            let mut events = self.client.request_events::<Value>(request).await?.boxed();
+            while let Some(event) = events.try_next().await? {
+                if !each(event) {
+                    break;
+                }
+            }
+            Ok(())
+        };
+        let followed = self.block_on(async { tokio::time::timeout(time, follow).await });
+        followed.unwrap_or(Ok(()))
+    }
+
     /// Creates an object in the collection at `path`.
     ///
     /// # Panics

@@ -1,17 +1,23 @@
 //! Members of etcd, and a cluster of three, each on a machine of its own, with TLS on both sides.
 
 use std::fs;
+use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use certificates::{Authority, SubjectAltNames};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::lan::Lan;
+use crate::lan::{Lan, Machine};
 use crate::{Network, tool, wait_for};
+
+/// The port of a member's metrics, which need no certificate.
+const METRICS: u16 = 2381;
+/// Longest time for them.
+const METRICS_LIMIT: Duration = Duration::from_secs(5);
 
 /// One member, which ends with this value.
 pub(crate) struct Member {
@@ -57,6 +63,7 @@ impl Etcd {
                 format!("--listen-peer-urls={peer}"),
                 format!("--initial-advertise-peer-urls={peer}"),
                 format!("--initial-cluster={}", peers.join(",")),
+                format!("--listen-metrics-urls=http://{address}:{METRICS}"),
                 "--client-cert-auth".to_owned(),
                 format!("--trusted-ca-file={}", file("ca.pem")),
                 format!("--cert-file={}", file("server.pem")),
@@ -72,6 +79,45 @@ impl Etcd {
             addresses,
             directory,
         }
+    }
+
+    /// The machine of a member.
+    pub fn machine(&self, number: usize) -> Machine<'_> {
+        Machine {
+            network: &self.members[number].network,
+            address: &self.addresses[number],
+        }
+    }
+
+    /// The metrics of a member, if it answers.
+    pub fn metrics(&self, number: usize) -> Option<String> {
+        let Machine { network, address } = self.machine(number);
+        network.run(|| {
+            let address = format!("{address}:{METRICS}").parse().ok()?;
+            let mut stream = TcpStream::connect_timeout(&address, METRICS_LIMIT).ok()?;
+            stream.set_read_timeout(Some(METRICS_LIMIT)).ok()?;
+            stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").ok()?;
+            let mut text = String::new();
+            stream.read_to_string(&mut text).ok()?;
+            Some(text)
+        })
+    }
+
+    /// The member that leads the others, by its own account.
+    ///
+    /// # Panics
+    /// When none does.
+    pub fn leader(&self) -> usize {
+        wait_for("a leader among the members", 120, || {
+            let leads = |number: &usize| {
+                let metrics = self.metrics(*number).unwrap_or_default();
+                metrics
+                    .lines()
+                    .any(|line| line == "etcd_server_is_leader 1")
+            };
+            let leader = (0..self.members.len()).find(leads);
+            leader.ok_or("none leads")
+        })
     }
 
     /// Waits until all members take clients.

@@ -55,15 +55,74 @@ impl Lan {
         (machine, address)
     }
 
-    /// Plugs the cable of a machine in (`up`), or pulls it (`down`).
+    /// Plugs the cable of a role's machine in (`up`), or pulls it (`down`).
     ///
     /// # Panics
     /// When there is no such machine.
     pub fn set_link(&self, role: &Role, state: &str) {
-        let number = role.address.rsplit('.').next().unwrap_or_default();
+        self.set_cable(role.machine(), state);
+    }
+
+    /// Plugs the cable of a machine in (`up`), or pulls it (`down`).
+    ///
+    /// # Panics
+    /// When there is no such machine.
+    pub fn set_cable(&self, machine: Machine<'_>, state: &str) {
+        let number = machine.address.rsplit('.').next().unwrap_or_default();
         let command = format!("link set port{number} {state}");
         self.switch.run(|| ip(&command));
     }
+}
+
+/// A machine on the link.
+#[derive(Clone, Copy)]
+pub struct Machine<'a> {
+    /// Its network.
+    pub network: &'a Network,
+    /// Its address.
+    pub address: &'a str,
+}
+
+/// A hardware address that no machine has: frames to it are lost without a trace.
+const NOBODY: &str = "02:00:00:00:00:01";
+
+impl Machine<'_> {
+    /// Loses what this machine sends to the other one from now on; the way back is open.
+    ///
+    /// # Panics
+    /// When the kernel refuses.
+    pub fn lose(self, to: Machine<'_>) {
+        let to = to.address;
+        let command = format!("neighbour replace {to} lladdr {NOBODY} dev eth0 nud permanent");
+        self.network.run(|| ip(&command));
+    }
+
+    /// Sends what is for the other one to it again.
+    ///
+    /// # Panics
+    /// When nothing was lost.
+    pub fn find(self, to: Machine<'_>) {
+        let command = format!("neighbour del {} dev eth0", to.address);
+        self.network.run(|| ip(&command));
+    }
+}
+
+/// Cuts the link between two machines, both ways; others reach both.
+///
+/// # Panics
+/// When the kernel refuses.
+pub fn cut(one: Machine<'_>, other: Machine<'_>) {
+    one.lose(other);
+    other.lose(one);
+}
+
+/// Mends the link between two machines.
+///
+/// # Panics
+/// When it is not cut.
+pub fn mend(one: Machine<'_>, other: Machine<'_>) {
+    one.find(other);
+    other.find(one);
 }
 
 /// Runs `ip` in the network of this thread.
@@ -102,6 +161,14 @@ impl Role {
             directory: around.join(name),
             child: None,
             starts: 0,
+        }
+    }
+
+    /// Its machine.
+    pub fn machine(&self) -> Machine<'_> {
+        Machine {
+            network: &self.network,
+            address: &self.address,
         }
     }
 

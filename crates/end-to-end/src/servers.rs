@@ -1,4 +1,4 @@
-//! Two machines for servers that share an etcd.
+//! Machines for servers that share an etcd.
 
 use tempfile::TempDir;
 
@@ -9,7 +9,7 @@ use crate::lan::{Lan, Role};
 /// The machines, which end with this value.
 pub struct ServersOnEtcd {
     /// The servers, which do not run yet.
-    pub servers: [Role; 2],
+    pub servers: Vec<Role>,
     /// The etcd, which runs.
     pub etcd: Etcd,
     /// The directory around all data.
@@ -19,7 +19,7 @@ pub struct ServersOnEtcd {
 }
 
 impl ServersOnEtcd {
-    /// Makes the machines and starts etcd.
+    /// Makes the machines of two servers, and starts etcd.
     ///
     /// # Panics
     /// When they cannot be made.
@@ -28,12 +28,22 @@ impl ServersOnEtcd {
         reason = "it starts processes, which no default does"
     )]
     pub fn new() -> Self {
+        Self::of(&["a", "b"])
+    }
+
+    /// Makes the machines of the servers with these names, and starts etcd.
+    ///
+    /// # Panics
+    /// When they cannot be made.
+    pub fn of(names: &[&str]) -> Self {
         let directory = tempfile::Builder::new()
             .prefix("mainstay-test-")
             .tempdir()
             .expect("make a directory");
         let mut lan = Lan::default();
-        let servers = ["a", "b"].map(|name| Role::new(&mut lan, name, directory.path()));
+        let servers = names.iter();
+        let servers = servers.map(|name| Role::new(&mut lan, name, directory.path()));
+        let servers = servers.collect();
         let etcd = Etcd::start(&mut lan, directory.path());
         Self {
             servers,
@@ -69,6 +79,20 @@ impl ServersOnEtcd {
         arguments.extend_from_slice(further);
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         self.servers[server].start(&arguments);
+    }
+
+    /// Starts a server that uses the member with its own number first; all but the first one need the server
+    /// token of that.
+    ///
+    /// # Panics
+    /// When it does not become ready.
+    pub fn start_as_one_of_them(&mut self, server: usize) {
+        let token = format!(
+            "--server-token-file={}/server-token",
+            self.servers[0].data()
+        );
+        let further = if server > 0 { vec![token] } else { Vec::new() };
+        self.start(server, server, &further);
     }
 
     /// Runs kubectl at a server.

@@ -1,31 +1,37 @@
-//! Clients of three servers over one etcd (DESIGN §14), while a server and members of etcd are killed and paused:
-//! the answers about ConfigMaps are those of one server with one copy. The specification is that of the test
-//! of the store.
+//! Clients of three servers over one etcd (DESIGN §14), while servers and members of etcd are killed, paused and cut
+//! off from each other: the answers about ConfigMaps are those of one server with one copy, and watches that move
+//! between the servers see each change once, in order. The specification is that of the test of the store.
+
+mod faults;
+mod watchers;
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use end_to_end::lan::Role;
 use end_to_end::servers::ServersOnEtcd;
 use end_to_end::{Api, Network, text, wait_for};
 use http::Method;
-use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 #[expect(dead_code, reason = "refusals of the API do not contain the object")]
 #[path = "../../etcd-store/tests/engine/history.rs"]
 mod history;
 
+#[path = "../../etcd-store/tests/engine/changes.rs"]
+mod changes;
+
+use changes::Pairs;
 use history::{History, KEYS, Key, Op, Pair, Present, Random, Ret};
+use watchers::Watcher;
 
 /// Clients of a round, and the operations of each: the search for an order grows exponentially with both.
 const CLIENTS: usize = 4;
 const OPERATIONS: u64 = 3;
 /// Longest wait of a client for an answer.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(4);
 const PATH: &str = "/api/v1/namespaces/default/configmaps";
 
 /// The clients, on a machine of their own.
@@ -36,11 +42,15 @@ struct Clients {
     rounds: AtomicUsize,
     answers: AtomicUsize,
     unknown: AtomicUsize,
+    /// Resource versions of acknowledged writes, with names and what was written.
+    acknowledged: Mutex<Vec<(u64, String, String)>>,
+    /// The resource version at which watchers end.
+    end: AtomicU64,
 }
 
 impl Clients {
-    fn new(network: Network, machines: &ServersOnEtcd, third: &Role) -> Self {
-        let kubeconfigs = machines.servers.iter().chain([third]).map(|server| {
+    fn new(network: Network, machines: &ServersOnEtcd) -> Self {
+        let kubeconfigs = machines.servers.iter().map(|server| {
             let own = std::fs::read_to_string(format!("{}/kubeconfig", server.data()));
             let own = own.expect("read a kubeconfig");
             // It is for its own machine.
@@ -67,7 +77,33 @@ impl Clients {
             rounds: AtomicUsize::new(0),
             answers: AtomicUsize::new(0),
             unknown: AtomicUsize::new(0),
+            acknowledged: Mutex::default(),
+            end: AtomicU64::new(u64::MAX),
         }
+    }
+
+    /// The ConfigMaps before all rounds.
+    fn base(&self) -> (u64, Pairs) {
+        let list = self
+            .network
+            .run(|| self.servers[0].ask(Method::GET, PATH, None));
+        watchers::listed(&list.expect("a list"))
+    }
+
+    /// Writes after all faults, and returns the resource version.
+    fn write_last(&self) -> u64 {
+        let object = json!({
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {"generateName": "last-"},
+            "data": {"value": "last"},
+        });
+        let written = wait_for("the last write", 120, || {
+            self.network
+                .run(|| self.servers[0].ask(Method::POST, PATH, Some(&object)))
+                .map_err(|error| error.to_string())
+        });
+        version(&written)
     }
 
     /// Rounds until the end, each checked.
@@ -109,6 +145,12 @@ impl Clients {
                 return;
             };
             let tells = answer.tells(op);
+            if let (Op::Create(key, value) | Op::Update(key, value, _), Ret::Done(Some(revision))) =
+                (op, &answer)
+            {
+                let written = (*revision, name(round, key), format!("{value}@{revision}"));
+                self.acknowledged.lock().expect("the lock").push(written);
+            }
             history.answered(client, answer);
             known.lock().expect("the lock").extend(tells);
             self.answers.fetch_add(1, Ordering::SeqCst);
@@ -120,7 +162,7 @@ impl Clients {
         let before = self.rounds.load(Ordering::SeqCst);
         wait_for("rounds of operations", 120, || {
             match self.rounds.load(Ordering::SeqCst) {
-                now if now >= before + 3 => Ok(()),
+                now if now >= before + 2 => Ok(()),
                 now => Err(now),
             }
         });
@@ -147,7 +189,7 @@ fn perform(server: &Api, round: usize, op: Op) -> Option<Ret> {
 }
 
 fn request(round: usize, op: Op) -> ((Method, String), Option<Value>) {
-    let name = |key: Key| format!("r{round}-{}", KEYS[key]);
+    let name = |key: Key| name(round, key);
     let object = |key: Key, value: u64, revision: Option<u64>| {
         json!({
             "apiVersion": "v1",
@@ -187,6 +229,10 @@ fn request(round: usize, op: Op) -> ((Method, String), Option<Value>) {
     }
 }
 
+fn name(round: usize, key: Key) -> String {
+    format!("r{round}-{}", KEYS[key])
+}
+
 /// The answer of a request that succeeded.
 fn done(op: Op, found: &Value) -> Ret {
     match op {
@@ -221,58 +267,55 @@ fn version(object: &Value) -> u64 {
 }
 
 #[test]
-fn answers_of_three_servers_are_linearizable_under_faults() {
+fn three_servers_are_linearizable_under_faults() {
     let mut random = Random(history::seed());
-    let mut machines = ServersOnEtcd::new();
-    let mut third = Role::new(&mut machines.lan, "c", machines.directory.path());
+    let mut machines = ServersOnEtcd::of(&["a", "b", "c"]);
     machines.etcd.wait_until_ready();
-    machines.start(0, 0, &[]);
-    let token = format!(
-        "--server-token-file={}/server-token",
-        machines.servers[0].data()
-    );
-    machines.start(1, 1, std::slice::from_ref(&token));
-    let mut arguments = machines.arguments(2);
-    arguments.push(token);
-    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    third.start(&arguments);
+    for server in 0..machines.servers.len() {
+        machines.start_as_one_of_them(server);
+    }
     let (network, _) = machines.lan.machine();
-    let clients = Clients::new(network, &machines, &third);
-    let of_rounds = random.part();
-    thread::scope(|scope| {
+    let clients = Clients::new(network, &machines);
+    let start = clients.base();
+    let (of_rounds, mut of_faults) = (random.part(), random.part());
+    let seen = thread::scope(|scope| {
+        let watchers = [random.part(), random.part(), random.part()];
+        let watchers =
+            watchers.map(|random| scope.spawn(|| Watcher::new(&clients, random).follow()));
         let rounds = scope.spawn(|| clients.rounds(of_rounds));
-        let faults = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        let work = std::panic::AssertUnwindSafe(|| {
             clients.go_on();
-            let member = random.place(3);
-            machines.etcd.kill(member);
-            clients.go_on();
-            machines.etcd.start_again(member);
-            // A member that is paused may lead: it still believes so when it goes on.
-            for paused in [(member + 1) % 3, (member + 2) % 3] {
-                machines.etcd.pause(paused);
+            for fault in faults::ALL {
+                eprintln!("{fault:?}");
+                let struck = fault.strike(&mut machines, &mut of_faults);
                 clients.go_on();
-                machines.etcd.resume(paused);
+                struck.repair(&mut machines);
                 clients.go_on();
             }
-            machines.servers[1].signal(Signal::SIGSTOP);
-            clients.go_on();
-            machines.servers[1].signal(Signal::SIGCONT);
-            third.kill();
-            clients.go_on();
-            third.start(&arguments);
-            clients.go_on();
-        }));
+            clients.write_last()
+        });
+        let struck = std::panic::catch_unwind(work);
         clients.is_over.store(true, Ordering::SeqCst);
-        rounds.join().expect("the answers are linearizable");
-        if let Err(panic) = faults {
+        let checked = rounds.join();
+        let end = struck.as_ref().map_or(0, |last| *last);
+        clients.end.store(end, Ordering::SeqCst);
+        let seen = watchers.map(|watcher| watcher.join().expect("the watcher gets to the end"));
+        checked.expect("the answers are linearizable");
+        if let Err(panic) = struck {
             std::panic::resume_unwind(panic);
         }
+        seen
     });
     let count = |number: &AtomicUsize| number.load(Ordering::SeqCst);
+    let end = clients.end.load(Ordering::SeqCst);
+    let moves: usize = seen.iter().map(|watcher| watcher.moves).sum();
+    let acknowledged = clients.acknowledged.lock().expect("the lock");
+    let changes = watchers::check(start, &seen, &acknowledged, end);
     eprintln!(
-        "{} rounds, {} answers, {} operations without one",
+        "{} rounds, {} answers, {} operations without one; {changes} changes, {moves} watches",
         count(&clients.rounds),
         count(&clients.answers),
         count(&clients.unknown),
     );
+    assert!(moves > 2 * seen.len(), "watches go on elsewhere: {moves}");
 }

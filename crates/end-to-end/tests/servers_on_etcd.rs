@@ -5,16 +5,6 @@
 use end_to_end::servers::ServersOnEtcd;
 use end_to_end::{wait_for, wait_for_text};
 
-/// Starts a server, which uses the member with its own number first.
-fn start(machines: &mut ServersOnEtcd, server: usize) {
-    let token = format!(
-        "--server-token-file={}/server-token",
-        machines.servers[0].data()
-    );
-    let further = if server > 0 { vec![token] } else { Vec::new() };
-    machines.start(server, server, &further);
-}
-
 /// Writes through a server as soon as it can, and reads through the other one at once.
 fn write_and_read(machines: &ServersOnEtcd, writes: usize, reads: usize, name: &str) {
     machines.at(writes, |kubectl| {
@@ -42,11 +32,12 @@ fn write_and_read(machines: &ServersOnEtcd, writes: usize, reads: usize, name: &
 fn two_servers_share_an_etcd() {
     let mut machines = ServersOnEtcd::new();
     refused_starts(&mut machines);
-    start(&mut machines, 0);
+    machines.start_as_one_of_them(0);
     refused_without_the_token(&mut machines);
-    start(&mut machines, 1);
+    machines.start_as_one_of_them(1);
     wait_for_leader(&machines, 1);
     endpoints_are(&machines, 1, &[0, 1]);
+    the_kubeconfig_names(&machines, 0, &[1]);
     controllers_work(&machines, 1, "both-run");
     let watch = machines.at(1, |kubectl| {
         kubectl.watch(&["get", "configmaps", "--watch", "--output=name"])
@@ -65,7 +56,8 @@ fn two_servers_share_an_etcd() {
     write(&machines, 1, 1, "a-is-gone");
     controllers_work(&machines, 1, "b-leads");
     endpoints_are(&machines, 1, &[1]);
-    start(&mut machines, 0);
+    the_kubeconfig_names(&machines, 1, &[]);
+    machines.start_as_one_of_them(0);
     endpoints_are(&machines, 0, &[0, 1]);
     for member in 0..3 {
         machines.etcd.kill(member);
@@ -145,6 +137,28 @@ fn endpoints_are(machines: &ServersOnEtcd, at: usize, live: &[usize]) {
             });
         });
     }
+}
+
+/// The administrator's file of a server has a context for each other server, which can be used.
+fn the_kubeconfig_names(machines: &ServersOnEtcd, at: usize, others: &[usize]) {
+    let others = others
+        .iter()
+        .map(|other| format!("mainstay-{}:6443", machines.servers[*other].address));
+    let others: Vec<String> = others.collect();
+    let mut wanted = vec!["mainstay".to_owned()];
+    wanted.extend(others.iter().cloned());
+    machines.at(at, |kubectl| {
+        wait_for(&format!("contexts {wanted:?}"), 120, || {
+            let found = kubectl.ok(&["config", "get-contexts", "--output=name"]);
+            match found.lines().eq(wanted.iter()) {
+                true => Ok(()),
+                false => Err(found),
+            }
+        });
+        for other in &others {
+            kubectl.ok(&["--context", other, "get", "namespace", "default"]);
+        }
+    });
 }
 
 /// The controllers of the leader make the ServiceAccount of a new namespace, and publish the authority.

@@ -102,6 +102,7 @@ mod tests {
     fn ours() -> Value {
         let credentials = Credentials {
             server: "https://127.0.0.1:1",
+            others: &[],
             ca: "ca",
             certificate: "c",
             key: "k",

@@ -1,22 +1,30 @@
 //! One of several servers over a shared store: its API, its part in the election, and the controllers and the
 //! scheduler while it leads.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::ptr::fn_addr_eq;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use api_server::UserInfo;
 use jiff::SignedDuration;
 use leader_election::{Clock, Election, Lead, Term, during};
 use planners::leader_election::Reading;
 use tokio::task::{AbortHandle, JoinHandle};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::control_plane::{Component, Instance, start_server};
 use crate::disk::Disk;
 use crate::link::{Address, Conditions, Incarnation, Link};
+use crate::process::Process;
 use crate::replica::{Replica, StoreLink};
 use crate::{system, trace};
+
+/// The time between two looks at the clock, for the mutation that does not read it when it needs it.
+const LOOK: Duration = Duration::from_millis(200);
 
 /// A server, which may run.
 pub struct Candidate {
@@ -28,6 +36,9 @@ pub struct Candidate {
     pub link: Arc<StoreLink>,
     /// Its address for clients.
     pub address: Address,
+    process: Process,
+    /// Held while it starts, and until it has stopped in order.
+    turn: tokio::sync::Mutex<()>,
     starts: AtomicU64,
     running: Mutex<Option<Running>>,
 }
@@ -35,6 +46,7 @@ pub struct Candidate {
 /// The tasks of a running server.
 struct Running {
     following: AbortHandle,
+    looking: Option<AbortHandle>,
     election: JoinHandle<()>,
     stop: CancellationToken,
 }
@@ -49,6 +61,8 @@ impl Candidate {
             leads,
             link: Arc::default(),
             address: Address::default(),
+            process: Process::default(),
+            turn: tokio::sync::Mutex::default(),
             starts: AtomicU64::new(0),
             running: Mutex::new(None),
         }
@@ -60,6 +74,7 @@ impl Candidate {
 
     /// Starts it, if it does not run. Without the store it ends again.
     pub async fn start(&self) {
+        let _turn = self.turn.lock().await;
         if self.running().is_some() {
             return;
         }
@@ -67,7 +82,7 @@ impl Candidate {
             Ok(replica) => replica,
             Err(error) => return trace!("server {} does not start: {error}", self.name),
         };
-        let following = tokio::spawn(replica.clone().follow()).abort_handle();
+        let following = self.spawn(replica.clone().follow()).abort_handle();
         let server = match start_server(replica).await {
             Ok(server) => server,
             Err(error) => {
@@ -76,12 +91,21 @@ impl Candidate {
             }
         };
         let down = CancellationToken::new();
-        *self.place() = Some(Incarnation { server, down });
+        let process = self.process.clone();
+        *self.place() = Some(Incarnation {
+            server,
+            down,
+            process,
+        });
         let start = self.starts.fetch_add(1, Ordering::Relaxed);
         let identity = format!("{}-{start}", self.name);
         trace!("server {identity} up");
         let user = UserInfo::new("system:apiserver", ["system:masters"]);
-        let link = Link::new(self.name, user, self.address.clone(), Arc::default());
+        let link = Link::new(self.name, user, self.address.clone(), Arc::default()).inside();
+        let looking = fn_addr_eq(self.clock, seen as Clock).then(|| {
+            SEEN.set(uptime());
+            self.spawn(look_at_clock()).abort_handle()
+        });
         let election = Election::new(link.client(), &identity, self.clock);
         let (stop, address) = (CancellationToken::new(), self.address.clone());
         let leads = self.leads.clone();
@@ -91,36 +115,58 @@ impl Candidate {
         });
         *self.running() = Some(Running {
             following,
-            election: tokio::spawn(election),
+            looking,
+            election: self.spawn(election),
             stop,
         });
     }
 
+    /// Starts a task that stands still with the process.
+    fn spawn<F>(&self, work: F) -> JoinHandle<F::Output>
+    where
+        F: Future<Output: Send> + Send + 'static,
+    {
+        let process = self.process.clone();
+        tokio::spawn(async move { process.run(work).await })
+    }
+
+    /// Stops its process for a while, wherever it is in its work.
+    pub async fn pause(&self, time: Duration) {
+        trace!("server {} stands still", self.name);
+        self.process.set_still(true);
+        sleep(time).await;
+        trace!("server {} goes on", self.name);
+        self.process.set_still(false);
+    }
+
     /// Ends it at any point of its work.
     pub fn crash(&self) {
+        self.process.set_still(false);
         if let Some(running) = self.running().take() {
             trace!("server {} crashes", self.name);
             running.election.abort();
-            self.end(&running.following);
+            self.end(&running);
         }
     }
 
     /// Stops it in order: it gives the Lease back.
     pub async fn stop(&self) {
+        let _turn = self.turn.lock().await;
         let running = self.running().take();
-        if let Some(running) = running {
+        if let Some(mut running) = running {
             trace!("server {} stops", self.name);
             running.stop.cancel();
-            if let Err(error) = running.election.await {
+            if let Err(error) = (&mut running.election).await {
                 trace::broken(format!("the election of {}: {error}", self.name));
             }
-            self.end(&running.following);
+            self.end(&running);
         }
     }
 
-    fn end(&self, following: &AbortHandle) {
+    fn end(&self, running: &Running) {
         self.leads.end(self.name);
-        following.abort();
+        running.following.abort();
+        running.looking.iter().for_each(AbortHandle::abort);
         if let Some(incarnation) = self.place().take() {
             incarnation.down.cancel();
         }
@@ -159,6 +205,23 @@ pub fn uptime() -> Reading {
     SignedDuration::try_from(system::uptime()).unwrap_or(SignedDuration::MAX)
 }
 
+thread_local! {
+    static SEEN: Cell<Reading> = const { Cell::new(Reading::ZERO) };
+}
+
+/// A clock that a task of the process reads for all: it stands still with the process.
+pub fn seen() -> Reading {
+    SEEN.get()
+}
+
+/// Reads the clock now, and from time to time.
+async fn look_at_clock() {
+    loop {
+        SEEN.set(uptime());
+        sleep(LOOK).await;
+    }
+}
+
 /// A clock that is fast by a fourth, which is allowed.
 pub fn fast() -> Reading {
     uptime() * 5 / 4
@@ -176,7 +239,7 @@ impl Deciders {
     fn start(term: &Arc<Term>, address: &Address) -> Self {
         let conditions = Arc::new(Conditions::default());
         let parts = [Component::Controllers, Component::Scheduler].map(|component| {
-            let link = component.link(address, &conditions);
+            let link = component.link(address, &conditions).inside();
             let client = during(term, link.client());
             Instance::over(component, link, client)
         });

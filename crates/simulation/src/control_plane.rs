@@ -11,6 +11,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::link::{Address, Conditions, Incarnation, Link};
+use crate::process::Process;
 use crate::{random, trace};
 
 pub use api_server::StartError;
@@ -44,7 +45,11 @@ impl Server {
         match start_server(self.store.clone()).await {
             Ok(server) => {
                 let down = CancellationToken::new();
-                let incarnation = Incarnation { server, down };
+                let incarnation = Incarnation {
+                    server,
+                    down,
+                    process: Process::default(),
+                };
                 *self.place() = Some(incarnation);
             }
             Err(error) => trace::broken(format!("the API server does not start: {error}")),

@@ -18,6 +18,7 @@ mod instances;
 pub mod lifetimes;
 mod link;
 pub mod node;
+mod process;
 mod random;
 mod replica;
 pub mod run;

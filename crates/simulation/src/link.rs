@@ -19,6 +19,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tower::Service;
 
+use crate::process::Process;
 use crate::{random, tally, trace};
 
 /// Range of a client's timeout for a missing response, in milliseconds.
@@ -34,6 +35,23 @@ pub struct Incarnation {
     pub server: Arc<ApiServer>,
     /// Cancelled when it crashes.
     pub down: CancellationToken,
+    /// Its process.
+    pub process: Process,
+}
+
+impl Incarnation {
+    /// Waits until it has stood still for longer than a client waits.
+    async fn tires(&self) {
+        loop {
+            self.process.is_still(true).await;
+            let patience = random::millis(PATIENCE_MILLIS.0, PATIENCE_MILLIS.1);
+            tokio::select! {
+                biased;
+                () = self.process.is_still(false) => {}
+                () = sleep(patience) => return,
+            }
+        }
+    }
 }
 
 /// The address of the server for clients, if it runs.
@@ -178,6 +196,8 @@ pub struct Link {
     pub conditions: Arc<Conditions>,
     /// Cancelled when the client is dead: none of its requests reach the server any more.
     pub dead: CancellationToken,
+    /// The client is a part of the server's process, and stands still with it.
+    is_inside: bool,
 }
 
 impl Link {
@@ -194,6 +214,15 @@ impl Link {
             servers: servers.into(),
             conditions,
             dead: CancellationToken::new(),
+            is_inside: false,
+        }
+    }
+
+    /// The way of a part of the server's own process.
+    pub fn inside(self) -> Self {
+        Self {
+            is_inside: true,
+            ..self
         }
     }
 
@@ -237,15 +266,32 @@ impl Link {
         };
         let request = self.careless(request).await?;
         let mut service: LocalService = incarnation.server.local(self.user.clone());
-        let answered = service.call(request);
+        let (process, down) = (incarnation.process.clone(), incarnation.down.clone());
+        let call = service.call(request);
+        let mut answered = async move {
+            tokio::select! {
+                biased;
+                () = down.cancelled() => None,
+                answer = process.run(call) => Some(answer),
+            }
+        }
+        .boxed();
         let answer = tokio::select! {
             biased;
-            () = incarnation.down.cancelled() => {
+            answer = &mut answered => answer,
+            () = incarnation.tires(), if !self.is_inside => {
+                trace!("{} waits no longer for {method} {path}", self.name);
                 self.servers.go_on();
-                return Err("connection reset".into());
+                // The server has the request, and answers it when it goes on.
+                tokio::spawn(answered);
+                return Err("no answer".into());
             }
-            answer = answered => answer?,
         };
+        let Some(answer) = answer else {
+            self.servers.go_on();
+            return Err("connection reset".into());
+        };
+        let answer = answer?;
         if answer.status() == StatusCode::SERVICE_UNAVAILABLE {
             self.servers.go_on();
         }
@@ -266,7 +312,7 @@ impl Link {
         }
         sleep(random::millis(0, weather.latency_millis)).await;
         let is_watch = path.contains("watch=true") || path.contains("watch=1");
-        Ok(self.received(answer, incarnation.down, is_watch))
+        Ok(self.received(answer, incarnation, is_watch))
     }
 
     fn is_last_write(&self) -> bool {
@@ -305,14 +351,14 @@ impl Link {
     fn received(
         self,
         answer: Response<ResponseBody>,
-        down: CancellationToken,
+        incarnation: Incarnation,
         is_watch: bool,
     ) -> Response<ResponseBody> {
         answer.map(|body| {
             let frames = Frames {
                 body,
                 link: self,
-                down,
+                incarnation,
                 is_watch,
             };
             let frames: Pin<Box<dyn Stream<Item = _> + Send>> =
@@ -350,7 +396,7 @@ impl Service<Request<Body>> for Link {
 struct Frames {
     body: ResponseBody,
     link: Link,
-    down: CancellationToken,
+    incarnation: Incarnation,
     is_watch: bool,
 }
 
@@ -373,8 +419,14 @@ impl Frames {
     async fn receive(&mut self) -> Option<Received> {
         let frame = tokio::select! {
             biased;
-            () = self.down.cancelled() => return Some(Err("connection reset".into())),
-            frame = self.body.frame() => frame?,
+            () = self.incarnation.down.cancelled() => {
+                return Some(Err("connection reset".into()));
+            }
+            frame = self.incarnation.process.run(self.body.frame()) => frame?,
+            () = self.incarnation.tires(), if !self.link.is_inside => {
+                self.link.servers.go_on();
+                return Some(Err("no sign of life".into()));
+            }
         };
         if self.is_watch
             && let Err(error) = travel(&self.link.conditions).await

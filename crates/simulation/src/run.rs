@@ -32,6 +32,8 @@ pub enum Mutation {
     OutlivedLease,
     /// The clock of one of two servers is twice as fast as that of the other.
     FastClock,
+    /// A server knows the time from its last look at the clock, also after its process stood still.
+    OldClock,
 }
 
 impl Mutation {
@@ -42,7 +44,8 @@ impl Mutation {
             | Self::CarelessDeletes
             | Self::DeafWhilePaused
             | Self::OutlivedLease
-            | Self::FastClock => None,
+            | Self::FastClock
+            | Self::OldClock => None,
             Self::NoOrder => Some(("\"OrderedReady\"", "\"Parallel\"")),
             Self::NoPartition => Some(("\"partition\":", "\"ignored\":")),
             Self::NoRetention => Some(("\"whenScaled\":\"Retain\"", "\"whenScaled\":\"Delete\"")),
@@ -132,7 +135,9 @@ pub fn here(seed: u64, options: Options) -> Summary {
         trace::begin(options.show);
         match options.mutation {
             None if seed % SERVERS_EVERY == SERVERS_AT => servers::live(seed, None).await,
-            Some(Mutation::FastClock) => servers::live(seed, options.mutation).await,
+            Some(Mutation::FastClock | Mutation::OldClock) => {
+                servers::live(seed, options.mutation).await
+            }
             mutation => world::live(seed, mutation).await,
         }
         trace::end()

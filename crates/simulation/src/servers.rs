@@ -1,5 +1,5 @@
-//! A world with two servers over one store: servers are killed and come back, their links to the store are cut and
-//! slow, and the store itself does not answer while it has no leader.
+//! A world with two servers over one store: servers are killed and come back, stand still and go on, their links to
+//! the store are cut and slow, and the store itself does not answer while it has no leader.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use leader_election::Clock;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use crate::candidate::{Candidate, Leads, fast, too_fast, uptime};
+use crate::candidate::{Candidate, Leads, fast, seen, too_fast, uptime};
 use crate::checks::Checks;
 use crate::disk::Disk;
 use crate::faults::{Machine, some_settings, some_time, trouble};
@@ -34,11 +34,12 @@ pub async fn live(seed: u64, mutation: Option<Mutation>) {
     let (disk, spin) = Disk::new(move |change| observer.see(change));
     tokio::spawn(spin);
     let leads = Leads::default();
-    let other: Clock = match mutation {
-        Some(Mutation::FastClock) => too_fast,
-        _ => fast,
+    let clocks: [Clock; 2] = match mutation {
+        Some(Mutation::FastClock) => [uptime, too_fast],
+        Some(Mutation::OldClock) => [seen, fast],
+        _ => [uptime, fast],
     };
-    let servers: [(_, Clock); 2] = [("a", uptime), ("b", other)];
+    let servers = [("a", clocks[0]), ("b", clocks[1])];
     let servers = servers
         .map(|(name, clock)| Arc::new(Candidate::new(name, disk.clone(), clock, leads.clone())));
     for server in &servers {
@@ -105,7 +106,8 @@ fn strike(servers: &[Arc<Candidate>; 2], machines: &[Arc<Machine>], repairs: &mu
                 server.link.set_slowest(millis(500, 12_000));
                 sleep(millis(2_000, 40_000)).await;
             }
-            70..85 => {
+            70..80 => server.pause(millis(200, 60_000)).await,
+            80..88 => {
                 trace!("the store has no leader");
                 all.iter().for_each(|server| server.link.set_cut(true));
                 sleep(millis(200, 8_000)).await;

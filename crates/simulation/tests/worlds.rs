@@ -93,6 +93,12 @@ fn a_server_that_takes_the_lead_too_early_is_found() {
     is_found("fast-clock", 0);
 }
 
+/// Only a server whose process stands still has an old reading.
+#[test]
+fn a_lead_that_outlives_a_pause_of_its_server_is_found() {
+    is_found("old-clock", 0);
+}
+
 #[test]
 fn bodies_that_outlive_the_lease_of_a_fenced_node_are_found() {
     is_found("outlived-lease", 0);

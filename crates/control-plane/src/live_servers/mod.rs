@@ -22,6 +22,7 @@ use reconcile::execute::{self, Delete};
 use resource_kinds::namespaces::KUBE_SYSTEM;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::boot_clock::reading;
@@ -62,6 +63,7 @@ pub struct LiveServers {
     holder: String,
     own: Identification,
     renewals: Renewals,
+    others: watch::Sender<Vec<SocketAddr>>,
 }
 
 /// The addresses of the servers with a Lease.
@@ -97,7 +99,13 @@ impl LiveServers {
             name,
             own: own.clone(),
             renewals: Renewals::default(),
+            others: watch::Sender::default(),
         }
+    }
+
+    /// The addresses of the other servers that live, at each change.
+    pub fn others(&self) -> watch::Receiver<Vec<SocketAddr>> {
+        self.others.subscribe()
     }
 
     /// Renews the Lease and keeps the endpoints until `stop`; then takes this server out of them.
@@ -128,6 +136,7 @@ impl LiveServers {
         self.renew().await?;
         let Plan { live, dead } = self.look().await?;
         self.publish(&live).await?;
+        self.tell_others(&live);
         for lease in dead {
             tracing::warn!(address = ?lease.address, "a server has not renewed its Lease");
             let how = Delete {
@@ -138,6 +147,17 @@ impl LiveServers {
             execute::delete(&leases(&self.client), &lease.name, how).await?;
         }
         Ok(())
+    }
+
+    fn tell_others(&self, live: &[SocketAddr]) {
+        let mut others = live.to_vec();
+        others.retain(|address| *address != self.own.address);
+        others.sort_unstable();
+        self.others.send_if_modified(|known| {
+            let is_changed = *known != others;
+            *known = others;
+            is_changed
+        });
     }
 
     async fn look(&mut self) -> api_client::Result<Plan> {

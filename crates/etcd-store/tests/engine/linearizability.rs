@@ -19,12 +19,13 @@ use mvcc_store::{
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use crate::{
+    changes::{Changes, Seen},
     etcd::{Cluster, connect, limits},
     faults::{Relay, progress},
     history::{self, History, KEYS, Key, Op, Pair, Present, Random, Ret},
     own_keys,
     suite::{commit, put},
-    watched::{self, Changes, Seen},
+    watched,
 };
 
 /// Clients of a round, and the operations of each: the search for an order grows exponentially with both.

@@ -37,6 +37,7 @@ mod tests {
         let client = authority.client("admin", &["system:masters"]).unwrap();
         let text = render(&Credentials {
             server: "https://127.0.0.1:1",
+            others: &[],
             ca: "ca",
             certificate: client.certificate_pem(),
             key: client.key_pem(),

@@ -1,0 +1,201 @@
+//! Watches of all ConfigMaps that go on at other servers, and the check of their events.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use end_to_end::text;
+use http::Method;
+use kube::core::WatchEvent;
+use serde_json::Value;
+
+use super::changes::{Changes, Pairs, Seen, Truth};
+use super::history::Random;
+use super::{Clients, PATH, PATIENCE, version};
+
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// The type of an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Type {
+    Added,
+    Modified,
+    Deleted,
+}
+
+/// Follows all ConfigMaps, and goes on at another server now and then.
+pub struct Watcher<'a> {
+    clients: &'a Clients,
+    random: Random,
+    at: Option<u64>,
+    /// All that it has seen, in order.
+    pub seen: Vec<Seen>,
+    /// The types of the events by resource version.
+    pub types: Vec<(u64, Type)>,
+    /// The watches that it has begun.
+    pub moves: usize,
+}
+
+impl<'a> Watcher<'a> {
+    pub fn new(clients: &'a Clients, random: Random) -> Self {
+        Self {
+            clients,
+            random,
+            at: None,
+            seen: Vec::new(),
+            types: Vec::new(),
+            moves: 0,
+        }
+    }
+
+    /// Follows until the end.
+    pub fn follow(mut self) -> Self {
+        let clients = self.clients;
+        clients.network.run(move || {
+            let mut expired = 0;
+            while self.at.is_none_or(|at| !self.is_end(at)) {
+                let place = self.random.place(clients.servers.len());
+                match self.follow_at(place) {
+                    Ok(()) => expired = 0,
+                    // A server that was started later does not have the events; the others may.
+                    Err(Some(410)) if expired < 2 * clients.servers.len() => expired += 1,
+                    Err(Some(410)) => self.at = None,
+                    Err(_) => std::thread::sleep(PAUSE),
+                }
+            }
+            self
+        })
+    }
+
+    fn is_end(&self, at: u64) -> bool {
+        at >= self.clients.end.load(Ordering::SeqCst)
+    }
+
+    /// Watches at a server for a while, after a list if it has no resource version.
+    ///
+    /// *Errors.* The code of a refusal, or none without an answer.
+    fn follow_at(&mut self, place: usize) -> Result<(), Option<u16>> {
+        let server = &self.clients.servers[place];
+        let Some(at) = self.at else {
+            let answer = server.ask_within(PATIENCE, (Method::GET, PATH), None);
+            let list = answer.ok_or(None)?.map_err(|error| code(&error))?;
+            let (revision, pairs) = listed(&list);
+            self.see(revision, Seen::Listed(revision, pairs));
+            return Ok(());
+        };
+        self.moves += 1;
+        let time = Duration::from_millis(300 + self.random.below(3000));
+        let path = format!("{PATH}?watch=true&allowWatchBookmarks=true&resourceVersion={at}");
+        let mut refused = None;
+        let followed = server.follow(&path, time, |event| {
+            match event {
+                WatchEvent::Added(object) => self.see_change(Type::Added, &object),
+                WatchEvent::Modified(object) => self.see_change(Type::Modified, &object),
+                WatchEvent::Deleted(object) => self.see_change(Type::Deleted, &object),
+                WatchEvent::Bookmark(bookmark) => {
+                    let revision = bookmark.metadata.resource_version.parse();
+                    let revision = revision.expect("a resource version");
+                    self.see(revision, Seen::Progress(revision));
+                }
+                WatchEvent::Error(status) => refused = Some(status.code),
+            }
+            refused.is_none() && self.at.is_none_or(|at| !self.is_end(at))
+        });
+        match (followed, refused) {
+            (Ok(()), None) => Ok(()),
+            (Ok(()), Some(code)) => Err(Some(code)),
+            (Err(error), _) => Err(code(&error)),
+        }
+    }
+
+    fn see_change(&mut self, kind: Type, object: &Value) {
+        let (name, revision) = (text(object, "/metadata/name"), version(object));
+        let value = (kind != Type::Deleted).then(|| value(object));
+        let changes = Changes::from([(name.to_owned(), value)]);
+        self.types.push((revision, kind));
+        self.see(revision, Seen::Changed(revision, changes));
+    }
+
+    fn see(&mut self, revision: u64, seen: Seen) {
+        self.seen.push(seen);
+        self.at = Some(revision);
+    }
+}
+
+fn code(error: &kube::Error) -> Option<u16> {
+    match error {
+        kube::Error::Api(status) => Some(status.code),
+        _ => None,
+    }
+}
+
+/// The resource version of a list, and its objects.
+pub fn listed(list: &Value) -> (u64, Pairs) {
+    let items = list["items"].as_array().expect("items").iter();
+    let pairs = items.map(|item| (text(item, "/metadata/name").to_owned(), value(item)));
+    (version(list), pairs.collect())
+}
+
+/// The content of an object with its resource version.
+fn value(object: &Value) -> String {
+    let value = object["data"]["value"].as_str().unwrap_or_default();
+    format!("{value}@{}", version(object))
+}
+
+/// Checks that each watcher has seen each change once, in order: the changes of all of them, and those that were
+/// acknowledged to their writers. Returns their number.
+///
+/// # Panics
+/// When one has not.
+pub fn check(
+    (begin, mut state): (u64, Pairs),
+    watchers: &[Watcher<'_>],
+    acknowledged: &[(u64, String, String)],
+    end: u64,
+) -> usize {
+    let mut changes: BTreeMap<u64, Changes> = BTreeMap::new();
+    for (revision, name, value) in acknowledged {
+        let change = Changes::from([(name.clone(), Some(value.clone()))]);
+        let before = changes.insert(*revision, change);
+        assert_eq!(
+            before, None,
+            "two writes got the resource version {revision}"
+        );
+    }
+    for seen in watchers.iter().flat_map(|watcher| &watcher.seen) {
+        if let Seen::Changed(revision, change) = seen {
+            let known = changes.entry(*revision).or_insert_with(|| change.clone());
+            assert_eq!(known, change, "at resource version {revision}");
+        }
+    }
+    let mut truth = Truth(BTreeMap::from([(begin, state.clone())]));
+    let mut types = BTreeMap::new();
+    for (revision, change) in &changes {
+        for (name, value) in change {
+            let before = match value {
+                Some(value) => state.insert(name.clone(), value.clone()),
+                None => state.remove(name),
+            };
+            let kind = match (before, value) {
+                (None, Some(_)) => Type::Added,
+                (Some(_), Some(_)) => Type::Modified,
+                (_, None) => Type::Deleted,
+            };
+            types.insert(*revision, kind);
+        }
+        truth.0.insert(*revision, state.clone());
+    }
+    for (number, watcher) in watchers.iter().enumerate() {
+        if let Err(difference) = truth.check(&watcher.seen, end) {
+            panic!("watcher {number}: {difference}");
+        }
+        for (revision, kind) in &watcher.types {
+            assert_eq!(
+                types.get(revision),
+                Some(kind),
+                "at resource version {revision}"
+            );
+        }
+    }
+    changes.len()
+}
