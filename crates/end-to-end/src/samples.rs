@@ -61,6 +61,23 @@ impl Sample {
         format!("{:.2}", self.median() / other.median())
     }
 
+    /// Some percentiles, by the nearest rank: `50 %: 110, 90 %: 114, 95 %: 114, most: 114 ms`.
+    pub fn percentiles(&self) -> String {
+        let sorted = self.sorted();
+        let at = |percent: usize| {
+            let rank = (sorted.len() * percent).div_ceil(100);
+            sorted
+                .get(rank.saturating_sub(1))
+                .copied()
+                .map_or_else(String::new, shown)
+        };
+        let [half, most_of_them, nearly_all, all] = [50, 90, 95, 100].map(at);
+        format!(
+            "50 %: {half}, 90 %: {most_of_them}, 95 %: {nearly_all}, most: {all} {}",
+            self.unit
+        )
+    }
+
     fn sorted(&self) -> Vec<f64> {
         let mut values = self.values.clone();
         values.sort_by(f64::total_cmp);
@@ -108,5 +125,10 @@ mod tests {
         let half = Sample::of_times([Duration::from_millis(55)]);
         assert_eq!(sample.against(&half), "2.00");
         assert_eq!(Sample::new("ms").to_string(), "nothing");
+        let hundred = Sample::of_times((1..=100).map(Duration::from_millis));
+        assert_eq!(
+            hundred.percentiles(),
+            "50 %: 50.0, 90 %: 90.0, 95 %: 95.0, most: 100 ms"
+        );
     }
 }

@@ -52,6 +52,7 @@ mod reboot;
 mod redis;
 mod registry_login;
 mod server_side_apply;
+mod servers_agree;
 mod servers_on_etcd;
 mod services;
 mod several_nodes;

@@ -35,6 +35,7 @@ const BENCHMARKS: &[Benchmark] = &[
     bench("idle", END_TO_END, "idle"),
     bench("dns", END_TO_END, "dns"),
     bench("services", END_TO_END, "services"),
+    bench("failover", END_TO_END, "failover"),
     bench("volumes", END_TO_END, "volumes"),
     bench("nodes", END_TO_END, "nodes"),
 ];

@@ -66,6 +66,7 @@ const EMBEDDED_ONLY: &[(&str, &[&str])] = &[
             "machine_pages",
             "node_loss",
             "nodes",
+            "servers_agree",
             "servers_on_etcd",
         ],
     ),

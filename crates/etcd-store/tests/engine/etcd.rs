@@ -1,7 +1,8 @@
 //! Real etcd servers on loopback ports, with data directories of their own.
 
 use std::{
-    net::Ipv4Addr,
+    io::{Read as _, Write as _},
+    net::{Ipv4Addr, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::atomic::{AtomicU16, Ordering},
@@ -96,6 +97,17 @@ impl Member {
         self.signal(Signal::SIGCONT);
     }
 
+    /// The sum of its metrics whose lines begin so.
+    pub fn metric(&self, begin: &str) -> f64 {
+        let mut stream = TcpStream::connect(self.client_url.trim_start_matches("http://")).unwrap();
+        stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        let lines = text.lines().filter(|line| line.starts_with(begin));
+        let values = lines.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap());
+        values.sum()
+    }
+
     /// Removes its data after a kill.
     pub fn wipe(&self) {
         let data = self
@@ -127,6 +139,11 @@ pub struct Cluster {
 impl Cluster {
     /// Starts so many members. Without `tls`, everybody may connect.
     pub fn start(count: usize, tls: Option<&Files>) -> Self {
+        Self::with(count, tls, &[])
+    }
+
+    /// Starts so many members with further arguments.
+    pub fn with(count: usize, tls: Option<&Files>, further: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let scheme = if tls.is_some() { "https" } else { "http" };
         let address = own_address();
@@ -159,6 +176,7 @@ impl Cluster {
                     // Members are killed, not machines.
                     "--unsafe-no-fsync".to_owned(),
                 ];
+                arguments.extend(further.iter().map(|argument| (*argument).to_owned()));
                 if let Some(files) = tls {
                     arguments.extend([
                         "--client-cert-auth".to_owned(),

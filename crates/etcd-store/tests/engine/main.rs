@@ -12,6 +12,7 @@ mod history;
 mod leases;
 mod linearizability;
 mod own_keys;
+mod room;
 mod servers;
 mod specification;
 #[path = "../../../mvcc-store/tests/conformance/suite.rs"]

@@ -73,6 +73,27 @@ impl Raw {
         pairs
     }
 
+    /// Gives the room of former revisions back, and clears the alarm NOSPACE.
+    pub async fn make_room(&self, revision: u64) {
+        let mut compact = Writer::default();
+        compact.varint(1 << 3, revision);
+        compact.varint(2 << 3, 1);
+        for (path, request) in [
+            ("/etcdserverpb.KV/Compact", compact.0),
+            ("/etcdserverpb.Maintenance/Defragment", Vec::new()),
+        ] {
+            self.0.call(path, &request, LIMIT).await.unwrap();
+        }
+        let path = "/etcdserverpb.Maintenance/Alarm";
+        let alarms = self.0.call(path, &[], LIMIT).await.unwrap();
+        let alarm = field(&alarms, 2).unwrap().bytes().unwrap();
+        let mut clear = Writer::default();
+        clear.varint(1 << 3, 2);
+        clear.varint(2 << 3, field(alarm, 1).unwrap().varint().unwrap());
+        clear.varint(3 << 3, 1);
+        self.0.call(path, &clear.0, LIMIT).await.unwrap();
+    }
+
     /// Ends all leases.
     async fn end_leases(&self) -> usize {
         let answer = self.0.call("/etcdserverpb.Lease/LeaseLeases", &[], LIMIT);

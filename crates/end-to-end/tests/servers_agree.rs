@@ -1,0 +1,263 @@
+//! Three servers over one etcd at the same time: quotas, addresses and ports are given once, and encryption at rest,
+//! the audit log and the metrics are those of a server with a store of its own.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::thread;
+
+use end_to_end::servers::ServersOnEtcd;
+use end_to_end::{Api, Network, text, wait_for};
+use http::Method;
+use serde_json::{Value, json};
+
+const SERVERS: usize = 3;
+/// What each server is asked for at the same time as the others.
+const EACH: usize = 12;
+const SERVICES: &str = "/api/v1/namespaces/default/services";
+const SECRET: &str = "a secret that nobody reads in a file";
+const PLAIN: &str = "a value that anybody may read in a file";
+
+/// The clients of the servers, on a machine of their own.
+struct Clients {
+    network: Network,
+    servers: Vec<Api>,
+}
+
+impl Clients {
+    fn of(machines: &mut ServersOnEtcd) -> Self {
+        let (network, _) = machines.lan.machine();
+        let kubeconfigs = machines.servers.iter();
+        let kubeconfigs = kubeconfigs.map(|server| Path::new(&server.data()).join("kubeconfig"));
+        let kubeconfigs: Vec<_> = kubeconfigs.collect();
+        let servers = network.run(|| kubeconfigs.into_iter().map(Api::with).collect());
+        Self { network, servers }
+    }
+
+    /// Creates objects through all servers at the same time. Returns those that were created, and the codes of
+    /// the refusals.
+    fn create(
+        &self,
+        path: &str,
+        object: impl Fn(usize, usize) -> Value + Sync,
+    ) -> (Vec<Value>, Vec<u16>) {
+        let through = |server: usize| {
+            let answers = (0..EACH).map(|number| {
+                let object = object(server, number);
+                self.servers[server].ask(Method::POST, path, Some(&object))
+            });
+            answers.collect::<Vec<_>>()
+        };
+        let answers = thread::scope(|scope| {
+            let asking: Vec<_> = (0..SERVERS)
+                .map(|server| scope.spawn(move || self.network.run(|| through(server))))
+                .collect();
+            let answers = asking
+                .into_iter()
+                .map(|asking| asking.join().expect("answers"));
+            answers.flatten().collect::<Vec<_>>()
+        });
+        let (mut created, mut refused) = (Vec::new(), Vec::new());
+        for answer in answers {
+            match answer {
+                Ok(object) => created.push(object),
+                Err(kube::Error::Api(status)) => refused.push(status.code),
+                Err(error) => panic!("{path}: {error}"),
+            }
+        }
+        (created, refused)
+    }
+
+    fn ask(&self, server: usize, path: &str) -> Value {
+        let answer = self
+            .network
+            .run(|| self.servers[server].ask(Method::GET, path, None));
+        answer.unwrap_or_else(|error| panic!("{path}: {error}"))
+    }
+
+    fn post(&self, server: usize, path: &str, object: &Value) -> Value {
+        let api = &self.servers[server];
+        self.network.run(|| api.create(path, object))
+    }
+}
+
+fn service(name: &str, node_port: Option<u16>) -> Value {
+    let kind = node_port.map_or("ClusterIP", |_| "NodePort");
+    json!({
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": name},
+        "spec": {"type": kind, "ports": [{"port": 80, "nodePort": node_port}]},
+    })
+}
+
+fn secret(name: &str) -> Value {
+    json!({
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": name},
+        "stringData": {"a": SECRET},
+    })
+}
+
+#[test]
+fn three_servers_give_nothing_twice_and_protect_what_they_store() {
+    let mut machines = ServersOnEtcd::of(&["a", "b", "c"]);
+    machines.etcd.wait_until_ready();
+    let around = machines.directory.path().to_owned();
+    let protection = protection(&around);
+    for server in 0..SERVERS {
+        let mut further = protection.to_vec();
+        further.push(format!(
+            "--audit-log-path={}",
+            audit_log(&around, server).display()
+        ));
+        if server > 0 {
+            let first = machines.servers[0].data();
+            further.push(format!("--server-token-file={first}/server-token"));
+        }
+        machines.start(server, server, &further);
+    }
+    let clients = Clients::of(&mut machines);
+    addresses_are_given_once(&clients);
+    a_port_is_given_once(&clients);
+    a_quota_is_kept(&clients);
+    stored_objects_are_protected(&clients, &around);
+    each_server_has_its_log_and_its_metrics(&machines, &clients, &around);
+}
+
+fn audit_log(around: &Path, server: usize) -> std::path::PathBuf {
+    around.join(format!("audit-{server}.log"))
+}
+
+/// The files of encryption and audit, which all servers have.
+fn protection(around: &Path) -> [String; 2] {
+    let encryption = around.join("encryption.yaml");
+    let key = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
+    let text = format!(
+        "apiVersion: apiserver.config.k8s.io/v1\nkind: EncryptionConfiguration\nresources:\n\
+         - resources: [secrets]\n  providers:\n  - aesgcm: {{keys: [{{name: one, secret: {key}}}]}}\n  \
+         - identity: {{}}\n"
+    );
+    std::fs::write(&encryption, text).expect("write a file");
+    let policy = around.join("audit.yaml");
+    let text = "apiVersion: audit.k8s.io/v1\nkind: Policy\nomitStages: [RequestReceived]\nrules:\n\
+                - {level: Metadata, resources: [{resources: [secrets]}]}\n- {level: None}\n";
+    std::fs::write(&policy, text).expect("write a file");
+    [
+        format!("--encryption-provider-config={}", encryption.display()),
+        format!("--audit-policy-file={}", policy.display()),
+    ]
+}
+
+fn addresses_are_given_once(clients: &Clients) {
+    let (created, refused) = clients.create(SERVICES, |server, number| {
+        service(&format!("address-{server}-{number}"), None)
+    });
+    assert!(refused.is_empty(), "{refused:?}");
+    let addresses = created
+        .iter()
+        .map(|service| text(service, "/spec/clusterIP"));
+    let addresses: BTreeSet<&str> = addresses.collect();
+    assert_eq!(addresses.len(), SERVERS * EACH);
+}
+
+fn a_port_is_given_once(clients: &Clients) {
+    let (created, refused) = clients.create(SERVICES, |server, number| {
+        service(&format!("port-{server}-{number}"), Some(30_080))
+    });
+    assert_eq!(created.len(), 1, "{created:?}");
+    assert!(refused.iter().all(|code| *code == 422), "{refused:?}");
+}
+
+fn a_quota_is_kept(clients: &Clients) {
+    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "small"}});
+    clients.post(0, "/api/v1/namespaces", &namespace);
+    let quota = json!({
+        "apiVersion": "v1",
+        "kind": "ResourceQuota",
+        "metadata": {"name": "few"},
+        "spec": {"hard": {"secrets": "5"}},
+    });
+    clients.post(1, "/api/v1/namespaces/small/resourcequotas", &quota);
+    let path = "/api/v1/namespaces/small/secrets";
+    let (created, refused) = clients.create(path, |server, number| {
+        secret(&format!("s{server}-{number}"))
+    });
+    assert_eq!(created.len(), 5, "{refused:?}");
+    assert!(refused.iter().all(|code| *code == 403), "{refused:?}");
+    for server in 0..SERVERS {
+        let listed = clients.ask(server, path);
+        assert_eq!(listed["items"].as_array().map(Vec::len), Some(5));
+    }
+}
+
+/// All servers read a Secret, and no file of etcd has its content; that of a ConfigMap shows how it would look.
+fn stored_objects_are_protected(clients: &Clients, around: &Path) {
+    clients.post(1, "/api/v1/namespaces/default/secrets", &secret("kept"));
+    let plain = json!({
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": "plain"},
+        "data": {"a": PLAIN},
+    });
+    clients.post(1, "/api/v1/namespaces/default/configmaps", &plain);
+    let encoded = "YSBzZWNyZXQgdGhhdCBub2JvZHkgcmVhZHMgaW4gYSBmaWxl";
+    for server in 0..SERVERS {
+        let read = clients.ask(server, "/api/v1/namespaces/default/secrets/kept");
+        assert_eq!(read["data"]["a"], encoded);
+    }
+    for member in 0..3 {
+        let data = around.join(format!("etcd/data-{member}/member/wal"));
+        let has = |wanted: &str| {
+            let files = std::fs::read_dir(&data).expect("the files of etcd");
+            let mut files = files.map(|file| std::fs::read(file.expect("a file").path()));
+            files.any(|content| {
+                let content = content.expect("read a file");
+                content
+                    .windows(wanted.len())
+                    .any(|part| part == wanted.as_bytes())
+            })
+        };
+        wait_for("the ConfigMap in etcd", 120, || match has(PLAIN) {
+            true => Ok(()),
+            false => Err(member),
+        });
+        assert!(!has(SECRET) && !has(encoded), "member {member}");
+    }
+}
+
+fn each_server_has_its_log_and_its_metrics(
+    machines: &ServersOnEtcd,
+    clients: &Clients,
+    around: &Path,
+) {
+    let path = |server: usize| format!("/api/v1/namespaces/default/secrets/asked-{server}");
+    for server in 0..SERVERS {
+        let api = &clients.servers[server];
+        let asked = clients
+            .network
+            .run(|| api.ask(Method::GET, &path(server), None));
+        assert!(asked.is_err());
+    }
+    for server in 0..SERVERS {
+        let log = wait_for("the audit log", 120, || {
+            let log = std::fs::read_to_string(audit_log(around, server)).unwrap_or_default();
+            match log.contains(&path(server)) {
+                true => Ok(log),
+                false => Err(log),
+            }
+        });
+        assert!(!log.contains(&path((server + 1) % SERVERS)));
+        let metrics = machines.at(server, |kubectl| kubectl.ok(&["get", "--raw", "/metrics"]));
+        for operation in ["Range", "Txn"] {
+            let line = format!("etcd_request_duration_seconds_count{{operation=\"{operation}\"}}");
+            assert!(metrics.contains(&line), "{metrics}");
+        }
+        for shared in [
+            "apiserver_request_duration_seconds",
+            "apiserver_storage_objects",
+        ] {
+            assert!(metrics.contains(shared), "{shared}");
+        }
+    }
+}
