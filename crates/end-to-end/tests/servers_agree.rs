@@ -11,7 +11,7 @@ use http::Method;
 use serde_json::{Value, json};
 
 const SERVERS: usize = 3;
-/// What each server is asked for at the same time as the others.
+/// Requests of each server, which the others get at the same time.
 const EACH: usize = 12;
 const SERVICES: &str = "/api/v1/namespaces/default/services";
 const SECRET: &str = "a secret that nobody reads in a file";

@@ -17,10 +17,10 @@ use http::Method;
 use serde_json::{Value, json};
 
 #[expect(dead_code, reason = "refusals of the API do not contain the object")]
-#[path = "../../etcd-store/tests/engine/history.rs"]
+#[path = "../../../etcd-store/tests/engine/history.rs"]
 mod history;
 
-#[path = "../../etcd-store/tests/engine/changes.rs"]
+#[path = "../../../etcd-store/tests/engine/changes.rs"]
 mod changes;
 
 use changes::Pairs;
