@@ -36,6 +36,7 @@ const BENCHMARKS: &[Benchmark] = &[
     bench("dns", END_TO_END, "dns"),
     bench("services", END_TO_END, "services"),
     bench("failover", END_TO_END, "failover"),
+    bench("servers", END_TO_END, "servers"),
     bench("volumes", END_TO_END, "volumes"),
     bench("nodes", END_TO_END, "nodes"),
 ];
