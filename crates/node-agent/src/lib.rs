@@ -35,7 +35,7 @@ pub use config::{
 };
 pub use error::{Error, KubeletApiError};
 pub use kubelet_api::{BoxBody, BoxError, NodeService, decoders};
-pub use node::new_node::NewNode;
+pub use node::new_node::{NewNode, is_away};
 pub use node_lease::LeaseLength;
 pub use pod_lifecycle::node::image_gc::Policy as ImageGcPolicy;
 pub use pod_lifecycle::node::shutdown::{InvalidOrder, ShutdownOrder};

@@ -10,6 +10,12 @@ pub const NODE_STATUS_PERIOD: Duration = Duration::from_secs(300);
 /// Time between a failed write of the node's status and the next attempt.
 pub const NODE_RETRY: Duration = Duration::from_secs(1);
 
+/// Wait of a starting agent for the answer to its registration. Then it takes over its pods without.
+pub const REGISTRATION_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Wait of a starting agent for the lists of its pods, when the node is registered.
+pub const LISTS_PATIENCE: Duration = Duration::from_secs(10);
+
 /// Interval of the checks of the node's memory and disks (kubelet's default).
 pub const NODE_CHECK_PERIOD: Duration = Duration::from_secs(10);
 

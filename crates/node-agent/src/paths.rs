@@ -48,6 +48,11 @@ impl PodDir {
         self.state().join("pod.json")
     }
 
+    /// The variables of Services that the pod's containers got last.
+    pub fn service_variables(&self) -> PathBuf {
+        self.state().join("services.json")
+    }
+
     /// The file mounted as `/etc/hosts`.
     pub fn hosts(&self) -> PathBuf {
         self.state().join("hosts")

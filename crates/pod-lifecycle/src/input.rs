@@ -19,6 +19,9 @@ pub struct PodInput<'a> {
     pub removed: bool,
     /// Whether a pod of the same name, with another UID, is still on the node.
     pub predecessor: bool,
+    /// Whether the API has confirmed since the agent started that the pod is still bound to this node. A
+    /// pod that is known from the disk alone keeps its sandbox, but gets no other one.
+    pub confirmed: bool,
     /// Set while the node shuts down.
     pub node_stops: Option<NodeStop>,
     /// The node's addresses, the primary one first.

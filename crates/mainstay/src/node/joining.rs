@@ -27,6 +27,10 @@ const RETRY: Duration = Duration::from_secs(1);
 /// Time after which the user is told that the server is away.
 const SILENCE: Duration = Duration::from_secs(10);
 
+/// Wait for a server before the pods of a former agent are taken over without one. A client changes to
+/// another server within this time, if one refuses connections.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 /// Tells once that a server is away.
 struct Waiting {
     since: Instant,
@@ -84,7 +88,7 @@ pub async fn membership(
                     let name = membership.node_name.clone();
                     let mut next =
                         new(&with_servers(membership.clone(), settings), token, &name).await?;
-                    next.0.pod_cidr = membership.pod_cidr;
+                    next.0.keep_ranges_of(&membership);
                     store(place, next)
                 }
             }
@@ -155,16 +159,9 @@ async fn new(wanted: &Membership, token: &JoinToken, name: &str) -> Result<(Memb
 fn is_away(error: &Error) -> bool {
     match error {
         Error::Unreachable { .. } => true,
-        Error::Api(error) => is_away_from_api(error),
+        Error::Api(error) => node_agent::is_away(error),
         _ => false,
     }
-}
-
-/// Whether the API did not answer, or is not ready.
-fn is_away_from_api(error: &api_client::Error) -> bool {
-    error
-        .code()
-        .is_none_or(|code| matches!(code, 429 | 500 | 503 | 504))
 }
 
 /// The facts that a registered node gets from the server.
@@ -197,12 +194,69 @@ pub async fn register(client: &Client, node: &NewNode) -> Result<Registered> {
     let mut waiting = Waiting::begin();
     loop {
         match attempt(client, node).await {
-            Err(error) if error.downcast_ref().is_some_and(is_away_from_api) => {
+            Err(error) if error.downcast_ref().is_some_and(node_agent::is_away) => {
                 waiting.wait(&error).await;
             }
             other => return other,
         }
     }
+}
+
+/// The way of a registered machine into the cluster, when it starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Entered {
+    /// A server has answered.
+    Answered(Registered),
+    /// No server answers: these facts are those of the last start.
+    Remembered(Registered),
+}
+
+impl Entered {
+    /// The facts.
+    pub fn registered(self) -> Registered {
+        let (Self::Answered(registered) | Self::Remembered(registered)) = self;
+        registered
+    }
+}
+
+/// Registers the node. With `remembered` facts it waits for a short time only.
+///
+/// # Errors
+/// As [`register`].
+pub async fn enter(
+    client: &Client,
+    node: &NewNode,
+    remembered: Option<Registered>,
+) -> Result<Entered> {
+    let registering = register(client, node);
+    let Some(remembered) = remembered else {
+        return Ok(Entered::Answered(registering.await?));
+    };
+    match timeout(PATIENCE, registering).await {
+        Ok(registered) => Ok(Entered::Answered(registered?)),
+        Err(_) => Ok(Entered::Remembered(remembered)),
+    }
+}
+
+/// Waits for a server after a start without one, and compares its facts with the `remembered` ones.
+///
+/// # Errors
+/// As [`register`], or the server gives the node other ranges than those of its pods.
+pub async fn confirm(client: &Client, node: &NewNode, remembered: Registered) -> Result<()> {
+    let registered = register(client, node).await?;
+    if registered != remembered {
+        bail!(
+            "the server gives this node the pod range {} of {} and Services {}, and it has started without \
+             the server with {} of {} and {}: start it again",
+            registered.pods,
+            registered.cluster.pods,
+            registered.cluster.services,
+            remembered.pods,
+            remembered.cluster.pods,
+            remembered.cluster.services,
+        );
+    }
+    Ok(())
 }
 
 async fn attempt(client: &Client, node: &NewNode) -> Result<Registered> {

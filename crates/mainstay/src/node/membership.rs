@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! node/lock             held by flock while a node agent runs
-//! node/membership.json  the servers, their authority, the node's name and its pod range
+//! node/membership.json  the servers, their authority, the node's name, its pod range and the cluster's ranges
 //! node/client.pem       the client certificate and its key, which belong together
 //! ```
 
@@ -12,6 +12,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use control_plane::cluster_ranges::ClusterRanges;
 use data_directory::process;
 use durable_file::Durability;
 use http::Uri;
@@ -19,6 +20,8 @@ use jiff::Timestamp;
 use node_identity::{Identity, Validity};
 use pod_network::Cidr;
 use serde::{Deserialize, Serialize};
+
+use super::joining::Registered;
 
 /// The format that is written.
 const FORMAT: u32 = 1;
@@ -41,6 +44,12 @@ pub struct Membership {
     pub ca_pem: String,
     /// The addresses of this node's pods, once it is registered.
     pub pod_cidr: Option<Cidr>,
+    /// The addresses of the pods of all nodes, as the server told them last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    cluster_cidr: Option<Cidr>,
+    /// The addresses of Services, as the server told them last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    service_cidr: Option<Cidr>,
 }
 
 impl Membership {
@@ -53,7 +62,34 @@ impl Membership {
             learned: Vec::new(),
             ca_pem,
             pod_cidr: None,
+            cluster_cidr: None,
+            service_cidr: None,
         }
+    }
+
+    /// The ranges that the server told last, for a start while it is away.
+    pub fn registered(&self) -> Option<Registered> {
+        Some(Registered {
+            pods: self.pod_cidr?,
+            cluster: ClusterRanges {
+                pods: self.cluster_cidr?,
+                services: self.service_cidr?,
+            },
+        })
+    }
+
+    /// Takes over the ranges of the former membership of this machine.
+    pub fn keep_ranges_of(&mut self, former: &Self) {
+        self.pod_cidr = former.pod_cidr;
+        self.cluster_cidr = former.cluster_cidr;
+        self.service_cidr = former.service_cidr;
+    }
+
+    /// Notes the ranges that the server tells.
+    pub fn set_registered(&mut self, told: Registered) {
+        self.pod_cidr = Some(told.pods);
+        self.cluster_cidr = Some(told.cluster.pods);
+        self.service_cidr = Some(told.cluster.services);
     }
 
     /// The stored membership, if the machine has joined.
@@ -235,6 +271,16 @@ mod tests {
         let servers = vec!["https://192.0.2.1:6443".to_owned()];
         let mut membership = Membership::new("n1".to_owned(), servers, "CA".to_owned());
         membership.pod_cidr = Some("10.244.1.0/24".parse().unwrap());
+        assert_eq!(membership.registered(), None, "of an earlier version");
+        let told = Registered {
+            pods: "10.244.2.0/24".parse().unwrap(),
+            cluster: ClusterRanges {
+                pods: "10.244.0.0/16".parse().unwrap(),
+                services: "10.96.0.0/16".parse().unwrap(),
+            },
+        };
+        membership.set_registered(told);
+        assert_eq!(membership.registered(), Some(told));
         membership.learned = vec!["https://192.0.2.2:6443".to_owned()];
         let identity = Identity {
             certificate_pem: "-----BEGIN CERTIFICATE-----\n".to_owned(),

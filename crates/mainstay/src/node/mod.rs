@@ -14,7 +14,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use api_client::Client;
-use console::output::say;
+use console::output::{say, warn};
 use container_runtime::beside;
 use control_plane::host::{self, Host, NodeAddress};
 use control_plane::tasks::Group;
@@ -31,7 +31,7 @@ use crate::node_parts::Clients;
 use crate::node_parts::member::{Member, RunningMember};
 use crate::stop::Stop;
 use certificates::Own;
-use joining::Registered;
+use joining::{Entered, Registered};
 pub use membership::has_joined;
 use membership::{Membership, Place};
 pub use settings::NodeArguments;
@@ -104,7 +104,7 @@ struct Entry {
     own: Own,
     client: Client,
     node: NewNode,
-    registered: Registered,
+    entered: Entered,
     place: Arc<Place>,
     membership: Membership,
 }
@@ -127,12 +127,12 @@ impl Entry {
             taints: settings.taints.clone(),
             pod_cidr: membership.pod_cidr.map(|range| range.to_string()),
         };
-        let registered = joining::register(&client, &node).await?;
+        let entered = joining::enter(&client, &node, membership.registered()).await?;
         Ok(Self {
             own,
             client,
             node,
-            registered,
+            entered,
             place,
             membership,
         })
@@ -145,18 +145,27 @@ async fn start(settings: &Settings, host: Host, mut claim: Claim, entry: Entry) 
         own,
         client,
         node,
-        registered,
+        entered,
         place,
         mut membership,
     } = entry;
+    let registered = entered.registered();
     claim.settle(data_dir, &host.name)?;
-    beside(|| keep_range(&place, &mut membership, &registered, data_dir))?;
+    if matches!(entered, Entered::Answered(_)) {
+        beside(|| keep_ranges(&place, &mut membership, registered, data_dir))?;
+    } else {
+        say(
+            "mainstay: no server answers: the containers that run here go on and are started again when they \
+             end; pods without a sandbox wait for a server",
+        );
+    }
     let (servers, name) = (own.servers.clone(), own.node_name.clone());
     let (health, failed) = (Health::default(), CancellationToken::new());
     let mut upkeep = Group::new(&health, &failed);
     let address = node_address(settings, &host)?;
     let node_ip = address.subscribe();
     let shown = watch::Sender::new(None);
+    let (confirming, named) = (client.clone(), node.clone());
     let member = Member {
         data_dir,
         instance_id: &claim.marker.kernel_name,
@@ -193,6 +202,11 @@ async fn start(settings: &Settings, host: Host, mut claim: Claim, entry: Entry) 
     let component = upkeep.component("list of servers");
     let list = servers::follow_list(reading, servers.clone(), keeper, membership, component);
     upkeep.follow("list of servers", list);
+    if let Entered::Remembered(remembered) = entered {
+        upkeep.keep("way into the cluster", |stop| {
+            confirm(confirming, named, remembered, failed.clone(), stop)
+        });
+    }
     upkeep.keep("client certificate", |stop| own.keep_client(place, stop));
     Ok(Node {
         name,
@@ -238,18 +252,41 @@ fn clients(own: &Own) -> Clients {
     }
 }
 
-/// Stores the pod range of the node. Without pods, another range than before is taken.
-fn keep_range(
+/// Compares a start without a server with the server that answers at last, until `stop`. The node ends if it
+/// cannot go on.
+async fn confirm(
+    client: Client,
+    node: NewNode,
+    remembered: Registered,
+    failed: CancellationToken,
+    stop: CancellationToken,
+) {
+    let confirmed = joining::confirm(&client, &node, remembered);
+    match stop.run_until_cancelled(confirmed).await {
+        Some(Ok(())) => say("mainstay: a server answers"),
+        Some(Err(error)) => {
+            warn(&format!("mainstay: {error:#}"));
+            failed.cancel();
+        }
+        None => {}
+    }
+    stop.cancelled().await;
+}
+
+/// Stores the ranges of the node and of the cluster. Without pods, another range than before is taken.
+fn keep_ranges(
     place: &Place,
     membership: &mut Membership,
-    registered: &Registered,
+    registered: Registered,
     data_dir: &Path,
 ) -> Result<()> {
-    let now = Some(registered.pods);
-    if membership.pod_cidr == now {
+    if membership.registered() == Some(registered) {
         return Ok(());
     }
-    if let Some(before) = membership.pod_cidr {
+    if let Some(before) = membership
+        .pod_cidr
+        .filter(|before| *before != registered.pods)
+    {
         if !left_pods::pods(data_dir).is_empty() {
             bail!(
                 "the server gives this node the pod range {}, and pods with addresses of {before} run \
@@ -260,7 +297,7 @@ fn keep_range(
         }
         forget_network(data_dir)?;
     }
-    membership.pod_cidr = now;
+    membership.set_registered(registered);
     place.write(membership)
 }
 

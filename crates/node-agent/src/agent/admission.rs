@@ -60,11 +60,6 @@ impl Admission {
         &self.nodes
     }
 
-    /// Waits until pods and node are known.
-    pub async fn wait_synced(&self) -> bool {
-        self.pods.wait_synced().await && self.nodes.wait_synced().await
-    }
-
     /// The reason why the node rejects a new pod; `None` if it admits the pod.
     pub async fn rejection(&self, pod: &Pod) -> Option<Rejection> {
         let conditions = self.monitor.conditions();

@@ -157,6 +157,7 @@ impl Ending<'_> {
             previous: &PodStatus::default(),
             removed: false,
             predecessor: false,
+            confirmed: false,
             node_stops: Some(NodeStop::default()),
             host_ips: &[],
             node_resources: NodeResources::default(),

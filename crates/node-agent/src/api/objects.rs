@@ -291,7 +291,15 @@ impl ApiObjects {
         })
     }
 
-    /// All that a container's environment is made of.
+    /// The variables of Services for a pod; `None` before Services are known.
+    pub fn service_variables(&self, pod: &Pod) -> Option<Vec<(String, String)>> {
+        self.services.is_synced().then(|| {
+            let services = self.services.list();
+            service_env::variables(pod, services.iter().map(AsRef::as_ref))
+        })
+    }
+
+    /// The objects that a container's environment is made of, without Services.
     pub async fn environment(
         &self,
         pod: &Pod,
@@ -317,8 +325,6 @@ impl ApiObjects {
                 found.secrets.insert(name, data);
             }
         }
-        let services = self.services.list();
-        found.services = service_env::variables(pod, services.iter().map(AsRef::as_ref));
         Ok(found)
     }
 

@@ -6,3 +6,4 @@ pub(crate) mod lifecycle_hooks;
 pub(crate) mod logs;
 pub(crate) mod runtime_spec;
 pub(crate) mod security_context;
+pub(crate) mod service_variables;

@@ -6,5 +6,6 @@ pub(crate) mod image_gc;
 pub(crate) mod image_list;
 pub(crate) mod lease;
 pub(crate) mod new_node;
+pub(crate) mod node_status;
 pub(crate) mod registration;
 pub(crate) mod stats_collector;

@@ -1,19 +1,16 @@
 //! The Node object and its lease: registration, heartbeat, conditions.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use api_client::{Api, Client, Patch, PatchParams, PostParams};
 use container_runtime::beside;
-use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
     ContainerImage, DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints,
     NodeFeatures, NodeRuntimeHandler, NodeRuntimeHandlerFeatures, NodeStatus, NodeSystemInfo,
     ObjectReference,
 };
-use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use pod_lifecycle::resources::eviction::Condition;
 use reconcile::execute::{Refusal, chain, refusal};
 use reconcile::{Cache, EventType, Recorder};
@@ -24,17 +21,17 @@ use tokio_util::sync::CancellationToken;
 
 use super::image_list::status_images;
 use super::lease::NodeLease;
-use super::new_node::NewNode;
+use super::new_node::{NewNode, is_away};
+use super::node_status::{Extended, address_of, conditions, extended, own_part};
 use crate::api::known_status::KnownStatus;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::error::Error;
-use crate::limits::{NODE_CHECK_PERIOD, NODE_RETRY, NODE_STATUS_PERIOD, REQUEST_TIMEOUT};
+use crate::limits::{
+    NODE_CHECK_PERIOD, NODE_RETRY, NODE_STATUS_PERIOD, REGISTRATION_PATIENCE, REQUEST_TIMEOUT,
+};
 use crate::machine::machine_info::{MachineInfo, architecture};
 use crate::machine::pressure::Monitor;
-
-/// The conditions that the node decides.
-const OWN_CONDITIONS: [&str; 4] = ["MemoryPressure", "DiskPressure", "PIDPressure", "Ready"];
 
 /// Keeps the Node object and its lease up to date.
 pub struct NodeKeeper {
@@ -43,7 +40,9 @@ pub struct NodeKeeper {
     machine: MachineInfo,
     monitor: Arc<Monitor>,
     clock: Clock,
+    /// The uid of the Node object, once the node is registered.
     uid: Option<String>,
+    is_registered: bool,
     lease: NodeLease,
     /// The attached volumes in use.
     volumes_in_use: watch::Receiver<BTreeSet<String>>,
@@ -63,10 +62,6 @@ struct Seen {
     volumes_in_use: BTreeSet<String>,
 }
 
-/// Extended resources from other writers, as allocatable resources; `None` for those that were
-/// removed.
-type Extended = BTreeMap<String, Option<Quantity>>;
-
 /// The node as events about it name it: kubelet has no other uid for it than its name.
 pub fn event_reference(node: &str) -> ObjectReference {
     ObjectReference {
@@ -79,7 +74,8 @@ pub fn event_reference(node: &str) -> ObjectReference {
 }
 
 impl NodeKeeper {
-    /// Registers the node, or takes over the object that is there.
+    /// Registers the node, or takes over the object that is there. If no server answers,
+    /// [`NodeKeeper::keep`] goes on trying: the pods of a former agent need not wait for that.
     pub async fn register(
         client: Client,
         config: Config,
@@ -98,18 +94,31 @@ impl NodeKeeper {
             monitor,
             clock,
             uid: None,
+            is_registered: false,
             stored: KnownStatus::new(NodeStatus::default()),
             told: Seen::default(),
             left: None,
         };
-        let registered = keeper.make_or_take_over().await;
-        registered.map_err(|source| Error::Register {
-            node: keeper.config.node_name.clone(),
-            source: Box::new(source),
-        })?;
-        // Before any pod is started: after a fence, those of an earlier epoch end first.
-        keeper.renew_lease().await;
+        match timeout(REGISTRATION_PATIENCE, keeper.make_or_take_over()).await {
+            // Before any pod is started: after a fence, those of an earlier epoch end first.
+            Ok(Ok(())) => keeper.renew_lease().await,
+            Ok(Err(source)) if !is_away(&source) => {
+                return Err(Error::Register {
+                    node: keeper.config.node_name.clone(),
+                    source: Box::new(source),
+                });
+            }
+            Ok(Err(error)) => {
+                tracing::warn!(error = chain(&error), "the node is not registered yet");
+            }
+            Err(_) => tracing::warn!("the node is not registered yet: no server answers"),
+        }
         Ok(keeper)
+    }
+
+    /// Whether the node is registered.
+    pub fn is_registered(&self) -> bool {
+        self.is_registered
     }
 
     /// Creates the Node object, or adopts the existing one, and writes the status.
@@ -136,6 +145,7 @@ impl NodeKeeper {
             address: former.or(seen.address),
             ..seen
         };
+        self.is_registered = true;
         Ok(())
     }
 
@@ -167,13 +177,15 @@ impl NodeKeeper {
         let mut volumes_in_use = self.volumes_in_use.clone();
         let mut changes = own.subscribe();
         let mut written = Instant::now();
-        let mut retry = None;
+        let mut retry = (!self.is_registered).then(Instant::now);
         self.announce(&recorder, &BTreeSet::new(), &self.told.pressure);
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => return self.keep_clock(),
                 _ = lease_tick.tick() => {
-                    self.renew_lease().await;
+                    if self.is_registered {
+                        self.renew_lease().await;
+                    }
                     continue;
                 }
                 _ = check_tick.tick() => {}
@@ -186,6 +198,13 @@ impl NodeKeeper {
             retry = None;
             let node = own.get("", &self.config.node_name);
             let done = match node {
+                _ if !self.is_registered => {
+                    let done = in_time(self.make_or_take_over()).await;
+                    if done.is_ok() {
+                        lease_tick.reset_immediately();
+                    }
+                    done
+                }
                 None if own.is_synced() => {
                     let done = in_time(self.register_again(&recorder)).await;
                     if done.is_ok() {
@@ -383,50 +402,6 @@ impl NodeKeeper {
     }
 }
 
-/// The extended resources in a status. Operators write them into the capacity; as with kubelet, all
-/// of it is allocatable.
-fn extended(status: &NodeStatus, own: &BTreeMap<String, Quantity>) -> Extended {
-    let foreign = |of: &Option<BTreeMap<String, Quantity>>| {
-        let all = of.clone().into_iter().flatten();
-        all.filter(|(name, _)| name.contains('/') && !own.contains_key(name))
-    };
-    let gone = foreign(&status.allocatable).map(|(name, _)| (name, None));
-    let there = foreign(&status.capacity).map(|(name, quantity)| (name, Some(quantity)));
-    gone.chain(there).collect()
-}
-
-/// The address in a status.
-fn address_of(status: &NodeStatus) -> Option<IpAddr> {
-    let mut addresses = status.addresses.iter().flatten();
-    let own = addresses.find(|address| address.type_ == "InternalIP")?;
-    own.address.parse().ok()
-}
-
-/// The node's own part of a status, without times.
-fn own_part(status: &NodeStatus) -> Value {
-    let conditions = status.conditions.iter().flatten();
-    let own = conditions.filter(|condition| OWN_CONDITIONS.contains(&condition.type_.as_str()));
-    let own: BTreeMap<_, _> = own
-        .map(|c| (c.type_.clone(), json!([c.status, c.reason, c.message])))
-        .collect();
-    json!([
-        own,
-        status.addresses,
-        status.allocatable,
-        status.capacity,
-        status.daemon_endpoints,
-        status.features,
-        status.images,
-        status.node_info,
-        status
-            .volumes_in_use
-            .iter()
-            .flatten()
-            .collect::<BTreeSet<_>>(),
-        status.runtime_handlers,
-    ])
-}
-
 /// A request without an answer must not hold up the renewals of the lease.
 async fn in_time(
     request: impl Future<Output = Result<(), api_client::Error>>,
@@ -441,151 +416,5 @@ async fn due(at: Option<Instant>) {
     match at {
         Some(at) => tokio::time::sleep_until(at).await,
         None => std::future::pending().await,
-    }
-}
-
-/// The node's conditions, based on the stored ones: a transition time changes only with its status,
-/// and never goes back.
-fn conditions(
-    before: &[NodeCondition],
-    seen: &BTreeSet<Condition>,
-    now: Timestamp,
-) -> Vec<NodeCondition> {
-    let lacks_memory = seen.contains(&Condition::MemoryPressure);
-    let lacks_disk = seen.contains(&Condition::DiskPressure);
-    let one = |type_: &str, holds: bool, reason: &str, message: &str| {
-        let status = if holds { "True" } else { "False" };
-        let former = before.iter().find(|c| c.type_ == type_);
-        let changed = former.and_then(|c| c.last_transition_time.as_ref());
-        let since = match (former, changed) {
-            (Some(former), Some(changed)) if former.status == status => changed.0,
-            (_, Some(changed)) => changed.0.max(now),
-            (_, None) => now,
-        };
-        NodeCondition {
-            type_: type_.to_owned(),
-            status: status.to_owned(),
-            reason: Some(reason.to_owned()),
-            message: Some(message.to_owned()),
-            last_heartbeat_time: Some(Time(now)),
-            last_transition_time: Some(Time(since)),
-        }
-    };
-    let memory = if lacks_memory {
-        (
-            "KubeletHasInsufficientMemory",
-            "kubelet has insufficient memory available",
-        )
-    } else {
-        (
-            "KubeletHasSufficientMemory",
-            "kubelet has sufficient memory available",
-        )
-    };
-    let disk = if lacks_disk {
-        ("KubeletHasDiskPressure", "kubelet has disk pressure")
-    } else {
-        ("KubeletHasNoDiskPressure", "kubelet has no disk pressure")
-    };
-    vec![
-        one("MemoryPressure", lacks_memory, memory.0, memory.1),
-        one("DiskPressure", lacks_disk, disk.0, disk.1),
-        one(
-            "PIDPressure",
-            false,
-            "KubeletHasSufficientPID",
-            "kubelet has sufficient PID available",
-        ),
-        one(
-            "Ready",
-            true,
-            "KubeletReady",
-            "kubelet is posting ready status",
-        ),
-    ]
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_others_say_of_the_node_can_be_used() {
-        let amounts = |list: &[(&str, &str)]| {
-            let amounts = list.iter();
-            let amounts = amounts.map(|(name, n)| ((*name).to_owned(), Quantity((*n).to_owned())));
-            amounts.collect::<BTreeMap<_, _>>()
-        };
-        let own = amounts(&[("cpu", "2"), ("memory", "1Gi")]);
-        let status = NodeStatus {
-            capacity: Some(amounts(&[("cpu", "2"), ("example.com/a", "3")])),
-            allocatable: Some(amounts(&[("cpu", "2"), ("example.com/b", "1")])),
-            ..NodeStatus::default()
-        };
-        let wanted = [
-            ("example.com/a".to_owned(), Some(Quantity("3".to_owned()))),
-            ("example.com/b".to_owned(), None),
-        ];
-        assert_eq!(extended(&status, &own), BTreeMap::from(wanted));
-        assert!(extended(&NodeStatus::default(), &own).is_empty());
-    }
-
-    #[test]
-    fn conditions_keep_their_transition_time() {
-        let first = Timestamp::from_second(1000).unwrap();
-        let later = Timestamp::from_second(2000).unwrap();
-        let before = conditions(&[], &BTreeSet::new(), first);
-        let seen = BTreeSet::from([Condition::MemoryPressure]);
-        let after = conditions(&before, &seen, later);
-        let since = |type_: &str| {
-            let found = after.iter().find(|c| c.type_ == type_).unwrap();
-            (
-                found.status.clone(),
-                found.last_transition_time.clone().unwrap().0,
-            )
-        };
-        assert_eq!(since("Ready"), ("True".to_owned(), first));
-        assert_eq!(since("MemoryPressure"), ("True".to_owned(), later));
-    }
-
-    // findings R2
-    #[test]
-    fn a_transition_that_others_told_is_not_taken_back_in_time() {
-        let at = |second| Timestamp::from_second(second).unwrap();
-        let mut lost = conditions(&[], &BTreeSet::new(), at(1000));
-        for condition in &mut lost {
-            condition.status = "Unknown".to_owned();
-            condition.last_transition_time = Some(Time(at(2000)));
-        }
-        // The second time the clock was set back meanwhile.
-        for (now, expected) in [(2010, 2010), (1500, 2000)] {
-            let after = conditions(&lost, &BTreeSet::new(), at(now));
-            let since = after
-                .iter()
-                .map(|c| c.last_transition_time.clone().unwrap().0);
-            assert_eq!(since.collect::<Vec<_>>(), [at(expected); 4]);
-        }
-    }
-
-    // findings R2
-    #[test]
-    fn what_others_wrote_over_the_nodes_own_word_is_seen() {
-        let now = Timestamp::from_second(1000).unwrap();
-        let status = |conditions| NodeStatus {
-            conditions: Some(conditions),
-            ..NodeStatus::default()
-        };
-        let told = conditions(&[], &BTreeSet::new(), now);
-        let mut foreign = told.clone();
-        foreign.push(NodeCondition {
-            type_: "example.com/Fan".to_owned(),
-            ..NodeCondition::default()
-        });
-        foreign[0].last_heartbeat_time = None;
-        let mut lost = told.clone();
-        lost[3].status = "Unknown".to_owned();
-        let own = own_part(&status(told));
-        assert_eq!(own, own_part(&status(foreign)));
-        assert_ne!(own, own_part(&status(lost)));
     }
 }

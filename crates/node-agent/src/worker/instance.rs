@@ -17,6 +17,7 @@ use crate::api::events::PodEvents;
 use crate::containers::instance::{image_id, make_message_file, public_id, stop_signal, user_of};
 use crate::containers::logs;
 use crate::containers::runtime_spec::{ContainerInputs, container_spec};
+use crate::containers::service_variables;
 use crate::paths::{PodDir, runtime_id, seccomp_dir};
 use crate::pods::message::{Message, StartResult};
 use crate::volumes::{Block, PreparedVolumes, block, text_file};
@@ -219,6 +220,9 @@ impl Start {
             .environment(&self.pod, wanted, facts)
             .await;
         let mut sources = sources.map_err(config_error)?;
+        let variables = self.context.api_objects.service_variables(&self.pod);
+        let variables = beside(|| service_variables::latest(&self.dir, variables));
+        sources.services = variables.map_err(config_error)?;
         for (volume, path) in files(&self.container) {
             let found = beside(|| self.file(&volume, &path)).map_err(config_error)?;
             sources

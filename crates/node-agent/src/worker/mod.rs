@@ -41,12 +41,23 @@ use crate::pods::message::Message;
 pub use context::WorkerContext;
 use tasks::Tasks;
 
+/// The API's word about a pod, when its worker begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// The pod is bound to this node.
+    Bound,
+    /// Its object is deleted.
+    Removed,
+    /// None yet: the pod is known from the disk alone.
+    Unconfirmed,
+}
+
 /// The initial state of a worker.
 pub struct WorkerStart {
     /// The pod's object.
     pub pod: Arc<Pod>,
-    /// Whether it is deleted in the API already.
-    pub removed: bool,
+    /// The API's word about it.
+    pub standing: Standing,
     /// The reason why the node rejects the new pod.
     pub rejection: Option<Rejection>,
     /// The state from a former agent.
@@ -64,6 +75,8 @@ pub struct Worker {
     context: Arc<WorkerContext>,
     pod: Arc<Pod>,
     removed: bool,
+    /// Whether the API has said since the agent started that the pod is bound to this node.
+    confirmed: bool,
     node_stops: Option<NodeStop>,
     predecessors: BTreeSet<String>,
     dir: PodDir,
@@ -105,7 +118,8 @@ impl Worker {
         let worker = Self {
             dir: PodDir::of(&context.node.config.data_dir, &from.pod),
             events: PodEvents::of(&context.node.recorder, &from.pod),
-            removed: from.removed,
+            removed: from.standing == Standing::Removed,
+            confirmed: from.standing == Standing::Bound,
             node_stops: None,
             predecessors: from.predecessors,
             record: from.stored.record.clone(),
@@ -183,6 +197,7 @@ impl Worker {
                 previous: &self.status,
                 removed: self.removed,
                 predecessor: !self.predecessors.is_empty(),
+                confirmed: self.confirmed,
                 node_stops: self.node_stops,
                 host_ips: &host_ips,
                 node_resources: self.node_resources(),

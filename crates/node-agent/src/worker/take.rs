@@ -126,6 +126,7 @@ impl Worker {
     }
 
     fn pod_changed(&mut self, pod: Arc<Pod>) {
+        self.confirmed = true;
         let (before, after) = (&self.pod.metadata, &pod.metadata);
         if before.labels != after.labels || before.annotations != after.annotations {
             self.refresh_due = Some(self.context.node.clock.instant());

@@ -10,7 +10,7 @@ use crate::node::seen;
 use crate::pods::SLEEP;
 use crate::world::{IMAGE, NODE, World};
 
-fn pod(name: &str, ends: bool) -> Value {
+pub fn pod(name: &str, ends: bool) -> Value {
     let marks = match ends {
         true => json!({ annotations::ENDS_WITH_LEASE: "true" }),
         false => json!({}),

@@ -8,6 +8,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that finds nothing fails")]
 
+mod absent_server;
 mod admission;
 mod block;
 mod csi;
@@ -89,6 +90,10 @@ const TESTS: &[(&str, Test)] = tests![
     node::who_was_taken_for_lost_says_that_it_works,
     node::a_deleted_node_is_registered_again_and_its_pods_go_on,
     node::what_operators_add_to_the_node_can_be_used,
+    absent_server::containers_go_on_and_are_started_again,
+    absent_server::what_was_deleted_meanwhile_ends_before_its_successor,
+    absent_server::a_machine_that_was_off_starts_nothing,
+    absent_server::the_deadline_of_pods_is_not_moved,
     leases::a_fenced_node_returns_without_the_pods_that_fail_over,
     terminal::who_is_attached_hears_the_end_without_an_error,
     terminal::commands_run_with_input_output_and_exit_code,

@@ -1,15 +1,17 @@
 //! A node with everything real below it, and an API server in memory above it.
 
 use std::fs;
+use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
-use api_client::{Api, Client, DeleteParams, ListParams, PostParams, Resource};
+use api_client::{Api, Body, Client, DeleteParams, ListParams, PostParams, Resource};
 use api_server::{ApiServer, NodeConnector, NodeService, UserInfo};
 use container_runtime::{Runtime, RuntimeOptions};
+use http::Request;
 use image_store::{ImageConfig, ImageStore, RegistriesConfig};
 use k8s_openapi::api::core::v1::{Event, Pod};
 use mvcc_store::embedded::EmbeddedStore;
@@ -22,6 +24,7 @@ use reconcile::{Health, SlowPolls};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
 
 pub const IMAGE: &str = "test/busybox:1";
 pub const NODE: &str = "node-a";
@@ -65,6 +68,10 @@ pub struct World {
     pub kubelet_api: Option<KubeletApi>,
     /// The user of the next agent: an administrator unless a test sets it.
     pub user: UserInfo,
+    /// The length of the next agent's lease.
+    pub lease_length: LeaseLength,
+    /// Whether the API server is away for agents, not for the test.
+    pub away: Arc<AtomicBool>,
     slow_polls: Arc<SlowPolls>,
 }
 
@@ -215,6 +222,8 @@ impl World {
             connector,
             options,
             ranges,
+            lease_length: LeaseLength::DEFAULT,
+            away: Arc::default(),
             slow_polls: SlowPolls::new(POLL_MAX),
         };
         world
@@ -245,7 +254,7 @@ impl World {
             cluster_domain: "cluster.local".to_owned(),
             kubelet_version: "v1.36.0".to_owned(),
             labels: Default::default(),
-            lease_length: LeaseLength::DEFAULT,
+            lease_length: self.lease_length,
             pods_max: 110,
             taints: Vec::new(),
             pod_pids_max: 200,
@@ -265,10 +274,25 @@ impl World {
         let stop = CancellationToken::new();
         let component = Health::watched_by(self.slow_polls.clone());
         let component = component.component("node agent", stop.clone());
-        let client = Client::new(self.server.local(self.user.clone()), "default");
+        let client = self.agent_client();
         let agent = NodeAgent::start(config, client, component).await.unwrap();
         *self.connector.0.lock().unwrap() = Some(agent.kubelet_api());
         self.agent = Some((agent, stop));
+    }
+
+    /// The client of an agent, which has no connection while the server is away.
+    fn agent_client(&self) -> Client {
+        let (server, away) = (self.server.local(self.user.clone()), self.away.clone());
+        let answer = move |request: Request<Body>| {
+            let (server, away) = (server.clone(), away.clone());
+            async move {
+                if away.load(Ordering::Relaxed) {
+                    return Err(io::Error::from(io::ErrorKind::ConnectionRefused).into());
+                }
+                server.oneshot(request).await
+            }
+        };
+        Client::new(tower::service_fn(answer), "default")
     }
 
     /// How a service proxy beside the agent is run.

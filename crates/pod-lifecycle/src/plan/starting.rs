@@ -43,6 +43,15 @@ pub(crate) fn run_pod(planner: &mut Planner<'_>) {
         // What follows is decided with that in the record.
         return;
     }
+    let has_sandbox = planner.input.record.sandbox == Sandbox::Ready;
+    if !has_sandbox && !planner.input.confirmed {
+        // The pod may have been deleted, and replaced on another node, while this one was off.
+        return planner.wait(
+            "",
+            "a new sandbox waits for an API server, which has to confirm that the pod is still bound to \
+             this node",
+        );
+    }
     let sandbox = prepare_sandbox(planner);
     let volumes = prepare_volumes(planner);
     let limits = planner.input.record.resize.pod.update != ResourceUpdate::InFlight;

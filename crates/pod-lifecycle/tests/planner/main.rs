@@ -13,4 +13,5 @@ mod properties;
 mod resize;
 mod restart_all;
 mod statuses;
+mod unconfirmed;
 mod world;

@@ -12,6 +12,10 @@ enum Step {
     Pass(i64),
     LoseSandbox,
     Restart,
+    /// The agent starts again while no API server answers.
+    RestartAlone,
+    /// The API server answers.
+    Confirm,
     Delete(i64),
 }
 
@@ -25,6 +29,8 @@ fn step() -> impl Strategy<Value = Step> {
         4 => (0i64..400).prop_map(Step::Pass),
         1 => Just(Step::LoseSandbox),
         1 => Just(Step::Restart),
+        1 => Just(Step::RestartAlone),
+        1 => Just(Step::Confirm),
         1 => (1i64..40).prop_map(Step::Delete),
     ]
 }
@@ -99,9 +105,17 @@ proptest! {
                 }
                 Step::LoseSandbox => {}
                 Step::Restart => world.record = world.record.clone().without_work_in_flight(),
+                Step::RestartAlone => {
+                    world.record = world.record.clone().without_work_in_flight();
+                    world.confirmed = false;
+                }
+                Step::Confirm => world.confirmed = true,
                 Step::Delete(grace) => world.delete(grace),
             }
+            let made = world.record.sandboxes_made;
             world.settle();
+            // A pod that is not confirmed gets no new sandbox.
+            prop_assert!(world.confirmed || world.record.sandboxes_made == made);
             if let Some(phase) = &final_phase {
                 prop_assert_eq!(phase, &world.status.phase);
             } else if ended(&world) {

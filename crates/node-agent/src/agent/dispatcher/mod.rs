@@ -1,9 +1,14 @@
 //! The dispatcher: adopts the pods of a former agent, and hands each pod's changes to its worker.
 
+mod adoption;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use container_runtime::{Sandbox, beside};
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::Pod;
 use pod_lifecycle::node::shutdown::NodeStop;
 use reconcile::{Cache, Changes, Component, ObjectChange};
@@ -13,23 +18,33 @@ use tokio_util::sync::CancellationToken;
 
 use super::admission::Admission;
 use crate::config::OnShutdown;
-use crate::containers::instance;
-use crate::limits::WORKER_RESTART_DELAY;
+use crate::limits::{LISTS_PATIENCE, WORKER_RESTART_DELAY};
 use crate::machine::pressure::Monitor;
 use crate::machine::stats::UsageHistory;
 use crate::node::eviction::EvictionManager;
 use crate::node::image_gc::Collector;
 use crate::node::registration::NodeKeeper;
 use crate::node::stats_collector;
-use crate::paths::PodDir;
 use crate::pods::message::Message;
 use crate::pods::recovery::{self, FoundPod, StoredPod};
-use crate::worker::{Worker, WorkerContext, WorkerStart};
+use crate::worker::{Standing, Worker, WorkerContext, WorkerStart};
+
+use adoption::{Left, left};
 
 type Name = (String, String);
 
 /// The workers of one name by UID.
 type OfName = BTreeMap<String, mpsc::Sender<Message>>;
+
+/// The knowledge of the API at the start.
+enum Start {
+    /// The lists are there.
+    Synced,
+    /// No server has answered: pods are taken over by what is on the disk.
+    Alone,
+    /// The agent ends before.
+    Ended,
+}
 
 /// Hands pods to their workers.
 pub(super) struct Dispatcher {
@@ -87,6 +102,10 @@ impl Dispatcher {
         shutdown: CancellationToken,
     ) {
         let recorder = self.context.node.recorder.clone();
+        let patience = match keeper.is_registered() {
+            true => LISTS_PATIENCE,
+            false => Duration::ZERO,
+        };
         let heartbeat =
             tokio::spawn(keeper.keep(recorder, self.admission.node().clone(), background.clone()));
         let node = self.context.node.clone();
@@ -97,15 +116,24 @@ impl Dispatcher {
             background.clone(),
         ));
         let pods = self.admission.pods().clone();
-        let synced = tokio::select! {
-            () = shutdown.cancelled() => false,
-            (pods, services) = async {
-                tokio::join!(self.admission.wait_synced(), self.context.api_objects.wait_synced())
-            } => pods && services,
-        };
+        let mut left = left(found, sandboxes);
+        let live = left.iter().filter(|(_, one)| one.sandbox.is_some());
+        let live: BTreeSet<String> = live.map(|(uid, _)| uid.clone()).collect();
         let mut disk_space = JoinSet::new();
-        if synced {
-            self.recover(&pods, found, sandboxes).await;
+        let start = tokio::select! {
+            () = shutdown.cancelled() => Start::Ended,
+            synced = self.synced() => if synced { Start::Synced } else { Start::Ended },
+            () = tokio::time::sleep(patience) => Start::Alone,
+        };
+        if !matches!(start, Start::Ended) {
+            if let Err(error) = node.config.network.recover(&live).await {
+                tracing::error!(%error, "pod network not cleared of former pods");
+            }
+            if matches!(start, Start::Synced) {
+                self.settle(&pods, std::mem::take(&mut left)).await;
+            } else {
+                self.adopt_alone(&mut left).await;
+            }
             // From here on the pod manager has all pods.
             let running = self.context.pods.clone();
             let puller = self.context.images.clone();
@@ -118,7 +146,9 @@ impl Dispatcher {
             };
             disk_space.spawn(eviction.watch(shutdown.clone()));
             disk_space.spawn(images.watch(shutdown.clone()));
-            self.follow(&pods, &shutdown).await;
+            if matches!(start, Start::Synced) || self.follow_alone(&pods, left, &shutdown).await {
+                self.follow(&pods, &shutdown).await;
+            }
         }
         let on_shutdown = *self.context.node.config.on_shutdown.borrow();
         match on_shutdown {
@@ -147,6 +177,16 @@ impl Dispatcher {
         if let Err(error) = figures.await {
             tracing::error!(%error, "usage is no longer sampled");
         }
+    }
+
+    /// Waits for the lists of the API; `false` if they end before.
+    fn synced(&self) -> BoxFuture<'static, bool> {
+        let (pods, nodes) = (self.admission.pods().clone(), self.admission.node().clone());
+        let objects = self.context.api_objects.clone();
+        let synced = async move {
+            pods.wait_synced().await && nodes.wait_synced().await && objects.wait_synced().await
+        };
+        synced.boxed()
     }
 
     /// Hands each change to the pod's worker until the end.
@@ -214,7 +254,7 @@ impl Dispatcher {
         };
         self.begin(WorkerStart {
             pod,
-            removed: false,
+            standing: Standing::Bound,
             rejection,
             stored: StoredPod::default(),
             sandbox: None,
@@ -317,13 +357,23 @@ impl Dispatcher {
         let found = beside(|| recovery::found(&self.context.node.config.data_dir));
         let stored = found.ok().and_then(|mut found| found.remove(uid));
         let current = pods.get(&name.0, &name.1).filter(|pod| uid_of(pod) == uid);
-        let removed = current.is_none();
+        let standing = match &current {
+            Some(_) => Standing::Bound,
+            None if pods.is_synced() => Standing::Removed,
+            None => Standing::Unconfirmed,
+        };
         // The last published view remains if neither the API nor the disk has the pod.
         let shown = || self.view_of(name, uid);
         let pod = current
             .or_else(|| stored.as_ref().map(|found| found.pod.clone()))
             .or_else(shown);
         let Some(pod) = pod else { return false };
+        let unrecorded = || FoundPod {
+            pod: pod.clone(),
+            stored: StoredPod::default(),
+            recorded: false,
+        };
+        let found = stored.unwrap_or_else(unrecorded);
         let sandbox = match self.context.runtime.sandbox(uid).await {
             Ok(sandbox) => sandbox,
             Err(error) => {
@@ -331,137 +381,15 @@ impl Dispatcher {
                 None
             }
         };
-        let stored = stored.map(|found| found.stored).unwrap_or_default();
         let others = self
             .workers
             .get(name)
             .into_iter()
             .flat_map(|workers| workers.keys());
         let predecessors = others.filter(|other| *other != uid).cloned().collect();
-        self.adopt(pod, removed, stored, sandbox, predecessors)
+        self.adopt(pod, standing, Left { found, sandbox }, predecessors)
             .await;
         true
-    }
-
-    /// Takes over records and sandboxes that a former agent left.
-    async fn recover(
-        &mut self,
-        pods: &Cache<Pod>,
-        mut found: BTreeMap<String, FoundPod>,
-        sandboxes: Vec<Sandbox>,
-    ) {
-        let mut by_uid: BTreeMap<String, Sandbox> = sandboxes
-            .into_iter()
-            .map(|s| (s.id().to_owned(), s))
-            .collect();
-        for (uid, sandbox) in &by_uid {
-            found.entry(uid.clone()).or_insert_with(|| FoundPod {
-                pod: Arc::new(recovery::pod_of_sandbox(sandbox)),
-                stored: StoredPod::default(),
-                recorded: false,
-            });
-        }
-        let live: BTreeSet<String> = by_uid.keys().cloned().collect();
-        if let Err(error) = self.context.node.config.network.recover(&live).await {
-            tracing::error!(%error, "pod network not cleared of former pods");
-        }
-        let current: BTreeMap<String, Arc<Pod>> = pods
-            .list()
-            .into_iter()
-            .map(|pod| (uid_of(&pod), pod))
-            .collect();
-        // A pod of the API without a record is new: the node may reject it.
-        found.retain(|uid, one| {
-            one.recorded || by_uid.contains_key(uid) || !current.contains_key(uid)
-        });
-        let mut former: BTreeMap<Name, BTreeSet<String>> = BTreeMap::new();
-        for (uid, one) in &found {
-            if !current.contains_key(uid) {
-                former
-                    .entry(name_of(&one.pod))
-                    .or_default()
-                    .insert(uid.clone());
-            }
-        }
-        for (uid, one) in found {
-            let sandbox = by_uid.remove(&uid);
-            let pod = current.get(&uid).cloned();
-            let removed = pod.is_none();
-            let pod = pod.unwrap_or(one.pod);
-            let others = if removed {
-                None
-            } else {
-                former.get(&name_of(&pod)).cloned()
-            };
-            self.adopt(
-                pod,
-                removed,
-                one.stored,
-                sandbox,
-                others.unwrap_or_default(),
-            )
-            .await;
-        }
-        let mut current: Vec<_> = current.into_values().collect();
-        current.sort_by(|a, b| {
-            let age = |pod: &Pod| pod.metadata.creation_timestamp.clone().map(|time| time.0);
-            age(a).cmp(&age(b))
-        });
-        for pod in current {
-            let known = self.workers.get(&name_of(&pod));
-            if !known.is_some_and(|workers| workers.contains_key(&uid_of(&pod))) {
-                let predecessors = former.get(&name_of(&pod)).cloned().unwrap_or_default();
-                self.begin_new(pod, predecessors).await;
-            }
-        }
-    }
-
-    async fn adopt(
-        &mut self,
-        pod: Arc<Pod>,
-        removed: bool,
-        stored: StoredPod,
-        sandbox: Option<Sandbox>,
-        predecessors: BTreeSet<String>,
-    ) {
-        let dir = PodDir::of(&self.context.node.config.data_dir, &pod);
-        let mut events = None;
-        let mut state = None;
-        if let Some(sandbox) = &sandbox {
-            let ports = pod.spec.as_ref().map(service_routing::host_ports);
-            let network = &self.context.node.config.network;
-            if let Err(error) = network
-                .publish(sandbox.id(), ports.unwrap_or_default())
-                .await
-            {
-                tracing::error!(sandbox = sandbox.id(), %error, "host ports of a pod not stored");
-            }
-            match recovery::look(sandbox).await {
-                Ok((seen, stream)) => (state, events) = (Some(seen), stream),
-                Err(error) => {
-                    tracing::warn!(sandbox = sandbox.id(), %error, "sandbox does not answer");
-                }
-            }
-        }
-        let images = &self.context.node.config.images;
-        let image_id = |name: &str| Some(instance::image_id(&beside(|| images.get(name)).ok()??));
-        let now = self.context.node.clock.now();
-        let stored = recovery::adopt(stored, &pod, &dir, state.as_ref(), &image_id, now);
-        tracing::info!(
-            pod = pod_lifecycle::spec::display_name(&pod),
-            removed,
-            running = stored.record.anything_runs(),
-            "pod of a former agent"
-        );
-        self.begin(WorkerStart {
-            pod,
-            removed,
-            rejection: None,
-            stored,
-            sandbox,
-            events,
-            predecessors,
-        });
     }
 
     /// Stops all pods, one wave after the other, and waits for their ends.

@@ -1,0 +1,236 @@
+//! The takeover of the pods of a former agent: by the API, or by the disk alone while no API server
+//! answers.
+//!
+//! A pod that is taken over by the disk alone keeps its sandbox: its containers run, are probed, and are
+//! started again by its restart policy. It gets no other sandbox before the API confirms it. Without one
+//! the pod has no body here, and may have got one elsewhere: perhaps this machine was off, a person has
+//! confirmed that, and the link is cut since.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use container_runtime::{Sandbox, beside};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
+use reconcile::Cache;
+use tokio_util::sync::CancellationToken;
+
+use super::{Dispatcher, Name, name_of, uid_of};
+use crate::containers::instance;
+use crate::paths::PodDir;
+use crate::pods::message::Message;
+use crate::pods::recovery::{self, FoundPod, StoredPod};
+use crate::worker::{Standing, WorkerStart};
+
+/// A pod of a former agent that has no worker yet.
+pub struct Left {
+    /// Its object and record.
+    pub found: FoundPod,
+    /// Its sandbox, if there is one.
+    pub sandbox: Option<Sandbox>,
+}
+
+/// The pods of a former agent, by UID.
+pub fn left(
+    mut found: BTreeMap<String, FoundPod>,
+    sandboxes: Vec<Sandbox>,
+) -> BTreeMap<String, Left> {
+    let mut left = BTreeMap::new();
+    for sandbox in sandboxes {
+        let uid = sandbox.id().to_owned();
+        let of_sandbox = || FoundPod {
+            pod: Arc::new(recovery::pod_of_sandbox(&sandbox)),
+            stored: StoredPod::default(),
+            recorded: false,
+        };
+        let found = found.remove(&uid).unwrap_or_else(of_sandbox);
+        let sandbox = Some(sandbox);
+        left.insert(uid, Left { found, sandbox });
+    }
+    let without = found.into_iter().map(|(uid, found)| {
+        let sandbox = None;
+        (uid, Left { found, sandbox })
+    });
+    left.extend(without);
+    left
+}
+
+/// The order in which pods were created.
+fn age(pod: &Arc<Pod>) -> (Option<Timestamp>, String) {
+    let created = pod.metadata.creation_timestamp.as_ref();
+    (created.map(|time| time.0), uid_of(pod))
+}
+
+/// The uids of the pods of a pod's name that are older. They have not ended on this node, so that the pod
+/// waits for them.
+fn older_of_name(pod: &Arc<Pod>, pods: &[Arc<Pod>]) -> BTreeSet<String> {
+    let of_name = pods.iter().filter(|other| name_of(other) == name_of(pod));
+    let older = of_name.filter(|other| age(other) < age(pod));
+    older.map(|other| uid_of(other)).collect()
+}
+
+impl Dispatcher {
+    /// Takes over the pods of a former agent while no API server answers: those whose objects are on the
+    /// disk, as far as they have begun. The others wait in `left`.
+    pub(super) async fn adopt_alone(&mut self, left: &mut BTreeMap<String, Left>) {
+        let begun = |one: &Left| {
+            one.found.pod.spec.is_some() && (one.found.recorded || one.sandbox.is_some())
+        };
+        let (alone, waiting) = std::mem::take(left)
+            .into_iter()
+            .partition(|(_, one)| begun(one));
+        *left = waiting;
+        let pods: Vec<Arc<Pod>> = BTreeMap::values(&alone)
+            .map(|one: &Left| one.found.pod.clone())
+            .collect();
+        tracing::warn!(
+            pods = pods.len(),
+            "no API server answers: pods go on by the disk alone"
+        );
+        for one in alone.into_values() {
+            let predecessors = older_of_name(&one.found.pod, &pods);
+            let pod = one.found.pod.clone();
+            self.adopt(pod, Standing::Unconfirmed, one, predecessors)
+                .await;
+        }
+    }
+
+    /// Compares the pods of a former agent with the API: those that were taken over already, and those that
+    /// are left. Takes over the rest, ends what was deleted, and begins new pods.
+    pub(super) async fn settle(&mut self, pods: &Cache<Pod>, mut left: BTreeMap<String, Left>) {
+        let current: BTreeMap<String, Arc<Pod>> = pods
+            .list()
+            .into_iter()
+            .map(|pod| (uid_of(&pod), pod))
+            .collect();
+        // A pod of the API without a record is new: the node may reject it.
+        left.retain(|uid, one| {
+            one.found.recorded || one.sandbox.is_some() || !current.contains_key(uid)
+        });
+        let taken: Vec<(Name, String)> = self
+            .workers
+            .iter()
+            .flat_map(|(name, of_name)| of_name.keys().map(|uid| (name.clone(), uid.clone())))
+            .collect();
+        let mut former: BTreeMap<Name, BTreeSet<String>> = BTreeMap::new();
+        let of_left = left.iter().map(|(uid, one)| (name_of(&one.found.pod), uid));
+        let of_taken = taken.iter().map(|(name, uid)| (name.clone(), uid));
+        for (name, uid) in of_left.chain(of_taken) {
+            if !current.contains_key(uid) {
+                former.entry(name).or_default().insert(uid.clone());
+            }
+        }
+        for (name, uid) in &taken {
+            let removed = self
+                .view_of(name, uid)
+                .filter(|_| !current.contains_key(uid));
+            if let Some(pod) = removed {
+                self.send(&pod.clone(), Message::Removed(pod)).await;
+            }
+        }
+        for (uid, one) in left {
+            let (pod, standing, predecessors) = match current.get(&uid) {
+                Some(pod) => {
+                    let predecessors = former.get(&name_of(pod)).cloned();
+                    (
+                        pod.clone(),
+                        Standing::Bound,
+                        predecessors.unwrap_or_default(),
+                    )
+                }
+                None => (one.found.pod.clone(), Standing::Removed, BTreeSet::new()),
+            };
+            self.adopt(pod, standing, one, predecessors).await;
+        }
+        let taken: BTreeSet<String> = taken.into_iter().map(|(_, uid)| uid).collect();
+        let mut current: Vec<_> = current.into_values().collect();
+        current.sort_by_key(age);
+        for pod in current {
+            let workers = self.workers.get(&name_of(&pod));
+            if !workers.is_some_and(|workers| workers.contains_key(&uid_of(&pod))) {
+                let predecessors = former.get(&name_of(&pod)).cloned().unwrap_or_default();
+                self.begin_new(pod, predecessors).await;
+            } else if taken.contains(&uid_of(&pod)) {
+                self.send(&pod.clone(), Message::Pod(pod)).await;
+            }
+        }
+    }
+
+    pub(super) async fn adopt(
+        &mut self,
+        pod: Arc<Pod>,
+        standing: Standing,
+        left: Left,
+        predecessors: BTreeSet<String>,
+    ) {
+        let (stored, sandbox) = (left.found.stored, left.sandbox);
+        let dir = PodDir::of(&self.context.node.config.data_dir, &pod);
+        let mut events = None;
+        let mut state = None;
+        if let Some(sandbox) = &sandbox {
+            let ports = pod.spec.as_ref().map(service_routing::host_ports);
+            let network = &self.context.node.config.network;
+            if let Err(error) = network
+                .publish(sandbox.id(), ports.unwrap_or_default())
+                .await
+            {
+                tracing::error!(sandbox = sandbox.id(), %error, "host ports of a pod not stored");
+            }
+            match recovery::look(sandbox).await {
+                Ok((seen, stream)) => (state, events) = (Some(seen), stream),
+                Err(error) => {
+                    tracing::warn!(sandbox = sandbox.id(), %error, "sandbox does not answer");
+                }
+            }
+        }
+        let images = &self.context.node.config.images;
+        let image_id = |name: &str| Some(instance::image_id(&beside(|| images.get(name)).ok()??));
+        let now = self.context.node.clock.now();
+        let stored = recovery::adopt(stored, &pod, &dir, state.as_ref(), &image_id, now);
+        tracing::info!(
+            pod = pod_lifecycle::spec::display_name(&pod),
+            ?standing,
+            running = stored.record.anything_runs(),
+            "pod of a former agent"
+        );
+        self.begin(WorkerStart {
+            pod,
+            standing,
+            rejection: None,
+            stored,
+            sandbox,
+            events,
+            predecessors,
+        });
+    }
+
+    /// Keeps the workers of pods that were taken over without an API server until one answers, and settles
+    /// the pods then. `false` at the end.
+    pub(super) async fn follow_alone(
+        &mut self,
+        pods: &Cache<Pod>,
+        left: BTreeMap<String, Left>,
+        shutdown: &CancellationToken,
+    ) -> bool {
+        let mut synced = self.synced();
+        let mut address = self.context.node.config.node_ip.clone();
+        address.mark_unchanged();
+        loop {
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => return false,
+                Some(ended) = self.tasks.join_next_with_id(), if !self.tasks.is_empty() => {
+                    self.worker_ended(ended, pods).await;
+                }
+                Ok(()) = address.changed() => self.address_changed().await,
+                is_synced = &mut synced => {
+                    if is_synced {
+                        tracing::info!("an API server answers: the pods are compared with it");
+                        self.settle(pods, left).await;
+                    }
+                    return is_synced;
+                }
+            }
+        }
+    }
+}

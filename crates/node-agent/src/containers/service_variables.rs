@@ -1,0 +1,64 @@
+//! The variables of Services in a container's environment, which are kept on disk: a container that is
+//! started again while no API server answers gets those of the start before.
+
+use std::fs;
+use std::io;
+
+use durable_file::Durability;
+
+use crate::paths::PodDir;
+
+/// Variables and their values.
+type Variables = Vec<(String, String)>;
+
+/// The present variables of a pod, which are kept; without them, those that were kept last.
+///
+/// # Errors
+/// There are neither; the text is kubelet's.
+pub fn latest(dir: &PodDir, present: Option<Variables>) -> Result<Variables, String> {
+    let file = dir.service_variables();
+    let kept = match fs::read(&file) {
+        Ok(bytes) => serde_json::from_slice(&bytes).ok(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => return Err(format!("read {}: {error}", file.display())),
+    };
+    let Some(present) = present else {
+        return kept.ok_or_else(|| {
+            "services have not yet been read at least once, cannot construct envvars".to_owned()
+        });
+    };
+    if kept.as_ref() != Some(&present) {
+        let bytes = serde_json::to_vec(&present).unwrap_or_default();
+        let kept = durable_file::replace(&file, &bytes, 0o600, Durability::PageCache);
+        if let Err(error) = kept {
+            tracing::warn!(file = %file.display(), %error, "variables of Services not kept");
+        }
+    }
+    Ok(present)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_variables_of_the_last_start_are_kept() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = PodDir::at(temp.path().join("n_p_u"));
+        fs::create_dir_all(dir.state()).unwrap();
+        let refused = latest(&dir, None).unwrap_err();
+        assert!(
+            refused.starts_with("services have not yet been read"),
+            "{refused}"
+        );
+        let of = |host: &str| vec![("DB_SERVICE_HOST".to_owned(), host.to_owned())];
+        for host in ["10.96.0.2", "10.96.0.3"] {
+            assert_eq!(latest(&dir, Some(of(host))).unwrap(), of(host));
+            assert_eq!(latest(&dir, None).unwrap(), of(host));
+        }
+        fs::write(dir.service_variables(), "[").unwrap();
+        latest(&dir, None).unwrap_err();
+        assert_eq!(latest(&dir, Some(Vec::new())).unwrap(), []);
+        assert_eq!(latest(&dir, None).unwrap(), []);
+    }
+}

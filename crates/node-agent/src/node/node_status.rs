@@ -1,0 +1,209 @@
+//! The parts of the node's status that are computed: conditions, extended resources, and the comparison
+//! with the statuses of other writers.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{NodeCondition, NodeStatus};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use pod_lifecycle::resources::eviction::Condition;
+use serde_json::{Value, json};
+
+/// The conditions that the node decides.
+const OWN_CONDITIONS: [&str; 4] = ["MemoryPressure", "DiskPressure", "PIDPressure", "Ready"];
+
+/// Extended resources from other writers, as allocatable resources; `None` for those that were
+/// removed.
+pub type Extended = BTreeMap<String, Option<Quantity>>;
+
+/// The extended resources in a status. Operators write them into the capacity; as with kubelet, all
+/// of it is allocatable.
+pub fn extended(status: &NodeStatus, own: &BTreeMap<String, Quantity>) -> Extended {
+    let foreign = |of: &Option<BTreeMap<String, Quantity>>| {
+        let all = of.clone().into_iter().flatten();
+        all.filter(|(name, _)| name.contains('/') && !own.contains_key(name))
+    };
+    let gone = foreign(&status.allocatable).map(|(name, _)| (name, None));
+    let there = foreign(&status.capacity).map(|(name, quantity)| (name, Some(quantity)));
+    gone.chain(there).collect()
+}
+
+/// The address in a status.
+pub fn address_of(status: &NodeStatus) -> Option<IpAddr> {
+    let mut addresses = status.addresses.iter().flatten();
+    let own = addresses.find(|address| address.type_ == "InternalIP")?;
+    own.address.parse().ok()
+}
+
+/// The node's own part of a status, without times.
+pub fn own_part(status: &NodeStatus) -> Value {
+    let conditions = status.conditions.iter().flatten();
+    let own = conditions.filter(|condition| OWN_CONDITIONS.contains(&condition.type_.as_str()));
+    let own: BTreeMap<_, _> = own
+        .map(|c| (c.type_.clone(), json!([c.status, c.reason, c.message])))
+        .collect();
+    json!([
+        own,
+        status.addresses,
+        status.allocatable,
+        status.capacity,
+        status.daemon_endpoints,
+        status.features,
+        status.images,
+        status.node_info,
+        status
+            .volumes_in_use
+            .iter()
+            .flatten()
+            .collect::<BTreeSet<_>>(),
+        status.runtime_handlers,
+    ])
+}
+
+/// The node's conditions, based on the stored ones: a transition time changes only with its status,
+/// and never goes back.
+pub fn conditions(
+    before: &[NodeCondition],
+    seen: &BTreeSet<Condition>,
+    now: Timestamp,
+) -> Vec<NodeCondition> {
+    let lacks_memory = seen.contains(&Condition::MemoryPressure);
+    let lacks_disk = seen.contains(&Condition::DiskPressure);
+    let one = |type_: &str, holds: bool, reason: &str, message: &str| {
+        let status = if holds { "True" } else { "False" };
+        let former = before.iter().find(|c| c.type_ == type_);
+        let changed = former.and_then(|c| c.last_transition_time.as_ref());
+        let since = match (former, changed) {
+            (Some(former), Some(changed)) if former.status == status => changed.0,
+            (_, Some(changed)) => changed.0.max(now),
+            (_, None) => now,
+        };
+        NodeCondition {
+            type_: type_.to_owned(),
+            status: status.to_owned(),
+            reason: Some(reason.to_owned()),
+            message: Some(message.to_owned()),
+            last_heartbeat_time: Some(Time(now)),
+            last_transition_time: Some(Time(since)),
+        }
+    };
+    let memory = if lacks_memory {
+        (
+            "KubeletHasInsufficientMemory",
+            "kubelet has insufficient memory available",
+        )
+    } else {
+        (
+            "KubeletHasSufficientMemory",
+            "kubelet has sufficient memory available",
+        )
+    };
+    let disk = if lacks_disk {
+        ("KubeletHasDiskPressure", "kubelet has disk pressure")
+    } else {
+        ("KubeletHasNoDiskPressure", "kubelet has no disk pressure")
+    };
+    vec![
+        one("MemoryPressure", lacks_memory, memory.0, memory.1),
+        one("DiskPressure", lacks_disk, disk.0, disk.1),
+        one(
+            "PIDPressure",
+            false,
+            "KubeletHasSufficientPID",
+            "kubelet has sufficient PID available",
+        ),
+        one(
+            "Ready",
+            true,
+            "KubeletReady",
+            "kubelet is posting ready status",
+        ),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_others_say_of_the_node_can_be_used() {
+        let amounts = |list: &[(&str, &str)]| {
+            let amounts = list.iter();
+            let amounts = amounts.map(|(name, n)| ((*name).to_owned(), Quantity((*n).to_owned())));
+            amounts.collect::<BTreeMap<_, _>>()
+        };
+        let own = amounts(&[("cpu", "2"), ("memory", "1Gi")]);
+        let status = NodeStatus {
+            capacity: Some(amounts(&[("cpu", "2"), ("example.com/a", "3")])),
+            allocatable: Some(amounts(&[("cpu", "2"), ("example.com/b", "1")])),
+            ..NodeStatus::default()
+        };
+        let wanted = [
+            ("example.com/a".to_owned(), Some(Quantity("3".to_owned()))),
+            ("example.com/b".to_owned(), None),
+        ];
+        assert_eq!(extended(&status, &own), BTreeMap::from(wanted));
+        assert!(extended(&NodeStatus::default(), &own).is_empty());
+    }
+
+    #[test]
+    fn conditions_keep_their_transition_time() {
+        let first = Timestamp::from_second(1000).unwrap();
+        let later = Timestamp::from_second(2000).unwrap();
+        let before = conditions(&[], &BTreeSet::new(), first);
+        let seen = BTreeSet::from([Condition::MemoryPressure]);
+        let after = conditions(&before, &seen, later);
+        let since = |type_: &str| {
+            let found = after.iter().find(|c| c.type_ == type_).unwrap();
+            (
+                found.status.clone(),
+                found.last_transition_time.clone().unwrap().0,
+            )
+        };
+        assert_eq!(since("Ready"), ("True".to_owned(), first));
+        assert_eq!(since("MemoryPressure"), ("True".to_owned(), later));
+    }
+
+    // findings R2
+    #[test]
+    fn a_transition_that_others_told_is_not_taken_back_in_time() {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let mut lost = conditions(&[], &BTreeSet::new(), at(1000));
+        for condition in &mut lost {
+            condition.status = "Unknown".to_owned();
+            condition.last_transition_time = Some(Time(at(2000)));
+        }
+        // The second time the clock was set back meanwhile.
+        for (now, expected) in [(2010, 2010), (1500, 2000)] {
+            let after = conditions(&lost, &BTreeSet::new(), at(now));
+            let since = after
+                .iter()
+                .map(|c| c.last_transition_time.clone().unwrap().0);
+            assert_eq!(since.collect::<Vec<_>>(), [at(expected); 4]);
+        }
+    }
+
+    // findings R2
+    #[test]
+    fn what_others_wrote_over_the_nodes_own_word_is_seen() {
+        let now = Timestamp::from_second(1000).unwrap();
+        let status = |conditions| NodeStatus {
+            conditions: Some(conditions),
+            ..NodeStatus::default()
+        };
+        let told = conditions(&[], &BTreeSet::new(), now);
+        let mut foreign = told.clone();
+        foreign.push(NodeCondition {
+            type_: "example.com/Fan".to_owned(),
+            ..NodeCondition::default()
+        });
+        foreign[0].last_heartbeat_time = None;
+        let mut lost = told.clone();
+        lost[3].status = "Unknown".to_owned();
+        let own = own_part(&status(told));
+        assert_eq!(own, own_part(&status(foreign)));
+        assert_ne!(own, own_part(&status(lost)));
+    }
+}

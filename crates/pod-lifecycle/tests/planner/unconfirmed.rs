@@ -1,0 +1,62 @@
+//! Pods that an agent found on its disk while no API server answered.
+
+use pod_lifecycle::record::Sandbox;
+use serde_json::json;
+
+use crate::world::World;
+
+/// A running pod whose agent was started again, without an API server.
+fn adopted() -> World {
+    let container = json!({"name": "c", "image": "i",
+        "livenessProbe": {"exec": {"command": ["true"]}, "periodSeconds": 10}});
+    let mut world = World::new(json!({"containers": [container]}));
+    world.pass(1);
+    world.record = world.record.clone().without_work_in_flight();
+    world.confirmed = false;
+    world.log.clear();
+    world
+}
+
+#[test]
+fn a_pod_with_a_sandbox_is_run_by_its_policies() {
+    // statefulset.md 12.5
+    let mut world = adopted();
+    world.pass(60);
+    world.exit("c", 1);
+    world.pass(60);
+    assert_eq!(world.state("c"), "running, ready true, restarts 1");
+    assert!(world.told().iter().all(|told| !told.contains("sandbox")));
+}
+
+/// The machine was switched off, a person confirmed that, and the pod runs elsewhere: a machine that
+/// starts without a server cannot know it.
+#[test]
+fn a_pod_without_a_sandbox_gets_one_only_when_the_api_confirms_it() {
+    // statefulset.md 3.32
+    let mut world = adopted();
+    let now = world.now;
+    world.record.sandbox_lost(now);
+    world.pass(3600);
+    assert_eq!(world.told(), [""; 0]);
+    let waiting = &world.plan.waiting[0].reason;
+    assert!(waiting.contains("API server"), "{waiting}");
+    assert_eq!(world.record.sandbox, Sandbox::Gone);
+    world.confirmed = true;
+    world.pass(0);
+    assert_eq!(world.state("c"), "running, ready true, restarts 1");
+}
+
+#[test]
+fn a_pod_that_was_deleted_meanwhile_only_ends() {
+    // statefulset.md 12.7
+    let mut world = adopted();
+    world.removed = true;
+    world.pass(60);
+    assert!(world.plan.finished, "{:?}", world.plan);
+    assert!(
+        world
+            .told()
+            .iter()
+            .all(|told| !told.ends_with(" sandbox") || told.ends_with("no sandbox"))
+    );
+}
