@@ -2,6 +2,7 @@
 //!
 //! One program of all of them: each has the whole client library in it, and fifty would fill disks.
 
+mod absent_server;
 mod address_change;
 mod article_tutorial;
 mod articles;

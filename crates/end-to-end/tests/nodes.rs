@@ -349,7 +349,7 @@ fn an_agent_starts_without_a_server(machines: &mut Machines, kubectl: &Kubectl) 
     let node = &mut machines.nodes[0];
     node.kill();
     node.spawn(&["node"]);
-    wait_for_text("waiting for the server", 60, || node.output());
+    wait_for_text("no server answers", 60, || node.output());
     machines.server.start(&["server"]);
     wait_for_text("mainstay: ready", 60, || node.output());
     machines.server.network.run(|| {

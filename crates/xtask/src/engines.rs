@@ -62,6 +62,7 @@ const EMBEDDED_ONLY: &[(&str, &[&str])] = &[
     (
         "the test starts its own servers, in networks or on machines of its own",
         &[
+            "absent_server",
             "linearizability",
             "machine_pages",
             "node_loss",

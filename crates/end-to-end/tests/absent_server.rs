@@ -1,0 +1,154 @@
+//! A node whose agent starts again while its server is away (DESIGN §13, §15): the containers go on, those
+//! that end are started again, and pods that end with the node's lease are not kept beyond it.
+
+use std::fs;
+
+use end_to_end::lan::{Lan, Role};
+use end_to_end::process::of_pod;
+use end_to_end::program::ok;
+use end_to_end::{Kubectl, text, wait_for, wait_for_text};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+
+/// Three pods: one goes on, one is killed meanwhile, and one ends with the lease of its node.
+const SETS: &str = r"
+apiVersion: apps/v1
+kind: StatefulSet
+metadata: {name: kept}
+spec:
+  serviceName: kept
+  replicas: 2
+  selector: {matchLabels: {app: kept}}
+  template:
+    metadata: {labels: {app: kept}}
+    spec:
+      terminationGracePeriodSeconds: 1
+      containers:
+      - name: hello
+        image: mainstay/hello
+        readinessProbe: {httpGet: {path: /healthz, port: 80}, periodSeconds: 1}
+        volumeMounts: [{name: data, mountPath: /data}]
+  volumeClaimTemplates:
+  - metadata: {name: data}
+    spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Mi}}}
+---
+apiVersion: apps/v1
+kind: StatefulSet
+metadata:
+  name: ends
+  annotations: {mainstay.dev/node-failure: Failover}
+spec:
+  serviceName: ends
+  selector: {matchLabels: {app: ends}}
+  template:
+    metadata: {labels: {app: ends}}
+    spec:
+      terminationGracePeriodSeconds: 1
+      containers: [{name: hello, image: mainstay/hello}]
+";
+
+/// The ids of a pod's body in the API: uid, container id, start of the container, restarts.
+fn body(kubectl: &Kubectl, pod: &str) -> (String, Value, Value, u64) {
+    let pod = kubectl.pod(pod);
+    let status = &pod["status"]["containerStatuses"][0];
+    let started = &status["state"]["running"]["startedAt"];
+    (
+        text(&pod, "/metadata/uid").to_owned(),
+        status["containerID"].clone(),
+        started.clone(),
+        status["restartCount"].as_u64().unwrap_or_default(),
+    )
+}
+
+/// The time at which the process began, after the boot (proc_pid_stat(5), the 22nd field).
+fn begun(pid: Pid) -> Option<String> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let after_name = stat.rsplit_once(") ")?.1;
+    after_name.split(' ').nth(19).map(str::to_owned)
+}
+
+/// The processes of the container in a pod's sandbox.
+fn processes(uid: &str) -> Vec<Pid> {
+    let all = fs::read_dir("/proc").expect("read /proc");
+    let pids = all.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok());
+    let of_pod = pids.filter(|pid| {
+        let read = |name| fs::read_to_string(format!("/proc/{pid}/{name}")).unwrap_or_default();
+        read("comm").trim_end() == "hello" && read("cgroup").contains(uid)
+    });
+    of_pod.map(Pid::from_raw).collect()
+}
+
+#[test]
+fn an_agent_starts_again_without_its_server() {
+    let directory = tempfile::Builder::new()
+        .prefix("mainstay-test-")
+        .tempdir()
+        .expect("make a directory");
+    let mut lan = Lan::default();
+    let mut role = |name| Role::new(&mut lan, name, directory.path());
+    let (mut server, mut node) = (role("server"), role("n1"));
+    server.start(&["server"]);
+    let data = server.data();
+    let create = ["token", "create", "--data-dir", &data];
+    let token = server.network.run(|| ok(&create)).trim().to_owned();
+    let url = format!("https://{}:6443", server.address);
+    let short = ["--node-name", "n1", "--node-lease-duration", "12s"];
+    node.start(&[&["node", "--server", &url, "--token", &token], &short[..]].concat());
+    let kubectl = server.kubectl();
+    let (kept, killed, ends, pids) = server.network.run(|| {
+        kubectl.apply(SETS);
+        kubectl.wait_ready("kept", 2);
+        kubectl.wait_ready("ends", 1);
+        let pids = ["kept-0", "kept-1"].map(|pod| of_pod(&kubectl, pod, "hello"));
+        let of = |pod| body(&kubectl, pod);
+        (of("kept-0"), of("kept-1"), of("ends-0"), pids)
+    });
+    let begun_before = begun(pids[0]).expect("the process");
+
+    server.kill();
+    node.kill();
+    node.spawn(&["node", "--node-lease-duration", "12s"]);
+    wait_for_text("no server answers", 120, || node.output());
+    kill(pids[1], Signal::SIGKILL).expect("send SIGKILL");
+    wait_for("the killed container to run again", 120, || {
+        let now = processes(&killed.0);
+        let is_again = now.iter().any(|pid| *pid != pids[1]);
+        if is_again { Ok(()) } else { Err(now) }
+    });
+    wait_for("the pod to end with the lease", 120, || {
+        let now = processes(&ends.0);
+        if now.is_empty() { Ok(()) } else { Err(now) }
+    });
+    assert_eq!(processes(&kept.0), [pids[0]]);
+    assert_eq!(begun(pids[0]), Some(begun_before.clone()));
+
+    server.start(&["server"]);
+    wait_for_text("mainstay: ready", 120, || node.output());
+    server.network.run(|| {
+        wait_for("the restart to be told", 120, || {
+            let now = body(&kubectl, "kept-1");
+            let is_told = now.0 == killed.0 && now.3 == 1 && now.1 != killed.1;
+            if is_told { Ok(()) } else { Err(now) }
+        });
+        kubectl.wait_ready("kept", 2);
+        kubectl.wait_ready("ends", 1);
+        assert_eq!(body(&kubectl, "kept-0"), kept);
+        assert_eq!(body(&kubectl, "ends-0").0, ends.0);
+        // The node serves again, and takes orders.
+        wait_for("the agent to serve", 120, || {
+            let output = kubectl.run(&["exec", "kept-0", "--", "hostname"]);
+            let is_there = output.stdout.trim() == "kept-0";
+            if is_there { Ok(()) } else { Err(output) }
+        });
+        kubectl.ok(&["delete", "statefulset", "kept", "ends", "--timeout=240s"]);
+        wait_for("the pods to end", 120, || {
+            let left = kubectl.ok(&["get", "pods", "-o", "name"]);
+            if left.is_empty() { Ok(()) } else { Err(left) }
+        });
+    });
+    assert_eq!(processes(&kept.0), []);
+    assert_eq!(begun(pids[0]).filter(|now| *now == begun_before), None);
+    node.interrupt();
+    server.interrupt();
+}
