@@ -5,6 +5,7 @@
 
 pub mod decoders;
 mod forward;
+mod kept;
 pub mod limits;
 mod resolve;
 mod server;

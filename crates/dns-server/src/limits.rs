@@ -54,3 +54,9 @@ pub const UDP_BYTES_MAX: usize = 1232;
 
 /// Ports tried when any free one will do.
 pub(crate) const FREE_PORT_ATTEMPTS_MAX: u32 = 16;
+
+/// Wait for the API before names are answered by the contents on disk.
+pub(crate) const KEPT_PATIENCE: Duration = Duration::from_secs(5);
+
+/// The contents are kept on disk this long after a change, and not more often.
+pub(crate) const KEEP_PERIOD: Duration = Duration::from_secs(10);

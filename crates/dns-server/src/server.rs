@@ -22,6 +22,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::forward::Forwarder;
+use crate::kept::Kept;
 use crate::limits;
 use crate::resolve::{CurrentZone, Local, Resolver};
 use crate::upstreams::{Source, Upstreams};
@@ -45,6 +46,8 @@ pub struct Config {
     pub upstreams: Option<Vec<SocketAddr>>,
     /// The host's list of servers, read again when it changes.
     pub resolv_conf: PathBuf,
+    /// The file that keeps the names of Services and pods, for a start while no API server answers.
+    pub kept: Option<PathBuf>,
 }
 
 /// The error of a start.
@@ -149,6 +152,7 @@ impl Server {
             clients,
             upstreams,
             resolv_conf,
+            kept,
             ..
         } = self.config;
         let clients = Clients {
@@ -170,7 +174,8 @@ impl Server {
             slices,
         };
         let mut tasks = JoinSet::new();
-        let followed = follow(watched, settings, zone, component.shutdown.clone());
+        let kept = kept.map(Kept::at);
+        let followed = follow(watched, settings, (zone, kept), component.shutdown.clone());
         tasks.spawn(component.watched("the zone", followed));
         for socket in self.udp {
             let answering = (clients.clone(), resolver.clone());

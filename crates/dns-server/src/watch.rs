@@ -10,6 +10,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use reconcile::{Cache, Component, ServiceChanges, ServiceState, WatchConfig};
 use tokio_util::sync::CancellationToken;
 
+use crate::kept::Kept;
 use crate::limits;
 use crate::resolve::CurrentZone;
 
@@ -49,18 +50,34 @@ pub(crate) async fn watch_namespaces(
     }
 }
 
-/// Updates the zone on each change, until `shutdown`.
+/// Updates the zone on each change, until `shutdown`. While no API server answers, the zone has the
+/// contents that were kept last.
 pub(crate) async fn follow(
     watched: Watched,
     settings: Settings,
-    zone: CurrentZone,
+    (zone, mut kept): (CurrentZone, Option<Kept>),
     shutdown: CancellationToken,
 ) {
-    if !shutdown
-        .run_until_cancelled(watched.wait_synced())
-        .await
-        .unwrap_or(false)
-    {
+    let by_disk = async {
+        tokio::time::sleep(limits::KEPT_PATIENCE).await;
+        if let Some(kept) = &kept
+            && let Some(last) = kept.read(settings.clone()).await
+        {
+            tracing::warn!(
+                names = last.name_count(),
+                "no API server answers: names are answered as they were"
+            );
+            zone.set(last);
+        }
+        std::future::pending().await
+    };
+    let synced = tokio::select! {
+        biased;
+        () = shutdown.cancelled() => false,
+        synced = watched.wait_synced() => synced,
+        () = by_disk => false,
+    };
+    if !synced {
         return;
     }
     let mut namespaces = watched.namespaces.subscribe();
@@ -68,10 +85,12 @@ pub(crate) async fn follow(
     // The first zone is built before it is published.
     let mut first = Zone::new(settings);
     list_namespaces(&mut first, &watched.namespaces);
-    services
-        .take()
-        .iter()
-        .for_each(|state| replace(&mut first, state));
+    let states = services.take();
+    states.iter().for_each(|state| replace(&mut first, state));
+    if let Some(kept) = &mut kept {
+        kept.note(&states);
+    }
+    drop(states);
     tracing::debug!(names = first.name_count(), "zone made");
     zone.set(first);
     loop {
@@ -80,6 +99,12 @@ pub(crate) async fn follow(
             () = shutdown.cancelled() => return,
             Some(_) = namespaces.next() => listed = true,
             () = services.wait() => {}
+            () = due(kept.as_ref()) => {
+                if let Some(kept) = &mut kept {
+                    kept.write();
+                }
+                continue;
+            }
         }
         tokio::time::sleep(limits::DEBOUNCE).await;
         while namespaces.next().now_or_never().flatten().is_some() {
@@ -88,9 +113,21 @@ pub(crate) async fn follow(
         if listed {
             zone.change(|zone| list_namespaces(zone, &watched.namespaces));
         }
-        for some in services.take().chunks(limits::SERVICES_AT_ONCE) {
+        let states = services.take();
+        if let Some(kept) = &mut kept {
+            kept.note(&states);
+        }
+        for some in states.chunks(limits::SERVICES_AT_ONCE) {
             zone.change(|zone| some.iter().for_each(|state| replace(zone, state)));
         }
+    }
+}
+
+/// Waits until the contents are due to be kept.
+async fn due(kept: Option<&Kept>) {
+    match kept.and_then(Kept::due) {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -115,6 +152,7 @@ mod tests {
     use api_client::Event;
     use dns_records::{Kind, LookupResult};
     use futures::channel::mpsc::unbounded;
+    use reconcile::Key;
     use serde_json::json;
     use tokio::time::{Instant, sleep};
 
@@ -163,7 +201,8 @@ mod tests {
             dns_addresses: Vec::new(),
             ranges: Vec::new(),
         };
-        tokio::spawn(follow(watched, settings, zone.clone(), shutdown.clone()));
+        let zones = (zone.clone(), None);
+        tokio::spawn(follow(watched, settings, zones, shutdown.clone()));
         sleep(Duration::from_secs(1)).await;
         assert!(!is_found(&zone));
         let event = Event::Apply(slice(true));
@@ -176,5 +215,63 @@ mod tests {
         let time = start.elapsed();
         assert!(time <= limits::DEBOUNCE * 4, "{time:?}");
         shutdown.cancel();
+    }
+
+    /// A server without an API answers by the contents that a former one has kept, and by the API as soon as
+    /// that answers.
+    #[tokio::test]
+    async fn names_are_kept_for_a_start_without_an_api_server() {
+        let temp = tempfile::tempdir().expect("a directory");
+        let file = temp.path().join("names.json");
+        let settings = Settings {
+            domain: "cluster.local".to_owned(),
+            dns_addresses: Vec::new(),
+            ranges: Vec::new(),
+        };
+        let mut kept = Kept::at(file.clone());
+        assert!(kept.read(settings.clone()).await.is_none());
+        let service = json!({ "metadata": { "namespace": "default", "name": "web" },
+            "spec": { "clusterIP": "None", "ports": [{ "port": 80 }] } });
+        let service: Service = serde_json::from_value(service).expect("a Service");
+        let state = |service, slices| ServiceState {
+            key: Key::new("default", "web"),
+            service,
+            slices,
+        };
+        let there = state(Some(Arc::new(service)), vec![Arc::new(slice(true))]);
+        kept.note(&[there]);
+        assert!(kept.due().is_some());
+        kept.write();
+        while !file.exists() {
+            sleep(Duration::from_millis(10)).await;
+        }
+        let zone = CurrentZone::default();
+        zone.set(kept.read(settings.clone()).await.expect("the names"));
+        assert!(is_found(&zone));
+        // Nothing is listed any more.
+        let (to_services, services) = unbounded();
+        let (to_slices, slices) = unbounded();
+        let watched = Watched {
+            namespaces: Cache::from_events(futures::stream::pending()),
+            services: Cache::from_events(services),
+            slices: Cache::from_events(slices),
+        };
+        let (zone, shutdown) = (CurrentZone::default(), CancellationToken::new());
+        let zones = (zone.clone(), Some(Kept::at(file)));
+        let following = tokio::spawn(follow(watched, settings, zones, shutdown.clone()));
+        while !is_found(&zone) {
+            sleep(Duration::from_millis(50)).await;
+        }
+        for event in [Event::Init, Event::InitDone] {
+            to_services.unbounded_send(event).expect("a cache");
+        }
+        for event in [Event::Init, Event::InitDone] {
+            to_slices.unbounded_send(event).expect("a cache");
+        }
+        while is_found(&zone) {
+            sleep(Duration::from_millis(50)).await;
+        }
+        shutdown.cancel();
+        following.await.expect("it ends");
     }
 }

@@ -2,9 +2,10 @@
 //! that end are started again, and pods that end with the node's lease are not kept beyond it.
 
 use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
 
 use end_to_end::lan::{Lan, Role};
-use end_to_end::process::of_pod;
 use end_to_end::program::ok;
 use end_to_end::{Kubectl, text, wait_for, wait_for_text};
 use nix::sys::signal::{Signal, kill};
@@ -74,9 +75,17 @@ fn processes(uid: &str) -> Vec<Pid> {
     let pids = all.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok());
     let of_pod = pids.filter(|pid| {
         let read = |name| fs::read_to_string(format!("/proc/{pid}/{name}")).unwrap_or_default();
-        read("comm").trim_end() == "hello" && read("cgroup").contains(uid)
+        read("cmdline").contains("hello") && read("cgroup").contains(uid)
     });
     of_pod.map(Pid::from_raw).collect()
+}
+
+/// Runs a command of the image in the namespaces of a pod, without an API server.
+fn as_pod(pid: Pid, line: &str) -> Output {
+    let mut command = Command::new("nsenter");
+    command.args(["--mount", "--net", "--target", &pid.to_string(), "--"]);
+    command.args(["/bin/sh", "-c", line]);
+    command.output().expect("run nsenter")
 }
 
 #[test]
@@ -96,15 +105,27 @@ fn an_agent_starts_again_without_its_server() {
     let short = ["--node-name", "n1", "--node-lease-duration", "12s"];
     node.start(&[&["node", "--server", &url, "--token", &token], &short[..]].concat());
     let kubectl = server.kubectl();
-    let (kept, killed, ends, pids) = server.network.run(|| {
+    let (kept, killed, ends) = server.network.run(|| {
         kubectl.apply(SETS);
         kubectl.wait_ready("kept", 2);
         kubectl.wait_ready("ends", 1);
-        let pids = ["kept-0", "kept-1"].map(|pod| of_pod(&kubectl, pod, "hello"));
         let of = |pod| body(&kubectl, pod);
-        (of("kept-0"), of("kept-1"), of("ends-0"), pids)
+        (of("kept-0"), of("kept-1"), of("ends-0"))
+    });
+    let pids = [&kept, &killed].map(|body| {
+        let all = processes(&body.0);
+        assert_eq!(all.len(), 1, "{all:?}");
+        all[0]
     });
     let begun_before = begun(pids[0]).expect("the process");
+    let names = Path::new(&node.data()).join("node/names.json");
+    wait_for("the names to be kept", 120, || {
+        let kept = fs::read_to_string(&names).unwrap_or_default();
+        match ["kept-0", "kept-1"].iter().all(|name| kept.contains(name)) {
+            true => Ok(()),
+            false => Err(kept),
+        }
+    });
 
     server.kill();
     node.kill();
@@ -121,6 +142,14 @@ fn an_agent_starts_again_without_its_server() {
         if now.is_empty() { Ok(()) } else { Err(now) }
     });
     assert_eq!(processes(&kept.0), [pids[0]]);
+    // A pod finds others by their names.
+    wait_for("a pod to reach another one", 120, || {
+        let output = as_pod(pids[0], "wget -qO- -T 5 http://kept-1.kept/healthz");
+        match output.stdout.trim_ascii() == b"ok" {
+            true => Ok(()),
+            false => Err(output),
+        }
+    });
     assert_eq!(begun(pids[0]), Some(begun_before.clone()));
 
     server.start(&["server"]);

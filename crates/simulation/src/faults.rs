@@ -136,7 +136,7 @@ impl Faults {
         let faults = self.clone();
         if extent == FaultExtent::Nodes && chance(60) {
             let machine = self.machine();
-            repairs.spawn(async move { trouble(&machine, millis(30_000, 200_000)).await });
+            repairs.spawn(async move { hard_trouble(&machine, millis(30_000, 200_000)).await });
             return;
         }
         match below(100) {
@@ -251,6 +251,39 @@ pub async fn trouble(machine: &Machine, time: Duration) {
     machine.conditions.set_partitioned(false);
     machine.start();
     trace!("{} is well", machine.settings.name);
+}
+
+/// As [`trouble`]; or the machine has a slow link, on which its agent may freeze with requests on their way,
+/// and may be cut off when it goes on.
+async fn hard_trouble(machine: &Machine, time: Duration) {
+    if chance(50) {
+        return trouble(machine, time).await;
+    }
+    let name = &machine.settings.name;
+    let conditions = &machine.conditions;
+    let before = conditions.weather();
+    trace!("{name} has a slow link");
+    conditions.set_weather(Weather {
+        latency_millis: between(500, 6_000),
+        ..before
+    });
+    sleep(millis(5_000, 60_000)).await;
+    if chance(80) {
+        conditions.freeze_at_write(millis(0, 30_000)).await;
+        trace!("{name} is frozen");
+        let frozen = millis(5_000, 35_000);
+        sleep(one_of(&[frozen, frozen, time])).await;
+        if chance(80) {
+            trace!("{name} goes on, and is cut off");
+            conditions.set_partitioned(true);
+            conditions.set_frozen(false);
+            sleep(time).await;
+            conditions.set_partitioned(false);
+        }
+        conditions.set_frozen(false);
+    }
+    conditions.set_weather(before);
+    trace!("{name} is well");
 }
 
 /// A machine as they differ: slow and fast ones, with clocks of their own.

@@ -15,6 +15,7 @@ use http::{Method, Request, Response, StatusCode};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 use jiff::SignedDuration;
+use tokio::sync::watch;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tower::Service;
@@ -120,6 +121,10 @@ pub type Forgery = (&'static str, &'static str);
 pub struct Conditions {
     weather: Mutex<Weather>,
     partitioned: AtomicBool,
+    /// Whether the client's process stands still: it sends nothing, and notices no answer.
+    frozen: watch::Sender<bool>,
+    /// Whether it freezes as soon as the server has carried out a write, before the answer comes.
+    freezes_at_write: AtomicBool,
     /// The client dies at its n-th write from now; 0 is never.
     writes_to_live: AtomicU64,
     /// For mutations: answers are forged, and deletions say no uid.
@@ -134,7 +139,8 @@ impl Conditions {
         *self.weather.lock().unwrap_or_else(PoisonError::into_inner) = weather;
     }
 
-    fn weather(&self) -> Weather {
+    /// The random faults.
+    pub fn weather(&self) -> Weather {
         *self.weather.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -145,6 +151,31 @@ impl Conditions {
 
     fn is_partitioned(&self) -> bool {
         self.partitioned.load(Ordering::Relaxed)
+    }
+
+    /// Freezes the client's process, or lets it go on.
+    pub fn set_frozen(&self, frozen: bool) {
+        self.frozen.send_replace(frozen);
+    }
+
+    /// Freezes the client's process when the server has carried out its next write, or after that time.
+    pub async fn freeze_at_write(&self, patience: Duration) {
+        self.freezes_at_write.store(true, Ordering::Relaxed);
+        let mut frozen = self.frozen.subscribe();
+        if tokio::time::timeout(patience, frozen.wait_for(|frozen| *frozen))
+            .await
+            .is_err()
+        {
+            self.freezes_at_write.store(false, Ordering::Relaxed);
+            self.set_frozen(true);
+        }
+    }
+
+    /// Waits until the client's process goes on.
+    async fn thawed(&self) {
+        let mut frozen = self.frozen.subscribe();
+        // The sender lives as long as this.
+        let _goes_on = frozen.wait_for(|frozen| !frozen).await;
     }
 
     /// Lets the client die at its n-th write from now.
@@ -242,6 +273,7 @@ impl Link {
     async fn request(self, request: Request<Body>) -> Result<Response<ResponseBody>, BoxError> {
         let (method, path) = (request.method().clone(), request.uri().to_string());
         let is_write = !matches!(method, Method::GET | Method::HEAD);
+        self.conditions.thawed().await;
         let weather = self.conditions.weather();
         sleep(random::millis(0, weather.latency_millis)).await;
         if self.conditions.is_partitioned() {
@@ -299,6 +331,13 @@ impl Link {
             let code = answer.status().as_u16();
             tally::count(&path, code);
             trace!("{} {method} {path} {code}", self.name);
+            if self
+                .conditions
+                .freezes_at_write
+                .swap(false, Ordering::Relaxed)
+            {
+                self.conditions.set_frozen(true);
+            }
         }
         if dies {
             trace!("{} dies after {method} {path}", self.name);
@@ -311,6 +350,7 @@ impl Link {
             return Err("connection reset before the answer came".into());
         }
         sleep(random::millis(0, weather.latency_millis)).await;
+        self.conditions.thawed().await;
         let is_watch = path.contains("watch=true") || path.contains("watch=1");
         Ok(self.received(answer, incarnation, is_watch))
     }
@@ -452,5 +492,6 @@ async fn travel(conditions: &Conditions) -> Result<(), BoxError> {
     if random::chance(weather.late_events) {
         sleep(random::millis(0, weather.lateness_millis)).await;
     }
+    conditions.thawed().await;
     Ok(())
 }

@@ -30,6 +30,10 @@ pub enum Mutation {
     DeafWhilePaused,
     /// Bodies do not end with the lease of their node.
     OutlivedLease,
+    /// The deadline of a node's bodies counts from the answer to a renewal of its lease.
+    AnsweredLease,
+    /// The clocks of nodes are slower than the assumptions allow.
+    SlowNodeClock,
     /// The clock of one of two servers is twice as fast as that of the other.
     FastClock,
     /// A server knows the time from its last look at the clock, also after its process stood still.
@@ -37,6 +41,14 @@ pub enum Mutation {
 }
 
 impl Mutation {
+    /// Whether the mistake is in the lease of nodes: only pods that fail over show it.
+    pub fn is_of_lease(self) -> bool {
+        matches!(
+            self,
+            Self::OutlivedLease | Self::AnsweredLease | Self::SlowNodeClock
+        )
+    }
+
     /// The replaced text in the controllers' input.
     pub fn forgery(self) -> Option<(&'static str, &'static str)> {
         match self {
@@ -44,6 +56,8 @@ impl Mutation {
             | Self::CarelessDeletes
             | Self::DeafWhilePaused
             | Self::OutlivedLease
+            | Self::AnsweredLease
+            | Self::SlowNodeClock
             | Self::FastClock
             | Self::OldClock => None,
             Self::NoOrder => Some(("\"OrderedReady\"", "\"Parallel\"")),

@@ -15,7 +15,7 @@ use crate::disk::Disk;
 use crate::faults::{FaultExtent, Faults, Machine, some_settings};
 use crate::instances::Instances;
 use crate::link::{Conditions, Link, Weather};
-use crate::node::MachineLease;
+use crate::node::{LeaseFlaw, MachineLease};
 use crate::random::{below, between, chance, millis};
 use crate::run::{Mutation, stand_still};
 use crate::user::User;
@@ -40,6 +40,9 @@ struct Climate {
     failover: bool,
 }
 
+/// The rate of a clock by which bodies live for 66 seconds after a renewal; a node is fenced after 50.
+const SLOW_CLOCK_PERCENT: u32 = 60;
+
 /// Maximum length of a pause.
 const PAUSE_MAX: Duration = Duration::from_secs(400);
 
@@ -57,7 +60,8 @@ impl Climate {
             failover: false,
         };
         let kind = below(4);
-        if mutation == Some(Mutation::OutlivedLease) || (mutation.is_none() && seed % 10 == 4) {
+        let of_lease = mutation.is_some_and(Mutation::is_of_lease);
+        if of_lease || (mutation.is_none() && seed % 10 == 4) {
             return Self {
                 faults: Some(FaultExtent::Nodes),
                 staleness: Duration::from_secs(180),
@@ -125,9 +129,15 @@ pub async fn live(seed: u64, mutation: Option<Mutation>) {
     let user = User::new(link.client(), checks, climate.failover);
     let instances = Instances::default();
     let hasty = mutation == Some(Mutation::HastyNode);
+    let flaw = match mutation {
+        Some(Mutation::OutlivedLease) => Some(LeaseFlaw::Outlived),
+        Some(Mutation::AnsweredLease) => Some(LeaseFlaw::FromAnswer),
+        _ => None,
+    };
     let lease = || match mutation {
-        Some(Mutation::OutlivedLease) => MachineLease::outlived(),
-        _ => MachineLease::default(),
+        Some(Mutation::SlowNodeClock) => MachineLease::new(SLOW_CLOCK_PERCENT, flaw),
+        // The assumption of DESIGN §15.
+        _ => MachineLease::new(between(96, 104) as u32, flaw),
     };
     let machine = |number| {
         let mut settings = some_settings(number, hasty);

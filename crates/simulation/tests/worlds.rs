@@ -103,3 +103,13 @@ fn a_lead_that_outlives_a_pause_of_its_server_is_found() {
 fn bodies_that_outlive_the_lease_of_a_fenced_node_are_found() {
     is_found("outlived-lease", 0);
 }
+
+#[test]
+fn a_deadline_that_counts_from_the_answer_is_found() {
+    is_found("answered-lease", 0);
+}
+
+#[test]
+fn clocks_of_nodes_that_are_slower_than_assumed_are_found() {
+    is_found("slow-node-clock", 0);
+}

@@ -250,6 +250,11 @@ fn start_dns(group: &mut Group, settings: &Settings<'_>, client: Client) -> Resu
         clients: vec![ranges.pod],
         upstreams: None,
         resolv_conf: settings.resolv_conf.clone(),
+        // In the process of the API server, both are there or away.
+        kept: settings
+            .kubelet_api
+            .is_some()
+            .then(|| settings.data_dir.join("node/names.json")),
     };
     group.run("DNS server", |stop| dns_server::run(client, config, stop));
     Ok(())

@@ -3,11 +3,13 @@
 //! The keeper is the node agent's own (`node-lease`). The machine is simulated, its shims included: pods
 //! end at the deadline without an agent, and none starts without a lease.
 
+use std::ops::Add;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use api_client::{Api, Client, ResourceExt, Result};
 use k8s_openapi::api::core::v1::Pod;
-use node_lease::LeasedMachine;
+use node_lease::{LeaseLength, LeasedMachine};
 use tokio::time::Instant;
 
 use crate::instances::Instances;
@@ -17,21 +19,79 @@ use crate::trace;
 #[derive(Clone, Debug, Default)]
 pub struct MachineLease(Arc<Mutex<Kept>>);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Kept {
     epoch: i32,
-    deadline: Option<Instant>,
+    deadline: Option<Reading>,
     /// Counts the times at which bodies of before may not be started any more.
     turn: u64,
-    /// For a mutation: bodies do not end at the deadline.
-    outlived: bool,
+    clock: Clock,
+    /// For a mutation.
+    flaw: Option<LeaseFlaw>,
+}
+
+impl Default for Kept {
+    fn default() -> Self {
+        Self {
+            epoch: 0,
+            deadline: None,
+            turn: 0,
+            clock: Clock::new(100),
+            flaw: None,
+        }
+    }
+}
+
+/// A mistake in the lease of a machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LeaseFlaw {
+    /// Bodies do not end at the deadline.
+    Outlived,
+    /// The deadline counts from the answer to a renewal, not from its sending.
+    FromAnswer,
+}
+
+/// The clock of a machine, which has a rate of its own.
+#[derive(Clone, Copy, Debug)]
+struct Clock {
+    begun: Instant,
+    percent: u32,
+}
+
+impl Clock {
+    fn new(percent: u32) -> Self {
+        Self {
+            begun: Instant::now(),
+            percent,
+        }
+    }
+
+    fn read(&self, now: Instant) -> Reading {
+        Reading((now - self.begun) * self.percent / 100)
+    }
+}
+
+/// A reading of a machine's clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Reading(Duration);
+
+impl Add<Duration> for Reading {
+    type Output = Self;
+
+    fn add(self, time: Duration) -> Self {
+        Self(self.0 + time)
+    }
 }
 
 impl MachineLease {
-    /// A lease that bodies outlive, for a mutation.
-    pub fn outlived() -> Self {
+    /// The lease of a machine whose clock has this rate, in percent of the control plane's.
+    pub fn new(percent: u32, flaw: Option<LeaseFlaw>) -> Self {
         let lease = Self::default();
-        lease.kept().outlived = true;
+        {
+            let mut kept = lease.kept();
+            kept.clock = Clock::new(percent);
+            kept.flaw = flaw;
+        }
         lease
     }
 
@@ -42,7 +102,10 @@ impl MachineLease {
     /// Whether bodies that end with the lease may run at that time.
     pub fn lets_run(&self, now: Instant) -> bool {
         let kept = self.kept();
-        kept.outlived || kept.deadline.is_some_and(|deadline| now < deadline)
+        kept.flaw == Some(LeaseFlaw::Outlived)
+            || kept
+                .deadline
+                .is_some_and(|deadline| kept.clock.read(now) < deadline)
     }
 
     fn begin_turn(&self) {
@@ -83,12 +146,12 @@ pub(super) struct Machine {
 }
 
 impl LeasedMachine for Machine {
-    type Instant = Instant;
+    type Instant = Reading;
     type Closed = ();
     type Error = api_client::Error;
 
-    fn now(&self) -> Instant {
-        Instant::now()
+    fn now(&self) -> Reading {
+        self.lease.kept().clock.read(Instant::now())
     }
 
     fn epoch(&self) -> i32 {
@@ -111,11 +174,16 @@ impl LeasedMachine for Machine {
         Ok(())
     }
 
-    fn set_deadline(&mut self, deadline: Instant) {
+    fn set_deadline(&mut self, deadline: Reading) {
         // Pods that ended at the former deadline do not run on.
         if !self.lease.lets_run(Instant::now()) {
             self.instances.end_leased(&self.node);
         }
-        self.lease.kept().deadline = Some(deadline);
+        let now = self.now();
+        let mut kept = self.lease.kept();
+        kept.deadline = Some(match kept.flaw {
+            Some(LeaseFlaw::FromAnswer) => now + LeaseLength::DEFAULT.duration(),
+            _ => deadline,
+        });
     }
 }

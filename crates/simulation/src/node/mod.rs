@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::instances::{Identity, Instance, Instances};
 use crate::random;
-pub use lease::MachineLease;
+pub use lease::{LeaseFlaw, MachineLease};
 use lease::{Machine, may_start};
 
 const HEARTBEAT: Duration = Duration::from_secs(10);

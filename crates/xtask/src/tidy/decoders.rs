@@ -261,7 +261,9 @@ const TABLE: &[(&str, Said)] = &[
     ("mainstay/src/up/manifests.rs", ADMINISTRATOR),
     ("mainstay/src/up/settings.rs", ADMINISTRATOR),
     ("mvcc-store/src/embedded/record.rs", OWN_FILE),
+    ("dns-server/src/kept.rs", OWN_FILE),
     ("node-agent/src/clock.rs", OWN_FILE),
+    ("node-agent/src/containers/service_variables.rs", OWN_FILE),
     ("node-agent/src/config.rs", ISSUED),
     (
         "node-agent/src/images/mod.rs",
