@@ -14,6 +14,11 @@ use serde_json::Value;
 
 /// Three pods: one goes on, one is killed meanwhile, and one ends with the lease of its node.
 const SETS: &str = r"
+apiVersion: v1
+kind: Service
+metadata: {name: kept}
+spec: {clusterIP: None, selector: {app: kept}, ports: [{port: 80}]}
+---
 apiVersion: apps/v1
 kind: StatefulSet
 metadata: {name: kept}
