@@ -163,7 +163,11 @@ fn an_agent_starts_again_without_its_server() {
         wait_for("the restart to be told", 120, || {
             let now = body(&kubectl, "kept-1");
             let is_told = now.0 == killed.0 && now.3 == 1 && now.1 != killed.1;
-            if is_told { Ok(()) } else { Err(now) }
+            if is_told {
+                Ok(())
+            } else {
+                Err(format!("{now:?}"))
+            }
         });
         kubectl.wait_ready("kept", 2);
         kubectl.wait_ready("ends", 1);

@@ -162,11 +162,11 @@ impl Conditions {
     pub async fn freeze_at_write(&self, patience: Duration) {
         self.freezes_at_write.store(true, Ordering::Relaxed);
         let mut frozen = self.frozen.subscribe();
-        if tokio::time::timeout(patience, frozen.wait_for(|frozen| *frozen))
-            .await
-            .is_err()
-        {
-            self.freezes_at_write.store(false, Ordering::Relaxed);
+        let at_write = frozen.wait_for(|frozen| *frozen);
+        let is_late = tokio::time::timeout(patience, at_write).await.is_err();
+        // Another fault may have frozen it.
+        self.freezes_at_write.store(false, Ordering::Relaxed);
+        if is_late {
             self.set_frozen(true);
         }
     }

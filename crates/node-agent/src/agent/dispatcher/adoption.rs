@@ -76,13 +76,11 @@ impl Dispatcher {
         let begun = |one: &Left| {
             one.found.pod.spec.is_some() && (one.found.recorded || one.sandbox.is_some())
         };
-        let (alone, waiting) = std::mem::take(left)
+        let (alone, waiting): (BTreeMap<_, _>, BTreeMap<_, _>) = std::mem::take(left)
             .into_iter()
             .partition(|(_, one)| begun(one));
         *left = waiting;
-        let pods: Vec<Arc<Pod>> = BTreeMap::values(&alone)
-            .map(|one: &Left| one.found.pod.clone())
-            .collect();
+        let pods: Vec<Arc<Pod>> = alone.values().map(|one| one.found.pod.clone()).collect();
         tracing::warn!(
             pods = pods.len(),
             "no API server answers: pods go on by the disk alone"
