@@ -180,7 +180,7 @@ pub(crate) fn write_request<'a>(
         dry_run: false,
         manager: "kube-apiserver",
         applied: false,
-        reads_managers: false,
+        reads_whole: false,
         asked: false,
         warnings: None,
     }

@@ -31,8 +31,8 @@ const REQUESTS: usize = 101;
 /// needs less, and raised only with a reason.
 const BOUNDS: [(Write, usize); 6] = [
     (Write::CreatePod, 510),
-    (Write::PatchStatus, 810),
-    (Write::DeletePod, 380),
+    (Write::PatchStatus, 455),
+    (Write::DeletePod, 122),
     (Write::CreateConfigMap, 148),
     (Write::PatchConfigMap, 200),
     (Write::DeleteConfigMap, 145),

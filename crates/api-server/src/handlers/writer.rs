@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use mvcc_store::KeyValue;
 use object_model::Status;
+use resource_kinds::FieldRead;
 use serde_json::Value;
 
 use crate::access::{Access, authorize};
@@ -11,7 +12,7 @@ use crate::admission::{Admission, dynamic_admission};
 use crate::catalog::registry::Resource;
 use crate::http::call::Call;
 use crate::http::work;
-use crate::objects::storage::{self, Managers, Objects};
+use crate::objects::storage::{self, Managers, Objects, Parts};
 use crate::objects::write_request::WriteRequest;
 
 /// The parts of the server that writes go through.
@@ -36,26 +37,30 @@ impl Writer<'_> {
         Ok(stored)
     }
 
-    /// The tree of a stored object and its managed fields, for a write of it.
+    /// The tree of a stored object and its managed fields, for a write of it. `reads` are the parts of
+    /// which the write reads some fields only: these may be apart from the tree.
     ///
     /// *Errors.* 500 if it cannot be decoded.
     pub(crate) fn decoded(
         self,
         request: &WriteRequest<'_>,
         stored: &KeyValue,
-    ) -> Result<(Value, Managers), Status> {
+        reads: Option<&'static [FieldRead]>,
+    ) -> Result<(Value, Managers, Parts), Status> {
         let resource = request.resource;
         if self.keeps_managers_apart(request) {
-            let (object, managed) = storage::decode_apart(resource, stored)?;
-            return Ok((object, Managers::Apart(managed)));
+            let reads = reads.unwrap_or_default();
+            let (object, managed, parts) = storage::decode_apart(resource, stored, reads)?;
+            return Ok((object, Managers::Apart(managed), parts));
         }
-        Ok((storage::decode(resource, stored)?, Managers::Within))
+        let object = storage::decode(resource, stored)?;
+        Ok((object, Managers::Within, Parts::default()))
     }
 
     /// Whether nothing but the tracking of changes looks at the managed fields in a write, so that
     /// they may be apart from the tree.
     pub(crate) fn keeps_managers_apart(self, request: &WriteRequest<'_>) -> bool {
-        let read = request.applied || request.reads_managers || request.dry_run;
+        let read = request.applied || request.reads_whole || request.dry_run;
         // An error is reported where they are asked.
         !read && !dynamic_admission::concerns(self.admission, request).unwrap_or(true)
     }

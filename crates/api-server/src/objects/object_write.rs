@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::catalog::registry::Resource;
 use crate::objects::allocations::{allocate, release};
 use crate::objects::quota::{self, Change};
-use crate::objects::storage::{Managers, Objects, PutResult, encode_within};
+use crate::objects::storage::{Managers, Objects, Parts, PutResult, encode_within};
 
 /// The new state of an object, to be stored in place of the old one.
 pub(crate) struct ObjectWrite<'a> {
@@ -20,6 +20,8 @@ pub(crate) struct ObjectWrite<'a> {
     pub(crate) old: Option<(&'a KeyValue, &'a Value)>,
     pub(crate) new: &'a Value,
     pub(crate) managers: &'a Managers,
+    /// The parts of both objects that are not in their trees, and that do not change.
+    pub(crate) parts: &'a Parts,
     /// The allocations that the object gains, and those that it releases.
     pub(crate) allocated: &'a [Allocation],
     pub(crate) released: &'a [Allocation],
@@ -90,7 +92,7 @@ impl ObjectWrite<'_> {
             compare: vec![compare],
             operations: vec![Write::Put {
                 key: key.clone(),
-                value: encode_within(&info, self.new, self.managers, size)?,
+                value: encode_within(&info, self.new, (self.managers, self.parts), size)?,
                 lease,
             }],
         };
@@ -112,6 +114,7 @@ impl ObjectWrite<'_> {
             name: self.name,
             old: self.old.map(|(_, old)| old),
             new: Some(self.new),
+            parts: self.parts,
         }
     }
 }

@@ -18,7 +18,7 @@ use serde_json::Value;
 use crate::catalog::registry::{Resource, end_of};
 use crate::http::limits::{QUOTA_RECOUNT_INTERVAL, WRITE_ATTEMPTS_MAX};
 use crate::http::work;
-use crate::objects::storage::{self, Managers, Objects, encode, reading};
+use crate::objects::storage::{self, Managers, Objects, Parts, encode, reading};
 
 /// The old and the new state of an object.
 #[derive(Clone, Copy)]
@@ -28,6 +28,8 @@ pub(crate) struct Change<'a> {
     pub(crate) name: &'a str,
     pub(crate) old: Option<&'a Value>,
     pub(crate) new: Option<&'a Value>,
+    /// The parts of both that are not in their trees.
+    pub(crate) parts: &'a Parts,
 }
 
 /// Adds the effect of a change on its namespace's quotas to the transaction. The comparisons come
@@ -56,12 +58,19 @@ pub(crate) async fn charge(
         ..Range::default()
     };
     let own = change.resource.key(change.namespace, change.name);
-    for item in objects.read_range(range).await?.items {
+    let items = objects.read_range(range).await?.items;
+    if items.is_empty() {
+        return Ok(());
+    }
+    let whole = |object: Option<_>| object.map(|one| change.parts.whole(one)).transpose();
+    let (old, new) = (whole(change.old)?, whole(change.new)?);
+    for item in items {
         if *item.key == *own {
             continue;
         }
         let quota = objects.shared(&quotas, &item)?;
-        let charged = rules::charge(&quota, (info.group, info.plural), change.old, change.new);
+        let kind = (info.group, info.plural);
+        let charged = rules::charge(&quota, kind, old.as_deref(), new.as_deref());
         let charged =
             charged.map_err(|why| Status::forbidden(info.group, info.plural, change.name, &why))?;
         let Some(charged) = charged else {
@@ -178,8 +187,8 @@ async fn recount(
     }
     let mut counted = quota;
     counted["status"] = status;
-    let within = &Managers::Within;
-    objects.replace(resource, stored, &counted, within).await
+    let whole = (&Managers::Within, Parts::NONE);
+    objects.replace(resource, stored, &counted, whole).await
 }
 
 /// Counts all quotas again, now and from time to time, for as long as there is the server.

@@ -8,13 +8,14 @@ use crate::catalog::registry::Resource;
 use crate::objects::allocations::release;
 use crate::objects::quota::{self, Change};
 use crate::objects::storage;
-use crate::objects::storage::Objects;
+use crate::objects::storage::{Objects, Parts};
 
-/// Removes an object if it is still as given, both stored and decoded; returns the revision of the removal.
+/// Removes an object if it is still as given, stored and decoded, with the parts that are not in its
+/// tree; returns the revision of the removal.
 pub(crate) async fn remove(
     objects: &Objects,
     resource: &Resource,
-    (stored, object): (&KeyValue, &Value),
+    (stored, object, parts): (&KeyValue, &Value, &Parts),
 ) -> Result<Option<Revision>, Status> {
     let key = stored.key.to_vec();
     let mut txn = Txn {
@@ -31,6 +32,7 @@ pub(crate) async fn remove(
         name,
         old: Some(object),
         new: None,
+        parts,
     };
     quota::charge(objects, change, &mut txn).await?;
     match objects

@@ -249,8 +249,9 @@ pub(crate) struct WriteRequest<'a> {
     pub(crate) manager: &'a str,
     /// Whether the object comes from a server-side apply, which updates its managers itself.
     pub(crate) applied: bool,
-    /// Whether the change reads or edits the managed fields of the stored object (a JSON patch).
-    pub(crate) reads_managers: bool,
+    /// Whether the change may read or edit any field of the stored object, the managed fields among
+    /// them (a JSON patch).
+    pub(crate) reads_whole: bool,
     /// Whether webhooks and policies have been called for the request that this is a part of.
     pub(crate) asked: bool,
     /// The receiver of warnings; `None` for the server's own writes.
@@ -272,7 +273,7 @@ impl<'a> WriteRequest<'a> {
             dry_run: options.dry_run,
             manager: field_managers::name_of(call),
             applied: false,
-            reads_managers: false,
+            reads_whole: false,
             asked: false,
             warnings: Some(&call.warnings),
         }

@@ -2,12 +2,20 @@
 
 use serde_json::Value;
 
+use super::FieldRead;
+
 /// The rules of deletion. The defaults are those of most kinds.
 pub trait Deletion: Send + Sync {
     /// The grace period in seconds, where the request asks for so many; 0 removes the object at
     /// once. Only pods that run on a node have one.
     fn grace_seconds(&self, _object: &Value, _asked: Option<i64>) -> i64 {
         0
+    }
+
+    /// The parts outside of the metadata of which a deletion and its admission read some fields only,
+    /// with these fields; `None` if they may read all.
+    fn reads(&self) -> Option<&'static [FieldRead]> {
+        None
     }
 
     /// Whether a deletion without a propagation policy leaves the dependents behind.

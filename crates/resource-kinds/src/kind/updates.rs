@@ -3,6 +3,7 @@
 use object_model::FieldError;
 use serde_json::Value;
 
+use super::FieldRead;
 use crate::json::parts;
 
 /// The rules of updates through `status`. The defaults are those of most kinds.
@@ -11,6 +12,13 @@ pub trait StatusUpdate: Send + Sync {
     /// rules are those of the pipeline.
     fn prepare_status_update(&self, object: &mut Value, old: &Value) {
         parts::restore_all_but(object, old, &["status", "metadata"]);
+    }
+
+    /// The parts outside of the metadata and the status of which these rules and those of admission
+    /// read some fields only, with these fields; `None` if they may read all. Such a part may be
+    /// without its other fields in both objects. The kind's defaults must not concern the status.
+    fn reads(&self) -> Option<&'static [FieldRead]> {
+        None
     }
 
     /// All that is wrong with a changed status.

@@ -25,7 +25,7 @@ use crate::objects::field_managers;
 use crate::objects::metadata;
 use crate::objects::object_write::{ObjectWrite, WriteResult};
 use crate::objects::quota;
-use crate::objects::storage::{Managers, Objects, reading};
+use crate::objects::storage::{Managers, Objects, Parts, reading};
 use crate::objects::write_request::Part;
 use crate::objects::write_request::{WriteOptions, WriteRequest, Written, accept};
 
@@ -243,6 +243,7 @@ fn new_object<'a>(
         old: None,
         new: object,
         managers,
+        parts: Parts::NONE,
         allocated: wanted,
         released: &[],
     }

@@ -254,7 +254,8 @@ pub(crate) async fn delete(
     let resource = request.resource;
     for _ in 0..WRITE_ATTEMPTS_MAX {
         let stored = writer.stored(request).await?;
-        let (mut object, managers) = writer.decoded(request, &stored)?;
+        let reads = resource.kind.deletion().reads();
+        let (mut object, managers, parts) = writer.decoded(request, &stored, reads)?;
         options.check(resource, &object)?;
         admit(
             &writer.admission.plugins,
@@ -272,13 +273,13 @@ pub(crate) async fn delete(
             return Ok(Written { stored, gone });
         }
         let done = if gone {
-            let revision = remove(writer.objects, resource, (&stored, &object)).await?;
+            let revision = remove(writer.objects, resource, (&stored, &object, &parts)).await?;
             revision.map(|_| Written { stored, gone: true })
         } else {
             mark.apply(resource, &mut object);
             let objects = writer.objects;
             let stored = objects
-                .replace(resource, &stored, &object, &managers)
+                .replace(resource, &stored, &object, (&managers, &parts))
                 .await?;
             stored.map(|stored| Written {
                 stored,

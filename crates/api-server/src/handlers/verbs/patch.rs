@@ -91,6 +91,17 @@ impl Patch {
         patched.map_err(|error: PatchError| error.status())
     }
 
+    /// Whether a patch of the status is written for other parts of the object, too.
+    fn is_for_more(&self) -> bool {
+        let own = ["apiVersion", "kind", "metadata", "status"];
+        let mut names = self
+            .value
+            .as_object()
+            .into_iter()
+            .flat_map(|map| map.keys());
+        !names.all(|name| own.contains(&name.as_str()))
+    }
+
     /// The error of a patch whose result does not have the form of its kind.
     fn unfit(&self, status: Status) -> Status {
         if status.reason != StatusReason::BadRequest {
@@ -155,7 +166,7 @@ pub(crate) async fn answer(
         Ok(object)
     };
     let request = WriteRequest {
-        reads_managers: patch.form == Form::Json,
+        reads_whole: patch.form == Form::Json || (part == Part::Status && patch.is_for_more()),
         ..WriteRequest::of(call, resource, options)
     };
     let written = update(writer, &request, part, &mut change).await?;

@@ -24,7 +24,7 @@ use crate::objects::metadata;
 use crate::objects::object_write::{ObjectWrite, WriteResult};
 use crate::objects::quota;
 use crate::objects::remove::remove;
-use crate::objects::storage::{self, Managers, reading};
+use crate::objects::storage::{self, Managers, Parts, reading};
 use crate::objects::write_request::Part;
 use crate::objects::write_request::{
     Validation, WriteOptions, WriteRequest, Written, accept, cannot_be_handled,
@@ -112,15 +112,19 @@ pub(crate) async fn update(
     change: &mut Change<'_>,
 ) -> Result<Written, Status> {
     let resource = request.resource;
+    let reads = match part {
+        Part::Status => resource.kind.status_update().reads(),
+        Part::Whole | Part::Subresource | Part::Trusted => None,
+    };
     for _ in 0..WRITE_ATTEMPTS_MAX {
         let stored = writer.stored(request).await?;
-        let (old, managers) = writer.decoded(request, &stored)?;
+        let (old, managers, parts) = writer.decoded(request, &stored, reads)?;
         let object = change(&old)?;
         let version = metadata::text(&object, "resourceVersion");
         if !matches!(version, "" | "0") && version != stored.mod_revision.0.to_string() {
             return Err(resource.conflict(request.name, MODIFIED));
         }
-        let mut draft = prepare(writer, request, part, object, (&old, &managers)).await?;
+        let mut draft = prepare(writer, request, part, object, (&old, &managers, &parts)).await?;
         if part == Part::Whole {
             quota::count(
                 writer.objects,
@@ -135,7 +139,7 @@ pub(crate) async fn update(
                 gone: false,
             });
         }
-        if let Some(written) = write(writer, request, (&stored, &old), draft).await? {
+        if let Some(written) = write(writer, request, (&stored, &old, &parts), draft).await? {
             return Ok(written);
         }
         work::let_others_go_first().await;
@@ -159,12 +163,18 @@ async fn prepare(
     request: &WriteRequest<'_>,
     part: Part,
     mut object: Value,
-    (old, managers): (&Value, &Managers),
+    (old, managers, parts): (&Value, &Managers, &Parts),
 ) -> Result<Draft, Status> {
     let resource = request.resource;
     let (kind, sub) = (&resource.kind, request.subresource);
     metadata::prepare_update(resource, &mut object, old)?;
-    kind.default(&mut object);
+    // Defaults of parts that are not in the tree would be for nothing.
+    let default = |object: &mut Value| {
+        if parts.is_empty() {
+            kind.default(object);
+        }
+    };
+    default(&mut object);
     match part {
         Part::Whole => kind.prepare_update(&mut object, old),
         Part::Status => kind.status_update().prepare_status_update(&mut object, old),
@@ -199,7 +209,7 @@ async fn prepare(
             before,
         )?;
     }
-    kind.default(&mut object);
+    default(&mut object);
     let asked = kind.allocating().allocations(&object);
     let mut errors = metadata::validate_update(&object, old);
     match part {
@@ -264,7 +274,7 @@ async fn prepare(
 async fn write(
     writer: Writer<'_>,
     request: &WriteRequest<'_>,
-    (stored, old): (&KeyValue, &Value),
+    (stored, old, parts): (&KeyValue, &Value, &Parts),
     draft: Draft,
 ) -> Result<Option<Written>, Status> {
     let resource = request.resource;
@@ -282,6 +292,7 @@ async fn write(
         old: Some((stored, old)),
         new: &object,
         managers: &managers,
+        parts,
         allocated: &allocated,
         released: &released,
     };
@@ -290,10 +301,11 @@ async fn write(
         return Ok(Some(Written::dry(resource, &object, Some(stored))));
     }
     if may_go(resource, &object) {
+        parts.restore(&mut object)?;
         if let Some(managed) = managers.apart() {
             managed.restore(&mut object)?;
         }
-        let gone = remove(writer.objects, resource, (stored, old)).await?;
+        let gone = remove(writer.objects, resource, (stored, old, parts)).await?;
         return Ok(gone.map(|revision| {
             let value = storage::encode_at(&resource.info(), &object, revision);
             let stored = KeyValue {

@@ -12,7 +12,7 @@ use resource_kinds::KindInfo;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::Managers;
+use super::{Managers, Parts};
 use crate::http::limits::OBJECT_BYTES_MAX;
 
 const MARK: &[u8] = b"\"resourceVersion\":\"";
@@ -32,6 +32,9 @@ const AFTER: [&str; 8] = [
     "finalizers",
 ];
 
+/// An object of which nothing is apart from its tree.
+const WHOLE: (&Managers, &Parts) = (&Managers::Within, Parts::NONE);
+
 const MANAGED_FIELDS: &str = "managedFields";
 
 /// Encodes an object for the store, which puts the revision in.
@@ -39,14 +42,18 @@ pub(crate) fn encode(info: &KindInfo<'_>, object: &Value) -> Stored {
     encode_as(info.kind, &info.api_version(), object)
 }
 
-/// The same for an object whose managed fields may be apart.
-pub(crate) fn encode_with(info: &KindInfo<'_>, object: &Value, managers: &Managers) -> Stored {
-    stamped(halves(info.kind, &info.api_version(), object, managers))
+/// The same for an object whose managed fields and other parts may be apart.
+pub(crate) fn encode_with(
+    info: &KindInfo<'_>,
+    object: &Value,
+    apart: (&Managers, &Parts),
+) -> Stored {
+    stamped(halves(info.kind, &info.api_version(), object, apart))
 }
 
 /// Encodes an object of a kind that is known by its names alone.
 pub(crate) fn encode_as(kind: &str, api_version: &str, object: &Value) -> Stored {
-    stamped(halves(kind, api_version, object, &Managers::Within))
+    stamped(halves(kind, api_version, object, WHOLE))
 }
 
 fn stamped((before, after): (Vec<u8>, Vec<u8>)) -> Stored {
@@ -63,10 +70,10 @@ fn stamped((before, after): (Vec<u8>, Vec<u8>)) -> Stored {
 pub(crate) fn encode_within(
     info: &KindInfo<'_>,
     object: &Value,
-    managers: &Managers,
+    apart: (&Managers, &Parts),
     before: usize,
 ) -> Result<Stored, Status> {
-    let (head, rest) = halves(info.kind, &info.api_version(), object, managers);
+    let (head, rest) = halves(info.kind, &info.api_version(), object, apart);
     let size = head.len() + rest.len();
     if size > OBJECT_BYTES_MAX.max(before) {
         return Err(Status::new(
@@ -82,8 +89,7 @@ pub(crate) fn encode_within(
 
 /// Encodes an object with a known revision.
 pub(crate) fn encode_at(info: &KindInfo<'_>, object: &Value, revision: Revision) -> Bytes {
-    let within = &Managers::Within;
-    let (mut bytes, after) = halves(info.kind, &info.api_version(), object, within);
+    let (mut bytes, after) = halves(info.kind, &info.api_version(), object, WHOLE);
     bytes.extend_from_slice(revision.0.to_string().as_bytes());
     bytes.extend_from_slice(&after);
     bytes.into()
@@ -142,7 +148,7 @@ fn halves(
     kind: &str,
     api_version: &str,
     object: &Value,
-    managers: &Managers,
+    (managers, parts): (&Managers, &Parts),
 ) -> (Vec<u8>, Vec<u8>) {
     let empty = Map::new();
     let metadata = object["metadata"].as_object().unwrap_or(&empty);
@@ -178,8 +184,15 @@ fn halves(
         after.extend_from_slice(managed.text().as_bytes());
     }
     after.push(b'}');
+    for (name, text) in parts.texts() {
+        after.push(b',');
+        write(&mut after, name);
+        after.push(b':');
+        after.extend_from_slice(text);
+    }
     let rest = object.as_object().unwrap_or(&empty).iter();
-    let own = |name: &str| matches!(name, "kind" | "apiVersion" | "metadata");
+    let is_apart = |name: &str| parts.texts().iter().any(|(part, _)| *part == name);
+    let own = |name: &str| matches!(name, "kind" | "apiVersion" | "metadata") || is_apart(name);
     for (name, value) in rest.filter(|(name, _)| !own(name)) {
         after.push(b',');
         field(&mut after, name, value);
@@ -282,10 +295,10 @@ mod tests {
         let list = json!([{"manager": "a", "fieldsV1": {"f:spec": {}}}]);
         let mut object = json!({"metadata": {"name": "n", "labels": {"a": "b"}}, "spec": {}});
         let apart = Managers::Apart(Some(list.to_string().into()));
-        let apart = encode_within(&INFO, &object, &apart, 0).unwrap();
+        let apart = encode_within(&INFO, &object, (&apart, Parts::NONE), 0).unwrap();
         object["metadata"]["managedFields"] = list;
         assert_eq!(apart, encode(&INFO, &object));
-        let none = encode_with(&INFO, &object, &Managers::Apart(None));
+        let none = encode_with(&INFO, &object, (&Managers::Apart(None), Parts::NONE));
         object["metadata"]
             .as_object_mut()
             .unwrap()

@@ -5,6 +5,7 @@ mod encode;
 mod leases;
 mod lookup;
 mod managed_fields;
+mod parts;
 mod put;
 mod scan;
 mod tree;
@@ -13,6 +14,7 @@ use std::sync::Arc;
 
 use mvcc_store::{KeyValue, Range, RangeResult, Revision, Store, StoreError};
 use object_model::{Cause, Status, StatusDetails, StatusReason};
+use resource_kinds::FieldRead;
 use serde_json::Value;
 
 use crate::catalog::Catalog;
@@ -27,6 +29,7 @@ pub(crate) use encode::{
 pub(crate) use leases::Leases;
 pub(crate) use lookup::{SyncReads, allocation_key, reading};
 pub(crate) use managed_fields::{ManagedFields, Managers};
+pub(crate) use parts::Parts;
 pub(crate) use put::PutResult;
 pub(crate) use scan::{metadata, undecodable, without_managed_fields};
 
@@ -112,7 +115,11 @@ impl Objects {
 /// Decodes a stored object into the form of the given resource. A custom resource gets the present
 /// defaults of its definition.
 pub(crate) fn decode(resource: &Resource, stored: &KeyValue) -> Result<Value, Status> {
-    let mut object = parse(&stored.value)?;
+    present(resource, parse(&stored.value)?)
+}
+
+/// A stored object in the form of the given resource.
+fn present(resource: &Resource, mut object: Value) -> Result<Value, Status> {
     let info = resource.info();
     let is_own =
         |object: &Value| object["kind"] == info.kind && object["apiVersion"] == info.api_version();
@@ -128,24 +135,31 @@ pub(crate) fn decode(resource: &Resource, stored: &KeyValue) -> Result<Value, St
     Ok(object)
 }
 
-/// Decodes a stored object without its managed fields, which stay text.
+/// Decodes a stored object without its managed fields, which stay text. So do the parts of which only
+/// some fields are read, if the object is stored in the form of the resource.
 pub(crate) fn decode_apart(
     resource: &Resource,
     stored: &KeyValue,
-) -> Result<(Value, Option<ManagedFields>), Status> {
+    reads: &'static [FieldRead],
+) -> Result<(Value, Option<ManagedFields>, Parts), Status> {
     let (value, managed) = scan::cut_managed_fields(&stored.value);
-    let bare = KeyValue {
-        value,
-        ..stored.clone()
-    };
     let managed = managed.map(ManagedFields::stored).transpose()?;
-    Ok((decode(resource, &bare)?, managed))
+    let text = utf8(&value)?;
+    if reads.is_empty() || !resource.is_shown_as_stored() {
+        let object = tree::tree(text).map_err(undecodable)?;
+        return Ok((present(resource, object)?, managed, Parts::default()));
+    }
+    let object = tree::partial_tree(text, reads).map_err(undecodable)?;
+    Ok((object, managed, Parts::stored(&stored.value, reads)))
 }
 
 fn parse(json: &[u8]) -> Result<Value, Status> {
-    // Checked as a whole, which is faster than text by text.
-    let text = std::str::from_utf8(json).map_err(undecodable)?;
-    tree::tree(text).map_err(undecodable)
+    tree::tree(utf8(json)?).map_err(undecodable)
+}
+
+/// Checked as a whole, which is faster than text by text.
+fn utf8(json: &[u8]) -> Result<&str, Status> {
+    std::str::from_utf8(json).map_err(undecodable)
 }
 
 /// The bytes that a client of the given resource gets: those stored, unless their form is that

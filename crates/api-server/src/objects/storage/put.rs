@@ -4,7 +4,7 @@ use mvcc_store::{Compare, KeyValue, Operation as Write, OperationResult, Txn, Tx
 use object_model::Status;
 use serde_json::Value;
 
-use super::{Managers, Objects, encode_with, refusal};
+use super::{Managers, Objects, Parts, encode_with, refusal};
 use crate::catalog::registry::Resource;
 
 /// The result of a transaction that stores an object.
@@ -39,14 +39,14 @@ impl Objects {
         resource: &Resource,
         stored: &KeyValue,
         object: &Value,
-        managers: &Managers,
+        apart: (&Managers, &Parts),
     ) -> Result<Option<KeyValue>, Status> {
         let key = stored.key.to_vec();
         let txn = Txn {
             compare: vec![Compare::ModRevision(key.clone(), stored.mod_revision)],
             operations: vec![Write::Put {
                 key,
-                value: encode_with(&resource.info(), object, managers),
+                value: encode_with(&resource.info(), object, apart),
                 lease: stored.lease,
             }],
         };

@@ -12,9 +12,10 @@ use serde_json::{Value, json};
 
 use crate::json::parts;
 use crate::kind::info::{self, Names, READ_WRITE, action, namespaced, proxy, v1};
+use crate::kind::reads::whole;
 use crate::kind::{
-    Body, Deletion, Kind, KindInfo, Selectable, StatusUpdate, Subresource, SubresourceUpdate, Verb,
-    Words, WriteRules,
+    Body, Deletion, FieldRead, Kind, KindInfo, Selectable, StatusUpdate, Subresource,
+    SubresourceUpdate, Verb, Words, WriteRules,
 };
 use crate::printing::{Cell, Column, Printer};
 use crate::validation::field::Field;
@@ -157,6 +158,47 @@ impl Printer for Pod {
     }
 }
 
+/// The fields of a container that decide whether it may run again.
+const RESTARTS: &[FieldRead] = &[
+    whole("name"),
+    whole("restartPolicy"),
+    whole("restartPolicyRules"),
+];
+
+/// The fields of the spec that a change of the status depends on; a node may only report on its own
+/// pods.
+const READ_FOR_STATUS: &[FieldRead] = &[FieldRead {
+    name: "spec",
+    below: &[
+        whole("nodeName"),
+        whole("restartPolicy"),
+        FieldRead {
+            name: "containers",
+            below: RESTARTS,
+        },
+        FieldRead {
+            name: "initContainers",
+            below: RESTARTS,
+        },
+        FieldRead {
+            name: "ephemeralContainers",
+            below: RESTARTS,
+        },
+    ],
+}];
+
+/// The fields that the grace period depends on.
+const READ_FOR_DELETION: &[FieldRead] = &[
+    FieldRead {
+        name: "spec",
+        below: &[whole("nodeName"), whole("terminationGracePeriodSeconds")],
+    },
+    FieldRead {
+        name: "status",
+        below: &[whole("phase")],
+    },
+];
+
 impl StatusUpdate for Pod {
     /// A pod's QoS class never changes; a status update may omit it.
     fn prepare_status_update(&self, object: &mut Value, old: &Value) {
@@ -167,6 +209,10 @@ impl StatusUpdate for Pod {
         {
             parts::set(status, "qosClass", class);
         }
+    }
+
+    fn reads(&self) -> Option<&'static [FieldRead]> {
+        Some(READ_FOR_STATUS)
     }
 
     fn validate_status_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
@@ -244,27 +290,48 @@ impl Deletion for Pod {
             asked => asked.or(own).unwrap_or_default().max(1),
         }
     }
+
+    fn reads(&self) -> Option<&'static [FieldRead]> {
+        Some(READ_FOR_DELETION)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kind::reads::keep;
 
     /// `statefulset.md` 12.7
     #[test]
     fn grace_is_for_pods_that_run() {
         let mut pod = json!({"spec": {"nodeName": "n", "terminationGracePeriodSeconds": 30},
             "status": {"phase": "Running"}});
-        assert_eq!(Pod.grace_seconds(&pod, None), 30);
-        assert_eq!(Pod.grace_seconds(&pod, Some(5)), 5);
-        assert_eq!(Pod.grace_seconds(&pod, Some(0)), 0);
-        assert_eq!(Pod.grace_seconds(&pod, Some(-1)), 1);
+        let grace = |pod: &Value, asked: Option<i64>| {
+            let mut read = json!({"spec": {"containers": []}, "status": {"podIP": "10.0.0.1"}});
+            for part in ["spec", "status"] {
+                for (field, value) in pod[part].as_object().into_iter().flatten() {
+                    read[part][field] = value.clone();
+                }
+            }
+            keep(&mut read, READ_FOR_DELETION);
+            let seconds = Pod.grace_seconds(pod, asked);
+            assert_eq!(
+                Pod.grace_seconds(&read, asked),
+                seconds,
+                "of the fields that are read"
+            );
+            seconds
+        };
+        assert_eq!(grace(&pod, None), 30);
+        assert_eq!(grace(&pod, Some(5)), 5);
+        assert_eq!(grace(&pod, Some(0)), 0);
+        assert_eq!(grace(&pod, Some(-1)), 1);
         pod["spec"]["terminationGracePeriodSeconds"] = json!(0);
-        assert_eq!(Pod.grace_seconds(&pod, None), 1);
-        assert_eq!(Pod.grace_seconds(&pod, Some(0)), 0);
+        assert_eq!(grace(&pod, None), 1);
+        assert_eq!(grace(&pod, Some(0)), 0);
         pod["status"]["phase"] = json!("Failed");
-        assert_eq!(Pod.grace_seconds(&pod, None), 0);
-        assert_eq!(Pod.grace_seconds(&json!({"spec": {}}), Some(30)), 0);
+        assert_eq!(grace(&pod, None), 0);
+        assert_eq!(grace(&json!({"spec": {}}), Some(30)), 0);
     }
 
     #[test]

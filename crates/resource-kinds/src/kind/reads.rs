@@ -1,0 +1,38 @@
+//! The fields that the rules of a write read: a server need not decode the others of a stored object.
+
+/// A field that rules read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FieldRead {
+    /// Its name in JSON.
+    pub name: &'static str,
+    /// The fields below it that they read, those of each element if it is a list; without any, all
+    /// of it.
+    pub below: &'static [FieldRead],
+}
+
+/// A field that is read as a whole.
+pub(crate) const fn whole(name: &'static str) -> FieldRead {
+    FieldRead { name, below: &[] }
+}
+
+/// Removes what is not read, as a server does that does not decode it.
+#[cfg(test)]
+pub(crate) fn keep(object: &mut serde_json::Value, reads: &[FieldRead]) {
+    use serde_json::Value;
+
+    fn keep_below(value: &mut Value, reads: &[FieldRead]) {
+        match value {
+            Value::Array(list) => list.iter_mut().for_each(|one| keep_below(one, reads)),
+            Value::Object(map) if !reads.is_empty() => {
+                map.retain(|name, _| reads.iter().any(|read| read.name == name));
+                keep(value, reads);
+            }
+            _ => {}
+        }
+    }
+    for read in reads {
+        if let Some(value) = object.get_mut(read.name) {
+            keep_below(value, read.below);
+        }
+    }
+}
