@@ -191,3 +191,106 @@ async fn a_scale_of_none_leaves_the_number_out() {
         (&json!({}), &json!(0))
     );
 }
+
+/// The status and a deletion: the other parts of a pod travel as text.
+#[tokio::test]
+async fn a_part_that_is_not_written_stays_as_it_is() {
+    // statefulset.md 12.7
+    let api = Api::new().await;
+    api.with_account().await;
+    let quotas = "/api/v1/namespaces/default/resourcequotas";
+    let hard = json!({"hard": {"requests.cpu": "1", "pods": "1"}});
+    let quota = json!({"metadata": {"name": "q"}, "spec": hard});
+    api.create(quotas, quota).await;
+    let used = || async { api.get(&format!("{quotas}/q")).await.1["status"]["used"].clone() };
+    let mut new = pod("p");
+    new["metadata"]["finalizers"] = json!(["example.com/f"]);
+    new["metadata"]["annotations"] = json!({"a": "\"spec\":{"});
+    new["spec"]["containers"][0]["resources"] = json!({"requests": {"cpu": "100m"}});
+    new["spec"]["containers"][0]["args"] = json!(["\u{e9} \"status\":{}", "\\"]);
+    new["spec"]["tolerations"] = json!([{"key": "k", "operator": "Exists"}]);
+    api.create(PODS, new).await;
+    let path = format!("{PODS}/p");
+    let (status, binding) = (format!("{path}/status"), format!("{path}/binding"));
+    let target = json!({"target": {"kind": "Node", "name": "n1"}});
+    assert_eq!(api.send("POST", &binding, target).await.0, 201);
+    let (_, bound) = api.get(&path).await;
+    let text = |object: &Value| object["spec"].to_string();
+
+    let running = json!({"phase": "Running", "containerStatuses": [{"name": "c", "image": "i",
+        "imageID": "", "ready": true, "restartCount": 0, "state": {"running": {}}}]});
+    let more = json!({"spec": {"nodeName": "n2", "containers": [{"name": "d", "image": "x"}]},
+        "status": {"message": "m"}});
+    for (form, patch, phase) in [
+        ("strategic", json!({"status": running}), "Running"),
+        (
+            "merge",
+            json!({"status": {"hostIP": "10.0.0.1"}}),
+            "Running",
+        ),
+        ("merge", more.clone(), "Running"),
+        ("strategic", more, "Running"),
+        (
+            "json",
+            json!([{"op": "add", "path": "/status/reason", "value": "r"}]),
+            "Running",
+        ),
+        (
+            "merge",
+            json!({"metadata": {"labels": {"l": "1"}}}),
+            "Running",
+        ),
+        ("merge", json!({"status": {"phase": "Pending"}}), "Pending"),
+    ] {
+        let (code, written) = api.patch(&status, form, patch.clone()).await;
+        assert_eq!(
+            (code, &written["status"]["phase"]),
+            (200, &json!(phase)),
+            "{form} {patch}"
+        );
+        assert_eq!(text(&written), text(&bound), "{form} {patch}");
+        assert_eq!(written["status"]["qosClass"], "Burstable");
+        assert_eq!(api.get(&path).await.1, written);
+    }
+    let (_, mut sent) = api.get(&path).await;
+    sent["status"]["phase"] = json!("Running");
+    sent["spec"] = json!({"containers": [{"name": "other", "image": "o"}]});
+    let (code, written) = api.send("PUT", &status, sent).await;
+    assert_eq!((code, text(&written)), (200, text(&bound)));
+    let wrong = json!({"status": {"phase": "Odd"}});
+    assert_eq!(api.patch(&status, "merge", wrong).await.0, 422);
+    let wrong = json!({"spec": {"containers": 1}});
+    assert_eq!(api.patch(&status, "merge", wrong).await.0, 422);
+    assert_eq!(used().await, json!({"pods": "1", "requests.cpu": "100m"}));
+
+    let (code, marked) = api.send("DELETE", &path, Value::Null).await;
+    assert_eq!((code, text(&marked)), (200, text(&bound)));
+    assert_eq!(marked["metadata"]["deletionGracePeriodSeconds"], 30);
+    assert_eq!(marked["status"], written["status"]);
+    let ended = json!({"metadata": {"finalizers": null}, "status": {"phase": "Succeeded"}});
+    let (code, ended) = api.patch(&status, "merge", ended).await;
+    assert_eq!((code, text(&ended)), (200, text(&bound)));
+    assert_eq!(used().await, json!({"pods": "0", "requests.cpu": "0"}));
+    let at_once = format!("{path}?gracePeriodSeconds=0");
+    let (code, gone) = api.send("DELETE", &at_once, Value::Null).await;
+    assert_eq!((code, text(&gone)), (200, text(&bound)));
+    assert_eq!(api.get(&path).await.0, 404);
+    assert_eq!(used().await, json!({"pods": "0", "requests.cpu": "0"}));
+}
+
+#[tokio::test]
+async fn a_sets_status_leaves_its_spec_as_it_is() {
+    // statefulset.md 5.17
+    let api = Api::new().await;
+    let made = api.create(SETS, stateful_set("web")).await;
+    let path = format!("{SETS}/web/status");
+    let status = json!({"status": {"replicas": 1, "observedGeneration": 1}});
+    for form in ["merge", "strategic"] {
+        let (code, written) = api.patch(&path, form, status.clone()).await;
+        assert_eq!((code, &written["status"]["replicas"]), (200, &json!(1)));
+        assert_eq!(written["spec"].to_string(), made["spec"].to_string());
+        assert_eq!(written["metadata"]["generation"], 1);
+    }
+    let wrong = json!({"status": {"replicas": -1}});
+    assert_eq!(api.patch(&path, "merge", wrong).await.0, 422);
+}

@@ -35,6 +35,9 @@ const AFTER: [&str; 8] = [
 /// An object of which nothing is apart from its tree.
 const WHOLE: (&Managers, &Parts) = (&Managers::Within, Parts::NONE);
 
+/// An ordinary object behind its resource version.
+const AFTER_BYTES: usize = 4096;
+
 const MANAGED_FIELDS: &str = "managedFields";
 
 /// Encodes an object for the store, which puts the revision in.
@@ -161,7 +164,7 @@ fn halves(
     }
     before.extend_from_slice(MARK);
 
-    let mut after = Vec::with_capacity(1024);
+    let mut after = Vec::with_capacity(AFTER_BYTES + parts.bytes());
     after.push(b'"');
     for name in AFTER {
         if let Some(value) = metadata.get(name).filter(|value| is_set(value)) {

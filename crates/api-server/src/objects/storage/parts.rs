@@ -38,6 +38,11 @@ impl Parts {
         &self.0
     }
 
+    /// The length of the texts.
+    pub(super) fn bytes(&self) -> usize {
+        self.0.iter().map(|(_, text)| text.len()).sum()
+    }
+
     /// Completes the parts in the tree of their object.
     ///
     /// *Errors.* 500 if a text is not JSON.

@@ -11,7 +11,27 @@ use super::{Admission, AdmissionRequest, Operation, forbidden};
 use crate::admission::ObjectReader;
 use words::Violation;
 
-const LABELS: &str = "pod-security.kubernetes.io/";
+/// The labels of a mode: its level, and the version of the level.
+#[derive(Clone, Copy)]
+struct Mode {
+    level: &'static str,
+    version: &'static str,
+}
+
+const ENFORCE: Mode = Mode {
+    level: "pod-security.kubernetes.io/enforce",
+    version: "pod-security.kubernetes.io/enforce-version",
+};
+const AUDIT: Mode = Mode {
+    level: "pod-security.kubernetes.io/audit",
+    version: "pod-security.kubernetes.io/audit-version",
+};
+const WARN: Mode = Mode {
+    level: "pod-security.kubernetes.io/warn",
+    version: "pod-security.kubernetes.io/warn-version",
+};
+
+const LATEST: &str = "latest";
 /// More existing pods are not looked at when a namespace becomes stricter.
 const PODS_MAX: usize = 3000;
 
@@ -27,7 +47,8 @@ enum Level {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Standard {
     level: Level,
-    version: String,
+    /// The latest, if there is none.
+    version: Option<String>,
 }
 
 /// The labels of a namespace.
@@ -39,32 +60,32 @@ struct Policy {
 }
 
 impl Standard {
-    fn read(labels: &Map<String, Value>, mode: &str, errors: &mut Vec<FieldError>) -> Self {
-        let mut label = |key: String, why: &str, is_fine: &dyn Fn(&str) -> bool| {
-            let value = labels.get(&key)?.as_str().unwrap_or_default();
+    fn read(labels: &Map<String, Value>, mode: Mode, errors: &mut Vec<FieldError>) -> Self {
+        let mut label = |key: &str, why: &str, is_fine: &dyn Fn(&str) -> bool| {
+            let value = labels.get(key)?.as_str().unwrap_or_default();
             if !is_fine(value) {
-                let field = FieldPath::root("metadata").child("labels").key(&key);
+                let field = FieldPath::root("metadata").child("labels").key(key);
                 errors.push(FieldError::invalid(&field, value, why));
             }
-            Some(value.to_owned())
+            Some(value)
         };
         let known = |text: &str| matches!(text, "privileged" | "baseline" | "restricted");
         let why = "must be one of privileged, baseline, restricted";
-        let level = label([LABELS, mode].concat(), why, &known);
+        let level = label(mode.level, why, &known);
         let why = "must be \"latest\" or \"v1.x\"";
-        let version = label([LABELS, mode, "-version"].concat(), why, &is_version);
-        let level = match level.as_deref() {
+        let version = label(mode.version, why, &is_version);
+        let level = match level {
             None | Some("privileged") => Level::Privileged,
             Some("baseline") => Level::Baseline,
             Some("restricted") => Level::Restricted,
             // An invalid value enforces the strictest level, and produces no warnings.
-            Some(_) if mode == "enforce" => Level::Restricted,
+            Some(_) if mode.level == ENFORCE.level => Level::Restricted,
             Some(_) => Level::Privileged,
         };
         let version = version.filter(|text| is_version(text));
         Self {
             level,
-            version: version.unwrap_or_else(|| "latest".to_owned()),
+            version: version.filter(|text| *text != LATEST).map(str::to_owned),
         }
     }
 
@@ -94,7 +115,7 @@ impl std::fmt::Display for Standard {
             Level::Baseline => "baseline",
             Level::Restricted => "restricted",
         };
-        write!(f, "{level}:{}", self.version)
+        write!(f, "{level}:{}", self.version.as_deref().unwrap_or(LATEST))
     }
 }
 
@@ -102,7 +123,7 @@ fn is_version(text: &str) -> bool {
     let minor = text
         .strip_prefix("v1.")
         .filter(|minor| !minor.starts_with('0') || *minor == "0");
-    text == "latest"
+    text == LATEST
         || minor.is_some_and(|minor| {
             !minor.is_empty() && minor.len() <= 4 && minor.bytes().all(|b| b.is_ascii_digit())
         })
@@ -113,15 +134,15 @@ impl Policy {
         let none = Map::new();
         let labels = namespace["metadata"]["labels"].as_object().unwrap_or(&none);
         let mut errors = Vec::new();
-        let enforce = Standard::read(labels, "enforce", &mut errors);
+        let enforce = Standard::read(labels, ENFORCE, &mut errors);
         let fine = errors.is_empty();
-        Standard::read(labels, "audit", &mut errors);
-        let mut warn = Standard::read(labels, "warn", &mut errors);
+        Standard::read(labels, AUDIT, &mut errors);
+        let mut warn = Standard::read(labels, WARN, &mut errors);
         // An enforcing namespace also warns about templates whose pods it would refuse.
-        let silent = !labels.contains_key(&format!("{LABELS}warn"));
+        let silent = !labels.contains_key(WARN.level);
         if silent && fine && enforce.level > warn.level {
             warn.level = enforce.level;
-            if !labels.contains_key(&format!("{LABELS}warn-version")) {
+            if !labels.contains_key(WARN.version) {
                 warn.version.clone_from(&enforce.version);
             }
         }

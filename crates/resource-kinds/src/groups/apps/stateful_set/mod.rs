@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 
 use crate::json::parts;
 use crate::kind::info::{Names, SCALE, STATUS, namespaced};
-use crate::kind::{Kind, KindInfo, Scalable, StatusUpdate, Words, WriteRules};
+use crate::kind::reads::whole;
+use crate::kind::{FieldRead, Kind, KindInfo, Scalable, StatusUpdate, Words, WriteRules};
 use crate::printing::{Cell, Column, Printer, table};
 use crate::validation::field::Field;
 use crate::validation::{claim, pod_template, workload};
@@ -140,6 +141,15 @@ impl Printer for StatefulSet {
 }
 
 impl StatusUpdate for StatefulSet {
+    /// No rule reads the templates, which are most of a set.
+    fn reads(&self) -> Option<&'static [FieldRead]> {
+        const READS: &[FieldRead] = &[FieldRead {
+            name: "spec",
+            below: &[whole("replicas")],
+        }];
+        Some(READS)
+    }
+
     fn validate_status_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
         validate::status(object, old)
     }

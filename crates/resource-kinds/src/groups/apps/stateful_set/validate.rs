@@ -191,6 +191,7 @@ mod tests {
 
     use super::*;
     use crate::groups::apps::StatefulSet;
+    use crate::kind::reads::keep;
     use crate::kind::{Kind, StatusUpdate};
 
     fn set(change: impl Fn(&mut Value)) -> Value {
@@ -363,6 +364,13 @@ mod tests {
             texts(&StatefulSet.validate_status_update(&object, &set(|_| {}))),
             ["status.readyReplicas: Invalid value: 2: cannot be greater than status.replicas"]
         );
+        let errors = StatefulSet.validate_status_update(&object, &set(|_| {}));
+        let mut old = set(|_| {});
+        for read in [&mut object, &mut old] {
+            keep(read, StatefulSet.status_update().reads().unwrap());
+        }
+        assert_eq!(object["spec"], json!({"replicas": old["spec"]["replicas"]}));
+        assert_eq!(StatefulSet.validate_status_update(&object, &old), errors);
     }
 
     /// `statefulset.md` 6.14
