@@ -83,6 +83,10 @@ async fn main() {
         times.push(client.ask("GET", &name(n), JSON, &Value::Null).await);
     }
     report("get it", &mut times);
+    for n in 0..ROUNDS {
+        times.push(client.ask("DELETE", &name(n), JSON, &Value::Null).await);
+    }
+    report("delete it", &mut times);
     let map = |n: usize| json!({"metadata": {"name": format!("m-{n}")}, "data": {"a": "1"}});
     let maps = "/api/v1/namespaces/default/configmaps";
     for n in 0..ROUNDS {

@@ -196,7 +196,10 @@ async fn prepare(
         (Some(old), managers.clone()),
     );
     let (update, before) = (Operation::Update, Some(old));
-    let outside = part != Part::Trusted;
+    // A webhook or policy for the request has the object decoded as a whole. One that comes into
+    // force since then is later than the request, and would see an incomplete object.
+    let is_whole = matches!(managers, Managers::Within);
+    let outside = part != Part::Trusted && is_whole;
     if outside {
         dynamic_admission::admit_and_change(writer.admission, request, update, &mut object, before)
             .await?;
