@@ -31,10 +31,10 @@ const REQUESTS: usize = 101;
 /// needs less, and raised only with a reason.
 const BOUNDS: [(Write, usize); 6] = [
     (Write::CreatePod, 485),
-    (Write::PatchStatus, 450),
+    (Write::PatchStatus, 390),
     (Write::DeletePod, 122),
     (Write::CreateConfigMap, 148),
-    (Write::PatchConfigMap, 200),
+    (Write::PatchConfigMap, 195),
     (Write::DeleteConfigMap, 145),
 ];
 

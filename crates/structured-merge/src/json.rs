@@ -1,7 +1,7 @@
 //! JSON patch and merge patch, with bounds on their cost.
 
 use json_patch::{PatchErrorKind, PatchOperation};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::PatchError;
 use crate::error::type_name;
@@ -226,15 +226,36 @@ fn copied_bytes(document: &Value, operation: &Value) -> usize {
 ///
 /// # Errors
 /// `Malformed` if the patch is not an object (every API object is one).
-pub fn merge_patch(document: Value, patch: &Value) -> Result<Value, PatchError> {
+pub fn merge_patch(document: Value, patch: Value) -> Result<Value, PatchError> {
     if !patch.is_object() {
         let text = format!(
             "json: cannot unmarshal {} into a merge patch",
-            type_name(patch)
+            type_name(&patch)
         );
         return Err(PatchError::Malformed(text));
     }
     let mut document = document;
-    json_patch::merge(&mut document, patch);
+    merge(&mut document, patch);
     Ok(document)
+}
+
+/// Merges by RFC 7396, with the values of the patch, and not copies.
+pub(crate) fn merge(document: &mut Value, patch: Value) {
+    let Value::Object(patch) = patch else {
+        *document = patch;
+        return;
+    };
+    if !document.is_object() {
+        *document = Value::Object(Map::with_capacity(patch.len()));
+    }
+    let Value::Object(map) = document else {
+        return;
+    };
+    for (key, value) in patch {
+        if value.is_null() {
+            map.remove(&key);
+        } else {
+            merge(map.entry(key).or_insert(Value::Null), value);
+        }
+    }
 }

@@ -56,7 +56,7 @@ impl<'v> Mark<'v> {
     }
 
     /// A copy without borrowed data.
-    fn into_owned(self) -> Mark<'static> {
+    pub fn into_owned(self) -> Mark<'static> {
         match self {
             Self::Text(text) => Mark::Text(Cow::Owned(text.into_owned())),
             Self::Other(printed) => Mark::Other(printed),

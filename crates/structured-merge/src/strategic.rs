@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 
 use crate::PatchError;
 use crate::error::{printed, type_name};
+use crate::json::merge;
 use crate::order::{self, Identity, Mark, Places};
 
 const DIRECTIVE: &str = "$patch";
@@ -22,14 +23,14 @@ const SET_ELEMENT_ORDER: &str = "$setElementOrder/";
 /// `Malformed`, `NoMergeKey`, `UnknownDirective`, `ListOfLists`: see [`PatchError`].
 pub fn strategic_merge_patch(
     document: Value,
-    patch: &Value,
+    patch: Value,
     object_type: TypeRef<'_>,
 ) -> Result<Value, PatchError> {
     let Value::Object(original) = document else {
         return Err(PatchError::wrong_type("map", &document));
     };
     let Value::Object(patch) = patch else {
-        let text = format!("json: cannot unmarshal {} into a patch", type_name(patch));
+        let text = format!("json: cannot unmarshal {} into a patch", type_name(&patch));
         return Err(PatchError::Malformed(text));
     };
     merge_map(original, patch, Some(object_type)).map(Value::Object)
@@ -91,12 +92,15 @@ fn is_directive(key: &str) -> bool {
 /// Merges `patch` into `original`, both objects of `object_type`.
 fn merge_map(
     mut original: Object,
-    patch: &Object,
+    mut patch: Object,
     object_type: Option<TypeRef<'_>>,
 ) -> Result<Object, PatchError> {
     if let Some(directive) = patch.get(DIRECTIVE) {
         return match directive.as_str() {
-            Some("replace") => resolved_map(patch, object_type, &[DIRECTIVE]),
+            Some("replace") => {
+                patch.shift_remove(DIRECTIVE);
+                resolved_map(patch, object_type)
+            }
             Some("delete") => Ok(Object::new()),
             _ => Err(PatchError::unknown_directive(
                 directive,
@@ -104,17 +108,21 @@ fn merge_map(
             )),
         };
     }
-    retain_keys(&mut original, patch)?;
-    let live = ordered_lists(&original, patch, object_type);
-    delete_from_lists(&mut original, patch)?;
+    retain_keys(&mut original, &patch)?;
+    let orders = with_orders(&patch);
+    let live = ordered_lists(&original, &orders, object_type);
+    delete_from_lists(&mut original, &patch)?;
     let mut leaving = BTreeSet::new();
-    for (key, value) in patch.iter().filter(|(key, _)| !is_directive(key)) {
-        let strategy = Strategy::of(object_type, key);
-        if value.is_null() {
-            leaving.insert(key.as_str());
+    for (key, value) in patch {
+        if is_directive(&key) {
             continue;
         }
-        let merged = match (original.get_mut(key).map(Value::take), value) {
+        let strategy = Strategy::of(object_type, &key);
+        if value.is_null() {
+            leaving.insert(key);
+            continue;
+        }
+        let merged = match (original.get_mut(&key).map(Value::take), value) {
             (Some(old), new) if strategy.is_opaque() => merged_plainly(old, new),
             (Some(Value::Object(old)), Value::Object(new)) if !strategy.replaces() => {
                 merge_map(old, new, strategy.value).map(Value::Object)?
@@ -122,19 +130,28 @@ fn merge_map(
             (Some(Value::Array(old)), Value::Array(new)) if strategy.merges() => {
                 merge_list(old, new, &strategy).map(Value::Array)?
             }
-            _ => resolved(value, &strategy)?,
+            (_, new) => resolved(new, &strategy)?,
         };
-        original.insert(key.clone(), merged);
+        original.insert(key, merged);
     }
     if !leaving.is_empty() {
         original.retain(|key, _| !leaving.contains(key.as_str()));
     }
-    set_element_orders(original, patch, &live, object_type)
+    set_element_orders(original, &orders, &live, object_type)
+}
+
+/// A copy of a patch that orders lists, whose elements the merge moves; nothing of another one.
+fn with_orders(patch: &Object) -> Object {
+    let mut keys = patch.keys();
+    match keys.any(|key| key.starts_with(SET_ELEMENT_ORDER)) {
+        true => patch.clone(),
+        false => Object::new(),
+    }
 }
 
 /// Merges by RFC 7396.
-fn merged_plainly(mut old: Value, new: &Value) -> Value {
-    json_patch::merge(&mut old, new);
+fn merged_plainly(mut old: Value, new: Value) -> Value {
+    merge(&mut old, new);
     old
 }
 
@@ -205,11 +222,11 @@ fn identity_in(object_type: Option<TypeRef<'_>>, field: &str) -> Identity {
 /// Merges two lists whose strategy is `merge`.
 fn merge_list(
     original: Vec<Value>,
-    patch: &[Value],
+    patch: Vec<Value>,
     strategy: &Strategy<'_>,
 ) -> Result<Vec<Value>, PatchError> {
-    if !order::holds_maps(&original, patch)? {
-        return Ok(order::union(&original, patch));
+    if !order::holds_maps(&original, &patch)? {
+        return Ok(order::union(&original, &patch));
     }
     let Some(key) = strategy.merge_key() else {
         let text = "cannot merge lists without merge key for type struct".to_owned();
@@ -226,14 +243,14 @@ fn merge_list(
             None => kept.push(element),
             Some(directive) => match directive.as_str() {
                 Some("delete") => {
-                    leaving.insert(Mark::of(identity.of(element)?));
+                    leaving.insert(Mark::of(identity.of(&element)?).into_owned());
                 }
                 Some("replace") => replace = true,
                 Some("merge") => {
                     let text = "merging lists cannot yet be specified in the patch".to_owned();
                     return Err(PatchError::Malformed(text));
                 }
-                _ => return Err(PatchError::unknown_directive(directive, element)),
+                _ => return Err(PatchError::unknown_directive(directive, &element)),
             },
         }
     }
@@ -253,20 +270,21 @@ fn merge_list(
         true => live.clone(),
         false => Places::of(&merged, identity).into_owned(),
     };
-    for element in &kept {
-        identity.of(element)?;
+    let wanted = Places::of(&kept, identity).into_owned();
+    for element in kept {
+        identity.of(&element)?;
         merge_element(&mut merged, &mut places, element, strategy)?;
     }
-    order::arrange(merged, &Places::of(kept, identity), &live)
+    order::arrange(merged, &wanted, &live)
 }
 
 fn merge_element(
     merged: &mut Vec<Value>,
     places: &mut Places<'_>,
-    element: &Value,
+    element: Value,
     strategy: &Strategy<'_>,
 ) -> Result<(), PatchError> {
-    let found = places.get(element);
+    let found = places.get(&element);
     match (found.and_then(|place| merged.get_mut(place)), element) {
         (Some(present), Value::Object(patch)) => {
             let old = match present.take() {
@@ -275,7 +293,7 @@ fn merge_element(
             };
             *present = Value::Object(merge_map(old, patch, strategy.element())?);
         }
-        _ => {
+        (_, element) => {
             let element = resolved_element(element, strategy)?;
             places.add(&element, merged.len());
             merged.push(element);
@@ -342,17 +360,17 @@ fn check_order(
 
 /// A value that replaces another one: nulls and directives inside it have no effect and are
 /// removed.
-fn resolved(value: &Value, strategy: &Strategy<'_>) -> Result<Value, PatchError> {
+fn resolved(value: Value, strategy: &Strategy<'_>) -> Result<Value, PatchError> {
     match value {
-        opaque if strategy.is_opaque() => Ok(opaque.clone()),
-        Value::Object(patch) => merge_map(Object::new(), patch, strategy.value).map(Value::Object),
+        opaque if strategy.is_opaque() => Ok(opaque),
+        Value::Object(patch) => resolved_map(patch, strategy.value).map(Value::Object),
         Value::Array(elements) => elements
-            .iter()
+            .into_iter()
             .filter(|element| !is_marker(element))
             .map(|element| resolved_element(element, strategy))
             .collect::<Result<Vec<Value>, PatchError>>()
             .map(Value::Array),
-        scalar => Ok(scalar.clone()),
+        scalar => Ok(scalar),
     }
 }
 
@@ -361,7 +379,7 @@ fn is_marker(element: &Value) -> bool {
     element.get(DIRECTIVE).is_some()
 }
 
-fn resolved_element(element: &Value, strategy: &Strategy<'_>) -> Result<Value, PatchError> {
+fn resolved_element(element: Value, strategy: &Strategy<'_>) -> Result<Value, PatchError> {
     resolved(
         element,
         &Strategy {
@@ -371,13 +389,7 @@ fn resolved_element(element: &Value, strategy: &Strategy<'_>) -> Result<Value, P
     )
 }
 
-/// A map without the keys in `without`, and with resolved values.
-fn resolved_map(
-    patch: &Object,
-    object_type: Option<TypeRef<'_>>,
-    without: &[&str],
-) -> Result<Object, PatchError> {
-    let mut plain = patch.clone();
-    plain.retain(|key, _| !without.contains(&key.as_str()));
-    merge_map(Object::new(), &plain, object_type)
+/// A map with resolved values.
+fn resolved_map(patch: Object, object_type: Option<TypeRef<'_>>) -> Result<Object, PatchError> {
+    merge_map(Object::with_capacity(patch.len()), patch, object_type)
 }

@@ -17,7 +17,7 @@ fn type_of(group: &str, kind: &str) -> TypeRef<'static> {
 }
 
 fn patched(old: Value, patch: &Value) -> Value {
-    strategic_merge_patch(old, patch, type_of("", "Pod")).expect("a patch that applies")
+    strategic_merge_patch(old, patch.clone(), type_of("", "Pod")).expect("a patch that applies")
 }
 
 fn pod(env: Vec<Value>) -> Value {
@@ -94,7 +94,7 @@ fn a_json_patch_does_not_cost_more_than_it_says() {
     let nulls: serde_json::Map<String, Value> = (0..COUNT)
         .map(|number| (number.to_string(), Value::Null))
         .collect();
-    assert!(merge_patch(Value::Object(nulls.clone()), &Value::Object(nulls)).is_ok());
+    assert!(merge_patch(Value::Object(nulls.clone()), Value::Object(nulls)).is_ok());
 }
 
 /// findings S13: the same by server-side apply, over and over.

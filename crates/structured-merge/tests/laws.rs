@@ -77,48 +77,48 @@ fn has_null(value: &Value) -> bool {
 proptest! {
     #[test]
     fn strategic_patch_twice_is_once(base in pod_like(), patch in pod_like()) {
-        let base = strategic_merge_patch(json!({}), &base, pod()).unwrap();
-        let once = strategic_merge_patch(base, &patch, pod()).unwrap();
-        let twice = strategic_merge_patch(once.clone(), &patch, pod()).unwrap();
+        let base = strategic_merge_patch(json!({}), base, pod()).unwrap();
+        let once = strategic_merge_patch(base, patch.clone(), pod()).unwrap();
+        let twice = strategic_merge_patch(once.clone(), patch, pod()).unwrap();
         prop_assert_eq!(once, twice);
     }
 
     #[test]
     fn strategic_patch_with_nothing_changes_nothing(base in pod_like()) {
-        let after = strategic_merge_patch(base.clone(), &json!({}), pod()).unwrap();
+        let after = strategic_merge_patch(base.clone(), json!({}), pod()).unwrap();
         prop_assert_eq!(after, base);
     }
 
     #[test]
     fn strategic_patch_with_itself_keeps_the_document(base in pod_like()) {
-        let base = strategic_merge_patch(json!({}), &base, pod()).unwrap();
-        let after = strategic_merge_patch(base.clone(), &base, pod()).unwrap();
+        let base = strategic_merge_patch(json!({}), base, pod()).unwrap();
+        let after = strategic_merge_patch(base.clone(), base.clone(), pod()).unwrap();
         prop_assert_eq!(after, base);
     }
 
     #[test]
     fn strategic_patch_never_panics(base in any_object(), patch in any_object()) {
         let wrapped = json!({"metadata": patch.clone(), "spec": {"containers": [patch]}});
-        let _ = strategic_merge_patch(json!({"metadata": base.clone()}), &wrapped, pod());
-        let _ = strategic_merge_patch(base, &wrapped, pod());
+        let _ = strategic_merge_patch(json!({"metadata": base.clone()}), wrapped.clone(), pod());
+        let _ = strategic_merge_patch(base, wrapped, pod());
     }
 
     #[test]
     fn merge_patch_twice_is_once(base in any_object(), patch in any_object()) {
-        let once = merge_patch(base, &patch).unwrap();
-        prop_assert_eq!(merge_patch(once.clone(), &patch).unwrap(), once);
+        let once = merge_patch(base, patch.clone()).unwrap();
+        prop_assert_eq!(merge_patch(once.clone(), patch).unwrap(), once);
     }
 
     /// RFC 7396 §1: without nulls in the way, the patch's members are in the result.
     #[test]
     fn merge_patch_onto_nothing_is_the_patch(patch in any_object()) {
         prop_assume!(!has_null(&patch));
-        prop_assert_eq!(merge_patch(json!({}), &patch).unwrap(), patch);
+        prop_assert_eq!(merge_patch(json!({}), patch.clone()).unwrap(), patch);
     }
 
     #[test]
     fn merge_patch_with_nothing_changes_nothing(base in any_object()) {
-        prop_assert_eq!(merge_patch(base.clone(), &json!({})).unwrap(), base);
+        prop_assert_eq!(merge_patch(base.clone(), json!({})).unwrap(), base);
     }
 
     #[test]

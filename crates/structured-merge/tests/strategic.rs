@@ -12,7 +12,7 @@ fn type_of(group: &str, kind: &str) -> TypeRef<'static> {
 
 #[track_caller]
 fn check(kind: TypeRef<'static>, before: Value, patch: Value, after: Value) {
-    let found = strategic_merge_patch(before, &patch, kind).expect("the patch applies");
+    let found = strategic_merge_patch(before, patch, kind).expect("the patch applies");
     assert_eq!(found, after);
 }
 
@@ -21,7 +21,7 @@ fn pod() -> TypeRef<'static> {
 }
 
 fn refusal(before: Value, patch: Value) -> PatchError {
-    strategic_merge_patch(before, &patch, pod()).expect_err("the patch is refused")
+    strategic_merge_patch(before, patch, pod()).expect_err("the patch is refused")
 }
 
 #[test]

@@ -92,10 +92,10 @@ pub const MERGE: Target = Target {
     words: WORDS,
     run: |bytes| {
         if let Some((document, patch)) = pair(bytes)
-            && let Ok(merged) = merge_patch(document, &patch)
+            && let Ok(merged) = merge_patch(document, patch.clone())
         {
             // Twice is once (RFC 7386).
-            assert_eq!(merge_patch(merged.clone(), &patch), Ok(merged));
+            assert_eq!(merge_patch(merged.clone(), patch), Ok(merged));
         }
     },
 };
@@ -118,7 +118,7 @@ pub const STRATEGIC: Target = Target {
     words: WORDS,
     run: |bytes| {
         if let Some((document, patch)) = pair(bytes) {
-            let merged = strategic_merge_patch(document, &patch, stateful_set());
+            let merged = strategic_merge_patch(document, patch, stateful_set());
             let _refused = merged.map_err(|error| error.status());
         }
     },

@@ -66,7 +66,7 @@ pub(super) async fn answer(
             if patch::is_apply(call) {
                 return apply(writer, resource, call, &bytes).await;
             }
-            let patch = Patch::parse(call, &bytes)?;
+            let mut patch = Patch::parse(call, &bytes)?;
             let options = WriteOptions::parse_patch(&call.query, false)?;
             let mut apply = |scale: &Value| patch.apply(Schema::published(), &SCALE, scale);
             write(writer, resource, call, options, &mut apply).await

@@ -36,7 +36,8 @@ enum Form {
 /// A decoded patch.
 pub(crate) struct Patch {
     form: Form,
-    value: Value,
+    /// The patch, until it is merged into an object.
+    value: Option<Value>,
     duplicates: Vec<String>,
     text: String,
 }
@@ -62,28 +63,39 @@ impl Patch {
         let text = String::from_utf8_lossy(bytes).into_owned();
         Ok(Self {
             form,
-            value,
+            value: Some(value),
             duplicates,
             text,
         })
     }
 
+    /// The patch, to be merged. Few writes need a second attempt, which decodes the text again.
+    fn take(&mut self) -> Result<Value, Status> {
+        match self.value.take() {
+            Some(value) => Ok(value),
+            None => match json(self.text.as_bytes()) {
+                Ok(decoded) => Ok(decoded.value),
+                Err(text) => Err(Status::internal(format!("decode a patch again: {text}"))),
+            },
+        }
+    }
+
     /// The document after the patch.
     pub(crate) fn apply(
-        &self,
+        &mut self,
         schema: &Schema,
         info: &KindInfo<'_>,
         old: &Value,
     ) -> Result<Value, Status> {
         let patched = match self.form {
-            Form::Json => json_patch(old.clone(), &self.value),
-            Form::Merge => merge_patch(old.clone(), &self.value),
+            Form::Json => json_patch(old.clone(), &self.take()?),
+            Form::Merge => merge_patch(old.clone(), self.take()?),
             Form::Strategic => {
                 // The words for it are published for the server's own kinds alone.
                 let published = std::ptr::eq(schema, Schema::published());
                 let known = schema.lookup(info.group, info.version, info.kind);
                 match known.filter(|_| published) {
-                    Some(known) => strategic_merge_patch(old.clone(), &self.value, known),
+                    Some(known) => strategic_merge_patch(old.clone(), self.take()?, known),
                     None => return Err(unsupported(STRATEGIC, &[JSON_PATCH, MERGE_PATCH])),
                 }
             }
@@ -94,11 +106,8 @@ impl Patch {
     /// Whether a patch of the status is written for other parts of the object, too.
     fn is_for_more(&self) -> bool {
         let own = ["apiVersion", "kind", "metadata", "status"];
-        let mut names = self
-            .value
-            .as_object()
-            .into_iter()
-            .flat_map(|map| map.keys());
+        let map = self.value.as_ref().and_then(Value::as_object);
+        let mut names = map.into_iter().flat_map(|map| map.keys());
         !names.all(|name| own.contains(&name.as_str()))
     }
 
@@ -154,8 +163,9 @@ pub(crate) async fn answer(
         return apply::answer(writer, resource, call, bytes, part).await;
     }
     let options = WriteOptions::parse_patch(&call.query, false)?;
-    let patch = Patch::parse(call, bytes)?;
+    let mut patch = Patch::parse(call, bytes)?;
     let (info, schema) = (resource.info(), resource.schema());
+    let reads_whole = patch.form == Form::Json || (part == Part::Status && patch.is_for_more());
     let mut change = |old: &Value| {
         let patched = patch.apply(schema, &info, old)?;
         let found = patch.check(schema, &info, &patched, options.validation)?;
@@ -166,7 +176,7 @@ pub(crate) async fn answer(
         Ok(object)
     };
     let request = WriteRequest {
-        reads_whole: patch.form == Form::Json || (part == Part::Status && patch.is_for_more()),
+        reads_whole,
         ..WriteRequest::of(call, resource, options)
     };
     let written = update(writer, &request, part, &mut change).await?;
