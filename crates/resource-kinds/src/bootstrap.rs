@@ -283,6 +283,14 @@ controller volume-binding | get list patch watch | persistentvolumeclaims
 controller volume-binding | patch | persistentvolumeclaims/status
 controller volume-binding | get list patch watch | persistentvolumes
 controller volume-binding | patch | persistentvolumes/status
+controller volume-replication | create | nodes/proxy
+controller volume-replication | list delete | pods
+controller volume-replication | get list watch | nodes
+controller volume-replication | get | leases.coordination.k8s.io
+controller volume-replication | list watch | persistentvolumeclaims
+controller volume-replication | patch | persistentvolumeclaims/status
+controller volume-replication | get patch list watch | persistentvolumes
+controller volume-replication | create patch | events
 controller volume-move | create | nodes/proxy
 controller volume-move | list delete | pods
 controller volume-move | get | nodes

@@ -8,11 +8,12 @@ use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::StorageClass;
 use reconcile::execute::{Refusal, chain, refusal};
 use reconcile::{Key, ReconcileResult};
-use resource_kinds::annotations::SELECTED_NODE;
+use resource_kinds::annotations::{SELECTED_NODE, VOLUME_REPLICATION};
 use resource_kinds::node_conditions;
 use resource_kinds::reasons::volume as reasons;
 use resource_kinds::storage::Driver;
 use resource_kinds::storage::nfs_class::NfsClass;
+use resource_kinds::storage::volume_replication::{VolumeReplication, interval_of_class};
 use serde_json::json;
 
 use crate::decide::{
@@ -106,6 +107,7 @@ impl Provisioner {
     ) -> Result<(), Error> {
         let driver = Driver::of_provisioner(&class.provisioner)
             .ok_or_else(|| Error::Unsupported("the class is another provisioner's".to_owned()))?;
+        let interval = interval_of_class(class).map_err(Error::Unsupported)?;
         let content = match self.source(claim, driver).await? {
             Source::Here(content) => content,
             Source::On(node) => return self.select_node(claim, Some(&node)).await,
@@ -113,7 +115,12 @@ impl Provisioner {
         let storage = &self.config.storage;
         let (bytes, mode) = (size_of(claim), claim_mode(claim));
         let path = storage.make(driver, name, bytes, content, mode).await?;
-        let made = volume(claim, class, &self.config.node_name, &path);
+        let mut made = volume(claim, class, &self.config.node_name, &path);
+        if let Some(seconds) = interval {
+            let record = VolumeReplication::new(&self.config.node_name, seconds);
+            let annotations = made.metadata.annotations.get_or_insert_default();
+            annotations.insert(VOLUME_REPLICATION.to_owned(), record.to_text());
+        }
         let api: Api<PersistentVolume> = Api::all(self.client.clone());
         match api.create(&PostParams::default(), &made).await {
             Ok(_) => {

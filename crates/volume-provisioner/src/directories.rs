@@ -17,7 +17,6 @@ use crate::ProvisionerError as Error;
 use crate::device_image;
 use crate::moves;
 use crate::projects;
-use crate::replicas;
 use crate::subvolumes::{self, Content, Count};
 
 /// Names of directories that are being removed start with this.
@@ -325,7 +324,6 @@ impl Directories {
             let entry = entry.map_err(failed("read", &self.root))?;
             let name = entry.file_name().to_string_lossy().into_owned();
             moves::sweep(&entry.path(), &name, &is_wanted);
-            replicas::sweep(&entry.path(), &name, &is_wanted);
             let left_over = name.starts_with(VOLUME_PREFIX) && !is_wanted(&name);
             if left_over {
                 device_image::remove_unused(&device_image::path(&entry.path()));

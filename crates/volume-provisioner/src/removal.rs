@@ -9,6 +9,7 @@ use reconcile::execute::{Delete, chain, delete, found};
 use resource_kinds::storage::Driver;
 use resource_kinds::storage::driver::REMOVAL_FINALIZER;
 use resource_kinds::storage::nfs_class::is_nfs_directory;
+use resource_kinds::storage::volume_replication::has_replica;
 use serde_json::json;
 
 use crate::decide::{ReclaimAction, holds, path_of, reclaim_action};
@@ -47,6 +48,8 @@ impl Provisioner {
         match reclaim_action(&volume, node) {
             ReclaimAction::Keep => Ok(()),
             ReclaimAction::RemoveFinalizer => self.let_go(&api, &volume).await,
+            // The copies on the other node go first.
+            ReclaimAction::Remove if has_replica(&volume) => Ok(()),
             ReclaimAction::Remove if self.is_claimed(&volume).await? => Ok(()),
             ReclaimAction::Remove => match self.remove_directory(name, &volume).await {
                 Ok(()) => {

@@ -429,6 +429,23 @@ impl Directories {
         self.sync_root()
     }
 
+    /// Removes directories of volumes that were never completed, and the epochs of volumes that are gone.
+    pub(crate) fn sweep_pool(&self, is_wanted: impl Fn(&str) -> bool) -> Result<(), Error> {
+        self.sweep(&is_wanted)?;
+        let (root, _) = self.places();
+        for entry in std::fs::read_dir(root).map_err(failed("read", root))? {
+            let name = entry.map_err(failed("read", root))?.file_name();
+            let rest = name.to_str().and_then(|name| name.strip_prefix(EPOCH));
+            if let Some((_, volume)) = rest.and_then(|rest| rest.split_once('-'))
+                && !is_wanted(volume)
+                && self.known(volume)?.is_some_and(|known| known.epoch == OVER)
+            {
+                remove_tree(&self.epoch_file(volume)?)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Removes snapshots, copies and kept states of a volume.
     pub(crate) fn remove_replication(&self, volume: &str) -> Result<(), Error> {
         if !is_there(&self.epoch_file(volume)?)? {
@@ -447,24 +464,6 @@ impl Directories {
         }
         remove_tree(&self.of_move(DEMOTED, ONLY, volume)?)?;
         remove_tree(&self.epoch_file(volume)?)
-    }
-}
-
-/// Removes the file with the epoch of a volume that is gone.
-pub(crate) fn sweep(path: &Path, name: &str, is_wanted: &impl Fn(&str) -> bool) {
-    let rest = name
-        .strip_prefix(EPOCH)
-        .and_then(|rest| rest.split_once('-'));
-    let is_left = rest.is_some_and(|(_, volume)| !is_wanted(volume));
-    let is_over = || {
-        let text = std::fs::read_to_string(path).unwrap_or_default();
-        Known::parse(&text).is_some_and(|known| known.epoch == OVER)
-    };
-    if is_left
-        && is_over()
-        && let Err(error) = std::fs::remove_file(path)
-    {
-        tracing::debug!(name, %error, "file of a former replica is kept");
     }
 }
 

@@ -94,25 +94,21 @@ impl reconcile::Controller for VolumeReplications {
         let mut answers = Answers::default();
         loop {
             // Fresh reads, the record first: a proof that was read before the record says nothing.
-            let volumes: Api<PersistentVolume> = Api::all(self.context.client.clone());
-            let Some(volume) = found(volumes.get(name).await)? else {
-                return Ok(ReconcileResult::Done);
-            };
-            let Some(record) = VolumeReplication::of(&volume) else {
+            let Some((volume, record)) = self.read(name).await? else {
                 return Ok(ReconcileResult::Done);
             };
             match self.step(&volume, &record, &answers).await? {
-                Step::Done => return Ok(ReconcileResult::Done),
-                Step::Wait(reason) => {
-                    self.tell(&volume, record, reason).await?;
-                    return Ok(ReconcileResult::RequeueAfter(WAIT));
-                }
                 Step::Rest(milliseconds) => {
                     self.show(&volume, &record).await?;
                     let rest = Duration::from_millis(milliseconds.unsigned_abs());
                     let is_ready = self.cached_presence(&record.primary) == Presence::Ready;
                     let wait = if is_ready { rest } else { rest.min(WAIT) };
                     return Ok(ReconcileResult::RequeueAfter(wait));
+                }
+                Step::Done => return Ok(ReconcileResult::Done),
+                Step::Wait(reason) => {
+                    self.tell(&volume, record, reason).await?;
+                    return Ok(ReconcileResult::RequeueAfter(WAIT));
                 }
                 Step::Write(next) => {
                     if record.stage == Stage::Promoted {
@@ -144,6 +140,19 @@ impl reconcile::Controller for VolumeReplications {
 }
 
 impl VolumeReplications {
+    /// A volume with its record, as the API server has it now.
+    async fn read(
+        &self,
+        name: &str,
+    ) -> Result<Option<(PersistentVolume, VolumeReplication)>, Error> {
+        let volumes: Api<PersistentVolume> = Api::all(self.context.client.clone());
+        let volume = found(volumes.get(name).await)?;
+        Ok(volume.and_then(|volume| {
+            let record = VolumeReplication::of(&volume)?;
+            Some((volume, record))
+        }))
+    }
+
     async fn step(
         &self,
         volume: &PersistentVolume,

@@ -1,8 +1,8 @@
 //! A volume with a replica on another node loses the node of its primary, twice (DESIGN §16, docs/storage.md).
 //!
 //! The pod numbers its writes, and prints each number when it is on disk. After the loss the pod runs on the
-//! other node with all that was written before the stated recovery point, and with nothing half. What the
-//! lost node had besides is kept there when it returns.
+//! other node with all that was written before the stated recovery point, and with nothing half. The
+//! other writes of the lost node are kept there when it returns.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -1,7 +1,7 @@
 //! A world of two nodes with a replicated volume, explored to the end: late calls, lost answers, nodes that
 //! are lost and return at any step, and leaders that act on what they saw before.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 
 use resource_kinds::storage::volume_replication::{Stage, VolumeReplication};
 
@@ -59,7 +59,7 @@ struct World {
     record: VolumeReplication,
     answers: Answers,
     nodes: [Node; 2],
-    /// What each shown copy contains.
+    /// The contents of each shown copy.
     shown: BTreeMap<i64, History>,
     writes: u8,
     now: i64,
@@ -386,7 +386,7 @@ impl World {
         out
     }
 
-    /// What happens on a node by itself.
+    /// The changes of a node by itself.
     fn of_node(&self, at: usize, out: &mut Vec<World>) {
         let node = &self.nodes[at];
         let may_start = !node.is_fenced && !node.is_lost && node.volume.is_some() && !node.pod;
@@ -524,15 +524,16 @@ impl World {
 fn explore(mistake: Mistake, limit: usize) -> usize {
     let start = World::start(mistake);
     let mut seen = BTreeSet::from([start.clone()]);
-    let mut open = VecDeque::from([start]);
-    while let Some(world) = open.pop_front() {
-        world.check();
-        world.clone().finish();
-        for next in world.next() {
-            if seen.len() < limit && seen.insert(next.clone()) {
-                open.push_back(next);
-            }
+    let mut level = vec![start];
+    while !level.is_empty() {
+        let mut deeper = Vec::new();
+        for world in level {
+            world.check();
+            let next = world.next().into_iter();
+            deeper.extend(next.filter(|next| seen.len() < limit && seen.insert(next.clone())));
+            world.finish();
         }
+        level = deeper;
     }
     seen.len()
 }

@@ -249,8 +249,9 @@ impl Storage {
         })
         .await?;
         if pool {
-            let sweep =
-                move |directories: &Directories, _: Option<&Pool>| directories.sweep(&*is_wanted);
+            let sweep = move |directories: &Directories, _: Option<&Pool>| {
+                directories.sweep_pool(&*is_wanted)
+            };
             let swept = self.on(Driver::LocalCow, sweep).await;
             if let Err(error) = swept {
                 let error = reconcile::execute::chain(&error);

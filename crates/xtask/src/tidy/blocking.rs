@@ -125,6 +125,7 @@ const BESIDE: &[&str] = &[
     ".change(",
     ".on(driver,",
     ".step(of,",
+    ".replica_step(of,",
 ];
 
 /// Files that may all the same, each with its reason.

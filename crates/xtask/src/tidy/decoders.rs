@@ -298,6 +298,14 @@ const TABLE: &[(&str, Said)] = &[
         ByOurs("an annotation of a volume, which administrators and controllers write"),
     ),
     (
+        "resource-kinds/src/groups/storage/volume_replication.rs",
+        ByOurs("an annotation of a volume, which administrators and controllers write"),
+    ),
+    (
+        "volume-provisioner/src/replicas.rs",
+        ByOurs("the epoch of a volume, which this node has written"),
+    ),
+    (
         "controllers/src/volume_move/calls.rs",
         ByOurs("answers of nodes, which the API server has authenticated"),
     ),
