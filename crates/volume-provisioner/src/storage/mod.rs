@@ -249,10 +249,11 @@ impl Storage {
         })
         .await?;
         if pool {
-            let sweep = move |directories: &Directories, _: Option<&Pool>| {
+            let driver = Driver::LocalCow;
+            let swept = self.on(driver, move |directories, _| {
                 directories.sweep_pool(&*is_wanted)
-            };
-            let swept = self.on(Driver::LocalCow, sweep).await;
+            });
+            let swept = swept.await;
             if let Err(error) = swept {
                 let error = reconcile::execute::chain(&error);
                 tracing::warn!(error, "the pool is not swept");
