@@ -417,7 +417,8 @@ impl World {
             out.push(next);
         }
         // A copy that its base turns out not to belong to is removed.
-        if node.copies.len() > 1 {
+        let takes_copies = self.record.stage == Stage::Replicating;
+        if takes_copies && node.copies.len() > 1 {
             let mut next = self.clone();
             next.nodes[at].copies.pop_last();
             out.push(next);
