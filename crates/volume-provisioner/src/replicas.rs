@@ -5,7 +5,7 @@
 //! ones: a late copy never reaches a promoted volume, and a former primary never sends again.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use btrfs_stream::Uuid;
 use container_runtime::btrfs;
