@@ -44,7 +44,10 @@ fn main() {
     let apis = apis(&network, &all);
     settle();
     for server in &all[1..] {
-        println!("etcd, started with the objects: {:.1} MiB", own(server));
+        println!(
+            "etcd, started with the objects, without the lead: {:.1} MiB",
+            own(server)
+        );
     }
     fan_out("etcd, three servers", &network, &apis);
 }
