@@ -106,7 +106,7 @@ fn bodies_that_outlive_the_lease_of_a_fenced_node_are_found() {
 
 #[test]
 fn a_deadline_that_counts_from_the_answer_is_found() {
-    is_found("answered-lease", 45);
+    is_found("answered-lease", 65);
 }
 
 #[test]
