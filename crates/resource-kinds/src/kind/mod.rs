@@ -80,8 +80,9 @@ pub trait Kind: Printer {
     /// All that is wrong with a new object, its metadata (name, labels, annotations, owner references,
     /// finalizers) included.
     fn validate_create(&self, object: &Value) -> Vec<FieldError> {
+        let is_namespaced = self.info().scope == Scope::Namespaced;
         let name_errors = |name: &str| self.name_errors(name);
-        let mut errors = metadata::validate(self.info().scope, &name_errors, object);
+        let mut errors = metadata::validate(is_namespaced, &name_errors, object);
         errors.extend(self.validate_content(object));
         errors
     }

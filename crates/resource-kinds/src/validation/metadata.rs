@@ -5,12 +5,11 @@ use std::collections::BTreeSet;
 use object_model::{FieldError, FieldPath, names};
 use serde_json::Value;
 
-use crate::kind::Scope;
 use crate::validation::field::{Field, Rules};
 
 /// All that is wrong with the metadata of a new object. `name_errors` judges a name of its kind.
 pub(crate) fn validate(
-    scope: Scope,
+    is_namespaced: bool,
     name_errors: &dyn Fn(&str) -> Vec<String>,
     object: &Value,
 ) -> Vec<FieldError> {
@@ -34,13 +33,11 @@ pub(crate) fn validate(
         errors.extend(clauses.map(|clause| name.invalid(clause)));
     }
     let namespace = metadata.get("namespace");
-    match scope {
-        Scope::Namespaced if namespace.is_empty() => errors.push(namespace.required("")),
-        Scope::Namespaced => errors.check_text(&namespace, names::dns_label),
-        Scope::Cluster if !namespace.is_empty() => {
-            errors.push(namespace.forbidden("not allowed on this type"));
-        }
-        Scope::Cluster => {}
+    match (is_namespaced, namespace.is_empty()) {
+        (true, true) => errors.push(namespace.required("")),
+        (true, false) => errors.check_text(&namespace, names::dns_label),
+        (false, false) => errors.push(namespace.forbidden("not allowed on this type")),
+        (false, true) => {}
     }
     errors.extend(validate_free_parts(&metadata));
     errors

@@ -136,6 +136,7 @@ const TABLE: &[(&str, Said)] = &[
     ("api-server/src/handlers/selection.rs", STORED),
     ("api-server/src/handlers/verbs/delete.rs", STORED),
     ("api-server/src/objects/storage/managed_fields.rs", STORED),
+    ("api-server/src/objects/storage/parts.rs", STORED),
     ("api-server/src/objects/storage/scan.rs", STORED),
     ("api-server/src/objects/storage/tree.rs", STORED),
     (
@@ -235,7 +236,7 @@ const TABLE: &[(&str, Said)] = &[
         ByOurs("the server's own answer"),
     ),
     (
-        "load-generator/src/sets/views.rs",
+        "load-generator/src/follow.rs",
         ByOurs("the watch events of the server that is measured"),
     ),
     ("control-plane/src/cluster_network.rs", OWN_FILE),

@@ -32,6 +32,7 @@ pub(crate) use managed_fields::{ManagedFields, Managers};
 pub(crate) use parts::Parts;
 pub(crate) use put::PutResult;
 pub(crate) use scan::{metadata, undecodable, without_managed_fields};
+use tree::{partial_tree, tree};
 
 /// The stored objects, of the kinds that are served.
 pub(crate) struct Objects {
@@ -146,15 +147,15 @@ pub(crate) fn decode_apart(
     let managed = managed.map(ManagedFields::stored).transpose()?;
     let text = utf8(&value)?;
     if reads.is_empty() || !resource.is_shown_as_stored() {
-        let object = tree::tree(text).map_err(undecodable)?;
+        let object = tree(text).map_err(undecodable)?;
         return Ok((present(resource, object)?, managed, Parts::default()));
     }
-    let object = tree::partial_tree(text, reads).map_err(undecodable)?;
+    let object = partial_tree(text, reads).map_err(undecodable)?;
     Ok((object, managed, Parts::stored(&value, reads)))
 }
 
 fn parse(json: &[u8]) -> Result<Value, Status> {
-    tree::tree(utf8(json)?).map_err(undecodable)
+    tree(utf8(json)?).map_err(undecodable)
 }
 
 /// Checked as a whole, which is faster than text by text.
