@@ -94,8 +94,9 @@ fn the_debug_image_is_at_hand() {
     assert!(shown.stdout.contains("Hello from web-1"), "{shown:#?}");
     assert!(shown.stdout.contains("pod \"look\" deleted"), "{shown:#?}");
 
-    // The API server from inside, as the pod's account.
-    let script = "cd /var/run/secrets/kubernetes.io/serviceaccount && \
+    // The API server from inside, as the pod's account. The command waits for its input, which comes when kubectl is
+    // attached: output from before that is not shown.
+    let script = "read -r go && cd /var/run/secrets/kubernetes.io/serviceaccount && \
                   curl -s --cacert ca.crt -H \"Authorization: Bearer $(cat token)\" \
                   https://kubernetes.default.svc/version";
     let run = [
@@ -110,7 +111,7 @@ fn the_debug_image_is_at_hand() {
         "-c",
         script,
     ];
-    let shown = kubectl.ok(&run);
+    let shown = kubectl.ok_with_input(&run, "go\n");
     assert!(shown.contains("gitVersion"), "{shown}");
 
     // It ends on the first signal, not on the last.
