@@ -13,6 +13,7 @@ mod sending;
 mod tests;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -107,12 +108,7 @@ impl NodeMoves {
     ) -> Answer<Bytes> {
         let position = position(step)?;
         let volume = of.volume;
-        let open = streams.sending.get(volume);
-        if open.is_none_or(|open| open.attempt() != position.attempt) {
-            begins(&position)?;
-            if let Some(former) = streams.sending.remove(volume) {
-                former.close().await;
-            }
+        if streams.begins_sending(volume, &position).await? {
             let from = match of.driver {
                 Driver::Local => Source::Files(done(self.storage.detached_volume(of).await)?),
                 Driver::LocalCow => {
@@ -135,22 +131,10 @@ impl NodeMoves {
         let (position, extent) = (position(step)?, extent(step)?);
         let volume = of.volume;
         let bytes = number(step, "bytes")?;
-        let open = streams.receiving.get(volume);
-        if open.is_none_or(|open| open.attempt() != position.attempt) {
-            begins(&position)?;
-            if let Some(former) = streams.receiving.remove(volume) {
-                former.close().await;
-            }
-            let begun = match self.storage.begin_arrival(of, bytes, extent).await {
-                Err(error @ ProvisionerError::DiskFull { .. }) => {
-                    return Ok(Receipt::Impossible(chain(&error)));
-                }
-                other => done(other)?,
-            };
-            let to = match begun {
-                Arrival::Begun(to) => to,
-                Arrival::Complete(path) => return Ok(arrived(&path)),
-                Arrival::Refused(text) => return Err(conflict(&text)),
+        if streams.begins_receiving(volume, &position).await? {
+            let to = match begun(self.storage.begin_arrival(of, bytes, extent).await)? {
+                Ok(to) => to,
+                Err(answer) => return Ok(answer),
             };
             let to = match (of.driver, extent) {
                 (Driver::Local, _) => Destination::Files(to),
@@ -163,22 +147,9 @@ impl NodeMoves {
             let receiving = Receiving::start(position.attempt, to);
             streams.receiving.insert(volume.to_owned(), receiving);
         }
-        let Some(mut open) = streams.receiving.remove(volume) else {
-            return Err(conflict("the stream is closed"));
-        };
-        let taken = open.take(position.offset, step.body.clone()).await;
-        let is_last = step.parameter("last") == Some("true");
-        match taken {
-            Ok(()) if !is_last => {
-                streams.receiving.insert(volume.to_owned(), open);
-                Ok(Receipt::More)
-            }
-            Ok(()) => self.finish(of, open.finish().await?, bytes, extent).await,
-            // The task has ended early: its own error says why.
-            Err(status) => match open.finish().await? {
-                Outcome::Files | Outcome::Snapshot(_) => Err(status),
-                other => self.finish(of, other, bytes, extent).await,
-            },
+        match streams.take_part(volume, &position, step).await? {
+            None => Ok(Receipt::More),
+            Some(outcome) => self.finish(of, outcome, bytes, extent).await,
         }
     }
 
@@ -209,6 +180,58 @@ impl NodeMoves {
 }
 
 impl Streams {
+    /// Whether a part is the first one of a stream that is sent; that of another attempt is closed.
+    async fn begins_sending(&mut self, volume: &str, position: &Position<'_>) -> Answer<bool> {
+        let open = self.sending.get(volume);
+        if open.is_some_and(|open| open.attempt() == position.attempt) {
+            return Ok(false);
+        }
+        begins(position)?;
+        if let Some(former) = self.sending.remove(volume) {
+            former.close().await;
+        }
+        Ok(true)
+    }
+
+    /// The same for a stream that is received.
+    async fn begins_receiving(&mut self, volume: &str, position: &Position<'_>) -> Answer<bool> {
+        let open = self.receiving.get(volume);
+        if open.is_some_and(|open| open.attempt() == position.attempt) {
+            return Ok(false);
+        }
+        begins(position)?;
+        if let Some(former) = self.receiving.remove(volume) {
+            former.close().await;
+        }
+        Ok(true)
+    }
+
+    /// Takes a part of the stream that is received. `None`: another part follows.
+    async fn take_part(
+        &mut self,
+        volume: &str,
+        position: &Position<'_>,
+        step: &MoveStep,
+    ) -> Answer<Option<Outcome>> {
+        let Some(mut open) = self.receiving.remove(volume) else {
+            return Err(conflict("the stream is closed"));
+        };
+        let taken = open.take(position.offset, step.body.clone()).await;
+        let is_last = step.parameter("last") == Some("true");
+        match taken {
+            Ok(()) if !is_last => {
+                self.receiving.insert(volume.to_owned(), open);
+                Ok(None)
+            }
+            Ok(()) => open.finish().await.map(Some),
+            // The task has ended early: its own error says why.
+            Err(status) => match open.finish().await? {
+                Outcome::Files | Outcome::Snapshot(_) => Err(status),
+                other => Ok(Some(other)),
+            },
+        }
+    }
+
     /// The next part of the stream that is sent from a volume.
     async fn next_part(&mut self, volume: &str, offset: u64) -> Answer<Bytes> {
         let Some(open) = self.sending.get_mut(volume) else {
@@ -231,6 +254,18 @@ impl Streams {
         if let Some(receiving) = self.receiving.remove(volume) {
             receiving.close().await;
         }
+    }
+}
+
+/// The directory for a stream, or the answer if there is none to receive.
+fn begun(begun: Result<Arrival, ProvisionerError>) -> Answer<Result<PathBuf, Receipt>> {
+    if let Err(error @ ProvisionerError::DiskFull { .. }) = &begun {
+        return Ok(Err(Receipt::Impossible(chain(error))));
+    }
+    match done(begun)? {
+        Arrival::Begun(to) => Ok(Ok(to)),
+        Arrival::Complete(path) => Ok(Err(arrived(&path))),
+        Arrival::Refused(text) => Err(conflict(&text)),
     }
 }
 

@@ -7,14 +7,11 @@ use bytes::Bytes;
 use node_agent::MoveStep;
 use planners::volume_move::Receipt;
 use planners::volume_replication::Role;
-use reconcile::execute::chain;
-use volume_provisioner::{Arrival, CopyOf, ProvisionerError, ReplicatedVolume};
+use volume_provisioner::{CopyOf, ReplicatedVolume};
 
 use super::receiving::{Destination, Outcome, Receiving};
 use super::sending::{Sending, Source};
-use super::{
-    Answer, NodeMoves, Streams, arrived, bad, begins, conflict, done, json, number, position,
-};
+use super::{Answer, NodeMoves, Streams, bad, begun, conflict, done, json, number, position};
 
 /// The names of these steps start with this.
 pub(super) const PREFIX: &str = "replica-";
@@ -64,12 +61,7 @@ impl NodeMoves {
         of: &ReplicatedVolume,
     ) -> Answer<Bytes> {
         let position = position(step)?;
-        let open = streams.sending.get(&of.volume);
-        if open.is_none_or(|open| open.attempt() != position.attempt) {
-            begins(&position)?;
-            if let Some(former) = streams.sending.remove(&of.volume) {
-                former.close().await;
-            }
+        if streams.begins_sending(&of.volume, &position).await? {
             let snapshots = done(self.storage.snapshot_to_send(of, copy(step)?).await)?;
             let sending = Sending::start(position.attempt, Source::Snapshots(snapshots));
             streams.sending.insert(of.volume.clone(), sending);
@@ -85,22 +77,10 @@ impl NodeMoves {
     ) -> Answer<Receipt> {
         let (position, copy) = (position(step)?, copy(step)?);
         let bytes = number(step, "bytes")?;
-        let open = streams.receiving.get(&of.volume);
-        if open.is_none_or(|open| open.attempt() != position.attempt) {
-            begins(&position)?;
-            if let Some(former) = streams.receiving.remove(&of.volume) {
-                former.close().await;
-            }
-            let begun = match self.storage.begin_copy(of, copy, bytes).await {
-                Err(error @ ProvisionerError::DiskFull { .. }) => {
-                    return Ok(Receipt::Impossible(chain(&error)));
-                }
-                other => done(other)?,
-            };
-            let to = match begun {
-                Arrival::Begun(to) => to,
-                Arrival::Complete(path) => return Ok(arrived(&path)),
-                Arrival::Refused(text) => return Err(conflict(&text)),
+        if streams.begins_receiving(&of.volume, &position).await? {
+            let to = match begun(self.storage.begin_copy(of, copy, bytes).await)? {
+                Ok(to) => to,
+                Err(answer) => return Ok(answer),
             };
             let base = match copy.base {
                 None => None,
@@ -109,22 +89,9 @@ impl NodeMoves {
             let receiving = Receiving::start(position.attempt, Destination::Stream(to, base));
             streams.receiving.insert(of.volume.clone(), receiving);
         }
-        let Some(mut open) = streams.receiving.remove(&of.volume) else {
-            return Err(conflict("the stream is closed"));
-        };
-        let taken = open.take(position.offset, step.body.clone()).await;
-        let is_last = step.parameter("last") == Some("true");
-        match taken {
-            Ok(()) if !is_last => {
-                streams.receiving.insert(of.volume.clone(), open);
-                Ok(Receipt::More)
-            }
-            Ok(()) => self.finish_copy(of, copy, open.finish().await?).await,
-            // The task has ended early: its own error says why.
-            Err(status) => match open.finish().await? {
-                Outcome::Files | Outcome::Snapshot(_) => Err(status),
-                other => self.finish_copy(of, copy, other).await,
-            },
+        match streams.take_part(&of.volume, &position, step).await? {
+            None => Ok(Receipt::More),
+            Some(outcome) => self.finish_copy(of, copy, outcome).await,
         }
     }
 
