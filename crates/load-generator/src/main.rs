@@ -96,8 +96,8 @@ at once or in pages of 500.
 With --sets, nodes without containers are created: pods that are bound to them are Running and
 Ready at once. For each SETSxPODS the sets are created, updated, scaled to 0 and deleted, each with
 a headless Service. The user must be allowed to create nodes. Other pods do not get to these nodes,
-because they have a taint. Each node has a connection; it renews its Lease every 10 seconds and
-writes its status every 5 minutes.
+because they have a taint. Each node renews its Lease every 10 seconds and writes its status every
+5 minutes; up to 100 connections serve all of them.
 
 With --nodes alone, each node also watches its pods, of which there are none.
 

@@ -1,11 +1,13 @@
 //! Nodes without containers: objects of the API, with the heartbeats of real ones.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use k8s_openapi::jiff::Timestamp;
 use kube::Client;
 use serde_json::{Value, json};
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval_at};
 
@@ -22,6 +24,10 @@ pub const RENEWAL_PERIOD: Duration = Duration::from_secs(10);
 const RENEWALS_PER_STATUS: usize = 30;
 /// The namespace of the Leases.
 const LEASES: &str = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases";
+/// Nodes that are created at once.
+const AT_ONCE: usize = 16;
+/// Connections of all nodes together: a server may limit those of one address.
+const CONNECTIONS: u32 = 100;
 /// Maximum time until the nodes take pods.
 const READY_WITHIN: Duration = Duration::from_secs(60);
 
@@ -33,7 +39,7 @@ pub trait Heartbeats: Clone + Send + 'static {
     fn failed(&self, error: &anyhow::Error);
 }
 
-/// Nodes with a connection each; their heartbeats end with this value.
+/// Nodes; their heartbeats end with this value.
 pub struct HollowNodes {
     names: Vec<String>,
     clients: Vec<Client>,
@@ -46,10 +52,21 @@ impl HollowNodes {
         let names: Vec<String> = (0..count)
             .map(|number| format!("{}-{number}", target.namespace))
             .collect();
-        let clients = target.clients(count).await?;
+        let clients = target.clients(count.min(CONNECTIONS)).await?;
+        let mut starting = JoinSet::new();
+        let slots = Arc::new(Semaphore::new(AT_ONCE));
+        for (index, (name, client)) in names.iter().zip(clients.iter().cycle()).enumerate() {
+            let (name, client, slots) = (name.clone(), client.clone(), slots.clone());
+            let namespace = target.namespace.clone();
+            starting.spawn(async move {
+                let _slot = slots.acquire_owned().await;
+                let node = Node::create(client, &name, &namespace).await?;
+                anyhow::Ok((index, node))
+            });
+        }
         let mut tasks = JoinSet::new();
-        for (index, (name, client)) in names.iter().zip(&clients).enumerate() {
-            let node = Node::create(client.clone(), name, &target.namespace).await?;
+        while let Some(started) = starting.join_next().await {
+            let (index, node) = started??;
             // The renewals of all nodes are spread over the period.
             let first = RENEWAL_PERIOD * u32::try_from(index)? / count;
             tasks.spawn(node.live(index, first, heartbeats.clone()));
@@ -64,9 +81,10 @@ impl HollowNodes {
         })
     }
 
-    /// Each node's name and connection.
+    /// Each node's name and the connection that it uses.
     pub fn each(&self) -> impl Iterator<Item = (&str, &Client)> {
-        self.names.iter().map(String::as_str).zip(&self.clients)
+        let clients = self.clients.iter().cycle();
+        self.names.iter().map(String::as_str).zip(clients)
     }
 }
 
