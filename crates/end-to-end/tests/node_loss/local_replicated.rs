@@ -16,7 +16,7 @@ use serde_json::Value;
 use super::{Cluster, Loss, get, read};
 
 /// Each line has a number and the name of the body that wrote it.
-const SET: &str = r"
+pub(super) const SET: &str = r"
 apiVersion: storage.k8s.io/v1
 kind: StorageClass
 metadata: {name: every-two-seconds}
@@ -76,21 +76,17 @@ fn the_pod_runs_on_the_other_node_with_a_stated_recovery_point() {
     });
     let mut former: Vec<String> = Vec::new();
     for (loss, epoch) in [(Loss::Killed, 2), (Loss::CutOff, 3)] {
-        let number = a_node_is_lost(&mut cluster, &kubectl, loss, epoch, &former);
+        let number = a_node_is_lost(&mut cluster, &kubectl, loss, epoch, &former, |_| {});
+        cluster.server.network.run(|| {
+            let why = kubectl.ok(&["describe", "pvc", CLAIM]);
+            assert!(why.contains("VolumePromoted"), "{why}");
+        });
         let after = cluster.server.network.run(|| lines(&kubectl));
         former = after;
         cluster.bring_back(number, loss);
         let lost = cluster.nodes[number].data();
         cluster.server.network.run(|| {
-            let snapshot = wait_for("the kept state of the lost node", 300, || {
-                let record = record(&kubectl)?;
-                let kept = record["diverged"].as_array().into_iter().flatten();
-                let names = kept.filter_map(|one| one["snapshot"].as_str());
-                let wanted = format!("diverged-{}-", epoch - 1);
-                let mut names = names.filter(|name| name.starts_with(&wanted));
-                names.next().map(str::to_owned).ok_or(record.to_string())
-            });
-            a_state_is_kept(Path::new(&lost), &snapshot);
+            the_former_state_is_kept(&kubectl, Path::new(&lost), epoch - 1);
             wait_for_copy(&kubectl);
             let listed = get(&kubectl, &["pod", "db-0"]).expect("the pod");
             assert!(is_ready(&listed), "{listed}");
@@ -116,13 +112,14 @@ fn the_pod_runs_on_the_other_node_with_a_stated_recovery_point() {
     cluster.end();
 }
 
-/// The node of the pod is lost; returns its number.
-fn a_node_is_lost(
+/// The node of the pod is lost, and something happens meanwhile; returns its number.
+pub(super) fn a_node_is_lost(
     cluster: &mut Cluster,
     kubectl: &Kubectl,
     loss: Loss,
     epoch: u64,
     former: &[String],
+    meanwhile: impl FnOnce(&mut Cluster),
 ) -> usize {
     let (node, uid, written) = cluster.server.network.run(|| {
         wait_for_copy(kubectl);
@@ -142,6 +139,7 @@ fn a_node_is_lost(
     });
     let number: usize = node[1..].parse().expect("a number");
     cluster.lose(number - 1, loss);
+    meanwhile(cluster);
     cluster.server.network.run(|| {
         wait_for("the pod on the other node", 600, || {
             let pod = get(kubectl, &["pod", "db-0"])?;
@@ -176,16 +174,21 @@ fn a_node_is_lost(
             assert!(lines.contains(line), "{line} of before {point} is lost");
         }
         let why = kubectl.ok(&["describe", "pvc", CLAIM]);
-        assert!(
-            why.contains("VolumePromoted") && why.contains("recovery point"),
-            "{why}"
-        );
+        assert!(why.contains("recovery point"), "{why}");
     });
     number - 1
 }
 
-/// The snapshot is there, has lines, and cannot be changed.
-fn a_state_is_kept(data: &Path, snapshot: &str) {
+/// The lost node is back: the snapshot of that epoch is there, has lines, and cannot be changed.
+pub(super) fn the_former_state_is_kept(kubectl: &Kubectl, data: &Path, epoch: u64) {
+    let snapshot = wait_for("the kept state of the lost node", 300, || {
+        let record = record(kubectl)?;
+        let kept = record["diverged"].as_array().into_iter().flatten();
+        let mut names = kept.filter_map(|one| one["snapshot"].as_str());
+        let wanted = format!("diverged-{epoch}-");
+        let found = names.find(|name| name.starts_with(&wanted));
+        found.map(str::to_owned).ok_or(record.to_string())
+    });
     let kept = data.join("pool/mount/snapshots").join(snapshot);
     let log = fs::read_to_string(kept.join("log"));
     let log = log.unwrap_or_else(|error| panic!("{}: {error}", kept.display()));
@@ -196,7 +199,7 @@ fn a_state_is_kept(data: &Path, snapshot: &str) {
 
 /// Waits until the replica has a copy of what the claim holds now.
 #[track_caller]
-fn wait_for_copy(kubectl: &Kubectl) {
+pub(super) fn wait_for_copy(kubectl: &Kubectl) {
     let mut first = None;
     wait_for("another complete copy", 300, || {
         let record = record(kubectl)?;
@@ -225,7 +228,7 @@ fn claim(kubectl: &Kubectl) -> Result<Value, String> {
 }
 
 /// The record of the volume.
-fn record(kubectl: &Kubectl) -> Result<Value, String> {
+pub(super) fn record(kubectl: &Kubectl) -> Result<Value, String> {
     let name = text(&claim(kubectl)?, "/spec/volumeName").to_owned();
     let volume = get(kubectl, &["pv", &name])?;
     let record = &volume["metadata"]["annotations"]["node.mainstay.dev/volume-replication"];
@@ -233,7 +236,7 @@ fn record(kubectl: &Kubectl) -> Result<Value, String> {
 }
 
 /// The lines of the volume, in their order.
-fn lines(kubectl: &Kubectl) -> Vec<String> {
+pub(super) fn lines(kubectl: &Kubectl) -> Vec<String> {
     let log = read(kubectl, &["exec", "db-0", "--", "cat", "/data/log"]);
     let log = log.unwrap_or_default();
     log.lines().map(str::to_owned).collect()

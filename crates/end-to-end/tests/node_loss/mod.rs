@@ -4,6 +4,7 @@
 //! application has acknowledged. After the loss the pod runs on another node, and no ordinal ever has two
 //! bodies. In the end the application has every acknowledged write.
 
+mod killed_server;
 mod local_replicated;
 mod mariadb;
 mod postgres;

@@ -1,0 +1,68 @@
+//! The server is killed while a replicated volume is promoted (issue 17, "a node that is lost half-way through
+//! a promotion"): the promotion goes on when the server is back, once, with the same recovery point.
+
+use std::path::Path;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use super::local_replicated::{
+    SET, a_node_is_lost, lines, record, the_former_state_is_kept, wait_for_copy,
+};
+use super::{Cluster, Loss};
+
+/// No stage takes longer, on a busy machine either.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+/// Kills the server as soon as a volume is in the stage, and starts it again.
+fn kill_in(stage: &str, cluster: &mut Cluster) {
+    let kubectl = cluster.server.kubectl();
+    let volumes = ["get", "pv", "-o", "jsonpath={.metadata.annotations}"];
+    let watch = cluster
+        .server
+        .network
+        .run(|| kubectl.watch(&[&volumes[..], &["--watch"]].concat()));
+    let until = Instant::now() + PATIENCE;
+    // The annotation is text with JSON in it.
+    let wanted = format!(r#"\"stage\":\"{stage}\""#);
+    while !watch.output().contains(&wanted) {
+        assert!(Instant::now() < until, "no {stage}: {}", watch.output());
+        // Stages are short.
+        sleep(Duration::from_millis(2));
+    }
+    cluster.server.kill();
+    let flags = cluster.node_flags.iter().map(|flag| &**flag);
+    let start: Vec<&str> = ["server", "--with-node"].into_iter().chain(flags).collect();
+    cluster.server.start(&start);
+}
+
+#[test]
+fn a_promotion_goes_on_after_the_server_was_killed() {
+    let lease = ["--node-lease-duration", "16s"];
+    let mut cluster = Cluster::of(2, &lease, |_| {});
+    let kubectl = cluster.server.kubectl();
+    cluster.server.network.run(|| {
+        cluster.reserve_own_node(&kubectl);
+        kubectl.apply(SET);
+        kubectl.wait_ready("db", 1);
+    });
+    let mut former: Vec<String> = Vec::new();
+    for (stage, epoch) in [("Promoting", 2), ("Promoted", 3)] {
+        let kill = |cluster: &mut Cluster| kill_in(stage, cluster);
+        let number = a_node_is_lost(&mut cluster, &kubectl, Loss::Killed, epoch, &former, kill);
+        let point = cluster.server.network.run(|| {
+            former = lines(&kubectl);
+            record(&kubectl).expect("a record")["recovery"].clone()
+        });
+        cluster.bring_back(number, Loss::Killed);
+        let lost = cluster.nodes[number].data();
+        cluster.server.network.run(|| {
+            the_former_state_is_kept(&kubectl, Path::new(&lost), epoch - 1);
+            wait_for_copy(&kubectl);
+            // It was promoted once.
+            let record = record(&kubectl).expect("a record");
+            assert_eq!(record["epoch"].as_u64(), Some(epoch), "{record}");
+            assert_eq!(record["recovery"], point);
+        });
+    }
+    cluster.end();
+}
