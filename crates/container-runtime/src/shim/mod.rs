@@ -127,8 +127,9 @@ fn set_up(dir: PathBuf) -> io::Result<Supervisor> {
         mount_shm(&dir.join(SHM), root.unwrap_or(0)).map_err(doing("mount shared memory"))?;
     }
     let signals = block_signals()?;
+    let page = lease.as_ref().map(LeaseWatch::page);
     let processes =
-        Firsts::start(&file, users.as_ref()).map_err(doing("make a process namespace"))?;
+        Firsts::start(&file, users.as_ref(), page).map_err(doing("make a process namespace"))?;
     let listener = listen().map_err(doing("open the socket"))?;
     let users = users.map(Rc::new);
     Ok(Supervisor::new(

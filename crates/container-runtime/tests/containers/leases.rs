@@ -205,6 +205,55 @@ async fn nothing_outlives_the_shim() {
     world.end().await;
 }
 
+/// A shim that writes a log to a disk that does not answer stands still, as one that is stopped does.
+#[tokio::test]
+async fn nothing_outlives_the_deadline_while_the_shim_stands_still() {
+    let world = World::new("still");
+    let (path, page) = page(&world);
+    let plain = spec(&path);
+    let shared = SandboxSpec {
+        share_process_namespace: true,
+        ..spec(&path)
+    };
+    let of_own_users = SandboxSpec {
+        own_users: true,
+        ..spec(&path)
+    };
+    for (number, wanted) in [plain, shared, of_own_users].into_iter().enumerate() {
+        let mut stopped = false;
+        for time in ATTEMPTS {
+            page.set(now() + time);
+            let deadline = page.deadline();
+            let Ok(sandbox) = world.runtime.create_sandbox(wanted.clone()).await else {
+                assert!(now() >= deadline, "refused");
+                continue;
+            };
+            let main = world.shell(&format!("main-{number}"), &runaway());
+            let created = sandbox.create_container(main.clone()).await;
+            let up = created.is_ok() && sandbox.start(&main.id).await.is_ok();
+            let shim = Pid::from_raw(sandbox.state().await.unwrap().pid);
+            until("it has run away, or has to end", || {
+                logged(&main) == ["away"] || now() >= deadline
+            })
+            .await;
+            kill(shim, Signal::SIGSTOP).unwrap();
+            stopped = up && now() < deadline;
+            until("all has ended", || processes(&sandbox).is_empty()).await;
+            assert!(now() >= deadline);
+            // A renewal comes too late for this pod.
+            page.set(now() + HOUR);
+            kill(shim, Signal::SIGCONT).unwrap();
+            until_dead(&sandbox).await;
+            sandbox.destroy().await.unwrap();
+            if stopped {
+                break;
+            }
+        }
+        assert!(stopped, "never stopped in time");
+    }
+    world.end().await;
+}
+
 #[tokio::test]
 async fn a_container_ends_as_elsewhere() {
     let world = World::new("nested");

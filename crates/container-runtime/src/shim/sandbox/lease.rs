@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
 use std::time::Duration;
 
 use rustix::time::{
@@ -37,7 +38,7 @@ pub(crate) fn phase(deadline: Duration, warning: Duration, now: Duration) -> Pha
 
 /// Watches the deadline page with an absolute timer.
 pub(crate) struct LeaseWatch {
-    page: DeadlinePage,
+    page: Rc<DeadlinePage>,
     timer: OwnedFd,
     warning: Duration,
     /// The deadline before which containers were asked to stop.
@@ -50,19 +51,33 @@ impl LeaseWatch {
     /// # Errors
     /// The lease has lapsed, or the page cannot be read.
     pub fn open(lease: &NodeLease) -> io::Result<Self> {
-        let mut watch = Self {
-            page: DeadlinePage::open_read_only(&lease.page)?,
-            timer: timerfd_create(
-                TimerfdClockId::Boottime,
-                TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK,
-            )?,
-            warning: Duration::from_millis(lease.warning_ms),
-            warned: None,
-        };
+        let page = DeadlinePage::open_read_only(&lease.page)?;
+        let warning = Duration::from_millis(lease.warning_ms);
+        let mut watch = Self::of(Rc::new(page), warning)?;
         match watch.look()? {
             Phase::Lapsed => Err(io::Error::other("it has lapsed")),
             Phase::Valid(_) | Phase::Closing(_) => Ok(watch),
         }
+    }
+
+    /// Watches a page that is mapped already. Its timer is set at the first look.
+    ///
+    /// # Errors
+    /// There is no timer.
+    pub fn of(page: Rc<DeadlinePage>, warning: Duration) -> io::Result<Self> {
+        Ok(Self {
+            page,
+            timer: timerfd_create(
+                TimerfdClockId::Boottime,
+                TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK,
+            )?,
+            warning,
+            warned: None,
+        })
+    }
+
+    pub fn page(&self) -> &Rc<DeadlinePage> {
+        &self.page
     }
 
     pub fn timer(&self) -> BorrowedFd<'_> {

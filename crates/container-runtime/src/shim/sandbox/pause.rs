@@ -1,20 +1,29 @@
 //! The pause process: the first process of a process namespace that a pod's containers share, or in
 //! which their own namespaces nest. If the pod has to end with the shim, so does this process, and the
 //! kernel kills all others of its namespace, and of those below.
+//!
+//! Such a process also ends with the node's lease. The shim does so, too, but it writes logs: it may be waiting
+//! for a disk that does not answer. This process writes nothing.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
+use std::time::Duration;
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, unshare};
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::waitpid;
 use nix::unistd::{
     ForkResult, Gid, Pid, Uid, chdir, fork, getpid, getppid, pivot_root, setresgid, setresuid,
 };
 
+use super::lease::{LeaseWatch, Phase};
 use crate::cgroup;
+use crate::deadline::DeadlinePage;
 use crate::shim::confinement::capabilities::{self, Capabilities};
 use crate::shim::container::mapped_mounts;
 use crate::shim::container::siblings;
@@ -34,13 +43,17 @@ pub(crate) struct Firsts {
 }
 
 impl Firsts {
-    /// Starts those that a pod needs.
-    pub fn start(file: &SandboxFile, users: Option<&UserNamespace>) -> io::Result<Firsts> {
-        let (spec, ends) = (&file.spec, file.spec.lease.is_some());
+    /// Starts those that a pod needs; `page` is the deadline page of a pod that ends with its node's lease.
+    pub fn start(
+        file: &SandboxFile,
+        users: Option<&UserNamespace>,
+        page: Option<&Rc<DeadlinePage>>,
+    ) -> io::Result<Firsts> {
+        let spec = &file.spec;
         let start = |name: &str, users: Option<&UserNamespace>| {
             let group = format!("{}/{name}", file.cgroup);
             cgroup::create_leaf(&group)?;
-            start(&group, users, ends).map(Some)
+            start(&group, users, page).map(Some)
         };
         let mut firsts = Firsts::default();
         if spec.host_pid {
@@ -48,7 +61,7 @@ impl Firsts {
         }
         if spec.share_process_namespace {
             firsts.pause = start("pause", users)?;
-        } else if ends {
+        } else if page.is_some() {
             firsts.warden = start("warden", None)?;
         }
         Ok(firsts)
@@ -58,8 +71,12 @@ impl Firsts {
 /// Keeps a process namespace open for a pod: reaps orphaned processes, and does nothing else.
 ///
 /// A child makes it, so that this process and its later children stay where they are; with
-/// `users` it is theirs. With `ends` the namespace ends with this process.
-fn start(group: &str, users: Option<&UserNamespace>, ends: bool) -> io::Result<i32> {
+/// `users` it is theirs. With `page` the namespace ends with this process, and at the deadline.
+fn start(
+    group: &str,
+    users: Option<&UserNamespace>,
+    page: Option<&Rc<DeadlinePage>>,
+) -> io::Result<i32> {
     let shim = getpid();
     let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
     // SAFETY: this process has one thread, so the child may do whatever it likes.
@@ -67,7 +84,7 @@ fn start(group: &str, users: Option<&UserNamespace>, ends: bool) -> io::Result<i
         ForkResult::Parent { child } => child,
         ForkResult::Child => {
             drop(reader);
-            let said = match make(group, users, ends.then_some(shim)) {
+            let said = match make(group, users, page.map(|page| (shim, page))) {
                 Ok(pid) => pid.to_string(),
                 Err(error) => error.to_string(),
             };
@@ -89,7 +106,11 @@ fn tell(writer: OwnedFd, said: &str) {
     File::from(writer).write_all(said.as_bytes()).ok();
 }
 
-fn make(group: &str, users: Option<&UserNamespace>, shim: Option<Pid>) -> io::Result<i32> {
+fn make(
+    group: &str,
+    users: Option<&UserNamespace>,
+    ends: Option<(Pid, &Rc<DeadlinePage>)>,
+) -> io::Result<i32> {
     cgroup::join_self(group)?;
     leave_the_nodes_files()?;
     if let Some(users) = users {
@@ -97,11 +118,11 @@ fn make(group: &str, users: Option<&UserNamespace>, shim: Option<Pid>) -> io::Re
     }
     unshare(CloneFlags::CLONE_NEWPID)?;
     give_up_rights()?;
-    let Some(shim) = shim else {
+    let Some((shim, page)) = ends else {
         // SAFETY: this process has one thread.
         return match unsafe { fork()? } {
             ForkResult::Parent { child } => Ok(child.as_raw()),
-            ForkResult::Child => pause(),
+            ForkResult::Child => pause(None),
         };
     };
     // Its parent is the shim from the start: the signal is sent when the parent ends.
@@ -111,7 +132,7 @@ fn make(group: &str, users: Option<&UserNamespace>, shim: Option<Pid>) -> io::Re
             // SAFETY: ends the process at once.
             unsafe { libc::_exit(1) }
         }
-        pause()
+        pause(Some(page))
     };
     drop(writer);
     // The child closes its end when the signal is set, or ends.
@@ -152,21 +173,41 @@ fn give_up_rights() -> io::Result<()> {
     capabilities::set_effective(none)
 }
 
-fn pause() -> ! {
+fn pause(page: Option<&Rc<DeadlinePage>>) -> ! {
     nix::sys::prctl::set_name(c"pause").ok();
     // Nothing of the shim's may be held: neither its lock nor its socket.
-    // SAFETY: this process uses no descriptor after this.
+    // SAFETY: this process uses no descriptor from before this.
     unsafe { libc::syscall(libc::SYS_close_range, 0, libc::c_uint::MAX, 0) };
+    // Without a watch of the lease nothing may run.
+    reap_until_lapse(page).ok();
+    // SAFETY: ends the process at once.
+    unsafe { libc::_exit(0) }
+}
+
+/// Reaps orphaned processes until the lease has lapsed.
+fn reap_until_lapse(page: Option<&Rc<DeadlinePage>>) -> io::Result<()> {
+    let mut children = SigSet::empty();
+    children.add(Signal::SIGCHLD);
+    children.thread_block()?;
+    let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
+    let signals = SignalFd::with_flags(&children, flags)?;
+    let watch = |page: &Rc<DeadlinePage>| LeaseWatch::of(Rc::clone(page), Duration::ZERO);
+    let mut lease = page.map(watch).transpose()?;
     loop {
-        // SAFETY: plain system calls; SIGCHLD interrupts the wait by being blocked and
-        // taken synchronously.
-        unsafe {
-            let mut set: libc::sigset_t = std::mem::zeroed();
-            libc::sigemptyset(&raw mut set);
-            libc::sigaddset(&raw mut set, libc::SIGCHLD);
-            libc::sigprocmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut());
-            libc::sigwaitinfo(&raw const set, std::ptr::null_mut());
-            while libc::waitpid(-1, std::ptr::null_mut(), libc::WNOHANG) > 0 {}
+        while let Ok(Some(_)) = signals.read_signal() {}
+        // SAFETY: a plain system call that writes nothing.
+        while unsafe { libc::waitpid(-1, std::ptr::null_mut(), libc::WNOHANG) } > 0 {}
+        if let Some(lease) = &mut lease
+            && lease.look()? == Phase::Lapsed
+        {
+            return Ok(());
+        }
+        let signalled = signals.as_fd();
+        let due = lease.as_ref().map_or(signalled, LeaseWatch::timer);
+        let mut polled = [signalled, due].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
+        match poll(&mut polled, PollTimeout::NONE) {
+            Ok(_) | Err(nix::Error::EINTR) => {}
+            Err(errno) => return Err(errno.into()),
         }
     }
 }

@@ -133,7 +133,13 @@ impl Supervisor {
             for source in self.wait()? {
                 match source {
                     Source::Listener => self.accept(),
-                    Source::Signals => self.reap(),
+                    Source::Signals => {
+                        // Processes may have ended with the lease.
+                        if self.destruction.is_empty() {
+                            self.look_at_lease()?;
+                        }
+                        self.reap()?;
+                    }
                     Source::Lease => self.look_at_lease()?,
                     Source::Connection(id) => self.serve(id),
                     Source::HangUp(id) => self.disconnect(id),
@@ -468,7 +474,10 @@ impl Supervisor {
     }
 
     /// Takes the news of every child that has ended.
-    fn reap(&mut self) {
+    ///
+    /// # Errors
+    /// The pod's process namespace has ended: nothing can start in it any more.
+    fn reap(&mut self) -> io::Result<()> {
         while let Ok(Some(_)) = self.signals.read_signal() {}
         loop {
             let status = match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
@@ -482,6 +491,9 @@ impl Supervisor {
                 self.finish_job(job, worker.report());
             } else if let Some(id) = self.process_of(pid) {
                 self.finish_process(id, status);
+            } else if self.lease.is_some() && self.is_first(pid) && self.destruction.is_empty() {
+                // It ends with the lease, which may have been renewed since.
+                return Err(io::Error::other("the pod's process namespace has ended"));
             } else if !self.workers.is_empty() && self.early_exits.len() < EARLY_EXITS_MAX {
                 self.early_exits.insert(pid, status);
             }
@@ -489,6 +501,12 @@ impl Supervisor {
         if self.workers.is_empty() {
             self.early_exits.clear();
         }
+        Ok(())
+    }
+
+    /// Whether the process namespace of the pod ends with this process.
+    fn is_first(&self, pid: i32) -> bool {
+        [self.pause, self.warden].contains(&Some(pid))
     }
 
     fn process_of(&self, pid: i32) -> Option<u64> {
