@@ -82,6 +82,13 @@ impl Disk {
         run("fsfreeze", &["--unfreeze", path(&self.at)]);
     }
 
+    /// Lets writes go on, if they do not; what waits for the disk can end then.
+    pub fn thaw(&self) {
+        let thaw = ["--unfreeze", path(&self.at)];
+        // Fails where it is not held up.
+        drop(Command::new("fsfreeze").args(thaw).output());
+    }
+
     /// Makes it read-only, or writable again; nobody may be writing.
     ///
     /// # Panics
@@ -129,9 +136,8 @@ impl Disk {
 
 impl Drop for Disk {
     fn drop(&mut self) {
-        // Held up, nothing could be unmounted. Fails where it is not.
-        let thaw = ["--unfreeze", path(&self.at)];
-        drop(Command::new("fsfreeze").args(thaw).output());
+        // Held up, nothing could be unmounted.
+        self.thaw();
         let unmounted = Command::new("umount").args(["-l", path(&self.at)]).output();
         if let Err(error) = unmounted {
             eprintln!("{} stays mounted: {error}", self.at.display());

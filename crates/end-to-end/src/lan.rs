@@ -72,6 +72,54 @@ impl Lan {
         let command = format!("link set port{number} {state}");
         self.switch.run(|| ip(&command));
     }
+
+    /// Loses a share of the packets to each machine at random, and delays as many others, so that they
+    /// arrive after later ones.
+    ///
+    /// # Panics
+    /// When the kernel refuses; it needs `sch_htb` and `cls_bpf`.
+    pub fn disturb(&self, percent: u32) {
+        let (lost, late) = (share(percent), share(2 * percent));
+        // A classic BPF program with `SKF_AD_RANDOM`: class 1:2 for a number from `lost` on, 1:3 for one from
+        // `late` on, otherwise the default class.
+        let program = format!(
+            "6,32 0 0 4294963256,53 2 0 {lost},53 2 0 {late},6 0 0 0,6 0 0 65538,6 0 0 65539"
+        );
+        self.at_each_port(|port| {
+            tc(&format!("qdisc add dev {port} root handle 1: htb default 1"));
+            let class = |number: u8, rate: &str, queue: &str| {
+                tc(&format!(
+                    "class add dev {port} parent 1: classid 1:{number} htb rate {rate} quantum 60000"
+                ));
+                tc(&format!("qdisc add dev {port} parent 1:{number} {queue}"));
+            };
+            class(1, "10gbit", "pfifo limit 1000");
+            // No packet has room in one byte.
+            class(2, "10gbit", "bfifo limit 1");
+            class(3, "1mbit", "pfifo limit 50");
+            let filter = format!("filter add dev {port} parent 1: protocol all bpf bytecode");
+            run("tc", filter.split(' ').chain([&*program]));
+        });
+    }
+
+    /// Loses and delays no packets any more.
+    ///
+    /// # Panics
+    /// When none were lost.
+    pub fn calm(&self) {
+        self.at_each_port(|port| tc(&format!("qdisc del dev {port} root")));
+    }
+
+    fn at_each_port(&self, work: impl Fn(&str) + Sync) {
+        let ports = 1..=self.machines;
+        let all = || ports.for_each(|number| work(&format!("port{number}")));
+        self.switch.run(all);
+    }
+}
+
+/// The 32-bit number that this share of all numbers is not below.
+fn share(percent: u32) -> u32 {
+    u32::MAX - u32::MAX / 100 * percent
 }
 
 /// A machine on the link.
@@ -130,9 +178,19 @@ pub fn mend(one: Machine<'_>, other: Machine<'_>) {
 /// # Panics
 /// When it fails.
 pub fn ip(words: &str) {
-    let output = Command::new("ip").args(words.split(' ')).output();
-    let output = output.expect("run ip");
-    assert!(output.status.success(), "ip {words}: {output:?}");
+    run("ip", words.split(' '));
+}
+
+fn tc(words: &str) {
+    run("tc", words.split(' '));
+}
+
+#[track_caller]
+fn run<'a>(program: &str, arguments: impl IntoIterator<Item = &'a str>) {
+    let mut command = Command::new(program);
+    let output = command.args(arguments).output();
+    let output = output.unwrap_or_else(|error| panic!("run {program}: {error}"));
+    assert!(output.status.success(), "{command:?}: {output:?}");
 }
 
 /// A role of the program on a machine, with its data directory.

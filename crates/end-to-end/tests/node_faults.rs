@@ -1,0 +1,300 @@
+//! Faults around a node (issue 15): packets that are lost or late, and a disk that does not answer. No
+//! ordinal ever has two bodies (DESIGN §15).
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use end_to_end::cluster::is_ready;
+use end_to_end::disk::Disk;
+use end_to_end::lan::{Lan, Role};
+use end_to_end::program::ok;
+use end_to_end::{Kubectl, text, wait_for, wait_for_text};
+use serde_json::Value;
+
+/// A server and two nodes, each a machine of its own.
+struct Machines {
+    server: Role,
+    nodes: [Role; 2],
+    lan: Lan,
+    /// The disk of the first node; it ends after the nodes.
+    disk: Option<Disk>,
+    _directory: tempfile::TempDir,
+}
+
+impl Drop for Machines {
+    fn drop(&mut self) {
+        // Before the nodes are ended.
+        if let Some(disk) = &self.disk {
+            disk.thaw();
+        }
+    }
+}
+
+impl Machines {
+    /// Starts the server.
+    fn new() -> Self {
+        let directory = tempfile::Builder::new().prefix("mainstay-test-").tempdir();
+        let directory = directory.expect("make a directory");
+        let mut lan = Lan::default();
+        let mut role = |name| Role::new(&mut lan, name, directory.path());
+        let (mut server, nodes) = (role("server"), [role("n1"), role("n2")]);
+        server.start(&["server"]);
+        Self {
+            server,
+            nodes,
+            lan,
+            disk: None,
+            _directory: directory,
+        }
+    }
+
+    /// Lets a node join.
+    fn join(&mut self, number: usize, flags: &[&str]) {
+        let data = self.server.data();
+        let create = ["token", "create", "--data-dir", &data];
+        let token = self.server.network.run(|| ok(&create));
+        let url = format!("https://{}:6443", self.server.address);
+        let name = format!("n{}", number + 1);
+        let join = ["node", "--server", &url, "--token", token.trim()];
+        let name = ["--node-name", &name];
+        self.nodes[number].start(&[&join[..], &name, flags].concat());
+    }
+
+    fn end(mut self) {
+        for node in &mut self.nodes {
+            node.interrupt();
+        }
+        self.server.interrupt();
+    }
+}
+
+/// A set that may fail over, with at most one pod on a node. Each pod writes a log all the time.
+fn set(name: &str, replicas: u8) -> String {
+    format!(
+        "---
+apiVersion: apps/v1
+kind: StatefulSet
+metadata:
+  name: {name}
+  annotations: {{mainstay.dev/node-failure: Failover}}
+spec:
+  serviceName: {name}
+  replicas: {replicas}
+  selector: {{matchLabels: {{app: {name}}}}}
+  template:
+    metadata: {{labels: {{app: {name}}}}}
+    spec:
+      terminationGracePeriodSeconds: 1
+      affinity:
+        podAntiAffinity:
+          requiredDuringSchedulingIgnoredDuringExecution:
+          - {{labelSelector: {{matchLabels: {{app: {name}}}}}, topologyKey: kubernetes.io/hostname}}
+      containers:
+      - name: shell
+        image: mainstay/debug
+        command: [sh, -c, '{BODY}']
+"
+    )
+}
+
+/// The program of each container.
+const BODY: &str = "while true; do echo tick; sleep 0.2; done";
+
+/// Whether the program of a pod's container runs.
+fn runs(uid: &str) -> bool {
+    let processes = fs::read_dir("/proc").expect("read /proc");
+    let mut pids = processes.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    pids.any(|pid| {
+        let read = |name| fs::read_to_string(format!("/proc/{pid}/{name}")).unwrap_or_default();
+        read("cmdline").contains(BODY) && read("cgroup").contains(uid)
+    })
+}
+
+/// The uids that the pods of each name had, in the order in which they were seen.
+#[derive(Default)]
+struct Bodies(BTreeMap<String, Vec<String>>);
+
+impl Bodies {
+    /// The pods as they are now; fails when two of one name run.
+    #[track_caller]
+    fn look(&mut self, kubectl: &Kubectl) -> Result<Vec<Value>, String> {
+        let mut listed = get(kubectl, &["pods"])?;
+        let pods = listed["items"].as_array_mut();
+        let pods: Vec<Value> = pods.map(std::mem::take).unwrap_or_default();
+        for pod in &pods {
+            let uids = self.0.entry(text(pod, "/metadata/name").to_owned());
+            let (uids, uid) = (uids.or_default(), text(pod, "/metadata/uid"));
+            if uids.last().is_none_or(|last| last != uid) {
+                uids.push(uid.to_owned());
+            }
+        }
+        for (name, uids) in &self.0 {
+            let Some((newest, older)) = uids.split_last() else {
+                continue;
+            };
+            // The new one first: an old one that runs after it was seen has run beside it.
+            if !older.is_empty() && runs(newest) {
+                assert!(!older.iter().any(|uid| runs(uid)), "{name} has two bodies");
+            }
+        }
+        Ok(pods)
+    }
+}
+
+/// Objects of the API. A server that stands still for seconds is no failure of the test.
+fn get(kubectl: &Kubectl, what: &[&str]) -> Result<Value, String> {
+    let output = kubectl.run(&[&["get", "-o", "json"], what].concat());
+    let printed = output.success().map_err(|output| output.stderr)?;
+    serde_json::from_str(&printed).map_err(|error| error.to_string())
+}
+
+#[track_caller]
+fn wait_node_ready(kubectl: &Kubectl, name: &str) {
+    wait_for(&format!("{name} to be ready"), 300, || {
+        let node = get(kubectl, &["node", name])?;
+        match is_ready(&node) {
+            true => Ok(()),
+            false => Err(node["status"]["conditions"].to_string()),
+        }
+    });
+}
+
+fn fenced(kubectl: &Kubectl) -> String {
+    let reason = ["--field-selector", "reason=NodeFenced"];
+    kubectl.ok(&[&["get", "events", "-A"], &reason[..]].concat())
+}
+
+/// A fifth of all packets is lost, and another fifth is late, between all machines.
+#[test]
+fn a_rollout_over_two_nodes_completes_while_packets_are_lost() {
+    let mut machines = Machines::new();
+    machines.join(0, &[]);
+    machines.join(1, &[]);
+    let kubectl = machines.server.kubectl();
+    machines.server.network.run(|| {
+        kubectl.apply(&(set("rolls", 2) + &set("stays", 2)));
+        kubectl.wait_ready("rolls", 2);
+        kubectl.wait_ready("stays", 2);
+        let mut bodies = Bodies::default();
+        let stays = |pods: Vec<Value>| {
+            let all = pods.into_iter();
+            let own = all.filter(|pod| text(pod, "/metadata/name").starts_with("stays"));
+            let ids = own.map(|pod| {
+                let container = pod["status"]["containerStatuses"][0]["containerID"].clone();
+                (pod["metadata"]["uid"].clone(), container)
+            });
+            ids.collect::<Vec<_>>()
+        };
+        let before = stays(bodies.look(&kubectl).expect("the pods"));
+        machines.lan.disturb(20);
+        for version in ["b", "c"] {
+            let version = format!("VERSION={version}");
+            kubectl.ok(&["set", "env", "statefulset/rolls", &version]);
+            wait_for("the rollout", 600, || {
+                let pods = bodies.look(&kubectl)?;
+                let set = get(&kubectl, &["statefulset", "rolls"])?;
+                let status = &set["status"];
+                let is_seen = status["observedGeneration"] == set["metadata"]["generation"];
+                let is = |field: &str| status[field] == 2;
+                let is_new = status["currentRevision"] == status["updateRevision"];
+                match is_seen && is_new && is("updatedReplicas") && is("readyReplicas") {
+                    true => Ok(()),
+                    false => Err(format!("{status} {pods:?}")),
+                }
+            });
+        }
+        // The nodes renew their leases, and answer.
+        for name in ["n1", "n2"] {
+            let lease = ["lease", "-n", "kube-node-lease", name];
+            let renewed = || Ok::<_, String>(get(&kubectl, &lease)?["spec"]["renewTime"].clone());
+            let mut seen = wait_for("a lease", 120, renewed);
+            for _ in 0..3 {
+                seen = wait_for(&format!("a renewal of {name}"), 120, || {
+                    bodies.look(&kubectl)?;
+                    let now = renewed()?;
+                    if now == seen {
+                        Err(now.to_string())
+                    } else {
+                        Ok(now)
+                    }
+                });
+            }
+        }
+        for pod in ["rolls-0", "rolls-1"] {
+            wait_for("a command in a pod", 120, || {
+                let output = kubectl.run(&["exec", pod, "--", "hostname"]);
+                match output.stdout.trim() == pod {
+                    true => Ok(()),
+                    false => Err(output),
+                }
+            });
+        }
+        machines.lan.calm();
+        for name in ["n1", "n2"] {
+            wait_node_ready(&kubectl, name);
+        }
+        kubectl.wait_ready("rolls", 2);
+        kubectl.wait_ready("stays", 2);
+        assert_eq!(fenced(&kubectl), "", "no node was lost");
+        assert_eq!(stays(bodies.look(&kubectl).expect("the pods")), before);
+    });
+    machines.end();
+}
+
+/// Writes to the disk of a node's data directory wait. The agent cannot renew what ends its pods, so the pods
+/// end with the lease, although the process that keeps their logs waits for the disk.
+#[test]
+fn a_node_whose_disk_hangs_loses_its_pods_to_another_node() {
+    let mut machines = Machines::new();
+    let data = machines.nodes[0].data();
+    fs::create_dir(&data).expect("make a directory");
+    machines.disk = Some(Disk::mount(Path::new(&data), 1024));
+    // Without the node's own measures, which would drive the pod out.
+    let lease = ["--node-lease-duration", "16s"];
+    let flags = [&lease[..], &["--eviction-hard=memory.available<1Mi"]].concat();
+    machines.join(0, &flags);
+    let kubectl = machines.server.kubectl();
+    let mut bodies = Bodies::default();
+    machines.server.network.run(|| {
+        kubectl.apply(&set("ticks", 1));
+        kubectl.wait_ready("ticks", 1);
+        bodies.look(&kubectl).expect("the pods");
+    });
+    let old = bodies.0["ticks-0"][0].clone();
+    assert!(runs(&old));
+    machines.join(1, &lease);
+    let disk = machines.disk.as_ref().expect("a disk");
+    disk.hold_up();
+    machines.server.network.run(|| {
+        wait_for("the pod on the other node", 300, || {
+            let pods = bodies.look(&kubectl)?;
+            let is_moved = |pod: &Value| pod["spec"]["nodeName"] == "n2" && is_ready(pod);
+            match pods.iter().any(is_moved) {
+                true => Ok(()),
+                false => Err(format!("{pods:?}")),
+            }
+        });
+        assert!(!runs(&old));
+        wait_for_text("n1", 120, || fenced(&kubectl));
+    });
+    disk.let_go();
+    machines.server.network.run(|| {
+        wait_node_ready(&kubectl, "n1");
+        kubectl.ok(&["scale", "statefulset/ticks", "--replicas=2"]);
+        wait_for("a pod on each node", 300, || {
+            let pods = bodies.look(&kubectl)?;
+            let on = |node: &str| {
+                pods.iter()
+                    .any(|pod| pod["spec"]["nodeName"] == *node && is_ready(pod))
+            };
+            match on("n1") && on("n2") {
+                true => Ok(()),
+                false => Err(format!("{pods:?}")),
+            }
+        });
+        assert!(!runs(&old));
+        assert_eq!(bodies.0["ticks-0"].len(), 2, "it was replaced once");
+    });
+    machines.end();
+}
