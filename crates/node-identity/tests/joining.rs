@@ -7,7 +7,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use api_client::{Api, Client, DeleteParams, Event, Patch, PatchParams, PostParams, WatchConfig};
 use api_server::{ApiServer, Config, TlsMaterial, UserInfo};
@@ -43,12 +43,17 @@ struct Cluster {
 
 impl Cluster {
     async fn start() -> Self {
+        Self::with_certificate_of(SystemTime::now()).await
+    }
+
+    /// A cluster whose server's certificate was made at this time.
+    async fn with_certificate_of(time: SystemTime) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let authority = Arc::new(Authority::open_or_create(dir.path()).unwrap());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address: SocketAddr = listener.local_addr().unwrap();
         let names = SubjectAltNames::api_server("localhost", []);
-        let identity = authority.server(&names).unwrap();
+        let identity = authority.server_at(&names, time).unwrap();
         let server = ApiServer::new(Config {
             tls: Some(TlsMaterial {
                 certificate_pem: format!("{}{}", identity.certificate_pem(), authority.ca_pem()),
@@ -227,6 +232,24 @@ async fn each_reason_not_to_join_has_its_message() {
     assert!(matches!(nobody, Error::Unreachable { .. }), "{nobody:?}");
     for text in ["", "abcdef.0123456789abcdef", "abcdef.0123456789abcdef.00"] {
         assert!(matches!(JoinToken::read(text), Err(Error::Malformed)));
+    }
+}
+
+/// Issue 15, "clocks off by hours": for a node whose clock is behind, the certificate begins later; for one
+/// whose clock is ahead, it has ended.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_whose_clock_is_off_by_hours_is_told() {
+    let (now, hours) = (SystemTime::now(), Duration::from_secs(3 * 3600));
+    let dir = tempfile::tempdir().unwrap();
+    let authority = Authority::open_or_create(dir.path()).unwrap();
+    let names = SubjectAltNames::api_server("localhost", []);
+    let ends = authority.server(&names).unwrap().ends().unwrap();
+    let life = ends.duration_since(now).unwrap();
+    for made in [now + hours, now - life - hours] {
+        let cluster = Cluster::with_certificate_of(made).await;
+        let token = cluster.token_with(cluster.hash);
+        let refused = join(&cluster.uri, &token, "n1").await.unwrap_err();
+        assert!(matches!(refused, Error::Clock { .. }), "{refused:?}");
     }
 }
 
