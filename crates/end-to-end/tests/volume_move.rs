@@ -339,13 +339,7 @@ fn a_volume_of_local_cow_is_copied_while_its_pod_writes() {
         assert_eq!(now, sum);
         let links = kubectl.ok(&["exec", "db-0", "--", "ls", "-l", "/data/link"]);
         assert!(links.contains("deep/large"), "{links}");
-        // The pod went on with the number that it had, so nothing is missing in the log. A number of
-        // the last moment may be there twice.
-        let log = kubectl.ok(&["exec", "db-0", "--", "cat", "/data/log"]);
-        let numbers: BTreeSet<u64> = log.lines().filter_map(|line| line.parse().ok()).collect();
-        let last = numbers.last().copied().unwrap_or_default();
-        assert_eq!(numbers.len() as u64, last, "{log}");
-        last
+        numbers_without_a_gap(&kubectl)
     };
     let numbers = is_whole_on(&second);
     // The snapshots are gone on both nodes.
@@ -373,6 +367,66 @@ fn a_volume_of_local_cow_is_copied_while_its_pod_writes() {
         let left = directories(&instance.data(), &volume);
         if left.len() == 1 { Ok(()) } else { Err(left) }
     });
+}
+
+/// Issue 17, "a node that is lost half-way through a move": the agent of the sender is killed, and that of
+/// the receiver, while the first copy is made.
+#[test]
+fn a_move_of_local_cow_goes_on_after_an_agent_was_killed_in_preparing() {
+    let instance = Instance::start(&["--nodes", "2"]);
+    let kubectl = instance.kubectl();
+    kubectl.apply(&WRITER.replace("storage: 256Mi", "storage: 1Gi"));
+    kubectl.wait_ready("db", 1);
+    let write = "head -c 536870912 /dev/urandom >/data/large; sync; sha256sum /data/large";
+    let sum = kubectl.ok(&["exec", "db-0", "--", "sh", "-c", write]);
+    let name = text(&claim(&kubectl), "/spec/volumeName").to_owned();
+    let mut last = 0;
+    // The agent of the second node has one part, then the other.
+    for _ in 0..2 {
+        let from = node_of(&kubectl);
+        let to = other_node(&kubectl, &from);
+        let command = begin(&instance.data(), &to);
+        wait_for("the first copy", 120, || {
+            let record = record(&kubectl);
+            match record["stage"] == "Preparing" && record["to"] == *to {
+                true => Ok(()),
+                false => Err(record),
+            }
+        });
+        kill_second_agent(&instance.data());
+        let killed_in = record(&kubectl);
+        assert_eq!(killed_in["stage"], "Preparing", "{killed_in}");
+        wait_for("the end of the move", 300, || {
+            let record = record(&kubectl);
+            match record["stage"] == "Moved" {
+                true => Ok(()),
+                false => Err(record),
+            }
+        });
+        let output = command.wait_with_output().expect("wait for the command");
+        assert!(output.status.success(), "{output:?}");
+        wait_running_on(&kubectl, &to);
+        let now = kubectl.ok(&["exec", "db-0", "--", "sha256sum", "/data/large"]);
+        assert_eq!(now, sum);
+        let written = numbers_without_a_gap(&kubectl);
+        assert!(written >= last, "{written} {last}");
+        last = written;
+        wait_for("the snapshots to be removed", 120, || {
+            let left = directories(&instance.data(), &name);
+            if left.len() == 1 { Ok(()) } else { Err(left) }
+        });
+    }
+}
+
+/// The last number that the writer has logged. The pod went on with the number that it had, so nothing is
+/// missing in the log. A number of the last moment may be there twice.
+#[track_caller]
+fn numbers_without_a_gap(kubectl: &Kubectl) -> u64 {
+    let log = kubectl.ok(&["exec", "db-0", "--", "cat", "/data/log"]);
+    let numbers: BTreeSet<u64> = log.lines().filter_map(|line| line.parse().ok()).collect();
+    let last = numbers.last().copied().unwrap_or_default();
+    assert_eq!(numbers.len() as u64, last, "{log}");
+    last
 }
 
 fn kill_second_agent(data: &Path) {
