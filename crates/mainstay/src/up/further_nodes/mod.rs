@@ -184,15 +184,13 @@ fn prepare(
         ] {
             arguments.extend([flag.into(), value]);
         }
-        if joining.contains(&node.name) {
-            arguments.extend(["--token-file".into(), token_file.as_os_str().to_owned()]);
-        }
         arguments.extend(flags.iter().cloned());
         starts.push(NodeStart {
             name: node.name.clone(),
             namespace: node.namespace.clone(),
             program: program.clone(),
             arguments,
+            token_file: joining.contains(&node.name).then(|| token_file.to_owned()),
             log: data.join("log"),
         });
     }

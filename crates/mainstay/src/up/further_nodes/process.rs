@@ -34,6 +34,8 @@ pub struct NodeStart {
     pub program: PathBuf,
     /// The arguments.
     pub arguments: Vec<OsString>,
+    /// The file with the token of a node that has to join. It is removed when all nodes have joined.
+    pub token_file: Option<PathBuf>,
     /// The file for its output.
     pub log: PathBuf,
 }
@@ -113,6 +115,15 @@ impl NodeProcess {
     }
 }
 
+/// The arguments of the next process.
+fn arguments(start: &NodeStart) -> Vec<OsString> {
+    let mut arguments = start.arguments.clone();
+    if let Some(file) = start.token_file.as_ref().filter(|file| file.exists()) {
+        arguments.extend(["--token-file".into(), file.into()]);
+    }
+    arguments
+}
+
 fn supervise(start: &NodeStart, shared: &Shared) -> Result<()> {
     enter(start).with_context(|| format!("enter {}", start.namespace.display()))?;
     let mut wait = RESTART_FIRST;
@@ -121,7 +132,7 @@ fn supervise(start: &NodeStart, shared: &Shared) -> Result<()> {
         let log = log().with_context(|| format!("write {}", start.log.display()))?;
         let errors = log.try_clone().context("share the log")?;
         let child = Command::new(&start.program)
-            .args(&start.arguments)
+            .args(arguments(start))
             .stdin(Stdio::null())
             .stdout(log)
             .stderr(errors)
@@ -184,6 +195,7 @@ mod tests {
             namespace: "/proc/thread-self/ns/net".into(),
             program: "/bin/sh".into(),
             arguments: vec!["-c".into(), script.into()],
+            token_file: None,
             log: directory.join("log"),
         }
     }
@@ -221,6 +233,23 @@ mod tests {
         start.arguments[1] = format!("cd {}; {script}", directory.path().display()).into();
         let process = NodeProcess::launch(start).unwrap();
         wait_for(&directory.path().join("log"), "started\nstarted");
+        process.tell(OnShutdown::LeavePods);
+        process.wait();
+    }
+
+    /// The token is removed when all nodes have joined.
+    #[test]
+    fn a_node_that_has_joined_starts_again_without_its_token() {
+        let directory = tempfile::tempdir().unwrap();
+        let token = directory.path().join("token");
+        std::fs::write(&token, "").unwrap();
+        let script =
+            "echo got $1; test -z \"$1\" || { rm $1; exit 3; }; echo none; exec sleep 1000";
+        let mut start = start(directory.path(), script);
+        start.token_file = Some(token.clone());
+        let process = NodeProcess::launch(start).unwrap();
+        let both = format!("got {}\ngot\nnone", token.display());
+        wait_for(&directory.path().join("log"), &both);
         process.tell(OnShutdown::LeavePods);
         process.wait();
     }
