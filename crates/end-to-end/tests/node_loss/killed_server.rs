@@ -1,12 +1,11 @@
-//! The server is killed while a replicated volume is promoted (issue 17, "a node that is lost half-way through
-//! a promotion"): the promotion goes on when the server is back, once, with the same recovery point.
+//! The server is killed while a replicated volume is promoted: the promotion goes on when the server is back,
+//! once, with the same recovery point.
 
-use std::path::Path;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use super::local_replicated::{
-    SET, a_node_is_lost, lines, record, the_former_state_is_kept, wait_for_copy,
+    CLASS, SET, a_node_is_lost, lines, record, the_lines_are_kept, wait_for_copy,
 };
 use super::{Cluster, Loss};
 
@@ -42,6 +41,7 @@ fn a_promotion_goes_on_after_the_server_was_killed() {
     let kubectl = cluster.server.kubectl();
     cluster.server.network.run(|| {
         cluster.reserve_own_node(&kubectl);
+        kubectl.apply(CLASS);
         kubectl.apply(SET);
         kubectl.wait_ready("db", 1);
     });
@@ -56,7 +56,7 @@ fn a_promotion_goes_on_after_the_server_was_killed() {
         cluster.bring_back(number, Loss::Killed);
         let lost = cluster.nodes[number].data();
         cluster.server.network.run(|| {
-            the_former_state_is_kept(&kubectl, Path::new(&lost), epoch - 1);
+            the_lines_are_kept(&kubectl, &lost, epoch - 1);
             wait_for_copy(&kubectl);
             // It was promoted once.
             let record = record(&kubectl).expect("a record");

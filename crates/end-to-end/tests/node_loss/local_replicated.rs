@@ -15,15 +15,18 @@ use serde_json::Value;
 
 use super::{Cluster, Loss, get, read};
 
-/// Each line has a number and the name of the body that wrote it.
-pub(super) const SET: &str = r"
+/// The class of the volumes.
+pub(super) const CLASS: &str = r"
 apiVersion: storage.k8s.io/v1
 kind: StorageClass
 metadata: {name: every-two-seconds}
 provisioner: mainstay.dev/local-cow
 parameters: {replicas: '1', replicationIntervalSeconds: '2'}
 volumeBindingMode: WaitForFirstConsumer
----
+";
+
+/// Each line has a number and the name of the body that wrote it.
+pub(super) const SET: &str = r"
 apiVersion: apps/v1
 kind: StatefulSet
 metadata:
@@ -62,7 +65,8 @@ spec:
       resources: {requests: {storage: 128Mi}}
 ";
 
-const CLAIM: &str = "data-db-0";
+/// The claim of the pod `db-0`.
+pub(super) const CLAIM: &str = "data-db-0";
 
 #[test]
 fn the_pod_runs_on_the_other_node_with_a_stated_recovery_point() {
@@ -71,22 +75,20 @@ fn the_pod_runs_on_the_other_node_with_a_stated_recovery_point() {
     let kubectl = cluster.server.kubectl();
     cluster.server.network.run(|| {
         cluster.reserve_own_node(&kubectl);
+        kubectl.apply(CLASS);
         kubectl.apply(SET);
         kubectl.wait_ready("db", 1);
     });
     let mut former: Vec<String> = Vec::new();
     for (loss, epoch) in [(Loss::Killed, 2), (Loss::CutOff, 3)] {
         let number = a_node_is_lost(&mut cluster, &kubectl, loss, epoch, &former, |_| {});
-        cluster.server.network.run(|| {
-            let why = kubectl.ok(&["describe", "pvc", CLAIM]);
-            assert!(why.contains("VolumePromoted"), "{why}");
-        });
+        cluster.server.network.run(|| the_event_states_the_point(&kubectl));
         let after = cluster.server.network.run(|| lines(&kubectl));
         former = after;
         cluster.bring_back(number, loss);
         let lost = cluster.nodes[number].data();
         cluster.server.network.run(|| {
-            the_former_state_is_kept(&kubectl, Path::new(&lost), epoch - 1);
+            the_lines_are_kept(&kubectl, &lost, epoch - 1);
             wait_for_copy(&kubectl);
             let listed = get(&kubectl, &["pod", "db-0"]).expect("the pod");
             assert!(is_ready(&listed), "{listed}");
@@ -123,36 +125,14 @@ pub(super) fn a_node_is_lost(
 ) -> usize {
     let (node, uid, written) = cluster.server.network.run(|| {
         wait_for_copy(kubectl);
-        let pod = get(kubectl, &["pod", "db-0"]).expect("the pod");
-        let at = |pointer| text(&pod, pointer).to_owned();
-        // Something that is not in the last copy.
-        let written = wait_for("writes after a copy", 120, || {
-            let shown = record(kubectl)?["last"].as_i64().ok_or("no copy")?;
-            let written = acknowledged(kubectl)?;
-            let newest = written.values().max().copied().unwrap_or_default();
-            match newest > shown {
-                true => Ok(written),
-                false => Err(format!("{newest} {shown}")),
-            }
-        });
-        (at("/spec/nodeName"), at("/metadata/uid"), written)
+        let (node, uid) = place(kubectl);
+        (node, uid, wait_for_more_than_the_copy(kubectl, "db-0"))
     });
     let number: usize = node[1..].parse().expect("a number");
     cluster.lose(number - 1, loss);
     meanwhile(cluster);
     cluster.server.network.run(|| {
-        wait_for("the pod on the other node", 600, || {
-            let pod = get(kubectl, &["pod", "db-0"])?;
-            let is_new = text(&pod, "/metadata/uid") != uid && is_ready(&pod);
-            match is_new && pod["spec"]["nodeName"] != *node {
-                true => Ok(()),
-                false => Err(format!("{} {}", pod["status"], record(kubectl)?)),
-            }
-        });
-        let record = record(kubectl).expect("a record");
-        assert_eq!(record["epoch"].as_u64(), Some(epoch), "{record}");
-        assert_eq!(text(&record, "/recovery/from"), node);
-        let point = record["recovery"]["time"].as_i64().expect("a time");
+        let point = wait_for_promotion(kubectl, (&node, &uid), epoch);
         let lines = wait_for("the lines of the new body", 120, || {
             let lines = lines(kubectl);
             match lines.is_empty() {
@@ -173,28 +153,97 @@ pub(super) fn a_node_is_lost(
         for (line, _) in early {
             assert!(lines.contains(line), "{line} of before {point} is lost");
         }
-        let why = kubectl.ok(&["describe", "pvc", CLAIM]);
-        assert!(why.contains("recovery point"), "{why}");
     });
     number - 1
 }
 
-/// The lost node is back: the snapshot of that epoch is there, has lines, and cannot be changed.
-pub(super) fn the_former_state_is_kept(kubectl: &Kubectl, data: &Path, epoch: u64) {
-    let snapshot = wait_for("the kept state of the lost node", 300, || {
-        let record = record(kubectl)?;
-        let kept = record["diverged"].as_array().into_iter().flatten();
-        let mut names = kept.filter_map(|one| one["snapshot"].as_str());
-        let wanted = format!("diverged-{epoch}-");
-        let found = names.find(|name| name.starts_with(&wanted));
-        found.map(str::to_owned).ok_or(record.to_string())
+/// The node and the identity of the pod.
+#[track_caller]
+pub(super) fn place(kubectl: &Kubectl) -> (String, String) {
+    let pod = wait_for("the pod", 300, || get(kubectl, &["pod", "db-0"]));
+    let at = |pointer| text(&pod, pointer).to_owned();
+    (at("/spec/nodeName"), at("/metadata/uid"))
+}
+
+/// Waits until a pod has printed something that is not in the last copy; returns all that it has printed.
+#[track_caller]
+pub(super) fn wait_for_more_than_the_copy(kubectl: &Kubectl, pod: &str) -> BTreeMap<String, i64> {
+    wait_for("writes after a copy", 120, || {
+        let shown = record(kubectl)?["last"].as_i64().ok_or("no copy")?;
+        let written = acknowledged(kubectl, pod)?;
+        let newest = written.values().max().copied().unwrap_or_default();
+        match newest > shown {
+            true => Ok(written),
+            false => Err(format!("{newest} {shown}")),
+        }
+    })
+}
+
+/// Waits until another pod is ready on another node than the lost one; returns the recovery point, in
+/// milliseconds since 1970, as the claim states it.
+#[track_caller]
+pub(super) fn wait_for_promotion(kubectl: &Kubectl, (node, uid): (&str, &str), epoch: u64) -> i64 {
+    wait_for("the pod on the other node", 600, || {
+        let pod = get(kubectl, &["pod", "db-0"])?;
+        let is_new = text(&pod, "/metadata/uid") != uid && is_ready(&pod);
+        match is_new && pod["spec"]["nodeName"] != *node {
+            true => Ok(()),
+            false => Err(format!("{} {}", pod["status"], record(kubectl)?)),
+        }
     });
-    let kept = data.join("pool/mount/snapshots").join(snapshot);
+    let record = wait_for("the record", 120, || record(kubectl));
+    assert_eq!(record["epoch"].as_u64(), Some(epoch), "{record}");
+    assert_eq!(text(&record, "/recovery/from"), node);
+    wait_for("the stated recovery point", 120, || {
+        let claim = read(kubectl, &["describe", "pvc", CLAIM])?;
+        match claim.contains("recovery point") {
+            true => Ok(()),
+            false => Err(claim),
+        }
+    });
+    record["recovery"]["time"].as_i64().expect("a time")
+}
+
+/// Waits until an event of the claim states the recovery point. A server that is killed may not have written it.
+#[track_caller]
+pub(super) fn the_event_states_the_point(kubectl: &Kubectl) {
+    wait_for("the event of the promotion", 120, || {
+        let point = record(kubectl)?["recovery"]["time"].as_i64();
+        let shown = Timestamp::from_millisecond(point.ok_or("no time")?);
+        let shown = shown.map_err(|error| error.to_string())?;
+        let claim = read(kubectl, &["describe", "pvc", CLAIM])?;
+        let event = format!("with what was there at {shown}");
+        match claim.contains("VolumePromoted") && claim.contains(&event) {
+            true => Ok(()),
+            false => Err(claim),
+        }
+    });
+}
+
+/// The former primary of an epoch keeps its lines.
+#[track_caller]
+pub(super) fn the_lines_are_kept(kubectl: &Kubectl, data: &str, epoch: u64) {
+    let kept = a_state_is_kept(kubectl, data, epoch);
     let log = fs::read_to_string(kept.join("log"));
     let log = log.unwrap_or_else(|error| panic!("{}: {error}", kept.display()));
     assert!(log.lines().count() > 0);
+}
+
+/// The former primary of an epoch keeps its state, which cannot be changed; returns its directory.
+#[track_caller]
+pub(super) fn a_state_is_kept(kubectl: &Kubectl, data: &str, epoch: u64) -> PathBuf {
+    let snapshot = wait_for("the kept state of the lost node", 300, || {
+        let record = record(kubectl)?;
+        let kept = record["diverged"].as_array().into_iter().flatten();
+        let names = kept.filter_map(|one| one["snapshot"].as_str());
+        let wanted = format!("diverged-{epoch}-");
+        let mut names = names.filter(|name| name.starts_with(&wanted));
+        names.next().map(str::to_owned).ok_or(record.to_string())
+    });
+    let kept = Path::new(data).join("pool/mount/snapshots").join(snapshot);
     let error = fs::write(kept.join("more"), "").expect_err("a read-only snapshot");
     assert_eq!(error.kind(), std::io::ErrorKind::ReadOnlyFilesystem);
+    kept
 }
 
 /// Waits until the replica has a copy of what the claim holds now.
@@ -242,9 +291,9 @@ pub(super) fn lines(kubectl: &Kubectl) -> Vec<String> {
     log.lines().map(str::to_owned).collect()
 }
 
-/// The lines that the body printed, with their times in milliseconds since 1970.
-fn acknowledged(kubectl: &Kubectl) -> Result<BTreeMap<String, i64>, String> {
-    let log = read(kubectl, &["logs", "--timestamps", "db-0"])?;
+/// The lines that a pod printed as acknowledged, with their times in milliseconds since 1970.
+pub(super) fn acknowledged(kubectl: &Kubectl, pod: &str) -> Result<BTreeMap<String, i64>, String> {
+    let log = read(kubectl, &["logs", "--timestamps", pod])?;
     let rows = log.lines().filter_map(|row| {
         let (time, line) = row.split_once(" acknowledged ")?;
         let time: Timestamp = time.parse().ok()?;

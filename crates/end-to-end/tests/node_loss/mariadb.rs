@@ -8,7 +8,7 @@ use end_to_end::{Kubectl, applications};
 
 use super::{Answer, Application, Loss, ask, no_acknowledged_write_is_lost, numbers};
 
-struct MariaDb;
+pub(super) struct MariaDb;
 
 #[test]
 fn mariadb_keeps_each_acknowledged_row() {
@@ -59,7 +59,7 @@ impl Application for MariaDb {
     }
 }
 
-fn sql(kubectl: &Kubectl, pod: &str, sql: &str) -> Answer<String> {
+pub(super) fn sql(kubectl: &Kubectl, pod: &str, sql: &str) -> Answer<String> {
     let client = format!("MYSQL_PWD=$ROOT_PASSWORD mariadb -u root -N -e \"{sql}\"");
     ask(kubectl, pod, &["sh", "-c", &client])
 }

@@ -9,6 +9,7 @@ mod local_replicated;
 mod mariadb;
 mod postgres;
 mod redis;
+mod replicated_databases;
 mod zookeeper;
 
 use std::collections::BTreeSet;
@@ -204,7 +205,7 @@ fn no_acknowledged_write_is_lost<A: Application>(lease: &[&str], losses: &[Loss]
         if let Some(name) = A::FIRST_START {
             kubectl.ok(&["delete", "configmap", name]);
         }
-        kubectl.apply(&writer::<A>());
+        kubectl.apply(&writer::<A>(A::WRITER));
     });
     for loss in losses {
         the_primarys_node_is_lost::<A>(&mut cluster, &kubectl, *loss);
@@ -224,11 +225,11 @@ fn no_acknowledged_write_is_lost<A: Application>(lease: &[&str], losses: &[Loss]
     cluster.end();
 }
 
-/// The pod `writer`, on the node that no other pod may use.
-fn writer<A: Application>() -> String {
+/// The pod `writer` with a shell script, on the node that no other pod may use.
+fn writer<A: Application>(script: &str) -> String {
     let (repository, tag) = A::IMAGE;
     let image = repository.trim_start_matches("library/");
-    let script = A::WRITER.trim().replace('\n', "\n      ");
+    let script = script.trim().replace('\n', "\n      ");
     let environment = A::WRITER_ENVIRONMENT;
     format!(
         "apiVersion: v1

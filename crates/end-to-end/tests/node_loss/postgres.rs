@@ -8,7 +8,7 @@ use end_to_end::{Kubectl, applications};
 
 use super::{Answer, Application, Loss, ask, no_acknowledged_write_is_lost, numbers};
 
-struct Postgres;
+pub(super) struct Postgres;
 
 #[test]
 fn postgres_keeps_each_acknowledged_row() {
@@ -57,7 +57,7 @@ impl Application for Postgres {
     }
 }
 
-fn psql(kubectl: &Kubectl, pod: &str, sql: &str) -> Answer<String> {
+pub(super) fn psql(kubectl: &Kubectl, pod: &str, sql: &str) -> Answer<String> {
     ask(kubectl, pod, &["psql", "-U", "postgres", "-Atc", sql])
 }
 
