@@ -61,16 +61,16 @@ impl Sample {
         format!("{:.2}", self.median() / other.median())
     }
 
+    /// A percentile, by the nearest rank; `None` if nothing was measured.
+    pub fn percentile(&self, percent: usize) -> Option<f64> {
+        let sorted = self.sorted();
+        let rank = (sorted.len() * percent).div_ceil(100);
+        sorted.get(rank.saturating_sub(1)).copied()
+    }
+
     /// Some percentiles, by the nearest rank: `50 %: 110, 90 %: 114, 95 %: 114, most: 114 ms`.
     pub fn percentiles(&self) -> String {
-        let sorted = self.sorted();
-        let at = |percent: usize| {
-            let rank = (sorted.len() * percent).div_ceil(100);
-            sorted
-                .get(rank.saturating_sub(1))
-                .copied()
-                .map_or_else(String::new, shown)
-        };
+        let at = |percent| self.percentile(percent).map_or_else(String::new, shown);
         let [half, most_of_them, nearly_all, all] = [50, 90, 95, 100].map(at);
         format!(
             "50 %: {half}, 90 %: {most_of_them}, 95 %: {nearly_all}, most: {all} {}",
