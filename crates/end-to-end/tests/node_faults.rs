@@ -1,4 +1,4 @@
-//! Faults around a node (issue 15): packets that are lost or late, and a disk that does not answer. No
+//! Faults around a node: packets that are lost or late, and a disk that does not answer. No
 //! ordinal ever has two bodies (DESIGN §15).
 
 use std::collections::BTreeMap;

@@ -82,7 +82,10 @@ fn the_pod_runs_on_the_other_node_with_a_stated_recovery_point() {
     let mut former: Vec<String> = Vec::new();
     for (loss, epoch) in [(Loss::Killed, 2), (Loss::CutOff, 3)] {
         let number = a_node_is_lost(&mut cluster, &kubectl, loss, epoch, &former, |_| {});
-        cluster.server.network.run(|| the_event_states_the_point(&kubectl));
+        cluster
+            .server
+            .network
+            .run(|| the_event_states_the_point(&kubectl));
         let after = cluster.server.network.run(|| lines(&kubectl));
         former = after;
         cluster.bring_back(number, loss);
