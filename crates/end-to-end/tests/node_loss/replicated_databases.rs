@@ -151,7 +151,7 @@ tables='CREATE TABLE IF NOT EXISTS one (n INT PRIMARY KEY);
   CREATE TABLE IF NOT EXISTS two (n INT PRIMARY KEY);'
 until echo $tables | CLIENT; do sleep 1; done
 n=0
-while sleep 0.05; do
+while sleep 0.01; do
   n=$((n + 1))
   printf 'BEGIN; INSERT INTO one VALUES (%s); INSERT INTO two VALUES (%s); COMMIT;\n' $n $n
   printf '\\! echo acknowledged %s\n' $n
@@ -171,7 +171,7 @@ fn the_database_starts_at_the_recovery_point<A: Single>(loss: Loss) {
         kubectl.apply(&set::<A>());
         kubectl.wait_ready("db", 1);
         kubectl.apply(&writer::<A>(&WRITER.replace("CLIENT", A::CLIENT)));
-        wait_for_writes(&kubectl, 50, &mut Gap::default());
+        wait_for_writes(&kubectl, 500, &mut Gap::default());
         wait_for_copy(&kubectl);
         wait_for_more_than_the_copy(&kubectl, "writer");
         place(&kubectl)
