@@ -369,7 +369,7 @@ fn a_volume_of_local_cow_is_copied_while_its_pod_writes() {
     });
 }
 
-/// Issue 17, "a node that is lost half-way through a move": the agent of the sender is killed, and that of
+/// A node is lost half-way through a move: the agent of the sender is killed, and that of
 /// the receiver, while the first copy is made.
 #[test]
 fn a_move_of_local_cow_goes_on_after_an_agent_was_killed_in_preparing() {

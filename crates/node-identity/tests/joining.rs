@@ -235,7 +235,7 @@ async fn each_reason_not_to_join_has_its_message() {
     }
 }
 
-/// Issue 15, "clocks off by hours": for a node whose clock is behind, the certificate begins later; for one
+/// Clocks that are off by hours: for a node whose clock is behind, the certificate begins later; for one
 /// whose clock is ahead, it has ended.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_whose_clock_is_off_by_hours_is_told() {
