@@ -23,6 +23,8 @@ mod load_balancer;
 mod metrics;
 mod namespaces;
 mod node_lifecycle;
+mod node_proof;
+mod node_volumes;
 mod ordinal_services;
 mod own_pod_writes;
 mod owned;

@@ -6,12 +6,13 @@ use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::PersistentVolume;
 use planners::stateful_set::metrics;
+use planners::volume_replication::lag_seconds;
 use reconcile::Cache;
 use reconcile::metrics::QueueMetrics;
 use reconcile::prometheus::{Metric, Page};
 use resource_kinds::storage::volume_replication::VolumeReplication;
 
-use crate::volume_move::claim_of;
+use crate::node_volumes::claim_of;
 
 const MAX_UNAVAILABLE: Metric = Metric::gauge(
     "statefulset_controller_statefulset_max_unavailable",
@@ -94,10 +95,11 @@ impl Metrics {
         let volumes = self.volumes.lock().unwrap_or_else(PoisonError::into_inner);
         let volumes = volumes.as_ref().map(Cache::list);
         for volume in volumes.unwrap_or_default() {
-            let record = VolumeReplication::of(&volume);
-            let Some((record, last)) =
-                record.and_then(|record| Some((record.clone(), record.last?)))
-            else {
+            let Some(record) = VolumeReplication::of(&volume) else {
+                continue;
+            };
+            let now = Timestamp::now().as_millisecond();
+            let (Some(last), Some(lag)) = (record.last, lag_seconds(&record, now)) else {
                 continue;
             };
             let (namespace, claim) = claim_of(&volume);
@@ -106,10 +108,8 @@ impl Metrics {
                 ("persistentvolumeclaim", claim),
                 ("node", &*record.replica.unwrap_or_default()),
             ];
-            let seconds = |milliseconds: i64| milliseconds.max(0).unsigned_abs() / 1000;
-            let lag = Timestamp::now().as_millisecond() - last;
-            page.add(REPLICA_LAG, &labels, seconds(lag));
-            page.add(REPLICA_COPIED, &labels, seconds(last));
+            page.add(REPLICA_LAG, &labels, lag);
+            page.add(REPLICA_COPIED, &labels, last.max(0) / 1000);
         }
     }
 }

@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 
 use end_to_end::cluster::is_ready;
 use end_to_end::lan::{Lan, Role, ip};
-use end_to_end::program::ok;
 use end_to_end::samples::{Sample, sized};
 use end_to_end::{Api, Kubectl, Network, process, streams};
 use serde_json::{Value, json};
@@ -33,8 +32,7 @@ fn main() {
     server.start(&["server"]);
     let kubeconfig = Path::new(&server.data()).join("kubeconfig");
     let api = server.network.run(|| Api::with(kubeconfig));
-    let token = ["token", "create", "--data-dir", &server.data()];
-    let token = server.network.run(|| ok(&token)).trim().to_owned();
+    let token = server.token(&[]);
 
     let mut nodes: Vec<Role> = (0..sized(8, 4))
         .map(|number| Role::new(&mut lan, &format!("n{number}"), directory.path()))
@@ -90,7 +88,7 @@ fn without_link(address: &str) {
 /// Starts an agent; the time until its node is Ready, as a watch of the API shows it.
 fn join(server: &Role, api: &Api, (node, name): (&mut Role, &str), token: &str) -> Duration {
     let events = server.network.run(|| api.watch(NODES));
-    let url = format!("https://{}:6443", server.address);
+    let url = server.url();
     let join = ["--server", &url, "--token", token, "--node-name", name];
     let started = Instant::now();
     node.spawn(&[&["node"], &join[..]].concat());

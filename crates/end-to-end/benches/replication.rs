@@ -14,7 +14,6 @@ use std::time::{Duration, Instant, SystemTime};
 
 use end_to_end::cluster::is_ready;
 use end_to_end::lan::{Lan, Role};
-use end_to_end::program::ok;
 use end_to_end::samples::{Sample, sized};
 use end_to_end::{Api, Kubectl, process, text, wait_for};
 use http::Method;
@@ -115,10 +114,8 @@ impl Machines {
         let mut lan = Lan::default();
         let mut server = Role::new(&mut lan, "server", directory.path());
         server.start(&["server"]);
-        let token = ["token", "create", "--data-dir", &server.data()];
-        let token = server.network.run(|| ok(&token));
-        let url = format!("https://{}:6443", server.address);
-        let join = ["--server", &url, "--token", token.trim(), "--node-name"];
+        let (url, token) = (server.url(), server.token(&[]));
+        let join = ["--server", &url, "--token", &token, "--node-name"];
         let nodes = ["n1", "n2"].map(|name| {
             let mut node = Role::new(&mut lan, name, directory.path());
             node.start(&[&["node"], &lease()[..], &join[..], &[name]].concat());

@@ -8,6 +8,7 @@ use std::process::{Child, Command, Stdio};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::program::ok;
 use crate::{Kubectl, Network, wait_for};
 
 /// The link, which ends with this value.
@@ -238,6 +239,22 @@ impl Role {
     /// The administrator's client of a server.
     pub fn kubectl(&self) -> Kubectl {
         Kubectl::new(&self.directory.join("kubeconfig"))
+    }
+
+    /// The URL of a server.
+    pub fn url(&self) -> String {
+        format!("https://{}:6443", self.address)
+    }
+
+    /// A token that `mainstay token create` prints, with further arguments, on the machine of a server.
+    ///
+    /// # Panics
+    /// When it fails.
+    #[track_caller]
+    pub fn token(&self, more: &[&str]) -> String {
+        let data = self.data();
+        let create = [&["token", "create", "--data-dir", &data], more].concat();
+        self.network.run(|| ok(&create)).trim().to_owned()
     }
 
     fn log(&self) -> PathBuf {

@@ -6,7 +6,6 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use end_to_end::lan::{Lan, Role};
-use end_to_end::program::ok;
 use end_to_end::{Kubectl, text, wait_for, wait_for_text};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -103,10 +102,7 @@ fn an_agent_starts_again_without_its_server() {
     let mut role = |name| Role::new(&mut lan, name, directory.path());
     let (mut server, mut node) = (role("server"), role("n1"));
     server.start(&["server"]);
-    let data = server.data();
-    let create = ["token", "create", "--data-dir", &data];
-    let token = server.network.run(|| ok(&create)).trim().to_owned();
-    let url = format!("https://{}:6443", server.address);
+    let (url, token) = (server.url(), server.token(&[]));
     let short = ["--node-name", "n1", "--node-lease-duration", "12s"];
     node.start(&[&["node", "--server", &url, "--token", &token], &short[..]].concat());
     let kubectl = server.kubectl();

@@ -8,7 +8,6 @@ use std::path::Path;
 use end_to_end::cluster::is_ready;
 use end_to_end::disk::Disk;
 use end_to_end::lan::{Lan, Role};
-use end_to_end::program::ok;
 use end_to_end::{Kubectl, text, wait_for, wait_for_text};
 use serde_json::Value;
 
@@ -51,12 +50,9 @@ impl Machines {
 
     /// Lets a node join.
     fn join(&mut self, number: usize, flags: &[&str]) {
-        let data = self.server.data();
-        let create = ["token", "create", "--data-dir", &data];
-        let token = self.server.network.run(|| ok(&create));
-        let url = format!("https://{}:6443", self.server.address);
+        let (url, token) = (self.server.url(), self.server.token(&[]));
         let name = format!("n{}", number + 1);
-        let join = ["node", "--server", &url, "--token", token.trim()];
+        let join = ["node", "--server", &url, "--token", &token];
         let name = ["--node-name", &name];
         self.nodes[number].start(&[&join[..], &name, flags].concat());
     }

@@ -74,21 +74,10 @@ impl Machines {
         }
     }
 
-    fn url(&self) -> String {
-        format!("https://{}:6443", self.server.address)
-    }
-
     /// A further address of the server, which stands for another server of the cluster.
     fn second_address(&self, action: &str) {
         let change = format!("address {action} {SECOND}/24 dev eth0");
         self.server.network.run(|| ip(&change));
-    }
-
-    /// A token that `mainstay token create` prints.
-    fn token(&self, more: &[&str]) -> String {
-        let data = self.server.data();
-        let create = [&["token", "create", "--data-dir", &data], more].concat();
-        self.server.network.run(|| ok(&create)).trim().to_owned()
     }
 }
 
@@ -100,7 +89,7 @@ fn two_machines_join_a_server() {
     let added = machines.server.output();
     assert!(added.contains("To add a node:"), "{added}");
     let kubectl = machines.server.kubectl();
-    let (url, token) = (machines.url(), machines.token(&[]));
+    let (url, token) = (machines.server.url(), machines.server.token(&[]));
     refused_joins(&mut machines, &url, &token);
     // The nodes learn the other address from the cluster.
     let second = format!("https://{SECOND}:6443");
@@ -141,7 +130,10 @@ fn two_machines_join_a_server() {
 /// Each reason has its text, and nothing is left of it: the same directory joins later.
 fn refused_joins(machines: &mut Machines, url: &str, token: &str) {
     let data = machines.server.data();
-    let (expired, deleted) = (machines.token(&["--ttl", "1s"]), machines.token(&[]));
+    let (expired, deleted) = (
+        machines.server.token(&["--ttl", "1s"]),
+        machines.server.token(&[]),
+    );
     machines.server.network.run(|| {
         ok(&["token", "delete", "--data-dir", &data, &deleted]);
         wait_for("the token to expire", 10, || {
@@ -316,7 +308,7 @@ fn a_server_vanishes(machines: &Machines, kubectl: &Kubectl) {
     for node in &machines.nodes {
         wait_for("the node to know both servers", 60, || {
             let stored = stored(node);
-            match stored.contains(&machines.url()) {
+            match stored.contains(&machines.server.url()) {
                 true => Ok(()),
                 false => Err(stored),
             }

@@ -45,11 +45,10 @@ impl Writer<'_> {
         self,
         request: &WriteRequest<'_>,
         stored: &KeyValue,
-        reads: Option<&'static [FieldRead]>,
+        reads: &'static [FieldRead],
     ) -> Result<(Value, Managers, Parts), Status> {
         let resource = request.resource;
         if self.keeps_managers_apart(request) {
-            let reads = reads.unwrap_or_default();
             let (object, managed, parts) = storage::decode_apart(resource, stored, reads)?;
             return Ok((object, Managers::Apart(managed), parts));
         }

@@ -174,22 +174,27 @@ async fn a_renewed_lease_keeps_a_sandbox() {
     panic!("never renewed in time");
 }
 
+/// Pods that end with the lease: an ordinary one, one with a common process namespace, and one with users of its
+/// own.
+fn of_each_form(page: &Path) -> [SandboxSpec; 3] {
+    let shared = SandboxSpec {
+        share_process_namespace: true,
+        ..spec(page)
+    };
+    let of_own_users = SandboxSpec {
+        own_users: true,
+        ..spec(page)
+    };
+    [spec(page), shared, of_own_users]
+}
+
 /// A parent-death signal on the container itself does not hold: a change of the user clears it.
 #[tokio::test]
 async fn nothing_outlives_the_shim() {
     let world = World::new("warden");
     let (path, page) = page(&world);
     page.set(now() + HOUR);
-    let plain = spec(&path);
-    let shared = SandboxSpec {
-        share_process_namespace: true,
-        ..spec(&path)
-    };
-    let of_own_users = SandboxSpec {
-        own_users: true,
-        ..spec(&path)
-    };
-    for (number, wanted) in [plain, shared, of_own_users].into_iter().enumerate() {
+    for (number, wanted) in of_each_form(&path).into_iter().enumerate() {
         let sandbox = world.runtime.create_sandbox(wanted.clone()).await.unwrap();
         let main = world.shell(&format!("main-{number}"), &runaway());
         start(&sandbox, &main).await;
@@ -210,16 +215,7 @@ async fn nothing_outlives_the_shim() {
 async fn nothing_outlives_the_deadline_while_the_shim_stands_still() {
     let world = World::new("still");
     let (path, page) = page(&world);
-    let plain = spec(&path);
-    let shared = SandboxSpec {
-        share_process_namespace: true,
-        ..spec(&path)
-    };
-    let of_own_users = SandboxSpec {
-        own_users: true,
-        ..spec(&path)
-    };
-    for (number, wanted) in [plain, shared, of_own_users].into_iter().enumerate() {
+    for (number, wanted) in of_each_form(&path).into_iter().enumerate() {
         let mut stopped = false;
         for time in ATTEMPTS {
             page.set(now() + time);

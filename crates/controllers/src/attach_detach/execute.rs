@@ -3,18 +3,14 @@
 use std::collections::BTreeSet;
 
 use api_client::{Api, Client, ListParams, Patch, PatchParams, PostParams};
-use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::api::storage::v1::{
     VolumeAttachment, VolumeAttachmentSource, VolumeAttachmentSpec,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use planners::attach_detach::{Action, Proof};
-use planners::node_lifecycle::fence::NodeLease;
+use planners::attach_detach::Action;
 use reconcile::Recorder;
 use reconcile::execute::{Delete, Refusal, delete, refusal, unless_outrun};
-use resource_kinds::namespaces::NODE_LEASES;
-use resource_kinds::reasons::taint;
 use serde_json::json;
 
 use super::Error;
@@ -27,24 +23,6 @@ pub(super) struct Executor {
 }
 
 impl Executor {
-    /// The proof that nothing runs on a node, from its taints and its lease.
-    pub async fn proof(&self, name: &str, node: Option<&Node>) -> Result<Option<Proof>, Error> {
-        let taints = node.and_then(|node| node.spec.as_ref()?.taints.as_ref());
-        let is_out = |taints: &Vec<_>| {
-            let mut keys = taints
-                .iter()
-                .map(|taint: &k8s_openapi::api::core::v1::Taint| taint.key.as_str());
-            keys.any(|key| key == taint::OUT_OF_SERVICE)
-        };
-        if taints.is_some_and(is_out) {
-            return Ok(Some(Proof::OutOfService));
-        }
-        let leases: Api<Lease> = Api::namespaced(self.client.clone(), NODE_LEASES);
-        let lease = leases.get_opt(name).await?;
-        let fenced = lease.is_some_and(|lease| NodeLease::from(&lease).fenced);
-        Ok(fenced.then_some(Proof::Fenced))
-    }
-
     pub async fn execute(&self, observed: &Observed, actions: Vec<Action>) -> Result<(), Error> {
         for action in actions {
             tracing::debug!(node = observed.view.name, ?action, "write");

@@ -12,6 +12,7 @@ use reconcile::{Cache, Index, ObjectChange, Queue, ReconcileResult};
 use resource_kinds::pod_view::PodView;
 
 use crate::Context;
+use crate::node_proof::proof;
 use execute::Executor;
 
 /// A lost node gets its proof without a change of anything that is watched here.
@@ -119,7 +120,8 @@ impl reconcile::Controller for AttachDetach {
         let mut observed = self.observe(key);
         let mut waits = needs_proof(&observed.view);
         if waits {
-            observed.view.proof = self.executor.proof(key, observed.node.as_deref()).await?;
+            observed.view.proof =
+                proof(&self.executor.client, key, observed.node.as_deref()).await?;
             waits = observed.view.proof.is_none();
         }
         let actions = plan(&observed.view);

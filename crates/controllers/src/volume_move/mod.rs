@@ -4,19 +4,19 @@ mod calls;
 
 use std::time::Duration;
 
-use api_client::{Api, ListParams, Patch, PatchParams};
-use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod};
-use planners::volume_move::{Answers, Call, Observed, Presence, Step, Transfer, User, plan, uses};
-use reconcile::execute::{Delete, chain, delete, found, unless_outrun};
+use api_client::Api;
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
+use planners::volume_move::{Answers, Call, Observed, Step, Transfer, User, plan, uses};
+use reconcile::execute::{Delete, chain, delete, found};
 use reconcile::{Queue, ReconcileResult};
 use resource_kinds::annotations::VOLUME_MOVE;
-use resource_kinds::node_conditions;
 use resource_kinds::pod_view::PodView;
 use resource_kinds::storage::Driver;
 use resource_kinds::storage::volume_move::{Stage, VolumeMove, affinity_to};
 use serde_json::json;
 
 use crate::Context;
+use crate::node_volumes::{claim_of, pods_beside, presence, read_node, write_record};
 pub(crate) use calls::{Address, Nodes};
 
 /// Time until something that a move waits for is looked at again.
@@ -128,7 +128,10 @@ impl VolumeMoves {
         record: &VolumeMove,
         answers: &Answers,
     ) -> Result<Step, Error> {
-        let users = self.users(volume).await?;
+        let client = &self.context.client;
+        let pods = pods_beside(client, volume).await?;
+        let users = users(pods.into_iter(), claim_of(volume).1);
+        let [source, destination] = [&record.from, &record.to].map(|name| read_node(client, name));
         Ok(plan(&Observed {
             record,
             transfer: match Driver::of_volume(volume) {
@@ -137,8 +140,8 @@ impl VolumeMoves {
             },
             is_bound: self.is_bound(volume).await?,
             users: &users,
-            source: self.presence(&record.from).await?,
-            destination: self.presence(&record.to).await?,
+            source: presence(source.await?.as_ref()),
+            destination: presence(destination.await?.as_ref()),
             answers,
         }))
     }
@@ -168,30 +171,6 @@ impl VolumeMoves {
         }))
     }
 
-    async fn presence(&self, name: &str) -> Result<Presence, Error> {
-        let nodes: Api<Node> = Api::all(self.context.client.clone());
-        let Some(node) = found(nodes.get(name).await)? else {
-            return Ok(Presence::Gone);
-        };
-        Ok(match node_conditions::is_ready(&node) {
-            true => Presence::Ready,
-            false => Presence::Silent,
-        })
-    }
-
-    /// The pods on nodes that use the claim; asked from the API server, because a pod that is missing in
-    /// a cache would lose its files.
-    async fn users(&self, volume: &PersistentVolume) -> Result<Vec<User>, Error> {
-        let (namespace, claim) = claim_of(volume);
-        if claim.is_empty() {
-            return Ok(Vec::new());
-        }
-        let pods: Api<Pod> = Api::namespaced(self.context.client.clone(), namespace);
-        let listed = pods.list(&ListParams::default()).await?;
-        let pods = listed.items.iter().map(PodView::from);
-        Ok(users(pods, claim))
-    }
-
     /// Writes what the move waits for into the record.
     async fn tell(
         &self,
@@ -212,40 +191,18 @@ impl VolumeMoves {
 
     /// Replaces the record, if the volume is as it was read.
     async fn write(&self, volume: &PersistentVolume, record: &VolumeMove) -> Result<(), Error> {
-        let meta = &volume.metadata;
-        let mut patch = json!({"metadata": {
-            "uid": meta.uid,
-            "resourceVersion": meta.resource_version,
-            "annotations": {VOLUME_MOVE: record.to_text()},
-        }});
         let before = VolumeMove::of(volume).map(|before| before.stage);
-        if record.stage == Stage::Placed && before != Some(Stage::Placed) {
-            patch["spec"] = json!({
+        let is_placed = record.stage == Stage::Placed && before != Some(Stage::Placed);
+        let spec = is_placed.then(|| {
+            json!({
                 "nodeAffinity": affinity_to(&record.to),
                 "local": {"path": record.path},
-            });
-        }
-        let volumes: Api<PersistentVolume> = Api::all(self.context.client.clone());
-        let name = meta.name.as_deref().unwrap_or_default();
-        let written = volumes
-            .patch(name, &PatchParams::default(), &Patch::Merge(&patch))
-            .await;
-        // After a conflict the next round reads the volume again.
-        unless_outrun(written)?;
+            })
+        });
+        let text = record.to_text();
+        write_record(&self.context.client, volume, (VOLUME_MOVE, &text), spec).await?;
         Ok(())
     }
-}
-
-/// Namespace and name of a volume's claim.
-pub(crate) fn claim_of(volume: &PersistentVolume) -> (&str, &str) {
-    let spec = volume.spec.as_ref();
-    let claim = spec.and_then(|spec| spec.claim_ref.as_ref());
-    claim.map_or(("", ""), |claim| {
-        (
-            claim.namespace.as_deref().unwrap_or_default(),
-            claim.name.as_deref().unwrap_or_default(),
-        )
-    })
 }
 
 fn users(pods: impl Iterator<Item = PodView>, claim: &str) -> Vec<User> {

@@ -9,7 +9,8 @@ use resource_kinds::storage::volume_replication::{CONDITION, Stage, VolumeReplic
 use serde_json::json;
 
 use super::VolumeReplications;
-use crate::volume_move::{Error, claim_of};
+use crate::node_volumes::claim_of;
+use crate::volume_move::Error;
 
 impl VolumeReplications {
     /// Writes the condition of the claim, if it is another one.

@@ -5,26 +5,24 @@ mod claim;
 
 use std::time::Duration;
 
-use api_client::{Api, ListParams, Patch, PatchParams};
+use api_client::Api;
 use jiff::Timestamp;
-use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, PersistentVolume, Pod};
-use planners::node_lifecycle::fence::NodeLease;
 use planners::volume_move::{Presence, uses};
 use planners::volume_replication::{Answers, Observed, Step, Users, plan};
-use reconcile::execute::{Delete, chain, delete, found, unless_outrun};
+use reconcile::execute::{Delete, chain, delete, found};
 use reconcile::{Queue, ReconcileResult, Recorder};
 use resource_kinds::annotations::VOLUME_REPLICATION;
-use resource_kinds::namespaces::NODE_LEASES;
 use resource_kinds::node_conditions;
 use resource_kinds::pod_view::PodView;
-use resource_kinds::reasons::taint;
 use resource_kinds::storage::volume_move::affinity_to;
 use resource_kinds::storage::volume_replication::{Stage, VolumeReplication};
 use serde_json::json;
 
 use crate::Context;
-use crate::volume_move::{Error, Nodes, claim_of};
+use crate::node_proof::proof;
+use crate::node_volumes::{claim_of, pods_beside, presence, read_node, write_record};
+use crate::volume_move::{Error, Nodes};
 
 /// Time until something that replication waits for is looked at again.
 const WAIT: Duration = Duration::from_secs(1);
@@ -165,7 +163,10 @@ impl VolumeReplications {
             None => Presence::Gone,
         };
         let is_proven_dead = match node {
-            Some(node) if primary == Presence::Silent => self.is_proven_dead(&node).await?,
+            Some(node) if primary == Presence::Silent => {
+                let proof = proof(&self.context.client, &record.primary, Some(&node));
+                proof.await?.is_some()
+            }
             _ => false,
         };
         // The pods after the proof.
@@ -188,35 +189,12 @@ impl VolumeReplications {
     }
 
     async fn presence(&self, name: &str) -> Result<(Presence, Option<Node>), Error> {
-        let nodes: Api<Node> = Api::all(self.context.client.clone());
-        let node = found(nodes.get(name).await)?;
+        let node = read_node(&self.context.client, name).await?;
         Ok((presence(node.as_ref()), node))
     }
 
     fn cached_presence(&self, name: &str) -> Presence {
         presence(self.context.caches.nodes.get("", name).as_deref())
-    }
-
-    /// Whether the pods on a node have ended: its lease was taken, or a person says so (DESIGN §15).
-    async fn is_proven_dead(&self, node: &Node) -> Result<bool, Error> {
-        let taints = node.spec.as_ref().and_then(|spec| spec.taints.as_ref());
-        if taints.is_some_and(|all| all.iter().any(|one| one.key == taint::OUT_OF_SERVICE)) {
-            return Ok(true);
-        }
-        let leases: Api<Lease> = Api::namespaced(self.context.client.clone(), NODE_LEASES);
-        let name = node.metadata.name.as_deref().unwrap_or_default();
-        let lease = found(leases.get(name).await)?;
-        Ok(lease.is_some_and(|lease| NodeLease::from(&lease).fenced))
-    }
-
-    async fn pods(&self, volume: &PersistentVolume) -> Result<Vec<PodView>, Error> {
-        let (namespace, claim) = claim_of(volume);
-        if claim.is_empty() {
-            return Ok(Vec::new());
-        }
-        let pods: Api<Pod> = Api::namespaced(self.context.client.clone(), namespace);
-        let listed = pods.list(&ListParams::default()).await?;
-        Ok(listed.items.iter().map(PodView::from).collect())
     }
 
     async fn users(
@@ -225,7 +203,7 @@ impl VolumeReplications {
         record: &VolumeReplication,
     ) -> Result<Users, Error> {
         let (_, claim) = claim_of(volume);
-        let pods = self.pods(volume).await?;
+        let pods = pods_beside(&self.context.client, volume).await?;
         let names = |pod: &PodView| pod.claims.iter().any(|used| *used.name == *claim);
         Ok(Users {
             on_primary: pods
@@ -246,7 +224,7 @@ impl VolumeReplications {
     ) -> Result<(), Error> {
         let (namespace, claim) = claim_of(volume);
         let api: Api<Pod> = Api::namespaced(self.context.client.clone(), namespace);
-        for pod in self.pods(volume).await? {
+        for pod in pods_beside(&self.context.client, volume).await? {
             let is_astray = uses(&pod, claim) && pod.node.as_deref() != Some(&record.primary);
             if is_astray && pod.controller.is_some() && !pod.is_deleting() {
                 delete(&api, &pod.name, Delete::of_uid(&*pod.uid)).await?;
@@ -327,40 +305,23 @@ impl VolumeReplications {
         next: &VolumeReplication,
         path: Option<&str>,
     ) -> Result<(), Error> {
-        let meta = &volume.metadata;
-        let mut patch = json!({"metadata": {
-            "uid": meta.uid,
-            "resourceVersion": meta.resource_version,
-            "annotations": {VOLUME_REPLICATION: next.to_text()},
-        }});
-        if let Some(path) = path {
-            patch["spec"] = json!({
+        let spec = path.map(|path| {
+            json!({
                 "nodeAffinity": affinity_to(&next.primary),
                 "local": {"path": path},
-            });
-        }
-        let volumes: Api<PersistentVolume> = Api::all(self.context.client.clone());
-        let name = meta.name.as_deref().unwrap_or_default();
-        let written = volumes
-            .patch(name, &PatchParams::default(), &Patch::Merge(&patch))
-            .await;
-        // After a conflict the next round reads the volume again.
-        if unless_outrun(written)?.is_some() {
+            })
+        });
+        let text = next.to_text();
+        let record = (VOLUME_REPLICATION, &*text);
+        if write_record(&self.context.client, volume, record, spec).await? {
             if before.stage != next.stage {
+                let name = volume.metadata.name.as_deref();
                 tracing::info!(volume = name, epoch = next.epoch, stage = ?next.stage, "replication");
             }
             self.report(volume, before, next);
             self.show(volume, next).await?;
         }
         Ok(())
-    }
-}
-
-fn presence(node: Option<&Node>) -> Presence {
-    match node {
-        None => Presence::Gone,
-        Some(node) if node_conditions::is_ready(node) => Presence::Ready,
-        Some(_) => Presence::Silent,
     }
 }
 

@@ -5,7 +5,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use super::local_replicated::{
-    CLASS, SET, a_node_is_lost, lines, record, the_lines_are_kept, wait_for_copy,
+    a_node_is_lost, lines, record, the_lines_are_kept, wait_for_copy, with_the_set,
 };
 use super::{Cluster, Loss};
 
@@ -36,15 +36,7 @@ fn kill_in(stage: &str, cluster: &mut Cluster) {
 
 #[test]
 fn a_promotion_goes_on_after_the_server_was_killed() {
-    let lease = ["--node-lease-duration", "16s"];
-    let mut cluster = Cluster::of(2, &lease, |_| {});
-    let kubectl = cluster.server.kubectl();
-    cluster.server.network.run(|| {
-        cluster.reserve_own_node(&kubectl);
-        kubectl.apply(CLASS);
-        kubectl.apply(SET);
-        kubectl.wait_ready("db", 1);
-    });
+    let (mut cluster, kubectl) = with_the_set();
     let mut former: Vec<String> = Vec::new();
     for (stage, epoch) in [("Promoting", 2), ("Promoted", 3)] {
         let kill = |cluster: &mut Cluster| kill_in(stage, cluster);

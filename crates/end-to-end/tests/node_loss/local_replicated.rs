@@ -26,7 +26,7 @@ volumeBindingMode: WaitForFirstConsumer
 ";
 
 /// Each line has a number and the name of the body that wrote it.
-pub(super) const SET: &str = r"
+const SET: &str = r"
 apiVersion: apps/v1
 kind: StatefulSet
 metadata:
@@ -70,15 +70,7 @@ pub(super) const CLAIM: &str = "data-db-0";
 
 #[test]
 fn the_pod_runs_on_the_other_node_with_a_stated_recovery_point() {
-    let lease = ["--node-lease-duration", "16s"];
-    let mut cluster = Cluster::of(2, &lease, |_| {});
-    let kubectl = cluster.server.kubectl();
-    cluster.server.network.run(|| {
-        cluster.reserve_own_node(&kubectl);
-        kubectl.apply(CLASS);
-        kubectl.apply(SET);
-        kubectl.wait_ready("db", 1);
-    });
+    let (mut cluster, kubectl) = with_the_set();
     let mut former: Vec<String> = Vec::new();
     for (loss, epoch) in [(Loss::Killed, 2), (Loss::CutOff, 3)] {
         let number = a_node_is_lost(&mut cluster, &kubectl, loss, epoch, &former, |_| {});
@@ -115,6 +107,20 @@ fn the_pod_runs_on_the_other_node_with_a_stated_recovery_point() {
         });
     });
     cluster.end();
+}
+
+/// A server and two nodes, with the pod on one of these.
+pub(super) fn with_the_set() -> (Cluster, Kubectl) {
+    let lease = ["--node-lease-duration", "16s"];
+    let cluster = Cluster::of(2, &lease, |_| {});
+    let kubectl = cluster.server.kubectl();
+    cluster.server.network.run(|| {
+        cluster.reserve_own_node(&kubectl);
+        kubectl.apply(CLASS);
+        kubectl.apply(SET);
+        kubectl.wait_ready("db", 1);
+    });
+    (cluster, kubectl)
 }
 
 /// The node of the pod is lost, and something happens meanwhile; returns its number.

@@ -20,7 +20,6 @@ use std::time::{Duration, Instant};
 use end_to_end::cluster::is_ready;
 use end_to_end::image::Image;
 use end_to_end::lan::{Lan, Role};
-use end_to_end::program::ok;
 use end_to_end::{Kubectl, Registry, example, process, text, wait_for, words};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -109,11 +108,7 @@ impl Cluster {
         let file = file.display().to_string();
         let flags = [&["--registries", &file], lease].concat();
         server.start(&[&["server", "--with-node"], &flags[..]].concat());
-        let data = server.data();
-        let token = server
-            .network
-            .run(|| ok(&["token", "create", "--data-dir", &data]));
-        let url = format!("https://{address}:6443");
+        let (url, token) = (server.url(), server.token(&[]));
         let mut cluster = Self {
             server,
             nodes,
@@ -124,14 +119,7 @@ impl Cluster {
         };
         for number in 0..cluster.nodes.len() {
             let name = format!("n{}", number + 1);
-            let join = [
-                "--server",
-                &url,
-                "--token",
-                token.trim(),
-                "--node-name",
-                &name,
-            ];
+            let join = ["--server", &url, "--token", &token, "--node-name", &name];
             cluster.start_node(number, &join);
         }
         cluster

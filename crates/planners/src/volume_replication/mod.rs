@@ -16,7 +16,9 @@ mod tests;
 
 use std::collections::BTreeSet;
 
-use resource_kinds::storage::volume_replication::{Divergence, Recovery, Stage, VolumeReplication};
+use resource_kinds::storage::volume_replication::{
+    Divergence, Recovery, Stage, VolumeReplication, shown,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::volume_move::Presence;
@@ -383,9 +385,8 @@ pub fn lag_seconds(record: &VolumeReplication, now: i64) -> Option<i64> {
     Some((now - last).max(0) / SECOND)
 }
 
-/// Whether a pod uses the claim of a volume whose node is lost, and the pod waits for the promotion.
+/// The state of the replica, the last promotion and the kept states, for the claim's condition and `why`.
 pub fn condition_message(record: &VolumeReplication) -> String {
-    use resource_kinds::storage::volume_replication::shown;
     let mut parts = Vec::new();
     match (&record.replica, record.last) {
         _ if record.stage == Stage::Promoting => parts.push(format!(

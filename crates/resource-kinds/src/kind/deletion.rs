@@ -13,9 +13,9 @@ pub trait Deletion: Send + Sync {
     }
 
     /// The parts outside of the metadata of which a deletion and its admission read some fields only,
-    /// with these fields; `None` if they may read all.
-    fn reads(&self) -> Option<&'static [FieldRead]> {
-        None
+    /// with these fields; of all others they may read all.
+    fn reads(&self) -> &'static [FieldRead] {
+        &[]
     }
 
     /// Whether a deletion without a propagation policy leaves the dependents behind.

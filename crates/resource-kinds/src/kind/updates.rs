@@ -15,10 +15,10 @@ pub trait StatusUpdate: Send + Sync {
     }
 
     /// The parts outside of the metadata and the status of which these rules and those of admission
-    /// read some fields only, with these fields; `None` if they may read all. Such a part may be
+    /// read some fields only, with these fields; of all others they may read all. Such a part may be
     /// without its other fields in both objects. The kind's defaults must not concern the status.
-    fn reads(&self) -> Option<&'static [FieldRead]> {
-        None
+    fn reads(&self) -> &'static [FieldRead] {
+        &[]
     }
 
     /// All that is wrong with a changed status.

@@ -114,7 +114,7 @@ pub(crate) async fn update(
     let resource = request.resource;
     let reads = match part {
         Part::Status => resource.kind.status_update().reads(),
-        Part::Whole | Part::Subresource | Part::Trusted => None,
+        Part::Whole | Part::Subresource | Part::Trusted => &[],
     };
     for _ in 0..WRITE_ATTEMPTS_MAX {
         let stored = writer.stored(request).await?;

@@ -142,12 +142,12 @@ impl Printer for StatefulSet {
 
 impl StatusUpdate for StatefulSet {
     /// No rule reads the templates, which are most of a set.
-    fn reads(&self) -> Option<&'static [FieldRead]> {
+    fn reads(&self) -> &'static [FieldRead] {
         const READS: &[FieldRead] = &[FieldRead {
             name: "spec",
             below: &[whole("replicas")],
         }];
-        Some(READS)
+        READS
     }
 
     fn validate_status_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {

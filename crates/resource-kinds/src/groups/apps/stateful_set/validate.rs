@@ -367,7 +367,7 @@ mod tests {
         let errors = StatefulSet.validate_status_update(&object, &set(|_| {}));
         let mut old = set(|_| {});
         for read in [&mut object, &mut old] {
-            keep(read, StatefulSet.status_update().reads().unwrap());
+            keep(read, StatefulSet.status_update().reads());
         }
         assert_eq!(object["spec"], json!({"replicas": old["spec"]["replicas"]}));
         assert_eq!(StatefulSet.validate_status_update(&object, &old), errors);

@@ -211,8 +211,8 @@ impl StatusUpdate for Pod {
         }
     }
 
-    fn reads(&self) -> Option<&'static [FieldRead]> {
-        Some(READ_FOR_STATUS)
+    fn reads(&self) -> &'static [FieldRead] {
+        READ_FOR_STATUS
     }
 
     fn validate_status_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
@@ -291,8 +291,8 @@ impl Deletion for Pod {
         }
     }
 
-    fn reads(&self) -> Option<&'static [FieldRead]> {
-        Some(READ_FOR_DELETION)
+    fn reads(&self) -> &'static [FieldRead] {
+        READ_FOR_DELETION
     }
 }
 

@@ -1,0 +1,76 @@
+//! Volumes that live on a node: the objects around them, and the records in their annotations.
+
+use api_client::{Api, Client, ListParams, Patch, PatchParams};
+use k8s_openapi::api::core::v1::{Node, PersistentVolume, Pod};
+use planners::volume_move::Presence;
+use reconcile::execute::{found, unless_outrun};
+use resource_kinds::node_conditions;
+use resource_kinds::pod_view::PodView;
+use serde_json::{Value, json};
+
+/// Namespace and name of a volume's claim; empty without one.
+pub(crate) fn claim_of(volume: &PersistentVolume) -> (&str, &str) {
+    let spec = volume.spec.as_ref();
+    let claim = spec.and_then(|spec| spec.claim_ref.as_ref());
+    claim.map_or(("", ""), |claim| {
+        (
+            claim.namespace.as_deref().unwrap_or_default(),
+            claim.name.as_deref().unwrap_or_default(),
+        )
+    })
+}
+
+/// The state of a node.
+pub(crate) fn presence(node: Option<&Node>) -> Presence {
+    match node {
+        None => Presence::Gone,
+        Some(node) if node_conditions::is_ready(node) => Presence::Ready,
+        Some(_) => Presence::Silent,
+    }
+}
+
+/// A node, as the API server has it now.
+pub(crate) async fn read_node(client: &Client, name: &str) -> api_client::Result<Option<Node>> {
+    let nodes: Api<Node> = Api::all(client.clone());
+    found(nodes.get(name).await)
+}
+
+/// The pods in the namespace of a volume's claim; asked from the API server, because a pod that is missing
+/// in a cache would lose its files.
+pub(crate) async fn pods_beside(
+    client: &Client,
+    volume: &PersistentVolume,
+) -> api_client::Result<Vec<PodView>> {
+    let (namespace, claim) = claim_of(volume);
+    if claim.is_empty() {
+        return Ok(Vec::new());
+    }
+    let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
+    let listed = pods.list(&ListParams::default()).await?;
+    Ok(listed.items.iter().map(PodView::from).collect())
+}
+
+/// Replaces the record in an annotation, and changes the spec with it, if the volume is as it was read.
+/// `false` if it is not: the next round reads it again.
+pub(crate) async fn write_record(
+    client: &Client,
+    volume: &PersistentVolume,
+    (annotation, text): (&str, &str),
+    spec: Option<Value>,
+) -> api_client::Result<bool> {
+    let meta = &volume.metadata;
+    let mut patch = json!({"metadata": {
+        "uid": meta.uid,
+        "resourceVersion": meta.resource_version,
+        "annotations": {annotation: text},
+    }});
+    if let Some(spec) = spec {
+        patch["spec"] = spec;
+    }
+    let volumes: Api<PersistentVolume> = Api::all(client.clone());
+    let name = meta.name.as_deref().unwrap_or_default();
+    let written = volumes
+        .patch(name, &PatchParams::default(), &Patch::Merge(&patch))
+        .await;
+    Ok(unless_outrun(written)?.is_some())
+}
