@@ -25,8 +25,10 @@ use crate::{
 /// Longest time for an attempt. A transaction that was on its way to a leader that died gets no answer
 /// before etcd gives up, after seven seconds; the next leader is there after one or two.
 const ATTEMPT: Duration = Duration::from_secs(3);
-/// Longest time until the outcome of a transaction is known.
+/// Longest time until an attempt begins.
 const LIMIT: Duration = Duration::from_secs(20);
+/// Shortest time to find out what became of an attempt, from its end. Elections on a busy machine take most of it.
+const FINDING_OUT: Duration = Duration::from_secs(10);
 /// Pause before a transaction that was not sent is tried again.
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -131,8 +133,9 @@ impl Writer {
             Ok(request) => request,
             Err(error) => return Attempt::Done(Err(error)),
         };
-        let limit = ATTEMPT.min(deadline.saturating_duration_since(Instant::now()));
-        let answer = self.connections.call_once(TXN, &request, limit).await;
+        // In full: an attempt that is given up early has an unknown outcome instead of none.
+        let answer = self.connections.call_once(TXN, &request, ATTEMPT).await;
+        let deadline = deadline.max(Instant::now() + FINDING_OUT);
         let answer = answer.and_then(|answer| {
             let response = TxnResponse::read(&answer);
             let response = response.map_err(|error| RpcError::Broken(error.to_string()))?;

@@ -52,9 +52,9 @@ pub trait Store: Send + Sync + 'static {
     /// changes nothing (no operations, or deletions of absent keys) makes no revision.
     ///
     /// *Errors.* `TooLarge` beyond the [`limits`]. After `Unavailable` nothing was written; after
-    /// `OutcomeUnknown` the write may have been carried out, and cannot be any more later. After
-    /// `Io` the writes may or may not be durable; the embedded engine then refuses
-    /// writes until it is opened again. After `Full` it resumes automatically once there is space.
+    /// `OutcomeUnknown` the write may have been carried out, or may be later. After `Io` the writes
+    /// may or may not be durable; the embedded engine then refuses writes until it is opened
+    /// again. After `Full` it resumes automatically once there is space.
     /// When little space is left, or the quota is used up (`Quota`), only new keys are refused, so
     /// that existing ones can still be changed and deleted.
     fn txn(&self, txn: Txn) -> BoxFuture<'_, Result<TxnResult, StoreError>>;
