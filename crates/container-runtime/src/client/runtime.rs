@@ -1,5 +1,6 @@
 //! All sandboxes of one node agent.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
@@ -174,7 +175,9 @@ impl Runtime {
                 Err(error) => return Err(error),
             }
         } else {
-            self.end_strays(&spec.id).await?;
+            // A shim alone was ended by `sandboxes`: reading the arguments of all shims here would
+            // make each creation slower.
+            self.end_strays(&spec.id, strays::ids_of_groups).await?;
         }
         let options = &self.inner.options;
         let mut file = SandboxFile {
@@ -274,18 +277,23 @@ impl Runtime {
         let gate = self.inner.busy.get(id);
         let _only = gate.lock().await;
         if beside(|| SandboxFile::read(&self.dir(id))).is_err() {
-            self.end_strays(id).await?;
+            self.end_strays(id, strays::ids).await?;
         }
         Ok(())
     }
 
-    /// Kills the processes of a sandbox without a record, and removes its directory.
-    async fn end_strays(&self, id: &str) -> Result<()> {
+    /// Kills the processes of a sandbox without a record, if it is among those that run, and removes its
+    /// directory.
+    async fn end_strays(
+        &self,
+        id: &str,
+        that_run: fn(&str) -> Result<BTreeSet<String>>,
+    ) -> Result<()> {
         let (dir, id) = (self.dir(id), id.to_owned());
         let parent = self.inner.options.cgroup_parent.clone();
         let ended = tokio::task::spawn_blocking(move || {
             // A mount belongs to the sandbox only if there was one.
-            if strays::ids(&parent)?.contains(&id) {
+            if that_run(&parent)?.contains(&id) {
                 strays::end(&parent, &id)?;
                 cleanup::unmount_below(&dir)?;
             }

@@ -4,6 +4,7 @@
 //! second instance of a pod must not be created beside one without a record. A shim cannot be
 //! reached without its socket, so its processes are killed, not adopted.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -31,8 +32,17 @@ pub(crate) fn shim_group(parent: &str) -> String {
     format!("{parent}/shims")
 }
 
+/// Ids of all sandboxes that have a shim or a control group.
+pub(crate) fn ids(parent: &str) -> Result<BTreeSet<String>> {
+    let mut ids = ids_of_groups(parent)?;
+    let group = shim_group(parent);
+    let shims = cgroup::processes(&group).map_err(RuntimeError::io("read", &group))?;
+    ids.extend(shims.into_iter().filter_map(id_of_shim));
+    Ok(ids)
+}
+
 /// Ids of all sandboxes that have a control group.
-pub(crate) fn ids(parent: &str) -> Result<Vec<String>> {
+pub(crate) fn ids_of_groups(parent: &str) -> Result<BTreeSet<String>> {
     let groups = cgroup::children(parent);
     let groups = groups.map_err(RuntimeError::io("list control groups of", parent))?;
     let ids = groups.iter().filter_map(|name| name.strip_prefix(POD));
@@ -53,7 +63,8 @@ pub(crate) fn end_shims(parent: &str, id: &str) -> Result<()> {
     let until = Instant::now() + SHIM_END_MAX;
     loop {
         let all = cgroup::processes(&group).map_err(RuntimeError::io("read", &group))?;
-        let left: Vec<i32> = all.into_iter().filter(|pid| is_shim_of(*pid, id)).collect();
+        let is_its_shim = |pid: &i32| id_of_shim(*pid).is_some_and(|of| of == id);
+        let left: Vec<i32> = all.into_iter().filter(is_its_shim).collect();
         if left.is_empty() {
             return Ok(());
         }
@@ -74,14 +85,15 @@ pub(crate) fn end_shims(parent: &str, id: &str) -> Result<()> {
     }
 }
 
-/// Whether a process is the shim of a sandbox: its last argument is the sandbox's directory.
-fn is_shim_of(pid: i32, id: &str) -> bool {
+/// The id of a shim's sandbox: the last argument of a shim is the directory of its sandbox.
+fn id_of_shim(pid: i32) -> Option<String> {
     let arguments = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     let last = arguments
         .split(|byte| *byte == 0)
-        .rfind(|part| !part.is_empty());
-    let last = last.map(String::from_utf8_lossy).unwrap_or_default();
+        .rfind(|part| !part.is_empty())?;
+    let last = String::from_utf8_lossy(last);
     let dir = Path::new(last.as_ref());
-    let parent = dir.parent().and_then(Path::file_name);
-    dir.file_name().is_some_and(|name| name == id) && parent.is_some_and(|name| name == SANDBOXES)
+    let is_of_sandbox = dir.parent().and_then(Path::file_name)? == SANDBOXES;
+    let id = dir.file_name()?.to_string_lossy();
+    is_of_sandbox.then(|| id.into_owned())
 }

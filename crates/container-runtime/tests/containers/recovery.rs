@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 
 use container_runtime::RuntimeError;
 use container_runtime::spec::{ContainerStatus, SandboxEvent, SandboxSpec, SandboxStatus};
+use nix::sys::signal::Signal;
 
-use crate::world::{World, command, exec, logged, sandbox_spec, start, until};
+use crate::world::{World, cgroup_dirs, command, exec, logged, sandbox_spec, start, until};
 
 /// Whether the process runs. One that is about to be a zombie has left its control group already, and runs
 /// nothing any more.
@@ -110,6 +111,33 @@ async fn bodies_whose_records_are_lost_end_before_others_begin() {
         }
         assert!(!bodies[round].iter().any(|pid| alive(*pid)), "{way}");
     }
+    world.end().await;
+}
+
+/// Agents that clean up after each other at the same time leave such a shim.
+#[tokio::test]
+async fn a_shim_without_record_and_control_group_is_ended() {
+    let world = World::new("alone");
+    let sandbox = world.sandbox("p1").await;
+    let shim = sandbox.state().await.unwrap().pid;
+    // It stands still, so that it does not end with its pod.
+    send(shim, Signal::SIGSTOP);
+    let dirs = cgroup_dirs(sandbox.cgroup().trim_start_matches('/'));
+    let processes = dirs.iter().flat_map(|dir| {
+        let text = fs::read_to_string(dir.join("cgroup.procs")).unwrap();
+        let pids = text.lines().map(|pid| pid.parse().unwrap());
+        pids.collect::<Vec<i32>>()
+    });
+    for pid in processes.collect::<BTreeSet<_>>() {
+        nix_kill(pid);
+    }
+    for dir in dirs {
+        until("the control group is gone", || fs::remove_dir(&dir).is_ok()).await;
+    }
+    lose_records(&world.dir.join("run/sandboxes/p1"));
+    let runtime = world.reopened();
+    assert!(runtime.sandboxes().await.unwrap().is_empty());
+    assert!(!alive(shim));
     world.end().await;
 }
 
@@ -332,11 +360,11 @@ fn ticks(pid: i32) -> u64 {
 }
 
 fn nix_kill(pid: i32) {
-    nix::sys::signal::kill(
-        nix::unistd::Pid::from_raw(pid),
-        nix::sys::signal::Signal::SIGKILL,
-    )
-    .unwrap();
+    send(pid, Signal::SIGKILL);
+}
+
+fn send(pid: i32, signal: Signal) {
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal).unwrap();
 }
 
 #[tokio::test]
