@@ -7,14 +7,33 @@ use anyhow::{Context, Result, bail};
 
 /// Runs cargo and fails if it does.
 pub fn run(root: &Path, arguments: &[&str]) -> Result<()> {
-    let status = command(root)
-        .args(arguments)
-        .status()
-        .context("start cargo")?;
+    run_to_end(command(root), arguments)
+}
+
+/// Runs the cargo of [`for_tests`] and fails if it does.
+pub fn run_for_tests(root: &Path, arguments: &[&str]) -> Result<()> {
+    run_to_end(for_tests(root), arguments)
+}
+
+fn run_to_end(mut command: Command, arguments: &[&str]) -> Result<()> {
+    let status = command.args(arguments).status().context("start cargo")?;
     if !status.success() {
         bail!("cargo {} ended with {status}", arguments.join(" "));
     }
     Ok(())
+}
+
+/// The cargo that builds and runs tests. It compiles the crates of the workspace with clippy, whose warnings are
+/// errors: `cargo clippy` before it would examine all crates and their dependencies once more. The wrapper and
+/// the variable are those of `cargo clippy`.
+///
+/// Cargo keeps these builds apart from those with rustc.
+pub fn for_tests(root: &Path) -> Command {
+    let mut command = command(root);
+    command
+        .env("RUSTC_WORKSPACE_WRAPPER", "clippy-driver")
+        .env("CLIPPY_ARGS", "--deny__CLIPPY_HACKERY__warnings");
+    command
 }
 
 /// The cargo that runs this program, with a clean environment: the variables that it sets for the

@@ -28,7 +28,7 @@ impl Fuzz {
 /// Runs the targets, as many at once as there are processors. The program is built with the features that libraries have in
 /// the tests, so that they are not built again.
 pub fn run(root: &Path, wanted: &Fuzz) -> Result<()> {
-    cargo::run(
+    cargo::run_for_tests(
         root,
         &["build", "--quiet", "--workspace", "--bin", "fuzzing"],
     )?;

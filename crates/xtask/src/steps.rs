@@ -29,15 +29,15 @@ pub fn test(root: &Path, without_end_to_end: bool) -> Result<()> {
         println!("xtask: the tests that need root and installed tools were left out, as asked");
         return Ok(());
     }
-    step("setup", || setup::run(root))?;
     if has_nextest(root) {
-        build_everything(root)?;
+        prepare(root)?;
         // The syncs of the tests would wait for what the build has left in memory.
         step("sync", || setup::quiet(&mut Command::new("sync")))?;
         step("tests", || run_all_tests(root))?;
         return run_the_rest(root);
     }
-    step("lints", || lint(root))?;
+    step("setup", || setup::run(root))?;
+    step("lints and test build", || build_tests(root))?;
     step("release build", || build_programs(root))?;
     let inner = ["--workspace", "--exclude", "end-to-end"];
     step("tests", || run_serially(root, &inner))?;
@@ -55,6 +55,7 @@ pub fn test_on_etcd(root: &Path) -> Result<()> {
     step("end to end on etcd", || run_on_etcd(root, Choice::All))
 }
 
+/// Lints all crates without a build.
 fn lint(root: &Path) -> Result<()> {
     let clippy = [
         "clippy",
@@ -67,19 +68,26 @@ fn lint(root: &Path) -> Result<()> {
     cargo::run(root, &clippy)
 }
 
-/// Builds the programs beside the lints and the tests: each of these builds has minutes in which it
-/// compiles only one large crate. Profiles have directories and locks of their own.
-fn build_everything(root: &Path) -> Result<()> {
+/// Installs the tools and builds the programs beside the tests: the first waits for the network most of its
+/// time, and each of these builds has minutes in which it compiles only one large crate. Profiles have
+/// directories and locks of their own.
+fn prepare(root: &Path) -> Result<()> {
     thread::scope(|scope| {
+        let tools = scope.spawn(|| step("setup", || setup::run(root)));
         let programs = scope.spawn(|| step("release build", || build_programs(root)));
-        let tests = step("lints", || lint(root)).and_then(|()| {
-            step("test build", || {
-                cargo::run(root, &["test", "--workspace", "--no-run"])
-            })
+        let tests = step("lints and test build", || build_tests(root));
+        let others = [tools, programs].map(|thread| {
+            let result = thread.join();
+            result.unwrap_or_else(|panic| resume_unwind(panic))
         });
-        let programs = programs.join().unwrap_or_else(|panic| resume_unwind(panic));
-        tests.and(programs)
+        others.into_iter().fold(tests, Result::and)
     })
+}
+
+/// Builds and lints all tests, and the benchmarks.
+fn build_tests(root: &Path) -> Result<()> {
+    let build = ["test", "--workspace", "--all-targets", "--no-run"];
+    cargo::run_for_tests(root, &build)
 }
 
 /// Builds the programs that the end-to-end tests start.
@@ -142,7 +150,8 @@ fn run_the_rest(root: &Path) -> Result<()> {
             .push(scope.spawn(|| step("end to end on etcd", || run_on_etcd(root, Choice::Core))));
         for (_, test) in PROGRAMS {
             let arguments = ["test", "--workspace", "--test", *test];
-            running.push(scope.spawn(move || step(test, || cargo::run(root, &arguments))));
+            running
+                .push(scope.spawn(move || step(test, || cargo::run_for_tests(root, &arguments))));
         }
         let results: Vec<Result<()>> = running
             .into_iter()
@@ -154,7 +163,7 @@ fn run_the_rest(root: &Path) -> Result<()> {
 
 /// Runs end-to-end tests with servers on etcd.
 fn run_on_etcd(root: &Path, choice: Choice) -> Result<()> {
-    let mut command = cargo::command(root);
+    let mut command = cargo::for_tests(root);
     if has_nextest(root) {
         // The whole workspace, as in the run of all tests: the selection decides on the features of libraries.
         command.args(["nextest", "run", "--no-fail-fast", "--workspace"]);
@@ -178,7 +187,7 @@ fn run_plain_tests(root: &Path) -> Result<()> {
             .iter()
             .filter(|(package, _)| !KERNEL.contains(package));
         for (package, test) in plain {
-            cargo::run(root, &["test", "--package", package, "--test", test])?;
+            cargo::run_for_tests(root, &["test", "--package", package, "--test", test])?;
         }
     } else {
         run_serially(root, &selection)?;
@@ -187,19 +196,19 @@ fn run_plain_tests(root: &Path) -> Result<()> {
         .iter()
         .flat_map(|package| ["--package", package])
         .collect();
-    cargo::run(root, &[&["test", "--lib"], units.as_slice()].concat())
+    cargo::run_for_tests(root, &[&["test", "--lib"], units.as_slice()].concat())
 }
 
 /// Runs the selected tests with nextest, which does not support tests with their own harness.
 fn run_with_nextest(root: &Path, selection: &[&str]) -> Result<()> {
     let nextest = ["nextest", "run", "--no-fail-fast"];
-    cargo::run(root, &[&nextest, selection].concat())
+    cargo::run_for_tests(root, &[&nextest, selection].concat())
 }
 
 /// Runs the selected tests, programs among them, with cargo's own runner.
 fn run_serially(root: &Path, selection: &[&str]) -> Result<()> {
     let (test, serial) = (["test", "--no-fail-fast"], ["--", "--test-threads=1"]);
-    cargo::run(root, &[&test, selection, &serial].concat())
+    cargo::run_for_tests(root, &[&test, selection, &serial].concat())
 }
 
 /// Nextest's expression for everything but the tests that are programs of their own.

@@ -88,7 +88,7 @@ impl Relay {
     }
 }
 
-/// What a relay does to its connections.
+/// The faults of the connections through a relay.
 #[derive(Clone)]
 struct Faults {
     closed: watch::Receiver<bool>,
