@@ -19,6 +19,7 @@ use crate::handlers::destination::Destination;
 use crate::handlers::freshness;
 use crate::handlers::health;
 use crate::handlers::metrics;
+use crate::handlers::remote_nodes;
 use crate::handlers::resource_metrics;
 use crate::handlers::reviews;
 use crate::handlers::subresources;
@@ -47,6 +48,9 @@ pub(crate) async fn route(
     call: Call,
     body: BoxBody,
 ) -> Result<Answer, Status> {
+    if call.info.path == node_tunnel::PATH {
+        return remote_nodes::accept(server.nodes.tunnels(), &server.objects, call);
+    }
     if !call.info.is_resource {
         return page(server, &call).await.map(Answer::Reply);
     }
@@ -130,6 +134,7 @@ async fn page(server: &Arc<ApiServer>, call: &Call) -> Result<Reply, Status> {
         "metrics" if path == "/metrics" => {
             let mut page = metrics::page(&server.metrics, &server.objects);
             server.flows.write_metrics(&mut page);
+            server.nodes.write_metrics(&mut page);
             Ok(Reply::bytes(prometheus::CONTENT_TYPE, page.text()))
         }
         "openid" | ".well-known" => oidc::answer(&server.access.tokens, path),

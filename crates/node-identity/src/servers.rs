@@ -15,7 +15,7 @@ use futures::future::join_all;
 use http::{Method, Request, Response, StatusCode, Uri};
 use http_body::Frame;
 use kubeconfig::{Settings, Transport};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tower::ServiceExt;
@@ -37,6 +37,8 @@ pub struct Servers(Arc<Shared>);
 
 struct Shared {
     state: Mutex<State>,
+    /// All servers, for those who use each of them.
+    list: watch::Sender<Vec<Uri>>,
     /// A request to the current server has failed.
     doubt: Notify,
 }
@@ -93,6 +95,11 @@ impl Known {
 
     fn url(&self) -> Option<&Uri> {
         self.servers.get(self.current).map(|server| &server.url)
+    }
+
+    fn urls(&self) -> Vec<Uri> {
+        let servers = self.servers.iter();
+        servers.map(|server| server.url.clone()).collect()
     }
 
     /// These servers from now on. The current one remains so, if it is among them.
@@ -179,6 +186,7 @@ impl Servers {
 
     fn of(known: Known) -> Self {
         Self(Arc::new(Shared {
+            list: watch::Sender::new(known.urls()),
             state: Mutex::new(known.into()),
             doubt: Notify::new(),
         }))
@@ -195,9 +203,12 @@ impl Servers {
 
     /// All servers, in the order in which they were named.
     pub fn all(&self) -> Vec<Uri> {
-        let state = self.state();
-        let servers = state.known.servers.iter();
-        servers.map(|server| server.url.clone()).collect()
+        self.state().known.urls()
+    }
+
+    /// All servers, now and from now on.
+    pub fn follow(&self) -> watch::Receiver<Vec<Uri>> {
+        self.0.list.subscribe()
     }
 
     /// These servers from now on; without any, nothing changes. The current one is left only if it is not
@@ -208,6 +219,7 @@ impl Servers {
             return;
         };
         let is_left = next.url() != state.known.url();
+        self.0.list.send_replace(next.urls());
         state.known = next;
         if is_left {
             std::mem::take(&mut state.tenure).cancel();
@@ -395,9 +407,11 @@ mod tests {
     fn a_new_list_keeps_the_server_that_is_asked() {
         let servers = Servers::new([url("a"), url("b")]).unwrap();
         let (asked, tenure) = servers.chosen();
+        let followed = servers.follow();
         servers.replace([]);
         servers.replace([url("c"), url("a"), url("c")]);
         assert_eq!(servers.all(), [url("c"), url("a")]);
+        assert_eq!(*followed.borrow(), servers.all());
         assert_eq!(servers.current(), asked);
         assert!(!tenure.is_cancelled());
         servers.replace([url("d"), url("c")]);

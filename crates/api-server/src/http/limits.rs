@@ -161,6 +161,18 @@ pub(crate) const DELETE_COLLECTION_WORKERS: usize = 8;
 /// A proxied request's connection is there within this time.
 pub(crate) const PROXY_CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// A node that has a tunnel answers at its address within this time, or the tunnel is used.
+pub(crate) const SHORT_CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// A node answers through its tunnel within this time.
+pub(crate) const TUNNEL_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The address of a node that was not reached is tried again after this time, if the node has a tunnel.
+pub(crate) const DIRECT_AGAIN: Duration = Duration::from_secs(300);
+
+/// Most tunnels of one node to one server, which may have several addresses.
+pub(crate) const TUNNELS_PER_NODE_MAX: usize = 4;
+
 /// Longest answer of a webhook.
 pub(crate) const WEBHOOK_ANSWER_BYTES_MAX: usize = 8 << 20;
 

@@ -144,6 +144,7 @@ impl RequestInfo {
                 "exec" | "attach" | "portforward" | "proxy"
             )
             || (self.subresource == "log" && query.flag("follow"))
+            || self.path == node_tunnel::PATH
     }
 }
 

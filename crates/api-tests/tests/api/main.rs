@@ -36,6 +36,7 @@ mod load;
 mod mutating_policies;
 mod network;
 mod node_table;
+mod node_tunnel;
 mod nodes;
 mod pages;
 mod pod_parts;

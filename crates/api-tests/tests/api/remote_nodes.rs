@@ -16,7 +16,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::harness::{Api, PODS, pod};
 
 /// A server certificate for 127.0.0.1, as the signer `kubernetes.io/kubelet-serving` makes it.
-fn serving(authority: &Authority, user: &str) -> (String, String) {
+pub fn serving(authority: &Authority, user: &str) -> (String, String) {
     let key = KeyPair::generate().unwrap();
     let request = CertificateParams::default()
         .serialize_request(&key)
@@ -39,7 +39,7 @@ fn serving(authority: &Authority, user: &str) -> (String, String) {
 
 /// A node that answers with the user and the first line of what it is asked, and echoes after an
 /// upgrade.
-async fn kubelet(authority: &Authority, certificate: &str, key: &str) -> u16 {
+pub async fn kubelet(authority: &Authority, certificate: &str, key: &str) -> u16 {
     let ca = CertificateDer::from_pem_slice(authority.ca_pem().as_bytes()).unwrap();
     let mut roots = RootCertStore::empty();
     roots.add(ca).unwrap();
@@ -96,7 +96,7 @@ async fn kubelet(authority: &Authority, certificate: &str, key: &str) -> u16 {
     port
 }
 
-async fn put_node(api: &Api, name: &str, port: u16) {
+pub async fn put_node(api: &Api, name: &str, port: u16) {
     api.create("/api/v1/nodes", json!({"metadata": {"name": name}}))
         .await;
     let status = json!({"status": {
@@ -109,7 +109,7 @@ async fn put_node(api: &Api, name: &str, port: u16) {
     api.create(PODS, on_it).await;
 }
 
-fn show(api: &Api, authority: &Authority, own: &Identity) {
+pub fn show(api: &Api, authority: &Authority, own: &Identity) {
     let (certificate, key) = (own.certificate_pem(), own.key_pem());
     let ca = authority.ca_pem();
     api.server.dial_nodes_with(certificate, key, ca).unwrap();

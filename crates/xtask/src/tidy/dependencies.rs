@@ -81,6 +81,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("image-store", 5),
     ("certificates", 5),
     ("pod-network", 5),
+    ("node-tunnel", 5),
     ("spdy", 5),
     ("csi", 5),
     ("debug-tools", 5),

@@ -23,7 +23,7 @@ const PREFIX: &str = "system:node:";
 const NODES: &str = "system:nodes";
 
 /// The node that a user speaks for.
-pub(super) fn node_of(user: &UserInfo) -> Option<&str> {
+pub(crate) fn node_of(user: &UserInfo) -> Option<&str> {
     let is_node = user.groups.iter().any(|group| group == NODES);
     user.name
         .strip_prefix(PREFIX)
@@ -50,6 +50,11 @@ enum Object {
     Pod,
     ResourceClaim,
     ResourceSlice,
+}
+
+/// Whether a node asks for its tunnel. The path names no node: the tunnel is that of the user.
+pub(super) fn opens_tunnel(asked: &AuthorizationAttributes<'_>) -> bool {
+    asked.path == Some(node_tunnel::PATH) && asked.verb == "get"
 }
 
 /// Whether a node may do what its role allows. *Errors.* The reason why not.

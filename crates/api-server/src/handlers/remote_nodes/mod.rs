@@ -1,0 +1,324 @@
+//! Nodes on other machines: their own API (the kubelet's paths) over TLS, at the address and port of
+//! the Node object, or through the tunnel that the node has opened.
+//!
+//! Both sides show a certificate of the cluster's authority. The node's must be valid for the
+//! address, and must be that of the node: an address in a Node object proves nothing.
+
+mod tunnels;
+mod ways;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
+
+use certificates::ClientSubject;
+use http::header::HOST;
+use http::{HeaderValue, Request, Response};
+use http_client::tls::{self, ClientConfig};
+use node_tunnel::NodeStream;
+use reconcile::prometheus::{Metric, Page};
+use resource_kinds::ObjectReader;
+use serde_json::Value;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout};
+use tokio_rustls::client::TlsStream;
+use tokio_util::either::Either;
+
+use crate::access::tls::TlsError;
+use crate::handlers::nodes::{NodeConnector, NodeService};
+use crate::handlers::onward;
+use crate::http::body::{BoxBody, BoxError};
+use crate::objects::storage::{Objects, reading};
+pub(crate) use tunnels::{Tunnels, accept};
+use ways::{Attempt, LastDirect, Way, attempts};
+
+/// The types of addresses of a node, the preferred first (kubeadm's order).
+const ADDRESS_TYPES: [&str; 3] = ["InternalIP", "ExternalIP", "Hostname"];
+
+/// A connection to a node that has shown its certificate.
+type Connected = Either<TlsStream<TcpStream>, TlsStream<NodeStream>>;
+
+/// The nodes of this process, and those of other machines.
+pub(crate) struct Nodes {
+    own: Arc<dyn NodeConnector>,
+    objects: Arc<Objects>,
+    client: RwLock<Option<Arc<ClientConfig>>>,
+    remote: Arc<Remote>,
+}
+
+/// The ways to the nodes of other machines.
+#[derive(Default)]
+struct Remote {
+    tunnels: Arc<Tunnels>,
+    /// By node.
+    last: Mutex<BTreeMap<String, LastDirect>>,
+    connections: Counts,
+}
+
+/// The attempts to connect.
+#[derive(Default)]
+struct Counts {
+    direct: Count,
+    tunnel: Count,
+}
+
+#[derive(Default)]
+struct Count {
+    made: AtomicU64,
+    failed: AtomicU64,
+}
+
+const TUNNELS: Metric = Metric::gauge(
+    "mainstay_node_tunnels",
+    "Nodes with a tunnel to this server.",
+);
+const CONNECTIONS: Metric = Metric::counter(
+    "mainstay_node_connections_total",
+    "Attempts of this server to connect to nodes of other machines.",
+);
+
+impl Nodes {
+    pub(crate) fn new(own: Arc<dyn NodeConnector>, objects: Arc<Objects>) -> Self {
+        Self {
+            own,
+            objects,
+            client: RwLock::default(),
+            remote: Arc::default(),
+        }
+    }
+
+    /// Shows nodes this certificate from now on, and trusts those of the authority.
+    pub(crate) fn show(
+        &self,
+        certificate_pem: &str,
+        key_pem: &str,
+        ca_pem: &str,
+    ) -> Result<(), TlsError> {
+        let (certificate, key) = (certificate_pem.as_bytes(), key_pem.as_bytes());
+        let identity = tls::Identity::of_pem(certificate, key)?;
+        let roots = tls::Roots::none().with_pem(ca_pem.as_bytes())?;
+        let client = tls::client(tls::Trust::Roots(roots), Some(identity))?;
+        *self.client.write().unwrap_or_else(PoisonError::into_inner) = Some(client);
+        Ok(())
+    }
+
+    /// The tunnels that nodes have opened.
+    pub(crate) fn tunnels(&self) -> &Arc<Tunnels> {
+        &self.remote.tunnels
+    }
+
+    /// Writes the metrics.
+    pub(crate) fn write_metrics(&self, page: &mut Page) {
+        page.add(TUNNELS, &[], self.remote.tunnels.nodes());
+        page.describe(CONNECTIONS);
+        let Counts { direct, tunnel } = &self.remote.connections;
+        for (way, count) in [("direct", direct), ("tunnel", tunnel)] {
+            for (result, count) in [("success", &count.made), ("error", &count.failed)] {
+                let labels = [("way", way), ("result", result)];
+                page.add(CONNECTIONS, &labels, count.load(Ordering::Relaxed));
+            }
+        }
+    }
+}
+
+impl NodeConnector for Nodes {
+    fn connect(&self, node_name: &str) -> Option<NodeService> {
+        if let Some(own) = self.own.connect(node_name) {
+            return Some(own);
+        }
+        let client = self.client.read().unwrap_or_else(PoisonError::into_inner);
+        let client = client.clone()?;
+        let node = reading(&self.objects, |reads| {
+            Ok(reads.get("", "nodes", "", node_name))
+        });
+        let Some(node) = node.ok()? else {
+            self.remote.forget(node_name);
+            return None;
+        };
+        let destination = Arc::new(Destination {
+            name: node_name.to_owned(),
+            place: Place::of(&node)?,
+            client,
+        });
+        let remote = self.remote.clone();
+        Some(NodeService::new(tower::service_fn(
+            move |request: Request<BoxBody>| {
+                let (remote, destination) = (remote.clone(), destination.clone());
+                async move { remote.ask(&destination, request).await }
+            },
+        )))
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { host, port } = self;
+        match host.contains(':') {
+            true => write!(f, "[{host}]:{port}"),
+            false => write!(f, "{host}:{port}"),
+        }
+    }
+}
+
+/// A node of another machine, and the certificate that is shown to it.
+struct Destination {
+    name: String,
+    place: Place,
+    client: Arc<ClientConfig>,
+}
+
+/// The place of a node's API. Its display form is a `Host` header.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Place {
+    host: String,
+    port: u16,
+}
+
+impl Place {
+    /// The place in a Node object; `None` if the node does not serve its API on the network.
+    fn of(node: &Value) -> Option<Self> {
+        let status = &node["status"];
+        let port = status["daemonEndpoints"]["kubeletEndpoint"]["Port"].as_u64()?;
+        let port = u16::try_from(port).ok().filter(|port| *port > 0)?;
+        let addresses = status["addresses"].as_array()?;
+        let of_type = |kind: &&str| addresses.iter().find(|one| one["type"] == **kind);
+        let address = ADDRESS_TYPES.iter().find_map(of_type)?;
+        let host = address["address"].as_str()?.to_owned();
+        Some(Self { host, port })
+    }
+}
+
+impl Remote {
+    /// Sends a request over a connection of its own.
+    async fn ask(
+        &self,
+        to: &Destination,
+        mut request: Request<BoxBody>,
+    ) -> Result<Response<BoxBody>, BoxError> {
+        let stream = self.connect(to).await?;
+        onward::clean(request.headers_mut());
+        let host = HeaderValue::from_str(&to.place.to_string())?;
+        request.headers_mut().insert(HOST, host);
+        onward::send(stream, request).await
+    }
+
+    /// Connects by the first way that leads to the node.
+    ///
+    /// *Errors.* The reason of each way.
+    async fn connect(&self, to: &Destination) -> Result<Connected, BoxError> {
+        let tunnel = self.tunnels.of(&to.name);
+        let last = self.last().get(&to.name).cloned();
+        let ways = attempts(&to.place, last.as_ref(), tunnel.is_some(), Instant::now());
+        let mut reasons = Vec::new();
+        for Attempt { way, limit } in ways {
+            let connecting = async {
+                match (way, &tunnel) {
+                    (Way::Tunnel, Some(tunnel)) => {
+                        Ok(Either::Right(to.identified(tunnel.connect().await?).await?))
+                    }
+                    _ => Ok(Either::Left(to.direct(limit).await?)),
+                }
+            };
+            let connected: Result<_, BoxError> = match timeout(limit, connecting).await {
+                Ok(connected) => connected,
+                Err(_) => Err("no answer in time".into()),
+            };
+            self.note(to, way, connected.is_ok());
+            match connected {
+                Ok(stream) => return Ok(stream),
+                Err(error) => reasons.push(match way {
+                    Way::Direct => format!("connect to {}: {error}", to.place),
+                    Way::Tunnel => format!("connect through the node's tunnel: {error}"),
+                }),
+            }
+        }
+        if tunnel.is_none() {
+            reasons.push("the node has no tunnel to this server".to_owned());
+        }
+        Err(reasons.join("; ").into())
+    }
+
+    fn note(&self, to: &Destination, way: Way, has_reached: bool) {
+        let count = match way {
+            Way::Direct => &self.connections.direct,
+            Way::Tunnel => &self.connections.tunnel,
+        };
+        let count = if has_reached {
+            &count.made
+        } else {
+            &count.failed
+        };
+        count.fetch_add(1, Ordering::Relaxed);
+        if way == Way::Direct {
+            let last = LastDirect {
+                place: to.place.clone(),
+                at: Instant::now(),
+                has_reached,
+            };
+            self.last().insert(to.name.clone(), last);
+        }
+    }
+
+    fn last(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, LastDirect>> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn forget(&self, node: &str) {
+        self.last().remove(node);
+    }
+}
+
+impl Destination {
+    async fn direct(&self, limit: Duration) -> Result<TlsStream<TcpStream>, BoxError> {
+        let address = (self.place.host.as_str(), self.place.port);
+        self.identified(http_client::connect(address, limit).await?)
+            .await
+    }
+
+    /// Shows the certificate of this server, and checks that the other end is the node. The way to it
+    /// proves nothing.
+    async fn identified<S>(&self, stream: S) -> Result<TlsStream<S>, BoxError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let stream = tls::handshake(stream, &self.place.host, self.client.clone()).await?;
+        let shown = stream.get_ref().1.peer_certificates().unwrap_or_default();
+        let subject = shown.first().map(|first| ClientSubject::of(first));
+        let expected = format!("system:node:{}", self.name);
+        match subject {
+            Some(Ok(subject)) if subject.common_name == expected => Ok(stream),
+            _ => Err("it shows the certificate of somebody else".into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_node_is_where_its_object_says() {
+        let node = |port: Value, addresses: Value| {
+            let node = json!({"status": {"addresses": addresses,
+                "daemonEndpoints": {"kubeletEndpoint": {"Port": port}}}});
+            Place::of(&node).map(|place| (place.host, place.port))
+        };
+        let all = json!([{"type": "Hostname", "address": "n"},
+            {"type": "InternalIP", "address": "10.0.0.1"},
+            {"type": "InternalIP", "address": "fd00::1"}]);
+        let at = |host: &str| Some((host.to_owned(), 10250));
+        assert_eq!(node(json!(10250), all.clone()), at("10.0.0.1"));
+        let name = json!([{"type": "Hostname", "address": "n"}]);
+        assert_eq!(node(json!(10250), name), at("n"));
+        assert_eq!(node(json!(10250), json!([])), None);
+        for port in [json!(0), json!(70000), Value::Null] {
+            assert_eq!(node(port, all.clone()), None);
+        }
+        assert_eq!(Place::of(&json!({})), None);
+    }
+}

@@ -1,0 +1,187 @@
+//! The tunnels that nodes have opened to this server.
+//!
+//! A node opens its own tunnel only: the certificate of the request names the node. The tunnel gives no
+//! rights; the certificates of both ends are checked inside of it as over the network.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use http::header::{CONNECTION, HeaderValue, UPGRADE};
+use http::{Request, Response, StatusCode, Version};
+use node_tunnel::{PROTOCOL, Tunnel};
+use object_model::{Status, StatusReason};
+use resource_kinds::ObjectReader;
+use tokio_util::sync::CancellationToken;
+
+use crate::access::authorize::node_of;
+use crate::handlers::nodes::empty_body;
+use crate::http::call::{Answer, Call};
+use crate::http::connection::Connection;
+use crate::http::limits::TUNNELS_PER_NODE_MAX;
+use crate::objects::storage::{Objects, reading};
+
+/// An open tunnel, and the way to end it.
+struct Open {
+    number: u64,
+    tunnel: Tunnel,
+    end: CancellationToken,
+}
+
+#[derive(Default)]
+struct Table {
+    /// Of each node, the oldest first.
+    nodes: BTreeMap<String, Vec<Open>>,
+    opened: u64,
+}
+
+/// The open tunnels by node.
+#[derive(Default)]
+pub(crate) struct Tunnels(Mutex<Table>);
+
+/// A tunnel's place in the table, which ends with this value.
+struct Entry<'t> {
+    tunnels: &'t Tunnels,
+    node: String,
+    number: u64,
+    /// Cancelled when newer tunnels of the node take the place.
+    end: CancellationToken,
+}
+
+impl Drop for Entry<'_> {
+    fn drop(&mut self) {
+        let mut table = self.tunnels.table();
+        if let Some(open) = table.nodes.get_mut(&self.node) {
+            open.retain(|one| one.number != self.number);
+            if open.is_empty() {
+                table.nodes.remove(&self.node);
+            }
+        }
+    }
+}
+
+impl Tunnels {
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The newest tunnel of a node that is open.
+    pub(super) fn of(&self, node: &str) -> Option<Tunnel> {
+        let table = self.table();
+        let mut open = table.nodes.get(node)?.iter().rev();
+        let found = open.find(|one| one.tunnel.is_open())?;
+        Some(found.tunnel.clone())
+    }
+
+    /// The number of nodes with a tunnel.
+    pub(super) fn nodes(&self) -> usize {
+        self.table().nodes.len()
+    }
+
+    /// A node may know a server by several addresses, and so opens several tunnels to it.
+    fn enter(&self, node: &str, tunnel: Tunnel) -> Entry<'_> {
+        let end = CancellationToken::new();
+        let mut table = self.table();
+        table.opened += 1;
+        let number = table.opened;
+        let open = table.nodes.entry(node.to_owned()).or_default();
+        if open.len() >= TUNNELS_PER_NODE_MAX {
+            open.remove(0).end.cancel();
+        }
+        open.push(Open {
+            number,
+            tunnel,
+            end: end.clone(),
+        });
+        Entry {
+            tunnels: self,
+            node: node.to_owned(),
+            number,
+            end,
+        }
+    }
+}
+
+/// Takes over the connection of a node for its tunnel.
+///
+/// *Errors.* 403 for everybody but a node, 404 for a node without a Node object, 400 for a request that does
+/// not ask for the upgrade.
+pub(crate) fn accept(
+    tunnels: &Arc<Tunnels>,
+    objects: &Objects,
+    call: Call,
+) -> Result<Answer, Status> {
+    let Some(node) = node_of(&call.user).map(str::to_owned) else {
+        let text = "only a node opens a tunnel, with its client certificate";
+        return Err(Status::new(StatusReason::Forbidden, text));
+    };
+    let asked = call.parts.headers.get(UPGRADE);
+    if asked.is_none_or(|asked| asked != PROTOCOL) || call.parts.version != Version::HTTP_11 {
+        let text = format!("the path needs HTTP/1.1 with an upgrade to {PROTOCOL:?}");
+        return Err(Status::bad_request(text));
+    }
+    let found = reading(objects, |reads| Ok(reads.get("", "nodes", "", &node)))?;
+    if found.is_none() {
+        let text = format!("nodes {node:?} not found");
+        return Err(Status::new(StatusReason::NotFound, text));
+    }
+    let stop = call.parts.extensions.get::<Connection>();
+    let stop = stop.map(|connection| connection.stopping.clone());
+    let mut request = Request::from_parts(call.parts, ());
+    let upgrade = hyper::upgrade::on(&mut request);
+    let tunnels = tunnels.clone();
+    tokio::spawn(async move {
+        let opened = async { Ok::<_, hyper::Error>(node_tunnel::open(upgrade.await?).await?) };
+        let (tunnel, running) = match opened.await {
+            Ok(opened) => opened,
+            Err(error) => return tracing::debug!(%error, node, "a tunnel was not opened"),
+        };
+        let entry = tunnels.enter(&node, tunnel);
+        tracing::debug!(node, "the tunnel is open");
+        tokio::select! {
+            ended = running => tracing::debug!(node, ?ended, "the tunnel has ended"),
+            () = entry.end.cancelled() => tracing::debug!(node, "newer tunnels have replaced it"),
+            () = stop.unwrap_or_default().cancelled_owned() => {}
+        }
+    });
+    let mut response = Response::new(empty_body());
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let headers = response.headers_mut();
+    headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(UPGRADE, HeaderValue::from_static(PROTOCOL));
+    Ok(Answer::Raw(response))
+}
+
+#[cfg(test)]
+mod tests {
+    use hyper_util::rt::TokioIo;
+
+    use super::*;
+
+    async fn tunnel() -> (Tunnel, tokio::io::DuplexStream) {
+        let (ours, theirs) = tokio::io::duplex(1024);
+        let (tunnel, running) = node_tunnel::open(TokioIo::new(ours)).await.unwrap();
+        tokio::spawn(running);
+        (tunnel, theirs)
+    }
+
+    #[tokio::test]
+    async fn a_node_has_some_tunnels_and_the_oldest_goes_first() {
+        let tunnels = Tunnels::default();
+        let mut ends = Vec::new();
+        let mut entries = Vec::new();
+        for _ in 0..TUNNELS_PER_NODE_MAX {
+            let (tunnel, end) = tunnel().await;
+            entries.push(tunnels.enter("n", tunnel));
+            ends.push(end);
+        }
+        assert!(entries.iter().all(|entry| !entry.end.is_cancelled()));
+        let (one_more, _end) = tunnel().await;
+        let newest = tunnels.enter("n", one_more);
+        assert!(entries[0].end.is_cancelled() && !entries[1].end.is_cancelled());
+        assert!(tunnels.of("n").is_some() && tunnels.of("m").is_none());
+        drop(entries);
+        assert_eq!(tunnels.nodes(), 1);
+        drop(newest);
+        assert_eq!(tunnels.nodes(), 0);
+    }
+}

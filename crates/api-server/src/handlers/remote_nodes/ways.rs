@@ -1,0 +1,133 @@
+//! The way to a node's API: over the network, or through the tunnel that the node has opened. Pure.
+//!
+//! The network comes first. A node that it did not reach is asked through its tunnel at once, until the
+//! next trial of the network. Without a tunnel the network is the only way.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::Place;
+use crate::http::limits::{
+    DIRECT_AGAIN, PROXY_CONNECT_TIMEOUT, SHORT_CONNECT_TIMEOUT, TUNNEL_CONNECT_TIMEOUT,
+};
+
+/// A way to a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Way {
+    /// The address in the Node object.
+    Direct,
+    Tunnel,
+}
+
+/// The last trial of the address in a Node object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct LastDirect {
+    pub(super) place: Place,
+    pub(super) at: Instant,
+    pub(super) has_reached: bool,
+}
+
+/// A trial of a way, and its time limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Attempt {
+    pub(super) way: Way,
+    pub(super) limit: Duration,
+}
+
+/// The attempts to reach a node at a place, in order; the first connection is used.
+pub(super) fn attempts(
+    place: &Place,
+    last: Option<&LastDirect>,
+    has_tunnel: bool,
+    now: Instant,
+) -> Vec<Attempt> {
+    let attempt = |way, limit| Attempt { way, limit };
+    let direct = attempt(Way::Direct, PROXY_CONNECT_TIMEOUT);
+    if !has_tunnel {
+        return vec![direct];
+    }
+    let tunnel = attempt(Way::Tunnel, TUNNEL_CONNECT_TIMEOUT);
+    let is_unreachable = last.is_some_and(|last| {
+        last.place == *place
+            && !last.has_reached
+            && now.saturating_duration_since(last.at) < DIRECT_AGAIN
+    });
+    match is_unreachable {
+        true => vec![tunnel, direct],
+        false => vec![attempt(Way::Direct, SHORT_CONNECT_TIMEOUT), tunnel],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(host: &str) -> Place {
+        Place {
+            host: host.to_owned(),
+            port: 10250,
+        }
+    }
+
+    fn ways(last: Option<(bool, Duration)>, has_tunnel: bool) -> Vec<Way> {
+        let start = Instant::now();
+        let last = last.map(|(has_reached, ago)| (has_reached, start, start + ago));
+        let now = last.map_or(start, |(_, _, now)| now);
+        let last = last.map(|(has_reached, at, _)| LastDirect {
+            place: place("10.0.0.1"),
+            at,
+            has_reached,
+        });
+        let found = attempts(&place("10.0.0.1"), last.as_ref(), has_tunnel, now);
+        found.iter().map(|attempt| attempt.way).collect()
+    }
+
+    /// DESIGN §13: a tunnel where nodes cannot be reached; the server picks.
+    #[test]
+    fn the_network_comes_first_unless_it_has_just_failed() {
+        use Way::{Direct, Tunnel};
+        let (soon, later) = (Duration::from_secs(1), DIRECT_AGAIN);
+        let cases = [
+            (None, true, vec![Direct, Tunnel]),
+            (Some((true, soon)), true, vec![Direct, Tunnel]),
+            (Some((true, later)), true, vec![Direct, Tunnel]),
+            (Some((false, soon)), true, vec![Tunnel, Direct]),
+            (Some((false, later)), true, vec![Direct, Tunnel]),
+            (None, false, vec![Direct]),
+            (Some((true, soon)), false, vec![Direct]),
+            (Some((false, soon)), false, vec![Direct]),
+        ];
+        for (last, has_tunnel, expected) in cases {
+            assert_eq!(ways(last, has_tunnel), expected, "{last:?} {has_tunnel}");
+        }
+    }
+
+    #[test]
+    fn another_address_is_tried_at_once() {
+        let now = Instant::now();
+        let last = LastDirect {
+            place: place("10.0.0.1"),
+            at: now,
+            has_reached: false,
+        };
+        let found = attempts(&place("10.0.0.2"), Some(&last), true, now);
+        assert_eq!(found[0].way, Way::Direct);
+    }
+
+    /// A second way shortens the wait for the first one; the only way has all the time.
+    #[test]
+    fn the_last_way_has_the_longest_time() {
+        let now = Instant::now();
+        let with = attempts(&place("a"), None, true, now);
+        let without = attempts(&place("a"), None, false, now);
+        assert!(with[0].limit < without[0].limit);
+        let last = LastDirect {
+            place: place("a"),
+            at: now,
+            has_reached: false,
+        };
+        let after = attempts(&place("a"), Some(&last), true, now);
+        assert_eq!(after[1].limit, without[0].limit);
+    }
+}

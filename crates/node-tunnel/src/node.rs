@@ -1,0 +1,93 @@
+//! The end of a tunnel at the node.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::Empty;
+use hyper::body::Incoming;
+use hyper::rt::{Read, Write};
+use hyper::server::conn::http2::Builder;
+use hyper::service::service_fn;
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::io::copy_bidirectional_with_sizes;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use crate::{ANSWER_LIMIT, SILENCE, STREAM_BYTES, STREAMS_MAX, TARGET, TUNNEL_BYTES, UNSENT_BYTES};
+
+/// The size of the buffers of a connection, one for each direction.
+const COPY_BYTES: usize = 16 * 1024;
+
+/// Serves a tunnel over an upgraded connection to a server until the tunnel ends. `kubelet_api` is the
+/// address at which this node serves its own API; all connections lead there.
+///
+/// # Errors
+/// The connection is broken, or the server does not answer in time.
+pub async fn serve<S>(connection: S, kubelet_api: SocketAddr) -> Result<(), hyper::Error>
+where
+    S: Read + Write + Unpin + Send + 'static,
+{
+    let ended = CancellationToken::new();
+    let _end = ended.clone().drop_guard();
+    let service = service_fn(move |request: Request<Incoming>| {
+        let ended = ended.clone();
+        async move { Ok::<_, Infallible>(answer(request, kubelet_api, ended).await) }
+    });
+    Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .keep_alive_interval(SILENCE)
+        .keep_alive_timeout(ANSWER_LIMIT)
+        .max_concurrent_streams(STREAMS_MAX)
+        .initial_stream_window_size(STREAM_BYTES)
+        .initial_connection_window_size(TUNNEL_BYTES)
+        .max_send_buf_size(UNSENT_BYTES)
+        .serve_connection(connection, service)
+        .await
+}
+
+async fn answer(
+    mut request: Request<Incoming>,
+    kubelet_api: SocketAddr,
+    ended: CancellationToken,
+) -> Response<Empty<Bytes>> {
+    let code = match is_for_this_node(&request) {
+        false => StatusCode::FORBIDDEN,
+        true => match timeout(ANSWER_LIMIT, TcpStream::connect(kubelet_api)).await {
+            Ok(Ok(stream)) => {
+                let upgrade = hyper::upgrade::on(&mut request);
+                tokio::spawn(ended.run_until_cancelled_owned(join(upgrade, stream)));
+                StatusCode::OK
+            }
+            Ok(Err(error)) => {
+                tracing::warn!(%error, %kubelet_api, "the tunnel does not reach the kubelet API");
+                StatusCode::BAD_GATEWAY
+            }
+            Err(_) => StatusCode::GATEWAY_TIMEOUT,
+        },
+    };
+    let mut answer = Response::new(Empty::new());
+    *answer.status_mut() = code;
+    answer
+}
+
+fn is_for_this_node(request: &Request<Incoming>) -> bool {
+    let authority = request.uri().authority().map(http::uri::Authority::as_str);
+    request.method() == Method::CONNECT && authority == Some(TARGET)
+}
+
+async fn join(upgrade: OnUpgrade, mut kubelet: TcpStream) {
+    let Ok(upgraded) = upgrade.await else {
+        return;
+    };
+    drop(kubelet.set_nodelay(true));
+    let mut server = TokioIo::new(upgraded);
+    let done =
+        copy_bidirectional_with_sizes(&mut server, &mut kubelet, COPY_BYTES, COPY_BYTES).await;
+    if let Err(error) = done {
+        tracing::debug!(%error, "a connection in the tunnel ended");
+    }
+}

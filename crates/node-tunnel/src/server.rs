@@ -1,0 +1,105 @@
+//! The end of a tunnel at the API server.
+
+use bytes::Bytes;
+use http::{Method, Request, StatusCode, Uri};
+use http_body_util::Empty;
+use hyper::client::conn::http2::{Builder, SendRequest};
+use hyper::rt::{Executor, Read, Write};
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio_util::sync::CancellationToken;
+
+use crate::{ANSWER_LIMIT, SILENCE, STREAM_BYTES, TARGET, TUNNEL_BYTES, UNSENT_BYTES};
+
+/// A connection to the node's API.
+pub type NodeStream = TokioIo<Upgraded>;
+
+/// Why there is no connection through a tunnel.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The tunnel has ended.
+    #[error("the tunnel has ended")]
+    Ended(#[from] hyper::Error),
+    /// The node cannot connect to its own API.
+    #[error("the node does not reach its own API: status {0}")]
+    Refused(StatusCode),
+}
+
+/// A tunnel to a node; clones share it.
+#[derive(Clone, Debug)]
+pub struct Tunnel {
+    sender: SendRequest<Empty<Bytes>>,
+}
+
+/// Begins a tunnel over the connection that a node has opened. The tunnel lasts as long as the returned
+/// future is polled, and ends with it.
+///
+/// # Errors
+/// The connection has ended.
+pub async fn open<S>(
+    connection: S,
+) -> Result<
+    (
+        Tunnel,
+        impl Future<Output = Result<(), hyper::Error>> + Send,
+    ),
+    hyper::Error,
+>
+where
+    S: Read + Write + Unpin + Send + 'static,
+{
+    let ended = CancellationToken::new();
+    let end = ended.clone().drop_guard();
+    let (sender, running) = Builder::new(UntilEnd(ended))
+        .timer(TokioTimer::new())
+        .keep_alive_interval(SILENCE)
+        .keep_alive_timeout(ANSWER_LIMIT)
+        .keep_alive_while_idle(true)
+        .initial_stream_window_size(STREAM_BYTES)
+        .initial_connection_window_size(TUNNEL_BYTES)
+        .max_send_buf_size(UNSENT_BYTES)
+        .handshake(connection)
+        .await?;
+    let running = async move {
+        let _end = end;
+        running.await
+    };
+    Ok((Tunnel { sender }, running))
+}
+
+/// Runs the tasks of a tunnel until it ends. By itself, `hyper` waits for all open streams.
+#[derive(Clone)]
+struct UntilEnd(CancellationToken);
+
+impl<F> Executor<F> for UntilEnd
+where
+    F: Future<Output: Send> + Send + 'static,
+{
+    fn execute(&self, task: F) {
+        tokio::spawn(self.0.clone().run_until_cancelled_owned(task));
+    }
+}
+
+impl Tunnel {
+    /// Whether connections can be made.
+    pub fn is_open(&self) -> bool {
+        !self.sender.is_closed()
+    }
+
+    /// A new connection to the node's API.
+    ///
+    /// # Errors
+    /// See [`ConnectError`].
+    pub async fn connect(&self) -> Result<NodeStream, ConnectError> {
+        let mut request = Request::new(Empty::new());
+        *request.method_mut() = Method::CONNECT;
+        *request.uri_mut() = Uri::from_static(TARGET);
+        let mut sender = self.sender.clone();
+        sender.ready().await?;
+        let answer = sender.send_request(request).await?;
+        match answer.status() {
+            StatusCode::OK => Ok(TokioIo::new(hyper::upgrade::on(answer).await?)),
+            other => Err(ConnectError::Refused(other)),
+        }
+    }
+}
