@@ -33,7 +33,8 @@ pub use model::{
     SetKind, Table, Verdict,
 };
 pub use policies::{
-    Connection, Filtered, NamespaceLabels, Policy, PolicyPod, denied, filters, passes, tightens,
+    Connection, Filtered, Judgement, NamespaceLabels, Policy, PolicyPod, denied, filters, judge,
+    passes, tightens,
 };
 pub use routes::{Routes, ServiceName};
 pub use services::{Affinity, HealthCheck, ServicePort, health_check, ports};

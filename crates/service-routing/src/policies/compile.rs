@@ -103,7 +103,7 @@ fn of_pod(pod: &PolicyPod, direction: Direction, selecting: &[&Policy]) -> Vec<R
     rules
 }
 
-fn chain_of(policy: &Policy, direction: Direction) -> String {
+pub(super) fn chain_of(policy: &Policy, direction: Direction) -> String {
     format!("policy/{}/{direction}", policy.uid)
 }
 

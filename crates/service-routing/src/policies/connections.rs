@@ -65,7 +65,7 @@ pub fn tightens(steps: &[TableChange]) -> bool {
 }
 
 /// Whether a chain accepts or drops the connection; `None` at its end.
-fn verdict(table: &Table, chain: &str, connection: &Connection) -> Option<bool> {
+pub(super) fn verdict(table: &Table, chain: &str, connection: &Connection) -> Option<bool> {
     let rules = table.chains.get(chain).map(|chain| chain.rules.iter());
     let holds = |matches: &[Match]| matches.iter().all(|one| holds(table, one, connection));
     rules

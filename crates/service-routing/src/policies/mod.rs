@@ -2,7 +2,8 @@
 //!
 //! [`filters`] turns policies, pods and the labels of namespaces ([`Filtered`]) into the part of a
 //! table that enforces the policies on one node; [`passes`] gives the decision of such a table about
-//! a connection, and [`denied`] finds the connections that may not begin any more.
+//! a connection, [`judge`] names the policies that make it, and [`denied`] finds the connections that may
+//! not begin any more.
 //!
 //! **Where.** Both ends of a connection are known on the forward hook: after the translation of
 //! Service addresses, before masquerading. Packets between a node and its own pods take other
@@ -21,8 +22,10 @@
 
 mod compile;
 mod connections;
+mod judge;
 mod read;
 
 pub use compile::{Filtered, NamespaceLabels, filters};
 pub use connections::{Connection, denied, passes, tightens};
+pub use judge::{Judgement, judge};
 pub use read::{Policy, PolicyPod};

@@ -1,7 +1,9 @@
 //! Each form of a policy. The comments quote the API's own description of the fields.
 
 use serde_json::{Value, json};
-use service_routing::{Table, apply, changes, denied, tightens};
+use service_routing::{
+    Direction, Judgement, Policy, Table, apply, changes, denied, judge, tightens,
+};
 
 use crate::cluster::{Cluster, connection};
 
@@ -391,4 +393,36 @@ fn the_table_is_made_and_removed() {
     for (old, new) in [(&none, &one), (&one, &two), (&two, &one), (&two, &none)] {
         assert_eq!(apply(old.clone(), &changes(old, new)).as_ref(), Ok(new));
     }
+}
+
+/// DESIGN §13: "`why` says which policy drops a connection when asked".
+#[test]
+fn the_policies_of_a_decision_are_named() {
+    let mut cluster = Cluster::new();
+    cluster.policy(json!({"podSelector": {}}));
+    cluster.policy(json!({"podSelector": {"matchLabels": {"app": "db"}},
+        "ingress": [{"from": [{"podSelector": {"matchLabels": {"app": "web"}}}], "ports": [{"port": 80}]}]}));
+    cluster
+        .policy(json!({"podSelector": {"matchLabels": {"app": "web"}}, "policyTypes": ["Egress"]}));
+    let (state, table) = (cluster.state(), cluster.table());
+    let judged = |from: &str, to: &str, direction: Direction| {
+        let connection = connection(from, to, "tcp 80");
+        let names = |policies: Vec<&Policy>| {
+            let names = policies.iter().map(|policy| policy.name.as_str());
+            names.collect::<Vec<_>>().join(",")
+        };
+        match judge(&state, &table, &connection, direction) {
+            Judgement::Open => "open".to_owned(),
+            Judgement::Itself => "itself".to_owned(),
+            Judgement::Allowed(by) => format!("allowed by {}", names(by)),
+            Judgement::Dropped(by) => format!("dropped by {}", names(by)),
+        }
+    };
+    use Direction::{Egress, Ingress};
+    assert_eq!(judged(WEB, DB, Ingress), "allowed by p1");
+    assert_eq!(judged(WEB, DB, Egress), "dropped by p2");
+    assert_eq!(judged(JOB, DB, Ingress), "dropped by p0,p1");
+    assert_eq!(judged(JOB, DB, Egress), "open");
+    assert_eq!(judged(WEB, WEB, Egress), "itself");
+    assert_eq!(judged(LAB, FAR, Ingress), "open", "another node decides");
 }

@@ -7,7 +7,7 @@ use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
 use serde_json::{Value, json};
-use service_routing::{Connection, Protocol, Table, apply, changes, passes};
+use service_routing::{Connection, Direction, Protocol, Table, apply, changes, judge, passes};
 
 use crate::cluster::Cluster;
 use crate::reference;
@@ -124,7 +124,7 @@ fn the_table_allows_what_the_api_allows() {
     let (mut allowed, mut denied) = (0, 0);
     for seed in 0..SEEDS {
         let cluster = cluster(&mut StdRng::seed_from_u64(seed));
-        let table = cluster.table();
+        let (state, table) = (cluster.state(), cluster.table());
         let ports = [
             None,
             Some((Protocol::Tcp, 80)),
@@ -145,6 +145,12 @@ fn the_table_allows_what_the_api_allows() {
                 assert_eq!(
                     seen, expected,
                     "seed {seed}: {connection:?} {cluster:?}\n{table}"
+                );
+                let judged = |direction| judge(&state, &table, &connection, direction).passes();
+                assert_eq!(
+                    Direction::BOTH.into_iter().all(judged),
+                    expected,
+                    "seed {seed}: {connection:?} {cluster:?}"
                 );
                 *if expected { &mut allowed } else { &mut denied } += 1;
             }

@@ -1,0 +1,60 @@
+//! The decision about a connection at one of its ends, with the policies that make it.
+
+use super::compile::{Filtered, chain_of};
+use super::connections::{Connection, verdict};
+use super::read::Policy;
+use crate::model::{Direction, Table};
+
+/// The decision at one end of a connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Judgement<'f> {
+    /// No policy selects the end for this direction.
+    Open,
+    /// Both ends are the same pod.
+    Itself,
+    /// One of these policies allows it.
+    Allowed(Vec<&'f Policy>),
+    /// These policies select the end, and none of them allows it.
+    Dropped(Vec<&'f Policy>),
+}
+
+impl Judgement<'_> {
+    /// Whether the connection passes at this end.
+    pub fn passes(&self) -> bool {
+        !matches!(self, Self::Dropped(_))
+    }
+}
+
+/// Decides about a connection at the end that the direction names: its client for egress, its server for
+/// ingress. `table` is that of the `state`, which enforces the policies; an end that is not local in it is
+/// open.
+pub fn judge<'f>(
+    state: &'f Filtered,
+    table: &Table,
+    connection: &Connection,
+    direction: Direction,
+) -> Judgement<'f> {
+    let end = match direction {
+        Direction::Ingress => connection.destination,
+        Direction::Egress => connection.source,
+    };
+    let mut pods = state.pods.values();
+    let Some(pod) = pods.find(|pod| pod.is_local && pod.address == end) else {
+        return Judgement::Open;
+    };
+    let about = |policy: &&Policy| policy.selects(pod) && policy.rules(direction).is_some();
+    let selecting: Vec<&Policy> = state.policies.values().filter(about).collect();
+    if selecting.is_empty() {
+        return Judgement::Open;
+    }
+    if connection.source == connection.destination {
+        return Judgement::Itself;
+    }
+    let allows =
+        |policy: &&&Policy| verdict(table, &chain_of(policy, direction), connection) == Some(true);
+    let allowing: Vec<&Policy> = selecting.iter().filter(allows).copied().collect();
+    match allowing.is_empty() {
+        true => Judgement::Dropped(selecting),
+        false => Judgement::Allowed(allowing),
+    }
+}
