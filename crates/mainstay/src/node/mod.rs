@@ -6,6 +6,7 @@ pub mod leaving;
 mod membership;
 mod servers;
 mod settings;
+mod tunnels;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
@@ -205,6 +206,13 @@ async fn start(settings: &Settings, host: Host, mut claim: Claim, entry: Entry) 
     if let Entered::Remembered(remembered) = entered {
         upkeep.keep("way into the cluster", |stop| {
             confirm(confirming, named, remembered, failed.clone(), stop)
+        });
+    }
+    // The system chooses another port in place of 0.
+    if settings.kubelet_port != 0 {
+        let (own, port) = (own.clone(), settings.kubelet_port);
+        upkeep.keep("tunnels to the servers", |stop| {
+            tunnels::keep(own, port, stop)
         });
     }
     upkeep.keep("client certificate", |stop| own.keep_client(place, stop));
