@@ -71,6 +71,7 @@ fn the_network_policy_page_can_be_pasted() {
     for shown in [
         "default-deny",
         "networkpolicy.networking.k8s.io/web created",
+        "egress of pod/db: dropped, networkpolicy/default-deny selects it",
     ] {
         assert!(output.stdout.contains(shown), "{shown}: {output:#?}");
     }

@@ -1,7 +1,8 @@
 //! NetworkPolicies by the stock client, on real pods (DESIGN §13).
 
+use end_to_end::program::ok;
 use end_to_end::registry::curl;
-use end_to_end::{Kubectl, Network, wait_for, wait_for_text, with_images};
+use end_to_end::{Instance, Kubectl, Network, wait_for, wait_for_text, with_images};
 
 /// A web server with a probe, and clients; `other` is for another namespace.
 const PODS: &str = r"
@@ -73,6 +74,27 @@ fn is_denied(from: &Network, address: &str) {
     });
 }
 
+/// `mainstay why pod/NAME -n NAMESPACE --to svc/web:8080` has this line (DESIGN §13: "`why` says which policy
+/// drops a connection when asked").
+#[track_caller]
+fn why_says(instance: &Instance, namespace: &str, pod: &str, line: &str) {
+    let data = instance.data().display().to_string();
+    let pod = format!("pod/{pod}");
+    let said = ok(&[
+        "why",
+        &pod,
+        "-n",
+        namespace,
+        "--to",
+        "svc/web:8080",
+        "--to-namespace",
+        "default",
+        "--data-dir",
+        &data,
+    ]);
+    assert!(said.contains(line), "no {line:?}: {said}");
+}
+
 #[test]
 fn connections_pass_as_policies_allow() {
     let (_registry, instance) = with_images();
@@ -93,6 +115,7 @@ fn connections_pass_as_policies_allow() {
         reaches(from, &web);
         reaches(from, &service);
     }
+    why_says(&instance, "default", "client", "the connection passes");
 
     // Nothing but the node, whose probes pass.
     policy(&kubectl, "{podSelector: {matchLabels: {app: web}}}");
@@ -103,6 +126,8 @@ fn connections_pass_as_policies_allow() {
     }
     reaches(&machine, &web);
     reaches(&machine, &service);
+    let dropped = "ingress of pod/web: dropped, networkpolicy/p selects it";
+    why_says(&instance, "default", "client", dropped);
     let row = kubectl.ok(&["get", "netpol", "p", "--no-headers"]);
     assert!(row.contains("app=web"), "{row}");
 
@@ -116,10 +141,15 @@ fn connections_pass_as_policies_allow() {
     );
     reaches(&client, &service);
     is_denied(&other, &service);
+    let allowed = "ingress of pod/web: allowed by networkpolicy/p";
+    why_says(&instance, "default", "client", allowed);
+    let dropped = "ingress of pod/web in namespace default: dropped, networkpolicy/p";
+    why_says(&instance, "lab", "other", dropped);
     let of_lab = "{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: lab}}}";
     policy(&kubectl, &from(of_lab));
     reaches(&other, &service);
     is_denied(&client, &service);
+    why_says(&instance, "lab", "other", "the connection passes");
     let ports = |ports: &str| {
         format!("{{podSelector: {{matchLabels: {{app: web}}}}, ingress: [{{ports: [{ports}]}}]}}")
     };
@@ -127,6 +157,7 @@ fn connections_pass_as_policies_allow() {
     reaches(&client, &service);
     policy(&kubectl, &ports("{port: 8080}"));
     is_denied(&client, &service);
+    why_says(&instance, "default", "client", "pod/web, port 80: dropped");
     let except = format!("{}/32", kubectl.pod_ip("client"));
     let block = format!("{{ipBlock: {{cidr: 0.0.0.0/0, except: [{except}]}}}}");
     policy(&kubectl, &from(&block));
@@ -135,6 +166,8 @@ fn connections_pass_as_policies_allow() {
 
     follows_labels(&kubectl, &client, &web, &from);
     limits_what_pods_reach(&kubectl, &web);
+    let dropped = "egress of pod/client: dropped, networkpolicy/p";
+    why_says(&instance, "default", "client", dropped);
 
     // Without the policy everything passes.
     kubectl.ok(&["delete", "netpol", "p"]);

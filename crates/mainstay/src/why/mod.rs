@@ -2,6 +2,7 @@
 //! answer.
 
 mod cluster_objects;
+mod connection;
 mod expiry;
 mod logs;
 mod server;
@@ -10,11 +11,12 @@ mod target;
 use anyhow::{Context, Result, bail};
 use console::output::Form;
 use jiff::Timestamp;
-use planners::diagnosis::{Explanation, Overview, explain};
+use planners::diagnosis::{Explanation, Overview, TargetKind, explain};
 
 use crate::settings::ServerArguments;
 use cluster_objects::Scope;
 pub use cluster_objects::{ClusterObjects, Reach, read_all};
+use connection::Destination;
 pub use server::Server;
 use target::Target;
 
@@ -29,6 +31,12 @@ pub struct WhyArguments {
     /// the cluster]
     #[arg(short, long, value_name = "NS")]
     namespace: Option<String>,
+    /// Whether a connection from the pod to this pod or svc passes, and which network policies decide
+    #[arg(long, value_name = "KIND/NAME:PORT", requires = "target")]
+    to: Option<String>,
+    /// Namespace of the destination of --to [default: that of the pod]
+    #[arg(long, value_name = "NS", requires = "to")]
+    to_namespace: Option<String>,
     /// Output format
     #[arg(short, long, value_enum, value_name = "FORM", default_value = "text")]
     output: Form,
@@ -49,7 +57,9 @@ Examples:
   mainstay why sts/web
   mainstay why pod web-1 -n shop
   mainstay why deploy/shop
-  mainstay why pvc/www-web-0 -o json";
+  mainstay why pvc/www-web-0 -o json
+  mainstay why pod/web-0 --to pod/db-0:5432
+  mainstay why pod/web-0 --to svc/dns:53/UDP --to-namespace kube-system";
 
 /// Prints why the object waits, or that it does not; or all that waits.
 pub async fn run(arguments: WhyArguments) -> Result<()> {
@@ -57,16 +67,31 @@ pub async fn run(arguments: WhyArguments) -> Result<()> {
         [] => None,
         words => Some(Target::parse(words)?),
     };
+    let to = arguments
+        .to
+        .as_deref()
+        .map(Destination::parse)
+        .transpose()?;
     let server = Server::find(&arguments.server).await?;
     let namespace = arguments.namespace.as_deref();
     let now = Timestamp::now();
-    let (text, json) = match target {
-        Some(target) => {
+    let (text, json) = match (target, to) {
+        (Some(target), Some(to)) => {
+            if target.kind != TargetKind::Pod {
+                bail!("--to asks about the connections of a pod: mainstay why pod/NAME --to …");
+            }
+            let namespace = namespace.unwrap_or(server.namespace());
+            let to_namespace = arguments.to_namespace.as_deref().unwrap_or(namespace);
+            let client = (namespace, target.name.as_str());
+            let answer = connection::ask(&server, client, &to, to_namespace).await?;
+            (answer.text(), answer.json())
+        }
+        (Some(target), None) => {
             let namespace = namespace.unwrap_or(server.namespace()).to_owned();
             let answer = ask(&server, &target, &namespace, now).await?;
             (answer.text(now), answer.json())
         }
-        None => {
+        (None, _) => {
             let reach = namespace.map_or(Reach::Readable, |name| Reach::One(name.to_owned()));
             let found = read_all(&server, &reach, now).await?;
             let mut answer = overview(&found, &reach, now);

@@ -9,7 +9,7 @@ use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use mvcc_store::embedded::EmbeddedStore;
-use planners::diagnosis::{TargetKind, WaitState};
+use planners::diagnosis::WaitState;
 use planners::stateful_set::revisions;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};

@@ -1,0 +1,214 @@
+//! The answer about a connection, for people and for programs.
+
+use serde_json::{Value, json};
+
+use super::answer::{Answer, Decision, End, PodName, Verdict, Way};
+
+/// Most servers of a Service that are described one by one; more would hide the answer.
+const WAYS_MAX: usize = 8;
+
+impl Verdict {
+    /// The value in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Passes => "Passes",
+            Self::Partly => "Partly",
+            Self::Dropped => "Dropped",
+            Self::Refused => "Refused",
+        }
+    }
+
+    fn text(self) -> &'static str {
+        match self {
+            Self::Passes => "the connection passes",
+            Self::Partly => "the connection passes to some endpoints only",
+            Self::Dropped => "the connection is dropped; the client sees a timeout",
+            Self::Refused => "the connection has no endpoint to go to",
+        }
+    }
+}
+
+impl Answer {
+    /// Human-readable text: the answer, each way with the decision at both ends, and a remedy.
+    pub fn text(&self) -> String {
+        let Self { port, protocol, .. } = self;
+        let protocol = protocol.to_string().to_uppercase();
+        let mut lines = vec![format!(
+            "{} to {}/{}:{port}{} ({protocol}): {}",
+            self.called(&self.client),
+            self.destination.kind,
+            self.destination.name,
+            self.place(&self.destination),
+            self.verdict().text()
+        )];
+        if let Some(address) = self.cluster_ip {
+            lines.push(format!(
+                "  {} has the address {address} and {} for port {port}",
+                self.called(&self.destination),
+                counted(self.ways.len())
+            ));
+        }
+        // Those that are dropped are the answer to "why".
+        let (passing, dropped): (Vec<&Way>, Vec<&Way>) =
+            self.ways.iter().partition(|way| way.passes());
+        let ways: Vec<&Way> = dropped.iter().chain(&passing).copied().collect();
+        for way in ways.iter().take(WAYS_MAX) {
+            self.way_lines(way, &mut lines);
+        }
+        if ways.len() > WAYS_MAX {
+            lines.push(format!("  {} more", ways.len() - WAYS_MAX));
+        }
+        if let Some(way) = dropped.first() {
+            self.remedy_lines(way, &mut lines);
+        }
+        lines.extend(self.notes.iter().map(|note| format!("Note: {note}")));
+        lines.join("\n") + "\n"
+    }
+
+    /// The name of an object; its namespace is told if it is not that of the client.
+    fn called(&self, object: &PodName) -> String {
+        format!("{}/{}{}", object.kind, object.name, self.place(object))
+    }
+
+    fn place(&self, object: &PodName) -> String {
+        match object.namespace == self.client.namespace {
+            true => String::new(),
+            false => format!(" in namespace {}", object.namespace),
+        }
+    }
+
+    fn server(&self, way: &Way) -> String {
+        match &way.pod {
+            Some(pod) => self.called(pod),
+            None => way.server.ip.to_string(),
+        }
+    }
+
+    fn way_lines(&self, way: &Way, lines: &mut Vec<String>) {
+        let indent = match self.destination.kind {
+            "pod" => "  ",
+            _ => {
+                let verdict = match way.passes() {
+                    true => "passes",
+                    false => "dropped",
+                };
+                let (server, port) = (self.server(way), way.server.port);
+                lines.push(format!("  {server}, port {port}: {verdict}"));
+                "    "
+            }
+        };
+        match &way.decision {
+            Decision::OwnNode => lines.push(format!(
+                "{indent}policies do not apply between a pod and its own node"
+            )),
+            Decision::Policies { egress, ingress } => {
+                let client = self.called(&self.client);
+                lines.push(format!("{indent}egress of {client}: {}", sentence(egress)));
+                let server = self.server(way);
+                lines.push(format!(
+                    "{indent}ingress of {server}: {}",
+                    sentence(ingress)
+                ));
+            }
+        }
+    }
+
+    fn remedy_lines(&self, way: &Way, lines: &mut Vec<String>) {
+        let Decision::Policies { egress, ingress } = &way.decision else {
+            return;
+        };
+        lines.push(
+            "  To unblock: add a rule to one of the policies that select the end, or another policy that \
+             allows the connection"
+                .to_owned(),
+        );
+        let of_server = way.pod.as_ref().unwrap_or(&self.destination);
+        let mut commands = Vec::new();
+        for (end, namespace) in [
+            (egress, &self.client.namespace),
+            (ingress, &of_server.namespace),
+        ] {
+            if let End::Dropped(policies) = end {
+                let names = policies.iter();
+                let edit = |name| format!("    kubectl edit networkpolicy {name} -n {namespace}");
+                commands.extend(names.map(edit));
+            }
+        }
+        // One policy may drop at both ends.
+        commands.sort_unstable();
+        commands.dedup();
+        lines.extend(commands);
+    }
+
+    /// The same as JSON.
+    pub fn json(&self) -> Value {
+        let ways: Vec<Value> = self.ways.iter().map(way_value).collect();
+        json!({
+            "from": object_value(&self.client),
+            "to": object_value(&self.destination),
+            "port": self.port,
+            "protocol": self.protocol.to_string().to_uppercase(),
+            "clusterIP": self.cluster_ip,
+            "verdict": self.verdict().as_str(),
+            "ways": ways,
+            "notes": self.notes,
+        })
+    }
+}
+
+fn counted(endpoints: usize) -> String {
+    match endpoints {
+        0 => "no endpoint".to_owned(),
+        1 => "one endpoint".to_owned(),
+        many => format!("{many} endpoints"),
+    }
+}
+
+fn sentence(end: &End) -> String {
+    let names = |policies: &[String]| {
+        let names = policies.iter().map(|name| format!("networkpolicy/{name}"));
+        names.collect::<Vec<_>>().join(", ")
+    };
+    match end {
+        End::Open => "allowed, no policy selects it for this direction".to_owned(),
+        End::Itself => "allowed, a pod always reaches itself".to_owned(),
+        End::Allowed(policies) => format!("allowed by {}", names(policies)),
+        End::Dropped(policies) => match policies.len() {
+            1 => format!(
+                "dropped, {} selects it and has no rule for this",
+                names(policies)
+            ),
+            _ => format!(
+                "dropped, {} select it and have no rule for this",
+                names(policies)
+            ),
+        },
+    }
+}
+
+fn object_value(object: &PodName) -> Value {
+    json!({"kind": object.kind, "namespace": object.namespace, "name": object.name})
+}
+
+fn way_value(way: &Way) -> Value {
+    let end = |end: &End| {
+        let (verdict, policies) = match end {
+            End::Open => ("Open", &[][..]),
+            End::Itself => ("Itself", &[][..]),
+            End::Allowed(policies) => ("Allowed", policies.as_slice()),
+            End::Dropped(policies) => ("Dropped", policies.as_slice()),
+        };
+        json!({"verdict": verdict, "policies": policies})
+    };
+    let mut value = json!({
+        "address": way.server.ip,
+        "port": way.server.port,
+        "pod": way.pod.as_ref().map(object_value),
+        "passes": way.passes(),
+    });
+    if let Decision::Policies { egress, ingress } = &way.decision {
+        value["egress"] = end(egress);
+        value["ingress"] = end(ingress);
+    }
+    value
+}
