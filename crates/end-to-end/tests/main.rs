@@ -43,6 +43,7 @@ mod network_policies;
 mod node_faults;
 mod node_loss;
 mod node_pressure;
+mod node_tunnel;
 mod nodes;
 mod operator;
 mod pod_resize;

@@ -11,7 +11,7 @@ use end_to_end::registry::curl;
 use end_to_end::{Kubectl, wait_for, wait_for_text, words};
 
 /// A set with one pod on each node, and a Service for both.
-const WEB: &str = r"
+pub const WEB: &str = r"
 apiVersion: v1
 kind: Service
 metadata: {name: web}
@@ -203,25 +203,39 @@ fn clients_reach_pods(kubectl: &Kubectl, directory: &Path) {
     nodes.sort_unstable();
     assert_eq!(nodes, ["n1", "n2"], "{wide}");
     for pod in ["web-0", "web-1"] {
-        // The node may still wait for its serving certificate.
-        wait_for(&format!("exec in {pod}"), 60, || {
-            let output = kubectl.run(&["exec", pod, "--", "hostname"]);
-            let is_there = output.stdout.trim() == pod;
-            if is_there { Ok(()) } else { Err(output) }
-        });
-        kubectl.ok(&["logs", pod]);
-        let file = directory.join(pod);
-        fs::write(&file, "copied\n").expect("write a file");
-        kubectl.ok(&["cp", text(&file), &format!("{pod}:/data/copy")]);
-        let back = kubectl.ok(&["exec", pod, "--", "cat", "/data/copy"]);
-        assert_eq!(back, "copied\n");
-        forward(kubectl, pod);
+        client_reaches(kubectl, pod, directory);
     }
+    client_sees_usage(kubectl, 2);
+}
+
+/// The streams of a client into a pod of [`WEB`].
+pub fn client_reaches(kubectl: &Kubectl, pod: &str, directory: &Path) {
+    // The node may still wait for its serving certificate.
+    wait_for(&format!("exec in {pod}"), 120, || {
+        let output = kubectl.run(&["exec", pod, "--", "hostname"]);
+        let is_there = output.stdout.trim() == pod;
+        if is_there { Ok(()) } else { Err(output) }
+    });
+    kubectl.ok(&["logs", pod]);
+    let file = directory.join(pod);
+    fs::write(&file, "copied\n").expect("write a file");
+    kubectl.ok(&["cp", text(&file), &format!("{pod}:/data/copy")]);
+    let back = kubectl.ok(&["exec", pod, "--", "cat", "/data/copy"]);
+    assert_eq!(back, "copied\n");
+    forward(kubectl, pod);
+}
+
+/// The usage of so many nodes, and of as many pods.
+pub fn client_sees_usage(kubectl: &Kubectl, number: usize) {
     for command in [["top", "nodes"], ["top", "pods"]] {
-        wait_for(&command.join(" "), 60, || {
+        wait_for(&command.join(" "), 120, || {
             let output = kubectl.run(&command);
             let rows = words(&output.stdout).len();
-            if rows == 3 { Ok(()) } else { Err(output) }
+            if rows == number + 1 {
+                Ok(())
+            } else {
+                Err(output)
+            }
         });
     }
 }

@@ -1,0 +1,119 @@
+//! A node whose address the server cannot reach, as behind address translation (DESIGN §13: "a tunnel where
+//! nodes cannot be reached: pick automatically").
+
+use std::io::{Read, Write};
+use std::process::Stdio;
+
+use end_to_end::lan::{Lan, Role, cut, ip, mend};
+use end_to_end::{Kubectl, wait_for};
+
+use crate::nodes::{WEB, client_reaches, client_sees_usage};
+
+/// The address in the Node object. Packets to it are lost on their way.
+const HIDDEN: &str = "10.77.0.2";
+/// The next hop to it, which does not exist.
+const NOBODY: &str = "192.0.2.77";
+
+/// The value of a metric of the server.
+fn metric(kubectl: &Kubectl, name: &str) -> Result<u64, String> {
+    let page = kubectl.run(&["get", "--raw", "/metrics"]);
+    let line = page.stdout.lines().find_map(|line| line.strip_prefix(name));
+    let value = line.and_then(|value| value.trim().parse().ok());
+    value.ok_or_else(|| format!("no {name}: {}", page.stderr))
+}
+
+#[track_caller]
+fn wait_for_tunnels(kubectl: &Kubectl, number: u64) {
+    wait_for(&format!("{number} tunnels"), 240, || {
+        match metric(kubectl, "mainstay_node_tunnels ") {
+            Ok(open) if open == number => Ok(()),
+            other => Err(other),
+        }
+    });
+}
+
+#[track_caller]
+fn wait_for_exec(kubectl: &Kubectl) {
+    wait_for("exec through the tunnel", 240, || {
+        let output = kubectl.run(&["exec", "web-0", "--", "hostname"]);
+        match output.stdout.trim() {
+            "web-0" => Ok(()),
+            _ => Err(output),
+        }
+    });
+}
+
+#[test]
+fn a_hidden_node_is_reached_through_its_tunnel() {
+    let directory = tempfile::Builder::new()
+        .prefix("mainstay-test-")
+        .tempdir()
+        .expect("make a directory");
+    let mut lan = Lan::default();
+    let mut server = Role::new(&mut lan, "server", directory.path());
+    let mut node = Role::new(&mut lan, "n1", directory.path());
+    server.network.run(|| {
+        ip(&format!("route add {HIDDEN}/32 via {NOBODY}"));
+        let lost = "lladdr 02:00:00:00:00:01 dev eth0 nud permanent";
+        ip(&format!("neighbour add {NOBODY} {lost}"));
+    });
+    let address = format!("address add {HIDDEN}/32 dev lo");
+    node.network.run(|| ip(&address));
+    server.start(&["server"]);
+    let kubectl = server.kubectl();
+    let (url, token) = (server.url(), server.token(&[]));
+    let join = ["node", "--server", &url, "--token", &token];
+    node.start(&[&join[..], &["--node-name", "n1", "--node-ip", HIDDEN]].concat());
+    server.network.run(|| {
+        let wide = kubectl.ok(&["get", "nodes", "-o", "wide"]);
+        assert!(wide.contains(HIDDEN), "{wide}");
+        kubectl.apply(&WEB.replace("replicas: 2", "replicas: 1"));
+        kubectl.wait_ready("web", 1);
+        client_reaches(&kubectl, "web-0", directory.path());
+        says_back(&kubectl);
+        client_sees_usage(&kubectl, 1);
+        let connections = "mainstay_node_connections_total";
+        let direct = format!("{connections}{{way=\"direct\",result=\"success\"}} ");
+        assert_eq!(metric(&kubectl, &direct), Ok(0));
+        let tunnel = format!("{connections}{{way=\"tunnel\",result=\"success\"}} ");
+        assert!(metric(&kubectl, &tunnel).is_ok_and(|count| count > 5));
+    });
+
+    // The server is killed: the node opens a tunnel to the next one.
+    server.kill();
+    server.start(&["server"]);
+    server.network.run(|| wait_for_exec(&kubectl));
+
+    // Packets are lost without a trace, both ways. Each end finds out, and the node comes back.
+    server.network.run(|| wait_for_tunnels(&kubectl, 1));
+    cut(server.machine(), node.machine());
+    server.network.run(|| {
+        wait_for_tunnels(&kubectl, 0);
+        let refused = kubectl.run(&["exec", "web-0", "--", "hostname"]);
+        let reason = "the node has no tunnel to this server";
+        assert!(refused.stderr.contains(reason), "{refused:?}");
+    });
+    mend(server.machine(), node.machine());
+    server.network.run(|| wait_for_exec(&kubectl));
+
+    node.interrupt();
+    server.network.run(|| wait_for_tunnels(&kubectl, 0));
+    server.interrupt();
+}
+
+/// The input of a command comes back, in parts.
+fn says_back(kubectl: &Kubectl) {
+    let mut command = kubectl.command(&["exec", "-i", "web-0", "--", "cat"]);
+    let command = command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = command.spawn().expect("start kubectl");
+    let mut input = child.stdin.take().expect("a pipe");
+    let mut output = child.stdout.take().expect("a pipe");
+    for line in ["one\n", "two\n"] {
+        input.write_all(line.as_bytes()).expect("write a line");
+        let mut back = vec![0; line.len()];
+        output.read_exact(&mut back).expect("read a line");
+        assert_eq!(back, line.as_bytes());
+    }
+    drop(input);
+    assert!(child.wait().expect("wait for kubectl").success());
+}
