@@ -87,6 +87,13 @@ async fn main() {
         times.push(client.ask("DELETE", &name(n), JSON, &Value::Null).await);
     }
     report("delete it", &mut times);
+    let binding = json!({"target": {"kind": "Node", "name": "n-1"}});
+    for n in 0..ROUNDS {
+        client.ask("POST", PODS, JSON, &pod(n)).await;
+        let path = format!("{}/binding", name(n));
+        times.push(client.ask("POST", &path, JSON, &binding).await);
+    }
+    report("bind another", &mut times);
     let map = |n: usize| json!({"metadata": {"name": format!("m-{n}")}, "data": {"a": "1"}});
     let maps = "/api/v1/namespaces/default/configmaps";
     for n in 0..ROUNDS {

@@ -89,7 +89,7 @@ pub(crate) fn track(
     (old, managers): (Option<&Value>, Managers),
 ) -> Managers {
     // An applied object has its owners already.
-    if request.applied || part == Part::Trusted {
+    if request.applied || matches!(part, Part::Trusted(_)) {
         return managers;
     }
     let info = request.resource.info();

@@ -49,7 +49,9 @@ pub(crate) async fn charge(
     let Some(quotas) = objects.catalog.any_version(group, plural) else {
         return Ok(());
     };
-    guard(objects, change.namespace, txn).await?;
+    if !guard(objects, change.namespace, txn).await? {
+        return Ok(());
+    }
     let start = quotas.prefix(change.namespace);
     let end = Some(end_of(&start));
     let range = Range {
@@ -93,29 +95,46 @@ fn guard_key(namespace: &str) -> Vec<u8> {
 }
 
 /// Makes the transaction fail if a quota is created or changed before its commit. (The guard is
-/// read before the quotas are.)
-async fn guard(objects: &Objects, namespace: &str, txn: &mut Txn) -> Result<(), Status> {
+/// read before the quotas are.) Returns whether there is a guard: without one, the namespace never had a
+/// quota.
+async fn guard(objects: &Objects, namespace: &str, txn: &mut Txn) -> Result<bool, Status> {
     let key = guard_key(namespace);
     let range = Range {
         start: key.clone(),
         ..Range::default()
     };
     let found = objects.read_range(range).await?.items.pop();
+    let is_guarded = found.is_some();
     txn.compare.push(match found {
         Some(guard) => Compare::ModRevision(key, guard.mod_revision),
         None => Compare::Absent(key),
     });
-    Ok(())
+    Ok(is_guarded)
+}
+
+/// Makes the guard of a namespace whose quota was stored by a version without guards.
+async fn make_guard(objects: &Objects, namespace: &str) -> Result<(), Status> {
+    let key = guard_key(namespace);
+    let txn = Txn {
+        compare: vec![Compare::Absent(key.clone())],
+        operations: vec![put_guard(key)],
+    };
+    let made = objects.store.txn(txn).await;
+    made.map(|_| ()).map_err(|error| storage::refusal(&error))
+}
+
+fn put_guard(key: Vec<u8>) -> Write {
+    Write::Put {
+        key,
+        value: Stored::Plain(Bytes::new()),
+        lease: None,
+    }
 }
 
 /// Adds the change of the guard to the transaction that creates or changes a quota.
 pub(crate) fn announce(resource: &Resource, namespace: &str, txn: &mut Txn) {
     if is_quota(resource) {
-        txn.operations.push(Write::Put {
-            key: guard_key(namespace),
-            value: Stored::Plain(Bytes::new()),
-            lease: None,
-        });
+        txn.operations.push(put_guard(guard_key(namespace)));
     }
 }
 
@@ -218,6 +237,7 @@ pub(crate) async fn recount_all(objects: &Objects) -> Result<(), Status> {
         ..Range::default()
     };
     for item in objects.read_range(range).await?.items {
+        make_guard(objects, quotas.names(&item.key).0).await?;
         settle(objects, &quotas, item).await?;
     }
     Ok(())

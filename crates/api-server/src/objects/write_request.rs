@@ -4,7 +4,7 @@ use bytes::Bytes;
 use mvcc_store::{KeyValue, Revision};
 use object_model::{FieldError, FieldPath, Status};
 use openapi_schema::Schema;
-use resource_kinds::KindInfo;
+use resource_kinds::{FieldRead, KindInfo};
 use serde_json::Value;
 
 use crate::catalog::registry::Resource;
@@ -232,8 +232,9 @@ pub(crate) enum Part {
     /// The part that the kind allows for the named sub-resource (`resize`).
     Subresource,
     /// The change is made by the handler itself (`binding`, `finalize`, `eviction`): webhooks and
-    /// policies, the kind's validation and field managers are left out.
-    Trusted,
+    /// policies, the kind's validation and field managers are left out. The handler reads and changes
+    /// only these fields of the named parts; without names, it may read and change all of the object.
+    Trusted(&'static [FieldRead]),
 }
 
 /// A write of an object: the object, its user and the options.

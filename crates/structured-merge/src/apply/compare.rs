@@ -58,22 +58,73 @@ enum Change {
 type Side<'a> = Option<&'a Value>;
 
 fn changes<'a>(form: Form<'a>, old: Side<'a>, new: Side<'a>) -> (Change, Changes<'a>) {
-    let whole = match (old, new) {
-        (None, Some(_)) => Change::Added,
-        (Some(_), None) => Change::Removed,
-        _ => Change::None,
-    };
+    match (old, new) {
+        (None, Some(new)) => {
+            let added = all(form, new);
+            let parts = Changes {
+                added,
+                ..Changes::default()
+            };
+            return (Change::Added, parts);
+        }
+        (Some(old), None) => {
+            let removed = all(form, old);
+            let parts = Changes {
+                removed,
+                ..Changes::default()
+            };
+            return (Change::Removed, parts);
+        }
+        (Some(_), Some(_)) | (None, None) => {}
+    }
     let parts = match form {
         _ if form.is_list() => lists(form, old, new),
         Form::Struct(_) | Form::Map(_) | Form::Open => entries(form, old, new),
         _ => None,
     };
     match parts {
-        Some(parts) => (whole, parts),
+        Some(parts) => (Change::None, parts),
         // A leaf, or two values without parts (an empty one and none are different).
-        None if whole == Change::None && old != new => (Change::Modified, Changes::default()),
-        None => (whole, Changes::default()),
+        None if old != new => (Change::Modified, Changes::default()),
+        None => (Change::None, Changes::default()),
     }
+}
+
+/// All fields below a value that is on one side only: nothing is to be compared.
+fn all<'a>(form: Form<'a>, value: &'a Value) -> FieldSet<'a> {
+    let member = |step, below| Node {
+        step,
+        member: true,
+        below,
+    };
+    let nodes = match value {
+        Value::Array(list) if form.is_list() => {
+            let steps = list.iter().filter_map(|element| {
+                let step = items::step(&form, element).ok()?;
+                Some((step, element))
+            });
+            let mut elements: Vec<_> = steps.collect();
+            elements.sort_by(|(one, _), (other, _)| one.cmp(other));
+            let mut nodes: Vec<Node<'a>> = Vec::with_capacity(elements.len());
+            for (step, element) in elements {
+                match nodes.last_mut() {
+                    // Several elements with one key count as one value without parts.
+                    Some(last) if last.step == step => last.below = FieldSet::default(),
+                    _ => nodes.push(member(step, all(form.element(), element))),
+                }
+            }
+            nodes
+        }
+        Value::Object(map) if matches!(form, Form::Struct(_) | Form::Map(_) | Form::Open) => {
+            let entries = map.iter().map(|(name, value)| {
+                let (entry, _) = form.entry(name);
+                member(PathElement::Field(name.into()), all(entry, value))
+            });
+            entries.collect()
+        }
+        _ => Vec::new(),
+    };
+    FieldSet::of(nodes)
 }
 
 /// The changes of an object's entries; `None` if there are none on either side.

@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 use object_model::{FieldError, FieldPath, Status};
+use resource_kinds::FieldRead;
 use serde_json::{Value, json};
 
 use super::created;
@@ -16,6 +17,16 @@ use crate::http::reply::Reply;
 use crate::objects::metadata;
 use crate::objects::write_request::Part;
 use crate::objects::write_request::{WriteOptions, WriteRequest};
+
+/// The fields of the spec that [`assigned`] reads and sets.
+const READS: &[FieldRead] = &[FieldRead {
+    name: "spec",
+    below: &[field("nodeName"), field("schedulingGates")],
+}];
+
+const fn field(name: &'static str) -> FieldRead {
+    FieldRead { name, below: &[] }
+}
 
 /// Answers a POST of a Binding.
 pub(super) async fn answer(
@@ -34,7 +45,7 @@ pub(super) async fn answer(
     check(&binding, &call.info.name)?;
     let name = call.info.name.as_str();
     let mut change = |old: &Value| assigned(resource, name, old, &binding);
-    update(writer, &request, Part::Trusted, &mut change).await?;
+    update(writer, &request, Part::Trusted(READS), &mut change).await?;
     created(call)
 }
 
@@ -126,7 +137,6 @@ fn assigned(
         conditions.push(json!({
             "type": "PodScheduled",
             "status": "True",
-            "lastProbeTime": Value::Null,
             "lastTransitionTime": metadata::time(Timestamp::now()),
         }));
     }

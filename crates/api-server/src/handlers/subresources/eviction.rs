@@ -127,7 +127,7 @@ async fn remove(
             }
             Ok(marked)
         };
-        let written = update(writer, request, Part::Trusted, &mut mark).await?;
+        let written = update(writer, request, Part::Trusted(&[]), &mut mark).await?;
         if version.is_some() {
             options
                 .preconditions
@@ -222,7 +222,7 @@ async fn take_disruption(
         subresource: "status",
         ..*request
     };
-    match update(writer, &request, Part::Trusted, &mut change).await {
+    match update(writer, &request, Part::Trusted(&[]), &mut change).await {
         // The budget was deleted, so it forbids nothing.
         Err(status) if status.reason == StatusReason::NotFound => Ok(()),
         done => done.map(|_| ()),

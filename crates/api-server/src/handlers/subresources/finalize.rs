@@ -43,6 +43,6 @@ pub(super) async fn answer(
         Ok(object)
     };
     let request = WriteRequest::of(call, resource, options);
-    let written = update(writer, &request, Part::Trusted, &mut change).await?;
+    let written = update(writer, &request, Part::Trusted(&[]), &mut change).await?;
     output::written(call, resource, &written, StatusCode::OK)
 }

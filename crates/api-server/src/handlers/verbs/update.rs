@@ -114,7 +114,8 @@ pub(crate) async fn update(
     let resource = request.resource;
     let reads = match part {
         Part::Status => resource.kind.status_update().reads(),
-        Part::Whole | Part::Subresource | Part::Trusted => &[],
+        Part::Trusted(reads) => reads,
+        Part::Whole | Part::Subresource => &[],
     };
     for _ in 0..WRITE_ATTEMPTS_MAX {
         let stored = writer.stored(request).await?;
@@ -139,6 +140,10 @@ pub(crate) async fn update(
                 gone: false,
             });
         }
+        let parts = match part {
+            Part::Trusted(_) => parts.changed(&old, &draft.object)?,
+            _ => parts,
+        };
         if let Some(written) = write(writer, request, (&stored, &old, &parts), draft).await? {
             return Ok(written);
         }
@@ -182,8 +187,10 @@ async fn prepare(
             let rules = kind.subresource_update();
             rules.prepare_subresource_update(sub, &mut object, old);
         }
-        // Other fully validated objects have their kind's form; this one must be converted.
-        Part::Trusted => {
+        // Other fully validated objects have their kind's form; this one must be converted, unless
+        // its handler kept the form of the few fields that it has.
+        Part::Trusted(_) if !parts.is_empty() => {}
+        Part::Trusted(_) => {
             let decoded = kind.decode(object);
             object = decoded.map_err(|text| cannot_be_handled(&kind.info(), &text))?;
         }
@@ -199,7 +206,7 @@ async fn prepare(
     // A webhook or policy for the request has the object decoded as a whole. One that comes into
     // force since then is later than the request, and would see an incomplete object.
     let is_whole = matches!(managers, Managers::Within);
-    let outside = part != Part::Trusted && is_whole;
+    let outside = !matches!(part, Part::Trusted(_)) && is_whole;
     if outside {
         dynamic_admission::admit_and_change(writer.admission, request, update, &mut object, before)
             .await?;
@@ -235,7 +242,7 @@ async fn prepare(
                 metadata::count_generation(&mut object, old);
             }
         }
-        Part::Trusted => {}
+        Part::Trusted(_) => {}
     }
     errors.extend(own_annotations::validate(
         kind.info().kind,

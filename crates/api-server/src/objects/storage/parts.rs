@@ -3,13 +3,14 @@
 
 use std::borrow::Cow;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use json_text::find_member;
 use object_model::Status;
 use resource_kinds::FieldRead;
 use serde_json::Value;
 
 use super::parse;
+use super::scan::undecodable;
 
 /// Outermost members of an object, by name, as JSON text. The object's tree has only some fields of
 /// them.
@@ -43,6 +44,27 @@ impl Parts {
         self.0.iter().map(|(_, text)| text.len()).sum()
     }
 
+    /// The parts with the fields that were added or changed in the tree of their object. Fields that
+    /// were removed from the tree stay.
+    ///
+    /// *Errors.* 500 if a text is not JSON.
+    pub(crate) fn changed(self, old: &Value, new: &Value) -> Result<Self, Status> {
+        let change = |(name, mut text): (&'static str, Bytes)| {
+            let fields = new[name].as_object().into_iter().flatten();
+            for (field, value) in
+                fields.filter(|(field, value)| old[name].get(field) != Some(value))
+            {
+                text = with_field(&text, field, value)?;
+            }
+            Ok((name, text))
+        };
+        self.0
+            .into_iter()
+            .map(change)
+            .collect::<Result<_, _>>()
+            .map(Self)
+    }
+
     /// Completes the parts in the tree of their object.
     ///
     /// *Errors.* 500 if a text is not JSON.
@@ -66,5 +88,69 @@ impl Parts {
         let mut whole = object.clone();
         self.restore(&mut whole)?;
         Ok(Cow::Owned(whole))
+    }
+}
+
+/// The text of a map with a field set.
+fn with_field(map: &Bytes, name: &str, value: &Value) -> Result<Bytes, Status> {
+    let value = value.to_string();
+    let mut out = BytesMut::with_capacity(map.len() + name.len() + value.len() + 4);
+    if let Some(member) = find_member(map, &[name]).map_err(undecodable)? {
+        out.extend_from_slice(&map[..member.value.start]);
+        out.extend_from_slice(value.as_bytes());
+        out.extend_from_slice(&map[member.value.end..]);
+        return Ok(out.freeze());
+    }
+    // A part that is null has no fields.
+    let rest = map.strip_prefix(b"{").unwrap_or(b"}").trim_ascii_start();
+    out.extend_from_slice(b"{");
+    out.extend_from_slice(Value::from(name).to_string().as_bytes());
+    out.extend_from_slice(b":");
+    out.extend_from_slice(value.as_bytes());
+    if !rest.starts_with(b"}") {
+        out.extend_from_slice(b",");
+    }
+    out.extend_from_slice(rest);
+    Ok(out.freeze())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    const READS: &[FieldRead] = &[FieldRead {
+        name: "spec",
+        below: &[FieldRead {
+            name: "a",
+            below: &[],
+        }],
+    }];
+
+    #[test]
+    fn changed_fields_are_written_into_the_text() {
+        let new = json!({"spec": {"a": "\"1\""}});
+        for (spec, old) in [
+            ("{}", json!({})),
+            ("{ }", json!({})),
+            ("null", json!(null)),
+            (r#"{"b":{"a":2},"c":[1]}"#, json!({})),
+            (
+                r#"{"b":{"a":2},"a": {"x":1} ,"c":3}"#,
+                json!({"a": {"x": 1}}),
+            ),
+            (r#"{"a":"\"1\"","b":2}"#, json!({"a": "\"1\""})),
+        ] {
+            let stored: Bytes =
+                format!(r#"{{"metadata":{{}},"spec":{spec},"status":{{}}}}"#).into();
+            let parts = Parts::stored(&stored, READS);
+            let changed = parts.changed(&json!({"spec": old}), &new).unwrap();
+            let mut object: Value = serde_json::from_slice(&stored).unwrap();
+            object["spec"]["a"] = json!("\"1\"");
+            let mut found = json!({});
+            changed.restore(&mut found).unwrap();
+            assert_eq!(found["spec"], object["spec"], "{spec}");
+        }
     }
 }
