@@ -102,6 +102,19 @@ struct RootReferences {
 }
 
 #[repr(C)]
+struct SubvolumeInfo {
+    tree: u64,
+    name: [u8; 256],
+    parent: u64,
+    directory: u64,
+    generation: u64,
+    flags: u64,
+    uuid: [u8; 16],
+    // Other identities, transactions and times.
+    rest: [u64; 24],
+}
+
+#[repr(C)]
 struct FileSystemInfo {
     max_id: u64,
     devices: u64,
@@ -125,6 +138,7 @@ mod call {
     nix::ioctl_write_ptr!(group_create, MAGIC_NUMBER, 42, GroupCreate);
     nix::ioctl_read!(group_limit, MAGIC_NUMBER, 43, GroupLimit);
     nix::ioctl_write_ptr!(quota_rescan, MAGIC_NUMBER, 44, QuotaRescan);
+    nix::ioctl_read!(subvolume_info, MAGIC_NUMBER, 60, SubvolumeInfo);
     nix::ioctl_readwrite!(root_references, MAGIC_NUMBER, 61, RootReferences);
 }
 
@@ -211,6 +225,27 @@ pub fn subvolume_id(path: &Path) -> io::Result<u64> {
     // SAFETY: `found` is valid and writable for the length of the call.
     unsafe { call::lookup(file.as_raw_fd(), &mut found) }?;
     Ok(found.tree)
+}
+
+/// The identity of a subvolume. A stream of one that was not received itself has this identity.
+///
+/// # Errors
+/// Of the kernel.
+pub fn subvolume_uuid(path: &Path) -> io::Result<[u8; 16]> {
+    let file = File::open(path)?;
+    let mut found = SubvolumeInfo {
+        tree: 0,
+        name: [0; 256],
+        parent: 0,
+        directory: 0,
+        generation: 0,
+        flags: 0,
+        uuid: [0; 16],
+        rest: [0; 24],
+    };
+    // SAFETY: `found` is valid and writable for the length of the call.
+    unsafe { call::subvolume_info(file.as_raw_fd(), &mut found) }?;
+    Ok(found.uuid)
 }
 
 /// Whether other subvolumes are in the subvolume.
@@ -419,6 +454,7 @@ mod tests {
         assert_eq!(size_of::<GroupLimit>(), 48);
         assert_eq!(size_of::<SendArguments>(), 72);
         assert_eq!(size_of::<RootReferences>(), 4096);
+        assert_eq!(size_of::<SubvolumeInfo>(), 504);
     }
 
     #[test]

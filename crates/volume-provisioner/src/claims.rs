@@ -13,7 +13,7 @@ use resource_kinds::node_conditions;
 use resource_kinds::reasons::volume as reasons;
 use resource_kinds::storage::Driver;
 use resource_kinds::storage::nfs_class::NfsClass;
-use resource_kinds::storage::volume_replication::{VolumeReplication, interval_of_class};
+use resource_kinds::storage::volume_replication::{VolumeReplication, parameters_of_class};
 use serde_json::json;
 
 use crate::decide::{
@@ -107,7 +107,7 @@ impl Provisioner {
     ) -> Result<(), Error> {
         let driver = Driver::of_provisioner(&class.provisioner)
             .ok_or_else(|| Error::Unsupported("the class is another provisioner's".to_owned()))?;
-        let interval = interval_of_class(class).map_err(Error::Unsupported)?;
+        let replicated = parameters_of_class(class).map_err(Error::Unsupported)?;
         let content = match self.source(claim, driver).await? {
             Source::Here(content) => content,
             Source::On(node) => return self.select_node(claim, Some(&node)).await,
@@ -116,8 +116,8 @@ impl Provisioner {
         let (bytes, mode) = (size_of(claim), claim_mode(claim));
         let path = storage.make(driver, name, bytes, content, mode).await?;
         let mut made = volume(claim, class, &self.config.node_name, &path);
-        if let Some(seconds) = interval {
-            let record = VolumeReplication::new(&self.config.node_name, seconds);
+        if let Some(parameters) = replicated {
+            let record = VolumeReplication::new(&self.config.node_name, parameters);
             let annotations = made.metadata.annotations.get_or_insert_default();
             annotations.insert(VOLUME_REPLICATION.to_owned(), record.to_text());
         }

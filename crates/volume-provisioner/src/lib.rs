@@ -7,6 +7,7 @@
 //! `local-cow` are in a [`pool`] in the same way.
 
 mod claims;
+mod common_snapshots;
 mod decide;
 mod device_image;
 mod directories;

@@ -10,20 +10,21 @@ use std::path::PathBuf;
 use btrfs_stream::Uuid;
 use container_runtime::btrfs;
 use durable_file::Durability;
-use planners::volume_replication::{Holdings, Role};
+use planners::volume_replication::{Common, Holdings, Role};
 
 use crate::ProvisionerError as Error;
+use crate::common_snapshots::{read_identity, write_identity};
 use crate::directories::{Directories, failed, remove_tree, sync_files};
 use crate::first_copies::{FirstCopy, Snapshots, refuse_nested, with_slack};
 use crate::moves::{ARRIVING, Arrival, is_there, user_of};
 use crate::subvolumes::{self, Content};
 
 /// Names of snapshots that the primary has sent start with this.
-const SENT: &str = ".sent-";
+pub(crate) const SENT: &str = ".sent-";
 /// Names of complete copies start with this.
-const COPY: &str = ".copy-";
+pub(crate) const COPY: &str = ".copy-";
 /// Names of the files with the identities of copies start with this.
-const COPY_IDENTITY: &str = ".copyid-";
+pub(crate) const COPY_IDENTITY: &str = ".copyid-";
 /// Names of volumes of former primaries start with this until their snapshot is complete.
 const DEMOTED: &str = ".demoted-";
 /// Names of the files with the newest epoch start with this.
@@ -116,12 +117,12 @@ impl Directories {
         self.write_known(volume, Known { epoch, role })
     }
 
-    fn at_time(&self, prefix: &str, time: i64, volume: &str) -> Result<PathBuf, Error> {
+    pub(crate) fn at_time(&self, prefix: &str, time: i64, volume: &str) -> Result<PathBuf, Error> {
         self.of_move(prefix, &time.to_string(), volume)
     }
 
     /// The times in the names of a kind.
-    fn times(&self, prefix: &str, volume: &str) -> Result<BTreeSet<i64>, Error> {
+    pub(crate) fn times(&self, prefix: &str, volume: &str) -> Result<BTreeSet<i64>, Error> {
         let (root, _) = self.places();
         let mut times = BTreeSet::new();
         for entry in std::fs::read_dir(root).map_err(failed("read", root))? {
@@ -171,6 +172,7 @@ impl Directories {
             path: real.to_string_lossy().into_owned(),
             sent: self.times(SENT, volume)?,
             copies: self.copies(volume)?,
+            common: self.common(volume)?,
             diverged: self.diverged(volume)?,
         })
     }
@@ -260,13 +262,9 @@ impl Directories {
         if !self.copies(volume)?.contains(&time) {
             return Ok(None);
         }
-        let identity = self.at_time(COPY_IDENTITY, time, volume)?;
-        let bytes = std::fs::read(&identity).map_err(failed("read", &identity))?;
+        let identity = read_identity(&self.at_time(COPY_IDENTITY, time, volume)?)?;
         let path = self.at_time(COPY, time, volume)?;
-        Ok(<[u8; 16]>::try_from(bytes).ok().map(|bytes| FirstCopy {
-            snapshot: Uuid(bytes),
-            path,
-        }))
+        Ok(identity.map(|snapshot| FirstCopy { snapshot, path }))
     }
 
     /// Keeps a received stream as the copy of that time; it is on disk when this returns.
@@ -281,13 +279,11 @@ impl Directories {
         sync_files(&arriving)?;
         self.admit(volume, epoch, Role::Replica)?;
         subvolumes::limit(&arriving, u64::MAX).map_err(failed("limit", &arriving))?;
-        let identity = self.at_time(COPY_IDENTITY, time, volume)?;
-        durable_file::replace(&identity, &snapshot.0, 0o600, Durability::Name)
-            .map_err(failed("write", &identity))?;
+        write_identity(&self.at_time(COPY_IDENTITY, time, volume)?, snapshot)?;
         self.rename(&arriving, &self.at_time(COPY, time, volume)?)
     }
 
-    fn remove_copy(&self, volume: &str, time: i64) -> Result<(), Error> {
+    pub(crate) fn remove_copy(&self, volume: &str, time: i64) -> Result<(), Error> {
         // Without its identity it is no copy.
         remove_tree(&self.at_time(COPY_IDENTITY, time, volume)?)?;
         remove_tree(&self.at_time(COPY, time, volume)?)
@@ -314,7 +310,7 @@ impl Directories {
         };
         for time in all.difference(kept) {
             match role {
-                Role::Primary => remove_tree(&self.at_time(SENT, *time, volume)?)?,
+                Role::Primary => self.remove_sent(volume, *time)?,
                 Role::Replica => self.remove_copy(volume, *time)?,
             }
         }
@@ -344,8 +340,14 @@ impl Directories {
         }
     }
 
-    /// Keeps the volume of a former primary as a read-only snapshot. No pod can use it any more.
-    pub(crate) fn demote(&self, volume: &str, epoch: u32) -> Result<(), Error> {
+    /// Keeps the volume of a former primary as a read-only snapshot. No pod can use it any more. Its snapshot
+    /// of the recovery point becomes a copy, for the difference to it.
+    pub(crate) fn demote(
+        &self,
+        volume: &str,
+        epoch: u32,
+        common: Option<&Common>,
+    ) -> Result<(), Error> {
         self.check_epoch(volume, epoch, Role::Replica)?;
         let demoted = self.take_name(volume)?;
         if is_there(&demoted)? {
@@ -359,12 +361,16 @@ impl Directories {
             }
             // Those of earlier epochs are of another history.
             self.remove_arriving(volume)?;
+            let base = match common {
+                Some(common) => self.take_common(volume, common)?,
+                None => None,
+            };
             for time in self.times(COPY, volume)? {
-                self.remove_copy(volume, time)?;
+                if Some(time) != base {
+                    self.remove_copy(volume, time)?;
+                }
             }
-            for time in self.times(SENT, volume)? {
-                remove_tree(&self.at_time(SENT, time, volume)?)?;
-            }
+            self.remove_all_sent(volume)?;
             remove_tree(&demoted)?;
             self.sync_root()?;
         }
@@ -375,6 +381,18 @@ impl Directories {
                 role: Role::Replica,
             },
         )
+    }
+
+    /// Removes the copies of a node that another one has replaced.
+    pub(crate) fn retire(&self, volume: &str, epoch: u32) -> Result<Holdings, Error> {
+        self.demote(volume, epoch, None)?;
+        self.remove_arriving(volume)?;
+        for time in self.times(COPY, volume)? {
+            self.remove_copy(volume, time)?;
+        }
+        self.remove_all_sent(volume)?;
+        self.sync_root()?;
+        self.holdings(volume)
     }
 
     /// Gives a copy the name of the volume.
@@ -402,6 +420,8 @@ impl Directories {
             let missing = || Error::Source(format!("the copy {time} is not on this node"));
             let copy = copy.ok_or_else(missing)?;
             make_room(self.reserved()?.saturating_add(bytes))?;
+            // Before the volume is there: a promotion that was cut off does this again.
+            self.keep_recovery_point(volume, time, &copy)?;
             self.make_clone(volume, &real, bytes, &copy.path)?;
             self.sync_root()?;
         }
@@ -452,9 +472,7 @@ impl Directories {
             return Ok(());
         }
         self.remove_arriving(volume)?;
-        for time in self.times(SENT, volume)? {
-            remove_tree(&self.at_time(SENT, time, volume)?)?;
-        }
+        self.remove_all_sent(volume)?;
         for time in self.times(COPY, volume)? {
             self.remove_copy(volume, time)?;
         }

@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use k8s_openapi::api::core::v1::PersistentVolume;
 use planners::volume_expansion::bytes as whole_bytes;
 use planners::volume_move::Copied as Sent;
-use planners::volume_replication::{Answers, Call, Copied, Role};
+use planners::volume_replication::{Answers, Call, Common, Copied, Role};
+use reconcile::execute::chain;
 use resource_kinds::storage::Driver;
 use resource_kinds::storage::volume_replication::VolumeReplication;
 use resource_kinds::volume_fit::capacity;
@@ -25,18 +26,14 @@ pub(super) async fn carry_out(
     let name = volume.metadata.name.as_deref().unwrap_or_default();
     let bytes = whole_bytes(capacity(volume));
     let epoch = record.epoch.to_string();
-    let replica = record.replica.as_deref().unwrap_or_default();
-    let address = |role| Address {
-        node: match role {
-            Role::Primary => &record.primary,
-            Role::Replica => replica,
-        },
+    let address = |node| Address {
+        node,
         volume: name,
         id: &epoch,
         driver: Driver::LocalCow,
     };
-    let to = address(call.role());
-    match call {
+    let to = address(call.node(record).unwrap_or_default());
+    match call.clone() {
         Call::Inspect(role) => {
             let holdings = Some(nodes.ask(&to, "replica-inspect").await?);
             match role {
@@ -45,8 +42,14 @@ pub(super) async fn carry_out(
             }
         }
         Call::Seal => answers.sealed = Some(nodes.ask(&to, "replica-seal").await?),
-        Call::Demote => {
-            let () = nodes.ask(&to, "replica-demote").await?;
+        Call::Demote(common) => {
+            let step = match common {
+                None => "replica-demote".to_owned(),
+                Some(Common { time, here, there }) => {
+                    format!("replica-demote?common={time}&here={here}&there={there}")
+                }
+            };
+            let () = nodes.ask(&to, &step).await?;
             // It holds other things now.
             answers.replica = None;
         }
@@ -57,9 +60,8 @@ pub(super) async fn carry_out(
             };
             let steps = ["replica-read", "replica-receive"];
             let is_current = || controller.is_current(name, record);
-            let from = address(Role::Primary);
-            let to = address(Role::Replica);
-            let sent = nodes.stream((&from, &to), steps, &copy, bytes, &is_current);
+            let receiver = address(record.receiver().unwrap_or_default());
+            let sent = nodes.stream((&to, &receiver), steps, &copy, bytes, &is_current);
             answers.copied = Some(match sent.await? {
                 Sent::Complete(_) => Copied::Complete(time),
                 Sent::Impossible(reason) => Copied::Impossible(reason),
@@ -75,9 +77,17 @@ pub(super) async fn carry_out(
             let () = nodes.ask(&to, &step).await?;
             answers.promoted = true;
         }
-        Call::Forget => {
+        Call::Forget(node) => {
             let () = nodes.ask(&to, "replica-forget").await?;
-            answers.forgotten = true;
+            answers.forgotten.insert(node);
+        }
+        Call::Retire(node) => {
+            let asked = nodes.ask(&to, "replica-retire").await;
+            let failed = asked.as_ref().err().map(|error| chain(error));
+            if let Some(error) = failed {
+                tracing::warn!(volume = name, node, error, "former copies are not removed");
+            }
+            answers.retired.insert(node, asked.ok());
         }
     }
     Ok(())

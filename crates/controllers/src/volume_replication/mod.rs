@@ -3,6 +3,7 @@
 mod calls;
 mod claim;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use api_client::Api;
@@ -15,6 +16,7 @@ use reconcile::{Queue, ReconcileResult, Recorder};
 use resource_kinds::annotations::VOLUME_REPLICATION;
 use resource_kinds::node_conditions;
 use resource_kinds::pod_view::PodView;
+use resource_kinds::reasons::taint;
 use resource_kinds::storage::volume_move::affinity_to;
 use resource_kinds::storage::volume_replication::{Stage, VolumeReplication};
 use serde_json::json;
@@ -69,16 +71,9 @@ impl reconcile::Controller for VolumeReplications {
                 }
                 // Volumes whose next copy is not due yet look at their nodes.
                 Some(change) = nodes.next() => {
-                    let node = change.object();
-                    if node_conditions::is_ready(node) {
-                        continue;
-                    }
                     for volume in self.context.caches.volumes.list() {
                         let record = VolumeReplication::of(&volume);
-                        let is_there = |record: VolumeReplication| {
-                            Some(&record.primary) == node.metadata.name.as_ref()
-                        };
-                        if record.is_some_and(is_there) {
+                        if record.is_some_and(|record| concerns(&record, change.object())) {
                             queue.add(volume.metadata.name.clone().unwrap_or_default());
                         }
                     }
@@ -90,16 +85,24 @@ impl reconcile::Controller for VolumeReplications {
 
     async fn reconcile(&self, name: &String) -> Result<ReconcileResult, Error> {
         let mut answers = Answers::default();
+        let mut planned: Option<VolumeReplication> = None;
         loop {
             // Fresh reads, the record first: a proof that was read before the record says nothing.
             let Some((volume, record)) = self.read(name).await? else {
                 return Ok(ReconcileResult::Done);
             };
+            // A copy that is complete on one replica is not one on the next.
+            if planned.as_ref().is_some_and(|planned| *planned != record) {
+                answers = Answers::default();
+            }
+            planned = Some(record.clone());
             match self.step(&volume, &record, &answers).await? {
                 Step::Rest(milliseconds) => {
                     self.show(&volume, &record).await?;
                     let rest = Duration::from_millis(milliseconds.unsigned_abs());
-                    let is_ready = self.cached_presence(&record.primary) == Presence::Ready;
+                    let named = [Some(&*record.primary), record.receiver()];
+                    let mut named = named.into_iter().flatten();
+                    let is_ready = named.all(|node| self.cached_presence(node) == Presence::Ready);
                     let wait = if is_ready { rest } else { rest.min(WAIT) };
                     return Ok(ReconcileResult::RequeueAfter(wait));
                 }
@@ -158,10 +161,19 @@ impl VolumeReplications {
         answers: &Answers,
     ) -> Result<Step, Error> {
         let (primary, node) = self.presence(&record.primary).await?;
-        let replica = match &record.replica {
-            Some(name) => self.presence(name).await?.0,
-            None => Presence::Gone,
-        };
+        let now = Timestamp::now().as_millisecond();
+        let mut others = BTreeMap::new();
+        let (mut replica, mut is_replica_lost) = (Presence::Gone, false);
+        for name in record.others() {
+            let (state, node) = self.presence(name).await?;
+            if record.replica.as_deref() == Some(name) {
+                replica = state;
+                let since = node.as_ref().and_then(silent_since);
+                is_replica_lost = is_out_of_service(node.as_ref())
+                    || planners::volume_replication::is_replica_lost(record, since, now);
+            }
+            others.insert(name.to_owned(), state);
+        }
         let is_proven_dead = match node {
             Some(node) if primary == Presence::Silent => {
                 let proof = proof(&self.context.client, &record.primary, Some(&node));
@@ -181,9 +193,11 @@ impl VolumeReplications {
             is_proven_dead,
             users,
             replica,
+            is_replica_lost,
+            others: &others,
             candidate: candidate.as_deref(),
             is_released: is_released(volume),
-            now: Timestamp::now().as_millisecond(),
+            now,
             answers,
         }))
     }
@@ -244,9 +258,11 @@ impl VolumeReplications {
         let volumes = caches.volumes.list();
         let replicas: Vec<String> = volumes
             .iter()
-            .filter_map(|volume| VolumeReplication::of(volume)?.replica)
+            .filter_map(|volume| VolumeReplication::of(volume))
+            .filter_map(|record| record.receiver().map(str::to_owned))
             .collect();
-        let others = names.filter(|name| *name != record.primary);
+        let has_part = [Some(&record.primary), record.replica.as_ref()];
+        let others = names.filter(|name| !has_part.contains(&Some(name)));
         others.min_by_key(|name| {
             let count = replicas.iter().filter(|replica| *replica == name).count();
             (count, name.clone())
@@ -255,8 +271,8 @@ impl VolumeReplications {
 
     /// Returns when a node of the volume is not ready any more.
     async fn lost(&self, record: &VolumeReplication) -> String {
-        let nodes = [Some(&record.primary), record.replica.as_ref()];
-        let named: Vec<&String> = nodes.into_iter().flatten().collect();
+        let nodes = [Some(&*record.primary), record.receiver()];
+        let named: Vec<&str> = nodes.into_iter().flatten().collect();
         let were_ready: Vec<bool> = named
             .iter()
             .map(|node| self.cached_presence(node) == Presence::Ready)
@@ -323,6 +339,33 @@ impl VolumeReplications {
         }
         Ok(())
     }
+}
+
+/// Whether the state of a node changes what is next: one of the volume's is lost, or one that had copies is
+/// back.
+fn concerns(record: &VolumeReplication, node: &Node) -> bool {
+    let Some(name) = &node.metadata.name else {
+        return false;
+    };
+    match node_conditions::is_ready(node) {
+        true => record.former.contains(name),
+        false => *name == record.primary || record.receiver() == Some(name),
+    }
+}
+
+/// The time since which a node is not ready, in milliseconds since 1970.
+fn silent_since(node: &Node) -> Option<i64> {
+    let conditions = node.status.as_ref()?.conditions.as_ref()?;
+    let ready = conditions.iter().find(|one| one.type_ == "Ready")?;
+    let since = ready.last_transition_time.as_ref()?.0.as_millisecond();
+    (ready.status != "True").then_some(since)
+}
+
+/// Whether a person says that a node is switched off.
+fn is_out_of_service(node: Option<&Node>) -> bool {
+    let taints = node.and_then(|node| node.spec.as_ref()?.taints.as_ref());
+    let mut taints = taints.into_iter().flatten();
+    taints.any(|one| one.key == taint::OUT_OF_SERVICE)
 }
 
 /// Whether a node may get copies: it is ready and takes pods.

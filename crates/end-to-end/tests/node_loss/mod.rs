@@ -9,6 +9,7 @@ mod local_replicated;
 mod mariadb;
 mod postgres;
 mod redis;
+mod replaced_replica;
 mod replicated_databases;
 mod zookeeper;
 

@@ -15,6 +15,7 @@ use resource_kinds::pod_view::PodView;
 use resource_kinds::snapshot::VolumeSnapshotContent;
 use resource_kinds::storage::Driver;
 use resource_kinds::storage::volume_move::{Stage, VolumeMove};
+use resource_kinds::storage::volume_replication::VolumeReplication;
 use serde_json::json;
 
 use crate::node::leaving::evict;
@@ -193,13 +194,18 @@ fn from(found: &MoveObjects, to: &str) -> Result<Option<String>, String> {
     let node = found.destination.as_ref();
     let node = node.ok_or_else(|| format!("node {to:?} does not exist"))?;
     takes_pods(node, to)?;
-    let handle = |content: &&VolumeSnapshotContent| {
-        content.spec.source.volume_handle.as_deref() == Some(name)
-    };
-    if let Some(content) = found.contents.iter().find(handle) {
+    if VolumeReplication::of(volume).is_some() {
         return Err(format!(
-            "volume {name} has snapshots ({}), which stay on their node: delete them first",
-            content.metadata.name.as_deref().unwrap_or_default()
+            "the volume of claim {claim:?} has a replica on another node, and is not moved: it goes there \
+             when node {from:?} is lost"
+        ));
+    }
+    let snapshots = snapshots(&found.contents, name);
+    if !snapshots.is_empty() {
+        return Err(format!(
+            "the volume of claim {claim:?} has snapshots ({}), which stay on node {from:?}. To keep one, make \
+             a claim from it (spec.dataSource) and move that claim as well. Then delete the VolumeSnapshots",
+            snapshots.join(", ")
         ));
     }
     let mut users = users(&found.pods, claim);
@@ -211,6 +217,21 @@ fn from(found: &MoveObjects, to: &str) -> Result<Option<String>, String> {
         )),
         None => Ok(Some(from)),
     }
+}
+
+/// The VolumeSnapshots of a volume, as `NAMESPACE/NAME`; for contents without one, their own names.
+fn snapshots(contents: &[VolumeSnapshotContent], volume: &str) -> Vec<String> {
+    let of = |content: &&VolumeSnapshotContent| {
+        content.spec.source.volume_handle.as_deref() == Some(volume)
+    };
+    let name = |content: &VolumeSnapshotContent| {
+        let snapshot = &content.spec.volume_snapshot_ref;
+        match (&snapshot.namespace, &snapshot.name) {
+            (Some(namespace), Some(name)) => format!("{namespace}/{name}"),
+            _ => content.metadata.name.clone().unwrap_or_default(),
+        }
+    };
+    contents.iter().filter(of).map(name).collect()
 }
 
 /// The node of a volume that can be moved.
@@ -414,6 +435,7 @@ fn progress(record: &VolumeMove, claim: &str) -> Progress {
 
 #[cfg(test)]
 mod tests {
+    use resource_kinds::annotations::VOLUME_REPLICATION;
     use serde_json::Value;
 
     use super::*;
@@ -527,6 +549,32 @@ mod tests {
             let why = refusal(volume, node, owner, to);
             assert!(why.contains(wanted), "{why}");
         }
+    }
+
+    // docs/storage.md: the refusal says how to go on.
+    #[test]
+    fn a_volume_with_snapshots_or_a_replica_is_not_moved() {
+        let mut moving = found(volume(json!({})), node(json!({})), set());
+        let name = moving
+            .volume
+            .as_ref()
+            .and_then(|one| one.metadata.name.clone());
+        let content = json!({"metadata": {"name": "snapcontent-1"}, "spec": {
+            "source": {"volumeHandle": name},
+            "volumeSnapshotRef": {"namespace": "d", "name": "monday"}}});
+        moving.contents = vec![serde_json::from_value(content).expect("a content")];
+        let refused = decide(&moving, "two");
+        let says = |why: &str| why.contains("d/monday") && why.contains("make a claim from it");
+        assert!(
+            matches!(&refused, Decision::Refused(why) if says(why)),
+            "{refused:?}"
+        );
+        let mut replicated = volume(json!({}));
+        let record = json!({"epoch": 1, "primary": "one", "replica": "three", "intervalSeconds": 10,
+            "stage": "Replicating"});
+        replicated["metadata"]["annotations"][VOLUME_REPLICATION] = json!(record.to_string());
+        let why = refusal(replicated, node(json!({})), set(), "two");
+        assert!(why.contains("has a replica"), "{why}");
     }
 
     #[test]

@@ -5,7 +5,8 @@
 //! **Relies on**: nodes that refuse steps of an epoch before the newest that they have heard of, and pods
 //! that are started only after a fresh read of the record. **Guarantees**: the volume is promoted only while
 //! a proof holds that was read after the record held all pods; a former primary keeps its state under
-//! another name before it takes a copy; a promoted copy is never older than the one that the record named.
+//! another name before it takes a copy; a promoted copy is never older than the one that the record named;
+//! only the replica of the record is promoted, and a node that takes its place has a complete copy by then.
 //!
 //! The name of a copy is the time before its snapshot was taken, so each write that had ended then is in it.
 
@@ -14,7 +15,7 @@ mod model;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use resource_kinds::storage::volume_replication::{
     Divergence, Recovery, Stage, VolumeReplication, shown,
@@ -42,8 +43,9 @@ pub enum Call {
     Inspect(Role),
     /// Take no more copies of earlier epochs. The replica carries it out.
     Seal,
-    /// Give the volume of a former primary the name of a kept snapshot. The replica carries it out.
-    Demote,
+    /// Give the volume of a former primary the name of a kept snapshot. The receiver carries it out. Its own
+    /// snapshot with the contents of the recovery point becomes a copy, so that a difference follows.
+    Demote(Option<Common>),
     /// Take a snapshot on the primary and send it.
     Copy {
         /// Its name: the present time.
@@ -58,19 +60,39 @@ pub enum Call {
         /// The copy.
         time: i64,
     },
-    /// Remove all copies. The replica carries it out.
-    Forget,
+    /// Remove all that this node has of the volume.
+    Forget(String),
+    /// Remove the copies of this node. The volume of a former primary is kept as a snapshot.
+    Retire(String),
 }
 
 impl Call {
     /// The node that carries it out. A copy is read from the primary.
-    pub fn role(&self) -> Role {
+    pub fn node<'a>(&'a self, record: &'a VolumeReplication) -> Option<&'a str> {
         match self {
-            Self::Inspect(role) | Self::Keep(role, _) => *role,
-            Self::Copy { .. } | Self::Promote { .. } => Role::Primary,
-            Self::Seal | Self::Demote | Self::Forget => Role::Replica,
+            Self::Inspect(Role::Primary)
+            | Self::Keep(Role::Primary, _)
+            | Self::Copy { .. }
+            | Self::Promote { .. } => Some(&record.primary),
+            Self::Inspect(Role::Replica) | Self::Keep(Role::Replica, _) | Self::Demote(_) => {
+                record.receiver()
+            }
+            Self::Seal => record.replica.as_deref(),
+            Self::Forget(node) | Self::Retire(node) => Some(node),
         }
     }
+}
+
+/// A snapshot of the new primary with the contents of one that the former primary has sent: the recovery
+/// point of the promotion. Identities are those of the file systems, so equal ones are one snapshot.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Common {
+    /// The name of both.
+    pub time: i64,
+    /// The identity of the new primary's.
+    pub here: String,
+    /// The identity of the former primary's.
+    pub there: String,
 }
 
 /// The snapshots and copies of a volume on a node.
@@ -86,6 +108,9 @@ pub struct Holdings {
     pub sent: BTreeSet<i64>,
     /// The complete copies.
     pub copies: BTreeSet<i64>,
+    /// The snapshot of the last promotion, if it is still there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub common: Option<Common>,
     /// The names of kept snapshots of former primaries.
     pub diverged: BTreeSet<String>,
 }
@@ -104,7 +129,7 @@ pub enum Copied {
 pub struct Answers {
     /// Of the primary.
     pub primary: Option<Holdings>,
-    /// Of the replica.
+    /// Of the receiver of copies.
     pub replica: Option<Holdings>,
     /// [`Call::Seal`] was carried out: the copies of the replica.
     pub sealed: Option<Holdings>,
@@ -114,8 +139,10 @@ pub struct Answers {
     pub kept: BTreeSet<Role>,
     /// [`Call::Promote`] was carried out.
     pub promoted: bool,
-    /// [`Call::Forget`] was carried out.
-    pub forgotten: bool,
+    /// The nodes that have carried out [`Call::Forget`].
+    pub forgotten: BTreeSet<String>,
+    /// The nodes that were asked for [`Call::Retire`], with what they have now; `None` if they failed.
+    pub retired: BTreeMap<String, Option<Holdings>>,
 }
 
 /// The pods of the claim.
@@ -140,6 +167,10 @@ pub struct Observed<'a> {
     pub users: Users,
     /// The node of the replica, if there is one.
     pub replica: Presence,
+    /// Whether the node of the replica is away for longer than the record allows.
+    pub is_replica_lost: bool,
+    /// All nodes beside the primary that may have something of the volume.
+    pub others: &'a BTreeMap<String, Presence>,
     /// Another node that can take the copies.
     pub candidate: Option<&'a str>,
     /// Whether the claim is gone, and the volume goes with it.
@@ -169,15 +200,17 @@ pub enum Step {
 
 /// The next step of a replicated volume.
 pub fn plan(seen: &Observed<'_>) -> Step {
-    match seen.record.stage {
+    let record = seen.record;
+    match record.stage {
         Stage::Replicating if seen.is_released => forget(seen),
         Stage::Replicating if is_lost(seen) => Step::Write(VolumeReplication {
-            epoch: seen.record.epoch + 1,
             stage: Stage::Promoting,
-            message: None,
-            ..seen.record.clone()
+            // A copy that a successor has begun is given up.
+            ..record.replaced(record.replica.as_deref())
         }),
-        Stage::Replicating => replicate(seen),
+        Stage::Replicating => choose(seen)
+            .or_else(|| retire(seen))
+            .unwrap_or_else(|| replicate(seen)),
         Stage::Promoting => promote(seen),
         Stage::Promoted => settle(seen),
         Stage::Ended => Step::Done,
@@ -194,38 +227,54 @@ fn is_lost(seen: &Observed<'_>) -> bool {
         && seen.record.can_be_promoted()
 }
 
+/// Whether a replica's node that is not ready is lost, with the time of its last heartbeat that counted.
+pub fn is_replica_lost(record: &VolumeReplication, silent_since: Option<i64>, now: i64) -> bool {
+    let bound = i64::from(record.replacement_seconds) * SECOND;
+    silent_since.is_some_and(|since| now >= since.saturating_add(bound))
+}
+
+/// The state of another node than the primary.
+fn presence(seen: &Observed<'_>, node: &str) -> Presence {
+    seen.others.get(node).copied().unwrap_or(Presence::Gone)
+}
+
 /// A call, if the node answers.
 fn call(seen: &Observed<'_>, call: Call) -> Step {
     let record = seen.record;
-    let (presence, node) = match call.role() {
-        Role::Primary => (seen.primary, Some(&record.primary)),
-        Role::Replica => (seen.replica, record.replica.as_ref()),
+    let Some(node) = call.node(record).map(str::to_owned) else {
+        return Step::Wait("there is no node for the replica".to_owned());
     };
-    match (presence, node) {
-        (Presence::Ready, Some(_)) => Step::Call(call),
-        (_, Some(node)) => Step::Wait(format!("node {node:?} is not ready")),
-        (_, None) => Step::Wait("there is no node for the replica".to_owned()),
+    let state = match node == record.primary {
+        true => seen.primary,
+        false => presence(seen, &node),
+    };
+    match state {
+        Presence::Ready => Step::Call(call),
+        Presence::Silent | Presence::Gone => Step::Wait(format!("node {node:?} is not ready")),
     }
 }
 
 /// Replicating: the replica gets a new copy at each interval.
 fn replicate(seen: &Observed<'_>) -> Step {
     let (record, answers) = (seen.record, seen.answers);
-    if record.replica.is_none() || seen.replica == Presence::Gone {
-        return choose(seen);
-    }
     if let Some(Copied::Impossible(reason)) = &answers.copied {
         return Step::Wait(reason.clone());
     }
     if let Some(Copied::Complete(time)) = answers.copied {
+        let next = match &record.successor {
+            Some(node) => record.replaced(Some(node)),
+            None => record.clone(),
+        };
         return Step::Write(VolumeReplication {
             last: Some(time),
             message: None,
-            ..record.clone()
+            ..next
         });
     }
     let interval = i64::from(record.interval_seconds) * SECOND;
     if let Some(last) = record.last
+        // The former replica has the last copy of a successor.
+        && record.successor.is_none()
         && seen.now < last.saturating_add(interval)
         // A clock that was set back does not stop the copies.
         && last <= seen.now.saturating_add(interval)
@@ -235,19 +284,20 @@ fn replicate(seen: &Observed<'_>) -> Step {
     let Some(replica) = &answers.replica else {
         return call(seen, Call::Inspect(Role::Replica));
     };
+    let Some(primary) = &answers.primary else {
+        return call(seen, Call::Inspect(Role::Primary));
+    };
     // A former primary has the volume, and steps of the epochs before are refused only from now on.
     if replica.has_volume || replica.epoch < record.epoch {
-        return call(seen, Call::Demote);
+        return call(seen, Call::Demote(primary.common.clone()));
     }
-    if let Some(diverged) = newly_diverged(record, replica) {
+    let receiver = record.receiver().unwrap_or_default();
+    if let Some(diverged) = newly_diverged(record, receiver, replica) {
         return Step::Write(VolumeReplication {
             diverged,
             ..record.clone()
         });
     }
-    let Some(primary) = &answers.primary else {
-        return call(seen, Call::Inspect(Role::Primary));
-    };
     if !primary.has_volume {
         let node = &record.primary;
         return Step::Wait(format!("node {node:?} has no directory of the volume"));
@@ -263,20 +313,57 @@ fn replicate(seen: &Observed<'_>) -> Step {
             return call(seen, Call::Keep(role, kept));
         }
     }
-    let newest = record.last.max(replica.copies.last().copied());
+    let promoted = record.recovery.as_ref().map(|recovery| recovery.time);
+    let newest = record
+        .last
+        .max(replica.copies.last().copied())
+        .max(promoted);
     let time = newest.map_or(seen.now, |newest| seen.now.max(newest + 1));
-    match seen.replica {
+    match presence(seen, receiver) {
         Presence::Ready => call(seen, Call::Copy { time, base }),
         Presence::Silent | Presence::Gone => call(seen, Call::Inspect(Role::Replica)),
     }
 }
 
-/// A node for the copies.
-fn choose(seen: &Observed<'_>) -> Step {
+/// The change of the node for the copies, if there is one: a first replica; a successor of a replica that
+/// is lost; the end of a successor that is not needed any more, or is lost itself.
+fn choose(seen: &Observed<'_>) -> Option<Step> {
+    let record = seen.record;
+    let Some(replica) = &record.replica else {
+        return Some(choose_first(seen));
+    };
+    if let Some(successor) = &record.successor {
+        let is_over =
+            seen.replica == Presence::Ready || presence(seen, successor) != Presence::Ready;
+        return is_over.then(|| Step::Write(record.replaced(Some(replica))));
+    }
+    let is_lost = seen.replica == Presence::Gone
+        || (seen.replica == Presence::Silent && seen.is_replica_lost);
+    // The copies of the replica may be all that is left of the volume.
+    if !is_lost || seen.primary != Presence::Ready {
+        return None;
+    }
+    let node = match (seen.candidate, seen.replica) {
+        (Some(node), _) => node,
+        (None, Presence::Gone) => {
+            return Some(Step::Wait("no other node can take the copies".to_owned()));
+        }
+        (None, _) => return None,
+    };
+    Some(Step::Write(VolumeReplication {
+        successor: Some(node.to_owned()),
+        former: without(&record.former, node),
+        message: None,
+        ..record.clone()
+    }))
+}
+
+fn choose_first(seen: &Observed<'_>) -> Step {
     let record = seen.record;
     match seen.candidate {
         Some(node) => Step::Write(VolumeReplication {
             replica: Some(node.to_owned()),
+            former: without(&record.former, node),
             last: None,
             message: None,
             ..record.clone()
@@ -285,12 +372,40 @@ fn choose(seen: &Observed<'_>) -> Step {
     }
 }
 
-/// The kept states of the record with those of the replica; `None` if there are no new ones.
-fn newly_diverged(record: &VolumeReplication, replica: &Holdings) -> Option<Vec<Divergence>> {
-    let node = record.replica.as_ref()?;
+fn without(nodes: &[String], node: &str) -> Vec<String> {
+    let others = nodes.iter().filter(|other| *other != node);
+    others.cloned().collect()
+}
+
+/// A node that had copies is back, and removes them. One that fails does not hold up the copies.
+fn retire(seen: &Observed<'_>) -> Option<Step> {
+    let (record, retired) = (seen.record, &seen.answers.retired);
+    let is_done = |node: &&String| matches!(retired.get(*node), Some(Some(_)));
+    if let Some(node) = record.former.iter().find(is_done) {
+        let holdings = retired.get(node)?.as_ref()?;
+        let diverged = newly_diverged(record, node, holdings);
+        return Some(Step::Write(VolumeReplication {
+            former: without(&record.former, node),
+            diverged: diverged.unwrap_or_else(|| record.diverged.clone()),
+            ..record.clone()
+        }));
+    }
+    let mut left = record.former.iter();
+    let node = left.find(|node| {
+        presence(seen, node) == Presence::Ready && !retired.contains_key(node.as_str())
+    })?;
+    Some(Step::Call(Call::Retire(node.clone())))
+}
+
+/// The kept states of the record with those of a node; `None` if there are no new ones.
+fn newly_diverged(
+    record: &VolumeReplication,
+    node: &str,
+    holdings: &Holdings,
+) -> Option<Vec<Divergence>> {
     let known: BTreeSet<Divergence> = record.diverged.iter().cloned().collect();
-    let found = replica.diverged.iter().map(|snapshot| Divergence {
-        node: node.clone(),
+    let found = holdings.diverged.iter().map(|snapshot| Divergence {
+        node: node.to_owned(),
         snapshot: snapshot.clone(),
     });
     let all: BTreeSet<Divergence> = known.iter().cloned().chain(found).collect();
@@ -368,10 +483,12 @@ fn settle(seen: &Observed<'_>) -> Step {
 /// The claim is gone: the copies go before the volume.
 fn forget(seen: &Observed<'_>) -> Step {
     let record = seen.record;
-    let is_there = record.replica.is_some() && seen.replica != Presence::Gone;
-    match is_there && !seen.answers.forgotten {
-        true => call(seen, Call::Forget),
-        false => Step::Write(VolumeReplication {
+    let mut left = record.others().into_iter().filter(|node| {
+        presence(seen, node) != Presence::Gone && !seen.answers.forgotten.contains(*node)
+    });
+    match left.next() {
+        Some(node) => call(seen, Call::Forget(node.to_owned())),
+        None => Step::Write(VolumeReplication {
             stage: Stage::Ended,
             message: None,
             ..record.clone()
@@ -402,8 +519,16 @@ pub fn condition_message(record: &VolumeReplication) -> String {
         (Some(node), None) => parts.push(format!("replica on node {node:?}: no complete copy yet")),
         (None, _) => parts.push("no replica yet".to_owned()),
     }
+    if let Some(successor) = &record.successor {
+        parts.push(format!("it is away, and node {successor:?} gets a copy"));
+    }
     if let Some(message) = &record.message {
         parts.push(message.clone());
+    }
+    for node in &record.former {
+        parts.push(format!(
+            "node {node:?} removes its former copies when it is back"
+        ));
     }
     if let Some(recovery) = &record.recovery {
         parts.push(format!(

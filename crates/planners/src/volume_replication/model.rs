@@ -1,20 +1,25 @@
-//! A world of two nodes with a replicated volume, explored to the end: late calls, lost answers, nodes that
-//! are lost and return at any step, and leaders that act on what they saw before.
+//! A world of nodes with a replicated volume: late calls, lost answers, nodes that are lost and return at any
+//! step, and leaders that act on what they saw before. Two nodes are explored to the end; with a third one,
+//! which takes the place of a replica that stays away, the world is walked at random.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod node;
+mod search;
 
-use resource_kinds::storage::volume_replication::{Stage, VolumeReplication};
+use std::collections::BTreeMap;
 
-use super::{Answers, Call, Copied, Holdings, Observed, Role, Step, Users, plan};
+use resource_kinds::storage::volume_replication::{Parameters, Stage, VolumeReplication};
+
+use super::{Answers, Call, Copied, Observed, Role, Step, Users, plan};
 use crate::volume_move::Presence;
+use node::Node;
 
-const NODES: [&str; 2] = ["one", "two"];
+const NODES: [&str; 3] = ["one", "two", "three"];
 /// Writes of pods.
 const WRITES: u8 = 3;
-/// Copies that are begun.
-const COPIES: i64 = 3;
-/// Promotions that are looked at.
-const EPOCHS: u32 = 3;
+/// The bounds of a world of two nodes: copies that are begun, and epochs.
+const TWO: (i64, u32) = (3, 3);
+/// The same with a third node, which is walked and not explored.
+const THREE: (i64, u32) = (9, 9);
 
 /// A deliberate mistake, which the model has to find.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -32,25 +37,25 @@ enum Mistake {
     EarlyProof,
     /// Any copy is promoted, also one that is older than the record says.
     AnyCopy,
+    /// A snapshot of a former primary is taken for the recovery point, whatever is in it.
+    OtherBase,
+    /// A leader promotes the replica that it knew, though another one has its place.
+    PromoteStaleReplica,
 }
 
 /// The writes of one history: each is followed by the later ones.
 type History = Vec<u8>;
 
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-struct Node {
+/// A copy on its way: the difference to a base, or all of it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Stream {
     epoch: u32,
-    role: Option<bool>,
-    volume: Option<History>,
-    sent: BTreeMap<i64, History>,
-    copies: BTreeMap<i64, History>,
-    diverged: BTreeSet<History>,
-    /// A pod runs with the volume.
-    pod: bool,
-    /// It does not answer, and its lease is not renewed.
-    is_lost: bool,
-    /// Its lease was taken, and its pods are dead.
-    is_fenced: bool,
+    to: usize,
+    time: i64,
+    base: Option<i64>,
+    /// The number of writes that the base has by what the sender knows.
+    skipped: usize,
+    writes: History,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -58,7 +63,7 @@ struct World {
     mistake: Mistake,
     record: VolumeReplication,
     answers: Answers,
-    nodes: [Node; 2],
+    nodes: Vec<Node>,
     /// The contents of each shown copy.
     shown: BTreeMap<i64, History>,
     writes: u8,
@@ -66,7 +71,9 @@ struct World {
     /// A call that arrives at any later time, with the epoch and the nodes of its record.
     late: Option<(VolumeReplication, Call)>,
     /// The receiving half of a copy that was read before.
-    stream: Option<(u32, usize, i64, History)>,
+    stream: Option<Stream>,
+    /// The record before the replica was replaced.
+    replaced: Option<VolumeReplication>,
     /// A pod whose agent read the record before, on this node.
     starting: Option<usize>,
     /// A leader saw the proof, and acts on it later.
@@ -74,53 +81,25 @@ struct World {
 }
 
 fn index(name: &str) -> usize {
-    usize::from(name == NODES[1])
-}
-
-impl Node {
-    fn admits(&self, mistake: Mistake, epoch: u32, role: Role) -> bool {
-        let is_primary = role == Role::Primary;
-        let same_role = self.role.is_none_or(|known| known == is_primary);
-        mistake == Mistake::AnyEpoch || epoch > self.epoch || (epoch == self.epoch && same_role)
-    }
-
-    fn admit(&mut self, mistake: Mistake, epoch: u32, role: Role) -> bool {
-        let admitted = self.admits(mistake, epoch, role);
-        if admitted {
-            self.epoch = epoch;
-            self.role = Some(role == Role::Primary);
-        }
-        admitted
-    }
-
-    fn holdings(&self) -> Holdings {
-        Holdings {
-            epoch: self.epoch,
-            has_volume: self.volume.is_some(),
-            path: "/p".to_owned(),
-            sent: self.sent.keys().copied().collect(),
-            copies: self.copies.keys().copied().collect(),
-            diverged: (0..self.diverged.len()).map(|at| at.to_string()).collect(),
-        }
-    }
-
-    fn receive(&mut self, mistake: Mistake, epoch: u32, time: i64, history: &History) {
-        if self.admit(mistake, epoch, Role::Replica) && self.volume.is_none() {
-            self.copies.entry(time).or_insert_with(|| history.clone());
-        }
-    }
+    let found = NODES.iter().position(|node| *node == name);
+    found.expect("a node of the world")
 }
 
 impl World {
-    fn start(mistake: Mistake) -> Self {
-        let mut nodes = [Node::default(), Node::default()];
+    fn start(mistake: Mistake, nodes: usize) -> Self {
+        let mut nodes = vec![Node::default(); nodes];
         nodes[0].volume = Some(Vec::new());
         Self {
             mistake,
             record: VolumeReplication {
                 replica: Some("two".to_owned()),
-                interval_seconds: 0,
-                ..VolumeReplication::new("one", 0)
+                ..VolumeReplication::new(
+                    "one",
+                    Parameters {
+                        interval: 0,
+                        replacement: 0,
+                    },
+                )
             },
             answers: Answers::default(),
             nodes,
@@ -129,9 +108,30 @@ impl World {
             now: 1,
             late: None,
             stream: None,
+            replaced: None,
             starting: None,
             saw_proof: false,
         }
+    }
+
+    fn bounds(&self) -> (i64, u32) {
+        match self.nodes.len() {
+            2 => TWO,
+            _ => THREE,
+        }
+    }
+
+    /// A node that is ready and has no part yet.
+    fn candidate(&self) -> Option<&'static str> {
+        let others = self.record.others();
+        let mut free = NODES[..self.nodes.len()].iter().filter(|node| {
+            **node != self.record.primary && self.record.replica.as_deref() != Some(node)
+        });
+        free.find(|node| {
+            let is_former = others.contains(**node);
+            !self.nodes[index(node)].is_lost && (!is_former || self.record.successor.is_none())
+        })
+        .copied()
     }
 
     fn presence(&self, name: &str) -> Presence {
@@ -162,6 +162,8 @@ impl World {
         if self.mistake == Mistake::AnyCopy {
             record.last = record.last.map(|_| 0);
         }
+        let others = record.others().into_iter();
+        let others = others.map(|node| (node.to_owned(), self.presence(node)));
         plan(&Observed {
             record: &record,
             primary: self.presence(NODES[primary]),
@@ -177,7 +179,9 @@ impl World {
                 Some(name) => self.presence(name),
                 None => Presence::Gone,
             },
-            candidate: None,
+            is_replica_lost: true,
+            others: &others.collect(),
+            candidate: self.candidate(),
             is_released: false,
             now: self.now,
             answers: &self.answers,
@@ -186,10 +190,7 @@ impl World {
 
     /// Carries out a call of a record; the answer goes to the leader unless it is late.
     fn carry_out(&mut self, record: &VolumeReplication, call: &Call, is_late: bool) {
-        let at = match call.role() {
-            Role::Primary => index(&record.primary),
-            Role::Replica => index(record.replica.as_deref().unwrap_or_default()),
-        };
+        let at = index(call.node(record).expect("a node"));
         if self.nodes[at].is_lost {
             return;
         }
@@ -204,28 +205,24 @@ impl World {
                     answers.sealed = Some(node.holdings());
                 }
             }
-            Call::Demote => {
-                if node.admit(mistake, epoch, Role::Replica) {
-                    if let Some(history) = node.volume.take() {
-                        if mistake != Mistake::NoDivergence {
-                            node.diverged.insert(history);
-                        }
-                        node.sent.clear();
-                        node.copies.clear();
-                        node.pod = false;
-                    }
-                    answers.replica = None;
-                }
+            Call::Demote(common) => {
+                node.demote(mistake, epoch, common.as_ref());
+                answers.replica = None;
             }
-            Call::Copy { time, .. } => {
-                let to = 1 - at;
-                if let Some(history) = self.read(epoch, at, *time)
-                    && !self.nodes[to].is_lost
+            Call::Copy { time, base } => {
+                let stream = self.read(record, *time, *base);
+                if let Some(stream) = stream
+                    && !self.nodes[stream.to].is_lost
                 {
-                    self.nodes[to].receive(mistake, epoch, *time, &history);
-                    if self.nodes[to].copies.contains_key(time) {
+                    let to = &mut self.nodes[stream.to];
+                    to.receive(mistake, &stream);
+                    if to.copies.contains_key(time) {
                         answers.copied = Some(Copied::Complete(*time));
                     }
+                }
+                if answers.copied.is_none() {
+                    // After a failure all is looked at again.
+                    answers = Answers::default();
                 }
             }
             Call::Keep(role, kept) => {
@@ -235,14 +232,25 @@ impl World {
                         Role::Replica => &mut node.copies,
                     };
                     all.retain(|time, _| kept.contains(time));
+                    if node
+                        .common
+                        .as_ref()
+                        .is_some_and(|(time, _)| !kept.contains(time))
+                    {
+                        node.common = None;
+                    }
                     answers.kept.insert(*role);
                 }
             }
             Call::Promote { time } => {
                 let is_done = (node.epoch, node.role) == (epoch, Some(true));
                 if !is_done && node.admits(mistake, epoch, Role::Replica) {
-                    if node.volume.is_none() {
-                        node.volume = node.copies.get(time).cloned();
+                    if node.volume.is_none()
+                        && let Some(copy) = node.copies.get(time).cloned()
+                    {
+                        node.sent = BTreeMap::from([(*time, copy.clone())]);
+                        node.common = Some((*time, copy.clone()));
+                        node.volume = Some(copy);
                     }
                     if node.volume.is_some() {
                         (node.epoch, node.role) = (epoch, Some(true));
@@ -251,23 +259,42 @@ impl World {
                 }
                 answers.promoted = (node.epoch, node.role) == (epoch, Some(true));
             }
-            Call::Forget => {}
+            Call::Retire(name) => {
+                node.demote(mistake, epoch, None);
+                if (node.epoch, node.role) == (epoch, Some(false)) {
+                    node.copies.clear();
+                    node.sent.clear();
+                    answers.retired.insert(name.clone(), Some(node.holdings()));
+                }
+            }
+            Call::Forget(_) => {}
         }
         if !is_late {
             self.answers = answers;
         }
     }
 
-    /// The snapshot of a time on a node.
-    fn read(&mut self, epoch: u32, at: usize, time: i64) -> Option<History> {
-        let mistake = self.mistake;
-        let node = &mut self.nodes[at];
+    /// The primary's half of a copy.
+    fn read(&mut self, record: &VolumeReplication, time: i64, base: Option<i64>) -> Option<Stream> {
+        let (mistake, epoch) = (self.mistake, record.epoch);
+        let node = &mut self.nodes[index(&record.primary)];
         if !node.admit(mistake, epoch, Role::Primary) {
             return None;
         }
-        let taken = node.sent.get(&time).or(node.volume.as_ref()).cloned()?;
-        node.sent.insert(time, taken.clone());
-        Some(taken)
+        let skipped = match base {
+            None => 0,
+            Some(base) => node.sent.get(&base)?.len(),
+        };
+        let writes = node.sent.get(&time).or(node.volume.as_ref()).cloned()?;
+        node.sent.insert(time, writes.clone());
+        Some(Stream {
+            epoch,
+            to: index(record.receiver()?),
+            time,
+            base,
+            skipped,
+            writes,
+        })
     }
 
     fn write(&mut self, record: &VolumeReplication) {
@@ -276,7 +303,14 @@ impl World {
             && let Some(replica) = &record.replica
         {
             let copy = self.nodes[index(replica)].copies.get(&last).cloned();
+            let sent = self.nodes[index(&self.record.primary)].sent.get(&last);
+            if let (Some(copy), Some(sent)) = (&copy, sent) {
+                assert_eq!(copy, sent, "not a copy: {self:#?}");
+            }
             self.shown.insert(last, copy.unwrap_or_default());
+        }
+        if record.replica != self.record.replica && record.primary == self.record.primary {
+            self.replaced = Some(self.record.clone());
         }
         let kept = match self.mistake {
             // The planner saw another time than the one that was shown.
@@ -301,7 +335,7 @@ impl World {
                 out.push(next);
             }
             Step::Write(record) => {
-                if record.epoch <= EPOCHS {
+                if record.epoch <= self.bounds().1 {
                     let keeps = self.mistake == Mistake::EarlyProof;
                     next.saw_proof &= keeps && record.stage == Stage::Promoting;
                     next.write(&record);
@@ -319,8 +353,8 @@ impl World {
     }
 
     fn called(&self, call: &Call, out: &mut Vec<World>) {
-        if let Call::Copy { time, .. } = call {
-            if *time > COPIES {
+        if let Call::Copy { time, base } = call {
+            if *time > self.bounds().0 {
                 return;
             }
             if self.stream.is_none() && self.late.is_none() {
@@ -328,9 +362,9 @@ impl World {
                 let mut read = self.clone();
                 let at = index(&self.record.primary);
                 if !read.nodes[at].is_lost
-                    && let Some(history) = read.read(self.record.epoch, at, *time)
+                    && let Some(stream) = read.read(&self.record, *time, *base)
                 {
-                    read.stream = Some((self.record.epoch, 1 - at, *time, history));
+                    read.stream = Some(stream);
                     read.answers = Answers::default();
                     read.now = self.now.max(*time + 1);
                     out.push(read);
@@ -366,24 +400,45 @@ impl World {
             next.carry_out(record, call, true);
             out.push(next);
         }
-        if let Some((epoch, to, time, history)) = &self.stream {
+        if let Some(stream) = &self.stream {
             let mut next = self.clone();
             next.stream = None;
-            if !self.nodes[*to].is_lost {
-                next.nodes[*to].receive(self.mistake, *epoch, *time, history);
+            if !self.nodes[stream.to].is_lost {
+                next.nodes[stream.to].receive(self.mistake, stream);
             }
             out.push(next);
         }
+        self.stale(&mut out);
         let primary = &self.nodes[index(&self.record.primary)];
         if self.record.stage == Stage::Replicating && primary.is_fenced && !self.saw_proof {
             let mut next = self.clone();
             next.saw_proof = true;
             out.push(next);
         }
-        for at in 0..2 {
+        for at in 0..self.nodes.len() {
             self.of_node(at, &mut out);
         }
         out
+    }
+
+    /// The leader writes by what it read before the replica was replaced, whatever the record is now.
+    fn stale(&self, out: &mut Vec<World>) {
+        let is_dead = self.nodes[index(&self.record.primary)].is_fenced;
+        if self.mistake == Mistake::PromoteStaleReplica
+            && self.record.stage == Stage::Replicating
+            && is_dead
+            && let Some(former) = self.replaced.clone()
+            && former.primary == self.record.primary
+            && former.can_be_promoted()
+        {
+            let mut next = self.clone();
+            next.replaced = None;
+            next.write(&VolumeReplication {
+                stage: Stage::Promoting,
+                ..former.replaced(former.replica.as_deref())
+            });
+            out.push(next);
+        }
     }
 
     /// The changes of a node by itself.
@@ -423,8 +478,12 @@ impl World {
             next.nodes[at].copies.pop_last();
             out.push(next);
         }
-        // One node at a time, so that the other one can go on.
-        if !node.is_lost && !self.nodes[1 - at].is_lost {
+        // One node is there, so that it can go on.
+        let others = self.nodes.iter().enumerate();
+        let is_last = !others
+            .into_iter()
+            .any(|(other, node)| other != at && !node.is_lost);
+        if !node.is_lost && !is_last {
             let mut next = self.clone();
             next.nodes[at].is_lost = true;
             out.push(next);
@@ -461,9 +520,9 @@ impl World {
     }
 
     fn check(&self) {
-        let [one, two] = &self.nodes;
-        assert!(!(one.pod && two.pod), "two bodies: {self:#?}");
-        for node in [one, two].into_iter().filter(|node| node.pod) {
+        let bodies = self.nodes.iter().filter(|node| node.pod);
+        assert!(bodies.clone().count() <= 1, "two bodies: {self:#?}");
+        for node in bodies {
             assert!(
                 node.volume.is_some(),
                 "a body without its volume: {self:#?}"
@@ -476,7 +535,7 @@ impl World {
                 kept.chain(&node.volume)
                     .any(|history| history.contains(&write))
             };
-            assert!(has(one) || has(two), "lost write {write}: {self:#?}");
+            assert!(self.nodes.iter().any(has), "lost write {write}: {self:#?}");
         }
         // A promoted volume is not replaced.
         let primary = &self.nodes[index(&self.record.primary)];
@@ -496,14 +555,14 @@ impl World {
             node.is_fenced = false;
             node.pod = false;
         }
-        for _ in 0..60 {
+        for _ in 0..120 {
             match self.plan() {
                 Step::Done => break,
                 Step::Wait(_) | Step::Rest(_) => self.answers = Answers::default(),
                 Step::Write(record) => {
                     let is_copied = record.last > self.record.last;
                     self.write(&record);
-                    if is_copied {
+                    if is_copied && self.record.former.is_empty() {
                         break;
                     }
                 }
@@ -518,45 +577,8 @@ impl World {
         assert!(self.record.last.is_some(), "no copy: {self:#?}");
         let volumes = self.nodes.iter().filter(|node| node.volume.is_some());
         assert_eq!(volumes.count(), 1, "{self:#?}");
+        let copies = self.nodes.iter().filter(|node| !node.copies.is_empty());
+        assert_eq!(copies.count(), 1, "{self:#?}");
         self.check();
-    }
-}
-
-fn explore(mistake: Mistake, limit: usize) -> usize {
-    let start = World::start(mistake);
-    let mut seen = BTreeSet::from([start.clone()]);
-    let mut level = vec![start];
-    while !level.is_empty() {
-        let mut deeper = Vec::new();
-        for world in level {
-            world.check();
-            let next = world.next().into_iter();
-            deeper.extend(next.filter(|next| seen.len() < limit && seen.insert(next.clone())));
-            world.finish();
-        }
-        level = deeper;
-    }
-    seen.len()
-}
-
-// DESIGN §16: no split brain, the recovery point is the stated one, and divergence is kept.
-#[test]
-fn no_interleaving_has_two_bodies_or_loses_a_write() {
-    let count = explore(Mistake::None, 80_000);
-    assert!(count > 10_000, "{count}");
-}
-
-#[test]
-fn mistakes_are_found() {
-    for mistake in [
-        Mistake::NoProof,
-        Mistake::StaleAgents,
-        Mistake::AnyEpoch,
-        Mistake::NoDivergence,
-        Mistake::EarlyProof,
-        Mistake::AnyCopy,
-    ] {
-        let found = std::panic::catch_unwind(|| explore(mistake, 80_000));
-        assert!(found.is_err(), "{mistake:?} was not found");
     }
 }

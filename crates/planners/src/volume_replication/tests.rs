@@ -1,9 +1,10 @@
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use resource_kinds::storage::volume_replication::{Stage, VolumeReplication};
+use resource_kinds::storage::volume_replication::{Parameters, Recovery, Stage, VolumeReplication};
 
 use super::{
-    Answers, Call, Copied, Holdings, Observed, Role, Step, Users, condition_message, plan,
+    Answers, Call, Common, Copied, Holdings, Observed, Role, Step, Users, condition_message,
+    is_replica_lost, plan,
 };
 use crate::volume_move::Presence;
 
@@ -11,8 +12,23 @@ fn record() -> VolumeReplication {
     VolumeReplication {
         replica: Some("two".to_owned()),
         last: Some(50_000),
-        ..VolumeReplication::new("one", 10)
+        ..VolumeReplication::new("one", PARAMETERS)
     }
+}
+
+const PARAMETERS: Parameters = Parameters {
+    interval: 10,
+    replacement: 600,
+};
+
+/// The nodes `two`, `three` and `four`, of which these are not ready.
+fn nodes(silent: &[&str]) -> &'static BTreeMap<String, Presence> {
+    let state = |node: &str| match silent.contains(&node) {
+        true => Presence::Silent,
+        false => Presence::Ready,
+    };
+    let all = ["two", "three", "four"].map(|node| (node.to_owned(), state(node)));
+    Box::leak(Box::new(BTreeMap::from(all)))
 }
 
 fn observed<'a>(record: &'a VolumeReplication, answers: &'a Answers) -> Observed<'a> {
@@ -25,6 +41,8 @@ fn observed<'a>(record: &'a VolumeReplication, answers: &'a Answers) -> Observed
             waiting: false,
         },
         replica: Presence::Ready,
+        is_replica_lost: false,
+        others: nodes(&[]),
         candidate: Some("three"),
         is_released: false,
         now: 61_000,
@@ -39,6 +57,7 @@ fn holdings(sent: &[i64], copies: &[i64]) -> Holdings {
         path: "/p".to_owned(),
         sent: sent.iter().copied().collect(),
         copies: copies.iter().copied().collect(),
+        common: None,
         diverged: BTreeSet::new(),
     }
 }
@@ -108,14 +127,173 @@ fn a_node_is_chosen_where_there_is_none() {
     let mut seen = observed(&without, &answers);
     seen.candidate = None;
     assert!(matches!(plan(&seen), Step::Wait(_)));
-    // A node that was deleted is replaced, and its copies do not count.
+}
+
+// DESIGN §16, docs/storage.md
+#[test]
+fn a_replica_that_stays_away_keeps_its_place_until_another_node_has_a_copy() {
     let record = record();
-    let mut seen = observed(&record, &answers);
-    seen.replica = Presence::Gone;
-    let Step::Write(next) = plan(&seen) else {
+    let mut answers = Answers::default();
+    let away = |lost, presence, primary| {
+        let mut seen = observed(&record, &answers);
+        (seen.replica, seen.primary) = (presence, primary);
+        seen.others = nodes(&["two"]);
+        seen.is_replica_lost = lost;
+        plan(&seen)
+    };
+    let Step::Write(chosen) = away(true, Presence::Silent, Presence::Ready) else {
+        panic!("no successor");
+    };
+    assert_eq!(chosen.successor.as_deref(), Some("three"));
+    assert_eq!((chosen.replica.as_deref(), chosen.epoch), (Some("two"), 1));
+    assert_eq!(
+        away(false, Presence::Gone, Presence::Ready),
+        Step::Write(chosen.clone())
+    );
+    // Not yet, and not while those copies may be all that is left.
+    assert!(!matches!(
+        away(false, Presence::Silent, Presence::Ready),
+        Step::Write(_)
+    ));
+    assert!(!matches!(
+        away(true, Presence::Silent, Presence::Silent),
+        Step::Write(_)
+    ));
+    // The successor gets a copy at once, and has the place then.
+    answers.replica = Some(Holdings {
+        epoch: 1,
+        ..Holdings::default()
+    });
+    answers.primary = Some(Holdings {
+        has_volume: true,
+        ..holdings(&[50_000], &[])
+    });
+    let mut seen = observed(&chosen, &answers);
+    (seen.replica, seen.others, seen.now) = (Presence::Silent, nodes(&["two"]), 55_000);
+    let copy = Call::Copy {
+        time: 55_000,
+        base: None,
+    };
+    assert_eq!(copy.node(&chosen), Some("one"));
+    assert_eq!(Call::Demote(None).node(&chosen), Some("three"));
+    assert_eq!(Call::Seal.node(&chosen), Some("two"));
+    assert_eq!(plan(&seen), Step::Call(copy));
+    answers.copied = Some(Copied::Complete(55_000));
+    let mut seen = observed(&chosen, &answers);
+    (seen.replica, seen.others) = (Presence::Silent, nodes(&["two"]));
+    let Step::Write(replaced) = plan(&seen) else {
+        panic!("not replaced");
+    };
+    assert_eq!((replaced.epoch, replaced.last), (2, Some(55_000)));
+    assert_eq!(replaced.replica.as_deref(), Some("three"));
+    assert_eq!(
+        (replaced.successor.as_deref(), &*replaced.former),
+        (None, &["two".to_owned()][..])
+    );
+    assert!(condition_message(&replaced).contains("node \"two\" removes its former copies"));
+    // The old one is back first.
+    answers.copied = None;
+    let Step::Write(kept) = plan(&observed(&chosen, &answers)) else {
+        panic!("not given up");
+    };
+    assert_eq!(
+        (kept.replica.as_deref(), kept.last),
+        (Some("two"), Some(50_000))
+    );
+    assert_eq!((kept.epoch, &*kept.former), (2, &["three".to_owned()][..]));
+}
+
+#[test]
+fn a_node_is_lost_after_the_time_of_its_class() {
+    let record = record();
+    assert!(!is_replica_lost(&record, None, 900_000));
+    assert!(!is_replica_lost(&record, Some(300_001), 900_000));
+    assert!(is_replica_lost(&record, Some(300_000), 900_000));
+}
+
+#[test]
+fn a_node_that_returns_too_late_removes_its_copies() {
+    let record = VolumeReplication {
+        replica: Some("three".to_owned()),
+        former: vec!["two".to_owned()],
+        ..record()
+    };
+    let mut answers = Answers::default();
+    let rest = |others, answers: &Answers| {
+        let mut seen = observed(&record, answers);
+        (seen.others, seen.now) = (others, 55_000);
+        plan(&seen)
+    };
+    assert_eq!(rest(nodes(&["two"]), &answers), Step::Rest(5_000));
+    let retire = Call::Retire("two".to_owned());
+    assert_eq!(rest(nodes(&[]), &answers), Step::Call(retire));
+    // A former primary keeps its state.
+    let kept = Holdings {
+        diverged: ["diverged-1-v".to_owned()].into(),
+        ..Holdings::default()
+    };
+    answers.retired.insert("two".to_owned(), None);
+    assert_eq!(rest(nodes(&[]), &answers), Step::Rest(5_000));
+    answers.retired.insert("two".to_owned(), Some(kept));
+    let Step::Write(next) = rest(nodes(&[]), &answers) else {
         panic!("no write");
     };
-    assert_eq!((next.replica.as_deref(), next.last), (Some("three"), None));
+    assert!(next.former.is_empty());
+    assert_eq!(next.diverged[0].node, "two");
+}
+
+#[test]
+fn a_former_primary_goes_on_from_the_recovery_point() {
+    let record = VolumeReplication {
+        epoch: 2,
+        last: None,
+        recovery: Some(Recovery {
+            from: "two".to_owned(),
+            time: 50_000,
+        }),
+        ..record()
+    };
+    let common = Common {
+        time: 50_000,
+        here: "a".to_owned(),
+        there: "b".to_owned(),
+    };
+    let mut answers = Answers {
+        primary: Some(Holdings {
+            has_volume: true,
+            common: Some(common.clone()),
+            ..holdings(&[50_000], &[])
+        }),
+        replica: Some(Holdings {
+            has_volume: true,
+            ..holdings(&[50_000], &[])
+        }),
+        ..Answers::default()
+    };
+    let demote = Call::Demote(Some(common));
+    assert_eq!(plan(&observed(&record, &answers)), Step::Call(demote));
+    answers.replica = Some(Holdings {
+        epoch: 2,
+        has_volume: false,
+        ..holdings(&[], &[50_000])
+    });
+    let copy = |base| Step::Call(Call::Copy { time: 61_000, base });
+    assert_eq!(plan(&observed(&record, &answers)), copy(Some(50_000)));
+    // The snapshots were not identical: the copy is a whole one.
+    answers.replica = Some(Holdings {
+        epoch: 2,
+        ..Holdings::default()
+    });
+    answers.kept = BTreeSet::from([Role::Primary]);
+    assert_eq!(plan(&observed(&record, &answers)), copy(None));
+    // A clock that was set back names no copy as the recovery point is named.
+    let mut seen = observed(&record, &answers);
+    seen.now = 40_000;
+    let later = Call::Copy {
+        time: 50_001,
+        base: None,
+    };
+    assert_eq!(plan(&seen), Step::Call(later));
 }
 
 #[test]
@@ -178,17 +356,28 @@ fn the_volume_follows_the_newest_complete_copy() {
 
 #[test]
 fn copies_go_before_the_volume() {
-    let record = record();
+    let record = VolumeReplication {
+        former: vec!["three".to_owned()],
+        ..record()
+    };
     let mut answers = Answers::default();
-    let mut seen = observed(&record, &answers);
-    seen.is_released = true;
-    assert_eq!(plan(&seen), Step::Call(Call::Forget));
-    seen.replica = Presence::Silent;
-    assert!(matches!(plan(&seen), Step::Wait(_)));
-    seen.replica = Presence::Gone;
-    assert!(matches!(plan(&seen), Step::Write(next) if next.stage == Stage::Ended));
-    answers.forgotten = true;
-    let mut seen = observed(&record, &answers);
-    seen.is_released = true;
-    assert!(matches!(plan(&seen), Step::Write(next) if next.stage == Stage::Ended));
+    let released = |answers: &Answers, others: &BTreeMap<String, Presence>| {
+        let mut seen = observed(&record, answers);
+        (seen.is_released, seen.others) = (true, others);
+        plan(&seen)
+    };
+    let forget = |node: &str| Step::Call(Call::Forget(node.to_owned()));
+    assert_eq!(released(&answers, nodes(&[])), forget("three"));
+    assert!(matches!(
+        released(&answers, nodes(&["three"])),
+        Step::Wait(_)
+    ));
+    answers.forgotten.insert("three".to_owned());
+    assert_eq!(released(&answers, nodes(&[])), forget("two"));
+    let none = BTreeMap::new();
+    let is_ended = |step| matches!(step, Step::Write(next) if next.stage == Stage::Ended);
+    // Nodes that were deleted have nothing any more.
+    assert!(is_ended(released(&answers, &none)));
+    answers.forgotten.insert("two".to_owned());
+    assert!(is_ended(released(&answers, nodes(&[]))));
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use btrfs_stream::Uuid;
-use planners::volume_replication::{Holdings, Role};
+use planners::volume_replication::{Common, Holdings, Role};
 use resource_kinds::storage::Driver;
 
 use super::Storage;
@@ -149,14 +149,36 @@ impl Storage {
         .await
     }
 
-    /// Keeps the volume of a former primary as a read-only snapshot.
+    /// Keeps the volume of a former primary as a read-only snapshot. The snapshot that is common to both nodes
+    /// becomes a copy.
     ///
     /// # Errors
     /// Of the disk; a process uses it; the epoch is over, or the node is its primary.
-    pub async fn demote_volume(&self, of: &ReplicatedVolume) -> Result<(), Error> {
-        self.replica_step(of, |directories, pool, of| {
-            directories.demote(&of.volume, of.epoch)?;
+    pub async fn demote_volume(
+        &self,
+        of: &ReplicatedVolume,
+        common: Option<Common>,
+    ) -> Result<(), Error> {
+        self.replica_step(of, move |directories, pool, of| {
+            directories.demote(&of.volume, of.epoch, common.as_ref())?;
             directories.forget_removed(&pool.root())
+        })
+        .await
+    }
+
+    /// Removes the copies of a node that another one has replaced; the volume of a former primary is kept as
+    /// a read-only snapshot. Returns what is there now.
+    ///
+    /// # Errors
+    /// Of the disk; a process uses the volume; the epoch is over, or the node is its primary.
+    pub async fn retire_copies(&self, of: &ReplicatedVolume) -> Result<Holdings, Error> {
+        if !self.is_used(Driver::LocalCow) {
+            return Ok(Holdings::default());
+        }
+        self.replica_step(of, |directories, pool, of| {
+            let holdings = directories.retire(&of.volume, of.epoch)?;
+            directories.forget_removed(&pool.root())?;
+            Ok(holdings)
         })
         .await
     }

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 use node_agent::MoveStep;
 use planners::volume_move::Receipt;
-use planners::volume_replication::Role;
+use planners::volume_replication::{Common, Role};
 use volume_provisioner::{CopyOf, ReplicatedVolume};
 
 use super::receiving::{Destination, Outcome, Receiving};
@@ -39,7 +39,12 @@ impl NodeMoves {
             }
             "demote" => {
                 streams.close(&of.volume).await;
-                json(&done(storage.demote_volume(of).await)?)
+                let common = common(step)?;
+                json(&done(storage.demote_volume(of, common).await)?)
+            }
+            "retire" => {
+                streams.close(&of.volume).await;
+                json(&done(storage.retire_copies(of).await)?)
             }
             "promote" => {
                 streams.close(&of.volume).await;
@@ -141,6 +146,16 @@ fn copy(step: &MoveStep) -> Answer<CopyOf> {
     Ok(CopyOf {
         time: time(step, "copy")?.ok_or_else(|| bad("a copy has a time"))?,
         base: time(step, "base")?,
+    })
+}
+
+/// The snapshot that both nodes have. Servers of an earlier version name none.
+fn common(step: &MoveStep) -> Answer<Option<Common>> {
+    let text = |name: &str| step.parameter(name).map(str::to_owned);
+    let (time, here, there) = (time(step, "common")?, text("here"), text("there"));
+    Ok(match (time, here, there) {
+        (Some(time), Some(here), Some(there)) => Some(Common { time, here, there }),
+        _ => None,
     })
 }
 

@@ -1,10 +1,14 @@
 //! The record of a replicated volume, an annotation of the PersistentVolume, and the parameters of its class.
 //!
-//! The epoch is the number of the primary: it grows with each promotion, and nodes refuse the steps of an
-//! earlier one. Each write replaces the record under the volume's resourceVersion. The write of
+//! The epoch grows with each promotion and with each replacement of the replica, and nodes refuse the steps
+//! of an earlier one. Each write replaces the record under the volume's resourceVersion. The write of
 //! [`Stage::Promoted`] changes the volume's node affinity and path in the same object.
+//!
+//! One node can be promoted: [`VolumeReplication::replica`]. A node that takes its place is the
+//! [`VolumeReplication::successor`] until it has a complete copy.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::PersistentVolume;
@@ -21,9 +25,15 @@ pub const INTERVAL_PARAMETER: &str = "replicationIntervalSeconds";
 /// The class parameter with the number of replicas.
 pub const REPLICAS_PARAMETER: &str = "replicas";
 /// The shortest and the longest interval, in seconds.
-const INTERVALS: std::ops::RangeInclusive<u32> = 2..=86_400;
+const INTERVALS: RangeInclusive<u32> = 2..=86_400;
 /// The interval of classes that name only the number of replicas, in seconds.
 pub const INTERVAL_DEFAULT: u32 = 10;
+/// The class parameter with the seconds that a replica's node may be away.
+pub const REPLACEMENT_PARAMETER: &str = "replicaReplacementSeconds";
+/// The shortest and the longest time until a replica is replaced, in seconds.
+const REPLACEMENTS: RangeInclusive<u32> = 10..=2_592_000;
+/// The time of classes that do not name it, in seconds.
+pub const REPLACEMENT_DEFAULT: u32 = 600;
 /// The condition of a claim with the state of its replica.
 pub const CONDITION: &str = "mainstay.dev/Replicated";
 
@@ -69,8 +79,17 @@ pub struct VolumeReplication {
     /// The node with the copies.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replica: Option<String>,
+    /// The node that takes the place of the replica as soon as it has a complete copy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub successor: Option<String>,
+    /// Nodes that had copies or the volume, and remove them when they are back.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub former: Vec<String>,
     /// Seconds between two copies.
     pub interval_seconds: u32,
+    /// Seconds that the node of the replica may be away until another one takes its place.
+    #[serde(default = "replacement_default")]
+    pub replacement_seconds: u32,
     /// The progress.
     pub stage: Stage,
     /// The time of the last complete copy on the replica, in milliseconds since 1970.
@@ -87,14 +106,30 @@ pub struct VolumeReplication {
     pub message: Option<String>,
 }
 
+fn replacement_default() -> u32 {
+    REPLACEMENT_DEFAULT
+}
+
+/// The parameters of a class whose volumes have a replica, in seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Parameters {
+    /// From one copy to the next.
+    pub interval: u32,
+    /// From the loss of a replica's node to the choice of another one.
+    pub replacement: u32,
+}
+
 impl VolumeReplication {
     /// The record of a new volume.
-    pub fn new(primary: &str, interval_seconds: u32) -> Self {
+    pub fn new(primary: &str, parameters: Parameters) -> Self {
         Self {
             epoch: 1,
             primary: primary.to_owned(),
             replica: None,
-            interval_seconds,
+            successor: None,
+            former: Vec::new(),
+            interval_seconds: parameters.interval,
+            replacement_seconds: parameters.replacement,
             stage: Stage::Replicating,
             last: None,
             recovery: None,
@@ -117,6 +152,39 @@ impl VolumeReplication {
     pub fn to_text(&self) -> String {
         // All fields are texts, numbers and words: there is nothing that cannot be written.
         serde_json::to_string(self).unwrap_or_default()
+    }
+
+    /// The node that gets the copies.
+    pub fn receiver(&self) -> Option<&str> {
+        self.successor.as_deref().or(self.replica.as_deref())
+    }
+
+    /// The nodes beside the primary that may hold something of the volume.
+    pub fn others(&self) -> BTreeSet<&str> {
+        let named = self.replica.iter().chain(&self.successor);
+        let kept = self.diverged.iter().map(|one| &one.node);
+        named
+            .chain(&self.former)
+            .chain(kept)
+            .map(String::as_str)
+            .filter(|node| *node != self.primary)
+            .collect()
+    }
+
+    /// The record without the successor, and without the replica if `replica` is another node: they remove
+    /// what they have. The epoch is the next one.
+    pub fn replaced(&self, replica: Option<&str>) -> Self {
+        let mut former: BTreeSet<String> = self.former.iter().cloned().collect();
+        former.extend(self.replica.iter().chain(&self.successor).cloned());
+        former.retain(|node| Some(node.as_str()) != replica);
+        Self {
+            epoch: self.epoch + 1,
+            replica: replica.map(str::to_owned),
+            successor: None,
+            former: former.into_iter().collect(),
+            message: None,
+            ..self.clone()
+        }
     }
 
     /// Whether the replica has a complete copy.
@@ -148,35 +216,37 @@ pub fn shown(milliseconds: i64) -> String {
     time.to_string()
 }
 
-/// The seconds between two copies of the volumes of a class; `None` for a class without replicas.
+/// The parameters of a class whose volumes have a replica; `None` for a class without replicas.
 ///
 /// # Errors
 /// A parameter has an unsupported value.
-pub fn interval_of_class(class: &StorageClass) -> Result<Option<u32>, String> {
+pub fn parameters_of_class(class: &StorageClass) -> Result<Option<Parameters>, String> {
     if Driver::of_provisioner(&class.provisioner) != Some(Driver::LocalCow) {
         return Ok(None);
     }
     let none = BTreeMap::new();
     let parameters = class.parameters.as_ref().unwrap_or(&none);
-    let replicas = parameters.get(REPLICAS_PARAMETER).map(String::as_str);
-    let interval = parameters.get(INTERVAL_PARAMETER);
-    match (replicas, interval) {
-        (None | Some("0"), None) => Ok(None),
-        (None | Some("1"), Some(text)) => {
-            let seconds = text
-                .parse()
-                .ok()
-                .filter(|number| INTERVALS.contains(number));
-            seconds.map(Some).ok_or_else(|| {
-                format!(
-                    "the parameter {INTERVAL_PARAMETER} must be a number of seconds from {} to {}",
-                    INTERVALS.start(),
-                    INTERVALS.end()
-                )
-            })
-        }
-        (Some("1"), None) => Ok(Some(INTERVAL_DEFAULT)),
-        (Some(_), _) => Err(format!("the parameter {REPLICAS_PARAMETER} must be 0 or 1")),
+    let seconds = |name: &str, range: RangeInclusive<u32>| {
+        let Some(text) = parameters.get(name) else {
+            return Ok(None);
+        };
+        let number = text.parse().ok().filter(|number| range.contains(number));
+        number.map(Some).ok_or_else(|| {
+            let (start, end) = (range.start(), range.end());
+            format!("the parameter {name} must be a number of seconds from {start} to {end}")
+        })
+    };
+    let interval = seconds(INTERVAL_PARAMETER, INTERVALS)?;
+    let replacement = seconds(REPLACEMENT_PARAMETER, REPLACEMENTS)?;
+    let has_times = interval.or(replacement).is_some();
+    match parameters.get(REPLICAS_PARAMETER).map(String::as_str) {
+        None if !has_times => Ok(None),
+        Some("0") if !has_times => Ok(None),
+        None | Some("1") => Ok(Some(Parameters {
+            interval: interval.unwrap_or(INTERVAL_DEFAULT),
+            replacement: replacement.unwrap_or(REPLACEMENT_DEFAULT),
+        })),
+        Some(_) => Err(format!("the parameter {REPLICAS_PARAMETER} must be 0 or 1")),
     }
 }
 
@@ -206,13 +276,22 @@ pub(crate) fn check(volume: &Value, old: &Value) -> Result<(), String> {
     };
     let new: VolumeReplication = serde_json::from_str(text)
         .map_err(|error| format!("is not the record of a replicated volume: {error}"))?;
-    if new.epoch == 0 || new.primary.is_empty() || new.replica.as_ref() == Some(&new.primary) {
-        return Err("must have an epoch from 1 and two different nodes".to_owned());
+    let named = [
+        Some(&new.primary),
+        new.replica.as_ref(),
+        new.successor.as_ref(),
+    ];
+    let named: Vec<&String> = named.into_iter().flatten().collect();
+    let different: BTreeSet<&String> = named.iter().copied().collect();
+    if new.epoch == 0 || new.primary.is_empty() || different.len() < named.len() {
+        return Err("must have an epoch from 1 and different nodes".to_owned());
     }
     let Some(old) = record_of(old) else {
         return Ok(());
     };
-    let has_same_primary = (old.epoch, &old.primary) == (new.epoch, &new.primary);
+    // No copies of another node count for those of the replica.
+    let has_same_primary = (old.epoch, &old.primary) == (new.epoch, &new.primary)
+        && (old.replica == new.replica || old.replica.is_none());
     let is_step = match (old.stage, new.stage) {
         (Stage::Replicating, Stage::Promoting) => {
             new.epoch == old.epoch + 1
@@ -223,6 +302,7 @@ pub(crate) fn check(volume: &Value, old: &Value) -> Result<(), String> {
                 && Some(&new.primary) == old.replica.as_ref()
                 && new.replica.as_ref() == Some(&old.primary)
         }
+        (Stage::Replicating, Stage::Replicating) if !has_same_primary => is_replaced(&old, &new),
         (Stage::Promoting | Stage::Promoted | Stage::Replicating, Stage::Replicating)
         | (Stage::Replicating, Stage::Ended) => has_same_primary,
         (before, after) => before == after && has_same_primary,
@@ -234,6 +314,20 @@ pub(crate) fn check(volume: &Value, old: &Value) -> Result<(), String> {
             new.stage, new.epoch, old.stage, old.epoch
         )),
     }
+}
+
+/// Whether a write gives the place of the replica to its successor, or gives the successor up. The node
+/// that had the place is remembered, because it has copies.
+fn is_replaced(old: &VolumeReplication, new: &VolumeReplication) -> bool {
+    let is_successor = new.replica == old.successor && new.replica.is_some();
+    let left = match is_successor {
+        true => &old.replica,
+        false => &old.successor,
+    };
+    (new.epoch, &new.primary) == (old.epoch + 1, &old.primary)
+        && (is_successor || new.replica == old.replica)
+        && new.successor.is_none()
+        && left.as_ref().is_some_and(|node| new.former.contains(node))
 }
 
 /// Whether a write gives the volume to the node of its replica: the record says so, and the affinity is
@@ -258,6 +352,11 @@ pub(crate) fn is_promoted_by(volume: &Value, old: &Value) -> bool {
 mod tests {
     use super::*;
 
+    const PARAMETERS: Parameters = Parameters {
+        interval: 10,
+        replacement: 600,
+    };
+
     fn class(provisioner: &str, parameters: Value) -> StorageClass {
         serde_json::from_value(json!({"provisioner": provisioner, "parameters": parameters}))
             .unwrap()
@@ -279,21 +378,34 @@ mod tests {
         for (parameters, wanted) in [
             (json!({}), Ok(None)),
             (json!({"replicas": "0"}), Ok(None)),
-            (json!({"replicas": "1"}), Ok(Some(10))),
-            (json!({"replicationIntervalSeconds": "2"}), Ok(Some(2))),
+            (json!({"replicas": "1"}), Ok(Some((10, 600)))),
+            (
+                json!({"replicationIntervalSeconds": "2"}),
+                Ok(Some((2, 600))),
+            ),
             (
                 json!({"replicas": "1", "replicationIntervalSeconds": "60"}),
-                Ok(Some(60)),
+                Ok(Some((60, 600))),
+            ),
+            (
+                json!({"replicas": "1", "replicaReplacementSeconds": "60"}),
+                Ok(Some((10, 60))),
+            ),
+            (json!({"replicaReplacementSeconds": "9"}), Err(())),
+            (
+                json!({"replicas": "0", "replicaReplacementSeconds": "60"}),
+                Err(()),
             ),
             (json!({"replicationIntervalSeconds": "1"}), Err(())),
             (json!({"replicationIntervalSeconds": "soon"}), Err(())),
             (json!({"replicas": "2"}), Err(())),
         ] {
-            let found = interval_of_class(&class(cow, parameters.clone()));
+            let found = parameters_of_class(&class(cow, parameters.clone()));
+            let found = found.map(|found| found.map(|all| (all.interval, all.replacement)));
             assert_eq!(found.map_err(drop), wanted, "{parameters}");
         }
         let other = class("mainstay.dev/local", json!({"replicas": "1"}));
-        assert_eq!(interval_of_class(&other), Ok(None));
+        assert_eq!(parameters_of_class(&other), Ok(None));
     }
 
     #[test]
@@ -301,7 +413,7 @@ mod tests {
         let before = VolumeReplication {
             replica: Some("two".to_owned()),
             last: Some(5),
-            ..VolumeReplication::new("one", 10)
+            ..VolumeReplication::new("one", PARAMETERS)
         };
         let promoting = VolumeReplication {
             epoch: 2,
@@ -338,8 +450,45 @@ mod tests {
     }
 
     #[test]
+    fn the_replica_is_replaced_by_its_successor_in_the_next_epoch() {
+        let before = VolumeReplication {
+            replica: Some("two".to_owned()),
+            successor: Some("three".to_owned()),
+            last: Some(5),
+            ..VolumeReplication::new("one", PARAMETERS)
+        };
+        let old = volume(Some(&before), "one", "/a");
+        let checked = |new: &VolumeReplication| check(&volume(Some(new), "one", "/a"), &old);
+        let after = before.replaced(Some("three"));
+        assert_eq!((after.epoch, &*after.former), (2, &["two".to_owned()][..]));
+        assert_eq!(checked(&after), Ok(()));
+        let given_up = before.replaced(Some("two"));
+        assert_eq!(given_up.former, ["three"]);
+        assert_eq!(checked(&given_up), Ok(()));
+        for wrong in [
+            VolumeReplication {
+                epoch: 1,
+                ..after.clone()
+            },
+            VolumeReplication {
+                former: Vec::new(),
+                ..after.clone()
+            },
+            before.replaced(Some("four")),
+            before.replaced(None),
+        ] {
+            assert!(checked(&wrong).is_err(), "{wrong:?}");
+        }
+        // A record of an earlier version has no time for the replacement.
+        let mut text: Value = serde_json::from_str(&before.to_text()).unwrap();
+        text.as_object_mut().unwrap().remove("replacementSeconds");
+        let read: VolumeReplication = serde_json::from_value(text).unwrap();
+        assert_eq!(read, before);
+    }
+
+    #[test]
     fn pods_use_a_volume_on_its_primary_alone() {
-        let mut record = VolumeReplication::new("one", 10);
+        let mut record = VolumeReplication::new("one", PARAMETERS);
         assert_eq!(record.refusal("one"), None);
         assert!(record.refusal("two").is_some());
         record.stage = Stage::Promoting;

@@ -1,6 +1,6 @@
 //! A volume with a replica, in pools of two nodes.
 
-use planners::volume_replication::Holdings;
+use planners::volume_replication::{Common, Holdings};
 
 use super::snapshots::{names, with_volume};
 use super::*;
@@ -74,6 +74,16 @@ async fn copied(from: &Node, to: &Node, epoch: &str, copy: &[(&str, &str)]) -> A
     write_copy(to, epoch, copy, &stream).await
 }
 
+async fn demote(node: &Node, epoch: &str, common: &Common) -> Answer<Bytes> {
+    let time = common.time.to_string();
+    let at = [
+        ("common", time.as_str()),
+        ("here", common.here.as_str()),
+        ("there", common.there.as_str()),
+    ];
+    step(node, epoch, "demote", &at).await
+}
+
 async fn holdings(node: &Node) -> Holdings {
     let answer = step(node, "1", "inspect", &[]).await.unwrap();
     serde_json::from_slice(&answer).unwrap()
@@ -124,10 +134,14 @@ async fn a_copy_becomes_the_volume_and_the_former_primary_keeps_its_state() {
     assert!(step(&two, "1", "demote", &[]).await.is_err());
     assert!(step(&two, "2", "demote", &[]).await.is_err());
     assert!(step(&two, "2", "forget", &[]).await.is_err());
-    // The lost node returns.
+    // The lost node returns. Its snapshot of the recovery point is the base of the next copy.
+    let common = holdings(&two).await.common.unwrap();
+    assert_eq!(common.time, 20);
     for _ in 0..2 {
-        step(&one, "2", "demote", &[]).await.unwrap();
+        demote(&one, "2", &common).await.unwrap();
+        assert_eq!(holdings(&one).await.copies, [20].into());
     }
+    assert!(holdings(&one).await.sent.is_empty());
     assert!(!one.volume().exists());
     let name = format!("diverged-1-{VOLUME}");
     let kept = one
@@ -143,7 +157,13 @@ async fn a_copy_becomes_the_volume_and_the_former_primary_keeps_its_state() {
     assert!(read_copy(&one, "2", &[("copy", "40")]).await.is_err());
     // It is the replica now, and is promoted in its turn.
     fs::write(two.volume().join("script"), "fourth").unwrap();
-    copied(&two, &one, "2", &[("copy", "50")]).await.unwrap();
+    let next = [("copy", "50"), ("base", "20")];
+    let difference = read_copy(&two, "2", &next).await.unwrap();
+    assert!(difference.len() < 1 << 20, "{}", difference.len());
+    write_copy(&one, "2", &next, &difference).await.unwrap();
+    let at = [("role", "primary"), ("keep", "50")];
+    step(&two, "2", "keep", &at).await.unwrap();
+    assert_eq!(holdings(&two).await.common, None);
     step(&one, "3", "seal", &[]).await.unwrap();
     let promote = [("copy", "50"), ("bytes", "67108864")];
     step(&one, "3", "promote", &promote).await.unwrap();
@@ -157,6 +177,70 @@ async fn a_copy_becomes_the_volume_and_the_former_primary_keeps_its_state() {
     }
     assert_eq!(names(&two), [format!(".epoch-0-{VOLUME}")]);
     assert!(step(&two, "9", "seal", &[]).await.is_err());
+}
+
+/// Promotes the copy 10 of the second node while the first one is away.
+async fn promoted() -> (Node, Node) {
+    let (one, two) = with_volume().await;
+    fs::write(one.volume().join("script"), "first").unwrap();
+    copied(&one, &two, "1", &[("copy", "10")]).await.unwrap();
+    fs::write(one.volume().join("script"), "second").unwrap();
+    step(&two, "2", "seal", &[]).await.unwrap();
+    let promote = [("copy", "10"), ("bytes", "67108864")];
+    step(&two, "2", "promote", &promote).await.unwrap();
+    (one, two)
+}
+
+#[tokio::test]
+async fn a_snapshot_with_another_identity_is_no_base() {
+    let (one, two) = promoted().await;
+    let common = holdings(&two).await.common.unwrap();
+    let other = Common {
+        there: common.here.clone(),
+        ..common.clone()
+    };
+    demote(&one, "2", &other).await.unwrap();
+    let held = holdings(&one).await;
+    assert!(held.copies.is_empty() && held.sent.is_empty(), "{held:?}");
+    assert_eq!(held.diverged.len(), 1);
+    // The whole copy takes its place.
+    copied(&two, &one, "2", &[("copy", "50")]).await.unwrap();
+    assert_eq!(holdings(&one).await.copies, [50].into());
+    // A difference that belongs to another snapshot is refused, and its base goes.
+    let (one, two) = promoted().await;
+    let common = holdings(&two).await.common.unwrap();
+    let other = Common {
+        here: common.there.clone(),
+        ..common
+    };
+    demote(&one, "2", &other).await.unwrap();
+    let next = [("copy", "50"), ("base", "10")];
+    let refused = copied(&two, &one, "2", &next).await.unwrap_err();
+    assert!(refused.message.contains("another first copy"));
+    assert!(holdings(&one).await.copies.is_empty());
+}
+
+#[tokio::test]
+async fn a_node_that_was_replaced_removes_its_copies_and_keeps_its_state() {
+    let (one, two) = promoted().await;
+    for _ in 0..2 {
+        let held = step(&one, "3", "retire", &[]).await.unwrap();
+        let held: Holdings = serde_json::from_slice(&held).unwrap();
+        assert!(held.copies.is_empty() && held.sent.is_empty() && !held.has_volume);
+        assert_eq!(held.diverged, [format!("diverged-1-{VOLUME}")].into());
+    }
+    assert_eq!(names(&one), [format!(".epoch-0-{VOLUME}")]);
+    // Late copies of before are refused.
+    let late = copied(&two, &one, "2", &[("copy", "50")]).await;
+    assert!(late.is_err(), "{late:?}");
+    // A replica has copies alone.
+    demote(&one, "4", &holdings(&two).await.common.unwrap())
+        .await
+        .unwrap();
+    copied(&two, &one, "4", &[("copy", "60")]).await.unwrap();
+    step(&one, "5", "retire", &[]).await.unwrap();
+    assert_eq!(names(&one), [format!(".epoch-0-{VOLUME}")]);
+    assert!(two.volume().exists());
 }
 
 #[tokio::test]

@@ -1,0 +1,99 @@
+//! The part of a node in the model: what it holds, and the steps that it refuses.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::super::{Common, Holdings, Role};
+use super::{History, Mistake, Stream};
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Node {
+    pub(super) epoch: u32,
+    pub(super) role: Option<bool>,
+    pub(super) volume: Option<History>,
+    pub(super) sent: BTreeMap<i64, History>,
+    pub(super) copies: BTreeMap<i64, History>,
+    /// The recovery point with which the node was promoted, and the contents of the other node's snapshot.
+    pub(super) common: Option<(i64, History)>,
+    pub(super) diverged: BTreeSet<History>,
+    /// A pod runs with the volume.
+    pub(super) pod: bool,
+    /// It does not answer, and its lease is not renewed.
+    pub(super) is_lost: bool,
+    /// Its lease was taken, and its pods are dead.
+    pub(super) is_fenced: bool,
+}
+
+impl Node {
+    pub(super) fn admits(&self, mistake: Mistake, epoch: u32, role: Role) -> bool {
+        let is_primary = role == Role::Primary;
+        let same_role = self.role.is_none_or(|known| known == is_primary);
+        mistake == Mistake::AnyEpoch || epoch > self.epoch || (epoch == self.epoch && same_role)
+    }
+
+    pub(super) fn admit(&mut self, mistake: Mistake, epoch: u32, role: Role) -> bool {
+        let admitted = self.admits(mistake, epoch, role);
+        if admitted {
+            self.epoch = epoch;
+            self.role = Some(role == Role::Primary);
+        }
+        admitted
+    }
+
+    pub(super) fn holdings(&self) -> Holdings {
+        Holdings {
+            epoch: self.epoch,
+            has_volume: self.volume.is_some(),
+            path: "/p".to_owned(),
+            sent: self.sent.keys().copied().collect(),
+            copies: self.copies.keys().copied().collect(),
+            common: self.common.as_ref().map(|(time, history)| Common {
+                time: *time,
+                here: String::new(),
+                there: format!("{history:?}"),
+            }),
+            diverged: (0..self.diverged.len()).map(|at| at.to_string()).collect(),
+        }
+    }
+
+    pub(super) fn receive(&mut self, mistake: Mistake, stream: &Stream) {
+        if !self.admit(mistake, stream.epoch, Role::Replica) || self.volume.is_some() {
+            return;
+        }
+        let base = match stream.base {
+            None => Some(Vec::new()),
+            Some(base) => self.copies.get(&base).cloned(),
+        };
+        if let Some(mut history) = base {
+            // The writes of the base are not in the stream, whichever they are.
+            history.extend(&stream.writes[stream.skipped..]);
+            self.copies.entry(stream.time).or_insert(history);
+        }
+    }
+
+    /// The volume becomes a kept state, and what it had sent goes, except for the base of a difference.
+    pub(super) fn demote(&mut self, mistake: Mistake, epoch: u32, common: Option<&Common>) {
+        if !self.admit(mistake, epoch, Role::Replica) {
+            return;
+        }
+        let Some(history) = self.volume.take() else {
+            return;
+        };
+        let base = common.and_then(|common| {
+            let own = match mistake {
+                Mistake::OtherBase => Some(&history),
+                _ => self.sent.get(&common.time),
+            };
+            let is_same = |own: &&History| {
+                mistake == Mistake::OtherBase || format!("{own:?}") == common.there
+            };
+            Some((common.time, own.filter(is_same)?.clone()))
+        });
+        if mistake != Mistake::NoDivergence {
+            self.diverged.insert(history);
+        }
+        self.sent.clear();
+        self.common = None;
+        self.copies = base.into_iter().collect();
+        self.pod = false;
+    }
+}

@@ -1,0 +1,118 @@
+//! The searches of the model.
+
+use std::collections::BTreeSet;
+
+use super::{Mistake, World};
+
+/// All worlds of two nodes, up to a number.
+fn explore(mistake: Mistake, limit: usize) -> usize {
+    let start = World::start(mistake, 2);
+    let mut seen = BTreeSet::from([start.clone()]);
+    let mut level = vec![start];
+    while !level.is_empty() {
+        let mut deeper = Vec::new();
+        for world in level {
+            world.check();
+            let next = world.next().into_iter();
+            deeper.extend(next.filter(|next| seen.len() < limit && seen.insert(next.clone())));
+            world.finish();
+        }
+        level = deeper;
+    }
+    seen.len()
+}
+
+/// What the walks have come across.
+#[derive(Debug, Default)]
+struct Found {
+    /// A replica was replaced.
+    replaced: usize,
+    /// A successor was given up.
+    given_up: usize,
+    /// A former primary took the difference to the recovery point.
+    went_on: usize,
+    promoted: usize,
+}
+
+/// Walks through worlds of three nodes, the same ones each time.
+fn walk(mistake: Mistake, walks: u64) -> Found {
+    let mut found = Found::default();
+    for walk in 1..=walks {
+        let mut state = walk.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        let mut world = World::start(mistake, 3);
+        for _ in 0..120 {
+            let mut next = world.next();
+            if next.is_empty() {
+                break;
+            }
+            // The generator of Marsaglia (2003), "Xorshift RNGs".
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            let count = next.len() as u64;
+            let next = next.swap_remove((state % count) as usize);
+            found.add(&world, &next);
+            world = next;
+            world.check();
+        }
+        world.finish();
+    }
+    found
+}
+
+impl Found {
+    fn add(&mut self, before: &World, after: &World) {
+        let (old, new) = (&before.record, &after.record);
+        self.replaced += usize::from(old.successor.is_some() && new.replica == old.successor);
+        self.given_up += usize::from(
+            old.successor.is_some() && new.successor.is_none() && new.replica == old.replica,
+        );
+        self.promoted += usize::from(old.primary != new.primary);
+        let point = new.recovery.as_ref().map(|recovery| recovery.time);
+        let stream = after.stream.as_ref();
+        let is_on = stream.is_some_and(|stream| stream.base == point && point.is_some());
+        self.went_on += usize::from(is_on && before.stream.is_none());
+    }
+}
+
+// DESIGN §16: no split brain, the recovery point is the stated one, and divergence is kept.
+#[test]
+fn no_interleaving_has_two_bodies_or_loses_a_write() {
+    let count = explore(Mistake::None, 80_000);
+    assert!(count > 10_000, "{count}");
+}
+
+#[test]
+fn mistakes_are_found() {
+    for mistake in [
+        Mistake::NoProof,
+        Mistake::StaleAgents,
+        Mistake::AnyEpoch,
+        Mistake::NoDivergence,
+        Mistake::EarlyProof,
+        Mistake::AnyCopy,
+        Mistake::OtherBase,
+    ] {
+        let found = std::panic::catch_unwind(|| explore(mistake, 80_000));
+        assert!(found.is_err(), "{mistake:?} was not found");
+    }
+}
+
+// DESIGN §16, docs/storage.md: a replica whose node stays away is replaced.
+#[test]
+fn a_third_node_takes_the_place_of_a_replica() {
+    let found = walk(Mistake::None, 3000);
+    let all = [
+        found.replaced,
+        found.given_up,
+        found.went_on,
+        found.promoted,
+    ];
+    assert!(all.iter().all(|count| *count > 100), "{found:?}");
+}
+
+#[test]
+fn a_promotion_by_an_earlier_record_is_found() {
+    let found = std::panic::catch_unwind(|| walk(Mistake::PromoteStaleReplica, 3000));
+    assert!(found.is_err());
+}
