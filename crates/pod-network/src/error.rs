@@ -86,6 +86,34 @@ pub enum Error {
         /// The time.
         seconds: u64,
     },
+    /// The kernel has no WireGuard.
+    #[error(
+        "the kernel of this machine has no WireGuard, which --encrypt-pod-traffic needs: load its module \
+         `wireguard` (`modprobe wireguard`), or start without --encrypt-pod-traffic"
+    )]
+    NoWireGuard,
+    /// The kernel refused a change of the encrypted tunnel.
+    #[error("{doing}")]
+    WireGuard {
+        /// The operation.
+        doing: String,
+        /// The kernel's answer.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The file of the private key has something else.
+    #[error(
+        "{} has no private key of WireGuard (base64 of 32 bytes); delete the file, and the next start \
+         makes another key",
+        path.display()
+    )]
+    PrivateKey {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The system gives no random numbers.
+    #[error("the system gives no random numbers for a private key")]
+    Random,
     /// A link that belongs to this instance was expected but is not there.
     #[error("link {name} has vanished")]
     LinkVanished {

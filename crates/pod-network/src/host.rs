@@ -158,7 +158,7 @@ impl Host {
             .map_err(kernel(doing))
     }
 
-    async fn own_addresses(&self) -> Result<Vec<AddressMessage>, Error> {
+    pub(crate) async fn own_addresses(&self) -> Result<Vec<AddressMessage>, Error> {
         let label = AddressAttribute::Label(names::address_label(&self.instance_id));
         let mut addresses = self.addresses().await?;
         addresses.retain(|address| address.attributes.contains(&label));

@@ -23,6 +23,7 @@ mod network;
 mod peers;
 pub mod ranges;
 mod switch;
+mod wireguard;
 
 pub use error::{Error, NoFreeRange};
 pub use names::{link_prefix, switch_link};
@@ -35,3 +36,6 @@ pub use ranges::{
     Ranges, UsedRange, WantedRanges, choose_ranges, reserve_cluster_ranges, reserve_ranges,
 };
 pub use switch::{NodeSwitch, SwitchOptions, SwitchedNode};
+pub use wireguard::{
+    EncryptionOptions, InvalidKey, PeerEncryption, PublicKey, TunnelEnd, require as require_wireguard,
+};

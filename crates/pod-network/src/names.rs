@@ -34,6 +34,12 @@ pub(crate) fn tunnel_name(instance_id: &str) -> String {
     format!("mx{instance}")
 }
 
+/// Returns the name of the encrypted tunnel to other nodes.
+pub(crate) fn encrypted_tunnel_name(instance_id: &str) -> String {
+    let instance: String = instance_id.chars().take(6).collect();
+    format!("mg{instance}")
+}
+
 /// FNV-1a: stable across builds, which a hasher of the standard library is not.
 fn hash(text: &str, attempt: u32) -> u32 {
     let seed = 0x811c_9dc5_u32 ^ attempt;

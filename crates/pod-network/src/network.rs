@@ -20,8 +20,10 @@ use crate::error::{Error, file};
 use crate::host::Host;
 use crate::links::{self, PodLink};
 use crate::listening::Sockets;
-use crate::peers::{self, Peer, PeerSettings, UnreachedPeer};
+use crate::peers::{self, Encrypting, Peer, PeerSettings, UnreachedPeer};
 use crate::ranges::Ranges;
+use crate::wireguard::kernel::Device;
+use crate::wireguard::{EncryptionOptions, PrivateKey, TunnelEnd, WIREGUARD_BYTES};
 use crate::{forwarding, names};
 
 /// Interval of the readings of the host's listening sockets: for this time a new listener may share
@@ -42,7 +44,12 @@ pub struct PodNetworkOptions {
     pub pod_cidr: Cidr,
     /// Addresses of the Services.
     pub service_cidr: Cidr,
+    /// The encryption of the traffic to other nodes; `None` leaves it plain.
+    pub encryption: Option<EncryptionOptions>,
 }
+
+/// The file of the private key, in the directory of the state.
+const PRIVATE_KEY: &str = "wireguard-private-key";
 
 /// The network configuration of a pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +73,8 @@ pub struct PodNetwork {
     pod_mtu: AtomicU32,
     /// The range of this node; the lock is held while the ways to peers change.
     range: Mutex<Cidr>,
+    /// The encrypted tunnel and the range of all pods, of a node that encrypts.
+    encrypted: Option<(Device, Cidr)>,
     namespaces: Mutex<BTreeMap<String, PathBuf>>,
     addresses: Arc<Mutex<Addresses>>,
     published: watch::Sender<Vec<PublishedPort>>,
@@ -97,6 +106,20 @@ impl PodNetwork {
                 .nth(1)
                 .ok_or(Error::RangeTooSmall { range: ranges.pod })?;
             let uplink_mtu = host.uplink_mtu().await?;
+            let encrypted = match options.encryption {
+                Some(encryption) => {
+                    let device = encrypt(&host, &options.state_dir, gateway, encryption).await?;
+                    Some((device, encryption.cluster_range))
+                }
+                None => {
+                    peers::kernel::remove_encrypted_tunnel(&host).await?;
+                    None
+                }
+            };
+            let pod_mtu = match encrypted {
+                Some(_) => uplink_mtu.saturating_sub(WIREGUARD_BYTES),
+                None => uplink_mtu,
+            };
             let mut sockets = Sockets::open()?;
             let listening = sockets.look()?;
             Ok(PodNetwork {
@@ -105,8 +128,9 @@ impl PodNetwork {
                 gateway,
                 dns: ranges.service.nth(10),
                 uplink_mtu,
-                pod_mtu: AtomicU32::new(uplink_mtu),
+                pod_mtu: AtomicU32::new(pod_mtu),
                 range: Mutex::new(ranges.pod),
+                encrypted,
                 namespaces: Mutex::new(BTreeMap::new()),
                 published: watch::Sender::new(addresses.published()),
                 connected: watch::Sender::new(addresses.by_uid()),
@@ -123,6 +147,11 @@ impl PodNetwork {
     /// Returns the node's own address towards its pods: the first of the pod range, on `lo`.
     pub fn node_address(&self) -> Ipv4Addr {
         self.gateway
+    }
+
+    /// Returns the end of the encrypted tunnel at this node, if it encrypts.
+    pub fn tunnel_end(&self) -> Option<TunnelEnd> {
+        self.encrypted.as_ref().map(|(device, _)| device.end())
     }
 
     /// Returns the address on `lo` for the cluster's DNS server.
@@ -325,12 +354,19 @@ impl PodNetwork {
     ) -> Result<Vec<UnreachedPeer>, Error> {
         let range = self.range.lock().await;
         let links = peers::kernel::links(&self.host).await?;
-        let plan = peers::plan(*range, settings, &links, peers);
+        let encrypting = self.encrypted.as_ref();
+        let encrypting = encrypting.map(|(device, cluster_range)| Encrypting {
+            end: device.end(),
+            cluster_range: *cluster_range,
+        });
+        let plan = peers::plan(*range, encrypting, settings, &links, peers);
         let mtu = plan.mtu.unwrap_or(self.uplink_mtu).min(self.uplink_mtu);
         if mtu < self.pod_mtu.swap(mtu, Ordering::AcqRel) {
             self.lower_mtu(mtu).await?;
         }
-        let foreign = peers::kernel::apply(&self.host, self.gateway, &plan).await?;
+        let device = self.encrypted.as_ref().map(|(device, _)| device);
+        let applied = peers::kernel::apply(&self.host, self.gateway, device, &plan);
+        let foreign = applied.await?;
         let mut unreached = plan.unreached;
         for peer in peers.iter().filter(|peer| foreign.contains(&peer.range)) {
             unreached.push(UnreachedPeer {
@@ -400,7 +436,7 @@ impl PodNetwork {
                 return Ok(());
             }
             self.recover(&BTreeSet::new()).await?;
-            peers::kernel::remove_tunnel(&self.host).await?;
+            peers::kernel::remove(&self.host).await?;
             self.host.release().await?;
             forwarding::restore(&self.host, &self.state_dir).await?;
             tracing::debug!(
@@ -411,6 +447,21 @@ impl PodNetwork {
         }
         .boxed()
     }
+}
+
+/// Makes the encrypted tunnel, and leaves no plain way to pods of other nodes.
+async fn encrypt(
+    host: &Host,
+    state_dir: &Path,
+    gateway: Ipv4Addr,
+    encryption: EncryptionOptions,
+) -> Result<Device, Error> {
+    let path = state_dir.join(PRIVATE_KEY);
+    let kept = tokio::task::spawn_blocking(move || PrivateKey::keep(&path)).await;
+    let key = kept.map_err(|error| file("read", PRIVATE_KEY)(error.into()))??;
+    let device = Device::open(host, &key, encryption.port, gateway).await?;
+    peers::kernel::forbid_plain(host, gateway, &device, encryption.cluster_range).await?;
+    Ok(device)
 }
 
 /// Tells a value to all who follow it, if it is another one.
@@ -432,7 +483,7 @@ pub async fn remove(instance_id: &str, state_dir: &Path) -> Result<(), Error> {
     for (_, index) in links::pods_with_links(&host).await? {
         links::delete_link(&host, index).await?;
     }
-    peers::kernel::remove_tunnel(&host).await?;
+    peers::kernel::remove(&host).await?;
     host.release().await?;
     forwarding::restore(&host, state_dir).await
 }

@@ -21,6 +21,7 @@ fn options(dir: &Path) -> PodNetworkOptions {
         state_dir: dir.to_owned(),
         pod_cidr: "10.244.0.0/24".parse().unwrap(),
         service_cidr: "10.96.0.0/16".parse().unwrap(),
+        encryption: None,
     }
 }
 

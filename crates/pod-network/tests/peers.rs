@@ -6,7 +6,8 @@ use std::net::{Ipv4Addr, UdpSocket};
 use std::time::Duration;
 
 use pod_network::{
-    Peer, PeerSettings, PeerTransport, PodNetwork, PodNetworkOptions, UnreachedPeer, remove,
+    Peer, PeerEncryption, PeerSettings, PeerTransport, PodNetwork, PodNetworkOptions, UnreachedPeer,
+    remove,
 };
 
 #[allow(dead_code, reason = "other tests share the module and use the rest")]
@@ -45,6 +46,7 @@ impl Node {
             state_dir: self.dir.path().to_owned(),
             pod_cidr: self.peer().range,
             service_cidr: "10.96.0.0/16".parse().unwrap(),
+            encryption: None,
         }
     }
 
@@ -53,6 +55,7 @@ impl Node {
             name: format!("node-{}", self.number),
             address: self.ip,
             range: format!("10.244.{}.0/24", self.number).parse().unwrap(),
+            encryption: PeerEncryption::Off,
         }
     }
 

@@ -183,6 +183,7 @@ impl World {
             state_dir: net,
             pod_cidr: ranges.pod,
             service_cidr: ranges.service,
+            encryption: None,
         });
         let options = RuntimeOptions {
             state_dir: dir.join("sandboxes"),

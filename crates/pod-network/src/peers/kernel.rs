@@ -13,7 +13,7 @@ use rtnetlink::packet_route::link::{InfoData, InfoVxlan, LinkAttribute, LinkInfo
 use rtnetlink::packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage,
 };
-use rtnetlink::packet_route::route::{RouteAttribute, RouteMessage, RouteProtocol};
+use rtnetlink::packet_route::route::{RouteAttribute, RouteMessage, RouteProtocol, RouteType};
 use rtnetlink::{LinkUnspec, LinkVxlan, RouteMessageBuilder};
 
 use super::{Link, Plan, Tunnel, Way, tunnel_mac};
@@ -21,6 +21,7 @@ use crate::error::{Error, kernel};
 use crate::host::{Host, LOOPBACK_INDEX, RT_TABLE_LOCAL, destination, local, output, source};
 use crate::links::{delete_link, get_link};
 use crate::names;
+use crate::wireguard::kernel::Device;
 
 /// The origin of our routes; iproute2 has no name for this number.
 const PROTOCOL: u8 = 109;
@@ -50,17 +51,37 @@ pub(crate) async fn links(host: &Host) -> Result<Vec<Link>, Error> {
     Ok(found.collect())
 }
 
+/// The indexes of the tunnels, where there are some.
+#[derive(Clone, Copy)]
+struct Tunnels {
+    plain: Option<u32>,
+    encrypted: Option<u32>,
+}
+
 /// Makes the kernel's state that of the plan, and returns the ranges to which others have routes of
 /// their own. `gateway` is the node's own address towards its pods.
-pub(crate) async fn apply(host: &Host, gateway: Ipv4Addr, plan: &Plan) -> Result<Vec<Cidr>, Error> {
+pub(crate) async fn apply(
+    host: &Host,
+    gateway: Ipv4Addr,
+    device: Option<&Device>,
+    plan: &Plan,
+) -> Result<Vec<Cidr>, Error> {
+    if let (Some(device), Some(wanted)) = (device, &plan.encrypted) {
+        device.set_mtu(host, wanted.mtu).await?;
+        device.connect(&wanted.peers)?;
+    }
     let tunnel = match &plan.tunnel {
         Some(tunnel) => Some(ensure_tunnel(host, tunnel).await?),
         None => None,
     };
+    let tunnels = Tunnels {
+        plain: tunnel,
+        encrypted: device.map(Device::index),
+    };
     let wanted: BTreeMap<Cidr, RouteMessage> = plan
         .ways
         .iter()
-        .filter_map(|(range, way)| Some((*range, route(gateway, *range, *way, tunnel)?)))
+        .filter_map(|(range, way)| Some((*range, route(gateway, *range, *way, tunnels)?)))
         .collect();
     let mut foreign = Vec::new();
     let mut kept = Vec::new();
@@ -69,8 +90,7 @@ pub(crate) async fn apply(host: &Host, gateway: Ipv4Addr, plan: &Plan) -> Result
         else {
             continue;
         };
-        let is_own = found.header.protocol == RouteProtocol::Other(PROTOCOL)
-            && source(&found) == Some(gateway);
+        let is_own = is_own(&found, &[gateway]);
         match wanted.get(&range) {
             Some(new) if is_own && same(new, &found) => kept.push(range),
             _ if is_own => delete_route(host, found, range).await?,
@@ -93,7 +113,58 @@ pub(crate) async fn apply(host: &Host, gateway: Ipv4Addr, plan: &Plan) -> Result
     Ok(foreign)
 }
 
-fn route(gateway: Ipv4Addr, range: Cidr, way: Way, tunnel: Option<u32>) -> Option<RouteMessage> {
+/// Takes the ways in plain text from the pods, before any of them sends: those of a former process, and
+/// the machine's default route.
+pub(crate) async fn forbid_plain(
+    host: &Host,
+    gateway: Ipv4Addr,
+    device: &Device,
+    cluster_range: Cidr,
+) -> Result<(), Error> {
+    let tunnels = Tunnels {
+        plain: None,
+        encrypted: Some(device.index()),
+    };
+    if let Some(nowhere) = route(gateway, cluster_range, Way::Unreachable, tunnels) {
+        let add = host.handle.route().add(nowhere).replace().execute().await;
+        add.map_err(kernel(format!("forbid plain packets to {cluster_range}")))?;
+    }
+    for (found, range) in own_routes(host, &[gateway]).await? {
+        let stays =
+            found.header.kind == RouteType::Unreachable || output(&found) == tunnels.encrypted;
+        if !stays {
+            delete_route(host, found, range).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes the routes that the kernel keeps when their source address goes: those to nowhere.
+pub(crate) async fn remove_unreachable(host: &Host) -> Result<(), Error> {
+    let own = host.own_addresses().await?;
+    let own: Vec<Ipv4Addr> = own.iter().filter_map(local).collect();
+    for (found, range) in own_routes(host, &own).await? {
+        if found.header.kind == RouteType::Unreachable {
+            delete_route(host, found, range).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn own_routes(host: &Host, own: &[Ipv4Addr]) -> Result<Vec<(RouteMessage, Cidr)>, Error> {
+    let routes = host.routes().await?.into_iter();
+    let own = routes.filter(|route| is_own(route, own));
+    Ok(own
+        .filter_map(|route| destination(&route).map(|range| (route, range)))
+        .collect())
+}
+
+fn is_own(route: &RouteMessage, own: &[Ipv4Addr]) -> bool {
+    route.header.protocol == RouteProtocol::Other(PROTOCOL)
+        && source(route).is_some_and(|source| own.contains(&source))
+}
+
+fn route(gateway: Ipv4Addr, range: Cidr, way: Way, tunnels: Tunnels) -> Option<RouteMessage> {
     let route = RouteMessageBuilder::<Ipv4Addr>::new()
         .destination_prefix(range.network(), range.prefix())
         .protocol(RouteProtocol::Other(PROTOCOL))
@@ -101,9 +172,11 @@ fn route(gateway: Ipv4Addr, range: Cidr, way: Way, tunnel: Option<u32>) -> Optio
     let route = match way {
         Way::Link { via, index } => route.output_interface(index).gateway(via),
         Way::Tunnel { .. } => route
-            .output_interface(tunnel?)
+            .output_interface(tunnels.plain?)
             .gateway(range.network())
             .onlink(),
+        Way::Encrypted => route.output_interface(tunnels.encrypted?),
+        Way::Unreachable => route.kind(RouteType::Unreachable),
     };
     Some(route.build())
 }
@@ -119,7 +192,9 @@ fn same(wanted: &RouteMessage, found: &RouteMessage) -> bool {
                 _ => None,
             })
     };
-    output(wanted) == output(found) && next(wanted) == next(found)
+    wanted.header.kind == found.header.kind
+        && output(wanted) == output(found)
+        && next(wanted) == next(found)
 }
 
 async fn delete_route(host: &Host, route: RouteMessage, range: Cidr) -> Result<(), Error> {
@@ -190,7 +265,7 @@ async fn ensure_ends(host: &Host, index: u32, plan: &Plan) -> Result<(), Error> 
         .iter()
         .filter_map(|(range, way)| match way {
             Way::Tunnel { end } => Some((*range, *end)),
-            Way::Link { .. } => None,
+            Way::Link { .. } | Way::Encrypted | Way::Unreachable => None,
         })
         .collect();
     for (family, entry) in entries(host, index).await? {
@@ -267,10 +342,25 @@ fn address(attribute: &NeighbourAttribute) -> Option<Ipv4Addr> {
     }
 }
 
+/// Removes everything that leads to other nodes. The node's own addresses are still there.
+pub(crate) async fn remove(host: &Host) -> Result<(), Error> {
+    remove_tunnel(host).await?;
+    remove_unreachable(host).await?;
+    remove_encrypted_tunnel(host).await
+}
+
 /// Removes the tunnel; its routes and entries go with it.
-pub(crate) async fn remove_tunnel(host: &Host) -> Result<(), Error> {
-    let name = names::tunnel_name(&host.instance_id);
-    match get_link(&host.handle, &name).await? {
+async fn remove_tunnel(host: &Host) -> Result<(), Error> {
+    remove_link(host, &names::tunnel_name(&host.instance_id)).await
+}
+
+/// Removes the encrypted tunnel of a process that encrypted; its routes and peers go with it.
+pub(crate) async fn remove_encrypted_tunnel(host: &Host) -> Result<(), Error> {
+    remove_link(host, &names::encrypted_tunnel_name(&host.instance_id)).await
+}
+
+async fn remove_link(host: &Host, name: &str) -> Result<(), Error> {
+    match get_link(&host.handle, name).await? {
         Some(link) => delete_link(host, link.header.index).await,
         None => Ok(()),
     }

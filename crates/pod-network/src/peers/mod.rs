@@ -7,12 +7,17 @@
 pub(crate) mod kernel;
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddrV4};
 
 use object_model::cidr::Cidr;
 
+use crate::wireguard::{PeerEncryption, PublicKey, TunnelEnd, TunnelPeer, WIREGUARD_BYTES};
+
 /// Bytes that VXLAN adds to a packet over IPv4: Ethernet, IP, UDP and its own header (RFC 7348).
 const VXLAN_BYTES: u32 = 50;
+
+/// The MTU of Ethernet, where the link to other nodes is not known.
+const ETHERNET_MTU: u32 = 1500;
 
 /// Another node of the cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +28,16 @@ pub struct Peer {
     pub address: Ipv4Addr,
     /// Its range of pods (`spec.podCIDR`).
     pub range: Cidr,
+    /// Its encryption.
+    pub encryption: PeerEncryption,
+}
+
+/// The encryption of this node: its end of the tunnel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Encrypting {
+    pub(crate) end: TunnelEnd,
+    /// The range of all pods.
+    pub(crate) cluster_range: Cidr,
 }
 
 /// The transport of packets between nodes.
@@ -90,6 +105,17 @@ pub(crate) enum Way {
     Link { via: Ipv4Addr, index: u32 },
     /// The tunnel ends at this address.
     Tunnel { end: Ipv4Addr },
+    /// The encrypted tunnel, whose device knows the peer.
+    Encrypted,
+    /// None: senders hear that the pods are unreachable.
+    Unreachable,
+}
+
+/// The encrypted tunnel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct EncryptedTunnel {
+    pub(crate) mtu: u32,
+    pub(crate) peers: BTreeMap<PublicKey, TunnelPeer>,
 }
 
 /// The tunnel device.
@@ -107,6 +133,7 @@ pub(crate) struct Tunnel {
 pub(crate) struct Plan {
     pub(crate) ways: BTreeMap<Cidr, Way>,
     pub(crate) tunnel: Option<Tunnel>,
+    pub(crate) encrypted: Option<EncryptedTunnel>,
     /// The largest packet that passes all ways; none without ways.
     pub(crate) mtu: Option<u32>,
     pub(crate) unreached: Vec<UnreachedPeer>,
@@ -118,11 +145,20 @@ pub(crate) fn tunnel_mac(range: Cidr) -> [u8; 6] {
     [0x0a, 0x59, a, b, c, d]
 }
 
-/// Plans the ways from the node with the range `own` to its peers.
-pub(crate) fn plan(own: Cidr, settings: &PeerSettings, links: &[Link], peers: &[Peer]) -> Plan {
+/// Plans the ways from the node with the range `own` to its peers. A node that encrypts has encrypted
+/// ways alone, and no packet to another pod takes a route outside of the plan; a node that does not has
+/// no way to those that do.
+pub(crate) fn plan(
+    own: Cidr,
+    encrypting: Option<Encrypting>,
+    settings: &PeerSettings,
+    links: &[Link],
+    peers: &[Peer],
+) -> Plan {
     let mut plan = Plan {
         ways: BTreeMap::new(),
         tunnel: None,
+        encrypted: None,
         mtu: None,
         unreached: Vec::new(),
     };
@@ -132,16 +168,17 @@ pub(crate) fn plan(own: Cidr, settings: &PeerSettings, links: &[Link], peers: &[
     for peer in sorted {
         match refusal(own, settings, &accepted, peer) {
             None => accepted.push(peer),
-            Some(cause) => plan.unreached.push(UnreachedPeer {
-                name: peer.name.clone(),
-                cause,
-            }),
+            Some(cause) => plan.refuse(peer, cause),
         }
     }
     let underlay = links.iter().find(|link| {
         let mut addresses = link.addresses.iter();
         addresses.any(|(address, _)| *address == settings.node_ip)
     });
+    if let Some(encrypting) = encrypting {
+        plan.encrypt(encrypting, underlay, links, &accepted);
+        return plan;
+    }
     let tunnel = underlay.map(|link| Tunnel {
         local: settings.node_ip,
         mac: tunnel_mac(own),
@@ -150,6 +187,13 @@ pub(crate) fn plan(own: Cidr, settings: &PeerSettings, links: &[Link], peers: &[
         port: settings.port,
     });
     for peer in accepted {
+        if peer.encryption != PeerEncryption::Off {
+            let cause = "it encrypts the traffic of pods, and this node does not: start this node with \
+                         --encrypt-pod-traffic";
+            plan.refuse(peer, cause.to_owned());
+            plan.ways.insert(peer.range, Way::Unreachable);
+            continue;
+        }
         let shared = shared_link(links, peer.address);
         let (way, mtu) = match (settings.transport, shared, tunnel) {
             (PeerTransport::Auto | PeerTransport::Route, Some(link), _) => {
@@ -163,10 +207,8 @@ pub(crate) fn plan(own: Cidr, settings: &PeerSettings, links: &[Link], peers: &[
                 (Way::Tunnel { end: peer.address }, tunnel.mtu)
             }
             (PeerTransport::Auto | PeerTransport::Vxlan, _, None) => {
-                plan.unreached.push(UnreachedPeer {
-                    name: peer.name.clone(),
-                    cause: format!("no link of this machine has {}", settings.node_ip),
-                });
+                let cause = format!("no link of this machine has {}", settings.node_ip);
+                plan.refuse(peer, cause);
                 continue;
             }
         };
@@ -174,6 +216,59 @@ pub(crate) fn plan(own: Cidr, settings: &PeerSettings, links: &[Link], peers: &[
         plan.mtu = Some(plan.mtu.map_or(mtu, |least| least.min(mtu)));
     }
     plan
+}
+
+impl Plan {
+    fn refuse(&mut self, peer: &Peer, cause: String) {
+        let name = peer.name.clone();
+        self.unreached.push(UnreachedPeer { name, cause });
+    }
+
+    /// Adds encrypted ways to the peers that have keys, and none for all other addresses of pods.
+    fn encrypt(
+        &mut self,
+        own: Encrypting,
+        underlay: Option<&Link>,
+        links: &[Link],
+        accepted: &[&Peer],
+    ) {
+        let mut link_mtu = underlay.map_or(ETHERNET_MTU, |link| link.mtu);
+        let mut peers: BTreeMap<PublicKey, TunnelPeer> = BTreeMap::new();
+        let mut owners = BTreeMap::from([(own.end.key, "this node".to_owned())]);
+        self.ways.insert(own.cluster_range, Way::Unreachable);
+        for peer in accepted {
+            let end = match &peer.encryption {
+                PeerEncryption::On(end) => *end,
+                PeerEncryption::Off => {
+                    let cause = "this node encrypts the traffic of pods, and that one does not: start it \
+                                 with --encrypt-pod-traffic";
+                    self.refuse(peer, cause.to_owned());
+                    continue;
+                }
+                PeerEncryption::Unreadable(cause) => {
+                    self.refuse(peer, cause.clone());
+                    continue;
+                }
+            };
+            // The device would take the key of two peers for one.
+            if let Some(owner) = owners.get(&end.key) {
+                self.refuse(peer, format!("its public key is also that of {owner}"));
+                continue;
+            }
+            owners.insert(end.key, format!("node {}", peer.name));
+            let tunnel_peer = TunnelPeer {
+                endpoint: SocketAddrV4::new(peer.address, end.port),
+                allowed: [peer.range].into(),
+            };
+            peers.insert(end.key, tunnel_peer);
+            self.ways.insert(peer.range, Way::Encrypted);
+            let shared = shared_link(links, peer.address);
+            link_mtu = shared.map_or(link_mtu, |link| link_mtu.min(link.mtu));
+        }
+        let mtu = link_mtu.saturating_sub(WIREGUARD_BYTES);
+        self.encrypted = Some(EncryptedTunnel { mtu, peers });
+        self.mtu = Some(mtu);
+    }
 }
 
 /// The cause for which a peer gets no way: a Node object must not lead other traffic to its node.
@@ -250,11 +345,13 @@ mod tests {
             name: name.to_owned(),
             address: ip(address),
             range: cidr(range),
+            encryption: PeerEncryption::Off,
         }
     }
 
     fn planned(transport: PeerTransport, peers: &[Peer]) -> Plan {
-        plan(cidr("10.244.0.0/24"), &settings(transport), &links(), peers)
+        let own = cidr("10.244.0.0/24");
+        plan(own, None, &settings(transport), &links(), peers)
     }
 
     #[test]
@@ -291,7 +388,7 @@ mod tests {
         links[0].addresses.push((ip("203.0.113.200"), 24));
         let near = peer("near", "203.0.113.2", "10.244.1.0/24");
         let own = cidr("10.244.0.0/24");
-        let found = plan(own, &settings(PeerTransport::Auto), &links, &[near]);
+        let found = plan(own, None, &settings(PeerTransport::Auto), &links, &[near]);
         assert!(matches!(
             found.ways[&cidr("10.244.1.0/24")],
             Way::Link { index: 3, .. }
@@ -330,11 +427,98 @@ mod tests {
     fn a_tunnel_needs_the_address_of_the_node() {
         let far = [peer("far", "198.51.100.7", "10.244.2.0/24")];
         let own = cidr("10.244.0.0/24");
-        let found = plan(own, &settings(PeerTransport::Auto), &[], &far);
+        let found = plan(own, None, &settings(PeerTransport::Auto), &[], &far);
         assert_eq!(
             found.unreached[0].cause,
             "no link of this machine has 192.0.2.1"
         );
         assert_eq!((found.ways.len(), found.tunnel), (0, None));
+    }
+
+    fn encrypted(name: &str, address: &str, range: &str, key: u8) -> Peer {
+        let end = TunnelEnd {
+            key: PublicKey([key; 32]),
+            port: 51820,
+        };
+        Peer {
+            encryption: PeerEncryption::On(end),
+            ..peer(name, address, range)
+        }
+    }
+
+    fn encrypting(peers: &[Peer]) -> Plan {
+        let own = Encrypting {
+            end: TunnelEnd {
+                key: PublicKey([1; 32]),
+                port: 51820,
+            },
+            cluster_range: cidr("10.244.0.0/16"),
+        };
+        let settings = settings(PeerTransport::Auto);
+        plan(cidr("10.244.0.0/24"), Some(own), &settings, &links(), peers)
+    }
+
+    /// DESIGN §13: a node that encrypts has no way in plain text, neither to a peer nor to an address
+    /// that nobody has.
+    #[test]
+    fn a_node_that_encrypts_has_encrypted_ways_alone() {
+        let unreadable = Peer {
+            encryption: PeerEncryption::Unreadable("odd".to_owned()),
+            ..peer("odd", "192.0.2.6", "10.244.6.0/24")
+        };
+        let found = encrypting(&[
+            encrypted("far", "198.51.100.7", "10.244.2.0/24", 3),
+            encrypted("near", "192.0.2.9", "10.244.1.0/24", 2),
+            encrypted("same", "192.0.2.8", "10.244.3.0/24", 2),
+            encrypted("self", "192.0.2.7", "10.244.5.0/24", 1),
+            peer("plain", "192.0.2.5", "10.244.4.0/24"),
+            unreadable,
+        ]);
+        let ways = [
+            ("10.244.0.0/16", Way::Unreachable),
+            ("10.244.1.0/24", Way::Encrypted),
+            ("10.244.2.0/24", Way::Encrypted),
+        ];
+        assert_eq!(found.ways, ways.map(|(range, way)| (cidr(range), way)).into());
+        let unreached: Vec<(&str, &str)> = found
+            .unreached
+            .iter()
+            .map(|one| (one.name.as_str(), one.cause.as_str()))
+            .collect();
+        let plain = "this node encrypts the traffic of pods, and that one does not: start it with \
+                     --encrypt-pod-traffic";
+        assert_eq!(
+            unreached,
+            [
+                ("odd", "odd"),
+                ("plain", plain),
+                ("same", "its public key is also that of node near"),
+                ("self", "its public key is also that of this node"),
+            ]
+        );
+        let tunnel = found.encrypted.unwrap();
+        assert_eq!((tunnel.mtu, found.mtu, found.tunnel), (1420, Some(1420), None));
+        let near = TunnelPeer {
+            endpoint: "192.0.2.9:51820".parse().unwrap(),
+            allowed: [cidr("10.244.1.0/24")].into(),
+        };
+        assert_eq!(tunnel.peers[&PublicKey([2; 32])], near);
+        assert_eq!(tunnel.peers.len(), 2);
+        // Pods that start before the first peer have the MTU, too.
+        assert_eq!(encrypting(&[]).mtu, Some(1420));
+    }
+
+    /// DESIGN §13: nor does a plain node send to one that encrypts.
+    #[test]
+    fn a_plain_node_has_no_way_to_one_that_encrypts() {
+        let peers = [
+            encrypted("a", "192.0.2.9", "10.244.1.0/24", 2),
+            peer("b", "192.0.2.5", "10.244.4.0/24"),
+        ];
+        let found = planned(PeerTransport::Auto, &peers);
+        assert_eq!(found.ways[&peers[0].range], Way::Unreachable);
+        assert!(matches!(found.ways[&peers[1].range], Way::Link { .. }));
+        assert_eq!((found.unreached.len(), found.encrypted), (1, None));
+        assert!(found.unreached[0].cause.starts_with("it encrypts the traffic"));
     }
 }

@@ -1,0 +1,188 @@
+//! The WireGuard device in the kernel: made by rtnetlink, its keys and peers set by generic netlink.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::Ipv4Addr;
+use std::sync::{Mutex, PoisonError};
+
+use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage};
+use rtnetlink::sys::protocols::NETLINK_GENERIC;
+use rtnetlink::sys::{Socket, SocketAddr};
+use rtnetlink::{LinkUnspec, LinkWireguard};
+
+use super::key::{PrivateKey, PublicKey};
+use super::message::{self, Answer};
+use super::{TunnelEnd, TunnelPeer, steps};
+use crate::error::{Error, kernel};
+use crate::host::{Host, local};
+use crate::links::{delete_link, get_link};
+use crate::names;
+
+/// Checks that the kernel has WireGuard, and loads its module if it can. Changes nothing else.
+///
+/// # Errors
+/// It has none.
+pub fn require() -> Result<(), Error> {
+    let socket = open().map_err(failed("ask the kernel for WireGuard"))?;
+    family(&socket).map(|_| ())
+}
+
+/// The device of this instance.
+pub(crate) struct Device {
+    index: u32,
+    end: TunnelEnd,
+    family: u16,
+    /// Of the network namespace in which it was opened.
+    socket: Mutex<Socket>,
+}
+
+impl Device {
+    /// Makes the device, or adopts that of a former process with its peers. It has the node's address
+    /// towards pods, which the kernel takes as the source of masqueraded packets through it.
+    ///
+    /// # Errors
+    /// The kernel has no WireGuard, or refuses.
+    pub(crate) async fn open(
+        host: &Host,
+        key: &PrivateKey,
+        port: u16,
+        gateway: Ipv4Addr,
+    ) -> Result<Self, Error> {
+        let socket = open().map_err(failed("ask the kernel for WireGuard"))?;
+        let family = family(&socket)?;
+        let name = names::encrypted_tunnel_name(&host.instance_id);
+        let index = ensure_link(host, &name).await?;
+        ensure_address(host, index, gateway).await?;
+        let doing = format!("set the key and the UDP port {port} of the tunnel {name}");
+        ask(&socket, &message::set_device(family, index, key, port)).map_err(failed(doing))?;
+        let up = LinkUnspec::new_with_index(index).up().build();
+        let up = host.handle.link().set(up).execute().await;
+        up.map_err(kernel(format!(
+            "set up the tunnel {name} (UDP port {port}; another program may have it)"
+        )))?;
+        let parts = read(&socket, family, index)?;
+        let key = parts.iter().find_map(|part| message::public_key(part));
+        let key = key.ok_or(Error::LinkVanished { name })?;
+        Ok(Self {
+            index,
+            end: TunnelEnd { key, port },
+            family,
+            socket: Mutex::new(socket),
+        })
+    }
+
+    pub(crate) fn index(&self) -> u32 {
+        self.index
+    }
+
+    /// The end of the tunnel at this node.
+    pub(crate) fn end(&self) -> TunnelEnd {
+        self.end
+    }
+
+    pub(crate) async fn set_mtu(&self, host: &Host, mtu: u32) -> Result<(), Error> {
+        let set = LinkUnspec::new_with_index(self.index).mtu(mtu).build();
+        let set = host.handle.link().set(set).execute().await;
+        set.map_err(kernel(format!("set the MTU {mtu} of the encrypted tunnel")))
+    }
+
+    /// Gives the device these peers alone.
+    pub(crate) fn connect(&self, wanted: &BTreeMap<PublicKey, TunnelPeer>) -> Result<(), Error> {
+        let socket = self.socket.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut found = BTreeMap::new();
+        for part in read(&socket, self.family, self.index)? {
+            message::add_peers(&part, &mut found);
+        }
+        for step in steps(&found, wanted) {
+            let change = message::change_peer(self.family, self.index, &step);
+            ask(&socket, &change).map_err(failed("change a peer of the encrypted tunnel"))?;
+        }
+        Ok(())
+    }
+}
+
+async fn ensure_link(host: &Host, name: &str) -> Result<u32, Error> {
+    let found = get_link(&host.handle, name).await?;
+    if let Some(link) = found.as_ref().filter(|link| is_wireguard(link)) {
+        return Ok(link.header.index);
+    }
+    if let Some(stale) = found {
+        delete_link(host, stale.header.index).await?;
+    }
+    let device = LinkWireguard::new(name).build();
+    let made = host.handle.link().add(device).execute().await;
+    made.map_err(kernel(format!("create the tunnel {name}")))?;
+    let vanished = || Error::LinkVanished {
+        name: name.to_owned(),
+    };
+    let link = get_link(&host.handle, name).await?;
+    Ok(link.ok_or_else(vanished)?.header.index)
+}
+
+fn is_wireguard(link: &LinkMessage) -> bool {
+    let kind = LinkInfo::Kind(InfoKind::Wireguard);
+    link.attributes.iter().any(|one| match one {
+        LinkAttribute::LinkInfo(infos) => infos.contains(&kind),
+        _ => false,
+    })
+}
+
+/// Gives the device this address alone.
+async fn ensure_address(host: &Host, index: u32, wanted: Ipv4Addr) -> Result<(), Error> {
+    for found in host.addresses().await? {
+        if found.header.index == index && local(&found) != Some(wanted) {
+            let done = host.handle.address().del(found).execute().await;
+            done.map_err(kernel("remove an address of the encrypted tunnel"))?;
+        }
+    }
+    let add = host.handle.address().add(index, wanted.into(), 32);
+    let added = add.replace().execute().await;
+    added.map_err(kernel(format!("add {wanted} to the encrypted tunnel")))
+}
+
+fn open() -> io::Result<Socket> {
+    let mut socket = Socket::new(NETLINK_GENERIC)?;
+    socket.bind_auto()?;
+    socket.connect(&SocketAddr::new(0, 0))?;
+    Ok(socket)
+}
+
+/// The number of the family `wireguard`.
+fn family(socket: &Socket) -> Result<u16, Error> {
+    let parts = match ask(socket, &message::ask_family()) {
+        Err(error) if error.raw_os_error() == Some(nix::libc::ENOENT) => {
+            return Err(Error::NoWireGuard);
+        }
+        answered => answered.map_err(failed("ask the kernel for WireGuard"))?,
+    };
+    let mut parts = parts.iter();
+    let family = parts.find_map(|part| message::family(part));
+    family.ok_or(Error::NoWireGuard)
+}
+
+fn read(socket: &Socket, family: u16, index: u32) -> Result<Vec<Vec<u8>>, Error> {
+    let doing = "read the peers of the encrypted tunnel";
+    ask(socket, &message::get_device(family, index)).map_err(failed(doing))
+}
+
+/// Sends a message and waits for the end of the answer. The kernel answers within the call that sends,
+/// or hands out the next part of a dump with each call that receives.
+fn ask(socket: &Socket, message: &[u8]) -> io::Result<Vec<Vec<u8>>> {
+    socket.send(message, 0)?;
+    let mut parts = Vec::new();
+    loop {
+        let (datagram, _) = socket.recv_from_full()?;
+        for answer in message::answers(&datagram) {
+            match answer {
+                Answer::Part(attributes) => parts.push(attributes.to_vec()),
+                Answer::End(0) => return Ok(parts),
+                Answer::End(code) => return Err(io::Error::from_raw_os_error(code)),
+            }
+        }
+    }
+}
+
+fn failed(doing: impl Into<String>) -> impl FnOnce(io::Error) -> Error {
+    let doing = doing.into();
+    move |source| Error::WireGuard { doing, source }
+}
