@@ -39,7 +39,11 @@ enum Place {
 }
 
 /// The test programs, by their names.
-const PROGRAMS: &[(&str, Place)] = &[("containers", Place::Container), ("agent", Place::Service)];
+const PROGRAMS: &[(&str, Place)] = &[
+    ("containers", Place::Container),
+    ("agent", Place::Service),
+    ("encryption", Place::Service),
+];
 
 /// Builds the test programs and runs them in a virtual machine.
 pub fn run(root: &Path, wanted: &VirtualMachine) -> Result<()> {
