@@ -31,6 +31,7 @@ mod owned;
 mod pacing;
 mod pod_gc;
 mod pod_writer;
+mod rbd_provisioner;
 mod replica_set;
 mod resource_claims;
 mod root_ca_publisher;
@@ -124,6 +125,10 @@ fn all(context: &Context) -> Vec<(&'static str, BoxFuture<'static, ()>)> {
             Box::pin(ordinal_services::run(context.clone())),
         ),
         ("pod-gc", Box::pin(pod_gc::run(context.clone()))),
+        (
+            "rbd-provisioner",
+            Box::pin(rbd_provisioner::run(context.clone())),
+        ),
         (
             "replicaset",
             Box::pin(replica_set::run::<ReplicaSet>(context.clone())),

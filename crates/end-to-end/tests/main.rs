@@ -40,6 +40,7 @@ mod mariadb;
 mod memory;
 mod names;
 mod network_policies;
+mod network_storage;
 mod node_faults;
 mod node_loss;
 mod node_pressure;

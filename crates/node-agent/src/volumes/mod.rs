@@ -13,6 +13,7 @@ mod local_device;
 mod nfs;
 mod ownership;
 mod payload;
+mod rbd;
 mod release;
 pub mod text_file;
 
@@ -299,6 +300,16 @@ async fn prepare_one(
         let read_only = source.read_only == Some(true);
         return Ok(nfs::prepare(own().path, source, Vec::new(), read_only).await?);
     }
+    if let Some(source) = &volume.rbd {
+        let namespace = context.pod.metadata.namespace.as_deref();
+        let source = rbd::Source::inline(source, namespace.unwrap_or_default());
+        let usage = rbd::Usage {
+            group: fs_group(context.pod).map(|gid| (gid, only_on_mismatch(context.pod))),
+            ..rbd::Usage::default()
+        };
+        let (objects, dir) = (context.api_objects, context.dir);
+        return rbd::prepare(objects, dir, &volume.name, source, usage).await;
+    }
     if let Some(source) = &volume.image {
         let name = source.reference.as_deref().unwrap_or_default();
         let policy = source.pull_policy.as_deref();
@@ -361,6 +372,18 @@ async fn prepare_claim(
         let options = spec.mount_options.clone().unwrap_or_default();
         let read_only = read_only || source.read_only == Some(true);
         return Ok(nfs::prepare(context.dir.volume(volume), source, options, read_only).await?);
+    }
+    if let Some(source) = &spec.rbd {
+        let source = rbd::Source::of_volume(source, namespace);
+        let group = fs_group(context.pod).filter(|_| !read_only);
+        let usage = rbd::Usage {
+            is_block: block,
+            is_shared: is_shared(&spec, block),
+            options: spec.mount_options.clone().unwrap_or_default(),
+            read_only,
+            group: group.map(|gid| (gid, only_on_mismatch(context.pod))),
+        };
+        return rbd::prepare(context.api_objects, context.dir, volume, source, usage).await;
     }
     let path = claim_path(&spec)?;
     if block {
@@ -458,6 +481,14 @@ fn only_on_mismatch(pod: &Pod) -> bool {
     let context = context.and_then(|spec| spec.security_context.as_ref());
     let policy = context.and_then(|context| context.fs_group_change_policy.as_deref());
     policy == Some("OnRootMismatch")
+}
+
+/// Whether several nodes may have a volume at the same time: all only read, or the users of a device
+/// agree among themselves.
+fn is_shared(spec: &PersistentVolumeSpec, block: bool) -> bool {
+    let modes = spec.access_modes.clone().unwrap_or_default();
+    let has = |mode: &str| modes.iter().any(|has| has == mode);
+    modes == ["ReadOnlyMany"] || (block && has("ReadWriteMany"))
 }
 
 /// Checks that containers use a block volume as a device, and a file system volume as a mount.

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use container_runtime::tree;
 use nix::mount::{MntFlags, umount2};
 
-use super::{block, nfs};
+use super::{block, nfs, rbd};
 use crate::paths::PodDir;
 
 /// The reverse of [`prepare`](super::prepare): unmounts and detaches everything in the pod's
@@ -16,11 +16,12 @@ use crate::paths::PodDir;
 pub fn release(dir: &PodDir, kept: &BTreeSet<String>) -> io::Result<()> {
     block::release(dir)?;
     let root = dir.volumes();
-    let remote: Vec<PathBuf> = mount_table::read()?
+    let mut remote: Vec<PathBuf> = mount_table::read()?
         .into_iter()
         .filter(nfs::is_remote)
         .map(|mount| mount.path)
         .collect();
+    remote.extend(rbd::targets(dir)?);
     for target in mounts_below(&root)?.into_iter().rev() {
         if remote.contains(&target) {
             nfs::unmount(&target)?;
@@ -35,6 +36,7 @@ pub fn release(dir: &PodDir, kept: &BTreeSet<String>) -> io::Result<()> {
         let message = format!("{} is still mounted", left.display());
         return Err(io::Error::new(io::ErrorKind::ResourceBusy, message));
     }
+    rbd::release(dir)?;
     let entries = match fs::read_dir(&root) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         other => other?,

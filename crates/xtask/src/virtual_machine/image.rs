@@ -18,6 +18,10 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("mkfs.xfs", "xfsprogs"),
     ("unshare", "util-linux"),
     ("rpc.nfsd", "nfs-kernel-server"),
+    ("ceph-mon", "ceph-mon"),
+    ("ceph-mgr", "ceph-mgr"),
+    ("ceph-osd", "ceph-osd"),
+    ("rbd", "ceph-common"),
 ];
 
 /// The package that depends on the current kernel.

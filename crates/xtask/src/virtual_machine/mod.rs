@@ -1,5 +1,6 @@
 //! `cargo xtask virtual-machine-test`: the tests of containers on the kernel of a distribution, with
-//! control groups of version 2 alone, in a virtual machine that has this machine's files.
+//! control groups of version 2 alone, and those of network storage, in a virtual machine that has this
+//! machine's files.
 
 mod image;
 mod machine;
@@ -38,11 +39,45 @@ enum Place {
     Service,
 }
 
-/// The test programs, by their names.
-const PROGRAMS: &[(&str, Place)] = &[
-    ("containers", Place::Container),
-    ("agent", Place::Service),
-    ("encryption", Place::Service),
+/// A test program.
+struct Program {
+    /// Its name, which the filter selects by.
+    name: &'static str,
+    /// Cargo's name of it.
+    target: &'static str,
+    place: Place,
+    /// Words for a program of which only some tests run there, one after the other; the others get the
+    /// user's.
+    words: Option<&'static [&'static str]>,
+}
+
+const PROGRAMS: &[Program] = &[
+    Program {
+        name: "containers",
+        target: "containers",
+        place: Place::Container,
+        words: None,
+    },
+    Program {
+        name: "agent",
+        target: "agent",
+        place: Place::Service,
+        words: None,
+    },
+    // A whole server, with a Ceph and an NFS server beside it.
+    Program {
+        name: "storage",
+        target: "walks",
+        place: Place::Service,
+        words: Some(&["network_storage::", "--test-threads=1"]),
+    },
+    // Nodes in network namespaces, with the WireGuard of the kernel.
+    Program {
+        name: "encryption",
+        target: "encryption",
+        place: Place::Service,
+        words: None,
+    },
 ];
 
 /// Builds the test programs and runs them in a virtual machine.
@@ -53,13 +88,20 @@ pub fn run(root: &Path, wanted: &VirtualMachine) -> Result<()> {
             .as_deref()
             .is_none_or(|part| name.contains(part))
     };
-    let mut programs = build(root)?;
-    programs.retain(|name, _| chosen(name));
-    if programs.is_empty() {
-        let names: Vec<&str> = PROGRAMS.iter().map(|(name, _)| *name).collect();
+    let chosen: Vec<&Program> = PROGRAMS.iter().filter(|row| chosen(row.name)).collect();
+    if chosen.is_empty() {
+        let names: Vec<&str> = PROGRAMS.iter().map(|row| row.name).collect();
         bail!("no test program matches; there are: {}", names.join(", "));
     }
     let target = std::path::absolute(setup::target(root)).context("find the target directory")?;
+    if chosen.iter().any(|row| row.target == "walks") {
+        setup::run(root)?;
+        let program = target.join("release/mainstay");
+        if !program.is_file() {
+            bail!("{} is missing: cargo build --release", program.display());
+        }
+    }
+    let programs = build(root, &chosen)?;
     let image = Image::make(&target, |image| script(image, &programs, &wanted.words))?;
     let ends = machine::run(&image, Processor::choose(wanted.emulate))?;
     let failed: Vec<String> = programs
@@ -78,7 +120,7 @@ pub fn run(root: &Path, wanted: &VirtualMachine) -> Result<()> {
 }
 
 /// Builds the test programs, with the features that they have in a build of everything.
-fn build(root: &Path) -> Result<BTreeMap<String, PathBuf>> {
+fn build(root: &Path, chosen: &[&Program]) -> Result<BTreeMap<String, PathBuf>> {
     let mut build = cargo::command(root);
     build
         .args([
@@ -87,7 +129,7 @@ fn build(root: &Path) -> Result<BTreeMap<String, PathBuf>> {
             "--message-format=json-render-diagnostics",
         ])
         .arg("--workspace")
-        .args(PROGRAMS.iter().flat_map(|(name, _)| ["--test", *name]))
+        .args(chosen.iter().flat_map(|row| ["--test", row.target]))
         .stderr(Stdio::inherit());
     let output = build.output().context("start cargo")?;
     if !output.status.success() {
@@ -96,9 +138,9 @@ fn build(root: &Path) -> Result<BTreeMap<String, PathBuf>> {
     let told = String::from_utf8(output.stdout).context("read what cargo built")?;
     let mut built: BTreeMap<String, PathBuf> = told.lines().filter_map(executable).collect();
     let mut programs = BTreeMap::new();
-    for (name, _) in PROGRAMS {
-        let path = built.remove(*name);
-        let path = path.with_context(|| format!("cargo built no test program {name}"))?;
+    for Program { name, target, .. } in chosen {
+        let path = built.remove(*target);
+        let path = path.with_context(|| format!("cargo built no test program {target}"))?;
         programs.insert((*name).to_owned(), path);
     }
     Ok(programs)
@@ -120,13 +162,17 @@ fn script(image: &Image, programs: &BTreeMap<String, PathBuf>, words: &[String])
         quoted(image.scratch.display()),
         include_str!("run.sh")
     );
-    for (name, place) in PROGRAMS {
-        let function = match place {
+    for row in PROGRAMS {
+        let function = match row.place {
             Place::Container => "in_container",
             Place::Service => "as_service",
         };
-        if let Some(path) = programs.get(*name) {
-            script += &format!("{function} {name} {}", quoted(path.display()));
+        if let Some(path) = programs.get(row.name) {
+            script += &format!("{function} {} {}", row.name, quoted(path.display()));
+            let own = row
+                .words
+                .map(|words| words.iter().map(|word| (*word).to_owned()));
+            let words = own.map_or_else(|| words.to_owned(), Iterator::collect);
             for word in words {
                 script += &format!(" {}", quoted(word));
             }
@@ -160,12 +206,16 @@ mod tests {
             scratch: "/t/tmp".into(),
             ..Image::default()
         };
-        let script = script(&image, &[(name, path)].into(), &["a b".to_owned()]);
+        let walks = ("storage".to_owned(), PathBuf::from("/t/walks"));
+        let programs = [(name, path), walks].into();
+        let script = script(&image, &programs, &["a b".to_owned()]);
         assert!(
             script.starts_with("KERNEL='/k'\nSCRATCH='/t/tmp'\n"),
             "{script}"
         );
-        let end = "as_service agent '/t/it'\\''s' 'a b'\n/run/busybox poweroff -f\n";
+        let end = "as_service agent '/t/it'\\''s' 'a b'\nas_service storage '/t/walks' \
+            'network_storage::' '--test-threads=1'\n\
+            /run/busybox poweroff -f\n";
         assert!(script.ends_with(end), "{script}");
     }
 }

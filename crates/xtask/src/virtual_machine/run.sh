@@ -4,6 +4,8 @@
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root
 groups=/sys/fs/cgroup
 
+# Nodes and machines of clusters are named for it.
+/run/busybox hostname virtual-machine
 mount -t sysfs sys /sys
 mount -t cgroup2 -o nsdelegate,memory_recursiveprot cgroup2 $groups
 mkdir -p /dev/pts /dev/shm /dev/mqueue
@@ -27,6 +29,8 @@ export MAINSTAY_KERNEL_HAS_WIREGUARD=yes
 /run/busybox ip link set eth0 up
 /run/busybox ip addr add 10.0.2.15/24 dev eth0
 /run/busybox ip route add default via 10.0.2.2
+# The tests may make servers of this machine, at this address.
+export MAINSTAY_TEST_STORAGE_ADDRESS=10.0.2.15
 
 mkdir -p /run/disk "$SCRATCH"
 mount /dev/vda /run/disk

@@ -273,7 +273,7 @@ fn is_related(
             let volumes = reads.list_with("", "persistentvolumes", "", &[name]);
             let mut named = volumes
                 .iter()
-                .filter(|volume| gives(&volume["spec"]["csi"], namespace, name));
+                .filter(|volume| gives(&volume["spec"], namespace, name));
             named.any(claims_of)
         };
         Ok(match object {
@@ -305,16 +305,26 @@ fn is_related(
     })
 }
 
-/// Whether a driver's volume names the Secret for calls of a node.
-fn gives(source: &Value, namespace: &str, name: &str) -> bool {
-    let references = [
+/// Whether a volume names the Secret for its node: a driver's for calls of the node, one of Ceph for the
+/// key of its user.
+fn gives(spec: &Value, namespace: &str, name: &str) -> bool {
+    let of_driver = [
         "nodeStageSecretRef",
         "nodePublishSecretRef",
         "nodeExpandSecretRef",
     ];
-    let references = references.map(|field| &source[field]);
-    let mut named = references.iter();
-    named.any(|reference| reference["namespace"] == namespace && reference["name"] == name)
+    let of_driver = of_driver.map(|field| &spec["csi"][field]);
+    let of_claim = &spec["claimRef"]["namespace"];
+    let is_it = |reference: &Value, default: &Value| {
+        let named = match reference["namespace"].as_str() {
+            None | Some("") => default,
+            Some(_) => &reference["namespace"],
+        };
+        *named == namespace && reference["name"] == name
+    };
+    let mut of_driver = of_driver.iter();
+    of_driver.any(|reference| is_it(reference, &Value::Null))
+        || is_it(&spec["rbd"]["secretRef"], of_claim)
 }
 
 fn is_mirror(pod: &Value) -> bool {
@@ -327,12 +337,25 @@ mod tests {
 
     #[test]
     fn secrets_for_the_controller_of_a_volume_are_not_for_nodes() {
-        let source = serde_json::json!({
+        let spec = serde_json::json!({"claimRef": {"namespace": "n"}, "csi": {
             "nodeStageSecretRef": {"namespace": "n", "name": "stage"},
             "nodeExpandSecretRef": {"namespace": "n", "name": "grow"},
-            "controllerExpandSecretRef": {"namespace": "n", "name": "expand"}});
-        assert!(gives(&source, "n", "stage") && gives(&source, "n", "grow"));
-        assert!(!gives(&source, "m", "stage") && !gives(&source, "n", "expand"));
+            "controllerExpandSecretRef": {"namespace": "n", "name": "expand"}}});
+        assert!(gives(&spec, "n", "stage") && gives(&spec, "n", "grow"));
+        assert!(!gives(&spec, "m", "stage") && !gives(&spec, "n", "expand"));
+    }
+
+    #[test]
+    fn the_key_of_an_image_is_in_the_claims_namespace_or_in_a_named_one() {
+        let spec = |secret: Value| {
+            let claim = serde_json::json!({"namespace": "shop"});
+            serde_json::json!({"claimRef": claim, "rbd": {"secretRef": secret}})
+        };
+        let near = spec(serde_json::json!({"name": "ceph"}));
+        let far = spec(serde_json::json!({"name": "ceph", "namespace": "storage"}));
+        assert!(gives(&near, "shop", "ceph") && !gives(&near, "storage", "ceph"));
+        assert!(gives(&far, "storage", "ceph") && !gives(&far, "shop", "ceph"));
+        assert!(!gives(&spec(Value::Null), "shop", "ceph"));
     }
 
     #[test]

@@ -1,0 +1,298 @@
+//! The provisioner `kubernetes.io/rbd`: images of Ceph for claims, made and removed by the program `rbd`.
+//!
+//! An image exists before its volume object does, and it is removed before the object goes. Its name
+//! follows from the claim, so an interrupted attempt is continued by the next.
+
+mod class;
+mod program;
+
+use api_client::{Api, Patch, PatchParams, PostParams};
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Secret};
+use k8s_openapi::api::storage::v1::StorageClass;
+use reconcile::execute::{Delete, Refusal, chain, delete, found, refusal, unless_outrun};
+use reconcile::{Key, Queue, ReconcileResult, Recorder};
+use resource_kinds::reasons::volume as reasons;
+use resource_kinds::volume_fit::requested_class;
+use serde_json::json;
+
+use crate::Context;
+use class::{FINALIZER, PROVISIONER, Provisioning, RbdClass, Reclaim, User};
+use program::{Program, ProgramError};
+
+/// Reason of the event, and of the phase Failed (statefulset.md §11.8).
+const FAILED_DELETE: &str = "VolumeFailedDelete";
+
+/// The program, found by the server's `PATH`.
+const RBD: &str = "rbd";
+
+/// The reason why an image was not made or not removed.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    /// The claim or its class asks for something that cannot be had.
+    #[error("{0}")]
+    Unsupported(String),
+    /// The program.
+    #[error(transparent)]
+    Program(#[from] ProgramError),
+    /// The API server.
+    #[error("read or write a volume, claim or secret")]
+    Api(#[from] api_client::Error),
+}
+
+/// The object in question.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum Task {
+    Claim(Key),
+    Volume(String),
+}
+
+struct RbdProvisioner {
+    context: Context,
+    recorder: Recorder,
+}
+
+pub(crate) async fn run(context: Context) {
+    let controller = RbdProvisioner {
+        recorder: context.recorder("persistentvolume-controller"),
+        context: context.clone(),
+    };
+    context.run("rbd_provisioner", controller).await;
+}
+
+impl reconcile::Controller for RbdProvisioner {
+    type Key = Task;
+    type Error = Error;
+
+    /// Images that are made or removed at once.
+    const WORKERS: usize = 4;
+
+    async fn wait_synced(&self) -> bool {
+        let caches = &self.context.caches;
+        caches.claims.wait_synced().await
+            && caches.volumes.wait_synced().await
+            && caches.classes.wait_synced().await
+    }
+
+    async fn feed(&self, queue: &Queue<Task>) {
+        let caches = &self.context.caches;
+        let mut claims = caches.claims.subscribe();
+        let mut volumes = caches.volumes.subscribe();
+        let mut classes = caches.classes.subscribe();
+        loop {
+            tokio::select! {
+                Some(change) = claims.next() => {
+                    queue.add(Task::Claim(Key::of(&**change.object())));
+                }
+                Some(change) = volumes.next() => {
+                    let volume = change.object();
+                    if class::reclaim(volume) != Reclaim::Keep {
+                        queue.add(Task::Volume(volume.metadata.name.clone().unwrap_or_default()));
+                    }
+                }
+                Some(change) = classes.next() => {
+                    if change.object().provisioner == PROVISIONER {
+                        for claim in caches.claims.list() {
+                            queue.add(Task::Claim(Key::of(&*claim)));
+                        }
+                    }
+                }
+                else => return,
+            }
+        }
+    }
+
+    async fn reconcile(&self, task: &Task) -> Result<ReconcileResult, Error> {
+        match task {
+            Task::Claim(key) => self.provision(key).await?,
+            Task::Volume(name) => self.reclaim(name).await?,
+        }
+        Ok(ReconcileResult::Done)
+    }
+}
+
+impl RbdProvisioner {
+    async fn provision(&self, key: &Key) -> Result<(), Error> {
+        let caches = &self.context.caches;
+        let Some(claim) = caches.claims.get_key(key) else {
+            return Ok(());
+        };
+        let class = requested_class(&claim).and_then(|class| caches.classes.get("", class));
+        let Some((class, rbd)) =
+            class.and_then(|class| RbdClass::of(&class).map(|rbd| (class, rbd)))
+        else {
+            return Ok(());
+        };
+        let wanted = class::provisioning(&claim, &class);
+        let name = class::names(&claim).map(|(volume, _)| volume);
+        let is_made = name.is_some_and(|name| caches.volumes.get("", &name).is_some());
+        if is_made || wanted == Provisioning::None {
+            return Ok(());
+        }
+        let made = match (wanted, rbd) {
+            (Provisioning::Unsupported(text), _) | (_, Err(text)) => Err(Error::Unsupported(text)),
+            (_, Ok(rbd)) => self.make(&claim, &class, &rbd).await,
+        };
+        if let Err(error) = &made {
+            let class = class.metadata.name.as_deref().unwrap_or_default();
+            let text = format!(
+                "Failed to provision volume with StorageClass {class:?}: {}",
+                chain(error)
+            );
+            self.recorder
+                .warning(&*claim, reasons::PROVISIONING_FAILED, text);
+        }
+        made
+    }
+
+    async fn make(
+        &self,
+        claim: &PersistentVolumeClaim,
+        class: &StorageClass,
+        rbd: &RbdClass,
+    ) -> Result<(), Error> {
+        let (Some((name, image)), Some(volume)) =
+            (class::names(claim), class::volume(claim, class, rbd))
+        else {
+            return Ok(());
+        };
+        let program = self.program(&rbd.admin).await?;
+        let size = class::mebibytes(claim);
+        program.create(rbd, &image, size).await?;
+        let api: Api<PersistentVolume> = Api::all(self.context.client.clone());
+        match api.create(&PostParams::default(), &volume).await {
+            Ok(_) => {
+                let text = format!("Successfully provisioned volume {name} using {PROVISIONER}");
+                let reason = reasons::PROVISIONING_SUCCEEDED;
+                self.recorder.normal(claim, reason, text);
+                tracing::info!(volume = name, image, "image made");
+                Ok(())
+            }
+            Err(error) if refusal(&error) == Refusal::AlreadyExists => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The program with the key of a user.
+    async fn program(&self, user: &User) -> Result<Program, Error> {
+        let (namespace, name) = (user.namespace.as_deref().unwrap_or_default(), &user.secret);
+        let secrets: Api<Secret> = Api::namespaced(self.context.client.clone(), namespace);
+        let cannot = |why: &str| {
+            let text = format!(
+                "the key of {:?} in secret \"{namespace}/{name}\": {why}",
+                user.id
+            );
+            Error::Unsupported(text)
+        };
+        let secret = found(secrets.get(name).await)?.ok_or_else(|| cannot("not found"))?;
+        if secret.type_.as_deref() != Some(PROVISIONER) {
+            return Err(cannot(&format!(
+                "the secret is not of type {PROVISIONER:?}"
+            )));
+        }
+        let data = secret.data.unwrap_or_default();
+        let only = || match data.len() {
+            1 => data.values().next(),
+            _ => None,
+        };
+        let key = data.get("key").or_else(only);
+        let key = key.ok_or_else(|| cannot("it has no entry \"key\""))?;
+        let key = String::from_utf8_lossy(&key.0).trim().to_owned();
+        Ok(Program::new(RBD, key))
+    }
+
+    /// The API server confirms the cached state before an image goes.
+    async fn reclaim(&self, name: &str) -> Result<(), Error> {
+        let api: Api<PersistentVolume> = Api::all(self.context.client.clone());
+        let Some(volume) = found(api.get(name).await)? else {
+            return Ok(());
+        };
+        match class::reclaim(&volume) {
+            Reclaim::Keep => return Ok(()),
+            Reclaim::LetGo => return self.let_go(&api, &volume).await,
+            Reclaim::Remove => {}
+        }
+        if self.is_claimed(&volume).await? {
+            return Ok(());
+        }
+        if let Err(error) = self.remove_image(&volume).await {
+            let text = chain(&error);
+            self.recorder.warning(&volume, FAILED_DELETE, text.clone());
+            let status = json!({"phase": "Failed", "reason": FAILED_DELETE, "message": text});
+            let uid = &volume.metadata.uid;
+            let patch = json!({"metadata": {"uid": uid}, "status": status});
+            let how = PatchParams::default();
+            unless_outrun(api.patch_status(name, &how, &Patch::Merge(patch)).await)?;
+            return Err(error);
+        }
+        self.let_go(&api, &volume).await?;
+        let uid = volume.metadata.uid.clone().unwrap_or_default();
+        delete(&api, name, Delete::of_uid(uid)).await?;
+        tracing::info!(volume = name, "image removed");
+        Ok(())
+    }
+
+    async fn remove_image(&self, volume: &PersistentVolume) -> Result<(), Error> {
+        let spec = volume.spec.clone().unwrap_or_default();
+        let class = spec.storage_class_name.as_deref().unwrap_or_default();
+        let found = self.context.caches.classes.get("", class);
+        let rbd = found.and_then(|class| RbdClass::of(&class));
+        let gone = || {
+            let text =
+                format!("its StorageClass {class:?}, which names the administrator, is gone");
+            Error::Unsupported(text)
+        };
+        let mut rbd = rbd.ok_or_else(gone)?.map_err(Error::Unsupported)?;
+        let Some(source) = spec.rbd else {
+            return Ok(());
+        };
+        // The volume says where its image is: the class may have been made anew.
+        rbd.monitors = source.monitors;
+        rbd.pool = source.pool.unwrap_or(rbd.pool);
+        let mut words = rbd.monitors.iter().chain([&rbd.pool, &source.image]);
+        if let Some(word) = words.find(|word| !class::is_word(word)) {
+            let text = format!("{word:?} is no monitor, pool or image of Ceph");
+            return Err(Error::Unsupported(text));
+        }
+        let program = self.program(&rbd.admin).await?;
+        Ok(program.remove(&rbd, &source.image).await?)
+    }
+
+    /// Whether the claim that the volume names, by identity, is there.
+    async fn is_claimed(&self, volume: &PersistentVolume) -> Result<bool, Error> {
+        let reference = volume.spec.as_ref();
+        let reference = reference.and_then(|spec| spec.claim_ref.as_ref());
+        let named =
+            reference.and_then(|claim| Some((claim.namespace.as_ref()?, claim.name.as_ref()?)));
+        let (Some((namespace, name)), Some(reference)) = (named, reference) else {
+            return Ok(false);
+        };
+        let api: Api<PersistentVolumeClaim> =
+            Api::namespaced(self.context.client.clone(), namespace);
+        let claim = found(api.get(name).await)?;
+        let is_it = |claim: PersistentVolumeClaim| {
+            let bound_to = claim.spec.and_then(|spec| spec.volume_name);
+            claim.metadata.uid == reference.uid
+                && bound_to.is_none_or(|bound_to| Some(bound_to) == volume.metadata.name)
+        };
+        Ok(claim.is_some_and(is_it))
+    }
+
+    async fn let_go(
+        &self,
+        api: &Api<PersistentVolume>,
+        volume: &PersistentVolume,
+    ) -> Result<(), Error> {
+        if !class::holds(volume) {
+            return Ok(());
+        }
+        let finalizers = volume.metadata.finalizers.iter().flatten();
+        let rest: Vec<&String> = finalizers.filter(|one| *one != FINALIZER).collect();
+        let metadata = &volume.metadata;
+        let patch = json!({"metadata": {"finalizers": rest, "uid": metadata.uid,
+            "resourceVersion": metadata.resource_version}});
+        let name = metadata.name.as_deref().unwrap_or_default();
+        let how = PatchParams::default();
+        unless_outrun(api.patch(name, &how, &Patch::Merge(patch)).await)?;
+        Ok(())
+    }
+}

@@ -1,0 +1,221 @@
+//! Images of Ceph as volumes, with a real cluster (seeds.md M7).
+
+use std::fs;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use end_to_end::{Instance, Kubectl, with_images};
+use serde_json::json;
+
+use super::{event, exec, gone, loads, manifest, of_claim, pod, ready, run, server_address};
+
+fn start_cluster(address: &str) {
+    let script = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/tests/network_storage/cluster.sh"
+    );
+    let status = Command::new("sh")
+        .args([script, "/tmp/ceph", address])
+        .status();
+    assert!(
+        status.expect("run sh").success(),
+        "the cluster does not start"
+    );
+}
+
+/// The images that this machine's kernel has mapped.
+fn mapped() -> Vec<String> {
+    let Ok(entries) = fs::read_dir("/sys/bus/rbd/devices") else {
+        return Vec::new();
+    };
+    let names = entries.map(|entry| {
+        let name = fs::read_to_string(entry.expect("list devices").path().join("name"));
+        name.unwrap_or_default().trim().to_owned()
+    });
+    let mut names: Vec<String> = names.collect();
+    names.sort();
+    names
+}
+
+fn images() -> Vec<String> {
+    let listed = run(&["rbd", "ls", "kube"]);
+    listed.lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn images_of_ceph_are_volumes_of_pods() {
+    match (server_address(), loads("rbd")) {
+        (Some(address), has_module) => {
+            assert!(has_module, "the kernel of the virtual machine has no rbd");
+            start_cluster(&address);
+            with_cluster(&address);
+        }
+        // It would wait for monitors.
+        (None, true) => {}
+        (None, false) => without_module(),
+    }
+}
+
+/// One event names the module, and the pod can be deleted.
+fn without_module() {
+    let (_registry, instance) = with_images();
+    let kubectl = instance.kubectl();
+    let volume = json!({"rbd": {"monitors": ["127.0.0.1:6789"], "pool": "kube", "image": "foo"}});
+    kubectl.apply(&pod("lost", volume));
+    let text = "MountVolume.SetUp failed for volume \"data\" : the kernel of this node has no block \
+        devices of Ceph: its module \"rbd\" is missing or cannot be loaded";
+    event(&kubectl, "lost", text);
+    kubectl.ok(&["delete", "pod", "lost"]);
+}
+
+fn with_cluster(address: &str) {
+    let (_registry, mut instance) = with_images();
+    let kubectl = instance.kubectl();
+    let manifest = |name: &str| manifest("ceph", name, address);
+    kubectl.apply(&manifest("class.yaml"));
+    kubectl.apply(&manifest("statefulset.yaml"));
+    event(&kubectl, "data-notes-0", "ceph-admin\\\": not found");
+    secrets(&kubectl);
+    kubectl.wait_ready("notes", 2);
+    assert_eq!((images().len(), mapped()), (2, images()));
+
+    // Contents outlive the pod; the group is that of the pod.
+    exec(&kubectl, "notes-0", "echo first > /data/note; sync");
+    assert_eq!(exec(&kubectl, "notes-0", "stat -c %g /data"), "2000\n");
+    kubectl.ok(&["delete", "pod", "notes-0"]);
+    kubectl.wait_ready("notes", 2);
+    assert_eq!(exec(&kubectl, "notes-0", "cat /data/note"), "first\n");
+
+    // A new agent knows what the killed one mapped.
+    instance.kill();
+    instance.start_again();
+    let kubectl = instance.kubectl();
+    assert_eq!(exec(&kubectl, "notes-0", "cat /data/note"), "first\n");
+    kubectl.ok(&["delete", "pod", "notes-0"]);
+    kubectl.wait_ready("notes", 2);
+    assert_eq!(exec(&kubectl, "notes-0", "cat /data/note"), "first\n");
+    assert_eq!(mapped(), images());
+
+    kubectl.ok(&["delete", "statefulset", "notes"]);
+    gone("the images to be unmapped", mapped);
+    kubectl.ok(&["delete", "pvc", "data-notes-0", "data-notes-1"]);
+    gone("the images to be removed", images);
+    gone("the volumes to go", || {
+        let left = kubectl.ok(&["get", "pv", "-o", "name"]);
+        left.lines().map(str::to_owned).collect()
+    });
+    by_hand(&kubectl, &manifest("pv-volume.yaml"), address);
+    a_device(&kubectl, &instance);
+}
+
+/// The Secrets of the page.
+fn secrets(kubectl: &Kubectl) {
+    for (name, user, namespace) in [
+        ("ceph-admin", "client.admin", "kube-system"),
+        ("ceph-user", "client.kube", "default"),
+    ] {
+        let key = run(&["ceph-authtool", "-p", "-n", user, "/etc/ceph/keyring"]);
+        let key = format!("--from-literal=key={}", key.trim());
+        kubectl.ok(&[
+            "create",
+            "secret",
+            "generic",
+            name,
+            "--type=kubernetes.io/rbd",
+            &key,
+            "--namespace",
+            namespace,
+        ]);
+    }
+}
+
+/// A client of the image that is not this node's.
+struct Watcher(Child);
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
+}
+
+/// The volume of the articles: by keyring, with one writer, then read-only.
+fn by_hand(kubectl: &Kubectl, volume: &str, address: &str) {
+    let claim = json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim",
+        "metadata": {"name": "by-hand"}, "spec": {"storageClassName": "by-hand",
+            "accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "10Gi"}}}});
+    kubectl.apply(volume);
+    kubectl.apply(&claim.to_string());
+    kubectl.apply(&pod("writer", of_claim("by-hand")));
+    event(kubectl, "writer", "no such pool or image");
+    run(&[
+        "rbd",
+        "create",
+        "kube/foo",
+        "--size",
+        "64",
+        "--image-feature",
+        "layering",
+    ]);
+    let watch = Command::new("rbd")
+        .args(["watch", "kube/foo"])
+        .stdout(Stdio::null())
+        .spawn();
+    let watcher = Watcher(watch.expect("start rbd"));
+    event(kubectl, "writer", "rbd image kube/foo is still being used");
+    assert_eq!(mapped(), [""; 0]);
+    drop(watcher);
+    ready(kubectl, "writer");
+    exec(kubectl, "writer", "echo kept > /data/note; sync");
+    assert_eq!(mapped(), ["foo"]);
+    kubectl.ok(&["delete", "pod", "writer"]);
+    gone("the image to be unmapped", mapped);
+
+    let monitors = json!([format!("{address}:6789")]);
+    let source = json!({"rbd": {"monitors": monitors, "pool": "kube", "image": "foo",
+        "user": "kube", "secretRef": {"name": "ceph-user"}, "readOnly": true}});
+    kubectl.apply(&pod("reader", source));
+    ready(kubectl, "reader");
+    let read = exec(
+        kubectl,
+        "reader",
+        "cat /data/note; touch /data/no || echo refused",
+    );
+    assert_eq!(read, "kept\nrefused\n");
+    kubectl.ok(&["delete", "pod", "reader"]);
+    gone("the image to be unmapped", mapped);
+    // Policy Retain: the image stays.
+    kubectl.ok(&["delete", "pvc", "by-hand"]);
+    kubectl.ok(&["delete", "pv", "pv-volume"]);
+    assert_eq!(images(), ["foo"]);
+}
+
+/// A claim of a device, on an instance that is interrupted.
+fn a_device(kubectl: &Kubectl, instance: &Instance) {
+    let claim = json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim",
+        "metadata": {"name": "raw"}, "spec": {"storageClassName": "ceph", "volumeMode": "Block",
+            "accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "8Mi"}}}});
+    kubectl.apply(&claim.to_string());
+    let container = json!({"name": "c", "image": "busybox:1", "command": ["sh", "-c",
+        "echo raw > /dev/raw; sync; trap 'exit 0' TERM; while true; do sleep 0.2; done"],
+        "volumeDevices": [{"name": "data", "devicePath": "/dev/raw"}]});
+    let mut volume = of_claim("raw");
+    volume["name"] = json!("data");
+    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "raw"},
+        "spec": {"terminationGracePeriodSeconds": 1, "containers": [container],
+            "volumes": [volume]}});
+    kubectl.apply(&pod.to_string());
+    ready(kubectl, "raw");
+    assert_eq!(exec(kubectl, "raw", "head -c 4 /dev/raw"), "raw\n");
+    kubectl.ok(&["delete", "pod", "raw"]);
+    gone("the device to be unmapped", mapped);
+    kubectl.ok(&["delete", "pvc", "raw"]);
+    gone("its image to be removed", || {
+        images()
+            .into_iter()
+            .filter(|image| image != "foo")
+            .collect()
+    });
+    let left = Path::new("/sys/bus/rbd/devices").exists();
+    assert!(left && instance.data().exists());
+}

@@ -1,0 +1,165 @@
+//! Directories of an NFS server as volumes, with the kernel's own server.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use end_to_end::{wait_for, with_images};
+use serde_json::json;
+
+use super::{event, exec, gone, loads, manifest, of_claim, pod, ready, server_address};
+
+/// The exported directory of the examples.
+const EXPORT: &str = "/srv/nfs";
+
+#[test]
+fn a_class_of_an_export_makes_a_directory_for_each_claim() {
+    match (server_address(), loads("nfs")) {
+        (Some(address), has_module) => {
+            assert!(has_module, "the kernel of the virtual machine has no nfs");
+            start_server();
+            with_server(&address);
+        }
+        // It would wait for a server.
+        (None, true) => {}
+        (None, false) => without_module(),
+    }
+}
+
+/// The root of the server, on the machine's disk: its own root, an overlay, cannot be exported. In version 4
+/// the exported directory is below it.
+const ROOT: &str = "/tmp/nfs-root";
+
+/// The server's directory behind the export.
+fn exported() -> PathBuf {
+    PathBuf::from(format!("{ROOT}{EXPORT}"))
+}
+
+/// A command that may leave a process behind, which would hold a pipe.
+#[track_caller]
+fn start(command: &[&str]) {
+    let status = Command::new(command[0]).args(&command[1..]).status();
+    assert!(status.is_ok_and(|status| status.success()), "{command:?}");
+}
+
+/// The kernel's server.
+fn start_server() {
+    for directory in [exported(), exported().join("shared")] {
+        fs::create_dir_all(&directory).expect("make a directory");
+        let open = fs::Permissions::from_mode(0o777);
+        fs::set_permissions(&directory, open).expect("open a directory");
+    }
+    assert!(
+        loads("nfsd"),
+        "the kernel of the virtual machine has no nfsd"
+    );
+    for directory in ["/run/rpcbind", "/run/sendsigs.omit.d"] {
+        fs::create_dir_all(directory).expect("make a directory");
+    }
+    if !Path::new("/proc/fs/nfsd/threads").exists() {
+        start(&["mount", "-t", "nfsd", "nfsd", "/proc/fs/nfsd"]);
+        // Another test program may have started them.
+        start(&["rpcbind", "-w"]);
+        start(&["rpc.mountd"]);
+    }
+    let options = "rw,no_root_squash,insecure,no_subtree_check,fsid=0";
+    start(&["exportfs", "-o", options, &format!("*:{ROOT}")]);
+    serve(true);
+}
+
+/// Lets it answer, or not.
+fn serve(answers: bool) {
+    let threads = if answers { "4" } else { "0" };
+    start(&["rpc.nfsd", "-G", "10", "-L", "10", threads]);
+}
+
+fn without_module() {
+    let (_registry, instance) = with_images();
+    let kubectl = instance.kubectl();
+    let volume = json!({"nfs": {"server": "127.0.0.1", "path": EXPORT}});
+    kubectl.apply(&pod("lost", volume));
+    let text = "the kernel of this node has no file system \"nfs\": its module \"nfs\" is missing";
+    event(&kubectl, "lost", text);
+    kubectl.ok(&["delete", "pod", "lost"]);
+}
+
+/// The directories of claims in the export.
+fn directories() -> Vec<String> {
+    let entries = fs::read_dir(exported()).expect("list the export");
+    let names = entries.map(|entry| entry.expect("list the export").file_name());
+    let names = names.map(|name| name.to_string_lossy().into_owned());
+    names.filter(|name| name != "shared").collect()
+}
+
+fn with_server(address: &str) {
+    let (_registry, instance) = with_images();
+    let kubectl = instance.kubectl();
+    let manifest = |name: &str| manifest("nfs", name, address);
+    kubectl.apply(&manifest("class.yaml"));
+    kubectl.apply(&manifest("shared.yaml"));
+    kubectl.ok(&["rollout", "status", "deployment/shared", "--timeout=900s"]);
+    // Each pod writes a file that is named for it, and sees those of the others.
+    let pods = kubectl.ok(&["get", "pods", "-l", "app=shared", "-o", "name"]);
+    let pods: BTreeSet<&str> = pods.lines().map(|pod| &pod["pod/".len()..]).collect();
+    assert_eq!(pods.len(), 3, "{pods:?}");
+    for pod in &pods {
+        wait_for("the files of all pods", 120, || {
+            let shown = exec(&kubectl, pod, "ls /files");
+            match shown.lines().collect::<BTreeSet<&str>>() == pods {
+                true => Ok(()),
+                false => Err(shown),
+            }
+        });
+    }
+    assert_eq!(directories().len(), 1);
+
+    // A server that goes away and comes back: what was asked for meanwhile is done.
+    serve(false);
+    kubectl.apply(&pod("late", of_claim("shared-files")));
+    event(&kubectl, "late", "does not answer on port 2049");
+    serve(true);
+    ready(&kubectl, "late");
+    let seen = exec(&kubectl, "late", "ls /data | wc -l");
+    assert_eq!(seen.trim(), "3");
+    kubectl.ok(&["delete", "pod", "late"]);
+    kubectl.ok(&["delete", "deployment", "shared"]);
+    kubectl.ok(&["delete", "pvc", "shared-files"]);
+    gone("the directory to be removed", directories);
+
+    // By default the files are kept under another name.
+    let class = json!({"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass",
+        "metadata": {"name": "kept"}, "provisioner": "mainstay.dev/nfs",
+        "parameters": {"server": address, "path": EXPORT}});
+    let claim = json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim",
+        "metadata": {"name": "kept"}, "spec": {"storageClassName": "kept",
+            "accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "1Mi"}}}});
+    kubectl.apply(&class.to_string());
+    kubectl.apply(&claim.to_string());
+    kubectl.apply(&pod("keeper", of_claim("kept")));
+    ready(&kubectl, "keeper");
+    exec(&kubectl, "keeper", "echo kept > /data/file");
+    kubectl.ok(&["delete", "pod", "keeper"]);
+    kubectl.ok(&["delete", "pvc", "kept"]);
+    wait_for("the directory to be archived", 120, || {
+        let found = directories();
+        let archived = found
+            .iter()
+            .find(|name| name.starts_with("archived-default-kept-"));
+        let file = archived.map(|name| exported().join(name).join("file"));
+        match file.map(fs::read_to_string) {
+            Some(Ok(text)) if text == "kept\n" => Ok(()),
+            _ => Err(found),
+        }
+    });
+
+    // The volume of the page, by hand.
+    kubectl.apply(&manifest("pv.yaml"));
+    kubectl.apply(&pod("reader", of_claim("shared")));
+    ready(&kubectl, "reader");
+    exec(&kubectl, "reader", "echo by hand > /data/note");
+    let written = fs::read_to_string(exported().join("shared/note")).expect("read the export");
+    assert_eq!(written, "by hand\n");
+    kubectl.ok(&["delete", "pod", "reader"]);
+}

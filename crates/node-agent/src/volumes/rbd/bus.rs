@@ -1,0 +1,162 @@
+//! The kernel's interface for images: `/sys/bus/rbd`, without a program.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use super::image::{Attributes, Device, Image};
+
+/// The interface of this machine.
+const BUS: &str = "/sys/bus/rbd";
+
+/// The interface.
+#[derive(Clone, Debug)]
+pub struct Bus(PathBuf);
+
+impl Bus {
+    /// The interface, with the kernel's module loaded.
+    ///
+    /// # Errors
+    /// The kernel has none.
+    pub fn open() -> Result<Self, String> {
+        let bus = Self(BUS.into());
+        if !bus.0.exists() {
+            // Its failure shows in the directory.
+            let mut modprobe = Command::new("modprobe");
+            modprobe.arg("rbd").stdin(Stdio::null());
+            modprobe.stdout(Stdio::null()).stderr(Stdio::null());
+            modprobe.status().ok();
+        }
+        match bus.0.exists() {
+            true => Ok(bus),
+            false => Err(
+                "the kernel of this node has no block devices of Ceph: its module \"rbd\" is \
+                 missing or cannot be loaded"
+                    .to_owned(),
+            ),
+        }
+    }
+
+    /// The interface if the module is loaded: without it nothing is mapped.
+    pub fn present() -> Option<Self> {
+        let bus = Self(BUS.into());
+        bus.0.exists().then_some(bus)
+    }
+
+    /// The device of an image.
+    ///
+    /// # Errors
+    /// The interface cannot be read.
+    pub fn find(&self, image: &Image) -> io::Result<Option<Device>> {
+        let devices = self.devices()?;
+        Ok(devices.into_iter().find(|device| device.image.is(image)))
+    }
+
+    fn devices(&self) -> io::Result<Vec<Device>> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(self.0.join("devices"))? {
+            let entry = entry?;
+            let id = entry.file_name().to_str().and_then(|id| id.parse().ok());
+            let Some(id) = id else {
+                continue;
+            };
+            // One that is unmapped just now is none.
+            found.extend(device(id, &entry.path()).unwrap_or_default());
+        }
+        Ok(found)
+    }
+
+    /// Maps an image by its line.
+    ///
+    /// # Errors
+    /// Of the kernel, or of the cluster.
+    pub fn add(&self, line: &str) -> io::Result<()> {
+        self.write("add", line)
+    }
+
+    /// Unmaps a device.
+    ///
+    /// # Errors
+    /// It is open, or the cluster does not answer.
+    pub fn remove(&self, id: u32) -> io::Result<()> {
+        self.write("remove", &id.to_string())
+    }
+
+    fn write(&self, name: &str, text: &str) -> io::Result<()> {
+        let single = self.0.join(format!("{name}_single_major"));
+        let path = match single.exists() {
+            true => single,
+            false => self.0.join(name),
+        };
+        let mut file = OpenOptions::new().write(true).open(path)?;
+        // The kernel takes one call as one line; an interrupted one is not repeated.
+        match file.write(text.as_bytes())? {
+            length if length == text.len() => Ok(()),
+            _ => Err(io::ErrorKind::WriteZero.into()),
+        }
+    }
+}
+
+/// The path of a device.
+pub fn path(device: &Device) -> PathBuf {
+    format!("/dev/rbd{}", device.id).into()
+}
+
+fn device(id: u32, at: &Path) -> io::Result<Option<Device>> {
+    let read = |name: &str| fs::read_to_string(at.join(name));
+    let shown = Attributes {
+        config: &read("config_info")?,
+        pool: &read("pool")?,
+        name: &read("name")?,
+        snapshot: &read("current_snap")?,
+        client: &read("client_addr")?,
+    };
+    Ok(Device::of(id, shown))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mapped_image_is_found_and_half_a_device_is_none() {
+        let temp = tempfile::tempdir().unwrap();
+        let bus = Bus(temp.path().to_owned());
+        let devices = temp.path().join("devices");
+        for id in ["0", "1", "x"] {
+            fs::create_dir_all(devices.join(id)).unwrap();
+        }
+        for (name, text) in [
+            (
+                "config_info",
+                "10.0.0.1:6789 name=kube,secret=<hidden> kube foo -\n",
+            ),
+            ("pool", "kube\n"),
+            ("name", "foo\n"),
+            ("current_snap", "-\n"),
+            ("client_addr", "10.0.2.15:0/77\n"),
+        ] {
+            fs::write(devices.join("1").join(name), text).unwrap();
+        }
+        let image = |name: &str| Image {
+            monitors: vec!["10.0.0.1:6789".to_owned()],
+            pool: "kube".to_owned(),
+            name: name.to_owned(),
+        };
+        let found = bus.find(&image("foo")).unwrap().unwrap();
+        assert_eq!(path(&found), Path::new("/dev/rbd1"));
+        assert_eq!(bus.find(&image("bar")).unwrap(), None);
+        // The interface of a kernel without devices of one major number.
+        for name in ["add", "remove"] {
+            fs::write(temp.path().join(name), "").unwrap();
+        }
+        bus.add("a line").unwrap();
+        bus.remove(12).unwrap();
+        let written = |name: &str| fs::read_to_string(temp.path().join(name)).unwrap();
+        assert_eq!(
+            (written("add"), written("remove")),
+            ("a line".into(), "12".into())
+        );
+    }
+}
