@@ -79,9 +79,9 @@ impl Relocation {
                     let path = object.pointer_mut(path);
                     changed |= path.is_some_and(|path| self.change_path(path));
                 }
-                changed |= self.change_record(object, VOLUME_MOVE, ["from", "to"]);
-                let nodes = ["primary", "replica"];
-                changed |= self.change_record(object, VOLUME_REPLICATION, nodes);
+                changed |= self.change_record(object, VOLUME_MOVE, &["from", "to"]);
+                let nodes = ["primary", "replica", "successor", "former"];
+                changed |= self.change_record(object, VOLUME_REPLICATION, &nodes);
             }
             _ => {}
         }
@@ -94,8 +94,9 @@ impl Relocation {
         }
     }
 
-    /// The record of the volume's move to another node, or of its copies there.
-    fn change_record(&self, volume: &mut Value, key: &str, nodes: [&str; 2]) -> bool {
+    /// The record of the volume's move to another node, or of its copies there: fields with a node or with
+    /// several.
+    fn change_record(&self, volume: &mut Value, key: &str, nodes: &[&str]) -> bool {
         let annotations = volume.pointer_mut("/metadata/annotations");
         let Some(text) = annotations.and_then(|all| all.get_mut(key)) else {
             return false;
@@ -109,10 +110,15 @@ impl Relocation {
         let mut changed = record
             .get_mut("path")
             .is_some_and(|path| self.change_path(path));
-        for end in nodes {
-            changed |= record
-                .get_mut(end)
-                .is_some_and(|node| self.change_name(node));
+        for field in nodes {
+            let named = match record.get_mut(*field) {
+                Some(Value::Array(several)) => &mut several[..],
+                Some(one) => std::slice::from_mut(one),
+                None => &mut [],
+            };
+            for node in named {
+                changed |= self.change_name(node);
+            }
         }
         if changed {
             *text = record.to_string().into();
@@ -230,7 +236,8 @@ mod tests {
         let other = volume("d", "/older");
         check(other.clone(), Rewrite::Keep, other);
         let replicated = |primary: &str| {
-            let record = json!({"primary": primary, "replica": "c"}).to_string();
+            let record =
+                json!({"primary": primary, "replica": "c", "former": ["d", primary]}).to_string();
             json!({"kind": "PersistentVolume", "metadata": {"name": "pvc-1",
                 "annotations": {VOLUME_REPLICATION: record}}, "spec": {}})
         };

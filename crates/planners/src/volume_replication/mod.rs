@@ -303,8 +303,11 @@ fn replicate(seen: &Observed<'_>) -> Step {
         return Step::Wait(format!("node {node:?} has no directory of the volume"));
     }
     let base = primary.sent.intersection(&replica.copies).max().copied();
-    // The copy that the record names stays until another one is complete and named.
-    let kept: BTreeSet<i64> = base.into_iter().chain(record.last).collect();
+    let promoted = record.recovery.as_ref().map(|recovery| recovery.time);
+    // The copy that the record names stays until another one is complete and named. A former primary that
+    // returns before its successor has a copy goes on from the recovery point.
+    let point = promoted.filter(|_| record.successor.is_some());
+    let kept: BTreeSet<i64> = base.into_iter().chain(record.last).chain(point).collect();
     for (role, has) in [
         (Role::Replica, &replica.copies),
         (Role::Primary, &primary.sent),

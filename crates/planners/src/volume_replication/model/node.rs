@@ -59,15 +59,20 @@ impl Node {
         if !self.admit(mistake, stream.epoch, Role::Replica) || self.volume.is_some() {
             return;
         }
-        let base = match stream.base {
-            None => Some(Vec::new()),
-            Some(base) => self.copies.get(&base).cloned(),
-        };
-        if let Some(mut history) = base {
-            // The writes of the base are not in the stream, whichever they are.
-            history.extend(&stream.writes[stream.skipped..]);
-            self.copies.entry(stream.time).or_insert(history);
+        let mut history = History::new();
+        let mut skipped = 0;
+        if let Some((time, base)) = &stream.base {
+            // The identity of the base is that of the sender's snapshot.
+            let is_same = |own: &&History| mistake == Mistake::OtherBase || *own == base;
+            let Some(own) = self.copies.get(time).filter(is_same) else {
+                self.copies.remove(time);
+                return;
+            };
+            (history, skipped) = (own.clone(), base.len());
         }
+        history.extend(&stream.writes[skipped..]);
+        assert_eq!(history, stream.writes, "not a copy: {stream:?}");
+        self.copies.entry(stream.time).or_insert(history);
     }
 
     /// The volume becomes a kept state, and what it had sent goes, except for the base of a difference.

@@ -34,22 +34,31 @@ struct Found {
     promoted: usize,
 }
 
+/// Steps of a walk. Most are the leader's.
+const STEPS: usize = 200;
+
 /// Walks through worlds of three nodes, the same ones each time.
 fn walk(mistake: Mistake, walks: u64) -> Found {
     let mut found = Found::default();
     for walk in 1..=walks {
         let mut state = walk.wrapping_mul(0x9E37_79B9_7F4A_7C15);
         let mut world = World::start(mistake, 3);
-        for _ in 0..120 {
-            let mut next = world.next();
-            if next.is_empty() {
-                break;
-            }
+        for _ in 0..STEPS {
             // The generator of Marsaglia (2003), "Xorshift RNGs".
             state ^= state << 13;
             state ^= state >> 7;
             state ^= state << 17;
+            let mut next = Vec::new();
+            if !(state >> 32).is_multiple_of(4) {
+                world.led(&mut next);
+            }
+            if next.is_empty() {
+                next = world.next();
+            }
             let count = next.len() as u64;
+            if count == 0 {
+                break;
+            }
             let next = next.swap_remove((state % count) as usize);
             found.add(&world, &next);
             world = next;
@@ -70,7 +79,10 @@ impl Found {
         self.promoted += usize::from(old.primary != new.primary);
         let point = new.recovery.as_ref().map(|recovery| recovery.time);
         let stream = after.stream.as_ref();
-        let is_on = stream.is_some_and(|stream| stream.base == point && point.is_some());
+        let is_on = stream.is_some_and(|stream| {
+            let base = stream.base.as_ref().map(|(time, _)| *time);
+            base == point && point.is_some()
+        });
         self.went_on += usize::from(is_on && before.stream.is_none());
     }
 }
@@ -101,14 +113,14 @@ fn mistakes_are_found() {
 // DESIGN §16, docs/storage.md: a replica whose node stays away is replaced.
 #[test]
 fn a_third_node_takes_the_place_of_a_replica() {
-    let found = walk(Mistake::None, 3000);
+    let found = walk(Mistake::None, 1500);
     let all = [
         found.replaced,
         found.given_up,
         found.went_on,
         found.promoted,
     ];
-    assert!(all.iter().all(|count| *count > 100), "{found:?}");
+    assert!(all.iter().all(|count| *count > 20), "{found:?}");
 }
 
 #[test]
