@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use futures::{StreamExt, TryStreamExt};
 use http::{Method, Request};
+use kube::config::{self, KubeconfigError};
 use kube::core::WatchEvent;
-use kube::{Client, Config, config};
+use kube::{Client, Config};
 use serde_json::Value;
 use tokio::runtime::Runtime;
 
@@ -170,10 +171,17 @@ impl Api {
 
 /// How to connect as the administrator.
 pub(crate) async fn configuration(kubeconfig: &std::path::Path) -> Config {
-    let read = config::Kubeconfig::read_from(kubeconfig).expect("read the kubeconfig");
+    let configuration = configuration_if_usable(kubeconfig).await;
+    configuration.expect("a usable kubeconfig")
+}
+
+/// As [`configuration`], for a server that may not have written the file yet.
+pub(crate) async fn configuration_if_usable(
+    kubeconfig: &std::path::Path,
+) -> Result<Config, KubeconfigError> {
+    let read = config::Kubeconfig::read_from(kubeconfig)?;
     let options = config::KubeConfigOptions::default();
-    let configuration = Config::from_custom_kubeconfig(read, &options).await;
-    configuration.expect("a configuration")
+    Config::from_custom_kubeconfig(read, &options).await
 }
 
 async fn send(client: &Client, method: Method, path: &str, object: Option<&Value>) -> Value {

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::{Kubectl, wait_for};
+use crate::{Kubectl, wait_for, wait_for_or_tell};
 
 impl Kubectl {
     /// Waits until the set has `replicas` ready pods, and no others.
@@ -11,20 +11,17 @@ impl Kubectl {
     /// When it takes too long.
     #[track_caller]
     pub fn wait_ready(&self, set: &str, replicas: u64) {
-        wait_for(&format!("{replicas} ready pods of {set}"), 180, || {
+        let ready = || {
             // A server is ready before it has applied its manifests.
-            let found = self.run(&["get", "statefulset", set, "-o", "json"]);
-            let found: Value = serde_json::from_str(&found.stdout).map_err(|_| found.stderr)?;
-            let status = found["status"].clone();
+            let status = self.get(&["statefulset", set])?["status"].take();
             let is = |field: &str| status[field].as_u64().unwrap_or(0) == replicas;
             if is("readyReplicas") && is("replicas") {
                 return Ok(());
             }
-            Err(format!(
-                "{status}\n{}",
-                self.run(&["get", "pods", "-o", "wide"]).stdout
-            ))
-        });
+            Err(status.to_string())
+        };
+        let pods = || self.run(&["get", "pods", "-o", "wide"]).stdout;
+        wait_for_or_tell(&format!("{replicas} ready pods of {set}"), 180, ready, pods);
     }
 
     /// The pod, which must exist.
@@ -93,7 +90,7 @@ impl Kubectl {
     #[track_caller]
     pub fn wait_waiting(&self, pod: &str, reason: &str) {
         wait_for(&format!("{pod} to wait with {reason}"), 60, || {
-            let status = self.pod(pod)["status"].clone();
+            let status = self.look(&["pod", pod])?["status"].clone();
             let state = &status["containerStatuses"][0]["state"];
             if state["waiting"]["reason"] == reason {
                 Ok(())
@@ -110,7 +107,7 @@ impl Kubectl {
     #[track_caller]
     pub fn wait_phase(&self, pod: &str, phase: &str) {
         wait_for(&format!("{pod} to be {phase}"), 60, || {
-            let status = self.pod(pod)["status"].clone();
+            let status = self.look(&["pod", pod])?["status"].clone();
             if status["phase"] == phase {
                 Ok(())
             } else {

@@ -12,10 +12,10 @@ use crate::shell::Beside;
 #[derive(Clone, Debug)]
 pub struct Kubectl {
     program: PathBuf,
-    kubeconfig: PathBuf,
+    pub(crate) kubeconfig: PathBuf,
     cache: PathBuf,
-    namespace: String,
-    token: Option<String>,
+    pub(crate) namespace: String,
+    pub(crate) token: Option<String>,
 }
 
 /// The output of a command and its exit code.
@@ -197,10 +197,10 @@ impl Kubectl {
         self.ok_with_input(&["apply", "-f", "-"], manifest)
     }
 
-    /// Gets as JSON; `None` when it does not exist.
+    /// The JSON that a command prints, which must succeed. Waits use [`look`](Self::look).
     ///
     /// # Panics
-    /// When the command fails otherwise, or prints no JSON.
+    /// When the command fails, or prints no JSON.
     #[track_caller]
     pub fn json(&self, arguments: &[&str]) -> Value {
         let text = self.ok(&[arguments, &["-o", "json"]].concat());

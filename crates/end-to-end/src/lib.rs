@@ -22,6 +22,7 @@ pub mod page;
 pub mod pasted;
 pub mod process;
 pub mod program;
+mod read;
 pub mod registry;
 pub mod runc;
 pub mod samples;
@@ -46,7 +47,7 @@ pub use page::Page;
 pub use pasted::Pasted;
 pub use registry::Registry;
 pub use shell::Shell;
-pub use wait::{wait_for, wait_for_text};
+pub use wait::{wait_for, wait_for_or_tell, wait_for_text};
 
 /// Cargo's target directory.
 fn target() -> PathBuf {

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::cluster::is_ready;
-use crate::{Kubectl, wait_for};
+use crate::{Kubectl, wait_for, wait_for_or_tell};
 
 /// A set `web` of version `a`, ready as soon as it answers.
 pub fn web(replicas: u64) -> Value {
@@ -55,7 +55,9 @@ impl Kubectl {
     /// `~` is being deleted.
     #[track_caller]
     pub fn versions(&self) -> String {
-        let pods = self.json(&["get", "pods", "-l", "app=web"]);
+        let pods = self
+            .get(&["pods", "-l", "app=web"])
+            .unwrap_or_else(|error| panic!("the pods of web: {error}"));
         let mut shown: Vec<(u64, String)> = Vec::new();
         for pod in pods["items"].as_array().into_iter().flatten() {
             let name = pod["metadata"]["name"].as_str().unwrap_or_default();
@@ -79,26 +81,26 @@ impl Kubectl {
     /// When it takes too long.
     #[track_caller]
     pub fn wait_versions(&self, wanted: &str) {
-        wait_for(wanted, 90, || {
+        let probe = || {
             let seen = self.versions();
-            if seen == wanted {
-                return Ok(());
-            }
-            Err(format!(
-                "{seen}\n{}",
-                self.run(&["describe", "statefulset", "web"]).stdout
-            ))
-        });
+            if seen == wanted { Ok(()) } else { Err(seen) }
+        };
+        let describe = || self.run(&["describe", "statefulset", "web"]).stdout;
+        wait_for_or_tell(wanted, 90, probe, describe);
     }
 
     /// `status reason message` of a condition of the set `web`.
     #[track_caller]
     pub fn condition(&self, kind: &str) -> String {
-        let part = |field: &str| {
-            let path = format!("jsonpath={{.status.conditions[?(@.type==\"{kind}\")].{field}}}");
-            self.ok(&["get", "statefulset", "web", "-o", &path])
-        };
-        format!("{} {} {}", part("status"), part("reason"), part("message"))
+        let set = self
+            .get(&["statefulset", "web"])
+            .unwrap_or_else(|error| panic!("the set web: {error}"));
+        let conditions = set["status"]["conditions"].as_array();
+        let mut conditions = conditions.into_iter().flatten();
+        let condition = conditions.find(|one| one["type"] == kind);
+        let part = |field: &str| condition.and_then(|one| one[field].as_str());
+        let parts = ["status", "reason", "message"].map(|field| part(field).unwrap_or_default());
+        parts.join(" ")
     }
 
     /// Waits until a condition of the set `web` begins so.

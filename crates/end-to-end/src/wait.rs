@@ -31,20 +31,51 @@ pub fn wait_for_text(part: &str, seconds: u64, mut read: impl FnMut() -> String)
 /// # Panics
 /// When the time is over.
 #[track_caller]
-pub fn wait_for<T, E: Debug>(
+pub fn wait_for<T, E: Debug>(what: &str, seconds: u64, probe: impl FnMut() -> Result<T, E>) -> T {
+    wait_for_or_tell(what, seconds, probe, String::new)
+}
+
+/// As [`wait_for`]; a failure also shows what `tell` returns, which is called only then.
+///
+/// # Panics
+/// When the time is over.
+#[track_caller]
+pub fn wait_for_or_tell<T, E: Debug>(
     what: &str,
     seconds: u64,
     mut probe: impl FnMut() -> Result<T, E>,
+    tell: impl FnOnce() -> String,
 ) -> T {
     let seconds = seconds * BUSY_MACHINE;
     let deadline = Instant::now() + Duration::from_secs(seconds);
     loop {
+        let begun = Instant::now();
         match probe() {
             Ok(value) => return value,
             Err(seen) if Instant::now() >= deadline => {
-                panic!("waited {seconds} s for {what}; last seen: {seen:#?}");
+                panic!(
+                    "waited {seconds} s for {what}; last seen: {seen:#?}\n{}",
+                    tell()
+                );
             }
-            Err(_) => sleep(Duration::from_millis(100)),
+            Err(_) => sleep(pause_after(begun.elapsed())),
         }
+    }
+}
+
+/// The time until the next probe: twice that of the last one, within bounds. A probe that starts a
+/// program takes processor time from all other tests, and takes long where that is scarce.
+pub fn pause_after(probe: Duration) -> Duration {
+    (2 * probe).clamp(Duration::from_millis(50), Duration::from_millis(500))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn costly_probes_are_rare() {
+        let pause = |milliseconds| pause_after(Duration::from_millis(milliseconds)).as_millis();
+        assert_eq!([1, 100, 9_000].map(pause), [50, 200, 500]);
     }
 }

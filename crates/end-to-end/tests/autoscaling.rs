@@ -1,6 +1,6 @@
 //! A HorizontalPodAutoscaler that follows the real load of real containers (kubectl.md 3.6, 6.1).
 
-use end_to_end::{text, wait_for, with_images};
+use end_to_end::{text, wait_for, wait_for_or_tell, with_images};
 
 /// Each pod takes all that its limit allows, until a file says otherwise.
 const SET: &str = "
@@ -40,13 +40,16 @@ fn replicas_follow_the_load() {
     let kubectl = instance.kubectl();
     kubectl.apply(SET);
     let wait_set = |what: &str, field: &str, wanted: u64| {
-        wait_for(what, 180, || {
-            let set = kubectl.json(&["get", "statefulset", "load"]);
+        let probe = || {
+            let set = kubectl.look(&["statefulset", "load"])?;
             if set.pointer(field) == Some(&wanted.into()) {
                 Ok(())
             } else {
-                Err(kubectl.ok(&["describe", "hpa", "load"]))
+                Err(set)
             }
+        };
+        wait_for_or_tell(what, 180, probe, || {
+            kubectl.ok(&["describe", "hpa", "load"])
         });
     };
     wait_set("two replicas under load", "/status/readyReplicas", 2);

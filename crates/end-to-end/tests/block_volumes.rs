@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use end_to_end::{Kubectl, text, wait_for, wait_for_text, with_images};
+use end_to_end::{Kubectl, wait_for, wait_for_text, with_images};
 use serde_json::{Value, json};
 
 /// Where the containers have the device.
@@ -145,9 +145,10 @@ fn grows_in_use(kubectl: &Kubectl) {
     assert_eq!(size().trim(), (64 << 20).to_string());
     let request = json!({"spec": {"resources": {"requests": {"storage": "96Mi"}}}});
     kubectl.ok(&["patch", "pvc", "data-raw-0", "-p", &request.to_string()]);
-    wait_for_text("96Mi", 60, || {
-        let claim = kubectl.json(&["get", "pvc/data-raw-0"]);
-        text(&claim, "/status/capacity/storage").to_owned()
+    wait_for("the claim to have grown", 60, || {
+        let claim = kubectl.look(&["pvc/data-raw-0"])?;
+        let is_larger = claim["status"]["capacity"]["storage"] == "96Mi";
+        if is_larger { Ok(()) } else { Err(claim) }
     });
     assert_eq!(size().trim(), (96 << 20).to_string());
     assert_eq!(read(kubectl, "raw-0"), "pattern-0");

@@ -90,7 +90,7 @@ fn the_tutorials_ring() {
 #[track_caller]
 fn wait_ring(kubectl: &Kubectl, size: usize) {
     wait_for(&format!("a ring of {size}"), 240, || {
-        let ready = kubectl.json(&["get", "sts", "cassandra"])["status"]["readyReplicas"].clone();
+        let ready = kubectl.get(&["sts", "cassandra"])?["status"]["readyReplicas"].clone();
         if ready != size {
             let pods = kubectl.run(&["get", "pods", "-o", "wide"]);
             return Err(pods.stdout);

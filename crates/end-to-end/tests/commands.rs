@@ -96,14 +96,9 @@ fn reading() {
     for event in ["Scheduled", "Pulled", "Created", "Started"] {
         assert!(described.contains(event), "{event} is not in:\n{described}");
     }
-    let slices = [
-        "get",
-        "endpointslices",
-        "-l",
-        "kubernetes.io/service-name=box",
-    ];
+    let slices = ["endpointslices", "-l", "kubernetes.io/service-name=box"];
     wait_for("two endpoints", 60, || {
-        let slices = kubectl.json(&slices);
+        let slices = kubectl.look(&slices)?;
         match slices["items"][0]["endpoints"].as_array().map(Vec::len) {
             Some(2) => Ok(()),
             _ => Err(slices),
@@ -408,7 +403,7 @@ fn logs(kubectl: &Kubectl) {
     follow.wait().expect("wait for kubectl");
     assert_eq!(text, "started box-0\nstopping\n");
     wait_for("the container to be restarted", 60, || {
-        let status = kubectl.pod("box-0")["status"]["containerStatuses"][0].clone();
+        let status = kubectl.look(&["pod", "box-0"])?["status"]["containerStatuses"][0].clone();
         let again = status["restartCount"] == 1 && status["state"]["running"].is_object();
         if again { Ok(()) } else { Err(status) }
     });

@@ -81,7 +81,7 @@ fn the_debug_image_is_at_hand() {
     let shown = kubectl.on_terminal(&debug, typed);
     assert!(shown.stdout.contains("/mainstay hello"), "{shown:#?}");
     wait_for("the end of the shell", 60, || {
-        let pod = kubectl.pod("web-0");
+        let pod = kubectl.look(&["pod", "web-0"])?;
         let state = &pod["status"]["ephemeralContainerStatuses"][0]["state"];
         match state["terminated"]["exitCode"].as_i64() {
             Some(5) => Ok(()),

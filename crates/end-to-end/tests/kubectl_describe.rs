@@ -314,7 +314,7 @@ fn drained(kubectl: &Kubectl) {
         "selector": {"matchLabels": {"app": "web"}}}});
     kubectl.apply(&budget.to_string());
     wait_for("the budget to be counted", 60, || {
-        let found = kubectl.json(&["get", "pdb", "web"]);
+        let found = kubectl.look(&["pdb", "web"])?;
         let counted = found["status"]["disruptionsAllowed"] == 1;
         if counted { Ok(()) } else { Err(found) }
     });

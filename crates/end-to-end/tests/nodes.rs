@@ -443,7 +443,7 @@ fn a_node_is_drained(kubectl: &Kubectl) {
     kubectl.ok(&["drain", "n2", "--delete-emptydir-data", "--timeout=480s"]);
     wait_for("the pod to wait for its node", 60, || {
         // For a moment there is no pod of this name.
-        let listed = kubectl.json(&["get", "pods"]);
+        let listed = kubectl.look(&["pods"])?;
         let mut pods = listed["items"].as_array().into_iter().flatten();
         let now = pods.find(|found| found["metadata"]["name"] == pod.as_str());
         let waits = now.is_some_and(|now| {

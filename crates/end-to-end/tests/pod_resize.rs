@@ -57,7 +57,7 @@ fn has(pod: &Value, cpu: &str, memory: &str, restarts: i64) -> bool {
 
 fn wait(kubectl: &Kubectl, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
     wait_for(what, 30, || {
-        let pod = kubectl.pod("sized");
+        let pod = kubectl.look(&["pod", "sized"])?;
         if wanted(&pod) { Ok(pod) } else { Err(pod) }
     })
 }

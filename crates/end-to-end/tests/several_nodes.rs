@@ -109,7 +109,7 @@ fn a_lost_node_is_fenced(instance: &Instance, kubectl: &Kubectl, lost: &str) {
     assert!(has_processes(waits), "a pod without the annotation goes on");
     set_link(&instance.data(), &port, "up");
     wait_for("the node to be back", 120, || {
-        let node = kubectl.json(&["get", "node", lost]);
+        let node = kubectl.get(&["node", lost])?;
         match is_ready(&node) {
             true => Ok(()),
             false => Err(node["status"]["conditions"].to_string()),

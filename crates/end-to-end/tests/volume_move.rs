@@ -490,8 +490,7 @@ fn other_node(kubectl: &Kubectl, node: &str) -> String {
 /// Waits until the pod of the set is ready on the node.
 fn wait_running_on(kubectl: &Kubectl, node: &str) {
     wait_for("the pod on the other node", 180, || {
-        let output = kubectl.run(&["get", "pod", "db-0", "-o", "json"]);
-        let pod: Value = serde_json::from_str(&output.stdout).unwrap_or_default();
+        let pod = kubectl.get(&["pod", "db-0"]).unwrap_or_default();
         let is_there = pod["spec"]["nodeName"] == *node && end_to_end::cluster::is_ready(&pod);
         if is_there {
             Ok(())

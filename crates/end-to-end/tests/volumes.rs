@@ -40,7 +40,9 @@ fn what_a_plain_directory_cannot_be_is_said() {
     kubectl.apply(&snapshot("s", "data").to_string());
     let told = |object: &str, pointer: &str, part: &str| {
         wait_for_text(part, 60, || {
-            text(&kubectl.json(&["get", object]), pointer).to_owned()
+            let found = kubectl.look(&[object]).unwrap_or_else(|error| error);
+            let told = found.pointer(pointer).and_then(Value::as_str);
+            told.map_or_else(|| found.to_string(), str::to_owned)
         });
     };
     let cannot = "cannot make snapshots and clones; volumes of the class local-cow can";
@@ -116,7 +118,7 @@ fn say(kubectl: &Kubectl, pod: &str, word: &str) {
 fn event(kubectl: &Kubectl, about: &str, reason: &str, part: &str) {
     let selector = format!("involvedObject.name={about},reason={reason}");
     wait_for(&format!("{reason} of {about}"), 60, || {
-        let events = kubectl.json(&["get", "events", "--field-selector", &selector]);
+        let events = kubectl.get(&["events", "--field-selector", &selector])?;
         let messages: Vec<&str> = events["items"]
             .as_array()
             .into_iter()
@@ -145,11 +147,11 @@ fn stopped_at_the_limit(kubectl: &Kubectl) {
 fn grows_in_use(kubectl: &Kubectl) {
     kubectl.ok(&["patch", "pvc", "data-db-0", "-p", &request("160Mi")]);
     wait_for("the claim to have grown", 60, || {
-        let claim = kubectl.json(&["get", "pvc", "data-db-0"]);
+        let claim = kubectl.look(&["pvc", "data-db-0"])?;
         let conditions = claim["status"]["conditions"].to_string();
-        match text(&claim, "/status/capacity/storage") {
-            "160Mi" if matches!(conditions.as_str(), "null" | "[]") => Ok(()),
-            other => Err(format!("{other} {conditions}")),
+        match claim["status"]["capacity"]["storage"].as_str() {
+            Some("160Mi") if matches!(conditions.as_str(), "null" | "[]") => Ok(()),
+            _ => Err(claim),
         }
     });
     event(kubectl, "data-db-0", "VolumeResizeSuccessful", "succeeded");
@@ -164,10 +166,10 @@ fn grows_in_use(kubectl: &Kubectl) {
     );
     kubectl.ok(&["patch", "pvc", "data-db-0", "-p", &request("192Mi")]);
     wait_for("the claim to have grown again", 120, || {
-        let claim = kubectl.json(&["get", "pvc", "data-db-0"]);
-        match text(&claim, "/status/capacity/storage") {
-            "192Mi" => Ok(()),
-            other => Err(other.to_owned()),
+        let claim = kubectl.look(&["pvc", "data-db-0"])?;
+        match claim["status"]["capacity"]["storage"].as_str() {
+            Some("192Mi") => Ok(()),
+            _ => Err(claim),
         }
     });
 }

@@ -54,12 +54,8 @@ fn a_deployment() {
     kubectl.ok(&status);
     kubectl.ok(&["expose", "deployment/web", "--port=8080"]);
     wait_for("three endpoints", 60, || {
-        let slices = kubectl.json(&[
-            "get",
-            "endpointslices",
-            "-l",
-            "kubernetes.io/service-name=web",
-        ]);
+        let slices = ["endpointslices", "-l", "kubernetes.io/service-name=web"];
+        let slices = kubectl.look(&slices)?;
         let endpoints = slices["items"][0]["endpoints"].as_array().map(Vec::len);
         if endpoints == Some(3) {
             Ok(())
@@ -150,7 +146,7 @@ fn a_job_and_a_cron_job() {
         "version",
     ]);
     wait_for("a success by the clock", 60, || {
-        let cron_job = kubectl.json(&["get", "cronjob", "often"]);
+        let cron_job = kubectl.look(&["cronjob", "often"])?;
         match cron_job["status"]["lastSuccessfulTime"].is_string() {
             true => Ok(()),
             false => Err(cron_job),
@@ -214,7 +210,7 @@ fn budgets_and_what_is_only_kept() {
     ]);
     kubectl.ok(&["rollout", "status", "deployment/web", "--timeout=300s"]);
     wait_for("one disruption is allowed", 60, || {
-        let budget = kubectl.json(&["get", "pdb", "web"]);
+        let budget = kubectl.look(&["pdb", "web"])?;
         let allowed = budget["status"]["disruptionsAllowed"] == 1;
         if allowed { Ok(()) } else { Err(budget) }
     });

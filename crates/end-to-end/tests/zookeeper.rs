@@ -88,7 +88,7 @@ fn a_quorum_is_rolled_one_by_one() {
 /// A drain takes one member; the budget keeps the others, which go on.
 fn drained(kubectl: &Kubectl, shell: &Shell, page: &Page) {
     wait_for("the budget to allow one to go", 30, || {
-        let budget = kubectl.json(&["get", "pdb", "zk"]);
+        let budget = kubectl.look(&["pdb", "zk"])?;
         let allowed = budget["status"]["disruptionsAllowed"] == 1;
         if allowed { Ok(()) } else { Err(budget) }
     });

@@ -5,6 +5,11 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
+/// Settings of programs in Go: kubectl, helm, etcd, the registry. Most of them live for less than a
+/// second; without collections of garbage they take a fifth less processor time. The second one is the
+/// heap from which they collect all the same.
+const GO_SETTINGS: [(&str, &str); 2] = [("GOGC", "off"), ("GOMEMLIMIT", "128MiB")];
+
 /// Runs cargo and fails if it does.
 pub fn run(root: &Path, arguments: &[&str]) -> Result<()> {
     run_to_end(command(root), arguments)
@@ -42,7 +47,7 @@ pub fn for_tests(root: &Path) -> Command {
 pub fn command(root: &Path) -> Command {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
-    command.current_dir(root);
+    command.current_dir(root).envs(GO_SETTINGS);
     for (name, _) in std::env::vars_os() {
         if name.to_str().is_some_and(is_of_the_package) {
             command.env_remove(name);

@@ -15,7 +15,7 @@ use crate::fuzz::{self, Fuzz};
 use crate::{cargo, setup, tables, tidy};
 
 /// The time of each fuzz target in a run of all tests.
-const FUZZ_SECONDS: u64 = 5;
+const FUZZ_SECONDS: u64 = 3;
 
 /// Runs everything, or everything that needs no root and no installed tools.
 pub fn test(root: &Path, without_end_to_end: bool) -> Result<()> {

@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use end_to_end::cluster::is_ready;
 use end_to_end::image::Image;
 use end_to_end::lan::{Lan, Role};
-use end_to_end::{Kubectl, Registry, example, process, text, wait_for, words};
+use end_to_end::{Kubectl, Registry, example, process, text, wait_for, wait_for_or_tell, words};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -349,28 +349,33 @@ fn runs<A: Application>(uid: &str) -> bool {
 
 #[track_caller]
 fn wait_whole<A: Application>(kubectl: &Kubectl) {
-    wait_for("all members to follow the primary", 300, || {
-        A::is_whole(kubectl).map_err(|why| format!("{why}\n{}", members(kubectl, A::SET)))
-    });
+    wait_for_or_tell(
+        "all members to follow the primary",
+        300,
+        || A::is_whole(kubectl),
+        || members(kubectl, A::SET),
+    );
 }
 
 /// Waits for that many more acknowledged writes.
 #[track_caller]
 fn wait_for_writes(kubectl: &Kubectl, more: usize, gap: &mut Gap) {
     let mut before = None;
-    wait_for("acknowledged writes", 300, || {
+    let enough = || {
         let count = acknowledged(kubectl)?.len();
         gap.see(count);
         match count >= *before.get_or_insert(count) + more {
             true => Ok(()),
-            false => Err(kubectl.run(&["logs", "writer", "--tail=5"]).stdout),
+            false => Err(count.to_string()),
         }
-    });
+    };
+    let tell = || kubectl.run(&["logs", "writer", "--tail=5"]).stdout;
+    wait_for_or_tell("acknowledged writes", 300, enough, tell);
 }
 
 /// The numbers that the writer printed.
 fn acknowledged(kubectl: &Kubectl) -> Answer<BTreeSet<u64>> {
-    let log = read(kubectl, &["logs", "writer"])?;
+    let log = kubectl.log("writer")?;
     let rows = words(&log);
     let numbers = rows.iter().filter_map(|row| match row[..] {
         ["acknowledged", number] => number.parse().ok(),
@@ -387,8 +392,7 @@ fn read(kubectl: &Kubectl, arguments: &[&str]) -> Answer<String> {
 
 /// Objects of the API.
 fn get(kubectl: &Kubectl, arguments: &[&str]) -> Answer<Value> {
-    let printed = read(kubectl, &[&["get", "-o", "json"], arguments].concat())?;
-    serde_json::from_str(&printed).map_err(|error| error.to_string())
+    kubectl.get(arguments)
 }
 
 /// The numbers of an answer.
