@@ -168,6 +168,8 @@ pub struct Config {
     pub kubelet_version: String,
     /// Labels of the Node besides the usual ones.
     pub labels: BTreeMap<String, String>,
+    /// Annotations of the Node that are the node's own: their values, and those that it must not have.
+    pub annotations: BTreeMap<String, Option<String>>,
     /// Taints of a new Node object. Those of an object that is there belong to its users.
     pub taints: Vec<Taint>,
     /// The length of the node's lease. An agent that finds pods of a longer one continues with that.

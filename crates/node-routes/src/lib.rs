@@ -10,9 +10,10 @@ use std::time::Duration;
 use api_client::Client;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::core::v1::{Node, ObjectReference};
+pub use peers::annotations;
 use pod_network::{Cidr, Peer, PeerSettings, PodNetwork, UnreachedPeer};
-use reconcile::{Cache, Component};
+use reconcile::{Cache, Component, EventType, Recorder};
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
@@ -20,6 +21,8 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 const DEBOUNCE: Duration = Duration::from_millis(20);
 /// The time between two looks at the kernel, whose links and routes others may change.
 const LOOK: Duration = Duration::from_secs(30);
+/// The reason of the event about a node without a way.
+const UNREACHED: &str = "PodsOfNodeUnreachable";
 /// The time before another attempt after a refusal by the kernel.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -36,20 +39,23 @@ pub struct Config {
     pub node_ip: watch::Receiver<IpAddr>,
 }
 
-/// Keeps the ways until the end of its part. A node without a way is no error: the log names it.
+/// Keeps the ways until the end of its part. A node without a way is no error: the log and an event of this
+/// node name it.
 pub fn run(client: Client, config: Config, component: Component) -> BoxFuture<'static, ()> {
     async move {
         let nodes = Cache::<Node>::spawn_all(&client, &component);
         let shutdown = component.shutdown.clone();
+        let recorder = Recorder::spawn(client, "mainstay-routes", shutdown.clone());
         let work = async move {
-            shutdown.run_until_cancelled(keep(nodes, config)).await;
+            let keeping = keep(nodes, config, &recorder);
+            shutdown.run_until_cancelled(keeping).await;
         };
         component.watched("the ways to other nodes", work).await;
     }
     .boxed()
 }
 
-async fn keep(nodes: Cache<Node>, mut config: Config) {
+async fn keep(nodes: Cache<Node>, mut config: Config, recorder: &Recorder) {
     if !nodes.wait_synced().await {
         return;
     }
@@ -72,7 +78,7 @@ async fn keep(nodes: Cache<Node>, mut config: Config) {
             continue;
         }
         let now = connect(&config.network, &wanted).await;
-        report(&unreached, &now);
+        report(&unreached, &now, recorder, &config.node_name);
         (connected, unreached) = (Some(wanted), now);
     }
 }
@@ -110,9 +116,19 @@ fn warn(cause: &(dyn std::error::Error + 'static)) {
 }
 
 /// Names the nodes that have lost their way, or have another reason for that.
-fn report(before: &[UnreachedPeer], now: &[UnreachedPeer]) {
+fn report(before: &[UnreachedPeer], now: &[UnreachedPeer], recorder: &Recorder, own: &str) {
     for peer in now.iter().filter(|peer| !before.contains(peer)) {
         let (node, cause) = (&peer.name, &peer.cause);
         tracing::warn!(node, cause, "no way to the pods of a node");
+        let message = format!("Node {own} has no way to the pods of node {node}: {cause}");
+        recorder.event(reference(own), EventType::Warning, UNREACHED, message);
     }
+}
+
+/// The node as events name it: its name stands for its uid, as in kubelet's.
+fn reference(node: &str) -> ObjectReference {
+    let mut object = Node::default();
+    object.metadata.name = Some(node.to_owned());
+    object.metadata.uid = Some(node.to_owned());
+    reconcile::reference(&object)
 }

@@ -1,12 +1,48 @@
 //! The peers in Node objects.
 
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use k8s_openapi::api::core::v1::Node;
-use pod_network::Peer;
+use pod_network::{Peer, PeerEncryption, TunnelEnd};
 
 /// The type of the address by which nodes reach each other.
 const INTERNAL_IP: &str = "InternalIP";
+
+/// The public key of a node that encrypts the traffic of pods. Only the node itself may write it, besides
+/// administrators (node restriction).
+pub const PUBLIC_KEY: &str = "node.mainstay.dev/wireguard-public-key";
+/// The UDP port of its tunnel.
+pub const PORT: &str = "node.mainstay.dev/wireguard-port";
+
+/// The annotations of a node: those that it has, and those that it must not have.
+pub fn annotations(end: Option<TunnelEnd>) -> BTreeMap<String, Option<String>> {
+    let key = end.map(|end| end.key.to_string());
+    let port = end.map(|end| end.port.to_string());
+    [(PUBLIC_KEY.to_owned(), key), (PORT.to_owned(), port)].into()
+}
+
+/// The encryption of a node by its annotations.
+fn encryption(node: &Node) -> PeerEncryption {
+    let annotation = |name: &str| {
+        let annotations = node.metadata.annotations.as_ref()?;
+        annotations.get(name).map(String::as_str)
+    };
+    let (Some(key), port) = (annotation(PUBLIC_KEY), annotation(PORT)) else {
+        return PeerEncryption::Off;
+    };
+    let key = match key.parse() {
+        Ok(key) => key,
+        Err(error) => {
+            return PeerEncryption::Unreadable(format!("its annotation {PUBLIC_KEY}: {error}"));
+        }
+    };
+    let port = port.unwrap_or_default();
+    match port.parse() {
+        Ok(port) if port > 0 => PeerEncryption::On(TunnelEnd { key, port }),
+        _ => PeerEncryption::Unreadable(format!("its annotation {PORT}: {port:?} is no UDP port")),
+    }
+}
 
 /// The nodes besides the own one that have an IPv4 address and a range of pods, in order of name.
 pub fn of<'a>(nodes: impl IntoIterator<Item = &'a Node>, own: &str) -> Vec<Peer> {
@@ -28,6 +64,7 @@ fn peer(node: &Node) -> Option<Peer> {
         name: node.metadata.name.clone()?,
         address: address?,
         range: spec.pod_cidr.as_deref()?.parse().ok()?,
+        encryption: encryption(node),
     })
 }
 
@@ -69,6 +106,7 @@ mod tests {
             name: name.to_owned(),
             address: address.into(),
             range: range.parse().unwrap(),
+            encryption: PeerEncryption::Off,
         };
         assert_eq!(
             of(&nodes, "own"),
@@ -77,5 +115,43 @@ mod tests {
                 peer("c", [192, 0, 2, 3], "10.244.2.0/24"),
             ]
         );
+    }
+
+    /// DESIGN §13: the annotations that a node writes lead its peers to its tunnel; others are refused with
+    /// the name of the annotation.
+    #[test]
+    fn a_key_is_read_from_the_annotations_of_its_node() {
+        let of = |annotations: Value| {
+            let mut node = node("b", json!("10.244.1.0/24"), internal("192.0.2.2"));
+            node.metadata.annotations = serde_json::from_value(annotations).unwrap();
+            super::of([&node], "own").remove(0).encryption
+        };
+        let key = "AQIDBAUGBwgJCgsMDQ4PEBESExQVFhcYGRobHB0eHyA=";
+        let end = TunnelEnd {
+            key: key.parse().unwrap(),
+            port: 51820,
+        };
+        let written = annotations(Some(end));
+        assert_eq!(of(json!(written)), PeerEncryption::On(end));
+        assert_eq!(of(Value::Null), PeerEncryption::Off);
+        assert_eq!(of(json!({ PORT: "51820" })), PeerEncryption::Off);
+        assert!(annotations(None).values().all(Option::is_none));
+        for (key, port, name) in [
+            ("x", Some("51820"), PUBLIC_KEY),
+            ("", Some("51820"), PUBLIC_KEY),
+            (key, None, PORT),
+            (key, Some("0"), PORT),
+            (key, Some("65536"), PORT),
+            (key, Some("+x"), PORT),
+        ] {
+            let mut values = json!({ PUBLIC_KEY: key });
+            if let Some(port) = port {
+                values[PORT] = json!(port);
+            }
+            match of(values) {
+                PeerEncryption::Unreadable(cause) => assert!(cause.contains(name), "{cause}"),
+                other => panic!("{key} {port:?}: {other:?}"),
+            }
+        }
     }
 }

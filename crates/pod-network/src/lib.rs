@@ -37,5 +37,6 @@ pub use ranges::{
 };
 pub use switch::{NodeSwitch, SwitchOptions, SwitchedNode};
 pub use wireguard::{
-    EncryptionOptions, InvalidKey, PeerEncryption, PublicKey, TunnelEnd, require as require_wireguard,
+    EncryptionOptions, InvalidKey, PeerEncryption, PublicKey, TunnelEnd,
+    require as require_wireguard,
 };

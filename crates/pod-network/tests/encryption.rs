@@ -232,10 +232,15 @@ fn a_kernel_without_wireguard_is_named() {
     let (_switch, [node]) = network();
     let refused = require_wireguard().unwrap_err();
     assert!(matches!(refused, Error::NoWireGuard), "{refused}");
-    assert!(refused.to_string().contains("module `wireguard`"), "{refused}");
+    assert!(
+        refused.to_string().contains("module `wireguard`"),
+        "{refused}"
+    );
     let encryption = Some(EncryptionOptions::new(CLUSTER.parse().unwrap()));
     let options = node.options(encryption);
-    let opened = node.host.block_on(|| async { PodNetwork::open(options).await.err() });
+    let opened = node
+        .host
+        .block_on(|| async { PodNetwork::open(options).await.err() });
     assert!(matches!(opened, Some(Error::NoWireGuard)), "{opened:?}");
     assert!(!node.host.ip("-4 route").contains("10.244.0.0"));
 }
@@ -341,13 +346,22 @@ fn removal_and_a_plain_start_leave_nothing_behind() {
     let encrypted = two.encrypted_peer();
     one.start(true, &[encrypted]);
     let (with_routes, with_links) = (one.host.ip("-4 route"), one.host.ip("-br link"));
-    assert!(with_routes.contains("unreachable 10.244.0.0/16"), "{with_routes}");
-    assert!(with_routes.contains("10.244.2.0/24 dev mga1b2c1"), "{with_routes}");
+    assert!(
+        with_routes.contains("unreachable 10.244.0.0/16"),
+        "{with_routes}"
+    );
+    assert!(
+        with_routes.contains("10.244.2.0/24 dev mga1b2c1"),
+        "{with_routes}"
+    );
     assert!(with_links.contains("mga1b2c1"), "{with_links}");
     one.start(false, &[two.peer(PeerEncryption::Off)]);
     let with_routes = one.host.ip("-4 route");
     assert!(!with_routes.contains("unreachable"), "{with_routes}");
-    assert!(with_routes.contains("10.244.2.0/24 via 192.0.2.2"), "{with_routes}");
+    assert!(
+        with_routes.contains("10.244.2.0/24 via 192.0.2.2"),
+        "{with_routes}"
+    );
     one.start(true, &[]);
     one.host.block_on(|| async {
         remove(&one.instance(), one.dir.path()).await.unwrap();

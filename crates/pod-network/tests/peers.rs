@@ -6,8 +6,8 @@ use std::net::{Ipv4Addr, UdpSocket};
 use std::time::Duration;
 
 use pod_network::{
-    Peer, PeerEncryption, PeerSettings, PeerTransport, PodNetwork, PodNetworkOptions, UnreachedPeer,
-    remove,
+    Peer, PeerEncryption, PeerSettings, PeerTransport, PodNetwork, PodNetworkOptions,
+    UnreachedPeer, remove,
 };
 
 #[allow(dead_code, reason = "other tests share the module and use the rest")]

@@ -47,6 +47,7 @@ pub async fn run(arguments: NodeArguments) -> Result<()> {
     }
     let settings = arguments.settings()?;
     host::require_root("node")?;
+    settings.machine.pods.require_encryption()?;
     let data_dir = settings.data_dir.as_path();
     if settings.background.detach {
         return data_directory::process::detach(data_dir, "", 0);
@@ -125,6 +126,8 @@ impl Entry {
         let node = NewNode {
             name: membership.node_name.clone(),
             labels: settings.labels.clone(),
+            // The key is known when the network is there.
+            annotations: Default::default(),
             taints: settings.taints.clone(),
             pod_cidr: membership.pod_cidr.map(|range| range.to_string()),
         };

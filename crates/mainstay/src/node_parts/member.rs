@@ -9,7 +9,7 @@ use control_plane::cluster_ranges::ClusterRanges;
 use image_store::ImageStore;
 use k8s_openapi::api::core::v1::Node;
 use node_agent::{KubeletApi, NewNode, OnShutdown};
-use pod_network::{Cidr, PodNetwork, WantedRanges};
+use pod_network::{Cidr, EncryptionOptions, PodNetwork, WantedRanges};
 use reconcile::Health;
 use service_proxy::SwitchLink;
 use tokio::sync::watch;
@@ -89,7 +89,9 @@ impl Member<'_> {
             pod_fixed: true,
             service_fixed: true,
         };
-        let opened = network::open(self.data_dir, self.instance_id, &wanted).await;
+        let encrypts = self.machine.pods.encrypts();
+        let encryption = encrypts.then(|| EncryptionOptions::new(self.cluster.pods));
+        let opened = network::open(self.data_dir, self.instance_id, &wanted, encryption).await;
         let (network, ranges) = opened?;
         builtin
             .await

@@ -266,6 +266,7 @@ fn agent_config(
     volume_usages: watch::Receiver<VolumeUsages>,
     volume_moves: Arc<NodeMoves>,
 ) -> Result<node_agent::Config> {
+    let annotations = node_routes::annotations(settings.network.tunnel_end());
     Ok(node_agent::Config {
         node_name: settings.node_name,
         data_dir: settings.data_dir.to_owned(),
@@ -286,6 +287,7 @@ fn agent_config(
         cluster_domain: DOMAIN.to_owned(),
         kubelet_version: api_server::git_version(),
         labels: settings.labels,
+        annotations,
         taints: settings.taints,
         lease_length: settings.pods.lease_length()?,
         pods_max: PODS_MAX,

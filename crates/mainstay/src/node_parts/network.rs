@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use console::output::warn;
-use pod_network::{Cidr, PodNetwork, PodNetworkOptions, Ranges, WantedRanges};
+use pod_network::{Cidr, EncryptionOptions, PodNetwork, PodNetworkOptions, Ranges, WantedRanges};
 
 use crate::down::left_pods;
 
@@ -15,6 +15,7 @@ pub async fn open(
     data_dir: &Path,
     instance_id: &str,
     wanted: &WantedRanges,
+    encryption: Option<EncryptionOptions>,
 ) -> Result<(Arc<PodNetwork>, Ranges)> {
     let state_dir = data_dir.join("network");
     let instances = Path::new(pod_network::INSTANCES);
@@ -26,6 +27,7 @@ pub async fn open(
         state_dir,
         pod_cidr: ranges.pod,
         service_cidr: ranges.service,
+        encryption,
     })
     .await
     .context("set up the pods' network")?;

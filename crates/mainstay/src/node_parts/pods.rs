@@ -54,6 +54,17 @@ pub struct PodSettings {
     /// Minimum age of an image before its removal [default: 2m]
     #[arg(long, value_name = "DURATION")]
     minimum_image_ttl_duration: Option<SignedDuration>,
+    /// Encrypts the traffic of pods to other nodes with the kernel's WireGuard; to be given on all nodes of a
+    /// cluster, since a node with this flag and one without exchange no traffic of pods
+    #[arg(
+        long,
+        value_name = "BOOL",
+        env = "MAINSTAY_ENCRYPT_POD_TRAFFIC",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true"
+    )]
+    encrypt_pod_traffic: Option<bool>,
 }
 
 impl PodSettings {
@@ -82,7 +93,24 @@ impl PodSettings {
             minimum_image_ttl_duration: self
                 .minimum_image_ttl_duration
                 .or(file.minimum_image_ttl_duration),
+            encrypt_pod_traffic: self.encrypt_pod_traffic.or(file.encrypt_pod_traffic),
         }
+    }
+
+    /// Whether the traffic of pods to other nodes is encrypted.
+    pub fn encrypts(&self) -> bool {
+        self.encrypt_pod_traffic.unwrap_or_default()
+    }
+
+    /// Checks that the kernel can encrypt, if it has to. To be called before anything is changed.
+    ///
+    /// # Errors
+    /// The kernel has no WireGuard.
+    pub fn require_encryption(&self) -> Result<()> {
+        if self.encrypts() {
+            pod_network::require_wireguard()?;
+        }
+        Ok(())
     }
 
     /// Maximum of processes and threads of one pod; -1 is unlimited.

@@ -33,8 +33,9 @@ use settings::Settings;
 pub async fn run(arguments: ServerRoleArguments) -> Result<()> {
     let started = Instant::now();
     let settings = arguments.settings()?;
-    if settings.node.is_some() {
+    if let Some(machine) = &settings.node {
         host::require_root("server --with-node")?;
+        machine.pods.require_encryption()?;
     }
     let data_dir = settings.data_dir.as_path();
     if settings.background.detach {

@@ -54,6 +54,7 @@ pub async fn run(arguments: UpArguments) -> Result<()> {
     let started = Instant::now();
     let settings = arguments.settings()?;
     host::require_root("up")?;
+    settings.machine.pods.require_encryption()?;
     let manifests = beside(|| manifests::read_all(&settings.files))?;
     let registries = settings.machine.read_registries()?;
     let protection = settings.store.protection.read()?;
@@ -148,7 +149,8 @@ impl Cluster {
             service_fixed: service.is_some(),
         };
         let instance_id = start.claim.marker.kernel_name.clone();
-        let opened = node_parts::network::open(data_dir, &instance_id, &wanted).await;
+        // There is no other node to which pods could send.
+        let opened = node_parts::network::open(data_dir, &instance_id, &wanted, None).await;
         let (network, ranges) = opened?;
         let base = Base {
             store,

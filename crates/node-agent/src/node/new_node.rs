@@ -16,6 +16,8 @@ pub struct NewNode {
     pub name: String,
     /// Labels of the Node besides the usual ones.
     pub labels: BTreeMap<String, String>,
+    /// Annotations of the Node that are the node's own: their values, and those that it must not have.
+    pub annotations: BTreeMap<String, Option<String>>,
     /// Taints of a new Node object.
     pub taints: Vec<Taint>,
     /// The addresses of the node's pods; the API server chooses them if there are none.
@@ -54,10 +56,15 @@ impl NewNode {
         ] {
             labels.insert(key.to_owned(), value.to_owned());
         }
+        let annotations = self.annotations.iter();
+        let annotations: BTreeMap<String, String> = annotations
+            .filter_map(|(name, value)| Some((name.clone(), value.clone()?)))
+            .collect();
         Node {
             metadata: ObjectMeta {
                 name: Some(self.name.clone()),
                 labels: Some(labels),
+                annotations: (!annotations.is_empty()).then_some(annotations),
                 ..ObjectMeta::default()
             },
             spec: Some(NodeSpec {

@@ -128,8 +128,11 @@ impl NodeKeeper {
         let node = match api.create(&PostParams::default(), &wanted).await {
             Ok(node) => node,
             Err(error) if refusal(&error) == Refusal::AlreadyExists => {
-                let labels = json!({"metadata": {"labels": wanted.metadata.labels}});
-                let patch = Patch::Strategic(labels);
+                let own = json!({"metadata": {
+                    "labels": wanted.metadata.labels,
+                    "annotations": self.config.annotations,
+                }});
+                let patch = Patch::Strategic(own);
                 api.patch(&self.config.node_name, &PatchParams::default(), &patch)
                     .await?
             }
@@ -213,6 +216,9 @@ impl NodeKeeper {
                     done
                 }
                 None => continue,
+                Some(node) if !self.has_own_annotations(&node) => {
+                    in_time(self.make_or_take_over()).await
+                }
                 Some(node) => {
                     let status = node.status.clone().unwrap_or_default();
                     self.stored.watched(&*node, status);
@@ -275,6 +281,13 @@ impl NodeKeeper {
         registered
     }
 
+    /// Whether the node's own annotations are those that it wrote: an administrator may have changed them.
+    fn has_own_annotations(&self, node: &Node) -> bool {
+        let stored = node.metadata.annotations.as_ref();
+        let mut own = self.config.annotations.iter();
+        own.all(|(name, value)| stored.and_then(|stored| stored.get(name)) == value.as_ref())
+    }
+
     /// Whether the stored status is that of the last write: others write it too, above all the node
     /// lifecycle controller, which marks a silent node as lost.
     fn is_as_left(&self) -> bool {
@@ -317,6 +330,7 @@ impl NodeKeeper {
         let new = NewNode {
             name: self.config.node_name.clone(),
             labels: self.config.labels.clone(),
+            annotations: self.config.annotations.clone(),
             taints: self.config.taints.clone(),
             pod_cidr: self.config.pod_cidr.clone(),
         };

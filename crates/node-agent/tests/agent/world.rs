@@ -255,6 +255,7 @@ impl World {
             cluster_domain: "cluster.local".to_owned(),
             kubelet_version: "v1.36.0".to_owned(),
             labels: Default::default(),
+            annotations: Default::default(),
             lease_length: self.lease_length,
             pods_max: 110,
             taints: Vec::new(),

@@ -479,7 +479,10 @@ mod tests {
             ("10.244.1.0/24", Way::Encrypted),
             ("10.244.2.0/24", Way::Encrypted),
         ];
-        assert_eq!(found.ways, ways.map(|(range, way)| (cidr(range), way)).into());
+        assert_eq!(
+            found.ways,
+            ways.map(|(range, way)| (cidr(range), way)).into()
+        );
         let unreached: Vec<(&str, &str)> = found
             .unreached
             .iter()
@@ -497,7 +500,10 @@ mod tests {
             ]
         );
         let tunnel = found.encrypted.unwrap();
-        assert_eq!((tunnel.mtu, found.mtu, found.tunnel), (1420, Some(1420), None));
+        assert_eq!(
+            (tunnel.mtu, found.mtu, found.tunnel),
+            (1420, Some(1420), None)
+        );
         let near = TunnelPeer {
             endpoint: "192.0.2.9:51820".parse().unwrap(),
             allowed: [cidr("10.244.1.0/24")].into(),
@@ -519,6 +525,10 @@ mod tests {
         assert_eq!(found.ways[&peers[0].range], Way::Unreachable);
         assert!(matches!(found.ways[&peers[1].range], Way::Link { .. }));
         assert_eq!((found.unreached.len(), found.encrypted), (1, None));
-        assert!(found.unreached[0].cause.starts_with("it encrypts the traffic"));
+        assert!(
+            found.unreached[0]
+                .cause
+                .starts_with("it encrypts the traffic")
+        );
     }
 }

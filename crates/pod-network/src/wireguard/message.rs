@@ -143,7 +143,10 @@ pub(crate) fn answers(datagram: &[u8]) -> Vec<Answer<'_>> {
                 let code = body.first_chunk().map(|code| i32::from_ne_bytes(*code));
                 Answer::End(code.unwrap_or_default().saturating_neg())
             }
-            _ => Answer::Part(body.get(HEADER_BYTES - NETLINK_HEADER_BYTES..).unwrap_or(&[])),
+            _ => Answer::Part(
+                body.get(HEADER_BYTES - NETLINK_HEADER_BYTES..)
+                    .unwrap_or(&[]),
+            ),
         });
         rest = rest.get(length.next_multiple_of(4)..).unwrap_or(&[]);
     }
@@ -290,7 +293,8 @@ mod tests {
         ];
         assert_eq!(get_device(0x1c, 5), expected);
         let expected = [
-            36, 0, 0, 0, 0x10, 0, 5, 0, 0, 0, 0, 0, 0, 0, 0, 0, 3, 1, 0, 0, // CTRL_CMD_GETFAMILY
+            36, 0, 0, 0, 0x10, 0, 5, 0, 0, 0, 0, 0, 0, 0, 0, 0, 3, 1, 0,
+            0, // CTRL_CMD_GETFAMILY
             14, 0, 2, 0, b'w', b'i', b'r', b'e', b'g', b'u', b'a', b'r', b'd', 0, 0, 0,
         ];
         assert_eq!(ask_family(), expected);
@@ -320,7 +324,9 @@ mod tests {
         let mut expected = peer();
         expected.allowed.insert("10.244.2.0/24".parse().unwrap());
         assert_eq!(peers, [(PublicKey([7; 32]), expected)].into());
-        let refused = [20, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 254, 255, 255, 255];
+        let refused = [
+            20, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 254, 255, 255, 255,
+        ];
         assert_eq!(super::answers(&refused), [Answer::End(2)]);
         for cut in 0..datagram.len() {
             for answer in super::answers(&datagram[..cut]) {
