@@ -19,6 +19,7 @@ mod completion;
 mod debug_and_top;
 mod debug_images;
 mod disks;
+mod encrypted_traffic;
 mod endings;
 mod example_pages;
 mod first_hour;

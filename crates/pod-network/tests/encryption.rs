@@ -277,9 +277,13 @@ fn a_node_without_a_key_gets_no_plain_packets() {
     let (switch, nodes) = network::<3>();
     let [one, two, plain] = &nodes;
     // A former process sent plain packets.
+    let capture = Capture::start(&switch);
     one.start(false, &[plain.peer(PeerEncryption::Off)]);
     plain.start(false, &[one.peer(PeerEncryption::Off)]);
     assert_reached(one, plain);
+    let seen = capture.end();
+    let shows_pod = |packet: &(Ipv4Addr, Ipv4Addr, u8, u16)| packet.0 == one.pod_ip();
+    assert!(seen.iter().any(shows_pod), "{seen:?}");
     let keys = [one.encrypted_peer(), two.encrypted_peer()];
     let capture = Capture::start(&switch);
     let off = plain.peer(PeerEncryption::Off);
