@@ -5,7 +5,8 @@ use serde_json::Value;
 use crate::{Kubectl, wait_for, wait_for_or_tell};
 
 impl Kubectl {
-    /// Waits until the set has `replicas` ready pods, and no others.
+    /// Waits until the set has `replicas` ready pods, and no others. The pods are asked, too: the status
+    /// may be that from before the last change.
     ///
     /// # Panics
     /// When it takes too long.
@@ -13,12 +14,22 @@ impl Kubectl {
     pub fn wait_ready(&self, set: &str, replicas: u64) {
         let ready = || {
             // A server is ready before it has applied its manifests.
-            let status = self.get(&["statefulset", set])?["status"].take();
+            let set = self.get(&["statefulset", set])?;
+            let status = &set["status"];
             let is = |field: &str| status[field].as_u64().unwrap_or(0) == replicas;
-            if is("readyReplicas") && is("replicas") {
-                return Ok(());
+            if !has_been_seen(&set) || !is("readyReplicas") || !is("replicas") {
+                return Err(status.to_string());
             }
-            Err(status.to_string())
+            let pods = self.get(&["pods"])?;
+            let pods = pods["items"].as_array().into_iter().flatten();
+            let pods = pods.filter(|pod| is_of(pod, &set));
+            let are_ready: Vec<bool> = pods
+                .map(|pod| is_ready(pod) && pod["metadata"]["deletionTimestamp"].is_null())
+                .collect();
+            match are_ready.len() as u64 == replicas && !are_ready.contains(&false) {
+                true => Ok(()),
+                false => Err(format!("{status}, ready: {are_ready:?}")),
+            }
         };
         let pods = || self.run(&["get", "pods", "-o", "wide"]).stdout;
         wait_for_or_tell(&format!("{replicas} ready pods of {set}"), 180, ready, pods);
@@ -115,6 +126,18 @@ impl Kubectl {
             }
         });
     }
+}
+
+/// Whether the status is of the current spec.
+pub(crate) fn has_been_seen(set: &Value) -> bool {
+    set["status"]["observedGeneration"] == set["metadata"]["generation"]
+}
+
+/// Whether an object has that owner.
+fn is_of(object: &Value, owner: &Value) -> bool {
+    let owners = object["metadata"]["ownerReferences"].as_array();
+    let mut owners = owners.into_iter().flatten();
+    owners.any(|one| one["uid"] == owner["metadata"]["uid"])
 }
 
 /// Whether a pod or a node has the condition `Ready`.

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::cluster::is_ready;
+use crate::cluster::{has_been_seen, is_ready};
 use crate::{Kubectl, wait_for, wait_for_or_tell};
 
 /// A set `web` of version `a`, ready as soon as it answers.
@@ -55,24 +55,7 @@ impl Kubectl {
     /// `~` is being deleted.
     #[track_caller]
     pub fn versions(&self) -> String {
-        let pods = self
-            .get(&["pods", "-l", "app=web"])
-            .unwrap_or_else(|error| panic!("the pods of web: {error}"));
-        let mut shown: Vec<(u64, String)> = Vec::new();
-        for pod in pods["items"].as_array().into_iter().flatten() {
-            let name = pod["metadata"]["name"].as_str().unwrap_or_default();
-            let ordinal = name.rsplit('-').next().and_then(|n| n.parse().ok());
-            let environment = &pod["spec"]["containers"][0]["env"];
-            let version = environment[0]["value"].as_str().unwrap_or("?");
-            let dying = !pod["metadata"]["deletionTimestamp"].is_null();
-            let bad = if is_ready(pod) { "" } else { "!" };
-            let gone = if dying { "~" } else { "" };
-            let ordinal = ordinal.unwrap_or(u64::MAX);
-            shown.push((ordinal, format!("{ordinal}:{version}{bad}{gone}")));
-        }
-        shown.sort();
-        let texts: Vec<String> = shown.into_iter().map(|(_, text)| text).collect();
-        texts.join(" ")
+        versions_of(&self.json(&["get", "pods", "-l", "app=web"]))
     }
 
     /// Waits until the pods of `web` are those; see [`versions`](Self::versions).
@@ -82,7 +65,7 @@ impl Kubectl {
     #[track_caller]
     pub fn wait_versions(&self, wanted: &str) {
         let probe = || {
-            let seen = self.versions();
+            let seen = versions_of(&self.get(&["pods", "-l", "app=web"])?);
             if seen == wanted { Ok(()) } else { Err(seen) }
         };
         let describe = || self.run(&["describe", "statefulset", "web"]).stdout;
@@ -92,15 +75,7 @@ impl Kubectl {
     /// `status reason message` of a condition of the set `web`.
     #[track_caller]
     pub fn condition(&self, kind: &str) -> String {
-        let set = self
-            .get(&["statefulset", "web"])
-            .unwrap_or_else(|error| panic!("the set web: {error}"));
-        let conditions = set["status"]["conditions"].as_array();
-        let mut conditions = conditions.into_iter().flatten();
-        let condition = conditions.find(|one| one["type"] == kind);
-        let part = |field: &str| condition.and_then(|one| one[field].as_str());
-        let parts = ["status", "reason", "message"].map(|field| part(field).unwrap_or_default());
-        parts.join(" ")
+        shown(&self.json(&["get", "statefulset", "web"]), kind)
     }
 
     /// Waits until a condition of the set `web` begins so.
@@ -110,8 +85,10 @@ impl Kubectl {
     #[track_caller]
     pub fn wait_condition(&self, kind: &str, start: &str) -> String {
         wait_for(&format!("{kind} {start}"), 90, || {
-            let seen = self.condition(kind);
-            if seen.starts_with(start) {
+            // A status from before the last change says nothing about it.
+            let set = self.get(&["statefulset", "web"])?;
+            let seen = shown(&set, kind);
+            if has_been_seen(&set) && seen.starts_with(start) {
                 Ok(seen)
             } else {
                 Err(seen)
@@ -142,4 +119,33 @@ impl Kubectl {
         shown.sort();
         shown.join(" ")
     }
+}
+
+/// As [`Kubectl::versions`].
+fn versions_of(pods: &Value) -> String {
+    let mut shown: Vec<(u64, String)> = Vec::new();
+    for pod in pods["items"].as_array().into_iter().flatten() {
+        let name = pod["metadata"]["name"].as_str().unwrap_or_default();
+        let ordinal = name.rsplit('-').next().and_then(|n| n.parse().ok());
+        let environment = &pod["spec"]["containers"][0]["env"];
+        let version = environment[0]["value"].as_str().unwrap_or("?");
+        let dying = !pod["metadata"]["deletionTimestamp"].is_null();
+        let bad = if is_ready(pod) { "" } else { "!" };
+        let gone = if dying { "~" } else { "" };
+        let ordinal = ordinal.unwrap_or(u64::MAX);
+        shown.push((ordinal, format!("{ordinal}:{version}{bad}{gone}")));
+    }
+    shown.sort();
+    let texts: Vec<String> = shown.into_iter().map(|(_, text)| text).collect();
+    texts.join(" ")
+}
+
+/// `status reason message` of a condition of a set.
+fn shown(set: &Value, kind: &str) -> String {
+    let conditions = set["status"]["conditions"].as_array();
+    let mut conditions = conditions.into_iter().flatten();
+    let condition = conditions.find(|one| one["type"] == kind);
+    let part = |field: &str| condition.and_then(|one| one[field].as_str());
+    let parts = ["status", "reason", "message"].map(|field| part(field).unwrap_or_default());
+    parts.join(" ")
 }
