@@ -74,7 +74,7 @@ fn with_cluster(address: &str) {
     let manifest = |name: &str| manifest("ceph", name, address);
     kubectl.apply(&manifest("class.yaml"));
     kubectl.apply(&manifest("statefulset.yaml"));
-    event(&kubectl, "data-notes-0", "ceph-admin\\\": not found");
+    event(&kubectl, "data-notes-0", "ceph-admin\": not found");
     secrets(&kubectl);
     kubectl.wait_ready("notes", 2);
     assert_eq!((images().len(), mapped()), (2, images()));
