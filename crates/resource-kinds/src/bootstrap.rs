@@ -278,6 +278,12 @@ controller statefulset | patch | statefulsets.apps/status
 controller statefulset | create delete patch | controllerrevisions.apps
 controller statefulset | create patch | persistentvolumeclaims
 controller statefulset | create delete list patch watch | pods
+controller rbd-provisioner | get list watch | persistentvolumeclaims
+controller rbd-provisioner | create delete get list patch watch | persistentvolumes
+controller rbd-provisioner | patch | persistentvolumes/status
+controller rbd-provisioner | list watch | storageclasses.storage.k8s.io
+controller rbd-provisioner | get | secrets
+controller rbd-provisioner | create patch | events
 controller token-cleaner | list watch delete | secrets
 controller volume-binding | get list patch watch | persistentvolumeclaims
 controller volume-binding | patch | persistentvolumeclaims/status

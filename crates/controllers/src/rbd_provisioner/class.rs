@@ -160,7 +160,7 @@ fn format_of(format: Option<&str>, features: Option<&str>) -> Result<Format, Str
     }
 }
 
-/// What a claim needs of the provisioner.
+/// The provisioning that a claim needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Provisioning {
     None,
@@ -170,7 +170,7 @@ pub(crate) enum Provisioning {
     Unsupported(String),
 }
 
-/// What a claim needs of the provisioner.
+/// The provisioning that a claim needs of this provisioner.
 pub(crate) fn provisioning(claim: &PersistentVolumeClaim, class: &StorageClass) -> Provisioning {
     let annotation = |key: &str| claim.metadata.annotations.as_ref()?.get(key);
     let asked = annotation(STORAGE_PROVISIONER).or_else(|| annotation(BETA_STORAGE_PROVISIONER));
@@ -274,7 +274,7 @@ pub(crate) fn volume(
     })
 }
 
-/// What is to be done with a volume of the provisioner.
+/// The action for a volume of the provisioner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reclaim {
     Keep,
@@ -284,7 +284,7 @@ pub(crate) enum Reclaim {
     LetGo,
 }
 
-/// What is to be done with a volume: an image goes only after its claim, and only if its policy says so.
+/// The action for a volume: an image goes only after its claim, and only if its policy says so.
 pub(crate) fn reclaim(volume: &PersistentVolume) -> Reclaim {
     let annotations = volume.metadata.annotations.as_ref();
     let maker = annotations.and_then(|all| all.get(PROVISIONED_BY));

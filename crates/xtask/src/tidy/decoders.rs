@@ -70,6 +70,8 @@ const SHIM: Said = ByOurs("messages between the program and its shims");
 const SERVER: Said =
     ByOurs("answers of the API server, whose text is checked as JSON when it is decoded");
 
+const RBD: Said = ByOurs("answers of the program rbd, which the administrator installed");
+
 const TABLE: &[(&str, Said)] = &[
     ("api-client/src/client.rs", SERVER),
     ("api-client/src/error.rs", SERVER),
@@ -316,6 +318,9 @@ const TABLE: &[(&str, Said)] = &[
     ),
     ("node-agent/src/csi_volumes/csi_node.rs", SERVER),
     ("node-agent/src/csi_volumes/records.rs", OWN_FILE),
+    ("node-agent/src/volumes/rbd/mod.rs", OWN_FILE),
+    ("node-agent/src/volumes/rbd/image.rs", RBD),
+    ("controllers/src/rbd_provisioner/program.rs", RBD),
     ("node-agent/src/pods/recovery.rs", OWN_FILE),
     ("object-model/src/semver.rs", ByStrangers(&["cel"])),
     ("object-model/src/cron.rs", ByStrangers(&["schedule"])),

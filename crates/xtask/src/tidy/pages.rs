@@ -59,6 +59,21 @@ const NOT_PASTED: &[(&str, &str, &str)] = &[
         "builds the program that the tests are run with",
     ),
     (
+        "docs/ceph.md",
+        "kubectl create secret generic ceph-admin",
+        "needs a Ceph; tests/network_storage/ceph.rs has one in the virtual machine",
+    ),
+    (
+        "examples/ceph/README.md",
+        "kubectl ",
+        "needs a Ceph; tests/network_storage/ceph.rs has one in the virtual machine",
+    ),
+    (
+        "examples/nfs/README.md",
+        "kubectl ",
+        "needs an NFS server; tests/network_storage/nfs.rs has one in the virtual machine",
+    ),
+    (
         "docs/storage.md",
         "mainstay volume move ",
         "needs two nodes; tests/volume_move.rs has them",

@@ -68,6 +68,16 @@ const ALLOWED: &[(&str, &str, &str)] = &[
         "the directories of all volumes and snapshots, one level",
     ),
     (
+        "crates/node-agent/src/volumes/rbd/bus.rs",
+        "read_dir(",
+        "a directory of the kernel's",
+    ),
+    (
+        "crates/node-agent/src/volumes/rbd/mod.rs",
+        "read_dir(",
+        "the directories of pods, and records of the agent in them, one level each",
+    ),
+    (
         "crates/node-agent/src/csi_volumes/directory.rs",
         "read_dir(",
         "directories that the agent makes, one level each; only drivers, which are trusted, write there",

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 use k8s_openapi::ByteString;
-use k8s_openapi::api::core::v1::{RBDPersistentVolumeSource, RBDVolumeSource};
+use k8s_openapi::api::core::v1::{RBDPersistentVolumeSource, RBDVolumeSource, SecretReference};
 use serde::{Deserialize, Serialize};
 
 /// The port of a monitor that names none.
@@ -52,21 +52,25 @@ pub struct SecretName {
 impl Source {
     /// The volume that a pod of the namespace names itself.
     pub fn inline(source: &RBDVolumeSource, namespace: &str) -> Self {
-        let secret = source.secret_ref.as_ref().map(|secret| SecretName {
-            namespace: namespace.to_owned(),
-            name: secret.name.clone(),
-            is_typed: false,
+        let secret = source.secret_ref.as_ref().map(|secret| SecretReference {
+            name: Some(secret.name.clone()),
+            namespace: None,
         });
-        Self {
+        let volume = RBDPersistentVolumeSource {
             monitors: source.monitors.clone(),
-            pool: or(source.pool.as_ref(), POOL),
             image: source.image.clone(),
-            user: or(source.user.as_ref(), USER),
-            keyring: or(source.keyring.as_ref(), KEYRING),
-            secret,
-            file_system: source.fs_type.clone(),
-            read_only: source.read_only == Some(true),
+            pool: source.pool.clone(),
+            user: source.user.clone(),
+            keyring: source.keyring.clone(),
+            secret_ref: secret,
+            fs_type: source.fs_type.clone(),
+            read_only: source.read_only,
+        };
+        let mut inline = Self::of_volume(&volume, namespace);
+        if let Some(secret) = &mut inline.secret {
+            secret.is_typed = false;
         }
+        inline
     }
 
     /// The volume of a claim of the namespace.

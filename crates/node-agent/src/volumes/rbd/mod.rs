@@ -82,17 +82,14 @@ pub(super) async fn prepare(
     };
     let target = dir.volume(volume);
     let at = target.clone();
-    let is_mounted = move || {
-        let mounts = mounts_below(&at).map_err(|error| format!("read the mounts: {error}"))?;
-        Ok(!is_block && !mounts.is_empty())
-    };
     let mut prepared = Prepared {
         path: target,
         read_only,
         remote: true,
         ..Prepared::default()
     };
-    if blocking(is_mounted).await.map_err(failed)? {
+    let mounted = blocking(move || is_mounted(&at)).await;
+    if mounted.map_err(failed)? && !is_block {
         return Ok(prepared);
     }
     source.check().map_err(failed)?;
@@ -115,6 +112,11 @@ pub(super) async fn prepare(
         prepared.remote = false;
     }
     Ok(prepared)
+}
+
+fn is_mounted(target: &Path) -> Result<bool, String> {
+    let mounts = mounts_below(target).map_err(|error| format!("read the mounts: {error}"))?;
+    Ok(!mounts.is_empty())
 }
 
 /// The key of the user: of the Secret, or of the keyring on the node. A cluster without authentication
