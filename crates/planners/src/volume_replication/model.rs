@@ -570,7 +570,7 @@ impl World {
         let volumes = self.nodes.iter().filter(|node| node.volume.is_some());
         assert_eq!(volumes.count(), 1, "{self:#?}");
         let copies = self.nodes.iter().filter(|node| !node.copies.is_empty());
-        assert_eq!(copies.count(), 1, "{self:#?}");
+        assert!(copies.count() <= 1, "copies are left: {self:#?}");
         self.check();
     }
 }
