@@ -130,7 +130,7 @@ pub(crate) fn accept(
     let upgrade = hyper::upgrade::on(&mut request);
     let tunnels = tunnels.clone();
     tokio::spawn(async move {
-        let opened = async { Ok::<_, hyper::Error>(node_tunnel::open(upgrade.await?).await?) };
+        let opened = async { node_tunnel::open(upgrade.await?).await };
         let (tunnel, running) = match opened.await {
             Ok(opened) => opened,
             Err(error) => return tracing::debug!(%error, node, "a tunnel was not opened"),
