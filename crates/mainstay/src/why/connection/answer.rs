@@ -3,12 +3,13 @@
 //! The policies of the two ends decide, with the labels of both pods and of their namespaces; other objects
 //! of the cluster have no influence.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
-use k8s_openapi::api::core::v1::{Namespace, Service};
+use k8s_openapi::api::core::v1::{Namespace, Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
+use object_model::cidr::Cidr;
 use resource_kinds::pod_view::PodView;
 use service_routing::{
     Connection, Direction, Endpoint, Filtered, Judgement, Policy, PolicyPod, Protocol, ServicePort,
@@ -30,6 +31,21 @@ pub struct Observed {
     pub service: Option<Service>,
     /// Its EndpointSlices.
     pub slices: Vec<EndpointSlice>,
+    /// The addresses of the client's node.
+    pub own_node: BTreeSet<Ipv4Addr>,
+}
+
+/// The addresses of a node: those that it tells, and the first one of the range of its pods, which every node
+/// has on `lo`.
+pub fn addresses_of(node: &Node) -> BTreeSet<Ipv4Addr> {
+    let told = node
+        .status
+        .iter()
+        .flat_map(|status| status.addresses.iter().flatten());
+    let told = told.filter_map(|one| one.address.parse().ok());
+    let range = node.spec.as_ref().and_then(|spec| spec.pod_cidr.as_deref());
+    let range: Option<Cidr> = range.and_then(|range| range.parse().ok());
+    told.chain(range.and_then(|range| range.nth(1))).collect()
 }
 
 /// The question: may this pod connect to that destination?
@@ -50,9 +66,9 @@ pub struct NoAnswer(pub String);
 /// The answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
-    pub client: PodName,
+    pub client: ObjectName,
     /// The destination, as asked for, with its namespace.
-    pub destination: PodName,
+    pub destination: ObjectName,
     pub port: u16,
     pub protocol: Protocol,
     /// The address of the Service, if it has one of its own.
@@ -64,7 +80,7 @@ pub struct Answer {
 
 /// Kind, namespace and name for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PodName {
+pub struct ObjectName {
     pub kind: &'static str,
     pub namespace: String,
     pub name: String,
@@ -75,7 +91,7 @@ pub struct PodName {
 pub struct Way {
     pub server: Endpoint,
     /// The pod with the server's address.
-    pub pod: Option<PodName>,
+    pub pod: Option<ObjectName>,
     pub decision: Decision,
 }
 
@@ -155,7 +171,7 @@ impl Answer {
     }
 }
 
-impl PodName {
+impl ObjectName {
     fn of(pod: &PodView) -> Self {
         Self {
             kind: "pod",
@@ -183,8 +199,8 @@ pub fn decide(observed: &Observed, question: Question<'_>) -> Result<Answer, NoA
     let ways = found.servers.iter();
     let ways = ways.map(|server| decided.way(client, source, *server, to.protocol));
     Ok(Answer {
-        client: PodName::of(client),
-        destination: PodName {
+        client: ObjectName::of(client),
+        destination: ObjectName {
             kind: match to.kind {
                 ServerKind::Pod => "pod",
                 ServerKind::Service => "svc",
@@ -464,7 +480,7 @@ impl<'o> Decided<'o> {
         };
         Way {
             server,
-            pod: of_server.map(PodName::of),
+            pod: of_server.map(ObjectName::of),
             decision,
         }
     }
@@ -476,19 +492,12 @@ impl<'o> Decided<'o> {
         server: Option<&PodView>,
         address: Ipv4Addr,
     ) -> bool {
-        let node = client.node.as_deref();
-        match (uses_host_network(client), server) {
-            (true, Some(server)) => node.is_some() && server.node.as_deref() == node,
-            (false, Some(_)) => false,
-            (_, None) => {
-                let mut pods = self.observed.pods.iter();
-                pods.any(|pod| {
-                    uses_host_network(pod)
-                        && address_of(pod) == Ok(address)
-                        && node.is_some()
-                        && pod.node.as_deref() == node
-                })
+        match server {
+            Some(server) => {
+                let is_same = client.node.is_some() && client.node == server.node;
+                uses_host_network(client) && is_same
             }
+            None => self.observed.own_node.contains(&address),
         }
     }
 }

@@ -8,11 +8,12 @@ mod tests;
 
 use std::collections::BTreeSet;
 use std::fmt::Debug;
+use std::net::Ipv4Addr;
 
 use anyhow::Result;
 use api_client::{Api, Client, ListParams, Resource};
 use k8s_openapi::NamespaceResourceScope;
-use k8s_openapi::api::core::v1::{Namespace, Pod, Service};
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use resource_kinds::discovery::service_of;
@@ -21,7 +22,7 @@ use serde::de::DeserializeOwned;
 
 use super::Server;
 pub use answer::Answer;
-use answer::{Observed, Question, decide};
+use answer::{Observed, Question, addresses_of, decide};
 pub use question::Destination;
 use question::ServerKind;
 
@@ -55,6 +56,14 @@ async fn read(client: &Client, question: Question<'_>) -> Result<Observed, api_c
             list::<NetworkPolicy>(client, name),
             all.get_opt(name),
         )?;
+        let is_client = |pod: &&Pod| {
+            let (namespace, name) = question.client;
+            pod.metadata.namespace.as_deref() == Some(namespace)
+                && pod.metadata.name.as_deref() == Some(name)
+        };
+        if let Some(pod) = pods.iter().find(is_client) {
+            observed.own_node = own_node(client, pod).await?;
+        }
         observed.pods.extend(pods.into_iter().map(PodView::from));
         observed.policies.extend(policies);
         observed.namespaces.extend(namespace);
@@ -72,6 +81,24 @@ async fn read(client: &Client, question: Question<'_>) -> Result<Observed, api_c
         observed.slices.retain(|slice| service_of(slice) == own);
     }
     Ok(observed)
+}
+
+/// The addresses of a pod's node. A user who may not read nodes knows one from the pod.
+async fn own_node(client: &Client, pod: &Pod) -> Result<BTreeSet<Ipv4Addr>, api_client::Error> {
+    let host = pod
+        .status
+        .as_ref()
+        .and_then(|status| status.host_ip.as_deref());
+    let mut addresses = BTreeSet::from_iter(host.and_then(|text| text.parse().ok()));
+    if let Some(node) = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()) {
+        let nodes: Api<Node> = Api::all(client.clone());
+        match nodes.get_opt(node).await {
+            Ok(node) => addresses.extend(node.iter().flat_map(addresses_of)),
+            Err(error) if error.code() == Some(403) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(addresses)
 }
 
 async fn list<K>(client: &Client, namespace: &str) -> Result<Vec<K>, api_client::Error>

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::answer::{Answer, Decision, End, PodName, Verdict, Way};
+use super::answer::{Answer, Decision, End, ObjectName, Verdict, Way};
 
 /// Most servers of a Service that are described one by one; more would hide the answer.
 const WAYS_MAX: usize = 8;
@@ -66,11 +66,11 @@ impl Answer {
     }
 
     /// The name of an object; its namespace is told if it is not that of the client.
-    fn called(&self, object: &PodName) -> String {
+    fn called(&self, object: &ObjectName) -> String {
         format!("{}/{}{}", object.kind, object.name, self.place(object))
     }
 
-    fn place(&self, object: &PodName) -> String {
+    fn place(&self, object: &ObjectName) -> String {
         match object.namespace == self.client.namespace {
             true => String::new(),
             false => format!(" in namespace {}", object.namespace),
@@ -186,7 +186,7 @@ fn sentence(end: &End) -> String {
     }
 }
 
-fn object_value(object: &PodName) -> Value {
+fn object_value(object: &ObjectName) -> Value {
     json!({"kind": object.kind, "namespace": object.namespace, "name": object.name})
 }
 

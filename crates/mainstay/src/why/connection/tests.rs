@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::answer::{Observed, Question, Verdict, decide};
+use super::answer::{Observed, Question, Verdict, addresses_of, decide};
 use super::question::Destination;
 
 /// Namespaces `shop` with the pods `web` (10.0.0.2) and `db` (10.0.0.3), and `lab` with `web` (10.0.1.2).
@@ -247,6 +247,10 @@ fn policies_do_not_apply_between_a_pod_and_its_node() {
     let host = json!({"hostNetwork": true});
     pod(&mut observed, "shop", "near", "n2", "192.0.2.2", &host);
     pod(&mut observed, "shop", "far", "n1", "192.0.2.1", &host);
+    let node = json!({"metadata": {"name": "n2"}, "spec": {"podCIDR": "10.0.1.0/24"},
+        "status": {"addresses": [{"type": "Hostname", "address": "n2"},
+            {"type": "InternalIP", "address": "192.0.2.2"}]}});
+    observed.own_node = addresses_of(&serde_json::from_value(node).unwrap());
     let both = json!(["Ingress", "Egress"]);
     let deny = json!({"podSelector": {}, "policyTypes": both});
     policy(&mut observed, "shop", "deny", deny);
@@ -270,6 +274,21 @@ fn policies_do_not_apply_between_a_pod_and_its_node() {
         ask(&observed, ("shop", "db"), "pod/db:22").unwrap().0,
         Verdict::Passes
     );
+}
+
+/// The API server of one machine is at the first address of the pods' range.
+#[test]
+fn a_node_answers_its_own_pods_at_each_of_its_addresses() {
+    let mut observed = cluster();
+    let node = json!({"metadata": {"name": "n1"}, "spec": {"podCIDR": "10.0.0.0/24"}});
+    observed.own_node = addresses_of(&serde_json::from_value(node).unwrap());
+    let deny = json!({"podSelector": {}, "policyTypes": ["Egress"]});
+    policy(&mut observed, "shop", "deny", deny);
+    service(&mut observed, "10.96.0.1", &["10.0.0.1"], &json!({}));
+    let (verdict, text) = ask(&observed, WEB, "svc/db:15432").unwrap();
+    assert_eq!(verdict, Verdict::Passes, "{text}");
+    let line = "policies do not apply between a pod and its own node";
+    assert!(text.contains(line), "{text}");
 }
 
 #[test]
