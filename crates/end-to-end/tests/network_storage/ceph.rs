@@ -4,10 +4,12 @@ use std::fs;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use end_to_end::{Instance, Kubectl, with_images};
+use end_to_end::{Instance, Kubectl};
 use serde_json::json;
 
-use super::{event, exec, gone, loads, manifest, of_claim, pod, ready, run, server_address};
+use super::{
+    event, exec, gone, loads, manifest, of_claim, pod, ready, run, server_address, with_busybox,
+};
 
 fn start_cluster(address: &str) {
     let script = concat!(
@@ -58,7 +60,7 @@ fn images_of_ceph_are_volumes_of_pods() {
 
 /// One event names the module, and the pod can be deleted.
 fn without_module() {
-    let (_registry, instance) = with_images();
+    let (_registry, instance) = with_busybox();
     let kubectl = instance.kubectl();
     let volume = json!({"rbd": {"monitors": ["127.0.0.1:6789"], "pool": "kube", "image": "foo"}});
     kubectl.apply(&pod("lost", volume));
@@ -69,7 +71,7 @@ fn without_module() {
 }
 
 fn with_cluster(address: &str) {
-    let (_registry, mut instance) = with_images();
+    let (_registry, mut instance) = with_busybox();
     let kubectl = instance.kubectl();
     let manifest = |name: &str| manifest("ceph", name, address);
     kubectl.apply(&manifest("class.yaml"));

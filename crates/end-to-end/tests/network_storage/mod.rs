@@ -8,7 +8,8 @@ mod nfs;
 use std::fs;
 use std::process::{Command, Stdio};
 
-use end_to_end::{Kubectl, example, wait_for, wait_for_text};
+use end_to_end::applications::busybox;
+use end_to_end::{Instance, Kubectl, Registry, example, wait_for, wait_for_text, with_registry_of};
 use serde_json::{Value, json};
 
 /// The address of servers, on a machine that is thrown away after the tests: they write to `/etc`.
@@ -26,6 +27,11 @@ fn loads(module: &str) -> bool {
     let mut modprobe = Command::new("modprobe");
     let modprobe = modprobe.arg(module).stderr(Stdio::null());
     modprobe.status().is_ok_and(|status| status.success())
+}
+
+/// A server that has one image: others take minutes to make on an emulated processor.
+fn with_busybox() -> (Registry, Instance) {
+    with_registry_of(&[("library/busybox", "1", &busybox())])
 }
 
 /// A file of an example, with the address of the test's server.

@@ -6,10 +6,12 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use end_to_end::{wait_for, with_images};
+use end_to_end::wait_for;
 use serde_json::json;
 
-use super::{event, exec, gone, loads, manifest, of_claim, pod, ready, server_address};
+use super::{
+    event, exec, gone, loads, manifest, of_claim, pod, ready, server_address, with_busybox,
+};
 
 /// The exported directory of the examples.
 const EXPORT: &str = "/srv/nfs";
@@ -76,7 +78,7 @@ fn serve(answers: bool) {
 }
 
 fn without_module() {
-    let (_registry, instance) = with_images();
+    let (_registry, instance) = with_busybox();
     let kubectl = instance.kubectl();
     let volume = json!({"nfs": {"server": "127.0.0.1", "path": EXPORT}});
     kubectl.apply(&pod("lost", volume));
@@ -94,7 +96,7 @@ fn directories() -> Vec<String> {
 }
 
 fn with_server(address: &str) {
-    let (_registry, instance) = with_images();
+    let (_registry, instance) = with_busybox();
     let kubectl = instance.kubectl();
     let manifest = |name: &str| manifest("nfs", name, address);
     kubectl.apply(&manifest("class.yaml"));
