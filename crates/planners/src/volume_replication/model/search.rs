@@ -22,7 +22,7 @@ fn explore(mistake: Mistake, limit: usize) -> usize {
     seen.len()
 }
 
-/// What the walks have come across.
+/// The findings of the walks.
 #[derive(Debug, Default)]
 struct Found {
     /// A replica was replaced.
