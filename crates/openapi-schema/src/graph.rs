@@ -50,6 +50,9 @@ pub(crate) struct Field {
     pub facts: u32,
 }
 
+/// Definitions up to this number of fields are searched from the first field.
+const SEARCHED_FIELDS_MAX: usize = 48;
+
 /// A field of any name and type.
 static OTHER: Field = Field {
     name: Text {
@@ -163,8 +166,15 @@ impl Graph {
 
     pub fn field(&self, definition: &Definition, name: &str) -> Option<&Field> {
         let fields = self.fields(definition);
-        let found = fields.binary_search_by(|field| self.text(field.name).cmp(name));
-        let named = found.ok().map(|index| &fields[index]);
+        // Of few fields, almost all differ in the length of their names already.
+        let named = if fields.len() <= SEARCHED_FIELDS_MAX {
+            let has_length = |field: &&Field| field.name.length as usize == name.len();
+            let mut same_length = fields.iter().filter(has_length);
+            same_length.find(|field| self.text(field.name) == name)
+        } else {
+            let found = fields.binary_search_by(|field| self.text(field.name).cmp(name));
+            found.ok().map(|index| &fields[index])
+        };
         named.or_else(|| definition.open.then_some(&OTHER))
     }
 

@@ -43,6 +43,8 @@ pub(crate) struct Queue {
 #[derive(Default)]
 struct Waiting {
     requests: VecDeque<Request>,
+    /// Whether the receiver sleeps and nobody has woken it yet: waking it is a system call.
+    sleeps: bool,
     closed: bool,
 }
 
@@ -65,8 +67,11 @@ impl Queue {
         }
         place.forget();
         waiting.requests.push_back(request);
+        let sleeps = std::mem::take(&mut waiting.sleeps);
         drop(waiting);
-        self.arrived.notify_one();
+        if sleeps {
+            self.arrived.notify_one();
+        }
         Ok(())
     }
 
@@ -74,6 +79,7 @@ impl Queue {
     pub(crate) fn take(&self, deadline: Option<Instant>) -> QueuedWork {
         let mut waiting = self.lock();
         while waiting.requests.is_empty() && !waiting.closed {
+            waiting.sleeps = true;
             waiting = match deadline {
                 None => self
                     .arrived
@@ -89,6 +95,7 @@ impl Queue {
                 }
             };
         }
+        waiting.sleeps = false;
         if waiting.requests.is_empty() {
             return QueuedWork::Closed;
         }

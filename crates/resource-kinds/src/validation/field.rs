@@ -24,9 +24,10 @@ impl<'a> Field<'a> {
 
     /// The named field; with dots, a field further down.
     pub(crate) fn get(&self, names: &str) -> Self {
-        let value = names
-            .split('.')
-            .fold(self.value, |value, name| value.get(name).unwrap_or(NOTHING));
+        let value = match names.as_bytes().contains(&b'.') {
+            false => member(self.value, names),
+            true => names.split('.').fold(self.value, member),
+        };
         Self {
             value,
             path: self.path.child(names),
@@ -132,6 +133,26 @@ impl<'a> Field<'a> {
     pub(crate) fn not_supported(&self, allowed: &[&str]) -> FieldError {
         FieldError::not_supported(&self.path, self.value.clone(), allowed)
     }
+}
+
+/// Maps up to this length are searched from the start: a comparison of lengths takes less than the hash
+/// of the name.
+const SEARCHED_ENTRIES_MAX: usize = 16;
+
+/// The named member of an object; null if there is none.
+fn member<'a>(value: &'a Value, name: &str) -> &'a Value {
+    let Value::Object(map) = value else {
+        return NOTHING;
+    };
+    let found = match map.len() {
+        0..=SEARCHED_ENTRIES_MAX => {
+            let mut entries = map.iter();
+            let found = entries.find(|(key, _)| key.as_str() == name);
+            found.map(|(_, value)| value)
+        }
+        _ => map.get(name),
+    };
+    found.unwrap_or(NOTHING)
 }
 
 /// Rules that many fields share. Each adds to a list of errors.
