@@ -197,6 +197,7 @@ mod tests {
                 state_dir: dir.path().to_owned(),
                 pod_cidr: "10.244.0.0/24".parse().unwrap(),
                 service_cidr: "10.96.0.0/16".parse().unwrap(),
+                encryption: None,
             });
             let network = network.await.unwrap();
             network.attach("pod-a", a.path()).await.unwrap();

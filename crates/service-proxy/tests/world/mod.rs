@@ -53,6 +53,7 @@ impl World {
                 state_dir: dir.path().to_owned(),
                 pod_cidr: "10.244.0.0/24".parse().unwrap(),
                 service_cidr: "10.96.0.0/16".parse().unwrap(),
+                encryption: None,
             })
             .await
             .unwrap();
