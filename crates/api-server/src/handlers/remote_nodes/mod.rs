@@ -17,7 +17,7 @@ use certificates::ClientSubject;
 use http::header::HOST;
 use http::{HeaderValue, Request, Response};
 use http_client::tls::{self, ClientConfig};
-use node_tunnel::NodeStream;
+use node_tunnel::{NodeStream, Tunnel};
 use reconcile::prometheus::{Metric, Page};
 use resource_kinds::ObjectReader;
 use serde_json::Value;
@@ -205,11 +205,25 @@ impl Remote {
         onward::send(stream, request).await
     }
 
-    /// Connects by the first way that leads to the node.
+    /// Connects to the node. A tunnel that opens in the meantime is used, too.
     ///
     /// *Errors.* The reason of each way.
     async fn connect(&self, to: &Destination) -> Result<Connected, BoxError> {
-        let tunnel = self.tunnels.of(&to.name);
+        if let Some(tunnel) = self.tunnels.of(&to.name) {
+            return self.try_ways(to, Some(tunnel)).await;
+        }
+        tokio::select! {
+            connected = self.try_ways(to, None) => connected,
+            tunnel = self.tunnels.opened(&to.name) => self.try_ways(to, Some(tunnel)).await,
+        }
+    }
+
+    /// Connects by the first way that leads to the node.
+    async fn try_ways(
+        &self,
+        to: &Destination,
+        tunnel: Option<Tunnel>,
+    ) -> Result<Connected, BoxError> {
         let last = self.last().get(&to.name).cloned();
         let ways = attempts(&to.place, last.as_ref(), tunnel.is_some(), Instant::now());
         let mut reasons = Vec::new();

@@ -11,6 +11,7 @@ use http::{Request, Response, StatusCode, Version};
 use node_tunnel::{PROTOCOL, Tunnel};
 use object_model::{Status, StatusReason};
 use resource_kinds::ObjectReader;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::access::authorize::node_of;
@@ -27,16 +28,16 @@ struct Open {
     end: CancellationToken,
 }
 
-#[derive(Default)]
-struct Table {
-    /// Of each node, the oldest first.
-    nodes: BTreeMap<String, Vec<Open>>,
-    opened: u64,
-}
+/// The open tunnels of each node, the oldest first.
+type Table = BTreeMap<String, Vec<Open>>;
 
-/// The open tunnels by node.
+/// The open tunnels.
 #[derive(Default)]
-pub(crate) struct Tunnels(Mutex<Table>);
+pub(crate) struct Tunnels {
+    table: Mutex<Table>,
+    /// The number of tunnels that were opened so far.
+    opened: watch::Sender<u64>,
+}
 
 /// A tunnel's place in the table, which ends with this value.
 struct Entry<'t> {
@@ -50,10 +51,10 @@ struct Entry<'t> {
 impl Drop for Entry<'_> {
     fn drop(&mut self) {
         let mut table = self.tunnels.table();
-        if let Some(open) = table.nodes.get_mut(&self.node) {
+        if let Some(open) = table.get_mut(&self.node) {
             open.retain(|one| one.number != self.number);
             if open.is_empty() {
-                table.nodes.remove(&self.node);
+                table.remove(&self.node);
             }
         }
     }
@@ -61,29 +62,41 @@ impl Drop for Entry<'_> {
 
 impl Tunnels {
     fn table(&self) -> MutexGuard<'_, Table> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The newest tunnel of a node that is open.
     pub(super) fn of(&self, node: &str) -> Option<Tunnel> {
         let table = self.table();
-        let mut open = table.nodes.get(node)?.iter().rev();
+        let mut open = table.get(node)?.iter().rev();
         let found = open.find(|one| one.tunnel.is_open())?;
         Some(found.tunnel.clone())
     }
 
+    /// Waits until a node has an open tunnel.
+    pub(super) async fn opened(&self, node: &str) -> Tunnel {
+        let mut opened = self.opened.subscribe();
+        loop {
+            if let Some(tunnel) = self.of(node) {
+                return tunnel;
+            }
+            if opened.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
     /// The number of nodes with a tunnel.
     pub(super) fn nodes(&self) -> usize {
-        self.table().nodes.len()
+        self.table().len()
     }
 
     /// A node may know a server by several addresses, and so opens several tunnels to it.
     fn enter(&self, node: &str, tunnel: Tunnel) -> Entry<'_> {
         let end = CancellationToken::new();
         let mut table = self.table();
-        table.opened += 1;
-        let number = table.opened;
-        let open = table.nodes.entry(node.to_owned()).or_default();
+        let number = *self.opened.borrow() + 1;
+        let open = table.entry(node.to_owned()).or_default();
         if open.len() >= TUNNELS_PER_NODE_MAX {
             open.remove(0).end.cancel();
         }
@@ -92,6 +105,7 @@ impl Tunnels {
             tunnel,
             end: end.clone(),
         });
+        self.opened.send_replace(number);
         Entry {
             tunnels: self,
             node: node.to_owned(),
@@ -183,5 +197,17 @@ mod tests {
         assert_eq!(tunnels.nodes(), 1);
         drop(newest);
         assert_eq!(tunnels.nodes(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_tunnel_is_waited_for() {
+        let tunnels = Tunnels::default();
+        let mut awaited = std::pin::pin!(tunnels.opened("n"));
+        let (of_another, _end) = tunnel().await;
+        let _entry = tunnels.enter("m", of_another);
+        assert!(futures::poll!(awaited.as_mut()).is_pending());
+        let (its_own, _other_end) = tunnel().await;
+        let _own_entry = tunnels.enter("n", its_own);
+        assert!(futures::poll!(awaited).is_ready());
     }
 }
