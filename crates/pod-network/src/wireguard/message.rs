@@ -230,7 +230,8 @@ fn value(attribute: NlaBuffer<&[u8]>) -> &[u8] {
 }
 
 // The bytes are those of a machine with the low byte first.
-#[cfg(all(test, target_endian = "little"))]
+#[cfg(test)]
+#[cfg(target_endian = "little")]
 mod tests {
     use super::*;
 
