@@ -1,6 +1,8 @@
 //! Tunnels over connections in memory (DESIGN §13: "the agent keeps a tunnel open to it and the server dials
 //! through that").
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::net::SocketAddr;
 use std::time::Duration;
 
