@@ -1,11 +1,11 @@
 //! `cargo xtask virtual-machine-test`: the tests of containers on the kernel of a distribution, with
-//! control groups of version 2 alone, and those of network storage, in a virtual machine that has this
-//! machine's files.
+//! control groups of version 2 alone, and those of network storage and of WireGuard, in a virtual
+//! machine that has this machine's files.
 
 mod image;
 mod machine;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -78,6 +78,13 @@ const PROGRAMS: &[Program] = &[
         place: Place::Service,
         words: None,
     },
+    // Whole servers of nodes that encrypt.
+    Program {
+        name: "encrypted-nodes",
+        target: "walks",
+        place: Place::Service,
+        words: Some(&["encrypted_traffic::", "--test-threads=1"]),
+    },
 ];
 
 /// Builds the test programs and runs them in a virtual machine.
@@ -121,6 +128,7 @@ pub fn run(root: &Path, wanted: &VirtualMachine) -> Result<()> {
 
 /// Builds the test programs, with the features that they have in a build of everything.
 fn build(root: &Path, chosen: &[&Program]) -> Result<BTreeMap<String, PathBuf>> {
+    let targets: BTreeSet<&str> = chosen.iter().map(|row| row.target).collect();
     let mut build = cargo::command(root);
     build
         .args([
@@ -129,17 +137,17 @@ fn build(root: &Path, chosen: &[&Program]) -> Result<BTreeMap<String, PathBuf>> 
             "--message-format=json-render-diagnostics",
         ])
         .arg("--workspace")
-        .args(chosen.iter().flat_map(|row| ["--test", row.target]))
+        .args(targets.iter().flat_map(|target| ["--test", target]))
         .stderr(Stdio::inherit());
     let output = build.output().context("start cargo")?;
     if !output.status.success() {
         bail!("the test programs cannot be built: {}", output.status);
     }
     let told = String::from_utf8(output.stdout).context("read what cargo built")?;
-    let mut built: BTreeMap<String, PathBuf> = told.lines().filter_map(executable).collect();
+    let built: BTreeMap<String, PathBuf> = told.lines().filter_map(executable).collect();
     let mut programs = BTreeMap::new();
     for Program { name, target, .. } in chosen {
-        let path = built.remove(*target);
+        let path = built.get(*target).cloned();
         let path = path.with_context(|| format!("cargo built no test program {target}"))?;
         programs.insert((*name).to_owned(), path);
     }
