@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use end_to_end::{Instance, Kubectl};
+use end_to_end::{Instance, Kubectl, wait_for_text};
 use serde_json::json;
 
 use super::{
@@ -150,6 +150,8 @@ fn by_hand(kubectl: &Kubectl, volume: &str, address: &str) {
     kubectl.apply(&claim.to_string());
     kubectl.apply(&pod("writer", of_claim("by-hand")));
     event(kubectl, "writer", "no such pool or image");
+    // It would use the image before the watcher does.
+    kubectl.ok(&["delete", "pod", "writer"]);
     run(&[
         "rbd",
         "create",
@@ -161,9 +163,13 @@ fn by_hand(kubectl: &Kubectl, volume: &str, address: &str) {
     ]);
     let watch = Command::new("rbd")
         .args(["watch", "kube/foo"])
+        // It ends at the end of its input.
+        .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .spawn();
     let watcher = Watcher(watch.expect("start rbd"));
+    wait_for_text("watcher=", 120, || run(&["rbd", "status", "kube/foo"]));
+    kubectl.apply(&pod("writer", of_claim("by-hand")));
     event(kubectl, "writer", "rbd image kube/foo is still being used");
     // Each attempt maps it for a moment.
     gone("the image to be unmapped", mapped);
