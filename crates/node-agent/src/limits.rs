@@ -49,10 +49,6 @@ pub const STATUS_RETRY_MIN: SignedDuration = SignedDuration::from_millis(200);
 /// Longest delay between tries to write a status.
 pub const STATUS_RETRY_MAX: SignedDuration = SignedDuration::from_secs(10);
 
-/// Wait for the first container of a new pod, before a status is written that says no more than that the
-/// pod is being started. Most pods start within it, and their first status says that they run.
-pub const FIRST_STATUS_DELAY: SignedDuration = SignedDuration::from_millis(300);
-
 /// Longest wait for one request to the API.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 

@@ -3,7 +3,7 @@
 
 use api_client::{Api, Client, Patch, PatchParams};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodStatus};
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use pod_lifecycle::status::{BY_NODE, OWN_CONDITIONS};
 use reconcile::execute::{Delete, Refusal, delete, message, refusal};
@@ -49,25 +49,6 @@ pub fn difference(before: &PodStatus, after: &PodStatus) -> Option<Value> {
         patch.insert(key.clone(), Value::Null);
     }
     (!patch.is_empty()).then_some(Value::Object(patch))
-}
-
-/// Whether a status says no more than that a new pod is being started: the API has no status of its
-/// containers yet, and none of them has come further than waiting for its creation.
-pub fn only_starts(known: &PodStatus, next: &PodStatus) -> bool {
-    fn containers(status: &PodStatus) -> impl Iterator<Item = &ContainerStatus> {
-        let lists = [&status.init_container_statuses, &status.container_statuses];
-        lists.into_iter().flatten().flatten()
-    }
-    let is_created_next = |container: &ContainerStatus| {
-        let state = container.state.as_ref();
-        let waiting = state.and_then(|state| state.waiting.as_ref());
-        let reason = waiting.and_then(|waiting| waiting.reason.as_deref());
-        matches!(reason, Some("ContainerCreating" | "PodInitializing"))
-    };
-    next.phase.as_deref() == Some("Pending")
-        && next.reason.is_none()
-        && containers(known).next().is_none()
-        && containers(next).all(is_created_next)
 }
 
 /// Fields that others write are left alone when the node has no opinion.
@@ -217,42 +198,6 @@ mod tests {
             difference(&with(&["Ready", "PodResizePending"]), &with(&["Ready"])),
             Some(json!({"conditions": [{"$patch": "delete", "type": "PodResizePending"}]}))
         );
-    }
-
-    #[test]
-    fn only_the_start_of_a_new_pod_may_wait() {
-        let with = |phase: &str, init: Value, state: Value| {
-            let container = |state| {
-                json!([{"name": "a", "image": "i", "imageID": "", "ready": false,
-                "restartCount": 0, "state": state}])
-            };
-            status(json!({"phase": phase, "podIP": "10.0.0.1",
-                "initContainerStatuses": container(init), "containerStatuses": container(state)}))
-        };
-        let waits = |reason: &str| json!({"waiting": {"reason": reason}});
-        let (creating, next) = (|| waits("ContainerCreating"), || waits("PodInitializing"));
-        let bound = status(json!({"phase": "Pending", "qosClass": "BestEffort"}));
-        let starting = with("Pending", next(), next());
-        assert!(only_starts(&bound, &starting));
-        assert!(only_starts(
-            &bound,
-            &with("Pending", creating(), creating())
-        ));
-        // The API knows about its containers: progress, or its loss, is news.
-        assert!(!only_starts(&starting, &starting));
-        let running = || json!({"running": {}});
-        for next in [
-            with("Running", next(), next()),
-            with("Pending", running(), next()),
-            with("Pending", waits("ErrImagePull"), next()),
-            with("Pending", next(), waits("CreateContainerConfigError")),
-            with("Failed", next(), next()),
-        ] {
-            assert!(!only_starts(&bound, &next), "{next:?}");
-        }
-        let mut rejected = starting;
-        rejected.reason = Some("NodeAffinity".to_owned());
-        assert!(!only_starts(&bound, &rejected));
     }
 
     // findings R18

@@ -30,9 +30,7 @@ use crate::api::known_status::KnownStatus;
 use crate::api::objects::ObjectName;
 use crate::api::status_writer;
 use crate::clock::Clock;
-use crate::limits::{
-    FIRST_STATUS_DELAY, PLANS_IN_A_ROW_MAX, STATUS_RETRY_MAX, STATUS_RETRY_MIN, WORKER_MESSAGES_MAX,
-};
+use crate::limits::{PLANS_IN_A_ROW_MAX, STATUS_RETRY_MAX, STATUS_RETRY_MIN, WORKER_MESSAGES_MAX};
 use crate::paths::PodDir;
 use crate::pods::pod_manager::PodView;
 use crate::pods::recovery::{self, StoredPod};
@@ -98,8 +96,6 @@ pub struct Worker {
     status_failures: u32,
     removal_failures: u32,
     status_due: Option<Instant>,
-    /// Until then, a status that shows no progress of the start is not written.
-    first_status_due: Instant,
     refresh_due: Option<Instant>,
     storage_due: Option<Instant>,
     refreshing: bool,
@@ -137,7 +133,6 @@ impl Worker {
             status_failures: 0,
             removal_failures: 0,
             status_due: None,
-            first_status_due: context.node.clock.instant() + FIRST_STATUS_DELAY,
             refresh_due: None,
             storage_due: None,
             refreshing: false,
@@ -227,7 +222,6 @@ impl Worker {
         let due = [
             next_at,
             self.status_due,
-            self.holds_status().then_some(self.first_status_due),
             self.refresh_due.filter(|_| !self.makes_files()),
             self.storage_due,
         ];
@@ -300,18 +294,9 @@ impl Worker {
         });
     }
 
-    /// Whether the status is not written yet, because the start may be over soon.
-    fn holds_status(&self) -> bool {
-        self.context.node.clock.instant() < self.first_status_due
-            && status_writer::only_starts(self.known.get(), &self.status)
-    }
-
     /// Starts to write the status if it has changed and no write is in progress.
     fn write_status(&mut self) {
         if self.writing.is_some() || self.status_due.is_some() || self.removed {
-            return;
-        }
-        if self.holds_status() {
             return;
         }
         let difference = status_writer::difference(self.known.get(), &self.status);
