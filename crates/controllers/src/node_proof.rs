@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::Node;
 use planners::attach_detach::Proof;
 use planners::node_lifecycle::fence::NodeLease;
 use resource_kinds::namespaces::NODE_LEASES;
-use resource_kinds::reasons::taint;
+use resource_kinds::node_conditions;
 
 /// The proof, from the node's taints and its Lease, which is read now.
 pub(crate) async fn proof(
@@ -14,9 +14,7 @@ pub(crate) async fn proof(
     name: &str,
     node: Option<&Node>,
 ) -> api_client::Result<Option<Proof>> {
-    let taints = node.and_then(|node| node.spec.as_ref()?.taints.as_ref());
-    let mut taints = taints.into_iter().flatten();
-    if taints.any(|one| one.key == taint::OUT_OF_SERVICE) {
+    if node.is_some_and(node_conditions::is_out_of_service) {
         return Ok(Some(Proof::OutOfService));
     }
     let leases: Api<Lease> = Api::namespaced(client.clone(), NODE_LEASES);

@@ -1,9 +1,9 @@
 //! Volumes that live on a node: the objects around them, and the records in their annotations.
 
-use api_client::{Api, Client, ListParams, Patch, PatchParams};
+use api_client::{Api, Client, ListParams};
 use k8s_openapi::api::core::v1::{Node, PersistentVolume, Pod};
 use planners::volume_move::Presence;
-use reconcile::execute::{found, unless_outrun};
+use reconcile::execute::{found, merge};
 use resource_kinds::node_conditions;
 use resource_kinds::pod_view::PodView;
 use serde_json::{Value, json};
@@ -58,19 +58,9 @@ pub(crate) async fn write_record(
     (annotation, text): (&str, &str),
     spec: Option<Value>,
 ) -> api_client::Result<bool> {
-    let meta = &volume.metadata;
-    let mut patch = json!({"metadata": {
-        "uid": meta.uid,
-        "resourceVersion": meta.resource_version,
-        "annotations": {annotation: text},
-    }});
+    let mut patch = json!({"metadata": {"annotations": {annotation: text}}});
     if let Some(spec) = spec {
         patch["spec"] = spec;
     }
-    let volumes: Api<PersistentVolume> = Api::all(client.clone());
-    let name = meta.name.as_deref().unwrap_or_default();
-    let written = volumes
-        .patch(name, &PatchParams::default(), &Patch::Merge(&patch))
-        .await;
-    Ok(unless_outrun(written)?.is_some())
+    merge(&Api::all(client.clone()), volume, patch).await
 }

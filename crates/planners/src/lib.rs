@@ -36,5 +36,6 @@ pub mod volume_binding;
 pub mod volume_expansion;
 pub mod volume_move;
 pub mod volume_protection;
+pub mod volume_provisioning;
 pub mod volume_replication;
 pub mod volume_snapshot;

@@ -1,7 +1,8 @@
 //! Guarded writes: each says which object, in which state, it means, so that a stale view of the
 //! world does no harm.
 
-use api_client::{Api, DeleteParams, Preconditions, PropagationPolicy};
+use api_client::{Api, DeleteParams, Patch, PatchParams, Preconditions, PropagationPolicy};
+use serde_json::Value;
 
 use crate::Object;
 
@@ -163,4 +164,40 @@ pub async fn delete<K: Object>(api: &Api<K>, name: &str, how: Delete) -> api_cli
         }),
     };
     Ok(unless_outrun(api.delete(name, &params).await)?.is_some())
+}
+
+/// Merges a patch into an object, if it is unchanged since it was read. `false` if it is not: then the
+/// cache delivers its new state.
+pub async fn merge<K: Object>(
+    api: &Api<K>,
+    seen: &K,
+    mut patch: Value,
+) -> api_client::Result<bool> {
+    patch["metadata"]["resourceVersion"] = seen.meta().resource_version.clone().into();
+    let (name, patch) = of_same(seen, patch);
+    let written = api.patch(name, &PatchParams::default(), &patch).await;
+    Ok(unless_outrun(written)?.is_some())
+}
+
+/// Merges a patch into the status of an object, if it is still the same one. `false` if it is not.
+pub async fn merge_status<K: Object>(
+    api: &Api<K>,
+    seen: &K,
+    patch: Value,
+) -> api_client::Result<bool> {
+    let (name, patch) = of_same(seen, patch);
+    let written = api
+        .patch_status(name, &PatchParams::default(), &patch)
+        .await;
+    Ok(unless_outrun(written)?.is_some())
+}
+
+/// The object's name, and the patch for this object only, not for a new one of the same name.
+fn of_same<K: Object>(seen: &K, mut patch: Value) -> (&str, Patch<Value>) {
+    let meta = seen.meta();
+    patch["metadata"]["uid"] = meta.uid.clone().into();
+    (
+        meta.name.as_deref().unwrap_or_default(),
+        Patch::Merge(patch),
+    )
 }

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use api_client::{Api, ListParams, PostParams};
 use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::StorageClass;
-use reconcile::execute::{Refusal, chain, refusal};
+use planners::volume_provisioning::volume_name;
+use reconcile::execute::{Refusal, chain, merge, refusal};
 use reconcile::{Key, ReconcileResult};
 use resource_kinds::annotations::{SELECTED_NODE, VOLUME_REPLICATION};
 use resource_kinds::node_conditions;
@@ -18,10 +19,10 @@ use serde_json::json;
 
 use crate::decide::{
     DataSource, Provisioning, claim_mode, class_name, data_source, node_of, other_mode,
-    provisioning, size_of, size_of_volume, volume, volume_name,
+    provisioning, size_of, size_of_volume, volume,
 };
 use crate::subvolumes::Content;
-use crate::{Provisioner, ProvisionerError as Error, writes};
+use crate::{Provisioner, ProvisionerError as Error};
 
 /// The initial contents of a volume.
 pub(crate) enum Source {
@@ -222,7 +223,8 @@ impl Provisioner {
         let namespace = claim.metadata.namespace.as_deref().unwrap_or_default();
         let api: Api<PersistentVolumeClaim> = Api::namespaced(self.client.clone(), namespace);
         let patch = json!({"metadata": {"annotations": {SELECTED_NODE: node}}});
-        writes::merge(&api, claim, patch).await
+        merge(&api, claim, patch).await?;
+        Ok(())
     }
 
     /// Claims that do not care where they are go to the first of the nodes that are ready, so

@@ -10,13 +10,14 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::api::storage::v1::StorageClass;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use planners::volume_expansion::bytes as whole_bytes;
-use reconcile::Key;
-use resource_kinds::annotations::{
-    BETA_STORAGE_PROVISIONER, PROVISIONED_BY, SELECTED_NODE, STORAGE_PROVISIONER,
+use planners::volume_provisioning::{
+    self, NodeOfClaim, ReclaimAction, needs_volume, node_of_claim, provisioner_of, volume_name,
 };
+use reconcile::Key;
+use resource_kinds::annotations::PROVISIONED_BY;
 use resource_kinds::snapshot;
 use resource_kinds::storage::Driver;
-use resource_kinds::storage::driver::{REMOVAL_FINALIZER, VOLUME_PREFIX};
+use resource_kinds::storage::driver::REMOVAL_FINALIZER;
 use resource_kinds::storage::nfs_class::{NfsClass, is_nfs_directory};
 use resource_kinds::storage::volume_move;
 use resource_kinds::volume_fit::{capacity, claim_reference, requested_class, requested_size};
@@ -42,15 +43,7 @@ pub(crate) fn provisioning(
     class: Option<&StorageClass>,
     node: &str,
 ) -> Provisioning {
-    let annotation = |key: &str| {
-        claim
-            .metadata
-            .annotations
-            .as_ref()
-            .and_then(|all| all.get(key))
-            .map(String::as_str)
-    };
-    let asked = annotation(STORAGE_PROVISIONER).or_else(|| annotation(BETA_STORAGE_PROVISIONER));
+    let asked = provisioner_of(claim);
     let maker = asked.and_then(Driver::of_provisioner).map(Maker::Driver);
     let of_nfs = || class.and_then(NfsClass::of).map(|_| Maker::Nfs);
     let (Some(asked), Some(maker)) = (asked, maker.or_else(of_nfs)) else {
@@ -59,23 +52,13 @@ pub(crate) fn provisioning(
     let Some(class) = class.filter(|class| class.provisioner == asked) else {
         return Provisioning::None;
     };
-    let Some(spec) = &claim.spec else {
-        return Provisioning::None;
-    };
-    let named = spec
-        .volume_name
-        .as_deref()
-        .is_some_and(|name| !name.is_empty());
-    if named || claim.metadata.deletion_timestamp.is_some() {
+    if claim.spec.is_none() || !needs_volume(claim) {
         return Provisioning::None;
     }
-    let place = match annotation(SELECTED_NODE) {
-        Some(selected) if selected == node => Provisioning::Here,
-        Some(_) => Provisioning::None,
-        None if class.volume_binding_mode.as_deref() == Some("WaitForFirstConsumer") => {
-            Provisioning::None
-        }
-        None => Provisioning::Anywhere,
+    let place = match node_of_claim(claim, class) {
+        NodeOfClaim::Chosen(selected) if selected == node => Provisioning::Here,
+        NodeOfClaim::Chosen(_) | NodeOfClaim::NotChosen => Provisioning::None,
+        NodeOfClaim::Any => Provisioning::Anywhere,
     };
     if place == Provisioning::None {
         return place;
@@ -238,16 +221,8 @@ pub(crate) fn path_of(volume: &PersistentVolume) -> &str {
 
 /// The claim that a volume names.
 pub(crate) fn claim_of(volume: &PersistentVolume) -> Option<Key> {
-    let reference = volume.spec.as_ref()?.claim_ref.as_ref()?;
-    Some(Key::new(
-        reference.namespace.clone()?,
-        reference.name.clone()?,
-    ))
-}
-
-/// The name of the volume that is made for a claim.
-pub(crate) fn volume_name(claim: &PersistentVolumeClaim) -> Option<String> {
-    Some(format!("{VOLUME_PREFIX}{}", claim.metadata.uid.as_deref()?))
+    let (namespace, name) = volume_provisioning::claim_of(volume)?;
+    Some(Key::new(namespace.to_owned(), name.to_owned()))
 }
 
 /// The class of a claim.
@@ -313,17 +288,6 @@ pub(crate) fn volume(
     }
 }
 
-/// The action for a volume of this provisioner.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum ReclaimAction {
-    /// None.
-    Keep,
-    /// The directory and the object go.
-    Remove,
-    /// The object may go, the directory stays: the policy says so.
-    RemoveFinalizer,
-}
-
 /// The action for a volume on this node, or on an NFS server.
 pub(crate) fn reclaim_action(volume: &PersistentVolume, node: &str) -> ReclaimAction {
     if !is_ours(volume, node) && !is_nfs_directory(volume) {
@@ -333,31 +297,7 @@ pub(crate) fn reclaim_action(volume: &PersistentVolume, node: &str) -> ReclaimAc
     if volume_move::is_under_way(volume) {
         return ReclaimAction::Keep;
     }
-    let spec = volume.spec.as_ref();
-    let policy = spec.and_then(|spec| spec.persistent_volume_reclaim_policy.as_deref());
-    let phase = volume
-        .status
-        .as_ref()
-        .and_then(|status| status.phase.as_deref());
-    let going = volume.metadata.deletion_timestamp.is_some();
-    // An unbound volume is removed when its object is deleted.
-    let over = matches!(phase, Some("Released" | "Failed")) || (going && phase != Some("Bound"));
-    match policy {
-        Some("Delete") if over => ReclaimAction::Remove,
-        Some("Delete") => ReclaimAction::Keep,
-        _ if going && holds(volume) => ReclaimAction::RemoveFinalizer,
-        _ => ReclaimAction::Keep,
-    }
-}
-
-/// Whether the object still has our finalizer.
-pub(crate) fn holds(volume: &PersistentVolume) -> bool {
-    volume
-        .metadata
-        .finalizers
-        .iter()
-        .flatten()
-        .any(|present| present == REMOVAL_FINALIZER)
+    volume_provisioning::reclaim_action(volume, REMOVAL_FINALIZER)
 }
 
 /// Made by us, and on this node alone.
@@ -393,6 +333,7 @@ pub(crate) fn node_of(volume: &PersistentVolume) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use resource_kinds::annotations::{SELECTED_NODE, STORAGE_PROVISIONER};
     use serde_json::{Value, json};
 
     use super::*;
@@ -564,31 +505,15 @@ mod tests {
             "n",
             Path::new("/v/pvc-c1"),
         );
-        let with = |phase: &str, policy: &str, going: bool| {
+        let with = |phase: &str, policy: &str| {
             let mut made = serde_json::to_value(&made).unwrap();
             made["status"]["phase"] = phase.into();
             made["spec"]["persistentVolumeReclaimPolicy"] = policy.into();
-            if going {
-                made["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();
-            }
             reclaim_action(&serde_json::from_value(made).unwrap(), "n")
         };
-        assert_eq!(with("Bound", "Delete", false), ReclaimAction::Keep);
-        assert_eq!(with("Bound", "Delete", true), ReclaimAction::Keep);
-        // findings R16
-        assert_eq!(with("Available", "Delete", false), ReclaimAction::Keep);
-        assert_eq!(with("Available", "Delete", true), ReclaimAction::Remove);
-        assert_eq!(
-            with("Available", "Retain", true),
-            ReclaimAction::RemoveFinalizer
-        );
-        assert_eq!(with("Released", "Retain", false), ReclaimAction::Keep);
-        assert_eq!(
-            with("Released", "Retain", true),
-            ReclaimAction::RemoveFinalizer
-        );
-        assert_eq!(with("Released", "Delete", false), ReclaimAction::Remove);
-        assert_eq!(with("Failed", "Delete", true), ReclaimAction::Remove);
+        assert_eq!(with("Bound", "Delete"), ReclaimAction::Keep);
+        assert_eq!(with("Released", "Retain"), ReclaimAction::Keep);
+        assert_eq!(with("Released", "Delete"), ReclaimAction::Remove);
         let mut foreign = made.clone();
         foreign.metadata.annotations = None;
         foreign.status.get_or_insert_default().phase = Some("Released".to_owned());

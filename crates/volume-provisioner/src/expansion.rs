@@ -5,13 +5,13 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use planners::volume_expansion::{ExpansionStep, failure, plan};
 use reconcile::ReconcileResult;
-use reconcile::execute::chain;
+use reconcile::execute::{chain, merge, merge_status};
 use resource_kinds::reasons::volume as reasons;
 use resource_kinds::storage::Driver;
 use serde_json::Value;
 
 use crate::decide::{VolumeMode, is_ours, volume_mode};
-use crate::{Provisioner, ProvisionerError as Error, writes};
+use crate::{Provisioner, ProvisionerError as Error};
 
 impl Provisioner {
     /// Does the next step; the change that it makes brings the claim back here for the one after.
@@ -83,7 +83,7 @@ impl Provisioner {
         }
         self.forget_setbacks(&uid);
         let api = Api::all(self.client.clone());
-        writes::merge(&api, volume, patch).await?;
+        merge(&api, volume, patch).await?;
         tracing::info!(volume = name, bytes, "volume grown");
         Ok(ReconcileResult::Done)
     }
@@ -96,6 +96,7 @@ impl Provisioner {
         patch["metadata"]["resourceVersion"] = claim.metadata.resource_version.clone().into();
         let namespace = claim.metadata.namespace.as_deref().unwrap_or_default();
         let api = Api::namespaced(self.client.clone(), namespace);
-        writes::merge_status(&api, claim, patch).await
+        merge_status(&api, claim, patch).await?;
+        Ok(())
     }
 }

@@ -27,7 +27,6 @@ mod subvolumes;
 #[cfg(test)]
 mod tests;
 mod watch;
-mod writes;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -39,6 +38,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::StorageClass;
+use planners::volume_provisioning::volume_name;
 use reconcile::{
     Cache, Component, Controller, Key, Queue, ReconcileResult, Recorder, run_controller,
 };
@@ -226,7 +226,7 @@ impl Provisioner {
     /// Whether a volume of that name is there, or may still be made for a claim.
     fn is_wanted(&self, volume: &str) -> bool {
         let for_claim = |claim: Arc<PersistentVolumeClaim>| {
-            decide::volume_name(&claim).is_some_and(|name| name == volume)
+            volume_name(&claim).is_some_and(|name| name == volume)
         };
         self.volumes.get("", volume).is_some() || self.claims.list().into_iter().any(for_claim)
     }

@@ -302,13 +302,14 @@ fn leads_into(root: &Path, directory: &Path) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use planners::volume_provisioning::ReclaimAction;
     use resource_kinds::annotations::{PROVISIONED_BY, VOLUME_MOVE};
     use resource_kinds::storage::driver::LOCAL_PROVISIONER;
     use resource_kinds::storage::volume_move::{Stage, VolumeMove, affinity_to};
     use serde_json::json;
 
     use super::*;
-    use crate::decide::{ReclaimAction, reclaim_action};
+    use crate::decide::reclaim_action;
 
     const VOLUME: &str = "pvc-1";
 

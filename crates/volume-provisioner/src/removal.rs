@@ -3,17 +3,18 @@
 use std::time::Duration;
 
 use api_client::Api;
-use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
+use k8s_openapi::api::core::v1::PersistentVolume;
+use planners::volume_provisioning::{ReclaimAction, claim_of, finalizers_without, is_claimed_by};
 use reconcile::ReconcileResult;
-use reconcile::execute::{Delete, chain, delete, found};
+use reconcile::execute::{Delete, chain, delete, found, merge, merge_status};
 use resource_kinds::storage::Driver;
 use resource_kinds::storage::driver::REMOVAL_FINALIZER;
 use resource_kinds::storage::nfs_class::is_nfs_directory;
 use resource_kinds::storage::volume_replication::has_replica;
 use serde_json::json;
 
-use crate::decide::{ReclaimAction, holds, path_of, reclaim_action};
-use crate::{Provisioner, ProvisionerError as Error, writes};
+use crate::decide::{path_of, reclaim_action};
+use crate::{Provisioner, ProvisionerError as Error};
 
 /// Reason of the event, and of the phase Failed (statefulset.md §11.8).
 const FAILED_DELETE: &str = "VolumeFailedDelete";
@@ -69,27 +70,12 @@ impl Provisioner {
 
     /// Whether the claim that the volume names, by identity, is there.
     async fn is_claimed(&self, volume: &PersistentVolume) -> Result<bool, Error> {
-        let reference = volume
-            .spec
-            .as_ref()
-            .and_then(|spec| spec.claim_ref.as_ref());
-        let Some(reference) = reference else {
+        let Some((namespace, name)) = claim_of(volume) else {
             return Ok(false);
         };
-        let (Some(namespace), Some(name)) = (&reference.namespace, &reference.name) else {
-            return Ok(false);
-        };
-        let api: Api<PersistentVolumeClaim> = Api::namespaced(self.client.clone(), namespace);
+        let api = Api::namespaced(self.client.clone(), namespace);
         let claim = found(api.get(name).await)?;
-        let bound_here = |claim: &PersistentVolumeClaim| {
-            let bound_to = claim
-                .spec
-                .as_ref()
-                .and_then(|spec| spec.volume_name.as_ref());
-            // A claim that is bound to another volume does not need this one.
-            bound_to.is_none_or(|bound_to| Some(bound_to) == volume.metadata.name.as_ref())
-        };
-        Ok(claim.is_some_and(|claim| claim.metadata.uid == reference.uid && bound_here(&claim)))
+        Ok(claim.is_some_and(|claim| is_claimed_by(volume, &claim)))
     }
 
     async fn remove_directory(&self, name: &str, volume: &PersistentVolume) -> Result<(), Error> {
@@ -107,14 +93,10 @@ impl Provisioner {
         api: &Api<PersistentVolume>,
         volume: &PersistentVolume,
     ) -> Result<(), Error> {
-        if !holds(volume) {
-            return Ok(());
+        if let Some(rest) = finalizers_without(volume, REMOVAL_FINALIZER) {
+            merge(api, volume, json!({"metadata": {"finalizers": rest}})).await?;
         }
-        let finalizers = volume.metadata.finalizers.iter().flatten();
-        let rest: Vec<&String> = finalizers
-            .filter(|present| *present != REMOVAL_FINALIZER)
-            .collect();
-        writes::merge(api, volume, json!({"metadata": {"finalizers": rest}})).await
+        Ok(())
     }
 
     async fn complain(
@@ -131,6 +113,7 @@ impl Provisioner {
         );
         self.recorder.warning(volume, FAILED_DELETE, text.clone());
         let status = json!({"phase": "Failed", "reason": FAILED_DELETE, "message": text});
-        writes::merge_status(api, volume, json!({"status": status})).await
+        merge_status(api, volume, json!({"status": status})).await?;
+        Ok(())
     }
 }

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use planners::volume_snapshot::{ContentStep, Handle, plan_on_node};
 use reconcile::ReconcileResult;
-use reconcile::execute::{chain, found};
+use reconcile::execute::{chain, found, merge, merge_status};
 use resource_kinds::snapshot::{CONTENT_PROTECTION, VolumeSnapshot, VolumeSnapshotContent};
 use resource_kinds::storage::Driver;
 use serde_json::{Value, json};
@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use crate::claims::Source;
 use crate::decide::{node_of, other_mode, size_of};
 use crate::subvolumes::Content;
-use crate::{Provisioner, ProvisionerError as Error, writes};
+use crate::{Provisioner, ProvisionerError as Error};
 
 impl Provisioner {
     /// Executes the next step for a content, if this node is responsible.
@@ -66,7 +66,8 @@ impl Provisioner {
                 let own = CONTENT_PROTECTION.to_owned();
                 let all: Vec<String> = finalizers.cloned().chain([own]).collect();
                 let api = Api::all(self.client.clone());
-                writes::merge(&api, content, json!({"metadata": {"finalizers": all}})).await
+                merge(&api, content, json!({"metadata": {"finalizers": all}})).await?;
+                Ok(())
             }
             ContentStep::Take {
                 driver,
@@ -108,7 +109,8 @@ impl Provisioner {
         status: Value,
     ) -> Result<(), Error> {
         let api = Api::all(self.client.clone());
-        writes::merge_status(&api, content, json!({"status": status})).await
+        merge_status(&api, content, json!({"status": status})).await?;
+        Ok(())
     }
 
     async fn let_content_go(&self, content: &VolumeSnapshotContent) -> Result<(), Error> {
@@ -117,7 +119,8 @@ impl Provisioner {
             .filter(|present| *present != CONTENT_PROTECTION)
             .collect();
         let api = Api::all(self.client.clone());
-        writes::merge(&api, content, json!({"metadata": {"finalizers": rest}})).await
+        merge(&api, content, json!({"metadata": {"finalizers": rest}})).await?;
+        Ok(())
     }
 
     async fn content_failed(

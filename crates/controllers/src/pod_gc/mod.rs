@@ -9,8 +9,8 @@ use k8s_openapi::api::core::v1::{Node, Pod};
 use planners::pod_gc::{Cause, Observed, Removal, plan};
 use reconcile::ObjectChange;
 use reconcile::execute::{self, Delete};
+use resource_kinds::node_conditions;
 use resource_kinds::pod_view::PodView;
-use resource_kinds::reasons::taint;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -78,13 +78,7 @@ fn is_going_alone(context: &Context, change: &ObjectChange<PodView>) -> bool {
     }
     let node = pod.node.as_deref().unwrap_or_default();
     let node = context.caches.nodes.get("", node);
-    node.is_none_or(|node| {
-        let spec = node.spec.as_ref();
-        let mut taints = spec
-            .into_iter()
-            .flat_map(|spec| spec.taints.iter().flatten());
-        taints.any(|other| other.key == taint::OUT_OF_SERVICE)
-    })
+    node.is_none_or(|node| node_conditions::is_out_of_service(&node))
 }
 
 /// Marks the pod as Failed, so that it does not look running; then deletes it.

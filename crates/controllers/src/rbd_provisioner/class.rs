@@ -13,14 +13,12 @@ use k8s_openapi::api::storage::v1::StorageClass;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use planners::volume_expansion::bytes;
-use resource_kinds::annotations::{
-    BETA_STORAGE_PROVISIONER, PROVISIONED_BY, SELECTED_NODE, STORAGE_PROVISIONER,
+use planners::volume_provisioning::{
+    self, NodeOfClaim, ReclaimAction, needs_volume, node_of_claim, provisioner_of, volume_name,
 };
-use resource_kinds::storage::driver::VOLUME_PREFIX;
+use resource_kinds::annotations::PROVISIONED_BY;
+use resource_kinds::storage::rbd::{DEFAULT_POOL, DEFAULT_USER, PROVISIONER, is_word};
 use resource_kinds::volume_fit::{claim_reference, requested_size};
-
-/// The provisioner, and the type of its Secrets.
-pub(crate) const PROVISIONER: &str = "kubernetes.io/rbd";
 
 /// Keeps a volume object until its image is removed (<https://kep.k8s.io/2644>).
 pub(crate) const FINALIZER: &str = "kubernetes.io/pv-controller";
@@ -93,7 +91,7 @@ impl RbdClass {
             .filter(|one| !one.is_empty())
             .collect();
         let admin = User {
-            id: take("adminid").unwrap_or_else(|| "admin".to_owned()),
+            id: take("adminid").unwrap_or_else(|| DEFAULT_USER.to_owned()),
             secret: take("adminsecretname").ok_or("missing Ceph admin secret name")?,
             namespace: take("adminsecretnamespace").or_else(|| Some(ADMIN_NAMESPACE.to_owned())),
         };
@@ -102,7 +100,7 @@ impl RbdClass {
             secret: take("usersecretname").ok_or("missing user secret name")?,
             namespace: take("usersecretnamespace"),
         };
-        let pool = take("pool").unwrap_or_else(|| "rbd".to_owned());
+        let pool = take("pool").unwrap_or_else(|| DEFAULT_POOL.to_owned());
         let file_system = take("fstype");
         let (format, features) = (take("imageformat"), take("imagefeatures"));
         if let Some(name) = known.keys().next() {
@@ -129,12 +127,6 @@ impl RbdClass {
             format: format_of(format.as_deref(), features.as_deref())?,
         })
     }
-}
-
-/// Whether `rbd` takes a word for a name.
-pub(crate) fn is_word(word: &str) -> bool {
-    let plain = |byte: u8| byte.is_ascii_graphic() && byte != b',';
-    !word.is_empty() && !word.starts_with('-') && word.bytes().all(plain)
 }
 
 fn format_of(format: Option<&str>, features: Option<&str>) -> Result<Format, String> {
@@ -172,21 +164,12 @@ pub(crate) enum Provisioning {
 
 /// The provisioning that a claim needs of this provisioner.
 pub(crate) fn provisioning(claim: &PersistentVolumeClaim, class: &StorageClass) -> Provisioning {
-    let annotation = |key: &str| claim.metadata.annotations.as_ref()?.get(key);
-    let asked = annotation(STORAGE_PROVISIONER).or_else(|| annotation(BETA_STORAGE_PROVISIONER));
-    let is_asked = asked.is_some_and(|asked| asked == PROVISIONER);
-    let waits = class.volume_binding_mode.as_deref() == Some("WaitForFirstConsumer")
-        && annotation(SELECTED_NODE).is_none();
-    let Some(spec) = claim.spec.as_ref().filter(|_| is_asked && !waits) else {
+    let is_asked = provisioner_of(claim) == Some(PROVISIONER)
+        && needs_volume(claim)
+        && node_of_claim(claim, class) != NodeOfClaim::NotChosen;
+    let Some(spec) = claim.spec.as_ref().filter(|_| is_asked) else {
         return Provisioning::None;
     };
-    let is_bound = spec
-        .volume_name
-        .as_ref()
-        .is_some_and(|name| !name.is_empty());
-    if is_bound || claim.metadata.deletion_timestamp.is_some() {
-        return Provisioning::None;
-    }
     let is_block = spec.volume_mode.as_deref() == Some("Block");
     let modes = spec.access_modes.iter().flatten();
     let unsupported = modes.into_iter().find(|mode| match mode.as_str() {
@@ -213,10 +196,7 @@ pub(crate) fn provisioning(claim: &PersistentVolumeClaim, class: &StorageClass) 
 /// The names of a claim's volume and image: the same at each attempt, so that none is left behind.
 pub(crate) fn names(claim: &PersistentVolumeClaim) -> Option<(String, String)> {
     let uid = claim.metadata.uid.as_deref()?;
-    Some((
-        format!("{VOLUME_PREFIX}{uid}"),
-        format!("{IMAGE_PREFIX}{uid}"),
-    ))
+    Some((volume_name(claim)?, format!("{IMAGE_PREFIX}{uid}")))
 }
 
 /// The size of a claim's image in MiB.
@@ -274,47 +254,20 @@ pub(crate) fn volume(
     })
 }
 
-/// The action for a volume of the provisioner.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Reclaim {
-    Keep,
-    /// Image and object go.
-    Remove,
-    /// The object goes, the image stays.
-    LetGo,
-}
-
-/// The action for a volume: an image goes only after its claim, and only if its policy says so.
-pub(crate) fn reclaim(volume: &PersistentVolume) -> Reclaim {
+/// The action for a volume, which is none for one of another maker.
+pub(crate) fn reclaim_action(volume: &PersistentVolume) -> ReclaimAction {
     let annotations = volume.metadata.annotations.as_ref();
     let maker = annotations.and_then(|all| all.get(PROVISIONED_BY));
-    let Some(spec) = volume.spec.as_ref().filter(|spec| spec.rbd.is_some()) else {
-        return Reclaim::Keep;
-    };
-    if maker.is_none_or(|maker| maker != PROVISIONER) {
-        return Reclaim::Keep;
+    let is_image = volume.spec.as_ref().is_some_and(|spec| spec.rbd.is_some());
+    match is_image && maker.is_some_and(|maker| maker == PROVISIONER) {
+        true => volume_provisioning::reclaim_action(volume, FINALIZER),
+        false => ReclaimAction::Keep,
     }
-    let phase = volume.status.as_ref();
-    let phase = phase.and_then(|status| status.phase.as_deref());
-    let is_going = volume.metadata.deletion_timestamp.is_some();
-    let is_over =
-        matches!(phase, Some("Released" | "Failed")) || (is_going && phase != Some("Bound"));
-    match spec.persistent_volume_reclaim_policy.as_deref() {
-        Some("Delete") if is_over => Reclaim::Remove,
-        Some("Delete") => Reclaim::Keep,
-        _ if is_going && holds(volume) => Reclaim::LetGo,
-        _ => Reclaim::Keep,
-    }
-}
-
-/// Whether the object has the provisioner's finalizer.
-pub(crate) fn holds(volume: &PersistentVolume) -> bool {
-    let mut finalizers = volume.metadata.finalizers.iter().flatten();
-    finalizers.any(|finalizer| finalizer == FINALIZER)
 }
 
 #[cfg(test)]
 mod tests {
+    use resource_kinds::annotations::{SELECTED_NODE, STORAGE_PROVISIONER};
     use serde_json::{Value, json};
 
     use super::*;
@@ -430,29 +383,18 @@ mod tests {
     }
 
     #[test]
-    fn an_image_goes_after_its_claim_and_by_its_policy() {
-        let found = |phase: &str, policy: &str, going: bool| {
-            let mut volume = json!({"metadata": {"name": "pvc-c1", "finalizers": [FINALIZER],
-                "annotations": {PROVISIONED_BY: PROVISIONER}}, "status": {"phase": phase},
-                "spec": {"persistentVolumeReclaimPolicy": policy,
-                    "rbd": {"monitors": ["m"], "image": "i"}}});
-            if going {
-                volume["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
-            }
-            reclaim(&serde_json::from_value(volume).unwrap())
+    fn only_an_image_of_the_provisioner_goes() {
+        let with = |annotations: Value, source: Value| {
+            let mut volume = json!({"metadata": {"name": "pvc-c1", "annotations": annotations},
+                "status": {"phase": "Released"}, "spec": source});
+            volume["spec"]["persistentVolumeReclaimPolicy"] = json!("Delete");
+            reclaim_action(&serde_json::from_value(volume).unwrap())
         };
-        assert_eq!(found("Bound", "Delete", false), Reclaim::Keep);
-        assert_eq!(found("Bound", "Delete", true), Reclaim::Keep);
-        assert_eq!(found("Released", "Delete", false), Reclaim::Remove);
-        assert_eq!(found("Failed", "Delete", false), Reclaim::Remove);
-        assert_eq!(found("Available", "Delete", true), Reclaim::Remove);
-        assert_eq!(found("Released", "Retain", false), Reclaim::Keep);
-        assert_eq!(found("Released", "Retain", true), Reclaim::LetGo);
-        let by_hand = json!({"metadata": {}, "status": {"phase": "Released"},
-            "spec": {"persistentVolumeReclaimPolicy": "Delete", "rbd": {"monitors": [], "image": "i"}}});
-        assert_eq!(
-            reclaim(&serde_json::from_value(by_hand).unwrap()),
-            Reclaim::Keep
-        );
+        let image = json!({"rbd": {"monitors": ["m"], "image": "i"}});
+        let own = json!({PROVISIONED_BY: PROVISIONER});
+        assert_eq!(with(own.clone(), image.clone()), ReclaimAction::Remove);
+        assert_eq!(with(json!({}), image), ReclaimAction::Keep);
+        let directory = json!({"local": {"path": "/x"}});
+        assert_eq!(with(own, directory), ReclaimAction::Keep);
     }
 }

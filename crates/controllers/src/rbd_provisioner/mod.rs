@@ -6,17 +6,21 @@
 mod class;
 mod program;
 
-use api_client::{Api, Patch, PatchParams, PostParams};
+use api_client::{Api, PostParams};
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Secret};
 use k8s_openapi::api::storage::v1::StorageClass;
-use reconcile::execute::{Delete, Refusal, chain, delete, found, refusal, unless_outrun};
+use planners::volume_provisioning::{
+    ReclaimAction, claim_of, finalizers_without, is_claimed_by, volume_name,
+};
+use reconcile::execute::{Delete, Refusal, chain, delete, found, merge, merge_status, refusal};
 use reconcile::{Key, Queue, ReconcileResult, Recorder};
 use resource_kinds::reasons::volume as reasons;
+use resource_kinds::storage::rbd::{PROVISIONER, is_word, key_of};
 use resource_kinds::volume_fit::requested_class;
 use serde_json::json;
 
 use crate::Context;
-use class::{FINALIZER, PROVISIONER, Provisioning, RbdClass, Reclaim, User};
+use class::{FINALIZER, Provisioning, RbdClass, User};
 use program::{Program, ProgramError};
 
 /// Reason of the event, and of the phase Failed (statefulset.md §11.8).
@@ -85,7 +89,7 @@ impl reconcile::Controller for RbdProvisioner {
                 }
                 Some(change) = volumes.next() => {
                     let volume = change.object();
-                    if class::reclaim(volume) != Reclaim::Keep {
+                    if class::reclaim_action(volume) != ReclaimAction::Keep {
                         queue.add(Task::Volume(volume.metadata.name.clone().unwrap_or_default()));
                     }
                 }
@@ -123,7 +127,7 @@ impl RbdProvisioner {
             return Ok(());
         };
         let wanted = class::provisioning(&claim, &class);
-        let name = class::names(&claim).map(|(volume, _)| volume);
+        let name = volume_name(&claim);
         let is_made = name.is_some_and(|name| caches.volumes.get("", &name).is_some());
         if is_made || wanted == Provisioning::None {
             return Ok(());
@@ -189,14 +193,7 @@ impl RbdProvisioner {
                 "the secret is not of type {PROVISIONER:?}"
             )));
         }
-        let data = secret.data.unwrap_or_default();
-        let only = || match data.len() {
-            1 => data.values().next(),
-            _ => None,
-        };
-        let key = data.get("key").or_else(only);
-        let key = key.ok_or_else(|| cannot("it has no entry \"key\""))?;
-        let key = String::from_utf8_lossy(&key.0).trim().to_owned();
+        let key = key_of(&secret.data.unwrap_or_default()).map_err(cannot)?;
         Ok(Program::new(RBD, key))
     }
 
@@ -206,10 +203,10 @@ impl RbdProvisioner {
         let Some(volume) = found(api.get(name).await)? else {
             return Ok(());
         };
-        match class::reclaim(&volume) {
-            Reclaim::Keep => return Ok(()),
-            Reclaim::LetGo => return self.let_go(&api, &volume).await,
-            Reclaim::Remove => {}
+        match class::reclaim_action(&volume) {
+            ReclaimAction::Keep => return Ok(()),
+            ReclaimAction::RemoveFinalizer => return self.let_go(&api, &volume).await,
+            ReclaimAction::Remove => {}
         }
         if self.is_claimed(&volume).await? {
             return Ok(());
@@ -218,10 +215,7 @@ impl RbdProvisioner {
             let text = chain(&error);
             self.recorder.warning(&volume, FAILED_DELETE, text.clone());
             let status = json!({"phase": "Failed", "reason": FAILED_DELETE, "message": text});
-            let uid = &volume.metadata.uid;
-            let patch = json!({"metadata": {"uid": uid}, "status": status});
-            let how = PatchParams::default();
-            unless_outrun(api.patch_status(name, &how, &Patch::Merge(patch)).await)?;
+            merge_status(&api, &volume, json!({"status": status})).await?;
             return Err(error);
         }
         self.let_go(&api, &volume).await?;
@@ -249,7 +243,7 @@ impl RbdProvisioner {
         rbd.monitors = source.monitors;
         rbd.pool = source.pool.unwrap_or(rbd.pool);
         let mut words = rbd.monitors.iter().chain([&rbd.pool, &source.image]);
-        if let Some(word) = words.find(|word| !class::is_word(word)) {
+        if let Some(word) = words.find(|word| !is_word(word)) {
             let text = format!("{word:?} is no monitor, pool or image of Ceph");
             return Err(Error::Unsupported(text));
         }
@@ -259,22 +253,12 @@ impl RbdProvisioner {
 
     /// Whether the claim that the volume names, by identity, is there.
     async fn is_claimed(&self, volume: &PersistentVolume) -> Result<bool, Error> {
-        let reference = volume.spec.as_ref();
-        let reference = reference.and_then(|spec| spec.claim_ref.as_ref());
-        let named =
-            reference.and_then(|claim| Some((claim.namespace.as_ref()?, claim.name.as_ref()?)));
-        let (Some((namespace, name)), Some(reference)) = (named, reference) else {
+        let Some((namespace, name)) = claim_of(volume) else {
             return Ok(false);
         };
-        let api: Api<PersistentVolumeClaim> =
-            Api::namespaced(self.context.client.clone(), namespace);
+        let api = Api::namespaced(self.context.client.clone(), namespace);
         let claim = found(api.get(name).await)?;
-        let is_it = |claim: PersistentVolumeClaim| {
-            let bound_to = claim.spec.and_then(|spec| spec.volume_name);
-            claim.metadata.uid == reference.uid
-                && bound_to.is_none_or(|bound_to| Some(bound_to) == volume.metadata.name)
-        };
-        Ok(claim.is_some_and(is_it))
+        Ok(claim.is_some_and(|claim| is_claimed_by(volume, &claim)))
     }
 
     async fn let_go(
@@ -282,17 +266,9 @@ impl RbdProvisioner {
         api: &Api<PersistentVolume>,
         volume: &PersistentVolume,
     ) -> Result<(), Error> {
-        if !class::holds(volume) {
-            return Ok(());
+        if let Some(rest) = finalizers_without(volume, FINALIZER) {
+            merge(api, volume, json!({"metadata": {"finalizers": rest}})).await?;
         }
-        let finalizers = volume.metadata.finalizers.iter().flatten();
-        let rest: Vec<&String> = finalizers.filter(|one| *one != FINALIZER).collect();
-        let metadata = &volume.metadata;
-        let patch = json!({"metadata": {"finalizers": rest, "uid": metadata.uid,
-            "resourceVersion": metadata.resource_version}});
-        let name = metadata.name.as_deref().unwrap_or_default();
-        let how = PatchParams::default();
-        unless_outrun(api.patch(name, &how, &Patch::Merge(patch)).await)?;
         Ok(())
     }
 }

@@ -140,7 +140,10 @@ impl Program {
         };
         let mut rbd = Command::new(&self.path);
         rbd.args(&arguments)
-            .args(login(class))
+            .args(["--pool", &class.pool])
+            .args(["--id", &class.admin.id])
+            .args(["-m", &class.monitors.join(",")])
+            .args(["--keyfile", "/dev/stdin"])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -174,22 +177,6 @@ fn creation(class: &RbdClass, image: &str, mebibytes: u64) -> Vec<String> {
     // Without the argument it would have all that are usual in the cluster.
     arguments.extend(["2", "--image-feature", &features]);
     arguments.into_iter().map(str::to_owned).collect()
-}
-
-fn login(class: &RbdClass) -> [String; 8] {
-    let monitors = class.monitors.join(",");
-    let words = [
-        "--pool",
-        &class.pool,
-        "--id",
-        &class.admin.id,
-        "-m",
-        &monitors,
-    ];
-    let [pool, is, id, admin, m, those] = words.map(str::to_owned);
-    let file = ["--keyfile", "/dev/stdin"].map(str::to_owned);
-    let [keyfile, input] = file;
-    [pool, is, id, admin, m, those, keyfile, input]
 }
 
 fn done(

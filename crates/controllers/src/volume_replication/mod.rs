@@ -16,7 +16,6 @@ use reconcile::{Queue, ReconcileResult, Recorder};
 use resource_kinds::annotations::VOLUME_REPLICATION;
 use resource_kinds::node_conditions;
 use resource_kinds::pod_view::PodView;
-use resource_kinds::reasons::taint;
 use resource_kinds::storage::volume_move::affinity_to;
 use resource_kinds::storage::volume_replication::{Stage, VolumeReplication};
 use serde_json::json;
@@ -169,7 +168,9 @@ impl VolumeReplications {
             if record.replica.as_deref() == Some(name) {
                 replica = state;
                 let since = node.as_ref().and_then(silent_since);
-                is_replica_lost = is_out_of_service(node.as_ref())
+                is_replica_lost = node
+                    .as_ref()
+                    .is_some_and(node_conditions::is_out_of_service)
                     || planners::volume_replication::is_replica_lost(record, since, now);
             }
             others.insert(name.to_owned(), state);
@@ -355,17 +356,9 @@ fn concerns(record: &VolumeReplication, node: &Node) -> bool {
 
 /// The time since which a node is not ready, in milliseconds since 1970.
 fn silent_since(node: &Node) -> Option<i64> {
-    let conditions = node.status.as_ref()?.conditions.as_ref()?;
-    let ready = conditions.iter().find(|one| one.type_ == "Ready")?;
+    let ready = node_conditions::ready(node)?;
     let since = ready.last_transition_time.as_ref()?.0.as_millisecond();
     (ready.status != "True").then_some(since)
-}
-
-/// Whether a person says that a node is switched off.
-fn is_out_of_service(node: Option<&Node>) -> bool {
-    let taints = node.and_then(|node| node.spec.as_ref()?.taints.as_ref());
-    let mut taints = taints.into_iter().flatten();
-    taints.any(|one| one.key == taint::OUT_OF_SERVICE)
 }
 
 /// Whether a node may get copies: it is ready and takes pods.

@@ -12,7 +12,6 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Node;
 use resource_kinds::node_conditions;
 use resource_kinds::pod_view::PodView;
-use resource_kinds::reasons::taint;
 
 /// The time for which a node must have been missing.
 pub const MISSING_FOR: SignedDuration = SignedDuration::from_secs(40);
@@ -120,11 +119,7 @@ fn missing(observed: &Observed, node: &str, now: Timestamp, plan: &mut Plan) -> 
 /// A node counts as out of service only if it is also not Ready: on a Ready one a pod may still
 /// run.
 fn out_of_service(node: &Node) -> bool {
-    let spec = node.spec.as_ref();
-    let mut taints = spec
-        .into_iter()
-        .flat_map(|spec| spec.taints.iter().flatten());
-    taints.any(|other| other.key == taint::OUT_OF_SERVICE) && !node_conditions::is_ready(node)
+    node_conditions::is_out_of_service(node) && !node_conditions::is_ready(node)
 }
 
 fn removal(pod: &PodView, cause: Cause) -> Removal {
@@ -139,6 +134,7 @@ fn removal(pod: &PodView, cause: Cause) -> Removal {
 #[cfg(test)]
 mod tests {
     use k8s_openapi::api::core::v1::Pod;
+    use resource_kinds::reasons::taint;
     use serde_json::json;
 
     use super::*;

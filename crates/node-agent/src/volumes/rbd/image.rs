@@ -1,20 +1,14 @@
 //! An image of a Ceph cluster: its names, and the texts that the kernel and `rbd` exchange about it.
 
-use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
-use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{RBDPersistentVolumeSource, RBDVolumeSource, SecretReference};
+use resource_kinds::storage::rbd::{DEFAULT_POOL, DEFAULT_USER, is_word};
 use serde::{Deserialize, Serialize};
 
 /// The port of a monitor that names none.
 pub const MONITOR_PORT: u16 = 6789;
 
-/// The type that a Secret of a PersistentVolume must have.
-pub const SECRET_TYPE: &str = "kubernetes.io/rbd";
-
-const POOL: &str = "rbd";
-const USER: &str = "admin";
 const KEYRING: &str = "/etc/ceph/keyring";
 
 /// An `rbd` volume, of a pod or of a PersistentVolume.
@@ -45,7 +39,7 @@ pub struct SecretName {
     pub namespace: String,
     /// Its name.
     pub name: String,
-    /// Whether it must be of [`SECRET_TYPE`].
+    /// Whether it must be of the type of such Secrets.
     pub is_typed: bool,
 }
 
@@ -82,9 +76,9 @@ impl Source {
         });
         Self {
             monitors: source.monitors.clone(),
-            pool: or(source.pool.as_ref(), POOL),
+            pool: or(source.pool.as_ref(), DEFAULT_POOL),
             image: source.image.clone(),
-            user: or(source.user.as_ref(), USER),
+            user: or(source.user.as_ref(), DEFAULT_USER),
             keyring: or(source.keyring.as_ref(), KEYRING),
             secret,
             file_system: source.fs_type.clone(),
@@ -113,29 +107,6 @@ impl Source {
 fn or(value: Option<&String>, default: &str) -> String {
     let value = value.filter(|value| !value.is_empty());
     value.map_or(default, String::as_str).to_owned()
-}
-
-fn is_word(word: &str) -> bool {
-    let plain = |byte: u8| byte.is_ascii_graphic() && byte != b',';
-    !word.is_empty() && word.bytes().all(plain) && !word.starts_with('-')
-}
-
-/// The key in a Secret: the entry `key`, or the only one.
-///
-/// # Errors
-/// There is none, or it is no key.
-pub fn key_of(data: &BTreeMap<String, ByteString>) -> Result<String, String> {
-    let named = data.get("key").or_else(|| match data.len() {
-        1 => data.values().next(),
-        _ => None,
-    });
-    let named = named.ok_or("it has no entry \"key\"")?;
-    let text = String::from_utf8_lossy(&named.0);
-    let key = text.trim();
-    match is_word(key) {
-        true => Ok(key.to_owned()),
-        false => Err("its key is no key of Ceph".to_owned()),
-    }
 }
 
 /// The key of a user in the text of a keyring.
@@ -338,19 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_found_in_a_secret_and_in_a_keyring() {
-        let data = |entries: &[(&str, &str)]| {
-            let entries = entries.iter().map(|(name, value)| {
-                let value = ByteString(value.as_bytes().to_vec());
-                ((*name).to_owned(), value)
-            });
-            key_of(&entries.collect())
-        };
-        assert_eq!(data(&[("key", "AQ==\n"), ("x", "y")]).unwrap(), "AQ==");
-        assert_eq!(data(&[("userKey", "AQ==")]).unwrap(), "AQ==");
-        for bad in [&[("a", "1"), ("b", "2")][..], &[], &[("key", "A,ro")]] {
-            assert!(data(bad).is_err(), "{bad:?}");
-        }
+    fn a_key_is_found_in_a_keyring() {
         let text = "[mon.]\n\tkey = no\n[client.admin]\n\tcaps mon = \"allow *\"\n\tkey = AQA=\n\
             [client.kube]\nkey=AQK=\n[client.none]\n";
         assert_eq!(key_in(text, "admin").unwrap(), "AQA=");

@@ -22,9 +22,10 @@ use std::time::Duration;
 
 use container_runtime::{Apart, apart, apart_async};
 use durable_file::{Durability, replace};
+use resource_kinds::storage::rbd::{PROVISIONER, key_of};
 
 use self::bus::{Bus, path};
-use self::image::{Access, Device, Image, MONITOR_PORT, SECRET_TYPE};
+use self::image::{Access, Device, Image, MONITOR_PORT};
 pub(super) use self::image::{SecretName, Source};
 use super::release::mounts_below;
 use super::{Block, Prepared, Trouble, block, local_device, nfs, ownership};
@@ -138,13 +139,13 @@ async fn key(objects: &ApiObjects, source: &Source) -> Result<Option<String>, St
     };
     let secret = objects.secret(namespace, name).await?;
     let secret = secret.ok_or_else(|| format!("secret \"{namespace}/{name}\" not found"))?;
-    if *is_typed && secret.type_.as_deref() != Some(SECRET_TYPE) {
+    if *is_typed && secret.type_.as_deref() != Some(PROVISIONER) {
         let found = secret.type_.unwrap_or_default();
         return Err(format!(
-            "secret \"{namespace}/{name}\" has the type {found:?}, and volumes of Ceph need {SECRET_TYPE:?}"
+            "secret \"{namespace}/{name}\" has the type {found:?}, and volumes of Ceph need {PROVISIONER:?}"
         ));
     }
-    let key = image::key_of(&secret.data.unwrap_or_default());
+    let key = key_of(&secret.data.unwrap_or_default());
     let key = key.map_err(|why| format!("secret \"{namespace}/{name}\": {why}"))?;
     Ok(Some(key))
 }

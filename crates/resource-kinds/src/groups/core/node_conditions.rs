@@ -1,13 +1,27 @@
-//! The conditions of a Node.
+//! The states of a Node, from its conditions and taints.
 
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::core::v1::{Node, NodeCondition};
+
+use crate::reasons::taint;
 
 /// Whether the condition `Ready` of a node is `True`. A node that never reported a status is not ready.
 pub fn is_ready(node: &Node) -> bool {
-    let status = node.status.as_ref();
-    let conditions = status.and_then(|status| status.conditions.as_deref());
-    conditions
-        .unwrap_or_default()
-        .iter()
-        .any(|condition| condition.type_ == "Ready" && condition.status == "True")
+    ready(node).is_some_and(|condition| condition.status == "True")
+}
+
+/// The condition `Ready`.
+pub fn ready(node: &Node) -> Option<&NodeCondition> {
+    let status = node.status.as_ref()?;
+    let mut conditions = status.conditions.iter().flatten();
+    conditions.find(|condition| condition.type_ == "Ready")
+}
+
+/// Whether a person says, by the taint, that nothing runs on the node
+/// (<https://kubernetes.io/docs/concepts/cluster-administration/node-shutdown/>).
+pub fn is_out_of_service(node: &Node) -> bool {
+    let spec = node.spec.as_ref();
+    let mut taints = spec
+        .into_iter()
+        .flat_map(|spec| spec.taints.iter().flatten());
+    taints.any(|one| one.key == taint::OUT_OF_SERVICE)
 }

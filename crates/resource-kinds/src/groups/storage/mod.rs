@@ -5,6 +5,7 @@ mod csi_node;
 mod csi_storage_capacity;
 pub mod driver;
 pub mod nfs_class;
+pub mod rbd;
 mod storage_class;
 mod volume_attachment;
 mod volume_attributes_class;

@@ -1,0 +1,57 @@
+//! The names of Ceph's block images in the API: `rbd` volumes, their Secrets and classes.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::ByteString;
+
+/// The provisioner of classes of images, and the type of the Secrets with their keys.
+pub const PROVISIONER: &str = "kubernetes.io/rbd";
+
+/// The pool of a volume that names none.
+pub const DEFAULT_POOL: &str = "rbd";
+
+/// The user of a volume that names none, without `client.`.
+pub const DEFAULT_USER: &str = "admin";
+
+/// Whether Ceph's programs and the kernel take a word for one name, and not for an option.
+pub fn is_word(word: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_graphic() && byte != b',';
+    !word.is_empty() && !word.starts_with('-') && word.bytes().all(plain)
+}
+
+/// The key in a Secret: the entry `key`, or the only one.
+///
+/// # Errors
+/// There is none, or it is no key.
+pub fn key_of(data: &BTreeMap<String, ByteString>) -> Result<String, &'static str> {
+    let only = || data.values().next().filter(|_| data.len() == 1);
+    let found = data.get("key").or_else(only);
+    let found = found.ok_or("it has no entry \"key\"")?;
+    let text = String::from_utf8_lossy(&found.0);
+    let key = text.trim();
+    match is_word(key) {
+        true => Ok(key.to_owned()),
+        false => Err("its key is no key of Ceph"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_found_in_a_secret() {
+        let data = |entries: &[(&str, &str)]| {
+            let entries = entries.iter().map(|(name, value)| {
+                let value = ByteString(value.as_bytes().to_vec());
+                ((*name).to_owned(), value)
+            });
+            key_of(&entries.collect())
+        };
+        assert_eq!(data(&[("key", "AQ==\n"), ("x", "y")]).unwrap(), "AQ==");
+        assert_eq!(data(&[("userKey", "AQ==")]).unwrap(), "AQ==");
+        for bad in [&[("a", "1"), ("b", "2")][..], &[], &[("key", "A,ro")]] {
+            assert!(data(bad).is_err(), "{bad:?}");
+        }
+    }
+}
