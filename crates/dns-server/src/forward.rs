@@ -127,18 +127,24 @@ impl Forwarder {
     }
 
     async fn ask_in_turn(&self, query: &Query, proof: bool) -> Response {
-        let servers = locked(&self.shared.upstreams).servers_awake(Instant::now());
+        let servers = locked(&self.shared.upstreams).candidates(Instant::now());
         let Some(servers) = servers else {
             // Without upstream servers an unknown name does not exist.
             return Response::code(ResponseCode::NXDomain);
         };
         let mut last = Response::code(ResponseCode::ServFail);
         for server in servers {
-            let asked = tokio::time::timeout(limits::UPSTREAM_TIMEOUT, ask(server, query, proof));
-            let answer = asked
-                .await
-                .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
-            locked(&self.shared.upstreams).note(server, answer.is_ok(), Instant::now());
+            let asked = self.clone().ask_one(server.address, query.clone(), proof);
+            let answer = match server.is_on_trial {
+                false => asked.await,
+                // The trial goes on without the requester: a slow server is healthy, too.
+                true => {
+                    match tokio::time::timeout(limits::UPSTREAM_TRIAL, tokio::spawn(asked)).await {
+                        Ok(ended) => ended.unwrap_or_else(|error| Err(io::Error::other(error))),
+                        Err(_) => Err(io::ErrorKind::TimedOut.into()),
+                    }
+                }
+            };
             match answer {
                 Ok(message) => {
                     last = response_of(message);
@@ -146,10 +152,22 @@ impl Forwarder {
                         break;
                     }
                 }
-                Err(error) => tracing::debug!(%server, %error, "upstream did not answer"),
+                Err(error) => {
+                    tracing::debug!(server = %server.address, %error, "upstream did not answer");
+                }
             }
         }
         last
+    }
+
+    /// Asks one server, and takes note of its health.
+    async fn ask_one(self, server: SocketAddr, query: Query, proof: bool) -> io::Result<Message> {
+        let asked = tokio::time::timeout(limits::UPSTREAM_TIMEOUT, ask(server, &query, proof));
+        let answer = asked
+            .await
+            .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+        locked(&self.shared.upstreams).note(server, answer.is_ok(), Instant::now());
+        answer
     }
 }
 

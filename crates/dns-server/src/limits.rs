@@ -20,6 +20,10 @@ pub const FORWARDS_MAX: usize = 1024;
 /// Timeout of one upstream server.
 pub const UPSTREAM_TIMEOUT: Duration = Duration::from_millis(1500);
 
+/// Wait for an upstream server that is tried again after a pause. Some programs, such as Redis Sentinel, do nothing
+/// else while they resolve a name, so a dead server must not cost them seconds again and again.
+pub const UPSTREAM_TRIAL: Duration = Duration::from_millis(300);
+
 /// Maximum number of upstream servers per query. Together they take less than the five seconds
 /// after which clients retry.
 pub const UPSTREAMS_MAX: usize = 3;
@@ -28,7 +32,7 @@ pub const UPSTREAMS_MAX: usize = 3;
 pub const UPSTREAM_FAILURES_MAX: u32 = 2;
 
 /// A failed upstream server is skipped for this time; queries that only it could answer fail at
-/// once.
+/// once. Then one query tries it.
 pub const UPSTREAM_PAUSE: Duration = Duration::from_secs(5);
 
 /// Interval of the checks of the host's list of servers.

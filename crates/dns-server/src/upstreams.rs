@@ -32,6 +32,14 @@ struct Upstream {
     paused_until: Option<Instant>,
 }
 
+/// A server that is to be asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Candidate {
+    pub(crate) address: SocketAddr,
+    /// It was paused, and is tried again: nobody should wait for it for long.
+    pub(crate) is_on_trial: bool,
+}
+
 impl Upstreams {
     /// `own` are the addresses of this server, which it must not ask itself.
     pub(crate) fn new(source: Source, own: Vec<SocketAddr>) -> Upstreams {
@@ -50,16 +58,24 @@ impl Upstreams {
         upstreams
     }
 
-    /// Returns the healthy servers in order, or `None` if no server is configured.
-    pub(crate) fn servers_awake(&mut self, now: Instant) -> Option<Vec<SocketAddr>> {
+    /// Returns the servers to ask in order, or `None` if no server is configured. A server whose pause is over is
+    /// returned once, and is paused again until it answers.
+    pub(crate) fn candidates(&mut self, now: Instant) -> Option<Vec<Candidate>> {
         self.look(now);
-        let awake = |server: &&Upstream| server.paused_until.is_none_or(|until| until <= now);
-        let awake = self
-            .servers
-            .iter()
-            .filter(awake)
-            .map(|server| server.address);
-        (!self.servers.is_empty()).then(|| awake.take(limits::UPSTREAMS_MAX).collect())
+        if self.servers.is_empty() {
+            return None;
+        }
+        let awake = |server: &&mut Upstream| server.paused_until.is_none_or(|until| until <= now);
+        let awake = self.servers.iter_mut().filter(awake);
+        let candidates = awake.take(limits::UPSTREAMS_MAX).map(|server| {
+            let is_on_trial = server.paused_until.is_some();
+            server.paused_until = is_on_trial.then(|| now + limits::UPSTREAM_PAUSE);
+            Candidate {
+                address: server.address,
+                is_on_trial,
+            }
+        });
+        Some(candidates.collect())
     }
 
     /// Takes note of whether a server answered.
@@ -134,8 +150,15 @@ fn parse(text: &str) -> Vec<SocketAddr> {
 mod tests {
     use std::time::{Duration, Instant};
 
-    use super::{Source, Upstreams, parse};
+    use super::{Candidate, Source, Upstreams, parse};
     use crate::limits;
+
+    fn healthy(address: &str) -> Candidate {
+        Candidate {
+            address: address.parse().unwrap(),
+            is_on_trial: false,
+        }
+    }
 
     #[test]
     fn servers_are_read_and_the_server_itself_is_left_out() {
@@ -146,8 +169,9 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), text).unwrap();
         let mut upstreams = Upstreams::new(Source::File(file.path().to_owned()), own);
-        let shown = format!("{:?}", upstreams.servers_awake(Instant::now()).unwrap());
-        assert_eq!(shown, "[192.0.2.53:53, [fd00::53]:53]");
+        let found = upstreams.candidates(Instant::now()).unwrap();
+        let expected = ["192.0.2.53:53", "[fd00::53]:53"].map(healthy);
+        assert_eq!(found, expected);
     }
 
     #[test]
@@ -155,35 +179,49 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         let mut upstreams = Upstreams::new(Source::File(file.path().to_owned()), Vec::new());
         let start = Instant::now();
-        assert_eq!(upstreams.servers_awake(start), None);
+        assert_eq!(upstreams.candidates(start), None);
         std::fs::write(file.path(), "nameserver 192.0.2.1\n").unwrap();
         let later = std::time::SystemTime::now() + Duration::from_secs(60);
         file.as_file().set_modified(later).unwrap();
-        assert_eq!(upstreams.servers_awake(start), None, "not looked at yet");
-        let found = upstreams
-            .servers_awake(start + limits::RESOLV_CONF_INTERVAL)
-            .unwrap();
-        assert_eq!(found, ["192.0.2.1:53".parse().unwrap()]);
+        assert_eq!(upstreams.candidates(start), None, "not looked at yet");
+        let found = upstreams.candidates(start + limits::RESOLV_CONF_INTERVAL);
+        assert_eq!(found, Some(vec![healthy("192.0.2.1:53")]));
     }
 
     #[test]
     fn a_server_that_fails_again_and_again_is_left_alone_for_a_while() {
-        let address = "192.0.2.1:53".parse().unwrap();
+        let server = healthy("192.0.2.1:53");
+        let address = server.address;
         let mut upstreams = Upstreams::new(Source::Fixed(vec![address]), Vec::new());
         let start = Instant::now();
         upstreams.note(address, false, start);
-        assert_eq!(
-            upstreams.servers_awake(start),
-            Some(vec![address]),
-            "once may happen"
-        );
+        let found = upstreams.candidates(start);
+        assert_eq!(found, Some(vec![server]), "once may happen");
         upstreams.note(address, false, start);
-        assert_eq!(upstreams.servers_awake(start), Some(vec![]));
-        assert_eq!(
-            upstreams.servers_awake(start + limits::UPSTREAM_PAUSE),
-            Some(vec![address])
-        );
-        upstreams.note(address, true, start);
-        assert_eq!(upstreams.servers_awake(start), Some(vec![address]));
+        assert_eq!(upstreams.candidates(start), Some(vec![]));
+        let over = start + limits::UPSTREAM_PAUSE;
+        let on_trial = Candidate {
+            is_on_trial: true,
+            ..server
+        };
+        assert_eq!(upstreams.candidates(over), Some(vec![on_trial]));
+        assert_eq!(upstreams.candidates(over), Some(vec![]), "one trial");
+        upstreams.note(address, true, over);
+        assert_eq!(upstreams.candidates(over), Some(vec![server]));
+    }
+
+    /// An answer that is lost with its requester pauses the server no longer than a failure.
+    #[test]
+    fn a_trial_without_a_result_is_repeated() {
+        let address = healthy("192.0.2.1:53").address;
+        let mut upstreams = Upstreams::new(Source::Fixed(vec![address]), Vec::new());
+        let start = Instant::now();
+        for _ in 0..limits::UPSTREAM_FAILURES_MAX {
+            upstreams.note(address, false, start);
+        }
+        for pause in 1..4 {
+            let found = upstreams.candidates(start + pause * limits::UPSTREAM_PAUSE);
+            assert!(found.unwrap()[0].is_on_trial);
+        }
     }
 }

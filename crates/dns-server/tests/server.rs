@@ -359,6 +359,61 @@ async fn a_dead_server_elsewhere_is_left_alone_after_two_failures() {
     }
 }
 
+/// Redis Sentinel stands still while it resolves a name, and does nothing for 30 s after it stood still for 2 s.
+#[tokio::test]
+async fn a_dead_server_elsewhere_does_not_delay_names_of_absent_pods() {
+    let silent = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let world = World::new(vec![silent.local_addr().unwrap()]).await;
+    for kind in [RecordType::A, RecordType::AAAA] {
+        let answer = world.ask("web-9.nginx", kind).await;
+        assert_eq!(answer.metadata.response_code, ResponseCode::NXDomain);
+    }
+    // Each pause ends with a trial. A requester that waited for its end would never have an answer before.
+    let mut trials = 0;
+    loop {
+        while silent.try_recv(&mut [0; 512]).is_ok() {}
+        let begun = Instant::now();
+        let answer = world.ask("web-9.nginx", RecordType::A).await;
+        assert_eq!(answer.metadata.response_code, ResponseCode::NXDomain);
+        if silent.try_recv(&mut [0; 512]).is_ok() {
+            if begun.elapsed() < limits::UPSTREAM_TIMEOUT {
+                break;
+            }
+            trials += 1;
+            assert!(trials < 24, "requesters wait for the end of a trial");
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// A server that answers later than a trial waits is found healthy all the same.
+#[tokio::test]
+async fn a_slow_server_elsewhere_comes_back_after_a_pause() {
+    let server = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let world = World::new(vec![server.local_addr().unwrap()]).await;
+    for _ in 0..limits::UPSTREAM_FAILURES_MAX {
+        let answer = world.ask("example.com", RecordType::A).await;
+        assert_eq!(answer.metadata.response_code, ResponseCode::ServFail);
+    }
+    while server.try_recv(&mut [0; 512]).is_ok() {}
+    tokio::spawn(async move {
+        let mut buffer = vec![0; 4096];
+        loop {
+            let (length, client) = server.recv_from(&mut buffer).await.unwrap();
+            tokio::time::sleep(2 * limits::UPSTREAM_TRIAL).await;
+            let question = Message::from_vec(&buffer[..length]).unwrap();
+            let mut answer = Message::response(question.metadata.id, OpCode::Query);
+            answer.queries = question.queries.clone();
+            let name = question.queries[0].name.clone();
+            let data = RData::A(A([192, 0, 2, 80].into()));
+            answer.add_answer(Record::from_rdata(name, 60, data));
+            let answer = answer.to_vec().unwrap();
+            server.send_to(&answer, client).await.unwrap();
+        }
+    });
+    world.until("example.com", ResponseCode::NoError).await;
+}
+
 #[tokio::test]
 async fn a_question_that_comes_back_does_not_go_round() {
     let relay = Arc::new(UdpSocket::bind("127.0.0.1:0").await.unwrap());
