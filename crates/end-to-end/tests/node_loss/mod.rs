@@ -26,6 +26,10 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
+/// Longest wait for the application, in seconds of an idle machine: shorter than the time after which the runner
+/// ends a test without a message.
+const PATIENCE: u64 = 150;
+
 /// A failed read of the application, for the message of a wait that takes too long.
 type Answer<T> = Result<T, String>;
 
@@ -351,7 +355,7 @@ fn runs<A: Application>(uid: &str) -> bool {
 fn wait_whole<A: Application>(kubectl: &Kubectl) {
     wait_for_or_tell(
         "all members to follow the primary",
-        300,
+        PATIENCE,
         || A::is_whole(kubectl),
         || members(kubectl, A::SET),
     );
@@ -370,7 +374,7 @@ fn wait_for_writes(kubectl: &Kubectl, more: usize, gap: &mut Gap) {
         }
     };
     let tell = || kubectl.run(&["logs", "writer", "--tail=5"]).stdout;
-    wait_for_or_tell("acknowledged writes", 300, enough, tell);
+    wait_for_or_tell("acknowledged writes", PATIENCE, enough, tell);
 }
 
 /// The numbers that the writer printed.
