@@ -132,7 +132,7 @@ impl Expressions<'_, '_> {
             Match::DestinationIsLocal(local) => self.is_local(FIB_DESTINATION, *local),
             Match::NewConnection => {
                 self.load_state();
-                self.any_bit(STATE_NEW, true);
+                self.any_bit(STATE_NEW);
             }
             Match::Protocol(protocol) => self.is_protocol(*protocol),
             Match::Ports(protocol, first, last) => {
@@ -143,7 +143,7 @@ impl Expressions<'_, '_> {
             }
             Match::Established => {
                 self.load_state();
-                self.any_bit(STATE_ESTABLISHED_OR_RELATED, true);
+                self.any_bit(STATE_ESTABLISHED_OR_RELATED);
             }
             Match::StrayTcp => {
                 self.is_protocol(Protocol::Tcp);
@@ -151,13 +151,9 @@ impl Expressions<'_, '_> {
                 self.bitwise(&TCP_FLAGS, &[0; 4]);
                 self.compare(false, &TCP_SYN);
             }
-            Match::NotEstablished => {
-                self.load_state();
-                self.any_bit(STATE_ESTABLISHED_OR_RELATED, false);
-            }
             Match::Marked => {
                 self.load_meta(META_MARK, REGISTER_A);
-                self.any_bit(MARK_MASQUERADE, true);
+                self.any_bit(MARK_MASQUERADE);
             }
             Match::OutputIsNotLoopback => {
                 self.load_meta(META_OUTPUT, REGISTER_A);
@@ -332,10 +328,10 @@ impl Expressions<'_, '_> {
         });
     }
 
-    /// Continues if one of the bits is set (or none is).
-    fn any_bit(&mut self, bits: u32, set: bool) {
+    /// Continues if one of the bits is set.
+    fn any_bit(&mut self, bits: u32) {
         self.bitwise(&bits.to_ne_bytes(), &[0; 4]);
-        self.compare(!set, &[0; 4]);
+        self.compare(false, &[0; 4]);
     }
 
     fn set_mark(&mut self, bit: u32) {

@@ -160,7 +160,13 @@ fn refusing(settings: &Settings) -> Vec<(&'static str, Chain)> {
             priority: -10,
         })
     };
-    let mut add = |name, hook, rules| chains.push((name, Chain { hook, rules }));
+    // Most packets are of connections that were let through before: one rule is all they pass.
+    let mut hooked = |name, number, begins: Vec<Rule>| {
+        let established = Rule::when([Match::Established], Action::Accept);
+        let rules = std::iter::once(established).chain(begins).collect();
+        let hook = filter(number);
+        chains.push((name, Chain { hook, rules }));
+    };
     let loopback = Cidr::new(Ipv4Addr::LOCALHOST, 8);
     let refuse = || Rule::when([Match::NewConnection], Action::Jump(REFUSED.into()));
     let unknown = |also: &[Match]| {
@@ -175,7 +181,6 @@ fn refusing(settings: &Settings) -> Vec<(&'static str, Chain)> {
     let foreign_loopback = [
         Match::InputIsNotLoopback,
         Match::Destination(loopback, true),
-        Match::NotEstablished,
     ];
     // The machine answers for all its addresses on every link, so neighbours on its networks could
     // reach listeners that are for pods only.
@@ -184,23 +189,19 @@ fn refusing(settings: &Settings) -> Vec<(&'static str, Chain)> {
             Match::InputIsNotLoopback,
             Match::InputLink(settings.pod_links.clone(), false),
             Match::Destination(Cidr::new(address, 32), true),
-            Match::NotEstablished,
         ];
         Rule::when(matches, Action::Drop)
     });
     let mut input = vec![Rule::when(foreign_loopback, Action::Drop)];
     input.extend(from_neighbours);
     input.push(refuse());
-    add("filter-input", filter(1), input);
-    add("filter-forward", filter(2), vec![refuse(), unknown(&[])]);
-    add(
-        "filter-output",
-        filter(3),
-        vec![refuse(), unknown(&[Match::DestinationIsLocal(false)])],
-    );
+    hooked("filter-input", 1, input);
+    hooked("filter-forward", 2, vec![refuse(), unknown(&[])]);
+    let unknown = unknown(&[Match::DestinationIsLocal(false)]);
+    hooked("filter-output", 3, vec![refuse(), unknown]);
+    let mut add = |name, rules| chains.push((name, Chain { hook: None, rules }));
     add(
         REFUSED,
-        None,
         vec![
             Rule::always(Action::Ask(MapName::HeldIps)),
             to_node(MapName::HeldPorts),
@@ -210,7 +211,7 @@ fn refusing(settings: &Settings) -> Vec<(&'static str, Chain)> {
     );
     // The kernel makes no ICMP answer to the node's own packets here, but resets work for all.
     let reset = Rule::when([Match::Protocol(Protocol::Tcp)], Action::Reset);
-    add(REJECT, None, vec![reset, Rule::always(Action::Reject)]);
+    add(REJECT, vec![reset, Rule::always(Action::Reject)]);
     chains
 }
 

@@ -311,8 +311,6 @@ pub enum Match {
     Established,
     /// The packet is of TCP and does not ask for a connection.
     StrayTcp,
-    /// The packet belongs to no connection that was let through before.
-    NotEstablished,
     /// The packet was marked for masquerading.
     Marked,
     /// The packet does not leave by `lo`.
@@ -393,7 +391,6 @@ impl fmt::Display for Match {
             Match::Ports(protocol, first, last) => write!(f, "{protocol} dport {first}-{last}"),
             Match::Established => write!(f, "ct established"),
             Match::StrayTcp => write!(f, "tcp != syn"),
-            Match::NotEstablished => write!(f, "ct != established"),
             Match::Marked => write!(f, "marked"),
             Match::OutputIsNotLoopback => write!(f, "oif != lo"),
             Match::InputIsNotLoopback => write!(f, "iif != lo"),

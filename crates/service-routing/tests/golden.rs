@@ -86,12 +86,15 @@ fn check_service(service: &Service, endpoints: &[(&str, &str)], expected: &str) 
 #[test]
 fn a_cluster_without_services() {
     let expected = "\
+filter-forward: ct established accept
 filter-forward: ct new jump refused
 filter-forward: ct new daddr 10.96.0.0/16 goto reject
-filter-input: iif != lo daddr 127.0.0.0/8 ct != established drop
-filter-input: iif != lo iif != msa1b2* daddr 10.244.0.1/32 ct != established drop
-filter-input: iif != lo iif != msa1b2* daddr 10.96.0.10/32 ct != established drop
+filter-input: ct established accept
+filter-input: iif != lo daddr 127.0.0.0/8 drop
+filter-input: iif != lo iif != msa1b2* daddr 10.244.0.1/32 drop
+filter-input: iif != lo iif != msa1b2* daddr 10.96.0.10/32 drop
 filter-input: ct new jump refused
+filter-output: ct established accept
 filter-output: ct new jump refused
 filter-output: ct new daddr 10.96.0.0/16 fib daddr != local goto reject
 filter-prerouting: iif msa1b2* fib saddr elsewhere drop
