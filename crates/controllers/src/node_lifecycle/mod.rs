@@ -120,7 +120,7 @@ impl NodeLifecycle {
         let pods = observer.pods_by_node.get(name);
         let (plan, others_ready) = {
             let mut memory = observer.memory();
-            if observer.look(&mut memory, &self.nodes) {
+            if observer.look_for(&mut memory, &node, &self.nodes) {
                 self.fence.renewals().begin_anew();
             }
             let observed = Observed {
@@ -223,6 +223,18 @@ impl Observer {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Checks what the plan of one node depends on. A ready node among ready ones needs only the look at the
+    /// clock: its plan does not depend on the others, and all are checked every [`PERIOD`].
+    fn look_for(&self, memory: &mut Memory, node: &Node, queue: &Queue<Key>) -> bool {
+        let anew = memory.heard.look(self.reading());
+        let silent_for = self.silent_for(&mut memory.heard, node);
+        let ready = is_ready(node, silent_for, self.grace(node));
+        if ready == Some(true) && memory.disruption.is_none() {
+            return anew;
+        }
+        self.look(memory, queue) || anew
+    }
+
     /// Checks all nodes, and queues them when the mode of evictions changes. Returns whether the
     /// count of all silences began anew.
     fn look(&self, memory: &mut Memory, queue: &Queue<Key>) -> bool {
@@ -240,7 +252,7 @@ impl Observer {
             memory.heard.begin_anew(now);
             anew = true;
         }
-        if before != memory.disruption {
+        if !before.permits_as(&memory.disruption) {
             for node in &nodes {
                 queue.add(Key::cluster(node.metadata.name.clone().unwrap_or_default()));
             }

@@ -94,6 +94,19 @@ impl Disruption {
         !self.zones.is_empty() && zones.all(|count| count.state() == State::Full)
     }
 
+    /// Whether all nodes are ready.
+    pub fn is_none(&self) -> bool {
+        self.zones.values().all(|count| count.not_ready == 0)
+    }
+
+    /// Whether the permissions of all nodes follow from both in the same way. Most changes of the counts, as by
+    /// a node that joins, change no permission.
+    pub fn permits_as(&self, other: &Self) -> bool {
+        let mut zones = self.zones.keys().chain(other.zones.keys());
+        self.is_total() == other.is_total()
+            && zones.all(|zone| self.interval(zone) == other.interval(zone))
+    }
+
     /// The time between the evictions from two nodes of a zone; `None` while there are none.
     fn interval(&self, zone: &str) -> Option<SignedDuration> {
         let count = self.zones.get(zone).copied().unwrap_or_default();
@@ -184,6 +197,23 @@ mod tests {
         assert_eq!(permission(&zone_of(20, 40)), Permission::Now);
         assert_eq!(permission(&zone_of(0, 1)), Permission::Revoked);
         assert_eq!(permission(&zone_of(0, 7)), Permission::Revoked);
+    }
+
+    /// Nodes that join a healthy cluster, one after the other, are no cause to look at all of them.
+    #[test]
+    fn counts_that_change_no_permission_are_as_before() {
+        let permits_alike = |[one, other]: [(usize, usize); 2]| {
+            let [one, other] = [one, other].map(|(ready, not)| zone_of(ready, not));
+            assert_eq!(one.permits_as(&other), other.permits_as(&one));
+            one.permits_as(&other)
+        };
+        assert!(Disruption::default().permits_as(&zone_of(5, 0)));
+        assert!(permits_alike([(5, 0), (6, 0)]));
+        assert!(permits_alike([(5, 0), (5, 1)]));
+        assert!(!permits_alike([(2, 1), (2, 3)]), "withheld");
+        assert!(!permits_alike([(20, 3), (20, 40)]), "slower");
+        assert!(!permits_alike([(1, 2), (0, 3)]), "revoked");
+        assert!(zone_of(3, 0).is_none() && !zone_of(3, 1).is_none());
     }
 
     #[test]
