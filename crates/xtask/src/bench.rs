@@ -39,6 +39,7 @@ const BENCHMARKS: &[Benchmark] = &[
     bench("servers", END_TO_END, "servers"),
     bench("volumes", END_TO_END, "volumes"),
     bench("nodes", END_TO_END, "nodes"),
+    bench("node-loss", END_TO_END, "node_loss"),
     bench("replication", END_TO_END, "replication"),
 ];
 
