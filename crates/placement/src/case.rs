@@ -9,7 +9,7 @@ use crate::attach_limits::DriverVolumes;
 use crate::devices::Devices;
 use crate::objection::Objection;
 use crate::resources::{Resources, Room, requests};
-use crate::score::{Score, score};
+use crate::score::{Images, Marks, marks};
 use crate::snapshot::SchedulingSnapshot;
 use crate::spread::Preference;
 use crate::view::{ClaimStep, ClusterView};
@@ -86,15 +86,15 @@ impl<'v> Case<'v> {
             .or_else(|| affinity::objection(pod, node, snapshot))
     }
 
-    /// The score of a feasible node.
-    pub fn score(
+    /// The properties of a feasible node for its score.
+    pub fn marks(
         &self,
         node: &Node,
         room: &Room,
         snapshot: &SchedulingSnapshot<'v>,
-        spread: &Preference<'_>,
-    ) -> Score {
-        score(self.pod, node, room, &self.wanted, snapshot, spread)
+        preferences: (&Preference<'_>, &Images<'_>),
+    ) -> Marks {
+        marks(self.pod, node, room, &self.wanted, snapshot, preferences)
     }
 
     /// The writes for the pod's claims before it is bound to the node; `None` if the binding need

@@ -7,6 +7,7 @@ use resource_kinds::pod_view::PodView;
 use crate::case::Case;
 use crate::objection::Objection;
 use crate::preempt::{PreemptionResult, preempt, without_nodes};
+use crate::score::{Images, scores};
 use crate::snapshot::SchedulingSnapshot;
 use crate::spread::Preference;
 use crate::view::{ClusterView, Decision, Obstacle, Preemption};
@@ -31,13 +32,16 @@ pub fn place(pod: &PodView, view: &ClusterView, reserved: Option<&str>) -> Decis
         }
     };
     let snapshot = SchedulingSnapshot::of(view);
-    let spread = Preference::of(pod, &snapshot);
+    let (spread, images) = (Preference::of(pod, &snapshot), Images::of(pod, &snapshot));
     let mut against: BTreeMap<&str, Objection> = BTreeMap::new();
-    let mut fitting = Vec::new();
+    let (mut fitting, mut judged) = (Vec::new(), Vec::new());
     for (name, node) in &view.nodes {
         let room = snapshot.room(name, node, pod);
         match case.check(node, &room, &snapshot) {
-            Ok(()) => fitting.push((case.score(node, &room, &snapshot, &spread), name, node)),
+            Ok(()) => {
+                judged.push(case.marks(node, &room, &snapshot, (&spread, &images)));
+                fitting.push((name, node));
+            }
             Err(objection) => {
                 against.insert(name, objection);
             }
@@ -46,14 +50,15 @@ pub fn place(pod: &PodView, view: &ClusterView, reserved: Option<&str>) -> Decis
     let wanted = reserved.or(pod.nominated.as_deref());
     let kept = fitting
         .iter()
-        .find(|(_, name, _)| Some(name.as_str()) == wanted);
+        .find(|(name, _)| Some(name.as_str()) == wanted);
     // Of equal scores the first name wins.
     let best = kept.or_else(|| {
-        fitting
-            .iter()
-            .max_by(|(a, a_name, _), (b, b_name, _)| a.cmp(b).then(b_name.cmp(a_name)))
+        let scored = scores(&judged).into_iter().zip(&fitting);
+        let best = scored
+            .max_by(|(a, (a_name, _)), (b, (b_name, _))| a.cmp(b).then_with(|| b_name.cmp(a_name)));
+        best.map(|(_, fitting)| fitting)
     });
-    let Some((_, name, node)) = best else {
+    let Some((name, node)) = best else {
         let texts = against.values().flat_map(|objection| &objection.texts);
         let message = explain(total, texts);
         return unplaced(message, preempt(&case, &snapshot, &against));

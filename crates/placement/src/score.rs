@@ -1,5 +1,10 @@
-//! The score of feasible nodes: a list of rules, each of which only breaks ties of the earlier
-//! ones; the last is the name, so that the result is deterministic.
+//! The scores of feasible nodes, by the rules and weights of kube-scheduler's default profile.
+//!
+//! Each rule gives a node 0 to 100 points, most of them in comparison with the other feasible nodes; the
+//! weighted sum decides. Of equal sums the node with fewer pods of the same controller wins, then the first
+//! name, so that the result is deterministic.
+
+use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::Node;
 use resource_kinds::pod_view::PodView;
@@ -11,36 +16,185 @@ use crate::resources::{Resources, Room};
 use crate::snapshot::SchedulingSnapshot;
 use crate::spread::Preference;
 
-/// The score of a node; the greatest wins.
+/// The most points of a rule.
+const POINTS: i64 = 100;
+
+/// Weights of the rules (`TaintToleration`, `NodeAffinity`, `InterPodAffinity`, `PodTopologySpread`,
+/// `NodeResourcesFit`, `NodeResourcesBalancedAllocation`, `ImageLocality`).
+const TAINTS: i64 = 3;
+const NODE_AFFINITY: i64 = 2;
+const POD_AFFINITY: i64 = 2;
+const SPREAD: i64 = 2;
+const ROOM: i64 = 1;
+const BALANCE: i64 = 1;
+const IMAGES: i64 = 1;
+
+const MIB: i64 = 1 << 20;
+/// Images of less are not worth a preference; more than the second for each container is worth no more.
+const IMAGE_BYTES: (i64, i64) = (23 * MIB, 1000 * MIB);
+
+/// The score of a node among the feasible ones; the greatest wins.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Score {
-    /// Weights of the pod's preferences for nodes and neighbours that hold there.
-    preferred: i64,
-    /// Fewer taints that only discourage.
-    untainted: i64,
-    /// Fewer like pods in its domains, where the pod's topology spread constraints wish for that.
-    spread: i64,
-    /// More room left, in thousandths of the scarcer of CPU and memory.
-    room: i64,
-    /// Fewer pods of the same labels already there, so that replicas spread.
+    points: i64,
+    /// Fewer pods of the same controller already there.
     apart: i64,
 }
 
-/// Scores a node that fits.
-pub(crate) fn score(
+/// The properties of a feasible node that its score is made of.
+#[derive(Clone, Debug)]
+pub(crate) struct Marks {
+    /// Weights of the pod's preferences for nodes that hold there.
+    node_affinity: i64,
+    /// Weights of the pod's preferences for neighbours, less those against them.
+    pod_affinity: i64,
+    /// Taints that only discourage.
+    soft_taints: i64,
+    /// Like pods in the node's domains, where the pod's topology spread constraints wish for few; `None`
+    /// without one of the labels.
+    crowd: Option<i64>,
+    /// Points for room and for images.
+    room: i64,
+    balance: i64,
+    images: i64,
+    /// Pods of the same controller.
+    like: i64,
+}
+
+/// The images of a pod: for each, the share of the nodes that have it, in thousandths.
+pub(crate) struct Images<'p> {
+    shares: BTreeMap<&'p str, i64>,
+    containers: i64,
+}
+
+impl<'p> Images<'p> {
+    /// Counts the nodes that have the pod's images.
+    pub fn of(pod: &'p PodView, snapshot: &SchedulingSnapshot<'_>) -> Self {
+        let spec = &pod.spec;
+        let all = spec
+            .containers
+            .iter()
+            .chain(spec.init_containers.iter().flatten());
+        let named: Vec<&str> = all.filter_map(|one| one.image.as_deref()).collect();
+        let nodes = &snapshot.view.nodes;
+        let total = i64::try_from(nodes.len()).unwrap_or(i64::MAX).max(1);
+        let share = |image: &str| {
+            let with = nodes
+                .values()
+                .filter(|node| image_bytes(node, image).is_some());
+            i64::try_from(with.count())
+                .unwrap_or(i64::MAX)
+                .saturating_mul(1000)
+                / total
+        };
+        Self {
+            shares: named.iter().map(|image| (*image, share(image))).collect(),
+            containers: i64::try_from(named.len()).unwrap_or(1).max(1),
+        }
+    }
+
+    /// Points for the images that a node has: their sizes, each times its share, so that the first node with an
+    /// image does not get all pods.
+    fn points(&self, node: &Node) -> i64 {
+        let worth = self.shares.iter().map(|(image, share)| {
+            let bytes = image_bytes(node, image)
+                .unwrap_or(0)
+                .clamp(0, i64::MAX / 1000);
+            bytes * share / 1000
+        });
+        let (least, most) = (IMAGE_BYTES.0, IMAGE_BYTES.1.saturating_mul(self.containers));
+        let worth = worth.fold(0, i64::saturating_add).clamp(least, most);
+        part(worth - least, most - least)
+    }
+}
+
+/// The size of an image on a node, if it is there.
+fn image_bytes(node: &Node, image: &str) -> Option<i64> {
+    let status = node.status.as_ref()?;
+    let is_it = |name: &String| {
+        name == image
+            || name
+                .strip_suffix(":latest")
+                .is_some_and(|short| short == image)
+    };
+    let mut images = status.images.iter().flatten();
+    let found = images.find(|one| one.names.iter().flatten().any(is_it))?;
+    Some(found.size_bytes.unwrap_or(0))
+}
+
+/// Judges a node that fits.
+pub(crate) fn marks(
     pod: &PodView,
     node: &Node,
     room: &Room,
     wanted: &Resources,
     snapshot: &SchedulingSnapshot<'_>,
-    spread: &Preference<'_>,
-) -> Score {
-    Score {
-        preferred: node_preference(pod, node) + pod_preference(pod, node, snapshot),
-        untainted: -soft_taints(pod, node),
-        spread: spread.score(node),
-        room: room_left(room, wanted),
-        apart: -like_pods(pod, node, snapshot),
+    (spread, images): (&Preference<'_>, &Images<'_>),
+) -> Marks {
+    let like = like_pods(pod, node, snapshot);
+    let (cpu, memory) = (used("cpu", room, wanted), used("memory", room, wanted));
+    Marks {
+        node_affinity: node_preference(pod, node),
+        pod_affinity: pod_preference(pod, node, snapshot),
+        soft_taints: soft_taints(pod, node),
+        // Pods without constraints of their own are spread over nodes, as by the scheduler's own constraint.
+        crowd: match pod.spec.topology_spread_constraints.iter().flatten().next() {
+            Some(_) => spread.cost(node),
+            None => Some(like),
+        },
+        room: POINTS - (cpu + memory) / 20,
+        balance: POINTS - (cpu - memory).abs() / 20,
+        images: images.points(node),
+        like,
+    }
+}
+
+/// The scores of all feasible nodes, in their order.
+pub(crate) fn scores(all: &[Marks]) -> Vec<Score> {
+    let most = |of: fn(&Marks) -> i64| all.iter().map(of).max().unwrap_or(0);
+    let least = |of: fn(&Marks) -> i64| all.iter().map(of).min().unwrap_or(0);
+    let most_affine = most(|marks| marks.node_affinity);
+    let most_tainted = most(|marks| marks.soft_taints);
+    let neighbours = (
+        least(|marks| marks.pod_affinity),
+        most(|marks| marks.pod_affinity),
+    );
+    let crowds = || all.iter().filter_map(|marks| marks.crowd);
+    let crowds = (crowds().min().unwrap_or(0), crowds().max().unwrap_or(0));
+    let points = |marks: &Marks| {
+        let spread = match marks.crowd {
+            None => 0,
+            Some(_) if crowds.1 == 0 => POINTS,
+            Some(crowd) => part(
+                crowds.1.saturating_add(crowds.0).saturating_sub(crowd),
+                crowds.1,
+            ),
+        };
+        let above = marks.pod_affinity.saturating_sub(neighbours.0);
+        let taints = POINTS - part(marks.soft_taints, most_tainted);
+        NODE_AFFINITY * part(marks.node_affinity, most_affine)
+            + POD_AFFINITY * part(above, neighbours.1.saturating_sub(neighbours.0))
+            + TAINTS * taints
+            + SPREAD * spread
+            + ROOM * marks.room
+            + BALANCE * marks.balance
+            + IMAGES * marks.images
+    };
+    let score = |marks: &Marks| Score {
+        points: points(marks),
+        apart: marks.like.saturating_neg(),
+    };
+    all.iter().map(score).collect()
+}
+
+/// A part of a whole in points; none of nothing.
+fn part(amount: i64, whole: i64) -> i64 {
+    match whole <= 0 {
+        true => 0,
+        false => {
+            let points = i128::from(amount) * i128::from(POINTS) / i128::from(whole);
+            i64::try_from(points).unwrap_or(0).clamp(0, POINTS)
+        }
     }
 }
 
@@ -105,27 +259,22 @@ fn soft_taints(pod: &PodView, node: &Node) -> i64 {
     i64::try_from(soft.count()).unwrap_or(i64::MAX)
 }
 
-fn room_left(room: &Room, wanted: &Resources) -> i64 {
-    let left = |name: &str| {
-        let amount = |all: &Resources| {
-            let amount = all.get(name).copied().unwrap_or_default();
-            if name == "cpu" {
-                amount.milli_value()
-            } else {
-                amount.value()
-            }
-        };
-        let has = amount(&room.allocatable);
-        let free = has
-            .saturating_sub(amount(&room.used))
-            .saturating_sub(amount(wanted));
-        if has <= 0 {
-            0
-        } else {
-            i64::try_from(i128::from(free) * 1000 / i128::from(has)).unwrap_or(0)
+/// The use of a resource with the pod, in thousandths of the node's.
+fn used(name: &str, room: &Room, wanted: &Resources) -> i64 {
+    let amount = |all: &Resources| {
+        let amount = all.get(name).copied().unwrap_or_default();
+        match name {
+            "cpu" => amount.milli_value(),
+            _ => amount.value(),
         }
     };
-    left("cpu").min(left("memory"))
+    let has = amount(&room.allocatable);
+    if has <= 0 {
+        return 1000;
+    }
+    let used = amount(&room.used).saturating_add(amount(wanted));
+    let thousandths = i128::from(used) * 1000 / i128::from(has);
+    i64::try_from(thousandths).unwrap_or(1000).clamp(0, 1000)
 }
 
 fn like_pods(pod: &PodView, node: &Node, snapshot: &SchedulingSnapshot<'_>) -> i64 {

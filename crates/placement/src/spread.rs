@@ -88,16 +88,15 @@ impl<'v> Preference<'v> {
         }
     }
 
-    /// The score of a node; the highest wins. A node without one of the labels comes last. As
+    /// The cost of a node; the lowest is preferred. `None` without one of the labels: such a node comes last. As
     /// kube-scheduler's PodTopologySpread: the sum over the constraints of the matching pods in the
     /// node's domain times the constraint's weight, plus `maxSkew - 1`.
-    pub fn score(&self, node: &Node) -> i64 {
+    pub fn cost(&self, node: &Node) -> Option<i64> {
         let cost = |term: &Term<'_>| {
             let count = term.counts.get(label(node, term.key)?)?;
             Some(count * term.weight + (term.max_skew - 1) * 1000)
         };
-        let cost: Option<i64> = self.terms.iter().map(cost).sum();
-        cost.map_or(i64::MIN, |cost| -cost)
+        self.terms.iter().map(cost).sum()
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod attach_limits;
 mod claims;
+mod scores;
 mod storage_capacity;
 
 use std::sync::Arc;
