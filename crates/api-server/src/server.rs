@@ -20,7 +20,7 @@ use crate::flow_control::FlowControl;
 use crate::handlers::component_health::{Component, Components};
 use crate::handlers::health::Health;
 use crate::handlers::metrics::Metrics;
-use crate::handlers::remote_nodes::Nodes;
+use crate::handlers::remote_nodes::{NodeReach, Nodes};
 use crate::handlers::writer::Writer;
 use crate::http::limits::Limits;
 use crate::http::work::Places;
@@ -121,6 +121,12 @@ impl ApiServer {
         ca_pem: &str,
     ) -> Result<(), StartError> {
         Ok(self.nodes.show(certificate_pem, key_pem, ca_pem)?)
+    }
+
+    /// Connects to a node of another machine; `None` for a node of this process, and for one that does
+    /// not serve its API on the network.
+    pub async fn reach_node(&self, name: &str) -> Option<NodeReach> {
+        self.nodes.reach(name).await
     }
 
     /// Notes all requests from now on; the first call counts.

@@ -53,6 +53,7 @@ impl Deciders {
             root_ca_pem: server.ca_pem.clone(),
             authority: Some(server.authority.clone()),
             server_names: server.names(),
+            node_reach: Some(server.node_reach()),
             listening,
             ..controllers::Config::default()
         };

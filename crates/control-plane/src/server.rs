@@ -8,14 +8,17 @@ use std::time::SystemTime;
 use anyhow::{Context, Result};
 use api_client::Client;
 use api_server::encryption;
-use api_server::{ApiServer, Component, NodeConnector, NodeService, TlsMaterial, UserInfo};
+use api_server::{
+    ApiServer, Component, NodeConnector, NodeService, NodeWay, TlsMaterial, UserInfo,
+};
 use certificates::{Authority, Identity};
 use container_runtime::beside;
-use controllers::ServerNames;
+use controllers::{NodeReach, ServerNames};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use mvcc_store::Store;
 use planners::certificate_signing::Names;
+use planners::node_lifecycle::reach::Reached;
 use pod_network::Cidr;
 use reconcile::Health;
 use reconcile::prometheus::Page;
@@ -275,6 +278,23 @@ impl Server {
                 dns: names.dns,
                 addresses: names.addresses,
             }
+        })
+    }
+
+    /// Its connections to nodes of other machines.
+    pub fn node_reach(&self) -> NodeReach {
+        let api = Arc::downgrade(&self.api);
+        NodeReach::of(move |node| {
+            let api = api.upgrade();
+            async move {
+                let api_server::NodeReach { place, way } = api?.reach_node(&node).await?;
+                Some(match way {
+                    Ok(NodeWay::Direct) => Reached::AtAddress(place),
+                    Ok(NodeWay::Tunnel) => Reached::ThroughTunnel(place),
+                    Err(cause) => Reached::Not(cause),
+                })
+            }
+            .boxed()
         })
     }
 

@@ -26,6 +26,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::metrics::Metrics;
+use crate::node_reach::NodeReach;
 use crate::owned;
 
 /// The present names of the API server.
@@ -60,6 +61,8 @@ pub struct Config {
     pub authority: Option<Arc<Authority>>,
     /// The names of the API server, which no certificate of a node may have.
     pub server_names: ServerNames,
+    /// The connections of this server to nodes; without them, no node gets the condition about them.
+    pub node_reach: Option<NodeReach>,
     /// The controllers' metrics.
     pub metrics: Metrics,
     /// The listening sockets of the machine; `None` if they are unknown.

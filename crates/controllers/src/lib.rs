@@ -24,6 +24,7 @@ mod metrics;
 mod namespaces;
 mod node_lifecycle;
 mod node_proof;
+mod node_reach;
 mod node_volumes;
 mod ordinal_services;
 mod own_pod_writes;
@@ -56,6 +57,7 @@ use tokio::task::JoinSet;
 
 pub use context::{Caches, Config, Context, ServerNames};
 pub use metrics::Metrics;
+pub use node_reach::NodeReach;
 
 use inventory::Inventory;
 
@@ -119,6 +121,10 @@ fn all(context: &Context) -> Vec<(&'static str, BoxFuture<'static, ()>)> {
         (
             "node-lifecycle",
             Box::pin(node_lifecycle::run(context.clone())),
+        ),
+        (
+            "node-reachability",
+            Box::pin(node_reach::run(context.clone())),
         ),
         (
             "ordinal-services",

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use api_server::Limits;
+use api_server::{Limits, NodeWay};
 use certificates::Authority;
 use hyper_util::rt::TokioIo;
 use node_tunnel::{PATH, PROTOCOL};
@@ -87,6 +87,8 @@ async fn a_node_that_is_not_reached_is_asked_through_its_tunnel() {
     assert_eq!(answer.code, 503);
     let no_tunnel = "the node has no tunnel to this server";
     assert!(answer.text().contains(no_tunnel), "{}", answer.text());
+    let reach = api.server.reach_node("far").await.unwrap();
+    assert!(reach.way.unwrap_err().contains(no_tunnel));
     let port = serve_kubelet(&served.authority, "system:node:far").await;
     let first = open_tunnel(&served, "far", port).await;
     // The node sees the certificate of the server, as over the network.
@@ -105,6 +107,9 @@ async fn a_node_that_is_not_reached_is_asked_through_its_tunnel() {
     let through = "mainstay_node_connections_total{way=\"tunnel\",result=\"success\"} ";
     let count = metrics.split_once(through).unwrap().1.lines().next();
     assert!(count.unwrap().parse::<u64>().unwrap() >= 2, "{metrics}");
+    let reach = api.server.reach_node("far").await.unwrap();
+    assert_eq!(reach.way, Ok(NodeWay::Tunnel));
+    assert_eq!(api.server.reach_node("nobody").await, None);
     // A second tunnel, and the end of the first one: the node stays within reach.
     let second = open_tunnel(&served, "far", port).await;
     wait_for_log(api, "far", 200, user).await;

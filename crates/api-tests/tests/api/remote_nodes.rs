@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use api_server::NodeWay;
 use certificates::{Approved, Authority, ClientSubject, Identity, SubjectAltNames, Usage};
 use rcgen::{CertificateParams, KeyPair};
 use rustls::pki_types::pem::PemObject;
@@ -144,6 +145,11 @@ async fn a_node_on_another_machine_is_dialled() {
     let exec = format!("{PODS}/on-far/exec?command=sh");
     let answer = api.respond("POST", &exec, &upgrade, "").await;
     assert_eq!(answer.status(), 101);
+    let reach = api.server.reach_node("far").await.unwrap();
+    assert_eq!(
+        (reach.place, reach.way),
+        (format!("127.0.0.1:{port}"), Ok(NodeWay::Direct))
+    );
 }
 
 #[tokio::test]

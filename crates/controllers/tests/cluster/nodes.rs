@@ -3,10 +3,14 @@
 use std::time::Duration;
 
 use api_client::{Api, ListParams, Patch, PatchParams, PostParams, ResourceExt};
+use controllers::NodeReach;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{Event, Node, PersistentVolume, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::core::v1::{
+    Event, Node, NodeCondition, PersistentVolume, PersistentVolumeClaim, Pod,
+};
+use planners::node_lifecycle::reach::{KUBELET_REACHABLE, Reached};
 use reconcile::execute::{Refusal, refusal};
 use resource_kinds::annotations;
 use serde_json::{Value, json};
@@ -32,6 +36,37 @@ async fn an_out_of_service_node_gives_up_its_pods() {
         .await
         .unwrap();
     wait_for::<Pod>(&cluster, "", names).await;
+}
+
+/// DESIGN §13: the Node says by which way its kubelet API is reached; a node in the process of the server says
+/// nothing.
+#[tokio::test]
+async fn a_node_has_the_way_to_it() {
+    let cluster = Cluster::without_controllers().await;
+    let nodes: Api<Node> = Api::all(cluster.client.clone());
+    create_node(&nodes, "far").await;
+    create_node(&nodes, "own").await;
+    let place = "192.0.2.2:10250".to_owned();
+    let reach = NodeReach::of(move |node| {
+        let reached = (node == "far").then(|| Reached::ThroughTunnel(place.clone()));
+        Box::pin(async { reached })
+    });
+    let _ended = cluster.start_controllers_with(Some(reach), &cluster.shutdown);
+    let reason = |node: Node| {
+        let conditions = node.status?.conditions?;
+        let of_type = |one: &NodeCondition| one.type_ == KUBELET_REACHABLE;
+        conditions.into_iter().find(of_type)?.reason
+    };
+    for _ in 0..2400 {
+        if let Some(reason) = reason(nodes.get("far").await.unwrap()) {
+            assert_eq!(reason, "Tunnel");
+            let own = nodes.get("own").await.unwrap();
+            assert_eq!(own.status.unwrap().conditions.unwrap().len(), 1);
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("no condition");
 }
 
 async fn create_node(nodes: &Api<Node>, name: &str) {

@@ -8,6 +8,7 @@ use api_client::{
     Api, Client, DeleteParams, Patch, PatchParams, PostParams, Resource, ResourceExt,
 };
 use api_server::{ApiServer, UserInfo};
+use controllers::NodeReach;
 use jiff::Timestamp;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::{Pod, ServiceAccount};
@@ -93,11 +94,21 @@ impl Cluster {
     /// Starts (more) controllers, which end with `shutdown` or the cluster, and their task a little
     /// later.
     pub fn start_controllers(&self, shutdown: &CancellationToken) -> JoinHandle<()> {
+        self.start_controllers_with(None, shutdown)
+    }
+
+    /// The same, with connections to nodes of other machines.
+    pub fn start_controllers_with(
+        &self,
+        node_reach: Option<NodeReach>,
+        shutdown: &CancellationToken,
+    ) -> JoinHandle<()> {
         let user = UserInfo::new("system:kube-controller-manager", ["system:authenticated"]);
         let client = client(&self.server, user);
         let config = controllers::Config {
             root_ca_pem: "certificates".to_owned(),
             authority: self.authority.clone(),
+            node_reach,
             ..controllers::Config::default()
         };
         let health = Health::watched_by(self.slow_polls.clone());

@@ -13,6 +13,7 @@ mod disruption;
 mod eviction;
 pub mod fate;
 pub mod fence;
+pub mod reach;
 mod taints;
 
 use std::collections::BTreeMap;
@@ -165,7 +166,7 @@ pub fn is_ready(node: &Node, silent_for: SignedDuration, grace: SignedDuration) 
     ready(conditions.unwrap_or_default()).map(|ready| ready && !silent)
 }
 
-/// The last heartbeats of nodes: a changed lease or a changed heartbeat time counts as one now.
+/// The last heartbeats of nodes: a renewed lease or another heartbeat time counts as one now.
 ///
 /// For each node, the times in the heartbeat and the reading of the observer's clock when it was
 /// seen. Readings are those of a monotonic clock, since any origin.
@@ -223,7 +224,9 @@ impl Heard {
         let conditions = status
             .into_iter()
             .flat_map(|s| s.conditions.iter().flatten());
-        let beats = conditions.filter_map(|condition| condition.last_heartbeat_time.as_ref());
+        // A server writes the other one.
+        let by_agent = conditions.filter(|condition| condition.type_ != reach::KUBELET_REACHABLE);
+        let beats = by_agent.filter_map(|condition| condition.last_heartbeat_time.as_ref());
         let mut signs: Vec<Timestamp> = beats.map(|time| time.0).chain(renewed).collect();
         signs.sort();
         signs.dedup();
@@ -232,8 +235,9 @@ impl Heard {
             .nodes
             .entry(name)
             .or_insert_with(|| (signs.clone(), now));
-        // Only a newer time than all before is a heartbeat: this controller's own writes are not.
-        if signs.last() > entry.0.last() {
+        // Only another time than all before is a heartbeat: this controller's own writes are not. The time
+        // is that of the node's clock, which may be set back.
+        if signs.iter().any(|sign| !entry.0.contains(sign)) {
             *entry = (signs, now);
         }
         now.saturating_sub(entry.1)
@@ -448,7 +452,62 @@ mod tests {
         assert!(plan.pods_not_ready.is_empty());
     }
 
-    /// Only a newer heartbeat counts; a repeated one does not, nor do our own writes.
+    /// A node whose clock is set back or forth by hours renews its lease as before, and is not lost.
+    #[test]
+    fn a_jump_of_a_nodes_clock_is_no_silence() {
+        for hours in [-30, -3, 3, 30] {
+            let mut heard = Heard::new(GAP);
+            let mut node = node("True", json!([]));
+            let mut beat = |at: Timestamp| {
+                let conditions = node.status.as_mut().unwrap().conditions.as_mut().unwrap();
+                conditions[1].last_heartbeat_time = Some(Time(at));
+                node.clone()
+            };
+            let start = 1_000_000;
+            let with_old_status = beat(at(start));
+            assert_eq!(
+                heard.silent_for(&with_old_status, Some(at(start)), secs(0)),
+                secs(0)
+            );
+            for tick in 1..20 {
+                let on_node = at(start + hours * 3600 + tick * 10);
+                let now = secs(tick * 10);
+                // The status is written less often than the lease.
+                let told = if tick % 7 == 0 {
+                    beat(on_node)
+                } else {
+                    beat(at(start))
+                };
+                let silent = heard.silent_for(&told, Some(on_node), now);
+                assert_eq!(silent, secs(0), "{hours} h, {tick}");
+                assert_eq!(is_ready(&told, silent, GRACE), Some(true));
+                assert_eq!(
+                    heard.silent_for(&told, Some(on_node), now + secs(4)),
+                    secs(4)
+                );
+            }
+        }
+    }
+
+    /// A server writes the condition about its connections: that is no sign of the node's agent.
+    #[test]
+    fn the_condition_of_a_server_is_no_heartbeat() {
+        let mut heard = Heard::new(GAP);
+        let mut node = node("True", json!([]));
+        assert_eq!(heard.silent_for(&node, Some(at(1000)), secs(1)), secs(0));
+        let reached = reach::Reached::AtAddress("10.0.0.1:10250".to_owned());
+        let condition = reach::condition(&[], &reached, at(1050)).unwrap();
+        node.status
+            .as_mut()
+            .unwrap()
+            .conditions
+            .as_mut()
+            .unwrap()
+            .push(condition);
+        assert_eq!(heard.silent_for(&node, Some(at(1000)), secs(60)), secs(59));
+    }
+
+    /// Another heartbeat counts; a repeated one does not, nor do our own writes.
     #[test]
     fn silence_is_measured_by_our_own_clock() {
         let mut heard = Heard::new(GAP);

@@ -33,13 +33,23 @@ use crate::handlers::onward;
 use crate::http::body::{BoxBody, BoxError};
 use crate::objects::storage::{Objects, reading};
 pub(crate) use tunnels::{Tunnels, accept};
-use ways::{Attempt, LastDirect, Way, attempts};
+pub use ways::Way;
+use ways::{Attempt, LastDirect, attempts};
 
 /// The types of addresses of a node, the preferred first (kubeadm's order).
 const ADDRESS_TYPES: [&str; 3] = ["InternalIP", "ExternalIP", "Hostname"];
 
 /// A connection to a node that has shown its certificate.
 type Connected = Either<TlsStream<TcpStream>, TlsStream<NodeStream>>;
+
+/// The result of a connection to a node of another machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeReach {
+    /// The address and port in the Node object.
+    pub place: String,
+    /// The way that leads to the node, or the reason of each one that does not.
+    pub way: Result<Way, String>,
+}
 
 /// The nodes of this process, and those of other machines.
 pub(crate) struct Nodes {
@@ -110,6 +120,40 @@ impl Nodes {
         &self.remote.tunnels
     }
 
+    /// A node of another machine, if this server has a certificate for it.
+    fn destination(&self, node_name: &str) -> Option<Destination> {
+        let client = self.client.read().unwrap_or_else(PoisonError::into_inner);
+        let client = client.clone()?;
+        let node = reading(&self.objects, |reads| {
+            Ok(reads.get("", "nodes", "", node_name))
+        });
+        let Some(node) = node.ok()? else {
+            self.remote.forget(node_name);
+            return None;
+        };
+        Some(Destination {
+            name: node_name.to_owned(),
+            place: Place::of(&node)?,
+            client,
+        })
+    }
+
+    /// Connects to a node of another machine, and ends the connection.
+    pub(crate) async fn reach(&self, node_name: &str) -> Option<NodeReach> {
+        if self.own.connect(node_name).is_some() {
+            return None;
+        }
+        let destination = self.destination(node_name)?;
+        let connected = self.remote.connect(&destination).await;
+        Some(NodeReach {
+            place: destination.place.to_string(),
+            way: match connected {
+                Ok((way, _)) => Ok(way),
+                Err(error) => Err(error.to_string()),
+            },
+        })
+    }
+
     /// Writes the metrics.
     pub(crate) fn write_metrics(&self, page: &mut Page) {
         page.add(TUNNELS, &[], self.remote.tunnels.nodes());
@@ -129,20 +173,7 @@ impl NodeConnector for Nodes {
         if let Some(own) = self.own.connect(node_name) {
             return Some(own);
         }
-        let client = self.client.read().unwrap_or_else(PoisonError::into_inner);
-        let client = client.clone()?;
-        let node = reading(&self.objects, |reads| {
-            Ok(reads.get("", "nodes", "", node_name))
-        });
-        let Some(node) = node.ok()? else {
-            self.remote.forget(node_name);
-            return None;
-        };
-        let destination = Arc::new(Destination {
-            name: node_name.to_owned(),
-            place: Place::of(&node)?,
-            client,
-        });
+        let destination = Arc::new(self.destination(node_name)?);
         let remote = self.remote.clone();
         Some(NodeService::new(tower::service_fn(
             move |request: Request<BoxBody>| {
@@ -198,7 +229,7 @@ impl Remote {
         to: &Destination,
         mut request: Request<BoxBody>,
     ) -> Result<Response<BoxBody>, BoxError> {
-        let stream = self.connect(to).await?;
+        let (_, stream) = self.connect(to).await?;
         onward::clean(request.headers_mut());
         let host = HeaderValue::from_str(&to.place.to_string())?;
         request.headers_mut().insert(HOST, host);
@@ -208,7 +239,7 @@ impl Remote {
     /// Connects to the node. A tunnel that opens in the meantime is used, too.
     ///
     /// *Errors.* The reason of each way.
-    async fn connect(&self, to: &Destination) -> Result<Connected, BoxError> {
+    async fn connect(&self, to: &Destination) -> Result<(Way, Connected), BoxError> {
         if let Some(tunnel) = self.tunnels.of(&to.name) {
             return self.try_ways(to, Some(tunnel)).await;
         }
@@ -223,10 +254,11 @@ impl Remote {
         &self,
         to: &Destination,
         tunnel: Option<Tunnel>,
-    ) -> Result<Connected, BoxError> {
+    ) -> Result<(Way, Connected), BoxError> {
         let last = self.last().get(&to.name).cloned();
         let ways = attempts(&to.place, last.as_ref(), tunnel.is_some(), Instant::now());
         let mut reasons = Vec::new();
+        let mut failed_direct = None;
         for Attempt { way, limit } in ways {
             let connecting = async {
                 match (way, &tunnel) {
@@ -240,13 +272,27 @@ impl Remote {
                 Ok(connected) => connected,
                 Err(_) => Err("no answer in time".into()),
             };
-            self.note(to, way, connected.is_ok());
-            match connected {
-                Ok(stream) => return Ok(stream),
-                Err(error) => reasons.push(match way {
-                    Way::Direct => format!("connect to {}: {error}", to.place),
-                    Way::Tunnel => format!("connect through the node's tunnel: {error}"),
-                }),
+            self.count(way, connected.is_ok());
+            let now = Instant::now();
+            match (connected, way) {
+                (Ok(stream), Way::Direct) => {
+                    self.note_direct(to, now, true);
+                    return Ok((way, stream));
+                }
+                (Ok(stream), Way::Tunnel) => {
+                    // A node that neither way leads to may be starting: that says nothing of its address.
+                    if let Some(at) = failed_direct {
+                        self.note_direct(to, at, false);
+                    }
+                    return Ok((way, stream));
+                }
+                (Err(error), Way::Direct) => {
+                    failed_direct = Some(now);
+                    reasons.push(format!("connect to {}: {error}", to.place));
+                }
+                (Err(error), Way::Tunnel) => {
+                    reasons.push(format!("connect through the node's tunnel: {error}"));
+                }
             }
         }
         if tunnel.is_none() {
@@ -255,7 +301,7 @@ impl Remote {
         Err(reasons.join("; ").into())
     }
 
-    fn note(&self, to: &Destination, way: Way, has_reached: bool) {
+    fn count(&self, way: Way, has_reached: bool) {
         let count = match way {
             Way::Direct => &self.connections.direct,
             Way::Tunnel => &self.connections.tunnel,
@@ -266,14 +312,15 @@ impl Remote {
             &count.failed
         };
         count.fetch_add(1, Ordering::Relaxed);
-        if way == Way::Direct {
-            let last = LastDirect {
-                place: to.place.clone(),
-                at: Instant::now(),
-                has_reached,
-            };
-            self.last().insert(to.name.clone(), last);
-        }
+    }
+
+    fn note_direct(&self, to: &Destination, at: Instant, has_reached: bool) {
+        let last = LastDirect {
+            place: to.place.clone(),
+            at,
+            has_reached,
+        };
+        self.last().insert(to.name.clone(), last);
     }
 
     fn last(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, LastDirect>> {

@@ -14,9 +14,10 @@ use crate::http::limits::{
 
 /// A way to a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Way {
+pub enum Way {
     /// The address in the Node object.
     Direct,
+    /// The tunnel that the node has opened.
     Tunnel,
 }
 

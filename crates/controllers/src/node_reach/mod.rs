@@ -1,0 +1,120 @@
+//! The condition of each node of another machine that says by which way the server of these controllers
+//! reaches its kubelet API.
+
+use std::fmt::{self, Debug};
+use std::sync::Arc;
+
+use api_client::{Api, Patch, PatchParams};
+use futures::future::BoxFuture;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Node;
+use planners::node_lifecycle::reach::{Reached, condition};
+use reconcile::execute;
+use reconcile::{Cache, Controller, Key, ObjectChange, Queue, ReconcileResult};
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+use crate::Context;
+use crate::api_error::{ApiError, failed};
+
+/// Connects to a node of that name; `None` for a node that needs no connection.
+type Trial = dyn Fn(String) -> BoxFuture<'static, Option<Reached>> + Send + Sync;
+
+/// The connections of a server to nodes of other machines.
+#[derive(Clone)]
+pub struct NodeReach(Arc<Trial>);
+
+impl NodeReach {
+    /// Those that a function makes.
+    pub fn of(
+        trial: impl Fn(String) -> BoxFuture<'static, Option<Reached>> + Send + Sync + 'static,
+    ) -> Self {
+        Self(Arc::new(trial))
+    }
+}
+
+impl Debug for NodeReach {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("NodeReach")
+    }
+}
+
+struct Reachability {
+    api: Api<Node>,
+    nodes: Cache<Node>,
+    reach: NodeReach,
+    shutdown: CancellationToken,
+}
+
+pub(crate) async fn run(context: Context) {
+    let Some(reach) = context.config.node_reach.clone() else {
+        return context.shutdown.cancelled().await;
+    };
+    let controller = Reachability {
+        api: Api::all(context.client.clone()),
+        nodes: context.caches.nodes.clone(),
+        reach,
+        shutdown: context.shutdown.clone(),
+    };
+    context.run("node_reachability", controller).await;
+}
+
+impl Controller for Reachability {
+    type Key = Key;
+    type Error = ApiError;
+
+    /// A node that is off takes a worker for the time of a connection.
+    const WORKERS: usize = 16;
+
+    async fn wait_synced(&self) -> bool {
+        self.nodes.wait_synced().await
+    }
+
+    /// Queues nodes that are new or have another address. The others are tried from time to time.
+    async fn feed(&self, queue: &Queue<Key>) {
+        let mut changes = self.nodes.subscribe();
+        while let Some(change) = changes.next().await {
+            if let ObjectChange::Applied(new, old) = &change
+                && old.as_ref().is_none_or(|old| place(old) != place(new))
+            {
+                let name = new.metadata.name.clone().unwrap_or_default();
+                queue.add(Key::cluster(name));
+            }
+        }
+    }
+
+    async fn reconcile(&self, key: &Key) -> Result<ReconcileResult, ApiError> {
+        if self.nodes.get("", &key.name).is_none() {
+            return Ok(ReconcileResult::Done);
+        }
+        let trial = (self.reach.0)(key.name.to_string());
+        // A trial may take half a minute: the end of the controllers does not wait for it.
+        let tried = self.shutdown.run_until_cancelled(trial).await;
+        let Some(reached) = tried.flatten() else {
+            return Ok(ReconcileResult::Done);
+        };
+        // The trial takes its time: the node may have changed or gone.
+        let Some(node) = self.nodes.get("", &key.name) else {
+            return Ok(ReconcileResult::Done);
+        };
+        let status = node.status.as_ref();
+        let present = status.and_then(|status| status.conditions.as_deref());
+        if let Some(condition) = condition(present.unwrap_or_default(), &reached, Timestamp::now())
+        {
+            let patch = json!({
+                "metadata": { "uid": node.metadata.uid },
+                "status": { "conditions": [condition] },
+            });
+            let (params, patch) = (PatchParams::default(), Patch::Strategic(patch));
+            let written = self.api.patch_status(&key.name, &params, &patch).await;
+            execute::unless_outrun(written).map_err(failed("write the condition"))?;
+        }
+        Ok(ReconcileResult::from(Some(reached.again())))
+    }
+}
+
+/// The parts of a Node object by which its API is found.
+fn place(node: &Node) -> Option<impl PartialEq + '_> {
+    let status = node.status.as_ref()?;
+    Some((&status.addresses, &status.daemon_endpoints))
+}

@@ -1,0 +1,140 @@
+//! The condition of a node that says by which way a server reaches its kubelet API.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::NodeCondition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+/// The type of the condition.
+pub const KUBELET_REACHABLE: &str = "mainstay.dev/KubeletReachable";
+
+/// The time between two trials of a node that was reached at its address.
+const AT_ADDRESS: Duration = Duration::from_secs(300);
+/// The time between two trials of a node with a tunnel, which may end.
+const IN_TUNNEL: Duration = Duration::from_secs(30);
+/// The time between two trials of a node that was not reached: a new one waits for its certificate.
+const UNREACHED: Duration = Duration::from_secs(10);
+
+/// The way by which a server reaches the kubelet API of a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reached {
+    /// At this address and port of the Node object.
+    AtAddress(String),
+    /// Through the tunnel of the node; this address and port did not answer.
+    ThroughTunnel(String),
+    /// Not at all, for this reason.
+    Not(String),
+}
+
+impl Reached {
+    /// The time until the next trial.
+    pub fn again(&self) -> Duration {
+        match self {
+            Self::AtAddress(_) => AT_ADDRESS,
+            Self::ThroughTunnel(_) => IN_TUNNEL,
+            Self::Not(_) => UNREACHED,
+        }
+    }
+}
+
+/// The condition to write, if the present ones do not say it already. The transition time changes only
+/// with the status, and never goes back.
+pub fn condition(
+    present: &[NodeCondition],
+    reached: &Reached,
+    now: Timestamp,
+) -> Option<NodeCondition> {
+    let (status, reason, message) = match reached {
+        Reached::AtAddress(place) => (
+            "True",
+            "Address",
+            format!("the server reaches the kubelet API at {place}"),
+        ),
+        Reached::ThroughTunnel(place) => (
+            "True",
+            "Tunnel",
+            format!(
+                "the server reaches the kubelet API through the tunnel of the node: {place} does not \
+                 answer"
+            ),
+        ),
+        Reached::Not(cause) => (
+            "False",
+            "NoWay",
+            format!("the server does not reach the kubelet API: {cause}"),
+        ),
+    };
+    let of_type = |one: &&NodeCondition| one.type_ == KUBELET_REACHABLE;
+    let before = present.iter().find(of_type);
+    let is_said = before.is_some_and(|before| {
+        before.status == status
+            && before.reason.as_deref() == Some(reason)
+            && before.message.as_deref() == Some(message.as_str())
+    });
+    if is_said {
+        return None;
+    }
+    let changed = before.and_then(|before| before.last_transition_time.as_ref());
+    let since = match (before, changed) {
+        (Some(before), Some(changed)) if before.status == status => changed.0,
+        (_, Some(changed)) => changed.0.max(now),
+        (_, None) => now,
+    };
+    Some(NodeCondition {
+        type_: KUBELET_REACHABLE.to_owned(),
+        status: status.to_owned(),
+        reason: Some(reason.to_owned()),
+        message: Some(message),
+        last_heartbeat_time: Some(Time(now)),
+        last_transition_time: Some(Time(since)),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    fn place() -> String {
+        "10.0.0.1:10250".to_owned()
+    }
+
+    /// DESIGN §13: the server picks the way; a person sees which one.
+    #[test]
+    fn each_way_has_its_reason() {
+        let cases = [
+            (Reached::AtAddress(place()), "True", "Address"),
+            (Reached::ThroughTunnel(place()), "True", "Tunnel"),
+            (
+                Reached::Not("no answer in time".to_owned()),
+                "False",
+                "NoWay",
+            ),
+        ];
+        for (reached, status, reason) in cases {
+            let written = condition(&[], &reached, at(1)).unwrap();
+            assert_eq!(
+                (written.status.as_str(), written.reason.as_deref()),
+                (status, Some(reason))
+            );
+            assert_eq!(condition(&[written], &reached, at(2)), None);
+        }
+    }
+
+    #[test]
+    fn the_transition_time_is_that_of_the_status() {
+        let first = condition(&[], &Reached::AtAddress(place()), at(5)).unwrap();
+        let second = condition(&[first], &Reached::ThroughTunnel(place()), at(7)).unwrap();
+        assert_eq!(second.last_transition_time, Some(Time(at(5))));
+        let cause = Reached::Not("refused".to_owned());
+        let third = condition(&[second], &cause, at(9)).unwrap();
+        assert_eq!(third.last_transition_time, Some(Time(at(9))));
+        // The clock of the next writer is behind.
+        let fourth = condition(&[third], &Reached::AtAddress(place()), at(3)).unwrap();
+        assert_eq!(fourth.last_transition_time, Some(Time(at(9))));
+    }
+}
