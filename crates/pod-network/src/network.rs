@@ -154,6 +154,12 @@ impl PodNetwork {
         self.encrypted.as_ref().map(|(device, _)| device.end())
     }
 
+    /// Returns the name of the link by which encrypted packets come in, if this node encrypts.
+    pub fn encrypted_link(&self) -> Option<String> {
+        let name = || names::encrypted_tunnel_name(&self.host.instance_id);
+        self.encrypted.as_ref().map(|_| name())
+    }
+
     /// Returns the address on `lo` for the cluster's DNS server.
     pub fn dns_address(&self) -> Option<Ipv4Addr> {
         self.dns

@@ -50,6 +50,13 @@ impl ServiceChanges {
         }
     }
 
+    /// Counts all Services as changed.
+    pub fn note_all(&mut self) {
+        let all = self.services.list();
+        self.changed
+            .extend(all.iter().map(|service| Key::of(service.as_ref())));
+    }
+
     /// The Services changed since the last call, sorted by namespace and name.
     pub fn take(&mut self) -> Vec<ServiceState> {
         while let Some(change) = self.of_services.next().now_or_never().flatten() {

@@ -20,6 +20,7 @@ mod message;
 mod namespaces;
 mod policies;
 mod proxy;
+mod zone;
 
 pub use kernel::{Kernel, KernelError};
 pub use policies::{LocalPods, Peers, PodAddresses, PolicySources};

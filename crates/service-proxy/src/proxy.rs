@@ -16,8 +16,8 @@ use object_model::cidr::Cidr;
 use object_model::listening::Listening;
 use reconcile::{Cache, Component, ServiceChanges, ServiceState};
 use service_routing::{
-    Connection, Flow, Protocol, PublishedPort, Routes, ServiceName, ServicePort, Settings, Table,
-    TableChange, denied, has_lost_endpoints, health_check, misled_flows, ports, stale_flows,
+    Connection, Flow, Here, Protocol, PublishedPort, Routes, ServiceName, ServicePort, Settings,
+    Table, TableChange, denied, has_lost_endpoints, health_check, misled_flows, ports, stale_flows,
     tightens, udp_differs,
 };
 use tokio::sync::watch;
@@ -29,6 +29,7 @@ use crate::health_checks::HealthChecks;
 use crate::kernel::{Kernel, KernelError};
 use crate::limits;
 use crate::policies::{LocalPods, PolicyChanges, PolicySources};
+use crate::zone;
 
 /// The link by which nodes in namespaces of this machine reach it and, through it, other networks.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,6 +58,8 @@ pub struct Config {
     /// The common prefix of the host-side link names of pods; the machine's firewalls get rules for
     /// them.
     pub pod_link_prefix: String,
+    /// The link by which encrypted packets of other nodes' pods come in; with it, plain ones are dropped.
+    pub encrypted_link: Option<String>,
     /// The switch of further nodes on this machine.
     pub switch: Option<SwitchLink>,
     /// Ports of the node that belong to pods.
@@ -96,7 +99,8 @@ pub fn run(
             return serve(services, slices, config, component).await;
         }
         let policies = PolicySources::watch(&client, &component);
-        serve_with_policies((services, slices), policies, config, component).await
+        let zone = zone::of(&client, &config.node_name, &component);
+        serve_in_zone((services, slices), policies, zone, config, component).await
     }
     .boxed()
 }
@@ -112,7 +116,13 @@ pub async fn serve(
     component: impl Into<Component>,
 ) -> Result<(), Error> {
     let component = component.into();
-    let work = keep_in_step((services, slices), None, config, component.clone());
+    let work = keep_in_step(
+        (services, slices),
+        None,
+        zone::none(),
+        config,
+        component.clone(),
+    );
     component.watched("the table", work).await
 }
 
@@ -126,10 +136,19 @@ pub async fn serve_with_policies(
     config: Config,
     component: impl Into<Component>,
 ) -> Result<(), Error> {
-    let component = component.into();
+    serve_in_zone(services, policies, zone::none(), config, component.into()).await
+}
+
+async fn serve_in_zone(
+    services: (Cache<Service>, Cache<EndpointSlice>),
+    policies: PolicySources,
+    zone: watch::Receiver<Option<String>>,
+    config: Config,
+    component: Component,
+) -> Result<(), Error> {
     let local = config.pods.clone();
     let policies = local.map(|local| PolicyChanges::new(policies, &config.node_name, local));
-    let work = keep_in_step(services, policies, config, component.clone());
+    let work = keep_in_step(services, policies, zone, config, component.clone());
     component.watched("the table", work).await
 }
 
@@ -137,6 +156,7 @@ pub async fn serve_with_policies(
 async fn keep_in_step(
     (services, slices): (Cache<Service>, Cache<EndpointSlice>),
     mut policies: Option<PolicyChanges>,
+    mut zone: watch::Receiver<Option<String>>,
     mut config: Config,
     component: Component,
 ) -> Result<(), Error> {
@@ -147,6 +167,7 @@ async fn keep_in_step(
         service_range: config.service_cidr,
         unmanaged: config.unmanaged.clone(),
         pod_links: config.pod_link_prefix.clone(),
+        encrypted_link: config.encrypted_link.clone(),
         switch_range: config.switch.as_ref().map(|switch| switch.range),
     };
     let kernel = Kernel::open(&config.instance_id)?;
@@ -187,6 +208,10 @@ async fn keep_in_step(
     while !shutdown.is_cancelled() {
         let mut retry = false;
         if due {
+            if zone.has_changed().unwrap_or(false) {
+                changes.note_all();
+            }
+            let own_zone = zone.borrow_and_update().clone();
             let changed = changes.take();
             for state in &changed {
                 let service = state.service.as_deref();
@@ -195,7 +220,11 @@ async fn keep_in_step(
                     service.and_then(|service| health_check(service, slices, &config.node_name));
                 checks.note(name_of(state), check);
             }
-            let changed = ports_of(&changed, &config.node_name);
+            let here = Here {
+                node: &config.node_name,
+                zone: own_zone.as_deref(),
+            };
+            let changed = ports_of(&changed, here);
             let published = config.host_ports.borrow_and_update().clone();
             flows.note(&routes, &changed, &published);
             let mut steps = routes.replace(changed);
@@ -224,6 +253,10 @@ async fn keep_in_step(
             () = shutdown.cancelled() => break,
             () = changes.wait() => due = true,
             () = wait_for(&mut policies) => due = synced,
+            Ok(()) = zone.changed() => {
+                changes.note_all();
+                due = synced;
+            }
             Ok(()) = config.host_ports.changed() => due = synced,
             Ok(()) = config.listening.changed() => due = synced,
             () = tokio::time::sleep(limits::RETRY_DELAY), if retry => due = true,
@@ -264,11 +297,11 @@ pub fn remove(instance_id: &str) -> Result<(), KernelError> {
 }
 
 /// The ports that Services have now.
-fn ports_of(changed: &[ServiceState], node_name: &str) -> BTreeMap<ServiceName, Vec<ServicePort>> {
+fn ports_of(changed: &[ServiceState], here: Here<'_>) -> BTreeMap<ServiceName, Vec<ServicePort>> {
     let changed = changed.iter().map(|state| {
         let service = state.service.iter().map(Arc::as_ref);
         let slices = state.slices.iter().map(Arc::as_ref);
-        (name_of(state), ports(service, slices, node_name))
+        (name_of(state), ports(service, slices, here))
     });
     changed.collect()
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use object_model::listening::{Listening, ListeningAddress, Transport};
 use serde_json::json;
-use service_routing::{PublishedPort, hold, ports, publish, table};
+use service_routing::{PublishedPort, Settings, hold, ports, publish, table};
 
 #[allow(dead_code, reason = "shared with other tests, which use the rest")]
 mod world;
@@ -157,6 +157,55 @@ fn neighbours_do_not_reach_what_is_there_for_pods() {
     // Replies to the node's own connections from that address are accepted.
     let answer = world.a.ask(to(OUTSIDE, 8080)).unwrap();
     assert_eq!(answer, ("outside".to_owned(), NODE.to_string()));
+}
+
+/// DESIGN §13: a node that encrypts takes packets for its pods, and packets that claim to be from pods, by
+/// the encrypted link alone. Node ports stay open.
+#[test]
+fn a_node_that_encrypts_takes_no_plain_packets_of_pods() {
+    let mut world = World::new();
+    let other_pod = Ipv4Addr::new(10, 244, 1, 9);
+    world.outside.ip("route add 10.244.0.0/24 via 198.51.100.1");
+    world.outside.ip(&format!("addr add {other_pod}/32 dev lo"));
+    world.host.ip("route add 10.244.1.0/24 via 198.51.100.2");
+    let pod = to(Ipv4Addr::new(10, 244, 0, 2), 8080);
+    let receiver = udp(&world.host, NODE);
+    let sends = |from, text: &str| {
+        let sent = udp(&world.outside, from).send_to(text.as_bytes(), (NODE, 5000));
+        sent.unwrap();
+    };
+    let received = || {
+        let mut buffer = [0; 16];
+        let (length, _) = receiver.recv_from(&mut buffer).unwrap();
+        String::from_utf8_lossy(&buffer[..length]).into_owned()
+    };
+    let (service, slice) = objects(json!({ "type": "NodePort" }), &BOTH[..1]);
+    let mut follow = |link: Option<&str>| {
+        let settings = Settings {
+            encrypted_link: link.map(str::to_owned),
+            ..World::settings()
+        };
+        world.apply(table(&ports([&service], [&slice], "here"), &settings));
+    };
+    for (link, passes) in [
+        (None, true),
+        (Some("mga1b2c3"), false),
+        (Some("uplink"), true),
+    ] {
+        follow(link);
+        let answer = world.outside.ask(pod).map(|(name, _)| name);
+        assert_eq!(answer.ok().as_deref(), passes.then_some("a"), "{link:?}");
+        sends(other_pod, "pod");
+        sends(OUTSIDE, "outside");
+        if passes {
+            assert_eq!(received(), "pod", "{link:?}");
+        }
+        assert_eq!(received(), "outside", "{link:?}");
+        assert_eq!(world.outside.ask(to(NODE, 30080)).unwrap().0, "a");
+        assert_eq!(world.host.ask(pod).unwrap().0, "a");
+        assert_eq!(world.b.ask(pod).unwrap().0, "a");
+        assert_eq!(world.a.ask(to(OUTSIDE, 8080)).unwrap().0, "outside");
+    }
 }
 
 // findings U13

@@ -46,6 +46,8 @@ pub struct Settings {
     pub unmanaged: BTreeSet<Ipv4Addr>,
     /// The common prefix of the host-side link names of pods.
     pub pod_links: String,
+    /// The link by which encrypted packets of other nodes' pods come in, if this node encrypts.
+    pub encrypted_link: Option<String>,
     /// Addresses of nodes in namespaces of this machine, which reach other networks through it.
     pub switch_range: Option<Cidr>,
 }
@@ -89,7 +91,10 @@ fn base(settings: &Settings) -> Table {
     add(
         "filter-prerouting",
         hook(HookKind::Filter, 0, PRIORITY_RAW),
-        vec![no_false_sources(settings)],
+        [no_false_sources(settings)]
+            .into_iter()
+            .chain(no_plain_packets(settings))
+            .collect(),
     );
     add(
         "nat-prerouting",
@@ -125,6 +130,29 @@ fn base(settings: &Settings) -> Table {
 fn no_false_sources(settings: &Settings) -> Rule {
     let from_pod = Match::InputLink(settings.pod_links.clone(), true);
     Rule::when([from_pod, Match::SourceIsElsewhere], Action::Drop)
+}
+
+/// Drops packets to pods of this node, and packets with the address of any pod as their source, that came
+/// in by another link than those of pods and the encrypted one. They are seen before Services are
+/// translated: a client outside still reaches pods by a node port.
+fn no_plain_packets(settings: &Settings) -> Vec<Rule> {
+    let Some(encrypted) = &settings.encrypted_link else {
+        return Vec::new();
+    };
+    let of_pods = [
+        Match::Destination(settings.pod_range, true),
+        Match::Source(settings.cluster_range, true),
+    ];
+    let rule = |of_pods| {
+        let matches = [
+            Match::InputIsNotLoopback,
+            Match::InputLink(settings.pod_links.clone(), false),
+            Match::InputLink(encrypted.clone(), false),
+            of_pods,
+        ];
+        Rule::when(matches, Action::Drop)
+    };
+    of_pods.map(rule).into()
 }
 
 /// Adds the ports where programs of the node listen.

@@ -2,7 +2,9 @@
 //!
 //! As kube-proxy: the ready endpoints; if there are none, those that are terminating but still
 //! serving, so that a rollout of a single replica does not refuse connections. Computed for the
-//! whole cluster and for this node.
+//! whole cluster and for this node. Of the ready endpoints of the cluster, those with a hint for this
+//! node are preferred if all have hints for nodes, else those with a hint for its zone likewise
+//! (KEP-4444, KEP-3015).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
@@ -12,6 +14,22 @@ use k8s_openapi::api::discovery::v1::{Endpoint as SliceEndpoint, EndpointPort, E
 use object_model::dialling::special;
 
 use crate::model::Protocol;
+
+/// The place of the proxy that chooses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Here<'a> {
+    /// The name of the node.
+    pub node: &'a str,
+    /// The zone of the node, if it has one.
+    pub zone: Option<&'a str>,
+}
+
+impl<'a> From<&'a str> for Here<'a> {
+    /// A node without a zone.
+    fn from(node: &'a str) -> Self {
+        Self { node, zone: None }
+    }
+}
 
 /// The destination of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -38,6 +56,48 @@ struct State {
     ready: bool,
     serving_terminating: bool,
     local: bool,
+    for_nodes: Hint,
+    for_zones: Hint,
+}
+
+/// The nodes or zones that an endpoint is meant for.
+#[derive(Clone, Copy, Default)]
+struct Hint {
+    /// There are some.
+    is_given: bool,
+    /// This one is among them.
+    is_here: bool,
+}
+
+impl Hint {
+    fn of<'h>(names: impl IntoIterator<Item = &'h String>, here: Option<&str>) -> Self {
+        let mut hint = Self::default();
+        for name in names {
+            hint.is_given = true;
+            hint.is_here |= here == Some(name.as_str());
+        }
+        hint
+    }
+
+    fn also(&mut self, other: Self) {
+        self.is_given |= other.is_given;
+        self.is_here |= other.is_here;
+    }
+}
+
+/// The ready endpoints that are meant for this node or zone; all of them if some have no hint or none is for
+/// here.
+fn preferred(ready: Vec<(Endpoint, State)>) -> Vec<Endpoint> {
+    let hints: [fn(&State) -> Hint; 2] = [|state| state.for_nodes, |state| state.for_zones];
+    for hint in hints {
+        let are_given = ready.iter().all(|(_, state)| hint(state).is_given);
+        let here = ready.iter().filter(|(_, state)| hint(state).is_here);
+        let here: Vec<Endpoint> = here.map(|(endpoint, _)| *endpoint).collect();
+        if are_given && !here.is_empty() {
+            return here;
+        }
+    }
+    ready.into_iter().map(|(endpoint, _)| endpoint).collect()
 }
 
 /// Chooses among the endpoints of the slices those for the port of that name and protocol.
@@ -45,7 +105,7 @@ pub(crate) fn choose<'a>(
     slices: impl IntoIterator<Item = &'a EndpointSlice>,
     port_name: &str,
     protocol: Protocol,
-    node_name: &str,
+    here: Here<'_>,
 ) -> Endpoints {
     let mut states: BTreeMap<Endpoint, State> = BTreeMap::new();
     for slice in slices
@@ -66,10 +126,12 @@ pub(crate) fn choose<'a>(
             for port in &ports {
                 let state = states.entry(Endpoint { ip, port: *port }).or_default();
                 // An endpoint may be in two slices for a moment; its better state counts.
-                let seen = state_of(endpoint, node_name);
+                let seen = state_of(endpoint, here);
                 state.ready |= seen.ready;
                 state.serving_terminating |= seen.serving_terminating;
                 state.local |= seen.local;
+                state.for_nodes.also(seen.for_nodes);
+                state.for_zones.also(seen.for_zones);
             }
         }
     }
@@ -79,9 +141,13 @@ pub(crate) fn choose<'a>(
                 .iter()
                 .filter(move |(_, state)| state.local || !only_local)
         };
-        let ready: Vec<Endpoint> = scope().filter(|(_, s)| s.ready).map(|(e, _)| *e).collect();
+        let ready = scope().filter(|(_, state)| state.ready);
+        let ready: Vec<(Endpoint, State)> = ready.map(|(e, state)| (*e, *state)).collect();
         if !ready.is_empty() {
-            return ready;
+            return match only_local {
+                true => ready.into_iter().map(|(endpoint, _)| endpoint).collect(),
+                false => preferred(ready),
+            };
         }
         scope()
             .filter(|(_, s)| s.serving_terminating)
@@ -104,7 +170,7 @@ pub(crate) fn ready_here<'a>(
         .filter(|slice| slice.address_type == "IPv4")
         .flat_map(|slice| slice.endpoints.iter().flatten());
     let ready = all.filter(|endpoint| {
-        let state = state_of(endpoint, node_name);
+        let state = state_of(endpoint, node_name.into());
         state.ready && state.local
     });
     let addresses: BTreeSet<&String> = ready.filter_map(|e| e.addresses.first()).collect();
@@ -126,15 +192,22 @@ fn number_of(port: &EndpointPort, name: &str, protocol: Protocol) -> Option<u16>
 
 /// An unknown readiness counts as ready, an unknown serving as readiness, an unknown termination
 /// as none (statefulset.md §10.5, §10.7).
-fn state_of(endpoint: &SliceEndpoint, node_name: &str) -> State {
+fn state_of(endpoint: &SliceEndpoint, here: Here<'_>) -> State {
     let conditions = endpoint.conditions.as_ref();
     let ready = conditions.and_then(|c| c.ready).unwrap_or(true);
     let serving = conditions.and_then(|c| c.serving).unwrap_or(ready);
     let terminating = conditions.and_then(|c| c.terminating).unwrap_or(false);
+    let hints = endpoint.hints.iter();
+    let for_nodes = hints
+        .clone()
+        .flat_map(|hints| hints.for_nodes.iter().flatten());
+    let for_zones = hints.flat_map(|hints| hints.for_zones.iter().flatten());
     State {
         ready,
         serving_terminating: serving && terminating,
-        local: endpoint.node_name.as_deref() == Some(node_name),
+        local: endpoint.node_name.as_deref() == Some(here.node),
+        for_nodes: Hint::of(for_nodes.map(|node| &node.name), Some(here.node)),
+        for_zones: Hint::of(for_zones.map(|zone| &zone.name), here.zone),
     }
 }
 
@@ -172,7 +245,7 @@ mod tests {
     #[track_caller]
     fn check(endpoints: &[serde_json::Value], cluster: &[u8], local: &[u8]) {
         let slice = slice(json!(endpoints));
-        let chosen = choose([&slice], "http", Protocol::Tcp, "here");
+        let chosen = choose([&slice], "http", Protocol::Tcp, "here".into());
         let last = |list: &[super::Endpoint]| -> Vec<u8> {
             list.iter()
                 .map(|endpoint| endpoint.ip.octets()[3])
@@ -204,6 +277,44 @@ mod tests {
         check(&[leaving, dead, ready], &[3], &[2]);
     }
 
+    /// As kube-proxy: hints count only if all ready endpoints have them, and one is for here.
+    #[test]
+    fn endpoints_that_are_meant_for_the_node_or_its_zone_are_preferred() {
+        let names = |names: &[&str]| -> Vec<serde_json::Value> {
+            names.iter().map(|name| json!({ "name": name })).collect()
+        };
+        let hinted = |last: u8, node: &str, nodes: &[&str], zones: &[&str]| {
+            let mut endpoint = endpoint(last, node, Some(true), None, None);
+            endpoint["hints"] = json!({ "forNodes": names(nodes), "forZones": names(zones) });
+            endpoint
+        };
+        let plain = endpoint(9, "there", Some(true), None, None);
+        let not_ready = endpoint(8, "there", Some(false), None, None);
+        let east = hinted(2, "other", &["other"], &["east"]);
+        let west = hinted(3, "third", &["third"], &["west"]);
+        let here = hinted(4, "here", &["here"], &["west"]);
+        let chosen = |endpoints: &[&serde_json::Value], zone: Option<&str>| -> Vec<u8> {
+            let slice = slice(json!(endpoints));
+            let here = super::Here { node: "here", zone };
+            let chosen = choose([&slice], "http", Protocol::Tcp, here).cluster;
+            chosen
+                .iter()
+                .map(|endpoint| endpoint.ip.octets()[3])
+                .collect()
+        };
+        assert_eq!(chosen(&[&east, &west, &here], Some("west")), [4]);
+        assert_eq!(chosen(&[&east, &west], Some("west")), [3]);
+        assert_eq!(chosen(&[&east, &west, &not_ready], Some("east")), [2]);
+        assert_eq!(chosen(&[&east, &west], Some("north")), [2, 3]);
+        assert_eq!(chosen(&[&east, &west], None), [2, 3]);
+        assert_eq!(chosen(&[&east, &here, &plain], Some("west")), [2, 4, 9]);
+        let only_zones = [
+            &hinted(5, "x", &[], &["east"]),
+            &hinted(6, "here", &[], &["west"]),
+        ];
+        assert_eq!(chosen(&only_zones, Some("east")), [5]);
+    }
+
     // findings S15
     #[test]
     fn the_machine_itself_is_no_endpoint() {
@@ -214,7 +325,7 @@ mod tests {
             "::ffff:127.0.0.1",
         ] {
             let slice = slice(json!([{ "addresses": [address] }]));
-            let chosen = choose([&slice], "http", Protocol::Tcp, "here");
+            let chosen = choose([&slice], "http", Protocol::Tcp, "here".into());
             assert_eq!(chosen, Endpoints::default(), "{address}");
         }
     }
@@ -223,10 +334,13 @@ mod tests {
     fn ports_are_matched_by_name_and_protocol() {
         let slice = slice(json!([endpoint(2, "here", None, None, None)]));
         let none = Endpoints::default();
-        assert_eq!(choose([&slice], "https", Protocol::Tcp, "here"), none);
-        assert_eq!(choose([&slice], "http", Protocol::Udp, "here"), none);
         assert_eq!(
-            choose([&slice, &slice], "http", Protocol::Tcp, "here")
+            choose([&slice], "https", Protocol::Tcp, "here".into()),
+            none
+        );
+        assert_eq!(choose([&slice], "http", Protocol::Udp, "here".into()), none);
+        assert_eq!(
+            choose([&slice, &slice], "http", Protocol::Tcp, "here".into())
                 .cluster
                 .len(),
             1

@@ -10,7 +10,7 @@ use object_model::cidr::Cidr;
 use resource_kinds::discovery::service_of;
 use resource_kinds::labels;
 
-use crate::endpoints::{self, Endpoints};
+use crate::endpoints::{self, Endpoints, Here};
 use crate::model::Protocol;
 
 /// Labels by which a Service asks for a proxy other than this one, or for none. Endpoint slices
@@ -64,8 +64,9 @@ pub struct ServicePort {
 pub fn ports<'a>(
     services: impl IntoIterator<Item = &'a Service>,
     slices: impl IntoIterator<Item = &'a EndpointSlice>,
-    node_name: &str,
+    here: impl Into<Here<'a>>,
 ) -> Vec<ServicePort> {
+    let here = here.into();
     let mut by_service: BTreeMap<(&str, &str), Vec<&EndpointSlice>> = BTreeMap::new();
     for slice in slices {
         if let Some(key) = service_of(slice).filter(|_| is_served(&slice.metadata)) {
@@ -79,12 +80,12 @@ pub fn ports<'a>(
         let slices = by_service
             .get(&(namespace, name))
             .map_or(&[][..], Vec::as_slice);
-        all.extend(ports_of(service, slices, node_name));
+        all.extend(ports_of(service, slices, here));
     }
     all
 }
 
-fn ports_of(service: &Service, slices: &[&EndpointSlice], node_name: &str) -> Vec<ServicePort> {
+fn ports_of(service: &Service, slices: &[&EndpointSlice], here: Here<'_>) -> Vec<ServicePort> {
     let spec = spec_of(service);
     let Some((spec, cluster_ip)) = spec.and_then(|spec| Some((spec, cluster_ip(spec)?))) else {
         return Vec::new();
@@ -120,7 +121,7 @@ fn ports_of(service: &Service, slices: &[&EndpointSlice], node_name: &str) -> Ve
             affinity: affinity(spec),
             internal_local: is_local(&spec.internal_traffic_policy),
             external_local: is_local(&spec.external_traffic_policy),
-            endpoints: endpoints::choose(slices.iter().copied(), port_name, protocol, node_name),
+            endpoints: endpoints::choose(slices.iter().copied(), port_name, protocol, here),
         });
     }
     ports

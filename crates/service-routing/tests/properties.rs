@@ -108,6 +108,7 @@ fn settings() -> Settings {
         service_range: "10.96.0.0/16".parse().unwrap(),
         unmanaged: ["10.96.0.7".parse().unwrap()].into(),
         pod_links: "msa1b2".to_owned(),
+        encrypted_link: None,
         switch_range: None,
     }
 }

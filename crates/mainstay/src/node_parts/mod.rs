@@ -212,6 +212,7 @@ fn start_proxy(
         service_cidr: settings.ranges.service,
         unmanaged: BTreeSet::from([dns_address(settings.ranges.service)?]),
         pod_link_prefix: pod_network::link_prefix(settings.instance_id),
+        encrypted_link: network.encrypted_link(),
         switch: settings.switch.clone(),
         host_ports: network.published(),
         listening: network.listening(),

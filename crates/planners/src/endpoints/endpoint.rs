@@ -5,7 +5,9 @@ use std::net::IpAddr;
 use k8s_openapi::api::core::v1::{
     Container, ObjectReference, Service, ServicePort as PortOfService,
 };
-use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort};
+use k8s_openapi::api::discovery::v1::{
+    Endpoint, EndpointConditions, EndpointHints, EndpointPort, ForNode, ForZone,
+};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use resource_kinds::pod_view::PodView;
 
@@ -121,6 +123,7 @@ fn backend(
         .as_ref()
         .and_then(|node| observed.zones.get(node))
         .cloned();
+    let hints = hints(service, ready, node_name.as_ref(), zone.as_ref());
     Some(Backend {
         endpoint: Endpoint {
             addresses: vec![address.to_string()],
@@ -132,6 +135,7 @@ fn backend(
             hostname: hostname(service, pod),
             node_name,
             zone,
+            hints,
             target_ref: Some(ObjectReference {
                 api_version: None,
                 resource_version: None,
@@ -143,6 +147,28 @@ fn backend(
         ready: serving,
         terminating,
     })
+}
+
+/// The nodes and zones that a ready endpoint is meant for, by the Service's `trafficDistribution` (KEP-4444,
+/// KEP-3015).
+fn hints(
+    service: &Service,
+    ready: bool,
+    node: Option<&String>,
+    zone: Option<&String>,
+) -> Option<EndpointHints> {
+    let spec = service.spec.as_ref()?;
+    let by_node = match spec.traffic_distribution.as_deref()? {
+        "PreferSameNode" => true,
+        "PreferSameZone" | "PreferClose" => false,
+        _ => return None,
+    };
+    let node = node.filter(|_| by_node).cloned();
+    let hints = EndpointHints {
+        for_nodes: node.map(|name| vec![ForNode { name }]),
+        for_zones: zone.map(|name| vec![ForZone { name: name.clone() }]),
+    };
+    Some(hints).filter(|hints| ready && *hints != EndpointHints::default())
 }
 
 /// The host name of a pod: only if its `subdomain` is the Service.

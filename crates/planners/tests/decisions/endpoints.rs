@@ -162,6 +162,29 @@ fn conditions_follow_the_pods() {
     assert_eq!(shown, wanted);
 }
 
+/// Topology-aware hints: those of `trafficDistribution`, for ready endpoints.
+#[test]
+fn ready_endpoints_have_the_hints_that_the_service_asks_for() {
+    let hints = |distribution: Value| {
+        let service = service(json!({ "trafficDistribution": distribution }));
+        let pods = vec![pod(0, "ready"), pod(1, "")];
+        let settled = settled(observed(service, pods));
+        let all = endpoints(&settled.slices);
+        all.iter()
+            .map(|one| json!(one.hints))
+            .collect::<Vec<Value>>()
+    };
+    let zones = json!([{ "name": "z1" }]);
+    let by_zone = vec![json!({ "forZones": zones }), Value::Null];
+    assert_eq!(hints(json!("PreferClose")), by_zone);
+    assert_eq!(hints(json!("PreferSameZone")), by_zone);
+    let by_node = json!({ "forNodes": [{ "name": "n1" }], "forZones": zones });
+    assert_eq!(hints(json!("PreferSameNode")), vec![by_node, Value::Null]);
+    for none in [Value::Null, json!("Other")] {
+        assert_eq!(hints(none), vec![Value::Null, Value::Null]);
+    }
+}
+
 /// statefulset.md 10.8, 10.9, T39: hostname, if the Service is the one that the pod names; node,
 /// zone, labels, owner.
 #[test]

@@ -82,6 +82,7 @@ impl World {
             service_range: "10.96.0.0/16".parse().unwrap(),
             unmanaged: ["10.96.0.10".parse().unwrap()].into(),
             pod_links: pod_network::link_prefix("a1b2c3"),
+            encrypted_link: None,
             switch_range: None,
         }
     }
@@ -167,6 +168,7 @@ pub fn config(host_ports: watch::Receiver<Vec<PublishedPort>>) -> Config {
         service_cidr: World::settings().service_range,
         unmanaged: World::settings().unmanaged,
         pod_link_prefix: pod_network::link_prefix("a1b2c3"),
+        encrypted_link: None,
         switch: None,
         host_ports,
         listening: watch::Sender::default().subscribe(),
