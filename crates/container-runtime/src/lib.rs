@@ -7,8 +7,8 @@
 //! directory.
 //!
 //! Only this crate contains `unsafe` code: the shim side of it, and calls to the kernel that are safe to
-//! use, for volumes in [`btrfs`], [`loop_device`] and [`project_quota`], in [`deadline`], in [`descriptors`]
-//! and in [`memory`].
+//! use, for volumes in [`btrfs`], [`loop_device`] and [`project_quota`], in [`deadline`], in [`descriptors`],
+//! in [`memory`] and in [`watchdog`].
 
 mod apart;
 mod blocking;
@@ -31,9 +31,11 @@ pub mod shim;
 pub mod spec;
 mod state_dir;
 pub mod tree;
+pub mod watchdog;
 
 pub use apart::{Apart, apart, apart_async};
 pub use blocking::beside;
+pub use client::leased::leased_processes_are_there;
 pub use client::runtime::{Runtime, RuntimeOptions};
 pub use client::sandbox::Sandbox;
 pub use client::session::{Events, Session, SessionControl, SessionInput, SessionOutput};

@@ -30,12 +30,14 @@ mod worker;
 
 pub use agent::left_pods::LeftPods;
 pub use agent::{NodeAgent, run};
+pub use api::is_away;
 pub use config::{
     Config, Eviction, KubeletApi, LogLimits, MoveStep, OnShutdown, ServingCertificate, VolumeMoves,
 };
 pub use error::{Error, KubeletApiError};
 pub use kubelet_api::{BoxBody, BoxError, NodeService, decoders};
-pub use node::new_node::{NewNode, is_away};
+pub use node::new_node::NewNode;
+pub use node::watchdog::{Watchdog, WatchdogError};
 pub use node_lease::LeaseLength;
 pub use pod_lifecycle::node::image_gc::Policy as ImageGcPolicy;
 pub use pod_lifecycle::node::shutdown::{InvalidOrder, ShutdownOrder};

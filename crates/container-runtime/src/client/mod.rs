@@ -2,6 +2,7 @@
 
 pub(crate) mod cleanup;
 pub(crate) mod connection;
+pub(crate) mod leased;
 pub mod runtime;
 pub mod sandbox;
 pub mod session;

@@ -20,7 +20,7 @@ use container_runtime::beside;
 use control_plane::host::{self, Host, NodeAddress};
 use control_plane::tasks::Group;
 use data_directory::{Claim, Engine, Role};
-use node_agent::{KubeletApi, NewNode, OnShutdown, ServingCertificate};
+use node_agent::{KubeletApi, NewNode, OnShutdown, ServingCertificate, Watchdog};
 use node_identity::{Servers, account_client, renewed_client};
 use reconcile::Health;
 use resource_kinds::NodeAccount;
@@ -63,6 +63,8 @@ pub async fn run(arguments: NodeArguments) -> Result<()> {
     let claim = data_directory::claim(data_dir, &host.name, role, instances)?;
     let place = Arc::new(Place::open(data_dir)?);
     data_directory::process::note(data_dir)?;
+    // Before the way into the cluster: an agent that was killed has left the device running.
+    let _watchdog = beside(|| watchdog(&settings))?;
     let entering = Entry::find(&settings, &host, place);
     // The way into the cluster waits for the server, and may be given up.
     let Some(entry) = told.raised().run_until_cancelled(entering).await else {
@@ -87,6 +89,16 @@ pub async fn run(arguments: NodeArguments) -> Result<()> {
     };
     node.stop(told.pods()).await?;
     result
+}
+
+/// Feeds the watchdog of the machine from now on, if one is named.
+fn watchdog(settings: &Settings) -> Result<Option<Watchdog>> {
+    let Some(device) = &settings.watchdog else {
+        return Ok(None);
+    };
+    let lease = settings.machine.pods.lease_length()?;
+    let started = Watchdog::start(device, &settings.data_dir, lease);
+    Ok(Some(started.context("--watchdog")?))
 }
 
 /// Everything that runs.

@@ -62,6 +62,10 @@ pub struct NodeArguments {
     /// File with the name servers for names outside of the cluster
     #[arg(long, value_name = "FILE", default_value = RESOLV_CONF)]
     resolv_conf: PathBuf,
+    /// Watchdog device of this machine, such as /dev/watchdog. It resets the machine if the agent is killed,
+    /// or if processes of pods that fail over cannot be ended in time
+    #[arg(long, value_name = "DEVICE", env = "MAINSTAY_WATCHDOG")]
+    watchdog: Option<PathBuf>,
     #[command(flatten)]
     machine: MachineArguments,
     #[command(flatten)]
@@ -105,6 +109,8 @@ pub struct Settings {
     pub kubelet_port: u16,
     /// The file with name servers.
     pub resolv_conf: PathBuf,
+    /// The watchdog device, if it is used.
+    pub watchdog: Option<PathBuf>,
     /// The settings of the machine.
     pub machine: MachineSettings,
     /// Whether it runs in the background.
@@ -165,6 +171,7 @@ impl NodeArguments {
             taints: self.taints,
             kubelet_port: self.kubelet_port.unwrap_or(KUBELET_PORT),
             resolv_conf: self.resolv_conf,
+            watchdog: self.watchdog,
             machine,
             background: self.background,
         })

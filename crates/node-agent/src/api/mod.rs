@@ -4,3 +4,10 @@ pub(crate) mod events;
 pub(crate) mod known_status;
 pub(crate) mod objects;
 pub(crate) mod status_writer;
+
+/// Whether the API did not answer, or is not ready: a later attempt may succeed.
+pub fn is_away(error: &api_client::Error) -> bool {
+    error
+        .code()
+        .is_none_or(|code| matches!(code, 429 | 500 | 503 | 504))
+}

@@ -25,7 +25,18 @@ use reconcile::{Cache, Component, Object, WatchConfig, execute};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::is_away;
 use crate::limits::REQUEST_TIMEOUT;
+
+/// The environment of each container of a pod as it was at the container's last start by this agent.
+pub type KnownEnvironments = Arc<Mutex<BTreeMap<String, environment::Sources>>>;
+
+/// An object that was not read.
+struct Unread {
+    message: String,
+    /// The API did not answer.
+    is_away: bool,
+}
 
 /// Kinds of objects whose changes are propagated to running pods.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -188,9 +199,27 @@ impl ApiObjects {
         K: Object
             + api_client::Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
     {
+        let found = self.look(kind, ns, name).await;
+        found.map_err(|unread| unread.message)
+    }
+
+    async fn look<K>(&self, kind: &str, ns: &str, name: &str) -> Result<Option<K>, Unread>
+    where
+        K: Object
+            + api_client::Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
+    {
         let api: Api<K> = Api::namespaced(self.client.clone(), ns);
-        let found = in_time(api.get_opt(name)).await;
-        found.map_err(|error| format!("get {kind} \"{name}\": {error}"))
+        let mut away = true;
+        let asked = async {
+            let found = api.get_opt(name).await;
+            away = found.as_ref().is_err_and(is_away);
+            found
+        };
+        let found = in_time(asked).await;
+        found.map_err(|error| Unread {
+            message: format!("get {kind} \"{name}\": {error}"),
+            is_away: away,
+        })
     }
 
     /// A claim, if it exists.
@@ -299,27 +328,57 @@ impl ApiObjects {
         })
     }
 
-    /// The objects that a container's environment is made of, without Services.
+    /// The objects that a container's environment is made of, without Services. While the API does not
+    /// answer, they are those of the container's last start, if this agent has started it.
     pub async fn environment(
+        &self,
+        pod: &Pod,
+        container: &str,
+        references: References,
+        facts: NodeFacts,
+        known: &KnownEnvironments,
+    ) -> Result<environment::Sources, String> {
+        match self.read_environment(pod, references, facts.clone()).await {
+            Ok(sources) => {
+                let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
+                known.insert(container.to_owned(), sources.clone());
+                Ok(sources)
+            }
+            Err(unread) => {
+                let known = known.lock().unwrap_or_else(PoisonError::into_inner);
+                match known.get(container).filter(|_| unread.is_away) {
+                    Some(sources) => Ok(environment::Sources {
+                        facts,
+                        ..sources.clone()
+                    }),
+                    None => Err(unread.message),
+                }
+            }
+        }
+    }
+
+    async fn read_environment(
         &self,
         pod: &Pod,
         references: References,
         facts: NodeFacts,
-    ) -> Result<environment::Sources, String> {
+    ) -> Result<environment::Sources, Unread> {
         let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
         let mut found = environment::Sources {
             facts,
             ..environment::Sources::default()
         };
         for name in references.config_maps {
-            if let Some(object) = self.config_map(namespace, &name).await? {
+            let read = self.look::<ConfigMap>("configmap", namespace, &name);
+            if let Some(object) = read.await? {
                 found
                     .config_maps
                     .insert(name, object.data.unwrap_or_default());
             }
         }
         for name in references.secrets {
-            if let Some(object) = self.secret(namespace, &name).await? {
+            let read = self.look::<Secret>("secret", namespace, &name);
+            if let Some(object) = read.await? {
                 let data = object.data.into_iter().flatten();
                 let data = data.map(|(key, ByteString(bytes))| (key, bytes)).collect();
                 found.secrets.insert(name, data);

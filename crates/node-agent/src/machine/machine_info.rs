@@ -33,6 +33,11 @@ pub struct MachineInfo {
     pub user_namespaces: bool,
 }
 
+/// The id of this boot of the machine.
+pub fn boot_id() -> String {
+    line("/proc/sys/kernel/random/boot_id")
+}
+
 impl MachineInfo {
     /// Looks at the machine.
     pub fn read(data_dir: &Path) -> Self {
@@ -52,7 +57,7 @@ impl MachineInfo {
             kernel,
             os_image: os_release("PRETTY_NAME").unwrap_or_else(|| "Linux".to_owned()),
             machine_id: line("/etc/machine-id"),
-            boot_id: line("/proc/sys/kernel/random/boot_id"),
+            boot_id: boot_id(),
             system_uuid: line("/sys/class/dmi/id/product_uuid"),
         }
     }

@@ -9,3 +9,4 @@ pub(crate) mod new_node;
 pub(crate) mod node_status;
 pub(crate) mod registration;
 pub(crate) mod stats_collector;
+pub(crate) mod watchdog;

@@ -24,13 +24,6 @@ pub struct NewNode {
     pub pod_cidr: Option<String>,
 }
 
-/// Whether the API did not answer, or is not ready: a later attempt may succeed.
-pub fn is_away(error: &api_client::Error) -> bool {
-    error
-        .code()
-        .is_none_or(|code| matches!(code, 429 | 500 | 503 | 504))
-}
-
 impl NewNode {
     /// Creates the Node object, and returns it as it is stored, or the object that is there.
     ///

@@ -21,8 +21,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::image_list::status_images;
 use super::lease::NodeLease;
-use super::new_node::{NewNode, is_away};
+use super::new_node::NewNode;
 use super::node_status::{Extended, address_of, conditions, extended, own_part};
+use crate::api::is_away;
 use crate::api::known_status::KnownStatus;
 use crate::clock::Clock;
 use crate::config::Config;

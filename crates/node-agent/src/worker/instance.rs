@@ -14,6 +14,7 @@ use pod_lifecycle::{Moment, messages};
 
 use super::{Worker, WorkerContext, pod_sandbox, tell};
 use crate::api::events::PodEvents;
+use crate::api::objects::KnownEnvironments;
 use crate::containers::instance::{image_id, make_message_file, public_id, stop_signal, user_of};
 use crate::containers::logs;
 use crate::containers::runtime_spec::{ContainerInputs, container_spec};
@@ -32,6 +33,7 @@ struct Start {
     sandbox_number: u32,
     pod_ips: Vec<String>,
     volumes: PreparedVolumes,
+    environments: KnownEnvironments,
     dir: PodDir,
     events: PodEvents,
     target: Target,
@@ -70,6 +72,7 @@ impl Worker {
             sandbox_number: self.record.sandboxes_made,
             pod_ips: self.record.pod_ips.clone(),
             volumes: self.volumes.clone(),
+            environments: self.environments.clone(),
             dir: self.dir.clone(),
             events: self.events.container(&self.pod, name),
         };
@@ -217,7 +220,13 @@ impl Start {
         let sources = self
             .context
             .api_objects
-            .environment(&self.pod, wanted, facts)
+            .environment(
+                &self.pod,
+                &self.container.name,
+                wanted,
+                facts,
+                &self.environments,
+            )
             .await;
         let mut sources = sources.map_err(config_error)?;
         let variables = self.context.api_objects.service_variables(&self.pod);

@@ -27,7 +27,7 @@ use tokio::task::AbortHandle;
 
 use crate::api::events::PodEvents;
 use crate::api::known_status::KnownStatus;
-use crate::api::objects::ObjectName;
+use crate::api::objects::{KnownEnvironments, ObjectName};
 use crate::api::status_writer;
 use crate::clock::Clock;
 use crate::limits::{PLANS_IN_A_ROW_MAX, STATUS_RETRY_MAX, STATUS_RETRY_MIN, WORKER_MESSAGES_MAX};
@@ -83,6 +83,7 @@ pub struct Worker {
     events: PodEvents,
     record: PodRecord,
     volumes: PreparedVolumes,
+    environments: KnownEnvironments,
     sandbox: Option<Sandbox>,
     stored: Option<StoredPod>,
     /// The status as last decided.
@@ -124,6 +125,7 @@ impl Worker {
             predecessors: from.predecessors,
             record: from.stored.record.clone(),
             volumes: from.stored.volumes.clone(),
+            environments: KnownEnvironments::default(),
             sandbox: from.sandbox,
             stored: None,
             status: status.clone(),

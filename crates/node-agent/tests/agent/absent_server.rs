@@ -7,7 +7,7 @@ use std::time::Duration;
 use api_client::DeleteParams;
 use container_runtime::Sandbox;
 use container_runtime::spec::{ContainerStatus, SandboxStatus};
-use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service};
 use node_agent::{LeaseLength, OnShutdown};
 use serde_json::json;
 
@@ -82,6 +82,31 @@ pub async fn containers_go_on_and_are_started_again() {
     // The pods are the agent's as ever.
     world.delete("kept").await;
     world.gone("kept").await;
+    world.end().await;
+}
+
+/// An agent that has started a container starts it again while no server answers, with the ConfigMaps and
+/// Secrets that it had.
+pub async fn a_container_keeps_its_environment_while_the_server_is_away() {
+    let mut world = World::new("aloneenv").await;
+    world.start(OnShutdown::StopPods).await;
+    let map = json!({"metadata": {"name": "settings"}, "data": {"mode": "fast"}});
+    world.create::<ConfigMap>(map).await;
+    let secret = json!({"metadata": {"name": "password"}, "stringData": {"word": "open"}});
+    world.create::<Secret>(secret).await;
+    let script = format!("echo \"$mode $WORD\"; {SLEEP}");
+    let word = json!({"secretKeyRef": {"name": "password", "key": "word"}});
+    let container = json!({"name": "c", "command": ["sh", "-c", script],
+        "envFrom": [{"configMapRef": {"name": "settings"}}],
+        "env": [{"name": "WORD", "valueFrom": word}]});
+    world.pod("p", json!({"containers": [container]})).await;
+    let pod = world.ready("p").await;
+    world.away.store(true, Ordering::Relaxed);
+    crash(&world, &pod, 0).await;
+    assert_eq!(world.logged("p", "c", "open").await, "fast open\n");
+    comes_back(&world);
+    let again = |pod: &Pod| is_ready(pod) && state(pod, "c") == ("running".to_owned(), 1);
+    world.until("p", "started again", again).await;
     world.end().await;
 }
 

@@ -91,6 +91,7 @@ const TESTS: &[(&str, Test)] = tests![
     node::a_deleted_node_is_registered_again_and_its_pods_go_on,
     node::what_operators_add_to_the_node_can_be_used,
     absent_server::containers_go_on_and_are_started_again,
+    absent_server::a_container_keeps_its_environment_while_the_server_is_away,
     absent_server::what_was_deleted_meanwhile_ends_before_its_successor,
     absent_server::a_machine_that_was_off_starts_nothing,
     absent_server::the_deadline_of_pods_is_not_moved,

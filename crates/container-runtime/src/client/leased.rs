@@ -1,0 +1,31 @@
+//! The processes of sandboxes that end with the lease of their node.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use crate::cgroup;
+use crate::state_dir::{SANDBOXES, SandboxFile};
+
+/// Whether any process of a sandbox that ends with the node's lease is there; also one that was killed and
+/// waits for a device. `state_dir` is that of the runtime.
+///
+/// # Errors
+/// A record or a control group cannot be read.
+pub fn leased_processes_are_there(state_dir: &Path) -> io::Result<bool> {
+    let entries = match fs::read_dir(state_dir.join(SANDBOXES)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        entries => entries?,
+    };
+    for entry in entries {
+        let file = match SandboxFile::read(&entry?.path()) {
+            // Nothing was started from a directory without a file.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            file => file?,
+        };
+        if file.spec.lease.is_some() && !cgroup::processes(&file.cgroup)?.is_empty() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
