@@ -21,6 +21,7 @@ mod node_parts;
 mod own_node;
 mod pod_row;
 mod server;
+mod service_manager;
 mod settings;
 mod status;
 mod stop;
@@ -230,7 +231,10 @@ fn serve(role: impl Future<Output = Result<()>>) -> Result<()> {
         .context("keep open files from the programs that are started")?;
     container_runtime::memory::limit_arenas();
     prepare("warn");
-    runtime(tokio::runtime::Builder::new_multi_thread())?.block_on(role)
+    runtime(tokio::runtime::Builder::new_multi_thread())?.block_on(async {
+        service_manager::keep_alive();
+        role.await
+    })
 }
 
 /// The process-wide setup: the log, with this level unless `MAINSTAY_LOG` is set, and the TLS

@@ -93,6 +93,9 @@ mod tests {
         }
         let start = "ExecStart=/usr/local/bin/mainstay server --data-dir=/srv/m\n";
         assert!(server.contains(start), "{server}");
+        for unit in [&node, &server] {
+            assert!(unit.contains("WatchdogSec=60s\n"), "{unit}");
+        }
         for line in ["ExecStop", "EnvironmentFile", "mainstay up"] {
             assert!(!server.contains(line), "{server}");
         }
