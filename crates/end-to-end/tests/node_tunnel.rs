@@ -1,13 +1,14 @@
 //! A node whose address the server cannot reach, as behind address translation (DESIGN §13: "a tunnel where
 //! nodes cannot be reached: pick automatically").
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::process::Stdio;
+use std::sync::mpsc;
 
 use end_to_end::lan::{Lan, Role, cut, ip, mend};
 use end_to_end::{Kubectl, wait_for};
 
-use crate::nodes::{WEB, client_reaches, client_sees_usage};
+use crate::nodes::{WEB, client_reaches, client_sees_usage, wait_for_way};
 
 /// The address in the Node object. Packets to it are lost on their way.
 const HIDDEN: &str = "10.77.0.2";
@@ -71,7 +72,10 @@ fn a_hidden_node_is_reached_through_its_tunnel() {
         kubectl.wait_ready("web", 1);
         client_reaches(&kubectl, "web-0", directory.path());
         says_back(&kubectl);
+        has_a_terminal(&kubectl);
+        follows_logs(&kubectl);
         client_sees_usage(&kubectl, 1);
+        wait_for_way(&kubectl, "n1", "Tunnel");
         let connections = "mainstay_node_connections_total";
         let direct = format!("{connections}{{way=\"direct\",result=\"success\"}} ");
         assert_eq!(metric(&kubectl, &direct), Ok(0));
@@ -92,6 +96,7 @@ fn a_hidden_node_is_reached_through_its_tunnel() {
         let refused = kubectl.run(&["exec", "web-0", "--", "hostname"]);
         let reason = "the node has no tunnel to this server";
         assert!(refused.stderr.contains(reason), "{refused:?}");
+        wait_for_way(&kubectl, "n1", "NoWay");
     });
     mend(server.machine(), node.machine());
     server.network.run(|| wait_for_exec(&kubectl));
@@ -116,4 +121,42 @@ fn says_back(kubectl: &Kubectl) {
     }
     drop(input);
     assert!(child.wait().expect("wait for kubectl").success());
+}
+
+/// A command on a terminal, with its exit code.
+fn has_a_terminal(kubectl: &Kubectl) {
+    let arguments = ["exec", "-it", "web-0", "--", "sh"];
+    let typed = "test -t 0 && echo terminal-$((40 + 2)); exit 3\n";
+    let terminal = kubectl.on_terminal(&arguments, typed);
+    assert!(terminal.stdout.contains("terminal-42"), "{terminal:?}");
+    assert_eq!(terminal.code, 3, "{terminal:?}");
+}
+
+/// Lines that are written later arrive at a client that follows the logs.
+fn follows_logs(kubectl: &Kubectl) {
+    let mut command = kubectl.command(&["logs", "--follow", "--tail=0", "web-0"]);
+    let mut child = command
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("start kubectl");
+    let output = child.stdout.take().expect("a pipe");
+    let (send, lines) = mpsc::channel();
+    let reader = std::thread::spawn(move || {
+        for line in BufReader::new(output).lines().map_while(Result::ok) {
+            if send.send(line).is_err() {
+                return;
+            }
+        }
+    });
+    let mut seen = 0;
+    wait_for("lines of the log", 240, || {
+        let write = "echo later >/proc/1/fd/1";
+        kubectl.run(&["exec", "web-0", "--", "sh", "-c", write]);
+        seen += lines.try_iter().filter(|line| line == "later").count();
+        if seen >= 2 { Ok(()) } else { Err(seen) }
+    });
+    child.kill().expect("end kubectl");
+    child.wait().expect("wait for kubectl");
+    drop(lines);
+    reader.join().expect("read the log");
 }

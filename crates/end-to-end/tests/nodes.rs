@@ -108,6 +108,7 @@ fn two_machines_join_a_server() {
         assert_eq!(endpoint(&kubectl, "kubernetes"), format!("{address}:6443"));
         clients_reach_pods(&kubectl, machines.directory.path());
         pods_reach_each_other(&kubectl);
+        wait_for_way(&kubectl, "n1", "Address");
     });
     a_server_vanishes(&machines, &kubectl);
     an_agent_starts_again(&mut machines, &kubectl);
@@ -188,6 +189,16 @@ fn nodes_are_ready(kubectl: &Kubectl) {
     }
     let wide = kubectl.ok(&["get", "nodes", "-o", "wide"]);
     assert!(wide.contains("192.0.2.3"), "{wide}");
+}
+
+/// The condition of a node names the way by which the server reaches its kubelet API.
+#[track_caller]
+pub fn wait_for_way(kubectl: &Kubectl, node: &str, reason: &str) {
+    let condition = "@.type==\"mainstay.dev/KubeletReachable\"";
+    let path = format!("jsonpath={{.status.conditions[?({condition})].reason}}");
+    wait_for_text(reason, 240, || {
+        kubectl.ok(&["get", "node", node, "-o", &path])
+    });
 }
 
 fn endpoint(kubectl: &Kubectl, service: &str) -> String {

@@ -99,6 +99,11 @@ const NOT_PASTED: &[(&str, &str, &str)] = &[
         "needs several machines; tests/nodes.rs joins namespaces of one",
     ),
     (
+        "docs/node-failure.md",
+        "sudo mainstay node --watchdog",
+        "needs a device that resets the machine; the tests of node-agent have a false one",
+    ),
+    (
         "docs/storage.md",
         "mount -o prjquota",
         "takes a disk of the reader's; tests/volumes.rs makes such disks",
