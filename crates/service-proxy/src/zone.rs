@@ -1,7 +1,6 @@
 //! The zone of the proxy's node, by the label of the Node object.
 
 use api_client::{Api, Client};
-use futures::StreamExt;
 use k8s_openapi::api::core::v1::Node;
 use reconcile::{Cache, Component, WatchConfig};
 use tokio::sync::watch;

@@ -49,7 +49,7 @@ async fn a_node_has_the_way_to_it() {
     let place = "192.0.2.2:10250".to_owned();
     let reach = NodeReach::of(move |node| {
         let reached = (node == "far").then(|| Reached::ThroughTunnel(place.clone()));
-        Box::pin(async { reached })
+        Box::pin(async move { reached })
     });
     let _ended = cluster.start_controllers_with(Some(reach), &cluster.shutdown);
     let reason = |node: Node| {
