@@ -20,6 +20,7 @@ use crate::params::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use crate::request::{self, METADATA, METADATA_LIST, object_path, uri};
 use crate::resource::{DynamicResourceScope, PartialObjectMeta, Resource, collection};
 use crate::watch::{Config, Watcher};
+use crate::written::{Answer as WrittenAnswer, Written};
 
 /// The objects of a kind: all of them, or those of a namespace.
 pub struct Api<K> {
@@ -217,6 +218,39 @@ impl<K: DeserializeOwned> Api<K> {
         decode(&self.objects.create(params, encode(object)?).await?)
     }
 
+    /// Creates an object; the answer says only which one.
+    pub async fn create_written(&self, params: &PostParams, object: &K) -> Result<Written>
+    where
+        K: Serialize,
+    {
+        written(&self.objects.create(params, encode(object)?).await?)
+    }
+
+    /// Replaces an object; the answer says only the version.
+    pub async fn replace_written(
+        &self,
+        name: &str,
+        params: &PostParams,
+        object: &K,
+    ) -> Result<Written>
+    where
+        K: Serialize,
+    {
+        let body = encode(object)?;
+        written(&self.objects.replace("", name, params, body).await?)
+    }
+
+    /// Changes an object; the answer says only the version.
+    pub async fn patch_written<P: Serialize>(
+        &self,
+        name: &str,
+        params: &PatchParams,
+        patch: &Patch<P>,
+    ) -> Result<Written> {
+        let patch = patch.encode()?;
+        written(&self.objects.patch("", name, params, patch).await?)
+    }
+
     /// Replaces an object.
     pub async fn replace(&self, name: &str, params: &PostParams, object: &K) -> Result<K>
     where
@@ -269,6 +303,10 @@ impl<K: DeserializeOwned> Api<K> {
 
 fn encode(object: &impl Serialize) -> Result<Vec<u8>> {
     serde_json::to_vec(object).map_err(Error::Json)
+}
+
+fn written(answer: &[u8]) -> Result<Written> {
+    decode(answer).map(|answer: WrittenAnswer| answer.metadata)
 }
 
 fn found<T>(read: Result<T>) -> Result<Option<T>> {

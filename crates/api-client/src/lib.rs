@@ -14,6 +14,7 @@ mod params;
 mod request;
 mod resource;
 mod watch;
+mod written;
 
 pub use api::{Api, LogParams};
 pub use client::{Body, BoxError, Client, ResponseBody, Transport};
@@ -29,3 +30,4 @@ pub use resource::{
     TypeMeta,
 };
 pub use watch::{Config as WatchConfig, Error as WatchError, Event, Watcher};
+pub use written::Written;

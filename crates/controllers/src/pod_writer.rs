@@ -171,10 +171,11 @@ where
     }
 
     async fn create(&self, pod: &Pod) -> api_client::Result<PodWrite> {
-        let created = self.pods().create(&PostParams::default(), pod).await;
+        let params = PostParams::default();
+        let created = self.pods().create_written(&params, pod).await;
         match &created {
             Ok(pod) => {
-                let name = pod.metadata.name.clone().unwrap_or_default();
+                let name = pod.name.clone().unwrap_or_default();
                 let text = format!("Created pod: {name}");
                 self.recorder
                     .normal(self.owner, reasons::SUCCESSFUL_CREATE, text);
@@ -187,8 +188,8 @@ where
             }
         }
         created.map(|pod| PodWrite::Created {
-            name: pod.metadata.name.unwrap_or_default(),
-            uid: pod.metadata.uid.unwrap_or_default(),
+            name: pod.name.unwrap_or_default(),
+            uid: pod.uid.unwrap_or_default(),
         })
     }
 

@@ -251,7 +251,8 @@ impl Writer {
         let event = self.event(report, message.to_owned());
         let name = event.metadata.name.clone().unwrap_or_default();
         let (api, params) = (self.api(report), PostParams::default());
-        let written = attempts(|| async { api.create(&params, &event).await.map(|_| ()) }).await;
+        let written =
+            attempts(|| async { api.create_written(&params, &event).await.map(drop) }).await;
         match &written {
             Ok(()) => self.memory.remember(&topic(report), message, name),
             Err(error) => tracing::debug!(error = %error, "event not written"),
@@ -266,7 +267,7 @@ impl Writer {
         let (api, params) = (self.api(report), PatchParams::default());
         let patch = Patch::Strategic(&patch);
         let written =
-            attempts(|| async { api.patch(name, &params, &patch).await.map(|_| ()) }).await;
+            attempts(|| async { api.patch_written(name, &params, &patch).await.map(drop) }).await;
         match written {
             Ok(()) => true,
             Err(error) if refusal(&error) == Refusal::NotFound => false,

@@ -112,13 +112,13 @@ impl Executor {
         plan: &Plan,
     ) -> api_client::Result<()> {
         for slice in &plan.create {
-            let created = slices.create(params, slice).await?;
-            self.expect(key, OwnWrite::Slice(created.name_any()));
+            let created = slices.create_written(params, slice).await?;
+            self.expect(key, OwnWrite::Slice(created.name.unwrap_or_default()));
         }
         for slice in &plan.update {
             let (name, version) = (slice.name_any(), slice.resource_version());
-            let written = slices.replace(&name, params, slice).await?;
-            if written.resource_version() != version {
+            let written = slices.replace_written(&name, params, slice).await?;
+            if written.resource_version != version {
                 self.expect(key, OwnWrite::SliceOver(name, version));
             }
         }
@@ -137,14 +137,14 @@ impl Executor {
         let api: Api<Endpoints> = Api::namespaced(self.client.clone(), &key.namespace);
         match write {
             EndpointsWrite::Create(endpoints) => {
-                api.create(params, &endpoints).await?;
+                api.create_written(params, &endpoints).await?;
                 self.expect(key, OwnWrite::Endpoints(None));
                 Ok(())
             }
             EndpointsWrite::Update(endpoints) => {
                 let version = endpoints.resource_version();
-                let written = api.replace(&key.name, params, &endpoints).await?;
-                if written.resource_version() != version {
+                let replaced = api.replace_written(&key.name, params, &endpoints);
+                if replaced.await?.resource_version != version {
                     self.expect(key, OwnWrite::Endpoints(version));
                 }
                 Ok(())

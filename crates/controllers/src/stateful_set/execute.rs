@@ -316,11 +316,12 @@ impl<'a> Run<'a> {
 
     async fn create_pod(&self, pod: &Pod) -> Result<PodWrite, Error> {
         let name = pod.metadata.name.as_deref().unwrap_or_default();
-        let created = self.pods.create(&PostParams::default(), pod).await;
+        let params = PostParams::default();
+        let created = self.pods.create_written(&params, pod).await;
         let done = created
             .map(|pod| PodWrite::Created {
                 name: name.to_owned(),
-                uid: pod.metadata.uid.unwrap_or_default(),
+                uid: pod.uid.unwrap_or_default(),
             })
             .map_err(|error| failed("create pod")(error).into());
         let (good, bad) = (reasons::SUCCESSFUL_CREATE, reasons::FAILED_CREATE);
@@ -414,7 +415,8 @@ async fn patched<K>(
 where
     K: Resource + Clone + serde::de::DeserializeOwned + std::fmt::Debug,
 {
-    let written = api.patch(name, &PatchParams::default(), &patch).await;
+    let params = PatchParams::default();
+    let written = api.patch_written(name, &params, &patch).await;
     Ok(written.map(drop).map_err(failed(what))?)
 }
 

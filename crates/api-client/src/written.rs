@@ -1,0 +1,38 @@
+//! The answer to a write, for writers that do not read the object back.
+
+use serde::Deserialize;
+
+/// The written object by its name, uid and version. The rest of the answer is skipped, not decoded.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Written {
+    /// The name, also of an object whose name was generated.
+    pub name: Option<String>,
+    /// The uid.
+    pub uid: Option<String>,
+    /// The version after the write; that of before if nothing changed.
+    pub resource_version: Option<String>,
+}
+
+#[derive(Deserialize)]
+pub(crate) struct Answer {
+    pub metadata: Written,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_identity_of_an_answer_is_decoded() {
+        let text = r#"{"kind": "Pod", "metadata": {"name": "web-0", "managedFields": [{}],
+            "uid": "u", "resourceVersion": "7"}, "spec": {"containers": [{"name": "main"}]}}"#;
+        let answer: Answer = serde_json::from_str(text).expect("an answer");
+        let written = Written {
+            name: Some("web-0".to_owned()),
+            uid: Some("u".to_owned()),
+            resource_version: Some("7".to_owned()),
+        };
+        assert_eq!(answer.metadata, written);
+    }
+}
