@@ -11,8 +11,16 @@ use tokio::time::Instant;
 
 /// The times of each key. Bounded by the number of keys with a recent or an unwritten change, as
 /// long as the controller reports when nothing is left to write.
-#[derive(Default)]
-pub(crate) struct Pacing(Mutex<HashMap<Key, Times>>);
+pub(crate) struct Pacing {
+    window: Duration,
+    times: Mutex<HashMap<Key, Times>>,
+}
+
+impl Default for Pacing {
+    fn default() -> Self {
+        Self::with_window(WINDOW)
+    }
+}
 
 #[derive(Clone, Copy, Default)]
 struct Times {
@@ -23,14 +31,21 @@ struct Times {
 }
 
 impl Pacing {
+    pub fn with_window(window: Duration) -> Self {
+        Self {
+            window,
+            times: Mutex::default(),
+        }
+    }
+
     fn all(&self) -> MutexGuard<'_, HashMap<Key, Times>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.times.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The rest of the window after the last write, if it is not over.
     pub fn rest(&self, key: &Key) -> Option<Duration> {
         let written = self.all().get(key)?.written?;
-        let rest = WINDOW.saturating_sub(written.elapsed());
+        let rest = self.window.saturating_sub(written.elapsed());
         (!rest.is_zero()).then_some(rest)
     }
 
@@ -40,7 +55,7 @@ impl Pacing {
         let times = all.entry(key.clone()).or_default();
         let waiting = *times.waiting.get_or_insert_with(Instant::now);
         let since_write = times.written.map(|at| at.elapsed());
-        let wait = delay(urgency, since_write, waiting.elapsed());
+        let wait = delay(self.window, urgency, since_write, waiting.elapsed());
         (!wait.is_zero()).then_some(wait)
     }
 
@@ -60,7 +75,7 @@ impl Pacing {
             return;
         };
         times.waiting = None;
-        if times.written.is_none_or(|at| at.elapsed() >= WINDOW) {
+        if times.written.is_none_or(|at| at.elapsed() >= self.window) {
             all.remove(key);
         }
     }

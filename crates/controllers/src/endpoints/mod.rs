@@ -1,12 +1,13 @@
 //! The endpoints controller: maintains EndpointSlices and Endpoints of Services.
 //!
 //! The first change of a Service's endpoints is written at once; further ones are collected for a
-//! window ([`planners::batching`]), and changes of endpoints that nobody uses wait for one.
+//! window ([`planners::batching`]), and changes of endpoints that nobody uses wait for one. The
+//! Endpoints have a longer window than the slices, which proxies and DNS read.
 
 mod execute;
 mod observe;
 
-use planners::batching::WINDOW;
+use planners::batching::{ENDPOINTS_WINDOW, WINDOW};
 use planners::endpoints::plan;
 use reconcile::{Key, ObjectChange, Queue, ReconcileResult, service_of};
 use resource_kinds::pod_view::PodView;
@@ -21,6 +22,7 @@ struct Endpoints {
     observer: Observer,
     executor: Executor,
     pacing: Pacing,
+    pacing_of_endpoints: Pacing,
     caches: Caches,
 }
 
@@ -29,6 +31,7 @@ pub(crate) async fn run(context: Context) {
         observer: Observer::new(&context),
         executor: Executor::new(&context),
         pacing: Pacing::default(),
+        pacing_of_endpoints: Pacing::with_window(ENDPOINTS_WINDOW),
         caches: context.caches.clone(),
     };
     context.run("endpoint_slice", controller).await;
@@ -87,18 +90,35 @@ impl reconcile::Controller for Endpoints {
             return Ok(ReconcileResult::RequeueAfter(wait));
         }
         let observed = self.observer.observe(key);
-        let plan = plan(&observed);
+        let mut plan = plan(&observed);
+        let late = match plan.urgency_of_endpoints(&observed) {
+            Some(urgency) => self.pacing_of_endpoints.wait(key, urgency),
+            None => {
+                self.pacing_of_endpoints.settled(key);
+                None
+            }
+        };
+        if late.is_some() {
+            // The plan at that time has the Endpoints with all changes until then.
+            plan.endpoints = None;
+        }
         let Some(urgency) = plan.urgency(&observed) else {
             self.pacing.settled(key);
-            return Ok(ReconcileResult::Done);
+            let rest = || self.pacing_of_endpoints.rest(key);
+            return Ok(ReconcileResult::from(late.or_else(rest)));
         };
         if let Some(wait) = self.pacing.wait(key, urgency) {
             return Ok(ReconcileResult::RequeueAfter(wait));
         }
+        let writes_endpoints = plan.endpoints.is_some();
         self.executor.execute(key, plan).await?;
         self.pacing.written(key);
+        if writes_endpoints {
+            self.pacing_of_endpoints.written(key);
+        }
         // The pacing of a Service that stays quiet is forgotten.
-        Ok(ReconcileResult::RequeueAfter(WINDOW))
+        let next = late.unwrap_or(WINDOW).min(WINDOW);
+        Ok(ReconcileResult::RequeueAfter(next))
     }
 }
 

@@ -72,6 +72,13 @@ impl Plan {
     pub fn urgency(&self, observed: &Observed) -> Option<Urgency> {
         urgency::of(observed, self)
     }
+
+    /// The weight of the write to the Endpoints; `None` if there is none. An update is minor unless
+    /// it changes the ready addresses or their ports.
+    pub fn urgency_of_endpoints(&self, observed: &Observed) -> Option<Urgency> {
+        let write = self.endpoints.as_ref()?;
+        Some(urgency::of_endpoints(observed, write))
+    }
 }
 
 /// Plans the writes for a Service. Total.

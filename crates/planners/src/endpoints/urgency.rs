@@ -1,5 +1,6 @@
 //! The weight of a plan: whether it changes the endpoints that proxies and DNS use.
 
+use k8s_openapi::api::core::v1::{EndpointAddress, EndpointPort, Endpoints};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 use resource_kinds::labels;
 
@@ -20,6 +21,28 @@ pub(super) fn of(observed: &Observed, plan: &Plan) -> Option<Urgency> {
             false => Urgency::Prompt,
         },
     )
+}
+
+/// The weight of a write to the Endpoints.
+pub(super) fn of_endpoints(observed: &Observed, write: &EndpointsWrite) -> Urgency {
+    let EndpointsWrite::Update(new) = write else {
+        return Urgency::Immediate;
+    };
+    let old = observed.endpoints.as_deref();
+    match old.is_some_and(|old| ready(old).eq(ready(new))) {
+        true => Urgency::Minor,
+        false => Urgency::Prompt,
+    }
+}
+
+/// The ready addresses of each subset that has some, with its ports.
+fn ready(endpoints: &Endpoints) -> impl Iterator<Item = (&[EndpointAddress], &[EndpointPort])> {
+    let subsets = endpoints.subsets.iter().flatten();
+    let parts = subsets.map(|subset| {
+        let addresses = subset.addresses.as_deref().unwrap_or_default();
+        (addresses, subset.ports.as_deref().unwrap_or_default())
+    });
+    parts.filter(|(addresses, _)| !addresses.is_empty())
 }
 
 /// Whether the endpoints in use change, or the properties by which a slice is found and read.

@@ -464,6 +464,18 @@ fn endpoints_are_not_mirrored_for_everybody() {
 
 /// The weight of the next plan for these pods, after the plan for those is carried out.
 fn weight(before: &[&str], after: &[&str]) -> Option<Urgency> {
+    let observed = changed(before, after);
+    plan(&observed).urgency(&observed)
+}
+
+/// The weight of that plan's write to the Endpoints.
+fn weight_of_endpoints(before: &[&str], after: &[&str]) -> Option<Urgency> {
+    let observed = changed(before, after);
+    plan(&observed).urgency_of_endpoints(&observed)
+}
+
+/// The state after the plan for the pods before is carried out and the pods have changed.
+fn changed(before: &[&str], after: &[&str]) -> Observed {
     let pods = |words: &[&str]| {
         let pods = words
             .iter()
@@ -473,7 +485,23 @@ fn weight(before: &[&str], after: &[&str]) -> Option<Urgency> {
     };
     let mut observed = settled(observed(service(json!({})), pods(before)));
     observed.pods = pods(after);
-    plan(&observed).urgency(&observed)
+    observed
+}
+
+/// The Endpoints have ready addresses and others, and no terminating ones.
+#[test]
+fn the_ready_addresses_of_endpoints_are_their_weight() {
+    let (prompt, minor) = (Some(Urgency::Prompt), Some(Urgency::Minor));
+    let weight = weight_of_endpoints;
+    assert_eq!(weight(&["ready"], &["ready", "ready"]), prompt);
+    assert_eq!(weight(&["ready", "x"], &["ready", "ready"]), prompt);
+    assert_eq!(weight(&["ready"], &["ready other-port"]), prompt);
+    assert_eq!(weight(&["ready"], &["ready", "x"]), minor);
+    assert_eq!(weight(&["ready", "x"], &["ready", "terminating"]), minor);
+    assert_eq!(weight(&["ready", "terminating"], &["ready", "gone"]), None);
+    let first = observed(service(json!({})), Vec::new());
+    let immediate = Some(Urgency::Immediate);
+    assert_eq!(plan(&first).urgency_of_endpoints(&first), immediate);
 }
 
 /// An address that proxies and DNS begin or cease to use is written at once.
