@@ -62,21 +62,18 @@ impl Observer {
                 state,
             });
         }
-        let dependents = self.inventory.by_owner(uid);
-        let dependents = dependents
-            .iter()
-            .map(|found| dependent(&found.object, uid))
-            .collect();
-        let finalizers = meta.finalizers.to_vec();
-        Ok(Some((
-            found,
-            Item {
-                deleting,
-                finalizers,
-                owners,
-                dependents,
-            },
-        )))
+        let mut item = Item {
+            deleting,
+            finalizers: meta.finalizers.to_vec(),
+            owners,
+            dependents: Vec::new(),
+        };
+        if item.needs_dependents() {
+            let dependents = self.inventory.by_owner(uid).into_iter();
+            let dependents = dependents.map(|found| dependent(&found.object, uid));
+            item.dependents = dependents.collect();
+        }
+        Ok(Some((found, item)))
     }
 
     async fn state(&self, found: &Found, owner: &OwnerReference) -> Result<OwnerState, Error> {

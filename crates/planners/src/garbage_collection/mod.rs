@@ -55,6 +55,17 @@ pub struct Item {
 }
 
 impl Item {
+    /// Whether the decision depends on the dependents, of which an owner may have many.
+    pub fn needs_dependents(&self) -> bool {
+        match self.deleting {
+            true => self.has(ORPHAN) || self.has(FOREGROUND),
+            false => {
+                let mut owners = self.owners.iter();
+                owners.any(|owner| owner.state == OwnerState::Waiting)
+            }
+        }
+    }
+
     fn has(&self, finalizer: &str) -> bool {
         self.finalizers.iter().any(|other| other == finalizer)
     }

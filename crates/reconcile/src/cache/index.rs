@@ -1,10 +1,12 @@
-//! The contents of an index: the keys of objects by their terms, without the type of the objects.
+//! The contents of an index: the places of objects by their terms, without the type of the objects.
 
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 
 use crate::Key;
 use crate::changes::Stored;
+
+use super::objects::Place;
 
 type TermsOf = dyn Fn(&Stored) -> Vec<String> + Send + Sync;
 type Unchanged = dyn Fn(&Stored, &Stored) -> bool + Send + Sync;
@@ -22,20 +24,22 @@ pub(super) struct IndexState {
     entries: HashMap<String, Keys>,
 }
 
-/// The keys of the objects with one term, never empty. Many terms have one object, such as the name
-/// of a pod in a label; it needs no set.
+/// The objects with one term, never empty. Many terms have one object, such as the name of a pod in
+/// a label; it needs no map.
 enum Keys {
-    One(Key),
-    Many(BTreeSet<Key>),
+    One(Key, Place),
+    Many(BTreeMap<Key, Place>),
 }
 
 impl Keys {
-    fn insert(&mut self, key: &Key) {
+    fn insert(&mut self, key: &Key, place: Place) {
         match self {
-            Self::One(only) if only == key => {}
-            Self::One(only) => *self = Self::Many([only.clone(), key.clone()].into()),
+            Self::One(only, at) if only == key => *at = place,
+            Self::One(only, at) => {
+                *self = Self::Many([(only.clone(), *at), (key.clone(), place)].into());
+            }
             Self::Many(all) => {
-                all.insert(key.clone());
+                all.insert(key.clone(), place);
             }
         }
     }
@@ -43,7 +47,7 @@ impl Keys {
     /// Removes a key; returns whether none is left.
     fn remove(&mut self, key: &Key) -> bool {
         match self {
-            Self::One(only) => only == key,
+            Self::One(only, _) => only == key,
             Self::Many(all) => {
                 all.remove(key);
                 all.is_empty()
@@ -53,17 +57,19 @@ impl Keys {
 
     fn len(&self) -> usize {
         match self {
-            Self::One(_) => 1,
+            Self::One(..) => 1,
             Self::Many(all) => all.len(),
         }
     }
 
-    fn iter(&self) -> impl Iterator<Item = &Key> {
+    fn iter(&self) -> impl Iterator<Item = (&Key, Place)> {
         let (one, many) = match self {
-            Self::One(only) => (Some(only), None),
+            Self::One(only, place) => (Some((only, *place)), None),
             Self::Many(all) => (None, Some(all)),
         };
-        one.into_iter().chain(many.into_iter().flatten())
+        let many = many.into_iter().flatten();
+        one.into_iter()
+            .chain(many.map(|(key, place)| (key, *place)))
     }
 }
 
@@ -75,30 +81,35 @@ impl IndexState {
         }
     }
 
-    /// The keys of the objects with that term, sorted.
-    pub fn keys(&self, term: &str) -> impl Iterator<Item = &Key> {
+    /// The objects with that term, sorted by key.
+    pub fn places(&self, term: &str) -> impl Iterator<Item = Place> {
+        self.found(term).map(|(_, place)| place)
+    }
+
+    fn found(&self, term: &str) -> impl Iterator<Item = (&Key, Place)> {
         self.entries.get(term).into_iter().flat_map(Keys::iter)
     }
 
-    /// The keys of the objects with a term of one of the sets: of the set that has the fewest
-    /// objects. Sorted.
-    pub fn keys_of_smallest(&self, sets: &[Vec<String>]) -> Vec<&Key> {
+    /// The objects with a term of one of the sets: of the set that has the fewest objects. Sorted
+    /// by key.
+    pub fn places_of_smallest(&self, sets: &[Vec<String>]) -> impl Iterator<Item = Place> {
         let size = |terms: &&Vec<String>| -> usize {
             let counts = terms.iter().map(|term| self.count(term));
             counts.sum()
         };
         let smallest = sets.iter().min_by_key(size);
         let terms = smallest.map(Vec::as_slice).unwrap_or_default();
-        let mut keys: Vec<&Key> = terms.iter().flat_map(|term| self.keys(term)).collect();
+        let found = terms.iter().flat_map(|term| self.found(term));
+        let mut found: Vec<(&Key, Place)> = found.collect();
         if terms.len() > 1 {
-            keys.sort();
-            keys.dedup();
+            found.sort_by_key(|(key, _)| *key);
+            found.dedup_by_key(|(key, _)| *key);
         }
-        keys
+        found.into_iter().map(|(_, place)| place)
     }
 
-    pub fn insert(&mut self, key: &Key, object: &Stored) {
-        self.add(key, (self.terms.of)(object));
+    pub fn insert(&mut self, key: &Key, place: Place, object: &Stored) {
+        self.add(key, place, (self.terms.of)(object));
     }
 
     pub fn remove(&mut self, key: &Key, object: &Stored) {
@@ -106,14 +117,14 @@ impl IndexState {
     }
 
     /// Most changes of an object change none of its terms.
-    pub fn replace(&mut self, key: &Key, old: &Stored, new: &Stored) {
+    pub fn replace(&mut self, key: &Key, place: Place, old: &Stored, new: &Stored) {
         if (self.terms.unchanged)(old, new) {
             return;
         }
         let (before, after) = ((self.terms.of)(old), (self.terms.of)(new));
         if before != after {
             self.take(key, before);
-            self.add(key, after);
+            self.add(key, place, after);
         }
     }
 
@@ -121,12 +132,12 @@ impl IndexState {
         self.entries.get(term).map_or(0, Keys::len)
     }
 
-    fn add(&mut self, key: &Key, terms: Vec<String>) {
+    fn add(&mut self, key: &Key, place: Place, terms: Vec<String>) {
         for term in terms {
             match self.entries.entry(term) {
-                Entry::Occupied(mut keys) => keys.get_mut().insert(key),
-                Entry::Vacant(place) => {
-                    place.insert(Keys::One(key.clone()));
+                Entry::Occupied(mut keys) => keys.get_mut().insert(key, place),
+                Entry::Vacant(entry) => {
+                    entry.insert(Keys::One(key.clone(), place));
                 }
             }
         }

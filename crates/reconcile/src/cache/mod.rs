@@ -7,6 +7,7 @@
 //! ([`Cache::spawn_as`]).
 
 mod index;
+mod objects;
 mod pods_by_label;
 mod store;
 

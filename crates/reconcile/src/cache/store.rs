@@ -1,6 +1,6 @@
 //! The objects of a cache, their subscribers and indexes, without the type of the objects.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
 
 use api_client::Event;
@@ -8,6 +8,7 @@ use tokio::sync::futures::Notified;
 use tokio::sync::{Notify, watch};
 
 use super::index::{IndexState, Terms};
+use super::objects::{Objects, Place};
 use crate::changes::{Mailbox, ObjectChange, Stored};
 use crate::{Identity, Key};
 
@@ -38,7 +39,7 @@ pub(super) enum Progress {
 }
 
 struct State {
-    objects: BTreeMap<Key, Arc<Stored>>,
+    objects: Objects,
     subscribers: Vec<Weak<Mailbox<Stored>>>,
     indexes: Vec<IndexState>,
     stopped: bool,
@@ -47,7 +48,7 @@ struct State {
 impl Store {
     pub(super) fn new<K: Send + Sync + 'static>(identity: fn(&K) -> Identity<'_>) -> Self {
         let state = State {
-            objects: BTreeMap::new(),
+            objects: Objects::default(),
             subscribers: Vec::new(),
             indexes: Vec::new(),
             stopped: false,
@@ -65,15 +66,17 @@ impl Store {
     }
 
     pub(super) fn list(&self) -> Vec<Arc<Stored>> {
-        self.read().objects.values().cloned().collect()
+        let state = self.read();
+        let all = state.objects.iter();
+        all.map(|(_, _, object)| object.clone()).collect()
     }
 
     pub(super) fn list_in(&self, namespace: &str) -> Vec<Arc<Stored>> {
         let state = self.read();
         let from = Key::new(namespace, "");
-        let of_namespace = state.objects.range(from..);
-        let mine = of_namespace.take_while(|(key, _)| *key.namespace == *namespace);
-        mine.map(|(_, object)| object.clone()).collect()
+        let of_namespace = state.objects.from(from);
+        let mine = of_namespace.take_while(|(key, ..)| *key.namespace == *namespace);
+        mine.map(|(_, _, object)| object.clone()).collect()
     }
 
     pub(super) fn len(&self) -> usize {
@@ -101,7 +104,7 @@ impl Store {
     pub(super) fn subscribe(&self) -> Arc<Mailbox<Stored>> {
         let mailbox = Arc::new(Mailbox::new());
         let mut state = self.write();
-        for (key, object) in &state.objects {
+        for (key, _, object) in state.objects.iter() {
             mailbox.push(key, ObjectChange::Applied(object.clone(), None));
         }
         if state.stopped {
@@ -116,8 +119,8 @@ impl Store {
     pub(super) fn index(&self, terms: Terms) -> usize {
         let mut state = self.write();
         let mut index = IndexState::new(terms);
-        for (key, object) in &state.objects {
-            index.insert(key, object.as_ref());
+        for (key, place, object) in state.objects.iter() {
+            index.insert(key, place, object.as_ref());
         }
         state.indexes.push(index);
         state.indexes.len() - 1
@@ -127,7 +130,7 @@ impl Store {
     pub(super) fn find(&self, index: usize, term: &str) -> Vec<Arc<Stored>> {
         let state = self.read();
         let index = state.indexes.get(index);
-        state.objects_of(index.into_iter().flat_map(|index| index.keys(term)))
+        state.objects_of(index.into_iter().flat_map(|index| index.places(term)))
     }
 
     /// The objects with a term of one of the sets: of the set that has the fewest objects. Sorted by
@@ -135,8 +138,8 @@ impl Store {
     pub(super) fn find_smallest(&self, index: usize, sets: &[Vec<String>]) -> Vec<Arc<Stored>> {
         let state = self.read();
         let index = state.indexes.get(index);
-        let keys = index.map(|index| index.keys_of_smallest(sets));
-        state.objects_of(keys.into_iter().flatten())
+        let places = index.map(|index| index.places_of_smallest(sets));
+        state.objects_of(places.into_iter().flatten())
     }
 
     fn read(&self) -> RwLockReadGuard<'_, State> {
@@ -197,26 +200,27 @@ impl Store {
 }
 
 impl State {
-    fn objects_of<'k>(&self, keys: impl Iterator<Item = &'k Key>) -> Vec<Arc<Stored>> {
-        keys.filter_map(|key| self.objects.get(key).cloned())
+    fn objects_of(&self, places: impl Iterator<Item = Place>) -> Vec<Arc<Stored>> {
+        places
+            .filter_map(|place| self.objects.at(place).cloned())
             .collect()
     }
 
     fn apply(&mut self, object: Arc<Stored>, identify: &dyn Identify) {
         let key = identify.identity(object.as_ref()).key();
         let new = identify.identity(object.as_ref());
-        let mut previous = self.objects.insert(key.clone(), object.clone());
+        let (place, mut previous) = self.objects.insert(&key, object.clone());
         if let Some(old) = &previous {
             let version = identify.identity(old.as_ref()).resource_version;
             if version == new.resource_version && !version.is_empty() {
                 return;
             }
             for index in &mut self.indexes {
-                index.replace(&key, old.as_ref(), object.as_ref());
+                index.replace(&key, place, old.as_ref(), object.as_ref());
             }
         } else {
             for index in &mut self.indexes {
-                index.insert(&key, object.as_ref());
+                index.insert(&key, place, object.as_ref());
             }
         }
         // Another object under the same name: the end of the first was not seen.

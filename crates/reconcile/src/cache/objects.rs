@@ -1,0 +1,118 @@
+//! The objects of a cache by their keys, each at a place that indexes can name.
+
+use std::collections::BTreeMap;
+use std::mem;
+use std::sync::Arc;
+
+use crate::Key;
+use crate::changes::Stored;
+
+/// The place of an object: the same for all states of it, so that an index finds the newest one
+/// without a search. After the removal of the object another one may get it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place(usize);
+
+#[derive(Default)]
+pub(super) struct Objects {
+    places: BTreeMap<Key, Place>,
+    kept: Vec<Option<Arc<Stored>>>,
+    free: Vec<Place>,
+}
+
+impl Objects {
+    pub fn get(&self, key: &Key) -> Option<&Arc<Stored>> {
+        self.at(*self.places.get(key)?)
+    }
+
+    /// The object at a place.
+    pub fn at(&self, place: Place) -> Option<&Arc<Stored>> {
+        self.kept.get(place.0)?.as_ref()
+    }
+
+    pub fn len(&self) -> usize {
+        self.places.len()
+    }
+
+    pub fn keys(&self) -> impl Iterator<Item = &Key> {
+        self.places.keys()
+    }
+
+    /// All objects, sorted by key.
+    pub fn iter(&self) -> impl Iterator<Item = (&Key, Place, &Arc<Stored>)> {
+        self.found(self.places.iter())
+    }
+
+    /// The objects from that key on, sorted.
+    pub fn from(&self, key: Key) -> impl Iterator<Item = (&Key, Place, &Arc<Stored>)> {
+        self.found(self.places.range(key..))
+    }
+
+    fn found<'s>(
+        &'s self,
+        places: impl Iterator<Item = (&'s Key, &'s Place)>,
+    ) -> impl Iterator<Item = (&'s Key, Place, &'s Arc<Stored>)> {
+        places.filter_map(|(key, place)| Some((key, *place, self.at(*place)?)))
+    }
+
+    /// Keeps a state of an object; returns its place and the state before.
+    pub fn insert(&mut self, key: &Key, object: Arc<Stored>) -> (Place, Option<Arc<Stored>>) {
+        if let Some(place) = self.places.get(key) {
+            let kept = self.kept.get_mut(place.0);
+            return (*place, kept.and_then(|kept| kept.replace(object)));
+        }
+        let place = self.free.pop().unwrap_or(Place(self.kept.len()));
+        match self.kept.get_mut(place.0) {
+            Some(kept) => *kept = Some(object),
+            None => self.kept.push(Some(object)),
+        }
+        self.places.insert(key.clone(), place);
+        (place, None)
+    }
+
+    pub fn remove(&mut self, key: &Key) -> Option<Arc<Stored>> {
+        let place = self.places.remove(key)?;
+        let object = mem::take(self.kept.get_mut(place.0)?);
+        self.free.push(place);
+        if self.places.is_empty() {
+            (self.kept, self.free) = (Vec::new(), Vec::new());
+        }
+        object
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stored(number: u32) -> Arc<Stored> {
+        Arc::new(number)
+    }
+
+    fn number(object: Option<&Arc<Stored>>) -> Option<u32> {
+        object?.downcast_ref().copied()
+    }
+
+    #[test]
+    fn a_place_shows_the_newest_state_of_its_object() {
+        let mut objects = Objects::default();
+        let (a, b, c) = (Key::cluster("a"), Key::cluster("b"), Key::cluster("c"));
+        let (place, before) = objects.insert(&b, stored(1));
+        assert!(before.is_none());
+        assert_eq!(number(objects.insert(&b, stored(2)).1.as_ref()), Some(1));
+        assert_eq!(number(objects.at(place)), Some(2));
+        let other = objects.insert(&a, stored(3)).0;
+        assert_ne!(place, other);
+        let sorted: Vec<&Key> = objects.iter().map(|(key, ..)| key).collect();
+        assert_eq!(sorted, [&a, &b]);
+        assert_eq!(objects.from(b.clone()).count(), 1);
+        // The place of a removed object is used again.
+        assert_eq!(number(objects.remove(&b).as_ref()), Some(2));
+        assert_eq!(number(objects.at(place)), None);
+        assert_eq!(objects.insert(&c, stored(4)).0, place);
+        assert_eq!(objects.len(), 2);
+        assert!(objects.remove(&b).is_none());
+        objects.remove(&a);
+        objects.remove(&c);
+        assert_eq!((objects.len(), objects.kept.len()), (0, 0));
+    }
+}
