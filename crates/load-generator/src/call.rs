@@ -53,6 +53,10 @@ impl Call {
         Self::with(Method::PATCH, uri, "application/merge-patch+json", body)
     }
 
+    pub fn put_yaml(uri: String, body: String) -> Self {
+        Self::new(Method::PUT, uri, Some(("application/yaml", body.into())))
+    }
+
     /// JSON is YAML.
     pub fn apply(uri: String, body: &Value) -> Self {
         Self::with(Method::PATCH, uri, "application/apply-patch+yaml", body)

@@ -1,6 +1,7 @@
 //! `mainstay-bench`: measures a Kubernetes API server, mainstay's or another, from outside. It is a
 //! separate program and not a part of the server's binary.
 
+mod busy;
 mod call;
 mod follow;
 mod heartbeats;
@@ -51,7 +52,7 @@ struct Arguments {
     #[arg(long, value_name = "N,…", value_delimiter = ',', default_value = "1,100,1000",
           value_parser = clap::value_parser!(u32).range(1..=10_000))]
     watchers: Vec<u32>,
-    /// Measurements [default: all; memory only with --server-pid]
+    /// Measurements [default: all but get-under-load; memory only with --server-pid]
     #[arg(long, value_name = "WHAT,…", value_delimiter = ',', value_enum)]
     only: Vec<Measure>,
     /// Measure StatefulSets on hollow nodes instead of requests: numbers of sets, and of pods each
@@ -104,6 +105,10 @@ With --nodes alone, each node also watches its pods, of which there are none.
 The processor time of a request is that of all processes of --server-pid from the first request of
 the measurement until half a second after the last one, divided by the number of requests.
 
+The measurement get-under-load is made only if --only names it: gets, while 64 more clients patch
+pods, 10 list all pods, and one writes 1 MB of YAML each second. Its processor time is that of all
+these requests.
+
 Memory that one measurement has freed is used by the next one: for exact values, restart the
 server and measure memory or watches alone.
 
@@ -113,6 +118,7 @@ Examples:
   mainstay-bench --kubeconfig ~/.kube/config
   mainstay-bench --kubeconfig k.yaml --only get,list --clients 16 -o json
   mainstay-bench --kubeconfig k.yaml --only memory --objects 10000 --server-pid 4711
+  mainstay-bench --kubeconfig k.yaml --only get-under-load --clients 1
   mainstay-bench --kubeconfig k.yaml --sets 100x3,1x200 --server-pid 4711
   mainstay-bench --kubeconfig k.yaml --nodes 1000 --server-pid 4711";
 

@@ -9,6 +9,8 @@ use crate::Arguments;
 pub enum Measure {
     Create,
     Get,
+    /// Gets while other clients keep the server busy
+    GetUnderLoad,
     /// All pods, at once and in pages
     List,
     /// Replace a pod by a changed one
@@ -25,6 +27,7 @@ pub enum Measure {
 }
 
 impl Measure {
+    /// Those that are made if none is named.
     const ALL: [Self; 9] = [
         Self::Create,
         Self::Get,
@@ -37,8 +40,9 @@ impl Measure {
         Self::Memory,
     ];
     /// Operations on existing pods, which leave them in place.
-    const ON_PODS: [Operation; 6] = [
+    const ON_PODS: [Operation; 7] = [
         Operation::Get,
+        Operation::GetUnderLoad,
         Operation::List,
         Operation::ListPaged,
         Operation::Update,
@@ -52,6 +56,7 @@ impl Measure {
 pub enum Operation {
     Create,
     Get,
+    GetUnderLoad,
     List,
     ListPaged,
     Update,
@@ -66,6 +71,7 @@ impl Operation {
         match self {
             Self::Create => "create",
             Self::Get => "get",
+            Self::GetUnderLoad => "get under load",
             Self::List => "list",
             Self::ListPaged => "list in pages",
             Self::Update => "update",
@@ -79,6 +85,7 @@ impl Operation {
         match self {
             Self::Create => Measure::Create,
             Self::Get => Measure::Get,
+            Self::GetUnderLoad => Measure::GetUnderLoad,
             Self::List | Self::ListPaged => Measure::List,
             Self::Update => Measure::Update,
             Self::Patch => Measure::Patch,

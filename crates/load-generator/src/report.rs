@@ -149,7 +149,7 @@ impl Report {
         if !self.rows.is_empty() {
             lines.push(String::new());
             lines.push(format!(
-                "{:<14}{:>8}{:>10}{:>12}{:>12}{:>12}{:>10}{:>12}{:>10}",
+                "{:<16}{:>8}{:>10}{:>12}{:>12}{:>12}{:>10}{:>12}{:>10}",
                 "REQUESTS",
                 "CLIENTS",
                 "COUNT",
@@ -165,7 +165,7 @@ impl Report {
             let each = row.processor;
             let each = each.map_or("-".to_owned(), |each| each.as_micros().to_string());
             format!(
-                "{:<14}{:>8}{:>10}{:>12.0}{:>12.2}{:>12.2}{:>10.1}{each:>12}{:>10}",
+                "{:<16}{:>8}{:>10}{:>12.0}{:>12.2}{:>12.2}{:>10.1}{each:>12}{:>10}",
                 row.operation,
                 row.clients,
                 row.latency.count,

@@ -17,7 +17,7 @@ use crate::report::{PodMemory, Report, Row};
 use crate::sets::{self, Stage};
 use crate::target::Target;
 use crate::watchers::{self, SETTLED};
-use crate::{Arguments, Form, heartbeats, nodes, processor};
+use crate::{Arguments, Form, busy, heartbeats, nodes, processor};
 
 /// So many lists each client asks for.
 const LISTS_PER_CLIENT: usize = 4;
@@ -178,6 +178,9 @@ async fn send(
     let calls: Vec<Call> = match step.operation {
         Operation::Create => each(&|name| pods.create(name)),
         Operation::Get => each(&|name| pods.get(name)),
+        Operation::GetUnderLoad => {
+            return busy::get_pods(target, clients, names).await;
+        }
         Operation::List => vec![pods.list(); lists],
         Operation::ListPaged => vec![pods.list_in_pages(); lists],
         Operation::Update => updates(target, &pods, word).await?,

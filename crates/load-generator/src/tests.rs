@@ -67,6 +67,10 @@ fn pods_are_there_before_they_are_asked_for() {
         [(Create, 16, false)]
     );
     assert_eq!(steps("--only watch"), []);
+    assert_eq!(
+        steps("--only get-under-load --clients 1"),
+        [(Create, 16, false), (Operation::GetUnderLoad, 1, true)]
+    );
 }
 
 #[test]

@@ -1,0 +1,124 @@
+//! Gets while other clients keep the server busy.
+
+use std::convert::Infallible;
+use std::fmt::Write;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use kube::Client;
+use serde_json::json;
+use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::call::Call;
+use crate::load::{Load, send_all};
+use crate::pods::Pods;
+use crate::target::Target;
+
+/// Clients that patch pods without a pause.
+const WRITERS: u32 = 64;
+/// Clients that list all pods without a pause.
+const LISTERS: u32 = 10;
+/// Size of the text that is written each second.
+const UPLOAD_BYTES: usize = 1_000_000;
+const UPLOAD_PERIOD: Duration = Duration::from_secs(1);
+/// The load runs for this time before the first get.
+const WARM_UP: Duration = Duration::from_secs(2);
+
+/// Gets: ten of them are above the 99th percentile.
+const GETS: usize = 1000;
+
+/// The gets of these clients, while the others write.
+pub async fn get_pods(target: &Target, clients: &[Client], names: &[String]) -> Result<Load> {
+    let pods = target.pods();
+    let gets = names.iter().cycle().take(GETS);
+    let calls = gets.map(|name| pods.get(name)).collect();
+    let mut others = JoinSet::new();
+    for (first, client) in target.clients(WRITERS).await?.into_iter().enumerate() {
+        let names = names.to_vec();
+        others.spawn(patch_forever(client, pods.clone(), names, first));
+    }
+    for client in target.clients(LISTERS).await? {
+        others.spawn(list_forever(client, pods.clone()));
+    }
+    let client = target.clients(1).await?.remove(0);
+    others.spawn(upload_forever(client, target.namespace.clone()));
+    let gets = async {
+        tokio::time::sleep(WARM_UP).await;
+        send_all(clients, calls).await
+    };
+    tokio::select! {
+        load = gets => load,
+        Some(ended) = others.join_next() => match ended.context("a client of the load broke")? {
+            Ok(never) => match never {},
+            Err(error) => Err(error.context("the load beside the gets")),
+        },
+    }
+}
+
+async fn patch_forever(
+    client: Client,
+    pods: Pods,
+    names: Vec<String>,
+    first: usize,
+) -> Result<Infallible> {
+    let others = names.iter().cycle().skip(first).step_by(WRITERS as usize);
+    for (round, name) in others.enumerate() {
+        let call = pods.patch(name, &format!("{first}-{round}"));
+        call.send(&client).await?;
+    }
+    bail!("there are no pods")
+}
+
+async fn list_forever(client: Client, pods: Pods) -> Result<Infallible> {
+    loop {
+        pods.list().send(&client).await?;
+    }
+}
+
+/// Replaces a ConfigMap by a YAML text each second.
+async fn upload_forever(client: Client, namespace: String) -> Result<Infallible> {
+    let path = format!("/api/v1/namespaces/{namespace}/configmaps");
+    let empty = json!({"metadata": {"name": UPLOAD}});
+    Call::post(path.clone(), &empty).send(&client).await?;
+    let mut ticks = interval(UPLOAD_PERIOD);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    for round in 0_u64.. {
+        ticks.tick().await;
+        let uri = format!("{path}/{UPLOAD}");
+        Call::put_yaml(uri, document(round)).send(&client).await?;
+    }
+    bail!("no more rounds")
+}
+
+const UPLOAD: &str = "upload";
+/// So that a value has about 1 KB.
+const LINE_WORDS: usize = 60;
+
+/// A ConfigMap of that size in YAML, different in each round.
+fn document(round: u64) -> String {
+    let mut text = format!(
+        "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: {UPLOAD}\ndata:\n  round: \"{round}\"\n"
+    );
+    let line = "a line of a file ".repeat(LINE_WORDS);
+    for key in 0.. {
+        if text.len() >= UPLOAD_BYTES {
+            break;
+        }
+        writeln!(text, "  key-{key}: \"{line}{key}\"").ok();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The API server refuses more than 1 MiB of data.
+    #[test]
+    fn an_upload_has_one_megabyte() {
+        let text = document(7);
+        assert!(text.contains("round: \"7\""));
+        assert!((UPLOAD_BYTES..UPLOAD_BYTES + 1200).contains(&text.len()));
+    }
+}
