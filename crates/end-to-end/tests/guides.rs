@@ -5,6 +5,7 @@ use std::fs;
 
 use end_to_end::applications::redis;
 use end_to_end::{Instance, Pasted, Registry, example};
+use serde_json::json;
 
 /// findings U11: the figures, an account that may read them, and nothing more.
 #[test]
@@ -123,6 +124,40 @@ fn the_tour_can_be_pasted() {
         "## Expand a volume",
         Some("## Snapshots"),
     );
+}
+
+/// The claim of a set gets another class by its snapshot.
+#[test]
+fn an_existing_volume_gets_a_replica() {
+    let instance = Instance::start(&[]);
+    let kubectl = instance.kubectl();
+    let container = json!({"name": "c", "image": "mainstay/debug", "command": ["sleep", "infinity"],
+        "volumeMounts": [{"name": "data", "mountPath": "/data"}]});
+    let set = json!({"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": "db"},
+        "spec": {"serviceName": "db", "selector": {"matchLabels": {"app": "db"}},
+            "template": {"metadata": {"labels": {"app": "db"}}, "spec": {
+                "terminationGracePeriodSeconds": 1, "containers": [container]}},
+            "volumeClaimTemplates": [{"metadata": {"name": "data"}, "spec": {
+                "storageClassName": "local-cow", "accessModes": ["ReadWriteOnce"],
+                "resources": {"requests": {"storage": "64Mi"}}}}]}});
+    kubectl.apply(&set.to_string());
+    kubectl.wait_ready("db", 1);
+    let write = ["sh", "-c", "echo kept > /data/word; sync"];
+    kubectl.ok(&[&["exec", "db-0", "--"], &write[..]].concat());
+    Pasted::beside(&instance).part(
+        "docs/storage.md",
+        "### A replica for an existing volume",
+        Some("## Volumes on other machines"),
+    );
+    kubectl.wait_ready("db", 1);
+    let class = "jsonpath={.spec.storageClassName}";
+    let class = kubectl.ok(&["get", "pvc", "data-db-0", "-o", class]);
+    assert_eq!(class, "local-replicated");
+    assert_eq!(
+        kubectl.ok(&["exec", "db-0", "--", "cat", "/data/word"]),
+        "kept\n"
+    );
+    kubectl.ok(&["delete", "volumesnapshot", "db-0", "--timeout=300s"]);
 }
 
 /// findings U7: a snapshot is taken and restored on the class that can, whatever the disk is.

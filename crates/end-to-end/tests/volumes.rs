@@ -15,6 +15,7 @@ fn volumes_are_limited_grow_and_are_copied() {
     grows_in_use(&kubectl);
     kept_and_restored(&kubectl);
     cloned(&kubectl);
+    with_other_classes_and_long_names(&kubectl);
     goes_with_its_pod(&kubectl);
     // Killed, it is taken over as it is; told to end, it leaves no mount.
     instance.kill();
@@ -222,6 +223,62 @@ fn cloned(kubectl: &Kubectl) {
     assert_eq!(read(kubectl, "cloner", "/data/word"), "second");
     say(kubectl, "cloner", "own");
     assert_eq!(read(kubectl, "db-1", "/data/word"), "second");
+}
+
+/// docs/storage.md: a volume of `local-cow` gets a replica as a copy of the class `local-replicated`, from a
+/// snapshot or from the claim. Copies of copies are like others, and names may have their full length.
+fn with_other_classes_and_long_names(kubectl: &Kubectl) {
+    let long = |start: &str| format!("{start}-{}", "x".repeat(252 - start.len()));
+    let (replicated, kept, again) = (long("replicated"), long("kept"), long("again"));
+    let of_snapshot = |name: &str| json!({"apiGroup": "snapshot.storage.k8s.io", "kind": "VolumeSnapshot", "name": name});
+    let of_claim = |name: &str| json!({"kind": "PersistentVolumeClaim", "name": name});
+    let mut claims = vec![
+        claim(&replicated, "local-replicated", &of_claim("cloned")),
+        claim("from-snapshot", "local-replicated", &of_snapshot("s")),
+    ];
+    claims[1]["spec"]["resources"]["requests"]["storage"] = "192Mi".into();
+    for (claim, word) in claims.iter().zip(["own", "before"]) {
+        let name = text(claim, "/metadata/name");
+        kubectl.apply(&claim.to_string());
+        kubectl.apply(&pod("copier", name).to_string());
+        kubectl.wait_pods_ready(&["pod/copier"]);
+        assert_eq!(read(kubectl, "copier", "/data/word"), word);
+        wait_for("the claim to say that it has no replica yet", 120, || {
+            let found = kubectl.look(&["pvc", name])?;
+            let conditions = found["status"]["conditions"].to_string();
+            match conditions.contains("mainstay.dev/Replicated") {
+                true => Ok(()),
+                false => Err(conditions),
+            }
+        });
+        kubectl.ok(&["delete", "pod", "copier", "--now"]);
+    }
+    // Back, from a snapshot of the copy of a copy.
+    kubectl.apply(&snapshot(&kept, &replicated).to_string());
+    kubectl.apply(&claim(&again, "local-cow", &of_snapshot(&kept)).to_string());
+    kubectl.apply(&pod("copier", &again).to_string());
+    kubectl.wait_pods_ready(&["pod/copier"]);
+    assert_eq!(read(kubectl, "copier", "/data/word"), "own");
+    kubectl.ok(&["delete", "pod/copier", "--now"]);
+    kubectl.ok(&["delete", "volumesnapshot", &kept, "--timeout=300s"]);
+    kubectl.ok(&[
+        "delete",
+        "pvc",
+        &replicated,
+        "from-snapshot",
+        &again,
+        "--timeout=300s",
+    ]);
+    wait_for("the copies' volumes to go", 300, || {
+        let left = kubectl.ok(&["get", "pv", "-o", "jsonpath={.items[*].spec.claimRef.name}"]);
+        match [&*replicated, "from-snapshot", &again]
+            .iter()
+            .any(|name| left.contains(name))
+        {
+            true => Err(left),
+            false => Ok(()),
+        }
+    });
 }
 
 /// An `ephemeral` volume's claim is the pod's, and not another's of its name.

@@ -64,7 +64,10 @@ pub(super) async fn carry_out(
             let sent = nodes.stream((&to, &receiver), steps, &copy, bytes, &is_current);
             answers.copied = Some(match sent.await? {
                 Sent::Complete(_) => Copied::Complete(time),
-                Sent::Impossible(reason) => Copied::Impossible(reason),
+                Sent::Impossible(reason) => {
+                    controller.refusals.note(name, receiver.node);
+                    Copied::Impossible(reason)
+                }
             });
         }
         Call::Keep(role, kept) => {

@@ -4,7 +4,8 @@ mod calls;
 mod claim;
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use api_client::Api;
 use jiff::Timestamp;
@@ -28,15 +29,43 @@ use crate::volume_move::{Error, Nodes};
 /// Time until something that replication waits for is looked at again.
 const WAIT: Duration = Duration::from_secs(1);
 
+/// Time for which a node that had no room for a copy is not chosen again.
+const REFUSED_FOR: Duration = Duration::from_secs(600);
+
 struct VolumeReplications {
     context: Context,
     recorder: Recorder,
     nodes: Nodes,
+    refusals: Refusals,
+}
+
+/// The nodes that did not take a copy of a volume, with the time. A new leader begins with none: it tries
+/// them once more.
+#[derive(Debug, Default)]
+struct Refusals(Mutex<BTreeMap<(String, String), Instant>>);
+
+impl Refusals {
+    fn all(&self) -> MutexGuard<'_, BTreeMap<(String, String), Instant>> {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|_, at| at.elapsed() < REFUSED_FOR);
+        all
+    }
+
+    fn note(&self, volume: &str, node: &str) {
+        let key = (volume.to_owned(), node.to_owned());
+        self.all().insert(key, Instant::now());
+    }
+
+    fn has(&self, volume: &str, node: &str) -> bool {
+        self.all()
+            .contains_key(&(volume.to_owned(), node.to_owned()))
+    }
 }
 
 pub(crate) async fn run(context: Context) {
     let controller = VolumeReplications {
         nodes: Nodes::new(context.client.clone()),
+        refusals: Refusals::default(),
         recorder: context.recorder("volume-replication"),
         context: context.clone(),
     };
@@ -187,7 +216,7 @@ impl VolumeReplications {
             true => self.users(volume, record).await?,
             false => Users::default(),
         };
-        let candidate = self.candidate(record);
+        let candidate = self.candidate(volume, record);
         Ok(plan(&Observed {
             record,
             primary,
@@ -248,8 +277,10 @@ impl VolumeReplications {
         Ok(())
     }
 
-    /// The node for new copies: one that takes pods, with the fewest copies.
-    fn candidate(&self, record: &VolumeReplication) -> Option<String> {
+    /// The node for new copies: one that takes pods and has not refused a copy lately, with the fewest
+    /// copies.
+    fn candidate(&self, volume: &PersistentVolume, record: &VolumeReplication) -> Option<String> {
+        let of = volume.metadata.name.as_deref().unwrap_or_default();
         let caches = &self.context.caches;
         let nodes = caches.nodes.list();
         let names = nodes
@@ -263,7 +294,8 @@ impl VolumeReplications {
             .filter_map(|record| record.receiver().map(str::to_owned))
             .collect();
         let has_part = [Some(&record.primary), record.replica.as_ref()];
-        let others = names.filter(|name| !has_part.contains(&Some(name)));
+        let others =
+            names.filter(|name| !has_part.contains(&Some(name)) && !self.refusals.has(of, name));
         others.min_by_key(|name| {
             let count = replicas.iter().filter(|replica| *replica == name).count();
             (count, name.clone())

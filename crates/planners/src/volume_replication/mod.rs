@@ -171,7 +171,7 @@ pub struct Observed<'a> {
     pub is_replica_lost: bool,
     /// All nodes beside the primary that may have something of the volume.
     pub others: &'a BTreeMap<String, Presence>,
-    /// Another node that can take the copies.
+    /// Another node that can take the copies, and has not refused one lately.
     pub candidate: Option<&'a str>,
     /// Whether the claim is gone, and the volume goes with it.
     pub is_released: bool,
@@ -258,7 +258,7 @@ fn call(seen: &Observed<'_>, call: Call) -> Step {
 fn replicate(seen: &Observed<'_>) -> Step {
     let (record, answers) = (seen.record, seen.answers);
     if let Some(Copied::Impossible(reason)) = &answers.copied {
-        return Step::Wait(reason.clone());
+        return choose_another(seen, reason);
     }
     if let Some(Copied::Complete(time)) = answers.copied {
         let next = match &record.successor {
@@ -336,8 +336,8 @@ fn choose(seen: &Observed<'_>) -> Option<Step> {
         return Some(choose_first(seen));
     };
     if let Some(successor) = &record.successor {
-        let is_over =
-            seen.replica == Presence::Ready || presence(seen, successor) != Presence::Ready;
+        let is_back = seen.replica == Presence::Ready && !has_no_copy(record);
+        let is_over = is_back || presence(seen, successor) != Presence::Ready;
         return is_over.then(|| Step::Write(record.replaced(Some(replica))));
     }
     let is_lost = seen.replica == Presence::Gone
@@ -359,6 +359,31 @@ fn choose(seen: &Observed<'_>) -> Option<Step> {
         message: None,
         ..record.clone()
     }))
+}
+
+/// Whether the replica has never had a complete copy: another node serves as well.
+fn has_no_copy(record: &VolumeReplication) -> bool {
+    record.last.is_none() && record.recovery.is_none()
+}
+
+/// The node for the copies does not take one, for instance because it has no room. A replica with copies
+/// keeps its place; otherwise another node is tried.
+fn choose_another(seen: &Observed<'_>, reason: &str) -> Step {
+    let record = seen.record;
+    let message = Some(reason.to_owned());
+    match (&record.successor, seen.candidate) {
+        (Some(_), Some(_)) => Step::Write(VolumeReplication {
+            message,
+            ..record.replaced(record.replica.as_deref())
+        }),
+        (None, Some(node)) if has_no_copy(record) => Step::Write(VolumeReplication {
+            successor: Some(node.to_owned()),
+            former: without(&record.former, node),
+            message,
+            ..record.clone()
+        }),
+        _ => Step::Wait(reason.to_owned()),
+    }
 }
 
 fn choose_first(seen: &Observed<'_>) -> Step {
@@ -523,7 +548,11 @@ pub fn condition_message(record: &VolumeReplication) -> String {
         (None, _) => parts.push("no replica yet".to_owned()),
     }
     if let Some(successor) = &record.successor {
-        parts.push(format!("it is away, and node {successor:?} gets a copy"));
+        let why = match has_no_copy(record) {
+            true => "it has none",
+            false => "it is away",
+        };
+        parts.push(format!("{why}, and node {successor:?} gets a copy"));
     }
     if let Some(message) = &record.message {
         parts.push(message.clone());

@@ -204,6 +204,53 @@ fn a_replica_that_stays_away_keeps_its_place_until_another_node_has_a_copy() {
 }
 
 #[test]
+fn another_node_is_tried_if_one_has_no_room() {
+    let full = Answers {
+        copied: Some(Copied::Impossible("no room".to_owned())),
+        ..Answers::default()
+    };
+    let new = VolumeReplication {
+        last: None,
+        ..record()
+    };
+    let three = |record: &VolumeReplication, replica| {
+        let mut seen = observed(record, &full);
+        (seen.candidate, seen.replica, seen.now) = (Some("three"), replica, 65_000);
+        plan(&seen)
+    };
+    // A replica without a copy goes when another node has one.
+    let Step::Write(next) = three(&new, Presence::Ready) else {
+        panic!("no other node");
+    };
+    assert_eq!(next.receiver(), Some("three"));
+    assert_eq!(next.replica.as_deref(), Some("two"));
+    assert!(condition_message(&next).contains("it has none, and node \"three\" gets a copy"));
+    let none = Answers::default();
+    assert!(matches!(plan(&observed(&next, &none)), Step::Call(_)));
+    // One with copies keeps its place.
+    assert_eq!(
+        three(&record(), Presence::Ready),
+        Step::Wait("no room".to_owned())
+    );
+    // A successor is given up for the next one.
+    let chosen = VolumeReplication {
+        successor: Some("four".to_owned()),
+        ..record()
+    };
+    let mut seen = observed(&chosen, &full);
+    (seen.replica, seen.others) = (Presence::Silent, nodes(&["two"]));
+    seen.candidate = None;
+    assert_eq!(plan(&seen), Step::Wait("no room".to_owned()));
+    seen.candidate = Some("three");
+    let Step::Write(next) = plan(&seen) else {
+        panic!("not given up");
+    };
+    assert_eq!((next.successor.as_deref(), next.epoch), (None, 2));
+    assert_eq!(next.former, ["four"]);
+    assert_eq!(next.message.as_deref(), Some("no room"));
+}
+
+#[test]
 fn a_node_is_lost_after_the_time_of_its_class() {
     let record = record();
     assert!(!is_replica_lost(&record, None, 900_000));
