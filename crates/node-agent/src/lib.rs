@@ -10,6 +10,7 @@ mod agent;
 mod answer_cache;
 mod api;
 mod blocking;
+mod claim_growth;
 mod clock;
 mod config;
 mod containers;

@@ -279,6 +279,7 @@ controller statefulset | create delete patch | controllerrevisions.apps
 controller statefulset | create patch | persistentvolumeclaims
 controller statefulset | create delete list patch watch | pods
 controller rbd-provisioner | get list watch | persistentvolumeclaims
+controller rbd-provisioner | patch | persistentvolumeclaims/status
 controller rbd-provisioner | create delete get list patch watch | persistentvolumes
 controller rbd-provisioner | patch | persistentvolumes/status
 controller rbd-provisioner | list watch | storageclasses.storage.k8s.io

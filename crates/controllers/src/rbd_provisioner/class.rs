@@ -127,6 +127,19 @@ impl RbdClass {
             format: format_of(format.as_deref(), features.as_deref())?,
         })
     }
+
+    /// The class with the place of an image: the class may have been made anew after it.
+    ///
+    /// *Errors.* As the user reads them.
+    pub fn move_to(&mut self, source: &RBDPersistentVolumeSource) -> Result<(), String> {
+        self.monitors.clone_from(&source.monitors);
+        self.pool = source.pool.clone().unwrap_or_else(|| self.pool.clone());
+        let mut words = self.monitors.iter().chain([&self.pool, &source.image]);
+        match words.find(|word| !is_word(word)) {
+            Some(word) => Err(format!("{word:?} is no monitor, pool or image of Ceph")),
+            None => Ok(()),
+        }
+    }
 }
 
 fn format_of(format: Option<&str>, features: Option<&str>) -> Result<Format, String> {

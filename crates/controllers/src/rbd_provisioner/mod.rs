@@ -1,9 +1,11 @@
-//! The provisioner `kubernetes.io/rbd`: images of Ceph for claims, made and removed by the program `rbd`.
+//! The provisioner `kubernetes.io/rbd`: images of Ceph for claims, made, resized and removed by the program
+//! `rbd`.
 //!
 //! An image exists before its volume object does, and it is removed before the object goes. Its name
 //! follows from the claim, so an interrupted attempt is continued by the next.
 
 mod class;
+mod expansion;
 mod program;
 
 use api_client::{Api, PostParams};
@@ -15,7 +17,7 @@ use planners::volume_provisioning::{
 use reconcile::execute::{Delete, Refusal, chain, delete, found, merge, merge_status, refusal};
 use reconcile::{Key, Queue, ReconcileResult, Recorder};
 use resource_kinds::reasons::volume as reasons;
-use resource_kinds::storage::rbd::{PROVISIONER, is_word, key_of};
+use resource_kinds::storage::rbd::{PROVISIONER, key_of};
 use resource_kinds::volume_fit::requested_class;
 use serde_json::json;
 
@@ -107,7 +109,10 @@ impl reconcile::Controller for RbdProvisioner {
 
     async fn reconcile(&self, task: &Task) -> Result<ReconcileResult, Error> {
         match task {
-            Task::Claim(key) => self.provision(key).await?,
+            Task::Claim(key) => {
+                self.provision(key).await?;
+                return self.expand(key).await;
+            }
             Task::Volume(name) => self.reclaim(name).await?,
         }
         Ok(ReconcileResult::Done)
@@ -239,14 +244,7 @@ impl RbdProvisioner {
         let Some(source) = spec.rbd else {
             return Ok(());
         };
-        // The volume says where its image is: the class may have been made anew.
-        rbd.monitors = source.monitors;
-        rbd.pool = source.pool.unwrap_or(rbd.pool);
-        let mut words = rbd.monitors.iter().chain([&rbd.pool, &source.image]);
-        if let Some(word) = words.find(|word| !is_word(word)) {
-            let text = format!("{word:?} is no monitor, pool or image of Ceph");
-            return Err(Error::Unsupported(text));
-        }
+        rbd.move_to(&source).map_err(Error::Unsupported)?;
         let program = self.program(&rbd.admin).await?;
         Ok(program.remove(&rbd, &source.image).await?)
     }

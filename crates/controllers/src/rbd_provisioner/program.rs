@@ -25,7 +25,7 @@ pub(crate) enum ProgramError {
     /// The program is not there.
     #[error(
         "the program \"rbd\" (ceph-common) is not installed on the machine of the server, and images of \
-         Ceph are made and removed by it"
+         Ceph are made, resized and removed by it"
     )]
     Missing,
     /// It cannot be run.
@@ -101,10 +101,7 @@ impl Program {
         if output.status.code() != Some(EXISTS) {
             return done(class, "create", image, &output);
         }
-        let info = ["info", image, "--format", "json"].map(str::to_owned);
-        let output = self.call(class, "info", info.into()).await?;
-        done(class, "info", image, &output)?;
-        let (found, wanted) = (size(&output.stdout).unwrap_or_default(), mebibytes << 20);
+        let (found, wanted) = (self.size(class, image).await?, mebibytes << 20);
         match found == wanted {
             true => Ok(()),
             false => Err(ProgramError::OtherImage {
@@ -113,6 +110,32 @@ impl Program {
                 wanted,
             }),
         }
+    }
+
+    /// Lets an image grow, unless it has the size already. It never shrinks.
+    ///
+    /// *Errors.* See [`ProgramError`].
+    pub async fn grow(
+        &self,
+        class: &RbdClass,
+        image: &str,
+        mebibytes: u64,
+    ) -> Result<(), ProgramError> {
+        if self.size(class, image).await? >= mebibytes << 20 {
+            return Ok(());
+        }
+        let size = mebibytes.to_string();
+        let arguments = ["resize", image, "--size", &size, "--no-progress"].map(str::to_owned);
+        let output = self.call(class, "resize", arguments.into()).await?;
+        done(class, "resize", image, &output)
+    }
+
+    /// The size of an image in bytes.
+    async fn size(&self, class: &RbdClass, image: &str) -> Result<u64, ProgramError> {
+        let info = ["info", image, "--format", "json"].map(str::to_owned);
+        let output = self.call(class, "info", info.into()).await?;
+        done(class, "info", image, &output)?;
+        Ok(size(&output.stdout).unwrap_or_default())
     }
 
     /// Removes an image; none is no error.
@@ -296,6 +319,21 @@ mod tests {
             ),
             "{error}"
         );
+    }
+
+    #[tokio::test]
+    async fn an_image_grows_once_and_never_shrinks() {
+        let temp = tempfile::tempdir().unwrap();
+        let script = "case $1 in info) echo '{\"size\": 2097152}' ;; esac";
+        let rbd = fake(temp.path(), script);
+        rbd.grow(&class(), "i", 3).await.unwrap();
+        let expected =
+            format!("info i --format json {LOGIN}resize i --size 3 --no-progress {LOGIN}");
+        assert_eq!(log(temp.path()), expected);
+        for size in [1, 2] {
+            rbd.grow(&class(), "i", size).await.unwrap();
+        }
+        assert_eq!(log(temp.path()).matches("resize").count(), 1);
     }
 
     #[tokio::test]

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use end_to_end::{Instance, Kubectl, wait_for_text};
+use end_to_end::{Instance, Kubectl, wait_for, wait_for_text};
 use serde_json::json;
 
 use super::{
@@ -97,6 +97,7 @@ fn with_cluster(address: &str) {
     kubectl.wait_ready("notes", 2);
     assert_eq!(exec(&kubectl, "notes-0", "cat /data/note"), "first\n");
     assert_eq!(mapped(), images());
+    a_file_system_grows(&kubectl);
 
     kubectl.ok(&["delete", "statefulset", "notes"]);
     gone("the images to be unmapped", mapped);
@@ -108,6 +109,51 @@ fn with_cluster(address: &str) {
     });
     by_hand(&kubectl, &manifest("pv-volume.yaml"), address);
     a_device(&kubectl, &instance);
+}
+
+fn grow(kubectl: &Kubectl, claim: &str, size: &str) {
+    let spec = json!({"spec": {"resources": {"requests": {"storage": size}}}});
+    kubectl.ok(&["patch", "pvc", claim, "-p", &spec.to_string()]);
+}
+
+fn wait_for_capacity(kubectl: &Kubectl, claim: &str, size: &str) {
+    wait_for_text(size, 600, || {
+        let path = "jsonpath={.status.capacity.storage}";
+        kubectl.ok(&["get", "pvc", claim, "-o", path])
+    });
+}
+
+/// The claims grow, one in use and one that its pod uses later.
+fn a_file_system_grows(kubectl: &Kubectl) {
+    let blocks = "df -k /data | tail -n 1 | awk '{print $2}'";
+    let size = || -> u64 {
+        let shown = exec(kubectl, "notes-0", blocks);
+        shown.trim().parse().expect("a number of blocks")
+    };
+    let before = size();
+    grow(kubectl, "data-notes-0", "160Mi");
+    wait_for_capacity(kubectl, "data-notes-0", "160Mi");
+    assert!(size() > 2 * before, "{before} and {}", size());
+    assert_eq!(exec(kubectl, "notes-0", "cat /data/note"), "first\n");
+    kubectl.ok(&["scale", "statefulset", "notes", "--replicas=1"]);
+    wait_for("the pod to go", 300, || {
+        match kubectl.ok(&["get", "pods", "-o", "name"]) {
+            pods if pods.contains("notes-1") => Err(pods),
+            _ => Ok(()),
+        }
+    });
+    grow(kubectl, "data-notes-1", "160Mi");
+    wait_for_text("FileSystemResizePending", 300, || {
+        kubectl.ok(&[
+            "get",
+            "pvc",
+            "data-notes-1",
+            "-o",
+            "jsonpath={.status.conditions[*].type}",
+        ])
+    });
+    kubectl.ok(&["scale", "statefulset", "notes", "--replicas=2"]);
+    wait_for_capacity(kubectl, "data-notes-1", "160Mi");
 }
 
 /// The Secrets of the page.
@@ -216,6 +262,11 @@ fn a_device(kubectl: &Kubectl, instance: &Instance) {
     kubectl.apply(&pod.to_string());
     ready(kubectl, "raw");
     assert_eq!(exec(kubectl, "raw", "head -c 4 /dev/raw"), "raw\n");
+    grow(kubectl, "raw", "16Mi");
+    wait_for_capacity(kubectl, "raw", "16Mi");
+    wait_for_text("16777216", 120, || {
+        exec(kubectl, "raw", "blockdev --getsize64 /dev/raw")
+    });
     kubectl.ok(&["delete", "pod", "raw"]);
     gone("the device to be unmapped", mapped);
     kubectl.ok(&["delete", "pvc", "raw"]);

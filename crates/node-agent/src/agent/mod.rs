@@ -31,7 +31,7 @@ use crate::node::lease::{self, LeaseFiles, NodeLease};
 use crate::node::registration::NodeKeeper;
 use crate::node_context::NodeContext;
 use crate::paths::pods_dir;
-use crate::volumes::fs_group;
+use crate::volumes::{fs_group, keep_images_growing};
 use crate::worker::WorkerContext;
 use dispatcher::Dispatcher;
 
@@ -183,6 +183,13 @@ impl NodeAgent {
         let live = move || live_pods(&live);
         let care = keep_up(csi.clone(), objects, live, background.shutdown.clone());
         tokio::spawn(background.watched("CSI volumes", care));
+        let (objects, live) = (context.api_objects.clone(), context.clone());
+        let name = context.node.config.node_name.clone();
+        let data_dir = context.node.config.data_dir.clone();
+        let live = move || live_pods(&live);
+        let shutdown = background.shutdown.clone();
+        let images = keep_images_growing(objects, name, data_dir, live, shutdown);
+        tokio::spawn(background.watched("images of Ceph", images));
         let plugins = watch_plugins(csi, background.shutdown.clone());
         tokio::spawn(background.watched("CSI drivers", plugins));
         let dispatcher = Dispatcher::new(context, monitor, kubelet.usage.clone(), &background);

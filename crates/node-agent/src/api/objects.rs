@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use api_client::{Api, Client, PostParams};
+use api_client::{Api, Client, Patch, PatchParams, PostParams};
 use jiff::Timestamp;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
@@ -22,6 +22,7 @@ use pod_lifecycle::environment::downward::NodeFacts;
 use pod_lifecycle::environment::service_env;
 use pod_lifecycle::environment::{self, References};
 use reconcile::{Cache, Component, Object, WatchConfig, execute};
+use serde_json::Value;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -267,6 +268,20 @@ impl ApiObjects {
             ));
         }
         Ok(found)
+    }
+
+    /// Writes the status of a claim.
+    pub async fn write_claim_status(
+        &self,
+        claim: &PersistentVolumeClaim,
+        patch: &Value,
+    ) -> Result<PersistentVolumeClaim, String> {
+        let namespace = claim.metadata.namespace.clone().unwrap_or_default();
+        let name = claim.metadata.name.clone().unwrap_or_default();
+        let api: Api<PersistentVolumeClaim> = Api::namespaced(self.client.clone(), &namespace);
+        let (params, patch) = (PatchParams::default(), Patch::Merge(patch));
+        let written = in_time(api.patch_status(&name, &params, &patch)).await;
+        written.map_err(|error| format!("write the status of PVC {namespace}/{name}: {error}"))
     }
 
     /// The handler of a RuntimeClass.

@@ -3,19 +3,15 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use api_client::{Api, Patch, PatchParams};
-use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
-use pod_lifecycle::node::volume_expansion::{Known, conclusion, failure, plan, shown};
-use reconcile::reference;
-use resource_kinds::reasons::volume::{FILE_SYSTEM_RESIZED, RESIZE_FAILED};
-use serde_json::Value;
+use k8s_openapi::api::core::v1::Pod;
+use pod_lifecycle::node::volume_expansion::{Known, plan, shown};
 
 use super::drivers::Registered;
 use super::request::{Identity, Wanted};
 use super::volumes::{CsiVolumes, secrets};
 use crate::api::events::PodEvents;
-use crate::api::objects::{ApiObjects, BoundClaim, in_time};
+use crate::api::objects::{ApiObjects, BoundClaim};
+use crate::claim_growth::ClaimGrowth;
 
 /// The knowledge of the capacities of volumes that are in use. It need not outlive the agent: a growth
 /// that a claim does not show yet is repeated.
@@ -81,64 +77,41 @@ impl CsiVolumes {
         if !self.is_published(&wanted.id, pod).await? {
             return Ok(());
         }
-        let mut claim = bound.claim.clone();
-        if let Some(announcement) = &growth.announcement {
-            claim = self.write_claim(&claim, announcement).await?;
-        }
-        let volume = format!("for volume \"{}\"", wanted.name);
-        let request = wanted.expansion(can, uid, growth.capacity.value(), secrets);
+        let capacity = growth.capacity;
+        let growing = ClaimGrowth {
+            objects,
+            events,
+            node: self.node(),
+            volume: &wanted.name,
+            growth,
+        };
+        let claim = growing.begin(&bound.claim).await?;
+        let request = wanted.expansion(can, uid, capacity.value(), secrets);
         if let Err(error) = driver.expand(&request).await {
-            let text = format!("NodeExpandVolume.NodeExpandVolume failed {volume} : {error}");
-            events.warning(RESIZE_FAILED, text.clone());
+            let text = growing.warn(&error.to_string());
             if error.finality() == csi::Finality::Uncertain {
                 return Err(text);
             }
-            let (words, is_infeasible) = (error.to_string(), error.is_infeasible());
-            let now = Timestamp::now();
-            let patch = failure(&claim, &growth, known, &words, is_infeasible, now);
             let is_refused = error.is_of_state();
-            let has_failed = true;
-            let known = Known {
-                has_failed,
+            let noted = Known {
+                has_failed: true,
                 is_refused,
                 ..known
             };
-            self.sizes().set(&wanted.id, known);
-            if growth.conclusion.is_some() {
-                self.write_claim(&claim, &patch).await?;
-            }
+            self.sizes().set(&wanted.id, noted);
+            let (words, is_infeasible) = (error.to_string(), error.is_infeasible());
+            let failed = growing.failed(&claim, known, &words, is_infeasible);
+            failed.await?;
             return match is_refused {
                 true => Ok(()),
                 false => Err(text),
             };
         }
         let grown = Known {
-            capacity: Some(growth.capacity),
+            capacity: Some(capacity),
             ..Known::default()
         };
         self.sizes().set(&wanted.id, grown);
-        let node = self.node();
-        let text = format!("MountVolume.NodeExpandVolume succeeded {volume} {node}");
-        events.normal(FILE_SYSTEM_RESIZED, text.clone());
-        let of_claim = events.about(reference(&claim));
-        of_claim.normal(FILE_SYSTEM_RESIZED, text);
-        if let Some(patch) = conclusion(&claim, &growth) {
-            self.write_claim(&claim, &patch).await?;
-        }
-        Ok(())
-    }
-
-    /// Writes the status of a claim.
-    async fn write_claim(
-        &self,
-        claim: &PersistentVolumeClaim,
-        patch: &Value,
-    ) -> Result<PersistentVolumeClaim, String> {
-        let namespace = claim.metadata.namespace.clone().unwrap_or_default();
-        let name = claim.metadata.name.clone().unwrap_or_default();
-        let api: Api<PersistentVolumeClaim> = Api::namespaced(self.client().clone(), &namespace);
-        let (params, patch) = (PatchParams::default(), Patch::Merge(patch));
-        let written = in_time(api.patch_status(&name, &params, &patch)).await;
-        written.map_err(|error| format!("write the status of PVC {namespace}/{name}: {error}"))
+        growing.succeeded(&claim).await
     }
 }

@@ -68,6 +68,27 @@ pub fn mount_at(
     done(output, &format!("mount -t {found}"), device)
 }
 
+/// Lets the file system of a mounted device fill it, in use. May be repeated.
+///
+/// # Errors
+/// As users read them.
+pub fn grow(device: &Path, target: &Path) -> Result<(), String> {
+    let shown = device.display();
+    let found = found_on(device)?.ok_or_else(|| format!("{shown} has no file system"))?;
+    let (program, arguments, at): (_, &[&str], _) = match &*found {
+        "ext2" | "ext3" | "ext4" => ("resize2fs", &[], device),
+        "xfs" => ("xfs_growfs", &[], target),
+        "btrfs" => ("btrfs", &["filesystem", "resize", "max"], target),
+        other => {
+            return Err(format!(
+                "the file system {other} of {shown} does not grow in use"
+            ));
+        }
+    };
+    let output = run(program, Command::new(program).args(arguments).arg(at))?;
+    done(output, program, device)
+}
+
 fn done(output: std::process::Output, program: &str, device: &Path) -> Result<(), String> {
     match output.status.success() {
         true => Ok(()),
@@ -165,6 +186,34 @@ mod tests {
         }
     }
 
+    /// statefulset.md §11.13
+    #[test]
+    fn a_file_system_grows_while_it_is_used() {
+        let known = fs::read_to_string("/proc/filesystems").unwrap();
+        let rows = [("ext4", 16 << 20), ("xfs", 320 << 20)];
+        for (file_system, size) in rows.into_iter().filter(|(name, _)| known.contains(name)) {
+            let temp = tempfile::tempdir().unwrap();
+            let image = temp.path().join("image");
+            let file = fs::File::create(&image).unwrap();
+            file.set_len(size).unwrap();
+            let device = LoopDevice::over(&image).unwrap();
+            let dir = PodDir::at(temp.path().join("pod"));
+            let target = dir.volume("data");
+            mount_at(device.path(), &target, Some(file_system), &[], false).unwrap();
+            fs::write(target.join("file"), "kept").unwrap();
+            let blocks = || rustix::fs::statvfs(&target).unwrap().f_blocks;
+            let before = blocks();
+            file.set_len(2 * size).unwrap();
+            device.update_size().unwrap();
+            for _ in 0..2 {
+                grow(device.path(), &target).unwrap();
+                assert!(blocks() > before + before / 2, "{file_system}");
+            }
+            assert_eq!(fs::read(target.join("file")).unwrap(), b"kept");
+            release(&dir, &BTreeSet::new()).unwrap();
+        }
+    }
+
     /// findings C11
     #[test]
     fn a_device_that_is_not_blank_is_not_formatted() {
@@ -187,5 +236,14 @@ mod tests {
         let (path, _open) = self::device(temp.path(), "other");
         let error = mount_at(&path, &target, Some("nosuch"), &[], false).unwrap_err();
         assert!(error.contains("mkfs.nosuch is not installed"), "{error}");
+        // Options are words of one option of the program, and lead to no other place.
+        for bad in ["--bind", "bind", "x, -v /", "noauto --move"] {
+            let elsewhere = temp.path().join("elsewhere");
+            fs::create_dir_all(&elsewhere).unwrap();
+            let options = [bad.to_owned(), format!("src={}", elsewhere.display())];
+            let done = mount_at(&path, &target, None, &options, false);
+            assert!(done.is_err(), "{bad}");
+            assert!(mounts_below(temp.path()).unwrap().is_empty(), "{bad}");
+        }
     }
 }

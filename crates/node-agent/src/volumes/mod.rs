@@ -40,6 +40,7 @@ use atomic::Payload;
 pub use ownership::fs_group;
 use payload::Projector;
 pub use payload::ReadObjects;
+pub use rbd::keep_growing as keep_images_growing;
 pub use release::release;
 
 /// A volume that is ready to be mounted into containers.

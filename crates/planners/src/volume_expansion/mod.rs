@@ -2,8 +2,8 @@
 //!
 //! Goal: a claim has its requested size. Guarantees: the storage grows first, then the volume's
 //! capacity, then the claim's, so that an interrupted expansion continues; nothing ever shrinks.
-//! Volumes limited by their file system's quota need no expansion on the node after that, so no
-//! claim waits with `FileSystemResizePending`.
+//! Volumes limited by their file system's quota need no expansion on the node after that. A claim whose
+//! storage has a file system of its own waits with `FileSystemResizePending` until the node has grown it.
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
@@ -16,6 +16,11 @@ use serde_json::{Value, json};
 const RESIZING: &str = "Resizing";
 /// The condition of a claim whose expansion failed.
 const RESIZE_ERROR: &str = "ControllerResizeError";
+/// The condition of a claim whose file system is still smaller than its storage.
+const FILE_SYSTEM_PENDING: &str = "FileSystemResizePending";
+
+/// The states in which a claim is left to the node.
+const ON_NODE: [&str; 2] = ["NodeResizePending", "NodeResizeInProgress"];
 
 /// The next step for a claim.
 #[derive(Clone, Debug, PartialEq)]
@@ -95,6 +100,26 @@ pub fn failure(claim: &PersistentVolumeClaim, message: &str, now: Timestamp) -> 
     conditions.push(new_condition(RESIZE_ERROR, message, now));
     Some(json!({"status": {
         "allocatedResourceStatuses": {"storage": "ControllerResizeInfeasible"},
+        "conditions": conditions,
+    }}))
+}
+
+/// The claim's status after its storage has grown, where the node lets the file system grow; `None` if the
+/// node knows already.
+pub fn hand_to_node(claim: &PersistentVolumeClaim, now: Timestamp) -> Option<Value> {
+    let states = claim.status.as_ref();
+    let states = states.and_then(|status| status.allocated_resource_statuses.as_ref());
+    let state = states.and_then(|states| states.get("storage"));
+    if state.is_some_and(|state| ON_NODE.contains(&state.as_str())) {
+        return None;
+    }
+    let mut conditions = others(claim);
+    conditions.retain(|condition| condition["type"] != FILE_SYSTEM_PENDING);
+    let text =
+        "Waiting for user to (re-)start a pod to finish file system resize of volume on node.";
+    conditions.push(new_condition(FILE_SYSTEM_PENDING, text, now));
+    Some(json!({"status": {
+        "allocatedResourceStatuses": {"storage": ON_NODE[0]},
         "conditions": conditions,
     }}))
 }
@@ -205,6 +230,26 @@ mod tests {
         let mut going = claim("2Gi", "1Gi");
         going["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();
         assert_eq!(step(&going, "1Gi"), ExpansionStep::Nothing);
+    }
+
+    /// Enhancement 1790.
+    #[test]
+    fn a_file_system_that_grows_on_the_node_is_left_to_it_once() {
+        let mut grown = claim("2Gi", "1Gi");
+        grown["status"]["allocatedResourceStatuses"] =
+            json!({"storage": "ControllerResizeInProgress"});
+        grown["status"]["conditions"] = json!([{"type": RESIZING, "status": "True"}]);
+        let typed = |value: &Value| serde_json::from_value(value.clone()).unwrap();
+        let patch = hand_to_node(&typed(&grown), Timestamp::UNIX_EPOCH).unwrap();
+        let conditions = patch["status"]["conditions"].as_array().unwrap();
+        assert_eq!(conditions.len(), 1);
+        assert_eq!(conditions[0]["type"], FILE_SYSTEM_PENDING);
+        let left = merged(grown, &patch);
+        for state in ON_NODE {
+            let mut left = left.clone();
+            left["status"]["allocatedResourceStatuses"]["storage"] = state.into();
+            assert_eq!(hand_to_node(&typed(&left), Timestamp::UNIX_EPOCH), None);
+        }
     }
 
     #[test]

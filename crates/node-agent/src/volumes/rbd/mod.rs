@@ -9,6 +9,7 @@
 //! can have one, and `rbd status` must name no other client.
 
 mod bus;
+mod growth;
 mod image;
 
 use std::fs::{self, File};
@@ -25,6 +26,7 @@ use durable_file::{Durability, replace};
 use resource_kinds::storage::rbd::{PROVISIONER, key_of};
 
 use self::bus::{Bus, path};
+pub use self::growth::keep_growing;
 use self::image::{Access, Device, Image, MONITOR_PORT};
 pub(super) use self::image::{SecretName, Source};
 use super::release::mounts_below;

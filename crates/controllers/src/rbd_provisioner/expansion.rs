@@ -1,0 +1,177 @@
+//! The growth of images, as decided in `planners::volume_expansion`.
+//!
+//! The image grows before its volume object says so. The node lets a file system grow after that; a claim
+//! of a device has its size at once.
+
+use std::time::Duration;
+
+use api_client::{Api, Patch, PatchParams};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
+use planners::volume_expansion::{ExpansionStep, failure, hand_to_node, plan};
+use reconcile::execute::{chain, found, unless_outrun};
+use reconcile::{Key, ReconcileResult};
+use resource_kinds::reasons::volume as reasons;
+use resource_kinds::storage::rbd::PROVISIONER;
+use serde_json::{Value, json};
+
+use super::class::{self, RbdClass};
+use super::{Error, RbdProvisioner};
+
+/// Time until an object that was changed meanwhile is looked at again.
+const AGAIN: Duration = Duration::from_secs(1);
+
+impl RbdProvisioner {
+    /// Lets the image of a claim grow, if the claim asks for it.
+    pub(super) async fn expand(&self, key: &Key) -> Result<ReconcileResult, Error> {
+        let caches = &self.context.caches;
+        let Some(claim) = caches.claims.get_key(key) else {
+            return Ok(ReconcileResult::Done);
+        };
+        let name = claim.spec.as_ref();
+        let name = name.and_then(|spec| spec.volume_name.as_deref());
+        let volume = name.and_then(|name| caches.volumes.get("", name));
+        let Some(volume) = volume.filter(|volume| self.class_of(volume).is_some()) else {
+            return Ok(ReconcileResult::Done);
+        };
+        if plan(&claim, &volume, Timestamp::now()) == ExpansionStep::Nothing {
+            return Ok(ReconcileResult::Done);
+        }
+        // The cache of volumes may be behind that of claims.
+        let api: Api<PersistentVolume> = Api::all(self.context.client.clone());
+        let Some(volume) = found(api.get(name.unwrap_or_default()).await)? else {
+            return Ok(ReconcileResult::Done);
+        };
+        match self
+            .steps(PersistentVolumeClaim::clone(&claim), volume)
+            .await?
+        {
+            Some(()) => Ok(ReconcileResult::Done),
+            None => Ok(ReconcileResult::RequeueAfter(AGAIN)),
+        }
+    }
+
+    /// The class that names the administrator of a volume's image.
+    fn class_of(&self, volume: &PersistentVolume) -> Option<Result<RbdClass, String>> {
+        let spec = volume.spec.as_ref().filter(|spec| spec.rbd.is_some())?;
+        let name = spec.storage_class_name.as_deref()?;
+        let class = self.context.caches.classes.get("", name)?;
+        RbdClass::of(&class)
+    }
+
+    /// The steps of an expansion; `None` if an object was changed meanwhile.
+    async fn steps(
+        &self,
+        mut claim: PersistentVolumeClaim,
+        mut volume: PersistentVolume,
+    ) -> Result<Option<()>, Error> {
+        let name = volume.metadata.name.clone().unwrap_or_default();
+        loop {
+            match plan(&claim, &volume, Timestamp::now()) {
+                ExpansionStep::Nothing => return Ok(Some(())),
+                ExpansionStep::Announce(status) => {
+                    let Some(announced) = self.write_status(&claim, status).await? else {
+                        return Ok(None);
+                    };
+                    claim = announced;
+                    let text = format!("External resizer is resizing volume {name}");
+                    self.recorder.normal(&claim, reasons::RESIZING, text);
+                }
+                ExpansionStep::Grow { .. } => {
+                    let size = class::mebibytes(&claim);
+                    if let Err(error) = self.grow(&volume, size).await {
+                        return self.failed(&claim, &name, error).await;
+                    }
+                    let capacity = json!({"storage": format!("{size}Mi")});
+                    let Some(grown) = self.write_capacity(&volume, capacity).await? else {
+                        return Ok(None);
+                    };
+                    volume = grown;
+                    tracing::info!(volume = name, size, "image grown");
+                }
+                ExpansionStep::Finish(status) if is_block(&volume) => {
+                    if self.write_status(&claim, status).await?.is_none() {
+                        return Ok(None);
+                    }
+                    let text = "Resize volume succeeded";
+                    self.recorder
+                        .normal(&claim, reasons::RESIZE_SUCCESSFUL, text);
+                    return Ok(Some(()));
+                }
+                ExpansionStep::Finish(_) => {
+                    let Some(status) = hand_to_node(&claim, Timestamp::now()) else {
+                        return Ok(Some(()));
+                    };
+                    return Ok(self.write_status(&claim, status).await?.map(|_| ()));
+                }
+            }
+        }
+    }
+
+    async fn grow(&self, volume: &PersistentVolume, mebibytes: u64) -> Result<(), Error> {
+        let source = volume.spec.as_ref().and_then(|spec| spec.rbd.as_ref());
+        let (Some(source), Some(class)) = (source, self.class_of(volume)) else {
+            let text = format!("its StorageClass is not of the provisioner {PROVISIONER}");
+            return Err(Error::Unsupported(text));
+        };
+        let mut class = class.map_err(Error::Unsupported)?;
+        class.move_to(source).map_err(Error::Unsupported)?;
+        let program = self.program(&class.admin).await?;
+        Ok(program.grow(&class, &source.image, mebibytes).await?)
+    }
+
+    async fn failed(
+        &self,
+        claim: &PersistentVolumeClaim,
+        volume: &str,
+        error: Error,
+    ) -> Result<Option<()>, Error> {
+        let why = chain(&error);
+        let text = format!("resize volume {volume:?} by resizer {PROVISIONER:?} failed: {why}");
+        self.recorder
+            .warning(claim, reasons::RESIZE_FAILED, text.clone());
+        if let Some(status) = failure(claim, &text, Timestamp::now()) {
+            self.write_status(claim, status).await?;
+        }
+        Err(error)
+    }
+
+    /// Writes the status of the claim, if it is as it was read.
+    async fn write_status(
+        &self,
+        claim: &PersistentVolumeClaim,
+        mut patch: Value,
+    ) -> Result<Option<PersistentVolumeClaim>, Error> {
+        patch["metadata"]["resourceVersion"] = claim.metadata.resource_version.clone().into();
+        let namespace = claim.metadata.namespace.as_deref().unwrap_or_default();
+        let name = claim.metadata.name.as_deref().unwrap_or_default();
+        let api: Api<PersistentVolumeClaim> =
+            Api::namespaced(self.context.client.clone(), namespace);
+        let how = PatchParams::default();
+        let written = api.patch_status(name, &how, &Patch::Merge(patch)).await;
+        Ok(unless_outrun(written)?)
+    }
+
+    /// Writes the capacity of the volume, if it is as it was read.
+    async fn write_capacity(
+        &self,
+        volume: &PersistentVolume,
+        capacity: Value,
+    ) -> Result<Option<PersistentVolume>, Error> {
+        let version = &volume.metadata.resource_version;
+        let patch =
+            json!({"metadata": {"resourceVersion": version}, "spec": {"capacity": capacity}});
+        let api: Api<PersistentVolume> = Api::all(self.context.client.clone());
+        let name = volume.metadata.name.as_deref().unwrap_or_default();
+        let how = PatchParams::default();
+        Ok(unless_outrun(
+            api.patch(name, &how, &Patch::Merge(patch)).await,
+        )?)
+    }
+}
+
+/// Whether the containers have the device, without a file system.
+fn is_block(volume: &PersistentVolume) -> bool {
+    let spec = volume.spec.as_ref();
+    spec.and_then(|spec| spec.volume_mode.as_deref()) == Some("Block")
+}

@@ -1,0 +1,84 @@
+//! The words of the node about a volume that grows: in the claim's status, and in events.
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::PersistentVolumeClaim;
+use pod_lifecycle::node::volume_expansion::{Growth, Known, conclusion, failure};
+use reconcile::reference;
+use resource_kinds::reasons::volume::{FILE_SYSTEM_RESIZED, RESIZE_FAILED};
+
+use crate::api::events::PodEvents;
+use crate::api::objects::ApiObjects;
+
+/// The growth of a claim's volume.
+pub struct ClaimGrowth<'a> {
+    /// The API.
+    pub objects: &'a ApiObjects,
+    /// The receiver of events about a pod that uses the volume.
+    pub events: &'a PodEvents,
+    /// The node.
+    pub node: &'a str,
+    /// The name of the PersistentVolume.
+    pub volume: &'a str,
+    /// The growth.
+    pub growth: Growth,
+}
+
+impl ClaimGrowth<'_> {
+    /// Says that the node works on it.
+    ///
+    /// # Errors
+    /// As users read them; the claim may have been changed.
+    pub async fn begin(
+        &self,
+        claim: &PersistentVolumeClaim,
+    ) -> Result<PersistentVolumeClaim, String> {
+        match &self.growth.announcement {
+            Some(patch) => self.objects.write_claim_status(claim, patch).await,
+            None => Ok(claim.clone()),
+        }
+    }
+
+    /// Says that the volume has its capacity.
+    ///
+    /// # Errors
+    /// As users read them; the claim may have been changed.
+    pub async fn succeeded(&self, claim: &PersistentVolumeClaim) -> Result<(), String> {
+        let (volume, node) = (self.volume, self.node);
+        let text = format!("MountVolume.NodeExpandVolume succeeded for volume \"{volume}\" {node}");
+        self.events.normal(FILE_SYSTEM_RESIZED, text.clone());
+        let of_claim = self.events.about(reference(claim));
+        of_claim.normal(FILE_SYSTEM_RESIZED, text);
+        if let Some(patch) = conclusion(claim, &self.growth) {
+            self.objects.write_claim_status(claim, &patch).await?;
+        }
+        Ok(())
+    }
+
+    /// Tells the pod of an error, in the text that is returned.
+    pub fn warn(&self, error: &str) -> String {
+        let volume = self.volume;
+        let text =
+            format!("NodeExpandVolume.NodeExpandVolume failed for volume \"{volume}\" : {error}");
+        self.events.warning(RESIZE_FAILED, text.clone());
+        text
+    }
+
+    /// Writes a certain failure into the claim.
+    ///
+    /// # Errors
+    /// As users read them; the claim may have been changed.
+    pub async fn failed(
+        &self,
+        claim: &PersistentVolumeClaim,
+        known: Known,
+        error: &str,
+        is_infeasible: bool,
+    ) -> Result<(), String> {
+        if self.growth.conclusion.is_some() {
+            let now = Timestamp::now();
+            let patch = failure(claim, &self.growth, known, error, is_infeasible, now);
+            self.objects.write_claim_status(claim, &patch).await?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,185 @@
+//! The growth of mounted images: the server has resized the image, and its file system follows.
+//!
+//! The kernel learns of the new size from the cluster. A node may not watch claims, only read those of its
+//! pods: it looks from time to time, and only at pods with images.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use container_runtime::apart_async;
+use k8s_openapi::api::core::v1::Pod;
+use pod_lifecycle::node::volume_expansion::{Known, may_grow, plan};
+use resource_kinds::pod_references::claim_of;
+use tokio_util::sync::CancellationToken;
+
+use super::bus::{Bus, path};
+use super::image::Image;
+use super::{local_device, records, turn};
+use crate::api::objects::ApiObjects;
+use crate::blocking::blocking;
+use crate::claim_growth::ClaimGrowth;
+use crate::csi_volumes::LivePod;
+use crate::paths::PodDir;
+use crate::volumes::release::mounts_below;
+
+/// Interval of the looks.
+const INTERVAL: Duration = Duration::from_secs(20);
+
+/// Until a file system has grown; a longer growth goes on, and is found at a later look.
+const GROW_MAX: Duration = Duration::from_secs(60);
+
+/// Lets the file systems of these pods' images grow with their claims, until `shutdown`.
+pub async fn keep_growing(
+    objects: Arc<ApiObjects>,
+    node: String,
+    data_dir: PathBuf,
+    pods: impl Fn() -> Vec<LivePod>,
+    shutdown: CancellationToken,
+) {
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = tokio::time::sleep(INTERVAL) => {}
+        }
+        for live in pods() {
+            let dir = PodDir::of(&data_dir, &live.pod);
+            let at = dir.clone();
+            let found = blocking(move || {
+                let found = records(&at);
+                found.map_err(|error| format!("read the records of images: {error}"))
+            })
+            .await;
+            let images = found.unwrap_or_else(|error| {
+                tracing::warn!(error, "images do not grow");
+                Vec::new()
+            });
+            for (volume, image) in images {
+                let target = dir.volume(&volume);
+                let grown = grow(&objects, &node, &live, &volume, image, target).await;
+                if let Err(error) = grown {
+                    tracing::warn!(volume, error, "an image does not grow yet");
+                }
+            }
+        }
+    }
+}
+
+/// Lets the file system of one volume grow, if its claim asks for it.
+async fn grow(
+    objects: &ApiObjects,
+    node: &str,
+    live: &LivePod,
+    volume: &str,
+    image: Image,
+    target: PathBuf,
+) -> Result<(), String> {
+    let namespace = live.pod.metadata.namespace.as_deref().unwrap_or_default();
+    let Some(name) = writable_claim(&live.pod, volume) else {
+        return Ok(());
+    };
+    let claim = objects.claim(namespace, &name).await?;
+    let Some(claim) = claim.filter(|claim| may_grow(claim, Known::default())) else {
+        return Ok(());
+    };
+    let found = objects.volume_of(&claim).await?;
+    let spec = found.spec.as_ref();
+    let source = spec.and_then(|spec| spec.rbd.as_ref());
+    let is_block = spec.and_then(|spec| spec.volume_mode.as_deref()) == Some("Block");
+    let read_only = source.is_none_or(|source| source.read_only == Some(true));
+    let growth = plan(&claim, &found, Known::default());
+    let Some(growth) = growth.filter(|_| !is_block && !read_only) else {
+        return Ok(());
+    };
+    let wanted = u64::try_from(growth.capacity.value()).unwrap_or(0);
+    let growing = ClaimGrowth {
+        objects,
+        events: &live.events,
+        node,
+        volume: found.metadata.name.as_deref().unwrap_or_default(),
+        growth,
+    };
+    let claim = growing.begin(&claim).await?;
+    let key = format!("grow {}", target.display());
+    let done = apart_async(key, GROW_MAX, move || fill(&image, &target, wanted)).await;
+    match done.unwrap_or_else(|error| Err(error.to_string())) {
+        Ok(Filled::Whole) => growing.succeeded(&claim).await,
+        Ok(Filled::Later) => Ok(()),
+        Err(error) => {
+            let text = growing.warn(&error);
+            let known = Known::default();
+            growing.failed(&claim, known, &error, false).await?;
+            Err(text)
+        }
+    }
+}
+
+/// The claim of a pod's volume, if the pod may write to it.
+fn writable_claim(pod: &Pod, volume: &str) -> Option<String> {
+    let name = pod.metadata.name.as_deref().unwrap_or_default();
+    let mut volumes = pod.spec.iter().flat_map(|spec| &spec.volumes).flatten();
+    let found = volumes.find(|one| one.name == volume)?;
+    let (claim, read_only) = claim_of(name, found)?;
+    (!read_only).then_some(claim)
+}
+
+/// The end of an attempt.
+enum Filled {
+    /// The file system fills the device.
+    Whole,
+    /// The kernel does not know the new size yet, or the volume is being unmounted.
+    Later,
+}
+
+/// Lets the file system of a mounted image fill its device.
+fn fill(image: &Image, target: &Path, wanted: u64) -> Result<Filled, String> {
+    let shown = image.shown();
+    let failed = |error: std::io::Error| format!("look for the device of {shown}: {error}");
+    let (device, _open) = {
+        let _turn = turn();
+        let bus = Bus::present().ok_or("the kernel has no images of Ceph")?;
+        let device = bus.find(image).map_err(failed)?;
+        let Some(device) = device else {
+            return Ok(Filled::Later);
+        };
+        // While it is open it is not unmapped, and its number is not another image's.
+        let open = File::open(path(&device)).map_err(failed)?;
+        (device, open)
+    };
+    let size = bus_size(device.id).map_err(failed)?;
+    if size < wanted || mounts_below(target).map_err(failed)?.is_empty() {
+        tracing::debug!(image = shown, size, wanted, "an image grows later");
+        return Ok(Filled::Later);
+    }
+    local_device::grow(&path(&device), target)?;
+    Ok(Filled::Whole)
+}
+
+/// The size of a device in bytes, as the kernel knows it now.
+fn bus_size(id: u32) -> std::io::Result<u64> {
+    let text = fs::read_to_string(format!("/sys/bus/rbd/devices/{id}/size"))?;
+    let size = text.trim().parse();
+    size.map_err(|_| std::io::ErrorKind::InvalidData.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn volumes_that_a_pod_writes_to_by_a_claim_grow() {
+        let pod: Pod = serde_json::from_value(json!({"metadata": {"name": "p"}, "spec": {
+            "containers": [], "volumes": [
+                {"name": "a", "persistentVolumeClaim": {"claimName": "c"}},
+                {"name": "b", "persistentVolumeClaim": {"claimName": "d", "readOnly": true}},
+                {"name": "e", "rbd": {"monitors": ["m"], "image": "i"}}]}}))
+        .unwrap();
+        assert_eq!(writable_claim(&pod, "a").as_deref(), Some("c"));
+        for other in ["b", "e", "none"] {
+            assert_eq!(writable_claim(&pod, other), None, "{other}");
+        }
+    }
+}
