@@ -144,6 +144,10 @@ fn a_pod_runs_on_the_other_node_with_its_files() {
     assert_eq!(now, "kept\nmore\n");
     let path = text(&volume, "/metadata/name");
     assert_eq!(directories(&instance.data(), path).len(), 1);
+    a_node_gives_its_volumes_away(&kubectl, &data, &first);
+    wait_running_on(&kubectl, &second);
+    let now = kubectl.ok(&["exec", "db-0", "--", "cat", "/data/link"]);
+    assert_eq!(now, "kept\nmore\n");
     // A volume that was moved is removed with its claim.
     kubectl.ok(&["delete", "statefulset", "db", "--wait=false"]);
     kubectl.ok(&["delete", "pvc", CLAIM]);
@@ -151,6 +155,24 @@ fn a_pod_runs_on_the_other_node_with_its_files() {
         let left = directories(&instance.data(), path);
         if left.is_empty() { Ok(()) } else { Err(left) }
     });
+}
+
+/// A pod without a controller holds its node's volumes, until it is left behind or gone.
+fn a_node_gives_its_volumes_away(kubectl: &Kubectl, data: &str, node: &str) {
+    let pod = kubectl.json(&["get", "pod", "alone"]);
+    let drain = ["volume", "drain", node, "--data-dir", data];
+    if text(&pod, "/spec/nodeName") == node {
+        let why = refused(&drain);
+        assert!(
+            why.contains("no controller") && why.contains("nothing was moved"),
+            "{why}"
+        );
+    }
+    kubectl.ok(&["delete", "pod", "alone"]);
+    ok(&drain);
+    let nothing = ok(&drain);
+    assert!(nothing.contains("No claim has its volume"), "{nothing}");
+    kubectl.ok(&["uncordon", node]);
 }
 
 /// A mount from outside of the cluster, which no object tells of, holds the move until it goes.

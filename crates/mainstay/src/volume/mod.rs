@@ -1,7 +1,9 @@
 //! `mainstay volume`: the volumes of claims.
 //!
-//! `objects` reads, `model` chooses what is shown, `render` formats it. `moving` requests a move.
+//! `objects` reads, `model` chooses what is shown, `render` formats it. `moving` requests a move, `draining`
+//! those of all volumes of a node.
 
+mod draining;
 mod model;
 mod moving;
 mod objects;
@@ -36,6 +38,9 @@ enum Action {
     /// Move the volume of a claim to another node, with its files
     #[command(after_help = moving::MOVE_HELP)]
     Move(moving::MoveArguments),
+    /// Move all volumes of a node to other nodes, with their files
+    #[command(after_help = draining::DRAIN_HELP)]
+    Drain(draining::DrainArguments),
 }
 
 /// Arguments of `mainstay volume ls`.
@@ -83,6 +88,7 @@ pub async fn run(arguments: VolumeArguments) -> Result<()> {
     match arguments.action {
         Action::Ls(arguments) => list(&server, arguments).await,
         Action::Move(arguments) => moving::run(&server, arguments).await,
+        Action::Drain(arguments) => draining::run(&server, arguments).await,
     }
 }
 

@@ -1,6 +1,9 @@
 //! `mainstay volume move`: the request of a move and its progress. The controllers of the server carry it
 //! out, so it goes on when this command is stopped.
 
+#[cfg(test)]
+mod tests;
+
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -81,31 +84,69 @@ pub async fn run(server: &Server, arguments: MoveArguments) -> Result<()> {
     let claims: Api<PersistentVolumeClaim> = Api::namespaced(server.client.clone(), &namespace);
     let claim = claims.get(&arguments.claim).await;
     let claim = claim.map_err(|error| server.explain(error))?;
-    let name = claim
-        .spec
-        .as_ref()
-        .and_then(|spec| spec.volume_name.clone());
-    let name = name.filter(|name| !name.is_empty());
-    let name = name.with_context(|| format!("claim {:?} is not bound", arguments.claim))?;
-    let volumes: Api<PersistentVolume> = Api::all(server.client.clone());
-    let to = match arguments.to {
-        Some(to) => to,
-        None => return cancel(server, &volumes, &name).await,
-    };
-    let found = read(server, claim, &namespace, &name, &to).await;
+    match arguments.to {
+        Some(to) => move_claim(server, claim, &namespace, &arguments.claim, &to).await,
+        None => cancel(server, &volume_of(&claim, &arguments.claim)?).await,
+    }
+}
+
+/// The name of a claim's volume.
+fn volume_of(claim: &PersistentVolumeClaim, name: &str) -> Result<String> {
+    let spec = claim.spec.as_ref();
+    let volume = spec.and_then(|spec| spec.volume_name.clone());
+    let volume = volume.filter(|volume| !volume.is_empty());
+    volume.with_context(|| format!("claim {name:?} is not bound"))
+}
+
+/// The reason why a claim's volume cannot be moved now; `None` if it can, or moves already.
+///
+/// # Errors
+/// The server does not answer.
+pub async fn refusal(
+    server: &Server,
+    namespace: &str,
+    claim: &str,
+    to: &str,
+) -> Result<Option<String>> {
+    let claims: Api<PersistentVolumeClaim> = Api::namespaced(server.client.clone(), namespace);
+    let found = claims.get(claim).await;
     let found = found.map_err(|error| server.explain(error))?;
-    match decide(&found, &to) {
+    let name = volume_of(&found, claim)?;
+    let found = read(server, found, namespace, &name, to).await;
+    let found = found.map_err(|error| server.explain(error))?;
+    Ok(match decide(&found, to) {
+        Decision::Refused(why) => Some(why),
+        Decision::UnderWay | Decision::Request { .. } => None,
+    })
+}
+
+/// Requests the move of a claim's volume, and shows its progress until its end.
+///
+/// # Errors
+/// It cannot be moved, or was not.
+pub async fn move_claim(
+    server: &Server,
+    claim: PersistentVolumeClaim,
+    namespace: &str,
+    claim_name: &str,
+    to: &str,
+) -> Result<()> {
+    let name = volume_of(&claim, claim_name)?;
+    let volumes: Api<PersistentVolume> = Api::all(server.client.clone());
+    let found = read(server, claim, namespace, &name, to).await;
+    let found = found.map_err(|error| server.explain(error))?;
+    match decide(&found, to) {
         Decision::Refused(why) => bail!("{why}"),
         Decision::UnderWay => say(&format!("The move to {to} is under way.")),
         Decision::Request { from } => {
             let id = uuid::Uuid::new_v4().simple().to_string();
-            let request = VolumeMove::request(&id[..12], &from, &to);
+            let request = VolumeMove::request(&id[..12], &from, to);
             write(&volumes, found.volume.as_ref(), &name, &request)
                 .await
                 .map_err(|error| server.explain(error))?;
         }
     }
-    follow(server, &volumes, &name, (&namespace, &arguments.claim)).await
+    follow(server, &volumes, &name, (namespace, claim_name)).await
 }
 
 async fn read(
@@ -252,22 +293,28 @@ fn place(volume: &PersistentVolume, claim: &str) -> Result<String, String> {
             "the volume of claim {claim:?} is a block device: only volumes with files can be moved"
         ));
     }
-    let affinity = spec.node_affinity.and_then(|affinity| affinity.required);
-    let terms = affinity.map(|required| required.node_selector_terms);
-    let values = terms.and_then(|terms| {
-        let [term] = &terms[..] else { return None };
-        let [expression] = &term.match_expressions.as_ref()?[..] else {
-            return None;
-        };
-        expression.values.clone()
-    });
-    match values.as_deref() {
-        Some([node]) => Ok(node.clone()),
-        _ => Err(format!("the volume of claim {claim:?} is not on one node")),
+    node_of(volume).ok_or_else(|| format!("the volume of claim {claim:?} is not on one node"))
+}
+
+/// The only node of a volume.
+pub fn node_of(volume: &PersistentVolume) -> Option<String> {
+    let affinity = volume.spec.as_ref()?.node_affinity.as_ref()?;
+    let terms = &affinity.required.as_ref()?.node_selector_terms;
+    let [term] = &terms[..] else { return None };
+    let [expression] = &term.match_expressions.as_ref()?[..] else {
+        return None;
+    };
+    match expression.values.as_deref() {
+        Some([node]) => Some(node.clone()),
+        _ => None,
     }
 }
 
-fn takes_pods(node: &Node, name: &str) -> Result<(), String> {
+/// Checks that a node can get volumes and their pods.
+///
+/// # Errors
+/// The reason why not.
+pub fn takes_pods(node: &Node, name: &str) -> Result<(), String> {
     let is_ready = node_conditions::is_ready(node);
     let is_cordoned = node.spec.as_ref().and_then(|spec| spec.unschedulable) == Some(true);
     match (is_ready, is_cordoned) {
@@ -299,7 +346,8 @@ async fn write(
     Ok(())
 }
 
-async fn cancel(server: &Server, volumes: &Api<PersistentVolume>, name: &str) -> Result<()> {
+async fn cancel(server: &Server, name: &str) -> Result<()> {
+    let volumes: Api<PersistentVolume> = Api::all(server.client.clone());
     loop {
         let volume = volumes.get(name).await;
         let volume = volume.map_err(|error| server.explain(error))?;
@@ -311,7 +359,7 @@ async fn cancel(server: &Server, volumes: &Api<PersistentVolume>, name: &str) ->
             cancelled: true,
             ..record
         };
-        match write(volumes, Some(&volume), name, &cancelled).await {
+        match write(&volumes, Some(&volume), name, &cancelled).await {
             Err(api_client::Error::Api(status)) if status.code == 409 => {}
             Err(error) => return Err(server.explain(error)),
             Ok(()) => break,
@@ -431,165 +479,4 @@ fn progress(record: &VolumeMove, claim: &str) -> Progress {
         Some(message) => format!("{text} Waiting: {message}."),
         None => text,
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use resource_kinds::annotations::VOLUME_REPLICATION;
-    use serde_json::Value;
-
-    use super::*;
-
-    fn volume(change: Value) -> Value {
-        let mut volume = json!({
-            "metadata": {"name": "pvc-1", "annotations": {
-                "pv.kubernetes.io/provisioned-by": "mainstay.dev/local"}},
-            "spec": {"storageClassName": "local", "volumeMode": "Filesystem",
-                "local": {"path": "/a/pvc-1"},
-                "nodeAffinity": resource_kinds::storage::volume_move::affinity_to("one")},
-        });
-        json_patch(&mut volume, change);
-        volume
-    }
-
-    fn json_patch(target: &mut Value, change: Value) {
-        for (at, value) in change.as_object().expect("an object") {
-            let (parent, key) = at.rsplit_once('/').expect("a pointer");
-            target.pointer_mut(parent).expect("a parent")[key] = value.clone();
-        }
-    }
-
-    fn node(change: Value) -> Value {
-        let mut node = json!({"metadata": {"name": "two"}, "spec": {},
-            "status": {"conditions": [{"type": "Ready", "status": "True"}]}});
-        json_patch(&mut node, change);
-        node
-    }
-
-    fn found(volume: Value, node: Value, owner: Value) -> MoveObjects {
-        let claim = json!({"metadata": {"name": "data-web-0"}, "status": {"phase": "Bound"}});
-        let pod = json!({
-            "metadata": {"name": "web-0", "namespace": "d", "uid": "u", "ownerReferences": owner},
-            "spec": {"nodeName": "one", "containers": [],
-                "volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "data-web-0"}}]}});
-        let pod: Pod = serde_json::from_value(pod).expect("a pod");
-        MoveObjects {
-            claim: serde_json::from_value(claim).expect("a claim"),
-            volume: Some(serde_json::from_value(volume).expect("a volume")),
-            pods: vec![PodView::from(&pod)],
-            destination: serde_json::from_value(node).ok(),
-            contents: Vec::new(),
-        }
-    }
-
-    fn set() -> Value {
-        json!([{"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "web", "uid": "s",
-            "controller": true}])
-    }
-
-    fn refusal(volume: Value, node: Value, owner: Value, to: &str) -> String {
-        match decide(&found(volume, node, owner), to) {
-            Decision::Refused(why) => why,
-            other => format!("{other:?}"),
-        }
-    }
-
-    #[test]
-    fn a_volume_that_can_move_is_requested_once() {
-        let same = || volume(json!({}));
-        let decided = decide(&found(same(), node(json!({})), set()), "two");
-        let from = "one".to_owned();
-        assert_eq!(decided, Decision::Request { from });
-        let record = VolumeMove::request("a1", "one", "two");
-        let moving = |record: &VolumeMove| {
-            let mut volume = same();
-            volume["metadata"]["annotations"][VOLUME_MOVE] = json!(record.to_text());
-            volume
-        };
-        let again = found(moving(&record), node(json!({})), set());
-        assert_eq!(decide(&again, "two"), Decision::UnderWay);
-        assert!(matches!(decide(&again, "three"), Decision::Refused(why) if why.contains("two")));
-        let mut cow = same();
-        cow["metadata"]["annotations"]["pv.kubernetes.io/provisioned-by"] =
-            json!("mainstay.dev/local-cow");
-        let decided = decide(&found(cow, node(json!({})), set()), "two");
-        assert!(matches!(decided, Decision::Request { .. }), "{decided:?}");
-        let failed = found(
-            moving(&record.in_stage(Stage::Failed)),
-            node(json!({})),
-            set(),
-        );
-        assert!(matches!(decide(&failed, "two"), Decision::Request { .. }));
-    }
-
-    #[test]
-    fn a_refusal_names_its_reason() {
-        let same = || volume(json!({}));
-        let ready = || node(json!({}));
-        let mut other = same();
-        other["metadata"]["annotations"] = json!({});
-        let not_ready = node(json!({"/status/conditions": []}));
-        let cordoned = node(json!({"/spec/unschedulable": true}));
-        let block = volume(json!({"/spec/volumeMode": "Block"}));
-        for (volume, node, owner, to, wanted) in [
-            (
-                other,
-                ready(),
-                set(),
-                "two",
-                "only volumes of the classes local",
-            ),
-            (block, ready(), set(), "two", "block device"),
-            (same(), ready(), set(), "one", "already"),
-            (same(), Value::Null, set(), "two", "does not exist"),
-            (same(), not_ready, set(), "two", "not ready"),
-            (same(), cordoned, set(), "two", "cordoned"),
-            (same(), ready(), json!([]), "two", "no controller"),
-        ] {
-            let why = refusal(volume, node, owner, to);
-            assert!(why.contains(wanted), "{why}");
-        }
-    }
-
-    // docs/storage.md: the refusal says how to go on.
-    #[test]
-    fn a_volume_with_snapshots_or_a_replica_is_not_moved() {
-        let mut moving = found(volume(json!({})), node(json!({})), set());
-        let name = moving
-            .volume
-            .as_ref()
-            .and_then(|one| one.metadata.name.clone());
-        let content = json!({"metadata": {"name": "snapcontent-1"}, "spec": {
-            "source": {"volumeHandle": name},
-            "volumeSnapshotRef": {"namespace": "d", "name": "monday"}}});
-        moving.contents = vec![serde_json::from_value(content).expect("a content")];
-        let refused = decide(&moving, "two");
-        let says = |why: &str| why.contains("d/monday") && why.contains("make a claim from it");
-        assert!(
-            matches!(&refused, Decision::Refused(why) if says(why)),
-            "{refused:?}"
-        );
-        let mut replicated = volume(json!({}));
-        let record = json!({"epoch": 1, "primary": "one", "replica": "three", "intervalSeconds": 10,
-            "stage": "Replicating"});
-        replicated["metadata"]["annotations"][VOLUME_REPLICATION] = json!(record.to_string());
-        let why = refusal(replicated, node(json!({})), set(), "two");
-        assert!(why.contains("has a replica"), "{why}");
-    }
-
-    #[test]
-    fn a_stage_is_shown_with_its_reason() {
-        let record = VolumeMove::request("a1", "one", "two");
-        let waiting = VolumeMove {
-            message: Some("pod \"web-0\" on node \"one\" ends".to_owned()),
-            ..record.in_stage(Stage::Stopping)
-        };
-        let line =
-            "Stopping: the pods of the claim end. Waiting: pod \"web-0\" on node \"one\" ends.";
-        assert_eq!(progress(&waiting, "c"), Progress::Shown(line.to_owned()));
-        let failed = record.abandoned("no room").in_stage(Stage::Failed);
-        assert!(matches!(progress(&failed, "c"), Progress::Failed(_)));
-        let moved = progress(&record.in_stage(Stage::Moved), "c");
-        assert!(matches!(moved, Progress::Moved(line) if line.contains("two")));
-    }
 }

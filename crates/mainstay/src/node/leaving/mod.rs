@@ -114,11 +114,7 @@ async fn drain(arguments: &LeaveArguments, server: &Server, name: &str, data: &P
         "nothing was changed, because of what would be lost:\n  {}\n`--force` leaves nevertheless",
         losses.join("\n  ")
     );
-    let nodes: Api<Node> = Api::all(server.client.clone());
-    let cordon = Patch::Merge(json!({"spec": {"unschedulable": true}}));
-    let cordoned = nodes.patch(name, &PatchParams::default(), &cordon).await;
-    cordoned.map_err(explain)?;
-    say(&format!("node {name} cordoned"));
+    cordon(server, name).await?;
     let deadline = Instant::now() + Duration::from_secs(arguments.timeout.into());
     let mut drain = Drain::default();
     loop {
@@ -143,6 +139,19 @@ async fn drain(arguments: &LeaveArguments, server: &Server, name: &str, data: &P
         );
         tokio::time::sleep(LOOK).await;
     }
+}
+
+/// Lets no more pods be scheduled to a node.
+///
+/// # Errors
+/// The server refused, or does not answer.
+pub async fn cordon(server: &Server, name: &str) -> Result<()> {
+    let nodes: Api<Node> = Api::all(server.client.clone());
+    let cordon = Patch::Merge(json!({"spec": {"unschedulable": true}}));
+    let cordoned = nodes.patch(name, &PatchParams::default(), &cordon).await;
+    cordoned.map_err(|error| server.explain(error))?;
+    say(&format!("node {name} cordoned"));
+    Ok(())
 }
 
 fn names(pods: &[&Pod]) -> String {
