@@ -155,3 +155,25 @@ async fn withdraw(volumes: &CsiVolumes, socket: &PathBuf) {
         tracing::warn!(driver = name, error, "a driver that is gone is still shown");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    #[test]
+    fn only_sockets_are_drivers() {
+        let temp = tempfile::tempdir().unwrap();
+        let at = |name: &str| temp.path().join(name);
+        assert!(sockets(&at("none")).unwrap().is_empty());
+        fs::write(at("file.sock"), "").unwrap();
+        fs::create_dir(at("directory.sock")).unwrap();
+        let _hidden = UnixListener::bind(at(".hidden.sock")).unwrap();
+        let _driver = UnixListener::bind(at("driver.sock")).unwrap();
+        symlink(at("driver.sock"), at("link.sock")).unwrap();
+        let found: Vec<PathBuf> = sockets(temp.path()).unwrap().into_keys().collect();
+        assert_eq!(found, [at("driver.sock")]);
+    }
+}

@@ -17,8 +17,8 @@ use crate::pods::SLEEP;
 use crate::spec::shell;
 use crate::world::{NODE, World};
 
-const DRIVER: &str = "test.csi.example.com";
-const TOLD: &str = "/var/lib/kubelet";
+pub const DRIVER: &str = "test.csi.example.com";
+pub const TOLD: &str = "/var/lib/kubelet";
 
 /// The agent has the rights of a node only.
 fn node_user() -> UserInfo {
@@ -35,13 +35,13 @@ pub async fn started(name: &str) -> World {
 /// A driver, registered or not.
 pub struct Disks {
     pub node: Arc<NodeDriver>,
-    kubelet: PathBuf,
+    pub kubelet: PathBuf,
     pub volumes: PathBuf,
     serving: Vec<TestDriver>,
 }
 
 impl Disks {
-    fn of(world: &World) -> Self {
+    pub fn of(world: &World) -> Self {
         Self::taking(world, 7)
     }
 

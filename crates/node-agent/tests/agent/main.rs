@@ -14,6 +14,7 @@ mod block;
 mod csi;
 mod csi_block;
 mod csi_limits;
+mod csi_speed;
 mod ephemeral;
 mod faults;
 mod grpc;
@@ -82,6 +83,7 @@ const TESTS: &[(&str, Test)] = tests![
     csi::a_volume_waits_for_its_attachment_and_is_in_use_before,
     csi_block::a_device_of_a_driver_is_one_of_the_pods,
     csi_limits::a_pod_waits_until_the_driver_takes_its_volume_too,
+    csi_speed::a_pod_costs_the_calls_that_a_hand_would_make,
     quota::a_volume_with_a_project_is_limited_and_stays_in_it,
     admission::what_does_not_fit_is_refused_once,
     admission::ports_of_the_node_are_one_pods,

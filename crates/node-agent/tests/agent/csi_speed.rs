@@ -1,0 +1,126 @@
+//! The calls of a driver's volume in the life of a pod, and their times beside the same calls made by
+//! hand and beside a pod without the volume. The calls are checked, the times are printed.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use csi::{Access, AccessMode, Driver, Publication, Stage, VolumeCapability};
+use serde_json::json;
+
+use crate::csi::{DRIVER, Disks, TOLD, claim, key, started, with};
+use crate::world::World;
+
+/// Pods of each kind.
+const ROUNDS: usize = 5;
+
+/// Times from the creation of a pod to its readiness, and from its deletion to its end.
+#[derive(Default)]
+struct Times {
+    starts: Vec<Duration>,
+    ends: Vec<Duration>,
+}
+
+impl Times {
+    fn show(mut self, what: &str) {
+        let median = |times: &mut Vec<Duration>| {
+            times.sort();
+            times[times.len() / 2]
+        };
+        let (start, end) = (median(&mut self.starts), median(&mut self.ends));
+        println!("{what}: start {start:.1?}, end {end:.1?} (medians of {ROUNDS})");
+    }
+}
+
+pub async fn a_pod_costs_the_calls_that_a_hand_would_make() {
+    let world = started("csi-speed").await;
+    let mut disks = Disks::of(&world);
+    key(&world).await;
+    let spec = json!({"attachRequired": false});
+    disks.driver_object(&world, spec).await;
+    disks.claim(&world, "v").await;
+    std::fs::create_dir_all(disks.volumes.join("h")).unwrap();
+    disks.start();
+    let (mut by_hand, mut plain, mut claimed) = <(Times, Times, Times)>::default();
+    for round in 0..ROUNDS {
+        hand(&disks, &mut by_hand).await;
+        live(
+            &world,
+            &format!("plain-{round}"),
+            json!({"emptyDir": {}}),
+            &mut plain,
+        )
+        .await;
+        let before = disks.calls("v").len();
+        live(&world, &format!("disk-{round}"), claim("v"), &mut claimed).await;
+        let begun = Instant::now();
+        disks.free("v").await;
+        *claimed.ends.last_mut().unwrap() += begun.elapsed();
+        let calls = disks.calls("v").split_off(before);
+        let own: Vec<&str> = calls
+            .iter()
+            .map(String::as_str)
+            .filter(|call| !call.contains("Stats"))
+            .collect();
+        assert_eq!(own, ["Stage", "Publish", "Unpublish", "Unstage"]);
+    }
+    by_hand.show("by hand: stage and publish, unpublish and unstage");
+    plain.show("pod without the volume");
+    claimed.show("pod with the volume");
+    disks.end(world).await;
+}
+
+/// A pod with a volume, from its creation to its end.
+async fn live(world: &World, name: &str, volume: serde_json::Value, times: &mut Times) {
+    let begun = Instant::now();
+    world.pod(name, with(volume, "true")).await;
+    world.ready(name).await;
+    times.starts.push(begun.elapsed());
+    let begun = Instant::now();
+    world.delete(name).await;
+    world.gone(name).await;
+    times.ends.push(begun.elapsed());
+}
+
+/// The same calls for a volume that no pod has.
+async fn hand(disks: &Disks, times: &mut Times) {
+    let driver = Driver {
+        name: DRIVER.to_owned(),
+        socket: disks.kubelet.join("plugins/t/csi.sock"),
+    };
+    std::fs::create_dir_all(disks.kubelet.join("hand")).unwrap();
+    let capability = VolumeCapability {
+        access: Access::Mount {
+            fs_type: "ext4".to_owned(),
+            flags: Vec::new(),
+            group: None,
+        },
+        mode: AccessMode::SingleNodeSingleWriter,
+    };
+    let begun = Instant::now();
+    let stage = Stage {
+        volume_id: "h".to_owned(),
+        publish_context: BTreeMap::new(),
+        staging_path: format!("{TOLD}/hand"),
+        capability: capability.clone(),
+        secrets: BTreeMap::new(),
+        volume_context: BTreeMap::new(),
+    };
+    driver.stage(&stage).await.unwrap();
+    let target = format!("{TOLD}/hand-mount");
+    let publication = Publication {
+        volume_id: "h".to_owned(),
+        publish_context: BTreeMap::new(),
+        staging_path: Some(stage.staging_path.clone()),
+        target_path: target.clone(),
+        capability,
+        read_only: false,
+        secrets: BTreeMap::new(),
+        volume_context: BTreeMap::new(),
+    };
+    driver.publish(&publication).await.unwrap();
+    times.starts.push(begun.elapsed());
+    let begun = Instant::now();
+    driver.unpublish("h", &target).await.unwrap();
+    driver.unstage("h", &stage.staging_path).await.unwrap();
+    times.ends.push(begun.elapsed());
+}
