@@ -59,6 +59,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("mount-table", 0),
     ("keyed-locks", 0),
     ("schema-check", 0),
+    ("chrono-tz", 0),
     ("csi-test-driver", 1),
     ("resource-kinds", 1),
     ("openapi-schema", 2),
