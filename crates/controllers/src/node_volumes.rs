@@ -62,5 +62,6 @@ pub(crate) async fn write_record(
     if let Some(spec) = spec {
         patch["spec"] = spec;
     }
-    merge(&Api::all(client.clone()), volume, patch).await
+    let written = merge(&Api::all(client.clone()), volume, patch).await?;
+    Ok(written.is_some())
 }

@@ -166,30 +166,29 @@ pub async fn delete<K: Object>(api: &Api<K>, name: &str, how: Delete) -> api_cli
     Ok(unless_outrun(api.delete(name, &params).await)?.is_some())
 }
 
-/// Merges a patch into an object, if it is unchanged since it was read. `false` if it is not: then the
+/// Merges a patch into an object, if it is unchanged since it was read. `None` if it is not: then the
 /// cache delivers its new state.
 pub async fn merge<K: Object>(
     api: &Api<K>,
     seen: &K,
     mut patch: Value,
-) -> api_client::Result<bool> {
+) -> api_client::Result<Option<K>> {
     patch["metadata"]["resourceVersion"] = seen.meta().resource_version.clone().into();
     let (name, patch) = of_same(seen, patch);
-    let written = api.patch(name, &PatchParams::default(), &patch).await;
-    Ok(unless_outrun(written)?.is_some())
+    unless_outrun(api.patch(name, &PatchParams::default(), &patch).await)
 }
 
-/// Merges a patch into the status of an object, if it is still the same one. `false` if it is not.
+/// Merges a patch into the status of an object, if it is still the same one. `None` if it is not.
 pub async fn merge_status<K: Object>(
     api: &Api<K>,
     seen: &K,
     patch: Value,
-) -> api_client::Result<bool> {
+) -> api_client::Result<Option<K>> {
     let (name, patch) = of_same(seen, patch);
-    let written = api
-        .patch_status(name, &PatchParams::default(), &patch)
-        .await;
-    Ok(unless_outrun(written)?.is_some())
+    unless_outrun(
+        api.patch_status(name, &PatchParams::default(), &patch)
+            .await,
+    )
 }
 
 /// The object's name, and the patch for this object only, not for a new one of the same name.

@@ -5,11 +5,11 @@
 
 use std::time::Duration;
 
-use api_client::{Api, Patch, PatchParams};
+use api_client::Api;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use planners::volume_expansion::{ExpansionStep, failure, hand_to_node, plan};
-use reconcile::execute::{chain, found, unless_outrun};
+use reconcile::execute::{chain, found, merge, merge_status};
 use reconcile::{Key, ReconcileResult};
 use resource_kinds::reasons::volume as reasons;
 use resource_kinds::storage::rbd::PROVISIONER;
@@ -83,7 +83,9 @@ impl RbdProvisioner {
                         return self.failed(&claim, &name, error).await;
                     }
                     let capacity = json!({"storage": format!("{size}Mi")});
-                    let Some(grown) = self.write_capacity(&volume, capacity).await? else {
+                    let patch = json!({"spec": {"capacity": capacity}});
+                    let api = Api::all(self.context.client.clone());
+                    let Some(grown) = merge(&api, &volume, patch).await? else {
                         return Ok(None);
                     };
                     volume = grown;
@@ -144,29 +146,8 @@ impl RbdProvisioner {
     ) -> Result<Option<PersistentVolumeClaim>, Error> {
         patch["metadata"]["resourceVersion"] = claim.metadata.resource_version.clone().into();
         let namespace = claim.metadata.namespace.as_deref().unwrap_or_default();
-        let name = claim.metadata.name.as_deref().unwrap_or_default();
-        let api: Api<PersistentVolumeClaim> =
-            Api::namespaced(self.context.client.clone(), namespace);
-        let how = PatchParams::default();
-        let written = api.patch_status(name, &how, &Patch::Merge(patch)).await;
-        Ok(unless_outrun(written)?)
-    }
-
-    /// Writes the capacity of the volume, if it is as it was read.
-    async fn write_capacity(
-        &self,
-        volume: &PersistentVolume,
-        capacity: Value,
-    ) -> Result<Option<PersistentVolume>, Error> {
-        let version = &volume.metadata.resource_version;
-        let patch =
-            json!({"metadata": {"resourceVersion": version}, "spec": {"capacity": capacity}});
-        let api: Api<PersistentVolume> = Api::all(self.context.client.clone());
-        let name = volume.metadata.name.as_deref().unwrap_or_default();
-        let how = PatchParams::default();
-        Ok(unless_outrun(
-            api.patch(name, &how, &Patch::Merge(patch)).await,
-        )?)
+        let api = Api::namespaced(self.context.client.clone(), namespace);
+        Ok(merge_status(&api, claim, patch).await?)
     }
 }
 
