@@ -1,6 +1,6 @@
 //! Machines that join a server: the time until their nodes are Ready, the memory of an agent, and the
-//! throughput between pods of two nodes, by a route and by VXLAN, against the machines themselves in the
-//! same run.
+//! throughput between pods of two nodes, by a route and by VXLAN, against the machines themselves and against
+//! namespaces behind two plain routers, without any rules, in the same run.
 //!
 //! Machines are network namespaces on one bridge. Clients and servers are threads of this process in the
 //! networks of pods and machines. Run it on an idle machine with `cargo xtask bench nodes`.
@@ -41,6 +41,7 @@ fn main() {
     for node in &nodes[2..4] {
         node.network.run(|| without_link(&node.address));
     }
+    let alone = process::memory(server.pid());
     let mut joins = Sample::new("ms");
     for (number, node) in nodes.iter_mut().enumerate() {
         let name = format!("n{number}");
@@ -50,6 +51,12 @@ fn main() {
         "from the start of an agent on an empty data directory until its node is Ready: {joins}"
     );
 
+    std::thread::sleep(Duration::from_secs(sized(30, 2)));
+    println!(
+        "the server for each agent without pods: {:.2} MiB of its own",
+        (process::memory(server.pid()).own - alone.own) / nodes.len() as f64
+    );
+    let plain = Plain::on(&mut lan);
     let kubectl = server.kubectl();
     server.network.run(|| {
         let on = |node: usize, count| (0..count).map(move |pod| (node, pod));
@@ -70,8 +77,9 @@ fn main() {
         "an agent with {PODS} pods: resident {:.1} MiB, proportional {:.1} MiB",
         memory.resident, memory.proportional
     );
-    between(&kubectl, &server, [&nodes[0], &nodes[1]], [0, 1], "a route");
-    between(&kubectl, &server, [&nodes[2], &nodes[3]], [2, 3], "VXLAN");
+    for (numbers, way) in [([0, 1], "a route"), ([2, 3], "VXLAN")] {
+        between(&kubectl, &server, &nodes, &plain, numbers, way);
+    }
     for node in &mut nodes {
         node.interrupt();
     }
@@ -114,8 +122,66 @@ fn hello(name: &str, node: &str) -> Value {
     }})
 }
 
-/// Throughput from a pod of one node to a pod of the other, against that from machine to machine.
-fn between(kubectl: &Kubectl, server: &Role, machines: [&Role; 2], numbers: [usize; 2], way: &str) {
+/// Two machines that only route, with a namespace behind each: the links and hops between two pods, without
+/// rules and without connection tracking.
+struct Plain {
+    behind: [Network; 2],
+    target: SocketAddr,
+    _routers: [Network; 2],
+}
+
+impl Plain {
+    fn on(lan: &mut Lan) -> Self {
+        let [(first, first_address), (second, second_address)] = [(); 2].map(|()| lan.machine());
+        let behind = [Network::isolated(), Network::isolated()];
+        let routers = [(&first, second_address), (&second, first_address)];
+        for (number, ((router, other), inside)) in routers.into_iter().zip(&behind).enumerate() {
+            let path = inside.path();
+            router.run(|| {
+                ip(&format!(
+                    "link add pod type veth peer name eth0 netns {path}"
+                ));
+                ip("link set pod up");
+                ip(&format!("address add 198.18.{number}.1/24 dev pod"));
+                ip(&format!("route add 198.18.{}.0/24 via {other}", 1 - number));
+                let forwarding = "/proc/sys/net/ipv4/ip_forward";
+                std::fs::write(forwarding, "1").expect("forward packets");
+            });
+            inside.run(|| {
+                ip("link set eth0 up");
+                ip(&format!("address add 198.18.{number}.2/24 dev eth0"));
+                ip(&format!("route add default via 198.18.{number}.1"));
+            });
+        }
+        let target = address_of("198.18.1.2");
+        take_all(&behind[1]);
+        Self {
+            behind,
+            target,
+            _routers: [first, second],
+        }
+    }
+}
+
+/// Takes all bytes that come to a port in a network.
+fn take_all(network: &Network) {
+    network.run(|| {
+        let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, PORT)).expect("listen");
+        std::thread::spawn(move || streams::take_all(&listener));
+    });
+}
+
+/// Throughput from a pod of one node to a pod of the other, against that behind plain routers, and from machine
+/// to machine.
+fn between(
+    kubectl: &Kubectl,
+    server: &Role,
+    nodes: &[Role],
+    plain: &Plain,
+    numbers: [usize; 2],
+    way: &str,
+) {
+    let machines = numbers.map(|number| &nodes[number]);
     let names = numbers.map(|number| name(number, 0));
     // The processes of all pods are those of this machine; the client is one of the server's machine.
     let [client, target] = server.network.run(|| {
@@ -124,25 +190,30 @@ fn between(kubectl: &Kubectl, server: &Role, machines: [&Role; 2], numbers: [usi
             .map(|name| Network::of_pod(kubectl, name, PROGRAM))
     });
     let address = server.network.run(|| kubectl.pod_ip(&names[1]));
-    let to_pod = address_of(&address);
-    let to_machine = address_of(&machines[1].address);
-    for network in [&target, &machines[1].network] {
-        network.run(|| {
-            let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, PORT)).expect("listen");
-            std::thread::spawn(move || streams::take_all(&listener));
-        });
+    take_all(&target);
+    take_all(&machines[1].network);
+    let ways = [
+        (&client, address_of(&address)),
+        (&plain.behind[0], plain.target),
+        (&machines[0].network, address_of(&machines[1].address)),
+    ];
+    // Short and many: other work of the machine meets all alike.
+    let span = Duration::from_millis(sized(500, 100));
+    let mut samples = [(); 3].map(|()| Sample::new("MiB/s"));
+    for _ in 0..sized(31, 2) {
+        for ((network, target), sample) in ways.iter().zip(&mut samples) {
+            sample.push(network.run(|| streams::throughput(*target, span)));
+        }
     }
-    let span = Duration::from_millis(sized(2_000, 100));
-    let [mut pods, mut bare] = [(); 2].map(|()| Sample::new("MiB/s"));
-    for _ in 0..sized(7, 2) {
-        pods.push(client.run(|| streams::throughput(to_pod, span)));
-        let machine = &machines[0].network;
-        bare.push(machine.run(|| streams::throughput(to_machine, span)));
-    }
+    let [pods, routed, bare] = samples;
     println!("bytes over one connection between two nodes, by {way}");
     println!("  from pod to pod: {pods}");
+    println!("  between namespaces behind plain routers: {routed}");
     println!("  from machine to machine: {bare}");
-    println!("  against the machines: {}", pods.against(&bare));
+    println!("  pods against plain routers: {}", pods.against(&routed));
+    println!("  pods against the machines: {}", pods.against(&bare));
+    let hops = routed.against(&bare);
+    println!("  plain routers against the machines: {hops}");
 }
 
 fn address_of(text: &str) -> SocketAddr {
