@@ -33,6 +33,14 @@ pub struct MachineInfo {
     pub user_namespaces: bool,
 }
 
+/// The text of a file with one line; empty if it cannot be read.
+fn line(path: &str) -> String {
+    fs::read_to_string(path)
+        .unwrap_or_default()
+        .trim()
+        .to_owned()
+}
+
 /// The id of this boot of the machine.
 pub fn boot_id() -> String {
     line("/proc/sys/kernel/random/boot_id")
@@ -41,12 +49,6 @@ pub fn boot_id() -> String {
 impl MachineInfo {
     /// Looks at the machine.
     pub fn read(data_dir: &Path) -> Self {
-        let line = |path: &str| {
-            fs::read_to_string(path)
-                .unwrap_or_default()
-                .trim()
-                .to_owned()
-        };
         let kernel = line("/proc/sys/kernel/osrelease");
         Self {
             user_namespaces: user_namespaces(&line("/proc/sys/user/max_user_namespaces"), &kernel),
