@@ -248,7 +248,7 @@ fn with_other_classes_and_long_names(kubectl: &Kubectl) {
             let conditions = found["status"]["conditions"].to_string();
             match conditions.contains("mainstay.dev/Replicated") {
                 true => Ok(()),
-                false => Err(conditions),
+                false => Err(found),
             }
         });
         kubectl.ok(&["delete", "pod", "copier", "--now"]);
