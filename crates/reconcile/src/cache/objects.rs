@@ -1,7 +1,6 @@
 //! The objects of a cache by their keys, each at a place that indexes can name.
 
 use std::collections::BTreeMap;
-use std::mem;
 use std::sync::Arc;
 
 use crate::Key;
@@ -71,7 +70,7 @@ impl Objects {
 
     pub fn remove(&mut self, key: &Key) -> Option<Arc<Stored>> {
         let place = self.places.remove(key)?;
-        let object = mem::take(self.kept.get_mut(place.0)?);
+        let object = self.kept.get_mut(place.0)?.take();
         self.free.push(place);
         if self.places.is_empty() {
             (self.kept, self.free) = (Vec::new(), Vec::new());
