@@ -307,6 +307,7 @@ impl World {
             service_cidr: self.ranges.service,
             unmanaged: Default::default(),
             pod_link_prefix: pod_network::link_prefix(&self.options.instance_id),
+            encrypted_link: None,
             switch: None,
             host_ports: self.network.published(),
             listening: self.network.listening(),
