@@ -232,7 +232,7 @@ fn with_other_classes_and_long_names(kubectl: &Kubectl) {
     let (replicated, kept, again) = (long("replicated"), long("kept"), long("again"));
     let of_snapshot = |name: &str| json!({"apiGroup": "snapshot.storage.k8s.io", "kind": "VolumeSnapshot", "name": name});
     let of_claim = |name: &str| json!({"kind": "PersistentVolumeClaim", "name": name});
-    let mut claims = vec![
+    let mut claims = [
         claim(&replicated, "local-replicated", &of_claim("cloned")),
         claim("from-snapshot", "local-replicated", &of_snapshot("s")),
     ];

@@ -170,7 +170,7 @@ fn a_node_that_encrypts_takes_no_plain_packets_of_pods() {
     world.host.ip("route add 10.244.1.0/24 via 198.51.100.2");
     let pod = to(Ipv4Addr::new(10, 244, 0, 2), 8080);
     let receiver = udp(&world.host, NODE);
-    let sends = |from, text: &str| {
+    let sends = |world: &World, from, text: &str| {
         let sent = udp(&world.outside, from).send_to(text.as_bytes(), (NODE, 5000));
         sent.unwrap();
     };
@@ -180,23 +180,20 @@ fn a_node_that_encrypts_takes_no_plain_packets_of_pods() {
         String::from_utf8_lossy(&buffer[..length]).into_owned()
     };
     let (service, slice) = objects(json!({ "type": "NodePort" }), &BOTH[..1]);
-    let mut follow = |link: Option<&str>| {
-        let settings = Settings {
-            encrypted_link: link.map(str::to_owned),
-            ..World::settings()
-        };
-        world.apply(table(&ports([&service], [&slice], "here"), &settings));
-    };
     for (link, passes) in [
         (None, true),
         (Some("mga1b2c3"), false),
         (Some("uplink"), true),
     ] {
-        follow(link);
+        let settings = Settings {
+            encrypted_link: link.map(str::to_owned),
+            ..World::settings()
+        };
+        world.apply(table(&ports([&service], [&slice], "here"), &settings));
         let answer = world.outside.ask(pod).map(|(name, _)| name);
         assert_eq!(answer.ok().as_deref(), passes.then_some("a"), "{link:?}");
-        sends(other_pod, "pod");
-        sends(OUTSIDE, "outside");
+        sends(&world, other_pod, "pod");
+        sends(&world, OUTSIDE, "outside");
         if passes {
             assert_eq!(received(), "pod", "{link:?}");
         }
