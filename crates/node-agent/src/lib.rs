@@ -10,7 +10,6 @@ mod agent;
 mod answer_cache;
 mod api;
 mod blocking;
-mod claim_growth;
 mod clock;
 mod config;
 mod containers;

@@ -253,6 +253,8 @@ controller node-lifecycle | patch | nodes/status
 controller node-lifecycle | delete | pods
 controller node-lifecycle | delete list watch | persistentvolumeclaims
 controller node-lifecycle | patch | pods/status
+controller node-reachability | list watch | nodes
+controller node-reachability | patch | nodes/status
 controller ordinal-services | create delete patch | services
 controller pod-gc | get | nodes
 controller pod-gc | delete | pods

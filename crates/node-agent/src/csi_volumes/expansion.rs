@@ -9,9 +9,9 @@ use pod_lifecycle::node::volume_expansion::{Known, plan, shown};
 use super::drivers::Registered;
 use super::request::{Identity, Wanted};
 use super::volumes::{CsiVolumes, secrets};
+use crate::api::claim_growth::ClaimGrowth;
 use crate::api::events::PodEvents;
 use crate::api::objects::{ApiObjects, BoundClaim};
-use crate::claim_growth::ClaimGrowth;
 
 /// The knowledge of the capacities of volumes that are in use. It need not outlive the agent: a growth
 /// that a claim does not show yet is repeated.

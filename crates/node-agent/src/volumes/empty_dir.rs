@@ -11,8 +11,8 @@ use nix::mount::{MsFlags, mount};
 use object_model::quantity::Quantity;
 use pod_lifecycle::spec::containers;
 
+use super::mount_points::mounts_below;
 use super::ownership;
-use super::release::mounts_below;
 use crate::resource_limits::{HUGE_PAGES, pod_resources};
 
 /// The medium of a volume.

@@ -9,7 +9,7 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::process::Command;
 
-use super::release::mounts_below;
+use super::mount_points::mounts_below;
 
 /// The file system where the volume names none; kubelet's.
 const FILE_SYSTEM: &str = "ext4";

@@ -10,6 +10,7 @@ pub mod device_claims;
 mod empty_dir;
 mod host_path;
 mod local_device;
+mod mount_points;
 mod nfs;
 mod ownership;
 mod payload;

@@ -3,11 +3,12 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use container_runtime::tree;
 use nix::mount::{MntFlags, umount2};
 
+use super::mount_points::mounts_below;
 use super::{block, nfs, rbd};
 use crate::paths::PodDir;
 
@@ -52,14 +53,5 @@ pub fn release(dir: &PodDir, kept: &BTreeSet<String>) -> io::Result<()> {
     match kept.is_empty() {
         true => fs::remove_dir(&root),
         false => Ok(()),
-    }
-}
-
-/// Mount points at or below `root`, outermost first.
-pub(super) fn mounts_below(root: &Path) -> io::Result<Vec<PathBuf>> {
-    match fs::canonicalize(root) {
-        Ok(root) => Ok(mount_table::at_or_below(&mount_table::read()?, &root)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-        Err(error) => Err(error),
     }
 }

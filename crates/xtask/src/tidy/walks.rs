@@ -78,6 +78,11 @@ const ALLOWED: &[(&str, &str, &str)] = &[
         "the directories of pods, and records of the agent in them, one level each",
     ),
     (
+        "crates/container-runtime/src/client/leased.rs",
+        "read_dir(",
+        "the directories of all sandboxes, one level",
+    ),
+    (
         "crates/node-agent/src/csi_volumes/directory.rs",
         "read_dir(",
         "directories that the agent makes, one level each; only drivers, which are trusted, write there",

@@ -17,12 +17,12 @@ use tokio_util::sync::CancellationToken;
 use super::bus::{Bus, path};
 use super::image::Image;
 use super::{local_device, records, turn};
+use crate::api::claim_growth::ClaimGrowth;
 use crate::api::objects::ApiObjects;
 use crate::blocking::blocking;
-use crate::claim_growth::ClaimGrowth;
 use crate::csi_volumes::LivePod;
 use crate::paths::PodDir;
-use crate::volumes::release::mounts_below;
+use crate::volumes::mount_points::mounts_below;
 
 /// Interval of the looks.
 const INTERVAL: Duration = Duration::from_secs(20);

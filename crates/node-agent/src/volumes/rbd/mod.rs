@@ -29,7 +29,7 @@ use self::bus::{Bus, path};
 pub use self::growth::keep_growing;
 use self::image::{Access, Device, Image, MONITOR_PORT};
 pub(super) use self::image::{SecretName, Source};
-use super::release::mounts_below;
+use super::mount_points::mounts_below;
 use super::{Block, Prepared, Trouble, block, local_device, nfs, ownership};
 use crate::api::objects::ApiObjects;
 use crate::blocking::blocking;

@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::core::v1::{Node, NodeCondition};
 
-use crate::reasons::taint;
+use crate::well_known::reasons::taint;
 
 /// Whether the condition `Ready` of a node is `True`. A node that never reported a status is not ready.
 pub fn is_ready(node: &Node) -> bool {

@@ -15,6 +15,10 @@ const TYPES: &[&str] = &["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"
 /// Longest time, in seconds, that a client stays with one pod: a day.
 const AFFINITY_SECONDS_MAX: i64 = 86_400;
 
+/// The preferences between endpoints
+/// (<https://kubernetes.io/docs/reference/networking/virtual-ips/#traffic-distribution>).
+const TRAFFIC_DISTRIBUTIONS: &[&str] = &["PreferClose", "PreferSameNode", "PreferSameZone"];
+
 /// The errors of a Service.
 pub(super) fn validate(object: &Value) -> Vec<FieldError> {
     let spec = Field::root(object).get("spec");
@@ -176,6 +180,7 @@ fn policies(spec: &Field<'_>, kind: &str, errors: &mut Vec<FieldError>) {
     if kind != "ExternalName" {
         errors.check_one_of(&spec.get("internalTrafficPolicy"), &["Cluster", "Local"]);
     }
+    errors.check_one_of_if_set(&spec.get("trafficDistribution"), TRAFFIC_DISTRIBUTIONS);
     let check = spec.get("healthCheckNodePort");
     if !health_check::is_served(spec.value) && check.int().is_some_and(|port| port != 0) {
         let detail = "may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is \
@@ -323,6 +328,21 @@ mod tests {
             ["spec.healthCheckNodePort: Forbidden: field is immutable"]
         );
         assert_eq!(validate_change(&service(spec("Cluster", 0)), &old), []);
+    }
+
+    #[test]
+    fn a_preference_between_endpoints_is_known() {
+        let spec = |wanted: &str| json!({"trafficDistribution": wanted, "ports": [{"port": 80}]});
+        for known in TRAFFIC_DISTRIBUTIONS {
+            assert!(check(spec(known)).is_empty(), "{known}");
+        }
+        assert_eq!(
+            check(spec("PreferLocal")),
+            [
+                "spec.trafficDistribution: Unsupported value: \"PreferLocal\": supported values: \
+                 \"PreferClose\", \"PreferSameNode\", \"PreferSameZone\""
+            ]
+        );
     }
 
     #[test]

@@ -1,0 +1,14 @@
+//! The mounts in the directories of a pod's volumes.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Mount points at or below `root`, outermost first.
+pub(super) fn mounts_below(root: &Path) -> io::Result<Vec<PathBuf>> {
+    match fs::canonicalize(root) {
+        Ok(root) => Ok(mount_table::at_or_below(&mount_table::read()?, &root)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
+}
