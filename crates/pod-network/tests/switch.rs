@@ -22,6 +22,8 @@ fn options(dir: &Path) -> SwitchOptions {
         state_dir: dir.join("namespaces"),
         range: "10.245.0.0/24".parse().unwrap(),
         own_ranges: Vec::new(),
+        ranges: dir.join("network/cluster-ranges.json"),
+        instances: dir.join("instances"),
         nodes: vec!["b".to_owned(), "c".to_owned()],
     }
 }
@@ -106,6 +108,25 @@ fn a_range_in_use_is_avoided() {
     // A link of its own is no other user of the range.
     let again = host.block_on(|| NodeSwitch::open(options(dir.path())));
     assert_eq!(again.unwrap().range(), switch.range());
+    drop(removed);
+}
+
+/// Clusters that start together: the pods' range of the other one is not in the kernel yet.
+#[test]
+fn the_ranges_of_a_cluster_that_starts_are_avoided() {
+    let host = Namespace::new();
+    let dir = tempfile::tempdir().unwrap();
+    let removed = Removed(&host, dir.path());
+    let other = dir.path().join("other/network/cluster-ranges.json");
+    std::fs::create_dir_all(other.parent().unwrap()).unwrap();
+    std::fs::write(
+        &other,
+        r#"{"pod":"10.245.0.0/16","service":"10.96.0.0/16"}"#,
+    )
+    .unwrap();
+    std::fs::write(dir.path().join("instances"), other.to_str().unwrap()).unwrap();
+    let switch = host.block_on(|| NodeSwitch::open(options(dir.path())));
+    assert_eq!(switch.unwrap().range().to_string(), "10.246.0.0/24");
     drop(removed);
 }
 

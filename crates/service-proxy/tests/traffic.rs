@@ -257,6 +257,8 @@ fn nodes_on_the_switch_reach_the_world_outside_by_the_machines_address() {
         state_dir: dir.path().join("namespaces"),
         range,
         own_ranges: Vec::new(),
+        ranges: dir.path().join("network/cluster-ranges.json"),
+        instances: dir.path().join("instances"),
         nodes: vec!["b".to_owned()],
     };
     let state_dir = open.state_dir.clone();

@@ -2,7 +2,7 @@
 //! processes of their own, on one switch.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
@@ -27,6 +27,9 @@ use crate::own_node::OwnNode;
 /// The range of the machine and of the nodes on the switch, if nothing else uses it.
 const SWITCH: (Ipv4Addr, u8) = (Ipv4Addr::new(10, 245, 0, 0), 24);
 
+/// The file of the cluster's ranges in the data directory.
+const RANGES: &str = "network/cluster-ranges.json";
+
 /// Starts a cluster with several nodes on this machine.
 pub async fn start(mut start: Start<'_>) -> Result<Cluster> {
     let settings = start.settings;
@@ -43,6 +46,8 @@ pub async fn start(mut start: Start<'_>) -> Result<Cluster> {
         state_dir: data_dir.join(NAMESPACES),
         range: Cidr::new(SWITCH.0, SWITCH.1),
         own_ranges: vec![network.pod_cidr, network.service_cidr],
+        ranges: data_dir.join(RANGES),
+        instances: PathBuf::from(pod_network::INSTANCES),
         nodes: names.collect(),
     });
     let switch = switch.await.context("connect the nodes")?;
@@ -75,8 +80,8 @@ async fn take_down(instance_id: &str, data_dir: &Path) {
 /// The address ranges of the cluster: those of the first start, or free ones.
 async fn reserve(settings: &Settings, instance_id: &str) -> Result<ClusterNetwork> {
     let data_dir = settings.data_dir.as_path();
-    let directory = data_dir.join("network");
-    let alone = beside(|| pod_network::ranges::read(&directory.join("ranges.json")))?;
+    let alone = data_dir.join("network/ranges.json");
+    let alone = beside(|| pod_network::ranges::read(&alone))?;
     let restored = beside(|| control_plane::stored_network(data_dir))?;
     let default = WantedRanges::default();
     // A cluster that had one node, or was restored, keeps the addresses of its pods and Services.
@@ -92,7 +97,7 @@ async fn reserve(settings: &Settings, instance_id: &str) -> Result<ClusterNetwor
         pod_fixed: pods.is_some(),
         service_fixed: service.is_some(),
     };
-    let file = directory.join("cluster-ranges.json");
+    let file = data_dir.join(RANGES);
     let instances = Path::new(pod_network::INSTANCES);
     let ranges = pod_network::reserve_cluster_ranges(instance_id, &file, &wanted, instances);
     let ranges = ranges

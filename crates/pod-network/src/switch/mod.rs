@@ -25,6 +25,7 @@ use crate::host::{Host, LOOPBACK_INDEX};
 use crate::links::{delete_link, get_link};
 use crate::names::switch_link;
 use crate::namespace;
+use crate::neighbours::Neighbours;
 use crate::ranges::{self, UsedRange};
 use pinned::{pin, unpin};
 
@@ -49,6 +50,11 @@ pub struct SwitchOptions {
     pub range: Cidr,
     /// Ranges that this instance uses for other purposes.
     pub own_ranges: Vec<Cidr>,
+    /// The file of the ranges of this instance, as the list of all instances names it.
+    pub ranges: PathBuf,
+    /// The list of all instances that may meet, by default [`INSTANCES`](crate::INSTANCES). Their ranges are
+    /// avoided while others are free: an instance that starts now has none of them in the kernel yet.
+    pub instances: PathBuf,
     /// The names of the nodes with a namespace of their own. The first one has the second address.
     pub nodes: Vec<String>,
 }
@@ -183,7 +189,12 @@ async fn choose_range(host: &Host, options: &SwitchOptions) -> Result<Cidr, Erro
         range: *range,
         by: "this instance".to_owned(),
     }));
-    let range = ranges::choose("node", &taken, &[], stored.unwrap_or(options.range), false)?;
+    let (instances, own) = (options.instances.clone(), options.ranges.clone());
+    let neighbours = beside("read", &options.instances, move || {
+        Ok(Neighbours::read(&instances, &own).ranges())
+    });
+    let (kept, wanted) = (neighbours.await?, stored.unwrap_or(options.range));
+    let range = ranges::choose("node", &taken, &kept, wanted, false)?;
     let file = path.clone();
     beside("write", &path, move || store(&file, range)).await?;
     Ok(range)
