@@ -218,7 +218,7 @@ impl<K: DeserializeOwned> Api<K> {
         decode(&self.objects.create(params, encode(object)?).await?)
     }
 
-    /// Creates an object; the answer says only which one.
+    /// Creates an object; only its name, uid and version are read from the answer.
     pub async fn create_written(&self, params: &PostParams, object: &K) -> Result<Written>
     where
         K: Serialize,
@@ -226,7 +226,7 @@ impl<K: DeserializeOwned> Api<K> {
         written(&self.objects.create(params, encode(object)?).await?)
     }
 
-    /// Replaces an object; the answer says only the version.
+    /// Replaces an object; only its name, uid and version are read from the answer.
     pub async fn replace_written(
         &self,
         name: &str,
@@ -240,7 +240,7 @@ impl<K: DeserializeOwned> Api<K> {
         written(&self.objects.replace("", name, params, body).await?)
     }
 
-    /// Changes an object; the answer says only the version.
+    /// Changes an object; only its name, uid and version are read from the answer.
     pub async fn patch_written<P: Serialize>(
         &self,
         name: &str,

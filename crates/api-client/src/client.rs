@@ -24,9 +24,9 @@ pub type Body = Full<Bytes>;
 /// The body of an answer: it may arrive in parts.
 pub type ResponseBody = UnsyncBoxBody<Bytes, BoxError>;
 
-/// The way of requests to an API server. URIs have a path and a query, no host.
+/// The transport of requests to an API server. URIs have a path and a query, no host.
 pub trait Transport: Send + Sync + 'static {
-    /// Sends a request. The answer may be a refusal; errors are those of the way.
+    /// Sends a request. The answer may be a refusal; errors are those of the transport.
     fn send(
         &self,
         request: Request<Bytes>,
@@ -137,7 +137,7 @@ impl Client {
     }
 }
 
-/// Decodes JSON: the only way in which objects are read, so that each type has one decoder.
+/// Decodes JSON. All objects are read by this function, so each type has one decoder.
 pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
     serde_json::from_slice(bytes).map_err(Error::Json)
 }

@@ -31,7 +31,7 @@ pub enum Error {
     /// A line of the answer is longer than the limit.
     #[error("a line of the API server's answer is longer than {0} bytes")]
     LongLine(usize),
-    /// An object is not what its type says, or cannot be written as JSON.
+    /// An object does not match its type, or cannot be written as JSON.
     #[error("JSON of an object of the API")]
     Json(#[source] serde_json::Error),
 }

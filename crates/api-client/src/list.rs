@@ -80,7 +80,7 @@ pub(crate) fn syntax(error: SyntaxError) -> Error {
     Error::Json(serde_json::Error::custom(error))
 }
 
-/// An answer that has not the form of what was asked for.
+/// An answer of another form than the requested one.
 pub(crate) fn malformed(what: &str) -> Error {
     Error::Json(serde_json::Error::custom(format!("not {what}")))
 }

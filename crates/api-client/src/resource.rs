@@ -19,7 +19,7 @@ impl ResourceScope for DynamicResourceScope {}
 
 /// A kind of object, and the metadata of its objects.
 pub trait Resource {
-    /// The description of the kind, unless the type says it.
+    /// The description of the kind, for types that do not contain it.
     type DynamicType: Send + Sync + 'static;
     /// Namespaced, or not.
     type Scope;
@@ -199,7 +199,7 @@ pub struct TypeMeta {
 /// An object of a kind that is known at run time only.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct DynamicObject {
-    /// Its type, if it says it: objects of a list may not.
+    /// Its type, if the JSON text has one; objects of a list may have none.
     pub types: Option<TypeMeta>,
     /// Its metadata.
     pub metadata: ObjectMeta,

@@ -10,7 +10,7 @@ pub struct Written {
     pub name: Option<String>,
     /// The uid.
     pub uid: Option<String>,
-    /// The version after the write; that of before if nothing changed.
+    /// The version after the write; the former version if nothing changed.
     pub resource_version: Option<String>,
 }
 

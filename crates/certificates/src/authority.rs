@@ -21,7 +21,8 @@ use crate::{
 /// Clients carry the CA certificate around in their kubeconfigs, so it must outlive them.
 const CA_LIFE: Duration = Duration::days(3650);
 
-/// Renewed when less than a third is left, at a start and while the server runs.
+/// Certificates are renewed when less than a third of this time is left, at a start and while the
+/// server runs.
 const LEAF_LIFE: Duration = Duration::days(365);
 
 /// The object identifier of an organization name, spelled out.

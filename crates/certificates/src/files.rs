@@ -1,4 +1,4 @@
-//! Reading and writing the small files of the authority, for the owner's eyes only.
+//! The small files of the authority, which only their owner can read.
 
 use std::{
     fs::{self, DirBuilder},

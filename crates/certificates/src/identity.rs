@@ -26,7 +26,8 @@ impl Identity {
         }
     }
 
-    /// Reads a certificate and its key; `None` if they are not PEM or not of each other.
+    /// Reads a certificate and its key; `None` if they are not PEM, or the key does not belong to
+    /// the certificate.
     pub(crate) fn from_pem(certificate_pem: String, key_pem: String) -> Option<Self> {
         let certificate = CertificateDer::from_pem_slice(certificate_pem.as_bytes()).ok()?;
         let key = KeyPair::from_pem(&key_pem).ok()?;

@@ -107,7 +107,7 @@ pub(crate) fn address(bytes: &[u8]) -> Option<IpAddr> {
     }
 }
 
-/// From when to when a certificate made now is valid.
+/// The first and the last moment of validity of a certificate that is made now.
 pub(crate) fn validity(now: OffsetDateTime, life: Duration) -> (OffsetDateTime, OffsetDateTime) {
     (now - BACKDATED, now + life)
 }

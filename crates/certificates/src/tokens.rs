@@ -35,7 +35,7 @@ const SPKI_PREFIX: [u8; 26] = [
 /// The reason why a token is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TokenError {
-    /// It is not a JSON Web Token, or one with claims that make no sense.
+    /// It is not a JSON Web Token, or its claims are invalid.
     #[error("malformed token")]
     Malformed,
     /// It was signed with another key or another algorithm.

@@ -16,7 +16,7 @@ static HELD: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
 /// The reason why a call has no result.
 #[derive(Debug, thiserror::Error)]
 pub enum Apart {
-    /// It has not returned in time, or an earlier one of the key has not.
+    /// The call has not returned in time, or an earlier call with the same key has not returned.
     #[error("the kernel waits for a server that does not answer")]
     Held,
     /// No thread can be had, or the call panicked.

@@ -162,7 +162,7 @@ pub fn is_subvolume(path: &Path) -> io::Result<bool> {
 /// Makes an empty subvolume.
 ///
 /// # Errors
-/// Of the kernel, `AlreadyExists` among them.
+/// Errors of the kernel, `AlreadyExists` among them.
 pub fn create_subvolume(path: &Path) -> io::Result<()> {
     let (parent, name) = split(path)?;
     let arguments = VolumeArguments2 {
@@ -180,7 +180,7 @@ pub fn create_subvolume(path: &Path) -> io::Result<()> {
 /// Makes a snapshot of the subvolume `source` at `path`, on the same file system.
 ///
 /// # Errors
-/// Of the kernel.
+/// Errors of the kernel.
 pub fn snapshot(source: &Path, path: &Path, read_only: bool) -> io::Result<()> {
     let source = File::open(source)?;
     let (parent, name) = split(path)?;
@@ -199,7 +199,7 @@ pub fn snapshot(source: &Path, path: &Path, read_only: bool) -> io::Result<()> {
 /// Removes a subvolume with its contents, except for nested subvolumes.
 ///
 /// # Errors
-/// Of the kernel: `DirectoryNotEmpty` when there are subvolumes in it.
+/// Errors of the kernel: `DirectoryNotEmpty` when there are subvolumes in it.
 pub fn delete_subvolume(path: &Path) -> io::Result<()> {
     let (parent, name) = split(path)?;
     let arguments = VolumeArguments {
@@ -214,7 +214,7 @@ pub fn delete_subvolume(path: &Path) -> io::Result<()> {
 /// The number of the subvolume that the path is in.
 ///
 /// # Errors
-/// Of the kernel.
+/// Errors of the kernel.
 pub fn subvolume_id(path: &Path) -> io::Result<u64> {
     let file = File::open(path)?;
     let mut found = InodeLookup {
@@ -230,7 +230,7 @@ pub fn subvolume_id(path: &Path) -> io::Result<u64> {
 /// The identity of a subvolume. A stream of one that was not received itself has this identity.
 ///
 /// # Errors
-/// Of the kernel.
+/// Errors of the kernel.
 pub fn subvolume_uuid(path: &Path) -> io::Result<[u8; 16]> {
     let file = File::open(path)?;
     let mut found = SubvolumeInfo {
@@ -251,7 +251,7 @@ pub fn subvolume_uuid(path: &Path) -> io::Result<[u8; 16]> {
 /// Whether other subvolumes are in the subvolume.
 ///
 /// # Errors
-/// Of the kernel.
+/// Errors of the kernel.
 pub fn has_subvolumes(path: &Path) -> io::Result<bool> {
     let file = File::open(path)?;
     let none = RootReference {
@@ -277,7 +277,7 @@ pub fn has_subvolumes(path: &Path) -> io::Result<bool> {
 /// `base`, another read-only snapshot of the same subvolume. Blocks until the reader has taken it.
 ///
 /// # Errors
-/// Of the kernel: `BrokenPipe` when the reader has gone.
+/// Errors of the kernel: `BrokenPipe` when the reader has gone.
 pub fn send(snapshot: &Path, base: Option<&Path>, to: impl AsFd) -> io::Result<()> {
     let file = File::open(snapshot)?;
     let arguments = SendArguments {
@@ -297,7 +297,7 @@ pub fn send(snapshot: &Path, base: Option<&Path>, to: impl AsFd) -> io::Result<(
 /// Limits the bytes that the subvolume references.
 ///
 /// # Errors
-/// Of the kernel: `ENOTCONN` where quotas are off.
+/// Errors of the kernel: `ENOTCONN` where quotas are off.
 pub fn limit(subvolume: &Path, bytes: u64) -> io::Result<()> {
     let file = File::open(subvolume)?;
     let mut limit = GroupLimit {
@@ -317,7 +317,7 @@ pub fn limit(subvolume: &Path, bytes: u64) -> io::Result<()> {
 /// Turns accounting per subvolume on; it is fine if it is on.
 ///
 /// # Errors
-/// Of the kernel.
+/// Errors of the kernel.
 pub fn enable_quota(root: &Path) -> io::Result<()> {
     let file = File::open(root)?;
     let mut control = QuotaControl {
@@ -332,7 +332,7 @@ pub fn enable_quota(root: &Path) -> io::Result<()> {
 /// Restarts the count of each subvolume; a count in progress is fine.
 ///
 /// # Errors
-/// Of the kernel.
+/// Errors of the kernel.
 pub fn count_anew(root: &Path) -> io::Result<()> {
     let file = File::open(root)?;
     let rescan = QuotaRescan {
@@ -350,7 +350,7 @@ pub fn count_anew(root: &Path) -> io::Result<()> {
 /// Removes the count of a deleted subvolume.
 ///
 /// # Errors
-/// Of the kernel: `EBUSY` while it is still being cleaned up.
+/// Errors of the kernel: `EBUSY` while it is still being cleaned up.
 pub fn forget_count(root: &Path, subvolume: u64) -> io::Result<()> {
     let file = File::open(root)?;
     let forget = GroupCreate {
@@ -365,7 +365,7 @@ pub fn forget_count(root: &Path, subvolume: u64) -> io::Result<()> {
 /// Lets the file system fill its device, which has grown.
 ///
 /// # Errors
-/// Of the kernel.
+/// Errors of the kernel.
 pub fn fill_device(root: &Path) -> io::Result<()> {
     let file = File::open(root)?;
     let arguments = VolumeArguments {
@@ -380,7 +380,7 @@ pub fn fill_device(root: &Path) -> io::Result<()> {
 /// Writes everything to the device.
 ///
 /// # Errors
-/// Of the kernel and the device.
+/// Errors of the kernel and of the device.
 pub fn sync(root: &Path) -> io::Result<()> {
     let file = File::open(root)?;
     // SAFETY: the call takes no memory of ours.
@@ -391,7 +391,7 @@ pub fn sync(root: &Path) -> io::Result<()> {
 /// The kernel's directory with the counts of the file system's subvolumes.
 ///
 /// # Errors
-/// Of the kernel.
+/// Errors of the kernel.
 pub fn counts_dir(root: &Path) -> io::Result<PathBuf> {
     let file = File::open(root)?;
     let mut found = FileSystemInfo {

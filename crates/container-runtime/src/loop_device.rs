@@ -81,7 +81,7 @@ mod call {
     nix::ioctl_none_bad!(set_capacity, LOOP_SET_CAPACITY);
 }
 
-/// A loop device, which is open as long as this is there.
+/// A loop device. It is open as long as this value exists.
 #[derive(Debug)]
 pub struct LoopDevice {
     path: PathBuf,
@@ -123,7 +123,7 @@ impl LoopDevice {
     /// Detaches the device: at once, or when it is closed. Its data is on disk then.
     ///
     /// # Errors
-    /// Of the kernel, and of the disk: then it stays.
+    /// Errors of the kernel, and of the disk: then it stays.
     pub fn detach(self) -> io::Result<()> {
         // The kernel drops the cached data of a device that is being removed.
         self.file.sync_all()?;
@@ -142,7 +142,7 @@ impl LoopDevice {
     /// Detaches the device over a file, if there is one.
     ///
     /// # Errors
-    /// Of the kernel.
+    /// Errors of the kernel.
     pub fn detach_from(backing: &Path) -> io::Result<()> {
         match Self::find(backing) {
             Ok(Some(device)) => device.detach(),
@@ -210,10 +210,10 @@ impl LoopDevice {
         &self.path
     }
 
-    /// Takes notice of a new size of the file.
+    /// Adopts a new size of the file.
     ///
     /// # Errors
-    /// Of the kernel.
+    /// Errors of the kernel.
     pub fn update_size(&self) -> io::Result<()> {
         // SAFETY: the call takes no memory of ours.
         unsafe { call::set_capacity(self.file.as_raw_fd()) }?;

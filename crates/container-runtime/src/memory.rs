@@ -1,4 +1,4 @@
-//! Memory that this process holds beside what it uses: in the allocator of the C library and on the stack.
+//! Unused memory that this process holds: in the allocator of the C library and on the stack.
 
 /// Limits the allocator to one arena for each processor, in place of eight: an arena keeps freed memory
 /// of its own. Measured with two processors and three pods, 20 MiB of memory in place of 25. To be called

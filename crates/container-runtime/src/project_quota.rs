@@ -100,7 +100,8 @@ pub struct Count {
     pub files: u64,
 }
 
-/// Whether the file system of the path holds projects to their limits: it can, and was mounted so.
+/// Whether the file system of the path enforces project limits: it supports them, and was mounted
+/// with them.
 ///
 /// # Errors
 /// The path cannot be opened.
@@ -127,7 +128,7 @@ pub fn project(path: &Path) -> io::Result<Option<u32>> {
 /// Makes an empty directory, and all that is made in it from now on, part of a project.
 ///
 /// # Errors
-/// Of the kernel.
+/// Errors of the kernel.
 pub fn assign(directory: &Path, project: u32) -> io::Result<()> {
     let file = open(directory)?;
     let mut attributes = attributes(&file)?;
@@ -138,10 +139,10 @@ pub fn assign(directory: &Path, project: u32) -> io::Result<()> {
     Ok(())
 }
 
-/// Limits a project on the file system of a path; `None` lets go of it.
+/// Limits a project on the file system of a path; `None` removes the limit.
 ///
 /// # Errors
-/// Of the kernel.
+/// Errors of the kernel.
 pub fn limit(path: &Path, project: u32, bytes: Option<u64>) -> io::Result<()> {
     let mut record = Record {
         version: RECORD_VERSION,
@@ -158,7 +159,7 @@ pub fn limit(path: &Path, project: u32, bytes: Option<u64>) -> io::Result<()> {
 /// The file system's count of a project; `None` if it has none.
 ///
 /// # Errors
-/// Of the kernel.
+/// Errors of the kernel.
 pub fn count(path: &Path, project: u32) -> io::Result<Option<Count>> {
     let file = File::open(path)?;
     let mut record = Record::default();

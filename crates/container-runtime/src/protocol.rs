@@ -1,4 +1,4 @@
-//! The words that go over a shim's socket.
+//! The protocol of a shim's socket.
 //!
 //! Every frame is one byte of kind, four bytes of length (big endian) and that many bytes.
 //! A connection carries one call: the client sends a [`Request`] in a `Message` frame and

@@ -29,7 +29,7 @@ impl SealedProgram {
     /// that all shims share.
     ///
     /// # Errors
-    /// Neither way is possible. The program is then not to be executed.
+    /// Neither way is possible. The program must not be executed then.
     pub fn open(path: &Path, in_memory: &OnceLock<OwnedFd>) -> io::Result<SealedProgram> {
         match on_read_only_mount(path) {
             Ok(program) => return Ok(SealedProgram(program)),

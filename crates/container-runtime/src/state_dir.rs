@@ -44,7 +44,8 @@ pub(crate) struct SandboxFile {
     pub version: u32,
     /// Control group of the pod, for all controllers.
     pub cgroup: String,
-    /// Control group of all shims, so that no pod pays for its shim nor can starve it.
+    /// Control group of all shims, so that a shim is not counted in its pod, and its pod cannot
+    /// starve it.
     pub shim_cgroup: String,
     pub created_at: Timestamp,
     /// The node's ids for the pod's user namespace: they are reserved as long as this file exists.
@@ -80,7 +81,7 @@ pub(crate) fn read_containers(dir: &Path) -> Vec<ContainerState> {
         .collect()
 }
 
-/// Whether a file must survive a power cut, or only the death of processes.
+/// Whether a file must survive a loss of power, or only the end of processes.
 pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> io::Result<T> {
     Ok(serde_json::from_slice(&fs::read(path)?)?)
 }

@@ -16,7 +16,7 @@ use std::path::Path;
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Gid, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 
-/// So many levels at the top, and so many at the bottom, stay open.
+/// Number of levels at the top, and at the bottom, that stay open.
 const LEVELS_OPEN: usize = 32;
 
 /// The mode of directories that are not for users of the host.
@@ -132,7 +132,7 @@ impl Handle {
     /// Gives it to a group.
     ///
     /// # Errors
-    /// Of the kernel.
+    /// Errors of the kernel.
     pub fn set_group(&self, gid: u32) -> io::Result<()> {
         let group = Some(Gid::from_raw(gid));
         Ok(rustix::fs::chownat(
@@ -147,7 +147,7 @@ impl Handle {
     /// Sets its permission bits; a link has none.
     ///
     /// # Errors
-    /// Of the kernel.
+    /// Errors of the kernel.
     pub fn set_mode(&self, mode: u32) -> io::Result<()> {
         // The call that takes a descriptor without a name (fchmodat2) is younger than the kernels in
         // use.
@@ -342,7 +342,7 @@ pub fn remove(path: &Path) -> io::Result<()> {
 /// existing one: they could read pods' data there, and run setuid programs of pods.
 ///
 /// # Errors
-/// Of the kernel.
+/// Errors of the kernel.
 pub fn make_private(path: &Path) -> io::Result<()> {
     DirBuilder::new()
         .recursive(true)

@@ -25,8 +25,8 @@ impl Watchdog {
     /// Opens the device and sets its timeout, a number of whole seconds.
     ///
     /// # Errors
-    /// The device is not there, somebody else has it, it is no watchdog, or it has no timeout that short; it
-    /// is stopped again then.
+    /// The device does not exist, another program has it, it is no watchdog, or it does not support
+    /// so short a timeout. In the last case it is stopped again.
     pub fn open(path: &Path, timeout: Duration) -> io::Result<Self> {
         let device = OpenOptions::new().write(true).open(path)?;
         let watchdog = Self { device };
@@ -56,7 +56,7 @@ impl Watchdog {
     /// Starts the timeout anew.
     ///
     /// # Errors
-    /// Of the device.
+    /// Errors of the device.
     pub fn feed(&mut self) -> io::Result<()> {
         self.device.write_all(b"\0")
     }
@@ -64,7 +64,7 @@ impl Watchdog {
     /// Stops the watchdog. A kernel that allows no stop (`nowayout`) resets the machine after the timeout.
     ///
     /// # Errors
-    /// Of the device.
+    /// Errors of the device.
     pub fn stop(mut self) -> io::Result<()> {
         self.device.write_all(STOP)
     }

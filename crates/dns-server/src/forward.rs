@@ -1,4 +1,4 @@
-//! Asks other servers, and keeps their answers for a short while.
+//! Queries to upstream servers, and the cache of their responses.
 //!
 //! The same concurrent query is forwarded once; a query that returns to this server through another
 //! one therefore waits for itself and fails, instead of looping.

@@ -28,7 +28,7 @@ pub const UPSTREAM_TRIAL: Duration = Duration::from_millis(300);
 /// after which clients retry.
 pub const UPSTREAMS_MAX: usize = 3;
 
-/// An upstream server that failed so often in a row is left alone for a while.
+/// Number of failures in a row after which an upstream server is paused.
 pub const UPSTREAM_FAILURES_MAX: u32 = 2;
 
 /// A failed upstream server is skipped for this time; queries that only it could answer fail at

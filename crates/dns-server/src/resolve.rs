@@ -1,4 +1,4 @@
-//! Answers a question: from the zone, or with the help of others.
+//! The answer to a query: from the zone, or from upstream servers.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -20,7 +20,7 @@ pub(crate) struct CurrentZone {
 }
 
 impl CurrentZone {
-    /// Puts the zone in the place of the one there was.
+    /// Replaces the zone.
     pub(crate) fn set(&self, zone: Zone) {
         *self.write() = Some(zone);
     }

@@ -36,7 +36,7 @@ struct Upstream {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Candidate {
     pub(crate) address: SocketAddr,
-    /// It was paused, and is tried again: nobody should wait for it for long.
+    /// It was paused and is tried again, so the timeout is short.
     pub(crate) is_on_trial: bool,
 }
 

@@ -1,4 +1,4 @@
-//! Keeps the zone in step with Services, EndpointSlices and namespaces.
+//! The watch of Services, EndpointSlices and namespaces, which updates the zone.
 
 use std::sync::Arc;
 

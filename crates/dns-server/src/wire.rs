@@ -40,7 +40,7 @@ impl Response {
 pub(crate) enum Received {
     /// A question.
     Request(Box<Request>),
-    /// Something that is answered by an error at once.
+    /// A query that gets an error response at once.
     Refused(Vec<u8>),
     /// A message without response: malformed, or a response itself (answering those makes loops).
     Ignored,
@@ -114,7 +114,7 @@ fn own_edns() -> Edns {
 }
 
 impl Request {
-    /// Says whether the client wants records that prove others.
+    /// Whether the client asks for the records of DNSSEC (the flag DO).
     pub(crate) fn wants_proof(&self) -> bool {
         self.edns
             .as_ref()

@@ -17,7 +17,8 @@ pub struct BuiltinLayer {
 }
 
 impl ImageStore {
-    /// Adds an image made here: one layer (an uncompressed tar archive) and how it starts.
+    /// Adds an image made here: one layer (an uncompressed tar archive) and the configuration of
+    /// its containers.
     ///
     /// # Errors
     /// The name or the archive is malformed, or the disk fails.

@@ -23,7 +23,7 @@ impl std::fmt::Debug for Credentials {
 }
 
 impl Credentials {
-    /// By which they are known again, and from which they cannot be had.
+    /// A digest that identifies the credentials and does not reveal them.
     pub(crate) fn hash(&self) -> String {
         let parts = match self {
             Self::Basic { username, password } => ["basic", username, password],

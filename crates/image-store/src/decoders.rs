@@ -11,7 +11,7 @@ use crate::pull;
 use crate::store::ImageStore;
 use crate::unpack::entries;
 
-/// Of so many bytes of a file's contents no more are read.
+/// Maximum number of bytes that are read of the contents of a file.
 const CONTENTS_MAX: u64 = 1 << 16;
 
 /// Reads an archive of one file, with these records of an extended header. Returns the number of
@@ -30,7 +30,8 @@ pub fn pax(records: &[u8]) -> usize {
     read(&archive)
 }
 
-/// An archive that begins with this header, its sum put right. How many entries were understood.
+/// Reads an archive that begins with this header, with a corrected checksum. Returns the number of
+/// valid entries.
 pub fn tar_header(bytes: &[u8]) -> usize {
     let mut header = Header::new_old();
     let whole = header.as_mut_bytes();
@@ -72,7 +73,7 @@ pub fn manifest(bytes: &[u8]) -> bool {
     }
 }
 
-/// An image's configuration. Whether it was understood.
+/// Parses an image's configuration. Returns whether it is valid.
 pub fn config(bytes: &[u8]) -> bool {
     serde_json::from_slice::<ConfigBlob>(bytes).is_ok()
 }

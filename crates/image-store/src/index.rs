@@ -1,4 +1,4 @@
-//! `images.json`: which name means which image. Replaced atomically, under a lock.
+//! `images.json`: the images and their names. The file is replaced atomically, under a lock.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -27,7 +27,7 @@ pub struct Image {
     pub layers: Vec<PathBuf>,
     /// Bytes of the layers as unpacked.
     pub size: u64,
-    /// Whether it is for its owner alone to remove it: no registry is known to have it.
+    /// Whether garbage collection keeps the image, because no registry is known to have it.
     pub pinned: bool,
 }
 
@@ -51,7 +51,7 @@ pub struct Record {
     /// The fingerprint of a built-in image.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fingerprint: Option<String>,
-    /// It came from a registry, and can be had from there again.
+    /// The image came from a registry and can be pulled again.
     #[serde(default)]
     pub pulled: bool,
     /// Its allowed users.
@@ -109,7 +109,7 @@ impl Index {
         self.images.retain(|digest, _| named.contains(digest));
     }
 
-    /// The image that a full name means; a name by digest finds the image of that digest.
+    /// The image with a full name; a name with a digest selects the image of that digest.
     pub fn find(&self, reference: &str) -> Option<(&String, &Record)> {
         let by_digest = || {
             reference
@@ -120,7 +120,7 @@ impl Index {
         self.images.get_key_value(&digest)
     }
 
-    /// The image that a name (completed as Docker does) or an id means.
+    /// The image with a name (completed as Docker does) or an id.
     pub fn look_up(&self, reference: &str) -> Result<Option<(&String, &Record)>, InvalidReference> {
         match self.find_id(reference) {
             Some(found) => Ok(Some(found)),

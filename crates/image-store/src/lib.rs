@@ -1,4 +1,4 @@
-//! Images: pulled from registries, imported from archives, unpacked once into layers that
+//! Container images: pulled from registries, imported from archives, unpacked once into layers that
 //! containers share.
 //!
 //! On disk: `images.json` (names, images and the configuration of their containers) and `layers/`

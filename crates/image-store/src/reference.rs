@@ -5,9 +5,9 @@ use std::fmt;
 
 /// The registry of names without one.
 const DEFAULT_REGISTRY: &str = "docker.io";
-/// Another name of it, which is also the host that answers for it.
+/// Another name of the default registry, which is also the host of its API.
 const DEFAULT_REGISTRY_HOST: &str = "index.docker.io";
-/// The first part of the default registry's repositories that have one part only.
+/// The first part of repositories of the default registry whose name has one part only.
 const DEFAULT_REPOSITORY: &str = "library";
 /// The tag of names without tag and digest.
 const DEFAULT_TAG: &str = "latest";

@@ -12,10 +12,10 @@ use crate::pace::Observer;
 
 /// One part in this many of the file system always stays free.
 const FLOOR_PART: u64 = 20;
-/// Of a large file system no more than that has to stay free, in bytes.
+/// Maximum of the space that stays free on a large file system, in bytes.
 const FLOOR_BYTES_MAX: u64 = 1 << 30;
 
-/// The disk is looked at each time when so many bytes or files were written.
+/// The free space of the disk is read again after this number of written bytes or files.
 const LOOK_BYTES: u64 = 1 << 20;
 const LOOK_FILES: u64 = 64;
 
@@ -177,7 +177,7 @@ impl Room {
         }
     }
 
-    /// Whether so much fits now.
+    /// Checks that this size fits now.
     ///
     /// # Errors
     /// It does not fit, or the disk cannot be read.
@@ -212,7 +212,8 @@ impl Room {
         Ok(())
     }
 
-    /// Whether a file that says to be so long would fit; of small ones it is seen later.
+    /// Checks that a file of the announced length fits. Small files are checked when they are
+    /// written.
     ///
     /// # Errors
     /// It does not fit, or the disk cannot be read.

@@ -1,5 +1,5 @@
-//! The cost of nodes that only live: each renews its Lease, writes its status now and then, and watches its
-//! pods, of which there are none.
+//! The cost of nodes without pods: each renews its Lease, writes its status now and then, and
+//! watches its pods, of which there are none.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;

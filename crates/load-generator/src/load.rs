@@ -62,7 +62,7 @@ async fn send_in_turn(client: Client, calls: Vec<Call>) -> Load {
     load
 }
 
-/// As dealt cards: neighbours go to different clients.
+/// Distributes the calls in turn: neighbours go to different clients.
 fn share_out<T>(all: Vec<T>, among: usize) -> Vec<Vec<T>> {
     let mut shares: Vec<Vec<T>> = Vec::new();
     shares.resize_with(among, Vec::new);

@@ -95,7 +95,7 @@ impl Operation {
     }
 }
 
-/// So many clients send such requests until each pod had one.
+/// A number of clients, which together send one request for each pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LoadStep {
     pub operation: Operation,

@@ -19,9 +19,9 @@ use crate::target::Target;
 use crate::watchers::{self, SETTLED};
 use crate::{Arguments, Form, busy, heartbeats, nodes, processor};
 
-/// So many lists each client asks for.
+/// Number of lists of each client.
 const LISTS_PER_CLIENT: usize = 4;
-/// One client alone asks for so many lists, or more.
+/// Minimum number of lists of a single client.
 const LISTS_MIN: usize = 20;
 /// The nodes of sets: as many as a cluster of some size has, so that scheduling has a choice.
 const NODES: u32 = 10;

@@ -1,4 +1,4 @@
-//! The server, and the namespace that everything happens in.
+//! The measured server, and the namespace of all created objects.
 
 use std::path::Path;
 use std::time::{Duration, Instant};

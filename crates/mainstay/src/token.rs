@@ -149,7 +149,7 @@ impl Token {
     /// Makes it valid.
     ///
     /// # Errors
-    /// Of the API.
+    /// Errors of the API.
     pub async fn create(&self, client: &Client) -> api_client::Result<()> {
         let secrets: Api<Secret> = Api::namespaced(client.clone(), NAMESPACE);
         let made = secrets.create(&PostParams::default(), &self.object).await;

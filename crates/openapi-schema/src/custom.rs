@@ -32,7 +32,7 @@ pub struct CustomKind<'a> {
 }
 
 impl CustomKind<'_> {
-    /// `org.example.v1.Boat`: the group turned round, as upstream names it.
+    /// `org.example.v1.Boat`: the reversed group, as upstream names it.
     pub(crate) fn definition_name(&self) -> String {
         let mut words: Vec<&str> = self.info.group.split('.').rev().collect();
         words.extend([self.info.version, self.info.kind]);

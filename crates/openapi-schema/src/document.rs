@@ -23,7 +23,8 @@ const PATCH_TYPES: [&str; 4] = [
     "application/merge-patch+json",
     "application/strategic-merge-patch+json",
 ];
-/// As above, for kinds without published merge keys: a client that finds the strategic form sends it.
+/// The types for kinds without published merge keys. The strategic type is absent, because clients
+/// would send it.
 const CUSTOM_PATCH_TYPES: [&str; 3] = [
     "application/apply-patch+yaml",
     "application/json-patch+json",

@@ -251,7 +251,7 @@ fn add<T>(published: &'static [T], own: &mut Vec<T>, new: T) -> u32 {
     index(published.len() + own.len() - 1)
 }
 
-/// An index of a table. No definition of a kind is so large that there are more: the highest leads nowhere.
+/// An index of a table. The largest number is no valid index: no definition has that many entries.
 fn index(place: usize) -> u32 {
     u32::try_from(place).unwrap_or(u32::MAX)
 }

@@ -49,7 +49,7 @@ impl Held {
     }
 }
 
-/// Makes a directory, and those above it, that users of the host do not get into.
+/// Makes a directory and its parents, with a mode that keeps users of the host out.
 pub(crate) fn make_private(dir: &Path) -> std::io::Result<()> {
     use std::os::unix::fs::DirBuilderExt;
     let mut private = std::fs::DirBuilder::new();

@@ -239,13 +239,13 @@ impl PodNetwork {
         }
     }
 
-    /// Returns where the host's own programs listen, now and (while [`PodNetwork::follow_listening`]
-    /// runs) from now on.
+    /// Returns the listening sockets of the host's own programs, now and (while
+    /// [`PodNetwork::follow_listening`] runs) from now on.
     pub fn listening(&self) -> watch::Receiver<Listening> {
         self.listening.subscribe()
     }
 
-    /// Looks from time to time where the host's programs listen. Never ends by itself.
+    /// Reads the listening sockets of the host's programs at an interval. Never ends by itself.
     pub async fn follow_listening(&self) {
         let mut tick = tokio::time::interval(LOOK_INTERVAL);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -320,7 +320,7 @@ impl PodNetwork {
         replace(&self.connected, addresses.by_uid());
     }
 
-    /// Returns where a pod is when it was attached before.
+    /// Returns the connection of a pod that was attached before.
     pub async fn address(&self, pod_uid: &str) -> Option<PodAddress> {
         let ip = self.addresses.lock().await.of(pod_uid)?;
         Some(PodAddress {
@@ -470,7 +470,7 @@ async fn encrypt(
     Ok(device)
 }
 
-/// Tells a value to all who follow it, if it is another one.
+/// Sends a value to all receivers, if it has changed.
 fn replace<T: PartialEq>(told: &watch::Sender<T>, now: T) {
     told.send_if_modified(|known| {
         let differs = *known != now;

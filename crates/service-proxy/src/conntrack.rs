@@ -1,4 +1,4 @@
-//! Makes the kernel forget UDP flows that no longer go where they should, and connections that
+//! Removal of connection tracking entries: UDP flows to former endpoints, and connections that
 //! policies deny.
 
 use std::collections::BTreeSet;
@@ -25,7 +25,7 @@ const PROTOCOLS: [Protocol; 3] = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
 /// The flow ended by itself between list and removal.
 const ENOENT: i32 = 2;
 
-/// Removes the UDP flows at the places that are chosen and returns how many there were.
+/// Removes the UDP flows at the chosen indexes of the list, and returns their number.
 ///
 /// # Errors
 /// The kernel refuses.
@@ -36,7 +36,7 @@ pub fn forget(
     remove(kernel, flow, choose)
 }
 
-/// Removes the connections at the places that are chosen and returns how many there were.
+/// Removes the connections at the chosen indexes of the list, and returns their number.
 ///
 /// # Errors
 /// The kernel refuses.

@@ -66,8 +66,8 @@ impl HealthChecks {
         };
     }
 
-    /// Answers as noted; `in_step` says whether the kernel has the rules. A port that is another
-    /// program's is tried again the next time.
+    /// Answers as noted; `in_step` says whether the kernel has the rules. A port of another program
+    /// is tried again at the next call.
     pub(crate) async fn answer(&mut self, in_step: bool) {
         self.in_step.send_replace(in_step);
         let wanted = &self.wanted;

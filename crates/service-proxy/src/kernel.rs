@@ -79,7 +79,7 @@ impl Kernel {
         self.transact(&bytes).map(|()| steps.len())
     }
 
-    /// Does the steps to the kernel's table, in one transaction.
+    /// Applies the steps to the kernel's table, in one transaction.
     ///
     /// # Errors
     /// The kernel refuses; its table is unchanged.

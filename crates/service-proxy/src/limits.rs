@@ -5,7 +5,7 @@ use std::time::Duration;
 /// Changes that come this close together are programmed as one.
 pub const DEBOUNCE: Duration = Duration::from_millis(2);
 
-/// The kernel gets at most one part in this many of the time for changes: each change, however
+/// Changes take at most one part in this many of the time of the kernel: each change, however
 /// small, walks the whole table, and a series of thousands of Services would keep it busy.
 pub const REST_FACTOR: u32 = 4;
 
@@ -35,5 +35,6 @@ pub(crate) const LIST_BYTES_MAX: usize = 32 * 1024;
 /// Smallest send buffer of the netlink socket; grown for larger transactions.
 pub(crate) const SEND_BUFFER_BYTES_MIN: usize = 1 << 20;
 
-/// Clients that one endpoint remembers at most; further ones are balanced at random.
+/// Maximum number of clients with session affinity to one endpoint; further ones are balanced at
+/// random.
 pub(crate) const AFFINITY_CLIENTS_MAX: u32 = 65_535;

@@ -20,7 +20,7 @@ pub(crate) const NLM_F_DUMP: u16 = 0x300;
 pub(crate) const NLM_F_CREATE: u16 = 0x400;
 pub(crate) const NLM_F_APPEND: u16 = 0x800;
 
-/// Messages that the kernel takes all or none of.
+/// Messages that the kernel applies as one transaction.
 pub(crate) struct Batch {
     bytes: Vec<u8>,
     sequence: u32,

@@ -66,7 +66,7 @@ impl PolicySources {
     }
 }
 
-/// The policies and what they select, as far as it is known.
+/// The policies and the objects that they select, as far as they are known.
 pub(crate) struct PolicyChanges {
     policies: Cache<NetworkPolicy>,
     of_policies: Changes<NetworkPolicy>,
@@ -295,8 +295,8 @@ impl PolicyChanges {
         following.peers.pods.get_key(&Key::of_pod(view))
     }
 
-    /// Notes what policies see of a pod. The address in the status of a pod of this node may be
-    /// another's already: only that of its connection counts.
+    /// Notes the facts of a pod that policies read. The address in the status of a pod of this node
+    /// may belong to another pod already, so only the address of its connection counts.
     fn note_facts(&mut self, uid: &String) {
         let local = self.local.connected.borrow().get(uid).copied();
         let is_here = |view: &PodView| view.node.as_deref() == Some(self.node_name.as_str());

@@ -379,7 +379,7 @@ impl Proxy {
         Ok(tokio::task::spawn_blocking(locked).await?)
     }
 
-    /// Lets pods through other firewalls; that one of them refuses is no reason to stop.
+    /// Lets pods through other firewalls; a refusal of one of them does not stop the proxy.
     async fn pass_firewalls(&self, links: &PodLinks) -> Result<(), Error> {
         let links = links.clone();
         if let Err(error) = self
@@ -391,8 +391,7 @@ impl Proxy {
         Ok(())
     }
 
-    /// Ends UDP flows that no longer go where they should; the rules hold whether that works or
-    /// not.
+    /// Ends UDP flows to former endpoints. A failure does not affect the rules.
     async fn forget_flows(
         &self,
         choose: impl FnOnce(&[Flow]) -> Vec<usize> + Send + 'static,
@@ -423,7 +422,7 @@ impl Proxy {
         Ok(())
     }
 
-    /// Ends the flows that go where they should not under these routes.
+    /// Ends the flows to destinations that these routes do not have.
     async fn forget_stale(&self, stale: StaleFlows, routes: &Routes) -> Result<(), Error> {
         if stale.of_services {
             let udp = routes.ports().filter(|port| port.protocol == Protocol::Udp);
@@ -450,8 +449,8 @@ impl Proxy {
         Ok(present)
     }
 
-    /// Programs the steps that led to the routes, or all of them where the kernel is not in step, and
-    /// says whether the kernel took it.
+    /// Programs the steps that led to the routes, or all of them where the kernel is not in step,
+    /// and returns whether the kernel accepted them.
     async fn apply(&mut self, routes: &Routes, steps: Vec<TableChange>) -> Result<bool, Error> {
         let started = Instant::now();
         let done = if self.in_step {

@@ -214,7 +214,7 @@ impl Provisioner {
         Ok(ReconcileResult::RequeueAfter(delay))
     }
 
-    /// Sends the pod that the volume is for to another node, or back to the scheduler.
+    /// Sends the pod of the volume to another node, or back to the scheduler.
     async fn select_node(
         &self,
         claim: &PersistentVolumeClaim,
@@ -227,8 +227,8 @@ impl Provisioner {
         Ok(())
     }
 
-    /// Claims that do not care where they are go to the first of the nodes that are ready, so
-    /// that one makes the volume, not all.
+    /// Claims for any node belong to the first ready node by name, so that one node makes the
+    /// volume.
     pub(crate) async fn is_first_node(&self) -> Result<bool, Error> {
         let nodes: Api<Node> = Api::all(self.client.clone());
         let listed = nodes.list(&ListParams::default()).await?;

@@ -166,7 +166,7 @@ pub(crate) enum DataSource {
     Claim(String),
     /// A snapshot of the namespace.
     Snapshot(String),
-    /// Something that cannot be had: the text says why.
+    /// A volume that cannot be made, with the reason.
     Other(String),
 }
 

@@ -23,11 +23,12 @@ use crate::subvolumes::{self, Content, Count};
 const REMOVED_PREFIX: &str = ".removed-";
 /// Names of subvolumes that are being made start with this.
 const UNFINISHED_PREFIX: &str = ".unfinished-";
-/// Anyone may write: pods run as any user, as with hostPath provisioners elsewhere.
+/// The mode of a volume: every user may write, because pods run as any user. Other hostPath
+/// provisioners do the same.
 pub(crate) const VOLUME_MODE: u32 = 0o777;
 /// The size of an unlimited volume.
 const UNLIMITED: u64 = u64::MAX;
-/// Users of the host have no business with images, nor with the files of other volumes.
+/// The mode that keeps users of the host from images and from the files of volumes.
 const PRIVATE_MODE: u32 = 0o700;
 
 /// The directory of all volumes, and that of all snapshots.
@@ -59,7 +60,7 @@ impl Kind {
     }
 }
 
-/// Makes a directory that users of the host do not get into, or makes it one.
+/// Makes a directory that users of the host cannot enter, or changes the mode of an existing one.
 pub(crate) fn make_private(path: &Path) -> Result<(), Error> {
     tree::make_private(path).map_err(failed("make", path))
 }
@@ -111,7 +112,7 @@ impl Directories {
         }
     }
 
-    /// Checks that a volume object speaks of the directory that belongs to its name.
+    /// Checks that a volume object names the directory that belongs to its name.
     pub fn check(&self, volume: &str, path: &str) -> Result<(), Error> {
         let own = self.path(volume)?;
         if own == Path::new(path) || device_image::path(&own) == Path::new(path) {

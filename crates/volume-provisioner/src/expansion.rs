@@ -14,7 +14,7 @@ use crate::decide::{VolumeMode, is_ours, volume_mode};
 use crate::{Provisioner, ProvisionerError as Error};
 
 impl Provisioner {
-    /// Does the next step; the change that it makes brings the claim back here for the one after.
+    /// Executes the next step. The resulting change queues the claim again for the following step.
     pub(crate) async fn expand(
         &self,
         claim: &PersistentVolumeClaim,

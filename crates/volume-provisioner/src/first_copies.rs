@@ -25,8 +25,8 @@ const LAST: &str = ".last-";
 const IDENTITY: &str = ".identity-";
 /// The prefixes of names that mean nothing after their move.
 const HELPERS: [&str; 4] = [FIRST, LAST, IDENTITY, ARRIVING];
-/// Metadata that is written while a full volume is received counts as well: so much of its limit, and
-/// at least so many bytes, are added until it is complete.
+/// Metadata that is written while a full volume is received counts as well: this part of its limit,
+/// and at least this number of bytes, is added until it is complete.
 const SLACK_PART: u64 = 16;
 const SLACK_MIN: u64 = 64 << 20;
 
@@ -232,7 +232,7 @@ impl Directories {
         self.sync_root()
     }
 
-    /// Removes what moves have left that are over, which the node did not hear of.
+    /// Removes the remains of moves that ended without a message to this node.
     pub(crate) fn sweep_moves(&self, is_moving: impl Fn(&str, &str) -> bool) -> Result<(), Error> {
         let (root, _) = self.places();
         for entry in std::fs::read_dir(root).map_err(failed("read", root))? {
@@ -247,7 +247,7 @@ impl Directories {
     }
 }
 
-/// The limit of a volume of so many bytes while it is received.
+/// The limit of a volume of this size while it is received.
 pub(crate) fn with_slack(bytes: u64) -> u64 {
     bytes.saturating_add((bytes / SLACK_PART).max(SLACK_MIN))
 }

@@ -106,7 +106,7 @@ pub enum ProvisionerError {
         /// The directory of the volumes.
         under: PathBuf,
     },
-    /// The claim asks for something that a directory cannot be.
+    /// The claim requests a feature that a directory does not have.
     #[error("{0}")]
     Unsupported(String),
     /// The host's disk has too little space.
@@ -124,7 +124,7 @@ pub enum ProvisionerError {
         /// Bytes that are not touched.
         reserve: u64,
     },
-    /// The file system cannot copy a volume in a moment.
+    /// The file system has no snapshots or clones.
     #[error(
         "the file system of {} cannot make snapshots and clones; volumes of the class local-cow can",
         under.display()

@@ -1,6 +1,6 @@
 //! The directories of a volume that moves to another node.
 //!
-//! The name of a directory says what it is: no pod mounts a directory with the name of a move, whatever
+//! The name of a directory tells its state: no pod mounts a directory with the name of a move, whatever
 //! objects an agent reads. Each step may be repeated. A move that has ended here leaves an empty file,
 //! and its late steps are refused.
 
@@ -210,7 +210,7 @@ impl Directories {
         })
     }
 
-    /// Removes what the moves of a removed volume have left.
+    /// Removes the remains of the moves of a removed volume.
     pub(crate) fn forget_moves(&self, volume: &str) -> Result<(), Error> {
         let own = self.path(volume)?;
         let root = own.parent().unwrap_or(&own);

@@ -26,7 +26,7 @@ use crate::image;
 
 /// Overhead of the file system, whatever its contents.
 const OVERHEAD: u64 = 768 << 20;
-/// And of each byte that volumes may have: metadata, and chunks that are not quite full.
+/// Overhead for each byte of the limits of volumes: metadata, and chunks that are not full.
 const OVERHEAD_PART: u64 = 16;
 /// The file grows by multiples of this.
 const STEP: u64 = 64 << 20;
@@ -197,7 +197,7 @@ impl Pool {
         Ok(found.f_bavail.saturating_mul(found.f_frsize))
     }
 
-    /// Whether the host's disk has room for so many bytes more.
+    /// Whether the host's disk has room for this number of bytes.
     fn require_on_host(&self, missing: u64) -> Result<(), Error> {
         let free = self.free_on_host()?;
         if free < missing.saturating_add(HOST_RESERVE) {
@@ -241,7 +241,7 @@ impl Pool {
     }
 }
 
-/// Makes the file so large, all of it set aside on the disk.
+/// Gives the file this size, and allocates all of it on the disk.
 fn set_aside(file: &File, bytes: u64) -> io::Result<()> {
     let before = file.metadata()?.len();
     let length = i64::try_from(bytes).map_err(io::Error::other)?;

@@ -19,7 +19,7 @@ const RANGE: u32 = 1 << 24;
 /// Maximum number of ids to try.
 const ATTEMPTS: u32 = 1 << 10;
 
-/// Makes a directory at `path`, which appears only when it is complete, limit and all.
+/// Makes a directory at `path`, which appears only when it is complete and has its limit.
 pub(crate) fn make(unfinished: &Path, path: &Path, bytes: u64) -> io::Result<()> {
     match remove_empty(unfinished) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -73,7 +73,7 @@ pub(crate) fn remove_empty(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Takes its limit from a project; where quotas are off now, there is none to take.
+/// Removes the limit of a project; no-op if quotas are off now.
 fn free(path: &Path, project: u32) -> io::Result<()> {
     match project_quota::limit(path, project, None) {
         Err(error) if project_quota::has_none(&error) => Ok(()),

@@ -25,7 +25,7 @@ pub(crate) struct Count {
     pub limit: Option<u64>,
 }
 
-/// Makes a subvolume at `path`, which appears only when it is complete, limit and all.
+/// Makes a subvolume at `path`, which appears only when it is complete and has its limit.
 pub(crate) fn make(
     unfinished: &Path,
     path: &Path,
@@ -41,8 +41,8 @@ pub(crate) fn make(
     std::fs::rename(unfinished, path)
 }
 
-/// Limits a subvolume, where the file system counts. A host's own may not: then the volume is
-/// watched as a plain directory is.
+/// Limits a subvolume, if quotas are on. They may be off on the host's file system; then the volume
+/// is watched as a plain directory is.
 pub(crate) fn limit(path: &Path, bytes: u64) -> io::Result<()> {
     match btrfs::limit(path, bytes) {
         Err(error) if error.raw_os_error() == Some(nix::libc::ENOTCONN) => Ok(()),

@@ -17,7 +17,7 @@ use resource_kinds::storage::Driver;
 use crate::decide::{VolumeMode, claim_of, is_ours, path_of, size_of_volume, volume_mode};
 use crate::{Provisioner, ProvisionerError as Error, amount};
 
-/// A walk takes no more than this part of the time.
+/// Maximum share of the time that walks take.
 const PART: u32 = 100;
 /// A volume is nearly full from this percentage on.
 const NEARLY: u64 = 90;

@@ -81,7 +81,7 @@ impl<K> Event<K> {
     }
 }
 
-/// A list or a watch that failed. The watcher goes on all the same.
+/// A list or a watch that failed. The watcher continues.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The objects cannot be listed.

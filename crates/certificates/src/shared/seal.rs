@@ -90,7 +90,7 @@ impl ServerToken {
     /// Encrypts keys.
     ///
     /// # Errors
-    /// Of the machine's random numbers.
+    /// The system gives no random numbers.
     pub fn seal(&self, keys: &SharedKeys) -> Result<Vec<u8>, SealError> {
         let mut salt = [0; SALT_BYTES];
         let mut nonce = [0; NONCE_LEN];

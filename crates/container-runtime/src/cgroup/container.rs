@@ -26,7 +26,7 @@ const CONTROLLERS: [&str; 12] = [
     "freezer",
 ];
 
-/// Files of a `cpuset` group that must say something before a process can join.
+/// Files of a `cpuset` group that must have a value before a process can join.
 const CPUSET_FILES: [&str; 2] = ["cpuset.cpus", "cpuset.mems"];
 
 /// The group of a container, with its limits, open for its first process.
@@ -110,8 +110,8 @@ fn make_split(hierarchies: &Hierarchies, group: &str) -> io::Result<Vec<PathBuf>
     Ok(dirs)
 }
 
-/// Gives a group, and those above it, the processors and memory of the group above where they have
-/// none: such a group takes no process.
+/// Gives a group and its parents the processors and memory nodes of their parent, where they have
+/// none: no process can join a group without them.
 fn inherit_cpuset(root: &Path, group: &str) -> io::Result<()> {
     for file in CPUSET_FILES {
         let mut dir = root.to_owned();

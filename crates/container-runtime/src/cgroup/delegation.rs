@@ -1,4 +1,4 @@
-//! Version 2: which controllers groups pass on to those below them.
+//! The delegation of controllers to child groups, in version 2.
 
 use std::fs;
 use std::io;
@@ -10,13 +10,13 @@ use mount_table::MountPoint;
 /// Controllers that pods cannot do without.
 const NEEDED: [&str; 3] = ["cpu", "memory", "pids"];
 
-/// Controllers that are passed on where there are any.
+/// The controllers that are delegated, where the kernel has them.
 const OTHERS: [&str; 3] = ["cpuset", "io", "hugetlb"];
 
-/// The group of those who were in the root of a container's own groups.
+/// The group for the processes that were in the root of a container's own groups.
 const FORMER: &str = "init";
 
-/// How often the processes of a group are moved away: each time there may be new ones.
+/// Maximum number of moves of a group's processes: new ones may appear during each move.
 const MOVES_MAX: usize = 100;
 
 /// Makes sure that groups can be made below the root, whoever made the root.

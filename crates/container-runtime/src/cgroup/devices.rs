@@ -145,7 +145,7 @@ fn answer(yes: bool) -> [Instruction; 2] {
     [with(SET, ANSWER, i32::from(yes)), with(EXIT, 0, 0)]
 }
 
-/// The program that lets pass what the rules and the usual ones allow; pure.
+/// The program that allows the devices of the rules and the usual devices; pure.
 fn program(rules: &[DeviceRule]) -> Vec<Instruction> {
     // The question: access in the upper and kind in the lower half of a word, major, minor.
     let mut code = vec![
@@ -200,8 +200,8 @@ pub(super) fn list(rules: &DeviceRules) -> Vec<(&'static str, String)> {
     lines
 }
 
-/// Keeps the processes of the group of version 2 at `dir`, now and later, from all devices but those
-/// that the rules allow.
+/// Limits the processes of the version 2 group at `dir`, now and later, to the devices that the
+/// rules allow.
 pub(super) fn guard(dir: &Path, rules: &DeviceRules) -> io::Result<()> {
     let DeviceRules::Only(rules) = rules else {
         return Ok(());
@@ -236,7 +236,7 @@ const BPF_F_ALLOW_MULTI: u32 = 2;
 /// The kernel takes no program without a license. Ours calls nothing of the kernel's.
 const LICENSE: &CStr = c"Apache-2.0";
 
-/// The beginning of `union bpf_attr` for `BPF_PROG_LOAD`; what is missing is zero.
+/// The beginning of `union bpf_attr` for `BPF_PROG_LOAD`; the missing fields are zero.
 #[repr(C)]
 struct Load {
     kind: u32,

@@ -1,4 +1,4 @@
-//! Kills all that is in a group.
+//! Kills all processes of a control group.
 
 use std::fs;
 use std::io;
@@ -22,7 +22,7 @@ fn send_kill(pid: i32) {
     }
 }
 
-/// Kills every process of a group and those below, again and again until none is left.
+/// Kills every process of a group and of the groups below, repeatedly until none is left.
 pub(crate) fn kill(group: &str) -> io::Result<()> {
     let until = Instant::now() + KILL_MAX;
     let hierarchies = Hierarchies::detect()?;
@@ -50,8 +50,7 @@ pub(crate) fn kill(group: &str) -> io::Result<()> {
     }
 }
 
-/// Lets frozen processes of version 1 go on, which otherwise are not killed: there the freezer stops
-/// even that.
+/// Thaws frozen processes of version 1: its freezer delays even SIGKILL.
 fn thaw(hierarchies: &Hierarchies, group: &str) {
     let Some(dir) = hierarchies.v1_dir("freezer", group) else {
         return;

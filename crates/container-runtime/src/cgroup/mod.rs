@@ -162,7 +162,7 @@ fn huge_pages(
     resources.huge_pages.iter().filter_map(file).collect()
 }
 
-/// Whose limits they are: the weights of pods and of containers are counted differently.
+/// The owner of the limits: the weights of pods and of containers are computed differently.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Holder {
     Pod,
@@ -251,8 +251,8 @@ pub(crate) fn update(group: &str, resources: &Resources, holder: Holder) -> io::
     Ok(())
 }
 
-/// Moves the calling process out of its group into `group`, in every tree where it is not in
-/// the root: so that nobody who ends or limits the old group ends or limits it.
+/// Moves the calling process out of its group into `group`, in every tree where it is not in the
+/// root: so that the end or the limits of the old group do not affect it.
 pub(crate) fn move_self(group: &str) -> io::Result<()> {
     let hierarchies = Hierarchies::detect()?;
     let membership = fs::read_to_string("/proc/self/cgroup")?;
@@ -417,7 +417,8 @@ pub(crate) fn usage(group: &str) -> io::Result<Usage> {
     })
 }
 
-/// Number of times the kernel killed for want of memory in a group and those below.
+/// Number of kills by the kernel because of missing memory (OOM kills), in a group and in those
+/// below.
 pub(crate) fn oom_kills(group: &str) -> u64 {
     let Ok(hierarchies) = Hierarchies::detect() else {
         return 0;

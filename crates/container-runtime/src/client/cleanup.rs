@@ -20,8 +20,8 @@ use crate::tree;
 /// Longest wait for a shim to end by itself after it said so, then for a killed one.
 pub(crate) const SHIM_END_MAX: Duration = Duration::from_secs(10);
 
-/// Process id of the living shim of a sandbox directory, by its record lock: it cannot be
-/// left over nor belong to a reused id.
+/// Process id of the living shim of a sandbox directory, by its record lock: the lock ends with its
+/// process, so it cannot belong to a reused id.
 pub(crate) fn shim_of(dir: &Path) -> Result<Option<i32>> {
     let path = dir.join(LOCK);
     let file = match File::open(&path) {

@@ -1,4 +1,4 @@
-//! The agent's side: starts shims, finds them again, talks to them, clears up after them.
+//! The agent's side: starts shims, finds running ones, calls them, and removes their remains.
 
 pub(crate) mod cleanup;
 pub(crate) mod connection;

@@ -71,7 +71,7 @@ impl Sandbox {
         }
     }
 
-    /// Creates a container. Its root is mounted and its user looked up; nothing runs yet.
+    /// Creates a container: mounts its root and looks up its user. No process runs yet.
     ///
     /// Doing it again with the same specification is no error.
     pub async fn create_container(&self, spec: ContainerSpec) -> Result<()> {
@@ -199,8 +199,8 @@ impl Sandbox {
         cgroup::usage(&group).map_err(RuntimeError::io("read control group", group))
     }
 
-    /// Kills everything in it, unmounts and removes everything it has. Works on live, dead
-    /// and half-made sandboxes alike and may be repeated; log files stay.
+    /// Kills its processes, unmounts its mounts and removes its files. Works on live, dead and
+    /// half-made sandboxes alike and may be repeated; log files stay.
     pub async fn destroy(&self) -> Result<()> {
         let patience = match self.peer().call(Call::Destroy).await {
             Ok(()) | Err(RuntimeError::SandboxDead { .. }) => cleanup::SHIM_END_MAX,

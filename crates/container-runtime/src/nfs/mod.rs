@@ -63,7 +63,7 @@ pub enum MountError {
         export: String,
         /// The version.
         version: Version,
-        /// The error, with the kernel's own words if it said any.
+        /// The error, with the messages of the kernel if there are any.
         why: String,
     },
     /// Attaching, or this machine.
@@ -76,7 +76,7 @@ pub enum MountError {
     },
 }
 
-/// A mounted export that is attached nowhere: it goes with the value.
+/// A mounted export that is attached nowhere. It is unmounted when the value is dropped.
 #[derive(Debug)]
 pub struct Detached(OwnedFd);
 

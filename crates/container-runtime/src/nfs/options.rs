@@ -83,7 +83,7 @@ pub enum OptionError {
     /// No port.
     #[error("mount option \"{0}\" is no port")]
     Port(String),
-    /// The server's name or path would be read as something else.
+    /// The server's name or path would be misread by the kernel.
     #[error("\"{0}\" is no {1}")]
     Export(String, &'static str),
 }

@@ -18,7 +18,7 @@ pub(crate) const STUCK_CLIENT_MS: u64 = 10_000;
 /// Connections at a time; more wait in the socket's queue.
 pub(crate) const CONNECTIONS_MAX: usize = 256;
 
-/// Exits remembered of processes that no report has named yet.
+/// Maximum number of stored exits of processes that no report has named yet.
 pub(crate) const EARLY_EXITS_MAX: usize = 64;
 
 const NAMES: [(&str, u32); 16] = [

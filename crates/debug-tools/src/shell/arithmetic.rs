@@ -3,7 +3,7 @@
 /// Maximum nesting of parentheses.
 const DEPTH_MAX: u32 = 64;
 
-/// The operators of two numbers, by how strongly they bind; longer signs before their beginnings.
+/// The binary operators by their precedence. A longer operator comes before its prefix.
 const LEVELS: [&[&str]; 8] = [
     &["||"],
     &["&&"],

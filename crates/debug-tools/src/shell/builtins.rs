@@ -169,7 +169,7 @@ impl Shell {
         }
     }
 
-    /// Becomes the program; without one, the redirections stay.
+    /// `exec`: replaces the shell by the program. Without a program, the redirections stay.
     fn replace(&mut self, arguments: &[String]) -> Run {
         if arguments.is_empty() {
             return Ok(());

@@ -75,7 +75,7 @@ fn set(pattern: &[Sign]) -> Option<(usize, impl Fn(char) -> bool)> {
     Some((end + 1, is_in))
 }
 
-/// Whether the text has a sign that is not for itself.
+/// Whether the text has a character with a special meaning.
 pub fn is_pattern(signs: &[Sign]) -> bool {
     signs
         .iter()

@@ -45,7 +45,7 @@ pub enum Leave {
 /// Maximum nesting of functions and subshells: each uses stack.
 const DEPTH_MAX: u32 = 100;
 
-/// The stack of threads: as much as the first one has, mostly.
+/// The stack of threads, which is usually that of the first thread, too.
 const STACK: usize = 8 << 20;
 
 /// Exit statuses.

@@ -168,7 +168,7 @@ fn add(
     archive.append_path_with_name(path, inside)
 }
 
-/// A name without its root, and without the way up.
+/// A name without leading slashes and without `..`.
 fn relative(path: &Path) -> PathBuf {
     path.components()
         .filter(|part| matches!(part, Component::Normal(_)))

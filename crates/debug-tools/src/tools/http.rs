@@ -303,7 +303,7 @@ impl Url {
     }
 }
 
-/// Asks, and follows the answers that name another address.
+/// Sends the request and follows redirects.
 fn get(url: &str, mut request: Request, follows: bool) -> Result<(Head, Box<dyn Read>)> {
     let mut url = Url::parse(url)?;
     for _ in 0..REDIRECTS_MAX {

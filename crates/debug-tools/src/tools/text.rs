@@ -45,7 +45,7 @@ fn lines(names: &[String]) -> Result<Vec<String>> {
     Ok(lines)
 }
 
-/// Does something with each line of a file, without its end.
+/// Calls a function with each line of a file, without the newline.
 pub fn each_line(name: &str, mut work: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
     let mut file = open(name)?;
     let mut line = Vec::new();

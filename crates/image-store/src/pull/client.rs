@@ -36,7 +36,7 @@ const READ_TIMEOUT: Duration = Duration::from_secs(60);
 const MANIFEST_BYTES_MAX: u64 = 4 << 20;
 /// The largest answer with a token, in bytes.
 const TOKEN_BYTES_MAX: u64 = 256 << 10;
-/// The largest answer by which a registry shows itself, in bytes.
+/// Maximum size of the answer to the check that a server is a registry, in bytes.
 const HELLO_BYTES_MAX: u64 = 1 << 10;
 /// Maximum size of an error response that is read, in bytes.
 const REFUSAL_BYTES_MAX: u64 = 64 << 10;
@@ -453,7 +453,7 @@ fn bearer(token: &str) -> Result<HeaderValue, RequestError> {
     Ok(value)
 }
 
-/// All of an answer that has no more than so many bytes.
+/// Reads a whole answer of at most this number of bytes.
 async fn whole(
     mut answer: Answer,
     what: &'static str,

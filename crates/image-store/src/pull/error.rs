@@ -28,7 +28,7 @@ pub enum PullError {
         /// The registry.
         host: String,
     },
-    /// The registry cannot be reached, or does not answer as one should.
+    /// The registry cannot be reached, or does not answer as a registry.
     #[error("{reference}: {host} cannot be reached: {reason}")]
     Unreachable {
         /// Full name of the image.

@@ -203,7 +203,8 @@ struct Pull<'a> {
 }
 
 impl Pull<'_> {
-    /// Pulls, again if that may help; layers that are there already are not fetched again.
+    /// Pulls, and repeats the attempt after a temporary failure. Present layers are not fetched
+    /// again.
     async fn run(&self, client: &RegistryClient) -> Result<Image, PullError> {
         let mut pause = FIRST_PAUSE;
         for _ in 1..ATTEMPTS {

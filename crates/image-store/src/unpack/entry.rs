@@ -1,7 +1,7 @@
 //! Reads an archive entry by entry: header, the extensions before it, contents.
 //!
-//! Not by the archive library's own iterator, for that takes names of any length into memory
-//! and cuts attributes at a line feed. Its header type does the decoding of fields.
+//! The archive library's own iterator is not used: it reads names of any length into memory and
+//! cuts attributes at a line feed. Its header type does the decoding of fields.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read};
@@ -225,7 +225,7 @@ fn entry(header: &Header, size: u64, extensions: Extensions) -> Result<Entry, Un
     })
 }
 
-/// Splits a path; `..` has no place in an archive, leading slashes fall away.
+/// Splits a path; `..` is refused, and leading slashes are removed.
 pub(super) fn components(path: &[u8]) -> Result<Vec<Vec<u8>>, UnpackError> {
     let mut parts = Vec::new();
     for part in path.split(|byte| *byte == b'/') {

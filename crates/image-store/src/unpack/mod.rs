@@ -31,7 +31,7 @@ const WHITEOUT: &[u8] = b".wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";
 const OPAQUE_ATTRIBUTE: &str = "trusted.overlay.opaque";
 
-/// Most entries of a layer: far beyond any real one.
+/// Maximum number of entries of a layer; real layers have far fewer.
 const ENTRIES_MAX: u64 = 4_000_000;
 
 /// The error of unpacking a layer.

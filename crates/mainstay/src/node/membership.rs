@@ -167,7 +167,7 @@ impl Place {
     /// Removes the membership: the machine can join again.
     ///
     /// # Errors
-    /// Of the disk.
+    /// Errors of the disk.
     pub fn forget(&self) -> Result<()> {
         for name in ["membership.json", "client.pem"] {
             let path = self.directory.join(name);
@@ -184,7 +184,7 @@ impl Place {
     /// Stores the membership.
     ///
     /// # Errors
-    /// Of the disk.
+    /// Errors of the disk.
     pub fn write(&self, membership: &Membership) -> Result<()> {
         let text = serde_json::to_vec_pretty(membership).context("encode the membership")?;
         self.replace("membership.json", &text)
@@ -193,7 +193,7 @@ impl Place {
     /// Stores the client certificate with its key.
     ///
     /// # Errors
-    /// Of the disk.
+    /// Errors of the disk.
     pub fn write_identity(&self, identity: &Identity) -> Result<()> {
         let text = format!("{}{}", identity.certificate_pem, identity.key_pem);
         self.replace("client.pem", text.as_bytes())

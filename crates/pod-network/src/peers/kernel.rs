@@ -1,4 +1,4 @@
-//! The ways to other nodes in the kernel: read, compared and changed by rtnetlink.
+//! The routes to other nodes in the kernel: read, compared and changed by rtnetlink.
 //!
 //! A route of this instance has our protocol number and the node's own address as its source, so a
 //! route of anybody else is never changed. The kernel removes these routes with that address.
@@ -58,8 +58,8 @@ struct Tunnels {
     encrypted: Option<u32>,
 }
 
-/// Makes the kernel's state that of the plan, and returns the ranges to which others have routes of
-/// their own. `gateway` is the node's own address towards its pods.
+/// Changes the kernel's state to that of the plan, and returns the ranges to which others have
+/// routes of their own. `gateway` is the node's own address towards its pods.
 pub(crate) async fn apply(
     host: &Host,
     gateway: Ipv4Addr,
@@ -113,8 +113,8 @@ pub(crate) async fn apply(
     Ok(foreign)
 }
 
-/// Takes the ways in plain text from the pods, before any of them sends: those of a former process, and
-/// the machine's default route.
+/// Forbids unencrypted packets to pods, before any pod sends: it removes the routes of a former
+/// process, and adds an unreachable route before the machine's default route.
 pub(crate) async fn forbid_plain(
     host: &Host,
     gateway: Ipv4Addr,
@@ -139,7 +139,7 @@ pub(crate) async fn forbid_plain(
     Ok(())
 }
 
-/// Removes the routes that the kernel keeps when their source address goes: those to nowhere.
+/// Removes the unreachable routes, which the kernel keeps when their source address is removed.
 pub(crate) async fn remove_unreachable(host: &Host) -> Result<(), Error> {
     let own = host.own_addresses().await?;
     let own: Vec<Ipv4Addr> = own.iter().filter_map(local).collect();

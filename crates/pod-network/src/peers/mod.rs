@@ -1,4 +1,5 @@
-//! Ways to the pods of other nodes: routes on the link that two nodes share, a VXLAN tunnel otherwise.
+//! Routes to the pods of other nodes: plain routes on the link that two nodes share, a VXLAN tunnel
+//! otherwise.
 //!
 //! The decision is [`plan()`], over plain data; `kernel` reads the machine and carries the plan out.
 //! A node derives the hardware address of its tunnel from its range of pods, so nodes need to know
@@ -81,7 +82,7 @@ impl PeerSettings {
     }
 }
 
-/// A peer without a way, or with one that is another's.
+/// A peer without a route, or with a route of another program.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnreachedPeer {
     /// The node's name.
@@ -271,7 +272,7 @@ impl Plan {
     }
 }
 
-/// The cause for which a peer gets no way: a Node object must not lead other traffic to its node.
+/// The reason why a peer gets no route: a Node object must not lead other traffic to its node.
 fn refusal(own: Cidr, settings: &PeerSettings, accepted: &[&Peer], peer: &Peer) -> Option<String> {
     let (range, cluster) = (peer.range, settings.cluster_range);
     let inside = cluster.contains(range.network()) && range.prefix() >= cluster.prefix();

@@ -54,7 +54,7 @@ pub enum PeerEncryption {
     Off,
     /// It takes packets at this end alone.
     On(TunnelEnd),
-    /// It encrypts, and where is not readable, for this cause.
+    /// It encrypts, but its key or port cannot be read, for this reason.
     Unreadable(String),
 }
 

@@ -22,7 +22,7 @@ use resource_kinds::storage::nfs_class::{NfsClass, OnDelete};
 use crate::decide;
 use crate::{Provisioner, ProvisionerError as Error};
 
-/// Until the work on the server is done; the next attempt goes on with what is left.
+/// Limit of the time of work on the server; the next attempt continues with the rest.
 const WORK_MAX: Duration = Duration::from_secs(120);
 
 /// A server that is away fails the work, which is tried again, where a hard mount would wait for ever.

@@ -108,7 +108,7 @@ impl Storage {
     /// Removes the snapshots of a backup, also of an interrupted one.
     ///
     /// # Errors
-    /// Of the kernel.
+    /// Errors of the kernel.
     pub async fn thaw(&self) -> Result<(), Error> {
         for (class, name, _) in self.all_snapshots().await? {
             if name.starts_with(PREFIX) {
@@ -121,7 +121,7 @@ impl Storage {
     /// The snapshots that users have had made.
     ///
     /// # Errors
-    /// Of the kernel.
+    /// Errors of the kernel.
     pub async fn held(&self) -> Result<Vec<UserSnapshot>, Error> {
         let mut held = Vec::new();
         for (class, name, path) in self.all_snapshots().await? {
@@ -176,7 +176,7 @@ impl Storage {
     /// snapshots.
     ///
     /// # Errors
-    /// Of the kernel.
+    /// Errors of the kernel.
     pub async fn turn_into_snapshot(
         &self,
         class: Class,
@@ -194,7 +194,7 @@ impl Storage {
         Ok(made)
     }
 
-    /// Makes an empty volume to be filled from a backup, and says where it is.
+    /// Makes an empty volume for the contents of a backup; returns its path.
     ///
     /// # Errors
     /// It cannot be created.

@@ -66,7 +66,7 @@ impl Storage {
     /// uses volumes any more.
     ///
     /// # Errors
-    /// Of the kernel.
+    /// Errors of the kernel.
     pub async fn close(self) -> Result<(), Error> {
         blocking(move || {
             let mut opened = self.pool.lock();

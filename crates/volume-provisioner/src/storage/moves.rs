@@ -30,7 +30,7 @@ impl Storage {
     /// Measures a volume and the free space.
     ///
     /// # Errors
-    /// Of the disk.
+    /// Errors of the disk.
     pub async fn inspect_move(&self, of: MovedVolume<'_>) -> Result<Inspection, Error> {
         if !self.is_used(of.driver) {
             let pool = self.pool.clone();
@@ -52,7 +52,7 @@ impl Storage {
     /// Takes the volume's name from its directory, unless a process uses it.
     ///
     /// # Errors
-    /// Of the disk.
+    /// Errors of the disk.
     pub async fn detach_volume(&self, of: MovedVolume<'_>) -> Result<Detachment, Error> {
         self.step(of, |directories, _, id, volume| {
             directories.detach(id, volume)
@@ -74,7 +74,7 @@ impl Storage {
     /// The snapshots that are sent; they are taken now, except for a first one that is there.
     ///
     /// # Errors
-    /// Of the disk; the volume is not detached (except for the first snapshot), or the move has ended.
+    /// Errors of the disk; the volume is not detached (except for the first snapshot), or the move has ended.
     pub async fn snapshots_of_move(
         &self,
         of: MovedVolume<'_>,
@@ -93,11 +93,11 @@ impl Storage {
         .await
     }
 
-    /// A directory for a copy, with a limit of so many bytes where volumes have limits: empty, or with the
-    /// files of the first copy.
+    /// A directory for a copy, with this limit in bytes where volumes have limits: empty, or with
+    /// the files of the first copy.
     ///
     /// # Errors
-    /// Of the disk.
+    /// Errors of the disk.
     pub async fn begin_arrival(
         &self,
         of: MovedVolume<'_>,
@@ -117,7 +117,7 @@ impl Storage {
     /// The complete first copy of a move.
     ///
     /// # Errors
-    /// Of the disk.
+    /// Errors of the disk.
     pub async fn first_copy(&self, of: MovedVolume<'_>) -> Result<Option<FirstCopy>, Error> {
         self.step(of, |directories, _, id, volume| {
             directories.first_copy(id, volume)
@@ -128,7 +128,7 @@ impl Storage {
     /// Keeps a stream as the first copy, when it is on disk; the path that the volume will have.
     ///
     /// # Errors
-    /// Of the disk, or the move has ended.
+    /// Errors of the disk, or the move has ended.
     pub async fn finish_first_copy(
         &self,
         of: MovedVolume<'_>,
@@ -143,7 +143,7 @@ impl Storage {
     /// Removes a first copy that no difference belongs to.
     ///
     /// # Errors
-    /// Of the disk.
+    /// Errors of the disk.
     pub async fn forget_first_copy(&self, of: MovedVolume<'_>) -> Result<(), Error> {
         self.step(of, |directories, _, id, volume| {
             directories.forget_first_copy(id, volume)
@@ -154,7 +154,7 @@ impl Storage {
     /// Marks a copy as complete, when it is on disk; the path that the volume will have.
     ///
     /// # Errors
-    /// Of the disk, or the move has ended.
+    /// Errors of the disk, or the move has ended.
     pub async fn finish_arrival(&self, of: MovedVolume<'_>, bytes: u64) -> Result<PathBuf, Error> {
         self.step(of, move |directories, pool, id, volume| match pool {
             None => directories.finish_arrival(id, volume),
@@ -166,7 +166,7 @@ impl Storage {
     /// Gives a complete copy the name of the volume.
     ///
     /// # Errors
-    /// Of the disk, or there is no copy.
+    /// Errors of the disk, or there is no copy.
     pub async fn place_arrival(&self, of: MovedVolume<'_>) -> Result<(), Error> {
         self.ending(of, Directories::place).await
     }
@@ -174,7 +174,7 @@ impl Storage {
     /// Removes a detached directory.
     ///
     /// # Errors
-    /// Of the disk.
+    /// Errors of the disk.
     pub async fn discard_detached(&self, of: MovedVolume<'_>) -> Result<(), Error> {
         self.ending(of, Directories::discard).await
     }
@@ -182,7 +182,7 @@ impl Storage {
     /// Ends a move: a detached directory gets its name back, a copy is removed.
     ///
     /// # Errors
-    /// Of the disk.
+    /// Errors of the disk.
     pub async fn abandon_move(&self, of: MovedVolume<'_>) -> Result<(), Error> {
         if !self.is_used(of.driver) {
             // There is no pool, and nothing in it.

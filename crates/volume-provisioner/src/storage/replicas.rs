@@ -35,7 +35,7 @@ impl Storage {
     /// The snapshots and copies of a volume on this node.
     ///
     /// # Errors
-    /// Of the disk.
+    /// Errors of the disk.
     pub async fn holdings(&self, of: &ReplicatedVolume) -> Result<Holdings, Error> {
         if !self.is_used(Driver::LocalCow) {
             return Ok(Holdings::default());
@@ -47,7 +47,7 @@ impl Storage {
     /// The snapshots that are sent; the one of that time is taken now unless it is there.
     ///
     /// # Errors
-    /// Of the disk; the epoch is over, or the node is not the primary.
+    /// Errors of the disk; the epoch is over, or the node is not the primary.
     pub async fn snapshot_to_send(
         &self,
         of: &ReplicatedVolume,
@@ -61,10 +61,10 @@ impl Storage {
         .await
     }
 
-    /// A directory for a copy of a volume of so many bytes.
+    /// A directory for a copy of a volume of this size.
     ///
     /// # Errors
-    /// Of the disk; the epoch is over, or the node is not the replica.
+    /// Errors of the disk; the epoch is over, or the node is not the replica.
     pub async fn begin_copy(
         &self,
         of: &ReplicatedVolume,
@@ -82,7 +82,7 @@ impl Storage {
     /// The complete copy of a time.
     ///
     /// # Errors
-    /// Of the disk.
+    /// Errors of the disk.
     pub async fn copy_of(
         &self,
         of: &ReplicatedVolume,
@@ -97,7 +97,7 @@ impl Storage {
     /// Keeps a stream as the copy of a time, when it is on disk.
     ///
     /// # Errors
-    /// Of the disk; the epoch is over.
+    /// Errors of the disk; the epoch is over.
     pub async fn finish_copy(
         &self,
         of: &ReplicatedVolume,
@@ -113,7 +113,7 @@ impl Storage {
     /// Removes a copy that no difference belongs to.
     ///
     /// # Errors
-    /// Of the disk; the epoch is over.
+    /// Errors of the disk; the epoch is over.
     pub async fn forget_copy(&self, of: &ReplicatedVolume, time: i64) -> Result<(), Error> {
         self.replica_step(of, move |directories, _, of| {
             directories.forget_copy(&of.volume, of.epoch, time)
@@ -124,7 +124,7 @@ impl Storage {
     /// Removes other snapshots of the primary, or other copies, than these.
     ///
     /// # Errors
-    /// Of the disk; the epoch is over, or the node has another role.
+    /// Errors of the disk; the epoch is over, or the node has another role.
     pub async fn keep_copies(
         &self,
         of: &ReplicatedVolume,
@@ -138,10 +138,10 @@ impl Storage {
         .await
     }
 
-    /// Takes no more copies of earlier epochs.
+    /// Refuses copies of earlier epochs from now on.
     ///
     /// # Errors
-    /// Of the disk; the epoch is over.
+    /// Errors of the disk; the epoch is over.
     pub async fn seal_copies(&self, of: &ReplicatedVolume) -> Result<Holdings, Error> {
         self.replica_step(of, |directories, _, of| {
             directories.seal(&of.volume, of.epoch)
@@ -153,7 +153,7 @@ impl Storage {
     /// becomes a copy.
     ///
     /// # Errors
-    /// Of the disk; a process uses it; the epoch is over, or the node is its primary.
+    /// Errors of the disk; a process uses it; the epoch is over, or the node is its primary.
     pub async fn demote_volume(
         &self,
         of: &ReplicatedVolume,
@@ -170,7 +170,7 @@ impl Storage {
     /// a read-only snapshot. Returns what is there now.
     ///
     /// # Errors
-    /// Of the disk; a process uses the volume; the epoch is over, or the node is its primary.
+    /// Errors of the disk; a process uses the volume; the epoch is over, or the node is its primary.
     pub async fn retire_copies(&self, of: &ReplicatedVolume) -> Result<Holdings, Error> {
         if !self.is_used(Driver::LocalCow) {
             return Ok(Holdings::default());
@@ -183,10 +183,10 @@ impl Storage {
         .await
     }
 
-    /// Gives a copy the name of the volume, with a limit of so many bytes.
+    /// Gives a copy the name of the volume, with this limit in bytes.
     ///
     /// # Errors
-    /// Of the disk; the epoch is over.
+    /// Errors of the disk; the epoch is over.
     pub async fn promote_copy(
         &self,
         of: &ReplicatedVolume,
@@ -204,7 +204,7 @@ impl Storage {
     /// Removes all copies for good.
     ///
     /// # Errors
-    /// Of the disk; the epoch is over, or the node is the primary.
+    /// Errors of the disk; the epoch is over, or the node is the primary.
     pub async fn forget_copies(&self, of: &ReplicatedVolume) -> Result<(), Error> {
         if !self.is_used(Driver::LocalCow) {
             return Ok(());

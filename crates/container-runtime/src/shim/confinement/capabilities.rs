@@ -1,4 +1,4 @@
-//! The capabilities of a container; pure, but for dropping them in the end.
+//! The capabilities of a container; pure, except for the functions that drop them.
 
 use std::io;
 
@@ -125,8 +125,8 @@ fn named(names: &[String]) -> Result<u64, String> {
     bits.try_fold(0, |set, bit| Ok(set | bit?))
 }
 
-/// Takes everything outside `set` from this process's bounding set: no program that it
-/// executes can ever have it.
+/// Limits this process's bounding set to `set`: no program that it executes can have other
+/// capabilities.
 pub(crate) fn limit_bounding(set: Capabilities) -> io::Result<()> {
     for number in 0..64u32 {
         if number < 63 && set.0 & (1 << number) != 0 {

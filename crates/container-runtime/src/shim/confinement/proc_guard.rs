@@ -34,7 +34,7 @@ const OF_PROC: &[&str] = &["proc", "binfmt_misc", "autofs"];
 /// Checks a pod's mount by its path.
 ///
 /// # Errors
-/// It may not; as the user reads it.
+/// The mount is not allowed; the text is for the user.
 pub(crate) fn check_destination(wanted: &Mount) -> Result<(), String> {
     let destination = normal(&wanted.destination);
     if destination == Path::new(PROC) {

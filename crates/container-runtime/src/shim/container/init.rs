@@ -1,4 +1,4 @@
-//! The way of a container's first process, from a worker of the shim to the command.
+//! The start of a container's first process, from a worker of the shim to the command.
 //!
 //! ```text
 //! worker   makes the control group, enters the pod's users, enters or makes the process namespace
@@ -94,7 +94,8 @@ fn nested(around: &Surroundings, outer: &File) -> io::Result<Option<i32>> {
     unsafe { libc::_exit(0) }
 }
 
-/// Enters what only later children are in, the process namespace, and what it must be owned by.
+/// Enters the process namespace, which holds later children only, and the user namespace that owns
+/// it.
 fn enter_namespaces(around: &Surroundings) -> io::Result<()> {
     if let Some(users) = &around.users {
         users.enter()?;

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::{Errno, Result};
 
-/// How often a path is walked again that was renamed during the walk.
+/// Maximum number of walks of a path that is renamed during the walk.
 const WALKS_MAX: usize = 32;
 
 /// Treatment of symbolic links in a path. Magic links of `/proc`, which lead to open files of a

@@ -29,8 +29,8 @@ use crate::spec::{FEWER_VARIABLES, ResolvedUser, StartError, StartErrorKind, Ter
 pub(crate) const DEFAULT_PATH: &str =
     "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Everything the last steps need; prepared outside, so that nothing of the container's files
-/// is believed but the command itself.
+/// The input of the last steps. It is prepared outside, so that no file of the container is trusted
+/// except for the command itself.
 #[derive(Clone)]
 pub(crate) struct Launch {
     pub args: Vec<String>,
@@ -57,7 +57,7 @@ pub(crate) struct Launch {
 }
 
 impl Launch {
-    /// Becomes the command, or says why not and returns.
+    /// Executes the command; returns only if that fails, after it has reported the reason.
     pub fn run(mut self) {
         let error = match self.prepare() {
             Ok(()) => self.execute(),
@@ -130,7 +130,8 @@ impl Launch {
         self.check_user()
     }
 
-    /// The kernel leaves an id as it is that means "none" to it: what counts is what this process is.
+    /// The kernel does not change an id for the value that means "none", so the ids of this process
+    /// are read back.
     fn check_user(&self) -> io::Result<()> {
         let user = nix::unistd::getresuid()?;
         let group = nix::unistd::getresgid()?;
@@ -152,7 +153,7 @@ impl Launch {
         )))
     }
 
-    /// Opens a terminal of the container's own, so that its name means something inside.
+    /// Opens a terminal in the container's own devpts, so that its name is valid inside.
     fn open_terminal(&self, socket: RawFd) -> io::Result<()> {
         let master = OpenOptions::new()
             .read(true)
@@ -374,7 +375,7 @@ fn hide() -> io::Result<()> {
     descriptors::keep_from_children()
 }
 
-/// Undoes what the shim set for itself, or the command would inherit it.
+/// Resets the settings of the shim, which the command would inherit.
 fn reset_signals() -> io::Result<()> {
     let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
     for signal in Signal::iterator() {

@@ -32,7 +32,7 @@ pub(crate) fn find(path: &Path) -> io::Result<OwnedFd> {
     Ok(rustix::fs::open(path, flags, Mode::empty())?)
 }
 
-/// Binds what was found to `target`, which is made; with `users`, as they have the ids.
+/// Bind-mounts the found file to `target`, which is created; with `users`, the ids are mapped.
 pub(crate) fn bind(
     found: &OwnedFd,
     target: &Path,
@@ -143,13 +143,13 @@ impl Drop for MappedLayers {
     }
 }
 
-/// Gives this process mounts of its own: what is mounted later is seen by nobody else.
+/// Gives this process its own mount namespace: later mounts are visible to no other process.
 pub(crate) fn leave_the_nodes() -> io::Result<()> {
     unshare(CloneFlags::CLONE_NEWNS)?;
     cut_off()
 }
 
-/// Keeps what this process mounts, in mounts of its own, from the mounts that they are copies of.
+/// Stops the propagation of this process's mounts to the mount namespace from which it was copied.
 pub(crate) fn cut_off() -> io::Result<()> {
     let flags = MsFlags::MS_SLAVE | MsFlags::MS_REC;
     mount(None::<&str>, "/", None::<&str>, flags, None::<&str>)?;

@@ -134,7 +134,7 @@ fn prepare_mount(
     }
 }
 
-/// Whether the mount may be where and as it is asked for.
+/// Checks that the path and the options of the mount are allowed.
 fn check_mount(mount: &Mount, users: Option<&UserNamespace>) -> Result<(), String> {
     proc_guard::check_destination(mount)?;
     if users.is_some() && is_bidirectional(&mount.source) {
@@ -176,7 +176,7 @@ fn check_travel(source: &MountSource) -> Result<(), String> {
     )
 }
 
-/// Makes a device node in a root; what the image has there goes.
+/// Makes a device node in a root, in place of the image's file.
 fn make_device(device: &Device, root: &Path, users: Option<&UserNamespace>) -> Result<(), String> {
     let (from, to) = (device.host_path.display(), device.container_path.display());
     if users.is_some() {
@@ -204,7 +204,7 @@ fn bind_sub_path(
     })
 }
 
-/// Whom a container runs as, by its image's own files.
+/// The user of a container, by the files of its image.
 pub(crate) fn account(spec: &ContainerSpec, place: &ContainerPaths) -> Result<Account, StartError> {
     let read = |path| {
         rootfs::read_inside(&place.root(), path).map_err(|error| StartError {

@@ -34,7 +34,7 @@ const NULL_NUMBER: (u32, u32) = (1, 3);
 /// Makes a container's root and enters it, in mounts of this process's own.
 ///
 /// # Errors
-/// A part of the plan is not possible; says which.
+/// A part of the plan is not possible; the error names it.
 pub(crate) fn enter(plan: &RootPlan) -> Result<(), StartError> {
     // Before the node's mounts are left: those that travel would not any more.
     let system = prepare(&plan.system)?;
@@ -96,7 +96,7 @@ fn parent(path: &Path) -> &Path {
     path.parent().unwrap_or(Path::new("/"))
 }
 
-/// Makes what the plan mounts, attached nowhere yet.
+/// Makes the planned file systems, which are attached nowhere yet.
 fn prepare(planned: &[RootMount]) -> Result<Vec<OwnedFd>, StartError> {
     let made = planned
         .iter()
@@ -193,7 +193,7 @@ fn mount_root(path: &Path) -> io::Result<OwnedFd> {
     Ok(root)
 }
 
-/// Mounts what was made in the root; where nothing is to mount it on, that is made.
+/// Mounts the file systems in the root; missing mount points are created.
 fn attach(
     root: &OwnedFd,
     mount: &RootMount,

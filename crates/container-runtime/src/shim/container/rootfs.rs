@@ -19,7 +19,7 @@ use crate::spec::RootfsSpec;
 /// Longest mount data: one page, with the end of the string.
 const MOUNT_DATA_BYTES_MAX: usize = 4095;
 
-/// Largest `/etc/passwd` or `/etc/group` that is believed.
+/// Maximum size of `/etc/passwd` and `/etc/group`.
 const USER_FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// Mounts the overlay at `target`; with `users`, its ids are mapped to those of the user namespace.

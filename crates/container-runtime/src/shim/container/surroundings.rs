@@ -26,7 +26,7 @@ pub(crate) struct Surroundings {
     pub unified: bool,
     /// Roots of the version 1 trees that have the container's group.
     pub cgroup_trees: Vec<PathBuf>,
-    /// Device nodes can be made; elsewhere those of the node are mounted.
+    /// Whether device nodes can be made. If not, those of the node are mounted.
     pub can_make_nodes: bool,
 }
 

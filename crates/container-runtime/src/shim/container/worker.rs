@@ -169,7 +169,7 @@ fn run_container(
     wait_for_exec(status).map(|()| pid)
 }
 
-/// Brings the pod's shared memory to where the pod's users can reach it.
+/// Mounts the pod's shared memory at a path that the pod's users can reach.
 fn stage_shm(around: &mut Surroundings) -> io::Result<()> {
     let target = around.staged.join("shm");
     mapped_mounts::bind(
@@ -269,7 +269,7 @@ fn run_exec(
     }
 }
 
-/// Kills what is left of a container, unmounts and removes everything it has.
+/// Kills the processes of a container, unmounts its mounts and removes its files.
 pub(crate) fn remove(place: &ContainerPaths, spec: Option<&ContainerSpec>) -> Report {
     let removed = cgroup::kill(&place.cgroup)
         .and_then(|()| cgroup::remove(&place.cgroup))
@@ -357,7 +357,7 @@ fn launch(
     })
 }
 
-/// Keeps the last of each name, at the place of the first.
+/// Keeps the last value of each name, at the position of the first.
 fn dedupe_env(env: &mut Vec<(String, String)>) {
     let mut places: HashMap<String, usize> = HashMap::with_capacity(env.len());
     let mut kept: Vec<(String, String)> = Vec::with_capacity(env.len());

@@ -55,7 +55,7 @@ impl Connection {
         !self.output.is_empty()
     }
 
-    /// Whether it has so much to take that its sources must wait.
+    /// Whether its output buffer is so full that the sources must wait.
     pub fn is_full(&self) -> bool {
         self.output.len() >= CLIENT_BYTES_MAX
     }

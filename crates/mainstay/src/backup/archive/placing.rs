@@ -16,7 +16,7 @@ use super::Item;
 /// present place of the file that a hard link leads to.
 ///
 /// # Errors
-/// Of the disk, or the type of the entry is unknown.
+/// Errors of the disk, or the type of the entry is unknown.
 pub fn place(item: Item<'_>, to: &Path, first: Option<&Path>) -> Result<()> {
     let header = &item.header;
     let mode = header.mode()?;
@@ -60,7 +60,7 @@ pub fn place(item: Item<'_>, to: &Path, first: Option<&Path>) -> Result<()> {
 /// Sets the exact time of the last change; of a link, its own.
 ///
 /// # Errors
-/// Of the disk.
+/// Errors of the disk.
 pub fn set_modified(path: &Path, (seconds, nanoseconds): (i64, i64)) -> io::Result<()> {
     let times = Timestamps {
         last_access: Timespec {

@@ -30,7 +30,7 @@ type BackupFile = GzEncoder<BufWriter<File>>;
 /// Writes a private file, which appears under its name when all is on the disk.
 ///
 /// # Errors
-/// Of the disk, and of `fill`; nothing is left then.
+/// Errors of the disk, and of `fill`; nothing is left then.
 pub fn write_whole<T>(target: &Path, fill: impl FnOnce(File) -> Result<T>) -> Result<T> {
     let unfinished = beside(target);
     let file = File::options()
