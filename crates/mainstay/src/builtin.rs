@@ -17,7 +17,7 @@ pub struct BuiltIn {
     pub reference: &'static str,
     /// The default entry point.
     pub entrypoint: &'static [&'static str],
-    /// The arguments of that, which a pod may replace alone.
+    /// The arguments of the entry point; a pod may replace them alone.
     pub cmd: &'static [&'static str],
 }
 

@@ -1,4 +1,4 @@
-//! `mainstay backup` and `mainstay restore`: everything that an instance is, in one file.
+//! `mainstay backup` and `mainstay restore`: the data of an instance in one file.
 
 pub mod archive;
 mod restore;

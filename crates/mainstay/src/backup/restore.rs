@@ -177,7 +177,7 @@ struct Target {
 }
 
 impl Target {
-    /// The store under a name that is none: as long as not all is there, no server starts on it.
+    /// The temporary name of the store: no server starts on it before it is complete.
     fn unfinished(&self) -> PathBuf {
         self.data.join("store.unfinished")
     }

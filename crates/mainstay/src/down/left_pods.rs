@@ -19,7 +19,7 @@ pub struct LeftPod {
     pub directory: Option<PathBuf>,
 }
 
-/// The pods that a server has, or that one which did not stop in order has left, in order of name.
+/// The pods of a running server, or those that a killed server has left, in order of name.
 pub fn pods(data: &Path) -> Vec<LeftPod> {
     let known: Vec<PathBuf> = fs::read_dir(data.join("pods"))
         .into_iter()

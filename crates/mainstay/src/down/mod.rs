@@ -154,7 +154,7 @@ pub fn stop(server: Identity, data: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Deletes data, and says every second how far it is.
+/// Deletes data and prints the progress every second.
 fn delete(data: &Path, extent: DeletionExtent, mut marker: Marker) -> Result<()> {
     let shown = data.display();
     match extent {

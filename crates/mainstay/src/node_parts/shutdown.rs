@@ -1,4 +1,4 @@
-//! In which order the node's pods end with it, and how long they have.
+//! The order in which the node's pods stop at its shutdown, and the time that they have.
 
 use std::str::FromStr;
 
@@ -51,7 +51,7 @@ impl FromStr for PriorityPeriod {
 }
 
 impl ShutdownSettings {
-    /// Takes from the configuration file, when no flag says anything of the kind.
+    /// Takes the settings of the configuration file, if no flag sets one of them.
     pub fn or(self, file: Self) -> Self {
         match self == Self::default() {
             true => file,

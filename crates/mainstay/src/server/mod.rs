@@ -149,7 +149,7 @@ fn advertised(settings: &Settings, host: &Host) -> Result<Ipv4Addr> {
     }
 }
 
-/// The things that the node of this machine stands on.
+/// The parts that the node of this machine uses.
 struct Base<'a> {
     settings: &'a Settings,
     host: Host,

@@ -20,7 +20,7 @@ use crate::backup::require_empty;
 
 /// Each server writes its Lease every five seconds.
 const QUIET: Duration = Duration::from_secs(12);
-/// The store under a name that is none, as long as not all is there.
+/// The temporary name of the store until it is complete.
 const UNFINISHED: &str = "store.unfinished";
 
 /// Copies the objects of the etcd, whose servers are stopped.
@@ -96,7 +96,7 @@ pub async fn run(address: &EtcdAddress, data: &Path, token: Option<PathBuf>) -> 
     beside(|| put_in_place(data, marker))
 }
 
-/// Writes what a data directory has of a cluster, with the objects under a name that is none of a store.
+/// Writes the files of a cluster into a data directory, with the objects under the temporary name.
 pub fn install(
     data: &Path,
     marker: &mut Marker,

@@ -104,7 +104,7 @@ struct Start<'a> {
     claim: Claim,
 }
 
-/// The things that the parts of the cluster stand on.
+/// The resources that the parts of the cluster use.
 struct Base {
     store: OpenStore,
     images: ImageStore,
@@ -253,7 +253,8 @@ impl Cluster {
         })
     }
 
-    /// Says that all is ready, applies the manifests, shows their progress, waits for the end.
+    /// Reports that the cluster is ready, applies the manifests, shows their progress, and waits
+    /// for the end.
     async fn serve(
         &self,
         settings: &Settings,
@@ -396,7 +397,7 @@ impl Cluster {
     }
 }
 
-/// The former and the present place of the data, and of the host that its objects name.
+/// The former and the present path of the data, and of the host that its objects name.
 fn relocation(claim: &Claim, data_dir: &Path, host: &Host) -> Relocation {
     let (path, name) = claim.before.clone();
     Relocation {

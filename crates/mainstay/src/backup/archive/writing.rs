@@ -126,7 +126,7 @@ impl<W: Write> Writer<W> {
         self.add_stream(path, text.len() as u64, &mut text.as_bytes())
     }
 
-    /// Adds a private file with so many bytes of a stream.
+    /// Adds a private file with this number of bytes of a stream.
     pub fn add_stream(&mut self, path: &str, bytes: u64, from: &mut dyn Read) -> Result<()> {
         let mut header = Header::new_gnu();
         header.set_entry_type(EntryType::Regular);

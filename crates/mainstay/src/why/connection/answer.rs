@@ -1,4 +1,4 @@
-//! The way of a connection from a pod, and the decision of the policies about it. Pure.
+//! The path of a connection from a pod, and the decision of the policies about it. Pure.
 //!
 //! The policies of the two ends decide, with the labels of both pods and of their namespaces; other objects
 //! of the cluster have no influence.
@@ -73,7 +73,7 @@ pub struct Answer {
     pub protocol: Protocol,
     /// The address of the Service, if it has one of its own.
     pub cluster_ip: Option<Ipv4Addr>,
-    /// The end of the way: one for a pod, one for each endpoint of a Service.
+    /// The targets: one for a pod, one for each endpoint of a Service.
     pub ways: Vec<Way>,
     pub notes: Vec<String>,
 }
