@@ -37,8 +37,8 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use clap::{CommandFactory, Parser, Subcommand};
 
-/// Runs stateful applications on one machine: a Kubernetes API server, its controllers and a node
-/// agent in one program
+/// Runs stateful applications on one machine or several: a Kubernetes API server, its controllers
+/// and a node agent in one program
 #[derive(Parser)]
 #[command(name = "mainstay", version = concat!(env!("CARGO_PKG_VERSION")), about)]
 struct CommandLine {
@@ -73,7 +73,7 @@ enum Command {
     Why(why::WhyArguments),
     /// Print or follow the logs of all pods of a workload
     Logs(logs::LogsArguments),
-    /// List the volumes of claims
+    /// List the volumes of claims, and move them to other nodes
     Volume(volume::VolumeArguments),
     /// Create, list and delete the tokens by which new nodes ask for certificates
     Token(token::TokenArguments),

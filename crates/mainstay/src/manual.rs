@@ -142,6 +142,20 @@ mod tests {
         assert!(names < text.find(ZSH_START).unwrap());
     }
 
+    /// clap breaks lines at 100 columns; a text that is broken at more has short lines in between.
+    #[test]
+    fn texts_below_the_options_fit_into_a_terminal() {
+        fn check(command: &clap::Command) {
+            let text = command.get_after_help().map(ToString::to_string);
+            for line in text.unwrap_or_default().lines() {
+                let length = line.chars().count();
+                assert!(length <= 100, "{}: {line}", command.get_name());
+            }
+            command.get_subcommands().for_each(check);
+        }
+        check(&crate::CommandLine::command());
+    }
+
     /// Findings U11: each command has a page.
     #[test]
     fn every_command_has_a_page() {

@@ -41,8 +41,8 @@ pub struct InstallArguments {
 const INSTALL_HELP: &str = "\
 The files are /usr/local/bin/mainstay, man pages in /usr/local/share/man/man1, completions of
 bash, zsh and fish in /usr/local/share, and with systemd /etc/systemd/system/mainstay.service,
-which is enabled. Repeat the command with each new version, and the same --role. `mainstay uninstall` removes the
-files.";
+which is enabled. Repeat the command with each new version, and the same --role. `mainstay
+uninstall` removes the files.";
 
 /// Arguments of `mainstay uninstall`.
 #[derive(clap::Args, Debug)]

@@ -7,6 +7,7 @@ use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{Node, PersistentVolumeClaim, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use planners::diagnosis::{Explanation, ObservedNamespace, Overview, claim_ordinal};
+use planners::node_lifecycle::reach::KUBELET_REACHABLE;
 use planners::stateful_set::identity;
 use resource_kinds::pod_view::PodView;
 use serde::Serialize;
@@ -331,13 +332,15 @@ fn node_state(node: &Node) -> String {
             Some(message) if !message.is_empty() => format!("not ready: {message}"),
             _ => "not ready".to_owned(),
         },
-        None => "has not said how it is".to_owned(),
+        None => "has not reported its state".to_owned(),
     };
-    let pressures = conditions
-        .iter()
-        .filter(|condition| condition.type_ != "Ready" && condition.status == "True");
-    for pressure in pressures {
-        state.push_str(&format!(", {}", pressure.type_));
+    for condition in conditions {
+        match (condition.type_.as_str(), condition.status.as_str()) {
+            ("Ready", _) | (KUBELET_REACHABLE, "True") => {}
+            (KUBELET_REACHABLE, "False") => state.push_str(", not reachable from the server"),
+            (type_, "True") => state.push_str(&format!(", {type_}")),
+            _ => {}
+        }
     }
     let spec = node.spec.as_ref();
     if spec.and_then(|spec| spec.unschedulable) == Some(true) {

@@ -78,6 +78,7 @@ fn found() -> StatusObjects {
     let node = decoded(json!({"metadata": {"name": "here"}, "status": {
         "addresses": [{"type": "InternalIP", "address": "192.0.2.7"}],
         "conditions": [{"type": "Ready", "status": "True"},
+            {"type": "mainstay.dev/KubeletReachable", "status": "True"},
             {"type": "DiskPressure", "status": "True"}]}}));
     let cluster = ObservedCluster {
         nodes: Some(vec![node]),

@@ -49,10 +49,10 @@ pub struct BackupArguments {
 }
 
 pub const AFTER_BACKUP_HELP: &str = "\
-The file contains all objects of one resource version, and the keys of the cluster, encrypted under
-the server token. Keep a copy of the token: a restore into a data directory, and each new server, needs
-it. It does not contain volumes and events; `mainstay backup` writes those of one machine. Running
-servers continue to run.
+The file contains all objects of one resource version, and the keys of the cluster, encrypted
+under the server token. Keep a copy of the token: a restore into a data directory, and each new
+server, needs it. It does not contain volumes and events; `mainstay backup` writes those of one
+machine. Running servers continue to run.
 
 Examples:
   mainstay store backup /backups/monday.objects --store etcd://192.0.2.11,192.0.2.12 \\

@@ -70,7 +70,9 @@ pub async fn run(address: &EtcdAddress, data: &Path, token: Option<PathBuf>) -> 
                 data.display()
             );
         };
-        return finish(data, marker);
+        finish(data, marker)?;
+        say_next(data);
+        return Ok(());
     }
     say(&format!(
         "waiting {} s to see whether a server uses the etcd",
@@ -93,7 +95,17 @@ pub async fn run(address: &EtcdAddress, data: &Path, token: Option<PathBuf>) -> 
         copied.sha256,
         pairs.revision.0
     ));
-    beside(|| put_in_place(data, marker))
+    beside(|| put_in_place(data, marker))?;
+    say_next(data);
+    Ok(())
+}
+
+/// Says how to start the server on the copied objects.
+fn say_next(data: &Path) {
+    say(&format!(
+        "Start it with: mainstay server --data-dir {}",
+        data.display()
+    ));
 }
 
 /// Writes the files of a cluster into a data directory, with the objects under the temporary name.
@@ -199,10 +211,5 @@ fn finish(data: &Path, mut marker: Marker) -> Result<()> {
     marker.engine = Engine::Embedded;
     marker.write(data)?;
     let directory = fs::File::open(data).context("sync the data directory")?;
-    rustix::fs::syncfs(&directory).context("sync the data directory")?;
-    say(&format!(
-        "Start it with: mainstay server --data-dir {}",
-        data.display()
-    ));
-    Ok(())
+    rustix::fs::syncfs(&directory).context("sync the data directory")
 }

@@ -65,10 +65,10 @@ struct CopyArguments {
 }
 
 const AFTER_HELP: &str = "\
-Objects keep their UIDs and resource versions; events are left out. The certificate authority and the
-key of service account tokens are copied too, so kubeconfigs and nodes stay valid. The objects are used
-at the new place only: the former one is kept, and refused by servers. An interrupted copy is
-refused by servers, and is started again with the same command.
+Objects keep their UIDs and resource versions; events are left out. The certificate authority and
+the key of service account tokens are copied too, so kubeconfigs and nodes stay valid. The objects
+are used at the new place only: the former one is kept, and refused by servers. An interrupted
+copy is refused by servers, and is started again with the same command.
 
 Examples:
   mainstay store copy --from /var/lib/mainstay --to etcd://192.0.2.11,192.0.2.12 \\

@@ -29,11 +29,11 @@ pub struct DrainArguments {
 }
 
 pub const DRAIN_HELP: &str = "\
-Cordons the node, and moves its volumes of the classes local and local-cow to other nodes, one after
-another, each as `mainstay volume move` does: the pods of a volume are evicted and start on the other
-node with its files. Volumes without a bound claim stay. If a volume cannot be moved, the command
-changes nothing and names the reasons; --force moves the others. Afterwards, kubectl drain evicts the
-pods that are left. The command can be stopped and repeated.
+Cordons the node, and moves its volumes of the classes local and local-cow to other nodes, one
+after another, each as `mainstay volume move` does: the pods of a volume are evicted and start on
+the other node with its files. Volumes without a bound claim stay. If a volume cannot be moved,
+the command changes nothing and names the reasons; --force moves the others. Afterwards, kubectl
+drain evicts the pods that are left. The command can be stopped and repeated.
 
 Exit status: 0 when no volume of a claim is left on the node, 1 otherwise.
 

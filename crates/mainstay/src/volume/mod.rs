@@ -58,12 +58,12 @@ struct ListArguments {
 }
 
 const LIST_HELP: &str = "\
-Columns: NAME and STATUS of the claim, CLASS, VOLUME, the NODE with the data (<any> for a volume on
-no node), REQUEST and USED bytes, whether the size is ENFORCED, the number of SNAPSHOTS and the age
-of the NEWEST, and the PODS with the claim. -o wide adds CAPACITY, MODE, ACCESS and RECLAIM, and for
-volumes with a replica its node (REPLICA), the age of its last complete copy (LAG), and the kept
-states of former primaries (DIVERGED). Facts that are not known are shown as `-`. The nodes measure volumes of the classes local and local-cow
-every 30 seconds, large ones less often.
+Columns: NAME and STATUS of the claim, CLASS, VOLUME, the NODE with the data (<any> for a volume
+on no node), REQUEST and USED bytes, whether the size is ENFORCED, the number of SNAPSHOTS and the
+age of the NEWEST, and the PODS with the claim. -o wide adds CAPACITY, MODE, ACCESS and RECLAIM,
+and for volumes with a replica its node (REPLICA), the age of its last complete copy (LAG), and
+the kept states of former primaries (DIVERGED). Facts that are not known are shown as `-`. The
+nodes measure volumes of the classes local and local-cow every 30 seconds, large ones less often.
 
 Exit status: 0 with an answer, 1 without.
 

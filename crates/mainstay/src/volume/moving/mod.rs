@@ -50,15 +50,16 @@ pub struct MoveArguments {
 
 pub const MOVE_HELP: &str = "\
 The volume must be of the class local or local-cow, with files (volumeMode Filesystem) and without
-snapshots. A volume of local-cow is copied while its pods run; after they have ended, only the changes
-since then are copied. The pods that use the claim are evicted, as by kubectl drain: budgets
-(PodDisruptionBudget) are respected, and a pod without a controller is refused, because nothing would
-start it again. No pod of the claim is scheduled until the files are on the other node. Files, owners,
-modes, times, links, holes and extended attributes are kept; device nodes are refused, and sockets of
-the class local are left out.
+snapshots. A volume of local-cow is copied while its pods run; after they have ended, only the
+changes since then are copied. The pods that use the claim are evicted, as by kubectl drain:
+budgets (PodDisruptionBudget) are respected, and a pod without a controller is refused, because
+nothing would start it again. No pod of the claim is scheduled until the files are on the other
+node. Files, owners, modes, times, links, holes and extended attributes are kept; device nodes are
+refused, and sockets of the class local are left out.
 
-The command evicts the pods; the server does the rest, and goes on when the command is stopped. The
-same command shows the progress again. Until the volume is placed on the other node, --cancel abandons the move.
+The command evicts the pods; the server does the rest, and goes on when the command is stopped.
+The same command shows the progress again. Until the volume is placed on the other node, --cancel
+abandons the move.
 
 Exit status: 0 when the volume is on the node, 1 otherwise.
 
