@@ -1,5 +1,4 @@
-//! Policies of either kind and the places where they hold: for which requests, and with which
-//! settings.
+//! Bindings of policies of either kind: the requests that a policy applies to, and its settings.
 
 use std::sync::Arc;
 
@@ -62,8 +61,7 @@ impl<R> Bound<R> {
         bound
     }
 
-    /// As about which of the subjects the policy wants to be told of the request; `None` if it does
-    /// not hold for it.
+    /// The subject of the request that the policy matches; `None` if the policy does not apply.
     pub fn wants(
         &self,
         request: &Request<'_>,

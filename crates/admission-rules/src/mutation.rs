@@ -114,9 +114,8 @@ impl MutatingPolicy {
             .map_or(0, |rules| rules.mutations.len())
     }
 
-    /// As about which of the subjects the policy wants to be told of the request, the first of which is
-    /// the request's own; and with which settings: one null where it has none. `None` if it does not
-    /// hold for it.
+    /// The subject of the request that the policy matches (the first subject is the request's own),
+    /// and the settings: one null if the policy has none. `None` if the policy does not apply.
     ///
     /// # Errors
     /// *Errors.* The refusal, if the match failed to evaluate and `failurePolicy` is `Fail`.

@@ -25,7 +25,7 @@ pub struct Subject<'a> {
     pub kind: ObjectKind<'a>,
 }
 
-/// A request, as webhooks and policies are told of it.
+/// A request, in the form that webhooks and policies get.
 #[derive(Clone, Debug)]
 pub struct Request<'a> {
     /// The UID of the request.

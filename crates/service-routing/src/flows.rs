@@ -22,8 +22,7 @@ pub struct Flow {
     pub endpoint: Endpoint,
 }
 
-/// Says whether a UDP port had an endpoint before that it has no more. Only then it is worth
-/// while to look at all flows of the machine.
+/// Whether a UDP port has lost an endpoint. Only then all flows of the machine need to be read.
 pub fn has_lost_endpoints(before: &[ServicePort], now: &[ServicePort]) -> bool {
     let now = endpoints(now);
     endpoints(before).difference(&now).next().is_some()

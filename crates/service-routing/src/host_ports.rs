@@ -146,7 +146,7 @@ pub fn misled_flows(
         .collect()
 }
 
-/// Says whether a UDP port was got or lost: only then it is worth while to look at all flows.
+/// Whether a UDP port was added or removed. Only then all flows of the machine need to be read.
 pub fn udp_differs(before: &[PublishedPort], now: &[PublishedPort]) -> bool {
     let of = |ports: &[PublishedPort]| -> BTreeSet<PublishedPort> {
         let udp = |port: &&PublishedPort| port.port.protocol == Protocol::Udp;

@@ -1,4 +1,4 @@
-//! Changing a document by a patch: JSON patch (RFC 6902), merge patch (RFC 7396), Kubernetes'
+//! Changes of a document by a patch: JSON patch (RFC 6902), merge patch (RFC 7396), Kubernetes'
 //! strategic merge patch; and server-side apply. Pure: a document and a patch in, a document or a
 //! refusal out.
 

@@ -47,8 +47,8 @@ pub fn denied(
         .collect()
 }
 
-/// Says whether the steps can deny a connection that was allowed before. Only then it is worth while
-/// to look at all connections of the machine.
+/// Says whether the steps can deny a connection that was allowed before. Only then all connections
+/// of the machine need to be read.
 pub fn tightens(steps: &[TableChange]) -> bool {
     let loosens = |step: &TableChange| {
         matches!(
