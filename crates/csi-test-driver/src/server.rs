@@ -16,6 +16,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::{UnixListener, UnixStream};
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::driver::Driver;
 use crate::fields::{Fields, texts};
 use crate::node::NodeDriver;
 
@@ -44,6 +45,14 @@ impl TestDriver {
     /// The socket cannot be made.
     pub fn serve(socket: &Path, driver: Arc<NodeDriver>) -> io::Result<Self> {
         listen(socket, move |path, message| driver.answer(path, message))
+    }
+
+    /// Serves the whole driver on a socket.
+    ///
+    /// # Errors
+    /// The socket cannot be made.
+    pub fn serve_whole(socket: &Path, driver: Arc<Driver>) -> io::Result<Self> {
+        listen_for_bytes(socket, move |path, message| driver.answer(path, message))
     }
 
     /// Its socket.
@@ -84,6 +93,16 @@ fn listen(
     socket: &Path,
     answer: impl Fn(&str, &Fields) -> Answer + Send + Sync + 'static,
 ) -> io::Result<TestDriver> {
+    listen_for_bytes(socket, move |path, message| match Fields::read(message) {
+        Some(message) => answer(path, &message),
+        None => Answer::Dies,
+    })
+}
+
+fn listen_for_bytes(
+    socket: &Path,
+    answer: impl Fn(&str, &[u8]) -> Answer + Send + Sync + 'static,
+) -> io::Result<TestDriver> {
     if let Err(error) = std::fs::remove_file(socket)
         && error.kind() != io::ErrorKind::NotFound
     {
@@ -105,7 +124,7 @@ fn listen(
 
 async fn connection<A>(stream: UnixStream, answer: Arc<A>)
 where
-    A: Fn(&str, &Fields) -> Answer + Send + Sync + 'static,
+    A: Fn(&str, &[u8]) -> Answer + Send + Sync + 'static,
 {
     let service = service_fn(move |request| exchange(request, answer.clone()));
     let served = http2::Builder::new(TokioExecutor::new())
@@ -120,14 +139,15 @@ async fn exchange<A>(
     answer: Arc<A>,
 ) -> Result<Response<BoxBody<Bytes, Infallible>>, io::Error>
 where
-    A: Fn(&str, &Fields) -> Answer + Send + Sync + 'static,
+    A: Fn(&str, &[u8]) -> Answer + Send + Sync + 'static,
 {
     let path = request.uri().path().to_owned();
     let body = request.into_body().collect().await;
     let body = body.map_err(io::Error::other)?.to_bytes();
-    let message = body.get(5..).and_then(Fields::read);
-    let message = message.ok_or_else(|| io::Error::other("no message"))?;
-    let work = tokio::task::spawn_blocking(move || answer(&path, &message));
+    let work = tokio::task::spawn_blocking(move || match body.get(5..) {
+        Some(message) => answer(&path, message),
+        None => Answer::Dies,
+    });
     let answer = work.await.map_err(io::Error::other)?;
     let answer = match answer {
         Answer::Done(done) => done,

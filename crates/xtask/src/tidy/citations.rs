@@ -69,6 +69,20 @@ const CONTRACTS: &[Contract] = &[
         open: &[],
     },
     Contract {
+        file: "csi.md",
+        name: "csi.md",
+        letters: &[],
+        required: &[
+            ("1.", ALL),
+            ("2.", ALL),
+            ("3.", ALL),
+            ("4.", ALL),
+            ("5.", ALL),
+            ("6.", ALL),
+        ],
+        open: &[],
+    },
+    Contract {
         file: "findings.md",
         name: "findings",
         letters: &["S", "R", "C", "A", "U"],

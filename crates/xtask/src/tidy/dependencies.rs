@@ -60,7 +60,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("keyed-locks", 0),
     ("schema-check", 0),
     ("chrono-tz", 0),
-    ("csi-test-driver", 1),
+    ("csi-test-driver", 3),
     ("resource-kinds", 1),
     ("openapi-schema", 2),
     ("structured-merge", 3),

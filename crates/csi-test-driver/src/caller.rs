@@ -1,0 +1,58 @@
+//! Calls of a driver in JSON, as the sidecars make them.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use grpc::{Channel, ChannelOptions, RpcError};
+use serde_json::Value;
+use tokio::net::UnixStream;
+
+use crate::schema::{decode, encode};
+
+const OPTIONS: ChannelOptions = ChannelOptions {
+    keep_alive: None,
+    headers: &[],
+    message_bytes_max: 4 * 1024 * 1024,
+};
+/// The sidecars' own limit is 10 or 15 seconds.
+const LIMIT: Duration = Duration::from_secs(15);
+
+/// A driver at a socket.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    socket: PathBuf,
+}
+
+/// The failure of a call: the code of gRPC, or 14 for a connection that broke, and the words.
+pub type Refusal = (u32, String);
+
+impl Caller {
+    /// The driver at a socket.
+    pub fn at(socket: &Path) -> Self {
+        Self {
+            socket: socket.to_owned(),
+        }
+    }
+
+    /// Calls `Controller/CreateVolume` and the like.
+    ///
+    /// # Errors
+    /// The driver's.
+    pub async fn call(&self, method: &str, request: &Value) -> Result<Value, Refusal> {
+        let name = method.rsplit('/').next().unwrap_or_default();
+        let malformed = |why: String| (3, why);
+        let message = encode(&format!("{name}Request"), request).map_err(malformed)?;
+        let path = format!("/csi.v1.{method}");
+        let done = async {
+            let stream = UnixStream::connect(&self.socket).await;
+            let stream = stream.map_err(RpcError::broken)?;
+            let channel = Channel::over(stream, "http://localhost".to_owned(), OPTIONS).await?;
+            channel.call(&path, &message, LIMIT).await
+        };
+        let answer = done.await.map_err(|error| match error {
+            RpcError::Status { code, message } => (code.0, message),
+            other => (14, other.to_string()),
+        })?;
+        decode(&format!("{name}Response"), &answer).map_err(|why| (13, why))
+    }
+}

@@ -1,0 +1,98 @@
+//! Volumes on nodes, by the controller.
+
+use serde_json::{Value, json};
+
+use super::rules::{capability_of, is_block, is_multi_node, required};
+use super::{Call, Done, Driver, code, stop};
+
+impl Driver {
+    pub(crate) fn attach(&self, call: &Call<'_>, request: &Value) -> Done {
+        let id = required(request, "volume_id")?;
+        let node = required(request, "node_id")?;
+        let capability = capability_of(request)?;
+        let mut volume = self.volume(id)?;
+        let Some(target) = self.state.read("nodes", node)? else {
+            return stop(code::NOT_FOUND, format!("no node {node}"));
+        };
+        if json!(is_block(capability)) != volume["block"] {
+            return stop(code::INVALID_ARGUMENT, "a volume of another mode");
+        }
+        let wanted = json!({"capability": capability, "readonly": request["readonly"] == true});
+        let answer = json!({"publish_context": {"device": format!("{node}/{id}")}});
+        let published = volume["published"].as_object().cloned().unwrap_or_default();
+        if let Some(has) = published.get(node) {
+            return match *has == wanted {
+                true => Ok(answer),
+                false => stop(
+                    code::ALREADY_EXISTS,
+                    format!("{id} is attached in another way"),
+                ),
+            };
+        }
+        let mut others = published.iter();
+        let in_the_way = others.find(|(_, has)| !is_multi_node(&has["capability"]));
+        let in_the_way = in_the_way.or_else(|| match is_multi_node(capability) {
+            true => None,
+            false => published.iter().next(),
+        });
+        if let Some((other, _)) = in_the_way {
+            return stop(
+                code::FAILED_PRECONDITION,
+                format!("{id} is attached to {other}"),
+            );
+        }
+        if let Some(zone) = volume["zone"].as_str()
+            && target["zone"] != zone
+        {
+            return stop(
+                code::INVALID_ARGUMENT,
+                format!("{id} is in {zone}, {node} is not"),
+            );
+        }
+        let most = target["volumes_max"].as_u64().unwrap_or(0);
+        let all = self.state.all("volumes")?;
+        let on_node = all
+            .iter()
+            .filter(|(_, one)| one["published"][node].is_object());
+        if most > 0 && on_node.count() as u64 >= most {
+            return stop(
+                code::RESOURCE_EXHAUSTED,
+                format!("{node} has {most} volumes"),
+            );
+        }
+        call.middle()?;
+        self.state.event("attached", id, node, "")?;
+        volume["published"][node] = wanted;
+        self.state.write("volumes", id, &volume)?;
+        Ok(answer)
+    }
+
+    pub(crate) fn detach(&self, call: &Call<'_>, request: &Value) -> Done {
+        let id = required(request, "volume_id")?;
+        let mut volume = match self.state.read("volumes", id)? {
+            Some(volume) => volume,
+            // It can be taken for detached.
+            None => return Ok(json!({})),
+        };
+        let node = request["node_id"].as_str().unwrap_or_default().to_owned();
+        let Some(published) = volume["published"].as_object_mut() else {
+            return Ok(json!({}));
+        };
+        call.middle()?;
+        let gone: Vec<String> = published
+            .keys()
+            .filter(|own| node.is_empty() || **own == node)
+            .cloned()
+            .collect();
+        published.retain(|own, _| !gone.contains(own));
+        for node in &gone {
+            // A node that is lost leaves it staged.
+            let uses = self.state.read("uses", &format!("{node}@{id}"))?;
+            let is_staged = uses.is_some_and(|uses| uses["staged"].is_object());
+            let how = if is_staged { "staged" } else { "" };
+            self.state.event("detached", id, node, how)?;
+        }
+        self.state.write("volumes", id, &volume)?;
+        Ok(json!({}))
+    }
+}

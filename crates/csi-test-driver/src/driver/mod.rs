@@ -1,0 +1,335 @@
+//! The whole driver: Identity, Controller and Node over a directory that all machines of a test share.
+
+mod attach;
+mod device;
+mod node;
+mod rules;
+mod snapshots;
+mod volumes;
+
+use std::collections::BTreeSet;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread::sleep;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::faults::{Fault, take};
+use crate::schema::{decode, encode};
+use crate::server::Answer;
+use crate::state::State;
+
+/// Codes of gRPC.
+pub(crate) mod code {
+    pub(crate) const INVALID_ARGUMENT: u32 = 3;
+    pub(crate) const NOT_FOUND: u32 = 5;
+    pub(crate) const ALREADY_EXISTS: u32 = 6;
+    pub(crate) const RESOURCE_EXHAUSTED: u32 = 8;
+    pub(crate) const FAILED_PRECONDITION: u32 = 9;
+    pub(crate) const ABORTED: u32 = 10;
+    pub(crate) const OUT_OF_RANGE: u32 = 11;
+    pub(crate) const UNIMPLEMENTED: u32 = 12;
+    pub(crate) const INTERNAL: u32 = 13;
+}
+
+/// The end of a call without a message.
+#[derive(Debug)]
+pub(crate) enum Stop {
+    /// The code and the words.
+    Status(u32, String),
+    /// A failure on purpose.
+    Fault(Fault),
+}
+
+pub(crate) type Done = Result<Value, Stop>;
+
+pub(crate) fn stop<T>(code: u32, words: impl Into<String>) -> Result<T, Stop> {
+    Err(Stop::Status(code, words.into()))
+}
+
+impl From<io::Error> for Stop {
+    fn from(error: io::Error) -> Self {
+        Self::Status(code::INTERNAL, error.to_string())
+    }
+}
+
+/// The service beside Identity.
+#[derive(Clone, Debug)]
+pub enum Role {
+    /// The one of the cluster.
+    Controller,
+    /// The one of a machine.
+    Node {
+        /// Its name.
+        id: String,
+        /// Its place.
+        zone: String,
+        /// The most volumes on it; zero for no limit.
+        volumes_max: i64,
+        /// The directory with the paths of calls, and its place on this machine.
+        root: (PathBuf, PathBuf),
+    },
+}
+
+/// The end of a process that is to die.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Death {
+    /// SIGKILL, of its own.
+    Process,
+    /// The connection breaks only: for drivers within a test.
+    Connection,
+}
+
+/// The driver.
+#[derive(Debug)]
+pub struct Driver {
+    name: String,
+    role: Role,
+    state: State,
+    death: Death,
+    /// The volumes and names with a call that is not answered.
+    pending: Mutex<BTreeSet<String>>,
+    /// One change of the state at a time.
+    changes: Mutex<()>,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A call that is under way; its volume is free again after it.
+struct Pending<'a>(&'a Driver, String);
+
+impl Drop for Pending<'_> {
+    fn drop(&mut self) {
+        locked(&self.0.pending).remove(&self.1);
+    }
+}
+
+/// The place of a call in the driver, for failures on purpose.
+pub(crate) struct Call<'a> {
+    driver: &'a Driver,
+    method: &'a str,
+    subject: &'a str,
+}
+
+impl Call<'_> {
+    fn fault(&self, at: &str) -> Result<Option<Fault>, Stop> {
+        let role = self.driver.role_name();
+        let of = (self.method, at, self.subject);
+        Ok(take(&self.driver.state, &role, of)?)
+    }
+
+    /// An instant at which the call may fail. Delays happen here.
+    fn pass(&self, at: &str) -> Result<bool, Stop> {
+        match self.fault(at)? {
+            None => Ok(false),
+            Some(Fault::Repeat) => Ok(true),
+            Some(Fault::Slow(milliseconds)) => {
+                sleep(Duration::from_millis(milliseconds));
+                Ok(false)
+            }
+            Some(Fault::Fail(code)) => stop(code, "on purpose"),
+            Some(fault) => Err(Stop::Fault(fault)),
+        }
+    }
+
+    /// The instant between two steps of a method.
+    pub(crate) fn middle(&self) -> Result<(), Stop> {
+        self.pass("middle").map(drop)
+    }
+}
+
+impl Driver {
+    /// A driver over a directory. A node tells there that it is.
+    ///
+    /// # Errors
+    /// The directory cannot be used.
+    pub fn open(name: &str, role: Role, dir: &Path, death: Death) -> io::Result<Self> {
+        let state = State::open(dir)?;
+        if let Role::Node {
+            id,
+            zone,
+            volumes_max,
+            ..
+        } = &role
+        {
+            let node = json!({"zone": zone, "volumes_max": volumes_max});
+            state.write("nodes", id, &node)?;
+        }
+        Ok(Self {
+            name: name.to_owned(),
+            role,
+            state,
+            death,
+            pending: Mutex::default(),
+            changes: Mutex::default(),
+        })
+    }
+
+    /// `controller`, or `node` and its name.
+    fn role_name(&self) -> String {
+        match &self.role {
+            Role::Controller => "controller".to_owned(),
+            Role::Node { id, .. } => format!("node {id}"),
+        }
+    }
+
+    /// The key of a place in labels of nodes.
+    pub(crate) fn zone_key(&self) -> String {
+        format!("topology.{}/zone", self.name)
+    }
+
+    pub(crate) fn answer(&self, path: &str, message: &[u8]) -> Answer {
+        let method = path.rsplit('/').next().unwrap_or_default();
+        let request = decode(&format!("{method}Request"), message);
+        let done = match request {
+            Ok(request) => self.noted(path, method, &request),
+            Err(why) => stop(code::INVALID_ARGUMENT, why),
+        };
+        let done = done.and_then(|answer| {
+            encode(&format!("{method}Response"), &answer)
+                .map_err(|why| Stop::Status(code::INTERNAL, why))
+        });
+        match done {
+            Ok(bytes) => Answer::Done(Ok(bytes)),
+            Err(Stop::Status(code, words)) => Answer::Done(Err((code, words))),
+            Err(Stop::Fault(Fault::Hang)) => Answer::Hangs,
+            Err(Stop::Fault(_)) => {
+                if self.death == Death::Process {
+                    let own = nix::unistd::getpid();
+                    let _ = nix::sys::signal::kill(own, nix::sys::signal::SIGKILL);
+                }
+                Answer::Dies
+            }
+        }
+    }
+
+    /// A call with its lines in the journal. Of secrets, the names are noted.
+    fn noted(&self, path: &str, method: &str, request: &Value) -> Done {
+        let is_question = method.contains("Get") || method == "Probe";
+        let mut shown = request.clone();
+        if let Some(secrets) = shown["secrets"].as_object_mut() {
+            secrets.values_mut().for_each(|value| *value = json!("…"));
+        }
+        if !shown["secrets"].is_object()
+            && let Some(shown) = shown.as_object_mut()
+        {
+            shown.remove("secrets");
+        }
+        let role = self.role_name();
+        if !is_question {
+            let line = json!({"call": method, "role": role, "request": shown});
+            self.state.note(&line)?;
+        }
+        let done = self.called(path, method, request);
+        if !is_question {
+            let code = match &done {
+                Ok(_) => json!(0),
+                Err(Stop::Status(code, words)) => json!([code, words]),
+                Err(Stop::Fault(fault)) => json!(format!("{fault:?}")),
+            };
+            let volume = subject_of(request);
+            let line = json!({"done": method, "role": role, "of": volume, "code": code});
+            self.state.note(&line)?;
+        }
+        done
+    }
+
+    fn called(&self, path: &str, method: &str, request: &Value) -> Done {
+        if !self.serves(path) {
+            return stop(code::UNIMPLEMENTED, path);
+        }
+        rules::lengths(request)?;
+        let subject = subject_of(request);
+        let _pending = match subject.is_empty() || method.contains("Get") {
+            true => None,
+            false => Some(self.begin(&subject)?),
+        };
+        let call = Call {
+            driver: self,
+            method,
+            subject: &subject,
+        };
+        let repeats = call.pass("before")?;
+        if repeats {
+            drop(self.perform(&call, request));
+        }
+        let done = self.perform(&call, request)?;
+        if call.pass("after")? {
+            return self.perform(&call, request);
+        }
+        Ok(done)
+    }
+
+    fn serves(&self, path: &str) -> bool {
+        let service = match self.role {
+            Role::Controller => "/csi.v1.Controller/",
+            Role::Node { .. } => "/csi.v1.Node/",
+        };
+        path.starts_with("/csi.v1.Identity/") || path.starts_with(service)
+    }
+
+    fn begin(&self, subject: &str) -> Result<Pending<'_>, Stop> {
+        if !locked(&self.pending).insert(subject.to_owned()) {
+            return stop(code::ABORTED, format!("a call for {subject} is pending"));
+        }
+        Ok(Pending(self, subject.to_owned()))
+    }
+
+    fn perform(&self, call: &Call<'_>, request: &Value) -> Done {
+        match call.method {
+            "GetPluginInfo" => Ok(json!({"name": self.name, "vendor_version": "1.0"})),
+            "GetPluginCapabilities" => Ok(json!({"capabilities": [
+                {"service": {"type": 1}}, {"service": {"type": 2}}, {"volume_expansion": {"type": 1}}]})),
+            "Probe" => Ok(json!({"ready": {"value": true}})),
+            "ControllerGetCapabilities" => {
+                Ok(capabilities(&[1, 2, 3, 4, 5, 6, 7, 9, 10, 12, 13, 14]))
+            }
+            "NodeGetCapabilities" => Ok(capabilities(&[1, 2, 3, 4, 5])),
+            "NodeGetInfo" => self.node_info(),
+            "GetCapacity" => self.free_capacity(request),
+            _ => self.change(call, request),
+        }
+    }
+
+    /// The calls that read or change the state.
+    fn change(&self, call: &Call<'_>, request: &Value) -> Done {
+        let _one = locked(&self.changes);
+        match call.method {
+            "CreateVolume" => self.create_volume(call, request),
+            "DeleteVolume" => self.delete_volume(call, request),
+            "ControllerPublishVolume" => self.attach(call, request),
+            "ControllerUnpublishVolume" => self.detach(call, request),
+            "ValidateVolumeCapabilities" => self.validate(request),
+            "ListVolumes" => self.list_volumes(request),
+            "ControllerGetVolume" => self.get_volume(request),
+            "ControllerExpandVolume" => self.expand_volume(call, request),
+            "ControllerModifyVolume" => self.modify_volume(call, request),
+            "CreateSnapshot" => self.create_snapshot(call, request),
+            "DeleteSnapshot" => self.delete_snapshot(call, request),
+            "ListSnapshots" => self.list_snapshots(request),
+            "NodeStageVolume" => self.stage(call, request),
+            "NodeUnstageVolume" => self.unstage(call, request),
+            "NodePublishVolume" => self.publish(call, request),
+            "NodeUnpublishVolume" => self.unpublish(call, request),
+            "NodeExpandVolume" => self.expand_on_node(call, request),
+            "NodeGetVolumeStats" => self.stats(request),
+            other => stop(code::UNIMPLEMENTED, other),
+        }
+    }
+}
+
+fn capabilities(types: &[u64]) -> Value {
+    let all = types.iter().map(|of| json!({"rpc": {"type": of}}));
+    json!({"capabilities": all.collect::<Vec<_>>()})
+}
+
+/// The volume or the name that a call is about.
+fn subject_of(request: &Value) -> String {
+    let keys = ["volume_id", "name", "snapshot_id"];
+    let subject = keys.iter().find_map(|key| request[*key].as_str());
+    subject.unwrap_or_default().to_owned()
+}

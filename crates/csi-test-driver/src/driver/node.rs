@@ -1,0 +1,384 @@
+//! Volumes on a machine: staged, published, measured, grown.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use serde_json::{Value, json};
+
+use super::rules::{
+    SINGLE_NODE_MULTI_WRITER, SINGLE_WRITER, capability, capability_of, is_block, is_multi_node,
+    mode, range, required,
+};
+use super::{Call, Done, Driver, Role, Stop, code, device, stop};
+use crate::state::gone;
+
+const EPHEMERAL: &str = "csi.storage.k8s.io/ephemeral";
+const POD: &str = "csi.storage.k8s.io/pod.name";
+
+fn failed(error: nix::Error) -> Stop {
+    Stop::Status(code::INTERNAL, error.to_string())
+}
+
+fn is_mounted(path: &Path) -> bool {
+    let mounts = mount_table::read().unwrap_or_default();
+    let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    mount_table::at_or_below(&mounts, &path).contains(&path)
+}
+
+/// A volume at a path of the machine.
+struct Place<'a> {
+    driver: &'a Driver,
+    volume: &'a str,
+    /// The path as the caller names it.
+    told: &'a str,
+    here: PathBuf,
+}
+
+impl Place<'_> {
+    fn is_mounted(&self) -> bool {
+        is_mounted(&self.here)
+    }
+
+    fn event(&self, event: &str) -> Result<(), Stop> {
+        let Self { driver, volume, .. } = self;
+        Ok(driver
+            .state
+            .event(event, volume, driver.node_id(), self.told)?)
+    }
+
+    /// Mounts the source here, unless it is mounted. The event comes before the mount.
+    fn bind(&self, source: &Path, read_only: bool) -> Result<(), Stop> {
+        if self.is_mounted() {
+            return Ok(());
+        }
+        self.event("mounted")?;
+        let none: Option<&str> = None;
+        mount(Some(source), &self.here, none, MsFlags::MS_BIND, none).map_err(failed)?;
+        if read_only {
+            let flags = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
+            mount(none, &self.here, none, flags, none).map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    fn unbind(&self) -> Result<(), Stop> {
+        while self.is_mounted() {
+            umount2(&self.here, MntFlags::UMOUNT_NOFOLLOW).map_err(failed)?;
+            self.event("unmounted")?;
+        }
+        Ok(())
+    }
+}
+
+impl Driver {
+    pub(crate) fn node_info(&self) -> Done {
+        let Role::Node {
+            id,
+            zone,
+            volumes_max,
+            ..
+        } = &self.role
+        else {
+            return stop(code::UNIMPLEMENTED, "NodeGetInfo");
+        };
+        Ok(json!({"node_id": id, "max_volumes_per_node": volumes_max,
+            "accessible_topology": {"segments": {self.zone_key(): zone}}}))
+    }
+
+    /// The path on this machine.
+    fn here(&self, path: &str) -> PathBuf {
+        let Role::Node { root, .. } = &self.role else {
+            return PathBuf::from(path);
+        };
+        match Path::new(path).strip_prefix(&root.0) {
+            Ok(rest) => root.1.join(rest),
+            Err(_) => PathBuf::from(path),
+        }
+    }
+
+    fn place<'a>(&'a self, volume: &'a str, told: &'a str) -> Place<'a> {
+        Place {
+            driver: self,
+            volume,
+            told,
+            here: self.here(told),
+        }
+    }
+
+    fn use_key(&self, volume: &str) -> String {
+        format!("{}@{volume}", self.node_id())
+    }
+
+    /// The use of a volume on this machine. Mounts that are gone, as after a start of the machine, count
+    /// for nothing.
+    fn uses(&self, volume: &str) -> Result<Value, Stop> {
+        let uses = self.state.read("uses", &self.use_key(volume))?;
+        let mut uses = uses.unwrap_or_else(|| json!({"targets": {}}));
+        if let Some(targets) = uses["targets"].as_object_mut() {
+            targets.retain(|path, _| is_mounted(&self.here(path)));
+        }
+        let staged = &uses["staged"];
+        let is_there = match staged["device"].as_str() {
+            Some(device) => device::is_of(device, &self.state.data(volume)),
+            None => is_mounted(&self.here(staged["path"].as_str().unwrap_or_default())),
+        };
+        if !is_there && let Some(uses) = uses.as_object_mut() {
+            uses.remove("staged");
+        }
+        Ok(uses)
+    }
+
+    fn keep(&self, volume: &str, uses: &Value) -> Result<(), Stop> {
+        let is_empty = uses["targets"]
+            .as_object()
+            .is_none_or(serde_json::Map::is_empty);
+        let key = self.use_key(volume);
+        match is_empty && !uses["staged"].is_object() {
+            true => self.state.remove("uses", &key)?,
+            false => self.state.write("uses", &key, uses)?,
+        }
+        Ok(())
+    }
+
+    pub(crate) fn stage(&self, call: &Call<'_>, request: &Value) -> Done {
+        let id = required(request, "volume_id")?;
+        let path = required(request, "staging_target_path")?;
+        let capability = capability_of(request)?;
+        let volume = self.volume(id)?;
+        let node = self.node_id();
+        if !volume["published"][node].is_object() {
+            return stop(
+                code::FAILED_PRECONDITION,
+                format!("{id} is not attached to {node}"),
+            );
+        }
+        if request["publish_context"]["device"] != format!("{node}/{id}") {
+            return stop(code::INVALID_ARGUMENT, "publish_context");
+        }
+        if request["volume_context"]["name"] != volume["name"] {
+            return stop(code::INVALID_ARGUMENT, "volume_context");
+        }
+        if json!(is_block(capability)) != volume["block"] {
+            return stop(code::INVALID_ARGUMENT, "a volume of another mode");
+        }
+        let mut uses = self.uses(id)?;
+        let staged = &uses["staged"];
+        if staged.is_object() {
+            return match (staged["path"] == path, staged["capability"] == *capability) {
+                (true, true) => Ok(json!({})),
+                (true, false) => stop(
+                    code::ALREADY_EXISTS,
+                    format!("{id} is staged in another way"),
+                ),
+                (false, _) => stop(
+                    code::FAILED_PRECONDITION,
+                    format!("{id} is staged elsewhere"),
+                ),
+            };
+        }
+        let place = self.place(id, path);
+        if !place.here.is_dir() {
+            return stop(code::FAILED_PRECONDITION, format!("{path} is no directory"));
+        }
+        let mut staged = json!({"path": path, "capability": capability});
+        match is_block(capability) {
+            true => staged["device"] = json!(device::attach(&self.state.data(id))?),
+            false => place.bind(&self.state.data(id), false)?,
+        }
+        call.middle()?;
+        uses["staged"] = staged;
+        self.keep(id, &uses)?;
+        Ok(json!({}))
+    }
+
+    pub(crate) fn unstage(&self, call: &Call<'_>, request: &Value) -> Done {
+        let id = required(request, "volume_id")?;
+        let path = required(request, "staging_target_path")?;
+        let mut uses = self.uses(id)?;
+        if uses["targets"]
+            .as_object()
+            .is_some_and(|all| !all.is_empty())
+        {
+            return stop(code::FAILED_PRECONDITION, format!("{id} is published"));
+        }
+        self.place(id, path).unbind()?;
+        call.middle()?;
+        if let Some(device) = uses["staged"]["device"].as_str() {
+            device::detach(device, &self.state.data(id))?;
+        }
+        if let Some(uses) = uses.as_object_mut() {
+            uses.remove("staged");
+        }
+        self.keep(id, &uses)?;
+        Ok(json!({}))
+    }
+
+    pub(crate) fn publish(&self, call: &Call<'_>, request: &Value) -> Done {
+        let id = required(request, "volume_id")?;
+        let path = required(request, "target_path")?;
+        let capability = capability_of(request)?;
+        let context = &request["volume_context"];
+        let is_ephemeral = context[EPHEMERAL] == "true";
+        let mut uses = self.uses(id)?;
+        let read_only = request["readonly"] == true;
+        let wanted = json!({"capability": capability, "readonly": read_only});
+        if let Some(has) = uses["targets"].get(path) {
+            return match *has == wanted {
+                true => Ok(json!({})),
+                false => stop(
+                    code::ALREADY_EXISTS,
+                    format!("{id} is published in another way"),
+                ),
+            };
+        }
+        let source = match is_ephemeral {
+            true => self.ephemeral(id, context)?,
+            false => self.staged(id, request, &uses)?,
+        };
+        let is_taken = uses["targets"]
+            .as_object()
+            .is_some_and(|all| !all.is_empty());
+        let is_single = match mode(capability) {
+            SINGLE_WRITER => true,
+            SINGLE_NODE_MULTI_WRITER => false,
+            _ => !is_multi_node(capability),
+        };
+        if is_taken && is_single {
+            return stop(
+                code::FAILED_PRECONDITION,
+                format!("{id} is published elsewhere"),
+            );
+        }
+        let place = self.place(id, path);
+        if !place.here.parent().is_some_and(Path::is_dir) {
+            return stop(
+                code::FAILED_PRECONDITION,
+                format!("no directory for {path}"),
+            );
+        }
+        match is_block(capability) {
+            true => drop(fs::File::create(&place.here)?),
+            false => fs::create_dir_all(&place.here)?,
+        }
+        place.bind(&source, read_only)?;
+        call.middle()?;
+        uses["targets"][path] = wanted;
+        uses["ephemeral"] = json!(is_ephemeral);
+        self.keep(id, &uses)?;
+        Ok(json!({}))
+    }
+
+    /// The data of a volume that lives as long as its pod.
+    fn ephemeral(&self, id: &str, context: &Value) -> Result<PathBuf, Stop> {
+        if context[POD].as_str().is_none() {
+            return stop(code::INVALID_ARGUMENT, format!("{POD} is missing"));
+        }
+        let data = self.state.data(id);
+        fs::create_dir_all(&data)?;
+        Ok(data)
+    }
+
+    /// The data of a staged volume.
+    fn staged(&self, id: &str, request: &Value, uses: &Value) -> Result<PathBuf, Stop> {
+        let volume = self.volume(id)?;
+        let Some(staging) = request["staging_target_path"].as_str() else {
+            return stop(code::FAILED_PRECONDITION, "staging_target_path is missing");
+        };
+        let capability = capability_of(request)?;
+        if json!(is_block(capability)) != volume["block"] {
+            return stop(code::INVALID_ARGUMENT, "a volume of another mode");
+        }
+        let staged = &uses["staged"];
+        if staged["path"] != staging {
+            return stop(code::FAILED_PRECONDITION, format!("{id} is not staged"));
+        }
+        Ok(match staged["device"].as_str() {
+            Some(device) => device::node(device),
+            None => self.here(staging),
+        })
+    }
+
+    pub(crate) fn unpublish(&self, call: &Call<'_>, request: &Value) -> Done {
+        let id = required(request, "volume_id")?;
+        let path = required(request, "target_path")?;
+        let mut uses = self.uses(id)?;
+        let record = self
+            .state
+            .read("uses", &self.use_key(id))?
+            .unwrap_or_default();
+        let place = self.place(id, path);
+        place.unbind()?;
+        call.middle()?;
+        gone(match place.here.is_file() {
+            true => fs::remove_file(&place.here),
+            false => fs::remove_dir(&place.here),
+        })?;
+        if let Some(targets) = uses["targets"].as_object_mut() {
+            targets.remove(path);
+        }
+        if record["ephemeral"] == true {
+            self.state.remove_data(id)?;
+        }
+        self.keep(id, &uses)?;
+        Ok(json!({}))
+    }
+
+    pub(crate) fn expand_on_node(&self, call: &Call<'_>, request: &Value) -> Done {
+        let id = required(request, "volume_id")?;
+        let path = required(request, "volume_path")?;
+        let (at_least, _) = range(request)?;
+        if request["volume_capability"].is_object() {
+            capability(&request["volume_capability"])?;
+        }
+        let volume = self.volume(id)?;
+        let mut uses = self.uses(id)?;
+        let is_here = uses["targets"].get(path).is_some() || uses["staged"]["path"] == path;
+        if !is_here {
+            return stop(code::NOT_FOUND, format!("{id} is not at {path}"));
+        }
+        let capacity = volume["capacity"].as_i64().unwrap_or(0);
+        if at_least > capacity {
+            return stop(code::OUT_OF_RANGE, format!("{id} has {capacity} bytes"));
+        }
+        if let Some(device) = uses["staged"]["device"].as_str() {
+            device::grow(device)?;
+        }
+        call.middle()?;
+        uses["capacity"] = json!(capacity);
+        self.keep(id, &uses)?;
+        Ok(json!({"capacity_bytes": capacity}))
+    }
+
+    /// A volume with a file "broken" is damaged.
+    pub(crate) fn stats(&self, request: &Value) -> Done {
+        let id = required(request, "volume_id")?;
+        let path = required(request, "volume_path")?;
+        let here = self.here(path);
+        if !is_mounted(&here) {
+            return stop(code::NOT_FOUND, format!("{id} is not at {path}"));
+        }
+        let volume = self.state.read("volumes", id)?.unwrap_or_default();
+        let total = volume["capacity"].as_i64().unwrap_or(0);
+        let data = self.state.data(id);
+        let mut used = 0;
+        let mut files: i64 = 1;
+        for entry in fs::read_dir(&data).into_iter().flatten().flatten() {
+            used += entry
+                .metadata()
+                .map_or(0, |found| found.len().cast_signed());
+            files += 1;
+        }
+        let bytes =
+            json!({"total": total, "used": used, "available": (total - used).max(0), "unit": 1});
+        let inodes = json!({"total": 1000, "used": files, "available": 1000 - files, "unit": 2});
+        let usage = match volume["block"] == true {
+            true => vec![json!({"total": total, "unit": 1})],
+            false => vec![bytes, inodes],
+        };
+        let is_broken = data.join("broken").exists();
+        Ok(
+            json!({"usage": usage, "volume_condition": {"abnormal": is_broken, "message": "looked at"}}),
+        )
+    }
+}

@@ -1,0 +1,97 @@
+//! Failures on purpose. Each is a file `faults/NAME.json` of the driver's state, which tells the method, the
+//! instant in it, the kind of failure, and optionally the volume, the role and how often:
+//!
+//! `{"method": "NodeStageVolume", "at": "after", "kind": "die", "times": 2, "role": "node n1"}`
+//!
+//! The parameter `faults` of a volume makes such files for the volume: `METHOD:AT:KIND`, with commas between.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use crate::state::State;
+
+/// A failure that happens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// The code of an error.
+    Fail(u32),
+    /// The end of the process.
+    Die,
+    /// No answer.
+    Hang,
+    /// A delay in milliseconds.
+    Slow(u64),
+    /// The work is done twice; the second answer is sent.
+    Repeat,
+}
+
+impl Fault {
+    /// `die`, `hang`, `repeat`, `fail-14`, `slow-500`.
+    fn of(kind: &str) -> Option<Self> {
+        let (word, number) = kind.split_once('-').unwrap_or((kind, ""));
+        Some(match word {
+            "die" => Self::Die,
+            "hang" => Self::Hang,
+            "repeat" => Self::Repeat,
+            "fail" => Self::Fail(number.parse().ok()?),
+            "slow" => Self::Slow(number.parse().ok()?),
+            _ => return None,
+        })
+    }
+}
+
+/// Takes the next failure of a call at an instant. It is counted before it happens.
+pub(crate) fn take(
+    state: &State,
+    role: &str,
+    (method, at, volume): (&str, &str, &str),
+) -> io::Result<Option<Fault>> {
+    for (name, fault) in state.all("faults")? {
+        let is = |key: &str, value: &str| fault[key].as_str().is_none_or(|wanted| wanted == value);
+        let of_call = is("method", method) && is("at", at) && is("volume", volume);
+        if !of_call || !is("role", role) {
+            continue;
+        }
+        let Some(kind) = fault["kind"].as_str().and_then(Fault::of) else {
+            continue;
+        };
+        // The one who renames it has it.
+        let file = state.directory("faults").join(format!("{name}.json"));
+        let taken = file.with_extension("taken");
+        if fs::rename(&file, &taken).is_err() {
+            continue;
+        }
+        let times = fault["times"].as_u64().unwrap_or(1);
+        if times > 1 {
+            let mut rest = fault.clone();
+            rest["times"] = json!(times - 1);
+            state.write("faults", &name, &rest)?;
+        }
+        return Ok(Some(kind));
+    }
+    Ok(None)
+}
+
+/// Orders a failure.
+///
+/// # Errors
+/// The file cannot be written.
+pub fn order(dir: &Path, name: &str, fault: &Value) -> io::Result<()> {
+    State::open(dir)?.write("faults", name, fault)
+}
+
+/// The orders in a volume's parameter; none if it is malformed.
+pub(crate) fn parse(orders: &str, volume: &str) -> Option<Vec<Value>> {
+    let orders = orders.split(',').filter(|order| !order.is_empty());
+    let one = |order: &str| {
+        let mut parts = order.split(':');
+        let (method, at, kind) = (parts.next()?, parts.next()?, parts.next()?);
+        let is_known = ["before", "middle", "after"].contains(&at) && Fault::of(kind).is_some();
+        (is_known && parts.next().is_none())
+            .then(|| json!({"method": method, "at": at, "kind": kind, "volume": volume}))
+    };
+    orders.map(one).collect()
+}

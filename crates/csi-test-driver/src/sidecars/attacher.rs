@@ -1,0 +1,145 @@
+//! external-attacher: the driver's part of VolumeAttachments.
+
+use serde_json::{Value, json};
+
+use super::cluster::{Objects, Workers};
+use super::kubernetes::gone;
+use super::{
+    ATTACHMENTS, CSI_NODES, Result, Sidecar, VOLUMES, annotation, capabilities, finalizers,
+    has_finalizer, is_deleted, missing, of_attacher, text,
+};
+
+const NODE_ID: &str = "csi.alpha.kubernetes.io/node-id";
+
+pub(super) fn look(sidecar: &Sidecar, objects: &Objects, workers: &Workers) {
+    let own = of_attacher(&sidecar.driver);
+    let all = objects.all(ATTACHMENTS);
+    for attachment in &all {
+        if attachment["spec"]["attacher"] != sidecar.driver {
+            continue;
+        }
+        let is_deleted = is_deleted(attachment);
+        let is_done = match is_deleted {
+            true => !has_finalizer(attachment, &own),
+            false => attachment["status"]["attached"] == true,
+        };
+        if is_done {
+            continue;
+        }
+        let (sidecar, objects, attachment) = (sidecar.clone(), objects.clone(), attachment.clone());
+        let key = format!("attach {}", text(&attachment["metadata"]["name"]));
+        workers.work(key, || async move {
+            let done = match is_deleted {
+                true => detach(&sidecar, &objects, &attachment).await,
+                false => attach(&sidecar, &objects, &attachment).await,
+            };
+            if let Err(trouble) = &done {
+                let field = if is_deleted {
+                    "detachError"
+                } else {
+                    "attachError"
+                };
+                let error = json!({"status": {field: {"message": trouble.to_string()}}});
+                status(&sidecar, &attachment, &error).await?;
+            }
+            done
+        });
+    }
+    for volume in objects.all(VOLUMES) {
+        let name = text(&volume["metadata"]["name"]).to_owned();
+        let is_used = |one: &Value| one["spec"]["source"]["persistentVolumeName"] == name;
+        if !is_deleted(&volume) || !has_finalizer(&volume, &own) || all.iter().any(is_used) {
+            continue;
+        }
+        let (sidecar, own) = (sidecar.clone(), own.clone());
+        workers.work(format!("free {name}"), || async move {
+            let path = format!("{VOLUMES}/{name}");
+            let freed = json!({"metadata": {"finalizers": finalizers(&volume, &own, false),
+                "resourceVersion": volume["metadata"]["resourceVersion"]}});
+            Ok(gone(sidecar.kubernetes.merge(&path, &freed).await)?)
+        });
+    }
+}
+
+async fn status(sidecar: &Sidecar, attachment: &Value, patch: &Value) -> Result<()> {
+    let name = text(&attachment["metadata"]["name"]);
+    let path = format!("{ATTACHMENTS}/{name}/status");
+    Ok(gone(sidecar.kubernetes.merge(&path, patch).await)?)
+}
+
+/// The driver's name of a node: that of its CSINode, or the one at the time of the attachment.
+fn node_id(sidecar: &Sidecar, objects: &Objects, attachment: &Value) -> Result<String> {
+    let node = text(&attachment["spec"]["nodeName"]);
+    let known = objects.get(CSI_NODES, "", node);
+    let drivers = known["spec"]["drivers"].as_array().into_iter().flatten();
+    let mut drivers = drivers.filter(|one| one["name"] == sidecar.driver);
+    let id = drivers.next().map(|one| text(&one["nodeID"]).to_owned());
+    let id = id.unwrap_or_else(|| annotation(attachment, NODE_ID).to_owned());
+    match id.is_empty() {
+        true => missing(format!("node {node} has no NodeID of the driver")),
+        false => Ok(id),
+    }
+}
+
+/// The newest state of an attachment's volume.
+async fn volume(sidecar: &Sidecar, attachment: &Value) -> Result<Value> {
+    let name = text(&attachment["spec"]["source"]["persistentVolumeName"]);
+    Ok(sidecar.kubernetes.get(&format!("{VOLUMES}/{name}")).await?)
+}
+
+async fn attach(sidecar: &Sidecar, objects: &Objects, attachment: &Value) -> Result<()> {
+    let own = of_attacher(&sidecar.driver);
+    let name = text(&attachment["metadata"]["name"]);
+    let node = node_id(sidecar, objects, attachment)?;
+    let volume = volume(sidecar, attachment).await?;
+    if is_deleted(&volume) {
+        return missing("the volume is being deleted");
+    }
+    let metadata = &volume["metadata"];
+    if !has_finalizer(&volume, &own) {
+        let path = format!("{VOLUMES}/{}", text(&metadata["name"]));
+        let guarded = json!({"metadata": {"finalizers": finalizers(&volume, &own, true),
+            "resourceVersion": metadata["resourceVersion"]}});
+        sidecar.kubernetes.merge(&path, &guarded).await?;
+    }
+    if !has_finalizer(attachment, &own) || annotation(attachment, NODE_ID) != node {
+        let guarded = json!({"metadata": {"finalizers": finalizers(attachment, &own, true),
+            "annotations": {NODE_ID: node},
+            "resourceVersion": attachment["metadata"]["resourceVersion"]}});
+        let path = format!("{ATTACHMENTS}/{name}");
+        sidecar.kubernetes.merge(&path, &guarded).await?;
+    }
+    let spec = &volume["spec"];
+    let csi = &spec["csi"];
+    let uses = capabilities(spec, text(&csi["fsType"]), &spec["mountOptions"]);
+    let secret = &csi["controllerPublishSecretRef"];
+    let request = json!({"volume_id": csi["volumeHandle"], "node_id": node,
+        "volume_capability": uses.first(), "readonly": csi["readOnly"] == true,
+        "volume_context": csi["volumeAttributes"],
+        "secrets": sidecar.secret(&secret["name"], &secret["namespace"]).await?});
+    let answer = sidecar
+        .call("Controller/ControllerPublishVolume", &request)
+        .await?;
+    let done = json!({"status": {"attached": true, "attachError": null,
+        "attachmentMetadata": answer["publish_context"]}});
+    status(sidecar, attachment, &done).await
+}
+
+async fn detach(sidecar: &Sidecar, objects: &Objects, attachment: &Value) -> Result<()> {
+    let own = of_attacher(&sidecar.driver);
+    let node = node_id(sidecar, objects, attachment)?;
+    let volume = volume(sidecar, attachment).await?;
+    let csi = &volume["spec"]["csi"];
+    let secret = &csi["controllerPublishSecretRef"];
+    let request = json!({"volume_id": csi["volumeHandle"], "node_id": node,
+        "secrets": sidecar.secret(&secret["name"], &secret["namespace"]).await?});
+    sidecar
+        .call("Controller/ControllerUnpublishVolume", &request)
+        .await?;
+    let detached = json!({"status": {"attached": false, "detachError": null}});
+    status(sidecar, attachment, &detached).await?;
+    let name = text(&attachment["metadata"]["name"]);
+    let freed = json!({"metadata": {"finalizers": finalizers(attachment, &own, false)}});
+    let path = format!("{ATTACHMENTS}/{name}");
+    Ok(gone(sidecar.kubernetes.merge(&path, &freed).await)?)
+}

@@ -1,0 +1,81 @@
+//! external-provisioner with `--enable-capacity`: an object for each class and place.
+
+use serde_json::{Value, json};
+
+use super::cluster::{Objects, Workers};
+use super::provisioner::all_segments;
+use super::{CAPACITIES, CLASSES, Result, Sidecar, bytes, in_namespace, text};
+
+const DRIVER: &str = "csi.storage.k8s.io/drivername";
+const MANAGER: &str = "csi.storage.k8s.io/managed-by";
+
+pub(super) fn look(sidecar: &Sidecar, objects: &Objects, workers: &Workers) {
+    let (sidecar, objects) = (sidecar.clone(), objects.clone());
+    workers.work("capacity".to_owned(), || async move {
+        report(&sidecar, &objects).await
+    });
+}
+
+async fn report(sidecar: &Sidecar, objects: &Objects) -> Result<()> {
+    let places = all_segments(sidecar, objects);
+    let all = objects.all(CAPACITIES).into_iter();
+    let mut old: Vec<Value> = all
+        .filter(|one| one["metadata"]["labels"][DRIVER] == sidecar.driver)
+        .collect();
+    for class in objects.all(CLASSES) {
+        let is_late = class["volumeBindingMode"] == "WaitForFirstConsumer";
+        if class["provisioner"] != sidecar.driver || !is_late {
+            continue;
+        }
+        let parameters = class["parameters"].as_object().into_iter().flatten();
+        let parameters = parameters.filter(|(key, _)| !key.starts_with("csi.storage.k8s.io/"));
+        let parameters: serde_json::Map<_, _> = parameters
+            .map(|(key, value)| (key.clone(), value.clone()))
+            .collect();
+        let name = &class["metadata"]["name"];
+        for place in &places {
+            let request =
+                json!({"parameters": parameters, "accessible_topology": {"segments": place}});
+            let answer = sidecar.call("Controller/GetCapacity", &request).await?;
+            let free = answer["available_capacity"].as_i64().unwrap_or(0);
+            let known = old.iter().position(|one| {
+                one["storageClassName"] == *name && one["nodeTopology"]["matchLabels"] == *place
+            });
+            let known = known.map(|at| old.remove(at));
+            write(sidecar, known, (name, place, free)).await?;
+        }
+    }
+    for one in old {
+        let path = in_namespace("/apis/storage.k8s.io/v1", "csistoragecapacities", &one);
+        sidecar.kubernetes.delete(&path).await?;
+    }
+    Ok(())
+}
+
+async fn write(
+    sidecar: &Sidecar,
+    known: Option<Value>,
+    (class, place, free): (&Value, &Value, i64),
+) -> Result<()> {
+    let namespace = sidecar.kubernetes.namespace();
+    let Some(mut known) = known else {
+        let object = json!({"metadata": {"generateName": "csisc-", "namespace": namespace,
+                "labels": {DRIVER: sidecar.driver, MANAGER: "external-provisioner"}},
+            "storageClassName": class, "nodeTopology": {"matchLabels": place},
+            "capacity": free.to_string()});
+        let path = format!("/apis/storage.k8s.io/v1/namespaces/{namespace}/csistoragecapacities");
+        sidecar.kubernetes.create(&path, &object).await?;
+        // Its change comes before the next look: otherwise there were two.
+        tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+        return Ok(());
+    };
+    if bytes(&known["capacity"]) != free {
+        known["capacity"] = json!(free.to_string());
+        let path = in_namespace("/apis/storage.k8s.io/v1", "csistoragecapacities", &known);
+        match text(&known["metadata"]["name"]) {
+            "" => {}
+            _ => drop(sidecar.kubernetes.replace(&path, &known).await?),
+        }
+    }
+    Ok(())
+}

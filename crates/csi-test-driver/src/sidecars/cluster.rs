@@ -1,0 +1,179 @@
+//! Copies of the cluster's objects, and workers of which each has one object.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use api_client::{Api, ApiResource, DynamicObject, Event, WatchConfig};
+use serde_json::Value;
+use tokio::sync::Notify;
+use tokio::time::{sleep, timeout};
+
+use super::{Kubernetes, Trouble, text};
+
+type Collection = BTreeMap<String, Value>;
+
+#[derive(Default)]
+struct Shared {
+    /// Complete collections.
+    collections: Mutex<BTreeMap<&'static str, Collection>>,
+    changed: Notify,
+}
+
+/// The objects of some kinds, by the paths of their collections.
+#[derive(Clone)]
+pub(crate) struct Objects {
+    kinds: &'static [&'static str],
+    shared: Arc<Shared>,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn key_of(object: &Value) -> String {
+    let metadata = &object["metadata"];
+    format!(
+        "{}/{}",
+        text(&metadata["namespace"]),
+        text(&metadata["name"])
+    )
+}
+
+/// The kind of a collection's path. Only its plural is used.
+fn kind_of(path: &str) -> ApiResource {
+    let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
+    match parts[..] {
+        ["apis", group, version, plural] => ApiResource::new(group, version, "", plural),
+        [_, version, plural] => ApiResource::new("", version, "", plural),
+        _ => ApiResource::new("", "v1", "", path),
+    }
+}
+
+impl Objects {
+    /// Begins to follow the collections.
+    pub(crate) fn follow(kubernetes: &Kubernetes, kinds: &'static [&'static str]) -> Self {
+        let shared = Arc::new(Shared::default());
+        for path in kinds {
+            let client = kubernetes.client.clone();
+            let shared = shared.clone();
+            tokio::spawn(async move {
+                let api: Api<DynamicObject> = Api::all_with(client, &kind_of(path));
+                let mut watcher = api.watcher(WatchConfig::default());
+                let mut begun = Collection::new();
+                loop {
+                    let event = match watcher.next().await {
+                        Ok(event) => event,
+                        Err(error) => {
+                            eprintln!("{path}: {error}");
+                            sleep(Duration::from_millis(500)).await;
+                            continue;
+                        }
+                    };
+                    let Ok(event) = event.try_map(|bytes| serde_json::from_slice(&bytes)) else {
+                        continue;
+                    };
+                    shared.take(path, &mut begun, event);
+                }
+            });
+        }
+        Self { kinds, shared }
+    }
+
+    /// Waits until each collection is complete.
+    pub(crate) async fn wait_complete(&self) {
+        while locked(&self.shared.collections).len() < self.kinds.len() {
+            self.changed(Duration::from_secs(1)).await;
+        }
+    }
+
+    /// Waits for a change, or for that time.
+    pub(crate) async fn changed(&self, longest: Duration) {
+        drop(timeout(longest, self.shared.changed.notified()).await);
+    }
+
+    pub(crate) fn all(&self, path: &str) -> Vec<Value> {
+        let collections = locked(&self.shared.collections);
+        let all = collections.get(path);
+        all.map_or_else(Vec::new, |all| all.values().cloned().collect())
+    }
+
+    /// The object of a name; null without one.
+    pub(crate) fn get(&self, path: &str, namespace: &str, name: &str) -> Value {
+        let collections = locked(&self.shared.collections);
+        let all = collections.get(path);
+        let found = all.and_then(|all| all.get(&format!("{namespace}/{name}")));
+        found.cloned().unwrap_or_default()
+    }
+}
+
+impl Shared {
+    fn take(&self, path: &'static str, begun: &mut Collection, event: Event<Value>) {
+        let mut collections = locked(&self.collections);
+        match event {
+            Event::Init => {
+                begun.clear();
+                return;
+            }
+            Event::InitApply(object) => {
+                begun.insert(key_of(&object), object);
+                return;
+            }
+            Event::InitDone => drop(collections.insert(path, std::mem::take(begun))),
+            Event::Apply(object) => {
+                let all = collections.entry(path).or_default();
+                all.insert(key_of(&object), object);
+            }
+            Event::Delete(object) => {
+                collections
+                    .entry(path)
+                    .or_default()
+                    .remove(&key_of(&object));
+            }
+        }
+        drop(collections);
+        self.changed.notify_one();
+    }
+}
+
+#[derive(Default)]
+struct Turn {
+    runs: bool,
+    failures: u32,
+    not_before: Option<Instant>,
+}
+
+/// One worker for each key.
+#[derive(Clone, Default)]
+pub(crate) struct Workers(Arc<Mutex<BTreeMap<String, Turn>>>);
+
+impl Workers {
+    /// Works on a key, unless that is under way or pauses.
+    pub(crate) fn work<F>(&self, key: String, work: impl FnOnce() -> F)
+    where
+        F: Future<Output = Result<(), Trouble>> + Send + 'static,
+    {
+        let mut turns = locked(&self.0);
+        let turn = turns.entry(key.clone()).or_default();
+        if turn.runs || turn.not_before.is_some_and(|time| Instant::now() < time) {
+            return;
+        }
+        turn.runs = true;
+        let (turns, work) = (self.0.clone(), work());
+        tokio::spawn(async move {
+            let done = work.await;
+            let mut turns = locked(&turns);
+            let Err(trouble) = done else {
+                turns.remove(&key);
+                return;
+            };
+            eprintln!("{key}: {trouble}");
+            let turn = turns.entry(key).or_default();
+            turn.runs = false;
+            turn.failures += 1;
+            let pause = 100 << turn.failures.min(6);
+            turn.not_before = Some(Instant::now() + Duration::from_millis(pause));
+        });
+    }
+}

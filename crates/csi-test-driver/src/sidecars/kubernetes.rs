@@ -1,0 +1,121 @@
+//! Requests to the API server by their paths.
+
+use std::time::Duration;
+
+use api_client::{Client, Error};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use http::{Method, Request};
+use kubeconfig::{Limits, Settings, Transport};
+use serde_json::Value;
+
+const LIMITS: Limits = Limits {
+    connect: Duration::from_secs(5),
+    silence: Duration::from_secs(60),
+};
+/// The files of a container's account.
+const ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+
+/// The API server, with the rights of one account.
+#[derive(Clone, Debug)]
+pub struct Kubernetes {
+    pub(super) client: Client,
+}
+
+type Answer = Result<Value, Error>;
+
+impl Kubernetes {
+    /// Requests over a client.
+    pub fn over(client: Client) -> Self {
+        Self { client }
+    }
+
+    /// The server of the cluster in which this container runs.
+    ///
+    /// # Errors
+    /// It is in none.
+    pub async fn of_container() -> Result<Self, String> {
+        let variable = |name: &str| std::env::var(name).map_err(|_| format!("no {name}"));
+        let host = variable("KUBERNETES_SERVICE_HOST")?;
+        let port = variable("KUBERNETES_SERVICE_PORT")?;
+        let host = match host.contains(':') {
+            true => format!("[{host}]"),
+            false => host,
+        };
+        let read = |name: &str| {
+            let file = format!("{ACCOUNT}/{name}");
+            std::fs::read_to_string(&file).map_err(|error| format!("{file}: {error}"))
+        };
+        let server = format!("https://{host}:{port}").parse();
+        let server = server.map_err(|_| "no address".to_owned())?;
+        let settings = Settings::of_server(server, &read("ca.crt")?);
+        let settings = settings.with_token(&read("token")?).ok_or("no token")?;
+        let transport = Transport::new(settings, LIMITS).await;
+        let transport = transport.map_err(|error| error.to_string())?;
+        Ok(Self::over(Client::new(transport, &read("namespace")?)))
+    }
+
+    /// The namespace of the account.
+    pub(super) fn namespace(&self) -> &str {
+        self.client.default_namespace()
+    }
+
+    async fn send(&self, method: Method, path: &str, of: &str, body: Option<&Value>) -> Answer {
+        let body = body.map(Value::to_string).unwrap_or_default();
+        let request = Request::builder().method(method).uri(path);
+        let request = request.header("content-type", of).body(body.into());
+        self.client.request(request.map_err(Error::Request)?).await
+    }
+
+    pub(super) async fn get(&self, path: &str) -> Answer {
+        self.client.get(path).await
+    }
+
+    pub(super) async fn create(&self, path: &str, object: &Value) -> Answer {
+        let of = "application/json";
+        self.send(Method::POST, path, of, Some(object)).await
+    }
+
+    pub(super) async fn replace(&self, path: &str, object: &Value) -> Answer {
+        let of = "application/json";
+        self.send(Method::PUT, path, of, Some(object)).await
+    }
+
+    pub(super) async fn merge(&self, path: &str, patch: &Value) -> Answer {
+        let of = "application/merge-patch+json";
+        self.send(Method::PATCH, path, of, Some(patch)).await
+    }
+
+    pub(super) async fn strategic(&self, path: &str, patch: &Value) -> Answer {
+        let of = "application/strategic-merge-patch+json";
+        self.send(Method::PATCH, path, of, Some(patch)).await
+    }
+
+    /// Deletes an object; it may be gone.
+    pub(super) async fn delete(&self, path: &str) -> Result<(), Error> {
+        let of = "application/json";
+        gone(self.send(Method::DELETE, path, of, None).await)
+    }
+}
+
+/// The success of a write to an object that may be gone.
+pub(super) fn gone(answer: Answer) -> Result<(), Error> {
+    match answer {
+        Err(error) if error.code() == Some(404) => Ok(()),
+        other => other.map(drop),
+    }
+}
+
+/// The success of a creation of something that may be there.
+pub(super) fn made(answer: Answer) -> Result<(), Error> {
+    match answer {
+        Err(error) if error.code() == Some(409) => Ok(()),
+        other => other.map(drop),
+    }
+}
+
+/// The text of a value of a secret, in base 64.
+pub(super) fn decoded(value: &str) -> String {
+    let bytes = BASE64.decode(value).unwrap_or_default();
+    String::from_utf8_lossy(&bytes).into_owned()
+}

@@ -1,0 +1,258 @@
+//! Stand-ins for the sidecars of CSI drivers: external-provisioner, external-attacher, external-resizer and
+//! external-snapshotter, with their annotations, finalizers and statuses and with the rights of their
+//! manifests; and for node-driver-registrar.
+//!
+//! Each follows the objects of its kinds, and works on one object at a time as often as something has
+//! changed, with a growing pause after a failure.
+
+mod attacher;
+mod capacity;
+mod cluster;
+mod kubernetes;
+mod provisioner;
+mod registrar;
+mod resizer;
+mod snapshotter;
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::caller::{Caller, Refusal};
+use cluster::{Objects, Workers};
+pub use kubernetes::Kubernetes;
+pub use registrar::register;
+
+/// The longest time without a look at all objects.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// A sidecar of a controller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Makes and deletes volumes, and reports free storage.
+    Provisioner,
+    /// Attaches and detaches.
+    Attacher,
+    /// Grows volumes and changes their attributes.
+    Resizer,
+    /// Makes and deletes snapshots.
+    Snapshotter,
+}
+
+/// The driver, and the objects of the cluster.
+#[derive(Clone)]
+pub(crate) struct Sidecar {
+    /// The driver's name.
+    pub(crate) driver: String,
+    pub(crate) caller: Caller,
+    pub(crate) kubernetes: Kubernetes,
+}
+
+/// Why a piece of work is not done.
+#[derive(Debug)]
+pub(crate) enum Trouble {
+    Driver(Refusal),
+    Api(api_client::Error),
+    /// Something that comes later.
+    Missing(String),
+}
+
+impl From<Refusal> for Trouble {
+    fn from(refusal: Refusal) -> Self {
+        Self::Driver(refusal)
+    }
+}
+
+impl From<api_client::Error> for Trouble {
+    fn from(error: api_client::Error) -> Self {
+        Self::Api(error)
+    }
+}
+
+impl std::fmt::Display for Trouble {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Driver((code, words)) => write!(f, "rpc error: code = {code} desc = {words}"),
+            Self::Api(error) => write!(f, "{error}"),
+            Self::Missing(what) => write!(f, "{what}"),
+        }
+    }
+}
+
+pub(crate) type Result<T> = std::result::Result<T, Trouble>;
+
+pub(crate) fn missing<T>(what: impl Into<String>) -> Result<T> {
+    Err(Trouble::Missing(what.into()))
+}
+
+/// Runs a sidecar without an end.
+pub async fn run(kind: Kind, caller: Caller, kubernetes: Kubernetes) {
+    // A driver may come after its sidecars.
+    let driver = loop {
+        if let Ok(info) = caller.call("Identity/GetPluginInfo", &json!({})).await {
+            break text(&info["name"]).to_owned();
+        }
+        tokio::time::sleep(LOOK).await;
+    };
+    let objects = Objects::follow(&kubernetes, kinds(kind));
+    let sidecar = Sidecar {
+        driver,
+        caller,
+        kubernetes,
+    };
+    let workers = Workers::default();
+    objects.wait_complete().await;
+    loop {
+        match kind {
+            Kind::Provisioner => {
+                provisioner::look(&sidecar, &objects, &workers);
+                capacity::look(&sidecar, &objects, &workers);
+            }
+            Kind::Attacher => attacher::look(&sidecar, &objects, &workers),
+            Kind::Resizer => resizer::look(&sidecar, &objects, &workers),
+            Kind::Snapshotter => snapshotter::look(&sidecar, &objects, &workers),
+        }
+        objects.changed(LOOK).await;
+    }
+}
+
+/// The collections that a sidecar follows.
+fn kinds(kind: Kind) -> &'static [&'static str] {
+    match kind {
+        Kind::Provisioner => &[
+            CLAIMS,
+            VOLUMES,
+            CLASSES,
+            NODES,
+            CSI_NODES,
+            ATTACHMENTS,
+            CAPACITIES,
+        ],
+        Kind::Attacher => &[VOLUMES, ATTACHMENTS, CSI_NODES],
+        Kind::Resizer => &[CLAIMS, VOLUMES, ATTRIBUTES],
+        Kind::Snapshotter => &[CONTENTS, SNAPSHOT_CLASSES],
+    }
+}
+
+pub(crate) const CLAIMS: &str = "/api/v1/persistentvolumeclaims";
+pub(crate) const VOLUMES: &str = "/api/v1/persistentvolumes";
+pub(crate) const NODES: &str = "/api/v1/nodes";
+pub(crate) const CLASSES: &str = "/apis/storage.k8s.io/v1/storageclasses";
+pub(crate) const CSI_NODES: &str = "/apis/storage.k8s.io/v1/csinodes";
+pub(crate) const ATTACHMENTS: &str = "/apis/storage.k8s.io/v1/volumeattachments";
+pub(crate) const CAPACITIES: &str = "/apis/storage.k8s.io/v1/csistoragecapacities";
+pub(crate) const ATTRIBUTES: &str = "/apis/storage.k8s.io/v1/volumeattributesclasses";
+pub(crate) const CONTENTS: &str = "/apis/snapshot.storage.k8s.io/v1/volumesnapshotcontents";
+pub(crate) const SNAPSHOT_CLASSES: &str = "/apis/snapshot.storage.k8s.io/v1/volumesnapshotclasses";
+
+/// The path of an object of a namespace.
+pub(crate) fn in_namespace(api: &str, plural: &str, object: &Value) -> String {
+    let metadata = &object["metadata"];
+    let (namespace, name) = (text(&metadata["namespace"]), text(&metadata["name"]));
+    format!("{api}/namespaces/{namespace}/{plural}/{name}")
+}
+
+pub(crate) fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
+}
+
+pub(crate) fn annotation<'a>(object: &'a Value, key: &str) -> &'a str {
+    text(&object["metadata"]["annotations"][key])
+}
+
+pub(crate) fn is_deleted(object: &Value) -> bool {
+    object["metadata"]["deletionTimestamp"].is_string()
+}
+
+/// The finalizers without one, and with it at the end if it is wanted.
+pub(crate) fn finalizers(object: &Value, name: &str, wanted: bool) -> Value {
+    let all = object["metadata"]["finalizers"].as_array();
+    let mut all = all.cloned().unwrap_or_default();
+    all.retain(|one| one != name);
+    if wanted {
+        all.push(json!(name));
+    }
+    json!(all)
+}
+
+pub(crate) fn has_finalizer(object: &Value, name: &str) -> bool {
+    let all = object["metadata"]["finalizers"].as_array();
+    all.is_some_and(|all| all.iter().any(|one| one == name))
+}
+
+/// The finalizer of a driver's attacher: dots are no part of it.
+pub(crate) fn of_attacher(driver: &str) -> String {
+    format!("external-attacher/{}", driver.replace('.', "-"))
+}
+
+/// The bytes of a quantity.
+pub(crate) fn bytes(quantity: &Value) -> i64 {
+    object_model::Quantity::from_json(quantity).map_or(0, |quantity| quantity.value())
+}
+
+/// The use of a volume, from its claim or the volume itself.
+pub(crate) fn capabilities(spec: &Value, fs_type: &str, options: &Value) -> Vec<Value> {
+    let modes = spec["accessModes"].as_array().into_iter().flatten();
+    let one = |mode: &Value| {
+        let mode = match text(mode) {
+            "ReadWriteOncePod" => 6,
+            "ReadOnlyMany" => 3,
+            "ReadWriteMany" => 5,
+            _ => 7,
+        };
+        let mut capability = json!({"access_mode": {"mode": mode}});
+        if spec["volumeMode"] == "Block" {
+            capability["block"] = json!({});
+        } else {
+            capability["mount"] = json!({"fs_type": fs_type});
+            if options.is_array() {
+                capability["mount"]["mount_flags"] = options.clone();
+            }
+        }
+        capability
+    };
+    modes.map(one).collect()
+}
+
+impl Sidecar {
+    /// Calls the driver.
+    pub(crate) async fn call(&self, method: &str, request: &Value) -> Result<Value> {
+        Ok(self.caller.call(method, request).await?)
+    }
+
+    /// The secret that parameters of a class, or a volume, refer to.
+    pub(crate) async fn secret(&self, name: &Value, namespace: &Value) -> Result<Value> {
+        let (name, namespace) = (text(name), text(namespace));
+        if name.is_empty() {
+            return Ok(json!({}));
+        }
+        let path = format!("/api/v1/namespaces/{namespace}/secrets/{name}");
+        let secret = self.kubernetes.get(&path).await?;
+        let data = secret["data"].as_object().into_iter().flatten();
+        let plain = data.map(|(key, value)| (key.clone(), json!(kubernetes::decoded(text(value)))));
+        Ok(Value::Object(plain.collect()))
+    }
+
+    /// Tells an event about an object.
+    pub(crate) async fn event(&self, about: &Value, kind: &str, reason: &str, words: &str) {
+        let metadata = &about["metadata"];
+        let namespace = match text(&metadata["namespace"]) {
+            "" => "default",
+            namespace => namespace,
+        };
+        let of = match reason.contains("Fail") {
+            true => "Warning",
+            false => "Normal",
+        };
+        let (api_version, kind) = kind.rsplit_once('/').unwrap_or(("v1", kind));
+        let event = json!({"metadata": {"generateName": "csi-", "namespace": namespace},
+            "involvedObject": {"apiVersion": api_version, "kind": kind, "namespace": metadata["namespace"],
+                "name": metadata["name"], "uid": metadata["uid"]},
+            "reason": reason, "message": words, "type": of, "count": 1,
+            "source": {"component": self.driver}});
+        let path = format!("/api/v1/namespaces/{namespace}/events");
+        if let Err(error) = self.kubernetes.create(&path, &event).await {
+            eprintln!("event {reason}: {error}");
+        }
+    }
+}

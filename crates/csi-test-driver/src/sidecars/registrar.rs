@@ -1,0 +1,33 @@
+//! The stand-in for node-driver-registrar.
+
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::text;
+use crate::caller::Caller;
+use crate::server::{TestDriver, serve_registration};
+
+/// Registers the driver at a socket: the agent finds a socket of its own, and is told the path at which it
+/// reaches the driver.
+///
+/// # Errors
+/// The socket cannot be made.
+pub async fn register(
+    caller: &Caller,
+    directory: &Path,
+    endpoint: &Path,
+) -> std::io::Result<TestDriver> {
+    let name = loop {
+        match caller.call("Identity/GetPluginInfo", &json!({})).await {
+            Ok(info) => break text(&info["name"]).to_owned(),
+            Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+        }
+    };
+    let socket = directory.join(format!("{name}-reg.sock"));
+    serve_registration(&socket, &name, endpoint, |told| match told.is_empty() {
+        true => eprintln!("registered"),
+        false => eprintln!("not registered: {told}"),
+    })
+}

@@ -1,0 +1,112 @@
+//! external-snapshotter (csi-snapshotter): the driver's part of VolumeSnapshotContents.
+
+use serde_json::{Value, json};
+
+use super::cluster::{Objects, Workers};
+use super::kubernetes::gone;
+use super::{
+    CONTENTS, Result, SNAPSHOT_CLASSES, Sidecar, annotation, finalizers, has_finalizer, is_deleted,
+    missing, text,
+};
+
+const BEING_CREATED: &str = "snapshot.storage.kubernetes.io/volumesnapshot-being-created";
+const BEING_DELETED: &str = "snapshot.storage.kubernetes.io/volumesnapshot-being-deleted";
+const FINALIZER: &str = "snapshot.storage.kubernetes.io/volumesnapshotcontent-bound-protection";
+
+pub(super) fn look(sidecar: &Sidecar, objects: &Objects, workers: &Workers) {
+    for content in objects.all(CONTENTS) {
+        if content["spec"]["driver"] != sidecar.driver {
+            continue;
+        }
+        let is_deleted = is_deleted(&content);
+        let is_wanted = match is_deleted {
+            true => {
+                let is_told = !annotation(&content, BEING_DELETED).is_empty();
+                has_finalizer(&content, FINALIZER) && is_told
+            }
+            false => content["status"]["readyToUse"] != true,
+        };
+        if !is_wanted {
+            continue;
+        }
+        let key = text(&content["metadata"]["name"]).to_owned();
+        let class = text(&content["spec"]["volumeSnapshotClassName"]);
+        let class = objects.get(SNAPSHOT_CLASSES, "", class);
+        let sidecar = sidecar.clone();
+        workers.work(key, || async move {
+            match is_deleted {
+                true => delete(&sidecar, &content).await,
+                false => create(&sidecar, &content, &class).await,
+            }
+        });
+    }
+}
+
+fn path(content: &Value) -> String {
+    format!("{CONTENTS}/{}", text(&content["metadata"]["name"]))
+}
+
+async fn annotate(sidecar: &Sidecar, content: &Value, value: Value) -> Result<()> {
+    let patch = json!({"metadata": {"annotations": {BEING_CREATED: value}}});
+    sidecar.kubernetes.merge(&path(content), &patch).await?;
+    Ok(())
+}
+
+async fn create(sidecar: &Sidecar, content: &Value, class: &Value) -> Result<()> {
+    let source = &content["spec"]["source"];
+    let known = text(&source["snapshotHandle"]);
+    if !known.is_empty() {
+        let request = json!({"snapshot_id": known});
+        let found = sidecar.call("Controller/ListSnapshots", &request).await?;
+        let snapshot = &found["entries"][0]["snapshot"];
+        if snapshot.is_null() {
+            return missing(format!("no snapshot {known}"));
+        }
+        return write(sidecar, content, snapshot).await;
+    }
+    annotate(sidecar, content, json!("yes")).await?;
+    let uid = text(&content["spec"]["volumeSnapshotRef"]["uid"]);
+    let request = json!({"name": format!("snapshot-{uid}"),
+        "source_volume_id": source["volumeHandle"], "parameters": class["parameters"]});
+    let answer = sidecar.call("Controller/CreateSnapshot", &request).await;
+    let answer = match answer {
+        Ok(answer) => answer,
+        Err(trouble) => {
+            let words = format!("failed to take snapshot of the volume: {trouble}");
+            let error = json!({"status": {"readyToUse": false, "error": {"message": words}}});
+            let path = format!("{}/status", path(content));
+            sidecar.kubernetes.merge(&path, &error).await?;
+            return Err(trouble);
+        }
+    };
+    write(sidecar, content, &answer["snapshot"]).await?;
+    annotate(sidecar, content, Value::Null).await?;
+    match answer["snapshot"]["ready_to_use"] == true {
+        true => Ok(()),
+        // The driver is asked again.
+        false => missing("the snapshot is not ready yet"),
+    }
+}
+
+async fn write(sidecar: &Sidecar, content: &Value, snapshot: &Value) -> Result<()> {
+    let seconds = snapshot["creation_time"]["seconds"].as_i64().unwrap_or(0);
+    let status = json!({"status": {"snapshotHandle": snapshot["snapshot_id"],
+        "readyToUse": snapshot["ready_to_use"] == true, "restoreSize": snapshot["size_bytes"],
+        "creationTime": seconds * 1_000_000_000, "error": null}});
+    let path = format!("{}/status", path(content));
+    sidecar.kubernetes.merge(&path, &status).await?;
+    Ok(())
+}
+
+async fn delete(sidecar: &Sidecar, content: &Value) -> Result<()> {
+    let handle = text(&content["status"]["snapshotHandle"]);
+    if content["spec"]["deletionPolicy"] == "Delete" && !handle.is_empty() {
+        let request = json!({"snapshot_id": handle});
+        sidecar.call("Controller/DeleteSnapshot", &request).await?;
+    }
+    let freed = json!({"metadata": {"finalizers": finalizers(content, FINALIZER, false),
+        "resourceVersion": content["metadata"]["resourceVersion"]}});
+    Ok(gone(
+        sidecar.kubernetes.merge(&path(content), &freed).await,
+    )?)
+}

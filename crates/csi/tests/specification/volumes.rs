@@ -1,0 +1,346 @@
+//! Rules of volumes, attachments and snapshots (csi.md).
+
+use super::*;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rules_of_new_volumes() {
+    let world = World::new();
+    // csi.md 3.1
+    let id = world.volume("v", 7).await;
+    assert_eq!(world.volume("v", 7).await, id);
+    // csi.md 3.2
+    let other = [
+        create("v", 5),
+        with(&create("v", 7), "parameters", json!({"zoned": "true"})),
+        with(
+            &create("v", 7),
+            "capacity_range",
+            json!({"required_bytes": 9 * MIB}),
+        ),
+        with(
+            &create("v", 7),
+            "capacity_range",
+            json!({"limit_bytes": 4096}),
+        ),
+        with(
+            &create("v", 7),
+            "volume_content_source",
+            json!({"volume": {"volume_id": id}}),
+        ),
+    ];
+    for request in other {
+        world.check("CreateVolume", request, ALREADY_EXISTS).await;
+    }
+    // csi.md 3.3, 3.4
+    let range = |range: Value| with(&create("r", 7), "capacity_range", range);
+    for bad in [
+        json!({"required_bytes": -1}),
+        json!({"required_bytes": 2, "limit_bytes": 1}),
+        json!({}),
+    ] {
+        world
+            .check("CreateVolume", range(bad), INVALID_ARGUMENT)
+            .await;
+    }
+    let exact = json!({"required_bytes": 3 * MIB, "limit_bytes": 3 * MIB});
+    let made = world.check("CreateVolume", range(exact), OK).await;
+    assert_eq!(made["volume"]["capacity_bytes"], 3 * MIB);
+    for impossible in [
+        json!({"required_bytes": i64::MAX}),
+        json!({"required_bytes": 5, "limit_bytes": 6}),
+    ] {
+        let request = with(&create("x", 7), "capacity_range", impossible);
+        world.check("CreateVolume", request, OUT_OF_RANGE).await;
+    }
+    // csi.md 3.5 to 3.7
+    std::fs::write(world.state().join("data").join(&id).join("file"), "content").expect("write");
+    let of = |name: &str, id: &str| {
+        with(
+            &create(name, 7),
+            "volume_content_source",
+            json!({"volume": {"volume_id": id}}),
+        )
+    };
+    let clone = world.check("CreateVolume", of("clone", &id), OK).await;
+    assert_eq!(clone["volume"]["content_source"]["volume"]["volume_id"], id);
+    let copy = clone["volume"]["volume_id"].as_str().expect("an id");
+    let file = world.state().join("data").join(copy).join("file");
+    assert_eq!(std::fs::read_to_string(file).expect("the copy"), "content");
+    world
+        .check("CreateVolume", of("lost", "vol-none"), NOT_FOUND)
+        .await;
+    let snapshot = json!({"snapshot": {"snapshot_id": "../../volumes/x"}});
+    let request = with(&create("lost", 7), "volume_content_source", snapshot);
+    world.check("CreateVolume", request, NOT_FOUND).await;
+    let small = with(
+        &of("small", &id),
+        "capacity_range",
+        json!({"required_bytes": 4096}),
+    );
+    world.check("CreateVolume", small, OUT_OF_RANGE).await;
+    let device = with(&of("device", &id), "volume_capabilities", json!([block()]));
+    world.check("CreateVolume", device, INVALID_ARGUMENT).await;
+}
+
+// csi.md 3.8, 3.13
+#[tokio::test(flavor = "multi_thread")]
+async fn rules_of_places() {
+    let world = World::new();
+    let limits = json!({"a": 2 * MIB, "b": 4 * MIB}).to_string();
+    std::fs::write(world.state().join("capacity.json"), limits).expect("write");
+    let place = |zone: &str| json!({"segments": {ZONE: zone}});
+    let zoned = |name: &str, requirement: Value| {
+        let request = with(&create(name, 7), "parameters", json!({"zoned": "true"}));
+        let request = with(
+            &request,
+            "capacity_range",
+            json!({"required_bytes": 2 * MIB}),
+        );
+        with(&request, "accessibility_requirements", requirement)
+    };
+    let free = async |zone: &str| {
+        let of = json!({"accessible_topology": place(zone), "parameters": {"zoned": "true"}});
+        let answer = world.check("GetCapacity", of, OK).await;
+        answer["available_capacity"].as_i64().unwrap_or(0)
+    };
+    assert_eq!((free("a").await, free("b").await), (2 * MIB, 4 * MIB));
+    let both =
+        json!({"requisite": [place("a"), place("b")], "preferred": [place("a"), place("b")]});
+    let of = async |name: &str| {
+        let made = world
+            .check("CreateVolume", zoned(name, both.clone()), OK)
+            .await;
+        made["volume"]["accessible_topology"].clone()
+    };
+    assert_eq!(of("one").await, json!([place("a")]));
+    assert_eq!(of("two").await, json!([place("b")]));
+    let only = json!({"requisite": [place("a")]});
+    world
+        .check("CreateVolume", zoned("full", only), RESOURCE_EXHAUSTED)
+        .await;
+    assert_eq!((free("a").await, free("b").await), (0, 2 * MIB));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rules_of_known_volumes() {
+    let world = World::new();
+    let id = world.volume("v", 7).await;
+    // csi.md 3.9, 3.10
+    world
+        .check("DeleteVolume", json!({"volume_id": "vol-none"}), OK)
+        .await;
+    world
+        .check("ControllerPublishVolume", attach(&id, "n1", 7), OK)
+        .await;
+    world
+        .check(
+            "DeleteVolume",
+            json!({"volume_id": id}),
+            FAILED_PRECONDITION,
+        )
+        .await;
+    // csi.md 3.11
+    let validate =
+        |id: &str, capability: Value| json!({"volume_id": id, "volume_capabilities": [capability]});
+    let method = "ValidateVolumeCapabilities";
+    let answer = world.check(method, validate(&id, capability(7)), OK).await;
+    assert!(answer["confirmed"].is_object());
+    let answer = world.check(method, validate(&id, block()), OK).await;
+    assert!(answer["confirmed"].is_null(), "{answer}");
+    world
+        .check(method, validate("vol-none", capability(7)), NOT_FOUND)
+        .await;
+    // csi.md 3.12
+    world.volume("w", 7).await;
+    let first = world
+        .check("ListVolumes", json!({"max_entries": 1}), OK)
+        .await;
+    let token = &first["next_token"];
+    let next = json!({"max_entries": 1, "starting_token": token});
+    let second = world.check("ListVolumes", next, OK).await;
+    assert_ne!(first["entries"], second["entries"]);
+    assert!(second["next_token"].is_null());
+    world
+        .check("ListVolumes", json!({"starting_token": "x"}), ABORTED)
+        .await;
+    world
+        .check("ListVolumes", json!({"max_entries": -1}), INVALID_ARGUMENT)
+        .await;
+    // csi.md 3.14
+    let found = world
+        .check("ControllerGetVolume", json!({"volume_id": id}), OK)
+        .await;
+    assert_eq!(found["status"]["published_node_ids"], json!(["n1"]));
+    world
+        .check(
+            "ControllerGetVolume",
+            json!({"volume_id": "vol-none"}),
+            NOT_FOUND,
+        )
+        .await;
+    // csi.md 3.15
+    let expand = |id: &str, bytes: i64| json!({"volume_id": id, "capacity_range": {"required_bytes": bytes}});
+    let method = "ControllerExpandVolume";
+    for bytes in [3 * MIB, 3 * MIB, MIB] {
+        let answer = world.check(method, expand(&id, bytes), OK).await;
+        assert_eq!(answer["capacity_bytes"], 3 * MIB);
+    }
+    // csi.md 3.16
+    world
+        .check(method, expand("vol-none", MIB), NOT_FOUND)
+        .await;
+    world
+        .check(method, expand(&id, i64::MAX), OUT_OF_RANGE)
+        .await;
+    let offline = with(
+        &create("offline", 7),
+        "parameters",
+        json!({"expansion": "offline"}),
+    );
+    let offline = world.check("CreateVolume", offline, OK).await;
+    let offline = offline["volume"]["volume_id"].as_str().expect("an id");
+    world
+        .check("ControllerPublishVolume", attach(offline, "n1", 7), OK)
+        .await;
+    world
+        .check(method, expand(offline, 3 * MIB), FAILED_PRECONDITION)
+        .await;
+    world
+        .check(
+            "ControllerUnpublishVolume",
+            json!({"volume_id": offline}),
+            OK,
+        )
+        .await;
+    world.check(method, expand(offline, 3 * MIB), OK).await;
+    // csi.md 3.17
+    let modify =
+        |id: &str, parameters: Value| json!({"volume_id": id, "mutable_parameters": parameters});
+    let method = "ControllerModifyVolume";
+    for _ in 0..2 {
+        world
+            .check(method, modify(&id, json!({"iops": "7"})), OK)
+            .await;
+    }
+    let bad = json!({"iops": "8", "colour": "blue"});
+    world
+        .check(method, modify(&id, bad), INVALID_ARGUMENT)
+        .await;
+    world
+        .check(method, modify("vol-none", json!({})), NOT_FOUND)
+        .await;
+    let record = std::fs::read_to_string(world.state().join(format!("volumes/{id}.json")));
+    let record: Value = serde_json::from_str(&record.expect("the record")).expect("JSON");
+    assert_eq!(record["mutable"], json!({"iops": "7"}));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rules_of_attachments() {
+    let world = World::new();
+    let method = "ControllerPublishVolume";
+    let id = world.volume("v", 7).await;
+    // csi.md 4.1
+    let first = world.check(method, attach(&id, "n1", 7), OK).await;
+    assert_eq!(world.check(method, attach(&id, "n1", 7), OK).await, first);
+    // csi.md 4.2
+    world
+        .check(method, attach(&id, "n1", 5), ALREADY_EXISTS)
+        .await;
+    let read_only = with(&attach(&id, "n1", 7), "readonly", json!(true));
+    world.check(method, read_only, ALREADY_EXISTS).await;
+    // csi.md 4.3
+    for mode in [1, 5, 6, 7] {
+        world
+            .check(method, attach(&id, "n2", mode), FAILED_PRECONDITION)
+            .await;
+    }
+    // csi.md 4.4
+    let shared = world.volume("shared", 5).await;
+    for node in ["n1", "n2"] {
+        world.check(method, attach(&shared, node, 5), OK).await;
+    }
+    // csi.md 4.5
+    world
+        .check(method, attach("vol-none", "n1", 7), NOT_FOUND)
+        .await;
+    world.check(method, attach(&id, "n3", 7), NOT_FOUND).await;
+    // csi.md 4.6
+    let third = world.volume("third", 7).await;
+    world
+        .check(method, attach(&third, "n1", 7), RESOURCE_EXHAUSTED)
+        .await;
+    // csi.md 4.7
+    let detach = |id: &str, node: &str| json!({"volume_id": id, "node_id": node});
+    let method = "ControllerUnpublishVolume";
+    for _ in 0..2 {
+        world.check(method, detach(&id, "n1"), OK).await;
+    }
+    world.check(method, detach("vol-none", "n1"), OK).await;
+    world
+        .check("ControllerPublishVolume", attach(&id, "n2", 7), OK)
+        .await;
+    // csi.md 4.8
+    world.check(method, json!({"volume_id": shared}), OK).await;
+    let found = world
+        .check("ControllerGetVolume", json!({"volume_id": shared}), OK)
+        .await;
+    assert!(found["status"]["published_node_ids"].is_null(), "{found}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rules_of_snapshots() {
+    let world = World::new();
+    let slow = with(&create("v", 7), "parameters", json!({"ready-after": "2"}));
+    let made = world.check("CreateVolume", slow, OK).await;
+    let id = made["volume"]["volume_id"].as_str().expect("an id");
+    let other = world.volume("w", 7).await;
+    let snapshot = |name: &str, of: &str| json!({"name": name, "source_volume_id": of});
+    // csi.md 5.1
+    let mut ready = Vec::new();
+    let mut ids = Vec::new();
+    for _ in 0..3 {
+        let answer = world.check("CreateSnapshot", snapshot("s", id), OK).await;
+        ready.push(answer["snapshot"]["ready_to_use"] == true);
+        ids.push(answer["snapshot"]["snapshot_id"].clone());
+    }
+    assert_eq!(ready, [false, false, true]);
+    ids.dedup();
+    assert_eq!(ids.len(), 1);
+    // csi.md 5.2, 5.3
+    world
+        .check("CreateSnapshot", snapshot("s", &other), ALREADY_EXISTS)
+        .await;
+    world
+        .check("CreateSnapshot", snapshot("t", "vol-none"), NOT_FOUND)
+        .await;
+    // csi.md 5.5
+    world
+        .check("CreateSnapshot", snapshot("t", &other), OK)
+        .await;
+    let count = async |request: Value| {
+        let answer = world.check("ListSnapshots", request, OK).await;
+        answer["entries"].as_array().map_or(0, Vec::len)
+    };
+    assert_eq!(count(json!({})).await, 2);
+    assert_eq!(count(json!({"source_volume_id": id})).await, 1);
+    assert_eq!(count(json!({"snapshot_id": ids[0]})).await, 1);
+    assert_eq!(count(json!({"snapshot_id": "snap-none"})).await, 0);
+    assert_eq!(count(json!({"max_entries": 1})).await, 1);
+    world
+        .check("ListSnapshots", json!({"starting_token": "9"}), ABORTED)
+        .await;
+    // csi.md 5.6
+    world
+        .check("DeleteVolume", json!({"volume_id": id}), OK)
+        .await;
+    let source = json!({"snapshot": {"snapshot_id": ids[0]}});
+    let restored = with(&create("restored", 7), "volume_content_source", source);
+    world.check("CreateVolume", restored, OK).await;
+    // csi.md 5.4
+    for _ in 0..2 {
+        world
+            .check("DeleteSnapshot", json!({"snapshot_id": ids[0]}), OK)
+            .await;
+    }
+    assert_eq!(count(json!({})).await, 1);
+}
