@@ -1,18 +1,18 @@
-//! MariaDB with a semi-synchronous replica: all processes of the primary's node are killed. The member that
-//! replaces it makes the other one the primary.
+//! MariaDB with a semi-synchronous replica: the member that replaces the lost primary makes the other one the
+//! primary.
 
 use std::collections::BTreeSet;
 
 use end_to_end::image::Image;
 use end_to_end::{Kubectl, applications};
 
-use super::{Answer, Application, Loss, ask, no_acknowledged_write_is_lost, numbers};
+use super::{Answer, Application, SHORT_LEASE, ask, no_acknowledged_write_is_lost, numbers};
 
 pub(super) struct MariaDb;
 
 #[test]
 fn mariadb_keeps_each_acknowledged_row() {
-    no_acknowledged_write_is_lost::<MariaDb>(&["--node-lease-duration", "20s"], &[Loss::Killed]);
+    no_acknowledged_write_is_lost::<MariaDb>(SHORT_LEASE);
 }
 
 const PODS: [&str; 2] = ["maria-0", "maria-1"];

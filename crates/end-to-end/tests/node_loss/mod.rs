@@ -75,6 +75,12 @@ enum Loss {
     CutOff,
 }
 
+/// The ways in which a node is lost, in the order of a walk.
+const LOSSES: [Loss; 3] = [Loss::Killed, Loss::Frozen, Loss::CutOff];
+
+/// The lease of the nodes of databases whose volumes are given up: they wait long enough.
+const SHORT_LEASE: &[&str] = &["--node-lease-duration", "20s"];
+
 struct Cluster {
     server: Role,
     nodes: Vec<Role>,
@@ -179,9 +185,9 @@ impl Cluster {
     }
 }
 
-/// The application loses the node of its primary in each of these ways, one after the other.
+/// The application loses the node of its primary in each way, one after the other.
 #[track_caller]
-fn no_acknowledged_write_is_lost<A: Application>(lease: &[&str], losses: &[Loss]) {
+fn no_acknowledged_write_is_lost<A: Application>(lease: &[&str]) {
     let mut cluster = Cluster::start::<A>(lease);
     let kubectl = cluster.server.kubectl();
     let manifest = fs::read_to_string(example(A::MANIFEST)).expect("read the example");
@@ -200,8 +206,8 @@ fn no_acknowledged_write_is_lost<A: Application>(lease: &[&str], losses: &[Loss]
         }
         kubectl.apply(&writer::<A>(A::WRITER));
     });
-    for loss in losses {
-        the_primarys_node_is_lost::<A>(&mut cluster, &kubectl, *loss);
+    for loss in LOSSES {
+        the_primarys_node_is_lost::<A>(&mut cluster, &kubectl, loss);
     }
     cluster.server.network.run(|| {
         let acknowledged = wait_for("the writer's log", 300, || acknowledged(&kubectl));

@@ -1,18 +1,17 @@
-//! PostgreSQL with a synchronous replica: the agent of the primary's node stands still, and the primary
-//! ends with the lease. The member that replaces it promotes the other one.
+//! PostgreSQL with a synchronous replica: the member that replaces the lost primary promotes the other one.
 
 use std::collections::BTreeSet;
 
 use end_to_end::image::Image;
 use end_to_end::{Kubectl, applications};
 
-use super::{Answer, Application, Loss, ask, no_acknowledged_write_is_lost, numbers};
+use super::{Answer, Application, SHORT_LEASE, ask, no_acknowledged_write_is_lost, numbers};
 
 pub(super) struct Postgres;
 
 #[test]
 fn postgres_keeps_each_acknowledged_row() {
-    no_acknowledged_write_is_lost::<Postgres>(&["--node-lease-duration", "20s"], &[Loss::Frozen]);
+    no_acknowledged_write_is_lost::<Postgres>(SHORT_LEASE);
 }
 
 const PODS: [&str; 2] = ["pg-0", "pg-1"];

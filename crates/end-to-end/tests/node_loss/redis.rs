@@ -1,18 +1,17 @@
-//! Redis with Sentinels: killed, with its agent frozen, cut off; the lease has its default length.
+//! Redis with Sentinels; the lease has its default length.
 
 use std::collections::BTreeSet;
 
 use end_to_end::image::Image;
 use end_to_end::{Kubectl, applications};
 
-use super::{Answer, Application, Loss, ask, no_acknowledged_write_is_lost, numbers};
+use super::{Answer, Application, ask, no_acknowledged_write_is_lost, numbers};
 
 struct Redis;
 
 #[test]
 fn no_acknowledged_write_is_lost_with_the_primarys_machine() {
-    let losses = [Loss::Killed, Loss::Frozen, Loss::CutOff];
-    no_acknowledged_write_is_lost::<Redis>(&[], &losses);
+    no_acknowledged_write_is_lost::<Redis>(&[]);
 }
 
 const PODS: [&str; 3] = ["cache-0", "cache-1", "cache-2"];

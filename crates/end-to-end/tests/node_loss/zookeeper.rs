@@ -1,18 +1,17 @@
-//! ZooKeeper: the link of the leader's node is cut. The others elect another leader, and the member that is
-//! replaced copies its data.
+//! ZooKeeper: the others elect another leader, and the member that replaces the lost one copies its data.
 
 use std::collections::BTreeSet;
 
 use end_to_end::image::Image;
 use end_to_end::{Kubectl, applications};
 
-use super::{Answer, Application, Loss, ask, no_acknowledged_write_is_lost, numbers};
+use super::{Answer, Application, SHORT_LEASE, ask, no_acknowledged_write_is_lost, numbers};
 
 struct ZooKeeper;
 
 #[test]
 fn zookeeper_keeps_each_acknowledged_node() {
-    no_acknowledged_write_is_lost::<ZooKeeper>(&["--node-lease-duration", "20s"], &[Loss::CutOff]);
+    no_acknowledged_write_is_lost::<ZooKeeper>(SHORT_LEASE);
 }
 
 const PODS: [&str; 3] = ["keeper-0", "keeper-1", "keeper-2"];
