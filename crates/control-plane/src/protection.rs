@@ -45,7 +45,7 @@ pub struct Protection {
 }
 
 impl ProtectionSettings {
-    /// Takes from the configuration file what no flag and no variable gave.
+    /// Takes the values of the configuration file that no flag and no variable sets.
     pub fn or(self, file: Self) -> Self {
         Self {
             audit_policy_file: self.audit_policy_file.or(file.audit_policy_file),

@@ -132,7 +132,7 @@ impl EtcdAddress {
 }
 
 impl EtcdSettings {
-    /// Takes from the configuration file what no flag and no variable gave.
+    /// Takes the values of the configuration file that no flag and no variable sets.
     pub fn or(self, file: Self) -> Self {
         Self {
             store: self.store.or(file.store),

@@ -156,7 +156,7 @@ impl State {
         std::mem::take(&mut self.tenure).cancel();
     }
 
-    /// Notes that a server has answered, and tells it when that is another one than before.
+    /// Notes the server that has answered, and reports a change.
     fn succeed(&mut self, url: &Uri) {
         if self.answered.as_ref() != Some(url)
             && let Some(from) = self.answered.replace(url.clone())

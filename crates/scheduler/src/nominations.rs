@@ -1,5 +1,4 @@
-//! Places that are being made: pods for which others have been driven out, as long as the caches do
-//! not show all of it.
+//! Nominations: pods for which other pods were preempted, until the caches show the result.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

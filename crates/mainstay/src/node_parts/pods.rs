@@ -68,7 +68,7 @@ pub struct PodSettings {
 }
 
 impl PodSettings {
-    /// Takes from the configuration file what no flag and no variable gave.
+    /// Takes the values of the configuration file that no flag and no variable sets.
     pub fn or(self, file: Self) -> Self {
         Self {
             pod_max_pids: self.pod_max_pids.or(file.pod_max_pids),

@@ -246,8 +246,8 @@ mod tests {
     }
 
     proptest! {
-        /// statefulset.md 12.16: what is used, pinned or new never goes, and of two that may go the
-        /// one that was used later goes later.
+        /// statefulset.md 12.16: images that are used, pinned or new are never removed; of two
+        /// others, the one that was used earlier is removed first.
         #[test]
         fn only_old_unused_images_go_in_the_order_of_their_use(
             looks in proptest::collection::vec(

@@ -329,9 +329,9 @@ mod tests {
     }
 
     proptest! {
-        /// statefulset.md 12.16: who goes is never critical, and nobody who stays had to go sooner;
-        /// of those with the same priority, a best-effort pod never outlives one that is within
-        /// what was guaranteed to it.
+        /// statefulset.md 12.16: an evicted pod is never critical, and no pod that stays precedes
+        /// it in the order; of those with the same priority, a best-effort pod never outlives one
+        /// that is within what was guaranteed to it.
         #[test]
         fn the_first_is_the_one_that_kubelet_would_take(
             pods in proptest::collection::vec(any_pod(), 0..8)
