@@ -81,6 +81,17 @@ pub fn load_generator() -> PathBuf {
     )
 }
 
+/// The release binary of the CSI driver of the tests.
+///
+/// # Panics
+/// Where it has not been built.
+pub fn csi_test_driver() -> PathBuf {
+    built(
+        "csi-test-driver",
+        "cargo build --release --package csi-test-driver",
+    )
+}
+
 fn built(name: &str, command: &str) -> PathBuf {
     let path = target().join("release").join(name);
     assert!(path.is_file(), "{} is missing: {command}", path.display());

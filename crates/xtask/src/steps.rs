@@ -92,8 +92,10 @@ fn build_tests(root: &Path) -> Result<()> {
 
 /// Builds the programs that the end-to-end tests start.
 fn build_programs(root: &Path) -> Result<()> {
-    let programs = ["--package", "mainstay", "--package", "load-generator"];
-    cargo::run(root, &[&["build", "--release"][..], &programs].concat())?;
+    let programs = ["mainstay", "load-generator", "csi-test-driver"];
+    let programs = programs.iter().flat_map(|name| ["--package", name]);
+    let build: Vec<&str> = ["build", "--release"].into_iter().chain(programs).collect();
+    cargo::run(root, &build)?;
     check_size(&setup::target(root).join("release/mainstay"))
 }
 

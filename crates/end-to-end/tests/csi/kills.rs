@@ -1,0 +1,98 @@
+//! The agent, killed at each step of an attachment and of its end.
+
+use end_to_end::{wait_for, wait_for_or_tell};
+use serde_json::json;
+
+use super::{World, set};
+
+/// The calls of a volume's way to a pod and back, and of growth.
+const STEPS: [&str; 7] = [
+    "ControllerPublishVolume",
+    "NodeStageVolume",
+    "NodePublishVolume",
+    "NodeExpandVolume",
+    "NodeUnpublishVolume",
+    "NodeUnstageVolume",
+    "ControllerUnpublishVolume",
+];
+
+#[test]
+fn a_kill_at_any_step_neither_leaks_nor_mounts_twice() {
+    let mut world = World::start(1, 0, &[]);
+    world
+        .kubectl
+        .apply(&set("db", 1, "disks", json!({})).to_string());
+    world.kubectl.wait_ready("db", 1);
+    let keep = "echo kept >/data/file && sync";
+    world.kubectl.ok(&["exec", "db-0", "--", "sh", "-c", keep]);
+    let mut size = 1;
+    for step in STEPS {
+        for at in ["before", "after"] {
+            if step == "NodeExpandVolume" {
+                size += 1;
+            }
+            world.killed_at((step, at, "slow-3000"), size);
+        }
+    }
+    // The driver dies first. Once for each of its halves: a container that ends often is started late.
+    for step in ["ControllerPublishVolume", "NodeStageVolume"] {
+        world.killed_at((step, "after", "die"), size);
+    }
+    world
+        .kubectl
+        .ok(&["delete", "statefulset", "db", "--timeout=240s"]);
+    world
+        .kubectl
+        .ok(&["delete", "pvc", "data-db-0", "--timeout=240s"]);
+    world.wait_gone();
+}
+
+impl World {
+    /// The server is killed while a call is under way, or just after the driver died in it, and everything
+    /// comes to its end nevertheless.
+    fn killed_at(&mut self, (step, at, fault): (&str, &str, &str), size: u32) {
+        let order = json!({"method": step, "at": at, "kind": fault});
+        self.order(&order);
+        if step == "NodeExpandVolume" {
+            let more =
+                json!({"spec": {"resources": {"requests": {"storage": format!("{size}Mi")}}}});
+            self.kubectl
+                .ok(&["patch", "pvc", "data-db-0", "-p", &more.to_string()]);
+        } else {
+            self.kubectl.ok(&["delete", "pod", "db-0", "--wait=false"]);
+        }
+        let order = self.state.join("faults/order.json");
+        wait_for(&format!("{step} {at}"), 60, || match order.exists() {
+            true => Err(self.kubectl.run(&["get", "pods", "-A"]).stdout),
+            false => Ok(()),
+        });
+        self.instance.kill();
+        self.instance.start_again();
+        self.kubectl = self.instance.kubectl();
+        let kept = || {
+            let claim = self.kubectl.get(&["pvc", "data-db-0"])?;
+            let status = claim["status"].to_string();
+            let has_grown = !status.contains("allocatedResourceStatuses");
+            let read = self
+                .kubectl
+                .run(&["exec", "db-0", "--", "cat", "/data/file"]);
+            match has_grown && read.stdout == "kept\n" {
+                true => Ok(()),
+                false => Err(format!("{status} {read:?}")),
+            }
+        };
+        let tell = || {
+            let all = ["get", "pods,volumeattachments,events", "-A", "-o", "wide"];
+            self.kubectl.run(&all).stdout
+        };
+        wait_for_or_tell(&format!("{step} {at}, {fault}"), 120, kept, tell);
+        self.kubectl.wait_ready("db", 1);
+        let uses = self.check_journal();
+        assert_eq!(uses.attached.len(), 1, "{uses:?}");
+        assert_eq!(
+            uses.mounted.len(),
+            2,
+            "one mount to stage, one for the pod: {uses:?}"
+        );
+    }
+}

@@ -1,0 +1,86 @@
+//! A node that is lost with an attached volume.
+
+use std::time::Instant;
+
+use end_to_end::cluster::is_ready;
+use end_to_end::lan::ip;
+use end_to_end::{Network, text, wait_for_or_tell};
+use serde_json::json;
+
+use super::{World, set};
+
+/// The set moves with its volume, which is detached from the lost node only after its fence, and is at no
+/// instant attached to both.
+#[test]
+fn a_volume_follows_its_set_from_a_lost_node() {
+    let world = World::start(2, 0, &[]);
+    let first = super::first_node(&world.kubectl, 2).expect("two nodes");
+    let nodes = world.kubectl.json(&["get", "nodes"]);
+    let nodes = nodes["items"].as_array().expect("nodes").iter();
+    let mut nodes = nodes.map(|node| text(node, "/metadata/name"));
+    let lost = nodes
+        .find(|name| *name != first)
+        .expect("another node")
+        .to_owned();
+    let prefer = json!({"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [{
+        "weight": 100, "preference": {"matchExpressions": [{
+            "key": "kubernetes.io/hostname", "operator": "In", "values": [lost]}]}}]}});
+    let more = json!({"metadata": {"annotations": {"mainstay.dev/node-failure": "Failover"}},
+        "spec": {"template": {"spec": {"affinity": prefer}}}});
+    world
+        .kubectl
+        .apply(&set("db", 1, "disks", more).to_string());
+    world.kubectl.wait_ready("db", 1);
+    let before = world.kubectl.pod("db-0");
+    assert_eq!(text(&before, "/spec/nodeName"), lost);
+    let keep = "echo kept >/data/file && sync";
+    world.kubectl.ok(&["exec", "db-0", "--", "sh", "-c", keep]);
+
+    let switch = world.instance.data().join("namespaces/switch");
+    let port = format!("node-{}", lost.rsplit('-').next().expect("a number"));
+    let link = |state: &str| {
+        Network::at(&switch).run(|| ip(&format!("link set {port} {state}")));
+    };
+    link("down");
+    let started = Instant::now();
+    let moved = || {
+        let pod = world.kubectl.get(&["pod", "db-0"])?;
+        let is_new = pod["metadata"]["uid"] != before["metadata"]["uid"];
+        match is_new && is_ready(&pod) && pod["spec"]["nodeName"] == first.as_str() {
+            true => Ok(()),
+            false => Err(pod["status"].to_string()),
+        }
+    };
+    let tell = || {
+        let all = ["get", "pods,volumeattachments,events", "-A", "-o", "wide"];
+        world.kubectl.run(&all).stdout
+    };
+    wait_for_or_tell("the set on the other node", 180, moved, tell);
+    eprintln!(
+        "a set with an attached volume was ready on another node after {:?}",
+        started.elapsed()
+    );
+    let kept = world
+        .kubectl
+        .ok(&["exec", "db-0", "--", "cat", "/data/file"]);
+    assert_eq!(kept, "kept\n");
+    let uses = world.check_journal();
+    let nodes: Vec<&String> = uses.attached.values().collect();
+    assert_eq!(nodes, [&first]);
+
+    // The node that is back has nothing of the volume left.
+    link("up");
+    let clean = || {
+        let uses = world.check_journal();
+        let mut left = uses.mounted.keys().filter(|(node, _)| *node == lost);
+        left.next().map_or(Ok(()), |left| Err(format!("{left:?}")))
+    };
+    wait_for_or_tell("the mounts of the lost node to go", 120, clean, tell);
+    world
+        .kubectl
+        .ok(&["delete", "statefulset", "db", "--timeout=240s"]);
+    world
+        .kubectl
+        .ok(&["delete", "pvc", "data-db-0", "--timeout=240s"]);
+    world.wait_gone();
+}

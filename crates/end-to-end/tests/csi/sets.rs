@@ -1,0 +1,351 @@
+//! Everything that a set can do with a driver's volumes.
+
+use end_to_end::{text, wait_for, wait_for_text};
+use serde_json::{Value, json};
+
+use super::{DRIVER, World, claim, merge, pod, pod_spec, set};
+
+impl World {
+    fn apply(&self, object: &Value) {
+        self.kubectl.apply(&object.to_string());
+    }
+
+    #[track_caller]
+    fn write(&self, pod: &str, content: &str) {
+        let script = format!("echo {content} >/data/file && sync");
+        self.kubectl.ok(&["exec", pod, "--", "sh", "-c", &script]);
+    }
+
+    #[track_caller]
+    fn read(&self, pod: &str) -> String {
+        let file = ["exec", pod, "--", "cat", "/data/file"];
+        self.kubectl.ok(&file).trim().to_owned()
+    }
+
+    fn node_of(&self, pod: &str) -> String {
+        text(&self.kubectl.pod(pod), "/spec/nodeName").to_owned()
+    }
+
+    /// The volume of a claim, as the API and as the driver have it.
+    #[track_caller]
+    fn volume_of(&self, claim: &str) -> (Value, Value) {
+        let claim = self.kubectl.json(&["get", "pvc", claim]);
+        let name = text(&claim, "/spec/volumeName");
+        let volume = self.kubectl.json(&["get", "pv", name]);
+        let handle = text(&volume, "/spec/csi/volumeHandle");
+        let record = self.state.join(format!("volumes/{handle}.json"));
+        let record = std::fs::read_to_string(record).expect("the driver's record");
+        (volume, serde_json::from_str(&record).expect("JSON"))
+    }
+
+    /// Asks for more room.
+    fn grow(&self, claim: &str, size: &str) {
+        let patch = json!({"spec": {"resources": {"requests": {"storage": size}}}}).to_string();
+        self.kubectl.ok(&["patch", "pvc", claim, "-p", &patch]);
+    }
+
+    #[track_caller]
+    fn wait_size(&self, claim: &str, bytes: &[&str]) {
+        wait_for(&format!("{claim} of {bytes:?}"), 60, || {
+            let claim = self.kubectl.get(&["pvc", claim])?;
+            let size = claim["status"]["capacity"]["storage"]
+                .as_str()
+                .unwrap_or_default();
+            let pending = claim["status"]["allocatedResourceStatuses"].is_object();
+            match bytes.contains(&size) && !pending {
+                true => Ok(()),
+                false => Err(claim["status"].to_string()),
+            }
+        });
+    }
+
+    #[track_caller]
+    fn scale(&self, set: &str, replicas: u64) {
+        let replicas_flag = format!("--replicas={replicas}");
+        self.kubectl
+            .ok(&["scale", "statefulset", set, &replicas_flag]);
+        self.kubectl.wait_ready(set, replicas);
+    }
+
+    /// Deletes a set with its claims.
+    fn remove_set(&self, name: &str) {
+        self.kubectl
+            .ok(&["delete", "statefulset", name, "--timeout=240s"]);
+        let claims = self.kubectl.ok(&["get", "pvc", "-o", "name"]);
+        let prefix = format!("persistentvolumeclaim/data-{name}-");
+        let own: Vec<&str> = claims
+            .lines()
+            .filter(|line| line.starts_with(&prefix))
+            .collect();
+        self.kubectl
+            .ok(&[&["delete", "--timeout=240s"][..], &own].concat());
+    }
+
+    /// Waits for an event of an object.
+    #[track_caller]
+    fn wait_event(&self, object: &str, part: &str) {
+        let of = format!("involvedObject.name={object}");
+        let events = ["get", "events", "--field-selector", &of];
+        wait_for_text(part, 120, || self.kubectl.ok(&events));
+    }
+
+    #[track_caller]
+    fn wait_unschedulable(&self, pod: &str, part: &str) {
+        wait_for(part, 60, || {
+            let pod = self.kubectl.get(&["pod", pod])?;
+            let conditions = pod["status"]["conditions"].to_string();
+            if conditions.contains(part) {
+                Ok(())
+            } else {
+                Err(conditions)
+            }
+        });
+    }
+}
+
+const TWO_MIB: &[&str] = &["2Mi", "2097152"];
+
+#[test]
+fn sets_use_a_driver_s_volumes() {
+    let world = World::start(2, 6, &[]);
+    claims_of_a_set(&world);
+    growth_in_use_and_at_rest(&world);
+    snapshots_and_clones(&world);
+    other_attributes(&world);
+    world.remove_set("db");
+    blocks(&world);
+    inline_volumes(&world);
+    one_pod_only(&world);
+    places_with_room(&world);
+    world.wait_gone();
+    the_limit_of_a_node(&world);
+    world.wait_gone();
+}
+
+fn claims_of_a_set(world: &World) {
+    let spread = json!({"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [{
+        "labelSelector": {"matchLabels": {"app": "db"}}, "topologyKey": "kubernetes.io/hostname"}]}});
+    let more = json!({"spec": {"template": {"spec": {"affinity": spread}}}});
+    world.apply(&set("db", 2, "disks", more));
+    world.kubectl.wait_ready("db", 2);
+    assert_ne!(world.node_of("db-0"), world.node_of("db-1"));
+    for pod in ["db-0", "db-1"] {
+        world.write(pod, pod);
+        world.kubectl.ok(&["delete", "pod", pod]);
+    }
+    world.kubectl.wait_ready("db", 2);
+    for pod in ["db-0", "db-1"] {
+        assert_eq!(world.read(pod), pod);
+    }
+    let (volume, _) = world.volume_of("data-db-0");
+    let finalizers = volume["metadata"]["finalizers"].to_string();
+    assert!(finalizers.contains("external-attacher"), "{finalizers}");
+}
+
+fn growth_in_use_and_at_rest(world: &World) {
+    world.grow("data-db-0", "2Mi");
+    world.wait_size("data-db-0", TWO_MIB);
+    assert_eq!(world.volume_of("data-db-0").1["capacity"], 2 << 20);
+    world.apply(&set("cold", 1, "disks-offline", json!({})));
+    world.kubectl.wait_ready("cold", 1);
+    world.grow("data-cold-0", "2Mi");
+    world.wait_event("data-cold-0", "is attached");
+    world.scale("cold", 0);
+    wait_for("the storage to grow", 60, || {
+        let (volume, record) = world.volume_of("data-cold-0");
+        match record["capacity"] == 2 << 20 {
+            true => Ok(()),
+            false => Err(format!("{volume} {record}")),
+        }
+    });
+    world.scale("cold", 1);
+    world.wait_size("data-cold-0", TWO_MIB);
+    world.remove_set("cold");
+}
+
+fn snapshots_and_clones(world: &World) {
+    world.apply(
+        &json!({"apiVersion": "snapshot.storage.k8s.io/v1", "kind": "VolumeSnapshot",
+        "metadata": {"name": "before"}, "spec": {"volumeSnapshotClassName": "disks",
+            "source": {"persistentVolumeClaimName": "data-db-0"}}}),
+    );
+    wait_for("the snapshot", 60, || {
+        let snapshot = world.kubectl.get(&["volumesnapshot", "before"])?;
+        match snapshot["status"]["readyToUse"] == true {
+            true => Ok(()),
+            false => Err(snapshot.to_string()),
+        }
+    });
+    world.write("db-0", "later");
+    let sources = [
+        ("restored", "VolumeSnapshot", "before", "db-0"),
+        ("cloned", "PersistentVolumeClaim", "data-db-0", "later"),
+    ];
+    for (name, kind, source, _) in sources {
+        let mut of = json!({"kind": kind, "name": source});
+        if kind == "VolumeSnapshot" {
+            of["apiGroup"] = json!("snapshot.storage.k8s.io");
+        }
+        let more =
+            json!({"spec": {"dataSource": of, "resources": {"requests": {"storage": "2Mi"}}}});
+        world.apply(&claim(name, more));
+        world.apply(&pod(name, name));
+    }
+    for (name, _, _, content) in sources {
+        world.kubectl.wait_pods_ready(&[&format!("pod/{name}")]);
+        assert_eq!(world.read(name), content);
+    }
+    world
+        .kubectl
+        .ok(&["delete", "volumesnapshot", "before", "--timeout=240s"]);
+    world
+        .kubectl
+        .ok(&["delete", "pod", "restored", "cloned", "--timeout=240s"]);
+    world
+        .kubectl
+        .ok(&["delete", "pvc", "restored", "cloned", "--timeout=240s"]);
+}
+
+fn other_attributes(world: &World) {
+    let patch = json!({"spec": {"volumeAttributesClassName": "gold"}}).to_string();
+    world
+        .kubectl
+        .ok(&["patch", "pvc", "data-db-0", "-p", &patch]);
+    wait_for("the attributes", 60, || {
+        let claim = world.kubectl.get(&["pvc", "data-db-0"])?;
+        match claim["status"]["currentVolumeAttributesClassName"] == "gold" {
+            true => Ok(()),
+            false => Err(claim["status"].to_string()),
+        }
+    });
+    let (volume, record) = world.volume_of("data-db-0");
+    assert_eq!(volume["spec"]["volumeAttributesClassName"], "gold");
+    assert_eq!(record["mutable"]["iops"], "1000");
+}
+
+fn blocks(world: &World) {
+    let mut raw = set("raw", 1, "disks", json!({}));
+    raw["spec"]["volumeClaimTemplates"][0]["spec"]["volumeMode"] = json!("Block");
+    let container = &mut raw["spec"]["template"]["spec"]["containers"][0];
+    container["image"] = json!("csi-test-driver:1");
+    container["volumeMounts"] = json!([]);
+    container["volumeDevices"] = json!([{"name": "data", "devicePath": "/dev/raw"}]);
+    world.apply(&raw);
+    world.kubectl.wait_ready("raw", 1);
+    let write = "echo kept | dd of=/dev/raw bs=512 conv=sync,fsync 2>/dev/null";
+    world
+        .kubectl
+        .ok(&["exec", "raw-0", "--", "sh", "-c", write]);
+    world.kubectl.ok(&["delete", "pod", "raw-0"]);
+    world.kubectl.wait_ready("raw", 1);
+    let read = "dd if=/dev/raw bs=4 count=1 2>/dev/null";
+    let content = world.kubectl.ok(&["exec", "raw-0", "--", "sh", "-c", read]);
+    assert_eq!(content, "kept");
+    world.grow("data-raw-0", "2Mi");
+    world.wait_size("data-raw-0", TWO_MIB);
+    world.remove_set("raw");
+}
+
+fn inline_volumes(world: &World) {
+    let mut spec = pod_spec();
+    spec["volumes"] = json!([{"name": "data", "csi": {"driver": DRIVER}}]);
+    world.apply(
+        &json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "inline"},
+        "spec": spec}),
+    );
+    world.kubectl.wait_pods_ready(&["pod/inline"]);
+    world.write("inline", "short-lived");
+    assert_eq!(world.read("inline"), "short-lived");
+    world
+        .kubectl
+        .ok(&["delete", "pod", "inline", "--timeout=240s"]);
+}
+
+fn one_pod_only(world: &World) {
+    world.apply(&claim(
+        "single",
+        json!({"spec": {"accessModes": ["ReadWriteOncePod"]}}),
+    ));
+    world.apply(&pod("first", "single"));
+    world.kubectl.wait_pods_ready(&["pod/first"]);
+    world.apply(&pod("second", "single"));
+    world.wait_unschedulable("second", "ReadWriteOncePod");
+    world
+        .kubectl
+        .ok(&["delete", "pod", "first", "--timeout=240s"]);
+    world.kubectl.wait_pods_ready(&["pod/second"]);
+    world
+        .kubectl
+        .ok(&["delete", "pod", "second", "--timeout=240s"]);
+    world
+        .kubectl
+        .ok(&["delete", "pvc", "single", "--timeout=240s"]);
+}
+
+/// Volumes that belong to a node, and a node without room for them.
+fn places_with_room(world: &World) {
+    let list = world.kubectl.json(&["get", "nodes"]);
+    let nodes = list["items"].as_array().expect("nodes").iter();
+    let nodes: Vec<&str> = nodes.map(|node| text(node, "/metadata/name")).collect();
+    let limits = json!({nodes[0]: 0, nodes[1]: 10 << 20});
+    let file = world.state.join("capacity.json");
+    std::fs::write(&file, limits.to_string()).expect("write the limits");
+    wait_for("the free storage", 60, || {
+        let list = world.kubectl.get(&["csistoragecapacities", "-n", "csi"])?;
+        let items = list["items"].as_array().into_iter().flatten();
+        let mut of_class = items.filter(|one| one["storageClassName"] == "disks-zoned");
+        match of_class.any(|one| one["capacity"] == "0") {
+            true => Ok(()),
+            false => Err(list.to_string()),
+        }
+    });
+    world.apply(&set("zoned", 2, "disks-zoned", json!({})));
+    world.kubectl.wait_ready("zoned", 2);
+    for pod in ["zoned-0", "zoned-1"] {
+        assert_eq!(world.node_of(pod), nodes[1]);
+    }
+    let (volume, _) = world.volume_of("data-zoned-0");
+    let affinity = volume["spec"]["nodeAffinity"].to_string();
+    assert!(
+        affinity.contains(&format!("topology.{DRIVER}/zone")),
+        "{affinity}"
+    );
+    std::fs::remove_file(&file).expect("remove the limits");
+    world.kubectl.ok(&["delete", "pod", "zoned-0"]);
+    world.kubectl.wait_ready("zoned", 2);
+    assert_eq!(world.node_of("zoned-0"), nodes[1], "its volume is there");
+    world.remove_set("zoned");
+}
+
+/// A pod too many waits until a volume is detached.
+fn the_limit_of_a_node(world: &World) {
+    let list = world.kubectl.json(&["get", "nodes"]);
+    let node = text(&list["items"][0], "/metadata/name").to_owned();
+    let mut more = json!({"spec": {"template": {"spec": {}}}});
+    let here = json!({"nodeSelector": {"kubernetes.io/hostname": node}});
+    merge(&mut more["spec"]["template"]["spec"], &here);
+    world.apply(&set("many", 7, "disks", more));
+    wait_for("six pods of seven", 180, || {
+        let pods = world.kubectl.get(&["pods", "-l", "app=many"])?;
+        let pods = pods["items"].as_array().cloned().unwrap_or_default();
+        let ready = pods
+            .iter()
+            .filter(|pod| end_to_end::cluster::is_ready(pod))
+            .count();
+        let full = pods
+            .iter()
+            .filter(|pod| {
+                pod["status"]
+                    .to_string()
+                    .contains("exceed max volume count")
+            })
+            .count();
+        if (ready, full) == (6, 1) {
+            Ok(())
+        } else {
+            Err(format!("{ready} ready, {full} wait"))
+        }
+    });
+    world.scale("many", 6);
+    world.remove_set("many");
+}
