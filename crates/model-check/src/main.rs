@@ -5,13 +5,10 @@ use std::time::Duration;
 
 use clap::Parser;
 use model_check::check::{Report, check_within};
-use model_check::fence;
+use model_check::fence::{self, World};
 use model_check::seeded::Seeded;
 use model_check::state::Budget;
 use model_check::world;
-
-/// The name of the world of a lost node, which has a model of its own.
-const FENCE: &str = "fence";
 
 /// Explores every interleaving of small worlds with the StatefulSet planner.
 #[derive(Parser)]
@@ -67,7 +64,12 @@ fn main() -> ExitCode {
         Some(name) => worlds.retain(|world| world.name == name),
         None => worlds.retain(|world| arguments.deep || !world.deep),
     }
-    if worlds.is_empty() && arguments.world.as_deref() != Some(FENCE) {
+    let of_nodes = World::ALL.into_iter().filter(|world| {
+        let name = arguments.world.as_deref();
+        name.is_none_or(|name| name == world.name())
+    });
+    let of_nodes: Vec<World> = of_nodes.collect();
+    if worlds.is_empty() && of_nodes.is_empty() {
         eprintln!("there is no such world; see --list");
         return ExitCode::FAILURE;
     }
@@ -76,13 +78,16 @@ fn main() -> ExitCode {
         for world in worlds {
             println!("{:<24} {}", world.name, world.about);
         }
-        println!("{FENCE:<24} a node is lost, fenced, and returns");
+        for world in of_nodes {
+            println!("{:<24} {}", world.name(), world.about());
+        }
         return ExitCode::SUCCESS;
     }
     println!("{}", header());
-    if arguments.world.as_ref().is_none_or(|name| name == FENCE) {
-        let report = fence::explore(None, arguments.threads);
-        println!("{FENCE:<24} {:>10} {:>6}", report.states, report.depth);
+    for world in of_nodes {
+        let report = fence::explore(world, None, arguments.threads);
+        let (name, states, depth) = (world.name(), report.states, report.depth);
+        println!("{name:<24} {states:>10} {depth:>6}");
         if let Some(violation) = &report.violation {
             good = false;
             println!("\nbroken: {violation}");

@@ -1,17 +1,26 @@
 //! The world of a lost node, and the mistakes that must be found in it.
 
-use model_check::fence::{Mistake, explore};
+use model_check::fence::{Mistake, World, explore};
 
-#[test]
-fn a_pod_of_a_lost_node_never_has_two_bodies() {
-    let report = explore(None, 2);
+fn is_right(world: World) {
+    let report = explore(world, None, 2);
     println!("{} states, depth {}", report.states, report.depth);
     assert_eq!(report.violation, None);
 }
 
 #[test]
+fn a_pod_of_a_lost_node_never_has_two_bodies() {
+    is_right(World::LostNode);
+}
+
+#[test]
+fn a_pod_of_a_lost_node_whose_object_is_deleted_never_has_two_bodies() {
+    is_right(World::DeletedNode);
+}
+
+#[test]
 fn each_mistake_is_found() {
-    for mistake in [
+    let everywhere = [
         Mistake::CountedFromAnswer,
         Mistake::BeforeAcknowledgement,
         Mistake::PredecessorsClock,
@@ -19,8 +28,12 @@ fn each_mistake_is_found() {
         Mistake::RenewedUnconditionally,
         Mistake::WithoutNesting,
         Mistake::ReturnsWithoutProof,
-    ] {
-        let report = explore(Some(mistake), 2);
+    ]
+    .map(|mistake| (World::LostNode, mistake));
+    let with_deletions =
+        [Mistake::CreatedInServedEpoch].map(|mistake| (World::DeletedNode, mistake));
+    for (world, mistake) in everywhere.into_iter().chain(with_deletions) {
+        let report = explore(world, Some(mistake), 2);
         println!(
             "{mistake:?}: {} states, {:?}",
             report.states, report.violation

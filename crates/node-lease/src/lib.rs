@@ -95,43 +95,45 @@ impl<M: LeasedMachine> LeaseKeeper<M> {
         let spec = read
             .as_ref()
             .map(|lease| lease.spec.clone().unwrap_or_default());
-        let version = read.and_then(|lease| lease.metadata.resource_version);
-        let version = version.unwrap_or_default();
+        let version = read.map(|lease| lease.metadata.resource_version.unwrap_or_default());
         match step(spec.as_ref(), &self.node, self.machine.epoch()) {
-            Step::Create { epoch } => {
-                // The proof of a fence went with the lease: pods are asked for again before they start.
-                let _closed = self.machine.close().await;
-                let lease = self.create(uid, epoch, now).await?;
-                self.renewed(lease, sent);
-            }
             Step::Renew { epoch } => {
-                let lease = self.write(&version, epoch, now).await?;
+                let lease = self.write(&version.unwrap_or_default(), epoch, now).await?;
                 self.renewed(lease, sent);
             }
-            Step::Return { epoch } => self.come_back(&version, epoch, now).await?,
+            Step::Return { epoch } => {
+                let node = &self.node;
+                match version {
+                    Some(_) => tracing::warn!(
+                        node,
+                        epoch,
+                        "the node was fenced: its pods that may fail over end"
+                    ),
+                    None => tracing::info!(node, epoch, "the node has no lease: an epoch begins"),
+                }
+                self.come_back(uid, version.as_deref(), epoch, now).await?;
+            }
         }
         Ok(())
     }
 
     /// Begins a new epoch after the node was fenced: first the pods of earlier epochs end, and none can
-    /// start; then the lease is taken; then the pods that were bound before are given up, since the control
-    /// plane may still be deleting them.
+    /// start; then the lease is taken, or made if it is gone; then the pods that were bound before are
+    /// given up, since the control plane may still be deleting them.
     async fn come_back(
         &mut self,
-        version: &str,
+        uid: Option<&str>,
+        version: Option<&str>,
         epoch: i32,
         now: Timestamp,
     ) -> Result<(), M::Error> {
-        let node = &self.node;
-        tracing::warn!(
-            node,
-            epoch,
-            "the node was fenced: its pods that may fail over end"
-        );
         let _closed = self.machine.close().await;
         self.machine.end_pods().await?;
         let sent = self.machine.now();
-        let lease = self.write(version, epoch, now).await?;
+        let lease = match version {
+            Some(version) => self.write(version, epoch, now).await?,
+            None => self.create(uid, epoch, now).await?,
+        };
         self.give_up_pods().await?;
         self.machine.store_epoch(epoch)?;
         self.renewed(lease, sent);

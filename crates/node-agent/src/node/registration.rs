@@ -127,7 +127,12 @@ impl NodeKeeper {
         let api: Api<Node> = Api::all(self.client.clone());
         let wanted = self.object();
         let node = match api.create(&PostParams::default(), &wanted).await {
-            Ok(node) => node,
+            Ok(node) => {
+                self.uid.clone_from(&node.metadata.uid);
+                // An epoch begins before the first pods are bound to the node: they belong to it.
+                self.renew_lease().await;
+                node
+            }
             Err(error) if refusal(&error) == Refusal::AlreadyExists => {
                 let own = json!({"metadata": {
                     "labels": wanted.metadata.labels,

@@ -1,6 +1,6 @@
 //! The node's lease, and pods that end with it.
 
-use api_client::{Api, Patch, PatchParams};
+use api_client::{Api, DeleteParams, Patch, PatchParams};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Pod;
 use resource_kinds::annotations;
@@ -36,9 +36,10 @@ pub async fn a_fenced_node_returns_without_the_pods_that_fail_over() {
     world.ready("goes").await;
     let stays = world.ready("stays").await;
     let lease = leases.get(NODE).await.unwrap();
+    let epoch = lease.spec.unwrap().lease_transitions.unwrap();
     let marks = lease.metadata.annotations.unwrap_or_default();
     assert!(marks.contains_key(annotations::ENDS_PODS));
-    let fence = json!({ "spec": { "holderIdentity": Value::Null, "leaseTransitions": 1 } });
+    let fence = json!({ "spec": { "holderIdentity": Value::Null, "leaseTransitions": epoch + 1 } });
     let params = PatchParams::default();
     leases
         .patch(NODE, &params, &Patch::Merge(fence))
@@ -51,8 +52,37 @@ pub async fn a_fenced_node_returns_without_the_pods_that_fail_over() {
     })
     .await;
     assert_eq!(lease.holder_identity.as_deref(), Some(NODE));
-    assert_eq!(lease.lease_transitions, Some(1));
+    assert_eq!(lease.lease_transitions, Some(epoch + 1));
     // New pods run in the new epoch.
+    world.create::<Pod>(pod("next", true)).await;
+    world.ready("next").await;
+    let after = world.ready("stays").await;
+    assert_eq!(
+        crate::restarts::container_id(&after),
+        crate::restarts::container_id(&stays)
+    );
+    world.end().await;
+}
+
+/// The lease of a node may have been deleted after a fence: the node makes it in a new epoch, without the
+/// pods that may run elsewhere.
+pub async fn a_node_whose_lease_is_gone_returns_without_the_pods_that_fail_over() {
+    let world = World::started("no-lease").await;
+    let leases: Api<Lease> = Api::namespaced(world.client.clone(), "kube-node-lease");
+    world.create::<Pod>(pod("goes", true)).await;
+    world.create::<Pod>(pod("stays", false)).await;
+    world.ready("goes").await;
+    let stays = world.ready("stays").await;
+    let epoch = |lease: Lease| lease.spec.unwrap().lease_transitions.unwrap();
+    let former = epoch(leases.get(NODE).await.unwrap());
+    let params = DeleteParams::default();
+    leases.delete(NODE, &params).await.unwrap();
+    world.gone("goes").await;
+    let lease = seen("the node has a lease", async || {
+        leases.get_opt(NODE).await.unwrap()
+    })
+    .await;
+    assert_eq!(epoch(lease), former + 1);
     world.create::<Pod>(pod("next", true)).await;
     world.ready("next").await;
     let after = world.ready("stays").await;

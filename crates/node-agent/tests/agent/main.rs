@@ -98,6 +98,7 @@ const TESTS: &[(&str, Test)] = tests![
     absent_server::a_machine_that_was_off_starts_nothing,
     absent_server::the_deadline_of_pods_is_not_moved,
     leases::a_fenced_node_returns_without_the_pods_that_fail_over,
+    leases::a_node_whose_lease_is_gone_returns_without_the_pods_that_fail_over,
     terminal::who_is_attached_hears_the_end_without_an_error,
     terminal::commands_run_with_input_output_and_exit_code,
     https::commands_and_logs_go_over_the_network,

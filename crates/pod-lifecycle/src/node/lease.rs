@@ -3,7 +3,8 @@
 //! A lease has an epoch, its number of transitions. The control plane fences a silent node: it
 //! clears the holder and adds one to the epoch. Each renewal is guarded by the resourceVersion that
 //! the agent saw last and carries the epoch in which the agent runs pods, so a renewal that is on
-//! its way when the node is fenced is refused.
+//! its way when the node is fenced is refused. A lease that is not there may have been a fenced one: it
+//! is made only in a new epoch.
 
 use k8s_openapi::api::coordination::v1::LeaseSpec;
 use k8s_openapi::api::core::v1::Pod;
@@ -12,19 +13,14 @@ use resource_kinds::annotations::ENDS_WITH_LEASE;
 /// The next step with the lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// There is no lease: it is created with this epoch.
-    Create {
-        /// The epoch.
-        epoch: i32,
-    },
     /// The lease is the node's own: it is renewed.
     Renew {
         /// The epoch.
         epoch: i32,
     },
-    /// The node was fenced, or another agent had the lease: pods of an earlier epoch that may be
-    /// replaced elsewhere must end before this epoch begins. It is never the served one, so that an
-    /// agent that is interrupted returns again.
+    /// The node was fenced, another agent had the lease, or there is none: pods of an earlier epoch that
+    /// may be replaced elsewhere must end before this epoch begins. It is never the served one, so that
+    /// an agent that is interrupted returns again.
     Return {
         /// The epoch.
         epoch: i32,
@@ -45,7 +41,9 @@ pub fn epoch(lease: &LeaseSpec) -> i32 {
 /// The next step with the lease that was read, for an agent that runs pods in the epoch `served`.
 pub fn step(lease: Option<&LeaseSpec>, node: &str, served: i32) -> Step {
     let Some(lease) = lease else {
-        return Step::Create { epoch: served };
+        return Step::Return {
+            epoch: served.saturating_add(1),
+        };
     };
     let epoch = epoch(lease);
     if lease.holder_identity.as_deref() == Some(node) && epoch == served {
@@ -71,7 +69,9 @@ mod tests {
     #[test]
     fn only_the_own_lease_of_the_served_epoch_is_renewed() {
         for (held, served, expected) in [
-            (None, 3, Step::Create { epoch: 3 }),
+            // The lease may have been deleted after a fence.
+            (None, 3, Step::Return { epoch: 4 }),
+            (None, 0, Step::Return { epoch: 1 }),
             (Some(lease(Some("n"), Some(3))), 3, Step::Renew { epoch: 3 }),
             (Some(lease(Some("n"), None)), 0, Step::Renew { epoch: 0 }),
             (Some(lease(None, Some(4))), 3, Step::Return { epoch: 4 }),

@@ -176,9 +176,6 @@ impl Agent {
             }
             sleep(Duration::from_secs(1)).await;
         }
-        while self.say_ready().await.is_err() {
-            sleep(Duration::from_secs(1)).await;
-        }
     }
 
     async fn say_ready(&self) -> Result<()> {
@@ -225,7 +222,8 @@ impl Agent {
             LeaseKeeper::new(self.client.clone(), node, LeaseLength::DEFAULT, machine)
         });
         let mut renewed = Instant::now();
-        let mut told = Some(Instant::now());
+        // The lease comes first: pods that are bound to a ready node belong to its epoch.
+        let mut told = None;
         loop {
             let done = match &mut keeper {
                 Some(keeper) => keeper.renew(None, self.now()).await.is_ok(),
@@ -238,11 +236,12 @@ impl Agent {
                 }
                 renewed = Instant::now();
             }
-            let is_due = told.is_none_or(|at| at.elapsed() > SAY_AGAIN);
+            let is_due = told.is_none_or(|at: Instant| at.elapsed() > SAY_AGAIN);
             if is_due && self.say_ready().await.is_ok() {
                 told = Some(Instant::now());
             }
-            sleep(HEARTBEAT).await;
+            let soon = Duration::from_secs(1);
+            sleep(if told.is_some() { HEARTBEAT } else { soon }).await;
         }
     }
 

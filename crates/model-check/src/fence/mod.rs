@@ -4,16 +4,20 @@
 //! control planes watch the lease, of which one takes over from the other. The decisions are those of
 //! the product: `planners::node_lifecycle::fence::decide` and `pod_lifecycle::node::lease::step`. The
 //! rest is a model: renewals, answers and writes that arrive late or never, a link that is cut, an
-//! agent and a shim that are killed, clocks of different rates, and a shim that kills late.
+//! agent and a shim that are killed, clocks of different rates, a shim that kills late, and a Node
+//! object and its lease that are deleted at any time.
 //!
 //! The replacement runs as soon as the pod's object is gone. So there are two bodies in a state if the
 //! object is gone and the old body still runs.
 
+mod control_plane;
+mod node;
+
 use jiff::SignedDuration;
-use k8s_openapi::api::coordination::v1::LeaseSpec;
-use planners::node_lifecycle::fence::{Decision, NodeLease, decide, wait};
-use pod_lifecycle::node::lease::{Step as Renewal, step};
+use planners::node_lifecycle::fence::wait;
 use stateright::{Checker, HasDiscoveries, Model, Property};
+
+use node::end;
 
 /// The length of the lease, in ticks.
 const LENGTH: u8 = 8;
@@ -23,6 +27,55 @@ const BETWEEN: u8 = 2;
 const COUNTED: u8 = LENGTH + LENGTH / 4 + 1;
 /// The error of a clock that is compared with another machine's.
 const CLOCKS_APART: u8 = 4;
+
+/// A world, by the deletions in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum World {
+    /// A node is lost, fenced, and returns.
+    LostNode,
+    /// The same, and its Node object and its lease are deleted.
+    DeletedNode,
+}
+
+impl World {
+    /// All worlds.
+    pub const ALL: [Self; 2] = [Self::LostNode, Self::DeletedNode];
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::LostNode => "fence",
+            Self::DeletedNode => "fence-deleted-node",
+        }
+    }
+
+    /// A description.
+    pub fn about(self) -> &'static str {
+        match self {
+            Self::LostNode => "a node is lost, fenced, and returns",
+            Self::DeletedNode => "the same, and its Node object and lease are deleted",
+        }
+    }
+
+    fn budget(self) -> Budget {
+        let lost = Budget {
+            faults: 1,
+            renewals: 2,
+            slips: 1,
+            takeovers: 1,
+            deletions: 0,
+        };
+        match self {
+            Self::LostNode => lost,
+            // Clocks and shims have their errors in the other world.
+            Self::DeletedNode => Budget {
+                slips: 0,
+                deletions: 1,
+                ..lost
+            },
+        }
+    }
+}
 
 /// A mistake on purpose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,13 +94,17 @@ pub enum Mistake {
     WithoutNesting,
     /// A returning node takes its lease, and runs its old pods.
     ReturnsWithoutProof,
+    /// A node whose lease was deleted makes it in the served epoch, and runs its old pods.
+    CreatedInServedEpoch,
 }
 
 /// The stored lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct StoredLease {
+    /// The version of the last change, also of its deletion.
     version: u8,
     epoch: u8,
+    exists: bool,
     held: bool,
 }
 
@@ -58,6 +115,8 @@ struct InFlight {
     epoch: u8,
     /// Ticks of the node's clock since it was sent.
     age: u8,
+    /// It makes the lease.
+    creates: bool,
     returns: bool,
     /// It has reached the store, which gave it this version, or refused it.
     stored: Option<Option<u8>>,
@@ -103,12 +162,18 @@ struct Budget {
     /// Ticks that a clock loses or gains, or by which a shim is late.
     slips: u8,
     takeovers: u8,
+    /// Deletions of the Node object.
+    deletions: u8,
 }
 
 /// A state of the world.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct FenceState {
     lease: StoredLease,
+    /// The Node object exists.
+    registered: bool,
+    /// The Node object that owned the lease is gone.
+    owner_gone: bool,
     pod: bool,
     node: Node,
     observers: [Observer; 2],
@@ -155,10 +220,17 @@ pub enum FenceStep {
     Delete(usize),
     /// The other control plane takes over.
     TakeOver,
+    /// A person deletes the Node object.
+    DeleteNode,
+    /// The agent makes the Node object again.
+    Register,
+    /// Somebody deletes the lease after its owner.
+    DeleteLease,
 }
 
 /// The world.
 pub struct FenceModel {
+    world: World,
     mistake: Option<Mistake>,
 }
 
@@ -166,159 +238,6 @@ impl FenceModel {
     fn has(&self, mistake: Mistake) -> bool {
         self.mistake == Some(mistake)
     }
-
-    fn send(&self, state: &FenceState) -> Option<InFlight> {
-        let node = &state.node;
-        let mut renewal = InFlight {
-            version: 0,
-            epoch: node.served,
-            age: 0,
-            returns: false,
-            stored: None,
-        };
-        if let Some(version) = node.version {
-            renewal.version = version;
-            return Some(renewal);
-        }
-        let lease = LeaseSpec {
-            holder_identity: state.lease.held.then(|| "node".to_owned()),
-            lease_transitions: Some(state.lease.epoch.into()),
-            ..LeaseSpec::default()
-        };
-        let (epoch, returns) = match step(Some(&lease), "node", node.served.into()) {
-            Renewal::Renew { epoch } => (epoch, false),
-            Renewal::Return { epoch } => (epoch, true),
-            Renewal::Create { .. } => return None,
-        };
-        renewal.version = state.lease.version;
-        renewal.epoch = u8::try_from(epoch).ok()?;
-        renewal.returns = returns;
-        Some(renewal)
-    }
-
-    fn store(&self, state: &mut FenceState) {
-        let Some(renewal) = &mut state.node.flight else {
-            return;
-        };
-        let unguarded = self.has(Mistake::RenewedUnconditionally);
-        if renewal.version == state.lease.version || unguarded {
-            state.lease.version += 1;
-            state.lease.held = true;
-            if !unguarded {
-                state.lease.epoch = renewal.epoch;
-            }
-            renewal.stored = Some(Some(state.lease.version));
-        } else {
-            renewal.stored = Some(None);
-        }
-    }
-
-    fn answer(&self, state: &mut FenceState) {
-        let node = &mut state.node;
-        let Some(InFlight {
-            stored: Some(stored),
-            epoch,
-            age,
-            returns,
-            ..
-        }) = node.flight.take()
-        else {
-            return;
-        };
-        node.version = stored;
-        if stored.is_none() {
-            return;
-        }
-        node.served = epoch;
-        if returns && !self.has(Mistake::ReturnsWithoutProof) {
-            // The pods that it then reads were never started in this epoch: it deletes them.
-            state.pod = false;
-            node.knows_pod = false;
-        }
-        let age = if self.has(Mistake::CountedFromAnswer) {
-            0
-        } else {
-            age
-        };
-        node.left = node.left.max(LENGTH.saturating_sub(age));
-    }
-
-    fn tick(&self, state: &mut FenceState, slow_node: bool, fast_observer: bool, late: bool) {
-        let node = &mut state.node;
-        if !slow_node {
-            node.left = node.left.saturating_sub(1);
-            if let Some(renewal) = &mut node.flight {
-                renewal.age = (renewal.age + 1).min(LENGTH);
-            }
-        }
-        if node.left == 0 && node.shim && node.body {
-            if late && !node.late {
-                node.late = true;
-            } else {
-                end(node);
-            }
-        }
-        let ticks = if fast_observer { 2 } else { 1 };
-        for observer in state.observers.iter_mut().filter(|one| one.leads) {
-            observer.since = (observer.since + ticks).min(COUNTED);
-        }
-    }
-
-    fn decide(&self, state: &mut FenceState, at: usize) {
-        let pod = state.pod;
-        let stored = state.lease;
-        let observer = &mut state.observers[at];
-        let lease = NodeLease {
-            version: observer.seen.version.to_string(),
-            epoch: observer.seen.epoch.into(),
-            fenced: !observer.seen.held,
-            length: seconds(LENGTH),
-            ends_pods: true,
-        };
-        match decide(&lease, seconds(observer.since), pod) {
-            Decision::Nothing | Decision::Wait(_) => {}
-            Decision::Take { epoch } => {
-                let epoch = u8::try_from(epoch).unwrap_or(u8::MAX);
-                observer.take = Some((observer.seen.version, epoch));
-            }
-            // The executor reads the lease before it deletes.
-            Decision::Delete => observer.delete = !stored.held,
-        }
-    }
-
-    fn take(&self, state: &mut FenceState, at: usize) {
-        let Some((version, epoch)) = state.observers[at].take.take() else {
-            return;
-        };
-        if version == state.lease.version || self.has(Mistake::TakenUnconditionally) {
-            state.lease = StoredLease {
-                version: state.lease.version + 1,
-                epoch,
-                held: false,
-            };
-            state.observers[at].delete = true;
-        }
-    }
-
-    fn take_over(&self, state: &mut FenceState) {
-        let [former, next] = &mut state.observers;
-        next.leads = true;
-        next.seen = state.lease;
-        if self.has(Mistake::PredecessorsClock) {
-            next.since = (former.since + CLOCKS_APART).min(COUNTED);
-        }
-        // Only its writes are left.
-        former.leads = false;
-        former.seen = next.seen;
-        former.since = 0;
-    }
-}
-
-/// Ends the body, and the shim with it.
-fn end(node: &mut Node) {
-    node.body = false;
-    node.shim = false;
-    node.late = false;
 }
 
 fn seconds(ticks: u8) -> SignedDuration {
@@ -333,6 +252,7 @@ impl Model for FenceModel {
         let lease = StoredLease {
             version: 0,
             epoch: 0,
+            exists: true,
             held: true,
         };
         let observer = |leads| Observer {
@@ -344,6 +264,8 @@ impl Model for FenceModel {
         };
         vec![FenceState {
             lease,
+            registered: true,
+            owner_gone: false,
             pod: true,
             node: Node {
                 linked: true,
@@ -358,12 +280,7 @@ impl Model for FenceModel {
                 flight: None,
             },
             observers: [observer(true), observer(false)],
-            budget: Budget {
-                faults: 1,
-                renewals: 2,
-                slips: 1,
-                takeovers: 1,
-            },
+            budget: self.world.budget(),
         }]
     }
 
@@ -447,6 +364,15 @@ impl Model for FenceModel {
         if budget.takeovers > 0 {
             actions.push(FenceStep::TakeOver);
         }
+        if budget.deletions > 0 && state.registered {
+            actions.push(FenceStep::DeleteNode);
+        }
+        if node.agent && node.linked && !state.registered {
+            actions.push(FenceStep::Register);
+        }
+        if state.owner_gone && state.lease.exists {
+            actions.push(FenceStep::DeleteLease);
+        }
     }
 
     fn next_state(&self, before: &FenceState, action: FenceStep) -> Option<FenceState> {
@@ -519,6 +445,18 @@ impl Model for FenceModel {
                 budget.takeovers -= 1;
                 self.take_over(&mut state);
             }
+            FenceStep::DeleteNode => {
+                budget.deletions -= 1;
+                state.registered = false;
+                state.owner_gone = true;
+            }
+            FenceStep::Register => state.registered = true,
+            FenceStep::DeleteLease => {
+                state.owner_gone = false;
+                state.lease.version += 1;
+                state.lease.exists = false;
+                state.lease.held = false;
+            }
         }
         (state != *before).then_some(state)
     }
@@ -550,10 +488,10 @@ pub struct FenceReport {
     pub violation: Option<String>,
 }
 
-/// Explores the world, with a mistake or without.
-pub fn explore(mistake: Option<Mistake>, threads: usize) -> FenceReport {
+/// Explores a world, with a mistake or without.
+pub fn explore(world: World, mistake: Option<Mistake>, threads: usize) -> FenceReport {
     debug_assert!(wait(seconds(LENGTH)) > seconds(LENGTH));
-    let checker = FenceModel { mistake }
+    let checker = FenceModel { world, mistake }
         .checker()
         .threads(threads)
         .finish_when(HasDiscoveries::AnyFailures)

@@ -1,0 +1,67 @@
+//! The steps of the control planes: the fence of the node, and the deletion of its pod.
+
+use planners::node_lifecycle::fence::{Decision, NodeLease, decide};
+
+use super::{
+    CLOCKS_APART, COUNTED, FenceModel, FenceState, LENGTH, Mistake, Observer, StoredLease, seconds,
+};
+
+impl FenceModel {
+    pub(super) fn decide(&self, state: &mut FenceState, at: usize) {
+        let pod = state.pod;
+        let stored = state.lease;
+        let observer = &mut state.observers[at];
+        let Some(lease) = seen(observer) else {
+            return;
+        };
+        match decide(&lease, seconds(observer.since), pod) {
+            Decision::Nothing | Decision::Wait(_) => {}
+            Decision::Take { epoch } => {
+                let epoch = u8::try_from(epoch).unwrap_or(u8::MAX);
+                observer.take = Some((observer.seen.version, epoch));
+            }
+            // The executor reads the lease before it deletes.
+            Decision::Delete => observer.delete = stored.exists && !stored.held,
+        }
+    }
+
+    pub(super) fn take(&self, state: &mut FenceState, at: usize) {
+        let Some((version, epoch)) = state.observers[at].take.take() else {
+            return;
+        };
+        let fits = version == state.lease.version || self.has(Mistake::TakenUnconditionally);
+        if fits && state.lease.exists {
+            state.lease = StoredLease {
+                version: state.lease.version + 1,
+                epoch,
+                exists: true,
+                held: false,
+            };
+            state.observers[at].delete = true;
+        }
+    }
+
+    pub(super) fn take_over(&self, state: &mut FenceState) {
+        let [former, next] = &mut state.observers;
+        next.leads = true;
+        next.seen = state.lease;
+        if self.has(Mistake::PredecessorsClock) {
+            next.since = (former.since + CLOCKS_APART).min(COUNTED);
+        }
+        // Only its writes are left.
+        former.leads = false;
+        former.seen = next.seen;
+        former.since = 0;
+    }
+}
+
+/// The lease as the observer saw it last.
+fn seen(observer: &Observer) -> Option<NodeLease> {
+    observer.seen.exists.then(|| NodeLease {
+        version: observer.seen.version.to_string(),
+        epoch: observer.seen.epoch.into(),
+        fenced: !observer.seen.held,
+        length: seconds(LENGTH),
+        ends_pods: true,
+    })
+}
