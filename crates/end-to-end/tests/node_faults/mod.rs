@@ -1,5 +1,9 @@
-//! Faults around a node: packets that are lost or late, and a disk that does not answer. No
-//! ordinal ever has two bodies (DESIGN §15).
+//! Faults around a node: packets that are lost or late, links that pass one direction, disks that are full or do
+//! not answer, and machines that come back. No ordinal ever has two bodies (DESIGN §15).
+
+mod full_disk;
+mod half_open;
+mod returns;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -64,6 +68,9 @@ impl Machines {
         self.server.interrupt();
     }
 }
+
+/// A lease that ends soon.
+const SHORT_LEASE: [&str; 2] = ["--node-lease-duration", "16s"];
 
 /// A set that may fail over, with at most one pod on a node. Each pod writes a log all the time.
 fn set(name: &str, replicas: u8) -> String {
@@ -143,6 +150,21 @@ fn get(kubectl: &Kubectl, what: &[&str]) -> Result<Value, String> {
     let output = kubectl.run(&[&["get", "-o", "json"], what].concat());
     let printed = output.success().map_err(|output| output.stderr)?;
     serde_json::from_str(&printed).map_err(|error| error.to_string())
+}
+
+/// Waits until the pod of that name is ready on the node, and the only one.
+#[track_caller]
+fn wait_for_pod(kubectl: &Kubectl, bodies: &mut Bodies, name: &str, node: &str) {
+    wait_for(&format!("{name} on {node}"), 300, || {
+        let pods = bodies.look(kubectl)?;
+        let is_there = |pod: &Value| {
+            text(pod, "/metadata/name") == name && pod["spec"]["nodeName"] == *node && is_ready(pod)
+        };
+        match pods.iter().any(is_there) {
+            true => Ok(()),
+            false => Err(format!("{pods:?}")),
+        }
+    });
 }
 
 #[track_caller]
@@ -247,8 +269,7 @@ fn a_node_whose_disk_hangs_loses_its_pods_to_another_node() {
     fs::create_dir(&data).expect("make a directory");
     machines.disk = Some(Disk::mount(Path::new(&data), 1024));
     // Without the node's own measures, which would drive the pod out.
-    let lease = ["--node-lease-duration", "16s"];
-    let flags = [&lease[..], &["--eviction-hard=memory.available<1Mi"]].concat();
+    let flags = [&SHORT_LEASE[..], &["--eviction-hard=memory.available<1Mi"]].concat();
     machines.join(0, &flags);
     let kubectl = machines.server.kubectl();
     let mut bodies = Bodies::default();
@@ -259,18 +280,11 @@ fn a_node_whose_disk_hangs_loses_its_pods_to_another_node() {
     });
     let old = bodies.0["ticks-0"][0].clone();
     assert!(runs(&old));
-    machines.join(1, &lease);
+    machines.join(1, &SHORT_LEASE);
     let disk = machines.disk.as_ref().expect("a disk");
     disk.hold_up();
     machines.server.network.run(|| {
-        wait_for("the pod on the other node", 300, || {
-            let pods = bodies.look(&kubectl)?;
-            let is_moved = |pod: &Value| pod["spec"]["nodeName"] == "n2" && is_ready(pod);
-            match pods.iter().any(is_moved) {
-                true => Ok(()),
-                false => Err(format!("{pods:?}")),
-            }
-        });
+        wait_for_pod(&kubectl, &mut bodies, "ticks-0", "n2");
         assert!(!runs(&old));
         wait_for_text("n1", 120, || fenced(&kubectl));
     });
@@ -278,17 +292,8 @@ fn a_node_whose_disk_hangs_loses_its_pods_to_another_node() {
     machines.server.network.run(|| {
         wait_node_ready(&kubectl, "n1");
         kubectl.ok(&["scale", "statefulset/ticks", "--replicas=2"]);
-        wait_for("a pod on each node", 300, || {
-            let pods = bodies.look(&kubectl)?;
-            let on = |node: &str| {
-                pods.iter()
-                    .any(|pod| pod["spec"]["nodeName"] == *node && is_ready(pod))
-            };
-            match on("n1") && on("n2") {
-                true => Ok(()),
-                false => Err(format!("{pods:?}")),
-            }
-        });
+        wait_for_pod(&kubectl, &mut bodies, "ticks-1", "n1");
+        wait_for_pod(&kubectl, &mut bodies, "ticks-0", "n2");
         assert!(!runs(&old));
         assert_eq!(bodies.0["ticks-0"].len(), 2, "it was replaced once");
     });

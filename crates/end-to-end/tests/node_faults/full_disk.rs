@@ -1,0 +1,73 @@
+//! The data directory of a joined node is full.
+
+use std::fs;
+use std::path::Path;
+
+use end_to_end::disk::Disk;
+use end_to_end::{Kubectl, wait_for, wait_for_text};
+
+use super::{Bodies, Machines, SHORT_LEASE, fenced, get, runs, set, wait_for_pod, wait_node_ready};
+
+/// The node goes on: it renews its lease, drives its pods out, and takes pods when there is room.
+#[test]
+fn a_node_whose_disk_is_full_stays_and_its_pods_go_elsewhere() {
+    let mut machines = Machines::new();
+    let data = machines.nodes[0].data();
+    fs::create_dir(&data).expect("make a directory");
+    machines.disk = Some(Disk::mount(Path::new(&data), 1024));
+    let eviction = [
+        "--eviction-hard=nodefs.available<10%",
+        "--eviction-pressure-transition-period=1s",
+    ];
+    machines.join(0, &[&SHORT_LEASE[..], &eviction].concat());
+    let kubectl = machines.server.kubectl();
+    let mut bodies = Bodies::default();
+    machines.server.network.run(|| {
+        kubectl.apply(&set("ticks", 1));
+        kubectl.wait_ready("ticks", 1);
+        bodies.look(&kubectl).expect("the pods");
+    });
+    let old = bodies.0["ticks-0"][0].clone();
+    machines.join(1, &SHORT_LEASE);
+    let disk = machines.disk.as_ref().expect("a disk");
+    disk.fill(0);
+    machines.server.network.run(|| {
+        wait_for_text("True", 120, || disk_pressure(&kubectl));
+        wait_for_pod(&kubectl, &mut bodies, "ticks-0", "n2");
+        wait_for("the end of the old body", 120, || match runs(&old) {
+            true => Err(kubectl.run(&["get", "pods", "-o", "wide"])),
+            false => Ok(()),
+        });
+        // Longer than the lease, which needs no room on the disk.
+        let mut seen = renewal(&kubectl);
+        for _ in 0..5 {
+            seen = wait_for("a renewal of n1", 120, || match renewal(&kubectl) {
+                now if now == seen => Err(now),
+                now => Ok(now),
+            });
+        }
+        wait_node_ready(&kubectl, "n1");
+        assert_eq!(fenced(&kubectl), "", "no node was lost");
+    });
+    disk.make_room();
+    machines.server.network.run(|| {
+        wait_for_text("False", 120, || disk_pressure(&kubectl));
+        kubectl.ok(&["scale", "statefulset/ticks", "--replicas=2"]);
+        wait_for_pod(&kubectl, &mut bodies, "ticks-1", "n1");
+    });
+    machines.end();
+}
+
+fn disk_pressure(kubectl: &Kubectl) -> String {
+    let condition = "jsonpath={.status.conditions[?(@.type==\"DiskPressure\")].status}";
+    kubectl.run(&["get", "node", "n1", "-o", condition]).stdout
+}
+
+/// The time of the last renewal of the first node's lease.
+fn renewal(kubectl: &Kubectl) -> String {
+    let lease = get(kubectl, &["lease", "-n", "kube-node-lease", "n1"]);
+    lease.map_or_else(
+        |error| error,
+        |lease| lease["spec"]["renewTime"].to_string(),
+    )
+}
