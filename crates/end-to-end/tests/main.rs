@@ -16,6 +16,7 @@ mod certificate_signing;
 mod clients;
 mod commands;
 mod completion;
+mod cross_node;
 mod csi;
 mod debug_and_top;
 mod debug_images;

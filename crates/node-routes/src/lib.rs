@@ -12,7 +12,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::{Node, ObjectReference};
 pub use peers::annotations;
-use pod_network::{Cidr, Peer, PeerSettings, PodNetwork, UnreachedPeer};
+use pod_network::{Cidr, Peer, PeerSettings, PeerTransport, PodNetwork, UnreachedPeer};
 use reconcile::{Cache, Component, EventType, Recorder};
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, sleep};
@@ -37,6 +37,8 @@ pub struct Config {
     pub cluster_cidr: Cidr,
     /// The address of this node, now and from now on.
     pub node_ip: watch::Receiver<IpAddr>,
+    /// The transport to them.
+    pub transport: PeerTransport,
 }
 
 /// Keeps the ways until the end of its part. A node without a way is no error: the log and an event of this
@@ -93,7 +95,11 @@ fn wanted(nodes: &Cache<Node>, config: &Config) -> Wanted {
     let nodes = nodes.list();
     let others = nodes.iter().map(Arc::as_ref);
     let peers = peers::of(others, &config.node_name);
-    Some((PeerSettings::new(own, config.cluster_cidr), peers))
+    let settings = PeerSettings {
+        transport: config.transport,
+        ..PeerSettings::new(own, config.cluster_cidr)
+    };
+    Some((settings, peers))
 }
 
 async fn connect(network: &PodNetwork, wanted: &Wanted) -> Vec<UnreachedPeer> {

@@ -63,6 +63,7 @@ const EMBEDDED_ONLY: &[(&str, &[&str])] = &[
         "the test starts its own servers, in networks or on machines of its own",
         &[
             "absent_server",
+            "cross_node",
             "linearizability",
             "machine_pages",
             "node_loss",

@@ -144,7 +144,7 @@ impl NodeParts {
             provisioner,
         } = clients;
         if settings.cluster_range != settings.ranges.pod {
-            start_routes(&mut network, &settings, proxy.clone());
+            start_routes(&mut network, &settings, proxy.clone())?;
         }
         start_proxy(&mut network, &settings, proxy, &remove_services)?;
         start_dns(&mut network, &settings, dns)?;
@@ -229,15 +229,17 @@ fn start_proxy(
 }
 
 /// Makes ways to the pods of other nodes, if the cluster has room for some.
-fn start_routes(group: &mut Group, settings: &Settings<'_>, client: Client) {
+fn start_routes(group: &mut Group, settings: &Settings<'_>, client: Client) -> Result<()> {
     let config = node_routes::Config {
         node_name: settings.node_name.clone(),
         network: Arc::clone(&settings.network),
         cluster_cidr: settings.cluster_range,
         node_ip: settings.node_ip.clone(),
+        transport: settings.pods.transport()?,
     };
     let component = group.component("node routes");
     group.follow("node routes", node_routes::run(client, config, component));
+    Ok(())
 }
 
 fn start_dns(group: &mut Group, settings: &Settings<'_>, client: Client) -> Result<()> {

@@ -4,6 +4,7 @@ use anyhow::{Context, Result, ensure};
 use jiff::SignedDuration;
 use node_agent::{Eviction, ImageGcPolicy, LeaseLength, LogLimits, Thresholds};
 use object_model::quantity::Quantity;
+use pod_network::PeerTransport;
 use serde::Deserialize;
 
 /// Default maximum of processes and threads of a pod: enough for databases with a thread for each
@@ -65,6 +66,27 @@ pub struct PodSettings {
         default_missing_value = "true"
     )]
     encrypt_pod_traffic: Option<bool>,
+    /// Transport of packets between pods of different nodes; the same on all nodes of a cluster
+    /// [default: auto]
+    #[arg(
+        long,
+        value_name = "TRANSPORT",
+        env = "MAINSTAY_POD_NETWORK_TRANSPORT",
+        value_enum
+    )]
+    pod_network_transport: Option<PodNetworkTransport>,
+}
+
+/// The ways to the pods of other nodes.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+enum PodNetworkTransport {
+    /// Routes to nodes on a link of this one, VXLAN to the others
+    Auto,
+    /// Routes to nodes on a link of this one; routers of the network know the pod ranges of the others
+    Route,
+    /// VXLAN to all nodes
+    Vxlan,
 }
 
 impl PodSettings {
@@ -94,7 +116,26 @@ impl PodSettings {
                 .minimum_image_ttl_duration
                 .or(file.minimum_image_ttl_duration),
             encrypt_pod_traffic: self.encrypt_pod_traffic.or(file.encrypt_pod_traffic),
+            pod_network_transport: self.pod_network_transport.or(file.pod_network_transport),
         }
+    }
+
+    /// The transport of packets between pods of different nodes.
+    ///
+    /// # Errors
+    /// The traffic is encrypted, so WireGuard is the only way.
+    pub fn transport(&self) -> Result<PeerTransport> {
+        let transport = match self.pod_network_transport {
+            None | Some(PodNetworkTransport::Auto) => PeerTransport::Auto,
+            Some(PodNetworkTransport::Route) => PeerTransport::Route,
+            Some(PodNetworkTransport::Vxlan) => PeerTransport::Vxlan,
+        };
+        ensure!(
+            !self.encrypts() || transport == PeerTransport::Auto,
+            "--encrypt-pod-traffic sends all packets between nodes through WireGuard: choose either it or \
+             --pod-network-transport"
+        );
+        Ok(transport)
     }
 
     /// Whether the traffic of pods to other nodes is encrypted.

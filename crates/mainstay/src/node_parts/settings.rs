@@ -86,6 +86,7 @@ impl MachineArguments {
         let pods = self.pods.or(file.pods);
         pods.image_gc()?;
         pods.lease_length()?;
+        pods.transport()?;
         Ok(MachineSettings {
             registries: match self.registries.or(file.registries) {
                 Some(path) => (path, true),

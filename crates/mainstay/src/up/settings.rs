@@ -182,6 +182,7 @@ mod tests {
     use super::*;
     use clap::Parser;
     use jiff::SignedDuration;
+    use pod_network::PeerTransport;
 
     #[derive(Parser)]
     struct Command {
@@ -232,6 +233,23 @@ mod tests {
             let error = arguments.over(ConfigurationFile::default()).unwrap_err();
             assert!(error.to_string().contains("from 12s to 40s"), "{error}");
         }
+    }
+
+    #[test]
+    fn the_way_between_nodes_is_plain_routes_or_vxlan_if_it_is_not_encrypted() {
+        let transport = |flags: &[&str], file: &str| {
+            let pods = settings(flags, file).machine.pods;
+            pods.transport().unwrap()
+        };
+        let vxlan = "pods: {podNetworkTransport: vxlan}";
+        assert_eq!(transport(&[], "{}"), PeerTransport::Auto);
+        assert_eq!(transport(&[], vxlan), PeerTransport::Vxlan);
+        let flag = ["--pod-network-transport", "route"];
+        assert_eq!(transport(&flag, vxlan), PeerTransport::Route);
+        let words = [&["up", "--encrypt-pod-traffic"], &flag[..]].concat();
+        let arguments = Command::try_parse_from(words).unwrap().up;
+        let error = arguments.over(ConfigurationFile::default()).unwrap_err();
+        assert!(error.to_string().contains("through WireGuard"), "{error}");
     }
 
     #[test]

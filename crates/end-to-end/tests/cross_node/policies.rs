@@ -1,0 +1,359 @@
+//! NetworkPolicies on two joined nodes: the client's node and the server's node are different ones, and the
+//! same ones.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::process::Command;
+
+use end_to_end::wait_for;
+
+use super::{Place, SCTP, UDP, World, at, packets, pod};
+
+/// `web` has the pod on the second node, `open` is a node port that keeps the client's address.
+const SERVICES: &str = r"---
+apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec:
+  type: NodePort
+  externalTrafficPolicy: Local
+  selector: {name: server-2}
+  ports: [{port: 80, targetPort: 8080, nodePort: 31080}]
+";
+
+/// A server and a client on each node, and a client in another namespace.
+struct Pods {
+    server_1: Place,
+    server_2: Place,
+    client_1: Place,
+    client_2: Place,
+    other_1: Place,
+    /// Through the cluster IP, to the server on the second node.
+    service: SocketAddr,
+}
+
+fn with_pods(transport: &str) -> (World, Pods) {
+    let world = World::start(transport);
+    let manifest = [
+        pod("server-1", "n1", "app: server, name: server-1", 8080),
+        // The port has another number by this name.
+        pod("server-2", "n2", "app: server, name: server-2", 9090),
+        pod("client-1", "n1", "app: client, name: client-1", 80),
+        pod("client-2", "n2", "app: client, name: client-2", 80),
+        SERVICES.to_owned(),
+    ];
+    let names = ["server-1", "server-2", "client-1", "client-2"];
+    let [server_1, server_2, client_1, client_2] =
+        world.pods(&world.kubectl, &manifest.concat(), names);
+    let other = world.on_server(|| world.kubectl.in_new_namespace("other"));
+    let manifest = pod("other-1", "n1", "app: client, name: other-1", 80);
+    let [other_1] = world.pods(&other, &manifest, ["other-1"]);
+    server_1.serve("server-1");
+    server_2.serve("server-2");
+    let service = at(world.cluster_ip("web"), 80);
+    let pods = Pods {
+        server_1,
+        server_2,
+        client_1,
+        client_2,
+        other_1,
+        service,
+    };
+    (world, pods)
+}
+
+/// Replaces a policy of the namespace `default` by one with this specification.
+fn policy(world: &World, name: &str, spec: &str) {
+    let head = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy";
+    let manifest = format!("{head}\nmetadata: {{name: {name}}}\nspec: {spec}\n");
+    world.on_server(|| world.kubectl.apply(&manifest));
+}
+
+/// A policy of the servers with these rules for incoming connections.
+fn ingress(rules: &str) -> String {
+    format!("{{podSelector: {{matchLabels: {{app: server}}}}, ingress: [{rules}]}}")
+}
+
+fn from(peers: &str) -> String {
+    ingress(&format!("{{from: [{peers}]}}"))
+}
+
+/// A policy of the clients with these rules for outgoing connections.
+fn egress(rules: &str) -> String {
+    format!(
+        "{{podSelector: {{matchLabels: {{app: client}}}}, policyTypes: [Egress], egress: [{rules}]}}"
+    )
+}
+
+impl Pods {
+    /// All clients reach both servers.
+    #[track_caller]
+    fn all_pass(&self) {
+        for client in [&self.client_1, &self.client_2, &self.other_1] {
+            client.reaches(self.server_1.at(8080), "server-1");
+            // Seen with its own address, on the other node, too.
+            assert_eq!(
+                client.reaches(self.server_2.at(8080), "server-2"),
+                client.ip
+            );
+            client.reaches(self.service, "server-2");
+        }
+    }
+}
+
+const FRIENDS: &str = "{podSelector: {matchLabels: {role: friend}}}";
+
+#[test]
+fn policies_hold_between_pods_of_two_nodes() {
+    let (world, pods) = with_pods("route");
+    pods.all_pass();
+    incoming_by_peers(&world, &pods);
+    incoming_by_addresses(&world, &pods);
+    incoming_by_ports(&world, &pods);
+    by_protocols(&world, &pods);
+    outgoing(&world, &pods);
+    labels_and_new_pods(&world, &pods);
+    open_connections(&world, &pods);
+    world.on_server(|| world.kubectl.ok(&["delete", "networkpolicies", "--all"]));
+    pods.all_pass();
+    world.end();
+}
+
+/// Default deny, selectors of pods and namespaces with their empty forms, and several policies together.
+fn incoming_by_peers(world: &World, pods: &Pods) {
+    let (to_1, to_2) = (pods.server_1.at(8080), pods.server_2.at(8080));
+    policy(world, "p", "{podSelector: {}}");
+    pods.client_1.is_dropped(to_2);
+    pods.client_2.is_dropped(to_2);
+    pods.client_2.is_dropped(to_1);
+    pods.client_1.is_dropped(pods.service);
+    // A pod is reached by its node.
+    let probe = packets::ask_tcp(&world.nodes[1].network, to_2);
+    assert_eq!(probe.expect("an answer").name, "server-2");
+
+    policy(
+        world,
+        "p",
+        &from("{podSelector: {matchLabels: {name: client-1}}}"),
+    );
+    pods.client_1.reaches(to_2, "server-2");
+    pods.client_1.reaches(pods.service, "server-2");
+    pods.client_2.is_dropped(to_2);
+    pods.other_1.is_dropped(to_2);
+    // A second policy adds what it allows.
+    policy(
+        world,
+        "q",
+        &from("{podSelector: {matchLabels: {name: client-2}}}"),
+    );
+    pods.client_2.reaches(to_1, "server-1");
+    pods.client_1.reaches(to_2, "server-2");
+    world.on_server(|| world.kubectl.ok(&["delete", "networkpolicy", "q"]));
+    pods.client_2.is_dropped(to_1);
+
+    policy(world, "p", &from("{podSelector: {}}"));
+    pods.client_1.reaches(to_2, "server-2");
+    pods.other_1.is_dropped(to_2);
+    let other = "kubernetes.io/metadata.name: other";
+    policy(
+        world,
+        "p",
+        &from(&format!(
+            "{{namespaceSelector: {{matchLabels: {{{other}}}}}}}"
+        )),
+    );
+    pods.other_1.reaches(to_2, "server-2");
+    pods.client_1.is_dropped(to_2);
+    policy(
+        world,
+        "p",
+        &from("{namespaceSelector: {}, podSelector: {matchLabels: {name: client-1}}}"),
+    );
+    pods.client_1.reaches(to_2, "server-2");
+    pods.other_1.is_dropped(to_2);
+    policy(world, "p", &from("{namespaceSelector: {}}"));
+    pods.other_1.reaches(to_2, "server-2");
+    pods.client_2.reaches(to_1, "server-1");
+    world.outside.is_dropped(at(world.node_ip(2), 31080));
+    policy(world, "p", &ingress("{}"));
+    world
+        .outside
+        .reaches(at(world.node_ip(2), 31080), "server-2");
+}
+
+/// `ipBlock` with `except`, for pods of the other node and for clients outside.
+fn incoming_by_addresses(world: &World, pods: &Pods) {
+    let to_2 = pods.server_2.at(8080);
+    let block = |cidr: &str, except: Ipv4Addr| {
+        from(&format!(
+            "{{ipBlock: {{cidr: {cidr}, except: [{except}/32]}}}}"
+        ))
+    };
+    policy(world, "p", &block("10.244.0.0/16", pods.client_1.ip));
+    pods.client_2.reaches(to_2, "server-2");
+    pods.other_1.reaches(pods.service, "server-2");
+    pods.client_1.is_dropped(to_2);
+    pods.client_1.is_dropped(pods.service);
+    let shown = at(world.node_ip(2), 31080);
+    world.outside.is_dropped(shown);
+    policy(world, "p", &block("192.0.2.0/24", world.node_ip(1)));
+    assert_eq!(world.outside.reaches(shown, "server-2"), world.outside.ip);
+    pods.client_2.is_dropped(to_2);
+    policy(world, "p", &block("192.0.2.0/24", world.outside.ip));
+    world.outside.is_dropped(shown);
+}
+
+/// Ports of the pod after translation, by number, by name and as a range.
+fn incoming_by_ports(world: &World, pods: &Pods) {
+    let [one, two] = [&pods.server_1, &pods.server_2];
+    let ports = |ports: &str| ingress(&format!("{{ports: [{ports}]}}"));
+    policy(world, "p", &ports("{port: http}"));
+    pods.client_2.reaches(one.at(8080), "server-1");
+    pods.client_2.is_dropped(one.at(9090));
+    pods.client_1.reaches(two.at(9090), "server-2");
+    pods.client_1.is_dropped(two.at(8080));
+    policy(world, "p", &ports("{port: 8080, endPort: 8085}"));
+    pods.client_1.reaches(two.at(8085), "server-2");
+    pods.client_1.reaches(pods.service, "server-2");
+    pods.client_1.is_dropped(two.at(8086));
+    // The port of the Service is not that of the pod.
+    policy(world, "p", &ports("{port: 80}"));
+    pods.client_1.is_dropped(pods.service);
+}
+
+/// UDP and SCTP.
+fn by_protocols(world: &World, pods: &Pods) {
+    let client = &pods.client_1.network;
+    let udp = || packets::ask_udp(client, pods.server_2.at(UDP));
+    // An association that is known would pass.
+    let mut port = 41_000;
+    let mut sctp = || {
+        port += 1;
+        packets::ask_sctp(client, pods.server_2.at(SCTP), port)
+    };
+    let only = |protocol: &str, port: u16| {
+        let rule = format!("{{ports: [{{protocol: {protocol}, port: {port}}}]}}");
+        policy(world, "p", &ingress(&rule));
+    };
+    only("UDP", UDP);
+    wait_for("an answer by UDP", 60, udp);
+    wait_for("silence by SCTP", 60, || silence(sctp()));
+    pods.client_1.is_dropped(pods.server_2.at(8080));
+    only("SCTP", SCTP);
+    wait_for("an answer by SCTP", 60, &mut sctp);
+    wait_for("silence by UDP", 60, || silence(udp()));
+    only("TCP", SCTP);
+    wait_for("silence by SCTP", 60, || silence(sctp()));
+}
+
+fn silence(asked: std::io::Result<packets::Answer>) -> Result<(), String> {
+    match asked {
+        Err(error) if packets::is_silence(&error) => Ok(()),
+        other => Err(format!("{other:?}")),
+    }
+}
+
+/// Default deny of outgoing connections, peers, blocks and ports.
+fn outgoing(world: &World, pods: &Pods) {
+    let (to_1, to_2) = (pods.server_1.at(8080), pods.server_2.at(8080));
+    policy(world, "p", &egress(""));
+    pods.client_1.is_dropped(to_2);
+    pods.client_1.is_dropped(pods.service);
+    pods.client_2.is_dropped(to_2);
+    pods.other_1.reaches(to_2, "server-2");
+    policy(
+        world,
+        "p",
+        &egress("{to: [{podSelector: {matchLabels: {name: server-2}}}], ports: [{port: 8080}]}"),
+    );
+    pods.client_1.reaches(to_2, "server-2");
+    pods.client_1.reaches(pods.service, "server-2");
+    pods.client_1.is_dropped(pods.server_2.at(9090));
+    pods.client_2.is_dropped(to_1);
+    let block = format!("{{cidr: 10.244.0.0/16, except: [{}/32]}}", pods.server_2.ip);
+    policy(
+        world,
+        "p",
+        &egress(&format!("{{to: [{{ipBlock: {block}}}]}}")),
+    );
+    pods.client_2.reaches(to_1, "server-1");
+    pods.client_1.is_dropped(to_2);
+    pods.client_1.is_dropped(pods.service);
+}
+
+/// A pod that changes its labels, and one that starts on the other node.
+fn labels_and_new_pods(world: &World, pods: &Pods) {
+    let to_2 = pods.server_2.at(8080);
+    policy(world, "p", &from(FRIENDS));
+    pods.client_1.is_dropped(to_2);
+    let label = |label: &str| {
+        world.on_server(|| world.kubectl.ok(&["label", "pod", "client-1", label]));
+    };
+    label("role=friend");
+    pods.client_1.reaches(to_2, "server-2");
+    label("role-");
+    pods.client_1.is_dropped(to_2);
+    let late = pod("late", "n1", "role: friend", 80);
+    let [late] = world.pods(&world.kubectl, &late, ["late"]);
+    late.reaches(to_2, "server-2");
+    late.reaches(pods.service, "server-2");
+}
+
+/// A connection between the nodes ends with the permission for it.
+fn open_connections(world: &World, pods: &Pods) {
+    policy(world, "p", &ingress("{}"));
+    pods.client_1.reaches(pods.server_2.at(8080), "server-2");
+    let (from, to) = (&pods.client_1.network, &pods.server_2.network);
+    let open = packets::connection(from, to, pods.server_2.at(7000));
+    let (client, server) = open.expect("a connection");
+    assert!(packets::arrives(&client, &server) && packets::arrives(&server, &client));
+    policy(world, "p", &ingress(""));
+    wait_for("the connection to end", 60, || {
+        match packets::arrives(&server, &client) || packets::arrives(&client, &server) {
+            true => Err("it is open"),
+            false => Ok(()),
+        }
+    });
+}
+
+/// The core of the rows, through the tunnel.
+#[test]
+fn services_and_policies_hold_through_vxlan() {
+    let (world, pods) = with_pods("vxlan");
+    pods.all_pass();
+    // Both nodes are on one link, so only the option leads here.
+    let routes = world.nodes[0].network.run(|| ip("-4 route show proto 109"));
+    assert!(
+        routes.contains("dev mx") && !routes.contains("via 192.0.2"),
+        "{routes}"
+    );
+    let link = pods.client_1.network.run(|| ip("-o link show eth0"));
+    assert!(link.contains("mtu 1450 "), "{link}");
+    // A datagram as large as the MTU arrives; headers have 28 bytes.
+    let full = packets::send_udp(&pods.client_1.network, pods.server_2.at(UDP), 1450 - 28);
+    assert_eq!(full.expect("an answer").name, "server-2");
+    let (to_2, shown) = (pods.server_2.at(8080), at(world.node_ip(2), 31080));
+    assert_eq!(world.outside.reaches(shown, "server-2"), world.outside.ip);
+    world.outside.is_dropped(at(world.node_ip(1), 31080));
+    policy(&world, "p", "{podSelector: {}}");
+    pods.client_1.is_dropped(to_2);
+    pods.client_1.is_dropped(pods.service);
+    policy(
+        &world,
+        "p",
+        &from("{podSelector: {matchLabels: {name: client-1}}}"),
+    );
+    pods.client_1.reaches(to_2, "server-2");
+    pods.client_1.reaches(pods.service, "server-2");
+    pods.other_1.is_dropped(to_2);
+    let block = format!("{{cidr: 10.244.0.0/16, except: [{}/32]}}", pods.client_1.ip);
+    policy(&world, "p", &from(&format!("{{ipBlock: {block}}}")));
+    pods.other_1.reaches(to_2, "server-2");
+    pods.client_1.is_dropped(to_2);
+    world.end();
+}
+
+/// The output of `ip` in the network of this thread.
+fn ip(words: &str) -> String {
+    let output = Command::new("ip").args(words.split(' ')).output();
+    String::from_utf8_lossy(&output.expect("run ip").stdout).into_owned()
+}

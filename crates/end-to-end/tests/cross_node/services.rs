@@ -1,0 +1,214 @@
+//! Services on two joined nodes: cluster IPs, node ports of each node, session affinity, traffic policies with
+//! the client's address, health check ports of each node, UDP, SCTP, and endpoints of the client's node.
+
+use std::cell::Cell;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::time::Duration;
+
+use end_to_end::{Network, wait_for};
+use serde_json::{Value, json};
+
+use super::{Place, World, at, packets, pod};
+
+/// `both` has a pod on each node. The pods of the others are those with `far: "yes"`, at first on the second
+/// node alone.
+const SERVICES: &str = r"
+apiVersion: v1
+kind: Service
+metadata: {name: both}
+spec:
+  type: NodePort
+  selector: {app: server}
+  ports:
+  - {name: tcp, port: 80, targetPort: http, nodePort: 31080}
+  - {name: udp, protocol: UDP, port: 53, targetPort: 5353, nodePort: 31080}
+  - {name: sctp, protocol: SCTP, port: 9, targetPort: 9899, nodePort: 31080}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: sticky}
+spec:
+  type: NodePort
+  selector: {app: server}
+  sessionAffinity: ClientIP
+  ports: [{port: 80, targetPort: http, nodePort: 31081}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: near}
+spec:
+  selector: {app: server}
+  trafficDistribution: PreferSameNode
+  ports: [{port: 80, targetPort: http}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: inside}
+spec:
+  selector: {far: 'yes'}
+  internalTrafficPolicy: Local
+  ports: [{port: 80, targetPort: http}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: shown}
+spec:
+  type: LoadBalancer
+  selector: {far: 'yes'}
+  externalTrafficPolicy: Local
+  ports: [{port: 18480, targetPort: http, nodePort: 31082}]
+";
+
+#[test]
+fn services_lead_to_pods_of_each_node() {
+    let world = World::start("auto");
+    let manifest = [
+        pod("server-1", "n1", "app: server", 8080),
+        pod("server-2", "n2", "app: server, far: 'yes'", 8080),
+        pod("client-1", "n1", "app: client", 80),
+        pod("client-2", "n2", "app: client", 80),
+        format!("---{SERVICES}"),
+    ];
+    let names = ["server-1", "server-2", "client-1", "client-2"];
+    let [server_1, server_2, client_1, client_2] =
+        world.pods(&world.kubectl, &manifest.concat(), names);
+    server_1.serve("server-1");
+    server_2.serve("server-2");
+    let clients = [&client_1, &client_2];
+    cluster_ips_and_node_ports(&world, clients);
+    clients_stay_with_their_pod(&world, &client_1);
+    local_endpoints_alone(&world, clients);
+    endpoints_of_the_clients_node_first(&world, clients);
+    world.end();
+}
+
+const BOTH: [&str; 2] = ["server-1", "server-2"];
+
+/// Each pod of the Service answers each client, by each protocol. A pod sees the address of another pod.
+fn cluster_ips_and_node_ports(world: &World, clients: [&Place; 2]) {
+    let ip = world.cluster_ip("both");
+    for client in clients {
+        for answer in client.is_answered_by(at(ip, 80), &BOTH) {
+            assert_eq!(answer.client, client.ip, "{answer:?}");
+        }
+        for answer in asks_udp(client, at(ip, 53)) {
+            assert_eq!(answer.client, client.ip, "{answer:?}");
+        }
+        for answer in asks_sctp(client, at(ip, 9)) {
+            assert_eq!(answer.client, client.ip, "{answer:?}");
+        }
+    }
+    for number in [1, 2] {
+        let node = at(world.node_ip(number), 31080);
+        for client in [&world.outside, clients[0]] {
+            client.is_answered_by(node, &BOTH);
+            asks_udp(client, node);
+            asks_sctp(client, node);
+        }
+        let own = Place {
+            network: Network::at(world.nodes[number - 1].network.path().as_ref()),
+            ip: world.node_ip(number),
+        };
+        own.is_answered_by(at(ip, 80), &BOTH);
+    }
+}
+
+#[track_caller]
+fn asks_udp(from: &Place, to: SocketAddr) -> Vec<packets::Answer> {
+    let what = format!("UDP {to}");
+    from.asks_many(&what, &BOTH, || packets::ask_udp(&from.network, to))
+}
+
+/// Each association has a port of its own.
+#[track_caller]
+fn asks_sctp(from: &Place, to: SocketAddr) -> Vec<packets::Answer> {
+    let port = Cell::new(40_000);
+    from.asks_many(&format!("SCTP {to}"), &BOTH, || {
+        port.set(port.get() + 1);
+        packets::ask_sctp(&from.network, to, port.get())
+    })
+}
+
+/// `sessionAffinity: ClientIP`: ten connections to one node go to one pod.
+fn clients_stay_with_their_pod(world: &World, client: &Place) {
+    let by_node = at(world.node_ip(1), 31081);
+    let by_ip = at(world.cluster_ip("sticky"), 80);
+    for (from, to) in [(client, by_ip), (&world.outside, by_node)] {
+        let ask = || packets::ask_tcp(&from.network, to);
+        let first = wait_for("an answer", 60, ask).name;
+        for _ in 0..10 {
+            assert_eq!(wait_for("an answer", 60, ask).name, first);
+        }
+    }
+}
+
+/// `externalTrafficPolicy: Local` and `internalTrafficPolicy: Local`: the node's own pods alone, which see the
+/// address of the client outside. The health check port of each node says whether it has some.
+fn local_endpoints_alone(world: &World, [client_1, client_2]: [&Place; 2]) {
+    let [one, two] = [1, 2].map(|number| world.node_ip(number));
+    let outside = &world.outside;
+    for port in [31082, 18480] {
+        assert_eq!(outside.reaches(at(two, port), "server-2"), outside.ip);
+    }
+    outside.is_dropped(at(one, 31082));
+    // A client in the cluster is not sent away.
+    client_1.reaches(at(one, 31082), "server-2");
+    let inside = at(world.cluster_ip("inside"), 80);
+    client_2.reaches(inside, "server-2");
+    client_1.is_dropped(inside);
+    let port = world.service("shown")["spec"]["healthCheckNodePort"].as_u64();
+    let port = port.and_then(|port| u16::try_from(port).ok());
+    let port = port.expect("a health check port");
+    health(world, one, port, 503, 0);
+    health(world, two, port, 200, 1);
+
+    // A pod on the first node joins.
+    let label = |label: &str| {
+        world.on_server(|| world.kubectl.ok(&["label", "pod", "server-1", label]));
+    };
+    label("far=yes");
+    health(world, one, port, 200, 1);
+    for port in [31082, 18480] {
+        assert_eq!(outside.reaches(at(one, port), "server-1"), outside.ip);
+    }
+    client_1.is_answered_by(inside, &["server-1"]);
+    label("far-");
+    health(world, one, port, 503, 0);
+    outside.is_dropped(at(one, 31082));
+}
+
+/// Waits for the answer of a node's health check port.
+#[track_caller]
+fn health(world: &World, node: Ipv4Addr, port: u16, status: u16, endpoints: u64) {
+    let wanted = (status.to_string(), json!(endpoints));
+    wait_for(&format!("{wanted:?} of {node}"), 60, || {
+        let seen = world.outside.network.run(|| look(at(node, port)));
+        match seen {
+            Ok(seen) if seen == wanted => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    });
+}
+
+fn look(at: SocketAddr) -> std::io::Result<(String, Value)> {
+    let limit = Duration::from_secs(20);
+    let mut connection = TcpStream::connect_timeout(&at, limit)?;
+    connection.set_read_timeout(Some(limit))?;
+    connection.write_all(b"GET /healthz HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer)?;
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_default();
+    let body: Value = serde_json::from_str(body).unwrap_or_default();
+    let status = head.split(' ').nth(1).unwrap_or_default();
+    Ok((status.to_owned(), body["localEndpoints"].clone()))
+}
+
+/// `trafficDistribution: PreferSameNode`: the pod on the client's node, and the others if it has none.
+fn endpoints_of_the_clients_node_first(world: &World, [client_1, client_2]: [&Place; 2]) {
+    let near = at(world.cluster_ip("near"), 80);
+    client_1.is_answered_by(near, &["server-1"]);
+    client_2.is_answered_by(near, &["server-2"]);
+    world.on_server(|| world.kubectl.ok(&["label", "pod", "server-1", "app-"]));
+    client_1.is_answered_by(near, &["server-2"]);
+}
