@@ -37,9 +37,19 @@ impl Lan {
     /// # Panics
     /// When the kernel refuses; root is needed.
     pub fn machine(&mut self) -> (Network, String) {
+        let machine = Network::isolated();
+        machine.run(|| ip("link set lo up"));
+        let address = self.plug(&machine);
+        (machine, address)
+    }
+
+    /// Gives a machine the link `eth0` with the next address.
+    ///
+    /// # Panics
+    /// When the kernel refuses; root is needed.
+    pub fn plug(&mut self, machine: &Network) -> String {
         self.machines += 1;
         let number = self.machines;
-        let machine = Network::isolated();
         let inside = machine.path();
         self.switch.run(|| {
             ip(&format!(
@@ -49,11 +59,10 @@ impl Lan {
         });
         let address = format!("192.0.2.{number}");
         machine.run(|| {
-            ip("link set lo up");
             ip("link set eth0 up");
             ip(&format!("address add {address}/24 dev eth0"));
         });
-        (machine, address)
+        address
     }
 
     /// Plugs the cable of a role's machine in (`up`), or pulls it (`down`).

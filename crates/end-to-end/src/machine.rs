@@ -9,7 +9,8 @@ use std::thread;
 use std::time::Duration;
 
 use crate::kubectl::finish;
-use crate::{Output, wait_for};
+use crate::lan::{Lan, ip};
+use crate::{Network, Output, wait_for};
 
 /// A machine; its processes end with this value.
 #[derive(Debug)]
@@ -39,7 +40,7 @@ for tree; do
     mkdir "$tree/$group"
     echo "$$" > "$tree/$group/cgroup.procs"
 done
-exec unshare --mount --net --pid --cgroup --fork --mount-proc --kill-child sh -c "$first" "$0"
+exec unshare --mount --net --uts --pid --cgroup --fork --mount-proc --kill-child sh -c "$first" "$0"
 "#;
 
 /// The places and the network of the machine. `$0` is a directory of the test's.
@@ -166,6 +167,20 @@ impl Machine {
         machine
     }
 
+    /// Gives the machine a name, and a link to others in place of its own one.
+    ///
+    /// # Panics
+    /// When the kernel refuses.
+    #[must_use]
+    #[track_caller]
+    pub fn plugged(self, lan: &mut Lan, name: &str) -> Self {
+        let network = Network::at(Path::new(&format!("/proc/{}/ns/net", self.first)));
+        network.run(|| ip("link delete uplink"));
+        lan.plug(&network);
+        self.ok(&format!("echo {name} >/proc/sys/kernel/hostname"));
+        self
+    }
+
     /// Waits until the machine has been switched off.
     ///
     /// # Panics
@@ -195,7 +210,15 @@ impl Machine {
         );
         let mut command = Command::new("nsenter");
         command
-            .args(["--target", &self.first, "--mount", "--net", "--pid", "--"])
+            .args([
+                "--target",
+                &self.first,
+                "--mount",
+                "--net",
+                "--uts",
+                "--pid",
+                "--",
+            ])
             .args(["sh", "-c", r#"cd "$0" && exec "$@""#])
             .args([directory.as_os_str(), program.as_ref()])
             .env("PATH", path)

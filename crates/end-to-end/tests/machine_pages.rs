@@ -3,7 +3,8 @@
 
 use std::fs;
 
-use end_to_end::{Machine, Pasted};
+use end_to_end::lan::Lan;
+use end_to_end::{Machine, Pasted, wait_for};
 
 /// The program is installed, as the page says.
 fn installed() -> Machine {
@@ -159,4 +160,89 @@ fn the_service_of_systemd_can_be_pasted() {
     machine.wait_off();
     let how = fs::read_to_string(ended.join("how"));
     assert_eq!(how.expect("the pod's last words"), "in order\n");
+}
+
+/// Two fresh machines: a server and a node that joins, is drained and taken back; then both as services.
+#[test]
+fn a_cluster_of_two_machines_can_be_pasted() {
+    let mut lan = Lan::default();
+    let server = install_on(Machine::with_systemd().plugged(&mut lan, "server"));
+    let node = install_on(Machine::with_systemd().plugged(&mut lan, "rack7"));
+    let on_server = Pasted::on(&server);
+    let serving = on_server.keep_running(
+        "docs/many-machines.md",
+        "## 1. Start the server",
+        Some("It prints its"),
+    );
+    wait_until(&server, &format!("{KUBECTL} get serviceaccount default"));
+    let created = on_server.part(
+        "docs/many-machines.md",
+        "## 2. Create a token",
+        Some("The output is one"),
+    );
+    let token = created.stdout.trim();
+    let on_node = Pasted::on(&node)
+        .with("echo TOKEN", &format!("echo {token}"))
+        .with("' TOKEN |", &format!("' {token} |"));
+    let joined = on_node.keep_running(
+        "docs/many-machines.md",
+        "## 3. Join",
+        Some("The line appears"),
+    );
+    let node_is_ready = format!("{KUBECTL} wait --for=condition=Ready node/rack7 --timeout=1s");
+    wait_until(&server, &node_is_ready);
+    let shown = on_server.part(
+        "docs/many-machines.md",
+        "On the server, the node is Ready:",
+        Some("A pod with a volume of"),
+    );
+    for part in [
+        " Ready ",
+        "web-2",
+        "node/rack7 drained",
+        "node/rack7 uncordoned",
+    ] {
+        assert!(shown.stdout.contains(part), "{part}: {shown:#?}");
+    }
+    for ended in [joined.interrupt(&node), serving.interrupt(&server)] {
+        assert_eq!(ended.code, 0, "{ended:#?}");
+    }
+    on_server.part(
+        "docs/many-machines.md",
+        "With systemd, install the service",
+        Some("On each node, `/etc"),
+    );
+    on_node.part(
+        "docs/many-machines.md",
+        "On each node, `/etc",
+        Some("Delete the file when"),
+    );
+    let pods_are_ready = format!("{KUBECTL} wait --for=condition=Ready pod/web-0 --timeout=1s");
+    wait_until(&server, &pods_are_ready);
+    let container =
+        format!("{KUBECTL} get pod web-0 -o jsonpath={{.status.containerStatuses[0].containerID}}");
+    let before = server.ok(&container).stdout;
+    // The membership is in the data directory.
+    node.ok("rm /etc/mainstay/node.env && systemctl restart mainstay");
+    let exec = format!("{KUBECTL} exec web-0 -- hostname");
+    wait_until(&server, &exec);
+    wait_until(&server, &node_is_ready);
+    assert_eq!(server.ok(&container).stdout, before);
+    for machine in [&server, &node] {
+        machine.ok("systemctl is-active mainstay");
+        machine.ok("mainstay down");
+    }
+}
+
+/// Runs a line on the machine until it succeeds.
+#[track_caller]
+fn wait_until(machine: &Machine, line: &str) {
+    wait_for(line, 120, || {
+        let mut command = machine.command(machine.directory(), "sh");
+        let output = command.args(["-c", line]).output().expect("run a shell");
+        match output.status.success() {
+            true => Ok(()),
+            false => Err(output),
+        }
+    });
 }

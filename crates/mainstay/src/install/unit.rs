@@ -77,6 +77,11 @@ mod tests {
         assert!(page.contains(&format!("```ini\n{UNIT}```\n")));
         let default = Path::new(DEFAULT_DATA);
         assert_eq!(text(Role::Up, default, None).unwrap(), UNIT);
+        let page = include_str!("../../../../docs/many-machines.md");
+        for role in [Role::Server, Role::Node] {
+            let unit = text(role, default, None).unwrap();
+            assert!(page.contains(&format!("```ini\n{unit}```\n")), "{unit}");
+        }
     }
 
     #[test]
