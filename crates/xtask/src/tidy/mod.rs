@@ -16,6 +16,7 @@ mod repetitions;
 mod rows;
 mod sentences;
 mod sources;
+mod task_pages;
 mod walks;
 
 use std::fs;
@@ -105,6 +106,7 @@ fn findings(root: &Path) -> Result<Vec<Finding>> {
     findings.extend(pages::check(&files));
     findings.extend(repetitions::check(&files));
     findings.extend(rows::check(&files));
+    findings.extend(task_pages::check(&files));
     findings.sort();
     Ok(findings)
 }
