@@ -72,9 +72,11 @@ impl Stop {
                     nix::sys::signal::raise(nix::sys::signal::Signal::SIGKILL).ok();
                 }
                 match pods {
-                    _ if !has_pods => warn("mainstay: stopping (once more to end at once)"),
+                    _ if !has_pods => {
+                        warn("mainstay: stopping (a second signal ends the program at once)")
+                    }
                     OnShutdown::StopPods => {
-                        warn("mainstay: stopping the pods (once more to leave them running)");
+                        warn("mainstay: stopping the pods (a second signal leaves them running)");
                     }
                     OnShutdown::LeavePods => warn("mainstay: leaving the pods running"),
                 }
