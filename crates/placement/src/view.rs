@@ -20,8 +20,8 @@ pub struct ClusterView {
     /// All pods that have a node and have not ended, also those that are about to be bound
     /// (`PodView::node`).
     pub pods: PlacedPods,
-    /// Pods without a node for which a place is being made on one (`PodView::node`, here): others
-    /// have been driven out for them.
+    /// Pods that are nominated for a node (here in `PodView::node`): other pods were preempted for
+    /// them.
     pub nominated: Vec<Arc<PodView>>,
     /// The PodDisruptionBudgets.
     pub budgets: Vec<Arc<PodDisruptionBudget>>,

@@ -1,5 +1,5 @@
-//! CustomResourceDefinitions: whether their names are free, whether they are served, and their
-//! end, which waits for that of their objects.
+//! CustomResourceDefinitions: the acceptance of their names, and their deletion, which waits for
+//! that of their objects.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,4 @@
-//! The status: counted anew each time, and whether the rollout gets on.
+//! The status: counters, and the progress of the rollout.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Parts of the control plane that are not well, as the server itself tells.
+//! Unhealthy parts of the control plane, as the server reports them.
 
 use k8s_openapi::api::core::v1::ComponentStatus;
 

@@ -1,4 +1,4 @@
-//! Objects that are being deleted, and what keeps them.
+//! Objects that are being deleted, and the reason why they still exist.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 

@@ -1,4 +1,4 @@
-//! The answer to "why": chains from what was asked about to the causes.
+//! The answer to "why": chains from the object of the question to the causes.
 
 use jiff::Timestamp;
 

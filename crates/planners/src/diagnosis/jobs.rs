@@ -1,4 +1,4 @@
-//! Jobs and CronJobs: how they failed, and what keeps them from getting on.
+//! Jobs and CronJobs: their failures, and the obstacles to their progress.
 
 use jiff::SignedDuration;
 use k8s_openapi::api::batch::v1::{CronJob, Job, JobCondition};

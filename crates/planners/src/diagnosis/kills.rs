@@ -1,4 +1,4 @@
-//! Containers whose end was the node's doing: it says so in an event, and the exit code does not.
+//! Containers that the node has stopped: an event has the reason, the exit code does not.
 
 use k8s_openapi::api::core::v1::{Container, Event};
 use resource_kinds::pod_view::PodView;

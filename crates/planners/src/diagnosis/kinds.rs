@@ -1,4 +1,4 @@
-//! The kinds that can be asked about, and what people call them.
+//! The kinds that a question may name, with their short names.
 
 /// A kind that `mainstay why` explains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -1,4 +1,4 @@
-//! Namespaces that are being deleted, and what is left in them.
+//! Namespaces that are being deleted, and their remaining objects.
 
 use k8s_openapi::api::core::v1::{Namespace, NamespaceCondition};
 

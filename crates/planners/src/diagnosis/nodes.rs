@@ -1,4 +1,4 @@
-//! Nodes: whether they are heard from, what they are short of, and who keeps pods away from them.
+//! Nodes: missing heartbeats, missing resources, and taints or cordons that keep pods away.
 
 use k8s_openapi::api::core::v1::{Event, Node, NodeCondition};
 use resource_kinds::reasons::node_condition;

@@ -1,4 +1,5 @@
-//! All that waits: one answer for each root, which is not told again of what the root explains.
+//! The overview of waiting objects: one answer for each root cause, which is not repeated for the
+//! objects that it explains.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

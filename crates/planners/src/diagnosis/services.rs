@@ -1,4 +1,4 @@
-//! Services without endpoints or addresses, and Ingresses: from what clients connect to towards the
+//! Services without endpoints or addresses, and Ingresses: from the address that clients use to the
 //! pods.
 
 use std::collections::BTreeMap;

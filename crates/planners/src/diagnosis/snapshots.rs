@@ -1,4 +1,4 @@
-//! Snapshots that are not ready, and what stops them.
+//! Snapshots that are not ready, and the reason.
 
 use resource_kinds::snapshot::{DEFAULT_CLASS, VolumeSnapshot, VolumeSnapshotContent};
 

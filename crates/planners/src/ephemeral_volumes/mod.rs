@@ -1,4 +1,4 @@
-//! Claims of pods' `ephemeral` volumes: made for the pod, owned by it, and gone with it.
+//! Claims of pods' `ephemeral` volumes: made for the pod, owned by it, and deleted with it.
 //!
 //! Goal: each ephemeral volume of an active pod has its claim. Guarantees: a claim of that name
 //! with another owner is neither used nor changed.

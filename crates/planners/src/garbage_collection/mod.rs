@@ -1,4 +1,4 @@
-//! Garbage collection: an object goes when all its owners are gone.
+//! Garbage collection: an object is deleted when all its owners are gone.
 //!
 //! **Goal**: objects whose owners have all been deleted are deleted, and an owner that waits for
 //! its dependents is deleted after the last of them. **Relies on**: the API server itself confirms

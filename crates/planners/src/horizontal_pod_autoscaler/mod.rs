@@ -1,4 +1,4 @@
-//! HorizontalPodAutoscaler: as many replicas as what is measured asks for.
+//! HorizontalPodAutoscaler: the number of replicas, computed from metrics.
 //!
 //! **Goal**: the target has the largest number of replicas that one of the metrics demands, within
 //! the bounds and as fast as the autoscaler's `behavior` allows; the status holds the measurements

@@ -1,4 +1,4 @@
-//! The fence of a silent node, so that its pods can be replaced elsewhere without a second body.
+//! The fence of a silent node, so that its pods can be replaced elsewhere and never run twice.
 //!
 //! **Goal**: pods of sets that say `mainstay.dev/node-failure: Failover` run elsewhere soon after
 //! their node was lost. **Relies on**: the node's agent, which ends such pods by itself when its lease

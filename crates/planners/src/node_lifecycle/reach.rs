@@ -1,4 +1,4 @@
-//! The condition of a node that says by which way a server reaches its kubelet API.
+//! The condition of a Node about the connection from a server to its kubelet API.
 
 use std::time::Duration;
 

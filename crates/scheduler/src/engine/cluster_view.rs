@@ -85,7 +85,7 @@ impl Engine {
         decision
     }
 
-    /// The pods for which a place is being made, as if they were there.
+    /// The nominated pods, as if they were on their nodes.
     fn nominated_pods(&self) -> Vec<Arc<PodView>> {
         let known = self.world.nominated.iter();
         let keys: BTreeSet<&Key> = known.chain(self.nominations.keys()).collect();

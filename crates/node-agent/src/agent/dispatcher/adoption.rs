@@ -1,10 +1,10 @@
 //! The takeover of the pods of a former agent: by the API, or by the disk alone while no API server
 //! answers.
 //!
-//! A pod that is taken over by the disk alone keeps its sandbox: its containers run, are probed, and are
-//! started again by its restart policy. It gets no other sandbox before the API confirms it. Without one
-//! the pod has no body here, and may have got one elsewhere: perhaps this machine was off, a person has
-//! confirmed that, and the link is cut since.
+//! A pod that is taken over by the disk alone keeps its sandbox: its containers run, are probed,
+//! and are started again by its restart policy. It gets no other sandbox before the API confirms
+//! it. Without one the pod does not run here, and may run elsewhere: this machine may have been
+//! off, a person may have confirmed that, and the link may be cut since.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Pods that no node takes, or that somebody holds back.
+//! Pods that are not scheduled: no node fits, or their scheduling is held back.
 
 use k8s_openapi::api::core::v1::{Container, Node};
 use object_model::Quantity;
