@@ -1,4 +1,4 @@
-//! The proof that nothing runs on a node (DESIGN §15).
+//! The proof that nothing runs on a node (docs/node-failure.md).
 
 use api_client::{Api, Client};
 use k8s_openapi::api::coordination::v1::Lease;

@@ -1,5 +1,6 @@
-//! A node whose agent starts again while its server is away (DESIGN §13, §15): the containers go on, those
-//! that end are started again, and pods that end with the node's lease are not kept beyond it.
+//! A node whose agent starts again while its server is away (docs/many-machines.md,
+//! docs/node-failure.md): the containers go on, those that end are started again, and pods that end
+//! with the node's lease are not kept beyond it.
 
 use std::fs;
 use std::path::Path;

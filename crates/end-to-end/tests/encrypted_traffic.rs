@@ -1,5 +1,5 @@
-//! `--encrypt-pod-traffic` (DESIGN §13): refused by a kernel without WireGuard, and in the virtual machine,
-//! whose kernel has it, two nodes that encrypt beside one that does not.
+//! `--encrypt-pod-traffic` (docs/many-machines.md): refused by a kernel without WireGuard, and in
+//! the virtual machine, whose kernel has it, two nodes that encrypt beside one that does not.
 
 use std::fs;
 use std::path::Path;

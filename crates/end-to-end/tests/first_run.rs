@@ -219,7 +219,7 @@ fn visits_or_error(kubectl: &Kubectl) -> Result<(), String> {
     Ok(())
 }
 
-/// No mounts, no processes, no links of the instance (DESIGN §3).
+/// No mounts, no processes, no links of the instance, as docs/upgrade.md says.
 fn nothing_is_left(data: &Path) {
     let data = data.to_str().expect("a path in UTF-8");
     let mounts = fs::read_to_string("/proc/self/mounts").expect("read the mounts");

@@ -1,4 +1,4 @@
-//! NetworkPolicies by the stock client, on real pods (DESIGN §13).
+//! NetworkPolicies by the stock client, on real pods (docs/network-policy.md).
 
 use end_to_end::program::ok;
 use end_to_end::registry::curl;
@@ -74,8 +74,8 @@ fn is_denied(from: &Network, address: &str) {
     });
 }
 
-/// `mainstay why pod/NAME -n NAMESPACE --to svc/web:8080` has this line (DESIGN §13: "`why` says which policy
-/// drops a connection when asked").
+/// `mainstay why pod/NAME -n NAMESPACE --to svc/web:8080` has this line (docs/network-policy.md, "Ask
+/// which policy decides").
 #[track_caller]
 fn why_says(instance: &Instance, namespace: &str, pod: &str, line: &str) {
     let data = instance.data().display().to_string();

@@ -1,5 +1,5 @@
-//! A node whose address the server cannot reach, as behind address translation (DESIGN §13: "a tunnel where
-//! nodes cannot be reached: pick automatically").
+//! A node whose address the server cannot reach, as behind address translation (docs/many-machines.md, "A
+//! node that the server cannot reach").
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::Stdio;

@@ -1,4 +1,4 @@
-//! A server and two nodes, each a machine of its own on one link (DESIGN §13): joining, pods on both
+//! A server and two nodes, each a machine of its own on one link (docs/many-machines.md): joining, pods on both
 //! nodes, and the ways of a client to them.
 
 use std::fs;

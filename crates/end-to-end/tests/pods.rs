@@ -1,9 +1,9 @@
 //! Pods and Services in full, on real containers: addresses, init containers, hooks, probes,
-//! limits, volumes (DESIGN §7, §8; statefulset.md §10, §12).
+//! limits, volumes (docs/pod-spec.md; statefulset.md §10, §12).
 
 use end_to_end::{text, wait_for, wait_for_text, with_images};
 
-/// ClusterIP and NodePort, from pods and from the node (DESIGN §8).
+/// ClusterIP and NodePort, from pods and from the node.
 #[test]
 fn service_addresses() {
     let (_registry, instance) = with_images();
@@ -78,7 +78,7 @@ fn service_addresses() {
     assert_eq!(own, "200");
 }
 
-/// Init containers, hooks, probes, limits, volumes (DESIGN §7; statefulset.md §12).
+/// Init containers, hooks, probes, limits, volumes (docs/pod-spec.md; statefulset.md §12).
 #[test]
 fn pods_in_full() {
     let (_registry, instance) = with_images();

@@ -1,6 +1,7 @@
-//! Two servers over one etcd of three members (DESIGN §14): what is written through one is read through the
-//! other at once, and nothing is lost when a server or a member is killed. The servers share one
-//! certificate authority; one of them runs the controllers, and the other one takes over.
+//! Two servers over one etcd of three members (docs/high-availability.md): what is written through
+//! one is read through the other at once, and nothing is lost when a server or a member is killed.
+//! The servers share one certificate authority; one of them runs the controllers, and the other one
+//! takes over.
 
 use end_to_end::servers::ServersOnEtcd;
 use end_to_end::{wait_for, wait_for_text};

@@ -1,5 +1,5 @@
 //! Services for the outside, on real containers: load balancers by the node's own addresses, a port
-//! of its own for each ordinal, clients that stay with their pod (DESIGN §8; statefulset.md §10).
+//! of its own for each ordinal, clients that stay with their pod (statefulset.md §10).
 
 use end_to_end::registry::curl;
 use end_to_end::{Kubectl, wait_for, wait_for_text, with_images};

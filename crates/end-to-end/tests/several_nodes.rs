@@ -1,5 +1,5 @@
 //! `mainstay up --nodes`: three nodes on one machine, and the failover of a set from a node without a link
-//! (DESIGN §13, §15).
+//! (docs/many-machines.md, docs/node-failure.md).
 
 use std::collections::BTreeSet;
 use std::fs;

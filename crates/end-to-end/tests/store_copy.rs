@@ -1,6 +1,6 @@
-//! The objects of a single server move into an etcd of several servers, and back (DESIGN §14): the same
-//! objects with the same UIDs and resource versions, the same kubeconfig, and new resource versions
-//! above the former ones.
+//! The objects of a single server move into an etcd of several servers, and back
+//! (docs/high-availability.md): the same objects with the same UIDs and resource versions, the same
+//! kubeconfig, and new resource versions above the former ones.
 
 use std::process::Output;
 

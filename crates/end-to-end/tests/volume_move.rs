@@ -1,4 +1,4 @@
-//! `mainstay volume move`: a volume goes to another node with its files (DESIGN §16).
+//! `mainstay volume move`: a volume goes to another node with its files (docs/storage.md).
 
 use std::collections::BTreeSet;
 use std::fs;

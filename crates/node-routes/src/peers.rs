@@ -117,8 +117,8 @@ mod tests {
         );
     }
 
-    /// DESIGN §13: the annotations that a node writes lead its peers to its tunnel; others are refused with
-    /// the name of the annotation.
+    /// docs/many-machines.md: the annotations that a node writes lead its peers to its tunnel;
+    /// others are refused with the name of the annotation.
     #[test]
     fn a_key_is_read_from_the_annotations_of_its_node() {
         let of = |annotations: Value| {

@@ -1,5 +1,4 @@
-//! Tunnels over connections in memory (DESIGN §13: "the agent keeps a tunnel open to it and the server dials
-//! through that").
+//! Tunnels over connections in memory (docs/many-machines.md, "A node that the server cannot reach").
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 

@@ -223,7 +223,7 @@ fn has_wireguard() -> bool {
     required.is_ok()
 }
 
-/// DESIGN §13: a kernel without WireGuard is refused before anything is changed.
+/// docs/many-machines.md: a kernel without WireGuard is refused before anything is changed.
 #[test]
 fn a_kernel_without_wireguard_is_named() {
     if has_wireguard() {
@@ -245,7 +245,7 @@ fn a_kernel_without_wireguard_is_named() {
     assert!(!node.host.ip("-4 route").contains("10.244.0.0"));
 }
 
-/// DESIGN §13: packets between pods, and between a node and pods, are UDP of WireGuard on the link.
+/// docs/many-machines.md: packets between pods, and between a node and pods, are UDP of WireGuard on the link.
 #[test]
 fn the_link_has_encrypted_packets_alone() {
     if !has_wireguard() {
@@ -268,7 +268,7 @@ fn the_link_has_encrypted_packets_alone() {
     assert!(encrypted > 6 * 2 * 4, "{encrypted}");
 }
 
-/// DESIGN §13: neither a node that encrypts nor a plain one sends plain packets to the other.
+/// docs/many-machines.md: neither a node that encrypts nor a plain one sends plain packets to the other.
 #[test]
 fn a_node_without_a_key_gets_no_plain_packets() {
     if !has_wireguard() {
@@ -304,8 +304,8 @@ fn a_node_without_a_key_gets_no_plain_packets() {
     assert!(capture.encrypted() > 8);
 }
 
-/// DESIGN §13: an agent that starts again keeps its key and the sessions; without the file it has another
-/// key, which the peers take from its Node object.
+/// docs/many-machines.md: an agent that starts again keeps its key and the sessions; without the
+/// file it has another key, which the peers take from its Node object.
 #[test]
 fn a_restart_keeps_the_key_and_a_new_key_is_followed() {
     if !has_wireguard() {

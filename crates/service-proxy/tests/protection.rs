@@ -159,8 +159,8 @@ fn neighbours_do_not_reach_what_is_there_for_pods() {
     assert_eq!(answer, ("outside".to_owned(), NODE.to_string()));
 }
 
-/// DESIGN §13: a node that encrypts takes packets for its pods, and packets that claim to be from pods, by
-/// the encrypted link alone. Node ports stay open.
+/// docs/many-machines.md: a node that encrypts takes packets for its pods, and packets that claim
+/// to be from pods, by the encrypted link alone. Node ports stay open.
 #[test]
 fn a_node_that_encrypts_takes_no_plain_packets_of_pods() {
     let mut world = World::new();

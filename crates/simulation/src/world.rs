@@ -136,7 +136,7 @@ pub async fn live(seed: u64, mutation: Option<Mutation>) {
     };
     let lease = || match mutation {
         Some(Mutation::SlowNodeClock) => MachineLease::new(SLOW_CLOCK_PERCENT, flaw),
-        // The assumption of DESIGN §15.
+        // The assumption of docs/node-failure.md.
         _ => MachineLease::new(between(96, 104) as u32, flaw),
     };
     let machine = |number| {

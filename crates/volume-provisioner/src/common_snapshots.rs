@@ -123,7 +123,7 @@ impl Directories {
 mod tests {
     use super::*;
 
-    // DESIGN §16
+    // docs/storage.md
     #[test]
     fn an_identity_is_read_as_it_was_written() {
         for bytes in [[0; 16], [0xab; 16], std::array::from_fn(|at| at as u8)] {

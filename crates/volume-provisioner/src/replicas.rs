@@ -493,7 +493,7 @@ mod tests {
         Known { epoch, role }
     }
 
-    // DESIGN §16
+    // docs/storage.md
     #[test]
     fn steps_of_an_earlier_epoch_or_of_another_role_are_refused() {
         use Role::{Primary, Replica};

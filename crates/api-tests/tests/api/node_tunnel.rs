@@ -1,4 +1,4 @@
-//! Nodes that the server reaches through their tunnels only (DESIGN §13).
+//! Nodes that the server reaches through their tunnels only (docs/many-machines.md).
 
 use std::net::SocketAddr;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! The controller of volumes with a replica on another node (DESIGN §16).
+//! The controller of volumes with a replica on another node (docs/storage.md).
 
 mod calls;
 mod claim;

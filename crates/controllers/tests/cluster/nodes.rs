@@ -38,8 +38,8 @@ async fn an_out_of_service_node_gives_up_its_pods() {
     wait_for::<Pod>(&cluster, "", names).await;
 }
 
-/// DESIGN §13: the Node says by which way its kubelet API is reached; a node in the process of the server says
-/// nothing.
+/// docs/many-machines.md: the Node says by which way its kubelet API is reached; a node in the
+/// process of the server says nothing.
 #[tokio::test]
 async fn a_node_has_the_way_to_it() {
     let cluster = Cluster::without_controllers().await;
@@ -211,7 +211,7 @@ async fn a_silent_node_is_fenced_before_its_pods_are_replaced() {
 }
 
 /// A set that says so gives up its volume on a fenced node after the stated time: claim and pod are made
-/// anew (DESIGN §15).
+/// anew (docs/node-failure.md).
 #[tokio::test]
 async fn a_volume_of_a_fenced_node_is_given_up_where_the_set_says_so() {
     let cluster = Cluster::without_node().await;

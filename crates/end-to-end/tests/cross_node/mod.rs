@@ -1,4 +1,4 @@
-//! Real packets between pods of two joined nodes (DESIGN §13).
+//! Real packets between pods of two joined nodes (docs/many-machines.md).
 //!
 //! The test serves and asks in the networks of pods, nodes and a machine outside, so that both ends of each
 //! connection are known. Each pod is bound to a node.

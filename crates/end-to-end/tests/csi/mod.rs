@@ -1,5 +1,5 @@
 //! A CSI driver with its sidecars, installed by manifests as a chart has them, and used through sets
-//! (DESIGN §16). The driver and the stand-ins for the sidecars are the project's own (`csi-test-driver`).
+//! (docs/storage.md). The driver and the stand-ins for the sidecars are the project's own (`csi-test-driver`).
 
 mod kills;
 mod loss;

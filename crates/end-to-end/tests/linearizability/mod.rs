@@ -1,6 +1,7 @@
-//! Clients of three servers over one etcd (DESIGN §14), while servers and members of etcd are killed, paused and cut
-//! off from each other: the answers about ConfigMaps are those of one server with one copy, and watches that move
-//! between the servers see each change once, in order. The specification is that of the test of the store.
+//! Clients of three servers over one etcd (docs/high-availability.md), while servers and members of
+//! etcd are killed, paused and cut off from each other: the answers about ConfigMaps are those of
+//! one server with one copy, and watches that move between the servers see each change once, in
+//! order. The specification is that of the test of the store.
 
 mod faults;
 mod watchers;

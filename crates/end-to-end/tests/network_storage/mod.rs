@@ -1,6 +1,6 @@
 //! Volumes on real servers of networks, in the virtual machine, whose kernel has their file systems and
 //! devices (`cargo xtask virtual-machine-test storage`); on other kernels the event that says what is
-//! missing (DESIGN §16).
+//! missing (docs/storage.md).
 
 mod ceph;
 mod nfs;

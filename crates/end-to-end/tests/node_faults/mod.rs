@@ -1,5 +1,5 @@
 //! Faults around a node: packets that are lost or late, links that pass one direction, disks that are full or do
-//! not answer, and machines that come back. No ordinal ever has two bodies (DESIGN §15).
+//! not answer, and machines that come back. No ordinal ever has two bodies (docs/node-failure.md).
 
 mod full_disk;
 mod half_open;

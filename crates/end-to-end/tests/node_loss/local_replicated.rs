@@ -1,4 +1,4 @@
-//! A volume with a replica on another node loses the node of its primary, twice (DESIGN §16, docs/storage.md).
+//! A volume with a replica on another node loses the node of its primary, twice (docs/storage.md).
 //!
 //! The pod numbers its writes, and prints each number when it is on disk. After the loss the pod runs on the
 //! other node with all that was written before the stated recovery point, and with nothing half. The

@@ -1,4 +1,4 @@
-//! A replicated application loses the node of its primary under a write load (DESIGN §15, docs/node-failure.md).
+//! A replicated application loses the node of its primary under a write load (docs/node-failure.md).
 //!
 //! Each node is a machine on one link. A writer on another node prints the number of each write that the
 //! application has acknowledged. After the loss the pod runs on another node, and no ordinal ever has two

@@ -1,5 +1,5 @@
 //! A database of one pod loses its node under a write load, with its data in a volume that has a replica on
-//! another node (DESIGN §16, docs/storage.md).
+//! another node (docs/storage.md).
 //!
 //! Each transaction of the writer puts its number into two tables. After the promotion, the database recovers
 //! by itself: it has each transaction that was acknowledged before the stated recovery point, none by half,

@@ -21,7 +21,8 @@ fn counted(cluster: &Cluster) -> (f64, f64) {
     (member.metric(ranges), member.metric(sent))
 }
 
-/// DESIGN §14: the load on etcd does not depend on the clients' reads and watches, apart from the read index.
+/// docs/high-availability.md: the load on etcd does not depend on the clients' reads and watches,
+/// apart from the read index.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn reads_take_no_more_than_the_read_index() {
     let cluster = Cluster::start(1, None);

@@ -102,7 +102,7 @@ fn shown(columns: Columns, with_namespaces: bool) -> Vec<String> {
     text.lines().map(str::to_owned).collect()
 }
 
-/// DESIGN §16: the columns are stable.
+/// docs/storage.md: the columns are stable.
 #[test]
 fn each_claim_is_a_row() {
     let expected = [

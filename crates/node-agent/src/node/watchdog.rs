@@ -161,7 +161,8 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    /// DESIGN §15: a process that cannot be killed is no proof; the machine is reset before the fence.
+    /// docs/node-failure.md: a process that cannot be killed is no proof; the machine is reset
+    /// before the fence.
     #[test]
     fn after_the_deadline_processes_of_pods_leave_it_unfed() {
         let there = || Ok(true);

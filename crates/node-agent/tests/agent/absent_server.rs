@@ -176,8 +176,9 @@ pub async fn a_machine_that_was_off_starts_nothing() {
     world.end().await;
 }
 
-/// The bound of DESIGN §15: an agent without a server never moves the deadline of the pods that end with the
-/// node's lease. They end by it, and begin again only when the lease is renewed.
+/// The bound of docs/node-failure.md: an agent without a server never moves the deadline of the
+/// pods that end with the node's lease. They end by it, and begin again only when the lease is
+/// renewed.
 pub async fn the_deadline_of_pods_is_not_moved() {
     let mut world = World::new("alonelease").await;
     world.lease_length = LeaseLength::MIN;

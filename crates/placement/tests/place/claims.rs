@@ -108,7 +108,7 @@ fn a_bound_volume_keeps_the_pod_on_its_node() {
     check(objects(json!({})), claiming("x"), text);
 }
 
-/// A volume without one place (DESIGN §16).
+/// A volume without one place (docs/storage.md).
 #[test]
 fn a_pod_waits_while_its_volume_moves() {
     let in_stage = |stage: &str| {

@@ -161,7 +161,7 @@ pub struct Observed<'a> {
     pub record: &'a VolumeReplication,
     /// The node of the primary.
     pub primary: Presence,
-    /// Whether the pods on the primary's node are proven dead (DESIGN §15).
+    /// Whether the pods on the primary's node are proven dead (docs/node-failure.md).
     pub is_proven_dead: bool,
     /// The pods with the claim.
     pub users: Users,

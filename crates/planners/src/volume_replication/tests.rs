@@ -62,7 +62,7 @@ fn holdings(sent: &[i64], copies: &[i64]) -> Holdings {
     }
 }
 
-// DESIGN §16
+// docs/storage.md
 #[test]
 fn the_difference_to_the_last_copy_is_sent_when_the_interval_is_over() {
     let record = record();
@@ -129,7 +129,7 @@ fn a_node_is_chosen_where_there_is_none() {
     assert!(matches!(plan(&seen), Step::Wait(_)));
 }
 
-// DESIGN §16, docs/storage.md
+// docs/storage.md
 #[test]
 fn a_replica_that_stays_away_keeps_its_place_until_another_node_has_a_copy() {
     let record = record();

@@ -459,8 +459,8 @@ mod tests {
         plan(cidr("10.244.0.0/24"), Some(own), &settings, &links(), peers)
     }
 
-    /// DESIGN §13: a node that encrypts has no way in plain text, neither to a peer nor to an address
-    /// that nobody has.
+    /// docs/many-machines.md: a node that encrypts has no way in plain text, neither to a peer nor
+    /// to an address that nobody has.
     #[test]
     fn a_node_that_encrypts_has_encrypted_ways_alone() {
         let unreadable = Peer {
@@ -515,7 +515,7 @@ mod tests {
         assert_eq!(encrypting(&[]).mtu, Some(1420));
     }
 
-    /// DESIGN §13: nor does a plain node send to one that encrypts.
+    /// docs/many-machines.md: nor does a plain node send to one that encrypts.
     #[test]
     fn a_plain_node_has_no_way_to_one_that_encrypts() {
         let peers = [

@@ -242,7 +242,7 @@ mod tests {
         }
     }
 
-    /// DESIGN §13: the bytes are written down from `include/uapi/linux/wireguard.h`.
+    /// The bytes are written down from `include/uapi/linux/wireguard.h`.
     #[test]
     fn a_peer_is_set_by_these_bytes() {
         let step = Step::Set(PublicKey([7; 32]), peer());

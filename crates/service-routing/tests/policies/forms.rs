@@ -395,7 +395,7 @@ fn the_table_is_made_and_removed() {
     }
 }
 
-/// DESIGN §13: "`why` says which policy drops a connection when asked".
+/// docs/network-policy.md: `mainstay why` names the policies that decide about a connection.
 #[test]
 fn the_policies_of_a_decision_are_named() {
     let mut cluster = Cluster::new();

@@ -84,7 +84,7 @@ mod tests {
         found.iter().map(|attempt| attempt.way).collect()
     }
 
-    /// DESIGN §13: a tunnel where nodes cannot be reached; the server picks.
+    /// docs/many-machines.md: a tunnel where nodes cannot be reached; the server picks.
     #[test]
     fn the_network_comes_first_unless_it_has_just_failed() {
         use Way::{Direct, Tunnel};

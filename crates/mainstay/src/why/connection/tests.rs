@@ -1,4 +1,4 @@
-//! The answers about connections (DESIGN §13: "`why` says which policy drops a connection when asked").
+//! The answers about connections (docs/network-policy.md, "Ask which policy decides").
 
 use serde_json::{Value, json};
 

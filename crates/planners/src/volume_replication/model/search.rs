@@ -87,7 +87,7 @@ impl Found {
     }
 }
 
-// DESIGN §16: no split brain, the recovery point is the stated one, and divergence is kept.
+// docs/storage.md: no split brain, the recovery point is the stated one, and divergence is kept.
 #[test]
 fn no_interleaving_has_two_bodies_or_loses_a_write() {
     let count = explore(Mistake::None, 80_000);
@@ -110,7 +110,7 @@ fn mistakes_are_found() {
     }
 }
 
-// DESIGN §16, docs/storage.md: a replica whose node stays away is replaced.
+// docs/storage.md: a replica whose node stays away is replaced.
 #[test]
 fn a_third_node_takes_the_place_of_a_replica() {
     let found = walk(Mistake::None, 600);

@@ -236,7 +236,7 @@ fn a_claim_that_is_given_away_is_noticed() {
     );
 }
 
-/// DESIGN: what is stuck says why.
+/// docs/conditions.md: a stuck set shows the cause.
 #[test]
 fn silence_is_noticed() {
     let stuck = "set replicas=3\nrevisions a=1\npod 0 pending a\npod 2 ready a";

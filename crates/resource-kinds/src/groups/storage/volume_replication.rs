@@ -371,7 +371,7 @@ mod tests {
         volume
     }
 
-    // DESIGN §16
+    // docs/storage.md
     #[test]
     fn a_class_says_how_often_its_volumes_are_copied() {
         let cow = "mainstay.dev/local-cow";

@@ -93,7 +93,7 @@ fn script(volume: &Path) -> String {
     fs::read_to_string(volume.join("script")).unwrap()
 }
 
-// DESIGN §16
+// docs/storage.md
 #[tokio::test]
 async fn a_copy_becomes_the_volume_and_the_former_primary_keeps_its_state() {
     let (one, two) = with_volume().await;
