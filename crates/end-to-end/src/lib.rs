@@ -6,6 +6,7 @@
 pub mod api;
 pub mod applications;
 pub mod cluster;
+pub mod csi;
 pub mod debian;
 pub mod disk;
 mod engine;

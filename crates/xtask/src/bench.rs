@@ -41,6 +41,7 @@ const BENCHMARKS: &[Benchmark] = &[
     bench("nodes", END_TO_END, "nodes"),
     bench("node-loss", END_TO_END, "node_loss"),
     bench("replication", END_TO_END, "replication"),
+    bench("csi", END_TO_END, "csi"),
 ];
 
 /// The crate whose benchmarks run the release binary.

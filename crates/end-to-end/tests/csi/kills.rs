@@ -1,9 +1,10 @@
 //! The agent, killed at each step of an attachment and of its end.
 
+use end_to_end::csi::set;
 use end_to_end::{wait_for, wait_for_or_tell};
 use serde_json::json;
 
-use super::{World, set};
+use super::World;
 
 /// The calls of a volume's way to a pod and back, and of growth.
 const STEPS: [&str; 7] = [
@@ -18,7 +19,7 @@ const STEPS: [&str; 7] = [
 
 #[test]
 fn a_kill_at_any_step_neither_leaks_nor_mounts_twice() {
-    let mut world = World::start(1, 0, &[]);
+    let mut world = World::start(1, 0);
     world
         .kubectl
         .apply(&set("db", 1, "disks", json!({})).to_string());
@@ -52,7 +53,7 @@ impl World {
     /// comes to its end nevertheless.
     fn killed_at(&mut self, (step, at, fault): (&str, &str, &str), size: u32) {
         let order = json!({"method": step, "at": at, "kind": fault});
-        self.order(&order);
+        self.order("order", &order);
         if step == "NodeExpandVolume" {
             let more =
                 json!({"spec": {"resources": {"requests": {"storage": format!("{size}Mi")}}}});

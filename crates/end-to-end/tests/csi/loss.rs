@@ -3,18 +3,19 @@
 use std::time::Instant;
 
 use end_to_end::cluster::is_ready;
+use end_to_end::csi::set;
 use end_to_end::lan::ip;
 use end_to_end::{Network, text, wait_for_or_tell};
 use serde_json::json;
 
-use super::{World, set};
+use super::World;
 
 /// The set moves with its volume, which is detached from the lost node only after its fence, and is at no
 /// instant attached to both.
 #[test]
 fn a_volume_follows_its_set_from_a_lost_node() {
-    let world = World::start(2, 0, &[]);
-    let first = super::first_node(&world.kubectl, 2).expect("two nodes");
+    let world = World::start(2, 0);
+    let first = end_to_end::csi::first_node(&world.kubectl, 2).expect("two nodes");
     let nodes = world.kubectl.json(&["get", "nodes"]);
     let nodes = nodes["items"].as_array().expect("nodes").iter();
     let mut nodes = nodes.map(|node| text(node, "/metadata/name"));
@@ -31,6 +32,14 @@ fn a_volume_follows_its_set_from_a_lost_node() {
         .kubectl
         .apply(&set("db", 1, "disks", more).to_string());
     world.kubectl.wait_ready("db", 1);
+    // Another set waits for its node, and keeps its volume.
+    let here = json!({"spec": {"template": {"spec": {"affinity": prefer}}}});
+    world
+        .kubectl
+        .apply(&set("waits", 1, "disks", here).to_string());
+    world.kubectl.wait_ready("waits", 1);
+    let waits = world.kubectl.pod("waits-0");
+    assert_eq!(text(&waits, "/spec/nodeName"), lost);
     let before = world.kubectl.pod("db-0");
     assert_eq!(text(&before, "/spec/nodeName"), lost);
     let keep = "echo kept >/data/file && sync";
@@ -65,22 +74,30 @@ fn a_volume_follows_its_set_from_a_lost_node() {
         .ok(&["exec", "db-0", "--", "cat", "/data/file"]);
     assert_eq!(kept, "kept\n");
     let uses = world.check_journal();
-    let nodes: Vec<&String> = uses.attached.values().collect();
-    assert_eq!(nodes, [&first]);
+    let mut nodes: Vec<&String> = uses.attached.values().collect();
+    nodes.sort_by_key(|name| name.len());
+    assert_eq!(nodes, [&first, &lost]);
 
-    // The node that is back has nothing of the volume left.
+    // The node that is back has nothing of that volume left, and still has the other.
     link("up");
     let clean = || {
         let uses = world.check_journal();
-        let mut left = uses.mounted.keys().filter(|(node, _)| *node == lost);
-        left.next().map_or(Ok(()), |left| Err(format!("{left:?}")))
+        let left = uses.mounted.keys().filter(|(node, _)| *node == lost);
+        let left: Vec<_> = left.collect();
+        match left.len() {
+            2 => Ok(()),
+            _ => Err(format!("{left:?}")),
+        }
     };
     wait_for_or_tell("the mounts of the lost node to go", 120, clean, tell);
+    world.kubectl.wait_ready("waits", 1);
+    let now = world.kubectl.pod("waits-0");
+    assert_eq!(now["metadata"]["uid"], waits["metadata"]["uid"]);
+    let sets = ["delete", "statefulset", "db", "waits", "--timeout=240s"];
+    world.kubectl.ok(&sets);
+    let claims = ["data-db-0", "data-waits-0", "--timeout=240s"];
     world
         .kubectl
-        .ok(&["delete", "statefulset", "db", "--timeout=240s"]);
-    world
-        .kubectl
-        .ok(&["delete", "pvc", "data-db-0", "--timeout=240s"]);
+        .ok(&[&["delete", "pvc"][..], &claims].concat());
     world.wait_gone();
 }

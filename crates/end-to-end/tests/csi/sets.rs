@@ -1,9 +1,11 @@
 //! Everything that a set can do with a driver's volumes.
 
+use end_to_end::csi::{DRIVER, claim, merge, pod, pod_spec, set};
+use end_to_end::program::ok;
 use end_to_end::{text, wait_for, wait_for_text};
 use serde_json::{Value, json};
 
-use super::{DRIVER, World, claim, merge, pod, pod_spec, set};
+use super::World;
 
 impl World {
     fn apply(&self, object: &Value) {
@@ -107,14 +109,16 @@ const TWO_MIB: &[&str] = &["2Mi", "2097152"];
 
 #[test]
 fn sets_use_a_driver_s_volumes() {
-    let world = World::start(2, 6, &[]);
+    let world = World::start(2, 6);
     claims_of_a_set(&world);
+    figures(&world);
     growth_in_use_and_at_rest(&world);
     snapshots_and_clones(&world);
     other_attributes(&world);
     world.remove_set("db");
     blocks(&world);
     inline_volumes(&world);
+    another_node_and_another_group(&world);
     one_pod_only(&world);
     places_with_room(&world);
     world.wait_gone();
@@ -140,6 +144,48 @@ fn claims_of_a_set(world: &World) {
     let (volume, _) = world.volume_of("data-db-0");
     let finalizers = volume["metadata"]["finalizers"].to_string();
     assert!(finalizers.contains("external-attacher"), "{finalizers}");
+}
+
+/// The volume in the figures of its node, and in the list of volumes.
+fn figures(world: &World) {
+    let node = world.node_of("db-0");
+    let summary = format!("/api/v1/nodes/{node}/proxy/stats/summary");
+    wait_for("the volume's figures", 60, || {
+        let text = world.kubectl.run(&["get", "--raw", &summary]).stdout;
+        let summary: Value = serde_json::from_str(&text).map_err(|error| error.to_string())?;
+        let pods = summary["pods"].as_array().cloned().unwrap_or_default();
+        let volumes = pods.iter().filter_map(|pod| pod["volume"].as_array());
+        let mut of_claim = volumes
+            .flatten()
+            .filter(|volume| volume["pvcRef"]["name"] == "data-db-0");
+        match of_claim.next() {
+            Some(volume) if volume["capacityBytes"] == 1 << 20 => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    });
+    let data = world.instance.data().display().to_string();
+    let listed = ok(&["volume", "ls", "--data-dir", &data]);
+    assert!(listed.contains("data-db-0"), "{listed}");
+}
+
+/// A pod goes to another node with its volume, whose files belong to the pod's group.
+fn another_node_and_another_group(world: &World) {
+    let more = json!({"spec": {"template": {"spec": {"securityContext": {"fsGroup": 4321}}}}});
+    world.apply(&set("goes", 1, "disks", more));
+    world.kubectl.wait_ready("goes", 1);
+    world.write("goes-0", "first");
+    let listed = world
+        .kubectl
+        .ok(&["exec", "goes-0", "--", "ls", "-ln", "/data/file"]);
+    assert!(listed.contains(" 4321 "), "{listed}");
+    let node = world.node_of("goes-0");
+    world.kubectl.ok(&["cordon", &node]);
+    world.kubectl.ok(&["delete", "pod", "goes-0"]);
+    world.kubectl.wait_ready("goes", 1);
+    world.kubectl.ok(&["uncordon", &node]);
+    assert_ne!(world.node_of("goes-0"), node);
+    assert_eq!(world.read("goes-0"), "first");
+    world.remove_set("goes");
 }
 
 fn growth_in_use_and_at_rest(world: &World) {
