@@ -114,7 +114,7 @@ async fn server() -> Arc<ApiServer> {
 fn report(what: &str, times: &mut Vec<Duration>) {
     times.sort();
     let at = |part: usize| times[times.len() * part / 100];
-    println!("{what:<32} p50 {:>8.1?}, p99 {:>8.1?}", at(50), at(99));
+    println!("{what}: {:.1?}, p99 {:.1?}", at(50), at(99));
     times.clear();
 }
 

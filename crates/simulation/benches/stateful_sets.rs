@@ -79,7 +79,7 @@ async fn measure(case: &Case, store_name: &str, store: Arc<EmbeddedStore>) -> Re
     let show = |name: &str, time: Duration| {
         let (rate, millis) = (pods / time.as_secs_f64(), time.as_millis());
         println!(
-            "{:<22} {store_name:<7} {name:<7} {millis:>6} ms {rate:>7.0} pods/s",
+            "{}, {store_name}, {name}: {millis} ms, {rate:.0} pods/s",
             case.name
         );
     };

@@ -1,10 +1,15 @@
 //! `cargo xtask bench`: runs the benchmarks of the crates and of the whole program.
 
-use std::path::Path;
+mod results;
 
-use anyhow::{Result, bail};
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::Stdio;
+
+use anyhow::{Context, Result, bail};
 
 use crate::cargo;
+use results::{Results, Values};
 
 /// A benchmark.
 struct Benchmark {
@@ -63,10 +68,47 @@ pub fn run(root: &Path, filter: Option<&str>) -> Result<()> {
     {
         cargo::run(root, &["build", "--release", "--package", "mainstay"])?;
     }
+    let is_small = std::env::var_os("MAINSTAY_BENCH_SMALL").is_some();
+    let mut results = Results::of_machine(root, is_small)?;
     for benchmark in wanted {
         println!("xtask: {}", benchmark.name);
-        let Benchmark { package, bench, .. } = benchmark;
-        cargo::run(root, &["bench", "--package", package, "--bench", bench])?;
+        measure(root, benchmark, &mut results)?;
+    }
+    results.save()?;
+    println!("xtask: results in {}", results.file().display());
+    Ok(())
+}
+
+/// Runs a benchmark; shows its lines, each with the ratios of its values to the last ones.
+fn measure(root: &Path, benchmark: &Benchmark, results: &mut Results) -> Result<()> {
+    let Benchmark {
+        name,
+        package,
+        bench,
+    } = benchmark;
+    let mut child = cargo::command(root)
+        .args(["bench", "--package", package, "--bench", bench])
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("start cargo")?;
+    let output = child.stdout.take().context("no output of cargo")?;
+    let mut values = Values::of(name);
+    for line in BufReader::new(output).lines() {
+        let line = line?;
+        let ratios: Vec<String> = values
+            .read(&line)
+            .into_iter()
+            .filter_map(|(key, value)| results.add(key, value))
+            .map(|ratio| format!("{ratio:.2}"))
+            .collect();
+        match ratios.as_slice() {
+            [] => println!("{line}"),
+            ratios => println!("{line}  [of the last: {}]", ratios.join(", ")),
+        }
+    }
+    let status = child.wait()?;
+    if !status.success() {
+        bail!("the benchmark {name} ended with {status}");
     }
     Ok(())
 }
