@@ -21,6 +21,7 @@ use api_client::{Api, Client, Event, Resource, WatchConfig as Config, WatchError
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt};
+use json_text::find_string;
 use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 
@@ -142,6 +143,13 @@ where
     F: FnMut(&[u8]) -> serde_json::Result<Arc<Stored>> + Send,
 {
     fn take(&mut self, event: Event<Bytes>) -> serde_json::Result<()> {
+        // The last state of an object is the one that was told before.
+        if let Event::Delete(text) = &event
+            && let Some(key) = key_of(text)
+        {
+            self.store.take_deleted(&key);
+            return Ok(());
+        }
         let event = event.try_map(|text| (self.decode)(&text))?;
         self.store.take_event(event, &mut self.listed);
         Ok(())
@@ -150,6 +158,16 @@ where
     fn stop(&self) {
         self.store.stop();
     }
+}
+
+/// The key of an object that is not decoded.
+fn key_of(object: &[u8]) -> Option<Key> {
+    let text = |name| {
+        let found = find_string(object, &["metadata", name]);
+        found.map(Option::unwrap_or_default).ok()
+    };
+    let (namespace, name) = (text("namespace")?, text("name")?);
+    Some(Key::new(namespace, name))
 }
 
 /// Takes events until their stream ends.

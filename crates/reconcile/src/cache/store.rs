@@ -185,6 +185,12 @@ impl Store {
         self.changed.notify_waiters();
     }
 
+    /// Takes the deletion of an object of which only the key is known.
+    pub(super) fn take_deleted(&self, key: &Key) {
+        self.write().remove(key, None, &*self.identify);
+        self.changed.notify_waiters();
+    }
+
     pub(super) fn stop(&self) {
         let mut state = self.write();
         state.stopped = true;

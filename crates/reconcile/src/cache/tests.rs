@@ -1,3 +1,4 @@
+use futures::FutureExt;
 use k8s_openapi::api::core::v1::ConfigMap;
 
 use super::*;
@@ -111,4 +112,43 @@ async fn an_index_follows_its_cache() {
         .unwrap();
     changes.next().await;
     assert!(by_uid.get("1").is_empty());
+}
+
+/// A change of a pod is decoded once for all readers of the cache, and its deletion not at all.
+#[tokio::test]
+async fn an_object_is_decoded_once_per_state() {
+    let cache = Cache::<ConfigMap>::empty(|object| Identity::of(object));
+    let mut changes = cache.subscribe();
+    let mut decoded = 0;
+    let mut feed = Feed {
+        store: cache.store.clone(),
+        listed: BTreeSet::new(),
+        decode: |text: &[u8]| {
+            decoded += 1;
+            let object: ConfigMap = serde_json::from_slice(text)?;
+            Ok(stored(object))
+        },
+    };
+    let text = |name: &str, uid: &str, revision: &str| {
+        let object = object(name, uid, revision);
+        Bytes::from(serde_json::to_vec(&object).unwrap())
+    };
+    let events = [
+        Event::Init,
+        Event::InitApply(text("a", "1", "1")),
+        Event::InitDone,
+        Event::Apply(text("a", "1", "2")),
+        Event::Delete(text("a", "1", "3")),
+        Event::Delete(text("unknown", "1", "4")),
+        Event::Apply(text("a", "2", "5")),
+    ];
+    let mut told = Vec::new();
+    for event in events {
+        feed.take(event).unwrap();
+        let change = changes.next().now_or_never().flatten();
+        told.extend(change.map(describe));
+    }
+    drop(feed);
+    assert_eq!(told, ["+a1", "~a1", "-a1", "+a2"]);
+    assert_eq!(decoded, 3);
 }
