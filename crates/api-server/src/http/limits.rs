@@ -88,9 +88,9 @@ pub(crate) const GZIP_BYTES_MIN: usize = 128 * 1024;
 /// So much of a request without TLS is read after it has been refused.
 pub(crate) const PLAIN_BYTES_MAX: usize = 64 * 1024;
 
-/// The level of compression. The first one costs more time than the second, for three times the size; the
-/// sixth makes a list of pods a tenth smaller, in four times the time.
-pub(crate) const COMPRESSION_LEVEL: u32 = 2;
+/// The level of compression: the lowest one that makes a list of 5,000 pods (11 MB) no larger than zlib's
+/// default level, which is also Go's, makes it. It takes 29 ms and 0.41 MB; the second level takes 10 ms and 0.57 MB.
+pub(crate) const COMPRESSION_LEVEL: u32 = 7;
 
 /// Small parts of a body are sent together up to this size: each part is a record of TLS and a call of the
 /// kernel. A multiple of the largest frame of HTTP/2 that clients usually take.

@@ -203,3 +203,54 @@ pub(crate) fn compress(bytes: &[u8]) -> Bytes {
     gzip.push(bytes);
     gzip.finish()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The bytes of the list below that zlib 1.2.13 makes of it at level 6, its default, with those of
+    /// gzip's header and trailer.
+    const OF_ZLIB: usize = 413_551 - 6 + 18;
+
+    #[test]
+    fn a_list_is_no_larger_than_at_the_default_level_of_zlib() {
+        let list = pods();
+        let gzip = compress(list.as_bytes()).len();
+        println!("{gzip} of {} bytes, zlib {OF_ZLIB}", list.len());
+        assert!(gzip <= OF_ZLIB, "{gzip} bytes, zlib {OF_ZLIB}");
+    }
+
+    /// A list of 5,000 pods as the store has them, of one template: names, uids, times, addresses and
+    /// token volumes differ.
+    fn pods() -> String {
+        let mut state = 1_u64;
+        let mut random = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005);
+            state = state.wrapping_add(1_442_695_040_888_963_407);
+            state >> 16
+        };
+        let mut list = String::from("{\"items\":[");
+        for n in 0..5000_u64 {
+            let [a, b, token] = [random(), random(), random() >> 20];
+            let uid = format!("{a:012x}-4{:03x}-8{:03x}-{b:012x}", a & 0xfff, b & 0xfff);
+            let time = format!("2026-01-02T03:{:02}:{:02}Z", n / 84 % 60, n % 60);
+            let comma = if n > 0 { "," } else { "" };
+            list.push_str(comma);
+            let pod = TEMPLATE
+                .trim_end()
+                .replace("UID", &uid)
+                .replace("TIME", &time)
+                .replace("TOKEN", &format!("{token:07x}"))
+                .replace("REVISION", &(1000 + 7 * n).to_string())
+                .replace("NODE", &(n % 10).to_string())
+                .replace("ADDRESS", &format!("{}.{}", n / 250, n % 250))
+                .replace("NUMBER", &n.to_string());
+            list.push_str(&pod);
+        }
+        list.push_str("]}");
+        list
+    }
+
+    /// A pod as the store has it.
+    const TEMPLATE: &str = include_str!("../../tests/listed_pod.json");
+}
