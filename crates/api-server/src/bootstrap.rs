@@ -15,8 +15,7 @@ use crate::http::decode::Decoded;
 use crate::http::user::UserInfo;
 use crate::objects::metadata;
 use crate::objects::storage;
-use crate::objects::write_request::Part;
-use crate::objects::write_request::{Validation, WriteRequest, accept};
+use crate::objects::write_request::{Extent, Part, Validation, WriteRequest, accept};
 use crate::server::StartError;
 
 /// Number of objects to create concurrently, so that they share syncs of the disk.
@@ -180,7 +179,7 @@ pub(crate) fn write_request<'a>(
         dry_run: false,
         manager: "kube-apiserver",
         applied: false,
-        reads_whole: false,
+        extent: Extent::Part,
         asked: false,
         warnings: None,
     }

@@ -205,6 +205,20 @@ pub(crate) fn prepare_update(
     Ok(())
 }
 
+/// Restores all but the metadata. A part that did not change is not copied.
+pub(crate) fn restore_all_others(object: &mut Value, old: &Value) {
+    let mut given = object
+        .as_object_mut()
+        .map(std::mem::take)
+        .unwrap_or_default();
+    let before = old.as_object().into_iter().flatten();
+    let restored = before.map(|(name, value)| match given.swap_remove_entry(name) {
+        Some((name, found)) if name == "metadata" || found == *value => (name, found),
+        _ => (name.clone(), value.clone()),
+    });
+    *object = Value::Object(restored.collect());
+}
+
 /// The errors of a change of the metadata, beyond the kind's own checks.
 pub(crate) fn validate_update(object: &Value, old: &Value) -> Vec<FieldError> {
     if !is_deleting(old) {

@@ -237,6 +237,17 @@ pub(crate) enum Part {
     Trusted(&'static [FieldRead]),
 }
 
+/// The fields of the stored object that the change of a write reads and edits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Extent {
+    /// Any, the managed fields among them (a JSON patch).
+    Any,
+    /// Those of its [`Part`].
+    Part,
+    /// Those of the metadata, without the managed fields (a patch of labels, a finalizer).
+    Metadata,
+}
+
 /// A write of an object: the object, its user and the options.
 #[derive(Clone, Copy)]
 pub(crate) struct WriteRequest<'a> {
@@ -250,9 +261,8 @@ pub(crate) struct WriteRequest<'a> {
     pub(crate) manager: &'a str,
     /// Whether the object comes from a server-side apply, which updates its managers itself.
     pub(crate) applied: bool,
-    /// Whether the change may read or edit any field of the stored object, the managed fields among
-    /// them (a JSON patch).
-    pub(crate) reads_whole: bool,
+    /// The fields that the change reads and edits.
+    pub(crate) extent: Extent,
     /// Whether webhooks and policies have been called for the request that this is a part of.
     pub(crate) asked: bool,
     /// The receiver of warnings; `None` for the server's own writes.
@@ -274,7 +284,7 @@ impl<'a> WriteRequest<'a> {
             dry_run: options.dry_run,
             manager: field_managers::name_of(call),
             applied: false,
-            reads_whole: false,
+            extent: Extent::Part,
             asked: false,
             warnings: Some(&call.warnings),
         }

@@ -95,6 +95,14 @@ pub trait Kind: Printer {
         errors
     }
 
+    /// The parts outside of the metadata of which the rules of an update and those of admission read
+    /// some fields only, if nothing but the metadata changes, with these fields; of all others they may
+    /// read all. Such a part may be without its other fields in both objects, and then
+    /// [`prepare_update`](Self::prepare_update) is not called: all but the metadata is restored.
+    fn reads_for_metadata(&self) -> &'static [FieldRead] {
+        &[]
+    }
+
     /// Warnings about an object that is accepted all the same.
     fn warnings(&self, _object: &Value, _old: Option<&Value>) -> Vec<String> {
         Vec::new()

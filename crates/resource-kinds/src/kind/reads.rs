@@ -15,6 +15,12 @@ pub(crate) const fn whole(name: &'static str) -> FieldRead {
     FieldRead { name, below: &[] }
 }
 
+/// A part of which no field is read. (No field has an empty name.)
+pub(crate) const fn unread(name: &'static str) -> FieldRead {
+    const NONE: &[FieldRead] = &[whole("")];
+    FieldRead { name, below: NONE }
+}
+
 /// Removes what is not read, as a server does that does not decode it.
 #[cfg(test)]
 pub(crate) fn keep(object: &mut serde_json::Value, reads: &[FieldRead]) {

@@ -79,7 +79,7 @@ fn changes<'a>(form: Form<'a>, old: Side<'a>, new: Side<'a>) -> (Change, Changes
     }
     let parts = match form {
         _ if form.is_list() => lists(form, old, new),
-        Form::Struct(_) | Form::Map(_) | Form::Open => entries(form, old, new),
+        _ if form.has_entries() => entries(form, old, new),
         _ => None,
     };
     match parts {
@@ -115,7 +115,7 @@ fn all<'a>(form: Form<'a>, value: &'a Value) -> FieldSet<'a> {
             }
             nodes
         }
-        Value::Object(map) if matches!(form, Form::Struct(_) | Form::Map(_) | Form::Open) => {
+        Value::Object(map) if form.has_entries() => {
             let entries = map.iter().map(|(name, value)| {
                 let (entry, _) = form.entry(name);
                 member(PathElement::Field(name.into()), all(entry, value))
@@ -136,13 +136,13 @@ fn entries<'a>(form: Form<'a>, old: Side<'a>, new: Side<'a>) -> Option<Changes<'
     let mut collected = Collected::default();
     for (name, value) in before {
         let (entry, field) = form.entry(name);
-        let after = after.get(name).or_else(|| stand_in(new, field));
+        let after = after.get(name).or_else(|| value_in(new, field));
         let found = changes(entry, Some(value), after);
         collected.add(|| PathElement::Field(name.into()), found);
     }
     for (name, value) in after.iter().filter(|(name, _)| !before.contains_key(*name)) {
         let (entry, field) = form.entry(name);
-        let found = changes(entry, stand_in(old, field), Some(value));
+        let found = changes(entry, value_in(old, field), Some(value));
         collected.add(|| PathElement::Field(name.into()), found);
     }
     Some(collected.finish())
@@ -158,16 +158,33 @@ fn object<'a>(side: Side<'a>) -> Option<&'a Map<String, Value>> {
     }
 }
 
-/// The value of upstream's types for an absent JSON value: an embedded structure is always present,
-/// and so is the null of a required list or map. It is never added or removed by itself.
-fn stand_in<'a>(parent: Side<'a>, field: Option<FieldRef<'_>>) -> Side<'a> {
-    static EMPTY: LazyLock<Value> = LazyLock::new(|| Value::Object(Map::new()));
-    let field = field.filter(|_| parent.is_some_and(Value::is_object))?;
+/// The value of upstream's types for an absent JSON value. It is never added or removed by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum StandIn {
+    /// An embedded structure, which is always present, without fields.
+    Object,
+    /// The null of a required list or map.
+    Null,
+}
+
+/// The value of an absent field in an object.
+pub(super) fn stand_in(parent: Option<StandIn>, field: Option<FieldRef<'_>>) -> Option<StandIn> {
+    let field = field.filter(|_| parent == Some(StandIn::Object))?;
     if field.is_always_there() {
-        return Some(&EMPTY);
+        return Some(StandIn::Object);
     }
     let parts = !matches!(field.type_ref().shape(), Shape::Scalar | Shape::Any);
-    (field.is_required() && parts).then_some(&Value::Null)
+    (field.is_required() && parts).then_some(StandIn::Null)
+}
+
+/// The same in a value that may be no object.
+fn value_in<'a>(parent: Side<'a>, field: Option<FieldRef<'_>>) -> Side<'a> {
+    static EMPTY: LazyLock<Value> = LazyLock::new(|| Value::Object(Map::new()));
+    let parent = parent.filter(|parent| parent.is_object());
+    match stand_in(parent.map(|_| StandIn::Object), field)? {
+        StandIn::Object => Some(&EMPTY),
+        StandIn::Null => Some(&Value::Null),
+    }
 }
 
 /// The changes of a list's elements; `None` if there are none on either side.

@@ -6,7 +6,7 @@
 
 use std::borrow::Cow;
 
-use json_text::{Cursor, StringSlice, SyntaxError};
+use json_text::{Cursor, Sequence, StringSlice, SyntaxError};
 
 use super::path::{self, PathElement};
 use super::set::{FieldSet, Node};
@@ -98,6 +98,21 @@ impl<'a> FieldSet<'a> {
         Ok(wanted.is_empty() && (!step || is_member || is_empty))
     }
 
+    /// An encoded set with these fields added, of which most stays text; `None` if it is no set as
+    /// [`to_fields_v1`](Self::to_fields_v1) writes it.
+    pub(crate) fn merged_into(&self, fields: &str) -> Option<String> {
+        let mut edit = Edit::of(fields);
+        edit.add_to_object(self, Step::Start)?;
+        Some(edit.out)
+    }
+
+    /// An encoded set without these fields, of which most stays text; `None` if it is no set.
+    pub(crate) fn removed_from(&self, fields: &str) -> Option<String> {
+        let mut edit = Edit::of(fields);
+        edit.remove_from_object(self, Step::Start)?;
+        Some(edit.out)
+    }
+
     /// The node of a key of `fieldsV1`.
     fn node_of(&self, key: &StringSlice<'_>) -> Option<&Node<'a>> {
         if self.is_empty() {
@@ -110,6 +125,179 @@ impl<'a> FieldSet<'a> {
 
 /// The key of a set that says that the step to it is a member.
 const MEMBER: &str = ".";
+
+/// The way to an object of `fieldsV1`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Step {
+    /// There is none: it is the whole set.
+    Start,
+    /// A step that is a member of the set if it was one.
+    Kept,
+    /// A step that becomes a member, or is one no longer.
+    Changed,
+}
+
+impl Step {
+    /// The step to a node of fields that are added or removed.
+    fn to(node: &Node<'_>) -> Self {
+        match node.member {
+            true => Self::Changed,
+            false => Self::Kept,
+        }
+    }
+}
+
+/// A change of an encoded set.
+struct Edit<'a> {
+    text: &'a str,
+    /// The place behind all that is written.
+    fields: Cursor<'a>,
+    out: String,
+}
+
+impl<'a> Edit<'a> {
+    fn of(fields: &'a str) -> Self {
+        Self {
+            text: fields,
+            fields: Cursor::new(fields.as_bytes()),
+            out: String::with_capacity(fields.len() + 256),
+        }
+    }
+
+    /// Enters the object that is next: its entries but for the mark of a member, whether there are any,
+    /// and whether the step to it is a member.
+    fn enter(&mut self) -> Option<(Sequence, bool, bool)> {
+        let mut entries = self.fields.object().ok()?;
+        let mut more = entries.next(&mut self.fields).ok()?;
+        let mut is_member = !more;
+        if more && self.fields.take_key(MEMBER) {
+            is_member = true;
+            self.fields.skip().ok()?;
+            more = entries.next(&mut self.fields).ok()?;
+        }
+        Some((entries, more, is_member))
+    }
+
+    /// The step of a key.
+    fn step(key: &StringSlice<'a>) -> Option<PathElement<'a>> {
+        Some(match key.decode().ok()? {
+            Cow::Borrowed(key) => path::decode(key).ok()??,
+            Cow::Owned(key) => path::decode(&key).ok()??.into_owned(),
+        })
+    }
+
+    /// Writes the object that is next without these fields. Returns whether anything is left.
+    fn remove_from_object(&mut self, set: &FieldSet<'_>, step: Step) -> Option<bool> {
+        let (mut entries, mut more, was_member) = self.enter()?;
+        let is_member = was_member && step == Step::Kept;
+        self.out.push('{');
+        let start = self.out.len();
+        if is_member {
+            self.out.push_str("\".\":{}");
+        }
+        let below = self.out.len();
+        while more {
+            let key_start = self.fields.offset();
+            let key = self.fields.key().ok()?;
+            let node = match set.is_empty() {
+                true => None,
+                false => set.node(&Self::step(&key)?),
+            };
+            if let Some(node) = node {
+                let before = self.out.len();
+                self.separate(start);
+                self.out
+                    .push_str(self.text.get(key_start..self.fields.offset())?);
+                if !self.remove_from_object(&node.below, Step::to(node))? {
+                    self.out.truncate(before);
+                }
+            } else {
+                self.fields.skip().ok()?;
+                self.keep(start, key_start)?;
+            }
+            more = entries.next(&mut self.fields).ok()?;
+        }
+        let is_empty = self.out.len() == below;
+        if is_empty {
+            self.out.truncate(start);
+        }
+        self.out.push('}');
+        Some(is_member || !is_empty)
+    }
+
+    /// Writes the object that is next, with these fields.
+    fn add_to_object(&mut self, set: &FieldSet<'_>, step: Step) -> Option<()> {
+        let (mut entries, mut more, was_member) = self.enter()?;
+        let mut wanted = set.nodes();
+        self.out.push('{');
+        let start = self.out.len();
+        let is_member = step == Step::Changed || (step == Step::Kept && was_member);
+        if is_member && (more || !wanted.is_empty()) {
+            self.out.push_str("\".\":{}");
+        }
+        let mut last: Option<PathElement<'a>> = None;
+        while more {
+            let key_start = self.fields.offset();
+            let key = self.fields.key().ok()?;
+            if wanted.is_empty() {
+                self.fields.skip().ok()?;
+                self.keep(start, key_start)?;
+                more = entries.next(&mut self.fields).ok()?;
+                continue;
+            }
+            let found = Self::step(&key)?;
+            // A set that is not sorted, or has a step twice.
+            if last.as_ref().is_some_and(|last| *last >= found) {
+                return None;
+            }
+            let before = wanted.iter().take_while(|node| node.step < found).count();
+            let (new, rest) = wanted.split_at(before);
+            new.iter().for_each(|node| self.add(start, node));
+            wanted = rest;
+            match rest.split_first() {
+                Some((node, rest)) if node.step == found => {
+                    self.separate(start);
+                    self.out
+                        .push_str(self.text.get(key_start..self.fields.offset())?);
+                    self.add_to_object(&node.below, Step::to(node))?;
+                    wanted = rest;
+                }
+                _ => {
+                    self.fields.skip().ok()?;
+                    self.keep(start, key_start)?;
+                }
+            }
+            last = Some(found);
+            more = entries.next(&mut self.fields).ok()?;
+        }
+        wanted.iter().for_each(|node| self.add(start, node));
+        self.out.push('}');
+        Some(())
+    }
+
+    /// Writes a comma behind the entries of an object.
+    fn separate(&mut self, start: usize) {
+        if self.out.len() > start {
+            self.out.push(',');
+        }
+    }
+
+    /// Writes an entry that was read from its start on.
+    fn keep(&mut self, start: usize, entry: usize) -> Option<()> {
+        self.separate(start);
+        self.out
+            .push_str(self.text.get(entry..self.fields.offset())?);
+        Some(())
+    }
+
+    /// Writes a new entry.
+    fn add(&mut self, start: usize, node: &Node<'_>) {
+        self.separate(start);
+        path::push_key(&mut self.out, &node.step);
+        self.out.push(':');
+        write_object(&mut self.out, &node.below, node.member);
+    }
+}
 
 /// Whether a key of `fieldsV1` is this step.
 fn leads_to(key: &StringSlice<'_>, step: &PathElement<'_>) -> bool {
@@ -232,10 +420,20 @@ mod tests {
             prop_assert_eq!(a.overlaps(&text), !a.intersection(&b).is_empty());
             prop_assert_eq!(a.is_within(&text), a.is_subset(&b));
             prop_assert!(b.is_within(&text));
+            prop_assert_eq!(a.merged_into(&text), Some(a.union(&b).to_fields_v1()));
+            prop_assert_eq!(a.removed_from(&text), Some(b.difference(&a).to_fields_v1()));
+            prop_assert_eq!(b.removed_from(&text), Some("{}".to_owned()));
             prop_assert_eq!(FieldSet::from_fields_v1(&text), Ok(b.clone()));
             let spaced: Value = serde_json::from_str(&text).unwrap();
             let spaced = serde_json::to_string_pretty(&spaced).unwrap();
-            prop_assert_eq!(FieldSet::from_fields_v1(&spaced), Ok(b));
+            prop_assert_eq!(FieldSet::from_fields_v1(&spaced), Ok(b.clone()));
+            let (rest, merged) = (a.removed_from(&spaced), a.merged_into(&spaced));
+            if let Some(rest) = rest {
+                prop_assert_eq!(FieldSet::from_fields_v1(&rest), Ok(b.difference(&a)));
+            }
+            if let Some(merged) = merged {
+                prop_assert_eq!(FieldSet::from_fields_v1(&merged), Ok(a.union(&b)));
+            }
         }
     }
 
@@ -256,5 +454,25 @@ mod tests {
         ] {
             assert!(!set.overlaps(text) && !set.is_within(text), "{text}");
         }
+    }
+
+    #[test]
+    fn fields_are_not_merged_into_a_text_that_is_not_sorted() {
+        let set = FieldSet::from_fields_v1(r#"{"f:c":{},"f:d":{"f:e":{}}}"#).unwrap();
+        for text in [
+            r#"{"f:b":{},"f:a":{}}"#,
+            r#"{"f:a":{},"f:a":{}}"#,
+            r#"{"f:a":{},".":{}}"#,
+            r#"{"x:a":{}}"#,
+            r#"{"f:d":null}"#,
+            r#"{"f:d":{}"#,
+            "[]",
+            "",
+        ] {
+            assert_eq!(set.merged_into(text), None, "{text}");
+        }
+        let merged = set.merged_into(r#"{"f:a":{"f:z":{},"f:y":{}},"f:d":{}}"#);
+        let wanted = r#"{"f:a":{"f:z":{},"f:y":{}},"f:c":{},"f:d":{".":{},"f:e":{}}}"#;
+        assert_eq!(merged.as_deref(), Some(wanted));
     }
 }

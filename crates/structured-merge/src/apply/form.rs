@@ -71,6 +71,11 @@ impl<'s> Form<'s> {
         }
     }
 
+    /// Whether a value is merged entry by entry if it is an object.
+    pub fn has_entries(&self) -> bool {
+        matches!(self, Self::Struct(_) | Self::Map(_) | Self::Open)
+    }
+
     pub fn is_list(&self) -> bool {
         matches!(self, Self::Set | Self::Keyed(_))
     }

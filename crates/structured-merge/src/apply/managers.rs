@@ -71,14 +71,18 @@ pub(super) struct Entry<'a> {
 #[derive(Clone, Debug)]
 enum Fields<'a> {
     /// The JSON text of `fieldsV1`.
-    Encoded(&'a str),
+    Encoded(Cow<'a, str>),
     Decoded(FieldSet<'a>),
 }
 
 impl<'a> Fields<'a> {
     fn decoded(&mut self) -> &mut FieldSet<'a> {
         if let Self::Encoded(text) = self {
-            *self = Self::Decoded(FieldSet::from_fields_v1(text).unwrap_or_default());
+            let set = match text {
+                Cow::Borrowed(text) => FieldSet::from_fields_v1(text),
+                Cow::Owned(text) => FieldSet::from_fields_v1(text).map(FieldSet::into_owned),
+            };
+            *self = Self::Decoded(set.unwrap_or_default());
         }
         match self {
             Self::Decoded(set) => set,
@@ -91,6 +95,15 @@ impl<'a> Entry<'a> {
     pub fn new(fields: FieldSet<'a>, api_version: &'a str, now: &'a str) -> Self {
         Self {
             fields: Fields::Decoded(fields),
+            api_version: api_version.into(),
+            time: Some(now.into()),
+        }
+    }
+
+    /// The same with the JSON text of `fieldsV1`.
+    pub fn encoded(fields: &'a str, api_version: &'a str, now: &'a str) -> Self {
+        Self {
+            fields: Fields::Encoded(fields.into()),
             api_version: api_version.into(),
             time: Some(now.into()),
         }
@@ -116,23 +129,33 @@ impl<'a> Entry<'a> {
     /// Takes fields away.
     pub fn lose(&mut self, fields: &FieldSet<'a>) {
         match &self.fields {
-            Fields::Encoded(encoded) if !fields.overlaps(encoded) => {}
-            _ => {
-                let own = self.fields.decoded();
-                *own = own.difference(fields);
+            Fields::Encoded(encoded) if !fields.overlaps(encoded) => return,
+            Fields::Encoded(encoded) => {
+                if let Some(rest) = fields.removed_from(encoded) {
+                    self.fields = Fields::Encoded(rest.into());
+                    return;
+                }
             }
+            Fields::Decoded(_) => {}
         }
+        let own = self.fields.decoded();
+        *own = own.difference(fields);
     }
 
     /// Adds fields.
     pub fn gain(&mut self, fields: FieldSet<'a>) {
         match &self.fields {
-            Fields::Encoded(encoded) if fields.is_within(encoded) => {}
-            _ => {
-                let own = self.fields.decoded();
-                *own = own.union(&fields);
+            Fields::Encoded(encoded) if fields.is_within(encoded) => return,
+            Fields::Encoded(encoded) => {
+                if let Some(merged) = fields.merged_into(encoded) {
+                    self.fields = Fields::Encoded(merged.into());
+                    return;
+                }
             }
+            Fields::Decoded(_) => {}
         }
+        let own = self.fields.decoded();
+        *own = own.union(&fields);
     }
 
     fn is_empty(&self) -> bool {
@@ -153,7 +176,7 @@ impl<'a> Managers<'a> {
     pub fn decode(list: &'a str) -> Option<Self> {
         let mut managers = Self::stored(list)?;
         for entry in managers.0.values_mut() {
-            if let Fields::Encoded(text) = entry.fields {
+            if let Fields::Encoded(Cow::Borrowed(text)) = entry.fields {
                 entry.fields = Fields::Decoded(FieldSet::from_fields_v1(text).ok()?);
             }
         }
@@ -323,7 +346,7 @@ fn decode_entry<'a>(list: &'a str, cursor: &mut Cursor<'a>) -> Option<(Manager<'
         subresource,
     };
     let entry = Entry {
-        fields: Fields::Encoded(fields),
+        fields: Fields::Encoded(fields.into()),
         api_version,
         time: Some(time).filter(|time| !time.is_empty()),
     };

@@ -6,6 +6,7 @@
 //! other manager owns. [`track`] records the changes of all other writes. Pure: the time is an
 //! argument, and so are the other versions of the kind.
 
+mod added;
 mod check;
 mod compare;
 mod conflict;

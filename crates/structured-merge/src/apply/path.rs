@@ -159,13 +159,16 @@ fn compare_numbers(one: &Number, two: &Number) -> Ordering {
 /// `"k:{\"name\":\"a\"}"`, `"v:\"x\""`, `"i:0"`.
 pub(crate) fn push_key(out: &mut String, step: &PathElement<'_>) {
     match step {
-        PathElement::Field(name) if is_plain(name) => {
-            for part in ["\"f:", name, "\""] {
-                out.push_str(part);
-            }
-        }
+        PathElement::Field(name) => push_field(out, name),
         _ => push_text(out, &encode(step)),
     }
+}
+
+/// The same for the step to a field.
+pub(crate) fn push_field(out: &mut String, name: &str) {
+    out.push_str("\"f:");
+    push_content(out, name);
+    out.push('"');
 }
 
 /// The step as a key of `fieldsV1`: `f:spec`, `k:{"name":"a"}`, `v:"x"`, `i:0`.
@@ -205,6 +208,12 @@ fn push_atom(out: &mut String, atom: &Atom<'_>) {
 /// Appends a text as a JSON string.
 pub(crate) fn push_text(out: &mut String, text: &str) {
     out.push('"');
+    push_content(out, text);
+    out.push('"');
+}
+
+/// Appends what a JSON string of the text has between its quotes.
+fn push_content(out: &mut String, text: &str) {
     if is_plain(text) {
         out.push_str(text);
     } else {
@@ -212,7 +221,6 @@ pub(crate) fn push_text(out: &mut String, text: &str) {
             push_letter(out, letter);
         }
     }
-    out.push('"');
 }
 
 /// Whether a JSON string of the text has no escapes.

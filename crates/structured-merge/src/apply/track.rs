@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value};
 
+use super::added;
 use super::compare::{Changes, compare};
 use super::form::Form;
 use super::managers::{Entry, Manager, Managers, Operation, is_reset};
@@ -50,9 +51,17 @@ pub fn track_apart<'t>(
     if live.is_some() && managers.is_empty() {
         return None;
     }
+    let form = Form::of_type(object_type.own);
+    if live.is_none() && managers.is_empty() {
+        let fields = added::fields_v1(form, object, reach)?;
+        let entry = Entry::encoded(&fields, writer.api_version, writer.now);
+        let manager = Manager::of(writer, Operation::Update);
+        managers.0.insert(manager, entry);
+        return managers.encode();
+    }
     let nothing = Value::Object(Map::new());
     let sides = (live.unwrap_or(&nothing), &*object);
-    let mut changes = compare(Form::of_type(object_type.own), sides.0, sides.1);
+    let mut changes = compare(form, sides.0, sides.1);
     changes.retain_top(|field| reach.has(field));
     let mut views = OtherViews::new(object_type, writer.api_version, reach, sides);
     note(&mut managers, changes, writer, &mut views);
@@ -138,24 +147,28 @@ pub(super) fn note<'a>(
     managers.forget_empty();
 }
 
-/// The set without fields that have no owner: the object's identity and fields that the server
-/// sets.
+/// Outermost fields that have no owner themselves.
+pub(super) const IDENTITY: [&str; 3] = ["apiVersion", "kind", "metadata"];
+
+/// Fields of the metadata that have no owner: the object's identity and fields that the server sets.
+pub(super) const SET_BY_SERVER: [&str; 9] = [
+    "clusterName",
+    "creationTimestamp",
+    "generation",
+    "managedFields",
+    "name",
+    "namespace",
+    "resourceVersion",
+    "selfLink",
+    "uid",
+];
+
+/// The set without fields that have no owner.
 pub(super) fn strip(mut set: FieldSet<'_>) -> FieldSet<'_> {
-    const METADATA: [&str; 9] = [
-        "clusterName",
-        "creationTimestamp",
-        "generation",
-        "managedFields",
-        "name",
-        "namespace",
-        "resourceVersion",
-        "selfLink",
-        "uid",
-    ];
     if let Some(metadata) = set.below_mut("metadata") {
-        metadata.retain_members(|field| !METADATA.contains(&field));
+        metadata.retain_members(|field| !SET_BY_SERVER.contains(&field));
     }
-    set.retain_members(|field| !matches!(field, "apiVersion" | "kind" | "metadata"));
+    set.retain_members(|field| !IDENTITY.contains(&field));
     set
 }
 

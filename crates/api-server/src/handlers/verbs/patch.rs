@@ -17,7 +17,9 @@ use crate::http::decode::{Decoded, json, unsupported};
 use crate::http::negotiate::content_type;
 use crate::http::reply::Reply;
 use crate::objects::write_request::Part;
-use crate::objects::write_request::{Validation, WriteOptions, WriteRequest, accept, complaints};
+use crate::objects::write_request::{
+    Extent, Validation, WriteOptions, WriteRequest, accept, complaints,
+};
 
 const JSON_PATCH: &str = "application/json-patch+json";
 const MERGE_PATCH: &str = "application/merge-patch+json";
@@ -103,12 +105,39 @@ impl Patch {
         patched.map_err(|error: PatchError| error.status())
     }
 
-    /// Whether a patch of the status is written for other parts of the object, too.
-    fn is_for_more(&self) -> bool {
-        let own = ["apiVersion", "kind", "metadata", "status"];
-        let map = self.value.as_ref().and_then(Value::as_object);
-        let mut names = map.into_iter().flat_map(|map| map.keys());
-        !names.all(|name| own.contains(&name.as_str()))
+    /// The fields that the patch reads and edits. A patch of the status may be written for other parts
+    /// of the object, too.
+    fn extent(&self, part: Part) -> Extent {
+        let names = |own: &[&str]| {
+            let map = self.value.as_ref().and_then(Value::as_object);
+            let mut names = map.into_iter().flat_map(|map| map.keys());
+            names.all(|name| own.contains(&name.as_str()))
+        };
+        match (self.form, part) {
+            (Form::Json, Part::Whole) if self.is_for_metadata() => Extent::Metadata,
+            (Form::Json, _) => Extent::Any,
+            (_, Part::Whole) if names(&["apiVersion", "kind", "metadata"]) => Extent::Metadata,
+            (_, Part::Status) if !names(&["apiVersion", "kind", "metadata", "status"]) => {
+                Extent::Any
+            }
+            _ => Extent::Part,
+        }
+    }
+
+    /// Whether all operations of a JSON patch are about fields of the metadata, and none about the
+    /// managed fields.
+    fn is_for_metadata(&self) -> bool {
+        let is_within = |pointer: &Value| {
+            let field = pointer
+                .as_str()
+                .and_then(|text| text.strip_prefix("/metadata/"));
+            field.is_some_and(|field| !field.starts_with("managedFields"))
+        };
+        let operations = self.value.as_ref().and_then(Value::as_array);
+        operations.is_some_and(|all| {
+            all.iter()
+                .all(|one| is_within(&one["path"]) && one.get("from").is_none_or(is_within))
+        })
     }
 
     /// The error of a patch whose result does not have the form of its kind.
@@ -165,7 +194,7 @@ pub(crate) async fn answer(
     let options = WriteOptions::parse_patch(&call.query, false)?;
     let mut patch = Patch::parse(call, bytes)?;
     let (info, schema) = (resource.info(), resource.schema());
-    let reads_whole = patch.form == Form::Json || (part == Part::Status && patch.is_for_more());
+    let extent = patch.extent(part);
     let mut change = |old: &Value| {
         let patched = patch.apply(schema, &info, old)?;
         let found = patch.check(schema, &info, &patched, options.validation)?;
@@ -176,7 +205,7 @@ pub(crate) async fn answer(
         Ok(object)
     };
     let request = WriteRequest {
-        reads_whole,
+        extent,
         ..WriteRequest::of(call, resource, options)
     };
     let written = update(writer, &request, part, &mut change).await?;

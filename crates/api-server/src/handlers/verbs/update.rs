@@ -25,9 +25,8 @@ use crate::objects::object_write::{ObjectWrite, WriteResult};
 use crate::objects::quota;
 use crate::objects::remove::remove;
 use crate::objects::storage::{self, Managers, Parts, reading};
-use crate::objects::write_request::Part;
 use crate::objects::write_request::{
-    Validation, WriteOptions, WriteRequest, Written, accept, cannot_be_handled,
+    Extent, Part, Validation, WriteOptions, WriteRequest, Written, accept, cannot_be_handled,
 };
 
 /// The text of a 409 for an object that has changed in between.
@@ -115,6 +114,7 @@ pub(crate) async fn update(
     let reads = match part {
         Part::Status => resource.kind.status_update().reads(),
         Part::Trusted(reads) => reads,
+        Part::Whole if request.extent == Extent::Metadata => resource.kind.reads_for_metadata(),
         Part::Whole | Part::Subresource => &[],
     };
     for _ in 0..WRITE_ATTEMPTS_MAX {
@@ -181,6 +181,7 @@ async fn prepare(
     };
     default(&mut object);
     match part {
+        Part::Whole if !parts.is_empty() => metadata::restore_all_others(&mut object, old),
         Part::Whole => kind.prepare_update(&mut object, old),
         Part::Status => kind.status_update().prepare_status_update(&mut object, old),
         Part::Subresource => {

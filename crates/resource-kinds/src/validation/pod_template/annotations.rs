@@ -10,7 +10,7 @@ const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 const APP_ARMOR: &str = "container.apparmor.security.beta.kubernetes.io/";
 
 /// Checks the annotations of a pod.
-pub(super) fn validate(pod: &Field<'_>) -> Vec<FieldError> {
+pub(crate) fn validate(pod: &Field<'_>) -> Vec<FieldError> {
     let (all, spec) = (pod.get("metadata.annotations"), pod.get("spec"));
     let mut errors = Vec::new();
     for (key, at) in all.entries() {

@@ -22,7 +22,9 @@ mod volumes;
 mod warnings;
 mod windows;
 
-pub(crate) use annotations::validate_update as validate_annotations_update;
+pub(crate) use annotations::{
+    validate as validate_annotations, validate_update as validate_annotations_update,
+};
 pub(crate) use defaults::{both_account_names, default_pod, default_spec};
 pub(crate) use resources::{amounts, is_extended, qos_class};
 pub(crate) use scheduling::{node_selector, tolerations};

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::json::parts;
 use crate::kind::info::{self, Names, READ_WRITE, action, namespaced, proxy, v1};
-use crate::kind::reads::whole;
+use crate::kind::reads::{unread, whole};
 use crate::kind::{
     Body, Deletion, FieldRead, Kind, KindInfo, Selectable, StatusUpdate, Subresource,
     SubresourceUpdate, Verb, Words, WriteRules,
@@ -120,6 +120,10 @@ impl Kind for Pod {
         update::validate(object, old)
     }
 
+    fn reads_for_metadata(&self) -> &'static [FieldRead] {
+        READ_FOR_METADATA
+    }
+
     fn warnings(&self, object: &Value, old: Option<&Value>) -> Vec<String> {
         match old {
             Some(_) => Vec::new(),
@@ -186,6 +190,15 @@ const READ_FOR_STATUS: &[FieldRead] = &[FieldRead {
         },
     ],
 }];
+
+/// The fields that annotations with a meaning depend on.
+const READ_FOR_METADATA: &[FieldRead] = &[
+    FieldRead {
+        name: "spec",
+        below: &[whole("nodeName"), whole("hostPID")],
+    },
+    unread("status"),
+];
 
 /// The fields that the grace period depends on.
 const READ_FOR_DELETION: &[FieldRead] = &[

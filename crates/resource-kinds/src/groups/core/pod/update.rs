@@ -18,18 +18,18 @@ const REQUIRED: &str = "requiredDuringSchedulingIgnoredDuringExecution";
 pub(super) fn validate(object: &Value, old: &Value) -> Vec<FieldError> {
     let (pod, old_pod) = (Field::root(object), Field::root(old));
     let (new_spec, old_spec) = (pod.get("spec"), old_pod.get("spec"));
-    let is_same = |field: &str| pod.get(field).value == old_pod.get(field).value;
-    let mut errors = pod_template::validate_annotations_update(&pod, &old_pod);
-    // Most updates of pods change labels, finalizers and owners.
-    if is_same("spec") && is_same("metadata.annotations") {
-        return errors;
+    let is_same = new_spec.value == old_spec.value;
+    // Most updates of pods change the metadata, which the rest of a pod does not depend on.
+    let rules: fn(&Field<'_>) -> Vec<FieldError> = match is_same {
+        true => pod_template::validate_annotations,
+        false => pod_template::validate_pod,
+    };
+    let mut errors = rules(&pod);
+    if !errors.is_empty() {
+        drop_known(&mut errors, &rules(&old_pod));
     }
-    let mut of_pod = pod_template::validate_pod(&pod);
-    if !of_pod.is_empty() {
-        drop_known(&mut of_pod, &pod_template::validate_pod(&old_pod));
-    }
-    errors.splice(0..0, of_pod);
-    if is_same("spec") {
+    errors.extend(pod_template::validate_annotations_update(&pod, &old_pod));
+    if is_same {
         return errors;
     }
     for list in ["containers", "initContainers"] {
@@ -192,6 +192,11 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::groups::core::pod::READ_FOR_METADATA;
+    use crate::kind::reads::keep;
+    use crate::well_known::annotations::{ENDS_WITH_LEASE, MIRROR_POD};
+
+    const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 
     fn pod() -> Value {
         let mut pod = json!({"spec": {"restartPolicy": "Never", "nodeName": "n",
@@ -213,6 +218,41 @@ mod tests {
         change(&mut new["spec"]);
         let errors = validate(&new, old);
         errors.iter().map(ToString::to_string).collect()
+    }
+
+    /// The errors of a change of a pod's annotations, which are those of pods without the fields that
+    /// are not read.
+    fn annotated(spec: Value, before: Value, annotations: Value) -> Vec<String> {
+        let pod = |annotations: Value| json!({"metadata": {"annotations": annotations}, "spec": spec, "status": {"phase": "x"}});
+        let (mut new, mut old) = (pod(annotations), pod(before));
+        let errors = validate(&new, &old);
+        keep(&mut new, READ_FOR_METADATA);
+        keep(&mut old, READ_FOR_METADATA);
+        assert_eq!(new["status"], json!({}));
+        assert_eq!(validate(&new, &old), errors);
+        errors.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn annotations_change_within_their_rules() {
+        let spec = pod()["spec"].take();
+        let cost = |cost: &str| json!({DELETION_COST: cost});
+        let at = format!("metadata.annotations[{DELETION_COST}]");
+        assert_eq!(annotated(spec.clone(), json!({}), cost("5")), [""; 0]);
+        let wanted = format!("{at}: Invalid value: \"x\": must be a 32bit integer");
+        assert_eq!(annotated(spec.clone(), cost("5"), cost("x")), [wanted]);
+        assert_eq!(annotated(spec.clone(), cost("x"), cost("x")), [""; 0]);
+        // Errors that the spec has already are not those of this change.
+        assert_eq!(annotated(json!({}), json!({}), cost("5")), [""; 0]);
+        for (name, spec, count) in [
+            (MIRROR_POD, json!({"nodeName": "n"}), 1),
+            (MIRROR_POD, json!({}), 2),
+            (ENDS_WITH_LEASE, json!({"containers": [{}]}), 1),
+            (ENDS_WITH_LEASE, json!({"hostPID": true}), 2),
+        ] {
+            let found = annotated(spec, json!({}), json!({name: "true"}));
+            assert_eq!(found.len(), count, "{name}: {found:?}");
+        }
     }
 
     fn check(change: impl Fn(&mut Value)) -> Vec<String> {
