@@ -33,7 +33,7 @@ pub(crate) fn usable(
         return false;
     };
     let says_what_is_wanted = match wanted {
-        // Additional names are harmless: they were the host's, and the key is the same.
+        // Additional addresses are harmless: most were the host's, and the key is the same.
         Wanted::Server(names) => alt_names(&parsed).is_some_and(|has| has.covers(names)),
         Wanted::Client(subject) => ClientSubject::of(certificate).as_ref() == Ok(*subject),
     };

@@ -3,7 +3,10 @@
 use std::{
     collections::BTreeSet,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    str::FromStr,
 };
+
+use serde::Deserialize;
 
 /// The API server's names for pods, on any host.
 const SERVICE_NAMES: [&str; 4] = [
@@ -12,6 +15,42 @@ const SERVICE_NAMES: [&str; 4] = [
     "kubernetes.default.svc",
     "kubernetes.default.svc.cluster.local",
 ];
+
+/// A DNS name in lower case, or an IP address.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub enum SubjectAltName {
+    /// A name.
+    Dns(String),
+    /// An address.
+    Address(IpAddr),
+}
+
+impl FromStr for SubjectAltName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if let Ok(address) = text.parse::<IpAddr>() {
+            return match address.is_unspecified() {
+                true => Err(format!("{address} is not the address of a machine")),
+                false => Ok(Self::Address(address)),
+            };
+        }
+        let name = text.trim_end_matches('.').to_ascii_lowercase();
+        match is_dns_name(&name) {
+            true => Ok(Self::Dns(name)),
+            false => Err(format!("{text:?} is neither a DNS name nor an IP address")),
+        }
+    }
+}
+
+impl TryFrom<String> for SubjectAltName {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
 
 /// DNS names and IP addresses.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -49,9 +88,17 @@ impl SubjectAltNames {
         names
     }
 
-    /// Whether these include all of the others.
+    /// Adds a name or an address.
+    pub fn add(&mut self, name: &SubjectAltName) {
+        match name {
+            SubjectAltName::Dns(name) => self.dns.insert(name.clone()),
+            SubjectAltName::Address(address) => self.addresses.insert(*address),
+        };
+    }
+
+    /// Whether these are the names of the others, with all their addresses.
     pub(crate) fn covers(&self, others: &Self) -> bool {
-        self.dns.is_superset(&others.dns) && self.addresses.is_superset(&others.addresses)
+        self.dns == others.dns && self.addresses.is_superset(&others.addresses)
     }
 }
 
@@ -82,5 +129,33 @@ mod tests {
         );
         let by_address = SubjectAltNames::api_server("10.1.2.3", []);
         assert!(by_address.addresses.contains(&IpAddr::from([10, 1, 2, 3])));
+    }
+
+    #[test]
+    fn a_further_name_is_a_dns_name_or_an_address() {
+        let name: SubjectAltName = "API.example.org.".parse().unwrap();
+        assert_eq!(name, SubjectAltName::Dns("api.example.org".to_owned()));
+        for (text, address) in [
+            ("192.0.2.9", IpAddr::from([192, 0, 2, 9])),
+            ("2001:db8::9", "2001:db8::9".parse().unwrap()),
+        ] {
+            assert_eq!(text.parse(), Ok(SubjectAltName::Address(address)));
+        }
+        for strange in [
+            "",
+            "a b",
+            "https://api",
+            "api:6443",
+            "192.0.2.9:6443",
+            "böse",
+            "a..b",
+            "0.0.0.0",
+            "::",
+        ] {
+            assert!(strange.parse::<SubjectAltName>().is_err(), "{strange}");
+        }
+        let mut names = SubjectAltNames::api_server("host", []);
+        names.add(&name);
+        assert!(names.dns.contains("api.example.org"));
     }
 }

@@ -198,6 +198,13 @@ fn everything_is_kept_until_it_must_change() {
     let renewed = again.server(&more).unwrap();
     assert_ne!(renewed, server);
     assert_eq!(again.server(&more).unwrap(), renewed);
+    // A name is added, and taken out again.
+    let mut named = more.clone();
+    named.add(&"api.example.org".parse().unwrap());
+    let with_name = again.server(&named).unwrap();
+    assert_ne!(with_name, renewed);
+    assert_eq!(again.server(&named).unwrap(), with_name);
+    assert_ne!(again.server(&more).unwrap(), with_name);
     assert_ne!(again.client("mainstay-admin", &["others"]).unwrap(), admin);
 }
 

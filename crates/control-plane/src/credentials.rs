@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
-use certificates::{Authority, Identity, SubjectAltNames};
+use certificates::{Authority, Identity, SubjectAltName, SubjectAltNames};
 use console::output::warn;
 use data_directory::private_file;
 use tokio::sync::watch;
@@ -47,6 +47,8 @@ pub struct Credentials {
     pub host_name: String,
     /// Addresses of the server besides the host's.
     pub own_addresses: Vec<IpAddr>,
+    /// Names and addresses by which clients reach it besides these, such as those of a load balancer.
+    pub further_names: Vec<SubjectAltName>,
     /// The addresses of the host.
     pub host_addresses: Mutex<Vec<IpAddr>>,
     /// The address of the server in the administrator's file.
@@ -67,7 +69,11 @@ impl Credentials {
         let addresses = self.host_addresses.lock();
         let addresses = addresses.unwrap_or_else(PoisonError::into_inner).clone();
         let all = addresses.into_iter().chain(self.own_addresses.clone());
-        SubjectAltNames::api_server(&self.host_name, all)
+        let mut names = SubjectAltNames::api_server(&self.host_name, all);
+        for name in &self.further_names {
+            names.add(name);
+        }
+        names
     }
 
     /// The server's certificate, renewed if it expires or has other names.
@@ -204,6 +210,7 @@ mod tests {
             authority: Arc::new(authority),
             host_name: "host".to_owned(),
             own_addresses: vec![[10, 96, 0, 1].into()],
+            further_names: Vec::new(),
             host_addresses: Mutex::default(),
             address: ([127, 0, 0, 1], 6443).into(),
             other_servers: Mutex::default(),
@@ -246,6 +253,7 @@ mod tests {
             authority: Arc::new(authority),
             host_name: "host".to_owned(),
             own_addresses: Vec::new(),
+            further_names: vec!["api.example.org".parse().unwrap()],
             host_addresses: Mutex::default(),
             address: ([127, 0, 0, 1], 6443).into(),
             other_servers: Mutex::default(),
@@ -259,5 +267,6 @@ mod tests {
         let after = credentials.server(now).unwrap();
         assert_ne!(before.certificate_pem(), after.certificate_pem());
         assert_eq!(after, credentials.server(now).unwrap());
+        assert!(credentials.names().dns.contains("api.example.org"));
     }
 }

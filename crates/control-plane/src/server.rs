@@ -11,7 +11,7 @@ use api_server::encryption;
 use api_server::{
     ApiServer, Component, NodeConnector, NodeService, NodeWay, TlsMaterial, UserInfo,
 };
-use certificates::{Authority, Identity};
+use certificates::{Authority, Identity, SubjectAltName};
 use container_runtime::beside;
 use controllers::{NodeReach, ServerNames};
 use futures::FutureExt;
@@ -113,6 +113,8 @@ pub struct ServerConfig<'a> {
     pub host_name: &'a str,
     /// The host's addresses.
     pub host_addresses: &'a [IpAddr],
+    /// Names and addresses in the server's certificate besides the host's.
+    pub further_names: &'a [SubjectAltName],
     /// The audit log and the encryption.
     pub protection: Protection,
     /// The former and the present place of the data.
@@ -152,6 +154,7 @@ impl Server {
             authority: authority.clone(),
             host_name: config.host_name.to_owned(),
             own_addresses,
+            further_names: config.further_names.to_vec(),
             host_addresses: Mutex::new(config.host_addresses.to_vec()),
             address,
             other_servers: Mutex::default(),

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use certificates::SubjectAltName;
 
 use crate::up::ConfigurationFile;
 
@@ -31,6 +32,30 @@ impl ServerArguments {
         let kubeconfig = self.kubeconfig.as_deref();
         let kubeconfig = kubeconfig.map(|path| format!(" --kubeconfig {}", path.display()));
         kubeconfig.unwrap_or_else(|| self.data.options())
+    }
+}
+
+/// Names of an API server.
+#[derive(clap::Args, Debug, Default)]
+pub struct ServingNames {
+    /// Further name or address in the server's certificate, such as that of a load balancer; repeatable
+    #[arg(
+        id = "tls-san",
+        long = "tls-san",
+        value_name = "NAME|IP",
+        env = "MAINSTAY_TLS_SAN",
+        value_delimiter = ','
+    )]
+    names: Vec<SubjectAltName>,
+}
+
+impl ServingNames {
+    /// The names of the flags or the variable, else those of the configuration file.
+    pub fn or(self, configured: Vec<SubjectAltName>) -> Vec<SubjectAltName> {
+        match self.names.is_empty() {
+            true => configured,
+            false => self.names,
+        }
     }
 }
 

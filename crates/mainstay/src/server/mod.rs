@@ -92,6 +92,7 @@ pub async fn run(arguments: ServerRoleArguments) -> Result<()> {
         nodes: Arc::clone(&node),
         host_name: &host.name,
         host_addresses: &host.addresses,
+        further_names: &settings.tls_sans,
         protection: settings.store.protection.read()?,
         relocation: Relocation {
             from: here.clone(),

@@ -4,11 +4,12 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use anyhow::{Result, bail};
+use certificates::SubjectAltName;
 use control_plane::{AskedNetwork, EtcdAddress, EtcdSettings, StoreArguments, StoreSettings};
 use pod_network::Cidr;
 
 use crate::node_parts::{MachineArguments, MachineSettings};
-use crate::settings::{Background, DataDirectory};
+use crate::settings::{Background, DataDirectory, ServingNames};
 use crate::up::ConfigurationFile;
 use crate::up::settings::configured_by;
 
@@ -24,6 +25,8 @@ pub struct ServerRoleArguments {
     /// Address at which nodes and pods reach the API [default: the first IPv4 address of a network link]
     #[arg(long, value_name = "IP", env = "MAINSTAY_ADVERTISE_ADDRESS")]
     advertise_address: Option<Ipv4Addr>,
+    #[command(flatten)]
+    names: ServingNames,
     /// Address range of the pods of all nodes [default: 10.244.0.0/16]
     #[arg(long, value_name = "CIDR", env = "MAINSTAY_POD_CIDR")]
     pod_cidr: Option<Cidr>,
@@ -67,6 +70,8 @@ pub struct Settings {
     pub listen: SocketAddr,
     /// Address at which nodes and pods reach the API.
     pub advertise_address: Option<Ipv4Addr>,
+    /// Further names and addresses in the server's certificate.
+    pub tls_sans: Vec<SubjectAltName>,
     /// The address ranges that are asked for.
     pub network: AskedNetwork,
     /// The etcd with the store, if it is in one.
@@ -107,6 +112,7 @@ impl ServerRoleArguments {
                 .or(file.listen)
                 .unwrap_or((Ipv4Addr::UNSPECIFIED, 6443).into()),
             advertise_address: self.advertise_address,
+            tls_sans: self.names.or(file.tls_san),
             network: AskedNetwork {
                 pod_cidr: self.pod_cidr.or(file.pod_cidr),
                 node_cidr_mask_size: self.node_cidr_mask_size,
@@ -148,6 +154,27 @@ mod tests {
         assert!(plain.node.is_none());
         let file = settings(&[], "listen: 192.0.2.1:7000").unwrap();
         assert_eq!(file.listen, ([192, 0, 2, 1], 7000).into());
+    }
+
+    #[test]
+    fn names_of_the_certificate_are_set_by_flag_or_file() {
+        let names = |arguments: &[&str], file: &str| {
+            let settings = settings(arguments, file)?;
+            Ok::<_, anyhow::Error>(settings.tls_sans)
+        };
+        let parsed = |all: &[&str]| all.iter().map(|one| one.parse().unwrap()).collect();
+        let file = "tlsSan: [api.example.org, 192.0.2.9]";
+        assert_eq!(names(&[], "{}").unwrap(), []);
+        let of_file: Vec<SubjectAltName> = parsed(&["api.example.org", "192.0.2.9"]);
+        assert_eq!(names(&[], file).unwrap(), of_file);
+        let flags = ["--tls-san=a,b", "--tls-san", "192.0.2.1"];
+        let of_flags: Vec<SubjectAltName> = parsed(&["a", "b", "192.0.2.1"]);
+        assert_eq!(names(&flags, file).unwrap(), of_flags);
+        for wrong in ["--tls-san=https://api", "--tls-san=api:6443"] {
+            let refused = names(&[wrong], "{}").unwrap_err().to_string();
+            assert!(refused.contains("neither a DNS name nor"), "{refused}");
+        }
+        assert!(serde_saphyr::from_str::<ConfigurationFile>("tlsSan: [a b]").is_err());
     }
 
     #[test]

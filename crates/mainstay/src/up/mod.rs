@@ -199,6 +199,7 @@ impl Cluster {
             nodes: Arc::clone(&node),
             host_name: &host.name,
             host_addresses: &host.addresses,
+            further_names: &settings.tls_sans,
             protection,
             relocation: relocation(&claim, data_dir, &host),
             shared: None,

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use certificates::SubjectAltName;
 use control_plane::{EtcdSettings, ProtectionSettings, StoreArguments, StoreSettings};
 use object_model::quantity::Quantity;
 use pod_network::Cidr;
@@ -13,7 +14,7 @@ use serde::Deserialize;
 use crate::node_parts::{
     MachineArguments, MachineFile, MachineSettings, PodSettings, ShutdownSettings,
 };
-use crate::settings::{Background, DataDirectory};
+use crate::settings::{Background, DataDirectory, ServingNames};
 use crate::stop::OnStop;
 use crate::yaml;
 
@@ -31,6 +32,8 @@ pub struct UpArguments {
     /// Address of the API; port 0 selects a free port [default: 127.0.0.1:6443]
     #[arg(long, value_name = "ADDR:PORT", env = "MAINSTAY_LISTEN")]
     listen: Option<SocketAddr>,
+    #[command(flatten)]
+    names: ServingNames,
     /// Address range of pods, if not in use [default: 10.244.0.0/24 or the next free range]
     #[arg(long, value_name = "CIDR", env = "MAINSTAY_POD_CIDR")]
     pod_cidr: Option<Cidr>,
@@ -57,6 +60,8 @@ pub struct ConfigurationFile {
     pub data_dir: Option<PathBuf>,
     /// Address of the API.
     pub listen: Option<SocketAddr>,
+    /// Further names and addresses in the server's certificate.
+    pub tls_san: Vec<SubjectAltName>,
     registries: Option<PathBuf>,
     /// Address range of pods.
     pub pod_cidr: Option<Cidr>,
@@ -82,6 +87,8 @@ pub struct Settings {
     pub data_dir: PathBuf,
     /// Address of the API.
     pub listen: SocketAddr,
+    /// Further names and addresses in the server's certificate.
+    pub tls_sans: Vec<SubjectAltName>,
     /// The pods' range, if the user named one.
     pub pod_cidr: Option<Cidr>,
     /// The Services' range, if the user named one.
@@ -127,6 +134,7 @@ impl UpArguments {
                 .listen
                 .or(file.listen)
                 .unwrap_or(([127, 0, 0, 1], 6443).into()),
+            tls_sans: self.names.or(file.tls_san),
             pod_cidr: self.pod_cidr.or(file.pod_cidr),
             service_cidr: self.service_cidr.or(file.service_cidr),
             store,

@@ -147,6 +147,7 @@ impl Several<'_> {
             listener,
             service_range: ranges.services,
             pod_ranges: Some(self.network.pod_ranges()?),
+            further_names: &settings.tls_sans,
             relocation: relocation(&claim, data_dir, &host),
             shared: None,
             advertise: on_switch,
