@@ -49,6 +49,7 @@ mod node_loss;
 mod node_pressure;
 mod node_tunnel;
 mod nodes;
+mod nodes_on_etcd;
 mod one_name;
 mod operator;
 mod pod_resize;

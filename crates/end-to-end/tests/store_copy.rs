@@ -1,6 +1,7 @@
 //! The objects of a single server move into an etcd of several servers, and back
 //! (docs/high-availability.md): the same objects with the same UIDs and resource versions, the same
-//! kubeconfig, and new resource versions above the former ones.
+//! kubeconfig, and new resource versions above the former ones. A volume keeps its file, an object of a custom
+//! resource and an encrypted Secret their content, and a token of a ServiceAccount is good at all of them.
 
 use std::process::Output;
 
@@ -16,11 +17,47 @@ spec:
   selector: {matchLabels: {app: db}}
   template:
     metadata: {labels: {app: db}}
-    spec: {containers: [{name: main, image: mainstay/hello}]}
+    spec:
+      terminationGracePeriodSeconds: 1
+      containers:
+      - name: main
+        image: mainstay/hello
+        volumeMounts: [{name: data, mountPath: /data}]
   volumeClaimTemplates:
   - metadata: {name: data}
     spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Mi}}}
 "#;
+
+const DEFINITION: &str = r"
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: things.example.com}
+spec:
+  group: example.com
+  scope: Namespaced
+  names: {plural: things, singular: thing, kind: Thing}
+  versions:
+  - name: v1
+    served: true
+    storage: true
+    schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}
+";
+
+const THING: &str = r"
+apiVersion: example.com/v1
+kind: Thing
+metadata: {name: kept}
+spec: {content: of a custom resource}
+";
+
+const ENCRYPTION: &str = r"
+apiVersion: apiserver.config.k8s.io/v1
+kind: EncryptionConfiguration
+resources:
+- resources: [secrets]
+  providers:
+  - aesgcm: {keys: [{name: one, secret: MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=}]}
+";
 
 /// Runs `mainstay store copy` on the first machine.
 fn copy(machines: &ServersOnEtcd, from: &str, to: &str) -> Output {
@@ -53,8 +90,9 @@ fn objects(machines: &ServersOnEtcd, server: usize) -> String {
         );
         machines.at(server, |kubectl| kubectl.ok(&["get", kinds, &output]))
     };
-    let kinds = "pods,persistentvolumeclaims,statefulsets,serviceaccounts";
-    listed(kinds, "creationTimestamp") + &listed("serviceaccounts", "resourceVersion")
+    let kinds = "pods,persistentvolumeclaims,persistentvolumes,statefulsets,serviceaccounts";
+    let constant = "serviceaccounts,secrets,things,customresourcedefinitions";
+    listed(kinds, "creationTimestamp") + &listed(constant, "resourceVersion")
 }
 
 /// Creates a ConfigMap, and returns its resource version.
@@ -67,21 +105,74 @@ fn create(machines: &ServersOnEtcd, server: usize, name: &str) -> u64 {
     version.trim().parse().expect("a resource version")
 }
 
+/// Makes what has to be kept; returns a token.
+fn make_contents(kubectl: &Kubectl) -> String {
+    kubectl.apply(DEFINITION);
+    kubectl.ok(&[
+        "wait",
+        "--for=condition=Established",
+        "crd/things.example.com",
+    ]);
+    kubectl.apply(THING);
+    let secret = [
+        "create",
+        "secret",
+        "generic",
+        "kept",
+        "--from-literal=a=secret",
+    ];
+    kubectl.ok(&secret);
+    kubectl.ok(&[
+        "create",
+        "rolebinding",
+        "reads",
+        "--clusterrole=view",
+        "--serviceaccount=default:default",
+    ]);
+    kubectl.apply(SET);
+    kubectl.wait_ready("db", 1);
+    kubectl.ok(&[
+        "exec",
+        "db-0",
+        "--",
+        "sh",
+        "-c",
+        "echo of a volume > /data/kept",
+    ]);
+    kubectl.ok(&["create", "token", "default", "--duration=24h"])
+}
+
+/// A server has what was made, and knows the token.
+fn contents_are_kept(kubectl: &Kubectl, token: &str) {
+    let content = ["get", "thing", "kept", "-o", "jsonpath={.spec.content}"];
+    assert_eq!(kubectl.ok(&content), "of a custom resource");
+    let secret = ["get", "secret", "kept", "-o", "jsonpath={.data.a}"];
+    assert_eq!(kubectl.ok(&secret), "c2VjcmV0");
+    let bearer = kubectl.with_token(token.trim());
+    bearer.ok(&["get", "statefulset", "db"]);
+}
+
+/// The pod runs with the file of its volume.
+fn the_volume_is_kept(kubectl: &Kubectl) {
+    wait_for("the file of the volume", 60, || {
+        let read = kubectl.run(&["exec", "db-0", "--", "cat", "/data/kept"]);
+        match read.stdout == "of a volume\n" {
+            true => Ok(()),
+            false => Err(read),
+        }
+    });
+}
+
 #[test]
 fn a_single_server_moves_into_etcd_and_back() {
     let mut machines = ServersOnEtcd::new();
-    machines.servers[0].start(&["server"]);
-    machines.at(0, |kubectl| {
-        kubectl.apply(SET);
-        wait_for("the claim and the pod", 60, || {
-            let found =
-                kubectl.run(&["get", "pvc/data-db-0", "pod/db-0", "serviceaccount/default"]);
-            match found.code {
-                0 => Ok(()),
-                _ => Err(found),
-            }
-        });
-    });
+    let encryption = machines.directory.path().join("encryption.yaml");
+    std::fs::write(&encryption, ENCRYPTION).expect("write a file");
+    let encryption = format!("--encryption-provider-config={}", encryption.display());
+    // Its pod goes on while it is moved.
+    let with_node = ["--with-node", "--on-stop=leave-pods", &encryption];
+    machines.servers[0].start(&[&["server"], &with_node[..]].concat());
+    let bearer = machines.at(0, make_contents);
     let first = create(&machines, 0, "first");
     let before = objects(&machines, 0);
     let data = machines.servers[0].data();
@@ -97,12 +188,14 @@ fn a_single_server_moves_into_etcd_and_back() {
     let said = machines.servers[0].refused(&["server"]);
     assert!(said.contains("are in etcd"), "{said}");
     refused(&machines, &data, &url, "are in etcd already");
-    machines.start(0, 0, &[]);
+    machines.start(0, 0, &with_node.map(str::to_owned));
     let token = format!("--server-token-file={data}/server-token");
-    machines.start(1, 0, std::slice::from_ref(&token));
+    machines.start(1, 0, &[token.clone(), encryption.clone()]);
     for server in [0, 1] {
         assert_eq!(objects(&machines, server), before);
+        machines.at(server, |kubectl| contents_are_kept(kubectl, &bearer));
     }
+    machines.at(0, the_volume_is_kept);
     let second = create(&machines, 1, "second");
     assert!(second > first, "{second} > {first}");
     let old = machines.directory.path().join("old-kubeconfig");
@@ -128,8 +221,12 @@ fn a_single_server_moves_into_etcd_and_back() {
     let late: Vec<&str> = late.iter().map(String::as_str).collect();
     let said = machines.servers[1].refused(&late);
     assert!(said.contains("was moved to"), "{said}");
-    machines.servers[0].start(&["server"]);
+    machines.servers[0].start(&[&["server"], &with_node[..]].concat());
     assert_eq!(objects(&machines, 0), before);
+    machines.at(0, |kubectl| {
+        contents_are_kept(kubectl, &bearer);
+        the_volume_is_kept(kubectl);
+    });
     let third = create(&machines, 0, "third");
     assert!(third > second, "{third} > {second}");
     machines.servers[0].interrupt();

@@ -68,6 +68,7 @@ const EMBEDDED_ONLY: &[(&str, &[&str])] = &[
             "machine_pages",
             "node_loss",
             "nodes",
+            "nodes_on_etcd",
             "one_name",
             "servers_agree",
             "servers_on_etcd",

@@ -33,6 +33,8 @@ const CLIENTS: usize = 4;
 const OPERATIONS: u64 = 3;
 /// Longest wait of a client for an answer.
 const PATIENCE: Duration = Duration::from_secs(4);
+/// The message for `StoreError::Unavailable`, after which nothing was written.
+const NOT_WRITTEN: &str = "the store does not answer";
 const PATH: &str = "/api/v1/namespaces/default/configmaps";
 
 /// The clients, on a machine of their own.
@@ -182,7 +184,11 @@ fn perform(server: &Api, round: usize, op: Op) -> Option<Ret> {
             (404, Op::Get(_)) => Some(Ret::Got(None)),
             (404, _) => Some(Ret::Refused(Present::Nothing)),
             (409, _) => Some(Ret::Refused(Present::Something)),
-            (code, _) if code >= 429 => is_read.then_some(Ret::Nothing),
+            // Before anything was done for it.
+            (429, _) => Some(Ret::Nothing),
+            // For a write, the server says by it that etcd has not carried it out and will not.
+            (503, _) if status.message.contains(NOT_WRITTEN) => Some(Ret::Nothing),
+            (code, _) if code >= 500 => is_read.then_some(Ret::Nothing),
             _ => panic!("{op:?}: {status:?}"),
         },
         Some(Err(_)) | None => is_read.then_some(Ret::Nothing),

@@ -35,14 +35,20 @@ use proptest::{
 };
 use world::{Engine, Step, step};
 
+/// The numbers of members: with three, what a member has is mostly told to the others first.
+const MEMBERS: [usize; 2] = [1, 3];
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_rules_of_every_engine_hold() {
-    suite::run(|| async {
-        let cluster = Cluster::start(1, None);
-        let store: Arc<dyn Store> = cluster.store(0).await;
-        (store, cluster)
-    })
-    .await;
+    for members in MEMBERS {
+        suite::run(|| async move {
+            let cluster = Cluster::start(members, None);
+            // One that follows, as often as not.
+            let store: Arc<dyn Store> = cluster.store(members - 1).await;
+            (store, cluster)
+        })
+        .await;
+    }
 }
 
 /// A prefix in an etcd that has others, too.
@@ -62,7 +68,11 @@ impl Engine for Prefixed {
 
 #[test]
 fn it_does_what_the_model_does() {
-    let cluster = Cluster::start(1, None);
+    MEMBERS.into_iter().for_each(does_what_the_model_does);
+}
+
+fn does_what_the_model_does(members: usize) {
+    let cluster = Cluster::start(members, None);
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let mut number = 0;
     let mut check = |steps: Vec<Step>| {
@@ -75,7 +85,7 @@ fn it_does_what_the_model_does() {
         runtime.block_on(world::check(Prefixed { options }, steps));
     };
     let mut runner = TestRunner::new(Config {
-        cases: 40,
+        cases: 60 / u32::try_from(members).unwrap(),
         ..Config::default()
     });
     // Several prefixes in one etcd: shrinking opens more of them.

@@ -1,6 +1,8 @@
 //! Clients of several servers while members and servers die, pause and lose their links: the answers are those
 //! of one store with one copy (linearizability), and watches see each change once.
 
+mod mistakes;
+
 use std::{
     collections::BTreeMap,
     sync::{
@@ -567,32 +569,4 @@ async fn operations_are_linearizable_and_watches_complete_under_faults() {
         moves >= lists + WATCHERS,
         "watches go on elsewhere: {moves} moves, {lists} lists"
     );
-}
-
-/// An injected mistake: servers answer reads from their copies, and the link of one is cut.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_that_answers_from_its_copy_is_found() {
-    let cluster = Cluster::start(1, None);
-    let ahead = Server::start(&cluster, 0, 0).await;
-    let behind = Server::start(&cluster, 0, 0).await;
-    behind.relay.close(true);
-    for (reads, is_found) in [(Reads::OfTheMirror, true), (Reads::Fresh, false)] {
-        let prefix = format!("{ALL}{reads:?}/");
-        let history = History::default();
-        for (server, op) in [
-            (&ahead, Op::Create(0, 1)),
-            (&ahead, Op::Get(0)),
-            (&behind, Op::Get(0)),
-            (&behind, Op::List),
-        ] {
-            history.called(0, op);
-            let store = server.store();
-            let answer = perform(&store, &prefix, op, reads);
-            // A read without an answer says nothing wrong.
-            let answer = tokio::time::timeout(Duration::from_secs(2), answer).await;
-            history.answered(0, answer.unwrap_or(None).unwrap_or(Ret::Nothing));
-        }
-        let found = history.check();
-        assert_eq!(found.is_err(), is_found, "{reads:?}: {found:?}");
-    }
 }
