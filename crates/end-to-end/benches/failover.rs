@@ -1,6 +1,7 @@
 //! Interruptions that clients see when one of three servers or one of three members of etcd is gone: the longest time
-//! between two answers around each fault, as a distribution. One client reads and one writes, each without a
-//! pause; after a failure they go on at another server. Requests have no time limit, as those of kubectl.
+//! between two answers around each fault, as a distribution. One client reads, one writes, each without a pause, and
+//! one watches what is written; after a failure they go on at another server, the watch at its last resource
+//! version. Requests have a time limit, which only a frozen server makes them reach.
 //!
 //! Run it on an idle machine with `cargo xtask bench failover`.
 
@@ -13,12 +14,16 @@ use end_to_end::samples::{Sample, sized};
 use end_to_end::servers::ServersOnEtcd;
 use end_to_end::{Api, Network, wait_for};
 use http::Method;
-use serde_json::json;
+use kube::core::WatchEvent;
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
 
 const CONFIG_MAPS: &str = "/api/v1/namespaces/default/configmaps";
 const OBJECT: &str = "/api/v1/namespaces/default/configmaps/failover";
 /// The time after a fault in which the longest interruption begins.
 const LOOK: Duration = Duration::from_secs(4);
+/// The time limit of requests, and of the silence of a watch.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// Answers of a client after that.
 const ANSWERS: usize = 20;
 
@@ -34,26 +39,32 @@ fn main() {
     let rounds = sized(20, 1);
     println!("the longest time between two answers around each of {rounds} faults, by percentiles");
     std::thread::scope(|scope| {
-        for kind in [Kind::Read, Kind::Write] {
+        for kind in Kind::ALL {
             let clients = &clients;
-            scope.spawn(move || clients.network.run(|| clients.send(kind)));
+            let work = move || match kind {
+                Kind::Read | Kind::Write => clients.send(kind),
+                Kind::Watch => clients.follow(),
+            };
+            scope.spawn(move || clients.network.run(work));
         }
         let work = std::panic::AssertUnwindSafe(|| {
             for fault in [
                 Fault::ServerKilled,
+                Fault::ServerFrozen,
                 Fault::FollowerKilled,
+                Fault::FollowerPaused,
                 Fault::LeaderKilled,
                 Fault::LeaderPaused,
             ] {
-                let mut samples = [(); 2].map(|()| Sample::new("ms"));
+                let mut samples = Kind::ALL.map(|_| Sample::new("ms"));
                 for _ in 0..rounds {
                     let gaps = clients.gaps(&mut machines, fault);
                     for (sample, gap) in samples.iter_mut().zip(gaps) {
                         sample.push_time(gap);
                     }
                 }
-                let [reads, writes] = samples.map(|sample| sample.percentiles());
-                println!("{fault:?}: reads {reads}; writes {writes}");
+                let [reads, writes, events] = samples.map(|sample| sample.percentiles());
+                println!("{fault:?}: reads {reads}; writes {writes}; events of the watch {events}");
             }
         });
         let done = std::panic::catch_unwind(work);
@@ -71,7 +82,10 @@ fn main() {
 enum Fault {
     /// The server that the clients use.
     ServerKilled,
+    /// The same, which says nothing and keeps its connections (SIGSTOP).
+    ServerFrozen,
     FollowerKilled,
+    FollowerPaused,
     LeaderKilled,
     LeaderPaused,
 }
@@ -80,17 +94,26 @@ enum Fault {
 enum Kind {
     Read,
     Write,
+    Watch,
 }
 
-/// A client that reads, and one that writes.
+impl Kind {
+    const ALL: [Self; 3] = [Self::Read, Self::Write, Self::Watch];
+}
+
+/// A client that reads, one that writes, and one that watches.
 struct Clients<'a> {
     network: &'a Network,
     servers: Vec<Api>,
     /// The server in use.
     current: AtomicUsize,
     /// The times of the answers of each.
-    answers: [Mutex<Vec<Instant>>; 2],
+    answers: [Mutex<Vec<Instant>>; Kind::ALL.len()],
     is_over: AtomicBool,
+}
+
+fn resource_version(object: &Value) -> String {
+    end_to_end::text(object, "/metadata/resourceVersion").to_owned()
 }
 
 /// Clients of servers, in a network.
@@ -122,41 +145,89 @@ impl<'a> Clients<'a> {
             if self.is_over.load(Ordering::SeqCst) {
                 return;
             }
-            let current = self.current.load(Ordering::SeqCst);
-            let server = &self.servers[current % self.servers.len()];
+            let (current, server) = self.server();
             let written = json!({
                 "apiVersion": "v1",
                 "kind": "ConfigMap",
                 "metadata": {"name": "failover"},
                 "data": {"number": number.to_string()},
             });
-            let answer = match kind {
-                Kind::Read => server.ask(Method::GET, OBJECT, None),
-                Kind::Write => server.ask(Method::PUT, OBJECT, Some(&written)),
+            let (method, object) = match kind {
+                Kind::Write => (Method::PUT, Some(&written)),
+                Kind::Read | Kind::Watch => (Method::GET, None),
             };
-            match answer {
-                Ok(_) => {
-                    let answers = &self.answers[kind as usize];
-                    answers.lock().expect("the lock").push(Instant::now());
-                }
-                // Unless the other client has gone on already.
-                Err(_) => drop(self.current.compare_exchange(
-                    current,
-                    current + 1,
-                    Ordering::SeqCst,
-                    Ordering::SeqCst,
-                )),
+            match server.ask_within(PATIENCE, (method, OBJECT), object) {
+                Some(Ok(_)) => self.answered(kind),
+                Some(Err(_)) | None => self.go_on_after(current),
             }
         }
+    }
+
+    /// Follows the object, at another server after the end of a watch or a silence.
+    fn follow(&self) {
+        let mut version = String::new();
+        while !self.is_over.load(Ordering::SeqCst) {
+            let (current, server) = self.server();
+            if version.is_empty() {
+                let list = server.ask_within(PATIENCE, (Method::GET, CONFIG_MAPS), None);
+                match list {
+                    Some(Ok(list)) => version = resource_version(&list),
+                    Some(Err(_)) | None => self.go_on_after(current),
+                }
+                continue;
+            }
+            let path = format!("{CONFIG_MAPS}?watch=true&resourceVersion={version}");
+            let (mut heard, mut is_refused) = (false, false);
+            // Each part ends after a time: only a silent one says that something is wrong.
+            let followed = server.follow(&path, PATIENCE, |event| {
+                match event {
+                    WatchEvent::Added(object)
+                    | WatchEvent::Modified(object)
+                    | WatchEvent::Deleted(object) => {
+                        version = resource_version(&object);
+                        heard = true;
+                        self.answered(Kind::Watch);
+                    }
+                    WatchEvent::Bookmark(_) => {}
+                    WatchEvent::Error(_) => is_refused = true,
+                }
+                !is_refused && !self.is_over.load(Ordering::SeqCst)
+            });
+            if is_refused {
+                version.clear();
+            }
+            if followed.is_err() || !heard {
+                self.go_on_after(current);
+            }
+        }
+    }
+
+    /// The server in use, with its number.
+    fn server(&self) -> (usize, &Api) {
+        let current = self.current.load(Ordering::SeqCst);
+        (current, &self.servers[current % self.servers.len()])
+    }
+
+    fn answered(&self, kind: Kind) {
+        let answers = &self.answers[kind as usize];
+        answers.lock().expect("the lock").push(Instant::now());
+    }
+
+    /// Goes on at the server after this one, unless another client has done so already.
+    fn go_on_after(&self, current: usize) {
+        let (success, failure) = (Ordering::SeqCst, Ordering::SeqCst);
+        let _moved = self
+            .current
+            .compare_exchange(current, current + 1, success, failure);
     }
 
     fn count(&self, kind: Kind) -> usize {
         self.answers[kind as usize].lock().expect("the lock").len()
     }
 
-    /// Waits for further answers of both.
+    /// Waits for further answers of all.
     fn go_on(&self) {
-        for kind in [Kind::Read, Kind::Write] {
+        for kind in Kind::ALL {
             let wanted = self.count(kind) + ANSWERS;
             wait_for("answers", 120, || match self.count(kind) {
                 count if count >= wanted => Ok(()),
@@ -166,9 +237,10 @@ impl<'a> Clients<'a> {
     }
 
     /// The longest interruption of each around a fault.
-    fn gaps(&self, machines: &mut ServersOnEtcd, fault: Fault) -> [Duration; 2] {
+    fn gaps(&self, machines: &mut ServersOnEtcd, fault: Fault) -> [Duration; Kind::ALL.len()] {
         self.go_on();
         let leader = machines.etcd.leader();
+        let follower = (leader + 1) % 3;
         let server = self.current.load(Ordering::SeqCst) % self.servers.len();
         for answers in &self.answers {
             let mut answers = answers.lock().expect("the lock");
@@ -178,20 +250,24 @@ impl<'a> Clients<'a> {
         }
         match fault {
             Fault::ServerKilled => machines.servers[server].kill(),
-            Fault::FollowerKilled => machines.etcd.kill((leader + 1) % 3),
+            Fault::ServerFrozen => machines.servers[server].signal(Signal::SIGSTOP),
+            Fault::FollowerKilled => machines.etcd.kill(follower),
+            Fault::FollowerPaused => machines.etcd.pause(follower),
             Fault::LeaderKilled => machines.etcd.kill(leader),
             Fault::LeaderPaused => machines.etcd.pause(leader),
         }
         std::thread::sleep(LOOK);
         self.go_on();
-        let gaps = [Kind::Read, Kind::Write].map(|kind| {
+        let gaps = Kind::ALL.map(|kind| {
             let answers = self.answers[kind as usize].lock().expect("the lock");
             let gaps = answers.windows(2).map(|pair| pair[1] - pair[0]);
             gaps.max().expect("several answers")
         });
         match fault {
             Fault::ServerKilled => machines.start_as_one_of_them(server),
-            Fault::FollowerKilled => machines.etcd.start_again((leader + 1) % 3),
+            Fault::ServerFrozen => machines.servers[server].signal(Signal::SIGCONT),
+            Fault::FollowerKilled => machines.etcd.start_again(follower),
+            Fault::FollowerPaused => machines.etcd.resume(follower),
             Fault::LeaderKilled => machines.etcd.start_again(leader),
             Fault::LeaderPaused => machines.etcd.resume(leader),
         }
