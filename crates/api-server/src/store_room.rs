@@ -1,83 +1,132 @@
-//! Warnings of a full store: in the log, and as an event on each node, which the store accepts even then.
-//! `/readyz/store-room` and the metrics show it too.
+//! Warnings of a full store: in the log, and as an event on each node. The store in the data directory accepts events even
+//! when it is full. A full etcd accepts none; the event is then stored when there is room again, with the times of the
+//! problem. `/readyz/store-room` and the metrics show a full store, too.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Weak};
 
 use jiff::Timestamp;
 use mvcc_store::StoreError;
 use object_model::Status;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::bootstrap::{this_server, write_request};
 use crate::handlers::verbs::create::create;
 use crate::http::limits::STORE_LOOK_INTERVAL;
+use crate::objects::quota;
 use crate::objects::storage::reading;
 use crate::server::{ApiServer, StartError};
 
 const REASON: &str = "StoreFull";
 
+/// A time in which the store is full, or was until now.
+struct Shortage {
+    reason: String,
+    first: Timestamp,
+    last: Timestamp,
+    /// The names of the nodes that have the event.
+    told: BTreeSet<String>,
+}
+
 /// Looks from time to time, for as long as there is the server.
 pub(crate) async fn watch(server: Weak<ApiServer>) {
-    let mut was_full = false;
+    let (mut was_full, mut shortage) = (false, None);
     loop {
         {
             let Some(server) = server.upgrade() else {
                 return;
             };
             let full = server.objects.store.occupancy().full;
-            match &full {
-                Some(why) if !was_full => {
+            if let Some(why) = &full {
+                if !was_full {
                     tracing::warn!(%why, "the store takes nothing new");
-                    tell(&server, why).await;
                 }
-                None if was_full => tracing::info!("the store has room again"),
-                _ => {}
+                shortage.get_or_insert_with(|| Shortage::begin(why)).last = Timestamp::now();
+            } else if was_full {
+                tracing::info!("the store has room again");
+                // Deletions from a full etcd are not deducted.
+                if let Err(error) = quota::recount_all(&server.objects).await {
+                    tracing::warn!(%error, "quotas could not be counted");
+                }
             }
             was_full = full.is_some();
+            if let Some(told) = &mut shortage
+                && told.tell(&server).await
+                && !was_full
+            {
+                shortage = None;
+            }
         }
         tokio::time::sleep(STORE_LOOK_INTERVAL).await;
     }
 }
 
-async fn tell(server: &Arc<ApiServer>, why: &StoreError) {
-    let nodes = match reading(&server.objects, |reads| Ok(reads.all("", "nodes", ""))) {
-        Ok(nodes) => nodes,
-        Err(error) => return tracing::warn!(%error, "no node for the event of a full store"),
-    };
-    for node in nodes {
-        if let Err(error) = tell_of(server, &node, why).await {
-            tracing::warn!(%error, "the event of a full store could not be stored");
+impl Shortage {
+    fn begin(why: &StoreError) -> Self {
+        let now = Timestamp::now();
+        Self {
+            reason: why.to_string(),
+            first: now,
+            last: now,
+            told: BTreeSet::new(),
         }
     }
-}
 
-async fn tell_of(server: &Arc<ApiServer>, node: &Value, why: &StoreError) -> Result<(), Status> {
-    let Some(resource) = server.objects.catalog.any_version("", "events") else {
-        return Ok(());
-    };
-    let now = crate::objects::metadata::time(Timestamp::now());
-    let event = json!({
-        "apiVersion": "v1",
-        "kind": "Event",
-        "metadata": {"generateName": "store-full-", "namespace": "default"},
-        "involvedObject": {
+    /// Stores the event on each node that does not have it; `false` if one could not be stored.
+    async fn tell(&mut self, server: &Arc<ApiServer>) -> bool {
+        let nodes = match reading(&server.objects, |reads| Ok(reads.all("", "nodes", ""))) {
+            Ok(nodes) => nodes,
+            Err(error) => {
+                tracing::warn!(%error, "no node for the event of a full store");
+                return false;
+            }
+        };
+        let names = nodes
+            .iter()
+            .filter_map(|node| node["metadata"]["name"].as_str());
+        for name in names {
+            if self.told.contains(name) {
+                continue;
+            }
+            match self.tell_of(server, name).await {
+                Ok(()) => drop(self.told.insert(name.to_owned())),
+                Err(error) => {
+                    // The other ones would be refused, too.
+                    tracing::debug!(%error, "the event of a full store is not stored yet");
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    async fn tell_of(&self, server: &Arc<ApiServer>, node: &str) -> Result<(), Status> {
+        let Some(resource) = server.objects.catalog.any_version("", "events") else {
+            return Ok(());
+        };
+        let event = json!({
             "apiVersion": "v1",
-            "kind": "Node",
-            "name": node["metadata"]["name"],
-            // As node agents do, so that events are found by the node's name.
-            "uid": node["metadata"]["name"],
-        },
-        "type": "Warning",
-        "reason": REASON,
-        "message": format!("{why}"),
-        "count": 1,
-        "firstTimestamp": now,
-        "lastTimestamp": now,
-        "source": {"component": "kube-apiserver"},
-    });
-    let user = this_server();
-    let request = write_request(&resource, &user, "default", "");
-    create(server.writer(), &request, event).await.map(drop)
+            "kind": "Event",
+            "metadata": {"generateName": "store-full-", "namespace": "default"},
+            "involvedObject": {
+                "apiVersion": "v1",
+                "kind": "Node",
+                "name": node,
+                // As node agents do, so that events are found by the node's name.
+                "uid": node,
+            },
+            "type": "Warning",
+            "reason": REASON,
+            "message": self.reason,
+            "count": 1,
+            "firstTimestamp": crate::objects::metadata::time(self.first),
+            "lastTimestamp": crate::objects::metadata::time(self.last),
+            "source": {"component": "kube-apiserver"},
+        });
+        let user = this_server();
+        let request = write_request(&resource, &user, "default", "");
+        create(server.writer(), &request, event).await.map(drop)
+    }
 }
 
 /// The result of a step of the start. A full store must not prevent the start, or nothing in it

@@ -242,7 +242,7 @@ impl Server {
             listeners: JoinSet::new(),
             stop_serving: CancellationToken::new(),
         };
-        server.show(server.store.metrics());
+        server.show(server.store.metrics(&server.kinds));
         server.serve(config.listener);
         beside(|| server.credentials.write_kubeconfig(SystemTime::now()))?;
         Ok(server)

@@ -9,9 +9,10 @@ use etcd_store::{CallObserver, ConnectError, EtcdOptions, EtcdStore};
 use mvcc_store::embedded::{EmbeddedOptions, EmbeddedStore};
 use mvcc_store::{Store, StoreError};
 use reconcile::prometheus::Page;
+use resource_kinds::Kind;
 
 use super::store_address::EtcdAddress;
-use super::store_metrics::EtcdCalls;
+use super::store_metrics::{self, EtcdCalls};
 
 /// An open store.
 #[derive(Clone)]
@@ -36,13 +37,16 @@ impl OpenStore {
         matches!(self, Self::Etcd(..))
     }
 
-    /// The metrics of the engine, for the server's page.
-    pub fn metrics(&self) -> impl Fn(&mut Page) + Send + Sync + use<> {
-        let calls = match self {
+    /// The metrics of the engine about objects of these kinds, for the server's page.
+    pub fn metrics(&self, kinds: &[Arc<dyn Kind>]) -> impl Fn(&mut Page) + Send + Sync + use<> {
+        let write = match self {
             Self::Embedded(_) => None,
-            Self::Etcd(_, calls) => Some(Arc::clone(calls)),
+            Self::Etcd(store, calls) => {
+                let (store, calls) = (Arc::clone(store), Arc::clone(calls));
+                Some(store_metrics::writer(calls, move || store.size(), kinds))
+            }
         };
-        move |page| calls.iter().for_each(|calls| calls.write(page))
+        move |page| write.iter().for_each(|write| write(page))
     }
 
     /// Finishes what was submitted. The store in a data directory can then be opened again.
@@ -88,7 +92,7 @@ pub async fn open(data: &Path, quota: Option<u64>) -> Result<OpenStore> {
 pub async fn connect(address: &EtcdAddress, quota: Option<u64>) -> Result<OpenStore> {
     let calls = Arc::new(EtcdCalls::default());
     let observing = Arc::clone(&calls);
-    let observer = CallObserver::new(move |call, duration| observing.observe(call, duration));
+    let observer = CallObserver::new(move |call| observing.observe(call));
     let mut options = EtcdOptions {
         observer: Some(observer),
         ..address.options()

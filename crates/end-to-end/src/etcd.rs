@@ -10,8 +10,10 @@ use std::time::{Duration, SystemTime};
 use certificates::{Authority, SubjectAltNames};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use serde_json::{Value, json};
 
 use crate::lan::{Lan, Machine};
+use crate::registry::curl;
 use crate::{Network, tool, wait_for};
 
 /// The port of a member's metrics, which need no certificate.
@@ -178,6 +180,73 @@ impl Etcd {
     /// When it runs.
     pub fn start_again(&mut self, number: usize) {
         self.members[number].start_again();
+    }
+}
+
+/// A cluster of one member, without TLS, on a machine of its own. Its gateway takes JSON.
+pub struct OpenEtcd {
+    member: Member,
+    address: String,
+}
+
+impl OpenEtcd {
+    /// Starts it with further arguments, with its data below `around`.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub fn start(lan: &mut Lan, around: &Path, further: &[&str]) -> Self {
+        let (network, address) = lan.machine();
+        let client = format!("http://{address}:2379");
+        let peer = format!("http://{address}:2380");
+        let mut arguments = vec![
+            format!("--data-dir={}", around.join("open-etcd").display()),
+            format!("--listen-client-urls={client}"),
+            format!("--advertise-client-urls={client}"),
+            format!("--listen-peer-urls={peer}"),
+            format!("--initial-advertise-peer-urls={peer}"),
+            format!("--initial-cluster=default={peer}"),
+            "--log-level=error".to_owned(),
+        ];
+        arguments.extend(further.iter().map(|argument| (*argument).to_owned()));
+        let member = Member::start(network, arguments);
+        let etcd = Self { member, address };
+        wait_for("etcd", 120, || etcd.ask("maintenance/status", &json!({})));
+        etcd
+    }
+
+    /// The value of `--store`.
+    pub fn url(&self) -> String {
+        format!("etcd+http://{}:2379", self.address)
+    }
+
+    /// The answer to a call of etcd's API.
+    ///
+    /// # Errors
+    /// The member does not answer, or refuses.
+    pub fn ask(&self, call: &str, request: &Value) -> Result<Value, String> {
+        let url = format!("http://{}:2379/v3/{call}", self.address);
+        let ask = || curl(&["--fail-with-body", "--data", &request.to_string(), &url]);
+        let answer = self.member.network.run(ask)?;
+        serde_json::from_str(&answer).map_err(|error| format!("{error}: {answer}"))
+    }
+
+    /// Makes room in a full etcd as docs/high-availability.md says: compaction, defragmentation, and the end of the alarm.
+    ///
+    /// # Panics
+    /// When etcd refuses.
+    pub fn make_room(&self) {
+        let ok = |call, request| self.ask(call, &request).expect("an answer of etcd");
+        let status = ok("maintenance/status", json!({}));
+        let revision = &status["header"]["revision"];
+        ok(
+            "kv/compaction",
+            json!({"revision": revision, "physical": true}),
+        );
+        ok("maintenance/defragment", json!({}));
+        let alarms = ok("maintenance/alarm", json!({"action": "GET"}));
+        let mut disarm = alarms["alarms"][0].clone();
+        disarm["action"] = json!("DEACTIVATE");
+        ok("maintenance/alarm", disarm);
     }
 }
 

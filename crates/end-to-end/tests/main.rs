@@ -20,6 +20,7 @@ mod cross_node;
 mod csi;
 mod debug_and_top;
 mod debug_images;
+mod degraded_etcd;
 mod disks;
 mod encrypted_traffic;
 mod endings;

@@ -249,9 +249,22 @@ fn each_server_has_its_log_and_its_metrics(
         });
         assert!(!log.contains(&path((server + 1) % SERVERS)));
         let metrics = machines.at(server, |kubectl| kubectl.ok(&["get", "--raw", "/metrics"]));
-        for operation in ["Range", "Txn"] {
-            let line = format!("etcd_request_duration_seconds_count{{operation=\"{operation}\"}}");
-            assert!(metrics.contains(&line), "{metrics}");
+        for (metric, labels) in [
+            (
+                "etcd_request_duration_seconds_count",
+                "operation=\"Range\",group=\"\",resource=\"\"",
+            ),
+            (
+                "etcd_requests_total",
+                "operation=\"update\",group=\"coordination.k8s.io\",resource=\"leases\"",
+            ),
+            (
+                "apiserver_storage_size_bytes",
+                "storage_cluster_id=\"etcd-0\"",
+            ),
+        ] {
+            let line = format!("{metric}{{{labels}}}");
+            assert!(metrics.contains(&line), "{line}: {metrics}");
         }
         for shared in [
             "apiserver_request_duration_seconds",

@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use grpc::{Channel, ChannelOptions, Code, KeepAlive, RpcError};
 use http_client::tls;
+use mvcc_store::Txn;
 use tokio::{
     net::TcpStream,
     sync::{Mutex, watch},
@@ -12,8 +13,8 @@ use tokio::{
 };
 
 use crate::{
-    messages::{STATUS, StatusResponse},
-    options::{CallObserver, ConnectError, EtcdOptions},
+    messages::{STATUS, StatusResponse, TXN},
+    options::{Call, CallObserver, ConnectError, EtcdOptions},
     tls::TlsFiles,
     version,
 };
@@ -53,6 +54,18 @@ pub(crate) fn is_without_effect(error: &RpcError) -> bool {
             Code::UNAUTHENTICATED,
         ]
         .contains(code),
+    }
+}
+
+/// Whether a call was certainly not begun, so that it may be tried again: it was not sent, or the member knows no
+/// leader. A member looks for one before it does anything for a call with the header `hasleader`.
+pub(crate) fn is_not_begun(error: &RpcError) -> bool {
+    match error {
+        RpcError::Unreachable(_) => true,
+        RpcError::Status { code, message } => {
+            *code == Code::UNAVAILABLE && message == "etcdserver: no leader"
+        }
+        RpcError::Broken(_) | RpcError::TimedOut(_) => false,
     }
 }
 
@@ -96,6 +109,8 @@ struct State {
     member: usize,
     number: u64,
     channel: Option<Channel>,
+    /// The last time when no member could be reached, with the reasons.
+    unreachable: Option<(Instant, String)>,
 }
 
 impl Connections {
@@ -116,6 +131,7 @@ impl Connections {
                 member: 0,
                 number: 0,
                 channel: None,
+                unreachable: None,
             }),
             changes: watch::Sender::new(0),
         })
@@ -131,6 +147,12 @@ impl Connections {
             let number = state.number;
             return Ok(Current { number, channel });
         }
+        // All that wait share an attempt.
+        if let Some((at, reasons)) = &state.unreachable
+            && at.elapsed() < PAUSE
+        {
+            return Err(RpcError::Unreachable(reasons.clone()));
+        }
         let mut reasons = Vec::new();
         for _ in 0..self.endpoints.len() {
             let endpoint = &self.endpoints[state.member % self.endpoints.len()];
@@ -138,6 +160,7 @@ impl Connections {
                 Ok(channel) => {
                     state.number += 1;
                     state.channel = Some(channel.clone());
+                    state.unreachable = None;
                     let number = state.number;
                     self.changes.send_replace(number);
                     return Ok(Current { number, channel });
@@ -148,7 +171,9 @@ impl Connections {
                 }
             }
         }
-        Err(RpcError::Unreachable(reasons.join("; ")))
+        let reasons = reasons.join("; ");
+        state.unreachable = Some((Instant::now(), reasons.clone()));
+        Err(RpcError::Unreachable(reasons))
     }
 
     async fn connect(&self, endpoint: &Endpoint) -> Result<Channel, RpcError> {
@@ -198,11 +223,43 @@ impl Connections {
         message: &[u8],
         limit: Duration,
     ) -> Result<Bytes, RpcError> {
-        let Current { number, channel } = self.current().await?;
+        let current = self.current().await?;
+        self.call_over(current, (path, None), message, limit).await
+    }
+
+    /// One attempt of a transaction, as [`call_once`](Self::call_once), with a connection that is there by a time.
+    ///
+    /// *Errors.* `Unreachable` if none is; nothing was sent then.
+    pub(crate) async fn send(
+        &self,
+        txn: &Txn,
+        by: Instant,
+        message: &[u8],
+        limit: Duration,
+    ) -> Result<Bytes, RpcError> {
+        let current = tokio::time::timeout_at(by, self.current()).await;
+        let in_time = "no member answers in time".to_owned();
+        let current = current.unwrap_or(Err(RpcError::Unreachable(in_time)))?;
+        let subject = (TXN, Some(txn));
+        self.call_over(current, subject, message, limit).await
+    }
+
+    async fn call_over(
+        &self,
+        Current { number, channel }: Current,
+        (path, txn): (&str, Option<&Txn>),
+        message: &[u8],
+        limit: Duration,
+    ) -> Result<Bytes, RpcError> {
         let begun = Instant::now();
         let answer = channel.call(path, message, limit).await;
         if let Some(observer) = &self.observer {
-            observer.observe(path, begun.elapsed());
+            observer.observe(&Call {
+                method: path.rsplit('/').next().unwrap_or_default(),
+                txn,
+                duration: begun.elapsed(),
+                failed: answer.is_err(),
+            });
         }
         if answer
             .as_ref()

@@ -451,14 +451,18 @@ pub(crate) fn revision_of(message: &[u8]) -> Result<EtcdRevision, WireError> {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct StatusResponse {
     pub(crate) version: String,
+    /// The bytes of the member's database file.
+    pub(crate) size: u64,
 }
 
 impl StatusResponse {
     pub(crate) fn read(message: &[u8]) -> Result<Self, WireError> {
         let mut response = Self::default();
         fields(message, |field, wire| {
-            if field == 2 {
-                response.version = String::from_utf8_lossy(wire.bytes()?).into_owned();
+            match field {
+                2 => response.version = String::from_utf8_lossy(wire.bytes()?).into_owned(),
+                3 => response.size = wire.varint()?,
+                _ => {}
             }
             Ok(())
         })?;

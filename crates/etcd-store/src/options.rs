@@ -4,7 +4,7 @@ use std::{fmt, io, path::PathBuf, sync::Arc, time::Duration};
 
 use grpc::RpcError;
 use http_client::tls::BundleError;
-use mvcc_store::{Limits, StoreError};
+use mvcc_store::{Limits, StoreError, Txn};
 use url::Url;
 
 use crate::connections::Endpoint;
@@ -12,20 +12,33 @@ use crate::connections::Endpoint;
 /// etcd's port for clients.
 const PORT: u16 = 2379;
 
-type Observe = dyn Fn(&str, Duration) + Send + Sync;
+type Observe = dyn Fn(&Call<'_>) + Send + Sync;
 
-/// Gets the name of each call (`Txn`, `Range`) with its duration.
+/// A call of etcd that has ended, for metrics.
+#[derive(Clone, Copy, Debug)]
+pub struct Call<'a> {
+    /// The name of the call in etcd's API (`Txn`, `Range`).
+    pub method: &'a str,
+    /// The transaction of the store that it should carry out.
+    pub txn: Option<&'a Txn>,
+    /// The time until its end.
+    pub duration: Duration,
+    /// Whether etcd refused it, or did not answer.
+    pub failed: bool,
+}
+
+/// Gets each call.
 #[derive(Clone)]
 pub struct CallObserver(Arc<Observe>);
 
 impl CallObserver {
     /// An observer that calls the function for each call of etcd, from any thread.
-    pub fn new(observe: impl Fn(&str, Duration) + Send + Sync + 'static) -> Self {
+    pub fn new(observe: impl Fn(&Call<'_>) + Send + Sync + 'static) -> Self {
         Self(Arc::new(observe))
     }
 
-    pub(crate) fn observe(&self, path: &str, duration: Duration) {
-        (self.0)(path.rsplit('/').next().unwrap_or_default(), duration);
+    pub(crate) fn observe(&self, call: &Call<'_>) {
+        (self.0)(call);
     }
 }
 

@@ -1,7 +1,7 @@
 //! The quota on stored objects, all of which are in the memory of each server.
 //!
-//! New keys are refused first. Changes may use a part more, so that the problems of a full store can be
-//! solved; deletions are always allowed. The copy is the measure, which may be a moment behind: servers
+//! New keys are refused first. Changes, and keys with a lease (events), may use a part more, so that the problems of
+//! a full store can be reported and solved; deletions are always allowed. The copy is the measure, which may be a moment behind: servers
 //! that write at the same time may exceed the quota by these writes.
 
 use mvcc_store::{
@@ -11,26 +11,32 @@ use mvcc_store::{
 
 /// Changes may exceed the quota by this fraction.
 const CHANGES_BEYOND: u64 = 16;
+/// Keys with a lease may exceed it by this fraction.
+const LEASED_BEYOND: u64 = 32;
 
 /// Checks that there is room for a transaction beside the stored pairs.
 ///
 /// *Errors.* `Quota`.
 pub(crate) fn check(txn: &Txn, stored: &Newest, max: u64) -> Result<(), StoreError> {
-    let (mut after, mut is_new) = (stored.live_bytes, false);
+    let mut after = stored.live_bytes;
+    let (mut is_new, mut is_leased) = (false, false);
     for operation in &txn.operations {
         let (Operation::Put { key, .. } | Operation::Delete { key }) = operation;
         let previous = stored.live.get(key.as_slice());
         let before = previous.map_or(0, |pair| pair_bytes(key, pair.value.len()));
         after = after.saturating_sub(before);
-        if let Operation::Put { value, .. } = operation {
+        if let Operation::Put { value, lease, .. } = operation {
             after += pair_bytes(key, length(value));
-            is_new |= previous.is_none();
+            is_new |= previous.is_none() && lease.is_none();
+            is_leased |= previous.is_none() && lease.is_some();
         }
     }
-    let limit = match is_new {
-        true => max,
-        false => max.saturating_add(max / CHANGES_BEYOND),
+    let beyond = match (is_new, is_leased) {
+        (true, _) => 0,
+        (false, true) => max / LEASED_BEYOND,
+        (false, false) => max / CHANGES_BEYOND,
     };
+    let limit = max.saturating_add(beyond);
     match after > stored.live_bytes && after > limit {
         true => Err(StoreError::Quota { stored: after, max }),
         false => Ok(()),
@@ -50,7 +56,7 @@ mod tests {
     use std::sync::Arc;
 
     use bytes::Bytes;
-    use mvcc_store::{KeyValue, Revision, published::LiveKeys};
+    use mvcc_store::{KeyValue, LeaseId, Revision, published::LiveKeys};
 
     use super::*;
 
@@ -89,6 +95,14 @@ mod tests {
             with(put("b", 100), 16_000),
             Err(StoreError::Quota { max: 16_000, .. })
         ));
+        // An event that tells of it.
+        let event = Operation::Put {
+            key: b"b".to_vec(),
+            value: Value::Plain(Bytes::from(vec![0; 100])),
+            lease: Some(LeaseId(1)),
+        };
+        assert!(with(event.clone(), 16_000).is_ok());
+        assert!(with(event, 15_600).is_err());
         assert!(with(put("a", 1500), 16_000).is_ok());
         assert!(with(put("a", 1000), 1).is_ok());
         assert!(with(put("a", 1001), 1).is_err());

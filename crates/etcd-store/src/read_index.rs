@@ -1,7 +1,11 @@
 //! The newest revision of the cluster: one read for all that wait (the "read index" of Raft).
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
+use grpc::RpcError;
 use mvcc_store::{Revision, StoreError};
 use tokio::{
     sync::{mpsc, oneshot},
@@ -9,21 +13,28 @@ use tokio::{
 };
 
 use crate::{
-    connections::Connections,
+    connections::{Connections, is_without_effect},
     messages::{self, RANGE, RangeRequest},
     origin::Origin,
     txn,
 };
 
-/// Longest time for an attempt, and for all of them.
+/// Longest time for an attempt.
 const ATTEMPT: Duration = Duration::from_secs(3);
-const LIMIT: Duration = Duration::from_secs(10);
+/// Pause after an attempt without an answer.
+const PAUSE: Duration = Duration::from_millis(100);
 
 type Answer = Result<Revision, StoreError>;
 
+/// The reason why the last attempt failed.
+type Failure = Arc<Mutex<String>>;
+
 /// Asks etcd for its newest revision.
 #[derive(Clone)]
-pub(crate) struct ReadIndex(mpsc::UnboundedSender<oneshot::Sender<Answer>>);
+pub(crate) struct ReadIndex {
+    asking: mpsc::UnboundedSender<oneshot::Sender<Answer>>,
+    failure: Failure,
+}
 
 impl ReadIndex {
     /// The asking side, and the task that answers it.
@@ -33,44 +44,92 @@ impl ReadIndex {
         origin: Origin,
     ) -> (Self, impl Future<Output = ()> + Send + 'static) {
         let (asking, asked) = mpsc::unbounded_channel();
-        (Self(asking), answer(connections, key, origin, asked))
+        let failure = Failure::default();
+        let own = Self {
+            asking,
+            failure: Arc::clone(&failure),
+        };
+        let answering = Answering {
+            connections,
+            key,
+            origin,
+            failure,
+        };
+        (own, answering.run(asked))
     }
 
     /// A revision that includes every write that was acknowledged before the call.
     ///
-    /// *Errors.* `Unavailable`, `Closed`.
-    pub(crate) async fn newest(&self) -> Answer {
+    /// *Errors.* `Unavailable`, at the latest at the deadline; `Closed`.
+    pub(crate) async fn newest(&self, deadline: Instant) -> Answer {
         let (reply, answer) = oneshot::channel();
-        self.0.send(reply).map_err(|_| StoreError::Closed)?;
-        answer.await.unwrap_or(Err(StoreError::Closed))
+        self.asking.send(reply).map_err(|_| StoreError::Closed)?;
+        match tokio::time::timeout_at(deadline, answer).await {
+            Ok(answer) => answer.unwrap_or(Err(StoreError::Closed)),
+            Err(_) => {
+                let failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+                Err(StoreError::Unavailable(format!(
+                    "etcd does not tell its newest revision: {failure}"
+                )))
+            }
+        }
     }
 }
 
-/// Answers all that wait with one read, which begins after all of them came.
-async fn answer(
+/// The answering side.
+struct Answering {
     connections: Arc<Connections>,
     key: Vec<u8>,
     origin: Origin,
-    mut asked: mpsc::UnboundedReceiver<oneshot::Sender<Answer>>,
-) {
-    let request = RangeRequest {
-        key: &key,
-        count_only: true,
-        ..RangeRequest::default()
-    };
-    let request = request.write();
-    let mut waiting = Vec::new();
-    while asked.recv_many(&mut waiting, usize::MAX).await > 0 {
-        let deadline = Instant::now() + LIMIT;
-        let found = connections.call(RANGE, &request, ATTEMPT, deadline).await;
-        let answer = match found.map(|answer| messages::revision_of(&answer)) {
-            Ok(Ok(revision)) => Ok(origin.shown(revision)),
-            Ok(Err(error)) => Err(StoreError::Unavailable(error.to_string())),
-            Err(error) => Err(txn::refusal(&error, None)),
+    failure: Failure,
+}
+
+impl Answering {
+    /// Answers all that wait with one read, which begins after all of them came. Those who come during an
+    /// attempt wait for the next one.
+    async fn run(self, mut asked: mpsc::UnboundedReceiver<oneshot::Sender<Answer>>) {
+        let request = RangeRequest {
+            key: &self.key,
+            count_only: true,
+            ..RangeRequest::default()
         };
-        for reply in waiting.drain(..) {
-            // Those who no longer wait need no answer.
-            drop(reply.send(answer.clone()));
+        let request = request.write();
+        let mut waiting = Vec::new();
+        loop {
+            // Each that waits gives up by itself.
+            waiting.retain(|reply: &oneshot::Sender<Answer>| !reply.is_closed());
+            if waiting.is_empty() && asked.recv_many(&mut waiting, usize::MAX).await == 0 {
+                return;
+            }
+            while let Ok(reply) = asked.try_recv() {
+                waiting.push(reply);
+            }
+            match self.ask(&request).await {
+                Some(answer) => {
+                    for reply in waiting.drain(..) {
+                        drop(reply.send(answer.clone()));
+                    }
+                }
+                None => tokio::time::sleep(PAUSE).await,
+            }
+        }
+    }
+
+    /// One attempt; `None` if the next one may succeed.
+    async fn ask(&self, request: &[u8]) -> Option<Answer> {
+        let found = self.connections.call_once(RANGE, request, ATTEMPT).await;
+        match found.map(|answer| messages::revision_of(&answer)) {
+            Ok(Ok(revision)) => Some(Ok(self.origin.shown(revision))),
+            Ok(Err(error)) => Some(Err(StoreError::Unavailable(error.to_string()))),
+            Err(error @ RpcError::Status { .. }) if is_without_effect(&error) => {
+                Some(Err(txn::refusal(&error, None)))
+            }
+            Err(error) => {
+                let text = error.to_string();
+                tracing::debug!(error = text, "etcd did not tell its newest revision");
+                *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = text;
+                None
+            }
         }
     }
 }

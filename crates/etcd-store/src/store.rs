@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -22,7 +22,7 @@ use crate::{
     connections::Connections,
     keys::Keys,
     leases,
-    messages::{self, ALARM, LEASE_REVOKE},
+    messages::{self, ALARM, LEASE_REVOKE, STATUS, StatusResponse},
     mirror::Mirror,
     options::{ConnectError, EtcdOptions, unusable},
     origin::Origin,
@@ -38,10 +38,10 @@ const ATTEMPT: Duration = Duration::from_secs(5);
 const LIMIT: Duration = Duration::from_secs(15);
 /// Longest wait for a revision that a client brought.
 const REACH_LIMIT: Duration = Duration::from_secs(3);
-/// Longest wait of a fresh read for the events before its revision.
+/// Longest wait of a fresh read, for the newest revision and for the events before it.
 const FRESH_LIMIT: Duration = Duration::from_secs(10);
-/// Interval of the look at etcd's alarms.
-const ALARM_INTERVAL: Duration = Duration::from_secs(30);
+/// Interval of the look at etcd's alarms and its size.
+const LOOK_INTERVAL: Duration = Duration::from_secs(30);
 
 /// A store in an etcd cluster.
 ///
@@ -53,6 +53,8 @@ pub struct EtcdStore {
     writer: Arc<Writer>,
     read_index: ReadIndex,
     live_bytes_max: u64,
+    /// The bytes of the database file of the member in use; zero before the first look.
+    size: Arc<AtomicU64>,
     /// Whether etcd has been seen at an older revision than the copy.
     is_older: AtomicBool,
     _tasks: [AbortOnDropHandle<()>; 5],
@@ -77,7 +79,12 @@ impl EtcdStore {
             let (read_index, answering) =
                 ReadIndex::new(Arc::clone(&connections), keys.compaction.clone(), origin);
             let following = Arc::clone(&mirror).run(Arc::clone(&connections));
-            let looking = look_at_alarms(Arc::clone(&connections), Arc::clone(&writer));
+            let size = Arc::default();
+            let looking = look_at_room(
+                Arc::clone(&connections),
+                Arc::clone(&writer),
+                Arc::clone(&size),
+            );
             let renewing = Arc::clone(&writer).keep_session();
             let compacting = compaction::run(Arc::clone(&connections), keys);
             let tasks = [
@@ -93,6 +100,7 @@ impl EtcdStore {
                 writer,
                 read_index,
                 live_bytes_max: options.limits.live_bytes_max,
+                size,
                 is_older: AtomicBool::new(false),
                 _tasks: tasks.map(AbortOnDropHandle::new),
             }))
@@ -103,6 +111,12 @@ impl EtcdStore {
     /// Removes what this process keeps in etcd for itself, which else expires after an hour.
     pub async fn close(&self) {
         self.writer.end_session().await;
+    }
+
+    /// The bytes of the database file of the member in use, as of the last look.
+    pub fn size(&self) -> Option<u64> {
+        let size = self.size.load(Ordering::Relaxed);
+        (size > 0).then_some(size)
     }
 
     async fn call(&self, path: &str, message: &[u8]) -> Result<bytes::Bytes, RpcError> {
@@ -119,8 +133,8 @@ impl Drop for EtcdStore {
     }
 }
 
-/// Follows the alarm for a full etcd, which somebody clears by hand.
-async fn look_at_alarms(connections: Arc<Connections>, writer: Arc<Writer>) {
+/// Follows the alarm for a full etcd, which somebody clears by hand, and the size of etcd.
+async fn look_at_room(connections: Arc<Connections>, writer: Arc<Writer>, size: Arc<AtomicU64>) {
     loop {
         let deadline = Instant::now() + LIMIT;
         let alarms = connections.call(ALARM, &[], ATTEMPT, deadline).await;
@@ -133,7 +147,14 @@ async fn look_at_alarms(connections: Arc<Connections>, writer: Arc<Writer>) {
             Ok(Err(error)) => tracing::debug!(%error, "etcd's alarms are not understood"),
             Err(error) => tracing::debug!(%error, "etcd does not tell its alarms"),
         }
-        tokio::time::sleep(ALARM_INTERVAL).await;
+        let deadline = Instant::now() + LIMIT;
+        let status = connections.call(STATUS, &[], ATTEMPT, deadline).await;
+        match status.map(|status| StatusResponse::read(&status)) {
+            Ok(Ok(status)) => size.store(status.size, Ordering::Relaxed),
+            Ok(Err(error)) => tracing::debug!(%error, "etcd's status is not understood"),
+            Err(error) => tracing::debug!(%error, "etcd does not tell its status"),
+        }
+        tokio::time::sleep(LOOK_INTERVAL).await;
     }
 }
 
@@ -147,13 +168,13 @@ impl Store for EtcdStore {
             if let Some(replaced) = self.mirror.failure_for_ever() {
                 return Err(replaced);
             }
+            let deadline = Instant::now() + FRESH_LIMIT;
             let known = self.current_revision();
-            let revision = self.read_index.newest().await?;
+            let revision = self.read_index.newest(deadline).await?;
             if revision < known {
                 self.is_older.store(true, Ordering::Relaxed);
                 return Err(older());
             }
-            let deadline = Instant::now() + FRESH_LIMIT;
             match self.mirror.wait_with_progress(revision, deadline).await {
                 true => Ok(revision),
                 false => Err(StoreError::Unavailable(

@@ -13,9 +13,9 @@ use mvcc_store::{LeaseId, StoreError, Txn, TxnResult, limits};
 use tokio::{sync::Mutex, time::Instant};
 
 use crate::{
-    connections::{Connections, is_without_effect},
+    connections::{Connections, is_not_begun, is_without_effect},
     keys::Keys,
-    messages::{self, LEASE_REVOKE, PUT, TXN, TxnResponse},
+    messages::{self, LEASE_REVOKE, PUT, TxnResponse},
     mirror::{self, Mark, Mirror},
     revision::EtcdRevision,
     session::{self, Session, Sessions},
@@ -26,9 +26,17 @@ use crate::{
 /// before etcd gives up, after seven seconds; the next leader is there after one or two.
 const ATTEMPT: Duration = Duration::from_secs(3);
 /// Longest time until an attempt begins.
-const LIMIT: Duration = Duration::from_secs(20);
-/// Shortest time to find out what became of an attempt, from its end. Elections on a busy machine take most of it.
+const LIMIT: Duration = Duration::from_secs(17);
+/// Longest time from then until it is sent: it needs a connection.
+const SENDING: Duration = Duration::from_secs(3);
+/// Longest time to find out what became of an attempt, from its end. Elections on a busy machine take most of it.
 const FINDING_OUT: Duration = Duration::from_secs(10);
+/// Longest time of a transaction: one that is sent at the last moment has the whole time for its answer, and
+/// for the search without one.
+const LONGEST: Duration = LIMIT
+    .saturating_add(SENDING)
+    .saturating_add(ATTEMPT)
+    .saturating_add(FINDING_OUT);
 /// Pause before a transaction that was not sent is tried again.
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -78,7 +86,18 @@ impl Writer {
     /// Carries a transaction out, as [`Store::txn`](mvcc_store::Store::txn).
     pub(crate) async fn txn(&self, txn: Txn) -> Result<TxnResult, StoreError> {
         limits::check(&txn)?;
-        let deadline = Instant::now() + LIMIT;
+        let begun = Instant::now();
+        let attempts = self.attempts(txn, begun + LIMIT);
+        let done = tokio::time::timeout_at(begun + LONGEST, attempts).await;
+        done.unwrap_or_else(|_| {
+            Err(StoreError::OutcomeUnknown(
+                "etcd did not answer in time".to_owned(),
+            ))
+        })
+    }
+
+    /// Attempts until one is decided. None begins after the deadline.
+    async fn attempts(&self, txn: Txn, deadline: Instant) -> Result<TxnResult, StoreError> {
         // A full etcd carries out what only deletes, but no mark.
         let mut marked = txn::always_changes(&txn);
         loop {
@@ -112,10 +131,13 @@ impl Writer {
     async fn attempt(&self, txn: &Txn, marked: bool, deadline: Instant) -> Attempt {
         let number = self.next_mark.fetch_add(1, Ordering::Relaxed);
         let begun = match marked {
-            true => self.sessions.begun(deadline).await.map(|(session, lease)| {
-                let mark = NewMark { number, lease };
-                (session, Some(mark))
-            }),
+            true => {
+                let begun = self.sessions.begun(deadline);
+                let begun = tokio::time::timeout_at(deadline + SENDING, begun).await;
+                let in_time = "no member answers in time".to_owned();
+                let begun = begun.unwrap_or(Err(StoreError::Unavailable(in_time)));
+                begun.map(|(session, lease)| (session, Some(NewMark { number, lease })))
+            }
             false => Ok((self.sessions.present(), None)),
         };
         let (session, mark) = match begun {
@@ -134,8 +156,11 @@ impl Writer {
             Err(error) => return Attempt::Done(Err(error)),
         };
         // In full: an attempt that is given up early has an unknown outcome instead of none.
-        let answer = self.connections.call_once(TXN, &request, ATTEMPT).await;
-        let deadline = deadline.max(Instant::now() + FINDING_OUT);
+        let sent = self
+            .connections
+            .send(txn, deadline + SENDING, &request, ATTEMPT);
+        let answer = sent.await;
+        let deadline = (deadline + SENDING).max(Instant::now() + FINDING_OUT);
         let answer = answer.and_then(|answer| {
             let response = TxnResponse::read(&answer);
             let response = response.map_err(|error| RpcError::Broken(error.to_string()))?;
@@ -180,8 +205,8 @@ impl Writer {
             Err(error @ RpcError::Status { .. }) if is_without_effect(&error) => {
                 Attempt::Done(Err(txn::refusal(&error, txn::lease_of(txn))))
             }
-            Err(error) if is_without_effect(&error) => {
-                tracing::debug!(%error, "a transaction was not sent");
+            Err(error) if is_not_begun(&error) => {
+                tracing::debug!(%error, "a transaction was not begun");
                 Attempt::Again
             }
             Err(error) => {

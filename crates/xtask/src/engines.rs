@@ -64,6 +64,7 @@ const EMBEDDED_ONLY: &[(&str, &[&str])] = &[
         &[
             "absent_server",
             "cross_node",
+            "degraded_etcd",
             "linearizability",
             "machine_pages",
             "node_loss",

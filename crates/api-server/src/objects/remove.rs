@@ -34,13 +34,14 @@ pub(crate) async fn remove(
         new: None,
         parts,
     };
+    let uncharged = txn.clone();
     quota::charge(objects, change, &mut txn).await?;
-    match objects
-        .store
-        .txn(txn)
-        .await
-        .map_err(|e| storage::refusal(&e))?
-    {
+    let done = match objects.store.txn(txn).await {
+        // A full etcd carries out only what deletes. The quotas are counted again when it has room.
+        Err(error) if error.is_full() => objects.store.txn(uncharged).await,
+        done => done,
+    };
+    match done.map_err(|e| storage::refusal(&e))? {
         TxnResult::Committed { revision, .. } => Ok(Some(revision)),
         TxnResult::Refused { .. } => Ok(None),
     }

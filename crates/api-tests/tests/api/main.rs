@@ -24,6 +24,7 @@ mod escalation;
 mod extreme_numbers;
 mod flow_control;
 mod following;
+mod full_store;
 mod group_versions;
 mod harness;
 mod health;

@@ -178,10 +178,10 @@ async fn a_transaction_whose_answer_is_lost_is_found() {
 /// A slow etcd is back just before the transaction would be given up.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_late_attempt_has_its_whole_time() {
-    /// Time until etcd is back. Attempts begin for 20 s, and the connection alone takes the rest of them.
-    const AWAY: Duration = Duration::from_secs(19);
+    /// Time until etcd is back. Attempts begin for 17 s, and the connection alone takes the rest of them.
+    const AWAY: Duration = Duration::from_secs(16);
     /// Time until etcd is fast again: the outcome of a failed attempt is looked for over a fast connection.
-    const SLOW: Duration = Duration::from_secs(22);
+    const SLOW: Duration = Duration::from_secs(19);
     /// The time for that search.
     const FINDING_OUT: Duration = Duration::from_secs(10);
     let cluster = Cluster::start(1, None);

@@ -1,0 +1,158 @@
+//! An etcd that is full, or has lost members, as a user of kubectl sees it (docs/high-availability.md).
+
+use std::fs;
+
+use end_to_end::etcd::OpenEtcd;
+use end_to_end::lan::{Lan, Role};
+use end_to_end::servers::ServersOnEtcd;
+use end_to_end::{Kubectl, Output, wait_for};
+
+/// A node for the event, and a quota that counts ConfigMaps.
+const OBJECTS: &str = r"
+apiVersion: v1
+kind: Node
+metadata: {name: n1}
+---
+apiVersion: v1
+kind: ResourceQuota
+metadata: {name: counts}
+spec: {hard: {configmaps: '1000'}}
+";
+
+fn create(kubectl: &Kubectl, name: &str) -> Output {
+    kubectl.run(&["create", "configmap", name, "--from-literal=a=1"])
+}
+
+/// The number of ConfigMaps by the status of the quota, and of those that exist.
+fn counted(kubectl: &Kubectl) -> (String, String) {
+    let used = "--output=jsonpath={.status.used.configmaps}";
+    let used = kubectl.ok(&["get", "resourcequota", "counts", used]);
+    let names = kubectl.ok(&["get", "configmaps", "--output=name"]);
+    (used, names.lines().count().to_string())
+}
+
+#[test]
+fn a_full_etcd_is_told_emptied_and_used_again() {
+    let directory = tempfile::Builder::new()
+        .prefix("mainstay-test-")
+        .tempdir()
+        .expect("make a directory");
+    let mut lan = Lan::default();
+    let mut server = Role::new(&mut lan, "server", directory.path());
+    let quota = ["--quota-backend-bytes=16777216"];
+    let etcd = OpenEtcd::start(&mut lan, directory.path(), &quota);
+    server.start(&["server", "--store", &etcd.url()]);
+    let large = directory.path().join("large");
+    fs::write(&large, "x".repeat(900_000)).expect("write a file");
+    let large = format!("--from-file={}", large.display());
+    let kubectl = server.kubectl();
+    server.network.run(|| {
+        kubectl.apply(OBJECTS);
+        create(&kubectl, "kept").expect_success("a ConfigMap");
+        let mut made = 0;
+        let refused = loop {
+            let name = format!("large-{made}");
+            let output = kubectl.run(&["create", "configmap", &name, &large]);
+            match output.code {
+                0 => made += 1,
+                _ => break output.stderr,
+            }
+            assert!(made < 100);
+        };
+        assert!(refused.contains("database space exceeded"), "{refused}");
+        // What there is can be read, and cannot be changed.
+        kubectl.ok(&["get", "configmap", "kept"]);
+        let refused = kubectl.fails(&["label", "configmap", "kept", "a=b"]);
+        assert!(refused.contains("database space exceeded"), "{refused}");
+        let refused = kubectl.fails(&["get", "--raw", "/readyz"]);
+        assert!(refused.contains("[-]store-room failed"), "{refused}");
+        kubectl.ok(&["get", "--raw", "/livez"]);
+        let metrics = kubectl.ok(&["get", "--raw", "/metrics"]);
+        assert!(metrics.contains("\nmainstay_store_full 1\n"));
+        // A quota counts it, whose status cannot be written.
+        for number in 0..made {
+            kubectl.ok(&["delete", "configmap", &format!("large-{number}")]);
+        }
+    });
+    etcd.make_room();
+    server.network.run(|| {
+        wait_for("a write", 60, || create(&kubectl, "after").success());
+        kubectl.ok(&["label", "configmap", "kept", "a=b"]);
+        wait_for("the server to be ready", 60, || {
+            kubectl.run(&["get", "--raw", "/readyz"]).success()
+        });
+        wait_for("the event", 60, || {
+            let reason = "--field-selector=reason=StoreFull";
+            match kubectl.ok(&["get", "events", reason]) {
+                events if events.contains("node/n1") => Ok(()),
+                events => Err(events),
+            }
+        });
+        wait_for("the count of the quota", 60, || match counted(&kubectl) {
+            (used, there_are) if used == there_are => Ok(()),
+            counts => Err(counts),
+        });
+    });
+    server.interrupt();
+}
+
+#[test]
+fn members_that_are_lost_cost_what_the_table_says() {
+    let mut machines = ServersOnEtcd::new();
+    machines.etcd.wait_until_ready();
+    machines.start_as_one_of_them(0);
+    machines.start_as_one_of_them(1);
+    let leader = machines.etcd.leader();
+    // Two of three: everything, after an election.
+    machines.etcd.kill(leader);
+    machines.at(0, |kubectl| {
+        wait_for("a write with two members", 60, || {
+            create(kubectl, "of-two").success()
+        });
+        kubectl.ok(&["get", "configmap", "of-two"]);
+    });
+    machines.at(1, |kubectl| kubectl.ok(&["get", "configmap", "of-two"]));
+
+    // One of three: what is in memory.
+    let second = (leader + 1) % 3;
+    machines.etcd.kill(second);
+    let path = "/api/v1/namespaces/default/configmaps/of-two";
+    for server in [0, 1] {
+        let written = machines.at(server, |kubectl| {
+            // The member that is left takes writes until it misses the others.
+            let name = format!("of-one-{server}");
+            let written = create(kubectl, &name);
+            assert_ne!(written.code, 0, "{written:?}");
+            kubectl.ok(&["get", "--raw", &format!("{path}?resourceVersion=0")]);
+            let fresh = kubectl.fails(&["get", "configmap", "of-two"]);
+            assert!(fresh.contains("the store does not answer"), "{fresh}");
+            let ready = kubectl.fails(&["get", "--raw", "/readyz"]);
+            assert!(ready.contains("[-]store failed"), "{ready}");
+            kubectl.ok(&["get", "--raw", "/livez"]);
+            (name, written.stderr)
+        });
+        machines.etcd.start_again(second);
+        machines.at(server, |kubectl| {
+            wait_for("a write after the return", 60, || {
+                create(kubectl, &format!("after-{server}")).success()
+            });
+            let (name, refusal) = &written;
+            // A refusal by 503 means that nothing was written.
+            if refusal.contains("the store does not answer") {
+                let absent = kubectl.fails(&["get", "configmap", name]);
+                assert!(absent.contains("NotFound"), "{absent}");
+            }
+            kubectl.ok(&["get", "configmap", "of-two"]);
+        });
+        machines.etcd.kill(second);
+    }
+    machines.etcd.start_again(second);
+    machines.etcd.start_again(leader);
+    machines.at(1, |kubectl| {
+        for name in ["of-two", "after-0", "after-1"] {
+            wait_for(name, 60, || {
+                kubectl.run(&["get", "configmap", name]).success()
+            });
+        }
+    });
+}
