@@ -8,9 +8,9 @@ use end_to_end::Network;
 use rustix::net::{AddressFamily, SocketType, ipproto, socket};
 
 /// The time without an answer after which a packet counts as dropped; a first packet is sent again meanwhile.
-const SILENCE: Duration = Duration::from_millis(1500);
+pub(super) const SILENCE: Duration = Duration::from_millis(1500);
 /// The time in which a connected server answers.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The answer of a server.
 #[derive(Debug)]
@@ -76,10 +76,10 @@ pub(super) fn connection(
     Ok((client, server))
 }
 
-/// Whether a byte that is written at one end arrives at the other.
-pub(super) fn arrives(mut from: &TcpStream, mut to: &TcpStream) -> bool {
+/// Whether a byte that is written at one end arrives at the other in time.
+pub(super) fn arrives(mut from: &TcpStream, mut to: &TcpStream, limit: Duration) -> bool {
     let written = from.write_all(b"x");
-    let limit = to.set_read_timeout(Some(SILENCE));
+    let limit = to.set_read_timeout(Some(limit));
     let mut buffer = [0; 64];
     written.is_ok() && limit.is_ok() && to.read(&mut buffer).is_ok_and(|length| length > 0)
 }

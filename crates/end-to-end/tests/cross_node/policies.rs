@@ -127,8 +127,8 @@ fn incoming_by_peers(world: &World, pods: &Pods) {
     pods.client_2.is_dropped(to_1);
     pods.client_1.is_dropped(pods.service);
     // A pod is reached by its node.
-    let probe = packets::ask_tcp(&world.nodes[1].network, to_2);
-    assert_eq!(probe.expect("an answer").name, "server-2");
+    let probe = || packets::ask_tcp(&world.nodes[1].network, to_2);
+    assert_eq!(wait_for("an answer", 60, probe).name, "server-2");
 
     policy(
         world,
@@ -305,13 +305,13 @@ fn open_connections(world: &World, pods: &Pods) {
     let (from, to) = (&pods.client_1.network, &pods.server_2.network);
     let open = packets::connection(from, to, pods.server_2.at(7000));
     let (client, server) = open.expect("a connection");
-    assert!(packets::arrives(&client, &server) && packets::arrives(&server, &client));
+    let ways = [(&server, &client), (&client, &server)];
+    let arrives = |limit| ways.map(|(from, to)| packets::arrives(from, to, limit));
+    assert_eq!(arrives(packets::PATIENCE), [true; 2]);
     policy(world, "p", &ingress(""));
     wait_for("the connection to end", 60, || {
-        match packets::arrives(&server, &client) || packets::arrives(&client, &server) {
-            true => Err("it is open"),
-            false => Ok(()),
-        }
+        let seen = arrives(packets::SILENCE);
+        (seen == [false; 2]).then_some(()).ok_or(seen)
     });
 }
 
@@ -329,8 +329,9 @@ fn services_and_policies_hold_through_vxlan() {
     let link = pods.client_1.network.run(|| ip("-o link show eth0"));
     assert!(link.contains("mtu 1450 "), "{link}");
     // A datagram as large as the MTU arrives; headers have 28 bytes.
-    let full = packets::send_udp(&pods.client_1.network, pods.server_2.at(UDP), 1450 - 28);
-    assert_eq!(full.expect("an answer").name, "server-2");
+    let client = &pods.client_1.network;
+    let full = || packets::send_udp(client, pods.server_2.at(UDP), 1450 - 28);
+    assert_eq!(wait_for("an answer", 60, full).name, "server-2");
     let (to_2, shown) = (pods.server_2.at(8080), at(world.node_ip(2), 31080));
     assert_eq!(world.outside.reaches(shown, "server-2"), world.outside.ip);
     world.outside.is_dropped(at(world.node_ip(1), 31080));
