@@ -49,6 +49,16 @@ const NOT_PASTED: &[(&str, &str, &str)] = &[
         "needs an etcd; tests/store_copy.rs has one",
     ),
     (
+        "docs/high-availability.md",
+        "kubectl config set-cluster ",
+        "needs a balancer with a name; tests/one_name.rs has one",
+    ),
+    (
+        "docs/high-availability.md",
+        "etcdctl ",
+        "needs a full etcd; the tests of etcd-store have one",
+    ),
+    (
         "docs/backup.md",
         "mainstay store ",
         "needs an etcd; tests/store_backup.rs has one",
