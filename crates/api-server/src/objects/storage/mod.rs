@@ -151,7 +151,7 @@ pub(crate) fn decode_apart(
         return Ok((present(resource, object)?, managed, Parts::default()));
     }
     let object = partial_tree(text, reads).map_err(undecodable)?;
-    Ok((object, managed, Parts::stored(&value, reads)))
+    Ok((object, managed, Parts::stored(&value, reads)?))
 }
 
 fn parse(json: &[u8]) -> Result<Value, Status> {
