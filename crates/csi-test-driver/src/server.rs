@@ -89,7 +89,7 @@ pub fn serve_registration(
     })
 }
 
-fn listen(
+pub(crate) fn listen(
     socket: &Path,
     answer: impl Fn(&str, &Fields) -> Answer + Send + Sync + 'static,
 ) -> io::Result<TestDriver> {

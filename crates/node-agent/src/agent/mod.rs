@@ -21,7 +21,7 @@ use crate::api::events::PodEvents;
 use crate::api::objects::ApiObjects;
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::csi_volumes::{CsiVolumes, LivePod, keep_up, watch_plugins};
+use crate::csi_volumes::{CsiVolumes, LivePod, clean_up, keep_shown, keep_up, watch_plugins};
 use crate::error::Error;
 use crate::images::Puller;
 use crate::kubelet_api::{self, Access, HttpsServer, KubeletContext, NodeService};
@@ -137,6 +137,7 @@ impl NodeAgent {
             csi.in_use().changes(),
         )
         .await?;
+        let node_uid = keeper.uid_changes();
         // Watches, events and heartbeats go on while pods are being stopped.
         let background = component.with_shutdown(CancellationToken::new());
         let source = Source {
@@ -190,6 +191,10 @@ impl NodeAgent {
         let shutdown = background.shutdown.clone();
         let images = keep_images_growing(objects, name, data_dir, live, shutdown);
         tokio::spawn(background.watched("images of Ceph", images));
+        let shown = keep_shown(csi.clone(), node_uid, background.shutdown.clone());
+        tokio::spawn(background.watched("shown CSI drivers", shown));
+        let left_over = clean_up(csi.clone(), background.shutdown.clone());
+        tokio::spawn(background.watched("left CSI volumes", left_over));
         let plugins = watch_plugins(csi, background.shutdown.clone());
         tokio::spawn(background.watched("CSI drivers", plugins));
         let dispatcher = Dispatcher::new(context, monitor, kubelet.usage.clone(), &background);

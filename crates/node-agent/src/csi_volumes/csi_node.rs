@@ -8,8 +8,11 @@ use csi::NodeInfo;
 use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::api::storage::v1::{CSINode, CSINodeDriver, CSINodeSpec, VolumeNodeResources};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
-use reconcile::execute::{Refusal, refusal};
+use reconcile::execute::{Delete, Refusal, delete, refusal};
 use serde_json::{Value, json};
+
+use super::drivers::Registered;
+use crate::api::objects::in_time;
 
 /// The annotation of a Node with the drivers' names of it.
 const NODE_IDS: &str = "csi.volume.kubernetes.io/nodeid";
@@ -39,11 +42,19 @@ fn driver(name: &str, info: &NodeInfo) -> CSINodeDriver {
     }
 }
 
-/// The change of the Node's metadata for a driver.
+/// The drivers' names of the node, as it has them.
+fn ids(node: &Node) -> BTreeMap<String, String> {
+    let ids = node.metadata.annotations.as_ref();
+    let ids = ids.and_then(|all| all.get(NODE_IDS));
+    let ids = ids.and_then(|text| serde_json::from_str(text).ok());
+    ids.unwrap_or_default()
+}
+
+/// The change of the Node's metadata for a driver; `None` if it is as it should be.
 ///
 /// *Errors.* A label that the node has already with another value: two drivers disagree, or the
 /// machine has moved; kubelet refuses the driver, too.
-fn metadata(node: &Node, name: &str, info: &NodeInfo) -> Result<Value, String> {
+fn metadata(node: &Node, name: &str, info: &NodeInfo) -> Result<Option<Value>, String> {
     let labels = node.metadata.labels.clone().unwrap_or_default();
     for (key, value) in &info.topology {
         if let Some(other) = labels.get(key).filter(|other| *other != value) {
@@ -52,16 +63,32 @@ fn metadata(node: &Node, name: &str, info: &NodeInfo) -> Result<Value, String> {
             ));
         }
     }
-    let ids = node.metadata.annotations.as_ref();
-    let ids = ids.and_then(|all| all.get(NODE_IDS));
-    let ids = ids.and_then(|text| serde_json::from_str(text).ok());
-    let mut ids: BTreeMap<String, String> = ids.unwrap_or_default();
-    ids.insert(name.to_owned(), info.node_id.clone());
-    Ok(json!({"metadata": {
+    let mut ids = ids(node);
+    let known = ids.insert(name.to_owned(), info.node_id.clone());
+    let has_labels = info.topology.keys().all(|key| labels.contains_key(key));
+    if has_labels && known.as_ref() == Some(&info.node_id) {
+        return Ok(None);
+    }
+    Ok(Some(json!({"metadata": {
         "labels": info.topology,
         "annotations": {NODE_IDS: json!(ids).to_string()},
         "resourceVersion": node.metadata.resource_version,
-    }}))
+    }})))
+}
+
+/// The change of the Node's metadata without the drivers that are not registered; `None` if it has none
+/// of them. Labels stay: pods and volumes may rely on them, as kubelet's.
+fn without_others(node: &Node, registered: &[Registered]) -> Option<Value> {
+    let mut ids = ids(node);
+    let before = ids.len();
+    ids.retain(|name, _| registered.iter().any(|one| one.driver.name == *name));
+    let text = (!ids.is_empty()).then(|| json!(ids).to_string());
+    (ids.len() < before).then(|| {
+        json!({"metadata": {
+            "annotations": {NODE_IDS: text},
+            "resourceVersion": node.metadata.resource_version,
+        }})
+    })
 }
 
 /// Writes a registered driver into the API.
@@ -74,60 +101,98 @@ pub async fn publish(
     name: &str,
     info: &NodeInfo,
 ) -> Result<(), String> {
-    let nodes: Api<Node> = Api::all(client.clone());
-    let mut tried = 0;
-    let node = loop {
-        tried += 1;
-        let node = nodes.get(node_name).await;
-        let node = node.map_err(|error| format!("get node \"{node_name}\": {error}"))?;
-        let patch = Patch::Merge(metadata(&node, name, info)?);
-        match nodes
-            .patch(node_name, &PatchParams::default(), &patch)
-            .await
-        {
-            Ok(node) => break node,
-            Err(error) if tried < ATTEMPTS && refusal(&error) == Refusal::Conflict => {}
-            Err(error) => return Err(format!("patch node \"{node_name}\": {error}")),
-        }
-    };
-    write(client, node_name, &node, |drivers| {
+    let node = patched(client, node_name, |node| metadata(node, name, info)).await?;
+    write(client, &node, |drivers| {
         with_driver(drivers, driver(name, info))
     })
     .await
 }
 
-/// Removes a driver from the CSINode. Labels stay: pods and volumes may rely on them, as kubelet's.
+/// Writes the registered drivers into the API, and removes all others.
 ///
 /// # Errors
 /// As of [`publish`].
-pub async fn withdraw(client: &Client, node_name: &str, name: &str) -> Result<(), String> {
-    let nodes: Api<Node> = Api::all(client.clone());
-    let node = nodes.get(node_name).await;
-    let node = node.map_err(|error| format!("get node \"{node_name}\": {error}"))?;
-    write(client, node_name, &node, |drivers| {
-        let left: Vec<CSINodeDriver> = drivers
-            .iter()
-            .filter(|driver| driver.name != name)
-            .cloned()
-            .collect();
-        (left.len() < drivers.len()).then_some(left)
+pub async fn show(
+    client: &Client,
+    node_name: &str,
+    registered: &[Registered],
+) -> Result<(), String> {
+    for Registered { driver, info, .. } in registered {
+        let done = patched(client, node_name, |node| metadata(node, &driver.name, info));
+        if let Err(error) = done.await {
+            let driver = &driver.name;
+            tracing::warn!(
+                driver,
+                error,
+                "the labels of a driver's topology are not shown"
+            );
+        }
+    }
+    let node = patched(client, node_name, |node| {
+        Ok(without_others(node, registered))
+    })
+    .await?;
+    let wanted = registered.iter();
+    let wanted: Vec<CSINodeDriver> = wanted
+        .map(|one| driver(&one.driver.name, &one.info))
+        .collect();
+    write(client, &node, |drivers| {
+        let is_shown = |one| drivers.contains(one);
+        let is_as_wanted = wanted.len() == drivers.len() && wanted.iter().all(is_shown);
+        (!is_as_wanted).then(|| wanted.clone())
     })
     .await
 }
 
-async fn write(
+/// The Node after the change, if there is one.
+async fn patched(
     client: &Client,
     node_name: &str,
+    change: impl Fn(&Node) -> Result<Option<Value>, String>,
+) -> Result<Node, String> {
+    let nodes: Api<Node> = Api::all(client.clone());
+    let mut tried = 0;
+    loop {
+        tried += 1;
+        let node = in_time(nodes.get(node_name)).await;
+        let node = node.map_err(|error| format!("get node \"{node_name}\": {error}"))?;
+        let Some(patch) = change(&node)? else {
+            return Ok(node);
+        };
+        let (params, patch) = (PatchParams::default(), Patch::Merge(patch));
+        match nodes.patch(node_name, &params, &patch).await {
+            Ok(node) => return Ok(node),
+            Err(error) if tried < ATTEMPTS && refusal(&error) == Refusal::Conflict => {}
+            Err(error) => return Err(format!("patch node \"{node_name}\": {error}")),
+        }
+    }
+}
+
+/// Whether the CSINode goes with this Node, and not with a former one of its name.
+fn is_of(found: &CSINode, node: &Node) -> bool {
+    let mut owners = found.metadata.owner_references.iter().flatten();
+    owners.any(|owner| Some(&owner.uid) == node.metadata.uid.as_ref())
+}
+
+/// Changes the drivers of the CSINode. One of a former Node is replaced: it is about to go with that.
+async fn write(
+    client: &Client,
     node: &Node,
     change: impl Fn(&[CSINodeDriver]) -> Option<Vec<CSINodeDriver>>,
 ) -> Result<(), String> {
     let api: Api<CSINode> = Api::all(client.clone());
+    let node_name = node.metadata.name.as_deref().unwrap_or_default();
     let params = PostParams::default();
     let mut tried = 0;
     loop {
         tried += 1;
-        let found = api.get_opt(node_name).await;
-        let found = found.map_err(|error| format!("get csinode \"{node_name}\": {error}"))?;
+        let found = in_time(api.get_opt(node_name)).await;
+        let mut found = found.map_err(|error| format!("get csinode \"{node_name}\": {error}"))?;
+        if let Some(former) = found.take_if(|found| !is_of(found, node)) {
+            let uid = former.metadata.uid.unwrap_or_default();
+            let deleted = delete(&api, node_name, Delete::of_uid(uid)).await;
+            deleted.map_err(|error| format!("delete csinode \"{node_name}\": {error}"))?;
+        }
         let before = found.as_ref().map_or(&[][..], |found| &found.spec.drivers);
         let Some(drivers) = change(before) else {
             return Ok(());
@@ -194,11 +259,47 @@ mod tests {
             "resourceVersion": "7", "labels": {"zone": "z"},
             "annotations": {NODE_IDS: "{\"a\":\"old\"}"}}}))
         .unwrap();
-        let patch = metadata(&node, "b", &info("n1", "z")).unwrap();
+        let patch = metadata(&node, "b", &info("n1", "z")).unwrap().unwrap();
         let ids = &patch["metadata"]["annotations"][NODE_IDS];
         assert_eq!(*ids, json!("{\"a\":\"old\",\"b\":\"n1\"}"));
         assert_eq!(patch["metadata"]["resourceVersion"], json!("7"));
+        let same = metadata(&node, "a", &info("old", "z")).unwrap();
+        assert_eq!(same, None);
         let collision = metadata(&node, "b", &info("n1", "y")).unwrap_err();
         assert!(collision.contains("collision"), "{collision}");
+    }
+    #[test]
+    fn drivers_that_are_gone_leave_labels_only() {
+        let node: Node = serde_json::from_value(json!({"metadata": {"name": "n",
+            "labels": {"zone": "z"}, "annotations": {NODE_IDS: "{\"a\":\"n1\",\"b\":\"n1\"}"}}}))
+        .unwrap();
+        let registered = |name: &str| Registered {
+            driver: csi::Driver {
+                name: name.to_owned(),
+                socket: "csi.sock".into(),
+            },
+            can: csi::NodeCapabilities::default(),
+            info: info("n1", "z"),
+            by: "reg.sock".into(),
+        };
+        let both = [registered("a"), registered("b")];
+        assert_eq!(without_others(&node, &both), None);
+        let one = without_others(&node, &both[1..]).unwrap();
+        assert_eq!(one["metadata"]["annotations"][NODE_IDS], "{\"b\":\"n1\"}");
+        let none = without_others(&node, &[]).unwrap();
+        assert_eq!(none["metadata"]["annotations"][NODE_IDS], json!(null));
+        assert_eq!(none["metadata"]["labels"], json!(null));
+    }
+
+    #[test]
+    fn a_csi_node_goes_with_its_node() {
+        let node = |uid: &str| -> Node {
+            serde_json::from_value(json!({"metadata": {"name": "n", "uid": uid}})).unwrap()
+        };
+        let owner = json!({"apiVersion": "v1", "kind": "Node", "name": "n", "uid": "u1"});
+        let found = json!({"metadata": {"name": "n", "ownerReferences": [owner]},
+            "spec": {"drivers": []}});
+        let found: CSINode = serde_json::from_value(found).unwrap();
+        assert!(is_of(&found, &node("u1")) && !is_of(&found, &node("u2")));
     }
 }

@@ -1,10 +1,12 @@
 //! The registered drivers.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use csi::{Driver, NodeCapabilities};
+use csi::{Driver, NodeCapabilities, NodeInfo};
+use keyed_locks::KeyedLocks;
+use tokio::sync::{Mutex, watch};
 
 /// A registered driver.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,42 +15,162 @@ pub struct Registered {
     pub driver: Driver,
     /// Its optional calls.
     pub can: NodeCapabilities,
+    /// Its facts about the node.
+    pub info: NodeInfo,
     /// The socket by which it registered.
     pub by: PathBuf,
 }
 
-/// The registered drivers, by name.
+/// The state of the registration.
 #[derive(Debug, Default)]
-pub struct Drivers(Mutex<BTreeMap<String, Registered>>);
+struct Known {
+    by_name: BTreeMap<String, Registered>,
+    /// The sockets without a first answer; `None` before the first look into their directory.
+    unheard: Option<BTreeSet<PathBuf>>,
+}
+
+/// The registered drivers, by name.
+#[derive(Default)]
+pub struct Drivers {
+    known: watch::Sender<Known>,
+    /// One registration at a time for each name.
+    turns: KeyedLocks<Mutex<()>>,
+}
+
+/// The changes of the registered drivers.
+pub struct Changes(watch::Receiver<Known>);
+
+impl Changes {
+    /// Waits for the next change.
+    pub async fn next(&mut self) {
+        if self.0.changed().await.is_err() {
+            std::future::pending().await
+        }
+    }
+}
 
 impl Drivers {
-    fn all(&self) -> MutexGuard<'_, BTreeMap<String, Registered>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// A driver.
     ///
     /// # Errors
     /// It is not registered; in the words that users know.
     pub fn get(&self, name: &str) -> Result<Registered, String> {
-        let found = self.all().get(name).cloned();
+        let found = self.known.borrow().by_name.get(name).cloned();
         found.ok_or_else(|| {
             format!("driver name {name} not found in the list of registered CSI drivers")
         })
     }
 
-    /// Adds a driver, in the place of one of its name.
+    /// All drivers; `None` while a socket that may be of a further one has not answered.
+    pub fn complete(&self) -> Option<Vec<Registered>> {
+        let known = self.known.borrow();
+        let is_heard = known.unheard.as_ref().is_some_and(BTreeSet::is_empty);
+        is_heard.then(|| known.by_name.values().cloned().collect())
+    }
+
+    /// The changes from now on.
+    pub fn changes(&self) -> Changes {
+        Changes(self.known.subscribe())
+    }
+
+    /// The turn of a registration of that name.
+    pub fn turn(&self, name: &str) -> Arc<Mutex<()>> {
+        self.turns.get(name)
+    }
+
+    /// Adds a driver. Its socket is that of no other driver from now on.
     pub fn add(&self, registered: Registered) {
-        let name = registered.driver.name.clone();
-        self.all().insert(name, registered);
+        self.known.send_modify(|known| {
+            known.by_name.retain(|_, other| other.by != registered.by);
+            let name = registered.driver.name.clone();
+            known.by_name.insert(name, registered);
+        });
     }
 
     /// Removes the driver that registered by the socket, and returns its name.
-    pub fn remove(&self, by: &PathBuf) -> Option<String> {
-        let mut all = self.all();
-        let found = all.iter().find(|(_, registered)| registered.by == *by);
-        let name = found.map(|(name, _)| name.clone())?;
-        all.remove(&name);
-        Some(name)
+    pub fn remove(&self, by: &Path) -> Option<String> {
+        let mut removed = None;
+        self.known.send_if_modified(|known| {
+            let mut all = known.by_name.iter();
+            removed = all
+                .find(|(_, registered)| registered.by == by)
+                .map(|(name, _)| name.clone());
+            removed
+                .as_ref()
+                .is_some_and(|name| known.by_name.remove(name).is_some())
+        });
+        removed
+    }
+
+    /// A look into the directory has found these sockets to be new, and those to be gone.
+    pub fn looked<'p>(
+        &self,
+        new: impl IntoIterator<Item = &'p PathBuf>,
+        gone: impl IntoIterator<Item = &'p PathBuf>,
+    ) {
+        self.known.send_if_modified(|known| {
+            let mut is_changed = known.unheard.is_none();
+            let unheard = known.unheard.get_or_insert_default();
+            unheard.extend(new.into_iter().cloned());
+            for path in gone {
+                is_changed |= unheard.remove(path);
+            }
+            is_changed
+        });
+    }
+
+    /// A socket has answered, or failed to, for the first time.
+    pub fn heard(&self, socket: &Path) {
+        self.known.send_if_modified(|known| {
+            let unheard = known.unheard.as_mut();
+            unheard.is_some_and(|unheard| unheard.remove(socket))
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn registered(name: &str, by: &str) -> Registered {
+        Registered {
+            driver: Driver {
+                name: name.to_owned(),
+                socket: PathBuf::new(),
+            },
+            can: NodeCapabilities::default(),
+            info: NodeInfo::default(),
+            by: by.into(),
+        }
+    }
+
+    fn names(drivers: &Drivers) -> Option<Vec<String>> {
+        let all = drivers.complete()?;
+        Some(all.into_iter().map(|one| one.driver.name).collect())
+    }
+
+    #[test]
+    fn all_drivers_are_known_when_each_socket_was_heard() {
+        let drivers = Drivers::default();
+        assert_eq!(names(&drivers), None);
+        let sockets = ["a.sock", "b.sock"].map(PathBuf::from);
+        drivers.looked(&sockets, []);
+        drivers.add(registered("a", "a.sock"));
+        drivers.heard(&sockets[0]);
+        assert_eq!(names(&drivers), None);
+        drivers.looked([], &sockets[1..]);
+        assert_eq!(names(&drivers), Some(vec!["a".to_owned()]));
+    }
+
+    #[test]
+    fn a_socket_is_of_one_driver() {
+        let drivers = Drivers::default();
+        drivers.looked([], []);
+        drivers.add(registered("a", "a.sock"));
+        drivers.add(registered("b", "a.sock"));
+        assert_eq!(names(&drivers), Some(vec!["b".to_owned()]));
+        assert_eq!(drivers.remove(Path::new("other.sock")), None);
+        assert_eq!(drivers.remove(Path::new("a.sock")).as_deref(), Some("b"));
+        assert_eq!(names(&drivers), Some(vec![]));
     }
 }

@@ -74,7 +74,7 @@ impl CsiVolumes {
         let uid = pod.metadata.uid.as_deref().unwrap_or_default();
         let lock = self.lock(&wanted.id);
         let _turn = lock.lock().await;
-        if !self.is_published(&wanted.id, pod).await? {
+        if !self.is_published(&wanted.id, uid).await? {
             return Ok(());
         }
         let capacity = growth.capacity;

@@ -12,13 +12,17 @@ mod directory;
 mod drivers;
 mod expansion;
 mod figures;
+mod left_over;
 mod records;
 mod registration;
 mod request;
+mod shown;
 mod upkeep;
 mod volumes;
 
+pub use left_over::clean_up;
 pub use registration::watch_plugins;
 pub use request::Wanted;
+pub use shown::keep_shown;
 pub use upkeep::{LivePod, keep_up};
 pub use volumes::CsiVolumes;

@@ -1,5 +1,6 @@
 //! Records of staged and published volumes: kubelet's `vol_data.json`, with the paths of the calls.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -8,6 +9,7 @@ use durable_file::{Durability, replace};
 use serde::{Deserialize, Serialize};
 
 use super::directory::{KubeletDir, Place};
+use super::request::Identity;
 
 /// The record of a volume that may be staged or published.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,12 +28,22 @@ pub struct VolumeData {
         skip_serializing_if = "String::is_empty"
     )]
     pub volume: String,
-    /// The pod's uid; empty for a staged volume.
+    /// The pod's uid. For a staged volume the last pod that asked for it, or empty if that has gone.
     #[serde(default, rename = "podUID", skip_serializing_if = "String::is_empty")]
     pub pod: String,
     /// Whether the volume was attached to the node for it.
     #[serde(default)]
     pub is_attached: bool,
+}
+
+impl VolumeData {
+    /// Driver and volume.
+    pub fn id(&self) -> Identity {
+        Identity {
+            driver: self.driver_name.clone(),
+            handle: self.volume_handle.clone(),
+        }
+    }
 }
 
 /// All records of a node.
@@ -54,6 +66,17 @@ impl Records {
             stages: read_all(&dir.stage_records()?)?,
             publications: read_all(&dir.publication_records()?)?,
         })
+    }
+
+    /// All records.
+    pub fn all(&self) -> impl Iterator<Item = &VolumeData> {
+        self.stages.iter().chain(&self.publications)
+    }
+
+    /// The volumes that are published for a pod, or were staged for it.
+    pub fn of_pod(&self, pod: &str) -> BTreeSet<Identity> {
+        let own = self.all().filter(|data| data.pod == pod);
+        own.map(VolumeData::id).collect()
     }
 
     /// The records of one volume.

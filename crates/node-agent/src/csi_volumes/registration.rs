@@ -10,9 +10,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use container_runtime::beside;
-use csi::{Driver, Plugin};
-use tokio::time::Instant;
+use csi::{Driver, Plugin, RegistrationInfo};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::csi_node;
 use super::drivers::Registered;
@@ -48,55 +48,21 @@ fn sockets(dir: &Path) -> io::Result<BTreeMap<PathBuf, SocketId>> {
     Ok(found)
 }
 
-/// The state of a socket.
-struct Known {
+/// A socket, and the task that registers the driver behind it.
+struct Attended {
     id: SocketId,
-    /// The next attempt, and the pause after it; `None` if it is registered.
-    retry: Option<(Instant, Duration)>,
+    task: AbortOnDropHandle<()>,
 }
 
-/// Registers drivers until `shutdown`.
+/// Registers drivers until `shutdown`. Each socket has a task of its own: one that does not answer
+/// holds up no other.
 pub async fn watch_plugins(volumes: Arc<CsiVolumes>, shutdown: CancellationToken) {
     let registry = volumes.directory().registry();
-    let mut known: BTreeMap<PathBuf, Known> = BTreeMap::new();
+    let mut attended: BTreeMap<PathBuf, Attended> = BTreeMap::new();
     loop {
-        let found = match beside(|| sockets(&registry)) {
-            Ok(found) => found,
-            Err(error) => {
-                tracing::warn!(%error, "the directory of drivers cannot be read");
-                BTreeMap::new()
-            }
-        };
-        let gone: Vec<PathBuf> = known
-            .iter()
-            .filter(|(path, known)| found.get(*path) != Some(&known.id))
-            .map(|(path, _)| path.clone())
-            .collect();
-        for path in gone {
-            known.remove(&path);
-            if !found.contains_key(&path) {
-                withdraw(&volumes, &path).await;
-            }
-        }
-        for (path, id) in found {
-            let state = known.entry(path.clone()).or_insert(Known {
-                id,
-                retry: Some((Instant::now(), PAUSE)),
-            });
-            let Some((at, pause)) = state.retry else {
-                continue;
-            };
-            if at > Instant::now() {
-                continue;
-            }
-            state.retry = match register(&volumes, &path).await {
-                Ok(()) => None,
-                Err(error) => {
-                    let path = path.display().to_string();
-                    tracing::warn!(path, error, "a driver is not registered");
-                    Some((Instant::now() + pause, PAUSE_MAX.min(pause * 2)))
-                }
-            };
+        match beside(|| sockets(&registry)) {
+            Ok(found) => attend_to(&volumes, &mut attended, &found).await,
+            Err(error) => tracing::warn!(%error, "the directory of drivers cannot be read"),
         }
         tokio::select! {
             () = shutdown.cancelled() => return,
@@ -105,55 +71,176 @@ pub async fn watch_plugins(volumes: Arc<CsiVolumes>, shutdown: CancellationToken
     }
 }
 
-async fn register(volumes: &CsiVolumes, socket: &Path) -> Result<(), String> {
+/// Starts tasks for new sockets, and ends those of sockets that are gone.
+async fn attend_to(
+    volumes: &Arc<CsiVolumes>,
+    attended: &mut BTreeMap<PathBuf, Attended>,
+    found: &BTreeMap<PathBuf, SocketId>,
+) {
+    let left = attended.extract_if(.., |path, known| found.get(path) != Some(&known.id));
+    let left: Vec<(PathBuf, Attended)> = left.collect();
+    for (_, Attended { task, .. }) in left.iter() {
+        task.abort();
+    }
+    let mut gone = Vec::new();
+    for (path, Attended { task, .. }) in left {
+        // It adds nothing any more after this.
+        drop(task.await);
+        if !found.contains_key(&path) {
+            gone.push(path);
+        }
+    }
+    let new: Vec<&PathBuf> = found
+        .keys()
+        .filter(|path| !attended.contains_key(*path))
+        .collect();
+    volumes.drivers().looked(new.iter().copied(), &gone);
+    for path in &gone {
+        if let Some(driver) = volumes.drivers().remove(path) {
+            tracing::info!(driver, "a CSI driver is no longer registered");
+        }
+    }
+    for path in new {
+        let task = tokio::spawn(attend(volumes.clone(), path.clone()));
+        let attendance = Attended {
+            id: found[path],
+            task: AbortOnDropHandle::new(task),
+        };
+        attended.insert(path.clone(), attendance);
+    }
+}
+
+/// The reason why a driver is not registered.
+#[derive(Debug, thiserror::Error)]
+enum NotRegistered {
+    /// Nobody answers, or the answer is refused.
+    #[error("{0}")]
+    Refused(String),
+    /// Another driver has the name.
+    #[error(
+        "another driver with the name {name} is registered already by the socket {}",
+        by.display()
+    )]
+    Taken { name: String, by: PathBuf },
+}
+
+impl From<String> for NotRegistered {
+    fn from(words: String) -> Self {
+        Self::Refused(words)
+    }
+}
+
+impl From<csi::CsiError> for NotRegistered {
+    fn from(error: csi::CsiError) -> Self {
+        Self::Refused(error.to_string())
+    }
+}
+
+/// Registers the driver behind a socket, and tries until that is done.
+async fn attend(volumes: Arc<CsiVolumes>, socket: PathBuf) {
+    let mut pause = PAUSE;
+    loop {
+        let done = register(&volumes, &socket).await;
+        volumes.drivers().heard(&socket);
+        let Err(error) = done else {
+            return;
+        };
+        let path = socket.display().to_string();
+        tracing::warn!(
+            path,
+            error = error.to_string(),
+            "a driver is not registered"
+        );
+        let mut changes = volumes.drivers().changes();
+        let is_free = async {
+            match error {
+                NotRegistered::Taken { .. } => changes.next().await,
+                NotRegistered::Refused(_) => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = is_free => {}
+            () = tokio::time::sleep(pause) => {}
+        }
+        pause = PAUSE_MAX.min(pause * 2);
+    }
+}
+
+async fn register(volumes: &CsiVolumes, socket: &Path) -> Result<(), NotRegistered> {
     let plugin = Plugin {
         socket: socket.to_owned(),
     };
-    let info = plugin.info().await.map_err(|error| error.to_string())?;
-    let registered = take_up(volumes, socket, info.name.clone(), &info.endpoint).await;
-    let told = plugin.notify(registered.as_ref().map(|_| ()).map_err(String::as_str));
-    if let Err(error) = told.await {
-        tracing::warn!(driver = info.name, %error, "a driver does not hear of its registration");
-    }
+    let info = match plugin.info().await {
+        Ok(info) => info,
+        Err(error) => {
+            if !error.is_silence() {
+                // Another program than before may be behind the socket.
+                volumes.drivers().remove(socket);
+                tell(&plugin, Err(&error.to_string())).await;
+            }
+            return Err(error.into());
+        }
+    };
+    let name = info.name.clone();
+    let registered = take_up(volumes, socket, info).await;
+    let refusal = registered.as_ref().err().map(ToString::to_string);
+    tell(&plugin, refusal.as_deref().map_or(Ok(()), Err)).await;
     registered?;
-    tracing::info!(driver = info.name, "a CSI driver is registered");
-    volumes.clean_up().await;
+    tracing::info!(driver = name, "a CSI driver is registered");
+    volumes.left_over().look_again();
     Ok(())
+}
+
+/// Tells the registrar the result; it shows the words, or ends with them.
+async fn tell(plugin: &Plugin, result: Result<(), &str>) {
+    if let Err(error) = plugin.notify(result).await {
+        let path = plugin.socket.display().to_string();
+        tracing::warn!(path, %error, "a registrar does not hear of its registration");
+    }
 }
 
 async fn take_up(
     volumes: &CsiVolumes,
     by: &Path,
-    name: String,
-    endpoint: &Path,
-) -> Result<(), String> {
-    let socket = volumes.directory().real(endpoint);
+    RegistrationInfo { name, endpoint }: RegistrationInfo,
+) -> Result<(), NotRegistered> {
+    let socket = volumes.directory().real(&endpoint);
     let socket = socket.ok_or_else(|| {
         let endpoint = endpoint.display();
         format!("the socket {endpoint} of the driver is not below /var/lib/kubelet")
     })?;
+    let turn = volumes.drivers().turn(&name);
+    let _turn = turn.lock().await;
+    let former = volumes.drivers().get(&name).ok();
+    if let Some(former) = former.filter(|former| former.by != by)
+        && is_there(&former.by).await
+    {
+        return Err(NotRegistered::Taken {
+            name,
+            by: former.by,
+        });
+    }
     let driver = Driver {
         name: name.clone(),
         socket,
     };
-    let text = |error: csi::CsiError| error.to_string();
-    let info = driver.node_info().await.map_err(text)?;
-    let can = driver.node_capabilities().await.map_err(text)?;
+    let info = driver.node_info().await?;
+    let can = driver.node_capabilities().await?;
     csi_node::publish(volumes.client(), volumes.node(), &name, &info).await?;
-    let by = by.to_owned();
-    volumes.drivers().add(Registered { driver, can, by });
+    volumes.drivers().add(Registered {
+        driver,
+        can,
+        info,
+        by: by.to_owned(),
+    });
     Ok(())
 }
 
-async fn withdraw(volumes: &CsiVolumes, socket: &PathBuf) {
-    let Some(name) = volumes.drivers().remove(socket) else {
-        return;
-    };
-    tracing::info!(driver = name, "a CSI driver is no longer registered");
-    let done = csi_node::withdraw(volumes.client(), volumes.node(), &name).await;
-    if let Err(error) = done {
-        tracing::warn!(driver = name, error, "a driver that is gone is still shown");
-    }
+/// Whether a program listens at the socket.
+async fn is_there(socket: &Path) -> bool {
+    let socket = socket.to_owned();
+    let answer = Plugin { socket }.info().await;
+    !matches!(answer, Err(csi::CsiError::Unreachable { .. }))
 }
 
 #[cfg(test)]

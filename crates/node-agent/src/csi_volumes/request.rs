@@ -155,6 +155,11 @@ impl Wanted {
         !self.is_ephemeral && required.unwrap_or(true)
     }
 
+    /// Whether it may be used by one pod only. Of several modes nobody knows which one a pod means.
+    pub fn is_for_one_pod(&self) -> bool {
+        self.modes == ["ReadWriteOncePod"]
+    }
+
     /// Whether the driver stages it. Inline volumes are only published.
     pub fn is_staged(&self, can: NodeCapabilities) -> bool {
         can.stage && !self.is_ephemeral

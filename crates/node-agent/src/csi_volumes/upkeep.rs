@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use super::drivers::Registered;
 use super::records::VolumeData;
 use super::request::Wanted;
-use super::volumes::{CsiVolumes, id};
+use super::volumes::CsiVolumes;
 use crate::api::events::PodEvents;
 use crate::api::objects::{ApiObjects, BoundClaim};
 
@@ -126,7 +126,7 @@ impl CsiVolumes {
             let Some(live) = pods.iter().find(uid).cloned() else {
                 continue;
             };
-            let staged = records.stages.iter().find(|stage| id(stage) == id(&data));
+            let staged = records.stages.iter().find(|stage| stage.id() == data.id());
             let staged_at = staged.map(|stage| stage.path.clone());
             let of_driver = by_driver.entry(data.driver_name.clone()).or_default();
             of_driver.push(Use {
@@ -223,7 +223,7 @@ impl CsiVolumes {
         let Some((claim, read_only)) = claim_of(objects, of).await? else {
             return Ok(());
         };
-        if !may_grow(&claim, self.sizes().of(&id(&of.data))) {
+        if !may_grow(&claim, self.sizes().of(&of.data.id())) {
             return Ok(());
         }
         let volume = objects.volume_of(&claim).await?;

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use api_client::{Api, Client};
+use csi::CsiError;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::storage::v1::CSIDriver;
@@ -21,6 +22,7 @@ use super::directory::{KubeletDir, Place};
 use super::drivers::{Drivers, Registered};
 use super::expansion::Sizes;
 use super::figures::Figures;
+use super::left_over::LeftOver;
 use super::records::{self, Records, VolumeData};
 use super::request::{Found, GroupUse, Identity, SecretName, Wanted};
 use crate::api::objects::{ApiObjects, TokenWanted, in_time};
@@ -42,6 +44,7 @@ pub struct CsiVolumes {
     in_use: VolumesInUse,
     sizes: Sizes,
     figures: Figures,
+    left_over: LeftOver,
 }
 
 /// A volume that is published for a pod.
@@ -71,6 +74,7 @@ impl CsiVolumes {
             locks: KeyedLocks::default(),
             sizes: Sizes::default(),
             figures: Figures::default(),
+            left_over: LeftOver::default(),
         })
     }
 
@@ -102,6 +106,11 @@ impl CsiVolumes {
     /// The knowledge of the volumes' capacities.
     pub(super) fn sizes(&self) -> &Sizes {
         &self.sizes
+    }
+
+    /// The sign that volumes may be left over.
+    pub(super) fn left_over(&self) -> &LeftOver {
+        &self.left_over
     }
 
     /// The last figures of volumes.
@@ -144,6 +153,7 @@ impl CsiVolumes {
         let group = wanted.group(object, can, group);
         let lock = self.lock(&wanted.id);
         let _turn = lock.lock().await;
+        self.check_single_pod(wanted, &uid).await?;
         self.on_disk(|dir| {
             let made = dir.make();
             made.map_err(|error| format!("make the drivers' directory: {error}"))
@@ -153,7 +163,10 @@ impl CsiVolumes {
             let stage = wanted.stage(can, group, &found);
             let place = wanted.stage_place();
             let record = Place::stage_record(&wanted.id.driver, &wanted.id.handle);
-            let data = self.data(wanted, &stage.staging_path, is_attached);
+            let data = VolumeData {
+                pod: uid.clone(),
+                ..self.data(wanted, &stage.staging_path, is_attached)
+            };
             self.on_disk(move |dir| {
                 records::write(dir, &record, &data)?;
                 make_dir(dir.at(&place))
@@ -213,18 +226,36 @@ impl CsiVolumes {
         let publication = wanted.publication(can, group, &found, pod, Some(object));
         let lock = self.lock(&wanted.id);
         let _turn = lock.lock().await;
-        if !self.is_published(&wanted.id, pod).await? {
+        let uid = pod.metadata.uid.as_deref().unwrap_or_default();
+        if !self.is_published(&wanted.id, uid).await? {
             return Ok(());
         }
         let published = driver.publish(&publication).await;
         published.map_err(|error| error.to_string())
     }
 
-    /// Whether the volume has a record for a pod. It stays while the volume's lock is held.
-    pub(super) async fn is_published(&self, id: &Identity, pod: &Pod) -> Result<bool, String> {
+    /// Whether the volume has a record for a pod, by its uid. It stays while the volume's lock is held.
+    pub(super) async fn is_published(&self, id: &Identity, pod: &str) -> Result<bool, String> {
         let records = self.records().await?.of(&id.driver, &id.handle);
-        let mut users = records.publications.iter();
-        Ok(users.any(|data| Some(&data.pod) == pod.metadata.uid.as_ref()))
+        Ok(records.publications.iter().any(|data| data.pod == pod))
+    }
+
+    /// Checks that a volume for one pod is published for no other one. kubelet's words.
+    async fn check_single_pod(&self, wanted: &Wanted, pod: &str) -> Result<(), String> {
+        if !wanted.is_for_one_pod() {
+            return Ok(());
+        }
+        let records = self
+            .records()
+            .await?
+            .of(&wanted.id.driver, &wanted.id.handle);
+        match records.publications.iter().all(|data| data.pod == pod) {
+            true => Ok(()),
+            false => Err(
+                "volume uses the ReadWriteOncePod access mode and is already in use by another pod"
+                    .to_owned(),
+            ),
+        }
     }
 
     /// The object of a driver, if there is one.
@@ -264,7 +295,8 @@ impl CsiVolumes {
         self.on_disk(read).await
     }
 
-    /// Takes all volumes away from a pod, and unstages those that no other pod uses.
+    /// Takes all volumes away from a pod, and unstages those that no other pod uses. A volume that cannot
+    /// be unstaged now holds no pod up: that is tried again later.
     ///
     /// If the pod `comes_back` with the node, a driver that is gone holds nothing up: the mounts
     /// end without it, and the records tell the driver later.
@@ -272,51 +304,66 @@ impl CsiVolumes {
     /// # Errors
     /// As users read them; it is to be tried again.
     pub async fn release(&self, pod: &str, comes_back: bool) -> Result<(), String> {
-        let records = self.records().await?;
-        let of_pod = |data: &&VolumeData| data.pod == pod;
-        let own: BTreeSet<Identity> = records.publications.iter().filter(of_pod).map(id).collect();
+        let own = self.records().await?.of_pod(pod);
         for id in own {
-            let done = self.release_volume(&id, Some(pod)).await;
-            match done {
-                Err(error) if comes_back => {
-                    tracing::warn!(error, "a volume is unmounted without its driver");
-                    self.unmount(&id, pod).await?;
-                }
-                other => other?,
+            let Err(error) = self.release_volume(&id, Some(pod)).await else {
+                continue;
+            };
+            if comes_back {
+                tracing::warn!(error, "a volume is unmounted without its driver");
+                self.unmount(&id, pod).await?;
+                continue;
             }
+            if self.is_published(&id, pod).await? {
+                return Err(error);
+            }
+            tracing::warn!(error, "a volume that no pod uses is not released");
+            self.give_up_stage(&id, pod).await?;
         }
-        // Staged for a pod, and never published.
-        let published: BTreeSet<Identity> = records.publications.iter().map(id).collect();
-        let staged: BTreeSet<Identity> = records.stages.iter().map(id).collect();
-        self.release_unused(staged.difference(&published)).await;
         Ok(())
     }
 
-    /// Releases what belongs to no pod of this node any more: after a kill between two steps, or when a
-    /// driver was away. Failures are tried again at the next registration.
-    pub async fn clean_up(&self) {
-        let records = match self.records().await {
-            Ok(records) => records,
-            Err(error) => return tracing::warn!(error, "volumes are not cleaned up"),
-        };
-        let all: BTreeSet<Identity> = records
-            .publications
-            .iter()
-            .chain(&records.stages)
-            .map(id)
-            .collect();
-        self.release_unused(&all).await;
+    /// Leaves a staged volume to the clean-up: its pod goes.
+    async fn give_up_stage(&self, id: &Identity, pod: &str) -> Result<(), String> {
+        let lock = self.lock(id);
+        let _turn = lock.lock().await;
+        let records = self.records().await?.of(&id.driver, &id.handle);
+        let stage = records.stages.into_iter().find(|data| data.pod == pod);
+        if let Some(mut data) = stage {
+            data.pod = String::new();
+            let record = Place::stage_record(&id.driver, &id.handle);
+            self.on_disk(move |dir| records::write(dir, &record, &data))
+                .await?;
+        }
+        self.left_over.look_again();
+        Ok(())
     }
 
-    async fn release_unused(&self, all: impl IntoIterator<Item = &Identity>) {
-        for id in all {
-            if self.drivers.get(&id.driver).is_err() {
-                continue;
-            }
-            if let Err(error) = self.release_volume(id, None).await {
-                tracing::warn!(error, "a volume that no pod uses is not released");
-            }
-        }
+    /// The volumes of registered drivers that are published or staged for pods that the node does not
+    /// have any more.
+    pub(super) async fn without_pod(&self) -> Result<Vec<Identity>, String> {
+        let records = self.records().await?;
+        let present = self.present_pods().await?;
+        let all: BTreeSet<Identity> = records.all().map(VolumeData::id).collect();
+        let is_left = |id: &Identity| {
+            let own = records.of(&id.driver, &id.handle);
+            let is_registered = self.drivers.get(&id.driver).is_ok();
+            is_registered && !steps(&own, |pod| present.contains(pod)).is_empty()
+        };
+        Ok(all.into_iter().filter(is_left).collect())
+    }
+
+    /// Releases a volume, as far as no pod of the node has it.
+    pub(super) async fn release_unused(&self, id: &Identity) -> Result<(), String> {
+        self.release_volume(id, None).await
+    }
+
+    async fn present_pods(&self) -> Result<BTreeSet<String>, String> {
+        let pods = self.pods.clone();
+        blocking(move || {
+            pod_uids(&pods).map_err(|error| format!("read {}: {error}", pods.display()))
+        })
+        .await
     }
 
     /// Performs the plan for a volume, without the pod that leaves it.
@@ -324,18 +371,9 @@ impl CsiVolumes {
         let lock = self.lock(id);
         let _turn = lock.lock().await;
         let records = self.records().await?.of(&id.driver, &id.handle);
-        let pods = self.pods.clone();
-        let present = blocking(move || {
-            pod_uids(&pods).map_err(|error| format!("read {}: {error}", pods.display()))
-        });
-        let present = present.await?;
-        let users: Vec<&str> = records
-            .publications
-            .iter()
-            .map(|p| p.pod.as_str())
-            .collect();
+        let present = self.present_pods().await?;
         let lives = |pod: &str| Some(pod) != leaving && present.contains(pod);
-        let steps = plan(&users, !records.stages.is_empty(), lives);
+        let steps = steps(&records, lives);
         if steps.is_empty() {
             return Ok(());
         }
@@ -348,6 +386,7 @@ impl CsiVolumes {
                         continue;
                     };
                     let done = driver.unpublish(&id.handle, &data.path).await;
+                    let done = self.unless_unknown(done, data).await;
                     done.map_err(|error| format!("UnmountVolume.TearDown failed: {error}"))?;
                     (Place::publication_record(&data.pod, &data.volume), data)
                 }
@@ -356,6 +395,7 @@ impl CsiVolumes {
                         continue;
                     };
                     let done = driver.unstage(&id.handle, &data.path).await;
+                    let done = self.unless_unknown(done, data).await;
                     done.map_err(|error| format!("UnmountDevice failed: {error}"))?;
                     (Place::stage_record(&id.driver, &id.handle), data)
                 }
@@ -374,6 +414,24 @@ impl CsiVolumes {
         Ok(())
     }
 
+    /// The result of a reverse call. A driver that does not know the volume has nothing to undo: what is
+    /// left is its mount.
+    async fn unless_unknown(
+        &self,
+        done: Result<(), CsiError>,
+        data: &VolumeData,
+    ) -> Result<(), String> {
+        match done {
+            Err(error) if error.is_not_found() => {
+                let (volume, driver) = (&data.volume_handle, &data.driver_name);
+                tracing::warn!(volume, driver, "the driver does not know the volume");
+                let path = data.path.clone();
+                self.on_disk(move |dir| end_mount(dir, &path)).await
+            }
+            other => other.map_err(|error| error.to_string()),
+        }
+    }
+
     /// Ends the mounts of a volume for a pod, and its stage if it is the last; the records stay.
     async fn unmount(&self, id: &Identity, pod: &str) -> Result<(), String> {
         let lock = self.lock(id);
@@ -383,34 +441,34 @@ impl CsiVolumes {
         let stages = records.stages.into_iter().filter(|_| is_last);
         let own = records.publications.into_iter();
         let own: Vec<VolumeData> = own.filter(|data| data.pod == pod).chain(stages).collect();
-        self.on_disk(move |dir| {
-            for data in own {
-                let Some(path) = dir.real(data.path.as_ref()) else {
-                    continue;
-                };
-                let flags = MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW;
-                match umount2(&path, flags) {
-                    Ok(()) | Err(nix::errno::Errno::EINVAL | nix::errno::Errno::ENOENT) => {}
-                    Err(error) => return Err(format!("unmount {}: {error}", path.display())),
-                }
-            }
-            Ok(())
-        })
-        .await
+        self.on_disk(move |dir| own.iter().try_for_each(|data| end_mount(dir, &data.path)))
+            .await
     }
 }
 
-pub(super) fn id(data: &VolumeData) -> Identity {
-    Identity {
-        driver: data.driver_name.clone(),
-        handle: data.volume_handle.clone(),
+/// Ends the mount at a path of a call, if there is one.
+fn end_mount(dir: &KubeletDir, path: &str) -> Result<(), String> {
+    let Some(path) = dir.real(path.as_ref()) else {
+        return Ok(());
+    };
+    let flags = MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW;
+    match umount2(&path, flags) {
+        Ok(()) | Err(nix::errno::Errno::EINVAL | nix::errno::Errno::ENOENT) => Ok(()),
+        Err(error) => Err(format!("unmount {}: {error}", path.display())),
     }
+}
+
+/// The steps for a volume with these records.
+fn steps(records: &Records, lives: impl Fn(&str) -> bool) -> Vec<Step> {
+    let users = records.publications.iter();
+    let users: Vec<&str> = users.map(|data| data.pod.as_str()).collect();
+    let staged_for = records.stages.first().map(|data| data.pod.as_str());
+    plan(&users, staged_for, lives)
 }
 
 fn names_in_use(records: &Records) -> BTreeSet<String> {
-    let all = records.stages.iter().chain(&records.publications);
-    let attached = all.filter(|data| data.is_attached);
-    attached.map(|data| id(data).unique_name()).collect()
+    let attached = records.all().filter(|data| data.is_attached);
+    attached.map(|data| data.id().unique_name()).collect()
 }
 
 /// The uids of the pods that have a directory: `<namespace>_<name>_<uid>`.

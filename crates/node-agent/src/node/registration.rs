@@ -42,7 +42,7 @@ pub struct NodeKeeper {
     monitor: Arc<Monitor>,
     clock: Clock,
     /// The uid of the Node object, once the node is registered.
-    uid: Option<String>,
+    uid: watch::Sender<Option<String>>,
     is_registered: bool,
     lease: NodeLease,
     /// The attached volumes in use.
@@ -94,7 +94,7 @@ impl NodeKeeper {
             machine,
             monitor,
             clock,
-            uid: None,
+            uid: watch::Sender::default(),
             is_registered: false,
             stored: KnownStatus::new(NodeStatus::default()),
             told: Seen::default(),
@@ -122,13 +122,27 @@ impl NodeKeeper {
         self.is_registered
     }
 
+    /// The uid of the Node object, now and from now on.
+    pub fn uid_changes(&self) -> watch::Receiver<Option<String>> {
+        self.uid.subscribe()
+    }
+
+    fn has_uid(&self, node: &Node) {
+        let uid = &node.metadata.uid;
+        self.uid
+            .send_if_modified(|before| std::mem::replace(before, uid.clone()) != *uid);
+    }
+
     /// Creates the Node object, or adopts the existing one, and writes the status.
     async fn make_or_take_over(&mut self) -> Result<(), api_client::Error> {
         let api: Api<Node> = Api::all(self.client.clone());
-        let wanted = self.object();
+        let mut wanted = self.object();
+        // A new object tells it from its first version on: nothing is detached in between.
+        let in_use = self.volumes_in_use.borrow().iter().cloned().collect();
+        wanted.status.get_or_insert_default().volumes_in_use = Some(in_use);
         let node = match api.create(&PostParams::default(), &wanted).await {
             Ok(node) => {
-                self.uid.clone_from(&node.metadata.uid);
+                self.has_uid(&node);
                 // An epoch begins before the first pods are bound to the node: they belong to it.
                 self.renew_lease().await;
                 node
@@ -144,7 +158,7 @@ impl NodeKeeper {
             }
             Err(error) => return Err(error),
         };
-        self.uid.clone_from(&node.metadata.uid);
+        self.has_uid(&node);
         let status = node.status.clone().unwrap_or_default();
         let former = address_of(&status);
         self.stored.answered(&node, status);
@@ -206,6 +220,9 @@ impl NodeKeeper {
             }
             retry = None;
             let node = own.get("", &self.config.node_name);
+            if let Some(node) = node.as_ref().filter(|_| self.is_registered) {
+                self.has_uid(node);
+            }
             let done = match node {
                 _ if !self.is_registered => {
                     let done = in_time(self.make_or_take_over()).await;
@@ -415,7 +432,8 @@ impl NodeKeeper {
 
     async fn renew_lease(&mut self) {
         let now = self.clock.now().wall;
-        if let Err(error) = self.lease.renew(self.uid.as_deref(), now).await {
+        let uid = self.uid.borrow().clone();
+        if let Err(error) = self.lease.renew(uid.as_deref(), now).await {
             let error = chain(&error);
             tracing::warn!(error, "node lease not renewed");
         }

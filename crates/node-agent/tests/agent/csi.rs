@@ -21,7 +21,7 @@ pub const DRIVER: &str = "test.csi.example.com";
 pub const TOLD: &str = "/var/lib/kubelet";
 
 /// The agent has the rights of a node only.
-fn node_user() -> UserInfo {
+pub fn node_user() -> UserInfo {
     UserInfo::new(format!("system:node:{NODE}"), ["system:nodes"])
 }
 
@@ -72,7 +72,7 @@ impl Disks {
     }
 
     /// A registered driver with an object and a volume for the claim `v`.
-    async fn with_claim(world: &World, spec: Value) -> Self {
+    pub async fn with_claim(world: &World, spec: Value) -> Self {
         let mut disks = Self::of(world);
         key(world).await;
         disks.driver_object(world, spec).await;
@@ -91,7 +91,7 @@ impl Disks {
         ];
     }
 
-    fn stop(&mut self) {
+    pub fn stop(&mut self) {
         self.serving.clear();
         std::fs::remove_file(self.kubelet.join("plugins_registry/t-reg.sock")).unwrap();
     }

@@ -13,6 +13,7 @@ mod admission;
 mod block;
 mod csi;
 mod csi_block;
+mod csi_faults;
 mod csi_limits;
 mod csi_speed;
 mod ephemeral;
@@ -82,6 +83,13 @@ const TESTS: &[(&str, Test)] = tests![
     csi::an_agent_that_is_killed_in_any_call_mounts_nothing_twice_and_loses_nothing,
     csi::a_volume_waits_for_its_attachment_and_is_in_use_before,
     csi_block::a_device_of_a_driver_is_one_of_the_pods,
+    csi_faults::a_registrar_that_is_refused_hears_why,
+    csi_faults::a_socket_that_says_nothing_holds_up_no_other,
+    csi_faults::the_node_shows_the_drivers_that_are_registered_and_no_others,
+    csi_faults::the_end_of_a_pod_touches_no_volume_of_others,
+    csi_faults::a_volume_that_cannot_be_unstaged_holds_no_pod_up_and_is_tried_again,
+    csi_faults::a_volume_that_its_driver_does_not_know_is_released,
+    csi_faults::a_volume_for_one_pod_is_given_to_one_at_a_time,
     csi_limits::a_pod_waits_until_the_driver_takes_its_volume_too,
     csi_speed::a_pod_costs_the_calls_that_a_hand_would_make,
     quota::a_volume_with_a_project_is_limited_and_stays_in_it,

@@ -16,16 +16,21 @@ pub enum Step {
     Unstage,
 }
 
-/// The steps for a volume that was published for these pods, and may be staged. Pods that do not live
-/// any more, or never did, lose it. Total.
-pub fn plan(published_for: &[&str], is_staged: bool, lives: impl Fn(&str) -> bool) -> Vec<Step> {
+/// The steps for a volume that was published for these pods, and may be staged: then for a pod that may
+/// be about to have it published. Pods that do not live any more, or never did, lose it. Total.
+pub fn plan(
+    published_for: &[&str],
+    staged_for: Option<&str>,
+    lives: impl Fn(&str) -> bool,
+) -> Vec<Step> {
     let gone = published_for.iter().filter(|pod| !lives(pod));
     let mut steps: Vec<Step> = gone
         .map(|pod| Step::Unpublish {
             pod: (*pod).to_owned(),
         })
         .collect();
-    if is_staged && steps.len() == published_for.len() {
+    let is_free = staged_for.is_some_and(|pod| !lives(pod));
+    if is_free && steps.len() == published_for.len() {
         steps.push(Step::Unstage);
     }
     steps
@@ -35,22 +40,32 @@ pub fn plan(published_for: &[&str], is_staged: bool, lives: impl Fn(&str) -> boo
 mod tests {
     use super::*;
 
-    fn of(pods: &[&str], is_staged: bool, lives: &[&str]) -> Vec<Step> {
-        plan(pods, is_staged, |pod| lives.contains(&pod))
+    fn of(pods: &[&str], staged_for: Option<&str>, lives: &[&str]) -> Vec<Step> {
+        plan(pods, staged_for, |pod| lives.contains(&pod))
+    }
+
+    fn unpublish(pod: &str) -> Step {
+        Step::Unpublish {
+            pod: pod.to_owned(),
+        }
     }
 
     #[test]
     fn the_last_pod_takes_the_stage_along() {
-        let unpublish = |pod: &str| Step::Unpublish {
-            pod: pod.to_owned(),
-        };
-        assert_eq!(of(&["a", "b"], true, &["a", "b"]), []);
-        assert_eq!(of(&["a", "b"], true, &["b"]), [unpublish("a")]);
+        assert_eq!(of(&["a", "b"], Some("b"), &["a", "b"]), []);
+        assert_eq!(of(&["a", "b"], Some("a"), &["b"]), [unpublish("a")]);
         let all = [unpublish("a"), unpublish("b"), Step::Unstage];
-        assert_eq!(of(&["a", "b"], true, &["c"]), all);
-        assert_eq!(of(&["a"], false, &[]), [unpublish("a")]);
-        // A kill between staging and publishing.
-        assert_eq!(of(&[], true, &["a"]), [Step::Unstage]);
-        assert_eq!(of(&[], false, &[]), []);
+        assert_eq!(of(&["a", "b"], Some("b"), &["c"]), all);
+        assert_eq!(of(&["a"], None, &[]), [unpublish("a")]);
+        assert_eq!(of(&[], None, &[]), []);
+    }
+
+    #[test]
+    fn a_stage_stays_while_its_pod_may_be_about_to_publish() {
+        assert_eq!(of(&[], Some("a"), &["a"]), []);
+        assert_eq!(of(&["b"], Some("a"), &["a"]), [unpublish("b")]);
+        // The pod has gone between staging and publishing, or nobody knows of which pod it was.
+        assert_eq!(of(&[], Some("a"), &["b"]), [Step::Unstage]);
+        assert_eq!(of(&[], Some(""), &["a"]), [Step::Unstage]);
     }
 }

@@ -1,0 +1,94 @@
+//! Registrars that do not do as they should.
+
+use std::io;
+use std::path::Path;
+
+use crate::fields::texts;
+use crate::server::{Answer, TestDriver, listen};
+
+/// The answer of a registrar to the node's question.
+#[derive(Clone, Debug)]
+pub enum Registrant {
+    /// A plugin.
+    Plugin {
+        /// The kind of plugin; `CSIPlugin` for drivers.
+        kind: String,
+        /// Its name.
+        name: String,
+        /// Its socket.
+        endpoint: String,
+        /// The versions of CSI that it speaks.
+        versions: Vec<String>,
+    },
+    /// Bytes that are no message.
+    Nonsense,
+    /// An error with that code.
+    Error(u32),
+}
+
+impl Registrant {
+    /// A driver with that name and socket, as it should be.
+    pub fn driver(name: &str, endpoint: &str) -> Self {
+        Self::Plugin {
+            kind: "CSIPlugin".to_owned(),
+            name: name.to_owned(),
+            endpoint: endpoint.to_owned(),
+            versions: vec!["1.0.0".to_owned()],
+        }
+    }
+
+    /// The same plugin with other versions of CSI.
+    #[must_use]
+    pub fn with_versions(mut self, other: &[&str]) -> Self {
+        if let Self::Plugin { versions, .. } = &mut self {
+            *versions = other.iter().map(|version| (*version).to_owned()).collect();
+        }
+        self
+    }
+
+    /// The same plugin as another kind.
+    #[must_use]
+    pub fn with_kind(mut self, other: &str) -> Self {
+        if let Self::Plugin { kind, .. } = &mut self {
+            other.clone_into(kind);
+        }
+        self
+    }
+
+    fn info(&self) -> Result<Vec<u8>, (u32, String)> {
+        match self {
+            Self::Plugin {
+                kind,
+                name,
+                endpoint,
+                versions,
+            } => {
+                let mut fields = vec![(1, kind.as_str()), (2, name), (3, endpoint)];
+                fields.extend(versions.iter().map(|version| (4, version.as_str())));
+                Ok(texts(&fields))
+            }
+            Self::Nonsense => Ok(vec![0xff; 7]),
+            Self::Error(code) => Err((*code, "on purpose".to_owned())),
+        }
+    }
+
+    /// Serves the answer on a socket. `told` receives the result that the node tells: an empty text for
+    /// a registered driver.
+    ///
+    /// # Errors
+    /// The socket cannot be made.
+    pub fn serve(
+        self,
+        socket: &Path,
+        told: impl Fn(String) + Send + Sync + 'static,
+    ) -> io::Result<TestDriver> {
+        listen(socket, move |path, message| match path {
+            "/pluginregistration.Registration/GetInfo" => Answer::Done(self.info()),
+            "/pluginregistration.Registration/NotifyRegistrationStatus" => {
+                told(message.text(2));
+                Answer::Done(Ok(Vec::new()))
+            }
+            _ => Answer::Done(Err((12, path.to_owned()))),
+        })
+    }
+}

@@ -1,0 +1,179 @@
+//! The release of volumes that belong to no pod of the node any more: after a kill between two steps,
+//! or a failed call.
+//!
+//! **Guarantees**: each volume is tried again until it is released, with a pause that doubles after
+//! each failure; a driver that hangs holds up its own volumes only.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::request::Identity;
+use super::volumes::CsiVolumes;
+
+/// Pause after a failure, doubled each time up to the longest; kubelet's.
+const PAUSE: Duration = Duration::from_millis(500);
+const PAUSE_MAX: Duration = Duration::from_secs(122);
+
+/// The sign that volumes may be left over.
+#[derive(Debug, Default)]
+pub struct LeftOver(Notify);
+
+impl LeftOver {
+    /// Asks for a look at all volumes, whose pauses end.
+    pub fn look_again(&self) {
+        self.0.notify_one();
+    }
+}
+
+/// The state of the release of a volume.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Try {
+    Running { pause: Duration },
+    Waiting { until: Instant, pause: Duration },
+}
+
+/// The volumes whose release goes on or has failed.
+#[derive(Debug, Default)]
+struct Tries(BTreeMap<Identity, Try>);
+
+impl Tries {
+    /// Whether the release of a volume is due; then it counts as running.
+    fn begin(&mut self, id: &Identity, now: Instant) -> bool {
+        let pause = match self.0.get(id) {
+            None => PAUSE,
+            Some(Try::Waiting { until, pause }) if *until <= now => *pause,
+            Some(_) => return false,
+        };
+        self.0.insert(id.clone(), Try::Running { pause });
+        true
+    }
+
+    fn ended(&mut self, id: &Identity, has_failed: bool, now: Instant) {
+        let before = self.0.remove(id);
+        if let (Some(Try::Running { pause }), true) = (before, has_failed) {
+            let waiting = Try::Waiting {
+                until: now + pause,
+                pause: PAUSE_MAX.min(pause * 2),
+            };
+            self.0.insert(id.clone(), waiting);
+        }
+    }
+
+    /// Ends all pauses.
+    fn begin_anew(&mut self) {
+        self.0.retain(|_, one| matches!(one, Try::Running { .. }));
+    }
+
+    /// The end of the next pause.
+    fn next(&self) -> Option<Instant> {
+        let ends = self.0.values().filter_map(|one| match one {
+            Try::Waiting { until, .. } => Some(*until),
+            Try::Running { .. } => None,
+        });
+        ends.min()
+    }
+}
+
+/// Releases volumes of pods that are gone until `shutdown`.
+pub async fn clean_up(volumes: Arc<CsiVolumes>, shutdown: CancellationToken) {
+    let mut tries = Tries::default();
+    let mut releases: JoinSet<(Identity, bool)> = JoinSet::new();
+    loop {
+        let all = volumes.without_pod().await.unwrap_or_else(|error| {
+            tracing::warn!(error, "volumes are not cleaned up");
+            Vec::new()
+        });
+        for id in all {
+            if !tries.begin(&id, Instant::now()) {
+                continue;
+            }
+            let volumes = volumes.clone();
+            releases.spawn(async move {
+                let done = volumes.release_unused(&id).await;
+                let has_failed = done.is_err();
+                if let Err(error) = done {
+                    tracing::warn!(error, "a volume that no pod uses is not released");
+                }
+                (id, has_failed)
+            });
+        }
+        let next = tries.next();
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = volumes.left_over().0.notified() => tries.begin_anew(),
+            Some(ended) = releases.join_next() => match ended {
+                Ok((id, has_failed)) => tries.ended(&id, has_failed, Instant::now()),
+                // It does not tell of which volume it was.
+                Err(_) => {
+                    releases.abort_all();
+                    tries = Tries::default();
+                }
+            },
+            () = at(next) => {}
+        }
+    }
+}
+
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time).await,
+        None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(handle: &str) -> Identity {
+        Identity {
+            driver: "d".to_owned(),
+            handle: handle.to_owned(),
+        }
+    }
+
+    #[test]
+    fn pauses_double_up_to_the_longest_and_end_with_success() {
+        let (a, now) = (id("a"), Instant::now());
+        let mut tries = Tries::default();
+        let mut at = now;
+        let mut pauses = Vec::new();
+        for _ in 0..10 {
+            assert!(tries.begin(&a, at));
+            assert!(!tries.begin(&a, at), "once at a time");
+            tries.ended(&a, true, at);
+            let next = tries.next().unwrap();
+            assert!(!tries.begin(&a, next - Duration::from_millis(1)));
+            pauses.push((next - at).as_millis());
+            at = next;
+        }
+        assert_eq!(pauses[..3], [500, 1000, 2000]);
+        assert_eq!(pauses[8..], [122_000, 122_000]);
+        assert!(tries.begin(&a, at));
+        tries.ended(&a, false, at);
+        assert_eq!(tries.next(), None);
+        assert!(tries.begin(&a, at));
+        tries.ended(&a, true, at);
+        assert_eq!(tries.next(), Some(at + PAUSE));
+    }
+
+    #[test]
+    fn a_new_look_ends_pauses_and_no_release() {
+        let (a, b, now) = (id("a"), id("b"), Instant::now());
+        let mut tries = Tries::default();
+        assert!(tries.begin(&a, now) && tries.begin(&b, now));
+        tries.ended(&a, true, now);
+        tries.begin_anew();
+        assert!(tries.begin(&a, now));
+        assert!(!tries.begin(&b, now));
+        // Running when the look began: the pause grows on.
+        tries.ended(&b, true, now);
+        assert_eq!(tries.next(), Some(now + PAUSE));
+    }
+}

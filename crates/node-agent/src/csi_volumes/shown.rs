@@ -1,0 +1,50 @@
+//! The care for the drivers' place in the API: it shows those that are registered, and no others.
+//!
+//! A registration writes its driver itself. Other changes are written here: a driver whose socket has
+//! gone, also while no agent ran, and a Node object that was deleted and made again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::csi_node;
+use super::volumes::CsiVolumes;
+
+/// Pause after a failed write, doubled each time up to the interval of the looks without a cause.
+const PAUSE: Duration = Duration::from_secs(1);
+const INTERVAL: Duration = Duration::from_secs(300);
+
+/// Keeps the registered drivers in the API until `shutdown`; `node` is the uid of the Node object.
+pub async fn keep_shown(
+    volumes: Arc<CsiVolumes>,
+    mut node: watch::Receiver<Option<String>>,
+    shutdown: CancellationToken,
+) {
+    let mut changes = volumes.drivers().changes();
+    let (mut next, mut pause) = (Instant::now(), PAUSE);
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = changes.next() => {}
+            Ok(()) = node.changed() => {}
+            () = tokio::time::sleep_until(next) => {}
+        }
+        next = Instant::now() + INTERVAL;
+        let is_registered = node.borrow().is_some();
+        let Some(drivers) = volumes.drivers().complete().filter(|_| is_registered) else {
+            continue;
+        };
+        let shown = csi_node::show(volumes.client(), volumes.node(), &drivers).await;
+        pause = match shown {
+            Ok(()) => PAUSE,
+            Err(error) => {
+                tracing::warn!(error, "the drivers of the node are not shown");
+                next = Instant::now() + pause;
+                INTERVAL.min(pause * 2)
+            }
+        };
+    }
+}

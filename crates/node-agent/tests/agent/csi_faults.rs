@@ -1,0 +1,276 @@
+//! Drivers and registrars that fail, hang, go, or talk nonsense.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use api_client::{Api, DeleteParams};
+use csi_test_driver::{Failure, Registrant, TestDriver};
+use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::storage::v1::CSINode;
+use node_agent::OnShutdown;
+use serde_json::json;
+use tokio::net::UnixListener;
+
+use crate::csi::{DRIVER, Disks, TOLD, claim, key, node_user, started, until, with};
+use crate::world::{NODE, World};
+
+fn endpoint() -> String {
+    let path = Path::new(TOLD).join("plugins/t/csi.sock");
+    path.display().to_string()
+}
+
+/// A registrar that keeps what it is told.
+struct Registrar {
+    told: Arc<Mutex<Vec<String>>>,
+    socket: PathBuf,
+    _serving: TestDriver,
+}
+
+impl Registrar {
+    fn start(disks: &Disks, name: &str, registrant: Registrant) -> Self {
+        let socket = disks.kubelet.join("plugins_registry").join(name);
+        let told = Arc::<Mutex<Vec<String>>>::default();
+        let sink = told.clone();
+        let serving = registrant.serve(&socket, move |words| sink.lock().unwrap().push(words));
+        Self {
+            told,
+            socket,
+            _serving: serving.unwrap(),
+        }
+    }
+
+    /// Waits until the registrar is told something with these words.
+    async fn hears(&self, words: &str) {
+        until(words, || async {
+            let told = self.told.lock().unwrap();
+            let is_told = |text: &String| match words {
+                "" => text.is_empty(),
+                words => text.contains(words),
+            };
+            told.iter().any(is_told).then_some(())
+        })
+        .await;
+    }
+
+    fn stop(self) {
+        std::fs::remove_file(&self.socket).unwrap();
+    }
+}
+
+/// The drivers that the node shows, with the uid of the Node that they go with.
+async fn shown(world: &World) -> (Vec<String>, Option<String>) {
+    let nodes: Api<CSINode> = Api::all(world.client.clone());
+    let Some(found) = nodes.get_opt(NODE).await.unwrap() else {
+        return (Vec::new(), None);
+    };
+    let owners = found.metadata.owner_references.unwrap_or_default();
+    let uid = owners.into_iter().next().map(|owner| owner.uid);
+    let drivers = found.spec.drivers.into_iter();
+    (drivers.map(|driver| driver.name).collect(), uid)
+}
+
+pub async fn a_registrar_that_is_refused_hears_why() {
+    let world = started("csi-refused").await;
+    let mut disks = Disks::of(&world);
+    let driver = |name: &str| Registrant::driver(name, &endpoint());
+    let old = driver("old.example.com").with_versions(&["0.3.0"]);
+    let device = driver("gpu.example.com").with_kind("DevicePlugin");
+    let outside = Registrant::driver("out.example.com", "/run/csi.sock");
+    std::fs::write(disks.kubelet.join("plugins_registry/file.sock"), "x").unwrap();
+    let refused = [
+        (old, "versions 0.3.0 of CSI, but only 1.x is supported"),
+        (Registrant::Nonsense, "malformed answer"),
+        (Registrant::Error(13), "on purpose"),
+        (device, "\"DevicePlugin\" is no plugin for volumes"),
+        (driver("../escape"), "\"../escape\" is no name of a driver"),
+        (outside, "is not below /var/lib/kubelet"),
+        (driver("none.example.com"), "connect to "),
+    ];
+    for (number, (registrant, words)) in refused.into_iter().enumerate() {
+        let registrar = Registrar::start(&disks, &format!("bad-{number}.sock"), registrant);
+        registrar.hears(words).await;
+        registrar.stop();
+    }
+
+    disks.start();
+    until("the driver is registered", || async {
+        (shown(&world).await.0 == [DRIVER]).then_some(())
+    })
+    .await;
+    let second = Registrar::start(&disks, "second.sock", driver(DRIVER));
+    let taken = format!("another driver with the name {DRIVER} is registered already");
+    second.hears(&taken).await;
+    // The first makes room.
+    std::fs::remove_file(disks.kubelet.join("plugins_registry/t-reg.sock")).unwrap();
+    second.hears("").await;
+    until("the driver is registered by the second", || async {
+        (shown(&world).await.0 == [DRIVER]).then_some(())
+    })
+    .await;
+    second.stop();
+    std::fs::write(disks.kubelet.join("plugins_registry/t-reg.sock"), "").unwrap();
+    disks.end(world).await;
+}
+
+pub async fn a_socket_that_says_nothing_holds_up_no_other() {
+    let world = started("csi-silent").await;
+    let mut disks = Disks::of(&world);
+    let silent = disks.kubelet.join("plugins_registry/a.sock");
+    let listener = UnixListener::bind(&silent).unwrap();
+    let (connection, _) = listener.accept().await.unwrap();
+    disks.start();
+    until("the other driver is registered", || async {
+        (shown(&world).await.0 == [DRIVER]).then_some(())
+    })
+    .await;
+    // The node still waits for the silent one: what it has sent is there, and no end.
+    let mut bytes = [0; 4096];
+    let mut is_open = true;
+    while let Ok(count) = connection.try_read(&mut bytes) {
+        is_open = count > 0;
+        if !is_open {
+            break;
+        }
+    }
+    assert!(is_open, "the silent socket was given up first");
+    drop((connection, listener));
+    std::fs::remove_file(silent).unwrap();
+    disks.end(world).await;
+}
+
+pub async fn the_node_shows_the_drivers_that_are_registered_and_no_others() {
+    let mut world = World::new("csi-shown").await;
+    world.user = node_user();
+    let mut disks = Disks::of(&world);
+    disks.start();
+    world.start(OnShutdown::LeavePods).await;
+    let nodes: Api<Node> = Api::all(world.client.clone());
+    let is_shown = async |drivers: &[&str]| {
+        until("the node shows its drivers", || async {
+            let node = nodes.get_opt(NODE).await.unwrap()?.metadata;
+            let (shown, of) = shown(&world).await;
+            let annotations = node.annotations.unwrap_or_default();
+            let ids = annotations.get("csi.volume.kubernetes.io/nodeid");
+            let ids = ids.is_some_and(|ids| ids.contains(DRIVER));
+            let labels = node.labels.unwrap_or_default();
+            let has_labels = labels.contains_key("topology.example.com/zone");
+            let is_new = of == node.uid && has_labels;
+            (is_new && shown == drivers && ids != drivers.is_empty()).then_some(node.uid)
+        })
+        .await
+    };
+    let first = is_shown(&[DRIVER]).await;
+    nodes.delete(NODE, &DeleteParams::default()).await.unwrap();
+    until("the Node is another one", || async {
+        let node = nodes.get_opt(NODE).await.unwrap()?;
+        (node.metadata.uid != first).then_some(())
+    })
+    .await;
+    is_shown(&[DRIVER]).await;
+
+    // The driver goes while no agent runs.
+    world.stop().await;
+    disks.stop();
+    world.start(OnShutdown::StopPods).await;
+    let nodes: Api<Node> = Api::all(world.client.clone());
+    until("no driver is shown", || async {
+        let node = nodes.get(NODE).await.unwrap().metadata;
+        let annotations = node.annotations.unwrap_or_default();
+        let has_id = annotations.contains_key("csi.volume.kubernetes.io/nodeid");
+        (shown(&world).await.0.is_empty() && !has_id).then_some(())
+    })
+    .await;
+    disks.start();
+    until("the driver is shown again", || async {
+        (shown(&world).await.0 == [DRIVER]).then_some(())
+    })
+    .await;
+    disks.end(world).await;
+}
+
+pub async fn the_end_of_a_pod_touches_no_volume_of_others() {
+    let world = started("csi-own").await;
+    let disks = Disks::with_claim(&world, json!({"attachRequired": false})).await;
+    disks.claim(&world, "w").await;
+    disks.node.fail_next("NodeStageVolume", Failure::HangsAfter);
+    world.pod("stuck", with(claim("v"), "true")).await;
+    until("the driver hangs", || async {
+        (disks.node.hanging() == 1).then_some(())
+    })
+    .await;
+    world.pod("other", with(claim("w"), "true")).await;
+    world.ready("other").await;
+    world.delete("other").await;
+    world.gone("other").await;
+    until("the other volume is free", || async {
+        (disks.calls("w") == ["Stage", "Publish", "Unpublish", "Unstage"]).then_some(())
+    })
+    .await;
+    let calls = disks.calls("v");
+    assert!(!calls.contains(&"Unstage".to_owned()), "{calls:?}");
+    world.delete("stuck").await;
+    world.gone("stuck").await;
+    disks.free("v").await;
+    disks.end(world).await;
+}
+
+pub async fn a_volume_that_cannot_be_unstaged_holds_no_pod_up_and_is_tried_again() {
+    let world = started("csi-unstage").await;
+    let disks = Disks::with_claim(&world, json!({"attachRequired": false})).await;
+    world.pod("p", with(claim("v"), "true")).await;
+    world.ready("p").await;
+    for _ in 0..4 {
+        disks
+            .node
+            .fail_next("NodeUnstageVolume", Failure::Before(13));
+    }
+    world.delete("p").await;
+    world.gone("p").await;
+    disks.free("v").await;
+    let calls = disks.calls("v");
+    assert_eq!(calls, ["Stage", "Publish", "Unpublish", "Unstage"]);
+    disks.end(world).await;
+}
+
+/// NOT_FOUND of a reverse call: the volume does not exist any more, so there is nothing to undo.
+pub async fn a_volume_that_its_driver_does_not_know_is_released() {
+    let world = started("csi-unknown").await;
+    let disks = Disks::with_claim(&world, json!({"attachRequired": false})).await;
+    world.pod("p", with(claim("v"), "true")).await;
+    world.ready("p").await;
+    for method in ["NodeUnpublishVolume", "NodeUnstageVolume"] {
+        disks.node.fail_next(method, Failure::Before(5));
+    }
+    world.delete("p").await;
+    world.gone("p").await;
+    disks.free("v").await;
+    // Each was asked once, without an effect: the mounts were ended by the node.
+    assert_eq!(disks.calls("v"), ["Stage", "Publish"]);
+    disks.end(world).await;
+}
+
+pub async fn a_volume_for_one_pod_is_given_to_one_at_a_time() {
+    let world = started("csi-one-pod").await;
+    let mut disks = Disks::of(&world);
+    key(&world).await;
+    disks
+        .driver_object(&world, json!({"attachRequired": false}))
+        .await;
+    std::fs::create_dir_all(disks.volumes.join("v")).unwrap();
+    let modes = ("Filesystem", "ReadWriteOncePod");
+    disks.claim_of(&world, "v", modes).await;
+    disks.start();
+    world.pod("first", with(claim("v"), "true")).await;
+    world.ready("first").await;
+    world.pod("second", with(claim("v"), "true")).await;
+    let words = "volume uses the ReadWriteOncePod access mode and is already in use by another pod";
+    world.event("second", words).await;
+    assert_eq!(disks.calls("v"), ["Stage", "Publish"]);
+    world.delete("first").await;
+    world.gone("first").await;
+    world.ready("second").await;
+    world.delete("second").await;
+    world.gone("second").await;
+    disks.free("v").await;
+    disks.end(world).await;
+}
