@@ -19,8 +19,9 @@ use crate::api::objects::in_time;
 
 /// Longest wait in one attempt to mount.
 const WAIT: Duration = Duration::from_secs(30);
-/// Interval of the reads; kubelet's.
-const INTERVAL: Duration = Duration::from_millis(500);
+/// The pause after the first read, which is doubled after each, and the longest one: kubelet's.
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
 /// The attached volumes in use, by their unique names: those with a record on disk, and those for
 /// which a pod waits.
@@ -120,6 +121,7 @@ pub async fn wait(
     let attachments: Api<VolumeAttachment> = Api::all(client.clone());
     let (name, attachment) = (id.unique_name(), id.attachment(node));
     let deadline = Instant::now() + WAIT;
+    let mut pause = FIRST_PAUSE;
     loop {
         let found = in_time(nodes.get(node)).await?;
         if is_ready(&found.status.unwrap_or_default(), &name) {
@@ -132,7 +134,8 @@ pub async fn wait(
         if Instant::now() >= deadline {
             return Err(not_attached(&attachments, &attachment, &name).await);
         }
-        tokio::time::sleep(INTERVAL).await;
+        tokio::time::sleep(pause).await;
+        pause = (2 * pause).min(LONGEST_PAUSE);
     }
 }
 
