@@ -1,12 +1,16 @@
 //! The proof that nothing runs on a node (docs/node-failure.md).
 
-use api_client::{Api, Client};
+use api_client::{Api, Client, Patch, PatchParams};
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Node;
 use planners::attach_detach::Proof;
 use planners::node_lifecycle::fence::NodeLease;
+use reconcile::execute;
+use resource_kinds::annotations;
 use resource_kinds::namespaces::NODE_LEASES;
 use resource_kinds::node_conditions;
+use serde_json::{Value, json};
 
 /// The proof, from the node's taints and its Lease, which is read now.
 pub(crate) async fn proof(
@@ -21,4 +25,38 @@ pub(crate) async fn proof(
     let lease = leases.get_opt(name).await?;
     let fenced = lease.is_some_and(|lease| NodeLease::from(&lease).fenced);
     Ok(fenced.then_some(Proof::Fenced))
+}
+
+/// Takes the lease of a node by compare-and-swap, and leaves the proof on it, which is returned; `None` if
+/// the lease was renewed or deleted in the meantime.
+pub(crate) async fn take(
+    client: &Client,
+    node: &str,
+    lease: &NodeLease,
+    epoch: i32,
+    unchanged_for: SignedDuration,
+) -> api_client::Result<Option<String>> {
+    let proof = proof_text(lease, epoch, unchanged_for);
+    let patch = json!({
+        "metadata": {
+            "resourceVersion": lease.version,
+            "annotations": { annotations::FENCED: proof },
+        },
+        "spec": { "holderIdentity": Value::Null, "leaseTransitions": epoch },
+    });
+    let leases: Api<Lease> = Api::namespaced(client.clone(), NODE_LEASES);
+    let params = PatchParams::default();
+    let written = leases.patch(node, &params, &Patch::Merge(patch)).await;
+    Ok(execute::unless_outrun(written)?.map(|_| proof))
+}
+
+/// The proof for people that the node's pods have ended.
+fn proof_text(lease: &NodeLease, epoch: i32, unchanged_for: SignedDuration) -> String {
+    let (length, silent) = (lease.length.as_secs(), unchanged_for.as_secs());
+    let now = Timestamp::now()
+        .round(jiff::Unit::Second)
+        .unwrap_or_default();
+    format!(
+        "its lease of {length}s was not renewed for {silent}s; taken at {now} with epoch {epoch}"
+    )
 }

@@ -30,8 +30,12 @@ fn each_mistake_is_found() {
         Mistake::ReturnsWithoutProof,
     ]
     .map(|mistake| (World::LostNode, mistake));
-    let with_deletions =
-        [Mistake::CreatedInServedEpoch].map(|mistake| (World::DeletedNode, mistake));
+    let with_deletions = [
+        Mistake::CreatedInServedEpoch,
+        Mistake::RemovedWhileRenewed,
+        Mistake::GoneLeaseIsProof,
+    ]
+    .map(|mistake| (World::DeletedNode, mistake));
     for (world, mistake) in everywhere.into_iter().chain(with_deletions) {
         let report = explore(world, Some(mistake), 2);
         println!(

@@ -81,7 +81,7 @@ impl<M: LeasedMachine> LeaseKeeper<M> {
     pub async fn renew(&mut self, uid: Option<&str>, now: Timestamp) -> Result<(), M::Error> {
         let sent = self.machine.now();
         if let Some(version) = self.version.take() {
-            match self.write(&version, self.machine.epoch(), now).await {
+            match self.write(uid, &version, self.machine.epoch(), now).await {
                 // Another write came first, perhaps an own one whose answer was lost.
                 Err(error) if is_outrun(&error) => {}
                 written => {
@@ -98,7 +98,8 @@ impl<M: LeasedMachine> LeaseKeeper<M> {
         let version = read.map(|lease| lease.metadata.resource_version.unwrap_or_default());
         match step(spec.as_ref(), &self.node, self.machine.epoch()) {
             Step::Renew { epoch } => {
-                let lease = self.write(&version.unwrap_or_default(), epoch, now).await?;
+                let version = version.unwrap_or_default();
+                let lease = self.write(uid, &version, epoch, now).await?;
                 self.renewed(lease, sent);
             }
             Step::Return { epoch } => {
@@ -131,7 +132,7 @@ impl<M: LeasedMachine> LeaseKeeper<M> {
         self.machine.end_pods().await?;
         let sent = self.machine.now();
         let lease = match version {
-            Some(version) => self.write(version, epoch, now).await?,
+            Some(version) => self.write(uid, version, epoch, now).await?,
             None => self.create(uid, epoch, now).await?,
         };
         self.give_up_pods().await?;
@@ -164,11 +165,21 @@ impl<M: LeasedMachine> LeaseKeeper<M> {
         Api::namespaced(self.client.clone(), NODE_LEASES)
     }
 
-    async fn write(&self, version: &str, epoch: i32, now: Timestamp) -> api_client::Result<Lease> {
-        let meta = json!({
+    /// Writes the lease over a version. A Node object that was made again owns it, too.
+    async fn write(
+        &self,
+        uid: Option<&str>,
+        version: &str,
+        epoch: i32,
+        now: Timestamp,
+    ) -> api_client::Result<Lease> {
+        let mut meta = json!({
             "resourceVersion": version,
             "annotations": { ENDS_PODS: "true", FENCED: Value::Null },
         });
+        if let Some(uid) = uid {
+            meta["ownerReferences"] = json!([self.owner(uid)]);
+        }
         let patch = Patch::Merge(json!({ "metadata": meta, "spec": self.spec(epoch, now) }));
         let params = PatchParams::default();
         self.api().patch(&self.node, &params, &patch).await
@@ -180,24 +191,27 @@ impl<M: LeasedMachine> LeaseKeeper<M> {
         epoch: i32,
         now: Timestamp,
     ) -> api_client::Result<Lease> {
-        let owner = uid.map(|uid| OwnerReference {
-            api_version: "v1".to_owned(),
-            kind: "Node".to_owned(),
-            name: self.node.clone(),
-            uid: uid.to_owned(),
-            ..OwnerReference::default()
-        });
         let lease = Lease {
             metadata: ObjectMeta {
                 name: Some(self.node.clone()),
                 namespace: Some(NODE_LEASES.to_owned()),
-                owner_references: owner.map(|owner| vec![owner]),
+                owner_references: uid.map(|uid| vec![self.owner(uid)]),
                 annotations: Some([(ENDS_PODS.to_owned(), "true".to_owned())].into()),
                 ..ObjectMeta::default()
             },
             spec: Some(self.spec(epoch, now)),
         };
         self.api().create(&PostParams::default(), &lease).await
+    }
+
+    fn owner(&self, uid: &str) -> OwnerReference {
+        OwnerReference {
+            api_version: "v1".to_owned(),
+            kind: "Node".to_owned(),
+            name: self.node.clone(),
+            uid: uid.to_owned(),
+            ..OwnerReference::default()
+        }
     }
 
     fn spec(&self, epoch: i32, now: Timestamp) -> LeaseSpec {

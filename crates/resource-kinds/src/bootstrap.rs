@@ -256,6 +256,7 @@ controller node-lifecycle | patch | pods/status
 controller node-reachability | list watch | nodes
 controller node-reachability | patch | nodes/status
 controller ordinal-services | create delete patch | services
+controller pod-gc | delete get list patch | leases.coordination.k8s.io
 controller pod-gc | get | nodes
 controller pod-gc | delete | pods
 controller pod-gc | patch | pods/status

@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use planners::garbage_collection::{Dependent, FOREGROUND, Item, Owner, OwnerState};
 use reconcile::{EventType, Recorder};
+use resource_kinds::namespaces::NODE_LEASES;
 
 use crate::inventory::{Found, Inventory, Meta};
 
@@ -78,6 +79,12 @@ impl Observer {
 
     async fn state(&self, found: &Found, owner: &OwnerReference) -> Result<OwnerState, Error> {
         let namespace = &found.object.namespace;
+        let resource = &self.inventory.resources[found.resource].api;
+        // The lease of a node outlives its Node object: a machine that was deleted may run on, and no pod may
+        // be replaced without the lease. Pod garbage collection deletes it after the pods.
+        if **namespace == *NODE_LEASES && resource.kind == "Lease" && owner.kind == "Node" {
+            return Ok(OwnerState::Solid);
+        }
         let kind = self.inventory.resource_of(&owner.api_version, &owner.kind);
         let kind = kind.ok_or_else(|| Error::UnknownKind {
             api_version: owner.api_version.clone(),

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use api_client::{Api, Client, Patch, PatchParams, ResourceExt};
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod};
@@ -11,15 +11,15 @@ use planners::node_lifecycle::fate::{ClaimVolume, Fate, Stays, fate};
 use planners::node_lifecycle::fence::{Decision, NodeLease, Renewals, decide};
 use reconcile::execute::{self, Delete};
 use reconcile::{Cache, EventType, Recorder};
-use resource_kinds::annotations;
 use resource_kinds::namespaces::NODE_LEASES;
 use resource_kinds::pod_view::PodView;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::disruption_target;
 use super::execute::reference;
 use crate::Context;
 use crate::api_error::{ApiError, failed};
+use crate::node_proof::take;
 
 pub(super) struct Fence {
     client: Client,
@@ -104,12 +104,11 @@ impl Fence {
                 return Ok(None);
             }
             Decision::Take { epoch } => {
-                let proof = proof(&lease, epoch, unchanged_for);
-                let taken = self.take(&name, &lease, epoch, &proof).await;
+                let taken = take(&self.client, &name, &lease, epoch, unchanged_for).await;
                 // Renewed in the meantime: the change of the lease starts the count anew.
-                if taken.map_err(failed("take lease"))?.is_none() {
+                let Some(proof) = taken.map_err(failed("take lease"))? else {
                     return Ok(None);
-                }
+                };
                 self.tell(node, &proof);
                 self.tell_stays(&format!("fenced node {name}"), &divided.stay);
                 for pod in &divided.go {
@@ -223,29 +222,6 @@ impl Fence {
         }
     }
 
-    /// Takes the lease by compare-and-swap; `None` if it was renewed in the meantime.
-    async fn take(
-        &self,
-        node: &str,
-        lease: &NodeLease,
-        epoch: i32,
-        proof: &str,
-    ) -> api_client::Result<Option<Lease>> {
-        let patch = json!({
-            "metadata": {
-                "resourceVersion": lease.version,
-                "annotations": { annotations::FENCED: proof },
-            },
-            "spec": { "holderIdentity": Value::Null, "leaseTransitions": epoch },
-        });
-        let params = PatchParams::default();
-        let written = self
-            .leases()
-            .patch(node, &params, &Patch::Merge(patch))
-            .await;
-        execute::unless_outrun(written)
-    }
-
     fn tell(&self, node: &Node, proof: &str) {
         let name = node.name_any();
         tracing::info!(node = name, proof, "node fenced");
@@ -296,15 +272,4 @@ enum Held {
     Unbound,
     Bound(Arc<PersistentVolume>),
     Unknown,
-}
-
-/// The proof for people that the node's pods have ended.
-fn proof(lease: &NodeLease, epoch: i32, unchanged_for: SignedDuration) -> String {
-    let (length, silent) = (lease.length.as_secs(), unchanged_for.as_secs());
-    let now = Timestamp::now()
-        .round(jiff::Unit::Second)
-        .unwrap_or_default();
-    format!(
-        "its lease of {length}s was not renewed for {silent}s; taken at {now} with epoch {epoch}"
-    )
 }

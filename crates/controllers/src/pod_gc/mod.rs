@@ -1,58 +1,142 @@
 //! The pod garbage collector.
 
-use std::collections::BTreeMap;
-use std::time::Duration;
+mod execute;
 
-use api_client::{Api, Patch, PatchParams};
-use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Node, Pod};
-use planners::pod_gc::{Cause, Observed, Removal, plan};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use api_client::{Api, ListParams, ResourceExt};
+use jiff::SignedDuration;
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::Node;
+use planners::node_lifecycle::GAP;
+use planners::pod_gc::missing::{Memory, Missing};
+use planners::pod_gc::{Observed, plan};
 use reconcile::ObjectChange;
-use reconcile::execute::{self, Delete};
+use reconcile::execute::chain;
+use resource_kinds::namespaces::NODE_LEASES;
 use resource_kinds::node_conditions;
 use resource_kinds::pod_view::PodView;
-use serde_json::{Value, json};
-use tokio::time::Instant;
 
 use crate::Context;
+use execute::Executor;
 
 /// Time between two checks; as kube-controller-manager.
 const INTERVAL: Duration = Duration::from_secs(20);
+
+struct Collector {
+    context: Context,
+    executor: Executor,
+    leases: Api<Lease>,
+    memory: Memory,
+    /// The leases of Nodes that were deleted before this collector began are in the memory.
+    knows_leases: bool,
+    /// The start of this collector: it counts by its own monotonic clock.
+    started: Instant,
+}
 
 pub(crate) async fn run(context: Context) {
     let caches = &context.caches;
     if !caches.pods.wait_synced().await || !caches.nodes.wait_synced().await {
         return;
     }
-    let mut missing_since = BTreeMap::new();
     let mut nodes = caches.nodes.subscribe();
     let mut pods = caches.pods.subscribe();
-    let mut next = Instant::now();
+    let mut collector = Collector {
+        executor: Executor::new(&context),
+        leases: Api::namespaced(context.client.clone(), NODE_LEASES),
+        memory: Memory::default(),
+        knows_leases: false,
+        started: Instant::now(),
+        context: context.clone(),
+    };
+    let mut next = tokio::time::Instant::now();
     loop {
         tokio::select! {
             () = context.shutdown.cancelled() => return,
             () = tokio::time::sleep_until(next) => {}
             // A changed node may just have been tainted as out of service, or deleted.
-            Some(change) = nodes.next() => if !matters(&change) { continue },
+            Some(change) = nodes.next() => {
+                if let ObjectChange::Deleted(node) = &change {
+                    collector.memory.add(node.name_any());
+                }
+                if !matters(&change) {
+                    continue;
+                }
+            }
             Some(change) = pods.next() => if !is_going_alone(&context, &change) { continue },
         }
-        let now = Timestamp::now();
+        next = tokio::time::Instant::now() + collector.collect().await;
+    }
+}
+
+impl Collector {
+    /// Does what is due; returns the time until the next look.
+    async fn collect(&mut self) -> Duration {
+        if !self.knows_leases {
+            self.learn_leases().await;
+        }
+        let caches = &self.context.caches;
+        // The pods before the leases: a pod that is bound after its node has returned is not among them.
+        let (pods, nodes) = (caches.pods.list(), caches.nodes.list());
+        let missing = self.look(&pods, &nodes).await;
         let observed = Observed {
-            pods: caches.pods.list(),
-            nodes: caches.nodes.list(),
-            missing_since,
+            pods,
+            nodes,
+            missing,
         };
-        let plan = plan(&observed, now);
-        for removal in &plan.remove {
-            if let Err(error) = remove(&context, removal).await {
-                let (namespace, name) = (&removal.namespace, &removal.name);
-                tracing::warn!(namespace, name, error = %error, "pod not removed");
+        let plan = plan(&observed);
+        self.executor.execute(&plan).await;
+        let left = plan
+            .wake_after
+            .and_then(|left| Duration::try_from(left).ok());
+        left.unwrap_or(INTERVAL).min(INTERVAL)
+    }
+
+    /// Remembers the nodes of all leases: their Node objects may have been deleted before this collector
+    /// began.
+    async fn learn_leases(&mut self) {
+        match self.leases.list_metadata(&ListParams::default()).await {
+            Ok(leases) => {
+                let names = leases
+                    .items
+                    .into_iter()
+                    .filter_map(|lease| lease.metadata.name);
+                names.for_each(|name| self.memory.add(name));
+                self.knows_leases = true;
+            }
+            Err(error) => tracing::warn!(error = chain(&error), "leases of nodes not listed"),
+        }
+    }
+
+    /// The nodes without a Node object, with their leases as the API server has them now.
+    async fn look(
+        &mut self,
+        pods: &[Arc<PodView>],
+        nodes: &[Arc<Node>],
+    ) -> BTreeMap<String, Missing> {
+        let gap = GAP.saturating_add(SignedDuration::try_from(INTERVAL).unwrap_or_default());
+        let names = self.memory.look(pods, nodes, gap, self.reading());
+        let mut missing = BTreeMap::new();
+        for node in names {
+            match self.leases.get_opt(&node).await {
+                Ok(lease) => {
+                    let now = self.reading();
+                    let seen = self.memory.saw(&node, lease.as_ref(), now);
+                    missing.insert(node, seen);
+                }
+                Err(error) => {
+                    let error = chain(&error);
+                    tracing::warn!(node, error, "the node's lease was not read");
+                }
             }
         }
-        missing_since = plan.missing_since;
-        let until = plan.wake_at.map(|at| at.duration_since(now));
-        let until = until.and_then(|until| Duration::try_from(until).ok());
-        next = Instant::now() + until.unwrap_or(INTERVAL).min(INTERVAL);
+        missing
+    }
+
+    fn reading(&self) -> SignedDuration {
+        SignedDuration::try_from(self.started.elapsed()).unwrap_or(SignedDuration::MAX)
     }
 }
 
@@ -67,7 +151,7 @@ fn matters(change: &ObjectChange<Node>) -> bool {
     }
 }
 
-/// Whether a pod is newly deleted and has no node that would finish it.
+/// Whether a pod is newly deleted, and was never scheduled or has a node that is out of service.
 fn is_going_alone(context: &Context, change: &ObjectChange<PodView>) -> bool {
     let ObjectChange::Applied(pod, old) = change else {
         return false;
@@ -76,53 +160,9 @@ fn is_going_alone(context: &Context, change: &ObjectChange<PodView>) -> bool {
     if !pod.is_deleting() || !is_new {
         return false;
     }
-    let node = pod.node.as_deref().unwrap_or_default();
-    let node = context.caches.nodes.get("", node);
-    node.is_none_or(|node| node_conditions::is_out_of_service(&node))
-}
-
-/// Marks the pod as Failed, so that it does not look running; then deletes it.
-async fn remove(context: &Context, removal: &Removal) -> api_client::Result<()> {
-    if let Cause::NodeGone { node } = &removal.cause {
-        let nodes: Api<Node> = Api::all(context.client.clone());
-        if nodes.get_metadata_opt(node).await?.is_some() {
-            return Ok(());
-        }
-    }
-    let pods: Api<Pod> = Api::namespaced(context.client.clone(), &removal.namespace);
-    let pod = context.caches.pods.get(&removal.namespace, &removal.name);
-    if pod.is_none_or(|pod| !pod.has_ended()) {
-        let meta = json!({ "uid": removal.uid });
-        let patch = json!({ "metadata": meta, "status": failed_status(&removal.cause) });
-        let params = PatchParams::default();
-        let patch = Patch::Strategic(patch);
-        let written = pods.patch_status(&removal.name, &params, &patch).await;
-        if execute::unless_outrun(written)?.is_none() {
-            return Ok(());
-        }
-    }
-    let (namespace, name) = (&removal.namespace, &removal.name);
-    tracing::info!(namespace, name, cause = ?removal.cause, "pod removed");
-    let how = Delete::of_uid(&removal.uid).at_once();
-    execute::delete(&pods, &removal.name, how).await.map(drop)
-}
-
-fn failed_status(cause: &Cause) -> Value {
-    let message = match cause {
-        Cause::NodeGone { .. } => "PodGC: node no longer exists",
-        Cause::OutOfService => "PodGC: node is out-of-service",
-        Cause::NeverScheduled => "PodGC: pod was never scheduled",
-        Cause::TooManyEnded => "PodGC: too many terminated pods",
+    let Some(node) = pod.node.as_deref() else {
+        return true;
     };
-    let mut status = json!({ "phase": "Failed" });
-    if !matches!(cause, Cause::NeverScheduled | Cause::TooManyEnded) {
-        status["conditions"] = json!([{
-            "type": "DisruptionTarget",
-            "status": "True",
-            "reason": "DeletionByPodGC",
-            "message": message,
-            "lastTransitionTime": Timestamp::from_second(Timestamp::now().as_second()).ok(),
-        }]);
-    }
-    status
+    let node = context.caches.nodes.get("", node);
+    node.is_some_and(|node| node_conditions::is_out_of_service(&node))
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use api_client::{Api, ListParams, Patch, PatchParams, PostParams, ResourceExt};
+use api_client::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams, ResourceExt};
 use controllers::NodeReach;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::StatefulSet;
@@ -296,4 +296,40 @@ async fn a_volume_of_a_fenced_node_is_given_up_where_the_set_says_so() {
     })
     .await;
     beats.abort();
+}
+
+/// The lease of a node whose Node object was deleted stays, and is taken before its pods go; then the lease
+/// goes (statefulset.md 3.31, DESIGN §15).
+#[tokio::test]
+async fn pods_of_a_deleted_node_go_after_its_lease_was_taken() {
+    let cluster = Cluster::without_node().await;
+    let nodes: Api<Node> = Api::all(cluster.client.clone());
+    create_node(&nodes, "n1").await;
+    let node = nodes.get("n1").await.unwrap();
+    let leases: Api<Lease> = Api::namespaced(cluster.client.clone(), "kube-node-lease");
+    let owner =
+        json!({ "apiVersion": "v1", "kind": "Node", "name": "n1", "uid": node.metadata.uid });
+    let lease = json!({
+        "metadata": { "name": "n1", "ownerReferences": [owner],
+            "annotations": { annotations::ENDS_PODS: "true" } },
+        "spec": { "holderIdentity": "n1", "leaseDurationSeconds": 12, "leaseTransitions": 4 },
+    });
+    let lease: Lease = serde_json::from_value(lease).unwrap();
+    leases.create(&PostParams::default(), &lease).await.unwrap();
+    let pod = json!({ "metadata": { "name": "p" }, "spec": { "nodeName": "n1",
+        "containers": [{ "name": "c", "image": "a" }] } });
+    cluster.create::<Pod>(pod).await;
+    nodes.delete("n1", &DeleteParams::default()).await.unwrap();
+    let mut epochs = Vec::new();
+    wait_for::<Pod>(&cluster, "", names).await;
+    for _ in 0..12_000 {
+        let Some(lease) = leases.get_opt("n1").await.unwrap() else {
+            break;
+        };
+        epochs.push(lease.spec.unwrap().lease_transitions);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    // It was fenced when the pod had gone.
+    assert!(!epochs.is_empty() && epochs.iter().all(|epoch| *epoch == Some(5)));
+    assert!(leases.get_opt("n1").await.unwrap().is_none());
 }

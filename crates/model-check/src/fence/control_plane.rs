@@ -1,6 +1,7 @@
 //! The steps of the control planes: the fence of the node, and the deletion of its pod.
 
 use planners::node_lifecycle::fence::{Decision, NodeLease, decide};
+use planners::pod_gc::missing;
 
 use super::{
     CLOCKS_APART, COUNTED, FenceModel, FenceState, LENGTH, Mistake, Observer, StoredLease, seconds,
@@ -22,6 +23,35 @@ impl FenceModel {
             }
             // The executor reads the lease before it deletes.
             Decision::Delete => observer.delete = stored.exists && !stored.held,
+        }
+    }
+
+    /// Pod garbage collection: the executor reads the Node object and the lease before it acts.
+    pub(super) fn collect(&self, state: &mut FenceState, at: usize) {
+        let stored = state.lease;
+        let observer = &mut state.observers[at];
+        let lease = seen(observer);
+        let mut unchanged_for = seconds(observer.since);
+        if self.has(Mistake::RemovedWhileRenewed) {
+            observer.delete = true;
+            return;
+        }
+        if self.has(Mistake::GoneLeaseIsProof) && lease.is_none() {
+            unchanged_for = missing::wait(None);
+        }
+        match missing::decide(lease.as_ref(), unchanged_for, state.pod) {
+            missing::Decision::Nothing | missing::Decision::Wait(_) => {}
+            missing::Decision::Take { epoch } => {
+                let epoch = u8::try_from(epoch).unwrap_or(u8::MAX);
+                observer.take = Some((observer.seen.version, epoch));
+            }
+            missing::Decision::Remove => {
+                observer.delete = !stored.exists || !stored.held;
+            }
+            missing::Decision::Release if observer.seen.version == stored.version => {
+                state.delete_lease();
+            }
+            missing::Decision::Release => {}
         }
     }
 

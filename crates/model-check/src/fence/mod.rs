@@ -2,8 +2,8 @@
 //!
 //! One node runs one pod that may fail over. It renews its lease, and ends the pod at its deadline; two
 //! control planes watch the lease, of which one takes over from the other. The decisions are those of
-//! the product: `planners::node_lifecycle::fence::decide` and `pod_lifecycle::node::lease::step`. The
-//! rest is a model: renewals, answers and writes that arrive late or never, a link that is cut, an
+//! the product: `planners::node_lifecycle::fence::decide`, `planners::pod_gc::missing::decide` and
+//! `pod_lifecycle::node::lease::step`. The rest is a model: renewals, answers and writes that arrive late or never, a link that is cut, an
 //! agent and a shim that are killed, clocks of different rates, a shim that kills late, and a Node
 //! object and its lease that are deleted at any time.
 //!
@@ -19,6 +19,8 @@ use stateright::{Checker, HasDiscoveries, Model, Property};
 
 use node::end;
 
+/// A tick, in seconds: the lease has the length of kubelet's.
+const TICK: u8 = 5;
 /// The length of the lease, in ticks.
 const LENGTH: u8 = 8;
 /// Ticks between two renewals, at least.
@@ -96,6 +98,10 @@ pub enum Mistake {
     ReturnsWithoutProof,
     /// A node whose lease was deleted makes it in the served epoch, and runs its old pods.
     CreatedInServedEpoch,
+    /// Pods of a node without a Node object are removed although its lease is renewed.
+    RemovedWhileRenewed,
+    /// A lease that is gone counts as a proof at once.
+    GoneLeaseIsProof,
 }
 
 /// The stored lease.
@@ -214,6 +220,8 @@ pub enum FenceStep {
     Watch(usize),
     /// An observer decides.
     Decide(usize),
+    /// An observer decides about the node without a Node object.
+    Collect(usize),
     /// Its write reaches the store.
     Take(usize),
     /// Its deletion reaches the store.
@@ -240,8 +248,16 @@ impl FenceModel {
     }
 }
 
+impl FenceState {
+    fn delete_lease(&mut self) {
+        self.lease.version += 1;
+        self.lease.exists = false;
+        self.lease.held = false;
+    }
+}
+
 fn seconds(ticks: u8) -> SignedDuration {
-    SignedDuration::from_secs(ticks.into())
+    SignedDuration::from_secs(i64::from(ticks) * i64::from(TICK))
 }
 
 impl Model for FenceModel {
@@ -353,6 +369,9 @@ impl Model for FenceModel {
             }
             if observer.leads && observer.take.is_none() && !observer.delete {
                 actions.push(FenceStep::Decide(at));
+                if !state.registered {
+                    actions.push(FenceStep::Collect(at));
+                }
             }
             if observer.take.is_some() {
                 actions.push(FenceStep::Take(at));
@@ -436,6 +455,7 @@ impl Model for FenceModel {
                 state.observers[at].since = 0;
             }
             FenceStep::Decide(at) => self.decide(&mut state, at),
+            FenceStep::Collect(at) => self.collect(&mut state, at),
             FenceStep::Take(at) => self.take(&mut state, at),
             FenceStep::Delete(at) => {
                 state.observers[at].delete = false;
@@ -453,9 +473,7 @@ impl Model for FenceModel {
             FenceStep::Register => state.registered = true,
             FenceStep::DeleteLease => {
                 state.owner_gone = false;
-                state.lease.version += 1;
-                state.lease.exists = false;
-                state.lease.held = false;
+                state.delete_lease();
             }
         }
         (state != *before).then_some(state)

@@ -14,7 +14,7 @@ use k8s_openapi::api::coordination::v1::Lease;
 use resource_kinds::annotations;
 
 /// The length of leases that name none.
-const LENGTH: SignedDuration = SignedDuration::from_secs(40);
+pub(crate) const LENGTH: SignedDuration = SignedDuration::from_secs(40);
 
 /// The parts of a node's lease that the fence needs.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,20 +1,22 @@
 //! Deletion of pods that no node will finish: their node is gone, they never had one, or too many
 //! pods have ended.
 //!
-//! **Guarantees**: a pod of a missing node is deleted only when that node has been missing for
-//! [`MISSING_FOR`] and the API server itself confirms it (the executor asks), or when a person has
-//! tainted the node as out of service.
+//! **Guarantees**: a pod of a node without a Node object is deleted only after the node's lease was taken
+//! ([`missing`]), and the API server itself confirms that there is no Node (the executor asks); or when a
+//! person has tainted the node as out of service.
+
+pub mod missing;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::Node;
 use resource_kinds::node_conditions;
 use resource_kinds::pod_view::PodView;
 
-/// The time for which a node must have been missing.
-pub const MISSING_FOR: SignedDuration = SignedDuration::from_secs(40);
+use missing::{Missing, Release, Take};
+
 /// Maximum number of ended pods; as kube-controller-manager.
 pub const ENDED_MAX: usize = 12_500;
 
@@ -25,8 +27,9 @@ pub struct Observed {
     pub pods: Vec<Arc<PodView>>,
     /// All nodes.
     pub nodes: Vec<Arc<Node>>,
-    /// The time since when each named node has been missing.
-    pub missing_since: BTreeMap<String, Timestamp>,
+    /// The nodes without a Node object, with the lease of each, which was read after the pods. A node
+    /// whose lease could not be read is not among them.
+    pub missing: BTreeMap<String, Missing>,
 }
 
 /// A pod to remove.
@@ -63,14 +66,16 @@ pub enum Cause {
 pub struct Plan {
     /// Removals, in order.
     pub remove: Vec<Removal>,
-    /// The times since when nodes have been missing, for the next plan.
-    pub missing_since: BTreeMap<String, Timestamp>,
-    /// The time at which a node has been missing for long enough.
-    pub wake_at: Option<Timestamp>,
+    /// Leases of nodes without a Node object to take.
+    pub take: Vec<Take>,
+    /// Leases of nodes without a Node object to delete.
+    pub release: Vec<Release>,
+    /// The time until there is more to do about a node without a Node object.
+    pub wake_after: Option<SignedDuration>,
 }
 
 /// Plans the pods to remove. Total.
-pub fn plan(observed: &Observed, now: Timestamp) -> Plan {
+pub fn plan(observed: &Observed) -> Plan {
     let nodes: BTreeMap<&str, &Node> = observed
         .nodes
         .iter()
@@ -84,7 +89,9 @@ pub fn plan(observed: &Observed, now: Timestamp) -> Plan {
             None if deleting => Some(Cause::NeverScheduled),
             None => None,
             Some(name) => match nodes.get(name) {
-                None => missing(observed, name, now, &mut plan),
+                // Decided below, together with its other pods.
+                None if observed.missing.contains_key(name) => continue,
+                None => None,
                 Some(node) => (deleting && out_of_service(node)).then_some(Cause::OutOfService),
             },
         };
@@ -94,6 +101,11 @@ pub fn plan(observed: &Observed, now: Timestamp) -> Plan {
             None => {}
         }
     }
+    for (node, pods) in missing::by_node(&observed.pods, &observed.missing) {
+        if let Some(missing) = observed.missing.get(&node) {
+            missing::plan(&node, missing, &pods, &mut plan);
+        }
+    }
     // Evicted pods first, then the oldest.
     ended.sort_by_key(|pod| (pod.reason.as_deref() != Some("Evicted"), pod.created));
     let surplus = ended.len().saturating_sub(ENDED_MAX);
@@ -101,19 +113,6 @@ pub fn plan(observed: &Observed, now: Timestamp) -> Plan {
     plan.remove
         .extend(surplus.map(|pod| removal(pod, Cause::TooManyEnded)));
     plan
-}
-
-fn missing(observed: &Observed, node: &str, now: Timestamp, plan: &mut Plan) -> Option<Cause> {
-    let since = observed.missing_since.get(node).copied().unwrap_or(now);
-    plan.missing_since.insert(node.to_owned(), since);
-    let until = since.checked_add(MISSING_FOR).unwrap_or(Timestamp::MAX);
-    if now >= until {
-        return Some(Cause::NodeGone {
-            node: node.to_owned(),
-        });
-    }
-    plan.wake_at = Some(plan.wake_at.map_or(until, |other| other.min(until)));
-    None
 }
 
 /// A node counts as out of service only if it is also not Ready: on a Ready one a pod may still
@@ -133,15 +132,14 @@ fn removal(pod: &PodView, cause: Cause) -> Removal {
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::api::coordination::v1::Lease;
     use k8s_openapi::api::core::v1::Pod;
+    use resource_kinds::annotations;
     use resource_kinds::reasons::taint;
     use serde_json::json;
 
     use super::*;
-
-    fn at(second: i64) -> Timestamp {
-        Timestamp::from_second(second).unwrap()
-    }
+    use crate::node_lifecycle::fence::NodeLease;
 
     fn pod(name: &str, node: Option<&str>, deleting: bool, phase: &str) -> Arc<PodView> {
         let mut pod = json!({
@@ -177,22 +175,76 @@ mod tests {
             .collect()
     }
 
+    fn missing(lease: Option<&str>, unchanged_seconds: i64) -> Missing {
+        let lease = lease.map(|mark| {
+            let lease = json!({ "metadata": { "resourceVersion": "7", "annotations": { mark: "" } },
+                "spec": { "leaseDurationSeconds": 40, "leaseTransitions": 2 } });
+            let lease: Lease = serde_json::from_value(lease).unwrap();
+            NodeLease::from(&lease)
+        });
+        Missing {
+            lease,
+            is_owned: true,
+            unchanged_for: SignedDuration::from_secs(unchanged_seconds),
+        }
+    }
+
     /// statefulset.md 3.31
     #[test]
-    fn pods_of_a_missing_node_are_removed_after_a_while() {
-        let pods = vec![pod("a", Some("gone"), false, "Running")];
-        let mut observed = Observed {
-            pods,
-            ..Observed::default()
+    fn pods_of_a_missing_node_are_removed_after_its_lease_was_taken() {
+        let pods = vec![
+            pod("a", Some("gone"), false, "Running"),
+            pod("b", Some("gone"), true, "Succeeded"),
+            pod("c", Some("unread"), false, "Running"),
+            pod("d", Some("n"), false, "Running"),
+        ];
+        let plan_with = |missing: Missing| {
+            let observed = Observed {
+                pods: pods.clone(),
+                nodes: vec![node("True", false)],
+                missing: [("gone".to_owned(), missing)].into(),
+            };
+            plan(&observed)
         };
-        let first = plan(&observed, at(100));
-        assert_eq!((causes(&first), first.wake_at), (vec![], Some(at(140))));
-        observed.missing_since = first.missing_since;
-        assert!(causes(&plan(&observed, at(139))).is_empty());
-        let cause = Cause::NodeGone {
+        let cause = || Cause::NodeGone {
             node: "gone".to_owned(),
         };
-        assert_eq!(causes(&plan(&observed, at(140))), [("a", cause)]);
+        let both = [("a", cause()), ("b", cause())];
+        let renewed = plan_with(missing(Some("renewed"), 10));
+        let left = SignedDuration::from_secs(40);
+        assert_eq!((causes(&renewed), renewed.wake_after), (vec![], Some(left)));
+        let lapsed = plan_with(missing(Some("lapsed"), 50));
+        assert!(lapsed.remove.is_empty());
+        let [take] = &lapsed.take[..] else {
+            panic!("{lapsed:?}");
+        };
+        assert_eq!((take.epoch, take.remove.len()), (3, 2));
+        let fenced = plan_with(missing(Some(annotations::FENCED), 50));
+        assert_eq!((causes(&fenced), fenced.take.len()), (both.to_vec(), 0));
+        assert_eq!(causes(&plan_with(missing(None, 50))), both);
+    }
+
+    #[test]
+    fn the_lease_of_a_missing_node_without_pods_is_released_if_a_node_owned_it() {
+        let plan_with = |missing: Missing| {
+            let observed = Observed {
+                missing: [("gone".to_owned(), missing)].into(),
+                ..Observed::default()
+            };
+            plan(&observed)
+        };
+        let owned = missing(Some("lapsed"), 50);
+        let release = Release {
+            node: "gone".to_owned(),
+            version: "7".to_owned(),
+        };
+        assert_eq!(plan_with(owned.clone()).release, [release]);
+        let foreign = Missing {
+            is_owned: false,
+            ..owned
+        };
+        assert_eq!(plan_with(foreign), Plan::default());
+        assert_eq!(plan_with(missing(None, 50)), Plan::default());
     }
 
     /// statefulset.md 3.31, T41
@@ -210,7 +262,7 @@ mod tests {
                 nodes,
                 ..Observed::default()
             };
-            let plan = plan(&observed, at(0));
+            let plan = plan(&observed);
             plan.remove
                 .iter()
                 .map(|removal| removal.name.clone())
@@ -235,9 +287,6 @@ mod tests {
             nodes: vec![node("True", false)],
             ..Observed::default()
         };
-        assert_eq!(
-            causes(&plan(&observed, at(0))),
-            [("77", Cause::TooManyEnded)]
-        );
+        assert_eq!(causes(&plan(&observed)), [("77", Cause::TooManyEnded)]);
     }
 }

@@ -1,0 +1,144 @@
+//! Takes and deletes leases, and removes pods.
+
+use api_client::{Api, Client, Patch, PatchParams};
+use jiff::Timestamp;
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{Node, Pod};
+use planners::pod_gc::missing::{Release, Take};
+use planners::pod_gc::{Cause, Plan, Removal};
+use reconcile::Cache;
+use reconcile::execute::{self, Delete, chain};
+use resource_kinds::namespaces::NODE_LEASES;
+use resource_kinds::pod_view::PodView;
+use serde_json::{Value, json};
+
+use crate::Context;
+use crate::node_proof::take;
+
+pub(super) struct Executor {
+    client: Client,
+    pods: Cache<PodView>,
+}
+
+impl Executor {
+    pub fn new(context: &Context) -> Self {
+        Self {
+            client: context.client.clone(),
+            pods: context.caches.pods.clone(),
+        }
+    }
+
+    /// Executes a plan; the next one contains failed steps again.
+    pub async fn execute(&self, plan: &Plan) {
+        for removal in &plan.remove {
+            self.remove(removal).await;
+        }
+        for due in &plan.take {
+            let node = &due.node;
+            match self.take(due).await {
+                Ok(true) => {
+                    for removal in &due.remove {
+                        self.remove(removal).await;
+                    }
+                }
+                // The agent is alive.
+                Ok(false) => {}
+                Err(error) => {
+                    let error = chain(&error);
+                    tracing::warn!(node, error, "the lease of a deleted node was not taken");
+                }
+            }
+        }
+        for due in &plan.release {
+            let node = &due.node;
+            if let Err(error) = self.release(due).await {
+                let error = chain(&error);
+                tracing::warn!(node, error, "the lease of a deleted node was not deleted");
+            }
+        }
+    }
+
+    async fn has_node(&self, name: &str) -> api_client::Result<bool> {
+        let nodes: Api<Node> = Api::all(self.client.clone());
+        Ok(nodes.get_metadata_opt(name).await?.is_some())
+    }
+
+    async fn take(&self, due: &Take) -> api_client::Result<bool> {
+        let (node, lease) = (&due.node, &due.lease);
+        if self.has_node(node).await? {
+            return Ok(false);
+        }
+        let taken = take(&self.client, node, lease, due.epoch, due.unchanged_for).await?;
+        if let Some(proof) = &taken {
+            tracing::info!(node, proof, "node without an object fenced");
+        }
+        Ok(taken.is_some())
+    }
+
+    async fn release(&self, due: &Release) -> api_client::Result<()> {
+        if self.has_node(&due.node).await? {
+            return Ok(());
+        }
+        let leases: Api<Lease> = Api::namespaced(self.client.clone(), NODE_LEASES);
+        let how = Delete {
+            resource_version: Some(due.version.clone()),
+            ..Delete::default()
+        };
+        if execute::delete(&leases, &due.node, how).await? {
+            tracing::info!(node = due.node, "lease of a deleted node deleted");
+        }
+        Ok(())
+    }
+
+    async fn remove(&self, removal: &Removal) {
+        if let Err(error) = self.try_remove(removal).await {
+            let (namespace, name) = (&removal.namespace, &removal.name);
+            tracing::warn!(namespace, name, error = chain(&error), "pod not removed");
+        }
+    }
+
+    /// Marks the pod as Failed, so that it does not look running; then deletes it.
+    async fn try_remove(&self, removal: &Removal) -> api_client::Result<()> {
+        if let Cause::NodeGone { node } = &removal.cause
+            && self.has_node(node).await?
+        {
+            return Ok(());
+        }
+        let pods: Api<Pod> = Api::namespaced(self.client.clone(), &removal.namespace);
+        let pod = self.pods.get(&removal.namespace, &removal.name);
+        if pod.is_none_or(|pod| !pod.has_ended()) {
+            let meta = json!({ "uid": removal.uid });
+            let patch = json!({ "metadata": meta, "status": failed_status(&removal.cause) });
+            let params = PatchParams::default();
+            let patch = Patch::Strategic(patch);
+            let written = pods.patch_status(&removal.name, &params, &patch).await;
+            if execute::unless_outrun(written)?.is_none() {
+                return Ok(());
+            }
+        }
+        let (namespace, name) = (&removal.namespace, &removal.name);
+        tracing::info!(namespace, name, cause = ?removal.cause, "pod removed");
+        let how = Delete::of_uid(&removal.uid).at_once();
+        execute::delete(&pods, &removal.name, how).await.map(drop)
+    }
+}
+
+fn failed_status(cause: &Cause) -> Value {
+    let message = match cause {
+        Cause::NodeGone { .. } => "PodGC: node no longer exists",
+        Cause::OutOfService => "PodGC: node is out-of-service",
+        Cause::NeverScheduled => "PodGC: pod was never scheduled",
+        Cause::TooManyEnded => "PodGC: too many terminated pods",
+    };
+    let mut status = json!({ "phase": "Failed" });
+    if !matches!(cause, Cause::NeverScheduled | Cause::TooManyEnded) {
+        status["conditions"] = json!([{
+            "type": "DisruptionTarget",
+            "status": "True",
+            "reason": "DeletionByPodGC",
+            "message": message,
+            "lastTransitionTime": Timestamp::from_second(Timestamp::now().as_second()).ok(),
+        }]);
+    }
+    status
+}

@@ -1,0 +1,377 @@
+//! Nodes without a Node object: when do the pods that are bound to them go, and when the node's lease?
+//!
+//! A deleted Node object says nothing about the machine: its agent may run on, and registers the node
+//! again when it can. **Guarantees**: pods stay while the lease is renewed. They go after the lease was
+//! taken by compare-and-swap over a version that this observer saw unchanged for [`wait`], by its own
+//! monotonic clock, so after the end of all pods that end with the lease. The lease is deleted after them:
+//! an agent that returns then begins a new epoch.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use jiff::SignedDuration;
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::Node;
+use resource_kinds::pod_view::PodView;
+
+use super::{Cause, Plan, Removal, removal};
+use crate::node_lifecycle::fence::{self, LENGTH, NodeLease, Renewals};
+
+/// The shortest time for which a node must have been missing; as kube-controller-manager.
+pub const MISSING_FOR: SignedDuration = SignedDuration::from_secs(40);
+
+/// The version of a lease that does not exist.
+const ABSENT: &str = "";
+
+/// The observed lease of a node without a Node object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Missing {
+    /// The lease; `None` if there is none.
+    pub lease: Option<NodeLease>,
+    /// A Node object owned the lease.
+    pub is_owned: bool,
+    /// The time for which this observer has seen the node missing and its lease unchanged.
+    pub unchanged_for: SignedDuration,
+}
+
+/// A lease to take.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Take {
+    /// The node.
+    pub node: String,
+    /// The lease as it was seen.
+    pub lease: NodeLease,
+    /// The time for which it was unchanged.
+    pub unchanged_for: SignedDuration,
+    /// The new epoch.
+    pub epoch: i32,
+    /// The pods that go when it was taken.
+    pub remove: Vec<Removal>,
+}
+
+/// A lease to delete.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Release {
+    /// The node.
+    pub node: String,
+    /// The seen version of its lease.
+    pub version: String,
+}
+
+/// The next step about a node without a Node object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// There is nothing to do.
+    Nothing,
+    /// The pods are removed.
+    Remove,
+    /// The lease is deleted over the seen version.
+    Release,
+    /// The agent may be alive; look again after this time.
+    Wait(SignedDuration),
+    /// The lease is taken: it is written over the seen version, with this epoch and no holder. Then its
+    /// pods are removed.
+    Take {
+        /// The epoch.
+        epoch: i32,
+    },
+}
+
+/// Decides about a node without a Node object, whose lease this observer has seen unchanged, or absent, for
+/// that time. Total.
+pub fn decide(
+    lease: Option<&NodeLease>,
+    unchanged_for: SignedDuration,
+    has_pods: bool,
+) -> Decision {
+    if lease.is_none() && !has_pods {
+        return Decision::Nothing;
+    }
+    let left = wait(lease).saturating_sub(unchanged_for);
+    if left > SignedDuration::ZERO {
+        return Decision::Wait(left);
+    }
+    match lease {
+        Some(_) if !has_pods => Decision::Release,
+        Some(lease) if !lease.fenced => Decision::Take {
+            epoch: lease.epoch.saturating_add(1),
+        },
+        _ => Decision::Remove,
+    }
+}
+
+/// The time for which a lease must be unchanged, or absent.
+pub fn wait(lease: Option<&NodeLease>) -> SignedDuration {
+    let length = lease.map_or(LENGTH, |lease| lease.length);
+    fence::wait(length).max(MISSING_FOR)
+}
+
+pub(super) fn plan(node: &str, missing: &Missing, pods: &[&Arc<PodView>], plan: &mut Plan) {
+    let remove = || pods.iter().map(|pod| removal(pod, gone(node)));
+    let lease = missing.lease.as_ref();
+    match decide(lease, missing.unchanged_for, !pods.is_empty()) {
+        Decision::Nothing => {}
+        Decision::Wait(left) => {
+            plan.wake_after = Some(plan.wake_after.map_or(left, |other| other.min(left)));
+        }
+        Decision::Take { epoch } => plan.take.extend(lease.map(|lease| Take {
+            node: node.to_owned(),
+            lease: lease.clone(),
+            unchanged_for: missing.unchanged_for,
+            epoch,
+            remove: remove().collect(),
+        })),
+        Decision::Remove => plan.remove.extend(remove()),
+        // Leases that nobody owns are kept, as by the garbage collector.
+        Decision::Release => plan
+            .release
+            .extend(lease.filter(|_| missing.is_owned).map(|lease| Release {
+                node: node.to_owned(),
+                version: lease.version.clone(),
+            })),
+    }
+}
+
+fn gone(node: &str) -> Cause {
+    Cause::NodeGone {
+        node: node.to_owned(),
+    }
+}
+
+/// The memory about nodes without a Node object.
+#[derive(Debug, Default)]
+pub struct Memory {
+    renewals: Renewals,
+    /// Nodes that may have left a lease.
+    left: BTreeSet<String>,
+    looked: Option<SignedDuration>,
+}
+
+impl Memory {
+    /// Remembers a node that may have left a lease.
+    pub fn add(&mut self, node: String) {
+        self.left.insert(node);
+    }
+
+    /// The nodes without a Node object: those of pods, and those that may have left a lease. A longer time
+    /// than `gap` since the last look, or a clock that was set back, says that this observer itself did not
+    /// run: it counts anew.
+    pub fn look(
+        &mut self,
+        pods: &[Arc<PodView>],
+        nodes: &[Arc<Node>],
+        gap: SignedDuration,
+        now: SignedDuration,
+    ) -> BTreeSet<String> {
+        let since = self
+            .looked
+            .replace(now)
+            .map(|then| now.saturating_sub(then));
+        if since.is_some_and(|since| since > gap || since.is_negative()) {
+            self.renewals.begin_anew();
+        }
+        let present: BTreeSet<&str> = nodes
+            .iter()
+            .filter_map(|node| node.metadata.name.as_deref())
+            .collect();
+        self.left.retain(|name| !present.contains(name.as_str()));
+        let of_pods = pods.iter().filter_map(|pod| pod.node.as_deref());
+        let missing: BTreeSet<String> = of_pods
+            .filter(|name| !present.contains(name))
+            .map(str::to_owned)
+            .chain(self.left.iter().cloned())
+            .collect();
+        self.renewals.retain(|name| missing.contains(name));
+        missing
+    }
+
+    /// Records the lease that was read now.
+    pub fn saw(&mut self, node: &str, lease: Option<&Lease>, now: SignedDuration) -> Missing {
+        match lease {
+            Some(_) => self.left.insert(node.to_owned()),
+            None => self.left.remove(node),
+        };
+        let owners = lease.and_then(|lease| lease.metadata.owner_references.as_ref());
+        let is_owned = owners.is_some_and(|owners| owners.iter().any(|owner| owner.kind == "Node"));
+        let lease = lease.map(NodeLease::from);
+        let version = lease.as_ref().map_or(ABSENT, |lease| &lease.version);
+        let unchanged_for = self.renewals.unchanged_for(node, version, now);
+        Missing {
+            lease,
+            is_owned,
+            unchanged_for,
+        }
+    }
+}
+
+/// The pods of each node without a Node object.
+pub(super) fn by_node<'p>(
+    pods: &'p [Arc<PodView>],
+    missing: &BTreeMap<String, Missing>,
+) -> BTreeMap<String, Vec<&'p Arc<PodView>>> {
+    let mut by_node: BTreeMap<String, Vec<_>> = missing
+        .keys()
+        .map(|name| (name.clone(), Vec::new()))
+        .collect();
+    for pod in pods {
+        let node = pod.node.as_deref().and_then(|node| by_node.get_mut(node));
+        node.into_iter().for_each(|pods| pods.push(pod));
+    }
+    by_node
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use resource_kinds::annotations;
+
+    fn secs(seconds: i64) -> SignedDuration {
+        SignedDuration::from_secs(seconds)
+    }
+
+    fn stored(version: &str, holder: Option<&str>, marks: Value) -> Lease {
+        let owner = json!({ "apiVersion": "v1", "kind": "Node", "name": "n", "uid": "u" });
+        let lease = json!({
+            "metadata": { "name": "n", "resourceVersion": version, "annotations": marks,
+                "ownerReferences": [owner] },
+            "spec": { "holderIdentity": holder, "leaseDurationSeconds": 40, "leaseTransitions": 2 },
+        });
+        serde_json::from_value(lease).unwrap()
+    }
+
+    fn held(version: &str) -> Lease {
+        let marks = json!({ annotations::ENDS_PODS: "true" });
+        stored(version, Some("n"), marks)
+    }
+
+    fn fenced() -> NodeLease {
+        let marks = json!({ annotations::ENDS_PODS: "true", annotations::FENCED: "proof" });
+        NodeLease::from(&stored("9", None, marks))
+    }
+
+    #[test]
+    fn the_lease_is_taken_before_pods_go_and_deleted_after_them() {
+        let held = NodeLease::from(&held("7"));
+        let fenced = fenced();
+        let foreign = NodeLease {
+            ends_pods: false,
+            ..held.clone()
+        };
+        for (lease, unchanged, has_pods, expected) in [
+            (Some(&held), 0, true, Decision::Wait(secs(50))),
+            (Some(&held), 49, true, Decision::Wait(secs(1))),
+            (Some(&held), 50, true, Decision::Take { epoch: 3 }),
+            (Some(&held), 49, false, Decision::Wait(secs(1))),
+            (Some(&held), 50, false, Decision::Release),
+            (Some(&foreign), 50, true, Decision::Take { epoch: 3 }),
+            (Some(&fenced), 49, true, Decision::Wait(secs(1))),
+            (Some(&fenced), 50, true, Decision::Remove),
+            (Some(&fenced), 50, false, Decision::Release),
+            (None, 49, true, Decision::Wait(secs(1))),
+            (None, 50, true, Decision::Remove),
+            (None, 50, false, Decision::Nothing),
+        ] {
+            let decided = decide(lease, secs(unchanged), has_pods);
+            assert_eq!(decided, expected, "{lease:?} {unchanged} {has_pods}");
+        }
+    }
+
+    /// statefulset.md 3.31: kube-controller-manager's time is the least, also with a short lease.
+    #[test]
+    fn a_short_lease_shortens_the_wait_to_that_of_kubernetes() {
+        for (length, expected) in [(12, 40), (32, 40), (40, 50)] {
+            let lease = NodeLease {
+                length: secs(length),
+                ..fenced()
+            };
+            assert_eq!(wait(Some(&lease)), secs(expected));
+        }
+    }
+
+    fn pod(node: &str) -> Arc<PodView> {
+        let pod =
+            json!({ "metadata": { "name": "p" }, "spec": { "nodeName": node, "containers": [] } });
+        let pod: k8s_openapi::api::core::v1::Pod = serde_json::from_value(pod).unwrap();
+        Arc::new(PodView::from(&pod))
+    }
+
+    #[test]
+    fn every_renewal_counts_from_anew_and_so_does_a_pause_of_the_observer() {
+        let gap = secs(35);
+        let mut memory = Memory::default();
+        let pods = [pod("n")];
+        let mut look = |at: i64, lease: Option<&Lease>| {
+            let missing = memory.look(&pods, &[], gap, secs(at));
+            assert!(missing.contains("n"));
+            memory.saw("n", lease, secs(at)).unchanged_for
+        };
+        assert_eq!(look(0, Some(&held("1"))), secs(0));
+        assert_eq!(look(20, Some(&held("1"))), secs(20));
+        // The agent is alive, although it cannot register the node.
+        assert_eq!(look(40, Some(&held("2"))), secs(0));
+        assert_eq!(look(60, Some(&held("2"))), secs(20));
+        // Somebody deletes the lease.
+        assert_eq!(look(80, None), secs(0));
+        assert_eq!(look(100, None), secs(20));
+        assert_eq!(look(136, None), secs(0));
+        assert_eq!(look(130, None), secs(0));
+        assert_eq!(look(150, None), secs(20));
+    }
+
+    #[test]
+    fn nodes_are_missing_because_of_their_pods_or_their_lease() {
+        let node = |name: &str| -> Arc<Node> {
+            Arc::new(serde_json::from_value(json!({ "metadata": { "name": name } })).unwrap())
+        };
+        let mut memory = Memory::default();
+        let gap = secs(1000);
+        let look = |memory: &mut Memory, pods: &[Arc<PodView>], nodes: &[Arc<Node>], at| {
+            let missing = memory.look(pods, nodes, gap, secs(at));
+            missing.into_iter().collect::<Vec<_>>().join(" ")
+        };
+        memory.add("b".to_owned());
+        let pods = [pod("a"), pod("c")];
+        assert_eq!(look(&mut memory, &pods, &[node("c")], 0), "a b");
+        memory.saw("a", Some(&held("1")), secs(0));
+        memory.saw("b", None, secs(0));
+        // It has left no lease.
+        assert_eq!(look(&mut memory, &[], &[node("c")], 60), "a");
+        assert_eq!(
+            memory.saw("a", Some(&held("1")), secs(60)).unchanged_for,
+            secs(60)
+        );
+        // The node is back, and goes again: the count begins anew.
+        assert_eq!(look(&mut memory, &pods, &[node("a"), node("c")], 70), "");
+        assert_eq!(look(&mut memory, &pods, &[node("c")], 90), "a");
+        assert_eq!(
+            memory.saw("a", Some(&held("1")), secs(90)).unchanged_for,
+            secs(0)
+        );
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// Nothing happens before the wait is over, and pods go only with a fenced lease or none.
+        #[test]
+        fn nothing_goes_early(
+            length in 1i64..100, unchanged in 0i64..200, is_fenced: bool, exists: bool, has_pods: bool,
+        ) {
+            let lease = NodeLease { length: secs(length), fenced: is_fenced, ..fenced() };
+            let lease = exists.then_some(&lease);
+            let is_over = secs(unchanged) >= wait(lease);
+            match decide(lease, secs(unchanged), has_pods) {
+                Decision::Nothing => prop_assert!(!exists && !has_pods),
+                Decision::Wait(left) => {
+                    prop_assert_eq!(secs(unchanged).saturating_add(left), wait(lease));
+                }
+                Decision::Take { .. } => prop_assert!(is_over && exists && !is_fenced && has_pods),
+                Decision::Remove => prop_assert!(is_over && (is_fenced || !exists) && has_pods),
+                Decision::Release => prop_assert!(is_over && exists && !has_pods),
+            }
+        }
+    }
+}
