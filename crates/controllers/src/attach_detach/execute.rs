@@ -1,28 +1,52 @@
 //! Executes a plan for a node.
 
 use std::collections::BTreeSet;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use api_client::{Api, Client, ListParams, Patch, PatchParams, PostParams};
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::api::storage::v1::{
     VolumeAttachment, VolumeAttachmentSource, VolumeAttachmentSpec,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use planners::attach_detach::Action;
-use reconcile::Recorder;
 use reconcile::execute::{Delete, Refusal, delete, refusal, unless_outrun};
+use reconcile::{EventType, Recorder};
 use serde_json::json;
 
 use super::Error;
 use super::observe::Observed;
 
-#[derive(Clone)]
+/// The reason of events about volumes that are not attached; kube-controller-manager's.
+const FAILED_ATTACH: &str = "FailedAttachVolume";
+/// The annotation of an attachment with the version in which a new leader has found it.
+const CLAIMED_AT: &str = "node.mainstay.dev/claimed-at";
+
 pub(super) struct Executor {
-    pub client: Client,
-    pub recorder: Recorder,
+    client: Client,
+    recorder: Recorder,
+    /// The UIDs of the attachments that this leader has made or claimed.
+    own: Mutex<BTreeSet<String>>,
 }
 
 impl Executor {
+    pub fn new(client: Client, recorder: Recorder) -> Self {
+        Self {
+            client,
+            recorder,
+            own: Mutex::default(),
+        }
+    }
+
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// The UIDs of the attachments that this leader has made or claimed.
+    pub fn own(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        self.own.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub async fn execute(&self, observed: &Observed, actions: Vec<Action>) -> Result<(), Error> {
         for action in actions {
             tracing::debug!(node = observed.view.name, ?action, "write");
@@ -59,39 +83,53 @@ impl Executor {
                     .create(&PostParams::default(), &attachment)
                     .await;
                 match made {
-                    Err(error) if refusal(&error) != Refusal::AlreadyExists => {
-                        return Err(error.into());
-                    }
-                    _ => {}
+                    Ok(made) => self.own().extend(made.metadata.uid),
+                    Err(error) if refusal(&error) == Refusal::AlreadyExists => {}
+                    Err(error) => return Err(error.into()),
                 }
             }
-            Action::Detach { name, uid } => {
+            Action::Claim { name, uid, version } => {
+                let patch = Patch::Merge(json!({"metadata": {
+                    "uid": uid,
+                    "resourceVersion": version,
+                    "annotations": {CLAIMED_AT: version},
+                }}));
+                let params = PatchParams::default();
+                let written = attachments.patch(&name, &params, &patch).await;
+                if unless_outrun(written)?.is_some() {
+                    self.own().insert(uid);
+                }
+            }
+            Action::Detach { name, uid, version } => {
                 tracing::info!(attachment = name, node = observed.view.name, "detach");
-                delete(&attachments, &name, Delete::of_uid(uid)).await?;
+                let how = Delete {
+                    resource_version: Some(version),
+                    ..Delete::of_uid(&uid)
+                };
+                // Without an answer the deletion may come late: the attachment is to be claimed first then.
+                self.own().remove(&uid);
+                delete(&attachments, &name, how).await?;
+            }
+            Action::Failed { volume, error } => {
+                let volume = &volume.volume;
+                let message =
+                    format!("AttachVolume.Attach failed for volume \"{volume}\" : {error}");
+                self.tell_users(observed, volume, &message);
             }
             Action::Refuse { volume, nodes } => {
-                let nodes: Vec<&str> = nodes.iter().map(String::as_str).collect();
-                let message = format!(
-                    "Multi-Attach error for volume \"{}\" Volume is already exclusively attached to one node and can't be attached to another ({})",
-                    volume.volume,
-                    nodes.join(", ")
-                );
-                for pod in observed.users.get(&volume.volume).into_iter().flatten() {
-                    let pod = Pod {
-                        metadata: ObjectMeta {
-                            name: Some(pod.name.to_string()),
-                            namespace: Some(pod.namespace.to_string()),
-                            uid: Some(pod.uid.to_string()),
-                            ..ObjectMeta::default()
-                        },
-                        ..Pod::default()
-                    };
-                    self.recorder
-                        .warning(&pod, "FailedAttachVolume", message.clone());
-                }
+                let message = multi_attach(&volume.volume, &nodes, &observed.gone);
+                self.tell_users(observed, &volume.volume, &message);
             }
         }
         Ok(())
+    }
+
+    fn tell_users(&self, observed: &Observed, volume: &str, message: &str) {
+        for pod in observed.users.get(volume).into_iter().flatten() {
+            let warning = EventType::Warning;
+            self.recorder
+                .event(pod.reference(), warning, FAILED_ATTACH, message);
+        }
     }
 
     /// Whether a volume is attached to another node; the cache may not show it yet.
@@ -130,4 +168,22 @@ impl Executor {
         unless_outrun(written.await)?;
         Ok(())
     }
+}
+
+/// The words of kube-controller-manager, and a way out if a person has to find it.
+fn multi_attach(volume: &str, nodes: &BTreeSet<String>, gone: &BTreeSet<String>) -> String {
+    let names = |nodes: Vec<&str>| nodes.join(", ");
+    let mut text = format!(
+        "Multi-Attach error for volume \"{volume}\" Volume is already exclusively attached to one node and can't be attached to another ({})",
+        names(nodes.iter().map(String::as_str).collect())
+    );
+    let gone: Vec<&str> = nodes.intersection(gone).map(String::as_str).collect();
+    if !gone.is_empty() {
+        text.push_str(&format!(
+            ". The Node {} was deleted, and nothing proves that its pods are dead: if its machine is off, create the Node with the taint {}",
+            names(gone),
+            resource_kinds::reasons::taint::OUT_OF_SERVICE
+        ));
+    }
+    text
 }

@@ -3,17 +3,20 @@
 mod execute;
 mod observe;
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use api_client::Api;
 use k8s_openapi::api::core::v1::{Node, PersistentVolume};
 use k8s_openapi::api::storage::v1::{CSIDriver, VolumeAttachment};
-use planners::attach_detach::{needs_proof, plan};
+use planners::attach_detach::{Action, needs_proof, plan};
 use reconcile::{Cache, Index, ObjectChange, Queue, ReconcileResult};
 use resource_kinds::pod_view::PodView;
 
 use crate::Context;
 use crate::node_proof::proof;
 use execute::Executor;
+use observe::Observed;
 
 /// A lost node gets its proof without a change of anything that is watched here.
 const PROOF_INTERVAL: Duration = Duration::from_secs(2);
@@ -40,10 +43,10 @@ pub(crate) async fn run(context: Context) {
         attachments: context.cache(),
         drivers: context.cache(),
         pods_by_node: pods.index(|pod| pod.node.iter().map(|node| node.to_string()).collect()),
-        executor: Executor {
-            client: context.client.clone(),
-            recorder: context.recorder("attachdetach-controller"),
-        },
+        executor: Executor::new(
+            context.client.clone(),
+            context.recorder("attachdetach-controller"),
+        ),
         context: context.clone(),
     };
     context.run("attachdetach", controller).await;
@@ -97,6 +100,9 @@ impl reconcile::Controller for AttachDetach {
                     }
                 }
                 Some(change) = attachments.next() => {
+                    if let ObjectChange::Deleted(gone) = &change {
+                        self.executor.own().remove(&name(&gone.metadata.uid));
+                    }
                     let spec = &change.object().spec;
                     queue.add(spec.node_name.clone());
                     // Others wait until the volume is free.
@@ -118,19 +124,40 @@ impl reconcile::Controller for AttachDetach {
 
     async fn reconcile(&self, key: &String) -> Result<ReconcileResult, Error> {
         let mut observed = self.observe(key);
-        let mut waits = needs_proof(&observed.view);
-        if waits {
-            observed.view.proof =
-                proof(&self.executor.client, key, observed.node.as_deref()).await?;
-            waits = observed.view.proof.is_none();
+        let mut waits = false;
+        let mut actions = self.decide(&mut observed, &mut waits).await?;
+        if actions
+            .iter()
+            .any(|one| matches!(one, Action::Detach { .. }))
+        {
+            // The cached Node may be older than this controller's own last write to it.
+            let nodes: Api<Node> = Api::all(self.executor.client().clone());
+            observed.with_node(nodes.get_opt(key).await?.map(Arc::new));
+            actions = self.decide(&mut observed, &mut waits).await?;
         }
-        let actions = plan(&observed.view);
         self.executor.execute(&observed, actions).await?;
         Ok(waits.then_some(PROOF_INTERVAL).into())
     }
 }
 
 impl AttachDetach {
+    /// The steps for a node, with the proof if they need one; `waits` says whether they need one that is not
+    /// there.
+    async fn decide(
+        &self,
+        observed: &mut Observed,
+        waits: &mut bool,
+    ) -> Result<Vec<Action>, Error> {
+        observed.view.proof = None;
+        *waits = needs_proof(&observed.view);
+        if *waits {
+            let (client, node) = (self.executor.client(), observed.node.as_deref());
+            observed.view.proof = proof(client, &observed.view.name, node).await?;
+            *waits = observed.view.proof.is_none();
+        }
+        Ok(plan(&observed.view))
+    }
+
     /// The nodes of the pods that use the volume of a driver.
     fn nodes_of(&self, volume: &PersistentVolume) -> Vec<String> {
         let spec = volume.spec.as_ref();

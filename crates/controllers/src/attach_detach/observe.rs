@@ -18,23 +18,33 @@ pub(super) struct Observed {
     pub node: Option<Arc<Node>>,
     /// The pods that want a volume, by PersistentVolume.
     pub users: BTreeMap<String, Vec<Arc<PodView>>>,
+    /// The nodes with attachments whose Node object is gone.
+    pub gone: BTreeSet<String>,
+}
+
+impl Observed {
+    /// The same with another version of the Node.
+    pub fn with_node(&mut self, node: Option<Arc<Node>>) {
+        self.view.node = node.as_deref().map(state);
+        self.node = node;
+    }
+}
+
+fn state(node: &Node) -> NodeState {
+    let status = node.status.as_ref();
+    let in_use = status.and_then(|status| status.volumes_in_use.as_ref());
+    let attached = status.and_then(|status| status.volumes_attached.as_ref());
+    let attached = attached.into_iter().flatten();
+    NodeState {
+        in_use: in_use.into_iter().flatten().cloned().collect(),
+        attached: attached.map(|volume| volume.name.clone()).collect(),
+    }
 }
 
 impl AttachDetach {
     pub(super) fn observe(&self, name: &str) -> Observed {
         let caches = &self.context.caches;
         let node = caches.nodes.get("", name);
-        let status = node.as_ref().and_then(|node| node.status.clone());
-        let status = status.unwrap_or_default();
-        let state = node.as_ref().map(|_| NodeState {
-            in_use: status.volumes_in_use.into_iter().flatten().collect(),
-            attached: status
-                .volumes_attached
-                .into_iter()
-                .flatten()
-                .map(|volume| volume.name)
-                .collect(),
-        });
         let mut wanted = BTreeMap::new();
         let mut users: BTreeMap<String, Vec<Arc<PodView>>> = BTreeMap::new();
         for pod in self.pods_by_node.get(name) {
@@ -68,20 +78,31 @@ impl AttachDetach {
             let unique_name = known.as_ref().and_then(|volume| ids(volume));
             let unique_name = unique_name.map(|(driver, handle)| unique_name_of(&driver, &handle));
             let meta = &found.metadata;
+            let uid = meta.uid.clone().unwrap_or_default();
+            let status = found.status.as_ref();
+            let error = status.and_then(|status| status.attach_error.as_ref());
             attachments.push(Attachment {
                 name: meta.name.clone().unwrap_or_default(),
-                uid: meta.uid.clone().unwrap_or_default(),
+                version: meta.resource_version.clone().unwrap_or_default(),
+                is_own: self.executor.own().contains(&uid),
+                uid,
                 node: name.to_owned(),
                 volume: volume.clone(),
                 unique_name,
-                is_attached: found.status.as_ref().is_some_and(|status| status.attached),
+                is_attached: status.is_some_and(|status| status.attached),
+                error: error.and_then(|error| error.message.clone()),
                 is_deleting: meta.deletion_timestamp.is_some(),
             });
         }
+        let holders: BTreeSet<&String> = elsewhere.values().flatten().collect();
+        let is_gone = |node: &&&String| caches.nodes.get("", node).is_none();
+        let gone = holders.iter().filter(is_gone);
+        let gone = gone.map(|node| (*node).clone()).collect();
         Observed {
+            gone,
             view: View {
                 name: name.to_owned(),
-                node: state,
+                node: node.as_deref().map(state),
                 wanted,
                 attachments,
                 elsewhere,

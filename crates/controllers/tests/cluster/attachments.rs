@@ -1,9 +1,16 @@
 //! Attachment of volumes; the node and the driver's attacher are played by the test.
 
-use api_client::{Api, DeleteParams, Patch, PatchParams, PostParams, Resource, ResourceExt};
-use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod};
+use api_client::{
+    Api, DeleteParams, Patch, PatchParams, PostParams, Preconditions, Resource, ResourceExt,
+};
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{
+    Event, Node, PersistentVolume, PersistentVolumeClaim, Pod, ServiceAccount,
+};
 use k8s_openapi::api::storage::v1::VolumeAttachment;
+use resource_kinds::namespaces::NODE_LEASES;
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 
 use crate::support::{Cluster, eventually};
 
@@ -63,31 +70,64 @@ async fn ended(cluster: &Cluster, pod: &str) {
     cluster.delete::<Pod>(pod, at_once).await;
 }
 
-/// The volume follows the pod from one node to another, and never before the first has let it go.
-#[tokio::test]
-async fn a_volume_follows_its_pod_when_the_node_has_let_it_go() {
+/// Nodes, and a claim with a volume for one node.
+async fn with_volume(nodes: &[&str]) -> Cluster {
     let cluster = Cluster::without_node().await;
-    for node in ["n1", "n2"] {
+    for node in nodes {
         create_all::<Node>(&cluster, json!({ "metadata": { "name": node } })).await;
     }
+    volume(&cluster).await;
+    cluster
+}
+
+async fn volume(cluster: &Cluster) {
     let volume = json!({ "metadata": { "name": "pv" }, "spec": {
         "capacity": { "storage": "1Gi" }, "accessModes": ["ReadWriteOnce"],
         "claimRef": { "namespace": "default", "name": "c" },
         "csi": { "driver": "d.example.com", "volumeHandle": "h" } } });
-    create_all::<PersistentVolume>(&cluster, volume).await;
+    create_all::<PersistentVolume>(cluster, volume).await;
     let claim = json!({ "metadata": { "name": "c" }, "spec": { "volumeName": "pv",
         "storageClassName": "", "accessModes": ["ReadWriteOnce"],
         "resources": { "requests": { "storage": "1Gi" } } } });
     cluster.create::<PersistentVolumeClaim>(claim).await;
+}
+
+/// Whether the node's status says that the volume is attached.
+async fn told(cluster: &Cluster, node: &str) -> bool {
+    let nodes: Api<Node> = Api::all(cluster.client.clone());
+    let status = nodes.get(node).await.unwrap().status.unwrap_or_default();
+    let attached = status.volumes_attached.unwrap_or_default();
+    attached.iter().any(|volume| volume.name == NAME)
+}
+
+/// Waits for an event that contains the text.
+async fn event(cluster: &Cluster, text: &str) -> Event {
+    let events: Api<Event> = cluster.api();
+    for _ in 0..1000 {
+        let listed = events.list(&Default::default()).await.unwrap().items;
+        let has = |event: &Event| {
+            event
+                .message
+                .as_deref()
+                .is_some_and(|own| own.contains(text))
+        };
+        if let Some(found) = listed.into_iter().find(has) {
+            return found;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    panic!("no event: {text}");
+}
+
+/// The volume follows the pod from one node to another, and never before the first has let it go.
+#[tokio::test]
+async fn a_volume_follows_its_pod_when_the_node_has_let_it_go() {
+    let cluster = with_volume(&["n1", "n2"]).await;
     cluster.create::<Pod>(pod("first", "n1")).await;
     eventually(async || attached_to(&cluster).await == ["n1"]).await;
 
     let nodes: Api<Node> = Api::all(cluster.client.clone());
-    let told = async |node: &str| {
-        let status = nodes.get(node).await.unwrap().status.unwrap_or_default();
-        let attached = status.volumes_attached.unwrap_or_default();
-        attached.iter().any(|volume| volume.name == NAME)
-    };
+    let told = async |node: &str| told(&cluster, node).await;
     set_status(&cluster, "n1", json!({ "volumesInUse": [NAME] })).await;
     assert!(!told("n1").await);
     attach(&cluster).await;
@@ -96,14 +136,7 @@ async fn a_volume_follows_its_pod_when_the_node_has_let_it_go() {
     // The pod goes elsewhere, and the node still has the volume mounted.
     ended(&cluster, "first").await;
     cluster.create::<Pod>(pod("second", "n2")).await;
-    eventually(async || {
-        let events: Api<k8s_openapi::api::core::v1::Event> = cluster.api();
-        let events = events.list(&Default::default()).await.unwrap().items;
-        let words = |event: &k8s_openapi::api::core::v1::Event| event.message.clone();
-        let mut words = events.iter().filter_map(words);
-        words.any(|words| words.contains("Multi-Attach error"))
-    })
-    .await;
+    event(&cluster, "Multi-Attach error").await;
     assert_eq!(attached_to(&cluster).await, ["n1"]);
     assert!(told("n1").await);
     set_status(&cluster, "n1", json!({ "volumesInUse": null })).await;
@@ -120,4 +153,95 @@ async fn a_volume_follows_its_pod_when_the_node_has_let_it_go() {
     let params = PatchParams::default();
     nodes.patch("n2", &params, &patch).await.unwrap();
     eventually(async || attachments(&cluster).await.is_empty()).await;
+}
+
+/// A Node that was deleted says nothing about what runs on its machine: the volume stays there until the
+/// node's lease was taken, whose agent has ended the pods by then.
+#[tokio::test]
+async fn a_deleted_node_keeps_its_volume_until_its_pods_are_known_to_be_dead() {
+    let cluster = with_volume(&["n1", "n2"]).await;
+    cluster.create::<Pod>(pod("first", "n1")).await;
+    eventually(async || attached_to(&cluster).await == ["n1"]).await;
+    set_status(&cluster, "n1", json!({ "volumesInUse": [NAME] })).await;
+    attach(&cluster).await;
+    eventually(async || told(&cluster, "n1").await).await;
+    let nodes: Api<Node> = Api::all(cluster.client.clone());
+    nodes.delete("n1", &DeleteParams::default()).await.unwrap();
+    ended(&cluster, "first").await;
+    cluster.create::<Pod>(pod("second", "n2")).await;
+    event(
+        &cluster,
+        "The Node n1 was deleted, and nothing proves that its pods are dead",
+    )
+    .await;
+    assert_eq!(attached_to(&cluster).await, ["n1"]);
+
+    let lease = json!({ "metadata": { "name": "n1",
+            "annotations": { resource_kinds::annotations::FENCED: "its lease lapsed" } },
+        "spec": { "leaseDurationSeconds": 40, "leaseTransitions": 1 } });
+    let leases: Api<Lease> = Api::namespaced(cluster.client.clone(), NODE_LEASES);
+    let lease = serde_json::from_value(lease).unwrap();
+    leases.create(&PostParams::default(), &lease).await.unwrap();
+    eventually(async || attached_to(&cluster).await == ["n2"]).await;
+}
+
+/// A deletion that a former leader has on its way harms nobody: a pod may use the attachment again only
+/// when it has another version.
+#[tokio::test]
+async fn a_late_deletion_of_a_former_leader_finds_another_version() {
+    let cluster = Cluster::without_controllers().await;
+    create_all::<Node>(&cluster, json!({ "metadata": { "name": "n1" } })).await;
+    volume(&cluster).await;
+    let first = CancellationToken::new();
+    let ended_first = cluster.start_controllers(&first);
+    eventually(async || has_account(&cluster).await).await;
+    cluster.create::<Pod>(pod("p", "n1")).await;
+    eventually(async || attached_to(&cluster).await == ["n1"]).await;
+    first.cancel();
+    ended_first.await.unwrap();
+    attach(&cluster).await;
+    let seen = attachments(&cluster).await.remove(0);
+
+    cluster.start_controllers(&cluster.shutdown);
+    eventually(async || told(&cluster, "n1").await).await;
+    let late = DeleteParams {
+        preconditions: Some(Preconditions {
+            uid: seen.uid(),
+            resource_version: seen.resource_version(),
+        }),
+        ..DeleteParams::default()
+    };
+    let api: Api<VolumeAttachment> = Api::all(cluster.client.clone());
+    let refused = api.delete(&seen.name_any(), &late).await.unwrap_err();
+    assert_eq!(refused.code(), Some(409), "{refused:?}");
+    let left = attachments(&cluster).await.remove(0);
+    assert_eq!(left.uid(), seen.uid());
+    assert_eq!(left.metadata.deletion_timestamp, None);
+}
+
+#[tokio::test]
+async fn a_pod_hears_why_its_volume_is_not_attached() {
+    let cluster = with_volume(&["n1"]).await;
+    cluster.create::<Pod>(pod("p", "n1")).await;
+    eventually(async || attached_to(&cluster).await == ["n1"]).await;
+    let api: Api<VolumeAttachment> = Api::all(cluster.client.clone());
+    let name = attachments(&cluster).await.remove(0).name_any();
+    let words = "rpc error: code = Internal desc = no room";
+    let status = json!({ "attached": false, "attachError": { "message": words } });
+    let patch = Patch::Merge(json!({ "status": status }));
+    let params = PatchParams::default();
+    api.patch_status(&name, &params, &patch).await.unwrap();
+    let told = event(
+        &cluster,
+        "AttachVolume.Attach failed for volume \"pv\" : rpc error",
+    )
+    .await;
+    assert_eq!(told.reason.as_deref(), Some("FailedAttachVolume"));
+    assert_eq!(told.involved_object.name.as_deref(), Some("p"));
+    assert!(told.message.unwrap().ends_with(words));
+}
+
+async fn has_account(cluster: &Cluster) -> bool {
+    let accounts: Api<ServiceAccount> = cluster.api();
+    accounts.get_opt("default").await.unwrap().is_some()
 }

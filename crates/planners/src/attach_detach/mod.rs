@@ -5,8 +5,10 @@
 //! says in `volumesInUse` what it may have mounted *before* it reads `volumesAttached`.
 //! **Guarantees**: a volume is detached from a node only after it left `volumesAttached` over a version
 //! of the Node in which it was not in use, so never under a pod; or with a [`Proof`] that nothing runs
-//! on the node. A volume for one node is not attached to a second one while an attachment to
-//! another is there.
+//! on the node, also if the Node was deleted. A volume for one node is not attached to a second one while
+//! an attachment to another is there. An attachment is deleted in the version that was observed, and
+//! comes into `volumesAttached` only after this leader has made or [claimed](Action::Claim) it: a
+//! deletion that a former leader has on its way then finds another version.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -33,6 +35,10 @@ pub struct Attachment {
     pub name: String,
     /// Its UID.
     pub uid: String,
+    /// Its version.
+    pub version: String,
+    /// This leader has made or claimed it.
+    pub is_own: bool,
     /// The node.
     pub node: String,
     /// The PersistentVolume.
@@ -41,6 +47,8 @@ pub struct Attachment {
     pub unique_name: Option<String>,
     /// The driver says that it is attached.
     pub is_attached: bool,
+    /// The driver's last error of attaching it.
+    pub error: Option<String>,
     /// It is being deleted.
     pub is_deleting: bool,
 }
@@ -94,12 +102,31 @@ pub enum Action {
         /// The volume.
         volume: Volume,
     },
-    /// Deletes an attachment.
+    /// Writes an attachment of a former leader, in the version that was observed. No step follows it: the
+    /// next plan relies on the write.
+    Claim {
+        /// Its name.
+        name: String,
+        /// Its UID.
+        uid: String,
+        /// Its version.
+        version: String,
+    },
+    /// Deletes an attachment, in the version that was observed.
     Detach {
         /// Its name.
         name: String,
         /// Its UID.
         uid: String,
+        /// Its version.
+        version: String,
+    },
+    /// Tells the pods the driver's error.
+    Failed {
+        /// The volume.
+        volume: Volume,
+        /// The error.
+        error: String,
     },
     /// Tells the pods that the volume is attached elsewhere.
     Refuse {
@@ -111,17 +138,20 @@ pub enum Action {
 }
 
 /// Whether something can only be decided with or without a proof: an attachment that no pod wants is
-/// still in use.
+/// still in use, or its Node is gone.
 pub fn needs_proof(view: &View) -> bool {
-    let node = view.node.as_ref();
-    node.is_some_and(|node| unwanted(view).any(|attachment| is_in_use(node, attachment)))
+    unwanted(view).any(|attachment| match &view.node {
+        Some(node) => is_in_use(node, attachment),
+        None => true,
+    })
 }
 
 /// The steps for a node. Total.
 pub fn plan(view: &View) -> Vec<Action> {
     let Some(node) = &view.node else {
-        // Its pods go with it; nobody can say any more what it has mounted.
-        return unwanted(view).map(detach).collect();
+        // Nobody can say any more what it has mounted.
+        let is_proven = view.proof.is_some();
+        return unwanted(view).filter(|_| is_proven).map(detach).collect();
     };
     let wanted: BTreeSet<&str> = view
         .wanted
@@ -130,7 +160,9 @@ pub fn plan(view: &View) -> Vec<Action> {
         .collect();
     let stays = |attachment: &&Attachment| {
         let name = attachment.unique_name.as_deref().unwrap_or_default();
-        let is_used = wanted.contains(name) || node.in_use.contains(name);
+        // What no pod wants is not given to the node, and is taken only when it is not in use.
+        let is_kept = node.in_use.contains(name) && node.attached.contains(name);
+        let is_used = wanted.contains(name) || is_kept;
         attachment.is_attached && !attachment.is_deleting && is_used
     };
     let attached = view.attachments.iter().filter(stays);
@@ -146,6 +178,15 @@ pub fn plan(view: &View) -> Vec<Action> {
         .iter()
         .filter(|name| !name.starts_with(OF_DRIVERS));
     attached.extend(of_others.cloned());
+    let is_new = |attachment: &&Attachment| {
+        let name = attachment.unique_name.as_ref();
+        name.is_some_and(|name| attached.contains(name) && !node.attached.contains(name))
+    };
+    let new = view.attachments.iter().filter(stays).filter(is_new);
+    let unclaimed: Vec<Action> = new.filter(|one| !one.is_own).map(claim).collect();
+    if !unclaimed.is_empty() {
+        return unclaimed;
+    }
     if attached != node.attached {
         return vec![Action::SetAttached(attached)];
     }
@@ -153,13 +194,18 @@ pub fn plan(view: &View) -> Vec<Action> {
         .filter(|attachment| view.proof.is_some() || !is_in_use(node, attachment))
         .map(detach)
         .collect();
-    let present: BTreeSet<&str> = view
+    let present: BTreeMap<&str, &Attachment> = view
         .attachments
         .iter()
-        .map(|attachment| attachment.name.as_str())
+        .map(|attachment| (attachment.name.as_str(), attachment))
         .collect();
     for (name, volume) in &view.wanted {
-        if present.contains(name.as_str()) {
+        if let Some(attachment) = present.get(name.as_str()) {
+            let error = attachment.error.clone();
+            actions.extend(error.filter(|_| !attachment.is_attached).map(|error| {
+                let volume = volume.clone();
+                Action::Failed { volume, error }
+            }));
             continue;
         }
         let elsewhere = view.elsewhere.get(&volume.volume);
@@ -192,12 +238,23 @@ fn is_in_use(node: &Node, attachment: &Attachment) -> bool {
     }
 }
 
+fn claim(attachment: &Attachment) -> Action {
+    Action::Claim {
+        name: attachment.name.clone(),
+        uid: attachment.uid.clone(),
+        version: attachment.version.clone(),
+    }
+}
+
 fn detach(attachment: &Attachment) -> Action {
     Action::Detach {
         name: attachment.name.clone(),
         uid: attachment.uid.clone(),
+        version: attachment.version.clone(),
     }
 }
 
+#[cfg(test)]
+mod model;
 #[cfg(test)]
 mod tests;

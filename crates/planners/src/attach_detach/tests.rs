@@ -13,10 +13,13 @@ fn attachment(is_attached: bool) -> Attachment {
     Attachment {
         name: "csi-1".to_owned(),
         uid: "u".to_owned(),
+        version: "7".to_owned(),
+        is_own: true,
         node: "n".to_owned(),
         volume: "pv".to_owned(),
         unique_name: Some(volume().unique_name),
         is_attached,
+        error: None,
         is_deleting: false,
     }
 }
@@ -95,9 +98,48 @@ fn a_proof_stands_for_the_node_that_cannot_say_any_more_what_it_uses() {
     let mut bound = with(view(true, true, true), attachment(true));
     bound.proof = Some(Proof::Fenced);
     assert_eq!(plan(&bound), []);
+    // A Node that was deleted says nothing about what runs on its machine.
     let mut deleted = with(view(false, true, true), attachment(true));
     deleted.node = None;
+    assert_eq!(plan(&deleted), []);
+    assert!(needs_proof(&deleted));
+    deleted.proof = Some(Proof::Fenced);
     assert_eq!(plan(&deleted), detached());
+}
+
+#[test]
+fn an_attachment_of_a_former_leader_is_claimed_before_a_pod_may_use_it() {
+    let former = Attachment {
+        is_own: false,
+        ..attachment(true)
+    };
+    let claims = [claim(&former)];
+    assert_eq!(plan(&with(view(true, true, false), former.clone())), claims);
+    // Told by the former leader, which has not begun to take it away.
+    assert_eq!(plan(&with(view(true, true, true), former.clone())), []);
+    assert_eq!(
+        plan(&with(view(false, false, true), former.clone())),
+        set(&[])
+    );
+    assert_eq!(plan(&with(view(false, false, false), former)), detached());
+}
+
+#[test]
+fn pods_hear_why_their_volume_is_not_attached() {
+    let broken = |is_attached| Attachment {
+        error: Some("rpc error: no room".to_owned()),
+        ..attachment(is_attached)
+    };
+    let told = Action::Failed {
+        volume: volume(),
+        error: "rpc error: no room".to_owned(),
+    };
+    assert_eq!(plan(&with(view(true, true, false), broken(false))), [told]);
+    assert_eq!(plan(&with(view(true, true, true), broken(true))), []);
+    assert_eq!(
+        plan(&with(view(false, false, false), broken(false))),
+        detached()
+    );
 }
 
 #[test]
@@ -131,22 +173,38 @@ fn names_of_others_and_volumes_without_an_object_are_left_alone() {
 }
 
 /// Every situation of one volume: it is never detached while the node may use it, unless there is a
-/// proof or no node, and no step follows the write of the status.
+/// proof, is told to the node only when it is this leader's, and no step follows a write that the next
+/// plan relies on.
 #[test]
 fn no_situation_takes_a_volume_from_a_pod() {
-    for bits in 0..64_u32 {
+    for bits in 0..256_u32 {
         let bit = |n: u32| bits & 1 << n != 0;
         let mut view = view(bit(0), bit(1), bit(2));
         if bit(3) {
-            view.attachments.push(attachment(bit(4)));
+            view.attachments.push(Attachment {
+                is_own: bit(6),
+                ..attachment(bit(4))
+            });
+        }
+        if bit(7) {
+            view.node = None;
         }
         view.proof = bit(5).then_some(Proof::Fenced);
         let actions = plan(&view);
         let detaches = actions.contains(&detached()[0]);
         assert!(!(detaches && bit(0)), "wanted: {view:?}");
         assert!(!(detaches && bit(1) && !bit(5)), "in use: {view:?}");
-        assert!(!(detaches && bit(2)), "not told first: {view:?}");
-        if matches!(actions.first(), Some(Action::SetAttached(_))) {
+        assert!(!(detaches && bit(2) && !bit(7)), "not told first: {view:?}");
+        assert!(!(detaches && bit(7) && !bit(5)), "no proof: {view:?}");
+        if let Some(Action::SetAttached(names)) = actions.first() {
+            assert_eq!(actions.len(), 1);
+            let adds = !names.is_empty() && !bit(2);
+            assert!(!(adds && !bit(6)), "not claimed: {view:?}");
+        }
+        if actions
+            .iter()
+            .any(|one| matches!(one, Action::Claim { .. }))
+        {
             assert_eq!(actions.len(), 1);
         }
     }

@@ -1,0 +1,507 @@
+//! Every interleaving of this controller with two nodes that use one volume: pods that are deleted by
+//! force, Node objects that are deleted and registered again, leases that are taken, old caches, leaders
+//! that change, and deletions that arrive late.
+//!
+//! A volume is never detached under a body that lives, and never mounted on two nodes. Each guard is
+//! needed: without it a violation is found.
+
+use std::collections::VecDeque;
+
+use super::*;
+
+const NODES: [usize; 2] = [0, 1];
+
+/// The guards of the promise; a test takes one away at a time.
+#[derive(Clone, Copy, Debug)]
+struct Guards {
+    /// A Node that was deleted needs a proof.
+    proof: bool,
+    /// A detachment is decided with the Node as it is now, not as the cache has it.
+    fresh_node: bool,
+    /// An attachment is deleted in the version that was observed.
+    version: bool,
+    /// An attachment of a former leader is claimed.
+    claim: bool,
+    /// A new Node object names what is in use from the beginning.
+    first_status: bool,
+}
+
+const ALL: Guards = Guards {
+    proof: true,
+    fresh_node: true,
+    version: true,
+    claim: true,
+    first_status: true,
+};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct ApiNode {
+    version: u8,
+    in_use: bool,
+    attached: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct ApiAttachment {
+    uid: u8,
+    version: u8,
+    is_attached: bool,
+}
+
+/// An agent, and the body of the pod that it has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+struct Machine {
+    /// It has seen a pod, and not yet its end.
+    pod: bool,
+    /// It has read that the volume is in use and attached.
+    ready: bool,
+    mounted: bool,
+    /// Its lease has lapsed: its pods have ended.
+    lapsed: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Write {
+    SetAttached { seen: u8, attached: bool },
+    Attach,
+    Claim { uid: u8, version: u8 },
+    Detach { uid: u8, version: u8 },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct World {
+    nodes: [Option<ApiNode>; 2],
+    attachments: [Option<ApiAttachment>; 2],
+    pods: [bool; 2],
+    fenced: [bool; 2],
+    machines: [Machine; 2],
+    /// The leader's cache of the Nodes.
+    cached: [Option<ApiNode>; 2],
+    /// The attachments that the leader has made or claimed.
+    own: BTreeSet<u8>,
+    /// The leader's present write.
+    pending: Option<(usize, Write)>,
+    /// A deletion of a former leader, or one without an answer.
+    late: Option<(usize, Write)>,
+    revision: u8,
+    pods_left: u8,
+    leaders_left: u8,
+    deletions_left: u8,
+    lapses_left: u8,
+    lost_left: u8,
+    has_losses: bool,
+}
+
+fn detaches(write: Write) -> bool {
+    matches!(write, Write::Detach { .. })
+}
+
+impl World {
+    fn new(leaders: u8, losses: u8) -> Self {
+        let node = |version| {
+            Some(ApiNode {
+                version,
+                in_use: false,
+                attached: false,
+            })
+        };
+        let nodes = [node(1), node(2)];
+        Self {
+            nodes,
+            attachments: [None; 2],
+            pods: [false; 2],
+            fenced: [false; 2],
+            machines: [Machine::default(); 2],
+            cached: nodes,
+            own: BTreeSet::new(),
+            pending: None,
+            late: None,
+            revision: 2,
+            pods_left: 2,
+            leaders_left: leaders,
+            deletions_left: losses,
+            lapses_left: losses,
+            lost_left: leaders,
+            has_losses: losses > 0,
+        }
+    }
+
+    fn next_revision(&mut self) -> u8 {
+        self.revision += 1;
+        self.revision
+    }
+
+    /// Versions matter by their equality only.
+    fn normalized(mut self) -> Self {
+        let mut all = BTreeSet::new();
+        self.each_version(|version| {
+            all.insert(*version);
+        });
+        let order: Vec<u8> = all.into_iter().collect();
+        let rank = |version: u8| order.binary_search(&version).map_or(0, |at| at as u8 + 1);
+        self.each_version(|version| *version = rank(*version));
+        self.own = self.own.iter().map(|uid| rank(*uid)).collect();
+        self.own.remove(&0);
+        self.revision = order.len() as u8;
+        self
+    }
+
+    fn each_version(&mut self, mut visit: impl FnMut(&mut u8)) {
+        for node in self.nodes.iter_mut().chain(&mut self.cached).flatten() {
+            visit(&mut node.version);
+        }
+        for one in self.attachments.iter_mut().flatten() {
+            visit(&mut one.uid);
+            visit(&mut one.version);
+        }
+        for (_, write) in self.pending.iter_mut().chain(&mut self.late) {
+            match write {
+                Write::SetAttached { seen, .. } => visit(seen),
+                Write::Attach => {}
+                Write::Claim { uid, version } | Write::Detach { uid, version } => {
+                    visit(uid);
+                    visit(version);
+                }
+            }
+        }
+    }
+
+    fn view(&self, at: usize, node: Option<ApiNode>, guards: Guards) -> View {
+        let volume = Volume {
+            volume: "pv".to_owned(),
+            unique_name: NAME.to_owned(),
+            driver: "d".to_owned(),
+            is_exclusive: true,
+        };
+        let names = |has: bool| has.then(|| NAME.to_owned()).into_iter().collect();
+        let attachments = self.attachments[at].iter().map(|one| Attachment {
+            name: "csi".to_owned(),
+            uid: one.uid.to_string(),
+            version: one.version.to_string(),
+            is_own: self.own.contains(&one.uid) || !guards.claim,
+            node: at.to_string(),
+            volume: "pv".to_owned(),
+            unique_name: Some(NAME.to_owned()),
+            is_attached: one.is_attached,
+            error: None,
+            is_deleting: false,
+        });
+        let other = self.attachments[1 - at].map(|_| (1 - at).to_string());
+        let proven = self.fenced[at] || (node.is_none() && !guards.proof);
+        View {
+            name: at.to_string(),
+            node: node.map(|node| Node {
+                in_use: names(node.in_use),
+                attached: names(node.attached),
+            }),
+            wanted: self.pods[at]
+                .then(|| ("csi".to_owned(), volume))
+                .into_iter()
+                .collect(),
+            attachments: attachments.collect(),
+            elsewhere: [("pv".to_owned(), other.into_iter().collect())].into(),
+            proof: proven.then_some(Proof::Fenced),
+        }
+    }
+
+    /// The leader's next write for a node.
+    fn decide(&self, at: usize, guards: Guards) -> Option<Write> {
+        let mut node = self.cached[at];
+        let mut actions = plan(&self.view(at, node, guards));
+        let detaches = |one: &Action| matches!(one, Action::Detach { .. });
+        if guards.fresh_node && actions.iter().any(detaches) {
+            node = self.nodes[at];
+            actions = plan(&self.view(at, node, guards));
+        }
+        let number = |text: &str| text.parse().unwrap();
+        match actions.first()? {
+            Action::SetAttached(names) => Some(Write::SetAttached {
+                seen: node?.version,
+                attached: !names.is_empty(),
+            }),
+            Action::Attach { .. } => Some(Write::Attach),
+            Action::Claim { uid, version, .. } => Some(Write::Claim {
+                uid: number(uid),
+                version: number(version),
+            }),
+            Action::Detach { uid, version, .. } => Some(Write::Detach {
+                uid: number(uid),
+                version: number(version),
+            }),
+            Action::Refuse { .. } | Action::Failed { .. } => None,
+        }
+    }
+
+    /// The write arrives. Of a leader that still waits for it, `is_awaited`.
+    fn arrive(&mut self, at: usize, write: Write, is_awaited: bool, guards: Guards) {
+        match write {
+            Write::SetAttached { seen, attached } => {
+                let revision = self.next_revision();
+                if let Some(node) = self.nodes[at].as_mut().filter(|node| node.version == seen) {
+                    (node.attached, node.version) = (attached, revision);
+                }
+            }
+            Write::Attach => {
+                let is_free = self.attachments == [None, None];
+                if is_free {
+                    let uid = self.next_revision();
+                    self.attachments[at] = Some(ApiAttachment {
+                        uid,
+                        version: uid,
+                        is_attached: false,
+                    });
+                    if is_awaited {
+                        self.own.insert(uid);
+                    }
+                }
+            }
+            Write::Claim { uid, version } => {
+                let revision = self.next_revision();
+                let found = self.attachments[at].as_mut();
+                let same = |one: &&mut ApiAttachment| (one.uid, one.version) == (uid, version);
+                if let Some(found) = found.filter(same) {
+                    found.version = revision;
+                    if is_awaited {
+                        self.own.insert(uid);
+                    }
+                }
+            }
+            Write::Detach { uid, version } => {
+                let is_meant = |one: ApiAttachment| {
+                    one.uid == uid && (one.version == version || !guards.version)
+                };
+                if self.attachments[at].is_some_and(is_meant) {
+                    self.attachments[at] = None;
+                }
+            }
+        }
+    }
+
+    fn of_leader(&self, guards: Guards, found: &mut Vec<Self>) {
+        let mut add = |change: &dyn Fn(&mut Self)| {
+            let mut next = self.clone();
+            change(&mut next);
+            found.push(next);
+        };
+        if let Some((at, write)) = self.late {
+            add(&|next| {
+                next.late = None;
+                next.arrive(at, write, false, guards);
+            });
+        }
+        if self.leaders_left > 0 && self.late.is_none() {
+            add(&|next| {
+                next.leaders_left -= 1;
+                next.late = next.pending.take().filter(|(_, write)| detaches(*write));
+                next.own.clear();
+                next.cached = next.nodes;
+            });
+        }
+        match self.pending {
+            Some((at, write)) => {
+                add(&|next| {
+                    next.pending = None;
+                    next.arrive(at, write, true, guards);
+                });
+                if self.lost_left > 0 && self.late.is_none() && detaches(write) {
+                    add(&|next| {
+                        next.lost_left -= 1;
+                        next.late = next.pending.take();
+                    });
+                }
+            }
+            None => {
+                for at in NODES {
+                    if let Some(write) = self.decide(at, guards) {
+                        add(&|next| {
+                            if let Write::Detach { uid, .. } = write {
+                                next.own.remove(&uid);
+                            }
+                            next.pending = Some((at, write));
+                        });
+                    }
+                }
+            }
+        }
+        for at in NODES
+            .into_iter()
+            .filter(|at| self.cached[*at] != self.nodes[*at])
+        {
+            add(&|next| next.cached[at] = next.nodes[at]);
+        }
+    }
+
+    fn of_node(&self, at: usize, guards: Guards, found: &mut Vec<Self>) {
+        let (machine, node) = (self.machines[at], self.nodes[at]);
+        let mut when = |holds: bool, change: &dyn Fn(&mut Self)| {
+            if holds {
+                let mut next = self.clone();
+                change(&mut next);
+                found.push(next);
+            }
+        };
+        let is_lonely = self.pods == [false, false];
+        // The second node matters if the first one is lost.
+        let is_place = at == 0 || self.has_losses;
+        let is_bound = is_place && is_lonely && self.pods_left > 0 && node.is_some();
+        when(is_bound, &|next| {
+            next.pods_left -= 1;
+            next.pods[at] = true;
+        });
+        // By force: the body may live on.
+        when(self.pods[at], &|next| next.pods[at] = false);
+        let sees = self.pods[at] && !machine.pod && !machine.lapsed;
+        when(sees, &|next| next.machines[at].pod = true);
+        when(machine.pod && !self.pods[at], &|next| {
+            next.machines[at] = Machine::default();
+        });
+        let in_use = machine.pod || machine.mounted;
+        let tells = !machine.lapsed && node.is_some_and(|node| node.in_use != in_use);
+        when(tells, &|next| {
+            let revision = next.next_revision();
+            if let Some(node) = &mut next.nodes[at] {
+                (node.in_use, node.version) = (in_use, revision);
+            }
+        });
+        let is_told = node.is_some_and(|node| node.in_use && node.attached);
+        let reads = machine.pod && !machine.mounted && !machine.ready && is_told;
+        when(reads, &|next| next.machines[at].ready = true);
+        when(machine.ready, &|next| {
+            let attachment = next.attachments[at];
+            next.machines[at].ready = false;
+            next.machines[at].mounted = attachment.is_some_and(|one| one.is_attached);
+        });
+        // Of the second node only the pods matter.
+        let is_first = at == 0;
+        when(
+            is_first && node.is_some() && self.deletions_left > 0,
+            &|next| {
+                next.deletions_left -= 1;
+                next.nodes[at] = None;
+            },
+        );
+        when(node.is_none() && !machine.lapsed, &|next| {
+            let version = next.next_revision();
+            next.nodes[at] = Some(ApiNode {
+                version,
+                in_use: in_use && guards.first_status,
+                attached: false,
+            });
+        });
+        when(
+            is_first && !machine.lapsed && self.lapses_left > 0,
+            &|next| {
+                next.lapses_left -= 1;
+                next.machines[at] = Machine {
+                    lapsed: true,
+                    ..Machine::default()
+                };
+            },
+        );
+        when(machine.lapsed && !self.fenced[at], &|next| {
+            next.fenced[at] = true;
+        });
+        when(machine.lapsed, &|next| {
+            next.fenced[at] = false;
+            next.machines[at].lapsed = false;
+        });
+        let attaches = self.attachments[at].is_some_and(|one| !one.is_attached);
+        when(attaches, &|next| {
+            let version = next.next_revision();
+            if let Some(one) = &mut next.attachments[at] {
+                (one.is_attached, one.version) = (true, version);
+            }
+        });
+    }
+
+    fn violation(&self) -> Option<&'static str> {
+        let is_bare = |at: &usize| {
+            let attached = self.attachments[*at].is_some_and(|one| one.is_attached);
+            self.machines[*at].mounted && !attached
+        };
+        if NODES.iter().any(is_bare) {
+            return Some("detached under a body");
+        }
+        let both = NODES.iter().all(|at| self.machines[*at].mounted);
+        both.then_some("mounted on two nodes")
+    }
+}
+
+const NAME: &str = "kubernetes.io/csi/d^h";
+
+/// The first violation, and the number of states, with so many changes of leaders and losses of nodes.
+fn search(leaders: u8, losses: u8, guards: Guards) -> (Option<(&'static str, World)>, usize) {
+    let begin = World::new(leaders, losses).normalized();
+    let mut seen = BTreeSet::from([begin.clone()]);
+    let mut open = VecDeque::from([begin]);
+    let mut next = Vec::new();
+    while let Some(world) = open.pop_front() {
+        if let Some(violation) = world.violation() {
+            return (Some((violation, world)), seen.len());
+        }
+        world.of_leader(guards, &mut next);
+        for at in NODES {
+            world.of_node(at, guards, &mut next);
+        }
+        for world in next.drain(..).map(World::normalized) {
+            if seen.insert(world.clone()) {
+                open.push_back(world);
+            }
+        }
+    }
+    (None, seen.len())
+}
+
+#[test]
+fn no_interleaving_detaches_a_volume_under_a_body() {
+    for (leaders, losses) in [(1, 0), (0, 1)] {
+        let (violation, states) = search(leaders, losses, ALL);
+        assert_eq!(violation, None);
+        assert!(states > 10_000, "{states}");
+    }
+}
+
+#[test]
+fn each_guard_is_needed() {
+    let is_violated = |leaders, losses, guards| search(leaders, losses, guards).0.is_some();
+    assert!(is_violated(
+        0,
+        1,
+        Guards {
+            proof: false,
+            ..ALL
+        }
+    ));
+    assert!(is_violated(
+        0,
+        1,
+        Guards {
+            first_status: false,
+            ..ALL
+        }
+    ));
+    assert!(is_violated(
+        0,
+        0,
+        Guards {
+            fresh_node: false,
+            ..ALL
+        }
+    ));
+    assert!(is_violated(
+        1,
+        0,
+        Guards {
+            version: false,
+            ..ALL
+        }
+    ));
+    assert!(is_violated(
+        1,
+        0,
+        Guards {
+            claim: false,
+            ..ALL
+        }
+    ));
+}
