@@ -22,7 +22,7 @@ use crate::access::audit::Peer;
 use crate::access::identity::{Caller, Certificate};
 use crate::http::body::{BoxError, boxed};
 use crate::http::connection::{Connection, Observed, Unsent};
-use crate::http::guests::{Guests, Max, Place};
+use crate::http::guests::{GuestPlace, Guests, Max};
 use crate::http::limits::PLAIN_BYTES_MAX;
 use crate::http::work::Tasks;
 use crate::pipeline;
@@ -122,7 +122,7 @@ async fn connection(
     acceptor: TlsAcceptor,
     stream: TcpStream,
     (stop, close): (CancellationToken, CancellationToken),
-    guest: &Place,
+    guest: &GuestPlace,
 ) -> Result<(), BoxError> {
     stream.set_nodelay(true)?;
     let peer = Peer(stream.peer_addr()?.ip());

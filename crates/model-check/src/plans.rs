@@ -8,7 +8,7 @@ use std::sync::{Arc, RwLock};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::StatefulSetStatus;
 use planners::stateful_set::write_schedule::WritePosition;
-use planners::stateful_set::{Action, Plan, PodWork, invariants, plan};
+use planners::stateful_set::{Action, PodWork, StatefulSetPlan, invariants, plan};
 
 use crate::hashing::Quick;
 use crate::objects::{Builder, NOW};
@@ -134,9 +134,9 @@ impl Plans {
     }
 
     /// Plans of the same shape share one value.
-    fn shape(&self, plan: &Plan) -> Shape {
+    fn shape(&self, plan: &StatefulSetPlan) -> Shape {
         let blank = |actions: &[Action]| vec![Action::ConfirmSet; actions.len()];
-        let shape = Plan {
+        let shape = StatefulSetPlan {
             prepare: blank(&plan.prepare),
             pods: plan
                 .pods
@@ -169,7 +169,7 @@ fn now() -> Timestamp {
     Timestamp::UNIX_EPOCH + SignedDuration::from_secs(NOW)
 }
 
-fn places(plan: &Plan) -> Vec<WritePosition> {
+fn places(plan: &StatefulSetPlan) -> Vec<WritePosition> {
     let prepare = (0..plan.prepare.len()).map(WritePosition::Prepare);
     let pods = plan.pods.iter().enumerate().flat_map(|(work, of)| {
         let steps = 0..of.actions.len();

@@ -2,7 +2,7 @@
 //!
 //! Without any of them this is the planner and the executor as they are.
 
-use planners::stateful_set::{Observed, Plan};
+use planners::stateful_set::{Observed, StatefulSetPlan};
 
 /// The changes between the caches, the planner, the executor and the API server.
 #[derive(Clone, Copy)]
@@ -10,7 +10,7 @@ pub struct Seeded {
     /// Changes the planner's input.
     pub view: Option<fn(&mut Observed)>,
     /// Changes the plan.
-    pub plan: Option<fn(&Observed, &mut Plan)>,
+    pub plan: Option<fn(&Observed, &mut StatefulSetPlan)>,
     /// The preconditions of writes.
     pub guards: Guards,
     /// Whether plans are not checked, so that a mistake is found by its effect.
@@ -60,7 +60,7 @@ impl Seeded {
     }
 
     /// Changes the plan.
-    pub fn alter(&self, observed: &Observed, plan: &mut Plan) {
+    pub fn alter(&self, observed: &Observed, plan: &mut StatefulSetPlan) {
         if let Some(change) = self.plan {
             change(observed, plan);
         }

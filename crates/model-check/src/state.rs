@@ -6,11 +6,11 @@
 
 use std::sync::Arc;
 
-use planners::stateful_set::Plan;
+use planners::stateful_set::StatefulSetPlan;
 use planners::stateful_set::write_schedule::{WritePosition, WriteSchedule};
 
 /// A plan without its content, for its course.
-pub type Shape = Arc<Plan>;
+pub type Shape = Arc<StatefulSetPlan>;
 
 /// Ordinals that a world may use.
 pub const ORDINALS: usize = 4;

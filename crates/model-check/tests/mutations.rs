@@ -7,7 +7,7 @@ use model_check::seeded::{Guards, Seeded};
 use model_check::state::Budget;
 use model_check::world::{Edit, Fault, World};
 use planners::stateful_set::write_schedule::Write;
-use planners::stateful_set::{Action, Observed, Plan, identity};
+use planners::stateful_set::{Action, Observed, StatefulSetPlan, identity};
 use resource_kinds::annotations;
 use resource_kinds::pod_view::{Condition, Phase, PodView};
 
@@ -48,7 +48,7 @@ fn with_view(view: fn(&mut Observed)) -> Seeded {
     }
 }
 
-fn with_plan(plan: fn(&Observed, &mut Plan)) -> Seeded {
+fn with_plan(plan: fn(&Observed, &mut StatefulSetPlan)) -> Seeded {
     Seeded {
         plan: Some(plan),
         ..Seeded::default()
@@ -184,7 +184,7 @@ fn two_leaders_that_delete_without_grace_are_found() {
 /// Liveness: a missing action is found as well.
 #[test]
 fn a_set_that_never_deletes_surplus_pods_is_found() {
-    let plan = |_: &Observed, plan: &mut Plan| {
+    let plan = |_: &Observed, plan: &mut StatefulSetPlan| {
         for work in &mut plan.pods {
             work.actions
                 .retain(|action| !matches!(action, Action::DeletePod { .. }));
@@ -245,7 +245,7 @@ fn pods_on_claims_of_a_former_set_are_found() {
 
 /// The owners of a claim are put right only while its pod is not being deleted.
 fn without_owners_of_terminating_pods() -> Seeded {
-    let plan = |observed: &Observed, plan: &mut Plan| {
+    let plan = |observed: &Observed, plan: &mut StatefulSetPlan| {
         for work in &mut plan.pods {
             let going =
                 |pod: &Arc<PodView>| pod.is_deleting() && ordinal(&pod.name) == work.ordinal;
@@ -343,7 +343,7 @@ fn a_partition_with_an_off_by_one_is_found() {
 /// statefulset.md 3.13: surplus pods go from the top.
 #[test]
 fn surplus_pods_that_go_from_the_bottom_are_found() {
-    let plan = |observed: &Observed, plan: &mut Plan| {
+    let plan = |observed: &Observed, plan: &mut StatefulSetPlan| {
         let replicas = observed.set.spec.as_ref().and_then(|spec| spec.replicas);
         let first_surplus = format!("web-{}", replicas.unwrap_or_default());
         let lowest = observed
@@ -369,7 +369,7 @@ fn surplus_pods_that_go_from_the_bottom_are_found() {
 /// statefulset.md 5.14: a status that is never written.
 #[test]
 fn a_status_that_is_never_written_is_found() {
-    let plan = |_: &Observed, plan: &mut Plan| plan.status = None;
+    let plan = |_: &Observed, plan: &mut StatefulSetPlan| plan.status = None;
     finds(
         small("scale", Budget::default()),
         with_plan(plan),

@@ -15,7 +15,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference};
-use pod_lifecycle::node::lease::{Step, ends_with_it, step};
+use pod_lifecycle::node::lease::{LeaseStep, ends_with_it, step};
 use reconcile::execute::{Delete, Refusal, delete, refusal};
 use resource_kinds::annotations::{ENDS_PODS, FENCED};
 use resource_kinds::namespaces::NODE_LEASES;
@@ -97,12 +97,12 @@ impl<M: LeasedMachine> LeaseKeeper<M> {
             .map(|lease| lease.spec.clone().unwrap_or_default());
         let version = read.map(|lease| lease.metadata.resource_version.unwrap_or_default());
         match step(spec.as_ref(), &self.node, self.machine.epoch()) {
-            Step::Renew { epoch } => {
+            LeaseStep::Renew { epoch } => {
                 let version = version.unwrap_or_default();
                 let lease = self.write(uid, &version, epoch, now).await?;
                 self.renewed(lease, sent);
             }
-            Step::Return { epoch } => {
+            LeaseStep::Return { epoch } => {
                 let node = &self.node;
                 match version {
                     Some(_) => tracing::warn!(

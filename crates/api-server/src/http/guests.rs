@@ -49,14 +49,14 @@ pub(crate) struct Max {
 
 /// A connection's place; given back when dropped.
 #[derive(Debug)]
-pub(crate) struct Place {
+pub(crate) struct GuestPlace {
     guests: Arc<Guests>,
     id: u64,
 }
 
 /// A reference to a connection's place that does not keep it.
 #[derive(Clone, Debug)]
-pub(crate) struct PlaceOf {
+pub(crate) struct WeakGuestPlace {
     guests: Weak<Guests>,
     id: u64,
 }
@@ -70,7 +70,7 @@ impl Guests {
         address: IpAddr,
         close: CancellationToken,
         max: Max,
-    ) -> Option<Place> {
+    ) -> Option<GuestPlace> {
         let address = address.to_canonical();
         let mut state = self.lock();
         let own = |guest: &Guest| guest.address == address;
@@ -88,7 +88,7 @@ impl Guests {
             close,
         };
         state.guests.insert(id, guest);
-        Some(Place {
+        Some(GuestPlace {
             guests: self.clone(),
             id,
         })
@@ -130,21 +130,21 @@ impl State {
     }
 }
 
-impl Place {
+impl GuestPlace {
     /// The handshake is over.
     pub(crate) fn shook_hands(&self) {
         self.guests.reaches(self.id, Stage::Stranger);
     }
 
-    pub(crate) fn reference(&self) -> PlaceOf {
-        PlaceOf {
+    pub(crate) fn reference(&self) -> WeakGuestPlace {
+        WeakGuestPlace {
             guests: Arc::downgrade(&self.guests),
             id: self.id,
         }
     }
 }
 
-impl PlaceOf {
+impl WeakGuestPlace {
     /// Somebody has shown good credentials over the connection.
     pub(crate) fn is_known(&self) {
         if let Some(guests) = self.guests.upgrade() {
@@ -153,7 +153,7 @@ impl PlaceOf {
     }
 }
 
-impl Drop for Place {
+impl Drop for GuestPlace {
     fn drop(&mut self) {
         self.guests.lock().guests.remove(&self.id);
     }
@@ -166,7 +166,7 @@ mod tests {
     const ONE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
     const OTHER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 2));
 
-    fn enter(guests: &Arc<Guests>, address: IpAddr) -> Option<(Place, CancellationToken)> {
+    fn enter(guests: &Arc<Guests>, address: IpAddr) -> Option<(GuestPlace, CancellationToken)> {
         let close = CancellationToken::new();
         let max = Max {
             all: 4,

@@ -19,7 +19,7 @@ use rustix::mount::{
     fsconfig_set_string, fsmount, fsopen, move_mount,
 };
 
-pub use options::{Export, OptionError, Parameter, Plan, Version, plan};
+pub use options::{Export, MountPlan, OptionError, Parameter, Version, plan};
 
 use options::{Next, try_next};
 
@@ -113,7 +113,7 @@ impl Detached {
     }
 }
 
-fn mount(export: &Export, plan: &Plan) -> Result<OwnedFd, MountError> {
+fn mount(export: &Export, plan: &MountPlan) -> Result<OwnedFd, MountError> {
     // Before the server is asked for anything: the node may be unable to use it.
     drop(open()?);
     let address = answering(export, plan.port)?;
@@ -200,7 +200,7 @@ impl Refused {
 
 fn make(
     export: &Export,
-    plan: &Plan,
+    plan: &MountPlan,
     version: Version,
     address: IpAddr,
 ) -> Result<OwnedFd, Refused> {

@@ -60,7 +60,7 @@ pub type Parameter = (String, Option<String>);
 
 /// The plan of a mount.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Plan {
+pub struct MountPlan {
     /// The versions, in the order in which they are tried.
     pub versions: Vec<Version>,
     /// The parameters, without version and address.
@@ -122,7 +122,11 @@ const PORTMAPPER: u16 = 111;
 ///
 /// # Errors
 /// An option that is not for a volume.
-pub fn plan(export: &Export, options: &[String], read_only: bool) -> Result<Plan, OptionError> {
+pub fn plan(
+    export: &Export,
+    options: &[String],
+    read_only: bool,
+) -> Result<MountPlan, OptionError> {
     check(export)?;
     let mut parameters: Vec<Parameter> = Vec::new();
     let mut attributes = MountAttrFlags::empty();
@@ -189,7 +193,7 @@ pub fn plan(export: &Export, options: &[String], read_only: bool) -> Result<Plan
         Wanted::Exactly(Version::Three) => given.unwrap_or(PORTMAPPER),
         _ => given.unwrap_or(NFS_PORT),
     };
-    Ok(Plan {
+    Ok(MountPlan {
         versions,
         parameters,
         attributes,
@@ -197,7 +201,7 @@ pub fn plan(export: &Export, options: &[String], read_only: bool) -> Result<Plan
     })
 }
 
-impl Plan {
+impl MountPlan {
     /// The parameters for one version and address of the server, in the order in which the kernel is told.
     pub fn parameters(&self, version: Version, address: IpAddr) -> Vec<Parameter> {
         let own = [
@@ -298,7 +302,7 @@ mod tests {
         }
     }
 
-    fn planned(options: &[&str]) -> Result<Plan, OptionError> {
+    fn planned(options: &[&str]) -> Result<MountPlan, OptionError> {
         let options: Vec<String> = options.iter().map(|option| (*option).to_owned()).collect();
         plan(&export(), &options, false)
     }

@@ -14,8 +14,8 @@ use k8s_openapi::api::core::v1::Endpoints;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use planners::live_servers::{
-    ADDRESS, IDENTITY_LABEL, LENGTH, NAMESPACE, Plan, RENEW, SERVICE, ServerLease, plan, slices,
-    subsets,
+    ADDRESS, IDENTITY_LABEL, LENGTH, LiveServersPlan, NAMESPACE, RENEW, SERVICE, ServerLease, plan,
+    slices, subsets,
 };
 use planners::node_lifecycle::fence::Renewals;
 use reconcile::execute::{self, Delete};
@@ -134,7 +134,7 @@ impl LiveServers {
 
     async fn round(&mut self) -> api_client::Result<()> {
         self.renew().await?;
-        let Plan { live, dead } = self.look().await?;
+        let LiveServersPlan { live, dead } = self.look().await?;
         self.publish(&live).await?;
         self.tell_others(&live);
         for lease in dead {
@@ -160,7 +160,7 @@ impl LiveServers {
         });
     }
 
-    async fn look(&mut self) -> api_client::Result<Plan> {
+    async fn look(&mut self) -> api_client::Result<LiveServersPlan> {
         let listed = list(&self.client).await?;
         let now = reading();
         self.renewals

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use api_client::{Api, PostParams, PropagationPolicy, ResourceExt};
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::{CronJob, CronJobStatus, Job};
-use planners::cron_job::{CRON_JOB, Observed, Plan, plan};
+use planners::cron_job::{CRON_JOB, CronJobPlan, Observed, plan};
 use reconcile::execute::{self, Delete, Refusal, refusal};
 use reconcile::{Cache, Index, Key, Queue, ReconcileResult, Recorder};
 
@@ -104,7 +104,7 @@ impl Worker {
         Ok(found)
     }
 
-    async fn execute(&self, cron_job: &CronJob, plan: Plan) -> Result<(), ApiError> {
+    async fn execute(&self, cron_job: &CronJob, plan: CronJobPlan) -> Result<(), ApiError> {
         let namespace = cron_job.namespace().unwrap_or_default();
         let jobs: Api<Job> = Api::namespaced(self.context.client.clone(), &namespace);
         for notice in plan.notices {

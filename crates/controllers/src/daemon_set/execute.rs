@@ -3,7 +3,7 @@
 use api_client::{Api, Client, Patch, PatchParams, PostParams, Resource};
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, DaemonSetStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use planners::daemon_set::{Plan, RevisionAction};
+use planners::daemon_set::{DaemonSetPlan, RevisionAction};
 use reconcile::execute::{self, Delete};
 use reconcile::{Cache, Recorder};
 use resource_kinds::pod_view::PodView;
@@ -29,7 +29,7 @@ pub(super) struct Executor {
 
 impl Executor {
     /// The status is written even if writes to pods fail.
-    pub async fn execute(&self, set: &DaemonSet, plan: Plan) -> Result<(), Error> {
+    pub async fn execute(&self, set: &DaemonSet, plan: DaemonSetPlan) -> Result<(), Error> {
         for action in &plan.revisions {
             self.act(set, action).await?;
         }

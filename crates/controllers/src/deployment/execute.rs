@@ -3,7 +3,7 @@
 use api_client::{Api, Client, Patch, PatchParams, PostParams, Resource};
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentStatus, ReplicaSet};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use planners::deployment::{Action, Plan};
+use planners::deployment::{Action, DeploymentPlan};
 use reconcile::Recorder;
 use reconcile::execute::{self, Delete, Refusal, refusal};
 use resource_kinds::annotations::REVISION;
@@ -29,7 +29,11 @@ pub(super) struct Executor {
 
 impl Executor {
     /// The status is written even if writes to ReplicaSets fail.
-    pub async fn execute(&self, deployment: &Deployment, plan: Plan) -> Result<(), Error> {
+    pub async fn execute(
+        &self,
+        deployment: &Deployment,
+        plan: DeploymentPlan,
+    ) -> Result<(), Error> {
         let mut result = Ok(());
         for action in &plan.actions {
             result = self.act(deployment, action).await;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use api_client::{Api, Client, PostParams, ResourceExt};
 use k8s_openapi::api::core::v1::Endpoints;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use planners::endpoints::{EndpointsWrite, Plan};
+use planners::endpoints::{EndpointsPlan, EndpointsWrite};
 use reconcile::Key;
 use reconcile::execute::{self, Delete, Refusal, refusal};
 use tokio::time::Instant;
@@ -90,7 +90,7 @@ impl Executor {
         oldest.map(|at| SEEN_WITHIN.saturating_sub(at.elapsed()))
     }
 
-    pub async fn execute(&self, key: &Key, plan: Plan) -> Result<(), Error> {
+    pub async fn execute(&self, key: &Key, plan: EndpointsPlan) -> Result<(), Error> {
         let slices: Api<EndpointSlice> = Api::namespaced(self.client.clone(), &key.namespace);
         let params = PostParams::default();
         let result = self.write_slices(key, &slices, &params, &plan).await;
@@ -109,7 +109,7 @@ impl Executor {
         key: &Key,
         slices: &Api<EndpointSlice>,
         params: &PostParams,
-        plan: &Plan,
+        plan: &EndpointsPlan,
     ) -> api_client::Result<()> {
         for slice in &plan.create {
             let created = slices.create_written(params, slice).await?;

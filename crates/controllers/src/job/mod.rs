@@ -6,7 +6,7 @@ use std::time::Duration;
 use api_client::{Api, PostParams, PropagationPolicy};
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::{Job, JobStatus};
-use planners::job::{JOB, Observed, Plan, TRACKING, job_of, orphaned, plan};
+use planners::job::{JOB, JobPlan, Observed, TRACKING, job_of, orphaned, plan};
 use reconcile::execute::{self, Delete};
 use reconcile::{Cache, Index, Key, ObjectChange, Queue, ReconcileResult, Recorder};
 use resource_kinds::pod_view::PodView;
@@ -123,7 +123,7 @@ impl Worker {
     }
 
     /// Pods lose their finalizer only after the status that counts them is written.
-    async fn execute(&self, job: &Job, plan: Plan) -> Result<(), Error> {
+    async fn execute(&self, job: &Job, plan: JobPlan) -> Result<(), Error> {
         let writer = self.writer(job);
         writer.perform(&plan.prepare).await?;
         if let Some(status) = plan.status {

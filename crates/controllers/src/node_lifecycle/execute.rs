@@ -3,7 +3,7 @@
 use api_client::{Api, Client, Patch, PatchParams, ResourceExt};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, NodeCondition, ObjectReference, Pod, Taint};
-use planners::node_lifecycle::{Eviction, Plan};
+use planners::node_lifecycle::{Eviction, NodeLifecyclePlan};
 use reconcile::execute::{self, Delete};
 use reconcile::{EventType, Recorder};
 use resource_kinds::pod_view::PodView;
@@ -19,7 +19,7 @@ pub(super) struct Executor {
 }
 
 impl Executor {
-    pub async fn execute(&self, node: &Node, plan: Plan) -> Result<(), ApiError> {
+    pub async fn execute(&self, node: &Node, plan: NodeLifecyclePlan) -> Result<(), ApiError> {
         if let Some(taints) = &plan.taints {
             self.write_taints(node, taints)
                 .await

@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use api_client::{Api, Patch, PatchParams};
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::Service;
-use planners::ordinal_services::{Observed, Plan, plan};
+use planners::ordinal_services::{Observed, OrdinalServicesPlan, plan};
 use planners::ownership::controller;
 use reconcile::execute::{self, Delete};
 use reconcile::{Key, ObjectChange, Queue, ReconcileResult, Recorder};
@@ -117,7 +117,7 @@ impl Worker {
         written.map_err(Error)
     }
 
-    async fn execute(&self, key: &Key, plan: &Plan) -> api_client::Result<()> {
+    async fn execute(&self, key: &Key, plan: &OrdinalServicesPlan) -> api_client::Result<()> {
         let api: Api<Service> = Api::namespaced(self.context.client.clone(), &key.namespace);
         for (name, uid) in &plan.delete {
             execute::delete(&api, name, Delete::of_uid(uid)).await?;

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use planners::pod_gc::missing::{Release, Take};
-use planners::pod_gc::{Cause, Plan, Removal};
+use planners::pod_gc::{Cause, PodGcPlan, Removal};
 use reconcile::Cache;
 use reconcile::execute::{self, Delete, chain};
 use resource_kinds::namespaces::NODE_LEASES;
@@ -29,7 +29,7 @@ impl Executor {
     }
 
     /// Executes a plan; the next one contains failed steps again.
-    pub async fn execute(&self, plan: &Plan) {
+    pub async fn execute(&self, plan: &PodGcPlan) {
         for removal in &plan.remove {
             self.remove(removal).await;
         }

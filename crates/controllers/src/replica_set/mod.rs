@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetStatus};
 use k8s_openapi::api::core::v1::ReplicationController;
-use planners::replica_set::{self as planner, Observed, Plan, plan};
+use planners::replica_set::{self as planner, Observed, ReplicaSetPlan, plan};
 use reconcile::execute;
 use reconcile::{Cache, Key, Object, Queue, ReconcileResult, Recorder};
 use serde::Serialize;
@@ -171,7 +171,12 @@ impl<K: Replicated> Worker<K> {
     }
 
     /// The status is written even if writes to pods fail.
-    async fn execute(&self, set: &K, observed: &Observed, plan: Plan) -> Result<(), Error> {
+    async fn execute(
+        &self,
+        set: &K,
+        observed: &Observed,
+        plan: ReplicaSetPlan,
+    ) -> Result<(), Error> {
         let writer = PodWriter {
             owner: set,
             client: &self.context.client,

@@ -6,7 +6,9 @@
 use api_client::{Api, Client, Patch, PatchParams, PostParams};
 use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::{Secret, ServiceAccount};
-use planners::service_account_tokens::{ACCOUNT_UID, Plan, TOKEN, TYPE, account_of, plan};
+use planners::service_account_tokens::{
+    ACCOUNT_UID, AccountTokenPlan, TOKEN, TYPE, account_of, plan,
+};
 use reconcile::execute::{Delete, delete, unless_outrun};
 use reconcile::{Cache, Key, ObjectChange, Queue, ReconcileResult, WatchConfig};
 use serde_json::{Value, json};
@@ -98,8 +100,8 @@ impl Keeper {
         };
         let seen = self.accounts.get(&key.namespace, name);
         match plan(&secret, seen.as_deref(), &self.root_ca_pem) {
-            Plan::Leave => Ok(()),
-            Plan::Fill { token, uid, data } => {
+            AccountTokenPlan::Leave => Ok(()),
+            AccountTokenPlan::Fill { token, uid, data } => {
                 let mut data = json!(data);
                 if token {
                     let value = self.token(key, name, &secret).await?;
@@ -107,11 +109,11 @@ impl Keeper {
                 }
                 self.fill(key, &secret, &uid, data).await
             }
-            Plan::Delete => {
+            AccountTokenPlan::Delete => {
                 let accounts: Api<ServiceAccount> =
                     Api::namespaced(self.client.clone(), &key.namespace);
                 let now = accounts.get_opt(name).await?;
-                if plan(&secret, now.as_ref(), &self.root_ca_pem) == Plan::Delete {
+                if plan(&secret, now.as_ref(), &self.root_ca_pem) == AccountTokenPlan::Delete {
                     let how = Delete::of_uid(secret.metadata.uid.clone().unwrap_or_default());
                     let api: Api<Secret> = Api::namespaced(self.client.clone(), &key.namespace);
                     delete(&api, &key.name, how).await?;

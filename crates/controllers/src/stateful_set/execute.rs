@@ -9,7 +9,7 @@ use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet, StatefulSetSta
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use planners::stateful_set::write_schedule::{Write, WriteOutcome, WritePosition, WriteSchedule};
-use planners::stateful_set::{Action, Notice, Plan, Refused, identity};
+use planners::stateful_set::{Action, Notice, Refused, StatefulSetPlan, identity};
 use reconcile::execute::{self, Delete, Refusal, refusal};
 use reconcile::{Cache, EventType, Key, Recorder, reference};
 use resource_kinds::pod_view::PodView;
@@ -81,7 +81,11 @@ fn refused(write: Option<Write<'_>>, error: &Error) -> Option<Refused> {
 }
 
 impl Executor {
-    pub async fn execute(&self, set: &Arc<StatefulSet>, plan: Plan) -> Result<(), Error> {
+    pub async fn execute(
+        &self,
+        set: &Arc<StatefulSet>,
+        plan: StatefulSetPlan,
+    ) -> Result<(), Error> {
         let run = Run::new(self, set);
         for notice in &plan.notices {
             run.notify(notice);
@@ -137,7 +141,7 @@ impl<'a> Run<'a> {
 
     /// Sends writes as soon as the order of the plan allows, and waits until the cache shows the
     /// created and deleted pods. Returns the first error, and the API server's refusals.
-    async fn follow(&self, plan: &Plan) -> (Result<(), Error>, Vec<Refused>) {
+    async fn follow(&self, plan: &StatefulSetPlan) -> (Result<(), Error>, Vec<Refused>) {
         let mut schedule = WriteSchedule::of(plan);
         let mut sent = FuturesUnordered::new();
         let mut result = Ok(());

@@ -5,7 +5,7 @@ use std::time::Duration;
 use api_client::Api;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
-use planners::token_cleaner::{Plan, plan};
+use planners::token_cleaner::{TokenPlan, plan};
 use reconcile::execute::{Delete, delete};
 use reconcile::{Cache, Key, ObjectChange, Queue, ReconcileResult, WatchConfig};
 use resource_kinds::bootstrap_token::{NAMESPACE, TYPE};
@@ -56,12 +56,12 @@ impl reconcile::Controller for TokenCleaner {
         };
         let now = Timestamp::now();
         match plan(&secret, now) {
-            Plan::Leave => Ok(ReconcileResult::Done),
-            Plan::Wait(until) => {
+            TokenPlan::Leave => Ok(ReconcileResult::Done),
+            TokenPlan::Wait(until) => {
                 let wait = Duration::try_from(until.duration_since(now)).unwrap_or_default();
                 Ok(ReconcileResult::RequeueAfter(wait))
             }
-            Plan::Delete => {
+            TokenPlan::Delete => {
                 let how = Delete {
                     uid: secret.metadata.uid.clone(),
                     resource_version: secret.metadata.resource_version.clone(),

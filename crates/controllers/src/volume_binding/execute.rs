@@ -7,7 +7,7 @@ use std::sync::Arc;
 use api_client::{Api, Client, Patch, PatchParams};
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use planners::volume_binding::{Note, NoteType, Plan, Subject, Write};
+use planners::volume_binding::{Note, NoteType, Subject, VolumeBindingPlan, Write};
 use reconcile::{EventType, Object, Recorder, reference};
 use serde_json::Value;
 
@@ -34,7 +34,7 @@ impl Executor {
         &self,
         claim: Option<&Arc<PersistentVolumeClaim>>,
         volumes: &[Arc<PersistentVolume>],
-        plan: Plan,
+        plan: VolumeBindingPlan,
     ) -> Result<(), Error> {
         let mut states = States::new();
         if let Some(claim) = claim {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use api_client::Api;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
-use planners::volume_move::{Answers, Call, Observed, Step, Transfer, User, plan, uses};
+use planners::volume_move::{Answers, Call, Observed, Transfer, User, VolumeMoveStep, plan, uses};
 use reconcile::execute::{Delete, chain, delete, found};
 use reconcile::{Queue, ReconcileResult};
 use resource_kinds::annotations::VOLUME_MOVE;
@@ -86,22 +86,22 @@ impl reconcile::Controller for VolumeMoves {
                 return Ok(ReconcileResult::Done);
             };
             match self.step(&volume, &record, &answers).await? {
-                Step::Done => return Ok(ReconcileResult::Done),
-                Step::Wait(reason) => {
+                VolumeMoveStep::Done => return Ok(ReconcileResult::Done),
+                VolumeMoveStep::Wait(reason) => {
                     self.tell(&volume, record, reason).await?;
                     return Ok(ReconcileResult::RequeueAfter(WAIT));
                 }
-                Step::Write(next) => {
+                VolumeMoveStep::Write(next) => {
                     tracing::info!(volume = name, id = next.id, stage = ?next.stage, "volume moves");
                     self.write(&volume, &next).await?;
                     answers = Answers::default();
                 }
                 // The reason of an earlier attempt does not hold while the files are copied.
-                Step::Call(Call::Copy(_)) if record.message.is_some() => {
+                VolumeMoveStep::Call(Call::Copy(_)) if record.message.is_some() => {
                     let stage = record.stage;
                     self.write(&volume, &record.in_stage(stage)).await?;
                 }
-                Step::Call(call) => {
+                VolumeMoveStep::Call(call) => {
                     let is_current = || self.is_current(name, &record);
                     let call =
                         self.nodes
@@ -111,7 +111,7 @@ impl reconcile::Controller for VolumeMoves {
                         return Err(error);
                     }
                 }
-                Step::DeletePod(user) => {
+                VolumeMoveStep::DeletePod(user) => {
                     let namespace = claim_of(&volume).0;
                     let pods: Api<Pod> = Api::namespaced(self.context.client.clone(), namespace);
                     delete(&pods, &user.name, Delete::of_uid(user.uid)).await?;
@@ -127,7 +127,7 @@ impl VolumeMoves {
         volume: &PersistentVolume,
         record: &VolumeMove,
         answers: &Answers,
-    ) -> Result<Step, Error> {
+    ) -> Result<VolumeMoveStep, Error> {
         let client = &self.context.client;
         let pods = pods_beside(client, volume).await?;
         let users = users(pods.into_iter(), claim_of(volume).1);

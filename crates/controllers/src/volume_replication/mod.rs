@@ -11,7 +11,7 @@ use api_client::Api;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, PersistentVolume, Pod};
 use planners::volume_move::{Presence, uses};
-use planners::volume_replication::{Answers, Observed, Step, Users, plan};
+use planners::volume_replication::{Answers, Observed, ReplicationStep, Users, plan};
 use reconcile::execute::{Delete, chain, delete, found};
 use reconcile::{Queue, ReconcileResult, Recorder};
 use resource_kinds::annotations::VOLUME_REPLICATION;
@@ -125,7 +125,7 @@ impl reconcile::Controller for VolumeReplications {
             }
             planned = Some(record.clone());
             match self.step(&volume, &record, &answers).await? {
-                Step::Rest(milliseconds) => {
+                ReplicationStep::Rest(milliseconds) => {
                     self.show(&volume, &record).await?;
                     let rest = Duration::from_millis(milliseconds.unsigned_abs());
                     let named = [Some(&*record.primary), record.receiver()];
@@ -134,23 +134,23 @@ impl reconcile::Controller for VolumeReplications {
                     let wait = if is_ready { rest } else { rest.min(WAIT) };
                     return Ok(ReconcileResult::RequeueAfter(wait));
                 }
-                Step::Done => return Ok(ReconcileResult::Done),
-                Step::Wait(reason) => {
+                ReplicationStep::Done => return Ok(ReconcileResult::Done),
+                ReplicationStep::Wait(reason) => {
                     self.tell(&volume, record, reason).await?;
                     return Ok(ReconcileResult::RequeueAfter(WAIT));
                 }
-                Step::Write(next) => {
+                ReplicationStep::Write(next) => {
                     if record.stage == Stage::Promoted {
                         self.delete_astray(&volume, &record).await?;
                     }
                     self.write(&volume, &record, &next, None).await?;
                     answers = Answers::default();
                 }
-                Step::Place(next, path) => {
+                ReplicationStep::Place(next, path) => {
                     self.write(&volume, &record, &next, Some(&path)).await?;
                     answers = Answers::default();
                 }
-                Step::Call(call) => {
+                ReplicationStep::Call(call) => {
                     let carried = calls::carry_out(self, &volume, &record, call, &mut answers);
                     let carried = tokio::select! {
                         carried = carried => carried,
@@ -187,7 +187,7 @@ impl VolumeReplications {
         volume: &PersistentVolume,
         record: &VolumeReplication,
         answers: &Answers,
-    ) -> Result<Step, Error> {
+    ) -> Result<ReplicationStep, Error> {
         let (primary, node) = self.presence(&record.primary).await?;
         let now = Timestamp::now().as_millisecond();
         let mut others = BTreeMap::new();

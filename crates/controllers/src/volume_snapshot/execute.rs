@@ -2,7 +2,7 @@
 
 use api_client::{Api, Client, Patch, PatchParams, PostParams};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use planners::volume_snapshot::{Action, Plan};
+use planners::volume_snapshot::{Action, SnapshotPlan};
 use reconcile::execute::{Delete, Refusal, delete, refusal, unless_outrun};
 use reconcile::{Cache, Recorder};
 use resource_kinds::snapshot::{
@@ -52,7 +52,7 @@ impl Executor {
         &self,
         snapshot: &VolumeSnapshot,
         content: Option<&VolumeSnapshotContent>,
-        plan: Plan,
+        plan: SnapshotPlan,
     ) -> Result<(), Error> {
         for action in plan.actions {
             tracing::info!(snapshot = snapshot.metadata.name, ?action, "write");

@@ -12,7 +12,7 @@ use node_identity::{Error, Identity, Renewal, Servers, Wanted, request};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::membership::Place;
+use super::membership::MembershipStore;
 
 /// Time between two requests for the first serving certificate.
 const RETRY: Duration = Duration::from_secs(2);
@@ -42,7 +42,7 @@ impl Own {
     }
 
     /// Renews the client certificate, and stores each new one, until `stop`.
-    pub async fn keep_client(self, place: Arc<Place>, stop: CancellationToken) {
+    pub async fn keep_client(self, place: Arc<MembershipStore>, stop: CancellationToken) {
         let mut renewed = self.identity.subscribe();
         renewed.mark_unchanged();
         let storing = async {

@@ -18,7 +18,7 @@ use resource_kinds::namespaces::KUBE_SYSTEM;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
-use super::membership::{Membership, Place};
+use super::membership::{Membership, MembershipStore};
 use super::settings::Settings;
 use crate::node_parts::member::pod_range;
 
@@ -60,7 +60,7 @@ impl Waiting {
 /// # Errors
 /// The machine cannot join; each reason has its text.
 pub async fn membership(
-    place: &Place,
+    place: &MembershipStore,
     settings: &Settings,
     machine: &str,
 ) -> Result<(Membership, Identity)> {
@@ -106,7 +106,10 @@ pub async fn membership(
     }
 }
 
-fn store(place: &Place, joined: (Membership, Identity)) -> Result<(Membership, Identity)> {
+fn store(
+    place: &MembershipStore,
+    joined: (Membership, Identity),
+) -> Result<(Membership, Identity)> {
     let (membership, identity) = &joined;
     beside(|| {
         place.write(membership)?;

@@ -125,12 +125,12 @@ impl Membership {
 }
 
 /// The place of the membership. One process has it.
-pub struct Place {
+pub struct MembershipStore {
     directory: PathBuf,
     _lock: File,
 }
 
-impl Place {
+impl MembershipStore {
     /// Opens the place in a data directory.
     ///
     /// # Errors
@@ -266,7 +266,7 @@ mod tests {
     #[test]
     fn a_membership_is_kept_in_private() {
         let data = tempfile::tempdir().unwrap();
-        let place = Place::open(data.path()).unwrap();
+        let place = MembershipStore::open(data.path()).unwrap();
         assert!(place.read().unwrap().is_none());
         let servers = vec!["https://192.0.2.1:6443".to_owned()];
         let mut membership = Membership::new("n1".to_owned(), servers, "CA".to_owned());
@@ -305,8 +305,8 @@ mod tests {
     #[test]
     fn one_agent_has_a_directory() {
         let data = tempfile::tempdir().unwrap();
-        let place = Place::open(data.path()).unwrap();
-        let Err(refused) = Place::open(data.path()) else {
+        let place = MembershipStore::open(data.path()).unwrap();
+        let Err(refused) = MembershipStore::open(data.path()) else {
             panic!("two agents");
         };
         let refused = refused.to_string();
@@ -315,13 +315,13 @@ mod tests {
             "{refused}"
         );
         drop(place);
-        Place::open(data.path()).unwrap();
+        MembershipStore::open(data.path()).unwrap();
     }
 
     #[test]
     fn damaged_files_are_told() {
         let data = tempfile::tempdir().unwrap();
-        let place = Place::open(data.path()).unwrap();
+        let place = MembershipStore::open(data.path()).unwrap();
         for (membership, identity) in [("{", KEY), ("{}", KEY)] {
             place
                 .replace("membership.json", membership.as_bytes())

@@ -34,7 +34,7 @@ use crate::stop::Stop;
 use certificates::Own;
 use joining::{Entered, Registered};
 pub use membership::has_joined;
-use membership::{Membership, Place};
+use membership::{Membership, MembershipStore};
 pub use settings::NodeArguments;
 use settings::Settings;
 
@@ -61,7 +61,7 @@ pub async fn run(arguments: NodeArguments) -> Result<()> {
     let instances = Path::new(pod_network::INSTANCES);
     let role = (Role::Node, Engine::Embedded);
     let claim = data_directory::claim(data_dir, &host.name, role, instances)?;
-    let place = Arc::new(Place::open(data_dir)?);
+    let place = Arc::new(MembershipStore::open(data_dir)?);
     data_directory::process::note(data_dir)?;
     // Before the way into the cluster: an agent that was killed has left the device running.
     let _watchdog = beside(|| watchdog(&settings))?;
@@ -119,12 +119,12 @@ struct Entry {
     client: Client,
     node: NewNode,
     entered: Entered,
-    place: Arc<Place>,
+    place: Arc<MembershipStore>,
     membership: Membership,
 }
 
 impl Entry {
-    async fn find(settings: &Settings, host: &Host, place: Arc<Place>) -> Result<Self> {
+    async fn find(settings: &Settings, host: &Host, place: Arc<MembershipStore>) -> Result<Self> {
         let joined = joining::membership(&place, settings, &host.name).await?;
         let (membership, identity) = joined;
         let servers = Servers::new(membership.urls()?).context("no server is known")?;
@@ -298,7 +298,7 @@ async fn confirm(
 
 /// Stores the ranges of the node and of the cluster. Without pods, another range than before is taken.
 fn keep_ranges(
-    place: &Place,
+    place: &MembershipStore,
     membership: &mut Membership,
     registered: Registered,
     data_dir: &Path,

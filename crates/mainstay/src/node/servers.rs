@@ -11,7 +11,7 @@ use node_identity::{Error, Servers};
 use reconcile::{Cache, Component};
 use tokio_util::sync::CancellationToken;
 
-use super::membership::{Membership, Place};
+use super::membership::{Membership, MembershipStore};
 
 /// The Service of the API servers, and the name of its slice.
 const SERVICE: &str = "kubernetes";
@@ -32,7 +32,7 @@ pub async fn follow_health(
 pub async fn follow_list(
     client: Client,
     servers: Servers,
-    place: Arc<Place>,
+    place: Arc<MembershipStore>,
     mut membership: Membership,
     component: Component,
 ) {
@@ -64,7 +64,11 @@ pub async fn follow_list(
 }
 
 /// Uses the servers of a membership from now on, and stores them.
-async fn told(servers: &Servers, place: &Arc<Place>, membership: &Membership) -> Result<()> {
+async fn told(
+    servers: &Servers,
+    place: &Arc<MembershipStore>,
+    membership: &Membership,
+) -> Result<()> {
     servers.replace(membership.urls()?);
     let (place, membership) = (Arc::clone(place), membership.clone());
     tokio::task::spawn_blocking(move || place.write(&membership)).await?

@@ -17,7 +17,7 @@ use pod_network::{Cidr, NodeSwitch, SwitchOptions, WantedRanges};
 use service_proxy::SwitchLink;
 use tokio_util::sync::CancellationToken;
 
-use super::further_nodes::{self, FurtherNodes, Place};
+use super::further_nodes::{self, FurtherNodes, NodeInputs};
 use super::settings::Settings;
 use super::{Cluster, POD_FACING_PORT, Start, check, has_pods, relocation, unless_full};
 use crate::down::left_pods;
@@ -185,7 +185,7 @@ impl Several<'_> {
             local: &node,
         };
         let member = own.start(server, &failed).await?;
-        let place = Place {
+        let inputs = NodeInputs {
             settings,
             instance_id: self.instance_id,
             switch: self.switch,
@@ -193,7 +193,7 @@ impl Several<'_> {
             ca_pem: &server.ca_pem,
         };
         let admin = server.client("mainstay-admin", &["system:masters"]);
-        let further = FurtherNodes::start(place, &admin).await?;
+        let further = FurtherNodes::start(inputs, &admin).await?;
         let configured_by = settings.configured_by.clone();
         let storage = member.parts.storage();
         beside(|| control_plane.serve_admin(data_dir, storage, configured_by));

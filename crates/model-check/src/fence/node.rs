@@ -1,7 +1,7 @@
 //! The steps of the node: renewals of its lease, and the end of its pod.
 
 use k8s_openapi::api::coordination::v1::LeaseSpec;
-use pod_lifecycle::node::lease::{Step as Renewal, step};
+use pod_lifecycle::node::lease::{LeaseStep as Renewal, step};
 
 use super::{COUNTED, FenceModel, FenceState, InFlight, LENGTH, Mistake, Node};
 

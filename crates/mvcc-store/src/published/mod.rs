@@ -21,7 +21,7 @@ use imbl::OrdMap;
 
 pub use self::history::{Change, Commit};
 use self::{
-    state::State,
+    state::PublishedState,
     watch::{Hub, SharedHub},
 };
 use crate::{KeyValue, Limits, Range, RangeResult, Revision, StoreError, WatchStream};
@@ -39,7 +39,7 @@ pub fn pair_bytes(key: &[u8], value_len: usize) -> u64 {
 
 /// The readable state of a store.
 pub struct Published {
-    state: RwLock<State>,
+    state: RwLock<PublishedState>,
     /// The published revision, readable without a lock.
     revision: AtomicU64,
     /// Lock order: the hub before `state`.
@@ -62,18 +62,18 @@ impl Published {
     /// The state right after opening. Earlier history is unknown, except in a new store.
     pub fn new(live: LiveKeys, revision: Revision, limits: &Limits) -> Self {
         Self {
-            state: RwLock::new(State::new(live, revision, limits)),
+            state: RwLock::new(PublishedState::new(live, revision, limits)),
             revision: AtomicU64::new(revision.0),
             hub: Arc::new(Mutex::new(Hub::new(limits))),
             limits: limits.clone(),
         }
     }
 
-    fn read(&self) -> RwLockReadGuard<'_, State> {
+    fn read(&self) -> RwLockReadGuard<'_, PublishedState> {
         self.state.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write(&self) -> RwLockWriteGuard<'_, State> {
+    fn write(&self) -> RwLockWriteGuard<'_, PublishedState> {
         self.state.write().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -213,7 +213,7 @@ impl Published {
     /// Replaces everything: the history in between is unknown, so all watchers are cut off.
     pub fn replace(&self, live: LiveKeys, revision: Revision) {
         let mut hub = watch::lock(&self.hub);
-        *self.write() = State::new(live, revision, &self.limits);
+        *self.write() = PublishedState::new(live, revision, &self.limits);
         self.revision.store(revision.0, Ordering::Release);
         hub.cut();
     }

@@ -11,7 +11,7 @@ use crate::{KeyValue, Limits, Range, RangeResult, Revision, StoreError};
 
 /// The readable state.
 #[derive(Debug)]
-pub(super) struct State {
+pub(super) struct PublishedState {
     pub(super) live: LiveKeys,
     /// The size of the live pairs in bytes.
     pub(super) live_bytes: u64,
@@ -19,7 +19,7 @@ pub(super) struct State {
     pub(super) history: History,
 }
 
-impl State {
+impl PublishedState {
     /// The state right after opening. Earlier history is unknown, except in a new store.
     pub(super) fn new(live: LiveKeys, revision: Revision, limits: &Limits) -> Self {
         let floor = if revision <= Revision(1) {

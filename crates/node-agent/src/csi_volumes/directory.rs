@@ -21,7 +21,7 @@ pub struct KubeletDir {
 
 /// A path below the directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place(PathBuf);
+pub struct KubeletPath(PathBuf);
 
 impl KubeletDir {
     /// The directory of the instance with this data directory.
@@ -51,7 +51,7 @@ impl KubeletDir {
     }
 
     /// The path of a place on this machine.
-    pub fn at(&self, place: &Place) -> PathBuf {
+    pub fn at(&self, place: &KubeletPath) -> PathBuf {
         self.real.join(&place.0)
     }
 
@@ -133,7 +133,7 @@ impl KubeletDir {
     }
 }
 
-impl Place {
+impl KubeletPath {
     /// The path as drivers are told.
     pub fn told(&self) -> String {
         Path::new(TOLD).join(&self.0).to_string_lossy().into_owned()
@@ -212,13 +212,13 @@ mod tests {
     #[test]
     fn paths_are_kubelets_and_lead_nowhere_else() {
         let dir = KubeletDir::of(Path::new("/data"));
-        let stage = Place::stage("d.example.com", "v");
+        let stage = KubeletPath::stage("d.example.com", "v");
         let hash = "4c94485e0c21ae6c41ce1dfe7b6bfaceea5ab68e40a2476f50208e526f506080";
         let below = format!("plugins/kubernetes.io/csi/d.example.com/{hash}/globalmount");
         assert_eq!(stage.told(), format!("/var/lib/kubelet/{below}"));
         assert_eq!(dir.at(&stage), Path::new("/data/kubelet").join(below));
         assert_eq!(
-            Place::publication("uid", "pv").told(),
+            KubeletPath::publication("uid", "pv").told(),
             "/var/lib/kubelet/pods/uid/volumes/kubernetes.io~csi/pv/mount"
         );
         let real = |told: &str| dir.real(Path::new(told));

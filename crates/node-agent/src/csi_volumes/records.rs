@@ -8,7 +8,7 @@ use std::path::Path;
 use durable_file::{Durability, replace};
 use serde::{Deserialize, Serialize};
 
-use super::directory::{KubeletDir, Place};
+use super::directory::{KubeletDir, KubeletPath};
 use super::request::Identity;
 
 /// The record of a volume that may be staged or published.
@@ -111,7 +111,7 @@ fn read_all(paths: &[std::path::PathBuf]) -> io::Result<Vec<VolumeData>> {
 ///
 /// # Errors
 /// Of the disk.
-pub fn write(dir: &KubeletDir, place: &Place, data: &VolumeData) -> Result<(), String> {
+pub fn write(dir: &KubeletDir, place: &KubeletPath, data: &VolumeData) -> Result<(), String> {
     let path = dir.at(place);
     let failed = |error: io::Error| format!("write {}: {error}", path.display());
     let parent = path.parent().unwrap_or(Path::new("/"));
@@ -124,7 +124,7 @@ pub fn write(dir: &KubeletDir, place: &Place, data: &VolumeData) -> Result<(), S
 ///
 /// # Errors
 /// Of the disk.
-pub fn remove(dir: &KubeletDir, record: &Place, data: &VolumeData) -> Result<(), String> {
+pub fn remove(dir: &KubeletDir, record: &KubeletPath, data: &VolumeData) -> Result<(), String> {
     let gone = |removed: io::Result<()>| match removed {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
@@ -161,20 +161,20 @@ mod tests {
         let data = VolumeData {
             driver_name: "d".to_owned(),
             volume_handle: "h".to_owned(),
-            path: Place::stage("d", "h").told(),
+            path: KubeletPath::stage("d", "h").told(),
             ..VolumeData::default()
         };
         let of_pod = VolumeData {
-            path: Place::publication("u", "pv").told(),
+            path: KubeletPath::publication("u", "pv").told(),
             volume: "pv".to_owned(),
             pod: "u".to_owned(),
             ..data.clone()
         };
-        write(&dir, &Place::stage_record("d", "h"), &data).unwrap();
-        let place = Place::publication_record("u", "pv");
+        write(&dir, &KubeletPath::stage_record("d", "h"), &data).unwrap();
+        let place = KubeletPath::publication_record("u", "pv");
         write(&dir, &place, &of_pod).unwrap();
-        fs::create_dir(dir.at(&Place::publication("u", "pv"))).unwrap();
-        let cut = dir.at(&Place::publication_record("u", "other"));
+        fs::create_dir(dir.at(&KubeletPath::publication("u", "pv"))).unwrap();
+        let cut = dir.at(&KubeletPath::publication_record("u", "other"));
         fs::create_dir_all(cut.parent().unwrap()).unwrap();
         fs::write(cut, "{").unwrap();
         let found = Records::read(&dir).unwrap();
@@ -182,7 +182,7 @@ mod tests {
         assert_eq!(found.publications, std::slice::from_ref(&of_pod));
         assert_eq!(found.of("d", "other"), Records::default());
         // A file in the mount's place keeps the record.
-        let file = dir.at(&Place::publication("u", "pv")).join("file");
+        let file = dir.at(&KubeletPath::publication("u", "pv")).join("file");
         fs::write(&file, "x").unwrap();
         assert!(remove(&dir, &place, &of_pod).is_err());
         assert_eq!(Records::read(&dir).unwrap(), found);

@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::{PersistentVolume, Pod, Volume};
 use k8s_openapi::api::storage::v1::CSIDriver;
 use sha2::{Digest, Sha256};
 
-use super::directory::{Place, hex};
+use super::directory::{KubeletPath, hex};
 
 /// The name of a Secret with its namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -219,18 +219,18 @@ impl Wanted {
     }
 
     /// The place for staging.
-    pub fn stage_place(&self) -> Place {
+    pub fn stage_place(&self) -> KubeletPath {
         match self.is_block {
-            true => Place::block_stage(&self.name),
-            false => Place::stage(&self.id.driver, &self.id.handle),
+            true => KubeletPath::block_stage(&self.name),
+            false => KubeletPath::stage(&self.id.driver, &self.id.handle),
         }
     }
 
     /// The place for a pod.
-    pub fn publication_place(&self, pod: &str) -> Place {
+    pub fn publication_place(&self, pod: &str) -> KubeletPath {
         match self.is_block {
-            true => Place::block_publication(pod, &self.name),
-            false => Place::publication(pod, &self.name),
+            true => KubeletPath::block_publication(pod, &self.name),
+            false => KubeletPath::publication(pod, &self.name),
         }
     }
 
@@ -453,14 +453,17 @@ mod tests {
         let secret = wanted.expand_secret.clone().unwrap();
         assert_eq!(secret.namespace + &secret.name, "ngrow");
         let mounted = wanted.expansion(can, "u", 5, BTreeMap::new());
-        assert_eq!(mounted.volume_path, Place::publication("u", "pv").told());
+        assert_eq!(
+            mounted.volume_path,
+            KubeletPath::publication("u", "pv").told()
+        );
         assert_eq!(
             mounted.staging_path,
-            Some(Place::stage("d.example.com", "h").told())
+            Some(KubeletPath::stage("d.example.com", "h").told())
         );
         wanted.is_block = true;
         let device = wanted.expansion(NodeCapabilities::default(), "u", 5, BTreeMap::new());
-        let place = Place::block_publication("u", "pv");
+        let place = KubeletPath::block_publication("u", "pv");
         assert_eq!(device.volume_path, place.told());
         assert_eq!(
             (device.staging_path, device.capability.access),

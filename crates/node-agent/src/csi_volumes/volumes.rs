@@ -13,12 +13,12 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::storage::v1::CSIDriver;
 use keyed_locks::KeyedLocks;
 use nix::mount::{MntFlags, umount2};
-use pod_lifecycle::node::csi::{Step, plan};
+use pod_lifecycle::node::csi::{CsiStep, plan};
 use serde_json::json;
 use tokio::sync::Mutex;
 
 use super::attachment::{self, VolumesInUse};
-use super::directory::{KubeletDir, Place};
+use super::directory::{KubeletDir, KubeletPath};
 use super::drivers::{Drivers, Registered};
 use super::expansion::Sizes;
 use super::figures::Figures;
@@ -162,7 +162,7 @@ impl CsiVolumes {
         if wanted.is_staged(can) {
             let stage = wanted.stage(can, group, &found);
             let place = wanted.stage_place();
-            let record = Place::stage_record(&wanted.id.driver, &wanted.id.handle);
+            let record = KubeletPath::stage_record(&wanted.id.driver, &wanted.id.handle);
             let data = VolumeData {
                 pod: uid.clone(),
                 ..self.data(wanted, &stage.staging_path, is_attached)
@@ -178,7 +178,7 @@ impl CsiVolumes {
         }
         let publication = wanted.publication(can, group, &found, pod, object);
         let path = self.directory.at(&wanted.publication_place(&uid));
-        let record = Place::publication_record(&uid, &wanted.name);
+        let record = KubeletPath::publication_record(&uid, &wanted.name);
         let data = VolumeData {
             volume: wanted.name.clone(),
             pod: uid,
@@ -331,7 +331,7 @@ impl CsiVolumes {
         let stage = records.stages.into_iter().find(|data| data.pod == pod);
         if let Some(mut data) = stage {
             data.pod = String::new();
-            let record = Place::stage_record(&id.driver, &id.handle);
+            let record = KubeletPath::stage_record(&id.driver, &id.handle);
             self.on_disk(move |dir| records::write(dir, &record, &data))
                 .await?;
         }
@@ -380,7 +380,7 @@ impl CsiVolumes {
         let Registered { driver, .. } = self.drivers.get(&id.driver)?;
         for step in steps {
             let (record, data) = match step {
-                Step::Unpublish { pod } => {
+                CsiStep::Unpublish { pod } => {
                     let of_pod = |data: &&VolumeData| data.pod == pod;
                     let Some(data) = records.publications.iter().find(of_pod) else {
                         continue;
@@ -388,16 +388,19 @@ impl CsiVolumes {
                     let done = driver.unpublish(&id.handle, &data.path).await;
                     let done = self.unless_unknown(done, data).await;
                     done.map_err(|error| format!("UnmountVolume.TearDown failed: {error}"))?;
-                    (Place::publication_record(&data.pod, &data.volume), data)
+                    (
+                        KubeletPath::publication_record(&data.pod, &data.volume),
+                        data,
+                    )
                 }
-                Step::Unstage => {
+                CsiStep::Unstage => {
                     let Some(data) = records.stages.first() else {
                         continue;
                     };
                     let done = driver.unstage(&id.handle, &data.path).await;
                     let done = self.unless_unknown(done, data).await;
                     done.map_err(|error| format!("UnmountDevice failed: {error}"))?;
-                    (Place::stage_record(&id.driver, &id.handle), data)
+                    (KubeletPath::stage_record(&id.driver, &id.handle), data)
                 }
             };
             let data = data.clone();
@@ -459,7 +462,7 @@ fn end_mount(dir: &KubeletDir, path: &str) -> Result<(), String> {
 }
 
 /// The steps for a volume with these records.
-fn steps(records: &Records, lives: impl Fn(&str) -> bool) -> Vec<Step> {
+fn steps(records: &Records, lives: impl Fn(&str) -> bool) -> Vec<CsiStep> {
     let users = records.publications.iter();
     let users: Vec<&str> = users.map(|data| data.pod.as_str()).collect();
     let staged_for = records.stages.first().map(|data| data.pod.as_str());

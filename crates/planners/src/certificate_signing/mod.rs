@@ -65,7 +65,7 @@ pub enum Usage {
 
 /// The next action, and the time of the next check.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Plan {
+pub struct CertificateSigningPlan {
     /// The next action.
     pub action: Option<Action>,
     /// The time after which to plan again even without an event.
@@ -77,13 +77,13 @@ pub fn plan(
     request: &Arc<CertificateSigningRequest>,
     around: &Surroundings<'_>,
     now: Timestamp,
-) -> Plan {
+) -> CertificateSigningPlan {
     if request.metadata.deletion_timestamp.is_some() {
-        return Plan::default();
+        return CertificateSigningPlan::default();
     }
     let expiry = expiry(request);
     if expiry.is_some_and(|at| at <= now) {
-        return Plan {
+        return CertificateSigningPlan {
             action: Some(Action::Delete),
             wake_at: None,
         };
@@ -91,7 +91,7 @@ pub fn plan(
     let action = next(request, around, now);
     let asks = matches!(action, Some(Action::ApproveIf(_)));
     let again = asks.then(|| now.checked_add(AGAIN).unwrap_or(now));
-    Plan {
+    CertificateSigningPlan {
         action,
         wake_at: expiry.into_iter().chain(again).min(),
     }

@@ -13,7 +13,7 @@ use resource_kinds::annotations::CUSTOM_RESOURCE_CLEANUP;
 
 /// The writes for a CustomResourceDefinition.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Plan {
+pub struct CrdNamesPlan {
     /// The new status, if it differs from the stored one.
     pub status: Option<CustomResourceDefinitionStatus>,
     /// Whether to delete its objects, and then its finalizer.
@@ -25,7 +25,7 @@ pub fn plan<'d>(
     definition: &CustomResourceDefinition,
     others: impl IntoIterator<Item = &'d CustomResourceDefinition>,
     now: Timestamp,
-) -> Plan {
+) -> CrdNamesPlan {
     let stored = definition.status.clone().unwrap_or_default();
     let mut status = stored.clone();
     let deleting = definition.metadata.deletion_timestamp.is_some();
@@ -40,7 +40,7 @@ pub fn plan<'d>(
     let waits = finalizers
         .into_iter()
         .any(|name| name == CUSTOM_RESOURCE_CLEANUP);
-    Plan {
+    CrdNamesPlan {
         clean_up: deleting && waits,
         status: (status != stored).then_some(status),
     }
@@ -230,7 +230,7 @@ mod tests {
         assert_eq!(told(&status)[1], "Established=True InitialNamesAccepted");
         boats.status = Some(status);
         let again = plan(&boats, [&boats.clone()], Timestamp::MAX);
-        assert_eq!(again, Plan::default(), "nothing more to do");
+        assert_eq!(again, CrdNamesPlan::default(), "nothing more to do");
     }
 
     #[test]

@@ -46,7 +46,7 @@ pub struct Notice {
 
 /// The planned writes, in this order.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Plan {
+pub struct CronJobPlan {
     /// Jobs to delete: name, uid.
     pub delete: Vec<(String, String)>,
     /// The job to make.
@@ -60,10 +60,10 @@ pub struct Plan {
 }
 
 /// Plans the writes for a CronJob. Total.
-pub fn plan(observed: &Observed, now: Timestamp) -> Plan {
+pub fn plan(observed: &Observed, now: Timestamp) -> CronJobPlan {
     let cron_job = &observed.cron_job;
     let spec = cron_job.spec.clone();
-    let mut plan = Plan::default();
+    let mut plan = CronJobPlan::default();
     if cron_job.metadata.deletion_timestamp.is_some() {
         return plan;
     }
@@ -130,7 +130,7 @@ fn note_ends(
     known: &[ObjectReference],
     ended: &[&Arc<Job>],
     status: &mut CronJobStatus,
-    plan: &mut Plan,
+    plan: &mut CronJobPlan,
 ) {
     for job in ended {
         let well = outcome(job) == Some(true);
@@ -150,7 +150,7 @@ fn note_ends(
 }
 
 /// Reports active jobs that were deleted.
-fn note_missing(known: &[ObjectReference], jobs: &[Arc<Job>], plan: &mut Plan) {
+fn note_missing(known: &[ObjectReference], jobs: &[Arc<Job>], plan: &mut CronJobPlan) {
     let is_there = |active: &&ObjectReference| jobs.iter().any(|j| j.metadata.uid == active.uid);
     for active in known.iter().filter(|active| !is_there(active)) {
         let name = active.name.as_deref().unwrap_or_default();
@@ -163,7 +163,7 @@ fn note_missing(known: &[ObjectReference], jobs: &[Arc<Job>], plan: &mut Plan) {
 }
 
 /// Deletes finished jobs beyond the history limits, the oldest first.
-fn forget_old(spec: &CronJobSpec, ended: &[&Arc<Job>], plan: &mut Plan) {
+fn forget_old(spec: &CronJobSpec, ended: &[&Arc<Job>], plan: &mut CronJobPlan) {
     for (well, limit) in [
         (true, spec.successful_jobs_history_limit),
         (false, spec.failed_jobs_history_limit),
@@ -184,7 +184,7 @@ fn forget_old(spec: &CronJobSpec, ended: &[&Arc<Job>], plan: &mut Plan) {
     }
 }
 
-fn delete(name: &str, uid: Option<&str>, plan: &mut Plan) {
+fn delete(name: &str, uid: Option<&str>, plan: &mut CronJobPlan) {
     plan.notices.push(Notice {
         warning: false,
         reason: "SuccessfulDelete",
@@ -245,7 +245,7 @@ fn start(
     now: Timestamp,
     active: &mut Vec<ObjectReference>,
     status: &mut CronJobStatus,
-    plan: &mut Plan,
+    plan: &mut CronJobPlan,
 ) {
     let deadline = spec
         .starting_deadline_seconds

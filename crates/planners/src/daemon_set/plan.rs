@@ -44,7 +44,7 @@ pub struct Observed {
 
 /// The planned writes, in this order.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Plan {
+pub struct DaemonSetPlan {
     /// Writes to revisions that come first.
     pub revisions: Vec<RevisionAction>,
     /// Writes to pods.
@@ -57,7 +57,7 @@ pub struct Plan {
     pub requeue_after: Option<Duration>,
 }
 
-impl Plan {
+impl DaemonSetPlan {
     /// Whether there is nothing to write.
     pub fn is_idle(&self) -> bool {
         self.revisions.is_empty()
@@ -79,12 +79,12 @@ pub(super) struct World<'a> {
 }
 
 /// Plans the writes for a DaemonSet. Total.
-pub fn plan(observed: &Observed, now: Timestamp) -> Plan {
+pub fn plan(observed: &Observed, now: Timestamp) -> DaemonSetPlan {
     let set = &observed.set;
     let spec = set.spec.clone().unwrap_or_default();
     let owner = Owner::new(DAEMON_SET, &set.metadata, &spec.selector);
     if owner.deleting || owner.selector.is_none() {
-        return Plan::default();
+        return DaemonSetPlan::default();
     }
     let sorted = owner.sort(&observed.pods);
     let min_ready = SignedDuration::from_secs(spec.min_ready_seconds.unwrap_or_default().into());
@@ -115,7 +115,7 @@ pub fn plan(observed: &Observed, now: Timestamp) -> Plan {
         .min();
     let mut pods = sorted.actions;
     pods.extend(actions);
-    Plan {
+    DaemonSetPlan {
         status: status::next(&world, &chosen),
         cleanup: history::surplus(&world, &chosen.hash),
         revisions: chosen.actions,

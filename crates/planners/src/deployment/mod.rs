@@ -18,4 +18,4 @@ mod sets;
 mod status;
 
 pub use observed::Observed;
-pub use plan::{Action, Notice, Plan, plan};
+pub use plan::{Action, DeploymentPlan, Notice, plan};

@@ -69,7 +69,7 @@ pub struct Notice {
 
 /// The planned writes.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Plan {
+pub struct DeploymentPlan {
     /// Writes, in order.
     pub actions: Vec<Action>,
     /// The new status, if it differs from the stored one.
@@ -81,7 +81,7 @@ pub struct Plan {
     pub requeue_after: Option<Duration>,
 }
 
-impl Plan {
+impl DeploymentPlan {
     /// Whether there is nothing to write.
     pub fn is_idle(&self) -> bool {
         self.actions.is_empty() && self.status.is_none() && self.revision.is_none()
@@ -89,7 +89,7 @@ impl Plan {
 }
 
 /// Plans the writes for a Deployment. Total.
-pub fn plan(observed: &Observed, now: Timestamp) -> Plan {
+pub fn plan(observed: &Observed, now: Timestamp) -> DeploymentPlan {
     let world = World::of(observed, now);
     let (mut sets, mut actions) = sets::sort(&world);
     let mut collisions = stored(&world).and_then(|status| status.collision_count);
@@ -124,7 +124,7 @@ pub fn plan(observed: &Observed, now: Timestamp) -> Plan {
     if done && !world.owner.deleting && world.owner.selector.is_some() {
         actions.extend(sets.surplus(&world));
     }
-    Plan {
+    DeploymentPlan {
         actions,
         revision: sets.revision_to_note(&world),
         status: (stored(&world) != Some(&status)).then_some(status),

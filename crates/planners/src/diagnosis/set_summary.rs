@@ -7,14 +7,14 @@ use resource_kinds::reasons::stateful_set_condition;
 
 use super::observed::ObservedNamespace;
 use super::{sets, text};
-use crate::stateful_set::{Plan, identity};
+use crate::stateful_set::{StatefulSetPlan, identity};
 
-fn status<'p>(set: &'p StatefulSet, plan: &'p Plan) -> Option<&'p StatefulSetStatus> {
+fn status<'p>(set: &'p StatefulSet, plan: &'p StatefulSetPlan) -> Option<&'p StatefulSetStatus> {
     plan.status.as_ref().or(set.status.as_ref())
 }
 
 /// `2 of 3 pods are available`
-pub(super) fn summary(set: &StatefulSet, plan: &Plan) -> String {
+pub(super) fn summary(set: &StatefulSet, plan: &StatefulSetPlan) -> String {
     if set.metadata.deletion_timestamp.is_some() {
         return "being deleted".to_owned();
     }
@@ -31,7 +31,7 @@ pub(super) fn summary(set: &StatefulSet, plan: &Plan) -> String {
 }
 
 /// Whether the pod does not have the update revision.
-pub(super) fn is_outdated(set: &StatefulSet, plan: &Plan, pod: &PodView) -> bool {
+pub(super) fn is_outdated(set: &StatefulSet, plan: &StatefulSetPlan, pod: &PodView) -> bool {
     let update = status(set, plan).and_then(|status| status.update_revision.as_deref());
     let own = pod.label(labels::CONTROLLER_REVISION_HASH);
     update.is_some_and(|update| own != Some(update))
@@ -41,7 +41,7 @@ pub(super) fn is_outdated(set: &StatefulSet, plan: &Plan, pod: &PodView) -> bool
 pub(super) fn outdated<'e>(
     observed: &'e ObservedNamespace,
     set: &StatefulSet,
-    plan: &Plan,
+    plan: &StatefulSetPlan,
 ) -> Vec<&'e str> {
     let owned = observed.pods.iter().filter(|pod| {
         let owner = pod.controller.as_ref();
@@ -59,7 +59,11 @@ pub(super) fn outdated<'e>(
     found.into_iter().map(|(_, name)| name).collect()
 }
 
-pub(super) fn notes(observed: &ObservedNamespace, set: &StatefulSet, plan: &Plan) -> Vec<String> {
+pub(super) fn notes(
+    observed: &ObservedNamespace,
+    set: &StatefulSet,
+    plan: &StatefulSetPlan,
+) -> Vec<String> {
     let all = [partition(observed, set, plan), deadline(set), unseen(set)];
     all.into_iter().flatten().collect()
 }
@@ -76,7 +80,11 @@ pub(super) fn first_updatable(set: &StatefulSet) -> i64 {
 }
 
 /// Pods that a partition keeps from an update (`statefulset.md` 5.4).
-fn partition(observed: &ObservedNamespace, set: &StatefulSet, plan: &Plan) -> Option<String> {
+fn partition(
+    observed: &ObservedNamespace,
+    set: &StatefulSet,
+    plan: &StatefulSetPlan,
+) -> Option<String> {
     let spec = set.spec.as_ref()?;
     let rolling = spec.update_strategy.as_ref()?.rolling_update.as_ref()?;
     let partition = rolling.partition.filter(|partition| *partition > 0)?;

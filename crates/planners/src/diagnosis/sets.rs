@@ -11,7 +11,7 @@ use super::explanation::{CauseChain, Explanation, Object, merged};
 use super::observed::ObservedNamespace;
 use super::remedy::Remedy;
 use super::{set_summary, text};
-use crate::stateful_set::{Action, Cause, Observed, Plan, Waiting, identity, plan};
+use crate::stateful_set::{Action, Cause, Observed, StatefulSetPlan, Waiting, identity, plan};
 
 /// Explains the state of the set.
 pub(super) fn explain(
@@ -117,7 +117,7 @@ struct View<'e> {
     observed: &'e ObservedNamespace,
     set: &'e StatefulSet,
     name: &'e str,
-    plan: Plan,
+    plan: StatefulSetPlan,
 }
 
 impl<'e> View<'e> {

@@ -36,7 +36,7 @@ pub struct Observed {
 
 /// The planned writes.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Plan {
+pub struct DisruptionPlan {
     /// The new status, if it differs from the stored one.
     pub status: Option<PodDisruptionBudgetStatus>,
     /// The reason why the budget cannot be computed, for an event.
@@ -45,7 +45,7 @@ pub struct Plan {
     pub requeue_after: Option<Duration>,
 }
 
-impl Plan {
+impl DisruptionPlan {
     /// The weight of the new status; `None` if there is nothing to write. The API server allows
     /// evictions by the stored status, so fewer allowed ones are written at once.
     pub fn urgency(&self, budget: &PodDisruptionBudget) -> Option<Urgency> {
@@ -87,11 +87,11 @@ pub fn selected<'p>(budget: &PodDisruptionBudget, pods: &'p [Arc<PodView>]) -> V
 }
 
 /// Plans the status of a budget. Total.
-pub fn plan(observed: &Observed, now: Timestamp) -> Plan {
+pub fn plan(observed: &Observed, now: Timestamp) -> DisruptionPlan {
     let budget = &observed.budget;
     let stored = budget.status.clone().unwrap_or_default();
     if budget.metadata.deletion_timestamp.is_some() {
-        return Plan::default();
+        return DisruptionPlan::default();
     }
     let states: Vec<_> = selected(budget, &observed.pods)
         .into_iter()
@@ -128,7 +128,7 @@ pub fn plan(observed: &Observed, now: Timestamp) -> Plan {
         expected_pods: Some(expected),
         observed_generation: budget.metadata.generation,
     };
-    Plan {
+    DisruptionPlan {
         requeue_after: wake
             .map(|at| Duration::try_from(at.duration_since(now)).unwrap_or_default()),
         status: (status != stored).then_some(status),

@@ -11,7 +11,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference}
 use resource_kinds::{annotations, labels};
 
 use super::endpoint::Family;
-use super::plan::{Observed, Plan};
+use super::plan::{EndpointsPlan, Observed};
 use super::slices::{Group, by_group, identity, ports_key};
 
 /// The value of the label that names the manager of a slice.
@@ -30,7 +30,7 @@ struct Wanted {
     endpoints: Vec<Endpoint>,
 }
 
-pub(super) fn plan(observed: &Observed, service: Option<&Service>, plan: &mut Plan) {
+pub(super) fn plan(observed: &Observed, service: Option<&Service>, plan: &mut EndpointsPlan) {
     let endpoints = observed.endpoints.as_deref();
     let endpoints = endpoints.filter(|endpoints| service.is_some() && is_mirrored(endpoints));
     let mut present = by_group(&observed.mirrored);
@@ -115,7 +115,7 @@ fn write(
     family: Family,
     wanted: Wanted,
     kept: Option<&Arc<EndpointSlice>>,
-    plan: &mut Plan,
+    plan: &mut EndpointsPlan,
 ) {
     let (labels, annotations) = (labels(endpoints), annotations(endpoints));
     let Some(slice) = kept else {

@@ -6,7 +6,7 @@
 //! of others are not changed; Endpoints of a Service without a selector belong to the user and are
 //! mirrored to slices; a slice changes only if one of its pods (or the mirrored Endpoints) did.
 //!
-//! [`Plan::urgency`] says how soon the plan must be written ([`crate::batching`]).
+//! [`EndpointsPlan::urgency`] says how soon the plan must be written ([`crate::batching`]).
 
 mod by_hand;
 mod endpoint;
@@ -15,4 +15,4 @@ mod plan;
 mod slices;
 mod urgency;
 
-pub use plan::{EndpointsWrite, Observed, Plan, plan};
+pub use plan::{EndpointsPlan, EndpointsWrite, Observed, plan};

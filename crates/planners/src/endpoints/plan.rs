@@ -49,7 +49,7 @@ pub enum EndpointsWrite {
 
 /// The planned writes.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Plan {
+pub struct EndpointsPlan {
     /// Slices to create.
     pub create: Vec<EndpointSlice>,
     /// Slices to replace; they contain the observed resourceVersion.
@@ -60,7 +60,7 @@ pub struct Plan {
     pub endpoints: Option<EndpointsWrite>,
 }
 
-impl Plan {
+impl EndpointsPlan {
     /// Whether there is nothing to write.
     pub fn is_idle(&self) -> bool {
         *self == Self::default()
@@ -82,8 +82,8 @@ impl Plan {
 }
 
 /// Plans the writes for a Service. Total.
-pub fn plan(observed: &Observed) -> Plan {
-    let mut plan = Plan::default();
+pub fn plan(observed: &Observed) -> EndpointsPlan {
+    let mut plan = EndpointsPlan::default();
     match observed.service.as_deref() {
         // The garbage collector deletes the slices of the Service by their owner reference;
         // mirrored slices have another owner.

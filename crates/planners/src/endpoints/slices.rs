@@ -12,7 +12,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference}
 use resource_kinds::labels;
 
 use super::endpoint::{self, Family};
-use super::plan::{Observed, Plan};
+use super::plan::{EndpointsPlan, Observed};
 
 /// The value of the label that names the manager of a slice.
 pub(super) const MANAGER: &str = "endpointslice-controller.k8s.io";
@@ -28,7 +28,7 @@ struct Wanted {
     endpoints: BTreeMap<String, Endpoint>,
 }
 
-pub(super) fn plan(observed: &Observed, service: &Service, plan: &mut Plan) {
+pub(super) fn plan(observed: &Observed, service: &Service, plan: &mut EndpointsPlan) {
     let mut groups: BTreeMap<Group, Wanted> = BTreeMap::new();
     for family in endpoint::families(service) {
         for backend in endpoint::backends(observed, service, family) {
@@ -89,7 +89,7 @@ fn fill(
     family: Family,
     mut wanted: Wanted,
     slices: &[&Arc<EndpointSlice>],
-    plan: &mut Plan,
+    plan: &mut EndpointsPlan,
 ) {
     let mut contents: Vec<(Option<&Arc<EndpointSlice>>, Vec<Endpoint>)> = Vec::new();
     for slice in slices {
@@ -130,7 +130,7 @@ fn write(
     ports: &[EndpointPort],
     slice: Option<&Arc<EndpointSlice>>,
     endpoints: Vec<Endpoint>,
-    plan: &mut Plan,
+    plan: &mut EndpointsPlan,
 ) {
     let labels = labels(service);
     let Some(slice) = slice else {

@@ -4,12 +4,12 @@ use k8s_openapi::api::core::v1::{EndpointAddress, EndpointPort, Endpoints};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 use resource_kinds::labels;
 
-use super::plan::{EndpointsWrite, Observed, Plan};
+use super::plan::{EndpointsPlan, EndpointsWrite, Observed};
 use super::slices::ports_key;
 use crate::batching::Urgency;
 
 /// The weight of a plan; `None` if there is nothing to write.
-pub(super) fn of(observed: &Observed, plan: &Plan) -> Option<Urgency> {
+pub(super) fn of(observed: &Observed, plan: &EndpointsPlan) -> Option<Urgency> {
     if plan.is_idle() {
         return None;
     }
@@ -46,7 +46,7 @@ fn ready(endpoints: &Endpoints) -> impl Iterator<Item = (&[EndpointAddress], &[E
 }
 
 /// Whether the endpoints in use change, or the properties by which a slice is found and read.
-fn changes_use(observed: &Observed, plan: &Plan) -> bool {
+fn changes_use(observed: &Observed, plan: &EndpointsPlan) -> bool {
     let present = || observed.slices.iter().chain(&observed.mirrored);
     let is_first = present().next().is_none();
     let mut before = Vec::new();

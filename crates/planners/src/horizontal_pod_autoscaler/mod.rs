@@ -17,4 +17,4 @@ mod status;
 
 pub use memory::Memory;
 pub use observed::{Observed, PodFacts, Sample, Scale, samples};
-pub use plan::{Conclusion, Notice, Plan, Rescale, plan};
+pub use plan::{AutoscalerPlan, Conclusion, Notice, Rescale, plan};

@@ -40,7 +40,7 @@ pub struct Rescale {
 
 /// The plan: first rescale the target, if planned, then call [`conclude`](Plan::conclude).
 #[derive(Clone, Debug)]
-pub struct Plan {
+pub struct AutoscalerPlan {
     /// The new number of replicas, if it changes.
     pub rescale: Option<Rescale>,
     draft: Draft,
@@ -76,7 +76,7 @@ struct Counts {
 }
 
 /// Plans the number of replicas of an autoscaler's target. Total.
-pub fn plan(observed: &Observed, memory: &Memory, now: Timestamp) -> Plan {
+pub fn plan(observed: &Observed, memory: &Memory, now: Timestamp) -> AutoscalerPlan {
     let autoscaler = &observed.autoscaler;
     let stored = autoscaler.status.as_ref();
     let mut draft = Draft {
@@ -110,7 +110,7 @@ pub fn plan(observed: &Observed, memory: &Memory, now: Timestamp) -> Plan {
 }
 
 impl Draft {
-    fn with_scale(mut self, observed: &Observed, scale: &Scale) -> Plan {
+    fn with_scale(mut self, observed: &Observed, scale: &Scale) -> AutoscalerPlan {
         let spec = &observed.autoscaler.spec;
         let current = scale.replicas;
         let (least, most) = (spec.min_replicas.unwrap_or(1), spec.max_replicas);
@@ -135,7 +135,13 @@ impl Draft {
         self.by_metrics(observed, scale, least, most)
     }
 
-    fn by_metrics(mut self, observed: &Observed, scale: &Scale, least: i32, most: i32) -> Plan {
+    fn by_metrics(
+        mut self,
+        observed: &Observed,
+        scale: &Scale,
+        least: i32,
+        most: i32,
+    ) -> AutoscalerPlan {
         let current = scale.replicas;
         let desired = observed.autoscaler.status.as_ref();
         let desired = desired.map_or(0, |status| status.desired_replicas);
@@ -240,25 +246,25 @@ impl Draft {
         });
     }
 
-    fn without_rescale(self) -> Plan {
-        Plan {
+    fn without_rescale(self) -> AutoscalerPlan {
+        AutoscalerPlan {
             rescale: None,
             draft: self,
         }
     }
 
-    fn to(mut self, from: i32, to: i32, reason: String) -> Plan {
+    fn to(mut self, from: i32, to: i32, reason: String) -> AutoscalerPlan {
         if let Some(counts) = &mut self.counts {
             counts.desired = to;
         }
-        Plan {
+        AutoscalerPlan {
             rescale: Some(Rescale { from, to, reason }),
             draft: self,
         }
     }
 }
 
-impl Plan {
+impl AutoscalerPlan {
     /// The conclusion after the rescale succeeded, failed with the given message, or was not
     /// planned.
     pub fn conclude(self, outcome: Result<(), String>) -> Conclusion {

@@ -26,7 +26,7 @@ pub struct Notice {
 
 /// The planned writes, in this order; each only if the previous one succeeded.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Plan {
+pub struct JobPlan {
     /// Adoptions and releases of pods.
     pub prepare: Vec<Action>,
     /// The new status, if it differs from the stored one.
@@ -43,7 +43,7 @@ pub struct Plan {
     pub requeue_after: Option<Duration>,
 }
 
-impl Plan {
+impl JobPlan {
     /// Whether there is nothing to write.
     pub fn is_idle(&self) -> bool {
         let actions = [&self.prepare, &self.release, &self.pods];
@@ -52,13 +52,13 @@ impl Plan {
 }
 
 /// Plans the writes for a Job. Total.
-pub fn plan(observed: &Observed, now: Timestamp) -> Plan {
+pub fn plan(observed: &Observed, now: Timestamp) -> JobPlan {
     let world = World::of(observed, now);
     let counted = tracking::count(&world);
     if world.owner.deleting || world.owner.selector.is_none() {
-        return Plan {
+        return JobPlan {
             release: counted.release,
-            ..Plan::default()
+            ..JobPlan::default()
         };
     }
     if world.ended() {
@@ -67,19 +67,19 @@ pub fn plan(observed: &Observed, now: Timestamp) -> Plan {
     go_on(world, counted)
 }
 
-fn after_the_end(world: &World<'_>, counted: Counted) -> Plan {
+fn after_the_end(world: &World<'_>, counted: Counted) -> JobPlan {
     let expiry = outcome::expiry(world);
     let expired = expiry.is_some_and(|at| at <= world.now);
-    Plan {
+    JobPlan {
         release: counted.release,
         pods: pods::stop_all(world),
         expired,
         requeue_after: wait(expiry.filter(|_| !expired), world.now),
-        ..Plan::default()
+        ..JobPlan::default()
     }
 }
 
-fn go_on(world: World<'_>, counted: Counted) -> Plan {
+fn go_on(world: World<'_>, counted: Counted) -> JobPlan {
     let mut status = counted.status.clone();
     let mut notices = Vec::new();
     let decided = outcome::judge(&world, &counted);
@@ -107,7 +107,7 @@ fn go_on(world: World<'_>, counted: Counted) -> Plan {
         _ => None,
     };
     let wake = [wake, deadline].into_iter().flatten().min();
-    Plan {
+    JobPlan {
         status: (status != with_zeros(&world.stored)).then_some(status),
         release: counted.release,
         pods: actions,

@@ -65,7 +65,7 @@ impl From<&Lease> for ServerLease {
 
 /// The servers, as one of them sees them.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Plan {
+pub struct LiveServersPlan {
     /// The addresses of the live ones, in order.
     pub live: Vec<SocketAddr>,
     /// The Leases of the dead ones, which are deleted in the seen state.
@@ -77,7 +77,7 @@ pub fn plan(
     own_name: &str,
     own_address: SocketAddr,
     leases: impl IntoIterator<Item = (ServerLease, SignedDuration)>,
-) -> Plan {
+) -> LiveServersPlan {
     let mut live = vec![own_address];
     let mut dead = Vec::new();
     for (lease, unchanged_for) in leases {
@@ -96,7 +96,7 @@ pub fn plan(
     }
     live.sort_unstable();
     live.dedup();
-    Plan { live, dead }
+    LiveServersPlan { live, dead }
 }
 
 /// The addresses that a pod can reach, by port: a loopback address means another host for a pod.

@@ -56,7 +56,7 @@ pub struct Observed {
 
 /// The planned writes for a node.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Plan {
+pub struct NodeLifecyclePlan {
     /// All its conditions, if some change.
     pub conditions: Option<Vec<NodeCondition>>,
     /// All its taints, if some change.
@@ -70,8 +70,8 @@ pub struct Plan {
 }
 
 /// Plans the writes for a node. Total.
-pub fn plan(observed: &Observed, now: Timestamp) -> Plan {
-    let mut plan = Plan::default();
+pub fn plan(observed: &Observed, now: Timestamp) -> NodeLifecyclePlan {
+    let mut plan = NodeLifecyclePlan::default();
     let silent = observed.silent_for >= observed.grace;
     if !silent {
         let left = observed.grace.saturating_sub(observed.silent_for);
@@ -124,7 +124,7 @@ pub fn concerns_new_pods(node: &Node) -> bool {
             .any(|taint| taint.effect == "NoExecute")
 }
 
-impl Plan {
+impl NodeLifecyclePlan {
     /// Whether it starts an eviction of the node's pods.
     pub fn begins_to_drive_away(&self, node: &Node) -> bool {
         let before = taints_of(node);
@@ -359,7 +359,7 @@ mod tests {
             pods: Vec::new(),
             permission: Permission::Now,
         };
-        assert_eq!(plan(&observed, at(60)), Plan::default());
+        assert_eq!(plan(&observed, at(60)), NodeLifecyclePlan::default());
     }
 
     /// The taints of a node that has been silent for long, where that is permitted.

@@ -30,7 +30,7 @@ pub struct Observed {
 
 /// The planned writes.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Plan {
+pub struct OrdinalServicesPlan {
     /// Services to apply, by name, with all fields that this controller owns.
     pub apply: Vec<(String, Value)>,
     /// Services to delete: name and uid.
@@ -40,9 +40,9 @@ pub struct Plan {
 }
 
 /// Compares the Services with the set's annotation.
-pub fn plan(observed: &Observed) -> Plan {
+pub fn plan(observed: &Observed) -> OrdinalServicesPlan {
     let set = observed.set.as_ref();
-    let mut plan = Plan::default();
+    let mut plan = OrdinalServicesPlan::default();
     if set.metadata.deletion_timestamp.is_some() {
         return plan;
     }
@@ -231,7 +231,7 @@ mod tests {
     }
 
     /// The Services of a plan as the API would store them.
-    fn applied(plan: &Plan) -> Vec<Arc<Service>> {
+    fn applied(plan: &OrdinalServicesPlan) -> Vec<Arc<Service>> {
         let service = |(_, service): &(String, Value)| {
             let mut service: Service = serde_json::from_value(service.clone()).unwrap();
             service.metadata.uid = Some(format!("uid-{}", service.metadata.name.clone().unwrap()));
@@ -247,7 +247,7 @@ mod tests {
     }
 
     /// `web-0:3306→db@30100`, of the first port.
-    fn shown(plan: &Plan) -> Vec<String> {
+    fn shown(plan: &OrdinalServicesPlan) -> Vec<String> {
         let first = |(name, service): &(String, Value)| {
             let port = &service["spec"]["ports"][0];
             let target = port["targetPort"].to_string();
@@ -282,7 +282,7 @@ mod tests {
             services,
             ..observed
         });
-        assert_eq!(again, Plan::default());
+        assert_eq!(again, OrdinalServicesPlan::default());
     }
 
     #[test]

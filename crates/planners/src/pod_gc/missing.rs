@@ -14,7 +14,7 @@ use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Node;
 use resource_kinds::pod_view::PodView;
 
-use super::{Cause, Plan, Removal, removal};
+use super::{Cause, PodGcPlan, Removal, removal};
 use crate::node_lifecycle::fence::{self, LENGTH, NodeLease, Renewals};
 
 /// The shortest time for which a node must have been missing; as kube-controller-manager.
@@ -106,7 +106,7 @@ pub fn wait(lease: Option<&NodeLease>) -> SignedDuration {
     fence::wait(length).max(MISSING_FOR)
 }
 
-pub(super) fn plan(node: &str, missing: &Missing, pods: &[&Arc<PodView>], plan: &mut Plan) {
+pub(super) fn plan(node: &str, missing: &Missing, pods: &[&Arc<PodView>], plan: &mut PodGcPlan) {
     let remove = || pods.iter().map(|pod| removal(pod, gone(node)));
     let lease = missing.lease.as_ref();
     match decide(lease, missing.unchanged_for, !pods.is_empty()) {

@@ -63,7 +63,7 @@ pub enum Cause {
 
 /// The planned writes.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Plan {
+pub struct PodGcPlan {
     /// Removals, in order.
     pub remove: Vec<Removal>,
     /// Leases of nodes without a Node object to take.
@@ -75,13 +75,13 @@ pub struct Plan {
 }
 
 /// Plans the pods to remove. Total.
-pub fn plan(observed: &Observed) -> Plan {
+pub fn plan(observed: &Observed) -> PodGcPlan {
     let nodes: BTreeMap<&str, &Node> = observed
         .nodes
         .iter()
         .filter_map(|node| Some((node.metadata.name.as_deref()?, node.as_ref())))
         .collect();
-    let mut plan = Plan::default();
+    let mut plan = PodGcPlan::default();
     let mut ended = Vec::new();
     for pod in &observed.pods {
         let deleting = pod.is_deleting();
@@ -168,7 +168,7 @@ mod tests {
         Arc::new(serde_json::from_value(node).unwrap())
     }
 
-    fn causes(plan: &Plan) -> Vec<(&str, Cause)> {
+    fn causes(plan: &PodGcPlan) -> Vec<(&str, Cause)> {
         plan.remove
             .iter()
             .map(|removal| (removal.name.as_str(), removal.cause.clone()))
@@ -243,8 +243,8 @@ mod tests {
             is_owned: false,
             ..owned
         };
-        assert_eq!(plan_with(foreign), Plan::default());
-        assert_eq!(plan_with(missing(None, 50)), Plan::default());
+        assert_eq!(plan_with(foreign), PodGcPlan::default());
+        assert_eq!(plan_with(missing(None, 50)), PodGcPlan::default());
     }
 
     /// statefulset.md 3.31, T41

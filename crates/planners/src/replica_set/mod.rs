@@ -38,7 +38,7 @@ pub struct Observed {
 
 /// The planned writes.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Plan {
+pub struct ReplicaSetPlan {
     /// Writes, in order.
     pub actions: Vec<Action>,
     /// The status after successful writes; see [`with_failure`] for failed ones.
@@ -48,7 +48,7 @@ pub struct Plan {
 }
 
 /// Plans the writes for a set. Total.
-pub fn plan(observed: &Observed, now: Timestamp) -> Plan {
+pub fn plan(observed: &Observed, now: Timestamp) -> ReplicaSetPlan {
     let set = &observed.set;
     let spec = set.spec.clone().unwrap_or_default();
     let owner = Owner::new(observed.kind, &set.metadata, &spec.selector);
@@ -78,7 +78,7 @@ pub fn plan(observed: &Observed, now: Timestamp) -> Plan {
     }
     let wake = states.iter().filter_map(|state| state.available_at).min();
     let wait = wake.map(|at| Duration::try_from(at.duration_since(now)).unwrap_or_default());
-    Plan {
+    ReplicaSetPlan {
         actions,
         status: status(set, &spec.template.unwrap_or_default(), &states),
         requeue_after: if full { Some(Duration::ZERO) } else { wait },

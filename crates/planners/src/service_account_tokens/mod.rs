@@ -21,7 +21,7 @@ pub const TOKEN: &str = "token";
 
 /// The action for a Secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Plan {
+pub enum AccountTokenPlan {
     /// No action.
     Leave,
     /// Delete it, if the API server confirms that its account is gone.
@@ -45,17 +45,21 @@ pub fn account_of(secret: &Secret) -> Option<&str> {
 }
 
 /// Plans the action for a Secret, given its account, if it exists.
-pub fn plan(secret: &Secret, account: Option<&ServiceAccount>, root_ca_pem: &str) -> Plan {
+pub fn plan(
+    secret: &Secret,
+    account: Option<&ServiceAccount>,
+    root_ca_pem: &str,
+) -> AccountTokenPlan {
     if account_of(secret).is_none() || secret.metadata.deletion_timestamp.is_some() {
-        return Plan::Leave;
+        return AccountTokenPlan::Leave;
     }
     let annotations = secret.metadata.annotations.as_ref();
     let noted = annotations.and_then(|all| all.get(ACCOUNT_UID));
     let Some(uid) = account.and_then(|account| account.metadata.uid.as_ref()) else {
-        return Plan::Delete;
+        return AccountTokenPlan::Delete;
     };
     if noted.is_some_and(|noted| noted != uid) {
-        return Plan::Delete;
+        return AccountTokenPlan::Delete;
     }
     let present = |key: &str| secret.data.as_ref().and_then(|data| data.get(key));
     let namespace = secret.metadata.namespace.as_deref().unwrap_or_default();
@@ -67,9 +71,9 @@ pub fn plan(secret: &Secret, account: Option<&ServiceAccount>, root_ca_pem: &str
         .collect();
     let token = present(TOKEN).is_none_or(|token| token.0.is_empty());
     if !token && data.is_empty() && noted.is_some() {
-        return Plan::Leave;
+        return AccountTokenPlan::Leave;
     }
-    Plan::Fill {
+    AccountTokenPlan::Fill {
         token,
         uid: uid.clone(),
         data,
@@ -97,7 +101,8 @@ mod tests {
     #[test]
     fn a_new_secret_gets_everything_and_a_full_one_stays() {
         let new = secret(json!({ACCOUNT: "a"}), json!({"mine": "eA=="}));
-        let Plan::Fill { token, uid, data } = plan(&new, Some(&account("u")), "pem") else {
+        let AccountTokenPlan::Fill { token, uid, data } = plan(&new, Some(&account("u")), "pem")
+        else {
             panic!("nothing is filled in");
         };
         assert!(token && uid == "u");
@@ -105,10 +110,13 @@ mod tests {
         assert_eq!(data["namespace"].0, b"d");
         let full = json!({"token": "eA==", "ca.crt": "cGVt", "namespace": "ZA=="});
         let full = secret(json!({ACCOUNT: "a", ACCOUNT_UID: "u"}), full);
-        assert_eq!(plan(&full, Some(&account("u")), "pem"), Plan::Leave);
+        assert_eq!(
+            plan(&full, Some(&account("u")), "pem"),
+            AccountTokenPlan::Leave
+        );
         let renewed = plan(&full, Some(&account("u")), "other");
         assert!(
-            matches!(renewed, Plan::Fill { token: false, .. }),
+            matches!(renewed, AccountTokenPlan::Fill { token: false, .. }),
             "{renewed:?}"
         );
     }
@@ -116,11 +124,17 @@ mod tests {
     #[test]
     fn a_secret_goes_with_its_account() {
         let mine = secret(json!({ACCOUNT: "a", ACCOUNT_UID: "u"}), json!({}));
-        assert_eq!(plan(&mine, None, ""), Plan::Delete);
-        assert_eq!(plan(&mine, Some(&account("another")), ""), Plan::Delete);
+        assert_eq!(plan(&mine, None, ""), AccountTokenPlan::Delete);
+        assert_eq!(
+            plan(&mine, Some(&account("another")), ""),
+            AccountTokenPlan::Delete
+        );
         let mut opaque = mine;
         opaque.type_ = Some("Opaque".to_owned());
-        assert_eq!(plan(&opaque, None, ""), Plan::Leave);
-        assert_eq!(plan(&secret(json!({}), json!({})), None, ""), Plan::Leave);
+        assert_eq!(plan(&opaque, None, ""), AccountTokenPlan::Leave);
+        assert_eq!(
+            plan(&secret(json!({}), json!({})), None, ""),
+            AccountTokenPlan::Leave
+        );
     }
 }

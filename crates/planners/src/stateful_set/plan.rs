@@ -151,7 +151,7 @@ pub enum Pace {
 
 /// The planned writes.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Plan {
+pub struct StatefulSetPlan {
     /// Writes that come first, in order.
     pub prepare: Vec<Action>,
     /// Then the work on pods.
@@ -171,7 +171,7 @@ pub struct Plan {
     pub requeue_after: Option<Duration>,
 }
 
-impl Plan {
+impl StatefulSetPlan {
     /// All writes except the status, in order.
     pub fn actions(&self) -> impl Iterator<Item = &Action> {
         let pods = self.pods.iter().flat_map(|work| &work.actions);
@@ -185,7 +185,7 @@ impl Plan {
 }
 
 /// Plans the writes for a set. Total: any input gives a plan.
-pub fn plan(observed: &Observed, now: Timestamp) -> Plan {
+pub fn plan(observed: &Observed, now: Timestamp) -> StatefulSetPlan {
     let world = World::of(observed, now);
     let mut draft = Draft::default();
     let chosen = revisions::choose(&world, &mut draft);
@@ -204,7 +204,7 @@ pub fn plan(observed: &Observed, now: Timestamp) -> Plan {
     wake_when_available(&world, &mut draft);
     let status = status::next(&world, &chosen, &mut draft);
     let wait = draft.wake_at.map(|at| at.duration_since(now));
-    Plan {
+    StatefulSetPlan {
         prepare: draft.prepare,
         pods: draft.pods,
         pace: if world.spec.ordered {

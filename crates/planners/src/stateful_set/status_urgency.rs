@@ -4,10 +4,10 @@
 use k8s_openapi::api::apps::v1::{StatefulSet, StatefulSetStatus};
 
 use super::observed::{Spec, Strategy};
-use super::plan::Plan;
+use super::plan::StatefulSetPlan;
 use crate::batching::Urgency;
 
-impl Plan {
+impl StatefulSetPlan {
     /// The weight of the planned status of that set; `None` if no status is planned.
     pub fn status_urgency(&self, set: &StatefulSet) -> Option<Urgency> {
         let planned = self.status.as_ref()?;
@@ -83,7 +83,7 @@ mod tests {
             reason: "Scaling",
             message: String::new(),
         };
-        let plan = Plan {
+        let plan = StatefulSetPlan {
             status: serde_json::from_value(planned).unwrap(),
             notices: has_notice.then_some(notice).into_iter().collect(),
             ..plan(&observed, Timestamp::UNIX_EPOCH)

@@ -11,7 +11,7 @@
 
 use k8s_openapi::api::apps::v1::StatefulSetStatus;
 
-use super::plan::{Action, Pace, Plan};
+use super::plan::{Action, Pace, StatefulSetPlan};
 
 /// Maximum number of pods in one batch. As kube-controller-manager's largest batch.
 const BATCH_MAX: usize = 500;
@@ -52,7 +52,7 @@ pub enum WritePosition {
     Cleanup(usize),
 }
 
-impl Plan {
+impl StatefulSetPlan {
     /// The write at that position; `None` past the end of its part.
     pub fn write(&self, place: WritePosition) -> Option<Write<'_>> {
         let action = match place {
@@ -95,7 +95,7 @@ enum Sent {
 
 impl WriteSchedule {
     /// The start of a plan.
-    pub fn of(plan: &Plan) -> Self {
+    pub fn of(plan: &StatefulSetPlan) -> Self {
         let mut schedule = Self {
             part: Part::Prepare,
             open: Vec::new(),
@@ -132,7 +132,7 @@ impl WriteSchedule {
     }
 
     /// Records the outcome of a write, and releases the writes that follow it.
-    pub fn ended(&mut self, plan: &Plan, place: WritePosition, outcome: WriteOutcome) {
+    pub fn ended(&mut self, plan: &StatefulSetPlan, place: WritePosition, outcome: WriteOutcome) {
         let Some(at) = self.open.iter().position(|(open, _)| *open == place) else {
             return;
         };
@@ -156,7 +156,7 @@ impl WriteSchedule {
         self.settle(plan);
     }
 
-    fn open_at(&mut self, plan: &Plan, place: WritePosition) {
+    fn open_at(&mut self, plan: &StatefulSetPlan, place: WritePosition) {
         if plan.write(place).is_some() {
             self.open.push((place, Sent::No));
             self.open.sort_by_key(|(place, _)| *place);
@@ -164,7 +164,7 @@ impl WriteSchedule {
     }
 
     /// Continues with the next part when all writes of this one have ended.
-    fn settle(&mut self, plan: &Plan) {
+    fn settle(&mut self, plan: &StatefulSetPlan) {
         while self.open.is_empty() && self.part != Part::Over {
             self.part = self.following(plan);
             match self.part {
@@ -180,7 +180,7 @@ impl WriteSchedule {
         }
     }
 
-    fn following(&self, plan: &Plan) -> Part {
+    fn following(&self, plan: &StatefulSetPlan) -> Part {
         let batch = |start: usize, size: usize| {
             let left = plan.pods.len() - start;
             let size = if plan.pace == Pace::OneByOne { 1 } else { size };
@@ -209,7 +209,7 @@ mod tests {
     use super::*;
 
     /// A plan with that number of pods, two writes each, and one write in each other part.
-    fn plan(pods: i64, pace: Pace) -> Plan {
+    fn plan(pods: i64, pace: Pace) -> StatefulSetPlan {
         let action = |name: String| Action::DeletePod {
             uid: name.clone(),
             name,
@@ -221,7 +221,7 @@ mod tests {
                 action(format!("pod-{ordinal}")),
             ],
         };
-        Plan {
+        StatefulSetPlan {
             prepare: vec![Action::ConfirmSet, action("prepare".to_owned())],
             pods: (0..pods).map(work).collect(),
             pace,
@@ -234,7 +234,7 @@ mod tests {
     }
 
     /// Sends all released writes, round by round; `refuse` is refused.
-    fn rounds(plan: &Plan, refuse: Option<WritePosition>) -> Vec<String> {
+    fn rounds(plan: &StatefulSetPlan, refuse: Option<WritePosition>) -> Vec<String> {
         let mut schedule = WriteSchedule::of(plan);
         let mut rounds = Vec::new();
         while !schedule.is_over() {

@@ -10,7 +10,7 @@ use resource_kinds::bootstrap_token::{Data, Expiration, NAMESPACE, TYPE, expirat
 
 /// The action for a Secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Plan {
+pub enum TokenPlan {
     /// No action.
     Leave,
     /// No action before this time.
@@ -20,19 +20,19 @@ pub enum Plan {
 }
 
 /// Plans the action for a Secret. Total.
-pub fn plan(secret: &Secret, now: Timestamp) -> Plan {
+pub fn plan(secret: &Secret, now: Timestamp) -> TokenPlan {
     let meta = &secret.metadata;
     let is_token =
         secret.type_.as_deref() == Some(TYPE) && meta.namespace.as_deref() == Some(NAMESPACE);
     if !is_token || meta.deletion_timestamp.is_some() {
-        return Plan::Leave;
+        return TokenPlan::Leave;
     }
     let none = Data::new();
     let end = expiration(secret.data.as_ref().unwrap_or(&none));
     match end {
-        Expiration::Never => Plan::Leave,
-        Expiration::At(at) if at > now => Plan::Wait(at),
-        Expiration::At(_) | Expiration::Malformed => Plan::Delete,
+        Expiration::Never => TokenPlan::Leave,
+        Expiration::At(at) if at > now => TokenPlan::Wait(at),
+        Expiration::At(_) | Expiration::Malformed => TokenPlan::Delete,
     }
 }
 
@@ -51,7 +51,7 @@ mod tests {
         })
     }
 
-    fn planned(secret: &Value) -> Plan {
+    fn planned(secret: &Value) -> TokenPlan {
         let secret: Secret = serde_json::from_value(secret.clone()).unwrap();
         plan(&secret, "2026-01-01T00:00:00Z".parse().unwrap())
     }
@@ -59,10 +59,13 @@ mod tests {
     #[test]
     fn a_token_goes_when_it_has_expired() {
         let later = "2026-01-01T00:00:05Z";
-        assert_eq!(planned(&token(later)), Plan::Wait(later.parse().unwrap()));
-        assert_eq!(planned(&token("2026-01-01T00:00:00Z")), Plan::Delete);
-        assert_eq!(planned(&token("soon")), Plan::Delete);
-        assert_eq!(planned(&token("")), Plan::Leave);
+        assert_eq!(
+            planned(&token(later)),
+            TokenPlan::Wait(later.parse().unwrap())
+        );
+        assert_eq!(planned(&token("2026-01-01T00:00:00Z")), TokenPlan::Delete);
+        assert_eq!(planned(&token("soon")), TokenPlan::Delete);
+        assert_eq!(planned(&token("")), TokenPlan::Leave);
     }
 
     #[test]
@@ -75,10 +78,10 @@ mod tests {
         ] {
             let mut secret = token(past);
             *secret.pointer_mut(field).unwrap() = value;
-            assert_eq!(planned(&secret), Plan::Leave, "{field}");
+            assert_eq!(planned(&secret), TokenPlan::Leave, "{field}");
         }
         let mut deleted = token(past);
         deleted["metadata"]["deletionTimestamp"] = json!(past);
-        assert_eq!(planned(&deleted), Plan::Leave);
+        assert_eq!(planned(&deleted), TokenPlan::Leave);
     }
 }

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 /// The planned writes and events, and the reason for waiting.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Plan {
+pub struct VolumeBindingPlan {
     /// Writes, in this order; the first failure ends the plan.
     pub actions: Vec<Action>,
     /// Events.
@@ -239,7 +239,7 @@ fn transition_time(at: Timestamp) -> String {
         .to_string()
 }
 
-impl Plan {
+impl VolumeBindingPlan {
     pub(crate) fn note(
         &mut self,
         on: Subject,

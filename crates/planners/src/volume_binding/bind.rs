@@ -5,7 +5,7 @@ use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use resource_kinds::annotations::BIND_COMPLETED;
 use resource_kinds::volume_fit::{Reservation, claim_reference, reservation};
 
-use super::action::{Action, Plan};
+use super::action::{Action, VolumeBindingPlan};
 use super::volume::set_phase;
 
 /// Adds the missing writes of a binding. The caller has checked that it is allowed.
@@ -13,7 +13,7 @@ pub(crate) fn bind(
     volume: &PersistentVolume,
     claim: &PersistentVolumeClaim,
     now: Timestamp,
-    plan: &mut Plan,
+    plan: &mut VolumeBindingPlan,
 ) {
     let name = volume.metadata.name.clone().unwrap_or_default();
     let reference = volume
@@ -52,7 +52,11 @@ fn names(claim: &PersistentVolumeClaim, volume: &str) -> bool {
 
 /// The claim's status after binding. The capacity is copied only when the claim becomes Bound: a
 /// later difference is a pending resize.
-fn set_bound(volume: &PersistentVolume, claim: &PersistentVolumeClaim, plan: &mut Plan) {
+fn set_bound(
+    volume: &PersistentVolume,
+    claim: &PersistentVolumeClaim,
+    plan: &mut VolumeBindingPlan,
+) {
     let status = claim.status.as_ref();
     let becomes_bound = status.and_then(|status| status.phase.as_deref()) != Some("Bound");
     let offered = volume

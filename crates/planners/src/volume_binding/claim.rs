@@ -14,7 +14,7 @@ use resource_kinds::volume_fit::{
     Misfit, Reservation, covers_modes, find, misfit, requested_class, reservation, volume_class,
 };
 
-use super::action::{Action, NoteType, Plan, Subject};
+use super::action::{Action, NoteType, Subject, VolumeBindingPlan};
 use super::bind::bind;
 
 /// The name of the provisioner that provisions nothing.
@@ -79,8 +79,8 @@ pub fn default_class(classes: &[Arc<StorageClass>]) -> Option<&StorageClass> {
 }
 
 /// Plans the writes for a claim.
-pub fn plan_claim(view: &ClaimView<'_>, now: Timestamp) -> Plan {
-    let mut plan = Plan::default();
+pub fn plan_claim(view: &ClaimView<'_>, now: Timestamp) -> VolumeBindingPlan {
+    let mut plan = VolumeBindingPlan::default();
     if view.annotation(BIND_COMPLETED).is_some() {
         keep_bound(view, now, &mut plan);
     } else if view.claim.metadata.deletion_timestamp.is_some() {
@@ -94,7 +94,7 @@ pub fn plan_claim(view: &ClaimView<'_>, now: Timestamp) -> Plan {
 }
 
 /// A bound claim stays bound, or becomes Lost (statefulset.md §11.9).
-fn keep_bound(view: &ClaimView<'_>, now: Timestamp, plan: &mut Plan) {
+fn keep_bound(view: &ClaimView<'_>, now: Timestamp, plan: &mut VolumeBindingPlan) {
     let Some(name) = view.volume_name() else {
         let text = "Bound claim has lost reference to PersistentVolume. \
             Data on the volume is lost!";
@@ -116,7 +116,7 @@ fn keep_bound(view: &ClaimView<'_>, now: Timestamp, plan: &mut Plan) {
     }
 }
 
-fn lose(view: &ClaimView<'_>, reason: &'static str, text: &str, plan: &mut Plan) {
+fn lose(view: &ClaimView<'_>, reason: &'static str, text: &str, plan: &mut VolumeBindingPlan) {
     plan.waiting_on = Some(text.to_owned());
     if phase(view.claim) != Some("Lost") {
         plan.actions.push(Action::SetClaimStatus {
@@ -129,7 +129,7 @@ fn lose(view: &ClaimView<'_>, reason: &'static str, text: &str, plan: &mut Plan)
 }
 
 /// The user named the volume (statefulset.md §11.4).
-fn bind_to_named(view: &ClaimView<'_>, name: &str, now: Timestamp, plan: &mut Plan) {
+fn bind_to_named(view: &ClaimView<'_>, name: &str, now: Timestamp, plan: &mut VolumeBindingPlan) {
     let Some(volume) = view.volume(name) else {
         plan.waiting_on = Some(format!("volume {name:?}, which does not exist"));
         return stay_pending(view, plan);
@@ -182,7 +182,7 @@ fn unfit(volume: &PersistentVolume, claim: &PersistentVolumeClaim, name: &str) -
 }
 
 /// The controller chooses the volume.
-fn bind_to_best(view: &ClaimView<'_>, now: Timestamp, plan: &mut Plan) {
+fn bind_to_best(view: &ClaimView<'_>, now: Timestamp, plan: &mut VolumeBindingPlan) {
     let class = requested_class(view.claim).filter(|class| !class.is_empty());
     let known = class.and_then(|class| view.class(class));
     let waits = known
@@ -230,7 +230,7 @@ fn bind_to_best(view: &ClaimView<'_>, now: Timestamp, plan: &mut Plan) {
 }
 
 /// statefulset.md §11.6.
-fn wait_for_consumer(view: &ClaimView<'_>, plan: &mut Plan) {
+fn wait_for_consumer(view: &ClaimView<'_>, plan: &mut VolumeBindingPlan) {
     let (reason, text) = match view.unscheduled_pods {
         [] => (
             reasons::WAIT_FOR_FIRST_CONSUMER,
@@ -250,7 +250,7 @@ fn wait_for_consumer(view: &ClaimView<'_>, plan: &mut Plan) {
 }
 
 /// statefulset.md §11.7: all provisioners are external to the binder, also the built-in one.
-fn provision(view: &ClaimView<'_>, class: &StorageClass, plan: &mut Plan) {
+fn provision(view: &ClaimView<'_>, class: &StorageClass, plan: &mut VolumeBindingPlan) {
     let provisioner = class.provisioner.as_str();
     if provisioner.is_empty() || provisioner == NO_PROVISIONER {
         let text = format!("no volume plugin matched name: {provisioner}");
@@ -288,7 +288,7 @@ fn phase(claim: &PersistentVolumeClaim) -> Option<&str> {
     claim.status.as_ref()?.phase.as_deref()
 }
 
-fn stay_pending(view: &ClaimView<'_>, plan: &mut Plan) {
+fn stay_pending(view: &ClaimView<'_>, plan: &mut VolumeBindingPlan) {
     if phase(view.claim) != Some("Pending") {
         plan.actions.push(Action::SetClaimStatus {
             phase: "Pending",

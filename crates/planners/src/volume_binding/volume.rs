@@ -6,7 +6,7 @@ use resource_kinds::annotations::{BOUND_BY_CONTROLLER, PROVISIONED_BY};
 use resource_kinds::reasons::volume as reasons;
 use resource_kinds::volume_fit::{Misfit, misfit};
 
-use super::action::{Action, NoteType, Plan, Subject};
+use super::action::{Action, NoteType, Subject, VolumeBindingPlan};
 
 /// Plans the writes for a volume. `claim` is the claim in the volume's `claimRef`, by name *and*
 /// UID: another claim of the same name counts as gone. The API server, not only a cache, must have
@@ -15,8 +15,8 @@ pub fn plan_volume(
     volume: &PersistentVolume,
     claim: Option<&PersistentVolumeClaim>,
     now: Timestamp,
-) -> Plan {
-    let mut plan = Plan::default();
+) -> VolumeBindingPlan {
+    let mut plan = VolumeBindingPlan::default();
     let reference = volume
         .spec
         .as_ref()
@@ -57,7 +57,11 @@ pub fn plan_volume(
 }
 
 /// The volume is reserved for a claim that does not name it yet; the plan of the claim continues.
-fn await_claim(volume: &PersistentVolume, claim: &PersistentVolumeClaim, plan: &mut Plan) {
+fn await_claim(
+    volume: &PersistentVolume,
+    claim: &PersistentVolumeClaim,
+    plan: &mut VolumeBindingPlan,
+) {
     plan.waiting_on = Some("its claim to be bound".to_owned());
     if misfit(volume, claim) == Some(Misfit::VolumeMode) {
         let text = format!(
@@ -71,7 +75,7 @@ fn await_claim(volume: &PersistentVolume, claim: &PersistentVolumeClaim, plan: &
 }
 
 /// The claim is gone (statefulset.md §11.8).
-fn release(volume: &PersistentVolume, now: Timestamp, plan: &mut Plan) {
+fn release(volume: &PersistentVolume, now: Timestamp, plan: &mut VolumeBindingPlan) {
     let phase = volume
         .status
         .as_ref()
@@ -122,7 +126,7 @@ fn fail(
     reason: &'static str,
     text: String,
     now: Timestamp,
-    plan: &mut Plan,
+    plan: &mut VolumeBindingPlan,
 ) {
     plan.waiting_on = Some(text.clone());
     let status = volume.status.as_ref();
@@ -144,7 +148,7 @@ pub(crate) fn set_phase(
     phase: &'static str,
     failure: Option<(&'static str, String)>,
     now: Timestamp,
-    plan: &mut Plan,
+    plan: &mut VolumeBindingPlan,
 ) {
     let status = volume.status.as_ref();
     let same = status.is_some_and(|status| {

@@ -217,7 +217,7 @@ pub struct Observed<'a> {
 
 /// The next step.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Step {
+pub enum VolumeMoveStep {
     /// The move is over.
     Done,
     /// Something else has to happen first.
@@ -231,22 +231,22 @@ pub enum Step {
 }
 
 /// The next step of a move.
-pub fn plan(seen: &Observed<'_>) -> Step {
+pub fn plan(seen: &Observed<'_>) -> VolumeMoveStep {
     let record = seen.record;
     if record.stage.is_before_placed()
         && let Some(reason) = obstacle(seen)
     {
-        return Step::Write(record.abandoned(reason));
+        return VolumeMoveStep::Write(record.abandoned(reason));
     }
     match record.stage {
         Stage::Requested => measure(seen),
         Stage::Preparing => prepare(seen),
         Stage::Stopping => stop(seen),
         Stage::Copying => copy(seen),
-        Stage::Arrived => Step::Write(record.in_stage(Stage::Placed)),
+        Stage::Arrived => VolumeMoveStep::Write(record.in_stage(Stage::Placed)),
         Stage::Placed => settle(seen),
         Stage::Abandoned => restore(seen),
-        Stage::Moved | Stage::Failed => Step::Done,
+        Stage::Moved | Stage::Failed => VolumeMoveStep::Done,
     }
 }
 
@@ -268,23 +268,25 @@ fn obstacle(seen: &Observed<'_>) -> Option<String> {
 }
 
 /// A call, if the node answers.
-fn call(seen: &Observed<'_>, call: Call) -> Step {
+fn call(seen: &Observed<'_>, call: Call) -> VolumeMoveStep {
     let (presence, node) = match call.side() {
         Side::Source => (seen.source, &seen.record.from),
         Side::Destination => (seen.destination, &seen.record.to),
     };
     match presence {
-        Presence::Ready => Step::Call(call),
-        Presence::Silent | Presence::Gone => Step::Wait(format!("node {node:?} is not ready")),
+        Presence::Ready => VolumeMoveStep::Call(call),
+        Presence::Silent | Presence::Gone => {
+            VolumeMoveStep::Wait(format!("node {node:?} is not ready"))
+        }
     }
 }
 
 /// Requested: the other node must have room.
-fn measure(seen: &Observed<'_>) -> Step {
+fn measure(seen: &Observed<'_>) -> VolumeMoveStep {
     let record = seen.record;
     if seen.destination == Presence::Silent {
         let reason = format!("node {:?} is not ready", record.to);
-        return Step::Write(record.abandoned(reason));
+        return VolumeMoveStep::Write(record.abandoned(reason));
     }
     let (source, destination) = match (seen.answers.source, seen.answers.destination) {
         (None, _) => return call(seen, Call::Inspect(Side::Source)),
@@ -293,14 +295,14 @@ fn measure(seen: &Observed<'_>) -> Step {
     };
     let Some(used) = source.used else {
         let reason = format!("node {:?} has no directory of the volume", record.from);
-        return Step::Write(record.abandoned(reason));
+        return VolumeMoveStep::Write(record.abandoned(reason));
     };
     // The first copy and the volume are there beside each other for a while.
     let set_aside = source.limit.unwrap_or(0);
     let needed = used.saturating_add(set_aside);
     if needed.saturating_add(RESERVE) > destination.free {
         let limit = source.limit.map(|limit| format!(" of {limit}"));
-        return Step::Write(record.abandoned(format!(
+        return VolumeMoveStep::Write(record.abandoned(format!(
             "node {:?} has too little space: the volume holds {used} bytes{}, {} are free, {RESERVE} \
              are left to the node",
             record.to,
@@ -312,54 +314,56 @@ fn measure(seen: &Observed<'_>) -> Step {
         Transfer::Files => Stage::Stopping,
         Transfer::Streams => Stage::Preparing,
     };
-    Step::Write(VolumeMove {
+    VolumeMoveStep::Write(VolumeMove {
         bytes: Some(used),
         ..record.in_stage(next)
     })
 }
 
 /// Preparing: a first copy, while pods run.
-fn prepare(seen: &Observed<'_>) -> Step {
+fn prepare(seen: &Observed<'_>) -> VolumeMoveStep {
     let record = seen.record;
     match &seen.answers.copied {
         None => copy_to(seen, Extent::First),
-        Some(Copied::Impossible(reason)) => Step::Write(record.abandoned(reason)),
-        Some(Copied::Complete(_)) => Step::Write(record.in_stage(Stage::Stopping)),
+        Some(Copied::Impossible(reason)) => VolumeMoveStep::Write(record.abandoned(reason)),
+        Some(Copied::Complete(_)) => VolumeMoveStep::Write(record.in_stage(Stage::Stopping)),
     }
 }
 
 /// A copy, if both nodes are ready.
-fn copy_to(seen: &Observed<'_>, extent: Extent) -> Step {
+fn copy_to(seen: &Observed<'_>, extent: Extent) -> VolumeMoveStep {
     match seen.destination {
         Presence::Ready => call(seen, Call::Copy(extent)),
         Presence::Silent | Presence::Gone => {
-            Step::Wait(format!("node {:?} is not ready", seen.record.to))
+            VolumeMoveStep::Wait(format!("node {:?} is not ready", seen.record.to))
         }
     }
 }
 
 /// Stopping: pods on a node have to end.
-fn stop(seen: &Observed<'_>) -> Step {
+fn stop(seen: &Observed<'_>) -> VolumeMoveStep {
     match seen.users.first() {
-        Some(user) => Step::Wait(format!("pod {:?} on node {:?} ends", user.name, user.node)),
-        None => Step::Write(seen.record.in_stage(Stage::Copying)),
+        Some(user) => {
+            VolumeMoveStep::Wait(format!("pod {:?} on node {:?} ends", user.name, user.node))
+        }
+        None => VolumeMoveStep::Write(seen.record.in_stage(Stage::Copying)),
     }
 }
 
 /// Copying: the directory is detached first, whatever was detached before.
-fn copy(seen: &Observed<'_>) -> Step {
+fn copy(seen: &Observed<'_>) -> VolumeMoveStep {
     let record = seen.record;
     match &seen.answers.detached {
         None => return call(seen, Call::Detach),
         Some(Detachment::InUse(by)) => {
-            return Step::Wait(format!("the directory is in use by {by}"));
+            return VolumeMoveStep::Wait(format!("the directory is in use by {by}"));
         }
         Some(Detachment::Ended) => {
-            return Step::Write(record.abandoned("the move has ended on its node"));
+            return VolumeMoveStep::Write(record.abandoned("the move has ended on its node"));
         }
         Some(Detachment::Missing) => {
             let reason = format!("node {:?} has no directory of the volume", record.from);
-            return Step::Write(record.abandoned(reason));
+            return VolumeMoveStep::Write(record.abandoned(reason));
         }
         Some(Detachment::Detached) => {}
     }
@@ -368,8 +372,10 @@ fn copy(seen: &Observed<'_>) -> Step {
     let mut early = seen.users.iter().filter(|user| user.node == record.from);
     if let Some(user) = early.next() {
         return match user.is_controlled && !user.is_deleted {
-            true => Step::DeletePod(user.clone()),
-            false => Step::Wait(format!("pod {:?} on node {:?} ends", user.name, user.node)),
+            true => VolumeMoveStep::DeletePod(user.clone()),
+            false => {
+                VolumeMoveStep::Wait(format!("pod {:?} on node {:?} ends", user.name, user.node))
+            }
         };
     }
     match &seen.answers.copied {
@@ -386,8 +392,8 @@ fn copy(seen: &Observed<'_>) -> Step {
                 copy_to(seen, extent)
             }
         },
-        Some(Copied::Impossible(reason)) => Step::Write(record.abandoned(reason)),
-        Some(Copied::Complete(path)) => Step::Write(VolumeMove {
+        Some(Copied::Impossible(reason)) => VolumeMoveStep::Write(record.abandoned(reason)),
+        Some(Copied::Complete(path)) => VolumeMoveStep::Write(VolumeMove {
             path: Some(path.clone()),
             ..record.in_stage(Stage::Arrived)
         }),
@@ -395,7 +401,7 @@ fn copy(seen: &Observed<'_>) -> Step {
 }
 
 /// Placed: the copy gets its name, then the old directory goes, then pods on the wrong node.
-fn settle(seen: &Observed<'_>) -> Step {
+fn settle(seen: &Observed<'_>) -> VolumeMoveStep {
     let record = seen.record;
     if !seen.answers.placed {
         return call(seen, Call::Place);
@@ -408,20 +414,20 @@ fn settle(seen: &Observed<'_>) -> Step {
         .iter()
         .filter(|user| user.is_controlled && !user.is_deleted && user.node != record.to);
     match astray.next() {
-        Some(user) => Step::DeletePod(user.clone()),
-        None => Step::Write(record.in_stage(Stage::Moved)),
+        Some(user) => VolumeMoveStep::DeletePod(user.clone()),
+        None => VolumeMoveStep::Write(record.in_stage(Stage::Moved)),
     }
 }
 
 /// Abandoned: the directory gets its name back.
-fn restore(seen: &Observed<'_>) -> Step {
+fn restore(seen: &Observed<'_>) -> VolumeMoveStep {
     if !seen.answers.restored && seen.source != Presence::Gone {
         return call(seen, Call::Abandon(Side::Source));
     }
     if !seen.answers.cleared && seen.destination != Presence::Gone {
         return call(seen, Call::Abandon(Side::Destination));
     }
-    Step::Write(VolumeMove {
+    VolumeMoveStep::Write(VolumeMove {
         stage: Stage::Failed,
         ..seen.record.clone()
     })

@@ -163,7 +163,7 @@ impl World {
         &mut self.disks[index(id, side)]
     }
 
-    fn plan(&self, sees_pods: bool) -> Step {
+    fn plan(&self, sees_pods: bool) -> VolumeMoveStep {
         let mut users = Vec::new();
         for (disk, node) in self.disks.iter().zip(["one", "two"]) {
             if disk.pod && sees_pods {
@@ -254,28 +254,28 @@ impl World {
     }
 
     /// The worlds after the leader's next step.
-    fn led(&self, step: &Step, out: &mut Vec<World>) {
+    fn led(&self, step: &VolumeMoveStep, out: &mut Vec<World>) {
         let mut next = self.clone();
         match step {
-            Step::Done => {
+            VolumeMoveStep::Done => {
                 if self.record.id == "1" && self.record.stage == Stage::Moved {
                     next.write(request(2));
                     out.push(next);
                 }
             }
-            Step::Wait(_) => {
+            VolumeMoveStep::Wait(_) => {
                 next.answers = Answers::default();
                 out.push(next);
             }
-            Step::Write(record) => {
+            VolumeMoveStep::Write(record) => {
                 next.write(record.clone());
                 out.push(next);
             }
-            Step::DeletePod(user) => {
+            VolumeMoveStep::DeletePod(user) => {
                 next.disks[usize::from(user.node == "two")].pod = false;
                 out.push(next);
             }
-            Step::Call(call) => self.called(*call, out),
+            VolumeMoveStep::Call(call) => self.called(*call, out),
         }
     }
 
@@ -400,11 +400,11 @@ impl World {
             }
             let id = number(&self.record);
             match self.plan(true) {
-                Step::Done => break,
-                Step::Wait(_) => self.answers = Answers::default(),
-                Step::Write(record) => self.write(record),
-                Step::Call(call) => self.carry_out(id, call, false),
-                Step::DeletePod(_) => {}
+                VolumeMoveStep::Done => break,
+                VolumeMoveStep::Wait(_) => self.answers = Answers::default(),
+                VolumeMoveStep::Write(record) => self.write(record),
+                VolumeMoveStep::Call(call) => self.carry_out(id, call, false),
+                VolumeMoveStep::DeletePod(_) => {}
             }
         }
         assert!(self.record.stage.is_final(), "no end: {self:#?}");

@@ -27,7 +27,7 @@ fn case(stage: Stage) -> Case {
 }
 
 impl Case {
-    fn plan(&self) -> Step {
+    fn plan(&self) -> VolumeMoveStep {
         plan(&Observed {
             record: &self.record,
             transfer: self.transfer,
@@ -40,9 +40,9 @@ impl Case {
     }
 }
 
-fn stage_and_message(step: Step) -> (Stage, String) {
+fn stage_and_message(step: VolumeMoveStep) -> (Stage, String) {
     match step {
-        Step::Write(record) => (record.stage, record.message.unwrap_or_default()),
+        VolumeMoveStep::Write(record) => (record.stage, record.message.unwrap_or_default()),
         other => panic!("no write: {other:?}"),
     }
 }
@@ -60,7 +60,10 @@ fn user(node: &str) -> User {
 #[test]
 fn the_room_is_looked_at_before_a_pod_has_to_end() {
     let mut case = case(Stage::Requested);
-    assert_eq!(case.plan(), Step::Call(Call::Inspect(Side::Source)));
+    assert_eq!(
+        case.plan(),
+        VolumeMoveStep::Call(Call::Inspect(Side::Source))
+    );
     let answer = |used, free| {
         Some(Inspection {
             used,
@@ -70,7 +73,10 @@ fn the_room_is_looked_at_before_a_pod_has_to_end() {
         })
     };
     case.answers.source = answer(Some(1 << 30), 0);
-    assert_eq!(case.plan(), Step::Call(Call::Inspect(Side::Destination)));
+    assert_eq!(
+        case.plan(),
+        VolumeMoveStep::Call(Call::Inspect(Side::Destination))
+    );
     case.answers.destination = answer(None, 1 << 30);
     let (stage, message) = stage_and_message(case.plan());
     assert_eq!(stage, Stage::Abandoned);
@@ -85,7 +91,7 @@ fn the_room_is_looked_at_before_a_pod_has_to_end() {
 fn a_pod_on_a_node_is_waited_for() {
     let mut case = case(Stage::Stopping);
     case.users = vec![user("one")];
-    assert!(matches!(case.plan(), Step::Wait(text) if text.contains("web-0")));
+    assert!(matches!(case.plan(), VolumeMoveStep::Wait(text) if text.contains("web-0")));
     case.users.clear();
     assert_eq!(stage_and_message(case.plan()).0, Stage::Copying);
 }
@@ -113,7 +119,10 @@ fn a_move_is_abandoned_before_it_is_placed_and_not_after() {
         }
         let mut case = case(Stage::Placed);
         change(&mut case);
-        let goes_on = matches!(case.plan(), Step::Call(Call::Place) | Step::Wait(_));
+        let goes_on = matches!(
+            case.plan(),
+            VolumeMoveStep::Call(Call::Place) | VolumeMoveStep::Wait(_)
+        );
         assert!(goes_on, "{:?}", case.plan());
     }
 }
@@ -122,9 +131,12 @@ fn a_move_is_abandoned_before_it_is_placed_and_not_after() {
 fn silent_nodes_are_waited_for_and_deleted_ones_are_not() {
     let mut case = case(Stage::Abandoned);
     case.source = Presence::Silent;
-    assert!(matches!(case.plan(), Step::Wait(_)));
+    assert!(matches!(case.plan(), VolumeMoveStep::Wait(_)));
     case.source = Presence::Gone;
-    assert_eq!(case.plan(), Step::Call(Call::Abandon(Side::Destination)));
+    assert_eq!(
+        case.plan(),
+        VolumeMoveStep::Call(Call::Abandon(Side::Destination))
+    );
     case.destination = Presence::Gone;
     assert_eq!(stage_and_message(case.plan()).0, Stage::Failed);
 }
@@ -135,7 +147,7 @@ fn a_pod_that_waits_on_the_former_node_is_deleted() {
     case.answers.placed = true;
     case.answers.discarded = true;
     case.users = vec![user("two"), user("one")];
-    assert_eq!(case.plan(), Step::DeletePod(user("one")));
+    assert_eq!(case.plan(), VolumeMoveStep::DeletePod(user("one")));
     case.users[1].is_deleted = true;
     assert_eq!(stage_and_message(case.plan()).0, Stage::Moved);
     case.users[1].is_deleted = false;
@@ -186,11 +198,11 @@ fn the_room_for_a_first_copy_is_beside_that_of_the_volume() {
 fn pods_run_until_the_first_copy_is_there() {
     let mut case = streams(Stage::Preparing);
     case.users = vec![user("one")];
-    assert_eq!(case.plan(), Step::Call(Call::Copy(Extent::First)));
+    assert_eq!(case.plan(), VolumeMoveStep::Call(Call::Copy(Extent::First)));
     case.destination = Presence::Silent;
-    assert!(matches!(case.plan(), Step::Wait(_)));
+    assert!(matches!(case.plan(), VolumeMoveStep::Wait(_)));
     case.answers.copied = Some(Copied::Complete("/p".to_owned()));
-    let Step::Write(next) = case.plan() else {
+    let VolumeMoveStep::Write(next) = case.plan() else {
         panic!("no write");
     };
     // The path belongs to the whole copy.
@@ -208,10 +220,16 @@ fn a_difference_is_copied_only_if_both_nodes_have_the_first_copy() {
     ] {
         let mut case = streams(Stage::Copying);
         case.answers.detached = Some(Detachment::Detached);
-        assert_eq!(case.plan(), Step::Call(Call::Inspect(Side::Source)));
+        assert_eq!(
+            case.plan(),
+            VolumeMoveStep::Call(Call::Inspect(Side::Source))
+        );
         case.answers.source = inspection(source);
-        assert_eq!(case.plan(), Step::Call(Call::Inspect(Side::Destination)));
+        assert_eq!(
+            case.plan(),
+            VolumeMoveStep::Call(Call::Inspect(Side::Destination))
+        );
         case.answers.destination = inspection(destination);
-        assert_eq!(case.plan(), Step::Call(Call::Copy(extent)));
+        assert_eq!(case.plan(), VolumeMoveStep::Call(Call::Copy(extent)));
     }
 }

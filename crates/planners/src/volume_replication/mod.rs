@@ -183,7 +183,7 @@ pub struct Observed<'a> {
 
 /// The next step.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Step {
+pub enum ReplicationStep {
     /// There is nothing to do any more.
     Done,
     /// Something else has to happen first.
@@ -199,11 +199,11 @@ pub enum Step {
 }
 
 /// The next step of a replicated volume.
-pub fn plan(seen: &Observed<'_>) -> Step {
+pub fn plan(seen: &Observed<'_>) -> ReplicationStep {
     let record = seen.record;
     match record.stage {
         Stage::Replicating if seen.is_released => forget(seen),
-        Stage::Replicating if is_lost(seen) => Step::Write(VolumeReplication {
+        Stage::Replicating if is_lost(seen) => ReplicationStep::Write(VolumeReplication {
             stage: Stage::Promoting,
             // A copy that a successor has begun is given up.
             ..record.replaced(record.replica.as_deref())
@@ -213,7 +213,7 @@ pub fn plan(seen: &Observed<'_>) -> Step {
             .unwrap_or_else(|| replicate(seen)),
         Stage::Promoting => promote(seen),
         Stage::Promoted => settle(seen),
-        Stage::Ended => Step::Done,
+        Stage::Ended => ReplicationStep::Done,
     }
 }
 
@@ -239,23 +239,25 @@ fn presence(seen: &Observed<'_>, node: &str) -> Presence {
 }
 
 /// A call, if the node answers.
-fn call(seen: &Observed<'_>, call: Call) -> Step {
+fn call(seen: &Observed<'_>, call: Call) -> ReplicationStep {
     let record = seen.record;
     let Some(node) = call.node(record).map(str::to_owned) else {
-        return Step::Wait("there is no node for the replica".to_owned());
+        return ReplicationStep::Wait("there is no node for the replica".to_owned());
     };
     let state = match node == record.primary {
         true => seen.primary,
         false => presence(seen, &node),
     };
     match state {
-        Presence::Ready => Step::Call(call),
-        Presence::Silent | Presence::Gone => Step::Wait(format!("node {node:?} is not ready")),
+        Presence::Ready => ReplicationStep::Call(call),
+        Presence::Silent | Presence::Gone => {
+            ReplicationStep::Wait(format!("node {node:?} is not ready"))
+        }
     }
 }
 
 /// Replicating: the replica gets a new copy at each interval.
-fn replicate(seen: &Observed<'_>) -> Step {
+fn replicate(seen: &Observed<'_>) -> ReplicationStep {
     let (record, answers) = (seen.record, seen.answers);
     if let Some(Copied::Impossible(reason)) = &answers.copied {
         return choose_another(seen, reason);
@@ -265,7 +267,7 @@ fn replicate(seen: &Observed<'_>) -> Step {
             Some(node) => record.replaced(Some(node)),
             None => record.clone(),
         };
-        return Step::Write(VolumeReplication {
+        return ReplicationStep::Write(VolumeReplication {
             last: Some(time),
             message: None,
             ..next
@@ -279,7 +281,7 @@ fn replicate(seen: &Observed<'_>) -> Step {
         // A clock that was set back does not stop the copies.
         && last <= seen.now.saturating_add(interval)
     {
-        return Step::Rest(last + interval - seen.now);
+        return ReplicationStep::Rest(last + interval - seen.now);
     }
     let Some(replica) = &answers.replica else {
         return call(seen, Call::Inspect(Role::Replica));
@@ -293,14 +295,14 @@ fn replicate(seen: &Observed<'_>) -> Step {
     }
     let receiver = record.receiver().unwrap_or_default();
     if let Some(diverged) = newly_diverged(record, receiver, replica) {
-        return Step::Write(VolumeReplication {
+        return ReplicationStep::Write(VolumeReplication {
             diverged,
             ..record.clone()
         });
     }
     if !primary.has_volume {
         let node = &record.primary;
-        return Step::Wait(format!("node {node:?} has no directory of the volume"));
+        return ReplicationStep::Wait(format!("node {node:?} has no directory of the volume"));
     }
     let base = primary.sent.intersection(&replica.copies).max().copied();
     let promoted = record.recovery.as_ref().map(|recovery| recovery.time);
@@ -330,7 +332,7 @@ fn replicate(seen: &Observed<'_>) -> Step {
 
 /// The change of the node for the copies, if there is one: a first replica; a successor of a replica that
 /// is lost; the end of a successor that is not needed any more, or is lost itself.
-fn choose(seen: &Observed<'_>) -> Option<Step> {
+fn choose(seen: &Observed<'_>) -> Option<ReplicationStep> {
     let record = seen.record;
     let Some(replica) = &record.replica else {
         return Some(choose_first(seen));
@@ -338,7 +340,7 @@ fn choose(seen: &Observed<'_>) -> Option<Step> {
     if let Some(successor) = &record.successor {
         let is_back = seen.replica == Presence::Ready && !has_no_copy(record);
         let is_over = is_back || presence(seen, successor) != Presence::Ready;
-        return is_over.then(|| Step::Write(record.replaced(Some(replica))));
+        return is_over.then(|| ReplicationStep::Write(record.replaced(Some(replica))));
     }
     let is_lost = seen.replica == Presence::Gone
         || (seen.replica == Presence::Silent && seen.is_replica_lost);
@@ -349,11 +351,13 @@ fn choose(seen: &Observed<'_>) -> Option<Step> {
     let node = match (seen.candidate, seen.replica) {
         (Some(node), _) => node,
         (None, Presence::Gone) => {
-            return Some(Step::Wait("no other node can take the copies".to_owned()));
+            return Some(ReplicationStep::Wait(
+                "no other node can take the copies".to_owned(),
+            ));
         }
         (None, _) => return None,
     };
-    Some(Step::Write(VolumeReplication {
+    Some(ReplicationStep::Write(VolumeReplication {
         successor: Some(node.to_owned()),
         former: without(&record.former, node),
         message: None,
@@ -368,35 +372,35 @@ fn has_no_copy(record: &VolumeReplication) -> bool {
 
 /// The node for the copies does not take one, for instance because it has no room. A replica with copies
 /// keeps its place; otherwise another node is tried.
-fn choose_another(seen: &Observed<'_>, reason: &str) -> Step {
+fn choose_another(seen: &Observed<'_>, reason: &str) -> ReplicationStep {
     let record = seen.record;
     let message = Some(reason.to_owned());
     match (&record.successor, seen.candidate) {
-        (Some(_), Some(_)) => Step::Write(VolumeReplication {
+        (Some(_), Some(_)) => ReplicationStep::Write(VolumeReplication {
             message,
             ..record.replaced(record.replica.as_deref())
         }),
-        (None, Some(node)) if has_no_copy(record) => Step::Write(VolumeReplication {
+        (None, Some(node)) if has_no_copy(record) => ReplicationStep::Write(VolumeReplication {
             successor: Some(node.to_owned()),
             former: without(&record.former, node),
             message,
             ..record.clone()
         }),
-        _ => Step::Wait(reason.to_owned()),
+        _ => ReplicationStep::Wait(reason.to_owned()),
     }
 }
 
-fn choose_first(seen: &Observed<'_>) -> Step {
+fn choose_first(seen: &Observed<'_>) -> ReplicationStep {
     let record = seen.record;
     match seen.candidate {
-        Some(node) => Step::Write(VolumeReplication {
+        Some(node) => ReplicationStep::Write(VolumeReplication {
             replica: Some(node.to_owned()),
             former: without(&record.former, node),
             last: None,
             message: None,
             ..record.clone()
         }),
-        None => Step::Wait("no other node can take the copies".to_owned()),
+        None => ReplicationStep::Wait("no other node can take the copies".to_owned()),
     }
 }
 
@@ -406,13 +410,13 @@ fn without(nodes: &[String], node: &str) -> Vec<String> {
 }
 
 /// A node that had copies is back, and removes them. One that fails does not hold up the copies.
-fn retire(seen: &Observed<'_>) -> Option<Step> {
+fn retire(seen: &Observed<'_>) -> Option<ReplicationStep> {
     let (record, retired) = (seen.record, &seen.answers.retired);
     let is_done = |node: &&String| matches!(retired.get(*node), Some(Some(_)));
     if let Some(node) = record.former.iter().find(is_done) {
         let holdings = retired.get(node)?.as_ref()?;
         let diverged = newly_diverged(record, node, holdings);
-        return Some(Step::Write(VolumeReplication {
+        return Some(ReplicationStep::Write(VolumeReplication {
             former: without(&record.former, node),
             diverged: diverged.unwrap_or_else(|| record.diverged.clone()),
             ..record.clone()
@@ -422,7 +426,7 @@ fn retire(seen: &Observed<'_>) -> Option<Step> {
     let node = left.find(|node| {
         presence(seen, node) == Presence::Ready && !retired.contains_key(node.as_str())
     })?;
-    Some(Step::Call(Call::Retire(node.clone())))
+    Some(ReplicationStep::Call(Call::Retire(node.clone())))
 }
 
 /// The kept states of the record with those of a node; `None` if there are no new ones.
@@ -441,11 +445,11 @@ fn newly_diverged(
 }
 
 /// Promoting: while the proof holds, the newest copy is chosen.
-fn promote(seen: &Observed<'_>) -> Step {
+fn promote(seen: &Observed<'_>) -> ReplicationStep {
     let record = seen.record;
     // The epoch stays: steps of the one before are refused.
     let back = |message: &str| {
-        Step::Write(VolumeReplication {
+        ReplicationStep::Write(VolumeReplication {
             stage: Stage::Replicating,
             message: Some(message.to_owned()),
             ..record.clone()
@@ -461,7 +465,7 @@ fn promote(seen: &Observed<'_>) -> Step {
         return call(seen, Call::Seal);
     };
     match newest_copy(record, sealed) {
-        None => Step::Write(VolumeReplication {
+        None => ReplicationStep::Write(VolumeReplication {
             stage: Stage::Replicating,
             last: None,
             message: Some(format!("node {node:?} has no complete copy")),
@@ -480,7 +484,7 @@ fn promote(seen: &Observed<'_>) -> Step {
                 message: None,
                 ..record.clone()
             };
-            Step::Place(placed, sealed.path.clone())
+            ReplicationStep::Place(placed, sealed.path.clone())
         }
     }
 }
@@ -492,7 +496,7 @@ fn newest_copy(record: &VolumeReplication, sealed: &Holdings) -> Option<i64> {
 }
 
 /// Promoted: the copy gets the name of the volume.
-fn settle(seen: &Observed<'_>) -> Step {
+fn settle(seen: &Observed<'_>) -> ReplicationStep {
     let record = seen.record;
     match (&record.recovery, seen.answers.promoted) {
         (Some(recovery), false) => call(
@@ -501,7 +505,7 @@ fn settle(seen: &Observed<'_>) -> Step {
                 time: recovery.time,
             },
         ),
-        _ => Step::Write(VolumeReplication {
+        _ => ReplicationStep::Write(VolumeReplication {
             stage: Stage::Replicating,
             ..record.clone()
         }),
@@ -509,14 +513,14 @@ fn settle(seen: &Observed<'_>) -> Step {
 }
 
 /// The claim is gone: the copies go before the volume.
-fn forget(seen: &Observed<'_>) -> Step {
+fn forget(seen: &Observed<'_>) -> ReplicationStep {
     let record = seen.record;
     let mut left = record.others().into_iter().filter(|node| {
         presence(seen, node) != Presence::Gone && !seen.answers.forgotten.contains(*node)
     });
     match left.next() {
         Some(node) => call(seen, Call::Forget(node.to_owned())),
-        None => Step::Write(VolumeReplication {
+        None => ReplicationStep::Write(VolumeReplication {
             stage: Stage::Ended,
             message: None,
             ..record.clone()

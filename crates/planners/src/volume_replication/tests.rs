@@ -3,8 +3,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use resource_kinds::storage::volume_replication::{Parameters, Recovery, Stage, VolumeReplication};
 
 use super::{
-    Answers, Call, Common, Copied, Holdings, Observed, Role, Step, Users, condition_message,
-    is_replica_lost, plan,
+    Answers, Call, Common, Copied, Holdings, Observed, ReplicationStep, Role, Users,
+    condition_message, is_replica_lost, plan,
 };
 use crate::volume_move::Presence;
 
@@ -69,22 +69,31 @@ fn the_difference_to_the_last_copy_is_sent_when_the_interval_is_over() {
     let mut answers = Answers::default();
     let mut seen = observed(&record, &answers);
     seen.now = 55_000;
-    assert_eq!(plan(&seen), Step::Rest(5_000));
+    assert_eq!(plan(&seen), ReplicationStep::Rest(5_000));
     seen.now = 61_000;
-    assert_eq!(plan(&seen), Step::Call(Call::Inspect(Role::Replica)));
+    assert_eq!(
+        plan(&seen),
+        ReplicationStep::Call(Call::Inspect(Role::Replica))
+    );
     answers.replica = Some(holdings(&[], &[40_000, 50_000]));
     answers.primary = Some(holdings(&[50_000], &[]));
     let kept = BTreeSet::from([50_000]);
     let keep = Call::Keep(Role::Replica, kept);
-    assert_eq!(plan(&observed(&record, &answers)), Step::Call(keep));
+    assert_eq!(
+        plan(&observed(&record, &answers)),
+        ReplicationStep::Call(keep)
+    );
     answers.kept.insert(Role::Replica);
     let copy = Call::Copy {
         time: 61_000,
         base: Some(50_000),
     };
-    assert_eq!(plan(&observed(&record, &answers)), Step::Call(copy));
+    assert_eq!(
+        plan(&observed(&record, &answers)),
+        ReplicationStep::Call(copy)
+    );
     answers.copied = Some(Copied::Complete(61_000));
-    let Step::Write(next) = plan(&observed(&record, &answers)) else {
+    let ReplicationStep::Write(next) = plan(&observed(&record, &answers)) else {
         panic!("no write");
     };
     assert_eq!(next.last, Some(61_000));
@@ -109,7 +118,10 @@ fn a_copy_is_whole_where_the_nodes_have_none_in_common() {
         time: 61_000,
         base: None,
     };
-    assert_eq!(plan(&observed(&record, &answers)), Step::Call(copy));
+    assert_eq!(
+        plan(&observed(&record, &answers)),
+        ReplicationStep::Call(copy)
+    );
 }
 
 #[test]
@@ -120,13 +132,13 @@ fn a_node_is_chosen_where_there_is_none() {
         last: None,
         ..record()
     };
-    let Step::Write(next) = plan(&observed(&without, &answers)) else {
+    let ReplicationStep::Write(next) = plan(&observed(&without, &answers)) else {
         panic!("no write");
     };
     assert_eq!(next.replica.as_deref(), Some("three"));
     let mut seen = observed(&without, &answers);
     seen.candidate = None;
-    assert!(matches!(plan(&seen), Step::Wait(_)));
+    assert!(matches!(plan(&seen), ReplicationStep::Wait(_)));
 }
 
 // docs/storage.md
@@ -141,23 +153,23 @@ fn a_replica_that_stays_away_keeps_its_place_until_another_node_has_a_copy() {
         seen.is_replica_lost = lost;
         plan(&seen)
     };
-    let Step::Write(chosen) = away(true, Presence::Silent, Presence::Ready) else {
+    let ReplicationStep::Write(chosen) = away(true, Presence::Silent, Presence::Ready) else {
         panic!("no successor");
     };
     assert_eq!(chosen.successor.as_deref(), Some("three"));
     assert_eq!((chosen.replica.as_deref(), chosen.epoch), (Some("two"), 1));
     assert_eq!(
         away(false, Presence::Gone, Presence::Ready),
-        Step::Write(chosen.clone())
+        ReplicationStep::Write(chosen.clone())
     );
     // Not yet, and not while those copies may be all that is left.
     assert!(!matches!(
         away(false, Presence::Silent, Presence::Ready),
-        Step::Write(_)
+        ReplicationStep::Write(_)
     ));
     assert!(!matches!(
         away(true, Presence::Silent, Presence::Silent),
-        Step::Write(_)
+        ReplicationStep::Write(_)
     ));
     // The successor gets a copy at once, and has the place then.
     answers.replica = Some(Holdings {
@@ -177,11 +189,11 @@ fn a_replica_that_stays_away_keeps_its_place_until_another_node_has_a_copy() {
     assert_eq!(copy.node(&chosen), Some("one"));
     assert_eq!(Call::Demote(None).node(&chosen), Some("three"));
     assert_eq!(Call::Seal.node(&chosen), Some("two"));
-    assert_eq!(plan(&seen), Step::Call(copy));
+    assert_eq!(plan(&seen), ReplicationStep::Call(copy));
     answers.copied = Some(Copied::Complete(55_000));
     let mut seen = observed(&chosen, &answers);
     (seen.replica, seen.others) = (Presence::Silent, nodes(&["two"]));
-    let Step::Write(replaced) = plan(&seen) else {
+    let ReplicationStep::Write(replaced) = plan(&seen) else {
         panic!("not replaced");
     };
     assert_eq!((replaced.epoch, replaced.last), (2, Some(55_000)));
@@ -193,7 +205,7 @@ fn a_replica_that_stays_away_keeps_its_place_until_another_node_has_a_copy() {
     assert!(condition_message(&replaced).contains("node \"two\" removes its former copies"));
     // The old one is back first.
     answers.copied = None;
-    let Step::Write(kept) = plan(&observed(&chosen, &answers)) else {
+    let ReplicationStep::Write(kept) = plan(&observed(&chosen, &answers)) else {
         panic!("not given up");
     };
     assert_eq!(
@@ -219,18 +231,21 @@ fn another_node_is_tried_if_one_has_no_room() {
         plan(&seen)
     };
     // A replica without a copy goes when another node has one.
-    let Step::Write(next) = three(&new, Presence::Ready) else {
+    let ReplicationStep::Write(next) = three(&new, Presence::Ready) else {
         panic!("no other node");
     };
     assert_eq!(next.receiver(), Some("three"));
     assert_eq!(next.replica.as_deref(), Some("two"));
     assert!(condition_message(&next).contains("it has none, and node \"three\" gets a copy"));
     let none = Answers::default();
-    assert!(matches!(plan(&observed(&next, &none)), Step::Call(_)));
+    assert!(matches!(
+        plan(&observed(&next, &none)),
+        ReplicationStep::Call(_)
+    ));
     // One with copies keeps its place.
     assert_eq!(
         three(&record(), Presence::Ready),
-        Step::Wait("no room".to_owned())
+        ReplicationStep::Wait("no room".to_owned())
     );
     // A successor is given up for the next one.
     let chosen = VolumeReplication {
@@ -240,9 +255,9 @@ fn another_node_is_tried_if_one_has_no_room() {
     let mut seen = observed(&chosen, &full);
     (seen.replica, seen.others) = (Presence::Silent, nodes(&["two"]));
     seen.candidate = None;
-    assert_eq!(plan(&seen), Step::Wait("no room".to_owned()));
+    assert_eq!(plan(&seen), ReplicationStep::Wait("no room".to_owned()));
     seen.candidate = Some("three");
-    let Step::Write(next) = plan(&seen) else {
+    let ReplicationStep::Write(next) = plan(&seen) else {
         panic!("not given up");
     };
     assert_eq!((next.successor.as_deref(), next.epoch), (None, 2));
@@ -271,18 +286,21 @@ fn a_node_that_returns_too_late_removes_its_copies() {
         (seen.others, seen.now) = (others, 55_000);
         plan(&seen)
     };
-    assert_eq!(rest(nodes(&["two"]), &answers), Step::Rest(5_000));
+    assert_eq!(
+        rest(nodes(&["two"]), &answers),
+        ReplicationStep::Rest(5_000)
+    );
     let retire = Call::Retire("two".to_owned());
-    assert_eq!(rest(nodes(&[]), &answers), Step::Call(retire));
+    assert_eq!(rest(nodes(&[]), &answers), ReplicationStep::Call(retire));
     // A former primary keeps its state.
     let kept = Holdings {
         diverged: ["diverged-1-v".to_owned()].into(),
         ..Holdings::default()
     };
     answers.retired.insert("two".to_owned(), None);
-    assert_eq!(rest(nodes(&[]), &answers), Step::Rest(5_000));
+    assert_eq!(rest(nodes(&[]), &answers), ReplicationStep::Rest(5_000));
     answers.retired.insert("two".to_owned(), Some(kept));
-    let Step::Write(next) = rest(nodes(&[]), &answers) else {
+    let ReplicationStep::Write(next) = rest(nodes(&[]), &answers) else {
         panic!("no write");
     };
     assert!(next.former.is_empty());
@@ -318,13 +336,16 @@ fn a_former_primary_goes_on_from_the_recovery_point() {
         ..Answers::default()
     };
     let demote = Call::Demote(Some(common));
-    assert_eq!(plan(&observed(&record, &answers)), Step::Call(demote));
+    assert_eq!(
+        plan(&observed(&record, &answers)),
+        ReplicationStep::Call(demote)
+    );
     answers.replica = Some(Holdings {
         epoch: 2,
         has_volume: false,
         ..holdings(&[], &[50_000])
     });
-    let copy = |base| Step::Call(Call::Copy { time: 61_000, base });
+    let copy = |base| ReplicationStep::Call(Call::Copy { time: 61_000, base });
     assert_eq!(plan(&observed(&record, &answers)), copy(Some(50_000)));
     // The snapshots were not identical: the copy is a whole one.
     answers.replica = Some(Holdings {
@@ -340,7 +361,7 @@ fn a_former_primary_goes_on_from_the_recovery_point() {
         time: 50_001,
         base: None,
     };
-    assert_eq!(plan(&seen), Step::Call(later));
+    assert_eq!(plan(&seen), ReplicationStep::Call(later));
 }
 
 #[test]
@@ -356,7 +377,7 @@ fn a_replica_is_promoted_only_with_a_proof_and_for_a_pod_that_waits() {
             waiting: true,
         };
         change(&mut seen);
-        matches!(plan(&seen), Step::Write(next) if next.stage == Stage::Promoting && next.epoch == 2)
+        matches!(plan(&seen), ReplicationStep::Write(next) if next.stage == Stage::Promoting && next.epoch == 2)
     };
     assert!(lost(&|_| {}));
     assert!(!lost(&|seen| seen.is_proven_dead = false));
@@ -381,9 +402,9 @@ fn the_volume_follows_the_newest_complete_copy() {
         seen.users.on_primary = false;
         plan(&seen)
     };
-    assert_eq!(dead(&answers), Step::Call(Call::Seal));
+    assert_eq!(dead(&answers), ReplicationStep::Call(Call::Seal));
     answers.sealed = Some(holdings(&[], &[50_000, 60_000]));
-    let Step::Place(next, path) = dead(&answers) else {
+    let ReplicationStep::Place(next, path) = dead(&answers) else {
         panic!("not placed");
     };
     assert_eq!((next.primary.as_str(), path.as_str()), ("two", "/p"));
@@ -391,14 +412,14 @@ fn the_volume_follows_the_newest_complete_copy() {
     assert_eq!(next.recovery.as_ref().map(|one| one.time), Some(60_000));
     assert!(condition_message(&next).contains("recovery point 1970-01-01T00:01:00Z"));
     // The node that returned has its volume still.
-    let Step::Write(back) = plan(&observed(&promoting, &answers)) else {
+    let ReplicationStep::Write(back) = plan(&observed(&promoting, &answers)) else {
         panic!("no write");
     };
     assert_eq!((back.stage, back.epoch), (Stage::Replicating, 2));
     assert_eq!(back.primary, "one");
     // An older copy than the one that was shown is never promoted.
     answers.sealed = Some(holdings(&[], &[40_000]));
-    assert!(matches!(dead(&answers), Step::Write(back) if back.last.is_none()));
+    assert!(matches!(dead(&answers), ReplicationStep::Write(back) if back.last.is_none()));
 }
 
 #[test]
@@ -413,16 +434,17 @@ fn copies_go_before_the_volume() {
         (seen.is_released, seen.others) = (true, others);
         plan(&seen)
     };
-    let forget = |node: &str| Step::Call(Call::Forget(node.to_owned()));
+    let forget = |node: &str| ReplicationStep::Call(Call::Forget(node.to_owned()));
     assert_eq!(released(&answers, nodes(&[])), forget("three"));
     assert!(matches!(
         released(&answers, nodes(&["three"])),
-        Step::Wait(_)
+        ReplicationStep::Wait(_)
     ));
     answers.forgotten.insert("three".to_owned());
     assert_eq!(released(&answers, nodes(&[])), forget("two"));
     let none = BTreeMap::new();
-    let is_ended = |step| matches!(step, Step::Write(next) if next.stage == Stage::Ended);
+    let is_ended =
+        |step| matches!(step, ReplicationStep::Write(next) if next.stage == Stage::Ended);
     // Nodes that were deleted have nothing any more.
     assert!(is_ended(released(&answers, &none)));
     answers.forgotten.insert("two".to_owned());

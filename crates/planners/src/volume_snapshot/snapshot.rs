@@ -64,7 +64,7 @@ pub struct Note {
 
 /// The planned writes and events, and the reason for waiting.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Plan {
+pub struct SnapshotPlan {
     /// Writes, in this order.
     pub actions: Vec<Action>,
     /// Events.
@@ -74,8 +74,8 @@ pub struct Plan {
 }
 
 /// Plans the writes for a snapshot.
-pub fn plan_snapshot(view: &View<'_>, now: Timestamp) -> Plan {
-    let mut plan = Plan::default();
+pub fn plan_snapshot(view: &View<'_>, now: Timestamp) -> SnapshotPlan {
+    let mut plan = SnapshotPlan::default();
     if view.snapshot.metadata.deletion_timestamp.is_some() {
         end(view, &mut plan);
         return plan;
@@ -127,7 +127,7 @@ impl Fault {
 fn bind_existing<'v>(
     view: &View<'v>,
     name: &str,
-    plan: &mut Plan,
+    plan: &mut SnapshotPlan,
 ) -> Result<Option<&'v VolumeSnapshotContent>, Fault> {
     let content = view.content.ok_or_else(|| {
         let text = "VolumeSnapshotContent is missing";
@@ -162,7 +162,7 @@ fn bind_existing<'v>(
 fn bind_new<'v>(
     view: &View<'v>,
     claim: &str,
-    plan: &mut Plan,
+    plan: &mut SnapshotPlan,
 ) -> Result<Option<&'v VolumeSnapshotContent>, Fault> {
     let metadata = &view.snapshot.metadata;
     if let Some(content) = view.content {
@@ -355,7 +355,7 @@ impl View<'_> {
 }
 
 /// Copies the content's status to the snapshot.
-fn follow(view: &View<'_>, content: &VolumeSnapshotContent, plan: &mut Plan) {
+fn follow(view: &View<'_>, content: &VolumeSnapshotContent, plan: &mut SnapshotPlan) {
     let stored = view.snapshot.status.clone().unwrap_or_default();
     let of_content = content.status.clone().unwrap_or_default();
     let created = of_content
@@ -401,7 +401,7 @@ fn follow(view: &View<'_>, content: &VolumeSnapshotContent, plan: &mut Plan) {
     }
 }
 
-fn fail(view: &View<'_>, fault: Fault, now: Timestamp, plan: &mut Plan) {
+fn fail(view: &View<'_>, fault: Fault, now: Timestamp, plan: &mut SnapshotPlan) {
     plan.waiting_on = Some(fault.message.clone());
     let stored = view.snapshot.status.clone().unwrap_or_default();
     let message = match fault.reason {
@@ -436,7 +436,7 @@ fn fail(view: &View<'_>, fault: Fault, now: Timestamp, plan: &mut Plan) {
 }
 
 /// The snapshot is being deleted: its content first, if the policy says so.
-fn end(view: &View<'_>, plan: &mut Plan) {
+fn end(view: &View<'_>, plan: &mut SnapshotPlan) {
     let finalizers = finalizers_of(view.snapshot);
     let ours = |name: &&String| *name == SOURCE_PROTECTION || *name == BOUND_PROTECTION;
     if !finalizers.iter().any(|name| ours(&name)) {

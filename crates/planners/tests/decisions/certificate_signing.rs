@@ -6,7 +6,9 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::core::v1::Node;
-use planners::certificate_signing::{Action, Names, Plan, Surroundings, Usage, plan};
+use planners::certificate_signing::{
+    Action, CertificateSigningPlan, Names, Surroundings, Usage, plan,
+};
 use resource_kinds::certificates::Request;
 use serde_json::{Value, json};
 
@@ -36,11 +38,16 @@ fn decided(mut request: Value, kind: &str, certificate: Option<&str>) -> Value {
     request
 }
 
-fn planned(request: &Value, now: i64) -> Plan {
+fn planned(request: &Value, now: i64) -> CertificateSigningPlan {
     planned_among(request, &[], &Names::default(), now)
 }
 
-fn planned_among(request: &Value, nodes: &[Value], server: &Names, now: i64) -> Plan {
+fn planned_among(
+    request: &Value,
+    nodes: &[Value],
+    server: &Names,
+    now: i64,
+) -> CertificateSigningPlan {
     let request: CertificateSigningRequest = serde_json::from_value(request.clone()).unwrap();
     let nodes = nodes.iter().cloned().map(serde_json::from_value);
     let nodes: Vec<Arc<Node>> = nodes.map(|node| Arc::new(node.unwrap())).collect();
@@ -185,7 +192,10 @@ fn what_is_decided_or_forgotten_goes() {
     assert_eq!(planned(&signed, hour + 100).action, Some(Action::Delete));
     // As long as it is not signed, it is not done.
     let approved = decided(pending, "Approved", None);
-    assert_eq!(planned(&approved, 100 * hour), Plan::default());
+    assert_eq!(
+        planned(&approved, 100 * hour),
+        CertificateSigningPlan::default()
+    );
 }
 
 /// Upstream leaves server certificates of nodes to a person; here they are approved for the names of

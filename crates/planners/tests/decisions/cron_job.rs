@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::{CronJob, Job};
-use planners::cron_job::{Observed, Plan, plan};
+use planners::cron_job::{CronJobPlan, Observed, plan};
 use serde_json::{Value, json};
 
 fn cron_job(more: Value) -> CronJob {
@@ -31,7 +31,7 @@ fn job(name: &str, condition: Option<&str>) -> Arc<Job> {
     Arc::new(serde_json::from_value(job).unwrap())
 }
 
-fn at(time: &str, cron_job: CronJob, jobs: Vec<Arc<Job>>) -> Plan {
+fn at(time: &str, cron_job: CronJob, jobs: Vec<Arc<Job>>) -> CronJobPlan {
     let observed = Observed {
         cron_job: Arc::new(cron_job),
         jobs,
@@ -40,7 +40,7 @@ fn at(time: &str, cron_job: CronJob, jobs: Vec<Arc<Job>>) -> Plan {
     plan(&observed, now)
 }
 
-fn created(plan: &Plan) -> Option<String> {
+fn created(plan: &CronJobPlan) -> Option<String> {
     plan.create
         .as_ref()
         .and_then(|job| job.metadata.name.clone())

@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use planners::daemon_set::{Fit, Observed, Plan, RevisionAction, plan};
+use planners::daemon_set::{DaemonSetPlan, Fit, Observed, RevisionAction, plan};
 use planners::pod_set::Action;
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -55,7 +55,7 @@ impl World {
         self.observed.set = Arc::new(set);
     }
 
-    fn plan(&self) -> Plan {
+    fn plan(&self) -> DaemonSetPlan {
         let mut observed = self.observed.clone();
         observed.pods = self.pods.iter().map(|pod| Arc::new(pod.into())).collect();
         plan(&observed, self.now)

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{Endpoints, Pod, Service};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 use planners::batching::Urgency;
-use planners::endpoints::{EndpointsWrite, Observed, Plan, plan};
+use planners::endpoints::{EndpointsPlan, EndpointsWrite, Observed, plan};
 use resource_kinds::labels;
 use resource_kinds::pod_view::PodView;
 use serde_json::{Value, json};
@@ -67,7 +67,7 @@ fn observed(service: Arc<Service>, pods: Vec<Arc<PodView>>) -> Observed {
 }
 
 /// Carries a plan out, as the API server would.
-fn apply(observed: &mut Observed, plan: Plan) {
+fn apply(observed: &mut Observed, plan: EndpointsPlan) {
     for slices in [&mut observed.slices, &mut observed.mirrored] {
         slices.retain(|slice| {
             let name = slice.metadata.name.clone().unwrap();

@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use planners::job::{Observed, Plan, orphaned, plan};
+use planners::job::{JobPlan, Observed, orphaned, plan};
 use planners::pod_set::Action;
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -51,7 +51,7 @@ impl World {
         }
     }
 
-    fn plan(&self) -> Plan {
+    fn plan(&self) -> JobPlan {
         let pods = self.pods.iter().map(|pod| Arc::new(pod.into()));
         let observed = Observed {
             job: self.observed.job.clone(),
@@ -60,7 +60,7 @@ impl World {
         plan(&observed, self.now)
     }
 
-    fn carry_out(&mut self, plan: Plan, upto: Upto) {
+    fn carry_out(&mut self, plan: JobPlan, upto: Upto) {
         if upto >= Upto::Status
             && let Some(status) = plan.status
         {

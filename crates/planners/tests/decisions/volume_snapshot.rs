@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use planners::volume_snapshot::{
-    Action, ContentStep, Handle, Plan, View, plan_on_node, plan_snapshot,
+    Action, ContentStep, Handle, SnapshotPlan, View, plan_on_node, plan_snapshot,
 };
 use resource_kinds::snapshot::{
     BEING_DELETED, BOUND_PROTECTION, CONTENT_PROTECTION, DEFAULT_CLASS, SOURCE_PROTECTION,
@@ -53,7 +53,7 @@ impl World {
         }
     }
 
-    fn plan(&self) -> Plan {
+    fn plan(&self) -> SnapshotPlan {
         let content: Option<VolumeSnapshotContent> = self.content.as_ref().map(typed);
         let claim = self.claim.as_ref().map(typed);
         let classes: Vec<VolumeSnapshotClass> = typed(&self.classes);
@@ -169,7 +169,7 @@ fn a_snapshot_becomes_ready_with_its_content() {
     assert_eq!(status["creationTime"], "1970-01-01T00:00:01Z");
     assert_eq!(plan.notes[0].reason, "SnapshotReady");
     world.snapshot["status"] = status;
-    assert_eq!(world.plan(), Plan::default());
+    assert_eq!(world.plan(), SnapshotPlan::default());
 }
 
 #[test]

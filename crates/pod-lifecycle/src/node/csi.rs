@@ -6,7 +6,7 @@
 
 /// A call to the driver. A step is taken only if the one before it has succeeded.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Step {
+pub enum CsiStep {
     /// `NodeUnpublishVolume` for a pod, by its uid.
     Unpublish {
         /// The uid.
@@ -22,16 +22,16 @@ pub fn plan(
     published_for: &[&str],
     staged_for: Option<&str>,
     lives: impl Fn(&str) -> bool,
-) -> Vec<Step> {
+) -> Vec<CsiStep> {
     let gone = published_for.iter().filter(|pod| !lives(pod));
-    let mut steps: Vec<Step> = gone
-        .map(|pod| Step::Unpublish {
+    let mut steps: Vec<CsiStep> = gone
+        .map(|pod| CsiStep::Unpublish {
             pod: (*pod).to_owned(),
         })
         .collect();
     let is_free = staged_for.is_some_and(|pod| !lives(pod));
     if is_free && steps.len() == published_for.len() {
-        steps.push(Step::Unstage);
+        steps.push(CsiStep::Unstage);
     }
     steps
 }
@@ -40,12 +40,12 @@ pub fn plan(
 mod tests {
     use super::*;
 
-    fn of(pods: &[&str], staged_for: Option<&str>, lives: &[&str]) -> Vec<Step> {
+    fn of(pods: &[&str], staged_for: Option<&str>, lives: &[&str]) -> Vec<CsiStep> {
         plan(pods, staged_for, |pod| lives.contains(&pod))
     }
 
-    fn unpublish(pod: &str) -> Step {
-        Step::Unpublish {
+    fn unpublish(pod: &str) -> CsiStep {
+        CsiStep::Unpublish {
             pod: pod.to_owned(),
         }
     }
@@ -54,7 +54,7 @@ mod tests {
     fn the_last_pod_takes_the_stage_along() {
         assert_eq!(of(&["a", "b"], Some("b"), &["a", "b"]), []);
         assert_eq!(of(&["a", "b"], Some("a"), &["b"]), [unpublish("a")]);
-        let all = [unpublish("a"), unpublish("b"), Step::Unstage];
+        let all = [unpublish("a"), unpublish("b"), CsiStep::Unstage];
         assert_eq!(of(&["a", "b"], Some("b"), &["c"]), all);
         assert_eq!(of(&["a"], None, &[]), [unpublish("a")]);
         assert_eq!(of(&[], None, &[]), []);
@@ -65,7 +65,7 @@ mod tests {
         assert_eq!(of(&[], Some("a"), &["a"]), []);
         assert_eq!(of(&["b"], Some("a"), &["a"]), [unpublish("b")]);
         // The pod has gone between staging and publishing, or nobody knows of which pod it was.
-        assert_eq!(of(&[], Some("a"), &["b"]), [Step::Unstage]);
-        assert_eq!(of(&[], Some(""), &["a"]), [Step::Unstage]);
+        assert_eq!(of(&[], Some("a"), &["b"]), [CsiStep::Unstage]);
+        assert_eq!(of(&[], Some(""), &["a"]), [CsiStep::Unstage]);
     }
 }

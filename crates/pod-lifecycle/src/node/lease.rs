@@ -12,7 +12,7 @@ use resource_kinds::annotations::ENDS_WITH_LEASE;
 
 /// The next step with the lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
+pub enum LeaseStep {
     /// The lease is the node's own: it is renewed.
     Renew {
         /// The epoch.
@@ -39,18 +39,18 @@ pub fn epoch(lease: &LeaseSpec) -> i32 {
 }
 
 /// The next step with the lease that was read, for an agent that runs pods in the epoch `served`.
-pub fn step(lease: Option<&LeaseSpec>, node: &str, served: i32) -> Step {
+pub fn step(lease: Option<&LeaseSpec>, node: &str, served: i32) -> LeaseStep {
     let Some(lease) = lease else {
-        return Step::Return {
+        return LeaseStep::Return {
             epoch: served.saturating_add(1),
         };
     };
     let epoch = epoch(lease);
     if lease.holder_identity.as_deref() == Some(node) && epoch == served {
-        Step::Renew { epoch }
+        LeaseStep::Renew { epoch }
     } else {
         let next = epoch.saturating_add((epoch == served).into());
-        Step::Return { epoch: next }
+        LeaseStep::Return { epoch: next }
     }
 }
 
@@ -70,21 +70,37 @@ mod tests {
     fn only_the_own_lease_of_the_served_epoch_is_renewed() {
         for (held, served, expected) in [
             // The lease may have been deleted after a fence.
-            (None, 3, Step::Return { epoch: 4 }),
-            (None, 0, Step::Return { epoch: 1 }),
-            (Some(lease(Some("n"), Some(3))), 3, Step::Renew { epoch: 3 }),
-            (Some(lease(Some("n"), None)), 0, Step::Renew { epoch: 0 }),
-            (Some(lease(None, Some(4))), 3, Step::Return { epoch: 4 }),
-            (Some(lease(None, Some(3))), 3, Step::Return { epoch: 4 }),
+            (None, 3, LeaseStep::Return { epoch: 4 }),
+            (None, 0, LeaseStep::Return { epoch: 1 }),
+            (
+                Some(lease(Some("n"), Some(3))),
+                3,
+                LeaseStep::Renew { epoch: 3 },
+            ),
+            (
+                Some(lease(Some("n"), None)),
+                0,
+                LeaseStep::Renew { epoch: 0 },
+            ),
+            (
+                Some(lease(None, Some(4))),
+                3,
+                LeaseStep::Return { epoch: 4 },
+            ),
+            (
+                Some(lease(None, Some(3))),
+                3,
+                LeaseStep::Return { epoch: 4 },
+            ),
             (
                 Some(lease(Some("n"), Some(4))),
                 3,
-                Step::Return { epoch: 4 },
+                LeaseStep::Return { epoch: 4 },
             ),
             (
                 Some(lease(Some("m"), Some(3))),
                 3,
-                Step::Return { epoch: 4 },
+                LeaseStep::Return { epoch: 4 },
             ),
         ] {
             assert_eq!(step(held.as_ref(), "n", served), expected, "{held:?}");

@@ -16,7 +16,7 @@ use rtnetlink::packet_route::neighbour::{
 use rtnetlink::packet_route::route::{RouteAttribute, RouteMessage, RouteProtocol, RouteType};
 use rtnetlink::{LinkUnspec, LinkVxlan, RouteMessageBuilder};
 
-use super::{Link, Plan, Tunnel, Way, tunnel_mac};
+use super::{Link, PeersPlan, Tunnel, Way, tunnel_mac};
 use crate::error::{Error, kernel};
 use crate::host::{Host, LOOPBACK_INDEX, RT_TABLE_LOCAL, destination, local, output, source};
 use crate::links::{delete_link, get_link};
@@ -64,7 +64,7 @@ pub(crate) async fn apply(
     host: &Host,
     gateway: Ipv4Addr,
     device: Option<&Device>,
-    plan: &Plan,
+    plan: &PeersPlan,
 ) -> Result<Vec<Cidr>, Error> {
     if let (Some(device), Some(wanted)) = (device, &plan.encrypted) {
         device.set_mtu(host, wanted.mtu).await?;
@@ -259,7 +259,7 @@ fn is_tunnel(link: &LinkMessage, wanted: &Tunnel) -> bool {
 
 /// The entries of the tunnel: each peer's next hop has a hardware address, which is at the peer's
 /// address. Entries of peers that are gone are removed.
-async fn ensure_ends(host: &Host, index: u32, plan: &Plan) -> Result<(), Error> {
+async fn ensure_ends(host: &Host, index: u32, plan: &PeersPlan) -> Result<(), Error> {
     let ends: Vec<(Cidr, Ipv4Addr)> = plan
         .ways
         .iter()

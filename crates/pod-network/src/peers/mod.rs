@@ -131,7 +131,7 @@ pub(crate) struct Tunnel {
 
 /// Everything that the kernel should have for the peers.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Plan {
+pub(crate) struct PeersPlan {
     pub(crate) ways: BTreeMap<Cidr, Way>,
     pub(crate) tunnel: Option<Tunnel>,
     pub(crate) encrypted: Option<EncryptedTunnel>,
@@ -155,8 +155,8 @@ pub(crate) fn plan(
     settings: &PeerSettings,
     links: &[Link],
     peers: &[Peer],
-) -> Plan {
-    let mut plan = Plan {
+) -> PeersPlan {
+    let mut plan = PeersPlan {
         ways: BTreeMap::new(),
         tunnel: None,
         encrypted: None,
@@ -219,7 +219,7 @@ pub(crate) fn plan(
     plan
 }
 
-impl Plan {
+impl PeersPlan {
     fn refuse(&mut self, peer: &Peer, cause: String) {
         let name = peer.name.clone();
         self.unreached.push(UnreachedPeer { name, cause });
@@ -350,7 +350,7 @@ mod tests {
         }
     }
 
-    fn planned(transport: PeerTransport, peers: &[Peer]) -> Plan {
+    fn planned(transport: PeerTransport, peers: &[Peer]) -> PeersPlan {
         let own = cidr("10.244.0.0/24");
         plan(own, None, &settings(transport), &links(), peers)
     }
@@ -447,7 +447,7 @@ mod tests {
         }
     }
 
-    fn encrypting(peers: &[Peer]) -> Plan {
+    fn encrypting(peers: &[Peer]) -> PeersPlan {
         let own = Encrypting {
             end: TunnelEnd {
                 key: PublicKey([1; 32]),

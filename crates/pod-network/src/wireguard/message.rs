@@ -8,7 +8,7 @@ use object_model::cidr::Cidr;
 use rtnetlink::packet_core::{DefaultNla, Emitable, NLA_F_NESTED, NlaBuffer, NlasIterator};
 
 use super::key::{KEY_BYTES, PrivateKey, PublicKey};
-use super::{Step, TunnelPeer};
+use super::{PeerStep, TunnelPeer};
 
 /// The family that knows the numbers of the others (`GENL_ID_CTRL`).
 pub(crate) const CONTROL: u16 = 0x10;
@@ -66,13 +66,13 @@ pub(crate) fn set_device(family: u16, index: u32, key: &PrivateKey, port: u16) -
 }
 
 /// Changes one peer of a device.
-pub(crate) fn change_peer(family: u16, index: u32, step: &Step) -> Vec<u8> {
+pub(crate) fn change_peer(family: u16, index: u32, step: &PeerStep) -> Vec<u8> {
     let attributes = match step {
-        Step::Remove(key) => vec![
+        PeerStep::Remove(key) => vec![
             DefaultNla::new(WGPEER_A_PUBLIC_KEY, key.0.to_vec()),
             number(WGPEER_A_FLAGS, WGPEER_F_REMOVE_ME),
         ],
-        Step::Set(key, peer) => {
+        PeerStep::Set(key, peer) => {
             let allowed: Vec<DefaultNla> = peer.allowed.iter().map(allowed).collect();
             vec![
                 DefaultNla::new(WGPEER_A_PUBLIC_KEY, key.0.to_vec()),
@@ -245,7 +245,7 @@ mod tests {
     /// The bytes are written down from `include/uapi/linux/wireguard.h`.
     #[test]
     fn a_peer_is_set_by_these_bytes() {
-        let step = Step::Set(PublicKey([7; 32]), peer());
+        let step = PeerStep::Set(PublicKey([7; 32]), peer());
         let mut expected = vec![
             132, 0, 0, 0, 0x1c, 0, 5, 0, 0, 0, 0, 0, 0, 0, 0, 0, // nlmsghdr: REQUEST, ACK
             1, 1, 0, 0, // genlmsghdr: WG_CMD_SET_DEVICE, version 1
@@ -270,7 +270,7 @@ mod tests {
 
     #[test]
     fn a_peer_is_removed_and_a_device_set_by_these_bytes() {
-        let removed = change_peer(0x1c, 5, &Step::Remove(PublicKey([7; 32])));
+        let removed = change_peer(0x1c, 5, &PeerStep::Remove(PublicKey([7; 32])));
         let mut expected = vec![
             80, 0, 0, 0, 0x1c, 0, 5, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 0, 0, // headers
             8, 0, 1, 0, 5, 0, 0, 0, // WGDEVICE_A_IFINDEX 5
@@ -308,7 +308,7 @@ mod tests {
             ..peer()
         };
         let parts = [peer(), other].map(|peer| {
-            let step = Step::Set(PublicKey([7; 32]), peer);
+            let step = PeerStep::Set(PublicKey([7; 32]), peer);
             change_peer(0x1c, 5, &step)
         });
         let mut datagram = parts.concat();

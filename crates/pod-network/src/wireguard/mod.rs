@@ -68,7 +68,7 @@ pub(crate) struct TunnelPeer {
 
 /// A change of the device.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Step {
+pub(crate) enum PeerStep {
     /// The peer is removed, with its ranges.
     Remove(PublicKey),
     /// The peer is made, or gets this endpoint, and these ranges alone.
@@ -80,12 +80,12 @@ pub(crate) enum Step {
 pub(crate) fn steps(
     found: &BTreeMap<PublicKey, TunnelPeer>,
     wanted: &BTreeMap<PublicKey, TunnelPeer>,
-) -> Vec<Step> {
+) -> Vec<PeerStep> {
     let gone = found.keys().filter(|key| !wanted.contains_key(key));
     let changed = wanted.iter();
     let changed = changed.filter(|(key, peer)| found.get(key) != Some(peer));
-    gone.map(|key| Step::Remove(*key))
-        .chain(changed.map(|(key, peer)| Step::Set(*key, peer.clone())))
+    gone.map(|key| PeerStep::Remove(*key))
+        .chain(changed.map(|(key, peer)| PeerStep::Set(*key, peer.clone())))
         .collect()
 }
 
@@ -96,12 +96,12 @@ mod tests {
     use super::*;
 
     /// The kernel's rule: a range belongs to the peer that it was given to last.
-    fn carry_out(peers: &mut BTreeMap<PublicKey, TunnelPeer>, step: &Step) {
+    fn carry_out(peers: &mut BTreeMap<PublicKey, TunnelPeer>, step: &PeerStep) {
         match step {
-            Step::Remove(key) => {
+            PeerStep::Remove(key) => {
                 peers.remove(key);
             }
-            Step::Set(key, new) => {
+            PeerStep::Set(key, new) => {
                 for peer in peers.values_mut() {
                     peer.allowed = &peer.allowed - &new.allowed;
                 }
@@ -137,7 +137,7 @@ mod tests {
             prop_assert_eq!(&peers, &wanted);
             prop_assert!(steps(&peers, &wanted).is_empty());
             for step in all {
-                if let Step::Set(key, peer) = step {
+                if let PeerStep::Set(key, peer) = step {
                     prop_assert_ne!(before.get(&key), Some(&peer));
                 }
             }

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 use crate::Key;
 use crate::changes::Stored;
 
-use super::objects::Place;
+use super::objects::ObjectPlace;
 
 type TermsOf = dyn Fn(&Stored) -> Vec<String> + Send + Sync;
 type Unchanged = dyn Fn(&Stored, &Stored) -> bool + Send + Sync;
@@ -27,12 +27,12 @@ pub(super) struct IndexState {
 /// The objects with one term, never empty. Many terms have one object, such as the name of a pod in
 /// a label; it needs no map.
 enum Keys {
-    One(Key, Place),
-    Many(BTreeMap<Key, Place>),
+    One(Key, ObjectPlace),
+    Many(BTreeMap<Key, ObjectPlace>),
 }
 
 impl Keys {
-    fn insert(&mut self, key: &Key, place: Place) {
+    fn insert(&mut self, key: &Key, place: ObjectPlace) {
         match self {
             Self::One(only, at) if only == key => *at = place,
             Self::One(only, at) => {
@@ -62,7 +62,7 @@ impl Keys {
         }
     }
 
-    fn iter(&self) -> impl Iterator<Item = (&Key, Place)> {
+    fn iter(&self) -> impl Iterator<Item = (&Key, ObjectPlace)> {
         let (one, many) = match self {
             Self::One(only, place) => (Some((only, *place)), None),
             Self::Many(all) => (None, Some(all)),
@@ -82,17 +82,17 @@ impl IndexState {
     }
 
     /// The objects with that term, sorted by key.
-    pub fn places(&self, term: &str) -> impl Iterator<Item = Place> {
+    pub fn places(&self, term: &str) -> impl Iterator<Item = ObjectPlace> {
         self.found(term).map(|(_, place)| place)
     }
 
-    fn found(&self, term: &str) -> impl Iterator<Item = (&Key, Place)> {
+    fn found(&self, term: &str) -> impl Iterator<Item = (&Key, ObjectPlace)> {
         self.entries.get(term).into_iter().flat_map(Keys::iter)
     }
 
     /// The objects with a term of one of the sets: of the set that has the fewest objects. Sorted
     /// by key.
-    pub fn places_of_smallest(&self, sets: &[Vec<String>]) -> impl Iterator<Item = Place> {
+    pub fn places_of_smallest(&self, sets: &[Vec<String>]) -> impl Iterator<Item = ObjectPlace> {
         let size = |terms: &&Vec<String>| -> usize {
             let counts = terms.iter().map(|term| self.count(term));
             counts.sum()
@@ -100,7 +100,7 @@ impl IndexState {
         let smallest = sets.iter().min_by_key(size);
         let terms = smallest.map(Vec::as_slice).unwrap_or_default();
         let found = terms.iter().flat_map(|term| self.found(term));
-        let mut found: Vec<(&Key, Place)> = found.collect();
+        let mut found: Vec<(&Key, ObjectPlace)> = found.collect();
         if terms.len() > 1 {
             found.sort_by_key(|(key, _)| *key);
             found.dedup_by_key(|(key, _)| *key);
@@ -108,7 +108,7 @@ impl IndexState {
         found.into_iter().map(|(_, place)| place)
     }
 
-    pub fn insert(&mut self, key: &Key, place: Place, object: &Stored) {
+    pub fn insert(&mut self, key: &Key, place: ObjectPlace, object: &Stored) {
         self.add(key, place, (self.terms.of)(object));
     }
 
@@ -117,7 +117,7 @@ impl IndexState {
     }
 
     /// Most changes of an object change none of its terms.
-    pub fn replace(&mut self, key: &Key, place: Place, old: &Stored, new: &Stored) {
+    pub fn replace(&mut self, key: &Key, place: ObjectPlace, old: &Stored, new: &Stored) {
         if (self.terms.unchanged)(old, new) {
             return;
         }
@@ -132,7 +132,7 @@ impl IndexState {
         self.entries.get(term).map_or(0, Keys::len)
     }
 
-    fn add(&mut self, key: &Key, place: Place, terms: Vec<String>) {
+    fn add(&mut self, key: &Key, place: ObjectPlace, terms: Vec<String>) {
         for term in terms {
             match self.entries.entry(term) {
                 Entry::Occupied(mut keys) => keys.get_mut().insert(key, place),

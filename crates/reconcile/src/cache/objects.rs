@@ -9,13 +9,13 @@ use crate::changes::Stored;
 /// The place of an object: the same for all states of it, so that an index finds the newest one
 /// without a search. After the removal of the object another one may get it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Place(usize);
+pub(super) struct ObjectPlace(usize);
 
 #[derive(Default)]
 pub(super) struct Objects {
-    places: BTreeMap<Key, Place>,
+    places: BTreeMap<Key, ObjectPlace>,
     kept: Vec<Option<Arc<Stored>>>,
-    free: Vec<Place>,
+    free: Vec<ObjectPlace>,
 }
 
 impl Objects {
@@ -24,7 +24,7 @@ impl Objects {
     }
 
     /// The object at a place.
-    pub fn at(&self, place: Place) -> Option<&Arc<Stored>> {
+    pub fn at(&self, place: ObjectPlace) -> Option<&Arc<Stored>> {
         self.kept.get(place.0)?.as_ref()
     }
 
@@ -37,29 +37,29 @@ impl Objects {
     }
 
     /// All objects, sorted by key.
-    pub fn iter(&self) -> impl Iterator<Item = (&Key, Place, &Arc<Stored>)> {
+    pub fn iter(&self) -> impl Iterator<Item = (&Key, ObjectPlace, &Arc<Stored>)> {
         self.found(self.places.iter())
     }
 
     /// The objects from that key on, sorted.
-    pub fn from(&self, key: Key) -> impl Iterator<Item = (&Key, Place, &Arc<Stored>)> {
+    pub fn from(&self, key: Key) -> impl Iterator<Item = (&Key, ObjectPlace, &Arc<Stored>)> {
         self.found(self.places.range(key..))
     }
 
     fn found<'s>(
         &'s self,
-        places: impl Iterator<Item = (&'s Key, &'s Place)>,
-    ) -> impl Iterator<Item = (&'s Key, Place, &'s Arc<Stored>)> {
+        places: impl Iterator<Item = (&'s Key, &'s ObjectPlace)>,
+    ) -> impl Iterator<Item = (&'s Key, ObjectPlace, &'s Arc<Stored>)> {
         places.filter_map(|(key, place)| Some((key, *place, self.at(*place)?)))
     }
 
     /// Keeps a state of an object; returns its place and the state before.
-    pub fn insert(&mut self, key: &Key, object: Arc<Stored>) -> (Place, Option<Arc<Stored>>) {
+    pub fn insert(&mut self, key: &Key, object: Arc<Stored>) -> (ObjectPlace, Option<Arc<Stored>>) {
         if let Some(place) = self.places.get(key) {
             let kept = self.kept.get_mut(place.0);
             return (*place, kept.and_then(|kept| kept.replace(object)));
         }
-        let place = self.free.pop().unwrap_or(Place(self.kept.len()));
+        let place = self.free.pop().unwrap_or(ObjectPlace(self.kept.len()));
         match self.kept.get_mut(place.0) {
             Some(kept) => *kept = Some(object),
             None => self.kept.push(Some(object)),

@@ -8,7 +8,7 @@ use tokio::sync::futures::Notified;
 use tokio::sync::{Notify, watch};
 
 use super::index::{IndexState, Terms};
-use super::objects::{Objects, Place};
+use super::objects::{ObjectPlace, Objects};
 use crate::changes::{Mailbox, ObjectChange, Stored};
 use crate::{Identity, Key};
 
@@ -206,7 +206,7 @@ impl Store {
 }
 
 impl State {
-    fn objects_of(&self, places: impl Iterator<Item = Place>) -> Vec<Arc<Stored>> {
+    fn objects_of(&self, places: impl Iterator<Item = ObjectPlace>) -> Vec<Arc<Stored>> {
         places
             .filter_map(|place| self.objects.at(place).cloned())
             .collect()

@@ -54,10 +54,10 @@ struct Written {
     pod: Arc<PodView>,
     /// The start of the decision.
     begun: Instant,
-    outcome: Outcome,
+    outcome: WriteOutcome,
 }
 
-enum Outcome {
+enum WriteOutcome {
     Bound {
         node: String,
         /// The number of attempts, and the start of the wait.
@@ -76,7 +76,7 @@ enum Outcome {
     },
 }
 
-impl Outcome {
+impl WriteOutcome {
     /// A failed write of a reservation or a nomination.
     fn failed(error: api_client::Error) -> Self {
         Self::Failed {
@@ -282,12 +282,12 @@ impl Engine {
         let client = self.client.clone();
         self.writes.spawn(async move {
             let result = writes::bind(client, &pod, &node).await;
-            let bound = |()| Outcome::Bound { node, history };
+            let bound = |()| WriteOutcome::Bound { node, history };
             Written {
                 key,
                 pod,
                 begun,
-                outcome: result.map_or_else(Outcome::failed, bound),
+                outcome: result.map_or_else(WriteOutcome::failed, bound),
             }
         });
     }
@@ -336,7 +336,7 @@ impl Engine {
                 key,
                 pod,
                 begun,
-                outcome: result.map_or_else(Outcome::failed, Outcome::Prepared),
+                outcome: result.map_or_else(WriteOutcome::failed, WriteOutcome::Prepared),
             }
         });
     }
@@ -367,8 +367,8 @@ impl Engine {
         let (client, pod) = (self.client.clone(), pod.clone());
         self.writes.spawn(async move {
             let outcome = match writes::explain(&client, &pod, condition, nominated).await {
-                Ok(_) => Outcome::Explained,
-                Err(error) => Outcome::Failed {
+                Ok(_) => WriteOutcome::Explained,
+                Err(error) => WriteOutcome::Failed {
                     decided: false,
                     error,
                 },
@@ -394,13 +394,13 @@ impl Engine {
             .get(&key)
             .is_some_and(|kept| same(&kept.pod, &pod));
         match outcome {
-            Outcome::Explained => {}
-            Outcome::Preempted {
+            WriteOutcome::Explained => {}
+            WriteOutcome::Preempted {
                 node,
                 revision,
                 victims,
             } => self.preempted(&key, &node, revision, &victims, &pod),
-            Outcome::Bound { node, history } => {
+            WriteOutcome::Bound { node, history } => {
                 let metrics = &self.config.metrics;
                 metrics.attempt(Attempt::Scheduled, begun.elapsed());
                 if let Some((attempts, since)) = history {
@@ -413,7 +413,7 @@ impl Engine {
                     .event(pod.reference(), kind, "Scheduled", text);
                 self.settle(&key);
             }
-            Outcome::Prepared(steps) => {
+            WriteOutcome::Prepared(steps) => {
                 if let Some(kept) = self.reservations.get_mut(&key).filter(|_| current) {
                     kept.stage = Stage::Waiting(Instant::now());
                     kept.steps = steps;
@@ -421,7 +421,7 @@ impl Engine {
                 // The change that it waits for may have come already.
                 self.backlog.wake(Concern::Pod(&key));
             }
-            Outcome::Failed { decided, error } => {
+            WriteOutcome::Failed { decided, error } => {
                 tracing::debug!(pod = %key, error = %message(&error), "write failed");
                 if !decided {
                     return;

@@ -8,7 +8,7 @@ use placement::Preemption;
 use reconcile::{EventType, Key};
 use resource_kinds::pod_view::PodView;
 
-use super::{Engine, Outcome, Written, same};
+use super::{Engine, WriteOutcome, Written, same};
 use crate::backlog::Concern;
 use crate::metrics::Attempt;
 use crate::nominations::{self, Nomination};
@@ -69,12 +69,13 @@ impl Engine {
         let client = self.client.clone();
         self.writes.spawn(async move {
             let result = writes::preempt(&client, &pod, condition, preemption).await;
-            let outcome =
-                result.map_or_else(Outcome::failed, |(revision, victims)| Outcome::Preempted {
+            let outcome = result.map_or_else(WriteOutcome::failed, |(revision, victims)| {
+                WriteOutcome::Preempted {
                     node,
                     revision,
                     victims,
-                });
+                }
+            });
             Written {
                 key,
                 pod,

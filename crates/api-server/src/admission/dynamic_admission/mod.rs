@@ -17,7 +17,7 @@ use resource_kinds::admissionregistration::GROUP;
 use resource_kinds::info::SCALE;
 use serde_json::Value;
 
-use self::round::{Round, Step};
+use self::round::{MutationStep, Round};
 use crate::admission::plugins::{Plugins, admit};
 use crate::catalog::registry::Resource;
 use crate::http::call::Call;
@@ -52,9 +52,9 @@ impl Registrations {
     }
 
     /// The mutating ones, in order.
-    fn steps(&self) -> impl Iterator<Item = Step<'_>> {
-        let policies = self.changing.iter().map(Step::Policy);
-        policies.chain(self.mutating.iter().map(Step::Hook))
+    fn steps(&self) -> impl Iterator<Item = MutationStep<'_>> {
+        let policies = self.changing.iter().map(MutationStep::Policy);
+        policies.chain(self.mutating.iter().map(MutationStep::Hook))
     }
 }
 
@@ -147,7 +147,7 @@ pub(crate) async fn admit_and_change(
     let until = if *object == changed { last } else { usize::MAX };
     let again = registrations.steps().take(until);
     round
-        .change(again.filter(Step::asked_again), object)
+        .change(again.filter(MutationStep::asked_again), object)
         .await?;
     Ok(())
 }
@@ -263,7 +263,7 @@ async fn change_all(
     };
     let again = registrations.steps().take(last);
     round
-        .change(again.filter(Step::asked_again), object)
+        .change(again.filter(MutationStep::asked_again), object)
         .await?;
     Ok(true)
 }

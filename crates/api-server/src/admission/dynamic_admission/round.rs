@@ -22,12 +22,12 @@ use crate::objects::storage::reading;
 use crate::objects::write_request::{WriteRequest, complaints};
 
 /// A mutating webhook or policy.
-pub(super) enum Step<'a> {
+pub(super) enum MutationStep<'a> {
     Policy(&'a MutatingPolicy),
     Hook(&'a Webhook),
 }
 
-impl Step<'_> {
+impl MutationStep<'_> {
     /// Whether it is reinvoked after other changes of the object (`reinvocationPolicy`).
     pub(super) fn asked_again(&self) -> bool {
         match self {
@@ -78,14 +78,14 @@ impl<'a> Round<'a> {
     /// Runs one after the other; returns the index of the last one that changed the object.
     pub(super) async fn change<'s>(
         &mut self,
-        steps: impl Iterator<Item = Step<'s>>,
+        steps: impl Iterator<Item = MutationStep<'s>>,
         object: &mut Value,
     ) -> Result<Option<usize>, Status> {
         let mut last = None;
         for (place, step) in steps.enumerate() {
             let changed = match step {
-                Step::Policy(policy) => self.by_policy(policy, object)?,
-                Step::Hook(webhook) => self.by_webhook(webhook, object).await?,
+                MutationStep::Policy(policy) => self.by_policy(policy, object)?,
+                MutationStep::Hook(webhook) => self.by_webhook(webhook, object).await?,
             };
             if changed {
                 last = Some(place);

@@ -133,7 +133,7 @@ impl Nodes {
         };
         Some(Destination {
             name: node_name.to_owned(),
-            place: Place::of(&node)?,
+            place: NodeApiAddress::of(&node)?,
             client,
         })
     }
@@ -184,7 +184,7 @@ impl NodeConnector for Nodes {
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for NodeApiAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { host, port } = self;
         match host.contains(':') {
@@ -197,18 +197,18 @@ impl fmt::Display for Place {
 /// A node of another machine, and the certificate that is shown to it.
 struct Destination {
     name: String,
-    place: Place,
+    place: NodeApiAddress,
     client: Arc<ClientConfig>,
 }
 
 /// The place of a node's API. Its display form is a `Host` header.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Place {
+struct NodeApiAddress {
     host: String,
     port: u16,
 }
 
-impl Place {
+impl NodeApiAddress {
     /// The place in a Node object; `None` if the node does not serve its API on the network.
     fn of(node: &Value) -> Option<Self> {
         let status = &node["status"];
@@ -367,7 +367,7 @@ mod tests {
         let node = |port: Value, addresses: Value| {
             let node = json!({"status": {"addresses": addresses,
                 "daemonEndpoints": {"kubeletEndpoint": {"Port": port}}}});
-            Place::of(&node).map(|place| (place.host, place.port))
+            NodeApiAddress::of(&node).map(|place| (place.host, place.port))
         };
         let all = json!([{"type": "Hostname", "address": "n"},
             {"type": "InternalIP", "address": "10.0.0.1"},
@@ -380,6 +380,6 @@ mod tests {
         for port in [json!(0), json!(70000), Value::Null] {
             assert_eq!(node(port, all.clone()), None);
         }
-        assert_eq!(Place::of(&json!({})), None);
+        assert_eq!(NodeApiAddress::of(&json!({})), None);
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::Place;
+use super::NodeApiAddress;
 use crate::http::limits::{
     DIRECT_AGAIN, PROXY_CONNECT_TIMEOUT, SHORT_CONNECT_TIMEOUT, TUNNEL_CONNECT_TIMEOUT,
 };
@@ -24,7 +24,7 @@ pub enum Way {
 /// The last trial of the address in a Node object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct LastDirect {
-    pub(super) place: Place,
+    pub(super) place: NodeApiAddress,
     pub(super) at: Instant,
     pub(super) has_reached: bool,
 }
@@ -38,7 +38,7 @@ pub(super) struct Attempt {
 
 /// The attempts to reach a node at a place, in order; the first connection is used.
 pub(super) fn attempts(
-    place: &Place,
+    place: &NodeApiAddress,
     last: Option<&LastDirect>,
     has_tunnel: bool,
     now: Instant,
@@ -64,8 +64,8 @@ pub(super) fn attempts(
 mod tests {
     use super::*;
 
-    fn place(host: &str) -> Place {
-        Place {
+    fn place(host: &str) -> NodeApiAddress {
+        NodeApiAddress {
             host: host.to_owned(),
             port: 10250,
         }

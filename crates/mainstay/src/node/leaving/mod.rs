@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::forget_network;
-use super::membership::{Membership, Place};
+use super::membership::{Membership, MembershipStore};
 use crate::settings::{DataDirectory, ServerArguments};
 use crate::why::Server;
 use crate::{down, token};
@@ -234,6 +234,6 @@ fn stop_agent(data: &Path) -> Result<()> {
 /// Forgets the membership and the addresses of pods.
 fn forget(data: &Path) -> Result<()> {
     data_directory::make(data)?;
-    Place::open(data)?.forget()?;
+    MembershipStore::open(data)?.forget()?;
     forget_network(data)
 }

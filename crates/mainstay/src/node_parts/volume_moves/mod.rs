@@ -28,7 +28,7 @@ use serde::Serialize;
 use tokio::sync::Mutex;
 use volume_provisioner::{Arrival, MovedVolume, ProvisionerError, Storage};
 
-use receiving::{Destination, Outcome, Receiving};
+use receiving::{Destination, Receiving, StreamOutcome};
 use sending::{Sending, Source};
 
 /// The moves of one node.
@@ -156,24 +156,23 @@ impl NodeMoves {
     async fn finish(
         &self,
         of: MovedVolume<'_>,
-        outcome: Outcome,
+        outcome: StreamOutcome,
         bytes: u64,
         extent: Extent,
     ) -> Answer<Receipt> {
         let storage = &self.storage;
         let path = match (outcome, extent) {
-            (Outcome::Impossible(text), _) => return Ok(Receipt::Impossible(text)),
-            (Outcome::OtherBase(text), _) => {
+            (StreamOutcome::Impossible(text), _) => return Ok(Receipt::Impossible(text)),
+            (StreamOutcome::OtherBase(text), _) => {
                 // The next attempt copies everything.
                 done(storage.forget_first_copy(of).await)?;
                 return Err(conflict(&text));
             }
-            (Outcome::Snapshot(snapshot), Extent::First) => {
+            (StreamOutcome::Snapshot(snapshot), Extent::First) => {
                 storage.finish_first_copy(of, snapshot).await
             }
-            (Outcome::Snapshot(_), Extent::Increment | Extent::Whole) | (Outcome::Files, _) => {
-                storage.finish_arrival(of, bytes).await
-            }
+            (StreamOutcome::Snapshot(_), Extent::Increment | Extent::Whole)
+            | (StreamOutcome::Files, _) => storage.finish_arrival(of, bytes).await,
         };
         Ok(arrived(&done(path)?))
     }
@@ -212,7 +211,7 @@ impl Streams {
         volume: &str,
         position: &Position<'_>,
         step: &MoveStep,
-    ) -> Answer<Option<Outcome>> {
+    ) -> Answer<Option<StreamOutcome>> {
         let Some(mut open) = self.receiving.remove(volume) else {
             return Err(conflict("the stream is closed"));
         };
@@ -226,7 +225,7 @@ impl Streams {
             Ok(()) => open.finish().await.map(Some),
             // The task has ended early: its own error says why.
             Err(status) => match open.finish().await? {
-                Outcome::Files | Outcome::Snapshot(_) => Err(status),
+                StreamOutcome::Files | StreamOutcome::Snapshot(_) => Err(status),
                 other => Ok(Some(other)),
             },
         }

@@ -23,7 +23,7 @@ pub(super) struct Receiving {
     attempt: String,
     taken: u64,
     parts: Sender<Bytes>,
-    task: JoinHandle<Result<Outcome>>,
+    task: JoinHandle<Result<StreamOutcome>>,
 }
 
 /// The place of a stream.
@@ -37,7 +37,7 @@ pub(super) enum Destination {
 
 /// The end of a stream.
 #[derive(Debug)]
-pub(super) enum Outcome {
+pub(super) enum StreamOutcome {
     /// The files are complete.
     Files,
     /// The snapshot is complete; its identity.
@@ -52,7 +52,7 @@ impl Receiving {
     pub(super) fn start(attempt: &str, to: Destination) -> Self {
         let (parts, receiver) = channel(2);
         let task = tokio::task::spawn_blocking(move || match to {
-            Destination::Files(to) => receive(receiver, to).map(|()| Outcome::Files),
+            Destination::Files(to) => receive(receiver, to).map(|()| StreamOutcome::Files),
             Destination::Stream(to, first) => receive_snapshot(receiver, &to, first),
         });
         Self {
@@ -83,11 +83,13 @@ impl Receiving {
     }
 
     /// Waits for the last file.
-    pub(super) async fn finish(self) -> Answer<Outcome> {
+    pub(super) async fn finish(self) -> Answer<StreamOutcome> {
         drop(self.parts);
         match self.task.await {
             Ok(Ok(outcome)) => Ok(outcome),
-            Ok(Err(error)) if is_full(&error) => Ok(Outcome::Impossible(format!("{error:#}"))),
+            Ok(Err(error)) if is_full(&error) => {
+                Ok(StreamOutcome::Impossible(format!("{error:#}")))
+            }
             Ok(Err(error)) => Err(internal(&format!("{error:#}"))),
             Err(error) => Err(internal(&format!("the copy was cut off: {error}"))),
         }
@@ -130,7 +132,7 @@ fn receive_snapshot(
     parts: Receiver<Bytes>,
     to: &Path,
     first: Option<FirstCopy>,
-) -> Result<Outcome> {
+) -> Result<StreamOutcome> {
     let stream = Stream {
         parts,
         part: Bytes::new(),
@@ -143,8 +145,8 @@ fn receive_snapshot(
         })
     });
     match btrfs_stream::receive(stream, &open(to)?, base.transpose()?.as_ref()) {
-        Ok(snapshot) => Ok(Outcome::Snapshot(snapshot)),
-        Err(error @ ReceiveError::OtherBase) => Ok(Outcome::OtherBase(error.to_string())),
+        Ok(snapshot) => Ok(StreamOutcome::Snapshot(snapshot)),
+        Err(error @ ReceiveError::OtherBase) => Ok(StreamOutcome::OtherBase(error.to_string())),
         Err(error) => Err(error.into()),
     }
 }

@@ -9,7 +9,7 @@ use planners::volume_move::Receipt;
 use planners::volume_replication::{Common, Role};
 use volume_provisioner::{CopyOf, ReplicatedVolume};
 
-use super::receiving::{Destination, Outcome, Receiving};
+use super::receiving::{Destination, Receiving, StreamOutcome};
 use super::sending::{Sending, Source};
 use super::{Answer, NodeMoves, Streams, bad, begun, conflict, done, json, number, position};
 
@@ -104,23 +104,23 @@ impl NodeMoves {
         &self,
         of: &ReplicatedVolume,
         copy: CopyOf,
-        outcome: Outcome,
+        outcome: StreamOutcome,
     ) -> Answer<Receipt> {
         match outcome {
-            Outcome::Snapshot(snapshot) => {
+            StreamOutcome::Snapshot(snapshot) => {
                 done(self.storage.finish_copy(of, copy.time, snapshot).await)?;
                 let path = done(self.storage.holdings(of).await)?.path;
                 Ok(Receipt::Arrived(path))
             }
-            Outcome::Impossible(text) => Ok(Receipt::Impossible(text)),
-            Outcome::OtherBase(text) => {
+            StreamOutcome::Impossible(text) => Ok(Receipt::Impossible(text)),
+            StreamOutcome::OtherBase(text) => {
                 // The next copy has another base, or none.
                 if let Some(base) = copy.base {
                     done(self.storage.forget_copy(of, base).await)?;
                 }
                 Err(conflict(&text))
             }
-            Outcome::Files => Err(conflict("a copy is a stream")),
+            StreamOutcome::Files => Err(conflict("a copy is a stream")),
         }
     }
 }

@@ -46,7 +46,7 @@ pub fn name(host: &str, number: usize) -> String {
 }
 
 /// The inputs of the nodes.
-pub struct Place<'a> {
+pub struct NodeInputs<'a> {
     /// The settings of the cluster.
     pub settings: &'a Settings,
     /// The instance's name in the kernel.
@@ -72,23 +72,23 @@ impl FurtherNodes {
     ///
     /// # Errors
     /// The API or the disk fails, or there is no thread for a node.
-    pub async fn start(place: Place<'_>, client: &Client) -> Result<Self> {
-        let nodes = place.switch.nodes();
-        let directory = place.settings.data_dir.join(FURTHER_NODES);
+    pub async fn start(inputs: NodeInputs<'_>, client: &Client) -> Result<Self> {
+        let nodes = inputs.switch.nodes();
+        let directory = inputs.settings.data_dir.join(FURTHER_NODES);
         let token_file = directory.join("token");
-        let joining = beside(|| joining(&place, &directory));
+        let joining = beside(|| joining(&inputs, &directory));
         if !joining.is_empty() {
-            let token = token(place.ca_pem, client).await?;
+            let token = token(inputs.ca_pem, client).await?;
             beside(|| write_token(&token_file, &token))?;
         }
         let processes: Result<Vec<NodeProcess>> = beside(|| {
-            let starts = prepare(&place, &directory, &joining, &token_file)?;
+            let starts = prepare(&inputs, &directory, &joining, &token_file)?;
             starts.into_iter().map(NodeProcess::launch).collect()
         });
         let further = Self {
             processes: processes?,
-            instance_id: place.instance_id.to_owned(),
-            namespaces: place.settings.data_dir.join(NAMESPACES),
+            instance_id: inputs.instance_id.to_owned(),
+            namespaces: inputs.settings.data_dir.join(NAMESPACES),
         };
         if wait_ready(nodes, client, &directory).await? && !joining.is_empty() {
             let removed = beside(|| fs::remove_file(&token_file));
@@ -141,9 +141,9 @@ fn data_of(directory: &Path, index: usize) -> PathBuf {
 }
 
 /// The names of the nodes that have to join.
-fn joining(place: &Place<'_>, directory: &Path) -> BTreeSet<String> {
+fn joining(inputs: &NodeInputs<'_>, directory: &Path) -> BTreeSet<String> {
     let now = Timestamp::now();
-    let nodes = place.switch.nodes().iter().enumerate();
+    let nodes = inputs.switch.nodes().iter().enumerate();
     nodes
         .filter(|(index, _)| !node::has_joined(&data_of(directory, *index), now))
         .map(|(_, node)| node.name.clone())
@@ -159,7 +159,7 @@ fn write_token(file: &Path, token: &str) -> Result<()> {
 
 /// Makes the directories and files of the nodes.
 fn prepare(
-    place: &Place<'_>,
+    inputs: &NodeInputs<'_>,
     directory: &Path,
     joining: &BTreeSet<String>,
     token_file: &Path,
@@ -167,15 +167,15 @@ fn prepare(
     let resolv_conf = resolver::for_namespaces();
     // This very program, even if its file has been replaced since.
     let program = PathBuf::from("/proc/self/exe");
-    let flags = machine_flags(place.settings);
+    let flags = machine_flags(inputs.settings);
     let mut starts = Vec::new();
-    for (index, node) in place.switch.nodes().iter().enumerate() {
+    for (index, node) in inputs.switch.nodes().iter().enumerate() {
         let data = data_of(directory, index);
         fs::create_dir_all(&data).with_context(|| format!("make {}", data.display()))?;
         let mut arguments = vec![OsString::from("node")];
         for (flag, value) in [
             ("--data-dir", data.clone().into_os_string()),
-            ("--server", place.server.clone().into()),
+            ("--server", inputs.server.clone().into()),
             ("--node-name", node.name.clone().into()),
             ("--node-ip", node.address.to_string().into()),
             ("--resolv-conf", resolv_conf.as_os_str().to_owned()),

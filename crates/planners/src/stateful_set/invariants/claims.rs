@@ -7,11 +7,11 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use super::super::claims;
 use super::super::identity;
 use super::super::observed::{Member, Retention, World};
-use super::super::plan::{Action, Plan};
+use super::super::plan::{Action, StatefulSetPlan};
 
 /// Claims are created once, under names of wanted pods, and owned only if the policy wants them
 /// deleted; foreign owners stay.
-pub(super) fn follow_policy(world: &World<'_>, plan: &Plan, found: &mut Vec<String>) {
+pub(super) fn follow_policy(world: &World<'_>, plan: &StatefulSetPlan, found: &mut Vec<String>) {
     let mut made = BTreeSet::new();
     for work in &plan.pods {
         let names = claims::names(&world.spec, work.ordinal);
@@ -96,7 +96,11 @@ fn owners_are_allowed(
 }
 
 /// The deletion of a pod deletes a claim only if the pod is surplus and the policy says so.
-pub(super) fn survive_deletions(world: &World<'_>, plan: &Plan, found: &mut Vec<String>) {
+pub(super) fn survive_deletions(
+    world: &World<'_>,
+    plan: &StatefulSetPlan,
+    found: &mut Vec<String>,
+) {
     for work in &plan.pods {
         let deletes = |action: &Action| matches!(action, Action::DeletePod { .. });
         let Some(at) = work.actions.iter().position(deletes) else {
@@ -136,7 +140,11 @@ pub(super) fn survive_deletions(world: &World<'_>, plan: &Plan, found: &mut Vec<
 
 /// After the plan the owners of each claim follow the policy, also where the pod is terminating:
 /// the garbage collector reads them when the pod is gone (2.11 to 2.13).
-pub(super) fn are_given_as_said(world: &World<'_>, plan: &Plan, found: &mut Vec<String>) {
+pub(super) fn are_given_as_said(
+    world: &World<'_>,
+    plan: &StatefulSetPlan,
+    found: &mut Vec<String>,
+) {
     if world.spec.deleting || world.spec.selector.is_none() {
         return;
     }
@@ -173,7 +181,7 @@ pub(super) fn are_given_as_said(world: &World<'_>, plan: &Plan, found: &mut Vec<
 /// The owners of a claim after the plan.
 fn owners_afterwards<'p>(
     world: &'p World<'_>,
-    plan: &'p Plan,
+    plan: &'p StatefulSetPlan,
     claim: &str,
 ) -> &'p [OwnerReference] {
     let written = plan.actions().filter_map(|action| match action {

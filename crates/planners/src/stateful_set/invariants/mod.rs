@@ -15,14 +15,14 @@ use k8s_openapi::api::core::v1::Pod;
 use crate::ownership::controller;
 
 use super::observed::{Member, Observed, Strategy, World};
-use super::plan::{Action, Plan};
+use super::plan::{Action, StatefulSetPlan};
 use super::revisions;
 use super::waiting::Waiting;
 
 /// The facts that the rules check.
 struct Facts<'f, 'w> {
     world: &'f World<'w>,
-    plan: &'f Plan,
+    plan: &'f StatefulSetPlan,
     /// Name of the stored revision with the set's template.
     update: Option<String>,
     created: Vec<&'f Pod>,
@@ -31,7 +31,7 @@ struct Facts<'f, 'w> {
 }
 
 /// The rules that a plan violates; empty if there are none.
-pub fn violations(observed: &Observed, plan: &Plan, now: Timestamp) -> Vec<String> {
+pub fn violations(observed: &Observed, plan: &StatefulSetPlan, now: Timestamp) -> Vec<String> {
     let world = World::of(observed, now);
     let names = deleted(plan);
     let is_deleted = |member: &&Member<'_>| names.iter().any(|(name, _)| *name == member.name());
@@ -120,14 +120,14 @@ fn update_revision(world: &World<'_>) -> Option<String> {
 
 /// The name of the revision that the plan creates: if the view of revisions is old, pods may have
 /// it already.
-fn planned_revision(plan: &Plan) -> Option<String> {
+fn planned_revision(plan: &StatefulSetPlan) -> Option<String> {
     plan.actions().find_map(|action| match action {
         Action::CreateRevision(revision) => revision.metadata.name.clone(),
         _ => None,
     })
 }
 
-fn created(plan: &Plan) -> Vec<&Pod> {
+fn created(plan: &StatefulSetPlan) -> Vec<&Pod> {
     let mut pods = Vec::new();
     for action in plan.actions() {
         if let Action::CreatePod(pod) = action {
@@ -137,7 +137,7 @@ fn created(plan: &Plan) -> Vec<&Pod> {
     pods
 }
 
-fn deleted(plan: &Plan) -> Vec<(&str, &str)> {
+fn deleted(plan: &StatefulSetPlan) -> Vec<(&str, &str)> {
     let mut pods = Vec::new();
     for action in plan.actions() {
         if let Action::DeletePod { name, uid } = action {
@@ -148,7 +148,7 @@ fn deleted(plan: &Plan) -> Vec<(&str, &str)> {
 }
 
 /// Without a UID a write might change a successor of the same name.
-fn writes_say_which_object(plan: &Plan, found: &mut Vec<String>) {
+fn writes_say_which_object(plan: &StatefulSetPlan, found: &mut Vec<String>) {
     for action in plan.actions() {
         let (name, uid) = match action {
             Action::AdoptRevision { name, uid }

@@ -4,11 +4,11 @@ use k8s_openapi::api::apps::v1::{StatefulSetCondition, StatefulSetStatus};
 use resource_kinds::reasons::stateful_set_condition as kinds;
 
 use super::super::observed::World;
-use super::super::plan::Plan;
+use super::super::plan::StatefulSetPlan;
 
 /// The counters are consistent, the generation is the observed one, and each condition occurs once,
 /// has the time of its last transition, and contradicts no other.
-pub(super) fn is_sound(world: &World<'_>, plan: &Plan, found: &mut Vec<String>) {
+pub(super) fn is_sound(world: &World<'_>, plan: &StatefulSetPlan, found: &mut Vec<String>) {
     let Some(status) = &plan.status else {
         return;
     };

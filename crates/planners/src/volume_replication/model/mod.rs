@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use resource_kinds::storage::volume_replication::{Parameters, Stage, VolumeReplication};
 
-use super::{Answers, Call, Copied, Observed, Role, Step, Users, plan};
+use super::{Answers, Call, Copied, Observed, ReplicationStep, Role, Users, plan};
 use crate::volume_move::Presence;
 use node::Node;
 
@@ -153,7 +153,7 @@ impl World {
         }
     }
 
-    fn plan(&self) -> Step {
+    fn plan(&self) -> ReplicationStep {
         let primary = index(&self.record.primary);
         let mut record = self.record.clone();
         if self.mistake == Mistake::AnyCopy {
@@ -321,12 +321,12 @@ impl World {
         let step = self.plan();
         let mut next = self.clone();
         match step {
-            Step::Done => {}
-            Step::Wait(_) | Step::Rest(_) => {
+            ReplicationStep::Done => {}
+            ReplicationStep::Wait(_) | ReplicationStep::Rest(_) => {
                 next.answers = Answers::default();
                 out.push(next);
             }
-            Step::Write(record) => {
+            ReplicationStep::Write(record) => {
                 if record.epoch <= self.bounds().1 {
                     let keeps = self.mistake == Mistake::EarlyProof;
                     next.saw_proof &= keeps && record.stage == Stage::Promoting;
@@ -334,13 +334,13 @@ impl World {
                     out.push(next);
                 }
             }
-            Step::Place(record, _) => {
+            ReplicationStep::Place(record, _) => {
                 next.saw_proof = false;
                 next.write(&record);
                 next.check_recovery();
                 out.push(next);
             }
-            Step::Call(call) => self.called(&call, out),
+            ReplicationStep::Call(call) => self.called(&call, out),
         }
     }
 
@@ -549,17 +549,19 @@ impl World {
         }
         for _ in 0..120 {
             match self.plan() {
-                Step::Done => break,
-                Step::Wait(_) | Step::Rest(_) => self.answers = Answers::default(),
-                Step::Write(record) => {
+                ReplicationStep::Done => break,
+                ReplicationStep::Wait(_) | ReplicationStep::Rest(_) => {
+                    self.answers = Answers::default()
+                }
+                ReplicationStep::Write(record) => {
                     let is_copied = record.last > self.record.last;
                     self.write(&record);
                     if is_copied && self.record.former.is_empty() {
                         break;
                     }
                 }
-                Step::Place(record, _) => self.write(&record),
-                Step::Call(call) => {
+                ReplicationStep::Place(record, _) => self.write(&record),
+                ReplicationStep::Call(call) => {
                     let record = self.record.clone();
                     self.carry_out(&record, &call, false);
                 }

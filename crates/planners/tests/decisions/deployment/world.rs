@@ -6,7 +6,7 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet, ReplicaSetStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use planners::deployment::{Action, Observed, Plan, plan};
+use planners::deployment::{Action, DeploymentPlan, Observed, plan};
 use serde_json::{Value, json};
 
 pub struct World {
@@ -92,7 +92,7 @@ impl World {
         self.now += SignedDuration::from_secs(seconds);
     }
 
-    pub fn plan(&self) -> Plan {
+    pub fn plan(&self) -> DeploymentPlan {
         plan(&self.observed, self.now)
     }
 

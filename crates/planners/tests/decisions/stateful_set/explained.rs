@@ -3,7 +3,7 @@
 use jiff::SignedDuration;
 use k8s_openapi::api::apps::v1::StatefulSetCondition;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use planners::stateful_set::{Cause, Plan};
+use planners::stateful_set::{Cause, StatefulSetPlan};
 use serde_json::json;
 
 use super::world::{World, set_ready};
@@ -26,7 +26,7 @@ fn message(world: &World, kind: &str) -> String {
     condition(world, kind).message.unwrap_or_default()
 }
 
-fn told(plan: &Plan) -> Vec<String> {
+fn told(plan: &StatefulSetPlan) -> Vec<String> {
     let level = |warning| if warning { "Warning" } else { "Normal" };
     let notices = plan.notices.iter();
     notices

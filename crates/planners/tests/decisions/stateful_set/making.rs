@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::apps::v1::ControllerRevision;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
-use planners::stateful_set::{Action, Plan};
+use planners::stateful_set::{Action, StatefulSetPlan};
 use serde_json::{Value, json};
 
 use super::situation::{SET_UID, describe, revision_name, template};
 use super::world::World;
 
-fn pods(plan: &Plan) -> Vec<&Pod> {
+fn pods(plan: &StatefulSetPlan) -> Vec<&Pod> {
     let made = plan.actions().filter_map(|action| match action {
         Action::CreatePod(pod) => Some(pod.as_ref()),
         _ => None,
@@ -18,7 +18,7 @@ fn pods(plan: &Plan) -> Vec<&Pod> {
     made.collect()
 }
 
-fn claims(plan: &Plan) -> Vec<&PersistentVolumeClaim> {
+fn claims(plan: &StatefulSetPlan) -> Vec<&PersistentVolumeClaim> {
     let made = plan.actions().filter_map(|action| match action {
         Action::CreateClaim(claim) => Some(claim.as_ref()),
         _ => None,
@@ -26,7 +26,7 @@ fn claims(plan: &Plan) -> Vec<&PersistentVolumeClaim> {
     made.collect()
 }
 
-fn revisions(plan: &Plan) -> Vec<&ControllerRevision> {
+fn revisions(plan: &StatefulSetPlan) -> Vec<&ControllerRevision> {
     let made = plan.actions().filter_map(|action| match action {
         Action::CreateRevision(revision) => Some(revision.as_ref()),
         _ => None,

@@ -1,11 +1,11 @@
 //! The rules of `invariants` notice a plan that breaks them: each row spoils a good plan in the
 //! way a mistake in the planner would.
 
-use planners::stateful_set::{Action, Plan, PodWork, identity, invariants, plan};
+use planners::stateful_set::{Action, PodWork, StatefulSetPlan, identity, invariants, plan};
 
 use super::situation::{describe, now, parse, revision_name, template};
 
-fn spoilt(situation: &str, spoil: impl FnOnce(&mut Plan)) -> String {
+fn spoilt(situation: &str, spoil: impl FnOnce(&mut StatefulSetPlan)) -> String {
     let observed = parse(situation);
     let mut plan = plan(&observed, now());
     let before = invariants::violations(&observed, &plan, now());
@@ -17,11 +17,11 @@ fn spoilt(situation: &str, spoil: impl FnOnce(&mut Plan)) -> String {
 }
 
 /// The plan as if it had said this about a pod, and nothing else.
-fn only(ordinal: i64, actions: Vec<Action>) -> impl FnOnce(&mut Plan) {
+fn only(ordinal: i64, actions: Vec<Action>) -> impl FnOnce(&mut StatefulSetPlan) {
     move |plan| plan.pods = vec![PodWork { ordinal, actions }]
 }
 
-fn also(ordinal: i64, action: Action) -> impl FnOnce(&mut Plan) {
+fn also(ordinal: i64, action: Action) -> impl FnOnce(&mut StatefulSetPlan) {
     move |plan| {
         plan.pods.push(PodWork {
             ordinal,

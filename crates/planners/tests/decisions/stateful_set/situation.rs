@@ -9,7 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet, StatefulSetStatus};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, PodTemplateSpec};
 use k8s_openapi::apimachinery::pkg::runtime::RawExtension;
-use planners::stateful_set::{Action, Observed, Plan, Refused, identity, revisions};
+use planners::stateful_set::{Action, Observed, Refused, StatefulSetPlan, identity, revisions};
 use resource_kinds::pod_view::PodView;
 use serde_json::{Value, json};
 
@@ -296,7 +296,7 @@ fn image_of(name: &str) -> String {
 }
 
 /// A plan, one line for each thing.
-pub fn describe(plan: &Plan) -> String {
+pub fn describe(plan: &StatefulSetPlan) -> String {
     let mut lines: Vec<String> = plan.actions().map(action).collect();
     lines.extend(plan.notices.iter().map(|notice| {
         let level = if notice.warning { "warning" } else { "normal" };

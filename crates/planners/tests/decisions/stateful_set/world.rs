@@ -8,7 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, PodCondition, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use planners::stateful_set::{Action, Observed, Plan, invariants, plan};
+use planners::stateful_set::{Action, Observed, StatefulSetPlan, invariants, plan};
 
 use super::situation;
 
@@ -73,7 +73,7 @@ impl World {
     }
 
     /// Plans once and carries the plan out.
-    pub fn step(&mut self) -> Plan {
+    pub fn step(&mut self) -> StatefulSetPlan {
         let observed = self.observed();
         let plan = plan(&observed, self.now);
         let broken = invariants::violations(&observed, &plan, self.now);
@@ -92,7 +92,7 @@ impl World {
     }
 
     /// Plans and plays the kubelet until nothing happens any more.
-    pub fn settle(&mut self) -> Plan {
+    pub fn settle(&mut self) -> StatefulSetPlan {
         for _ in 0..200 {
             let before = (self.pods.clone(), self.claims.clone());
             let mut plan = self.step();

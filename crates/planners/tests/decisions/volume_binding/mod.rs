@@ -4,13 +4,13 @@
 mod laws;
 mod world;
 
-use planners::volume_binding::{NoteType, Plan, Subject};
+use planners::volume_binding::{NoteType, Subject, VolumeBindingPlan};
 use serde_json::{Value, json};
 
 use world::{World, claim, class, merge, volume, with};
 
 /// A plan in a few words per line.
-fn shown(plan: &Plan) -> Vec<String> {
+fn shown(plan: &VolumeBindingPlan) -> Vec<String> {
     let mut lines: Vec<String> = plan
         .actions
         .iter()

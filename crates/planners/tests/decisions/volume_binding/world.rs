@@ -5,7 +5,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::StorageClass;
-use planners::volume_binding::{ClaimView, Plan, Subject, plan_claim, plan_volume};
+use planners::volume_binding::{ClaimView, Subject, VolumeBindingPlan, plan_claim, plan_volume};
 use serde_json::{Value, json};
 
 pub fn now() -> Timestamp {
@@ -84,9 +84,9 @@ impl World {
         }
     }
 
-    pub fn claim_plan(&self) -> Plan {
+    pub fn claim_plan(&self) -> VolumeBindingPlan {
         let Some(claim) = &self.claim else {
-            return Plan::default();
+            return VolumeBindingPlan::default();
         };
         let claim: PersistentVolumeClaim = typed(claim);
         let volumes: Vec<Arc<PersistentVolume>> = self
@@ -108,13 +108,13 @@ impl World {
         plan_claim(&view, now())
     }
 
-    pub fn volume_plan(&self, index: usize) -> Plan {
+    pub fn volume_plan(&self, index: usize) -> VolumeBindingPlan {
         let claim: Option<PersistentVolumeClaim> = self.claim.as_ref().map(typed);
         plan_volume(&typed(&self.volumes[index]), claim.as_ref(), now())
     }
 
     /// Does the first `count` writes of a plan.
-    pub fn apply(&mut self, plan: &Plan, count: usize) {
+    pub fn apply(&mut self, plan: &VolumeBindingPlan, count: usize) {
         for action in plan.actions.iter().take(count) {
             let write = action.write();
             let target = match &write.on {
