@@ -469,7 +469,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::client::Body;
+    use crate::transport::Body;
 
     type Seen = Arc<Mutex<Vec<String>>>;
 

@@ -7,53 +7,15 @@ use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use http::{Request, Response};
-use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt, Full};
+use http_body_util::BodyExt;
 use k8s_openapi::apimachinery::pkg::version::Info;
 use serde::de::DeserializeOwned;
-use tower::{Service, ServiceExt};
+use tower::Service;
 
 use crate::error::{Error, Result, Status};
 use crate::lines::Lines;
 use crate::request;
-
-/// An error of any type.
-pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
-/// The body of a request, as a `tower` service gets it.
-pub type Body = Full<Bytes>;
-/// The body of an answer: it may arrive in parts.
-pub type ResponseBody = UnsyncBoxBody<Bytes, BoxError>;
-
-/// The transport of requests to an API server. URIs have a path and a query, no host.
-pub trait Transport: Send + Sync + 'static {
-    /// Sends a request. The answer may be a refusal; errors are those of the transport.
-    fn send(
-        &self,
-        request: Request<Bytes>,
-    ) -> BoxFuture<'static, Result<Response<ResponseBody>, BoxError>>;
-}
-
-/// A `tower` service as a transport.
-struct Tower<S>(S);
-
-impl<S, B> Transport for Tower<S>
-where
-    S: Service<Request<Body>, Response = Response<B>> + Clone + Send + Sync + 'static,
-    S::Future: Send + 'static,
-    S::Error: Into<BoxError>,
-    B: http_body::Body<Data = Bytes> + Send + 'static,
-    B::Error: Into<BoxError>,
-{
-    fn send(
-        &self,
-        request: Request<Bytes>,
-    ) -> BoxFuture<'static, Result<Response<ResponseBody>, BoxError>> {
-        let answer = self.0.clone().oneshot(request.map(Full::new));
-        let boxed = |body: B| body.map_err(Into::into).boxed_unsync();
-        let answer = async move { Ok(answer.await.map_err(Into::into)?.map(boxed)) };
-        answer.boxed()
-    }
-}
+use crate::transport::{Body, BoxError, ResponseBody, Tower, Transport};
 
 /// A handle on an API server, as one user; clones share the transport.
 #[derive(Clone)]

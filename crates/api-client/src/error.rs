@@ -5,7 +5,7 @@ use std::fmt;
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 
-use crate::BoxError;
+use crate::transport::BoxError;
 
 /// The result of a request.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -13,11 +13,12 @@ mod list;
 mod params;
 mod request;
 mod resource;
+mod transport;
 mod watch;
 mod written;
 
 pub use api::{Api, LogParams};
-pub use client::{Body, BoxError, Client, ResponseBody, Transport};
+pub use client::Client;
 pub use discovery::{ServedGroup, ServedResource};
 pub use error::{Error, Result, Status, StatusCause, StatusDetails};
 pub use lines::Lines;
@@ -29,5 +30,6 @@ pub use resource::{
     ApiResource, DynamicObject, DynamicResourceScope, PartialObjectMeta, Resource, ResourceExt,
     TypeMeta,
 };
+pub use transport::{Body, BoxError, ResponseBody, Transport};
 pub use watch::{Config as WatchConfig, Error as WatchError, Event, Watcher};
 pub use written::Written;

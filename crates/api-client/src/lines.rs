@@ -3,8 +3,8 @@
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 
-use crate::client::ResponseBody;
 use crate::error::{Error, Result};
+use crate::transport::ResponseBody;
 
 /// The length of a line above which the answer is given up; objects are far smaller.
 const LINE_BYTES_MAX: usize = 64 << 20;

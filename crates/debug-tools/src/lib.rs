@@ -8,6 +8,7 @@
 
 mod ending;
 mod options;
+mod report;
 mod shell;
 mod tools;
 
@@ -15,13 +16,8 @@ use std::ffi::OsString;
 use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::OnceLock;
 
-/// The result of a tool: its exit status, or the error.
-type ToolResult = anyhow::Result<u8>;
-
-/// The exit status of a program whose output pipe is closed.
-const BROKEN_PIPE: u8 = 141;
+use report::{BROKEN_PIPE, complain};
 
 /// The names of all tools and of the shell, in order.
 pub fn names() -> Vec<&'static str> {
@@ -47,7 +43,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Option<ExitCode> {
     }
     let tool = tools::find(&name)?;
     // It is the only one of this process.
-    CALLED.set(tool.name).ok();
+    report::set_tool(tool.name);
     ending::follow_signals_if_first();
     let mut out = io::stdout().lock();
     Some(ExitCode::from(finish(tool, &arguments, &mut out)))
@@ -77,18 +73,4 @@ fn finish(tool: &tools::Tool, arguments: &[String], out: &mut dyn Write) -> u8 {
         }
         false => 1,
     }
-}
-
-/// The tool that this process is.
-static CALLED: OnceLock<&str> = OnceLock::new();
-
-/// A line on standard error, with the tool's name before it.
-fn complain_as_tool(text: &str) {
-    let name = CALLED.get().copied().unwrap_or("mainstay");
-    complain(&format!("{name}: {text}"));
-}
-
-/// Writes a line to standard error, which may be closed.
-fn complain(text: &str) {
-    writeln!(io::stderr().lock(), "{text}").ok();
 }

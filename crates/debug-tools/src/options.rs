@@ -32,6 +32,21 @@ pub struct Known<'a> {
     pub ends_at_operand: bool,
 }
 
+/// Options of letters alone.
+pub const fn flags(flags: &'static str) -> Known<'static> {
+    with_values(flags, "")
+}
+
+/// Options of letters, some with values.
+pub const fn with_values(flags: &'static str, valued: &'static str) -> Known<'static> {
+    Known {
+        flags,
+        valued,
+        long: &[],
+        ends_at_operand: false,
+    }
+}
+
 /// The parsed arguments of a tool.
 #[derive(Debug, Default)]
 pub struct Options {

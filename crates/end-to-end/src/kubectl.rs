@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
 
-use crate::shell::Beside;
+use crate::beside::Beside;
 
 /// Runs `kubectl` with one kubeconfig.
 #[derive(Clone, Debug)]

@@ -5,6 +5,7 @@
 
 pub mod api;
 pub mod applications;
+pub mod beside;
 pub mod cluster;
 pub mod csi;
 pub mod debian;

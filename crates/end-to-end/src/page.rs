@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 
-use crate::shell::Beside;
+use crate::beside::Beside;
 use crate::{Instance, Output, Shell, example};
 
 /// A page, and which of its commands are still to be run.

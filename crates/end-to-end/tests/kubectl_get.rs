@@ -1,7 +1,7 @@
 //! Common options of all commands, and `get` in all its forms, by the stock client (kubectl.md 0
 //! and 1).
 
-use end_to_end::shell::Beside;
+use end_to_end::beside::Beside;
 use end_to_end::stateful_set::web;
 use end_to_end::{Instance, Kubectl, text, wait_for, wait_for_text, words};
 

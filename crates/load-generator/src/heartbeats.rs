@@ -44,7 +44,7 @@ pub struct Stage {
 impl Stage {
     /// Creates nodes.
     pub async fn prepare(target: &Target, count: u32, server: &[u32]) -> Result<Self> {
-        crate::warn(&format!("nodes: {count}"));
+        crate::output::warn(&format!("nodes: {count}"));
         let resident_before = Memory::of(server)?.resident;
         let counted = Counted::default();
         let nodes = HollowNodes::start(target, count, counted.clone()).await?;

@@ -2,7 +2,7 @@
 
 use clap::error::{Error, ErrorKind};
 
-use crate::Arguments;
+use crate::arguments::Arguments;
 
 /// The measurements.
 #[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]

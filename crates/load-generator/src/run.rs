@@ -7,6 +7,7 @@ use kube::Client;
 use serde_json::Value;
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::arguments::{Arguments, Form};
 use crate::call::Call;
 use crate::load::{Load, send_all};
 use crate::memory::Memory;
@@ -17,7 +18,7 @@ use crate::report::{PodMemory, Report, Row};
 use crate::sets::{self, Stage};
 use crate::target::Target;
 use crate::watchers::{self, SETTLED};
-use crate::{Arguments, Form, busy, heartbeats, nodes, processor};
+use crate::{busy, heartbeats, nodes, output, processor};
 
 /// Number of lists of each client.
 const LISTS_PER_CLIENT: usize = 4;
@@ -80,10 +81,10 @@ pub async fn run(arguments: Arguments) -> Result<()> {
     };
     // Measurements from before a failure or an interruption are printed.
     match arguments.output {
-        Form::Text => crate::show(&report.text()),
-        Form::Json => crate::show(&format!("{:#}\n", report.json())),
+        Form::Text => output::show(&report.text()),
+        Form::Json => output::show(&format!("{:#}\n", report.json())),
     }
-    crate::warn(&format!("removing the namespace {}", target.namespace));
+    output::warn(&format!("removing the namespace {}", target.namespace));
     let mut removed = target.remove().await;
     if work != Work::Requests {
         removed = removed.and(nodes::remove_nodes(&target).await);
@@ -117,7 +118,7 @@ async fn measure(
     for (index, step) in plan.steps.iter().enumerate() {
         let how = if step.reported { "" } else { " (not measured)" };
         let (what, count) = (step.operation.name(), step.clients);
-        crate::warn(&format!("{what}, clients: {count}{how}"));
+        output::warn(&format!("{what}, clients: {count}{how}"));
         let clients = target.clients(count).await?;
         let before = weigh.then(|| Memory::of(server)).transpose()?;
         let processor_before = processor::time(server)?;
@@ -140,7 +141,7 @@ async fn measure(
         }
     }
     for &count in &plan.watchers {
-        crate::warn(&format!("watchers: {count}"));
+        output::warn(&format!("watchers: {count}"));
         report
             .fan_outs
             .push(watchers::measure(target, count, server).await?);

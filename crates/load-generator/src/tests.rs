@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Parser;
 
-use crate::Arguments;
+use crate::arguments::Arguments;
 use crate::heartbeats::IdleNodes;
 use crate::load::Load;
 use crate::plan::{LoadPlan, LoadStep, Operation, plan};

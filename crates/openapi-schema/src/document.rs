@@ -7,7 +7,6 @@ use std::hash::{DefaultHasher, Hasher};
 use resource_kinds::KindInfo;
 use serde_json::{Map, Value, json};
 
-use crate::Schema;
 use crate::custom::{API_VERSION_DESCRIPTION, CustomKind, KIND_DESCRIPTION};
 use crate::definitions::{definitions, reference};
 use crate::dialect::{Dialect, gvk};
@@ -94,7 +93,7 @@ struct Source<'a> {
 
 impl<'a> Source<'a> {
     fn with(custom: &[CustomKind<'a>]) -> Self {
-        let graph = &Schema::published().graph;
+        let graph = Graph::published();
         let mut definitions = definitions();
         let mut names: BTreeMap<Gvk<'_>, String> = graph
             .kinds()

@@ -105,6 +105,17 @@ impl Graph {
     /// The graph of all known kinds.
     pub const PUBLISHED: Self = Self::of(&published::KINDS);
 
+    /// The graph of all known kinds, kept once.
+    pub fn published() -> &'static Self {
+        static GRAPH: Graph = Graph::PUBLISHED;
+        &GRAPH
+    }
+
+    /// Whether the graph is that of a custom kind.
+    pub fn is_custom(&self) -> bool {
+        matches!(self.kinds, Cow::Owned(_))
+    }
+
     const fn of(kinds: &'static [Kind]) -> Self {
         Self {
             kinds: Cow::Borrowed(kinds),

@@ -64,7 +64,7 @@ impl Schema {
         object: &Value,
     ) -> Vec<String> {
         match self.graph.kind(group, version, kind) {
-            Some(definition) => unknown::unknown_fields(self, definition, object),
+            Some(definition) => unknown::unknown_fields(&self.graph, definition, object),
             None => Vec::new(),
         }
     }
@@ -72,7 +72,7 @@ impl Schema {
     /// The type of a kind's objects.
     pub fn lookup(&self, group: &str, version: &str, kind: &str) -> Option<TypeRef<'_>> {
         let definition = self.graph.kind(group, version, kind)?;
-        Some(TypeRef::of_definition(self, definition))
+        Some(TypeRef::of_definition(&self.graph, definition))
     }
 
     /// `/openapi/v3`: where the document of each group version is; `kinds` are all that are

@@ -1,8 +1,7 @@
 //! Queries of types, for patches and server-side apply.
 
-use crate::Schema;
 use crate::facts::{Facts, ListType, MapType};
-use crate::graph::{Definition, Field, Node};
+use crate::graph::{Definition, Field, Graph, Node};
 
 /// The kind of a type's values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,7 +21,7 @@ pub enum Shape {
 /// A type.
 #[derive(Clone, Copy, Debug)]
 pub struct TypeRef<'s> {
-    schema: &'s Schema,
+    graph: &'s Graph,
     place: Place<'s>,
 }
 
@@ -33,22 +32,22 @@ enum Place<'s> {
 }
 
 impl<'s> TypeRef<'s> {
-    pub(crate) fn of_definition(schema: &'s Schema, definition: &'s Definition) -> Self {
+    pub(crate) fn of_definition(graph: &'s Graph, definition: &'s Definition) -> Self {
         Self {
-            schema,
+            graph,
             place: Place::Definition(definition),
         }
     }
 
-    fn of_node(schema: &'s Schema, node: Node) -> Self {
+    fn of_node(graph: &'s Graph, node: Node) -> Self {
         let place = match node {
-            Node::Definition(index) => match schema.graph.definition(index) {
+            Node::Definition(index) => match graph.definition(index) {
                 Some(definition) => Place::Definition(definition),
                 None => Place::Node(node),
             },
             _ => Place::Node(node),
         };
-        Self { schema, place }
+        Self { graph, place }
     }
 
     /// The kind of the value.
@@ -65,7 +64,7 @@ impl<'s> TypeRef<'s> {
     /// The name of an object's definition, for instance `io.k8s.api.core.v1.PodSpec`.
     pub fn definition_name(&self) -> Option<&'s str> {
         match self.place {
-            Place::Definition(definition) => Some(self.schema.graph.text(definition.name)),
+            Place::Definition(definition) => Some(self.graph.text(definition.name)),
             Place::Node(_) => None,
         }
     }
@@ -74,9 +73,9 @@ impl<'s> TypeRef<'s> {
     pub fn field(&self, name: &str) -> Option<FieldRef<'s>> {
         match self.place {
             Place::Definition(definition) => {
-                let field = self.schema.graph.field(definition, name)?;
+                let field = self.graph.field(definition, name)?;
                 Some(FieldRef {
-                    schema: self.schema,
+                    graph: self.graph,
                     field,
                 })
             }
@@ -86,20 +85,20 @@ impl<'s> TypeRef<'s> {
 
     /// All fields of an object, by name; none for other shapes.
     pub fn fields(&self) -> impl Iterator<Item = FieldRef<'s>> + use<'s> {
-        let schema = self.schema;
+        let graph = self.graph;
         let fields: &'s [Field] = match self.place {
-            Place::Definition(definition) => schema.graph.fields(definition),
+            Place::Definition(definition) => graph.fields(definition),
             Place::Node(_) => &[],
         };
-        fields.iter().map(move |field| FieldRef { schema, field })
+        fields.iter().map(move |field| FieldRef { graph, field })
     }
 
     /// The type of a list's elements or of a map's values.
     pub fn element(&self) -> Option<TypeRef<'s>> {
         match self.place {
             Place::Node(Node::List(element) | Node::Map(element)) => {
-                let element = self.schema.graph.element(element);
-                Some(Self::of_node(self.schema, element))
+                let element = self.graph.element(element);
+                Some(Self::of_node(self.graph, element))
             }
             _ => None,
         }
@@ -107,13 +106,13 @@ impl<'s> TypeRef<'s> {
 
     /// Whether the type is that of a custom kind, described by its own definition.
     pub fn is_custom(&self) -> bool {
-        !std::ptr::eq(self.schema, Schema::published())
+        self.graph.is_custom()
     }
 
     /// Whether objects of this type have one owner as a whole (`x-kubernetes-map-type`).
     pub fn map_type(&self) -> Option<MapType> {
         match self.place {
-            Place::Definition(definition) => self.schema.graph.facts(definition.facts).map_type,
+            Place::Definition(definition) => self.graph.facts(definition.facts).map_type,
             Place::Node(_) => None,
         }
     }
@@ -122,19 +121,19 @@ impl<'s> TypeRef<'s> {
 /// A field of an object type.
 #[derive(Clone, Copy, Debug)]
 pub struct FieldRef<'s> {
-    schema: &'s Schema,
+    graph: &'s Graph,
     field: &'s Field,
 }
 
 impl<'s> FieldRef<'s> {
     /// The field's name.
     pub fn name(&self) -> &'s str {
-        self.schema.graph.text(self.field.name)
+        self.graph.text(self.field.name)
     }
 
     /// The field's type.
     pub fn type_ref(&self) -> TypeRef<'s> {
-        TypeRef::of_node(self.schema, self.field.node)
+        TypeRef::of_node(self.graph, self.field.node)
     }
 
     /// Whether a strategic merge patch merges the list instead of replacing it.
@@ -191,7 +190,7 @@ impl<'s> FieldRef<'s> {
     }
 
     fn facts(&self) -> &'s Facts {
-        self.schema.graph.facts(self.field.facts)
+        self.graph.facts(self.field.facts)
     }
 
     fn strategy(&self, name: &str) -> bool {

@@ -4,21 +4,16 @@ use std::fmt::Write;
 
 use serde_json::Value;
 
-use crate::Schema;
-use crate::graph::{Definition, Node};
+use crate::graph::{Definition, Graph, Node};
 
 /// Maximum number of reported fields, as in kube-apiserver.
 const REPORTED_MAX: usize = 100;
 
 /// Collects the paths of fields of `value` that `definition` does not have. Values of a wrong
 /// type are passed over: decoding reports those.
-pub(crate) fn unknown_fields(
-    schema: &Schema,
-    definition: &Definition,
-    value: &Value,
-) -> Vec<String> {
+pub(crate) fn unknown_fields(graph: &Graph, definition: &Definition, value: &Value) -> Vec<String> {
     let mut search = Search {
-        schema,
+        graph,
         path: String::new(),
         found: Vec::new(),
     };
@@ -27,7 +22,7 @@ pub(crate) fn unknown_fields(
 }
 
 struct Search<'a> {
-    schema: &'a Schema,
+    graph: &'a Graph,
     path: String,
     found: Vec<String>,
 }
@@ -37,7 +32,7 @@ impl Search<'_> {
         let Value::Object(fields) = value else { return };
         for (name, value) in fields {
             let here = self.enter(name);
-            match self.schema.graph.field(definition, name) {
+            match self.graph.field(definition, name) {
                 Some(field) => self.value(field.node, value),
                 None if self.found.len() < REPORTED_MAX => self.found.push(self.path.clone()),
                 None => {}
@@ -49,12 +44,12 @@ impl Search<'_> {
     fn value(&mut self, node: Node, value: &Value) {
         match (node, value) {
             (Node::Definition(index), value) => {
-                if let Some(definition) = self.schema.graph.definition(index) {
+                if let Some(definition) = self.graph.definition(index) {
                     self.object(definition, value);
                 }
             }
             (Node::List(element), Value::Array(values)) => {
-                let element = self.schema.graph.element(element);
+                let element = self.graph.element(element);
                 for (index, value) in values.iter().enumerate() {
                     let here = self.path.len();
                     // Writing to a text never fails.
@@ -64,7 +59,7 @@ impl Search<'_> {
                 }
             }
             (Node::Map(element), Value::Object(entries)) => {
-                let element = self.schema.graph.element(element);
+                let element = self.graph.element(element);
                 for (key, value) in entries {
                     let here = self.enter(key);
                     self.value(element, value);

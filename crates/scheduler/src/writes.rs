@@ -224,7 +224,7 @@ pub(crate) async fn preempt(
     }
     let mut deleted = Vec::new();
     for victim in preemption.victims {
-        if !victim.is_deleting() && drive_out(client, &victim, pod).await? {
+        if !victim.is_deleting() && preempt_pod(client, &victim, pod).await? {
             deleted.push(victim);
         }
     }
@@ -232,7 +232,7 @@ pub(crate) async fn preempt(
 }
 
 /// Sets the victim's `DisruptionTarget` condition, then deletes it; `false` if it was gone.
-async fn drive_out(client: &Client, victim: &PodView, pod: &PodView) -> api_client::Result<bool> {
+async fn preempt_pod(client: &Client, victim: &PodView, pod: &PodView) -> api_client::Result<bool> {
     let scheduler = pod.spec.scheduler_name.as_deref().unwrap_or_default();
     let condition = PodCondition {
         type_: pod_condition::DISRUPTION_TARGET.to_owned(),

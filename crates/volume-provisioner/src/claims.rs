@@ -17,12 +17,13 @@ use resource_kinds::storage::nfs_class::NfsClass;
 use resource_kinds::storage::volume_replication::{VolumeReplication, parameters_of_class};
 use serde_json::json;
 
+use crate::Provisioner;
 use crate::decide::{
     DataSource, Provisioning, claim_mode, class_name, data_source, node_of, other_mode,
     provisioning, size_of, size_of_volume, volume,
 };
+use crate::error::ProvisionerError as Error;
 use crate::subvolumes::Content;
-use crate::{Provisioner, ProvisionerError as Error};
 
 /// The initial contents of a volume.
 pub(crate) enum Source {

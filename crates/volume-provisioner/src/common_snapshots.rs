@@ -11,8 +11,8 @@ use container_runtime::btrfs;
 use durable_file::Durability;
 use planners::volume_replication::Common;
 
-use crate::ProvisionerError as Error;
 use crate::directories::{Directories, failed, remove_tree};
+use crate::error::ProvisionerError as Error;
 use crate::first_copies::FirstCopy;
 use crate::moves::is_there;
 use crate::replicas::{COPY, COPY_IDENTITY, SENT};

@@ -13,8 +13,8 @@ use container_runtime::loop_device::LoopDevice;
 use container_runtime::{btrfs, project_quota, tree};
 use resource_kinds::storage::driver::VOLUME_PREFIX;
 
-use crate::ProvisionerError as Error;
 use crate::device_image;
+use crate::error::ProvisionerError as Error;
 use crate::moves;
 use crate::projects;
 use crate::subvolumes::{self, Content, Count};

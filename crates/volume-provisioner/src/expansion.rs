@@ -10,8 +10,9 @@ use resource_kinds::reasons::volume as reasons;
 use resource_kinds::storage::Driver;
 use serde_json::Value;
 
+use crate::Provisioner;
 use crate::decide::{VolumeMode, is_ours, volume_mode};
-use crate::{Provisioner, ProvisionerError as Error};
+use crate::error::ProvisionerError as Error;
 
 impl Provisioner {
     /// Executes the next step. The resulting change queues the claim again for the following step.

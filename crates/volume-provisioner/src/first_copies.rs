@@ -12,8 +12,8 @@ use container_runtime::btrfs;
 use durable_file::Durability;
 use planners::volume_move::{Extent, Inspection};
 
-use crate::ProvisionerError as Error;
 use crate::directories::{Directories, failed, remove_tree, sync_files};
+use crate::error::ProvisionerError as Error;
 use crate::moves::{ARRIVING, Arrival, MOVING, is_there};
 use crate::subvolumes::{self, Content};
 

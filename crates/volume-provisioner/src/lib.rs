@@ -11,6 +11,7 @@ mod common_snapshots;
 mod decide;
 mod device_image;
 mod directories;
+mod error;
 mod expansion;
 mod first_copies;
 mod image;
@@ -28,7 +29,6 @@ mod subvolumes;
 mod tests;
 mod watch;
 
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -46,6 +46,7 @@ use resource_kinds::snapshot::VolumeSnapshotContent;
 use resource_kinds::storage::volume_move::VolumeMove;
 use tokio::sync::watch as channel;
 
+pub use error::ProvisionerError;
 pub use first_copies::{FirstCopy, Snapshots};
 pub use moves::Arrival;
 use setbacks::Setbacks;
@@ -82,66 +83,6 @@ impl ProvisionerConfig {
     pub fn usages(&self) -> channel::Receiver<VolumeUsages> {
         self.usages.subscribe()
     }
-}
-
-/// The error of creating or removing a volume.
-#[derive(Debug, thiserror::Error)]
-pub enum ProvisionerError {
-    /// The disk said no.
-    #[error("{doing} {}", path.display())]
-    Directory {
-        /// The failed operation.
-        doing: &'static str,
-        /// The path.
-        path: PathBuf,
-        /// The cause.
-        #[source]
-        source: std::io::Error,
-    },
-    /// A name or path that no volume of this node can have.
-    #[error("{path:?} is not a volume's directory under {}", under.display())]
-    OutOfBounds {
-        /// The name or path.
-        path: String,
-        /// The directory of the volumes.
-        under: PathBuf,
-    },
-    /// The claim requests a feature that a directory does not have.
-    #[error("{0}")]
-    Unsupported(String),
-    /// The host's disk has too little space.
-    #[error(
-        "the disk is too full: {} more are needed, {} are free, of which {} are left to the host",
-        amount(*missing),
-        amount(*free),
-        amount(*reserve)
-    )]
-    DiskFull {
-        /// Bytes that are missing.
-        missing: u64,
-        /// Bytes that are free.
-        free: u64,
-        /// Bytes that are not touched.
-        reserve: u64,
-    },
-    /// The file system has no snapshots or clones.
-    #[error(
-        "the file system of {} cannot make snapshots and clones; volumes of the class local-cow can",
-        under.display()
-    )]
-    NoCopies {
-        /// The directory of the volumes.
-        under: PathBuf,
-    },
-    /// The source of the volume is unavailable now.
-    #[error("{0}")]
-    Source(String),
-    /// The API server said no, or was not there.
-    #[error("write a volume or claim")]
-    Api(#[from] api_client::Error),
-    /// The task was cut off.
-    #[error("work on a directory was cut off")]
-    CutOff(#[source] tokio::task::JoinError),
 }
 
 /// The object in question.
@@ -212,14 +153,11 @@ pub fn run(
     .boxed()
 }
 
-/// Bytes as people read them.
-fn amount(bytes: u64) -> String {
-    const MEBI: u64 = 1 << 20;
-    match bytes / MEBI {
-        0 => format!("{bytes} bytes"),
-        whole if whole < 10 << 10 => format!("{whole} MiB"),
-        whole => format!("{} GiB", whole >> 10),
-    }
+/// The tasks after a change of a volume. A claim grows after its volume has.
+fn tasks_of(volume: &PersistentVolume) -> impl Iterator<Item = Task> {
+    let name = volume.metadata.name.clone().unwrap_or_default();
+    let claim = decide::claim_of(volume).map(Task::Claim);
+    std::iter::once(Task::Volume(name)).chain(claim)
 }
 
 impl Provisioner {
@@ -263,12 +201,7 @@ impl Controller for Provisioner {
                     queue.add(Task::Claim(Key::of(&**change.object())));
                 }
                 Some(change) = volumes.next() => {
-                    let volume = change.object();
-                    queue.add(Task::Volume(volume.metadata.name.clone().unwrap_or_default()));
-                    // A claim grows after its volume has.
-                    if let Some(claim) = decide::claim_of(volume) {
-                        queue.add(Task::Claim(claim));
-                    }
+                    tasks_of(change.object()).for_each(|task| queue.add(task));
                 }
                 Some(change) = contents.next() => {
                     let name = change.object().metadata.name.clone();

@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 use container_runtime::disk_usage;
 use planners::volume_move::{Detachment, Inspection};
 
-use crate::ProvisionerError as Error;
 use crate::directories::{Directories, failed, remove_tree, sync_files};
+use crate::error::ProvisionerError as Error;
 use crate::subvolumes::Content;
 
 /// Names of directories that leave this node start with this.

@@ -20,8 +20,8 @@ use durable_file::Durability;
 use nix::fcntl::{FallocateFlags, fallocate};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
-use crate::ProvisionerError as Error;
 use crate::directories::{failed, make_private};
+use crate::error::ProvisionerError as Error;
 use crate::image;
 
 /// Overhead of the file system, whatever its contents.

@@ -13,8 +13,9 @@ use resource_kinds::storage::nfs_class::is_nfs_directory;
 use resource_kinds::storage::volume_replication::has_replica;
 use serde_json::json;
 
+use crate::Provisioner;
 use crate::decide::{path_of, reclaim_action};
-use crate::{Provisioner, ProvisionerError as Error};
+use crate::error::ProvisionerError as Error;
 
 /// Reason of the event, and of the phase Failed (statefulset.md §11.8).
 const FAILED_DELETE: &str = "VolumeFailedDelete";

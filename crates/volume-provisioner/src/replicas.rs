@@ -12,9 +12,9 @@ use container_runtime::btrfs;
 use durable_file::Durability;
 use planners::volume_replication::{Common, Holdings, Role};
 
-use crate::ProvisionerError as Error;
 use crate::common_snapshots::{read_identity, write_identity};
 use crate::directories::{Directories, failed, remove_tree, sync_files};
+use crate::error::ProvisionerError as Error;
 use crate::first_copies::{FirstCopy, Snapshots, refuse_nested, with_slack};
 use crate::moves::{ARRIVING, Arrival, is_there, user_of};
 use crate::subvolumes::{self, Content};

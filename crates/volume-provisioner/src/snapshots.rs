@@ -12,10 +12,11 @@ use resource_kinds::snapshot::{CONTENT_PROTECTION, VolumeSnapshot, VolumeSnapsho
 use resource_kinds::storage::Driver;
 use serde_json::{Value, json};
 
+use crate::Provisioner;
 use crate::claims::Source;
 use crate::decide::{node_of, other_mode, size_of};
+use crate::error::ProvisionerError as Error;
 use crate::subvolumes::Content;
-use crate::{Provisioner, ProvisionerError as Error};
 
 impl Provisioner {
     /// Executes the next step for a content, if this node is responsible.

@@ -14,8 +14,9 @@ use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use resource_kinds::reasons::volume as reasons;
 use resource_kinds::storage::Driver;
 
+use crate::Provisioner;
 use crate::decide::{VolumeMode, claim_of, is_ours, path_of, size_of_volume, volume_mode};
-use crate::{Provisioner, ProvisionerError as Error, amount};
+use crate::error::{ProvisionerError as Error, amount};
 
 /// Maximum share of the time that walks take.
 const PART: u32 = 100;

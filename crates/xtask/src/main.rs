@@ -14,6 +14,7 @@ mod setup;
 mod simulate;
 mod steps;
 mod tables;
+mod test_programs;
 mod tidy;
 mod virtual_machine;
 

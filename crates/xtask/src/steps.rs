@@ -12,6 +12,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::engines::{self, Choice};
 use crate::fuzz::{self, Fuzz};
+use crate::test_programs::TEST_PROGRAMS;
 use crate::{cargo, setup, tables, tidy};
 
 /// The time of each fuzz target in a run of all tests.
@@ -116,9 +117,6 @@ fn judge_size(bytes: u64) -> Result<()> {
     Ok(())
 }
 
-/// Tests that are programs of their own, without the usual harness: they are run one by one. Tidy checks that none is missing here.
-pub const PROGRAMS: &[(&str, &str)] = &[("mvcc-store", "crash"), ("node-agent", "agent")];
-
 /// Crates whose integration tests, like those of `end-to-end`, need root, the kernel's network and
 /// mounts, or installed tools.
 const KERNEL: &[&str] = &[
@@ -150,7 +148,7 @@ fn run_the_rest(root: &Path) -> Result<()> {
             vec![scope.spawn(|| step("fuzz", || fuzz::run(root, &Fuzz::all(FUZZ_SECONDS))))];
         running
             .push(scope.spawn(|| step("end to end on etcd", || run_on_etcd(root, Choice::Core))));
-        for (_, test) in PROGRAMS {
+        for (_, test) in TEST_PROGRAMS {
             let arguments = ["test", "--workspace", "--test", *test];
             running
                 .push(scope.spawn(move || step(test, || cargo::run_for_tests(root, &arguments))));
@@ -185,7 +183,7 @@ fn run_plain_tests(root: &Path) -> Result<()> {
     if has_nextest(root) {
         let filter = no_programs();
         run_with_nextest(root, &[&selection[..], &["--filterset", &filter]].concat())?;
-        let plain = PROGRAMS
+        let plain = TEST_PROGRAMS
             .iter()
             .filter(|(package, _)| !KERNEL.contains(package));
         for (package, test) in plain {
@@ -215,7 +213,7 @@ fn run_serially(root: &Path, selection: &[&str]) -> Result<()> {
 
 /// Nextest's expression for everything but the tests that are programs of their own.
 fn no_programs() -> String {
-    let names: Vec<String> = PROGRAMS
+    let names: Vec<String> = TEST_PROGRAMS
         .iter()
         .map(|(_, test)| format!("not binary(={test})"))
         .collect();

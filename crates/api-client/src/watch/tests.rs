@@ -8,7 +8,7 @@ use http_body_util::{BodyExt, StreamBody};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::client::{Body, BoxError, ResponseBody};
+use crate::transport::{Body, BoxError, ResponseBody};
 
 #[test]
 fn each_answer_leads_to_one_request() {

@@ -5,6 +5,7 @@ mod device;
 mod node;
 mod rules;
 mod snapshots;
+mod stop;
 mod volumes;
 
 use std::collections::BTreeSet;
@@ -21,39 +22,7 @@ use crate::schema::{decode, encode};
 use crate::server::Answer;
 use crate::state::State;
 
-/// Codes of gRPC.
-pub(crate) mod code {
-    pub(crate) const INVALID_ARGUMENT: u32 = 3;
-    pub(crate) const NOT_FOUND: u32 = 5;
-    pub(crate) const ALREADY_EXISTS: u32 = 6;
-    pub(crate) const RESOURCE_EXHAUSTED: u32 = 8;
-    pub(crate) const FAILED_PRECONDITION: u32 = 9;
-    pub(crate) const ABORTED: u32 = 10;
-    pub(crate) const OUT_OF_RANGE: u32 = 11;
-    pub(crate) const UNIMPLEMENTED: u32 = 12;
-    pub(crate) const INTERNAL: u32 = 13;
-}
-
-/// The end of a call without a message.
-#[derive(Debug)]
-pub(crate) enum Stop {
-    /// The code and the words.
-    Status(u32, String),
-    /// A failure on purpose.
-    Fault(Fault),
-}
-
-pub(crate) type Done = Result<Value, Stop>;
-
-pub(crate) fn stop<T>(code: u32, words: impl Into<String>) -> Result<T, Stop> {
-    Err(Stop::Status(code, words.into()))
-}
-
-impl From<io::Error> for Stop {
-    fn from(error: io::Error) -> Self {
-        Self::Status(code::INTERNAL, error.to_string())
-    }
-}
+pub(crate) use stop::{Done, Stop, code, stop};
 
 /// The service beside Identity.
 #[derive(Clone, Debug)]

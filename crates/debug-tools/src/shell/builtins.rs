@@ -113,7 +113,7 @@ impl Shell {
         };
         if error.kind() == std::io::ErrorKind::BrokenPipe {
             // The output pipe is closed: the shell ends as a program would.
-            self.state.status = crate::BROKEN_PIPE;
+            self.state.status = crate::report::BROKEN_PIPE;
             return Err(Leave::Exit);
         }
         self.complain(&format!("{name}: {error}"));

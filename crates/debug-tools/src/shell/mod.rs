@@ -6,7 +6,7 @@ pub mod condition;
 mod expand;
 mod input;
 mod parser;
-mod pattern;
+pub mod pattern;
 mod redirect;
 mod run;
 mod state;
@@ -16,9 +16,9 @@ mod words;
 use std::io::IsTerminal;
 use std::os::fd::OwnedFd;
 
-use crate::complain;
 use crate::ending::{self, Interrupts};
 use crate::options::{Known, Options};
+use crate::report::complain;
 
 use input::{Input, Line};
 use parser::ParseError;
@@ -171,10 +171,4 @@ fn follow_lines(shell: &mut Shell, input: &Input, interrupts: &Interrupts) {
             _ => {}
         }
     }
-}
-
-/// Whether a text matches a pattern such as `*.log`.
-pub fn is_described(pattern: &str, text: &str) -> bool {
-    let signs: Vec<pattern::Sign> = pattern.chars().map(|sign| (sign, false)).collect();
-    pattern::matches(&signs, &text.chars().collect::<Vec<char>>())
 }

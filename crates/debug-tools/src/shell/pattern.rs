@@ -5,6 +5,12 @@ use std::path::{Path, PathBuf};
 /// A character of a pattern, and whether it is literal.
 pub type Sign = (char, bool);
 
+/// Whether a text matches a pattern such as `*.log`.
+pub fn is_described(pattern: &str, text: &str) -> bool {
+    let signs: Vec<Sign> = pattern.chars().map(|sign| (sign, false)).collect();
+    matches(&signs, &text.chars().collect::<Vec<char>>())
+}
+
 /// Whether a text matches the pattern.
 pub fn matches(pattern: &[Sign], text: &[char]) -> bool {
     // The position to return to: after the last star, with the remaining text.

@@ -9,8 +9,9 @@ use flate2::Compression;
 use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
 
-use crate::ToolResult;
 use crate::options::{Known, Options, misuse};
+use crate::report::{ToolResult, complain};
+use crate::shell::pattern::is_described;
 
 const KNOWN: Known<'_> = Known {
     flags: "cxtzvmhpoPkO",
@@ -102,7 +103,7 @@ fn pack(options: &Options, directory: &Path, target: &mut dyn Write) -> Result<u
                 continue;
             }
             if options.has('v') {
-                crate::complain(&inside.display().to_string());
+                complain(&inside.display().to_string());
             }
             if let Err(error) = add(&mut archive, &path, &inside, options.has('h'), &mut waiting) {
                 let error = anyhow::Error::from(error).context(path.display().to_string());
@@ -110,7 +111,7 @@ fn pack(options: &Options, directory: &Path, target: &mut dyn Write) -> Result<u
                 if is_lost(&error) {
                     return Err(error);
                 }
-                crate::complain(&format!("tar: {error:#}"));
+                complain(&format!("tar: {error:#}"));
                 status = 1;
             }
         }
@@ -128,8 +129,7 @@ fn is_lost(error: &anyhow::Error) -> bool {
 fn is_excluded(options: &Options, inside: &Path) -> bool {
     let name = inside.file_name().unwrap_or_default().to_string_lossy();
     options.values('X').any(|pattern| {
-        crate::shell::is_described(pattern, &name)
-            || crate::shell::is_described(pattern, &inside.to_string_lossy())
+        is_described(pattern, &name) || is_described(pattern, &inside.to_string_lossy())
     })
 }
 
@@ -214,7 +214,7 @@ fn extract(options: &Options, directory: &Path, out: &mut dyn Write) -> ToolResu
             continue;
         }
         if options.has('v') {
-            crate::complain(&path.display().to_string());
+            complain(&path.display().to_string());
         }
         if options.has('O') {
             io::copy(&mut entry, out)?;

@@ -8,9 +8,8 @@ use std::time::SystemTime;
 
 use anyhow::{Context, Result, bail};
 
-use super::{each, flags};
-use crate::ToolResult;
-use crate::options::{Options, misuse};
+use crate::options::{Options, flags, misuse};
+use crate::report::{ToolResult, each};
 
 /// A size as people say it.
 pub fn for_people(bytes: u64) -> String {

@@ -9,8 +9,8 @@ use anyhow::{Context, Result, bail};
 use http_client::tls::{self, BlockingStream, Roots};
 
 use super::network::{CONNECT_TIMEOUT, connect};
-use crate::ToolResult;
 use crate::options::{Known, Options, misuse};
+use crate::report::{ToolResult, complain, complain_as_tool};
 
 /// Maximum number of redirects.
 const REDIRECTS_MAX: u32 = 10;
@@ -78,7 +78,7 @@ pub fn wget(arguments: &[String], out: &mut dyn Write) -> ToolResult {
     let request = request(&options, 'H', 'D', options.number('T')?);
     let (head, mut body) = get(url, request, true)?;
     if options.has('S') {
-        crate::complain(&head.lines.join("\n"));
+        complain(&head.lines.join("\n"));
     }
     if head.status >= 400 {
         bail!("{}", head.lines.first().map_or("", String::as_str));
@@ -137,14 +137,14 @@ pub fn curl(arguments: &[String], out: &mut dyn Write) -> ToolResult {
         Ok(Transfer::Done) => Ok(0),
         Ok(Transfer::Refused(status)) => {
             if !is_silent {
-                crate::complain_as_tool(&status);
+                complain_as_tool(&status);
             }
             Ok(22)
         }
         Err(error) => match exit_code(&error) {
             Some(code) => {
                 if !is_silent {
-                    crate::complain_as_tool(&format!("{error:#}"));
+                    complain_as_tool(&format!("{error:#}"));
                 }
                 Ok(code)
             }
@@ -193,7 +193,7 @@ fn transfer(
     }
     let (head, mut body) = get(url, request, options.has('L'))?;
     if options.has('v') {
-        crate::complain(&head.lines.join("\n"));
+        complain(&head.lines.join("\n"));
     }
     if options.has('f') && head.status >= 400 {
         return Ok(Transfer::Refused(

@@ -7,9 +7,8 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use super::files::for_people;
-use super::{each, flags};
-use crate::ToolResult;
-use crate::options::{Options, misuse};
+use crate::options::{Options, flags, misuse};
+use crate::report::{ToolResult, each};
 
 /// `date`
 pub fn date(arguments: &[String], out: &mut dyn Write) -> ToolResult {

@@ -12,10 +12,7 @@ mod text;
 
 use std::io::Write;
 
-use anyhow::{Context, Result};
-
-use crate::ToolResult;
-use crate::options::Known;
+use crate::report::ToolResult;
 
 /// A tool.
 #[derive(Clone, Copy)]
@@ -125,36 +122,4 @@ pub const TOOLS: &[Tool] = &[
 /// The tool of a name.
 pub fn find(name: &str) -> Option<&'static Tool> {
     TOOLS.iter().find(|tool| tool.name == name)
-}
-
-/// Options of letters alone.
-const fn flags(flags: &'static str) -> Known<'static> {
-    with_values(flags, "")
-}
-
-/// Options of letters, some with values.
-const fn with_values(flags: &'static str, valued: &'static str) -> Known<'static> {
-    Known {
-        flags,
-        valued,
-        long: &[],
-        ends_at_operand: false,
-    }
-}
-
-/// Applies a function to each of several files, and continues after a failure.
-fn each(names: &[String], mut work: impl FnMut(&str) -> Result<()>) -> ToolResult {
-    let mut status = 0;
-    for name in names {
-        if let Err(error) = work(name).with_context(|| name.clone()) {
-            // The output pipe is closed: the rest is not needed.
-            let cause = error.root_cause().downcast_ref::<std::io::Error>();
-            if cause.is_some_and(|cause| cause.kind() == std::io::ErrorKind::BrokenPipe) {
-                return Err(error);
-            }
-            crate::complain_as_tool(&format!("{error:#}"));
-            status = 1;
-        }
-    }
-    Ok(status)
 }

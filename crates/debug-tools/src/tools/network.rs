@@ -12,9 +12,8 @@ use anyhow::{Context, Result, bail};
 use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::{Name, RData, RecordType};
 
-use super::{flags, with_values};
-use crate::ToolResult;
-use crate::options::{Options, misuse};
+use crate::options::{Options, flags, misuse, with_values};
+use crate::report::ToolResult;
 
 /// Timeout of a name server.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);

@@ -4,8 +4,8 @@ use std::io::Write;
 
 use anyhow::{Context, Result};
 
-use crate::ToolResult;
 use crate::options::misuse;
+use crate::report::ToolResult;
 
 /// The output of `echo`.
 pub fn echo(arguments: &[String]) -> Vec<u8> {

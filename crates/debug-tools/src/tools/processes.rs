@@ -9,9 +9,8 @@ use anyhow::{Context, Result};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
-use super::{each, flags};
-use crate::ToolResult;
-use crate::options::{Known, Options, misuse};
+use crate::options::{Known, Options, flags, misuse};
+use crate::report::{ToolResult, complain, each};
 
 /// Exit statuses of a program that cannot be started.
 const NOT_FOUND: u8 = 127;
@@ -149,7 +148,7 @@ fn inherited() -> Vec<(String, String)> {
 }
 
 fn not_started(program: &str, error: &io::Error) -> u8 {
-    crate::complain(&format!("{program}: {error}"));
+    complain(&format!("{program}: {error}"));
     match error.kind() {
         io::ErrorKind::NotFound => NOT_FOUND,
         _ => NOT_STARTED,

@@ -7,9 +7,9 @@ use anyhow::{Context, Result, bail};
 use regex::bytes::RegexBuilder;
 
 use super::text::each_line;
-use super::with_values;
-use crate::ToolResult;
-use crate::options::{Options, misuse};
+use crate::options::{Options, misuse, with_values};
+use crate::report::{ToolResult, complain, complain_as_tool};
+use crate::shell::pattern::is_described;
 
 /// The statuses of `grep`.
 const FOUND: u8 = 0;
@@ -92,7 +92,7 @@ pub fn grep(arguments: &[String], out: &mut dyn Write) -> ToolResult {
             if error.root_cause().is::<std::io::Error>() && out.flush().is_err() {
                 return Err(error);
             }
-            crate::complain(&format!("grep: {error:#}"));
+            complain(&format!("grep: {error:#}"));
             has_trouble = true;
         }
         if count > 0 {
@@ -152,7 +152,7 @@ fn collect(top: &Path, depth_max: usize, visit: Visit<'_>) -> Result<()> {
                 inside.sort();
                 waiting.extend(inside.into_iter().rev().map(|path| (path, depth + 1)));
             }
-            Err(error) => crate::complain_as_tool(&format!("{}: {error}", path.display())),
+            Err(error) => complain_as_tool(&format!("{}: {error}", path.display())),
         }
     }
     Ok(())
@@ -181,8 +181,8 @@ pub fn find(arguments: &[String], out: &mut dyn Write) -> ToolResult {
         }
         collect(Path::new(top), depth_max, &mut |path, _| {
             let file = path.file_name().unwrap_or(path.as_os_str());
-            let is_named = name
-                .is_none_or(|pattern| crate::shell::is_described(pattern, &file.to_string_lossy()));
+            let is_named =
+                name.is_none_or(|pattern| is_described(pattern, &file.to_string_lossy()));
             let is_kind = match kind {
                 None => true,
                 Some("l") => path.is_symlink(),

@@ -8,9 +8,8 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use super::printing::unescaped;
-use super::{each, flags, with_values};
-use crate::ToolResult;
-use crate::options::{Options, misuse};
+use crate::options::{Options, flags, misuse, with_values};
+use crate::report::{ToolResult, each};
 use crate::shell::condition;
 
 /// Interval of `tail -f`.

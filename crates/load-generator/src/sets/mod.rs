@@ -201,7 +201,7 @@ impl Life<'_> {
         started: usize,
         is_reached: impl Fn(&Views) -> bool,
     ) -> Result<SetsStep> {
-        crate::warn(&format!("{} {}: {name}", self.sets, self.policy.name()));
+        crate::output::warn(&format!("{} {}: {name}", self.sets, self.policy.name()));
         let before = processor::time(self.server)?;
         let begin = Instant::now();
         self.send(calls).await?;

@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use super::objects::StatusObjects;
 use super::workloads;
-use crate::node_figures;
+use crate::node_summaries;
 use crate::pod_row::{PodRow, PodRows};
 
 /// All that is shown.
@@ -289,7 +289,7 @@ fn used(claim: &PersistentVolumeClaim, found: &StatusObjects) -> Option<i64> {
     let mut volumes = found.objects.cluster.volumes.iter().flatten();
     let volume = volumes.find(|volume| volume.metadata.name.as_ref() == named);
     let volume = volume.map(AsRef::as_ref).filter(|_| named.is_some());
-    node_figures::usage(&claim.metadata, volume, &found.figures).used
+    node_summaries::usage(&claim.metadata, volume, &found.figures).used
 }
 
 fn node(object: &Node, found: &StatusObjects) -> NodeStatus {

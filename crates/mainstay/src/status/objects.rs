@@ -6,7 +6,7 @@ use api_client::ResourceExt;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::node_figures;
+use crate::node_summaries;
 use crate::why::{self, Reach, Server, read_all};
 
 /// The objects that were read. Objects that the user may not read are missing.
@@ -29,7 +29,7 @@ pub async fn read(server: &Server, reach: &Reach, now: Timestamp) -> Result<Stat
     let (version, objects) = tokio::try_join!(version, read_all(server, reach, now))?;
     let nodes = objects.cluster.nodes.iter().flatten();
     let names = nodes.map(|node| node.name_any());
-    let figures = node_figures::read(&server.client, names).await;
+    let figures = node_summaries::read(&server.client, names).await;
     Ok(StatusObjects {
         version: version.git_version,
         figures,

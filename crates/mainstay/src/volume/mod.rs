@@ -25,13 +25,13 @@ use render::Columns;
 #[derive(clap::Args, Debug)]
 pub struct VolumeArguments {
     #[command(subcommand)]
-    action: Action,
+    action: VolumeAction,
     #[command(flatten)]
     server: ServerArguments,
 }
 
 #[derive(Subcommand, Debug)]
-enum Action {
+enum VolumeAction {
     /// List claims with their volumes: class, node, size, usage, snapshots and pods
     #[command(visible_alias = "list", after_help = LIST_HELP)]
     Ls(ListArguments),
@@ -86,9 +86,9 @@ enum Form {
 pub async fn run(arguments: VolumeArguments) -> Result<()> {
     let server = Server::find(&arguments.server).await?;
     match arguments.action {
-        Action::Ls(arguments) => list(&server, arguments).await,
-        Action::Move(arguments) => moving::run(&server, arguments).await,
-        Action::Drain(arguments) => draining::run(&server, arguments).await,
+        VolumeAction::Ls(arguments) => list(&server, arguments).await,
+        VolumeAction::Move(arguments) => moving::run(&server, arguments).await,
+        VolumeAction::Drain(arguments) => draining::run(&server, arguments).await,
     }
 }
 

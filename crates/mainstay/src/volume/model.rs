@@ -11,7 +11,7 @@ use resource_kinds::storage::volume_replication::{VolumeReplication, shown as re
 use serde::Serialize;
 
 use super::objects::VolumeObjects;
-use crate::node_figures;
+use crate::node_summaries;
 
 /// All that is shown.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -140,7 +140,7 @@ fn row(claim: &PersistentVolumeClaim, found: &VolumeObjects) -> ClaimRow {
     let capacity = status.capacity.as_ref();
     let volume = volume(claim, found);
     let of_volume = volume.and_then(|volume| volume.spec.as_ref());
-    let usage = node_figures::usage(&claim.metadata, volume, &found.figures);
+    let usage = node_summaries::usage(&claim.metadata, volume, &found.figures);
     let snapshots = found.snapshots.as_ref();
     let snapshots = snapshots.map(|all| all.iter().filter(|one| is_of(one, claim)));
     let pods = found.pods.as_ref();

@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::model;
-use crate::node_figures;
+use crate::node_summaries;
 use crate::why::Server;
 
 /// The listed namespaces.
@@ -66,7 +66,7 @@ pub async fn read(server: &Server, namespaces: &Namespaces) -> Result<VolumeObje
         figures: Vec::new(),
         notes: notes.into_iter().flatten().collect(),
     };
-    found.figures = node_figures::read(&server.client, model::nodes(&found)).await;
+    found.figures = node_summaries::read(&server.client, model::nodes(&found)).await;
     Ok(found)
 }
 

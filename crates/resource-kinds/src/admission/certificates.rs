@@ -4,7 +4,7 @@
 use object_model::Status;
 use serde_json::Value;
 
-use super::{Admission, AdmissionRequest, Operation, forbidden};
+use super::plugin::{Admission, AdmissionRequest, Operation, forbidden};
 use crate::admission::{ObjectReader, ResourceAttributes};
 use crate::groups::certificates::{GROUP, Request, signer};
 use crate::json::parts;

@@ -3,7 +3,7 @@
 use object_model::Status;
 use serde_json::{Value, json};
 
-use super::{Admission, AdmissionRequest, creates};
+use super::plugin::{Admission, AdmissionRequest, creates};
 use crate::admission::ObjectReader;
 use crate::json::parts;
 use crate::well_known::limits;
@@ -55,7 +55,7 @@ fn tolerates(toleration: &Value, key: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Operation;
+    use super::super::plugin::Operation;
     use super::super::testing::{Objects, request};
     use super::*;
 

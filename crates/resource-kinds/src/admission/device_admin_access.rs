@@ -4,7 +4,7 @@
 use object_model::{FieldError, FieldPath, Status};
 use serde_json::Value;
 
-use super::{Admission, AdmissionRequest, Operation};
+use super::plugin::{Admission, AdmissionRequest, Operation};
 use crate::admission::ObjectReader;
 use crate::groups::resource::{ADMIN_ACCESS_LABEL, GROUP};
 

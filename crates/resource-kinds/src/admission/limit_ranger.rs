@@ -4,7 +4,7 @@
 use object_model::Status;
 use serde_json::Value;
 
-use super::{Admission, AdmissionRequest, Operation, creates, forbidden};
+use super::plugin::{Admission, AdmissionRequest, Operation, creates, forbidden};
 use crate::admission::ObjectReader;
 use crate::json::parts;
 use crate::quota::Amounts;

@@ -4,7 +4,7 @@
 use object_model::{Cause, Status};
 use serde_json::Value;
 
-use super::{Admission, AdmissionRequest, Operation, forbidden};
+use super::plugin::{Admission, AdmissionRequest, Operation, forbidden};
 use crate::admission::ObjectReader;
 
 /// Namespaces that cannot be deleted.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use object_model::Status;
 use serde_json::{Value, json};
 
-use super::{Admission, AdmissionRequest, creates, forbidden};
+use super::plugin::{Admission, AdmissionRequest, creates, forbidden};
 use crate::admission::ObjectReader;
 use crate::groups::scheduling::priority_class::SYSTEM;
 use crate::json::parts;
@@ -90,7 +90,7 @@ fn default_class(cluster: &dyn ObjectReader) -> Option<Arc<Value>> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Operation;
+    use super::super::plugin::Operation;
     use super::super::testing::{Objects, request};
     use super::*;
 

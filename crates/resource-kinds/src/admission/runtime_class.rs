@@ -6,7 +6,7 @@ use std::sync::Arc;
 use object_model::{Quantity, Status};
 use serde_json::Value;
 
-use super::{Admission, AdmissionRequest, creates, forbidden};
+use super::plugin::{Admission, AdmissionRequest, creates, forbidden};
 use crate::admission::ObjectReader;
 use crate::json::parts;
 
@@ -154,7 +154,7 @@ fn includes(wide: &Value, narrow: &Value) -> bool {
 mod tests {
     use serde_json::json;
 
-    use super::super::Operation;
+    use super::super::plugin::Operation;
     use super::super::testing::{Objects, request};
     use super::*;
 

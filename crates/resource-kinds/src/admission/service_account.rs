@@ -4,7 +4,7 @@
 use object_model::Status;
 use serde_json::{Value, json};
 
-use super::{Admission, AdmissionRequest, creates, forbidden};
+use super::plugin::{Admission, AdmissionRequest, creates, forbidden};
 use crate::admission::ObjectReader;
 use crate::json::parts;
 use crate::validation::volume_sources;
@@ -115,7 +115,7 @@ fn mount_token(spec: &mut Value, suffix: &str) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Operation;
+    use super::super::plugin::Operation;
     use super::super::testing::{Objects, request};
     use super::*;
 

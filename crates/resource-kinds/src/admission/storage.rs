@@ -3,7 +3,7 @@
 use object_model::{Quantity, Status};
 use serde_json::Value;
 
-use super::{Admission, AdmissionRequest, Operation, creates, forbidden};
+use super::plugin::{Admission, AdmissionRequest, Operation, creates, forbidden};
 use crate::admission::ObjectReader;
 use crate::groups::storage::is_default;
 use crate::json::parts;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::{AdmissionRequest, Operation};
+use super::plugin::{AdmissionRequest, Operation};
 use crate::admission::{ObjectReader, ResourceAttributes};
 
 /// Objects by plural, namespace and name.

@@ -25,11 +25,12 @@ use tokio_util::sync::CancellationToken;
 use self::cluster_view::World;
 use self::feeds::{Change, Feeds};
 use crate::backlog::{Backlog, Concern, Interests, Rank};
+use crate::config::{Config, Error};
 use crate::metrics::Attempt;
 use crate::nominations::Nominations;
 use crate::reservations::{Reservation, Reservations, Stage, TakenStep};
 use crate::writes::Nominated;
-use crate::{Config, Error, limits, writes};
+use crate::{limits, writes};
 
 struct Caches {
     pods: Cache<PodView>,

@@ -19,8 +19,9 @@ use reconcile::execute::{Refusal, refusal};
 use resource_kinds::reasons::volume as reasons;
 use resource_kinds::storage::nfs_class::{NfsClass, OnDelete};
 
+use crate::Provisioner;
 use crate::decide;
-use crate::{Provisioner, ProvisionerError as Error};
+use crate::error::ProvisionerError as Error;
 
 /// Limit of the time of work on the server; the next attempt continues with the rest.
 const WORK_MAX: Duration = Duration::from_secs(120);

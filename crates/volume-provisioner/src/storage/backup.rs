@@ -8,9 +8,9 @@ use resource_kinds::storage::Driver;
 use serde::{Deserialize, Serialize};
 
 use super::Storage;
-use crate::ProvisionerError as Error;
 use crate::decide::VolumeMode;
 use crate::directories::{Directories, failed};
+use crate::error::ProvisionerError as Error;
 use crate::pool::Pool;
 use crate::subvolumes::{self, Content};
 

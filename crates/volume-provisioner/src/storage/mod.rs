@@ -9,9 +9,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use resource_kinds::storage::Driver;
 
-use crate::ProvisionerError as Error;
 use crate::decide::VolumeMode;
 use crate::directories::Directories;
+use crate::error::ProvisionerError as Error;
 use crate::pool::Pool;
 use crate::subvolumes::{Content, Count};
 pub use backup::{Class, Frozen, UserSnapshot};

@@ -7,8 +7,8 @@ use planners::volume_move::{Detachment, Extent, Inspection};
 use resource_kinds::storage::Driver;
 
 use super::{Storage, blocking};
-use crate::ProvisionerError as Error;
 use crate::directories::Directories;
+use crate::error::ProvisionerError as Error;
 use crate::first_copies::{FirstCopy, Snapshots};
 use crate::moves::Arrival;
 use crate::pool::Pool;

@@ -71,6 +71,12 @@ impl<'t> Types<'t> {
         Some(all.collect())
     }
 
+    /// Whether a type is that of objects, which also have `apiVersion` and `kind`.
+    fn is_object(&self, name: &str) -> bool {
+        let row = self.0.get(name);
+        row.is_some_and(|row| row.api_version.is_some())
+    }
+
     fn field(&self, name: &str, json: &str) -> Option<&'t str> {
         let fields = self.fields(name)?;
         fields
@@ -137,7 +143,7 @@ pub fn between(tables: Tables<'_>) -> Vec<String> {
         let element = kind.trim_start_matches("[]");
         let keys = list_keys.split(',').chain([merge_key]);
         for key in keys.filter(|key| *key != "-" && types.0.contains_key(element)) {
-            if types.field(element, key).is_none() && !is_kind_name(key) {
+            if types.field(element, key).is_none() {
                 wrong.push(format!(
                     "merge facts: elements of {definition} {field} have no key {key}"
                 ));
@@ -147,7 +153,8 @@ pub fn between(tables: Tables<'_>) -> Vec<String> {
     for row in rows(tables.required) {
         let (definition, fields) = row.split_once('\t').unwrap_or((row, ""));
         let owner = type_of(definition);
-        for field in fields.split(',').filter(|field| !is_kind_name(field)) {
+        let is_own = |field: &&str| !(types.is_object(&owner) && is_kind_name(field));
+        for field in fields.split(',').filter(is_own) {
             if types.fields(&owner).is_some() && types.field(&owner, field).is_none() {
                 wrong.push(format!("required: {definition} has no field {field}"));
             }
@@ -158,6 +165,7 @@ pub fn between(tables: Tables<'_>) -> Vec<String> {
 }
 
 /// The fields that every object has in JSON and none has in protobuf.
+/// Whether a field of an object names its kind.
 fn is_kind_name(field: &str) -> bool {
     matches!(field, "apiVersion" | "kind")
 }
@@ -205,8 +213,7 @@ fn fields(types: &Types<'_>, document: &Document) -> Vec<String> {
         .filter(|definition| is_stable(definition))
         .filter_map(|definition| {
             let known = types.fields(&type_of(definition))?;
-            let known = known.into_iter().map(|field| field.json);
-            let known: BTreeSet<&str> = known.filter(|json| !is_kind_name(json)).collect();
+            let known: BTreeSet<&str> = known.into_iter().map(|field| field.json).collect();
             let published = document.field_names(definition)?;
             let mut other = known.symmetric_difference(&published).peekable();
             other.peek()?;

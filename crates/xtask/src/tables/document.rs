@@ -115,16 +115,14 @@ impl Document {
         })
     }
 
-    /// The fields of a definition, but for the two that name an object's kind; `None` for an unknown
+    /// The fields of a definition, but for the two that name the kind of an object; `None` for an unknown
     /// definition.
     pub fn field_names(&self, definition: &str) -> Option<BTreeSet<&str>> {
+        let is_object = self.api_version(definition).is_some();
         let definition = self.definitions.get(definition)?;
         let names = properties(definition).map(|(name, _)| name);
-        Some(
-            names
-                .filter(|name| !matches!(*name, "apiVersion" | "kind"))
-                .collect(),
-        )
+        let is_own = |name: &&str| !(is_object && matches!(*name, "apiVersion" | "kind"));
+        Some(names.filter(is_own).collect())
     }
 }
 

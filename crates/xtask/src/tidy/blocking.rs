@@ -7,7 +7,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Finding, SourceFile};
+use super::checkout::{Finding, SourceFile, is_whole};
+use super::exceptions::{unneeded_finding, without_files};
 
 /// The scope of the rule: code in the server's process.
 const PLACES: &[&str] = &[
@@ -128,12 +129,11 @@ const BESIDE: &[&str] = &[
     ".replica_step(of,",
 ];
 
+/// The file of these lists.
+const LIST: &str = "blocking.rs";
+
 /// Files that may all the same, each with its reason.
 const ALLOWED: &[(&str, &str)] = &[
-    (
-        "crates/mainstay/src/up/node.rs",
-        "removes a socket when everything else has ended",
-    ),
     (
         "crates/pod-network/src/forwarding.rs",
         "settings of the kernel, which are no files on a disk; its own file is written at the start and \
@@ -152,10 +152,6 @@ const ALLOWED: &[(&str, &str)] = &[
         "opens namespaces, which are no files on a disk",
     ),
     (
-        "crates/pod-network/src/ranges.rs",
-        "takes a lock at the start, before anything is served",
-    ),
-    (
         "crates/reconcile/src/polls.rs",
         "one small file of the kernel, which no disk holds; measured polls only, in tests",
     ),
@@ -163,6 +159,37 @@ const ALLOWED: &[(&str, &str)] = &[
 
 /// Checks the async code of the server's process.
 pub fn check(files: &[SourceFile]) -> Vec<Finding> {
+    let allowed: Vec<&str> = ALLOWED.iter().map(|(path, _)| *path).collect();
+    let mut findings = judge(files, &allowed);
+    if !is_whole(files) {
+        return findings;
+    }
+    // An exception may be needed for callers in other files.
+    let is_needed = |path: &&str| {
+        let others: Vec<&str> = allowed
+            .iter()
+            .copied()
+            .filter(|other| other != path)
+            .collect();
+        judge(files, &others).len() > findings.len()
+    };
+    let unneeded: Vec<Finding> = allowed
+        .iter()
+        .filter(|path| !is_needed(path))
+        .map(|path| unneeded_finding(LIST, path))
+        .collect();
+    findings.extend(unneeded);
+    let places = PLACES
+        .iter()
+        .chain(CALLED)
+        .chain(SHARED)
+        .chain([&ELSEWHERE]);
+    findings.extend(without_files(LIST, places.copied(), files));
+    findings
+}
+
+/// The findings with these exceptions.
+fn judge(files: &[SourceFile], allowed: &[&str]) -> Vec<Finding> {
     let files: Vec<&SourceFile> = files
         .iter()
         .filter(|file| {
@@ -170,18 +197,17 @@ pub fn check(files: &[SourceFile]) -> Vec<Finding> {
                 .iter()
                 .chain(CALLED)
                 .any(|at| file.path.starts_with(at));
-            is_ours && !file.path.starts_with(ELSEWHERE) && !file.path.ends_with("tests.rs")
+            is_ours && !file.path.starts_with(ELSEWHERE)
         })
         .collect();
-    let functions = Functions::of(&files);
+    let functions = Functions::of(&files, allowed);
     let mut findings = Vec::new();
     for file in files {
         let is_ruled = PLACES.iter().any(|place| file.path.starts_with(place));
-        if !is_ruled || is_allowed(file) {
+        if !is_ruled || allowed.contains(&file.path.as_str()) {
             continue;
         }
-        let code = code(&file.text);
-        let calls: BTreeSet<&str> = async_parts(&code)
+        let calls: BTreeSet<&str> = async_parts(&file.code)
             .flat_map(|part| {
                 let part = without_beside(part);
                 let own = functions.called(&file.path, &part);
@@ -197,19 +223,6 @@ pub fn check(files: &[SourceFile]) -> Vec<Finding> {
         }));
     }
     findings
-}
-
-fn is_allowed(file: &SourceFile) -> bool {
-    ALLOWED.iter().any(|(path, _)| *path == file.path)
-}
-
-/// The text without tests and comments.
-fn code(text: &str) -> String {
-    let text = text.split("#[cfg(test)]").next().unwrap_or_default();
-    let lines = text
-        .lines()
-        .filter(|line| !line.trim_start().starts_with("//"));
-    lines.fold(String::new(), |code, line| code + line + "\n")
 }
 
 /// Functions that wait: of which crate, their names, and whether other crates call them.
@@ -232,12 +245,12 @@ fn crate_of(path: &str) -> &str {
 }
 
 impl Functions {
-    fn of(files: &[&SourceFile]) -> Self {
+    fn of(files: &[&SourceFile], allowed: &[&str]) -> Self {
         let mut all: BTreeMap<String, Vec<Function>> = BTreeMap::new();
         for file in files {
             let is_shared = SHARED.iter().any(|place| file.path.starts_with(place));
-            let mut found = functions(&code(&file.text), is_shared);
-            if is_allowed(file) {
+            let mut found = functions(&file.code, is_shared);
+            if allowed.contains(&file.path.as_str()) {
                 found.iter_mut().for_each(|function| function.body.clear());
             }
             all.entry(crate_of(&file.path).to_owned())

@@ -7,7 +7,8 @@
 
 use std::collections::BTreeSet;
 
-use super::{Finding, SourceFile};
+use super::checkout::{Finding, SourceFile};
+use super::exceptions::Exceptions;
 
 /// A document with cited items.
 struct Contract {
@@ -132,25 +133,24 @@ impl Contract {
                 .collect::<Vec<_>>()
         });
         let tests = files.iter().filter_map(tests_in);
-        let cited: BTreeSet<Item> = tests.flat_map(|text| self.cited_in(text)).collect();
+        let cited: BTreeSet<Item> = tests.flat_map(|text| self.cited_in(&text)).collect();
+        let mut open = Exceptions::new("citations.rs", self.open.iter().map(|(item, _)| *item));
         let missing = items
             .iter()
-            .filter(|item| self.requires(item) && !self.is_open(item) && !cited.contains(item))
+            .filter(|item| self.requires(item) && !cited.contains(item))
+            .filter(|item| !open.allow(&item.to_string()))
             .map(|item| Finding {
                 file: path.clone(),
                 text: format!("no test cites {} {item}", self.name),
             });
-        unknown.chain(missing).collect()
+        let mut findings: Vec<Finding> = unknown.chain(missing).collect();
+        findings.extend(open.unneeded(files));
+        findings
     }
 
     fn requires(&self, item: &Item) -> bool {
         let mut required = self.required.iter();
         required.any(|(prefix, last)| *prefix == item.prefix && item.number <= *last)
-    }
-
-    fn is_open(&self, item: &Item) -> bool {
-        let name = item.to_string();
-        self.open.iter().any(|(open, _)| *open == name)
     }
 
     /// The items that a line of the document defines: at its start, in a list to tick off, in the
@@ -237,15 +237,12 @@ fn is_source(file: &SourceFile) -> bool {
     cites && file.path.starts_with("crates/") && !file.path.starts_with(TIDY)
 }
 
-/// The part of a file that is a test, if any is.
-fn tests_in(file: &SourceFile) -> Option<&str> {
-    let source = file.path.ends_with(".rs");
-    if file.path.contains("/tests/") && (source || file.path.ends_with(".txt")) {
-        return Some(&file.text);
+/// The parts of a file that are tests, if any is.
+fn tests_in(file: &SourceFile) -> Option<String> {
+    if !is_source(file) {
+        return None;
     }
-    let own = source && !file.path.starts_with(TIDY);
-    let start = file.text.find("#[cfg(test)]").filter(|_| own)?;
-    Some(&file.text[start..])
+    Some(file.tests_text()).filter(|text| !text.is_empty())
 }
 
 #[cfg(test)]
@@ -313,10 +310,11 @@ mod tests {
 
     #[test]
     fn only_tests_count() {
-        let text = "// statefulset.md 1.1\n#[cfg(test)] // statefulset.md 1.2";
-        let part = |path: &str| tests_in(&SourceFile::new(path, text)).map(cited);
+        let text = "// statefulset.md 1.1\n#[cfg(test)]\nmod tests {\n// statefulset.md 1.2\n}\n\
+                    // statefulset.md 1.3";
+        let part = |path: &str| tests_in(&SourceFile::new(path, text)).map(|part| cited(&part));
         assert_eq!(part("crates/a/src/b.rs").as_deref(), Some("1.2"));
-        assert_eq!(part("crates/a/tests/b.rs").as_deref(), Some("1.1 1.2"));
+        assert_eq!(part("crates/a/tests/b.rs").as_deref(), Some("1.1 1.2 1.3"));
         assert_eq!(part("docs/a.md"), None);
     }
 

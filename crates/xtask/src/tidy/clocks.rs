@@ -1,6 +1,7 @@
 //! Durations of pods' lives are not counted on the wall clock, which may be set while they run.
 
-use super::{Finding, SourceFile};
+use super::checkout::{Finding, SourceFile};
+use super::exceptions::{Exceptions, without_files};
 
 /// The scope of the rule.
 const CRATES: &[&str] = &[
@@ -16,6 +17,9 @@ const WALL_CLOCK: &[&str] = &[
     "Zoned::now(",
     ".duration_since(",
 ];
+
+/// This list's file.
+const LIST: &str = "clocks.rs";
 
 /// Exceptions with their reasons.
 const ALLOWED: &[(&str, &str)] = &[
@@ -52,24 +56,18 @@ const ALLOWED: &[(&str, &str)] = &[
         "crates/volume-provisioner/src/expansion.rs",
         "conditions have the time of their transition",
     ),
-    (
-        "crates/volume-provisioner/src/setbacks.rs",
-        "between readings of a monotonic clock",
-    ),
 ];
 
 /// Checks the crates that run pods; tests may have any time.
 pub fn check(files: &[SourceFile]) -> Vec<Finding> {
-    let ruled = files.iter().filter(|file| {
-        let tests = file.path.ends_with("/tests.rs");
-        CRATES.iter().any(|part| file.path.starts_with(part)) && !tests
-    });
-    let mut findings = Vec::new();
+    let ruled = files
+        .iter()
+        .filter(|file| CRATES.iter().any(|part| file.path.starts_with(part)));
+    let mut findings = without_files(LIST, CRATES.iter().copied(), files);
+    let mut exceptions = Exceptions::new(LIST, ALLOWED.iter().map(|(path, _)| *path));
     for file in ruled {
-        let body = file.text.split("#[cfg(test)]").next().unwrap_or_default();
-        let allowed = ALLOWED.iter().any(|(path, _)| *path == file.path);
-        for word in WALL_CLOCK.iter().filter(|word| body.contains(**word)) {
-            if !allowed {
+        for word in WALL_CLOCK.iter().filter(|word| file.code.contains(**word)) {
+            if !exceptions.allow(&file.path) {
                 findings.push(Finding {
                     file: file.path.clone(),
                     text: format!(
@@ -80,6 +78,7 @@ pub fn check(files: &[SourceFile]) -> Vec<Finding> {
             }
         }
     }
+    findings.extend(exceptions.unneeded(files));
     findings
 }
 

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result};
 
-use super::{Finding, SourceFile};
-use crate::steps::PROGRAMS;
+use super::checkout::{Finding, SourceFile};
+use super::exceptions::Exceptions;
+use crate::test_programs::TEST_PROGRAMS;
 
 /// Crates that decide: pure functions over plain data.
 pub const DECISIONS: &[&str] = &[
@@ -43,6 +44,9 @@ const PURE_LIBRARIES: &[&str] = &[
     "thiserror",
     "x509-parser",
 ];
+
+/// The file of these lists.
+const LIST: &str = "dependencies.rs";
 
 /// Layers from the bottom up; a crate may only depend on crates of lower or equal layers, and on
 /// an equal one only where `EQUALS` says so.
@@ -108,7 +112,6 @@ const LAYERS: &[(&str, u8)] = &[
 /// Crates that may depend on the store: the server, the programs that open it, and the other engine.
 const OPEN_THE_STORE: &[&str] = &[
     "api-server",
-    "api-tests",
     "control-plane",
     "data-directory",
     "etcd-store",
@@ -120,6 +123,9 @@ const OPEN_THE_STORE: &[&str] = &[
 pub fn check(files: &[SourceFile]) -> Result<Vec<Finding>> {
     let layers: BTreeMap<&str, u8> = LAYERS.iter().copied().collect();
     let mut findings = Vec::new();
+    let mut crates = Exceptions::new(LIST, layers.keys().copied());
+    let mut pure_libraries = Exceptions::new(LIST, PURE_LIBRARIES.iter().copied());
+    let mut open_the_store = Exceptions::new(LIST, OPEN_THE_STORE.iter().copied());
     for file in files {
         let Some(name) = manifest_of(&file.path) else {
             continue;
@@ -136,6 +142,7 @@ pub fn check(files: &[SourceFile]) -> Result<Vec<Finding>> {
             ));
             continue;
         };
+        crates.allow(name);
         let manifest: toml::Table = file
             .text
             .parse()
@@ -144,7 +151,7 @@ pub fn check(files: &[SourceFile]) -> Result<Vec<Finding>> {
             report("the crate does not take the workspace's lints".to_owned());
         }
         for test in tests_without_harness(&manifest) {
-            if !PROGRAMS.contains(&(name, test.as_str())) {
+            if !TEST_PROGRAMS.contains(&(name, test.as_str())) {
                 report(format!(
                     "test {test} has no harness: name it in xtask's list of programs"
                 ));
@@ -161,17 +168,19 @@ pub fn check(files: &[SourceFile]) -> Result<Vec<Finding>> {
                 ));
             }
             let pure = DECISIONS.contains(&name) || VOCABULARY.contains(&name);
-            let allowed = PURE_LIBRARIES.contains(&dependency.as_str())
-                || VOCABULARY.contains(&dependency.as_str());
-            if pure && !allowed {
+            let is_vocabulary = VOCABULARY.contains(&dependency.as_str());
+            if pure && !is_vocabulary && !pure_libraries.allow(dependency) {
                 report(format!("{name} is pure and may not depend on {dependency}"));
             }
-            if dependency == "mvcc-store" && !OPEN_THE_STORE.contains(&name) {
+            if dependency == "mvcc-store" && !open_the_store.allow(name) {
                 report(format!(
                     "{name} may not depend on mvcc-store: only the API server does"
                 ));
             }
         }
+    }
+    for list in [crates, pure_libraries, open_the_store] {
+        findings.extend(list.unneeded(files));
     }
     Ok(findings)
 }

@@ -3,11 +3,13 @@
 
 use std::path::Path;
 
-use super::{Finding, SourceFile};
+use super::checkout::{Finding, SourceFile};
+use super::exceptions::Exceptions;
 
 /// Checks the documents in the root, in docs/ and in examples/.
 pub fn check(root: &Path, files: &[SourceFile]) -> Vec<Finding> {
     let mut findings = Vec::new();
+    let mut with_sources = Exceptions::new("documents.rs", WITH_SOURCES.iter().copied());
     for file in files.iter().filter(|file| file.path.ends_with(".md")) {
         let mut found = |text: String| {
             findings.push(Finding {
@@ -19,7 +21,10 @@ pub fn check(root: &Path, files: &[SourceFile]) -> Vec<Finding> {
         for name in named_paths(&file.text) {
             if !root.join(name).exists() {
                 found(format!("names `{name}`, which does not exist"));
-            } else if is_for_users(&file.path) && name.starts_with("crates/") {
+            } else if is_for_users(&file.path)
+                && name.starts_with("crates/")
+                && !with_sources.allow_below(&file.path)
+            {
                 found(format!(
                     "names `{name}` to users; docs/contributing is the place"
                 ));
@@ -31,6 +36,7 @@ pub fn check(root: &Path, files: &[SourceFile]) -> Vec<Finding> {
             }
         }
     }
+    findings.extend(with_sources.unneeded(files));
     let text_of = |path: &str| {
         files
             .iter()
@@ -73,14 +79,17 @@ fn named_paths(text: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// Whether a page is for users: all of docs and examples, but the folders for contributors and the pages
-/// about measurements and tests.
+/// The folders for contributors, and the pages about measurements and tests: they name source files.
+const WITH_SOURCES: [&str; 4] = [
+    "docs/benchmarks.md",
+    "docs/contract/",
+    "docs/contributing/",
+    "docs/requests.md",
+];
+
+/// Whether a page is for users, apart from those in [`WITH_SOURCES`].
 fn is_for_users(path: &str) -> bool {
-    let others = ["docs/contributing/", "docs/contract/"];
-    let pages = ["docs/benchmarks.md", "docs/requests.md"];
-    (path.starts_with("docs/") || path.starts_with("examples/"))
-        && !others.iter().any(|other| path.starts_with(other))
-        && !pages.contains(&path)
+    path.starts_with("docs/") || path.starts_with("examples/")
 }
 
 /// The targets of links to pages of this repository.
@@ -106,7 +115,7 @@ mod tests {
     #[test]
     fn pages_for_users_are_told_from_others() {
         assert!(is_for_users("docs/storage.md") && is_for_users("examples/redis/README.md"));
-        assert!(!is_for_users("docs/contributing/testing.md") && !is_for_users("README.md"));
+        assert!(!is_for_users("README.md"));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Module files: each is built, and a module with submodules is `NAME/mod.rs`.
 
-use super::{Finding, SourceFile};
+use super::checkout::{Finding, SourceFile};
 
 /// Finds Rust files that are neither roots of crates nor named as modules beside or above them, and
 /// modules in the other style.

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
-use super::Finding;
+use super::checkout::Finding;
 use crate::cargo;
 
 /// The limit of packages, the program's own crates and those of other platforms included. A change

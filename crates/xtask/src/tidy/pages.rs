@@ -1,7 +1,8 @@
 //! A test runs the commands on users' pages, or there is a reason why not: a block of commands
 //! without a language is run, one with `sh` is not.
 
-use super::{Finding, SourceFile};
+use super::checkout::{Finding, SourceFile};
+use super::exceptions::Exceptions;
 
 /// The directory of the tests that run pages.
 const TESTS: &str = "crates/end-to-end/tests/";
@@ -49,16 +50,6 @@ const NOT_PASTED: &[(&str, &str, &str)] = &[
         "needs an etcd; tests/store_copy.rs has one",
     ),
     (
-        "docs/high-availability.md",
-        "kubectl config set-cluster ",
-        "needs a balancer with a name; tests/one_name.rs has one",
-    ),
-    (
-        "docs/high-availability.md",
-        "etcdctl ",
-        "needs a full etcd; the tests of etcd-store have one",
-    ),
-    (
         "docs/backup.md",
         "mainstay store ",
         "needs an etcd; tests/store_backup.rs has one",
@@ -101,16 +92,6 @@ const NOT_PASTED: &[(&str, &str, &str)] = &[
     (
         "docs/many-machines.md",
         "sudo mainstay ",
-        "needs several machines; tests/nodes.rs joins namespaces of one",
-    ),
-    (
-        "docs/many-machines.md",
-        "export KUBECONFIG",
-        "needs several machines; tests/nodes.rs joins namespaces of one",
-    ),
-    (
-        "docs/many-machines.md",
-        "ip route ",
         "needs several machines; tests/nodes.rs joins namespaces of one",
     ),
     (
@@ -172,13 +153,16 @@ pub fn check(files: &[SourceFile]) -> Vec<Finding> {
         of_users && !OF_DEVELOPERS.iter().any(|part| page.starts_with(part))
     });
     let mut findings = Vec::new();
+    let keys = NOT_PASTED.iter().map(|(page, first, _)| key(page, first));
+    let mut exceptions = Exceptions::new("pages.rs", keys);
     for page in pages {
         for block in blocks(&page.text) {
             let known = match block.language {
                 "" => pasted.iter().any(|call| covers(call, page, &block)),
                 "sh" => NOT_PASTED
                     .iter()
-                    .any(|(of, first, _)| *of == page.path && block.first.starts_with(first)),
+                    .filter(|(of, first, _)| *of == page.path && block.first.starts_with(first))
+                    .any(|(of, first, _)| exceptions.allow(&key(of, first))),
                 _ => true,
             };
             if !known {
@@ -194,7 +178,12 @@ pub fn check(files: &[SourceFile]) -> Vec<Finding> {
             }
         }
     }
+    findings.extend(exceptions.unneeded(files));
     findings
+}
+
+fn key(page: &str, first: &str) -> String {
+    format!("{page}: {first}")
 }
 
 /// The blocks of a page, in order.

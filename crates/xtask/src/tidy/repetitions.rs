@@ -7,7 +7,8 @@
 
 use std::collections::BTreeMap;
 
-use super::{AROUND, Finding, SourceFile};
+use super::checkout::{AROUND, Finding, SourceFile};
+use super::exceptions::Exceptions;
 
 /// So many equal lines in a row are a repetition.
 const LINES: usize = 6;
@@ -36,14 +37,19 @@ struct Code<'t> {
 
 /// Finds pairs of places with the same lines.
 pub fn check(files: &[SourceFile]) -> Vec<Finding> {
-    let product: Vec<Code<'_>> = files
+    let texts: Vec<(&str, String)> = files
         .iter()
         .filter(|file| is_product(&file.path))
-        .map(|file| Code {
-            path: &file.path,
-            lines: lines(&file.text),
+        .map(|file| (file.path.as_str(), file.product_text()))
+        .collect();
+    let product: Vec<Code<'_>> = texts
+        .iter()
+        .map(|(path, text)| Code {
+            path,
+            lines: lines(text),
         })
         .collect();
+    let mut exempt = Exceptions::new("repetitions.rs", EXEMPT.iter().map(|(folder, _)| *folder));
     let mut places: BTreeMap<Vec<&str>, (usize, usize)> = BTreeMap::new();
     let mut findings = Vec::new();
     for (index, code) in product.iter().enumerate() {
@@ -61,7 +67,11 @@ pub fn check(files: &[SourceFile]) -> Vec<Finding> {
             last = Some((other, first));
             let itself = other == index && start < first + LINES;
             let source = &product[other];
-            if goes_on || itself || are_exempt(code.path, source.path) {
+            if goes_on || itself {
+                continue;
+            }
+            if are_exempt(code.path, source.path) {
+                exempt.allow_below(code.path);
                 continue;
             }
             let (here, there) = (window[0].number, source.lines[first].number);
@@ -74,6 +84,7 @@ pub fn check(files: &[SourceFile]) -> Vec<Finding> {
             });
         }
     }
+    findings.extend(exempt.unneeded(files));
     findings
 }
 
@@ -84,8 +95,7 @@ fn is_product(path: &str) -> bool {
     else {
         return false;
     };
-    let source = rest.starts_with("src/") && rest.ends_with(".rs");
-    source && !rest.ends_with("tests.rs") && !rest.contains("/tests/") && !AROUND.contains(&name)
+    rest.starts_with("src/") && rest.ends_with(".rs") && !AROUND.contains(&name)
 }
 
 fn are_exempt(one: &str, other: &str) -> bool {
@@ -93,14 +103,11 @@ fn are_exempt(one: &str, other: &str) -> bool {
     folders.any(|(folder, _)| one.starts_with(folder) && other.starts_with(folder))
 }
 
-/// The lines that count, up to the tests.
+/// The lines that count.
 fn lines(text: &str) -> Vec<Line<'_>> {
     let (mut in_import, mut in_head) = (false, false);
     let mut found = Vec::new();
     for (index, line) in text.lines().enumerate() {
-        if line == "#[cfg(test)]" {
-            break;
-        }
         let text = line.trim();
         let number = index + 1;
         if in_head || is_head(text) {
@@ -177,7 +184,7 @@ mod tests {
             SourceFile::new("crates/a/src/c.rs", short()),
         ];
         assert!(check(&short).is_empty());
-        let tested = format!("#[cfg(test)]\n{}", long());
+        let tested = format!("#[cfg(test)]\nmod tests {{\n{}}}\n", long());
         let tested = [
             SourceFile::new("crates/a/src/b.rs", long()),
             SourceFile::new("crates/a/src/c.rs", tested),

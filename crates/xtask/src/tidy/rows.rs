@@ -1,7 +1,7 @@
 //! Tables by hand are complete: each controller has a row in the table of rights, and the users' page
 //! on pods names each volume source.
 
-use super::{Finding, SourceFile};
+use super::checkout::{Finding, SourceFile};
 
 const CONTROLLERS: &str = "crates/controllers/src/lib.rs";
 const RIGHTS: &str = "crates/resource-kinds/src/bootstrap.rs";
@@ -66,10 +66,7 @@ mod tests {
 
     #[test]
     fn missing_rows_are_found() {
-        let file = |path: &str, text: &str| SourceFile {
-            path: path.to_owned(),
-            text: text.to_owned(),
-        };
+        let file = |path: &str, text: &str| SourceFile::new(path, text);
         let found = check(&[
             file(
                 CONTROLLERS,

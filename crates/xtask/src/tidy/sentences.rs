@@ -2,7 +2,7 @@
 //! relative clause ("What …", "Whoever …"), and the first one of a module with no other clause in
 //! place of a noun ("How …", "Which …"). Such a sentence has no noun that a reader can search for.
 
-use super::{Finding, SourceFile};
+use super::checkout::{Finding, SourceFile};
 
 /// The first words of a free relative clause.
 const WORDS: [&str; 5] = ["what", "who", "whoever", "whatever", "whichever"];
@@ -129,10 +129,7 @@ mod tests {
     use super::*;
 
     fn found(document: &str) -> Vec<String> {
-        let file = SourceFile {
-            path: "docs/a.md".to_owned(),
-            text: document.to_owned(),
-        };
+        let file = SourceFile::new("docs/a.md", document);
         check(&[file]).into_iter().map(|f| f.text).collect()
     }
 
@@ -172,10 +169,7 @@ mod tests {
 
     #[test]
     fn documentation_comments_count() {
-        let source = |text: &str| SourceFile {
-            path: "crates/a/src/b.rs".to_owned(),
-            text: text.to_owned(),
-        };
+        let source = |text: &str| SourceFile::new("crates/a/src/b.rs", text);
         for wrong in [
             "//! What a store\n//! does. The rest.\n\nfn f() {}\n",
             "//! How a store works.\n",
@@ -196,10 +190,7 @@ mod tests {
 
     #[test]
     fn contracts_are_judged() {
-        let file = SourceFile {
-            path: "docs/contract/a.md".to_owned(),
-            text: "What is quoted.".to_owned(),
-        };
+        let file = SourceFile::new("docs/contract/a.md", "What is quoted.");
         assert_eq!(check(&[file]).len(), 1);
     }
 }

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 
+use super::checkout::{Finding, SourceFile};
 use super::dependencies::{DECISIONS, VOCABULARY};
-use super::{Finding, SourceFile};
+use super::exceptions::Exceptions;
 
 /// Past so many lines a file is probably two things.
 const LINES_MAX: usize = 600;
@@ -42,6 +43,8 @@ const IMPURE: &[(&str, &str)] = &[
 pub fn check(files: &[SourceFile]) -> Vec<Finding> {
     let mut findings = Vec::new();
     let kinds: BTreeSet<&str> = files.iter().filter_map(kind).collect();
+    let mut long = Exceptions::new("sources.rs", LONG_FILES.iter().map(|(path, _)| *path));
+    let mut with_unsafe = Exceptions::new("sources.rs", UNSAFE.iter().copied());
     for file in files {
         let mut report = |text: String| {
             findings.push(Finding {
@@ -55,11 +58,22 @@ pub fn check(files: &[SourceFile]) -> Vec<Finding> {
             continue;
         }
         shape(file, &kinds, &mut report);
+        let lines = file.text.lines().count();
+        if lines > LINES_MAX && !long.allow(&file.path) {
+            report(format!(
+                "{lines} lines: past {LINES_MAX} ask what two things it is"
+            ));
+        }
+        if has_unsafe(&file.text) && !with_unsafe.allow_below(&file.path) {
+            report("`unsafe` is for container-runtime alone".to_owned());
+        }
         purity(file, &mut report);
         if !file.path.starts_with("crates/xtask/") {
             left_overs(file, &mut report);
         }
     }
+    findings.extend(long.unneeded(files));
+    findings.extend(with_unsafe.unneeded(files));
     findings
 }
 
@@ -112,13 +126,6 @@ fn kind(file: &SourceFile) -> Option<&str> {
 }
 
 fn shape(file: &SourceFile, kinds: &BTreeSet<&str>, report: &mut impl FnMut(String)) {
-    let lines = file.text.lines().count();
-    let excused = LONG_FILES.iter().any(|(path, _)| *path == file.path);
-    if lines > LINES_MAX && !excused {
-        report(format!(
-            "{lines} lines: past {LINES_MAX} ask what two things it is"
-        ));
-    }
     let parts = file.path.trim_end_matches(".rs").split('/');
     for part in parts {
         if GRAB_BAGS.contains(&part) {
@@ -136,10 +143,6 @@ fn shape(file: &SourceFile, kinds: &BTreeSet<&str>, report: &mut impl FnMut(Stri
         .trim_end_matches(".rs");
     if in_api_server && kinds.contains(stem) {
         report("the API server is generic: a kind's rules belong in resource-kinds".to_owned());
-    }
-    let may = UNSAFE.iter().any(|place| file.path.starts_with(place));
-    if !may && has_unsafe(&file.text) {
-        report("`unsafe` is for container-runtime alone".to_owned());
     }
 }
 
@@ -169,21 +172,11 @@ fn purity(file: &SourceFile, report: &mut impl FnMut(String)) {
     if !in_source || !(DECISIONS.contains(&name) || VOCABULARY.contains(&name)) {
         return;
     }
-    let code = code_before_tests(&file.text);
     for (word, instead) in IMPURE {
-        let used = code
-            .lines()
-            .map(str::trim_start)
-            .any(|line| !line.starts_with("//") && line.contains(word));
-        if used {
+        if file.code.contains(word) {
             report(format!("{name} is pure and may not use {word}: {instead}"));
         }
     }
-}
-
-/// The part of a file before its unit tests, which have no restrictions.
-fn code_before_tests(text: &str) -> &str {
-    text.split("#[cfg(test)]").next().unwrap_or(text)
 }
 
 /// No stubs, and no tests that do not run.

@@ -1,7 +1,7 @@
 //! The parts of users' pages: each page about a task has a goal, prerequisites, the expected output and
 //! troubleshooting. The first table of `docs/README.md` lists these pages.
 
-use super::{Finding, SourceFile};
+use super::checkout::{Finding, SourceFile};
 
 const LIST: &str = "docs/README.md";
 

@@ -4,7 +4,8 @@
 //! of owners and modes, use `container_runtime::tree`, which works on descriptors. Other calls need
 //! a reason why no container can write there.
 
-use super::{Finding, SourceFile};
+use super::checkout::{Finding, SourceFile};
+use super::exceptions::{Exceptions, without_files};
 
 const PLACES: &[&str] = &[
     "crates/node-agent/src/",
@@ -24,6 +25,9 @@ const CALLS: &[(&str, &str)] = &[
     ("chownat(", "tree::Handle::set_group"),
     ("fs::copy(", "an open file"),
 ];
+
+/// This list's file.
+const LIST: &str = "walks.rs";
 
 /// Files that use a call, each with its reason.
 const ALLOWED: &[(&str, &str, &str)] = &[
@@ -226,20 +230,16 @@ const ALLOWED: &[(&str, &str, &str)] = &[
 
 /// Checks the source files of the node.
 pub fn check(files: &[SourceFile]) -> Vec<Finding> {
-    let mut findings = Vec::new();
+    let mut findings = without_files(LIST, PLACES.iter().copied(), files);
+    let keys = ALLOWED.iter().map(|(path, call, _)| key(path, call));
+    let mut exceptions = Exceptions::new(LIST, keys);
     for file in files {
         let is_concerned = PLACES.iter().any(|start| file.path.starts_with(start));
-        if !is_concerned || file.path.contains("/tests") {
+        if !is_concerned {
             continue;
         }
-        let code = file.text.split("#[cfg(test)]").next().unwrap_or_default();
         for (call, instead) in CALLS {
-            let lines = code.lines().map(str::trim_start);
-            let mut lines = lines.filter(|line| !line.starts_with("//"));
-            let allowed = ALLOWED
-                .iter()
-                .any(|(path, known, _)| *path == file.path && known == call);
-            if !allowed && lines.any(|line| line.contains(call)) {
+            if file.code.contains(call) && !exceptions.allow(&key(&file.path, call)) {
                 findings.push(Finding {
                     file: file.path.clone(),
                     text: format!(
@@ -250,7 +250,12 @@ pub fn check(files: &[SourceFile]) -> Vec<Finding> {
             }
         }
     }
+    findings.extend(exceptions.unneeded(files));
     findings
+}
+
+fn key(path: &str, call: &str) -> String {
+    format!("{path}: {call}…)")
 }
 
 #[cfg(test)]

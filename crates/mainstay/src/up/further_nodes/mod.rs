@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use api_client::{Api, Client};
-use clap::CommandFactory;
+use clap::{Args as _, Command};
 use console::output::{say, warn};
 use container_runtime::beside;
 use data_directory::{FURTHER_NODES, NAMESPACES};
@@ -24,8 +24,7 @@ use pod_network::{NodeSwitch, SwitchedNode};
 use resource_kinds::node_conditions;
 use tokio::time::Instant;
 
-use super::settings::Settings;
-use crate::CommandLine;
+use super::settings::{Settings, UpArguments};
 use crate::node;
 use crate::node_parts;
 use crate::token::Token;
@@ -199,10 +198,10 @@ fn prepare(
 
 /// The settings of pods and of the machine, as flags.
 fn machine_flags(settings: &Settings) -> Vec<OsString> {
-    let line = CommandLine::command().try_get_matches_from(std::env::args_os());
-    let line = line.ok();
-    let up = line.as_ref().and_then(|line| line.subcommand_matches("up"));
-    let mut flags = up.map(node_parts::given).unwrap_or_default();
+    // The first argument of the program is `up`.
+    let line = UpArguments::augment_args(Command::new("up"));
+    let line = line.try_get_matches_from(std::env::args_os().skip(1)).ok();
+    let mut flags = line.as_ref().map(node_parts::given).unwrap_or_default();
     let mut add = |flag: &str, path: &Path| {
         flags.extend([flag.into(), path.as_os_str().to_owned()]);
     };

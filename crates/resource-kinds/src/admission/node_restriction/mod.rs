@@ -17,7 +17,7 @@ use std::sync::Arc;
 use object_model::Status;
 use serde_json::Value;
 
-use super::{Admission, AdmissionRequest, Operation, forbidden, without};
+use super::plugin::{Admission, AdmissionRequest, Operation, forbidden, without};
 use crate::admission::ObjectReader;
 use crate::groups::certificates::{self, Request, signer};
 use crate::groups::resource;

@@ -7,7 +7,7 @@ mod words;
 use object_model::{FieldError, FieldPath, Status};
 use serde_json::{Map, Value, json};
 
-use super::{Admission, AdmissionRequest, Operation, forbidden};
+use super::plugin::{Admission, AdmissionRequest, Operation, forbidden};
 use crate::admission::ObjectReader;
 use words::Violation;
 

@@ -12,7 +12,7 @@ use k8s_openapi::api::core::v1::PersistentVolume;
 use object_model::Status;
 use serde_json::Value;
 
-use super::{Admission, AdmissionRequest, Operation, forbidden, without};
+use super::plugin::{Admission, AdmissionRequest, Operation, forbidden, without};
 use crate::admission::ObjectReader;
 use crate::groups::snapshot::{self, CONTENT_PROTECTION};
 use crate::groups::storage::Driver;

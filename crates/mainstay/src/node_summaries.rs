@@ -1,4 +1,4 @@
-//! The usage figures of nodes, in kubelet's format, and the usage of a volume according to them.
+//! The summaries of nodes (`/stats/summary` of the kubelet), and the usage of a volume according to them.
 
 use std::time::Duration;
 

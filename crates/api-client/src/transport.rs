@@ -1,0 +1,47 @@
+//! The way of requests to an API server.
+
+use bytes::Bytes;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use http::{Request, Response};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full};
+use tower::{Service, ServiceExt};
+
+/// An error of any type.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+/// The body of a request, as a `tower` service gets it.
+pub type Body = Full<Bytes>;
+/// The body of an answer: it may arrive in parts.
+pub type ResponseBody = UnsyncBoxBody<Bytes, BoxError>;
+
+/// The transport of requests to an API server. URIs have a path and a query, no host.
+pub trait Transport: Send + Sync + 'static {
+    /// Sends a request. The answer may be a refusal; errors are those of the transport.
+    fn send(
+        &self,
+        request: Request<Bytes>,
+    ) -> BoxFuture<'static, Result<Response<ResponseBody>, BoxError>>;
+}
+
+/// A `tower` service as a transport.
+pub(crate) struct Tower<S>(pub(crate) S);
+
+impl<S, B> Transport for Tower<S>
+where
+    S: Service<Request<Body>, Response = Response<B>> + Clone + Send + Sync + 'static,
+    S::Future: Send + 'static,
+    S::Error: Into<BoxError>,
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    fn send(
+        &self,
+        request: Request<Bytes>,
+    ) -> BoxFuture<'static, Result<Response<ResponseBody>, BoxError>> {
+        let answer = self.0.clone().oneshot(request.map(Full::new));
+        let boxed = |body: B| body.map_err(Into::into).boxed_unsync();
+        let answer = async move { Ok(answer.await.map_err(Into::into)?.map(boxed)) };
+        answer.boxed()
+    }
+}

@@ -1,0 +1,106 @@
+//! Programs that run beside the test.
+
+use std::fs::File;
+use std::path::Path;
+use std::process::{Child, Command};
+
+use crate::{wait_for, wait_for_text};
+
+/// A program that runs until it is dropped.
+#[derive(Debug)]
+pub struct Beside {
+    child: Child,
+    output: tempfile::NamedTempFile,
+}
+
+impl Beside {
+    #[track_caller]
+    pub(crate) fn start(mut command: Command) -> Self {
+        let output = tempfile::NamedTempFile::new().expect("a file for the output");
+        let log = File::create(output.path()).expect("open the output");
+        let child = command.stdout(log).spawn().expect("start a program");
+        Self { child, output }
+    }
+
+    /// The option of kubectl that prints each request with its answer to standard error.
+    pub(crate) const LOGS_REQUESTS: &str = "-v=6";
+
+    /// Starts a watch of kubectl that logs its requests, and waits until the server has answered:
+    /// from then on nothing is missed.
+    #[track_caller]
+    pub(crate) fn watch(mut command: Command) -> Self {
+        let log = tempfile::NamedTempFile::new().expect("a file for the log");
+        command.stderr(File::create(log.path()).expect("open the log"));
+        let watch = Self::start(command);
+        wait_for_text("watch=true", 60, || read(log.path()));
+        watch
+    }
+
+    /// The output so far.
+    pub fn output(&self) -> String {
+        read(self.output.path())
+    }
+
+    /// The first words of each line: `web-0 0/1 Pending`.
+    pub fn rows(&self, columns: usize) -> Vec<String> {
+        let output = self.output();
+        let words = |line: &str| {
+            let words: Vec<&str> = line.split_whitespace().take(columns).collect();
+            words.join(" ")
+        };
+        output.lines().map(words).collect()
+    }
+
+    /// Checks that a watch of pods showed these rows of name, containers and state in this order,
+    /// whatever it showed between them.
+    ///
+    /// # Panics
+    /// When one does not come in its turn.
+    #[track_caller]
+    pub fn showed_in_order<T: AsRef<str>>(&self, wanted: &[T]) {
+        let rows = self.rows(3);
+        let mut rest = rows.iter();
+        for row in wanted.iter().map(AsRef::as_ref) {
+            let found = rest.any(|shown| shown == row);
+            assert!(found, "{row:?} does not come in its turn in {rows:#?}");
+        }
+    }
+
+    /// Waits until a watch of pods has shown a row.
+    ///
+    /// # Panics
+    /// When it takes too long.
+    #[track_caller]
+    pub fn wait_row(&self, row: &str) {
+        wait_for(row, 90, || {
+            let rows = self.rows(3);
+            let shown = rows.iter().any(|shown| shown == row);
+            if shown { Ok(()) } else { Err(rows) }
+        });
+    }
+
+    /// Waits until the last row that a watch of pods has shown is this one.
+    ///
+    /// # Panics
+    /// When it takes too long.
+    #[track_caller]
+    pub fn wait_last_row(&self, row: &str) {
+        wait_for(&format!("{row} at the end"), 60, || {
+            let rows = self.rows(3);
+            let shown = rows.last().is_some_and(|last| last == row);
+            if shown { Ok(()) } else { Err(rows) }
+        });
+    }
+}
+
+fn read(path: &Path) -> String {
+    let bytes = std::fs::read(path).unwrap_or_default();
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+impl Drop for Beside {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}

@@ -1,0 +1,109 @@
+//! The interface of an admission plug-in, and the parts that several of them share.
+
+use object_model::Status;
+use serde_json::Value;
+
+use super::reader::ObjectReader;
+
+/// The operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// A new object.
+    Create,
+    /// A changed object, or a sub-resource of it.
+    Update,
+    /// An object on its way out.
+    Delete,
+}
+
+/// The request as admission sees it.
+#[derive(Clone, Copy, Debug)]
+pub struct AdmissionRequest<'a> {
+    /// The operation.
+    pub operation: Operation,
+    /// API group, empty for core.
+    pub group: &'a str,
+    /// Resource, plural.
+    pub plural: &'a str,
+    /// Sub-resource, empty for the object itself.
+    pub subresource: &'a str,
+    /// Namespace, empty for cluster scope.
+    pub namespace: &'a str,
+    /// Name; may be empty on create.
+    pub name: &'a str,
+    /// The requester.
+    pub user: &'a str,
+    /// The stored object, on update and delete.
+    pub old: Option<&'a Value>,
+}
+
+/// One admission plug-in.
+pub trait Admission: Send + Sync + 'static {
+    /// The plug-in's name as Kubernetes has it, for instance `NamespaceLifecycle`.
+    fn name(&self) -> &'static str;
+
+    /// Changes the object, or refuses the request. `object` is null on delete.
+    fn admit(
+        &self,
+        request: &AdmissionRequest<'_>,
+        object: &mut Value,
+        cluster: &dyn ObjectReader,
+    ) -> Result<(), Status>;
+
+    /// Advice on a request that is not refused.
+    fn warnings(
+        &self,
+        _request: &AdmissionRequest<'_>,
+        _object: &Value,
+        _cluster: &dyn ObjectReader,
+    ) -> Vec<String> {
+        Vec::new()
+    }
+}
+
+/// Whether the request makes a new object of a core kind.
+pub(super) fn creates(request: &AdmissionRequest<'_>, plural: &str) -> bool {
+    request.operation == Operation::Create
+        && request.group.is_empty()
+        && request.plural == plural
+        && request.subresource.is_empty()
+}
+
+/// A copy of an object without some fields, and without the maps that lose their last field by that.
+pub(super) fn without(object: &Value, fields: &[&[&str]]) -> Value {
+    let mut rest = object.clone();
+    for field in fields {
+        take(&mut rest, field);
+    }
+    rest
+}
+
+fn take(value: &mut Value, field: &[&str]) {
+    let Some((first, more)) = field.split_first() else {
+        return;
+    };
+    let Some(map) = value.as_object_mut() else {
+        return;
+    };
+    let is_empty = match map.get_mut(*first) {
+        Some(child) if !more.is_empty() => {
+            take(child, more);
+            child.as_object().is_some_and(serde_json::Map::is_empty)
+        }
+        _ => true,
+    };
+    if is_empty {
+        map.shift_remove(*first);
+    }
+}
+
+/// The 403 of a request.
+pub(super) fn forbidden(request: &AdmissionRequest<'_>, object: &Value, why: &str) -> Status {
+    let given = object["metadata"]["name"].as_str().unwrap_or_default();
+    let name = if request.name.is_empty() {
+        given
+    } else {
+        request.name
+    };
+    Status::forbidden(request.group, request.plural, name, why)
+}
