@@ -268,7 +268,7 @@ mod tests {
 
     use super::*;
 
-    const TYPES: &str = "# head\ncore/v1.Boat\n\t1\tspec?\tcore/v1.BoatSpec\n\t2\t\tcore/v1.Inner\n\
+    const TYPES: &str = "# head\ncore/v1.Boat\tv1\n\t1\tspec?\tcore/v1.BoatSpec\n\t2\t\tcore/v1.Inner\n\
         core/v1.BoatSpec\n\t1\tports\t[]core/v1.Port\ncore/v1.Inner\n\t1\tengine?\t*core/v1.Port\n\
         core/v1.Port\n\t1\tname\tstring\n";
     const GOOD: Tables<'_> = Tables {
@@ -297,6 +297,12 @@ mod tests {
         assert_eq!(
             found(Tables { required, ..GOOD }),
             "required: io.k8s.api.core.v1.Boat has no field mast"
+        );
+        // A type that is no object has `kind` only as a field of its own.
+        let required = "io.k8s.api.core.v1.Port\tkind";
+        assert_eq!(
+            found(Tables { required, ..GOOD }),
+            "required: io.k8s.api.core.v1.Port has no field kind"
         );
         let defaults = "io.k8s.api.core.v1.Boat\tengine\t{}";
         assert_eq!(

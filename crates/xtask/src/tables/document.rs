@@ -225,8 +225,10 @@ mod tests {
         assert_eq!(required, ["io.k8s.api.core.v1.Boat\tcrew,ports"]);
         let document = document();
         let names = document.field_names("io.k8s.api.core.v1.Boat").unwrap();
-        assert_eq!(names, BTreeSet::from(["crew", "ports"]));
+        // It is no object: `kind` is a field of its own.
+        assert_eq!(names, BTreeSet::from(["crew", "kind", "ports"]));
     }
+
     #[test]
     fn objects_have_a_version_and_always_metadata() {
         let document = document();
