@@ -1,7 +1,7 @@
 //! A gRPC client over the HTTP/2 that the program has anyway.
 //!
 //! The messages are bytes here: each user encodes its own with `object_model::protobuf`. The store over
-//! etcd and the drivers of volumes are the users.
+//! etcd, the drivers of volumes and the health checks of containers are the users.
 
 mod channel;
 mod error;
