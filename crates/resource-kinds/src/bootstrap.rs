@@ -202,10 +202,12 @@ mod tests {
     /// The rights that the program's parts need: a controller or another user, verbs, and a resource as
     /// kubectl names it. Tidy checks that no controller is missing here.
     const WORK: &str = "\
-controller attachdetach | create delete list watch | volumeattachments.storage.k8s.io
+controller attachdetach | create delete list patch watch | volumeattachments.storage.k8s.io
 controller attachdetach | list watch | csidrivers.storage.k8s.io
+controller attachdetach | get | nodes
 controller attachdetach | patch | nodes/status
 controller attachdetach | get | leases.coordination.k8s.io
+controller attachdetach | create patch | events
 controller certificate-signing | list watch delete | certificatesigningrequests.certificates.k8s.io
 controller certificate-signing | update | certificatesigningrequests.certificates.k8s.io/approval
 controller certificate-signing | update | certificatesigningrequests.certificates.k8s.io/status
