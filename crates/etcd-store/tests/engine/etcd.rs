@@ -13,6 +13,7 @@ use etcd_store::{EtcdOptions, EtcdStore};
 use mvcc_store::Limits;
 use nix::{
     sys::signal::{Signal, kill},
+    sys::wait::{WaitPidFlag, WaitStatus, waitpid},
     unistd::Pid,
 };
 use std::sync::Arc;
@@ -81,20 +82,22 @@ impl Member {
         }
     }
 
-    fn signal(&self, signal: Signal) {
+    fn pid(&self) -> Pid {
         let child = self.child.as_ref().unwrap();
-        let pid = i32::try_from(child.id()).unwrap();
-        kill(Pid::from_raw(pid), signal).unwrap();
+        Pid::from_raw(i32::try_from(child.id()).unwrap())
     }
 
-    /// Stops it with SIGSTOP: its connections stay open, and nothing comes.
+    /// Stops it with SIGSTOP: its connections stay open, and nothing comes. A busy machine stops its threads a
+    /// moment after the signal, which is awaited.
     pub fn pause(&self) {
-        self.signal(Signal::SIGSTOP);
+        kill(self.pid(), Signal::SIGSTOP).unwrap();
+        let stopped = waitpid(self.pid(), Some(WaitPidFlag::WUNTRACED)).unwrap();
+        assert_eq!(stopped, WaitStatus::Stopped(self.pid(), Signal::SIGSTOP));
     }
 
     /// Lets it go on after a pause.
     pub fn resume(&self) {
-        self.signal(Signal::SIGCONT);
+        kill(self.pid(), Signal::SIGCONT).unwrap();
     }
 
     /// The sum of its metrics whose lines begin so.

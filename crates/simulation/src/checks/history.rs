@@ -19,6 +19,8 @@ pub(super) struct PodRecord {
     /// The template's distinguishing feature for the user.
     pub made_of: String,
     pub ready: bool,
+    /// The time since which it is Ready.
+    pub ready_since: Option<Instant>,
     pub ended: bool,
     pub deleting: bool,
     pub seen_at: Instant,
@@ -35,13 +37,16 @@ impl PodRecord {
             Some(before) if before.owner.is_some() && owner.is_none() => Some(now),
             before => before.and_then(|before| before.freed_at),
         };
+        let ready = condition(pod, "Ready") == Some(true);
+        let since = before.and_then(|before| before.ready_since);
         Self {
             name: text(&meta["name"]).unwrap_or_default(),
             owner,
             freed_at,
             node: text(&pod["spec"]["nodeName"]),
             made_of: made_of(&pod["spec"]),
-            ready: condition(pod, "Ready") == Some(true),
+            ready,
+            ready_since: ready.then(|| since.unwrap_or(now)),
             ended: matches!(status["phase"].as_str(), Some("Failed" | "Succeeded")),
             deleting: !meta["deletionTimestamp"].is_null(),
             seen_at: before.map_or(now, |before| before.seen_at),
@@ -91,9 +96,11 @@ impl Version {
     }
 
     /// Whether a rolling update may replace a pod of that ordinal. Below the partition only an
-    /// unhealthy pod of an abandoned template is replaced.
-    pub fn may_update(&self, ordinal: i64, pod: &PodRecord) -> bool {
-        let in_reach = ordinal >= self.start + self.partition || !pod.ready;
+    /// unhealthy pod of an abandoned template is replaced; a controller may see the pod as it was before.
+    pub fn may_update(&self, ordinal: i64, pod: &PodRecord, staleness: Duration) -> bool {
+        let ready_for_long = |since: Instant| since + staleness < Instant::now();
+        let unhealthy = !pod.ready_since.is_some_and(ready_for_long);
+        let in_reach = ordinal >= self.start + self.partition || unhealthy;
         self.made_of != pod.made_of && !self.on_delete && in_reach
     }
 }

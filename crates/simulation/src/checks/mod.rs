@@ -227,7 +227,9 @@ impl State {
         let ordinal = identity::ordinal(&set.name, &identity.1).unwrap_or(-1);
         let may = set.recent(self.staleness);
         let surplus = may.iter().any(|version| !version.wants(ordinal));
-        let outdated = may.iter().any(|version| version.may_update(ordinal, pod));
+        let outdated = may
+            .iter()
+            .any(|version| version.may_update(ordinal, pod, self.staleness));
         if !surplus && !outdated {
             let why = format!(
                 "{} ({}) is deleted and is as wanted",
