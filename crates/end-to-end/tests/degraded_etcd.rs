@@ -74,6 +74,12 @@ fn a_full_etcd_is_told_emptied_and_used_again() {
             kubectl.ok(&["delete", "configmap", &format!("large-{number}")]);
         }
     });
+    // The server looks for a full store every 10 s.
+    wait_for("the warning", 60, || {
+        let output = server.output();
+        let is_told = output.contains("the store takes nothing new");
+        is_told.then_some(()).ok_or(output)
+    });
     etcd.make_room();
     server.network.run(|| {
         wait_for("a write", 60, || create(&kubectl, "after").success());

@@ -1,6 +1,7 @@
 //! Pods that are being deleted, and pods that have ended.
 
 use k8s_openapi::api::core::v1::{ContainerStateTerminated, Node};
+use resource_kinds::node_conditions::is_out_of_service;
 use resource_kinds::pod_view::{Phase, PodView};
 use resource_kinds::reasons::{node_condition, taint};
 
@@ -62,6 +63,9 @@ fn held(pod: &PodView, finalizers: &[&str]) -> Diagnosis {
 /// (`statefulset.md` 3.31).
 fn on_lost_node(pod: &PodView, node: &Node) -> Diagnosis {
     let name = text::name(&node.metadata);
+    if is_out_of_service(node) {
+        return declared_off(pod, name);
+    }
     if pod.ends_with_lease() {
         return fails_over(pod, name);
     }
@@ -86,10 +90,29 @@ pub(super) fn node_lost(pod: &PodView, around: &Surroundings<'_>) -> Option<Diag
         _ => return None,
     };
     let found = match pod.ends_with_lease() {
+        _ if around.node.is_some_and(is_out_of_service) => declared_off(pod, name),
         true => fails_over(pod, name),
-        false => unheard(name),
+        false => unheard(pod, name),
     };
     Some(found.since(since))
+}
+
+/// A pod on a lost node with the out-of-service taint: it is evicted at once, and pod garbage collection
+/// removes it, at the latest after its period.
+fn declared_off(pod: &PodView, node: &str) -> Diagnosis {
+    let next = match pod.controller.as_deref() {
+        Some(owner) => format!("{} {} replaces it", owner.kind, owner.name),
+        None => "no controller replaces it: create it again".to_owned(),
+    };
+    Diagnosis::new(
+        Reason::NodeLost,
+        format!(
+            "node {node} does not respond, and its taint {} says that its machine is off: the pod is \
+             removed",
+            taint::OUT_OF_SERVICE
+        ),
+        format!("nothing to do for 20s: the pod is removed within that time; {next}"),
+    )
 }
 
 /// A pod that ends with the lease of its node.
@@ -102,7 +125,7 @@ fn fails_over(pod: &PodView, node: &str) -> Diagnosis {
              it on another node"
         ),
         format!(
-            "nothing to do for a minute; after that an event StaysWithNode of the pod names what keeps it, \
+            "nothing to do for 60s; after that an event StaysWithNode of the pod names what keeps it, \
              such as a volume that lives on {node}: then {node} has to come back; if its machine is off \
              for good: kubectl taint node {node} {}=nodeshutdown:NoExecute, or {force}",
             taint::OUT_OF_SERVICE
@@ -111,13 +134,16 @@ fn fails_over(pod: &PodView, node: &str) -> Diagnosis {
 }
 
 /// The same diagnosis, from the pod's status alone.
-pub(super) fn unheard(node: &str) -> Diagnosis {
+pub(super) fn unheard(pod: &PodView, node: &str) -> Diagnosis {
+    let force = force(pod);
     Diagnosis::new(
         Reason::NodeLost,
         format!("node {node} does not respond: its containers may still run"),
         format!(
             "node {node} has to come back; kubectl describe node {node} says since when it is \
-             silent"
+             silent; if its machine is off for good: kubectl taint node {node} \
+             {}=nodeshutdown:NoExecute replaces its pods within 20s, or {force} this one at once",
+            taint::OUT_OF_SERVICE
         ),
     )
 }
@@ -128,7 +154,7 @@ fn force(pod: &PodView) -> String {
 }
 
 /// Whether the node has sent no heartbeat for the grace period.
-pub(super) fn is_lost(node: &Node) -> bool {
+fn is_lost(node: &Node) -> bool {
     node_ready(node).is_some_and(|condition| condition.status == "Unknown")
 }
 

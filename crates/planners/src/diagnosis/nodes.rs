@@ -193,8 +193,9 @@ pub(super) fn missing(observed: &ObservedNamespace, object: Object) -> Option<Ex
         let message = format!("does not exist, and {pods} should run there");
         builder.link(object.clone(), "NotFound", message, None);
         builder.remedy(
-            "nothing to do; the mainstay of its machine makes it again; if it does not run there, \
-             start it: mainstay up",
+            "start mainstay on its machine, if it does not run there: it makes the node again within \
+             seconds; if the machine is gone, wait: its pods are removed 70s after the last renewal of \
+             its lease",
         );
         Explanation::fine(object, "does not exist").waits([builder.chain()])
     })

@@ -131,5 +131,5 @@ fn forsaken(pod: &PodView, node: &str) -> Option<Diagnosis> {
     let ready = pod.condition(pod_condition::READY)?;
     let containers = pod.condition(pod_condition::CONTAINERS_READY)?;
     let silent = containers.holds() && ready.reason().is_none();
-    silent.then(|| ending::unheard(node).since(text::changed_at(Some(ready))))
+    silent.then(|| ending::unheard(pod, node).since(text::changed_at(Some(ready))))
 }

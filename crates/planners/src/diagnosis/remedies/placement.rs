@@ -1,7 +1,8 @@
 //! Pods that are not scheduled: no node fits, or their scheduling is held back.
 
-use k8s_openapi::api::core::v1::{Container, Node};
+use k8s_openapi::api::core::v1::{Container, Node, PersistentVolume};
 use object_model::Quantity;
+use resource_kinds::node_conditions;
 use resource_kinds::pod_view::PodView;
 use serde_json::{Value, json};
 
@@ -11,6 +12,8 @@ use crate::diagnosis::text;
 
 /// The scheduler of pods without `schedulerName`.
 const DEFAULT_SCHEDULER: &str = "default-scheduler";
+/// The label that ties a volume to one node.
+const HOSTNAME: &str = "kubernetes.io/hostname";
 
 impl Case<'_> {
     pub(super) fn gates(&self) -> Remedy {
@@ -68,6 +71,8 @@ impl Case<'_> {
         let about = |text: &str| said.contains(text);
         if self.pod.nominated.is_some() {
             None
+        } else if about("PersistentVolume's node affinity") {
+            self.node_of_volume()
         } else if about("node affinity/selector") {
             Some(self.selector())
         } else if about("existing pods anti-affinity") {
@@ -99,6 +104,46 @@ impl Case<'_> {
     fn a_node(&self) -> Option<&Node> {
         let mut nodes = self.observed.nodes().iter();
         nodes.next().map(AsRef::as_ref)
+    }
+
+    /// The node to which the volume of a claim ties the pod.
+    fn node_of_volume(&self) -> Option<Remedy> {
+        let (claim, volume, host) = self.pod.claims.iter().find_map(|used| {
+            let claim = self.observed.claim(&used.name)?;
+            let volume = self
+                .observed
+                .volume(claim.spec.as_ref()?.volume_name.as_deref()?)?;
+            Some((&*used.name, text::name(&volume.metadata), host_of(volume)?))
+        })?;
+        let tied = format!("volume {volume} of its claim {claim} can only be used on node {host}");
+        let mut nodes = self.observed.nodes().iter();
+        let node = nodes.find(|node| {
+            let labels = node.metadata.labels.as_ref();
+            labels
+                .and_then(|labels| labels.get(HOSTNAME))
+                .map(String::as_str)
+                == Some(host)
+        });
+        let Some(node) = node else {
+            let text = format!("{tied}, which does not exist: start mainstay on its machine");
+            return Some(Remedy::new(text));
+        };
+        let name = text::name(&node.metadata);
+        let describe = format!("kubectl describe node {name}");
+        let is_cordoned = node.spec.as_ref().and_then(|spec| spec.unschedulable) == Some(true);
+        let is_lost = node_conditions::ready(node).is_some_and(|ready| ready.status == "Unknown");
+        Some(if is_lost {
+            Remedy::new(format!(
+                "{tied}, which does not respond: it has to come back"
+            ))
+            .with(describe)
+        } else if is_cordoned {
+            Remedy::new(format!("{tied}, which is cordoned: let it take pods again"))
+                .with(format!("kubectl uncordon {name}"))
+        } else {
+            let text = "make room for the pod there, or remove what keeps it away";
+            Remedy::new(format!("{tied}: {text}")).with(describe)
+        })
     }
 
     fn selector(&self) -> Remedy {
@@ -242,6 +287,19 @@ impl Case<'_> {
 /// Whether the scheduler's message is about a ReadWriteOncePod claim in use.
 pub(in crate::diagnosis) fn is_held_by_another(message: &str) -> bool {
     between(message, "ReadWriteOncePod", "mode").is_some()
+}
+
+/// The only node on which a volume can be used, by its label.
+fn host_of(volume: &PersistentVolume) -> Option<&str> {
+    let affinity = volume.spec.as_ref()?.node_affinity.as_ref()?;
+    let terms = &affinity.required.as_ref()?.node_selector_terms;
+    let expressions = terms
+        .iter()
+        .flat_map(|term| term.match_expressions.iter().flatten());
+    let hosts = expressions.filter(|one| one.key == HOSTNAME && one.operator == "In");
+    let mut hosts = hosts.flat_map(|one| one.values.iter().flatten());
+    let first = hosts.next()?;
+    hosts.all(|other| other == first).then_some(first)
 }
 
 /// An affinity without its required terms.

@@ -2,6 +2,7 @@
 
 use k8s_openapi::api::core::v1::{Node, Pod};
 use planners::diagnosis::{self, Diagnosis, Surroundings};
+use resource_kinds::pod_view::PodView;
 use serde_json::{Value, json};
 
 fn pod(pod: &Pod) -> Option<Diagnosis> {
@@ -463,10 +464,50 @@ fn a_lost_node_is_the_cause_of_what_happens_on_it() {
     let wanted = [
         "NodeLost",
         "node n1 does not respond: its containers may still run",
-        "node n1 has to come back; kubectl describe node n1 says since when it is silent",
+        "node n1 has to come back; kubectl describe node n1 says since when it is silent; if its \
+         machine is off for good: kubectl taint node n1 \
+         node.kubernetes.io/out-of-service=nodeshutdown:NoExecute replaces its pods within 20s, or \
+         kubectl -n default delete pod web-1 --force --grace-period=0 this one at once",
     ];
     check(pod_in(&unready, &around), wanted);
     check(pod(&unready), wanted);
+}
+
+/// `statefulset.md` 3.31: a person has declared the machine off, before or after the eviction.
+#[test]
+fn a_pod_of_a_node_out_of_service_is_being_removed() {
+    let taint = json!({ "key": "node.kubernetes.io/out-of-service", "value": "nodeshutdown",
+        "effect": "NoExecute" });
+    let node = json!({ "metadata": { "name": "n1" }, "spec": { "taints": [taint] },
+        "status": { "conditions": [condition("Ready", "Unknown", "Kubelet stopped posting.")] } });
+    let node: Node = serde_json::from_value(node).unwrap();
+    let around = Surroundings {
+        node: Some(&node),
+        now: None,
+    };
+    let unready = web_1(json!({ "status": { "conditions": [condition("Ready", "False", "")] } }));
+    let going = web_1(
+        json!({ "metadata": { "deletionTimestamp": "2026-01-01T12:01:00Z",
+        "deletionGracePeriodSeconds": 30 } }),
+    );
+    for pod in [unready, going] {
+        let view = PodView::from(&pod);
+        let owner = view.controller.as_deref();
+        let next = match owner {
+            Some(owner) => format!("{} {} replaces it", owner.kind, owner.name),
+            None => "no controller replaces it: create it again".to_owned(),
+        };
+        let remedy = format!("nothing to do for 20s: the pod is removed within that time; {next}");
+        check(
+            pod_in(&pod, &around),
+            [
+                "NodeLost",
+                "node n1 does not respond, and its taint node.kubernetes.io/out-of-service says that \
+                 its machine is off: the pod is removed",
+                &remedy,
+            ],
+        );
+    }
 }
 
 /// `statefulset.md` 3.31
@@ -491,7 +532,7 @@ fn a_pod_that_fails_over_says_what_follows() {
                 "NodeLost",
                 "node n1 does not respond: its containers end with the node's lease, and its set \
                  replaces it on another node",
-                "nothing to do for a minute; after that an event StaysWithNode of the pod names what \
+                "nothing to do for 60s; after that an event StaysWithNode of the pod names what \
                  keeps it, such as a volume that lives on n1: then n1 has to come back; if its machine \
                  is off for good: kubectl taint node n1 \
                  node.kubernetes.io/out-of-service=nodeshutdown:NoExecute, or \

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Pod;
-use planners::diagnosis::{CauseChain, Log, ObservedNamespace, TargetKind, explain};
+use planners::diagnosis::{
+    CauseChain, Log, ObservedCluster, ObservedNamespace, TargetKind, explain,
+};
 use resource_kinds::pod_view::PodView;
 use serde_json::{Value, json};
 
@@ -365,4 +367,65 @@ fn a_shim_that_is_stopped_is_named() {
             .text
             .starts_with("nothing to do: the node kills the pod")
     );
+}
+
+/// A volume ties its pod to one node: the remedy is about that node.
+#[test]
+fn a_pod_without_the_node_of_its_volume_needs_that_node() {
+    let said = "0/2 nodes are available: 1 node(s) didn't match PersistentVolume's node affinity, \
+                1 node(s) were unschedulable.";
+    let volumes = json!([{ "name": "d", "persistentVolumeClaim": { "claimName": "d-web" } }]);
+    let pod: Pod = serde_json::from_value(unplaced(json!({ "volumes": volumes }), said)).unwrap();
+    let claim = json!({ "metadata": { "name": "d-web", "namespace": "shop" },
+        "spec": { "volumeName": "pv" } });
+    let host = json!({ "key": "kubernetes.io/hostname", "operator": "In", "values": ["h1"] });
+    let volume = json!({ "metadata": { "name": "pv" }, "spec": { "nodeAffinity": { "required": {
+        "nodeSelectorTerms": [{ "matchExpressions": [host] }] } } } });
+    let node = |ready: &str, unschedulable: bool| {
+        json!({ "metadata": { "name": "n1", "labels": { "kubernetes.io/hostname": "h1" } },
+            "spec": { "unschedulable": unschedulable },
+            "status": { "conditions": [{ "type": "Ready", "status": ready }] } })
+    };
+    for (nodes, text, commands) in [
+        (
+            json!([]),
+            "which does not exist: start mainstay on its machine",
+            vec![],
+        ),
+        (
+            json!([node("Unknown", true)]),
+            "which does not respond: it has to come back",
+            vec!["kubectl describe node n1"],
+        ),
+        (
+            json!([node("True", true)]),
+            "which is cordoned: let it take pods again",
+            vec!["kubectl uncordon n1"],
+        ),
+    ] {
+        let mut observed = ObservedNamespace::of("shop", now());
+        observed.pods.push(Arc::new(PodView::from(&pod)));
+        observed
+            .claims
+            .push(serde_json::from_value(claim.clone()).map(Arc::new).unwrap());
+        observed.cluster = Arc::new(ObservedCluster {
+            nodes: Some(
+                nodes
+                    .as_array()
+                    .unwrap()
+                    .iter()
+                    .map(|node| Arc::new(serde_json::from_value(node.clone()).unwrap()))
+                    .collect(),
+            ),
+            volumes: Some(vec![Arc::new(
+                serde_json::from_value(volume.clone()).unwrap(),
+            )]),
+            ..ObservedCluster::default()
+        });
+        let answer = explain(TargetKind::Pod, "web", &observed).unwrap();
+        let remedy = &answer.chains[0].remedy;
+        let tied = "volume pv of its claim d-web can only be used on node h1";
+        assert_eq!(remedy.text, format!("{tied}, {text}"));
+        assert_eq!(remedy.commands, commands);
+    }
 }
