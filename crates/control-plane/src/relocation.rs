@@ -8,11 +8,10 @@ use anyhow::{Context, Result};
 use api_server::rewrite::{Rewrite, rewrite};
 use mvcc_store::Store;
 use resource_kinds::annotations::{VOLUME_MOVE, VOLUME_REPLICATION};
+use resource_kinds::labels::HOSTNAME;
 use resource_kinds::namespaces::NODE_LEASES;
 use serde_json::Value;
 
-/// The label by which volumes and pods name a node.
-const HOSTNAME: &str = "kubernetes.io/hostname";
 /// The scheduler's annotation on claims.
 const SELECTED_NODE: &str = "volume.kubernetes.io/selected-node";
 

@@ -15,12 +15,13 @@ use resource_kinds::reasons::volume as reasons;
 use resource_kinds::storage::Driver;
 use resource_kinds::storage::nfs_class::NfsClass;
 use resource_kinds::storage::volume_replication::{VolumeReplication, parameters_of_class};
+use resource_kinds::volume_fit::only_node;
 use serde_json::json;
 
 use crate::Provisioner;
 use crate::decide::{
-    DataSource, Provisioning, claim_mode, class_name, data_source, node_of, other_mode,
-    provisioning, size_of, size_of_volume, volume,
+    DataSource, Provisioning, claim_mode, class_name, data_source, other_mode, provisioning,
+    size_of, size_of_volume, volume,
 };
 use crate::error::ProvisionerError as Error;
 use crate::subvolumes::Content;
@@ -181,8 +182,8 @@ impl Provisioner {
             return Err(cannot("the new claim is smaller"));
         }
         let volume_name = volume.metadata.name.clone().unwrap_or_default();
-        Ok(match node_of(&volume) {
-            Some(node) if node != self.config.node_name => Source::On(node),
+        Ok(match only_node(&volume) {
+            Some(node) if node != self.config.node_name => Source::On(node.to_owned()),
             _ => Source::Here(Content::OfVolume(volume_name)),
         })
     }

@@ -15,14 +15,15 @@ use planners::volume_provisioning::{
 };
 use reconcile::Key;
 use resource_kinds::annotations::PROVISIONED_BY;
+use resource_kinds::labels::HOSTNAME;
 use resource_kinds::snapshot;
 use resource_kinds::storage::Driver;
 use resource_kinds::storage::driver::REMOVAL_FINALIZER;
 use resource_kinds::storage::nfs_class::{NfsClass, is_nfs_directory};
 use resource_kinds::storage::volume_move;
-use resource_kinds::volume_fit::{capacity, claim_reference, requested_class, requested_size};
-
-const HOSTNAME: &str = "kubernetes.io/hostname";
+use resource_kinds::volume_fit::{
+    capacity, claim_reference, only_node, requested_class, requested_size,
+};
 
 /// The provisioning that a claim needs.
 #[derive(Clone, Debug, PartialEq)]
@@ -306,29 +307,7 @@ pub(crate) fn is_ours(volume: &PersistentVolume, node: &str) -> bool {
         .spec
         .as_ref()
         .is_some_and(|spec| spec.local.is_some());
-    local && Driver::of_volume(volume).is_some() && node_of(volume).as_deref() == Some(node)
-}
-
-/// The node of a volume, in the form that this provisioner writes.
-pub(crate) fn node_of(volume: &PersistentVolume) -> Option<String> {
-    let affinity = volume.spec.as_ref()?.node_affinity.as_ref()?;
-    let terms = &affinity.required.as_ref()?.node_selector_terms;
-    let named = |term: &NodeSelectorTerm| {
-        let requirements = term.match_expressions.iter().flatten();
-        let mut names = requirements.filter_map(|requirement| {
-            let on_host = requirement.key == HOSTNAME && requirement.operator == "In";
-            match requirement.values.as_deref() {
-                Some([node]) if on_host => Some(node.clone()),
-                _ => None,
-            }
-        });
-        names.next()
-    };
-    let first = named(terms.first()?)?;
-    let same = terms
-        .iter()
-        .all(|term| named(term).as_ref() == Some(&first));
-    same.then_some(first)
+    local && Driver::of_volume(volume).is_some() && only_node(volume) == Some(node)
 }
 
 #[cfg(test)]

@@ -10,11 +10,12 @@ use reconcile::ReconcileResult;
 use reconcile::execute::{chain, found, merge, merge_status};
 use resource_kinds::snapshot::{CONTENT_PROTECTION, VolumeSnapshot, VolumeSnapshotContent};
 use resource_kinds::storage::Driver;
+use resource_kinds::volume_fit::only_node;
 use serde_json::{Value, json};
 
 use crate::Provisioner;
 use crate::claims::Source;
-use crate::decide::{node_of, other_mode, size_of};
+use crate::decide::{other_mode, size_of};
 use crate::error::ProvisionerError as Error;
 use crate::subvolumes::Content;
 
@@ -49,8 +50,8 @@ impl Provisioner {
     fn content_step(&self, content: &Arc<VolumeSnapshotContent>) -> ContentStep {
         let source = content.spec.source.volume_handle.as_ref();
         let volume = source.and_then(|name| self.volumes.get("", name));
-        let on = volume.as_ref().and_then(|volume| node_of(volume));
-        let known = volume.as_deref().zip(on.as_deref());
+        let on = volume.as_ref().and_then(|volume| only_node(volume));
+        let known = volume.as_deref().zip(on);
         plan_on_node(content, known, &self.config.node_name)
     }
 

@@ -1,9 +1,9 @@
 //! Pods that are being deleted, and pods that have ended.
 
 use k8s_openapi::api::core::v1::{ContainerStateTerminated, Node};
-use resource_kinds::node_conditions::is_out_of_service;
+use resource_kinds::node_conditions::{self, is_lost, is_out_of_service};
 use resource_kinds::pod_view::{Phase, PodView};
-use resource_kinds::reasons::{node_condition, taint};
+use resource_kinds::reasons::taint;
 
 use super::pod::{Diagnosis, Surroundings};
 use super::reason::Reason;
@@ -89,10 +89,12 @@ pub(super) fn node_lost(pod: &PodView, around: &Surroundings<'_>) -> Option<Diag
         _ if pod.reason.as_deref() == Some("NodeLost") => None,
         _ => return None,
     };
-    let found = match pod.ends_with_lease() {
-        _ if around.node.is_some_and(is_out_of_service) => declared_off(pod, name),
-        true => fails_over(pod, name),
-        false => unheard(pod, name),
+    let found = if around.node.is_some_and(is_out_of_service) {
+        declared_off(pod, name)
+    } else if pod.ends_with_lease() {
+        fails_over(pod, name)
+    } else {
+        unheard(pod, name)
     };
     Some(found.since(since))
 }
@@ -153,18 +155,9 @@ fn force(pod: &PodView) -> String {
     text::kubectl(&pod.namespace, &command)
 }
 
-/// Whether the node has sent no heartbeat for the grace period.
-fn is_lost(node: &Node) -> bool {
-    node_ready(node).is_some_and(|condition| condition.status == "Unknown")
-}
-
 fn node_lost_since(node: &Node) -> Option<jiff::Timestamp> {
-    Some(node_ready(node)?.last_transition_time.as_ref()?.0)
-}
-
-fn node_ready(node: &Node) -> Option<&k8s_openapi::api::core::v1::NodeCondition> {
-    let mut conditions = node.status.as_ref()?.conditions.iter().flatten();
-    conditions.find(|condition| condition.type_ == node_condition::READY)
+    let ready = node_conditions::ready(node)?;
+    Some(ready.last_transition_time.as_ref()?.0)
 }
 
 /// A pod that has ended.

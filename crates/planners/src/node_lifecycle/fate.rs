@@ -9,13 +9,11 @@ use jiff::SignedDuration;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::PersistentVolume;
 use resource_kinds::annotations;
+use resource_kinds::labels::HOSTNAME;
 use resource_kinds::pod_view::PodView;
 use resource_kinds::storage::volume_replication::VolumeReplication;
 
 use crate::stateful_set::{NodeFailure, Options};
-
-/// The label that ties a volume to one node.
-const HOSTNAME: &str = "kubernetes.io/hostname";
 
 /// The cause why a pod stays with its node although the node is fenced.
 #[derive(Clone, Debug, PartialEq, Eq)]

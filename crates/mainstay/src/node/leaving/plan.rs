@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use k8s_openapi::api::core::v1::{PersistentVolume, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use resource_kinds::annotations::MIRROR_POD;
-use resource_kinds::labels::HOSTNAME;
+use resource_kinds::volume_fit::only_node;
 
 /// The pods that are evicted: all but those of DaemonSets and mirror pods, which end with the agent.
 pub fn evicted<'a>(pods: impl IntoIterator<Item = &'a Pod>) -> Vec<&'a Pod> {
@@ -32,7 +32,10 @@ pub fn losses(node: &str, evicted: &[&Pod], volumes: &[PersistentVolume]) -> Vec
             losses.insert(format!("the pod {shown} has an emptyDir volume"));
         }
     }
-    for volume in volumes.iter().filter(|volume| lives_on(volume, node)) {
+    for volume in volumes
+        .iter()
+        .filter(|volume| only_node(volume) == Some(node))
+    {
         let claim = volume
             .spec
             .as_ref()
@@ -75,25 +78,9 @@ fn is_finished(pod: &Pod) -> bool {
     matches!(phase, Some("Succeeded" | "Failed"))
 }
 
-/// Whether only this node can use a volume.
-fn lives_on(volume: &PersistentVolume, node: &str) -> bool {
-    let spec = volume.spec.as_ref();
-    let affinity = spec.and_then(|spec| spec.node_affinity.as_ref());
-    let required = affinity.and_then(|affinity| affinity.required.as_ref());
-    let mut terms = required.iter().flat_map(|one| &one.node_selector_terms);
-    let is_tied = required.is_some_and(|one| !one.node_selector_terms.is_empty());
-    is_tied
-        && terms.all(|term| {
-            let mut expressions = term.match_expressions.iter().flatten();
-            expressions.any(|one| {
-                let values: Vec<&str> = one.values.iter().flatten().map(String::as_str).collect();
-                one.key == HOSTNAME && one.operator == "In" && values == [node]
-            })
-        })
-}
-
 #[cfg(test)]
 mod tests {
+    use resource_kinds::labels::HOSTNAME;
     use serde_json::{Value, json};
 
     use super::*;

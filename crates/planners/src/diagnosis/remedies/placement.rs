@@ -1,9 +1,11 @@
 //! Pods that are not scheduled: no node fits, or their scheduling is held back.
 
-use k8s_openapi::api::core::v1::{Container, Node, PersistentVolume};
+use k8s_openapi::api::core::v1::{Container, Node};
 use object_model::Quantity;
+use resource_kinds::labels::HOSTNAME;
 use resource_kinds::node_conditions;
 use resource_kinds::pod_view::PodView;
+use resource_kinds::volume_fit::only_node;
 use serde_json::{Value, json};
 
 use super::{Case, between};
@@ -12,8 +14,6 @@ use crate::diagnosis::text;
 
 /// The scheduler of pods without `schedulerName`.
 const DEFAULT_SCHEDULER: &str = "default-scheduler";
-/// The label that ties a volume to one node.
-const HOSTNAME: &str = "kubernetes.io/hostname";
 
 impl Case<'_> {
     pub(super) fn gates(&self) -> Remedy {
@@ -113,7 +113,11 @@ impl Case<'_> {
             let volume = self
                 .observed
                 .volume(claim.spec.as_ref()?.volume_name.as_deref()?)?;
-            Some((&*used.name, text::name(&volume.metadata), host_of(volume)?))
+            Some((
+                &*used.name,
+                text::name(&volume.metadata),
+                only_node(volume)?,
+            ))
         })?;
         let tied = format!("volume {volume} of its claim {claim} can only be used on node {host}");
         let mut nodes = self.observed.nodes().iter();
@@ -131,8 +135,7 @@ impl Case<'_> {
         let name = text::name(&node.metadata);
         let describe = format!("kubectl describe node {name}");
         let is_cordoned = node.spec.as_ref().and_then(|spec| spec.unschedulable) == Some(true);
-        let is_lost = node_conditions::ready(node).is_some_and(|ready| ready.status == "Unknown");
-        Some(if is_lost {
+        Some(if node_conditions::is_lost(node) {
             Remedy::new(format!(
                 "{tied}, which does not respond: it has to come back"
             ))
@@ -287,19 +290,6 @@ impl Case<'_> {
 /// Whether the scheduler's message is about a ReadWriteOncePod claim in use.
 pub(in crate::diagnosis) fn is_held_by_another(message: &str) -> bool {
     between(message, "ReadWriteOncePod", "mode").is_some()
-}
-
-/// The only node on which a volume can be used, by its label.
-fn host_of(volume: &PersistentVolume) -> Option<&str> {
-    let affinity = volume.spec.as_ref()?.node_affinity.as_ref()?;
-    let terms = &affinity.required.as_ref()?.node_selector_terms;
-    let expressions = terms
-        .iter()
-        .flat_map(|term| term.match_expressions.iter().flatten());
-    let hosts = expressions.filter(|one| one.key == HOSTNAME && one.operator == "In");
-    let mut hosts = hosts.flat_map(|one| one.values.iter().flatten());
-    let first = hosts.next()?;
-    hosts.all(|other| other == first).then_some(first)
 }
 
 /// An affinity without its required terms.

@@ -21,10 +21,8 @@ use crate::groups::storage::nfs_class::{NfsClass, is_nfs_directory, is_nfs_provi
 use crate::well_known::annotations::{
     BETA_STORAGE_PROVISIONER, PROVISIONED_BY, SELECTED_NODE, STORAGE_PROVISIONER,
 };
+use crate::well_known::labels::HOSTNAME;
 use crate::well_known::node_accounts::{NODE_NAME_EXTRA, NodeAccount};
-
-/// The label that a volume's node affinity names.
-const HOSTNAME: &str = "kubernetes.io/hostname";
 
 /// The reason of a refusal.
 type Decision = Result<(), String>;

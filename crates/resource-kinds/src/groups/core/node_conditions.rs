@@ -9,6 +9,11 @@ pub fn is_ready(node: &Node) -> bool {
     ready(node).is_some_and(|condition| condition.status == "True")
 }
 
+/// Whether the node has sent no heartbeat for the grace period.
+pub fn is_lost(node: &Node) -> bool {
+    ready(node).is_some_and(|condition| condition.status == "Unknown")
+}
+
 /// The condition `Ready`.
 pub fn ready(node: &Node) -> Option<&NodeCondition> {
     let status = node.status.as_ref()?;

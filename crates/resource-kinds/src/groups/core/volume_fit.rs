@@ -2,14 +2,15 @@
 //! share (statefulset.md §11.3). Pure functions of two objects; the callers decide on bindings.
 
 use k8s_openapi::api::core::v1::{
-    ObjectReference, PersistentVolume, PersistentVolumeClaim, PersistentVolumeClaimSpec,
-    PersistentVolumeSpec,
+    NodeSelectorTerm, ObjectReference, PersistentVolume, PersistentVolumeClaim,
+    PersistentVolumeClaimSpec, PersistentVolumeSpec,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector as SelectorObject;
 use object_model::quantity::Quantity;
 use object_model::selector::LabelSelector;
 
 use crate::well_known::annotations::STORAGE_CLASS;
+use crate::well_known::labels::HOSTNAME;
 
 /// The reservation of a volume, seen from one claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +50,29 @@ pub fn volume_class(volume: &PersistentVolume) -> &str {
     let annotated = annotations.and_then(|all| all.get(STORAGE_CLASS));
     let own = || volume.spec.as_ref()?.storage_class_name.as_ref();
     annotated.or_else(own).map_or("", String::as_str)
+}
+
+/// The only node on which a volume can be used, by its label: each term of the volume's affinity names it alone.
+pub fn only_node(volume: &PersistentVolume) -> Option<&str> {
+    fn named(term: &NodeSelectorTerm) -> Option<&str> {
+        let mut requirements = term.match_expressions.iter().flatten();
+        requirements.find_map(|requirement| {
+            let is_by_name = requirement.key == HOSTNAME && requirement.operator == "In";
+            match requirement.values.as_deref() {
+                Some([node]) if is_by_name => Some(node.as_str()),
+                _ => None,
+            }
+        })
+    }
+    let affinity = volume.spec.as_ref()?.node_affinity.as_ref()?;
+    let mut nodes = affinity
+        .required
+        .as_ref()?
+        .node_selector_terms
+        .iter()
+        .map(named);
+    let first = nodes.next()??;
+    nodes.all(|node| node == Some(first)).then_some(first)
 }
 
 /// The requested size of the claim.
@@ -233,4 +257,35 @@ fn selects(selector: &SelectorObject, volume: &PersistentVolume) -> bool {
                 .map(String::as_str)
         })
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[test]
+    fn a_volume_has_one_node_if_each_term_names_it() {
+        let on = |nodes: &[&str]| json!({"matchExpressions": [{"key": HOSTNAME, "operator": "In", "values": nodes}]});
+        let zone =
+            json!({"matchExpressions": [{"key": "zone", "operator": "In", "values": ["n1"]}]});
+        let both = json!({"matchExpressions":
+            [zone["matchExpressions"][0], on(&["n1"])["matchExpressions"][0]]});
+        for (terms, node) in [
+            (vec![on(&["n1"])], Some("n1")),
+            (vec![on(&["n1"]), both], Some("n1")),
+            (vec![on(&["n1"]), on(&["n2"])], None),
+            (vec![on(&["n1", "n2"])], None),
+            // Another term lets the volume be used elsewhere.
+            (vec![on(&["n1"]), zone], None),
+            (vec![], None),
+        ] {
+            let volume: Value =
+                json!({"spec": {"nodeAffinity": {"required": {"nodeSelectorTerms": terms}}}});
+            let volume: PersistentVolume = serde_json::from_value(volume).unwrap();
+            assert_eq!(only_node(&volume), node, "{volume:?}");
+        }
+        assert_eq!(only_node(&PersistentVolume::default()), None);
+    }
 }
