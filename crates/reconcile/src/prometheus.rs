@@ -72,10 +72,9 @@ impl Page {
             total += count;
             bucket(&Bound(*bound).to_string(), total);
         }
-        total += histogram.counts.last().copied().unwrap_or_default();
-        bucket("+Inf", total);
+        bucket("+Inf", histogram.count());
         write_sample(samples, metric.name, "_sum", labels, histogram.sum);
-        write_sample(samples, metric.name, "_count", labels, total);
+        write_sample(samples, metric.name, "_count", labels, histogram.count());
     }
 
     /// The text.
@@ -173,6 +172,11 @@ impl Histogram {
             *count += times;
         }
         self.sum += value * times as f64;
+    }
+
+    /// The number of values.
+    pub fn count(&self) -> u64 {
+        self.counts.iter().sum()
     }
 }
 

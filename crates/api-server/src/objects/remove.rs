@@ -17,14 +17,17 @@ pub(crate) async fn remove(
     resource: &Resource,
     (stored, object, parts): (&KeyValue, &Value, &Parts),
 ) -> Result<Option<Revision>, Status> {
-    let key = stored.key.to_vec();
-    let mut txn = Txn {
-        compare: vec![Compare::ModRevision(key.clone(), stored.mod_revision)],
-        operations: vec![Write::Delete { key }],
+    let deletion = || {
+        let key = stored.key.to_vec();
+        let mut txn = Txn {
+            compare: vec![Compare::ModRevision(key.clone(), stored.mod_revision)],
+            operations: vec![Write::Delete { key }],
+        };
+        for allocation in resource.kind.allocating().allocations(object) {
+            release(&objects.catalog, &mut txn, &allocation);
+        }
+        txn
     };
-    for allocation in resource.kind.allocating().allocations(object) {
-        release(&objects.catalog, &mut txn, &allocation);
-    }
     let (namespace, name) = resource.names(&stored.key);
     let change = Change {
         resource,
@@ -34,11 +37,11 @@ pub(crate) async fn remove(
         new: None,
         parts,
     };
-    let uncharged = txn.clone();
+    let mut txn = deletion();
     quota::charge(objects, change, &mut txn).await?;
     let done = match objects.store.txn(txn).await {
         // A full etcd carries out only what deletes. The quotas are counted again when it has room.
-        Err(error) if error.is_full() => objects.store.txn(uncharged).await,
+        Err(error) if error.is_full() => objects.store.txn(deletion()).await,
         done => done,
     };
     match done.map_err(|e| storage::refusal(&e))? {
