@@ -4,7 +4,34 @@ use serde_json::Value;
 
 use crate::{Kubectl, wait_for, wait_for_or_tell};
 
+/// A kind without a schema.
+const THINGS: &str = r"
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: things.example.com}
+spec:
+  group: example.com
+  scope: Namespaced
+  names: {plural: things, singular: thing, kind: Thing}
+  versions:
+  - name: v1
+    served: true
+    storage: true
+    schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}
+";
+
 impl Kubectl {
+    /// Defines the kind `Thing` of `example.com/v1`, without a schema, and waits until it is served.
+    ///
+    /// # Panics
+    /// When it is not.
+    #[track_caller]
+    pub fn define_things(&self) {
+        self.apply(THINGS);
+        let established = "--for=condition=Established";
+        self.ok(&["wait", established, "crd/things.example.com"]);
+    }
+
     /// Waits until the set has `replicas` ready pods, and no others. The pods are asked, too: the status
     /// may be that from before the last change.
     ///

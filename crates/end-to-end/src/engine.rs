@@ -5,7 +5,7 @@ use std::env::{self, VarError};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::Path;
 
-use crate::etcd::Member;
+use crate::etcd::{Member, of_one_member};
 use crate::{Network, wait_for};
 
 /// The variable that chooses the engine: `embedded`, which is the default, or `etcd`.
@@ -70,20 +70,10 @@ impl OwnEtcd {
         let place = Place::reserve();
         let address = place.address();
         let [client, peer, _] = PORTS.map(|port| format!("http://{address}:{port}"));
-        let member = Member::start(
-            Network::of_machine(),
-            vec![
-                format!("--data-dir={}", directory.join("etcd").display()),
-                format!("--listen-client-urls={client}"),
-                format!("--advertise-client-urls={client}"),
-                format!("--listen-peer-urls={peer}"),
-                format!("--initial-advertise-peer-urls={peer}"),
-                format!("--initial-cluster=default={peer}"),
-                "--log-level=error".to_owned(),
-                // No test here switches the machine off, and many tests share its disk.
-                "--unsafe-no-fsync".to_owned(),
-            ],
-        );
+        let mut arguments = of_one_member(&directory.join("etcd"), &client, &peer);
+        // No test here switches the machine off, and many tests share its disk.
+        arguments.push("--unsafe-no-fsync".to_owned());
+        let member = Member::start(Network::of_machine(), arguments);
         wait_for(&format!("etcd at {client}"), 120, || {
             let connected = TcpStream::connect((address, PORTS[0]));
             connected.map(drop).map_err(|error| error.to_string())

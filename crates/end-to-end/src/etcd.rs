@@ -189,6 +189,19 @@ pub struct OpenEtcd {
     address: String,
 }
 
+/// The arguments of an etcd of one member without TLS, with its URLs for clients and for other members.
+pub(crate) fn of_one_member(data: &Path, client: &str, peer: &str) -> Vec<String> {
+    vec![
+        format!("--data-dir={}", data.display()),
+        format!("--listen-client-urls={client}"),
+        format!("--advertise-client-urls={client}"),
+        format!("--listen-peer-urls={peer}"),
+        format!("--initial-advertise-peer-urls={peer}"),
+        format!("--initial-cluster=default={peer}"),
+        "--log-level=error".to_owned(),
+    ]
+}
+
 impl OpenEtcd {
     /// Starts it with further arguments, with its data below `around`.
     ///
@@ -198,15 +211,7 @@ impl OpenEtcd {
         let (network, address) = lan.machine();
         let client = format!("http://{address}:2379");
         let peer = format!("http://{address}:2380");
-        let mut arguments = vec![
-            format!("--data-dir={}", around.join("open-etcd").display()),
-            format!("--listen-client-urls={client}"),
-            format!("--advertise-client-urls={client}"),
-            format!("--listen-peer-urls={peer}"),
-            format!("--initial-advertise-peer-urls={peer}"),
-            format!("--initial-cluster=default={peer}"),
-            "--log-level=error".to_owned(),
-        ];
+        let mut arguments = of_one_member(&around.join("open-etcd"), &client, &peer);
         arguments.extend(further.iter().map(|argument| (*argument).to_owned()));
         let member = Member::start(network, arguments);
         let etcd = Self { member, address };

@@ -112,23 +112,7 @@ fn applied(kubectl: &Kubectl) {
     assert_eq!(kubectl.apply(&other), "configmap/c configured\n");
     let data = kubectl.json(&["get", "configmap", "c"])["data"].clone();
     assert_eq!(data, serde_json::json!({"c": "d", "x": "y"}));
-    let definition = "
-apiVersion: apiextensions.k8s.io/v1
-kind: CustomResourceDefinition
-metadata: {name: things.example.com}
-spec:
-  group: example.com
-  scope: Namespaced
-  names: {plural: things, singular: thing, kind: Thing}
-  versions:
-  - name: v1
-    served: true
-    storage: true
-    schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}
-";
-    kubectl.apply(definition);
-    let established = "--for=condition=Established";
-    kubectl.ok(&["wait", established, "crd/things.example.com"]);
+    kubectl.define_things();
     let thing = "{apiVersion: example.com/v1, kind: Thing, metadata: {name: t}, list: [1, 2]}";
     assert_eq!(kubectl.apply(thing), "thing.example.com/t created\n");
     let fewer = thing.replace("[1, 2]", "[3]");

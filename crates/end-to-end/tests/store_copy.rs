@@ -28,21 +28,6 @@ spec:
     spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Mi}}}
 "#;
 
-const DEFINITION: &str = r"
-apiVersion: apiextensions.k8s.io/v1
-kind: CustomResourceDefinition
-metadata: {name: things.example.com}
-spec:
-  group: example.com
-  scope: Namespaced
-  names: {plural: things, singular: thing, kind: Thing}
-  versions:
-  - name: v1
-    served: true
-    storage: true
-    schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}
-";
-
 const THING: &str = r"
 apiVersion: example.com/v1
 kind: Thing
@@ -107,12 +92,7 @@ fn create(machines: &ServersOnEtcd, server: usize, name: &str) -> u64 {
 
 /// Makes what has to be kept; returns a token.
 fn make_contents(kubectl: &Kubectl) -> String {
-    kubectl.apply(DEFINITION);
-    kubectl.ok(&[
-        "wait",
-        "--for=condition=Established",
-        "crd/things.example.com",
-    ]);
+    kubectl.define_things();
     kubectl.apply(THING);
     let secret = [
         "create",

@@ -6,7 +6,7 @@ use std::path::Path;
 use end_to_end::disk::Disk;
 use end_to_end::{Kubectl, wait_for, wait_for_text};
 
-use super::{Bodies, Machines, SHORT_LEASE, fenced, get, runs, set, wait_for_pod, wait_node_ready};
+use super::{Machines, SHORT_LEASE, fenced, get, runs, wait_for_pod, wait_node_ready};
 
 /// The node goes on: it renews its lease, drives its pods out, and takes pods when there is room.
 #[test]
@@ -19,14 +19,8 @@ fn a_node_whose_disk_is_full_stays_and_its_pods_go_elsewhere() {
         "--eviction-hard=nodefs.available<10%",
         "--eviction-pressure-transition-period=1s",
     ];
-    machines.join(0, &[&SHORT_LEASE[..], &eviction].concat());
+    let mut bodies = machines.join_with_pod(&[&SHORT_LEASE[..], &eviction].concat());
     let kubectl = machines.server.kubectl();
-    let mut bodies = Bodies::default();
-    machines.server.network.run(|| {
-        kubectl.apply(&set("ticks", 1));
-        kubectl.wait_ready("ticks", 1);
-        bodies.look(&kubectl).expect("the pods");
-    });
     let old = bodies.0["ticks-0"][0].clone();
     machines.join(1, &SHORT_LEASE);
     let disk = machines.disk.as_ref().expect("a disk");

@@ -4,21 +4,15 @@ use std::mem::swap;
 
 use end_to_end::wait_for_text;
 
-use super::{Bodies, Machines, SHORT_LEASE, fenced, runs, set, wait_for_pod, wait_node_ready};
+use super::{Machines, SHORT_LEASE, fenced, runs, wait_for_pod, wait_node_ready};
 
 /// The first node does not reach the server, which reaches the node; then the second one is not reached, and
 /// reaches the server. Each loses its pod to the other one, and takes pods when the link is whole.
 #[test]
 fn a_node_whose_link_is_half_open_loses_its_pods_to_another_node() {
     let mut machines = Machines::new();
-    machines.join(0, &SHORT_LEASE);
+    let mut bodies = machines.join_with_pod(&SHORT_LEASE);
     let kubectl = machines.server.kubectl();
-    let mut bodies = Bodies::default();
-    machines.server.network.run(|| {
-        kubectl.apply(&set("ticks", 1));
-        kubectl.wait_ready("ticks", 1);
-        bodies.look(&kubectl).expect("the pods");
-    });
     machines.join(1, &SHORT_LEASE);
     let server = machines.server.machine();
     for (lost, name, other) in [(0, "n1", "n2"), (1, "n2", "n1")] {

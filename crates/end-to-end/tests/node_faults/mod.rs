@@ -61,6 +61,19 @@ impl Machines {
         self.nodes[number].start(&[&join[..], &name, flags].concat());
     }
 
+    /// Lets the first node join, and waits for the pod of the set "ticks" there.
+    fn join_with_pod(&mut self, flags: &[&str]) -> Bodies {
+        self.join(0, flags);
+        let kubectl = self.server.kubectl();
+        let mut bodies = Bodies::default();
+        self.server.network.run(|| {
+            kubectl.apply(&set("ticks", 1));
+            kubectl.wait_ready("ticks", 1);
+            bodies.look(&kubectl).expect("the pods");
+        });
+        bodies
+    }
+
     fn end(mut self) {
         for node in &mut self.nodes {
             node.interrupt();
@@ -270,14 +283,8 @@ fn a_node_whose_disk_hangs_loses_its_pods_to_another_node() {
     machines.disk = Some(Disk::mount(Path::new(&data), 1024));
     // Without the node's own measures, which would drive the pod out.
     let flags = [&SHORT_LEASE[..], &["--eviction-hard=memory.available<1Mi"]].concat();
-    machines.join(0, &flags);
+    let mut bodies = machines.join_with_pod(&flags);
     let kubectl = machines.server.kubectl();
-    let mut bodies = Bodies::default();
-    machines.server.network.run(|| {
-        kubectl.apply(&set("ticks", 1));
-        kubectl.wait_ready("ticks", 1);
-        bodies.look(&kubectl).expect("the pods");
-    });
     let old = bodies.0["ticks-0"][0].clone();
     assert!(runs(&old));
     machines.join(1, &SHORT_LEASE);
