@@ -47,7 +47,8 @@ pub fn wait_for_or_tell<T, E: Debug>(
     tell: impl FnOnce() -> String,
 ) -> T {
     let seconds = seconds * BUSY_MACHINE;
-    let deadline = Instant::now() + Duration::from_secs(seconds);
+    let started = Instant::now();
+    let deadline = started + Duration::from_secs(seconds);
     loop {
         let begun = Instant::now();
         match probe() {
@@ -58,15 +59,16 @@ pub fn wait_for_or_tell<T, E: Debug>(
                     tell()
                 );
             }
-            Err(_) => sleep(pause_after(begun.elapsed())),
+            Err(_) => sleep(pause_after(begun.elapsed(), started.elapsed())),
         }
     }
 }
 
-/// The time until the next probe: twice that of the last one, within bounds. A probe that starts a
-/// program takes processor time from all other tests, and takes long where that is scarce.
-pub fn pause_after(probe: Duration) -> Duration {
-    (2 * probe).clamp(Duration::from_millis(50), Duration::from_millis(500))
+/// The time until the next probe: twice that of the last one, or a sixteenth of the time waited so far, between 50 ms
+/// and 1 s. A probe that starts a program takes processor time from all other tests: `kubectl get` takes 45 ms.
+pub fn pause_after(probe: Duration, waited: Duration) -> Duration {
+    let pause = (2 * probe).max(waited / 16);
+    pause.clamp(Duration::from_millis(50), Duration::from_secs(1))
 }
 
 #[cfg(test)]
@@ -75,7 +77,14 @@ mod tests {
 
     #[test]
     fn costly_probes_are_rare() {
-        let pause = |milliseconds| pause_after(Duration::from_millis(milliseconds)).as_millis();
-        assert_eq!([1, 100, 9_000].map(pause), [50, 200, 500]);
+        let pause = |probe| pause_after(Duration::from_millis(probe), Duration::ZERO).as_millis();
+        assert_eq!([1, 100, 9_000].map(pause), [50, 200, 1_000]);
+    }
+
+    #[test]
+    fn probes_of_a_long_wait_are_rare() {
+        let pause =
+            |waited| pause_after(Duration::from_millis(1), Duration::from_secs(waited)).as_millis();
+        assert_eq!([0, 8, 40].map(pause), [50, 500, 1_000]);
     }
 }

@@ -2,18 +2,20 @@
 
 use std::convert::Infallible;
 use std::fmt::Write;
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use kube::Client;
+use kube::{Client, Config};
 use serde_json::json;
+use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::call::Call;
 use crate::load::{Load, send_all};
 use crate::pods::Pods;
-use crate::target::Target;
+use crate::target::{Target, open_clients};
 
 /// Clients that patch pods without a pause.
 const WRITERS: u32 = 64;
@@ -28,8 +30,8 @@ const WARM_UP: Duration = Duration::from_secs(2);
 /// Gets: ten of them are above the 99th percentile.
 const GETS: usize = 1000;
 
-/// The gets of these clients, while the others write.
-pub async fn get_pods(target: &Target, clients: &[Client], names: &[String]) -> Result<Load> {
+/// The gets of this number of clients, while the others write.
+pub async fn get_pods(target: &Target, clients: u32, names: &[String]) -> Result<Load> {
     let pods = target.pods();
     let gets = names.iter().cycle().take(GETS);
     let calls = gets.map(|name| pods.get(name)).collect();
@@ -43,17 +45,36 @@ pub async fn get_pods(target: &Target, clients: &[Client], names: &[String]) -> 
     }
     let client = target.clients(1).await?.remove(0);
     others.spawn(upload_forever(client, target.namespace.clone()));
-    let gets = async {
-        tokio::time::sleep(WARM_UP).await;
-        send_all(clients, calls).await
-    };
+    let gets = send_on_own_thread(target.config(), clients, calls)?;
     tokio::select! {
-        load = gets => load,
+        load = gets => load.context("the clients of the gets broke")?,
         Some(ended) = others.join_next() => match ended.context("a client of the load broke")? {
             Ok(never) => match never {},
             Err(error) => Err(error.context("the load beside the gets")),
         },
     }
+}
+
+/// Sends the calls after the warm-up from a thread of their own. In the runtime of the other clients, the latency
+/// would include the time that the responses of these wait to be read.
+fn send_on_own_thread(
+    config: Config,
+    clients: u32,
+    calls: Vec<Call>,
+) -> Result<oneshot::Receiver<Result<Load>>> {
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = runtime.enable_all().build().context("start a runtime")?;
+    let (sender, receiver) = oneshot::channel();
+    let gets = async move {
+        let clients = open_clients(&config, clients).await?;
+        tokio::time::sleep(WARM_UP).await;
+        send_all(&clients, calls).await
+    };
+    thread::spawn(move || {
+        // The receiver is gone only if another client failed, whose error is told.
+        sender.send(runtime.block_on(gets)).ok();
+    });
+    Ok(receiver)
 }
 
 async fn patch_forever(

@@ -180,7 +180,7 @@ async fn send(
         Operation::Create => each(&|name| pods.create(name)),
         Operation::Get => each(&|name| pods.get(name)),
         Operation::GetUnderLoad => {
-            return busy::get_pods(target, clients, names).await;
+            return busy::get_pods(target, step.clients, names).await;
         }
         Operation::List => vec![pods.list(); lists],
         Operation::ListPaged => vec![pods.list_in_pages(); lists],

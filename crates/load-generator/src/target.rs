@@ -64,14 +64,12 @@ impl Target {
 
     /// Clients with a connection each, which is open.
     pub async fn clients(&self, count: u32) -> Result<Vec<Client>> {
-        let mut clients = Vec::new();
-        for _ in 0..count {
-            let client = Client::try_from(self.config.clone()).context("make a client")?;
-            let opened = Call::get("/version".to_owned()).send(&client).await;
-            opened.context("open a connection")?;
-            clients.push(client);
-        }
-        Ok(clients)
+        open_clients(&self.config, count).await
+    }
+
+    /// The configuration of its clients.
+    pub fn config(&self) -> Config {
+        self.config.clone()
     }
 
     /// Removes the namespace with its contents, and waits until it is gone.
@@ -95,6 +93,18 @@ impl Target {
         }
         bail!("the namespace {name} is deleted, but was not gone in {REMOVAL_TIMEOUT:?}")
     }
+}
+
+/// Clients with a connection each, which is open. The connections belong to the runtime of the caller.
+pub async fn open_clients(config: &Config, count: u32) -> Result<Vec<Client>> {
+    let mut clients = Vec::new();
+    for _ in 0..count {
+        let client = Client::try_from(config.clone()).context("make a client")?;
+        let opened = Call::get("/version".to_owned()).send(&client).await;
+        opened.context("open a connection")?;
+        clients.push(client);
+    }
+    Ok(clients)
 }
 
 async fn make_namespace(client: &Client) -> Result<String> {
