@@ -1,117 +1,173 @@
 //! Pods that want to be near each other, or apart, within a topology (a node, a zone).
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use k8s_openapi::api::core::v1::{Node, PodAffinityTerm};
-use object_model::LabelSelector;
 use resource_kinds::pod_view::PodView;
 
-use crate::labels::{matches, parsed};
+use crate::labels::{of_node, selects};
 use crate::objection::Objection;
 use crate::placed::anti_affinity_terms;
 use crate::snapshot::SchedulingSnapshot;
+use crate::view::ClusterView;
 
 const AFFINITY: &str = "node(s) didn't match pod affinity rules";
 const ANTI_AFFINITY: &str = "node(s) didn't match pod anti-affinity rules";
 const EXISTING: &str = "node(s) didn't satisfy existing pods anti-affinity rules";
 
-/// A term, ready to be compared.
+/// A domain: the key of a topology, and the value that its nodes have.
+pub(crate) type Domain<'v> = (&'v str, &'v str);
+
+/// A term of a pod's affinity or anti-affinity.
+#[derive(Clone, Copy)]
 pub(crate) struct Term<'t> {
-    selector: LabelSelector,
-    namespaces: Vec<&'t str>,
-    namespace_selector: Option<LabelSelector>,
-    topology_key: &'t str,
+    term: &'t PodAffinityTerm,
+    owner: &'t PodView,
 }
 
 impl<'t> Term<'t> {
     pub fn of(term: &'t PodAffinityTerm, owner: &'t PodView) -> Self {
-        let mut selector = parsed(term.label_selector.as_ref());
-        let with = merged(term.match_label_keys.as_deref(), owner, false);
-        let without = merged(term.mismatch_label_keys.as_deref(), owner, true);
-        if !with.is_empty() || !without.is_empty() {
-            let mut all = selector.requirements().to_vec();
-            all.extend(with);
-            all.extend(without);
-            selector = LabelSelector::all_of(all);
-        }
-        let mut namespaces: Vec<&str> = term
-            .namespaces
-            .iter()
-            .flatten()
-            .map(String::as_str)
-            .collect();
-        if namespaces.is_empty() && term.namespace_selector.is_none() {
-            namespaces.push(&owner.namespace);
-        }
-        let namespace_selector = term.namespace_selector.as_ref();
-        Self {
-            selector,
-            namespaces,
-            namespace_selector: namespace_selector.map(|selector| parsed(Some(selector))),
-            topology_key: &term.topology_key,
-        }
+        Self { term, owner }
     }
 
-    pub fn selects(&self, pod: &PodView, snapshot: &SchedulingSnapshot<'_>) -> bool {
-        let namespace: &str = &pod.namespace;
-        let in_namespace = self.namespaces.contains(&namespace)
-            || self.namespace_selector.as_ref().is_some_and(|selector| {
-                let known = snapshot.view.namespaces.get(namespace);
-                matches(
-                    selector,
-                    known.and_then(|known| known.metadata.labels.as_ref()),
-                )
-            });
-        in_namespace && self.selector.matches_by(|key| pod.label(key))
+    pub fn selects(&self, pod: &PodView, view: &ClusterView) -> bool {
+        self.is_about(&pod.namespace, view)
+            && selects(self.term.label_selector.as_ref(), |key| pod.label(key))
+            && self.has_labels_of_owner(pod)
     }
 
-    /// The node's value of the topology.
-    pub fn domain<'n>(&self, node: &'n Node) -> Option<&'n str> {
-        let labels = node.metadata.labels.as_ref()?;
-        labels.get(self.topology_key).map(String::as_str)
+    /// Whether the term is about pods of the namespace: a listed or selected one; without both, the owner's.
+    fn is_about(&self, namespace: &str, view: &ClusterView) -> bool {
+        let listed = self.term.namespaces.as_deref().unwrap_or_default();
+        let selector = self.term.namespace_selector.as_ref();
+        if listed.is_empty() && selector.is_none() {
+            return *self.owner.namespace == *namespace;
+        }
+        let known = view.namespaces.get(namespace);
+        let labels = known.and_then(|known| known.metadata.labels.as_ref());
+        let label = |key: &str| {
+            labels
+                .and_then(|labels| labels.get(key))
+                .map(String::as_str)
+        };
+        listed.iter().any(|one| one == namespace) || selects(selector, label)
+    }
+
+    /// `matchLabelKeys` and `mismatchLabelKeys`; keys that the owner does not have do not count.
+    fn has_labels_of_owner(&self, pod: &PodView) -> bool {
+        let mut equal = self.term.match_label_keys.iter().flatten();
+        let mut unequal = self.term.mismatch_label_keys.iter().flatten();
+        let is_same = |key: &String| pod.label(key) == self.owner.label(key);
+        let is_known = |key: &String| self.owner.label(key).is_some();
+        equal.all(|key| !is_known(key) || is_same(key))
+            && unequal.all(|key| !is_known(key) || !is_same(key))
+    }
+
+    /// The domain of a node.
+    pub fn domain<'d>(&self, node: &'d Node) -> Option<Domain<'d>>
+    where
+        't: 'd,
+    {
+        let key = self.term.topology_key.as_str();
+        Some((key, of_node(node, key)?))
     }
 }
 
-fn merged(
-    keys: Option<&[String]>,
-    owner: &PodView,
-    unequal: bool,
-) -> Vec<object_model::selector::Requirement> {
-    use object_model::selector::{Match, Requirement};
-    keys.unwrap_or_default()
-        .iter()
-        .filter_map(|key| {
-            let value = owner.label(key)?.to_owned();
-            let values = [value].into();
-            let condition = if unequal {
-                Match::NotIn(values)
-            } else {
-                Match::In(values)
+/// Domains, by the key of their topology.
+#[derive(Default)]
+struct Domains<'v>(BTreeMap<&'v str, BTreeSet<&'v str>>);
+
+impl<'v> Domains<'v> {
+    fn add(&mut self, domains: impl Iterator<Item = Domain<'v>>) {
+        for (key, value) in domains {
+            self.0.entry(key).or_default().insert(value);
+        }
+    }
+
+    fn has(&self, (key, value): Domain<'_>) -> bool {
+        let known = self.0.get(key);
+        known.is_some_and(|values| values.contains(value))
+    }
+
+    /// Whether the node is in one of them.
+    fn have(&self, node: &Node) -> bool {
+        let mut all = self.0.iter();
+        all.any(|(key, values)| of_node(node, key).is_some_and(|value| values.contains(value)))
+    }
+}
+
+/// The domains where the pods of a snapshot allow or forbid a pod.
+pub(crate) struct Neighbours<'v> {
+    /// The terms of required affinity.
+    wanted: Vec<Term<'v>>,
+    /// The domains of the pods that all these terms select.
+    near: Domains<'v>,
+    /// Whether the terms select the pod itself, which may then be the first of its group.
+    starts_group: bool,
+    /// The domains of the pods that the pod's anti-affinity selects.
+    avoided: Domains<'v>,
+    /// The domains of the pods whose anti-affinity selects the pod.
+    closed: Domains<'v>,
+}
+
+impl<'v> Neighbours<'v> {
+    pub fn of(pod: &'v PodView, snapshot: &SchedulingSnapshot<'v>) -> Self {
+        let view = snapshot.view;
+        let of_pod = |term| Term::of(term, pod);
+        let wanted: Vec<Term<'v>> = affinity_terms(pod).iter().map(of_pod).collect();
+        let unwanted: Vec<Term<'v>> = anti_affinity_terms(pod).iter().map(of_pod).collect();
+        let (mut near, mut avoided) = (Domains::default(), Domains::default());
+        if !wanted.is_empty() || !unwanted.is_empty() {
+            for other in snapshot.pods() {
+                let Some(node) = node_of(other, snapshot) else {
+                    continue;
+                };
+                if wanted.iter().all(|term| term.selects(other, view)) {
+                    near.add(wanted.iter().filter_map(|term| term.domain(node)));
+                }
+                let against = unwanted.iter().filter(|term| term.selects(other, view));
+                avoided.add(against.filter_map(|term| term.domain(node)));
+            }
+        }
+        let mut closed = Domains::default();
+        for other in snapshot.repelling() {
+            let Some(node) = node_of(other, snapshot) else {
+                continue;
             };
-            Some(Requirement {
-                key: key.clone(),
-                condition,
-            })
-        })
-        .collect()
-}
+            let terms = anti_affinity_terms(other);
+            let terms = terms.iter().map(|term| Term::of(term, other));
+            let against = terms.filter(|term| term.selects(pod, view));
+            closed.add(against.filter_map(|term| term.domain(node)));
+        }
+        Self {
+            starts_group: near.0.is_empty() && wanted.iter().all(|term| term.selects(pod, view)),
+            wanted,
+            near,
+            avoided,
+            closed,
+        }
+    }
 
-/// The reason why affinity or anti-affinity forbids the node; `None` if it is allowed.
-pub(crate) fn objection(
-    pod: &PodView,
-    node: &Node,
-    snapshot: &SchedulingSnapshot<'_>,
-) -> Option<Objection> {
-    if !affinity_holds(pod, node, snapshot) {
-        Some(Objection::lasting(AFFINITY))
-    } else if !anti_affinity_holds(pod, node, snapshot) {
-        Some(Objection::of_pods(ANTI_AFFINITY))
-    } else if !others_agree(pod, node, snapshot) {
-        Some(Objection::of_pods(EXISTING))
-    } else {
-        None
+    /// The reason why affinity or anti-affinity forbids the node; `None` if it is allowed.
+    pub fn objection(&self, node: &Node) -> Option<Objection> {
+        let is_near = |term: &Term<'v>| {
+            let domain = term.domain(node);
+            domain.is_some_and(|domain| self.starts_group || self.near.has(domain))
+        };
+        if !self.wanted.iter().all(is_near) {
+            Some(Objection::lasting(AFFINITY))
+        } else if self.avoided.have(node) {
+            Some(Objection::of_pods(ANTI_AFFINITY))
+        } else if self.closed.have(node) {
+            Some(Objection::of_pods(EXISTING))
+        } else {
+            None
+        }
     }
 }
 
-fn affinity_terms(pod: &PodView) -> &[PodAffinityTerm] {
+/// The terms of required affinity.
+pub(crate) fn affinity_terms(pod: &PodView) -> &[PodAffinityTerm] {
     let affinity = pod.spec.affinity.as_ref();
     let affinity = affinity.and_then(|affinity| affinity.pod_affinity.as_ref());
     let terms = affinity.and_then(|affinity| {
@@ -120,67 +176,6 @@ fn affinity_terms(pod: &PodView) -> &[PodAffinityTerm] {
             .as_deref()
     });
     terms.unwrap_or_default()
-}
-
-/// Whether some placed pod matches the term in the node's domain.
-fn has_neighbour(term: &Term<'_>, domain: &str, snapshot: &SchedulingSnapshot<'_>) -> bool {
-    snapshot.pods().any(|other| {
-        let node = node_of(other, snapshot);
-        node.and_then(|node| term.domain(node)) == Some(domain) && term.selects(other, snapshot)
-    })
-}
-
-fn affinity_holds(pod: &PodView, node: &Node, snapshot: &SchedulingSnapshot<'_>) -> bool {
-    let terms: Vec<Term<'_>> = affinity_terms(pod)
-        .iter()
-        .map(|term| Term::of(term, pod))
-        .collect();
-    if terms.is_empty() {
-        return true;
-    }
-    let Some(domains): Option<Vec<&str>> = terms.iter().map(|term| term.domain(node)).collect()
-    else {
-        return false;
-    };
-    let near = terms
-        .iter()
-        .zip(&domains)
-        .all(|(term, domain)| has_neighbour(term, domain, snapshot));
-    // The first of a group that wants to be together matches itself.
-    let alone = || {
-        let nobody = !snapshot.pods().any(|other| {
-            let placed = node_of(other, snapshot);
-            terms.iter().all(|term| term.selects(other, snapshot))
-                && placed.is_some_and(|node| terms.iter().all(|term| term.domain(node).is_some()))
-        });
-        nobody && terms.iter().all(|term| term.selects(pod, snapshot))
-    };
-    near || alone()
-}
-
-fn anti_affinity_holds(pod: &PodView, node: &Node, snapshot: &SchedulingSnapshot<'_>) -> bool {
-    anti_affinity_terms(pod)
-        .iter()
-        .map(|term| Term::of(term, pod))
-        .all(|term| {
-            term.domain(node)
-                .is_none_or(|domain| !has_neighbour(&term, domain, snapshot))
-        })
-}
-
-fn others_agree(pod: &PodView, node: &Node, snapshot: &SchedulingSnapshot<'_>) -> bool {
-    snapshot.repelling().all(|other| {
-        anti_affinity_terms(other)
-            .iter()
-            .map(|term| Term::of(term, other))
-            .all(|term| {
-                let Some(domain) = term.domain(node) else {
-                    return true;
-                };
-                let theirs = node_of(other, snapshot).and_then(|node| term.domain(node));
-                theirs != Some(domain) || !term.selects(pod, snapshot)
-            })
-    })
 }
 
 pub(crate) fn node_of<'v>(pod: &PodView, snapshot: &SchedulingSnapshot<'v>) -> Option<&'v Node> {

@@ -1,30 +1,53 @@
 //! One pod held against one node, with certain pods in the cluster.
 
+use std::cell::OnceCell;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Node;
 use resource_kinds::pod_view::PodView;
 
+use crate::affinity::Neighbours;
 use crate::attach_limits::DriverVolumes;
 use crate::devices::Devices;
 use crate::objection::Objection;
 use crate::resources::{Resources, Room, requests};
-use crate::score::{Images, Marks, marks};
 use crate::snapshot::SchedulingSnapshot;
-use crate::spread::Preference;
+use crate::spread::Bounds;
 use crate::view::{ClaimStep, ClusterView};
 use crate::volumes::Claims;
-use crate::{affinity, node, ports, spread};
+use crate::{node, ports};
 
 /// A pod with everything needed to check it against nodes.
 pub(crate) struct Case<'v> {
     pub pod: &'v PodView,
-    wanted: Resources,
+    pub wanted: Resources,
     claims: Claims<'v>,
     driver_volumes: DriverVolumes<'v>,
     devices: Devices<'v>,
     /// Pods nominated to nodes with a priority that is not lower than this pod's.
     before: Vec<&'v Arc<PodView>>,
+    /// The pods of the present cluster, counted once for all nodes.
+    present: OnceCell<Counted<'v>>,
+}
+
+/// The pods of a snapshot, as rules about several nodes count them.
+struct Counted<'v> {
+    spread: Bounds<'v>,
+    neighbours: Neighbours<'v>,
+}
+
+impl<'v> Counted<'v> {
+    fn of(pod: &'v PodView, snapshot: &SchedulingSnapshot<'v>) -> Self {
+        Self {
+            spread: Bounds::of(pod, snapshot),
+            neighbours: Neighbours::of(pod, snapshot),
+        }
+    }
+
+    fn objection(&self, node: &Node) -> Option<Objection> {
+        let skewed = self.spread.objection(node);
+        skewed.or_else(|| self.neighbours.objection(node))
+    }
 }
 
 impl<'v> Case<'v> {
@@ -39,6 +62,7 @@ impl<'v> Case<'v> {
             driver_volumes: DriverVolumes::of(pod, view),
             devices: Devices::of(pod, view)?,
             before: view.nominated.iter().filter(before).collect(),
+            present: OnceCell::new(),
         })
     }
 
@@ -82,19 +106,13 @@ impl<'v> Case<'v> {
                 let text = self.devices.objection(node)?;
                 Some(Objection::lasting(&text))
             })
-            .or_else(|| spread::objection(pod, node, snapshot))
-            .or_else(|| affinity::objection(pod, node, snapshot))
-    }
-
-    /// The properties of a feasible node for its score.
-    pub fn marks(
-        &self,
-        node: &Node,
-        room: &Room,
-        snapshot: &SchedulingSnapshot<'v>,
-        preferences: (&Preference<'_>, &Images<'_>),
-    ) -> Marks {
-        marks(self.pod, node, room, &self.wanted, snapshot, preferences)
+            .or_else(|| {
+                let count = || Counted::of(pod, snapshot);
+                match snapshot.is_present() {
+                    true => self.present.get_or_init(count).objection(node),
+                    false => count().objection(node),
+                }
+            })
     }
 
     /// The writes for the pod's claims before it is bound to the node; `None` if the binding need

@@ -61,6 +61,39 @@ fn requirement_matches(requirement: &NodeSelectorRequirement, value: Option<&str
     .matches(value)
 }
 
+/// Whether labels match a selector, read in place; an absent one matches nothing.
+pub(crate) fn selects<'l>(
+    selector: Option<&SelectorObject>,
+    label: impl Fn(&str) -> Option<&'l str>,
+) -> bool {
+    let Some(selector) = selector else {
+        return false;
+    };
+    let mut equal = selector.match_labels.iter().flatten();
+    let mut expressions = selector.match_expressions.iter().flatten();
+    equal.all(|(key, value)| label(key) == Some(value))
+        && expressions.all(|expression| {
+            let value = label(&expression.key);
+            let listed = || {
+                let mut values = expression.values.iter().flatten();
+                value.is_some_and(|value| values.any(|one| one == value))
+            };
+            match expression.operator.as_str() {
+                "In" => listed(),
+                "NotIn" => !listed(),
+                "Exists" => value.is_some(),
+                "DoesNotExist" => value.is_none(),
+                _ => false,
+            }
+        })
+}
+
+/// The value of a node's label.
+pub(crate) fn of_node<'n>(node: &'n Node, key: &str) -> Option<&'n str> {
+    let labels = node.metadata.labels.as_ref()?;
+    labels.get(key).map(String::as_str)
+}
+
 /// Parses a selector of pods or namespaces; an absent or malformed one matches nothing.
 pub(crate) fn parsed(selector: Option<&SelectorObject>) -> LabelSelector {
     LabelSelector::of(&selector).unwrap_or_else(LabelSelector::nothing)

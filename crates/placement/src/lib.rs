@@ -20,6 +20,7 @@ mod place;
 mod placed;
 mod ports;
 mod preempt;
+mod replicas;
 mod resources;
 mod score;
 mod snapshot;

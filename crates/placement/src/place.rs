@@ -7,9 +7,8 @@ use resource_kinds::pod_view::PodView;
 use crate::case::Case;
 use crate::objection::Objection;
 use crate::preempt::{PreemptionResult, preempt, without_nodes};
-use crate::score::{Images, scores};
+use crate::score::{Feasible, best};
 use crate::snapshot::SchedulingSnapshot;
-use crate::spread::Preference;
 use crate::view::{ClusterView, Decision, Obstacle, Preemption};
 
 /// Decides the node of the pod. `reserved` is the node that an earlier decision reserved for it: it
@@ -32,38 +31,26 @@ pub fn place(pod: &PodView, view: &ClusterView, reserved: Option<&str>) -> Decis
         }
     };
     let snapshot = SchedulingSnapshot::of(view);
-    let (spread, images) = (Preference::of(pod, &snapshot), Images::of(pod, &snapshot));
     let mut against: BTreeMap<&str, Objection> = BTreeMap::new();
-    let (mut fitting, mut judged) = (Vec::new(), Vec::new());
+    let mut feasible = Vec::new();
     for (name, node) in &view.nodes {
         let room = snapshot.room(name, node, pod);
         match case.check(node, &room, &snapshot) {
-            Ok(()) => {
-                judged.push(case.marks(node, &room, &snapshot, (&spread, &images)));
-                fitting.push((name, node));
-            }
+            Ok(()) => feasible.push(Feasible { name, node, room }),
             Err(objection) => {
                 against.insert(name, objection);
             }
         }
     }
     let wanted = reserved.or(pod.nominated.as_deref());
-    let kept = fitting
-        .iter()
-        .find(|(name, _)| Some(name.as_str()) == wanted);
-    // Of equal scores the first name wins.
-    let best = kept.or_else(|| {
-        let scored = scores(&judged).into_iter().zip(&fitting);
-        let best = scored
-            .max_by(|(a, (a_name, _)), (b, (b_name, _))| a.cmp(b).then_with(|| b_name.cmp(a_name)));
-        best.map(|(_, fitting)| fitting)
-    });
-    let Some((name, node)) = best else {
+    let kept = feasible.iter().find(|one| Some(one.name) == wanted);
+    let best = kept.or_else(|| best(pod, &case.wanted, &feasible, &snapshot));
+    let Some(Feasible { name, node, .. }) = best else {
         let texts = against.values().flat_map(|objection| &objection.texts);
         let message = explain(total, texts);
         return unplaced(message, preempt(&case, &snapshot, &against));
     };
-    let node_name = (*name).clone();
+    let node_name = (*name).to_owned();
     match case.steps(node, view) {
         None => Decision::Bind { node: node_name },
         Some(steps) => Decision::Prepare {

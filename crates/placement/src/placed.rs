@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::PodAffinityTerm;
 use object_model::{Quantity, quantity::Format};
 use resource_kinds::pod_view::{PodView, Text};
 
-use crate::resources::{Resources, asks_for_the_same, requests};
+use crate::resources::{Load, Resources, asks_for_the_same, requests};
 
 /// The pods that have a node.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -18,6 +18,8 @@ pub struct PlacedPods {
     nodes: BTreeMap<Text, Text>,
     /// Pods with required anti-affinity, by uid.
     repelling: BTreeMap<Text, Arc<PodView>>,
+    /// Pods with other terms of affinity or anti-affinity, by uid: they count for scores.
+    wishing: BTreeMap<Text, Arc<PodView>>,
 }
 
 /// The pods of a node.
@@ -27,7 +29,9 @@ struct NodePods {
     pods: BTreeMap<Text, Placed>,
     /// The sum of their requests, and the number of pods that request that resource.
     used: BTreeMap<String, (Quantity, usize)>,
-    /// The number of pods of each controller, by namespace and uid.
+    /// The sum of their loads.
+    load: Load,
+    /// The number of pods of each controller that are not being deleted, by namespace and uid.
     of_controllers: BTreeMap<(Text, Text), usize>,
 }
 
@@ -35,6 +39,7 @@ struct NodePods {
 struct Placed {
     pod: Arc<PodView>,
     requests: Resources,
+    load: Load,
 }
 
 impl PlacedPods {
@@ -42,14 +47,24 @@ impl PlacedPods {
     pub fn push(&mut self, pod: Arc<PodView>) {
         let former = self.take(&pod.uid);
         let same = former.filter(|former| asks_for_the_same(&former.pod, &pod));
-        let requests = same.map_or_else(|| requests(&pod), |former| former.requests);
+        let (requests, load) = same.map_or_else(
+            || (requests(&pod), Load::of(&pod)),
+            |former| (former.requests, former.load),
+        );
         let node = pod.node.clone().unwrap_or_default();
         if !anti_affinity_terms(&pod).is_empty() {
             self.repelling.insert(pod.uid.clone(), pod.clone());
         }
+        if has_wishes(&pod) {
+            self.wishing.insert(pod.uid.clone(), pod.clone());
+        }
         self.nodes.insert(pod.uid.clone(), node.clone());
         let there = self.by_node.entry(node).or_default();
-        there.add(Placed { pod, requests });
+        there.add(Placed {
+            pod,
+            requests,
+            load,
+        });
     }
 
     /// Removes the pod with that uid.
@@ -60,6 +75,7 @@ impl PlacedPods {
     fn take(&mut self, uid: &str) -> Option<Placed> {
         let node = self.nodes.remove(uid)?;
         self.repelling.remove(uid);
+        self.wishing.remove(uid);
         let there = self.by_node.get_mut(&node)?;
         let placed = there.take(uid);
         if there.pods.is_empty() {
@@ -104,6 +120,17 @@ impl PlacedPods {
         self.repelling.values()
     }
 
+    /// The pods with required affinity, or with preferences for or against neighbours.
+    pub(crate) fn wishing(&self) -> impl Iterator<Item = &Arc<PodView>> {
+        self.wishing.values()
+    }
+
+    /// The sum of the loads of a node's pods.
+    pub(crate) fn load(&self, node: &str) -> Load {
+        let there = self.by_node.get(node);
+        there.map_or_else(Load::default, |there| there.load)
+    }
+
     /// The sum of the requests of a node's pods, and their number.
     pub(crate) fn used(&self, node: &str) -> (Resources, usize) {
         let Some(there) = self.by_node.get(node) else {
@@ -114,7 +141,7 @@ impl PlacedPods {
         (used.collect(), there.pods.len())
     }
 
-    /// The number of a node's pods with that controller.
+    /// The number of a node's pods with that controller that are not being deleted.
     pub(crate) fn of_controller(&self, node: &str, namespace: &Text, controller: &Text) -> usize {
         let there = self.by_node.get(node);
         let key = (namespace.clone(), controller.clone());
@@ -147,6 +174,7 @@ impl NodePods {
             *self.of_controllers.entry(key).or_default() += 1;
         }
         count(&mut self.used, &placed.requests);
+        self.load = self.load.plus(placed.load);
         self.pods.insert(placed.pod.uid.clone(), placed);
     }
 
@@ -161,6 +189,7 @@ impl NodePods {
             }
         }
         self.discount(&placed.requests);
+        self.load = self.load.minus(placed.load);
         Some(placed)
     }
 
@@ -206,9 +235,9 @@ fn is_at_the_end(sum: &Quantity) -> bool {
     *sum >= end || *sum <= Quantity::default().minus(&end)
 }
 
-/// The namespace of a pod and the uid of its controller.
+/// The namespace of a pod that stays and the uid of its controller.
 fn controller(pod: &PodView) -> Option<(Text, Text)> {
-    let controller = pod.controller.as_ref()?;
+    let controller = pod.controller.as_ref().filter(|_| !pod.is_deleting())?;
     Some((pod.namespace.clone(), controller.uid.clone()))
 }
 
@@ -222,4 +251,19 @@ pub(crate) fn anti_affinity_terms(pod: &PodView) -> &[PodAffinityTerm] {
             .as_deref()
     });
     terms.unwrap_or_default()
+}
+
+/// Whether a pod has required affinity, or preferences for or against neighbours.
+fn has_wishes(pod: &PodView) -> bool {
+    let Some(affinity) = &pod.spec.affinity else {
+        return false;
+    };
+    let near = affinity.pod_affinity.as_ref();
+    let apart = affinity.pod_anti_affinity.as_ref();
+    near.is_some()
+        || apart.is_some_and(|terms| {
+            terms
+                .preferred_during_scheduling_ignored_during_execution
+                .is_some()
+        })
 }

@@ -18,15 +18,20 @@ pub(crate) type Resources = BTreeMap<String, Quantity>;
 /// containers if that is more, with its overhead. Pod-level requests override the sum. During a
 /// resize (kubectl.md 6.7) the larger of the old and the new values counts.
 pub(crate) fn requests(pod: &PodView) -> Resources {
+    sum(pod, |container| container_requests(pod, container))
+}
+
+/// The sum over a pod whose containers ask for that.
+fn sum(pod: &PodView, asked: impl Fn(&Container) -> Resources) -> Resources {
     let spec = &pod.spec;
     let mut total = Resources::new();
     for container in &spec.containers {
-        add(&mut total, &container_requests(pod, container));
+        add(&mut total, &asked(container));
     }
     let mut sidecars = Resources::new();
     let mut peak = Resources::new();
     for container in spec.init_containers.iter().flatten() {
-        let own = container_requests(pod, container);
+        let own = asked(container);
         if container.restart_policy.as_deref() == Some("Always") {
             add(&mut total, &own);
             add(&mut sidecars, &own);
@@ -44,6 +49,58 @@ pub(crate) fn requests(pod: &PodView) -> Resources {
     }
     add(&mut total, &read(spec.overhead.as_ref()));
     total
+}
+
+/// A use of CPU, in thousandths, and of memory, in bytes, as the score of free room counts it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Load {
+    pub cpu: i128,
+    pub memory: i128,
+}
+
+/// The use that counts for a container without a request (milli-CPU, bytes of memory), so that pods without requests are spread too.
+const UNKNOWN: (i64, i64) = (100, 200 << 20);
+
+impl Load {
+    /// The load by a pod.
+    pub fn of(pod: &PodView) -> Self {
+        let unknown = [
+            ("cpu", Quantity::from_milli(UNKNOWN.0)),
+            ("memory", Quantity::from_bytes(UNKNOWN.1)),
+        ];
+        let asked = sum(pod, |container| {
+            let mut own = container_requests(pod, container);
+            for (name, amount) in unknown {
+                own.entry(name.to_owned()).or_insert(amount);
+            }
+            own
+        });
+        Self::from(&asked)
+    }
+
+    pub fn plus(self, other: Self) -> Self {
+        Self {
+            cpu: self.cpu + other.cpu,
+            memory: self.memory + other.memory,
+        }
+    }
+
+    pub fn minus(self, other: Self) -> Self {
+        Self {
+            cpu: self.cpu - other.cpu,
+            memory: self.memory - other.memory,
+        }
+    }
+}
+
+impl From<&Resources> for Load {
+    fn from(amounts: &Resources) -> Self {
+        let amount = |name| amounts.get(name).copied().unwrap_or_default();
+        Self {
+            cpu: amount("cpu").milli_value().into(),
+            memory: amount("memory").value().into(),
+        }
+    }
 }
 
 /// Whether two states of a pod surely have the same requests.
@@ -155,6 +212,11 @@ impl Room {
             used,
             pods: i64::try_from(pods).unwrap_or(i64::MAX),
         }
+    }
+
+    /// The number of pods that are there.
+    pub fn pods(&self) -> i64 {
+        self.pods
     }
 
     /// The room with one more pod, which asks for that.

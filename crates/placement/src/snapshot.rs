@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::Node;
 use resource_kinds::pod_view::PodView;
 
 use crate::placed::anti_affinity_terms;
-use crate::resources::Room;
+use crate::resources::{Load, Room};
 use crate::view::ClusterView;
 
 /// The cluster as a rule sees it: not always with the pods that are there.
@@ -53,6 +53,11 @@ impl<'v> SchedulingSnapshot<'v> {
         }
     }
 
+    /// Whether these are the pods that are there.
+    pub fn is_present(&self) -> bool {
+        self.assumed.is_none()
+    }
+
     /// All pods with a node.
     pub fn pods(&self) -> impl Iterator<Item = &'v Arc<PodView>> {
         let (node, assumed) = self.assumed();
@@ -87,6 +92,14 @@ impl<'v> SchedulingSnapshot<'v> {
     ) -> impl Iterator<Item = &'v PodView> + 's {
         let others = self.there(node).filter(move |pod| pod.uid != asking.uid);
         others.map(|pod| &**pod)
+    }
+
+    /// The load of a node of the present cluster, without the pod that asks.
+    pub fn load(&self, name: &str, asking: &PodView) -> Load {
+        let all = self.view.pods.load(name);
+        let own = self.view.pods.get(&asking.uid);
+        let own = own.filter(|own| own.node.as_deref() == Some(name));
+        own.map_or(all, |own| all.minus(Load::of(own)))
     }
 
     /// The room on a node of the present cluster, without the pod that asks.

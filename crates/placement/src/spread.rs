@@ -1,179 +1,223 @@
 //! Topology spread: the number of matching pods in a domain may exceed that of the emptiest domain
 //! by at most `maxSkew` (`DoNotSchedule`), or should be small (`ScheduleAnyway`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use k8s_openapi::api::core::v1::{Node, PodSpec, TopologySpreadConstraint};
-use object_model::LabelSelector;
-use object_model::selector::{Match, Requirement};
+use k8s_openapi::api::core::v1::{Node, TopologySpreadConstraint};
+use resource_kinds::labels::{HOSTNAME, ZONE};
 use resource_kinds::pod_view::PodView;
 
-use crate::affinity::node_of;
-use crate::labels::parsed;
+use crate::labels::of_node;
 use crate::node;
 use crate::objection::Objection;
+use crate::replicas::Replicas;
 use crate::snapshot::SchedulingSnapshot;
 
 const SKEWED: &str = "node(s) didn't match pod topology spread constraints";
 const UNLABELLED: &str =
     "node(s) didn't match pod topology spread constraints (missing required label)";
 
-/// The reason why a `DoNotSchedule` constraint forbids the node, or `None`.
-pub(crate) fn objection(
-    pod: &PodView,
-    node: &Node,
-    snapshot: &SchedulingSnapshot<'_>,
-) -> Option<Objection> {
-    let spec = &pod.spec;
-    let constraints = constraints(spec, "DoNotSchedule");
-    if constraints
-        .iter()
-        .any(|constraint| domain(constraint, node).is_none())
-    {
-        return Some(Objection::lasting(UNLABELLED));
-    }
-    let holds = |constraint: &&TopologySpreadConstraint| {
-        let counts = counts(pod, spec, constraint, &constraints, snapshot);
-        let selected = selector(constraint, pod).matches_by(|key| pod.label(key));
-        let here = domain(constraint, node)
-            .and_then(|domain| counts.get(domain))
-            .copied();
-        let domains = i64::try_from(counts.len()).unwrap_or(i64::MAX);
-        let enough = domains >= i64::from(constraint.min_domains.unwrap_or(1));
-        let least = if enough {
-            counts.values().min().copied().unwrap_or(0)
-        } else {
-            0
-        };
-        let after = here.unwrap_or(0) + i64::from(selected);
-        after - least <= i64::from(constraint.max_skew)
-    };
-    if constraints.iter().all(holds) {
-        None
-    } else {
-        Some(Objection::of_pods(SKEWED))
-    }
-}
+/// The topologies and skews of pods without constraints.
+const BY_DEFAULT: [(&str, i32); 2] = [(HOSTNAME, 3), (ZONE, 5)];
 
-/// A pod's `ScheduleAnyway` constraints, counted once for all nodes.
-pub(crate) struct Preference<'v> {
-    terms: Vec<Term<'v>>,
-}
-
-struct Term<'v> {
+/// A constraint of a pod.
+struct Constraint<'v> {
     key: &'v str,
-    /// Tolerance: differences below it hardly count.
-    max_skew: i64,
-    /// The cost of one matching pod, in thousandths.
-    weight: i64,
-    counts: BTreeMap<&'v str, i64>,
+    max_skew: i32,
+    min_domains: i32,
+    replicas: Replicas<'v>,
+    /// Whether nodes that the pod's affinity or tolerations exclude do not count.
+    by_affinity: bool,
+    by_taints: bool,
+}
+
+impl<'v> Constraint<'v> {
+    fn of(constraint: &'v TopologySpreadConstraint) -> Self {
+        Self {
+            key: &constraint.topology_key,
+            max_skew: constraint.max_skew,
+            min_domains: constraint.min_domains.unwrap_or(1),
+            replicas: Replicas::Selected(constraint),
+            by_affinity: constraint.node_affinity_policy.as_deref() != Some("Ignore"),
+            by_taints: constraint.node_taints_policy.as_deref() == Some("Honor"),
+        }
+    }
+
+    /// Those of a pod that are meant so.
+    fn all(pod: &'v PodView, when: &str) -> Vec<Self> {
+        let all = pod.spec.topology_spread_constraints.iter().flatten();
+        let meant = all.filter(|constraint| constraint.when_unsatisfiable == when);
+        meant.map(Self::of).collect()
+    }
+
+    /// Those of a pod that has none itself.
+    fn by_default(pod: &'v PodView, snapshot: &SchedulingSnapshot<'v>) -> Vec<Self> {
+        let Some(replicas) = Replicas::by_default(pod, snapshot.view) else {
+            return Vec::new();
+        };
+        let of_topology = |(key, max_skew)| Self {
+            key,
+            max_skew,
+            min_domains: 1,
+            replicas: replicas.clone(),
+            by_affinity: true,
+            by_taints: false,
+        };
+        BY_DEFAULT.map(of_topology).into()
+    }
+
+    /// Whether the node's pods count.
+    fn counts(&self, pod: &PodView, node: &Node) -> bool {
+        (!self.by_affinity || node::matches_affinity(&pod.spec, node))
+            && (!self.by_taints || node::untolerated_taint(&pod.spec, node).is_none())
+    }
+
+    /// The number of replicas on a node.
+    fn there(&self, node: &Node, pod: &PodView, snapshot: &SchedulingSnapshot<'v>) -> u32 {
+        let name = node.metadata.name.as_deref();
+        self.replicas.on(name.unwrap_or_default(), pod, snapshot)
+    }
+}
+
+fn has_all_labels(node: &Node, constraints: &[Constraint<'_>]) -> bool {
+    let mut all = constraints.iter();
+    all.all(|constraint| of_node(node, constraint.key).is_some())
+}
+
+/// A pod's `DoNotSchedule` constraints, counted once for all nodes.
+pub(crate) struct Bounds<'v>(Vec<Bound<'v>>);
+
+struct Bound<'v> {
+    key: &'v str,
+    /// The most pods that a domain may have.
+    most: i64,
+    counts: BTreeMap<&'v str, u32>,
+}
+
+impl<'v> Bounds<'v> {
+    /// Counts the pods of the snapshot.
+    pub fn of(pod: &'v PodView, snapshot: &SchedulingSnapshot<'v>) -> Self {
+        let constraints = Constraint::all(pod, "DoNotSchedule");
+        let bound = |constraint: &Constraint<'v>| {
+            let mut counts: BTreeMap<&str, u32> = BTreeMap::new();
+            for node in snapshot.view.nodes.values() {
+                if has_all_labels(node, &constraints)
+                    && constraint.counts(pod, node)
+                    && let Some(domain) = of_node(node, constraint.key)
+                {
+                    let count = counts.entry(domain).or_default();
+                    *count = count.saturating_add(constraint.there(node, pod, snapshot));
+                }
+            }
+            let domains = i64::try_from(counts.len()).unwrap_or(i64::MAX);
+            let least = match domains >= i64::from(constraint.min_domains) {
+                true => counts.values().min().copied().unwrap_or(0),
+                false => 0,
+            };
+            let own = i64::from(constraint.replicas.have(pod, pod));
+            Bound {
+                key: constraint.key,
+                most: i64::from(least) + i64::from(constraint.max_skew) - own,
+                counts,
+            }
+        };
+        Self(constraints.iter().map(bound).collect())
+    }
+
+    /// The reason why a constraint forbids the node, or `None`.
+    pub fn objection(&self, node: &Node) -> Option<Objection> {
+        let (mut labelled, mut holds) = (true, true);
+        for bound in &self.0 {
+            match of_node(node, bound.key) {
+                None => labelled = false,
+                Some(domain) => {
+                    let there = bound.counts.get(domain).copied().unwrap_or(0);
+                    holds &= i64::from(there) <= bound.most;
+                }
+            }
+        }
+        match (labelled, holds) {
+            (false, _) => Some(Objection::lasting(UNLABELLED)),
+            (true, false) => Some(Objection::of_pods(SKEWED)),
+            (true, true) => None,
+        }
+    }
+}
+
+/// A pod's `ScheduleAnyway` constraints, or those that kube-scheduler's default profile gives to a pod without
+/// constraints, counted once for all feasible nodes.
+pub(crate) struct Preference<'v> {
+    wishes: Vec<Wish<'v>>,
+    /// Whether a node without one of the labels comes last.
+    needs_labels: bool,
+}
+
+struct Wish<'v> {
+    key: &'v str,
+    /// The cost of each pod, and of the domain itself: the more, the less a difference counts.
+    weight: f64,
+    base: f64,
+    counts: BTreeMap<&'v str, u32>,
 }
 
 impl<'v> Preference<'v> {
-    /// Counts the pods of the snapshot.
-    pub fn of(pod: &'v PodView, snapshot: &SchedulingSnapshot<'v>) -> Self {
-        let spec = &pod.spec;
-        let all = constraints(spec, "ScheduleAnyway");
-        let term = |constraint: &&'v TopologySpreadConstraint| {
-            let counts = counts(pod, spec, constraint, &all, snapshot);
-            Term {
-                key: &constraint.topology_key,
-                max_skew: i64::from(constraint.max_skew),
-                weight: weight(counts.len()),
+    /// Counts the pods of the snapshot in the domains of the feasible nodes.
+    pub fn of(pod: &'v PodView, feasible: &[&'v Node], snapshot: &SchedulingSnapshot<'v>) -> Self {
+        let own = pod.spec.topology_spread_constraints.as_deref();
+        let needs_labels = own.is_some_and(|own| !own.is_empty());
+        let constraints = match needs_labels {
+            true => Constraint::all(pod, "ScheduleAnyway"),
+            false => Constraint::by_default(pod, snapshot),
+        };
+        let is_labelled = |node: &Node| !needs_labels || has_all_labels(node, &constraints);
+        let wish = |constraint: &Constraint<'v>| {
+            let labelled = feasible.iter().filter(|node| is_labelled(node));
+            let domains: BTreeSet<Option<&str>> =
+                labelled.map(|node| of_node(node, constraint.key)).collect();
+            let mut counts: BTreeMap<&str, u32> =
+                domains.iter().flatten().map(|key| (*key, 0)).collect();
+            for node in snapshot.view.nodes.values() {
+                if is_labelled(node)
+                    && let Some(domain) = of_node(node, constraint.key)
+                    && let Some(count) = counts.get_mut(domain)
+                    && constraint.counts(pod, node)
+                {
+                    *count = count.saturating_add(constraint.there(node, pod, snapshot));
+                }
+            }
+            // Balances constraints with few and with many domains.
+            let size = u32::try_from(domains.len()).unwrap_or(u32::MAX);
+            Wish {
+                key: constraint.key,
+                weight: (f64::from(size) + 2.0).ln(),
+                base: f64::from(constraint.max_skew) - 1.0,
                 counts,
             }
         };
         Self {
-            terms: all.iter().map(term).collect(),
+            wishes: constraints.iter().map(wish).collect(),
+            needs_labels,
         }
     }
 
-    /// The cost of a node; the lowest is preferred. `None` without one of the labels: such a node comes last. As
-    /// kube-scheduler's PodTopologySpread: the sum over the constraints of the matching pods in the
-    /// node's domain times the constraint's weight, plus `maxSkew - 1`.
+    /// Whether there is nothing to prefer.
+    pub fn is_empty(&self) -> bool {
+        self.wishes.is_empty()
+    }
+
+    /// The cost of a node; the lowest is preferred. `None` without one of the labels that are needed.
     pub fn cost(&self, node: &Node) -> Option<i64> {
-        let cost = |term: &Term<'_>| {
-            let count = term.counts.get(label(node, term.key)?)?;
-            Some(count * term.weight + (term.max_skew - 1) * 1000)
-        };
-        self.terms.iter().map(cost).sum()
-    }
-}
-
-/// The natural logarithm of the number of domains plus two, in thousandths: it balances constraints
-/// with few and with many domains.
-fn weight(domains: usize) -> i64 {
-    let domains = u32::try_from(domains).unwrap_or(u32::MAX);
-    ((f64::from(domains) + 2.0).ln() * 1000.0).round() as i64
-}
-
-/// The constraints of a pod that are meant so.
-fn constraints<'s>(spec: &'s PodSpec, when: &str) -> Vec<&'s TopologySpreadConstraint> {
-    let all = spec.topology_spread_constraints.iter().flatten();
-    all.filter(|constraint| constraint.when_unsatisfiable == when)
-        .collect()
-}
-
-fn label<'n>(node: &'n Node, key: &str) -> Option<&'n str> {
-    let labels = node.metadata.labels.as_ref()?;
-    labels.get(key).map(String::as_str)
-}
-
-fn domain<'n>(constraint: &TopologySpreadConstraint, node: &'n Node) -> Option<&'n str> {
-    label(node, &constraint.topology_key)
-}
-
-fn selector(constraint: &TopologySpreadConstraint, pod: &PodView) -> LabelSelector {
-    let base = parsed(constraint.label_selector.as_ref());
-    let keys = constraint.match_label_keys.as_deref().unwrap_or_default();
-    if keys.is_empty() {
-        return base;
-    }
-    let mut all = base.requirements().to_vec();
-    all.extend(keys.iter().filter_map(|key| {
-        let value = pod.label(key)?.to_owned();
-        Some(Requirement {
-            key: key.clone(),
-            condition: Match::In([value].into()),
-        })
-    }));
-    LabelSelector::all_of(all)
-}
-
-/// The number of matching pods in each eligible domain.
-fn counts<'v>(
-    pod: &PodView,
-    spec: &PodSpec,
-    constraint: &TopologySpreadConstraint,
-    all: &[&TopologySpreadConstraint],
-    snapshot: &SchedulingSnapshot<'v>,
-) -> BTreeMap<&'v str, i64> {
-    let by_affinity = constraint.node_affinity_policy.as_deref() != Some("Ignore");
-    let by_taints = constraint.node_taints_policy.as_deref() == Some("Honor");
-    let eligible = |node: &Node| {
-        all.iter().all(|other| domain(other, node).is_some())
-            && (!by_affinity || node::matches_affinity(spec, node))
-            && (!by_taints || node::untolerated_taint(spec, node).is_none())
-    };
-    let mut counts: BTreeMap<&str, i64> = snapshot
-        .view
-        .nodes
-        .values()
-        .filter(|node| eligible(node))
-        .filter_map(|node| Some((domain(constraint, node)?, 0)))
-        .collect();
-    let selector = selector(constraint, pod);
-    for other in snapshot.pods() {
-        let like = other.namespace == pod.namespace
-            && !other.is_deleting()
-            && selector.matches_by(|key| other.label(key));
-        let node = node_of(other, snapshot).filter(|node| like && eligible(node));
-        if let Some(count) = node
-            .and_then(|node| domain(constraint, node))
-            .and_then(|domain| counts.get_mut(domain))
-        {
-            *count += 1;
+        let mut cost = 0.0;
+        for wish in &self.wishes {
+            match of_node(node, wish.key) {
+                Some(domain) => {
+                    let count = wish.counts.get(domain).copied().unwrap_or(0);
+                    cost += f64::from(count) * wish.weight + wish.base;
+                }
+                None if self.needs_labels => return None,
+                None => {}
+            }
         }
+        Some(cost.round() as i64)
     }
-    counts
 }

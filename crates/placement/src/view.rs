@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Namespace, Node, PersistentVolume, PersistentVolumeClaim};
+use k8s_openapi::api::core::v1::{
+    Namespace, Node, PersistentVolume, PersistentVolumeClaim, Service,
+};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::resource::v1::{AllocationResult, DeviceClass, ResourceClaim, ResourceSlice};
 use k8s_openapi::api::storage::v1::{CSIDriver, CSINode, CSIStorageCapacity, StorageClass};
@@ -27,6 +29,8 @@ pub struct ClusterView {
     pub budgets: Vec<Arc<PodDisruptionBudget>>,
     /// Namespaces, by name; their labels count for affinity.
     pub namespaces: BTreeMap<String, Arc<Namespace>>,
+    /// Services, by namespace and name; the pods that one selects are spread.
+    pub services: BTreeMap<(String, String), Arc<Service>>,
     /// Claims, by namespace and name.
     pub claims: BTreeMap<(String, String), Arc<PersistentVolumeClaim>>,
     /// Volumes, by name.

@@ -325,6 +325,7 @@ system:kube-scheduler | list watch | poddisruptionbudgets.policy
 system:kube-scheduler | patch list | persistentvolumes
 system:kube-scheduler | patch list | persistentvolumeclaims
 system:kube-scheduler | list watch | namespaces
+system:kube-scheduler | list watch | services
 system:kube-scheduler | list watch | storageclasses.storage.k8s.io
 system:kube-scheduler | list watch | csidrivers.storage.k8s.io
 system:kube-scheduler | list watch | csinodes.storage.k8s.io

@@ -1,8 +1,10 @@
 //! Scheduling decisions, situation by situation (statefulset.md §11, kubectl.md 9).
 
+mod affinity;
 mod attach_limits;
 mod claims;
 mod scores;
+mod spread;
 mod storage_capacity;
 
 use std::sync::Arc;
@@ -34,8 +36,22 @@ fn view(objects: Value) -> ClusterView {
         view.nodes
             .insert(name, Arc::new(serde_json::from_value(node).expect(read)));
     }
+    for (name, namespace) in named("namespaces") {
+        view.namespaces.insert(
+            name,
+            Arc::new(serde_json::from_value(namespace).expect(read)),
+        );
+    }
+    for (name, mut service) in named("services") {
+        service["metadata"]["namespace"] = "default".into();
+        let key = ("default".to_owned(), name);
+        view.services
+            .insert(key, Arc::new(serde_json::from_value(service).expect(read)));
+    }
     for (_, mut pod) in named("pods") {
-        pod["metadata"]["namespace"] = "default".into();
+        if pod["metadata"]["namespace"].is_null() {
+            pod["metadata"]["namespace"] = "default".into();
+        }
         let pod: Pod = serde_json::from_value(pod).expect(read);
         view.pods.push(Arc::new(pod.into()));
     }
@@ -91,7 +107,12 @@ fn pod(spec: Value) -> PodView {
 
 #[track_caller]
 fn check(objects: Value, spec: Value, expected: &str) {
-    let shown = match place(&pod(spec), &view(objects), None) {
+    assert_eq!(decide(&pod(spec), &view(objects)), expected);
+}
+
+/// The decision, in a line.
+fn decide(pod: &PodView, view: &ClusterView) -> String {
+    match place(pod, view, None) {
         Decision::Bind { node } => format!("bind {node}"),
         Decision::Prepare { node, steps } => {
             let steps: Vec<String> = steps
@@ -115,8 +136,7 @@ fn check(objects: Value, spec: Value, expected: &str) {
             shown.to_owned()
         }
         Decision::Preempt(preemption) => format!("preempt on {}", preemption.node),
-    };
-    assert_eq!(shown, expected);
+    }
 }
 
 fn asks(cpu: &str, memory: &str) -> Value {
@@ -273,111 +293,6 @@ fn host_ports_are_had_once() {
         with_port,
         "0/1 nodes are available: 1 node(s) didn't have free ports for the requested pod ports.",
     );
-}
-
-#[test]
-fn anti_affinity_keeps_replicas_apart() {
-    let spec = json!({"affinity": {"podAntiAffinity":
-        {"requiredDuringSchedulingIgnoredDuringExecution": [{
-            "labelSelector": {"matchLabels": {"app": "web"}},
-            "topologyKey": "kubernetes.io/hostname"}]}}});
-    let mut there = spec.clone();
-    there["nodeName"] = "a".into();
-    there["containers"] = json!([{"name": "a"}]);
-    let other = json!({"metadata": {"labels": {"app": "web"}}, "spec": there});
-    let objects = json!({"nodes": {"a": {}, "b": {}}, "pods": {"x": other.clone()}});
-    check(objects, spec.clone(), "bind b");
-    check(
-        json!({"nodes": {"a": {}}, "pods": {"x": other.clone()}}),
-        spec,
-        "0/1 nodes are available: 1 node(s) didn't match pod anti-affinity rules.",
-    );
-    check(
-        json!({"nodes": {"a": {}}, "pods": {"x": other}}),
-        json!({}),
-        "0/1 nodes are available: 1 node(s) didn't satisfy existing pods anti-affinity rules.",
-    );
-}
-
-#[test]
-fn affinity_follows_and_the_first_of_a_group_may_start() {
-    let near = |app: &str| {
-        json!({"affinity": {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [{
-            "labelSelector": {"matchLabels": {"app": app}},
-            "topologyKey": "kubernetes.io/hostname"}]}}})
-    };
-    let mut db = on_node("b", "1");
-    db["metadata"]["labels"] = json!({"app": "db"});
-    let objects = json!({"nodes": {"a": {}, "b": {}}, "pods": {"db": db}});
-    check(objects, near("db"), "bind b");
-    check(json!({"nodes": {"a": {}}}), near("web"), "bind a");
-    check(
-        json!({"nodes": {"a": {}}}),
-        near("db"),
-        "0/1 nodes are available: 1 node(s) didn't match pod affinity rules.",
-    );
-}
-
-#[test]
-fn spread_bounds_the_skew() {
-    let spec = json!({"topologySpreadConstraints": [{
-        "maxSkew": 1, "topologyKey": "kubernetes.io/hostname",
-        "whenUnsatisfiable": "DoNotSchedule",
-        "labelSelector": {"matchLabels": {"app": "web"}}}]});
-    let mut like = on_node("a", "0");
-    like["metadata"]["labels"] = json!({"app": "web"});
-    let mut full = on_node("b", "2");
-    full["metadata"]["labels"] = json!({"app": "other"});
-    let pods = json!({"x": like, "y": full});
-    check(
-        json!({"nodes": {"a": {}, "b": {}}, "pods": pods}),
-        spec.clone(),
-        "bind b",
-    );
-    let mut asking = asks("1", "0");
-    asking["topologySpreadConstraints"] = spec["topologySpreadConstraints"].clone();
-    check(
-        json!({"nodes": {"a": {}, "b": {}}, "pods": pods}),
-        asking,
-        "0/2 nodes are available: 1 Insufficient cpu, \
-         1 node(s) didn't match pod topology spread constraints.",
-    );
-}
-
-// findings C21: as kube-scheduler's PodTopologySpread scores it.
-#[test]
-fn spread_is_wished_for() {
-    let wish = |keys: &[(&str, i64)]| {
-        let constraints: Vec<Value> = keys
-            .iter()
-            .map(|(key, skew)| {
-                json!({"maxSkew": skew, "topologyKey": key, "whenUnsatisfiable": "ScheduleAnyway",
-                    "labelSelector": {"matchLabels": {"app": "web"}}})
-            })
-            .collect();
-        json!({ "topologySpreadConstraints": constraints })
-    };
-    let like = |node: &str| {
-        let mut like = on_node(node, "0");
-        like["metadata"]["labels"] = json!({"app": "web"});
-        like
-    };
-    let zone = |zone: &str| json!({"metadata": {"labels": {"zone": zone}}});
-    let nodes = json!({"a": zone("z1"), "b": zone("z1"), "c": zone("z2"), "d": {}});
-    // `c` has the least room.
-    let other = on_node("c", "1");
-    let pods = json!({"x": like("a"), "y": other});
-    let objects = json!({"nodes": nodes, "pods": pods});
-    check(objects.clone(), json!({}), "bind a");
-    check(objects.clone(), wish(&[("zone", 1)]), "bind c");
-    check(
-        objects.clone(),
-        wish(&[("kubernetes.io/hostname", 1)]),
-        "bind b",
-    );
-    // It can still be chosen last.
-    let only = json!({"nodes": {"d": {}}, "pods": {}});
-    check(only, wish(&[("zone", 1)]), "bind d");
 }
 
 #[test]

@@ -1,4 +1,6 @@
 //! The choice among feasible nodes, by the rules and weights of kube-scheduler's default profile.
+//!
+//! <https://kubernetes.io/docs/reference/scheduling/config/#scheduling-plugins>
 
 use serde_json::{Value, json};
 
@@ -25,21 +27,84 @@ fn a_node_with_the_image_is_preferred() {
     check(small, of_image("db"), "bind a");
     // Room for the pod is worth more.
     let busy =
-        json!({"nodes": {"a": {}, "b": with_image(900)}, "pods": {"x": on_node("b", "1500m")}});
+        json!({"nodes": {"a": {}, "b": with_image(900)}, "pods": {"x": on_node("b", "1900m")}});
     check(busy, of_image("db"), "bind a");
+    // Two containers of an image count it twice, and may reach twice as much.
+    let two = json!({"containers": [{"name": "a", "image": "db"}, {"name": "b", "image": "db"}]});
+    check(
+        json!({"nodes": {"a": {}, "b": with_image(900)}}),
+        two,
+        "bind b",
+    );
 }
 
+fn uses(node: &str, cpu: &str, memory: &str) -> Value {
+    json!({"spec": {"nodeName": node, "containers": [{"name": "a", "resources":
+        {"requests": {"cpu": cpu, "memory": memory}}}]}})
+}
+
+// NodeResourcesBalancedAllocation: the node that the pod makes more even.
 #[test]
 fn cpu_and_memory_are_used_evenly() {
-    let uses = |node: &str, cpu: &str, memory: &str| {
-        json!({"spec": {"nodeName": node, "containers": [{"name": "a", "resources":
-            {"requests": {"cpu": cpu, "memory": memory}}}]}})
-    };
     // `a` has used as much in sum, and all of it of one resource.
     let objects = json!({"nodes": {"a": {}, "b": {}},
         "pods": {"x": uses("a", "1", "0"), "y": uses("b", "500m", "1Gi")}});
-    check(objects.clone(), json!({}), "bind b");
-    check(objects, asks("0", "2Gi"), "bind a");
+    check(objects.clone(), asks("0", "2Gi"), "bind a");
+    // A pod that asks for nothing changes nothing, and goes by room and name.
+    check(objects, json!({}), "bind a");
+    // `b` is even with the pod, but was already; `a` becomes so.
+    let objects = json!({"nodes": {"a": {}, "b": {}},
+        "pods": {"x": uses("a", "500m", "0"), "y": uses("b", "250m", "512Mi")}});
+    check(objects, asks("0", "1Gi"), "bind a");
+}
+
+// NodeResourcesFit with LeastAllocated: a container without requests counts as 100m and 200Mi.
+#[test]
+fn pods_without_requests_take_room_in_the_score() {
+    let nothing = |node: &str| json!({"spec": {"nodeName": node, "containers": [{"name": "a"}]}});
+    let zero = |node: &str| uses(node, "0", "0");
+    let nodes = json!({"a": {}, "b": {}});
+    let case = |pods: Value| json!({"nodes": nodes, "pods": pods});
+    check(case(json!({"x": nothing("a")})), json!({}), "bind b");
+    check(
+        case(json!({"x": nothing("a"), "y": uses("b", "60m", "120Mi")})),
+        json!({}),
+        "bind b",
+    );
+    check(
+        case(json!({"x": nothing("a"), "y": uses("b", "140m", "280Mi")})),
+        json!({}),
+        "bind a",
+    );
+    // A request of zero is a request; then the number of pods decides.
+    check(case(json!({"x": zero("a")})), json!({}), "bind b");
+    check(
+        case(json!({"x": zero("a"), "y": zero("b"), "z": zero("b")})),
+        json!({}),
+        "bind a",
+    );
+}
+
+// TaintToleration: taints that are not tolerated, in proportion to the most of a node.
+#[test]
+fn discouraging_taints_count_by_their_number() {
+    let tainted = |keys: &[&str]| {
+        let taints: Vec<Value> = keys
+            .iter()
+            .map(|key| json!({"key": key, "effect": "PreferNoSchedule"}))
+            .collect();
+        json!({"spec": {"taints": taints}})
+    };
+    let nodes = json!({"nodes": {"a": tainted(&["k", "l"]), "b": tainted(&["k"])}});
+    check(nodes.clone(), json!({}), "bind b");
+    let tolerating = |key: &str| json!({"tolerations": [{"key": key, "operator": "Exists"}]});
+    check(nodes.clone(), tolerating("l"), "bind a");
+    check(nodes.clone(), tolerating("k"), "bind b");
+    check(
+        nodes,
+        json!({"tolerations": [{"operator": "Exists"}]}),
+        "bind a",
+    );
 }
 
 #[test]

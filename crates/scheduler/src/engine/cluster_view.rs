@@ -29,6 +29,7 @@ impl World {
             Change::Pod(change) => self.apply_pod(change),
             Change::Node(change) => keep(&mut view.nodes, name, change),
             Change::Namespace(change) => keep(&mut view.namespaces, name, change),
+            Change::Service(change) => keep(&mut view.services, namespace_and_name, change),
             Change::Claim(change) => keep(&mut view.claims, namespace_and_name, change),
             Change::Volume(change) => keep(&mut view.volumes, name, change),
             Change::Class(change) => keep(&mut view.classes, name, change),

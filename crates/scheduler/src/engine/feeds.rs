@@ -5,7 +5,9 @@ use std::task::{Context, Poll, Waker};
 
 use futures::StreamExt;
 use futures::stream::BoxStream;
-use k8s_openapi::api::core::v1::{Namespace, Node, PersistentVolume, PersistentVolumeClaim};
+use k8s_openapi::api::core::v1::{
+    Namespace, Node, PersistentVolume, PersistentVolumeClaim, Service,
+};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::resource::v1::{DeviceClass, ResourceClaim, ResourceSlice};
 use k8s_openapi::api::storage::v1::{
@@ -22,6 +24,7 @@ pub(super) enum Change {
     Pod(ObjectChange<PodView>),
     Node(ObjectChange<Node>),
     Namespace(ObjectChange<Namespace>),
+    Service(ObjectChange<Service>),
     Claim(ObjectChange<PersistentVolumeClaim>),
     Volume(ObjectChange<PersistentVolume>),
     Class(ObjectChange<StorageClass>),
@@ -59,6 +62,7 @@ impl Feeds {
             Feed::of("pods", &caches.pods, Change::Pod),
             Feed::of("nodes", &caches.nodes, Change::Node),
             Feed::of("namespaces", &caches.namespaces, Change::Namespace),
+            Feed::of("services", &caches.services, Change::Service),
             Feed::of("persistentvolumeclaims", &caches.claims, Change::Claim),
             Feed::of("persistentvolumes", &caches.volumes, Change::Volume),
             Feed::of("storageclasses", &caches.classes, Change::Class),

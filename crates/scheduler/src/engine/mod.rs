@@ -9,7 +9,9 @@ use std::time::Instant;
 
 use api_client::Client;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Namespace, Node, PersistentVolume, PersistentVolumeClaim};
+use k8s_openapi::api::core::v1::{
+    Namespace, Node, PersistentVolume, PersistentVolumeClaim, Service,
+};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::resource::v1::{DeviceClass, ResourceClaim, ResourceSlice};
 use k8s_openapi::api::storage::v1::{
@@ -36,6 +38,7 @@ struct Caches {
     pods: Cache<PodView>,
     nodes: Cache<Node>,
     namespaces: Cache<Namespace>,
+    services: Cache<Service>,
     claims: Cache<PersistentVolumeClaim>,
     volumes: Cache<PersistentVolume>,
     classes: Cache<StorageClass>,
@@ -108,6 +111,7 @@ impl Engine {
             pods: shared.pods(),
             nodes: shared.all(),
             namespaces: shared.all(),
+            services: shared.all(),
             claims: shared.all(),
             volumes: shared.all(),
             classes: shared.all(),
@@ -174,6 +178,7 @@ impl Engine {
         self.caches.pods.wait_synced().await;
         self.caches.nodes.wait_synced().await;
         self.caches.namespaces.wait_synced().await;
+        self.caches.services.wait_synced().await;
         self.caches.claims.wait_synced().await;
         self.caches.volumes.wait_synced().await;
         self.caches.classes.wait_synced().await;
@@ -211,7 +216,7 @@ impl Engine {
             Change::DeviceClaim(_) | Change::DeviceSlice(_) | Change::DeviceClass(_) => {
                 self.backlog.wake(Concern::Devices);
             }
-            Change::Namespace(_) | Change::Budget(_) => {}
+            Change::Namespace(_) | Change::Service(_) | Change::Budget(_) => {}
         }
     }
 

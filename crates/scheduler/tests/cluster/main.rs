@@ -8,6 +8,7 @@ mod drivers;
 mod preemption;
 mod resizing;
 mod sidecars;
+mod spreading;
 
 use std::fmt::Debug;
 use std::sync::Arc;

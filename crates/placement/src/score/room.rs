@@ -1,0 +1,84 @@
+//! Free room, and even use of CPU and memory (`NodeResourcesFit` with `LeastAllocated`,
+//! `NodeResourcesBalancedAllocation`).
+
+use resource_kinds::pod_view::PodView;
+
+use super::{Feasible, POINTS, part};
+use crate::resources::{Load, Resources, Room};
+use crate::snapshot::SchedulingSnapshot;
+
+/// Points for the free part of CPU and of memory with the pod, on average. Containers without requests count
+/// too.
+pub(super) fn free(pod: &PodView, node: &Feasible<'_>, snapshot: &SchedulingSnapshot<'_>) -> i64 {
+    let has = Load::from(&node.room.allocatable);
+    let used = snapshot.load(node.name, pod).plus(Load::of(pod));
+    let both = [(used.cpu, has.cpu), (used.memory, has.memory)];
+    let known = both.into_iter().filter(|(_, has)| *has > 0);
+    let points: Vec<i64> = known.map(|(used, has)| part(has - used, has)).collect();
+    let resources = i64::try_from(points.len()).unwrap_or(1).max(1);
+    points.into_iter().sum::<i64>() / resources
+}
+
+/// Points for a use of CPU and memory that the pod makes more even: 75 if it changes nothing, 50 to 100 else. None
+/// for a pod without requests, so that such pods do not gather.
+pub(super) fn balance(room: &Room, wanted: &Resources) -> i64 {
+    let (used, wanted) = (Load::from(&room.used), Load::from(wanted));
+    if wanted.cpu == 0 && wanted.memory == 0 {
+        return 0;
+    }
+    let has = Load::from(&room.allocatable);
+    let (before, after) = (evenness(used, has), evenness(used.plus(wanted), has));
+    POINTS / 2 + (POINTS / 2 + after - before) / 2
+}
+
+/// Points less the standard deviation of the used parts.
+fn evenness(used: Load, has: Load) -> i64 {
+    if has.cpu <= 0 || has.memory <= 0 {
+        return POINTS;
+    }
+    let fraction = |used: i128, has: i128| (used as f64 / has as f64).clamp(0.0, 1.0);
+    let (cpu, memory) = (
+        fraction(used.cpu, has.cpu),
+        fraction(used.memory, has.memory),
+    );
+    let deviation = (cpu - memory).abs() / 2.0;
+    ((1.0 - deviation) * 100.0) as i64
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::Node;
+    use serde_json::json;
+
+    use super::*;
+
+    fn amounts(cpu: &str, memory: &str) -> Resources {
+        let pair = |name: &str, amount: &str| Some((name.to_owned(), amount.parse().ok()?));
+        [pair("cpu", cpu), pair("memory", memory)]
+            .into_iter()
+            .flatten()
+            .collect()
+    }
+
+    /// Used before and asked for, of 4 CPUs and 4 GiB; the points of a balanced allocation.
+    #[test]
+    fn evenness_counts_by_its_change() {
+        let node: Node = serde_json::from_value(
+            json!({"status": {"allocatable": {"cpu": "4", "memory": "4Gi"}}}),
+        )
+        .unwrap_or_default();
+        for (used, wanted, points) in [
+            (("0", "0"), ("1", "1Gi"), 75),
+            (("1", "1Gi"), ("1", "1Gi"), 75),
+            (("0", "0"), ("4", "0"), 50),
+            (("4", "0"), ("0", "4Gi"), 100),
+            (("2", "0"), ("0", "2Gi"), 87),
+            (("0", "0"), ("2", "0"), 62),
+            (("2", "0"), ("0", "0"), 0),
+        ] {
+            let room = Room::with(&node, amounts(used.0, used.1), 0);
+            let wanted = amounts(wanted.0, wanted.1);
+            assert_eq!(balance(&room, &wanted), points, "{used:?} {wanted:?}");
+        }
+    }
+}
