@@ -8,7 +8,7 @@ use reconcile::{Cache, execute};
 use resource_kinds::pod_view::PodView;
 
 /// Time until a missing write in the cache is logged, and the API server is asked.
-const SEEN_WITHIN: Duration = Duration::from_secs(5);
+pub(crate) const SEEN_WITHIN: Duration = Duration::from_secs(5);
 
 /// A write to a pod.
 pub(crate) enum PodWrite {

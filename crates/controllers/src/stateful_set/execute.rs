@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 
 use super::own_writes::OwnWrites;
 use crate::api_error::{ApiError, failed};
-use crate::own_pod_writes::{OwnPodWrites, PodWrite};
+use crate::own_pod_writes::{OwnPodWrites, PodWrite, SEEN_WITHIN};
 use crate::pacing::Pacing;
 
 /// The reason why a plan was not executed; the set is planned again.
@@ -35,8 +35,9 @@ pub(super) enum Error {
 #[derive(Clone)]
 pub(super) struct Executor {
     pub client: Client,
-    /// The cache that the next plan is made from.
+    /// The caches that the next plan is made from.
     pub cache: Cache<PodView>,
+    pub revisions: Cache<ControllerRevision>,
     pub recorder: Recorder,
     pub refusals: Arc<Refusals>,
     pub statuses: Arc<OwnWrites>,
@@ -177,7 +178,25 @@ impl<'a> Run<'a> {
             namespace: &self.namespace,
         };
         own.wait_until_seen(pods).await;
+        if result.is_ok() {
+            self.see_revisions(plan).await;
+        }
         (result, refusals)
+    }
+
+    /// Waits until the cache shows the created revisions: the next plan would create them again, and be refused.
+    async fn see_revisions(&self, plan: &StatefulSetPlan) {
+        let created = plan.actions().filter_map(|action| match action {
+            Action::CreateRevision(revision) => revision.metadata.name.as_deref(),
+            _ => None,
+        });
+        let cache = &self.executor.revisions;
+        for name in created {
+            let seen = cache.wait_until(|| cache.get(&self.namespace, name).is_some());
+            if tokio::time::timeout(SEEN_WITHIN, seen).await.is_err() {
+                return;
+            }
+        }
     }
 
     async fn write(&self, write: Option<Write<'_>>) -> Result<PodWrite, Error> {

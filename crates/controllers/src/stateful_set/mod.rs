@@ -32,6 +32,7 @@ pub(crate) async fn run(context: Context) {
         executor: Executor {
             client: context.client.clone(),
             cache: context.caches.pods.clone(),
+            revisions: context.caches.revisions.clone(),
             recorder: context.recorder("statefulset-controller"),
             refusals: Arc::default(),
             statuses: Arc::default(),
