@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use end_to_end::applications::busybox;
 use end_to_end::runc::Bundle;
 use end_to_end::samples::{Sample, sized};
-use end_to_end::{Api, Kubectl, text, with_registry_of};
+use end_to_end::{Api, Kubectl, text, wait_for_text, with_registry_of};
 use serde_json::{Value, json};
 
 const PODS: &str = "/api/v1/namespaces/default/pods";
@@ -27,6 +27,7 @@ fn main() {
     start_together(&api, "first", 1);
     remove_all(&kubectl);
     one_by_one(&kubectl, &api, &bundle, sized(15, 3));
+    deletions(&kubectl, &api, sized(15, 3));
     at_once(&kubectl, &api, &bundle, sized(50, 5), sized(3, 1));
 }
 
@@ -45,6 +46,30 @@ fn one_by_one(kubectl: &Kubectl, api: &Api, bundle: &Bundle, rounds: usize) {
     println!("    against runc: {}", pods.against(&runs));
     println!("  kubectl create to Running: {typed}");
     println!("    against runc: {}", typed.against(&runs));
+}
+
+/// From the request for a deletion until the pod is gone, of a process that exits on SIGTERM.
+fn deletions(kubectl: &Kubectl, api: &Api, rounds: usize) {
+    let mut times = Sample::new("ms");
+    for round in 0..rounds {
+        let name = format!("exits-{round}");
+        let command = [
+            "sh",
+            "-c",
+            "trap 'exit 0' TERM; echo ready; sleep 100000 & wait",
+        ];
+        let mut pod = pod(&name);
+        pod["spec"]["terminationGracePeriodSeconds"] = json!(30);
+        pod["spec"]["containers"][0]["command"] = json!(command);
+        api.create_all(PODS, &[pod]);
+        wait_for_text("ready", 60, || kubectl.run(&["logs", &name]).stdout);
+        let gone = api.watch_deletions(PODS);
+        let started = Instant::now();
+        api.delete(&format!("{PODS}/{name}"));
+        let (at, _) = gone.recv_timeout(TIMEOUT).expect("a pod that is gone");
+        times.push_time(at - started);
+    }
+    println!("from a deletion to the end of the pod, {rounds} rounds: {times}");
 }
 
 fn at_once(kubectl: &Kubectl, api: &Api, bundle: &Bundle, count: usize, rounds: usize) {

@@ -144,6 +144,28 @@ impl Api {
     /// # Panics
     /// When the server refuses.
     pub fn watch(&self, path: &str) -> Receiver<(Instant, Value)> {
+        self.watch_for(path, |event| match event {
+            WatchEvent::Added(object) | WatchEvent::Modified(object) => Some(object),
+            _ => None,
+        })
+    }
+
+    /// As [`Self::watch`], for deletions: the last state of each object that is gone.
+    ///
+    /// # Panics
+    /// When the server refuses.
+    pub fn watch_deletions(&self, path: &str) -> Receiver<(Instant, Value)> {
+        self.watch_for(path, |event| match event {
+            WatchEvent::Deleted(object) => Some(object),
+            _ => None,
+        })
+    }
+
+    fn watch_for(
+        &self,
+        path: &str,
+        object_of: fn(WatchEvent<Value>) -> Option<Value>,
+    ) -> Receiver<(Instant, Value)> {
         let (sender, receiver) = channel();
         let list = self.block_on(send(&self.client, Method::GET, path, None));
         let version = crate::text(&list, "/metadata/resourceVersion");
@@ -157,7 +179,7 @@ impl Api {
         self.runtime.spawn(async move {
             let mut events = events;
             while let Ok(Some(event)) = events.try_next().await {
-                let (WatchEvent::Added(object) | WatchEvent::Modified(object)) = event else {
+                let Some(object) = object_of(event) else {
                     continue;
                 };
                 if sender.send((Instant::now(), object)).is_err() {
