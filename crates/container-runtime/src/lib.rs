@@ -10,6 +10,7 @@
 //! use, for volumes in [`btrfs`], [`loop_device`] and [`project_quota`], in [`deadline`], in [`descriptors`],
 //! in [`memory`] and in [`watchdog`].
 
+pub mod accounting;
 mod apart;
 mod blocking;
 pub mod btrfs;

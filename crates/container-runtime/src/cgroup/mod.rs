@@ -12,12 +12,14 @@ use std::time::{Duration, Instant};
 
 use crate::spec::{Resources, Usage};
 
+mod accounting;
 mod container;
 mod delegation;
 mod devices;
 mod killing;
 mod listing;
 
+pub(crate) use accounting::accounting;
 pub(crate) use container::{ContainerGroup, container_trees};
 pub(crate) use devices::{DeviceKind, DeviceRule, DeviceRules};
 pub(crate) use killing::{kill, kill_once};

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::cleanup;
 use super::connection::Peer;
 use super::session::{Events, Session};
+use crate::accounting::Accounting;
 use crate::blocking::beside;
 use crate::cgroup;
 use crate::error::{Result, RuntimeError};
@@ -191,12 +192,23 @@ impl Sandbox {
 
     /// The usage of a container, or of the whole pod if `container` is `None`.
     pub fn usage(&self, container: Option<&str>) -> Result<Usage> {
-        let mut group = self.cgroup().to_owned();
-        if let Some(container) = container {
-            super::runtime::check_id("container id", container)?;
-            group = format!("{group}/{container}");
-        }
+        let group = self.group_of(container)?;
         cgroup::usage(&group).map_err(RuntimeError::io("read control group", group))
+    }
+
+    /// The counters and limits of a container, or of the whole pod.
+    pub fn accounting(&self, container: Option<&str>) -> Result<Accounting> {
+        let group = self.group_of(container)?;
+        cgroup::accounting(&group).map_err(RuntimeError::io("read control group", group))
+    }
+
+    /// The control group of a container, or of the pod.
+    pub fn group_of(&self, container: Option<&str>) -> Result<String> {
+        let Some(container) = container else {
+            return Ok(self.cgroup().to_owned());
+        };
+        super::runtime::check_id("container id", container)?;
+        Ok(format!("{}/{container}", self.cgroup()))
     }
 
     /// Kills its processes, unmounts its mounts and removes its files. Works on live, dead and

@@ -1,8 +1,5 @@
-//! Prometheus metrics besides `/metrics/resource`: `/metrics`, `/metrics/cadvisor`,
-//! `/metrics/probes`; and the settings (`/configz`).
-//!
-//! Names and labels are kubelet's and cAdvisor's, for existing dashboards. Of cAdvisor's some
-//! hundred metrics only those that the node measures anyway are served.
+//! Prometheus metrics besides `/metrics/resource` and `/metrics/cadvisor`: `/metrics`, `/metrics/probes`; and
+//! the settings (`/configz`). Names and labels are kubelet's, for existing dashboards.
 
 use std::collections::BTreeMap;
 
@@ -13,37 +10,14 @@ use reconcile::prometheus::{Label, Metric, Page};
 use serde_json::json;
 
 use super::response::{BoxBody, metrics, refused, text};
-use super::summary::seconds;
-use super::{KubeletContext, network, volume_stats};
+use super::{KubeletContext, volume_stats};
 use crate::limits::{NODE_CHECK_PERIOD, NODE_STATUS_PERIOD};
-use crate::machine::stats::{UsageFigures, UsageSubject};
 use crate::node_context::NodeContext;
 use crate::probes::counts::ProbeCounts;
 
 const PROBES: Metric = Metric::counter(
     "prober_probe_total",
     "Cumulative number of a liveness, readiness or startup probe for a container by result",
-);
-const CPU: Metric = Metric::counter(
-    "container_cpu_usage_seconds_total",
-    "Cumulative cpu time consumed in seconds",
-);
-const MEMORY: Metric = Metric::gauge(
-    "container_memory_usage_bytes",
-    "Current memory usage in bytes, including all memory regardless of when it was accessed",
-);
-const WORKING_SET: Metric = Metric::gauge(
-    "container_memory_working_set_bytes",
-    "Current working set in bytes",
-);
-const RSS: Metric = Metric::gauge("container_memory_rss", "Size of RSS in bytes");
-const RECEIVED: Metric = Metric::counter(
-    "container_network_receive_bytes_total",
-    "Cumulative count of bytes received",
-);
-const SENT: Metric = Metric::counter(
-    "container_network_transmit_bytes_total",
-    "Cumulative count of bytes transmitted",
 );
 const NODE_NAME: Metric = Metric::gauge(
     "kubelet_node_name",
@@ -58,63 +32,9 @@ const CONTAINERS: Metric = Metric::gauge(
     "Number of containers by their state",
 );
 
-fn write_usage(page: &mut Page, labels: &[Label<'_>], figures: &UsageFigures) {
-    let sample = &figures.sample;
-    page.add(CPU, labels, seconds(sample.cpu_ns));
-    page.add(MEMORY, labels, sample.usage_bytes);
-    page.add(WORKING_SET, labels, sample.working_set_bytes);
-    page.add(RSS, labels, sample.rss_bytes);
-}
-
 /// `/metrics/probes`.
 pub fn probes(counts: &ProbeCounts) -> Response<BoxBody> {
     metrics(probe_page(counts))
-}
-
-/// `/metrics/cadvisor`: the machine as `id="/"`, pods without a container, containers.
-pub fn cadvisor(context: &KubeletContext) -> Response<BoxBody> {
-    let mut page = Page::default();
-    if let Some(figures) = context.usage.figures(&UsageSubject::Node) {
-        write_usage(&mut page, &[("id", "/")], &figures);
-    }
-    for view in context.pods.list() {
-        let meta = &view.pod.metadata;
-        let own = |text: &Option<String>| text.clone().unwrap_or_default();
-        let (namespace, pod) = (own(&meta.namespace), own(&meta.name));
-        let labels = |container, image| {
-            [
-                ("container", container),
-                ("image", image),
-                ("namespace", &*namespace),
-                ("pod", &*pod),
-            ]
-        };
-        if let Some(figures) = context.usage.figures(&UsageSubject::Pod(own(&meta.uid))) {
-            write_usage(&mut page, &labels("", ""), &figures);
-        }
-        for (name, record) in &view.record.containers {
-            if let Instance::Running(running) = &record.instance
-                && let Some(figures) = context
-                    .usage
-                    .figures(&UsageSubject::Container(running.id.clone()))
-            {
-                write_usage(&mut page, &labels(name, &running.image), &figures);
-            }
-        }
-        for interface in network::of_pod(&view) {
-            let [container, image, namespace, pod] = labels("", "");
-            let labels = [
-                container,
-                ("interface", &*interface.name),
-                image,
-                namespace,
-                pod,
-            ];
-            page.add(RECEIVED, &labels, interface.received_bytes);
-            page.add(SENT, &labels, interface.sent_bytes);
-        }
-    }
-    metrics(page)
 }
 
 /// `/metrics`: kubelet's own.

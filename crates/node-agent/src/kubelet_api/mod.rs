@@ -2,6 +2,7 @@
 //!
 //! Requests are authorised before they come here: by the API server that passes them on, or by [`https`].
 
+mod cadvisor;
 mod container_logs;
 pub mod decoders;
 mod https;
@@ -74,7 +75,14 @@ async fn answer(context: Arc<KubeletContext>, request: Request<BoxBody>) -> Resp
         (&Method::GET, ["pods"]) => pods(&context.pods),
         (&Method::GET, ["stats", "summary"]) => summary::answer(&context).await,
         (&Method::GET, ["metrics"]) => metrics::kubelet(&context).await,
-        (&Method::GET, ["metrics", "cadvisor"]) => Ok(metrics::cadvisor(&context)),
+        (&Method::GET, ["metrics", "cadvisor"]) => {
+            let sources = cadvisor::Sources {
+                node: context.node.clone(),
+                pods: context.pods.clone(),
+                usage: context.usage.clone(),
+            };
+            cadvisor::answer(sources).await
+        }
         (&Method::GET, ["metrics", "probes"]) => Ok(metrics::probes(&context.probes)),
         (&Method::GET, ["configz"]) => Ok(metrics::settings(&context.node)),
         (&Method::GET, ["metrics", "resource"]) => Ok(summary::resource_metrics(&context)),

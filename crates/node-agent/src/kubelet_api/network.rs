@@ -13,12 +13,20 @@ pub struct Interface {
     pub name: String,
     /// Bytes received so far.
     pub received_bytes: u64,
+    /// Packets received so far.
+    pub received_packets: u64,
     /// Packets that could not be received.
     pub receive_errors: u64,
+    /// Received packets that were dropped.
+    pub receive_drops: u64,
     /// Bytes sent so far.
     pub sent_bytes: u64,
+    /// Packets sent so far.
+    pub sent_packets: u64,
     /// Packets that could not be sent.
     pub send_errors: u64,
+    /// Packets that were dropped instead of sent.
+    pub send_drops: u64,
 }
 
 /// The interfaces of the pod, without its loopback; none for a pod on the host network.
@@ -53,9 +61,13 @@ fn parse(text: &str) -> Vec<Interface> {
         Some(Interface {
             name: name.trim().to_owned(),
             received_bytes: at(0)?,
+            received_packets: at(1)?,
             receive_errors: at(2)?,
+            receive_drops: at(3)?,
             sent_bytes: at(8)?,
+            sent_packets: at(9)?,
             send_errors: at(10)?,
+            send_drops: at(11)?,
         })
     });
     links.filter(|link| link.name != "lo").collect()
@@ -89,14 +101,18 @@ mod tests {
         let text = "Inter-|   Receive                    |  Transmit\n \
             face |bytes packets errs drop fifo frame compressed multicast|bytes packets errs drop\n    \
             lo:  10 1 0 0 0 0 0 0  10 1 0 0 0 0 0 0\n  \
-            eth0: 1500 12 3 0 0 0 0 0 700 9 1 0 0 0 0 0\nbroken: 1 2\n";
+            eth0: 1500 12 3 4 0 0 0 0 700 9 1 2 0 0 0 0\nbroken: 1 2\n";
         let links = parse(text);
         let expected = Interface {
             name: "eth0".to_owned(),
             received_bytes: 1500,
+            received_packets: 12,
             receive_errors: 3,
+            receive_drops: 4,
             sent_bytes: 700,
+            sent_packets: 9,
             send_errors: 1,
+            send_drops: 2,
         };
         assert_eq!(links, [expected]);
         let shown = summary(&links, "now");

@@ -20,7 +20,7 @@ use super::volume_stats::{file_system, local_volumes, volumes};
 use super::{KubeletContext, network};
 use crate::machine::machine_info;
 use crate::machine::pod_files::Places;
-use crate::machine::stats::{UsageFigures, UsageSubject};
+use crate::machine::stats::{UsageFigures, UsageSubject, seconds};
 use crate::pods::pod_manager::PodView;
 
 /// The summary, which is some seconds old at most.
@@ -217,12 +217,6 @@ fn write_usage(
     let at = sample.at.wall.as_millisecond();
     page.add_at(processor, labels, seconds(sample.cpu_ns), at);
     page.add_at(memory, labels, sample.working_set_bytes, at);
-}
-
-/// Nanoseconds as seconds.
-pub fn seconds(nanoseconds: u64) -> String {
-    let (seconds, rest) = (nanoseconds / 1_000_000_000, nanoseconds % 1_000_000_000);
-    format!("{seconds}.{rest:09}")
 }
 
 #[cfg(test)]

@@ -95,6 +95,12 @@ impl UsageHistory {
     }
 }
 
+/// Nanoseconds as seconds.
+pub fn seconds(nanoseconds: u64) -> String {
+    let (seconds, rest) = (nanoseconds / 1_000_000_000, nanoseconds % 1_000_000_000);
+    format!("{seconds}.{rest:09}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

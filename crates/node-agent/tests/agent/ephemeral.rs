@@ -152,12 +152,29 @@ pub async fn what_runs_has_figures() {
         ("/metrics", "kubelet_running_pods 1\n"),
         (
             "/metrics/cadvisor",
-            "container_memory_rss{container=\"c\",image=",
+            "container_memory_rss{container=\"c\",id=\"",
         ),
         (
             "/metrics/cadvisor",
             "container_network_receive_bytes_total{container=\"\",",
         ),
+        (
+            "/metrics/cadvisor",
+            "container_processes{container=\"c\",id=",
+        ),
+        (
+            "/metrics/cadvisor",
+            "container_memory_cache{container=\"c\",id=",
+        ),
+        (
+            "/metrics/cadvisor",
+            "container_spec_cpu_shares{container=\"c\",id=",
+        ),
+        (
+            "/metrics/cadvisor",
+            "container_start_time_seconds{container=\"c\",id=",
+        ),
+        ("/metrics/cadvisor", "machine_cpu_cores{boot_id="),
         ("/configz", "\"maxPods\":110"),
     ] {
         let answer = asked(&world, path).await;

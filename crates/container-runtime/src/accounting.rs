@@ -1,0 +1,63 @@
+//! The kernel's accounting of a container or pod, beside its [usage](crate::spec::Usage).
+
+use std::collections::BTreeMap;
+
+/// The counters and limits of a container or pod; `None` where the kernel has no such file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Accounting {
+    /// CPU time in user mode, in nanoseconds.
+    pub user_ns: Option<u64>,
+    /// CPU time in the kernel, in nanoseconds.
+    pub system_ns: Option<u64>,
+    /// Periods of the CPU quota so far.
+    pub periods: Option<u64>,
+    /// Those in which the quota was used up.
+    pub throttled_periods: Option<u64>,
+    /// The time without CPU because of the quota, in nanoseconds.
+    pub throttled_ns: Option<u64>,
+    /// CPU quota of a period, in microseconds.
+    pub cpu_quota_us: Option<u64>,
+    /// Length of a period, in microseconds.
+    pub cpu_period_us: Option<u64>,
+    /// Share of the CPU; 1024 stands for one processor.
+    pub cpu_shares: Option<u64>,
+    /// Page cache in bytes.
+    pub cache_bytes: Option<u64>,
+    /// Mapped files in bytes.
+    pub mapped_file_bytes: Option<u64>,
+    /// Swap in bytes.
+    pub swap_bytes: Option<u64>,
+    /// The most memory so far, in bytes.
+    pub memory_max_bytes: Option<u64>,
+    /// Memory limit in bytes.
+    pub memory_limit_bytes: Option<u64>,
+    /// The number of times that memory reached the limit.
+    pub memory_limit_hits: Option<u64>,
+    /// Page faults.
+    pub page_faults: Option<u64>,
+    /// Page faults that read from a disk.
+    pub major_page_faults: Option<u64>,
+    /// Kills because of missing memory.
+    pub oom_kills: Option<u64>,
+    /// Processes.
+    pub processes: Option<u64>,
+    /// Threads.
+    pub threads: Option<u64>,
+    /// Limit of threads.
+    pub threads_max: Option<u64>,
+    /// The traffic of block devices, by major and minor number.
+    pub block: BTreeMap<(u32, u32), BlockTraffic>,
+}
+
+/// The traffic of a block device.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BlockTraffic {
+    /// Bytes read.
+    pub read_bytes: u64,
+    /// Bytes written.
+    pub written_bytes: u64,
+    /// Completed reads.
+    pub reads: u64,
+    /// Completed writes.
+    pub writes: u64,
+}

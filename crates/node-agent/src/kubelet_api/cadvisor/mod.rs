@@ -1,0 +1,317 @@
+//! `/metrics/cadvisor`: the machine, the pods and their containers, under the names and labels of cAdvisor
+//! (docs/storage/prometheus.md there), for existing dashboards.
+//!
+//! Counters of control groups are read when they are asked for; CPU time and memory are those of the last
+//! sample. The disk usage of containers is in `/stats/summary` only: to find it, all files are looked at.
+
+mod families;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::sync::Arc;
+
+use container_runtime::accounting::Accounting;
+use http::{Response, StatusCode};
+use nix::sys::stat::{major, minor};
+use object_model::Status;
+use pod_lifecycle::record::Instance;
+use reconcile::prometheus::{Label, Page};
+
+use self::families::{
+    BLOCK, COUNTS, CPU, FAULTS, FILE_SYSTEM, MACHINE, MEMORY, NETWORK, Of, SEEN, STARTED, TIMES,
+    VERSION,
+};
+use super::network;
+use super::response::{BoxBody, metrics, refused};
+use crate::machine::machine_info::{MachineInfo, disk};
+use crate::machine::stats::{UsageFigures, UsageHistory, UsageSubject, seconds};
+use crate::node_context::NodeContext;
+use crate::paths::runtime_id;
+use crate::pods::pod_manager::{PodManager, PodView};
+
+/// The parts of the agent that the page is made of.
+pub struct Sources {
+    pub node: Arc<NodeContext>,
+    pub pods: Arc<PodManager>,
+    pub usage: Arc<UsageHistory>,
+}
+
+/// The subject of samples: the machine, a pod or a container.
+#[derive(Clone, Copy, Debug, Default)]
+struct Subject<'s> {
+    container: &'s str,
+    /// The control group.
+    id: &'s str,
+    image: &'s str,
+    /// The runtime's id of the container.
+    name: &'s str,
+    namespace: &'s str,
+    pod: &'s str,
+}
+
+impl<'s> Subject<'s> {
+    /// The labels, with one more of a device or an interface.
+    fn labels(&self, more: Option<Label<'s>>) -> Vec<Label<'s>> {
+        let mut labels = vec![
+            ("container", self.container),
+            ("id", self.id),
+            ("image", self.image),
+            ("name", self.name),
+            ("namespace", self.namespace),
+            ("pod", self.pod),
+        ];
+        labels.extend(more);
+        labels.sort_unstable();
+        labels
+    }
+}
+
+/// The page.
+pub async fn answer(sources: Sources) -> Result<Response<BoxBody>, Box<Status>> {
+    let made = tokio::task::spawn_blocking(move || page(&sources)).await;
+    let page =
+        made.map_err(|error| refused(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()))?;
+    Ok(metrics(page))
+}
+
+/// Blocks: it reads the files of control groups.
+fn page(sources: &Sources) -> Page {
+    let mut page = Page::default();
+    let config = &sources.node.config;
+    machine(&mut page, &sources.node.machine);
+    let root = Subject {
+        id: "/",
+        ..Subject::default()
+    };
+    if let Some(figures) = sources.usage.figures(&UsageSubject::Node) {
+        usage(&mut page, &root, &figures);
+    }
+    let now = sources.node.clock.now().wall.as_second();
+    page.add(SEEN, &root.labels(None), now);
+    let mut devices = Devices::default();
+    if let Some(disk) = disk(&config.data_dir) {
+        let device = fs::metadata(&config.data_dir).map_or(0, |meta| meta.dev());
+        let device = devices.name((number(major(device)), number(minor(device))));
+        let labels = root.labels(Some(("device", &device)));
+        write(&mut page, &FILE_SYSTEM, &labels, &disk);
+    }
+    for view in sources.pods.list() {
+        pod(&mut page, &sources.usage, &view, &mut devices, now);
+    }
+    page
+}
+
+fn number(part: u64) -> u32 {
+    u32::try_from(part).unwrap_or(u32::MAX)
+}
+
+fn machine(page: &mut Page, machine: &MachineInfo) {
+    let labels = [
+        ("boot_id", &*machine.boot_id),
+        ("machine_id", &*machine.machine_id),
+        ("system_uuid", &*machine.system_uuid),
+    ];
+    write(page, &MACHINE, &labels, machine);
+    let labels = [
+        ("cadvisorRevision", ""),
+        ("cadvisorVersion", ""),
+        ("dockerVersion", ""),
+        ("kernelVersion", &*machine.kernel),
+        ("osVersion", &*machine.os_image),
+    ];
+    page.add(VERSION, &labels, 1);
+}
+
+/// A pod and its running containers. A container that ends meanwhile is left out.
+fn pod(page: &mut Page, history: &UsageHistory, view: &PodView, devices: &mut Devices, now: i64) {
+    let Some(sandbox) = &view.sandbox else {
+        return;
+    };
+    let meta = &view.pod.metadata;
+    let of_pod = Subject {
+        id: sandbox.cgroup(),
+        namespace: meta.namespace.as_deref().unwrap_or_default(),
+        pod: meta.name.as_deref().unwrap_or_default(),
+        ..Subject::default()
+    };
+    let uid = meta.uid.clone().unwrap_or_default();
+    if let Some(figures) = history.figures(&UsageSubject::Pod(uid)) {
+        usage(page, &of_pod, &figures);
+    }
+    if let Ok(all) = sandbox.accounting(None) {
+        accounting(page, &of_pod, &all, devices);
+        page.add(SEEN, &of_pod.labels(None), now);
+    }
+    for link in network::of_pod(view) {
+        let labels = of_pod.labels(Some(("interface", &link.name)));
+        write(page, &NETWORK, &labels, &link);
+    }
+    for (name, record) in &view.record.containers {
+        let Instance::Running(running) = &record.instance else {
+            continue;
+        };
+        let runtime_id = runtime_id(name, record.restart_count);
+        let Ok(group) = sandbox.group_of(Some(&runtime_id)) else {
+            continue;
+        };
+        let subject = Subject {
+            container: name,
+            id: &group,
+            image: &running.image,
+            name: &running.id,
+            ..of_pod
+        };
+        let figures = UsageSubject::Container(running.id.clone());
+        if let Some(figures) = history.figures(&figures) {
+            usage(page, &subject, &figures);
+        }
+        if let Ok(all) = sandbox.accounting(Some(&runtime_id)) {
+            accounting(page, &subject, &all, devices);
+            let labels = subject.labels(None);
+            page.add(STARTED, &labels, running.started_at.wall.as_second());
+            page.add(SEEN, &labels, now);
+        }
+    }
+}
+
+fn write<T>(page: &mut Page, metrics: &[Of<T>], labels: &[Label<'_>], subject: &T) {
+    for (metric, value) in metrics {
+        if let Some(value) = value(subject) {
+            page.add(*metric, labels, value);
+        }
+    }
+}
+
+fn usage(page: &mut Page, subject: &Subject<'_>, figures: &UsageFigures) {
+    let labels = subject.labels(None);
+    page.add(CPU, &labels, seconds(figures.sample.cpu_ns));
+    write(page, &MEMORY, &labels, figures);
+}
+
+fn accounting(page: &mut Page, subject: &Subject<'_>, all: &Accounting, devices: &mut Devices) {
+    let labels = subject.labels(None);
+    for (metric, value) in &TIMES {
+        if let Some(nanoseconds) = value(all) {
+            page.add(*metric, &labels, seconds(nanoseconds));
+        }
+    }
+    write(page, &COUNTS, &labels, all);
+    for (kind, count) in [
+        ("pgfault", all.page_faults),
+        ("pgmajfault", all.major_page_faults),
+    ] {
+        if let Some(count) = count {
+            let mut labels = subject.labels(Some(("failure_type", kind)));
+            labels.push(("scope", "hierarchy"));
+            page.add(FAULTS, &labels, count);
+        }
+    }
+    for (device, traffic) in &all.block {
+        let name = devices.name(*device);
+        let labels = subject.labels(Some(("device", &name)));
+        write(page, &BLOCK, &labels, traffic);
+    }
+}
+
+/// The names of block devices, each looked up once for a page.
+#[derive(Default)]
+struct Devices(BTreeMap<(u32, u32), String>);
+
+impl Devices {
+    /// `/dev/sda`; empty for a device without a name.
+    fn name(&mut self, (major, minor): (u32, u32)) -> String {
+        let name = self.0.entry((major, minor)).or_insert_with(|| {
+            let file = format!("/sys/dev/block/{major}:{minor}/uevent");
+            let text = fs::read_to_string(file).unwrap_or_default();
+            let name = text.lines().find_map(|line| line.strip_prefix("DEVNAME="));
+            name.map_or_else(String::new, |name| format!("/dev/{name}"))
+        });
+        name.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use container_runtime::accounting::BlockTraffic;
+
+    use super::*;
+
+    // Metric names and labels of cAdvisor, docs/storage/prometheus.md.
+    #[test]
+    fn a_container_has_the_names_and_labels_of_cadvisor() {
+        let subject = Subject {
+            container: "db",
+            id: "/pods/u/db-0",
+            image: "redis:8",
+            name: "abc",
+            namespace: "default",
+            pod: "redis-0",
+        };
+        let traffic = BlockTraffic {
+            read_bytes: 4096,
+            reads: 1,
+            ..BlockTraffic::default()
+        };
+        let mut all = Accounting {
+            throttled_periods: Some(3),
+            throttled_ns: Some(1_500_000_000),
+            cache_bytes: Some(7),
+            oom_kills: Some(1),
+            page_faults: Some(9),
+            block: BTreeMap::from([((8, 0), traffic)]),
+            ..Accounting::default()
+        };
+        let shown = |all: &Accounting| {
+            let mut page = Page::default();
+            let mut devices = Devices(BTreeMap::from([((8, 0), "/dev/sda".to_owned())]));
+            accounting(&mut page, &subject, all, &mut devices);
+            let text = page.text();
+            let lines = text.lines().filter(|line| !line.starts_with('#'));
+            lines.map(str::to_owned).collect::<Vec<_>>()
+        };
+        let after = "image=\"redis:8\",name=\"abc\",namespace=\"default\",pod=\"redis-0\"";
+        let line = |name: &str, more: &str, value: &str| {
+            format!("{name}{{container=\"db\",{more}id=\"/pods/u/db-0\",{after}}} {value}")
+        };
+        let lines = shown(&all);
+        for expected in [
+            line("container_memory_cache", "", "7"),
+            line("container_oom_events_total", "", "1"),
+            // No limit.
+            line("container_spec_memory_limit_bytes", "", "0"),
+            line(
+                "container_fs_reads_bytes_total",
+                "device=\"/dev/sda\",",
+                "4096",
+            ),
+            line("container_fs_writes_total", "device=\"/dev/sda\",", "0"),
+        ] {
+            assert!(lines.contains(&expected), "{expected} in {lines:#?}");
+        }
+        let faults = "container_memory_failures_total{container=\"db\",failure_type=\"pgfault\",";
+        assert!(
+            lines.iter().any(|line| line.starts_with(faults)),
+            "{lines:#?}"
+        );
+        // Only a container with a quota can be throttled.
+        let throttled = "container_cpu_cfs_throttled";
+        assert!(
+            !lines.iter().any(|line| line.contains(throttled)),
+            "{lines:#?}"
+        );
+        all.cpu_quota_us = Some(50_000);
+        let lines = shown(&all);
+        for expected in [
+            line("container_cpu_cfs_throttled_periods_total", "", "3"),
+            line(
+                "container_cpu_cfs_throttled_seconds_total",
+                "",
+                "1.500000000",
+            ),
+            line("container_spec_cpu_quota", "", "50000"),
+        ] {
+            assert!(lines.contains(&expected), "{expected} in {lines:#?}");
+        }
+    }
+}
