@@ -13,7 +13,7 @@ use crate::control_plane::{Component, Server, second_for_a_while};
 use crate::disk::Disk;
 use crate::instances::Instances;
 use crate::link::{Conditions, Link, Servers, Weather};
-use crate::node::{self, Settings};
+use crate::node::{self, Settings, WallClock};
 use crate::random::{below, between, chance, millis, one_of};
 use crate::{system, trace};
 
@@ -42,6 +42,11 @@ impl Machine {
             conditions: Arc::default(),
             agent: Mutex::new(None),
         }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> String {
+        self.settings.name.clone()
     }
 
     fn agent(&self) -> MutexGuard<'_, Option<Agent>> {
@@ -129,6 +134,36 @@ impl Faults {
         for conditions in nodes.chain([&self.controllers, &self.scheduler]) {
             conditions.set_weather(weather);
         }
+    }
+
+    /// Sets the clock of the control plane or of a machine wrong by hours.
+    pub fn set_clock_wrong(&self) {
+        let minutes = below(600).cast_signed() - 300;
+        match chance(40) {
+            true => {
+                trace!("clock of the control plane is off by {minutes} min");
+                system::set_skew(minutes * 60_000_000_000);
+            }
+            false => {
+                let machine = self.machine();
+                trace!("clock of {} is off by {minutes} min", machine.settings.name);
+                let error = SignedDuration::from_mins(minutes);
+                machine.settings.clock.set_error(error);
+            }
+        }
+    }
+
+    /// Sets all clocks right.
+    pub fn set_clocks_right(&self) {
+        system::set_skew(0);
+        for machine in &self.machines {
+            machine.settings.clock.set_error(SignedDuration::ZERO);
+        }
+    }
+
+    /// The name of one of the machines.
+    pub fn node_name(&self) -> String {
+        self.machine().name()
     }
 
     /// Starts a fault; its end is scheduled in `repairs`.
@@ -294,7 +329,9 @@ pub fn some_settings(number: usize, hasty: bool) -> Settings {
         name: format!("n{number}"),
         startup_millis: (startup / 4, startup),
         shutdown_millis: (shutdown / 4, shutdown),
-        skew: SignedDuration::from_millis(below(10_000).cast_signed() - 5_000),
+        clock: WallClock::off_by(SignedDuration::from_millis(
+            below(10_000).cast_signed() - 5_000,
+        )),
         workers: 4,
         hasty,
         lease: None,

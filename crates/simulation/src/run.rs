@@ -32,6 +32,8 @@ pub enum Mutation {
     OutlivedLease,
     /// The deadline of a node's bodies counts from the answer to a renewal of its lease.
     AnsweredLease,
+    /// The deadline of a node's bodies is a time of the wall clock, which may be set back by hours.
+    WallClockLease,
     /// The clocks of nodes are slower than the assumptions allow.
     SlowNodeClock,
     /// The clock of one of two servers is twice as fast as that of the other.
@@ -45,7 +47,7 @@ impl Mutation {
     pub fn is_of_lease(self) -> bool {
         matches!(
             self,
-            Self::OutlivedLease | Self::AnsweredLease | Self::SlowNodeClock
+            Self::OutlivedLease | Self::AnsweredLease | Self::WallClockLease | Self::SlowNodeClock
         )
     }
 
@@ -57,6 +59,7 @@ impl Mutation {
             | Self::DeafWhilePaused
             | Self::OutlivedLease
             | Self::AnsweredLease
+            | Self::WallClockLease
             | Self::SlowNodeClock
             | Self::FastClock
             | Self::OldClock => None,

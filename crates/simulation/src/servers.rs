@@ -77,7 +77,7 @@ pub async fn live(seed: u64, mutation: Option<Mutation>) {
     for server in &servers {
         mend(server).await;
     }
-    come_to_rest(&user, &instances).await;
+    come_to_rest(&user, &instances, &machines).await;
 }
 
 /// Starts a fault; its end is scheduled in `repairs`.

@@ -8,7 +8,7 @@ use api_client::{
 };
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
+use k8s_openapi::api::core::v1::{Node, PersistentVolumeClaim, Pod};
 use planners::stateful_set::identity;
 use resource_kinds::annotations::NODE_FAILURE;
 use serde_json::{Value, json};
@@ -29,6 +29,8 @@ pub struct User {
     client: Client,
     checks: Checks,
     failover: bool,
+    /// Whether nothing of the user depends on wall clocks.
+    is_timeless: bool,
 }
 
 impl User {
@@ -38,7 +40,44 @@ impl User {
             client,
             checks,
             failover,
+            is_timeless: false,
         }
+    }
+
+    /// The user without `minReadySeconds`, which compares the wall clocks of nodes and controllers.
+    pub fn timeless(self) -> Self {
+        Self {
+            is_timeless: true,
+            ..self
+        }
+    }
+
+    /// Deletes the Node object of a machine, in whatever state that is.
+    pub async fn delete_node(&self, name: &str) {
+        trace!("user: delete node {name}");
+        let nodes: Api<Node> = Api::all(self.client.clone());
+        let deleted = nodes.delete(name, &DeleteParams::default()).await;
+        if let Err(error) = deleted {
+            trace!("user: refused: {error}");
+        }
+    }
+
+    /// The machines without a Node object that is ready.
+    pub async fn nodes_missing(&self, names: &[String]) -> api_client::Result<Vec<String>> {
+        let nodes: Api<Node> = Api::all(self.client.clone());
+        let nodes = nodes.list(&ListParams::default()).await?.items;
+        let is_ready = |name: &String| {
+            let mut same = nodes.iter().filter(|node| node.name_any() == *name);
+            same.any(|node| {
+                let status = node.status.iter();
+                let mut conditions = status.flat_map(|status| status.conditions.iter().flatten());
+                conditions.any(|one| one.type_ == "Ready" && one.status == "True")
+            })
+        };
+        let missing = names.iter().filter(|name| !is_ready(name));
+        Ok(missing
+            .map(|name| format!("node {name} is not ready"))
+            .collect())
     }
 
     /// Objects of a kind.
@@ -72,8 +111,8 @@ impl User {
             50..58 if !is_on_delete(set) => json!({"updateStrategy": {"type": "RollingUpdate",
                 "rollingUpdate": {"partition": between(0, 3)}}}),
             58..62 => json!({"persistentVolumeClaimRetentionPolicy": retention()}),
-            62..65 => json!({"minReadySeconds": between(0, 5)}),
-            65..69 => json!({"ordinals": {"start": between(0, 2)}}),
+            62..65 if !self.is_timeless => json!({"minReadySeconds": between(0, 5)}),
+            62..69 => json!({"ordinals": {"start": between(0, 2)}}),
             69..81 => return self.delete_one::<Pod>(name).await,
             81..86 => return self.delete_one::<PersistentVolumeClaim>(name).await,
             86..92 => return self.relabel(name).await,
@@ -113,7 +152,7 @@ impl User {
         if chance(20) {
             spec["ordinals"] = json!({"start": between(1, 3)});
         }
-        if chance(20) {
+        if chance(20) && !self.is_timeless {
             spec["minReadySeconds"] = json!(between(1, 5));
         }
         let mut set = json!({"metadata": {"name": name}, "spec": spec});

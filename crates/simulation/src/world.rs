@@ -15,11 +15,11 @@ use crate::disk::Disk;
 use crate::faults::{FaultExtent, Faults, Machine, some_settings};
 use crate::instances::Instances;
 use crate::link::{Conditions, Link, Weather};
-use crate::node::{LeaseFlaw, MachineLease};
+use crate::node::{LeaseFlaw, MachineLease, WallClock};
 use crate::random::{below, between, chance, millis};
 use crate::run::{Mutation, stand_still};
 use crate::user::User;
-use crate::{goal, random, system, trace};
+use crate::{goal, random, trace};
 
 /// Maximum time to come to rest: pods of a lost node wait for five minutes.
 const REST_WITHIN: Duration = Duration::from_secs(30 * 60);
@@ -126,22 +126,28 @@ pub async fn live(seed: u64, mutation: Option<Mutation>) {
     let address = server.address.clone();
     let admin = UserInfo::new("admin", ["system:masters"]);
     let link = Link::new("user", admin, address.clone(), Arc::default());
-    let user = User::new(link.client(), checks, climate.failover);
+    let mut user = User::new(link.client(), checks, climate.failover);
+    let wrong_clocks =
+        climate.failover && (chance(50) || mutation == Some(Mutation::WallClockLease));
+    if wrong_clocks {
+        user = user.timeless();
+    }
     let instances = Instances::default();
     let hasty = mutation == Some(Mutation::HastyNode);
     let flaw = match mutation {
         Some(Mutation::OutlivedLease) => Some(LeaseFlaw::Outlived),
         Some(Mutation::AnsweredLease) => Some(LeaseFlaw::FromAnswer),
+        Some(Mutation::WallClockLease) => Some(LeaseFlaw::WallClock),
         _ => None,
     };
-    let lease = || match mutation {
-        Some(Mutation::SlowNodeClock) => MachineLease::new(SLOW_CLOCK_PERCENT, flaw),
+    let lease = |clock: &WallClock| match mutation {
+        Some(Mutation::SlowNodeClock) => MachineLease::new(SLOW_CLOCK_PERCENT, clock, flaw),
         // The assumption of docs/node-failure.md.
-        _ => MachineLease::new(between(96, 104) as u32, flaw),
+        _ => MachineLease::new(between(96, 104) as u32, clock, flaw),
     };
     let machine = |number| {
         let mut settings = some_settings(number, hasty);
-        settings.lease = climate.failover.then(lease);
+        settings.lease = climate.failover.then(|| lease(&settings.clock));
         Arc::new(Machine::new(settings, instances.clone(), address.clone()))
     };
     let fewest = if climate.failover { 2 } else { 1 };
@@ -182,6 +188,12 @@ pub async fn live(seed: u64, mutation: Option<Mutation>) {
             Some(extent) if chance(40) => faults.strike(extent, &mut repairs),
             _ => user.act().await,
         }
+        if climate.failover && chance(15) {
+            user.delete_node(&faults.node_name()).await;
+        }
+        if wrong_clocks && chance(20) {
+            faults.set_clock_wrong();
+        }
         if climate.pauses && chance(30) {
             let time = millis(20_000, PAUSE_MAX.as_millis() as u64);
             trace!("everything stands still for {time:?}");
@@ -197,8 +209,8 @@ pub async fn live(seed: u64, mutation: Option<Mutation>) {
     faults.set_weather(Weather::default());
     faults.controllers.die_at_write(0);
     faults.scheduler.die_at_write(0);
-    system::set_skew(0);
-    come_to_rest(&user, &instances).await;
+    faults.set_clocks_right();
+    come_to_rest(&user, &instances, &faults.machines).await;
 }
 
 /// Mostly short, so that one thing meets another half-way.
@@ -221,7 +233,8 @@ pub async fn wait_for_account(user: &User) {
 }
 
 /// Waits until the cluster is in the specified state.
-pub async fn come_to_rest(user: &User, instances: &Instances) {
+pub async fn come_to_rest(user: &User, instances: &Instances, machines: &[Arc<Machine>]) {
+    let nodes: Vec<String> = machines.iter().map(|machine| machine.name()).collect();
     if let Err(error) = user.mend().await {
         trace::broken(format!("the user cannot mend: {error}"));
     }
@@ -234,7 +247,12 @@ pub async fn come_to_rest(user: &User, instances: &Instances) {
         if let Err(error) = user.tidy().await {
             trace!("user: refused: {error}");
         }
-        match goal::missing(user, instances).await {
+        let missing = async {
+            let mut missing = goal::missing(user, instances).await?;
+            missing.extend(user.nodes_missing(&nodes).await?);
+            Ok::<_, api_client::Error>(missing)
+        };
+        match missing.await {
             Ok(missing) => last = missing,
             Err(error) => last = vec![error.to_string()],
         }

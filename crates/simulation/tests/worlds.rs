@@ -110,6 +110,11 @@ fn a_deadline_that_counts_from_the_answer_is_found() {
 }
 
 #[test]
+fn a_deadline_by_a_wall_clock_that_is_set_back_is_found() {
+    is_found("wall-clock-lease", 110);
+}
+
+#[test]
 fn clocks_of_nodes_that_are_slower_than_assumed_are_found() {
     is_found("slow-node-clock", 0);
 }

@@ -99,7 +99,7 @@ impl State {
             "Pod" => self.see_pod(&old, &new),
             "PersistentVolumeClaim" => self.see_claim(&old, &new),
             "PersistentVolume" => self.see_volume(&old, &new),
-            "Node" => self.see_node(&new),
+            "Node" => self.see_node(&old, &new),
             _ => {}
         }
     }
@@ -120,8 +120,10 @@ impl State {
         status_is_sane(old, new);
     }
 
-    fn see_node(&mut self, new: &Value) {
-        let name = new["metadata"]["name"].as_str().unwrap_or_default();
+    /// A node without its object counts as a lost one.
+    fn see_node(&mut self, old: &Value, new: &Value) {
+        let last = if new.is_null() { old } else { new };
+        let name = last["metadata"]["name"].as_str().unwrap_or_default();
         let ready = history::condition(new, "Ready");
         if self.nodes_are_well && ready == Some(false) {
             trace::broken(format!("{name} is called lost and is well"));

@@ -8,10 +8,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use api_client::{Api, Client, ResourceExt, Result};
+use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::Pod;
 use node_lease::{LeaseLength, LeasedMachine};
 use tokio::time::Instant;
 
+use super::WallClock;
 use crate::instances::Instances;
 use crate::trace;
 
@@ -49,25 +51,36 @@ pub enum LeaseFlaw {
     Outlived,
     /// The deadline counts from the answer to a renewal, not from its sending.
     FromAnswer,
+    /// The deadline is a reading of the wall clock.
+    WallClock,
 }
 
 /// The clock of a machine, which has a rate of its own.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Clock {
     begun: Instant,
     percent: u32,
+    /// For a mutation: the clock goes with this one.
+    wall: Option<WallClock>,
 }
+
+/// More than a wall clock is wrong.
+const LONG_AGO: SignedDuration = SignedDuration::from_hours(24);
 
 impl Clock {
     fn new(percent: u32) -> Self {
         Self {
             begun: Instant::now(),
             percent,
+            wall: None,
         }
     }
 
     fn read(&self, now: Instant) -> Reading {
-        Reading((now - self.begun) * self.percent / 100)
+        let elapsed = (now - self.begun) * self.percent / 100;
+        let wall = self.wall.iter().map(|wall| LONG_AGO + wall.error());
+        let wall = wall.filter_map(|wall| Duration::try_from(wall).ok());
+        Reading(elapsed + wall.sum::<Duration>())
     }
 }
 
@@ -84,12 +97,15 @@ impl Add<Duration> for Reading {
 }
 
 impl MachineLease {
-    /// The lease of a machine whose clock has this rate, in percent of the control plane's.
-    pub fn new(percent: u32, flaw: Option<LeaseFlaw>) -> Self {
+    /// The lease of a machine whose monotonic clock has this rate, in percent of the control plane's.
+    pub fn new(percent: u32, wall: &WallClock, flaw: Option<LeaseFlaw>) -> Self {
         let lease = Self::default();
         {
             let mut kept = lease.kept();
             kept.clock = Clock::new(percent);
+            if flaw == Some(LeaseFlaw::WallClock) {
+                kept.clock.wall = Some(wall.clone());
+            }
             kept.flaw = flaw;
         }
         lease

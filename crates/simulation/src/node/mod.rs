@@ -8,6 +8,7 @@ mod lease;
 mod volumes;
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -26,7 +27,7 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::instances::{Identity, Instance, Instances};
-use crate::random;
+use crate::{random, trace};
 pub use lease::{LeaseFlaw, MachineLease};
 use lease::{Machine, may_start};
 
@@ -63,8 +64,8 @@ pub struct Settings {
     pub startup_millis: (u64, u64),
     /// The time for an instance to end, in milliseconds, within its grace period.
     pub shutdown_millis: (u64, u64),
-    /// The error of its wall clock.
-    pub skew: SignedDuration,
+    /// Its wall clock.
+    pub clock: WallClock,
     /// Pods that are worked on at once.
     pub workers: usize,
     /// For a mutation: it says that a body has ended when it has not.
@@ -80,11 +81,34 @@ impl Settings {
             name: name.into(),
             startup_millis: (0, 0),
             shutdown_millis: (0, 0),
-            skew: SignedDuration::ZERO,
+            clock: WallClock::default(),
             workers: 16,
             hasty: false,
             lease: None,
         }
+    }
+}
+
+/// The wall clock of a machine, which may be wrong. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct WallClock(Arc<AtomicI64>);
+
+impl WallClock {
+    /// A clock with that error.
+    pub fn off_by(error: SignedDuration) -> Self {
+        let clock = Self::default();
+        clock.set_error(error);
+        clock
+    }
+
+    /// Sets the clock, to a time with that error.
+    pub fn set_error(&self, error: SignedDuration) {
+        let millis = i64::try_from(error.as_millis()).unwrap_or_default();
+        self.0.store(millis, Ordering::Relaxed);
+    }
+
+    fn error(&self) -> SignedDuration {
+        SignedDuration::from_millis(self.0.load(Ordering::Relaxed))
     }
 }
 
@@ -98,7 +122,13 @@ pub async fn run(
 ) {
     let (client, provisioner) = (clients.agent, clients.provisioner);
     let on_node = WatchConfig::default().fields(&format!("spec.nodeName={}", settings.name));
+    let own = WatchConfig::default().fields(&format!("metadata.name={}", settings.name));
+    let node = settings.lease.as_ref().map(|_| {
+        let nodes = Api::all(client.clone());
+        Cache::spawn(nodes, own, shutdown.clone())
+    });
     let agent = Arc::new(Agent {
+        node,
         pods: Cache::spawn(Api::all(client.clone()), on_node, shutdown.clone()),
         claims: cache(&provisioner, &shutdown),
         volumes: cache(&provisioner, &shutdown),
@@ -142,6 +172,8 @@ struct Agent {
     instances: Instances,
     client: Client,
     provisioner: Client,
+    /// Its Node object, if that may be deleted while the agent runs.
+    node: Option<Cache<Node>>,
     pods: Cache<Pod>,
     claims: Cache<PersistentVolumeClaim>,
     volumes: Cache<PersistentVolume>,
@@ -159,22 +191,44 @@ struct Shown {
 impl Agent {
     fn now(&self) -> Timestamp {
         let now = Timestamp::now();
-        let shown = now.checked_add(self.settings.skew).unwrap_or(now);
+        let shown = now.checked_add(self.settings.clock.error()).unwrap_or(now);
         Timestamp::from_second(shown.as_second()).unwrap_or(shown)
     }
 
     async fn register(&self) {
+        while self.make_node().await.is_err() {
+            sleep(Duration::from_secs(1)).await;
+        }
+    }
+
+    /// Makes the Node object, if there is none.
+    async fn make_node(&self) -> Result<()> {
         let nodes: Api<Node> = Api::all(self.client.clone());
         let name = &self.settings.name;
         let labels = BTreeMap::from([("kubernetes.io/hostname".to_owned(), name.clone())]);
         let mut node = Node::default();
         node.metadata.name = Some(name.clone());
         node.metadata.labels = Some(labels);
-        while let Err(error) = nodes.create(&PostParams::default(), &node).await {
-            if refusal(&error) == Refusal::AlreadyExists {
-                break;
+        match nodes.create(&PostParams::default(), &node).await {
+            Err(error) if refusal(&error) != Refusal::AlreadyExists => Err(error),
+            _made => Ok(()),
+        }
+    }
+
+    /// The uid of its Node object; `None` if that is gone, or was not seen yet.
+    fn node_uid(&self) -> Option<String> {
+        let node = self.node.as_ref()?.get("", &self.settings.name)?;
+        node.metadata.uid.clone()
+    }
+
+    /// Waits until the Node object is gone.
+    async fn is_deleted(&self) {
+        match &self.node {
+            Some(node) => {
+                node.wait_until(|| node.is_synced() && node.is_empty())
+                    .await;
             }
-            sleep(Duration::from_secs(1)).await;
+            None => std::future::pending().await,
         }
     }
 
@@ -226,7 +280,10 @@ impl Agent {
         let mut told = None;
         loop {
             let done = match &mut keeper {
-                Some(keeper) => keeper.renew(None, self.now()).await.is_ok(),
+                Some(keeper) => {
+                    let uid = self.node_uid();
+                    keeper.renew(uid.as_deref(), self.now()).await.is_ok()
+                }
                 None => self.renew().await,
             };
             if done {
@@ -241,7 +298,18 @@ impl Agent {
                 told = Some(Instant::now());
             }
             let soon = Duration::from_secs(1);
-            sleep(if told.is_some() { HEARTBEAT } else { soon }).await;
+            let pause = sleep(if told.is_some() { HEARTBEAT } else { soon });
+            tokio::select! {
+                biased;
+                () = pause => {}
+                () = self.is_deleted() => {
+                    trace!("{} registers again", self.settings.name);
+                    told = None;
+                    if self.make_node().await.is_err() {
+                        sleep(soon).await;
+                    }
+                }
+            }
         }
     }
 
