@@ -102,13 +102,7 @@ pub fn fate<'a>(
     if !pod.ends_with_lease() {
         return Fate::Stays(Stays::NotEnded);
     }
-    let template = set
-        .spec
-        .as_ref()
-        .and_then(|spec| spec.template.spec.as_ref());
-    let mut volumes = template
-        .into_iter()
-        .flat_map(|spec| spec.volumes.iter().flatten());
+    let mut volumes = pod.spec.volumes.iter().flatten();
     if volumes.any(|volume| volume.host_path.is_some()) {
         return Fate::Stays(Stays::HostPath);
     }
@@ -189,7 +183,12 @@ mod tests {
 
     use super::*;
 
-    fn set(says: Option<&str>, volumes: Value) -> StatefulSet {
+    fn set(says: Option<&str>) -> StatefulSet {
+        with_volumes(says, json!([]))
+    }
+
+    /// A set whose template has these volumes now.
+    fn with_volumes(says: Option<&str>, volumes: Value) -> StatefulSet {
         let mut set = json!({ "metadata": { "name": "web" },
             "spec": { "serviceName": "web", "selector": {},
                 "template": { "spec": { "containers": [], "volumes": volumes } } } });
@@ -200,8 +199,13 @@ mod tests {
     }
 
     fn pod(ends: bool) -> PodView {
-        let mut pod = json!({ "metadata": { "name": "web-0" }, "spec": { "containers": [],
-            "volumes": [{ "name": "d", "persistentVolumeClaim": { "claimName": "d-web-0" } }] } });
+        using(ends, json!({ "name": "e", "emptyDir": {} }))
+    }
+
+    /// A pod with this volume beside its claim.
+    fn using(ends: bool, volume: Value) -> PodView {
+        let mut pod = json!({ "metadata": { "name": "web-0" }, "spec": { "containers": [], "volumes":
+            [{ "name": "d", "persistentVolumeClaim": { "claimName": "d-web-0" } }, volume] } });
         if ends {
             pod["metadata"]["annotations"] = json!({ annotations::ENDS_WITH_LEASE: "true" });
         }
@@ -220,14 +224,10 @@ mod tests {
 
     #[test]
     fn a_pod_goes_only_if_its_set_asks_for_it_and_its_volumes_can_move() {
-        let fine = set(Some("Failover"), json!([{ "name": "e", "emptyDir": {} }]));
+        let fine = set(Some("Failover"));
         let unbound = |_: &str| ClaimVolume::Unbound;
         assert_eq!(fate(&pod(true), Some(&fine), unbound), Fate::Goes);
-        for set in [
-            None,
-            Some(set(None, json!([]))),
-            Some(set(Some("Wait"), json!([]))),
-        ] {
+        for set in [None, Some(set(None)), Some(set(Some("Wait")))] {
             assert_eq!(
                 fate(&pod(true), set.as_ref(), unbound),
                 Fate::Stays(Stays::NotAsked)
@@ -237,17 +237,19 @@ mod tests {
             fate(&pod(false), Some(&fine), unbound),
             Fate::Stays(Stays::NotEnded)
         );
-        let host = json!([{ "name": "h", "hostPath": { "path": "/x" } }]);
-        let host = set(Some("Failover"), host);
+        // The pod's own volumes count, not those that a template has by now.
+        let directory = json!({ "name": "h", "hostPath": { "path": "/x" } });
         assert_eq!(
-            fate(&pod(true), Some(&host), unbound),
+            fate(&using(true, directory.clone()), Some(&fine), unbound),
             Fate::Stays(Stays::HostPath)
         );
+        let changed = with_volumes(Some("Failover"), json!([directory]));
+        assert_eq!(fate(&pod(true), Some(&changed), unbound), Fate::Goes);
     }
 
     #[test]
     fn a_volume_that_lives_on_a_node_stays_there() {
-        let set = set(Some("Failover"), json!([]));
+        let set = set(Some("Failover"));
         for (spec, moves) in [
             (tied_to(HOSTNAME), false),
             (tied_to("topology.kubernetes.io/zone"), true),

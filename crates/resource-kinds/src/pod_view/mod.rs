@@ -77,7 +77,8 @@ pub struct PodView {
     /// The claims that its volumes use.
     pub claims: Box<[Claim]>,
     /// The specification that it shares with other pods of its template, without fields that only
-    /// its node reads. `nodeName`, `hostname` and `volumes` are not here.
+    /// its node reads. `nodeName` and `hostname` are not here, and of `volumes` only directories of the node
+    /// (`hostPath`) are.
     pub spec: Arc<PodSpec>,
     /// The status's reason.
     pub reason: Option<Text>,

@@ -28,7 +28,7 @@ fn claim(pod: &str, volume: &Volume) -> Option<Claim> {
     Some(Claim { name, ephemeral })
 }
 
-/// The fields for scheduling and diagnosis.
+/// The fields for scheduling, diagnosis and the loss of a node.
 fn shared(spec: PodSpec) -> PodSpec {
     let containers = |all: Vec<Container>| all.into_iter().map(container).collect();
     PodSpec {
@@ -50,8 +50,16 @@ fn shared(spec: PodSpec) -> PodSpec {
         subdomain: spec.subdomain,
         tolerations: spec.tolerations,
         topology_spread_constraints: spec.topology_spread_constraints,
+        volumes: spec.volumes.map(directories).filter(|all| !all.is_empty()),
         ..PodSpec::default()
     }
+}
+
+/// The volumes that are directories of the node: a pod that uses one cannot follow its set elsewhere.
+fn directories(mut volumes: Vec<Volume>) -> Vec<Volume> {
+    volumes.retain(|volume| volume.host_path.is_some());
+    volumes.shrink_to_fit();
+    volumes
 }
 
 fn container(full: Container) -> Container {
