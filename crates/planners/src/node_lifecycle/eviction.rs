@@ -138,4 +138,53 @@ mod tests {
         assert_eq!(names(&found), ["none", "other", "some"]);
         assert_eq!(found.wake_at, None);
     }
+
+    /// <https://kubernetes.io/docs/concepts/scheduling-eviction/taint-and-toleration/#taint-based-evictions>
+    #[test]
+    fn the_first_toleration_that_runs_out_counts() {
+        let taint = |key: &str, added: Value| json!({ "key": key, "value": "v", "effect": "NoExecute", "timeAdded": added });
+        let (at_100, at_200) = ("1970-01-01T00:01:40Z", "1970-01-01T00:03:20Z");
+        let a = || taint("a", json!(at_100));
+        let equal = |key: &str, value: &str, seconds: Value| json!({ "key": key, "value": value, "tolerationSeconds": seconds });
+        let seconds = |seconds: i64| equal("a", "v", json!(seconds));
+        let b = || taint("b", json!(at_200));
+        let now = Some(Timestamp::MIN);
+        let at = |second| Timestamp::from_second(second).ok();
+        let for_ever = |key: &str| equal(key, "v", Value::Null);
+        let rows: [(Value, Value, Option<Timestamp>); 11] = [
+            (json!([a()]), json!([]), now),
+            (json!([a()]), json!([for_ever("a")]), None),
+            (json!([a()]), json!([equal("a", "w", Value::Null)]), now),
+            (json!([a()]), json!([seconds(300)]), at(400)),
+            // Zero and less are at once.
+            (json!([a()]), json!([seconds(0)]), at(100)),
+            (json!([a()]), json!([seconds(-5)]), at(100)),
+            // Without a time, the taint has been there always.
+            (
+                json!([taint("a", Value::Null)]),
+                json!([for_ever("a")]),
+                None,
+            ),
+            // Of several taints, the first to run out; one that is not tolerated is at once.
+            (
+                json!([a(), b()]),
+                json!([seconds(300), for_ever("b")]),
+                at(400),
+            ),
+            (
+                json!([a(), b()]),
+                json!([seconds(300), equal("b", "v", json!(50))]),
+                at(250),
+            ),
+            (json!([a(), b()]), json!([seconds(300)]), now),
+            // Of several tolerations of a taint, the shortest.
+            (json!([a()]), json!([seconds(300), seconds(60)]), at(160)),
+        ];
+        for (taints, tolerations, expected) in rows {
+            let parsed: Vec<Taint> = serde_json::from_value(taints.clone()).unwrap();
+            let taints_of: Vec<&Taint> = parsed.iter().collect();
+            let found = deadline(&pod("p", tolerations.clone()), &taints_of);
+            assert_eq!(found, expected, "{taints} {tolerations}");
+        }
+    }
 }

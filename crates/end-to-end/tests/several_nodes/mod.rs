@@ -1,5 +1,7 @@
-//! `mainstay up --nodes`: three nodes on one machine, and the failover of a set from a node without a link
-//! (docs/many-machines.md, docs/node-failure.md).
+//! `mainstay up --nodes`: three nodes on one machine, the pods that come and go on them, and the failover of a set from a
+//! node without a link (docs/many-machines.md, docs/node-failure.md).
+
+mod placement;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -35,8 +37,9 @@ fn a_set_spreads_over_nodes_and_leaves_a_lost_one() {
     let kubectl = instance.kubectl();
     kubectl.wait_ready("spread", 4);
     let nodes = names(&kubectl.json(&["get", "nodes"]));
-    let placed = (0..4).map(|ordinal| node_of(&kubectl, ordinal));
-    assert_eq!(placed.collect::<BTreeSet<_>>(), nodes, "one on each node");
+    let placed: Vec<String> = (0..4).map(|ordinal| node_of(&kubectl, ordinal)).collect();
+    let different: BTreeSet<String> = placed.iter().cloned().collect();
+    assert_eq!(different, nodes, "one on each node");
     for ordinal in 0..4 {
         let pod = format!("spread-{ordinal}");
         // The node may still wait for its serving certificate.
@@ -55,6 +58,22 @@ fn a_set_spreads_over_nodes_and_leaves_a_lost_one() {
         });
     }
     let lost = nodes.last().expect("three nodes").clone();
+    placement::pods_come_and_go(&kubectl, &lost);
+    // The taint has driven away the set's pod as well, and only a new pod can come back.
+    let away = (0..4).find(|ordinal| placed[*ordinal] == lost);
+    let away = format!("spread-{}", away.expect("a pod on each node"));
+    kubectl.ok(&["delete", "pod", &away]);
+    wait_for("a pod of the set on each node", 120, || {
+        let pods = items(&kubectl.json(&["get", "pods", "-l", "app=spread"]));
+        let stays = |pod: &&Value| is_ready(pod) && pod["metadata"]["deletionTimestamp"].is_null();
+        let placed = pods.iter().filter(stays);
+        let placed = placed.map(|pod| text(pod, "/spec/nodeName").to_owned());
+        match placed.collect::<BTreeSet<_>>() == nodes {
+            true => Ok(()),
+            false => Err(pods),
+        }
+    });
+    kubectl.wait_ready("spread", 4);
     kubectl.apply(&WAITS.replace("NODE", &lost));
     kubectl.wait_ready("waits", 1);
     a_lost_node_is_fenced(&instance, &kubectl, &lost);
