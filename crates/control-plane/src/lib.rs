@@ -11,6 +11,7 @@ mod cluster_network;
 pub mod cluster_ranges;
 mod credentials;
 mod deciders;
+mod default_class;
 pub mod host;
 mod listen;
 mod live_servers;
@@ -41,6 +42,7 @@ pub use cluster_network::{
     choose as choose_network, stored as stored_network,
 };
 use deciders::{Deciders, RunningDeciders};
+pub use default_class::BuiltinClass;
 use host::{Host, NodeAddress};
 pub use listen::bind;
 use live_servers::LiveServers;

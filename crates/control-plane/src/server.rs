@@ -28,6 +28,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::credentials::Credentials;
+use super::default_class::{self, BuiltinClass};
 use super::live_servers::Identification;
 use super::protection::Protection;
 use super::relocation::{DataLocation, Relocation};
@@ -115,6 +116,8 @@ pub struct ServerConfig<'a> {
     pub host_addresses: &'a [IpAddr],
     /// Names and addresses in the server's certificate besides the host's.
     pub further_names: &'a [SubjectAltName],
+    /// The default storage class, if the user named one.
+    pub default_class: Option<BuiltinClass>,
     /// The audit log and the encryption.
     pub protection: Protection,
     /// The former and the present place of the data.
@@ -245,6 +248,12 @@ impl Server {
         server.show(server.store.metrics(&server.kinds));
         server.serve(config.listener);
         beside(|| server.credentials.write_kubeconfig(SystemTime::now()))?;
+        if let Some(class) = config.default_class {
+            // A webhook for classes must not keep its own pods from starting.
+            if let Err(error) = default_class::choose(&server, class).await {
+                console::output::warn(&format!("mainstay: --default-class: {error:#}"));
+            }
+        }
         Ok(server)
     }.boxed()
     }

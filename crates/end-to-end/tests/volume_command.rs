@@ -9,6 +9,7 @@ apiVersion: v1
 kind: PersistentVolumeClaim
 metadata: {name: plain}
 spec:
+  storageClassName: local
   accessModes: [ReadWriteOnce]
   resources: {requests: {storage: 64Mi}}
 ---
@@ -54,9 +55,10 @@ spec:
 
 #[test]
 fn claims_are_listed_with_their_volumes() {
-    let instance = Instance::start(&[]);
+    let instance = Instance::start(&["--default-class", "local-cow"]);
     let kubectl = instance.kubectl();
-    kubectl.apply(OBJECTS);
+    let applied = kubectl.run_with_input(&["apply", "-f", "-"], OBJECTS);
+    assert_eq!(applied.code, 0, "{applied:#?}");
     kubectl.wait_pods_ready(&["pod/writer"]);
     kubectl.apply(SNAPSHOT);
     let data = instance.data().display().to_string();
@@ -83,6 +85,22 @@ fn claims_are_listed_with_their_volumes() {
     // Whether the class local enforces sizes depends on the file system of the data directory.
     assert!(plain["sizeEnforced"].is_boolean(), "{plain}");
     assert_eq!(pooled["sizeEnforced"], true);
+    let is_warned = applied
+        .stderr
+        .contains("does not enforce the size of volumes on");
+    assert_eq!(is_warned, plain["sizeEnforced"] == false, "{applied:#?}");
+    for (name, expected) in [("plain", !is_warned), ("pooled", true)] {
+        let condition =
+            "jsonpath={.status.conditions[?(@.type==\"mainstay.dev/SizeEnforced\")].status}";
+        wait_for("the condition of the claim", 60, || {
+            let shown = kubectl.ok(&["get", "pvc", name, "-o", condition]);
+            match shown == if expected { "True" } else { "False" } {
+                true => Ok(()),
+                false => Err(shown),
+            }
+        });
+    }
+    assert_eq!(unused["class"], "local-cow", "the default class");
     assert_eq!(
         (&plain["snapshots"], &pooled["snapshots"]),
         (&0.into(), &1.into())

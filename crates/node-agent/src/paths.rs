@@ -78,6 +78,11 @@ impl PodDir {
         self.volumes().join(name)
     }
 
+    /// Directory with the names of the volumes that no other pod may use.
+    pub fn volumes_for_one_pod(&self) -> PathBuf {
+        self.state().join("volumes-for-one-pod")
+    }
+
     /// The file mounted as a container's termination message.
     pub fn termination_log(&self, container: &str, restart_count: u32) -> PathBuf {
         self.state()

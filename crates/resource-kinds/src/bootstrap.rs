@@ -310,6 +310,7 @@ controller volume-move | get patch | persistentvolumes
 controller volume-protection | list | pods
 controller volume-protection | patch | persistentvolumeclaims
 controller volume-protection | patch | persistentvolumes
+controller volume-protection | list patch watch | volumeattributesclasses.storage.k8s.io
 controller volume-snapshot | list patch watch | volumesnapshots.snapshot.storage.k8s.io
 controller volume-snapshot | patch | volumesnapshots.snapshot.storage.k8s.io/status
 controller volume-snapshot | create delete list patch watch | volumesnapshotcontents.snapshot.storage.k8s.io

@@ -45,6 +45,8 @@ impl Provisioner {
             .as_ref()
             .and_then(|spec| spec.volume_name.as_ref());
         match names.and_then(|name| self.volumes.get("", name)) {
+            // The write of the condition queues the claim again.
+            Some(volume) if self.show_size(&claim, &volume).await? => Ok(ReconcileResult::Done),
             Some(volume) => self.expand(&claim, &volume).await,
             None => self.provision(&claim).await,
         }

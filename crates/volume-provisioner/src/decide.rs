@@ -99,6 +99,14 @@ fn unsupported(claim: &PersistentVolumeClaim, maker: Maker) -> Option<String> {
             Driver::Local.name()
         ));
     }
+    if let Some(class) = spec.volume_attributes_class_name.as_deref()
+        && !class.is_empty()
+    {
+        return Some(format!(
+            "the VolumeAttributesClass {class:?} cannot be applied: volumes of this provisioner have \
+             no attributes. Remove spec.volumeAttributesClassName"
+        ));
+    }
     if spec.selector.is_some() {
         return Some("claim.spec.selector is not supported for dynamic provisioning".to_owned());
     }

@@ -235,6 +235,18 @@ impl Directories {
         self.sync_root()
     }
 
+    /// Whether new volumes cannot hold more than their size.
+    pub fn limits_volumes(&self) -> Result<bool, Error> {
+        match self.kind {
+            Kind::Project => Ok(true),
+            Kind::Subvolume => {
+                let counts = btrfs::counts_dir(&self.root);
+                Ok(counts.map_err(failed("look at", &self.root))?.exists())
+            }
+            Kind::Plain => Ok(false),
+        }
+    }
+
     /// The usage of a volume; `None` if it is not counted.
     pub fn count(&self, volume: &str) -> Result<Option<Count>, Error> {
         let path = self.path(volume)?;

@@ -22,6 +22,7 @@ mod projects;
 mod removal;
 mod replicas;
 mod setbacks;
+mod size_condition;
 mod snapshots;
 mod storage;
 mod subvolumes;

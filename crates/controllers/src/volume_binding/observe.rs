@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use api_client::{Api, Client};
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
-use k8s_openapi::api::storage::v1::StorageClass;
+use k8s_openapi::api::storage::v1::{CSIDriver, CSINode, StorageClass};
 use planners::volume_binding::ClaimView;
 use planners::volume_protection::names;
 use reconcile::execute::found;
 use reconcile::{Cache, Key};
 use resource_kinds::annotations::BIND_COMPLETED;
 use resource_kinds::pod_view::PodView;
+use resource_kinds::volume_fit::requested_class;
 
 use super::execute::Error;
 use crate::Context;
@@ -22,6 +23,8 @@ pub(crate) struct Observer {
     volumes: Cache<PersistentVolume>,
     classes: Cache<StorageClass>,
     pods: Cache<PodView>,
+    drivers: Cache<CSIDriver>,
+    csi_nodes: Cache<CSINode>,
 }
 
 /// The observed state of one claim.
@@ -30,6 +33,7 @@ pub(crate) struct SeenByClaim {
     pub volumes: Vec<Arc<PersistentVolume>>,
     classes: Vec<Arc<StorageClass>>,
     unscheduled_pods: Vec<String>,
+    is_driver_absent: bool,
 }
 
 impl SeenByClaim {
@@ -39,6 +43,7 @@ impl SeenByClaim {
             volumes: &self.volumes,
             classes: &self.classes,
             unscheduled_pods: &self.unscheduled_pods,
+            is_driver_absent: self.is_driver_absent,
         }
     }
 }
@@ -51,6 +56,8 @@ impl Observer {
             volumes: context.caches.volumes.clone(),
             classes: context.caches.classes.clone(),
             pods: context.caches.pods.clone(),
+            drivers: context.cache(),
+            csi_nodes: context.cache(),
         }
     }
 
@@ -59,6 +66,8 @@ impl Observer {
             && self.volumes.wait_synced().await
             && self.classes.wait_synced().await
             && self.pods.wait_synced().await
+            && self.drivers.wait_synced().await
+            && self.csi_nodes.wait_synced().await
     }
 
     /// The observed state of a claim; `None` if it is deleted.
@@ -79,12 +88,26 @@ impl Observer {
             Vec::new()
         };
         let classes = self.classes.list();
+        let is_driver_absent = self.is_driver_absent(&claim);
         Ok(Some(SeenByClaim {
             claim,
             volumes,
             classes,
             unscheduled_pods,
+            is_driver_absent,
         }))
+    }
+
+    /// Whether the provisioner of an unbound claim's class is a CSI driver that runs on no node.
+    fn is_driver_absent(&self, claim: &PersistentVolumeClaim) -> bool {
+        let class = requested_class(claim).filter(|_| is_unbound(claim));
+        let Some(class) = class.and_then(|class| self.classes.get("", class)) else {
+            return false;
+        };
+        let driver = &class.provisioner;
+        let runs = |node: &CSINode| node.spec.drivers.iter().any(|one| one.name == *driver);
+        self.drivers.get("", driver).is_some()
+            && !self.csi_nodes.list().iter().any(|node| runs(node))
     }
 
     /// A volume and the claim of its `claimRef`; `None` if the volume is deleted.

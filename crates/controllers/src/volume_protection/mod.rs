@@ -1,12 +1,16 @@
-//! The controller of the finalizers that protect claims and volumes in use (statefulset.md §11.10).
+//! The controller of the finalizers that protect claims, volumes and VolumeAttributesClasses in use
+//! (statefulset.md §11.10).
 
 use api_client::{Api, ListParams, Patch, PatchParams};
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::storage::v1::VolumeAttributesClass;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use planners::volume_protection::{Protection, protect_claim, protect_volume};
+use planners::volume_protection::{
+    Protection, protect_attributes_class, protect_claim, protect_volume,
+};
 use reconcile::execute::unless_outrun;
-use reconcile::{Key, Object, Queue, ReconcileResult};
-use resource_kinds::annotations::{PV_PROTECTION, PVC_PROTECTION};
+use reconcile::{Cache, Key, Object, Queue, ReconcileResult};
+use resource_kinds::annotations::{PV_PROTECTION, PVC_PROTECTION, VAC_PROTECTION};
 use resource_kinds::pod_view::PodView;
 use serde_json::json;
 
@@ -17,20 +21,27 @@ use crate::Context;
 enum Task {
     Claim(Key),
     Volume(String),
+    AttributesClass(String),
 }
 
 /// The error of a finalizer's write.
 #[derive(Debug, thiserror::Error)]
 enum Error {
     /// The server refused the request or did not answer.
-    #[error("protect a claim or volume")]
+    #[error("protect a claim, a volume or a VolumeAttributesClass")]
     Api(#[from] api_client::Error),
 }
 
-struct VolumeProtection(Context);
+struct VolumeProtection {
+    context: Context,
+    attributes_classes: Cache<VolumeAttributesClass>,
+}
 
 pub(crate) async fn run(context: Context) {
-    let controller = VolumeProtection(context.clone());
+    let controller = VolumeProtection {
+        attributes_classes: context.cache(),
+        context: context.clone(),
+    };
     context.run("pvcprotection", controller).await;
 }
 
@@ -42,23 +53,32 @@ impl reconcile::Controller for VolumeProtection {
     const WORKERS: usize = 2;
 
     async fn wait_synced(&self) -> bool {
-        let caches = &self.0.caches;
+        let caches = &self.context.caches;
         caches.claims.wait_synced().await
             && caches.volumes.wait_synced().await
             && caches.pods.wait_synced().await
+            && self.attributes_classes.wait_synced().await
     }
 
     async fn feed(&self, queue: &Queue<Task>) {
-        let mut claims = self.0.caches.claims.subscribe();
-        let mut volumes = self.0.caches.volumes.subscribe();
-        let mut pods = self.0.caches.pods.subscribe();
+        let mut claims = self.context.caches.claims.subscribe();
+        let mut volumes = self.context.caches.volumes.subscribe();
+        let mut pods = self.context.caches.pods.subscribe();
+        let mut attributes_classes = self.attributes_classes.subscribe();
         loop {
             tokio::select! {
                 Some(change) = claims.next() => {
                     queue.add(Task::Claim(Key::of(&**change.object())));
+                    // A class is let go by the last change or the end of an object that names it.
+                    self.going_classes().for_each(|task| queue.add(task));
                 }
                 Some(change) = volumes.next() => {
                     queue.add(Task::Volume(change.object().metadata.name.clone().unwrap_or_default()));
+                    self.going_classes().for_each(|task| queue.add(task));
+                }
+                Some(change) = attributes_classes.next() => {
+                    let name = change.object().metadata.name.clone();
+                    queue.add(Task::AttributesClass(name.unwrap_or_default()));
                 }
                 Some(change) = pods.next() => {
                     let pod = change.object();
@@ -73,10 +93,35 @@ impl reconcile::Controller for VolumeProtection {
 
     async fn reconcile(&self, key: &Task) -> Result<ReconcileResult, Error> {
         match key {
-            Task::Claim(key) => guard_claim(&self.0, key).await?,
-            Task::Volume(name) => guard_volume(&self.0, name).await?,
+            Task::Claim(key) => guard_claim(&self.context, key).await?,
+            Task::Volume(name) => guard_volume(&self.context, name).await?,
+            Task::AttributesClass(name) => self.guard_attributes_class(name).await?,
         }
         Ok(ReconcileResult::Done)
+    }
+}
+
+impl VolumeProtection {
+    /// The VolumeAttributesClasses that are being deleted.
+    fn going_classes(&self) -> impl Iterator<Item = Task> {
+        let classes = self.attributes_classes.list().into_iter();
+        let going = classes.filter(|class| class.metadata.deletion_timestamp.is_some());
+        going.map(|class| Task::AttributesClass(class.metadata.name.clone().unwrap_or_default()))
+    }
+
+    async fn guard_attributes_class(&self, name: &str) -> Result<(), Error> {
+        let Some(class) = self.attributes_classes.get("", name) else {
+            return Ok(());
+        };
+        let caches = &self.context.caches;
+        let (claims, volumes) = (caches.claims.list(), caches.volumes.list());
+        let protection = protect_attributes_class(
+            &class,
+            claims.iter().map(AsRef::as_ref),
+            volumes.iter().map(AsRef::as_ref),
+        );
+        let api: Api<VolumeAttributesClass> = Api::all(self.context.client.clone());
+        write(&api, &class.metadata, VAC_PROTECTION, &protection).await
     }
 }
 

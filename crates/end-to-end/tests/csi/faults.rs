@@ -139,6 +139,12 @@ fn objects_that_do_not_fit_are_told() {
     // A class of a driver that runs nowhere.
     class("nowhere", json!({"provisioner": "nobody.example.com"}));
     event("nowhere", "nobody.example.com");
+    let driver = json!({"apiVersion": "storage.k8s.io/v1", "kind": "CSIDriver",
+        "metadata": {"name": "absent.example.com"}});
+    kubectl.apply(&driver.to_string());
+    class("absent", json!({"provisioner": "absent.example.com"}));
+    event("absent", "DriverNotOnNode");
+    kubectl.ok(&["delete", "csidriver", "absent.example.com"]);
     // The longest name of a claim.
     let long = "n".repeat(253);
     kubectl.apply(&claim(&long, json!({})).to_string());

@@ -165,7 +165,7 @@ fn the_database_starts_at_the_recovery_point<A: Single>(loss: Loss) {
     let push = |registry: &end_to_end::Registry| registry.push(repository, tag, &A::image());
     let mut cluster = Cluster::of(2, &lease, push);
     let kubectl = cluster.server.kubectl();
-    let (node, uid) = cluster.server.network.run(|| {
+    let ((node, uid), foretold) = cluster.server.network.run(|| {
         cluster.reserve_own_node(&kubectl);
         kubectl.apply(CLASS);
         kubectl.apply(&set::<A>());
@@ -174,13 +174,14 @@ fn the_database_starts_at_the_recovery_point<A: Single>(loss: Loss) {
         wait_for_writes(&kubectl, 500, &mut Gap::default());
         wait_for_copy(&kubectl);
         wait_for_more_than_the_copy(&kubectl, "writer");
-        place(&kubectl)
+        (place(&kubectl), last_copy(&kubectl))
     });
     let number: usize = node[1..].parse().expect("a number");
     cluster.lose(number - 1, loss);
     let present = cluster.server.network.run(|| {
         let point = wait_for_promotion(&kubectl, (&node, &uid), 2);
         assert!(!runs::<A>(&uid), "db-0 has two bodies");
+        assert!(foretold <= point, "the metric said {foretold}, and {point} was reached");
         let acknowledged = wait_for("the writer's log", 300, || acknowledged(&kubectl, "writer"));
         let [present, other] = ["one", "two"].map(|table| rows::<A>(&kubectl, table));
         assert_eq!(present, other, "a transaction is there by half");
@@ -224,6 +225,18 @@ fn the_database_starts_at_the_recovery_point<A: Single>(loss: Loss) {
         assert_eq!(rows::<A>(&kubectl, "one"), present);
     });
     cluster.end();
+}
+
+/// The recovery point that the metric states before a loss, in milliseconds: whole seconds, rounded down.
+fn last_copy(kubectl: &Kubectl) -> i64 {
+    let page = kubectl.ok(&["get", "--raw", "/metrics"]);
+    let name = "mainstay_volume_replica_last_copy_timestamp_seconds{";
+    let line = page.lines().find(|line| line.starts_with(name));
+    let value = line.and_then(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
+    value
+        .unwrap_or_else(|| panic!("no {name} in {page}"))
+        .floor() as i64
+        * 1000
 }
 
 /// The numbers in a table.

@@ -25,6 +25,8 @@ use node_agent::{KubeletApi, NodeAgent, OnShutdown, ShutdownOrder};
 use pod_network::{Cidr, PodNetwork, Ranges};
 use reconcile::Health;
 use resource_kinds::NodeAccount;
+use resource_kinds::annotations::LOCAL_VOLUME_SIZE;
+use resource_kinds::storage::volume_size;
 use service_proxy::SwitchLink;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -159,7 +161,14 @@ impl NodeParts {
         });
         let mut agents = Group::new(health, failed);
         let moves = Arc::new(NodeMoves::new(storage.clone()));
-        let config = agent_config(settings, &on_shutdown, volume_usages, moves)?;
+        let mut config = agent_config(settings, &on_shutdown, volume_usages, moves)?;
+        let limits = storage.limits_local_volumes().await;
+        let limits = match limits.context("look at the quotas of volumes")? {
+            true => volume_size::ENFORCED,
+            false => volume_size::NOT_ENFORCED,
+        };
+        let fact = (LOCAL_VOLUME_SIZE.to_owned(), Some(limits.to_owned()));
+        config.annotations.extend([fact]);
         let agent = NodeAgent::start(config, agent, agents.component("node agent"))
             .await
             .context("start the node agent")?;

@@ -90,6 +90,7 @@ pub async fn run(arguments: ServerRoleArguments) -> Result<()> {
         advertise: SocketAddr::from((address, port.port())),
         kubeconfig_host: address.into(),
         nodes: Arc::clone(&node),
+        default_class: settings.default_class,
         host_name: &host.name,
         host_addresses: &host.addresses,
         further_names: &settings.tls_sans,

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use certificates::SubjectAltName;
-use control_plane::{AskedNetwork, EtcdAddress, EtcdSettings, StoreArguments, StoreSettings};
+use control_plane::{
+    AskedNetwork, BuiltinClass, EtcdAddress, EtcdSettings, StoreArguments, StoreSettings,
+};
 use pod_network::Cidr;
 
 use crate::node_parts::{MachineArguments, MachineSettings};
@@ -36,6 +38,9 @@ pub struct ServerRoleArguments {
     /// Address range of Services [default: 10.96.0.0/16]
     #[arg(long, value_name = "CIDR", env = "MAINSTAY_SERVICE_CIDR")]
     service_cidr: Option<Cidr>,
+    /// Default storage class, set at each start [default: as it is; local in a new cluster]
+    #[arg(long, value_name = "CLASS", env = "MAINSTAY_DEFAULT_CLASS")]
+    default_class: Option<BuiltinClass>,
     #[command(flatten)]
     etcd: EtcdSettings,
     #[command(flatten)]
@@ -74,6 +79,8 @@ pub struct Settings {
     pub tls_sans: Vec<SubjectAltName>,
     /// The address ranges that are asked for.
     pub network: AskedNetwork,
+    /// The default storage class, if the user named one.
+    pub default_class: Option<BuiltinClass>,
     /// The etcd with the store, if it is in one.
     pub etcd: Option<EtcdAddress>,
     /// The settings of stored objects.
@@ -118,6 +125,7 @@ impl ServerRoleArguments {
                 node_cidr_mask_size: self.node_cidr_mask_size,
                 service_cidr: self.service_cidr.or(file.service_cidr),
             },
+            default_class: self.default_class.or(file.default_class),
             configured_by: configured_by(&self.data, &machine, &store.protection),
             etcd: self.etcd.or(file.etcd).address()?,
             store,

@@ -197,6 +197,7 @@ impl Cluster {
             advertise: pod_facing,
             kubeconfig_host: Ipv4Addr::LOCALHOST.into(),
             nodes: Arc::clone(&node),
+            default_class: settings.default_class,
             host_name: &host.name,
             host_addresses: &host.addresses,
             further_names: &settings.tls_sans,

@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use certificates::SubjectAltName;
-use control_plane::{EtcdSettings, ProtectionSettings, StoreArguments, StoreSettings};
+use control_plane::{
+    BuiltinClass, EtcdSettings, ProtectionSettings, StoreArguments, StoreSettings,
+};
 use object_model::quantity::Quantity;
 use pod_network::Cidr;
 use serde::Deserialize;
@@ -43,6 +45,9 @@ pub struct UpArguments {
     /// Number of nodes on this machine; further ones are in network namespaces [default: 1]
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u8).range(1..=NODES_MAX))]
     nodes: Option<u8>,
+    /// Default storage class, set at each start [default: as it is; local in a new cluster]
+    #[arg(long, value_name = "CLASS", env = "MAINSTAY_DEFAULT_CLASS")]
+    default_class: Option<BuiltinClass>,
     #[command(flatten)]
     store: StoreArguments,
     #[command(flatten)]
@@ -67,6 +72,8 @@ pub struct ConfigurationFile {
     pub pod_cidr: Option<Cidr>,
     /// Address range of Services.
     pub service_cidr: Option<Cidr>,
+    /// The default storage class.
+    pub default_class: Option<BuiltinClass>,
     /// Maximum size of all stored objects.
     pub store_quota: Option<Quantity>,
     /// The etcd with the store, of a server.
@@ -93,6 +100,8 @@ pub struct Settings {
     pub pod_cidr: Option<Cidr>,
     /// The Services' range, if the user named one.
     pub service_cidr: Option<Cidr>,
+    /// The default storage class, if the user named one.
+    pub default_class: Option<BuiltinClass>,
     /// The settings of stored objects.
     pub store: StoreSettings,
     /// The number of nodes.
@@ -137,6 +146,7 @@ impl UpArguments {
             tls_sans: self.names.or(file.tls_san),
             pod_cidr: self.pod_cidr.or(file.pod_cidr),
             service_cidr: self.service_cidr.or(file.service_cidr),
+            default_class: self.default_class.or(file.default_class),
             store,
             configured_by,
             nodes: self.nodes.unwrap_or(1),
@@ -214,6 +224,17 @@ mod tests {
         assert_eq!(with_flag.data_dir, PathBuf::from("/from/file"));
         assert_eq!(settings(&[], file).listen, ([127, 0, 0, 1], 7000).into());
         assert_eq!(settings(&[], "{}").listen, ([127, 0, 0, 1], 6443).into());
+    }
+
+    #[test]
+    fn the_default_class_is_one_that_every_cluster_has() {
+        let class = |flags: &[&str], file: &str| settings(flags, file).default_class;
+        assert_eq!(class(&[], "{}"), None);
+        let file = "defaultClass: local-replicated";
+        assert_eq!(class(&[], file), Some(BuiltinClass::LocalReplicated));
+        let flag = ["--default-class", "local-cow"];
+        assert_eq!(class(&flag, file), Some(BuiltinClass::LocalCow));
+        assert!(Command::try_parse_from(["up", "--default-class", "other"]).is_err());
     }
 
     #[test]

@@ -153,6 +153,7 @@ impl Several<'_> {
             advertise: on_switch,
             kubeconfig_host: Ipv4Addr::LOCALHOST.into(),
             nodes: Arc::clone(&node),
+            default_class: settings.default_class,
             host_name: &host.name,
             host_addresses: &host.addresses,
             protection,

@@ -8,6 +8,7 @@ use resource_kinds::labels::HOSTNAME;
 use resource_kinds::pod_references::claim_of;
 use resource_kinds::snapshot::VolumeSnapshot;
 use resource_kinds::storage::volume_replication::{VolumeReplication, shown as replicated};
+use resource_kinds::storage::volume_size;
 use serde::Serialize;
 
 use super::objects::VolumeObjects;
@@ -159,7 +160,7 @@ fn row(claim: &PersistentVolumeClaim, found: &VolumeObjects) -> ClaimRow {
         requested,
         capacity: capacity.and_then(|capacity| Some(capacity.get("storage")?.0.clone())),
         used_bytes: usage.used,
-        size_enforced: usage.enforced,
+        size_enforced: usage.enforced.or_else(|| enforced(claim)),
         newest_snapshot: snapshots.clone().and_then(|all| all.filter_map(time).max()),
         snapshots: snapshots.map(Iterator::count),
         replication: volume.and_then(Replication::of),
@@ -171,6 +172,14 @@ fn row(claim: &PersistentVolumeClaim, found: &VolumeObjects) -> ClaimRow {
         access_modes: spec.access_modes.unwrap_or_default(),
         reclaim_policy: of_volume.and_then(|spec| spec.persistent_volume_reclaim_policy.clone()),
     }
+}
+
+/// The state of the condition of a claim about the size of its volume.
+fn enforced(claim: &PersistentVolumeClaim) -> Option<bool> {
+    let conditions = claim.status.as_ref()?.conditions.as_ref()?;
+    let mut conditions = conditions.iter();
+    let found = conditions.find(|condition| condition.type_ == volume_size::CONDITION)?;
+    Some(found.status == "True")
 }
 
 /// The volume of a claim, if it is bound and the volume could be read.

@@ -1,8 +1,7 @@
 //! Volumes of a pod on the node: mounted, updated and unmounted here.
 //!
-//! A volume is a path on the node that containers mount. Nothing here deletes the data of a claim
-//! or a hostPath: only files in the pod's own directory, and only after all mounts below it are
-//! gone.
+//! A volume is a path on the node that containers mount. Nothing here deletes the data of a claim or a
+//! hostPath: only files in the pod's own directory, and only after all mounts below it are gone.
 
 mod atomic;
 pub mod block;
@@ -12,6 +11,7 @@ mod host_path;
 mod local_device;
 mod mount_points;
 mod nfs;
+mod one_pod;
 mod ownership;
 mod payload;
 mod rbd;
@@ -370,6 +370,7 @@ async fn prepare_claim(
         grown.await.map_err(|message| Trouble { block, message })?;
         return Ok(prepared);
     }
+    one_pod::guard(context.dir, found).await?;
     if let Some(source) = &spec.nfs {
         let options = spec.mount_options.clone().unwrap_or_default();
         let read_only = read_only || source.read_only == Some(true);

@@ -9,7 +9,7 @@ use container_runtime::tree;
 use nix::mount::{MntFlags, umount2};
 
 use super::mount_points::mounts_below;
-use super::{block, nfs, rbd};
+use super::{block, nfs, one_pod, rbd};
 use crate::paths::PodDir;
 
 /// The reverse of [`prepare`](super::prepare): unmounts and detaches everything in the pod's
@@ -38,6 +38,7 @@ pub fn release(dir: &PodDir, kept: &BTreeSet<String>) -> io::Result<()> {
         return Err(io::Error::new(io::ErrorKind::ResourceBusy, message));
     }
     rbd::release(dir)?;
+    one_pod::release(dir)?;
     let entries = match fs::read_dir(&root) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         other => other?,

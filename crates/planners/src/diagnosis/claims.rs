@@ -6,7 +6,10 @@ use k8s_openapi::api::storage::v1::StorageClass;
 use object_model::Quantity;
 use resource_kinds::annotations;
 use resource_kinds::pod_view::PodView;
+use resource_kinds::storage::nfs_class::is_nfs_provisioner;
 use resource_kinds::storage::volume_replication::VolumeReplication;
+use resource_kinds::storage::volume_size::CONDITION;
+use resource_kinds::storage::{Driver, rbd};
 use resource_kinds::volume_fit::requested_class;
 use serde_json::{Value, json};
 
@@ -170,7 +173,16 @@ fn notes(observed: &ObservedNamespace, claim: &PersistentVolumeClaim) -> Vec<Str
         notes.push(retention(set, ordinal));
     }
     notes.extend(replication(observed, claim));
+    notes.extend(unlimited(claim));
     notes
+}
+
+/// That nothing keeps the volume of a claim to its size.
+fn unlimited(claim: &PersistentVolumeClaim) -> Option<String> {
+    let conditions = claim.status.as_ref()?.conditions.as_ref()?;
+    let mut conditions = conditions.iter();
+    let found = conditions.find(|one| one.type_ == CONDITION && one.status == "False")?;
+    found.message.clone()
 }
 
 /// The state of the copies of a claim's volume on another node, and the recovery point of the last promotion.
@@ -342,6 +354,7 @@ impl ChainBuilder<'_> {
             volumes: self.observed.cluster.volumes.as_deref()?,
             classes: self.observed.cluster.classes.as_deref()?,
             unscheduled_pods: &unscheduled,
+            is_driver_absent: false,
         };
         let plan = plan_claim(&view, self.observed.now);
         Some(
@@ -425,11 +438,19 @@ impl ChainBuilder<'_> {
     ) {
         let provisioner = &class.provisioner;
         let place = node.map_or(String::new(), |node| format!(" on node {node}"));
-        self.remedy(format!(
-            "provisioner {provisioner} of StorageClass {} has to make the volume{place}: see that \
-             it runs",
-            text::name(&class.metadata)
-        ));
+        let name = text::name(&class.metadata);
+        self.remedy(match self.is_on_no_node(provisioner) {
+            false => Remedy::new(format!(
+                "provisioner {provisioner} of StorageClass {name} has to make the volume{place}: see \
+                 that it runs"
+            )),
+            true => Remedy::new(format!(
+                "provisioner {provisioner} of StorageClass {name} has to make the volume{place}: no \
+                 CSINode names a driver {provisioner}, so it is not installed, its pods do not run, \
+                 or it is no CSI driver"
+            ))
+            .with("kubectl get csidrivers,csinodes".to_owned()),
+        });
         if let Some(node) = node
             && self.node(node)
         {
@@ -446,6 +467,19 @@ impl ChainBuilder<'_> {
                 "access modes that the provisioner offers; a claim's are immutable, so recreate it";
             self.remedy(Remedy::new(text).with(anew));
         }
+    }
+
+    /// Whether a provisioner is none of the built-in ones and no node has a driver of its name.
+    fn is_on_no_node(&self, provisioner: &str) -> bool {
+        let is_built_in = Driver::of_provisioner(provisioner).is_some()
+            || is_nfs_provisioner(provisioner)
+            || provisioner == rbd::PROVISIONER;
+        let nodes = self.observed.cluster.csi_nodes.as_deref();
+        let nodes = nodes.filter(|_| !is_built_in);
+        nodes.is_some_and(|nodes| {
+            let mut drivers = nodes.iter().flat_map(|node| &node.spec.drivers);
+            !drivers.any(|driver| driver.name == provisioner)
+        })
     }
 
     fn claim_event(

@@ -89,6 +89,15 @@ pub enum Action {
         access_modes: Vec<String>,
         /// Capacity of the bound volume; `None` leaves it unchanged.
         capacity: Option<BTreeMap<String, Quantity>>,
+        /// VolumeAttributesClass of the bound volume; `None` leaves it unchanged.
+        attributes: Option<String>,
+    },
+    /// Set the claim's progress of a change of attributes.
+    SetModifyStatus {
+        /// The class that the volume cannot get; `None` if there is none.
+        target: Option<String>,
+        /// All conditions of the claim.
+        conditions: Vec<Value>,
     },
     /// Give the claim the default class.
     AssignClass {
@@ -180,8 +189,12 @@ impl Action {
                 phase,
                 access_modes,
                 capacity,
+                attributes,
             } => {
                 let mut status = json!({"phase": phase, "accessModes": access_modes});
+                if let Some(attributes) = attributes {
+                    status["currentVolumeAttributesClassName"] = json!(attributes);
+                }
                 if let Some(capacity) = capacity {
                     status["capacity"] = json!(capacity);
                 }
@@ -189,6 +202,17 @@ impl Action {
                     on: Subject::Claim,
                     status: true,
                     patch: json!({"status": status}),
+                }
+            }
+            Self::SetModifyStatus { target, conditions } => {
+                let status = target.as_ref().map(|target| {
+                    json!({"status": "Infeasible", "targetVolumeAttributesClassName": target})
+                });
+                Write {
+                    on: Subject::Claim,
+                    status: true,
+                    patch: json!({"status":
+                        {"modifyVolumeStatus": status, "conditions": conditions}}),
                 }
             }
             Self::AssignClass { class } => {

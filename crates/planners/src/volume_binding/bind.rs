@@ -6,6 +6,7 @@ use resource_kinds::annotations::BIND_COMPLETED;
 use resource_kinds::volume_fit::{Reservation, claim_reference, reservation};
 
 use super::action::{Action, VolumeBindingPlan};
+use super::attributes::attributes_class;
 use super::volume::set_phase;
 
 /// Adds the missing writes of a binding. The caller has checked that it is allowed.
@@ -73,6 +74,7 @@ fn set_bound(
             phase: "Bound",
             access_modes: offered,
             capacity: capacity.filter(|_| becomes_bound),
+            attributes: attributes_class(volume).filter(|_| becomes_bound),
         });
     }
 }

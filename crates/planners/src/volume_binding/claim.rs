@@ -15,6 +15,7 @@ use resource_kinds::volume_fit::{
 };
 
 use super::action::{Action, NoteType, Subject, VolumeBindingPlan};
+use super::attributes::refuse_attributes;
 use super::bind::bind;
 
 /// The name of the provisioner that provisions nothing.
@@ -31,6 +32,8 @@ pub struct ClaimView<'a> {
     pub classes: &'a [Arc<StorageClass>],
     /// Names of unscheduled pods that use the claim.
     pub unscheduled_pods: &'a [String],
+    /// The provisioner of the claim's class has a CSIDriver, and no CSINode names it.
+    pub is_driver_absent: bool,
 }
 
 impl ClaimView<'_> {
@@ -110,6 +113,7 @@ fn keep_bound(view: &ClaimView<'_>, now: Timestamp, plan: &mut VolumeBindingPlan
         .and_then(|spec| spec.claim_ref.as_ref());
     if reference.is_none_or(|reference| reference.uid == view.claim.metadata.uid) {
         bind(volume, view.claim, now, plan);
+        refuse_attributes(volume, view.claim, now, plan);
     } else {
         let text = "Two claims are bound to the same volume, this one is bound incorrectly";
         lose(view, reasons::CLAIM_MISBOUND, text, plan);
@@ -123,6 +127,7 @@ fn lose(view: &ClaimView<'_>, reason: &'static str, text: &str, plan: &mut Volum
             phase: "Lost",
             access_modes: Vec::new(),
             capacity: None,
+            attributes: None,
         });
         plan.note(Subject::Claim, NoteType::Warning, reason, text);
     }
@@ -282,6 +287,14 @@ fn provision(view: &ClaimView<'_>, class: &StorageClass, plan: &mut VolumeBindin
         reasons::EXTERNAL_PROVISIONING,
         text,
     );
+    if view.is_driver_absent {
+        let text = format!(
+            "the CSI driver {provisioner:?} runs on no node: no CSINode names it, so no pod could use \
+             the volume"
+        );
+        let (warning, reason) = (NoteType::Warning, reasons::DRIVER_NOT_ON_NODE);
+        plan.note(Subject::Claim, warning, reason, text);
+    }
 }
 
 fn phase(claim: &PersistentVolumeClaim) -> Option<&str> {
@@ -294,6 +307,7 @@ fn stay_pending(view: &ClaimView<'_>, plan: &mut VolumeBindingPlan) {
             phase: "Pending",
             access_modes: Vec::new(),
             capacity: None,
+            attributes: None,
         });
     }
 }

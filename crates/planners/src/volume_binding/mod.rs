@@ -8,6 +8,7 @@
 //! for each wait.
 
 mod action;
+mod attributes;
 mod bind;
 mod claim;
 mod volume;

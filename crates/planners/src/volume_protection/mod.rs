@@ -5,8 +5,9 @@
 //! deleted has its finalizer; it is removed only from an object that is being deleted and unused.
 
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
+use k8s_openapi::api::storage::v1::VolumeAttributesClass;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use resource_kinds::annotations::{PV_PROTECTION, PVC_PROTECTION};
+use resource_kinds::annotations::{PV_PROTECTION, PVC_PROTECTION, VAC_PROTECTION};
 use resource_kinds::pod_view::PodView;
 
 /// The action for an object's finalizer.
@@ -32,6 +33,46 @@ pub fn protect_claim<'p>(
     decide(&claim.metadata, PVC_PROTECTION, || {
         user.map(|pod| format!("pod {}", pod.name))
     })
+}
+
+/// Plans the finalizer of a VolumeAttributesClass, given the claims and volumes of the cluster.
+pub fn protect_attributes_class<'o>(
+    class: &VolumeAttributesClass,
+    claims: impl IntoIterator<Item = &'o PersistentVolumeClaim>,
+    volumes: impl IntoIterator<Item = &'o PersistentVolume>,
+) -> Protection {
+    let name = class.metadata.name.as_deref().unwrap_or_default();
+    decide(&class.metadata, VAC_PROTECTION, || {
+        let text = |metadata: &ObjectMeta| metadata.name.clone().unwrap_or_default();
+        let mut claims = claims.into_iter();
+        let claim = claims.find(|claim| classes_of_claim(claim).any(|named| named == name));
+        let claim = claim.map(|claim| format!("claim {}", text(&claim.metadata)));
+        claim.or_else(|| {
+            let mut volumes = volumes.into_iter();
+            let volume = volumes.find(|volume| class_of_volume(volume) == Some(name))?;
+            Some(format!("volume {}", text(&volume.metadata)))
+        })
+    })
+}
+
+/// The VolumeAttributesClasses that a claim asks for, changes to or has.
+pub fn classes_of_claim(claim: &PersistentVolumeClaim) -> impl Iterator<Item = &str> {
+    let spec = claim.spec.as_ref();
+    let asked = spec.and_then(|spec| spec.volume_attributes_class_name.as_deref());
+    let status = claim.status.as_ref();
+    let has = status.and_then(|status| status.current_volume_attributes_class_name.as_deref());
+    let target = status.and_then(|status| {
+        let modify = status.modify_volume_status.as_ref()?;
+        modify.target_volume_attributes_class_name.as_deref()
+    });
+    let named = [asked, target, has].into_iter().flatten();
+    named.filter(|name| !name.is_empty())
+}
+
+/// The VolumeAttributesClass of a volume.
+pub fn class_of_volume(volume: &PersistentVolume) -> Option<&str> {
+    let spec = volume.spec.as_ref()?;
+    spec.volume_attributes_class_name.as_deref()
 }
 
 /// Plans the finalizer of a volume.
@@ -125,6 +166,35 @@ mod tests {
         assert_eq!(
             protect_claim(&claim(true, &["other"]), []),
             Protection::Keep
+        );
+    }
+
+    #[test]
+    fn a_class_of_attributes_is_kept_while_it_is_named() {
+        let class: VolumeAttributesClass = serde_json::from_value(json!({
+            "driverName": "d", "metadata": {"name": "gold",
+                "deletionTimestamp": "2026-01-01T00:00:00Z", "finalizers": [VAC_PROTECTION]}}))
+        .unwrap();
+        let claim = |spec: Value, status: Value| -> PersistentVolumeClaim {
+            let metadata = json!({"name": "data"});
+            let claim = json!({"metadata": metadata, "spec": spec, "status": status});
+            serde_json::from_value(claim).unwrap()
+        };
+        let plan = |claim: &PersistentVolumeClaim| protect_attributes_class(&class, [claim], []);
+        let held = Protection::HeldBy("claim data".to_owned());
+        let named = json!({"volumeAttributesClassName": "gold"});
+        assert_eq!(plan(&claim(named.clone(), json!({}))), held);
+        let has = json!({"currentVolumeAttributesClassName": "gold"});
+        assert_eq!(plan(&claim(json!({}), has)), held);
+        let changes = json!({"modifyVolumeStatus": {"status": "InProgress",
+            "targetVolumeAttributesClassName": "gold"}});
+        assert_eq!(plan(&claim(json!({}), changes)), held);
+        assert_eq!(plan(&claim(json!({}), json!({}))), Protection::Remove);
+        let volume: PersistentVolume =
+            serde_json::from_value(json!({"metadata": {"name": "v"}, "spec": named})).unwrap();
+        assert_eq!(
+            protect_attributes_class(&class, [], [&volume]),
+            Protection::HeldBy("volume v".to_owned())
         );
     }
 

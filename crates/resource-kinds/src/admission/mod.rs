@@ -18,6 +18,7 @@ mod service_account;
 mod storage;
 #[cfg(test)]
 mod testing;
+mod volume_size;
 
 pub use plugin::{Admission, AdmissionRequest, Operation};
 pub use reader::{ObjectReader, ResourceAttributes};
@@ -34,6 +35,7 @@ pub fn plugins() -> Vec<Box<dyn Admission>> {
         Box::new(limit_ranger::LimitRanger),
         Box::new(storage::DefaultStorageClass),
         Box::new(storage::PersistentVolumeClaimResize),
+        Box::new(volume_size::VolumeSize),
         Box::new(runtime_class::RuntimeClass),
         Box::new(device_admin_access::DeviceAdminAccess),
         Box::new(pod_security::PodSecurity),

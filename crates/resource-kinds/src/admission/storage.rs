@@ -37,7 +37,7 @@ impl Admission for DefaultStorageClass {
 }
 
 /// The name of the default class; the newest of several, then the first by name.
-fn default_class(cluster: &dyn ObjectReader) -> Option<String> {
+pub(super) fn default_class(cluster: &dyn ObjectReader) -> Option<String> {
     let mut all = cluster.list(GROUP, "storageclasses", "");
     all.retain(|class| is_default(class));
     let text = |class: &Value, field: &str| {

@@ -138,7 +138,10 @@ fn service(object: &Value, used: &mut Amounts) {
     }
 }
 
-/// Whether a quota is about an object: those with scopes are about some pods only.
+/// The scope of claims that name or have a VolumeAttributesClass.
+const ATTRIBUTES: &str = "VolumeAttributesClass";
+
+/// Whether a quota is about an object: those with scopes are about some pods or claims only.
 fn concerns(quota: &Value, group: &str, plural: &str, object: &Value) -> bool {
     let spec = &quota["spec"];
     let scopes = list(&spec["scopes"]);
@@ -146,11 +149,49 @@ fn concerns(quota: &Value, group: &str, plural: &str, object: &Value) -> bool {
     if scopes.is_empty() && terms.is_empty() {
         return true;
     }
-    (group, plural) == ("", "pods")
-        && scopes
-            .iter()
-            .all(|scope| in_scope(scope.as_str().unwrap_or_default(), object))
-        && terms.iter().all(|term| fits(term, object))
+    let named = |scope: &Value| scope.as_str().unwrap_or_default().to_owned();
+    let scopes: Vec<String> = scopes.iter().map(named).collect();
+    match (group, plural) {
+        ("", "pods") => {
+            scopes.iter().all(|scope| in_scope(scope, object))
+                && terms.iter().all(|term| fits(term, object))
+        }
+        ("", "persistentvolumeclaims") => {
+            let classes = attributes_classes(object);
+            scopes
+                .iter()
+                .all(|scope| scope == ATTRIBUTES && !classes.is_empty())
+                && terms.iter().all(|term| fits_claim(term, &classes))
+        }
+        _ => false,
+    }
+}
+
+/// The VolumeAttributesClasses that a claim asks for, changes to or has.
+fn attributes_classes(claim: &Value) -> BTreeSet<&str> {
+    let status = &claim["status"];
+    let named = [
+        &claim["spec"]["volumeAttributesClassName"],
+        &status["modifyVolumeStatus"]["targetVolumeAttributesClassName"],
+        &status["currentVolumeAttributesClassName"],
+    ];
+    let named = named.into_iter().filter_map(Value::as_str);
+    named.filter(|name| !name.is_empty()).collect()
+}
+
+/// Whether one of the classes of a claim fits; a claim without any fits what it must not have.
+fn fits_claim(term: &Value, classes: &BTreeSet<&str>) -> bool {
+    if term["scopeName"] != ATTRIBUTES {
+        return false;
+    }
+    let values = list(&term["values"]);
+    let is_named = |class: &&str| values.iter().any(|value| value == class);
+    match term["operator"].as_str() {
+        Some("In") => classes.iter().any(is_named),
+        Some("NotIn") => classes.is_empty() || !classes.iter().all(is_named),
+        Some("DoesNotExist") => classes.is_empty(),
+        _ => !classes.is_empty(),
+    }
 }
 
 fn in_scope(scope: &str, pod: &Value) -> bool {
@@ -446,6 +487,39 @@ mod tests {
         let mut high = idle;
         high["spec"]["priorityClassName"] = json!("high");
         assert!(charge(&scoped, PODS, None, Some(&high)).is_err());
+    }
+
+    #[test]
+    fn a_scope_chooses_among_claims_by_their_attributes() {
+        const CLAIMS: (&str, &str) = ("", "persistentvolumeclaims");
+        let claim = |named: Value, current: Value| {
+            json!({"spec": {"volumeAttributesClassName": named,
+                "resources": {"requests": {"storage": "1Gi"}}},
+                "status": {"currentVolumeAttributesClassName": current}})
+        };
+        let plain = claim(Value::Null, Value::Null);
+        let gold = claim(json!("gold"), Value::Null);
+        let leaving = claim(json!("silver"), json!("gold"));
+        let refused =
+            |quota: &Value, object: &Value| charge(quota, CLAIMS, None, Some(object)).is_err();
+        let mut scoped = quota(json!({"persistentvolumeclaims": "0"}), json!({}));
+        scoped["spec"]["scopes"] = json!(["VolumeAttributesClass"]);
+        assert!(!refused(&scoped, &plain) && refused(&scoped, &gold));
+        assert_eq!(charge(&scoped, PODS, None, Some(&pod("1"))), Ok(None));
+        scoped["spec"]["scopes"] = json!(["BestEffort"]);
+        assert!(!refused(&scoped, &gold));
+        scoped["spec"]["scopes"] = Value::Null;
+        for (operator, values, expected) in [
+            ("In", json!(["gold"]), [false, true, true]),
+            ("NotIn", json!(["gold"]), [true, false, true]),
+            ("Exists", Value::Null, [false, true, true]),
+            ("DoesNotExist", Value::Null, [true, false, false]),
+        ] {
+            scoped["spec"]["scopeSelector"] = json!({"matchExpressions": [
+                {"scopeName": "VolumeAttributesClass", "operator": operator, "values": values}]});
+            let found = [&plain, &gold, &leaving].map(|one| refused(&scoped, one));
+            assert_eq!(found, expected, "{operator}");
+        }
     }
 
     #[test]

@@ -20,6 +20,8 @@ pub const SELECTED_NODE: &str = "volume.kubernetes.io/selected-node";
 pub const PVC_PROTECTION: &str = "kubernetes.io/pvc-protection";
 /// Keeps a volume while it is bound.
 pub const PV_PROTECTION: &str = "kubernetes.io/pv-protection";
+/// Keeps a VolumeAttributesClass while claims and volumes name it.
+pub const VAC_PROTECTION: &str = "kubernetes.io/vac-protection";
 /// The finalizer that keeps a CustomResourceDefinition until all its objects are deleted.
 pub const CUSTOM_RESOURCE_CLEANUP: &str = "customresourcecleanup.apiextensions.k8s.io";
 /// The container that `kubectl logs` and `exec` take by themselves.
@@ -73,6 +75,9 @@ pub const FENCED: &str = "node.mainstay.dev/fenced";
 /// On a local volume that moves to another node: the record of the move
 /// ([`crate::storage::volume_move`]).
 pub const VOLUME_MOVE: &str = "node.mainstay.dev/volume-move";
+/// On a Node: whether the volumes of the class `local` there cannot hold more than their size
+/// ([`crate::storage::volume_size`]).
+pub const LOCAL_VOLUME_SIZE: &str = "node.mainstay.dev/local-volume-size";
 /// On a volume with a replica on another node: the record of its copies
 /// ([`crate::storage::volume_replication`]).
 pub const VOLUME_REPLICATION: &str = "node.mainstay.dev/volume-replication";

@@ -115,6 +115,8 @@ pub mod volume {
     pub const WAIT_FOR_POD_SCHEDULED: &str = "WaitForPodScheduled";
     /// A provisioner must provide a volume.
     pub const EXTERNAL_PROVISIONING: &str = "ExternalProvisioning";
+    /// The CSI driver that must provide a volume runs on no node.
+    pub const DRIVER_NOT_ON_NODE: &str = "DriverNotOnNode";
     /// A volume was made.
     pub const PROVISIONING_SUCCEEDED: &str = "ProvisioningSucceeded";
     /// A volume could not be made.
@@ -125,6 +127,8 @@ pub mod volume {
     pub const RESIZE_SUCCESSFUL: &str = "VolumeResizeSuccessful";
     /// A claim's volume could not grow.
     pub const RESIZE_FAILED: &str = "VolumeResizeFailed";
+    /// The attributes of a claim's volume could not be changed.
+    pub const MODIFY_FAILED: &str = "VolumeModifyFailed";
     /// A volume has grown on the node that uses it.
     pub const FILE_SYSTEM_RESIZED: &str = "FileSystemResizeSuccessful";
     /// An unlimited volume holds nearly as much as its claim requests.

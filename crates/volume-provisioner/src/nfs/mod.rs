@@ -18,6 +18,7 @@ use k8s_openapi::api::storage::v1::StorageClass;
 use reconcile::execute::{Refusal, refusal};
 use resource_kinds::reasons::volume as reasons;
 use resource_kinds::storage::nfs_class::{NfsClass, OnDelete};
+use resource_kinds::storage::volume_size::SizeLimit;
 
 use crate::Provisioner;
 use crate::decide;
@@ -56,7 +57,7 @@ impl Provisioner {
                 let text = format!("Successfully provisioned volume {name} using {by}");
                 let reason = reasons::PROVISIONING_SUCCEEDED;
                 self.recorder.normal(claim, reason, text);
-                Ok(())
+                self.show_limit(claim, SizeLimit::Server).await
             }
             Err(error) if refusal(&error) == Refusal::AlreadyExists => Ok(()),
             Err(error) => Err(error.into()),

@@ -84,6 +84,15 @@ impl Storage {
         .await
     }
 
+    /// Whether volumes of the class `local` cannot hold more than their size.
+    ///
+    /// # Errors
+    /// Errors of the kernel.
+    pub async fn limits_local_volumes(&self) -> Result<bool, Error> {
+        self.on(Driver::Local, |directories, _| directories.limits_volumes())
+            .await
+    }
+
     async fn on<T: Send + 'static>(
         &self,
         driver: Driver,

@@ -199,6 +199,18 @@ impl Cluster {
             .unwrap_or_default()
     }
 
+    /// The condition of a bound claim about the size of its volume.
+    async fn size_is_enforced(&self, claim: &str) -> bool {
+        let status = || async {
+            let status = self.claims().get(claim).await.unwrap().status.unwrap();
+            let mut conditions = status.conditions.into_iter().flatten();
+            let found = conditions.find(|one| one.type_ == "mainstay.dev/SizeEnforced");
+            found.map(|found| found.status)
+        };
+        eventually(true, || async { status().await.is_some() }).await;
+        status().await.as_deref() == Some("True")
+    }
+
     /// The bound volume's name and directory.
     async fn volume_of(&self, claim: &str) -> (String, PathBuf) {
         let claim = self.claims().get(claim).await.unwrap();
@@ -439,6 +451,8 @@ async fn a_block_device_is_an_image_that_grows_while_it_is_used() {
         "it takes no room yet"
     );
 
+    assert!(cluster.size_is_enforced("raw").await);
+
     let device = LoopDevice::kept_over(&image).unwrap();
     let node = device.path().file_name().unwrap().to_owned();
     drop(device);
@@ -474,6 +488,11 @@ async fn what_cannot_be_made_is_said() {
     cluster
         .create_claim("raw", "pooled", json!({"volumeMode": "Block"}))
         .await;
-    eventually(true, || cluster.was_told("raw", "ProvisioningFailed")).await;
-    assert_eq!(cluster.phase("raw").await, "Pending");
+    let attributes = json!({"volumeAttributesClassName": "gold"});
+    cluster.create_immediate_class().await;
+    cluster.create_claim("fast", "standard", attributes).await;
+    for claim in ["raw", "fast"] {
+        eventually(true, || cluster.was_told(claim, "ProvisioningFailed")).await;
+        assert_eq!(cluster.phase(claim).await, "Pending");
+    }
 }

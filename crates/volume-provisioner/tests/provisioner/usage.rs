@@ -35,14 +35,22 @@ async fn a_claim_says_that_its_volume_is_nearly_full_and_overfull() {
     write(&path.join("more"), 3).unwrap();
     eventually(true, || cluster.was_told("data", NEARLY_FULL)).await;
     assert!(!cluster.was_told("data", OVERFULL).await);
+    let is_limited = cluster.size_is_enforced("data").await;
     let all = (15 * MIB) as u64;
     let is_measured =
         |measured: &VolumeUsages| measured.get(&path).is_some_and(|one| one.used >= all);
     usages.wait_for(is_measured).await.unwrap();
     assert!(usages.borrow().contains_key(&other));
     match write(&path.join("too-much"), 4) {
-        Ok(()) => eventually(true, || cluster.was_told("data", OVERFULL)).await,
-        Err(error) => assert_eq!(error.raw_os_error(), Some(Errno::EDQUOT as i32), "{error}"),
+        Ok(()) => {
+            assert!(!is_limited);
+            eventually(true, || cluster.was_told("data", OVERFULL)).await;
+        }
+        Err(error) => {
+            let code = error.raw_os_error();
+            assert!(is_limited, "{error}");
+            assert!(code == Some(Errno::EDQUOT as i32) || code == Some(Errno::ENOSPC as i32));
+        }
     }
     assert!(!cluster.was_told("other", NEARLY_FULL).await, "75 %");
 }

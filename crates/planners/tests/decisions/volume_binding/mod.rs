@@ -405,3 +405,68 @@ fn a_volume_that_grew_later_does_not_change_the_claims_capacity() {
     let claim = world.claim.as_ref().expect("a claim");
     assert_eq!(claim["status"]["capacity"]["storage"], "1Gi");
 }
+
+/// A volume without a CSI driver has no attributes: the claim says that the change is infeasible, until it is
+/// taken back.
+#[test]
+fn a_class_of_attributes_is_refused_for_volumes_without_a_driver() {
+    let volumes = [volume("v", "1Gi", "c")];
+    let classes = [class("c", "Immediate", "d", false)];
+    let mut world = World::new(claim(Some("c"), "1Gi"), &volumes, &classes);
+    world.settle();
+    assert_eq!(world.claim_phase(), "Bound");
+    let named = |world: &mut World, name: Value| {
+        let claim = world.claim.as_mut().unwrap();
+        merge(claim, &json!({"spec": {"volumeAttributesClassName": name}}));
+        let reasons: Vec<&str> = world
+            .claim_plan()
+            .notes
+            .iter()
+            .map(|note| note.reason)
+            .collect();
+        world.settle();
+        reasons
+    };
+    assert_eq!(named(&mut world, json!("gold")), ["VolumeModifyFailed"]);
+    let status = world.claim.as_ref().unwrap()["status"].clone();
+    assert_eq!(
+        status["modifyVolumeStatus"],
+        json!({"status": "Infeasible", "targetVolumeAttributesClassName": "gold"})
+    );
+    assert_eq!(status["conditions"][0]["type"], "ModifyVolumeError");
+    assert_eq!(named(&mut world, Value::Null), [""; 0]);
+    let status = world.claim.as_ref().unwrap()["status"].clone();
+    assert!(status["modifyVolumeStatus"].is_null(), "{status}");
+    assert_eq!(status["conditions"], json!([]));
+}
+
+/// external-provisioner writes the class into the volume; the claim shows it from the binding on.
+#[test]
+fn a_bound_claim_shows_the_class_of_attributes_of_its_volume() {
+    let gold = json!({"spec": {"volumeAttributesClassName": "gold"}});
+    let of_driver = json!({"spec": {"csi": {"driver": "d", "volumeHandle": "h"}}});
+    let claim = with(claim(Some("c"), "1Gi"), gold.clone());
+    let volume = with(with(volume("v", "1Gi", "c"), gold), of_driver);
+    let mut world = World::new(claim, &[volume], &[class("c", "Immediate", "d", false)]);
+    world.settle();
+    let status = &world.claim.as_ref().unwrap()["status"];
+    assert_eq!(status["currentVolumeAttributesClassName"], "gold");
+    assert!(status["modifyVolumeStatus"].is_null(), "{status}");
+}
+
+#[test]
+fn a_driver_that_runs_on_no_node_is_told() {
+    let classes = [class("c", "Immediate", "csi.example.com", false)];
+    let mut world = World::new(claim(Some("c"), "1Gi"), &[], &classes);
+    let reasons = |world: &World| -> Vec<&str> {
+        world
+            .claim_plan()
+            .notes
+            .iter()
+            .map(|note| note.reason)
+            .collect()
+    };
+    assert_eq!(reasons(&world), ["ExternalProvisioning"]);
+    world.is_driver_absent = true;
+    assert_eq!(reasons(&world), ["ExternalProvisioning", "DriverNotOnNode"]);
+}

@@ -71,6 +71,7 @@ pub struct World {
     pub volumes: Vec<Value>,
     pub classes: Vec<Value>,
     pub pods: Vec<String>,
+    pub is_driver_absent: bool,
 }
 
 impl World {
@@ -81,6 +82,7 @@ impl World {
             volumes,
             classes,
             pods: Vec::new(),
+            is_driver_absent: false,
         }
     }
 
@@ -104,6 +106,7 @@ impl World {
             volumes: &volumes,
             classes: &classes,
             unscheduled_pods: &self.pods,
+            is_driver_absent: self.is_driver_absent,
         };
         plan_claim(&view, now())
     }

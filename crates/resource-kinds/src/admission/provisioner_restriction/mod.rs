@@ -218,6 +218,20 @@ fn is_directory_of_class(write: &Write<'_>) -> bool {
     is_nfs_directory(&volume) && class.is_some_and(|class| class.directory_of(&volume).is_some())
 }
 
+/// Whether a claim is of a class whose volumes are directories of an NFS export.
+fn is_for_directory(write: &Write<'_>) -> bool {
+    let class = write.old["spec"]["storageClassName"].as_str();
+    let class = class.and_then(|name| {
+        let cluster = write.cluster;
+        cluster.get("storage.k8s.io", "storageclasses", "", name)
+    });
+    class.is_some_and(|class| {
+        class["provisioner"]
+            .as_str()
+            .is_some_and(is_nfs_provisioner)
+    })
+}
+
 /// Whether a claim wants its volume on this node, or on any.
 fn is_wanted_here(write: &Write<'_>, claim: &Value) -> bool {
     let annotation = |key: &str| claim["metadata"]["annotations"][key].as_str();
@@ -271,8 +285,11 @@ fn claim(write: &Write<'_>) -> Decision {
     only(write, &[&["metadata", "annotations", SELECTED_NODE]])
 }
 
-/// The progress of an expansion.
+/// The progress of an expansion, and the conditions of a claim.
 fn claim_status(write: &Write<'_>) -> Decision {
+    if is_for_directory(write) && is_wanted_here(write, write.old) {
+        return only(write, &[&["status", "conditions"]]);
+    }
     let name = write.old["spec"]["volumeName"].as_str().unwrap_or_default();
     let volume = write.cluster.get("", "persistentvolumes", "", name);
     let is_here = volume.is_some_and(|volume| {

@@ -63,7 +63,10 @@ fn cluster() -> Objects {
         json!({"metadata": {"name": name}, "provisioner": "mainstay.dev/local",
             "volumeBindingMode": mode})
     };
+    let mut files = class("files-late", "WaitForFirstConsumer");
+    files["provisioner"] = json!("mainstay.dev/nfs");
     Objects::default()
+        .with("storageclasses", files)
         .with("storageclasses", class("late", "WaitForFirstConsumer"))
         .with("storageclasses", class("now", "Immediate"))
         .with(
@@ -302,6 +305,29 @@ fn the_status_of_a_claim_follows_a_volume_of_the_node() {
         if expected.is_empty() {
             let lost = with(&old, "/status", json!({"phase": "Lost"}));
             check_all(&write, &[("other fields than status.allocated", lost)]);
+        }
+    }
+}
+
+/// Before its volume is bound, a claim for a directory of an NFS export gets conditions only.
+#[test]
+fn a_claim_for_a_directory_gets_conditions() {
+    for (class, selected, expected) in [
+        ("files-late", Some("n1"), ""),
+        ("files-late", Some("n2"), "not bound to a volume of node"),
+        ("files-late", None, "not bound to a volume of node"),
+        ("late", Some("n1"), "not bound to a volume of node"),
+    ] {
+        let old = claim("new", class, selected, "");
+        let write = AdmissionRequest {
+            old: Some(&old),
+            ..asks(Operation::Update, "persistentvolumeclaims", "status")
+        };
+        let told = with(&old, "/status", json!({"conditions": []}));
+        check_all(&write, &[(expected, told)]);
+        if expected.is_empty() {
+            let grown = with(&old, "/status", json!({"capacity": {"storage": "9Gi"}}));
+            check_all(&write, &[("other fields than status.conditions", grown)]);
         }
     }
 }

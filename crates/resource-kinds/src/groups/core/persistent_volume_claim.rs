@@ -111,6 +111,11 @@ impl Printer for PersistentVolumeClaim {
     }
 }
 
+/// A change of attributes that was never made may be taken back; others cannot be undone, as drivers do not
+/// keep the attributes from before.
+const KEEPS_ATTRIBUTES: &str =
+    "update to nil is forbidden when status.currentVolumeAttributesClassName is not nil";
+
 /// `dataSource` is the old name of `dataSourceRef`; a claim carries both where both can say it.
 fn both_data_sources(claim: &mut Value) {
     let Some(spec) = parts::entry(claim, "spec") else {
@@ -174,6 +179,14 @@ fn validate_change(object: &Value, old: &Value) -> Vec<FieldError> {
     let spec = Field::root(object).get("spec");
     if comparable != before {
         errors.push(spec.forbidden(SPEC_IMMUTABLE));
+    }
+    let attributes = spec.get("volumeAttributesClassName");
+    let has = &old["status"]["currentVolumeAttributesClassName"];
+    let was_named = !Field::root(old)
+        .get("spec.volumeAttributesClassName")
+        .is_empty();
+    if attributes.is_empty() && was_named && has.as_str().is_some_and(|name| !name.is_empty()) {
+        errors.push(attributes.forbidden(KEEPS_ATTRIBUTES));
     }
     let capacity = Quantity::from_json(&old["status"]["capacity"]["storage"]).unwrap_or_default();
     let (asked, asked_before) = (storage_request(object), storage_request(old));
@@ -248,6 +261,26 @@ mod tests {
         let mut given = claim("1Gi");
         given["spec"]["volumeName"] = json!("v");
         assert!(check(&given, &claim("1Gi")).is_empty());
+    }
+
+    #[test]
+    fn a_class_of_attributes_is_taken_back_only_before_it_was_used() {
+        let with = |named: Value, current: Value| {
+            let mut object = bound("1Gi");
+            object["spec"]["volumeAttributesClassName"] = named;
+            object["status"]["currentVolumeAttributesClassName"] = current;
+            object
+        };
+        let check = |new: &Value, old: &Value| validate_change(new, old).len();
+        let (unused, used) = (
+            with(json!("gold"), Value::Null),
+            with(json!("gold"), json!("gold")),
+        );
+        for none in [Value::Null, json!("")] {
+            assert_eq!(check(&with(none.clone(), Value::Null), &unused), 0);
+            assert_eq!(check(&with(none, json!("gold")), &used), 1);
+        }
+        assert_eq!(check(&with(json!("silver"), json!("gold")), &used), 0);
     }
 
     /// `kubectl.md` 1.8

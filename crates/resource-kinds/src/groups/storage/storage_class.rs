@@ -94,7 +94,7 @@ pub(super) fn name(object: &Value) -> Cell {
 }
 
 /// Whether claims without a class get this one.
-pub(crate) fn is_default(object: &Value) -> bool {
+pub fn is_default(object: &Value) -> bool {
     let annotations = &object["metadata"]["annotations"];
     [
         DEFAULT_STORAGE_CLASS,

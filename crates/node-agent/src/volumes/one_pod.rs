@@ -1,0 +1,103 @@
+//! Volumes for one pod (`ReadWriteOncePod`) without a CSI driver: the last guard after the scheduler.
+//!
+//! The pods' directories record the users, so that a new agent knows them too: each has a file with the name of
+//! the PersistentVolume, from before the volume is prepared until it is released.
+
+use std::fs;
+use std::io;
+use std::sync::{Mutex, PoisonError};
+
+use container_runtime::tree;
+use k8s_openapi::api::core::v1::PersistentVolume;
+
+use crate::blocking::blocking;
+use crate::paths::PodDir;
+
+/// Serialises the search for users and the record of a new one.
+static TURN: Mutex<()> = Mutex::new(());
+
+/// Gives a PersistentVolume to a pod, if it is for one pod.
+///
+/// # Errors
+/// Another pod has it, in kubelet's words; or errors of the disk.
+pub async fn guard(dir: &PodDir, volume: &PersistentVolume) -> Result<(), String> {
+    let spec = volume.spec.as_ref();
+    let modes = spec.and_then(|spec| spec.access_modes.as_deref());
+    if modes.unwrap_or_default() != ["ReadWriteOncePod"] {
+        return Ok(());
+    }
+    let name = volume.metadata.name.clone().unwrap_or_default();
+    let dir = dir.clone();
+    blocking(move || take(&dir, &name)).await
+}
+
+/// Gives a PersistentVolume to a pod.
+///
+/// # Errors
+/// Another pod has it, in kubelet's words; or errors of the disk.
+fn take(dir: &PodDir, volume: &str) -> Result<(), String> {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let done = is_used_elsewhere(dir, volume).and_then(|is_used| match is_used {
+        true => Ok(false),
+        false => record(dir, volume).map(|()| true),
+    });
+    match done {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(
+            "volume uses the ReadWriteOncePod access mode and is already in use by another pod"
+                .to_owned(),
+        ),
+        Err(error) => Err(format!("record the user of volume {volume}: {error}")),
+    }
+}
+
+/// Lets the volumes of a pod go.
+pub fn release(dir: &PodDir) -> io::Result<()> {
+    match tree::remove(&dir.volumes_for_one_pod()) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        done => done,
+    }
+}
+
+fn record(dir: &PodDir, volume: &str) -> io::Result<()> {
+    fs::create_dir_all(dir.volumes_for_one_pod())?;
+    fs::write(dir.volumes_for_one_pod().join(volume), "")
+}
+
+fn is_used_elsewhere(dir: &PodDir, volume: &str) -> io::Result<bool> {
+    let Some(pods) = dir.root().parent() else {
+        return Ok(false);
+    };
+    let pods = match fs::read_dir(pods) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        pods => pods?,
+    };
+    for entry in pods {
+        let other = PodDir::at(entry?.path());
+        if other != *dir && other.volumes_for_one_pod().join(volume).try_exists()? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_volume_is_given_to_one_pod_at_a_time() {
+        let root = tempfile::tempdir().unwrap();
+        let pod = |name: &str| PodDir::at(root.path().join("pods").join(name));
+        let (first, second) = (pod("first"), pod("second"));
+        take(&first, "v").unwrap();
+        take(&first, "v").unwrap();
+        assert!(take(&second, "v").unwrap_err().contains("ReadWriteOncePod"));
+        take(&second, "other").unwrap();
+        release(&first).unwrap();
+        take(&second, "v").unwrap();
+        release(&second).unwrap();
+        release(&second).unwrap();
+        take(&first, "v").unwrap();
+    }
+}

@@ -1,0 +1,63 @@
+//! VolumeAttributesClasses of claims whose volumes have no attributes: those without a CSI driver.
+//!
+//! The resizer of a CSI driver writes the progress of a change; for other volumes nobody else does, and the
+//! claim says that the change is infeasible.
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
+use resource_kinds::reasons::volume as reasons;
+use serde_json::{Value, json};
+
+use super::action::{Action, NoteType, Subject, VolumeBindingPlan};
+
+/// The condition of a claim whose volume could not be changed, as external-resizer writes it.
+const MODIFY_ERROR: &str = "ModifyVolumeError";
+
+/// The VolumeAttributesClass of a volume.
+pub(super) fn attributes_class(volume: &PersistentVolume) -> Option<String> {
+    let name = volume.spec.as_ref()?.volume_attributes_class_name.clone();
+    name.filter(|name| !name.is_empty())
+}
+
+/// Adds the refusal of another VolumeAttributesClass for a volume without a CSI driver, or its end.
+pub(super) fn refuse_attributes(
+    volume: &PersistentVolume,
+    claim: &PersistentVolumeClaim,
+    now: Timestamp,
+    plan: &mut VolumeBindingPlan,
+) {
+    if volume.spec.as_ref().is_none_or(|spec| spec.csi.is_some()) {
+        return;
+    }
+    let spec = claim.spec.as_ref();
+    let wanted = spec.and_then(|spec| spec.volume_attributes_class_name.clone());
+    let has = attributes_class(volume);
+    let refused = wanted.filter(|name| !name.is_empty() && Some(name) != has.as_ref());
+    let status = claim.status.as_ref();
+    let shown = status.and_then(|status| status.modify_volume_status.as_ref());
+    let shown = shown.map(|shown| shown.target_volume_attributes_class_name.clone());
+    if shown.clone().map(Option::unwrap_or_default) == refused {
+        return;
+    }
+    let conditions = status.and_then(|status| status.conditions.as_deref());
+    let others = conditions.unwrap_or_default().iter();
+    let others = others.filter(|condition| condition.type_ != MODIFY_ERROR);
+    let mut conditions: Vec<Value> = others.map(|condition| json!(condition)).collect();
+    if let Some(name) = &refused {
+        let message = format!(
+            "the VolumeAttributesClass {name:?} cannot be applied: the volume has no CSI driver, and \
+             so no attributes"
+        );
+        let now = Timestamp::from_second(now.as_second()).unwrap_or(now);
+        conditions.push(
+            json!({"type": MODIFY_ERROR, "status": "True", "message": message,
+            "lastTransitionTime": now.to_string()}),
+        );
+        let (warning, reason) = (NoteType::Warning, reasons::MODIFY_FAILED);
+        plan.note(Subject::Claim, warning, reason, message);
+    }
+    plan.actions.push(Action::SetModifyStatus {
+        target: refused,
+        conditions,
+    });
+}
