@@ -1,6 +1,6 @@
 //! The members of the cluster: one connection at a time, and the next member after a failure.
 
-use std::time::Duration;
+use std::{io, time::Duration};
 
 use bytes::Bytes;
 use grpc::{Channel, ChannelOptions, Code, KeepAlive, RpcError};
@@ -14,7 +14,7 @@ use tokio::{
 
 use crate::{
     messages::{STATUS, StatusResponse, TXN},
-    options::{Call, CallObserver, ConnectError, EtcdOptions},
+    options::{Call, CallObserver, ConnectError, Connection, Dialer, EtcdOptions},
     tls::TlsFiles,
     version,
 };
@@ -94,11 +94,18 @@ pub(crate) struct Current {
     pub(crate) channel: Channel,
 }
 
+async fn tcp(endpoint: &Endpoint) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect((endpoint.host.as_str(), endpoint.port)).await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
 /// All members, and the connection with one of them.
 pub(crate) struct Connections {
     endpoints: Vec<Endpoint>,
     tls: Option<TlsFiles>,
     observer: Option<CallObserver>,
+    dialer: Option<Dialer>,
     state: Mutex<State>,
     /// The number of the newest connection that was given up or made.
     changes: watch::Sender<u64>,
@@ -127,6 +134,7 @@ impl Connections {
             endpoints,
             tls,
             observer: options.observer.clone(),
+            dialer: options.dialer.clone(),
             state: Mutex::new(State {
                 member: 0,
                 number: 0,
@@ -179,19 +187,20 @@ impl Connections {
     async fn connect(&self, endpoint: &Endpoint) -> Result<Channel, RpcError> {
         let connecting = async {
             let broken = |error: &dyn std::error::Error| RpcError::Broken(grpc::with_causes(error));
-            let stream = TcpStream::connect((endpoint.host.as_str(), endpoint.port))
-                .await
-                .map_err(|error| broken(&error))?;
-            stream.set_nodelay(true).map_err(|error| broken(&error))?;
-            let channel = match &self.tls {
-                Some(files) if endpoint.is_tls => {
+            let stream: Box<dyn Connection> = match (&self.dialer, &self.tls) {
+                (Some(dialer), _) => {
+                    let stream = dialer.dial(&endpoint.host).await;
+                    stream.map_err(|error| broken(&error))?
+                }
+                (None, Some(files)) if endpoint.is_tls => {
+                    let stream = tcp(endpoint).await.map_err(|error| broken(&error))?;
                     let config = files.current().await;
                     let stream = tls::handshake(stream, &endpoint.host, config).await;
-                    let stream = stream.map_err(|error| broken(&error))?;
-                    Channel::over(stream, endpoint.base(), CHANNEL).await?
+                    Box::new(stream.map_err(|error| broken(&error))?)
                 }
-                _ => Channel::over(stream, endpoint.base(), CHANNEL).await?,
+                (None, _) => Box::new(tcp(endpoint).await.map_err(|error| broken(&error))?),
             };
+            let channel = Channel::over(stream, endpoint.base(), CHANNEL).await?;
             let answer = channel.call(STATUS, &[], CONNECT_TIMEOUT).await?;
             let status = StatusResponse::read(&answer).map_err(|error| broken(&error))?;
             version::check(&status.version).map_err(RpcError::Broken)?;

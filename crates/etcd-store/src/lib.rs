@@ -27,5 +27,5 @@ mod value;
 mod version;
 mod writer;
 
-pub use options::{Call, CallObserver, ConnectError, EtcdOptions};
+pub use options::{Call, CallObserver, ConnectError, Connection, Dialer, EtcdOptions};
 pub use store::EtcdStore;

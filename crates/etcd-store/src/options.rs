@@ -2,9 +2,11 @@
 
 use std::{fmt, io, path::PathBuf, sync::Arc, time::Duration};
 
+use futures::future::BoxFuture;
 use grpc::RpcError;
 use http_client::tls::BundleError;
 use mvcc_store::{Limits, StoreError, Txn};
+use tokio::io::{AsyncRead, AsyncWrite};
 use url::Url;
 
 use crate::connections::Endpoint;
@@ -48,6 +50,39 @@ impl fmt::Debug for CallObserver {
     }
 }
 
+/// A connection with a member, over which HTTP/2 is spoken.
+pub trait Connection: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Connection for T {}
+
+type Dial = dyn Fn(&str) -> BoxFuture<'static, io::Result<Box<dyn Connection>>> + Send + Sync;
+
+/// Makes the connections with members, instead of TCP.
+#[derive(Clone)]
+pub struct Dialer(Arc<Dial>);
+
+impl Dialer {
+    /// A dialer that calls the function with the host of a member.
+    pub fn new(
+        dial: impl Fn(&str) -> BoxFuture<'static, io::Result<Box<dyn Connection>>>
+        + Send
+        + Sync
+        + 'static,
+    ) -> Self {
+        Self(Arc::new(dial))
+    }
+
+    pub(crate) fn dial(&self, host: &str) -> BoxFuture<'static, io::Result<Box<dyn Connection>>> {
+        (self.0)(host)
+    }
+}
+
+impl fmt::Debug for Dialer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Dialer").finish_non_exhaustive()
+    }
+}
+
 /// The options for opening a store in etcd.
 #[derive(Clone, Debug)]
 pub struct EtcdOptions {
@@ -64,6 +99,8 @@ pub struct EtcdOptions {
     pub limits: Limits,
     /// The observer of all calls, for metrics.
     pub observer: Option<CallObserver>,
+    /// Makes the connections, without TLS; TCP without it.
+    pub dialer: Option<Dialer>,
 }
 
 impl EtcdOptions {
@@ -76,6 +113,7 @@ impl EtcdOptions {
             identity: None,
             limits: Limits::default(),
             observer: None,
+            dialer: None,
         }
     }
 

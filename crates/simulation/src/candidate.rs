@@ -1,4 +1,4 @@
-//! One of several servers over a shared store: its API, its part in the election, and the controllers and the
+//! One of several servers over etcd: its API, its part in the election, and the controllers and the
 //! scheduler while it leads.
 
 use std::cell::Cell;
@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use api_server::UserInfo;
+use etcd_store::{EtcdOptions, EtcdStore};
 use jiff::SignedDuration;
 use leader_election::{Clock, Election, Lead, Term, during};
 use planners::leader_election::Reading;
@@ -17,20 +18,34 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::control_plane::{Component, Instance, start_server};
-use crate::disk::Disk;
+use crate::etcd::{Cluster, MEMBERS, StoreLink};
+use crate::flawed_store::{FlawedStore, StoreFlaw};
 use crate::link::{Address, Conditions, Incarnation, Link};
 use crate::process::Process;
-use crate::replica::{Replica, StoreLink};
 use crate::{system, trace};
 
 /// The time between two looks at the clock, for the mutation that does not read it when it needs it.
 const LOOK: Duration = Duration::from_millis(200);
 
+/// The differences between servers.
+#[derive(Clone, Copy)]
+pub struct Traits {
+    /// The name.
+    pub name: &'static str,
+    /// The clock of its leads.
+    pub clock: Clock,
+    /// The member of etcd that it tries first.
+    pub member: usize,
+    /// For a mutation: a mistake of its store.
+    pub flaw: Option<StoreFlaw>,
+    /// For a mutation: controllers and scheduler reach the API also after a lead.
+    pub is_unguarded: bool,
+}
+
 /// A server, which may run.
 pub struct Candidate {
-    name: &'static str,
-    disk: Arc<Disk>,
-    clock: Clock,
+    traits: Traits,
+    etcd: Arc<Cluster>,
     leads: Leads,
     /// Its way to the store.
     pub link: Arc<StoreLink>,
@@ -45,19 +60,19 @@ pub struct Candidate {
 
 /// The tasks of a running server.
 struct Running {
-    following: AbortHandle,
+    /// Cancelled when its process has ended.
+    dead: CancellationToken,
     looking: Option<AbortHandle>,
     election: JoinHandle<()>,
     stop: CancellationToken,
 }
 
 impl Candidate {
-    /// A server that does not run yet, with its clock.
-    pub fn new(name: &'static str, disk: Arc<Disk>, clock: Clock, leads: Leads) -> Self {
+    /// A server that does not run yet.
+    pub fn new(traits: Traits, etcd: Arc<Cluster>, leads: Leads) -> Self {
         Self {
-            name,
-            disk,
-            clock,
+            traits,
+            etcd,
             leads,
             link: Arc::default(),
             address: Address::default(),
@@ -78,16 +93,26 @@ impl Candidate {
         if self.running().is_some() {
             return;
         }
-        let replica = match Replica::load(self.disk.clone(), self.link.clone()).await {
-            Ok(replica) => replica,
-            Err(error) => return trace!("server {} does not start: {error}", self.name),
+        let Traits { name, clock, .. } = self.traits;
+        let dead = CancellationToken::new();
+        let mut endpoints = Cluster::endpoints();
+        endpoints.rotate_left(self.traits.member % MEMBERS);
+        let options = EtcdOptions {
+            dialer: Some(self.etcd.dialer(&self.link, dead.clone())),
+            ..EtcdOptions::new(endpoints)
         };
-        let following = self.spawn(replica.clone().follow()).abort_handle();
-        let server = match start_server(replica).await {
+        let store = match EtcdStore::connect(&options).await {
+            Ok(store) => FlawedStore::over(store, self.traits.flaw),
+            Err(error) => {
+                dead.cancel();
+                return trace!("server {name} does not start: {error}");
+            }
+        };
+        let server = match start_server(store).await {
             Ok(server) => server,
             Err(error) => {
-                following.abort();
-                return trace!("server {} does not start: {error}", self.name);
+                dead.cancel();
+                return trace!("server {name} does not start: {error}");
             }
         };
         let down = CancellationToken::new();
@@ -98,23 +123,24 @@ impl Candidate {
             process,
         });
         let start = self.starts.fetch_add(1, Ordering::Relaxed);
-        let identity = format!("{}-{start}", self.name);
+        let identity = format!("{name}-{start}");
         trace!("server {identity} up");
         let user = UserInfo::new("system:apiserver", ["system:masters"]);
-        let link = Link::new(self.name, user, self.address.clone(), Arc::default()).inside();
-        let looking = fn_addr_eq(self.clock, seen as Clock).then(|| {
+        let link = Link::new(name, user, self.address.clone(), Arc::default()).inside();
+        let looking = fn_addr_eq(clock, seen as Clock).then(|| {
             SEEN.set(uptime());
             self.spawn(look_at_clock()).abort_handle()
         });
-        let election = Election::new(link.client(), &identity, self.clock);
+        let election = Election::new(link.client(), &identity, clock);
         let (stop, address) = (CancellationToken::new(), self.address.clone());
         let leads = self.leads.clone();
+        let is_unguarded = self.traits.is_unguarded;
         let election = election.run(stop.clone(), move |term| {
             leads.begin(&identity, term);
-            Deciders::start(term, &address)
+            Deciders::start(term, &address, is_unguarded)
         });
         *self.running() = Some(Running {
-            following,
+            dead,
             looking,
             election: self.spawn(election),
             stop,
@@ -132,10 +158,12 @@ impl Candidate {
 
     /// Stops its process for a while, wherever it is in its work.
     pub async fn pause(&self, time: Duration) {
-        trace!("server {} stands still", self.name);
+        trace!("server {} stands still", self.traits.name);
         self.process.set_still(true);
+        self.link.set_cut(true);
         sleep(time).await;
-        trace!("server {} goes on", self.name);
+        trace!("server {} goes on", self.traits.name);
+        self.link.set_cut(false);
         self.process.set_still(false);
     }
 
@@ -143,7 +171,7 @@ impl Candidate {
     pub fn crash(&self) {
         self.process.set_still(false);
         if let Some(running) = self.running().take() {
-            trace!("server {} crashes", self.name);
+            trace!("server {} crashes", self.traits.name);
             running.election.abort();
             self.end(&running);
         }
@@ -154,18 +182,18 @@ impl Candidate {
         let _turn = self.turn.lock().await;
         let running = self.running().take();
         if let Some(mut running) = running {
-            trace!("server {} stops", self.name);
+            trace!("server {} stops", self.traits.name);
             running.stop.cancel();
             if let Err(error) = (&mut running.election).await {
-                trace::broken(format!("the election of {}: {error}", self.name));
+                trace::broken(format!("the election of {}: {error}", self.traits.name));
             }
             self.end(&running);
         }
     }
 
     fn end(&self, running: &Running) {
-        self.leads.end(self.name);
-        running.following.abort();
+        self.leads.end(self.traits.name);
+        running.dead.cancel();
         running.looking.iter().for_each(AbortHandle::abort);
         if let Some(incarnation) = self.place().take() {
             incarnation.down.cancel();
@@ -236,11 +264,14 @@ pub fn too_fast() -> Reading {
 struct Deciders(Vec<Instance>);
 
 impl Deciders {
-    fn start(term: &Arc<Term>, address: &Address) -> Self {
+    fn start(term: &Arc<Term>, address: &Address, is_unguarded: bool) -> Self {
         let conditions = Arc::new(Conditions::default());
         let parts = [Component::Controllers, Component::Scheduler].map(|component| {
-            let link = component.link(address, &conditions).inside();
-            let client = during(term, link.client());
+            let link = component.link(address, &conditions).inside().of_lead(term);
+            let client = match is_unguarded {
+                false => during(term, link.client()),
+                true => link.client(),
+            };
             Instance::over(component, link, client)
         });
         Self(parts.into())

@@ -1,18 +1,22 @@
 //! The whole control plane in one thread, with simulated nodes, simulated time and one seed.
 //!
 //! The API server, the controllers and the scheduler are the real ones, over the real store in
-//! memory; [`node`] simulates the nodes, [`link`] the network, [`disk`] the disk. A run depends
-//! only on its seed, so that a failure can be reproduced.
+//! memory; [`node`] simulates the nodes, [`link`] the network, [`disk`] the disk. In [`servers`], several
+//! API servers run over the real engine for etcd, whose members [`etcd`] simulates. A run depends only on
+//! its seed, so that a failure can be reproduced.
 //!
 //! Start with [`world`]: it sets everything up, runs users and faults, and at the end waits until
 //! the goal is reached. [`checks`] check every write and every instance on a node. [`lifetimes`]
 //! counts the writes of StatefulSets in a world without faults.
 
+mod audit;
 mod candidate;
 mod checks;
 mod control_plane;
 mod disk;
+mod etcd;
 mod faults;
+mod flawed_store;
 mod goal;
 mod instances;
 pub mod lifetimes;
@@ -20,7 +24,6 @@ mod link;
 pub mod node;
 mod process;
 mod random;
-mod replica;
 pub mod run;
 mod servers;
 mod system;

@@ -15,6 +15,7 @@ use http::{Method, Request, Response, StatusCode};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 use jiff::SignedDuration;
+use leader_election::Term;
 use tokio::sync::watch;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
@@ -85,7 +86,7 @@ impl Servers {
     }
 
     /// From now on another one is used.
-    fn go_on(&self) {
+    pub fn go_on(&self) {
         self.current.fetch_add(1, Ordering::Relaxed);
     }
 }
@@ -229,6 +230,8 @@ pub struct Link {
     pub dead: CancellationToken,
     /// The client is a part of the server's process, and stands still with it.
     is_inside: bool,
+    /// The lead that the client is a part of: it sends nothing after it.
+    lead: Option<Arc<Term>>,
 }
 
 impl Link {
@@ -246,6 +249,15 @@ impl Link {
             conditions,
             dead: CancellationToken::new(),
             is_inside: false,
+            lead: None,
+        }
+    }
+
+    /// The way of a part of a lead.
+    pub fn of_lead(self, lead: &Arc<Term>) -> Self {
+        Self {
+            lead: Some(lead.clone()),
+            ..self
         }
     }
 
@@ -273,6 +285,12 @@ impl Link {
     async fn request(self, request: Request<Body>) -> Result<Response<ResponseBody>, BoxError> {
         let (method, path) = (request.method().clone(), request.uri().to_string());
         let is_write = !matches!(method, Method::GET | Method::HEAD);
+        if let Some(lead) = self.lead.as_ref().filter(|_| is_write)
+            && !lead.holds()
+        {
+            let name = &self.name;
+            trace::broken(format!("{name} send {method} {path} after their lead"));
+        }
         self.conditions.thawed().await;
         let weather = self.conditions.weather();
         sleep(random::millis(0, weather.latency_millis)).await;

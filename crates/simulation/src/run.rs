@@ -10,6 +10,7 @@ use clap::ValueEnum;
 use nix::sys::wait::{WaitStatus, waitpid};
 use tokio::time::Instant;
 
+use crate::flawed_store::StoreFlaw;
 use crate::trace::Summary;
 use crate::{servers, system, trace, world};
 
@@ -40,6 +41,14 @@ pub enum Mutation {
     FastClock,
     /// A server knows the time from its last look at the clock, also after its process stood still.
     OldClock,
+    /// Controllers and scheduler reach the API also when the lead of their server is over.
+    UnguardedLead,
+    /// Consistent reads of a server do not ask etcd for the newest revision.
+    NoReadIndex,
+    /// A server tells a write without an answer as carried out.
+    UnknownIsDone,
+    /// A watch that moves to another server goes on at the newest event.
+    SkippedEvents,
 }
 
 impl Mutation {
@@ -51,21 +60,29 @@ impl Mutation {
         )
     }
 
+    /// The mistake of the engine over etcd.
+    pub fn store_flaw(self) -> Option<StoreFlaw> {
+        match self {
+            Self::NoReadIndex => Some(StoreFlaw::NoReadIndex),
+            Self::UnknownIsDone => Some(StoreFlaw::UnknownIsDone),
+            Self::SkippedEvents => Some(StoreFlaw::SkippedEvents),
+            _ => None,
+        }
+    }
+
+    /// Whether only several servers show the mistake.
+    fn is_of_servers(self) -> bool {
+        self.store_flaw().is_some()
+            || matches!(self, Self::FastClock | Self::OldClock | Self::UnguardedLead)
+    }
+
     /// The replaced text in the controllers' input.
     pub fn forgery(self) -> Option<(&'static str, &'static str)> {
         match self {
-            Self::HastyNode
-            | Self::CarelessDeletes
-            | Self::DeafWhilePaused
-            | Self::OutlivedLease
-            | Self::AnsweredLease
-            | Self::WallClockLease
-            | Self::SlowNodeClock
-            | Self::FastClock
-            | Self::OldClock => None,
             Self::NoOrder => Some(("\"OrderedReady\"", "\"Parallel\"")),
             Self::NoPartition => Some(("\"partition\":", "\"ignored\":")),
             Self::NoRetention => Some(("\"whenScaled\":\"Retain\"", "\"whenScaled\":\"Delete\"")),
+            _ => None,
         }
     }
 }
@@ -79,8 +96,8 @@ pub struct Options {
     pub mutation: Option<Mutation>,
 }
 
-/// Of so many worlds, the one with this number has two servers over one store.
-const SERVERS_EVERY: u64 = 5;
+/// Of so many worlds, the one with this number has several servers over etcd.
+const SERVERS_EVERY: u64 = 10;
 const SERVERS_AT: u64 = 2;
 
 /// Maximum real time of one world; a slower one counts as stuck.
@@ -152,7 +169,7 @@ pub fn here(seed: u64, options: Options) -> Summary {
         trace::begin(options.show);
         match options.mutation {
             None if seed % SERVERS_EVERY == SERVERS_AT => servers::live(seed, None).await,
-            Some(Mutation::FastClock | Mutation::OldClock) => {
+            Some(mutation) if mutation.is_of_servers() => {
                 servers::live(seed, options.mutation).await
             }
             mutation => world::live(seed, mutation).await,

@@ -1,5 +1,5 @@
-//! A world with two servers over one store: servers are killed and come back, stand still and go on, their links to
-//! the store are cut and slow, and the store itself does not answer while it has no leader.
+//! A world with two or three servers over a simulated etcd: servers are killed and come back, stand still and go on,
+//! their links to etcd are cut, slow and broken, etcd changes its leader, splits, lags and is compacted.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,9 +9,10 @@ use leader_election::Clock;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use crate::candidate::{Candidate, Leads, fast, seen, too_fast, uptime};
+use crate::audit::Audit;
+use crate::candidate::{Candidate, Leads, Traits, fast, seen, too_fast, uptime};
 use crate::checks::Checks;
-use crate::disk::Disk;
+use crate::etcd::{Cluster, MEMBERS};
 use crate::faults::{Machine, some_settings, some_time, trouble};
 use crate::instances::Instances;
 use crate::link::{Link, Servers};
@@ -30,25 +31,37 @@ const WELL: Duration = Duration::from_millis(20);
 pub async fn live(seed: u64, mutation: Option<Mutation>) {
     random::begin(seed ^ 0x7365_7276_6572_7332);
     let checks = Checks::new(STALENESS, false);
-    let observer = checks.clone();
-    let (disk, spin) = Disk::new(move |change| observer.see(change));
-    tokio::spawn(spin);
+    let audit = Audit::default();
+    let (observer, auditor) = (checks.clone(), audit.clone());
+    let etcd = Cluster::start(move |change| {
+        observer.see(change);
+        auditor.see(change);
+    });
     let leads = Leads::default();
-    let clocks: [Clock; 2] = match mutation {
-        Some(Mutation::FastClock) => [uptime, too_fast],
-        Some(Mutation::OldClock) => [seen, fast],
-        _ => [uptime, fast],
+    let clocks: [Clock; 3] = match mutation {
+        Some(Mutation::FastClock) => [uptime, too_fast, uptime],
+        Some(Mutation::OldClock) => [seen, fast, uptime],
+        _ => [uptime, fast, uptime],
     };
-    let servers = [("a", clocks[0]), ("b", clocks[1])];
-    let servers = servers
-        .map(|(name, clock)| Arc::new(Candidate::new(name, disk.clone(), clock, leads.clone())));
+    let server = |(member, (name, clock))| {
+        let traits = Traits {
+            name,
+            clock,
+            member,
+            flaw: mutation.and_then(Mutation::store_flaw),
+            is_unguarded: mutation == Some(Mutation::UnguardedLead),
+        };
+        Arc::new(Candidate::new(traits, etcd.clone(), leads.clone()))
+    };
+    let names = ["a", "b", "c"].into_iter().zip(clocks).enumerate();
+    let servers: Vec<_> = names.map(server).take(between(2, 3) as usize).collect();
     for server in &servers {
         server.link.set_slowest(WELL);
         server.start().await;
     }
     let addresses = || Servers::of(servers.iter().map(|server| server.address.clone()));
-    let admin = UserInfo::new("admin", ["system:masters"]);
-    let link = Link::new("user", admin, addresses(), Arc::default());
+    let admin = || UserInfo::new("admin", ["system:masters"]);
+    let link = Link::new("user", admin(), addresses(), Arc::default());
     let user = User::new(link.client(), checks, false);
     let instances = Instances::default();
     let machines: Vec<Arc<Machine>> = (0..between(1, 3) as usize)
@@ -61,10 +74,15 @@ pub async fn live(seed: u64, mutation: Option<Mutation>) {
         machine.start();
     }
     wait_for_account(&user).await;
+    let clients = audit.start(|name| {
+        let servers = addresses();
+        let link = Link::new(name, admin(), servers.clone(), Arc::default());
+        (link.client(), servers)
+    });
     let mut repairs = JoinSet::new();
     for _ in 0..between(10, 30) {
         match chance(50) {
-            true => strike(&servers, &machines, &mut repairs),
+            true => strike(&etcd, &servers, &machines, &mut repairs),
             false => user.act().await,
         }
         sleep(pause()).await;
@@ -78,40 +96,55 @@ pub async fn live(seed: u64, mutation: Option<Mutation>) {
         mend(server).await;
     }
     come_to_rest(&user, &instances, &machines).await;
+    audit.end(clients).await;
 }
 
 /// Starts a fault; its end is scheduled in `repairs`.
-fn strike(servers: &[Arc<Candidate>; 2], machines: &[Arc<Machine>], repairs: &mut JoinSet<()>) {
-    let server = servers[below(2) as usize].clone();
-    let all = servers.clone();
+fn strike(
+    etcd: &Arc<Cluster>,
+    servers: &[Arc<Candidate>],
+    machines: &[Arc<Machine>],
+    repairs: &mut JoinSet<()>,
+) {
+    let etcd = etcd.clone();
+    let server = servers[below(servers.len() as u64) as usize].clone();
     let machine = machines[below(machines.len() as u64) as usize].clone();
+    let member = below(MEMBERS as u64) as usize;
     let kind = below(100);
     repairs.spawn(async move {
         match kind {
-            0..20 => {
+            0..15 => {
                 server.crash();
                 sleep(millis(10, 30_000)).await;
             }
-            20..30 => {
+            15..22 => {
                 server.stop().await;
                 sleep(millis(10, 30_000)).await;
             }
-            30..55 => {
-                trace!("a server is cut off from the store");
+            22..38 => {
+                trace!("a server is cut off from etcd");
                 server.link.set_cut(true);
                 sleep(millis(200, 60_000)).await;
+                if chance(50) {
+                    etcd.compact();
+                }
+                if chance(50) {
+                    server.link.break_connections();
+                }
             }
-            55..70 => {
-                trace!("a server is far from the store");
+            38..48 => {
+                trace!("a server is far from etcd");
                 server.link.set_slowest(millis(500, 12_000));
                 sleep(millis(2_000, 40_000)).await;
             }
-            70..80 => server.pause(millis(200, 60_000)).await,
-            80..88 => {
-                trace!("the store has no leader");
-                all.iter().for_each(|server| server.link.set_cut(true));
-                sleep(millis(200, 8_000)).await;
-                all.iter().for_each(|server| server.link.set_cut(false));
+            48..52 => server.link.break_connections(),
+            52..60 => server.pause(millis(200, 60_000)).await,
+            60..70 => etcd.change_leader().await,
+            70..78 => etcd.split(member, millis(200, 30_000)).await,
+            78..84 => etcd.kill(member, millis(200, 30_000)).await,
+            84..88 => {
+                let slowest = millis(100, 5_000);
+                etcd.slow_down(member, slowest, millis(1_000, 30_000)).await;
             }
             _ => trouble(&machine, some_time()).await,
         }

@@ -1,0 +1,296 @@
+//! The state that all members of the cluster agree on: the keys with their history, and the leases. Pure, but for the
+//! clock.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use grpc::Code;
+use object_model::protobuf::WireError;
+use tokio::time::Instant;
+
+use super::messages::{self, Compare, Done, Operation, Range, Txn};
+
+/// One key, or all keys before an end.
+#[derive(Clone, Debug, Default)]
+pub struct Span {
+    pub key: Vec<u8>,
+    /// Empty for the single key.
+    pub end: Vec<u8>,
+}
+
+impl Span {
+    pub fn contains(&self, key: &[u8]) -> bool {
+        match self.end.is_empty() {
+            true => key == self.key,
+            false => key >= self.key.as_slice() && key < self.end.as_slice(),
+        }
+    }
+}
+
+/// A key with its value.
+#[derive(Clone, Debug, Default)]
+pub struct Pair {
+    pub key: Vec<u8>,
+    pub value: Bytes,
+    pub created: u64,
+    pub modified: u64,
+    pub version: u64,
+    /// Zero for none.
+    pub lease: u64,
+}
+
+/// A change of one key.
+#[derive(Clone, Debug)]
+pub struct Change {
+    pub revision: u64,
+    pub key: Vec<u8>,
+    /// `None` after a deletion.
+    pub pair: Option<Arc<Pair>>,
+    pub previous: Option<Arc<Pair>>,
+}
+
+/// A refusal, as gRPC tells it.
+#[derive(Clone, Debug)]
+pub struct Refusal {
+    pub code: Code,
+    pub message: &'static str,
+}
+
+impl Refusal {
+    pub fn new(code: Code, message: &'static str) -> Self {
+        Self { code, message }
+    }
+}
+
+impl From<WireError> for Refusal {
+    fn from(_: WireError) -> Self {
+        Self::new(Code::INVALID_ARGUMENT, "the message is not understood")
+    }
+}
+
+struct Lease {
+    time: Duration,
+    ends: Instant,
+    keys: BTreeSet<Vec<u8>>,
+}
+
+/// The states of a key, each with the revision from which on it holds.
+type States = Vec<(u64, Option<Arc<Pair>>)>;
+
+/// The keys.
+#[derive(Default)]
+pub struct Keys {
+    pub revision: u64,
+    /// The oldest revision that can be read.
+    pub compacted: u64,
+    states: BTreeMap<Vec<u8>, States>,
+    changes: Vec<Change>,
+    leases: BTreeMap<u64, Lease>,
+    last_lease: u64,
+}
+
+impl Keys {
+    pub fn new() -> Self {
+        Self {
+            revision: 1,
+            last_lease: 1000,
+            ..Self::default()
+        }
+    }
+
+    /// The changes after a revision.
+    pub fn since(&self, revision: u64) -> &[Change] {
+        let from = self.changes.partition_point(|one| one.revision <= revision);
+        &self.changes[from..]
+    }
+
+    fn at(&self, key: &[u8], revision: u64) -> Option<&Arc<Pair>> {
+        let states = self.states.get(key)?;
+        let behind = states.partition_point(|(at, _)| *at <= revision);
+        states.get(behind.checked_sub(1)?)?.1.as_ref()
+    }
+
+    fn all(&self, span: &Span, revision: u64) -> Vec<&Arc<Pair>> {
+        if span.end.is_empty() {
+            return self.at(&span.key, revision).into_iter().collect();
+        }
+        let keys = self.states.range(span.key.clone()..span.end.clone());
+        keys.filter_map(|(key, _)| self.at(key, revision)).collect()
+    }
+
+    /// Reads keys as a member has them that knows all up to `newest`.
+    pub fn range(&self, range: &Range, newest: u64) -> Result<Vec<u8>, Refusal> {
+        let revision = match range.revision {
+            0 => newest,
+            asked if asked < self.compacted => {
+                let message = "etcdserver: mvcc: required revision has been compacted";
+                return Err(Refusal::new(Code::OUT_OF_RANGE, message));
+            }
+            asked => asked,
+        };
+        let found = self.all(&range.span, revision);
+        let count = found.len();
+        let limit = match range.limit {
+            0 => count,
+            limit => usize::try_from(limit).unwrap_or(count).min(count),
+        };
+        let pairs: Vec<&Pair> = found[..limit].iter().map(|pair| &***pair).collect();
+        let shown = if range.count_only { &[] } else { &pairs[..] };
+        let more = limit < count;
+        Ok(messages::range_answer(newest, shown, count, more))
+    }
+
+    /// Carries a transaction out.
+    pub fn txn(&mut self, txn: &Txn) -> Result<Vec<u8>, Refusal> {
+        let succeeded = txn.compares.iter().all(|compare| self.holds(compare));
+        let operations = match succeeded {
+            true => &txn.success,
+            false => &txn.failure,
+        };
+        let has_lease = |operation: &Operation| match operation {
+            Operation::Put { lease, .. } => *lease == 0 || self.leases.contains_key(lease),
+            Operation::Get(_) | Operation::Delete(_) => true,
+        };
+        if !operations.iter().all(has_lease) {
+            return Err(no_lease());
+        }
+        let before = self.revision;
+        let done: Vec<Done> = operations
+            .iter()
+            .map(|operation| self.carry_out(operation, before + 1))
+            .collect();
+        Ok(messages::txn_answer(self.revision, succeeded, &done))
+    }
+
+    fn holds(&self, compare: &Compare) -> bool {
+        let holds = |pair: &Pair| {
+            let number = match compare.target {
+                0 => pair.version,
+                1 => pair.created,
+                _ => pair.modified,
+            };
+            match compare.relation {
+                0 => number == compare.value,
+                1 => number > compare.value,
+                2 => number < compare.value,
+                _ => number != compare.value,
+            }
+        };
+        let found = self.all(&compare.span, self.revision);
+        match found.is_empty() {
+            true => holds(&Pair::default()),
+            false => found.iter().all(|pair| holds(pair)),
+        }
+    }
+
+    fn carry_out(&mut self, operation: &Operation, revision: u64) -> Done {
+        match operation {
+            Operation::Get(span) => {
+                let found = self.all(span, revision);
+                Done::Got(found.into_iter().map(|pair| Pair::clone(pair)).collect())
+            }
+            Operation::Put { key, value, lease } => {
+                let before = self.at(key, revision);
+                let pair = Pair {
+                    key: key.clone(),
+                    value: value.clone(),
+                    created: before.map_or(revision, |before| before.created),
+                    modified: revision,
+                    version: before.map_or(0, |before| before.version) + 1,
+                    lease: *lease,
+                };
+                self.change(key, Some(Arc::new(pair)), revision);
+                Done::Put
+            }
+            Operation::Delete(span) => {
+                let found: Vec<Arc<Pair>> = self.all(span, revision).into_iter().cloned().collect();
+                for pair in &found {
+                    self.change(&pair.key, None, revision);
+                }
+                Done::Deleted(found.iter().map(|pair| Pair::clone(pair)).collect())
+            }
+        }
+    }
+
+    fn change(&mut self, key: &[u8], pair: Option<Arc<Pair>>, revision: u64) {
+        let previous = self.at(key, revision).cloned();
+        let lease = |pair: &Option<Arc<Pair>>| pair.as_ref().map_or(0, |pair| pair.lease);
+        let (old, new) = (lease(&previous), lease(&pair));
+        if let Some(old) = self.leases.get_mut(&old) {
+            old.keys.remove(key);
+        }
+        if let Some(new) = self.leases.get_mut(&new) {
+            new.keys.insert(key.to_vec());
+        }
+        let states = self.states.entry(key.to_vec()).or_default();
+        states.push((revision, pair.clone()));
+        self.changes.push(Change {
+            revision,
+            key: key.to_vec(),
+            pair,
+            previous,
+        });
+        self.revision = revision;
+    }
+
+    /// Forgets the history before a revision.
+    pub fn compact(&mut self, revision: u64) -> Result<Vec<u8>, Refusal> {
+        if revision <= self.compacted {
+            let message = "etcdserver: mvcc: required revision has been compacted";
+            return Err(Refusal::new(Code::OUT_OF_RANGE, message));
+        }
+        self.compacted = revision.min(self.revision);
+        let compacted = self.compacted;
+        self.states.retain(|_, states| {
+            let behind = states.partition_point(|(at, _)| *at <= compacted);
+            states.drain(..behind.saturating_sub(1));
+            !matches!(states.as_slice(), [(at, None)] if *at <= compacted)
+        });
+        self.changes.retain(|change| change.revision >= compacted);
+        Ok(messages::plain_answer(self.revision))
+    }
+
+    /// Grants a lease.
+    pub fn grant(&mut self, seconds: u64) -> Vec<u8> {
+        self.last_lease += 1;
+        let time = Duration::from_secs(seconds);
+        let lease = Lease {
+            time,
+            ends: Instant::now() + time,
+            keys: BTreeSet::new(),
+        };
+        self.leases.insert(self.last_lease, lease);
+        messages::lease_answer(self.revision, self.last_lease, seconds)
+    }
+
+    /// Renews a lease.
+    pub fn keep_alive(&mut self, id: u64) -> Vec<u8> {
+        let seconds = self.leases.get_mut(&id).map_or(0, |lease| {
+            lease.ends = Instant::now() + lease.time;
+            lease.time.as_secs()
+        });
+        messages::lease_answer(self.revision, id, seconds)
+    }
+
+    /// Ends a lease, and deletes its keys.
+    pub fn revoke(&mut self, id: u64) -> Result<Vec<u8>, Refusal> {
+        let lease = self.leases.remove(&id).ok_or_else(no_lease)?;
+        let revision = self.revision + 1;
+        for key in lease.keys {
+            self.change(&key, None, revision);
+        }
+        Ok(messages::plain_answer(self.revision))
+    }
+
+    /// The leases whose time is over.
+    pub fn ended(&self, now: Instant) -> Vec<u64> {
+        let ended = self.leases.iter().filter(|(_, lease)| lease.ends <= now);
+        ended.map(|(id, _)| *id).collect()
+    }
+}
+
+fn no_lease() -> Refusal {
+    Refusal::new(Code::NOT_FOUND, "etcdserver: requested lease not found")
+}

@@ -1,0 +1,305 @@
+//! A simulated etcd cluster of three members, to which the engine over etcd speaks gRPC.
+//!
+//! [`keys`] is the state that the members agree on. Each member knows it up to a revision, and is behind the others for a
+//! while; [`member`] answers clients with what it knows. A leader carries writes out, one after the other. Faults:
+//! members are slow, cut off from the others and killed, and the leader changes. A write that is on its way then is
+//! lost, or carried out later, and in both cases its client is not told.
+
+mod keys;
+mod member;
+mod messages;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use grpc::Code;
+use mvcc_store::WatchEvents;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+
+use crate::random::{below, chance, millis};
+use crate::trace;
+use keys::{Keys, Refusal};
+pub use member::StoreLink;
+
+/// The number of members.
+pub const MEMBERS: usize = 3;
+
+/// Longest time between two members when nothing is wrong, in milliseconds.
+const WELL_MILLIS: u64 = 5;
+/// The time of an election, in milliseconds.
+const ELECTION_MILLIS: (u64, u64) = (300, 2_500);
+/// The time after which a member gives a request up, as etcd with its default options.
+const GIVEN_UP: Duration = Duration::from_secs(7);
+/// Pause before another look at the state of the cluster.
+const LOOK: Duration = Duration::from_millis(50);
+/// Interval of the look at leases.
+const LEASES: Duration = Duration::from_secs(1);
+
+type Observe = dyn FnMut(&WatchEvents) + Send;
+
+/// The cluster.
+pub struct Cluster {
+    keys: Mutex<Keys>,
+    /// Gets every change when it is carried out.
+    observe: Mutex<Box<Observe>>,
+    newest: watch::Sender<u64>,
+    rule: Mutex<Rule>,
+    members: [Member; MEMBERS],
+}
+
+/// The leader, and the members that it reaches.
+#[derive(Clone, Copy, Debug, Default)]
+struct Rule {
+    leader: Option<usize>,
+    /// Grows with each election.
+    term: u64,
+    is_cut: [bool; MEMBERS],
+    is_down: [bool; MEMBERS],
+}
+
+impl Rule {
+    fn reaches(&self, member: usize) -> bool {
+        !self.is_cut[member] && !self.is_down[member]
+    }
+}
+
+struct Member {
+    /// The newest revision that it knows.
+    known: watch::Sender<u64>,
+    /// Longest time until it knows what the others do, in milliseconds.
+    behind_millis: Mutex<u64>,
+    /// Cancelled when it is killed.
+    life: Mutex<CancellationToken>,
+}
+
+fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
+    of.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Cluster {
+    /// An empty cluster. `observe` gets every change of the store below the prefix of the engine.
+    pub fn start(observe: impl FnMut(&WatchEvents) + Send + 'static) -> Arc<Self> {
+        let cluster = Arc::new(Self {
+            keys: Mutex::new(Keys::new()),
+            observe: Mutex::new(Box::new(observe)),
+            newest: watch::Sender::new(1),
+            rule: Mutex::new(Rule {
+                leader: Some(0),
+                ..Rule::default()
+            }),
+            members: std::array::from_fn(|_| Member {
+                known: watch::Sender::new(1),
+                behind_millis: Mutex::new(WELL_MILLIS),
+                life: Mutex::default(),
+            }),
+        });
+        for member in 0..MEMBERS {
+            tokio::spawn(cluster.clone().follow(member));
+        }
+        tokio::spawn(cluster.clone().end_leases());
+        cluster
+    }
+
+    /// The members' addresses for the engine.
+    pub fn endpoints() -> [String; MEMBERS] {
+        std::array::from_fn(|number| format!("http://member-{number}:2379"))
+    }
+
+    fn rule(&self) -> Rule {
+        *lock(&self.rule)
+    }
+
+    /// Keeps a member current.
+    async fn follow(self: Arc<Self>, member: usize) {
+        let mut newest = self.newest.subscribe();
+        let known = &self.members[member].known;
+        loop {
+            let behind = *known.borrow();
+            if newest.wait_for(|newest| *newest > behind).await.is_err() {
+                return;
+            }
+            let slowest = *lock(&self.members[member].behind_millis);
+            sleep(millis(0, slowest)).await;
+            while !self.rule().reaches(member) || self.rule().leader.is_none() {
+                sleep(LOOK).await;
+            }
+            known.send_replace(*newest.borrow());
+        }
+    }
+
+    async fn end_leases(self: Arc<Self>) {
+        loop {
+            sleep(LEASES).await;
+            if self.rule().leader.is_none() {
+                continue;
+            }
+            let ended = lock(&self.keys).ended(Instant::now());
+            for lease in ended {
+                // It may have been ended by a client.
+                let _ended = self.change(|keys| keys.revoke(lease));
+            }
+        }
+    }
+
+    /// Carries something out.
+    fn change<T>(&self, change: impl FnOnce(&mut Keys) -> T) -> (T, u64) {
+        let mut keys = lock(&self.keys);
+        let before = keys.revision;
+        let done = change(&mut keys);
+        let revision = keys.revision;
+        if revision > before {
+            if let Some(events) = member::store_events(keys.since(before)) {
+                (lock(&self.observe))(&events);
+            }
+            self.newest.send_replace(revision);
+        }
+        (done, revision)
+    }
+
+    /// Carries a write out for a client of a member.
+    async fn propose(
+        &self,
+        member: usize,
+        write: impl FnOnce(&mut Keys) -> Result<Vec<u8>, Refusal>,
+    ) -> Result<Vec<u8>, Refusal> {
+        let before = self.rule();
+        self.has_leader(member).await?;
+        sleep(millis(0, WELL_MILLIS)).await;
+        let now = self.rule();
+        let is_late = now.term != before.term || now.leader.is_none() || !now.reaches(member);
+        if is_late && chance(50) {
+            trace!("member {member} of etcd loses a write");
+            sleep(GIVEN_UP).await;
+            return Err(given_up());
+        }
+        while is_late && self.rule().leader.is_none() {
+            sleep(LOOK).await;
+        }
+        let (answer, revision) = self.change(write);
+        if is_late {
+            trace!("a late write of member {member} of etcd is carried out at {revision}");
+            sleep(GIVEN_UP).await;
+            return Err(given_up());
+        }
+        self.know(member, revision).await?;
+        answer
+    }
+
+    /// Waits until a member knows all that was carried out before, for a read.
+    async fn read_index(&self, member: usize) -> Result<u64, Refusal> {
+        self.has_leader(member).await?;
+        let newest = *self.newest.borrow();
+        sleep(millis(0, WELL_MILLIS)).await;
+        // A leader that was replaced does not learn that it still leads.
+        self.has_leader(member).await?;
+        self.know(member, newest).await?;
+        Ok(*self.members[member].known.borrow())
+    }
+
+    /// A member that does not reach the leader notices after a while.
+    async fn has_leader(&self, member: usize) -> Result<(), Refusal> {
+        let rule = self.rule();
+        if rule.leader.is_some() && rule.reaches(member) {
+            return Ok(());
+        }
+        if chance(50) {
+            sleep(GIVEN_UP).await;
+            return Err(given_up());
+        }
+        Err(no_leader())
+    }
+
+    async fn know(&self, member: usize, revision: u64) -> Result<(), Refusal> {
+        let mut known = self.members[member].known.subscribe();
+        let arrival = known.wait_for(|known| *known >= revision);
+        match tokio::time::timeout(GIVEN_UP, arrival).await {
+            Ok(Ok(_)) => Ok(()),
+            _ => Err(given_up()),
+        }
+    }
+
+    /// Elects a leader, if a majority is there.
+    async fn elect(&self) {
+        {
+            let mut rule = lock(&self.rule);
+            rule.leader = None;
+            rule.term += 1;
+        }
+        let (from, to) = ELECTION_MILLIS;
+        sleep(millis(from, to)).await;
+        let mut rule = lock(&self.rule);
+        let there: Vec<usize> = (0..MEMBERS).filter(|one| rule.reaches(*one)).collect();
+        if there.len() > MEMBERS / 2 && rule.leader.is_none() {
+            let leader = there[below(there.len() as u64) as usize];
+            rule.leader = Some(leader);
+            trace!("member {leader} of etcd leads");
+        }
+    }
+
+    /// Another member leads after a while.
+    pub async fn change_leader(&self) {
+        trace!("etcd changes its leader");
+        self.elect().await;
+    }
+
+    /// Cuts a member off from the others for a while.
+    pub async fn split(&self, member: usize, time: Duration) {
+        trace!("member {member} of etcd is cut off from the others");
+        lock(&self.rule).is_cut[member] = true;
+        self.lose(member).await;
+        sleep(time).await;
+        lock(&self.rule).is_cut[member] = false;
+        self.regain().await;
+    }
+
+    /// Kills a member, and starts it again after a while.
+    pub async fn kill(&self, member: usize, time: Duration) {
+        trace!("member {member} of etcd is killed");
+        lock(&self.rule).is_down[member] = true;
+        lock(&self.members[member].life).cancel();
+        self.lose(member).await;
+        sleep(time).await;
+        *lock(&self.members[member].life) = CancellationToken::new();
+        lock(&self.rule).is_down[member] = false;
+        self.regain().await;
+    }
+
+    async fn lose(&self, member: usize) {
+        let rule = self.rule();
+        let there = (0..MEMBERS).filter(|one| rule.reaches(*one)).count();
+        if rule.leader == Some(member) || there <= MEMBERS / 2 {
+            self.elect().await;
+        }
+    }
+
+    async fn regain(&self) {
+        if self.rule().leader.is_none() {
+            self.elect().await;
+        }
+    }
+
+    /// A member is behind the others for a while.
+    pub async fn slow_down(&self, member: usize, slowest: Duration, time: Duration) {
+        trace!("member {member} of etcd is behind by up to {slowest:?}");
+        let slowest = u64::try_from(slowest.as_millis()).unwrap_or(u64::MAX);
+        *lock(&self.members[member].behind_millis) = slowest;
+        sleep(time).await;
+        *lock(&self.members[member].behind_millis) = WELL_MILLIS;
+    }
+
+    /// Forgets all history.
+    pub fn compact(&self) {
+        let (_, revision) = self.change(|keys| keys.compact(keys.revision).map(drop));
+        trace!("etcd is compacted to {revision}");
+    }
+}
+
+fn given_up() -> Refusal {
+    Refusal::new(Code::UNAVAILABLE, "etcdserver: request timed out")
+}
+
+fn no_leader() -> Refusal {
+    Refusal::new(Code::UNAVAILABLE, "etcdserver: no leader")
+}
