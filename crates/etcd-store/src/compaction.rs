@@ -2,11 +2,13 @@
 //!
 //! Each server tries to write the same key at each interval, under the condition that nobody else has
 //! since its last look. The one that succeeds compacts to the revision that it saw one interval before
-//! (the way of `kube-apiserver`, `k8s.io/apiserver/pkg/storage/etcd3/compact.go`).
+//! (the way of `kube-apiserver`, `k8s.io/apiserver/pkg/storage/etcd3/compact.go`). A full etcd refuses the key, but
+//! not compactions: then each server compacts, to what it saw an interval before.
 
 use std::{sync::Arc, time::Duration};
 
 use grpc::{Code, RpcError};
+use mvcc_store::StoreError;
 use tokio::time::Instant;
 
 use crate::{
@@ -14,6 +16,7 @@ use crate::{
     keys::Keys,
     messages::{self, COMPACT, Condition, RequestOp, TXN, TxnRequest, TxnResponse},
     revision::EtcdRevision,
+    txn,
 };
 
 /// The history that etcd keeps at least: a server that was cut off for less finds its place again.
@@ -64,21 +67,32 @@ async fn look(
         }],
         failure: vec![RequestOp::Get(keys.compaction.clone())],
     };
-    // Carried out twice, the second attempt only finds that somebody was first.
+    match send(connections, &request).await {
+        Err(error) if matches!(txn::refusal(&error, None), StoreError::Full(_)) => {
+            let request = TxnRequest {
+                conditions: Vec::new(),
+                success: request.failure,
+                failure: Vec::new(),
+            };
+            Ok(judge_full(seen, &send(connections, &request).await?))
+        }
+        response => Ok(judge(seen, &response?)),
+    }
+}
+
+/// Sends a transaction. Carried out twice, the second attempt only finds that somebody was first.
+async fn send(connections: &Connections, request: &TxnRequest) -> Result<TxnResponse, RpcError> {
     let deadline = Instant::now() + ATTEMPT;
     let answer = connections
         .call(TXN, &request.write(), ATTEMPT, deadline)
         .await?;
-    let response =
-        TxnResponse::read(&answer).map_err(|error| RpcError::Broken(error.to_string()))?;
-    Ok(judge(seen, &response))
+    TxnResponse::read(&answer).map_err(|error| RpcError::Broken(error.to_string()))
 }
 
 fn judge(seen: Seen, response: &TxnResponse) -> (Seen, Option<EtcdRevision>) {
-    let found = response.responses.first().and_then(|pairs| pairs.first());
     let version = match response.succeeded {
         true => seen.version + 1,
-        false => found.map_or(0, |pair| pair.version),
+        false => found_version(response),
     };
     let now = Seen {
         version,
@@ -86,6 +100,22 @@ fn judge(seen: Seen, response: &TxnResponse) -> (Seen, Option<EtcdRevision>) {
     };
     let compacts = response.succeeded && seen.revision > EtcdRevision(0);
     (now, compacts.then_some(seen.revision))
+}
+
+/// The decision without an agreement: repeated compactions do no harm.
+fn judge_full(seen: Seen, response: &TxnResponse) -> (Seen, Option<EtcdRevision>) {
+    let now = Seen {
+        version: found_version(response),
+        revision: response.revision,
+    };
+    let compacts = seen.revision > EtcdRevision(0);
+    (now, compacts.then_some(seen.revision))
+}
+
+/// The number of writes of the key that was read.
+fn found_version(response: &TxnResponse) -> u64 {
+    let found = response.responses.first().and_then(|pairs| pairs.first());
+    found.map_or(0, |pair| pair.version)
 }
 
 /// Makes etcd forget its history before the revision.
@@ -140,5 +170,16 @@ mod tests {
         // Another server comes too late and looks again later.
         let late = judge(seen(1, 20), &response(false, 91, Some(2)));
         assert_eq!(late, (seen(2, 91), None));
+    }
+
+    #[test]
+    fn a_full_etcd_is_compacted_by_each_server() {
+        let first = judge_full(Seen::default(), &response(true, 10, Some(3)));
+        assert_eq!(first, (seen(3, 10), None));
+        let second = judge_full(first.0, &response(true, 12, Some(3)));
+        assert_eq!(second, (seen(3, 12), Some(EtcdRevision(10))));
+        // With room again, the servers agree as before.
+        let agreed = judge(second.0, &response(true, 20, None));
+        assert_eq!(agreed, (seen(4, 20), Some(EtcdRevision(12))));
     }
 }

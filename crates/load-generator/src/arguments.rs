@@ -69,7 +69,7 @@ const AFTER_HELP: &str = "\
 The pods are created in a new namespace with the label
 app.kubernetes.io/managed-by=mainstay-bench, which is deleted at the end, also after Ctrl-C.
 They name a scheduler that does not exist, so no node runs them. A list request lists all pods,
-at once or in pages of 500.
+at once (in JSON or in protobuf) or in pages of 500.
 
 With --sets, nodes without containers are created: pods that are bound to them are Running and
 Ready at once. For each SETSxPODS the sets are created, updated, scaled to 0 and deleted, each with

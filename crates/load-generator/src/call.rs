@@ -3,13 +3,15 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use http::header::CONTENT_TYPE;
+use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{Method, Request};
 use http_body_util::BodyExt;
 use kube::Client;
 use kube::client::Body;
 use serde::Deserialize;
 use serde_json::Value;
+
+const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 
 /// A request that can be sent.
 #[derive(Clone, Debug)]
@@ -19,6 +21,8 @@ pub struct Call {
     body: Option<(&'static str, Vec<u8>)>,
     /// Whether the following pages belong to it.
     all_pages: bool,
+    /// Whether the response is requested in protobuf, as Go's clients do, and not in JSON.
+    protobuf: bool,
 }
 
 /// The result of a request.
@@ -76,6 +80,15 @@ impl Call {
             uri,
             body,
             all_pages: false,
+            protobuf: false,
+        }
+    }
+
+    /// The same request for a response in protobuf.
+    pub fn in_protobuf(self) -> Self {
+        Self {
+            protobuf: true,
+            ..self
         }
     }
 
@@ -114,6 +127,9 @@ impl Call {
             uri.push_str(next);
         }
         let mut builder = Request::builder().method(&self.method).uri(uri);
+        if self.protobuf {
+            builder = builder.header(ACCEPT, PROTOBUF);
+        }
         let mut body = Vec::new();
         if let Some((content_type, bytes)) = &self.body {
             builder = builder.header(CONTENT_TYPE, *content_type);
@@ -198,6 +214,14 @@ mod tests {
             next(r#"{"metadata":{"resourceVersion":"1"},"items":[]}"#),
             ""
         );
+    }
+
+    #[test]
+    fn a_list_in_protobuf_names_its_form() {
+        let call = Call::get("/api/v1/pods".to_owned());
+        let accept = |call: &Call| call.request("").unwrap().headers().get(ACCEPT).cloned();
+        assert_eq!(accept(&call), None);
+        assert_eq!(accept(&call.in_protobuf()).unwrap(), PROTOBUF);
     }
 
     #[test]

@@ -11,7 +11,7 @@ pub enum Measure {
     Get,
     /// Gets while other clients keep the server busy
     GetUnderLoad,
-    /// All pods, at once and in pages
+    /// All pods, at once in JSON and in protobuf, and in pages
     List,
     /// Replace a pod by a changed one
     Update,
@@ -40,10 +40,11 @@ impl Measure {
         Self::Memory,
     ];
     /// Operations on existing pods, which leave them in place.
-    const ON_PODS: [Operation; 7] = [
+    const ON_PODS: [Operation; 8] = [
         Operation::Get,
         Operation::GetUnderLoad,
         Operation::List,
+        Operation::ListProtobuf,
         Operation::ListPaged,
         Operation::Update,
         Operation::Patch,
@@ -58,6 +59,7 @@ pub enum Operation {
     Get,
     GetUnderLoad,
     List,
+    ListProtobuf,
     ListPaged,
     Update,
     Patch,
@@ -73,6 +75,7 @@ impl Operation {
             Self::Get => "get",
             Self::GetUnderLoad => "get under load",
             Self::List => "list",
+            Self::ListProtobuf => "list in protobuf",
             Self::ListPaged => "list in pages",
             Self::Update => "update",
             Self::Patch => "patch",
@@ -86,7 +89,7 @@ impl Operation {
             Self::Create => Measure::Create,
             Self::Get => Measure::Get,
             Self::GetUnderLoad => Measure::GetUnderLoad,
-            Self::List | Self::ListPaged => Measure::List,
+            Self::List | Self::ListProtobuf | Self::ListPaged => Measure::List,
             Self::Update => Measure::Update,
             Self::Patch => Measure::Patch,
             Self::Apply => Measure::Apply,

@@ -49,6 +49,10 @@ impl Pods {
         Call::get(self.path.clone())
     }
 
+    pub fn list_in_protobuf(&self) -> Call {
+        self.list().in_protobuf()
+    }
+
     pub fn list_in_pages(&self) -> Call {
         Call::pages(format!("{}?limit={PAGE}", self.path))
     }

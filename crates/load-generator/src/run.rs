@@ -183,6 +183,7 @@ async fn send(
             return busy::get_pods(target, step.clients, names).await;
         }
         Operation::List => vec![pods.list(); lists],
+        Operation::ListProtobuf => vec![pods.list_in_protobuf(); lists],
         Operation::ListPaged => vec![pods.list_in_pages(); lists],
         Operation::Update => updates(target, &pods, word).await?,
         Operation::Patch => each(&|name| pods.patch(name, word)),

@@ -27,7 +27,7 @@ fn steps(words: &str) -> Vec<(Operation, u32, bool)> {
 #[test]
 fn everything_is_measured_that_can_be() {
     let all = parse("").unwrap();
-    assert_eq!(all.steps.len(), 3 * 8);
+    assert_eq!(all.steps.len(), 3 * 9);
     assert!(all.steps.iter().all(|step| step.reported));
     assert_eq!(all.watchers, [1, 100, 1000]);
     assert!(!all.memory);
@@ -36,16 +36,18 @@ fn everything_is_measured_that_can_be() {
 
 #[test]
 fn pods_are_there_before_they_are_asked_for() {
-    use Operation::{Create, Delete, Get, List, ListPaged};
+    use Operation::{Create, Delete, Get, List, ListPaged, ListProtobuf};
     assert_eq!(
         steps("--only get,list --clients 1,2"),
         [
             (Create, 16, false),
             (Get, 1, true),
             (List, 1, true),
+            (ListProtobuf, 1, true),
             (ListPaged, 1, true),
             (Get, 2, true),
             (List, 2, true),
+            (ListProtobuf, 2, true),
             (ListPaged, 2, true),
         ]
     );

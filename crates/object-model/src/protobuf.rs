@@ -158,12 +158,14 @@ pub struct Writer(pub Vec<u8>);
 
 impl Writer {
     /// The head of a field of bytes: its tag, and the length of the bytes that follow.
+    #[inline]
     pub fn head(&mut self, tag: u32, length: usize) {
         self.raw(u64::from(tag));
         self.raw(length as u64);
     }
 
     /// A field of bytes.
+    #[inline]
     pub fn bytes(&mut self, tag: u32, content: &[u8]) {
         self.head(tag, content.len());
         self.0.extend_from_slice(content);
@@ -187,6 +189,7 @@ impl Writer {
     }
 
     /// A field with a number.
+    #[inline]
     pub fn varint(&mut self, tag: u32, value: u64) {
         self.raw(u64::from(tag));
         self.raw(value);
@@ -198,18 +201,25 @@ impl Writer {
         self.0.extend_from_slice(&value.to_le_bytes());
     }
 
+    #[inline]
     fn raw(&mut self, value: u64) {
-        varint::put(&mut self.0, value);
+        // Most tags and lengths have one byte.
+        match u8::try_from(value) {
+            Ok(value) if value < 0x80 => self.0.push(value),
+            _ => varint::put(&mut self.0, value),
+        }
     }
 }
 
 /// The size of a number.
+#[inline]
 pub fn varint_size(value: u64) -> usize {
     // Seven bits in a byte; zero takes one, too.
     (value | 1).ilog2() as usize / 7 + 1
 }
 
 /// The size of a field of that many bytes.
+#[inline]
 pub fn bytes_size(tag: u32, length: usize) -> usize {
     varint_size(u64::from(tag)) + varint_size(length as u64) + length
 }

@@ -85,7 +85,7 @@ async fn reads_take_no_more_than_the_read_index() {
 async fn a_full_etcd_is_told_as_a_full_disk() {
     let cluster = Cluster::with(1, None, &["--quota-backend-bytes=4194304"]);
     let store = cluster.store(0).await;
-    commit(&*store, vec![put("kept", "1"), put("gone", "1")]).await;
+    let first = commit(&*store, vec![put("kept", "1"), put("gone", "1")]).await;
     let large = |number: u32| Txn {
         compare: Vec::new(),
         operations: vec![put("large", &format!("{number}{}", "x".repeat(500_000)))],
@@ -106,6 +106,8 @@ async fn a_full_etcd_is_told_as_a_full_disk() {
     store.newest().await.unwrap();
     let removed = commit(&*store, vec![delete("gone")]).await;
     assert_eq!(get(&*store, "gone").await, None);
+    // The history is compacted all the same.
+    store.compact(first).await.unwrap();
     let raw = Raw::connect(&cluster).await;
     raw.make_room(removed.0).await;
     eventually(|| async { store.txn(large(1000)).await.is_ok() }).await;

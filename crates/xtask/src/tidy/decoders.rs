@@ -117,7 +117,7 @@ const TABLE: &[(&str, Said)] = &[
         ByStrangers(&["protobuf"]),
     ),
     (
-        "api-server/src/http/protobuf/transcode.rs",
+        "protobuf-text/src/transcode.rs",
         ByStrangers(&["protobuf", "json-text"]),
     ),
     (

@@ -22,6 +22,7 @@ pub const VOCABULARY: &[&str] = &[
     "json-text",
     "object-model",
     "resource-kinds",
+    "protobuf-text",
     "openapi-schema",
     "structured-merge",
     "custom-resources",
@@ -30,6 +31,7 @@ pub const VOCABULARY: &[&str] = &[
 
 /// Libraries that pure crates may use.
 const PURE_LIBRARIES: &[&str] = &[
+    "base64",
     "flate2",
     "k8s-openapi",
     "serde",
@@ -66,6 +68,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("chrono-tz", 0),
     ("csi-test-driver", 3),
     ("resource-kinds", 1),
+    ("protobuf-text", 2),
     ("openapi-schema", 2),
     ("structured-merge", 3),
     ("custom-resources", 3),
