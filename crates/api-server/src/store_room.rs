@@ -7,7 +7,7 @@ use std::sync::{Arc, Weak};
 
 use jiff::Timestamp;
 use mvcc_store::StoreError;
-use object_model::Status;
+use object_model::{Status, StatusReason};
 use serde_json::json;
 
 use crate::bootstrap::{this_server, write_request};
@@ -18,6 +18,11 @@ use crate::objects::storage::reading;
 use crate::server::{ApiServer, StartError};
 
 const REASON: &str = "StoreFull";
+
+/// Servers find the store full within the interval of their looks, seconds after each other.
+const EVENT_WINDOW_SECONDS: i64 = 600;
+/// So much of a node's name is in the name of its event, which has at most 253 characters.
+const NODE_NAME_LENGTH: usize = 200;
 
 /// A time in which the store is full, or was until now.
 struct Shortage {
@@ -107,7 +112,7 @@ impl Shortage {
         let event = json!({
             "apiVersion": "v1",
             "kind": "Event",
-            "metadata": {"generateName": "store-full-", "namespace": "default"},
+            "metadata": {"name": event_name(node, self.first), "namespace": "default"},
             "involvedObject": {
                 "apiVersion": "v1",
                 "kind": "Node",
@@ -125,8 +130,19 @@ impl Shortage {
         });
         let user = this_server();
         let request = write_request(&resource, &user, "default", "");
-        create(server.writer(), &request, event).await.map(drop)
+        match create(server.writer(), &request, event).await {
+            Err(status) if status.reason == StatusReason::AlreadyExists => Ok(()),
+            created => created.map(drop),
+        }
     }
+}
+
+/// The name of a node's event: the same of all servers that find the store full within some minutes.
+fn event_name(node: &str, first: Timestamp) -> String {
+    let node = node.get(..NODE_NAME_LENGTH).unwrap_or(node);
+    let node = node.trim_end_matches(['-', '.']);
+    let window = first.as_second() / EVENT_WINDOW_SECONDS;
+    format!("{node}.store-full-{window:x}")
 }
 
 /// The result of a step of the start. A full store must not prevent the start, or nothing in it
@@ -141,5 +157,22 @@ pub(crate) fn unless_full(
             Ok(())
         }
         (outcome, _) => outcome,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn servers_name_the_event_of_a_node_alike() {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let name = event_name("n1.example.com", at(1_800_000_000));
+        assert_eq!(name, "n1.example.com.store-full-2dc6c0");
+        assert_eq!(event_name("n1.example.com", at(1_800_000_009)), name);
+        assert_ne!(event_name("n1.example.com", at(1_800_003_600)), name);
+        assert_ne!(event_name("n2.example.com", at(1_800_000_000)), name);
+        let long = event_name(&"a".repeat(253), at(1_800_000_000));
+        assert!(long.len() < 253, "{long}");
     }
 }
