@@ -204,7 +204,7 @@ mod tests {
     const WORK: &str = "\
 controller attachdetach | create delete list patch watch | volumeattachments.storage.k8s.io
 controller attachdetach | list watch | csidrivers.storage.k8s.io
-controller attachdetach | get | nodes
+controller attachdetach | get patch | nodes
 controller attachdetach | patch | nodes/status
 controller attachdetach | get | leases.coordination.k8s.io
 controller attachdetach | create patch | events

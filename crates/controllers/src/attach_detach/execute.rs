@@ -12,20 +12,20 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use planners::attach_detach::Action;
 use reconcile::execute::{Delete, Refusal, delete, refusal, unless_outrun};
 use reconcile::{EventType, Recorder};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::Error;
 use super::observe::Observed;
 
 /// The reason of events about volumes that are not attached; kube-controller-manager's.
 const FAILED_ATTACH: &str = "FailedAttachVolume";
-/// The annotation of an attachment with the version in which a new leader has found it.
-const CLAIMED_AT: &str = "node.mainstay.dev/claimed-at";
+/// The annotation of an attachment or a Node with the version in which a new leader has found it.
+pub(super) const CLAIMED_AT: &str = "node.mainstay.dev/claimed-at";
 
 pub(super) struct Executor {
     client: Client,
     recorder: Recorder,
-    /// The UIDs of the attachments that this leader has made or claimed.
+    /// The UIDs of the attachments that this leader has made or claimed, and of the Nodes that it has written.
     own: Mutex<BTreeSet<String>>,
 }
 
@@ -42,27 +42,29 @@ impl Executor {
         &self.client
     }
 
-    /// The UIDs of the attachments that this leader has made or claimed.
+    /// The UIDs of the attachments that this leader has made or claimed, and of the Nodes that it has written.
     pub fn own(&self) -> MutexGuard<'_, BTreeSet<String>> {
         self.own.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub async fn execute(&self, observed: &Observed, actions: Vec<Action>) -> Result<(), Error> {
+    /// Executes the steps; says whether a write found another version than the observed one.
+    pub async fn execute(&self, observed: &Observed, actions: Vec<Action>) -> Result<bool, Error> {
+        let mut is_outrun = false;
         for action in actions {
             tracing::debug!(node = observed.view.name, ?action, "write");
-            self.write(observed, action).await?;
+            is_outrun |= self.write(observed, action).await?;
         }
-        Ok(())
+        Ok(is_outrun)
     }
 
-    async fn write(&self, observed: &Observed, action: Action) -> Result<(), Error> {
+    async fn write(&self, observed: &Observed, action: Action) -> Result<bool, Error> {
         let attachments: Api<VolumeAttachment> = Api::all(self.client.clone());
         match action {
-            Action::SetAttached(names) => self.set_attached(observed, &names).await?,
+            Action::SetAttached(names) => return self.set_attached(observed, &names).await,
             Action::Attach { name, volume } => {
                 if volume.is_exclusive && self.is_elsewhere(observed, &volume.volume).await? {
                     // The cache shows it soon, and the node is looked at again.
-                    return Ok(());
+                    return Ok(false);
                 }
                 let attachment = VolumeAttachment {
                     metadata: ObjectMeta {
@@ -96,9 +98,18 @@ impl Executor {
                 }}));
                 let params = PatchParams::default();
                 let written = attachments.patch(&name, &params, &patch).await;
-                if unless_outrun(written)?.is_some() {
-                    self.own().insert(uid);
-                }
+                match unless_outrun(written)?.is_some() {
+                    true => self.own().insert(uid),
+                    false => return Ok(true),
+                };
+            }
+            Action::ClaimNode => {
+                let Some(node) = &observed.node else {
+                    return Ok(false);
+                };
+                let version = &node.metadata.resource_version;
+                let patch = json!({"metadata": {"annotations": {CLAIMED_AT: version}}});
+                return self.write_node(node, patch, "").await;
             }
             Action::Detach { name, uid, version } => {
                 tracing::info!(attachment = name, node = observed.view.name, "detach");
@@ -121,7 +132,7 @@ impl Executor {
                 self.tell_users(observed, &volume.volume, &message);
             }
         }
-        Ok(())
+        Ok(false)
     }
 
     fn tell_users(&self, observed: &Observed, volume: &str, message: &str) {
@@ -142,31 +153,50 @@ impl Executor {
         }))
     }
 
-    /// The write names the version of the Node: in a newer one the volume may be in use.
     async fn set_attached(
         &self,
         observed: &Observed,
         names: &BTreeSet<String>,
-    ) -> Result<(), Error> {
+    ) -> Result<bool, Error> {
         let Some(node) = &observed.node else {
-            return Ok(());
+            return Ok(false);
         };
         let volumes: Vec<_> = names
             .iter()
             .map(|name| json!({"name": name, "devicePath": ""}))
             .collect();
-        let patch = Patch::Merge(json!({
-            "metadata": {
-                "uid": node.metadata.uid,
-                "resourceVersion": node.metadata.resource_version,
-            },
-            "status": {"volumesAttached": volumes},
-        }));
+        let patch = json!({"status": {"volumesAttached": volumes}});
+        self.write_node(node, patch, "status").await
+    }
+
+    /// Patches a Node, or a sub-resource of it, over the version that was observed: in a newer one the volume
+    /// may be in use. Says whether there was a newer one.
+    async fn write_node(
+        &self,
+        node: &Node,
+        mut patch: Value,
+        subresource: &str,
+    ) -> Result<bool, Error> {
+        let meta = &node.metadata;
+        patch["metadata"]["uid"] = meta.uid.clone().into();
+        patch["metadata"]["resourceVersion"] = meta.resource_version.clone().into();
+        let (name, uid) = (
+            meta.name.clone().unwrap_or_default(),
+            meta.uid.clone().unwrap_or_default(),
+        );
         let nodes: Api<Node> = Api::all(self.client.clone());
-        let params = PatchParams::default();
-        let written = nodes.patch_status(&observed.view.name, &params, &patch);
-        unless_outrun(written.await)?;
-        Ok(())
+        let (params, patch) = (PatchParams::default(), Patch::Merge(patch));
+        // Without an answer the write may come late: the Node is to be written once more then.
+        self.own().remove(&uid);
+        let written = match subresource {
+            "status" => nodes.patch_status(&name, &params, &patch).await,
+            _ => nodes.patch(&name, &params, &patch).await,
+        };
+        let is_written = unless_outrun(written)?.is_some();
+        if is_written {
+            self.own().insert(uid);
+        }
+        Ok(!is_written)
     }
 }
 

@@ -15,11 +15,14 @@ use resource_kinds::pod_view::PodView;
 
 use crate::Context;
 use crate::node_proof::proof;
-use execute::Executor;
+use execute::{CLAIMED_AT, Executor};
 use observe::Observed;
 
 /// A lost node gets its proof without a change of anything that is watched here.
 const PROOF_INTERVAL: Duration = Duration::from_secs(2);
+
+/// A heartbeat of the node, which changes nothing here, may outrun a write.
+const OUTRUN_RETRY: Duration = Duration::from_millis(100);
 
 /// The reason why a node was not brought up to date.
 #[derive(Debug, thiserror::Error)]
@@ -86,6 +89,9 @@ impl reconcile::Controller for AttachDetach {
                     }
                 }
                 Some(change) = nodes.next() => if concerns(&change) {
+                    if let ObjectChange::Deleted(gone) = &change {
+                        self.executor.own().remove(&name(&gone.metadata.uid));
+                    }
                     queue.add(name(&change.object().metadata.name));
                 },
                 Some(change) = claims.next() => {
@@ -132,11 +138,13 @@ impl reconcile::Controller for AttachDetach {
         {
             // The cached Node may be older than this controller's own last write to it.
             let nodes: Api<Node> = Api::all(self.executor.client().clone());
-            observed.with_node(nodes.get_opt(key).await?.map(Arc::new));
+            let node = nodes.get_opt(key).await?.map(Arc::new);
+            observed.with_node(node, &self.executor.own());
             actions = self.decide(&mut observed, &mut waits).await?;
         }
-        self.executor.execute(&observed, actions).await?;
-        Ok(waits.then_some(PROOF_INTERVAL).into())
+        let is_outrun = self.executor.execute(&observed, actions).await?;
+        let again = is_outrun.then_some(OUTRUN_RETRY);
+        Ok(again.or(waits.then_some(PROOF_INTERVAL)).into())
     }
 }
 
@@ -185,7 +193,7 @@ fn name(text: &Option<String>) -> String {
     text.clone().unwrap_or_default()
 }
 
-/// Whether a change of a Node is about volumes, taints, or the Node as a whole.
+/// Whether a change of a Node is about volumes, taints, a write of this controller, or the Node as a whole.
 fn concerns(change: &ObjectChange<Node>) -> bool {
     match change {
         ObjectChange::Applied(new, Some(old)) => {
@@ -197,7 +205,11 @@ fn concerns(change: &ObjectChange<Node>) -> bool {
                     (status.volumes_in_use.clone(), attached, taints)
                 })
             };
-            volumes(new) != volumes(old)
+            let claimed_at = |node: &Node| {
+                let annotations = node.metadata.annotations.as_ref();
+                annotations.and_then(|all| all.get(CLAIMED_AT).cloned())
+            };
+            volumes(new) != volumes(old) || claimed_at(new) != claimed_at(old)
         }
         ObjectChange::Applied(_, None) | ObjectChange::Deleted(_) => true,
     }

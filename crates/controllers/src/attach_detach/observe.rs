@@ -23,14 +23,14 @@ pub(super) struct Observed {
 }
 
 impl Observed {
-    /// The same with another version of the Node.
-    pub fn with_node(&mut self, node: Option<Arc<Node>>) {
-        self.view.node = node.as_deref().map(state);
+    /// The same with another version of the Node; `own` are the UIDs of what this leader has written.
+    pub fn with_node(&mut self, node: Option<Arc<Node>>, own: &BTreeSet<String>) {
+        self.view.node = node.as_deref().map(|node| state(node, own));
         self.node = node;
     }
 }
 
-fn state(node: &Node) -> NodeState {
+fn state(node: &Node, own: &BTreeSet<String>) -> NodeState {
     let status = node.status.as_ref();
     let in_use = status.and_then(|status| status.volumes_in_use.as_ref());
     let attached = status.and_then(|status| status.volumes_attached.as_ref());
@@ -38,6 +38,11 @@ fn state(node: &Node) -> NodeState {
     NodeState {
         in_use: in_use.into_iter().flatten().cloned().collect(),
         attached: attached.map(|volume| volume.name.clone()).collect(),
+        is_own: node
+            .metadata
+            .uid
+            .as_ref()
+            .is_some_and(|uid| own.contains(uid)),
     }
 }
 
@@ -102,7 +107,9 @@ impl AttachDetach {
             gone,
             view: View {
                 name: name.to_owned(),
-                node: node.as_deref().map(state),
+                node: node
+                    .as_deref()
+                    .map(|node| state(node, &self.executor.own())),
                 wanted,
                 attachments,
                 elsewhere,

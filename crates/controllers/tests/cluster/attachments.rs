@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::support::{Cluster, eventually};
 
+const CLAIMED_AT: &str = "node.mainstay.dev/claimed-at";
 const NAME: &str = "kubernetes.io/csi/d.example.com^h";
 
 async fn create_all<K>(cluster: &Cluster, object: Value)
@@ -217,6 +218,37 @@ async fn a_late_deletion_of_a_former_leader_finds_another_version() {
     let left = attachments(&cluster).await.remove(0);
     assert_eq!(left.uid(), seen.uid());
     assert_eq!(left.metadata.deletion_timestamp, None);
+}
+
+/// A write of `volumesAttached` that a former leader has on its way gives no volume back to a node after it was
+/// detached.
+#[tokio::test]
+async fn a_late_write_of_attached_volumes_finds_another_version() {
+    let cluster = Cluster::without_controllers().await;
+    create_all::<Node>(&cluster, json!({ "metadata": { "name": "n1" } })).await;
+    volume(&cluster).await;
+    let first = CancellationToken::new();
+    let ended_first = cluster.start_controllers(&first);
+    eventually(async || has_account(&cluster).await).await;
+    cluster.create::<Pod>(pod("p", "n1")).await;
+    eventually(async || attached_to(&cluster).await == ["n1"]).await;
+    first.cancel();
+    ended_first.await.unwrap();
+    attach(&cluster).await;
+    ended(&cluster, "p").await;
+    let nodes: Api<Node> = Api::all(cluster.client.clone());
+    let seen = nodes.get("n1").await.unwrap();
+    assert_eq!(seen.annotations().get(CLAIMED_AT), None);
+
+    cluster.start_controllers(&cluster.shutdown);
+    eventually(async || attachments(&cluster).await.is_empty()).await;
+    let claimed = nodes.get("n1").await.unwrap();
+    assert!(claimed.annotations().contains_key(CLAIMED_AT));
+    let late = json!({ "metadata": { "resourceVersion": seen.resource_version() },
+        "status": { "volumesAttached": [{ "name": NAME, "devicePath": "" }] } });
+    let params = PatchParams::default();
+    let written = nodes.patch_status("n1", &params, &Patch::Merge(late)).await;
+    assert_eq!(written.unwrap_err().code(), Some(409));
 }
 
 #[tokio::test]

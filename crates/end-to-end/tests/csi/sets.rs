@@ -223,11 +223,7 @@ fn snapshots_and_clones(world: &World) {
         }
     });
     world.write("db-0", "later");
-    let sources = [
-        ("restored", "VolumeSnapshot", "before", "db-0"),
-        ("cloned", "PersistentVolumeClaim", "data-db-0", "later"),
-    ];
-    for (name, kind, source, _) in sources {
+    let copy = |name: &str, kind: &str, source: &str, content: &str| {
         let mut of = json!({"kind": kind, "name": source});
         if kind == "VolumeSnapshot" {
             of["apiGroup"] = json!("snapshot.storage.k8s.io");
@@ -236,20 +232,31 @@ fn snapshots_and_clones(world: &World) {
             json!({"spec": {"dataSource": of, "resources": {"requests": {"storage": "2Mi"}}}});
         world.apply(&claim(name, more));
         world.apply(&pod(name, name));
-    }
-    for (name, _, _, content) in sources {
         world.kubectl.wait_pods_ready(&[&format!("pod/{name}")]);
         assert_eq!(world.read(name), content);
-    }
+    };
+    copy("restored", "VolumeSnapshot", "before", "db-0");
+    copy("cloned", "PersistentVolumeClaim", "data-db-0", "later");
+    copy("cloned-again", "PersistentVolumeClaim", "cloned", "later");
     world
         .kubectl
         .ok(&["delete", "volumesnapshot", "before", "--timeout=240s"]);
-    world
-        .kubectl
-        .ok(&["delete", "pod", "restored", "cloned", "--timeout=240s"]);
-    world
-        .kubectl
-        .ok(&["delete", "pvc", "restored", "cloned", "--timeout=240s"]);
+    world.kubectl.ok(&[
+        "delete",
+        "pod",
+        "restored",
+        "cloned",
+        "cloned-again",
+        "--timeout=240s",
+    ]);
+    world.kubectl.ok(&[
+        "delete",
+        "pvc",
+        "restored",
+        "cloned",
+        "cloned-again",
+        "--timeout=240s",
+    ]);
 }
 
 fn other_attributes(world: &World) {

@@ -8,7 +8,10 @@
 //! on the node, also if the Node was deleted. A volume for one node is not attached to a second one while
 //! an attachment to another is there. An attachment is deleted in the version that was observed, and
 //! comes into `volumesAttached` only after this leader has made or [claimed](Action::Claim) it: a
-//! deletion that a former leader has on its way then finds another version.
+//! deletion that a former leader has on its way then finds another version. Nothing is detached from a node
+//! before this leader has written the Node ([Action::SetAttached], [Action::ClaimNode]): a write of
+//! `volumesAttached` that a former leader has on its way, which would give the volume back to the node, then
+//! finds another version.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -60,6 +63,8 @@ pub struct Node {
     pub in_use: BTreeSet<String>,
     /// The names in `status.volumesAttached`.
     pub attached: BTreeSet<String>,
+    /// This leader has written the Node, and has the answer.
+    pub is_own: bool,
 }
 
 /// The reason why nothing that used a volume on the node can be alive.
@@ -112,6 +117,9 @@ pub enum Action {
         /// Its version.
         version: String,
     },
+    /// Writes the Node over the version that was observed, as nothing of this leader is in it yet. No step
+    /// follows it: the next plan relies on the write.
+    ClaimNode,
     /// Deletes an attachment, in the version that was observed.
     Detach {
         /// Its name.
@@ -194,6 +202,9 @@ pub fn plan(view: &View) -> Vec<Action> {
         .filter(|attachment| view.proof.is_some() || !is_in_use(node, attachment))
         .map(detach)
         .collect();
+    if !actions.is_empty() && !node.is_own {
+        return vec![Action::ClaimNode];
+    }
     let present: BTreeMap<&str, &Attachment> = view
         .attachments
         .iter()

@@ -1,6 +1,6 @@
 //! Every interleaving of this controller with two nodes that use one volume: pods that are deleted by
 //! force, Node objects that are deleted and registered again, leases that are taken, old caches, leaders
-//! that change, and deletions that arrive late.
+//! that change, and writes that arrive late: of former leaders, and those without an answer.
 //!
 //! A volume is never detached under a body that lives, and never mounted on two nodes. Each guard is
 //! needed: without it a violation is found.
@@ -22,6 +22,8 @@ struct Guards {
     version: bool,
     /// An attachment of a former leader is claimed.
     claim: bool,
+    /// A Node of a former leader is written before a volume is detached from it.
+    claim_node: bool,
     /// A new Node object names what is in use from the beginning.
     first_status: bool,
 }
@@ -31,6 +33,7 @@ const ALL: Guards = Guards {
     fresh_node: true,
     version: true,
     claim: true,
+    claim_node: true,
     first_status: true,
 };
 
@@ -63,6 +66,7 @@ struct Machine {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Write {
     SetAttached { seen: u8, attached: bool },
+    ClaimNode { seen: u8 },
     Attach,
     Claim { uid: u8, version: u8 },
     Detach { uid: u8, version: u8 },
@@ -79,9 +83,11 @@ struct World {
     cached: [Option<ApiNode>; 2],
     /// The attachments that the leader has made or claimed.
     own: BTreeSet<u8>,
+    /// The Nodes that the leader has written.
+    own_nodes: [bool; 2],
     /// The leader's present write.
     pending: Option<(usize, Write)>,
-    /// A deletion of a former leader, or one without an answer.
+    /// A write of a former leader, or one without an answer.
     late: Option<(usize, Write)>,
     revision: u8,
     pods_left: u8,
@@ -90,10 +96,6 @@ struct World {
     lapses_left: u8,
     lost_left: u8,
     has_losses: bool,
-}
-
-fn detaches(write: Write) -> bool {
-    matches!(write, Write::Detach { .. })
 }
 
 impl World {
@@ -114,6 +116,7 @@ impl World {
             machines: [Machine::default(); 2],
             cached: nodes,
             own: BTreeSet::new(),
+            own_nodes: [false; 2],
             pending: None,
             late: None,
             revision: 2,
@@ -156,7 +159,7 @@ impl World {
         }
         for (_, write) in self.pending.iter_mut().chain(&mut self.late) {
             match write {
-                Write::SetAttached { seen, .. } => visit(seen),
+                Write::SetAttached { seen, .. } | Write::ClaimNode { seen } => visit(seen),
                 Write::Attach => {}
                 Write::Claim { uid, version } | Write::Detach { uid, version } => {
                     visit(uid);
@@ -193,6 +196,7 @@ impl World {
             node: node.map(|node| Node {
                 in_use: names(node.in_use),
                 attached: names(node.attached),
+                is_own: self.own_nodes[at] || !guards.claim_node,
             }),
             wanted: self.pods[at]
                 .then(|| ("csi".to_owned(), volume))
@@ -219,6 +223,9 @@ impl World {
                 seen: node?.version,
                 attached: !names.is_empty(),
             }),
+            Action::ClaimNode => Some(Write::ClaimNode {
+                seen: node?.version,
+            }),
             Action::Attach { .. } => Some(Write::Attach),
             Action::Claim { uid, version, .. } => Some(Write::Claim {
                 uid: number(uid),
@@ -239,6 +246,14 @@ impl World {
                 let revision = self.next_revision();
                 if let Some(node) = self.nodes[at].as_mut().filter(|node| node.version == seen) {
                     (node.attached, node.version) = (attached, revision);
+                    self.own_nodes[at] |= is_awaited;
+                }
+            }
+            Write::ClaimNode { seen } => {
+                let revision = self.next_revision();
+                if let Some(node) = self.nodes[at].as_mut().filter(|node| node.version == seen) {
+                    node.version = revision;
+                    self.own_nodes[at] |= is_awaited;
                 }
             }
             Write::Attach => {
@@ -292,8 +307,9 @@ impl World {
         if self.leaders_left > 0 && self.late.is_none() {
             add(&|next| {
                 next.leaders_left -= 1;
-                next.late = next.pending.take().filter(|(_, write)| detaches(*write));
+                next.late = next.pending.take();
                 next.own.clear();
+                next.own_nodes = [false; 2];
                 next.cached = next.nodes;
             });
         }
@@ -303,7 +319,7 @@ impl World {
                     next.pending = None;
                     next.arrive(at, write, true, guards);
                 });
-                if self.lost_left > 0 && self.late.is_none() && detaches(write) {
+                if self.lost_left > 0 && self.late.is_none() {
                     add(&|next| {
                         next.lost_left -= 1;
                         next.late = next.pending.take();
@@ -314,8 +330,14 @@ impl World {
                 for at in NODES {
                     if let Some(write) = self.decide(at, guards) {
                         add(&|next| {
-                            if let Write::Detach { uid, .. } = write {
-                                next.own.remove(&uid);
+                            match write {
+                                Write::Detach { uid, .. } => {
+                                    next.own.remove(&uid);
+                                }
+                                Write::SetAttached { .. } | Write::ClaimNode { .. } => {
+                                    next.own_nodes[at] = false;
+                                }
+                                Write::Attach | Write::Claim { .. } => {}
                             }
                             next.pending = Some((at, write));
                         });
@@ -378,6 +400,7 @@ impl World {
             &|next| {
                 next.deletions_left -= 1;
                 next.nodes[at] = None;
+                next.own_nodes[at] = false;
             },
         );
         when(node.is_none() && !machine.lapsed, &|next| {
@@ -501,6 +524,14 @@ fn each_guard_is_needed() {
         0,
         Guards {
             claim: false,
+            ..ALL
+        }
+    ));
+    assert!(is_violated(
+        1,
+        0,
+        Guards {
+            claim_node: false,
             ..ALL
         }
     ));

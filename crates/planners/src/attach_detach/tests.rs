@@ -32,6 +32,7 @@ fn view(wanted: bool, in_use: bool, attached: bool) -> View {
         node: Some(Node {
             in_use: names(in_use),
             attached: names(attached),
+            is_own: true,
         }),
         wanted: wanted
             .then(|| ("csi-1".to_owned(), volume()))
@@ -84,6 +85,20 @@ fn a_volume_is_attached_told_and_detached_in_order() {
     assert_eq!(plan(&with(view(false, false, false), going.clone())), []);
     // Wanted again while it goes: it must go first.
     assert_eq!(plan(&with(view(true, false, false), going)), []);
+}
+
+#[test]
+fn a_leader_writes_the_node_before_it_detaches() {
+    let mut free = with(view(false, false, false), attachment(true));
+    let node = free.node.as_mut().unwrap();
+    node.is_own = false;
+    assert_eq!(plan(&free), [Action::ClaimNode]);
+    free.proof = Some(Proof::Fenced);
+    assert_eq!(plan(&free), [Action::ClaimNode]);
+    // Attachments need no such write.
+    let mut waits = view(true, false, false);
+    waits.node.as_mut().unwrap().is_own = false;
+    assert!(matches!(plan(&waits)[..], [Action::Attach { .. }]));
 }
 
 #[test]
