@@ -117,7 +117,7 @@ const TABLE: &[(&str, Said)] = &[
         ByStrangers(&["protobuf"]),
     ),
     (
-        "protobuf-text/src/transcode.rs",
+        "api-server/src/http/protobuf/transcode.rs",
         ByStrangers(&["protobuf", "json-text"]),
     ),
     (

@@ -22,7 +22,6 @@ pub const VOCABULARY: &[&str] = &[
     "json-text",
     "object-model",
     "resource-kinds",
-    "protobuf-text",
     "openapi-schema",
     "structured-merge",
     "custom-resources",
@@ -31,7 +30,6 @@ pub const VOCABULARY: &[&str] = &[
 
 /// Libraries that pure crates may use.
 const PURE_LIBRARIES: &[&str] = &[
-    "base64",
     "flate2",
     "k8s-openapi",
     "serde",
@@ -68,7 +66,6 @@ const LAYERS: &[(&str, u8)] = &[
     ("chrono-tz", 0),
     ("csi-test-driver", 3),
     ("resource-kinds", 1),
-    ("protobuf-text", 2),
     ("openapi-schema", 2),
     ("structured-merge", 3),
     ("custom-resources", 3),

@@ -3,9 +3,11 @@
 //!
 //! One table describes the messages (`resource_kinds::api_types`) for both directions, so there is no code
 //! per kind. Decoding produces the JSON that the same client would have sent; encoding reads the stored
-//! JSON text (`protobuf-text`).
+//! JSON text.
 
+mod messages;
 mod read;
+mod transcode;
 mod write;
 
 pub(crate) use read::read;

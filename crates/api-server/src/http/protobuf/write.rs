@@ -2,11 +2,12 @@
 
 use bytes::Bytes;
 use json_text::SyntaxError;
-use object_model::protobuf::{Writer, bytes_size};
-use protobuf_text::{Messages, Transcoder, ValueKind};
 use serde_json::Value;
 
 use super::MAGIC;
+use super::messages::{Messages, ValueKind};
+use super::transcode::Transcoder;
+use object_model::protobuf::{Writer, bytes_size};
 
 /// The tags of fields of bytes by number.
 const FIRST: u32 = ValueKind::Text.tag(1);

@@ -15,14 +15,14 @@ use jiff::{SignedDuration, Timestamp};
 use json_text::{Cursor, StringSlice, SyntaxError};
 use resource_kinds::api_types::Shape;
 
-use crate::messages::{Field, Message, MessagePart, Messages, PartSet, ValueKind};
+use super::messages::{Field, Message, MessagePart, Messages, PartSet, ValueKind};
 use object_model::protobuf::{Writer, bytes_size};
 
 /// The tag of the only field of a `Quantity`, of raw JSON, or of a list in a message.
 const WRAPPED: u32 = ValueKind::Text.tag(1);
 
 /// Transcodes objects, one after the other.
-pub struct Transcoder<'t> {
+pub(super) struct Transcoder<'t> {
     messages: &'static Messages,
     cursor: Cursor<'t>,
     nodes: Vec<ValueNode<'t>>,
@@ -85,8 +85,7 @@ enum ValueContent<'t> {
 }
 
 impl<'t> Transcoder<'t> {
-    /// A transcoder to these messages.
-    pub fn new(messages: &'static Messages) -> Self {
+    pub(super) fn new(messages: &'static Messages) -> Self {
         Self {
             messages,
             cursor: Cursor::new(b""),
@@ -100,9 +99,8 @@ impl<'t> Transcoder<'t> {
 
     /// Reads an object as the message of that index; its encoded length.
     ///
-    /// # Errors
-    /// If the text is not JSON.
-    pub fn read(&mut self, index: usize, json: &'t [u8]) -> Result<usize, SyntaxError> {
+    /// *Errors.* If the text is not JSON.
+    pub(super) fn read(&mut self, index: usize, json: &'t [u8]) -> Result<usize, SyntaxError> {
         self.nodes.clear();
         self.places.clear();
         self.ready.0.clear();
@@ -113,7 +111,7 @@ impl<'t> Transcoder<'t> {
     }
 
     /// Writes the object that was read last.
-    pub fn write(&self, index: usize, out: &mut Writer) {
+    pub(super) fn write(&self, index: usize, out: &mut Writer) {
         let message = self.messages.get(index);
         self.write_parts(message, self.present, 1, out);
     }

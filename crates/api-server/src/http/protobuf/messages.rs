@@ -8,28 +8,17 @@ use resource_kinds::api_types::{ApiTypes, Shape, Structure, ValueType};
 
 /// The form of a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ValueKind {
-    /// A string.
+pub(super) enum ValueKind {
     Text,
-    /// Bytes; in JSON in base64.
     Bytes,
-    /// A whole number.
     Int,
-    /// A boolean.
     Bool,
-    /// A floating-point number.
     Double,
-    /// `Time` and `MicroTime`.
     Time,
-    /// A duration; in JSON a text.
     Duration,
-    /// `Quantity`.
     Quantity,
-    /// A list of texts in a message of its own, such as `ExtraValue`.
     Items,
-    /// `IntOrString`.
     IntOrString,
-    /// JSON that stays text.
     Raw,
     /// The index of a message.
     Message(usize),
@@ -46,7 +35,7 @@ impl ValueKind {
     }
 
     /// The tag of a field with such a value.
-    pub const fn tag(self, number: u32) -> u32 {
+    pub(super) const fn tag(self, number: u32) -> u32 {
         number << 3 | self.wire()
     }
 }
@@ -140,7 +129,7 @@ impl Message {
 
 /// All messages.
 #[derive(Debug)]
-pub struct Messages {
+pub(super) struct Messages {
     all: Vec<Message>,
     by_name: BTreeMap<&'static str, usize>,
     /// The number of the slots of all messages.
@@ -149,7 +138,7 @@ pub struct Messages {
 
 impl Messages {
     /// The messages of the served version; prepared at the first call.
-    pub fn published() -> &'static Self {
+    pub(super) fn published() -> &'static Self {
         static MESSAGES: OnceLock<Messages> = OnceLock::new();
         MESSAGES.get_or_init(|| Self::of(ApiTypes::published()))
     }
@@ -184,13 +173,13 @@ impl Messages {
     }
 
     /// The index of the message of a kind.
-    pub fn of_kind(&self, api_version: &str, kind: &str) -> Option<usize> {
+    pub(super) fn of_kind(&self, api_version: &str, kind: &str) -> Option<usize> {
         let name = ApiTypes::published().of_kind(api_version, kind)?;
         self.by_name.get(name).copied()
     }
 
     /// The index of a message of the table.
-    pub fn index(&self, name: &str) -> Option<usize> {
+    pub(super) fn index(&self, name: &str) -> Option<usize> {
         self.by_name.get(name).copied()
     }
 
