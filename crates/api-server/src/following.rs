@@ -4,6 +4,7 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use backoff::Backoff;
 use futures::StreamExt;
 use futures::stream::{BoxStream, SelectAll, select_all};
 use mvcc_store::{Revision, StoreError, WatchEvents};
@@ -16,10 +17,10 @@ use crate::group_services;
 use crate::objects::definitions;
 use crate::server::{ApiServer, StartError};
 
-/// First delay before a failed watch or update is retried; it grows with further failures.
-const PAUSE: Duration = Duration::from_millis(100);
-/// The pause is doubled at most so often.
-const DOUBLINGS_MAX: u32 = 7;
+/// First delay before a failed watch or update is retried; it doubles with each further failure.
+const PAUSE_MIN: Duration = Duration::from_millis(100);
+/// The longest delay.
+const PAUSE_MAX: Duration = Duration::from_millis(12_800);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum What {
@@ -63,7 +64,7 @@ pub(crate) async fn start(server: &Arc<ApiServer>) -> Result<Following, StartErr
 
 /// Follows the store for as long as there is the server.
 pub(crate) async fn run(server: Weak<ApiServer>, first: Following, streak: Streak) {
-    let mut failures: u32 = 0;
+    let mut backoff = Backoff::new(PAUSE_MIN, PAUSE_MAX);
     let mut begun = Some(first);
     streak.succeeded();
     loop {
@@ -71,12 +72,11 @@ pub(crate) async fn run(server: Weak<ApiServer>, first: Following, streak: Strea
             Ok(()) | Err(Ended::Gone) => return,
             Err(Ended::Failed(why)) => {
                 streak.failed(&why);
-                failures = failures.saturating_add(1);
             }
             // It went well until then.
-            Err(Ended::Watch) => failures = 0,
+            Err(Ended::Watch) => backoff.reset(),
         }
-        tokio::time::sleep(PAUSE * (1 << failures.min(DOUBLINGS_MAX))).await;
+        tokio::time::sleep(backoff.fail()).await;
     }
 }
 

@@ -17,7 +17,7 @@ pub struct Part {
 pub enum PartOwner {
     /// The cluster: its objects, and their data. Deleted by `down --volumes`.
     Cluster,
-    /// The instance: images, and files that the user has written. Deleted by `down --all`.
+    /// The instance: images, the server token, and files that the user has written. Deleted by `down --all`.
     Instance,
 }
 
@@ -46,7 +46,7 @@ const fn of_instance(name: &'static str) -> Part {
 impl Part {
     /// All parts, in the order of deletion: the store comes first, so that after an interrupted
     /// deletion there are no objects whose data are gone.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 32] = [
         of_cluster("store"),
         of_cluster("store.unfinished"),
         trace("volumes"),
@@ -74,6 +74,9 @@ impl Part {
         of_instance("images"),
         of_instance("seccomp"),
         of_instance("registries.yaml"),
+        // The keys in an etcd and in the files of `mainstay store backup` are encrypted under it.
+        of_instance("server-token"),
+        of_instance(".server-token.new"),
         of_instance("restored"),
         of_instance(".instance.new"),
         of_instance("instance.new"),

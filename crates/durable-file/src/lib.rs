@@ -3,7 +3,7 @@
 //! The new content is written to a file beside the old one, `.NAME.new`, which then takes its name
 //! (rename(2)). The caller chooses the effect of a power loss, see [`Durability`]. A killed writer
 //! leaves at most the `.NAME.new` file; the next replacement removes it. Two writers of one file
-//! need a lock of their own.
+//! need a lock of their own, or [`replace_beside_others`].
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
@@ -40,41 +40,67 @@ pub fn replace_with(
     durability: Durability,
     write: impl FnOnce(&mut File) -> io::Result<()>,
 ) -> io::Result<()> {
-    let beside = beside(path)?;
-    remove(&beside)?;
-    let renamed = fill(&beside, mode, durability, write).and_then(|()| fs::rename(&beside, path));
-    if let Err(error) = renamed {
-        // The first error is the one to be told.
-        fs::remove_file(&beside).ok();
-        return Err(error);
-    }
-    match durability {
-        Durability::Name => sync_directory(parent(path)),
-        Durability::Content | Durability::PageCache => Ok(()),
-    }
+    replace_through(&beside(path, "")?, path, mode, durability, write)
 }
 
-fn fill(
+/// Replaces a file while other processes may replace it too: the new content is written to
+/// `.NAME.PID.new`, and the last replacement wins. A killed writer leaves that file.
+///
+/// # Errors
+/// The error of the file system or of `write`; see [`replace`].
+pub fn replace_beside_others<T, E: From<io::Error>>(
     path: &Path,
     mode: u32,
     durability: Durability,
-    write: impl FnOnce(&mut File) -> io::Result<()>,
-) -> io::Result<()> {
+    write: impl FnOnce(&mut File) -> Result<T, E>,
+) -> Result<T, E> {
+    let beside = beside(path, &format!(".{}", std::process::id()))?;
+    replace_through(&beside, path, mode, durability, write)
+}
+
+fn replace_through<T, E: From<io::Error>>(
+    beside: &Path,
+    path: &Path,
+    mode: u32,
+    durability: Durability,
+    write: impl FnOnce(&mut File) -> Result<T, E>,
+) -> Result<T, E> {
+    remove(beside)?;
+    let written = fill(beside, mode, durability, write);
+    let renamed = written.and_then(|written| {
+        fs::rename(beside, path)?;
+        Ok(written)
+    });
+    if renamed.is_err() {
+        // The first error is the one to be told.
+        fs::remove_file(beside).ok();
+    } else if durability == Durability::Name {
+        sync_directory(parent(path))?;
+    }
+    renamed
+}
+
+fn fill<T, E: From<io::Error>>(
+    path: &Path,
+    mode: u32,
+    durability: Durability,
+    write: impl FnOnce(&mut File) -> Result<T, E>,
+) -> Result<T, E> {
     // A new file: a link or a leftover with other permissions is never written through.
     let mut file = OpenOptions::new()
         .write(true)
         .create_new(true)
         .mode(0o600)
         .open(path)?;
-    write(&mut file)?;
+    let written = write(&mut file)?;
     if mode != 0o600 {
         // Not left to the umask.
         file.set_permissions(fs::Permissions::from_mode(mode))?;
     }
-    match durability {
-        Durability::PageCache => Ok(()),
-        Durability::Content | Durability::Name => file.sync_all(),
+    if durability != Durability::PageCache {
+        file.sync_all()?;
     }
+    Ok(written)
 }
 
 /// Makes creations, renames and removals in a directory durable (fsync(2)).
@@ -92,13 +118,14 @@ fn parent(path: &Path) -> &Path {
     }
 }
 
-fn beside(path: &Path) -> io::Result<PathBuf> {
+fn beside(path: &Path, writer: &str) -> io::Result<PathBuf> {
     let Some(name) = path.file_name() else {
         let text = format!("{} names no file", path.display());
         return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
     };
     let mut beside = std::ffi::OsString::from(".");
     beside.push(name);
+    beside.push(writer);
     beside.push(".new");
     Ok(path.with_file_name(beside))
 }
@@ -145,6 +172,22 @@ mod tests {
         assert_eq!(failed.unwrap_err().to_string(), "no room");
         assert_eq!(fs::read(&path).unwrap(), b"former");
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_writer_leaves_the_unfinished_file_of_another_process() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        let other = directory.path().join(".file.1.new");
+        fs::write(&other, "half").unwrap();
+        let written = replace_beside_others(&path, 0o600, Durability::Name, |file| {
+            file.write_all(b"whole")?;
+            Ok::<_, io::Error>(5)
+        });
+        assert_eq!(written.unwrap(), 5);
+        assert_eq!(fs::read(&path).unwrap(), b"whole");
+        assert_eq!(fs::read(&other).unwrap(), b"half");
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 2);
     }
 
     #[test]

@@ -105,7 +105,7 @@ impl RegistriesConfig {
         if text.trim().is_empty() {
             return Ok(Self::default());
         }
-        serde_saphyr::from_str(text).map_err(|error| error.to_string())
+        serde_saphyr::from_str(text).map_err(|error| yaml_error::in_text(&error))
     }
 
     /// The places to try for a registry: its mirrors in their order, then the registry itself.

@@ -19,12 +19,12 @@ pub enum ReadError {
         source: io::Error,
     },
     /// The file is not a kubeconfig.
-    #[error("parse {}", path.display())]
+    #[error("parse {}: {reason}", path.display())]
     Content {
         /// The file.
         path: PathBuf,
-        /// Why.
-        source: Box<serde_saphyr::Error>,
+        /// The error with its line and column.
+        reason: String,
     },
 }
 
@@ -42,7 +42,7 @@ pub fn file(path: &Path) -> Result<Kubeconfig, ReadError> {
         "" => Kubeconfig::default(),
         _ => serde_saphyr::from_str(&text).map_err(|error| ReadError::Content {
             path: path.to_owned(),
-            source: Box::new(error),
+            reason: yaml_error::in_text(&error),
         })?,
     };
     let absolute = std::path::absolute(path).map_err(of_file)?;

@@ -52,7 +52,8 @@ pub fn run(arguments: &KubeconfigArguments) -> Result<()> {
 }
 
 fn parse(path: &Path, text: &str) -> Result<Value> {
-    serde_saphyr::from_str(text).with_context(|| format!("parse {}", path.display()))
+    serde_saphyr::from_str(text)
+        .map_err(|error| anyhow::anyhow!(yaml_error::in_file(&path.display(), &error)))
 }
 
 fn user_kubeconfig() -> Result<PathBuf> {

@@ -30,7 +30,6 @@ mod token;
 mod up;
 mod volume;
 mod why;
-mod yaml;
 
 use std::process::ExitCode;
 

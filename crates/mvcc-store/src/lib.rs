@@ -5,10 +5,12 @@
 //! engine inside this process, [`published`] the readable state that every engine has.
 
 pub mod embedded;
+mod layer;
 pub mod limits;
 mod model;
 pub mod published;
 
+pub use layer::StoreLayer;
 pub use limits::Limits;
 pub use model::{
     Compare, Event, EventKind, KeyValue, LeaseId, Occupancy, Operation, OperationResult, Range,

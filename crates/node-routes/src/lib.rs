@@ -13,9 +13,10 @@ use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::{Node, ObjectReference};
 pub use peers::annotations;
 use pod_network::{Cidr, Peer, PeerSettings, PeerTransport, PodNetwork, UnreachedPeer};
-use reconcile::{Cache, Component, EventType, Recorder};
-use tokio::sync::watch;
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use reconcile::{
+    Cache, Component, Controller, EventType, Queue, ReconcileResult, Recorder, run_controller,
+};
+use tokio::sync::{Mutex, watch};
 
 /// Changes that come together are carried out together.
 const DEBOUNCE: Duration = Duration::from_millis(20);
@@ -45,43 +46,95 @@ pub struct Config {
 /// node name it.
 pub fn run(client: Client, config: Config, component: Component) -> BoxFuture<'static, ()> {
     async move {
-        let nodes = Cache::<Node>::spawn_all(&client, &component);
         let shutdown = component.shutdown.clone();
-        let recorder = Recorder::spawn(client, "mainstay-routes", shutdown.clone());
-        let work = async move {
-            let keeping = keep(nodes, config, &recorder);
-            shutdown.run_until_cancelled(keeping).await;
+        let controller = NodeRoutes {
+            nodes: Cache::<Node>::spawn_all(&client, &component),
+            recorder: Recorder::spawn(client, "mainstay-routes", shutdown.clone()),
+            config,
+            connections: Mutex::default(),
         };
+        let queue = Queue::of(&component, "node_routes");
+        let work = run_controller(Arc::new(controller), queue, shutdown);
         component.watched("the ways to other nodes", work).await;
     }
     .boxed()
 }
 
-async fn keep(nodes: Cache<Node>, mut config: Config, recorder: &Recorder) {
-    if !nodes.wait_synced().await {
-        return;
+/// The only controller of the kernel's ways to other nodes.
+struct NodeRoutes {
+    nodes: Cache<Node>,
+    recorder: Recorder,
+    config: Config,
+    connections: Mutex<Connections>,
+}
+
+/// The result of the last reconciliation.
+#[derive(Default)]
+struct Connections {
+    /// The peers that the kernel was given; none before the first time and after a refusal.
+    connected: Option<Wanted>,
+    unreached: Vec<UnreachedPeer>,
+}
+
+/// The cause of a reconciliation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum Cause {
+    /// Node objects have changed.
+    Nodes,
+    /// The time has come, or the address of this node has changed: the kernel is looked at, too.
+    Look,
+}
+
+impl Controller for NodeRoutes {
+    type Key = Cause;
+    type Error = std::convert::Infallible;
+
+    const WORKERS: usize = 1;
+
+    async fn wait_synced(&self) -> bool {
+        self.nodes.wait_synced().await
     }
-    let mut changes = nodes.subscribe();
-    let mut tick = interval(LOOK);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let (mut connected, mut unreached) = (None, Vec::new());
-    loop {
-        let is_look = tokio::select! {
-            change = changes.next() => match change {
-                Some(_) => false,
-                None => return,
-            },
-            Ok(()) = config.node_ip.changed() => true,
-            _ = tick.tick() => true,
-        };
-        sleep(DEBOUNCE).await;
-        let wanted = wanted(&nodes, &config);
-        if !is_look && connected.as_ref() == Some(&wanted) {
-            continue;
+
+    async fn feed(&self, queue: &Queue<Cause>) {
+        let mut changes = self.nodes.subscribe();
+        let mut node_ip = self.config.node_ip.clone();
+        queue.add(Cause::Look);
+        loop {
+            let cause = tokio::select! {
+                change = changes.next() => match change {
+                    Some(_) => Cause::Nodes,
+                    None => return,
+                },
+                Ok(()) = node_ip.changed() => Cause::Look,
+            };
+            queue.add_after(cause, DEBOUNCE);
         }
-        let now = connect(&config.network, &wanted).await;
-        report(&unreached, &now, recorder, &config.node_name);
-        (connected, unreached) = (Some(wanted), now);
+    }
+
+    async fn reconcile(&self, cause: &Cause) -> Result<ReconcileResult, Self::Error> {
+        let wanted = wanted(&self.nodes, &self.config);
+        let mut connections = self.connections.lock().await;
+        if *cause == Cause::Nodes && connections.connected.as_ref() == Some(&wanted) {
+            return Ok(ReconcileResult::Done);
+        }
+        let unreached = match connect(&self.config.network, &wanted).await {
+            Ok(unreached) => unreached,
+            Err(error) => {
+                warn(&error);
+                connections.connected = None;
+                return Ok(ReconcileResult::RequeueAfter(RETRY));
+            }
+        };
+        let own = &self.config.node_name;
+        report(&connections.unreached, &unreached, &self.recorder, own);
+        *connections = Connections {
+            connected: Some(wanted),
+            unreached,
+        };
+        Ok(match cause {
+            Cause::Nodes => ReconcileResult::Done,
+            Cause::Look => ReconcileResult::RequeueAfter(LOOK),
+        })
     }
 }
 
@@ -102,18 +155,13 @@ fn wanted(nodes: &Cache<Node>, config: &Config) -> Wanted {
     Some((settings, peers))
 }
 
-async fn connect(network: &PodNetwork, wanted: &Wanted) -> Vec<UnreachedPeer> {
-    let Some((settings, peers)) = wanted else {
-        return Vec::new();
-    };
-    loop {
-        match network.connect_peers(settings, peers).await {
-            Ok(unreached) => return unreached,
-            Err(error) => {
-                warn(&error);
-                sleep(RETRY).await;
-            }
-        }
+async fn connect(
+    network: &PodNetwork,
+    wanted: &Wanted,
+) -> Result<Vec<UnreachedPeer>, pod_network::Error> {
+    match wanted {
+        Some((settings, peers)) => network.connect_peers(settings, peers).await,
+        None => Ok(Vec::new()),
     }
 }
 

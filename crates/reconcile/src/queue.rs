@@ -170,11 +170,8 @@ impl<T: Work> Queue<T> {
     pub fn add_rate_limited(&self, key: T) {
         let mut state = self.state();
         let failures = state.failures.entry(key.clone()).or_default();
-        let factor = 1u32.checked_shl((*failures).min(31)).unwrap_or(u32::MAX);
         *failures = failures.saturating_add(1);
-        let delay = limits::RETRY_DELAY_MIN
-            .saturating_mul(factor)
-            .min(limits::RETRY_DELAY_MAX);
+        let delay = backoff::delay(limits::RETRY_DELAY_MIN, limits::RETRY_DELAY_MAX, *failures);
         state.add_at(key, Instant::now() + delay);
         drop(state);
         self.counts().retries += 1;

@@ -275,12 +275,7 @@ impl Pending {
 
 fn back_off(attempts: u32) -> Duration {
     let late = attempts.saturating_sub(limits::PROMPT_ATTEMPTS);
-    if late == 0 {
-        return Duration::ZERO;
-    }
-    limits::BACK_OFF_MIN
-        .saturating_mul(1 << (late - 1).min(10))
-        .min(limits::BACK_OFF_MAX)
+    backoff::delay(limits::BACK_OFF_MIN, limits::BACK_OFF_MAX, late)
 }
 
 #[cfg(test)]

@@ -6,10 +6,7 @@ use std::time::Duration;
 
 use futures::future::{BoxFuture, FutureExt, poll_immediate};
 use mvcc_store::embedded::{EmbeddedStore, Limits, Stepper};
-use mvcc_store::{
-    LeaseId, Range, RangeResult, Revision, Store, StoreError, Txn, TxnResult, WatchEvents,
-    WatchStream,
-};
+use mvcc_store::{LeaseId, Revision, Store, StoreError, StoreLayer, Txn, TxnResult, WatchEvents};
 use tokio::sync::Notify;
 
 use crate::random;
@@ -87,37 +84,13 @@ fn lock(stepper: &Mutex<Stepper>) -> std::sync::MutexGuard<'_, Stepper> {
         .unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
-impl Store for Disk {
-    fn current_revision(&self) -> Revision {
-        self.store.current_revision()
-    }
-
-    fn newest(&self) -> BoxFuture<'_, Result<Revision, StoreError>> {
-        self.store.newest()
-    }
-
-    fn reached(&self, revision: Revision) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.store.reached(revision)
-    }
-
-    fn failure(&self) -> Option<StoreError> {
-        self.store.failure()
+impl StoreLayer for Disk {
+    fn inner(&self) -> &dyn Store {
+        self.store.as_ref()
     }
 
     fn txn(&self, txn: Txn) -> BoxFuture<'_, Result<TxnResult, StoreError>> {
         self.submitting(self.store.txn(txn)).boxed()
-    }
-
-    fn range(&self, range: Range) -> BoxFuture<'_, Result<RangeResult, StoreError>> {
-        self.store.range(range)
-    }
-
-    fn watch(&self, prefix: Vec<u8>, from: Revision) -> Result<WatchStream, StoreError> {
-        self.store.watch(prefix, from)
-    }
-
-    fn compact(&self, revision: Revision) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.store.compact(revision)
     }
 
     fn lease_grant(&self, ttl: Duration) -> BoxFuture<'_, Result<LeaseId, StoreError>> {

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use backoff::Backoff;
+
 /// First delay after a volume could not be made.
 const RETRY_MIN: Duration = Duration::from_secs(1);
 /// Longest delay; external provisioners have about the same.
@@ -11,7 +13,7 @@ const RETRY_MAX: Duration = Duration::from_secs(300);
 /// The back-off of claims whose volumes could not be created or expanded, by UID.
 #[derive(Debug, Default)]
 pub(crate) struct Setbacks {
-    by_uid: BTreeMap<String, (u32, Instant)>,
+    by_uid: BTreeMap<String, (Backoff, Instant)>,
 }
 
 impl Setbacks {
@@ -27,11 +29,9 @@ impl Setbacks {
         // Entries of claims that were deleted since.
         self.by_uid
             .retain(|_, (_, until)| *until + 2 * RETRY_MAX > now);
-        let (count, until) = self.by_uid.entry(uid.to_owned()).or_insert((0, now));
-        let delay = RETRY_MIN
-            .saturating_mul(1 << (*count).min(16))
-            .min(RETRY_MAX);
-        *count = count.saturating_add(1);
+        let first = || (Backoff::new(RETRY_MIN, RETRY_MAX), now);
+        let (backoff, until) = self.by_uid.entry(uid.to_owned()).or_insert_with(first);
+        let delay = backoff.fail();
         *until = now + delay;
         delay
     }

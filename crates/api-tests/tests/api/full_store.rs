@@ -8,10 +8,7 @@ use api_server::Limits;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use mvcc_store::embedded::EmbeddedStore;
-use mvcc_store::{
-    LeaseId, Occupancy, Operation, Range, RangeResult, Revision, Store, StoreError, Txn, TxnResult,
-    WatchStream,
-};
+use mvcc_store::{Occupancy, Operation, Store, StoreError, StoreLayer, Txn, TxnResult};
 use serde_json::{Value, json};
 
 use crate::harness::{Api, CONFIG_MAPS, config_map};
@@ -34,21 +31,9 @@ impl MayBeFull {
     }
 }
 
-impl Store for MayBeFull {
-    fn current_revision(&self) -> Revision {
-        self.store.current_revision()
-    }
-
-    fn newest(&self) -> BoxFuture<'_, Result<Revision, StoreError>> {
-        self.store.newest()
-    }
-
-    fn reached(&self, revision: Revision) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.store.reached(revision)
-    }
-
-    fn failure(&self) -> Option<StoreError> {
-        self.store.failure()
+impl StoreLayer for MayBeFull {
+    fn inner(&self) -> &dyn Store {
+        self.store.as_ref()
     }
 
     fn occupancy(&self) -> Occupancy {
@@ -72,30 +57,6 @@ impl Store for MayBeFull {
             }
             _ => self.store.txn(txn),
         }
-    }
-
-    fn range(&self, range: Range) -> BoxFuture<'_, Result<RangeResult, StoreError>> {
-        self.store.range(range)
-    }
-
-    fn watch(&self, prefix: Vec<u8>, from: Revision) -> Result<WatchStream, StoreError> {
-        self.store.watch(prefix, from)
-    }
-
-    fn compact(&self, revision: Revision) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.store.compact(revision)
-    }
-
-    fn lease_grant(&self, ttl: Duration) -> BoxFuture<'_, Result<LeaseId, StoreError>> {
-        self.store.lease_grant(ttl)
-    }
-
-    fn lease_keep_alive(&self, lease: LeaseId) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.store.lease_keep_alive(lease)
-    }
-
-    fn lease_revoke(&self, lease: LeaseId) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.store.lease_revoke(lease)
     }
 }
 

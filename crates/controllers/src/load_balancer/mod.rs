@@ -1,16 +1,16 @@
 //! The controller of Services of the type `LoadBalancer`.
 
 use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use api_client::{Api, Patch, PatchParams, ResourceExt};
-use futures::FutureExt;
 use k8s_openapi::api::core::v1::{LoadBalancerStatus, Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use object_model::listening::Listening;
 use planners::load_balancer::{API_SERVER, Notice, Observed, concerned, plan};
 use reconcile::execute::unless_outrun;
-use reconcile::{Cache, Index, Key, Recorder, service_of};
+use reconcile::{Cache, Index, Key, Queue, ReconcileResult, Recorder, service_of};
 use serde_json::json;
 use tokio::sync::watch;
 
@@ -20,8 +20,6 @@ use crate::endpoints::term;
 
 /// Several changes within this time are processed together.
 const DEBOUNCE: Duration = Duration::from_millis(20);
-/// Time until a retry after a failed write.
-const RETRY_DELAY: Duration = Duration::from_secs(5);
 /// The index term of the Services that are concerned.
 const CONCERNED: &str = "concerned";
 
@@ -64,54 +62,97 @@ impl Observer {
     }
 }
 
+#[derive(Debug, thiserror::Error)]
+#[error("the addresses of {services} Services are not written")]
+struct Error {
+    services: usize,
+}
+
+/// The only key: a port of the node goes to one of all Services, so they are decided together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+struct AllServices;
+
+struct LoadBalancers {
+    context: Context,
+    observer: Observer,
+    recorder: Recorder,
+    /// The same event for a Service is not repeated.
+    told: Mutex<BTreeMap<Key, Notice>>,
+}
+
 pub(crate) async fn run(context: Context) {
-    let caches = &context.caches;
-    let synced = caches.services.wait_synced().await
-        && caches.slices.wait_synced().await
-        && caches.nodes.wait_synced().await;
-    if !synced {
-        return;
+    let controller = LoadBalancers {
+        observer: Observer::new(&context.caches, context.config.listening.clone()),
+        recorder: context.recorder("service-controller"),
+        told: Mutex::default(),
+        context: context.clone(),
+    };
+    context.run("service", controller).await;
+}
+
+impl reconcile::Controller for LoadBalancers {
+    type Key = AllServices;
+    type Error = Error;
+
+    const WORKERS: usize = 1;
+
+    async fn wait_synced(&self) -> bool {
+        let caches = &self.context.caches;
+        caches.services.wait_synced().await
+            && caches.slices.wait_synced().await
+            && caches.nodes.wait_synced().await
     }
-    let mut listening = context.config.listening.clone();
-    let observer = Observer::new(caches, listening.clone());
-    let recorder = context.recorder("service-controller");
-    let mut services = caches.services.subscribe();
-    let mut slices = caches.slices.subscribe();
-    let mut nodes = caches.nodes.subscribe();
-    // The same event for a Service is not repeated.
-    let mut told: BTreeMap<Key, Notice> = BTreeMap::new();
-    loop {
-        let mut failed = false;
+
+    /// Queues the decision about all Services when one of its inputs changes.
+    async fn feed(&self, queue: &Queue<AllServices>) {
+        let caches = &self.context.caches;
+        let mut services = caches.services.subscribe();
+        let mut slices = caches.slices.subscribe();
+        let mut nodes = caches.nodes.subscribe();
+        let mut listening = self.observer.listening.clone();
+        queue.add(AllServices);
+        loop {
+            tokio::select! {
+                Some(_) = services.next() => {}
+                Some(_) = slices.next() => {}
+                Some(_) = nodes.next() => {}
+                Some(()) = changed(&mut listening) => {}
+                else => return,
+            }
+            queue.add_after(AllServices, DEBOUNCE);
+        }
+    }
+
+    async fn reconcile(&self, _: &AllServices) -> Result<ReconcileResult, Error> {
+        let mut failed = 0;
         let mut telling = BTreeMap::new();
-        for decision in plan(&observer.observe()) {
+        for decision in plan(&self.observer.observe()) {
             let service = decision.service.as_ref();
             let key = Key::of(service);
             if let Some(status) = &decision.status
-                && let Err(error) = write(&context, service, status).await
+                && let Err(error) = write(&self.context, service, status).await
             {
                 let Key { namespace, name } = key;
                 tracing::warn!(%namespace, %name, %error, "addresses not written");
-                failed = true;
+                failed += 1;
             } else if let Some(notice) = decision.notice {
-                if told.get(&key) != Some(&notice) {
-                    tell(&recorder, service, &notice);
+                if self.told().get(&key) != Some(&notice) {
+                    tell(&self.recorder, service, &notice);
                 }
                 telling.insert(key, notice);
             }
         }
-        told = telling;
-        tokio::select! {
-            () = context.shutdown.cancelled() => return,
-            Some(_) = services.next() => {}
-            Some(_) = slices.next() => {}
-            Some(_) = nodes.next() => {}
-            Some(()) = changed(&mut listening) => {}
-            () = tokio::time::sleep(RETRY_DELAY), if failed => {}
+        *self.told() = telling;
+        match failed {
+            0 => Ok(ReconcileResult::Done),
+            services => Err(Error { services }),
         }
-        tokio::time::sleep(DEBOUNCE).await;
-        while services.next().now_or_never().flatten().is_some() {}
-        while slices.next().now_or_never().flatten().is_some() {}
-        while nodes.next().now_or_never().flatten().is_some() {}
+    }
+}
+
+impl LoadBalancers {
+    fn told(&self) -> MutexGuard<'_, BTreeMap<Key, Notice>> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -30,11 +30,11 @@ const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 pub struct DownArguments {
     #[command(flatten)]
     data: DataDirectory,
-    /// Also delete the cluster: all objects and the data of all volumes. Images, registries.yaml and
-    /// seccomp profiles are kept
+    /// Also delete the cluster: all objects and the data of all volumes. Images, registries.yaml, seccomp
+    /// profiles and the server token are kept
     #[arg(long, group = "deletion")]
     volumes: bool,
-    /// Also delete all files of mainstay in the data directory
+    /// Also delete all files of mainstay in the data directory, the server token too
     #[arg(long, group = "deletion")]
     all: bool,
     /// Do not ask before deleting
@@ -221,7 +221,7 @@ fn confirmed(data: &Path, extent: DeletionExtent) -> Result<bool> {
             removal::volumes(data)
         ),
         DeletionExtent::All => format!(
-            "{shown}: all objects, the data of {} volumes, all images and registries.yaml",
+            "{shown}: all objects, the data of {} volumes, all images, registries.yaml and the server token",
             removal::volumes(data)
         ),
     };

@@ -175,6 +175,7 @@ mod tests {
             "kubeconfig",
             "images/images.json",
             "registries.yaml",
+            "server-token",
             MARKER_FILE,
         ] {
             fs::write(data.join(file), "text").unwrap();
@@ -210,7 +211,7 @@ mod tests {
 
     /// Findings R9: the volumes are deleted; imported images and the user's files stay.
     #[test]
-    fn images_and_registries_survive_the_cluster() {
+    fn images_registries_and_the_server_token_survive_the_cluster() {
         let around = instance();
         let data = around.path().join("data");
         let (texts, result) = said(&data, DeletionExtent::Cluster, false);
@@ -218,7 +219,13 @@ mod tests {
         assert_eq!(texts, ["store", "volumes"]);
         assert_eq!(
             names_in(&data),
-            ["images", MARKER_FILE, "registries.yaml", "seccomp"]
+            [
+                "images",
+                MARKER_FILE,
+                "registries.yaml",
+                "seccomp",
+                "server-token"
+            ]
         );
     }
 

@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use backoff::Backoff;
 use bytes::Bytes;
 use http::header::{CONNECTION, UPGRADE};
 use http::{Request, StatusCode, Uri};
@@ -16,7 +17,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::certificates::Own;
 
-/// The first pause before a tunnel is opened again. It doubles with each failure.
+/// The first pause before a tunnel is opened again. It doubles with each failure in a row.
 const PAUSE_MIN: Duration = Duration::from_secs(1);
 /// The longest pause.
 const PAUSE_MAX: Duration = Duration::from_secs(15);
@@ -49,25 +50,18 @@ async fn follow_servers(own: Own, kubelet_api: SocketAddr) {
 }
 
 async fn keep_one(own: Own, server: Uri, kubelet_api: SocketAddr) {
-    let mut failures = 0;
+    let mut backoff = Backoff::new(PAUSE_MIN, PAUSE_MAX);
     loop {
         let begun = Instant::now();
         match tunnel(&own, &server, kubelet_api).await {
             Ok(()) => tracing::debug!(%server, "the tunnel has ended"),
             Err(error) => tracing::debug!(%server, "no tunnel: {error:#}"),
         }
-        failures = match begun.elapsed() >= LASTING {
-            true => 0,
-            false => failures + 1,
-        };
-        sleep(pause(failures)).await;
+        if begun.elapsed() >= LASTING {
+            backoff.reset();
+        }
+        sleep(backoff.fail()).await;
     }
-}
-
-/// The time before the next attempt, after so many failures in a row.
-fn pause(failures: u32) -> Duration {
-    let doublings = failures.saturating_sub(1).min(16);
-    (PAUSE_MIN * 2_u32.pow(doublings)).min(PAUSE_MAX)
 }
 
 /// Opens a tunnel with the newest client certificate, and serves it to its end.
@@ -86,16 +80,4 @@ async fn tunnel(own: &Own, server: &Uri, kubelet_api: SocketAddr) -> Result<()> 
     let upgraded = upgraded.context("take over the connection")?;
     tracing::debug!(%server, "the tunnel is open");
     Ok(node_tunnel::serve(upgraded, kubelet_api).await?)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pauses_grow_to_a_limit() {
-        let seconds = |failures| pause(failures).as_secs();
-        assert_eq!([0, 1, 2, 3, 4, 5].map(seconds), [1, 1, 2, 4, 8, 15]);
-        assert_eq!(pause(u32::MAX), PAUSE_MAX);
-    }
 }

@@ -7,8 +7,6 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-use crate::yaml;
-
 /// The largest manifest file that is read, in bytes.
 const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
@@ -146,8 +144,8 @@ fn read_file(path: &Path) -> Result<Vec<Manifest>> {
 
 /// The objects of a text. Empty documents are left out, a `List` is split.
 fn parse(origin: &str, text: &str) -> Result<Vec<Manifest>> {
-    let documents: Vec<Value> =
-        serde_saphyr::from_multiple(text).map_err(|error| yaml::mistake(&origin, &error))?;
+    let documents: Vec<Value> = serde_saphyr::from_multiple(text)
+        .map_err(|error| anyhow::anyhow!(yaml_error::in_file(&origin, &error)))?;
     let mut manifests = Vec::new();
     for document in documents {
         flatten(origin, document, &mut manifests)?;

@@ -18,7 +18,6 @@ use crate::node_parts::{
 };
 use crate::settings::{Background, DataDirectory, ServingNames};
 use crate::stop::OnStop;
-use crate::yaml;
 
 /// Maximum number of nodes on one machine: each has a process of its own.
 const NODES_MAX: i64 = 20;
@@ -180,7 +179,8 @@ impl ConfigurationFile {
     /// It cannot be read, or is not a configuration file.
     pub fn read(path: &Path) -> Result<Self> {
         let text = fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
-        serde_saphyr::from_str(&text).map_err(|error| yaml::mistake(&path.display(), &error))
+        serde_saphyr::from_str(&text)
+            .map_err(|error| anyhow::anyhow!(yaml_error::in_file(&path.display(), &error)))
     }
 
     /// Takes out the settings of a machine that runs pods.

@@ -9,8 +9,9 @@ use console::output::{say, warn};
 use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim};
 use resource_kinds::storage::Driver;
 use resource_kinds::storage::volume_move::VolumeMove;
+use resource_kinds::volume_fit::only_node;
 
-use super::moving::{self, node_of, takes_pods};
+use super::moving::{self, takes_pods};
 use crate::node::leaving::cordon;
 use crate::why::Server;
 
@@ -113,7 +114,7 @@ pub async fn run(server: &Server, arguments: DrainArguments) -> Result<()> {
 fn locals(volumes: &[PersistentVolume], node: &str) -> Vec<Local> {
     let on_node = volumes
         .iter()
-        .filter(|volume| is_local(volume) && node_of(volume).as_deref() == Some(node));
+        .filter(|volume| is_local(volume) && only_node(volume) == Some(node));
     let mut locals: Vec<Local> = on_node
         .filter_map(|volume| {
             let status = volume.status.as_ref();
@@ -154,7 +155,7 @@ fn destinations(
     });
     let mut counts: BTreeMap<String, usize> = names.map(|name| (name, 0)).collect();
     for volume in volumes.iter().filter(|volume| is_local(volume)) {
-        if let Some(count) = node_of(volume).and_then(|node| counts.get_mut(&node)) {
+        if let Some(count) = only_node(volume).and_then(|node| counts.get_mut(node)) {
             *count += 1;
         }
     }

@@ -9,6 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use api_client::{Api, Client};
+use backoff::Backoff;
 use k8s_openapi::api::core::v1::{Node, NodeStatus};
 use k8s_openapi::api::storage::v1::VolumeAttachment;
 use tokio::sync::watch;
@@ -121,7 +122,7 @@ pub async fn wait(
     let attachments: Api<VolumeAttachment> = Api::all(client.clone());
     let (name, attachment) = (id.unique_name(), id.attachment(node));
     let deadline = Instant::now() + WAIT;
-    let mut pause = FIRST_PAUSE;
+    let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
     loop {
         let found = in_time(nodes.get(node)).await?;
         if is_ready(&found.status.unwrap_or_default(), &name) {
@@ -134,8 +135,7 @@ pub async fn wait(
         if Instant::now() >= deadline {
             return Err(not_attached(&attachments, &attachment, &name).await);
         }
-        tokio::time::sleep(pause).await;
-        pause = (2 * pause).min(LONGEST_PAUSE);
+        tokio::time::sleep(backoff.fail()).await;
     }
 }
 

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use backoff::Backoff;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -34,8 +35,8 @@ impl LeftOver {
 /// The state of the release of a volume.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Try {
-    Running { pause: Duration },
-    Waiting { until: Instant, pause: Duration },
+    Running(Backoff),
+    Waiting { until: Instant, backoff: Backoff },
 }
 
 /// The volumes whose release goes on or has failed.
@@ -45,36 +46,33 @@ struct Tries(BTreeMap<Identity, Try>);
 impl Tries {
     /// Whether the release of a volume is due; then it counts as running.
     fn begin(&mut self, id: &Identity, now: Instant) -> bool {
-        let pause = match self.0.get(id) {
-            None => PAUSE,
-            Some(Try::Waiting { until, pause }) if *until <= now => *pause,
+        let backoff = match self.0.get(id) {
+            None => Backoff::new(PAUSE, PAUSE_MAX),
+            Some(Try::Waiting { until, backoff }) if *until <= now => *backoff,
             Some(_) => return false,
         };
-        self.0.insert(id.clone(), Try::Running { pause });
+        self.0.insert(id.clone(), Try::Running(backoff));
         true
     }
 
     fn ended(&mut self, id: &Identity, has_failed: bool, now: Instant) {
         let before = self.0.remove(id);
-        if let (Some(Try::Running { pause }), true) = (before, has_failed) {
-            let waiting = Try::Waiting {
-                until: now + pause,
-                pause: PAUSE_MAX.min(pause * 2),
-            };
-            self.0.insert(id.clone(), waiting);
+        if let (Some(Try::Running(mut backoff)), true) = (before, has_failed) {
+            let until = now + backoff.fail();
+            self.0.insert(id.clone(), Try::Waiting { until, backoff });
         }
     }
 
     /// Ends all pauses.
     fn begin_anew(&mut self) {
-        self.0.retain(|_, one| matches!(one, Try::Running { .. }));
+        self.0.retain(|_, one| matches!(one, Try::Running(_)));
     }
 
     /// The end of the next pause.
     fn next(&self) -> Option<Instant> {
         let ends = self.0.values().filter_map(|one| match one {
             Try::Waiting { until, .. } => Some(*until),
-            Try::Running { .. } => None,
+            Try::Running(_) => None,
         });
         ends.min()
     }

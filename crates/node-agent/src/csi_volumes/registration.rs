@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use backoff::Backoff;
 use container_runtime::beside;
 use csi::{Driver, Plugin, RegistrationInfo};
 use tokio_util::sync::CancellationToken;
@@ -138,7 +139,7 @@ impl From<csi::CsiError> for NotRegistered {
 
 /// Registers the driver behind a socket, and tries until that is done.
 async fn attend(volumes: Arc<CsiVolumes>, socket: PathBuf) {
-    let mut pause = PAUSE;
+    let mut backoff = Backoff::new(PAUSE, PAUSE_MAX);
     loop {
         let done = register(&volumes, &socket).await;
         volumes.drivers().heard(&socket);
@@ -160,9 +161,8 @@ async fn attend(volumes: Arc<CsiVolumes>, socket: PathBuf) {
         };
         tokio::select! {
             () = is_free => {}
-            () = tokio::time::sleep(pause) => {}
+            () = tokio::time::sleep(backoff.fail()) => {}
         }
-        pause = PAUSE_MAX.min(pause * 2);
     }
 }
 

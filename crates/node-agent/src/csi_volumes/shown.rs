@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use backoff::Backoff;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -24,7 +25,8 @@ pub async fn keep_shown(
     shutdown: CancellationToken,
 ) {
     let mut changes = volumes.drivers().changes();
-    let (mut next, mut pause) = (Instant::now(), PAUSE);
+    let mut next = Instant::now();
+    let mut backoff = Backoff::new(PAUSE, INTERVAL);
     loop {
         tokio::select! {
             () = shutdown.cancelled() => return,
@@ -38,13 +40,12 @@ pub async fn keep_shown(
             continue;
         };
         let shown = csi_node::show(volumes.client(), volumes.node(), &drivers).await;
-        pause = match shown {
-            Ok(()) => PAUSE,
+        match shown {
+            Ok(()) => backoff.reset(),
             Err(error) => {
                 tracing::warn!(error, "the drivers of the node are not shown");
-                next = Instant::now() + pause;
-                INTERVAL.min(pause * 2)
+                next = Instant::now() + backoff.fail();
             }
-        };
+        }
     }
 }

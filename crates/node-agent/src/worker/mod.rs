@@ -20,7 +20,7 @@ use container_runtime::{Sandbox, beside};
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use pod_lifecycle::node::shutdown::NodeStop;
 use pod_lifecycle::resources::admission::Rejection;
-use pod_lifecycle::{Instant, PodInput, PodPlan, PodRecord, plan_pod};
+use pod_lifecycle::{Instant, PodInput, PodPlan, PodRecord, doubled, plan_pod};
 use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
@@ -319,8 +319,7 @@ impl Worker {
 
     fn status_failed(&mut self, reason: &str) {
         self.status_failures += 1;
-        let doubled = STATUS_RETRY_MIN * 2i32.pow(self.status_failures.min(10) - 1);
-        let delay = doubled.min(STATUS_RETRY_MAX);
+        let delay = doubled(STATUS_RETRY_MIN, STATUS_RETRY_MAX, self.status_failures);
         tracing::warn!(pod = self.name(), reason, "pod status not written");
         self.status_due = Some(self.context.node.clock.instant() + delay);
     }

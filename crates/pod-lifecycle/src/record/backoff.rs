@@ -50,8 +50,14 @@ impl Backoff {
 /// The time of the next attempt of a mount, sandbox or deletion after `failures` consecutive
 /// failures, the last at `at`.
 pub fn retry_at(at: Instant, failures: u32) -> Instant {
-    let doubled = RETRY_INITIAL * 2i32.pow(failures.saturating_sub(1).min(10));
-    at + doubled.min(RETRY_MAX)
+    at + doubled(RETRY_INITIAL, RETRY_MAX, failures)
+}
+
+/// The delay after `failures` consecutive failures: `first` after one, twice as long after each further one,
+/// at most `max`.
+pub fn doubled(first: SignedDuration, max: SignedDuration, failures: u32) -> SignedDuration {
+    let factor = 2i32.pow(failures.saturating_sub(1).min(16));
+    first.saturating_mul(factor).min(max)
 }
 
 /// A duration of whole seconds in Go's format: `10s`, `1m20s`, `5m0s`.

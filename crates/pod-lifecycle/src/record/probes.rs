@@ -9,6 +9,7 @@ use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::Probe;
 use serde::{Deserialize, Serialize};
 
+use super::backoff::doubled;
 use crate::limits::EAGER_PROBE_INITIAL;
 use crate::monotonic::Instant;
 use crate::spec::ProbeKind;
@@ -95,8 +96,7 @@ impl ProbeRecord {
         if !eager {
             return last + regular;
         }
-        let doubled = EAGER_PROBE_INITIAL * 2i32.pow(self.count.saturating_sub(1).min(16));
-        last + doubled.min(regular)
+        last + doubled(EAGER_PROBE_INITIAL, regular, self.count)
     }
 
     /// Records the start of a run.

@@ -18,6 +18,7 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 
 use api_client::{Api, Client, Event, Resource, WatchConfig as Config, WatchError, Watcher};
+use backoff::Backoff;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt};
@@ -186,7 +187,7 @@ async fn follow(
     shutdown: CancellationToken,
     streak: Streak,
 ) {
-    let mut delay = limits::WATCH_RETRY_DELAY_MIN;
+    let mut backoff = Backoff::new(limits::WATCH_RETRY_DELAY_MIN, limits::WATCH_RETRY_DELAY_MAX);
     loop {
         let next = tokio::select! {
             () = shutdown.cancelled() => break,
@@ -201,7 +202,7 @@ async fn follow(
         match taken {
             Ok(()) if begins => {}
             Ok(()) => {
-                delay = limits::WATCH_RETRY_DELAY_MIN;
+                backoff.reset();
                 streak.succeeded();
             }
             Err(error) => {
@@ -212,9 +213,8 @@ async fn follow(
                 }
                 tokio::select! {
                     () = shutdown.cancelled() => break,
-                    () = tokio::time::sleep(delay) => {}
+                    () = tokio::time::sleep(backoff.fail()) => {}
                 }
-                delay = (delay * 2).min(limits::WATCH_RETRY_DELAY_MAX);
             }
         }
     }

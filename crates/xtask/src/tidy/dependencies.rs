@@ -62,6 +62,8 @@ const LAYERS: &[(&str, u8)] = &[
     ("kubeconfig", 2),
     ("mount-table", 0),
     ("keyed-locks", 0),
+    ("backoff", 0),
+    ("yaml-error", 0),
     ("schema-check", 0),
     ("chrono-tz", 0),
     ("csi-test-driver", 3),

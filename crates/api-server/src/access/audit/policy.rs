@@ -126,8 +126,8 @@ struct Resources {
 
 impl Policy {
     pub(super) fn parse(text: &str) -> Result<Self, PolicyError> {
-        let policy: Self =
-            serde_saphyr::from_str(text).map_err(|error| PolicyError::Form(error.to_string()))?;
+        let policy: Self = serde_saphyr::from_str(text)
+            .map_err(|error| PolicyError::Form(yaml_error::in_text(&error)))?;
         if policy.kind != "Policy" || policy.api_version != "audit.k8s.io/v1" {
             let found = format!("{} of {}", policy.kind, policy.api_version);
             return Err(PolicyError::Kind { found });

@@ -89,8 +89,8 @@ impl EncryptionConfig {
     ///
     /// *Errors.* Unknown fields, providers that are not supported, keys of a wrong length.
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
-        let file: File =
-            serde_saphyr::from_str(text).map_err(|error| ConfigError::Form(error.to_string()))?;
+        let file: File = serde_saphyr::from_str(text)
+            .map_err(|error| ConfigError::Form(yaml_error::in_text(&error)))?;
         if file.kind != "EncryptionConfiguration" {
             return wrong("kind", "must be EncryptionConfiguration");
         }

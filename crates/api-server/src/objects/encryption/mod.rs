@@ -8,14 +8,13 @@ mod cipher;
 mod config;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
 use mvcc_store::{
-    Compare, Event, EventKind, KeyValue, LeaseId, Occupancy, Operation, OperationResult, Range,
-    RangeResult, Revision, Store, StoreError, Txn, TxnResult, Value, WatchEvents, WatchStream,
+    Compare, Event, EventKind, KeyValue, Operation, OperationResult, Range, RangeResult, Revision,
+    Store, StoreError, StoreLayer, Txn, TxnResult, Value, WatchEvents, WatchStream,
 };
 
 use crate::catalog::registry::end_of;
@@ -202,29 +201,13 @@ impl Encrypted {
                 lease: item.lease,
             }],
         };
-        self.txn(txn).await.map(|_| ())
+        Store::txn(self, txn).await.map(|_| ())
     }
 }
 
-impl Store for Encrypted {
-    fn current_revision(&self) -> Revision {
-        self.inner.current_revision()
-    }
-
-    fn newest(&self) -> BoxFuture<'_, Result<Revision, StoreError>> {
-        self.inner.newest()
-    }
-
-    fn reached(&self, revision: Revision) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.inner.reached(revision)
-    }
-
-    fn failure(&self) -> Option<StoreError> {
-        self.inner.failure()
-    }
-
-    fn occupancy(&self) -> Occupancy {
-        self.inner.occupancy()
+impl StoreLayer for Encrypted {
+    fn inner(&self) -> &dyn Store {
+        self.inner.as_ref()
     }
 
     fn txn(&self, txn: Txn) -> BoxFuture<'_, Result<TxnResult, StoreError>> {
@@ -277,21 +260,5 @@ impl Store for Encrypted {
             progress => Ok(progress),
         });
         Ok(opened.boxed())
-    }
-
-    fn compact(&self, revision: Revision) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.inner.compact(revision)
-    }
-
-    fn lease_grant(&self, ttl: Duration) -> BoxFuture<'_, Result<LeaseId, StoreError>> {
-        self.inner.lease_grant(ttl)
-    }
-
-    fn lease_keep_alive(&self, lease: LeaseId) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.inner.lease_keep_alive(lease)
-    }
-
-    fn lease_revoke(&self, lease: LeaseId) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.inner.lease_revoke(lease)
     }
 }

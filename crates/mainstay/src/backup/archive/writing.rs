@@ -2,15 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{CStr, OsStr, OsString};
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
 use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use container_runtime::tree::{self, Entry, Handle, Mounts, Visitor};
+use durable_file::Durability;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use rustix::fs::{FileType, Stat};
@@ -32,32 +33,12 @@ type BackupFile = GzEncoder<BufWriter<File>>;
 /// # Errors
 /// Errors of the disk, and of `fill`; nothing is left then.
 pub fn write_whole<T>(target: &Path, fill: impl FnOnce(File) -> Result<T>) -> Result<T> {
-    let unfinished = beside(target);
-    let file = File::options()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&unfinished)
-        .with_context(|| format!("write {}", unfinished.display()))?;
-    let filled = fill(file).and_then(|filled| {
-        let place = || format!("write {}", target.display());
-        fs::rename(&unfinished, target).with_context(place)?;
-        let directory = target.parent().unwrap_or(Path::new("/"));
-        let directory = File::open(directory).with_context(place)?;
-        directory.sync_all().with_context(place)?;
-        Ok(filled)
-    });
-    if filled.is_err() {
-        fs::remove_file(&unfinished).ok();
-    }
-    filled
-}
-
-/// The name of a file that is not complete yet.
-fn beside(target: &Path) -> PathBuf {
-    let mut name = target.as_os_str().to_owned();
-    name.push(format!(".{}.unfinished", std::process::id()));
-    PathBuf::from(name)
+    let write = |file: &mut File| {
+        let file = file.try_clone().context("share the file")?;
+        fill(file)
+    };
+    durable_file::replace_beside_others(target, 0o600, Durability::Name, write)
+        .with_context(|| format!("write {}", target.display()))
 }
 
 /// An archive that is being written.

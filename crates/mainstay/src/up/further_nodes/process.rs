@@ -12,6 +12,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use backoff::Backoff;
 use console::output::warn;
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::signal::{Signal, kill};
@@ -126,7 +127,7 @@ fn arguments(start: &NodeStart) -> Vec<OsString> {
 
 fn supervise(start: &NodeStart, shared: &Shared) -> Result<()> {
     enter(start).with_context(|| format!("enter {}", start.namespace.display()))?;
-    let mut wait = RESTART_FIRST;
+    let mut backoff = Backoff::new(RESTART_FIRST, RESTART_MAX);
     loop {
         let log = || File::options().create(true).append(true).open(&start.log);
         let log = log().with_context(|| format!("write {}", start.log.display()))?;
@@ -144,6 +145,7 @@ fn supervise(start: &NodeStart, shared: &Shared) -> Result<()> {
         if shared.ends_within(Duration::ZERO) {
             return Ok(());
         }
+        let wait = backoff.fail();
         warn(&format!(
             "mainstay: node {} ended with {ended} and is started again in {wait:.0?}; its log is {}",
             start.name,
@@ -152,7 +154,6 @@ fn supervise(start: &NodeStart, shared: &Shared) -> Result<()> {
         if shared.ends_within(wait) {
             return Ok(());
         }
-        wait = (wait * 2).min(RESTART_MAX);
     }
 }
 

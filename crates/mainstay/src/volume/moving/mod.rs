@@ -19,6 +19,7 @@ use resource_kinds::snapshot::VolumeSnapshotContent;
 use resource_kinds::storage::Driver;
 use resource_kinds::storage::volume_move::{Stage, VolumeMove};
 use resource_kinds::storage::volume_replication::VolumeReplication;
+use resource_kinds::volume_fit::only_node;
 use serde_json::json;
 
 use crate::node::leaving::evict;
@@ -294,21 +295,8 @@ fn place(volume: &PersistentVolume, claim: &str) -> Result<String, String> {
             "the volume of claim {claim:?} is a block device: only volumes with files can be moved"
         ));
     }
-    node_of(volume).ok_or_else(|| format!("the volume of claim {claim:?} is not on one node"))
-}
-
-/// The only node of a volume.
-pub fn node_of(volume: &PersistentVolume) -> Option<String> {
-    let affinity = volume.spec.as_ref()?.node_affinity.as_ref()?;
-    let terms = &affinity.required.as_ref()?.node_selector_terms;
-    let [term] = &terms[..] else { return None };
-    let [expression] = &term.match_expressions.as_ref()?[..] else {
-        return None;
-    };
-    match expression.values.as_deref() {
-        Some([node]) => Some(node.clone()),
-        _ => None,
-    }
+    let node = only_node(volume).map(str::to_owned);
+    node.ok_or_else(|| format!("the volume of claim {claim:?} is not on one node"))
 }
 
 /// Checks that a node can get volumes and their pods.

@@ -1,0 +1,101 @@
+//! A store over another one: the frame of stores that change some calls and pass on the others.
+
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+
+use crate::{
+    LeaseId, Occupancy, Range, RangeResult, Revision, Store, StoreError, Txn, TxnResult,
+    WatchStream,
+};
+
+/// A [`Store`] over another one. Each call goes to the inner store, unless the layer has its own.
+pub trait StoreLayer: Send + Sync + 'static {
+    /// The inner store.
+    fn inner(&self) -> &dyn Store;
+
+    /// See [`Store::occupancy`].
+    fn occupancy(&self) -> Occupancy {
+        self.inner().occupancy()
+    }
+
+    /// See [`Store::txn`].
+    fn txn(&self, txn: Txn) -> BoxFuture<'_, Result<TxnResult, StoreError>> {
+        self.inner().txn(txn)
+    }
+
+    /// See [`Store::range`].
+    fn range(&self, range: Range) -> BoxFuture<'_, Result<RangeResult, StoreError>> {
+        self.inner().range(range)
+    }
+
+    /// See [`Store::watch`].
+    fn watch(&self, prefix: Vec<u8>, from: Revision) -> Result<WatchStream, StoreError> {
+        self.inner().watch(prefix, from)
+    }
+
+    /// See [`Store::lease_grant`].
+    fn lease_grant(&self, ttl: Duration) -> BoxFuture<'_, Result<LeaseId, StoreError>> {
+        self.inner().lease_grant(ttl)
+    }
+
+    /// See [`Store::lease_keep_alive`].
+    fn lease_keep_alive(&self, lease: LeaseId) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.inner().lease_keep_alive(lease)
+    }
+
+    /// See [`Store::lease_revoke`].
+    fn lease_revoke(&self, lease: LeaseId) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.inner().lease_revoke(lease)
+    }
+}
+
+impl<L: StoreLayer> Store for L {
+    fn current_revision(&self) -> Revision {
+        self.inner().current_revision()
+    }
+
+    fn newest(&self) -> BoxFuture<'_, Result<Revision, StoreError>> {
+        self.inner().newest()
+    }
+
+    fn reached(&self, revision: Revision) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.inner().reached(revision)
+    }
+
+    fn failure(&self) -> Option<StoreError> {
+        self.inner().failure()
+    }
+
+    fn occupancy(&self) -> Occupancy {
+        StoreLayer::occupancy(self)
+    }
+
+    fn txn(&self, txn: Txn) -> BoxFuture<'_, Result<TxnResult, StoreError>> {
+        StoreLayer::txn(self, txn)
+    }
+
+    fn range(&self, range: Range) -> BoxFuture<'_, Result<RangeResult, StoreError>> {
+        StoreLayer::range(self, range)
+    }
+
+    fn watch(&self, prefix: Vec<u8>, from: Revision) -> Result<WatchStream, StoreError> {
+        StoreLayer::watch(self, prefix, from)
+    }
+
+    fn compact(&self, revision: Revision) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.inner().compact(revision)
+    }
+
+    fn lease_grant(&self, ttl: Duration) -> BoxFuture<'_, Result<LeaseId, StoreError>> {
+        StoreLayer::lease_grant(self, ttl)
+    }
+
+    fn lease_keep_alive(&self, lease: LeaseId) -> BoxFuture<'_, Result<(), StoreError>> {
+        StoreLayer::lease_keep_alive(self, lease)
+    }
+
+    fn lease_revoke(&self, lease: LeaseId) -> BoxFuture<'_, Result<(), StoreError>> {
+        StoreLayer::lease_revoke(self, lease)
+    }
+}
