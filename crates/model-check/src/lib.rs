@@ -8,10 +8,12 @@
 //!
 //! [`world`] lists the worlds, [`model`] the steps; [`environment`] and [`server`] execute them on
 //! a [`state`]; [`settling`] checks for every state that the world comes to rest as specified;
-//! [`story`] describes the path to a violation; [`seeded`] injects mistakes.
+//! [`story`] describes the path to a violation; [`seeded`] injects mistakes. [`fence`] and [`election`] are
+//! worlds with models of their own, of a lost node and of servers that elect a leader.
 
 pub mod check;
 pub mod counters;
+pub mod election;
 pub mod environment;
 pub mod fence;
 mod hashing;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use model_check::check::{Report, check_within};
+use model_check::election;
 use model_check::fence::{self, World};
 use model_check::seeded::Seeded;
 use model_check::state::Budget;
@@ -69,7 +70,11 @@ fn main() -> ExitCode {
         name.is_none_or(|name| name == world.name())
     });
     let of_nodes: Vec<World> = of_nodes.collect();
-    if worlds.is_empty() && of_nodes.is_empty() {
+    let elects = arguments
+        .world
+        .as_deref()
+        .is_none_or(|name| name == election::NAME);
+    if worlds.is_empty() && of_nodes.is_empty() && !elects {
         eprintln!("there is no such world; see --list");
         return ExitCode::FAILURE;
     }
@@ -81,12 +86,22 @@ fn main() -> ExitCode {
         for world in of_nodes {
             println!("{:<24} {}", world.name(), world.about());
         }
+        if elects {
+            println!("{:<24} {}", election::NAME, election::ABOUT);
+        }
         return ExitCode::SUCCESS;
     }
     println!("{}", header());
-    for world in of_nodes {
-        let report = fence::explore(world, None, arguments.threads);
-        let (name, states, depth) = (world.name(), report.states, report.depth);
+    let of_nodes = of_nodes.into_iter().map(|world| {
+        let explored = fence::explore(world, None, arguments.threads);
+        (world.name(), explored)
+    });
+    let election = elects.then(|| {
+        let explored = election::explore(None, arguments.threads);
+        (election::NAME, explored)
+    });
+    for (name, report) in of_nodes.chain(election) {
+        let (states, depth) = (report.states, report.depth);
         println!("{name:<24} {states:>10} {depth:>6}");
         if let Some(violation) = &report.violation {
             good = false;

@@ -495,9 +495,9 @@ impl Model for FenceModel {
     }
 }
 
-/// The result of exploring the world.
+/// The result of exploring a world.
 #[derive(Clone, Debug)]
-pub struct FenceReport {
+pub struct Exploration {
     /// Different states.
     pub states: usize,
     /// Steps of the longest of the shortest paths.
@@ -507,7 +507,7 @@ pub struct FenceReport {
 }
 
 /// Explores a world, with a mistake or without.
-pub fn explore(world: World, mistake: Option<Mistake>, threads: usize) -> FenceReport {
+pub fn explore(world: World, mistake: Option<Mistake>, threads: usize) -> Exploration {
     debug_assert!(wait(seconds(LENGTH)) > seconds(LENGTH));
     let checker = FenceModel { world, mistake }
         .checker()
@@ -530,7 +530,7 @@ pub fn explore(world: World, mistake: Option<Mistake>, threads: usize) -> FenceR
             .find(|name| checker.discovery(name).is_none())?;
         Some(missing(name))
     });
-    FenceReport {
+    Exploration {
         states: checker.unique_state_count(),
         depth: checker.max_depth(),
         violation,

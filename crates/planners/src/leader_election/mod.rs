@@ -24,7 +24,7 @@ pub const RETRY: SignedDuration = SignedDuration::from_secs(2);
 pub type Reading = SignedDuration;
 
 /// The parts of the Lease that decide.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct LeaderLease {
     /// The resourceVersion.
     pub version: String,
@@ -67,7 +67,7 @@ pub enum Decision {
 }
 
 /// One server in the election: its knowledge, and the end of its lead.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Candidate {
     identity: String,
     /// The last seen state, and when this candidate saw its version first; `None` before the first

@@ -1,0 +1,332 @@
+//! The world of two servers that elect a leader: may both lead at once?
+//!
+//! The decisions are those of the product (`planners::leader_election`). The rest is a model: a Lease whose writes
+//! are compared with its version, reads and writes that are late or lost, servers that stand still, stop in order and
+//! start again, and a clock that is faster than the other.
+
+use jiff::SignedDuration;
+use planners::leader_election::{Candidate, Decision, LENGTH, LeaderLease, Reading};
+use stateright::{Checker, HasDiscoveries, Model, Property};
+
+use crate::fence::Exploration;
+
+/// The name of the world.
+pub const NAME: &str = "election";
+/// Its description.
+pub const ABOUT: &str = "two servers elect a leader";
+
+/// A tick: a lead has two, and the others wait for three.
+const TICK: SignedDuration = SignedDuration::from_secs(5);
+/// The ticks of the world: one server leads, and another takes over.
+const TICKS: u8 = 3;
+/// The writes of the Lease, at most.
+const WRITES: u8 = 3;
+
+/// A mistake on purpose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mistake {
+    /// A lead counts from the answer to the renewal.
+    CountedFromAnswer,
+    /// The Lease is written without a comparison of its version.
+    WrittenUnconditionally,
+    /// A candidate counts the age of a Lease from its own start.
+    CountedFromStart,
+}
+
+/// A write on its way.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct InFlight {
+    lease: LeaderLease,
+    /// The version that it replaces; `None` if it creates the Lease.
+    over: Option<String>,
+    sent: Reading,
+    /// Whether it was carried out, once it has arrived.
+    stored: Option<bool>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Server {
+    candidate: Candidate,
+    starts: u8,
+    clock: Reading,
+    flight: Option<InFlight>,
+    /// A write of the process before, which may still arrive.
+    late: Option<InFlight>,
+}
+
+/// A state of the world.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ElectionState {
+    lease: Option<LeaderLease>,
+    writes: u8,
+    servers: [Server; 2],
+    ticks: u8,
+    /// Ticks by which the clock of one server may still gain on the other's.
+    gains: u8,
+    /// Starts that are left.
+    starts: u8,
+}
+
+/// A step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ElectionStep {
+    /// Time passes; a clock may count two ticks.
+    Tick(Option<usize>),
+    /// A server reads the Lease.
+    Look(usize),
+    /// A server decides, and sends a write.
+    Decide(usize),
+    /// A write arrives.
+    Store(usize),
+    /// The answer to a write arrives.
+    Answer(usize),
+    /// A write is lost, or its answer.
+    GiveUp(usize),
+    /// A write of a server that has ended arrives.
+    StoreLate(usize),
+    /// A server is killed and starts again.
+    Kill(usize),
+    /// A leader stops in order, and starts again.
+    Stop(usize),
+}
+
+/// The world.
+pub struct ElectionModel {
+    mistake: Option<Mistake>,
+}
+
+impl ElectionModel {
+    fn has(&self, mistake: Mistake) -> bool {
+        self.mistake == Some(mistake)
+    }
+
+    fn store(&self, state: &mut ElectionState, flight: &mut InFlight) {
+        let fits = flight.over == version(state.lease.as_ref());
+        let is_stored = fits || self.has(Mistake::WrittenUnconditionally);
+        flight.stored = Some(is_stored);
+        if is_stored {
+            state.writes += 1;
+            flight.lease.version = state.writes.to_string();
+            state.lease = Some(flight.lease.clone());
+        }
+    }
+
+    fn saw(&self, server: &mut Server, lease: Option<LeaderLease>) {
+        let at = match self.has(Mistake::CountedFromStart) {
+            // Both started when the world did.
+            true => Reading::ZERO,
+            false => server.clock,
+        };
+        server.candidate.saw(lease, at);
+    }
+}
+
+fn identity(number: usize, starts: u8) -> String {
+    format!("{number}-{starts}")
+}
+
+fn start_again(server: &mut Server, number: usize) {
+    server.starts += 1;
+    server.candidate = Candidate::new(&identity(number, server.starts));
+}
+
+fn version(lease: Option<&LeaderLease>) -> Option<String> {
+    lease.map(|lease| lease.version.clone())
+}
+
+impl Model for ElectionModel {
+    type State = ElectionState;
+    type Action = ElectionStep;
+
+    fn init_states(&self) -> Vec<ElectionState> {
+        let server = |number| Server {
+            candidate: Candidate::new(&identity(number, 0)),
+            starts: 0,
+            clock: Reading::ZERO,
+            flight: None,
+            late: None,
+        };
+        vec![ElectionState {
+            lease: None,
+            writes: 0,
+            servers: [server(0), server(1)],
+            ticks: 0,
+            gains: 1,
+            starts: 1,
+        }]
+    }
+
+    fn actions(&self, state: &ElectionState, actions: &mut Vec<ElectionStep>) {
+        if state.ticks < TICKS {
+            actions.push(ElectionStep::Tick(None));
+            if state.gains > 0 {
+                actions.extend([0, 1].map(|at| ElectionStep::Tick(Some(at))));
+            }
+        }
+        for (at, server) in state.servers.iter().enumerate() {
+            match &server.flight {
+                None => {
+                    let seen = version(server.candidate.lease());
+                    if seen != version(state.lease.as_ref()) || seen.is_none() {
+                        actions.push(ElectionStep::Look(at));
+                    }
+                    if state.writes < WRITES {
+                        actions.push(ElectionStep::Decide(at));
+                    }
+                }
+                Some(flight) => {
+                    actions.push(match flight.stored {
+                        None => ElectionStep::Store(at),
+                        Some(_) => ElectionStep::Answer(at),
+                    });
+                    actions.push(ElectionStep::GiveUp(at));
+                }
+            }
+            if server.late.is_some() {
+                actions.push(ElectionStep::StoreLate(at));
+            }
+            if state.starts > 0 {
+                actions.push(ElectionStep::Kill(at));
+                if server.candidate.leads(server.clock) && server.flight.is_none() {
+                    actions.push(ElectionStep::Stop(at));
+                }
+            }
+        }
+    }
+
+    fn next_state(&self, before: &ElectionState, step: ElectionStep) -> Option<ElectionState> {
+        let mut state = before.clone();
+        match step {
+            ElectionStep::Tick(fast) => {
+                state.ticks += 1;
+                for server in &mut state.servers {
+                    server.clock += TICK;
+                }
+                if let Some(fast) = fast {
+                    state.gains -= 1;
+                    state.servers[fast].clock += TICK;
+                }
+            }
+            ElectionStep::Look(at) => {
+                let lease = state.lease.clone();
+                self.saw(&mut state.servers[at], lease);
+            }
+            ElectionStep::Decide(at) => {
+                let server = &mut state.servers[at];
+                let seen = server.candidate.lease();
+                let transitions = match server.candidate.decide(server.clock) {
+                    Decision::Create => 0,
+                    Decision::Take { transitions } => transitions,
+                    Decision::Renew => seen?.transitions,
+                    Decision::Wait(_) => return None,
+                };
+                let over = version(seen);
+                let holder = Some(server.candidate.identity().to_owned());
+                server.flight = Some(write(over, holder, transitions, server.clock));
+            }
+            ElectionStep::Store(at) => {
+                let mut flight = state.servers[at].flight.take()?;
+                self.store(&mut state, &mut flight);
+                state.servers[at].flight = Some(flight);
+            }
+            ElectionStep::StoreLate(at) => {
+                let mut late = state.servers[at].late.take()?;
+                self.store(&mut state, &mut late);
+            }
+            ElectionStep::Answer(at) => {
+                let server = &mut state.servers[at];
+                let flight = server.flight.take()?;
+                let sent = match self.has(Mistake::CountedFromAnswer) {
+                    true => server.clock,
+                    false => flight.sent,
+                };
+                match flight.stored {
+                    Some(true) => {
+                        server.candidate.wrote(flight.lease, sent, server.clock);
+                    }
+                    // The Lease is read again after a refusal.
+                    _ => self.saw(server, state.lease.clone()),
+                }
+            }
+            ElectionStep::GiveUp(at) => state.servers[at].flight = None,
+            ElectionStep::Kill(at) => {
+                state.starts -= 1;
+                let server = &mut state.servers[at];
+                start_again(server, at);
+                let flight = server.flight.take();
+                server.late = flight.filter(|flight| flight.stored.is_none());
+            }
+            ElectionStep::Stop(at) => {
+                state.starts -= 1;
+                let server = &mut state.servers[at];
+                let seen = server.candidate.lease()?;
+                let (over, transitions) = (version(Some(seen)), seen.transitions);
+                server.late = Some(write(over, None, transitions, server.clock));
+                start_again(server, at);
+            }
+        }
+        Some(state)
+    }
+
+    fn properties(&self) -> Vec<Property<Self>> {
+        vec![
+            Property::always("at most one server leads", |_, state: &ElectionState| {
+                let leads = |server: &Server| server.candidate.leads(server.clock);
+                !state.servers.iter().all(leads)
+            }),
+            Property::sometimes("the lead changes", |_, state: &ElectionState| {
+                let lease = state.lease.as_ref();
+                lease.is_some_and(|lease| lease.transitions > 0)
+                    && state.servers.iter().any(|server| {
+                        server.candidate.leads(server.clock)
+                            && server.candidate.lease().map(|one| one.transitions)
+                                == lease.map(|one| one.transitions)
+                    })
+            }),
+        ]
+    }
+}
+
+fn write(
+    over: Option<String>,
+    holder: Option<String>,
+    transitions: i32,
+    sent: Reading,
+) -> InFlight {
+    InFlight {
+        lease: LeaderLease {
+            version: String::new(),
+            holder,
+            length: LENGTH,
+            transitions,
+        },
+        over,
+        sent,
+        stored: None,
+    }
+}
+
+/// Explores the world, with a mistake or without.
+pub fn explore(mistake: Option<Mistake>, threads: usize) -> Exploration {
+    let checker = ElectionModel { mistake }
+        .checker()
+        .threads(threads)
+        .finish_when(HasDiscoveries::AnyFailures)
+        .spawn_bfs()
+        .join();
+    let two = checker.discovery("at most one server leads");
+    let violation = two.map(|path| {
+        let steps = path.into_actions();
+        let steps: Vec<String> = steps.iter().map(|step| format!("{step:?}")).collect();
+        format!("two servers lead after: {}", steps.join(", "))
+    });
+    let changes = checker.discovery("the lead changes");
+    let never = changes
+        .is_none()
+        .then(|| "never: the lead changes".to_owned());
+    Exploration {
+        states: checker.unique_state_count(),
+        depth: checker.max_depth(),
+        violation: violation.or(never),
+    }
+}

@@ -1,0 +1,30 @@
+//! The world of two servers that elect a leader, and the mistakes that must be found in it.
+
+use model_check::election::{Mistake, explore};
+
+#[test]
+fn two_servers_never_lead_at_once() {
+    let report = explore(None, 2);
+    println!("{} states, depth {}", report.states, report.depth);
+    assert_eq!(report.violation, None);
+}
+
+#[test]
+fn each_mistake_is_found() {
+    for mistake in [
+        Mistake::CountedFromAnswer,
+        Mistake::WrittenUnconditionally,
+        Mistake::CountedFromStart,
+    ] {
+        let report = explore(Some(mistake), 2);
+        println!(
+            "{mistake:?}: {} states, {:?}",
+            report.states, report.violation
+        );
+        let found = report.violation.unwrap_or_default();
+        assert!(
+            found.starts_with("two servers lead"),
+            "{mistake:?}: {found}"
+        );
+    }
+}
