@@ -5,7 +5,7 @@ use std::time::Instant;
 use end_to_end::cluster::is_ready;
 use end_to_end::csi::set;
 use end_to_end::lan::ip;
-use end_to_end::{Network, text, wait_for_or_tell};
+use end_to_end::{Network, text, wait_for, wait_for_or_tell};
 use serde_json::json;
 
 use super::World;
@@ -23,6 +23,17 @@ fn a_volume_follows_its_set_from_a_lost_node() {
         .find(|name| *name != first)
         .expect("another node")
         .to_owned();
+    // The scheduler passes over a node whose free storage is not known.
+    wait_for("the free storage of the node", 60, || {
+        let list = world.kubectl.get(&["csistoragecapacities", "-n", "csi"])?;
+        let items = list["items"].as_array().into_iter().flatten();
+        let mut of_class = items.filter(|one| one["storageClassName"] == "disks");
+        let node = format!("\"{lost}\"");
+        match of_class.any(|one| one["nodeTopology"].to_string().contains(&node)) {
+            true => Ok(()),
+            false => Err(list.to_string()),
+        }
+    });
     let prefer = json!({"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [{
         "weight": 100, "preference": {"matchExpressions": [{
             "key": "kubernetes.io/hostname", "operator": "In", "values": [lost]}]}}]}});
