@@ -51,6 +51,7 @@ fn every_request_succeeds_and_nothing_stays() {
         "create",
         "get",
         "list",
+        "list in protobuf",
         "list in pages",
         "update",
         "patch",
