@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use end_to_end::{Helm, Instance, Kubectl, text};
+use end_to_end::{Helm, Instance, Kubectl, text, wait_for};
 
 #[test]
 fn releases_of_a_stateful_chart() {
@@ -97,10 +97,15 @@ fn through_its_life(helm: &Helm, kubectl: &Kubectl, chart: &str, name: &str, way
 
 fn ended(helm: &Helm, kubectl: &Kubectl, name: &str) {
     helm.ok(&["uninstall", name, "--wait", "--timeout", "60s"]);
-    let kinds = "sts,secrets,configmaps,pods";
-    let left = kubectl.ok(&["get", kinds, "-o", "name"]);
-    assert!(!left.contains(&format!("/{name}")), "{left}");
-    assert!(!left.contains("sh.helm.release"), "{left}");
+    let left = |kinds| kubectl.ok(&["get", kinds, "-o", "name"]);
+    let objects = left("sts,secrets,configmaps");
+    assert!(!objects.contains(&format!("/{name}")), "{objects}");
+    assert!(!objects.contains("sh.helm.release"), "{objects}");
+    // Helm deletes in the background, and waits for its own objects only.
+    wait_for("the end of the pods", 60, || match left("pods") {
+        pods if pods.contains(&format!("/{name}")) => Err(pods),
+        _ => Ok(()),
+    });
 }
 
 /// kubectl.md 7.2, 7.3, 7.4, 7.6: helm 4's way. The state is in Secrets with labels.
