@@ -104,7 +104,7 @@ impl Server {
     }
 }
 
-/// Whether webhooks can be believed by a bundle of certificates, as a configuration has it.
+/// Whether a `caBundle` of a webhook configuration contains usable trust anchors.
 pub fn webhook_trust(bundle: &str) -> bool {
     call::authorities(bundle).is_ok()
 }

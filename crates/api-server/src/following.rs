@@ -1,5 +1,5 @@
-//! Watches of definitions, webhooks, policies and flows, so that stored ones take effect, whoever
-//! wrote them. A request that writes one also applies it before its response (`routing.rs`).
+//! Watches of definitions, webhooks, policies and flows, so that stored ones take effect, also those that
+//! another server has written. A request that writes one also applies it before its response (`routing.rs`).
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;

@@ -32,7 +32,7 @@ use crate::http::version;
 use crate::objects::definitions;
 use crate::server::ApiServer;
 
-/// Whether everybody may ask, even without credentials.
+/// Whether the request is allowed without credentials.
 pub(crate) fn is_public(path: &str) -> bool {
     let first = path
         .trim_start_matches('/')
@@ -42,7 +42,7 @@ pub(crate) fn is_public(path: &str) -> bool {
     matches!(first, "livez" | "readyz" | "healthz") || matches!(path, "/version" | "/version/")
 }
 
-/// Answers a request that may be made.
+/// Answers an authorised request.
 pub(crate) async fn route(
     server: &Arc<ApiServer>,
     call: Call,

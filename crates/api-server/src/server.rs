@@ -110,8 +110,8 @@ impl ApiServer {
         }
     }
 
-    /// Dials nodes that serve their API on the network from now on: the certificate is shown to
-    /// them, and theirs must be of this authority (PEM).
+    /// Sets the client certificate for connections to nodes that serve their API on the network, and the
+    /// authority (PEM) that must have signed the nodes' certificates.
     ///
     /// *Errors.* The certificate, its key or the authority cannot be used.
     pub fn dial_nodes_with(
@@ -129,7 +129,7 @@ impl ApiServer {
         self.nodes.reach(name).await
     }
 
-    /// Notes all requests from now on; the first call counts.
+    /// Records all requests in the audit log from now on. Only the first call has an effect.
     pub fn audit(&self, audit: Audit) {
         self.access.audit.get_or_init(|| Arc::new(audit));
     }
@@ -140,8 +140,8 @@ impl ApiServer {
         &self.health.components
     }
 
-    /// Shows in `componentstatuses` whether a part runs, by asking `runs` each time. Until then it
-    /// does not.
+    /// Adds a component to `componentstatuses`: `runs` is called at each request and returns whether the
+    /// component runs. A component that was not added is shown as not running.
     pub fn watch_component(
         &self,
         component: Component,

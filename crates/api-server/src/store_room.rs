@@ -33,7 +33,7 @@ struct Shortage {
     told: BTreeSet<String>,
 }
 
-/// Looks from time to time, for as long as there is the server.
+/// Checks the store at intervals until the server is dropped.
 pub(crate) async fn watch(server: Weak<ApiServer>) {
     let (mut was_full, mut shortage) = (false, None);
     loop {

@@ -1,4 +1,4 @@
-//! Calls that the kernel may hold for as long as a server elsewhere is away.
+//! System calls that the kernel may block for as long as a server on another machine does not answer.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -24,9 +24,9 @@ pub enum Apart {
     Broken(io::Error),
 }
 
-/// Runs a call on a thread of its own, and waits for it no longer than `limit`: neither the threads of
-/// the runtime nor the end of the process wait for a server. There is one call of each key. A result
-/// that comes after the limit is dropped, and what it holds goes with it.
+/// Runs a call on a thread of its own, and waits for it no longer than `limit`: neither the threads of the
+/// runtime nor the end of the process wait for a server. There is at most one call per key. A result that
+/// comes after the limit is dropped with its resources.
 ///
 /// # Errors
 /// See [`Apart`].

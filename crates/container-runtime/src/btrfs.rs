@@ -273,11 +273,10 @@ pub fn has_subvolumes(path: &Path) -> io::Result<bool> {
     }
 }
 
-/// Writes a read-only snapshot as a stream of protocol version 1: all of it, or the difference to
-/// `base`, another read-only snapshot of the same subvolume. Blocks until the reader has taken it.
+/// Writes a read-only snapshot as a stream of protocol version 1: all of it, or the difference to `base`,
+/// another read-only snapshot of the same subvolume. Blocks until the reader has read all of it.
 ///
-/// # Errors
-/// Errors of the kernel: `BrokenPipe` when the reader has gone.
+/// # Errors Errors of the kernel: `BrokenPipe` when the reader has closed its end.
 pub fn send(snapshot: &Path, base: Option<&Path>, to: impl AsFd) -> io::Result<()> {
     let file = File::open(snapshot)?;
     let arguments = SendArguments {
@@ -314,7 +313,7 @@ pub fn limit(subvolume: &Path, bytes: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// Turns accounting per subvolume on; it is fine if it is on.
+/// Enables accounting per subvolume, if it is not enabled yet.
 ///
 /// # Errors
 /// Errors of the kernel.
@@ -329,7 +328,7 @@ pub fn enable_quota(root: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Restarts the count of each subvolume; a count in progress is fine.
+/// Restarts the count of each subvolume. A count that is in progress continues.
 ///
 /// # Errors
 /// Errors of the kernel.
@@ -362,7 +361,7 @@ pub fn forget_count(root: &Path, subvolume: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// Lets the file system fill its device, which has grown.
+/// Grows the file system to the size of its device.
 ///
 /// # Errors
 /// Errors of the kernel.

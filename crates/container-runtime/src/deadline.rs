@@ -30,7 +30,7 @@ unsafe impl Send for DeadlinePage {}
 unsafe impl Sync for DeadlinePage {}
 
 impl DeadlinePage {
-    /// Opens the page to write it; a new one has a deadline that is long over.
+    /// Opens the page for writing; a new page has a deadline in the past.
     ///
     /// # Errors
     /// The file cannot be made or mapped.

@@ -1,4 +1,4 @@
-//! Descriptors that this process was started with and does not know of.
+//! Inherited file descriptors, which this process did not open itself.
 //!
 //! The parent process may have left files open: a shell, a service manager, a build. A container
 //! must not inherit them.
@@ -8,8 +8,8 @@ use std::io;
 /// First descriptor that is no standard stream.
 const FIRST: libc::c_uint = 3;
 
-/// Keeps every descriptor but the standard streams from the programs that this process executes.
-/// They stay open in this process: its command line may name one (`up -f /dev/fd/63`).
+/// Sets close-on-exec on every descriptor except the standard streams. They stay open in this process: its
+/// command line may name one (`up -f /dev/fd/63`).
 ///
 /// # Errors
 /// The kernel does not know the call (Linux before 5.11).

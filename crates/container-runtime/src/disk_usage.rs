@@ -19,7 +19,7 @@ pub struct DiskSpace {
 }
 
 impl DiskSpace {
-    /// Both together.
+    /// The sum.
     #[must_use]
     pub fn plus(self, more: Self) -> Self {
         Self {
@@ -43,7 +43,7 @@ impl DiskSpace {
 pub struct VolumeUsage {
     /// The used bytes.
     pub used: u64,
-    /// The most that the volume can hold; `None` if nothing limits it.
+    /// The capacity of the volume; `None` if it has no limit.
     pub limit: Option<u64>,
 }
 

@@ -24,14 +24,14 @@ pub enum RuntimeError {
         /// The sandbox.
         id: String,
     },
-    /// The sandbox's shim does not live; only `destroy` is possible.
+    /// The sandbox's shim has ended; only `destroy` is possible.
     #[error("sandbox {id} is dead")]
     SandboxDead {
         /// The sandbox.
         id: String,
     },
-    /// The sandbox's shim lives and does not respond: it is stopped, or waits for a disk. Only
-    /// `destroy`, and `signal` with `SIGKILL`, work without it.
+    /// The sandbox's shim runs but does not respond: it is stopped, or waits for a disk. Only `destroy`, and
+    /// `signal` with `SIGKILL`, work without it.
     #[error("the shim of sandbox {id} does not answer (waited {seconds} s)")]
     ShimSilent {
         /// The sandbox.
@@ -61,7 +61,7 @@ pub enum RuntimeError {
     /// An error of the shim itself.
     #[error("{0}")]
     Shim(String),
-    /// Every range of ids is some pod's.
+    /// No range of user ids is free.
     #[error("no range of user ids of the node is free for the pod (hostUsers: false)")]
     NoIds,
     /// The shim process ended before it was ready.
@@ -78,7 +78,7 @@ pub enum RuntimeError {
         #[source]
         source: std::io::Error,
     },
-    /// The shim said something this version does not understand.
+    /// The shim sent a message that this version cannot decode.
     #[error("talk to the shim of sandbox {id}: {reason}")]
     Protocol {
         /// The sandbox.

@@ -8,7 +8,7 @@ pub(crate) const IDS_PER_POD: u32 = 1 << 16;
 /// All ranges. The first is for the node's own users; the last ends with the invalid id.
 const RANGES: std::ops::Range<u32> = 1..u32::MAX / IDS_PER_POD;
 
-/// User and group ids of the node that are one pod's alone: `first` is the pod's 0.
+/// User and group ids of the node that belong to one pod: `first` is id 0 of the pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct IdRange {
     first: u32,

@@ -51,8 +51,8 @@ pub(crate) fn set_attributes(
     }
 }
 
-/// Makes sure that mounts below a path can travel to a container as it asks, with the texts of
-/// containerd: where they cannot, the container would silently not see them.
+/// Checks that the propagation of a path allows the propagation that a container asks for, with the texts of
+/// containerd. Without the check the container would not see later mounts.
 pub(crate) fn check_propagation(
     table: &[MountPoint],
     path: &Path,

@@ -94,7 +94,7 @@ mod call {
 pub struct Count {
     /// The size of its files in bytes.
     pub used: u64,
-    /// The most that they may; `None` for any.
+    /// Its limit in bytes; `None` without a limit.
     pub limit: Option<u64>,
     /// The number of its files, directories included.
     pub files: u64,
@@ -125,7 +125,7 @@ pub fn project(path: &Path) -> io::Result<Option<u32>> {
     }
 }
 
-/// Makes an empty directory, and all that is made in it from now on, part of a project.
+/// Assigns an empty directory to a project. Later files in it inherit the project.
 ///
 /// # Errors
 /// Errors of the kernel.
@@ -176,7 +176,7 @@ pub fn count(path: &Path, project: u32) -> io::Result<Option<Count>> {
     }
 }
 
-/// Whether an error says that there are no projects, or none that are counted.
+/// Whether an error means that the file system has no projects, or does not count them.
 pub fn has_none(error: &io::Error) -> bool {
     let number = error.raw_os_error();
     number.is_some_and(|number| {

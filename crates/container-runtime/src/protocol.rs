@@ -138,7 +138,7 @@ pub enum Call {
     Attach(AttachSpec),
     /// Streams events from now on.
     Events,
-    /// Ends everything, then the shim itself.
+    /// Stops all containers, then the shim itself.
     Destroy,
 }
 
@@ -150,7 +150,7 @@ pub enum Reply {
     Done,
     /// The requested state.
     State(Box<SandboxState>),
-    /// Not done.
+    /// The call has failed.
     Failed(Failure),
 }
 
@@ -176,7 +176,7 @@ pub enum Failure {
     WrongState(String),
     /// A process could not be started.
     Start(StartError),
-    /// Something of the shim's own failed.
+    /// An internal error of the shim.
     Internal(String),
 }
 

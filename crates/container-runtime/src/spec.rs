@@ -1,7 +1,7 @@
 //! The requests of callers and the reports of the runtime: plain data.
 //!
-//! The same types travel over the shim's socket and lie in its state directory, so every
-//! field that was added later has a default and none is ever given a new meaning.
+//! The same types are sent over the shim's socket and stored in its state directory. So each later field has
+//! a default, and no field gets a new meaning.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -25,8 +25,8 @@ pub struct SandboxSpec {
     pub host_pid: bool,
     /// One process namespace for all containers of the pod.
     pub share_process_namespace: bool,
-    /// Whether it has a user namespace: ids and capabilities of its containers are valid only
-    /// there, and it must not use the node's namespaces.
+    /// Whether it has a user namespace. Then ids and capabilities of its containers are valid only there, and
+    /// it must not use the node's namespaces.
     pub own_users: bool,
     /// Kernel parameters of the pod's namespaces (`net.core.somaxconn` → value).
     pub sysctls: BTreeMap<String, String>,
@@ -201,7 +201,7 @@ fn tmpfs_mode() -> u32 {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Propagation {
-    /// None either way (`None`).
+    /// No propagation (`None`).
     #[default]
     Private,
     /// `HostToContainer`.
@@ -262,8 +262,7 @@ pub struct Security {
     pub seccomp: Seccomp,
     /// `procMount: Unmasked`.
     pub unmasked_proc: bool,
-    /// Keeps files in the volume's project, whatever their owners do; privileged containers are not
-    /// restricted.
+    /// Whether files must stay in the volume's project; privileged containers are not restricted.
     pub keeps_projects: bool,
 }
 
@@ -390,7 +389,7 @@ pub struct ContainerState {
     pub annotations: BTreeMap<String, String>,
     /// Its user, after a lookup of names in the image.
     pub user: ResolvedUser,
-    /// Whether its shim is at work on it: creates, starts or removes it. Shims of 0.1.0 do not say.
+    /// Whether its shim creates, starts or removes it at the moment. Shims of 0.1.0 do not report this.
     #[serde(default)]
     pub busy: bool,
 }
@@ -416,10 +415,10 @@ pub enum ContainerStatus {
     Running {
         /// Process id on the node.
         pid: i32,
-        /// Since when.
+        /// The start time.
         started_at: Timestamp,
     },
-    /// Its first process ended, or could not be started.
+    /// Its first process has ended, or could not be started.
     Exited(Exit),
 }
 
@@ -430,7 +429,7 @@ pub struct Exit {
     pub code: i32,
     /// The signal that ended it.
     pub signal: Option<i32>,
-    /// The kernel killed it (or a process of it) for want of memory.
+    /// Whether the kernel killed it, or one of its processes, because memory ran out.
     pub oom_killed: bool,
     /// Its start time; absent if it never ran.
     pub started_at: Option<Timestamp>,
@@ -472,7 +471,7 @@ pub enum StartErrorKind {
     Other,
 }
 
-/// Something that happened in a sandbox.
+/// An event of a sandbox.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SandboxEvent {
@@ -492,7 +491,7 @@ pub enum SandboxEvent {
         /// The exit.
         exit: Exit,
     },
-    /// The kernel killed a process of the container for want of memory.
+    /// The kernel killed a process of the container because memory ran out.
     OutOfMemory {
         /// Container id.
         container: String,
@@ -506,7 +505,7 @@ pub enum SandboxEvent {
 pub struct Usage {
     /// CPU time used since start, in nanoseconds.
     pub cpu_ns: u64,
-    /// Memory in bytes, with page cache that cannot be given back at once.
+    /// Memory in bytes, with page cache that cannot be reclaimed at once.
     pub working_set_bytes: u64,
     /// All memory in bytes, with all page cache.
     pub memory_bytes: u64,

@@ -35,7 +35,7 @@ pub(crate) const CONTAINERS: &str = "containers";
 pub(crate) const SPEC_FILE: &str = "spec.json";
 pub(crate) const STATE_FILE: &str = "state.json";
 pub(crate) const BUNDLE: &str = "bundle";
-/// A shim's line on its standard output when its socket is open.
+/// The line that a shim writes to its standard output when its socket is open.
 pub(crate) const READY: &str = "ready";
 
 /// `sandbox.json`.
@@ -48,7 +48,7 @@ pub(crate) struct SandboxFile {
     /// starve it.
     pub shim_cgroup: String,
     pub created_at: Timestamp,
-    /// The node's ids for the pod's user namespace: they are reserved as long as this file exists.
+    /// The node's ids for the pod's user namespace. They are reserved while this file exists.
     #[serde(default)]
     pub ids: Option<IdRange>,
     pub spec: SandboxSpec,

@@ -1,10 +1,10 @@
 //! Walks of directory trees that containers can write to.
 //!
-//! A container can swap directories and links at any moment, so a path that was looked at leads
-//! elsewhere a moment later. A walk here never uses a path: each directory is opened by its name in
-//! the open directory above it, without following a link, and each entry is changed through its own
-//! descriptor. Trees may be of any depth: a walk keeps a bounded number of descriptors, and finds
-//! the way back up through `..`, which it compares with the directory it came from.
+//! A container can replace directories and links at any moment, so a path that was checked may lead elsewhere
+//! a moment later. A walk here never uses a path: each directory is opened by its name in the open directory
+//! above it, without following a link, and each entry is changed through its own descriptor. Trees may be of
+//! any depth: a walk keeps a bounded number of descriptors, and finds the way back up through `..`, which it
+//! compares with the directory it came from.
 
 use std::ffi::{CStr, CString};
 use std::fs::{self, DirBuilder, File, Permissions};
@@ -25,9 +25,9 @@ const PRIVATE_MODE: u32 = 0o700;
 /// The treatment of other file systems mounted in the tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mounts {
-    /// They are entered.
+    /// The walk enters them.
     Enter,
-    /// It leaves them alone.
+    /// The walk skips them.
     Skip,
 }
 
@@ -54,7 +54,7 @@ impl Entry<'_> {
         self.name
     }
 
-    /// A handle of the present entry; of a link, of the link itself.
+    /// A handle of the entry. The handle of a link is of the link itself.
     ///
     /// # Errors
     /// The entry is gone.
@@ -69,7 +69,7 @@ impl Entry<'_> {
     }
 }
 
-/// A file, directory or link that stays the same when its names change.
+/// A file, directory or link, independent of its name.
 #[derive(Debug)]
 pub struct Handle {
     fd: OwnedFd,
@@ -129,7 +129,7 @@ impl Handle {
         format!("/proc/self/fd/{}", self.fd.as_raw_fd())
     }
 
-    /// Gives it to a group.
+    /// Changes the group.
     ///
     /// # Errors
     /// Errors of the kernel.

@@ -15,7 +15,7 @@ mod call {
     nix::ioctl_readwrite!(set_timeout, b'W', 6, nix::libc::c_int);
 }
 
-/// An open watchdog, which runs from now on. It goes on when this is dropped without [`Watchdog::stop`].
+/// An open watchdog, which is running. It keeps running if this is dropped without [`Watchdog::stop`].
 #[derive(Debug)]
 pub struct Watchdog {
     device: File,
@@ -53,7 +53,7 @@ impl Watchdog {
         Ok(timeout)
     }
 
-    /// Starts the timeout anew.
+    /// Restarts the timeout.
     ///
     /// # Errors
     /// Errors of the device.

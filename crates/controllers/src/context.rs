@@ -29,17 +29,17 @@ use crate::metrics::Metrics;
 use crate::node_reach::NodeReach;
 use crate::owned;
 
-/// The present names of the API server.
+/// The current names of the API server.
 #[derive(Clone, Default)]
 pub struct ServerNames(Option<Arc<dyn Fn() -> Names + Send + Sync>>);
 
 impl ServerNames {
-    /// The names that a function returns: the addresses of a machine change.
+    /// The names from a function, because the addresses of a machine change.
     pub fn of(names: impl Fn() -> Names + Send + Sync + 'static) -> Self {
         Self(Some(Arc::new(names)))
     }
 
-    /// The names now.
+    /// The current names.
     pub(crate) fn get(&self) -> Names {
         self.0.as_ref().map_or_else(Names::default, |names| names())
     }
@@ -61,7 +61,8 @@ pub struct Config {
     pub authority: Option<Arc<Authority>>,
     /// The names of the API server, which no certificate of a node may have.
     pub server_names: ServerNames,
-    /// The connections of this server to nodes; without them, no node gets the condition about them.
+    /// The connections of this server to nodes; without them, no node gets the condition
+    /// `KubeletAPIReachable`.
     pub node_reach: Option<NodeReach>,
     /// The controllers' metrics.
     pub metrics: Metrics,

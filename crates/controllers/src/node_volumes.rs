@@ -20,7 +20,7 @@ pub(crate) fn claim_of(volume: &PersistentVolume) -> (&str, &str) {
     })
 }
 
-/// The state of a node.
+/// Whether a node exists and is ready.
 pub(crate) fn presence(node: Option<&Node>) -> Presence {
     match node {
         None => Presence::Gone,

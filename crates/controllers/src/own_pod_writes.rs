@@ -24,7 +24,7 @@ pub(crate) enum PodWrite {
     Other,
 }
 
-/// The pods of a namespace, as they are and as the cache shows them.
+/// The pods of a namespace: from the API server, and from the cache.
 pub(crate) struct OwnPodWrites<'a> {
     pub pods: Api<Pod>,
     pub cache: &'a Cache<PodView>,
@@ -32,9 +32,9 @@ pub(crate) struct OwnPodWrites<'a> {
 }
 
 impl OwnPodWrites<'_> {
-    /// The planner's view must not be older than its own writes: otherwise it would repeat them. So
-    /// the next plan of this owner waits until the view shows them, however long that takes. Only a
-    /// pod that is deleted by then may never be shown.
+    /// The planner's view must not be older than its own writes: otherwise it would repeat them. So the next
+    /// plan of this owner waits, without a time limit, until the view shows them. Only a pod that is deleted
+    /// meanwhile may never be shown.
     pub async fn wait_until_seen(&self, mut done: Vec<PodWrite>) {
         loop {
             let wait = async {

@@ -137,8 +137,8 @@ fn owners_now<O: Object>(object: &Owned<'_>, owners: &Cache<O>, kind: &str) -> V
     }
 }
 
-/// The key of a changed object; a change of the status counts, because the controller corrects
-/// others' writes to it.
+/// The key of a changed object. A change of the status counts too, because the controller corrects writes of
+/// others to it.
 pub(crate) fn key_of<K: Object>(change: &ObjectChange<K>) -> Key {
     Key::of(change.object().as_ref())
 }

@@ -26,7 +26,7 @@ impl Default for Pacing {
 struct Times {
     /// The last write.
     written: Option<Instant>,
-    /// Since when a change waits to be written.
+    /// The time of the oldest change that is not written yet.
     waiting: Option<Instant>,
 }
 
@@ -49,7 +49,7 @@ impl Pacing {
         (!rest.is_zero()).then_some(rest)
     }
 
-    /// The time to wait with a change, if it is not due yet.
+    /// The time to delay a change, if it is not due yet.
     pub fn wait(&self, key: &Key, urgency: Urgency) -> Option<Duration> {
         let mut all = self.all();
         let times = all.entry(key.clone()).or_default();
@@ -59,7 +59,7 @@ impl Pacing {
         (!wait.is_zero()).then_some(wait)
     }
 
-    /// Records a write of all that waited.
+    /// Records that all delayed changes were written.
     pub fn written(&self, key: &Key) {
         let times = Times {
             written: Some(Instant::now()),

@@ -38,8 +38,8 @@ const CHANNEL: ChannelOptions = ChannelOptions {
 /// Longest message that is accepted. Pages of keys are far shorter.
 pub(crate) const MESSAGE_BYTES_MAX: usize = 512 * 1024 * 1024;
 
-/// Whether a call has certainly had no effect and will have none: with other codes than these, etcd
-/// leaves that open.
+/// Whether a call has certainly had no effect and will have none. With codes other than these, the effect is
+/// unknown.
 pub(crate) fn is_without_effect(error: &RpcError) -> bool {
     match error {
         RpcError::Unreachable(_) => true,
@@ -210,7 +210,7 @@ impl Connections {
         connected.unwrap_or(Err(RpcError::TimedOut(CONNECT_TIMEOUT)))
     }
 
-    /// Gives a connection up, unless there is a newer one: the next call uses the next member.
+    /// Drops a connection, unless there is a newer one: the next call uses the next member.
     pub(crate) async fn give_up(&self, number: u64) {
         let mut state = self.state.lock().await;
         if state.number == number && state.channel.take().is_some() {
@@ -224,8 +224,8 @@ impl Connections {
         self.changes.subscribe()
     }
 
-    /// One attempt of a call. After an error that says nothing about the request, the next attempt
-    /// uses another member.
+    /// One attempt of a call. After an error that does not concern the request, the next attempt uses another
+    /// member.
     pub(crate) async fn call_once(
         &self,
         path: &str,

@@ -33,7 +33,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 const BATCH_KEYS: usize = 100;
 const BATCH_BYTES: usize = 1_000_000;
 
-/// The things below a prefix, as a copy sees them.
+/// The data below a prefix, for a copy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Found {
     /// No key.
@@ -119,7 +119,7 @@ impl EtcdCopy {
         .boxed()
     }
 
-    /// Looks what is below the prefix.
+    /// Finds out which data is below the prefix.
     ///
     /// *Errors.* `Etcd`.
     pub async fn found(&self) -> Result<Found, CopyError> {
@@ -208,7 +208,7 @@ impl EtcdCopy {
         Ok(mirror::load(&self.connections, &self.keys, origin).await?.0)
     }
 
-    /// Lets servers use the copy: their revisions begin above `revision`.
+    /// Completes the copy, so that servers can use it: their revisions begin above `revision`.
     ///
     /// *Errors.* As of [`put`](Self::put).
     pub async fn complete(&self, begun: Begun, revision: Revision) -> Result<(), CopyError> {

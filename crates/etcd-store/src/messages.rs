@@ -371,7 +371,7 @@ pub(crate) struct WatchResponse {
     /// The revision of the member. Without events, all up to it have been sent.
     pub(crate) revision: EtcdRevision,
     pub(crate) is_created: bool,
-    /// The watch has ended, and why.
+    /// The reason for the end of the watch, if it has ended.
     pub(crate) canceled: Option<String>,
     /// The oldest revision that can be watched, if that is why the watch has ended.
     pub(crate) compact_revision: EtcdRevision,

@@ -55,12 +55,12 @@ pub(crate) enum Mark {
     Missed,
 }
 
-/// The copy, and those who wait for it.
+/// The copy, and the tasks that wait for it.
 pub(crate) struct Mirror {
     pub(crate) published: Published,
     pub(crate) origin: Origin,
     keys: Keys,
-    /// Whether the data is not that of the start any more.
+    /// Whether the data is no longer that of the start.
     is_replaced: AtomicBool,
     progress_interval: Duration,
     /// The published revision. Marks of a revision are noted before it is sent here.
@@ -102,19 +102,19 @@ impl Mirror {
         })
     }
 
-    /// Why the copy does not follow etcd, if it does not.
+    /// The reason why the copy does not follow etcd, if it does not.
     pub(crate) fn failure(&self) -> Option<StoreError> {
         let failure = self.failure.read();
         let failure = failure.unwrap_or_else(PoisonError::into_inner).clone();
         self.failure_for_ever().or(failure)
     }
 
-    /// The reason why this server cannot go on without a restart, if there is one.
+    /// The reason why this server needs a restart, if it does.
     pub(crate) fn failure_for_ever(&self) -> Option<StoreError> {
         self.is_replaced.load(Ordering::Relaxed).then(replaced)
     }
 
-    /// Notes that the data is not that of the start any more.
+    /// Records that the data is no longer that of the start.
     pub(crate) fn note_replaced(&self) {
         self.is_replaced.store(true, Ordering::Relaxed);
     }
@@ -127,7 +127,7 @@ impl Mirror {
         self.marks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Looks for the mark of a transaction from now on, until the result is dropped.
+    /// Expects the mark of a transaction from now on, until the result is dropped.
     pub(crate) fn expect(&self, number: u64) -> Expected<'_> {
         self.marks().insert(number, Mark::Awaited);
         Expected {
@@ -154,7 +154,7 @@ impl Mirror {
         true
     }
 
-    /// As [`wait`](Self::wait), for a revision that may be of keys which are not watched.
+    /// As [`wait`](Self::wait), for a revision that may concern only keys that are not watched.
     pub(crate) async fn wait_with_progress(
         &self,
         revision: Revision,
@@ -166,7 +166,7 @@ impl Mirror {
         self.wait(revision, deadline).await
     }
 
-    /// Follows etcd for ever.
+    /// Follows etcd until the task is aborted.
     pub(crate) async fn run(self: Arc<Self>, connections: Arc<Connections>) {
         loop {
             match self.follow(&connections).await {
@@ -322,7 +322,7 @@ impl Mirror {
     }
 }
 
-/// A transaction whose mark is looked for.
+/// A transaction whose mark is expected.
 pub(crate) struct Expected<'m> {
     mirror: &'m Mirror,
     number: u64,

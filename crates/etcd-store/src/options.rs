@@ -29,7 +29,7 @@ pub struct Call<'a> {
     pub failed: bool,
 }
 
-/// Gets each call.
+/// A function that receives each call.
 #[derive(Clone)]
 pub struct CallObserver(Arc<Observe>);
 
@@ -127,16 +127,16 @@ impl EtcdOptions {
     }
 }
 
-/// Why there is no store.
+/// The reason why the store cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
-    /// An address that is not understood, or none at all.
+    /// An invalid address, or no address at all.
     #[error("{0:?} is not the address of a member of etcd: http://host:port or https://host:port")]
     Endpoint(String),
     /// A file of certificates that cannot be read.
     #[error("read {}", .0.display())]
     File(PathBuf, #[source] io::Error),
-    /// A certificate or a key that is not understood.
+    /// An invalid certificate or key.
     #[error("the certificates for etcd")]
     Certificates(#[from] BundleError),
     /// A copy into this etcd was interrupted.
@@ -147,7 +147,7 @@ pub enum ConnectError {
     /// The data was copied elsewhere.
     #[error("the cluster of this etcd was moved to {0}, where it goes on")]
     Moved(String),
-    /// The record of the data's origin is not understood.
+    /// The record of the data's origin has an unknown format.
     #[error("the data in etcd was copied by a newer version of mainstay; use that")]
     NewerRecord,
     /// No member answers, or every one is refused; with the reasons.

@@ -1,5 +1,5 @@
-//! The lease of this process on its own keys in etcd, the fence and the mark: they are gone some time after
-//! the process.
+//! The lease of this process on its own keys in etcd, the fence and the mark: they expire some time after the
+//! process has ended.
 //!
 //! A transaction with a mark is carried out only as long as the lease exists, and the fence exists as long as the
 //! lease. So when a lease has ended, no transaction of its time can be carried out, and the next lease
@@ -70,7 +70,7 @@ impl Sessions {
         Ok((session, lease))
     }
 
-    /// Notes that the fence was written under the lease.
+    /// Records that the fence was written under the lease.
     pub(crate) fn fenced(&self, lease: Option<LeaseId>, at: EtcdRevision) {
         let mut present = self.present.write().unwrap_or_else(PoisonError::into_inner);
         if present.lease == lease {
@@ -78,7 +78,7 @@ impl Sessions {
         }
     }
 
-    /// Notes that the lease does not exist any more.
+    /// Records that the lease no longer exists.
     pub(crate) fn ended(&self, lease: LeaseId) {
         let mut present = self.present.write().unwrap_or_else(PoisonError::into_inner);
         if present.lease == Some(lease) {
@@ -89,7 +89,7 @@ impl Sessions {
 
     /// Whether the lease exists; it is renewed.
     ///
-    /// *Errors.* etcd does not say.
+    /// *Errors.* etcd does not answer.
     pub(crate) async fn exists(&self, lease: LeaseId) -> Result<bool, StoreError> {
         match leases::keep_alive(&self.connections, lease).await {
             Ok(()) => Ok(true),

@@ -63,8 +63,7 @@ pub struct EtcdStore {
 impl EtcdStore {
     /// Connects with a member and reads all keys.
     ///
-    /// *Errors.* Options that are not understood; no member that answers, or only such with a version
-    /// that loses events.
+    /// *Errors.* Invalid options; no member that answers, or only members of a version that loses events.
     pub fn connect(options: &EtcdOptions) -> BoxFuture<'_, Result<Arc<Self>, ConnectError>> {
         async move {
             let connections = Arc::new(Connections::of(options).await?);
@@ -108,7 +107,7 @@ impl EtcdStore {
         .boxed()
     }
 
-    /// Removes what this process keeps in etcd for itself, which else expires after an hour.
+    /// Deletes the keys of this process itself in etcd, which would otherwise expire after an hour.
     pub async fn close(&self) {
         self.writer.end_session().await;
     }

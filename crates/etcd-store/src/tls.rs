@@ -30,7 +30,7 @@ pub(crate) struct TlsFiles {
 impl TlsFiles {
     /// Reads the files.
     ///
-    /// *Errors.* A file that cannot be read or is not understood.
+    /// *Errors.* A file that cannot be read or is invalid.
     pub(crate) async fn open(options: &EtcdOptions) -> Result<Self, ConnectError> {
         let (cafile, identity) = (options.cafile.clone(), options.identity.clone());
         let contents = read(cafile.as_deref(), identity.as_ref()).await?;
@@ -42,7 +42,7 @@ impl TlsFiles {
         })
     }
 
-    /// The settings by the present contents of the files, or the former ones if these cannot be used: a
+    /// The settings from the current contents of the files, or the previous ones if these are invalid: a
     /// certificate may be replaced a moment before its key.
     pub(crate) async fn current(&self) -> Arc<ClientConfig> {
         let mut in_use = self.in_use.lock().await;

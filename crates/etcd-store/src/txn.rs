@@ -26,8 +26,8 @@ use crate::{
 /// etcd's default `--max-request-bytes`.
 const REQUEST_BYTES_MAX: usize = 1536 * 1024;
 
-/// Whether a transaction that is carried out changes something for certain: a deletion does if a
-/// comparison says that the key is there.
+/// Whether a transaction that is carried out certainly changes something: a deletion does if a comparison
+/// requires that the key exists.
 pub(crate) fn always_changes(txn: &Txn) -> bool {
     let is_there = |key: &[u8]| {
         txn.compare.iter().any(|compare| match compare {

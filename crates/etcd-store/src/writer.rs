@@ -40,7 +40,7 @@ const LONGEST: Duration = LIMIT
 /// Pause before a transaction that was not sent is tried again.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Sends transactions, and finds out what became of them.
+/// Sends transactions, and determines their outcome.
 pub(crate) struct Writer {
     connections: Arc<Connections>,
     mirror: Arc<Mirror>,
@@ -56,7 +56,7 @@ pub(crate) struct Writer {
 /// The result of one attempt.
 enum Attempt {
     Done(Result<TxnResult, StoreError>),
-    /// It was not carried out and will not be: the next one may be.
+    /// It was not carried out and will not be: the next attempt may be.
     Again,
 }
 
@@ -300,7 +300,7 @@ impl Writer {
         Ok(revision)
     }
 
-    /// Renews the lease of this process for ever.
+    /// Renews the lease of this process until the task is aborted.
     pub(crate) async fn keep_session(self: Arc<Self>) {
         loop {
             tokio::time::sleep(session::RENEWAL).await;

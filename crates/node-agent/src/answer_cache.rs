@@ -1,4 +1,4 @@
-//! A cache of one response, which serves all requests within a few seconds.
+//! A cache of one response, which answers all requests within a few seconds.
 
 use jiff::SignedDuration;
 use pod_lifecycle::Instant;

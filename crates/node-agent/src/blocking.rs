@@ -1,4 +1,4 @@
-//! Work that waits for the disk, on a thread for it.
+//! Work that waits for the disk, on a thread of its own.
 
 /// Runs blocking file system work on a separate thread.
 ///

@@ -58,7 +58,7 @@ impl Clock {
         Ok(clock)
     }
 
-    /// A clock that is not stored.
+    /// A clock that is not stored on disk.
     #[cfg(test)]
     pub fn unkept() -> Self {
         Self {

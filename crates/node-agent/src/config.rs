@@ -33,7 +33,7 @@ pub enum OnShutdown {
     /// They are stopped, each within its grace period; their objects stay, and the next agent on
     /// the same data directory starts them again.
     StopPods,
-    /// They go on; the next agent finds them.
+    /// They keep running; the next agent adopts them.
     LeavePods,
 }
 
@@ -61,7 +61,7 @@ impl Default for LogLimits {
 pub struct Eviction {
     /// The thresholds; pods are evicted below them.
     pub thresholds: Thresholds,
-    /// For how long after that the node keeps the condition that keeps pods away.
+    /// How long after a shortage the node keeps the pressure condition.
     pub transition_period: SignedDuration,
 }
 
@@ -105,7 +105,7 @@ pub struct KubeletApi {
     pub listen: SocketAddr,
     /// The certificate authorities of clients, PEM.
     pub client_ca_pem: String,
-    /// The server certificate, now and from now on. Without one, no handshake succeeds.
+    /// The current server certificate. Without one, no handshake succeeds.
     pub certificate: watch::Receiver<Option<ServingCertificate>>,
 }
 
@@ -154,7 +154,7 @@ pub struct Config {
     pub registries: RegistriesConfig,
     /// The pods' network.
     pub network: Arc<PodNetwork>,
-    /// The node's own address, now and from now on.
+    /// The node's own address, which may change.
     pub node_ip: watch::Receiver<IpAddr>,
     /// Pod ranges to write into the Node object (`spec.podCIDR`).
     pub pod_cidr: Option<String>,
@@ -168,13 +168,14 @@ pub struct Config {
     pub kubelet_version: String,
     /// Labels of the Node besides the usual ones.
     pub labels: BTreeMap<String, String>,
-    /// Annotations of the Node that are the node's own: their values, and those that it must not have.
+    /// Annotations of the Node that the node manages: their values, and `None` for those that must be absent.
     pub annotations: BTreeMap<String, Option<String>>,
     /// Taints of a new Node object. Those of an object that is there belong to its users.
     pub taints: Vec<Taint>,
-    /// The length of the node's lease. An agent that finds pods of a longer one continues with that.
+    /// The length of the node's lease. An agent that finds pods with a longer lease continues with the longer
+    /// one.
     pub lease_length: LeaseLength,
-    /// Most pods at a time.
+    /// Maximum number of pods.
     pub pods_max: u32,
     /// Maximum number of processes and threads of one pod.
     pub pod_pids_max: i64,
@@ -190,7 +191,7 @@ pub struct Config {
     pub kubelet_api: Option<KubeletApi>,
     /// The treatment of the pods at the end of the agent; may change until then.
     pub on_shutdown: watch::Receiver<OnShutdown>,
-    /// In which order they are stopped.
+    /// The order in which they are stopped.
     pub shutdown_order: ShutdownOrder,
     /// The usage of the volumes of the node's own classes.
     pub volume_usages: watch::Receiver<VolumeUsages>,

@@ -10,10 +10,11 @@ pub const NODE_STATUS_PERIOD: Duration = Duration::from_secs(300);
 /// Time between a failed write of the node's status and the next attempt.
 pub const NODE_RETRY: Duration = Duration::from_secs(1);
 
-/// Wait of a starting agent for the answer to its registration. Then it takes over its pods without.
+/// Maximum time that a starting agent waits for its registration. Afterwards it takes over its pods without
+/// it.
 pub const REGISTRATION_PATIENCE: Duration = Duration::from_secs(5);
 
-/// Wait of a starting agent for the lists of its pods, when the node is registered.
+/// Maximum time that a starting agent waits for the lists of its pods after the registration.
 pub const LISTS_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Interval of the checks of the node's memory and disks (kubelet's default).
@@ -22,10 +23,10 @@ pub const NODE_CHECK_PERIOD: Duration = Duration::from_secs(10);
 /// Interval of the disk usage checks of a limited pod (kubelet's default).
 pub const LOCAL_STORAGE_PERIOD: SignedDuration = SignedDuration::from_secs(10);
 
-/// Messages that may wait for a pod's worker before senders have to wait.
+/// Messages in the queue of a pod's worker; further senders wait.
 pub const WORKER_MESSAGES_MAX: usize = 256;
 
-/// Plans in a row that may each have actions; more would be a loop.
+/// Maximum number of consecutive plans with actions; more would be a loop.
 pub const PLANS_IN_A_ROW_MAX: u32 = 100;
 
 /// Maximum size of a probe's or hook's stored output.
@@ -49,7 +50,7 @@ pub const STATUS_RETRY_MIN: SignedDuration = SignedDuration::from_millis(200);
 /// Longest delay between tries to write a status.
 pub const STATUS_RETRY_MAX: SignedDuration = SignedDuration::from_secs(10);
 
-/// Longest wait for one request to the API.
+/// Maximum time of one request to the API.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Time between a failed refresh of a pod's volumes and the next attempt.
@@ -61,32 +62,32 @@ pub const POST_START_MAX: Duration = Duration::from_secs(600);
 /// Delay before a failed worker is replaced.
 pub const WORKER_RESTART_DELAY: Duration = Duration::from_millis(200);
 
-/// Pulls at a time on the node.
+/// Maximum number of concurrent pulls on the node.
 pub const PULLS_MAX: usize = 6;
 
-/// Of these, from one registry.
+/// Maximum number of concurrent pulls from one registry.
 pub const PULLS_OF_ONE_REGISTRY_MAX: usize = 4;
 
 /// Interval of the checks of a pull's progress.
 pub const PULL_STALL_CHECK: Duration = Duration::from_secs(30);
 
-/// A pull that brings less until the next look does not count as one any more, in bytes.
+/// A pull that receives fewer bytes than this between two checks is stalled: it releases its permit.
 pub const PULL_STALL_BYTES_MIN: u64 = 256 << 10;
 
 /// Maximum wait for the end of an evicted pod before the next one is chosen (kubelet's default).
 pub const EVICTION_WAIT: Duration = Duration::from_secs(30);
 
-/// Interval of the checks whether it has ended.
+/// Interval of the checks for the end of an evicted pod.
 pub const EVICTION_POLL: Duration = Duration::from_millis(200);
 
 /// Interval of image garbage collection (kubelet's default).
 pub const IMAGE_GC_PERIOD: Duration = Duration::from_secs(300);
 
-/// Layers that no image names are left alone for so long: they may belong to an image that is
+/// Minimum age at which layers without an image are removed: younger ones may belong to an image that is
 /// being imported.
 pub const ORPHAN_LAYER_AGE: Duration = Duration::from_secs(3600);
 
-/// Most images that the node's status names, the largest first (kubelet's figure).
+/// Maximum number of images in the node's status, the largest first (kubelet's figure).
 pub const STATUS_IMAGES_MAX: usize = 50;
 
 /// Maximum number of names of an image in the node's status (kubelet's default).

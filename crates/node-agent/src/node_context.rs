@@ -1,4 +1,4 @@
-//! The node, as all tasks of the agent need it.
+//! The context that all tasks of the agent share: settings, machine, clocks.
 
 use pod_lifecycle::environment::downward::NodeFacts;
 use pod_lifecycle::environment::resolv_conf::Resolver;

@@ -48,7 +48,7 @@ impl PodDir {
         self.state().join("pod.json")
     }
 
-    /// The variables of Services that the pod's containers got last.
+    /// The Service variables that the pod's containers got at the last start.
     pub fn service_variables(&self) -> PathBuf {
         self.state().join("services.json")
     }

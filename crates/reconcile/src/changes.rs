@@ -16,7 +16,7 @@ use futures::task::AtomicWaker;
 
 use crate::Key;
 
-/// An object in a cache, which knows the type of its objects at its edge only.
+/// An object in a cache, without its type: only the cache's interface knows the type.
 pub(crate) type Stored = dyn Any + Send + Sync;
 
 /// An object as it is stored.
@@ -37,8 +37,8 @@ pub(crate) fn all_typed<K: Send + Sync + 'static>(objects: Vec<Arc<Stored>>) -> 
 /// A change of an object.
 #[derive(Debug)]
 pub enum ObjectChange<K: ?Sized> {
-    /// It was created, changed, or is there at the time of subscribing; with its state as last
-    /// told to this subscriber.
+    /// It was created or changed, or it exists at the time of the subscription; with the state that this
+    /// subscriber received last.
     Applied(Arc<K>, Option<Arc<K>>),
     /// It is deleted; its last known state.
     Deleted(Arc<K>),

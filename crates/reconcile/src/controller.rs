@@ -1,4 +1,4 @@
-//! The frame of every controller: changes in caches wake keys, and workers reconcile them.
+//! The frame of every controller: changes in caches queue keys, and workers reconcile them.
 
 use std::future::Future;
 use std::sync::Arc;

@@ -1,5 +1,5 @@
-//! Guarded writes: each says which object, in which state, it means, so that a stale view of the
-//! world does no harm.
+//! Guarded writes: each names the object and the observed state that it applies to, so that a write from an
+//! outdated view has no effect.
 
 use api_client::{Api, DeleteParams, Patch, PatchParams, Preconditions, PropagationPolicy};
 use serde_json::Value;
@@ -13,7 +13,7 @@ pub enum Refusal {
     NotFound,
     /// Something of that name exists.
     AlreadyExists,
-    /// The object has changed, or is another one than was meant.
+    /// The object has changed, or another object has its name now.
     Conflict,
     /// The namespace is being deleted.
     NamespaceTerminating,
@@ -28,7 +28,8 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// Whether it results from an old view, so that a new plan solves it: the user needs no event.
+    /// Whether the refusal results from an outdated view, so that a new plan solves it without an event for
+    /// the user.
     pub fn is_of_old_view(self) -> bool {
         let quiet = [
             Self::AlreadyExists,
@@ -97,7 +98,7 @@ pub fn message(error: &api_client::Error) -> String {
     }
 }
 
-/// `None` when the object is not there.
+/// The object of a read; `None` if it does not exist.
 pub fn found<T>(result: api_client::Result<T>) -> api_client::Result<Option<T>> {
     match result {
         Ok(value) => Ok(Some(value)),
@@ -106,7 +107,7 @@ pub fn found<T>(result: api_client::Result<T>) -> api_client::Result<Option<T>> 
     }
 }
 
-/// `None` when the object is not there any more, or is not in the state that was meant.
+/// The result of a guarded write; `None` if the object is gone, or is not in the expected state.
 pub fn unless_outrun<T>(result: api_client::Result<T>) -> api_client::Result<Option<T>> {
     match result {
         Ok(value) => Ok(Some(value)),
@@ -152,7 +153,7 @@ impl Delete {
     }
 }
 
-/// Deletes an object under preconditions. `false` if it was gone, or another one.
+/// Deletes an object under preconditions. `false` if the object was gone, or another object has its name.
 pub async fn delete<K: Object>(api: &Api<K>, name: &str, how: Delete) -> api_client::Result<bool> {
     let guarded = how.uid.is_some() || how.resource_version.is_some();
     let params = DeleteParams {

@@ -48,7 +48,7 @@ impl Kind {
     }
 }
 
-/// All watches and controllers of a program; clones are one.
+/// The health of all watches and controllers of a program; clones share it.
 #[derive(Clone, Default)]
 pub struct Health {
     known: Arc<Mutex<Vec<Weak<State>>>>,
@@ -63,7 +63,7 @@ impl Debug for Health {
 }
 
 impl Health {
-    /// The health of components whose slow polls are recorded.
+    /// An empty record of health; slow polls of its components are recorded.
     pub fn watched_by(slow_polls: Arc<SlowPolls>) -> Self {
         Self {
             slow_polls: Some(slow_polls),
@@ -213,7 +213,7 @@ impl Streak {
         polls::watched(slow_polls, &format!("{component}: {what}"), work).await
     }
 
-    /// It got on.
+    /// Records a success.
     pub fn succeeded(&self) {
         let ended = std::mem::take(&mut *self.0.row()).count >= limits::FAILURES_MAX;
         if ended {

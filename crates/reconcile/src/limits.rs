@@ -1,4 +1,4 @@
-//! Every number that bounds something here, and why it is that number.
+//! All bounds of this crate, each with its reason.
 
 use std::time::Duration;
 
@@ -21,9 +21,9 @@ pub const LIST_PAGE_OBJECTS: u32 = 500;
 pub const EVENTS_QUEUED_MAX: usize = 1000;
 /// Distinct events remembered for aggregation; the least recently seen is forgotten.
 pub const EVENTS_REMEMBERED_MAX: usize = 4096;
-/// Burst of events of one reason and object; client-go's number, there for all reasons.
+/// Burst of events of one reason and object; client-go has this bound for all reasons together.
 pub const EVENT_BURST: u32 = 25;
-/// Time after which one more may be written.
+/// Time after which an object with an exhausted burst gets one more event.
 pub const EVENT_REFILL: Duration = Duration::from_secs(300);
 /// Number of distinct messages of one reason and object, above which they are combined into one
 /// event.

@@ -52,7 +52,7 @@ pub(crate) trait Loaded: Send + Sync {
     fn load(&self, now: Instant) -> Load;
 }
 
-/// The metrics of named queues; clones are one.
+/// The metrics of named queues; clones share them.
 #[derive(Clone, Default)]
 pub struct QueueMetrics {
     queues: Arc<Mutex<BTreeMap<&'static str, Named>>>,

@@ -1,5 +1,5 @@
-//! Finds work that holds up the threads of the async runtime. For tests: the same threads answer
-//! requests, renew leases and run probes, so long work belongs beside them.
+//! Finds long work on the threads of the async runtime. For tests: these threads also answer requests, renew
+//! leases and run probes, so long work belongs on other threads.
 //!
 //! A poll is measured by its processor time, relative to the machine's speed at that moment: other
 //! processes slow the machine down. Time that the host of a virtual machine took from it does not
@@ -42,7 +42,7 @@ pub struct SlowPolls {
 }
 
 impl SlowPolls {
-    /// Notes polls that take longer than that, on a machine that is as fast as usual.
+    /// A record of the polls that take longer than this, on a machine of normal speed.
     pub fn new(longest: Duration) -> Arc<Self> {
         Arc::new(Self {
             longest,
@@ -56,7 +56,7 @@ impl SlowPolls {
         found.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Does one poll, and notes it if it takes too long.
+    /// Runs one poll, and records it if it takes too long.
     pub fn watch<R>(&self, what: &str, poll: impl FnOnce() -> R) -> R {
         let stolen_before = stolen_lately();
         let (before, beside) = (processor_time(), BESIDE.get());

@@ -66,7 +66,7 @@ struct State<T> {
     failures: HashMap<T, u32>,
 }
 
-/// A key that is being worked on; dropping it ends that.
+/// A key in progress; dropping the lease ends the work on it.
 pub struct Lease<T: Work> {
     queue: Queue<T>,
     key: T,
@@ -90,7 +90,7 @@ impl<T: Work> Drop for Lease<T> {
 pub enum ReconcileResult {
     /// None until it is added again.
     Done,
-    /// Come back after this time at the latest.
+    /// Queue the key again after this time at the latest.
     RequeueAfter(Duration),
 }
 
@@ -339,7 +339,7 @@ type Attempt<T> = dyn Fn(T) -> BoxFuture<'static, Result<ReconcileResult, Failur
 /// The failure of an attempt.
 struct Failure {
     why: String,
-    /// Whether it only concerns its object.
+    /// Whether the failure only concerns the object of the key.
     of_the_object: bool,
 }
 

@@ -23,9 +23,9 @@ pub struct ServiceChanges {
 pub struct ServiceState {
     /// Its name.
     pub key: Key,
-    /// The Service, unless it is deleted.
+    /// The Service, unless it is deleted or not created yet.
     pub service: Option<Arc<Service>>,
-    /// Its slices; they may be there before it and after it.
+    /// Its EndpointSlices; they may exist before the Service and after it.
     pub slices: Vec<Arc<EndpointSlice>>,
 }
 

@@ -26,7 +26,7 @@ pub(crate) struct Topic {
 pub(crate) enum EventVerdict {
     /// A new event.
     Create { message: String },
-    /// One more of an event that was written under that name.
+    /// A repetition of an event that was written under this name.
     Repeat {
         name: String,
         count: i32,

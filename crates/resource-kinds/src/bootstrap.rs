@@ -1,5 +1,5 @@
-//! The objects of a fresh cluster: namespaces, accounts of nodes, default roles and bindings, storage
-//! classes, flows of requests.
+//! The default objects of a new cluster: namespaces, accounts of nodes, default roles and bindings, storage
+//! classes, FlowSchemas and priority levels.
 
 use serde_json::{Value, json};
 
@@ -23,7 +23,7 @@ const RBAC: &str = include_str!("../data/default-rbac.json");
 
 const NAMESPACES: &[&str] = &["default", NODE_LEASES, "kube-public", KUBE_SYSTEM];
 
-/// The class of volumes that claims without a class get.
+/// The StorageClass of claims without a class.
 pub const DEFAULT_CLASS: &str = "local";
 /// The class of volumes with enforced limits, snapshots and clones.
 pub const COW_CLASS: &str = "local-cow";

@@ -1,8 +1,8 @@
 //! The pods without a node: the order of attempts, and the time of the next attempt after a
 //! failure. Time is an argument.
 //!
-//! Thousands of pods may wait, and every change of the cluster is looked at here: nothing but a
-//! change that concerns all pods goes through all of them.
+//! Thousands of pods may wait, and every change of the cluster is processed here: only a change that concerns
+//! all pods visits all of them.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -54,13 +54,13 @@ struct Pending {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    /// To be looked at.
+    /// To be scheduled.
     Ready,
-    /// Attempted at that time without a result; waits for a change.
+    /// Attempted at that time without success; waits for a change.
     Parked(Instant),
-    /// To be looked at, but not before that time.
+    /// To be scheduled at that time.
     Delayed(Instant),
-    /// Looked at at that time; held back until the pod itself changes.
+    /// Attempted at that time; waits until the pod itself changes.
     Held(Instant),
 }
 
@@ -76,11 +76,11 @@ pub(crate) struct Backlog {
 /// Invariant: each pod is in `ready` or in `due`.
 #[derive(Debug, Default)]
 struct Order {
-    /// Those to look at, in this order.
+    /// The pods to be scheduled, in this order.
     ready: BTreeSet<(Reverse<i32>, Option<Timestamp>, Key)>,
-    /// The others, by the time at which they are to be looked at.
+    /// The other pods, by the time of their next attempt.
     due: BTreeSet<(Instant, Key)>,
-    /// The parked ones: all, and by their interests.
+    /// The pods that wait for a change: all of them, and by their interests.
     parked: BTreeSet<Key>,
     for_claims: BTreeSet<Key>,
     for_devices: BTreeSet<Key>,
@@ -181,7 +181,7 @@ impl Backlog {
         }
     }
 
-    /// The next pod to look at; it is parked until [`wake`](Self::wake) or a delay brings it back.
+    /// The next pod to be scheduled; it waits until [`wake`](Self::wake) or a delay brings it back.
     pub fn next(&mut self, now: Instant) -> Option<Key> {
         while self.order.due.first().is_some_and(|(due, _)| *due <= now) {
             let due = self.order.due.pop_first();
@@ -198,7 +198,7 @@ impl Backlog {
         Some(key)
     }
 
-    /// Something has changed that may matter to these pods.
+    /// Makes the pods ready that a change concerns.
     pub fn wake(&mut self, concern: Concern<'_>) {
         for key in self.order.concerned(concern) {
             self.change(&key, |pending| {
@@ -212,7 +212,7 @@ impl Backlog {
         }
     }
 
-    /// The decision's writes failed: retries after a back-off.
+    /// Retries a pod after a back-off, because the writes of its decision failed.
     pub fn retry(&mut self, key: &Key, now: Instant) {
         self.change(key, |pending| {
             let delay = back_off(pending.attempts).max(limits::BACK_OFF_MIN);
@@ -220,7 +220,7 @@ impl Backlog {
         });
     }
 
-    /// No change of other objects can help the pod.
+    /// Lets a pod wait until the pod itself changes.
     pub fn hold(&mut self, key: &Key, now: Instant) {
         self.change(key, |pending| pending.state = State::Held(now));
     }

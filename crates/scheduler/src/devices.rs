@@ -1,4 +1,4 @@
-//! Devices for claims: the writes, and how they look before the caches show them.
+//! Devices for claims: the writes, and the expected claims until the caches show them.
 
 use std::sync::Arc;
 
@@ -77,7 +77,7 @@ fn add_user(claim: &mut ResourceClaim, pod: &PodView) {
     }
 }
 
-/// A claim as it will be: with its allocation, if any, and reserved for the pod.
+/// A claim after the write: with its allocation, if any, and reserved for the pod.
 pub(crate) fn overlay(
     claim: &mut Arc<ResourceClaim>,
     pod: &PodView,

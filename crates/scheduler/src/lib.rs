@@ -19,7 +19,7 @@ use reconcile::Component;
 pub use config::{Config, Error};
 pub use metrics::Metrics;
 
-/// Schedules pods until its part of the program is shut down.
+/// Schedules pods until its component is shut down.
 ///
 /// # Errors
 /// A watch cache stopped earlier.

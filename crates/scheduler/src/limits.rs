@@ -1,4 +1,4 @@
-//! Every number that bounds something here, and why it is that number.
+//! All bounds of the scheduler, each with its reason.
 
 use std::time::Duration;
 
@@ -14,5 +14,5 @@ pub(crate) const FORGOTTEN_AFTER: Duration = Duration::from_secs(300);
 /// Maximum time for binding a pod's volumes before another node may be chosen; kube-scheduler's
 /// default.
 pub(crate) const VOLUMES_BOUND_WITHIN: Duration = Duration::from_secs(600);
-/// Writes under way at once.
+/// Maximum number of concurrent writes.
 pub(crate) const WRITES_MAX: usize = 64;

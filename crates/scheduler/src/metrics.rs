@@ -48,13 +48,13 @@ impl Attempt {
 /// The number of pods without a node, by queue.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Pending {
-    /// To be looked at.
+    /// In the active queue: to be scheduled now.
     pub active: usize,
-    /// To be looked at after a while.
+    /// In the back-off queue: to be scheduled after a delay.
     pub backoff: usize,
-    /// To be looked at when something changes.
+    /// Unschedulable until something changes.
     pub unschedulable: usize,
-    /// Held back by gates.
+    /// With scheduling gates.
     pub gated: usize,
 }
 
@@ -94,12 +94,12 @@ impl Metrics {
         scheduler.clone_into(&mut self.counts().profile);
     }
 
-    /// Pods without a node, now.
+    /// Records the number of pods without a node.
     pub(crate) fn pending(&self, pending: Pending) {
         self.counts().pending = pending;
     }
 
-    /// An attempt has ended.
+    /// Records the end of an attempt.
     pub(crate) fn attempt(&self, result: Attempt, took: Duration) {
         let mut counts = self.counts();
         let first = || (0, Histogram::new(&ATTEMPT_BOUNDS));
@@ -108,7 +108,7 @@ impl Metrics {
         times.observe(took.as_secs_f64());
     }
 
-    /// A pod got its node after so many attempts, so long after it had come.
+    /// Records that a pod got its node after this number of attempts, and this time after it was first seen.
     pub(crate) fn placed(&self, attempts: u32, after: Duration) {
         let mut counts = self.counts();
         counts.pod_attempts.observe(attempts.into());

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use reconcile::Key;
 use resource_kinds::pod_view::PodView;
 
-/// A pod for which others go.
+/// A pod for which other pods were preempted.
 #[derive(Clone, Debug)]
 pub(crate) struct Nomination {
     pub pod: Arc<PodView>,
@@ -19,13 +19,13 @@ pub(crate) struct Nomination {
 /// The progress of the writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Written {
-    /// Under way.
+    /// In progress.
     NotYet,
-    /// All are done; the pod has been nominated at that revision.
+    /// All are done; the nomination of the pod has this revision.
     At(u64),
 }
 
-/// All of them, by pod.
+/// All nominations, by pod.
 #[derive(Debug, Default)]
 pub(crate) struct Nominations {
     by_pod: BTreeMap<Key, Nomination>,

@@ -21,17 +21,17 @@ use crate::devices;
 pub(crate) enum Stage {
     /// Its steps are being written.
     Preparing,
-    /// Its volumes are being bound since then.
+    /// Its volumes are being bound, since this time.
     Waiting(Instant),
     /// The pod is being bound.
     Binding,
 }
 
-/// A step, and where in history it was written.
+/// A step, and the revision of its write.
 #[derive(Clone, Debug)]
 pub(crate) struct TakenStep {
     pub step: ClaimStep,
-    /// Revision of the object after the write; `None` while it is under way.
+    /// Revision of the object after the write; `None` while the write is in progress.
     pub revision: Option<u64>,
 }
 
@@ -64,7 +64,7 @@ pub(crate) struct Reservation {
     pub stage: Stage,
 }
 
-/// All of them, by pod.
+/// All reservations, by pod.
 #[derive(Debug, Default)]
 pub(crate) struct Reservations {
     by_pod: BTreeMap<Key, Reservation>,

@@ -46,7 +46,7 @@ pub(crate) struct Seen<'a> {
     pub device_claims: &'a Cache<ResourceClaim>,
 }
 
-/// Takes the steps that get the pod's claims bound on the node; says where each was written.
+/// Performs the steps that bind the pod's claims on the node; returns the revision of each write.
 pub(crate) async fn prepare(
     client: Client,
     pod: &PodView,
@@ -137,7 +137,7 @@ async fn select_node(
     Ok(written.metadata)
 }
 
-/// The condition that says why the pod has no node; `None` when the pod has it already.
+/// The condition with the reason why the pod has no node; `None` if the pod has this condition already.
 pub(crate) fn condition(
     pod: &PodView,
     obstacle: &Obstacle,
@@ -167,15 +167,15 @@ pub(crate) fn condition(
 /// The change of a pod's nomination.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Nominated {
-    /// It is unchanged.
+    /// The nomination is unchanged.
     Unchanged,
-    /// It is on this node.
+    /// The pod is nominated for this node.
     On(String),
-    /// There is none.
+    /// The pod has no nomination.
     Nowhere,
 }
 
-/// Writes why the pod has no node, and where one is being made; says at which revision.
+/// Writes the reason why the pod has no node, and its nomination; returns the revision of the write.
 pub(crate) async fn explain(
     client: &Client,
     pod: &PodView,

@@ -74,7 +74,7 @@ impl Credentials {
 
 /// Authenticates a request.
 ///
-/// *Errors.* 401 for credentials that are not good.
+/// *Errors.* 401 for invalid credentials.
 pub(crate) async fn authenticate(
     tokens: &Tokens,
     credentials: Credentials,
@@ -106,7 +106,7 @@ fn bearer(headers: &HeaderMap) -> Result<Option<String>, Status> {
     }
 }
 
-/// 401, with no hint why.
+/// 401 without the reason.
 pub(crate) fn unauthorized() -> Status {
     Status::new(StatusReason::Unauthorized, "Unauthorized")
 }

@@ -118,7 +118,7 @@ impl Tokens {
     }
 }
 
-/// A token that is good.
+/// A valid token.
 pub(crate) struct Accepted {
     pub(crate) user: UserInfo,
     /// The requested audiences that the token has.

@@ -323,7 +323,7 @@ fn verbs(verbs: &[Verb]) -> Vec<&'static str> {
     names
 }
 
-/// The API's word for a verb.
+/// The name of a verb in the API.
 pub(crate) fn verb_name(verb: Verb) -> &'static str {
     match verb {
         Verb::Create => "create",

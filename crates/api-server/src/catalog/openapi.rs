@@ -70,8 +70,7 @@ pub(crate) struct OpenApi {
 
 /// Answers a path below `/openapi`.
 ///
-/// *Errors.* 404 for documents that do not exist, 406 for a client that takes no form that there
-/// is.
+/// *Errors.* 404 for documents that do not exist, 406 for a client that accepts none of the available forms.
 pub(crate) async fn answer(
     served: &Arc<Snapshot>,
     path: &str,

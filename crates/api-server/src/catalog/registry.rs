@@ -41,7 +41,7 @@ impl Resource {
         !self.shared && !self.is_custom()
     }
 
-    /// An object of another version of the kind as one of this.
+    /// Converts an object of another version of the kind to this version.
     ///
     /// *Errors.* The first part that does not fit.
     pub(crate) fn convert(&self, mut object: Value) -> Result<Value, String> {
@@ -74,7 +74,7 @@ impl Resource {
         parts.concat().into_bytes()
     }
 
-    /// The start of the keys of all objects in a namespace, or of all at all.
+    /// The prefix of the keys of all objects in a namespace, or in all namespaces.
     pub(crate) fn prefix(&self, namespace: &str) -> Vec<u8> {
         self.key(namespace, "")
     }
@@ -204,7 +204,7 @@ impl Registry {
         indices.filter_map(|index| self.resources.get(*index))
     }
 
-    /// The resource of an object that says its kind.
+    /// The resource of an object, by its `apiVersion` and `kind`.
     pub(crate) fn of(&self, object: &Value) -> Option<Arc<Resource>> {
         self.of_kind(object["apiVersion"].as_str()?, object["kind"].as_str()?)
     }
@@ -223,7 +223,7 @@ impl Registry {
         self.resources.iter()
     }
 
-    /// The facts of all kinds, those included that only exist as bodies.
+    /// Information about all kinds, including those that exist only in requests and replies.
     pub(crate) fn infos(&self) -> impl Iterator<Item = KindInfo<'_>> {
         self.kinds.iter().map(|kind| kind.info())
     }

@@ -16,7 +16,7 @@ use crate::catalog::registry::Registry;
 /// An immutable state of the catalog. Each change of a definition creates another.
 pub(crate) struct Snapshot {
     pub(crate) registry: Registry,
-    /// The custom ones among the kinds, for documents.
+    /// The custom kinds, for discovery and OpenAPI documents.
     pub(crate) custom: Vec<DefinedVersion>,
     pub(crate) discovery: Discovery,
     pub(crate) openapi: OpenApi,

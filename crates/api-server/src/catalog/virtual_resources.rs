@@ -31,7 +31,7 @@ const fn review(
     }
 }
 
-/// Reviews: questions that are sent and answered.
+/// Reviews: a client posts one and gets the answer in its status.
 pub(crate) const REVIEWS: &[KindInfo<'static>] = &[
     review(
         AUTHENTICATION,
@@ -110,7 +110,7 @@ pub(crate) const POD_METRICS: KindInfo<'static> =
 /// The resource usage of nodes and pods.
 pub(crate) const RESOURCE_METRICS: &[KindInfo<'static>] = &[NODE_METRICS, POD_METRICS];
 
-/// Whether the parts of the control plane are well.
+/// The health of the control plane's components (`componentstatuses`).
 pub(crate) const COMPONENT_STATUS: KindInfo<'static> = KindInfo {
     group: "",
     version: "v1",
@@ -127,13 +127,13 @@ pub(crate) const COMPONENT_STATUS: KindInfo<'static> = KindInfo {
     writes: WriteRules::ORDINARY,
 };
 
-/// The facts of all of them.
+/// Information about all virtual resources.
 pub(crate) fn infos<'a>() -> impl Iterator<Item = &'a KindInfo<'a>> {
     let all: [&'a [KindInfo<'a>]; 3] = [REVIEWS, RESOURCE_METRICS, &[COMPONENT_STATUS]];
     all.into_iter().flatten()
 }
 
-/// The one at a path.
+/// The virtual resource at a path.
 pub(crate) fn find(group: &str, version: &str, plural: &str) -> Option<&'static KindInfo<'static>> {
     infos().find(|info| is_at(info, group, version, plural))
 }

@@ -83,8 +83,8 @@ impl FlowControl {
         }
     }
 
-    /// Takes a place for a request that arrives: for a watch or a stream (`long`) one that it keeps, for
-    /// another one that lasts until its level is known.
+    /// Takes a place for an arriving request. A watch or stream (`long`) keeps the place; another request
+    /// releases it when its priority level is known.
     ///
     /// *Errors.* 429 when there is none.
     pub(crate) fn admit(&self, long: bool) -> Result<OwnedSemaphorePermit, Status> {
@@ -112,13 +112,13 @@ impl FlowControl {
         Ok(share)
     }
 
-    /// The share that the bodies of a user are paid from; `None` for those without bounds.
+    /// The share that pays for the request bodies of a user; `None` for users without bounds.
     pub(crate) fn bodies_of(&self, user: &UserInfo) -> Option<UserPermits> {
         let max = self.limits.body_bytes_per_user_max;
         self.shares.of(user, LimitedResource::BodyBytes, max)
     }
 
-    /// Notes how many objects of each resource there are.
+    /// Records the number of stored objects of each resource.
     pub(crate) fn count(&self, counts: Counts) {
         *self.counts.write().unwrap_or_else(PoisonError::into_inner) = counts;
     }
@@ -155,8 +155,8 @@ impl FlowControl {
 
     /// Waits for the seats of a request.
     ///
-    /// *Errors.* 429 after a quarter of the time that a request has, as upstream, or at once if the request may
-    /// not wait.
+    /// *Errors.* 429 after a quarter of the request timeout, as upstream, or at once if the request may not
+    /// wait.
     pub(crate) async fn seat(
         &self,
         flow: Arc<Flow>,

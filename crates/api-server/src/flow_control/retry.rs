@@ -1,4 +1,5 @@
-//! The advice when to come back, by how many requests of a level are refused, as upstream.
+//! The `Retry-After` of refused requests: it grows with the number of refusals of a priority level, as
+//! upstream.
 
 use std::collections::VecDeque;
 

@@ -1,7 +1,7 @@
 //! Seats and queues of all priority levels: a pure state machine. The caller notifies the waiters.
 //!
 //! A request takes as many seats as it is wide (`width.rs`). A wide request at the head of the next queue
-//! holds up its level until there is room for it, so that narrow requests cannot starve it.
+//! holds up its level until there is room for it, so that narrow requests cannot starve the wide one.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -185,7 +185,8 @@ impl<W> Seats<W> {
         Entered::Waiting(self.tickets)
     }
 
-    /// A request stops waiting; returns the requests that may start now. `None` if it has its seats already.
+    /// Removes a request from its queue; returns the requests that may start now. `None` if the request has
+    /// its seats already.
     pub(crate) fn withdraw(&mut self, name: &str, ticket: u64) -> Option<Vec<W>> {
         let Some(level) = self.levels.get_mut(name) else {
             return Some(Vec::new());
@@ -199,7 +200,7 @@ impl<W> Seats<W> {
         Some(self.start())
     }
 
-    /// The seats of a request of that width are released; returns the requests that may start now.
+    /// Releases the seats of a request of this width; returns the requests that may start now.
     pub(crate) fn leave(&mut self, name: &str, width: usize) -> Vec<W> {
         if let Some(level) = self.levels.get_mut(name) {
             level.taken = level.taken.saturating_sub(width);

@@ -1,5 +1,6 @@
-//! The shares of each user: the watches and streams at once, and the cost of request bodies. Priority levels do
-//! not limit them: a watch takes a seat until it has started only, and a body is read for as long as it comes.
+//! The shares of each user: the watches and streams at once, and the cost of request bodies. Priority levels
+//! do not limit them: a watch holds its seat only until it has started, and the time to read a body depends
+//! on the client.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -24,7 +25,8 @@ pub(crate) enum LimitedResource {
 
 type Key = (String, LimitedResource);
 
-/// The permits of all users. Entries of zero are removed, so that names cost nothing.
+/// The permits of all users. Entries with zero permits are removed, so that the map has no more entries than
+/// users with requests.
 #[derive(Default)]
 pub(crate) struct PermitsByUser(Arc<Mutex<BTreeMap<Key, usize>>>);
 

@@ -1,4 +1,4 @@
-//! The number of seats that a request takes, by the objects that it goes through, as upstream (KEP-1040).
+//! The number of seats of a request, from the number of objects that it reads, as upstream (KEP-1040).
 
 use std::collections::BTreeMap;
 

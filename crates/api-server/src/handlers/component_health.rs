@@ -41,12 +41,13 @@ pub enum Component {
 
 type Check = Box<dyn Fn() -> bool + Send + Sync>;
 
-/// The parts that have been made known.
+/// The components that were added with [`add`](Self::add).
 #[derive(Default)]
 pub(crate) struct Components(Mutex<BTreeMap<Component, Check>>);
 
 impl Components {
-    /// Shows whether a part runs, by asking `runs` each time. Until then it does not.
+    /// Adds a component: `runs` is called at each request and returns whether it runs. A component that was
+    /// not added is shown as not running.
     pub(crate) fn add(
         &self,
         component: Component,
@@ -64,7 +65,7 @@ impl Components {
 
 /// Answers a get or a list.
 ///
-/// *Errors.* 404 for a part that there is not, 400 for selectors that do not parse.
+/// *Errors.* 404 for an unknown component, 400 for selectors that do not parse.
 pub(crate) async fn answer(
     (components, objects): (&Components, &Objects),
     verb: Verb,

@@ -20,7 +20,7 @@ use crate::objects::storage::Objects;
 
 /// The kind of a request, by its handler.
 pub(crate) enum Destination {
-    /// A question that is answered and not stored.
+    /// A review, which is answered and not stored.
     Review(&'static KindInfo<'static>),
     /// The resource usage of nodes or pods.
     Metrics(&'static KindInfo<'static>),

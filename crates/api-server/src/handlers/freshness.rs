@@ -1,4 +1,4 @@
-//! The state of the store that a request has to see, where several servers share the store.
+//! The state of the store that a request must see when several servers share the store.
 //!
 //! Without a resource version a read is of the most recent state, and with one of a state that is at
 //! least as new (<https://kubernetes.io/docs/reference/using-api/api-concepts/#resource-versions>). A
@@ -12,8 +12,8 @@ use super::verbs::list::parse_version;
 use crate::http::call::Call;
 use crate::objects::storage;
 
-/// Waits until reads of the store see what the request has to see. With the resource version "0" that
-/// is any state. A version that does not come in time is refused where it is used.
+/// Waits until reads of the store include the state that the request must see. With the resource version "0"
+/// that is any state. The handler refuses a version that has not come in time.
 ///
 /// *Errors.* 503 for a store that does not answer.
 pub(crate) async fn reach(store: &dyn Store, call: &Call) -> Result<(), Status> {

@@ -31,8 +31,8 @@ const TICKS_PER_SECOND: f64 = 100.0;
 /// Size of a memory page, in bytes.
 const PAGE_BYTES: u64 = 4096;
 
-/// The labels of a request: words of a bounded set, not arbitrary input of clients, since refused
-/// requests are counted too.
+/// The labels of a request. Their values are of a bounded set, and not arbitrary input of clients, because
+/// refused requests are counted too.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Label {
     verb: &'static str,
@@ -125,7 +125,7 @@ type Source = Box<dyn Fn(&mut Page) + Send + Sync>;
 /// Counters of the server.
 pub(crate) struct Metrics {
     series: Mutex<Series>,
-    /// Other parts of the program that have something to say.
+    /// Other components of the program with metrics.
     sources: Mutex<Vec<Source>>,
     pub(crate) watches: AtomicUsize,
     reading: Arc<AtomicUsize>,

@@ -1,4 +1,5 @@
-//! A request that goes on over another connection, with the connection that it may become.
+//! A request that is forwarded over another connection, and the tunnel between both connections after an
+//! upgrade.
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Request, Response, StatusCode};

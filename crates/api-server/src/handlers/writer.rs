@@ -37,8 +37,8 @@ impl Writer<'_> {
         Ok(stored)
     }
 
-    /// The tree of a stored object and its managed fields, for a write of it. `reads` are the parts of
-    /// which the write reads some fields only: these may be apart from the tree.
+    /// The tree of a stored object and its managed fields, for a write of it. `reads` are the parts of which
+    /// the write reads only some fields; these parts may be kept as text outside the tree.
     ///
     /// *Errors.* 500 if it cannot be decoded.
     pub(crate) fn decoded(
@@ -56,8 +56,8 @@ impl Writer<'_> {
         Ok((object, Managers::Within, Parts::default()))
     }
 
-    /// Whether nothing but the tracking of changes looks at the managed fields in a write, so that
-    /// they may be apart from the tree.
+    /// Whether only field tracking reads the managed fields in this write, so that they may be kept as text
+    /// outside the tree.
     pub(crate) fn keeps_managers_apart(self, request: &WriteRequest<'_>) -> bool {
         let read = request.applied || request.extent == Extent::Any || request.dry_run;
         // An error is reported where they are asked.

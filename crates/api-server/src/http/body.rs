@@ -94,7 +94,7 @@ where
 /// Reads a whole request body.
 ///
 /// *Errors.* 413 past the size limit, 408 when it is too slow, 400 when it ends early, 429 when the
-/// sender has too much under way.
+/// concurrent bodies of the sender cost too much.
 pub(crate) async fn read(mut body: BoxBody, limits: &Limits) -> Result<Bytes, Status> {
     let max = limits.body_bytes_max;
     let whole = tokio::time::timeout(limits.body_timeout, collect(&mut body, max)).await;

@@ -1,5 +1,5 @@
-//! The state of a connection that long answers need: whether the listener is closing, whether the
-//! client reads; and a way to end it.
+//! The state of a connection for long responses: whether the listener is closing, whether the client reads;
+//! and a handle that ends the connection.
 //!
 //! The server polls a response's body only when there is space for its data. The body of a client
 //! that reads nothing is never polled, and therefore cannot end by itself.

@@ -1,9 +1,8 @@
 //! Connection limits: the number of connections of each address, and the order in which they are
 //! closed when there is no room for more.
 //!
-//! A connection costs its owner nothing before it has shown who it is. So those that are still
-//! shaking hands go first, then those of strangers, the oldest of the address that has most of
-//! them; whoever has shown credentials stays.
+//! Connections without valid credentials are closed first: those in a TLS handshake, then the oldest one of
+//! the address with the most such connections. A connection that has sent valid credentials is never closed.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -16,9 +15,9 @@ use tokio_util::sync::CancellationToken;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Stage {
     Handshake,
-    /// Nobody in particular so far.
+    /// No valid credentials so far.
     Stranger,
-    /// Somebody has shown good credentials.
+    /// A request with valid credentials has arrived.
     Known,
 }
 
@@ -40,21 +39,21 @@ struct State {
     next: u64,
 }
 
-/// How many connections there may be.
+/// The maximum numbers of connections.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Max {
     pub(crate) all: usize,
     pub(crate) per_address: usize,
 }
 
-/// A connection's place; given back when dropped.
+/// A connection's place; released on drop.
 #[derive(Debug)]
 pub(crate) struct GuestPlace {
     guests: Arc<Guests>,
     id: u64,
 }
 
-/// A reference to a connection's place that does not keep it.
+/// A weak reference to a connection's place.
 #[derive(Clone, Debug)]
 pub(crate) struct WeakGuestPlace {
     guests: Weak<Guests>,
@@ -62,9 +61,10 @@ pub(crate) struct WeakGuestPlace {
 }
 
 impl Guests {
-    /// Takes a place for a connection from an address; `close` ends it. One too many for the address
-    /// takes the place of one of the address that has shown no credentials, or is turned away
-    /// (`None`); one too many for all that of anybody's, or comes on top.
+    /// Takes a place for a connection from an address; `close` ends the connection. If the address has too
+    /// many, the new connection replaces one of the address without valid credentials, or is refused
+    /// (`None`). If the server has too many, it replaces one of any address without valid credentials, or is
+    /// admitted beyond the limit.
     pub(crate) fn enter(
         self: &Arc<Self>,
         address: IpAddr,
@@ -131,7 +131,7 @@ impl State {
 }
 
 impl GuestPlace {
-    /// The handshake is over.
+    /// Records that the TLS handshake is over.
     pub(crate) fn shook_hands(&self) {
         self.guests.reaches(self.id, Stage::Stranger);
     }
@@ -145,7 +145,7 @@ impl GuestPlace {
 }
 
 impl WeakGuestPlace {
-    /// Somebody has shown good credentials over the connection.
+    /// Records that a request on the connection had valid credentials.
     pub(crate) fn is_known(&self) {
         if let Some(guests) = self.guests.upgrade() {
             guests.reaches(self.id, Stage::Known);

@@ -76,8 +76,8 @@ pub(crate) const DECODED_BYTES_MAX: usize = 256 * 1024;
 /// objects larger than clients' requests.
 pub(crate) const OBJECT_BYTES_MAX: usize = 1536 * 1024;
 
-/// Of a body that is too large so many times its limit is read and thrown away, for at most so
-/// long, so that the client gets to see why it is refused.
+/// A body above the limit is read and discarded up to this multiple of the limit and for at most
+/// [`DISCARD_TIME`], so that the client reads the refusal.
 pub(crate) const DISCARD_FACTOR: usize = 16;
 /// See [`DISCARD_FACTOR`].
 pub(crate) const DISCARD_TIME: Duration = Duration::from_secs(5);
@@ -85,7 +85,7 @@ pub(crate) const DISCARD_TIME: Duration = Duration::from_secs(5);
 /// Replies from this size on are compressed when the client asks for it (upstream's figure).
 pub(crate) const GZIP_BYTES_MIN: usize = 128 * 1024;
 
-/// So much of a request without TLS is read after it has been refused.
+/// Maximum number of bytes that are read of a refused request without TLS.
 pub(crate) const PLAIN_BYTES_MAX: usize = 64 * 1024;
 
 /// The level of compression: the lowest one that makes a list of 5,000 pods (11 MB) no larger than zlib's
@@ -100,7 +100,7 @@ pub(crate) const FRAME_BYTES: usize = 64 * 1024;
 /// every write changes (quotas) conflict often.
 pub(crate) const WRITE_ATTEMPTS_MAX: usize = 200;
 
-/// Most pods that a disruption budget waits for to go (upstream's figure).
+/// Maximum number of deleted pods that a disruption budget records until they are gone (upstream's figure).
 pub(crate) const DISRUPTED_PODS_MAX: usize = 2000;
 
 /// Maximum number of generated names to try (as upstream).
@@ -125,12 +125,12 @@ pub(crate) const YAML_NODES_MAX: usize = 50_000;
 /// The cost of parsing a byte of YAML, relative to JSON.
 pub(crate) const YAML_COST: usize = 8;
 
-/// Requests that go through more bytes than this run beside the threads of the runtime: reading,
-/// checking and writing that much takes about a millisecond.
+/// Requests that process more bytes than this run outside the threads of the async runtime: reading, checking
+/// and writing that much takes about a millisecond.
 pub(crate) const LIGHT_BYTES_MAX: usize = 16 * 1024;
 
-/// A large reply is encoded and compressed in slices of so many bytes; between them other large requests
-/// get their turn. A slice takes a few milliseconds.
+/// A large reply is encoded and compressed in slices of this many bytes; other large requests run between the
+/// slices. A slice takes a few milliseconds.
 pub(crate) const WORK_SLICE_BYTES: usize = 1024 * 1024;
 
 /// Lifetime of an event (upstream's default).
@@ -152,19 +152,19 @@ pub(crate) const WATCH_TIMEOUT_MIN_SECS: u64 = 1800;
 /// Longest time that a watch may ask for: a year, which any clock can add.
 pub(crate) const WATCH_TIMEOUT_MAX_SECS: u64 = 365 * 24 * 3600;
 
-/// So many objects are read at a time for a page that shows only some of them.
+/// Number of objects that are read at once for a page that contains only some of them.
 pub(crate) const LIST_CHUNK_MIN: usize = 500;
 
 /// Most objects that one deletion of a collection removes at the same time.
 pub(crate) const DELETE_COLLECTION_WORKERS: usize = 8;
 
-/// A proxied request's connection is there within this time.
+/// Maximum time to connect for a proxied request.
 pub(crate) const PROXY_CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A node that has a tunnel answers at its address within this time, or the tunnel is used.
+/// Maximum time to connect to the address of a node that has a tunnel; after it the tunnel is used.
 pub(crate) const SHORT_CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// A node answers through its tunnel within this time.
+/// Maximum time to connect to a node through its tunnel.
 pub(crate) const TUNNEL_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The address of a node that was not reached is tried again after this time, if the node has a tunnel.
@@ -194,9 +194,9 @@ pub(crate) const STORE_LOOK_INTERVAL: Duration = Duration::from_secs(10);
 /// Interval of the recounts of quotas (upstream's).
 pub(crate) const QUOTA_RECOUNT_INTERVAL: Duration = Duration::from_secs(300);
 
-/// A pod waits so long for the account that its new namespace is about to get. Kubernetes waits a second,
-/// which a busy disk can take for the one write of the controller.
+/// Maximum time that a pod waits for the default ServiceAccount of a new namespace. Kubernetes waits a
+/// second, which a busy disk can take for the one write of the controller.
 pub(crate) const ACCOUNT_WAIT_MAX: Duration = Duration::from_secs(10);
 
-/// And looks so often.
+/// Interval of the checks for that account.
 pub(crate) const ACCOUNT_LOOK_INTERVAL: Duration = Duration::from_millis(20);

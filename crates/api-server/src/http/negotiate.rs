@@ -61,7 +61,7 @@ pub(crate) enum Form {
 }
 
 impl Form {
-    /// Chooses the best liked form of the `Accept` header that there is; `protobuf` says whether
+    /// Chooses the available form with the highest weight in the `Accept` header; `protobuf` tells whether
     /// the kind has that form.
     ///
     /// *Errors.* 406 when there is none.

@@ -20,7 +20,7 @@ pub(crate) const JSON: &str = "application/json";
 pub(crate) enum Payload {
     /// Parts in order, all known.
     Segments(Vec<Bytes>),
-    /// Something that is still being made.
+    /// A body that is still being produced.
     Stream(BoxBody),
 }
 

@@ -12,10 +12,10 @@ use object_model::FieldSelector;
 
 use crate::http::query::{Query, decode};
 
-/// The attributes that authorisation and routing go by.
+/// The attributes of a request for authorisation and routing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct RequestInfo {
-    /// Whether it is about a resource at all.
+    /// Whether the request is for a resource.
     pub(crate) is_resource: bool,
     /// The path as sent.
     pub(crate) path: String,

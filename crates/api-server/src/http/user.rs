@@ -51,7 +51,7 @@ impl UserInfo {
         info
     }
 
-    /// Adds the group that everybody known is in.
+    /// Adds the group `system:authenticated`.
     pub(crate) fn authenticated(mut self) -> Self {
         if !self.is_anonymous() && !self.groups.iter().any(|group| group == AUTHENTICATED) {
             self.groups.push(AUTHENTICATED.to_owned());

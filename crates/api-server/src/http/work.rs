@@ -1,5 +1,5 @@
-//! The place where a request is processed: short work on the threads of the async runtime, long
-//! work beside them, so that one client's large object never holds up everybody's answers.
+//! The place where a request is processed: short work on the threads of the async runtime, long work beside
+//! them, so that the large object of one client does not delay the replies to others.
 //!
 //! A request starts as a small one. Code that finds that it is large (its body, the stored object,
 //! the list to send) calls [`expect`]; from the next poll on the whole request runs on a thread
@@ -53,8 +53,8 @@ tokio::task_local! {
     static CURRENT: Arc<Request>;
 }
 
-/// Ends this poll: between slices of long work, and before a write is retried after a conflict. Retries that
-/// never wait would hold the thread, and block the writes that they wait for.
+/// Ends this poll, so that other requests run: between slices of long work, and before a write is retried
+/// after a conflict. Retries that never wait would hold the thread, and block the writes that they wait for.
 pub(crate) async fn let_others_go_first() {
     tokio::task::yield_now().await;
 }
@@ -70,8 +70,8 @@ pub(crate) async fn expect(bytes: usize) {
     }
 }
 
-/// The same of the body that the client sends. A short text in YAML may be long to read: its aliases
-/// stand for more.
+/// The same for the body that the client sends. A short text in YAML can be long to read, because its aliases
+/// expand.
 pub(crate) async fn expect_body(bytes: usize) {
     let cost = CURRENT.try_with(|request| request.cost.load(Ordering::Relaxed));
     let is_plain = cost.unwrap_or(1) <= 1;
@@ -195,7 +195,7 @@ where
     }
 }
 
-/// The work on one request, done where it belongs.
+/// The work on one request, on the chosen threads.
 pub(crate) struct Placed<T> {
     work: BoxFuture<'static, T>,
     request: Arc<Request>,

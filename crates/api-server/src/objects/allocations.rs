@@ -45,8 +45,8 @@ pub(crate) fn release(catalog: &Catalog, txn: &mut Txn, allocation: &Allocation)
     }
 }
 
-/// Gives stored objects the allocations that they lack because they are older than the configuration.
-/// One that another object holds stays there.
+/// Adds the missing allocations of stored objects that are older than the configuration. An allocation of
+/// another object is not changed.
 ///
 /// *Errors.* A store that fails, an unreadable object.
 pub(crate) async fn complete(objects: &Objects) -> Result<(), Status> {

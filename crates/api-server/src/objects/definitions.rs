@@ -36,8 +36,8 @@ pub(crate) async fn find_kind(
     Ok(served.registry.find(group, version, plural))
 }
 
-/// Takes notice of changed definitions. A client that has been told of a change finds its
-/// kinds served.
+/// Updates the catalog from the stored definitions. The kinds of a definition are served before a client sees
+/// the change.
 ///
 /// *Errors.* The store fails; the catalog stays.
 pub(crate) async fn follow(objects: &Objects) -> Result<(), Status> {

@@ -1,5 +1,4 @@
-//! The newest events of watches, as they were sent: all watchers who want the same form of an event
-//! get the same bytes.
+//! The newest watch events in encoded form: all watchers that want the same form of an event share the bytes.
 
 use std::sync::{Arc, Mutex, PoisonError};
 

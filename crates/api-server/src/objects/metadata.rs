@@ -144,7 +144,7 @@ pub(crate) fn generate_name(prefix: &str) -> String {
     name
 }
 
-/// Whether an object that names itself has the name on the URL.
+/// Checks that an object with a name has the name in the URL.
 ///
 /// *Errors.* 400 if not.
 pub(crate) fn check_name(object: &Value, name: &str) -> Result<(), Status> {
@@ -157,7 +157,7 @@ pub(crate) fn check_name(object: &Value, name: &str) -> Result<(), Status> {
     )))
 }
 
-/// Whether an object names itself, by the name on the URL.
+/// Checks that an object has a name, and that it is the name in the URL.
 ///
 /// *Errors.* 400 if not.
 pub(crate) fn must_name(object: &Value, name: &str) -> Result<(), Status> {

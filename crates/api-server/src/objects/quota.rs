@@ -131,7 +131,7 @@ fn put_guard(key: Vec<u8>) -> Write {
     }
 }
 
-/// Adds the change of the guard to the transaction that creates or changes a quota.
+/// Adds the write of the namespace's guard key to the transaction that creates or changes a quota.
 pub(crate) fn announce(resource: &Resource, namespace: &str, txn: &mut Txn) {
     if is_quota(resource) {
         txn.operations.push(put_guard(guard_key(namespace)));
@@ -210,7 +210,7 @@ async fn recount(
     objects.replace(resource, stored, &counted, whole).await
 }
 
-/// Counts all quotas again, now and from time to time, for as long as there is the server.
+/// Recounts all quotas, now and at intervals, until the server is dropped.
 pub(crate) async fn keep_right(objects: Weak<Objects>) {
     loop {
         {
@@ -243,7 +243,7 @@ pub(crate) async fn recount_all(objects: &Objects) -> Result<(), Status> {
     Ok(())
 }
 
-/// Sets the status of a quota to the present usage.
+/// Sets the status of a quota to the current usage.
 ///
 /// *Errors.* 500 for unreadable objects.
 pub(crate) fn count(

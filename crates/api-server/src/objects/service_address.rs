@@ -88,7 +88,7 @@ fn ready(slices: &[Value], service: &str, port_name: &Value) -> Vec<(String, u64
     found
 }
 
-/// An address that may be proxied to: none of the machine's own.
+/// An address that may be proxied to; addresses of this machine are refused.
 pub(crate) fn address(ip: &str, port: u64) -> Result<SocketAddr, Status> {
     let ip: Option<IpAddr> = ip.parse().ok();
     let refused = || Status::bad_request("address not allowed");

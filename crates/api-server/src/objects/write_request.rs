@@ -33,7 +33,7 @@ pub(crate) struct WriteOptions {
 impl WriteOptions {
     /// Reads the parameters; `kind` is the options' kind, for instance `CreateOptions`.
     ///
-    /// *Errors.* 422 for values that there are not.
+    /// *Errors.* 422 for invalid values.
     pub(crate) fn parse(query: &Query, kind: &str) -> Result<Self, Status> {
         Self::read(query, kind, None)
     }

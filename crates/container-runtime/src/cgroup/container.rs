@@ -31,13 +31,13 @@ const CPUSET_FILES: [&str; 2] = ["cpuset.cpus", "cpuset.mems"];
 
 /// The group of a container, with its limits, open for its first process.
 ///
-/// It is held by descriptors: the process joins after it has left the node's users, by the rights of
-/// who opened them (Linux 5.16).
+/// Open descriptors refer to it: the process joins after it has entered its user namespace, with the rights
+/// of the process that opened them (Linux 5.16).
 #[derive(Debug)]
 pub(crate) struct ContainerGroup(Vec<(PathBuf, File)>);
 
 impl ContainerGroup {
-    /// Makes the group and sets what limits it.
+    /// Makes the group and sets its limits.
     pub fn create(
         group: &str,
         resources: &Resources,

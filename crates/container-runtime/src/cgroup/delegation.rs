@@ -19,13 +19,12 @@ const FORMER: &str = "init";
 /// Maximum number of moves of a group's processes: new ones may appear during each move.
 const MOVES_MAX: usize = 100;
 
-/// Makes sure that groups can be made below the root, whoever made the root.
+/// Makes sure that groups can be made below the root.
 ///
 /// In a container the root is a group like any other, which may hold processes or pass on
 /// controllers, but not both: the processes get a group of their own.
 ///
-/// # Errors
-/// Groups cannot be made, or would be without a controller that pods need; says what is missing.
+/// # Errors Groups cannot be made, or lack a controller that pods need; the error names it.
 pub(crate) fn prepare(root: &Path) -> io::Result<()> {
     if is_foreign(&mount_table::read()?, root) {
         let text = format!(
@@ -117,7 +116,7 @@ pub(crate) fn make(root: &Path, group: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// Makes a group that is to hold groups.
+/// Makes a group for child groups, without processes.
 pub(crate) fn make_parent(root: &Path, group: &str) -> io::Result<()> {
     make(root, group)?;
     pass_on(&join(root, group))

@@ -23,7 +23,7 @@ pub(crate) enum DeviceKind {
     Character = 2,
 }
 
-/// Devices that may be used; without a number, those of every number.
+/// A class of devices that may be used; without a number, all numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct DeviceRule {
     kind: DeviceKind,
@@ -50,9 +50,9 @@ impl DeviceRule {
 /// The devices that a container may use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum DeviceRules {
-    /// All of the node.
+    /// All devices of the node.
     All,
-    /// Those that every container has, and these.
+    /// The default devices, and these.
     Only(Vec<DeviceRule>),
 }
 

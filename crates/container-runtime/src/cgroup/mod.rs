@@ -41,7 +41,7 @@ pub(crate) enum Hierarchies {
 }
 
 impl Hierarchies {
-    /// Looks at what is mounted.
+    /// Finds the hierarchies in the mount table.
     pub fn detect() -> io::Result<Hierarchies> {
         let below_root = Path::new("/sys/fs/cgroup");
         let (mut trees, mut unified) = (Vec::new(), None);
@@ -98,8 +98,7 @@ pub(crate) fn join(root: &Path, group: &str) -> PathBuf {
 
 /// Makes sure that groups can be made on this machine.
 ///
-/// # Errors
-/// They cannot; says what is missing.
+/// # Errors They cannot be made; the error names the missing controller.
 pub(crate) fn prepare() -> io::Result<()> {
     match Hierarchies::detect()? {
         Hierarchies::Unified(root) => delegation::prepare(&root),
@@ -164,7 +163,7 @@ fn huge_pages(
     resources.huge_pages.iter().filter_map(file).collect()
 }
 
-/// The owner of the limits: the weights of pods and of containers are computed differently.
+/// The owner of the limits: weights of pods and of containers are computed differently.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Holder {
     Pod,

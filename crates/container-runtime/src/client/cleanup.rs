@@ -17,7 +17,7 @@ use crate::error::{Result, RuntimeError};
 use crate::state_dir::{self, CONTAINERS, LOCK};
 use crate::tree;
 
-/// Longest wait for a shim to end by itself after it said so, then for a killed one.
+/// Maximum wait for the end of a shim that has announced it, then for the end of a killed shim.
 pub(crate) const SHIM_END_MAX: Duration = Duration::from_secs(10);
 
 /// Process id of the living shim of a sandbox directory, by its record lock: the lock ends with its

@@ -7,8 +7,8 @@ use std::path::Path;
 use crate::cgroup;
 use crate::state_dir::{SANDBOXES, SandboxFile};
 
-/// Whether any process of a sandbox that ends with the node's lease is there; also one that was killed and
-/// waits for a device. `state_dir` is that of the runtime.
+/// Whether a sandbox that ends with the node's lease has a process, including killed processes that wait for
+/// a device. `state_dir` is that of the runtime.
 ///
 /// # Errors
 /// A record or a control group cannot be read.

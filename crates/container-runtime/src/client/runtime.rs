@@ -67,8 +67,8 @@ struct Inner {
 }
 
 impl Runtime {
-    /// Opens the state directory, making it when missing, and makes sure that there can be
-    /// control groups for pods.
+    /// Opens the state directory, which is created if missing, and checks that control groups for pods can be
+    /// made.
     pub fn open(mut options: RuntimeOptions) -> Result<Runtime> {
         if options.shim_command.is_empty() {
             return Err(invalid("shim_command", "is empty"));

@@ -17,7 +17,7 @@ use crate::spec::{
 };
 use crate::state_dir::{self, SandboxFile};
 
-/// Handle of a sandbox; cheap to clone, keeps nothing alive.
+/// Handle of a sandbox; cheap to clone. Dropping it does not end the sandbox.
 ///
 /// Every call fails with [`RuntimeError::SandboxDead`] once the shim is gone, except
 /// [`state`](Sandbox::state) and [`destroy`](Sandbox::destroy).

@@ -33,8 +33,8 @@ pub struct Session {
     pub stdin: Option<SessionInput>,
     /// Standard output (and error, with a terminal).
     pub stdout: SessionOutput,
-    /// Standard error; ends at once with a terminal. Both outputs must be read, or a full
-    /// one holds up the command.
+    /// Standard error; ends at once with a terminal. Both outputs must be read, or the command blocks on a
+    /// full one.
     pub stderr: SessionOutput,
     /// Terminal size and exit code.
     pub control: SessionControl,
@@ -106,8 +106,8 @@ impl Session {
 }
 
 impl SessionInput {
-    /// Waits until the shim has all of an input that was shut down: data on the way is lost when
-    /// the session is dropped.
+    /// Waits until the shim has received all of an input that was shut down: data in transit is lost when the
+    /// session is dropped.
     pub async fn taken(mut self) {
         // An error means that the shim is gone and takes no more.
         if self.taken.wait_for(|taken| *taken).await.is_err() {

@@ -1,7 +1,7 @@
 //! Mounts of NFS exports, by the kernel alone: no `mount.nfs` is needed.
 //!
 //! The file system is made by `fsopen` and stays attached nowhere until its server has answered, so an
-//! attempt that nobody waits for any more leaves no mount, also after the end of this process.
+//! abandoned attempt leaves no mount, also after the end of this process.
 
 mod options;
 
@@ -46,7 +46,7 @@ pub enum MountError {
         /// The resolver's error.
         source: io::Error,
     },
-    /// The server's port.
+    /// The server's port does not answer.
     #[error("the server of {export} does not answer on port {port}: {source}")]
     Away {
         /// The export.
@@ -66,7 +66,7 @@ pub enum MountError {
         /// The error, with the messages of the kernel if there are any.
         why: String,
     },
-    /// Attaching, or this machine.
+    /// The mount cannot be attached, or this machine lacks a resource.
     #[error("mount {doing}: {source}")]
     Here {
         /// The failed operation.
@@ -81,7 +81,7 @@ pub enum MountError {
 pub struct Detached(OwnedFd);
 
 impl Detached {
-    /// Mounts an export. The kernel may hold the call as long as the server is away: see
+    /// Mounts an export. The kernel may block the call while the server does not answer: see
     /// [`apart_async`](crate::apart_async).
     ///
     /// # Errors

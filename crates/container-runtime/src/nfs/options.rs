@@ -74,16 +74,16 @@ pub struct MountPlan {
 /// An option that is refused before the kernel sees it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OptionError {
-    /// One that would mount something else.
+    /// An option that would change the mounted export.
     #[error("mount option \"{0}\" is not for a volume")]
     Refused(String),
     /// A version that the kernel does not have.
     #[error("mount option \"{0}\" names no version of NFS that is served: 3, 4, 4.0, 4.1, 4.2")]
     Version(String),
-    /// No port.
+    /// An invalid port.
     #[error("mount option \"{0}\" is no port")]
     Port(String),
-    /// The server's name or path would be misread by the kernel.
+    /// The kernel would misinterpret the server's name or path.
     #[error("\"{0}\" is no {1}")]
     Export(String, &'static str),
 }
@@ -266,8 +266,7 @@ fn attribute(option: &str) -> Option<(MountAttrFlags, bool)> {
     })
 }
 
-/// Whether another version may succeed after an error of the kernel's, as `mount.nfs` decides
-/// (`nfs_autonegotiate`).
+/// The version to try after an error of the kernel, as `mount.nfs` decides (`nfs_autonegotiate`).
 pub fn try_next(version: Version, error: rustix::io::Errno) -> Option<Next> {
     use rustix::io::Errno;
     match (version, error) {

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-/// Output that may wait for one client before its source is no longer read.
+/// Maximum number of output bytes in a client's queue; beyond it the source is not read.
 pub(crate) const CLIENT_BYTES_MAX: usize = 256 << 10;
 
-/// Input that may wait for one process before its client is no longer read.
+/// Maximum number of input bytes in a process's queue; beyond it the client is not read.
 pub(crate) const INPUT_BYTES_MAX: usize = 64 << 10;
 
 /// Bytes per read of a stream.
@@ -15,10 +15,10 @@ pub(crate) const READ_BYTES: usize = 16 << 10;
 /// container.
 pub(crate) const STUCK_CLIENT_MS: u64 = 10_000;
 
-/// Connections at a time; more wait in the socket's queue.
+/// Maximum number of concurrent connections; more wait in the socket's queue.
 pub(crate) const CONNECTIONS_MAX: usize = 256;
 
-/// Maximum number of stored exits of processes that no report has named yet.
+/// Maximum number of stored exits of processes that no worker has reported yet.
 pub(crate) const EARLY_EXITS_MAX: usize = 64;
 
 const NAMES: [(&str, u32); 16] = [

@@ -1,8 +1,7 @@
 //! The pod's shim: one small process with one thread that holds a sandbox together.
 //!
-//! It is started by [`Runtime`](crate::Runtime), cuts every tie to the agent, makes the pod's
-//! namespaces, and serves its socket until it is told to destroy the sandbox. It must never
-//! start a thread: `fork` relies on that.
+//! [`Runtime`](crate::Runtime) starts it. It detaches from the agent, makes the pod's namespaces, and serves
+//! its socket until a call destroys the sandbox. It must never start a thread: `fork` relies on that.
 
 mod confinement;
 mod container;

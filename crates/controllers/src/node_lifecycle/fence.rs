@@ -33,9 +33,9 @@ pub(super) struct Fence {
 /// The pods of a node, divided by what its fence does with them.
 struct Divided {
     go: Vec<Arc<PodView>>,
-    /// Pods that go later, without the data of some claims.
+    /// Pods that are deleted later, without the data of some claims.
     go_without: Vec<GoesWithout>,
-    /// Pods of which a person may expect that they go.
+    /// Pods that stay, although a user may expect that they are deleted.
     stay: Vec<(Arc<PodView>, Stays)>,
 }
 

@@ -1,4 +1,4 @@
-//! The condition of each node of another machine that says by which way the server of these controllers
+//! The condition of each node of another machine about the way by which the server of these controllers
 //! reaches its kubelet API.
 
 use std::fmt::{self, Debug};

@@ -128,7 +128,8 @@ impl RbdClass {
         })
     }
 
-    /// The class with the place of an image: the class may have been made anew after it.
+    /// The class with the location of an existing image: the class may have been replaced since the image was
+    /// made.
     ///
     /// *Errors.* As the user reads them.
     pub fn move_to(&mut self, source: &RBDPersistentVolumeSource) -> Result<(), String> {
@@ -171,7 +172,7 @@ pub(crate) enum Provisioning {
     None,
     /// An image.
     Image,
-    /// Something that images are not.
+    /// Something that images do not support.
     Unsupported(String),
 }
 
@@ -267,7 +268,7 @@ pub(crate) fn volume(
     })
 }
 
-/// The action for a volume, which is none for one of another maker.
+/// The action for a volume; none for a volume of another provisioner.
 pub(crate) fn reclaim_action(volume: &PersistentVolume) -> ReclaimAction {
     let annotations = volume.metadata.annotations.as_ref();
     let maker = annotations.and_then(|all| all.get(PROVISIONED_BY));

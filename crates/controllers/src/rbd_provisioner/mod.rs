@@ -34,7 +34,7 @@ const RBD: &str = "rbd";
 /// The reason why an image was not made or not removed.
 #[derive(Debug, thiserror::Error)]
 enum Error {
-    /// The claim or its class asks for something that cannot be had.
+    /// The claim or its class asks for something that is not supported.
     #[error("{0}")]
     Unsupported(String),
     /// The program.

@@ -64,7 +64,7 @@ impl Draft {
         }
     }
 
-    /// Applies one transaction that [`validate`] has let pass.
+    /// Applies one transaction that [`validate`] has accepted.
     pub(crate) fn apply(
         &mut self,
         txn: &Txn,

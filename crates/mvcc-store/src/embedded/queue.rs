@@ -11,7 +11,7 @@ use tokio::sync::{Semaphore, oneshot};
 use super::limits::{QUEUED_REQUESTS_MAX, REQUESTS_PER_GROUP_MAX};
 use crate::{LeaseId, StoreError, Txn, TxnResult};
 
-/// The receiver of a response. It may be gone; then the response is dropped.
+/// The receiver of a response. If it was dropped, the response is dropped too.
 pub(crate) type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
 
 /// A request to the commit thread.
@@ -43,7 +43,7 @@ pub(crate) struct Queue {
 #[derive(Default)]
 struct Waiting {
     requests: VecDeque<Request>,
-    /// Whether the receiver sleeps and nobody has woken it yet: waking it is a system call.
+    /// Whether the receiver sleeps and was not woken yet: waking it is a system call.
     sleeps: bool,
     closed: bool,
 }

@@ -40,8 +40,8 @@ pub(crate) struct Room {
 }
 
 impl Room {
-    /// The reason why new keys are refused at this number of live bytes, if they are: there is no
-    /// space for a large object, though perhaps for a small one.
+    /// The reason why new keys are refused at this number of live bytes, if they are: there is no space for a
+    /// large object. A small one may still fit.
     pub(crate) fn full(&self, live_bytes: u64) -> Option<StoreError> {
         let another = (self.live_bytes_max / OBJECT_PART).min(OBJECT_BYTES);
         match self.check(Need::New, live_bytes.saturating_add(another)) {

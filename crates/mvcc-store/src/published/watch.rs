@@ -95,7 +95,7 @@ pub(super) struct Hub {
 /// A hub that watchers and the commit thread share.
 pub(super) type SharedHub = Arc<Mutex<Hub>>;
 
-/// Locks the hub. Its methods do not panic half-way, so a poisoned lock is still good.
+/// Locks the hub. Its methods do not panic half-way, so a poisoned lock can still be used.
 pub(super) fn lock(hub: &Mutex<Hub>) -> MutexGuard<'_, Hub> {
     hub.lock().unwrap_or_else(PoisonError::into_inner)
 }

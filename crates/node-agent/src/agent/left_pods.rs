@@ -31,7 +31,7 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 /// The address of a pod on the host network.
 const OF_NODE: &str = "127.0.0.1";
 
-/// The pods that an agent has left.
+/// The pods of a killed agent.
 pub struct LeftPods {
     data_dir: PathBuf,
     clock: Clock,

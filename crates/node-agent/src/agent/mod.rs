@@ -41,7 +41,7 @@ pub struct NodeAgent {
     task: JoinHandle<()>,
 }
 
-/// Runs a node agent until the end of its part, and until its pods are stopped if requested.
+/// Runs a node agent until its component is shut down, and until its pods are stopped if requested.
 ///
 /// # Errors
 /// It cannot start.

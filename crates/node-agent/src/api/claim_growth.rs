@@ -1,4 +1,4 @@
-//! The words of the node about a volume that grows: in the claim's status, and in events.
+//! Reports about a volume that grows: the claim's status, and events.
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
@@ -24,7 +24,7 @@ pub struct ClaimGrowth<'a> {
 }
 
 impl ClaimGrowth<'_> {
-    /// Says that the node works on it.
+    /// Reports that the expansion on the node is in progress.
     ///
     /// # Errors
     /// As users read them; the claim may have been changed.
@@ -38,7 +38,7 @@ impl ClaimGrowth<'_> {
         }
     }
 
-    /// Says that the volume has its capacity.
+    /// Reports that the volume has its new capacity.
     ///
     /// # Errors
     /// As users read them; the claim may have been changed.
@@ -63,7 +63,7 @@ impl ClaimGrowth<'_> {
         text
     }
 
-    /// Writes a certain failure into the claim.
+    /// Reports a definite failure in the claim.
     ///
     /// # Errors
     /// As users read them; the claim may have been changed.

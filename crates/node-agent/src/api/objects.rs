@@ -89,12 +89,12 @@ impl Version {
     }
 }
 
-/// Objects as they were when they were looked at.
+/// Versions of objects at their last read.
 pub type Versions = BTreeMap<ObjectName, Version>;
 
 type WatchKey = (ObjectKind, String, String);
 
-/// Access to the objects that pods are made of.
+/// Access to the API objects that pods refer to.
 pub struct ApiObjects {
     client: Client,
     services: Cache<Service>,
@@ -449,7 +449,7 @@ async fn note_versions<K: Object>(cache: Cache<K>, seen: watch::Sender<Option<Ve
     }
 }
 
-/// One request, with an end; the error is the server's own text.
+/// One request with a time limit; the error is the server's own text.
 pub async fn in_time<T>(request: impl Future<Output = api_client::Result<T>>) -> Result<T, String> {
     match tokio::time::timeout(REQUEST_TIMEOUT, request).await {
         Ok(Ok(answer)) => Ok(answer),

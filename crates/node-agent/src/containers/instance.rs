@@ -17,7 +17,7 @@ use crate::images::by_digest;
 use crate::limits::{TERMINATION_LOG_BYTES, TERMINATION_LOG_LINES, TERMINATION_MESSAGE_BYTES_MAX};
 use crate::paths::PodDir;
 
-/// The numbers that a container runs under, as the record keeps them.
+/// The user and groups of a container's process, in the form of the record.
 pub(crate) fn user_of(found: &ResolvedUser) -> User {
     User {
         uid: found.uid,

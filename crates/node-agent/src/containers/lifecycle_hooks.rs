@@ -10,7 +10,7 @@ use crate::probes::prober::{self, CommandResult, ProbeTarget, run_command};
 /// The way in which a hook succeeded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HookOutcome {
-    /// As specified.
+    /// By the specified protocol.
     AsAsked,
     /// Its server does not speak TLS, though the hook says `HTTPS`.
     WithoutTls,

@@ -33,9 +33,9 @@ pub struct LogQuery {
     pub timestamps: bool,
     /// Only lines from this time on.
     pub since: Option<Timestamp>,
-    /// Only so many lines from the end.
+    /// Only this number of lines from the end.
     pub tail_lines: Option<usize>,
-    /// No more than so many bytes.
+    /// At most this number of bytes.
     pub limit_bytes: Option<usize>,
 }
 

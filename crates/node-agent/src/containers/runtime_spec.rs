@@ -24,7 +24,7 @@ use crate::volumes::PreparedVolumes;
 
 const ROOT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Everything that one instance of a container is made of.
+/// The inputs for the specification of one instance of a container.
 pub struct ContainerInputs<'a> {
     /// The pod.
     pub pod: &'a Pod,
@@ -48,9 +48,9 @@ pub struct ContainerInputs<'a> {
     pub logs: LogLimits,
     /// Directory of the node's system call profiles.
     pub seccomp_profiles: &'a Path,
-    /// The node's memory, for the order in which the kernel kills.
+    /// The node's memory, from which the OOM score is computed.
     pub node_memory_bytes: u64,
-    /// The running instance whose processes it shares, if any.
+    /// The running instance whose process namespace the container shares, if any.
     pub process_target: Option<&'a str>,
 }
 

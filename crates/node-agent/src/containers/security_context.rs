@@ -92,7 +92,7 @@ fn id(wanted: i64) -> Result<u32, String> {
     })
 }
 
-/// Holds `runAsNonRoot` against the pod and the image.
+/// Checks `runAsNonRoot` of the pod against the image's user.
 pub fn check_non_root(
     of: &ContainerInputs<'_>,
     pod: Option<&PodSecurityContext>,

@@ -11,7 +11,7 @@ use crate::paths::PodDir;
 /// Variables and their values.
 type Variables = Vec<(String, String)>;
 
-/// The present variables of a pod, which are kept; without them, those that were kept last.
+/// The current variables of a pod, which are stored; without them, the stored ones.
 ///
 /// # Errors
 /// There are neither; the text is kubelet's.

@@ -1,4 +1,4 @@
-//! Attached volumes: the node says which ones it uses, and waits for the others.
+//! Attached volumes: the node reports the volumes in use, and waits for volumes that are not attached yet.
 //!
 //! The order keeps a volume from being detached under a pod: first the node's status names the volume
 //! as in use, then the node reads that it is attached. The controller removes a volume from
@@ -77,20 +77,20 @@ impl VolumesInUse {
             .send_if_modified(|before| std::mem::replace(before, names.clone()) != names);
     }
 
-    /// A pod waits for a volume.
+    /// Registers a pod that waits for a volume.
     pub fn expect(&self, name: String) -> Expected<'_> {
         self.change(|state| *state.expected.entry(name.clone()).or_default() += 1);
         Expected { all: self, name }
     }
 
-    /// A volume has a record.
+    /// Records that a volume has a record on disk.
     pub fn record(&self, name: String) {
         self.change(|state| {
             state.recorded.insert(name);
         });
     }
 
-    /// A volume has no record any more.
+    /// Records that a volume has no record on disk any more.
     pub fn forget(&self, name: &str) {
         self.change(|state| {
             state.recorded.remove(name);
@@ -110,9 +110,9 @@ fn is_ready(status: &NodeStatus, name: &str) -> bool {
     in_use.into_iter().any(|used| used == name) && attached.any(|volume| volume.name == name)
 }
 
-/// Waits until the volume is attached to the node. Returns what the driver says about the attachment.
+/// Waits until the volume is attached to the node. Returns the attachment metadata of the driver.
 ///
-/// *Errors.* As users read them: the attacher's error, or that it has not come in time.
+/// *Errors.* Messages for users: the attacher's error, or that the volume was not attached in time.
 pub async fn wait(
     client: &Client,
     node: &str,

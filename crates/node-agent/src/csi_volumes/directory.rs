@@ -31,8 +31,8 @@ impl KubeletDir {
         }
     }
 
-    /// The path on this machine of a path that a pod's manifest or a driver names; `None` for paths
-    /// outside of the directory.
+    /// The path on this machine of a path in a pod's manifest or from a driver; `None` for paths outside of
+    /// the directory.
     pub fn real(&self, told: &Path) -> Option<PathBuf> {
         let inside = told.strip_prefix(TOLD).ok()?;
         let plain = |part| matches!(part, Component::Normal(_) | Component::CurDir);

@@ -25,7 +25,7 @@ pub struct Registered {
 #[derive(Debug, Default)]
 struct Known {
     by_name: BTreeMap<String, Registered>,
-    /// The sockets without a first answer; `None` before the first look into their directory.
+    /// The sockets that have not answered yet; `None` before the first look into their directory.
     unheard: Option<BTreeSet<PathBuf>>,
 }
 
@@ -52,8 +52,7 @@ impl Changes {
 impl Drivers {
     /// A driver.
     ///
-    /// # Errors
-    /// It is not registered; in the words that users know.
+    /// # Errors It is not registered; kubelet's text.
     pub fn get(&self, name: &str) -> Result<Registered, String> {
         let found = self.known.borrow().by_name.get(name).cloned();
         found.ok_or_else(|| {
@@ -61,7 +60,7 @@ impl Drivers {
         })
     }
 
-    /// All drivers; `None` while a socket that may be of a further one has not answered.
+    /// All drivers; `None` while a new socket has not answered.
     pub fn complete(&self) -> Option<Vec<Registered>> {
         let known = self.known.borrow();
         let is_heard = known.unheard.as_ref().is_some_and(BTreeSet::is_empty);
@@ -73,7 +72,7 @@ impl Drivers {
         Changes(self.known.subscribe())
     }
 
-    /// The turn of a registration of that name.
+    /// The lock for registrations of that name.
     pub fn turn(&self, name: &str) -> Arc<Mutex<()>> {
         self.turns.get(name)
     }
@@ -102,7 +101,7 @@ impl Drivers {
         removed
     }
 
-    /// A look into the directory has found these sockets to be new, and those to be gone.
+    /// Records new sockets, and removes those that are gone.
     pub fn looked<'p>(
         &self,
         new: impl IntoIterator<Item = &'p PathBuf>,
@@ -119,7 +118,7 @@ impl Drivers {
         });
     }
 
-    /// A socket has answered, or failed to, for the first time.
+    /// Records the first answer, or the first failure, of a socket.
     pub fn heard(&self, socket: &Path) {
         self.known.send_if_modified(|known| {
             let unheard = known.unheard.as_mut();

@@ -13,8 +13,8 @@ use crate::api::claim_growth::ClaimGrowth;
 use crate::api::events::PodEvents;
 use crate::api::objects::{ApiObjects, BoundClaim};
 
-/// The knowledge of the capacities of volumes that are in use. It need not outlive the agent: a growth
-/// that a claim does not show yet is repeated.
+/// The known capacities of volumes in use. They are not stored on disk: an expansion that a claim does not
+/// show yet is repeated.
 #[derive(Debug, Default)]
 pub struct Sizes(Mutex<BTreeMap<Identity, Known>>);
 
@@ -32,7 +32,7 @@ impl Sizes {
         self.all().insert(id.clone(), known);
     }
 
-    /// Another pod uses the volume: the driver may expand it now.
+    /// Records that another pod uses the volume: the driver may expand it now.
     pub fn is_newly_used(&self, id: &Identity) {
         if let Some(known) = self.all().get_mut(id) {
             known.is_refused = false;

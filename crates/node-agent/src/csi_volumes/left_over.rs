@@ -1,8 +1,8 @@
 //! The release of volumes that belong to no pod of the node any more: after a kill between two steps,
 //! or a failed call.
 //!
-//! **Guarantees**: each volume is tried again until it is released, with a pause that doubles after
-//! each failure; a driver that hangs holds up its own volumes only.
+//! **Guarantees**: each volume is tried again until it is released, with a pause that doubles after each
+//! failure; a driver that does not answer delays only its own volumes.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -26,7 +26,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(122);
 pub struct LeftOver(Notify);
 
 impl LeftOver {
-    /// Asks for a look at all volumes, whose pauses end.
+    /// Asks for a look at all volumes now, without their pauses.
     pub fn look_again(&self) {
         self.0.notify_one();
     }

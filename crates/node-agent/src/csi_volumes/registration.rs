@@ -1,5 +1,5 @@
-//! Registration of drivers: their registrars put a socket into a directory, and a driver is registered
-//! as long as its socket is there.
+//! Registration of drivers: a registrar creates a socket in a directory, and its driver is registered while
+//! the socket exists.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -55,8 +55,8 @@ struct Attended {
     task: AbortOnDropHandle<()>,
 }
 
-/// Registers drivers until `shutdown`. Each socket has a task of its own: one that does not answer
-/// holds up no other.
+/// Registers drivers until `shutdown`. Each socket has a task of its own: a socket that does not answer
+/// delays no other.
 pub async fn watch_plugins(volumes: Arc<CsiVolumes>, shutdown: CancellationToken) {
     let registry = volumes.directory().registry();
     let mut attended: BTreeMap<PathBuf, Attended> = BTreeMap::new();
@@ -114,7 +114,7 @@ async fn attend_to(
 /// The reason why a driver is not registered.
 #[derive(Debug, thiserror::Error)]
 enum NotRegistered {
-    /// Nobody answers, or the answer is refused.
+    /// The registrar does not answer, or its answer is refused.
     #[error("{0}")]
     Refused(String),
     /// Another driver has the name.

@@ -47,7 +47,7 @@ pub struct Wanted {
     pub id: Identity,
     /// The PersistentVolume's name, or the pod's name of an inline volume.
     pub name: String,
-    /// Whether it lives and dies with the pod.
+    /// Whether the volume has the lifetime of the pod.
     pub is_ephemeral: bool,
     /// Whether it is a device.
     pub is_block: bool,
@@ -155,7 +155,8 @@ impl Wanted {
         !self.is_ephemeral && required.unwrap_or(true)
     }
 
-    /// Whether it may be used by one pod only. Of several modes nobody knows which one a pod means.
+    /// Whether only one pod may use it. If the volume has several access modes, the one that a pod means is
+    /// unknown.
     pub fn is_for_one_pod(&self) -> bool {
         self.modes == ["ReadWriteOncePod"]
     }
@@ -165,7 +166,7 @@ impl Wanted {
         can.stage && !self.is_ephemeral
     }
 
-    /// The part that gives the files to the pod's group.
+    /// The component that gives the files to the pod's group.
     pub fn group(
         &self,
         driver: Option<&CSIDriver>,
@@ -306,10 +307,10 @@ impl Wanted {
     }
 }
 
-/// The part that gives the files of a volume to a group.
+/// The component that gives the files of a volume to a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GroupUse {
-    /// Nobody does.
+    /// None: the files keep their group.
     None,
     /// The driver.
     Driver(u32),

@@ -1,4 +1,4 @@
-//! The care for the drivers' place in the API: it shows those that are registered, and no others.
+//! Keeps the CSINode object equal to the registered drivers.
 //!
 //! A registration writes its driver itself. Other changes are written here: a driver whose socket has
 //! gone, also while no agent ran, and a Node object that was deleted and made again.

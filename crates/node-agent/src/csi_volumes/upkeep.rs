@@ -61,8 +61,8 @@ pub struct LivePod {
     pub events: PodEvents,
 }
 
-/// Cares for the volumes of these pods until `shutdown`. A driver that hangs holds up its own volumes
-/// only.
+/// Maintains the volumes of these pods until `shutdown`. A driver that does not answer delays only its own
+/// volumes.
 pub async fn keep_up(
     volumes: Arc<CsiVolumes>,
     objects: Arc<ApiObjects>,

@@ -39,7 +39,7 @@ pub struct CsiVolumes {
     directory: KubeletDir,
     pods: PathBuf,
     drivers: Drivers,
-    /// One step at a time for each volume.
+    /// One step at a time per volume.
     locks: KeyedLocks<Mutex<()>>,
     in_use: VolumesInUse,
     sizes: Sizes,
@@ -295,8 +295,8 @@ impl CsiVolumes {
         self.on_disk(read).await
     }
 
-    /// Takes all volumes away from a pod, and unstages those that no other pod uses. A volume that cannot
-    /// be unstaged now holds no pod up: that is tried again later.
+    /// Unpublishes all volumes of a pod, and unstages those that no other pod uses. A volume that cannot be
+    /// unstaged now delays no pod: the unstage is retried later.
     ///
     /// If the pod `comes_back` with the node, a driver that is gone holds nothing up: the mounts
     /// end without it, and the records tell the driver later.
@@ -353,7 +353,7 @@ impl CsiVolumes {
         Ok(all.into_iter().filter(is_left).collect())
     }
 
-    /// Releases a volume, as far as no pod of the node has it.
+    /// Releases a volume for the pods that are gone from the node.
     pub(super) async fn release_unused(&self, id: &Identity) -> Result<(), String> {
         self.release_volume(id, None).await
     }

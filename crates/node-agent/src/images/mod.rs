@@ -23,7 +23,7 @@ use crate::config::Config;
 use crate::machine::pressure::Monitor;
 use pull_limiter::PullLimiter;
 
-/// An image that cannot be had now.
+/// The reason why an image is not available now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ImageTrouble {
     /// Status reason.

@@ -13,7 +13,7 @@ use tokio::time::sleep;
 use crate::limits::{PULL_STALL_BYTES_MIN, PULL_STALL_CHECK, PULLS_MAX, PULLS_OF_ONE_REGISTRY_MAX};
 
 /// The permits of a node for image pulls. Waiting pulls are served in order. A pull waits for its own
-/// registry before it waits for the total, so a slow registry holds up no pull from others.
+/// registry before it waits for the total, so a slow registry does not delay pulls from others.
 pub struct PullLimiter {
     all: Arc<Semaphore>,
     registries: KeyedLocks<Semaphore>,

@@ -22,7 +22,7 @@ pub fn first<'a>(parameters: &'a [(String, String)], name: &str) -> Option<&'a s
         .map(|(_, value)| value.as_str())
 }
 
-/// Whether a parameter says yes.
+/// Whether a parameter is true.
 pub fn is_set(parameters: &[(String, String)], name: &str) -> bool {
     matches!(
         first(parameters, name),
@@ -30,7 +30,7 @@ pub fn is_set(parameters: &[(String, String)], name: &str) -> bool {
     )
 }
 
-/// A path, in which a plus sign is none but itself.
+/// Decodes a path, in which a plus sign is not a space.
 pub fn decode_path(text: &str) -> Vec<u8> {
     decoded(text, b'+')
 }

@@ -98,7 +98,7 @@ pub async fn carry(
 /// The reason for the end of the input.
 enum InputEnd {
     ClientGone,
-    /// The client has said that there is no more, which ends the session.
+    /// The client has sent the end of its input, which ends the session.
     IsTheEnd,
 }
 

@@ -32,7 +32,7 @@ pub enum Version {
     V4,
     /// The error stream gets a text, for a failure only.
     V3,
-    /// As before, and the terminal's size is never told.
+    /// As before, and without the terminal's size.
     V2,
 }
 

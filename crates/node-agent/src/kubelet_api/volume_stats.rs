@@ -1,4 +1,5 @@
-//! Figures of the volumes of claims and drivers: in `/stats/summary`, and in `/metrics` under kubelet's names.
+//! Statistics of the volumes of claims and CSI drivers: in `/stats/summary`, and in `/metrics` under
+//! kubelet's names.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -174,7 +175,7 @@ pub fn volumes(view: &PodView, usages: &VolumeUsages, csi: &CsiVolumes, now: &st
     each.collect()
 }
 
-/// Adds the figures of volumes to a page, those of a claim once: several pods may use it.
+/// Adds the statistics of volumes to a page, those of a claim once, because several pods may use it.
 pub fn write(page: &mut Page, volumes: &[Value]) {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let of_claim = |volume: &Value| {

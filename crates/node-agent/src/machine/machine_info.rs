@@ -23,13 +23,13 @@ pub struct MachineInfo {
     pub kernel: String,
     /// Name of the system.
     pub os_image: String,
-    /// MachineInfo id.
+    /// Machine id (`/etc/machine-id`).
     pub machine_id: String,
     /// Id of this boot.
     pub boot_id: String,
     /// Id of the hardware.
     pub system_uuid: String,
-    /// Pods may have users of their own.
+    /// Whether pods may have user namespaces.
     pub user_namespaces: bool,
 }
 
@@ -47,7 +47,7 @@ pub fn boot_id() -> String {
 }
 
 impl MachineInfo {
-    /// Looks at the machine.
+    /// Reads the properties of the machine.
     pub fn read(data_dir: &Path) -> Self {
         let kernel = line("/proc/sys/kernel/osrelease");
         Self {
@@ -146,13 +146,13 @@ pub struct Disk {
     pub total: u64,
     /// The available bytes.
     pub free: u64,
-    /// All files that it has room for; 0 where it sets no limit.
+    /// The number of inodes; 0 where the file system sets no limit.
     pub files: u64,
-    /// The files that can still be made.
+    /// The number of free inodes.
     pub files_free: u64,
 }
 
-/// Looks at the file system that holds `path`.
+/// Reads the size of the file system that holds `path`.
 pub fn disk(path: &Path) -> Option<Disk> {
     let stat = nix::sys::statvfs::statvfs(path).ok()?;
     let unit = stat.fragment_size();

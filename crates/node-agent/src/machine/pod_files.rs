@@ -57,7 +57,7 @@ impl Places {
         }
     }
 
-    /// Looks at all files.
+    /// Measures all files.
     pub fn taken(&self) -> PodFiles {
         let containers = self.containers.iter().map(|(name, dirs)| {
             let [layer, logs, message] = dirs.each_ref().map(|dir| taken(dir));

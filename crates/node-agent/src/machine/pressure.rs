@@ -32,7 +32,7 @@ pub struct Monitor {
 }
 
 impl Monitor {
-    /// Looks for the first time.
+    /// Makes the first observation.
     pub fn new(policy: Eviction, clock: Clock, node_files: &Path, image_files: &Path) -> Self {
         let monitor = Self {
             policy,
@@ -66,7 +66,7 @@ impl Monitor {
         found
     }
 
-    /// Waits until removed data is freed: some file systems do that later.
+    /// Waits until the space of removed data is free: some file systems free it later.
     pub fn settle(&self) {
         for place in [&self.node_files, &self.image_files] {
             let synced = File::open(place).and_then(|place| Ok(rustix::fs::syncfs(&place)?));

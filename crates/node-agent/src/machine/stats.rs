@@ -18,28 +18,28 @@ pub enum UsageSubject {
     Container(String),
 }
 
-/// One look at the counters.
+/// One sample of the counters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UsageSample {
     /// The time.
     pub at: Moment,
     /// CPU time used so far, in nanoseconds.
     pub cpu_ns: u64,
-    /// Memory in bytes that cannot be given back at once.
+    /// Memory in bytes that cannot be reclaimed at once.
     pub working_set_bytes: u64,
     /// All memory in bytes, with all page cache.
     pub usage_bytes: u64,
-    /// Memory in bytes that is no file's.
+    /// Anonymous memory in bytes.
     pub rss_bytes: u64,
 }
 
-/// The newest look, and the rate since the one before.
+/// The newest sample, and the rate since the previous one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UsageFigures {
-    /// The newest look.
+    /// The newest sample.
     pub sample: UsageSample,
-    /// CPU time used per second of the window, in billionths of a processor, and the window;
-    /// `None` until there were two looks.
+    /// CPU time used per second of the window, in billionths of a processor, and the window; `None` until
+    /// there are two samples.
     pub rate: Option<(u64, SignedDuration)>,
 }
 
@@ -71,7 +71,7 @@ fn rate(earlier: &UsageSample, latest: &UsageSample) -> Option<(u64, SignedDurat
     Some((u64::try_from(per_second).ok()?, window))
 }
 
-/// The last two looks at everything that runs.
+/// The last two samples of everything that runs.
 #[derive(Debug, Default)]
 pub struct UsageHistory {
     tracks: Mutex<BTreeMap<UsageSubject, UsageTrack>>,

@@ -37,7 +37,7 @@ pub struct EvictionManager {
 }
 
 impl EvictionManager {
-    /// Looks at the node at intervals until `shutdown`.
+    /// Checks the node at intervals until `shutdown`.
     pub async fn watch(self, shutdown: CancellationToken) {
         let rounds = async {
             loop {

@@ -43,7 +43,7 @@ pub struct Collector {
 /// The goal of a round.
 #[derive(Clone, Copy)]
 enum Goal {
-    /// So many bytes less.
+    /// Images until this number of bytes is freed.
     Bytes(u64),
     /// All unused images.
     Everything,
@@ -52,7 +52,7 @@ enum Goal {
 }
 
 impl Collector {
-    /// A collector without history; all pods of the node must be in the registry.
+    /// A collector without history; the pod manager must know all pods of the node.
     pub fn new(node: Arc<NodeContext>, puller: Arc<Puller>, pods: Arc<PodManager>) -> Self {
         Self {
             node,
@@ -120,7 +120,7 @@ impl Collector {
         Ok(())
     }
 
-    /// Removes all images that may go; the bytes that this freed.
+    /// Removes all images that no pod uses; returns the freed bytes.
     pub async fn remove_unused(&self) -> Result<u64, String> {
         self.remove(Goal::Everything).await
     }

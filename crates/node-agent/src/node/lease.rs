@@ -25,7 +25,7 @@ pub enum LeaseError {
     /// There was no answer.
     #[error("no answer within {:.0}s", .0.as_secs_f64())]
     Timeout(Duration),
-    /// The pods of an earlier epoch could not be ended.
+    /// The pods of an earlier epoch could not be stopped.
     #[error("end the pods of an earlier epoch")]
     Pods(#[source] container_runtime::RuntimeError),
     /// The epoch could not be stored.
@@ -144,7 +144,7 @@ impl LeasedMachine for Machine {
 }
 
 /// The length of the lease of a node whose sandboxes are these: the configured one, or a longer one while
-/// pods run that were started with it. Their shims ask them to stop by the former length.
+/// pods run that were started with it. Their shims stop them by the former length.
 pub fn length_with(configured: LeaseLength, sandboxes: &[Sandbox]) -> LeaseLength {
     let leases = sandboxes
         .iter()

@@ -16,7 +16,7 @@ pub struct NewNode {
     pub name: String,
     /// Labels of the Node besides the usual ones.
     pub labels: BTreeMap<String, String>,
-    /// Annotations of the Node that are the node's own: their values, and those that it must not have.
+    /// Annotations of the Node that the node manages: their values, and `None` for those that must be absent.
     pub annotations: BTreeMap<String, Option<String>>,
     /// Taints of a new Node object.
     pub taints: Vec<Taint>,

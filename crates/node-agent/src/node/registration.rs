@@ -49,7 +49,7 @@ pub struct NodeKeeper {
     volumes_in_use: watch::Receiver<BTreeSet<String>>,
     stored: KnownStatus<NodeStatus>,
     told: Seen,
-    /// The node's own part of the status that the last write left in the store.
+    /// The node's own part of the stored status after the last write.
     left: Option<Value>,
 }
 
@@ -63,7 +63,7 @@ struct Seen {
     volumes_in_use: BTreeSet<String>,
 }
 
-/// The node as events about it name it: kubelet has no other uid for it than its name.
+/// The reference for events about the node: as in kubelet, its UID is the node's name.
 pub fn event_reference(node: &str) -> ObjectReference {
     ObjectReference {
         api_version: Some("v1".to_owned()),
@@ -75,8 +75,8 @@ pub fn event_reference(node: &str) -> ObjectReference {
 }
 
 impl NodeKeeper {
-    /// Registers the node, or takes over the object that is there. If no server answers,
-    /// [`NodeKeeper::keep`] goes on trying: the pods of a former agent need not wait for that.
+    /// Registers the node, or takes over its existing object. If no server answers, [`NodeKeeper::keep`]
+    /// retries: the pods of a former agent do not wait for the registration.
     pub async fn register(
         client: Client,
         config: Config,

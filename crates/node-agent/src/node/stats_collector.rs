@@ -15,7 +15,7 @@ use crate::machine::stats::{UsageHistory, UsageSample, UsageSubject};
 use crate::paths::runtime_id;
 use crate::pods::pod_manager::PodManager;
 
-/// Looks at everything at intervals until `shutdown`.
+/// Samples the counters at intervals until `shutdown`.
 pub async fn watch(
     usage: Arc<UsageHistory>,
     pods: Arc<PodManager>,

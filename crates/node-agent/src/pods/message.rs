@@ -33,7 +33,7 @@ pub enum StartResult {
     },
 }
 
-/// Something that a worker has to know.
+/// A message to a worker.
 pub enum Message {
     /// The object was changed.
     Pod(Arc<Pod>),
@@ -43,9 +43,9 @@ pub enum Message {
     PredecessorGone(String),
     /// The node has another address.
     NodeAddressChanged,
-    /// The node stops, and its pods with it.
+    /// The node shuts down, and its pods are stopped.
     NodeStops(NodeStop),
-    /// The node fails the pod.
+    /// The node sets the pod to `Failed`.
     FailPod(PodFailure),
     /// The runtime reports.
     Runtime {
@@ -54,7 +54,7 @@ pub enum Message {
         /// The event.
         event: SandboxEvent,
     },
-    /// The sandbox is there, or not.
+    /// The result of making the sandbox.
     SandboxMade(Result<(Sandbox, Vec<String>), String>),
     /// The result of removing the sandbox.
     SandboxDestroyed(Result<(), String>),
@@ -62,7 +62,7 @@ pub enum Message {
     VolumesPrepared(Result<PreparedVolumes, NotPrepared>, ReadObjects),
     /// The result of releasing the volumes.
     VolumesReleased(Result<(), String>),
-    /// An object that volumes are made of has changed, or a token grows old.
+    /// A source object of the volumes has changed, or a token must be renewed.
     VolumesOutdated,
     /// The volumes' files were refreshed, with their sources.
     VolumesRefreshed {
@@ -73,20 +73,20 @@ pub enum Message {
     },
     /// The pod's disk usage.
     StorageUsed(DiskUsage),
-    /// A container's image is here, or not.
+    /// The result of an image pull.
     Image {
         /// The container.
         container: String,
         /// The name of the image.
         image: String,
-        /// How it went.
+        /// The result.
         result: Result<(), ImageTrouble>,
     },
-    /// A container was started, or not.
+    /// The result of a container's start.
     Started {
         /// The container.
         container: String,
-        /// How it went.
+        /// The result.
         result: StartResult,
     },
     /// A `postStart` hook has ended.
@@ -95,7 +95,7 @@ pub enum Message {
         container: String,
         /// The instance it belongs to.
         id: String,
-        /// How it went.
+        /// The result.
         result: Result<HookOutcome, String>,
     },
     /// A `preStop` hook has ended.
@@ -104,10 +104,10 @@ pub enum Message {
         container: String,
         /// The instance it belongs to.
         id: String,
-        /// How it went.
+        /// The result.
         result: Result<HookOutcome, String>,
     },
-    /// A probe has an answer.
+    /// The result of a probe.
     Probe {
         /// The container.
         container: String,
@@ -118,7 +118,7 @@ pub enum Message {
         /// The answer.
         outcome: ProbeOutcome,
     },
-    /// A running container's limits were changed, or not.
+    /// The result of a change of a running container's limits.
     ResourcesUpdated {
         /// The container.
         container: String,
@@ -126,16 +126,16 @@ pub enum Message {
         id: String,
         /// Its resources from now on.
         resources: Box<ResourceRequirements>,
-        /// How it went.
+        /// The result.
         result: Result<(), String>,
     },
-    /// The limits of the pod as a whole were changed, or not.
+    /// The result of a change of the pod's limits.
     PodResourcesUpdated {
         /// The number of the sandbox that has them.
         sandbox: u32,
         /// The pod's resources from now on.
         resources: Option<Box<ResourceRequirements>>,
-        /// How it went.
+        /// The result.
         result: Result<(), String>,
     },
     /// The runtime did not take a signal for a container.
@@ -145,8 +145,8 @@ pub enum Message {
         /// The error message.
         message: String,
     },
-    /// The status was written, or not.
+    /// The result of a status write.
     StatusWritten(StatusWriteResult),
-    /// The object was removed, or not.
+    /// The result of the removal of the object.
     ObjectRemoved(Result<(), String>),
 }

@@ -20,7 +20,7 @@ pub struct PodView {
     pub pod: Arc<Pod>,
     /// The node's record of it.
     pub record: PodRecord,
-    /// Its status as last decided.
+    /// Its status by the last plan.
     pub status: PodStatus,
     /// Its sandbox, while there is one.
     pub sandbox: Option<Sandbox>,
@@ -28,12 +28,12 @@ pub struct PodView {
     pub volumes: PreparedVolumes,
     /// Its files.
     pub dir: PodDir,
-    /// The way to its worker.
+    /// The sender of messages to its worker.
     pub worker: mpsc::Sender<Message>,
 }
 
 impl PodView {
-    /// Whether the pod has ended for good.
+    /// Whether the pod has reached a final phase.
     pub fn has_ended(&self) -> bool {
         matches!(self.status.phase.as_deref(), Some("Succeeded" | "Failed"))
     }

@@ -57,8 +57,8 @@ pub struct FoundPod {
     pub recorded: bool,
 }
 
-/// All pods of a former agent, by UID. An unreadable record is logged and kept aside, and the pod's
-/// state is searched for. Other directories are logged and left alone.
+/// All pods of a former agent, by UID. An unreadable record is logged and renamed, and the pod's state is
+/// read from its sandbox. Other directories are logged and ignored.
 pub fn found(data_dir: &Path) -> io::Result<BTreeMap<String, FoundPod>> {
     let mut pods = BTreeMap::new();
     let root = pods_dir(data_dir);

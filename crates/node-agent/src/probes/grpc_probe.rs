@@ -16,8 +16,8 @@ const OPTIONS: ChannelOptions = ChannelOptions {
     message_bytes_max: PROBE_OUTPUT_BYTES_MAX,
 };
 
-/// Asks the server at the other end whether `service` (empty: all of it) serves. The caller limits the
-/// time.
+/// Asks the server at the other end whether `service` (empty: the whole server) is serving. The caller limits
+/// the time.
 ///
 /// # Errors
 /// *Errors.* The message for the user.

@@ -55,9 +55,9 @@ impl From<Unanswered> for String {
 /// The target of a redirect.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Redirect {
-    /// Nowhere, or to another host: it is the answer.
+    /// To another host or an invalid target: the redirect is the answer.
     Away,
-    /// To another place of the host.
+    /// To another target on the same host.
     Here(HttpTarget),
 }
 
@@ -126,8 +126,7 @@ impl HttpTarget {
 
 /// Sends a GET request and follows redirections that stay on the host; the last answer.
 ///
-/// # Errors
-/// There is none in time, or too many redirections; as the user reads it.
+/// # Errors A timeout, or too many redirects; a message for users.
 pub async fn get(
     mut target: HttpTarget,
     agent: &str,

@@ -34,13 +34,13 @@ pub struct ProbeTarget {
 pub enum CommandResult {
     /// It ended by itself, with this code and output.
     Exited(i32, String),
-    /// It was still running when its time was up.
+    /// It was killed at its timeout.
     TimedOut,
     /// It could not be run.
     Failed(String),
 }
 
-/// Asks once.
+/// Runs a probe once.
 pub async fn ask(asked: &ProbeTarget, probe: &Probe) -> ProbeOutcome {
     let timeout = Duration::try_from(probes::timeout(probe)).unwrap_or(Duration::from_secs(1));
     if let Some(action) = &probe.exec {
@@ -109,7 +109,7 @@ async fn ask_grpc(
     }
 }
 
-/// Runs a command in the container; it is killed when its time is up.
+/// Runs a command in the container; it is killed at its timeout.
 pub async fn run_command(
     asked: &ProbeTarget,
     args: Vec<String>,
@@ -196,7 +196,7 @@ pub async fn connect_tcp(
     connect(&address, timeout).await.map(|_| ())
 }
 
-/// A connection within the time that a probe has.
+/// Connects within the timeout of a probe.
 pub async fn connect(address: &str, timeout: Duration) -> Result<TcpStream, String> {
     let connected = http_client::connect(address, timeout).await;
     connected.map_err(|error| match error {
@@ -217,8 +217,7 @@ fn plain(error: &std::io::Error) -> String {
 
 /// The request of an HTTP action.
 ///
-/// # Errors
-/// The port is none, or none of the container's; as the user reads it.
+/// # Errors The port is invalid, or the container has no port of this name; a message for users.
 pub fn target(asked: &ProbeTarget, action: &HTTPGetAction) -> Result<HttpTarget, String> {
     let path = match action.path.as_deref().unwrap_or("/") {
         path if path.starts_with('/') => path.to_owned(),

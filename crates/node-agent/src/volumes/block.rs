@@ -24,7 +24,7 @@ fn turn() -> MutexGuard<'static, ()> {
     TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Makes sure that a device of the node is one.
+/// Checks that a path is a block device of the node.
 ///
 /// # Errors
 /// As users know it from kubelet.

@@ -34,8 +34,7 @@ pub enum Medium {
 
 /// The medium of a volume of a pod, on a node with so much memory.
 ///
-/// # Errors
-/// The medium is not known, or the pod does not say of which huge pages.
+/// # Errors The medium is unknown, or the size of the huge pages is ambiguous.
 pub fn medium(
     source: &EmptyDirVolumeSource,
     spec: &PodSpec,

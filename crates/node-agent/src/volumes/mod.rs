@@ -54,13 +54,13 @@ pub struct Prepared {
     pub block: Option<Block>,
     /// Whether no container may write to it.
     pub read_only: bool,
-    /// Whether its files belong to a project, by which it is limited.
+    /// Whether its files have a project quota.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub in_project: bool,
-    /// Whether its files are on another machine: while that is away, every look at them waits.
+    /// Whether its files are on another machine: while that machine does not answer, each access waits.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub remote: bool,
-    /// The layers of an image volume, the topmost last; then there is nothing at the path.
+    /// The layers of an image volume, the topmost last; the path is then empty.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub layers: Vec<PathBuf>,
 }
@@ -71,14 +71,14 @@ pub struct Prepared {
 pub enum Block {
     /// The device.
     Device,
-    /// The image that a loop device is over.
+    /// The image file behind a loop device.
     Image,
 }
 
 /// Volumes by name.
 pub type PreparedVolumes = BTreeMap<String, Prepared>;
 
-/// A volume that cannot be had now.
+/// The reason why a volume is not available now.
 #[derive(Debug, thiserror::Error)]
 #[error("{} failed for volume \"{volume}\" : {}", trouble.operation(), trouble.message)]
 pub struct VolumeError {
@@ -91,7 +91,7 @@ pub struct VolumeError {
 /// The error of preparing a volume.
 #[derive(Debug)]
 pub struct Trouble {
-    /// Whether it was to be a block device.
+    /// Whether the volume is a block device.
     block: bool,
     /// The error message for the user.
     message: String,

@@ -79,8 +79,8 @@ pub(super) fn is_remote(mount: &MountPoint) -> bool {
     matches!(mount.file_system.as_str(), "nfs" | "nfs4" | "ceph")
 }
 
-/// Unmounts a volume whose server may be away. Then the mount is gone from its place, and what the
-/// kernel holds for the server is written or given up by the rules of `hard` and `soft`.
+/// Unmounts a volume whose server may not answer. The mount is removed from its directory at once; the kernel
+/// writes or discards its pending data by the rules of `hard` and `soft`.
 ///
 /// # Errors
 /// The kernel refused.

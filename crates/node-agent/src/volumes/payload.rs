@@ -34,7 +34,7 @@ pub struct ReadObjects {
 }
 
 impl ReadObjects {
-    /// The files must be rewritten after that time at the latest.
+    /// The files must be rewritten after this time at the latest.
     pub fn replace_in(&mut self, time: SignedDuration) {
         self.refresh_in = Some(self.refresh_in.map_or(time, |known| known.min(time)));
     }

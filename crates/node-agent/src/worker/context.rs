@@ -35,6 +35,6 @@ pub struct WorkerContext {
     pub allocation: Mutex<()>,
     /// Held to read while a sandbox that ends with the node's lease is made.
     pub lease_gate: Arc<tokio::sync::RwLock<()>>,
-    /// Ends all workers at once, without touching the pods.
+    /// Ends all workers at once, without stopping the pods.
     pub abandon: CancellationToken,
 }

@@ -1,4 +1,4 @@
-//! Execution of the planner's actions: each is noted in the record, then started.
+//! Execution of the planner's actions: each is recorded, then started.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -37,7 +37,7 @@ struct Start {
     dir: PodDir,
     events: PodEvents,
     target: Target,
-    /// Limits that the pod as a whole has to have first.
+    /// Limits that the pod as a whole must get first.
     pod_limits: Option<Resources>,
 }
 

@@ -8,7 +8,7 @@ use crate::machine::pod_files::Places;
 use crate::pods::message::Message;
 
 impl Worker {
-    /// Has the pod's usage looked at from now on, if anything of it is limited.
+    /// Starts the checks of the pod's disk usage, if the pod has limits.
     pub(super) fn watch_storage(&mut self) {
         let limited = self
             .pod
@@ -20,7 +20,7 @@ impl Worker {
             (limited && !over).then(|| self.context.node.clock.instant() + LOCAL_STORAGE_PERIOD);
     }
 
-    /// Begins a look.
+    /// Begins a check.
     pub(super) fn look_at_storage(&mut self) {
         let places = Places::of(&self.pod, &self.record, &self.dir);
         let sender = self.sender.clone();
@@ -33,7 +33,7 @@ impl Worker {
         });
     }
 
-    /// Drives the pod out if it has written more than it may.
+    /// Evicts the pod if it exceeds its limits.
     pub(super) fn storage_used(&mut self, usage: &DiskUsage) {
         let overrun = self
             .pod

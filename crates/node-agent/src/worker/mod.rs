@@ -41,14 +41,14 @@ use crate::pods::message::Message;
 pub use context::WorkerContext;
 use tasks::Tasks;
 
-/// The API's word about a pod, when its worker begins.
+/// The state of a pod in the API when its worker begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
     /// The pod is bound to this node.
     Bound,
     /// Its object is deleted.
     Removed,
-    /// None yet: the pod is known from the disk alone.
+    /// Unknown: the pod is known from the disk alone.
     Unconfirmed,
 }
 
@@ -75,7 +75,7 @@ pub struct Worker {
     context: Arc<WorkerContext>,
     pod: Arc<Pod>,
     removed: bool,
-    /// Whether the API has said since the agent started that the pod is bound to this node.
+    /// Whether the API has confirmed, since the agent started, that the pod is bound to this node.
     confirmed: bool,
     node_stops: Option<NodeStop>,
     predecessors: BTreeSet<String>,
@@ -86,9 +86,9 @@ pub struct Worker {
     environments: KnownEnvironments,
     sandbox: Option<Sandbox>,
     stored: Option<StoredPod>,
-    /// The status as last decided.
+    /// The status by the last plan.
     status: PodStatus,
-    /// The status as the API has it.
+    /// The status as stored in the API.
     known: KnownStatus<PodStatus>,
     /// The difference that is being written.
     writing: Option<Value>,
@@ -102,7 +102,7 @@ pub struct Worker {
     refreshing: bool,
     /// Whether that failed the last time.
     refresh_failed: bool,
-    /// Exits that were heard of before the start was.
+    /// Exits that were reported before the start was.
     early_exits: BTreeMap<String, container_runtime::spec::Exit>,
     /// The watches of objects that volumes are made of.
     watches: BTreeMap<ObjectName, AbortHandle>,
@@ -112,7 +112,7 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// A worker and the way to talk to it.
+    /// A worker and the sender of messages to it.
     pub fn new(context: Arc<WorkerContext>, from: WorkerStart) -> (Self, mpsc::Sender<Message>) {
         let (sender, inbox) = mpsc::channel(WORKER_MESSAGES_MAX);
         let status = from.pod.status.clone().unwrap_or_default();

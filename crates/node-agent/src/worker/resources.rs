@@ -69,7 +69,7 @@ impl Worker {
         }
     }
 
-    /// Allocates, if that is still to be had: other pods decide at the same time.
+    /// Allocates the resources, if they are still available: other pods decide at the same time.
     pub(super) fn start_resize(&mut self, resources: Allocation, generation: i64) {
         let context = self.context.clone();
         let _turn = context
@@ -286,11 +286,11 @@ fn check_memory(sandbox: &Sandbox, id: Option<&str>, limits: &Resources) -> Resu
 
 /// A change of one container's limits.
 struct Change {
-    /// The pod's limits until now.
+    /// The previous limits of the pod.
     before: Resources,
-    /// The pod's limits from now on.
+    /// The new limits of the pod.
     after: Resources,
-    /// The container's limits from now on.
+    /// The new limits of the container.
     container: Resources,
 }
 

@@ -24,7 +24,7 @@ use crate::volumes::device_claims::NotPrepared;
 use crate::volumes::{PreparedVolumes, ReadObjects};
 
 impl Worker {
-    /// Notes one message.
+    /// Processes one message.
     pub(super) fn take(&mut self, message: Message) {
         match message {
             Message::Pod(pod) => self.pod_changed(pod),

@@ -11,7 +11,7 @@ use super::objects::ObjectPlace;
 type TermsOf = dyn Fn(&Stored) -> Vec<String> + Send + Sync;
 type Unchanged = dyn Fn(&Stored, &Stored) -> bool + Send + Sync;
 
-/// The terms by which an index finds an object.
+/// The terms under which an index finds an object.
 pub(super) struct Terms {
     pub of: Box<TermsOf>,
     /// Whether two states of an object have the same terms, without the cost of the terms; `false`
@@ -116,7 +116,7 @@ impl IndexState {
         self.take(key, (self.terms.of)(object));
     }
 
-    /// Most changes of an object change none of its terms.
+    /// Updates the terms of an object. Most changes of an object change none of them.
     pub fn replace(&mut self, key: &Key, place: ObjectPlace, old: &Stored, new: &Stored) {
         if (self.terms.unchanged)(old, new) {
             return;

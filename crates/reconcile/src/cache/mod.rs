@@ -34,12 +34,12 @@ use index::Terms;
 pub use pods_by_label::PodsByLabel;
 use store::{Progress, Store};
 
-/// An object as the server gives it.
+/// A kind of object that the server can list and watch.
 pub trait Object: Resource + Clone + DeserializeOwned + Debug + Send + Sync + 'static {}
 impl<K: Resource + Clone + DeserializeOwned + Debug + Send + Sync + 'static> Object for K {}
 
-/// A handle on a cache; clones share it. The type of its objects is known here only: what keeps,
-/// finds and tells them is compiled once for all kinds.
+/// A handle on a cache; clones share it. Only this type knows the type of the objects: the code that stores,
+/// finds and delivers them is compiled once for all kinds.
 pub struct Cache<K> {
     store: Arc<Store>,
     kind: PhantomData<fn() -> K>,

@@ -53,7 +53,7 @@ impl Objects {
         places.filter_map(|(key, place)| Some((key, *place, self.at(*place)?)))
     }
 
-    /// Keeps a state of an object; returns its place and the state before.
+    /// Stores the state of an object; returns its place and the previous state.
     pub fn insert(&mut self, key: &Key, object: Arc<Stored>) -> (ObjectPlace, Option<Arc<Stored>>) {
         if let Some(place) = self.places.get(key) {
             let kept = self.kept.get_mut(place.0);

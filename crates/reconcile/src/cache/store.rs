@@ -96,7 +96,7 @@ impl Store {
         *self.progress.borrow()
     }
 
-    /// Ends with the next event.
+    /// Completes at the next event.
     pub(super) fn changed(&self) -> Notified<'_> {
         self.changed.notified()
     }
@@ -185,7 +185,7 @@ impl Store {
         self.changed.notify_waiters();
     }
 
-    /// Takes the deletion of an object of which only the key is known.
+    /// Handles the deletion of an object of which only the key is known.
     pub(super) fn take_deleted(&self, key: &Key) {
         self.write().remove(key, None, &*self.identify);
         self.changed.notify_waiters();

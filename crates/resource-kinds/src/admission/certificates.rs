@@ -73,7 +73,7 @@ impl Admission for CertificateApproval {
     }
 }
 
-/// Issuing, and saying that it failed, need the verb `sign` on the signer.
+/// Issuing a certificate, and reporting a failure, need the verb `sign` on the signer.
 pub(super) struct CertificateSigning;
 
 impl Admission for CertificateSigning {

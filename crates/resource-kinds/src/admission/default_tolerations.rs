@@ -1,4 +1,4 @@
-//! A pod stays for a while on a node that is not ready or not reachable (`statefulset.md` 12.17).
+//! The default tolerations of pods for nodes that are not ready or unreachable (`statefulset.md` 12.17).
 
 use object_model::Status;
 use serde_json::{Value, json};

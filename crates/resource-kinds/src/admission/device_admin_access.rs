@@ -1,4 +1,4 @@
-//! Claims may ask for administrative access to devices only in namespaces that say so. (In
+//! Claims may ask for administrative access to devices only in namespaces with the label for it. (In
 //! Kubernetes the kinds' storage refuses them.)
 
 use object_model::{FieldError, FieldPath, Status};

@@ -12,7 +12,7 @@ pub enum Operation {
     Create,
     /// A changed object, or a sub-resource of it.
     Update,
-    /// An object on its way out.
+    /// The deletion of an object.
     Delete,
 }
 
@@ -97,7 +97,7 @@ fn take(value: &mut Value, field: &[&str]) {
     }
 }
 
-/// The 403 of a request.
+/// The refusal of a request: a Status with code 403.
 pub(super) fn forbidden(request: &AdmissionRequest<'_>, object: &Value, why: &str) -> Status {
     let given = object["metadata"]["name"].as_str().unwrap_or_default();
     let name = if request.name.is_empty() {

@@ -1,4 +1,4 @@
-//! A pod's priority is its class's.
+//! The admission plug-in Priority: sets the priority of a pod from its PriorityClass.
 
 use std::sync::Arc;
 

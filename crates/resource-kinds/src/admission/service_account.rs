@@ -1,5 +1,5 @@
-//! A pod acts as a ServiceAccount, and gets its token unless it does without
-//! (`statefulset.md` 12.15).
+//! The admission plug-in ServiceAccount: sets the account of a pod and mounts its token, unless the pod opts
+//! out (`statefulset.md` 12.15).
 
 use object_model::Status;
 use serde_json::{Value, json};

@@ -1,4 +1,5 @@
-//! Claims get the default class, and grow only where volumes can (`statefulset.md` 11.2, 11.12).
+//! The default StorageClass of claims, and the check that the class of a growing claim allows expansion
+//! (`statefulset.md` 11.2, 11.12).
 
 use object_model::{Quantity, Status};
 use serde_json::Value;

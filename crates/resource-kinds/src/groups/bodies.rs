@@ -1,4 +1,5 @@
-//! Objects that are sent and answered, and never stored: reviews, and the bodies of sub-resources.
+//! Kinds that exist only in requests and replies, and are never stored: reviews, and the bodies of
+//! sub-resources.
 
 use serde_json::Value;
 

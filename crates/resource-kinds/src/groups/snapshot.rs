@@ -1,5 +1,5 @@
-//! snapshot.storage.k8s.io/v1: the kinds of snapshots. They are custom kinds, as everywhere: the
-//! definitions come with a fresh cluster, and others' manifests of them may be applied over it.
+//! snapshot.storage.k8s.io/v1: the kinds of snapshots. As in other clusters, they are custom kinds: a new
+//! cluster has their definitions, and users may apply other manifests of the definitions.
 
 use std::collections::BTreeMap;
 
@@ -15,14 +15,14 @@ pub const GROUP: &str = "snapshot.storage.k8s.io";
 /// The definitions of the kinds.
 const DEFINITIONS: &str = include_str!("../../data/snapshot-definitions.json");
 
-/// On the class that snapshots without a class get, one for each driver.
+/// The annotation of the default VolumeSnapshotClass of a driver.
 pub const DEFAULT_CLASS: &str = "snapshot.storage.kubernetes.io/is-default-class";
 /// The annotation of a content whose snapshot is being deleted.
 pub const BEING_DELETED: &str = "snapshot.storage.kubernetes.io/volumesnapshot-being-deleted";
-/// Keeps a snapshot while a claim is made from it.
+/// The finalizer that keeps a snapshot while a claim is made from it.
 pub const SOURCE_PROTECTION: &str =
     "snapshot.storage.kubernetes.io/volumesnapshot-as-source-protection";
-/// Keeps a snapshot until its content is dealt with.
+/// The finalizer that keeps a snapshot until its content is deleted or released.
 pub const BOUND_PROTECTION: &str = "snapshot.storage.kubernetes.io/volumesnapshot-bound-protection";
 /// The finalizer that keeps a content until its data is deleted.
 pub const CONTENT_PROTECTION: &str =

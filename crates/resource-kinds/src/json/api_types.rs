@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 
 const TEXT: &str = include_str!("../../data/types.tsv");
 
-/// How many values a field has.
+/// The multiplicity of a field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shape {
     /// One value.
@@ -29,7 +29,7 @@ pub enum ValueType {
     Int32,
     /// A whole number of 64 bits.
     Int64,
-    /// A truth value.
+    /// A boolean.
     Bool,
     /// A number.
     Double,
@@ -62,13 +62,13 @@ pub struct Field {
     pub kind: &'static str,
     /// The type of its values, which is `kind` resolved.
     pub value: ValueType,
-    /// How many values it has.
+    /// Its multiplicity.
     pub shape: Shape,
     /// Whether it can be absent, apart from being empty.
     pub pointer: bool,
     /// Whether JSON leaves it out when it is empty and no pointer.
     pub omitted_when_empty: bool,
-    /// Whether every object has it: what is absent has its empty value.
+    /// Whether every object has the field: an absent one gets its empty value.
     pub always: bool,
 }
 

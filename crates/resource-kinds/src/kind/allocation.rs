@@ -1,15 +1,15 @@
-//! Allocations: names and numbers that only one object may have.
+//! Allocations: values that only one object of the cluster may have.
 
 use object_model::Status;
 use serde_json::Value;
 
-/// An allocation of something that the cluster has only once: a Service address, a node port. It is
-/// stored in the same transaction as its holder, so that no two objects hold the same one.
+/// An allocation of a value that is unique in the cluster: a Service address, a node port. It is stored in
+/// the same transaction as its holder, so that no two objects hold the same one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Allocation {
     /// For instance `service-ip/10.96.0.10` or `node-port/TCP/30080`.
     pub key: String,
-    /// The refusal of another object that asks for it.
+    /// The refusal of another object that requests the same value.
     pub refusal: Refusal,
     /// The object that shows it to clients (an IPAddress), created and deleted with it.
     pub object: Option<Value>,

@@ -1,4 +1,4 @@
-//! The facts of the cluster that kinds need.
+//! The settings of the cluster that kinds need.
 
 use std::fmt;
 use std::net::Ipv4Addr;
@@ -11,10 +11,10 @@ use super::PodRanges;
 /// The error of a range of Service addresses.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RangeError {
-    /// No range at all.
+    /// It is not a range.
     #[error(transparent)]
     Form(#[from] CidrError),
-    /// Too small to hold the API's own address and DNS, or larger than any use.
+    /// It is too small for the addresses of the API and the DNS server, or larger than supported.
     #[error("the Service range {0} must have between 12 and 28 leading bits")]
     Size(Cidr),
 }
@@ -100,7 +100,7 @@ impl fmt::Display for ServiceRange {
 pub struct ClusterConfig {
     /// Addresses of Services.
     pub service_range: ServiceRange,
-    /// Ranges of nodes for their pods; without it, each node brings its own.
+    /// Pod ranges of nodes. Without them, the creator of a Node sets its range.
     pub pod_ranges: Option<PodRanges>,
 }
 

@@ -1,10 +1,10 @@
-//! The fixed facts of a kind, and short ways to write them down.
+//! The fixed properties of a kind, and short constructors for them.
 
 use serde_json::Value;
 
 use crate::json::decode;
 
-/// Where objects of a kind live.
+/// The scope of the objects of a kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
     /// In a namespace.
@@ -54,7 +54,7 @@ pub enum Body {
     },
 }
 
-/// A list of words: a built-in kind has it in the program, a custom kind owns it.
+/// A list of words: fixed in the program for a built-in kind, owned by a custom kind.
 #[derive(Clone, Copy, Debug)]
 pub enum Words<'a> {
     /// Of a built-in kind.
@@ -90,7 +90,7 @@ impl<'a> Words<'a> {
     }
 }
 
-/// The fixed facts of a kind. The texts of a custom kind live as long as the kind does.
+/// The fixed properties of a kind. The texts of a custom kind live as long as the kind does.
 #[derive(Clone, Copy, Debug)]
 pub struct KindInfo<'a> {
     /// API group, empty for core.
@@ -118,14 +118,14 @@ pub struct KindInfo<'a> {
     /// Storage prefix segment; two kinds that name the same one share their objects
     /// (core/v1 and events.k8s.io/v1 Event). The decoder of each converts.
     pub storage: &'a str,
-    /// How objects are written.
+    /// The rules of writes.
     pub writes: WriteRules,
 }
 
-/// How objects of a kind are written.
+/// The rules of writes to the objects of a kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WriteRules {
-    /// Whether `metadata.generation` counts changes: 1 at first, one more with each update that
+    /// Whether `metadata.generation` counts changes: 1 for a new object, and one more with each update that
     /// changes anything besides the metadata and the status.
     pub has_generation: bool,
     /// Whether a PUT may leave out the resource version that it replaces.
@@ -147,7 +147,7 @@ impl WriteRules {
 }
 
 impl<'a> KindInfo<'a> {
-    /// Group, version and kind of what is read or sent at a sub-resource.
+    /// Group, version and kind of the body of a sub-resource.
     pub fn body(&self, part: &Subresource) -> (&'a str, &'a str, &'a str) {
         match part.body {
             Body::Object => (self.group, self.version, self.kind),
@@ -164,7 +164,7 @@ impl<'a> KindInfo<'a> {
         self.subresources.iter().any(|sub| sub.name == name)
     }
 
-    /// Checks an object against the kind's type, and drops what the type does not have.
+    /// Checks an object against the kind's type, and removes unknown fields.
     pub(crate) fn decode(&self, object: Value) -> Result<Value, String> {
         decode::decode(&self.api_version(), self.kind, object)
     }
@@ -179,7 +179,7 @@ impl<'a> KindInfo<'a> {
     }
 }
 
-/// All verbs, as ordinary kinds have them.
+/// All verbs of an ordinary kind.
 pub const ALL: &[Verb] = &[
     Verb::Create,
     Verb::Delete,
@@ -194,7 +194,7 @@ pub const ALL: &[Verb] = &[
 /// The verbs of a part of an object.
 pub const READ_WRITE: &[Verb] = &[Verb::Get, Verb::Patch, Verb::Update];
 
-/// The names of a kind, from which the rest of its facts follow.
+/// The names of a kind; the other properties are derived from them.
 pub(crate) struct Names {
     pub(crate) group: &'static str,
     pub(crate) kind: &'static str,
@@ -245,7 +245,7 @@ pub const SCALE: Subresource = Subresource {
     verbs: READ_WRITE,
 };
 
-/// The `proxy` of a kind: requests to what listens there.
+/// The `proxy` of a kind: requests to the pod, Service or node itself.
 pub(crate) const fn proxy(kind: &'static str) -> Subresource {
     Subresource {
         name: "proxy",
@@ -260,7 +260,7 @@ pub(crate) const fn proxy(kind: &'static str) -> Subresource {
     }
 }
 
-/// An action that is taken by sending an object of another kind.
+/// An action whose request body is an object of another kind.
 pub(crate) const fn action(
     name: &'static str,
     group: &'static str,
@@ -273,7 +273,7 @@ pub(crate) const fn action(
     }
 }
 
-/// A body of another kind, in its first version.
+/// A body of another kind, in version `v1`.
 pub(crate) const fn v1(group: &'static str, kind: &'static str) -> Body {
     Body::Other {
         group,

@@ -1,5 +1,5 @@
-//! The traits that the generic pipeline knows a kind by: [`Kind`], and one for each part that only
-//! some kinds have.
+//! The traits of a kind for the generic pipeline: [`Kind`], and one trait for each part that only some kinds
+//! have.
 
 mod allocation;
 pub(crate) mod cluster;

@@ -1,12 +1,11 @@
-//! The fields that the rules of a write read: a server need not decode the others of a stored object.
+//! The fields of a stored object that the rules of a write read: a server need not decode the other fields.
 
 /// A field that rules read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FieldRead {
     /// Its name in JSON.
     pub name: &'static str,
-    /// The fields below it that they read, those of each element if it is a list; without any, all
-    /// of it.
+    /// The fields below it that rules read, those of each element if it is a list; empty for the whole field.
     pub below: &'static [FieldRead],
 }
 
@@ -15,13 +14,13 @@ pub(crate) const fn whole(name: &'static str) -> FieldRead {
     FieldRead { name, below: &[] }
 }
 
-/// A part of which no field is read. (No field has an empty name.)
+/// A part of an object without any field that rules read. (No field has an empty name.)
 pub(crate) const fn unread(name: &'static str) -> FieldRead {
     const NONE: &[FieldRead] = &[whole("")];
     FieldRead { name, below: NONE }
 }
 
-/// Removes what is not read, as a server does that does not decode it.
+/// Removes the fields that rules do not read, as a server that does not decode them.
 #[cfg(test)]
 pub(crate) fn keep(object: &mut serde_json::Value, reads: &[FieldRead]) {
     use serde_json::Value;

@@ -60,7 +60,7 @@ pub struct PodView {
     pub created: Option<Timestamp>,
     /// Identity.
     pub uid: Text,
-    /// The state that was seen.
+    /// The observed resource version.
     pub resource_version: Text,
     /// Its generation.
     pub generation: Option<i64>,
@@ -70,7 +70,7 @@ pub struct PodView {
     pub finalizers: Box<[Text]>,
     /// Name of its node, never empty.
     pub node: Option<Text>,
-    /// Name of the node on which a place is being made for it, never empty.
+    /// The name of its nominated node (`status.nominatedNodeName`), never empty.
     pub nominated: Option<Text>,
     /// `spec.hostname`, never empty.
     pub hostname: Option<Text>,
@@ -82,7 +82,7 @@ pub struct PodView {
     pub spec: Arc<PodSpec>,
     /// The status's reason.
     pub reason: Option<Text>,
-    /// The same for people.
+    /// The status's message.
     pub message: Option<Text>,
     /// Its start time.
     pub started: Option<Timestamp>,
@@ -94,7 +94,7 @@ pub struct PodView {
     pub addresses: Box<[Text]>,
     /// The ResourceClaims that were made for it, by their names in the pod.
     pub device_claims: Option<Box<BTreeMap<Text, Text>>>,
-    /// The pod-level resources that it holds, if they differ from its requests.
+    /// The allocated pod-level resources, if they differ from its requests.
     pub held: Option<Box<BTreeMap<String, Quantity>>>,
 }
 
@@ -143,9 +143,9 @@ pub enum Phase {
     Pending,
     /// At least one container runs.
     Running,
-    /// Ended well.
+    /// All containers have succeeded.
     Succeeded,
-    /// Ended badly.
+    /// All containers have ended, and at least one has failed.
     Failed,
     /// The node is unreachable.
     Unknown,
@@ -173,9 +173,9 @@ struct Said {
 pub struct Container {
     /// Name.
     pub name: Text,
-    /// Whether it takes requests, or, of an init container, has done its work.
+    /// Whether it is ready; for an init container, whether it has completed.
     pub ready: bool,
-    /// Whether it has started, its startup probe and hook included.
+    /// Whether it has started, including its startup probe and `postStart` hook.
     pub started: bool,
     /// The restart count.
     pub restarts: i32,
@@ -183,7 +183,7 @@ pub struct Container {
     pub state: RunState,
     /// The end of the previous run.
     pub last_end: Option<Box<ContainerStateTerminated>>,
-    /// The resources that it holds, while they differ from its requests.
+    /// The allocated resources, if they differ from its requests.
     pub held: Option<Box<BTreeMap<String, Quantity>>>,
 }
 
@@ -200,7 +200,7 @@ pub enum RunState {
         /// The message; may be empty.
         message: Text,
     },
-    /// It runs, since then.
+    /// It has been running since this time.
     Running(Option<Timestamp>),
     /// It has ended.
     Ended(Box<ContainerStateTerminated>),
@@ -234,7 +234,7 @@ impl PodView {
             .find(|condition| condition.kind() == kind)
     }
 
-    /// Its Ready condition, if that holds.
+    /// Its condition `Ready`, if the status is `True`.
     pub fn ready(&self) -> Option<&Condition> {
         let ready = self.condition(crate::well_known::reasons::pod_condition::READY);
         ready.filter(|condition| condition.holds())
@@ -282,7 +282,7 @@ impl Labels {
 }
 
 impl Condition {
-    /// A condition that gives no reason.
+    /// A condition without a reason.
     pub fn new(kind: &str, status: &str, since: Option<Timestamp>) -> Self {
         let said = Said {
             kind: kind.into(),

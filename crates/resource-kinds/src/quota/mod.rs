@@ -13,7 +13,7 @@ pub(crate) mod pod;
 /// Group and plural of the quotas themselves.
 pub const QUOTAS: (&str, &str) = ("", "resourcequotas");
 
-/// Amounts by the names that quotas have for them.
+/// Amounts by their names in quotas.
 pub type Amounts = BTreeMap<String, Quantity>;
 
 /// Kinds that quotas name in short.
@@ -40,7 +40,7 @@ const COMPUTE: &[&str] = &[
     "requests.memory",
 ];
 
-/// The kinds that a quota is about: group and plural.
+/// The kinds that a quota counts: group and plural.
 pub fn kinds(quota: &Value) -> BTreeSet<(String, String)> {
     let hard = quota["spec"]["hard"].as_object().into_iter().flatten();
     hard.map(|(name, _)| kind_of(name)).collect()
@@ -253,7 +253,7 @@ fn shown(amounts: &Amounts) -> Value {
         .collect()
 }
 
-/// The quota after an object came, changed or went; `None` if it is all the same to it.
+/// The quota after the creation, change or deletion of an object; `None` if the usage does not change.
 ///
 /// *Errors.* Upstream's message for an exceeded quota.
 pub fn charge(

@@ -91,9 +91,9 @@ pub(crate) fn together(spec: &Value, status: &Value, side: Side) -> Amounts {
 /// The progress of a resize in place.
 #[derive(Clone, Copy)]
 enum Resizing {
-    /// It may come to be, or has: the larger counts.
+    /// The resize may be possible, or is done: the larger value counts.
     Possible,
-    /// It is infeasible: the requested amount does not count.
+    /// The resize is infeasible: the requested amount does not count.
     Infeasible,
 }
 

@@ -10,7 +10,7 @@ use crate::validation::field::{Field, Rules};
 /// Protocols that ports may have.
 pub(crate) const PROTOCOLS: &[&str] = &["SCTP", "TCP", "UDP"];
 
-/// The text at a place is an IP address in canonical form, without a zone.
+/// Checks that a text is an IP address in canonical form, without a zone.
 pub(crate) fn check_ip(errors: &mut Vec<FieldError>, at: &Field<'_>) {
     let Ok(address) = at.text().parse::<IpAddr>() else {
         let detail = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
@@ -23,7 +23,7 @@ pub(crate) fn check_ip(errors: &mut Vec<FieldError>, at: &Field<'_>) {
     }
 }
 
-/// The address of an endpoint must be a host's reachable address, in canonical form.
+/// Checks that the address of an endpoint is a unicast address in canonical form.
 pub(crate) fn check_endpoint_ip(errors: &mut Vec<FieldError>, at: &Field<'_>) {
     let before = errors.len();
     check_ip(errors, at);
@@ -57,7 +57,7 @@ pub(crate) fn check_endpoint_ip(errors: &mut Vec<FieldError>, at: &Field<'_>) {
     errors.push(at.invalid(detail));
 }
 
-/// The address is one of this family (`IPv4` or `IPv6`).
+/// Checks that the address is of this family (`IPv4` or `IPv6`).
 pub(crate) fn check_family(errors: &mut Vec<FieldError>, at: &Field<'_>, family: &str) {
     let fits = match (at.text().parse::<IpAddr>(), family) {
         (Ok(address), "IPv4") => address.is_ipv4(),
@@ -70,7 +70,7 @@ pub(crate) fn check_family(errors: &mut Vec<FieldError>, at: &Field<'_>, family:
     }
 }
 
-/// A port number, and the protocol beside it.
+/// Checks a port number, and the protocol beside it.
 pub(crate) fn check_port_and_protocol(errors: &mut Vec<FieldError>, port: &Field<'_>) {
     let number = port.get("port");
     for clause in names::port_number(number.int().unwrap_or_default()) {

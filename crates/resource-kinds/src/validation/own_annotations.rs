@@ -14,7 +14,7 @@ use crate::well_known::annotations::{
 pub struct OwnAnnotation {
     /// Its key, `mainstay.dev/…`.
     pub name: &'static str,
-    /// The kinds that it may stand on.
+    /// The kinds that may have it.
     pub kinds: &'static [&'static str],
     /// The allowed values.
     pub values: Values,
@@ -31,9 +31,9 @@ pub enum Values {
     Words(&'static [&'static str]),
     /// A whole number in decimal digits.
     Number {
-        /// The least.
+        /// The minimum.
         min: i64,
-        /// The greatest.
+        /// The maximum.
         max: i64,
     },
 }
@@ -116,8 +116,8 @@ const TEMPLATES: [(&str, &str); 5] = [
     ("spec.volumeClaimTemplates", "PersistentVolumeClaim"),
 ];
 
-/// The errors of mainstay's own annotations, on an object and in its templates. Stored values may
-/// stay.
+/// The errors of mainstay's own annotations, on an object and in its templates. Values that are stored
+/// already are accepted.
 pub fn validate(kind: &str, object: &Value, old: Option<&Value>) -> Vec<FieldError> {
     let before = |at: &Field<'_>, key: &str| {
         let same_place = old.and_then(|old| old.pointer(&pointer(&at.path)));

@@ -8,15 +8,15 @@ use crate::printing::Cell;
 use crate::validation::field::{Field, NEGATIVE, Rules};
 use crate::validation::{metadata, pod_template};
 
-/// As many old revisions are kept as upstream keeps.
+/// Default number of old revisions that are kept (upstream's).
 pub(crate) const REVISION_HISTORY: i64 = 10;
 
 /// Advice on a history without end.
 const ENDLESS_HISTORY: &str = "spec.revisionHistoryLimit: a negative value retains all historical \
                                revisions; a value >= 0 is recommended";
 
-/// Decodes an object of group `apps` with a selector and a template. No selector stays none, where the typed form
-/// has an empty one.
+/// Decodes an object of group `apps` with a selector and a template. An absent selector stays absent,
+/// although the typed form has an empty one.
 pub(crate) fn decode(kind: &str, object: Value) -> Result<Value, String> {
     let selector = object.pointer("/spec/selector");
     let selects = selector.is_some_and(|selector| !selector.is_null());
@@ -80,7 +80,7 @@ pub(crate) fn scale(object: &Value, selector: &str) -> Value {
     })
 }
 
-/// Takes over what a Scale asks for.
+/// Applies the replicas of a Scale.
 pub(crate) fn set_scale(object: &mut Value, scale: &Value) -> Vec<FieldError> {
     let replicas = Field::root(scale).get("spec.replicas");
     let mut errors = Vec::new();
@@ -103,7 +103,7 @@ pub(crate) fn set_scale(object: &mut Value, scale: &Value) -> Vec<FieldError> {
     errors
 }
 
-/// A selector that has to be there and must not select everything.
+/// Checks that a selector exists and does not select everything.
 pub(crate) fn check_selector(selector: &Field<'_>, what: &str, errors: &mut Vec<FieldError>) {
     if !selector.is_set() {
         errors.push(selector.required(""));
@@ -115,7 +115,7 @@ pub(crate) fn check_selector(selector: &Field<'_>, what: &str, errors: &mut Vec<
     }
 }
 
-/// The selector must match the labels of the template.
+/// Checks that the selector matches the labels of the template.
 pub(crate) fn check_labels(
     spec: &Field<'_>,
     selector: Option<&LabelSelector>,
@@ -136,13 +136,14 @@ pub(crate) fn check_labels(
     }
 }
 
-/// Whether the template of pods is not the one that is stored: what was stored under laxer rules
-/// may stay as it is.
+/// Whether the pod template differs from the stored one. A stored template is not validated again, because
+/// earlier rules may have been less strict.
 pub(crate) fn has_new_template(object: &Value, old: Option<&Value>) -> bool {
     old.is_none_or(|old| old["spec"]["template"] != object["spec"]["template"])
 }
 
-/// The template of pods that run for ever; `whole` looks at all of it, for templates that are new.
+/// Checks the template of pods with the restart policy `Always`; `whole` checks all fields, for new
+/// templates.
 pub(crate) fn check_template(
     spec: &Field<'_>,
     what: &str,
@@ -158,7 +159,7 @@ pub(crate) fn check_template(
     }
 }
 
-/// The template of pods that restart in one of the named ways.
+/// Checks the template of pods with one of the named restart policies.
 pub(crate) fn check_template_for(
     spec: &Field<'_>,
     restart_policies: &[&str],
@@ -178,7 +179,7 @@ pub(crate) fn check_template_for(
     }
 }
 
-/// A number that is not negative, or a percentage.
+/// Checks a non-negative number, or a percentage.
 pub(crate) fn check_int_or_percent(at: &Field<'_>, errors: &mut Vec<FieldError>) {
     match IntOrPercent::from_json(at.value) {
         Some(IntOrPercent::Int(count)) if count < 0 => errors.push(at.invalid(NEGATIVE)),
@@ -190,7 +191,7 @@ pub(crate) fn check_int_or_percent(at: &Field<'_>, errors: &mut Vec<FieldError>)
     }
 }
 
-/// A percentage that is not more than everything.
+/// Checks a percentage of at most 100 %.
 pub(crate) fn check_share(at: &Field<'_>, errors: &mut Vec<FieldError>) {
     if let Some(IntOrPercent::Percent(share)) = IntOrPercent::from_json(at.value)
         && share > 100
@@ -207,7 +208,7 @@ pub(crate) fn is_none(value: &Value) -> bool {
     )
 }
 
-/// The counts of a status are not negative, and none of `parts` is more than `replicas`.
+/// Checks that the counts of a status are not negative, and that none of `parts` exceeds `replicas`.
 pub(crate) fn check_counts(object: &Value, parts: &[&str]) -> Vec<FieldError> {
     let status = Field::root(object).get("status");
     let all = status.get("replicas");

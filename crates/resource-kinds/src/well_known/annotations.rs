@@ -1,12 +1,12 @@
 //! Well-known annotations and finalizers.
 
-/// Marks the class that claims without one get.
+/// Marks the default StorageClass.
 pub const DEFAULT_STORAGE_CLASS: &str = "storageclass.kubernetes.io/is-default-class";
 /// The old spelling of a claim's or volume's class.
 pub const STORAGE_CLASS: &str = "volume.beta.kubernetes.io/storage-class";
-/// Both sides of a binding agree.
+/// The binding of a claim and a volume is complete on both sides.
 pub const BIND_COMPLETED: &str = "pv.kubernetes.io/bind-completed";
-/// The binding was the controller's choice, not the user's.
+/// The controller, and not the user, chose the binding.
 pub const BOUND_BY_CONTROLLER: &str = "pv.kubernetes.io/bound-by-controller";
 /// The provisioner of a volume.
 pub const PROVISIONED_BY: &str = "pv.kubernetes.io/provisioned-by";
@@ -16,9 +16,9 @@ pub const STORAGE_PROVISIONER: &str = "volume.kubernetes.io/storage-provisioner"
 pub const BETA_STORAGE_PROVISIONER: &str = "volume.beta.kubernetes.io/storage-provisioner";
 /// The node that the scheduler chose for the pod that uses a claim.
 pub const SELECTED_NODE: &str = "volume.kubernetes.io/selected-node";
-/// Keeps a claim while pods use it.
+/// The finalizer of a claim that pods use.
 pub const PVC_PROTECTION: &str = "kubernetes.io/pvc-protection";
-/// Keeps a volume while it is bound.
+/// The finalizer of a volume that is bound.
 pub const PV_PROTECTION: &str = "kubernetes.io/pv-protection";
 /// Keeps a VolumeAttributesClass while claims and volumes name it.
 pub const VAC_PROTECTION: &str = "kubernetes.io/vac-protection";
@@ -49,11 +49,11 @@ pub const MIRROR_POD: &str = "kubernetes.io/config.mirror";
 
 /// The prefix of mainstay's own annotations.
 pub const OWN_PREFIX: &str = "mainstay.dev/";
-/// The treatment of a pod that a bad template broke, after the template was changed.
+/// The treatment of a pod with a faulty template, after the template was changed.
 pub const STUCK_ROLLOUT: &str = "mainstay.dev/stuck-rollout";
 /// The order of deletion of several unhealthy surplus pods.
 pub const SCALE_DOWN: &str = "mainstay.dev/scale-down";
-/// The cost of unavailable pods against `maxUnavailable`.
+/// Whether unavailable pods count against `maxUnavailable`.
 pub const MAX_UNAVAILABLE: &str = "mainstay.dev/max-unavailable";
 /// The node port of the first ordinal, for a node port per pod of a set.
 pub const ORDINAL_NODE_PORT: &str = "mainstay.dev/ordinal-node-port";
@@ -63,7 +63,7 @@ pub const PROGRESS_DEADLINE_SECONDS: &str = "mainstay.dev/progress-deadline-seco
 pub const NODE_FAILURE: &str = "mainstay.dev/node-failure";
 /// The handling of a set's volumes that live on a fenced node.
 pub const LOST_VOLUME: &str = "mainstay.dev/lost-volume";
-/// The time after which [`LOST_VOLUME`] gives a volume up.
+/// The time after which a volume is given up by [`LOST_VOLUME`].
 pub const LOST_VOLUME_SECONDS: &str = "mainstay.dev/lost-volume-seconds";
 
 /// On a pod: its node ends it when the node's lease has lapsed. Written at its creation only.

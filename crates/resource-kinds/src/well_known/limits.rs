@@ -10,9 +10,9 @@ pub const ENDPOINT_ADDRESSES_MAX: usize = 100;
 pub const NODE_PORT_MIN: i64 = 30_000;
 /// Highest node port.
 pub const NODE_PORT_MAX: i64 = 32_767;
-/// Grace that a pod gets when its author named none.
+/// Default termination grace period of a pod in seconds.
 pub const POD_GRACE_SECONDS: i64 = 30;
 /// Default time for which a pod stays on a node that is not ready or unreachable.
 pub const EVICTION_SECONDS: i64 = 300;
-/// Life of the tokens that pods get: an hour and some, so that an hourly clock never just misses.
+/// Lifetime of the tokens of pods in seconds: a little more than an hour, as in Kubernetes.
 pub const POD_TOKEN_SECONDS: i64 = 3607;

@@ -1,4 +1,4 @@
-//! The ServiceAccounts of the parts that run on every node, beside the node agent.
+//! The ServiceAccounts of the components that run on every node, beside the node agent.
 
 use super::namespaces::KUBE_SYSTEM;
 

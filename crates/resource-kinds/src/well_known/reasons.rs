@@ -4,17 +4,17 @@
 pub mod pod_condition {
     /// A node was chosen.
     pub const SCHEDULED: &str = "PodScheduled";
-    /// Sandbox, network and volumes are there.
+    /// Sandbox, network and volumes are ready.
     pub const READY_TO_START: &str = "PodReadyToStartContainers";
     /// All init containers are done.
     pub const INITIALIZED: &str = "Initialized";
     /// All containers are ready.
     pub const CONTAINERS_READY: &str = "ContainersReady";
-    /// The pod takes requests.
+    /// The pod is ready for requests.
     pub const READY: &str = "Ready";
-    /// The pod asks for new resources that its node does not give it now.
+    /// The node cannot grant the requested resources at present.
     pub const RESIZE_PENDING: &str = "PodResizePending";
-    /// The pod is about to go on account of something that happened.
+    /// The pod is about to be deleted because of a disruption.
     pub const DISRUPTION_TARGET: &str = "DisruptionTarget";
     /// The reason of a preempted pod's condition.
     pub const PREEMPTION_BY_SCHEDULER: &str = "PreemptionByScheduler";
@@ -22,7 +22,7 @@ pub mod pod_condition {
 
 /// Node conditions.
 pub mod node_condition {
-    /// The node takes pods.
+    /// The node is ready for pods.
     pub const READY: &str = "Ready";
     /// Memory is short.
     pub const MEMORY_PRESSURE: &str = "MemoryPressure";
@@ -34,13 +34,13 @@ pub mod node_condition {
 
 /// Taints about problems of a node.
 pub mod taint {
-    /// The node says it is not ready.
+    /// The node reports that it is not ready.
     pub const NOT_READY: &str = "node.kubernetes.io/not-ready";
     /// The node sends no heartbeats.
     pub const UNREACHABLE: &str = "node.kubernetes.io/unreachable";
-    /// The node takes no new pods.
+    /// The node accepts no new pods.
     pub const UNSCHEDULABLE: &str = "node.kubernetes.io/unschedulable";
-    /// A person declared the node out of service.
+    /// A user declared the node out of service.
     pub const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
 }
 
@@ -67,7 +67,7 @@ pub mod stateful_set {
 
     /// Every wanted pod is available.
     pub const ALL_REPLICAS_AVAILABLE: &str = "AllReplicasAvailable";
-    /// Some wanted pod is not.
+    /// At least one wanted pod is not available.
     pub const REPLICAS_UNAVAILABLE: &str = "ReplicasUnavailable";
     /// The rollout is complete.
     pub const ROLLOUT_COMPLETE: &str = "RolloutComplete";
@@ -79,9 +79,9 @@ pub mod stateful_set {
     pub const WAITING_FOR_PODS: &str = "WaitingForPods";
     /// Pods are being replaced by those of another revision.
     pub const UPDATING_PODS: &str = "UpdatingPods";
-    /// Surplus pods go.
+    /// Surplus pods are being deleted.
     pub const SCALING_DOWN: &str = "ScalingDown";
-    /// There was no progress for too long.
+    /// There was no progress within the deadline.
     pub const PROGRESS_DEADLINE_EXCEEDED: &str = "ProgressDeadlineExceeded";
     /// A foreign pod has a name that the set needs.
     pub const NAME_TAKEN: &str = "NameTaken";
@@ -89,7 +89,7 @@ pub mod stateful_set {
     pub const REVISION_UNREADABLE: &str = "RevisionUnreadable";
     /// The selector cannot be read or selects everything.
     pub const INVALID_SELECTOR: &str = "InvalidSelector";
-    /// Waiting may help.
+    /// The set is not stalled.
     pub const NOT_STALLED: &str = "NotStalled";
 }
 
@@ -99,7 +99,7 @@ pub mod stateful_set_condition {
     pub const AVAILABLE: &str = "Available";
     /// The set is complete, or makes progress.
     pub const PROGRESSING: &str = "Progressing";
-    /// No waiting helps.
+    /// The set cannot progress without a change by a user.
     pub const STALLED: &str = "Stalled";
 }
 
@@ -155,13 +155,13 @@ pub mod pods {
 
 /// Reasons of the events of Services.
 pub mod service {
-    /// The Service has addresses for the outside.
+    /// The Service has external addresses.
     pub const ENSURED_LOAD_BALANCER: &str = "EnsuredLoadBalancer";
-    /// The Service of an ordinal cannot be as its set asks for.
+    /// The Service of an ordinal cannot be created as the set requests.
     pub const FAILED_ORDINAL_SERVICE: &str = "FailedOrdinalService";
-    /// A program of the node listens where the Service wants to be.
+    /// A program of the node listens on a port of the Service.
     pub const PORT_IN_USE: &str = "PortInUse";
-    /// It does not get all or any of them.
+    /// The Service got only some of its external addresses, or none.
     pub const SYNC_LOAD_BALANCER_FAILED: &str = "SyncLoadBalancerFailed";
 }
 

@@ -1,4 +1,4 @@
-//! The input of a decision: the state that the caches have told, with the pending writes on top.
+//! The input of a decision: the state of the caches, with the pending writes added.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -10,15 +10,15 @@ use resource_kinds::pod_view::PodView;
 use super::feeds::Change;
 use super::{Engine, is_running};
 
-/// The cluster as the caches have told it. It follows them change by change: a decision does not
-/// look at objects that are as they were at the last one.
+/// The cluster by the changes that the caches have delivered. It is updated change by change: a decision does
+/// not process objects that have not changed since the last one.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct World {
-    /// Without nominated pods.
+    /// The view without nominated pods.
     view: ClusterView,
-    /// The pods that do not run.
+    /// The pods without a node.
     unplaced: BTreeMap<Key, Arc<PodView>>,
-    /// Those of them that name the node on which a place is being made.
+    /// The pods without a node that have a nominated node.
     nominated: BTreeSet<Key>,
 }
 

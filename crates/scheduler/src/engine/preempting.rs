@@ -1,4 +1,4 @@
-//! Preemption: writes the decision, and keeps it until the caches show it.
+//! Preemption: writes the decision, and remembers it until the caches show it.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -16,7 +16,7 @@ use crate::reservations::{Reservation, Stage};
 use crate::writes;
 
 impl Engine {
-    /// The node on which a place is being made for a pod that has none, not even in mind.
+    /// The nominated node of a pod without a node and without a reservation.
     pub(super) fn nominated<'p>(&'p self, pod: &'p PodView) -> Option<&'p str> {
         if pod.node.is_some() || pod.is_deleting() || pod.has_ended() {
             return None;
@@ -38,7 +38,7 @@ impl Engine {
         current.filter(|current| same(current, pod))
     }
 
-    /// Makes a place for the pod: others go for it.
+    /// Preempts pods of lower priority for the pod.
     pub(super) fn preempt(
         &mut self,
         key: Key,
@@ -130,7 +130,7 @@ impl Engine {
         }
     }
 
-    /// The victims, or some of them, could not be deleted.
+    /// Handles a preemption of which not all victims could be deleted.
     pub(super) fn not_preempted(&mut self, key: &Key, pod: &PodView) {
         let nomination = self.nominations.get(key);
         if nomination.is_some_and(|own| same(&own.pod, pod)) {

@@ -1,7 +1,7 @@
 //! Audit log: one line of JSON per event, with the user, the request and its outcome.
 //!
-//! A request is answered once its events are written. The policy says how much: metadata never
-//! holds anything of a body, nor any header but the client's name for itself.
+//! A request is answered once its events are written. The policy sets the level of detail. An event of the
+//! level `Metadata` has no part of a body, and no header except `User-Agent`.
 
 mod log;
 mod policy;

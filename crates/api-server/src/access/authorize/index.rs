@@ -1,4 +1,4 @@
-//! Index of roles and bindings, for the question whether a user may do something.
+//! Index of roles and bindings, for the question whether a request is allowed.
 
 use std::collections::BTreeMap;
 

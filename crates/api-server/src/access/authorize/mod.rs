@@ -94,7 +94,7 @@ impl Rbac {
 
 /// Whether the user may make the request, by the roles and, for a node, by the node authoriser.
 ///
-/// *Errors.* Why not, as far as there is more to say than that no role allows it.
+/// *Errors.* The reason of the refusal, if it is another one than that no role allows the request.
 pub(crate) fn decide(
     authorizer: &Authorizer,
     user: &UserInfo,

@@ -60,7 +60,7 @@ impl<'a> AuthorizationAttributes<'a> {
 }
 
 impl Rule {
-    /// The rules of a user who may do everything.
+    /// The rules that allow every request (`cluster-admin`).
     pub(crate) fn everything() -> [Self; 2] {
         let all = || vec!["*".to_owned()];
         [
@@ -84,8 +84,8 @@ impl Rule {
         rules.ok().flatten().unwrap_or_default()
     }
 
-    /// The same as many rules, each with one verb on one resource of one group, with one name or
-    /// any, or with one URL.
+    /// Splits the rule into rules of one verb on one resource of one group, each with one name or with any
+    /// name, or on one URL.
     pub(crate) fn singles(&self) -> impl Iterator<Item = Self> {
         let one = |text: &str| vec![text.to_owned()];
         let names: Vec<Vec<String>> = match self.resource_names.is_empty() {
@@ -123,7 +123,7 @@ impl Rule {
         all.collect::<Vec<_>>().into_iter()
     }
 
-    /// Whether this rule allows all that another one does, which allows one thing.
+    /// Whether this rule allows everything that a rule from [`singles`](Self::singles) allows.
     pub(crate) fn includes(&self, single: &Self) -> bool {
         let all = |own: &[String], others: &[String]| others.iter().all(|other| has(own, other));
         let names = match single.resource_names.is_empty() {

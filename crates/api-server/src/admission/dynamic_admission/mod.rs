@@ -117,7 +117,7 @@ pub(crate) fn concerns(admission: &Admission, request: &WriteRequest<'_>) -> Res
     admission.registrations().concern(request)
 }
 
-/// Runs the built-in plug-ins, then asks the policies and webhooks that may change the object.
+/// Runs the built-in plug-ins, then the mutating policies and webhooks.
 ///
 /// *Errors.* The refusal of any admission; 500 if a webhook with `failurePolicy: Fail` does not
 /// respond.
@@ -152,7 +152,7 @@ pub(crate) async fn admit_and_change(
     Ok(())
 }
 
-/// Asks the policies and the webhooks that may refuse.
+/// Runs the validating policies and webhooks.
 ///
 /// *Errors.* As [`admit_and_change`].
 pub(crate) async fn validate(
@@ -189,8 +189,8 @@ pub(crate) async fn admit_part(
     ask_all(admission, request, "CREATE", object).await
 }
 
-/// Asks everybody about a connection to an object: `exec`, `attach`, `portforward`, `proxy`, with
-/// its options.
+/// Runs all admission for a connection to an object (`exec`, `attach`, `portforward`, `proxy`) with its
+/// options.
 ///
 /// *Errors.* 400 for a dry run; otherwise as [`admit_and_change`].
 pub(crate) async fn connect(

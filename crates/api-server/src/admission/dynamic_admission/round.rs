@@ -75,7 +75,7 @@ impl<'a> Round<'a> {
         })
     }
 
-    /// Runs one after the other; returns the index of the last one that changed the object.
+    /// Runs the mutating ones in order; returns the index of the last one that changed the object.
     pub(super) async fn change<'s>(
         &mut self,
         steps: impl Iterator<Item = MutationStep<'s>>,

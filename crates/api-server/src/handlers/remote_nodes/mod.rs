@@ -1,8 +1,8 @@
 //! Nodes on other machines: their own API (the kubelet's paths) over TLS, at the address and port of
 //! the Node object, or through the tunnel that the node has opened.
 //!
-//! Both sides show a certificate of the cluster's authority. The node's must be valid for the
-//! address, and must be that of the node: an address in a Node object proves nothing.
+//! Both sides present a certificate of the cluster's authority. The node's certificate must be valid for the
+//! address and must name the node, because an address in a Node object proves no identity.
 
 mod tunnels;
 mod ways;
@@ -47,7 +47,7 @@ type Connected = Either<TlsStream<TcpStream>, TlsStream<NodeStream>>;
 pub struct NodeReach {
     /// The address and port in the Node object.
     pub place: String,
-    /// The way that leads to the node, or the reason of each one that does not.
+    /// The way by which the node was reached, or the errors of all ways.
     pub way: Result<Way, String>,
 }
 
@@ -100,7 +100,7 @@ impl Nodes {
         }
     }
 
-    /// Shows nodes this certificate from now on, and trusts those of the authority.
+    /// Sets the client certificate for connections to nodes, and the authority that must have signed theirs.
     pub(crate) fn show(
         &self,
         certificate_pem: &str,

@@ -117,8 +117,8 @@ impl Tunnels {
 
 /// Takes over the connection of a node for its tunnel.
 ///
-/// *Errors.* 403 for everybody but a node, 404 for a node without a Node object, 400 for a request that does
-/// not ask for the upgrade.
+/// *Errors.* 403 for users that are no node, 404 for a node without a Node object, 400 for a request that
+/// does not ask for the upgrade.
 pub(crate) fn accept(
     tunnels: &Arc<Tunnels>,
     objects: &Objects,

@@ -43,7 +43,7 @@ struct Measured {
 struct Cpu {
     time: Timestamp,
     usage_nano_cores: Option<u64>,
-    /// Not there with kubelet's own summary.
+    /// Absent in the summary of upstream's kubelet.
     usage_window_nano_seconds: Option<u64>,
 }
 

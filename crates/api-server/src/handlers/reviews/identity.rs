@@ -13,7 +13,7 @@ pub(super) fn own(user: &UserInfo) -> Value {
     json!({"userInfo": user.to_json()})
 }
 
-/// The status of a TokenReview. The token itself does not come back.
+/// The status of a TokenReview. The token itself is removed from the review.
 pub(super) async fn of_token(tokens: &Tokens, review: &mut Value) -> Result<Value, Status> {
     let token = review["spec"]["token"]
         .as_str()

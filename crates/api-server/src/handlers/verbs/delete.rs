@@ -66,7 +66,7 @@ pub(crate) struct Preconditions {
 impl DeleteOptions {
     /// Reads the options from the body, or from the query if there is no body.
     ///
-    /// *Errors.* 400 for a body of another kind, 422 for values that there are not.
+    /// *Errors.* 400 for a body of another kind, 422 for invalid values.
     pub(crate) fn parse(
         headers: &HeaderMap,
         bytes: &[u8],

@@ -51,7 +51,7 @@ pub(crate) struct Page {
 struct Token {
     /// Version of its format.
     v: String,
-    /// Revision of the first page; [`NEWEST`] for a list that continues at the present state.
+    /// Revision of the first page; [`NEWEST`] for a list that continues at the newest state.
     rv: i64,
     /// The key after the last sent one, relative to all objects of the kind.
     start: String,

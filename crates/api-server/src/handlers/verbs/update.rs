@@ -33,7 +33,7 @@ use crate::objects::write_request::{
 pub(crate) const MODIFIED: &str = "the object has been modified; please apply your changes to \
      the latest version and try again";
 
-/// Computes the new object from the stored one; called again whenever that has changed.
+/// Computes the new object from the stored one; called again after each conflict.
 pub(crate) type Change<'c> = dyn FnMut(&Value) -> Result<Value, Status> + Send + 'c;
 
 /// Answers a PUT.
@@ -100,8 +100,8 @@ fn unversioned(resource: &Resource, name: &str) -> Status {
 
 /// Changes a stored object.
 ///
-/// A new object with a resource version must name that of the stored one; one without is written
-/// over any version.
+/// A new object with a resource version must name that of the stored one; one without a resource version
+/// replaces any version.
 ///
 /// *Errors.* 404, 409 for a stale resource version, and the errors of admission and validation.
 pub(crate) async fn update(
@@ -353,7 +353,7 @@ fn may_go(resource: &Resource, object: &Value) -> bool {
         )
 }
 
-/// Whether nothing holds an object that is deleted with that grace period and number of finalizers.
+/// Whether an object with this deletion grace period and number of finalizers can be removed now.
 pub(super) fn is_free(
     resource: &Resource,
     object: &Value,

@@ -172,16 +172,16 @@ struct Watcher {
     /// The one key that is watched, if it is only one.
     exact: Option<Vec<u8>>,
     bookmarks: bool,
-    /// Whether a table's columns have still to be described.
+    /// Whether the next table must have its column definitions.
     headings: bool,
-    /// All changes up to here have been looked at; and the client knows of those up to there.
+    /// The revision up to which all changes were processed, and the revision that the client knows.
     seen: Revision,
     told: Revision,
     ready: VecDeque<Ready>,
     changes: Option<WatchStream>,
     /// `None` within this process.
     connection: Option<Connection>,
-    /// Closes the connection when the watch should long be over.
+    /// Closes the connection if the watch lasts much longer than its timeout.
     closing: Option<AbortOnDropHandle<()>>,
     deadline: Instant,
     bookmark_due: Instant,

@@ -38,8 +38,8 @@ impl Key {
         })
     }
 
-    /// Seals a value to its place: moved elsewhere it cannot be opened. `None` if the system has
-    /// no random numbers.
+    /// Encrypts a value for one storage key: under another storage key it cannot be decrypted. `None` if the
+    /// system has no random numbers.
     pub(super) fn seal(&self, place: &[u8], text: &[u8]) -> Option<Vec<u8>> {
         let mut nonce = [0; NONCE_LEN];
         SystemRandom::new().fill(&mut nonce).ok()?;
@@ -71,7 +71,7 @@ impl Key {
         Some(text)
     }
 
-    /// Whether a value says that it is sealed with a key of this name.
+    /// Whether the prefix of a value names this key.
     pub(super) fn is_named_by(&self, sealed: &[u8]) -> bool {
         sealed.starts_with(&self.mark)
     }

@@ -10,10 +10,10 @@ use super::cipher::Key;
 /// The error of a configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// It is no YAML of the wanted form; unknown fields are errors.
+    /// It is not YAML of this form; unknown fields are errors.
     #[error("the encryption configuration does not parse: {0}")]
     Form(String),
-    /// A value that makes no sense, or that is not supported.
+    /// A value that is invalid or not supported.
     #[error("the encryption configuration is wrong at {field}: {why}")]
     Value {
         /// The place.
@@ -32,9 +32,9 @@ pub struct EncryptionConfig {
 /// Some resources and their providers.
 #[derive(Debug)]
 pub(super) struct Entry {
-    /// Starts of the keys that the objects are stored under.
+    /// Prefixes of the storage keys.
     pub(super) prefixes: Vec<Vec<u8>>,
-    /// The first is written with, all are read with; `None` is plain text.
+    /// Writes use the first one, reads use all; `None` is plain text.
     pub(super) providers: Vec<Option<Key>>,
 }
 

@@ -29,7 +29,7 @@ pub enum EncryptionError {
     /// The store itself failed.
     #[error("read what is stored")]
     Store(#[source] StoreError),
-    /// Something is sealed with a key that is not there, or that is another one.
+    /// A value is encrypted with a key that is missing or different.
     #[error("{place} cannot be opened: {why}")]
     Sealed {
         /// The key in the store, which names the object.
@@ -42,7 +42,7 @@ pub enum EncryptionError {
 /// Adds encryption to a store, if it is configured. All stored objects are decrypted as a check,
 /// and rewritten if the configuration wants another form: encrypted with the first key, or plain.
 ///
-/// *Errors.* Sealed objects that no key opens, or that are there without a configuration.
+/// *Errors.* Encrypted objects that no key decrypts, or encrypted objects without a configuration.
 pub async fn over(
     store: Arc<dyn Store>,
     config: Option<EncryptionConfig>,

@@ -19,7 +19,7 @@ pub(super) struct DecodedObjects(Mutex<Generations>);
 #[derive(Default)]
 struct Generations {
     young: HashMap<Arc<[u8]>, Entry>,
-    /// The size of the young ones' stored forms.
+    /// The stored size of the objects of the younger generation.
     young_bytes: usize,
     old: HashMap<Arc<[u8]>, Entry>,
 }

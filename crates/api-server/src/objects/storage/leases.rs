@@ -17,7 +17,7 @@ pub(crate) struct Leases {
 }
 
 impl Leases {
-    /// The lease that a new object of the kind lives under, if its kind is forgotten at all.
+    /// The lease of a new object of the kind, if objects of the kind expire.
     pub(crate) async fn lease_for(
         &self,
         store: &dyn Store,

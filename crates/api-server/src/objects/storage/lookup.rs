@@ -35,7 +35,7 @@ pub(crate) fn reading<T>(
     }
 }
 
-/// Synchronous reads of the store; they are had from [`reading`] only.
+/// Synchronous reads of the store; only [`reading`] creates it.
 ///
 /// The embedded store answers from memory at once; for another one the calling thread waits,
 /// while the runtime moves its other tasks elsewhere.
@@ -90,8 +90,7 @@ impl SyncReads<'_> {
         })
     }
 
-    /// The objects of a namespace whose stored form contains all the words; the others are not
-    /// decoded.
+    /// The objects of a namespace whose stored form contains all these words; other objects are not decoded.
     pub(crate) fn list_with(
         &self,
         group: &str,
@@ -114,7 +113,8 @@ impl SyncReads<'_> {
             .collect()
     }
 
-    /// All objects of a kind in a namespace (empty for all or cluster scope), for the caller alone.
+    /// All objects of a kind in a namespace (empty for all or cluster scope), decoded for this caller and not
+    /// shared.
     pub(crate) fn all(&self, group: &str, plural: &str, namespace: &str) -> Vec<Value> {
         self.list_with(group, plural, namespace, &[])
     }

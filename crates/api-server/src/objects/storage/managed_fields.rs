@@ -1,4 +1,4 @@
-//! The managed fields of an object, apart from its tree: they are a third of an ordinary object, and
+//! The managed fields of an object, as text outside its tree: they are a third of an ordinary object, and
 //! most writes change few of them.
 
 use bytes::Bytes;
@@ -64,7 +64,7 @@ impl Managers {
         }
     }
 
-    /// Whether both are equal but for their times, as far as they are not in the trees.
+    /// Whether both are equal apart from their times. Managed fields in the trees are not compared.
     ///
     /// *Errors.* 500 if a text is not JSON.
     pub(crate) fn same(&self, other: &Self) -> Result<bool, Status> {

@@ -136,8 +136,8 @@ fn present(resource: &Resource, mut object: Value) -> Result<Value, Status> {
     Ok(object)
 }
 
-/// Decodes a stored object without its managed fields, which stay text. So do the parts of which only
-/// some fields are read, if the object is stored in the form of the resource.
+/// Decodes a stored object without its managed fields, which stay text. Parts of which only some fields are
+/// read stay text too, if the object is stored in the form of the resource.
 pub(crate) fn decode_apart(
     resource: &Resource,
     stored: &KeyValue,
@@ -163,8 +163,8 @@ fn utf8(json: &[u8]) -> Result<&str, Status> {
     std::str::from_utf8(json).map_err(undecodable)
 }
 
-/// The bytes that a client of the given resource gets: those stored, unless their form is that
-/// of another kind, or defaults may be missing.
+/// The bytes of an object for a client of this resource: the stored bytes, unless their form is that of
+/// another kind, or defaults may be missing.
 pub(crate) fn bytes(resource: &Resource, stored: &KeyValue) -> Result<bytes::Bytes, Status> {
     let is_own = || is_of_type(&stored.value, &resource.info());
     if !resource.is_custom() && (!resource.shared || is_own()) {

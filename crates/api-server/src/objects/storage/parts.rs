@@ -1,5 +1,5 @@
-//! Parts of an object that are text during a write, because its rules read few of their fields: the
-//! spec of a pod, while its status changes.
+//! Parts of an object that stay text during a write, because the write reads few of their fields: the spec of
+//! a pod, while its status changes.
 
 use std::borrow::Cow;
 

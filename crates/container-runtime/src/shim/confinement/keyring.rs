@@ -12,8 +12,7 @@ const PERMISSIONS: libc::c_ulong = 0x3f01_0000;
 /// Gives this process and its children a new session keyring: the shim's is the node's. It is
 /// anonymous, so that no process of the same user can join it, or have created it before.
 ///
-/// # Errors
-/// The kernel refuses, as when the user has its maximum number of keys.
+/// # Errors The kernel refuses, for instance because the user has its maximum number of keys.
 pub(crate) fn make_own() -> io::Result<()> {
     // SAFETY: without a name, the call takes an integer alone.
     let joined = unsafe {

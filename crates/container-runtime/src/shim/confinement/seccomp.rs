@@ -1,12 +1,12 @@
 //! The seccomp filter `RuntimeDefault`.
 //!
 //! It decides as the default profile of Docker and containerd, as published at
-//! <https://github.com/moby/profiles> (May 2026): refused are the calls that administer the machine,
-//! that reach into other processes' or the kernel's insides, or that have a history of holes, unless
-//! the container has a capability that such a call asks for anyway. Calls younger than the profile,
-//! and `clone3` (whose arguments a filter cannot see), answer `ENOSYS`, so that C libraries fall back
-//! to an older call instead of failing. Programs of another architecture (32-bit ones) are refused
-//! altogether, which is stricter. The filter is a plain list of comparisons in classic BPF.
+//! <https://github.com/moby/profiles> (May 2026): it refuses calls that administer the machine, that access
+//! other processes or kernel internals, or that have a history of vulnerabilities, unless the container has a
+//! capability that such a call asks for anyway. Calls younger than the profile, and `clone3` (whose arguments
+//! a filter cannot see), answer `ENOSYS`, so that C libraries fall back to an older call instead of failing.
+//! Programs of another architecture (32-bit ones) are refused altogether, which is stricter. The filter is a
+//! plain list of comparisons in classic BPF.
 
 use std::io;
 
@@ -251,8 +251,8 @@ pub(crate) fn jump(condition: u32, k: u32, jt: u8, jf: u8) -> sock_filter {
     }
 }
 
-/// Installs a program for this process and all it becomes. Needs either no-new-privileges or
-/// `CAP_SYS_ADMIN`, so it must come before the capabilities go.
+/// Installs a program for this process and its descendants. It needs no-new-privileges or `CAP_SYS_ADMIN`, so
+/// it must be called before the capabilities are dropped.
 pub(crate) fn install(program: &mut [sock_filter]) -> io::Result<()> {
     let len = u16::try_from(program.len())
         .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "filter is too long"))?;

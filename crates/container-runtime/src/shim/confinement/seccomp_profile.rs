@@ -159,9 +159,9 @@ fn alternatives(conditions: &[Condition]) -> Vec<&[Condition]> {
 /// The next step of a comparison.
 #[derive(Clone, Copy)]
 enum Next {
-    /// With the next instruction.
+    /// Continue with the next instruction.
     On,
-    /// After so many.
+    /// Skip this number of instructions.
     Skip(u8),
     /// The rule does not match.
     Out,

@@ -8,12 +8,12 @@ use std::path::{Path, PathBuf};
 use crate::cgroup::{DeviceKind, DeviceRule, DeviceRules};
 use crate::spec::{ContainerSpec, Device};
 
-/// A device node as it is to be in a container.
+/// A device node in a container.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct DeviceNode {
-    /// Where it is in the container.
+    /// Its path in the container.
     pub path: PathBuf,
-    /// Where the same device is on the node.
+    /// The path of the same device on the node.
     pub on_node: PathBuf,
     pub kind: DeviceKind,
     pub major: u32,
@@ -23,7 +23,7 @@ pub(crate) struct DeviceNode {
     pub gid: u32,
 }
 
-/// Why a device cannot be given to a container.
+/// The reason why a device cannot be given to a container.
 #[derive(Debug, thiserror::Error)]
 #[error("examine device {}", path.display())]
 pub(crate) struct DeviceError {
@@ -50,7 +50,8 @@ const OWN: [&str; 9] = [
     "pts", "shm", "fd", "mqueue", "ptmx", "console", "stdin", "stdout", "stderr",
 ];
 
-/// Nodes of a container's `/dev`: those asked for, all of the node for a privileged one, and the usual.
+/// Nodes of a container's `/dev`: the requested ones, all of the node for a privileged container, and the
+/// default ones.
 pub(crate) fn in_dev(container: &ContainerSpec) -> Result<Vec<DeviceNode>, DeviceError> {
     let mut list = Vec::new();
     // What is elsewhere is in the root already.
@@ -124,7 +125,7 @@ fn is_read_only(device: &Device) -> bool {
     !device.access.contains('w')
 }
 
-/// The device as it is on the node, with its place and owner in the container.
+/// The device with its attributes on the node, and its path and owner in the container.
 pub(crate) fn node(device: &Device) -> Result<DeviceNode, DeviceError> {
     let failed = |source| DeviceError {
         path: device.host_path.clone(),
@@ -156,7 +157,7 @@ pub(crate) fn node(device: &Device) -> Result<DeviceNode, DeviceError> {
     })
 }
 
-/// Which devices may be used: those given, or all.
+/// The devices that may be used: the given ones, or all.
 pub(crate) fn rules(container: &ContainerSpec) -> Result<DeviceRules, DeviceError> {
     if container.security.privileged {
         return Ok(DeviceRules::All);

@@ -29,8 +29,8 @@ use super::surroundings::{PidNamespace, Surroundings};
 use crate::cgroup::ContainerGroup;
 use crate::spec::{StartError, StartErrorKind};
 
-/// Starts the first process of a container from a worker, which is not to be used for anything else
-/// afterwards. Returns the process's id; how the start goes on, its status pipe says.
+/// Starts the first process of a container from a worker, which must not do anything else afterwards. Returns
+/// the process's id; the status pipe reports the result of the start.
 ///
 /// # Errors
 /// The process could not be made.

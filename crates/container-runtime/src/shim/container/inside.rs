@@ -1,7 +1,7 @@
 //! Paths below a container's root, walked by the kernel from a descriptor of the root.
 //!
-//! Images and volumes may have any links, and other containers may change a volume at the same time.
-//! So a path is resolved once, and the descriptor that was found is used from then on.
+//! Images and volumes may contain any links, and other containers may change a volume at the same time. So a
+//! path is resolved once, and then only the resulting descriptor is used.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -16,9 +16,9 @@ const WALKS_MAX: usize = 32;
 /// process, are never followed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Links {
-    /// They count from the root.
+    /// Links are resolved relative to the root.
     Followed,
-    /// They are an error.
+    /// A link is an error.
     Refused,
 }
 
@@ -40,7 +40,7 @@ pub(crate) fn find(root: impl AsFd, path: &Path, links: Links) -> Result<OwnedFd
     Err(Errno::AGAIN)
 }
 
-/// Finds a directory; what is missing of the path is made.
+/// Finds a directory; missing components of the path are created.
 pub(crate) fn directory(root: impl AsFd, path: &Path, links: Links) -> Result<OwnedFd> {
     let root = root.as_fd();
     let found = match find(root, path, links) {
@@ -75,7 +75,7 @@ fn make_directories(root: impl AsFd, path: &Path, links: Links) -> Result<OwnedF
     Ok(dir)
 }
 
-/// Finds something that is no directory; a file is made where nothing is.
+/// Finds a path that is not a directory; a missing one is created as a file.
 pub(crate) fn file(root: impl AsFd, path: &Path, links: Links) -> Result<OwnedFd> {
     let root = root.as_fd();
     match find(root, path, links) {

@@ -39,7 +39,7 @@ pub(crate) struct Launch {
     pub user: ResolvedUser,
     pub capabilities: Capabilities,
     pub no_new_privileges: bool,
-    /// System call filters, the first to be installed first.
+    /// System call filters, in the order of their installation.
     pub filters: Vec<Vec<libc::sock_filter>>,
     pub rlimits: Vec<(u32, u64, u64)>,
     /// Paths of `/proc` that the runtime covers in a new container. `None` for a command in a running
@@ -47,12 +47,12 @@ pub(crate) struct Launch {
     pub covered: Option<&'static [&'static str]>,
     /// The shim's own program, which is no command.
     pub own_program: Identity,
-    /// Socket that takes the terminal's other end; `None` without a terminal.
+    /// Socket to which the master end of the terminal is sent; `None` without a terminal.
     pub terminal: Option<RawFd>,
     pub size: Option<TerminalSize>,
     /// Makes the terminal the container's `/dev/console` too.
     pub console: bool,
-    /// Takes a `StartError`.
+    /// Pipe for a `StartError`.
     pub status: RawFd,
 }
 
@@ -66,7 +66,7 @@ impl Launch {
         self.report(&error);
     }
 
-    /// Says why there will be no command.
+    /// Reports the reason why the command does not start.
     pub fn report(self, error: &StartError) {
         // SAFETY: the descriptor was opened for this process alone and is closed with it.
         let mut status = unsafe { File::from_raw_fd(self.status) };
@@ -389,7 +389,7 @@ fn reset_signals() -> io::Result<()> {
     Ok(())
 }
 
-/// Tells a terminal its size.
+/// Sets the size of a terminal.
 pub(crate) fn set_terminal_size<F: std::os::fd::AsFd>(
     terminal: F,
     size: TerminalSize,

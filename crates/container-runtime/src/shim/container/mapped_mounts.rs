@@ -1,7 +1,7 @@
 //! ID-mapped mounts for pods with a user namespace.
 //!
-//! On disk nothing changes: what belongs to root belongs to the pod's root where the pod sees it,
-//! and what the pod's root makes belongs to root on disk.
+//! Owners on disk do not change: in the pod, root's files belong to the pod's root; files that the pod's root
+//! creates belong to root on disk.
 
 use std::fs::{self, File};
 use std::io;
@@ -17,12 +17,12 @@ use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
 use super::user_namespace::UserNamespace;
 use crate::mounts::{self, Attributes};
 
-/// How much of a tree of mounts is taken.
+/// The extent of a copied mount tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Depth {
     /// The mount alone.
     One,
-    /// All that is mounted below it, too.
+    /// The mount and all mounts below it.
     All,
 }
 
@@ -95,8 +95,8 @@ fn map_ids(tree: &OwnedFd, depth: Depth, users: &UserNamespace) -> io::Result<()
     })
 }
 
-/// Layers of an overlay, each as the pod's users have its ids, mounted until this is dropped: the
-/// overlay keeps what it is made of.
+/// Layers of an overlay with ids mapped to the pod's user namespace. They are mounted until this is dropped;
+/// the overlay keeps its own references.
 pub(crate) struct MappedLayers {
     dir: PathBuf,
     /// Where they are mounted, in their order.
@@ -149,17 +149,17 @@ pub(crate) fn leave_the_nodes() -> io::Result<()> {
     cut_off()
 }
 
-/// Stops the propagation of this process's mounts to the mount namespace from which it was copied.
+/// Stops the propagation of this process's mounts to the mount namespace that it was copied from.
 pub(crate) fn cut_off() -> io::Result<()> {
     let flags = MsFlags::MS_SLAVE | MsFlags::MS_REC;
     mount(None::<&str>, "/", None::<&str>, flags, None::<&str>)?;
     Ok(())
 }
 
-/// Lets anybody reach `dir`, in mounts of this process's own.
+/// Makes `dir` reachable for all users, in the mount namespace of this process.
 ///
-/// Root of a user namespace is nobody on the way to the container's root. A directory that is
-/// closed to others, as `/root` is, is covered by one that has nothing but the way down.
+/// Root of a user namespace has no rights in the directories above the container's root. A directory without
+/// access for others, such as `/root`, is covered by one that contains only the next directory of the path.
 pub(crate) fn open_the_way_to(dir: &Path) -> io::Result<()> {
     let Some(closed) = outermost_closed(dir)? else {
         return Ok(());

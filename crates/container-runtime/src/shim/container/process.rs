@@ -30,7 +30,7 @@ pub(crate) enum Owner {
 pub(crate) struct Ends {
     pub stdin: Option<Rc<OwnedFd>>,
     pub outputs: [Option<Rc<OwnedFd>>; 2],
-    /// The terminal, once it is there.
+    /// The terminal, once the process has sent it.
     pub terminal: Option<Rc<OwnedFd>>,
     terminal_socket: Option<OwnedFd>,
 }
@@ -40,7 +40,7 @@ pub(crate) struct Ends {
 pub(crate) struct Wiring {
     pub tty: bool,
     pub stdin: bool,
-    /// User and group of the process, as the node has them.
+    /// User and group of the process, as ids of the node.
     pub owner: (u32, u32),
 }
 
@@ -89,7 +89,7 @@ impl Ends {
         ))
     }
 
-    /// Takes the terminal over, after the process has sent it.
+    /// Receives the terminal that the process has sent.
     pub fn take_terminal(&mut self, wants_stdin: bool) {
         let Some(socket) = self.terminal_socket.take() else {
             return;
@@ -183,7 +183,7 @@ impl Process {
         !self.input.is_empty() && self.ends.stdin.is_some()
     }
 
-    /// Takes input from a client.
+    /// Queues input from a client.
     pub fn push_input(&mut self, data: &[u8]) {
         if self.ends.stdin.is_some() && !self.input_ends {
             self.input.extend_from_slice(data);

@@ -53,23 +53,23 @@ const LINKS: [(&str, &str); 6] = [
 /// The steps that make a container's root, in the order of the fields.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct RootPlan {
-    /// Where it is mounted on the node.
+    /// Its mount point on the node.
     pub root: PathBuf,
-    /// File systems of the kernel's and of memory, and what the pod shares.
+    /// File systems of the kernel, file systems in memory, and mounts shared by the pod.
     pub system: Vec<RootMount>,
-    /// Device nodes to be made; others are mounted.
+    /// Device nodes to make; other devices are mounted.
     pub devices: Vec<DeviceNode>,
-    /// Symbolic links: what they lead to and where they are.
+    /// Symbolic links: their targets and their paths.
     pub links: &'static [(&'static str, &'static str)],
     /// The pod's volume mounts.
     pub volumes: Vec<RootMount>,
-    /// Paths that are mounted once more, read-only.
+    /// Paths that are mounted again, read-only.
     pub write_protected: Vec<&'static str>,
     /// Paths that are covered.
     pub masked: &'static [&'static str],
-    /// Nothing outside of other mounts can be written.
+    /// Whether the root is read-only outside of other mounts.
     pub read_only: bool,
-    /// Mounts made later in the root are shared with its other mount namespaces.
+    /// Whether later mounts in the root propagate to its other mount namespaces.
     pub shared: bool,
 }
 
@@ -91,7 +91,7 @@ pub(crate) enum RootSource {
     New {
         kind: &'static str,
         options: Vec<(&'static str, String)>,
-        /// Mounted where the new file system is refused.
+        /// The source of a bind mount where the new file system is refused.
         or_else: Option<PathBuf>,
     },
     /// A file or directory of the node, with the mounts below it.

@@ -84,7 +84,7 @@ fn mount_data(
     })
 }
 
-/// Mounts layers at `target`, read-only; with `users`, as they have their ids.
+/// Mounts layers at `target`, read-only; with `users`, their ids are mapped.
 pub(crate) fn mount_layers(
     layers: &[PathBuf],
     target: &Path,
@@ -174,8 +174,8 @@ pub(crate) fn read_inside(root: &Path, path: &str) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// Binds `sub_path` of `volume` to `target`, whatever links the volume contains: each step is
-/// resolved by the kernel below the volume's root, and what was found is what is bound.
+/// Binds `sub_path` of `volume` to `target`. The kernel resolves each component below the volume's root, also
+/// with links in the volume, and the resulting descriptor is bound.
 pub(crate) fn bind_sub_path(
     volume: &Path,
     sub_path: &Path,
@@ -186,7 +186,7 @@ pub(crate) fn bind_sub_path(
     mapped_mounts::bind(&found, target, Depth::All, users)
 }
 
-/// Makes a device node in a root, without leaving it, in the place of what is there.
+/// Makes a device node at a path below a root; an existing file at the path is replaced.
 pub(crate) fn make_node(root: &Path, node: &DeviceNode) -> io::Result<()> {
     let invalid = || io::Error::from(io::ErrorKind::InvalidInput);
     let inside = node.path.strip_prefix("/").map_err(|_| invalid())?;
@@ -197,7 +197,7 @@ pub(crate) fn make_node(root: &Path, node: &DeviceNode) -> io::Result<()> {
     make_node_in(&dir, node)
 }
 
-/// Makes a device node in the directory it is to be in, in the place of what is there.
+/// Makes a device node in a directory; an existing file of its name is replaced.
 pub(crate) fn make_node_in(dir: &OwnedFd, node: &DeviceNode) -> io::Result<()> {
     let name = node
         .path

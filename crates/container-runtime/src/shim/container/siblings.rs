@@ -1,4 +1,4 @@
-//! Children that become siblings: processes whose parent is their maker's parent.
+//! Processes whose parent is the parent of the process that creates them (`CLONE_PARENT`).
 
 use std::fs;
 use std::io;
@@ -20,7 +20,7 @@ pub(crate) fn fork() -> io::Result<Option<i32>> {
     }
 }
 
-/// The id on the node of a process whose id in this process's namespace is given.
+/// The process id on the node of a process with this id in the namespace of this process.
 pub(crate) fn id_on_node(pid: i32) -> io::Result<i32> {
     let process = Pid::from_raw(pid).ok_or_else(|| io::Error::other("no process"))?;
     let held = pidfd_open(process, PidfdFlags::empty())?;

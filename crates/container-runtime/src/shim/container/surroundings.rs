@@ -7,7 +7,7 @@ use std::rc::Rc;
 use super::user_namespace::UserNamespace;
 use crate::cgroup::{Hierarchies, container_trees};
 
-/// The parts of a container that come from its sandbox and from the node.
+/// The inputs of a container from its sandbox and from the node.
 #[derive(Debug)]
 pub(crate) struct Surroundings {
     /// Absolute path of the mounted root.
@@ -20,7 +20,7 @@ pub(crate) struct Surroundings {
     pub pid_namespace: PidNamespace,
     /// Directory of bind mounts that were prepared on the node, one for each index of a mount.
     pub staged: PathBuf,
-    /// The pod's users, where they are not the node's.
+    /// The pod's user namespace, if it has one.
     pub users: Option<Rc<UserNamespace>>,
     /// The machine has control groups version 2.
     pub unified: bool,
@@ -30,7 +30,7 @@ pub(crate) struct Surroundings {
     pub can_make_nodes: bool,
 }
 
-/// Which process namespace a container gets.
+/// The process namespace of a container.
 #[derive(Debug)]
 pub(crate) enum PidNamespace {
     Own,
@@ -48,7 +48,7 @@ pub(crate) fn cgroup_trees() -> Vec<PathBuf> {
     trees.into_iter().map(Into::into).collect()
 }
 
-/// Whether this process's users are the machine's, so that it can make device nodes.
+/// Whether this process is in the machine's first user namespace, so that it can make device nodes.
 pub(crate) fn has_users_of_the_machine() -> bool {
     fs::read_to_string("/proc/self/uid_map").is_ok_and(|map| is_whole(&map))
 }

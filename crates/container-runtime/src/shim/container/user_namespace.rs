@@ -80,7 +80,7 @@ impl UserNamespace {
     }
 }
 
-/// Takes the ids of root in a user namespace that was just entered: the node's do not exist there.
+/// Takes the ids of root in a user namespace that was just entered: the ids of the node do not exist there.
 pub(crate) fn become_root() -> io::Result<()> {
     let (uid, gid) = (Uid::from_raw(0), Gid::from_raw(0));
     setresgid(gid, gid, gid)?;

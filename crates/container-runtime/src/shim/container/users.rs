@@ -2,7 +2,7 @@
 
 use crate::spec::{ID_MAX, ResolvedUser, UserSpec};
 
-/// A user and where it is at home.
+/// A user and its home directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Account {
     pub user: ResolvedUser,

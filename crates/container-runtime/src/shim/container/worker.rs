@@ -1,9 +1,8 @@
 //! Workers: short-lived children of the shim that create, start, execute and remove.
 //!
-//! The shim itself must stay small, quick to answer and alive: mounts, namespaces and removals
-//! run in a forked child (which may allocate, since a shim has one thread),
-//! which ends with one line of JSON: its result. Processes that it leaves running become the
-//! shim's children, because the shim is the sub-reaper.
+//! The shim itself must stay small, responsive and running: mounts, namespaces and removals run in a forked
+//! child (which may allocate, since a shim has one thread), which ends with one line of JSON: its result.
+//! Processes that it leaves running become the shim's children, because the shim is the sub-reaper.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -29,7 +28,7 @@ use crate::shim::confinement::seccomp;
 use crate::spec::{ContainerSpec, ExecSpec, ResolvedUser, StartError, StartErrorKind};
 use crate::state_dir;
 
-/// How a worker's task went.
+/// The result of a worker's task.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Report {
@@ -37,9 +36,9 @@ pub(crate) enum Report {
     Created { user: ResolvedUser },
     /// A process runs.
     Running { pid: i32 },
-    /// Something was removed or changed.
+    /// The task was a removal or a change, and is done.
     Done,
-    /// It was not done.
+    /// The task has failed.
     Failed(Failure),
 }
 
@@ -120,7 +119,7 @@ impl ContainerPaths {
 pub(crate) struct Streams {
     /// Input, output, error; `None` with a terminal.
     pub pipes: Option<[OwnedFd; 3]>,
-    /// Takes the terminal's other end.
+    /// Socket to which the master end of the terminal is sent.
     pub terminal: Option<OwnedFd>,
 }
 
@@ -187,7 +186,7 @@ fn stage_shm(around: &mut Surroundings) -> io::Result<()> {
 pub(crate) struct Machine {
     /// Control groups are version 2.
     pub unified: bool,
-    /// The pod has users of its own.
+    /// The pod has a user namespace.
     pub own_users: bool,
 }
 
@@ -439,7 +438,7 @@ pub(crate) fn is_unified() -> bool {
     matches!(Hierarchies::detect(), Ok(Hierarchies::Unified(_)))
 }
 
-/// A descriptor for both ends of a terminal's hand-over: the worker's and the shim's.
+/// The two ends of a socket over which a terminal is sent from the worker to the shim.
 pub(crate) fn terminal_socket() -> io::Result<(OwnedFd, OwnedFd)> {
     let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
     // SAFETY: the descriptors were just made and are owned by nobody else any more.

@@ -10,8 +10,8 @@ use super::inside::{self, Links};
 
 /// Enters a directory below `root`, which is made when it is missing.
 ///
-/// Links count from the root. The links of `/proc` that lead to what a process has open are not
-/// followed: the shim's own descriptors are still there (CVE-2024-21626).
+/// Links are resolved relative to the root. The links of `/proc` to open files of a process are not followed:
+/// the shim's own descriptors are still there (CVE-2024-21626).
 ///
 /// # Errors
 /// The directory cannot be made or entered, or is not below the root of this process.

@@ -24,7 +24,7 @@ use crate::state_dir;
 type Answer = Result<(), Failure>;
 
 impl Supervisor {
-    /// Reads a connection's request and begins what it asks for.
+    /// Reads a connection's request and begins its work.
     pub fn take_request(&mut self, id: u64, body: &[u8]) {
         let request: Request = match serde_json::from_slice(body) {
             Ok(request) => request,

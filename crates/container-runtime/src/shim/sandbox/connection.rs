@@ -15,11 +15,11 @@ use crate::shim::limits::{CLIENT_BYTES_MAX, READ_BYTES};
 pub(crate) enum Role {
     /// Its request has not come yet.
     New,
-    /// Its request is being worked on.
+    /// Its request is in progress.
     Waiting,
     /// It carries the streams of a process.
     Session { process: u64, stdin: bool },
-    /// It takes events.
+    /// It receives events.
     Events,
     /// It is closed once all data is sent.
     Closing,
@@ -31,7 +31,7 @@ pub(crate) struct Connection {
     pub role: Role,
     input: Vec<u8>,
     output: Vec<u8>,
-    /// The time since when it has sent nothing although there was data.
+    /// The time since which the client has received nothing although data was available.
     pub stuck_since: Option<Instant>,
 }
 

@@ -16,11 +16,11 @@ use crate::spec::NodeLease;
 /// The state of the node's lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
-    /// It is valid; look again at this time.
+    /// The lease is valid; the next check is at this time.
     Valid(Duration),
-    /// It was not renewed for long: containers are asked to stop. Look again at this time.
+    /// The lease was not renewed for long: containers are asked to stop. The next check is at this time.
     Closing(Duration),
-    /// It has lapsed: nothing may run any more.
+    /// The lease has lapsed: all processes must end.
     Lapsed,
 }
 
@@ -60,7 +60,7 @@ impl LeaseWatch {
         }
     }
 
-    /// Watches a page that is mapped already. Its timer is set at the first look.
+    /// Watches a page that is mapped already. Its timer is set at the first check.
     ///
     /// # Errors
     /// There is no timer.
@@ -84,7 +84,7 @@ impl LeaseWatch {
         self.timer.as_fd()
     }
 
-    /// Reads the page, and sets the timer to the time of the next look.
+    /// Reads the page, and sets the timer to the time of the next check.
     pub fn look(&mut self) -> io::Result<Phase> {
         let phase = phase(self.page.deadline(), self.warning, deadline::now());
         if let Phase::Valid(next) | Phase::Closing(next) = phase {
@@ -105,7 +105,7 @@ impl LeaseWatch {
         Ok(phase)
     }
 
-    /// Whether the containers have to be asked to stop before that deadline: once for each.
+    /// Whether the containers must be asked to stop before that deadline: once per deadline.
     pub fn warns(&mut self, deadline: Duration) -> bool {
         self.warned.replace(deadline) != Some(deadline)
     }

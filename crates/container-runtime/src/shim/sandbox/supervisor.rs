@@ -35,7 +35,7 @@ use crate::state_dir::SandboxFile;
 /// Maximum number of bytes read from a process's outputs after its end.
 const LAST_BYTES_MAX: usize = 1 << 20;
 
-/// A container as the shim keeps it.
+/// The shim's state of a container.
 #[derive(Debug)]
 pub(crate) struct Container {
     pub state: ContainerState,
@@ -45,33 +45,33 @@ pub(crate) struct Container {
     pub stdin_once: bool,
     /// Its first process, while it lives.
     pub process: Option<u64>,
-    /// A worker is busy with it.
+    /// Whether a worker creates, starts or removes it.
     pub busy: bool,
     /// The clients that wait for its removal; not empty while it is being removed.
     pub removal: Vec<u64>,
 }
 
-/// Everything a shim knows.
+/// The state of a shim.
 pub(crate) struct Supervisor {
     pub dir: PathBuf,
     pub file: SandboxFile,
     pub unified: bool,
     pub pause: Option<i32>,
-    /// The first process of the namespace in which those of the containers nest.
+    /// The first process of the namespace in which those of the containers are nested.
     pub warden: Option<i32>,
     lease: Option<LeaseWatch>,
-    /// The pod's users, where they are not the node's.
+    /// The pod's user namespace, if it has one.
     pub users: Option<Rc<UserNamespace>>,
     pub containers: BTreeMap<String, Container>,
     pub processes: BTreeMap<u64, Process>,
     pub connections: BTreeMap<u64, Connection>,
     pub workers: BTreeMap<i32, (Worker, Job)>,
-    /// Exits of processes that their workers have not told about yet.
+    /// Exits of processes that their workers have not reported yet.
     pub early_exits: BTreeMap<i32, WaitStatus>,
     /// The clients that wait for the destruction; not empty once it has begun.
     pub destruction: Vec<u64>,
     pub finished: bool,
-    /// Free memory was returned, and nothing has happened since.
+    /// Whether free memory was returned, and no event has occurred since.
     rested: bool,
     listener: UnixListener,
     signals: SignalFd,
@@ -335,7 +335,7 @@ impl Supervisor {
         }
     }
 
-    /// Forgets a client that went away.
+    /// Removes a client that has disconnected.
     pub fn disconnect(&mut self, id: u64) {
         let Some(connection) = self.connections.remove(&id) else {
             return;

@@ -76,7 +76,7 @@ async fn after_a_failed_write_nothing_is_acknowledged_or_even_tried() {
 struct FullOnce {
     room: usize,
     durable: Loaded,
-    /// Whether the failed write reached the disk after all.
+    /// Whether the failed write reached the disk.
     kept: bool,
 }
 

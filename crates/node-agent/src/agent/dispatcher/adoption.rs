@@ -1,5 +1,5 @@
-//! The takeover of the pods of a former agent: by the API, or by the disk alone while no API server
-//! answers.
+//! The takeover of the pods of a former agent: with the objects of the API, or from the disk alone while no
+//! API server answers.
 //!
 //! A pod that is taken over by the disk alone keeps its sandbox: its containers run, are probed,
 //! and are started again by its restart policy. It gets no other sandbox before the API confirms
@@ -70,8 +70,8 @@ fn older_of_name(pod: &Arc<Pod>, pods: &[Arc<Pod>]) -> BTreeSet<String> {
 }
 
 impl Dispatcher {
-    /// Takes over the pods of a former agent while no API server answers: those whose objects are on the
-    /// disk, as far as they have begun. The others wait in `left`.
+    /// Takes over the pods of a former agent while no API server answers: those whose objects are on the disk
+    /// and whose sandbox was made. The others wait in `left`.
     pub(super) async fn adopt_alone(&mut self, left: &mut BTreeMap<String, Left>) {
         let begun = |one: &Left| {
             one.found.pod.spec.is_some() && (one.found.recorded || one.sandbox.is_some())

@@ -38,11 +38,11 @@ type OfName = BTreeMap<String, mpsc::Sender<Message>>;
 
 /// The knowledge of the API at the start.
 enum Start {
-    /// The lists are there.
+    /// The lists are complete.
     Synced,
-    /// No server has answered: pods are taken over by what is on the disk.
+    /// No server has answered: pods are taken over from the disk.
     Alone,
-    /// The agent ends before.
+    /// The agent ends before that.
     Ended,
 }
 

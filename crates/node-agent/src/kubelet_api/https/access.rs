@@ -60,8 +60,8 @@ impl Access {
     /// Authenticates and authorises a request; `user` is that of the connection. A certificate counts
     /// before a token.
     ///
-    /// *Errors.* 401 for a request without good credentials, 403 for one that is not allowed, 500 if the
-    /// API server does not answer.
+    /// *Errors.* 401 for a request without valid credentials, 403 for one that is not allowed, 500 if the API
+    /// server does not answer.
     pub async fn permit<B>(
         &self,
         request: &Request<B>,

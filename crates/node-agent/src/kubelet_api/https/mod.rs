@@ -1,6 +1,7 @@
 //! The kubelet's API on the network: TLS, and a check of each request by the API server.
 //!
-//! A client shows a certificate of the cluster's authority, or a bearer token. Nobody is anonymous.
+//! A client presents a certificate of the cluster's authority, or a bearer token. Anonymous requests are
+//! refused.
 
 mod access;
 mod rights;

@@ -39,7 +39,7 @@ pub struct SecretName {
     pub namespace: String,
     /// Its name.
     pub name: String,
-    /// Whether it must be of the type of such Secrets.
+    /// Whether the Secret must be of the type `kubernetes.io/rbd`.
     pub is_typed: bool,
 }
 
@@ -86,10 +86,9 @@ impl Source {
         }
     }
 
-    /// Checks the words that the kernel reads in one line.
+    /// Checks the words that are written in one line for the kernel.
     ///
-    /// # Errors
-    /// A word that would be read as something else.
+    /// # Errors A word that the kernel would interpret differently.
     pub fn check(&self) -> Result<(), String> {
         for (field, word) in [
             ("pool", &self.pool),

@@ -1,4 +1,4 @@
-//! Labels that a node may give itself. Others steer pods, so they are not the node's to choose.
+//! Labels that a node may set on itself. Other labels affect scheduling, so a node must not choose them.
 
 use std::collections::BTreeSet;
 
@@ -19,7 +19,7 @@ const OWN: [&str; 11] = [
     "topology.kubernetes.io/zone",
 ];
 
-/// The labels that differ between two nodes and are not for a node to write, in order.
+/// The labels that differ between two nodes and that a node must not write, in order.
 pub(super) fn forbidden<'n>(new: &'n Value, old: &'n Value) -> Vec<&'n str> {
     let value = |node: &'n Value, key: &str| &node["metadata"]["labels"][key];
     let maps = [new, old].map(|node| node["metadata"]["labels"].as_object());

@@ -1,6 +1,6 @@
 //! Every write of a node against a plain model: operation, kind, and owner of the object.
 //!
-//! Only the owner of these objects can be wrong; other refusals are tested beside this file.
+//! These requests are wrong only in the owner of the object; other refusals are tested beside this file.
 
 use serde_json::{Value, json};
 
@@ -13,7 +13,7 @@ const OPERATIONS: [Operation; 3] = [Operation::Create, Operation::Update, Operat
 /// The rights of a node.
 #[derive(Clone, Copy)]
 enum May {
-    /// These operations on its own objects.
+    /// Allowed for these operations on the node's own objects.
     Own(&'static [Operation]),
     /// Decided by its roles: the plug-in does not know the kind.
     Unknown,

@@ -1,4 +1,4 @@
-//! Tokens that a node asks for: of its pods, and of the parts that run on every node.
+//! Tokens that a node requests: for its pods, and for the components that run on every node.
 
 use serde_json::Value;
 

@@ -47,7 +47,7 @@ enum Level {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Standard {
     level: Level,
-    /// The latest, if there is none.
+    /// The latest version, if absent.
     version: Option<String>,
 }
 

@@ -29,14 +29,14 @@ pub(super) fn text<'v>(value: &'v Value, field: &str) -> &'v str {
     value[field].as_str().unwrap_or_default()
 }
 
-/// All containers, in the order in which they are told.
+/// All containers, in the order in which messages list them.
 pub(super) fn containers(pod: &Value) -> impl Iterator<Item = &Value> {
     ["initContainers", "containers", "ephemeralContainers"]
         .into_iter()
         .flat_map(|field| list(&pod["spec"][field]))
 }
 
-/// The names of the containers that a test finds bad.
+/// The names of the containers for which `is_bad` is true.
 pub(super) fn bad<'p>(pod: &'p Value, mut is_bad: impl FnMut(&'p Value) -> bool) -> Vec<&'p str> {
     let found = containers(pod).filter(|container| is_bad(container));
     found.map(|container| text(container, "name")).collect()

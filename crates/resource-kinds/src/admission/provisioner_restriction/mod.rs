@@ -1,5 +1,5 @@
-//! The provisioner of a node writes volumes and snapshots of this node only, and of claims only the parts
-//! that a provisioner writes.
+//! The provisioner of a node may write only volumes and snapshots of this node, and only those fields of
+//! claims that a provisioner sets.
 //!
 //! The rules hold for the ServiceAccount `mainstay-provisioner` with a token that is bound to a node, as
 //! the nodes of other machines have it (KEP-4193). A volume of another node, or one for a claim that the

@@ -117,7 +117,7 @@ fn check_resources(list: &Field<'_>, errors: &mut Vec<FieldError>) {
     }
 }
 
-/// The errors of conditions' names; their expressions are checked elsewhere.
+/// The errors of the names of match conditions; the expressions are checked by `admission-rules`.
 pub(super) fn check_conditions(list: &Field<'_>) -> Vec<FieldError> {
     let mut errors = metadata::duplicates(list, "name");
     if list.items().count() > CONDITIONS_MAX {

@@ -36,7 +36,7 @@ const COLUMNS: &[Column<'static>] = &[
     table::AGE,
 ];
 
-/// The object for a group and version that the server has by itself.
+/// The object for a group and version that this server serves itself.
 pub fn local_service(group: &str, version: &str) -> Value {
     let name = format!("{version}.{group}");
     let (first, next) = if group.is_empty() {

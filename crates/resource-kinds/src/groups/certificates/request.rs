@@ -13,7 +13,7 @@ use x509_parser::pem::parse_x509_pem;
 use x509_parser::prelude::FromDer;
 use x509_parser::x509::AttributeTypeAndValue;
 
-/// A request that has been read: all that is decided about it, and signed, is in here.
+/// A decoded request: approval and signing use only these fields.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Request {
     /// The request in DER. It is passed on unchanged and never extracted from the PEM again: two
@@ -55,7 +55,7 @@ impl Request {
         Self::parse(&bytes(field))
     }
 
-    /// Reads a request (PEM). Whether its signature is right is for the signer to see.
+    /// Reads a request (PEM). The signer verifies its signature.
     ///
     /// # Errors
     /// *Errors.* The text is not a request.

@@ -36,7 +36,7 @@ pub mod key {
     pub const SIGNING: &str = "usage-bootstrap-signing";
     /// Groups of the user besides [`super::GROUP`], separated by commas.
     pub const GROUPS: &str = "auth-extra-groups";
-    /// A text for people.
+    /// A description for users.
     pub const DESCRIPTION: &str = "description";
 }
 

@@ -21,7 +21,7 @@ pub fn ready(node: &Node) -> Option<&NodeCondition> {
     conditions.find(|condition| condition.type_ == "Ready")
 }
 
-/// Whether a person says, by the taint, that nothing runs on the node
+/// Whether a user has declared, by the taint, that nothing runs on the node
 /// (<https://kubernetes.io/docs/concepts/cluster-administration/node-shutdown/>).
 pub fn is_out_of_service(node: &Node) -> bool {
     let spec = node.spec.as_ref();

@@ -130,7 +130,7 @@ fn both_data_sources(claim: &mut Value) {
     }
 }
 
-/// The class of a claim or volume, in either spelling.
+/// The class of a claim or volume: from the field, or from the old annotation.
 pub(super) fn class_of(object: &Value) -> String {
     let beta = object["metadata"]["annotations"][STORAGE_CLASS].as_str();
     let class = beta.or_else(|| object["spec"]["storageClassName"].as_str());

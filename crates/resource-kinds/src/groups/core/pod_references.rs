@@ -1,4 +1,4 @@
-//! The Secrets, ConfigMaps and claims that a pod names, wherever it may name them.
+//! The Secrets, ConfigMaps and claims that a pod names, in any of its fields.
 
 use std::collections::BTreeSet;
 
@@ -56,8 +56,8 @@ pub fn claims(pod: &Value) -> impl Iterator<Item = String> {
     })
 }
 
-/// The claim that a volume of the pod with this name uses, be it named or made for the pod, and whether
-/// the pod only reads it.
+/// The claim of a volume of the pod with this name, referenced or ephemeral, and whether the pod mounts it
+/// read-only.
 pub fn claim_of(pod: &str, volume: &Volume) -> Option<(String, bool)> {
     if let Some(source) = &volume.persistent_volume_claim {
         return Some((source.claim_name.clone(), source.read_only == Some(true)));

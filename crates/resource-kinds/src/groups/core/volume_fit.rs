@@ -17,7 +17,7 @@ use crate::well_known::labels::HOSTNAME;
 pub enum Reservation {
     /// Not reserved.
     Free,
-    /// This claim: by name, and by identity where the volume names one.
+    /// Reserved for this claim: by name, and by UID if the volume has one.
     ThisClaim,
     /// Reserved for another claim, or a former one of this name.
     Other,
@@ -52,7 +52,8 @@ pub fn volume_class(volume: &PersistentVolume) -> &str {
     annotated.or_else(own).map_or("", String::as_str)
 }
 
-/// The only node on which a volume can be used, by its label: each term of the volume's affinity names it alone.
+/// The only node on which a volume can be used, by its host name label: every term of the volume's affinity
+/// names it alone.
 pub fn only_node(volume: &PersistentVolume) -> Option<&str> {
     fn named(term: &NodeSelectorTerm) -> Option<&str> {
         let mut requirements = term.match_expressions.iter().flatten();

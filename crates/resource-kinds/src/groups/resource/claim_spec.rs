@@ -10,16 +10,16 @@ use super::lists::{by_name, itself, list, set};
 use crate::json::parts;
 use crate::validation::field::{Field, Rules};
 
-/// Most requests of a claim, and most devices that a claim can have.
+/// Maximum number of requests of a claim, and of devices of a claim.
 pub(super) const REQUESTS_MAX: usize = 32;
-/// Most entries of `config`.
+/// Maximum number of entries of `config`.
 pub(super) const CONFIG_MAX: usize = 32;
 const CONSTRAINTS_MAX: usize = 32;
 const SELECTORS_MAX: usize = 32;
 const ALTERNATIVES_MAX: usize = 8;
 const TOLERATIONS_MAX: usize = 16;
 const EXPRESSION_BYTES_MAX: usize = 10 * 1024;
-/// Most bytes of configuration for a driver.
+/// Maximum size of the configuration for a driver in bytes.
 pub(super) const PARAMETERS_BYTES_MAX: usize = 10 * 1024;
 
 const NO_SUCH_REQUEST: &str = "must be the name of a request in the claim or the name of a request \
@@ -129,7 +129,7 @@ fn exact(request: &Field<'_>, errors: &mut Vec<FieldError>) {
     list(&tolerations, TOLERATIONS_MAX, &toleration, errors);
 }
 
-/// Checks which devices are meant. Whether an expression can be read is for admission to say.
+/// Checks the selectors of devices. Admission checks whether the expressions parse.
 pub(super) fn selectors(at: &Field<'_>, errors: &mut Vec<FieldError>) {
     let selector = |at: &Field<'_>, errors: &mut Vec<FieldError>| {
         let (cel, expression) = (at.get("cel"), at.get("cel.expression"));
@@ -204,7 +204,7 @@ pub(super) fn configuration(at: &Field<'_>, errors: &mut Vec<FieldError>) {
     raw(&parameters, PARAMETERS_BYTES_MAX, errors);
 }
 
-/// Checks data that is the driver's own: an object of a bounded size.
+/// Checks data of a driver: an object of a bounded size.
 pub(super) fn raw(at: &Field<'_>, max: usize, errors: &mut Vec<FieldError>) {
     if !at.is_set() {
         errors.push(at.required(""));

@@ -15,7 +15,7 @@ const CONSUMPTIONS_MAX: usize = 2;
 const COUNTERS_MAX: usize = 32;
 const OPTIONS_MAX: usize = 10;
 
-/// Checks a device; `own_nodes` if each device of the slice says where it is.
+/// Checks a device; `own_nodes` if each device of the slice names its nodes.
 pub(super) fn validate(device: &Field<'_>, own_nodes: bool, errors: &mut Vec<FieldError>) {
     errors.check_text(&device.get("name"), names::dns_label);
     let (attributes, capacity) = (device.get("attributes"), device.get("capacity"));

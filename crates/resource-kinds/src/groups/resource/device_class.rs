@@ -13,7 +13,7 @@ use crate::printing::{Cell, Column, Printer, table};
 use crate::validation::field::Field;
 use crate::validation::pod_template::is_extended;
 
-/// resource.k8s.io/v1 DeviceClass: a name for devices of a sort.
+/// resource.k8s.io/v1 DeviceClass: a name for devices of one type.
 #[derive(Debug)]
 pub struct DeviceClass;
 

@@ -1,5 +1,4 @@
-//! Bounds of lists and maps: a list that is too long is refused as a whole, without a look at its
-//! elements.
+//! Bounds of lists and maps: a list that is too long is refused, and its elements are not checked.
 
 use std::collections::BTreeSet;
 

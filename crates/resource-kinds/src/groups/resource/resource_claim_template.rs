@@ -11,7 +11,7 @@ use crate::printing::{Cell, Column, Printer, table};
 use crate::validation::field::{Field, Rules};
 use crate::validation::metadata;
 
-/// resource.k8s.io/v1 ResourceClaimTemplate: the claim that each of some pods gets.
+/// resource.k8s.io/v1 ResourceClaimTemplate: from it each pod that names it gets a ResourceClaim of its own.
 #[derive(Debug)]
 pub struct ResourceClaimTemplate;
 

@@ -1,4 +1,4 @@
-//! The built-in ways to make volumes.
+//! The built-in drivers of volumes.
 
 use k8s_openapi::api::core::v1::PersistentVolume;
 
@@ -8,13 +8,13 @@ use crate::well_known::annotations::PROVISIONED_BY;
 pub const LOCAL_PROVISIONER: &str = "mainstay.dev/local";
 /// The provisioner of the class `local-cow`.
 pub const LOCAL_COW_PROVISIONER: &str = "mainstay.dev/local-cow";
-/// The name that manifests written for minikube have.
+/// The provisioner name in manifests that were written for minikube.
 pub const MINIKUBE_PROVISIONER: &str = "k8s.io/minikube-hostpath";
 
 /// The start of the names of volumes; the uid of the claim follows.
 pub const VOLUME_PREFIX: &str = "pvc-";
-/// Keeps a volume object until its data is removed, also when the object is deleted before its claim
-/// (statefulset.md §11.10).
+/// The finalizer that keeps a volume object until its data is removed, also when the object is deleted before
+/// its claim (statefulset.md §11.10).
 pub const REMOVAL_FINALIZER: &str = "external-provisioner.volume.kubernetes.io/finalizer";
 
 /// The built-in drivers.

@@ -15,18 +15,18 @@ const SUBDIR_PROVISIONER: &str = "nfs-subdir-external-provisioner";
 /// The name in manifests of the external provisioner's predecessor.
 const FORMER_PROVISIONER: &str = "fuseim.pri/ifs";
 
-/// The fate of a directory whose claim is deleted.
+/// The treatment of a directory whose claim is deleted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnDelete {
-    /// Removed with its files.
+    /// The directory is removed with its files.
     Delete,
-    /// Left where it is.
+    /// The directory is kept.
     Retain,
-    /// Renamed: `archived-` stands before its name.
+    /// The directory is renamed to `archived-<name>`.
     Archive,
 }
 
-/// A class that names its export.
+/// A class with the export that it uses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NfsClass {
     /// Name or address of the server.
@@ -35,7 +35,7 @@ pub struct NfsClass {
     pub path: String,
     /// The pattern of the directories' names; without one they are named for the claim and the volume.
     pub path_pattern: Option<String>,
-    /// The fate of the directories.
+    /// The treatment of the directories of deleted claims.
     pub on_delete: OnDelete,
 }
 
@@ -52,8 +52,7 @@ impl NfsClass {
     /// The class, if the built-in provisioner serves it. Without `server` and `path` (or `share`, as the
     /// CSI driver for NFS has it) the class is served by an external provisioner, which knows them.
     ///
-    /// # Errors
-    /// A parameter that says nothing, as the user reads it.
+    /// # Errors An invalid parameter; a message for users.
     pub fn of(class: &StorageClass) -> Option<Result<NfsClass, String>> {
         if !is_nfs_provisioner(&class.provisioner) {
             return None;

@@ -13,7 +13,7 @@ pub const DEFAULT_POOL: &str = "rbd";
 /// The user of a volume that names none, without `client.`.
 pub const DEFAULT_USER: &str = "admin";
 
-/// Whether Ceph's programs and the kernel take a word for one name, and not for an option.
+/// Whether a word is safe as a name: Ceph's programs and the kernel do not interpret it as an option.
 pub fn is_word(word: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_graphic() && byte != b',';
     !word.is_empty() && !word.starts_with('-') && word.bytes().all(plain)
@@ -21,8 +21,7 @@ pub fn is_word(word: &str) -> bool {
 
 /// The key in a Secret: the entry `key`, or the only one.
 ///
-/// # Errors
-/// There is none, or it is no key.
+/// # Errors There is no key, or it is invalid.
 pub fn key_of(data: &BTreeMap<String, ByteString>) -> Result<String, &'static str> {
     let only = || data.values().next().filter(|_| data.len() == 1);
     let found = data.get("key").or_else(only);

@@ -83,7 +83,7 @@ impl Printer for StorageClass {
     }
 }
 
-/// The cell with the name of a class, which says whether it is the default.
+/// The cell with the name of a class, marked if it is the default.
 pub(super) fn name(object: &Value) -> Cell {
     let name = object["metadata"]["name"].as_str().unwrap_or_default();
     if is_default(object) {

@@ -17,25 +17,25 @@ const ID_LENGTH_MAX: usize = 32;
 /// The progress of a move.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Stage {
-    /// A user asks for the move.
+    /// A user has requested the move.
     Requested,
-    /// The other node has room for the data, and gets a first copy while the pods run. Only volumes that
-    /// have snapshots come here.
+    /// The target node has space for the data, and gets a first copy while the pods run. Only volumes with
+    /// snapshots have this stage.
     Preparing,
-    /// The other node has room for the data, or a first copy of it; the pod that uses the claim has to
-    /// end.
+    /// The target node has space for the data, or a first copy of it; the pod that uses the claim must end.
     Stopping,
-    /// The directory has another name on its node, and its files are copied.
+    /// The directory is renamed on its node, and its files are copied.
     Copying,
-    /// The copy is complete and on the other node's disk.
+    /// The copy is complete and on the disk of the target node.
     Arrived,
-    /// The volume belongs to the other node; its directory gets its name there, and the old files go.
+    /// The volume belongs to the target node; its directory gets its final name there, and the old files are
+    /// removed.
     Placed,
-    /// The end of a move: the data is on the other node alone.
+    /// The end of a move: the data is only on the target node.
     Moved,
-    /// The move does not go on; the directory gets its name back.
+    /// The move is abandoned; the directory gets its name back.
     Abandoned,
-    /// The end of an abandoned move: the data is where it was.
+    /// The end of an abandoned move: the data is on the first node.
     Failed,
 }
 
@@ -45,7 +45,7 @@ impl Stage {
         matches!(self, Self::Moved | Self::Failed)
     }
 
-    /// Whether no pod may be placed for the volume: its data is between two nodes, or will be.
+    /// Whether no pod may be scheduled for the volume: its data is between two nodes, or will be.
     pub fn holds_pods(self) -> bool {
         matches!(
             self,
@@ -83,22 +83,22 @@ impl Stage {
 pub struct VolumeMove {
     /// The name of this move: letters and digits, different from that of any other move.
     pub id: String,
-    /// The node that has the data.
+    /// The node with the data at the beginning.
     pub from: String,
-    /// The node that gets it.
+    /// The target node.
     pub to: String,
     /// The progress.
     pub stage: Stage,
     /// The size of the data in bytes, once it was measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bytes: Option<u64>,
-    /// The path of the volume on the other node, from `Arrived` on.
+    /// The path of the volume on the target node, from `Arrived` on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
     /// The event that the move waits for, or the reason why it was abandoned.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
-    /// Whether a user asks to abandon it.
+    /// Whether a user has cancelled the move.
     #[serde(default, skip_serializing_if = "is_not")]
     pub cancelled: bool,
 }
@@ -122,7 +122,7 @@ impl VolumeMove {
         }
     }
 
-    /// The record of a volume; `None` for a volume that was never moved, and for text that is no record.
+    /// The record of a volume; `None` for a volume that was never moved, and for an invalid text.
     pub fn of(volume: &PersistentVolume) -> Option<Self> {
         let text = volume.metadata.annotations.as_ref()?.get(VOLUME_MOVE)?;
         serde_json::from_str(text).ok()
@@ -238,8 +238,8 @@ pub(crate) fn check(volume: &Value, old: &Value) -> Result<(), String> {
     }
 }
 
-/// Whether a write places the volume on the other node: the record says so, and the affinity and the
-/// path are those of the record. Nothing else of the volume's source may change.
+/// Whether a write places the volume on the target node: the stage is `Placed`, and the affinity and the path
+/// are those of the record. Nothing else of the volume's source may change.
 pub(crate) fn is_placed_by(volume: &Value, old: &Value) -> bool {
     let (Some(new), Some(before)) = (record_of(volume), record_of(old)) else {
         return false;

@@ -28,7 +28,7 @@ pub const REPLICAS_PARAMETER: &str = "replicas";
 const INTERVALS: RangeInclusive<u32> = 2..=86_400;
 /// The interval of classes that name only the number of replicas, in seconds.
 pub const INTERVAL_DEFAULT: u32 = 10;
-/// The class parameter with the seconds that a replica's node may be away.
+/// The class parameter with the seconds for which a replica's node may be lost.
 pub const REPLACEMENT_PARAMETER: &str = "replicaReplacementSeconds";
 /// The shortest and the longest time until a replica is replaced, in seconds.
 const REPLACEMENTS: RangeInclusive<u32> = 10..=2_592_000;
@@ -42,7 +42,7 @@ pub const CONDITION: &str = "mainstay.dev/Replicated";
 pub enum Stage {
     /// The primary sends snapshots to the replica.
     Replicating,
-    /// The primary is lost; the replica takes no more copies. No pod may start with the volume.
+    /// The primary is lost; the replica accepts no more copies. No pod may start with the volume.
     Promoting,
     /// The volume belongs to the node of the former replica; its copy gets the volume's name there.
     Promoted,
@@ -55,7 +55,7 @@ pub enum Stage {
 pub struct Recovery {
     /// The lost node.
     pub from: String,
-    /// The recovery point, in milliseconds since 1970: each write that ended before is there.
+    /// The recovery point, in milliseconds since 1970: each write that ended before it is in the copy.
     pub time: i64,
 }
 
@@ -79,15 +79,15 @@ pub struct VolumeReplication {
     /// The node with the copies.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replica: Option<String>,
-    /// The node that takes the place of the replica as soon as it has a complete copy.
+    /// The node that replaces the replica as soon as it has a complete copy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub successor: Option<String>,
-    /// Nodes that had copies or the volume, and remove them when they are back.
+    /// Nodes that had copies or the volume, and remove them when they return.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub former: Vec<String>,
     /// Seconds between two copies.
     pub interval_seconds: u32,
-    /// Seconds that the node of the replica may be away until another one takes its place.
+    /// Seconds for which the node of the replica may be lost before another node replaces it.
     #[serde(default = "replacement_default")]
     pub replacement_seconds: u32,
     /// The progress.
@@ -98,7 +98,7 @@ pub struct VolumeReplication {
     /// The last promotion.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recovery: Option<Recovery>,
-    /// The states of former primaries that differ from what was promoted.
+    /// The states of former primaries that differ from the promoted copy.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub diverged: Vec<Divergence>,
     /// The event that replication waits for.
@@ -113,9 +113,9 @@ fn replacement_default() -> u32 {
 /// The parameters of a class whose volumes have a replica, in seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Parameters {
-    /// From one copy to the next.
+    /// Between two copies.
     pub interval: u32,
-    /// From the loss of a replica's node to the choice of another one.
+    /// From the loss of a replica's node to the choice of another node.
     pub replacement: u32,
 }
 
@@ -138,7 +138,7 @@ impl VolumeReplication {
         }
     }
 
-    /// The record of a volume; `None` for a volume without replicas, and for text that is no record.
+    /// The record of a volume; `None` for a volume without replicas, and for an invalid text.
     pub fn of(volume: &PersistentVolume) -> Option<Self> {
         let text = volume
             .metadata
@@ -159,7 +159,7 @@ impl VolumeReplication {
         self.successor.as_deref().or(self.replica.as_deref())
     }
 
-    /// The nodes beside the primary that may hold something of the volume.
+    /// The nodes besides the primary that may have data of the volume.
     pub fn others(&self) -> BTreeSet<&str> {
         let named = self.replica.iter().chain(&self.successor);
         let kept = self.diverged.iter().map(|one| &one.node);
@@ -210,7 +210,7 @@ impl VolumeReplication {
     }
 }
 
-/// A time of a record as people read it.
+/// A time of a record as users read it.
 pub fn shown(milliseconds: i64) -> String {
     let time = Timestamp::from_millisecond(milliseconds).unwrap_or_default();
     time.to_string()
@@ -250,7 +250,7 @@ pub fn parameters_of_class(class: &StorageClass) -> Result<Option<Parameters>, S
     }
 }
 
-/// Whether copies of the volume are on another node, which go before the volume does.
+/// Whether another node has copies of the volume, which must be removed before the volume.
 pub fn has_replica(volume: &PersistentVolume) -> bool {
     VolumeReplication::of(volume)
         .is_some_and(|record| record.stage != Stage::Ended && record.replica.is_some())
@@ -330,8 +330,8 @@ fn is_replaced(old: &VolumeReplication, new: &VolumeReplication) -> bool {
         && left.as_ref().is_some_and(|node| new.former.contains(node))
 }
 
-/// Whether a write gives the volume to the node of its replica: the record says so, and the affinity is
-/// that of the record. Nothing else of the volume's source may change but the path.
+/// Whether a write gives the volume to the node of its replica: the stage is `Promoted`, and the affinity is
+/// that of the record. Nothing else of the volume's source may change except the path.
 pub(crate) fn is_promoted_by(volume: &Value, old: &Value) -> bool {
     let (Some(new), Some(before)) = (record_of(volume), record_of(old)) else {
         return false;

@@ -4,8 +4,8 @@ use serde_json::Value;
 
 use crate::json::api_types::Structure;
 
-/// The way to a value, from the inside out. It costs nothing as long as nobody asks for its text.
-/// An element of a list or a map has the place of its field, as in Go's messages.
+/// The path of a value, from the inside out. Its text is only built for a message. An element of a list or a
+/// map has the place of its field, as in Go's messages.
 pub(super) enum FieldChain<'a> {
     /// The object itself.
     Root,

@@ -1,4 +1,4 @@
-//! The decoding that the walk replaced: into the typed form and back. The tests compare the two.
+//! The decoding by the typed form: into it and back. The tests compare it with the walk.
 
 use k8s_openapi::Resource;
 use object_model::Quantity;
@@ -123,7 +123,7 @@ fn explain<T: DeserializeOwned>(object: &Value, error: &str) -> String {
 /// One step down into a value.
 enum Step {
     Field(String),
-    /// An element of a list; which one, Go does not say.
+    /// An element of a list; Go's message does not name its index.
     Element,
 }
 

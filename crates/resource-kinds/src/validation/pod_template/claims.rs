@@ -1,5 +1,5 @@
-//! Validation of the devices that a pod claims (`resourceClaims`): names alone, since devices are
-//! not served.
+//! Validation of the devices that a pod claims (`resourceClaims`): only the names, because drivers of devices
+//! are not supported.
 
 use std::collections::BTreeSet;
 
@@ -38,7 +38,7 @@ pub(super) fn of_pod(spec: &Field<'_>, errors: &mut Vec<FieldError>) {
     }
 }
 
-/// Checks which of the pod's claims a container uses: each once, as a whole or by request.
+/// Checks the claims of the pod that a container uses: each once, as a whole or by request.
 pub(super) fn of_container(list: &Field<'_>, spec: &Field<'_>, errors: &mut Vec<FieldError>) {
     let claims = spec.get("resourceClaims");
     let known: BTreeSet<String> = claims

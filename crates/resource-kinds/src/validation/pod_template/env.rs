@@ -56,7 +56,7 @@ fn file_reference(at: &Field<'_>, errors: &mut Vec<FieldError>) {
     }
 }
 
-/// Checks that files of variables are in volumes that are the pod's own.
+/// Checks that files of variables are in `emptyDir` volumes of the pod.
 pub(super) fn file_volumes(spec: &Field<'_>, errors: &mut Vec<FieldError>) {
     let containers = super::all_containers(spec);
     let variables = containers.iter().flat_map(|c| c.get("env").items());

@@ -1,6 +1,6 @@
-//! Defaults and validation of pods and pod templates, one file per topic. The rules and the words
-//! of a refusal are Kubernetes 1.36's; a path always names the field that is wrong, also where
-//! upstream leaves out an index or names another field.
+//! Defaults and validation of pods and pod templates, one file per topic. The rules and messages are those of
+//! Kubernetes 1.36; a path always names the field that is wrong, also where upstream leaves out an index or
+//! names another field.
 
 mod annotations;
 mod claims;

@@ -38,7 +38,7 @@ fn in_range(at: &Field<'_>, errors: &mut Vec<FieldError>) {
     errors.extend(clauses.map(|clause| at.invalid(clause)));
 }
 
-/// Checks that containers which run side by side take different ports of the host.
+/// Checks that containers that run at the same time use different host ports.
 pub(super) fn differ<'a>(
     containers: impl Iterator<Item = Field<'a>>,
     errors: &mut Vec<FieldError>,
@@ -57,7 +57,7 @@ pub(super) fn differ<'a>(
     }
 }
 
-/// Checks that a port of a pod on the host's network is the host's port of that number.
+/// Checks that each port of a pod on the host network equals its host port.
 pub(super) fn of_host(spec: &Field<'_>, errors: &mut Vec<FieldError>) {
     if !spec.get("hostNetwork").is_true() {
         return;

@@ -1,5 +1,4 @@
-//! Requests and limits of containers and of pods as a whole, and the class of service that
-//! follows from them.
+//! Requests and limits of containers and of pods as a whole, and the QoS class that they determine.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -43,7 +42,7 @@ fn is_native(name: &str) -> bool {
     !name.contains('/') || name.contains("kubernetes.io/")
 }
 
-/// Whether the name is of devices, which are counted in whole numbers.
+/// Whether the name is that of an extended resource, which is counted in whole numbers.
 pub(crate) fn is_extended(name: &str) -> bool {
     !is_native(name)
         && !name.starts_with("requests.")

@@ -14,7 +14,7 @@ const EXIT_CODES_MAX: usize = 255;
 const RESIZABLE: &[&str] = &["cpu", "memory"];
 const ON_RESIZE: &[&str] = &["NotRequired", "RestartContainer"];
 
-/// Checks the policy and the rules of a container that runs for its own sake (KEP-5307,
+/// Checks the restart policy and the restart rules of a regular container or sidecar (KEP-5307,
 /// `statefulset.md` 12.4).
 pub(super) fn validate(container: &Field<'_>, errors: &mut Vec<FieldError>) {
     let (policy, rules) = (

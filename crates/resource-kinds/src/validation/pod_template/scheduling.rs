@@ -10,7 +10,7 @@ use crate::validation::metadata;
 
 const EFFECTS: &[&str] = &["NoSchedule", "PreferNoSchedule", "NoExecute"];
 
-/// Checks which nodes a pod wants, and beside which pods.
+/// Checks node affinity, pod affinity and pod anti-affinity.
 pub(super) fn affinity(affinity: &Field<'_>, errors: &mut Vec<FieldError>) {
     node_affinity(&affinity.get("nodeAffinity"), errors);
     for field in ["podAffinity", "podAntiAffinity"] {

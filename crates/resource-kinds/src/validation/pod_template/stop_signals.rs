@@ -1,4 +1,4 @@
-//! Signals that a container can ask to be stopped with, by the system that it is for.
+//! Stop signals of containers, by operating system.
 
 use object_model::FieldError;
 

@@ -7,7 +7,7 @@ use object_model::{FieldError, names};
 use crate::validation::field::{Field, Rules};
 use crate::validation::volume_sources;
 
-/// The kind of a volume, as far as mounts depend on it.
+/// The type of a volume, as far as mounts depend on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Backing {
     /// A claim, which can be a block device.
@@ -16,7 +16,7 @@ pub(super) enum Backing {
     Files,
 }
 
-/// The volumes that are in order, by name.
+/// The valid volumes, by name.
 pub(super) type Volumes<'a> = BTreeMap<&'a str, Backing>;
 
 /// Checks the volumes of a spec. `claims` are volumes that are added later.

@@ -101,7 +101,7 @@ fn ports(container: &Field<'_>, all: &mut Vec<String>) {
     }
 }
 
-/// Advice on amounts of bytes that are no whole numbers, below the given place's `resources`.
+/// Warnings about byte amounts that are not whole numbers, in the `resources` of the given field.
 pub(crate) fn fractions(holder: &Field<'_>) -> Vec<String> {
     let mut all = Vec::new();
     for list in ["limits", "requests"] {

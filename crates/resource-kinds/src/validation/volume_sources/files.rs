@@ -80,7 +80,7 @@ const VOLUME_FIELDS: &[&str] = &[
     "metadata.uid",
 ];
 
-/// Sources of files that share a folder: each part is one source, and no two make one file.
+/// Checks sources of files in one directory: each part has one source, and no two make the same file.
 pub(super) fn projected(source: &Field<'_>, errors: &mut Vec<FieldError>) {
     mode(&source.get("defaultMode"), errors);
     let mut paths = BTreeSet::new();

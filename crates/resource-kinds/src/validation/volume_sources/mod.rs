@@ -249,7 +249,7 @@ fn flocker(source: &Field<'_>, errors: &mut Vec<FieldError>) {
     }
 }
 
-/// The name of a driver of the container storage interface.
+/// Checks the name of a CSI driver.
 pub(crate) fn driver(at: &Field<'_>, errors: &mut Vec<FieldError>) {
     if at.is_empty() {
         errors.push(at.required(""));
@@ -262,14 +262,14 @@ pub(crate) fn driver(at: &Field<'_>, errors: &mut Vec<FieldError>) {
     errors.extend(clauses.map(|clause| at.invalid(clause)));
 }
 
-/// A path must not climb out of where it is put.
+/// Checks that a path has no `..` component.
 pub(crate) fn no_back_steps(path: &Field<'_>, errors: &mut Vec<FieldError>) {
     if path.text().split('/').any(|segment| segment == "..") {
         errors.push(path.invalid("must not contain '..'"));
     }
 }
 
-/// A path must be relative and must not climb.
+/// Checks that a path is relative and has no `..` component.
 pub(crate) fn below(path: &Field<'_>, errors: &mut Vec<FieldError>) {
     if path.text().starts_with('/') {
         errors.push(path.invalid("must be a relative path"));

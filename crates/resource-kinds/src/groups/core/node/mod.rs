@@ -22,7 +22,8 @@ pub struct Node {
 }
 
 impl Node {
-    /// A kind whose objects get a range of `ranges` for their pods; without it, each node brings its own.
+    /// A kind whose new objects get a range of `ranges` for their pods. Without `ranges`, the creator of a
+    /// Node sets its range.
     pub fn new(ranges: Option<PodRanges>) -> Self {
         Self { ranges }
     }

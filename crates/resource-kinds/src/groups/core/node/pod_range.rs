@@ -1,4 +1,4 @@
-//! The range of a node's pods: chosen by the cluster, or asked for by its creator.
+//! The range of a node's pods: chosen by the cluster, or requested by the creator of the Node.
 
 use std::net::IpAddr;
 
@@ -35,9 +35,9 @@ pub(super) fn same_ranges(object: &mut Value) {
     }
 }
 
-/// Chooses the lowest free range for a new Node without one. If none is free, the Node has none.
-/// Whether a range that was asked for is free is decided by the transaction that stores the Node: a
-/// Node that exists already is found there first.
+/// Chooses the lowest free range for a new Node without one. If none is free, the Node has none. The
+/// transaction that stores the Node checks whether a requested range is free, because it finds an existing
+/// Node first.
 pub(super) fn allocate(
     ranges: PodRanges,
     object: &mut Value,

@@ -92,7 +92,7 @@ pub(super) fn drop_with_type(object: &mut Value, old: &Value) {
     }
 }
 
-/// Whether clients outside the cluster have a way in, and so a policy for where they end up.
+/// Whether clients outside of the cluster can reach the Service, so that an external traffic policy applies.
 pub(super) fn is_reached_from_outside(spec: &Value) -> bool {
     match spec["type"].as_str() {
         Some("NodePort" | "LoadBalancer") => true,
@@ -152,7 +152,7 @@ fn keep_ports(spec: &mut Value, old: &Value) {
     }
 }
 
-/// Allocates the values that the user left open; releases those that the type no longer has.
+/// Allocates the values that the user did not set; releases those that the type no longer has.
 pub(super) fn allocate(
     range: ServiceRange,
     object: &mut Value,

@@ -1,4 +1,4 @@
-//! `healthCheckNodePort`: where nodes say to balancers outside whether they have endpoints.
+//! `healthCheckNodePort`: the port on which nodes tell external load balancers whether they have endpoints.
 
 use object_model::{FieldError, FieldPath, Status};
 use serde_json::Value;
@@ -8,12 +8,12 @@ use crate::json::parts;
 use crate::kind::{Allocation, AllocationLookup, Refusal};
 use crate::validation::field::Field;
 
-/// Whether a balancer outside has to learn on which nodes there are endpoints.
+/// Whether the Service has a health check node port.
 pub(super) fn is_served(spec: &Value) -> bool {
     spec["type"] == "LoadBalancer" && spec["externalTrafficPolicy"] == "Local"
 }
 
-/// The port at which the nodes say whether they have endpoints; it is no Service port's.
+/// Allocates the health check node port, which differs from the Service's node ports.
 pub(super) fn allocate(
     object: &mut Value,
     old: Option<&Value>,
