@@ -5,9 +5,9 @@
 
 use std::collections::BTreeMap;
 
-use object_model::protobuf::{WireError, Writer};
+use object_model::protobuf::{WireError, Writer, bytes, fields, number};
 
-use crate::wire::{bytes, entry, fields, number, put_map, put_text, text};
+use crate::wire::{entry, put_map, put_text, text};
 
 /// The use of a volume by several nodes and pods. The numbers are the specification's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,17 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use object_model::protobuf::{Reader, Wire, WireError, Writer};
-
-/// The tag of a field with a number.
-pub(crate) const fn number(field: u32) -> u32 {
-    field << 3
-}
-
-/// The tag of a field with bytes.
-pub(crate) const fn bytes(field: u32) -> u32 {
-    field << 3 | 2
-}
+use object_model::protobuf::{Wire, WireError, Writer, bytes, fields};
 
 /// Writes a text, unless it is empty, which is the default.
 pub(crate) fn put_text(out: &mut Writer, field: u32, text: &str) {
@@ -29,18 +19,6 @@ pub(crate) fn put_map(out: &mut Writer, field: u32, map: &BTreeMap<String, Strin
             out.bytes(bytes(2), value.as_bytes());
         });
     }
-}
-
-/// Reads the fields of a message.
-pub(crate) fn fields<'a>(
-    message: &'a [u8],
-    mut take: impl FnMut(u32, Wire<'a>) -> Result<(), WireError>,
-) -> Result<(), WireError> {
-    let mut reader = Reader::new(message);
-    while let Some((field, wire)) = reader.field()? {
-        take(field, wire)?;
-    }
-    Ok(())
 }
 
 /// Reads a text. Drivers that send other bytes than UTF-8 are read with replacements.

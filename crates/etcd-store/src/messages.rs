@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 use mvcc_store::LeaseId;
-use object_model::protobuf::{Reader, Wire, WireError, Writer};
+use object_model::protobuf::{Wire, WireError, Writer, bytes, fields, number};
 
 use crate::{keys, revision::EtcdRevision};
 
@@ -19,16 +19,6 @@ pub(crate) const LEASE_REVOKE: &str = "/etcdserverpb.Lease/LeaseRevoke";
 pub(crate) const LEASE_KEEP_ALIVE: &str = "/etcdserverpb.Lease/LeaseKeepAlive";
 pub(crate) const STATUS: &str = "/etcdserverpb.Maintenance/Status";
 pub(crate) const ALARM: &str = "/etcdserverpb.Maintenance/Alarm";
-
-/// The tag of a field with a number.
-const fn number(field: u32) -> u32 {
-    field << 3
-}
-
-/// The tag of a field with bytes.
-const fn bytes(field: u32) -> u32 {
-    field << 3 | 2
-}
 
 /// A read of keys.
 #[derive(Clone, Debug, Default)]
@@ -228,18 +218,6 @@ pub(crate) fn lease(lease: LeaseId) -> Vec<u8> {
     let mut out = Writer::default();
     out.varint(number(1), lease.0);
     out.0
-}
-
-/// Reads the fields of a message.
-fn fields<'a>(
-    message: &'a [u8],
-    mut take: impl FnMut(u32, Wire<'a>) -> Result<(), WireError>,
-) -> Result<(), WireError> {
-    let mut reader = Reader::new(message);
-    while let Some((field, wire)) = reader.field()? {
-        take(field, wire)?;
-    }
-    Ok(())
 }
 
 /// The revision in a `ResponseHeader`.

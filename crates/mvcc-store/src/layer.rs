@@ -14,6 +14,26 @@ pub trait StoreLayer: Send + Sync + 'static {
     /// The inner store.
     fn inner(&self) -> &dyn Store;
 
+    /// See [`Store::current_revision`].
+    fn current_revision(&self) -> Revision {
+        self.inner().current_revision()
+    }
+
+    /// See [`Store::newest`].
+    fn newest(&self) -> BoxFuture<'_, Result<Revision, StoreError>> {
+        self.inner().newest()
+    }
+
+    /// See [`Store::reached`].
+    fn reached(&self, revision: Revision) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.inner().reached(revision)
+    }
+
+    /// See [`Store::failure`].
+    fn failure(&self) -> Option<StoreError> {
+        self.inner().failure()
+    }
+
     /// See [`Store::occupancy`].
     fn occupancy(&self) -> Occupancy {
         self.inner().occupancy()
@@ -52,19 +72,19 @@ pub trait StoreLayer: Send + Sync + 'static {
 
 impl<L: StoreLayer> Store for L {
     fn current_revision(&self) -> Revision {
-        self.inner().current_revision()
+        StoreLayer::current_revision(self)
     }
 
     fn newest(&self) -> BoxFuture<'_, Result<Revision, StoreError>> {
-        self.inner().newest()
+        StoreLayer::newest(self)
     }
 
     fn reached(&self, revision: Revision) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.inner().reached(revision)
+        StoreLayer::reached(self, revision)
     }
 
     fn failure(&self) -> Option<StoreError> {
-        self.inner().failure()
+        StoreLayer::failure(self)
     }
 
     fn occupancy(&self) -> Occupancy {

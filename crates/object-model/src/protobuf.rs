@@ -148,8 +148,33 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// Reads the fields of a message: each with its number and content.
+///
+/// # Errors
+/// The bytes are no message, or the error of `take`.
+pub fn fields<'a>(
+    message: &'a [u8],
+    mut take: impl FnMut(u32, Wire<'a>) -> Result<(), WireError>,
+) -> Result<(), WireError> {
+    let mut reader = Reader::new(message);
+    while let Some((field, wire)) = reader.field()? {
+        take(field, wire)?;
+    }
+    Ok(())
+}
+
 fn cut() -> WireError {
     VarintError::Cut.into()
+}
+
+/// The tag of a field with a number of variable length.
+pub const fn number(field: u32) -> u32 {
+    field << 3
+}
+
+/// The tag of a field with bytes, a text or a message.
+pub const fn bytes(field: u32) -> u32 {
+    field << 3 | 2
 }
 
 /// Writes fields one after the other. A tag has a field's number and its wire type.

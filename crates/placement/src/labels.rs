@@ -1,13 +1,9 @@
 //! Conditions on labels: of nodes, and of pods by `metav1.LabelSelector`.
 
-use std::collections::BTreeMap;
-
 use k8s_openapi::api::core::v1::{Node, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector as SelectorObject;
 use object_model::LabelSelector;
 use object_model::selector::{Match, Requirement};
-
-pub(crate) type Labels = BTreeMap<String, String>;
 
 /// Whether a node matches one of the selector's terms. A selector without terms matches nothing.
 pub fn node_selector_matches(selector: &NodeSelector, node: &Node) -> bool {
@@ -61,7 +57,7 @@ fn requirement_matches(requirement: &NodeSelectorRequirement, value: Option<&str
     .matches(value)
 }
 
-/// Whether labels match a selector, read in place; an absent one matches nothing.
+/// Whether labels match a selector, read in place; an absent or malformed one matches nothing.
 pub(crate) fn selects<'l>(
     selector: Option<&SelectorObject>,
     label: impl Fn(&str) -> Option<&'l str>,
@@ -94,15 +90,7 @@ pub(crate) fn of_node<'n>(node: &'n Node, key: &str) -> Option<&'n str> {
     labels.get(key).map(String::as_str)
 }
 
-/// Parses a selector of pods or namespaces; an absent or malformed one matches nothing.
+/// Parses a selector of pods; an absent or malformed one matches nothing.
 pub(crate) fn parsed(selector: Option<&SelectorObject>) -> LabelSelector {
     LabelSelector::of(&selector).unwrap_or_else(LabelSelector::nothing)
-}
-
-pub(crate) fn matches(selector: &LabelSelector, labels: Option<&Labels>) -> bool {
-    selector.matches_by(|key| {
-        labels
-            .and_then(|labels| labels.get(key))
-            .map(String::as_str)
-    })
 }

@@ -6,7 +6,7 @@ use k8s_openapi::api::storage::v1::{CSIStorageCapacity, StorageClass};
 use object_model::Quantity;
 use resource_kinds::volume_fit::requested_size;
 
-use crate::labels::{matches, parsed};
+use crate::labels::{of_node, selects};
 use crate::view::ClusterView;
 
 /// Whether a volume for the claim can be made where the node is, as far as the class's driver
@@ -39,6 +39,5 @@ fn volume_size_max(capacity: &CSIStorageCapacity) -> Option<Quantity> {
 
 /// Whether the storage is accessible on the node. Storage without a topology is accessible nowhere.
 fn is_accessible(capacity: &CSIStorageCapacity, node: &Node) -> bool {
-    let topology = parsed(capacity.node_topology.as_ref());
-    matches(&topology, node.metadata.labels.as_ref())
+    selects(capacity.node_topology.as_ref(), |key| of_node(node, key))
 }

@@ -6,8 +6,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::{BoxFuture, FutureExt};
 use mvcc_store::{
-    KeyValue, LeaseId, Operation, OperationResult, Range, RangeResult, Revision, Store, StoreError,
-    Txn, TxnResult, Value, WatchStream,
+    KeyValue, Operation, OperationResult, Revision, Store, StoreError, StoreLayer, Txn, TxnResult,
+    Value, WatchStream,
 };
 use tokio::time::timeout;
 
@@ -41,25 +41,17 @@ impl FlawedStore {
     }
 }
 
-impl Store for FlawedStore {
-    fn current_revision(&self) -> Revision {
-        self.store.current_revision()
+impl StoreLayer for FlawedStore {
+    fn inner(&self) -> &dyn Store {
+        self.store.as_ref()
     }
 
     fn newest(&self) -> BoxFuture<'_, Result<Revision, StoreError>> {
         if self.flaw == StoreFlaw::NoReadIndex {
-            let known = self.current_revision();
+            let known = self.store.current_revision();
             return async move { Ok(known) }.boxed();
         }
         self.store.newest()
-    }
-
-    fn reached(&self, revision: Revision) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.store.reached(revision)
-    }
-
-    fn failure(&self) -> Option<StoreError> {
-        self.store.failure()
     }
 
     fn txn(&self, txn: Txn) -> BoxFuture<'_, Result<TxnResult, StoreError>> {
@@ -69,7 +61,8 @@ impl Store for FlawedStore {
         async move {
             match timeout(PATIENCE, self.store.txn(txn.clone())).await {
                 Ok(Err(StoreError::OutcomeUnknown(_))) | Err(_) => {
-                    Ok(as_if_done(&txn, Revision(self.current_revision().0 + 1)))
+                    let next = Revision(self.store.current_revision().0 + 1);
+                    Ok(as_if_done(&txn, next))
                 }
                 Ok(known) => known,
             }
@@ -77,32 +70,12 @@ impl Store for FlawedStore {
         .boxed()
     }
 
-    fn range(&self, range: Range) -> BoxFuture<'_, Result<RangeResult, StoreError>> {
-        self.store.range(range)
-    }
-
     fn watch(&self, prefix: Vec<u8>, from: Revision) -> Result<WatchStream, StoreError> {
         let from = match self.flaw {
-            StoreFlaw::SkippedEvents => from.max(self.current_revision()),
+            StoreFlaw::SkippedEvents => from.max(self.store.current_revision()),
             _ => from,
         };
         self.store.watch(prefix, from)
-    }
-
-    fn compact(&self, revision: Revision) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.store.compact(revision)
-    }
-
-    fn lease_grant(&self, ttl: Duration) -> BoxFuture<'_, Result<LeaseId, StoreError>> {
-        self.store.lease_grant(ttl)
-    }
-
-    fn lease_keep_alive(&self, lease: LeaseId) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.store.lease_keep_alive(lease)
-    }
-
-    fn lease_revoke(&self, lease: LeaseId) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.store.lease_revoke(lease)
     }
 }
 

@@ -3,15 +3,12 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use api_server::Limits;
 use futures::FutureExt;
 use futures::future::{BoxFuture, poll_immediate};
 use mvcc_store::embedded::EmbeddedStore;
-use mvcc_store::{
-    LeaseId, Range, RangeResult, Revision, Store, StoreError, Txn, TxnResult, WatchStream,
-};
+use mvcc_store::{Range, RangeResult, Revision, Store, StoreError, StoreLayer, Txn, TxnResult};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
@@ -37,14 +34,18 @@ impl Copy {
     }
 }
 
-impl Store for Copy {
+impl StoreLayer for Copy {
+    fn inner(&self) -> &dyn Store {
+        self.cluster.as_ref()
+    }
+
     fn current_revision(&self) -> Revision {
         *self.seen.borrow()
     }
 
     fn newest(&self) -> BoxFuture<'_, Result<Revision, StoreError>> {
         self.asked.fetch_add(1, Ordering::SeqCst);
-        if let Some(failure) = self.failure() {
+        if let Some(failure) = StoreLayer::failure(self) {
             return async { Err(failure) }.boxed();
         }
         self.catch_up();
@@ -77,28 +78,8 @@ impl Store for Copy {
     }
 
     fn range(&self, range: Range) -> BoxFuture<'_, Result<RangeResult, StoreError>> {
-        let revision = Some(range.revision.unwrap_or(self.current_revision()));
+        let revision = Some(range.revision.unwrap_or(*self.seen.borrow()));
         self.cluster.range(Range { revision, ..range })
-    }
-
-    fn watch(&self, prefix: Vec<u8>, from: Revision) -> Result<WatchStream, StoreError> {
-        self.cluster.watch(prefix, from)
-    }
-
-    fn compact(&self, revision: Revision) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.cluster.compact(revision)
-    }
-
-    fn lease_grant(&self, ttl: Duration) -> BoxFuture<'_, Result<LeaseId, StoreError>> {
-        self.cluster.lease_grant(ttl)
-    }
-
-    fn lease_keep_alive(&self, lease: LeaseId) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.cluster.lease_keep_alive(lease)
-    }
-
-    fn lease_revoke(&self, lease: LeaseId) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.cluster.lease_revoke(lease)
     }
 }
 

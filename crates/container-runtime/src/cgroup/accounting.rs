@@ -109,7 +109,7 @@ fn text(path: &Path) -> String {
 }
 
 fn number(path: &Path) -> Option<u64> {
-    text(path).trim().parse().ok()
+    super::number(path).ok()
 }
 
 /// A file of `name number` lines.

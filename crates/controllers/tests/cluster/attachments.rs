@@ -186,10 +186,8 @@ async fn a_deleted_node_keeps_its_volume_until_its_pods_are_known_to_be_dead() {
     eventually(async || attached_to(&cluster).await == ["n2"]).await;
 }
 
-/// A deletion that a former leader has on its way harms nobody: a pod may use the attachment again only
-/// when it has another version.
-#[tokio::test]
-async fn a_late_deletion_of_a_former_leader_finds_another_version() {
+/// A cluster without controllers, in which a former leader has attached the volume of a pod to `n1`.
+async fn after_a_leader() -> Cluster {
     let cluster = Cluster::without_controllers().await;
     create_all::<Node>(&cluster, json!({ "metadata": { "name": "n1" } })).await;
     volume(&cluster).await;
@@ -201,6 +199,14 @@ async fn a_late_deletion_of_a_former_leader_finds_another_version() {
     first.cancel();
     ended_first.await.unwrap();
     attach(&cluster).await;
+    cluster
+}
+
+/// A deletion that a former leader has on its way harms nobody: a pod may use the attachment again only
+/// when it has another version.
+#[tokio::test]
+async fn a_late_deletion_of_a_former_leader_finds_another_version() {
+    let cluster = after_a_leader().await;
     let seen = attachments(&cluster).await.remove(0);
 
     cluster.start_controllers(&cluster.shutdown);
@@ -224,17 +230,7 @@ async fn a_late_deletion_of_a_former_leader_finds_another_version() {
 /// detached.
 #[tokio::test]
 async fn a_late_write_of_attached_volumes_finds_another_version() {
-    let cluster = Cluster::without_controllers().await;
-    create_all::<Node>(&cluster, json!({ "metadata": { "name": "n1" } })).await;
-    volume(&cluster).await;
-    let first = CancellationToken::new();
-    let ended_first = cluster.start_controllers(&first);
-    eventually(async || has_account(&cluster).await).await;
-    cluster.create::<Pod>(pod("p", "n1")).await;
-    eventually(async || attached_to(&cluster).await == ["n1"]).await;
-    first.cancel();
-    ended_first.await.unwrap();
-    attach(&cluster).await;
+    let cluster = after_a_leader().await;
     ended(&cluster, "p").await;
     let nodes: Api<Node> = Api::all(cluster.client.clone());
     let seen = nodes.get("n1").await.unwrap();

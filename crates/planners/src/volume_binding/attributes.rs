@@ -8,16 +8,12 @@ use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use resource_kinds::reasons::volume as reasons;
 use serde_json::{Value, json};
 
+use crate::volume_protection::class_of_volume;
+
 use super::action::{Action, NoteType, Subject, VolumeBindingPlan};
 
 /// The condition of a claim whose volume could not be changed, as external-resizer writes it.
 const MODIFY_ERROR: &str = "ModifyVolumeError";
-
-/// The VolumeAttributesClass of a volume.
-pub(super) fn attributes_class(volume: &PersistentVolume) -> Option<String> {
-    let name = volume.spec.as_ref()?.volume_attributes_class_name.clone();
-    name.filter(|name| !name.is_empty())
-}
 
 /// Adds the refusal of another VolumeAttributesClass for a volume without a CSI driver, or its end.
 pub(super) fn refuse_attributes(
@@ -31,8 +27,8 @@ pub(super) fn refuse_attributes(
     }
     let spec = claim.spec.as_ref();
     let wanted = spec.and_then(|spec| spec.volume_attributes_class_name.clone());
-    let has = attributes_class(volume);
-    let refused = wanted.filter(|name| !name.is_empty() && Some(name) != has.as_ref());
+    let has = class_of_volume(volume);
+    let refused = wanted.filter(|name| !name.is_empty() && Some(name.as_str()) != has);
     let status = claim.status.as_ref();
     let shown = status.and_then(|status| status.modify_volume_status.as_ref());
     let shown = shown.map(|shown| shown.target_volume_attributes_class_name.clone());

@@ -5,8 +5,9 @@ use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use resource_kinds::annotations::BIND_COMPLETED;
 use resource_kinds::volume_fit::{Reservation, claim_reference, reservation};
 
+use crate::volume_protection::class_of_volume;
+
 use super::action::{Action, VolumeBindingPlan};
-use super::attributes::attributes_class;
 use super::volume::set_phase;
 
 /// Adds the missing writes of a binding. The caller has checked that it is allowed.
@@ -70,11 +71,12 @@ fn set_bound(
         .unwrap_or_default();
     if becomes_bound || shown != offered {
         let capacity = volume.spec.as_ref().and_then(|spec| spec.capacity.clone());
+        let attributes = class_of_volume(volume).map(str::to_owned);
         plan.actions.push(Action::SetClaimStatus {
             phase: "Bound",
             access_modes: offered,
             capacity: capacity.filter(|_| becomes_bound),
-            attributes: attributes_class(volume).filter(|_| becomes_bound),
+            attributes: attributes.filter(|_| becomes_bound),
         });
     }
 }

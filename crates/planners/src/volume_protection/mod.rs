@@ -56,7 +56,7 @@ pub fn protect_attributes_class<'o>(
 }
 
 /// The VolumeAttributesClasses that a claim asks for, changes to or has.
-pub fn classes_of_claim(claim: &PersistentVolumeClaim) -> impl Iterator<Item = &str> {
+fn classes_of_claim(claim: &PersistentVolumeClaim) -> impl Iterator<Item = &str> {
     let spec = claim.spec.as_ref();
     let asked = spec.and_then(|spec| spec.volume_attributes_class_name.as_deref());
     let status = claim.status.as_ref();
@@ -70,9 +70,13 @@ pub fn classes_of_claim(claim: &PersistentVolumeClaim) -> impl Iterator<Item = &
 }
 
 /// The VolumeAttributesClass of a volume.
-pub fn class_of_volume(volume: &PersistentVolume) -> Option<&str> {
-    let spec = volume.spec.as_ref()?;
-    spec.volume_attributes_class_name.as_deref()
+pub(crate) fn class_of_volume(volume: &PersistentVolume) -> Option<&str> {
+    let name = volume
+        .spec
+        .as_ref()?
+        .volume_attributes_class_name
+        .as_deref();
+    name.filter(|name| !name.is_empty())
 }
 
 /// Plans the finalizer of a volume.

@@ -4,30 +4,9 @@
 //! over etcd sends are read.
 
 use bytes::Bytes;
-use object_model::protobuf::{Reader, Wire, WireError, Writer};
+use object_model::protobuf::{WireError, Writer, bytes, fields, number};
 
 use super::keys::{Change, Pair, Span};
-
-/// The tag of a field with a number.
-const fn number(field: u32) -> u32 {
-    field << 3
-}
-
-/// The tag of a field with bytes.
-const fn bytes(field: u32) -> u32 {
-    field << 3 | 2
-}
-
-fn fields<'a>(
-    message: &'a [u8],
-    mut take: impl FnMut(u32, Wire<'a>) -> Result<(), WireError>,
-) -> Result<(), WireError> {
-    let mut reader = Reader::new(message);
-    while let Some((field, wire)) = reader.field()? {
-        take(field, wire)?;
-    }
-    Ok(())
-}
 
 /// A `RangeRequest`.
 #[derive(Clone, Debug, Default)]

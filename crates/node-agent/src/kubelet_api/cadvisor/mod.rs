@@ -274,8 +274,13 @@ mod tests {
         let line = |name: &str, more: &str, value: &str| {
             format!("{name}{{container=\"db\",{more}id=\"/pods/u/db-0\",{after}}} {value}")
         };
+        let has_all = |lines: &[String], expected: &[String]| {
+            for one in expected {
+                assert!(lines.contains(one), "{one} in {lines:#?}");
+            }
+        };
         let lines = shown(&all);
-        for expected in [
+        let expected = [
             line("container_memory_cache", "", "7"),
             line("container_oom_events_total", "", "1"),
             // No limit.
@@ -286,9 +291,8 @@ mod tests {
                 "4096",
             ),
             line("container_fs_writes_total", "device=\"/dev/sda\",", "0"),
-        ] {
-            assert!(lines.contains(&expected), "{expected} in {lines:#?}");
-        }
+        ];
+        has_all(&lines, &expected);
         let faults = "container_memory_failures_total{container=\"db\",failure_type=\"pgfault\",";
         assert!(
             lines.iter().any(|line| line.starts_with(faults)),
@@ -301,8 +305,7 @@ mod tests {
             "{lines:#?}"
         );
         all.cpu_quota_us = Some(50_000);
-        let lines = shown(&all);
-        for expected in [
+        let expected = [
             line("container_cpu_cfs_throttled_periods_total", "", "3"),
             line(
                 "container_cpu_cfs_throttled_seconds_total",
@@ -310,8 +313,7 @@ mod tests {
                 "1.500000000",
             ),
             line("container_spec_cpu_quota", "", "50000"),
-        ] {
-            assert!(lines.contains(&expected), "{expected} in {lines:#?}");
-        }
+        ];
+        has_all(&shown(&all), &expected);
     }
 }
