@@ -44,14 +44,14 @@ pub enum Patch {
 
 /// The object of a refusal.
 #[derive(Clone, Copy, Debug)]
-pub struct About<'a> {
+pub struct RefusedObject<'a> {
     /// The place.
     pub target: Target<'a>,
     /// The name of the object.
     pub name: &'a str,
 }
 
-impl<'a> About<'a> {
+impl<'a> RefusedObject<'a> {
     fn of(request: &Request<'a>) -> Self {
         Self {
             target: request.requested.target,
@@ -132,7 +132,7 @@ impl MutatingPolicy {
             self.0.rules.as_ref().map_err(Clone::clone)?;
             Ok(Some((place, self.0.settings(request, cluster)?)))
         };
-        self.unless_it_may_fail(&About::of(request), wanted())
+        self.unless_it_may_fail(&RefusedObject::of(request), wanted())
     }
 
     /// Whether its conditions hold with some settings.
@@ -150,7 +150,7 @@ impl MutatingPolicy {
             Met::No => Ok(None),
             Met::Unknown(why) => Err(why),
         };
-        let applies = self.unless_it_may_fail(&About::of(request), applies)?;
+        let applies = self.unless_it_may_fail(&RefusedObject::of(request), applies)?;
         Ok(applies.is_some())
     }
 
@@ -187,7 +187,7 @@ impl MutatingPolicy {
     /// The refusal, where it must not.
     pub fn unless_it_may_fail<T>(
         &self,
-        about: &About<'_>,
+        about: &RefusedObject<'_>,
         found: Result<Option<T>, String>,
     ) -> Result<Option<T>, Status> {
         match found {
@@ -197,7 +197,7 @@ impl MutatingPolicy {
         }
     }
 
-    fn refusal(&self, about: &About<'_>, why: &str) -> Status {
+    fn refusal(&self, about: &RefusedObject<'_>, why: &str) -> Status {
         let Bound {
             policy, binding, ..
         } = &self.0;
@@ -303,7 +303,7 @@ mod tests {
                 }
                 for number in 0..policy.changes() {
                     let patch = policy.change(number, &request, &settings);
-                    patches.extend(policy.unless_it_may_fail(&About::of(&request), patch)?);
+                    patches.extend(policy.unless_it_may_fail(&RefusedObject::of(&request), patch)?);
                 }
             }
         }

@@ -16,7 +16,7 @@ pub struct Policies {
 
 /// The objects of a request, as another version has them.
 #[derive(Clone, Debug)]
-pub struct Seen {
+pub struct AdmissionObjects {
     /// The new object; null in a deletion.
     pub object: Value,
     /// The old object; null in a creation.
@@ -24,7 +24,7 @@ pub struct Seen {
 }
 
 /// The objects of a request in the version of one of its subjects.
-pub type SeenAs<'a> = dyn Fn(usize) -> Result<Seen, String> + 'a;
+pub type AsVersion<'a> = dyn Fn(usize) -> Result<AdmissionObjects, String> + 'a;
 
 /// The expressions of a policy.
 #[derive(Clone, Debug)]
@@ -79,7 +79,7 @@ impl Policies {
         &self,
         request: &Request<'_>,
         subjects: &[Subject<'_>],
-        seen_as: &SeenAs<'_>,
+        seen_as: &AsVersion<'_>,
         cluster: &Cluster<'_>,
     ) -> Judgement {
         let mut judgement = Judgement::default();
@@ -171,7 +171,7 @@ impl Bound<Rules> {
         &self,
         request: &Request<'_>,
         subjects: &[Subject<'_>],
-        seen_as: &SeenAs<'_>,
+        seen_as: &AsVersion<'_>,
         cluster: &Cluster<'_>,
     ) -> Vec<Complaint> {
         let found = self.judged(request, subjects, seen_as, cluster);
@@ -187,7 +187,7 @@ impl Bound<Rules> {
         &self,
         request: &Request<'_>,
         subjects: &[Subject<'_>],
-        seen_as: &SeenAs<'_>,
+        seen_as: &AsVersion<'_>,
         cluster: &Cluster<'_>,
     ) -> Result<Vec<Complaint>, String> {
         let Some(place) = self.wants(request, subjects)? else {
@@ -197,7 +197,7 @@ impl Bound<Rules> {
         let of_request = match subjects.get(place).filter(|_| place > 0) {
             None => request.values(),
             Some(subject) => {
-                let Seen { object, old } = seen_as(place)?;
+                let AdmissionObjects { object, old } = seen_as(place)?;
                 let told = Request {
                     subject: *subject,
                     object: &object,

@@ -22,9 +22,9 @@ mod admission;
 mod bootstrap;
 mod catalog;
 mod config;
+mod config_watches;
 pub mod decoders;
 mod flow_control;
-mod following;
 mod group_services;
 mod handlers;
 mod http;
@@ -35,7 +35,7 @@ mod routing;
 mod serve;
 mod server;
 mod startup;
-mod store_room;
+mod store_space;
 
 pub use crate::access::audit::{
     Audit, AuditError, LogOptions as AuditLogOptions, PolicyError as AuditPolicyError,

@@ -12,7 +12,7 @@ use crate::access::oidc;
 use crate::catalog::discovery;
 use crate::catalog::openapi;
 use crate::catalog::registry::Resource;
-use crate::flow_control::upkeep;
+use crate::flow_control::config_sync;
 use crate::group_services;
 use crate::handlers::component_health;
 use crate::handlers::destination::Destination;
@@ -110,7 +110,7 @@ async fn stored(
         server.admission.follow_registrations();
     }
     if bounds && answer.is_ok() {
-        upkeep::put_in_force(&server.flows, &server.objects)?;
+        config_sync::put_in_force(&server.flows, &server.objects)?;
     }
     answer
 }

@@ -22,7 +22,7 @@ use crate::access::audit::Peer;
 use crate::access::identity::{Caller, Certificate};
 use crate::http::body::{BoxError, boxed};
 use crate::http::connection::{Connection, Observed, Unsent};
-use crate::http::guests::{GuestPlace, Guests, Max};
+use crate::http::connection_limits::{ConnectionLimits, ConnectionSlot, Connections};
 use crate::http::limits::PLAIN_BYTES_MAX;
 use crate::http::work::Tasks;
 use crate::pipeline;
@@ -60,8 +60,8 @@ async fn serve(
     let tls = server.tls.as_ref().ok_or(ServeError::NoCertificate)?;
     let acceptor = TlsAcceptor::from(tls.config.clone());
     let places = Arc::new(Semaphore::new(server.limits.connections_max));
-    let guests = Arc::new(Guests::default());
-    let max = Max {
+    let connections = Arc::new(Connections::default());
+    let max = ConnectionLimits {
         all: server.limits.connections_max,
         per_address: server.limits.connections_per_address_max,
     };
@@ -80,7 +80,7 @@ async fn serve(
             },
         };
         let close = CancellationToken::new();
-        let Some(guest) = guests.enter(address.ip(), close.clone(), max) else {
+        let Some(slot) = connections.enter(address.ip(), close.clone(), max) else {
             tracing::debug!(%address, "too many connections of one address");
             continue;
         };
@@ -95,12 +95,12 @@ async fn serve(
         tracker.spawn(watched(slow_polls, "a connection", async move {
             let ended = tokio::select! {
                 () = close.cancelled() => Ok(()),
-                ended = connection(server, acceptor, stream, (stop, close.clone()), &guest) => ended,
+                ended = connection(server, acceptor, stream, (stop, close.clone()), &slot) => ended,
             };
             if let Err(error) = ended {
                 tracing::debug!(%error, "connection ended");
             }
-            drop((guest, place));
+            drop((slot, place));
         }));
     }
     drop(listener);
@@ -122,7 +122,7 @@ async fn connection(
     acceptor: TlsAcceptor,
     stream: TcpStream,
     (stop, close): (CancellationToken, CancellationToken),
-    guest: &GuestPlace,
+    connection: &ConnectionSlot,
 ) -> Result<(), BoxError> {
     stream.set_nodelay(true)?;
     let peer = Peer(stream.peer_addr()?.ip());
@@ -136,7 +136,7 @@ async fn connection(
     let Some(stream) = handshake.await?? else {
         return Ok(());
     };
-    guest.shook_hands();
+    connection.shook_hands();
     let session = stream.get_ref().1;
     let certificate = match &server.tls {
         Some(tls) => Certificate::of_chain(session.peer_certificates(), tls),
@@ -148,7 +148,7 @@ async fn connection(
         stopping: stop.clone(),
         close,
         unsent: (!h2).then(|| unsent.clone()),
-        place: Some(guest.reference()),
+        place: Some(connection.reference()),
     };
     let service = {
         let server = server.clone();

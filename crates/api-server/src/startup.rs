@@ -12,14 +12,14 @@ use tokio_util::sync::CancellationToken;
 use crate::access::authorize::{self, Sources};
 use crate::bootstrap;
 use crate::config::Config;
-use crate::flow_control::upkeep;
-use crate::following;
+use crate::config_watches;
+use crate::flow_control::config_sync;
 use crate::group_services;
 use crate::objects::allocations;
 use crate::objects::definitions;
 use crate::objects::quota;
 use crate::server::{ApiServer, StartError};
-use crate::store_room;
+use crate::store_space;
 
 impl ApiServer {
     /// Creates a server, fills its index of roles and creates missing default objects. From then on
@@ -47,18 +47,18 @@ impl ApiServer {
                     what: "the allocations of stored objects".to_owned(),
                     source,
                 });
-            store_room::unless_full(&server, made)?;
+            store_space::unless_full(&server, made)?;
             let made = bootstrap::run(server.writer(), &cluster).await;
-            store_room::unless_full(&server, made)?;
+            store_space::unless_full(&server, made)?;
             let made = group_services::follow(server.writer())
                 .await
                 .map_err(|source| StartError::DefaultObject {
                     what: "the objects of the groups that are served".to_owned(),
                     source,
                 });
-            store_room::unless_full(&server, made)?;
-            upkeep::start(&server.flows, server.writer()).await;
-            let following = following::start(&server).await?;
+            store_space::unless_full(&server, made)?;
+            config_sync::start(&server.flows, server.writer()).await;
+            let following = config_watches::start(&server).await?;
             let sources = Sources::of(&server.objects.catalog.snapshot().registry);
             let (rbac, store) = (&server.access.authorizer.rbac, &server.objects.store);
             let filled = authorize::fill(rbac, store.as_ref(), &sources).await?;
@@ -70,12 +70,12 @@ impl ApiServer {
                 authorize::keep_fresh(rbac.clone(), store.clone(), (sources, filled), background);
             server.start("the index of roles", fresh);
             let streak = component.follow(Followed::Watch, "definitions, webhooks and flows");
-            let follow = following::run(Arc::downgrade(&server), following, streak);
+            let follow = config_watches::run(Arc::downgrade(&server), following, streak);
             server.start("following", follow);
             let health = server.health.components.clone();
             server.add_metrics(move |page| health.write(page));
-            server.start("flows", upkeep::run(Arc::downgrade(&server)));
-            server.start("room", store_room::watch(Arc::downgrade(&server)));
+            server.start("flows", config_sync::run(Arc::downgrade(&server)));
+            server.start("room", store_space::watch(Arc::downgrade(&server)));
             server.start("quotas", quota::keep_right(Arc::downgrade(&server.objects)));
             server.health.bootstrapped.store(true, Ordering::Release);
             Ok(server)

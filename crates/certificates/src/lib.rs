@@ -24,7 +24,7 @@ pub use inspect::{end_of_pem, validity_of_pem};
 pub use joining::{KeyHash, random_text};
 pub use names::{SubjectAltName, SubjectAltNames};
 pub use shared::{SealError, ServerToken, SharedError, SharedKeys};
-pub use signing::{Approved, LIFE_MAX, Usage};
+pub use signing::{ApprovedRequest, LIFE_MAX, Usage};
 pub use subject::{ClientSubject, SubjectError};
 pub use tokens::{TokenError, TokenSigner};
 

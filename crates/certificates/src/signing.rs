@@ -26,7 +26,7 @@ pub const LIFE_MAX: i64 = 365 * 24 * 3600;
 
 /// An approved request.
 #[derive(Clone, Debug)]
-pub struct Approved<'a> {
+pub struct ApprovedRequest<'a> {
     /// The request, in DER. Its signature proves that the requester has the key.
     pub der: &'a [u8],
     /// The subject of the certificate.
@@ -64,7 +64,7 @@ impl Authority {
     /// *Errors.* `Request` if it is not a request, `Generate` if its signature is wrong or its key
     /// is of an unsupported kind, `TooManyGroups` for more than two organizations, `Differs` if the
     /// certificate would differ from the approved contents.
-    pub fn sign(&self, approved: &Approved<'_>) -> Result<String, CertificateError> {
+    pub fn sign(&self, approved: &ApprovedRequest<'_>) -> Result<String, CertificateError> {
         // Verifies the signature: the requester has the key.
         let der = CertificateSigningRequestDer::from(approved.der);
         let mut asked = CertificateSigningRequestParams::from_der(&der)?;
@@ -101,7 +101,7 @@ impl Authority {
     }
 }
 
-impl Approved<'_> {
+impl ApprovedRequest<'_> {
     fn names(&self) -> Result<Vec<SanType>, CertificateError> {
         let dns = self.dns.iter();
         let dns = dns.map(|name| Ok(SanType::DnsName(name.as_str().try_into()?)));
@@ -248,8 +248,8 @@ mod tests {
         }
     }
 
-    fn approved(der: &[u8]) -> Approved<'_> {
-        Approved {
+    fn approved(der: &[u8]) -> ApprovedRequest<'_> {
+        ApprovedRequest {
             der,
             subject: jane(),
             dns: &[],
@@ -271,7 +271,7 @@ mod tests {
         let authority = Authority::open_or_create(dir.path()).unwrap();
         let der = request();
         let names = ["jane.example.com".to_owned()];
-        let approved = Approved {
+        let approved = ApprovedRequest {
             dns: &names,
             ..approved(&der)
         };
@@ -301,33 +301,33 @@ mod tests {
         let (der, other) = (request(), request());
         let names = ["a.example.com".to_owned()];
         let addresses = ["10.0.0.1".parse().unwrap()];
-        let right = Approved {
+        let right = ApprovedRequest {
             dns: &names,
             addresses: &addresses,
             ..approved(&der)
         };
         let signed = contents(&authority.sign(&right).unwrap());
         right.check(&signed).unwrap();
-        let found = |wrong: Approved<'_>| match wrong.check(&signed) {
+        let found = |wrong: ApprovedRequest<'_>| match wrong.check(&signed) {
             Err(CertificateError::Differs(what)) => what,
             other => panic!("{other:?}"),
         };
         let mut subject = jane();
         subject.organizations.pop();
-        let wrong = |change: fn(Approved<'_>) -> Approved<'_>| change(right.clone());
+        let wrong = |change: fn(ApprovedRequest<'_>) -> ApprovedRequest<'_>| change(right.clone());
         assert_eq!(
-            found(Approved {
+            found(ApprovedRequest {
                 subject,
                 ..right.clone()
             }),
             "subject"
         );
         assert_eq!(
-            found(wrong(|it| Approved { dns: &[], ..it })),
+            found(wrong(|it| ApprovedRequest { dns: &[], ..it })),
             "alternative names"
         );
         assert_eq!(
-            found(wrong(|it| Approved {
+            found(wrong(|it| ApprovedRequest {
                 addresses: &[],
                 ..it
             })),
@@ -335,14 +335,14 @@ mod tests {
         );
         let usages = vec![Usage::DigitalSignature];
         assert_eq!(
-            found(Approved {
+            found(ApprovedRequest {
                 usages,
                 ..right.clone()
             }),
             "usages"
         );
         assert_eq!(
-            found(Approved {
+            found(ApprovedRequest {
                 der: &other,
                 ..right.clone()
             }),

@@ -4,7 +4,7 @@ use tokio::runtime::{Handle, RuntimeFlavor};
 
 /// Runs short blocking work. The runtime continues without this thread: the API, leases and probes
 /// run on the same threads. A runtime with one thread (tests) has no other to continue with.
-pub fn beside<R>(work: impl FnOnce() -> R) -> R {
+pub fn block_in_place<R>(work: impl FnOnce() -> R) -> R {
     match Handle::try_current().map(|handle| handle.runtime_flavor()) {
         Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(work),
         _ => work(),
@@ -23,7 +23,7 @@ mod tests {
         let done = tokio::spawn(async {
             let (tell, told) = mpsc::channel();
             tokio::spawn(async move { tell.send(()) });
-            beside(|| told.recv())
+            block_in_place(|| told.recv())
         });
         assert_eq!(done.await.unwrap(), Ok(()));
     }

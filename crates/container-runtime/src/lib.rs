@@ -11,7 +11,6 @@
 //! in [`memory`] and in [`watchdog`].
 
 pub mod accounting;
-mod apart;
 mod blocking;
 pub mod btrfs;
 mod cgroup;
@@ -31,13 +30,14 @@ mod sealed;
 pub mod shim;
 pub mod spec;
 mod state_dir;
+mod timed_call;
 pub mod tree;
 pub mod watchdog;
 
-pub use apart::{Apart, apart, apart_async};
-pub use blocking::beside;
+pub use blocking::block_in_place;
 pub use client::leased::leased_processes_are_there;
 pub use client::runtime::{Runtime, RuntimeOptions};
 pub use client::sandbox::Sandbox;
 pub use client::session::{Events, Session, SessionControl, SessionInput, SessionOutput};
 pub use error::{Result, RuntimeError};
+pub use timed_call::{TimedCallError, call_with_timeout, call_with_timeout_blocking};

@@ -63,7 +63,7 @@ pub(crate) fn check_propagation(
         .iter()
         .filter(|mount| path.starts_with(&mount.path))
         .max_by_key(|mount| mount.path.as_os_str().len());
-    let travel = mount.map(|mount| mount.travel).unwrap_or_default();
+    let travel = mount.map(|mount| mount.propagation).unwrap_or_default();
     let (possible, wanted) = match propagation {
         Propagation::Private => return Ok(()),
         Propagation::HostToContainer => (travel.shared || travel.slave, "shared or slave"),

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use container_runtime::beside;
+use container_runtime::block_in_place;
 use data_directory::process;
 use tokio::net::TcpListener;
 
@@ -14,7 +14,7 @@ pub async fn bind(address: SocketAddr, data: &Path) -> Result<TcpListener> {
         Ok(listener) => Ok(listener),
         Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
             let instances = Path::new(pod_network::INSTANCES);
-            bail!(beside(|| in_use(address, data, instances)))
+            bail!(block_in_place(|| in_use(address, data, instances)))
         }
         Err(error) => Err(error).with_context(|| format!("listen on {address}")),
     }

@@ -12,7 +12,7 @@ use api_server::{
     ApiServer, Component, NodeConnector, NodeService, NodeWay, TlsMaterial, UserInfo,
 };
 use certificates::{Authority, Identity, SubjectAltName};
-use container_runtime::beside;
+use container_runtime::block_in_place;
 use controllers::{NodeReach, ServerNames};
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -226,7 +226,7 @@ impl Server {
         .context("start the API server")?;
         // Set once: this is the only server of these credentials.
         drop(shows.set(Arc::downgrade(&api)));
-        beside(|| credentials.renew_node_client(SystemTime::now()))?;
+        block_in_place(|| credentials.renew_node_client(SystemTime::now()))?;
         if let Some(audit) = config.protection.audit {
             api.audit(audit);
         }
@@ -247,7 +247,7 @@ impl Server {
         };
         server.show(server.store.metrics(&server.kinds));
         server.serve(config.listener);
-        beside(|| server.credentials.write_kubeconfig(SystemTime::now()))?;
+        block_in_place(|| server.credentials.write_kubeconfig(SystemTime::now()))?;
         if let Some(class) = config.default_class {
             // A webhook for classes must not keep its own pods from starting.
             if let Err(error) = default_class::choose(&server, class).await {

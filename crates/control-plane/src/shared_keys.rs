@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 use certificates::{SealError, ServerToken, SharedError, SharedKeys};
 use console::output::say;
-use container_runtime::beside;
+use container_runtime::block_in_place;
 use data_directory::store_record;
 use durable_file::Durability;
 use futures::FutureExt;
@@ -126,11 +126,11 @@ impl TokenFile {
 /// The token is missing or wrong; the directory belongs to another cluster; of store and disk.
 pub async fn prepare(store: &dyn KeyStore, file: &TokenFile, certificates: &Path) -> Result<()> {
     let stored = store.read().await.context("read the cluster's keys")?;
-    let token = beside(|| file.read(stored.is_none()))?;
+    let token = block_in_place(|| file.read(stored.is_none()))?;
     let stored = match stored {
         Some(stored) => stored,
         None => {
-            let sealed = beside(|| {
+            let sealed = block_in_place(|| {
                 let keys = SharedKeys::read_or_generate(certificates)?;
                 anyhow::Ok(Bytes::from(token.token.seal(&keys)?))
             });
@@ -148,7 +148,7 @@ pub async fn prepare(store: &dyn KeyStore, file: &TokenFile, certificates: &Path
             stored
         }
     };
-    beside(|| {
+    block_in_place(|| {
         let own = SharedKeys::read(certificates)?;
         let keys = file.open(&stored, own.as_ref(), &token)?;
         anyhow::Ok(keys.install(certificates)?)

@@ -27,6 +27,6 @@ pub use device_selector::DeviceSelector;
 pub use expression::{EvaluationResult, Expression, Values};
 pub use json_path::JsonPath;
 pub use rules::broken_rules;
-pub use schema::{Additional, Limits, ListType, Pattern, Schema, Type, Validation};
+pub use schema::{AdditionalProperties, Limits, ListType, Pattern, Schema, Type, Validation};
 pub use shape::{default, prune};
 pub use validate::validate;

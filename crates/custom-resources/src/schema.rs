@@ -115,7 +115,7 @@ pub struct Schema {
     /// The known fields.
     pub properties: BTreeMap<String, Schema>,
     /// The schema of further fields; `None` if there is none.
-    pub additional: Option<Additional>,
+    pub additional: Option<AdditionalProperties>,
     /// The schema of elements.
     pub items: Option<Box<Schema>>,
     /// The default.
@@ -136,7 +136,7 @@ pub struct Schema {
 
 /// The schema of fields without a name in `properties`.
 #[derive(Clone, Debug)]
-pub enum Additional {
+pub enum AdditionalProperties {
     /// Anything.
     Anything,
     /// Such values.
@@ -199,7 +199,7 @@ impl Schema {
     /// The schema of a field, named or not.
     pub fn field(&self, name: &str) -> Option<&Schema> {
         self.properties.get(name).or(match &self.additional {
-            Some(Additional::Like(schema)) => Some(schema),
+            Some(AdditionalProperties::Like(schema)) => Some(schema),
             _ => None,
         })
     }
@@ -232,9 +232,13 @@ fn parse(value: &Value, depth: usize) -> Schema {
             .map(|(name, schema)| (name.clone(), below(schema)))
             .collect(),
         additional: match map.get("additionalProperties") {
-            Some(Value::Bool(true)) => Some(Additional::Anything),
-            Some(Value::Object(schema)) if schema.is_empty() => Some(Additional::Anything),
-            Some(schema @ Value::Object(_)) => Some(Additional::Like(Box::new(below(schema)))),
+            Some(Value::Bool(true)) => Some(AdditionalProperties::Anything),
+            Some(Value::Object(schema)) if schema.is_empty() => {
+                Some(AdditionalProperties::Anything)
+            }
+            Some(schema @ Value::Object(_)) => {
+                Some(AdditionalProperties::Like(Box::new(below(schema))))
+            }
             _ => None,
         },
         items: map.get("items").map(|schema| Box::new(below(schema))),
@@ -252,7 +256,7 @@ fn parse(value: &Value, depth: usize) -> Schema {
 
 fn has_rules(schema: &Schema) -> bool {
     let additional = match &schema.additional {
-        Some(Additional::Like(below)) => below.has_rules,
+        Some(AdditionalProperties::Like(below)) => below.has_rules,
         _ => false,
     };
     !schema.validations.is_empty()

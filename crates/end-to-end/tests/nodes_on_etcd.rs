@@ -34,8 +34,8 @@ fn talks_to(node: &Role, servers: &[Role]) -> Vec<usize> {
         .collect()
 }
 
-/// The bodies of the pods: UID, node, id and restarts of the container.
-fn bodies(kubectl: &Kubectl) -> Vec<(String, String, Value, Value)> {
+/// The running containers of the pods: UID, node, id and restarts of the container.
+fn running_pods(kubectl: &Kubectl) -> Vec<(String, String, Value, Value)> {
     let pods = (0..COUNT).map(|number| kubectl.pod(&format!("web-{number}")));
     pods.map(|pod| {
         let container = &pod["status"]["containerStatuses"][0];
@@ -91,7 +91,7 @@ fn nodes_go_on_when_their_server_dies() {
         kubectl.apply(&WEB.replace("replicas: 2", &format!("replicas: {COUNT}")));
         kubectl.wait_ready("web", COUNT as u64);
         all_can_be_entered(kubectl);
-        bodies(kubectl)
+        running_pods(kubectl)
     });
 
     let used = talks_to(&nodes[0], &machines.servers);
@@ -116,13 +116,13 @@ fn nodes_go_on_when_their_server_dies() {
             });
         }
         all_can_be_entered(kubectl);
-        assert_eq!(bodies(kubectl), before);
+        assert_eq!(running_pods(kubectl), before);
         // The node of that agent takes orders.
         let on_node = before.iter().position(|(_, node, ..)| node == "n0");
         let pod = format!("web-{}", on_node.expect("a pod on the node"));
         kubectl.ok(&["delete", "pod", &pod]);
         kubectl.wait_ready("web", COUNT as u64);
-        let now = bodies(kubectl);
+        let now = running_pods(kubectl);
         let kept = now.iter().filter(|body| before.contains(body));
         assert_eq!(kept.count(), COUNT - 1, "{now:?}");
         all_can_be_entered(kubectl);

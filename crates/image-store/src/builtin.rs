@@ -2,10 +2,10 @@
 
 use crate::access::Accesses;
 use crate::digest::Digest;
+use crate::disk_space::Room;
 use crate::index::{Image, Record};
 use crate::manifest::{ConfigBlob, ImageConfig, RootFs, architecture};
 use crate::reference::normalize;
-use crate::room::Room;
 use crate::store::{ImageStore, StoreError, io_error};
 
 /// A layer of images made here.

@@ -4,7 +4,7 @@
 //! first removed from the index, then its layers are moved out of place, both under the store's
 //! lock; only then are they deleted, which takes long and needs no lock. After a crash in between
 //! there are layers without an image, or scratch directories of an ended process: the next
-//! [`ImageStore::withdraw_orphans`] removes the former, the next opening of the store the latter.
+//! [`ImageStore::mark_orphans`] removes the former, the next opening of the store the latter.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -27,8 +27,8 @@ pub struct Needed {
 
 /// Data that was removed from the store and still occupies the disk.
 #[derive(Debug, Default)]
-#[must_use = "it takes room until it is discarded"]
-pub struct Withdrawn {
+#[must_use = "it takes room until it is swept"]
+pub struct Garbage {
     /// The removed names.
     pub references: Vec<String>,
     /// Bytes of the layers, as unpacked.
@@ -36,12 +36,12 @@ pub struct Withdrawn {
     places: Vec<Scratch>,
 }
 
-impl Withdrawn {
+impl Garbage {
     /// Deletes it.
     ///
     /// # Errors
     /// The disk fails; the rest is deleted when the store is opened next.
-    pub fn discard(self) -> Result<(), StoreError> {
+    pub fn sweep(self) -> Result<(), StoreError> {
         let mut result = Ok(());
         for place in &self.places {
             match fs::remove_dir_all(place.path()) {
@@ -61,7 +61,7 @@ impl ImageStore {
     ///
     /// # Errors
     /// The disk fails.
-    pub fn withdraw(&self, digest: &str, needed: &Needed) -> Result<Option<Withdrawn>, StoreError> {
+    pub fn mark(&self, digest: &str, needed: &Needed) -> Result<Option<Garbage>, StoreError> {
         let _lock = self.lock()?;
         let mut index = self.index()?;
         let Some(record) = index.images.get(digest).cloned() else {
@@ -70,16 +70,16 @@ impl ImageStore {
         if !record.pulled || self.is_needed(&index, digest, &record, needed)? {
             return Ok(None);
         }
-        let mut withdrawn = Withdrawn {
+        let mut garbage = Garbage {
             references: index.names_of(digest),
-            ..Withdrawn::default()
+            ..Garbage::default()
         };
         index.remove_image(digest);
         self.write_index(&index)?;
         for layer in &record.layers {
-            self.withdraw_layer(&index, layer, needed, &mut withdrawn);
+            self.mark_layer(&index, layer, needed, &mut garbage);
         }
-        Ok(Some(withdrawn))
+        Ok(Some(garbage))
     }
 
     /// Takes away layers that no image names, if they are of that age at least: younger ones may
@@ -87,15 +87,11 @@ impl ImageStore {
     ///
     /// # Errors
     /// The disk fails.
-    pub fn withdraw_orphans(
-        &self,
-        needed: &Needed,
-        age: Duration,
-    ) -> Result<Withdrawn, StoreError> {
+    pub fn mark_orphans(&self, needed: &Needed, age: Duration) -> Result<Garbage, StoreError> {
         let _lock = self.lock()?;
-        let mut withdrawn = Withdrawn::default();
+        let mut garbage = Garbage::default();
         if self.pulls_are_under_way() {
-            return Ok(withdrawn);
+            return Ok(garbage);
         }
         let index = self.index()?;
         let now = SystemTime::now();
@@ -104,10 +100,10 @@ impl ImageStore {
             let unpacked = unpacked.and_then(|size| size.modified());
             let old = |at: SystemTime| now.duration_since(at).is_ok_and(|since| since >= age);
             if unpacked.is_ok_and(old) {
-                self.withdraw_layer(&index, &layer, needed, &mut withdrawn);
+                self.mark_layer(&index, &layer, needed, &mut garbage);
             }
         }
-        Ok(withdrawn)
+        Ok(garbage)
     }
 
     /// Digests of the images that are needed or mounted.
@@ -149,13 +145,7 @@ impl ImageStore {
 
     /// Moves an unused layer out of place. A failure is logged and left for the next time, because
     /// the image is removed already.
-    fn withdraw_layer(
-        &self,
-        index: &Index,
-        layer: &String,
-        needed: &Needed,
-        withdrawn: &mut Withdrawn,
-    ) {
+    fn mark_layer(&self, index: &Index, layer: &String, needed: &Needed, garbage: &mut Garbage) {
         let place = self.layer(layer);
         if index.layers().contains(layer.as_str())
             || needed.layers.contains(&place.join("fs"))
@@ -166,8 +156,8 @@ impl ImageStore {
         let bytes = bytes_of(&place);
         match self.put_aside(&place) {
             Ok(scratch) => {
-                withdrawn.bytes = withdrawn.bytes.saturating_add(bytes);
-                withdrawn.places.push(scratch);
+                garbage.bytes = garbage.bytes.saturating_add(bytes);
+                garbage.places.push(scratch);
             }
             // An image may have a layer twice.
             Err(StoreError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
@@ -198,9 +188,9 @@ fn bytes_of(place: &Path) -> u64 {
 mod tests {
     use super::*;
     use crate::digest::Digest;
+    use crate::disk_space::Room;
     use crate::manifest::ImageConfig;
-    use crate::pace::Observer;
-    use crate::room::Room;
+    use crate::stall_detector::Observer;
     use crate::store::tests::layer;
 
     fn store() -> (tempfile::TempDir, ImageStore) {
@@ -254,21 +244,21 @@ mod tests {
         let (directory, store) = store();
         let old = add(&store, "old:1", &["base", "a"]);
         let new = add(&store, "new:1", &["base", "b"]);
-        let gone = store.withdraw(&old, &Needed::default()).unwrap().unwrap();
+        let gone = store.mark(&old, &Needed::default()).unwrap().unwrap();
         assert_eq!(gone.references, ["docker.io/library/old:1"]);
         assert_eq!(gone.bytes, 1);
         assert_eq!(layers(&store), [hex("base"), hex("b")].into());
-        assert_eq!(scratch(&directory), 1, "deleted only when it is discarded");
-        gone.discard().unwrap();
+        assert_eq!(scratch(&directory), 1, "deleted only when it is swept");
+        gone.sweep().unwrap();
         assert_eq!(scratch(&directory), 0);
         assert_eq!(store.get("old:1").unwrap(), None);
         let kept = store.get("new:1").unwrap().unwrap();
         assert!(!kept.pinned && kept.layers.iter().all(|layer| layer.is_dir()));
         // A second removal finds nothing.
-        assert!(store.withdraw(&old, &Needed::default()).unwrap().is_none());
-        let gone = store.withdraw(&new, &Needed::default()).unwrap().unwrap();
+        assert!(store.mark(&old, &Needed::default()).unwrap().is_none());
+        let gone = store.mark(&new, &Needed::default()).unwrap().unwrap();
         assert_eq!(gone.bytes, 5);
-        gone.discard().unwrap();
+        gone.sweep().unwrap();
         assert_eq!(layers(&store), BTreeSet::new());
     }
 
@@ -294,7 +284,7 @@ mod tests {
             layers: [place].into(),
         };
         for digest in [&named, &mounted, &by_hand.digest] {
-            assert!(store.withdraw(digest, &needed).unwrap().is_none());
+            assert!(store.mark(digest, &needed).unwrap().is_none());
         }
         let in_use = store.in_use(&needed).unwrap();
         assert_eq!(in_use, [named.clone(), mounted.clone()].into());
@@ -304,7 +294,7 @@ mod tests {
                 references: [name].into(),
                 ..Needed::default()
             };
-            assert!(store.withdraw(&named, &needed).unwrap().is_none());
+            assert!(store.mark(&named, &needed).unwrap().is_none());
         }
         // A layer in use stays when its image is removed.
         let base = store.get("named:1").unwrap().unwrap().layers[0].clone();
@@ -313,8 +303,8 @@ mod tests {
             ..Needed::default()
         };
         for digest in [&named, &mounted] {
-            let gone = store.withdraw(digest, &needed).unwrap().unwrap();
-            gone.discard().unwrap();
+            let gone = store.mark(digest, &needed).unwrap().unwrap();
+            gone.sweep().unwrap();
         }
         assert_eq!(layers(&store), [hex("base"), hex("own")].into());
     }
@@ -331,18 +321,18 @@ mod tests {
         let store = ImageStore::open(directory.path()).unwrap();
         assert_eq!(layers(&store).len(), 2);
         let hour = Duration::from_secs(3600);
-        let young = store.withdraw_orphans(&Needed::default(), hour).unwrap();
-        young.discard().unwrap();
+        let young = store.mark_orphans(&Needed::default(), hour).unwrap();
+        young.sweep().unwrap();
         assert_eq!(
             layers(&store).len(),
             2,
             "it may be part of an image to come"
         );
         let pull = store.pull_lock("other:1");
-        let none = store.withdraw_orphans(&Needed::default(), Duration::ZERO);
+        let none = store.mark_orphans(&Needed::default(), Duration::ZERO);
         assert_eq!(none.unwrap().bytes, 0, "a pull may be about to name it");
         drop(pull);
-        let gone = store.withdraw_orphans(&Needed::default(), Duration::ZERO);
+        let gone = store.mark_orphans(&Needed::default(), Duration::ZERO);
         let gone = gone.unwrap();
         assert_eq!(gone.bytes, 1);
         // It is out of the store, and a process that ends here leaves it for the next one.

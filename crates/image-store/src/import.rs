@@ -9,13 +9,13 @@ use serde::Deserialize;
 
 use crate::compression::decompressed;
 use crate::digest::{Digest, HashingReader};
+use crate::disk_space::{KeepFree, Room, RoomError};
 use crate::index::Record;
 use crate::manifest::{
     ConfigBlob, Descriptor, Document, Manifest, architecture, for_this_platform, parse,
 };
-use crate::pace::Observer;
 use crate::reference::{InvalidReference, normalize};
-use crate::room::{KeepFree, Room, RoomError};
+use crate::stall_detector::Observer;
 use crate::store::{ImageStore, StoreError};
 
 /// Names that writers of OCI layouts put on an image, best first.

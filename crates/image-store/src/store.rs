@@ -12,11 +12,11 @@ use mount_table::MountPoint;
 use rustix::fs::FlockOperation;
 
 use crate::digest::{Digest, HashingReader};
+use crate::disk_space::{Bounded, NoRoom, Room, RoomError};
 use crate::index::{Image, Index, Record};
 use crate::layer_sync::sync_layer;
-use crate::pace::Observer;
 use crate::reference::{InvalidReference, normalize};
-use crate::room::{Bounded, NoRoom, Room, RoomError};
+use crate::stall_detector::Observer;
 use crate::unpack::{UnpackError, unpack};
 
 /// The error of the store.

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use image_store::{
-    Credentials, Image, ImageStore, Pace, PullError, PullOptions, PullSecret, SecretName,
+    Credentials, Image, ImageStore, MinimumSpeed, PullError, PullOptions, PullSecret, SecretName,
 };
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -504,7 +504,7 @@ async fn a_manifest_is_what_the_registry_says_it_is() {
 async fn a_registry_that_trickles_is_given_up() {
     let (directory, store) = store();
     let options = PullOptions {
-        pace: Pace {
+        minimum_speed: MinimumSpeed {
             // Longer than a busy machine takes for the small parts that come at once.
             window: Duration::from_secs(3),
             bytes_min: 1 << 20,

@@ -62,9 +62,9 @@ pub fn possible(world: &World, state: &ModelState) -> Vec<Progress> {
             }
         }
     }
-    for (at, body) in state.instances.iter().enumerate() {
-        let cut_off = body.node == 0 && state.node_lost;
-        if !cut_off && state.pod_with(body.ordinal, body.uid).is_none() {
+    for (at, instance) in state.instances.iter().enumerate() {
+        let cut_off = instance.node == 0 && state.node_lost;
+        if !cut_off && state.pod_with(instance.ordinal, instance.uid).is_none() {
             steps.push(Progress::Reap(at));
         }
     }
@@ -228,7 +228,7 @@ fn with_pod(state: &mut ModelState, at: usize, change: impl FnOnce(&mut Pod)) {
 
 fn end_body(state: &mut ModelState, at: usize) {
     let uid = state.api.pods[at].map(|pod| pod.uid);
-    state.instances.retain(|body| Some(body.uid) != uid);
+    state.instances.retain(|instance| Some(instance.uid) != uid);
 }
 
 /// Deletes a claim whose owners are all gone, or removes the missing ones from its owners. Data is

@@ -429,9 +429,10 @@ impl Model for StatefulSetModel {
 
     fn properties(&self) -> Vec<Property<Self>> {
         vec![
-            Property::always("at most one body has an identity", |model: &Self, state| {
-                model.unless_first(one_body_each(state))
-            }),
+            Property::always(
+                "at most one running instance has an identity",
+                |model: &Self, state| model.unless_first(one_body_each(state)),
+            ),
             Property::always("no rule is broken", |model: &Self, state: &ModelState| {
                 model.unless_first(state.broken.is_none())
             }),
@@ -446,5 +447,8 @@ impl Model for StatefulSetModel {
 fn one_body_each(state: &ModelState) -> bool {
     let mut seen = [false; ORDINALS];
     let mut first = |ordinal: u8| !std::mem::replace(&mut seen[usize::from(ordinal)], true);
-    state.instances.iter().all(|body| first(body.ordinal))
+    state
+        .instances
+        .iter()
+        .all(|instance| first(instance.ordinal))
 }

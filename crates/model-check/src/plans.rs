@@ -146,7 +146,7 @@ impl Plans {
                     actions: blank(&work.actions),
                 })
                 .collect(),
-            pace: plan.pace,
+            pod_management: plan.pod_management,
             status: plan.status.as_ref().map(|_| StatefulSetStatus::default()),
             cleanup: blank(&plan.cleanup),
             notices: Vec::new(),

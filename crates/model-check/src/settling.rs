@@ -172,7 +172,7 @@ impl StatefulSetModel {
             let instances = state
                 .instances
                 .iter()
-                .filter(|body| usize::from(body.ordinal) == at);
+                .filter(|instance| usize::from(instance.ordinal) == at);
             let wanted = set.spec.wants(at);
             if instances.count() != usize::from(wanted) {
                 return Err(format!("rest, but web-{at} does not run as it should"));

@@ -469,8 +469,8 @@ impl Ids for ModelState {
                 op.ids(visit);
             }
         }
-        for body in &mut self.instances {
-            visit(Kind::Pod, &mut body.uid);
+        for instance in &mut self.instances {
+            visit(Kind::Pod, &mut instance.uid);
         }
     }
 }

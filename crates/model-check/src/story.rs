@@ -35,7 +35,7 @@ fn verdict(model: &StatefulSetModel, state: &ModelState) -> String {
     }
     match model.comes_to_rest(state) {
         Err(why) => format!("from here: {why}"),
-        Ok(()) => "more than one body has an identity".to_owned(),
+        Ok(()) => "more than one running instance has an identity".to_owned(),
     }
 }
 
@@ -183,7 +183,12 @@ fn situation(state: &ModelState) -> String {
     let instances: Vec<String> = state
         .instances
         .iter()
-        .map(|body| format!("web-{}#{}@{}", body.ordinal, body.uid, body.node))
+        .map(|instance| {
+            format!(
+                "web-{}#{}@{}",
+                instance.ordinal, instance.uid, instance.node
+            )
+        })
         .collect();
     let _ = write!(text, " | runs: {}", instances.join(" "));
     let mut without_lag = state.clone();

@@ -43,6 +43,9 @@ fn each_mistake_is_found() {
             report.states, report.violation
         );
         let found = report.violation.unwrap_or_default();
-        assert!(found.contains("two bodies"), "{mistake:?}: {found}");
+        assert!(
+            found.contains("two running instances"),
+            "{mistake:?}: {found}"
+        );
     }
 }

@@ -102,7 +102,7 @@ fn a_create_without_the_guard_of_the_name_is_found() {
     finds(
         small("scale", budget),
         without_guard(|guards| guards.create_by_name = false),
-        "at most one body has an identity",
+        "at most one running instance has an identity",
     );
 }
 
@@ -129,7 +129,7 @@ fn a_delete_without_grace_is_found() {
     finds(
         world("node-lost"),
         seeded,
-        "at most one body has an identity",
+        "at most one running instance has an identity",
     );
 }
 
@@ -151,13 +151,13 @@ fn a_terminating_pod_that_counts_as_missing_is_found() {
 }
 
 /// Two leaders at once, of which one has old caches: without the guard of the name they give one
-/// identity two bodies.
+/// identity two running instances.
 #[test]
 fn two_leaders_without_the_guard_of_the_name_are_found() {
     finds(
         world("two-leaders"),
         without_guard(|guards| guards.create_by_name = false),
-        "at most one body has an identity",
+        "at most one running instance has an identity",
     );
 }
 
@@ -177,7 +177,7 @@ fn two_leaders_that_delete_without_grace_are_found() {
     finds(
         world("two-leaders-node-lost"),
         without_guard(|guards| guards.delete_gracefully = false),
-        "at most one body has an identity",
+        "at most one running instance has an identity",
     );
 }
 

@@ -17,12 +17,12 @@ pub struct MountPoint {
     /// Options of the file system, such as overlay's layers.
     pub super_options: String,
     /// Propagation.
-    pub travel: Travel,
+    pub propagation: MountPropagation,
 }
 
 /// Whether mounts made elsewhere appear here, and those made here elsewhere.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Travel {
+pub struct MountPropagation {
     /// Whether it has peers, which receive its mounts.
     pub shared: bool,
     /// Whether it has a master, from which it receives mounts.
@@ -43,10 +43,10 @@ fn parse_line(line: &[u8]) -> Option<MountPoint> {
     let path = fields.next()?;
     // Options, then optional fields, which end with a lone dash.
     let mut rest = fields.skip(1);
-    let mut travel = Travel::default();
+    let mut propagation = MountPropagation::default();
     for field in rest.by_ref().take_while(|field| *field != b"-") {
-        travel.shared |= field.starts_with(b"shared:");
-        travel.slave |= field.starts_with(b"master:");
+        propagation.shared |= field.starts_with(b"shared:");
+        propagation.slave |= field.starts_with(b"master:");
     }
     let file_system = String::from_utf8_lossy(rest.next()?).into_owned();
     let super_options = String::from_utf8_lossy(rest.nth(1)?).into_owned();
@@ -55,7 +55,7 @@ fn parse_line(line: &[u8]) -> Option<MountPoint> {
         path: unescape(path),
         file_system,
         super_options,
-        travel,
+        propagation,
     })
 }
 
@@ -118,7 +118,7 @@ mod tests {
             path: PathBuf::from("/a b\\"),
             file_system: "cgroup".into(),
             super_options: "rw,cpu".into(),
-            travel: Travel {
+            propagation: MountPropagation {
                 shared: true,
                 slave: false,
             },

@@ -16,9 +16,9 @@ use object_model::cidr::Cidr;
 use object_model::listening::Listening;
 use reconcile::{Cache, Component, ServiceChanges, ServiceState};
 use service_routing::{
-    Connection, Flow, Here, Protocol, PublishedPort, Routes, ServiceName, ServicePort, Settings,
-    Table, TableChange, denied, has_lost_endpoints, health_check, misled_flows, ports, stale_flows,
-    tightens, udp_differs,
+    Connection, Flow, Protocol, ProxyNode, PublishedPort, Routes, ServiceName, ServicePort,
+    Settings, Table, TableChange, denied, has_lost_endpoints, health_check, misled_flows, ports,
+    stale_flows, tightens, udp_differs,
 };
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
@@ -220,7 +220,7 @@ async fn keep_in_step(
                     service.and_then(|service| health_check(service, slices, &config.node_name));
                 checks.note(name_of(state), check);
             }
-            let here = Here {
+            let here = ProxyNode {
                 node: &config.node_name,
                 zone: own_zone.as_deref(),
             };
@@ -297,7 +297,10 @@ pub fn remove(instance_id: &str) -> Result<(), KernelError> {
 }
 
 /// The ports that Services have now.
-fn ports_of(changed: &[ServiceState], here: Here<'_>) -> BTreeMap<ServiceName, Vec<ServicePort>> {
+fn ports_of(
+    changed: &[ServiceState],
+    here: ProxyNode<'_>,
+) -> BTreeMap<ServiceName, Vec<ServicePort>> {
     let changed = changed.iter().map(|state| {
         let service = state.service.iter().map(Arc::as_ref);
         let slices = state.slices.iter().map(Arc::as_ref);

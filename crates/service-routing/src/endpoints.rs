@@ -17,14 +17,14 @@ use crate::model::Protocol;
 
 /// The place of the proxy that chooses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Here<'a> {
+pub struct ProxyNode<'a> {
     /// The name of the node.
     pub node: &'a str,
     /// The zone of the node, if it has one.
     pub zone: Option<&'a str>,
 }
 
-impl<'a> From<&'a str> for Here<'a> {
+impl<'a> From<&'a str> for ProxyNode<'a> {
     /// A node without a zone.
     fn from(node: &'a str) -> Self {
         Self { node, zone: None }
@@ -105,7 +105,7 @@ pub(crate) fn choose<'a>(
     slices: impl IntoIterator<Item = &'a EndpointSlice>,
     port_name: &str,
     protocol: Protocol,
-    here: Here<'_>,
+    here: ProxyNode<'_>,
 ) -> Endpoints {
     let mut states: BTreeMap<Endpoint, State> = BTreeMap::new();
     for slice in slices
@@ -192,7 +192,7 @@ fn number_of(port: &EndpointPort, name: &str, protocol: Protocol) -> Option<u16>
 
 /// An unknown readiness counts as ready, an unknown serving as readiness, an unknown termination
 /// as none (statefulset.md §10.5, §10.7).
-fn state_of(endpoint: &SliceEndpoint, here: Here<'_>) -> State {
+fn state_of(endpoint: &SliceEndpoint, here: ProxyNode<'_>) -> State {
     let conditions = endpoint.conditions.as_ref();
     let ready = conditions.and_then(|c| c.ready).unwrap_or(true);
     let serving = conditions.and_then(|c| c.serving).unwrap_or(ready);
@@ -295,7 +295,7 @@ mod tests {
         let here = hinted(4, "here", &["here"], &["west"]);
         let chosen = |endpoints: &[&serde_json::Value], zone: Option<&str>| -> Vec<u8> {
             let slice = slice(json!(endpoints));
-            let here = super::Here { node: "here", zone };
+            let here = super::ProxyNode { node: "here", zone };
             let chosen = choose([&slice], "http", Protocol::Tcp, here).cluster;
             chosen
                 .iter()

@@ -22,7 +22,7 @@ mod services;
 
 pub use change::{ApplyError, TableChange, apply, changes};
 pub use compile::{MARK_MASQUERADE, Settings, hold, table};
-pub use endpoints::{Endpoint, Endpoints, Here};
+pub use endpoints::{Endpoint, Endpoints, ProxyNode};
 pub use flows::{Flow, has_lost_endpoints, stale_flows};
 pub use host_ports::{
     HostPort, NoHostPort, PublishedPort, address as host_address, host_ports, misled_flows,

@@ -10,7 +10,7 @@ use object_model::cidr::Cidr;
 use resource_kinds::discovery::service_of;
 use resource_kinds::labels;
 
-use crate::endpoints::{self, Endpoints, Here};
+use crate::endpoints::{self, Endpoints, ProxyNode};
 use crate::model::Protocol;
 
 /// Labels by which a Service asks for a proxy other than this one, or for none. Endpoint slices
@@ -64,7 +64,7 @@ pub struct ServicePort {
 pub fn ports<'a>(
     services: impl IntoIterator<Item = &'a Service>,
     slices: impl IntoIterator<Item = &'a EndpointSlice>,
-    here: impl Into<Here<'a>>,
+    here: impl Into<ProxyNode<'a>>,
 ) -> Vec<ServicePort> {
     let here = here.into();
     let mut by_service: BTreeMap<(&str, &str), Vec<&EndpointSlice>> = BTreeMap::new();
@@ -85,7 +85,7 @@ pub fn ports<'a>(
     all
 }
 
-fn ports_of(service: &Service, slices: &[&EndpointSlice], here: Here<'_>) -> Vec<ServicePort> {
+fn ports_of(service: &Service, slices: &[&EndpointSlice], here: ProxyNode<'_>) -> Vec<ServicePort> {
     let spec = spec_of(service);
     let Some((spec, cluster_ip)) = spec.and_then(|spec| Some((spec, cluster_ip(spec)?))) else {
         return Vec::new();

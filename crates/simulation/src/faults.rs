@@ -250,13 +250,13 @@ impl Faults {
         let identity = &on_node[below(on_node.len() as u64) as usize];
         let now = Instant::now();
         let (ready_at, evicted) = (now + millis(100, 30_000), below(5) == 0);
-        for body in self.instances.running(name, identity) {
+        for instance in self.instances.running(name, identity) {
             trace!("{name} hurts {} (evicted: {evicted})", identity.1);
-            self.instances.change(name, &body.uid, |body| {
+            self.instances.change(name, &instance.uid, |instance| {
                 if evicted {
-                    body.ends_at.get_or_insert(now);
+                    instance.ends_at.get_or_insert(now);
                 } else {
-                    body.ready_at = ready_at;
+                    instance.ready_at = ready_at;
                 }
             });
         }

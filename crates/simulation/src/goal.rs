@@ -69,7 +69,7 @@ fn leftovers(pod: &Pod, sets: &[StatefulSet], instances: &Instances, found: &mut
     if ready
         && !running
             .iter()
-            .any(|body| Some(&body.uid) == pod.metadata.uid.as_ref())
+            .any(|instance| Some(&instance.uid) == pod.metadata.uid.as_ref())
     {
         found.push(format!("{name} is said to be ready and does not run"));
     }

@@ -40,7 +40,7 @@ impl Instance {
     }
 }
 
-/// All bodies on all nodes.
+/// All instances on all nodes.
 #[derive(Clone, Default)]
 pub struct Instances(Arc<Mutex<BTreeMap<Identity, Vec<Instance>>>>);
 
@@ -49,46 +49,46 @@ impl Instances {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes that a body is started. That no other body of the identity runs anywhere is the first
+    /// Notes that an instance is started. That no other instance of the identity runs anywhere is the first
     /// promise of all.
-    pub fn start(&self, identity: &Identity, body: Instance) {
+    pub fn start(&self, identity: &Identity, instance: Instance) {
         let now = Instant::now();
         let mut all = self.all();
         let same = all.entry(identity.clone()).or_default();
         for other in same.iter().filter(|other| other.runs(now)) {
             trace::broken(format!(
-                "{}/{} has two bodies: {} on {} and now {} on {}",
-                identity.0, identity.1, other.uid, other.node, body.uid, body.node
+                "{}/{} has two running instances: {} on {} and now {} on {}",
+                identity.0, identity.1, other.uid, other.node, instance.uid, instance.node
             ));
         }
-        trace!("{} starts {} ({})", body.node, identity.1, body.uid);
-        // A node remembers bodies that have ended, as an agent does on its disk: it must not start one again
+        trace!("{} starts {} ({})", instance.node, identity.1, instance.uid);
+        // A node remembers instances that have ended, as an agent does on its disk: it must not start one again
         // whose object it still sees.
-        same.retain(|other| other.node != body.node || other.uid != body.uid);
-        same.push(body);
+        same.retain(|other| other.node != instance.node || other.uid != instance.uid);
+        same.push(instance);
     }
 
-    /// The body of a pod on a node.
+    /// The instance of a pod on a node.
     pub fn of(&self, node: &str, identity: &Identity, uid: &str) -> Option<Instance> {
         let all = self.all();
         let mut same = all.get(identity)?.iter();
-        same.find(|body| body.node == node && body.uid == uid)
+        same.find(|instance| instance.node == node && instance.uid == uid)
             .cloned()
     }
 
-    /// The bodies of an identity on a node that still run.
+    /// The instances of an identity on a node that still run.
     pub fn running(&self, node: &str, identity: &Identity) -> Vec<Instance> {
         let now = Instant::now();
         let all = self.all();
         let same = all.get(identity).into_iter().flatten();
-        let here = same.filter(|body| body.node == node && body.runs(now));
+        let here = same.filter(|instance| instance.node == node && instance.runs(now));
         here.cloned().collect()
     }
 
-    /// The identities with bodies on a node.
+    /// The identities with instances on a node.
     pub fn on(&self, node: &str) -> Vec<Identity> {
         let now = Instant::now();
-        let here = |body: &Instance| body.node == node && body.runs(now);
+        let here = |instance: &Instance| instance.node == node && instance.runs(now);
         let all = self.all();
         let on_node = all
             .iter()
@@ -96,12 +96,12 @@ impl Instances {
         on_node.map(|(identity, _)| identity.clone()).collect()
     }
 
-    /// Changes the body of a pod, if it is there.
+    /// Changes the instance of a pod, if it is there.
     pub fn change(&self, node: &str, uid: &str, change: impl Fn(&mut Instance)) {
         let mut all = self.all();
-        for body in all.values_mut().flatten() {
-            if body.node == node && body.uid == uid {
-                change(body);
+        for instance in all.values_mut().flatten() {
+            if instance.node == node && instance.uid == uid {
+                change(instance);
             }
         }
     }
@@ -110,7 +110,7 @@ impl Instances {
     pub fn end_all(&self, node: &str) {
         let mut all = self.all();
         for instances in all.values_mut() {
-            instances.retain(|body| body.node != node);
+            instances.retain(|instance| instance.node != node);
         }
     }
 
@@ -118,15 +118,15 @@ impl Instances {
     pub fn end_leased(&self, node: &str) {
         let mut all = self.all();
         for instances in all.values_mut() {
-            instances.retain(|body| body.node != node || body.lease.is_none());
+            instances.retain(|instance| instance.node != node || instance.lease.is_none());
         }
     }
 
-    /// Forgets a body that has ended.
+    /// Forgets an instance that has ended.
     pub fn forget(&self, node: &str, identity: &Identity, uid: &str) {
         let mut all = self.all();
         if let Some(instances) = all.get_mut(identity) {
-            instances.retain(|body| body.node != node || body.uid != uid);
+            instances.retain(|instance| instance.node != node || instance.uid != uid);
             if instances.is_empty() {
                 all.remove(identity);
             }

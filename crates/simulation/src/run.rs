@@ -17,7 +17,7 @@ use crate::{servers, system, trace, world};
 /// An injected mistake that the checks must find.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Mutation {
-    /// Nodes remove a pod's object while its body still ends.
+    /// Nodes remove a pod's object while its instance still ends.
     HastyNode,
     /// Controllers delete by name only, whichever object has the name.
     CarelessDeletes,
@@ -29,11 +29,11 @@ pub enum Mutation {
     NoRetention,
     /// Controllers take the time in which their own process stood still for silence of the nodes.
     DeafWhilePaused,
-    /// Bodies do not end with the lease of their node.
+    /// Instances do not end with the lease of their node.
     OutlivedLease,
-    /// The deadline of a node's bodies counts from the answer to a renewal of its lease.
+    /// The deadline of a node's instances counts from the answer to a renewal of its lease.
     AnsweredLease,
-    /// The deadline of a node's bodies is a time of the wall clock, which may be set back by hours.
+    /// The deadline of a node's instances is a time of the wall clock, which may be set back by hours.
     WallClockLease,
     /// The clocks of nodes are slower than the assumptions allow.
     SlowNodeClock,

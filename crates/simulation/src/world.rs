@@ -40,7 +40,7 @@ struct Climate {
     failover: bool,
 }
 
-/// The rate of a clock by which bodies live for 66 seconds after a renewal; a node is fenced after 50.
+/// The rate of a clock by which instances live for 66 seconds after a renewal; a node is fenced after 50.
 const SLOW_CLOCK_PERCENT: u32 = 60;
 
 /// Maximum length of a pause.

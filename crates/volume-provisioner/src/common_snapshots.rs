@@ -9,7 +9,7 @@ use std::path::Path;
 use btrfs_stream::Uuid;
 use container_runtime::btrfs;
 use durable_file::Durability;
-use planners::volume_replication::Common;
+use planners::volume_replication::CommonSnapshot;
 
 use crate::directories::{Directories, failed, remove_tree};
 use crate::error::ProvisionerError as Error;
@@ -66,12 +66,12 @@ impl Directories {
     }
 
     /// The recovery point of the last promotion, if its snapshot is still there.
-    pub(crate) fn common(&self, volume: &str) -> Result<Option<Common>, Error> {
+    pub(crate) fn common(&self, volume: &str) -> Result<Option<CommonSnapshot>, Error> {
         for time in self.times(ORIGIN, volume)? {
             let sent = self.at_time(SENT, time, volume)?;
             let origin = read_identity(&self.at_time(ORIGIN, time, volume)?)?;
             if let (true, Some(there)) = (is_there(&sent)?, origin) {
-                return Ok(Some(Common {
+                return Ok(Some(CommonSnapshot {
                     time,
                     here: identity_text(identity_of(&sent)?),
                     there: identity_text(there),
@@ -98,7 +98,11 @@ impl Directories {
     }
 
     /// Makes the snapshot that is common to both nodes a copy, if it is this node's own; returns its time.
-    pub(crate) fn take_common(&self, volume: &str, common: &Common) -> Result<Option<i64>, Error> {
+    pub(crate) fn take_common(
+        &self,
+        volume: &str,
+        common: &CommonSnapshot,
+    ) -> Result<Option<i64>, Error> {
         let (here, there) = (
             parse_identity(&common.here)?,
             parse_identity(&common.there)?,

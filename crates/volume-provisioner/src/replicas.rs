@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use btrfs_stream::Uuid;
 use container_runtime::btrfs;
 use durable_file::Durability;
-use planners::volume_replication::{Common, Holdings, Role};
+use planners::volume_replication::{CommonSnapshot, Holdings, Role};
 
 use crate::common_snapshots::{read_identity, write_identity};
 use crate::directories::{Directories, failed, remove_tree, sync_files};
@@ -346,7 +346,7 @@ impl Directories {
         &self,
         volume: &str,
         epoch: u32,
-        common: Option<&Common>,
+        common: Option<&CommonSnapshot>,
     ) -> Result<(), Error> {
         self.check_epoch(volume, epoch, Role::Replica)?;
         let demoted = self.take_name(volume)?;

@@ -4,10 +4,11 @@
 //! that wait. Five decisions are pure: the matching schema (`schemas.rs`), the seats of each level
 //! (`levels.rs`), the seats of a request (`width.rs`), the next request that gets its seats (`seats.rs`), and
 //! the advice to refused ones (`retry.rs`). The configuration in force (`flows.rs`) follows the store
-//! (`upkeep.rs`). Watches and bodies, which levels do not limit, are limited by user (`shares.rs`).
+//! (`config_sync.rs`). Watches and bodies, which levels do not limit, are limited by user (`shares.rs`).
 //!
 //! Requests of this process are not limited; `system:masters` is exempt.
 
+pub(crate) mod config_sync;
 mod flows;
 mod levels;
 mod metrics;
@@ -15,7 +16,6 @@ mod retry;
 mod schemas;
 mod seats;
 mod shares;
-pub(crate) mod upkeep;
 mod width;
 
 use std::collections::BTreeMap;

@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::http::guests::WeakGuestPlace;
+use crate::http::connection_limits::WeakConnectionSlot;
 
 /// Interval of the checks whether a slow client has received the written data.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
@@ -33,7 +33,7 @@ pub(crate) struct Connection {
     /// either.)
     pub(crate) unsent: Option<Unsent>,
     /// Its place among the server's connections.
-    pub(crate) place: Option<WeakGuestPlace>,
+    pub(crate) place: Option<WeakConnectionSlot>,
 }
 
 impl Connection {

@@ -3,8 +3,8 @@
 pub(crate) mod body;
 pub(crate) mod call;
 pub(crate) mod connection;
+pub(crate) mod connection_limits;
 pub(crate) mod decode;
-pub(crate) mod guests;
 pub(crate) mod limits;
 pub(crate) mod negotiate;
 pub(crate) mod protobuf;

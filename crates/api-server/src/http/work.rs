@@ -109,12 +109,12 @@ pub(crate) fn at_once<R>(bytes: usize, work: impl FnOnce() -> R) -> R {
     if bytes <= LIGHT_BYTES_MAX {
         work()
     } else {
-        beside(work)
+        block_in_place(work)
     }
 }
 
 /// Runs long or blocking work synchronously; the runtime continues without this thread.
-pub(crate) fn beside<R>(work: impl FnOnce() -> R) -> R {
+pub(crate) fn block_in_place<R>(work: impl FnOnce() -> R) -> R {
     let timed = || polls::uncounted(work);
     let flavor = Handle::try_current().map(|handle| handle.runtime_flavor());
     match flavor {
@@ -253,7 +253,7 @@ impl<T> Future for Placed<T> {
         let work = &mut this.work;
         let poll = || CURRENT.sync_scope(request, || work.as_mut().poll(cx));
         match &this.slow_polls {
-            _ if is_large => beside(poll),
+            _ if is_large => block_in_place(poll),
             Some((polls, what)) => polls.watch(what, poll),
             None => poll(),
         }

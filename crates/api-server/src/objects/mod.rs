@@ -3,7 +3,6 @@
 pub(crate) mod allocations;
 pub(crate) mod definitions;
 pub mod encryption;
-pub(crate) mod event_lines;
 pub(crate) mod field_managers;
 pub(crate) mod metadata;
 pub(crate) mod object_write;
@@ -12,4 +11,5 @@ pub(crate) mod remove;
 pub mod rewrite;
 pub(crate) mod service_address;
 pub(crate) mod storage;
+pub(crate) mod watch_event_cache;
 pub(crate) mod write_request;

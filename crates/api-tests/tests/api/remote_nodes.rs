@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use api_server::NodeWay;
-use certificates::{Approved, Authority, ClientSubject, Identity, SubjectAltNames, Usage};
+use certificates::{ApprovedRequest, Authority, ClientSubject, Identity, SubjectAltNames, Usage};
 use rcgen::{CertificateParams, KeyPair};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -22,7 +22,7 @@ pub fn serving(authority: &Authority, user: &str) -> (String, String) {
     let request = CertificateParams::default()
         .serialize_request(&key)
         .unwrap();
-    let approved = Approved {
+    let approved = ApprovedRequest {
         der: request.der(),
         subject: ClientSubject {
             common_name: user.to_owned(),

@@ -11,7 +11,7 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::signal::{self, Signal};
 use nix::unistd::Pid;
 
-use super::strays;
+use super::orphans;
 use crate::cgroup;
 use crate::error::{Result, RuntimeError};
 use crate::state_dir::{self, CONTAINERS, LOCK};
@@ -66,7 +66,7 @@ pub(crate) fn destroy(dir: &Path, group: &str, patience: Duration) -> Result<()>
     end_shim(dir, patience)?;
     // The cgroup of another directory with that name, as before a backup was restored.
     if let (Some((parent, _)), Some(id)) = (group.rsplit_once('/'), dir.file_name()) {
-        strays::end_shims(parent, &id.to_string_lossy())?;
+        orphans::end_shims(parent, &id.to_string_lossy())?;
     }
     clear(dir, group)?;
     remove_dir(dir)

@@ -3,7 +3,7 @@
 pub(crate) mod cleanup;
 pub(crate) mod connection;
 pub(crate) mod leased;
+pub(crate) mod orphans;
 pub mod runtime;
 pub mod sandbox;
 pub mod session;
-pub(crate) mod strays;

@@ -17,9 +17,9 @@ use tokio::process::Command;
 
 use super::cleanup;
 use super::connection::Peer;
+use super::orphans;
 use super::sandbox::Sandbox;
-use super::strays;
-use crate::blocking::beside;
+use crate::blocking::block_in_place;
 use crate::cgroup;
 use crate::error::{Result, RuntimeError};
 use crate::id_range::IdRange;
@@ -109,14 +109,14 @@ impl Runtime {
     /// [`Sandbox::destroy`]. A directory that cannot be read or removed is logged and skipped, so
     /// that the others are handled. Processes of sandboxes without records are killed.
     pub async fn sandboxes(&self) -> Result<Vec<Sandbox>> {
-        for id in beside(|| strays::ids(&self.inner.options.cgroup_parent))? {
+        for id in block_in_place(|| orphans::ids(&self.inner.options.cgroup_parent))? {
             if let Err(error) = self.sandbox(&id).await {
                 tracing::error!(sandbox = id, %error, "sandbox without a record not ended");
             }
         }
         let root = self.inner.options.state_dir.join(state_dir::SANDBOXES);
         let mut found = Vec::new();
-        for id in beside(|| names_in(&root)).map_err(RuntimeError::io("list", &root))? {
+        for id in block_in_place(|| names_in(&root)).map_err(RuntimeError::io("list", &root))? {
             match self.sandbox(&id).await {
                 Ok(sandbox) => found.extend(sandbox),
                 Err(error) => {
@@ -133,7 +133,7 @@ impl Runtime {
     pub async fn sandbox(&self, id: &str) -> Result<Option<Sandbox>> {
         check_id("sandbox id", id)?;
         let dir = self.dir(id);
-        match beside(|| SandboxFile::read(&dir)) {
+        match block_in_place(|| SandboxFile::read(&dir)) {
             Ok(file) => Ok(Some(self.handle(file))),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 // Made by a process that died before the first file was there, or its records are
@@ -165,7 +165,7 @@ impl Runtime {
         let gate = self.inner.busy.get(&spec.id);
         let _only = gate.lock().await;
         let dir = self.dir(&spec.id);
-        if let Ok(former) = beside(|| SandboxFile::read(&dir)) {
+        if let Ok(former) = block_in_place(|| SandboxFile::read(&dir)) {
             let same = former.spec == spec;
             let former = self.handle(former);
             match former.is_alive().await {
@@ -177,18 +177,18 @@ impl Runtime {
         } else {
             // A shim alone was ended by `sandboxes`: reading the arguments of all shims here would
             // make each creation slower.
-            self.end_strays(&spec.id, strays::ids_of_groups).await?;
+            self.end_strays(&spec.id, orphans::ids_of_groups).await?;
         }
         let options = &self.inner.options;
         let mut file = SandboxFile {
             version: state_dir::VERSION,
-            cgroup: strays::pod_group(&options.cgroup_parent, &spec.id),
-            shim_cgroup: strays::shim_group(&options.cgroup_parent),
+            cgroup: orphans::pod_group(&options.cgroup_parent, &spec.id),
+            shim_cgroup: orphans::shim_group(&options.cgroup_parent),
             created_at: Timestamp::now(),
             ids: None,
             spec,
         };
-        beside(|| match file.spec.own_users {
+        block_in_place(|| match file.spec.own_users {
             true => self.write_with_ids(&dir, &mut file),
             false => write_new(&dir, &file).map_err(RuntimeError::io("make", &dir)),
         })?;
@@ -206,7 +206,8 @@ impl Runtime {
     /// Removes the runtime's own kernel objects, once all sandboxes are destroyed.
     pub async fn close(&self) -> Result<()> {
         let parent = &self.inner.options.cgroup_parent;
-        beside(|| cgroup::remove(parent)).map_err(RuntimeError::io("remove control group", parent))
+        block_in_place(|| cgroup::remove(parent))
+            .map_err(RuntimeError::io("remove control group", parent))
     }
 
     /// Writes a sandbox's file with ids that no other sandbox has.
@@ -233,11 +234,12 @@ impl Runtime {
             Some(command) => command,
             None => return Err(invalid("shim_command", "is empty")),
         };
-        let log =
-            beside(|| open_log(dir)).map_err(RuntimeError::io("open", dir.join("shim.log")))?;
+        let log = block_in_place(|| open_log(dir))
+            .map_err(RuntimeError::io("open", dir.join("shim.log")))?;
         // The pod's processes cannot write to their view of it, nor change its mode or owner.
-        let sealed = beside(|| SealedProgram::open(Path::new(program), &self.inner.shim_in_memory))
-            .map_err(RuntimeError::io("seal", program))?;
+        let sealed =
+            block_in_place(|| SealedProgram::open(Path::new(program), &self.inner.shim_in_memory))
+                .map_err(RuntimeError::io("seal", program))?;
         // Not killed when this future is dropped: the next call finds the sandbox.
         let mut child = Command::new(sealed.path())
             .arg0(program)
@@ -265,7 +267,8 @@ impl Runtime {
         match said.trim() {
             state_dir::READY => Ok(()),
             "" => {
-                let log = beside(|| fs::read_to_string(dir.join("shim.log"))).unwrap_or_default();
+                let log =
+                    block_in_place(|| fs::read_to_string(dir.join("shim.log"))).unwrap_or_default();
                 let last = log.lines().last().unwrap_or("it ended without a word");
                 Err(RuntimeError::ShimStart(last.to_owned()))
             }
@@ -276,8 +279,8 @@ impl Runtime {
     async fn forget(&self, id: &str) -> Result<()> {
         let gate = self.inner.busy.get(id);
         let _only = gate.lock().await;
-        if beside(|| SandboxFile::read(&self.dir(id))).is_err() {
-            self.end_strays(id, strays::ids).await?;
+        if block_in_place(|| SandboxFile::read(&self.dir(id))).is_err() {
+            self.end_strays(id, orphans::ids).await?;
         }
         Ok(())
     }
@@ -294,7 +297,7 @@ impl Runtime {
         let ended = tokio::task::spawn_blocking(move || {
             // A mount belongs to the sandbox only if there was one.
             if that_run(&parent)?.contains(&id) {
-                strays::end(&parent, &id)?;
+                orphans::end(&parent, &id)?;
                 cleanup::unmount_below(&dir)?;
             }
             cleanup::remove_dir(&dir)
@@ -380,7 +383,8 @@ impl Sandbox {
                 Err(error) => return Err(error),
             }
             // No listener: dead, unless a process holds the lock.
-            if beside(|| cleanup::shim_of(self.dir()))?.is_none() || Instant::now() > until {
+            if block_in_place(|| cleanup::shim_of(self.dir()))?.is_none() || Instant::now() > until
+            {
                 return Ok(false);
             }
             tokio::time::sleep(Duration::from_millis(5)).await;

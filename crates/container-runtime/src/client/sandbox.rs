@@ -8,7 +8,7 @@ use super::cleanup;
 use super::connection::Peer;
 use super::session::{Events, Session};
 use crate::accounting::Accounting;
-use crate::blocking::beside;
+use crate::blocking::block_in_place;
 use crate::cgroup;
 use crate::error::{Result, RuntimeError};
 use crate::protocol::{Call, Reply};
@@ -163,7 +163,7 @@ impl Sandbox {
         match self.peer().open(Call::State).await {
             Ok((_, Reply::State(state))) => Ok(*state),
             Ok((_, other)) => Err(self.peer().odd(format!("unexpected answer {other:?}"))),
-            Err(RuntimeError::SandboxDead { .. }) => Ok(beside(|| self.last_state())),
+            Err(RuntimeError::SandboxDead { .. }) => Ok(block_in_place(|| self.last_state())),
             Err(error) => Err(error),
         }
     }

@@ -82,7 +82,7 @@ pub struct Detached(OwnedFd);
 
 impl Detached {
     /// Mounts an export. The kernel may block the call while the server does not answer: see
-    /// [`apart_async`](crate::apart_async).
+    /// [`call_with_timeout`](crate::call_with_timeout).
     ///
     /// # Errors
     /// See [`MountError`].

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api_client::{Api, PostParams, ResourceExt};
-use certificates::{Approved, ClientSubject, LIFE_MAX, Usage as Granted};
+use certificates::{ApprovedRequest, ClientSubject, LIFE_MAX, Usage as Granted};
 use jiff::Timestamp;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::authorization::v1::SubjectAccessReview;
@@ -171,7 +171,7 @@ impl Worker {
     async fn sign(
         &self,
         request: &CertificateSigningRequest,
-        approved: Approved<'_>,
+        approved: ApprovedRequest<'_>,
         now: Timestamp,
     ) -> Result<(), ApiError> {
         let Some(authority) = &self.context.config.authority else {
@@ -234,8 +234,8 @@ fn with_condition(
     changed
 }
 
-fn approved<'a>(asked: &'a Request, usages: &[Usage], seconds: Option<i64>) -> Approved<'a> {
-    Approved {
+fn approved<'a>(asked: &'a Request, usages: &[Usage], seconds: Option<i64>) -> ApprovedRequest<'a> {
+    ApprovedRequest {
         der: asked.der(),
         subject: ClientSubject {
             common_name: asked.common_name.clone(),

@@ -7,7 +7,7 @@ use jiff::SignedDuration;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod};
-use planners::node_lifecycle::fate::{ClaimVolume, Fate, Stays, fate};
+use planners::node_lifecycle::fate::{ClaimVolume, PodFate, StayReason, fate};
 use planners::node_lifecycle::fence::{Decision, NodeLease, Renewals, decide};
 use reconcile::execute::{self, Delete};
 use reconcile::{Cache, EventType, Recorder};
@@ -36,7 +36,7 @@ struct Divided {
     /// Pods that are deleted later, without the data of some claims.
     go_without: Vec<GoesWithout>,
     /// Pods that stay, although a user may expect that they are deleted.
-    stay: Vec<(Arc<PodView>, Stays)>,
+    stay: Vec<(Arc<PodView>, StayReason)>,
 }
 
 struct GoesWithout {
@@ -172,17 +172,17 @@ impl Fence {
         for pod in pods.iter().filter(|pod| pod.ends_with_lease()) {
             let pod = pod.clone();
             match self.fate(&pod) {
-                Fate::Goes => divided.go.push(pod),
-                Fate::GoesWithout { claims, after } => {
+                PodFate::Goes => divided.go.push(pod),
+                PodFate::GoesWithout { claims, after } => {
                     divided.go_without.push(GoesWithout { pod, claims, after });
                 }
-                Fate::Stays(cause) => divided.stay.push((pod, cause)),
+                PodFate::StayReason(cause) => divided.stay.push((pod, cause)),
             }
         }
         divided
     }
 
-    fn fate(&self, pod: &PodView) -> Fate {
+    fn fate(&self, pod: &PodView) -> PodFate {
         let owner = pod.controller.as_ref();
         let owner = owner.filter(|owner| &*owner.kind == "StatefulSet");
         let set = owner.and_then(|owner| {
@@ -231,9 +231,9 @@ impl Fence {
             .event(reference(node), EventType::Warning, "NodeFenced", text);
     }
 
-    fn tell_stays(&self, node: &str, stay: &[(Arc<PodView>, Stays)]) {
+    fn tell_stays(&self, node: &str, stay: &[(Arc<PodView>, StayReason)]) {
         for (pod, cause) in stay {
-            let text = format!("Stays with its {node}: {cause}");
+            let text = format!("StayReason with its {node}: {cause}");
             self.recorder
                 .event(pod.reference(), EventType::Warning, "StaysWithNode", text);
         }

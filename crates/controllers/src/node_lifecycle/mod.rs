@@ -11,8 +11,8 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Node;
 use planners::node_lifecycle::{
-    Disruption, GAP, Heard, Observed, PERIOD, Pace, concerns_new_pods, evictions, grace, is_ready,
-    plan,
+    Disruption, EvictionRateLimiter, GAP, Observed, PERIOD, SeenHeartbeats, concerns_new_pods,
+    evictions, grace, is_ready, plan,
 };
 use reconcile::{
     Cache, Index, Key, ObjectChange, Queue, ReconcileResult, WatchConfig, run_controller,
@@ -38,8 +38,8 @@ struct Observer {
 
 /// The memory about the nodes.
 struct Memory {
-    heard: Heard,
-    pace: Pace,
+    heard: SeenHeartbeats,
+    eviction_rate: EvictionRateLimiter,
     disruption: Disruption,
 }
 
@@ -66,8 +66,8 @@ pub(crate) async fn run(context: Context) {
                 .pods
                 .index(|pod| node_of(pod).into_iter().collect()),
             memory: Mutex::new(Memory {
-                heard: Heard::new(context.config.observation_gap.unwrap_or(GAP)),
-                pace: Pace::default(),
+                heard: SeenHeartbeats::new(context.config.observation_gap.unwrap_or(GAP)),
+                eviction_rate: EvictionRateLimiter::default(),
                 disruption: Disruption::default(),
             }),
             started: Instant::now(),
@@ -128,11 +128,13 @@ impl NodeLifecycle {
                 silent_for: observer.silent_for(&mut memory.heard, &node),
                 grace: observer.grace(&node),
                 pods: pods.clone(),
-                permission: memory.pace.permission(&node, &memory.disruption, now),
+                permission: memory
+                    .eviction_rate
+                    .permission(&node, &memory.disruption, now),
             };
             let plan = plan(&observed, now);
             if plan.begins_to_drive_away(&node) {
-                memory.pace.begun(&node, now);
+                memory.eviction_rate.begun(&node, now);
             }
             (plan, !memory.disruption.is_total())
         };
@@ -274,7 +276,7 @@ impl Observer {
         grace(self.lease(node).as_deref())
     }
 
-    fn silent_for(&self, heard: &mut Heard, node: &Node) -> SignedDuration {
+    fn silent_for(&self, heard: &mut SeenHeartbeats, node: &Node) -> SignedDuration {
         let renewed = self.lease(node).and_then(|lease| {
             lease
                 .spec

@@ -9,7 +9,7 @@ use http::Request;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::PersistentVolume;
 use planners::volume_expansion::bytes as whole_bytes;
-use planners::volume_move::{Answers, Call, Copied, Extent, Receipt, Side};
+use planners::volume_move::{Answers, Call, CopyReceipt, CopyResult, Extent, Side};
 use resource_kinds::storage::Driver;
 use resource_kinds::storage::volume_move::VolumeMove;
 use resource_kinds::volume_fit::capacity;
@@ -95,7 +95,7 @@ impl Nodes {
         record: &VolumeMove,
         extent: Extent,
         is_current: &(dyn Fn() -> bool + Sync),
-    ) -> Result<Copied, Error> {
+    ) -> Result<CopyResult, Error> {
         let name = volume.metadata.name.as_deref().unwrap_or_default();
         let driver = Driver::of_volume(volume).unwrap_or(Driver::Local);
         let address = |node| Address {
@@ -120,7 +120,7 @@ impl Nodes {
         copy: &str,
         bytes: u64,
         is_current: &(dyn Fn() -> bool + Sync),
-    ) -> Result<Copied, Error> {
+    ) -> Result<CopyResult, Error> {
         let number = self.copies.fetch_add(1, Ordering::Relaxed);
         let attempt = format!("{:x}-{number}", Timestamp::now().as_nanosecond());
         let receive = |offset: u64, is_last: bool| {
@@ -129,13 +129,13 @@ impl Nodes {
             )
         };
         // A copy that is there already is not made again.
-        let mut receipt: Receipt = self.send(to, &receive(0, false), Bytes::new()).await?;
+        let mut receipt: CopyReceipt = self.send(to, &receive(0, false), Bytes::new()).await?;
         let mut offset: u64 = 0;
         loop {
             match receipt {
-                Receipt::More => {}
-                Receipt::Arrived(path) => return Ok(Copied::Complete(path)),
-                Receipt::Impossible(reason) => return Ok(Copied::Impossible(reason)),
+                CopyReceipt::More => {}
+                CopyReceipt::Arrived(path) => return Ok(CopyResult::Complete(path)),
+                CopyReceipt::Impossible(reason) => return Ok(CopyResult::Impossible(reason)),
             }
             if !is_current() {
                 return Err(Error::Cut("the copy is not wanted any more".to_owned()));
@@ -143,14 +143,14 @@ impl Nodes {
             let read = format!("{read}?attempt={attempt}&{copy}&offset={offset}");
             let part = match self.bytes(from, &read, Bytes::new()).await {
                 Err(Error::Api(api_client::Error::Api(status))) if status.code == INVALID => {
-                    return Ok(Copied::Impossible(status.message));
+                    return Ok(CopyResult::Impossible(status.message));
                 }
                 other => other?,
             };
             let (is_last, length) = (part.is_empty(), part.len() as u64);
             receipt = self.send(to, &receive(offset, is_last), part).await?;
             offset += length;
-            if is_last && receipt == Receipt::More {
+            if is_last && receipt == CopyReceipt::More {
                 return Err(Error::Cut(
                     "the end of the copy was not recognised".to_owned(),
                 ));

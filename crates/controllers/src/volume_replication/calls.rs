@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use k8s_openapi::api::core::v1::PersistentVolume;
 use planners::volume_expansion::bytes as whole_bytes;
-use planners::volume_move::Copied as Sent;
-use planners::volume_replication::{Answers, Call, Common, Copied, Role};
+use planners::volume_move::CopyResult as Sent;
+use planners::volume_replication::{Answers, Call, CommonSnapshot, CopyResult, Role};
 use reconcile::execute::chain;
 use resource_kinds::storage::Driver;
 use resource_kinds::storage::volume_replication::VolumeReplication;
@@ -45,7 +45,7 @@ pub(super) async fn carry_out(
         Call::Demote(common) => {
             let step = match common {
                 None => "replica-demote".to_owned(),
-                Some(Common { time, here, there }) => {
+                Some(CommonSnapshot { time, here, there }) => {
                     format!("replica-demote?common={time}&here={here}&there={there}")
                 }
             };
@@ -63,10 +63,10 @@ pub(super) async fn carry_out(
             let receiver = address(record.receiver().unwrap_or_default());
             let sent = nodes.stream((&to, &receiver), steps, &copy, bytes, &is_current);
             answers.copied = Some(match sent.await? {
-                Sent::Complete(_) => Copied::Complete(time),
+                Sent::Complete(_) => CopyResult::Complete(time),
                 Sent::Impossible(reason) => {
                     controller.refusals.note(name, receiver.node);
-                    Copied::Impossible(reason)
+                    CopyResult::Impossible(reason)
                 }
             });
         }

@@ -19,15 +19,15 @@ fn a_node_whose_disk_is_full_stays_and_its_pods_go_elsewhere() {
         "--eviction-hard=nodefs.available<10%",
         "--eviction-pressure-transition-period=1s",
     ];
-    let mut bodies = machines.join_with_pod(&[&SHORT_LEASE[..], &eviction].concat());
+    let mut running_pods = machines.join_with_pod(&[&SHORT_LEASE[..], &eviction].concat());
     let kubectl = machines.server.kubectl();
-    let old = bodies.0["ticks-0"][0].clone();
+    let old = running_pods.0["ticks-0"][0].clone();
     machines.join(1, &SHORT_LEASE);
     let disk = machines.disk.as_ref().expect("a disk");
     disk.fill(0);
     machines.server.network.run(|| {
         wait_for_text("True", 120, || disk_pressure(&kubectl));
-        wait_for_pod(&kubectl, &mut bodies, "ticks-0", "n2");
+        wait_for_pod(&kubectl, &mut running_pods, "ticks-0", "n2");
         wait_for("the end of the old body", 120, || match runs(&old) {
             true => Err(kubectl.run(&["get", "pods", "-o", "wide"])),
             false => Ok(()),
@@ -47,7 +47,7 @@ fn a_node_whose_disk_is_full_stays_and_its_pods_go_elsewhere() {
     machines.server.network.run(|| {
         wait_for_text("False", 120, || disk_pressure(&kubectl));
         kubectl.ok(&["scale", "statefulset/ticks", "--replicas=2"]);
-        wait_for_pod(&kubectl, &mut bodies, "ticks-1", "n1");
+        wait_for_pod(&kubectl, &mut running_pods, "ticks-1", "n1");
     });
     machines.end();
 }

@@ -11,7 +11,7 @@ use super::{Machines, SHORT_LEASE, fenced, runs, wait_for_pod, wait_node_ready};
 #[test]
 fn a_node_whose_link_is_half_open_loses_its_pods_to_another_node() {
     let mut machines = Machines::new();
-    let mut bodies = machines.join_with_pod(&SHORT_LEASE);
+    let mut running_pods = machines.join_with_pod(&SHORT_LEASE);
     let kubectl = machines.server.kubectl();
     machines.join(1, &SHORT_LEASE);
     let server = machines.server.machine();
@@ -20,20 +20,20 @@ fn a_node_whose_link_is_half_open_loses_its_pods_to_another_node() {
         if lost == 1 {
             swap(&mut from, &mut to);
         }
-        let old = bodies.0["ticks-0"].last().expect("a body").clone();
+        let old = running_pods.0["ticks-0"].last().expect("a body").clone();
         assert!(runs(&old));
         from.lose(to);
         server.network.run(|| {
-            wait_for_pod(&kubectl, &mut bodies, "ticks-0", other);
+            wait_for_pod(&kubectl, &mut running_pods, "ticks-0", other);
             assert!(!runs(&old));
             wait_for_text(name, 120, || fenced(&kubectl));
         });
         from.find(to);
         server.network.run(|| {
             wait_node_ready(&kubectl, name);
-            bodies.look(&kubectl).expect("the pods");
+            running_pods.look(&kubectl).expect("the pods");
         });
     }
-    assert_eq!(bodies.0["ticks-0"].len(), 3, "it was replaced twice");
+    assert_eq!(running_pods.0["ticks-0"].len(), 3, "it was replaced twice");
     machines.end();
 }

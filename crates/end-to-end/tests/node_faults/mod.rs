@@ -1,5 +1,5 @@
 //! Faults around a node: packets that are lost or late, links that pass one direction, disks that are full or do
-//! not answer, and machines that come back. No ordinal ever has two bodies (docs/node-failure.md).
+//! not answer, and machines that come back. No ordinal ever has two running containers (docs/node-failure.md).
 
 mod full_disk;
 mod half_open;
@@ -62,16 +62,16 @@ impl Machines {
     }
 
     /// Lets the first node join, and waits for the pod of the set "ticks" there.
-    fn join_with_pod(&mut self, flags: &[&str]) -> Bodies {
+    fn join_with_pod(&mut self, flags: &[&str]) -> RunningPods {
         self.join(0, flags);
         let kubectl = self.server.kubectl();
-        let mut bodies = Bodies::default();
+        let mut running_pods = RunningPods::default();
         self.server.network.run(|| {
             kubectl.apply(&set("ticks", 1));
             kubectl.wait_ready("ticks", 1);
-            bodies.look(&kubectl).expect("the pods");
+            running_pods.look(&kubectl).expect("the pods");
         });
-        bodies
+        running_pods
     }
 
     fn end(mut self) {
@@ -129,9 +129,9 @@ fn runs(uid: &str) -> bool {
 
 /// The uids that the pods of each name had, in the order in which they were seen.
 #[derive(Default)]
-struct Bodies(BTreeMap<String, Vec<String>>);
+struct RunningPods(BTreeMap<String, Vec<String>>);
 
-impl Bodies {
+impl RunningPods {
     /// The pods as they are now; fails when two of one name run.
     #[track_caller]
     fn look(&mut self, kubectl: &Kubectl) -> Result<Vec<Value>, String> {
@@ -151,7 +151,10 @@ impl Bodies {
             };
             // The new one first: an old one that runs after it was seen has run beside it.
             if !older.is_empty() && runs(newest) {
-                assert!(!older.iter().any(|uid| runs(uid)), "{name} has two bodies");
+                assert!(
+                    !older.iter().any(|uid| runs(uid)),
+                    "{name} has two running containers"
+                );
             }
         }
         Ok(pods)
@@ -167,9 +170,9 @@ fn get(kubectl: &Kubectl, what: &[&str]) -> Result<Value, String> {
 
 /// Waits until the pod of that name is ready on the node, and the only one.
 #[track_caller]
-fn wait_for_pod(kubectl: &Kubectl, bodies: &mut Bodies, name: &str, node: &str) {
+fn wait_for_pod(kubectl: &Kubectl, running_pods: &mut RunningPods, name: &str, node: &str) {
     wait_for(&format!("{name} on {node}"), 300, || {
-        let pods = bodies.look(kubectl)?;
+        let pods = running_pods.look(kubectl)?;
         let is_there = |pod: &Value| {
             text(pod, "/metadata/name") == name && pod["spec"]["nodeName"] == *node && is_ready(pod)
         };
@@ -207,7 +210,7 @@ fn a_rollout_over_two_nodes_completes_while_packets_are_lost() {
         kubectl.apply(&(set("rolls", 2) + &set("stays", 2)));
         kubectl.wait_ready("rolls", 2);
         kubectl.wait_ready("stays", 2);
-        let mut bodies = Bodies::default();
+        let mut running_pods = RunningPods::default();
         let stays = |pods: Vec<Value>| {
             let all = pods.into_iter();
             let own = all.filter(|pod| text(pod, "/metadata/name").starts_with("stays"));
@@ -217,13 +220,13 @@ fn a_rollout_over_two_nodes_completes_while_packets_are_lost() {
             });
             ids.collect::<Vec<_>>()
         };
-        let before = stays(bodies.look(&kubectl).expect("the pods"));
+        let before = stays(running_pods.look(&kubectl).expect("the pods"));
         machines.lan.disturb(20);
         for version in ["b", "c"] {
             let version = format!("VERSION={version}");
             kubectl.ok(&["set", "env", "statefulset/rolls", &version]);
             wait_for("the rollout", 600, || {
-                let pods = bodies.look(&kubectl)?;
+                let pods = running_pods.look(&kubectl)?;
                 let set = get(&kubectl, &["statefulset", "rolls"])?;
                 let status = &set["status"];
                 let is_seen = status["observedGeneration"] == set["metadata"]["generation"];
@@ -242,7 +245,7 @@ fn a_rollout_over_two_nodes_completes_while_packets_are_lost() {
             let mut seen = wait_for("a lease", 120, renewed);
             for _ in 0..3 {
                 seen = wait_for(&format!("a renewal of {name}"), 120, || {
-                    bodies.look(&kubectl)?;
+                    running_pods.look(&kubectl)?;
                     let now = renewed()?;
                     if now == seen {
                         Err(now.to_string())
@@ -268,7 +271,10 @@ fn a_rollout_over_two_nodes_completes_while_packets_are_lost() {
         kubectl.wait_ready("rolls", 2);
         kubectl.wait_ready("stays", 2);
         assert_eq!(fenced(&kubectl), "", "no node was lost");
-        assert_eq!(stays(bodies.look(&kubectl).expect("the pods")), before);
+        assert_eq!(
+            stays(running_pods.look(&kubectl).expect("the pods")),
+            before
+        );
     });
     machines.end();
 }
@@ -283,15 +289,15 @@ fn a_node_whose_disk_hangs_loses_its_pods_to_another_node() {
     machines.disk = Some(Disk::mount(Path::new(&data), 1024));
     // Without the node's own measures, which would drive the pod out.
     let flags = [&SHORT_LEASE[..], &["--eviction-hard=memory.available<1Mi"]].concat();
-    let mut bodies = machines.join_with_pod(&flags);
+    let mut running_pods = machines.join_with_pod(&flags);
     let kubectl = machines.server.kubectl();
-    let old = bodies.0["ticks-0"][0].clone();
+    let old = running_pods.0["ticks-0"][0].clone();
     assert!(runs(&old));
     machines.join(1, &SHORT_LEASE);
     let disk = machines.disk.as_ref().expect("a disk");
     disk.hold_up();
     machines.server.network.run(|| {
-        wait_for_pod(&kubectl, &mut bodies, "ticks-0", "n2");
+        wait_for_pod(&kubectl, &mut running_pods, "ticks-0", "n2");
         assert!(!runs(&old));
         wait_for_text("n1", 120, || fenced(&kubectl));
     });
@@ -299,10 +305,10 @@ fn a_node_whose_disk_hangs_loses_its_pods_to_another_node() {
     machines.server.network.run(|| {
         wait_node_ready(&kubectl, "n1");
         kubectl.ok(&["scale", "statefulset/ticks", "--replicas=2"]);
-        wait_for_pod(&kubectl, &mut bodies, "ticks-1", "n1");
-        wait_for_pod(&kubectl, &mut bodies, "ticks-0", "n2");
+        wait_for_pod(&kubectl, &mut running_pods, "ticks-1", "n1");
+        wait_for_pod(&kubectl, &mut running_pods, "ticks-0", "n2");
         assert!(!runs(&old));
-        assert_eq!(bodies.0["ticks-0"].len(), 2, "it was replaced once");
+        assert_eq!(running_pods.0["ticks-0"].len(), 2, "it was replaced once");
     });
     machines.end();
 }

@@ -10,7 +10,9 @@ use end_to_end::{process, text, wait_for, wait_for_text};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::{Bodies, Machines, SHORT_LEASE, fenced, get, runs, set, wait_for_pod, wait_node_ready};
+use super::{
+    Machines, RunningPods, SHORT_LEASE, fenced, get, runs, set, wait_for_pod, wait_node_ready,
+};
 
 /// The set [`set`] with a volume of each pod's own, which stays with its node.
 fn with_claim(name: &str) -> String {
@@ -40,7 +42,7 @@ fn a_volume_that_stayed_with_its_node_is_used_again() {
     let mut machines = Machines::new();
     machines.join(0, &SHORT_LEASE);
     let kubectl = machines.server.kubectl();
-    let mut bodies = Bodies::default();
+    let mut running_pods = RunningPods::default();
     let volume = || {
         let claim = get(&kubectl, &["pvc", "data-keeps-0"]).expect("the claim");
         text(&claim, "/spec/volumeName").to_owned()
@@ -49,7 +51,7 @@ fn a_volume_that_stayed_with_its_node_is_used_again() {
         kubectl.apply(&(with_claim("keeps") + &set("moves", 1)));
         kubectl.wait_ready("keeps", 1);
         kubectl.wait_ready("moves", 1);
-        bodies.look(&kubectl).expect("the pods");
+        running_pods.look(&kubectl).expect("the pods");
         let write = "echo kept >/data/file && sync";
         kubectl.ok(&["exec", "keeps-0", "--", "sh", "-c", write]);
         volume()
@@ -57,16 +59,16 @@ fn a_volume_that_stayed_with_its_node_is_used_again() {
     machines.join(1, &SHORT_LEASE);
     lose(&mut machines.nodes[0]);
     machines.server.network.run(|| {
-        wait_for_pod(&kubectl, &mut bodies, "moves-0", "n2");
+        wait_for_pod(&kubectl, &mut running_pods, "moves-0", "n2");
         let events = ["get", "events", "--field-selector", "reason=StaysWithNode"];
         wait_for_text("keeps-0", 120, || kubectl.ok(&events));
         let pod = get(&kubectl, &["pod", "keeps-0"]).expect("the pod");
         assert_eq!(text(&pod, "/spec/nodeName"), "n1");
-        assert!(!bodies.0["keeps-0"].iter().any(|uid| runs(uid)));
+        assert!(!running_pods.0["keeps-0"].iter().any(|uid| runs(uid)));
     });
     machines.nodes[0].start(&[&["node"], &SHORT_LEASE[..]].concat());
     machines.server.network.run(|| {
-        wait_for_pod(&kubectl, &mut bodies, "keeps-0", "n1");
+        wait_for_pod(&kubectl, &mut running_pods, "keeps-0", "n1");
         let file = wait_for("the file", 120, || {
             let read = ["exec", "keeps-0", "--", "cat", "/data/file"];
             kubectl.run(&read).success()
@@ -75,8 +77,8 @@ fn a_volume_that_stayed_with_its_node_is_used_again() {
         assert_eq!(volume(), before);
         // The node takes other pods, too.
         kubectl.ok(&["scale", "statefulset/moves", "--replicas=2"]);
-        wait_for_pod(&kubectl, &mut bodies, "moves-1", "n1");
-        assert_eq!(bodies.0["moves-0"].len(), 2, "it was replaced once");
+        wait_for_pod(&kubectl, &mut running_pods, "moves-1", "n1");
+        assert_eq!(running_pods.0["moves-0"].len(), 2, "it was replaced once");
     });
     machines.end();
 }
@@ -88,13 +90,13 @@ fn a_person_confirms_that_a_lost_node_is_off() {
     let mut machines = Machines::new();
     machines.join(0, &SHORT_LEASE);
     let kubectl = machines.server.kubectl();
-    let mut bodies = Bodies::default();
+    let mut running_pods = RunningPods::default();
     let annotation = "annotations: {mainstay.dev/node-failure: Failover}";
     let manifest = set("waits", 1).replace(annotation, "labels: {app: waits}");
     machines.server.network.run(|| {
         kubectl.apply(&manifest);
         kubectl.wait_ready("waits", 1);
-        bodies.look(&kubectl).expect("the pods");
+        running_pods.look(&kubectl).expect("the pods");
     });
     machines.join(1, &SHORT_LEASE);
     lose(&mut machines.nodes[0]);
@@ -107,26 +109,26 @@ fn a_person_confirms_that_a_lost_node_is_off() {
                 false => Ok(()),
             }
         });
-        let pods = bodies.look(&kubectl).expect("the pods");
+        let pods = running_pods.look(&kubectl).expect("the pods");
         assert_eq!(pods[0]["spec"]["nodeName"], "n1");
-        assert_eq!(bodies.0["waits-0"].len(), 1, "it waits");
+        assert_eq!(running_pods.0["waits-0"].len(), 1, "it waits");
         let confirmed = format!("{taint}=nodeshutdown:NoExecute");
         kubectl.ok(&["taint", "node", "n1", &confirmed]);
-        wait_for_pod(&kubectl, &mut bodies, "waits-0", "n2");
+        wait_for_pod(&kubectl, &mut running_pods, "waits-0", "n2");
     });
     machines.nodes[0].start(&[&["node"], &SHORT_LEASE[..]].concat());
     machines.server.network.run(|| {
         wait_node_ready(&kubectl, "n1");
         kubectl.ok(&["taint", "node", "n1", &format!("{taint}-")]);
         kubectl.ok(&["scale", "statefulset/waits", "--replicas=2"]);
-        wait_for_pod(&kubectl, &mut bodies, "waits-1", "n1");
-        assert_eq!(bodies.0["waits-0"].len(), 2, "it was replaced once");
+        wait_for_pod(&kubectl, &mut running_pods, "waits-1", "n1");
+        assert_eq!(running_pods.0["waits-0"].len(), 2, "it was replaced once");
     });
     machines.end();
 }
 
 /// All processes of a node stand still, those that guard its pods, too. They go on after its pod runs elsewhere:
-/// the node is ready only after its old body has ended.
+/// the node is ready only after its old running container has ended.
 #[test]
 fn a_node_that_thaws_after_the_takeover_ends_its_bodies_before_it_is_ready() {
     let mut machines = Machines::new();
@@ -166,7 +168,7 @@ fn a_node_that_thaws_after_the_takeover_ends_its_bodies_before_it_is_ready() {
         wait_for("the node to be back", 300, || {
             let node = get(&kubectl, &["node", "n1"])?;
             let is_back = is_ready(&node);
-            // After the look: a body that is gone does not come back.
+            // After the look: a running container that is gone does not come back.
             assert!(!is_back || !runs(&old), "{node}");
             match is_back {
                 true => Ok(()),
@@ -175,11 +177,11 @@ fn a_node_that_thaws_after_the_takeover_ends_its_bodies_before_it_is_ready() {
         });
         let new = uid().expect("the pod");
         assert!(new != old && runs(&new));
-        let mut bodies = Bodies::default();
-        bodies.look(&kubectl).expect("the pods");
+        let mut running_pods = RunningPods::default();
+        running_pods.look(&kubectl).expect("the pods");
         kubectl.ok(&["scale", "statefulset/ticks", "--replicas=2"]);
-        wait_for_pod(&kubectl, &mut bodies, "ticks-1", "n1");
-        assert_eq!(bodies.0["ticks-0"], [new], "it was replaced once");
+        wait_for_pod(&kubectl, &mut running_pods, "ticks-1", "n1");
+        assert_eq!(running_pods.0["ticks-0"], [new], "it was replaced once");
     });
     machines.end();
 }

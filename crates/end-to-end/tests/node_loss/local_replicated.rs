@@ -25,7 +25,7 @@ parameters: {replicas: '1', replicationIntervalSeconds: '2'}
 volumeBindingMode: WaitForFirstConsumer
 ";
 
-/// Each line has a number and the name of the body that wrote it.
+/// Each line has a number and the name of the running container that wrote it.
 const SET: &str = r"
 apiVersion: apps/v1
 kind: StatefulSet

@@ -2,7 +2,7 @@
 //!
 //! Each node is a machine on one link. A writer on another node prints the number of each write that the
 //! application has acknowledged. After the loss the pod runs on another node, and no ordinal ever has two
-//! bodies. In the end the application has every acknowledged write.
+//! running containers. In the end the application has every acknowledged write.
 
 mod killed_server;
 mod local_replicated;
@@ -41,7 +41,7 @@ trait Application {
     const REPLICAS: u64;
     /// The manifest below `examples`.
     const MANIFEST: &str;
-    /// The programs of a body, by the start of their names.
+    /// The programs of a running container, by the start of their names.
     const PROGRAMS: &[&str];
     /// Repository and tag of the image.
     const IMAGE: (&str, &str);
@@ -270,7 +270,7 @@ fn the_primarys_node_is_lost<A: Application>(cluster: &mut Cluster, kubectl: &Ku
             let listed = get(kubectl, &["pods", "-l", &format!("app={}", A::SET)])?;
             let new = successor(&listed, &name, &uid);
             let new_runs = new.is_some_and(|pod| runs::<A>(text(pod, "/metadata/uid")));
-            assert!(!new_runs || !runs::<A>(&uid), "{name} has two bodies");
+            assert!(!new_runs || !runs::<A>(&uid), "{name} has two running containers");
             match new.is_some_and(is_ready) {
                 true => Ok(()),
                 false => Err(listed.to_string()),
@@ -299,7 +299,7 @@ fn the_primarys_node_is_lost<A: Application>(cluster: &mut Cluster, kubectl: &Ku
         });
         kubectl.wait_ready(A::SET, A::REPLICAS);
         wait_whole::<A>(kubectl);
-        assert!(!runs::<A>(&uid), "the old body of {name} runs");
+        assert!(!runs::<A>(&uid), "the old container of {name} runs");
     });
 }
 

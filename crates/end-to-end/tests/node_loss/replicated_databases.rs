@@ -180,7 +180,7 @@ fn the_database_starts_at_the_recovery_point<A: Single>(loss: Loss) {
     cluster.lose(number - 1, loss);
     let present = cluster.server.network.run(|| {
         let point = wait_for_promotion(&kubectl, (&node, &uid), 2);
-        assert!(!runs::<A>(&uid), "db-0 has two bodies");
+        assert!(!runs::<A>(&uid), "db-0 has two running containers");
         assert!(foretold <= point, "the metric said {foretold}, and {point} was reached");
         let acknowledged = wait_for("the writer's log", 300, || acknowledged(&kubectl, "writer"));
         let [present, other] = ["one", "two"].map(|table| rows::<A>(&kubectl, table));
@@ -221,7 +221,7 @@ fn the_database_starts_at_the_recovery_point<A: Single>(loss: Loss) {
         let wanted = format!("{node}/{snapshot}");
         assert_eq!(claim["replication"]["diverged"][0], *wanted, "{claim}");
         wait_for_copy(&kubectl);
-        assert!(!runs::<A>(&uid), "the old body of db-0 runs");
+        assert!(!runs::<A>(&uid), "the old container of db-0 runs");
         assert_eq!(rows::<A>(&kubectl, "one"), present);
     });
     cluster.end();

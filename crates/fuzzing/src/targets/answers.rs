@@ -6,7 +6,7 @@ use admission_rules::{Webhook, webhooks};
 use api_server::decoders;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use certificates::{Approved, Authority, ClientSubject, Usage};
+use certificates::{ApprovedRequest, Authority, ClientSubject, Usage};
 use resource_kinds::certificates::Request;
 use serde_json::{Value, json};
 
@@ -124,7 +124,7 @@ pub const REQUEST: Target = Target {
             let Ok(request) = Request::parse(text) else {
                 continue;
             };
-            let approved = Approved {
+            let approved = ApprovedRequest {
                 der: request.der(),
                 subject: ClientSubject {
                     common_name: request.common_name.clone(),

@@ -22,9 +22,9 @@ use super::chain;
 use super::challenge::{Challenge, challenge, token_url};
 use super::reach::Reach;
 use crate::manifest::{ACCEPTED, json_fault};
-use crate::pace::{Meter, Pace, Progress, TooSlow};
 use crate::reference::Reference;
 use crate::registries::Endpoint;
+use crate::stall_detector::{MinimumSpeed, Progress, StallDetector, TooSlow};
 
 const USER_AGENT_VALUE: HeaderValue =
     HeaderValue::from_static(concat!("mainstay/", env!("CARGO_PKG_VERSION")));
@@ -149,7 +149,7 @@ pub(super) struct RegistryClient {
     query: String,
     repository: String,
     credentials: Option<Credentials>,
-    pace: Pace,
+    minimum_speed: MinimumSpeed,
     progress: Progress,
     /// The `Authorization` header that it accepted.
     authorization: Mutex<Option<HeaderValue>>,
@@ -161,7 +161,7 @@ impl RegistryClient {
         endpoint: &Endpoint,
         reference: &Reference,
         credentials: Option<Credentials>,
-        pace: Pace,
+        minimum_speed: MinimumSpeed,
         progress: Progress,
     ) -> Result<Self, RequestError> {
         let scheme = if endpoint.plain_http { "http" } else { "https" };
@@ -200,7 +200,7 @@ impl RegistryClient {
             },
             repository,
             credentials,
-            pace,
+            minimum_speed,
             progress,
             authorization: Mutex::new(authorization),
         })
@@ -290,7 +290,7 @@ impl RegistryClient {
     fn answer(&self, response: Response<Body>) -> Answer {
         Answer {
             response,
-            meter: Meter::new(self.pace, Instant::now()),
+            stall_detector: StallDetector::new(self.minimum_speed, Instant::now()),
             progress: self.progress.clone(),
         }
     }
@@ -349,7 +349,7 @@ impl RegistryClient {
 /// An answer that is coming in.
 pub(super) struct Answer {
     response: Response<Body>,
-    meter: Meter,
+    stall_detector: StallDetector,
     progress: Progress,
 }
 
@@ -361,16 +361,19 @@ impl Answer {
     /// The next piece; `None` at the end.
     pub async fn next(&mut self) -> Result<Option<Bytes>, RequestError> {
         loop {
-            let chunk = timeout_at(self.meter.end(), self.response.body_mut().chunk()).await;
+            let chunk =
+                timeout_at(self.stall_detector.end(), self.response.body_mut().chunk()).await;
             if let Ok(chunk) = chunk {
                 let chunk = chunk?;
                 let length = chunk.as_ref().map_or(0, |chunk| chunk.len() as u64);
-                self.meter.add(length);
+                self.stall_detector.add(length);
                 self.progress.add(length);
                 return Ok(chunk);
             }
             let now = Instant::now();
-            self.meter.check(now).map_err(RequestError::TooSlow)?;
+            self.stall_detector
+                .check(now)
+                .map_err(RequestError::TooSlow)?;
         }
     }
 }

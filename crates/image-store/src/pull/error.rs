@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use crate::disk_space::{Bytes, NoRoom};
 use crate::reference::InvalidReference;
-use crate::room::{Bytes, NoRoom};
 use crate::store::StoreError;
 
 /// The error of a pull. The text is for users, in a pod's events.

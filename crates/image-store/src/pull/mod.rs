@@ -21,15 +21,15 @@ use crate::access::{Accesses, PullSecret};
 use crate::compression::decompressed;
 use crate::credentials::Credentials;
 use crate::digest::Digest;
+use crate::disk_space::{KeepFree, Room};
 use crate::index::{Image, Record};
 use crate::manifest::{
     Blob, ConfigBlob, Manifest, architecture, for_this_platform, json_fault,
     parse as parse_manifest,
 };
-use crate::pace::{Observer, Pace, Progress, TooSlow};
 use crate::reference::{Reference, parse};
 use crate::registries::{Endpoint, RegistriesConfig};
-use crate::room::{KeepFree, Room};
+use crate::stall_detector::{MinimumSpeed, Observer, Progress, TooSlow};
 use crate::store::{ImageStore, StoreError, io_error, room_error};
 
 pub(crate) use challenge::meets;
@@ -60,7 +60,7 @@ pub struct PullOptions {
     /// of the disk, at most 1 GiB.
     pub keep_free: KeepFree,
     /// The minimum speed of registries.
-    pub pace: Pace,
+    pub minimum_speed: MinimumSpeed,
     /// The receiver of the progress.
     pub progress: Progress,
 }
@@ -97,7 +97,7 @@ impl ImageStore {
                     &endpoint,
                     &reference,
                     candidate.credentials(),
-                    options.pace,
+                    options.minimum_speed,
                     options.progress.clone(),
                 );
                 let error = match client.await {
@@ -447,12 +447,15 @@ impl Pull<'_> {
         match error {
             RequestError::NotFound => PullError::NotFound { reference, host },
             RequestError::Unauthorized => PullError::Unauthorized { reference, host },
-            RequestError::TooSlow(TooSlow { bytes, pace }) => PullError::TooSlow {
+            RequestError::TooSlow(TooSlow {
+                bytes,
+                minimum_speed,
+            }) => PullError::TooSlow {
                 reference,
                 host,
                 bytes,
-                window: pace.window,
-                bytes_min: pace.bytes_min,
+                window: minimum_speed.window,
+                bytes_min: minimum_speed.bytes_min,
             },
             error @ RequestError::NoRegistry => PullError::NoRegistry {
                 reference,

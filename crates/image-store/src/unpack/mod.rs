@@ -2,7 +2,7 @@
 //!
 //! Every path is resolved with the directory as its root (`openat2`, `RESOLVE_IN_ROOT`) and its
 //! last part never followed, so that neither `..` nor a link in the layer leads outside; counts and
-//! lengths are bounded, and sizes by the room that the disk has ([`crate::room`]). Whiteouts become
+//! lengths are bounded, and sizes by the room that the disk has ([`crate::disk_space`]). Whiteouts become
 //! overlayfs' own (a character device 0:0; an opaque mark on the directory): OCI image layer
 //! specification, kernel's overlayfs documentation.
 
@@ -22,7 +22,7 @@ use rustix::fs::{XattrFlags, setxattr};
 use rustix::io::Errno;
 use tar::EntryType;
 
-use crate::room::{Bytes, NoRoom, Room, RoomError};
+use crate::disk_space::{Bytes, NoRoom, Room, RoomError};
 use entry::{Entries, Entry, components};
 
 /// The prefix of a file that hides another in the layers below.

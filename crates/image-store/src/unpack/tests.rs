@@ -1,7 +1,7 @@
 //! Single layers, honest and hostile.
 
 use super::*;
-use crate::room::KeepFree;
+use crate::disk_space::KeepFree;
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use api_client::{Api, Client};
 use console::output::say;
-use container_runtime::beside;
+use container_runtime::block_in_place;
 use control_plane::cluster_ranges::{ClusterRanges, DNS_SERVICE};
 use http::Uri;
 use jiff::Timestamp;
@@ -64,7 +64,7 @@ pub async fn membership(
     settings: &Settings,
     machine: &str,
 ) -> Result<(Membership, Identity)> {
-    let stored = beside(|| place.read())?;
+    let stored = block_in_place(|| place.read())?;
     let now = Timestamp::now();
     match (stored, &settings.token) {
         (Some((membership, identity)), token) => {
@@ -80,7 +80,7 @@ pub async fn membership(
             match (expired(&identity, now), token) {
                 (None, _) => {
                     let membership = with_servers(membership, settings);
-                    beside(|| place.write(&membership))?;
+                    block_in_place(|| place.write(&membership))?;
                     Ok((membership, identity))
                 }
                 (Some(error), None) => Err(error.into()),
@@ -111,7 +111,7 @@ fn store(
     joined: (Membership, Identity),
 ) -> Result<(Membership, Identity)> {
     let (membership, identity) = &joined;
-    beside(|| {
+    block_in_place(|| {
         place.write(membership)?;
         place.write_identity(identity)
     })?;

@@ -16,7 +16,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 use api_client::Client;
 use console::output::{say, warn};
-use container_runtime::beside;
+use container_runtime::block_in_place;
 use control_plane::host::{self, Host, NodeAddress};
 use control_plane::tasks::Group;
 use data_directory::{Claim, Engine, Role};
@@ -64,7 +64,7 @@ pub async fn run(arguments: NodeArguments) -> Result<()> {
     let place = Arc::new(MembershipStore::open(data_dir)?);
     data_directory::process::note(data_dir)?;
     // Before the way into the cluster: an agent that was killed has left the device running.
-    let _watchdog = beside(|| watchdog(&settings))?;
+    let _watchdog = block_in_place(|| watchdog(&settings))?;
     let entering = Entry::find(&settings, &host, place);
     // The way into the cluster waits for the server, and may be given up.
     let Some(entry) = told.raised().run_until_cancelled(entering).await else {
@@ -168,7 +168,7 @@ async fn start(settings: &Settings, host: Host, mut claim: Claim, entry: Entry) 
     let registered = entered.registered();
     claim.settle(data_dir, &host.name)?;
     if matches!(entered, Entered::Answered(_)) {
-        beside(|| keep_ranges(&place, &mut membership, registered, data_dir))?;
+        block_in_place(|| keep_ranges(&place, &mut membership, registered, data_dir))?;
     } else {
         say(
             "mainstay: no server answers: the containers that run here go on and are started again when they \

@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use console::output::say;
-use container_runtime::beside;
+use container_runtime::block_in_place;
 use control_plane::cluster_ranges::ClusterRanges;
 use control_plane::host::{self, Host, NodeAddress};
 use control_plane::{
@@ -53,7 +53,8 @@ pub async fn run(arguments: ServerRoleArguments) -> Result<()> {
     };
     let role = (Role::Server, engine);
     let mut claim = data_directory::claim(data_dir, &host.name, role, instances)?;
-    let mut network = beside(|| control_plane::choose_network(data_dir, &settings.network))?;
+    let mut network =
+        block_in_place(|| control_plane::choose_network(data_dir, &settings.network))?;
     let address = advertised(&settings, &host)?;
     let quota = settings.store.quota;
     let store = match &settings.etcd {
@@ -66,7 +67,7 @@ pub async fn run(arguments: ServerRoleArguments) -> Result<()> {
         let (shared, asked) = (store.shared(), &settings.network);
         network = control_plane::agree_on_network(shared.as_ref(), asked, network).await?;
     }
-    beside(|| network.store(data_dir))?;
+    block_in_place(|| network.store(data_dir))?;
     let named = settings.server_token_file.clone();
     if named.is_some() && !store.is_shared() {
         bail!("--server-token-file is for servers with a common store: add --store");
@@ -201,7 +202,7 @@ impl Base<'_> {
         let member = own.start(&control_plane.server, &self.failed).await?;
         let configured_by = self.settings.configured_by.clone();
         let storage = member.parts.storage();
-        beside(|| control_plane.serve_admin(data_dir, storage, configured_by));
+        block_in_place(|| control_plane.serve_admin(data_dir, storage, configured_by));
         control_plane.follow_addresses(&self.host, Some(address));
         Ok(Cluster {
             control_plane,

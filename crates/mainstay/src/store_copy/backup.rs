@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use console::output::say;
-use container_runtime::beside;
+use container_runtime::block_in_place;
 use control_plane::backup_contents::{Objects, Request, Source, records};
 use control_plane::host::Host;
 use control_plane::{EtcdAddress, EtcdSettings, TokenFile};
@@ -122,7 +122,7 @@ pub async fn backup(arguments: BackupArguments) -> Result<()> {
         objects: sum.count,
         sha256: sum.sha256.clone(),
     };
-    beside(|| write(&target, &header, &contents.pairs))?;
+    block_in_place(|| write(&target, &header, &contents.pairs))?;
     say(&format!(
         "{}: {} objects of {} at resource version {} (SHA-256 {})",
         target.display(),
@@ -162,10 +162,10 @@ async fn of_directory(data: &Path, token: &TokenFile) -> Result<(Contents, Role)
         None => Source::files(data, Vec::new(), request).await?,
     };
     let stored = (0..summary.objects).map(|_| source.next_object());
-    let stored: Result<Vec<KeyValue>> = beside(|| stored.collect());
+    let stored: Result<Vec<KeyValue>> = block_in_place(|| stored.collect());
     source.close().await?;
     let revision = Revision(summary.revision);
-    let records = beside(|| into_etcd::records(data, token, revision))?;
+    let records = block_in_place(|| into_etcd::records(data, token, revision))?;
     let contents = Contents {
         instance: marker.instance,
         pairs: into_etcd::merge(stored?, records),
@@ -238,7 +238,7 @@ fn count(header: &str) -> Result<u64> {
 
 /// Restores a backup into an empty store.
 pub async fn restore(arguments: BackupArguments) -> Result<()> {
-    let (header, pairs) = beside(|| read(&arguments.file))?;
+    let (header, pairs) = block_in_place(|| read(&arguments.file))?;
     // The cluster may have gone on after the backup, and clients may know its resource versions.
     let revision = Revision(header.revision.saturating_add(REVISIONS_LEFT_OUT));
     let contents = Contents {
@@ -291,9 +291,9 @@ async fn to_directory(
     let claim = data_directory::claim(data, &host.name, (role, Engine::Etcd), instances)?;
     let mut marker = claim.marker;
     (marker.instance, marker.cluster) = (contents.instance.clone(), true);
-    let copied = beside(|| into_directory::install(data, &mut marker, contents, token))?;
+    let copied = block_in_place(|| into_directory::install(data, &mut marker, contents, token))?;
     into_directory::verify(data, contents.revision, &copied).await?;
-    beside(|| into_directory::put_in_place(data, marker))
+    block_in_place(|| into_directory::put_in_place(data, marker))
 }
 
 #[cfg(test)]

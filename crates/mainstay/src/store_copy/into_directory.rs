@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use console::output::say;
-use container_runtime::beside;
+use container_runtime::block_in_place;
 use control_plane::host::Host;
 use control_plane::{ClusterNetwork, EtcdAddress, NETWORK_RECORD, TokenFile, shared_keys};
 use data_directory::process;
@@ -84,7 +84,7 @@ pub async fn run(address: &EtcdAddress, data: &Path, token: Option<PathBuf>) -> 
     }
     let contents = super::contents(&pairs, instance);
     let file = TokenFile::choose(token, data);
-    let copied = beside(|| install(data, &mut marker, &contents, &file))?;
+    let copied = block_in_place(|| install(data, &mut marker, &contents, &file))?;
     verify(data, contents.revision, &copied).await?;
     etcd.leave(&pairs, &to).await.map_err(at(address))?;
     say(&format!(
@@ -95,7 +95,7 @@ pub async fn run(address: &EtcdAddress, data: &Path, token: Option<PathBuf>) -> 
         copied.sha256,
         pairs.revision.0
     ));
-    beside(|| put_in_place(data, marker))?;
+    block_in_place(|| put_in_place(data, marker))?;
     say_next(data);
     Ok(())
 }

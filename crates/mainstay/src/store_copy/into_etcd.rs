@@ -8,7 +8,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail, ensure};
 use bytes::Bytes;
 use console::output::say;
-use container_runtime::beside;
+use container_runtime::block_in_place;
 use control_plane::{AskedNetwork, EtcdAddress, TokenFile, shared_keys, store};
 use data_directory::process;
 use data_directory::{Engine, MARKER_FILE, Marker, Role};
@@ -41,12 +41,12 @@ pub async fn run(data: &Path, address: &EtcdAddress, token: Option<PathBuf>) -> 
     let read = read.context("read the store")?;
     let copied = async {
         let file = TokenFile::choose(token, data);
-        let records = beside(|| records(data, &file, read.revision))?;
+        let records = block_in_place(|| records(data, &file, read.revision))?;
         let pairs = merge(read.items, records);
         let (etcd, begun, copied) = fill(etcd, address, &marker.instance, &pairs).await?;
         // From now on, no server uses the directory alone.
         marker.engine = Engine::Etcd;
-        beside(|| marker.write(data))?;
+        block_in_place(|| marker.write(data))?;
         let completed = etcd.complete(begun, read.revision).await;
         completed.map_err(at(address))?;
         Ok::<_, anyhow::Error>(copied)

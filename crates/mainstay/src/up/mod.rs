@@ -16,7 +16,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use api_client::{Api, ListParams, PartialObjectMeta};
 use console::output::{leave_foot, say, warn};
 use console::terminal;
-use container_runtime::beside;
+use container_runtime::block_in_place;
 use control_plane::host::{self, Host, NodeAddress};
 use control_plane::store::OpenStore;
 use control_plane::{
@@ -55,7 +55,7 @@ pub async fn run(arguments: UpArguments) -> Result<()> {
     let settings = arguments.settings()?;
     host::require_root("up")?;
     settings.machine.pods.require_encryption()?;
-    let manifests = beside(|| manifests::read_all(&settings.files))?;
+    let manifests = block_in_place(|| manifests::read_all(&settings.files))?;
     let registries = settings.machine.read_registries()?;
     let protection = settings.store.protection.read()?;
     if settings.background.detach {
@@ -138,7 +138,7 @@ impl Cluster {
         let for_builtin = images.clone();
         let builtin = tokio::task::spawn_blocking(move || builtin_images::put(&for_builtin));
         // Services of restored objects have addresses.
-        let restored = beside(|| control_plane::stored_network(data_dir))?;
+        let restored = block_in_place(|| control_plane::stored_network(data_dir))?;
         let service = restored.map(|network| network.service_cidr);
         let service = service.or(settings.service_cidr);
         let default = WantedRanges::default();
@@ -245,7 +245,7 @@ impl Cluster {
         let parts = NodeParts::start(parts, clients, &server.health(), &failed).await?;
         node.set(parts.service.clone());
         let configured_by = settings.configured_by.clone();
-        beside(|| control_plane.serve_admin(data_dir, parts.storage(), configured_by));
+        block_in_place(|| control_plane.serve_admin(data_dir, parts.storage(), configured_by));
         Ok(Self {
             control_plane,
             node: RunningMember::of(parts, network),

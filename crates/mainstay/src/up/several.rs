@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use console::output::warn;
-use container_runtime::beside;
+use container_runtime::block_in_place;
 use control_plane::cluster_ranges::ClusterRanges;
 use control_plane::host::NodeAddress;
 use control_plane::store::OpenStore;
@@ -81,8 +81,8 @@ async fn take_down(instance_id: &str, data_dir: &Path) {
 async fn reserve(settings: &Settings, instance_id: &str) -> Result<ClusterNetwork> {
     let data_dir = settings.data_dir.as_path();
     let alone = data_dir.join("network/ranges.json");
-    let alone = beside(|| pod_network::ranges::read(&alone))?;
-    let restored = beside(|| control_plane::stored_network(data_dir))?;
+    let alone = block_in_place(|| pod_network::ranges::read(&alone))?;
+    let restored = block_in_place(|| control_plane::stored_network(data_dir))?;
     let default = WantedRanges::default();
     // A cluster that had one node, or was restored, keeps the addresses of its pods and Services.
     let service = alone.map(|alone| alone.service);
@@ -108,7 +108,7 @@ async fn reserve(settings: &Settings, instance_id: &str) -> Result<ClusterNetwor
         service_cidr: settings.service_cidr.or(Some(ranges.service)),
         node_cidr_mask_size: None,
     };
-    beside(|| {
+    block_in_place(|| {
         let network = control_plane::choose_network(data_dir, &asked)?;
         network.store(data_dir)?;
         Ok(network)
@@ -197,7 +197,7 @@ impl Several<'_> {
         let further = FurtherNodes::start(inputs, &admin).await?;
         let configured_by = settings.configured_by.clone();
         let storage = member.parts.storage();
-        beside(|| control_plane.serve_admin(data_dir, storage, configured_by));
+        block_in_place(|| control_plane.serve_admin(data_dir, storage, configured_by));
         Ok(Cluster {
             control_plane,
             node: member,

@@ -7,8 +7,8 @@
 //! agent and a shim that are killed, clocks of different rates, a shim that kills late, and a Node
 //! object and its lease that are deleted at any time.
 //!
-//! The replacement runs as soon as the pod's object is gone. So there are two bodies in a state if the
-//! object is gone and the old body still runs.
+//! The replacement runs as soon as the pod's object is gone. So there are two running instances in a state if the
+//! object is gone and the old instance still runs.
 
 mod control_plane;
 mod node;
@@ -134,7 +134,7 @@ struct Node {
     linked: bool,
     agent: bool,
     shim: bool,
-    body: bool,
+    instance: bool,
     /// Ticks of its clock until the deadline on the page.
     left: u8,
     /// The shim is late by a tick.
@@ -212,7 +212,7 @@ pub enum FenceStep {
     Agent,
     /// The shim is killed.
     KillShim,
-    /// The agent starts the pod's body.
+    /// The agent starts the pod's instance.
     Start,
     /// The agent hears that its pod is gone.
     HearOfPod,
@@ -287,7 +287,7 @@ impl Model for FenceModel {
                 linked: true,
                 agent: true,
                 shim: true,
-                body: true,
+                instance: true,
                 left: LENGTH,
                 late: false,
                 served: 0,
@@ -316,7 +316,7 @@ impl Model for FenceModel {
             if budget.slips > 0 {
                 tick(true, false, false);
                 tick(false, true, false);
-                if node.left <= 1 && node.body {
+                if node.left <= 1 && node.instance {
                     tick(false, false, true);
                 }
             }
@@ -357,7 +357,7 @@ impl Model for FenceModel {
                 actions.push(FenceStep::Agent);
             }
         }
-        if node.agent && node.knows_pod && !node.body && !node.shim && node.left > 0 {
+        if node.agent && node.knows_pod && !node.instance && !node.shim && node.left > 0 {
             actions.push(FenceStep::Start);
         }
         if node.agent && node.linked && node.knows_pod && !state.pod {
@@ -411,7 +411,7 @@ impl Model for FenceModel {
                 budget.renewals -= 1;
                 node.flight = Some(renewal);
                 if renewal.returns && !self.has(Mistake::ReturnsWithoutProof) {
-                    // First all bodies of earlier epochs end, and none can start.
+                    // First all instances of earlier epochs end, and none can start.
                     node.left = 0;
                     end(node);
                 }
@@ -439,12 +439,12 @@ impl Model for FenceModel {
                 node.shim = false;
                 node.late = false;
                 if !self.has(Mistake::WithoutNesting) {
-                    node.body = false;
+                    node.instance = false;
                 }
             }
             FenceStep::Start => {
                 node.shim = true;
-                node.body = true;
+                node.instance = true;
             }
             FenceStep::HearOfPod => {
                 node.knows_pod = false;
@@ -482,8 +482,8 @@ impl Model for FenceModel {
     fn properties(&self) -> Vec<Property<Self>> {
         vec![
             Property::always(
-                "the pod never has two bodies",
-                |_: &Self, state: &FenceState| state.pod || !state.node.body,
+                "the pod never has two running instances",
+                |_: &Self, state: &FenceState| state.pod || !state.node.instance,
             ),
             Property::sometimes("the pod is replaced", |_: &Self, state: &FenceState| {
                 !state.pod && !state.lease.held
@@ -517,11 +517,14 @@ pub fn explore(world: World, mistake: Option<Mistake>, threads: usize) -> Explor
         .join();
     let missing = |name: &str| format!("never: {name}");
     let violation = checker
-        .discovery("the pod never has two bodies")
+        .discovery("the pod never has two running instances")
         .map(|path| {
             let steps = path.into_actions();
             let steps: Vec<String> = steps.iter().map(|step| format!("{step:?}")).collect();
-            format!("the pod has two bodies after: {}", steps.join(", "))
+            format!(
+                "the pod has two running instances after: {}",
+                steps.join(", ")
+            )
         });
     let violation = violation.or_else(|| {
         let wanted = ["the pod is replaced", "the node is back"];

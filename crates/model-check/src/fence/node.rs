@@ -106,7 +106,7 @@ impl FenceModel {
                 renewal.age = (renewal.age + 1).min(LENGTH);
             }
         }
-        if node.left == 0 && node.shim && node.body {
+        if node.left == 0 && node.shim && node.instance {
             if late && !node.late {
                 node.late = true;
             } else {
@@ -120,9 +120,9 @@ impl FenceModel {
     }
 }
 
-/// Ends the body, and the shim with it.
+/// Ends the instance, and the shim with it.
 pub(super) fn end(node: &mut Node) {
-    node.body = false;
+    node.instance = false;
     node.shim = false;
     node.late = false;
 }

@@ -16,7 +16,7 @@ use super::{
     leases::Leases,
     limits::VALUE_BYTES_MAX,
     record::{Recorded, record},
-    room::{Need, Room},
+    space::{Need, Space},
 };
 use crate::{
     Compare, KeyValue, LeaseId, Operation, OperationResult, Revision, StoreError, Txn, TxnResult,
@@ -107,7 +107,7 @@ impl Draft {
     /// Checks that there is space for the transaction's writes.
     ///
     /// *Errors.* `Full`, `Quota`.
-    pub(crate) fn check_room(&self, txn: &Txn, room: &Room) -> Result<(), StoreError> {
+    pub(crate) fn check_space(&self, txn: &Txn, room: &Space) -> Result<(), StoreError> {
         let (mut after, mut need) = (self.live_bytes, Need::Nothing);
         for operation in &txn.operations {
             let (key, put) = match operation {

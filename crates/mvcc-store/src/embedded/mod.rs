@@ -16,7 +16,7 @@ mod leases;
 mod limits;
 mod queue;
 mod record;
-mod room;
+mod space;
 
 use std::{
     path::PathBuf,

@@ -7,7 +7,7 @@ pub(crate) mod left_pods;
 use std::sync::{Arc, Mutex};
 
 use api_client::Client;
-use container_runtime::{Runtime, beside};
+use container_runtime::{Runtime, block_in_place};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use pod_lifecycle::environment::resolv_conf::Resolver;
@@ -73,12 +73,12 @@ impl NodeAgent {
             None => None,
         };
         let pods = pods_dir(&config.data_dir);
-        let made = beside(|| container_runtime::tree::make_private(&pods));
+        let made = block_in_place(|| container_runtime::tree::make_private(&pods));
         made.map_err(|source| Error::Directory {
             path: pods.clone(),
             source,
         })?;
-        let found = beside(|| crate::pods::recovery::found(&config.data_dir))
+        let found = block_in_place(|| crate::pods::recovery::found(&config.data_dir))
             .map_err(|source| Error::Directory { path: pods, source })?;
         let runtime = Runtime::open(config.runtime.clone()).map_err(Error::Runtime)?;
         let sandboxes = runtime.sandboxes().await.map_err(Error::Runtime)?;
@@ -103,7 +103,7 @@ impl NodeAgent {
             config.images.directory(),
         ));
         let lease_gate = Arc::new(tokio::sync::RwLock::default());
-        let lease = beside(|| {
+        let lease = block_in_place(|| {
             let name = config.node_name.clone();
             let files = LeaseFiles::of(&config.data_dir, &machine.boot_id);
             NodeLease::open(
@@ -119,7 +119,7 @@ impl NodeAgent {
             path: config.data_dir.clone(),
             source,
         })?;
-        let csi = beside(|| {
+        let csi = block_in_place(|| {
             let node = config.node_name.clone();
             CsiVolumes::open(client.clone(), node, &config.data_dir)
         });
@@ -144,7 +144,7 @@ impl NodeAgent {
             component: "kubelet".to_owned(),
             host: Some(config.node_name.clone()),
         };
-        let resolver = beside(|| std::fs::read_to_string(&config.resolv_conf)).unwrap_or_default();
+        let resolver = block_in_place(|| std::fs::read_to_string(&config.resolv_conf)).unwrap_or_default();
         let api_objects = Arc::new(ApiObjects::new(client.clone(), background.clone()));
         let images = Puller::new(&config, api_objects.clone(), monitor.clone());
         let node = Arc::new(NodeContext {

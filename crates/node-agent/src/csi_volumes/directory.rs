@@ -73,7 +73,7 @@ impl KubeletDir {
             .iter()
             .filter(|mount| real.starts_with(&mount.path))
             .max_by_key(|mount| mount.path.components().count());
-        if around.is_some_and(|mount| mount.travel.shared) {
+        if around.is_some_and(|mount| mount.propagation.shared) {
             return Ok(());
         }
         let none: Option<&str> = None;

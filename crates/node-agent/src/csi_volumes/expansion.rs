@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::Pod;
 use pod_lifecycle::node::volume_expansion::{Known, plan, shown};
 
 use super::drivers::Registered;
-use super::request::{Identity, Wanted};
+use super::request::{CsiVolume, Identity};
 use super::volumes::{CsiVolumes, secrets};
 use crate::api::claim_growth::ClaimGrowth;
 use crate::api::events::PodEvents;
@@ -55,7 +55,7 @@ impl CsiVolumes {
         objects: &ApiObjects,
         pod: &Pod,
         bound: &BoundClaim,
-        wanted: &Wanted,
+        wanted: &CsiVolume,
         events: &PodEvents,
     ) -> Result<(), String> {
         let Registered { driver, can, .. } = self.drivers().get(&wanted.id.driver)?;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use backoff::Backoff;
-use container_runtime::beside;
+use container_runtime::block_in_place;
 use csi::{Driver, Plugin, RegistrationInfo};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
@@ -61,7 +61,7 @@ pub async fn watch_plugins(volumes: Arc<CsiVolumes>, shutdown: CancellationToken
     let registry = volumes.directory().registry();
     let mut attended: BTreeMap<PathBuf, Attended> = BTreeMap::new();
     loop {
-        match beside(|| sockets(&registry)) {
+        match block_in_place(|| sockets(&registry)) {
             Ok(found) => attend_to(&volumes, &mut attended, &found).await,
             Err(error) => tracing::warn!(%error, "the directory of drivers cannot be read"),
         }

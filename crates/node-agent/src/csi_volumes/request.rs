@@ -42,7 +42,7 @@ impl Identity {
 
 /// A volume of a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Wanted {
+pub struct CsiVolume {
     /// Driver and volume.
     pub id: Identity,
     /// The PersistentVolume's name, or the pod's name of an inline volume.
@@ -65,7 +65,7 @@ pub struct Wanted {
     pub expand_secret: Option<SecretName>,
 }
 
-impl Wanted {
+impl CsiVolume {
     /// A PersistentVolume, if it is a driver's.
     pub fn of_volume(volume: &PersistentVolume, read_only: bool) -> Option<Self> {
         let spec = volume.spec.as_ref()?;
@@ -236,7 +236,7 @@ impl Wanted {
     }
 
     /// The request to stage it.
-    pub fn stage(&self, can: NodeCapabilities, group: GroupUse, found: &Found) -> Stage {
+    pub fn stage(&self, can: NodeCapabilities, group: GroupUse, found: &RequestData) -> Stage {
         Stage {
             volume_id: self.id.handle.clone(),
             publish_context: found.publish_context.clone(),
@@ -270,7 +270,7 @@ impl Wanted {
         &self,
         can: NodeCapabilities,
         group: GroupUse,
-        found: &Found,
+        found: &RequestData,
         pod: &Pod,
         driver: Option<&CSIDriver>,
     ) -> Publication {
@@ -320,7 +320,7 @@ pub enum GroupUse {
 
 /// Data for the requests that is read from the API.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Found {
+pub struct RequestData {
     /// The result of the attachment.
     pub publish_context: BTreeMap<String, String>,
     /// The credentials for staging.
@@ -337,14 +337,14 @@ mod tests {
 
     use super::*;
 
-    fn volume(modes: Value, source: Value) -> Wanted {
+    fn volume(modes: Value, source: Value) -> CsiVolume {
         let mut csi = json!({"driver": "d.example.com", "volumeHandle": "h", "fsType": "ext4"});
         csi.as_object_mut()
             .unwrap()
             .extend(source.as_object().unwrap().clone());
         let volume =
             json!({"metadata": {"name": "pv"}, "spec": {"accessModes": modes, "csi": csi}});
-        Wanted::of_volume(&serde_json::from_value(volume).unwrap(), false).unwrap()
+        CsiVolume::of_volume(&serde_json::from_value(volume).unwrap(), false).unwrap()
     }
 
     fn driver(spec: Value) -> CSIDriver {
@@ -361,7 +361,7 @@ mod tests {
                 ..NodeCapabilities::default()
             },
         );
-        let of = |wanted: &Wanted, policy: Option<&str>, can| {
+        let of = |wanted: &CsiVolume, policy: Option<&str>, can| {
             let driver = driver(json!({"fsGroupPolicy": policy}));
             wanted.group(Some(&driver), can, Some(7))
         };
@@ -415,7 +415,13 @@ mod tests {
             ..NodeCapabilities::default()
         };
         let request = |driver: &CSIDriver| {
-            wanted.publication(can, GroupUse::None, &Found::default(), &pod, Some(driver))
+            wanted.publication(
+                can,
+                GroupUse::None,
+                &RequestData::default(),
+                &pod,
+                Some(driver),
+            )
         };
         let silent = request(&driver(json!({})));
         assert_eq!(silent.volume_context.len(), 1);
@@ -427,7 +433,7 @@ mod tests {
         let inline: Volume =
             serde_json::from_value(json!({"name": "v", "csi": {"driver": "d.example.com"}}))
                 .unwrap();
-        let inline = Wanted::inline(&pod, &inline).unwrap();
+        let inline = CsiVolume::inline(&pod, &inline).unwrap();
         assert_eq!(
             inline.id.handle,
             format!("csi-{}", hex(&Sha256::digest("uv")))

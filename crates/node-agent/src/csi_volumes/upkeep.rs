@@ -1,4 +1,4 @@
-//! The care for volumes that pods use: their growth, their figures, and the repeated publication that
+//! The care for volumes that pods use: their growth, their stats, and the repeated publication that
 //! some drivers ask for.
 //!
 //! A node may not watch claims and volumes, only read those of its pods: it looks from time to time, as
@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::drivers::Registered;
 use super::records::VolumeData;
-use super::request::Wanted;
+use super::request::CsiVolume;
 use super::volumes::CsiVolumes;
 use crate::api::events::PodEvents;
 use crate::api::objects::{ApiObjects, BoundClaim};
@@ -137,7 +137,7 @@ impl CsiVolumes {
         }
         let paths = by_driver.values().flatten();
         let paths: BTreeSet<PathBuf> = paths.filter_map(|one| self.path(one)).collect();
-        self.figures().retain(|path| paths.contains(path));
+        self.stats().retain(|path| paths.contains(path));
         by_driver
     }
 
@@ -197,7 +197,7 @@ impl CsiVolumes {
                 continue;
             };
             let now = Instant::now();
-            if !self.figures().is_due(&path, now) {
+            if !self.stats().is_due(&path, now) {
                 continue;
             }
             let data = &one.data;
@@ -211,7 +211,7 @@ impl CsiVolumes {
             if let Err(error) = &stats {
                 tracing::warn!(volume = data.volume, %error, "a volume has no figures");
             }
-            self.figures().set(path, now, stats.ok());
+            self.stats().set(path, now, stats.ok());
             if is_silent {
                 return;
             }
@@ -227,7 +227,7 @@ impl CsiVolumes {
             return Ok(());
         }
         let volume = objects.volume_of(&claim).await?;
-        let Some(wanted) = Wanted::of_volume(&volume, read_only) else {
+        let Some(wanted) = CsiVolume::of_volume(&volume, read_only) else {
             return Ok(());
         };
         let bound = BoundClaim { claim, volume };
@@ -237,16 +237,16 @@ impl CsiVolumes {
 }
 
 /// The volume of a publication, as its pod wants it; `None` if it does not any more.
-async fn wanted(objects: &ApiObjects, of: &Use) -> Result<Option<Wanted>, String> {
+async fn wanted(objects: &ApiObjects, of: &Use) -> Result<Option<CsiVolume>, String> {
     let pod = &of.live.pod;
     if let Some(volume) = inline(pod, &of.data.volume) {
-        return Ok(Wanted::inline(pod, volume));
+        return Ok(CsiVolume::inline(pod, volume));
     }
     let Some((claim, read_only)) = claim_of(objects, of).await? else {
         return Ok(None);
     };
     let volume = objects.volume_of(&claim).await?;
-    Ok(Wanted::of_volume(&volume, read_only))
+    Ok(CsiVolume::of_volume(&volume, read_only))
 }
 
 /// The pod's own volume of a driver that has this name.

@@ -21,10 +21,10 @@ use super::attachment::{self, VolumesInUse};
 use super::directory::{KubeletDir, KubeletPath};
 use super::drivers::{Drivers, Registered};
 use super::expansion::Sizes;
-use super::figures::Figures;
 use super::left_over::LeftOver;
 use super::records::{self, Records, VolumeData};
-use super::request::{Found, GroupUse, Identity, SecretName, Wanted};
+use super::request::{CsiVolume, GroupUse, Identity, RequestData, SecretName};
+use super::volume_stats::VolumeStatsCache;
 use crate::api::objects::{ApiObjects, TokenWanted, in_time};
 use crate::blocking::blocking;
 use crate::paths::pods_dir;
@@ -43,7 +43,7 @@ pub struct CsiVolumes {
     locks: KeyedLocks<Mutex<()>>,
     in_use: VolumesInUse,
     sizes: Sizes,
-    figures: Figures,
+    stats: VolumeStatsCache,
     left_over: LeftOver,
 }
 
@@ -73,7 +73,7 @@ impl CsiVolumes {
             drivers: Drivers::default(),
             locks: KeyedLocks::default(),
             sizes: Sizes::default(),
-            figures: Figures::default(),
+            stats: VolumeStatsCache::default(),
             left_over: LeftOver::default(),
         })
     }
@@ -114,8 +114,8 @@ impl CsiVolumes {
     }
 
     /// The last figures of volumes.
-    pub fn figures(&self) -> &Figures {
-        &self.figures
+    pub fn stats(&self) -> &VolumeStatsCache {
+        &self.stats
     }
 
     pub(super) fn lock(&self, id: &Identity) -> Arc<Mutex<()>> {
@@ -130,7 +130,7 @@ impl CsiVolumes {
         &self,
         objects: &ApiObjects,
         pod: &Pod,
-        wanted: &Wanted,
+        wanted: &CsiVolume,
         group: Option<u32>,
     ) -> Result<Published, String> {
         let Registered { driver, can, .. } = self.drivers.get(&wanted.id.driver)?;
@@ -138,7 +138,7 @@ impl CsiVolumes {
         let object = object.as_ref();
         wanted.check_life_cycle(object)?;
         let is_attached = wanted.needs_attachment(object);
-        let mut found = Found::default();
+        let mut found = RequestData::default();
         let _expected = is_attached.then(|| self.in_use.expect(wanted.id.unique_name()));
         if is_attached {
             found.publish_context = attachment::wait(&self.client, &self.node, &wanted.id).await?;
@@ -211,12 +211,12 @@ impl CsiVolumes {
         &self,
         objects: &ApiObjects,
         pod: &Pod,
-        wanted: &Wanted,
+        wanted: &CsiVolume,
         group: Option<u32>,
         object: &CSIDriver,
     ) -> Result<(), String> {
         let Registered { driver, can, .. } = self.drivers.get(&wanted.id.driver)?;
-        let mut found = Found::default();
+        let mut found = RequestData::default();
         if wanted.needs_attachment(Some(object)) {
             found.publish_context = attachment::wait(&self.client, &self.node, &wanted.id).await?;
         }
@@ -241,7 +241,7 @@ impl CsiVolumes {
     }
 
     /// Checks that a volume for one pod is published for no other one. kubelet's words.
-    async fn check_single_pod(&self, wanted: &Wanted, pod: &str) -> Result<(), String> {
+    async fn check_single_pod(&self, wanted: &CsiVolume, pod: &str) -> Result<(), String> {
         if !wanted.is_for_one_pod() {
             return Ok(());
         }
@@ -270,7 +270,7 @@ impl CsiVolumes {
         }
     }
 
-    fn data(&self, wanted: &Wanted, path: &str, is_attached: bool) -> VolumeData {
+    fn data(&self, wanted: &CsiVolume, path: &str, is_attached: bool) -> VolumeData {
         VolumeData {
             driver_name: wanted.id.driver.clone(),
             volume_handle: wanted.id.handle.clone(),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use base64::Engine;
-use container_runtime::beside;
+use container_runtime::block_in_place;
 use image_store::{
     Credentials, Image, ImageStore, PullError, PullOptions, PullSecret, RegistriesConfig,
     SecretName, StoreError,
@@ -174,7 +174,7 @@ impl Puller {
         let options = PullOptions {
             registries: self.registries.clone(),
             secrets,
-            keep_free: beside(|| self.monitor.keep_free_of_images()),
+            keep_free: block_in_place(|| self.monitor.keep_free_of_images()),
             ..PullOptions::default()
         };
         let pull = self.store.pull(name, &options);

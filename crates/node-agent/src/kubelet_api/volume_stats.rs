@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use container_runtime::apart;
+use container_runtime::call_with_timeout_blocking;
 use container_runtime::disk_usage::{VolumeUsage, VolumeUsages};
 use csi::VolumeStats;
 use reconcile::prometheus::{Metric, Page};
@@ -89,7 +89,7 @@ pub fn file_system(place: &Path) -> Value {
 /// The figures of a volume on another machine; null while that does not answer.
 fn remote_file_system(place: PathBuf) -> Value {
     let key = format!("figures {}", place.display());
-    apart(key, REMOTE_MAX, move || file_system(&place)).unwrap_or_default()
+    call_with_timeout_blocking(key, REMOTE_MAX, move || file_system(&place)).unwrap_or_default()
 }
 
 /// The volumes of the node's own classes, by path.
@@ -151,7 +151,7 @@ pub fn volumes(view: &PodView, usages: &VolumeUsages, csi: &CsiVolumes, now: &st
         }
         let prepared = view.volumes.get(&volume.name)?;
         let mut figures = if csi.directory().contains(&prepared.path) {
-            of_driver(&csi.figures().of(&prepared.path)?)
+            of_driver(&csi.stats().of(&prepared.path)?)
         } else if prepared.block.is_some() {
             return None;
         } else if prepared.remote {

@@ -6,7 +6,7 @@
 use std::io;
 use std::sync::Arc;
 
-use container_runtime::{beside, tree};
+use container_runtime::{block_in_place, tree};
 use pod_lifecycle::record::{Instance, Sandbox, Volumes};
 use pod_lifecycle::resources::eviction::{self, Candidate, PodUsage, Resource, Shortage, Signal};
 use pod_lifecycle::spec;
@@ -77,12 +77,12 @@ impl EvictionManager {
 
     /// Frees unused data on the full file system.
     async fn reclaim(&self, signal: Signal) {
-        let apart = beside(|| self.monitor.images_are_apart());
+        let apart = block_in_place(|| self.monitor.images_are_apart());
         let of_images = matches!(signal, Signal::ImagefsAvailable | Signal::ImagefsInodesFree);
         let mut freed = false;
         if !(apart && of_images) {
             for view in self.pods.list() {
-                freed |= beside(|| remove_logs_of_ended(&view));
+                freed |= block_in_place(|| remove_logs_of_ended(&view));
             }
         }
         if !apart || of_images {
@@ -104,7 +104,7 @@ impl EvictionManager {
         let mut views = self.pods.list();
         views.retain(|view| !view.has_ended() && view.record.failure.is_none() && is_here(view));
         let measured = views.clone();
-        let apart = beside(|| self.monitor.images_are_apart());
+        let apart = block_in_place(|| self.monitor.images_are_apart());
         let looked = tokio::task::spawn_blocking(move || {
             let each = measured.iter();
             each.map(|view| usage(view, shortage.signal, apart))

@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use image_store::{ImageStore, Needed, StoreError, Withdrawn};
+use image_store::{Garbage, ImageStore, Needed, StoreError};
 use k8s_openapi::api::core::v1::Pod;
 use pod_lifecycle::node::image_gc::{ImageHistory, Present};
 use pod_lifecycle::spec;
@@ -134,13 +134,13 @@ impl Collector {
         };
         let mut freed = 0_u64;
         if !matches!(goal, Goal::Age) {
-            freed = self.withdraw(None).await?;
+            freed = self.remove_image(None).await?;
         }
         for digest in candidates {
             if freed >= wanted {
                 break;
             }
-            freed = freed.saturating_add(self.withdraw(Some(digest)).await?);
+            freed = freed.saturating_add(self.remove_image(Some(digest)).await?);
         }
         Ok(freed)
     }
@@ -164,21 +164,21 @@ impl Collector {
 
     /// Removes one image, unless it has come into use; without an image, remains of former ones.
     /// Returns the freed bytes.
-    async fn withdraw(&self, digest: Option<String>) -> Result<u64, String> {
+    async fn remove_image(&self, digest: Option<String>) -> Result<u64, String> {
         let turn = self.turn().await?;
         let needed = self.needed();
-        let withdrawn: Withdrawn = self
+        let garbage: Garbage = self
             .blocking(move |store| match digest {
-                Some(digest) => Ok(store.withdraw(&digest, &needed)?.unwrap_or_default()),
-                None => store.withdraw_orphans(&needed, ORPHAN_LAYER_AGE),
+                Some(digest) => Ok(store.mark(&digest, &needed)?.unwrap_or_default()),
+                None => store.mark_orphans(&needed, ORPHAN_LAYER_AGE),
             })
             .await?;
         drop(turn);
-        for reference in &withdrawn.references {
+        for reference in &garbage.references {
             tracing::info!(image = reference, "unused image removed");
         }
-        let bytes = withdrawn.bytes;
-        self.blocking(move |_| withdrawn.discard()).await?;
+        let bytes = garbage.bytes;
+        self.blocking(move |_| garbage.sweep()).await?;
         Ok(bytes)
     }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use api_client::Client;
 use container_runtime::deadline::{self, DeadlinePage};
-use container_runtime::{Runtime, Sandbox, beside, tree};
+use container_runtime::{Runtime, Sandbox, block_in_place, tree};
 use durable_file::Durability;
 use jiff::Timestamp;
 use node_lease::{LeaseKeeper, LeaseLength, LeasedMachine};
@@ -131,8 +131,9 @@ impl LeasedMachine for Machine {
 
     fn store_epoch(&mut self, epoch: i32) -> Result<(), LeaseError> {
         let (file, text) = (&self.epoch_file, epoch.to_string());
-        let stored =
-            beside(|| durable_file::replace(file, text.as_bytes(), 0o644, Durability::Name));
+        let stored = block_in_place(|| {
+            durable_file::replace(file, text.as_bytes(), 0o644, Durability::Name)
+        });
         stored.map_err(LeaseError::Epoch)?;
         self.epoch = epoch;
         Ok(())

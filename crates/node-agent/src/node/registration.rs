@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use api_client::{Api, Client, Patch, PatchParams, PostParams};
-use container_runtime::beside;
+use container_runtime::block_in_place;
 use k8s_openapi::api::core::v1::{
     ContainerImage, DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints,
     NodeFeatures, NodeRuntimeHandler, NodeRuntimeHandlerFeatures, NodeStatus, NodeSystemInfo,
@@ -173,7 +173,7 @@ impl NodeKeeper {
     }
 
     fn look(&self) -> Seen {
-        let images = beside(|| self.config.images.list()).unwrap_or_else(|error| {
+        let images = block_in_place(|| self.config.images.list()).unwrap_or_else(|error| {
             tracing::warn!(%error, "images not listed");
             Vec::new()
         });

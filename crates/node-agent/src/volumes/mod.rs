@@ -21,7 +21,7 @@ pub mod text_file;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use container_runtime::{beside, project_quota};
+use container_runtime::{block_in_place, project_quota};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, PersistentVolumeSpec, Pod, Volume};
 use pod_lifecycle::environment::downward::NodeFacts;
@@ -34,7 +34,7 @@ use serde::{Deserialize, Serialize};
 use crate::api::events::PodEvents;
 use crate::api::objects::{ApiObjects, ObjectKind, ObjectName};
 use crate::blocking::blocking;
-use crate::csi_volumes::{CsiVolumes, Wanted};
+use crate::csi_volumes::{CsiVolume, CsiVolumes};
 use crate::images::Puller;
 use crate::paths::PodDir;
 use atomic::Payload;
@@ -295,7 +295,7 @@ async fn prepare_one(
             ..Prepared::default()
         });
     }
-    if let Some(wanted) = Wanted::inline(context.pod, volume) {
+    if let Some(wanted) = CsiVolume::inline(context.pod, volume) {
         return prepare_csi(context, &wanted).await;
     }
     if let Some(source) = &volume.nfs {
@@ -361,7 +361,7 @@ async fn prepare_claim(
     }
     let block = spec.volume_mode.as_deref() == Some("Block");
     check_use(context.pod, volume, block)?;
-    if let Some(wanted) = Wanted::of_volume(found, read_only) {
+    if let Some(wanted) = CsiVolume::of_volume(found, read_only) {
         let prepared = prepare_csi(context, &wanted).await?;
         let (objects, pod) = (context.api_objects, context.pod);
         let grown = context
@@ -414,7 +414,7 @@ async fn prepare_claim(
     let on_mismatch = only_on_mismatch(context.pod);
     let group = fs_group(context.pod).filter(|_| !read_only && spec.local.is_some());
     let path = match &spec.local {
-        Some(local) if beside(|| local_device::is_device(&path)) => {
+        Some(local) if block_in_place(|| local_device::is_device(&path)) => {
             let target = context.dir.volume(volume);
             let (device, at) = (path, target.clone());
             let file_system = local.fs_type.clone();
@@ -454,7 +454,7 @@ async fn prepare_claim(
     })
 }
 
-async fn prepare_csi(context: VolumeContext<'_>, wanted: &Wanted) -> Result<Prepared, Trouble> {
+async fn prepare_csi(context: VolumeContext<'_>, wanted: &CsiVolume) -> Result<Prepared, Trouble> {
     let (csi, pod) = (context.csi, context.pod);
     let published = csi.publish(context.api_objects, pod, wanted, fs_group(pod));
     let published = published.await.map_err(|message| Trouble {

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use container_runtime::nfs::{Detached, Export};
-use container_runtime::{Apart, apart, apart_async};
+use container_runtime::{TimedCallError, call_with_timeout, call_with_timeout_blocking};
 use k8s_openapi::api::core::v1::NFSVolumeSource;
 use mount_table::MountPoint;
 use nix::errno::Errno;
@@ -43,7 +43,7 @@ pub(super) async fn prepare(
         let key = format!("mount {}", target.display());
         let shown = export.to_string();
         let work = move || Detached::mount(&export, &options, read_only);
-        let mounted = apart_async(key, MOUNT_MAX, work).await;
+        let mounted = call_with_timeout(key, MOUNT_MAX, work).await;
         let mounted = mounted.map_err(|error| format!("mount {shown}: {error}"))?;
         let mounted = mounted.map_err(|error| error.to_string())?;
         // Not before: nobody unmounts what comes after the pod has gone.
@@ -91,14 +91,14 @@ pub(super) fn unmount(target: &Path) -> io::Result<()> {
         Err(Errno::EBUSY) => umount2(&at, flags | MntFlags::MNT_DETACH),
         other => other,
     };
-    match apart(format!("unmount {}", target.display()), UNMOUNT_MAX, work) {
+    match call_with_timeout_blocking(format!("unmount {}", target.display()), UNMOUNT_MAX, work) {
         Ok(Ok(()) | Err(Errno::EINVAL | Errno::ENOENT)) => Ok(()),
         Ok(Err(error)) => Err(error.into()),
-        Err(Apart::Held) => {
+        Err(TimedCallError::TimedOut) => {
             tracing::warn!(volume = %target.display(), "the server of the volume is away: what was written last is not there yet");
             Ok(())
         }
-        Err(Apart::Broken(error)) => Err(error),
+        Err(TimedCallError::Failed(error)) => Err(error),
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use container_runtime::beside;
+use container_runtime::block_in_place;
 use k8s_openapi::api::core::v1::{Container, LifecycleHandler, Pod};
 use pod_lifecycle::environment::downward::NodeFacts;
 use pod_lifecycle::environment::references;
@@ -448,7 +448,7 @@ impl Worker {
             .and_then(|c| c.lifecycle)
             .and_then(|l| l.stop_signal);
         let by_name = || {
-            let found = beside(|| self.context.node.config.images.get(&image));
+            let found = block_in_place(|| self.context.node.config.images.get(&image));
             let found = found.ok().flatten();
             found.map(|image| stop_signal(&image))
         };

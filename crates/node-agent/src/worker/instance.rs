@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 
 use container_runtime::spec::{Resources, StartError, StartErrorKind};
-use container_runtime::{RuntimeError, Sandbox, beside};
+use container_runtime::{RuntimeError, Sandbox, block_in_place};
 use k8s_openapi::api::core::v1::{Container, Pod, ResourceRequirements};
 use pod_lifecycle::environment::{environment, files, references};
 use pod_lifecycle::record::{Exit, Hook, Instance, Running, User};
@@ -186,14 +186,14 @@ impl Start {
                 tracing::warn!(sandbox = self.sandbox.id(), id, %error, "instance not removed");
             }
             let path = self.dir.termination_log(name, former);
-            if let Err(error) = beside(|| fs::remove_file(&path))
+            if let Err(error) = block_in_place(|| fs::remove_file(&path))
                 && error.kind() != std::io::ErrorKind::NotFound
             {
                 tracing::warn!(path = %path.display(), %error, "file not removed");
             }
         }
         if let Some(old) = self.restart_count.checked_sub(2) {
-            beside(|| logs::remove(&self.dir.log(name, old)));
+            block_in_place(|| logs::remove(&self.dir.log(name, old)));
         }
     }
 
@@ -210,7 +210,7 @@ impl Start {
             }
         };
         let name = self.container.image.as_deref().unwrap_or_default();
-        let image = match beside(|| self.context.node.config.images.get(name)) {
+        let image = match block_in_place(|| self.context.node.config.images.get(name)) {
             Ok(Some(image)) => image,
             Ok(None) => return Err(config_error(format!("image \"{name}\" is gone"))),
             Err(error) => return Err(config_error(error.to_string())),
@@ -230,10 +230,10 @@ impl Start {
             .await;
         let mut sources = sources.map_err(config_error)?;
         let variables = self.context.api_objects.service_variables(&self.pod);
-        let variables = beside(|| service_variables::latest(&self.dir, variables));
+        let variables = block_in_place(|| service_variables::latest(&self.dir, variables));
         sources.services = variables.map_err(config_error)?;
         for (volume, path) in files(&self.container) {
-            let found = beside(|| self.file(&volume, &path)).map_err(config_error)?;
+            let found = block_in_place(|| self.file(&volume, &path)).map_err(config_error)?;
             sources
                 .files
                 .extend(found.map(|text| ((volume, path), text)));
@@ -244,7 +244,7 @@ impl Start {
         let message_file = self
             .dir
             .termination_log(&self.container.name, self.restart_count);
-        beside(|| make_message_file(&message_file)).map_err(|error| {
+        block_in_place(|| make_message_file(&message_file)).map_err(|error| {
             (
                 messages::CREATE_CONTAINER_ERROR,
                 format!("make the termination log: {error}"),

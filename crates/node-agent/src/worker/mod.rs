@@ -16,7 +16,7 @@ mod tasks;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use container_runtime::{Sandbox, beside};
+use container_runtime::{Sandbox, block_in_place};
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use pod_lifecycle::node::shutdown::NodeStop;
 use pod_lifecycle::resources::admission::Rejection;
@@ -278,7 +278,7 @@ impl Worker {
             return;
         }
         let is_new = self.stored.is_none();
-        match beside(|| recovery::store(&self.dir, &self.pod, &now, is_new)) {
+        match block_in_place(|| recovery::store(&self.dir, &self.pod, &now, is_new)) {
             Ok(()) => self.stored = Some(now),
             Err(error) => tracing::error!(pod = self.name(), %error, "pod record not stored"),
         }

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use api_client::{Api, ListParams};
 use container_runtime::spec::{NodeLease, SandboxEvent, SandboxSpec};
-use container_runtime::{Events, Sandbox, beside};
+use container_runtime::{Events, Sandbox, block_in_place};
 use k8s_openapi::api::core::v1::Pod;
 use pod_lifecycle::environment::hostname::{self, Names};
 use pod_lifecycle::environment::hosts_file;
@@ -103,9 +103,11 @@ async fn create(
     let sandbox = make(context, pod, wanted).await?;
     let connected = connect(context, &sandbox, pod, &uid).await;
     let done = match connected {
-        Ok((ips, stream)) => beside(|| write_files(context, pod, dir, &names, &ips, events))
-            .map(|()| (ips, stream))
-            .map_err(|error| format!("write the pod's files: {error}")),
+        Ok((ips, stream)) => {
+            block_in_place(|| write_files(context, pod, dir, &names, &ips, events))
+                .map(|()| (ips, stream))
+                .map_err(|error| format!("write the pod's files: {error}"))
+        }
         Err(message) => Err(message),
     };
     match done {
@@ -157,7 +159,7 @@ async fn connect(
     uid: &str,
 ) -> Result<(Vec<String>, Events), String> {
     let stream = sandbox.events().await.map_err(|error| error.to_string())?;
-    let netns = beside(|| sandbox.netns_path());
+    let netns = block_in_place(|| sandbox.netns_path());
     let Some(netns) = netns.map_err(|error| error.to_string())? else {
         return Ok((vec![context.node.config.node_ip().to_string()], stream));
     };

@@ -1,6 +1,6 @@
 //! The kubelet API on the network, as API servers on other machines and monitoring use it.
 
-use certificates::{Approved, Authority, ClientSubject, Usage};
+use certificates::{ApprovedRequest, Authority, ClientSubject, Usage};
 use http_client::tls::{self, Roots, Trust};
 use k8s_openapi::api::core::v1::Node;
 use node_agent::{KubeletApi, OnShutdown, ServingCertificate};
@@ -20,7 +20,7 @@ fn serving(authority: &Authority) -> ServingCertificate {
     let request = CertificateParams::default()
         .serialize_request(&key)
         .unwrap();
-    let approved = Approved {
+    let approved = ApprovedRequest {
         der: request.der(),
         subject: ClientSubject {
             common_name: format!("system:node:{NODE}"),

@@ -122,11 +122,11 @@ impl Disruption {
 
 /// The time of the last start of an eviction in each zone.
 #[derive(Clone, Debug, Default)]
-pub struct Pace {
+pub struct EvictionRateLimiter {
     last: BTreeMap<String, Timestamp>,
 }
 
-impl Pace {
+impl EvictionRateLimiter {
     /// The permission to evict the pods of that node now.
     pub fn permission(&self, node: &Node, disruption: &Disruption, now: Timestamp) -> Permission {
         if disruption.is_total() {
@@ -185,7 +185,7 @@ mod tests {
     }
 
     fn permission(disruption: &Disruption) -> Permission {
-        Pace::default().permission(&node("a"), disruption, at(0))
+        EvictionRateLimiter::default().permission(&node("a"), disruption, at(0))
     }
 
     // findings R2: as kube-controller-manager's ComputeZoneState and handleDisruption.
@@ -230,15 +230,15 @@ mod tests {
 
     #[test]
     fn nodes_of_a_zone_lose_their_pods_one_after_the_other() {
-        let mut pace = Pace::default();
+        let mut eviction_rate = EvictionRateLimiter::default();
         let (small, large) = (zone_of(2, 1), zone_of(20, 40));
-        pace.begun(&node("a"), at(100));
-        let ask = |disruption, second| pace.permission(&node("a"), disruption, at(second));
+        eviction_rate.begun(&node("a"), at(100));
+        let ask = |disruption, second| eviction_rate.permission(&node("a"), disruption, at(second));
         assert_eq!(ask(&small, 101), Permission::At(at(110)));
         assert_eq!(ask(&small, 110), Permission::Now);
         assert_eq!(ask(&large, 110), Permission::At(at(200)));
         assert_eq!(
-            pace.permission(&node("b"), &small, at(101)),
+            eviction_rate.permission(&node("b"), &small, at(101)),
             Permission::Now
         );
         assert_eq!(

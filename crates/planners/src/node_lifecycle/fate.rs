@@ -17,7 +17,7 @@ use crate::stateful_set::{NodeFailure, Options};
 
 /// The cause why a pod stays with its node although the node is fenced.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Stays {
+pub enum StayReason {
     /// Its set does not say `Failover`.
     NotAsked,
     /// It was created before its set said so, or uses the node's processes: it does not end with
@@ -34,7 +34,7 @@ pub enum Stays {
     },
 }
 
-impl std::fmt::Display for Stays {
+impl std::fmt::Display for StayReason {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::NotAsked => write!(
@@ -62,7 +62,7 @@ impl std::fmt::Display for Stays {
 
 /// The treatment of a pod whose node is fenced.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Fate {
+pub enum PodFate {
     /// It is deleted by force, and its set replaces it.
     Goes,
     /// The same, when the node has been fenced for this time, with these claims: the new pod starts
@@ -74,7 +74,7 @@ pub enum Fate {
         after: SignedDuration,
     },
     /// It waits for its node, or for a person.
-    Stays(Stays),
+    StayReason(StayReason),
 }
 
 /// The volume of a claim, as far as the fence needs it.
@@ -95,16 +95,16 @@ pub fn fate<'a>(
     pod: &PodView,
     set: Option<&StatefulSet>,
     volume_of: impl Fn(&str) -> ClaimVolume<'a>,
-) -> Fate {
+) -> PodFate {
     let Some(set) = set.filter(|set| asks_for_failover(set)) else {
-        return Fate::Stays(Stays::NotAsked);
+        return PodFate::StayReason(StayReason::NotAsked);
     };
     if !pod.ends_with_lease() {
-        return Fate::Stays(Stays::NotEnded);
+        return PodFate::StayReason(StayReason::NotEnded);
     }
     let mut volumes = pod.spec.volumes.iter().flatten();
     if volumes.any(|volume| volume.host_path.is_some()) {
-        return Fate::Stays(Stays::HostPath);
+        return PodFate::StayReason(StayReason::HostPath);
     }
     let give_up_after = Options::of(set).lost_volume;
     let mut given_up = Vec::new();
@@ -122,14 +122,14 @@ pub fn fate<'a>(
             ClaimVolume::Missing | ClaimVolume::Unknown => None,
         };
         let claim = claim.name.to_string();
-        return Fate::Stays(Stays::Volume { claim, volume });
+        return PodFate::StayReason(StayReason::Volume { claim, volume });
     }
     match give_up_after {
-        Some(after) if !given_up.is_empty() => Fate::GoesWithout {
+        Some(after) if !given_up.is_empty() => PodFate::GoesWithout {
             claims: given_up,
             after,
         },
-        _ => Fate::Goes,
+        _ => PodFate::Goes,
     }
 }
 
@@ -226,25 +226,25 @@ mod tests {
     fn a_pod_goes_only_if_its_set_asks_for_it_and_its_volumes_can_move() {
         let fine = set(Some("Failover"));
         let unbound = |_: &str| ClaimVolume::Unbound;
-        assert_eq!(fate(&pod(true), Some(&fine), unbound), Fate::Goes);
+        assert_eq!(fate(&pod(true), Some(&fine), unbound), PodFate::Goes);
         for set in [None, Some(set(None)), Some(set(Some("Wait")))] {
             assert_eq!(
                 fate(&pod(true), set.as_ref(), unbound),
-                Fate::Stays(Stays::NotAsked)
+                PodFate::StayReason(StayReason::NotAsked)
             );
         }
         assert_eq!(
             fate(&pod(false), Some(&fine), unbound),
-            Fate::Stays(Stays::NotEnded)
+            PodFate::StayReason(StayReason::NotEnded)
         );
         // The pod's own volumes count, not those that a template has by now.
         let directory = json!({ "name": "h", "hostPath": { "path": "/x" } });
         assert_eq!(
             fate(&using(true, directory.clone()), Some(&fine), unbound),
-            Fate::Stays(Stays::HostPath)
+            PodFate::StayReason(StayReason::HostPath)
         );
         let changed = with_volumes(Some("Failover"), json!([directory]));
-        assert_eq!(fate(&pod(true), Some(&changed), unbound), Fate::Goes);
+        assert_eq!(fate(&pod(true), Some(&changed), unbound), PodFate::Goes);
     }
 
     #[test]
@@ -265,10 +265,10 @@ mod tests {
                 ClaimVolume::Bound(&volume)
             });
             assert!(asked.get());
-            assert_eq!(found == Fate::Goes, moves, "{spec}");
+            assert_eq!(found == PodFate::Goes, moves, "{spec}");
         }
         for unknown in [ClaimVolume::Unknown, ClaimVolume::Missing] {
-            let Fate::Stays(cause) = fate(&pod(true), Some(&set), |_| unknown) else {
+            let PodFate::StayReason(cause) = fate(&pod(true), Some(&set), |_| unknown) else {
                 panic!("{unknown:?}");
             };
             let text = "the volume of its claim d-web-0 is not known";
@@ -298,7 +298,7 @@ mod tests {
             fate(&pod(true), Some(&annotated(marks, template)), |_| volume)
         };
         let bound = ClaimVolume::Bound(&tied);
-        let given_up = |seconds| Fate::GoesWithout {
+        let given_up = |seconds| PodFate::GoesWithout {
             claims: vec!["d-web-0".into()],
             after: SignedDuration::from_secs(seconds),
         };
@@ -308,7 +308,7 @@ mod tests {
         // Its claim is gone already.
         assert_eq!(
             found(both(json!({})), "d", ClaimVolume::Missing),
-            Fate::Goes
+            PodFate::Goes
         );
         // A claim that the set did not make, an unknown volume, and a set that says nothing.
         for (marks, template, volume) in [
@@ -318,7 +318,7 @@ mod tests {
             (json!({ annotations::LOST_VOLUME: "Recreate" }), "d", bound),
         ] {
             let found = found(marks, template, volume);
-            assert!(matches!(found, Fate::Stays(_)), "{found:?}");
+            assert!(matches!(found, PodFate::StayReason(_)), "{found:?}");
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! **Goal**: a node without a heartbeat for [`GRACE`] is marked as lost, gets no new pods, and
 //! loses its pods when their tolerations expire. **Relies on**: the caller, which records by its own
-//! monotonic clock when it saw each node's last heartbeat ([`Heard`]): no clock of another machine is
+//! monotonic clock when it saw each node's last heartbeat ([`SeenHeartbeats`]): no clock of another machine is
 //! compared with it, and a new caller starts its count anew. **Guarantees**: pods
 //! are only deleted with grace; only the node, or a person, says that they have stopped. No pod is
 //! evicted while no node is ready, nor for a silence during which the control plane itself did not
@@ -24,7 +24,7 @@ use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, NodeCondition, Taint};
 use resource_kinds::pod_view::PodView;
 
-pub use disruption::{Disruption, Pace, Permission};
+pub use disruption::{Disruption, EvictionRateLimiter, Permission};
 pub use eviction::{Eviction, Evictions, evictions};
 
 /// A node without a heartbeat for this time counts as lost; as kube-controller-manager.
@@ -171,13 +171,13 @@ pub fn is_ready(node: &Node, silent_for: SignedDuration, grace: SignedDuration) 
 /// For each node, the times in the heartbeat and the reading of the observer's clock when it was
 /// seen. Readings are those of a monotonic clock, since any origin.
 #[derive(Clone, Debug)]
-pub struct Heard {
+pub struct SeenHeartbeats {
     nodes: BTreeMap<String, (Vec<Timestamp>, SignedDuration)>,
     looked: Option<SignedDuration>,
     gap: SignedDuration,
 }
 
-impl Heard {
+impl SeenHeartbeats {
     /// No heartbeats yet. `gap` is the time between two checks after which the observer counts as
     /// stopped, usually [`GAP`].
     pub fn new(gap: SignedDuration) -> Self {
@@ -405,7 +405,7 @@ mod tests {
     // findings R2: the process was stopped for 50 s and more, and so were its ears.
     #[test]
     fn a_gap_in_the_observation_is_no_silence() {
-        let mut heard = Heard::new(GAP);
+        let mut heard = SeenHeartbeats::new(GAP);
         let node = node("True", json!([]));
         let renewed = Some(at(1000));
         let mut look = |now| {
@@ -456,7 +456,7 @@ mod tests {
     #[test]
     fn a_jump_of_a_nodes_clock_is_no_silence() {
         for hours in [-30, -3, 3, 30] {
-            let mut heard = Heard::new(GAP);
+            let mut heard = SeenHeartbeats::new(GAP);
             let mut node = node("True", json!([]));
             let mut beat = |at: Timestamp| {
                 let conditions = node.status.as_mut().unwrap().conditions.as_mut().unwrap();
@@ -492,7 +492,7 @@ mod tests {
     /// A server writes the condition about its connections: that is no sign of the node's agent.
     #[test]
     fn the_condition_of_a_server_is_no_heartbeat() {
-        let mut heard = Heard::new(GAP);
+        let mut heard = SeenHeartbeats::new(GAP);
         let mut node = node("True", json!([]));
         assert_eq!(heard.silent_for(&node, Some(at(1000)), secs(1)), secs(0));
         let reached = reach::Reached::AtAddress("10.0.0.1:10250".to_owned());
@@ -510,7 +510,7 @@ mod tests {
     /// Another heartbeat counts; a repeated one does not, nor do our own writes.
     #[test]
     fn silence_is_measured_by_our_own_clock() {
-        let mut heard = Heard::new(GAP);
+        let mut heard = SeenHeartbeats::new(GAP);
         let node = node("True", json!([]));
         let mut silent_for =
             |renewed: Option<i64>, now| heard.silent_for(&node, renewed.map(at), secs(now));

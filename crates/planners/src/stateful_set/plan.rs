@@ -142,7 +142,7 @@ pub struct Notice {
 
 /// The order of the work on several pods.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pace {
+pub enum PodManagement {
     /// One pod after the other; the first failure ends it.
     OneByOne,
     /// In batches of 1, 2, 4, … at once; a failure ends it after its batch.
@@ -157,7 +157,7 @@ pub struct StatefulSetPlan {
     /// Then the work on pods.
     pub pods: Vec<PodWork>,
     /// The order of the work on pods.
-    pub pace: Pace,
+    pub pod_management: PodManagement,
     /// Then the status, if it differs from the stored one. It is written even if an earlier write
     /// failed.
     pub status: Option<StatefulSetStatus>,
@@ -207,10 +207,10 @@ pub fn plan(observed: &Observed, now: Timestamp) -> StatefulSetPlan {
     StatefulSetPlan {
         prepare: draft.prepare,
         pods: draft.pods,
-        pace: if world.spec.ordered {
-            Pace::OneByOne
+        pod_management: if world.spec.ordered {
+            PodManagement::OneByOne
         } else {
-            Pace::Batches
+            PodManagement::Batches
         },
         status,
         cleanup,

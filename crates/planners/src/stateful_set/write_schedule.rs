@@ -11,7 +11,7 @@
 
 use k8s_openapi::api::apps::v1::StatefulSetStatus;
 
-use super::plan::{Action, Pace, StatefulSetPlan};
+use super::plan::{Action, PodManagement, StatefulSetPlan};
 
 /// Maximum number of pods in one batch. As kube-controller-manager's largest batch.
 const BATCH_MAX: usize = 500;
@@ -183,7 +183,11 @@ impl WriteSchedule {
     fn following(&self, plan: &StatefulSetPlan) -> Part {
         let batch = |start: usize, size: usize| {
             let left = plan.pods.len() - start;
-            let size = if plan.pace == Pace::OneByOne { 1 } else { size };
+            let size = if plan.pod_management == PodManagement::OneByOne {
+                1
+            } else {
+                size
+            };
             let size = size.min(BATCH_MAX).min(left);
             Part::Pods {
                 end: start + size,
@@ -209,7 +213,7 @@ mod tests {
     use super::*;
 
     /// A plan with that number of pods, two writes each, and one write in each other part.
-    fn plan(pods: i64, pace: Pace) -> StatefulSetPlan {
+    fn plan(pods: i64, pod_management: PodManagement) -> StatefulSetPlan {
         let action = |name: String| Action::DeletePod {
             uid: name.clone(),
             name,
@@ -224,7 +228,7 @@ mod tests {
         StatefulSetPlan {
             prepare: vec![Action::ConfirmSet, action("prepare".to_owned())],
             pods: (0..pods).map(work).collect(),
-            pace,
+            pod_management,
             status: Some(StatefulSetStatus::default()),
             cleanup: vec![action("cleanup".to_owned())],
             notices: Vec::new(),
@@ -268,13 +272,16 @@ mod tests {
     #[test]
     fn one_pod_after_the_other_then_status_then_cleanup() {
         let all = "confirm,prepare,claim-0,pod-0,claim-1,pod-1,status,cleanup";
-        assert_eq!(rounds(&plan(2, Pace::OneByOne), None).join(","), all);
+        assert_eq!(
+            rounds(&plan(2, PodManagement::OneByOne), None).join(","),
+            all
+        );
     }
 
     /// statefulset.md 3.20
     #[test]
     fn batches_double_and_keep_the_order_about_each_pod() {
-        let rounds = rounds(&plan(4, Pace::Batches), None);
+        let rounds = rounds(&plan(4, PodManagement::Batches), None);
         let expected = [
             "confirm",
             "prepare",
@@ -294,21 +301,30 @@ mod tests {
     #[test]
     fn a_refusal_ends_the_work_after_its_batch_but_not_the_status() {
         let refuse = WritePosition::Pod { work: 1, step: 0 };
-        let after = |pace| rounds(&plan(4, pace), Some(refuse)).split_off(4);
-        assert_eq!(after(Pace::Batches), ["claim-1 claim-2", "pod-2", "status"]);
-        assert_eq!(after(Pace::OneByOne), ["claim-1", "status"]);
+        let after = |pod_management| rounds(&plan(4, pod_management), Some(refuse)).split_off(4);
+        assert_eq!(
+            after(PodManagement::Batches),
+            ["claim-1 claim-2", "pod-2", "status"]
+        );
+        assert_eq!(after(PodManagement::OneByOne), ["claim-1", "status"]);
     }
 
     /// statefulset.md 5.14: the counters are told even when nothing else can be done.
     #[test]
     fn a_refused_preparation_leaves_only_the_status() {
-        let rounds = rounds(&plan(2, Pace::Batches), Some(WritePosition::Prepare(0)));
+        let rounds = rounds(
+            &plan(2, PodManagement::Batches),
+            Some(WritePosition::Prepare(0)),
+        );
         assert_eq!(rounds, ["confirm", "status"]);
     }
 
     #[test]
     fn a_refused_status_leaves_out_the_cleanup() {
-        let rounds = rounds(&plan(0, Pace::Batches), Some(WritePosition::Status));
+        let rounds = rounds(
+            &plan(0, PodManagement::Batches),
+            Some(WritePosition::Status),
+        );
         assert_eq!(rounds, ["confirm", "prepare", "status"]);
     }
 }

@@ -136,7 +136,7 @@ pub enum Detachment {
 
 /// The answer of the destination to a part of the copy.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub enum Receipt {
+pub enum CopyReceipt {
     /// The part is taken, and more is expected.
     More,
     /// The copy is complete and on disk; the path that the volume will have.
@@ -147,7 +147,7 @@ pub enum Receipt {
 
 /// The answer to [`Call::Copy`].
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Copied {
+pub enum CopyResult {
     /// The copy is complete and on disk; the path of the volume there.
     Complete(String),
     /// The files cannot be copied, whenever it is tried.
@@ -164,7 +164,7 @@ pub struct Answers {
     /// To [`Call::Detach`].
     pub detached: Option<Detachment>,
     /// To [`Call::Copy`].
-    pub copied: Option<Copied>,
+    pub copied: Option<CopyResult>,
     /// [`Call::Place`] was carried out.
     pub placed: bool,
     /// [`Call::Discard`] was carried out.
@@ -325,8 +325,8 @@ fn prepare(seen: &Observed<'_>) -> VolumeMoveStep {
     let record = seen.record;
     match &seen.answers.copied {
         None => copy_to(seen, Extent::First),
-        Some(Copied::Impossible(reason)) => VolumeMoveStep::Write(record.abandoned(reason)),
-        Some(Copied::Complete(_)) => VolumeMoveStep::Write(record.in_stage(Stage::Stopping)),
+        Some(CopyResult::Impossible(reason)) => VolumeMoveStep::Write(record.abandoned(reason)),
+        Some(CopyResult::Complete(_)) => VolumeMoveStep::Write(record.in_stage(Stage::Stopping)),
     }
 }
 
@@ -392,8 +392,8 @@ fn copy(seen: &Observed<'_>) -> VolumeMoveStep {
                 copy_to(seen, extent)
             }
         },
-        Some(Copied::Impossible(reason)) => VolumeMoveStep::Write(record.abandoned(reason)),
-        Some(Copied::Complete(path)) => VolumeMoveStep::Write(VolumeMove {
+        Some(CopyResult::Impossible(reason)) => VolumeMoveStep::Write(record.abandoned(reason)),
+        Some(CopyResult::Complete(path)) => VolumeMoveStep::Write(VolumeMove {
             path: Some(path.clone()),
             ..record.in_stage(Stage::Arrived)
         }),

@@ -212,7 +212,7 @@ impl World {
                     self.disk(id, Side::Destination).receive(id, stream);
                 }
                 if self.disk(id, Side::Destination).has(id, extent) {
-                    answers.copied = Some(Copied::Complete("/p".to_owned()));
+                    answers.copied = Some(CopyResult::Complete("/p".to_owned()));
                 } else {
                     // The call fails, and the next round asks anew.
                     answers = Answers::default();

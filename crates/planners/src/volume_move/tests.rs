@@ -201,13 +201,13 @@ fn pods_run_until_the_first_copy_is_there() {
     assert_eq!(case.plan(), VolumeMoveStep::Call(Call::Copy(Extent::First)));
     case.destination = Presence::Silent;
     assert!(matches!(case.plan(), VolumeMoveStep::Wait(_)));
-    case.answers.copied = Some(Copied::Complete("/p".to_owned()));
+    case.answers.copied = Some(CopyResult::Complete("/p".to_owned()));
     let VolumeMoveStep::Write(next) = case.plan() else {
         panic!("no write");
     };
     // The path belongs to the whole copy.
     assert_eq!((next.stage, next.path), (Stage::Stopping, None));
-    case.answers.copied = Some(Copied::Impossible("a device".to_owned()));
+    case.answers.copied = Some(CopyResult::Impossible("a device".to_owned()));
     assert_eq!(stage_and_message(case.plan()).0, Stage::Abandoned);
 }
 

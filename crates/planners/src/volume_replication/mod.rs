@@ -45,7 +45,7 @@ pub enum Call {
     Seal,
     /// Give the volume of a former primary the name of a kept snapshot. The receiver carries it out. Its own
     /// snapshot with the contents of the recovery point becomes a copy, so that a difference follows.
-    Demote(Option<Common>),
+    Demote(Option<CommonSnapshot>),
     /// Take a snapshot on the primary and send it.
     Copy {
         /// Its name: the present time.
@@ -86,7 +86,7 @@ impl Call {
 /// A snapshot of the new primary with the contents of one that the former primary has sent: the recovery
 /// point of the promotion. Identities are those of the file systems, so equal ones are one snapshot.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Common {
+pub struct CommonSnapshot {
     /// The name of both.
     pub time: i64,
     /// The identity of the new primary's.
@@ -110,14 +110,14 @@ pub struct Holdings {
     pub copies: BTreeSet<i64>,
     /// The snapshot of the last promotion, if it is still there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub common: Option<Common>,
+    pub common: Option<CommonSnapshot>,
     /// The names of kept snapshots of former primaries.
     pub diverged: BTreeSet<String>,
 }
 
 /// The end of a copy.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Copied {
+pub enum CopyResult {
     /// It is complete and on disk.
     Complete(i64),
     /// It cannot be stored or sent, whenever it is tried; the reason.
@@ -134,7 +134,7 @@ pub struct Answers {
     /// [`Call::Seal`] was carried out: the copies of the replica.
     pub sealed: Option<Holdings>,
     /// To [`Call::Copy`].
-    pub copied: Option<Copied>,
+    pub copied: Option<CopyResult>,
     /// The nodes that have carried out [`Call::Keep`].
     pub kept: BTreeSet<Role>,
     /// [`Call::Promote`] was carried out.
@@ -259,10 +259,10 @@ fn call(seen: &Observed<'_>, call: Call) -> ReplicationStep {
 /// Replicating: the replica gets a new copy at each interval.
 fn replicate(seen: &Observed<'_>) -> ReplicationStep {
     let (record, answers) = (seen.record, seen.answers);
-    if let Some(Copied::Impossible(reason)) = &answers.copied {
+    if let Some(CopyResult::Impossible(reason)) = &answers.copied {
         return choose_another(seen, reason);
     }
-    if let Some(Copied::Complete(time)) = answers.copied {
+    if let Some(CopyResult::Complete(time)) = answers.copied {
         let next = match &record.successor {
             Some(node) => record.replaced(Some(node)),
             None => record.clone(),

@@ -3,7 +3,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use resource_kinds::storage::volume_replication::{Parameters, Recovery, Stage, VolumeReplication};
 
 use super::{
-    Answers, Call, Common, Copied, Holdings, Observed, ReplicationStep, Role, Users,
+    Answers, Call, CommonSnapshot, CopyResult, Holdings, Observed, ReplicationStep, Role, Users,
     condition_message, is_replica_lost, plan,
 };
 use crate::volume_move::Presence;
@@ -92,7 +92,7 @@ fn the_difference_to_the_last_copy_is_sent_when_the_interval_is_over() {
         plan(&observed(&record, &answers)),
         ReplicationStep::Call(copy)
     );
-    answers.copied = Some(Copied::Complete(61_000));
+    answers.copied = Some(CopyResult::Complete(61_000));
     let ReplicationStep::Write(next) = plan(&observed(&record, &answers)) else {
         panic!("no write");
     };
@@ -190,7 +190,7 @@ fn a_replica_that_stays_away_keeps_its_place_until_another_node_has_a_copy() {
     assert_eq!(Call::Demote(None).node(&chosen), Some("three"));
     assert_eq!(Call::Seal.node(&chosen), Some("two"));
     assert_eq!(plan(&seen), ReplicationStep::Call(copy));
-    answers.copied = Some(Copied::Complete(55_000));
+    answers.copied = Some(CopyResult::Complete(55_000));
     let mut seen = observed(&chosen, &answers);
     (seen.replica, seen.others) = (Presence::Silent, nodes(&["two"]));
     let ReplicationStep::Write(replaced) = plan(&seen) else {
@@ -218,7 +218,7 @@ fn a_replica_that_stays_away_keeps_its_place_until_another_node_has_a_copy() {
 #[test]
 fn another_node_is_tried_if_one_has_no_room() {
     let full = Answers {
-        copied: Some(Copied::Impossible("no room".to_owned())),
+        copied: Some(CopyResult::Impossible("no room".to_owned())),
         ..Answers::default()
     };
     let new = VolumeReplication {
@@ -318,7 +318,7 @@ fn a_former_primary_goes_on_from_the_recovery_point() {
         }),
         ..record()
     };
-    let common = Common {
+    let common = CommonSnapshot {
         time: 50_000,
         here: "a".to_owned(),
         there: "b".to_owned(),

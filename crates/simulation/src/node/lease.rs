@@ -25,7 +25,7 @@ pub struct MachineLease(Arc<Mutex<Kept>>);
 struct Kept {
     epoch: i32,
     deadline: Option<Reading>,
-    /// Counts the times at which bodies of before may not be started any more.
+    /// Counts the times at which instances of before may not be started any more.
     turn: u64,
     clock: Clock,
     /// For a mutation.
@@ -47,7 +47,7 @@ impl Default for Kept {
 /// A mistake in the lease of a machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LeaseFlaw {
-    /// Bodies do not end at the deadline.
+    /// Instances do not end at the deadline.
     Outlived,
     /// The deadline counts from the answer to a renewal, not from its sending.
     FromAnswer,
@@ -115,7 +115,7 @@ impl MachineLease {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether bodies that end with the lease may run at that time.
+    /// Whether instances that end with the lease may run at that time.
     pub fn lets_run(&self, now: Instant) -> bool {
         let kept = self.kept();
         kept.flaw == Some(LeaseFlaw::Outlived)
@@ -129,8 +129,8 @@ impl MachineLease {
     }
 }
 
-/// Whether the body of a pod may be started: the pod is still bound to the node, and nothing that ends
-/// its body has happened in the meantime.
+/// Whether the instance of a pod may be started: the pod is still bound to the node, and nothing that ends
+/// its instance has happened in the meantime.
 pub(super) async fn may_start(
     lease: &MachineLease,
     client: &Client,

@@ -1,4 +1,4 @@
-//! A node that is played: an ordinary client of the API that has bodies instead of containers.
+//! A node that is played: an ordinary client of the API that has instances instead of containers.
 //!
 //! It keeps a node agent's guarantees: no instance of an identity is started while another runs
 //! here, and a pod's object is removed only after its instance has ended. Instances survive the
@@ -68,14 +68,14 @@ pub struct Settings {
     pub clock: WallClock,
     /// Pods that are worked on at once.
     pub workers: usize,
-    /// For a mutation: it says that a body has ended when it has not.
+    /// For a mutation: it says that an instance has ended when it has not.
     pub hasty: bool,
     /// Pods that may fail over end with it; without, the node is never fenced.
     pub lease: Option<MachineLease>,
 }
 
 impl Settings {
-    /// A node on which bodies are ready, and end, at once.
+    /// A node on which instances are ready, and end, at once.
     pub fn instant(name: impl Into<String>) -> Self {
         Self {
             name: name.into(),
@@ -353,7 +353,7 @@ impl Agent {
         let uid = uid.unwrap_or_default();
         // An instance whose object is deleted must end, and nothing is started before.
         let mut others = self.instances.running(&self.settings.name, &identity);
-        others.retain(|body| body.uid != uid);
+        others.retain(|instance| instance.uid != uid);
         if let Some(other) = others.first() {
             let at = self.end(other, Duration::from_secs(30));
             return Ok(later(at));
@@ -367,25 +367,25 @@ impl Agent {
         }
     }
 
-    /// Lets a body end, if it does not already; returns when it will have.
-    fn end(&self, body: &Instance, grace: Duration) -> Instant {
-        if let Some(at) = body.ends_at {
+    /// Lets an instance end, if it does not already; returns when it will have.
+    fn end(&self, instance: &Instance, grace: Duration) -> Instant {
+        if let Some(at) = instance.ends_at {
             return at;
         }
         let (from, to) = self.settings.shutdown_millis;
         let at = Instant::now() + random::millis(from, to).min(grace);
         let name = &self.settings.name;
         self.instances
-            .change(name, &body.uid, |body| body.ends_at = Some(at));
+            .change(name, &instance.uid, |instance| instance.ends_at = Some(at));
         at
     }
 
     async fn finish(&self, pod: &Pod, identity: &Identity, uid: &str) -> Result<ReconcileResult> {
         let name = &self.settings.name;
-        if let Some(body) = self.instances.of(name, identity, uid) {
+        if let Some(instance) = self.instances.of(name, identity, uid) {
             let grace = pod.metadata.deletion_grace_period_seconds.unwrap_or(30);
             let grace = Duration::from_secs(u64::try_from(grace).unwrap_or_default());
-            let at = self.end(&body, grace);
+            let at = self.end(&instance, grace);
             if Instant::now() < at && !self.settings.hasty {
                 return Ok(later(at));
             }
@@ -427,10 +427,10 @@ impl Agent {
             self.show(pod, uid, pending).await?;
             return Ok(ReconcileResult::Done);
         }
-        // A body that has ended with the lease is started again, as containers are.
+        // An instance that has ended with the lease is started again, as containers are.
         let lease = self.settings.lease.as_ref().filter(|_| ends_with_it(pod));
-        let body = self.instances.of(name, identity, uid);
-        let Some(body) = body.filter(|body| !body.has_lapsed(now)) else {
+        let instance = self.instances.of(name, identity, uid);
+        let Some(instance) = instance.filter(|instance| !instance.has_lapsed(now)) else {
             if let Some(lease) = lease
                 && !may_start(lease, &self.client, name, pod).await?
             {
@@ -438,15 +438,15 @@ impl Agent {
             }
             let now = Instant::now();
             let (from, to) = self.settings.startup_millis;
-            let body = Instance {
+            let instance = Instance {
                 node: name.clone(),
                 uid: uid.to_owned(),
                 ready_at: now + random::millis(from, to),
                 ends_at: None,
                 lease: lease.cloned(),
             };
-            self.instances.start(identity, body.clone());
-            if body.ready_at > now {
+            self.instances.start(identity, instance.clone());
+            if instance.ready_at > now {
                 self.show(
                     pod,
                     uid,
@@ -456,7 +456,7 @@ impl Agent {
                     },
                 )
                 .await?;
-                return Ok(later(body.ready_at));
+                return Ok(later(instance.ready_at));
             }
             self.show(
                 pod,
@@ -469,7 +469,7 @@ impl Agent {
             .await?;
             return Ok(ReconcileResult::Done);
         };
-        let shown = match body.ends_at {
+        let shown = match instance.ends_at {
             // It ended without a request: the node evicted it.
             Some(at) if at <= now => Shown {
                 phase: "Failed",
@@ -480,7 +480,7 @@ impl Agent {
                 phase: "Running",
                 ready: false,
             },
-            None if body.ready_at <= now => Shown {
+            None if instance.ready_at <= now => Shown {
                 phase: "Running",
                 ready: true,
             },
@@ -497,7 +497,7 @@ impl Agent {
                     },
                 )
                 .await?;
-                return Ok(later(body.ready_at));
+                return Ok(later(instance.ready_at));
             }
         };
         self.show(pod, uid, shown).await?;

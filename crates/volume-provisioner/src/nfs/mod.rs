@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use api_client::{Api, PostParams};
-use container_runtime::apart_async;
+use container_runtime::call_with_timeout;
 use container_runtime::nfs::{Detached, Export, MountError};
 use k8s_openapi::api::core::v1::{
     NFSVolumeSource, PersistentVolume, PersistentVolumeClaim, PersistentVolumeSpec,
@@ -135,7 +135,7 @@ async fn work(
     options.push(FAIL_SOON.to_owned());
     let key = format!("provision {volume}");
     let shown = export.to_string();
-    let done = apart_async(key, WORK_MAX, move || {
+    let done = call_with_timeout(key, WORK_MAX, move || {
         let mounted = Detached::mount(&export, &options, false)?;
         let root = mounted.root();
         let done = match &work {

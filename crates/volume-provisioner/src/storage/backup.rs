@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use container_runtime::beside;
+use container_runtime::block_in_place;
 use resource_kinds::storage::Driver;
 use serde::{Deserialize, Serialize};
 
@@ -83,7 +83,7 @@ impl Storage {
             let Some(place) = self.place(class).await? else {
                 continue;
             };
-            for volume in beside(|| names(&place.volumes))? {
+            for volume in block_in_place(|| names(&place.volumes))? {
                 if volume.starts_with('.') {
                     continue; // being made or removed
                 }
@@ -146,8 +146,8 @@ impl Storage {
                 continue;
             };
             // Only a file system that can have any has the directory.
-            if beside(|| place.snapshots.exists()) {
-                let own = beside(|| names(&place.snapshots))?.into_iter();
+            if block_in_place(|| place.snapshots.exists()) {
+                let own = block_in_place(|| names(&place.snapshots))?.into_iter();
                 found.extend(own.map(|name| {
                     let path = place.snapshots.join(&name);
                     (class, name, path)

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use btrfs_stream::Uuid;
-use planners::volume_replication::{Common, Holdings, Role};
+use planners::volume_replication::{CommonSnapshot, Holdings, Role};
 use resource_kinds::storage::Driver;
 
 use super::Storage;
@@ -157,7 +157,7 @@ impl Storage {
     pub async fn demote_volume(
         &self,
         of: &ReplicatedVolume,
-        common: Option<Common>,
+        common: Option<CommonSnapshot>,
     ) -> Result<(), Error> {
         self.replica_step(of, move |directories, pool, of| {
             directories.demote(&of.volume, of.epoch, common.as_ref())?;

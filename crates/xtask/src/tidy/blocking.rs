@@ -120,7 +120,8 @@ const WAITS: &[&str] = &[
 const BESIDE: &[&str] = &[
     "spawn_blocking(",
     "beside(",
-    "apart_async(",
+    "block_in_place(",
+    "call_with_timeout(",
     "blocking(",
     "in_store(",
     ".change(",
@@ -218,7 +219,7 @@ fn judge(files: &[SourceFile], allowed: &[&str]) -> Vec<Finding> {
             file: file.path.clone(),
             text: format!(
                 "{call}… in async code may wait for the disk: do it in `spawn_blocking` or \
-                 `container_runtime::beside`, or give the reason in tidy/blocking.rs"
+                 `container_runtime::block_in_place`, or give the reason in tidy/blocking.rs"
             ),
         }));
     }

@@ -101,7 +101,7 @@ impl Audit {
         let mut line = event.to_string().into_bytes();
         line.push(b'\n');
         let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Err(error) = work::beside(|| log.append(&line)) {
+        if let Err(error) = work::block_in_place(|| log.append(&line)) {
             tracing::error!(%error, "the audit log is not written");
         }
     }

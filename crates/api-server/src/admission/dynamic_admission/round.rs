@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use admission_rules::{
-    About, Cluster, MutatingPolicy, ObjectKind, Patch, Request, Scope, Seen, Subject, Target,
-    Webhook, WebhookVerdict, verdict,
+    AdmissionObjects, Cluster, MutatingPolicy, ObjectKind, Patch, RefusedObject, Request, Scope,
+    Subject, Target, Webhook, WebhookVerdict, verdict,
 };
 use object_model::Status;
 use openapi_schema::Schema;
@@ -265,7 +265,7 @@ impl<'a> Round<'a> {
     fn by_policy(&self, policy: &MutatingPolicy, object: &mut Value) -> Result<bool, Status> {
         let served = self.objects.catalog.snapshot();
         let own = self.request(0, "", (object, self.old));
-        let about = About {
+        let about = RefusedObject {
             target: self.subject(self.write_request.resource).target,
             name: self.write_request.name,
         };
@@ -385,7 +385,7 @@ impl<'a> Round<'a> {
         }
         let served = self.objects.catalog.snapshot();
         let seen_as = |place: usize| {
-            Ok(Seen {
+            Ok(AdmissionObjects {
                 object: self.seen(place, object)?,
                 old: self.seen(place, self.old)?,
             })

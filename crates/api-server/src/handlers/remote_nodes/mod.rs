@@ -28,8 +28,8 @@ use tokio_rustls::client::TlsStream;
 use tokio_util::either::Either;
 
 use crate::access::tls::TlsError;
+use crate::handlers::forwarding;
 use crate::handlers::nodes::{NodeConnector, NodeService};
-use crate::handlers::onward;
 use crate::http::body::{BoxBody, BoxError};
 use crate::objects::storage::{Objects, reading};
 pub(crate) use tunnels::{Tunnels, accept};
@@ -230,10 +230,10 @@ impl Remote {
         mut request: Request<BoxBody>,
     ) -> Result<Response<BoxBody>, BoxError> {
         let (_, stream) = self.connect(to).await?;
-        onward::clean(request.headers_mut());
+        forwarding::clean(request.headers_mut());
         let host = HeaderValue::from_str(&to.place.to_string())?;
         request.headers_mut().insert(HOST, host);
-        onward::send(stream, request).await
+        forwarding::send(stream, request).await
     }
 
     /// Connects to the node. A tunnel that opens in the meantime is used, too.

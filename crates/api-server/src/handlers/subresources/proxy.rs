@@ -12,8 +12,8 @@ use tower::ServiceExt;
 use crate::access::authorize::authorize;
 use crate::admission::dynamic_admission;
 use crate::catalog::registry::Resource;
+use crate::handlers::forwarding;
 use crate::handlers::nodes::NodeConnector;
-use crate::handlers::onward;
 use crate::handlers::writer::Writer;
 use crate::http::body::{BoxBody, BoxError, Segments, boxed};
 use crate::http::call::{Answer, Call};
@@ -79,7 +79,7 @@ async fn pass_on(
     let mut parts = call.parts;
     parts.uri = uri;
     let host = HeaderValue::from_str(&address.to_string()).ok();
-    onward::clean(&mut parts.headers);
+    forwarding::clean(&mut parts.headers);
     parts.headers.extend(host.map(|host| (header::HOST, host)));
     let request = Request::from_parts(parts, body);
     let response = send(address, request).await.map_err(|error| {
@@ -214,7 +214,7 @@ async fn send(
     request: Request<BoxBody>,
 ) -> Result<Response<BoxBody>, BoxError> {
     let stream = http_client::connect(address, PROXY_CONNECT_TIMEOUT).await?;
-    onward::send(stream, request).await
+    forwarding::send(stream, request).await
 }
 
 #[cfg(test)]

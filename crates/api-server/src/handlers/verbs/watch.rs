@@ -35,9 +35,9 @@ use crate::http::negotiate::Form;
 use crate::http::query::Query;
 use crate::http::reply::Reply;
 use crate::http::work;
-use crate::objects::event_lines::EventForm;
 use crate::objects::storage;
 use crate::objects::storage::Objects;
+use crate::objects::watch_event_cache::EventForm;
 
 /// The start of a watch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -380,7 +380,9 @@ impl Watcher {
         let line = match EventForm::of(&self.resource, item, kind, form) {
             Some(event) => {
                 let objects = self.objects.clone();
-                objects.event_lines.line(event, || self.line(kind, item))?
+                objects
+                    .watch_event_cache
+                    .line(event, || self.line(kind, item))?
             }
             None => self.line(kind, item)?,
         };

@@ -19,7 +19,7 @@ use serde_json::Value;
 
 use crate::catalog::Catalog;
 use crate::catalog::registry::{Resource, end_of};
-use crate::objects::event_lines::EventLines;
+use crate::objects::watch_event_cache::WatchEventCache;
 
 use decoded::DecodedObjects;
 pub(crate) use encode::{
@@ -40,7 +40,7 @@ pub(crate) struct Objects {
     pub(crate) leases: Leases,
     pub(crate) catalog: Catalog,
     decoded: DecodedObjects,
-    pub(crate) event_lines: EventLines,
+    pub(crate) watch_event_cache: WatchEventCache,
 }
 
 impl Objects {
@@ -50,7 +50,7 @@ impl Objects {
             leases: Leases::default(),
             catalog,
             decoded: DecodedObjects::default(),
-            event_lines: EventLines::default(),
+            watch_event_cache: WatchEventCache::default(),
         }
     }
 

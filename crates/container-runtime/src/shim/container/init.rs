@@ -21,11 +21,11 @@ use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, fork};
 
+use super::context::{ContainerContext, PidNamespace};
 use super::launch::Launch;
 use super::root;
 use super::root_plan::RootPlan;
 use super::siblings;
-use super::surroundings::{PidNamespace, Surroundings};
 use crate::cgroup::ContainerGroup;
 use crate::spec::{StartError, StartErrorKind};
 
@@ -35,7 +35,7 @@ use crate::spec::{StartError, StartErrorKind};
 /// # Errors
 /// The process could not be made.
 pub(crate) fn start(
-    around: &Surroundings,
+    around: &ContainerContext,
     plan: &RootPlan,
     group: ContainerGroup,
     launch: Launch,
@@ -56,7 +56,7 @@ pub(crate) fn start(
 }
 
 /// The first process.
-fn run(around: &Surroundings, plan: &RootPlan, group: ContainerGroup, launch: Launch) -> ! {
+fn run(around: &ContainerContext, plan: &RootPlan, group: ContainerGroup, launch: Launch) -> ! {
     match begin(plan, group, around.unified) {
         Ok(()) => launch.run(),
         Err(error) => launch.report(&error),
@@ -70,7 +70,7 @@ fn run(around: &Surroundings, plan: &RootPlan, group: ContainerGroup, launch: La
 ///
 /// Only a process of the outer namespace can make one below it. So a child goes there; its own child
 /// becomes its sibling, or the outer namespace's first process would be the parent in the end.
-fn nested(around: &Surroundings, outer: &File) -> io::Result<Option<i32>> {
+fn nested(around: &ContainerContext, outer: &File) -> io::Result<Option<i32>> {
     let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
     setns(outer.as_fd(), CloneFlags::CLONE_NEWPID)?;
     // SAFETY: this process has one thread, so the child may do whatever it likes.
@@ -96,7 +96,7 @@ fn nested(around: &Surroundings, outer: &File) -> io::Result<Option<i32>> {
 
 /// Enters the process namespace, which holds later children only, and the user namespace that owns
 /// it.
-fn enter_namespaces(around: &Surroundings) -> io::Result<()> {
+fn enter_namespaces(around: &ContainerContext) -> io::Result<()> {
     if let Some(users) = &around.users {
         users.enter()?;
     }

@@ -1,6 +1,7 @@
 //! Containers of a sandbox: workers that create, start and remove them, their root, their processes
 //! and their logs.
 
+pub(crate) mod context;
 mod devices;
 mod init;
 mod inside;
@@ -13,7 +14,6 @@ mod root;
 mod root_plan;
 mod rootfs;
 pub(crate) mod siblings;
-pub(crate) mod surroundings;
 pub(crate) mod user_namespace;
 pub(crate) mod users;
 pub(crate) mod worker;

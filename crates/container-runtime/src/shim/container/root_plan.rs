@@ -3,9 +3,9 @@
 
 use std::path::{Path, PathBuf};
 
+use super::context::ContainerContext;
 use super::devices::DeviceNode;
 use super::mapped_mounts::Depth;
-use super::surroundings::Surroundings;
 use crate::mounts::{NO_DEVICES, NO_EXECUTION, NO_SETUID, READ_ONLY, STRICT_ACCESS_TIME};
 use crate::spec::{ContainerSpec, Mount, MountSource, Propagation};
 
@@ -114,7 +114,7 @@ fn shows_all(container: &ContainerSpec) -> bool {
     container.security.privileged || container.security.unmasked_proc
 }
 
-fn write_protected(container: &ContainerSpec, around: &Surroundings) -> Vec<&'static str> {
+fn write_protected(container: &ContainerSpec, around: &ContainerContext) -> Vec<&'static str> {
     if shows_all(container) {
         return Vec::new();
     }
@@ -129,7 +129,7 @@ fn write_protected(container: &ContainerSpec, around: &Surroundings) -> Vec<&'st
 /// Plans the root of a container with these devices.
 pub(crate) fn plan(
     container: &ContainerSpec,
-    around: &Surroundings,
+    around: &ContainerContext,
     devices: Vec<DeviceNode>,
 ) -> RootPlan {
     let mut system = system_mounts(container, around);
@@ -168,7 +168,7 @@ pub(crate) fn plan(
     }
 }
 
-fn system_mounts(container: &ContainerSpec, around: &Surroundings) -> Vec<RootMount> {
+fn system_mounts(container: &ContainerSpec, around: &ContainerContext) -> Vec<RootMount> {
     let access = match container.security.privileged {
         true => 0,
         false => READ_ONLY,
@@ -287,12 +287,12 @@ fn tree(to: &Path, path: &Path, depth: Depth, attributes: u64) -> RootMount {
 
 #[cfg(test)]
 mod tests {
-    use super::super::surroundings::PidNamespace;
+    use super::super::context::PidNamespace;
     use super::*;
     use crate::cgroup::DeviceKind;
 
-    fn around() -> Surroundings {
-        Surroundings {
+    fn around() -> ContainerContext {
+        ContainerContext {
             root: "/node/root".into(),
             cgroup: "/pod/c".to_owned(),
             shm: "/node/shm".into(),

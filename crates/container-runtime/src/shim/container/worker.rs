@@ -14,11 +14,11 @@ use nix::sched::{CloneFlags, setns};
 use nix::unistd::{ForkResult, fork};
 use serde::{Deserialize, Serialize};
 
+use super::context::ContainerContext;
 use super::init;
 use super::launch::Launch;
 use super::mapped_mounts::{self, Depth};
 use super::prepare::account;
-use super::surroundings::Surroundings;
 use super::{devices, root_plan, user_namespace};
 use crate::cgroup::{self, ContainerGroup, Hierarchies};
 use crate::client::cleanup;
@@ -127,7 +127,7 @@ pub(crate) struct Streams {
 pub(crate) fn start(
     spec: &ContainerSpec,
     place: &ContainerPaths,
-    around: impl FnOnce(PathBuf, PathBuf) -> Surroundings,
+    around: impl FnOnce(PathBuf, PathBuf) -> ContainerContext,
     streams: Streams,
 ) -> Report {
     let around = around(place.root(), place.staged());
@@ -140,7 +140,7 @@ pub(crate) fn start(
 fn run_container(
     spec: &ContainerSpec,
     place: &ContainerPaths,
-    mut around: Surroundings,
+    mut around: ContainerContext,
     streams: Streams,
 ) -> Result<i32, StartError> {
     let (status, status_writer) = status_pipe()?;
@@ -169,7 +169,7 @@ fn run_container(
 }
 
 /// Mounts the pod's shared memory at a path that the pod's users can reach.
-fn stage_shm(around: &mut Surroundings) -> io::Result<()> {
+fn stage_shm(around: &mut ContainerContext) -> io::Result<()> {
     let target = around.staged.join("shm");
     mapped_mounts::bind(
         &mapped_mounts::find(&around.shm)?,

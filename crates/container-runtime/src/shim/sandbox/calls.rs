@@ -11,9 +11,9 @@ use super::jobs::Job;
 use super::supervisor::{Container, Supervisor, kill};
 use crate::cgroup::{self, Holder};
 use crate::protocol::{Call, Failure, FrameKind, Reply, Request, VERSION};
+use crate::shim::container::context::{self, ContainerContext, PidNamespace};
 use crate::shim::container::prepare;
 use crate::shim::container::process::{Ends, Owner, Wiring};
-use crate::shim::container::surroundings::{self, PidNamespace, Surroundings};
 use crate::shim::container::worker::{self, Machine, Report};
 use crate::spec::{
     AttachSpec, ContainerSpec, ContainerState, ContainerStatus, ExecSpec, ResolvedUser, Resources,
@@ -167,7 +167,7 @@ impl Supervisor {
         let (shm, unified) = (self.shm(), self.unified);
         let (cgroup, users) = (place.cgroup.clone(), self.users.clone());
         let pod_of_node = users.is_none();
-        let around = move |root, staged| Surroundings {
+        let around = move |root, staged| ContainerContext {
             root,
             cgroup,
             shm,
@@ -175,8 +175,8 @@ impl Supervisor {
             staged,
             users,
             unified,
-            cgroup_trees: surroundings::cgroup_trees(),
-            can_make_nodes: pod_of_node && surroundings::has_users_of_the_machine(),
+            cgroup_trees: context::cgroup_trees(),
+            can_make_nodes: pod_of_node && context::has_users_of_the_machine(),
         };
         let job = Job::Start {
             container: id.to_owned(),

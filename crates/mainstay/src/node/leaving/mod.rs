@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail, ensure};
 use api_client::{Api, ListParams, Patch, PatchParams, PostParams, ResourceExt};
 use certificates::KeyHash;
 use console::output::say;
-use container_runtime::beside;
+use container_runtime::block_in_place;
 use data_directory::process;
 use k8s_openapi::api::core::v1::{Node, PersistentVolume, Pod};
 use k8s_openapi::api::policy::v1::Eviction;
@@ -56,7 +56,7 @@ pub struct LeaveArguments {
 /// # Errors
 /// The machine has not joined, something would be lost, pods stay, or the server refuses.
 pub async fn run(arguments: &LeaveArguments, data: &Path) -> Result<()> {
-    let membership = beside(|| membership(data))?;
+    let membership = block_in_place(|| membership(data))?;
     let name = membership.node_name.as_str();
     let server = Server::find(&ServerArguments {
         kubeconfig: arguments.kubeconfig.clone(),
@@ -74,16 +74,16 @@ pub async fn run(arguments: &LeaveArguments, data: &Path) -> Result<()> {
     let node = found(nodes.get(name).await).map_err(|error| server.explain(error))?;
     if let Some(node) = &node {
         drain(arguments, &server, name, data).await?;
-        beside(|| stop_agent(data))?;
+        block_in_place(|| stop_agent(data))?;
         let uid = node.metadata.uid.clone().unwrap_or_default();
         let deleted = delete(&nodes, name, Delete::of_uid(uid)).await;
         deleted.map_err(|error| server.explain(error))?;
         say(&format!("node {name} deleted"));
     } else {
         say(&format!("node {name} is deleted already"));
-        beside(|| stop_agent(data))?;
+        block_in_place(|| stop_agent(data))?;
     }
-    beside(|| forget(data))?;
+    block_in_place(|| forget(data))?;
     let shown = data.display();
     say(&format!(
         "mainstay: {name} has left the cluster. `mainstay node` with --server and --token joins again; \
@@ -124,7 +124,7 @@ async fn drain(arguments: &LeaveArguments, server: &Server, name: &str, data: &P
         if left.is_empty() {
             return Ok(());
         }
-        if beside(|| process::serving(data)).is_none() {
+        if block_in_place(|| process::serving(data)).is_none() {
             bail!(
                 "no node agent runs on {}, which would end the pods {}: start `mainstay node`, and leave then",
                 data.display(),

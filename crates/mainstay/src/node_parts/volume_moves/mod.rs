@@ -21,7 +21,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use node_agent::{MoveStep, VolumeMoves};
 use object_model::{Status, StatusReason};
-use planners::volume_move::{Extent, Receipt};
+use planners::volume_move::{CopyReceipt, Extent};
 use reconcile::execute::chain;
 use resource_kinds::storage::Driver;
 use serde::Serialize;
@@ -127,7 +127,7 @@ impl NodeMoves {
         streams: &mut Streams,
         step: &MoveStep,
         of: MovedVolume<'_>,
-    ) -> Answer<Receipt> {
+    ) -> Answer<CopyReceipt> {
         let (position, extent) = (position(step)?, extent(step)?);
         let volume = of.volume;
         let bytes = number(step, "bytes")?;
@@ -148,7 +148,7 @@ impl NodeMoves {
             streams.receiving.insert(volume.to_owned(), receiving);
         }
         match streams.take_part(volume, &position, step).await? {
-            None => Ok(Receipt::More),
+            None => Ok(CopyReceipt::More),
             Some(outcome) => self.finish(of, outcome, bytes, extent).await,
         }
     }
@@ -159,10 +159,10 @@ impl NodeMoves {
         outcome: StreamOutcome,
         bytes: u64,
         extent: Extent,
-    ) -> Answer<Receipt> {
+    ) -> Answer<CopyReceipt> {
         let storage = &self.storage;
         let path = match (outcome, extent) {
-            (StreamOutcome::Impossible(text), _) => return Ok(Receipt::Impossible(text)),
+            (StreamOutcome::Impossible(text), _) => return Ok(CopyReceipt::Impossible(text)),
             (StreamOutcome::OtherBase(text), _) => {
                 // The next attempt copies everything.
                 done(storage.forget_first_copy(of).await)?;
@@ -257,9 +257,9 @@ impl Streams {
 }
 
 /// The directory for a stream, or the answer if there is none to receive.
-fn begun(begun: Result<Arrival, ProvisionerError>) -> Answer<Result<PathBuf, Receipt>> {
+fn begun(begun: Result<Arrival, ProvisionerError>) -> Answer<Result<PathBuf, CopyReceipt>> {
     if let Err(error @ ProvisionerError::DiskFull { .. }) = &begun {
-        return Ok(Err(Receipt::Impossible(chain(error))));
+        return Ok(Err(CopyReceipt::Impossible(chain(error))));
     }
     match done(begun)? {
         Arrival::Begun(to) => Ok(Ok(to)),
@@ -268,8 +268,8 @@ fn begun(begun: Result<Arrival, ProvisionerError>) -> Answer<Result<PathBuf, Rec
     }
 }
 
-fn arrived(path: &std::path::Path) -> Receipt {
-    Receipt::Arrived(path.to_string_lossy().into_owned())
+fn arrived(path: &std::path::Path) -> CopyReceipt {
+    CopyReceipt::Arrived(path.to_string_lossy().into_owned())
 }
 
 /// The volume of a step. Servers of an earlier version name no driver: they move volumes of the class

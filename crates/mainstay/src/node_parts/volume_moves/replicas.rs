@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use node_agent::MoveStep;
-use planners::volume_move::Receipt;
-use planners::volume_replication::{Common, Role};
+use planners::volume_move::CopyReceipt;
+use planners::volume_replication::{CommonSnapshot, Role};
 use volume_provisioner::{CopyOf, ReplicatedVolume};
 
 use super::receiving::{Destination, Receiving, StreamOutcome};
@@ -79,7 +79,7 @@ impl NodeMoves {
         streams: &mut Streams,
         step: &MoveStep,
         of: &ReplicatedVolume,
-    ) -> Answer<Receipt> {
+    ) -> Answer<CopyReceipt> {
         let (position, copy) = (position(step)?, copy(step)?);
         let bytes = number(step, "bytes")?;
         if streams.begins_receiving(&of.volume, &position).await? {
@@ -95,7 +95,7 @@ impl NodeMoves {
             streams.receiving.insert(of.volume.clone(), receiving);
         }
         match streams.take_part(&of.volume, &position, step).await? {
-            None => Ok(Receipt::More),
+            None => Ok(CopyReceipt::More),
             Some(outcome) => self.finish_copy(of, copy, outcome).await,
         }
     }
@@ -105,14 +105,14 @@ impl NodeMoves {
         of: &ReplicatedVolume,
         copy: CopyOf,
         outcome: StreamOutcome,
-    ) -> Answer<Receipt> {
+    ) -> Answer<CopyReceipt> {
         match outcome {
             StreamOutcome::Snapshot(snapshot) => {
                 done(self.storage.finish_copy(of, copy.time, snapshot).await)?;
                 let path = done(self.storage.holdings(of).await)?.path;
-                Ok(Receipt::Arrived(path))
+                Ok(CopyReceipt::Arrived(path))
             }
-            StreamOutcome::Impossible(text) => Ok(Receipt::Impossible(text)),
+            StreamOutcome::Impossible(text) => Ok(CopyReceipt::Impossible(text)),
             StreamOutcome::OtherBase(text) => {
                 // The next copy has another base, or none.
                 if let Some(base) = copy.base {
@@ -150,11 +150,11 @@ fn copy(step: &MoveStep) -> Answer<CopyOf> {
 }
 
 /// The snapshot that both nodes have. Servers of an earlier version name none.
-fn common(step: &MoveStep) -> Answer<Option<Common>> {
+fn common(step: &MoveStep) -> Answer<Option<CommonSnapshot>> {
     let text = |name: &str| step.parameter(name).map(str::to_owned);
     let (time, here, there) = (time(step, "common")?, text("here"), text("there"));
     Ok(match (time, here, there) {
-        (Some(time), Some(here), Some(there)) => Some(Common { time, here, there }),
+        (Some(time), Some(here), Some(there)) => Some(CommonSnapshot { time, here, there }),
         _ => None,
     })
 }

@@ -14,7 +14,7 @@ use anyhow::{Context, Result};
 use api_client::{Api, Client};
 use clap::{Args as _, Command};
 use console::output::{say, warn};
-use container_runtime::beside;
+use container_runtime::block_in_place;
 use data_directory::{FURTHER_NODES, NAMESPACES};
 use durable_file::Durability;
 use jiff::{SignedDuration, Timestamp};
@@ -75,12 +75,12 @@ impl FurtherNodes {
         let nodes = inputs.switch.nodes();
         let directory = inputs.settings.data_dir.join(FURTHER_NODES);
         let token_file = directory.join("token");
-        let joining = beside(|| joining(&inputs, &directory));
+        let joining = block_in_place(|| joining(&inputs, &directory));
         if !joining.is_empty() {
             let token = token(inputs.ca_pem, client).await?;
-            beside(|| write_token(&token_file, &token))?;
+            block_in_place(|| write_token(&token_file, &token))?;
         }
-        let processes: Result<Vec<NodeProcess>> = beside(|| {
+        let processes: Result<Vec<NodeProcess>> = block_in_place(|| {
             let starts = prepare(&inputs, &directory, &joining, &token_file)?;
             starts.into_iter().map(NodeProcess::launch).collect()
         });
@@ -90,7 +90,7 @@ impl FurtherNodes {
             namespaces: inputs.settings.data_dir.join(NAMESPACES),
         };
         if wait_ready(nodes, client, &directory).await? && !joining.is_empty() {
-            let removed = beside(|| fs::remove_file(&token_file));
+            let removed = block_in_place(|| fs::remove_file(&token_file));
             removed.with_context(|| format!("remove {}", token_file.display()))?;
         }
         Ok(further)

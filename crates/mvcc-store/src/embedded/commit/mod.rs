@@ -21,7 +21,7 @@ use super::{
     leases::Leases,
     limits::{FULL_RETRY_INTERVAL, ROOM_LOOK_INTERVAL},
     queue::{Queue, QueuedWork, Reply, Request},
-    room::Room,
+    space::Space,
 };
 use crate::{
     LeaseId, Revision, StoreError, TxnResult,
@@ -44,8 +44,8 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn room(&self) -> Room {
-        Room {
+    pub(crate) fn room(&self) -> Space {
+        Space {
             free_bytes: self.free_bytes.load(Ordering::Relaxed),
             live_bytes_max: self.live_bytes_max,
         }
@@ -176,11 +176,11 @@ impl Committer {
         Draft::new(self.shared.published.newest(), Instant::now())
     }
 
-    fn prepare(&mut self, request: Request, draft: &mut Draft, room: &Room) -> Answer {
+    fn prepare(&mut self, request: Request, draft: &mut Draft, room: &Space) -> Answer {
         let leases = &mut self.leases;
         match request {
             Request::Txn(txn, reply) => {
-                let result = draft.check_room(&txn, room);
+                let result = draft.check_space(&txn, room);
                 let result = result.and_then(|()| draft.apply(&txn, leases));
                 Answer::Txn(reply, result)
             }

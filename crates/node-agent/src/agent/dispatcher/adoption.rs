@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use container_runtime::{Sandbox, beside};
+use container_runtime::{Sandbox, block_in_place};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use reconcile::Cache;
@@ -182,7 +182,11 @@ impl Dispatcher {
             }
         }
         let images = &self.context.node.config.images;
-        let image_id = |name: &str| Some(instance::image_id(&beside(|| images.get(name)).ok()??));
+        let image_id = |name: &str| {
+            Some(instance::image_id(
+                &block_in_place(|| images.get(name)).ok()??,
+            ))
+        };
         let now = self.context.node.clock.now();
         let stored = recovery::adopt(stored, &pod, &dir, state.as_ref(), &image_id, now);
         tracing::info!(

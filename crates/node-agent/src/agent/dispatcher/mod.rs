@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use container_runtime::{Sandbox, beside};
+use container_runtime::{Sandbox, block_in_place};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::Pod;
@@ -155,7 +155,7 @@ impl Dispatcher {
             OnShutdown::StopPods => {
                 self.stop_pods(&pods).await;
                 let directory = self.context.csi.directory();
-                if let Err(error) = beside(|| directory.leave()) {
+                if let Err(error) = block_in_place(|| directory.leave()) {
                     tracing::warn!(%error, "the mount of the drivers' directory is left");
                 }
                 if let Err(error) = self.context.runtime.close().await {
@@ -354,7 +354,7 @@ impl Dispatcher {
     async fn begin_again(&mut self, name: &Name, uid: &str, pods: &Cache<Pod>) -> bool {
         // A delay, so that a repeated failure does not spin.
         tokio::time::sleep(WORKER_RESTART_DELAY).await;
-        let found = beside(|| recovery::found(&self.context.node.config.data_dir));
+        let found = block_in_place(|| recovery::found(&self.context.node.config.data_dir));
         let stored = found.ok().and_then(|mut found| found.remove(uid));
         let current = pods.get(&name.0, &name.1).filter(|pod| uid_of(pod) == uid);
         let standing = match &current {

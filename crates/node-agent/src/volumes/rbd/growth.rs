@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use container_runtime::apart_async;
+use container_runtime::call_with_timeout;
 use k8s_openapi::api::core::v1::Pod;
 use pod_lifecycle::node::volume_expansion::{Known, may_grow, plan};
 use resource_kinds::pod_references::claim_of;
@@ -102,7 +102,7 @@ async fn grow(
     };
     let claim = growing.begin(&claim).await?;
     let key = format!("grow {}", target.display());
-    let done = apart_async(key, GROW_MAX, move || fill(&image, &target, wanted)).await;
+    let done = call_with_timeout(key, GROW_MAX, move || fill(&image, &target, wanted)).await;
     match done.unwrap_or_else(|error| Err(error.to_string())) {
         Ok(Filled::Whole) => growing.succeeded(&claim).await,
         Ok(Filled::Later) => Ok(()),

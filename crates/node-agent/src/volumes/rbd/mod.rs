@@ -21,7 +21,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use container_runtime::{Apart, apart, apart_async};
+use container_runtime::{TimedCallError, call_with_timeout, call_with_timeout_blocking};
 use durable_file::{Durability, replace};
 use resource_kinds::storage::rbd::{PROVISIONER, key_of};
 
@@ -106,7 +106,7 @@ pub(super) async fn prepare(
     };
     let shown = format!("map {}/{}", attempt.source.pool, attempt.source.image);
     let name = format!("rbd {}", prepared.path.display());
-    let done = apart_async(name, PREPARE_MAX, move || attempt.run()).await;
+    let done = call_with_timeout(name, PREPARE_MAX, move || attempt.run()).await;
     let done = done.unwrap_or_else(|error| Err(format!("{shown}: {error}")));
     let device = done.map_err(failed)?;
     if is_block {
@@ -430,13 +430,14 @@ fn unmap(bus: &Bus, device: &Device) -> io::Result<()> {
     let mut tries = 0;
     loop {
         let (bus, id) = (bus.clone(), device.id);
-        let done = apart(format!("unmap {id}"), UNMAP_MAX, move || bus.remove(id));
+        let done =
+            call_with_timeout_blocking(format!("unmap {id}"), UNMAP_MAX, move || bus.remove(id));
         let done = done.unwrap_or_else(|error| match error {
-            Apart::Held => Err(io::Error::new(
+            TimedCallError::TimedOut => Err(io::Error::new(
                 io::ErrorKind::ResourceBusy,
                 "the cluster does not answer",
             )),
-            Apart::Broken(error) => Err(error),
+            TimedCallError::Failed(error) => Err(error),
         });
         let error = match done {
             // It was unmapped meanwhile.

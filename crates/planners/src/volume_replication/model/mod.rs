@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use resource_kinds::storage::volume_replication::{Parameters, Stage, VolumeReplication};
 
-use super::{Answers, Call, Copied, Observed, ReplicationStep, Role, Users, plan};
+use super::{Answers, Call, CopyResult, Observed, ReplicationStep, Role, Users, plan};
 use crate::volume_move::Presence;
 use node::Node;
 
@@ -214,7 +214,7 @@ impl World {
                     let to = &mut self.nodes[stream.to];
                     to.receive(mistake, &stream);
                     if to.copies.contains_key(time) {
-                        answers.copied = Some(Copied::Complete(*time));
+                        answers.copied = Some(CopyResult::Complete(*time));
                     }
                 }
                 if answers.copied.is_none() {

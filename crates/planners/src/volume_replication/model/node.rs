@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::super::{Common, Holdings, Role};
+use super::super::{CommonSnapshot, Holdings, Role};
 use super::{History, Mistake, Stream};
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -46,7 +46,7 @@ impl Node {
             path: "/p".to_owned(),
             sent: self.sent.keys().copied().collect(),
             copies: self.copies.keys().copied().collect(),
-            common: self.common.as_ref().map(|(time, history)| Common {
+            common: self.common.as_ref().map(|(time, history)| CommonSnapshot {
                 time: *time,
                 here: String::new(),
                 there: format!("{history:?}"),
@@ -76,7 +76,7 @@ impl Node {
     }
 
     /// The volume becomes a kept state, and what it had sent goes, except for the base of a difference.
-    pub(super) fn demote(&mut self, mistake: Mistake, epoch: u32, common: Option<&Common>) {
+    pub(super) fn demote(&mut self, mistake: Mistake, epoch: u32, common: Option<&CommonSnapshot>) {
         if !self.admit(mistake, epoch, Role::Replica) {
             return;
         }

@@ -67,7 +67,7 @@ impl Node {
 }
 
 /// Copies as the controller does; `cut` bytes of the stream are left out at the end.
-async fn copy(from: &Node, to: &Node, attempt: &str, cut: usize) -> Answer<Receipt> {
+async fn copy(from: &Node, to: &Node, attempt: &str, cut: usize) -> Answer<CopyReceipt> {
     let mut stream = read(from, attempt, Extent::Whole).await?;
     stream.truncate(stream.len() - cut);
     write(to, attempt, Extent::Whole, &stream).await
@@ -90,7 +90,7 @@ async fn read(from: &Node, attempt: &str, extent: Extent) -> Answer<Vec<u8>> {
     }
 }
 
-async fn write(to: &Node, attempt: &str, extent: Extent, stream: &[u8]) -> Answer<Receipt> {
+async fn write(to: &Node, attempt: &str, extent: Extent, stream: &[u8]) -> Answer<CopyReceipt> {
     let mut offset = 0;
     loop {
         let part = Bytes::copy_from_slice(&stream[offset..stream.len().min(offset + 70_000)]);
@@ -105,7 +105,7 @@ async fn write(to: &Node, attempt: &str, extent: Extent, stream: &[u8]) -> Answe
         offset += part.len();
         let answer = to.step("receive", &at, part).await?;
         match serde_json::from_slice(&answer).unwrap() {
-            Receipt::More => {}
+            CopyReceipt::More => {}
             other => return Ok(other),
         }
     }
@@ -168,12 +168,12 @@ async fn a_volume_arrives_as_it_was() {
     assert_eq!(detached, Detachment::Detached);
     let path = to.volume().to_string_lossy().into_owned();
     let copied = copy(&from, &to, "x", 0).await.unwrap();
-    assert_eq!(copied, Receipt::Arrived(path.clone()));
+    assert_eq!(copied, CopyReceipt::Arrived(path.clone()));
     assert!(!to.volume().exists() && !from.volume().exists());
     // Another attempt hears that it is there.
     assert_eq!(
         copy(&from, &to, "y", 0).await.unwrap(),
-        Receipt::Arrived(path)
+        CopyReceipt::Arrived(path)
     );
     let () = to.ask("place").await;
     let () = from.ask("discard").await;
@@ -201,7 +201,7 @@ async fn a_copy_that_is_cut_off_does_not_arrive() {
     }
     assert!(matches!(
         copy(&from, &to, "again", 0).await.unwrap(),
-        Receipt::Arrived(_)
+        CopyReceipt::Arrived(_)
     ));
     let () = to.ask("abandon").await;
     let () = from.ask("abandon").await;

@@ -1,6 +1,6 @@
 //! A volume with a replica, in pools of two nodes.
 
-use planners::volume_replication::{Common, Holdings};
+use planners::volume_replication::{CommonSnapshot, Holdings};
 
 use super::snapshots::{names, with_volume};
 use super::*;
@@ -48,7 +48,7 @@ async fn write_copy(
     epoch: &str,
     copy: &[(&str, &str)],
     stream: &[u8],
-) -> Answer<Receipt> {
+) -> Answer<CopyReceipt> {
     let mut offset = 0;
     loop {
         let part = Bytes::copy_from_slice(&stream[offset..stream.len().min(offset + 70_000)]);
@@ -63,18 +63,18 @@ async fn write_copy(
         let at = [copy, &more].concat();
         let answer = send(to, epoch, "receive", &at, part).await?;
         match serde_json::from_slice(&answer).unwrap() {
-            Receipt::More => {}
+            CopyReceipt::More => {}
             other => return Ok(other),
         }
     }
 }
 
-async fn copied(from: &Node, to: &Node, epoch: &str, copy: &[(&str, &str)]) -> Answer<Receipt> {
+async fn copied(from: &Node, to: &Node, epoch: &str, copy: &[(&str, &str)]) -> Answer<CopyReceipt> {
     let stream = read_copy(from, epoch, copy).await?;
     write_copy(to, epoch, copy, &stream).await
 }
 
-async fn demote(node: &Node, epoch: &str, common: &Common) -> Answer<Bytes> {
+async fn demote(node: &Node, epoch: &str, common: &CommonSnapshot) -> Answer<Bytes> {
     let time = common.time.to_string();
     let at = [
         ("common", time.as_str()),
@@ -195,7 +195,7 @@ async fn promoted() -> (Node, Node) {
 async fn a_snapshot_with_another_identity_is_no_base() {
     let (one, two) = promoted().await;
     let common = holdings(&two).await.common.unwrap();
-    let other = Common {
+    let other = CommonSnapshot {
         there: common.here.clone(),
         ..common.clone()
     };
@@ -209,7 +209,7 @@ async fn a_snapshot_with_another_identity_is_no_base() {
     // A difference that belongs to another snapshot is refused, and its base goes.
     let (one, two) = promoted().await;
     let common = holdings(&two).await.common.unwrap();
-    let other = Common {
+    let other = CommonSnapshot {
         here: common.there.clone(),
         ..common
     };

@@ -36,13 +36,13 @@ pub(super) async fn with_volume() -> (Node, Node) {
     (from, to)
 }
 
-async fn copied(from: &Node, to: &Node, attempt: &str, extent: Extent) -> Answer<Receipt> {
+async fn copied(from: &Node, to: &Node, attempt: &str, extent: Extent) -> Answer<CopyReceipt> {
     let stream = read(from, attempt, extent).await?;
     write(to, attempt, extent, &stream).await
 }
 
-fn arrived_at(node: &Node) -> Receipt {
-    Receipt::Arrived(node.volume().to_string_lossy().into_owned())
+fn arrived_at(node: &Node) -> CopyReceipt {
+    CopyReceipt::Arrived(node.volume().to_string_lossy().into_owned())
 }
 
 /// The names beside the volume, without the files of ended moves.
@@ -209,7 +209,7 @@ async fn files_that_streams_do_not_have_are_refused() {
     mknod(&device, SFlag::S_IFCHR, Mode::S_IRUSR, makedev(1, 3)).unwrap();
     let refused = copied(&from, &to, "a", Extent::First).await.unwrap();
     assert!(
-        matches!(&refused, Receipt::Impossible(text) if text.contains("device")),
+        matches!(&refused, CopyReceipt::Impossible(text) if text.contains("device")),
         "{refused:?}"
     );
     let () = from.ask("abandon").await;

@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
-use crate::pace::Observer;
+use crate::stall_detector::Observer;
 
 /// One part in this many of the file system always stays free.
 const FLOOR_PART: u64 = 20;
@@ -308,7 +308,7 @@ impl<R: Read> Read for Bounded<R> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pace::Progress;
+    use crate::stall_detector::Progress;
 
     #[test]
     fn a_share_stays_free_and_of_large_disks_an_amount() {

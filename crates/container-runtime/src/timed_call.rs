@@ -15,13 +15,13 @@ static HELD: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
 
 /// The reason why a call has no result.
 #[derive(Debug, thiserror::Error)]
-pub enum Apart {
+pub enum TimedCallError {
     /// The call has not returned in time, or an earlier call with the same key has not returned.
     #[error("the kernel waits for a server that does not answer")]
-    Held,
+    TimedOut,
     /// No thread can be had, or the call panicked.
     #[error("the call cannot be made: {0}")]
-    Broken(io::Error),
+    Failed(io::Error),
 }
 
 /// Runs a call on a thread of its own, and waits for it no longer than `limit`: neither the threads of the
@@ -29,19 +29,19 @@ pub enum Apart {
 /// comes after the limit is dropped with its resources.
 ///
 /// # Errors
-/// See [`Apart`].
-pub fn apart<T: Send + 'static>(
+/// See [`TimedCallError`].
+pub fn call_with_timeout_blocking<T: Send + 'static>(
     key: String,
     limit: Duration,
     work: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, Apart> {
+) -> Result<T, TimedCallError> {
     let (tell, told) = mpsc::sync_channel(1);
     start(key, work, move |result| {
         // Nobody is left to tell after the limit.
         tell.send(result).ok();
     })?;
     told.recv_timeout(limit).map_err(|error| match error {
-        mpsc::RecvTimeoutError::Timeout => Apart::Held,
+        mpsc::RecvTimeoutError::Timeout => TimedCallError::TimedOut,
         mpsc::RecvTimeoutError::Disconnected => panicked(),
     })
 }
@@ -49,39 +49,39 @@ pub fn apart<T: Send + 'static>(
 /// The same for async code.
 ///
 /// # Errors
-/// See [`Apart`].
-pub async fn apart_async<T: Send + 'static>(
+/// See [`TimedCallError`].
+pub async fn call_with_timeout<T: Send + 'static>(
     key: String,
     limit: Duration,
     work: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, Apart> {
+) -> Result<T, TimedCallError> {
     let (tell, told) = oneshot::channel();
     start(key, work, move |result| {
         tell.send(result).ok();
     })?;
     match timeout(limit, told).await {
         Ok(told) => told.map_err(|_| panicked()),
-        Err(_) => Err(Apart::Held),
+        Err(_) => Err(TimedCallError::TimedOut),
     }
 }
 
-fn panicked() -> Apart {
-    Apart::Broken(io::Error::other("the call panicked"))
+fn panicked() -> TimedCallError {
+    TimedCallError::Failed(io::Error::other("the call panicked"))
 }
 
 fn start<T: Send + 'static>(
     key: String,
     work: impl FnOnce() -> T + Send + 'static,
     tell: impl FnOnce(T) + Send + 'static,
-) -> Result<(), Apart> {
-    let turn = Turn::take(key).ok_or(Apart::Held)?;
+) -> Result<(), TimedCallError> {
+    let turn = Turn::take(key).ok_or(TimedCallError::TimedOut)?;
     let held = move || {
         let result = work();
         drop(turn);
         tell(result);
     };
     let thread = thread::Builder::new().name("remote-files".to_owned());
-    thread.spawn(held).map(drop).map_err(Apart::Broken)
+    thread.spawn(held).map(drop).map_err(TimedCallError::Failed)
 }
 
 /// The right to make the call of a key.
@@ -109,7 +109,7 @@ mod tests {
     #[test]
     fn a_call_that_is_held_is_left_and_its_result_dropped() {
         let (long, short) = (Duration::from_secs(60), Duration::from_millis(1));
-        let quick = || apart("held".to_owned(), long, || 1);
+        let quick = || call_with_timeout_blocking("held".to_owned(), long, || 1);
         assert_eq!(quick().unwrap(), 1);
         let (open, gate) = mpsc::channel::<()>();
         let (held, dropped) = mpsc::channel::<()>();
@@ -117,9 +117,9 @@ mod tests {
             gate.recv().ok();
             held
         };
-        let left = apart("held".to_owned(), short, work);
-        assert!(matches!(left, Err(Apart::Held)));
-        assert!(matches!(quick(), Err(Apart::Held)));
+        let left = call_with_timeout_blocking("held".to_owned(), short, work);
+        assert!(matches!(left, Err(TimedCallError::TimedOut)));
+        assert!(matches!(quick(), Err(TimedCallError::TimedOut)));
         open.send(()).unwrap();
         // The sender that the call returned goes with it.
         assert_eq!(dropped.recv(), Err(mpsc::RecvError));

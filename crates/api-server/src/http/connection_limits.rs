@@ -16,13 +16,13 @@ use tokio_util::sync::CancellationToken;
 enum Stage {
     Handshake,
     /// No valid credentials so far.
-    Stranger,
+    Unauthenticated,
     /// A request with valid credentials has arrived.
-    Known,
+    Authenticated,
 }
 
 #[derive(Debug)]
-struct Guest {
+struct TrackedConnection {
     address: IpAddr,
     stage: Stage,
     close: CancellationToken,
@@ -30,37 +30,37 @@ struct Guest {
 
 /// All connections of the server.
 #[derive(Debug, Default)]
-pub(crate) struct Guests(Mutex<State>);
+pub(crate) struct Connections(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
     /// By the order of arrival.
-    guests: BTreeMap<u64, Guest>,
+    connections: BTreeMap<u64, TrackedConnection>,
     next: u64,
 }
 
 /// The maximum numbers of connections.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Max {
+pub(crate) struct ConnectionLimits {
     pub(crate) all: usize,
     pub(crate) per_address: usize,
 }
 
 /// A connection's place; released on drop.
 #[derive(Debug)]
-pub(crate) struct GuestPlace {
-    guests: Arc<Guests>,
+pub(crate) struct ConnectionSlot {
+    connections: Arc<Connections>,
     id: u64,
 }
 
 /// A weak reference to a connection's place.
 #[derive(Clone, Debug)]
-pub(crate) struct WeakGuestPlace {
-    guests: Weak<Guests>,
+pub(crate) struct WeakConnectionSlot {
+    connections: Weak<Connections>,
     id: u64,
 }
 
-impl Guests {
+impl Connections {
     /// Takes a place for a connection from an address; `close` ends the connection. If the address has too
     /// many, the new connection replaces one of the address without valid credentials, or is refused
     /// (`None`). If the server has too many, it replaces one of any address without valid credentials, or is
@@ -69,34 +69,40 @@ impl Guests {
         self: &Arc<Self>,
         address: IpAddr,
         close: CancellationToken,
-        max: Max,
-    ) -> Option<GuestPlace> {
+        max: ConnectionLimits,
+    ) -> Option<ConnectionSlot> {
         let address = address.to_canonical();
         let mut state = self.lock();
-        let own = |guest: &Guest| guest.address == address;
-        if state.guests.values().filter(|guest| own(guest)).count() >= max.per_address {
+        let own = |connection: &TrackedConnection| connection.address == address;
+        if state
+            .connections
+            .values()
+            .filter(|connection| own(connection))
+            .count()
+            >= max.per_address
+        {
             state.evict(own).then_some(())?;
         }
-        if state.guests.len() >= max.all && !state.evict(|_| true) {
+        if state.connections.len() >= max.all && !state.evict(|_| true) {
             tracing::debug!("all connections are in use");
         }
         let id = state.next;
         state.next += 1;
-        let guest = Guest {
+        let connection = TrackedConnection {
             address,
             stage: Stage::Handshake,
             close,
         };
-        state.guests.insert(id, guest);
-        Some(GuestPlace {
-            guests: self.clone(),
+        state.connections.insert(id, connection);
+        Some(ConnectionSlot {
+            connections: self.clone(),
             id,
         })
     }
 
     fn reaches(&self, id: u64, stage: Stage) {
-        if let Some(guest) = self.lock().guests.get_mut(&id) {
-            guest.stage = guest.stage.max(stage);
+        if let Some(connection) = self.lock().connections.get_mut(&id) {
+            connection.stage = connection.stage.max(stage);
         }
     }
 
@@ -107,55 +113,55 @@ impl Guests {
 
 impl State {
     /// Ends the first to go of those that `among` holds for.
-    fn evict(&mut self, among: impl Fn(&Guest) -> bool) -> bool {
+    fn evict(&mut self, among: impl Fn(&TrackedConnection) -> bool) -> bool {
         let mut counts: BTreeMap<IpAddr, usize> = BTreeMap::new();
-        for guest in self.guests.values() {
-            *counts.entry(guest.address).or_default() += 1;
+        for connection in self.connections.values() {
+            *counts.entry(connection.address).or_default() += 1;
         }
         let dispensable = self
-            .guests
+            .connections
             .iter()
-            .filter(|(_, guest)| guest.stage < Stage::Known && among(guest));
-        let first = dispensable.min_by_key(|(id, guest)| {
-            let of_address = counts.get(&guest.address).copied().unwrap_or(0);
-            (guest.stage, Reverse(of_address), **id)
+            .filter(|(_, connection)| connection.stage < Stage::Authenticated && among(connection));
+        let first = dispensable.min_by_key(|(id, connection)| {
+            let of_address = counts.get(&connection.address).copied().unwrap_or(0);
+            (connection.stage, Reverse(of_address), **id)
         });
         let Some(id) = first.map(|(id, _)| *id) else {
             return false;
         };
-        if let Some(guest) = self.guests.remove(&id) {
-            guest.close.cancel();
+        if let Some(connection) = self.connections.remove(&id) {
+            connection.close.cancel();
         }
         true
     }
 }
 
-impl GuestPlace {
+impl ConnectionSlot {
     /// Records that the TLS handshake is over.
     pub(crate) fn shook_hands(&self) {
-        self.guests.reaches(self.id, Stage::Stranger);
+        self.connections.reaches(self.id, Stage::Unauthenticated);
     }
 
-    pub(crate) fn reference(&self) -> WeakGuestPlace {
-        WeakGuestPlace {
-            guests: Arc::downgrade(&self.guests),
+    pub(crate) fn reference(&self) -> WeakConnectionSlot {
+        WeakConnectionSlot {
+            connections: Arc::downgrade(&self.connections),
             id: self.id,
         }
     }
 }
 
-impl WeakGuestPlace {
+impl WeakConnectionSlot {
     /// Records that a request on the connection had valid credentials.
     pub(crate) fn is_known(&self) {
-        if let Some(guests) = self.guests.upgrade() {
-            guests.reaches(self.id, Stage::Known);
+        if let Some(connections) = self.connections.upgrade() {
+            connections.reaches(self.id, Stage::Authenticated);
         }
     }
 }
 
-impl Drop for GuestPlace {
+impl Drop for ConnectionSlot {
     fn drop(&mut self) {
-        self.guests.lock().guests.remove(&self.id);
+        self.connections.lock().connections.remove(&self.id);
     }
 }
 
@@ -166,35 +172,38 @@ mod tests {
     const ONE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
     const OTHER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 2));
 
-    fn enter(guests: &Arc<Guests>, address: IpAddr) -> Option<(GuestPlace, CancellationToken)> {
+    fn enter(
+        connections: &Arc<Connections>,
+        address: IpAddr,
+    ) -> Option<(ConnectionSlot, CancellationToken)> {
         let close = CancellationToken::new();
-        let max = Max {
+        let max = ConnectionLimits {
             all: 4,
             per_address: 3,
         };
-        let place = guests.enter(address, close.clone(), max)?;
+        let place = connections.enter(address, close.clone(), max)?;
         Some((place, close))
     }
 
     /// findings S24: an address has its share, and what has got least far in it goes first.
     #[test]
     fn one_address_has_its_share_and_pushes_out_its_own() {
-        let guests = Arc::new(Guests::default());
-        let (known, stays) = enter(&guests, ONE).unwrap();
+        let connections = Arc::new(Connections::default());
+        let (known, stays) = enter(&connections, ONE).unwrap();
         known.reference().is_known();
-        let (stranger, goes_second) = enter(&guests, ONE).unwrap();
+        let (stranger, goes_second) = enter(&connections, ONE).unwrap();
         stranger.shook_hands();
-        let (_shaking, goes_first) = enter(&guests, ONE).unwrap();
-        let (_elsewhere, others) = enter(&guests, OTHER).unwrap();
-        let fourth = enter(&guests, ONE).unwrap();
+        let (_shaking, goes_first) = enter(&connections, ONE).unwrap();
+        let (_elsewhere, others) = enter(&connections, OTHER).unwrap();
+        let fourth = enter(&connections, ONE).unwrap();
         assert!(goes_first.is_cancelled() && !goes_second.is_cancelled());
         fourth.0.reference().is_known();
-        let fifth = enter(&guests, ONE).unwrap();
+        let fifth = enter(&connections, ONE).unwrap();
         assert!(goes_second.is_cancelled());
         fifth.0.reference().is_known();
-        assert!(enter(&guests, ONE).is_none(), "all three are known");
+        assert!(enter(&connections, ONE).is_none(), "all three are known");
         drop(known);
-        assert!(enter(&guests, ONE).is_some());
+        assert!(enter(&connections, ONE).is_some());
         assert!(!stays.is_cancelled() && !others.is_cancelled());
     }
 
@@ -203,20 +212,20 @@ mod tests {
     #[test]
     fn room_is_made_by_those_who_have_most_and_have_shown_nothing() {
         let third = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 3));
-        let guests = Arc::new(Guests::default());
-        let (_alone, lone) = enter(&guests, OTHER).unwrap();
-        let crowd: Vec<_> = (0..3).map(|_| enter(&guests, ONE).unwrap()).collect();
-        let newcomer = enter(&guests, third).unwrap();
+        let connections = Arc::new(Connections::default());
+        let (_alone, lone) = enter(&connections, OTHER).unwrap();
+        let crowd: Vec<_> = (0..3).map(|_| enter(&connections, ONE).unwrap()).collect();
+        let newcomer = enter(&connections, third).unwrap();
         assert!(crowd[0].1.is_cancelled() && !lone.is_cancelled());
         newcomer.0.reference().is_known();
         crowd[1].0.shook_hands();
         crowd[2].0.shook_hands();
-        let another = enter(&guests, third).unwrap();
+        let another = enter(&connections, third).unwrap();
         assert!(lone.is_cancelled(), "a handshake goes before strangers");
         another.0.reference().is_known();
         crowd[1].0.reference().is_known();
         crowd[2].0.reference().is_known();
-        let waits = enter(&guests, OTHER).unwrap();
+        let waits = enter(&connections, OTHER).unwrap();
         assert!(!waits.1.is_cancelled() && !crowd[1].1.is_cancelled());
     }
 }

@@ -32,14 +32,14 @@ pub(crate) enum Need {
 
 /// The available space.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Room {
+pub(crate) struct Space {
     /// Free bytes on the disk.
     pub(crate) free_bytes: u64,
     /// The quota: most bytes of live keys and values.
     pub(crate) live_bytes_max: u64,
 }
 
-impl Room {
+impl Space {
     /// The reason why new keys are refused at this number of live bytes, if they are: there is no space for a
     /// large object. A small one may still fit.
     pub(crate) fn full(&self, live_bytes: u64) -> Option<StoreError> {
@@ -91,7 +91,7 @@ mod tests {
     /// findings S26: creations are refused first, then changes; deletions never are.
     #[test]
     fn the_quota_stops_what_grows_and_lets_deletions_pass() {
-        let room = Room {
+        let room = Space {
             free_bytes: u64::MAX,
             live_bytes_max: 3200,
         };
@@ -113,7 +113,7 @@ mod tests {
     #[test]
     fn a_store_without_room_for_a_large_object_is_full() {
         let quota = 16 << 20;
-        let room = Room {
+        let room = Space {
             free_bytes: u64::MAX,
             live_bytes_max: quota,
         };
@@ -127,7 +127,7 @@ mod tests {
     fn the_disk_stops_what_is_new() {
         let least = |need| {
             (0..=FREE_BYTES_MIN).find(|free| {
-                let room = Room {
+                let room = Space {
                     free_bytes: *free << 10,
                     live_bytes_max: u64::MAX,
                 };

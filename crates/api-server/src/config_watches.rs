@@ -12,7 +12,7 @@ use object_model::Status;
 use reconcile::health::Streak;
 use resource_kinds::{admissionregistration, flowcontrol};
 
-use crate::flow_control::upkeep;
+use crate::flow_control::config_sync;
 use crate::group_services;
 use crate::objects::definitions;
 use crate::server::{ApiServer, StartError};
@@ -151,7 +151,7 @@ fn watch(server: &ApiServer) -> Result<SelectAll<Changes>, StoreError> {
 async fn put_in_force(server: &Arc<ApiServer>, what: What) -> Result<(), Status> {
     match what {
         What::Registrations => server.admission.follow_registrations(),
-        What::Flows => upkeep::follow(&server.flows, server.writer()).await?,
+        What::Flows => config_sync::follow(&server.flows, server.writer()).await?,
         What::Definitions => {
             definitions::follow(&server.objects).await?;
             group_services::follow(server.writer()).await?;

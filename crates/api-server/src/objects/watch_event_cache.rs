@@ -52,11 +52,11 @@ impl EventForm {
 }
 
 /// The newest events.
-pub(crate) struct EventLines {
+pub(crate) struct WatchEventCache {
     slots: [Mutex<Option<(EventForm, Bytes)>>; EVENTS],
 }
 
-impl Default for EventLines {
+impl Default for WatchEventCache {
     fn default() -> Self {
         Self {
             slots: std::array::from_fn(|_| Mutex::default()),
@@ -64,7 +64,7 @@ impl Default for EventLines {
     }
 }
 
-impl EventLines {
+impl WatchEventCache {
     /// The bytes of an event. They are encoded if no other watcher has sent it lately.
     pub(crate) fn line(
         &self,
@@ -100,7 +100,7 @@ mod tests {
 
     #[test]
     fn an_event_is_encoded_once_in_each_form() {
-        let lines = EventLines::default();
+        let lines = WatchEventCache::default();
         let sent = |event: EventForm, text: &'static str| {
             let line = lines.line(event, || Ok(Bytes::from_static(text.as_bytes())));
             line.unwrap()
@@ -120,7 +120,7 @@ mod tests {
 
     #[test]
     fn long_events_are_not_kept() {
-        let lines = EventLines::default();
+        let lines = WatchEventCache::default();
         let long = || Ok(Bytes::from(vec![b'x'; EVENT_BYTES_MAX + 1]));
         lines.line(event(1, "ADDED", true), long).unwrap();
         let short = || Ok(Bytes::from_static(b"y"));

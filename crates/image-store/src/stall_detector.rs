@@ -9,14 +9,14 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// The minimum speed of a registry: a slower download is cancelled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Pace {
+pub struct MinimumSpeed {
     /// The length of a window.
     pub window: Duration,
     /// The minimum number of bytes per window.
     pub bytes_min: u64,
 }
 
-impl Default for Pace {
+impl Default for MinimumSpeed {
     /// Less than any usable line. The window is containerd's (`image_pull_progress_timeout`), which
     /// requires one byte.
     fn default() -> Self {
@@ -33,22 +33,22 @@ pub struct TooSlow {
     /// The bytes received in the window.
     pub bytes: u64,
     /// The required speed.
-    pub pace: Pace,
+    pub minimum_speed: MinimumSpeed,
 }
 
 /// Measures one download, window by window.
 #[derive(Debug)]
-pub struct Meter {
-    pace: Pace,
+pub struct StallDetector {
+    minimum_speed: MinimumSpeed,
     began: Instant,
     bytes: u64,
 }
 
-impl Meter {
+impl StallDetector {
     /// The first window begins now.
-    pub fn new(pace: Pace, now: Instant) -> Self {
+    pub fn new(minimum_speed: MinimumSpeed, now: Instant) -> Self {
         Self {
-            pace,
+            minimum_speed,
             began: now,
             bytes: 0,
         }
@@ -56,7 +56,7 @@ impl Meter {
 
     /// The end of the window.
     pub fn end(&self) -> Instant {
-        self.began + self.pace.window
+        self.began + self.minimum_speed.window
     }
 
     /// Adds received bytes.
@@ -72,13 +72,13 @@ impl Meter {
         if now < self.end() {
             return Ok(());
         }
-        if self.bytes < self.pace.bytes_min {
+        if self.bytes < self.minimum_speed.bytes_min {
             return Err(TooSlow {
                 bytes: self.bytes,
-                pace: self.pace,
+                minimum_speed: self.minimum_speed,
             });
         }
-        *self = Self::new(self.pace, now);
+        *self = Self::new(self.minimum_speed, now);
         Ok(())
     }
 }
@@ -137,21 +137,33 @@ mod tests {
 
     #[test]
     fn each_window_has_to_bring_enough() {
-        let pace = Pace {
+        let minimum_speed = MinimumSpeed {
             window: Duration::from_secs(10),
             bytes_min: 100,
         };
         let begin = Instant::now();
         let at = |seconds| begin + Duration::from_secs(seconds);
-        let mut meter = Meter::new(pace, begin);
-        meter.add(99);
-        assert_eq!(meter.check(at(9)), Ok(()));
-        assert_eq!(meter.check(at(10)), Err(TooSlow { bytes: 99, pace }));
-        meter.add(1);
-        assert_eq!(meter.check(at(10)), Ok(()));
+        let mut stall_detector = StallDetector::new(minimum_speed, begin);
+        stall_detector.add(99);
+        assert_eq!(stall_detector.check(at(9)), Ok(()));
+        assert_eq!(
+            stall_detector.check(at(10)),
+            Err(TooSlow {
+                bytes: 99,
+                minimum_speed
+            })
+        );
+        stall_detector.add(1);
+        assert_eq!(stall_detector.check(at(10)), Ok(()));
         // Earlier bytes do not count again.
-        assert_eq!(meter.end(), at(20));
-        meter.add(7);
-        assert_eq!(meter.check(at(20)), Err(TooSlow { bytes: 7, pace }));
+        assert_eq!(stall_detector.end(), at(20));
+        stall_detector.add(7);
+        assert_eq!(
+            stall_detector.check(at(20)),
+            Err(TooSlow {
+                bytes: 7,
+                minimum_speed
+            })
+        );
     }
 }

@@ -22,9 +22,9 @@ struct Known {
 
 /// The last figures of all volumes, by their paths on this machine.
 #[derive(Debug, Default)]
-pub struct Figures(Mutex<BTreeMap<PathBuf, Known>>);
+pub struct VolumeStatsCache(Mutex<BTreeMap<PathBuf, Known>>);
 
-impl Figures {
+impl VolumeStatsCache {
     fn all(&self) -> MutexGuard<'_, BTreeMap<PathBuf, Known>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -57,7 +57,7 @@ mod tests {
 
     #[test]
     fn figures_are_asked_for_again_after_a_minute() {
-        let (all, now) = (Figures::default(), Instant::now());
+        let (all, now) = (VolumeStatsCache::default(), Instant::now());
         let path = Path::new("/v");
         assert!(all.is_due(path, now));
         all.set(path.to_owned(), now, Some(VolumeStats::default()));

@@ -9,7 +9,7 @@ use crate::cgroup::{Hierarchies, container_trees};
 
 /// The inputs of a container from its sandbox and from the node.
 #[derive(Debug)]
-pub(crate) struct Surroundings {
+pub(crate) struct ContainerContext {
     /// Absolute path of the mounted root.
     pub root: PathBuf,
     /// Control group of the container.
