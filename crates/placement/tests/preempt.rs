@@ -330,3 +330,91 @@ fn ports_and_exclusive_neighbours_are_reasons_too() {
     Arc::make_mut(&mut coming.spec).affinity = Some(affinity);
     assert_eq!(show(&coming, &view), "on n: a");
 }
+
+/// A claim for one pod (`ReadWriteOncePod`), bound to a volume that every node reaches.
+fn with_exclusive_claim(view: &mut ClusterView, claim: &str) {
+    let object = json!({
+        "metadata": {"name": claim, "namespace": "default",
+            "annotations": {"pv.kubernetes.io/bind-completed": "yes"}},
+        "spec": {"accessModes": ["ReadWriteOncePod"], "storageClassName": "", "volumeName": claim},
+        "status": {"phase": "Bound"},
+    });
+    let object = serde_json::from_value(object).expect("a claim");
+    let key = ("default".to_owned(), claim.to_owned());
+    view.claims.insert(key, Arc::new(object));
+    let volume = json!({"metadata": {"name": claim}, "spec": {
+        "accessModes": ["ReadWriteOncePod"], "csi": {"driver": "d", "volumeHandle": claim}}});
+    let volume = serde_json::from_value(volume).expect("a volume");
+    view.volumes.insert(claim.to_owned(), Arc::new(volume));
+}
+
+/// A pod that uses claims.
+fn using(line: &str, claims: &[&str]) -> PodView {
+    let mut pod = pod(line);
+    let claim = |name: &&str| resource_kinds::pod_view::Claim {
+        name: (*name).into(),
+        ephemeral: false,
+    };
+    pod.claims = claims.iter().map(claim).collect();
+    pod
+}
+
+/// KEP-2485: the pod that uses a claim for one pod is preempted, and no other.
+#[test]
+fn the_user_of_a_claim_for_one_pod_goes_and_no_other() {
+    let cluster = |user: &str| {
+        let lower = ["a -5 100m on=m", "b -5 100m on=n", "c 0 100m on=n"];
+        let mut view = with(cluster(&["m", "n"]), &lower);
+        for claim in ["data", "log"] {
+            with_exclusive_claim(&mut view, claim);
+        }
+        view.pods.push(Arc::new(using(user, &["data"])));
+        view
+    };
+    let view = cluster("user 5 100m on=n");
+    let new = |line: &str| show(&using(line, &["data"]), &view);
+    assert_eq!(new("new 9 100m"), "on n: user");
+    // It needs the room of others as well.
+    assert_eq!(new("new 9 1900m"), "on n: user b");
+    // A claim of the same name in another namespace is another claim.
+    let mut elsewhere = using("new 9 100m", &["data"]);
+    elsewhere.namespace = "other".into();
+    assert!(!show(&elsewhere, &view).contains("on n: "));
+    // A claim that no pod uses is not waited for.
+    assert_eq!(show(&using("new 9 100m", &["log"]), &view), "bind m");
+
+    // Pods of the same and of a higher priority stay, on each node.
+    let in_use = "0/2 nodes are available: 2 node has pod using PersistentVolumeClaim with the same name and \
+        ReadWriteOncePod access mode. preemption: 0/2 nodes are available: 2";
+    for line in ["new 5 100m", "new 4 100m"] {
+        let shown = new(line);
+        assert!(shown.starts_with(in_use), "{shown}");
+    }
+    let never = new("new 9 100m never");
+    assert!(
+        never.ends_with("not eligible due to preemptionPolicy=Never."),
+        "{never}"
+    );
+    // A pod that ends already counts as a victim.
+    let ending = cluster("user 5 100m on=n ending");
+    assert_eq!(show(&using("new 9 100m", &["data"]), &ending), "on n: user");
+}
+
+/// Users of two claims on two nodes: no node is free of both. On one node, both are preempted.
+#[test]
+fn the_users_of_two_claims_go_only_from_one_node() {
+    let users = |second: &str| {
+        let mut view = cluster(&["m", "n"]);
+        for (claim, line) in [("data", "first 1 100m on=m"), ("log", second)] {
+            with_exclusive_claim(&mut view, claim);
+            view.pods.push(Arc::new(using(line, &[claim])));
+        }
+        show(&using("new 9 100m", &["data", "log"]), &view)
+    };
+    let apart = users("second 0 100m on=n");
+    assert!(
+        apart.contains("preemption: 0/2 nodes are available: 2 node has pod using"),
+        "{apart}"
+    );
+    assert_eq!(users("second 0 100m on=m"), "on m: first second");
+}

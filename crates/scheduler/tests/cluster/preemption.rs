@@ -4,6 +4,7 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::scheduling::v1::PriorityClass;
 
 use super::*;
+use crate::drivers::DRIVER;
 
 const FULL: &str = "0/1 nodes are available: 1 Insufficient cpu.";
 
@@ -178,4 +179,52 @@ async fn a_place_is_free_again_when_its_pod_is_gone() {
     eventually("n1".to_owned(), || cluster.place_of("important")).await;
     cluster.end("important").await;
     eventually("n1".to_owned(), || cluster.place_of("late")).await;
+}
+
+/// KEP-2485: of the pods on a node, the one that uses the claim for one pod (`ReadWriteOncePod`) is preempted.
+#[tokio::test]
+async fn the_user_of_a_claim_for_one_pod_makes_room() {
+    let cluster = Cluster::full(&["a"]).await;
+    let modes = json!(["ReadWriteOncePod"]);
+    let volume = json!({"metadata": {"name": "single"}, "spec": {
+        "accessModes": modes, "capacity": {"storage": "1Gi"}, "storageClassName": "by-hand",
+        "csi": {"driver": DRIVER, "volumeHandle": "single"}}});
+    let params = PostParams::default();
+    cluster
+        .volumes()
+        .create(&params, &typed(volume))
+        .await
+        .unwrap();
+    let claim = json!({"metadata": {"name": "single"}, "spec": {
+        "storageClassName": "by-hand", "volumeName": "single", "accessModes": modes,
+        "resources": {"requests": {"storage": "1Gi"}}}});
+    cluster
+        .claims()
+        .create(&params, &typed(claim))
+        .await
+        .unwrap();
+    for (name, class) in [("user", "low"), ("important", "high")] {
+        let mut spec = claiming("single");
+        spec["priorityClassName"] = class.into();
+        cluster.create_pod(name, spec).await;
+        if name == "user" {
+            eventually("n1".to_owned(), || cluster.place_of(name)).await;
+        }
+    }
+    let ending = || async {
+        cluster
+            .ending()
+            .await
+            .iter()
+            .map(name_of)
+            .collect::<Vec<_>>()
+    };
+    eventually(vec!["user".to_owned()], ending).await;
+    let in_use = "0/1 nodes are available: 1 node has pod using PersistentVolumeClaim with the same name and \
+        ReadWriteOncePod access mode.";
+    eventually(in_use.to_owned(), || cluster.place_of("important")).await;
+    cluster.end("user").await;
+    eventually("n1".to_owned(), || cluster.place_of("important")).await;
+    assert_eq!(cluster.place_of("a").await, "n1");
+    assert!(cluster.ending().await.is_empty(), "one was enough");
 }
