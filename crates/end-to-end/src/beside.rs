@@ -36,6 +36,11 @@ impl Beside {
         watch
     }
 
+    /// Whether it has ended by itself.
+    pub fn has_ended(&mut self) -> bool {
+        !matches!(self.child.try_wait(), Ok(None))
+    }
+
     /// The output so far.
     pub fn output(&self) -> String {
         read(self.output.path())

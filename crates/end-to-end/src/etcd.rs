@@ -12,6 +12,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
+use crate::beside::Beside;
 use crate::lan::{Lan, Machine};
 use crate::registry::curl;
 use crate::{Network, tool, wait_for};
@@ -105,19 +106,20 @@ impl Etcd {
         })
     }
 
+    /// Whether a member leads the others, by its own account.
+    pub fn leads(&self, number: usize) -> bool {
+        let metrics = self.metrics(number).unwrap_or_default();
+        let mut lines = metrics.lines();
+        lines.any(|line| line == "etcd_server_is_leader 1")
+    }
+
     /// The member that leads the others, by its own account.
     ///
     /// # Panics
     /// When none does.
     pub fn leader(&self) -> usize {
         wait_for("a leader among the members", 120, || {
-            let leads = |number: &usize| {
-                let metrics = self.metrics(*number).unwrap_or_default();
-                metrics
-                    .lines()
-                    .any(|line| line == "etcd_server_is_leader 1")
-            };
-            let leader = (0..self.members.len()).find(leads);
+            let leader = (0..self.members.len()).find(|number| self.leads(*number));
             leader.ok_or("none leads")
         })
     }
@@ -143,6 +145,29 @@ impl Etcd {
         let members = (first..first + count).map(|number| &self.addresses[number % count]);
         let members: Vec<String> = members.map(|address| format!("{address}:2379")).collect();
         format!("etcd://{}", members.join(","))
+    }
+
+    /// Starts `etcdctl watch` of the keys with a prefix from a revision on, on a machine of the link. It prints the
+    /// fields of each change, and ends when its member knows no leader.
+    ///
+    /// # Panics
+    /// When there is no such program.
+    pub fn watch(&self, machine: &Network, prefix: &str, revision: u64) -> Beside {
+        let mut command = Command::new(tool("etcd").join("usr/bin/etcdctl"));
+        let endpoints = self.addresses.iter();
+        let endpoints: Vec<String> = endpoints
+            .map(|address| format!("https://{address}:2379"))
+            .collect();
+        command
+            .arg(format!("--endpoints={}", endpoints.join(",")))
+            .arg(format!("--cacert={}", self.file("ca.pem")))
+            .arg(format!("--cert={}", self.file("client.pem")))
+            .arg(format!("--key={}", self.file("client.key")))
+            .args(["watch", "--prefix", prefix, "--write-out=fields"])
+            .arg(format!("--rev={revision}"))
+            .env_clear()
+            .stdin(Stdio::null());
+        machine.run(|| Beside::start(command))
     }
 
     /// A file of certificates: `ca.pem`, `client.pem`, `client.key`.

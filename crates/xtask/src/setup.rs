@@ -341,12 +341,16 @@ fn download_closure(tools: &Path, image: &str, packages: &[&str]) -> Result<()> 
     fs::write(&stamp, "").context("note the complete download")
 }
 
-/// Unpacks the etcd of a newer suite. Lists and settings of apt are of their own: those of the machine
+/// Unpacks etcd and etcdctl of a newer suite. Lists and settings of apt are of their own: those of the machine
 /// stay as they are.
 fn install_etcd(tools: &Path) -> Result<()> {
     let directory = tools.join("etcd");
-    if directory.is_dir() {
+    if directory.join("usr/bin/etcdctl").is_file() {
         return Ok(());
+    }
+    // Earlier versions of the set-up had no etcdctl.
+    if directory.exists() {
+        fs::remove_dir_all(&directory).context("clear the former etcd")?;
     }
     let scratch = tools.join("etcd-package");
     if scratch.exists() {
@@ -377,10 +381,11 @@ fn install_etcd(tools: &Path) -> Result<()> {
         quiet(apt.args(arguments).current_dir(&scratch))
     };
     apt(&["update"])?;
-    apt(&["download", "etcd-server"])?;
-    let package = archive_in(&scratch, "deb")?;
-    let mut unpack = Command::new("dpkg");
-    quiet(unpack.arg("-x").arg(package).arg(scratch.join("unpacked")))?;
+    apt(&["download", "etcd-server", "etcd-client"])?;
+    for package in archives_in(&scratch, "deb")? {
+        let mut unpack = Command::new("dpkg");
+        quiet(unpack.arg("-x").arg(package).arg(scratch.join("unpacked")))?;
+    }
     fs::rename(scratch.join("unpacked"), &directory).context("take etcd")?;
     fs::remove_dir_all(&scratch).context("clear the scratch directory")
 }
@@ -403,11 +408,16 @@ fn debian_archive() -> Result<String> {
 
 /// The first file with that extension.
 fn archive_in(directory: &Path, extension: &str) -> Result<PathBuf> {
+    let mut found = archives_in(directory, extension)?;
+    found
+        .pop()
+        .with_context(|| format!("no .{extension} in {}", directory.display()))
+}
+
+fn archives_in(directory: &Path, extension: &str) -> Result<Vec<PathBuf>> {
     let paths = fs::read_dir(directory)?.filter_map(|entry| entry.ok().map(|entry| entry.path()));
-    let found = paths
-        .into_iter()
-        .find(|path| path.extension().is_some_and(|found| found == extension));
-    found.with_context(|| format!("no .{extension} in {}", directory.display()))
+    let found = paths.filter(|path| path.extension().is_some_and(|found| found == extension));
+    Ok(found.collect())
 }
 
 /// Runs a command whose output is shown only after a failure.

@@ -142,8 +142,16 @@ fn value(object: &Value) -> String {
     format!("{value}@{}", version(object))
 }
 
-/// Checks that each watcher has seen each change once, in order: the changes of all of them, and those that were
-/// acknowledged to their writers. Returns their number.
+/// The newest resource version of a change that was acknowledged or seen.
+pub fn newest(watchers: &[Watcher<'_>], acknowledged: &[(u64, String, String)]) -> u64 {
+    let acknowledged = acknowledged.iter().map(|(revision, ..)| *revision);
+    let seen = watchers.iter().flat_map(|watcher| &watcher.types);
+    let seen = seen.map(|(revision, _)| *revision);
+    acknowledged.chain(seen).max().unwrap_or_default()
+}
+
+/// Checks that each watcher has seen each change of etcd's history once, in order, and that the history has the writes
+/// that were acknowledged.
 ///
 /// # Panics
 /// When one has not.
@@ -151,26 +159,17 @@ pub fn check(
     (begin, mut state): (u64, Pairs),
     watchers: &[Watcher<'_>],
     acknowledged: &[(u64, String, String)],
+    history: &BTreeMap<u64, Changes>,
     end: u64,
-) -> usize {
-    let mut changes: BTreeMap<u64, Changes> = BTreeMap::new();
+) {
     for (revision, name, value) in acknowledged {
         let change = Changes::from([(name.clone(), Some(value.clone()))]);
-        let before = changes.insert(*revision, change);
-        assert_eq!(
-            before, None,
-            "two writes got the resource version {revision}"
-        );
-    }
-    for seen in watchers.iter().flat_map(|watcher| &watcher.seen) {
-        if let Seen::Changed(revision, change) = seen {
-            let known = changes.entry(*revision).or_insert_with(|| change.clone());
-            assert_eq!(known, change, "at resource version {revision}");
-        }
+        let stored = history.get(revision);
+        assert_eq!(stored, Some(&change), "at resource version {revision}");
     }
     let mut truth = Truth(BTreeMap::from([(begin, state.clone())]));
     let mut types = BTreeMap::new();
-    for (revision, change) in &changes {
+    for (revision, change) in history {
         for (name, value) in change {
             let before = match value {
                 Some(value) => state.insert(name.clone(), value.clone()),
@@ -197,5 +196,4 @@ pub fn check(
             );
         }
     }
-    changes.len()
 }
