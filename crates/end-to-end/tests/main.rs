@@ -53,6 +53,7 @@ mod nodes;
 mod nodes_on_etcd;
 mod one_name;
 mod operator;
+mod paused_leaders;
 mod pod_resize;
 mod pods;
 mod policies;

@@ -71,6 +71,7 @@ const EMBEDDED_ONLY: &[(&str, &[&str])] = &[
             "nodes",
             "nodes_on_etcd",
             "one_name",
+            "paused_leaders",
             "servers_agree",
             "servers_on_etcd",
         ],

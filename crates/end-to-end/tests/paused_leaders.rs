@@ -1,0 +1,288 @@
+//! Leaders that are frozen (SIGSTOP) and go on later (docs/high-availability.md): the server that holds the Lease of the
+//! controllers, and the leader of etcd. kubectl goes on at other servers, a StatefulSet reaches its size, and a leader
+//! that goes on writes nothing as such. No write is lost, and no pod exists twice.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::PathBuf;
+
+use end_to_end::beside::Beside;
+use end_to_end::lan::Role;
+use end_to_end::servers::ServersOnEtcd;
+use end_to_end::{wait_for, wait_for_text};
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+const SET: &str = r"
+apiVersion: apps/v1
+kind: StatefulSet
+metadata: {name: web}
+spec:
+  serviceName: web
+  replicas: 1
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec:
+      terminationGracePeriodSeconds: 1
+      containers:
+      - name: main
+        image: mainstay/hello
+        volumeMounts: [{name: data, mountPath: /data}]
+  volumeClaimTemplates:
+  - metadata: {name: data}
+    spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Mi}}}
+";
+
+/// All writes of controllers and scheduler, before they are carried out and after their answers.
+const POLICY: &str = "
+apiVersion: audit.k8s.io/v1
+kind: Policy
+rules:
+- level: Metadata
+  users: [system:kube-controller-manager, system:kube-scheduler]
+  verbs: [create, update, patch, delete, deletecollection]
+- level: None
+";
+
+/// The server that leads at first, and two others.
+const FIRST: usize = 0;
+const OTHERS: [usize; 2] = [1, 2];
+
+/// Servers with a node, whose agent talks to the first one.
+struct Cluster {
+    machines: ServersOnEtcd,
+    node: Role,
+    /// All ConfigMaps whose writes were acknowledged.
+    written: Vec<String>,
+    /// The ConfigMaps, and the pods with their UIDs, as one of the others shows them to kubectl.
+    config_maps: Beside,
+    pods: Beside,
+}
+
+impl Cluster {
+    fn start() -> Self {
+        let mut machines = ServersOnEtcd::of(&["a", "b", "c"]);
+        machines.etcd.wait_until_ready();
+        let policy = machines.directory.path().join("audit.yaml");
+        fs::write(&policy, POLICY).expect("write a file");
+        let log = audit_log(&machines);
+        let audit = [
+            format!("--audit-policy-file={}", policy.display()),
+            format!("--audit-log-path={}", log.display()),
+        ];
+        machines.start(FIRST, FIRST, &audit);
+        wait_for(
+            "writes of the controllers",
+            60,
+            || match sent_by_deciders(&machines).is_empty() {
+                true => Err(machines.servers[FIRST].output()),
+                false => Ok(()),
+            },
+        );
+        for server in OTHERS {
+            machines.start_as_one_of_them(server);
+        }
+        let token = machines.servers[FIRST].token(&[]);
+        let urls: Vec<String> = machines.servers.iter().map(Role::url).collect();
+        let mut node = Role::new(&mut machines.lan, "node", machines.directory.path());
+        let join = [
+            "--server",
+            &urls.join(","),
+            "--token",
+            &token,
+            "--node-name",
+            "n0",
+        ];
+        node.start(&[&["node"], &join[..]].concat());
+        let [config_maps, pods] = machines.at(OTHERS[1], |kubectl| {
+            kubectl.apply(SET);
+            kubectl.wait_ready("web", 1);
+            let columns = "--output=custom-columns=NAME:.metadata.name,UID:.metadata.uid";
+            [["configmaps", "--output=name"], ["pods", columns]]
+                .map(|[kind, output]| kubectl.watch(&["get", kind, "--watch", output]))
+        });
+        Self {
+            machines,
+            node,
+            written: Vec::new(),
+            config_maps,
+            pods,
+        }
+    }
+
+    /// Creates a ConfigMap through a server, which the others show at once.
+    fn write(&mut self, server: usize, name: &str, readers: &[usize]) {
+        let create = ["create", "configmap", name, "--from-literal=a=1"];
+        self.machines.at(server, |kubectl| {
+            wait_for(name, 60, || match kubectl.run(&create) {
+                done if done.code == 0 || done.stderr.contains("already exists") => Ok(()),
+                other => Err(other),
+            });
+        });
+        self.written.push(name.to_owned());
+        for reader in readers {
+            let listed = self.machines.at(*reader, |kubectl| {
+                wait_for("a list", 60, || {
+                    kubectl
+                        .run(&["get", "configmaps", "--output=name"])
+                        .success()
+                })
+            });
+            assert!(listed.contains(&format!("configmap/{name}\n")), "{listed}");
+        }
+    }
+
+    /// Scales the set through a server, and waits until it has this size.
+    fn scale(&self, server: usize, replicas: u64) {
+        let begun = std::time::Instant::now();
+        self.machines.at(server, |kubectl| {
+            let replicas_flag = format!("--replicas={replicas}");
+            wait_for("the scale to be accepted", 60, || {
+                let scale = ["scale", "statefulset", "web", &replicas_flag];
+                kubectl.run(&scale).success()
+            });
+            kubectl.wait_ready("web", replicas);
+        });
+        eprintln!("{replicas} replicas after {:.1?}", begun.elapsed());
+    }
+
+    /// The size of the set, and its pods, are the same at all servers and on the node: one for each name, never
+    /// started twice.
+    fn each_pod_exists_once(&self, replicas: usize) {
+        let names = (0..replicas).map(|number| format!("web-{number}"));
+        let names: Vec<String> = names.collect();
+        let mut uids = Vec::new();
+        for server in [FIRST].into_iter().chain(OTHERS) {
+            let pods = self.machines.at(server, |kubectl| {
+                kubectl.wait_ready("web", replicas as u64);
+                names
+                    .iter()
+                    .map(|name| kubectl.pod(name))
+                    .collect::<Vec<_>>()
+            });
+            let restarts =
+                |pod: &Value| pod["status"]["containerStatuses"][0]["restartCount"].clone();
+            assert!(pods.iter().all(|pod| restarts(pod) == 0), "{pods:?}");
+            let of_server = pods.iter().map(|pod| pod["metadata"]["uid"].clone());
+            uids.push(of_server.collect::<Vec<_>>());
+        }
+        assert!(uids.iter().all(|seen| *seen == uids[0]), "{uids:?}");
+        let shown: BTreeSet<String> = self.pods.rows(2).into_iter().skip(1).collect();
+        assert_eq!(shown.len(), replicas, "{shown:?}");
+        let directory = PathBuf::from(self.node.data()).join("sandboxes");
+        let sandboxes = fs::read_dir(directory).expect("the node's sandboxes");
+        let sandboxes = sandboxes.map(|entry| entry.expect("an entry").path());
+        let sandboxes: Vec<PathBuf> = sandboxes.filter(|path| path.is_dir()).collect();
+        assert_eq!(sandboxes.len(), replicas, "{sandboxes:?}");
+    }
+
+    /// Every server has all that was acknowledged, and the watch showed it in order, each once.
+    fn nothing_is_lost(&self) {
+        for server in [FIRST].into_iter().chain(OTHERS) {
+            let all = self.machines.at(server, |kubectl| {
+                kubectl.ok(&["get", "configmaps", "--output=name"])
+            });
+            for name in &self.written {
+                assert!(
+                    all.contains(&format!("configmap/{name}\n")),
+                    "{name}: {all}"
+                );
+            }
+        }
+        let shown = wait_for("the last ConfigMap in the watch", 60, || {
+            let shown = self.config_maps.rows(1);
+            let shown = shown.into_iter().filter_map(|row| {
+                let name = row.strip_prefix("configmap/")?;
+                self.written
+                    .iter()
+                    .any(|written| written == name)
+                    .then(|| name.to_owned())
+            });
+            match shown.collect::<Vec<_>>() {
+                shown if shown.last() == self.written.last() => Ok(shown),
+                shown => Err(shown),
+            }
+        });
+        assert_eq!(shown, self.written);
+    }
+}
+
+fn audit_log(machines: &ServersOnEtcd) -> PathBuf {
+    machines.directory.path().join("audit-first.log")
+}
+
+/// The ids of the writes that controllers and scheduler have sent through the first server.
+fn sent_by_deciders(machines: &ServersOnEtcd) -> BTreeSet<String> {
+    let log = fs::read_to_string(audit_log(machines)).unwrap_or_default();
+    let complete = log.rsplit_once('\n').map_or("", |(lines, _)| lines);
+    let events = complete.lines().map(|line| {
+        let event: Value = serde_json::from_str(line).expect("a line of JSON");
+        end_to_end::text(&event, "/auditID").to_owned()
+    });
+    events.collect()
+}
+
+/// Whether the kernel has stopped a process (`T` in proc_pid_stat(5)).
+fn wait_until_stopped(role: &Role) {
+    let path = format!("/proc/{}/stat", role.pid());
+    wait_for("the process to stop", 60, || {
+        let stat = fs::read_to_string(&path).unwrap_or_default();
+        let state = stat
+            .rsplit(") ")
+            .next()
+            .and_then(|rest| rest.chars().next());
+        if state == Some('T') {
+            Ok(())
+        } else {
+            Err(stat)
+        }
+    });
+}
+
+#[test]
+fn paused_leaders_are_replaced_and_write_nothing_when_they_go_on() {
+    let mut cluster = Cluster::start();
+    let [one, other] = OTHERS;
+    cluster.machines.servers[FIRST].signal(Signal::SIGSTOP);
+    wait_until_stopped(&cluster.machines.servers[FIRST]);
+    let before = sent_by_deciders(&cluster.machines);
+    cluster.write(one, "server-is-paused", &OTHERS);
+    cluster.scale(one, 3);
+    cluster.write(other, "another-one-leads", &OTHERS);
+    cluster.machines.servers[FIRST].signal(Signal::SIGCONT);
+    // Its first answer is of now.
+    cluster.write(other, "it-goes-on", &[FIRST]);
+    wait_for_text("this server leads no more", 60, || {
+        cluster.machines.servers[FIRST].output()
+    });
+    cluster.write(FIRST, "it-serves", &OTHERS);
+    cluster.scale(FIRST, 4);
+    cluster.each_pod_exists_once(4);
+    assert_eq!(sent_by_deciders(&cluster.machines), before);
+
+    let member = cluster.machines.etcd.leader();
+    cluster.machines.etcd.pause(member);
+    for server in [FIRST, one, other] {
+        cluster.write(
+            server,
+            &format!("member-is-paused-{server}"),
+            &[FIRST, one, other],
+        );
+    }
+    cluster.scale(one, 5);
+    cluster.machines.etcd.resume(member);
+    cluster.write(FIRST, "member-goes-on", &OTHERS);
+    // It finds out that others have elected another one.
+    wait_for("one leader of etcd", 60, || {
+        let leads = |number: usize| cluster.machines.etcd.leads(number);
+        match (0..3).map(leads).collect::<Vec<_>>() {
+            leaders if leaders.iter().filter(|leads| **leads).count() == 1 => Ok(()),
+            leaders => Err(leaders),
+        }
+    });
+    cluster.scale(other, 6);
+    cluster.each_pod_exists_once(6);
+    cluster.nothing_is_lost();
+    cluster.node.interrupt();
+}
