@@ -138,7 +138,7 @@ const KERNEL: &[&str] = &[
 /// once.
 fn run_all_tests(root: &Path) -> Result<()> {
     let processors = available_parallelism().map_or(1, NonZero::get);
-    let threads = format!("--test-threads={}", 5 * processors);
+    let threads = format!("--test-threads={}", 6 * processors);
     let filter = no_programs();
     run_with_nextest(root, &["--workspace", &threads, "--filterset", &filter])
 }
