@@ -32,8 +32,8 @@ const PIECE_BYTES: usize = 256 * 1024;
 pub struct Admin {
     /// The store as it is on disk: encrypted objects stay encrypted.
     pub store: Arc<dyn Store>,
-    /// The volumes.
-    pub storage: Storage,
+    /// The volumes, if a node runs with the server.
+    pub storage: Option<Storage>,
     /// The files that the server was configured by.
     pub configured_by: Vec<PathBuf>,
 }
@@ -75,7 +75,7 @@ pub async fn serve(admin: Admin, listener: UnixListener, stop: CancellationToken
         });
     }
     while connections.join_next().await.is_some() {}
-    if let Err(error) = admin.storage.thaw().await {
+    if let Err(error) = thaw(&admin).await {
         tracing::warn!(%error, "snapshots for a backup are left behind");
     }
 }
@@ -95,7 +95,7 @@ async fn answer(admin: &Admin, stream: UnixStream, turn: &Mutex<()>) -> Result<(
         return send_summary(&mut writer, &refusal("no such request")).await;
     };
     let _turn = turn.lock().await;
-    let taken = match take(admin.store.as_ref(), &admin.storage, request).await {
+    let taken = match take(admin.store.as_ref(), admin.storage.as_ref(), request).await {
         Ok(taken) => taken,
         Err(error) => return send_summary(&mut writer, &refusal(&format!("{error:#}"))).await,
     };
@@ -106,9 +106,16 @@ async fn answer(admin: &Admin, stream: UnixStream, turn: &Mutex<()>) -> Result<(
         reader.set_limit(1);
         let _end = reader.read(&mut [0]).await;
     }
-    let thawed = admin.storage.thaw().await;
+    let thawed = thaw(admin).await;
     sent?;
     thawed.context("let the volumes go")
+}
+
+async fn thaw(admin: &Admin) -> Result<()> {
+    match &admin.storage {
+        Some(storage) => Ok(storage.thaw().await?),
+        None => Ok(()),
+    }
 }
 
 fn refusal(why: &str) -> Summary {

@@ -153,8 +153,14 @@ impl ControlPlane {
         });
     }
 
-    /// Serves the administrator's socket in the data directory. A failure does not affect other parts.
-    pub fn serve_admin(&mut self, data: &Path, storage: Storage, configured_by: Vec<PathBuf>) {
+    /// Serves the administrator's socket in the data directory, with the volumes of a node of this process. A failure
+    /// does not affect other parts.
+    pub fn serve_admin(
+        &mut self,
+        data: &Path,
+        storage: Option<Storage>,
+        configured_by: Vec<PathBuf>,
+    ) {
         let listener = match admin::listen(data) {
             Ok(listener) => listener,
             Err(error) => {

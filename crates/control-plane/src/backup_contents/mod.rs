@@ -120,7 +120,7 @@ pub struct BackupContents {
 /// is in the backup without its object, never an object without its volume.
 pub async fn take(
     store: &dyn Store,
-    storage: &Storage,
+    storage: Option<&Storage>,
     request: Request,
 ) -> Result<BackupContents> {
     let everything = Range {
@@ -130,9 +130,12 @@ pub async fn take(
     let found = store.range(everything).await.context("read the store")?;
     let mut pairs = found.items;
     pairs.retain(|pair| pair.lease.is_none());
-    let frozen = storage.freeze(request.classes()).await;
-    let frozen = frozen.context("freeze the volumes")?;
-    let snapshots = storage.held().await.context("list the snapshots")?;
+    let (mut frozen, mut snapshots) = (Vec::new(), Vec::new());
+    if let Some(storage) = storage {
+        let freeze = storage.freeze(request.classes()).await;
+        frozen = freeze.context("freeze the volumes")?;
+        snapshots = storage.held().await.context("list the snapshots")?;
+    }
     let summary = Summary {
         error: None,
         revision: found.revision.0,
@@ -172,7 +175,7 @@ pub enum Source {
 /// An instance that does not run.
 pub struct Files {
     store: Arc<EmbeddedStore>,
-    storage: Storage,
+    storage: Option<Storage>,
     pairs: std::vec::IntoIter<KeyValue>,
 }
 
@@ -204,8 +207,15 @@ impl Source {
             .await
             .context("open the store")?
             .context("open the store")?;
-        let storage = Storage::open(data).await.context("open the volumes")?;
-        let taken = take(store.as_ref(), &storage, request).await?;
+        let has_volumes = ["volumes", "snapshots", "pool"].iter();
+        let has_volumes = has_volumes
+            .map(|part| data.join(part))
+            .any(|part| part.exists());
+        let storage = match has_volumes {
+            true => Some(Storage::open(data).await.context("open the volumes")?),
+            false => None,
+        };
+        let taken = take(store.as_ref(), storage.as_ref(), request).await?;
         let summary = Summary {
             configured_by,
             ..taken.summary
@@ -238,9 +248,10 @@ impl Source {
                     .context("let the volumes go")
             }
             Self::Files(files) => {
-                let storage = files.storage;
-                storage.thaw().await.context("let the volumes go")?;
-                storage.close().await.context("close the volumes")?;
+                if let Some(storage) = files.storage {
+                    storage.thaw().await.context("let the volumes go")?;
+                    storage.close().await.context("close the volumes")?;
+                }
                 files.store.close();
                 Ok(())
             }

@@ -171,14 +171,16 @@ struct Cluster {
 impl Base<'_> {
     /// Starts the node of this machine, if one is wanted.
     async fn start_node(&self, mut control_plane: ControlPlane) -> Result<Cluster> {
+        let data_dir = self.settings.data_dir.as_path();
+        let configured_by = self.settings.configured_by.clone();
         let Some(machine) = &self.settings.node else {
+            block_in_place(|| control_plane.serve_admin(data_dir, None, configured_by));
             control_plane.follow_addresses(&self.host, None);
             return Ok(Cluster {
                 control_plane,
                 node: None,
             });
         };
-        let data_dir = self.settings.data_dir.as_path();
         let before = &self.claim.before;
         if !self.claim.is_new && *before != (data_dir.to_owned(), self.host.name.clone()) {
             bail!(
@@ -200,8 +202,7 @@ impl Base<'_> {
             local: &self.node,
         };
         let member = own.start(&control_plane.server, &self.failed).await?;
-        let configured_by = self.settings.configured_by.clone();
-        let storage = member.parts.storage();
+        let storage = Some(member.parts.storage());
         block_in_place(|| control_plane.serve_admin(data_dir, storage, configured_by));
         control_plane.follow_addresses(&self.host, Some(address));
         Ok(Cluster {

@@ -245,7 +245,9 @@ impl Cluster {
         let parts = NodeParts::start(parts, clients, &server.health(), &failed).await?;
         node.set(parts.service.clone());
         let configured_by = settings.configured_by.clone();
-        block_in_place(|| control_plane.serve_admin(data_dir, parts.storage(), configured_by));
+        block_in_place(|| {
+            control_plane.serve_admin(data_dir, Some(parts.storage()), configured_by)
+        });
         Ok(Self {
             control_plane,
             node: RunningMember::of(parts, network),

@@ -197,7 +197,7 @@ impl Several<'_> {
         let further = FurtherNodes::start(inputs, &admin).await?;
         let configured_by = settings.configured_by.clone();
         let storage = member.parts.storage();
-        block_in_place(|| control_plane.serve_admin(data_dir, storage, configured_by));
+        block_in_place(|| control_plane.serve_admin(data_dir, Some(storage), configured_by));
         Ok(Cluster {
             control_plane,
             node: member,
