@@ -109,19 +109,29 @@ pub async fn connect(address: &EtcdAddress, quota: Option<u64>) -> Result<OpenSt
 /// The error of a connection, with the usual cause.
 pub fn refusal(address: &EtcdAddress, error: ConnectError) -> anyhow::Error {
     let error = anyhow::Error::new(error);
-    let next = next_step(&format!("{error:#}"));
+    let next = next_step(&format!("{error:#}"), address.url.is_tls());
     error.context(format!("open the store in {}{next}", address.url))
 }
 
 /// The usual causes of failed connections, by the words of TLS.
-fn next_step(error: &str) -> &'static str {
+fn next_step(error: &str, is_tls: bool) -> &'static str {
     const ALERTS: [&str; 3] = ["CertificateRequired", "BadCertificate", "UnknownCA"];
+    // A member hangs up when only one side uses TLS.
+    const NO_TLS: [&str; 2] = ["tls handshake eof", "InvalidContentType"];
+    const HUNG_UP: [&str; 3] = ["connection error", "broken pipe", "reset by peer"];
+    let has = |words: &[&str]| words.iter().any(|word| error.contains(word));
     if error.contains("UnknownIssuer") {
         " (is --etcd-cafile the authority of etcd's members?)"
-    } else if ALERTS.iter().any(|alert| error.contains(alert)) {
+    } else if has(&ALERTS) {
         " (etcd asks for a certificate of its own authority: --etcd-certfile and --etcd-keyfile)"
-    } else if error.contains("NotValidForName") {
-        " (the certificates of etcd's members do not have these names or addresses)"
+    } else if error.contains("CertificateExpired") {
+        " (the certificate of --etcd-certfile has expired)"
+    } else if error.contains("certificate expired") {
+        " (the certificate of a member of etcd has expired)"
+    } else if is_tls && has(&NO_TLS) {
+        " (do etcd's members use TLS? Without it, the address is etcd+http://…)"
+    } else if !is_tls && has(&HUNG_UP) {
+        " (do etcd's members use TLS? With it, the address is etcd://…)"
     } else {
         ""
     }

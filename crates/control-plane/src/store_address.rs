@@ -8,6 +8,8 @@ use anyhow::{Result, bail, ensure};
 use etcd_store::EtcdOptions;
 use serde::Deserialize;
 
+const DEFAULT_PREFIX: &str = "/mainstay";
+
 /// Flags of a store in etcd, and the same settings in the configuration file. The files have the names that
 /// Kubernetes' API server has for them.
 #[derive(clap::Args, Clone, Debug, Default, Deserialize, PartialEq)]
@@ -46,6 +48,11 @@ pub struct EtcdUrl {
 }
 
 impl EtcdUrl {
+    /// Whether connections use TLS.
+    pub fn is_tls(&self) -> bool {
+        self.is_tls
+    }
+
     /// The addresses of the members for clients.
     pub fn endpoints(&self) -> Vec<String> {
         let scheme = if self.is_tls { "https" } else { "http" };
@@ -84,10 +91,11 @@ impl FromStr for EtcdUrl {
             .collect();
         let is_plain =
             |member: &String| !member.is_empty() && !member.contains(['/', '@', '?', '#', ' ']);
-        match members.iter().all(is_plain) {
-            true => Ok(Self { is_tls, members }),
-            false => Err(form()),
-        }
+        let url = Self { is_tls, members };
+        let endpoints = url.endpoints();
+        let is_valid = url.members.iter().all(is_plain)
+            && endpoints.iter().all(|one| etcd_store::is_endpoint(one));
+        is_valid.then_some(url).ok_or_else(form)
     }
 }
 
@@ -120,6 +128,25 @@ pub struct EtcdAddress {
 }
 
 impl EtcdAddress {
+    /// The flags of a server that uses it.
+    pub fn flags(&self) -> String {
+        let mut flags = format!("--store {}", self.url);
+        let is_default = self.prefix.trim_end_matches('/') == DEFAULT_PREFIX;
+        let prefix = (!is_default).then(|| PathBuf::from(&self.prefix));
+        let (certificate, key) = self.identity.clone().unzip();
+        for (flag, value) in [
+            ("prefix", prefix),
+            ("cafile", self.cafile.clone()),
+            ("certfile", certificate),
+            ("keyfile", key),
+        ] {
+            if let Some(value) = value {
+                flags += &format!(" --etcd-{flag} {}", value.display());
+            }
+        }
+        flags
+    }
+
     /// The options of a connection.
     pub fn options(&self) -> EtcdOptions {
         EtcdOptions {
@@ -172,7 +199,7 @@ impl EtcdSettings {
             (Some(_), None) => bail!("--etcd-certfile needs --etcd-keyfile"),
             (None, Some(_)) => bail!("--etcd-keyfile needs --etcd-certfile"),
         };
-        let prefix = self.prefix.unwrap_or_else(|| "/mainstay".to_owned());
+        let prefix = self.prefix.unwrap_or_else(|| DEFAULT_PREFIX.to_owned());
         ensure!(
             prefix.starts_with('/') && prefix.trim_end_matches('/').len() > 1,
             "--etcd-prefix {prefix}: it has to begin with a slash and a name"
@@ -195,6 +222,10 @@ mod tests {
         settings.address()
     }
 
+    fn plain_flags(file: &str) -> String {
+        address(file).unwrap().unwrap().flags()
+    }
+
     #[test]
     fn members_are_listed_with_or_without_tls() {
         let endpoints = |text: &str| text.parse::<EtcdUrl>().map(|url| url.endpoints());
@@ -211,6 +242,12 @@ mod tests {
             "https://a:1",
             "etcd://a/b",
             "etcd://user@a",
+            "etcd://:2379",
+            "etcd://a:0",
+            "etcd://a:x",
+            "etcd://a:65536",
+            "etcd://[::1",
+            "etcd://a,etcd+http://b",
         ] {
             let refused = endpoints(strange).unwrap_err();
             assert!(refused.contains("etcd://HOST:PORT"), "{refused}");
@@ -222,6 +259,13 @@ mod tests {
         assert_eq!(address("{}").unwrap(), None);
         let plain = address("store: etcd://a:1").unwrap().unwrap();
         assert_eq!((plain.prefix.as_str(), plain.identity), ("/mainstay", None));
+        let flags = plain_flags("store: etcd://a:1");
+        assert_eq!(flags, "--store etcd://a:1");
+        let all = "{store: 'etcd://a,b', prefix: /c, cafile: d, certfile: e, keyfile: f}";
+        assert_eq!(
+            plain_flags(all),
+            "--store etcd://a,b --etcd-prefix /c --etcd-cafile d --etcd-certfile e --etcd-keyfile f"
+        );
         for (file, part) in [
             ("cafile: a", "add --store"),
             ("prefix: /a", "add --store"),

@@ -73,6 +73,7 @@ mod stateful_set_order;
 mod stateful_set_rollout;
 mod stateful_set_stuck;
 mod store_backup;
+mod store_bad_input;
 mod store_copy;
 mod upgrade;
 mod volume_command;

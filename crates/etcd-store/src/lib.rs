@@ -27,5 +27,5 @@ mod value;
 mod version;
 mod writer;
 
-pub use options::{Call, CallObserver, ConnectError, Connection, Dialer, EtcdOptions};
+pub use options::{Call, CallObserver, ConnectError, Connection, Dialer, EtcdOptions, is_endpoint};
 pub use store::EtcdStore;

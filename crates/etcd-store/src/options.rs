@@ -4,7 +4,7 @@ use std::{fmt, io, path::PathBuf, sync::Arc, time::Duration};
 
 use futures::future::BoxFuture;
 use grpc::RpcError;
-use http_client::tls::BundleError;
+use http_client::tls::{self, BundleError};
 use mvcc_store::{Limits, StoreError, Txn};
 use tokio::io::{AsyncRead, AsyncWrite};
 use url::Url;
@@ -136,9 +136,15 @@ pub enum ConnectError {
     /// A file of certificates that cannot be read.
     #[error("read {}", .0.display())]
     File(PathBuf, #[source] io::Error),
-    /// An invalid certificate or key.
+    /// A file of certificates or keys that is not one.
+    #[error("use {}", .0.display())]
+    Certificates(PathBuf, #[source] BundleError),
+    /// The files of a certificate and of another one's key.
+    #[error("the key in {} is not that of the certificate in {}", .1.display(), .0.display())]
+    OtherKey(PathBuf, PathBuf),
+    /// TLS cannot be used.
     #[error("the certificates for etcd")]
-    Certificates(#[from] BundleError),
+    Tls(#[from] tls::Error),
     /// A copy into this etcd was interrupted.
     #[error(
         "the copy of a cluster into this etcd is not complete: begin it again with the same command (`mainstay store copy` or `mainstay store restore`)"
@@ -160,6 +166,11 @@ pub(crate) fn unusable(error: RpcError) -> StoreError {
     StoreError::Unavailable(error.to_string())
 }
 
+/// Whether this is the address of a member: `http://host:port` or `https://host:port`.
+pub fn is_endpoint(text: &str) -> bool {
+    endpoint(text).is_ok()
+}
+
 fn endpoint(text: &str) -> Result<Endpoint, ConnectError> {
     let strange = || ConnectError::Endpoint(text.to_owned());
     let url = Url::parse(text).map_err(|_| strange())?;
@@ -170,7 +181,7 @@ fn endpoint(text: &str) -> Result<Endpoint, ConnectError> {
     };
     let host = url.host_str().ok_or_else(strange)?;
     let has_more = !matches!(url.path(), "" | "/") || url.query().is_some();
-    if has_more || !url.username().is_empty() {
+    if has_more || !url.username().is_empty() || url.port() == Some(0) {
         return Err(strange());
     }
     // The URL leaves out the usual ports of HTTP.
@@ -208,6 +219,9 @@ mod tests {
             "http://",
             "http://a/path",
             "http://u@a",
+            "http://a:0",
+            "http://a:65536",
+            "http://:1",
         ] {
             assert!(endpoint(strange).is_err(), "{strange}");
         }

@@ -20,10 +20,15 @@ struct Contents {
     identity: Option<(Vec<u8>, Vec<u8>)>,
 }
 
+/// The files: of authorities, and of the certificate with its key.
+struct Files {
+    authorities: Option<PathBuf>,
+    identity: Option<(PathBuf, PathBuf)>,
+}
+
 /// The settings of TLS, and the files that they are from.
 pub(crate) struct TlsFiles {
-    cafile: Option<PathBuf>,
-    identity: Option<(PathBuf, PathBuf)>,
+    files: Files,
     in_use: Mutex<(Contents, Arc<ClientConfig>)>,
 }
 
@@ -32,12 +37,14 @@ impl TlsFiles {
     ///
     /// *Errors.* A file that cannot be read or is invalid.
     pub(crate) async fn open(options: &EtcdOptions) -> Result<Self, ConnectError> {
-        let (cafile, identity) = (options.cafile.clone(), options.identity.clone());
-        let contents = read(cafile.as_deref(), identity.as_ref()).await?;
-        let config = config(&contents).await?;
+        let files = Files {
+            authorities: options.cafile.clone(),
+            identity: options.identity.clone(),
+        };
+        let contents = files.read().await?;
+        let config = files.config(&contents).await?;
         Ok(Self {
-            cafile,
-            identity,
+            files,
             in_use: Mutex::new((contents, config)),
         })
     }
@@ -47,9 +54,9 @@ impl TlsFiles {
     pub(crate) async fn current(&self) -> Arc<ClientConfig> {
         let mut in_use = self.in_use.lock().await;
         let present = async {
-            let contents = read(self.cafile.as_deref(), self.identity.as_ref()).await?;
+            let contents = self.files.read().await?;
             if contents != in_use.0 {
-                let config = config(&contents).await?;
+                let config = self.files.config(&contents).await?;
                 tracing::info!("the certificates for etcd have changed");
                 *in_use = (contents, config);
             }
@@ -63,38 +70,61 @@ impl TlsFiles {
     }
 }
 
-async fn read(
-    cafile: Option<&Path>,
-    identity: Option<&(PathBuf, PathBuf)>,
-) -> Result<Contents, ConnectError> {
-    let authorities = match cafile {
-        Some(path) => Some(file(path).await?),
-        None => None,
-    };
-    let identity = match identity {
-        Some((certificate, key)) => Some((file(certificate).await?, file(key).await?)),
-        None => None,
-    };
-    Ok(Contents {
-        authorities,
-        identity,
-    })
+impl Files {
+    async fn read(&self) -> Result<Contents, ConnectError> {
+        let authorities = match &self.authorities {
+            Some(path) => Some(file(path).await?),
+            None => None,
+        };
+        let identity = match &self.identity {
+            Some((certificate, key)) => Some((file(certificate).await?, file(key).await?)),
+            None => None,
+        };
+        Ok(Contents {
+            authorities,
+            identity,
+        })
+    }
+
+    async fn config(&self, contents: &Contents) -> Result<Arc<ClientConfig>, ConnectError> {
+        let of = |path: &PathBuf| {
+            let path = path.clone();
+            move |error| ConnectError::Certificates(path, error)
+        };
+        let roots = match (&self.authorities, &contents.authorities) {
+            (Some(path), Some(pem)) => {
+                let roots = Roots::none().with_pem(pem).map_err(of(path))?;
+                if roots.is_empty() {
+                    return Err(of(path)(BundleError::NoCertificate));
+                }
+                roots
+            }
+            _ => Roots::of_machine().await,
+        };
+        let identity = match (&self.identity, &contents.identity) {
+            (Some((certificate, key)), Some((chain_pem, key_pem))) => {
+                let chain = tls::chain_of_pem(chain_pem).map_err(of(certificate))?;
+                Some(Identity::new(
+                    chain,
+                    tls::key_of_pem(key_pem).map_err(of(key))?,
+                ))
+            }
+            _ => None,
+        };
+        let config = tls::client(Trust::Roots(roots), identity);
+        let config = config.map_err(|error| match (error, &self.identity) {
+            (tls::Error::InconsistentKeys(_), Some((certificate, key))) => {
+                ConnectError::OtherKey(certificate.clone(), key.clone())
+            }
+            (error, _) => error.into(),
+        });
+        let mut config = ClientConfig::clone(&*config?);
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        Ok(Arc::new(config))
+    }
 }
 
 async fn file(path: &Path) -> Result<Vec<u8>, ConnectError> {
     let refused = |error: io::Error| ConnectError::File(path.to_owned(), error);
     tokio::fs::read(path).await.map_err(refused)
-}
-
-async fn config(contents: &Contents) -> Result<Arc<ClientConfig>, ConnectError> {
-    let roots = match &contents.authorities {
-        Some(pem) => Roots::none().with_pem(pem)?,
-        None => Roots::of_machine().await,
-    };
-    let identity = contents.identity.as_ref();
-    let identity = identity.map(|(chain, key)| Identity::of_pem(chain, key));
-    let config = tls::client(Trust::Roots(roots), identity.transpose()?);
-    let mut config = ClientConfig::clone(&*config.map_err(BundleError::Certificate)?);
-    config.alpn_protocols = vec![b"h2".to_vec()];
-    Ok(Arc::new(config))
 }

@@ -28,9 +28,12 @@ pub enum BundleError {
     /// A certificate is malformed.
     #[error(transparent)]
     Certificate(#[from] Error),
-    /// The PEM text of a client certificate has none.
+    /// The PEM text of certificates has none.
     #[error("no certificate found")]
     NoCertificate,
+    /// The PEM text of a key has none.
+    #[error("no private key found")]
+    NoKey,
 }
 
 /// Certificates of authorities.
@@ -63,6 +66,34 @@ impl Roots {
         }
         Ok(self)
     }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// The certificates of a PEM text, of which there is at least one.
+///
+/// # Errors
+/// See [`BundleError`].
+pub fn chain_of_pem(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, BundleError> {
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+    match chain? {
+        none if none.is_empty() => Err(BundleError::NoCertificate),
+        chain => Ok(chain),
+    }
+}
+
+/// The key of a PEM text.
+///
+/// # Errors
+/// See [`BundleError`].
+pub fn key_of_pem(pem: &[u8]) -> Result<PrivateKeyDer<'static>, BundleError> {
+    PrivateKeyDer::from_pem_slice(pem).map_err(|error| match error {
+        pem::Error::NoItemsFound => BundleError::NoKey,
+        other => other.into(),
+    })
 }
 
 /// The servers that a client accepts.
@@ -82,18 +113,17 @@ pub struct Identity {
 }
 
 impl Identity {
+    /// A certificate with its chain, and its key.
+    pub fn new(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Self {
+        Self { chain, key }
+    }
+
     /// Reads the certificates and the key from PEM texts.
     ///
     /// # Errors
     /// See [`BundleError`].
     pub fn of_pem(certificates: &[u8], key: &[u8]) -> Result<Self, BundleError> {
-        let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(certificates).collect();
-        let chain = chain?;
-        if chain.is_empty() {
-            return Err(BundleError::NoCertificate);
-        }
-        let key = PrivateKeyDer::from_pem_slice(key)?;
-        Ok(Self { chain, key })
+        Ok(Self::new(chain_of_pem(certificates)?, key_of_pem(key)?))
     }
 }
 

@@ -74,6 +74,7 @@ const EMBEDDED_ONLY: &[(&str, &[&str])] = &[
             "paused_leaders",
             "servers_agree",
             "servers_on_etcd",
+            "store_bad_input",
         ],
     ),
     (

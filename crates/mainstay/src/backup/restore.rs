@@ -66,7 +66,7 @@ pub fn require_empty(data: &Path) -> Result<()> {
     let is_own = |name: &std::ffi::OsStr| name == "lost+found";
     if entries.any(|entry| entry.map_or(true, |entry| !is_own(&entry.file_name()))) {
         bail!(
-            "{} is not empty: a backup is restored into an empty directory, which --data-dir names",
+            "{} is not empty: choose an empty directory, or one that does not exist",
             data.display()
         );
     }

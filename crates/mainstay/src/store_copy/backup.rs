@@ -200,7 +200,7 @@ fn read(file: &Path) -> Result<(Header, Vec<KeyValue>)> {
             }
             Some(OBJECTS) => {
                 let mut reader = BufReader::new(item.content);
-                let count = count(&header)?;
+                let count = count(file, &header)?;
                 for _ in 0..count {
                     let pair = records::read(&mut reader);
                     objects.push(pair.with_context(|| archive::incomplete(file))?);
@@ -227,11 +227,12 @@ fn read(file: &Path) -> Result<(Header, Vec<KeyValue>)> {
 }
 
 /// The number of objects in the header of a format that is known.
-fn count(header: &str) -> Result<u64> {
+fn count(file: &Path, header: &str) -> Result<u64> {
     let header: serde_json::Value = serde_json::from_str(header).context("read the header")?;
     ensure!(
         header["format"].as_u64() <= Some(FORMAT.into()),
-        "the file was written by a newer mainstay; restore it with that"
+        "{} was written by a newer mainstay; restore it with that",
+        file.display()
     );
     header["objects"].as_u64().context("read the header")
 }
@@ -249,7 +250,7 @@ pub async fn restore(arguments: BackupArguments) -> Result<()> {
     let (place, next) = match arguments.etcd.clone().address()? {
         Some(address) => {
             to_etcd(&address, &contents).await?;
-            let next = format!("mainstay server --store {}", address.url);
+            let next = format!("mainstay server {}", address.flags());
             (address.url.to_string(), next)
         }
         None => {

@@ -29,7 +29,7 @@ pub async fn run(data: &Path, address: &EtcdAddress, token: Option<PathBuf>) -> 
     if is_finishing
         && instance_of(&etcd).await.map_err(at(address))? == Some(marker.instance.clone())
     {
-        return put_away(data, address);
+        return put_away(data, address, token.as_deref());
     }
     check_target(&found, address, &marker.instance)?;
     let store = store::open(data, None).await?;
@@ -40,7 +40,7 @@ pub async fn run(data: &Path, address: &EtcdAddress, token: Option<PathBuf>) -> 
     let read = store.shared().range(everything).await;
     let read = read.context("read the store")?;
     let copied = async {
-        let file = TokenFile::choose(token, data);
+        let file = TokenFile::choose(token.clone(), data);
         let records = block_in_place(|| records(data, &file, read.revision))?;
         let pairs = merge(read.items, records);
         let (etcd, begun, copied) = fill(etcd, address, &marker.instance, &pairs).await?;
@@ -62,7 +62,7 @@ pub async fn run(data: &Path, address: &EtcdAddress, token: Option<PathBuf>) -> 
         copied.sha256,
         read.revision.0
     ));
-    put_away(data, address)
+    put_away(data, address, token.as_deref())
 }
 
 /// Writes all pairs into an etcd without data, and compares them with what is there then.
@@ -178,7 +178,7 @@ async fn instance_of(etcd: &EtcdCopy) -> Result<Option<String>, etcd_store::copy
 }
 
 /// Renames the former store, so that servers with `--store` start on the directory.
-fn put_away(data: &Path, address: &EtcdAddress) -> Result<()> {
+fn put_away(data: &Path, address: &EtcdAddress, token: Option<&Path>) -> Result<()> {
     let names = (0..).map(|number| match number {
         0 => data.join(FORMER),
         _ => data.join(format!("{FORMER}.{number}")),
@@ -189,11 +189,13 @@ fn put_away(data: &Path, address: &EtcdAddress) -> Result<()> {
     renamed.with_context(|| format!("rename the store of {}", data.display()))?;
     let directory = fs::File::open(data).and_then(|data| data.sync_all());
     directory.with_context(|| format!("sync {}", data.display()))?;
+    let token = token.map(|token| format!(" --server-token-file {}", token.display()));
     say(&format!(
         "The former store is {}, and is not needed any more. Start the first server on the same data \
-         directory: mainstay server --store {} --data-dir {}",
+         directory: mainstay server {}{} --data-dir {}",
         former.display(),
-        address.url,
+        address.flags(),
+        token.unwrap_or_default(),
         data.display()
     ));
     Ok(())

@@ -35,7 +35,11 @@ pub struct Item<'a> {
 /// The archive is truncated or changed; the items seen by `each` are then invalid.
 pub fn read(path: &Path, each: &mut dyn FnMut(Item<'_>) -> Result<()>) -> Result<()> {
     let broken = || incomplete(path);
-    let file = File::open(path).with_context(|| format!("open {}", path.display()))?;
+    let opening = || format!("open {}", path.display());
+    let file = File::open(path).with_context(opening)?;
+    if file.metadata().with_context(opening)?.is_dir() {
+        bail!("{} is a directory, and not a backup", path.display());
+    }
     let stream = GzDecoder::new(BufReader::new(file));
     read_stream(stream, &broken, each)
 }
