@@ -5,7 +5,7 @@ use std::num::NonZero;
 use std::panic::resume_unwind;
 use std::path::Path;
 use std::process::Command;
-use std::thread::{self, available_parallelism};
+use std::thread::{self, ScopedJoinHandle, available_parallelism};
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
@@ -74,14 +74,14 @@ fn lint(root: &Path) -> Result<()> {
 /// directories and locks of their own.
 fn prepare(root: &Path) -> Result<()> {
     thread::scope(|scope| {
-        let tools = scope.spawn(|| step("setup", || setup::run(root)));
-        let programs = scope.spawn(|| step("release build", || build_programs(root)));
-        let tests = step("lints and test build", || build_tests(root));
-        let others = [tools, programs].map(|thread| {
-            let result = thread.join();
-            result.unwrap_or_else(|panic| resume_unwind(panic))
-        });
-        others.into_iter().fold(tests, Result::and)
+        let tools = || step("setup", || setup::run(root));
+        let programs = || step("release build", || build_programs(root));
+        let tests = || step("lints and test build", || build_tests(root));
+        all_ended(vec![
+            scope.spawn(tools),
+            scope.spawn(programs),
+            scope.spawn(tests),
+        ])
     })
 }
 
@@ -132,36 +132,46 @@ const KERNEL: &[&str] = &[
     "volume-provisioner",
 ];
 
-/// Runs the end-to-end tests beside all others: they wait most of the time, and the others compute.
-/// `.config/nextest.toml` leaves the others as many threads as there are processors. All packages
-/// are selected, because the selection decides on the features of libraries: each library is built
-/// once.
-fn run_all_tests(root: &Path) -> Result<()> {
+/// Threads of nextest for all groups of tests together. `.config/nextest.toml` leaves the tests that compute as many
+/// as there are processors.
+fn threads() -> String {
     let processors = available_parallelism().map_or(1, NonZero::get);
-    let threads = format!("--test-threads={}", 6 * processors);
-    let filter = no_programs();
-    run_with_nextest(root, &["--workspace", &threads, "--filterset", &filter])
+    format!("--test-threads={}", 6 * processors)
 }
 
-/// Runs the fuzz targets beside the tests that wait most of the time: those that are programs of their own, and
-/// the end-to-end tests on etcd. All of them come to their end.
-fn run_the_rest(root: &Path) -> Result<()> {
+/// Runs the end-to-end tests, and the tests that are programs of their own, beside all others: they wait most of
+/// the time, and the others compute. All packages are selected, because the selection decides on the features of
+/// libraries: each library is built once.
+fn run_all_tests(root: &Path) -> Result<()> {
+    let (threads, filter) = (threads(), no_programs());
+    let nextest = ["--workspace", &threads, "--filterset", &filter];
     thread::scope(|scope| {
-        let mut running =
-            vec![scope.spawn(|| step("fuzz", || fuzz::run(root, &Fuzz::all(FUZZ_SECONDS))))];
-        running
-            .push(scope.spawn(|| step("end to end on etcd", || run_on_etcd(root, Choice::Core))));
+        let mut running = vec![scope.spawn(|| run_with_nextest(root, &nextest))];
         for (_, test) in TEST_PROGRAMS {
             let arguments = ["test", "--workspace", "--test", *test];
             running
                 .push(scope.spawn(move || step(test, || cargo::run_for_tests(root, &arguments))));
         }
-        let results: Vec<Result<()>> = running
-            .into_iter()
-            .map(|one| one.join().unwrap_or_else(|panic| resume_unwind(panic)))
-            .collect();
-        results.into_iter().collect()
+        all_ended(running)
     })
+}
+
+/// Runs the fuzz targets beside end-to-end tests on etcd, which wait most of the time.
+fn run_the_rest(root: &Path) -> Result<()> {
+    thread::scope(|scope| {
+        let fuzz = || step("fuzz", || fuzz::run(root, &Fuzz::all(FUZZ_SECONDS)));
+        let on_etcd = || step("end to end on etcd", || run_on_etcd(root, Choice::Core));
+        all_ended(vec![scope.spawn(fuzz), scope.spawn(on_etcd)])
+    })
+}
+
+/// Waits for the end of each, also after a failure.
+fn all_ended(running: Vec<ScopedJoinHandle<'_, Result<()>>>) -> Result<()> {
+    let results: Vec<Result<()>> = running
+        .into_iter()
+        .map(|one| one.join().unwrap_or_else(|panic| resume_unwind(panic)))
+        .collect();
+    results.into_iter().collect()
 }
 
 /// Runs end-to-end tests with servers on etcd.
@@ -169,7 +179,13 @@ fn run_on_etcd(root: &Path, choice: Choice) -> Result<()> {
     let mut command = cargo::for_tests(root);
     if has_nextest(root) {
         // The whole workspace, as in the run of all tests: the selection decides on the features of libraries.
-        command.args(["nextest", "run", "--no-fail-fast", "--workspace"]);
+        command.args([
+            "nextest",
+            "run",
+            "--no-fail-fast",
+            "--workspace",
+            &threads(),
+        ]);
         command.args(["--filterset", &choice.filter()]);
     } else {
         command.args(["test", "--no-fail-fast", "--package", "end-to-end"]);
