@@ -88,9 +88,10 @@ impl Places {
         output.expect("run mainstay")
     }
 
-    fn ok(&self, arguments: &[&str]) {
+    fn ok(&self, arguments: &[&str]) -> String {
         let output = self.run(arguments);
         assert!(output.status.success(), "{output:?}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
     /// The files of the directory beside those of etcd, with their contents, and the revisions of both etcds.
@@ -576,5 +577,16 @@ fn destinations(places: &Places, data: &str) {
             &["store", "copy", "--from", &open, "--to", "prose"],
             &["prose", "Not a directory"],
         ),
+    ]);
+    // A copy that is done names the next command with all flags, and is not begun again.
+    let copy = ["store", "copy", "--from", data, "--to", &open];
+    let said = places.ok(&[&copy[..], &["--etcd-prefix", "/moved"]].concat());
+    let next = format!("mainstay server --store {open} --etcd-prefix /moved ");
+    assert!(said.contains(&next), "{said}");
+    let again = [&copy[..], &["--etcd-prefix", "/again"]].concat();
+    let in_etcd: &[&str] = &[data, "are in etcd already"];
+    places.refuse(&[
+        (&again, in_etcd),
+        (&["store", "backup", "out", "--data-dir", data], in_etcd),
     ]);
 }

@@ -116,7 +116,10 @@ pub fn marker_with_objects(data: &Path) -> Result<Marker> {
     }
     if !data.join("store/data").exists() {
         match marker.engine {
-            Engine::Etcd => bail!("the objects of the cluster in {shown} are in etcd already"),
+            Engine::Etcd => bail!(
+                "the objects of the cluster in {shown} are in etcd already: a backup takes them from there, \
+                 with --store etcd://HOST:PORT,…"
+            ),
             Engine::Embedded => bail!("{shown} has no store"),
         }
     }

@@ -44,7 +44,7 @@ struct CopyArguments {
     /// Data directory of a stopped server, or etcd://HOST:PORT,… whose servers are stopped
     #[arg(long, value_name = "DIR|URL")]
     from: Place,
-    /// An etcd without keys below the prefix, or an empty data directory
+    /// An etcd without keys below the prefix; an empty data directory, or that of one of the servers
     #[arg(long, value_name = "DIR|URL")]
     to: Place,
     /// Prefix of all keys in etcd [default: /mainstay]
