@@ -143,7 +143,7 @@ fn threads() -> String {
 /// the time, and the others compute. All packages are selected, because the selection decides on the features of
 /// libraries: each library is built once.
 fn run_all_tests(root: &Path) -> Result<()> {
-    let (threads, filter) = (threads(), no_programs());
+    let (threads, filter) = (threads(), remaining_tests());
     let nextest = ["--workspace", &threads, "--filterset", &filter];
     thread::scope(|scope| {
         let mut running = vec![scope.spawn(|| run_with_nextest(root, &nextest))];
@@ -200,7 +200,7 @@ fn run_plain_tests(root: &Path) -> Result<()> {
     let mut selection = vec!["--workspace", "--exclude", "end-to-end"];
     selection.extend(KERNEL.iter().flat_map(|package| ["--exclude", package]));
     if has_nextest(root) {
-        let filter = no_programs();
+        let filter = remaining_tests();
         run_with_nextest(root, &[&selection[..], &["--filterset", &filter]].concat())?;
         let plain = TEST_PROGRAMS
             .iter()
@@ -230,13 +230,14 @@ fn run_serially(root: &Path, selection: &[&str]) -> Result<()> {
     cargo::run_for_tests(root, &[&test, selection, &serial].concat())
 }
 
-/// Nextest's expression for everything but the tests that are programs of their own.
-fn no_programs() -> String {
-    let names: Vec<String> = TEST_PROGRAMS
+/// Nextest's expression for everything but the tests that are programs of their own, and the test of the checkout's
+/// order, which was a step before.
+fn remaining_tests() -> String {
+    let names = TEST_PROGRAMS
         .iter()
-        .map(|(_, test)| format!("not binary(={test})"))
-        .collect();
-    names.join(" and ")
+        .map(|(_, test)| format!("not binary(={test})"));
+    let checkout = "not test(=tidy::tests::this_checkout_is_tidy)".to_owned();
+    names.chain([checkout]).collect::<Vec<_>>().join(" and ")
 }
 
 fn has_nextest(root: &Path) -> bool {

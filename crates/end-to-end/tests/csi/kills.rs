@@ -1,7 +1,8 @@
 //! The agent, killed at each step of an attachment and of its end.
 
+use end_to_end::cluster::is_ready;
 use end_to_end::csi::set;
-use end_to_end::{wait_for, wait_for_or_tell};
+use end_to_end::wait_for_or_tell;
 use serde_json::json;
 
 use super::World;
@@ -63,10 +64,12 @@ impl World {
             self.kubectl.ok(&["delete", "pod", "db-0", "--wait=false"]);
         }
         let order = self.state.join("faults/order.json");
-        wait_for(&format!("{step} {at}"), 60, || match order.exists() {
-            true => Err(self.kubectl.run(&["get", "pods", "-A"]).stdout),
+        let happened = || match order.exists() {
+            true => Err(order.clone()),
             false => Ok(()),
-        });
+        };
+        let pods = || self.kubectl.run(&["get", "pods", "-A"]).stdout;
+        wait_for_or_tell(&format!("{step} {at}"), 60, happened, pods);
         self.instance.kill();
         self.instance.start_again();
         self.kubectl = self.instance.kubectl();
@@ -74,12 +77,16 @@ impl World {
             let claim = self.kubectl.get(&["pvc", "data-db-0"])?;
             let status = claim["status"].to_string();
             let has_grown = !status.contains("allocatedResourceStatuses");
+            let pod = self.kubectl.get(&["pod", "db-0"])?;
+            if !has_grown || !is_ready(&pod) {
+                return Err(format!("{status} {}", pod["status"]));
+            }
             let read = self
                 .kubectl
                 .run(&["exec", "db-0", "--", "cat", "/data/file"]);
-            match has_grown && read.stdout == "kept\n" {
+            match read.stdout == "kept\n" {
                 true => Ok(()),
-                false => Err(format!("{status} {read:?}")),
+                false => Err(format!("{read:?}")),
             }
         };
         let tell = || {

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use end_to_end::disk::Disk;
-use end_to_end::{Kubectl, wait_for, wait_for_text};
+use end_to_end::{Kubectl, wait_for, wait_for_or_tell, wait_for_text};
 
 use super::{Machines, SHORT_LEASE, fenced, get, runs, wait_for_pod, wait_node_ready};
 
@@ -28,10 +28,12 @@ fn a_node_whose_disk_is_full_stays_and_its_pods_go_elsewhere() {
     machines.server.network.run(|| {
         wait_for_text("True", 120, || disk_pressure(&kubectl));
         wait_for_pod(&kubectl, &mut running_pods, "ticks-0", "n2");
-        wait_for("the end of the old body", 120, || match runs(&old) {
-            true => Err(kubectl.run(&["get", "pods", "-o", "wide"])),
+        let ended = || match runs(&old) {
+            true => Err(&old),
             false => Ok(()),
-        });
+        };
+        let pods = || kubectl.run(&["get", "pods", "-o", "wide"]).stdout;
+        wait_for_or_tell("the end of the old body", 120, ended, pods);
         // Longer than the lease, which needs no room on the disk.
         let mut seen = renewal(&kubectl);
         for _ in 0..5 {
