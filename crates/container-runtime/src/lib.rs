@@ -22,6 +22,7 @@ mod error;
 mod id_range;
 pub mod loop_device;
 pub mod memory;
+pub mod mount_options;
 mod mounts;
 pub mod nfs;
 pub mod project_quota;

@@ -9,6 +9,8 @@ use std::net::IpAddr;
 
 use rustix::mount::MountAttrFlags;
 
+use crate::mount_options::{self, OptionRefusal};
+
 /// An exported directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Export {
@@ -74,9 +76,9 @@ pub struct MountPlan {
 /// An option that is refused before the kernel sees it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OptionError {
-    /// An option that would change the mounted export.
-    #[error("mount option \"{0}\" is not for a volume")]
-    Refused(String),
+    /// An option that is refused for every file system.
+    #[error(transparent)]
+    Refused(#[from] OptionRefusal),
     /// A version that the kernel does not have.
     #[error("mount option \"{0}\" names no version of NFS that is served: 3, 4, 4.0, 4.1, 4.2")]
     Version(String),
@@ -87,26 +89,6 @@ pub enum OptionError {
     #[error("\"{0}\" is no {1}")]
     Export(String, &'static str),
 }
-
-/// Options that would mount something else, or from elsewhere, than the volume names.
-const REFUSED: &[&str] = &[
-    "addr",
-    "bind",
-    "fd",
-    "loop",
-    "mounthost",
-    "move",
-    "private",
-    "rbind",
-    "remount",
-    "rprivate",
-    "rshared",
-    "rslave",
-    "shared",
-    "slave",
-    "source",
-    "unbindable",
-];
 
 /// Options of fstab and of `mount.nfs` itself; the agent's own retries take the place of those.
 const NOT_THE_KERNELS: &[&str] = &[
@@ -128,20 +110,21 @@ pub fn plan(
     read_only: bool,
 ) -> Result<MountPlan, OptionError> {
     check(export)?;
+    mount_options::check(options)?;
     let mut parameters: Vec<Parameter> = Vec::new();
     let mut attributes = MountAttrFlags::empty();
     let (mut wanted, mut minor) = (Wanted::Any, None);
     let (mut read_only, mut port, mut tcp) = (read_only, None, true);
-    for option in options.iter().flat_map(|options| split(options)) {
+    for option in options
+        .iter()
+        .flat_map(|options| mount_options::split(options))
+    {
         let (key, value) = match option.split_once('=') {
             Some((key, value)) => (key, Some(value)),
             None => (option, None),
         };
         if NOT_THE_KERNELS.contains(&key) {
             continue;
-        }
-        if REFUSED.contains(&key) || key.starts_with("x-") {
-            return Err(OptionError::Refused(option.to_owned()));
         }
         if let Some((bits, set)) = attribute(key) {
             attributes.set(bits, set);
@@ -210,17 +193,6 @@ impl MountPlan {
         ];
         self.parameters.iter().cloned().chain(own).collect()
     }
-}
-
-/// Splits options at commas outside of quotes, which labels of SELinux have.
-fn split(options: &str) -> impl Iterator<Item = &str> {
-    let mut quoted = false;
-    options
-        .split(move |c| {
-            quoted ^= c == '"';
-            c == ',' && !quoted
-        })
-        .map(str::trim)
 }
 
 fn check(export: &Export) -> Result<(), OptionError> {
@@ -373,7 +345,10 @@ mod tests {
             "x-mount.mkdir",
         ] {
             let refused = planned(&["hard", bad]).unwrap_err();
-            assert_eq!(refused, OptionError::Refused(bad.to_owned()));
+            assert_eq!(
+                refused.to_string(),
+                format!("mount option \"{bad}\" is not for a volume")
+            );
         }
         for (server, path) in [
             ("", "/a"),

@@ -55,6 +55,16 @@ pub(crate) fn capability(capability: &Value) -> Result<&Value, Stop> {
     if !FILE_SYSTEMS.contains(&file_system) {
         return stop(code::INVALID_ARGUMENT, format!("fs_type {file_system}"));
     }
+    let flags = mount["mount_flags"].as_array().into_iter().flatten();
+    let size = flags
+        .map(|flag| flag.as_str().unwrap_or_default().len())
+        .sum::<usize>();
+    if size >= 4096 {
+        return stop(
+            code::INVALID_ARGUMENT,
+            format!("mount_flags has {size} bytes"),
+        );
+    }
     Ok(capability)
 }
 

@@ -127,6 +127,15 @@ async fn rules_of_all_calls() {
         .await;
     let large = with(&create("v", 7), "secrets", json!({"k": "v".repeat(4096)}));
     world.check("CreateVolume", large, INVALID_ARGUMENT).await;
+    for (flags, code) in [(vec!["x"; 4095], OK), (vec!["x"; 4096], INVALID_ARGUMENT)] {
+        let capability = json!({"mount": {"mount_flags": flags}, "access_mode": {"mode": 7}});
+        let request = with(
+            &create("flags", 7),
+            "volume_capabilities",
+            json!([capability]),
+        );
+        world.check("CreateVolume", request, code).await;
+    }
 
     // csi.md 1.4
     let id = world.volume("v", 7).await;

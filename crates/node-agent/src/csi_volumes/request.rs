@@ -446,6 +446,48 @@ mod tests {
         assert!(!wanted.needs_attachment(Some(&driver(json!({"attachRequired": false})))));
     }
 
+    /// CSI `mount_flags`: the driver judges them, as with kubelet. They are neither split nor changed.
+    #[test]
+    fn mount_options_reach_the_driver_as_they_are() {
+        let long = "o".repeat(5000);
+        let options = [
+            "suid",
+            "bind",
+            "remount,move",
+            "a b",
+            " ",
+            "",
+            "line\nbreak",
+            "nul\0",
+            "x-mount.mkdir",
+            "é\"",
+            &long,
+        ];
+        let mut wanted = volume(json!(["ReadWriteOnce"]), json!({}));
+        wanted.mount_options = options.map(str::to_owned).to_vec();
+        wanted
+            .mount_options
+            .extend((0..500).map(|number| format!("o{number}")));
+        let (can, found) = (NodeCapabilities::default(), RequestData::default());
+        let pod = Pod::default();
+        let uses = [
+            wanted.stage(can, GroupUse::None, &found).capability,
+            wanted
+                .publication(can, GroupUse::None, &found, &pod, None)
+                .capability,
+            wanted.expansion(can, "u", 5, BTreeMap::new()).capability,
+        ];
+        for used in uses {
+            let Access::Mount { flags, .. } = used.access else {
+                panic!("{used:?}");
+            };
+            assert_eq!(flags, wanted.mount_options);
+        }
+        wanted.is_block = true;
+        let device = wanted.stage(can, GroupUse::None, &found).capability;
+        assert_eq!(device.access, Access::Block);
+    }
+
     #[test]
     fn an_expansion_names_the_paths_of_the_volume_s_mode() {
         let can = NodeCapabilities {

@@ -9,6 +9,8 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::process::Command;
 
+use container_runtime::mount_options;
+
 use super::mount_points::mounts_below;
 
 /// The file system where the volume names none; kubelet's.
@@ -40,6 +42,7 @@ pub fn mount_at(
     if !wanted.chars().all(plain) || wanted.starts_with('-') {
         return Err(format!("\"{wanted}\" is no file system"));
     }
+    mount_options::check(options).map_err(|refused| refused.to_string())?;
     fs::create_dir_all(target).map_err(|error| format!("make {}: {error}", target.display()))?;
     let mounted = mounts_below(target).map_err(|error| format!("read the mounts: {error}"))?;
     if !mounted.is_empty() {
@@ -60,8 +63,9 @@ pub fn mount_at(
     };
     // `mount` distinguishes the kernel's options from the file system's.
     let mut all = vec!["defaults".to_owned()];
-    all.extend(read_only.then(|| "ro".to_owned()));
     all.extend_from_slice(options);
+    // The last word counts.
+    all.extend(read_only.then(|| "ro".to_owned()));
     let mut command = Command::new("mount");
     command.args(["-t", &found, "-o", &all.join(",")]);
     let output = run("mount", command.arg(device).arg(target))?;
@@ -246,14 +250,63 @@ mod tests {
         let (path, _open) = self::device(temp.path(), "other");
         let error = mount_at(&path, &target, Some("nosuch"), &[], false).unwrap_err();
         assert!(error.contains("mkfs.nosuch is not installed"), "{error}");
-        // Options are words of one option of the program, and lead to no other place.
-        for bad in ["--bind", "bind", "x, -v /", "noauto --move"] {
-            let elsewhere = temp.path().join("elsewhere");
-            fs::create_dir_all(&elsewhere).unwrap();
-            let options = [bad.to_owned(), format!("src={}", elsewhere.display())];
-            let done = mount_at(&path, &target, None, &options, false);
-            assert!(done.is_err(), "{bad}");
-            assert!(mounts_below(temp.path()).unwrap().is_empty(), "{bad}");
+    }
+
+    /// The options of a volume: refused, or of no harm.
+    #[test]
+    fn options_lead_to_no_other_place() {
+        let temp = tempfile::tempdir().unwrap();
+        let (path, _open) = device(temp.path(), "image");
+        let dir = PodDir::at(temp.path().join("pod"));
+        let target = dir.volume("data");
+        let elsewhere = format!("src={}", temp.path().display());
+        let refused: &[(&[&str], &str)] = &[
+            (&["bind"], "mount option \"bind\" is not for a volume"),
+            (
+                &["noatime,remount"],
+                "mount option \"remount\" is not for a volume",
+            ),
+            (
+                &["x-mount.mkdir"],
+                "mount option \"x-mount.mkdir\" is not for a volume",
+            ),
+            (&["loop"], "mount option \"loop\" is not for a volume"),
+            (&["noauto", &elsewhere], "is not for a volume"),
+            (&["a\0b"], "has a control character"),
+            (&["a=\"", "b=\"c,bind,d\""], "has a quote without an end"),
+            // Words of one option of the program, and refused by the kernel.
+            (&["--bind"], "mount -t ext4 "),
+            (&["x, -v /"], "mount -t ext4 "),
+            (&["noauto --move"], "mount -t ext4 "),
+            (
+                &["context=system_u:object_r:nosuch_t:s0,nosuch"],
+                "mount -t ext4 ",
+            ),
+        ];
+        for (options, words) in refused {
+            let options: Vec<String> = options.iter().map(|option| (*option).to_owned()).collect();
+            let error = mount_at(&path, &target, None, &options, false).unwrap_err();
+            assert!(error.contains(words), "{options:?}: {error}");
+            assert!(mounts_below(temp.path()).unwrap().is_empty(), "{options:?}");
         }
+        let many = vec!["noatime"; 400];
+        let harmless: &[&[&str]] = &[
+            &["suid", "dev", "exec"],
+            &["_netdev", "nofail", "defaults"],
+            &["nosuid,nodev"],
+            &many,
+        ];
+        for options in harmless {
+            let options: Vec<String> = options.iter().map(|option| (*option).to_owned()).collect();
+            mount_at(&path, &target, None, &options, false).unwrap();
+            let mounted = mounts_below(temp.path()).unwrap();
+            assert_eq!(mounted, std::slice::from_ref(&target), "{options:?}");
+            release(&dir, &BTreeSet::new()).unwrap();
+        }
+        // A volume that is read-only stays so.
+        mount_at(&path, &target, None, &["rw".to_owned()], true).unwrap();
+        let flags = rustix::fs::statvfs(&target).unwrap().f_flag;
+        assert!(flags.contains(rustix::fs::StatVfsMountFlags::RDONLY));
+        release(&dir, &BTreeSet::new()).unwrap();
     }
 }

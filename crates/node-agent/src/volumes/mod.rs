@@ -8,6 +8,7 @@ pub mod block;
 pub mod device_claims;
 mod empty_dir;
 mod host_path;
+mod ignored_options;
 mod local_device;
 mod mount_points;
 mod nfs;
@@ -416,12 +417,10 @@ async fn prepare_claim(
     let path = match &spec.local {
         Some(local) if block_in_place(|| local_device::is_device(&path)) => {
             let target = context.dir.volume(volume);
-            let (device, at) = (path, target.clone());
-            let file_system = local.fs_type.clone();
+            let (device, at, name) = (path, target.clone(), local.fs_type.clone());
             let options = spec.mount_options.clone().unwrap_or_default();
             blocking(move || {
-                let name = file_system.as_deref();
-                local_device::mount_at(&device, &at, name, &options, read_only)
+                local_device::mount_at(&device, &at, name.as_deref(), &options, read_only)
             })
             .await?;
             target
@@ -446,6 +445,7 @@ async fn prepare_claim(
             .map_err(|error| format!("look at the project of {}: {error}", checked.display()))
     })
     .await?;
+    ignored_options::tell(context.events, found, path != context.dir.volume(volume));
     Ok(Prepared {
         path,
         read_only,
