@@ -58,6 +58,8 @@ pub enum Failure {
     HangsBefore,
     /// No answer after the work is done.
     HangsAfter,
+    /// Bytes that are no message, without any effect.
+    Nonsense,
 }
 
 /// A call that was made.
@@ -129,6 +131,7 @@ impl NodeDriver {
         match failure.map(|(_, failure)| failure) {
             Some(Failure::Before(code)) => Answer::Done(Err((code, "on purpose".to_owned()))),
             Some(Failure::DiesBefore) => Answer::Dies,
+            Some(Failure::Nonsense) => Answer::Done(Ok(vec![0xff; 7])),
             Some(Failure::HangsBefore) => self.hang(),
             Some(Failure::After(code)) => {
                 drop(self.perform(method, message));

@@ -35,8 +35,9 @@ impl Driver {
     }
 
     async fn work(&self, method: &'static str, message: &[u8]) -> Result<(), CsiError> {
-        let done = call(&self.socket, method, message, VOLUME_CALL_TIMEOUT).await;
-        done.map(drop)
+        let answer = call(&self.socket, method, message, VOLUME_CALL_TIMEOUT).await?;
+        // Nothing of these answers is needed, but a driver that sends no message may have done no work.
+        messages::check(&answer).map_err(|source| CsiError::Malformed { method, source })
     }
 
     /// Its own name and version.

@@ -48,10 +48,11 @@ impl Plugin {
             return invalid(format!("\"{}\" is no name of a driver", found.name));
         }
         if !found.versions.iter().any(|version| is_supported(version)) {
-            let versions = found.versions.join(", ");
-            return invalid(format!(
-                "versions {versions} of CSI, but only 1.x is supported"
-            ));
+            let versions = match found.versions.is_empty() {
+                true => "no version".to_owned(),
+                false => format!("versions {}", found.versions.join(", ")),
+            };
+            return invalid(format!("{versions} of CSI, but only 1.x is supported"));
         }
         Ok(RegistrationInfo {
             name: found.name,

@@ -154,6 +154,51 @@ async fn a_volume_is_staged_published_and_both_are_undone() {
     assert_eq!(calls[4].context.len(), 2);
 }
 
+/// Each answer that is no message is an error, after which a call can be repeated.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_is_no_message_is_an_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Arc::new(NodeDriver::new(settings(dir.path())));
+    let serving = TestDriver::serve(&dir.path().join("csi.sock"), node.clone()).unwrap();
+    let driver = Driver {
+        name: "test.csi.example.com".to_owned(),
+        socket: serving.socket().to_owned(),
+    };
+    let stage = Stage {
+        volume_id: "v1".to_owned(),
+        publish_context: BTreeMap::new(),
+        staging_path: "/var/lib/kubelet/stage".to_owned(),
+        capability: capability(),
+        secrets: BTreeMap::new(),
+        volume_context: BTreeMap::new(),
+    };
+    for method in [
+        "GetPluginInfo",
+        "NodeGetInfo",
+        "NodeGetCapabilities",
+        "NodeGetVolumeStats",
+        "NodeStageVolume",
+        "NodeUnstageVolume",
+        "NodeUnpublishVolume",
+    ] {
+        node.fail_next(method, Failure::Nonsense);
+        let answer = match method {
+            "GetPluginInfo" => driver.info().await.map(drop),
+            "NodeGetInfo" => driver.node_info().await.map(drop),
+            "NodeGetCapabilities" => driver.node_capabilities().await.map(drop),
+            "NodeGetVolumeStats" => driver.stats("v1", "/pod", None).await.map(drop),
+            "NodeStageVolume" => driver.stage(&stage).await,
+            "NodeUnstageVolume" => driver.unstage("v1", "/stage").await,
+            _ => driver.unpublish("v1", "/pod").await,
+        };
+        let error = answer.unwrap_err();
+        let words = format!("{method}: malformed answer");
+        assert!(error.to_string().contains(&words), "{error}");
+        assert_eq!(error.finality(), Finality::Uncertain, "{method}");
+        assert!(!error.is_silence(), "{method}");
+    }
+}
+
 #[tokio::test]
 async fn a_driver_registers_and_is_told_the_result() {
     let dir = tempfile::tempdir().unwrap();
