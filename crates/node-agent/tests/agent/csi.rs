@@ -168,7 +168,7 @@ impl Disks {
     }
 
     /// The resizer's part of an expansion: the storage has grown.
-    async fn grown(&self, world: &World, name: &str, size: &str) {
+    pub async fn grown(&self, world: &World, name: &str, size: &str) {
         let volumes: Api<PersistentVolume> = Api::all(world.client.clone());
         let capacity = json!({"spec": {"capacity": {"storage": size}}});
         let (params, patch) = (PatchParams::default(), Patch::Merge(capacity));
@@ -192,7 +192,7 @@ async fn claim_status(world: &World, name: &str, status: Value) {
 }
 
 /// Waits until the claim has this capacity, and nothing of the expansion is left.
-async fn has_grown(world: &World, name: &str, size: &str) {
+pub async fn has_grown(world: &World, name: &str, size: &str) {
     let claims = world.api::<PersistentVolumeClaim>();
     until("the claim has grown", || async {
         let status = claims.get(name).await.unwrap().status.unwrap();

@@ -5,13 +5,13 @@ use std::sync::{Arc, Mutex};
 
 use api_client::{Api, DeleteParams};
 use csi_test_driver::{Failure, Registrant, TestDriver};
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::core::v1::{Node, Secret};
 use k8s_openapi::api::storage::v1::CSINode;
 use node_agent::OnShutdown;
 use serde_json::json;
 use tokio::net::UnixListener;
 
-use crate::csi::{DRIVER, Disks, TOLD, claim, key, node_user, started, until, with};
+use crate::csi::{DRIVER, Disks, TOLD, claim, has_grown, key, node_user, started, until, with};
 use crate::world::{NODE, World};
 
 fn endpoint() -> String {
@@ -77,8 +77,19 @@ pub async fn a_registrar_that_is_refused_hears_why() {
     let device = driver("gpu.example.com").with_kind("DevicePlugin");
     let outside = Registrant::driver("out.example.com", "/run/csi.sock");
     std::fs::write(disks.kubelet.join("plugins_registry/file.sock"), "x").unwrap();
+    let silent = driver("silent.example.com").with_versions(&[]);
+    let new = driver("new.example.com").with_versions(&["2.0.0", "10.1"]);
+    std::fs::write(disks.kubelet.join("plugins/t/file"), "x").unwrap();
+    let file = Path::new(TOLD).join("plugins/t/file").display().to_string();
+    let file = Registrant::driver("file.example.com", &file);
     let refused = [
         (old, "versions 0.3.0 of CSI, but only 1.x is supported"),
+        (
+            new,
+            "versions 2.0.0, 10.1 of CSI, but only 1.x is supported",
+        ),
+        (silent, "no version of CSI, but only 1.x is supported"),
+        (file, "connect to "),
         (Registrant::Nonsense, "malformed answer"),
         (Registrant::Error(13), "on purpose"),
         (device, "\"DevicePlugin\" is no plugin for volumes"),
@@ -185,6 +196,78 @@ pub async fn the_node_shows_the_drivers_that_are_registered_and_no_others() {
         (shown(&world).await.0 == [DRIVER]).then_some(())
     })
     .await;
+    disks.end(world).await;
+}
+
+/// A driver that answers nonsense is asked again: about the node, and about a volume.
+pub async fn a_driver_that_answers_nonsense_is_asked_again() {
+    let world = started("csi-nonsense").await;
+    let mut disks = Disks::of(&world);
+    key(&world).await;
+    let unattached = json!({"attachRequired": false});
+    disks.driver_object(&world, unattached).await;
+    disks.claim(&world, "v").await;
+    disks.node.fail_next("NodeGetInfo", Failure::Nonsense);
+    disks.start();
+    std::fs::remove_file(disks.kubelet.join("plugins_registry/t-reg.sock")).unwrap();
+    let registrar = Registrar::start(
+        &disks,
+        "talks.sock",
+        Registrant::driver(DRIVER, &endpoint()),
+    );
+    registrar.hears("NodeGetInfo: malformed answer").await;
+    registrar.hears("").await;
+    disks.node.fail_next("NodeStageVolume", Failure::Nonsense);
+    world.pod("p", with(claim("v"), "true")).await;
+    world.event("p", "NodeStageVolume: malformed answer").await;
+    world.ready("p").await;
+    world.delete("p").await;
+    world.gone("p").await;
+    disks.free("v").await;
+    registrar.stop();
+    std::fs::write(disks.kubelet.join("plugins_registry/t-reg.sock"), "").unwrap();
+    disks.end(world).await;
+}
+
+/// A secret that is missing is named, at each use of one, and the work goes on when it is there.
+pub async fn secrets_that_are_missing_are_named() {
+    let world = started("csi-secrets").await;
+    let mut disks = Disks::of(&world);
+    let modes = json!({"volumeLifecycleModes": ["Persistent", "Ephemeral"],
+        "attachRequired": false, "podInfoOnMount": true});
+    disks.driver_object(&world, modes).await;
+    disks.claim(&world, "v").await;
+    disks.start();
+    world.pod("staged", with(claim("v"), "true")).await;
+    let inline = json!({"csi": {"driver": DRIVER, "nodePublishSecretRef": {"name": "own"}}});
+    world.pod("published", with(inline, "true")).await;
+    for (pod, secret) in [("staged", "key"), ("published", "own")] {
+        let words = format!("secret \"default/{secret}\" not found");
+        world.event(pod, &words).await;
+    }
+    assert_eq!(disks.node.calls(), []);
+    key(&world).await;
+    let own = json!({"metadata": {"name": "own"}, "stringData": {"user": "o"}});
+    world.create::<Secret>(own).await;
+    world.ready("staged").await;
+    world.ready("published").await;
+
+    let secrets = world.api::<Secret>();
+    secrets
+        .delete("key", &DeleteParams::default())
+        .await
+        .unwrap();
+    disks.grown(&world, "v", "2Mi").await;
+    world
+        .event("staged", "secret \"default/key\" not found")
+        .await;
+    key(&world).await;
+    has_grown(&world, "v", "2Mi").await;
+    for pod in ["staged", "published"] {
+        world.delete(pod).await;
+        world.gone(pod).await;
+    }
+    disks.free("v").await;
     disks.end(world).await;
 }
 

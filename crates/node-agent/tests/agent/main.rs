@@ -74,6 +74,8 @@ const TESTS: &[(&str, Test)] = tests![
     csi_faults::a_registrar_that_is_refused_hears_why,
     csi_faults::a_socket_that_says_nothing_holds_up_no_other,
     csi_faults::the_node_shows_the_drivers_that_are_registered_and_no_others,
+    csi_faults::a_driver_that_answers_nonsense_is_asked_again,
+    csi_faults::secrets_that_are_missing_are_named,
     csi_faults::the_end_of_a_pod_touches_no_volume_of_others,
     csi_faults::a_volume_that_cannot_be_unstaged_holds_no_pod_up_and_is_tried_again,
     csi_faults::a_volume_that_its_driver_does_not_know_is_released,

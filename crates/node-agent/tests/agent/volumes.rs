@@ -1,7 +1,7 @@
 //! Volumes and environment.
 
-use api_client::{Patch, PatchParams};
-use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use api_client::{Api, Patch, PatchParams};
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolume, Secret};
 use serde_json::json;
 
 use crate::block;
@@ -156,8 +156,16 @@ pub async fn a_claim_keeps_what_a_pod_wrote() {
     world.event("first", "PVC default/data is not bound").await;
     block::bind(&world, &claim, &path, "Filesystem", None).await;
     world.event("first", "does not exist").await;
+    // A directory is not mounted: options change nothing.
+    let options = json!({"spec": {"mountOptions": ["bind", "noexec", "a\0b"]}});
+    let volumes: Api<PersistentVolume> = Api::all(world.client.clone());
+    let (params, patch) = (PatchParams::default(), Patch::Merge(options));
+    volumes.patch("pv-data", &params, &patch).await.unwrap();
     std::fs::create_dir_all(&path).unwrap();
     world.ready("first").await;
+    let ignored = "Warning UnsupportedMountOption The mount options of volume \"pv-data\" have no effect: it is a \
+        directory of the node (bind,noexec,a\\0b)";
+    world.event("first", ignored).await;
     let file = path.join("a/b/file");
     world.delete("first").await;
     world.gone("first").await;
