@@ -11,7 +11,7 @@ use super::rules::{
     mode, range, required,
 };
 use super::{Call, Done, Driver, Role, Stop, code, device, stop};
-use crate::state::gone;
+use crate::state::{copy, gone};
 
 const EPHEMERAL: &str = "csi.storage.k8s.io/ephemeral";
 const POD: &str = "csi.storage.k8s.io/pod.name";
@@ -60,6 +60,26 @@ impl Place<'_> {
             mount(none, &self.here, none, flags, none).map_err(failed)?;
         }
         Ok(())
+    }
+
+    /// Mounts a file system in memory here that holds so many bytes, with the data.
+    fn hold(&self, data: &Path, capacity: i64) -> Result<(), Stop> {
+        if self.is_mounted() {
+            return Ok(());
+        }
+        self.event("mounted")?;
+        let options = format!("size={capacity},mode=777");
+        let tmpfs = Some("tmpfs");
+        let options = Some(options.as_str());
+        mount(tmpfs, &self.here, tmpfs, MsFlags::empty(), options).map_err(failed)?;
+        Ok(copy(data, &self.here)?)
+    }
+
+    /// Lets the file system in memory hold so many bytes.
+    fn hold_more(&self, capacity: i64) -> Result<(), Stop> {
+        let (none, options): (Option<&str>, _) = (None, format!("size={capacity}"));
+        let options = Some(options.as_str());
+        mount(none, &self.here, none, MsFlags::MS_REMOUNT, options).map_err(failed)
     }
 
     fn unbind(&self) -> Result<(), Stop> {
@@ -184,6 +204,10 @@ impl Driver {
         let mut staged = json!({"path": path, "capability": capability});
         match is_block(capability) {
             true => staged["device"] = json!(device::attach(&self.state.data(id))?),
+            false if is_limited(&volume) => {
+                let capacity = volume["capacity"].as_i64().unwrap_or(0);
+                place.hold(&self.state.data(id), capacity)?;
+            }
             false => place.bind(&self.state.data(id), false)?,
         }
         call.middle()?;
@@ -202,7 +226,13 @@ impl Driver {
         {
             return stop(code::FAILED_PRECONDITION, format!("{id} is published"));
         }
-        self.place(id, path).unbind()?;
+        let place = self.place(id, path);
+        let volume = self.state.read("volumes", id)?.unwrap_or_default();
+        if is_limited(&volume) && place.is_mounted() {
+            self.state.remove_data(id)?;
+            copy(&place.here, &self.state.data(id))?;
+        }
+        place.unbind()?;
         call.middle()?;
         if let Some(device) = uses["staged"]["device"].as_str() {
             device::detach(device, &self.state.data(id))?;
@@ -344,6 +374,11 @@ impl Driver {
         if let Some(device) = uses["staged"]["device"].as_str() {
             device::grow(device)?;
         }
+        if is_limited(&volume)
+            && let Some(staged) = uses["staged"]["path"].as_str()
+        {
+            self.place(id, staged).hold_more(capacity)?;
+        }
         call.middle()?;
         uses["capacity"] = json!(capacity);
         self.keep(id, &uses)?;
@@ -359,6 +394,9 @@ impl Driver {
             return stop(code::NOT_FOUND, format!("{id} is not at {path}"));
         }
         let volume = self.state.read("volumes", id)?.unwrap_or_default();
+        if is_limited(&volume) {
+            return limited_stats(&here);
+        }
         let total = volume["capacity"].as_i64().unwrap_or(0);
         let data = self.state.data(id);
         let mut used = 0;
@@ -381,4 +419,21 @@ impl Driver {
             json!({"usage": usage, "volume_condition": {"abnormal": is_broken, "message": "looked at"}}),
         )
     }
+}
+
+/// Whether a volume holds no more than its capacity.
+fn is_limited(volume: &Value) -> bool {
+    volume["parameters"]["limited"] == "true" && volume["block"] != true
+}
+
+/// The figures of a file system of its own.
+fn limited_stats(here: &Path) -> Done {
+    let found = nix::sys::statvfs::statvfs(here).map_err(failed)?;
+    let bytes = |blocks: u64| blocks * found.fragment_size();
+    let (total, free) = (found.blocks(), found.blocks_free());
+    let (files, files_free) = (found.files(), found.files_free());
+    Ok(json!({"usage": [
+        {"total": bytes(total), "used": bytes(total - free), "available": bytes(found.blocks_available()),
+            "unit": 1},
+        {"total": files, "used": files - files_free, "available": files_free, "unit": 2}]}))
 }

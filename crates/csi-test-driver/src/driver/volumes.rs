@@ -16,8 +16,9 @@ const SIZE_MAX: i64 = 1 << 40;
 const SIZE_DEFAULT: i64 = 1 << 20;
 
 /// `zoned: "true"` for volumes that belong to a place, `expansion: offline` for volumes that do not grow
-/// while they are attached, `faults` for failures, `ready-after` for the calls until a snapshot is ready.
-const PARAMETERS: [&str; 4] = ["zoned", "expansion", "faults", "ready-after"];
+/// while they are attached, `limited: "true"` for volumes that hold no more than their capacity, `faults` for
+/// failures, `ready-after` for the calls until a snapshot is ready.
+const PARAMETERS: [&str; 5] = ["zoned", "expansion", "limited", "faults", "ready-after"];
 const MUTABLE: [&str; 2] = ["iops", "tier"];
 
 /// The id of a name, which is the same each time.

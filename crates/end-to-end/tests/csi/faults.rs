@@ -136,6 +136,26 @@ fn objects_that_do_not_fit_are_told() {
     kubectl.wait_pods_ready(&["pod/secret", "pod/staged"]);
     let journal = fs::read_to_string(world.state.join("journal")).expect("the journal");
     assert!(journal.contains("password") && !journal.contains("sesame"));
+    // Mount options are the driver's to judge, and reach it as they are.
+    class("flags", json!({"mountOptions": ["o".repeat(4096)]}));
+    event("flags", "mount_flags has 4096 bytes");
+    let odd = json!([
+        "bind",
+        "remount,move",
+        "line\nbreak",
+        "nul\0",
+        "x-mount.mkdir",
+        " "
+    ]);
+    class("odd", json!({"mountOptions": odd}));
+    kubectl.wait_pods_ready(&["pod/odd"]);
+    let uses = entries(&world.state.join("uses")).into_iter().map(|name| {
+        let text = fs::read_to_string(world.state.join("uses").join(name)).expect("a use");
+        serde_json::from_str::<serde_json::Value>(&text).expect("JSON")
+    });
+    let flags =
+        |used: &serde_json::Value| used["staged"]["capability"]["mount"]["mount_flags"] == odd;
+    assert_eq!(uses.filter(flags).count(), 1);
     // A class of a driver that runs nowhere.
     class("nowhere", json!({"provisioner": "nobody.example.com"}));
     event("nowhere", "nobody.example.com");

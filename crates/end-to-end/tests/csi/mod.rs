@@ -2,6 +2,7 @@
 //! (docs/storage.md). The driver and the stand-ins for the sidecars are the project's own (`csi-test-driver`).
 
 mod faults;
+mod full;
 mod kills;
 mod loss;
 mod sets;

@@ -5,7 +5,7 @@ use end_to_end::program::ok;
 use end_to_end::{text, wait_for, wait_for_text};
 use serde_json::{Value, json};
 
-use super::World;
+use super::{World, full};
 
 impl World {
     fn apply(&self, object: &Value) {
@@ -13,7 +13,7 @@ impl World {
     }
 
     #[track_caller]
-    fn write(&self, pod: &str, content: &str) {
+    pub(super) fn write(&self, pod: &str, content: &str) {
         let script = format!("echo {content} >/data/file && sync");
         self.kubectl.ok(&["exec", pod, "--", "sh", "-c", &script]);
     }
@@ -41,13 +41,13 @@ impl World {
     }
 
     /// Asks for more room.
-    fn grow(&self, claim: &str, size: &str) {
+    pub(super) fn grow(&self, claim: &str, size: &str) {
         let patch = json!({"spec": {"resources": {"requests": {"storage": size}}}}).to_string();
         self.kubectl.ok(&["patch", "pvc", claim, "-p", &patch]);
     }
 
     #[track_caller]
-    fn wait_size(&self, claim: &str, bytes: &[&str]) {
+    pub(super) fn wait_size(&self, claim: &str, bytes: &[&str]) {
         wait_for(&format!("{claim} of {bytes:?}"), 60, || {
             let claim = self.kubectl.get(&["pvc", claim])?;
             let size = claim["status"]["capacity"]["storage"]
@@ -70,7 +70,7 @@ impl World {
     }
 
     /// Deletes a set with its claims.
-    fn remove_set(&self, name: &str) {
+    pub(super) fn remove_set(&self, name: &str) {
         self.kubectl
             .ok(&["delete", "statefulset", name, "--timeout=240s"]);
         let claims = self.kubectl.ok(&["get", "pvc", "-o", "name"]);
@@ -112,6 +112,7 @@ fn sets_use_a_driver_s_volumes() {
     let world = World::start(2, 6);
     claims_of_a_set(&world);
     figures(&world);
+    full::a_volume_fills_and_grows(&world);
     growth_in_use_and_at_rest(&world);
     snapshots_and_clones(&world);
     other_attributes(&world);

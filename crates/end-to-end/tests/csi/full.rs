@@ -1,0 +1,114 @@
+//! A volume of a driver that fills: its pod gets ENOSPC, nothing else is harmed, figures show it, and expansion
+//! gives room again (docs/storage.md).
+
+use end_to_end::cluster::is_ready;
+use end_to_end::csi::set;
+use end_to_end::program::ok;
+use end_to_end::{text, wait_for};
+use serde_json::{Value, json};
+
+use super::World;
+
+/// Of a volume without room: less than a page.
+const ROOM_MAX: f64 = 4096.0;
+
+/// Beside the set `db`, whose pods go on.
+pub fn a_volume_fills_and_grows(world: &World) {
+    let kubectl = &world.kubectl;
+    let mut full = set("full", 1, "disks-limited", json!({}));
+    // The image with `dd`.
+    full["spec"]["template"]["spec"]["containers"][0]["image"] = json!("csi-test-driver:1");
+    kubectl.apply(&full.to_string());
+    kubectl.wait_ready("full", 1);
+    let write = |file: &str, kib: u32| {
+        let script = format!("dd if=/dev/zero of=/data/{file} bs=1024 count={kib}");
+        kubectl.run(&["exec", "full-0", "--", "sh", "-c", &script])
+    };
+    let refused = write("filler", 2048);
+    assert_ne!(refused.code, 0, "{refused:?}");
+    assert!(
+        refused.stderr.contains("No space left on device"),
+        "{refused:?}"
+    );
+
+    // The node and the pods are as before.
+    let pod = kubectl.pod("full-0");
+    assert!(is_ready(&pod), "{pod}");
+    assert_eq!(pod["status"]["containerStatuses"][0]["restartCount"], 0);
+    let name = text(&pod, "/spec/nodeName");
+    let node = kubectl.json(&["get", "node", name]);
+    assert!(is_ready(&node) && has_no_disk_pressure(&node), "{node}");
+    world.write("db-0", "db-0");
+
+    let figures = wait_for("the figures of the full volume", 180, || {
+        let figures = Figures::read(world, name)?;
+        match figures.is_full() {
+            true => Ok(figures),
+            false => Err(format!("{figures:?}")),
+        }
+    });
+    assert_eq!(figures.capacity, 1048576.0, "{figures:?}");
+    let data = world.instance.data().display().to_string();
+    let listed = ok(&["volume", "ls", "--data-dir", &data]);
+    let line = listed.lines().find(|line| line.starts_with("data-full-0"));
+    let line = line.unwrap_or_else(|| panic!("{listed}"));
+    assert_eq!(line.matches(" 1.0Mi ").count(), 1, "{listed}");
+
+    world.grow("data-full-0", "2Mi");
+    world.wait_size("data-full-0", &["2Mi", "2097152"]);
+    let written = write("more", 512);
+    assert_eq!(written.code, 0, "{written:?}");
+    assert_eq!(
+        kubectl.pod("full-0")["metadata"]["uid"],
+        pod["metadata"]["uid"]
+    );
+    world.remove_set("full");
+}
+
+fn has_no_disk_pressure(node: &Value) -> bool {
+    let conditions = node["status"]["conditions"].as_array();
+    let mut conditions = conditions.into_iter().flatten();
+    conditions.any(|one| one["type"] == "DiskPressure" && one["status"] == "False")
+}
+
+/// The bytes of the volume, by the metrics and by the summary of its node.
+#[derive(Debug)]
+struct Figures {
+    capacity: f64,
+    available: f64,
+    of_summary: Value,
+}
+
+impl Figures {
+    fn read(world: &World, node: &str) -> Result<Self, String> {
+        let raw = |path: &str| {
+            let path = format!("/api/v1/nodes/{node}/proxy/{path}");
+            world.kubectl.run(&["get", "--raw", &path]).stdout
+        };
+        let metrics = raw("metrics");
+        let of = |name: &str| {
+            let start = format!(
+                "kubelet_volume_stats_{name}{{namespace=\"default\",persistentvolumeclaim=\"data-full-0\"}} "
+            );
+            let mut lines = metrics.lines();
+            let value = lines.find_map(|line| line.strip_prefix(&start));
+            let value = value.and_then(|value| value.parse().ok());
+            value.ok_or_else(|| format!("no {start} in {metrics}"))
+        };
+        let summary: Value =
+            serde_json::from_str(&raw("stats/summary")).map_err(|error| error.to_string())?;
+        let pods = summary["pods"].as_array().into_iter().flatten();
+        let mut volumes = pods.filter_map(|pod| pod["volume"].as_array()).flatten();
+        let own = volumes.find(|volume| volume["pvcRef"]["name"] == "data-full-0");
+        Ok(Self {
+            capacity: of("capacity_bytes")?,
+            available: of("available_bytes")?,
+            of_summary: own.cloned().unwrap_or_default(),
+        })
+    }
+
+    fn is_full(&self) -> bool {
+        let available = self.of_summary["availableBytes"].as_f64();
+        self.available < ROOM_MAX && available.is_some_and(|bytes| bytes < ROOM_MAX)
+    }
+}
