@@ -44,6 +44,18 @@ pub fn to_protobuf(object: &Value) -> Option<Vec<u8>> {
     protobuf::object(object)
 }
 
+/// A list with an object twice, in protobuf, if its kind has that form.
+pub fn twice_to_protobuf(object: &Value) -> Option<Vec<u8>> {
+    let (version, kind) = (object["apiVersion"].as_str()?, object["kind"].as_str()?);
+    let text = object.to_string();
+    let kind = format!("{kind}List");
+    let mut list = protobuf::List::new(version, &kind).ok()?;
+    for _ in 0..2 {
+        list.push(text.as_bytes()).ok()?;
+    }
+    Some(list.finish(&Value::Null).ok()?.concat())
+}
+
 /// Parses a request without its body: path and query, request info, page of a list, output format.
 pub fn request(target: &str, accept: &str) {
     let (path, query) = target.split_once('?').unwrap_or((target, ""));

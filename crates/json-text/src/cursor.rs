@@ -114,6 +114,24 @@ impl<'t> Cursor<'t> {
         }
     }
 
+    /// Goes behind the next value if its text is this one, which is that of an object or an array: no other
+    /// value begins with the whole text of such a one. `false` for an empty text.
+    #[inline]
+    pub fn take_nested(&mut self, text: &[u8]) -> bool {
+        let rest = self.text.get(self.at..).unwrap_or_default();
+        let is_next = !text.is_empty() && rest.starts_with(text);
+        if is_next {
+            self.at += text.len();
+        }
+        is_next
+    }
+
+    /// The text from an index to this place.
+    #[inline]
+    pub fn since(&self, start: usize) -> &'t [u8] {
+        self.text.get(start..self.at).unwrap_or_default()
+    }
+
     /// Reads a string.
     ///
     /// # Errors
@@ -322,6 +340,22 @@ mod tests {
         assert_eq!(text.decode().unwrap(), "a\n");
         assert_eq!(cursor.number(), Ok("7"));
         assert_eq!(cursor.offset(), 31);
+    }
+
+    #[test]
+    fn a_nested_value_is_taken_by_its_text() {
+        let mut cursor = at_start("[1,{\"a\":2}]");
+        let mut elements = cursor.array().unwrap();
+        assert_eq!(elements.next(&mut cursor), Ok(true));
+        assert!(!cursor.take_nested(b"") && !cursor.take_nested(b"{}"));
+        assert_eq!(cursor.number(), Ok("1"));
+        assert_eq!(elements.next(&mut cursor), Ok(true));
+        let start = cursor.offset();
+        assert!(!cursor.take_nested(b"{\"a\":2}]]"));
+        assert!(cursor.take_nested(b"{\"a\":2}"));
+        assert_eq!(cursor.since(start), b"{\"a\":2}");
+        assert_eq!(elements.next(&mut cursor), Ok(false));
+        assert!(!cursor.take_nested(b"{}"));
     }
 
     #[test]

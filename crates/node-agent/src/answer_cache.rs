@@ -48,7 +48,7 @@ mod tests {
 
     use super::*;
 
-    /// findings C8: the summary looks at all files of all pods, so it is not made for each request.
+    /// findings C8: the summary asks about all pods and their file systems, so it is not made for each request.
     #[tokio::test]
     async fn an_answer_is_made_anew_after_a_few_seconds() {
         let made = Cell::new(0);

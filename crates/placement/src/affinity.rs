@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use k8s_openapi::api::core::v1::{Node, PodAffinityTerm};
 use resource_kinds::pod_view::PodView;
 
-use crate::labels::{of_node, selects};
+use crate::labels::{not_merged, of_node, selects};
 use crate::objection::Objection;
 use crate::placed::anti_affinity_terms;
 use crate::snapshot::SchedulingSnapshot;
@@ -53,10 +53,13 @@ impl<'t> Term<'t> {
         listed.iter().any(|one| one == namespace) || selects(selector, label)
     }
 
-    /// `matchLabelKeys` and `mismatchLabelKeys`; keys that the owner does not have do not count.
+    /// `matchLabelKeys` and `mismatchLabelKeys` beside the selector; keys that the owner does not have do not
+    /// count.
     fn has_labels_of_owner(&self, pod: &PodView) -> bool {
-        let mut equal = self.term.match_label_keys.iter().flatten();
-        let mut unequal = self.term.mismatch_label_keys.iter().flatten();
+        let term = self.term;
+        let selector = term.label_selector.as_ref();
+        let mut equal = not_merged(term.match_label_keys.as_ref(), selector);
+        let mut unequal = not_merged(term.mismatch_label_keys.as_ref(), selector);
         let is_same = |key: &String| pod.label(key) == self.owner.label(key);
         let is_known = |key: &String| self.owner.label(key).is_some();
         equal.all(|key| !is_known(key) || is_same(key))

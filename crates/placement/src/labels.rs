@@ -84,6 +84,19 @@ pub(crate) fn selects<'l>(
         })
 }
 
+/// The label keys of a term or constraint that its selector does not name. The API server makes a pod's
+/// own values a part of the selector when the pod is created (KEP-3633, KEP-3243); a pod of an earlier version
+/// has only the keys.
+pub(crate) fn not_merged<'t>(
+    keys: Option<&'t Vec<String>>,
+    selector: Option<&'t SelectorObject>,
+) -> impl Iterator<Item = &'t String> {
+    let expressions = selector.and_then(|selector| selector.match_expressions.as_deref());
+    let expressions = expressions.unwrap_or_default();
+    let is_named = |key: &String| expressions.iter().any(|one| one.key == *key);
+    keys.into_iter().flatten().filter(move |key| !is_named(key))
+}
+
 /// The value of a node's label.
 pub(crate) fn of_node<'n>(node: &'n Node, key: &str) -> Option<&'n str> {
     let labels = node.metadata.labels.as_ref()?;

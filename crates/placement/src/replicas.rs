@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::{Service, TopologySpreadConstraint};
 use resource_kinds::pod_view::{Controller, PodView, Text};
 
-use crate::labels::selects;
+use crate::labels::{not_merged, selects};
 use crate::snapshot::SchedulingSnapshot;
 use crate::view::ClusterView;
 
@@ -46,8 +46,9 @@ impl<'v> Replicas<'v> {
         let label = |key: &str| other.label(key);
         match self {
             Self::Selected(constraint) => {
-                let mut keys = constraint.match_label_keys.iter().flatten();
-                selects(constraint.label_selector.as_ref(), label)
+                let selector = constraint.label_selector.as_ref();
+                let mut keys = not_merged(constraint.match_label_keys.as_ref(), selector);
+                selects(selector, label)
                     && keys.all(|key| {
                         let wanted = asking.label(key);
                         wanted.is_none() || label(key) == wanted

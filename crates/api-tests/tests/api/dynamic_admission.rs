@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{Answer, Api, CONFIG_MAPS as MAPS, SETS, stateful_set};
+use crate::harness::{Answer, Api, CONFIG_MAPS as MAPS, PODS, SETS, pod, stateful_set};
 use crate::hook::{GROUP, Hook, MUTATING, VALIDATING, make, patch};
 
 fn map(name: &str, data: Value) -> Value {
@@ -450,4 +450,36 @@ async fn who_asks_for_another_version_gets_it_in_its_words() {
     let (code, refused) = api.send("POST", path, other).await;
     assert_eq!(code, 422);
     assert!(refused.to_string().contains("not sixty"), "{refused}");
+}
+
+/// As kube-apiserver, which fills these fields in after mutating admission (KEP-3633; the QoS class of a pod with
+/// the defaults of a LimitRange).
+#[tokio::test]
+async fn fields_that_depend_on_admission_are_those_of_the_admitted_pod() {
+    let api = Api::new().await;
+    api.with_account().await;
+    let limits = json!({"limits": [{"type": "Container", "defaultRequest": {"cpu": "100m"}}]});
+    let range = json!({"metadata": {"name": "defaults"}, "spec": limits});
+    api.create("/api/v1/namespaces/default/limitranges", range)
+        .await;
+    let hook = Hook::start(|_| {
+        patch(json!([{"op": "add", "path": "/metadata/labels", "value": {"version": "2"}}]))
+    })
+    .await;
+    let rules = json!({"rules": [{"operations": ["CREATE"], "apiGroups": [""], "apiVersions": ["v1"],
+        "resources": ["pods"]}]});
+    let kind = "MutatingWebhookConfiguration";
+    make(&api, MUTATING, hook.configuration(kind, "label", rules)).await;
+    let term = json!({"topologyKey": "kubernetes.io/hostname", "labelSelector": {},
+        "matchLabelKeys": ["version"]});
+    let mut one = pod("one");
+    one["spec"]["affinity"] = json!({"podAntiAffinity":
+        {"requiredDuringSchedulingIgnoredDuringExecution": [term]}});
+    let made = api.create(PODS, one).await;
+    assert_eq!(made["metadata"]["labels"], json!({"version": "2"}));
+    let selector = "/spec/affinity/podAntiAffinity/requiredDuringSchedulingIgnoredDuringExecution/0\
+                    /labelSelector/matchExpressions";
+    let expected = json!([{"key": "version", "operator": "In", "values": ["2"]}]);
+    assert_eq!(made.pointer(selector), Some(&expected), "{made}");
+    assert_eq!(made["status"]["qosClass"], "Burstable", "{made}");
 }

@@ -110,7 +110,8 @@ pub const PROTOBUF: Target = Target {
         {
             // What was written can be read, and is then written as the same.
             let again = decoders::protobuf(&encoded).expect("what was written is read");
-            assert_eq!(decoders::to_protobuf(&again), Some(encoded));
+            assert_eq!(decoders::to_protobuf(&again).as_ref(), Some(&encoded));
+            assert!(decoders::twice_to_protobuf(&value).is_some());
         }
     },
 };

@@ -32,6 +32,7 @@ use tower::util::BoxCloneSyncService;
 
 use crate::answer_cache::CachedAnswer;
 use crate::csi_volumes::CsiVolumes;
+use crate::machine::disk_figures::DiskFigures;
 use crate::machine::stats::UsageHistory;
 use crate::node_context::NodeContext;
 use crate::pods::pod_manager::PodManager;
@@ -51,6 +52,8 @@ pub struct KubeletContext {
     pub pods: Arc<PodManager>,
     /// The resource usage of the node, its pods and containers.
     pub usage: Arc<UsageHistory>,
+    /// The disk usage of pods.
+    pub disk: Arc<DiskFigures>,
     /// Counts of probe results.
     pub probes: Arc<ProbeCounts>,
     /// The volumes of CSI drivers.
@@ -80,6 +83,7 @@ async fn answer(context: Arc<KubeletContext>, request: Request<BoxBody>) -> Resp
                 node: context.node.clone(),
                 pods: context.pods.clone(),
                 usage: context.usage.clone(),
+                disk: context.disk.clone(),
             };
             cadvisor::answer(sources).await
         }

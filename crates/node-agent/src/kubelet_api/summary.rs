@@ -41,7 +41,8 @@ pub async fn answer(context: &Arc<KubeletContext>) -> Result<Response<BoxBody>, 
     Ok(response)
 }
 
-/// Blocks: it looks at the pods' files.
+/// Blocks: it asks about file systems. The sizes of the pods' files are those of the last look; a pod without
+/// one is looked at.
 fn summary(context: &KubeletContext) -> Value {
     let mut node = json!({"nodeName": context.node.config.node_name});
     if let Some(figures) = context.usage.figures(&UsageSubject::Node) {
@@ -71,34 +72,32 @@ fn pod(context: &KubeletContext, view: &PodView, usages: &VolumeUsages) -> Value
     });
     let now = context.node.clock.now().wall.to_string();
     let disk = machine_info::disk(&context.node.config.data_dir);
-    let files = Places::of(&view.pod, &view.record, &view.dir).taken();
-    let share = |taken: DiskSpace| used(&now, disk.as_ref(), taken);
+    let uid = meta.uid.clone().unwrap_or_default();
+    let measured = context.disk.of(&uid).unwrap_or_else(|| {
+        let places = Places::of(&view.pod, &view.record, &view.dir);
+        context.disk.measure(&uid, &places, context.node.clock)
+    });
+    let looked_at = measured.at.wall.to_string();
+    let share = |taken: DiskSpace| used(&looked_at, disk.as_ref(), taken);
     let containers = running(view).map(|(name, running)| {
         let started_at = running.started_at.wall.to_string();
         let mut container = json!({"name": name, "startTime": started_at});
         if let Some(figures) = figures_of(context, running) {
             usage(&mut container, &figures);
         }
-        if let Some([layer, logs]) = files.of_container(name) {
+        if let Some([layer, logs]) = measured.files.of_container(name) {
             container["rootfs"] = share(layer);
             container["logs"] = share(logs);
         }
         container
     });
     pod["containers"] = containers.collect();
-    let uid = meta.uid.clone().unwrap_or_default();
     if let Some(figures) = context.usage.figures(&UsageSubject::Pod(uid)) {
         usage(&mut pod, &figures);
     }
     pod["network"] = network::summary(&network::of_pod(view), &now);
-    let all = files.bytes();
-    let bytes: i64 = all.containers.values().chain(all.volumes.values()).sum();
-    let taken = DiskSpace {
-        bytes: bytes.unsigned_abs(),
-        files: 0,
-    };
-    pod["ephemeral-storage"] = share(taken);
-    let own = files.volumes().iter().map(|(name, taken)| {
+    pod["ephemeral-storage"] = share(measured.files.total());
+    let own = measured.files.volumes().iter().map(|(name, taken)| {
         let mut volume = share(*taken);
         volume["name"] = json!(name);
         volume

@@ -97,6 +97,15 @@ impl PodFiles {
         found.map(|(_, taken)| *taken)
     }
 
+    /// The sum.
+    pub fn total(&self) -> DiskSpace {
+        let containers = self.containers.iter();
+        let containers = containers.map(|(_, [layer, logs])| layer.plus(*logs));
+        let volumes = self.volumes.iter().map(|(_, taken)| *taken);
+        let each = containers.chain(volumes).chain([self.files]);
+        each.fold(DiskSpace::default(), DiskSpace::plus)
+    }
+
     /// The volumes on disk that are the pod's own, by name.
     pub fn volumes(&self) -> &[(String, DiskSpace)] {
         &self.volumes
@@ -187,5 +196,6 @@ mod tests {
         let usage = after.usage(Resource::EphemeralStorage).total;
         let volumes = bytes.volumes["v"];
         assert_eq!(usage, bytes.files + bytes.containers["c"] + volumes);
+        assert_eq!(after.total().bytes, usage.unsigned_abs());
     }
 }

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::image_gc::Collector;
 use super::registration;
 use crate::limits::{EVICTION_POLL, EVICTION_WAIT, NODE_CHECK_PERIOD};
+use crate::machine::disk_figures::DiskFigures;
 use crate::machine::pod_files::Places;
 use crate::machine::pressure::Monitor;
 use crate::node_context::NodeContext;
@@ -32,6 +33,8 @@ pub struct EvictionManager {
     pub monitor: Arc<Monitor>,
     /// The current view of all pods.
     pub pods: Arc<PodManager>,
+    /// The disk usage of pods.
+    pub disk: Arc<DiskFigures>,
     /// Removes unused images.
     pub images: Arc<Collector>,
 }
@@ -105,9 +108,16 @@ impl EvictionManager {
         views.retain(|view| !view.has_ended() && view.record.failure.is_none() && is_here(view));
         let measured = views.clone();
         let apart = block_in_place(|| self.monitor.images_are_apart());
+        let (disk, clock) = (self.disk.clone(), self.node.clock);
         let looked = tokio::task::spawn_blocking(move || {
+            let of_disk = |view: &PodView| {
+                let uid = view.pod.metadata.uid.as_deref().unwrap_or_default();
+                let places = Places::of(&view.pod, &view.record, &view.dir);
+                let measured = disk.measure(uid, &places, clock);
+                measured.files.usage(shortage.signal.resource())
+            };
             let each = measured.iter();
-            each.map(|view| usage(view, shortage.signal, apart))
+            each.map(|view| usage(view, shortage.signal, apart, of_disk))
                 .collect::<Vec<Option<PodUsage>>>()
         });
         let usages = match looked.await {
@@ -183,7 +193,12 @@ fn is_here(view: &PodView) -> bool {
 
 /// The pod's usage of the missing resource. Images belong to no pod: if they have a separate disk,
 /// no pod uses it.
-fn usage(view: &PodView, signal: Signal, images_apart: bool) -> Option<PodUsage> {
+fn usage(
+    view: &PodView,
+    signal: Signal,
+    images_apart: bool,
+    of_disk: impl Fn(&PodView) -> PodUsage,
+) -> Option<PodUsage> {
     match signal {
         Signal::MemoryAvailable => memory(view),
         Signal::ImagefsAvailable | Signal::ImagefsInodesFree if images_apart => {
@@ -192,10 +207,7 @@ fn usage(view: &PodView, signal: Signal, images_apart: bool) -> Option<PodUsage>
         Signal::NodefsAvailable
         | Signal::NodefsInodesFree
         | Signal::ImagefsAvailable
-        | Signal::ImagefsInodesFree => {
-            let places = Places::of(&view.pod, &view.record, &view.dir);
-            Some(places.taken().usage(signal.resource()))
-        }
+        | Signal::ImagefsInodesFree => Some(of_disk(view)),
     }
 }
 

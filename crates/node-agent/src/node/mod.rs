@@ -1,6 +1,7 @@
 //! The node: its Node object and lease, machine info, resource usage, pressure and garbage
 //! collection.
 
+pub(crate) mod disk_collector;
 pub(crate) mod eviction;
 pub(crate) mod image_gc;
 pub(crate) mod image_list;

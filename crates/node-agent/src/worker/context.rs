@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use crate::api::objects::ApiObjects;
 use crate::csi_volumes::CsiVolumes;
 use crate::images::Puller;
+use crate::machine::disk_figures::DiskFigures;
 use crate::node_context::NodeContext;
 use crate::pods::pod_manager::PodManager;
 use crate::probes::counts::ProbeCounts;
@@ -29,6 +30,8 @@ pub struct WorkerContext {
     pub csi: Arc<CsiVolumes>,
     /// The current view of all pods.
     pub pods: Arc<PodManager>,
+    /// The disk usage of pods.
+    pub disk: Arc<DiskFigures>,
     /// Counts of probe results.
     pub probes: Arc<ProbeCounts>,
     /// Held during an allocation: one pod at a time gets new resources.

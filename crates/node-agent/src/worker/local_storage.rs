@@ -23,11 +23,13 @@ impl Worker {
     /// Begins a check.
     pub(super) fn look_at_storage(&mut self) {
         let places = Places::of(&self.pod, &self.record, &self.dir);
+        let (figures, clock) = (self.context.disk.clone(), self.context.node.clock);
+        let uid = self.pod.metadata.uid.clone().unwrap_or_default();
         let sender = self.sender.clone();
         self.tasks.spawn(async move {
-            let looked = tokio::task::spawn_blocking(move || places.taken());
+            let looked = tokio::task::spawn_blocking(move || figures.measure(&uid, &places, clock));
             match looked.await {
-                Ok(taken) => tell(&sender, Message::StorageUsed(taken.bytes())).await,
+                Ok(taken) => tell(&sender, Message::StorageUsed(taken.files.bytes())).await,
                 Err(error) => tracing::error!(%error, "disk usage not read"),
             }
         });

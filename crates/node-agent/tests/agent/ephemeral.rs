@@ -117,7 +117,9 @@ pub async fn what_runs_has_figures() {
         assert!(summary["node"]["nodeName"].is_string(), "{summary}");
         let pod = summary["pods"][0].clone();
         let container = pod["containers"][0].clone();
-        if container["cpu"]["usageNanoCores"].is_u64() {
+        let is_sampled = container["cpu"]["usageNanoCores"].is_u64();
+        // The files are looked at every 10 seconds.
+        if is_sampled && container["rootfs"]["usedBytes"].is_u64() {
             break (pod, container);
         }
         tokio::time::sleep(std::time::Duration::from_millis(200)).await;
@@ -173,6 +175,10 @@ pub async fn what_runs_has_figures() {
         (
             "/metrics/cadvisor",
             "container_start_time_seconds{container=\"c\",id=",
+        ),
+        (
+            "/metrics/cadvisor",
+            "container_fs_usage_bytes{container=\"c\",device=",
         ),
         ("/metrics/cadvisor", "machine_cpu_cores{boot_id="),
         ("/configz", "\"maxPods\":110"),

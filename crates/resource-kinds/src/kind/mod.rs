@@ -31,8 +31,8 @@ pub use updates::{StatusUpdate, SubresourceUpdate};
 /// other traits of a kind, are pure; none may panic on any input.
 ///
 /// The pipeline calls, on create: [`decode`](Self::decode), [`default`](Self::default),
-/// [`prepare_create`](Self::prepare_create), admission, [`allocate`](Allocating::allocate),
-/// [`validate_create`](Self::validate_create), which no kind replaces. On update it calls the same with the `_update` twins
+/// [`prepare_create`](Self::prepare_create), admission, [`complete_create`](Self::complete_create),
+/// [`allocate`](Allocating::allocate), [`validate_create`](Self::validate_create), which no kind replaces. On update it calls the same with the `_update` twins
 /// and the stored object as `old`. The metadata that the server itself keeps (uid, resource version,
 /// timestamps, generation, managed fields) belongs to the pipeline.
 pub trait Kind: Printer {
@@ -55,6 +55,9 @@ pub trait Kind: Printer {
             parts::remove(object, "status");
         }
     }
+
+    /// Fills in fields that depend on the object as admission has left it.
+    fn complete_create(&self, _object: &mut Value) {}
 
     /// Restores what an ordinary update may not touch (mostly the status).
     fn prepare_update(&self, object: &mut Value, old: &Value) {

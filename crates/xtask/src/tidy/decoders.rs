@@ -117,6 +117,10 @@ const TABLE: &[(&str, Said)] = &[
         ByStrangers(&["protobuf"]),
     ),
     (
+        "api-server/src/http/protobuf/repeats.rs",
+        ByStrangers(&["protobuf"]),
+    ),
+    (
         "api-server/src/http/protobuf/transcode.rs",
         ByStrangers(&["protobuf", "json-text"]),
     ),

@@ -133,6 +133,7 @@ async fn create_named(
     dynamic_admission::admit_and_change(writer.admission, request, create, &mut object, None)
         .await?;
     kind.default(&mut object);
+    kind.complete_create(&mut object);
     let asked = kind.allocating().allocations(&object);
     for _ in 0..WRITE_ATTEMPTS_MAX {
         // Only an allocation that another writer took leads to a second attempt.

@@ -7,6 +7,7 @@
 
 mod messages;
 mod read;
+mod repeats;
 mod transcode;
 mod write;
 

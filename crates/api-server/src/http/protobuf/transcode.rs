@@ -3,7 +3,8 @@
 //! One walk over the text notes the values of each message at the places of their fields, with their encoded
 //! sizes; a second walk over the notes writes them in the order of the fields. Texts stay where they are
 //! until then. The memory of the notes serves the next object. Objects of a list have their fields in the
-//! same order, so a name is compared with the one that came there last before it is looked up.
+//! same order, so a name is compared with the one that came there last before it is looked up; and a field
+//! that has the text of the last object's is not read again ([`Repeats`]).
 
 use std::borrow::Cow;
 
@@ -16,6 +17,7 @@ use json_text::{Cursor, StringSlice, SyntaxError};
 use resource_kinds::api_types::Shape;
 
 use super::messages::{Field, Message, MessagePart, Messages, PartSet, ValueKind};
+use super::repeats::Repeats;
 use object_model::protobuf::{Writer, bytes_size};
 
 /// The tag of the only field of a `Quantity`, of raw JSON, or of a list in a message.
@@ -32,6 +34,7 @@ pub(super) struct Transcoder<'t> {
     present: PartSet,
     /// The part that came last behind each part, by the slots of the messages.
     followers: Vec<u8>,
+    repeats: Repeats<'t>,
 }
 
 /// The values of a field.
@@ -41,6 +44,8 @@ struct FieldValues {
     first: usize,
     /// Their encoded size. Messages and entries of maps have a place of their own for their length.
     size: usize,
+    /// The index among the fields whose encoding is kept when they are written.
+    missed: usize,
 }
 
 /// No node.
@@ -50,6 +55,7 @@ impl FieldValues {
     const EMPTY: Self = Self {
         first: NONE,
         size: 0,
+        missed: NONE,
     };
 }
 
@@ -69,6 +75,11 @@ enum ValueContent<'t> {
         start: usize,
         end: usize,
     },
+    /// The same with the encoding of an earlier object.
+    Repeated {
+        start: usize,
+        end: usize,
+    },
     Text(&'t [u8]),
     /// A message with this text as its only field.
     Wrapped(&'t [u8]),
@@ -85,7 +96,17 @@ enum ValueContent<'t> {
 }
 
 impl<'t> Transcoder<'t> {
+    /// For single objects.
     pub(super) fn new(messages: &'static Messages) -> Self {
+        Self::with(messages, Repeats::default())
+    }
+
+    /// For the objects of a list.
+    pub(super) fn of_list(messages: &'static Messages) -> Self {
+        Self::with(messages, Repeats::new(messages.slots))
+    }
+
+    fn with(messages: &'static Messages, repeats: Repeats<'t>) -> Self {
         Self {
             messages,
             cursor: Cursor::new(b""),
@@ -94,6 +115,7 @@ impl<'t> Transcoder<'t> {
             ready: Writer::default(),
             present: PartSet::default(),
             followers: vec![0; messages.slots],
+            repeats,
         }
     }
 
@@ -104,6 +126,7 @@ impl<'t> Transcoder<'t> {
         self.nodes.clear();
         self.places.clear();
         self.ready.0.clear();
+        self.repeats.begin();
         self.cursor = Cursor::new(json);
         let (own, present) = self.message(index)?;
         self.present = present;
@@ -111,7 +134,7 @@ impl<'t> Transcoder<'t> {
     }
 
     /// Writes the object that was read last.
-    pub(super) fn write(&self, index: usize, out: &mut Writer) {
+    pub(super) fn write(&mut self, index: usize, out: &mut Writer) {
         let message = self.messages.get(index);
         self.write_parts(message, self.present, 1, out);
     }
@@ -131,7 +154,7 @@ impl<'t> Transcoder<'t> {
                 continue;
             };
             slot = message.slot + 1 + part;
-            let values = self.field(field)?;
+            let values = self.field(field, slot)?;
             let place = &mut self.places[own + 1 + part];
             // The last one of several members with the same name counts.
             size = size + values.size - place.size;
@@ -181,7 +204,30 @@ impl<'t> Transcoder<'t> {
         size
     }
 
-    fn field(&mut self, field: &Field) -> Result<FieldValues, SyntaxError> {
+    /// Reads the value of a field, unless it has the text of an earlier one.
+    fn field(&mut self, field: &Field, slot: usize) -> Result<FieldValues, SyntaxError> {
+        let occurrence = match self.cursor.peek()? {
+            b'{' | b'[' => self.repeats.occurrence(slot),
+            _ => None,
+        };
+        let Some(occurrence) = occurrence else {
+            return self.values(field);
+        };
+        if let Some((start, end)) = self.repeats.take(occurrence, &mut self.cursor) {
+            return Ok(FieldValues {
+                first: self.node(ValueContent::Repeated { start, end }),
+                size: end - start,
+                missed: NONE,
+            });
+        }
+        let start = self.cursor.offset();
+        let mut values = self.values(field)?;
+        let text = self.cursor.since(start);
+        values.missed = self.repeats.missed(occurrence, text);
+        Ok(values)
+    }
+
+    fn values(&mut self, field: &Field) -> Result<FieldValues, SyntaxError> {
         match (field.shape, self.cursor.peek()?) {
             // Null.
             (Shape::One, b'n') => {}
@@ -189,7 +235,11 @@ impl<'t> Transcoder<'t> {
                 return Ok(match self.value(field.kind, field.tag)? {
                     Some((content, size)) => {
                         let first = self.node(content);
-                        FieldValues { first, size }
+                        FieldValues {
+                            first,
+                            size,
+                            missed: NONE,
+                        }
                     }
                     None => FieldValues::EMPTY,
                 });
@@ -228,6 +278,7 @@ impl<'t> Transcoder<'t> {
             self.places.push(FieldValues {
                 first: key,
                 size: length,
+                missed: NONE,
             });
             let size = bytes_size(field.tag, length);
             self.append(
@@ -402,7 +453,13 @@ impl<'t> Transcoder<'t> {
         Ok(())
     }
 
-    fn write_parts(&self, message: &Message, mut parts: PartSet, places: usize, out: &mut Writer) {
+    fn write_parts(
+        &mut self,
+        message: &Message,
+        mut parts: PartSet,
+        places: usize,
+        out: &mut Writer,
+    ) {
         while let Some(part) = parts.take_first() {
             let place = self.places[places + part];
             match &message.parts[part] {
@@ -411,20 +468,33 @@ impl<'t> Transcoder<'t> {
                     self.write_parts(message, parts.take_before(*end), places, out);
                 }
                 MessagePart::Field(field) => {
+                    let start = out.0.len();
                     let mut next = place.first;
-                    while let Some(node) = self.nodes.get(next) {
-                        self.write_value(node, field.kind, field.tag, out);
+                    while let Some(node) = self.nodes.get(next).copied() {
+                        self.write_value(node.content, field.kind, field.tag, out);
                         next = node.next;
+                    }
+                    if place.missed != NONE {
+                        self.repeats.keep(place.missed, &out.0[start..]);
                     }
                 }
             }
         }
     }
 
-    fn write_value(&self, node: &ValueNode<'_>, kind: ValueKind, tag: u32, out: &mut Writer) {
-        match node.content {
+    fn write_value(
+        &mut self,
+        content: ValueContent<'_>,
+        kind: ValueKind,
+        tag: u32,
+        out: &mut Writer,
+    ) {
+        match content {
             ValueContent::Ready { start, end } => {
                 out.0.extend_from_slice(&self.ready.0[start..end])
+            }
+            ValueContent::Repeated { start, end } => {
+                out.0.extend_from_slice(self.repeats.encoding(start, end))
             }
             ValueContent::Text(text) => out.bytes(tag, text),
             ValueContent::Wrapped(text) => {
@@ -443,12 +513,12 @@ impl<'t> Transcoder<'t> {
             ValueContent::Entry { place } => {
                 let entry = self.places[place];
                 out.head(tag, entry.size);
-                let Some(key) = self.nodes.get(entry.first) else {
+                let Some(key) = self.nodes.get(entry.first).copied() else {
                     return;
                 };
-                self.write_value(key, ValueKind::Text, ValueKind::Text.tag(1), out);
-                if let Some(value) = self.nodes.get(key.next) {
-                    self.write_value(value, kind, kind.tag(2), out);
+                self.write_value(key.content, ValueKind::Text, ValueKind::Text.tag(1), out);
+                if let Some(value) = self.nodes.get(key.next).copied() {
+                    self.write_value(value.content, kind, kind.tag(2), out);
                 }
             }
         }

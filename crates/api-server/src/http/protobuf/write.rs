@@ -76,7 +76,7 @@ impl<'t> List<'t> {
             api_version,
             list_kind,
             message: of_kind(api_version, kind)?,
-            transcoder: Transcoder::new(Messages::published()),
+            transcoder: Transcoder::of_list(Messages::published()),
             parts: Vec::new(),
             size: 0,
             out: Writer::default(),
@@ -262,6 +262,68 @@ mod tests {
                 let sent = Value::Object(sent);
                 let bytes = object(&sent).unwrap();
                 prop_assert_eq!(read(&bytes).unwrap().value, sent);
+            }
+        }
+    }
+
+    /// A value of which each part is one of the two values'.
+    fn mixed(one: &Value, other: &Value, choices: &mut StdRng) -> Value {
+        match (one, other) {
+            (Value::Object(one), Value::Object(other)) => {
+                let names = one.keys().filter(|_| choices.random_range(0..20) > 0);
+                let names: Vec<&String> = names.collect();
+                let both = names.into_iter().map(|name| {
+                    let value = mixed(&one[name], other.get(name).unwrap_or(&one[name]), choices);
+                    (name.clone(), value)
+                });
+                both.collect::<Map<_, _>>().into()
+            }
+            (Value::Array(one), Value::Array(other)) if one.len() == other.len() => {
+                let pairs = one.iter().zip(other);
+                pairs
+                    .map(|(one, other)| mixed(one, other, choices))
+                    .collect()
+            }
+            _ if choices.random_range(0..8) == 0 => other.clone(),
+            _ => one.clone(),
+        }
+    }
+
+    /// The content of the field with this number of a message, each time that it comes.
+    fn contents(message: &[u8], number: u32) -> Vec<Vec<u8>> {
+        let mut found = Vec::new();
+        let fields = object_model::protobuf::fields(message, |field, wire| {
+            if field == number {
+                found.push(wire.bytes()?.to_vec());
+            }
+            Ok(())
+        });
+        fields.unwrap();
+        found
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+        #[test]
+        fn objects_of_a_list_are_written_as_alone(seed in 1u64..) {
+            let mut choices = StdRng::seed_from_u64(seed);
+            let types = ApiTypes::published();
+            let structure = types.structure(types.of_kind("v1", "Pod").unwrap()).unwrap();
+            let two = [0, 1].map(|_| Value::Object(some(types, structure, &mut choices, 0)));
+            let texts: Vec<String> = (0..40)
+                .map(|_| mixed(&two[0], &two[1], &mut choices).to_string())
+                .collect();
+            let mut list = List::new("v1", "PodList").unwrap();
+            for text in &texts {
+                list.push(text.as_bytes()).unwrap();
+            }
+            let list = list.finish(&json!({})).unwrap().concat();
+            let content = |bytes: &[u8]| contents(bytes.strip_prefix(MAGIC).unwrap(), 2).remove(0);
+            let items = contents(&content(&list), 2);
+            prop_assert_eq!(items.len(), texts.len());
+            for (item, text) in items.iter().zip(&texts) {
+                let alone = encode(("v1", "Pod"), text.as_bytes()).unwrap();
+                prop_assert_eq!(item, &content(&alone), "{}", text);
             }
         }
     }

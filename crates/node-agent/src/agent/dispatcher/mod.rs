@@ -21,6 +21,7 @@ use crate::config::OnShutdown;
 use crate::limits::{LISTS_PATIENCE, WORKER_RESTART_DELAY};
 use crate::machine::pressure::Monitor;
 use crate::machine::stats::UsageHistory;
+use crate::node::disk_collector;
 use crate::node::eviction::EvictionManager;
 use crate::node::image_gc::Collector;
 use crate::node::registration::NodeKeeper;
@@ -115,6 +116,12 @@ impl Dispatcher {
             node.clock,
             background.clone(),
         ));
+        let disk_figures = tokio::spawn(disk_collector::watch(
+            self.context.disk.clone(),
+            self.context.pods.clone(),
+            node.clock,
+            background.clone(),
+        ));
         let pods = self.admission.pods().clone();
         let mut left = left(found, sandboxes);
         let live = left.iter().filter(|(_, one)| one.sandbox.is_some());
@@ -142,6 +149,7 @@ impl Dispatcher {
                 node,
                 monitor: self.monitor.clone(),
                 pods: running,
+                disk: self.context.disk.clone(),
                 images: images.clone(),
             };
             disk_space.spawn(eviction.watch(shutdown.clone()));
@@ -176,6 +184,9 @@ impl Dispatcher {
         }
         if let Err(error) = figures.await {
             tracing::error!(%error, "usage is no longer sampled");
+        }
+        if let Err(error) = disk_figures.await {
+            tracing::error!(%error, "disk usage is no longer measured");
         }
     }
 

@@ -261,29 +261,34 @@ pub(super) const NETWORK: [Of<Interface>; 8] = [
     ),
 ];
 
-/// The file system of the data directory.
-pub(super) const FILE_SYSTEM: [Of<Disk>; 4] = [
+/// The use of the file system of the data directory.
+pub(super) struct FileSystemUse {
+    pub disk: Disk,
+    pub used_bytes: u64,
+}
+
+pub(super) const FILE_SYSTEM: [Of<FileSystemUse>; 4] = [
     (
         Metric::gauge(
             "container_fs_limit_bytes",
             "Number of bytes that can be consumed by the container on this filesystem",
         ),
-        |disk| Some(disk.total),
+        |own| Some(own.disk.total),
     ),
     (
         Metric::gauge(
             "container_fs_usage_bytes",
             "Number of bytes that are consumed by the container on this filesystem",
         ),
-        |disk| Some(disk.total.saturating_sub(disk.free)),
+        |own| Some(own.used_bytes),
     ),
     (
         Metric::gauge("container_fs_inodes_total", "Number of Inodes"),
-        |disk| Some(disk.files),
+        |own| Some(own.disk.files),
     ),
     (
         Metric::gauge("container_fs_inodes_free", "Number of available Inodes"),
-        |disk| Some(disk.files_free),
+        |own| Some(own.disk.files_free),
     ),
 ];
 

@@ -2,7 +2,7 @@
 //! (docs/storage/prometheus.md there), for existing dashboards.
 //!
 //! Counters of control groups are read when they are asked for; CPU time and memory are those of the last
-//! sample. The disk usage of containers is in `/stats/summary` only: to find it, all files are looked at.
+//! sample, and the disk usage of containers is that of the last look at their files.
 
 mod families;
 
@@ -19,12 +19,13 @@ use pod_lifecycle::record::Instance;
 use reconcile::prometheus::{Label, Page};
 
 use self::families::{
-    BLOCK, COUNTS, CPU, FAULTS, FILE_SYSTEM, MACHINE, MEMORY, NETWORK, Of, SEEN, STARTED, TIMES,
-    VERSION,
+    BLOCK, COUNTS, CPU, FAULTS, FILE_SYSTEM, FileSystemUse, MACHINE, MEMORY, NETWORK, Of, SEEN,
+    STARTED, TIMES, VERSION,
 };
 use super::network;
 use super::response::{BoxBody, metrics, refused};
-use crate::machine::machine_info::{MachineInfo, disk};
+use crate::machine::disk_figures::DiskFigures;
+use crate::machine::machine_info::{Disk, MachineInfo, disk};
 use crate::machine::stats::{UsageFigures, UsageHistory, UsageSubject, seconds};
 use crate::node_context::NodeContext;
 use crate::paths::runtime_id;
@@ -35,6 +36,16 @@ pub struct Sources {
     pub node: Arc<NodeContext>,
     pub pods: Arc<PodManager>,
     pub usage: Arc<UsageHistory>,
+    pub disk: Arc<DiskFigures>,
+}
+
+/// The facts of a page that are the same for all pods.
+struct Scrape {
+    devices: Devices,
+    /// The file system of the data directory, on which containers write, with its device.
+    file_system: Option<(String, Disk)>,
+    /// Seconds.
+    now: i64,
 }
 
 /// The subject of samples: the machine, a pod or a container.
@@ -90,14 +101,26 @@ fn page(sources: &Sources) -> Page {
     let now = sources.node.clock.now().wall.as_second();
     page.add(SEEN, &root.labels(None), now);
     let mut devices = Devices::default();
-    if let Some(disk) = disk(&config.data_dir) {
+    let file_system = disk(&config.data_dir).map(|disk| {
         let device = fs::metadata(&config.data_dir).map_or(0, |meta| meta.dev());
         let device = devices.name((number(major(device)), number(minor(device))));
-        let labels = root.labels(Some(("device", &device)));
-        write(&mut page, &FILE_SYSTEM, &labels, &disk);
+        (device, disk)
+    });
+    if let Some(own) = &file_system {
+        files(
+            &mut page,
+            &root,
+            own,
+            own.1.total.saturating_sub(own.1.free),
+        );
     }
+    let mut scrape = Scrape {
+        devices,
+        file_system,
+        now,
+    };
     for view in sources.pods.list() {
-        pod(&mut page, &sources.usage, &view, &mut devices, now);
+        pod(&mut page, sources, &view, &mut scrape);
     }
     page
 }
@@ -124,7 +147,7 @@ fn machine(page: &mut Page, machine: &MachineInfo) {
 }
 
 /// A pod and its running containers. A container that ends meanwhile is left out.
-fn pod(page: &mut Page, history: &UsageHistory, view: &PodView, devices: &mut Devices, now: i64) {
+fn pod(page: &mut Page, sources: &Sources, view: &PodView, scrape: &mut Scrape) {
     let Some(sandbox) = &view.sandbox else {
         return;
     };
@@ -136,12 +159,14 @@ fn pod(page: &mut Page, history: &UsageHistory, view: &PodView, devices: &mut De
         ..Subject::default()
     };
     let uid = meta.uid.clone().unwrap_or_default();
+    let measured = sources.disk.of(&uid);
+    let history = &sources.usage;
     if let Some(figures) = history.figures(&UsageSubject::Pod(uid)) {
         usage(page, &of_pod, &figures);
     }
     if let Ok(all) = sandbox.accounting(None) {
-        accounting(page, &of_pod, &all, devices);
-        page.add(SEEN, &of_pod.labels(None), now);
+        accounting(page, &of_pod, &all, &mut scrape.devices);
+        page.add(SEEN, &of_pod.labels(None), scrape.now);
     }
     for link in network::of_pod(view) {
         let labels = of_pod.labels(Some(("interface", &link.name)));
@@ -166,13 +191,29 @@ fn pod(page: &mut Page, history: &UsageHistory, view: &PodView, devices: &mut De
         if let Some(figures) = history.figures(&figures) {
             usage(page, &subject, &figures);
         }
+        let measured = measured.as_ref();
+        let taken = measured.and_then(|measured| measured.files.of_container(name));
+        if let (Some(own), Some([layer, logs])) = (&scrape.file_system, taken) {
+            files(page, &subject, own, layer.plus(logs).bytes);
+        }
         if let Ok(all) = sandbox.accounting(Some(&runtime_id)) {
-            accounting(page, &subject, &all, devices);
+            accounting(page, &subject, &all, &mut scrape.devices);
             let labels = subject.labels(None);
             page.add(STARTED, &labels, running.started_at.wall.as_second());
-            page.add(SEEN, &labels, now);
+            page.add(SEEN, &labels, scrape.now);
         }
     }
+}
+
+fn files(page: &mut Page, subject: &Subject<'_>, (device, disk): &(String, Disk), used_bytes: u64) {
+    let labels = subject.labels(Some(("device", device)));
+    let disk = *disk;
+    write(
+        page,
+        &FILE_SYSTEM,
+        &labels,
+        &FileSystemUse { disk, used_bytes },
+    );
 }
 
 fn write<T>(page: &mut Page, metrics: &[Of<T>], labels: &[Label<'_>], subject: &T) {

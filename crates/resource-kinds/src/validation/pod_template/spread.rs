@@ -79,16 +79,17 @@ pub(super) fn label_keys(holder: &Field<'_>, errors: &mut Vec<FieldError>) {
     }
     let labels = selector.get("matchLabels");
     let expressions = selector.get("matchExpressions");
-    let selected: BTreeSet<&str> = labels
-        .entries()
-        .map(|(key, _)| key)
-        .chain(expressions.items().map(|item| item.get("key").text()))
-        .collect();
     let [matching, mismatching] = lists;
-    for key in matching.items() {
-        if selected.contains(key.text()) {
-            errors.push(key.invalid("exists in both matchLabelKeys and labelSelector"));
+    let mut selected: BTreeSet<&str> = labels.entries().map(|(key, _)| key).collect();
+    for expression in expressions.items() {
+        let key = expression.get("key");
+        let is_named_before = !selected.insert(key.text());
+        let mut matched = matching.items().filter(|one| one.text() == key.text());
+        if is_named_before && let Some(matched) = matched.next() {
+            errors.push(matched.invalid("exists in both matchLabelKeys and labelSelector"));
         }
+    }
+    for key in matching.items() {
         if mismatching.items().any(|other| other.text() == key.text()) {
             errors.push(key.invalid("exists in both matchLabelKeys and mismatchLabelKeys"));
         }
@@ -159,14 +160,8 @@ mod tests {
                     "nodeAffinityPolicy: Unsupported value: \"No\": {policies}"
                 )],
             ),
-            (
-                json!([with("matchLabelKeys", json!(["a"]))]),
-                vec![
-                    "matchLabelKeys[0]: Invalid value: \"a\": exists in both matchLabelKeys and \
-                     labelSelector"
-                        .to_owned(),
-                ],
-            ),
+            // As Kubernetes since 1.34, a template may; a pod that has the label may not.
+            (json!([with("matchLabelKeys", json!(["a"]))]), vec![]),
         ];
         for (constraints, wanted) in table {
             let wanted: Vec<String> = wanted
@@ -187,6 +182,16 @@ mod tests {
         assert_eq!(
             check(json!({"mismatchLabelKeys": ["a"]})),
             ["mismatchLabelKeys: Forbidden: must not be specified when labelSelector is not set"]
+        );
+        let twice = json!([{"key": "a", "operator": "Exists"},
+            {"key": "a", "operator": "In", "values": ["b"]}]);
+        assert_eq!(
+            check(
+                json!({"labelSelector": {"matchExpressions": twice}, "matchLabelKeys": ["c", "a"]})
+            ),
+            [
+                "matchLabelKeys[1]: Invalid value: \"a\": exists in both matchLabelKeys and labelSelector"
+            ]
         );
         assert_eq!(
             check(json!({"labelSelector": {}, "matchLabelKeys": ["a"],

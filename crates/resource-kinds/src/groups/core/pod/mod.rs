@@ -1,6 +1,7 @@
 //! core/v1 Pod.
 
 mod difference;
+mod label_keys;
 mod status;
 mod subresources;
 mod table;
@@ -88,8 +89,7 @@ impl Kind for Pod {
     }
 
     fn prepare_create(&self, object: &mut Value) {
-        let class = pod_template::qos_class(&object["spec"]);
-        let mut status = json!({"phase": "Pending", "qosClass": class});
+        let mut status = json!({"phase": "Pending"});
         if !Field::root(object).get("spec.schedulingGates").is_empty() {
             status["conditions"] = json!([{
                 "type": "PodScheduled",
@@ -99,6 +99,14 @@ impl Kind for Pod {
             }]);
         }
         parts::set(object, "status", status);
+    }
+
+    fn complete_create(&self, object: &mut Value) {
+        let class = pod_template::qos_class(&object["spec"]);
+        if let Some(status) = parts::entry(object, "status") {
+            parts::set(status, "qosClass", class);
+        }
+        label_keys::merge(object);
     }
 
     fn validate_content(&self, object: &Value) -> Vec<FieldError> {
@@ -351,6 +359,7 @@ mod tests {
     fn a_new_pod_is_pending() {
         let mut pod = json!({"spec": {"containers": [{"name": "a"}]}, "status": {"phase": "X"}});
         Pod.prepare_create(&mut pod);
+        Pod.complete_create(&mut pod);
         assert_eq!(
             pod["status"],
             json!({"phase": "Pending", "qosClass": "BestEffort"})

@@ -1,0 +1,49 @@
+//! The disk usage of pods, as of the last look at their files.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use pod_lifecycle::Moment;
+
+use super::pod_files::{Places, PodFiles};
+use crate::clock::Clock;
+
+/// The files of a pod, and the time of the look at them.
+#[derive(Debug)]
+pub struct MeasuredFiles {
+    /// The time.
+    pub at: Moment,
+    /// The sizes.
+    pub files: PodFiles,
+}
+
+/// The newest figures of each pod, by its uid.
+#[derive(Debug, Default)]
+pub struct DiskFigures {
+    of_pods: Mutex<BTreeMap<String, Arc<MeasuredFiles>>>,
+}
+
+impl DiskFigures {
+    /// Looks at all files of a pod and keeps their sizes. Blocks.
+    pub fn measure(&self, uid: &str, places: &Places, clock: Clock) -> Arc<MeasuredFiles> {
+        let files = places.taken();
+        let at = clock.now();
+        let measured = Arc::new(MeasuredFiles { at, files });
+        self.of_pods().insert(uid.to_owned(), measured.clone());
+        measured
+    }
+
+    /// The figures of a pod; `None` until it was looked at.
+    pub fn of(&self, uid: &str) -> Option<Arc<MeasuredFiles>> {
+        self.of_pods().get(uid).cloned()
+    }
+
+    /// Forgets all other pods.
+    pub fn keep(&self, uids: &BTreeSet<&str>) {
+        self.of_pods().retain(|uid, _| uids.contains(&**uid));
+    }
+
+    fn of_pods(&self) -> MutexGuard<'_, BTreeMap<String, Arc<MeasuredFiles>>> {
+        self.of_pods.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,76 @@
+//! The collector of disk usage: looks at the files of all pods at intervals.
+//!
+//! A look takes time in proportion to the number of files. The pause after it grows with that time, so that
+//! the looks take a small part of one processor, also on a node with millions of files.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Clock;
+use crate::limits::{
+    DISK_USAGE_PERIOD, DISK_USAGE_PERIOD_MAX, DISK_USAGE_SHARE, LOCAL_STORAGE_PERIOD,
+};
+use crate::machine::disk_figures::DiskFigures;
+use crate::machine::pod_files::Places;
+use crate::pods::pod_manager::PodManager;
+
+/// Measures the disk usage of pods until `shutdown`.
+pub async fn watch(
+    figures: Arc<DiskFigures>,
+    pods: Arc<PodManager>,
+    clock: Clock,
+    shutdown: CancellationToken,
+) {
+    loop {
+        let begun = Instant::now();
+        let (figures, pods) = (figures.clone(), pods.clone());
+        if let Err(error) = tokio::task::spawn_blocking(move || look(&figures, &pods, clock)).await
+        {
+            tracing::error!(%error, "disk usage not read");
+        }
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = sleep(pause_after(begun.elapsed())) => {}
+        }
+    }
+}
+
+/// The pause after a round that took that time.
+fn pause_after(round: Duration) -> Duration {
+    (round * DISK_USAGE_SHARE).clamp(DISK_USAGE_PERIOD, DISK_USAGE_PERIOD_MAX)
+}
+
+/// One pod after the other. The worker of a pod with limits looks at its files more often.
+fn look(figures: &DiskFigures, pods: &PodManager, clock: Clock) {
+    let views = pods.list();
+    let uids = views
+        .iter()
+        .filter_map(|view| view.pod.metadata.uid.as_deref());
+    figures.keep(&uids.collect::<BTreeSet<&str>>());
+    for view in &views {
+        let uid = view.pod.metadata.uid.as_deref().unwrap_or_default();
+        let known = figures.of(uid);
+        let is_fresh = |at| clock.instant().since(at) < LOCAL_STORAGE_PERIOD;
+        if known.is_none_or(|known| !is_fresh(known.at.instant)) {
+            let places = Places::of(&view.pod, &view.record, &view.dir);
+            figures.measure(uid, &places, clock);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn looks_take_a_small_part_of_a_processor() {
+        let pause = |round: u64| pause_after(Duration::from_millis(round));
+        assert_eq!(pause(1), DISK_USAGE_PERIOD);
+        assert_eq!(pause(1_000), Duration::from_secs(50));
+        assert_eq!(pause(600_000), DISK_USAGE_PERIOD_MAX);
+    }
+}

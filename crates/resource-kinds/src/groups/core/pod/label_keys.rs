@@ -1,0 +1,141 @@
+//! `matchLabelKeys` and `mismatchLabelKeys` of affinity terms and topology spread constraints: the labels that
+//! the pod has when it is created become a part of the selector (KEP-3633, KEP-3243).
+
+use serde_json::{Value, json};
+
+use crate::json::parts;
+
+/// Adds an expression to the selectors for each key that the pod has. A term without a selector selects no
+/// pod, and stays as it is.
+pub(super) fn merge(pod: &mut Value) {
+    let labels = pod.pointer("/metadata/labels").cloned();
+    let labels = labels.unwrap_or_default();
+    let Some(spec) = pod.get_mut("spec") else {
+        return;
+    };
+    for constraint in parts::each(spec, "topologySpreadConstraints") {
+        add(constraint, "matchLabelKeys", "In", &labels);
+    }
+    for list in ["podAffinity", "podAntiAffinity"] {
+        let Some(affinity) = spec.pointer_mut(&format!("/affinity/{list}")) else {
+            continue;
+        };
+        for term in parts::each(affinity, "requiredDuringSchedulingIgnoredDuringExecution") {
+            merge_term(term, &labels);
+        }
+        for preference in parts::each(affinity, "preferredDuringSchedulingIgnoredDuringExecution") {
+            if let Some(term) = preference.get_mut("podAffinityTerm") {
+                merge_term(term, &labels);
+            }
+        }
+    }
+}
+
+fn merge_term(term: &mut Value, labels: &Value) {
+    add(term, "matchLabelKeys", "In", labels);
+    add(term, "mismatchLabelKeys", "NotIn", labels);
+}
+
+fn add(term: &mut Value, keys: &str, operator: &str, labels: &Value) {
+    let keys = term[keys].as_array().cloned().unwrap_or_default();
+    let Some(selector) = term.get_mut("labelSelector") else {
+        return;
+    };
+    for key in keys.iter().filter_map(Value::as_str) {
+        if let Some(value) = labels.get(key) {
+            let expression = json!({"key": key, "operator": operator, "values": [value]});
+            parts::push(selector, "matchExpressions", expression);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::groups::core::pod::Pod;
+    use crate::kind::Kind;
+
+    fn pod(spec: &Value) -> Value {
+        let mut pod = json!({"metadata": {"name": "p", "labels": {"app": "web", "version": "2"}},
+            "spec": {"containers": [{"name": "c", "image": "i"}]}});
+        for (field, value) in spec.as_object().unwrap() {
+            pod["spec"][field] = value.clone();
+        }
+        Pod.default(&mut pod);
+        Pod.prepare_create(&mut pod);
+        Pod.complete_create(&mut pod);
+        pod
+    }
+
+    fn term(more: &Value) -> Value {
+        let mut term =
+            json!({"topologyKey": "zone", "labelSelector": {"matchLabels": {"app": "web"}}});
+        for (field, value) in more.as_object().unwrap() {
+            term[field] = value.clone();
+        }
+        term
+    }
+
+    /// KEP-3633, "kube-apiserver": `key in (value)` and `key notin (value)`; KEP-3243.
+    #[test]
+    fn the_labels_of_a_new_pod_are_a_part_of_the_selectors() {
+        let both =
+            json!({"matchLabelKeys": ["version", "absent"], "mismatchLabelKeys": ["version"]});
+        let only_match = json!({"matchLabelKeys": ["version"], "maxSkew": 1,
+            "whenUnsatisfiable": "DoNotSchedule"});
+        let required = "requiredDuringSchedulingIgnoredDuringExecution";
+        let preferred = "preferredDuringSchedulingIgnoredDuringExecution";
+        let preference = json!({"weight": 1, "podAffinityTerm": term(&both)});
+        let affinity = json!({required: [term(&both)], preferred: [preference]});
+        let spec = json!({"topologySpreadConstraints": [term(&only_match)],
+            "affinity": {"podAffinity": affinity, "podAntiAffinity": affinity}});
+        let pod = pod(&spec);
+        let equal = json!({"key": "version", "operator": "In", "values": ["2"]});
+        let unequal = json!({"key": "version", "operator": "NotIn", "values": ["2"]});
+        let spread = "/spec/topologySpreadConstraints/0/labelSelector/matchExpressions";
+        assert_eq!(pod.pointer(spread), Some(&json!([equal])));
+        for list in ["podAffinity", "podAntiAffinity"] {
+            let of_list = &pod["spec"]["affinity"][list];
+            for selector in [
+                &of_list[required][0]["labelSelector"],
+                &of_list[preferred][0]["podAffinityTerm"]["labelSelector"],
+            ] {
+                let expected =
+                    json!({"matchLabels": {"app": "web"}, "matchExpressions": [equal, unequal]});
+                assert_eq!(*selector, expected, "{list}");
+            }
+        }
+        assert_eq!(Pod.validate_create(&pod), []);
+    }
+
+    /// KEP-3633: a key of both is refused, as the merged selector has it twice; a selector that is not set
+    /// stays so.
+    #[test]
+    fn a_key_of_the_selector_is_refused_when_the_pod_has_its_label() {
+        let of_selector = |more: Value| {
+            let affinity = json!({"podAffinity":
+                {"requiredDuringSchedulingIgnoredDuringExecution": [term(&more)]}});
+            pod(&json!({ "affinity": affinity }))
+        };
+        let errors = |pod: &Value| {
+            let errors = Pod.validate_create(pod);
+            let errors = errors.iter().map(ToString::to_string);
+            errors.collect::<Vec<_>>()
+        };
+        let at = "spec.affinity.podAffinity.requiredDuringSchedulingIgnoredDuringExecution[0]";
+        let twice = of_selector(json!({"matchLabelKeys": ["app"]}));
+        let refused = format!(
+            "{at}.matchLabelKeys[0]: Invalid value: \"app\": exists in both matchLabelKeys and labelSelector"
+        );
+        assert_eq!(errors(&twice), [refused]);
+        assert_eq!(
+            errors(&of_selector(json!({"mismatchLabelKeys": ["app"]}))),
+            [""; 0]
+        );
+        let none = of_selector(json!({"labelSelector": null, "matchLabelKeys": ["app"]}));
+        let refused = format!(
+            "{at}.matchLabelKeys: Forbidden: must not be specified when labelSelector is not set"
+        );
+        assert_eq!(errors(&none), [refused]);
+    }
+}
