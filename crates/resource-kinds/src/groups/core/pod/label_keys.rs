@@ -8,6 +8,11 @@ use crate::json::parts;
 /// Adds an expression to the selectors for each key that the pod has. A term without a selector selects no
 /// pod, and stays as it is.
 pub(super) fn merge(pod: &mut Value) {
+    let spec = pod.get("spec");
+    let has = |field| spec.is_some_and(|spec| spec.get(field).is_some());
+    if !has("affinity") && !has("topologySpreadConstraints") {
+        return;
+    }
     let labels = pod.pointer("/metadata/labels").cloned();
     let labels = labels.unwrap_or_default();
     let Some(spec) = pod.get_mut("spec") else {
