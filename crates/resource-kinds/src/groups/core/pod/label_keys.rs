@@ -61,7 +61,8 @@ mod tests {
     use crate::kind::Kind;
 
     fn pod(spec: &Value) -> Value {
-        let mut pod = json!({"metadata": {"name": "p", "labels": {"app": "web", "version": "2"}},
+        let mut pod = json!({"metadata": {"name": "p", "namespace": "default",
+            "labels": {"app": "web", "version": "2"}},
             "spec": {"containers": [{"name": "c", "image": "i"}]}});
         for (field, value) in spec.as_object().unwrap() {
             pod["spec"][field] = value.clone();
@@ -84,8 +85,7 @@ mod tests {
     /// KEP-3633, "kube-apiserver": `key in (value)` and `key notin (value)`; KEP-3243.
     #[test]
     fn the_labels_of_a_new_pod_are_a_part_of_the_selectors() {
-        let both =
-            json!({"matchLabelKeys": ["version", "absent"], "mismatchLabelKeys": ["version"]});
+        let both = json!({"matchLabelKeys": ["version", "absent"], "mismatchLabelKeys": ["app"]});
         let only_match = json!({"matchLabelKeys": ["version"], "maxSkew": 1,
             "whenUnsatisfiable": "DoNotSchedule"});
         let required = "requiredDuringSchedulingIgnoredDuringExecution";
@@ -96,7 +96,7 @@ mod tests {
             "affinity": {"podAffinity": affinity, "podAntiAffinity": affinity}});
         let pod = pod(&spec);
         let equal = json!({"key": "version", "operator": "In", "values": ["2"]});
-        let unequal = json!({"key": "version", "operator": "NotIn", "values": ["2"]});
+        let unequal = json!({"key": "app", "operator": "NotIn", "values": ["web"]});
         let spread = "/spec/topologySpreadConstraints/0/labelSelector/matchExpressions";
         assert_eq!(pod.pointer(spread), Some(&json!([equal])));
         for list in ["podAffinity", "podAntiAffinity"] {
