@@ -10,7 +10,7 @@ use http::{Method, Request};
 use http_body_util::{BodyExt, Full};
 use mvcc_store::Revision;
 use mvcc_store::embedded::EmbeddedStore;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tower::ServiceExt;
 
 use crate::admission::dynamic_admission::{answers, call};
@@ -53,7 +53,7 @@ pub fn twice_to_protobuf(object: &Value) -> Option<Vec<u8>> {
     for _ in 0..2 {
         list.push(text.as_bytes()).ok()?;
     }
-    Some(list.finish(&Value::Null).ok()?.concat())
+    Some(list.finish(&json!({})).ok()?.concat())
 }
 
 /// Parses a request without its body: path and query, request info, page of a list, output format.
