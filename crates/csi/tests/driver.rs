@@ -44,15 +44,21 @@ fn capability() -> VolumeCapability {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_volume_is_staged_published_and_both_are_undone() {
-    let dir = tempfile::tempdir().unwrap();
-    let node = Arc::new(NodeDriver::new(settings(dir.path())));
-    let serving = TestDriver::serve(&dir.path().join("csi.sock"), node.clone()).unwrap();
+/// A driver that runs, and the client of it.
+fn serving(dir: &Path) -> (Arc<NodeDriver>, Driver, TestDriver) {
+    let node = Arc::new(NodeDriver::new(settings(dir)));
+    let serving = TestDriver::serve(&dir.join("csi.sock"), node.clone()).expect("serve");
     let driver = Driver {
         name: "test.csi.example.com".to_owned(),
         socket: serving.socket().to_owned(),
     };
+    (node, driver, serving)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_volume_is_staged_published_and_both_are_undone() {
+    let dir = tempfile::tempdir().unwrap();
+    let (node, driver, _serving) = serving(dir.path());
     assert_eq!(driver.info().await.unwrap().name, driver.name);
     let info = driver.node_info().await.unwrap();
     assert_eq!(
@@ -158,12 +164,7 @@ async fn a_volume_is_staged_published_and_both_are_undone() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_that_is_no_message_is_an_error() {
     let dir = tempfile::tempdir().unwrap();
-    let node = Arc::new(NodeDriver::new(settings(dir.path())));
-    let serving = TestDriver::serve(&dir.path().join("csi.sock"), node.clone()).unwrap();
-    let driver = Driver {
-        name: "test.csi.example.com".to_owned(),
-        socket: serving.socket().to_owned(),
-    };
+    let (node, driver, _serving) = serving(dir.path());
     let stage = Stage {
         volume_id: "v1".to_owned(),
         publish_context: BTreeMap::new(),

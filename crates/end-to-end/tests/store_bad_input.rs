@@ -235,6 +235,17 @@ fn addresses(places: &Places) {
         secure.replace("etcd://", "etcd+http://"),
     ];
     let nobody = "etcd+http://192.0.2.200:2379";
+    let of_open = |prefix| {
+        [
+            "store",
+            "backup",
+            "out",
+            "--store",
+            &open,
+            "--etcd-prefix",
+            prefix,
+        ]
+    };
     places.refuse(&[
         (
             &["store", "copy", "--from", "https://a", "--to", "new"],
@@ -272,30 +283,8 @@ fn addresses(places: &Places) {
             &["store", "backup", "out", "--store", &open],
             &[&open, "no cluster below /mainstay", "--etcd-prefix"],
         ),
-        (
-            &[
-                "store",
-                "backup",
-                "out",
-                "--store",
-                &open,
-                "--etcd-prefix",
-                "a",
-            ],
-            &["--etcd-prefix a"],
-        ),
-        (
-            &[
-                "store",
-                "backup",
-                "out",
-                "--store",
-                &open,
-                "--etcd-prefix",
-                "/",
-            ],
-            &["--etcd-prefix /"],
-        ),
+        (&of_open("a"), &["--etcd-prefix a"]),
+        (&of_open("/"), &["--etcd-prefix /"]),
         (
             &["store", "backup", "out", "--etcd-prefix", "/a"],
             &["add --store"],

@@ -19,7 +19,6 @@ use super::response::{BoxBody, full, refused};
 use super::volume_stats::{file_system, local_volumes, volumes};
 use super::{KubeletContext, network};
 use crate::machine::machine_info;
-use crate::machine::pod_files::Places;
 use crate::machine::stats::{UsageFigures, UsageSubject, seconds};
 use crate::pods::pod_manager::PodView;
 
@@ -73,10 +72,9 @@ fn pod(context: &KubeletContext, view: &PodView, usages: &VolumeUsages) -> Value
     let now = context.node.clock.now().wall.to_string();
     let disk = machine_info::disk(&context.node.config.data_dir);
     let uid = meta.uid.clone().unwrap_or_default();
-    let measured = context.disk.of(&uid).unwrap_or_else(|| {
-        let places = Places::of(&view.pod, &view.record, &view.dir);
-        context.disk.measure(&uid, &places, context.node.clock)
-    });
+    let measured = context.disk.of(&uid);
+    let measured =
+        measured.unwrap_or_else(|| view.measure_files(&context.disk, context.node.clock));
     let looked_at = measured.at.wall.to_string();
     let share = |taken: DiskSpace| used(&looked_at, disk.as_ref(), taken);
     let containers = running(view).map(|(name, running)| {

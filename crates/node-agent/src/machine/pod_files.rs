@@ -121,12 +121,8 @@ impl PodFiles {
         let containers: Vec<(String, i64)> = containers
             .map(|(name, [layer, logs])| (name.clone(), of(&layer.plus(*logs))))
             .collect();
-        let volumes = self.volumes.iter().map(|(_, taken)| of(taken));
-        let files = std::iter::once(of(&self.files));
-        let each = containers.iter().map(|(_, used)| *used);
-        let each = each.chain(volumes).chain(files);
         PodUsage {
-            total: each.fold(0, i64::saturating_add),
+            total: of(&self.total()),
             containers,
         }
     }

@@ -15,7 +15,6 @@ use crate::limits::{
     DISK_USAGE_PERIOD, DISK_USAGE_PERIOD_MAX, DISK_USAGE_SHARE, LOCAL_STORAGE_PERIOD,
 };
 use crate::machine::disk_figures::DiskFigures;
-use crate::machine::pod_files::Places;
 use crate::pods::pod_manager::PodManager;
 
 /// Measures the disk usage of pods until `shutdown`.
@@ -56,8 +55,7 @@ fn look(figures: &DiskFigures, pods: &PodManager, clock: Clock) {
         let known = figures.of(uid);
         let is_fresh = |at| clock.instant().since(at) < LOCAL_STORAGE_PERIOD;
         if known.is_none_or(|known| !is_fresh(known.at.instant)) {
-            let places = Places::of(&view.pod, &view.record, &view.dir);
-            figures.measure(uid, &places, clock);
+            view.measure_files(figures, clock);
         }
     }
 }

@@ -18,7 +18,6 @@ use super::image_gc::Collector;
 use super::registration;
 use crate::limits::{EVICTION_POLL, EVICTION_WAIT, NODE_CHECK_PERIOD};
 use crate::machine::disk_figures::DiskFigures;
-use crate::machine::pod_files::Places;
 use crate::machine::pressure::Monitor;
 use crate::node_context::NodeContext;
 use crate::paths::runtime_id;
@@ -111,10 +110,8 @@ impl EvictionManager {
         let (disk, clock) = (self.disk.clone(), self.node.clock);
         let looked = tokio::task::spawn_blocking(move || {
             let of_disk = |view: &PodView| {
-                let uid = view.pod.metadata.uid.as_deref().unwrap_or_default();
-                let places = Places::of(&view.pod, &view.record, &view.dir);
-                let measured = disk.measure(uid, &places, clock);
-                measured.files.usage(shortage.signal.resource())
+                let measured = view.measure_files(&disk, clock);
+                measured.files.usage(resource)
             };
             let each = measured.iter();
             each.map(|view| usage(view, shortage.signal, apart, of_disk))

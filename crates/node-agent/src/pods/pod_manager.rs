@@ -10,6 +10,9 @@ use pod_lifecycle::PodRecord;
 use tokio::sync::mpsc;
 
 use super::message::Message;
+use crate::clock::Clock;
+use crate::machine::disk_figures::{DiskFigures, MeasuredFiles};
+use crate::machine::pod_files::Places;
 use crate::paths::PodDir;
 use crate::volumes::PreparedVolumes;
 
@@ -36,6 +39,13 @@ impl PodView {
     /// Whether the pod has reached a final phase.
     pub fn has_ended(&self) -> bool {
         matches!(self.status.phase.as_deref(), Some("Succeeded" | "Failed"))
+    }
+
+    /// Looks at all files of the pod, and keeps their sizes. Blocks.
+    pub fn measure_files(&self, figures: &DiskFigures, clock: Clock) -> Arc<MeasuredFiles> {
+        let uid = self.pod.metadata.uid.as_deref().unwrap_or_default();
+        let places = Places::of(&self.pod, &self.record, &self.dir);
+        figures.measure(uid, &places, clock)
     }
 }
 

@@ -8,32 +8,29 @@ use crate::json::parts;
 /// Adds an expression to the selectors for each key that the pod has. A term without a selector selects no
 /// pod, and stays as it is.
 pub(super) fn merge(pod: &mut Value) {
-    let spec = pod.get("spec");
-    let has = |field| spec.is_some_and(|spec| spec.get(field).is_some());
-    if !has("affinity") && !has("topologySpreadConstraints") {
-        return;
-    }
-    let labels = pod.pointer("/metadata/labels").cloned();
-    let labels = labels.unwrap_or_default();
-    let Some(spec) = pod.get_mut("spec") else {
+    // Taken out of the pod meanwhile, whose labels are read.
+    let Some(mut spec) = pod.get_mut("spec").map(Value::take) else {
         return;
     };
-    for constraint in parts::each(spec, "topologySpreadConstraints") {
-        add(constraint, "matchLabelKeys", "In", &labels);
+    let labels = &pod["metadata"]["labels"];
+    for constraint in parts::each(&mut spec, "topologySpreadConstraints") {
+        add(constraint, "matchLabelKeys", "In", labels);
     }
+    let mut of_pods = spec.get_mut("affinity");
     for list in ["podAffinity", "podAntiAffinity"] {
-        let Some(affinity) = spec.pointer_mut(&format!("/affinity/{list}")) else {
+        let Some(affinity) = of_pods.as_mut().and_then(|all| all.get_mut(list)) else {
             continue;
         };
         for term in parts::each(affinity, "requiredDuringSchedulingIgnoredDuringExecution") {
-            merge_term(term, &labels);
+            merge_term(term, labels);
         }
         for preference in parts::each(affinity, "preferredDuringSchedulingIgnoredDuringExecution") {
             if let Some(term) = preference.get_mut("podAffinityTerm") {
-                merge_term(term, &labels);
+                merge_term(term, labels);
             }
         }
     }
+    pod["spec"] = spec;
 }
 
 fn merge_term(term: &mut Value, labels: &Value) {
