@@ -15,16 +15,20 @@ use serde_json::{Value, json};
 use crate::beside::Beside;
 use crate::lan::{Lan, Machine};
 use crate::registry::curl;
-use crate::{Network, tool, wait_for};
+use crate::{Network, text, tool, wait_for};
 
 /// The port of a member's metrics, which need no certificate.
 const METRICS: u16 = 2381;
+/// The directories of the tools with the etcd of the tests, and with one that is too old.
+const CURRENT: &str = "etcd";
+const OLD: &str = "old-etcd";
 /// Longest time for them.
 const METRICS_LIMIT: Duration = Duration::from_secs(5);
 
 /// One member, which ends with this value.
 pub(crate) struct Member {
     network: Network,
+    program: PathBuf,
     arguments: Vec<String>,
     child: Option<Child>,
 }
@@ -153,7 +157,7 @@ impl Etcd {
     /// # Panics
     /// When there is no such program.
     pub fn watch(&self, machine: &Network, prefix: &str, revision: u64) -> Beside {
-        let mut command = Command::new(tool("etcd").join("usr/bin/etcdctl"));
+        let mut command = Command::new(tool(CURRENT).join("usr/bin/etcdctl"));
         let endpoints = self.addresses.iter();
         let endpoints: Vec<String> = endpoints
             .map(|address| format!("https://{address}:2379"))
@@ -233,15 +237,36 @@ impl OpenEtcd {
     /// # Panics
     /// When it cannot be started.
     pub fn start(lan: &mut Lan, around: &Path, further: &[&str]) -> Self {
+        Self::of(CURRENT, lan, &around.join("open-etcd"), further)
+    }
+
+    /// Starts one of a version that loses events of watches, with its data in this directory.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub fn start_old(lan: &mut Lan, data: &Path) -> Self {
+        Self::of(OLD, lan, data, &[])
+    }
+
+    fn of(etcd: &str, lan: &mut Lan, data: &Path, further: &[&str]) -> Self {
         let (network, address) = lan.machine();
         let client = format!("http://{address}:2379");
         let peer = format!("http://{address}:2380");
-        let mut arguments = of_one_member(&around.join("open-etcd"), &client, &peer);
+        let mut arguments = of_one_member(data, &client, &peer);
         arguments.extend(further.iter().map(|argument| (*argument).to_owned()));
-        let member = Member::start(network, arguments);
+        let member = Member::of(etcd, network, arguments);
         let etcd = Self { member, address };
         wait_for("etcd", 120, || etcd.ask("maintenance/status", &json!({})));
         etcd
+    }
+
+    /// The version, by its own account.
+    ///
+    /// # Panics
+    /// When it does not answer.
+    pub fn version(&self) -> String {
+        let status = self.ask("maintenance/status", &json!({}));
+        text(&status.expect("the status of etcd"), "/version").to_owned()
     }
 
     /// The value of `--store`.
@@ -286,8 +311,13 @@ impl Member {
     /// # Panics
     /// When there is no such program.
     pub(crate) fn start(network: Network, arguments: Vec<String>) -> Self {
+        Self::of(CURRENT, network, arguments)
+    }
+
+    fn of(etcd: &str, network: Network, arguments: Vec<String>) -> Self {
         let mut member = Self {
             network,
+            program: tool(etcd).join("usr/bin/etcd"),
             arguments,
             child: None,
         };
@@ -297,7 +327,7 @@ impl Member {
 
     fn start_again(&mut self) {
         assert!(self.child.is_none(), "the member runs");
-        let mut command = Command::new(tool("etcd").join("usr/bin/etcd"));
+        let mut command = Command::new(&self.program);
         command
             .args(&self.arguments)
             .env_clear()

@@ -16,18 +16,25 @@ use flate2::{Compression, write::GzEncoder};
 /// An invalid command, and the parts of its refusal.
 type Case<'a> = (&'a [&'a str], &'a [&'a str]);
 
-/// A server with a store of its own, an etcd with TLS and one without, and a directory of input.
+/// A server with a store of its own, an etcd with TLS, one without and one that is too old, and a directory of input.
 struct Places {
     machines: ServersOnEtcd,
     open: OpenEtcd,
+    old: OpenEtcd,
 }
 
 impl Places {
     fn new() -> Self {
         let mut machines = ServersOnEtcd::of(&["a"]);
         let open = OpenEtcd::start(&mut machines.lan, machines.directory.path(), &[]);
+        let etcd = machines.directory.path().join("etcd");
+        let old = OpenEtcd::start_old(&mut machines.lan, &etcd.join("old"));
         machines.etcd.wait_until_ready();
-        let places = Self { machines, open };
+        let places = Self {
+            machines,
+            open,
+            old,
+        };
         places.write_input();
         places
     }
@@ -173,6 +180,7 @@ fn archive(path: &Path, files: &[(&str, &[u8])]) {
 fn invalid_stores_are_refused_and_nothing_changes() {
     let mut places = Places::new();
     addresses(&places);
+    an_old_etcd(&places);
     certificates_of_clients(&places);
     places.machines.servers[0].start(&["server"]);
     let data = places.machines.servers[0].data();
@@ -294,6 +302,22 @@ fn addresses(places: &Places) {
             &[&open, "no cluster below /mainstay"],
         ),
     ]);
+}
+
+/// docs/high-availability.md: older versions lose or repeat events of watches, and are refused by name.
+fn an_old_etcd(places: &Places) {
+    let (url, version) = (places.old.url(), places.old.version());
+    let fault = format!("etcd {version} loses or repeats events of watches");
+    let said = [&*url, &fault, "3.4.38, 3.5.22 or newer"];
+    places.refuse(&[
+        (&["store", "backup", "out", "--store", &url], &said),
+        (&["store", "copy", "--from", &url, "--to", "new"], &said),
+    ]);
+    // A server makes its data directory first.
+    let server = places.run(&["server", "--data-dir", "of-old-etcd", "--store", &url]);
+    assert_eq!(server.status.code(), Some(1), "{server:?}");
+    let message = String::from_utf8_lossy(&server.stderr);
+    assert!(said.iter().all(|part| message.contains(part)), "{message}");
 }
 
 fn certificates_of_clients(places: &Places) {

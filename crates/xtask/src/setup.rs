@@ -25,8 +25,12 @@ const CASSANDRA: &str = "cassandra-2.1.0";
 const PYTHON_CLIENT: &str = "kubernetes==36.0.3";
 const JAVASCRIPT_CLIENT: &str = "@kubernetes/client-node@1.4.0";
 
-/// The suite of Debian with an etcd that loses no events: the package of a stable release is older.
-const ETCD_SUITE: &str = "sid";
+/// A directory of the tools, the suite of Debian whose etcd it has, and the packages: one that loses no events, and the
+/// one of a stable release, which is refused.
+const ETCDS: [(&str, &str, &[&str]); 2] = [
+    ("etcd", "sid", &["etcd-server", "etcd-client"]),
+    ("old-etcd", "bookworm", &["etcd-server"]),
+];
 
 /// Programs that must be on the machine, with the Debian package that brings each.
 const PROGRAMS: &[(&str, &str)] = &[
@@ -131,8 +135,10 @@ pub fn run(root: &Path) -> Result<()> {
             ));
         }
     }
-    if let Err(error) = install_etcd(&tools) {
-        missing.push(format!("etcd, of Debian's suite {ETCD_SUITE} ({error:#})"));
+    for (name, suite, packages) in ETCDS {
+        if let Err(error) = install_etcd(&tools.join(name), suite, packages) {
+            missing.push(format!("etcd, of Debian's suite {suite} ({error:#})"));
+        }
     }
     if let Err(error) = busybox::install_nslookup(&tools) {
         missing.push(format!(
@@ -341,18 +347,13 @@ fn download_closure(tools: &Path, image: &str, packages: &[&str]) -> Result<()> 
     fs::write(&stamp, "").context("note the complete download")
 }
 
-/// Unpacks etcd and etcdctl of a newer suite. Lists and settings of apt are of their own: those of the machine
-/// stay as they are.
-fn install_etcd(tools: &Path) -> Result<()> {
-    let directory = tools.join("etcd");
-    if directory.join("usr/bin/etcdctl").is_file() {
+/// Unpacks packages of etcd of a suite. Lists and settings of apt are of their own: those of the machine stay as
+/// they are.
+fn install_etcd(directory: &Path, suite: &str, packages: &[&str]) -> Result<()> {
+    if directory.is_dir() {
         return Ok(());
     }
-    // Earlier versions of the set-up had no etcdctl.
-    if directory.exists() {
-        fs::remove_dir_all(&directory).context("clear the former etcd")?;
-    }
-    let scratch = tools.join("etcd-package");
+    let scratch = directory.with_extension("package");
     if scratch.exists() {
         fs::remove_dir_all(&scratch).context("clear an earlier attempt")?;
     }
@@ -361,7 +362,7 @@ fn install_etcd(tools: &Path) -> Result<()> {
     }
     let archive = debian_archive()?;
     let keys = "/usr/share/keyrings/debian-archive-keyring.gpg";
-    let source = format!("deb [signed-by={keys}] {archive} {ETCD_SUITE} main\n");
+    let source = format!("deb [signed-by={keys}] {archive} {suite} main\n");
     fs::write(scratch.join("sources.list"), source).context("write the source")?;
     fs::write(scratch.join("status"), "").context("write an empty package list")?;
     let apt = |arguments: &[&str]| {
@@ -381,12 +382,12 @@ fn install_etcd(tools: &Path) -> Result<()> {
         quiet(apt.args(arguments).current_dir(&scratch))
     };
     apt(&["update"])?;
-    apt(&["download", "etcd-server", "etcd-client"])?;
+    apt(&[&["download"], packages].concat())?;
     for package in archives_in(&scratch, "deb")? {
         let mut unpack = Command::new("dpkg");
         quiet(unpack.arg("-x").arg(package).arg(scratch.join("unpacked")))?;
     }
-    fs::rename(scratch.join("unpacked"), &directory).context("take etcd")?;
+    fs::rename(scratch.join("unpacked"), directory).context("take etcd")?;
     fs::remove_dir_all(&scratch).context("clear the scratch directory")
 }
 
