@@ -85,18 +85,29 @@ impl OwnEtcd {
     }
 
     fn arguments(&self) -> Vec<String> {
-        let (address, number) = (self.place.address(), self.place.number);
         // `mainstay server` takes these ranges and no others, as `up` does.
-        let second = FIRST_RANGE + number;
-        vec![
-            format!("--store=etcd+http://{address}:{}", PORTS[0]),
-            format!("--pod-cidr=10.{second}.0.0/20"),
-            format!("--service-cidr=10.{second}.128.0/20"),
-        ]
+        let [pods, services] = self.place.ranges();
+        let store = format!("--store=etcd+http://{}:{}", self.place.address(), PORTS[0]);
+        vec![store, pods, services]
     }
 }
 
-/// The first of the ranges `10.N.0.0/16` of servers with an etcd, and the number of them.
+/// Ranges of addresses that no other test has at the same time, also while no server has them.
+pub struct ReservedRanges(Place);
+
+impl ReservedRanges {
+    #[expect(clippy::new_without_default, reason = "it reserves something")]
+    pub fn new() -> Self {
+        Self(Place::reserve())
+    }
+
+    /// The options `--pod-cidr` and `--service-cidr` of a server.
+    pub fn arguments(&self) -> [String; 2] {
+        self.0.ranges()
+    }
+}
+
+/// The first of the ranges `10.N.0.0/16` that are reserved, and the number of them.
 const FIRST_RANGE: u8 = 160;
 const PLACES: u8 = 64;
 
@@ -126,6 +137,15 @@ impl Place {
 
     fn address(&self) -> Ipv4Addr {
         address(self.number)
+    }
+
+    /// The options with the ranges of pods and of Services.
+    fn ranges(&self) -> [String; 2] {
+        let second = FIRST_RANGE + self.number;
+        [
+            format!("--pod-cidr=10.{second}.0.0/20"),
+            format!("--service-cidr=10.{second}.128.0/20"),
+        ]
     }
 }
 

@@ -40,6 +40,7 @@ use std::path::PathBuf;
 
 pub use api::Api;
 pub use cluster::{text, words};
+pub use engine::ReservedRanges;
 pub use helm::Helm;
 pub use instance::{Instance, with_images, with_registry_of};
 pub use kubectl::{Kubectl, Output};

@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 
 use end_to_end::program::{mainstay, ok, refused, text};
 use end_to_end::stateful_set::web_with_claims;
-use end_to_end::{Instance, binary, wait_for, with_images};
+use end_to_end::{Instance, ReservedRanges, binary, wait_for, with_images};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::json;
@@ -215,7 +215,10 @@ fn what_is_left_is_ended_as_its_pods_say() {
 /// taken up where a killed program left it.
 #[test]
 fn a_directory_that_was_moved_goes_on_and_one_without_its_store_does_not() {
-    let mut instance = Instance::start(&[]);
+    // After the move, other servers do not know the directory, and could take its ranges.
+    let ranges = ReservedRanges::new();
+    let [pods, services] = ranges.arguments();
+    let mut instance = Instance::start(&[&pods, &services]);
     let data = instance.data();
     instance.kubectl().ok(&["create", "configmap", "kept"]);
     let name = kernel_name(&data);

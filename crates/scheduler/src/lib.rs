@@ -7,6 +7,7 @@ mod backlog;
 mod config;
 mod devices;
 mod engine;
+mod explanations;
 mod limits;
 mod metrics;
 mod nominations;

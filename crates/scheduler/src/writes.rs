@@ -182,6 +182,25 @@ pub(crate) async fn explain(
     condition: Option<PodCondition>,
     nominated: Nominated,
 ) -> api_client::Result<Option<u64>> {
+    let status = explanation(condition, nominated);
+    let written = patch_status(client, pod, json!({"uid": &*pod.uid}), status).await?;
+    let revision = written.metadata.resource_version;
+    Ok(revision.and_then(|revision| revision.parse().ok()))
+}
+
+/// The same for a pod that has not changed. *Errors.* A conflict if it has: it may have a node by now.
+pub(crate) async fn explain_unless_changed(
+    client: &Client,
+    pod: &PodView,
+    condition: Option<PodCondition>,
+    nominated: Nominated,
+) -> api_client::Result<()> {
+    let metadata = json!({"uid": &*pod.uid, "resourceVersion": &*pod.resource_version});
+    let status = explanation(condition, nominated);
+    patch_status(client, pod, metadata, status).await.map(drop)
+}
+
+fn explanation(condition: Option<PodCondition>, nominated: Nominated) -> Value {
     let mut status = serde_json::Map::new();
     if let Some(condition) = condition {
         status.insert("conditions".to_owned(), json!([condition]));
@@ -195,13 +214,16 @@ pub(crate) async fn explain(
             status.insert(NOMINATED.to_owned(), Value::Null);
         }
     }
-    let written = patch_status(client, pod, status.into()).await?;
-    let revision = written.metadata.resource_version;
-    Ok(revision.and_then(|revision| revision.parse().ok()))
+    status.into()
 }
 
-async fn patch_status(client: &Client, pod: &PodView, status: Value) -> api_client::Result<Pod> {
-    let patch = json!({"metadata": {"uid": &*pod.uid}, "status": status});
+async fn patch_status(
+    client: &Client,
+    pod: &PodView,
+    metadata: Value,
+    status: Value,
+) -> api_client::Result<Pod> {
+    let patch = json!({"metadata": metadata, "status": status});
     let api: Api<Pod> = Api::namespaced(client.clone(), &pod.namespace);
     let patch = Patch::Strategic(&patch);
     api.patch_status(&pod.name, &PatchParams::default(), &patch)
@@ -245,7 +267,8 @@ async fn preempt_pod(client: &Client, victim: &PodView, pod: &PodView) -> api_cl
         observed_generation: victim.generation,
         ..PodCondition::default()
     };
-    let marked = patch_status(client, victim, json!({"conditions": [condition]})).await;
+    let status = json!({"conditions": [condition]});
+    let marked = patch_status(client, victim, json!({"uid": &*victim.uid}), status).await;
     if unless_outrun(marked)?.is_none() {
         return Ok(false);
     }

@@ -1,6 +1,7 @@
 //! The scheduler's one loop: changes in, decisions out.
 
 mod cluster_view;
+mod explaining;
 mod feeds;
 mod preempting;
 
@@ -8,7 +9,6 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use api_client::Client;
-use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
     Namespace, Node, PersistentVolume, PersistentVolumeClaim, Service,
 };
@@ -17,7 +17,7 @@ use k8s_openapi::api::resource::v1::{DeviceClass, ResourceClaim, ResourceSlice};
 use k8s_openapi::api::storage::v1::{
     CSIDriver, CSINode, CSIStorageCapacity, StorageClass, VolumeAttachment,
 };
-use placement::{ClaimStep, Decision, Obstacle, asks_for_less};
+use placement::{ClaimStep, Decision, asks_for_less};
 use reconcile::execute::message;
 use reconcile::{Cache, Component, EventType, Key, ObjectChange, Recorder, SharedCaches};
 use resource_kinds::pod_view::PodView;
@@ -28,10 +28,10 @@ use self::cluster_view::World;
 use self::feeds::{Change, Feeds};
 use crate::backlog::{Backlog, Concern, Interests, Rank};
 use crate::config::{Config, Error};
+use crate::explanations::Explanations;
 use crate::metrics::Attempt;
 use crate::nominations::Nominations;
 use crate::reservations::{Reservation, Reservations, Stage, TakenStep};
-use crate::writes::Nominated;
 use crate::{limits, writes};
 
 struct Caches {
@@ -68,26 +68,15 @@ enum WriteOutcome {
         history: Option<(u32, Instant)>,
     },
     Prepared(Vec<TakenStep>),
-    Explained,
+    /// The reason why the pod has no node was written, or not.
+    Explained(api_client::Result<()>),
     Preempted {
         node: String,
         revision: Option<u64>,
         victims: Vec<Arc<PodView>>,
     },
-    Failed {
-        decided: bool,
-        error: api_client::Error,
-    },
-}
-
-impl WriteOutcome {
     /// A failed write of a reservation or a nomination.
-    fn failed(error: api_client::Error) -> Self {
-        Self::Failed {
-            decided: true,
-            error,
-        }
-    }
+    Failed(api_client::Error),
 }
 
 pub(crate) struct Engine {
@@ -100,6 +89,7 @@ pub(crate) struct Engine {
     backlog: Backlog,
     reservations: Reservations,
     nominations: Nominations,
+    explanations: Explanations,
     writes: JoinSet<Written>,
 }
 
@@ -138,6 +128,7 @@ impl Engine {
             backlog: Backlog::default(),
             reservations: Reservations::default(),
             nominations: Nominations::default(),
+            explanations: Explanations::default(),
             writes: JoinSet::new(),
         }
     }
@@ -268,11 +259,14 @@ impl Engine {
         }
         let decision = self.decide(&key, &pod, kept.as_ref().map(|kept| kept.node.as_str()));
         self.reservations.drop(&key);
+        if !matches!(decision, Decision::Unschedulable(_)) {
+            self.explanations.drop(&key);
+        }
         match decision {
             Decision::Bind { node } => self.bind(key, pod, node, begun),
             Decision::Prepare { node, steps } => self.prepare(key, pod, node, steps, kept, begun),
             Decision::Preempt(preemption) => self.preempt(key, pod, preemption, begun),
-            Decision::Unschedulable(obstacle) => self.explain(key, &pod, &obstacle, begun),
+            Decision::Unschedulable(obstacle) => self.explain(key, &pod, obstacle, begun),
         }
     }
 
@@ -293,7 +287,7 @@ impl Engine {
                 key,
                 pod,
                 begun,
-                outcome: result.map_or_else(WriteOutcome::failed, bound),
+                outcome: result.map_or_else(WriteOutcome::Failed, bound),
             }
         });
     }
@@ -342,7 +336,7 @@ impl Engine {
                 key,
                 pod,
                 begun,
-                outcome: result.map_or_else(WriteOutcome::failed, WriteOutcome::Prepared),
+                outcome: result.map_or_else(WriteOutcome::Failed, WriteOutcome::Prepared),
             }
         });
     }
@@ -350,42 +344,6 @@ impl Engine {
     fn warn(&self, pod: &PodView, text: &str) {
         let (kind, reason) = (EventType::Warning, "FailedScheduling");
         self.recorder.event(pod.reference(), kind, reason, text);
-    }
-
-    fn explain(&mut self, key: Key, pod: &Arc<PodView>, obstacle: &Obstacle, begun: Instant) {
-        tracing::debug!(pod = %key, message = %obstacle.message, "no node for the pod");
-        if obstacle.reason == "SchedulingGated" {
-            self.backlog.hold(&key, begun);
-        } else {
-            self.warn(pod, &obstacle.message);
-            let metrics = &self.config.metrics;
-            metrics.attempt(Attempt::Unschedulable, begun.elapsed());
-            metrics.preemption(None);
-        }
-        let condition = writes::condition(pod, obstacle, Timestamp::now());
-        let nominated = match &pod.nominated {
-            Some(_) if !obstacle.keeps_nomination => Nominated::Nowhere,
-            _ => Nominated::Unchanged,
-        };
-        if condition.is_none() && nominated == Nominated::Unchanged {
-            return;
-        }
-        let (client, pod) = (self.client.clone(), pod.clone());
-        self.writes.spawn(async move {
-            let outcome = match writes::explain(&client, &pod, condition, nominated).await {
-                Ok(_) => WriteOutcome::Explained,
-                Err(error) => WriteOutcome::Failed {
-                    decided: false,
-                    error,
-                },
-            };
-            Written {
-                key,
-                pod,
-                begun,
-                outcome,
-            }
-        });
     }
 
     fn written(&mut self, written: Written) {
@@ -400,7 +358,12 @@ impl Engine {
             .get(&key)
             .is_some_and(|kept| same(&kept.pod, &pod));
         match outcome {
-            WriteOutcome::Explained => {}
+            WriteOutcome::Explained(result) => {
+                if let Err(error) = result {
+                    tracing::debug!(pod = %key, error = %message(&error), "reason not written");
+                }
+                self.explained(key, &pod, begun);
+            }
             WriteOutcome::Preempted {
                 node,
                 revision,
@@ -427,11 +390,8 @@ impl Engine {
                 // The change that it waits for may have come already.
                 self.backlog.wake(Concern::Pod(&key));
             }
-            WriteOutcome::Failed { decided, error } => {
+            WriteOutcome::Failed(error) => {
                 tracing::debug!(pod = %key, error = %message(&error), "write failed");
-                if !decided {
-                    return;
-                }
                 self.config.metrics.attempt(Attempt::Error, begun.elapsed());
                 if current {
                     self.reservations.drop(&key);
@@ -472,11 +432,15 @@ impl Engine {
                     if changed || !self.backlog.contains(&key) {
                         let now = Instant::now();
                         self.backlog.add(key, rank(&pod), interests(&pod), now);
+                    } else {
+                        // Another write has replaced the reason.
+                        self.write_explanation(key, Instant::now());
                     }
                     return;
                 }
                 self.backlog.remove(&key);
                 self.nominations.drop(&key);
+                self.explanations.drop(&key);
                 self.settle(&key);
                 let before = previous.filter(|old| is_running(old));
                 if before.is_some_and(|old| !is_running(&pod) || asks_for_less(&old, &pod)) {
@@ -490,6 +454,7 @@ impl Engine {
                 self.reservations.drop(&key);
                 let nominated = pod.nominated.is_some() || self.nominations.get(&key).is_some();
                 self.nominations.drop(&key);
+                self.explanations.drop(&key);
                 if pod.node.is_some() || nominated {
                     self.backlog.wake(Concern::All);
                 }

@@ -69,7 +69,7 @@ impl Engine {
         let client = self.client.clone();
         self.writes.spawn(async move {
             let result = writes::preempt(&client, &pod, condition, preemption).await;
-            let outcome = result.map_or_else(WriteOutcome::failed, |(revision, victims)| {
+            let outcome = result.map_or_else(WriteOutcome::Failed, |(revision, victims)| {
                 WriteOutcome::Preempted {
                     node,
                     revision,

@@ -111,6 +111,23 @@ async fn a_pod_waits_until_the_driver_has_detached_another_volume() {
     eventually("n1".to_owned(), || cluster.place_of("new")).await;
 }
 
+/// Of two decisions soon after each other, the reason of the last one stays.
+#[tokio::test]
+async fn a_reason_that_another_write_has_replaced_is_written_again() {
+    let cluster = Cluster::new(&["n1"]).await;
+    cluster.limit("n1", 0).await;
+    cluster.driver_volume("data", true).await;
+    cluster.create_pod("web-0", claiming("data")).await;
+    eventually(FULL.to_owned(), || cluster.place_of("web-0")).await;
+    let late = Patch::Strategic(json!({"status": {"conditions": [{
+        "type": "PodScheduled", "status": "False", "reason": "Unschedulable",
+        "message": "pod has unbound immediate PersistentVolumeClaims"}]}}));
+    let params = PatchParams::default();
+    let pods = cluster.pods();
+    pods.patch_status("web-0", &params, &late).await.unwrap();
+    eventually(FULL.to_owned(), || cluster.place_of("web-0")).await;
+}
+
 /// KEP-1472.
 #[tokio::test]
 async fn a_volume_is_made_where_its_driver_has_room() {

@@ -1,0 +1,69 @@
+//! The reason why a pod has no node: an event, and a condition of the pod.
+
+use std::time::Instant;
+
+use jiff::Timestamp;
+use placement::Obstacle;
+use reconcile::Key;
+use resource_kinds::pod_view::PodView;
+
+use super::{Engine, WriteOutcome, Written};
+use crate::metrics::Attempt;
+use crate::writes::{self, Nominated};
+
+impl Engine {
+    pub(super) fn explain(&mut self, key: Key, pod: &PodView, obstacle: Obstacle, begun: Instant) {
+        tracing::debug!(pod = %key, message = %obstacle.message, "no node for the pod");
+        if obstacle.reason == "SchedulingGated" {
+            self.backlog.hold(&key, begun);
+        } else {
+            self.warn(pod, &obstacle.message);
+            let metrics = &self.config.metrics;
+            metrics.attempt(Attempt::Unschedulable, begun.elapsed());
+            metrics.preemption(None);
+        }
+        self.explanations.keep(key.clone(), obstacle);
+        self.write_explanation(key, begun);
+    }
+
+    /// Writes the reason why the pod has no node, if the cache shows the pod without it. The end of a
+    /// write that is in progress, or the pod's next change, is the next occasion.
+    pub(super) fn write_explanation(&mut self, key: Key, begun: Instant) {
+        let Some(obstacle) = self.explanations.next(&key) else {
+            return;
+        };
+        let pod = self.caches.pods.get_key(&key);
+        let Some(pod) = pod.filter(|pod| self.is_ours(pod)) else {
+            return;
+        };
+        let condition = writes::condition(&pod, obstacle, Timestamp::now());
+        let nominated = match &pod.nominated {
+            Some(_) if !obstacle.keeps_nomination => Nominated::Nowhere,
+            _ => Nominated::Unchanged,
+        };
+        if condition.is_none() && nominated == Nominated::Unchanged {
+            return;
+        }
+        self.explanations.set_in_progress(&key, true);
+        let client = self.client.clone();
+        self.writes.spawn(async move {
+            let result = writes::explain_unless_changed(&client, &pod, condition, nominated).await;
+            Written {
+                key,
+                pod,
+                begun,
+                outcome: WriteOutcome::Explained(result),
+            }
+        });
+    }
+
+    /// Continues after the write of a reason. If the pod has not changed in the cache, its change is
+    /// still to come, or the write failed for another reason than a conflict.
+    pub(super) fn explained(&mut self, key: Key, pod: &PodView, begun: Instant) {
+        self.explanations.set_in_progress(&key, false);
+        let current = self.caches.pods.get_key(&key);
+        if current.is_some_and(|current| current.resource_version != pod.resource_version) {
+            self.write_explanation(key, begun);
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! Explanations: the reasons why pods have no node, until the caches show them.
+//!
+//! A pod has one write at a time: of two concurrent writes, the older reason could be the last.
+
+use std::collections::BTreeMap;
+
+use placement::Obstacle;
+use reconcile::Key;
+
+/// The reason of the last decision about a pod.
+#[derive(Clone, Debug)]
+struct Explanation {
+    obstacle: Obstacle,
+    /// Whether a write is in progress, of this reason or of an earlier one.
+    in_progress: bool,
+}
+
+/// The explanations, by pod.
+#[derive(Debug, Default)]
+pub(crate) struct Explanations {
+    by_pod: BTreeMap<Key, Explanation>,
+}
+
+impl Explanations {
+    /// Replaces the reason of the pod.
+    pub fn keep(&mut self, key: Key, obstacle: Obstacle) {
+        let in_progress = self.by_pod.get(&key).is_some_and(|own| own.in_progress);
+        let own = Explanation {
+            obstacle,
+            in_progress,
+        };
+        self.by_pod.insert(key, own);
+    }
+
+    /// Forgets the reason: the pod is gone, or there is a node for it.
+    pub fn drop(&mut self, key: &Key) {
+        self.by_pod.remove(key);
+    }
+
+    /// The reason to be compared with the pod; `None` during a write.
+    pub fn next(&self, key: &Key) -> Option<&Obstacle> {
+        let own = self.by_pod.get(key).filter(|own| !own.in_progress)?;
+        Some(&own.obstacle)
+    }
+
+    /// Marks the start or the end of a write.
+    pub fn set_in_progress(&mut self, key: &Key, in_progress: bool) {
+        if let Some(own) = self.by_pod.get_mut(key) {
+            own.in_progress = in_progress;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn obstacle(message: &str) -> Obstacle {
+        Obstacle {
+            reason: "Unschedulable",
+            message: message.to_owned(),
+            keeps_nomination: false,
+        }
+    }
+
+    #[test]
+    fn a_reason_waits_for_the_write_of_an_earlier_one() {
+        let mut explanations = Explanations::default();
+        let key = Key::new("default", "p");
+        let next = |explanations: &Explanations| {
+            let next = explanations.next(&key);
+            next.map(|obstacle| obstacle.message.clone())
+        };
+        assert_eq!(next(&explanations), None);
+        explanations.keep(key.clone(), obstacle("first"));
+        assert_eq!(next(&explanations).as_deref(), Some("first"));
+        explanations.set_in_progress(&key, true);
+        explanations.keep(key.clone(), obstacle("second"));
+        assert_eq!(next(&explanations), None);
+        explanations.set_in_progress(&key, false);
+        assert_eq!(next(&explanations).as_deref(), Some("second"));
+        explanations.drop(&key);
+        explanations.set_in_progress(&key, true);
+        assert_eq!(next(&explanations), None);
+    }
+}
