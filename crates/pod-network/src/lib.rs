@@ -22,6 +22,7 @@ mod neighbours;
 mod network;
 mod peers;
 pub mod ranges;
+mod socket_diagnosis;
 mod switch;
 mod wireguard;
 

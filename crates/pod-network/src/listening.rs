@@ -1,17 +1,19 @@
-//! The listening sockets of the host, from `/proc/net`.
+//! The listening sockets of the host: those of TCP from the kernel's diagnosis of sockets, those of UDP
+//! from `/proc/net`, where those of TCP are read as well if the kernel has no such diagnosis.
 //!
-//! The files are opened once, in the host's network namespace, and read again from their beginning.
+//! All is opened once, in the host's network namespace; files are read again from their beginning.
 //! IPv6 sockets on all addresses count for IPv4, too: the kernel does not tell which of them do not.
 
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Seek};
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
 
 use object_model::listening::{Listening, ListeningAddress, Transport};
 
 use crate::error::{Error, file};
+use crate::socket_diagnosis::SocketDiagnosis;
 
 /// State of a TCP socket that listens, and of a UDP socket without a peer.
 const TCP_LISTEN: &str = "0A";
@@ -22,6 +24,7 @@ const CLIENT_PORTS: RangeInclusive<u16> = 32_768..=60_999;
 
 /// The kernel's lists of sockets.
 pub(crate) struct Sockets {
+    diagnosis: Option<SocketDiagnosis>,
     tcp: Vec<File>,
     udp: Vec<File>,
     client_ports: RangeInclusive<u16>,
@@ -33,7 +36,13 @@ impl Sockets {
     /// Opens the lists of the network namespace of the calling thread.
     pub(crate) fn open() -> Result<Sockets, Error> {
         let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range");
+        let diagnosis = SocketDiagnosis::open();
+        let asked = diagnosis.and_then(|diagnosis| diagnosis.tcp_listeners().map(|_| diagnosis));
+        if let Err(error) = &asked {
+            tracing::info!(%error, "no diagnosis of sockets: /proc/net/tcp is read instead");
+        }
         Ok(Sockets {
+            diagnosis: asked.ok(),
             tcp: lists("tcp")?,
             udp: lists("udp")?,
             client_ports: range
@@ -47,10 +56,24 @@ impl Sockets {
     /// Reads the listening sockets. A UDP client's socket on an ephemeral port looks like a
     /// server's; it counts only if the next reading shows it again.
     pub(crate) fn look(&mut self) -> Result<Listening, Error> {
-        let failed = || file("read", "/proc/net sockets");
+        let failed = || file("read", "the kernel's sockets");
         let mut places = BTreeSet::new();
-        for list in &mut self.tcp {
-            read(list, Transport::Tcp, &mut places).map_err(failed())?;
+        match &self.diagnosis {
+            Some(diagnosis) => {
+                let found = diagnosis.tcp_listeners().map_err(failed())?.into_iter();
+                places.extend(found.filter_map(|(ip, port)| {
+                    reach(ip).map(|address| ListeningAddress {
+                        transport: Transport::Tcp,
+                        address,
+                        port,
+                    })
+                }));
+            }
+            None => {
+                for list in &mut self.tcp {
+                    read(list, Transport::Tcp, &mut places).map_err(failed())?;
+                }
+            }
         }
         let mut udp = BTreeSet::new();
         for list in &mut self.udp {
@@ -116,12 +139,12 @@ fn socket(line: &str) -> Option<(Option<Bound>, &str)> {
     let (address, port) = words.next()?.split_once(':')?;
     let state = words.nth(1)?;
     let port = u16::from_str_radix(port, 16).ok()?;
-    Some((address_of(address)?.map(|address| (address, port)), state))
+    let reached = reach(address_of(address)?);
+    Some((reached.map(|address| (address, port)), state))
 }
 
-/// Reads an address: words of four bytes, each in the byte order of the machine. The inner `None`
-/// means all addresses.
-fn address_of(text: &str) -> Option<Option<Option<Ipv4Addr>>> {
+/// Reads an address: words of four bytes, each in the byte order of the machine.
+fn address_of(text: &str) -> Option<IpAddr> {
     let mut octets = Vec::with_capacity(16);
     let (words, rest) = text.as_bytes().as_chunks::<8>();
     for word in words {
@@ -131,16 +154,21 @@ fn address_of(text: &str) -> Option<Option<Option<Ipv4Addr>>> {
     if !rest.is_empty() {
         return None;
     }
-    let v4 = |address: Ipv4Addr| Some(address).filter(|address| !address.is_unspecified());
-    if let Ok(octets) = <[u8; 4]>::try_from(octets.as_slice()) {
-        return Some(Some(v4(octets.into())));
+    match <[u8; 4]>::try_from(octets.as_slice()) {
+        Ok(octets) => Some(IpAddr::from(octets)),
+        Err(_) => Some(IpAddr::from(<[u8; 16]>::try_from(octets).ok()?)),
     }
-    let address = Ipv6Addr::from(<[u8; 16]>::try_from(octets).ok()?);
-    Some(if address.is_unspecified() {
-        Some(None)
-    } else {
-        address.to_ipv4_mapped().map(v4)
-    })
+}
+
+/// The IPv4 address at which a socket with this address is reached: the inner `None` means all, the outer
+/// one none.
+fn reach(address: IpAddr) -> Option<Option<Ipv4Addr>> {
+    let v4 = match address {
+        IpAddr::V4(v4) => v4,
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED) => return Some(None),
+        IpAddr::V6(v6) => v6.to_ipv4_mapped()?,
+    };
+    Some(Some(v4).filter(|v4| !v4.is_unspecified()))
 }
 
 #[cfg(test)]
