@@ -7,8 +7,8 @@ use serde_json::Value;
 
 /// A path such as `spec.template.spec.containers[0].name`.
 ///
-/// Validation makes a path for every field that it looks at and shows few of them, so a path of
-/// usual length is kept in place: making one costs no allocation.
+/// The validation of custom objects makes a path for every field that it looks at and shows few of
+/// them, so a path of usual length is kept in place: making one costs no allocation.
 #[derive(Clone, Default)]
 pub struct FieldPath(Text);
 

@@ -132,23 +132,22 @@ pub fn qualified_name(text: &str) -> Vec<String> {
     let rule = "must consist of alphanumeric characters, '-', '_' or '.', and must start and end \
                 with an alphanumeric character";
     let examples = ["MyName", "my.name", "123-abc"];
-    let parts: Vec<&str> = text.split('/').collect();
-    let name = match parts.as_slice() {
-        [name] => *name,
-        [prefix, name] => {
-            if prefix.is_empty() {
-                errors.push("prefix part must be non-empty".to_owned());
-            } else {
-                let wrong = dns_subdomain(prefix).into_iter();
-                errors.extend(wrong.map(|error| format!("prefix part {error}")));
-            }
-            *name
-        }
-        _ => {
+    let name = match text.split_once('/') {
+        None => text,
+        Some((_, name)) if name.contains('/') => {
             let rule = mismatch(&format!("a qualified name {rule}"), QUALIFIED, &examples);
             let hint = "with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')";
             errors.push(format!("{rule} {hint}"));
             return errors;
+        }
+        Some(("", name)) => {
+            errors.push("prefix part must be non-empty".to_owned());
+            name
+        }
+        Some((prefix, name)) => {
+            let wrong = dns_subdomain(prefix).into_iter();
+            errors.extend(wrong.map(|error| format!("prefix part {error}")));
+            name
         }
     };
     if name.is_empty() {

@@ -11,7 +11,7 @@ use crate::validation::field::{Field, Rules};
 pub(crate) const PROTOCOLS: &[&str] = &["SCTP", "TCP", "UDP"];
 
 /// Checks that a text is an IP address in canonical form, without a zone.
-pub(crate) fn check_ip(errors: &mut Vec<FieldError>, at: &Field<'_>) {
+pub(crate) fn check_ip(errors: &mut Vec<FieldError>, at: &Field<'_, '_>) {
     let Ok(address) = at.text().parse::<IpAddr>() else {
         let detail = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
         errors.push(at.invalid(detail));
@@ -24,7 +24,7 @@ pub(crate) fn check_ip(errors: &mut Vec<FieldError>, at: &Field<'_>) {
 }
 
 /// Checks that the address of an endpoint is a unicast address in canonical form.
-pub(crate) fn check_endpoint_ip(errors: &mut Vec<FieldError>, at: &Field<'_>) {
+pub(crate) fn check_endpoint_ip(errors: &mut Vec<FieldError>, at: &Field<'_, '_>) {
     let before = errors.len();
     check_ip(errors, at);
     let Ok(address) = at.text().parse::<IpAddr>() else {
@@ -58,7 +58,7 @@ pub(crate) fn check_endpoint_ip(errors: &mut Vec<FieldError>, at: &Field<'_>) {
 }
 
 /// Checks that the address is of this family (`IPv4` or `IPv6`).
-pub(crate) fn check_family(errors: &mut Vec<FieldError>, at: &Field<'_>, family: &str) {
+pub(crate) fn check_family(errors: &mut Vec<FieldError>, at: &Field<'_, '_>, family: &str) {
     let fits = match (at.text().parse::<IpAddr>(), family) {
         (Ok(address), "IPv4") => address.is_ipv4(),
         (Ok(address), "IPv6") => address.is_ipv6(),
@@ -71,11 +71,11 @@ pub(crate) fn check_family(errors: &mut Vec<FieldError>, at: &Field<'_>, family:
 }
 
 /// Checks a port number, and the protocol beside it.
-pub(crate) fn check_port_and_protocol(errors: &mut Vec<FieldError>, port: &Field<'_>) {
+pub(crate) fn check_port_and_protocol(errors: &mut Vec<FieldError>, port: &Field<'_, '_>) {
     let number = port.get("port");
     for clause in names::port_number(number.int().unwrap_or_default()) {
         errors.push(FieldError::invalid(
-            &number.path,
+            &number.path(),
             number.int().unwrap_or_default(),
             clause,
         ));

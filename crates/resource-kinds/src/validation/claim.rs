@@ -30,7 +30,7 @@ pub(crate) fn default(claim: &mut Value) {
 }
 
 /// All that is wrong with the access modes of a claim or volume.
-pub(crate) fn access_modes(spec: &Field<'_>, when_missing: &str) -> Vec<FieldError> {
+pub(crate) fn access_modes(spec: &Field<'_, '_>, when_missing: &str) -> Vec<FieldError> {
     let modes = spec.get("accessModes");
     let mut errors = Vec::new();
     if modes.is_empty() {
@@ -38,7 +38,7 @@ pub(crate) fn access_modes(spec: &Field<'_>, when_missing: &str) -> Vec<FieldErr
     }
     for mode in modes.items() {
         if !ACCESS_MODES.contains(&mode.text()) {
-            let error = FieldError::not_supported(&modes.path, mode.value.clone(), ACCESS_MODES);
+            let error = FieldError::not_supported(&modes.path(), mode.value.clone(), ACCESS_MODES);
             errors.push(error);
         }
     }
@@ -50,13 +50,13 @@ pub(crate) fn access_modes(spec: &Field<'_>, when_missing: &str) -> Vec<FieldErr
 }
 
 /// All that is wrong with the spec of a claim or claim template.
-pub(crate) fn validate_spec(spec: &Field<'_>) -> Vec<FieldError> {
+pub(crate) fn validate_spec(spec: &Field<'_, '_>) -> Vec<FieldError> {
     let mut errors = access_modes(spec, "at least 1 access mode is required");
     errors.extend(metadata::label_selector(&spec.get("selector")));
-    let amount = Field {
-        path: spec.get("resources").path.key("storage"),
-        ..spec.get("resources.requests.storage")
-    };
+    // As upstream, which leaves the requests out of the path.
+    let resources = spec.get("resources");
+    let place = resources.get_key("storage");
+    let amount = place.with(spec.get("resources.requests.storage").value);
     if amount.is_set() {
         let quantity = Quantity::from_json(amount.value).unwrap_or_default();
         if quantity.is_zero() || quantity.is_negative() {
@@ -72,7 +72,7 @@ pub(crate) fn validate_spec(spec: &Field<'_>) -> Vec<FieldError> {
     errors
 }
 
-fn data_sources(spec: &Field<'_>) -> Vec<FieldError> {
+fn data_sources(spec: &Field<'_, '_>) -> Vec<FieldError> {
     let mut errors = Vec::new();
     for field in ["dataSource", "dataSourceRef"] {
         let source = spec.get(field);

@@ -1,4 +1,4 @@
-//! A field of an object: its value together with its path, so that a check can report errors with
+//! A field of an object: its value together with its place, so that a check can report errors with
 //! the path. A field may be absent; then its value is null.
 
 use object_model::{FieldError, FieldPath};
@@ -6,66 +6,116 @@ use serde_json::{Map, Value};
 
 const NOTHING: &Value = &Value::Null;
 
-/// A value and its path.
-#[derive(Clone, Debug)]
-pub(crate) struct Field<'a> {
+/// A value and its place in the object.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Field<'a, 'p> {
     pub(crate) value: &'a Value,
-    pub(crate) path: FieldPath,
+    place: Place<'p>,
 }
 
-impl<'a> Field<'a> {
+/// The place of a field, from the inside out. Most fields are fine, so its text is only built for an
+/// error.
+#[derive(Clone, Copy, Debug)]
+struct Place<'p> {
+    of: Option<&'p Place<'p>>,
+    step: Step<'p>,
+}
+
+/// The way from a field to one in it.
+#[derive(Clone, Copy, Debug)]
+enum Step<'p> {
+    /// None: the whole of an object.
+    Whole,
+    /// Names of fields, with dots between them.
+    Names(&'p str),
+    /// The key of a map.
+    Key(&'p str),
+    /// The index of a list.
+    Index(usize),
+}
+
+impl Place<'_> {
+    fn path(&self) -> FieldPath {
+        let of = self.of.map_or_else(FieldPath::default, Place::path);
+        match self.step {
+            Step::Whole => of,
+            Step::Names(names) => of.child(names),
+            Step::Key(key) => of.key(key),
+            Step::Index(index) => of.index(index),
+        }
+    }
+}
+
+impl<'a, 'p> Field<'a, 'p> {
     /// The whole of an object.
     pub(crate) fn root(value: &'a Value) -> Self {
         Self {
             value,
-            path: FieldPath::default(),
+            place: Place {
+                of: None,
+                step: Step::Whole,
+            },
         }
+    }
+
+    /// The named field of an object; with dots, a field further down.
+    pub(crate) fn of(object: &'a Value, names: &'p str) -> Self {
+        Self {
+            value: descend(object, names),
+            place: Place {
+                of: None,
+                step: Step::Names(names),
+            },
+        }
+    }
+
+    /// The same place with another value.
+    pub(crate) fn with<'b>(&self, value: &'b Value) -> Field<'b, 'p> {
+        Field {
+            value,
+            place: self.place,
+        }
+    }
+
+    /// The path, for a message.
+    pub(crate) fn path(&self) -> FieldPath {
+        self.place.path()
     }
 
     /// The named field; with dots, a field further down.
-    pub(crate) fn get(&self, names: &str) -> Self {
-        let value = match names.as_bytes().contains(&b'.') {
-            false => member(self.value, names),
-            true => names.split('.').fold(self.value, member),
-        };
-        Self {
-            value,
-            path: self.path.child(names),
-        }
+    pub(crate) fn get<'s>(&'s self, names: &'s str) -> Field<'a, 's> {
+        self.within(Step::Names(names), descend(self.value, names))
     }
 
     /// The entry of a map at a key, which may have dots.
-    pub(crate) fn get_key(&self, key: &str) -> Self {
-        Self {
-            value: self.value.get(key).unwrap_or(NOTHING),
-            path: self.path.key(key),
+    pub(crate) fn get_key<'s>(&'s self, key: &'s str) -> Field<'a, 's> {
+        self.within(Step::Key(key), self.value.get(key).unwrap_or(NOTHING))
+    }
+
+    fn within<'s>(&'s self, step: Step<'s>, value: &'a Value) -> Field<'a, 's> {
+        Field {
+            value,
+            place: Place {
+                of: Some(&self.place),
+                step,
+            },
         }
     }
 
     /// The elements of a list.
-    pub(crate) fn items(&self) -> impl Iterator<Item = Field<'a>> + use<'a> {
-        let path = self.path.clone();
+    pub(crate) fn items<'s>(&'s self) -> impl Iterator<Item = Field<'a, 's>> {
         let elements = self.value.as_array().map_or(&[][..], Vec::as_slice);
-        elements
-            .iter()
-            .enumerate()
-            .map(move |(index, value)| Field {
-                value,
-                path: path.index(index),
-            })
+        let numbered = elements.iter().enumerate();
+        numbered.map(|(index, value)| self.within(Step::Index(index), value))
     }
 
     /// The entries of a map, each with its key.
-    pub(crate) fn entries(&self) -> impl Iterator<Item = (&'a str, Field<'a>)> + use<'a> {
-        let path = self.path.clone();
-        self.value
-            .as_object()
-            .into_iter()
-            .flatten()
-            .map(move |(key, value)| {
-                let path = path.key(key);
-                (key.as_str(), Field { value, path })
-            })
+    pub(crate) fn entries<'s>(&'s self) -> impl Iterator<Item = (&'a str, Field<'a, 's>)>
+    where
+        'a: 's,
+    {
+        let entries = self.value.as_object().into_iter().flatten();
+        entries.map(|(key, value)| (key.as_str(), self.within(Step::Key(key), value)))
     }
 
     /// The map, if it is one.
@@ -110,28 +160,36 @@ impl<'a> Field<'a> {
     }
 
     pub(crate) fn required(&self, detail: &str) -> FieldError {
-        FieldError::required(&self.path, detail)
+        FieldError::required(&self.path(), detail)
     }
 
     pub(crate) fn forbidden(&self, detail: impl Into<String>) -> FieldError {
-        FieldError::forbidden(&self.path, detail)
+        FieldError::forbidden(&self.path(), detail)
     }
 
     pub(crate) fn invalid(&self, detail: impl Into<String>) -> FieldError {
-        FieldError::invalid(&self.path, self.value.clone(), detail)
+        FieldError::invalid(&self.path(), self.value.clone(), detail)
     }
 
     pub(crate) fn duplicate(&self) -> FieldError {
-        FieldError::duplicate(&self.path, self.value.clone())
+        FieldError::duplicate(&self.path(), self.value.clone())
     }
 
     /// As [`not_supported`](Self::not_supported), with the values in the order that they have.
     pub(crate) fn not_among(&self, allowed: &[&str]) -> FieldError {
-        FieldError::not_among(&self.path, self.value.clone(), allowed)
+        FieldError::not_among(&self.path(), self.value.clone(), allowed)
     }
 
     pub(crate) fn not_supported(&self, allowed: &[&str]) -> FieldError {
-        FieldError::not_supported(&self.path, self.value.clone(), allowed)
+        FieldError::not_supported(&self.path(), self.value.clone(), allowed)
+    }
+}
+
+/// The named field below a value; null if there is none.
+fn descend<'a>(value: &'a Value, names: &str) -> &'a Value {
+    match names.as_bytes().contains(&b'.') {
+        false => member(value, names),
+        true => names.split('.').fold(value, member),
     }
 }
 
@@ -158,21 +216,21 @@ fn member<'a>(value: &'a Value, name: &str) -> &'a Value {
 /// Rules that many fields share. Each adds to a list of errors.
 pub(crate) trait Rules {
     /// The clauses of a name check, for the text at a place.
-    fn check_text(&mut self, at: &Field<'_>, check: fn(&str) -> Vec<String>);
+    fn check_text(&mut self, at: &Field<'_, '_>, check: fn(&str) -> Vec<String>);
     /// As [`check_text`](Self::check_text); an empty text is `Required`.
-    fn check_required_text(&mut self, at: &Field<'_>, check: fn(&str) -> Vec<String>);
+    fn check_required_text(&mut self, at: &Field<'_, '_>, check: fn(&str) -> Vec<String>);
     /// As [`check_text`](Self::check_text), unless the text is empty.
-    fn check_text_if_set(&mut self, at: &Field<'_>, check: fn(&str) -> Vec<String>);
+    fn check_text_if_set(&mut self, at: &Field<'_, '_>, check: fn(&str) -> Vec<String>);
     /// The number, if given, is not below zero.
-    fn check_not_negative(&mut self, at: &Field<'_>);
+    fn check_not_negative(&mut self, at: &Field<'_, '_>);
     /// The text is one of those allowed; an empty one is `Required`.
-    fn check_one_of(&mut self, at: &Field<'_>, allowed: &[&str]);
+    fn check_one_of(&mut self, at: &Field<'_, '_>, allowed: &[&str]);
     /// As [`check_one_of`](Self::check_one_of); a refusal keeps the order of the values.
-    fn check_among(&mut self, at: &Field<'_>, allowed: &[&str]);
+    fn check_among(&mut self, at: &Field<'_, '_>, allowed: &[&str]);
     /// As [`check_one_of`](Self::check_one_of), unless there is no value.
-    fn check_one_of_if_set(&mut self, at: &Field<'_>, allowed: &[&str]);
+    fn check_one_of_if_set(&mut self, at: &Field<'_, '_>, allowed: &[&str]);
     /// The value must be unchanged.
-    fn check_unchanged(&mut self, new: &Field<'_>, old: &Field<'_>);
+    fn check_unchanged(&mut self, new: &Field<'_, '_>, old: &Field<'_, '_>);
 }
 
 /// The message for an immutable field.
@@ -181,13 +239,13 @@ pub(crate) const IMMUTABLE: &str = "field is immutable";
 pub(crate) const NEGATIVE: &str = "must be greater than or equal to 0";
 
 impl Rules for Vec<FieldError> {
-    fn check_text(&mut self, at: &Field<'_>, check: fn(&str) -> Vec<String>) {
+    fn check_text(&mut self, at: &Field<'_, '_>, check: fn(&str) -> Vec<String>) {
         let text = at.text();
         let clauses = check(text).into_iter();
-        self.extend(clauses.map(|clause| FieldError::invalid(&at.path, text, clause)));
+        self.extend(clauses.map(|clause| FieldError::invalid(&at.path(), text, clause)));
     }
 
-    fn check_required_text(&mut self, at: &Field<'_>, check: fn(&str) -> Vec<String>) {
+    fn check_required_text(&mut self, at: &Field<'_, '_>, check: fn(&str) -> Vec<String>) {
         if at.is_empty() {
             self.push(at.required(""));
         } else {
@@ -195,19 +253,19 @@ impl Rules for Vec<FieldError> {
         }
     }
 
-    fn check_text_if_set(&mut self, at: &Field<'_>, check: fn(&str) -> Vec<String>) {
+    fn check_text_if_set(&mut self, at: &Field<'_, '_>, check: fn(&str) -> Vec<String>) {
         if !at.text().is_empty() {
             self.check_text(at, check);
         }
     }
 
-    fn check_not_negative(&mut self, at: &Field<'_>) {
+    fn check_not_negative(&mut self, at: &Field<'_, '_>) {
         if at.int().is_some_and(|number| number < 0) {
             self.push(at.invalid(NEGATIVE));
         }
     }
 
-    fn check_one_of(&mut self, at: &Field<'_>, allowed: &[&str]) {
+    fn check_one_of(&mut self, at: &Field<'_, '_>, allowed: &[&str]) {
         if at.is_empty() {
             self.push(at.required(""));
         } else if !allowed.contains(&at.text()) {
@@ -215,7 +273,7 @@ impl Rules for Vec<FieldError> {
         }
     }
 
-    fn check_among(&mut self, at: &Field<'_>, allowed: &[&str]) {
+    fn check_among(&mut self, at: &Field<'_, '_>, allowed: &[&str]) {
         if at.is_empty() {
             self.push(at.required(""));
         } else if !allowed.contains(&at.text()) {
@@ -223,13 +281,13 @@ impl Rules for Vec<FieldError> {
         }
     }
 
-    fn check_one_of_if_set(&mut self, at: &Field<'_>, allowed: &[&str]) {
+    fn check_one_of_if_set(&mut self, at: &Field<'_, '_>, allowed: &[&str]) {
         if !at.is_empty() {
             self.check_one_of(at, allowed);
         }
     }
 
-    fn check_unchanged(&mut self, new: &Field<'_>, old: &Field<'_>) {
+    fn check_unchanged(&mut self, new: &Field<'_, '_>, old: &Field<'_, '_>) {
         if new.value != old.value {
             self.push(new.invalid(IMMUTABLE));
         }

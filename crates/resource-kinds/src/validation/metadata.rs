@@ -1,5 +1,6 @@
 //! Validation of metadata, for all kinds.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use object_model::{FieldError, FieldPath, names};
@@ -13,7 +14,7 @@ pub(crate) fn validate(
     name_errors: &dyn Fn(&str) -> Vec<String>,
     object: &Value,
 ) -> Vec<FieldError> {
-    let metadata = Field::root(object).get("metadata");
+    let metadata = Field::of(object, "metadata");
     let mut errors = Vec::new();
     let name = metadata.get("name");
     let prefix = metadata.get("generateName");
@@ -45,17 +46,16 @@ pub(crate) fn validate(
 
 /// All that is wrong with those parts of the metadata that an update may change.
 pub(crate) fn validate_update(object: &Value) -> Vec<FieldError> {
-    validate_free_parts(&Field::root(object).get("metadata"))
+    validate_free_parts(&Field::of(object, "metadata"))
 }
 
-fn validate_free_parts(metadata: &Field<'_>) -> Vec<FieldError> {
+fn validate_free_parts(metadata: &Field<'_, '_>) -> Vec<FieldError> {
     let mut errors = labels(&metadata.get("labels"));
     errors.extend(annotations(&metadata.get("annotations")));
     errors.extend(owner_references(&metadata.get("ownerReferences")));
     for finalizer in metadata.get("finalizers").items() {
-        let clauses = names::qualified_name(finalizer.text());
-        let list = metadata.get("finalizers").path;
-        for clause in clauses {
+        for clause in names::qualified_name(finalizer.text()) {
+            let list = metadata.get("finalizers").path();
             errors.push(FieldError::invalid(&list, finalizer.text(), clause));
         }
     }
@@ -63,36 +63,43 @@ fn validate_free_parts(metadata: &Field<'_>) -> Vec<FieldError> {
 }
 
 /// All that is wrong with a map of labels.
-pub(crate) fn labels(at: &Field<'_>) -> Vec<FieldError> {
+pub(crate) fn labels(at: &Field<'_, '_>) -> Vec<FieldError> {
     let mut errors = Vec::new();
     for (key, value) in at.entries() {
         for clause in names::qualified_name(key) {
-            errors.push(FieldError::invalid(&at.path, key, clause));
+            errors.push(FieldError::invalid(&at.path(), key, clause));
         }
         for clause in names::label_value(value.text()) {
-            errors.push(FieldError::invalid(&at.path, value.text(), clause));
+            errors.push(FieldError::invalid(&at.path(), value.text(), clause));
         }
     }
     errors
 }
 
 /// All that is wrong with a map of annotations.
-pub(crate) fn annotations(at: &Field<'_>) -> Vec<FieldError> {
+pub(crate) fn annotations(at: &Field<'_, '_>) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let mut bytes = 0;
     for (key, value) in at.entries() {
-        for clause in names::qualified_name(&key.to_lowercase()) {
-            errors.push(FieldError::invalid(&at.path, key, clause));
+        let lower = match key.chars().any(char::is_uppercase) {
+            true => Cow::Owned(key.to_lowercase()),
+            false => Cow::Borrowed(key),
+        };
+        for clause in names::qualified_name(&lower) {
+            errors.push(FieldError::invalid(&at.path(), key, clause));
         }
         bytes += key.len() + value.text().len();
     }
     if bytes > names::ANNOTATIONS_BYTES_MAX {
-        errors.push(FieldError::too_long(&at.path, names::ANNOTATIONS_BYTES_MAX));
+        errors.push(FieldError::too_long(
+            &at.path(),
+            names::ANNOTATIONS_BYTES_MAX,
+        ));
     }
     errors
 }
 
-fn owner_references(list: &Field<'_>) -> Vec<FieldError> {
+fn owner_references(list: &Field<'_, '_>) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let mut controllers: Vec<String> = Vec::new();
     for owner in list.items() {
@@ -105,7 +112,7 @@ fn owner_references(list: &Field<'_>) -> Vec<FieldError> {
                     "name" => "must not be empty",
                     _ => "must not be empty",
                 };
-                errors.push(FieldError::invalid(&at.path, at.text(), detail));
+                errors.push(FieldError::invalid(&at.path(), at.text(), detail));
             }
         }
         if owner.get("controller").is_true() {
@@ -117,13 +124,17 @@ fn owner_references(list: &Field<'_>) -> Vec<FieldError> {
             "Only one reference can have Controller set to true. Found \"true\" in references \
              for {first} and {second}"
         );
-        errors.push(FieldError::invalid(&list.path, list.value.clone(), detail));
+        errors.push(FieldError::invalid(
+            &list.path(),
+            list.value.clone(),
+            detail,
+        ));
     }
     errors
 }
 
 /// All that is wrong with a `metav1.LabelSelector`.
-pub(crate) fn label_selector(selector: &Field<'_>) -> Vec<FieldError> {
+pub(crate) fn label_selector(selector: &Field<'_, '_>) -> Vec<FieldError> {
     let mut errors = labels(&selector.get("matchLabels"));
     for expression in selector.get("matchExpressions").items() {
         let operator = expression.get("operator");
@@ -149,13 +160,16 @@ pub(crate) fn label_selector(selector: &Field<'_>) -> Vec<FieldError> {
 }
 
 /// The duplicates in a list, by one of their fields.
-pub(crate) fn duplicates(list: &Field<'_>, field: &str) -> Vec<FieldError> {
+pub(crate) fn duplicates(list: &Field<'_, '_>, field: &str) -> Vec<FieldError> {
     let mut seen = BTreeSet::new();
-    list.items()
-        .map(|item| item.get(field))
-        .filter(|at| !at.text().is_empty() && !seen.insert(at.text()))
-        .map(|at| at.duplicate())
-        .collect()
+    let mut errors = Vec::new();
+    for item in list.items() {
+        let at = item.get(field);
+        if !at.text().is_empty() && !seen.insert(at.text()) {
+            errors.push(at.duplicate());
+        }
+    }
+    errors
 }
 
 /// The path of a top-level field.

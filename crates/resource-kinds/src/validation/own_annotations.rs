@@ -119,35 +119,30 @@ const TEMPLATES: [(&str, &str); 5] = [
 /// The errors of mainstay's own annotations, on an object and in its templates. Values that are stored
 /// already are accepted.
 pub fn validate(kind: &str, object: &Value, old: Option<&Value>) -> Vec<FieldError> {
-    let before = |at: &Field<'_>, key: &str| {
-        let same_place = old.and_then(|old| old.pointer(&pointer(&at.path)));
+    let before = |at: &Field<'_, '_>, key: &str| {
+        let same_place = old.and_then(|old| old.pointer(&pointer(&at.path())));
         same_place
             .is_some_and(|map| map.get(key) == Some(at.value.get(key).unwrap_or(&Value::Null)))
     };
     let mut errors = Vec::new();
-    for (kind, at) in places(kind, object) {
+    let mut check = |kind: &str, holder: Field<'_, '_>| {
+        let at = holder.get("metadata.annotations");
         for (key, value) in at.entries() {
             if key.starts_with(OWN_PREFIX) && !before(&at, key) {
                 errors.extend(wrong(kind, key, &value));
             }
         }
-    }
-    errors
-}
-
-fn places<'a>(kind: &'a str, object: &'a Value) -> Vec<(&'a str, Field<'a>)> {
+    };
     let root = Field::root(object);
-    let mut places = vec![(kind, root.get("metadata.annotations"))];
+    check(kind, root);
     for (path, kind) in TEMPLATES {
         let at = root.get(path);
-        if !at.is_set() {
-            continue;
+        match at.len() {
+            0 => check(kind, at),
+            _ => at.items().for_each(|template| check(kind, template)),
         }
-        let list: Vec<Field<'a>> = at.items().collect();
-        let one = if list.is_empty() { vec![at] } else { list };
-        places.extend(one.iter().map(|at| (kind, at.get("metadata.annotations"))));
     }
-    places
+    errors
 }
 
 /// `a.b[0].c` as `/a/b/0/c`.
@@ -156,17 +151,17 @@ fn pointer(path: &FieldPath) -> String {
     format!("/{slashes}")
 }
 
-fn wrong(kind: &str, key: &str, value: &Field<'_>) -> Option<FieldError> {
+fn wrong(kind: &str, key: &str, value: &Field<'_, '_>) -> Option<FieldError> {
     let Some(known) = OWN.iter().find(|own| own.name == key) else {
         return Some(FieldError::invalid(
-            &value.path,
+            &value.path(),
             key,
             unknown(kind, "no such annotation"),
         ));
     };
     if !known.kinds.contains(&kind) {
         let detail = unknown(kind, &format!("it is for a {}", known.kinds.join(" or a ")));
-        return Some(FieldError::invalid(&value.path, key, detail));
+        return Some(FieldError::invalid(&value.path(), key, detail));
     }
     match known.values {
         Values::Words(words) if words.contains(&value.text()) => None,

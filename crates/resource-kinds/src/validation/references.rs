@@ -34,7 +34,7 @@ const RESOURCES: &[&str] = &[
 ];
 
 /// A reference to a field of the pod, by a variable or a file.
-pub(crate) fn field_reference(at: &Field<'_>, allowed: &[&str], errors: &mut Vec<FieldError>) {
+pub(crate) fn field_reference(at: &Field<'_, '_>, allowed: &[&str], errors: &mut Vec<FieldError>) {
     if at.get("apiVersion").is_empty() {
         errors.push(at.get("apiVersion").required(""));
         return;
@@ -66,17 +66,17 @@ pub(crate) fn field_reference(at: &Field<'_>, allowed: &[&str], errors: &mut Vec
     match map {
         "metadata.annotations" => {
             let clauses = names::qualified_name(&key.to_lowercase()).into_iter();
-            errors.extend(clauses.map(|clause| FieldError::invalid(&path.path, key, clause)));
+            errors.extend(clauses.map(|clause| FieldError::invalid(&path.path(), key, clause)));
         }
         "metadata.labels" => {
             let clauses = names::qualified_name(key).into_iter();
-            errors.extend(clauses.map(|clause| FieldError::invalid(&path.path, key, clause)));
+            errors.extend(clauses.map(|clause| FieldError::invalid(&path.path(), key, clause)));
         }
         _ => errors.push(unknown_field(&path, "does not support subscript")),
     }
 }
 
-fn unknown_field(path: &Field<'_>, why: &str) -> FieldError {
+fn unknown_field(path: &Field<'_, '_>, why: &str) -> FieldError {
     let name = path.text();
     path.invalid(format!(
         "error converting fieldPath: field label {why}: {name}"
@@ -84,7 +84,7 @@ fn unknown_field(path: &Field<'_>, why: &str) -> FieldError {
 }
 
 /// A reference to a request or limit of a container, by a variable or a file.
-pub(crate) fn resource_reference(at: &Field<'_>, errors: &mut Vec<FieldError>) {
+pub(crate) fn resource_reference(at: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     let resource = at.get("resource");
     let huge = ["limits.hugepages-", "requests.hugepages-"];
     if resource.is_empty() {
@@ -105,7 +105,7 @@ const BYTE_DIVISORS: &[&str] = &[
 ];
 
 /// The allowed divisors of a resource. An error shows the resource, as upstream's does.
-fn divisor(at: &Field<'_>, resource: &str, errors: &mut Vec<FieldError>) {
+fn divisor(at: &Field<'_, '_>, resource: &str, errors: &mut Vec<FieldError>) {
     let unit = Quantity::from_json(at.value).unwrap_or_default();
     let name = resource
         .strip_prefix("limits.")
@@ -125,6 +125,6 @@ fn divisor(at: &Field<'_>, resource: &str, errors: &mut Vec<FieldError>) {
             _ => allowed.join(", "),
         };
         let detail = format!("only divisor's values {units} are supported with {what}");
-        errors.push(FieldError::invalid(&at.path, resource, detail));
+        errors.push(FieldError::invalid(&at.path(), resource, detail));
     }
 }

@@ -82,7 +82,7 @@ pub(crate) fn scale(object: &Value, selector: &str) -> Value {
 
 /// Applies the replicas of a Scale.
 pub(crate) fn set_scale(object: &mut Value, scale: &Value) -> Vec<FieldError> {
-    let replicas = Field::root(scale).get("spec.replicas");
+    let replicas = Field::of(scale, "spec.replicas");
     let mut errors = Vec::new();
     errors.check_not_negative(&replicas);
     match replicas.int() {
@@ -104,7 +104,7 @@ pub(crate) fn set_scale(object: &mut Value, scale: &Value) -> Vec<FieldError> {
 }
 
 /// Checks that a selector exists and does not select everything.
-pub(crate) fn check_selector(selector: &Field<'_>, what: &str, errors: &mut Vec<FieldError>) {
+pub(crate) fn check_selector(selector: &Field<'_, '_>, what: &str, errors: &mut Vec<FieldError>) {
     if !selector.is_set() {
         errors.push(selector.required(""));
         return;
@@ -117,7 +117,7 @@ pub(crate) fn check_selector(selector: &Field<'_>, what: &str, errors: &mut Vec<
 
 /// Checks that the selector matches the labels of the template.
 pub(crate) fn check_labels(
-    spec: &Field<'_>,
+    spec: &Field<'_, '_>,
     selector: Option<&LabelSelector>,
     errors: &mut Vec<FieldError>,
 ) {
@@ -132,7 +132,7 @@ pub(crate) fn check_labels(
             other => other.clone(),
         };
         let detail = "`selector` does not match template `labels`";
-        errors.push(FieldError::invalid(&labels.path, value, detail));
+        errors.push(FieldError::invalid(&labels.path(), value, detail));
     }
 }
 
@@ -145,7 +145,7 @@ pub(crate) fn has_new_template(object: &Value, old: Option<&Value>) -> bool {
 /// Checks the template of pods with the restart policy `Always`; `whole` checks all fields, for new
 /// templates.
 pub(crate) fn check_template(
-    spec: &Field<'_>,
+    spec: &Field<'_, '_>,
     what: &str,
     claims: &[&str],
     whole: bool,
@@ -161,7 +161,7 @@ pub(crate) fn check_template(
 
 /// Checks the template of pods with one of the named restart policies.
 pub(crate) fn check_template_for(
-    spec: &Field<'_>,
+    spec: &Field<'_, '_>,
     restart_policies: &[&str],
     claims: &[&str],
     whole: bool,
@@ -172,7 +172,7 @@ pub(crate) fn check_template_for(
     if whole {
         let found = pod_template::validate_template(&template, claims).into_iter();
         // A wrong restart policy is reported below, with what the kind allows.
-        errors.extend(found.filter(|error| error.field != restart.path));
+        errors.extend(found.filter(|error| error.field != restart.path()));
     }
     if !restart_policies.contains(&restart.text()) {
         errors.push(restart.not_supported(restart_policies));
@@ -180,7 +180,7 @@ pub(crate) fn check_template_for(
 }
 
 /// Checks a non-negative number, or a percentage.
-pub(crate) fn check_int_or_percent(at: &Field<'_>, errors: &mut Vec<FieldError>) {
+pub(crate) fn check_int_or_percent(at: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     match IntOrPercent::from_json(at.value) {
         Some(IntOrPercent::Int(count)) if count < 0 => errors.push(at.invalid(NEGATIVE)),
         None if at.is_set() => {
@@ -192,7 +192,7 @@ pub(crate) fn check_int_or_percent(at: &Field<'_>, errors: &mut Vec<FieldError>)
 }
 
 /// Checks a percentage of at most 100 %.
-pub(crate) fn check_share(at: &Field<'_>, errors: &mut Vec<FieldError>) {
+pub(crate) fn check_share(at: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     if let Some(IntOrPercent::Percent(share)) = IntOrPercent::from_json(at.value)
         && share > 100
     {
@@ -210,7 +210,7 @@ pub(crate) fn is_none(value: &Value) -> bool {
 
 /// Checks that the counts of a status are not negative, and that none of `parts` exceeds `replicas`.
 pub(crate) fn check_counts(object: &Value, parts: &[&str]) -> Vec<FieldError> {
-    let status = Field::root(object).get("status");
+    let status = Field::of(object, "status");
     let all = status.get("replicas");
     let mut errors = Vec::new();
     errors.check_not_negative(&all);
@@ -227,7 +227,7 @@ pub(crate) fn check_counts(object: &Value, parts: &[&str]) -> Vec<FieldError> {
 
 /// Advice on the template of an object, and on its history.
 pub(crate) fn warnings(object: &Value, old: Option<&Value>) -> Vec<String> {
-    let spec = Field::root(object).get("spec");
+    let spec = Field::of(object, "spec");
     let mut all = Vec::new();
     let same = old.is_some_and(|old| old["spec"]["template"] == object["spec"]["template"]);
     if !same {
@@ -246,7 +246,7 @@ pub(crate) fn count(object: &Value, part: &str, field: &str) -> i64 {
 }
 
 /// The names and the images of a template's containers.
-pub(crate) fn containers(template: &Field<'_>) -> [Cell; 2] {
+pub(crate) fn containers(template: &Field<'_, '_>) -> [Cell; 2] {
     let containers = template.get("spec.containers");
     ["name", "image"].map(|field| {
         let texts: Vec<&str> = containers.items().map(|c| c.get(field).text()).collect();

@@ -63,7 +63,7 @@ impl Kind for MutatingAdmissionPolicy {
     }
 
     fn validate_content(&self, object: &Value) -> Vec<FieldError> {
-        validate(&Field::root(object).get("spec"))
+        validate(&Field::of(object, "spec"))
     }
 }
 
@@ -83,11 +83,11 @@ impl Printer for MutatingAdmissionPolicy {
     }
 }
 
-fn validate(spec: &Field<'_>) -> Vec<FieldError> {
+fn validate(spec: &Field<'_, '_>) -> Vec<FieldError> {
     let mut errors = check_common(spec);
     let again = spec.get("reinvocationPolicy");
     errors.check_one_of(&again, &["IfNeeded", "Never"]);
-    let rules = spec.get("matchConstraints").get("resourceRules");
+    let rules = spec.get("matchConstraints.resourceRules");
     for rule in rules.items() {
         for operation in rule.get("operations").items() {
             // A deleted object cannot be mutated.
@@ -106,7 +106,7 @@ fn validate(spec: &Field<'_>) -> Vec<FieldError> {
     errors
 }
 
-fn check_mutation(mutation: &Field<'_>, errors: &mut Vec<FieldError>) {
+fn check_mutation(mutation: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     let kind = mutation.get("patchType");
     let names = PATCHES.map(|(name, _)| name);
     errors.check_one_of(&kind, &names);

@@ -80,7 +80,7 @@ impl Kind for PolicyBinding {
     }
 
     fn validate_content(&self, object: &Value) -> Vec<FieldError> {
-        self.validate(&Field::root(object).get("spec"))
+        self.validate(&Field::of(object, "spec"))
     }
 }
 
@@ -111,7 +111,7 @@ impl Printer for PolicyBinding {
 }
 
 impl PolicyBinding {
-    fn validate(self, spec: &Field<'_>) -> Vec<FieldError> {
+    fn validate(self, spec: &Field<'_, '_>) -> Vec<FieldError> {
         let mut errors = check_common(spec);
         if self == Self::Validating {
             check_actions(&spec.get("validationActions"), &mut errors);
@@ -120,7 +120,7 @@ impl PolicyBinding {
     }
 }
 
-fn check_common(spec: &Field<'_>) -> Vec<FieldError> {
+fn check_common(spec: &Field<'_, '_>) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let policy = spec.get("policyName");
     errors.check_required_text(&policy, names::dns_subdomain);
@@ -147,7 +147,7 @@ fn check_common(spec: &Field<'_>) -> Vec<FieldError> {
     errors
 }
 
-fn check_actions(actions: &Field<'_>, errors: &mut Vec<FieldError>) {
+fn check_actions(actions: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     if actions.is_empty() {
         errors.push(actions.required("at least one validation action is required"));
     }

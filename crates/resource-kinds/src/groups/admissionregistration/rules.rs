@@ -23,7 +23,7 @@ pub(super) fn default_match(part: &mut Value, rules: &[&str]) {
 }
 
 /// All that is wrong with the selectors and the policy of a match.
-pub(super) fn check_match(at: &Field<'_>) -> Vec<FieldError> {
+pub(super) fn check_match(at: &Field<'_, '_>) -> Vec<FieldError> {
     let mut errors = Vec::new();
     errors.check_one_of_if_set(&at.get("matchPolicy"), &["Equivalent", "Exact"]);
     for selector in ["namespaceSelector", "objectSelector"] {
@@ -33,11 +33,11 @@ pub(super) fn check_match(at: &Field<'_>) -> Vec<FieldError> {
 }
 
 /// All that is wrong with a list of rules.
-pub(super) fn check_rules(list: &Field<'_>) -> Vec<FieldError> {
+pub(super) fn check_rules(list: &Field<'_, '_>) -> Vec<FieldError> {
     list.items().flat_map(|rule| check_rule(&rule)).collect()
 }
 
-fn check_rule(rule: &Field<'_>) -> Vec<FieldError> {
+fn check_rule(rule: &Field<'_, '_>) -> Vec<FieldError> {
     let mut errors = Vec::new();
     check_words(&rule.get("operations"), "operations", &mut errors);
     let operations = ["*", "CONNECT", "CREATE", "DELETE", "UPDATE"];
@@ -67,7 +67,7 @@ fn check_rule(rule: &Field<'_>) -> Vec<FieldError> {
 }
 
 /// The words of a list that must not be empty.
-fn listed<'a>(list: &Field<'a>, errors: &mut Vec<FieldError>) -> Vec<&'a str> {
+fn listed<'a>(list: &Field<'a, '_>, errors: &mut Vec<FieldError>) -> Vec<&'a str> {
     let words: Vec<&str> = list.items().map(|word| word.text()).collect();
     if words.is_empty() {
         errors.push(list.required(""));
@@ -76,7 +76,7 @@ fn listed<'a>(list: &Field<'a>, errors: &mut Vec<FieldError>) -> Vec<&'a str> {
 }
 
 /// A non-empty list, in which `*` must be the only item.
-fn check_words(list: &Field<'_>, what: &str, errors: &mut Vec<FieldError>) {
+fn check_words(list: &Field<'_, '_>, what: &str, errors: &mut Vec<FieldError>) {
     let words = listed(list, errors);
     if words.len() > 1 && words.contains(&"*") {
         let text = format!("if '*' is present, must not specify other {what}");
@@ -85,7 +85,7 @@ fn check_words(list: &Field<'_>, what: &str, errors: &mut Vec<FieldError>) {
 }
 
 /// Resources, with or without sub-resources; a wildcard excludes the items that it covers.
-fn check_resources(list: &Field<'_>, errors: &mut Vec<FieldError>) {
+fn check_resources(list: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     let words = listed(list, errors);
     for word in list.items() {
         if word.is_empty() {
@@ -118,7 +118,7 @@ fn check_resources(list: &Field<'_>, errors: &mut Vec<FieldError>) {
 }
 
 /// The errors of the names of match conditions; the expressions are checked by `admission-rules`.
-pub(super) fn check_conditions(list: &Field<'_>) -> Vec<FieldError> {
+pub(super) fn check_conditions(list: &Field<'_, '_>) -> Vec<FieldError> {
     let mut errors = metadata::duplicates(list, "name");
     if list.items().count() > CONDITIONS_MAX {
         errors.push(list.invalid(format!("must have at most {CONDITIONS_MAX} items")));

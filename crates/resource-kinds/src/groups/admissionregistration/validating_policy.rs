@@ -58,7 +58,7 @@ impl Kind for ValidatingAdmissionPolicy {
     }
 
     fn validate_content(&self, object: &Value) -> Vec<FieldError> {
-        validate(&Field::root(object).get("spec"))
+        validate(&Field::of(object, "spec"))
     }
 }
 
@@ -89,14 +89,14 @@ pub(super) fn settings_kind(spec: &Value) -> String {
     }
 }
 
-fn validate(spec: &Field<'_>) -> Vec<FieldError> {
+fn validate(spec: &Field<'_, '_>) -> Vec<FieldError> {
     let mut errors = check_common(spec);
     check_validations(spec, &mut errors);
     errors
 }
 
 /// The errors of the fields that both kinds of policies have.
-pub(super) fn check_common(spec: &Field<'_>) -> Vec<FieldError> {
+pub(super) fn check_common(spec: &Field<'_, '_>) -> Vec<FieldError> {
     let mut errors = Vec::new();
     errors.check_one_of(&spec.get("failurePolicy"), &["Fail", "Ignore"]);
     let settings = spec.get("paramKind");
@@ -129,7 +129,7 @@ pub(super) fn check_common(spec: &Field<'_>) -> Vec<FieldError> {
     errors
 }
 
-fn check_validations(spec: &Field<'_>, errors: &mut Vec<FieldError>) {
+fn check_validations(spec: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     let (validations, annotations) = (spec.get("validations"), spec.get("auditAnnotations"));
     if validations.is_empty() && annotations.is_empty() {
         let text = "validations or auditAnnotations must contain at least one item";
@@ -168,9 +168,9 @@ fn check_validations(spec: &Field<'_>, errors: &mut Vec<FieldError>) {
     }
 }
 
-pub(super) fn check_expression(at: &Field<'_>, errors: &mut Vec<FieldError>) {
+pub(super) fn check_expression(at: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     if at.text().trim().is_empty() {
-        let name = at.path.to_string();
+        let name = at.path().to_string();
         let name = name.rsplit('.').next().unwrap_or_default();
         errors.push(at.required(&format!("{name} is not specified")));
     }

@@ -101,13 +101,13 @@ impl Printer for WebhookConfiguration {
 }
 
 fn validate(object: &Value) -> Vec<FieldError> {
-    let hooks = Field::root(object).get("webhooks");
+    let hooks = Field::of(object, "webhooks");
     let mut errors = metadata::duplicates(&hooks, "name");
     errors.extend(hooks.items().flat_map(|hook| check(&hook)));
     errors
 }
 
-fn check(hook: &Field<'_>) -> Vec<FieldError> {
+fn check(hook: &Field<'_, '_>) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let name = hook.get("name");
     errors.check_required_text(&name, qualified);
@@ -151,7 +151,7 @@ fn qualified(name: &str) -> Vec<String> {
     errors
 }
 
-fn check_client(client: &Field<'_>) -> Vec<FieldError> {
+fn check_client(client: &Field<'_, '_>) -> Vec<FieldError> {
     let (url, service) = (client.get("url"), client.get("service"));
     match (url.is_set(), service.is_set()) {
         (true, false) => check_url(&url),
@@ -162,7 +162,7 @@ fn check_client(client: &Field<'_>) -> Vec<FieldError> {
 
 const FORM: &str = "; desired format: https://host[/path]";
 
-fn check_url(url: &Field<'_>) -> Vec<FieldError> {
+fn check_url(url: &Field<'_, '_>) -> Vec<FieldError> {
     let text = url.text();
     let Some(rest) = text.strip_prefix("https://") else {
         return vec![url.invalid(format!("'https' is the only allowed URL scheme{FORM}"))];
@@ -188,7 +188,7 @@ fn check_url(url: &Field<'_>) -> Vec<FieldError> {
     errors
 }
 
-fn check_service(service: &Field<'_>) -> Vec<FieldError> {
+fn check_service(service: &Field<'_, '_>) -> Vec<FieldError> {
     let mut errors = Vec::new();
     for part in ["name", "namespace"] {
         let at = service.get(part);

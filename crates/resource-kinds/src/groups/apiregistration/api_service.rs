@@ -120,8 +120,11 @@ fn validate(object: &Value) -> Vec<FieldError> {
     }
     errors.check_text_if_set(&group, names::dns_subdomain);
     errors.check_text(&version, names::dns_1035_label);
-    for (field, most) in [("groupPriorityMinimum", 20_000), ("versionPriority", 1000)] {
-        let at = root.get(&format!("spec.{field}"));
+    for (field, most) in [
+        ("spec.groupPriorityMinimum", 20_000),
+        ("spec.versionPriority", 1000),
+    ] {
+        let at = root.get(field);
         let number = at.int().unwrap_or(0);
         if number <= 0 || number > most {
             errors.push(at.invalid(format!("must be positive and less than {}", most + 1)));
@@ -133,8 +136,8 @@ fn validate(object: &Value) -> Vec<FieldError> {
                     CustomResourceDefinition, or reach the service under its own address";
         errors.push(service.forbidden(text));
     }
-    for field in ["caBundle", "insecureSkipTLSVerify"] {
-        let at = root.get(&format!("spec.{field}"));
+    for field in ["spec.caBundle", "spec.insecureSkipTLSVerify"] {
+        let at = root.get(field);
         if !at.is_empty() && at.value != false {
             errors.push(at.invalid("only remote APIServices have it"));
         }

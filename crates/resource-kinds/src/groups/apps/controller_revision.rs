@@ -44,10 +44,7 @@ impl Kind for ControllerRevision {
     /// `statefulset.md` 4.13
     fn validate_content_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
         let mut errors = self.validate_content(object);
-        errors.check_unchanged(
-            &Field::root(object).get("data"),
-            &Field::root(old).get("data"),
-        );
+        errors.check_unchanged(&Field::of(object, "data"), &Field::of(old, "data"));
         errors
     }
 }
@@ -58,7 +55,7 @@ impl Printer for ControllerRevision {
     }
 
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Cell> {
-        let owners = Field::root(object).get("metadata.ownerReferences");
+        let owners = Field::of(object, "metadata.ownerReferences");
         let controller = owners
             .items()
             .find(|owner| owner.get("controller").is_true());
@@ -74,7 +71,7 @@ impl Printer for ControllerRevision {
 }
 
 /// `statefulset.apps/web`
-fn shown(owner: &Field<'_>) -> String {
+fn shown(owner: &Field<'_, '_>) -> String {
     let kind = owner.get("kind").text().to_lowercase();
     let name = owner.get("name").text();
     match owner.get("apiVersion").text().split_once('/') {

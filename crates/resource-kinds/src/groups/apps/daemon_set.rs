@@ -103,7 +103,7 @@ impl Kind for DaemonSet {
 
     fn validate_content_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
         let mut errors = validate(object, Some(old));
-        let selector = |object| Field::root(object).get("spec.selector");
+        let selector = |object| Field::of(object, "spec.selector");
         errors.check_unchanged(&selector(object), &selector(old));
         errors
     }
@@ -123,9 +123,9 @@ impl Printer for DaemonSet {
     }
 
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Cell> {
-        let [names, images] = workload::containers(&Field::root(object).get("spec.template"));
+        let [names, images] = workload::containers(&Field::of(object, "spec.template"));
         let count = |field| json!(workload::count(object, "status", field));
-        let nodes = Field::root(object).get("spec.template.spec.nodeSelector");
+        let nodes = Field::of(object, "spec.template.spec.nodeSelector");
         vec![
             table::name(object),
             count("desiredNumberScheduled"),
@@ -144,7 +144,7 @@ impl Printer for DaemonSet {
 
 impl StatusUpdate for DaemonSet {
     fn validate_status_update(&self, object: &Value, _old: &Value) -> Vec<FieldError> {
-        let status = Field::root(object).get("status");
+        let status = Field::of(object, "status");
         let mut errors = Vec::new();
         for count in COUNTS.iter().chain(LESSER_COUNTS) {
             errors.check_not_negative(&status.get(count));
@@ -156,7 +156,7 @@ impl StatusUpdate for DaemonSet {
 }
 
 fn validate(object: &Value, old: Option<&Value>) -> Vec<FieldError> {
-    let spec = Field::root(object).get("spec");
+    let spec = Field::of(object, "spec");
     let mut errors = Vec::new();
     workload::check_selector(&spec.get("selector"), "daemonset", &mut errors);
     let selector = LabelSelector::from_json(spec.get("selector").value).ok();
@@ -174,7 +174,7 @@ fn validate(object: &Value, old: Option<&Value>) -> Vec<FieldError> {
     errors
 }
 
-fn rolling(rolling: &Field<'_>, errors: &mut Vec<FieldError>) {
+fn rolling(rolling: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     let (less, more) = (rolling.get("maxUnavailable"), rolling.get("maxSurge"));
     for at in [&less, &more] {
         workload::check_int_or_percent(at, errors);

@@ -95,7 +95,7 @@ impl Kind for Deployment {
 
     fn validate_content_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
         let mut errors = validate(object, Some(old));
-        let selector = |object| Field::root(object).get("spec.selector");
+        let selector = |object| Field::of(object, "spec.selector");
         errors.check_unchanged(&selector(object), &selector(old));
         errors
     }
@@ -119,7 +119,7 @@ impl Printer for Deployment {
     }
 
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Cell> {
-        let [names, images] = workload::containers(&Field::root(object).get("spec.template"));
+        let [names, images] = workload::containers(&Field::of(object, "spec.template"));
         let wanted = workload::count(object, "spec", "replicas");
         vec![
             table::name(object),
@@ -137,7 +137,7 @@ impl Printer for Deployment {
 impl StatusUpdate for Deployment {
     fn validate_status_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
         let mut errors = workload::check_counts(object, PARTS);
-        let status = Field::root(object).get("status");
+        let status = Field::of(object, "status");
         errors.check_not_negative(&status.get("unavailableReplicas"));
         if status.get("availableReplicas").int() > Some(ready(object)) {
             let at = status.get("availableReplicas");
@@ -168,7 +168,7 @@ fn ready(object: &Value) -> i64 {
 }
 
 fn validate(object: &Value, old: Option<&Value>) -> Vec<FieldError> {
-    let spec = Field::root(object).get("spec");
+    let spec = Field::of(object, "spec");
     let mut errors = Vec::new();
     errors.check_not_negative(&spec.get("replicas"));
     workload::check_selector(&spec.get("selector"), "deployment", &mut errors);
@@ -188,7 +188,7 @@ fn validate(object: &Value, old: Option<&Value>) -> Vec<FieldError> {
     errors
 }
 
-fn strategy(strategy: &Field<'_>, errors: &mut Vec<FieldError>) {
+fn strategy(strategy: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     let rolling = strategy.get("rollingUpdate");
     match strategy.get("type").text() {
         "Recreate" => {

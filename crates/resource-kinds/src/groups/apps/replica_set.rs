@@ -76,7 +76,7 @@ impl Kind for ReplicaSet {
 
     fn validate_content_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
         let mut errors = validate(object, Some(old));
-        let selector = |object| Field::root(object).get("spec.selector");
+        let selector = |object| Field::of(object, "spec.selector");
         errors.check_unchanged(&selector(object), &selector(old));
         errors
     }
@@ -139,7 +139,7 @@ impl Selectable for ReplicaSet {
 
 /// The row of a kind that keeps a number of equal pods.
 pub(crate) fn row(object: &Value, selector: Cell, now: Timestamp) -> Vec<Cell> {
-    let [names, images] = workload::containers(&Field::root(object).get("spec.template"));
+    let [names, images] = workload::containers(&Field::of(object, "spec.template"));
     vec![
         table::name(object),
         json!(workload::count(object, "spec", "replicas")),
@@ -153,7 +153,7 @@ pub(crate) fn row(object: &Value, selector: Cell, now: Timestamp) -> Vec<Cell> {
 }
 
 fn validate(object: &Value, old: Option<&Value>) -> Vec<FieldError> {
-    let spec = Field::root(object).get("spec");
+    let spec = Field::of(object, "spec");
     let mut errors = Vec::new();
     errors.check_not_negative(&spec.get("replicas"));
     errors.check_not_negative(&spec.get("minReadySeconds"));

@@ -86,7 +86,7 @@ impl Kind for CronJob {
 
     fn validate_content(&self, object: &Value) -> Vec<FieldError> {
         let mut errors = validate(object, None);
-        let name = Field::root(object).get("metadata.name");
+        let name = Field::of(object, "metadata.name");
         if name.text().len() > NAME_CHARS_MAX {
             let detail = format!("must be no more than {NAME_CHARS_MAX} characters");
             errors.push(name.invalid(detail));
@@ -99,7 +99,7 @@ impl Kind for CronJob {
     }
 
     fn warnings(&self, object: &Value, _old: Option<&Value>) -> Vec<String> {
-        let template = Field::root(object).get("spec.jobTemplate.spec.template.spec");
+        let template = Field::of(object, "spec.jobTemplate.spec.template.spec");
         pod_template::warnings(&template)
     }
 }
@@ -110,7 +110,7 @@ impl Printer for CronJob {
     }
 
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Cell> {
-        let template = Field::root(object).get("spec.jobTemplate.spec.template");
+        let template = Field::of(object, "spec.jobTemplate.spec.template");
         let [names, images] = workload::containers(&template);
         let last = match &object["status"]["lastScheduleTime"] {
             Value::Null => json!("<none>"),
@@ -132,7 +132,7 @@ impl Printer for CronJob {
 }
 
 fn validate(object: &Value, old: Option<&Value>) -> Vec<FieldError> {
-    let spec = Field::root(object).get("spec");
+    let spec = Field::of(object, "spec");
     let mut errors = Vec::new();
     schedule(&spec.get("schedule"), &mut errors);
     let zone = spec.get("timeZone");
@@ -163,7 +163,7 @@ fn validate(object: &Value, old: Option<&Value>) -> Vec<FieldError> {
     errors
 }
 
-fn schedule(at: &Field<'_>, errors: &mut Vec<FieldError>) {
+fn schedule(at: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     if at.is_empty() {
         errors.push(at.required(""));
     } else if at.text().contains("TZ") {
@@ -174,7 +174,7 @@ fn schedule(at: &Field<'_>, errors: &mut Vec<FieldError>) {
     }
 }
 
-fn time_zone(at: &Field<'_>, errors: &mut Vec<FieldError>) {
+fn time_zone(at: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     let name = at.text();
     if name.is_empty() {
         errors.push(at.invalid("timeZone must be nil or non-empty string"));

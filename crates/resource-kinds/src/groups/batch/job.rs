@@ -115,7 +115,7 @@ impl Printer for Job {
     }
 
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Cell> {
-        let [names, images] = workload::containers(&Field::root(object).get("spec.template"));
+        let [names, images] = workload::containers(&Field::of(object, "spec.template"));
         vec![
             table::name(object),
             json!(state(object)),
@@ -214,7 +214,7 @@ fn generate_selector(object: &mut Value) {
 
 /// Whether a condition of the job holds.
 fn is_true(object: &Value, condition: &str) -> bool {
-    let conditions = Field::root(object).get("status.conditions");
+    let conditions = Field::of(object, "status.conditions");
     conditions
         .items()
         .any(|c| c.get("type").text() == condition && c.get("status").text() == "True")
@@ -258,8 +258,7 @@ fn running_time(object: &Value, now: Timestamp) -> String {
         return String::new();
     };
     // A failed job has no completion time: its condition has the time of its end.
-    let failed = Field::root(object)
-        .get("status.conditions")
+    let failed = Field::of(object, "status.conditions")
         .items()
         .find(|c| c.get("type").text() == "Failed" && c.get("status").text() == "True")
         .and_then(|c| c.get("lastTransitionTime").text().parse().ok());

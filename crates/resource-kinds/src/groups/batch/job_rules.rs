@@ -25,10 +25,7 @@ pub(super) fn create(object: &Value) -> Vec<FieldError> {
 /// All that is wrong with a changed job.
 pub(super) fn update(object: &Value, old: &Value) -> Vec<FieldError> {
     let mut errors = whole(object, Some(old));
-    let (new, before) = (
-        Field::root(object).get("spec"),
-        Field::root(old).get("spec"),
-    );
+    let (new, before) = (Field::of(object, "spec"), Field::of(old, "spec"));
     if !is_elastic(object, old) {
         errors.check_unchanged(&new.get("completions"), &before.get("completions"));
     }
@@ -84,7 +81,7 @@ fn take_directives(template: &mut Value, from: &Value) {
 }
 
 fn whole(object: &Value, old: Option<&Value>) -> Vec<FieldError> {
-    let spec = Field::root(object).get("spec");
+    let spec = Field::of(object, "spec");
     let mut errors = settings(&spec, workload::has_new_template(object, old));
     let selector = spec.get("selector");
     if selector.is_set() {
@@ -95,7 +92,7 @@ fn whole(object: &Value, old: Option<&Value>) -> Vec<FieldError> {
         errors.push(selector.required(""));
     }
     let last = workload::count(object, "spec", "completions") - 1;
-    let name = Field::root(object).get("metadata.name");
+    let name = Field::of(object, "metadata.name");
     if object["spec"]["completionMode"] == "Indexed" && last >= 0 && !name.is_empty() {
         let pod = format!("{}-{last}", name.text());
         if !names::dns_label(&pod).is_empty() {
@@ -107,7 +104,7 @@ fn whole(object: &Value, old: Option<&Value>) -> Vec<FieldError> {
 }
 
 /// Validates the spec of a job, or of a CronJob's job template; `whole` includes the pod template.
-pub(super) fn settings(spec: &Field<'_>, whole: bool) -> Vec<FieldError> {
+pub(super) fn settings(spec: &Field<'_, '_>, whole: bool) -> Vec<FieldError> {
     let mut errors = Vec::new();
     for field in [
         "parallelism",
@@ -145,7 +142,7 @@ pub(super) fn settings(spec: &Field<'_>, whole: bool) -> Vec<FieldError> {
     errors
 }
 
-fn indexed(spec: &Field<'_>, errors: &mut Vec<FieldError>) {
+fn indexed(spec: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     let completions = spec.get("completions");
     if !completions.is_set() {
         errors.push(completions.required("when completion mode is Indexed"));
@@ -162,7 +159,7 @@ fn indexed(spec: &Field<'_>, errors: &mut Vec<FieldError>) {
     }
 }
 
-fn failure_policy(spec: &Field<'_>, errors: &mut Vec<FieldError>) {
+fn failure_policy(spec: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     let policy = spec.get("podFailurePolicy");
     if !policy.is_set() {
         return;
@@ -185,7 +182,7 @@ fn failure_policy(spec: &Field<'_>, errors: &mut Vec<FieldError>) {
     }
 }
 
-fn success_policy(spec: &Field<'_>, errors: &mut Vec<FieldError>) {
+fn success_policy(spec: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     let policy = spec.get("successPolicy");
     if !policy.is_set() {
         return;
@@ -256,7 +253,7 @@ fn listed(text: &str, completions: i64) -> Result<i64, String> {
     Ok(all)
 }
 
-fn failure_rule(spec: &Field<'_>, rule: &Field<'_>, errors: &mut Vec<FieldError>) {
+fn failure_rule(spec: &Field<'_, '_>, rule: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     let action = rule.get("action");
     errors.check_one_of(&action, ACTIONS);
     if action.text() == "FailIndex" && !spec.get("backoffLimitPerIndex").is_set() {
@@ -286,8 +283,9 @@ fn failure_rule(spec: &Field<'_>, rule: &Field<'_>, errors: &mut Vec<FieldError>
             }
         }
         let name = codes.get("containerName");
-        let known = ["containers", "initContainers"].iter().any(|list| {
-            let mut all = spec.get("template.spec").get(list).items();
+        let lists = ["template.spec.containers", "template.spec.initContainers"];
+        let known = lists.map(|list| spec.get(list)).iter().any(|list| {
+            let mut all = list.items();
             all.any(|container| container.get("name").text() == name.text())
         });
         if name.is_set() && !known {
@@ -318,7 +316,7 @@ fn generated(object: &Value, errors: &mut Vec<FieldError>) {
         let labels = metadata.get("labels");
         let given = labels.value[key].as_str().unwrap_or_default();
         if given != wanted.text() {
-            let path = labels.path.key(key);
+            let path = labels.path().key(key);
             let detail = format!("must be '{}'", wanted.text());
             errors.push(FieldError::invalid(&path, given, detail));
         }
@@ -327,7 +325,7 @@ fn generated(object: &Value, errors: &mut Vec<FieldError>) {
 
 /// All that is wrong with a changed status.
 pub(super) fn status(object: &Value, old: &Value) -> Vec<FieldError> {
-    let status = Field::root(object).get("status");
+    let status = Field::of(object, "status");
     let mut errors = Vec::new();
     for field in ["active", "succeeded", "failed", "ready", "terminating"] {
         errors.check_not_negative(&status.get(field));
@@ -340,7 +338,7 @@ pub(super) fn status(object: &Value, old: &Value) -> Vec<FieldError> {
         }
     }
     let holds = |object: &Value, condition: &str| {
-        let conditions = Field::root(object).get("status.conditions");
+        let conditions = Field::of(object, "status.conditions");
         conditions
             .items()
             .any(|c| c.get("type").text() == condition && c.get("status").text() == "True")

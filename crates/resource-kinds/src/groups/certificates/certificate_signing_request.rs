@@ -108,7 +108,7 @@ impl Kind for CertificateSigningRequest {
     }
 
     fn validate_content(&self, object: &Value) -> Vec<FieldError> {
-        validate_spec(&Field::root(object).get("spec"))
+        validate_spec(&Field::of(object, "spec"))
     }
 
     fn validate_content_update(&self, _object: &Value, _old: &Value) -> Vec<FieldError> {
@@ -154,8 +154,8 @@ impl StatusUpdate for CertificateSigningRequest {
     }
 
     fn validate_status_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
-        let status = Field::root(object).get("status");
-        let before = Field::root(old).get("status");
+        let status = Field::of(object, "status");
+        let before = Field::of(old, "status");
         let mut errors = validate_conditions(&status, &before);
         let conditions = status.get("conditions");
         for kind in [condition::APPROVED, condition::DENIED] {
@@ -192,10 +192,7 @@ impl SubresourceUpdate for CertificateSigningRequest {
         object: &Value,
         old: &Value,
     ) -> Vec<FieldError> {
-        let (status, before) = (
-            Field::root(object).get("status"),
-            Field::root(old).get("status"),
-        );
+        let (status, before) = (Field::of(object, "status"), Field::of(old, "status"));
         validate_conditions(&status, &before)
     }
 }
@@ -219,7 +216,7 @@ impl Selectable for CertificateSigningRequest {
 
 /// `Approved,Issued`
 fn state(object: &Value) -> String {
-    let status = Field::root(object).get("status");
+    let status = Field::of(object, "status");
     let words = [
         (has(&status, condition::APPROVED), "Approved"),
         (has(&status, condition::DENIED), "Denied"),
@@ -236,9 +233,9 @@ fn state(object: &Value) -> String {
     }
 }
 
-fn has(status: &Field<'_>, kind: &str) -> bool {
-    let mut conditions = status.get("conditions").items();
-    conditions.any(|one| one.get("type").text() == kind)
+fn has(status: &Field<'_, '_>, kind: &str) -> bool {
+    let conditions = status.get("conditions");
+    conditions.items().any(|one| one.get("type").text() == kind)
 }
 
 /// A condition without a transition time gets its update time.
@@ -254,7 +251,7 @@ fn date_conditions(object: &mut Value) {
     }
 }
 
-fn validate_spec(spec: &Field<'_>) -> Vec<FieldError> {
+fn validate_spec(spec: &Field<'_, '_>) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let request = spec.get("request");
     if let Err(error) = Request::of(request.value) {
@@ -287,7 +284,7 @@ fn validate_spec(spec: &Field<'_>) -> Vec<FieldError> {
     errors
 }
 
-fn check_signer(errors: &mut Vec<FieldError>, name: &Field<'_>) {
+fn check_signer(errors: &mut Vec<FieldError>, name: &Field<'_, '_>) {
     if name.is_empty() {
         errors.push(name.required(""));
         return;
@@ -310,7 +307,7 @@ fn check_signer(errors: &mut Vec<FieldError>, name: &Field<'_>) {
     }
 }
 
-fn validate_conditions(status: &Field<'_>, before: &Field<'_>) -> Vec<FieldError> {
+fn validate_conditions(status: &Field<'_, '_>, before: &Field<'_, '_>) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let conditions = status.get("conditions");
     let mut seen = BTreeSet::new();

@@ -59,7 +59,7 @@ impl Printer for Lease {
 }
 
 fn validate(object: &Value) -> Vec<FieldError> {
-    let spec = Field::root(object).get("spec");
+    let spec = Field::of(object, "spec");
     let mut errors = Vec::new();
     let duration = spec.get("leaseDurationSeconds");
     if duration.int().is_some_and(|seconds| seconds <= 0) {

@@ -87,27 +87,15 @@ fn validate(object: &Value) -> Vec<FieldError> {
     let mut text_keys = BTreeSet::new();
     for (key, value) in root.get("data").entries() {
         text_keys.insert(key);
-        errors.check_text(
-            &Field {
-                value: &json!(key),
-                path: value.path.clone(),
-            },
-            names::config_key,
-        );
+        errors.check_text(&value.with(&json!(key)), names::config_key);
         bytes += value.text().len();
     }
     for (key, value) in root.get("binaryData").entries() {
-        errors.check_text(
-            &Field {
-                value: &json!(key),
-                path: value.path.clone(),
-            },
-            names::config_key,
-        );
+        errors.check_text(&value.with(&json!(key)), names::config_key);
         if text_keys.contains(key) {
             let detail = "duplicate of key present in data";
             errors.push(FieldError::invalid(
-                &root.get("data").path.key(key),
+                &root.get("data").path().key(key),
                 key,
                 detail,
             ));

@@ -77,7 +77,7 @@ impl Printer for Endpoints {
 
 fn shown(object: &Value) -> String {
     let mut all = Vec::new();
-    for subset in Field::root(object).get("subsets").items() {
+    for subset in Field::of(object, "subsets").items() {
         let addresses: Vec<&str> = subset
             .get("addresses")
             .items()
@@ -104,7 +104,7 @@ fn shown(object: &Value) -> String {
 
 fn validate(object: &Value) -> Vec<FieldError> {
     let mut errors = Vec::new();
-    for subset in Field::root(object).get("subsets").items() {
+    for subset in Field::of(object, "subsets").items() {
         let (ready, others) = (subset.get("addresses"), subset.get("notReadyAddresses"));
         if ready.is_empty() && others.is_empty() {
             errors.push(subset.required("must specify `addresses` or `notReadyAddresses`"));

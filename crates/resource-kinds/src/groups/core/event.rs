@@ -171,7 +171,8 @@ fn source(object: &Value) -> String {
 /// (or `kube-system`).
 pub(crate) fn validate_event_namespace(object: &Value, about: &str) -> Vec<FieldError> {
     let namespace = object["metadata"]["namespace"].as_str().unwrap_or_default();
-    let at = Field::root(object).get(about).get("namespace");
+    let about = Field::of(object, about);
+    let at = about.get("namespace");
     let fits = match at.text() {
         "" => matches!(namespace, "default" | "kube-system"),
         other => other == namespace,
@@ -179,7 +180,7 @@ pub(crate) fn validate_event_namespace(object: &Value, about: &str) -> Vec<Field
     if fits {
         return Vec::new();
     }
-    let path = Field::root(object).get("involvedObject.namespace").path;
+    let path = Field::of(object, "involvedObject.namespace").path();
     vec![FieldError::invalid(
         &path,
         at.text(),

@@ -81,7 +81,7 @@ fn take_over(item: &mut Value, to: &str, from: &str) {
 
 fn validate(object: &Value) -> Vec<FieldError> {
     let mut errors = Vec::new();
-    for item in Field::root(object).get("spec.limits").items() {
+    for item in Field::of(object, "spec.limits").items() {
         let kind = item.get("type");
         if kind.is_empty() {
             errors.push(kind.required(""));
@@ -104,7 +104,7 @@ fn validate(object: &Value) -> Vec<FieldError> {
 }
 
 /// The first value must not be larger than the second where both are given.
-fn order(item: &Field<'_>, less: &str, more: &str, errors: &mut Vec<FieldError>) {
+fn order(item: &Field<'_, '_>, less: &str, more: &str, errors: &mut Vec<FieldError>) {
     for (resource, low) in item.get(less).entries() {
         let high = item.get(more);
         let (Ok(low_amount), Ok(high_amount)) = (

@@ -94,7 +94,7 @@ impl Kind for Namespace {
 
     fn validate_content(&self, object: &Value) -> Vec<FieldError> {
         let mut errors = Vec::new();
-        for finalizer in Field::root(object).get("spec.finalizers").items() {
+        for finalizer in Field::of(object, "spec.finalizers").items() {
             let clauses = names::qualified_name(finalizer.text());
             errors.extend(clauses.into_iter().map(|clause| finalizer.invalid(clause)));
         }
@@ -128,14 +128,14 @@ impl Printer for Namespace {
 impl StatusUpdate for Namespace {
     fn validate_status_update(&self, object: &Value, _old: &Value) -> Vec<FieldError> {
         let deleting = !object["metadata"]["deletionTimestamp"].is_null();
-        let phase = Field::root(object).get("status.Phase");
+        let phase = Field::of(object, "status.Phase");
         let detail = match (deleting, object["status"]["phase"].as_str()) {
             (false, Some("Active")) | (true, Some("Terminating")) => return Vec::new(),
             (false, _) => "may only be 'Active' if `deletionTimestamp` is empty",
             (true, _) => "may only be 'Terminating' if `deletionTimestamp` is not empty",
         };
         let value = object["status"]["phase"].clone();
-        vec![FieldError::invalid(&phase.path, value, detail)]
+        vec![FieldError::invalid(&phase.path(), value, detail)]
     }
 }
 

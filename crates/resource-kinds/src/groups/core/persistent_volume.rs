@@ -97,10 +97,7 @@ impl Kind for PersistentVolume {
 
     fn validate_content_update(&self, object: &Value, old_object: &Value) -> Vec<FieldError> {
         let mut errors = validate(object);
-        let (new, old) = (
-            Field::root(object).get("spec"),
-            Field::root(old_object).get("spec"),
-        );
+        let (new, old) = (Field::of(object, "spec"), Field::of(old_object, "spec"));
         errors.extend(validate_move(object, old_object));
         // The changes of place: the write that ends the copy of a moving volume, and the one that promotes
         // a replica.
@@ -157,7 +154,7 @@ impl Printer for PersistentVolume {
 }
 
 /// The part of the spec that says where the data is.
-fn source(spec: &Field<'_>) -> Vec<(String, Value)> {
+fn source(spec: &Field<'_, '_>) -> Vec<(String, Value)> {
     let map = spec.map().into_iter().flatten();
     map.filter(|(key, _)| !COMMON.contains(&key.as_str()))
         .map(|(key, value)| (key.clone(), value.clone()))
@@ -174,7 +171,7 @@ fn validate_move(object: &Value, old: &Value) -> Option<FieldError> {
 }
 
 fn validate(object: &Value) -> Vec<FieldError> {
-    let spec = Field::root(object).get("spec");
+    let spec = Field::of(object, "spec");
     let mut errors = claim::access_modes(&spec, "");
     let capacity = spec.get("capacity");
     if capacity.is_empty() {
@@ -201,7 +198,7 @@ fn validate(object: &Value) -> Vec<FieldError> {
     errors
 }
 
-fn validate_source(spec: &Field<'_>) -> Vec<FieldError> {
+fn validate_source(spec: &Field<'_, '_>) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let sources = source(spec);
     for (name, _) in sources.iter().skip(1) {

@@ -66,7 +66,7 @@ impl Kind for PersistentVolumeClaim {
     }
 
     fn validate_content(&self, object: &Value) -> Vec<FieldError> {
-        claim::validate_spec(&Field::root(object).get("spec"))
+        claim::validate_spec(&Field::of(object, "spec"))
     }
 
     fn validate_content_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
@@ -176,22 +176,20 @@ fn validate_change(object: &Value, old: &Value) -> Vec<FieldError> {
     if unbound {
         parts::remove(&mut before, "volumeName");
     }
-    let spec = Field::root(object).get("spec");
+    let spec = Field::of(object, "spec");
     if comparable != before {
         errors.push(spec.forbidden(SPEC_IMMUTABLE));
     }
     let attributes = spec.get("volumeAttributesClassName");
     let has = &old["status"]["currentVolumeAttributesClassName"];
-    let was_named = !Field::root(old)
-        .get("spec.volumeAttributesClassName")
-        .is_empty();
+    let was_named = !Field::of(old, "spec.volumeAttributesClassName").is_empty();
     if attributes.is_empty() && was_named && has.as_str().is_some_and(|name| !name.is_empty()) {
         errors.push(attributes.forbidden(KEEPS_ATTRIBUTES));
     }
     let capacity = Quantity::from_json(&old["status"]["capacity"]["storage"]).unwrap_or_default();
     let (asked, asked_before) = (storage_request(object), storage_request(old));
     if asked < asked_before && asked <= capacity {
-        let path = spec.get("resources.requests.storage").path;
+        let path = spec.get("resources.requests.storage").path();
         errors.push(FieldError::forbidden(
             &path,
             "field can not be less than status.capacity",

@@ -53,13 +53,13 @@ impl Kind for PodTemplate {
 
     fn validate_content(&self, object: &Value) -> Vec<FieldError> {
         let mut errors = Vec::new();
-        let template = Field::root(object).get("template");
+        let template = Field::of(object, "template");
         errors.extend(pod_template::validate_template(&template, &[]));
         errors
     }
 
     fn warnings(&self, object: &Value, _old: Option<&Value>) -> Vec<String> {
-        pod_template::warnings(&Field::root(object).get("template.spec"))
+        pod_template::warnings(&Field::of(object, "template.spec"))
     }
 }
 
@@ -69,7 +69,7 @@ impl Printer for PodTemplate {
     }
 
     fn row(&self, object: &Value, _now: Timestamp) -> Vec<Cell> {
-        let [names, images] = workload::containers(&Field::root(object).get("template"));
+        let [names, images] = workload::containers(&Field::of(object, "template"));
         let labels = table::labels(&object["template"]["metadata"]["labels"]);
         vec![table::name(object), names, images, json!(labels)]
     }

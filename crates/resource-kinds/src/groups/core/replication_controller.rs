@@ -151,7 +151,7 @@ impl Deletion for ReplicationController {
 }
 
 fn validate(object: &Value, old: Option<&Value>) -> Vec<FieldError> {
-    let spec = Field::root(object).get("spec");
+    let spec = Field::of(object, "spec");
     let mut errors = Vec::new();
     errors.check_not_negative(&spec.get("minReadySeconds"));
     let selector = spec.get("selector");

@@ -51,8 +51,8 @@ impl Kind for ResourceQuota {
     fn validate_content_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
         let mut errors = self.validate_content(object);
         errors.check_unchanged(
-            &Field::root(object).get("spec.scopes"),
-            &Field::root(old).get("spec.scopes"),
+            &Field::of(object, "spec.scopes"),
+            &Field::of(old, "spec.scopes"),
         );
         errors
     }
@@ -65,7 +65,7 @@ impl Printer for ResourceQuota {
 
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Cell> {
         let used = |limits: bool| {
-            let hard = Field::root(object).get("status.hard");
+            let hard = Field::of(object, "status.hard");
             let shown: Vec<String> = hard
                 .entries()
                 .filter(|(name, _)| name.starts_with("limits.") == limits)
@@ -87,7 +87,7 @@ impl Printer for ResourceQuota {
 
 fn validate(object: &Value) -> Vec<FieldError> {
     let mut errors = Vec::new();
-    for (name, amount) in Field::root(object).get("spec.hard").entries() {
+    for (name, amount) in Field::of(object, "spec.hard").entries() {
         for clause in names::qualified_name(name) {
             errors.push(amount.invalid(clause));
         }

@@ -69,10 +69,7 @@ impl Kind for Secret {
 
     fn validate_content_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
         let mut errors = Vec::new();
-        errors.check_unchanged(
-            &Field::root(object).get("type"),
-            &Field::root(old).get("type"),
-        );
+        errors.check_unchanged(&Field::of(object, "type"), &Field::of(old, "type"));
         errors.extend(immutable(object, old, &["data"]));
         errors.extend(validate(object));
         errors
@@ -109,36 +106,30 @@ impl Selectable for Secret {
 }
 
 fn validate(object: &Value) -> Vec<FieldError> {
-    let data = Field::root(object).get("data");
+    let data = Field::of(object, "data");
     let mut errors = Vec::new();
     let mut bytes = 0;
     for (key, value) in data.entries() {
-        errors.check_text(
-            &Field {
-                value: &json!(key),
-                path: value.path.clone(),
-            },
-            names::config_key,
-        );
+        errors.check_text(&value.with(&json!(key)), names::config_key);
         bytes += value.text().len() / 4 * 3;
     }
     if bytes > limits::SECRET_BYTES_MAX + 2 {
-        errors.push(FieldError::too_long(&data.path, limits::SECRET_BYTES_MAX));
+        errors.push(FieldError::too_long(&data.path(), limits::SECRET_BYTES_MAX));
     }
     let kind = object["type"].as_str().unwrap_or_default();
     for (_, keys) in REQUIRED_KEYS.iter().filter(|(name, _)| *name == kind) {
         for key in *keys {
             if data.value.get(*key).is_none() {
-                errors.push(FieldError::required(&data.path.key(key), ""));
+                errors.push(FieldError::required(&data.path().key(key), ""));
             }
         }
     }
     let service_account = "kubernetes.io/service-account.name";
     if kind == "kubernetes.io/service-account-token" {
-        let annotations = Field::root(object).get("metadata.annotations");
+        let annotations = Field::of(object, "metadata.annotations");
         if annotations.value.get(service_account).is_none() {
             errors.push(FieldError::required(
-                &annotations.path.key(service_account),
+                &annotations.path().key(service_account),
                 "",
             ));
         }
@@ -146,8 +137,8 @@ fn validate(object: &Value) -> Vec<FieldError> {
     if kind == "kubernetes.io/basic-auth" {
         let given = |key: &str| data.value.get(key).is_some();
         if !given("username") && !given("password") {
-            errors.push(FieldError::required(&data.path.key("username"), ""));
-            errors.push(FieldError::required(&data.path.key("password"), ""));
+            errors.push(FieldError::required(&data.path().key("username"), ""));
+            errors.push(FieldError::required(&data.path().key("password"), ""));
         }
     }
     errors

@@ -73,7 +73,7 @@ impl Kind for EndpointSlice {
     fn validate_content(&self, object: &Value) -> Vec<FieldError> {
         let mut errors = Vec::new();
         let kinds = ["IPv4", "IPv6", "FQDN"];
-        errors.check_one_of(&Field::root(object).get("addressType"), &kinds);
+        errors.check_one_of(&Field::of(object, "addressType"), &kinds);
         errors.extend(validate(object));
         errors
     }
@@ -93,20 +93,18 @@ impl Printer for EndpointSlice {
     }
 
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Cell> {
-        let ports: Vec<String> = Field::root(object)
-            .get("ports")
+        let ports: Vec<String> = Field::of(object, "ports")
             .items()
             .map(|port| match port.get("port").int() {
                 Some(number) => number.to_string(),
                 None => "*".to_owned(),
             })
             .collect();
-        let addresses: Vec<String> = Field::root(object)
-            .get("endpoints")
-            .items()
-            .flat_map(|endpoint| endpoint.get("addresses").items())
-            .map(|address| address.text().to_owned())
-            .collect();
+        let mut addresses: Vec<String> = Vec::new();
+        for endpoint in Field::of(object, "endpoints").items() {
+            let own = endpoint.get("addresses");
+            addresses.extend(own.items().map(|address| address.text().to_owned()));
+        }
         vec![
             table::name(object),
             object["addressType"].clone(),
@@ -125,10 +123,10 @@ fn some_of(all: &[String], none: &str) -> String {
     }
 }
 
-fn too_many(at: &Field<'_>, max: usize) -> FieldError {
+fn too_many(at: &Field<'_, '_>, max: usize) -> FieldError {
     FieldError {
         kind: FieldErrorType::TooMany,
-        field: at.path.clone(),
+        field: at.path(),
         value: Some(json!(table::count(at.value))),
         detail: format!("must have at most {max} items"),
     }

@@ -176,7 +176,7 @@ fn validate(object: &Value) -> Vec<FieldError> {
     errors
 }
 
-fn check_rule(rule: &Field<'_>, errors: &mut Vec<FieldError>) {
+fn check_rule(rule: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     let subjects = rule.get("subjects");
     if subjects.is_empty() {
         errors.push(subjects.required("subjects must contain at least one value"));
@@ -197,7 +197,7 @@ fn check_rule(rule: &Field<'_>, errors: &mut Vec<FieldError>) {
     }
 }
 
-fn check_subject(subject: &Field<'_>, errors: &mut Vec<FieldError>) {
+fn check_subject(subject: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     const KINDS: [(&str, &str); 3] = [
         ("ServiceAccount", "serviceAccount"),
         ("User", "user"),
@@ -226,7 +226,7 @@ fn check_subject(subject: &Field<'_>, errors: &mut Vec<FieldError>) {
     }
 }
 
-fn check_account(account: &Field<'_>, errors: &mut Vec<FieldError>) {
+fn check_account(account: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     let (name, namespace) = (account.get("name"), account.get("namespace"));
     if name.text() != "*" {
         errors.check_required_text(&name, names::dns_subdomain);
@@ -238,19 +238,19 @@ fn check_account(account: &Field<'_>, errors: &mut Vec<FieldError>) {
     }
 }
 
-fn has_wildcard(list: &Field<'_>) -> bool {
+fn has_wildcard(list: &Field<'_, '_>) -> bool {
     list.items().any(|item| item.text() == "*")
 }
 
 /// A wildcard must be the only item.
-fn check_wildcard(list: &Field<'_>, what: &str, errors: &mut Vec<FieldError>) {
+fn check_wildcard(list: &Field<'_, '_>, what: &str, errors: &mut Vec<FieldError>) {
     if list.len() > 1 && has_wildcard(list) {
         let text = format!("if '*' is present, must not specify other {what}");
         errors.push(list.invalid(text));
     }
 }
 
-fn check_verbs(rule: &Field<'_>, errors: &mut Vec<FieldError>) {
+fn check_verbs(rule: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     let verbs = rule.get("verbs");
     if verbs.is_empty() {
         errors.push(verbs.required("verbs must contain at least one value"));
@@ -260,7 +260,7 @@ fn check_verbs(rule: &Field<'_>, errors: &mut Vec<FieldError>) {
     check_wildcard(&verbs, "verbs", errors);
 }
 
-fn check_resource_rule(rule: &Field<'_>, errors: &mut Vec<FieldError>) {
+fn check_resource_rule(rule: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     check_verbs(rule, errors);
     for (field, one, many) in [
         ("apiGroups", "api group", "api groups"),
@@ -290,7 +290,7 @@ fn check_resource_rule(rule: &Field<'_>, errors: &mut Vec<FieldError>) {
     }
 }
 
-fn check_path_rule(rule: &Field<'_>, errors: &mut Vec<FieldError>) {
+fn check_path_rule(rule: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     check_verbs(rule, errors);
     let paths = rule.get("nonResourceURLs");
     if paths.is_empty() {

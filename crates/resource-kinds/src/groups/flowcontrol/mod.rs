@@ -34,7 +34,7 @@ const PRECEDENCE_DEFAULT: i64 = 1000;
 fn check_conditions(object: &Value) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let mut seen: Vec<&str> = Vec::new();
-    for condition in Field::root(object).get("status.conditions").items() {
+    for condition in Field::of(object, "status.conditions").items() {
         let kind = condition.get("type");
         if seen.contains(&kind.text()) {
             errors.push(kind.duplicate());

@@ -183,7 +183,7 @@ fn fixed_refusal(name: &str, spec: &Value, fixed: &Value) -> Option<String> {
     })
 }
 
-fn check_shares(of: &Field<'_>, errors: &mut Vec<FieldError>) {
+fn check_shares(of: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     let shares = of.get("nominalConcurrencyShares");
     if shares.int().is_some_and(|number| number < 0) {
         errors.push(shares.invalid("must be a non-negative integer"));
@@ -197,7 +197,7 @@ fn check_shares(of: &Field<'_>, errors: &mut Vec<FieldError>) {
     }
 }
 
-fn check_limited(limited: &Field<'_>, errors: &mut Vec<FieldError>) {
+fn check_limited(limited: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     check_shares(limited, errors);
     let percent = limited.get("borrowingLimitPercent");
     if percent.int().is_some_and(|number| number < 0) {
@@ -220,8 +220,8 @@ fn check_limited(limited: &Field<'_>, errors: &mut Vec<FieldError>) {
     }
 }
 
-fn check_queuing(queuing: &Field<'_>, errors: &mut Vec<FieldError>) {
-    let field = |name: &str| {
+fn check_queuing(queuing: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
+    let field = |name: &'static str| {
         let at = queuing.get(name);
         let number = at.int().unwrap_or_default();
         (at, number)

@@ -71,7 +71,7 @@ impl Printer for Ingress {
     }
 
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Cell> {
-        let spec = Field::root(object).get("spec");
+        let spec = Field::of(object, "spec");
         let rules = spec.get("rules");
         let hosts: Vec<&str> = rules
             .items()
@@ -82,7 +82,7 @@ impl Printer for Ingress {
             true => "*".to_owned(),
             false => hosts.join(","),
         };
-        let addresses = Field::root(object).get("status.loadBalancer.ingress");
+        let addresses = Field::of(object, "status.loadBalancer.ingress");
         let addresses: Vec<&str> = addresses
             .items()
             .map(|one| match one.get("ip").text() {
@@ -106,13 +106,13 @@ impl Printer for Ingress {
 }
 
 fn validate(object: &Value) -> Vec<FieldError> {
-    let spec = Field::root(object).get("spec");
+    let spec = Field::of(object, "spec");
     let (rules, backend) = (spec.get("rules"), spec.get("defaultBackend"));
     let mut errors = Vec::new();
     if rules.is_empty() && !backend.is_set() {
         let detail = "either `defaultBackend` or `rules` must be specified";
         errors.push(FieldError::invalid(
-            &spec.path,
+            &spec.path(),
             Value::Array(Vec::new()),
             detail,
         ));
@@ -141,7 +141,7 @@ fn validate(object: &Value) -> Vec<FieldError> {
     errors
 }
 
-fn check_path(path: &Field<'_>, errors: &mut Vec<FieldError>) {
+fn check_path(path: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     let kind = path.get("pathType");
     let text = path.get("path");
     if !kind.is_set() {
@@ -153,7 +153,7 @@ fn check_path(path: &Field<'_>, errors: &mut Vec<FieldError>) {
     let needs = matches!(kind.text(), "Exact" | "Prefix") || !text.is_empty();
     if needs && !text.text().starts_with('/') {
         errors.push(FieldError::invalid(
-            &text.path,
+            &text.path(),
             text.text(),
             "must be an absolute path",
         ));
@@ -161,7 +161,7 @@ fn check_path(path: &Field<'_>, errors: &mut Vec<FieldError>) {
     check_backend(&path.get("backend"), errors);
 }
 
-fn check_backend(backend: &Field<'_>, errors: &mut Vec<FieldError>) {
+fn check_backend(backend: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     let (service, resource) = (backend.get("service"), backend.get("resource"));
     match (service.is_set(), resource.is_set()) {
         (true, true) => {
@@ -176,7 +176,7 @@ fn check_backend(backend: &Field<'_>, errors: &mut Vec<FieldError>) {
     }
 }
 
-fn check_service(service: &Field<'_>, errors: &mut Vec<FieldError>) {
+fn check_service(service: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     let name = service.get("name");
     errors.check_required_text(&name, names::dns_1035_label);
     let (number, port) = (service.get("port.number"), service.get("port.name"));

@@ -43,7 +43,7 @@ impl Kind for IngressClass {
 
     fn validate_content_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
         let mut errors = self.validate_content(object);
-        let controller = |object| Field::root(object).get("spec.controller");
+        let controller = |object| Field::of(object, "spec.controller");
         errors.check_unchanged(&controller(object), &controller(old));
         errors
     }
@@ -83,13 +83,13 @@ impl Printer for IngressClass {
 const CONTROLLER_CHARS_MAX: usize = 250;
 
 fn validate(object: &Value) -> Vec<FieldError> {
-    let controller = Field::root(object).get("spec.controller");
+    let controller = Field::of(object, "spec.controller");
     let mut errors = Vec::new();
     if controller.is_empty() {
         errors.push(controller.required("controller name is required"));
     } else if controller.text().len() > CONTROLLER_CHARS_MAX {
         let max = CONTROLLER_CHARS_MAX;
-        errors.push(FieldError::too_long(&controller.path, max));
+        errors.push(FieldError::too_long(&controller.path(), max));
     } else {
         errors.check_text(&controller, names::qualified_name);
     }

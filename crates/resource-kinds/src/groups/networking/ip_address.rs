@@ -57,7 +57,7 @@ impl Kind for IPAddress {
 
     fn validate_content_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
         let mut errors = Vec::new();
-        let parent = |object| Field::root(object).get("spec.parentRef");
+        let parent = |object| Field::of(object, "spec.parentRef");
         errors.check_unchanged(&parent(object), &parent(old));
         errors
     }
@@ -125,7 +125,7 @@ fn parent(parent: &Value) -> String {
 }
 
 fn validate(object: &Value) -> Vec<FieldError> {
-    let parent = Field::root(object).get("spec.parentRef");
+    let parent = Field::of(object, "spec.parentRef");
     let mut errors = Vec::new();
     if !parent.is_set() {
         return vec![parent.required("")];

@@ -82,7 +82,7 @@ impl Printer for NetworkPolicy {
 }
 
 fn validate(object: &Value) -> Vec<FieldError> {
-    let spec = Field::root(object).get("spec");
+    let spec = Field::of(object, "spec");
     let mut errors = metadata::label_selector(&spec.get("podSelector"));
     for (list, side) in [("ingress", "from"), ("egress", "to")] {
         for rule in spec.get(list).items() {
@@ -104,7 +104,7 @@ fn validate(object: &Value) -> Vec<FieldError> {
     errors
 }
 
-fn check_peer(peer: &Field<'_>, errors: &mut Vec<FieldError>) {
+fn check_peer(peer: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     let (pods, spaces, block) = (
         peer.get("podSelector"),
         peer.get("namespaceSelector"),
@@ -126,7 +126,7 @@ fn check_peer(peer: &Field<'_>, errors: &mut Vec<FieldError>) {
 }
 
 /// A port is a number, with the end of a range or without, or a name.
-fn check_port(port: &Field<'_>, errors: &mut Vec<FieldError>) {
+fn check_port(port: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     errors.check_one_of(&port.get("protocol"), addresses::PROTOCOLS);
     let (first, last) = (port.get("port"), port.get("endPort"));
     match (first.value, first.int()) {
@@ -152,13 +152,13 @@ fn check_port(port: &Field<'_>, errors: &mut Vec<FieldError>) {
     }
 }
 
-fn check_number(at: &Field<'_>, errors: &mut Vec<FieldError>) {
+fn check_number(at: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     for clause in names::port_number(at.int().unwrap_or_default()) {
         errors.push(at.invalid(clause));
     }
 }
 
-fn check_block(block: &Field<'_>, errors: &mut Vec<FieldError>) {
+fn check_block(block: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     let invalid = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)";
     let range = block.get("cidr");
     if range.is_empty() {

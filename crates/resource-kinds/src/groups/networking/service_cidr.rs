@@ -60,7 +60,7 @@ impl Kind for ServiceCIDR {
 
     fn validate_content_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
         let mut errors = Vec::new();
-        let ranges = |object| Field::root(object).get("spec.cidrs");
+        let ranges = |object| Field::of(object, "spec.cidrs");
         errors.check_unchanged(&ranges(object), &ranges(old));
         errors
     }
@@ -121,13 +121,13 @@ fn range_errors(text: &str) -> Vec<String> {
 }
 
 fn validate(object: &Value) -> Vec<FieldError> {
-    let ranges = Field::root(object).get("spec.cidrs");
+    let ranges = Field::of(object, "spec.cidrs");
     let mut errors = Vec::new();
     if ranges.is_empty() {
         return vec![ranges.required("at least one CIDR required")];
     }
-    let v6 = |at: &Field<'_>| at.text().contains(':');
-    let all: Vec<Field<'_>> = ranges.items().collect();
+    let v6 = |at: &Field<'_, '_>| at.text().contains(':');
+    let all: Vec<Field<'_, '_>> = ranges.items().collect();
     match all.as_slice() {
         [_] => {}
         [one, other] if v6(one) != v6(other) => {}

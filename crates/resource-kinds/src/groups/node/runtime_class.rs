@@ -48,10 +48,7 @@ impl Kind for RuntimeClass {
 
     fn validate_content_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
         let mut errors = self.validate_content(object);
-        errors.check_unchanged(
-            &Field::root(object).get("handler"),
-            &Field::root(old).get("handler"),
-        );
+        errors.check_unchanged(&Field::of(object, "handler"), &Field::of(old, "handler"));
         errors
     }
 }

@@ -92,7 +92,7 @@ impl Printer for PodDisruptionBudget {
 
 impl StatusUpdate for PodDisruptionBudget {
     fn validate_status_update(&self, object: &Value, _old: &Value) -> Vec<FieldError> {
-        let status = Field::root(object).get("status");
+        let status = Field::of(object, "status");
         let mut errors = Vec::new();
         for count in COUNTS {
             errors.check_not_negative(&status.get(count));
@@ -102,7 +102,7 @@ impl StatusUpdate for PodDisruptionBudget {
 }
 
 fn validate(object: &Value) -> Vec<FieldError> {
-    let spec = Field::root(object).get("spec");
+    let spec = Field::of(object, "spec");
     let (least, most) = (spec.get("minAvailable"), spec.get("maxUnavailable"));
     let mut errors = Vec::new();
     if least.is_set() && most.is_set() {

@@ -145,7 +145,7 @@ fn validate(object: &Value, in_namespace: bool) -> Vec<FieldError> {
     errors
 }
 
-fn validate_rule(rule: &Field<'_>, in_namespace: bool) -> Vec<FieldError> {
+fn validate_rule(rule: &Field<'_, '_>, in_namespace: bool) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let missing = |field: &str| rule.get(field).is_empty();
     if missing("verbs") {

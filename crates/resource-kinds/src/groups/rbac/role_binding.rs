@@ -140,7 +140,7 @@ fn fill_groups(object: &mut Value) {
 fn row(object: &Value, now: Timestamp) -> Vec<Cell> {
     let role = &object["roleRef"];
     let subjects = |kind: &str| {
-        let all = Field::root(object).get("subjects");
+        let all = Field::of(object, "subjects");
         let named: Vec<String> = all
             .items()
             .filter(|subject| subject.get("kind").text() == kind)
@@ -163,7 +163,7 @@ fn row(object: &Value, now: Timestamp) -> Vec<Cell> {
 }
 
 fn unchanged(object: &Value, old: &Value) -> Option<FieldError> {
-    let role = Field::root(object).get("roleRef");
+    let role = Field::of(object, "roleRef");
     (object["roleRef"] != old["roleRef"]).then(|| role.invalid("cannot change roleRef"))
 }
 
@@ -184,7 +184,7 @@ fn validate(object: &Value, roles: &[&str]) -> Vec<FieldError> {
     errors
 }
 
-fn validate_subject(subject: &Field<'_>, in_namespace: bool) -> Vec<FieldError> {
+fn validate_subject(subject: &Field<'_, '_>, in_namespace: bool) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let (name, group) = (subject.get("name"), subject.get("apiGroup"));
     if name.is_empty() {

@@ -61,7 +61,7 @@ fn default_request(request: &mut Value) {
 }
 
 /// All that is wrong with the spec of a claim.
-pub(super) fn validate(spec: &Field<'_>, errors: &mut Vec<FieldError>) {
+pub(super) fn validate(spec: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     let devices = spec.get("devices");
     let known = requests(devices.value);
     set(
@@ -71,34 +71,35 @@ pub(super) fn validate(spec: &Field<'_>, errors: &mut Vec<FieldError>) {
         &request,
         errors,
     );
-    let constraint = |at: &Field<'_>, errors: &mut Vec<FieldError>| constraint(at, &known, errors);
+    let constraint =
+        |at: &Field<'_, '_>, errors: &mut Vec<FieldError>| constraint(at, &known, errors);
     list(
         &devices.get("constraints"),
         CONSTRAINTS_MAX,
         &constraint,
         errors,
     );
-    let config = |at: &Field<'_>, errors: &mut Vec<FieldError>| {
+    let config = |at: &Field<'_, '_>, errors: &mut Vec<FieldError>| {
         request_names(&at.get("requests"), &known, errors);
         configuration(at, errors);
     };
     list(&devices.get("config"), CONFIG_MAX, &config, errors);
 }
 
-fn request(request: &Field<'_>, errors: &mut Vec<FieldError>) {
+fn request(request: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     errors.check_text(&request.get("name"), names::dns_label);
     let (exactly, first) = (request.get("exactly"), request.get("firstAvailable"));
     match (exactly.is_set(), !first.is_empty()) {
         (false, false) => errors
             .push(request.required("exactly one of `exactly` or `firstAvailable` is required")),
         (true, true) => errors.push(FieldError::invalid(
-            &request.path,
+            &request.path(),
             Value::Null,
             "exactly one of `exactly` or `firstAvailable` is required, but multiple fields are set",
         )),
         (true, false) => exact(&exactly, errors),
         (false, true) => {
-            let alternative = |at: &Field<'_>, errors: &mut Vec<FieldError>| {
+            let alternative = |at: &Field<'_, '_>, errors: &mut Vec<FieldError>| {
                 errors.check_text(&at.get("name"), names::dns_label);
                 exact(at, errors);
             };
@@ -107,12 +108,12 @@ fn request(request: &Field<'_>, errors: &mut Vec<FieldError>) {
     }
 }
 
-fn exact(request: &Field<'_>, errors: &mut Vec<FieldError>) {
+fn exact(request: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     errors.check_required_text(&request.get("deviceClassName"), names::dns_subdomain);
     selectors(&request.get("selectors"), errors);
     let (mode, count) = (request.get("allocationMode"), request.get("count"));
     let number = count.int().unwrap_or_default();
-    let wrong = |detail: &str| FieldError::invalid(&count.path, number, detail);
+    let wrong = |detail: &str| FieldError::invalid(&count.path(), number, detail);
     match mode.text() {
         "All" if number != 0 => {
             errors.push(wrong("must not be specified when allocationMode is 'All'"))
@@ -120,7 +121,7 @@ fn exact(request: &Field<'_>, errors: &mut Vec<FieldError>) {
         "ExactCount" if number <= 0 => errors.push(wrong("must be greater than zero")),
         "All" | "ExactCount" => {}
         _ => errors.push(FieldError::not_supported(
-            &mode.path,
+            &mode.path(),
             mode.text(),
             &["All", "ExactCount"],
         )),
@@ -130,27 +131,30 @@ fn exact(request: &Field<'_>, errors: &mut Vec<FieldError>) {
 }
 
 /// Checks the selectors of devices. Admission checks whether the expressions parse.
-pub(super) fn selectors(at: &Field<'_>, errors: &mut Vec<FieldError>) {
-    let selector = |at: &Field<'_>, errors: &mut Vec<FieldError>| {
+pub(super) fn selectors(at: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
+    let selector = |at: &Field<'_, '_>, errors: &mut Vec<FieldError>| {
         let (cel, expression) = (at.get("cel"), at.get("cel.expression"));
         if !cel.is_set() {
             errors.push(cel.required(""));
         } else if expression.is_empty() {
             errors.push(expression.required(""));
         } else if expression.text().len() > EXPRESSION_BYTES_MAX {
-            errors.push(FieldError::too_long(&expression.path, EXPRESSION_BYTES_MAX));
+            errors.push(FieldError::too_long(
+                &expression.path(),
+                EXPRESSION_BYTES_MAX,
+            ));
         }
     };
     list(at, SELECTORS_MAX, &selector, errors);
 }
 
-fn constraint(constraint: &Field<'_>, known: &Requests, errors: &mut Vec<FieldError>) {
+fn constraint(constraint: &Field<'_, '_>, known: &Requests, errors: &mut Vec<FieldError>) {
     request_names(&constraint.get("requests"), known, errors);
     let same = constraint.get("matchAttribute");
     let distinct = constraint.get("distinctAttribute");
     match (same.is_set(), distinct.is_set()) {
         (true, true) => errors.push(FieldError::invalid(
-            &constraint.path,
+            &constraint.path(),
             "{matchAttribute, distinctAttribute}",
             "must specify exactly one of: `matchAttribute`, `distinctAttribute`",
         )),
@@ -164,13 +168,13 @@ fn constraint(constraint: &Field<'_>, known: &Requests, errors: &mut Vec<FieldEr
 }
 
 /// Checks a list of names of requests.
-pub(super) fn request_names(at: &Field<'_>, known: &Requests, errors: &mut Vec<FieldError>) {
-    let name = |at: &Field<'_>, errors: &mut Vec<FieldError>| request_name(at, known, errors);
+pub(super) fn request_names(at: &Field<'_, '_>, known: &Requests, errors: &mut Vec<FieldError>) {
+    let name = |at: &Field<'_, '_>, errors: &mut Vec<FieldError>| request_name(at, known, errors);
     set(at, REQUESTS_MAX, &itself, &name, errors);
 }
 
 /// Checks the name of a request, or of one of its subrequests.
-pub(super) fn request_name(at: &Field<'_>, known: &Requests, errors: &mut Vec<FieldError>) {
+pub(super) fn request_name(at: &Field<'_, '_>, known: &Requests, errors: &mut Vec<FieldError>) {
     let parts: Vec<&str> = at.text().split('/').collect();
     if parts.len() > 2 {
         errors.push(at.invalid(NO_SUCH_REQUEST));
@@ -178,7 +182,7 @@ pub(super) fn request_name(at: &Field<'_>, known: &Requests, errors: &mut Vec<Fi
     }
     for part in &parts {
         let clauses = names::dns_label(part).into_iter();
-        errors.extend(clauses.map(|clause| FieldError::invalid(&at.path, *part, clause)));
+        errors.extend(clauses.map(|clause| FieldError::invalid(&at.path(), *part, clause)));
     }
     let found = match parts.as_slice() {
         [request] => known.contains_key(*request),
@@ -193,7 +197,7 @@ pub(super) fn request_name(at: &Field<'_>, known: &Requests, errors: &mut Vec<Fi
 }
 
 /// Checks configuration for a driver.
-pub(super) fn configuration(at: &Field<'_>, errors: &mut Vec<FieldError>) {
+pub(super) fn configuration(at: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     let opaque = at.get("opaque");
     if !opaque.is_set() {
         errors.push(opaque.required(""));
@@ -205,14 +209,14 @@ pub(super) fn configuration(at: &Field<'_>, errors: &mut Vec<FieldError>) {
 }
 
 /// Checks data of a driver: an object of a bounded size.
-pub(super) fn raw(at: &Field<'_>, max: usize, errors: &mut Vec<FieldError>) {
+pub(super) fn raw(at: &Field<'_, '_>, max: usize, errors: &mut Vec<FieldError>) {
     if !at.is_set() {
         errors.push(at.required(""));
     } else if at.value.to_string().len() > max {
-        errors.push(FieldError::too_long(&at.path, max));
+        errors.push(FieldError::too_long(&at.path(), max));
     } else if !at.value.is_object() {
         errors.push(FieldError::invalid(
-            &at.path,
+            &at.path(),
             json!("<value omitted>"),
             "must be a valid JSON object",
         ));

@@ -56,21 +56,22 @@ pub(super) fn forget_freed_devices(claim: &mut Value, old: &Value) {
 /// All that is wrong with a changed status.
 pub(super) fn validate(claim: &Value, old: &Value) -> Vec<FieldError> {
     let mut errors = Vec::new();
-    let status = Field::root(claim).get("status");
-    let before = Field::root(old).get("status");
+    let status = Field::of(claim, "status");
+    let before = Field::of(old, "status");
     let (allocation, reserved) = (status.get("allocation"), status.get("reservedFor"));
-    let by_uid = |at: &Field<'_>| at.get("uid").text().to_owned();
+    let by_uid = |at: &Field<'_, '_>| at.get("uid").text().to_owned();
     set(&reserved, RESERVED_MAX, &by_uid, &consumer, &mut errors);
     let allocated: BTreeSet<[String; 4]> = results(claim).map(device_key).collect();
-    let key = |at: &Field<'_>| device_key(at.value).join("/");
-    let said = |at: &Field<'_>, errors: &mut Vec<FieldError>| device_status(at, &allocated, errors);
+    let key = |at: &Field<'_, '_>| device_key(at.value).join("/");
+    let said =
+        |at: &Field<'_, '_>, errors: &mut Vec<FieldError>| device_status(at, &allocated, errors);
     set(&status.get("devices"), usize::MAX, &key, &said, &mut errors);
     if !reserved.is_empty() {
         if !allocation.is_set() {
             errors.push(reserved.forbidden("may not be specified when `allocated` is not set"));
         } else if !claim["metadata"]["deletionTimestamp"].is_null() {
             let users = before.get("reservedFor");
-            let known = |user: &Field<'_>| users.items().any(|other| other.value == user.value);
+            let known = |user: &Field<'_, '_>| users.items().any(|other| other.value == user.value);
             if reserved.items().any(|user| !known(&user)) {
                 errors.push(reserved.forbidden(
                     "new entries may not be added while `deallocationRequested` or \
@@ -90,7 +91,7 @@ pub(super) fn validate(claim: &Value, old: &Value) -> Vec<FieldError> {
     errors
 }
 
-fn consumer(at: &Field<'_>, errors: &mut Vec<FieldError>) {
+fn consumer(at: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     for field in ["resource", "name", "uid"] {
         let at = at.get(field);
         if at.is_empty() {
@@ -99,11 +100,11 @@ fn consumer(at: &Field<'_>, errors: &mut Vec<FieldError>) {
     }
 }
 
-fn new_allocation(allocation: &Field<'_>, known: &Requests, errors: &mut Vec<FieldError>) {
+fn new_allocation(allocation: &Field<'_, '_>, known: &Requests, errors: &mut Vec<FieldError>) {
     let devices = allocation.get("devices");
-    let result = |at: &Field<'_>, errors: &mut Vec<FieldError>| result(at, known, errors);
+    let result = |at: &Field<'_, '_>, errors: &mut Vec<FieldError>| result(at, known, errors);
     list(&devices.get("results"), REQUESTS_MAX, &result, errors);
-    let config = |at: &Field<'_>, errors: &mut Vec<FieldError>| {
+    let config = |at: &Field<'_, '_>, errors: &mut Vec<FieldError>| {
         errors.check_one_of(&at.get("source"), &["FromClaim", "FromClass"]);
         request_names(&at.get("requests"), known, errors);
         configuration(at, errors);
@@ -116,7 +117,7 @@ fn new_allocation(allocation: &Field<'_>, known: &Requests, errors: &mut Vec<Fie
     }
 }
 
-fn result(at: &Field<'_>, known: &Requests, errors: &mut Vec<FieldError>) {
+fn result(at: &Field<'_, '_>, known: &Requests, errors: &mut Vec<FieldError>) {
     request_name(&at.get("request"), known, errors);
     driver(&at.get("driver"), errors);
     pool(&at.get("pool"), errors);
@@ -129,10 +130,10 @@ fn result(at: &Field<'_>, known: &Requests, errors: &mut Vec<FieldError>) {
 }
 
 /// Checks the conditions of a device before a pod is bound.
-pub(super) fn binding_conditions(at: &Field<'_>, errors: &mut Vec<FieldError>) {
+pub(super) fn binding_conditions(at: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     let good = at.get("bindingConditions");
     let bad = at.get("bindingFailureConditions");
-    let name = |at: &Field<'_>, errors: &mut Vec<FieldError>| {
+    let name = |at: &Field<'_, '_>, errors: &mut Vec<FieldError>| {
         errors.check_text(at, names::qualified_name);
     };
     for conditions in [&good, &bad] {
@@ -153,7 +154,11 @@ pub(super) fn binding_conditions(at: &Field<'_>, errors: &mut Vec<FieldError>) {
     }
 }
 
-fn device_status(at: &Field<'_>, allocated: &BTreeSet<[String; 4]>, errors: &mut Vec<FieldError>) {
+fn device_status(
+    at: &Field<'_, '_>,
+    allocated: &BTreeSet<[String; 4]>,
+    errors: &mut Vec<FieldError>,
+) {
     driver(&at.get("driver"), errors);
     pool(&at.get("pool"), errors);
     errors.check_text(&at.get("device"), names::dns_label);
@@ -164,7 +169,7 @@ fn device_status(at: &Field<'_>, allocated: &BTreeSet<[String; 4]>, errors: &mut
     if !allocated.contains(&key) {
         let name = key.join("/");
         errors.push(FieldError::invalid(
-            &at.path,
+            &at.path(),
             name.trim_end_matches('/'),
             "must be an allocated device in the claim",
         ));
@@ -177,7 +182,7 @@ fn device_status(at: &Field<'_>, allocated: &BTreeSet<[String; 4]>, errors: &mut
     network(&at.get("networkData"), errors);
 }
 
-fn condition(at: &Field<'_>, errors: &mut Vec<FieldError>) {
+fn condition(at: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     errors.check_required_text(&at.get("type"), names::qualified_name);
     errors.check_one_of(&at.get("status"), &["False", "True", "Unknown"]);
     errors.check_not_negative(&at.get("observedGeneration"));
@@ -188,17 +193,17 @@ fn condition(at: &Field<'_>, errors: &mut Vec<FieldError>) {
     }
 }
 
-fn network(at: &Field<'_>, errors: &mut Vec<FieldError>) {
+fn network(at: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     for (field, max) in [
         ("interfaceName", INTERFACE_BYTES_MAX),
         ("hardwareAddress", HARDWARE_ADDRESS_BYTES_MAX),
     ] {
         let at = at.get(field);
         if at.text().len() > max {
-            errors.push(FieldError::too_long(&at.path, max));
+            errors.push(FieldError::too_long(&at.path(), max));
         }
     }
-    let address = |at: &Field<'_>, errors: &mut Vec<FieldError>| {
+    let address = |at: &Field<'_, '_>, errors: &mut Vec<FieldError>| {
         let parts = at.text().split_once('/');
         let parsed = parts.and_then(|(address, length)| {
             let address: IpAddr = address.parse().ok()?;

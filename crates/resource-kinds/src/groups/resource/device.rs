@@ -16,7 +16,7 @@ const COUNTERS_MAX: usize = 32;
 const OPTIONS_MAX: usize = 10;
 
 /// Checks a device; `own_nodes` if each device of the slice names its nodes.
-pub(super) fn validate(device: &Field<'_>, own_nodes: bool, errors: &mut Vec<FieldError>) {
+pub(super) fn validate(device: &Field<'_, '_>, own_nodes: bool, errors: &mut Vec<FieldError>) {
     errors.check_text(&device.get("name"), names::dns_label);
     let (attributes, capacity) = (device.get("attributes"), device.get("capacity"));
     let count = attributes.entries().count() + capacity.entries().count();
@@ -25,15 +25,15 @@ pub(super) fn validate(device: &Field<'_>, own_nodes: bool, errors: &mut Vec<Fie
             "the total number of attributes and capacities must not exceed \
              {ATTRIBUTES_AND_CAPACITIES_MAX}"
         );
-        errors.push(FieldError::invalid(&device.path, count, detail));
+        errors.push(FieldError::invalid(&device.path(), count, detail));
     }
     for (name, at) in attributes.entries() {
-        qualified(name, &attributes.path, errors);
+        qualified(name, &attributes.path(), errors);
         attribute(&at, errors);
     }
     let shared = device.get("allowMultipleAllocations").is_true();
     for (name, at) in capacity.entries() {
-        qualified(name, &capacity.path, errors);
+        qualified(name, &capacity.path(), errors);
         let policy = at.get("requestPolicy");
         if policy.is_set() && shared {
             request_policy(&policy, &at.get("value"), errors);
@@ -42,8 +42,8 @@ pub(super) fn validate(device: &Field<'_>, own_nodes: bool, errors: &mut Vec<Fie
         }
     }
     list(&device.get("taints"), TAINTS_MAX, &taint, errors);
-    let by_set = |at: &Field<'_>| at.get("counterSet").text().to_owned();
-    let consumption = |at: &Field<'_>, errors: &mut Vec<FieldError>| {
+    let by_set = |at: &Field<'_, '_>| at.get("counterSet").text().to_owned();
+    let consumption = |at: &Field<'_, '_>, errors: &mut Vec<FieldError>| {
         errors.check_required_text(&at.get("counterSet"), names::dns_label);
         counters(&at.get("counters"), errors);
     };
@@ -59,31 +59,31 @@ pub(super) fn validate(device: &Field<'_>, own_nodes: bool, errors: &mut Vec<Fie
 }
 
 /// Checks counters that devices of a pool share.
-pub(super) fn counter_set(at: &Field<'_>, errors: &mut Vec<FieldError>) {
+pub(super) fn counter_set(at: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     errors.check_required_text(&at.get("name"), names::dns_label);
     counters(&at.get("counters"), errors);
 }
 
-fn counters(at: &Field<'_>, errors: &mut Vec<FieldError>) {
+fn counters(at: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     let count = at.entries().count();
     if count == 0 {
         errors.push(at.required(""));
     } else if count > COUNTERS_MAX {
-        errors.push(FieldError::too_many(&at.path, count, COUNTERS_MAX));
+        errors.push(FieldError::too_many(&at.path(), count, COUNTERS_MAX));
     } else {
         for (name, _) in at.entries() {
             let clauses = names::dns_label(name).into_iter();
-            errors.extend(clauses.map(|clause| FieldError::invalid(&at.path, name, clause)));
+            errors.extend(clauses.map(|clause| FieldError::invalid(&at.path(), name, clause)));
         }
     }
 }
 
-fn attribute(at: &Field<'_>, errors: &mut Vec<FieldError>) {
+fn attribute(at: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     let (text, version) = (at.get("string"), at.get("version"));
-    let kinds = [at.get("bool"), at.get("int"), text.clone(), version.clone()];
+    let kinds = [at.get("bool"), at.get("int"), text, version];
     match kinds.iter().filter(|kind| kind.is_set()).count() {
         0 => errors.push(FieldError::invalid(
-            &at.path,
+            &at.path(),
             "",
             "exactly one value must be specified",
         )),
@@ -95,25 +95,25 @@ fn attribute(at: &Field<'_>, errors: &mut Vec<FieldError>) {
     }
     for value in [text, version] {
         if value.text().len() > ATTRIBUTE_BYTES_MAX {
-            errors.push(FieldError::too_long(&value.path, ATTRIBUTE_BYTES_MAX));
+            errors.push(FieldError::too_long(&value.path(), ATTRIBUTE_BYTES_MAX));
         }
     }
 }
 
-fn taint(at: &Field<'_>, errors: &mut Vec<FieldError>) {
+fn taint(at: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     errors.check_text(&at.get("key"), names::qualified_name);
     errors.check_text_if_set(&at.get("value"), names::label_value);
     errors.check_one_of(&at.get("effect"), EFFECTS);
 }
 
-fn nodes(device: &Field<'_>, own: bool, errors: &mut Vec<FieldError>) {
+fn nodes(device: &Field<'_, '_>, own: bool, errors: &mut Vec<FieldError>) {
     let fields = ["nodeName", "nodeSelector", "allNodes"].map(|field| device.get(field));
     let given = fields.iter().filter(|field| field.is_set()).count();
     let [name, selector, all] = fields;
     if !own {
         if given > 0 {
             errors.push(FieldError::invalid(
-                &device.path,
+                &device.path(),
                 serde_json::Value::Null,
                 "`nodeName`, `nodeSelector` and `allNodes` can only be set if \
                  `perDeviceNodeSelection` is set to true in the ResourceSlice spec",
@@ -136,19 +136,19 @@ fn nodes(device: &Field<'_>, own: bool, errors: &mut Vec<FieldError>) {
         0 => errors.push(device.required(detail)),
         1 => {}
         _ => errors.push(FieldError::invalid(
-            &device.path,
+            &device.path(),
             serde_json::Value::Null,
             detail,
         )),
     }
 }
 
-fn amount(at: &Field<'_>) -> Option<Quantity> {
+fn amount(at: &Field<'_, '_>) -> Option<Quantity> {
     Quantity::from_json(at.value).ok()
 }
 
 /// Checks how much of a shared device a claim may ask for.
-fn request_policy(policy: &Field<'_>, capacity: &Field<'_>, errors: &mut Vec<FieldError>) {
+fn request_policy(policy: &Field<'_, '_>, capacity: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     let (values, range) = (policy.get("validValues"), policy.get("validRange"));
     let default = policy.get("default");
     let missing = |which: &str| default.required(&format!("required when {which} is defined"));
@@ -166,9 +166,9 @@ fn request_policy(policy: &Field<'_>, capacity: &Field<'_>, errors: &mut Vec<Fie
 }
 
 fn options(
-    values: &Field<'_>,
-    default: &Field<'_>,
-    most: &Field<'_>,
+    values: &Field<'_, '_>,
+    default: &Field<'_, '_>,
+    most: &Field<'_, '_>,
     errors: &mut Vec<FieldError>,
 ) {
     let amounts: Vec<Option<Quantity>> = values.items().map(|at| amount(&at)).collect();
@@ -177,36 +177,34 @@ fn options(
             errors.push(at.invalid("values must be sorted in ascending order"));
         }
     }
-    let check = |at: &Field<'_>, errors: &mut Vec<FieldError>| {
+    let check = |at: &Field<'_, '_>, errors: &mut Vec<FieldError>| {
         if amount(at) > amount(most) {
             let detail = format!("option is larger than capacity value: {}", most.text());
             errors.push(at.invalid(detail));
         }
     };
-    let key = |at: &Field<'_>| at.text().to_owned();
+    let key = |at: &Field<'_, '_>| at.text().to_owned();
     set(values, OPTIONS_MAX, &key, &check, errors);
     if !amounts.contains(&amount(default)) {
         let detail = "default value is not valid according to the requestPolicy";
-        errors.push(FieldError::invalid(&values.path, default.text(), detail));
+        errors.push(FieldError::invalid(&values.path(), default.text(), detail));
     }
 }
 
 fn range_of(
-    range: &Field<'_>,
-    default: &Field<'_>,
-    most: &Field<'_>,
+    range: &Field<'_, '_>,
+    default: &Field<'_, '_>,
+    most: &Field<'_, '_>,
     errors: &mut Vec<FieldError>,
 ) {
     let (least, max, step) = (range.get("min"), range.get("max"), range.get("step"));
-    let default = Field {
-        value: default.value,
-        path: range.path.child("default"),
-    };
+    let place = range.get("default");
+    let default = place.with(default.value);
     let Some(min) = amount(&least) else {
         errors.push(least.required("required when validRange is defined"));
         return;
     };
-    let mut bound = |at: &Field<'_>, over: bool, detail: String| {
+    let mut bound = |at: &Field<'_, '_>, over: bool, detail: String| {
         if over {
             errors.push(at.invalid(detail));
         }
@@ -258,7 +256,7 @@ fn range_of(
                 step.text(),
                 least.text()
             );
-            errors.push(FieldError::invalid(&step.path, at.text(), detail));
+            errors.push(FieldError::invalid(&step.path(), at.text(), detail));
         }
     }
 }

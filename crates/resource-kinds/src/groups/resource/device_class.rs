@@ -57,7 +57,7 @@ impl Printer for DeviceClass {
 }
 
 fn validate(object: &Value) -> Vec<FieldError> {
-    let spec = Field::root(object).get("spec");
+    let spec = Field::of(object, "spec");
     let mut errors = Vec::new();
     selectors(&spec.get("selectors"), &mut errors);
     list(&spec.get("config"), CONFIG_MAX, &configuration, &mut errors);

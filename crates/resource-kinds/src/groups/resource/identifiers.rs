@@ -11,17 +11,17 @@ const DOMAIN_BYTES_MAX: usize = 63;
 const ID_BYTES_MAX: usize = 32;
 
 /// Checks the name of a pool of devices: subdomains with slashes between them.
-pub(super) fn pool(at: &Field<'_>, errors: &mut Vec<FieldError>) {
+pub(super) fn pool(at: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     if at.is_empty() {
         errors.push(at.required(""));
         return;
     }
     if at.text().len() > names::SUBDOMAIN_BYTES_MAX {
-        errors.push(FieldError::too_long(&at.path, names::SUBDOMAIN_BYTES_MAX));
+        errors.push(FieldError::too_long(&at.path(), names::SUBDOMAIN_BYTES_MAX));
     }
     for part in at.text().split('/') {
         let clauses = names::dns_subdomain(part).into_iter();
-        errors.extend(clauses.map(|clause| FieldError::invalid(&at.path, part, clause)));
+        errors.extend(clauses.map(|clause| FieldError::invalid(&at.path(), part, clause)));
     }
 }
 
@@ -58,8 +58,8 @@ pub(super) fn qualified(name: &str, path: &FieldPath, errors: &mut Vec<FieldErro
 }
 
 /// Checks the name of an attribute with its domain.
-pub(super) fn fully_qualified(at: &Field<'_>, errors: &mut Vec<FieldError>) {
-    qualified(at.text(), &at.path, errors);
+pub(super) fn fully_qualified(at: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
+    qualified(at.text(), &at.path(), errors);
     if !at.text().contains('/') {
         errors.push(
             at.invalid("a fully qualified name must be a domain and a name separated by a slash"),
@@ -84,7 +84,7 @@ fn identifier(id: &str, path: &FieldPath, errors: &mut Vec<FieldError>) {
 }
 
 /// Checks the id of a share of a device.
-pub(super) fn uid(at: &Field<'_>, errors: &mut Vec<FieldError>) {
+pub(super) fn uid(at: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     let text = at.text();
     let hex = |part: &str| {
         let digit = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
@@ -100,7 +100,7 @@ pub(super) fn uid(at: &Field<'_>, errors: &mut Vec<FieldError>) {
 }
 
 /// Checks a toleration of the taints of devices.
-pub(super) fn toleration(at: &Field<'_>, errors: &mut Vec<FieldError>) {
+pub(super) fn toleration(at: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     errors.check_text_if_set(&at.get("key"), names::qualified_name);
     let (operator, value) = (at.get("operator"), at.get("value"));
     match operator.text() {

@@ -6,12 +6,12 @@ use object_model::FieldError;
 
 use crate::validation::field::Field;
 
-type Check<'c> = &'c dyn Fn(&Field<'_>, &mut Vec<FieldError>);
+type Check<'c> = &'c dyn Fn(&Field<'_, '_>, &mut Vec<FieldError>);
 
 /// Checks a list of at most `max` elements.
-pub(super) fn list(at: &Field<'_>, max: usize, check: Check<'_>, errors: &mut Vec<FieldError>) {
+pub(super) fn list(at: &Field<'_, '_>, max: usize, check: Check<'_>, errors: &mut Vec<FieldError>) {
     if at.len() > max {
-        errors.push(FieldError::too_many(&at.path, at.len(), max));
+        errors.push(FieldError::too_many(&at.path(), at.len(), max));
         return;
     }
     at.items().for_each(|item| check(&item, errors));
@@ -19,9 +19,9 @@ pub(super) fn list(at: &Field<'_>, max: usize, check: Check<'_>, errors: &mut Ve
 
 /// As [`list`]; no two elements have the same key.
 pub(super) fn set(
-    at: &Field<'_>,
+    at: &Field<'_, '_>,
     max: usize,
-    key: &dyn Fn(&Field<'_>) -> String,
+    key: &dyn Fn(&Field<'_, '_>) -> String,
     check: Check<'_>,
     errors: &mut Vec<FieldError>,
 ) {
@@ -33,17 +33,17 @@ pub(super) fn set(
     for item in at.items() {
         let key = key(&item);
         if !seen.insert(key.clone()) {
-            errors.push(FieldError::duplicate(&item.path, key));
+            errors.push(FieldError::duplicate(&item.path(), key));
         }
     }
 }
 
 /// The text of an element, as its key.
-pub(super) fn itself(at: &Field<'_>) -> String {
+pub(super) fn itself(at: &Field<'_, '_>) -> String {
     at.text().to_owned()
 }
 
 /// The `name` of an element, as its key.
-pub(super) fn by_name(at: &Field<'_>) -> String {
+pub(super) fn by_name(at: &Field<'_, '_>) -> String {
     at.get("name").text().to_owned()
 }

@@ -49,13 +49,13 @@ impl Kind for ResourceClaim {
 
     fn validate_content(&self, object: &Value) -> Vec<FieldError> {
         let mut errors = Vec::new();
-        claim_spec::validate(&Field::root(object).get("spec"), &mut errors);
+        claim_spec::validate(&Field::of(object, "spec"), &mut errors);
         errors
     }
 
     fn validate_content_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
         let mut errors = Vec::new();
-        let spec = |object| Field::root(object).get("spec");
+        let spec = |object| Field::of(object, "spec");
         errors.check_unchanged(&spec(object), &spec(old));
         errors
     }

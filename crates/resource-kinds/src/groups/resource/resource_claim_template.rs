@@ -39,7 +39,7 @@ impl Kind for ResourceClaimTemplate {
 
     fn validate_content(&self, object: &Value) -> Vec<FieldError> {
         let mut errors = Vec::new();
-        let spec = Field::root(object).get("spec");
+        let spec = Field::of(object, "spec");
         errors.extend(metadata::labels(&spec.get("metadata.labels")));
         errors.extend(metadata::annotations(&spec.get("metadata.annotations")));
         claim_spec::validate(&spec.get("spec"), &mut errors);
@@ -48,7 +48,7 @@ impl Kind for ResourceClaimTemplate {
 
     fn validate_content_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
         let mut errors = Vec::new();
-        let spec = |object| Field::root(object).get("spec");
+        let spec = |object| Field::of(object, "spec");
         errors.check_unchanged(&spec(object), &spec(old));
         errors
     }

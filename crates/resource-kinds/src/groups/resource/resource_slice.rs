@@ -125,7 +125,7 @@ impl Selectable for ResourceSlice {
 }
 
 fn validate(object: &Value, old: Option<&Value>) -> Vec<FieldError> {
-    let spec = Field::root(object).get("spec");
+    let spec = Field::of(object, "spec");
     let mut errors = Vec::new();
     driver(&spec.get("driver"), &mut errors);
     pool(&spec.get("pool.name"), &mut errors);
@@ -136,13 +136,13 @@ fn validate(object: &Value, old: Option<&Value>) -> Vec<FieldError> {
     if count.int().unwrap_or_default() <= 0 {
         let number = count.int().unwrap_or_default();
         let detail = "must be greater than zero";
-        errors.push(FieldError::invalid(&count.path, number, detail));
+        errors.push(FieldError::invalid(&count.path(), number, detail));
     }
     if generation.int().is_some_and(|number| number < 0) {
         errors.push(generation.invalid("must be greater than or equal to zero"));
     }
     if let Some(old) = old {
-        let before = Field::root(old).get("spec");
+        let before = Field::of(old, "spec");
         for field in ["pool.name", "driver", "nodeName"] {
             errors.check_unchanged(&spec.get(field), &before.get(field));
         }
@@ -151,7 +151,7 @@ fn validate(object: &Value, old: Option<&Value>) -> Vec<FieldError> {
     let (devices, counters) = (spec.get("devices"), spec.get("sharedCounters"));
     if devices.is_set() && counters.is_set() {
         let detail = "only one of `sharedCounters` or `devices` is allowed";
-        errors.push(FieldError::invalid(&spec.path, "", detail));
+        errors.push(FieldError::invalid(&spec.path(), "", detail));
     }
     let advanced = devices.items().any(|device| {
         !device.get("taints").is_empty() || !device.get("consumesCounters").is_empty()
@@ -162,7 +162,8 @@ fn validate(object: &Value, old: Option<&Value>) -> Vec<FieldError> {
         DEVICES_MAX
     };
     let each = spec.get("perDeviceNodeSelection").is_true();
-    let check = |at: &Field<'_>, errors: &mut Vec<FieldError>| device::validate(at, each, errors);
+    let check =
+        |at: &Field<'_, '_>, errors: &mut Vec<FieldError>| device::validate(at, each, errors);
     set(&devices, most, &by_name, &check, &mut errors);
     set(
         &counters,
@@ -175,7 +176,7 @@ fn validate(object: &Value, old: Option<&Value>) -> Vec<FieldError> {
 }
 
 /// Checks on which nodes the devices are.
-fn nodes(spec: &Field<'_>, errors: &mut Vec<FieldError>) {
+fn nodes(spec: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     let mut given = Vec::new();
     let (name, selector) = (spec.get("nodeName"), spec.get("nodeSelector"));
     if name.is_set() {
@@ -209,7 +210,7 @@ fn nodes(spec: &Field<'_>, errors: &mut Vec<FieldError>) {
         several => {
             let value = json!(format!("{{{}}}", several.join(", ")));
             let detail = format!("{ONE}, but multiple fields are set");
-            errors.push(FieldError::invalid(&spec.path, value, detail));
+            errors.push(FieldError::invalid(&spec.path(), value, detail));
         }
     }
 }

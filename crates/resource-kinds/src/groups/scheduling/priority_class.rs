@@ -54,7 +54,7 @@ impl Kind for PriorityClass {
         let mut errors = self.validate_content(object);
         for field in ["value", "preemptionPolicy"] {
             if object[field] != old[field] {
-                let at = Field::root(object).get(field);
+                let at = Field::of(object, field);
                 errors.push(at.forbidden("may not be changed in an update."));
             }
         }

@@ -80,7 +80,7 @@ impl Kind for CSIDriver {
 
     fn validate_content_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
         let mut errors = self.validate_content(object);
-        let required = |object| Field::root(object).get("spec.attachRequired");
+        let required = |object| Field::of(object, "spec.attachRequired");
         errors.check_unchanged(&required(object), &required(old));
         errors
     }
@@ -119,7 +119,7 @@ impl Printer for CSIDriver {
 }
 
 fn validate(object: &Value) -> Vec<FieldError> {
-    let spec = Field::root(object).get("spec");
+    let spec = Field::of(object, "spec");
     let mut errors = Vec::new();
     let policies = ["File", "None", "ReadWriteOnceWithFSType"];
     errors.check_one_of_if_set(&spec.get("fsGroupPolicy"), &policies);

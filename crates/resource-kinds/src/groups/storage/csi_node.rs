@@ -62,7 +62,7 @@ impl Printer for CSINode {
 }
 
 fn validate(object: &Value) -> Vec<FieldError> {
-    let drivers = Field::root(object).get("spec.drivers");
+    let drivers = Field::of(object, "spec.drivers");
     let mut errors = metadata::duplicates(&drivers, "name");
     for driver in drivers.items() {
         errors.check_text(&driver.get("name"), names::dns_subdomain);

@@ -54,7 +54,7 @@ impl Kind for StorageClass {
         let mut errors = Vec::new();
         for field in ["parameters", "provisioner", "reclaimPolicy"] {
             if object[field] != old[field] {
-                let at = Field::root(object).get(field);
+                let at = Field::of(object, field);
                 errors.push(at.forbidden(format!("updates to {field} are forbidden.")));
             }
         }

@@ -55,10 +55,7 @@ impl Kind for VolumeAttachment {
 
     fn validate_content_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
         let mut errors = self.validate_content(object);
-        errors.check_unchanged(
-            &Field::root(object).get("spec"),
-            &Field::root(old).get("spec"),
-        );
+        errors.check_unchanged(&Field::of(object, "spec"), &Field::of(old, "spec"));
         errors
     }
 }
@@ -82,7 +79,7 @@ impl Printer for VolumeAttachment {
 }
 
 fn validate(object: &Value) -> Vec<FieldError> {
-    let spec = Field::root(object).get("spec");
+    let spec = Field::of(object, "spec");
     let mut errors = Vec::new();
     for field in ["attacher", "nodeName"] {
         errors.check_text(&spec.get(field), names::dns_subdomain);

@@ -44,7 +44,7 @@ impl Kind for VolumeAttributesClass {
         let mut errors = Vec::new();
         for field in ["driverName", "parameters"] {
             if object[field] != old[field] {
-                let at = Field::root(object).get(field);
+                let at = Field::of(object, field);
                 errors.push(at.forbidden(format!("updates to {field} are forbidden.")));
             }
         }

@@ -10,7 +10,7 @@ const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 const APP_ARMOR: &str = "container.apparmor.security.beta.kubernetes.io/";
 
 /// Checks the annotations of a pod.
-pub(crate) fn validate(pod: &Field<'_>) -> Vec<FieldError> {
+pub(crate) fn validate(pod: &Field<'_, '_>) -> Vec<FieldError> {
     let (all, spec) = (pod.get("metadata.annotations"), pod.get("spec"));
     let mut errors = Vec::new();
     for (key, at) in all.entries() {
@@ -38,7 +38,7 @@ fn is_cost(text: &str) -> bool {
 }
 
 /// Checks that annotations with an effect are unchanged.
-pub(crate) fn validate_update(pod: &Field<'_>, old: &Field<'_>) -> Vec<FieldError> {
+pub(crate) fn validate_update(pod: &Field<'_, '_>, old: &Field<'_, '_>) -> Vec<FieldError> {
     let (new, old) = (
         pod.get("metadata.annotations"),
         old.get("metadata.annotations"),

@@ -8,7 +8,7 @@ use object_model::{FieldError, names};
 use crate::validation::field::{Field, Rules};
 
 /// Checks the claims of a pod.
-pub(super) fn of_pod(spec: &Field<'_>, errors: &mut Vec<FieldError>) {
+pub(super) fn of_pod(spec: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     let mut seen = BTreeSet::new();
     for claim in spec.get("resourceClaims").items() {
         let name = claim.get("name");
@@ -39,7 +39,11 @@ pub(super) fn of_pod(spec: &Field<'_>, errors: &mut Vec<FieldError>) {
 }
 
 /// Checks the claims of the pod that a container uses: each once, as a whole or by request.
-pub(super) fn of_container(list: &Field<'_>, spec: &Field<'_>, errors: &mut Vec<FieldError>) {
+pub(super) fn of_container(
+    list: &Field<'_, '_>,
+    spec: &Field<'_, '_>,
+    errors: &mut Vec<FieldError>,
+) {
     let claims = spec.get("resourceClaims");
     let known: BTreeSet<String> = claims
         .items()
@@ -61,11 +65,11 @@ pub(super) fn of_container(list: &Field<'_>, spec: &Field<'_>, errors: &mut Vec<
                 request if !request.is_empty() && !whole => format!("{name}/{request}"),
                 _ => name.to_owned(),
             };
-            errors.push(FieldError::duplicate(&claim.path, shown));
+            errors.push(FieldError::duplicate(&claim.path(), shown));
         }
         used.insert((name, request.text()));
         if !known.contains(name) {
-            let mut missing = FieldError::not_found(&claim.path, name);
+            let mut missing = FieldError::not_found(&claim.path(), name);
             let names: Vec<&str> = known.iter().map(String::as_str).collect();
             let which = match names.as_slice() {
                 [] => " which is empty".to_owned(),

@@ -14,7 +14,7 @@ const PULL_POLICIES: &[&str] = &["Always", "IfNotPresent", "Never"];
 const MESSAGE_POLICIES: &[&str] = &["File", "FallbackToLogsOnError"];
 
 /// Validates all containers of a spec. `volumes` are the mountable volumes.
-pub(super) fn validate(spec: &Field<'_>, volumes: &Volumes<'_>, errors: &mut Vec<FieldError>) {
+pub(super) fn validate(spec: &Field<'_, '_>, volumes: &Volumes<'_>, errors: &mut Vec<FieldError>) {
     let mut seen = BTreeSet::new();
     let list = spec.get("containers");
     if list.is_empty() {
@@ -32,7 +32,7 @@ pub(super) fn validate(spec: &Field<'_>, volumes: &Volumes<'_>, errors: &mut Vec
         restart::validate(&container, errors);
         differs(&container, &mut seen, errors);
         // They run one after the other, each with all ports to itself.
-        ports::differ(std::iter::once(container.clone()), errors);
+        ports::differ(std::iter::once(container), errors);
         if is_sidecar(container.value) {
             probes::validate(&container, spec, errors);
         } else {
@@ -49,7 +49,11 @@ pub(super) fn validate(spec: &Field<'_>, volumes: &Volumes<'_>, errors: &mut Vec
 }
 
 /// The name must be unique among the containers of all lists.
-fn differs<'a>(container: &Field<'a>, seen: &mut BTreeSet<&'a str>, errors: &mut Vec<FieldError>) {
+fn differs<'a>(
+    container: &Field<'a, '_>,
+    seen: &mut BTreeSet<&'a str>,
+    errors: &mut Vec<FieldError>,
+) {
     let name = container.get("name");
     if !name.is_empty() && !seen.insert(name.text()) {
         errors.push(name.duplicate());
@@ -58,8 +62,8 @@ fn differs<'a>(container: &Field<'a>, seen: &mut BTreeSet<&'a str>, errors: &mut
 
 /// Validates the common fields of containers of all lists.
 fn common(
-    container: &Field<'_>,
-    spec: &Field<'_>,
+    container: &Field<'_, '_>,
+    spec: &Field<'_, '_>,
     volumes: &Volumes<'_>,
     errors: &mut Vec<FieldError>,
 ) {
@@ -80,11 +84,9 @@ fn common(
 }
 
 /// Validates the images of a pod, but not those of a template, which may be set later.
-pub(super) fn images(spec: &Field<'_>, errors: &mut Vec<FieldError>) {
-    for image in super::all_containers(spec)
-        .iter()
-        .map(|container| container.get("image"))
-    {
+pub(super) fn images(spec: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
+    for container in super::container_lists(spec).iter().flat_map(Field::items) {
+        let image = container.get("image");
         if image.text().trim() != image.text() {
             errors.push(image.invalid("must not have leading or trailing whitespace"));
         }
@@ -100,7 +102,7 @@ mod tests {
     fn check(mut spec: Value) -> Vec<String> {
         super::super::default_spec(&mut spec);
         let object = json!({"spec": spec});
-        let spec = Field::root(&object).get("spec");
+        let spec = Field::of(&object, "spec");
         let mut errors = Vec::new();
         validate(&spec, &Volumes::new(), &mut errors);
         images(&spec, &mut errors);

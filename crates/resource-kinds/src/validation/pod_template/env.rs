@@ -15,7 +15,7 @@ const SOURCES: &[&str] = &[
 ];
 
 /// Checks the variables of a container.
-pub(super) fn validate(container: &Field<'_>, errors: &mut Vec<FieldError>) {
+pub(super) fn validate(container: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     for variable in container.get("env").items() {
         let name = variable.get("name");
         errors.check_required_text(&name, names::env_var_name);
@@ -28,13 +28,12 @@ pub(super) fn validate(container: &Field<'_>, errors: &mut Vec<FieldError>) {
         let (map, secret) = (from.get("configMapRef"), from.get("secretRef"));
         match (map.is_set(), secret.is_set()) {
             (false, false) => {
-                let path = from.path.clone();
                 let detail = "must specify one of: `configMapRef` or `secretRef`";
-                errors.push(FieldError::invalid(&path, "", detail));
+                errors.push(FieldError::invalid(&from.path(), "", detail));
             }
             (true, true) => {
                 let detail = "may not have more than one field specified at a time";
-                errors.push(FieldError::invalid(&from.path, "", detail));
+                errors.push(FieldError::invalid(&from.path(), "", detail));
             }
             _ => {}
         }
@@ -45,7 +44,7 @@ pub(super) fn validate(container: &Field<'_>, errors: &mut Vec<FieldError>) {
 }
 
 /// A file of variables in a volume (KEP-3721, `statefulset.md` 12.12).
-fn file_reference(at: &Field<'_>, errors: &mut Vec<FieldError>) {
+fn file_reference(at: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     errors.check_required_text(&at.get("key"), names::env_var_name);
     errors.check_required_text(&at.get("volumeName"), names::dns_label);
     let path = at.get("path");
@@ -57,27 +56,28 @@ fn file_reference(at: &Field<'_>, errors: &mut Vec<FieldError>) {
 }
 
 /// Checks that files of variables are in `emptyDir` volumes of the pod.
-pub(super) fn file_volumes(spec: &Field<'_>, errors: &mut Vec<FieldError>) {
-    let containers = super::all_containers(spec);
-    let variables = containers.iter().flat_map(|c| c.get("env").items());
-    for variable in variables {
-        let file = variable.get("valueFrom.fileKeyRef");
-        let name = file.get("volumeName");
-        if !file.is_set() {
-            continue;
-        }
-        let mut volumes = spec.get("volumes").items();
-        match volumes.find(|volume| volume.get("name").text() == name.text()) {
-            None => errors.push(FieldError::not_found(&name.path, name.text())),
-            Some(volume) if volume.get("emptyDir").is_set() => {}
-            Some(_) => {
-                errors.push(name.invalid("referenced volume must be of type emptyDir"));
+pub(super) fn file_volumes(spec: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
+    let volumes = spec.get("volumes");
+    for container in super::container_lists(spec).iter().flat_map(Field::items) {
+        for variable in container.get("env").items() {
+            let file = variable.get("valueFrom.fileKeyRef");
+            let name = file.get("volumeName");
+            if !file.is_set() {
+                continue;
+            }
+            let mut all = volumes.items();
+            match all.find(|volume| volume.get("name").text() == name.text()) {
+                None => errors.push(FieldError::not_found(&name.path(), name.text())),
+                Some(volume) if volume.get("emptyDir").is_set() => {}
+                Some(_) => {
+                    errors.push(name.invalid("referenced volume must be of type emptyDir"));
+                }
             }
         }
     }
 }
 
-fn source(variable: &Field<'_>, errors: &mut Vec<FieldError>) {
+fn source(variable: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     let from = variable.get("valueFrom");
     let given: Vec<&str> = SOURCES
         .iter()
@@ -99,13 +99,13 @@ fn source(variable: &Field<'_>, errors: &mut Vec<FieldError>) {
     if given.is_empty() {
         let detail = "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef`, \
                       `secretKeyRef` or `fileKeyRef`";
-        errors.push(FieldError::invalid(&from.path, "", detail));
+        errors.push(FieldError::invalid(&from.path(), "", detail));
     } else if !variable.get("value").is_empty() {
         let detail = "may not be specified when `value` is not empty";
-        errors.push(FieldError::invalid(&from.path, "", detail));
+        errors.push(FieldError::invalid(&from.path(), "", detail));
     } else if given.len() > 1 {
         let detail = "may not have more than one field specified at a time";
-        errors.push(FieldError::invalid(&from.path, "", detail));
+        errors.push(FieldError::invalid(&from.path(), "", detail));
     }
 }
 

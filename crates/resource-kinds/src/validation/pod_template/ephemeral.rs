@@ -27,14 +27,17 @@ const FIELDS: &[&str] = &[
 const REFUSED: &str = "cannot be set for an Ephemeral Container";
 
 /// Validates the particular fields of an ephemeral container of a pod.
-pub(super) fn validate(container: &Field<'_>, spec: &Field<'_>, errors: &mut Vec<FieldError>) {
+pub(super) fn validate(
+    container: &Field<'_, '_>,
+    spec: &Field<'_, '_>,
+    errors: &mut Vec<FieldError>,
+) {
     let target = container.get("targetContainerName");
-    let mut others = ["containers", "initContainers"]
-        .into_iter()
-        .flat_map(|list| spec.get(list).items());
+    let others = ["containers", "initContainers"].map(|list| spec.get(list));
+    let mut others = others.iter().flat_map(Field::items);
     let known = others.any(|other| other.get("name").text() == target.text());
     if !target.is_empty() && !known {
-        errors.push(FieldError::not_found(&target.path, target.text()));
+        errors.push(FieldError::not_found(&target.path(), target.text()));
     }
     for field in container.map().into_iter().flatten().map(|(key, _)| key) {
         let at = container.get(field);

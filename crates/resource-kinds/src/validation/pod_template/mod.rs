@@ -39,12 +39,9 @@ use crate::validation::field::Field;
 pub(crate) const CONTAINER_LISTS: [&str; 3] =
     ["containers", "initContainers", "ephemeralContainers"];
 
-/// All containers of a spec, of all lists, the init containers first.
-pub(crate) fn all_containers<'a>(spec: &Field<'a>) -> Vec<Field<'a>> {
-    ["initContainers", "containers", "ephemeralContainers"]
-        .iter()
-        .flat_map(|list| spec.get(list).items())
-        .collect()
+/// The lists of containers of a spec, the init containers first.
+pub(crate) fn container_lists<'a, 's>(spec: &'s Field<'a, '_>) -> [Field<'a, 's>; 3] {
+    ["initContainers", "containers", "ephemeralContainers"].map(|list| spec.get(list))
 }
 
 /// Whether an init container is a sidecar (`statefulset.md` 12.3).

@@ -8,7 +8,7 @@ use crate::validation::addresses::PROTOCOLS;
 use crate::validation::field::{Field, Rules};
 
 /// Checks the ports of one container by themselves.
-pub(super) fn validate(container: &Field<'_>, errors: &mut Vec<FieldError>) {
+pub(super) fn validate(container: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     let mut seen = BTreeSet::new();
     for port in container.get("ports").items() {
         let name = port.get("name");
@@ -33,41 +33,44 @@ pub(super) fn validate(container: &Field<'_>, errors: &mut Vec<FieldError>) {
     }
 }
 
-fn in_range(at: &Field<'_>, errors: &mut Vec<FieldError>) {
+fn in_range(at: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     let clauses = names::port_number(at.int().unwrap_or_default()).into_iter();
     errors.extend(clauses.map(|clause| at.invalid(clause)));
 }
 
 /// Checks that containers that run at the same time use different host ports.
-pub(super) fn differ<'a>(
-    containers: impl Iterator<Item = Field<'a>>,
+pub(super) fn differ<'a, 'p>(
+    containers: impl Iterator<Item = Field<'a, 'p>>,
     errors: &mut Vec<FieldError>,
 ) {
     let mut taken = BTreeSet::new();
-    for port in containers.flat_map(|container| container.get("ports").items()) {
-        let host = port.get("hostPort");
-        let Some(number) = host.int().filter(|number| *number != 0) else {
-            continue;
-        };
-        let (protocol, address) = (port.get("protocol"), port.get("hostIP"));
-        let key = format!("{}/{}/{number}", protocol.text(), address.text());
-        if !taken.insert(key.clone()) {
-            errors.push(FieldError::duplicate(&host.path, key));
+    for container in containers {
+        for port in container.get("ports").items() {
+            let host = port.get("hostPort");
+            let Some(number) = host.int().filter(|number| *number != 0) else {
+                continue;
+            };
+            let (protocol, address) = (port.get("protocol"), port.get("hostIP"));
+            let key = format!("{}/{}/{number}", protocol.text(), address.text());
+            if !taken.insert(key.clone()) {
+                errors.push(FieldError::duplicate(&host.path(), key));
+            }
         }
     }
 }
 
 /// Checks that each port of a pod on the host network equals its host port.
-pub(super) fn of_host(spec: &Field<'_>, errors: &mut Vec<FieldError>) {
+pub(super) fn of_host(spec: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     if !spec.get("hostNetwork").is_true() {
         return;
     }
-    let containers = spec.get("containers").items();
-    for port in containers.flat_map(|container| container.get("ports").items()) {
-        let (host, inner) = (port.get("hostPort"), port.get("containerPort"));
-        let number = host.int().filter(|number| *number != 0);
-        if number.is_some() && number != inner.int() {
-            errors.push(host.invalid("must match `containerPort` when `hostNetwork` is true"));
+    for container in spec.get("containers").items() {
+        for port in container.get("ports").items() {
+            let (host, inner) = (port.get("hostPort"), port.get("containerPort"));
+            let number = host.int().filter(|number| *number != 0);
+            if number.is_some() && number != inner.int() {
+                errors.push(host.invalid("must match `containerPort` when `hostNetwork` is true"));
+            }
         }
     }
 }

@@ -11,7 +11,11 @@ const PROBE_HANDLERS: &[&str] = &["exec", "httpGet", "tcpSocket", "grpc"];
 const HOOK_HANDLERS: &[&str] = &["exec", "httpGet", "tcpSocket", "sleep"];
 
 /// Checks the probes and hooks of a container of the given pod.
-pub(super) fn validate(container: &Field<'_>, spec: &Field<'_>, errors: &mut Vec<FieldError>) {
+pub(super) fn validate(
+    container: &Field<'_, '_>,
+    spec: &Field<'_, '_>,
+    errors: &mut Vec<FieldError>,
+) {
     let lifecycle = container.get("lifecycle");
     for hook in ["postStart", "preStop"] {
         let hook = lifecycle.get(hook);
@@ -45,7 +49,7 @@ pub(super) fn validate(container: &Field<'_>, spec: &Field<'_>, errors: &mut Vec
 }
 
 /// Checks that an init container that is not a sidecar has no probes and no hooks.
-pub(super) fn forbid(container: &Field<'_>, errors: &mut Vec<FieldError>) {
+pub(super) fn forbid(container: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     let detail = "may not be set for init containers without restartPolicy=Always";
     let fields = std::iter::once(&"lifecycle").chain(PROBES);
     let given = fields.map(|field| container.get(field));
@@ -57,7 +61,7 @@ pub(super) fn forbid(container: &Field<'_>, errors: &mut Vec<FieldError>) {
 }
 
 /// A hook sleeps no longer than the pod has time to end.
-fn sleep(action: &Field<'_>, spec: &Field<'_>, errors: &mut Vec<FieldError>) {
+fn sleep(action: &Field<'_, '_>, spec: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     let grace = spec.get("terminationGracePeriodSeconds").int();
     let seconds = action.get("seconds").int().unwrap_or_default();
     if let Some(grace) = grace
@@ -66,11 +70,11 @@ fn sleep(action: &Field<'_>, spec: &Field<'_>, errors: &mut Vec<FieldError>) {
     {
         let detail =
             format!("must be non-negative and less than terminationGracePeriodSeconds ({grace})");
-        errors.push(FieldError::invalid(&action.path, seconds, detail));
+        errors.push(FieldError::invalid(&action.path(), seconds, detail));
     }
 }
 
-fn probe(at: &Field<'_>, errors: &mut Vec<FieldError>) {
+fn probe(at: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     handler(at, PROBE_HANDLERS, errors);
     for field in [
         "initialDelaySeconds",
@@ -83,7 +87,7 @@ fn probe(at: &Field<'_>, errors: &mut Vec<FieldError>) {
     }
 }
 
-fn handler(at: &Field<'_>, allowed: &[&str], errors: &mut Vec<FieldError>) {
+fn handler(at: &Field<'_, '_>, allowed: &[&str], errors: &mut Vec<FieldError>) {
     let given: Vec<&str> = allowed
         .iter()
         .copied()
@@ -121,13 +125,13 @@ fn handler(at: &Field<'_>, allowed: &[&str], errors: &mut Vec<FieldError>) {
     }
 }
 
-fn port(at: &Field<'_>, errors: &mut Vec<FieldError>) {
+fn port(at: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     match at.value {
         Value::String(_) => errors.check_text(at, names::port_name),
         _ => {
             let number = at.int().unwrap_or_default();
             let clauses = names::port_number(number).into_iter();
-            errors.extend(clauses.map(|clause| FieldError::invalid(&at.path, number, clause)));
+            errors.extend(clauses.map(|clause| FieldError::invalid(&at.path(), number, clause)));
         }
     }
 }

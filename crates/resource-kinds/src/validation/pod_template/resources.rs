@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use object_model::{FieldError, FieldPath, Quantity, names};
+use object_model::{FieldError, Quantity, names};
 use serde_json::Value;
 
 use crate::json::parts;
@@ -33,7 +33,7 @@ const OTHERS: &[&str] = &[
 ];
 const HUGE_PAGES: &str = "hugepages-";
 
-fn amount(at: &Field<'_>) -> Quantity {
+fn amount(at: &Field<'_, '_>) -> Quantity {
     Quantity::from_json(at.value).unwrap_or_default()
 }
 
@@ -55,8 +55,8 @@ fn allows_overcommit(name: &str) -> bool {
 }
 
 /// The errors of a resource's name.
-fn well_known(name: &str, path: &FieldPath) -> Vec<FieldError> {
-    let wrong = |clause| FieldError::invalid(path, name, clause);
+fn well_known(name: &str, at: &Field<'_, '_>) -> Vec<FieldError> {
+    let wrong = |clause| FieldError::invalid(&at.path(), name, clause);
     let mut errors: Vec<_> = names::qualified_name(name).into_iter().map(wrong).collect();
     let known = name.contains('/')
         || name.starts_with(HUGE_PAGES)
@@ -71,8 +71,8 @@ fn well_known(name: &str, path: &FieldPath) -> Vec<FieldError> {
     errors
 }
 
-fn name_for_container(name: &str, path: &FieldPath) -> Vec<FieldError> {
-    let mut errors = well_known(name, path);
+fn name_for_container(name: &str, at: &Field<'_, '_>) -> Vec<FieldError> {
+    let mut errors = well_known(name, at);
     let detail = if !name.contains('/') {
         let own = OF_CONTAINERS.contains(&name) || name.starts_with(HUGE_PAGES);
         (!own).then_some("must be a standard resource for containers")
@@ -82,30 +82,30 @@ fn name_for_container(name: &str, path: &FieldPath) -> Vec<FieldError> {
     };
     let malformed = !names::qualified_name(name).is_empty();
     if let Some(detail) = detail.filter(|_| !malformed) {
-        errors.push(FieldError::invalid(path, name, detail));
+        errors.push(FieldError::invalid(&at.path(), name, detail));
     }
     errors
 }
 
-fn name_for_pod(name: &str, path: &FieldPath) -> Vec<FieldError> {
-    let mut errors = well_known(name, path);
+fn name_for_pod(name: &str, at: &Field<'_, '_>) -> Vec<FieldError> {
+    let mut errors = well_known(name, at);
     if errors.is_empty() && !OF_PODS.contains(&name) && !name.starts_with(HUGE_PAGES) {
-        errors.push(FieldError::not_supported(path, name, OF_PODS));
+        errors.push(FieldError::not_supported(&at.path(), name, OF_PODS));
     }
     errors
 }
 
-type NameCheck = fn(&str, &FieldPath) -> Vec<FieldError>;
+type NameCheck = fn(&str, &Field<'_, '_>) -> Vec<FieldError>;
 
 /// All that is wrong with a list of amounts by resource, in which containers may be.
-pub(crate) fn amounts(list: &Field<'_>) -> Vec<FieldError> {
+pub(crate) fn amounts(list: &Field<'_, '_>) -> Vec<FieldError> {
     checked(list, name_for_container)
 }
 
-fn checked(list: &Field<'_>, check_name: NameCheck) -> Vec<FieldError> {
+fn checked(list: &Field<'_, '_>, check_name: NameCheck) -> Vec<FieldError> {
     let mut errors = Vec::new();
     for (name, at) in list.entries() {
-        errors.extend(check_name(name, &at.path));
+        errors.extend(check_name(name, &at));
         let quantity = amount(&at);
         if quantity.is_negative() {
             errors.push(at.invalid(NEGATIVE));
@@ -117,7 +117,11 @@ fn checked(list: &Field<'_>, check_name: NameCheck) -> Vec<FieldError> {
             && !is_multiple(&quantity, size)
         {
             let detail = format!("{quantity} is not positive integer multiple of {name}");
-            errors.push(FieldError::invalid(&at.path, quantity.to_string(), detail));
+            errors.push(FieldError::invalid(
+                &at.path(),
+                quantity.to_string(),
+                detail,
+            ));
         }
     }
     errors
@@ -129,11 +133,11 @@ fn is_multiple(quantity: &Quantity, size: &str) -> bool {
 }
 
 /// All that is wrong with the resources of a container.
-pub(super) fn validate(resources: &Field<'_>) -> Vec<FieldError> {
+pub(super) fn validate(resources: &Field<'_, '_>) -> Vec<FieldError> {
     requirements(resources, name_for_container)
 }
 
-fn requirements(resources: &Field<'_>, check_name: NameCheck) -> Vec<FieldError> {
+fn requirements(resources: &Field<'_, '_>, check_name: NameCheck) -> Vec<FieldError> {
     let (limits, requests) = (resources.get("limits"), resources.get("requests"));
     let mut errors = checked(&limits, check_name);
     errors.extend(checked(&requests, check_name));
@@ -157,7 +161,7 @@ fn requirements(resources: &Field<'_>, check_name: NameCheck) -> Vec<FieldError>
         };
         let detail = format!("must be {relation} {name} limit of {limit}");
         errors.push(FieldError::invalid(
-            &requests.path,
+            &requests.path(),
             asked.to_string(),
             detail,
         ));
@@ -175,7 +179,7 @@ fn requirements(resources: &Field<'_>, check_name: NameCheck) -> Vec<FieldError>
 }
 
 /// The errors of pod-level resources (KEP-2837): they bound those of its containers.
-pub(super) fn of_pod(spec: &Field<'_>) -> Vec<FieldError> {
+pub(super) fn of_pod(spec: &Field<'_, '_>) -> Vec<FieldError> {
     let resources = spec.get("resources");
     let (limits, requests) = (resources.get("limits"), resources.get("requests"));
     if !resources.is_set() {
@@ -202,7 +206,7 @@ pub(super) fn of_pod(spec: &Field<'_>) -> Vec<FieldError> {
                     "must be greater than or equal to aggregate container {what} of {total}"
                 );
                 errors.push(FieldError::invalid(
-                    &own.path,
+                    &own.path(),
                     amount(&own).to_string(),
                     detail,
                 ));
@@ -216,7 +220,7 @@ pub(super) fn of_pod(spec: &Field<'_>) -> Vec<FieldError> {
                 let whole = amount(&whole);
                 let detail = format!("must be less than or equal to pod limits of {whole}");
                 errors.push(FieldError::invalid(
-                    &limit.path,
+                    &limit.path(),
                     amount(&limit).to_string(),
                     detail,
                 ));
@@ -228,8 +232,9 @@ pub(super) fn of_pod(spec: &Field<'_>) -> Vec<FieldError> {
 
 /// The amount of a resource that a pod's containers need at the same time: all main containers and
 /// sidecars, or an init container with the sidecars before it (`statefulset.md` 12.3).
-fn needed(spec: &Field<'_>, list: &str, name: &str) -> Quantity {
-    let of = |container: &Field<'_>| amount(&container.get("resources").get(list).get_key(name));
+fn needed(spec: &Field<'_, '_>, list: &str, name: &str) -> Quantity {
+    let of =
+        |container: &Field<'_, '_>| amount(&container.get("resources").get(list).get_key(name));
     let mut together = Quantity::default();
     let mut most = Quantity::default();
     for container in spec.get("initContainers").items() {
@@ -292,11 +297,11 @@ pub(super) fn requests_of_pod(spec: &mut Value) {
 /// The QoS class of a pod (`statefulset.md` 12.16): by its pod-level resources, if it has any.
 pub(crate) fn qos_class(spec: &Value) -> &'static str {
     let spec = Field::root(spec);
-    let own = ["requests", "limits"].map(|list| spec.get("resources").get(list));
-    let holders = if own.iter().any(|list| list.entries().next().is_some()) {
+    let own = ["resources.requests", "resources.limits"].map(|list| spec.get(list));
+    let lists = ["containers", "initContainers"].map(|list| spec.get(list));
+    let holders: Vec<Field<'_, '_>> = if own.iter().any(|list| list.entries().next().is_some()) {
         vec![spec]
     } else {
-        let lists = ["containers", "initContainers"].map(|list| spec.get(list));
         lists.iter().flat_map(Field::items).collect()
     };
     let mut requests: BTreeMap<&str, Quantity> = BTreeMap::new();
@@ -336,11 +341,11 @@ mod tests {
     use super::*;
 
     fn check(resources: Value) -> Vec<String> {
-        let at = Field {
-            value: &resources,
-            path: FieldPath::root("resources"),
-        };
-        validate(&at).iter().map(ToString::to_string).collect()
+        let holder = json!({"resources": resources});
+        validate(&Field::of(&holder, "resources"))
+            .iter()
+            .map(ToString::to_string)
+            .collect()
     }
 
     #[test]

@@ -16,7 +16,7 @@ const ON_RESIZE: &[&str] = &["NotRequired", "RestartContainer"];
 
 /// Checks the restart policy and the restart rules of a regular container or sidecar (KEP-5307,
 /// `statefulset.md` 12.4).
-pub(super) fn validate(container: &Field<'_>, errors: &mut Vec<FieldError>) {
+pub(super) fn validate(container: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     let (policy, rules) = (
         container.get("restartPolicy"),
         container.get("restartPolicyRules"),
@@ -41,27 +41,27 @@ pub(super) fn validate(container: &Field<'_>, errors: &mut Vec<FieldError>) {
     }
 }
 
-fn at_most(list: &Field<'_>, max: usize, errors: &mut Vec<FieldError>) {
+fn at_most(list: &Field<'_, '_>, max: usize, errors: &mut Vec<FieldError>) {
     if list.len() > max {
-        errors.push(FieldError::too_many(&list.path, list.len(), max));
+        errors.push(FieldError::too_many(&list.path(), list.len(), max));
     }
 }
 
 /// A missing value is as invalid as an unknown one.
-fn among(at: &Field<'_>, allowed: &[&str], errors: &mut Vec<FieldError>) {
+fn among(at: &Field<'_, '_>, allowed: &[&str], errors: &mut Vec<FieldError>) {
     if !allowed.contains(&at.text()) {
-        errors.push(FieldError::not_supported(&at.path, at.text(), allowed));
+        errors.push(FieldError::not_supported(&at.path(), at.text(), allowed));
     }
 }
 
 /// Validates the resize policies of a container in a pod with the given restart policy.
-pub(super) fn on_resize(container: &Field<'_>, pod_policy: &str, errors: &mut Vec<FieldError>) {
+pub(super) fn on_resize(container: &Field<'_, '_>, pod_policy: &str, errors: &mut Vec<FieldError>) {
     let list = container.get("resizePolicy");
     let mut seen = BTreeSet::new();
     for item in list.items() {
         let (resource, policy) = (item.get("resourceName"), item.get("restartPolicy"));
         if !seen.insert(resource.text()) {
-            errors.push(FieldError::duplicate(&item.path, resource.text()));
+            errors.push(FieldError::duplicate(&item.path(), resource.text()));
         }
         errors.check_one_of(&resource, RESIZABLE);
         errors.check_one_of(&policy, ON_RESIZE);
@@ -73,7 +73,7 @@ pub(super) fn on_resize(container: &Field<'_>, pod_policy: &str, errors: &mut Ve
 }
 
 /// Checks that an init container has no resize policy that restarts it.
-pub(super) fn not_on_resize(container: &Field<'_>, errors: &mut Vec<FieldError>) {
+pub(super) fn not_on_resize(container: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     for item in container.get("resizePolicy").items() {
         let policy = item.get("restartPolicy");
         if policy.text() == "RestartContainer" {

@@ -11,7 +11,7 @@ use crate::validation::metadata;
 const EFFECTS: &[&str] = &["NoSchedule", "PreferNoSchedule", "NoExecute"];
 
 /// Checks node affinity, pod affinity and pod anti-affinity.
-pub(super) fn affinity(affinity: &Field<'_>, errors: &mut Vec<FieldError>) {
+pub(super) fn affinity(affinity: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     node_affinity(&affinity.get("nodeAffinity"), errors);
     for field in ["podAffinity", "podAntiAffinity"] {
         pod_affinity(&affinity.get(field), errors);
@@ -19,7 +19,7 @@ pub(super) fn affinity(affinity: &Field<'_>, errors: &mut Vec<FieldError>) {
 }
 
 /// Validates readiness gates and scheduling gates.
-pub(super) fn gates(spec: &Field<'_>, errors: &mut Vec<FieldError>) {
+pub(super) fn gates(spec: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     for gate in spec.get("readinessGates").items() {
         errors.check_text(&gate.get("conditionType"), names::qualified_name);
     }
@@ -27,15 +27,15 @@ pub(super) fn gates(spec: &Field<'_>, errors: &mut Vec<FieldError>) {
     for gate in spec.get("schedulingGates").items() {
         let name = gate.get("name").text();
         let clauses = names::qualified_name(name).into_iter();
-        errors.extend(clauses.map(|clause| FieldError::invalid(&gate.path, name, clause)));
+        errors.extend(clauses.map(|clause| FieldError::invalid(&gate.path(), name, clause)));
         if !seen.insert(name) {
-            errors.push(FieldError::duplicate(&gate.path, name));
+            errors.push(FieldError::duplicate(&gate.path(), name));
         }
     }
 }
 
 /// All that is wrong with a list of tolerations.
-pub(crate) fn tolerations(list: &Field<'_>) -> Vec<FieldError> {
+pub(crate) fn tolerations(list: &Field<'_, '_>) -> Vec<FieldError> {
     let mut errors = Vec::new();
     for toleration in list.items() {
         let (key, operator) = (toleration.get("key"), toleration.get("operator"));
@@ -44,24 +44,28 @@ pub(crate) fn tolerations(list: &Field<'_>) -> Vec<FieldError> {
         if key.is_empty() && operator.text() != "Exists" {
             let detail = "operator must be Exists when `key` is empty, which means \"match all \
                           values and all keys\"";
-            errors.push(FieldError::invalid(&operator.path, operator.text(), detail));
+            errors.push(FieldError::invalid(
+                &operator.path(),
+                operator.text(),
+                detail,
+            ));
         }
         if toleration.get("tolerationSeconds").is_set() && effect.text() != "NoExecute" {
             let detail = "effect must be 'NoExecute' when `tolerationSeconds` is set";
-            errors.push(FieldError::invalid(&effect.path, effect.text(), detail));
+            errors.push(FieldError::invalid(&effect.path(), effect.text(), detail));
         }
         match operator.text() {
             "" | "Equal" => {
                 let clauses = names::label_value(value.text());
                 if !clauses.is_empty() {
                     let detail = clauses.join(";");
-                    errors.push(FieldError::invalid(&operator.path, value.text(), detail));
+                    errors.push(FieldError::invalid(&operator.path(), value.text(), detail));
                 }
             }
             "Exists" => {
                 if !value.is_empty() {
                     let detail = "value must be empty when `operator` is 'Exists'";
-                    errors.push(FieldError::invalid(&operator.path, value.text(), detail));
+                    errors.push(FieldError::invalid(&operator.path(), value.text(), detail));
                 }
             }
             _ => errors.push(operator.not_supported(&["Equal", "Exists"])),
@@ -73,7 +77,7 @@ pub(crate) fn tolerations(list: &Field<'_>) -> Vec<FieldError> {
     errors
 }
 
-fn node_affinity(affinity: &Field<'_>, errors: &mut Vec<FieldError>) {
+fn node_affinity(affinity: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     let required = affinity.get("requiredDuringSchedulingIgnoredDuringExecution");
     if required.is_set() {
         node_selector(&required, errors);
@@ -88,7 +92,7 @@ fn node_affinity(affinity: &Field<'_>, errors: &mut Vec<FieldError>) {
 }
 
 /// Checks a selector of nodes.
-pub(crate) fn node_selector(selector: &Field<'_>, errors: &mut Vec<FieldError>) {
+pub(crate) fn node_selector(selector: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     let terms = selector.get("nodeSelectorTerms");
     if terms.is_empty() {
         errors.push(terms.required("must have at least one node selector term"));
@@ -100,20 +104,21 @@ pub(crate) fn node_selector(selector: &Field<'_>, errors: &mut Vec<FieldError>) 
 }
 
 /// Only required terms must be satisfiable; a preference may name labels that no node has.
-fn label_values(term: &Field<'_>, errors: &mut Vec<FieldError>) {
-    let expressions = term.get("matchExpressions");
-    for value in expressions.items().flat_map(|e| e.get("values").items()) {
-        errors.check_text(&value, names::label_value);
+fn label_values(term: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
+    for expression in term.get("matchExpressions").items() {
+        for value in expression.get("values").items() {
+            errors.check_text(&value, names::label_value);
+        }
     }
 }
 
-fn weight(at: &Field<'_>, errors: &mut Vec<FieldError>) {
+fn weight(at: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     if !at.int().is_some_and(|weight| (1..=100).contains(&weight)) {
         errors.push(at.invalid("must be in the range 1-100"));
     }
 }
 
-fn node_term(term: &Field<'_>, errors: &mut Vec<FieldError>) {
+fn node_term(term: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     for expression in term.get("matchExpressions").items() {
         node_requirement(&expression, errors);
         errors.check_text(&expression.get("key"), names::qualified_name);
@@ -137,7 +142,7 @@ fn node_term(term: &Field<'_>, errors: &mut Vec<FieldError>) {
     }
 }
 
-fn node_requirement(expression: &Field<'_>, errors: &mut Vec<FieldError>) {
+fn node_requirement(expression: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     let (operator, values) = (expression.get("operator"), expression.get("values"));
     let count = values.len();
     match operator.text() {
@@ -157,7 +162,7 @@ fn node_requirement(expression: &Field<'_>, errors: &mut Vec<FieldError>) {
     }
 }
 
-fn pod_affinity(affinity: &Field<'_>, errors: &mut Vec<FieldError>) {
+fn pod_affinity(affinity: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     for term in affinity
         .get("requiredDuringSchedulingIgnoredDuringExecution")
         .items()
@@ -173,7 +178,7 @@ fn pod_affinity(affinity: &Field<'_>, errors: &mut Vec<FieldError>) {
     }
 }
 
-fn pod_term(term: &Field<'_>, errors: &mut Vec<FieldError>) {
+fn pod_term(term: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     errors.extend(metadata::label_selector(&term.get("labelSelector")));
     errors.extend(metadata::label_selector(&term.get("namespaceSelector")));
     for namespace in term.get("namespaces").items() {

@@ -12,7 +12,7 @@ use crate::validation::volume_sources;
 /// "unchanged", and some programs read the upper half as negative numbers.
 const ID_MAX: i64 = 0x7fff_ffff;
 
-fn id(at: &Field<'_>, errors: &mut Vec<FieldError>) {
+fn id(at: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     if at.int().is_some_and(|id| !(0..=ID_MAX).contains(&id)) {
         errors.push(at.invalid(names::outside_range(0, ID_MAX)));
     }
@@ -22,7 +22,7 @@ fn id(at: &Field<'_>, errors: &mut Vec<FieldError>) {
 const PROFILES: &[&str] = &["Localhost", "RuntimeDefault", "Unconfined"];
 
 /// A profile that the kernel filters by: one of the node's own has a name, others have none.
-fn profile(at: &Field<'_>, field: &str, what: &str, errors: &mut Vec<FieldError>) {
+fn profile(at: &Field<'_, '_>, field: &str, what: &str, errors: &mut Vec<FieldError>) {
     if !at.is_set() {
         return;
     }
@@ -50,7 +50,7 @@ fn profile(at: &Field<'_>, field: &str, what: &str, errors: &mut Vec<FieldError>
 /// The longest path that the kernel takes, without its end.
 const PATH_BYTES_MAX: usize = 4095;
 
-fn profiles(context: &Field<'_>, errors: &mut Vec<FieldError>) {
+fn profiles(context: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     let seccomp = context.get("seccompProfile");
     profile(&seccomp, "seccompProfile", "seccomp", errors);
     if seccomp.get("type").text() == "Localhost" {
@@ -64,14 +64,14 @@ fn profiles(context: &Field<'_>, errors: &mut Vec<FieldError>) {
             errors.push(name.invalid("must not be padded with whitespace"));
         }
         if name.text().len() > PATH_BYTES_MAX {
-            errors.push(FieldError::too_long(&name.path, PATH_BYTES_MAX));
+            errors.push(FieldError::too_long(&name.path(), PATH_BYTES_MAX));
         }
     }
     windows::options(&context.get("windowsOptions"), errors);
 }
 
 /// Validates the security context of a pod.
-pub(super) fn validate_pod(spec: &Field<'_>, errors: &mut Vec<FieldError>) {
+pub(super) fn validate_pod(spec: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     let context = spec.get("securityContext");
     for field in ["fsGroup", "runAsUser", "runAsGroup"] {
         id(&context.get(field), errors);
@@ -95,7 +95,7 @@ pub(super) fn validate_pod(spec: &Field<'_>, errors: &mut Vec<FieldError>) {
 }
 
 /// Kernel parameters are named once, and are of a namespace that is the pod's own.
-fn sysctls(spec: &Field<'_>, errors: &mut Vec<FieldError>) {
+fn sysctls(spec: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     let mut seen = BTreeSet::new();
     for sysctl in spec.get("securityContext.sysctls").items() {
         let name = sysctl.get("name");
@@ -145,7 +145,7 @@ fn is_sysctl(name: &str) -> bool {
 }
 
 /// The rules for pods with and without a user namespace (KEP-127).
-pub(super) fn users(spec: &Field<'_>, errors: &mut Vec<FieldError>) {
+pub(super) fn users(spec: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     let containers = super::CONTAINER_LISTS.map(|list| spec.get(list));
     let containers = containers.iter().flat_map(Field::items);
     if spec.get("hostUsers").value == false {
@@ -155,22 +155,25 @@ pub(super) fn users(spec: &Field<'_>, errors: &mut Vec<FieldError>) {
                 errors.push(spec.get(field).forbidden(detail));
             }
         }
-        let devices = containers.map(|container| container.get("volumeDevices"));
-        errors.extend(
-            devices
-                .filter(|devices| !devices.is_empty())
-                .map(|devices| devices.forbidden(detail)),
-        );
+        for container in containers {
+            let devices = container.get("volumeDevices");
+            if !devices.is_empty() {
+                errors.push(devices.forbidden(detail));
+            }
+        }
     } else {
         let detail = "`hostUsers` must be false to use `Unmasked`";
-        let mounts = containers.map(|c| c.get("securityContext.procMount"));
-        let unmasked = mounts.filter(|mount| mount.text() == "Unmasked");
-        errors.extend(unmasked.map(|mount| mount.invalid(detail)));
+        for container in containers {
+            let mount = container.get("securityContext.procMount");
+            if mount.text() == "Unmasked" {
+                errors.push(mount.invalid(detail));
+            }
+        }
     }
 }
 
 /// Validates the security context of one container.
-pub(super) fn validate_container(context: &Field<'_>, errors: &mut Vec<FieldError>) {
+pub(super) fn validate_container(context: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     if !context.is_set() {
         return;
     }
@@ -182,8 +185,11 @@ pub(super) fn validate_container(context: &Field<'_>, errors: &mut Vec<FieldErro
             let detail = "cannot set `allowPrivilegeEscalation` to false and `privileged` to true";
             errors.push(context.invalid(detail));
         }
-        let mut added = context.get("capabilities.add").items();
-        if added.any(|capability| capability.text() == "CAP_SYS_ADMIN") {
+        let added = context.get("capabilities.add");
+        if added
+            .items()
+            .any(|capability| capability.text() == "CAP_SYS_ADMIN")
+        {
             let detail = "cannot set `allowPrivilegeEscalation` to false and \
                           `capabilities.Add` CAP_SYS_ADMIN";
             errors.push(context.invalid(detail));

@@ -22,7 +22,7 @@ const HOSTNAME_BYTES_MAX: usize = 64;
 
 /// All that is wrong with the spec of a pod or of a template. `claims` are names of volumes that
 /// will be added from the claim templates of a StatefulSet.
-fn validate_spec(spec: &Field<'_>, claims: &[&str]) -> Vec<FieldError> {
+fn validate_spec(spec: &Field<'_, '_>, claims: &[&str]) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let volumes = volumes::validate(spec, claims, &mut errors);
     claims::of_pod(spec, &mut errors);
@@ -48,7 +48,7 @@ fn validate_spec(spec: &Field<'_>, claims: &[&str]) -> Vec<FieldError> {
 }
 
 /// All that is wrong with a pod, beside its metadata as such.
-pub(crate) fn validate_pod(pod: &Field<'_>) -> Vec<FieldError> {
+pub(crate) fn validate_pod(pod: &Field<'_, '_>) -> Vec<FieldError> {
     let spec = pod.get("spec");
     let mut errors = super::annotations::validate(pod);
     errors.extend(validate_spec(&spec, &[]));
@@ -58,7 +58,7 @@ pub(crate) fn validate_pod(pod: &Field<'_>) -> Vec<FieldError> {
 }
 
 /// All that is wrong with a template: its labels, its annotations, its spec.
-pub(crate) fn validate_template(template: &Field<'_>, claims: &[&str]) -> Vec<FieldError> {
+pub(crate) fn validate_template(template: &Field<'_, '_>, claims: &[&str]) -> Vec<FieldError> {
     let mut errors = metadata::labels(&template.get("metadata.labels"));
     errors.extend(metadata::annotations(&template.get("metadata.annotations")));
     errors.extend(validate_spec(&template.get("spec"), claims));
@@ -69,7 +69,7 @@ pub(crate) fn validate_template(template: &Field<'_>, claims: &[&str]) -> Vec<Fi
     errors
 }
 
-fn names_of_others(spec: &Field<'_>, errors: &mut Vec<FieldError>) {
+fn names_of_others(spec: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     for field in ["serviceAccountName", "nodeName"] {
         errors.check_text_if_set(&spec.get(field), names::dns_subdomain);
     }
@@ -99,7 +99,7 @@ fn names_of_others(spec: &Field<'_>, errors: &mut Vec<FieldError>) {
 }
 
 /// `hostnameOverride`: the kernel's host name without a DNS record (KEP-4762).
-fn other_hostname(spec: &Field<'_>, errors: &mut Vec<FieldError>) {
+fn other_hostname(spec: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     let name = spec.get("hostnameOverride");
     if !name.is_set() {
         return;
@@ -111,12 +111,12 @@ fn other_hostname(spec: &Field<'_>, errors: &mut Vec<FieldError>) {
         }
     }
     if name.text().len() > HOSTNAME_BYTES_MAX {
-        errors.push(FieldError::too_long(&name.path, HOSTNAME_BYTES_MAX));
+        errors.push(FieldError::too_long(&name.path(), HOSTNAME_BYTES_MAX));
     }
     errors.check_text(&name, names::dns_subdomain);
 }
 
-fn dns(spec: &Field<'_>, errors: &mut Vec<FieldError>) {
+fn dns(spec: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     let config = spec.get("dnsConfig");
     let servers = config.get("nameservers");
     if spec.get("dnsPolicy").text() == "None" {
@@ -153,7 +153,7 @@ fn dns(spec: &Field<'_>, errors: &mut Vec<FieldError>) {
     for search in searches.items().filter(|search| search.text() != ".") {
         let text = search.text().strip_suffix('.').unwrap_or(search.text());
         let clauses = names::search_domain(text).into_iter();
-        errors.extend(clauses.map(|clause| FieldError::invalid(&search.path, text, clause)));
+        errors.extend(clauses.map(|clause| FieldError::invalid(&search.path(), text, clause)));
     }
     for option in config.get("options").items() {
         if option.get("name").is_empty() {
@@ -174,7 +174,7 @@ mod tests {
         }
         super::super::default_spec(&mut spec);
         let object = json!({"spec": spec});
-        let errors = validate_spec(&Field::root(&object).get("spec"), &["claimed"]);
+        let errors = validate_spec(&Field::of(&object, "spec"), &["claimed"]);
         errors.iter().map(ToString::to_string).collect()
     }
 

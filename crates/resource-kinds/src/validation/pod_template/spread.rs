@@ -13,9 +13,9 @@ const NODE_POLICIES: &[&str] = &["Honor", "Ignore"];
 const NOT_POSITIVE: &str = "must be greater than zero";
 
 /// Checks the spreading of a pod.
-pub(super) fn validate(spec: &Field<'_>, errors: &mut Vec<FieldError>) {
-    let constraints: Vec<Field<'_>> = spec.get("topologySpreadConstraints").items().collect();
-    for (index, constraint) in constraints.iter().enumerate() {
+pub(super) fn validate(spec: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
+    let constraints = spec.get("topologySpreadConstraints");
+    for (index, constraint) in constraints.items().enumerate() {
         let skew = constraint.get("maxSkew");
         if skew.int().unwrap_or_default() <= 0 {
             errors.push(skew.invalid(NOT_POSITIVE));
@@ -28,29 +28,26 @@ pub(super) fn validate(spec: &Field<'_>, errors: &mut Vec<FieldError>) {
         if !UNSATISFIABLE.contains(&otherwise.text()) {
             errors.push(otherwise.not_supported(UNSATISFIABLE));
         }
-        let pair = |of: &Field<'_>| {
+        let pair = |of: &Field<'_, '_>| {
             let (key, otherwise) = (of.get("topologyKey"), of.get("whenUnsatisfiable"));
             format!("{{{}, {}}}", key.text(), otherwise.text())
         };
-        let own = pair(constraint);
-        if constraints
-            .iter()
-            .skip(index + 1)
-            .any(|other| pair(other) == own)
-        {
-            let path = constraint.path.child("{topologyKey, whenUnsatisfiable}");
+        let own = pair(&constraint);
+        let mut later = constraints.items().skip(index + 1);
+        if later.any(|other| pair(&other) == own) {
+            let path = constraint.path().child("{topologyKey, whenUnsatisfiable}");
             errors.push(FieldError::duplicate(&path, own));
         }
         domains(&constraint.get("minDomains"), otherwise.text(), errors);
         for policy in ["nodeAffinityPolicy", "nodeTaintsPolicy"] {
             errors.check_one_of_if_set(&constraint.get(policy), NODE_POLICIES);
         }
-        label_keys(constraint, errors);
+        label_keys(&constraint, errors);
         errors.extend(metadata::label_selector(&constraint.get("labelSelector")));
     }
 }
 
-fn domains(at: &Field<'_>, otherwise: &str, errors: &mut Vec<FieldError>) {
+fn domains(at: &Field<'_, '_>, otherwise: &str, errors: &mut Vec<FieldError>) {
     let Some(count) = at.int() else {
         return;
     };
@@ -65,7 +62,7 @@ fn domains(at: &Field<'_>, otherwise: &str, errors: &mut Vec<FieldError>) {
 }
 
 /// Checks `matchLabelKeys` and `mismatchLabelKeys` beside the selector that they add to.
-pub(super) fn label_keys(holder: &Field<'_>, errors: &mut Vec<FieldError>) {
+pub(super) fn label_keys(holder: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     let selector = holder.get("labelSelector");
     let lists = ["matchLabelKeys", "mismatchLabelKeys"].map(|list| holder.get(list));
     for list in lists.iter().filter(|list| !list.is_empty()) {

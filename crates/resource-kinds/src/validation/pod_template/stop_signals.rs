@@ -74,7 +74,7 @@ const LINUX: &[&str] = &[
 ];
 
 /// Checks the signal of a container of the given pod (KEP-4960, `statefulset.md` 12.6).
-pub(super) fn validate(signal: &Field<'_>, spec: &Field<'_>, errors: &mut Vec<FieldError>) {
+pub(super) fn validate(signal: &Field<'_, '_>, spec: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     if !signal.is_set() {
         return;
     }
@@ -107,7 +107,7 @@ mod tests {
             let spec = json!({"os": {"name": system}});
             let mut errors = Vec::new();
             validate(
-                &Field::root(&signal).get("stopSignal"),
+                &Field::of(&signal, "stopSignal"),
                 &Field::root(&spec),
                 &mut errors,
             );

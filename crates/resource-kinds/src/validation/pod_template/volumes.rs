@@ -21,7 +21,7 @@ pub(super) type Volumes<'a> = BTreeMap<&'a str, Backing>;
 
 /// Checks the volumes of a spec. `claims` are volumes that are added later.
 pub(super) fn validate<'a>(
-    spec: &Field<'a>,
+    spec: &Field<'a, '_>,
     claims: &[&'a str],
     errors: &mut Vec<FieldError>,
 ) -> Volumes<'a> {
@@ -63,19 +63,19 @@ pub(super) fn validate<'a>(
 
 /// Validates the volumes of a pod, but not those of a template: names derived from the pod's, and
 /// fields that may be set later.
-pub(super) fn of_pod(pod: &Field<'_>, errors: &mut Vec<FieldError>) {
+pub(super) fn of_pod(pod: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     let (own, spec) = (pod.get("metadata.name"), pod.get("spec"));
-    let claim_of = |volume: &Field<'_>| format!("{}-{}", own.text(), volume.get("name").text());
-    let volumes: Vec<Field<'_>> = spec.get("volumes").items().collect();
+    let claim_of = |volume: &Field<'_, '_>| format!("{}-{}", own.text(), volume.get("name").text());
+    let volumes = spec.get("volumes");
     let made: Vec<String> = volumes
-        .iter()
+        .items()
         .filter(|volume| volume.get("ephemeral").is_set() && !own.is_empty())
-        .map(claim_of)
+        .map(|volume| claim_of(&volume))
         .collect();
-    for volume in &volumes {
+    for volume in volumes.items() {
         let name = volume.get("name");
         if volume.get("ephemeral").is_set() && !own.is_empty() && !name.is_empty() {
-            let claim = claim_of(volume);
+            let claim = claim_of(&volume);
             let clauses = names::dns_subdomain(&claim).into_iter();
             errors.extend(
                 clauses.map(|clause| name.invalid(format!("PVC name {claim:?}: {clause}"))),
@@ -101,7 +101,11 @@ pub(super) fn of_pod(pod: &Field<'_>, errors: &mut Vec<FieldError>) {
 }
 
 /// Validates the mounts of a container.
-pub(super) fn mounts(container: &Field<'_>, volumes: &Volumes<'_>, errors: &mut Vec<FieldError>) {
+pub(super) fn mounts(
+    container: &Field<'_, '_>,
+    volumes: &Volumes<'_>,
+    errors: &mut Vec<FieldError>,
+) {
     let of_devices = |field: &str| -> BTreeSet<&str> {
         let all = container.get("volumeDevices");
         all.items().map(|device| device.get(field).text()).collect()
@@ -114,7 +118,7 @@ pub(super) fn mounts(container: &Field<'_>, volumes: &Volumes<'_>, errors: &mut 
         if name.is_empty() {
             errors.push(name.required(""));
         } else if !volumes.contains_key(name.text()) {
-            errors.push(FieldError::not_found(&name.path, name.text()));
+            errors.push(FieldError::not_found(&name.path(), name.text()));
         }
         mounted.insert(name.text());
         if path.is_empty() {
@@ -142,7 +146,7 @@ pub(super) fn mounts(container: &Field<'_>, volumes: &Volumes<'_>, errors: &mut 
     devices(container, volumes, &mounted, &paths, errors);
 }
 
-fn propagation(at: &Field<'_>, privileged: bool, errors: &mut Vec<FieldError>) {
+fn propagation(at: &Field<'_, '_>, privileged: bool, errors: &mut Vec<FieldError>) {
     errors.check_one_of_if_set(at, &["Bidirectional", "HostToContainer", "None"]);
     if at.text() == "Bidirectional" && !privileged {
         let detail = "Bidirectional mount propagation is available only to privileged containers";
@@ -151,7 +155,7 @@ fn propagation(at: &Field<'_>, privileged: bool, errors: &mut Vec<FieldError>) {
 }
 
 /// Recursive read-only mounts require a read-only mount without propagation.
-fn read_only_below(mount: &Field<'_>, errors: &mut Vec<FieldError>) {
+fn read_only_below(mount: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     let at = mount.get("recursiveReadOnly");
     errors.check_one_of_if_set(&at, &["Disabled", "Enabled", "IfPossible"]);
     if !matches!(at.text(), "Enabled" | "IfPossible") {
@@ -168,7 +172,7 @@ fn read_only_below(mount: &Field<'_>, errors: &mut Vec<FieldError>) {
 
 /// Validates the block devices of a container, with its mounts.
 fn devices(
-    container: &Field<'_>,
+    container: &Field<'_, '_>,
     volumes: &Volumes<'_>,
     mounted: &BTreeSet<&str>,
     mount_paths: &BTreeSet<&str>,
@@ -183,7 +187,7 @@ fn devices(
             errors.push(name.invalid("must be unique"));
         }
         match volumes.get(name.text()) {
-            None => errors.push(FieldError::not_found(&name.path, name.text())),
+            None => errors.push(FieldError::not_found(&name.path(), name.text())),
             Some(Backing::Files) => {
                 let detail = "can only use volume source type of PersistentVolumeClaim or \
                               Ephemeral for block mode";

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use object_model::Quantity;
 
-use super::all_containers;
+use super::container_lists;
 use crate::validation::field::Field;
 
 /// Deprecated node labels, with the version and the replacement.
@@ -29,11 +29,11 @@ const OLD_NODE_LABELS: &[(&str, &str, &str)] = &[
 ];
 
 /// Advice on the spec of a pod.
-pub(crate) fn warnings(spec: &Field<'_>) -> Vec<String> {
+pub(crate) fn warnings(spec: &Field<'_, '_>) -> Vec<String> {
     let mut all = Vec::new();
     for (key, at) in spec.get("nodeSelector").entries() {
         if let Some((_, since, better)) = OLD_NODE_LABELS.iter().find(|(old, ..)| *old == key) {
-            let path = &at.path;
+            let path = &at.path();
             all.push(format!(
                 "{path}: deprecated since {since}; use \"{better}\" instead"
             ));
@@ -41,7 +41,7 @@ pub(crate) fn warnings(spec: &Field<'_>) -> Vec<String> {
     }
     let grace = spec.get("terminationGracePeriodSeconds");
     if grace.int().is_some_and(|seconds| seconds < 0) {
-        let path = &grace.path;
+        let path = &grace.path();
         all.push(format!(
             "{path}: must be >= 0; negative values are invalid and will be treated as 1"
         ));
@@ -49,21 +49,21 @@ pub(crate) fn warnings(spec: &Field<'_>) -> Vec<String> {
     let mut aliases: BTreeMap<&str, usize> = BTreeMap::new();
     for (index, secret) in spec.get("imagePullSecrets").items().enumerate() {
         if secret.get("name").is_empty() {
-            let path = secret.get("name").path;
+            let path = secret.get("name").path();
             all.push(format!("{path}: invalid empty name \"\""));
             continue;
         }
         if let Some(first) = aliases.insert(secret.get("name").text(), index) {
             let name = secret.get("name");
-            let list = spec.get("imagePullSecrets").path;
+            let list = spec.get("imagePullSecrets").path();
             all.push(format!(
                 "{}: duplicate name \"{}\" with {list}[{first}].name",
-                name.path,
+                name.path(),
                 name.text()
             ));
         }
     }
-    for container in all_containers(spec) {
+    for container in container_lists(spec).iter().flat_map(Field::items) {
         variables(&container, &mut all);
         ports(&container, &mut all);
         all.extend(fractions(&container));
@@ -71,12 +71,12 @@ pub(crate) fn warnings(spec: &Field<'_>) -> Vec<String> {
     all
 }
 
-fn variables(container: &Field<'_>, all: &mut Vec<String>) {
+fn variables(container: &Field<'_, '_>, all: &mut Vec<String>) {
     let mut seen = std::collections::BTreeSet::new();
     for variable in container.get("env").items() {
         let name = variable.get("name").text();
         if !seen.insert(name) {
-            let path = &variable.path;
+            let path = &variable.path();
             all.push(format!(
                 "{path}: hides previous definition of \"{name}\", which may be dropped when using \
                  apply"
@@ -85,7 +85,7 @@ fn variables(container: &Field<'_>, all: &mut Vec<String>) {
     }
 }
 
-fn ports(container: &Field<'_>, all: &mut Vec<String>) {
+fn ports(container: &Field<'_, '_>, all: &mut Vec<String>) {
     let mut seen = BTreeMap::new();
     for port in container.get("ports").items() {
         let key = (port.get("containerPort").int(), port.get("protocol").text());
@@ -93,22 +93,22 @@ fn ports(container: &Field<'_>, all: &mut Vec<String>) {
         if let Some(first) = seen.get(&(key, host)) {
             all.push(format!(
                 "{}: duplicate port definition with {first}",
-                port.path
+                port.path()
             ));
         } else {
-            seen.insert((key, host), port.path.to_string());
+            seen.insert((key, host), port.path().to_string());
         }
     }
 }
 
 /// Warnings about byte amounts that are not whole numbers, in the `resources` of the given field.
-pub(crate) fn fractions(holder: &Field<'_>) -> Vec<String> {
+pub(crate) fn fractions(holder: &Field<'_, '_>) -> Vec<String> {
     let mut all = Vec::new();
     for list in ["limits", "requests"] {
         for (name, amount) in holder.get("resources").get(list).entries() {
             let whole = Quantity::from_json(amount.value).is_ok_and(|q| q.is_integer());
             if matches!(name, "memory" | "ephemeral-storage" | "storage") && !whole {
-                let (path, text) = (&amount.path, amount.text());
+                let (path, text) = (&amount.path(), amount.text());
                 all.push(format!(
                     "{path}: fractional byte value \"{text}\" is invalid, must be an integer"
                 ));

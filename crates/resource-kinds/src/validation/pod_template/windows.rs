@@ -3,7 +3,7 @@
 
 use object_model::{FieldError, names};
 
-use super::all_containers;
+use super::container_lists;
 use crate::validation::field::{Field, Rules};
 
 const SYSTEMS: &[&str] = &["linux", "windows"];
@@ -43,18 +43,22 @@ const DOMAIN_CHARS_MAX: usize = 256;
 const USER_CHARS_MAX: usize = 104;
 
 /// Checks that a pod has no fields of another operating system.
-pub(super) fn system(spec: &Field<'_>, errors: &mut Vec<FieldError>) {
+pub(super) fn system(spec: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     let name = spec.get("os.name");
     if !spec.get("os").is_set() {
         return;
     }
     match name.text() {
         "linux" => {
-            let all = all_containers(spec);
-            let holders = std::iter::once(spec).chain(&all);
-            let options = holders.map(|holder| holder.get("securityContext.windowsOptions"));
-            let detail = "windows options cannot be set for a linux pod";
-            errors.extend(options.filter(Field::is_set).map(|at| at.forbidden(detail)));
+            let lists = container_lists(spec);
+            let containers = lists.iter().flat_map(Field::items);
+            for holder in std::iter::once(*spec).chain(containers) {
+                let options = holder.get("securityContext.windowsOptions");
+                if options.is_set() {
+                    let detail = "windows options cannot be set for a linux pod";
+                    errors.push(options.forbidden(detail));
+                }
+            }
         }
         "windows" => {
             let detail = "cannot be set for a windows pod";
@@ -64,7 +68,7 @@ pub(super) fn system(spec: &Field<'_>, errors: &mut Vec<FieldError>) {
                     .filter(|(name, field)| is_given(name, field))
                     .map(|(_, field)| field.forbidden(detail)),
             );
-            for container in all_containers(spec) {
+            for container in container_lists(spec).iter().flat_map(Field::items) {
                 let rights = container.get("securityContext");
                 let of_container = LINUX_CONTAINERS.iter().map(|field| rights.get(field));
                 errors.extend(
@@ -77,13 +81,13 @@ pub(super) fn system(spec: &Field<'_>, errors: &mut Vec<FieldError>) {
         "" => errors.push(name.required("cannot be empty")),
         other => {
             let os = spec.get("os");
-            errors.push(FieldError::not_supported(&os.path, other, SYSTEMS));
+            errors.push(FieldError::not_supported(&os.path(), other, SYSTEMS));
         }
     }
 }
 
 /// A value that equals its default counts as absent.
-fn is_given(name: &str, field: &Field<'_>) -> bool {
+fn is_given(name: &str, field: &Field<'_, '_>) -> bool {
     match name {
         "hostPID" | "hostIPC" => field.is_true(),
         "securityContext.sysctls" => !field.is_empty(),
@@ -92,12 +96,12 @@ fn is_given(name: &str, field: &Field<'_>) -> bool {
 }
 
 /// Checks that all containers of a pod are processes of the host, or none is.
-pub(super) fn host_processes(spec: &Field<'_>, errors: &mut Vec<FieldError>) {
+pub(super) fn host_processes(spec: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     let field = "securityContext.windowsOptions.hostProcess";
     let of_pod = spec.get(field).value.as_bool();
-    let containers = all_containers(spec);
     let mut of_host = 0;
-    for container in &containers {
+    let lists = container_lists(spec);
+    for container in lists.iter().flat_map(Field::items) {
         let own = container.get(field);
         if let (Some(pods), Some(own_value)) = (of_pod, own.value.as_bool())
             && pods != own_value
@@ -112,15 +116,15 @@ pub(super) fn host_processes(spec: &Field<'_>, errors: &mut Vec<FieldError>) {
     if of_host == 0 {
         return;
     }
-    if of_host != containers.len() {
+    if of_host != lists.iter().map(Field::len).sum::<usize>() {
         let detail = "If pod contains any hostProcess containers then all containers must be \
                       HostProcess containers";
-        errors.push(FieldError::invalid(&spec.path, "", detail));
+        errors.push(FieldError::invalid(&spec.path(), "", detail));
     }
     if !spec.get("hostNetwork").is_true() {
         let detail = "hostNetwork must be true if pod contains any hostProcess containers";
         errors.push(FieldError::invalid(
-            &spec.get("hostNetwork").path,
+            &spec.get("hostNetwork").path(),
             false,
             detail,
         ));
@@ -128,7 +132,7 @@ pub(super) fn host_processes(spec: &Field<'_>, errors: &mut Vec<FieldError>) {
 }
 
 /// Checks the options of a pod or a container for Windows.
-pub(super) fn options(options: &Field<'_>, errors: &mut Vec<FieldError>) {
+pub(super) fn options(options: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     let spec_name = options.get("gmsaCredentialSpecName");
     if spec_name.is_set() {
         errors.check_text(&spec_name, names::dns_subdomain);
@@ -208,7 +212,7 @@ mod tests {
 
     fn check(spec: Value) -> Vec<String> {
         let object = json!({"spec": spec});
-        let spec = Field::root(&object).get("spec");
+        let spec = Field::of(&object, "spec");
         let mut errors = Vec::new();
         host_processes(&spec, &mut errors);
         system(&spec, &mut errors);

@@ -10,14 +10,14 @@ use crate::validation::references;
 
 pub(super) const FILE_MODE: &str = "must be a number between 0 and 0777 (octal), both inclusive";
 
-fn mode(at: &Field<'_>, errors: &mut Vec<FieldError>) {
+fn mode(at: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     if at.int().is_some_and(|mode| !(0..=0o777).contains(&mode)) {
         errors.push(at.invalid(FILE_MODE));
     }
 }
 
 /// The path of a file that is made from an item; names that begin with `..` are the node's own.
-fn file_path(path: &Field<'_>, errors: &mut Vec<FieldError>) {
+fn file_path(path: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     if path.is_empty() {
         errors.push(path.required(""));
         return;
@@ -29,12 +29,12 @@ fn file_path(path: &Field<'_>, errors: &mut Vec<FieldError>) {
 }
 
 /// Checks files made from the keys of a ConfigMap or a Secret.
-pub(super) fn from_keys(source: &Field<'_>, errors: &mut Vec<FieldError>) {
+pub(super) fn from_keys(source: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     mode(&source.get("defaultMode"), errors);
     items(source, errors);
 }
 
-fn items(source: &Field<'_>, errors: &mut Vec<FieldError>) {
+fn items(source: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     for item in source.get("items").items() {
         if item.get("key").is_empty() {
             errors.push(item.get("key").required(""));
@@ -45,7 +45,7 @@ fn items(source: &Field<'_>, errors: &mut Vec<FieldError>) {
 }
 
 /// Validates files from the downward API.
-pub(super) fn from_pod(source: &Field<'_>, errors: &mut Vec<FieldError>) {
+pub(super) fn from_pod(source: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     mode(&source.get("defaultMode"), errors);
     for item in source.get("items").items() {
         file_path(&item.get("path"), errors);
@@ -81,11 +81,11 @@ const VOLUME_FIELDS: &[&str] = &[
 ];
 
 /// Checks sources of files in one directory: each part has one source, and no two make the same file.
-pub(super) fn projected(source: &Field<'_>, errors: &mut Vec<FieldError>) {
+pub(super) fn projected(source: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     mode(&source.get("defaultMode"), errors);
     let mut paths = BTreeSet::new();
     for part in source.get("sources").items() {
-        let given: Vec<(&str, Field<'_>)> = PARTS
+        let given: Vec<(&str, Field<'_, '_>)> = PARTS
             .iter()
             .map(|kind| (*kind, part.get(kind)))
             .filter(|(_, at)| at.is_set())
@@ -102,12 +102,12 @@ pub(super) fn projected(source: &Field<'_>, errors: &mut Vec<FieldError>) {
                     items(at, errors);
                 }
             }
-            for path in made_by(kind, at) {
+            for_each_file(kind, at, |path| {
                 if !path.is_empty() && !paths.insert(path.text()) {
                     let detail = "conflicting duplicate paths";
                     errors.push(path.invalid(detail));
                 }
-            }
+            });
         }
         if given.len() > 1 {
             let detail = "may not specify more than 1 volume type per source";
@@ -126,21 +126,21 @@ const PARTS: [&str; 6] = [
     "podCertificate",
 ];
 
-/// The files of a part, where it names them. A token may replace another file, as upstream allows.
-fn made_by<'a>(kind: &str, part: &Field<'a>) -> Vec<Field<'a>> {
+/// Takes the path of each file that a part names. A token may replace another file, as upstream allows.
+fn for_each_file<'a>(kind: &str, part: &Field<'a, '_>, mut take: impl FnMut(Field<'a, '_>)) {
     let fields: &[&str] = match kind {
         "serviceAccountToken" => &[],
         "clusterTrustBundle" => &["path"],
         "podCertificate" => &["credentialBundlePath", "keyPath", "certificateChainPath"],
         _ => {
-            let items = part.get("items").items();
-            return items.map(|item| item.get("path")).collect();
+            let items = part.get("items");
+            return items.items().for_each(|item| take(item.get("path")));
         }
     };
-    fields.iter().map(|field| part.get(field)).collect()
+    fields.iter().for_each(|field| take(part.get(field)));
 }
 
-fn token(at: &Field<'_>, errors: &mut Vec<FieldError>) {
+fn token(at: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     let seconds = at.get("expirationSeconds");
     match seconds.int() {
         Some(given) if given < 600 => {

@@ -113,7 +113,7 @@ const BYTES: &[(&str, &str, i64)] = &[
 ];
 
 /// All that is wrong with the source of the given name.
-pub(crate) fn validate(name: &str, source: &Field<'_>) -> Vec<FieldError> {
+pub(crate) fn validate(name: &str, source: &Field<'_, '_>) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let required = REQUIRED.iter().filter(|(kind, _)| *kind == name);
     for field in required.flat_map(|(_, fields)| *fields) {
@@ -133,7 +133,7 @@ pub(crate) fn validate(name: &str, source: &Field<'_>) -> Vec<FieldError> {
 }
 
 /// The rules of one source.
-fn particular(name: &str, source: &Field<'_>, errors: &mut Vec<FieldError>) {
+fn particular(name: &str, source: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     match name {
         "hostPath" if !source.get("path").is_empty() => {
             no_back_steps(&source.get("path"), errors);
@@ -158,7 +158,7 @@ fn particular(name: &str, source: &Field<'_>, errors: &mut Vec<FieldError>) {
             let path = source.get("path");
             if !path.text().starts_with('/') {
                 let detail = "must be an absolute path";
-                errors.push(FieldError::invalid(&path.path, path.text(), detail));
+                errors.push(FieldError::invalid(&path.path(), path.text(), detail));
             }
         }
         "ephemeral" => {
@@ -182,7 +182,7 @@ fn particular(name: &str, source: &Field<'_>, errors: &mut Vec<FieldError>) {
 }
 
 /// The template of a claim that lives as long as its pod: no names, which are the pod's.
-fn claim_template(template: &Field<'_>, errors: &mut Vec<FieldError>) {
+fn claim_template(template: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     let metadata = template.get("metadata");
     errors.extend(metadata::annotations(&metadata.get("annotations")));
     errors.extend(metadata::labels(&metadata.get("labels")));
@@ -195,7 +195,7 @@ fn claim_template(template: &Field<'_>, errors: &mut Vec<FieldError>) {
     errors.extend(claim::validate_spec(&template.get("spec")));
 }
 
-fn fibre_channel(source: &Field<'_>, errors: &mut Vec<FieldError>) {
+fn fibre_channel(source: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     let (targets, ids, lun) = (
         source.get("targetWWNs"),
         source.get("wwids"),
@@ -215,7 +215,7 @@ fn fibre_channel(source: &Field<'_>, errors: &mut Vec<FieldError>) {
     }
 }
 
-fn iscsi(source: &Field<'_>, errors: &mut Vec<FieldError>) {
+fn iscsi(source: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     for field in ["iqn", "initiatorName"] {
         let at = source.get(field);
         let known = ["iqn", "eui", "naa"]
@@ -232,7 +232,7 @@ fn iscsi(source: &Field<'_>, errors: &mut Vec<FieldError>) {
     }
 }
 
-fn flocker(source: &Field<'_>, errors: &mut Vec<FieldError>) {
+fn flocker(source: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     let (name, id) = (source.get("datasetName"), source.get("datasetUUID"));
     match (name.is_empty(), id.is_empty()) {
         (true, true) => {
@@ -250,27 +250,27 @@ fn flocker(source: &Field<'_>, errors: &mut Vec<FieldError>) {
 }
 
 /// Checks the name of a CSI driver.
-pub(crate) fn driver(at: &Field<'_>, errors: &mut Vec<FieldError>) {
+pub(crate) fn driver(at: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     if at.is_empty() {
         errors.push(at.required(""));
         return;
     }
     if at.text().len() > names::LABEL_BYTES_MAX {
-        errors.push(FieldError::too_long(&at.path, names::LABEL_BYTES_MAX));
+        errors.push(FieldError::too_long(&at.path(), names::LABEL_BYTES_MAX));
     }
     let clauses = names::dns_subdomain(&at.text().to_lowercase()).into_iter();
     errors.extend(clauses.map(|clause| at.invalid(clause)));
 }
 
 /// Checks that a path has no `..` component.
-pub(crate) fn no_back_steps(path: &Field<'_>, errors: &mut Vec<FieldError>) {
+pub(crate) fn no_back_steps(path: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     if path.text().split('/').any(|segment| segment == "..") {
         errors.push(path.invalid("must not contain '..'"));
     }
 }
 
 /// Checks that a path is relative and has no `..` component.
-pub(crate) fn below(path: &Field<'_>, errors: &mut Vec<FieldError>) {
+pub(crate) fn below(path: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     if path.text().starts_with('/') {
         errors.push(path.invalid("must be a relative path"));
     }
@@ -303,7 +303,7 @@ pub(crate) fn service_account_volume(name: &str) -> Value {
 }
 
 /// The name of a volume.
-pub(crate) fn name(at: &Field<'_>, errors: &mut Vec<FieldError>) {
+pub(crate) fn name(at: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     errors.check_required_text(at, names::dns_label);
 }
 
@@ -314,7 +314,7 @@ mod tests {
 
     fn check(name: &str, source: Value) -> Vec<String> {
         let volume = json!({name: source});
-        let errors = validate(name, &Field::root(&volume).get(name));
+        let errors = validate(name, &Field::of(&volume, name));
         let prefix = format!("{name}.");
         errors
             .iter()

@@ -98,14 +98,11 @@ impl Kind for StatefulSet {
 
     /// `statefulset.md` 6.14
     fn warnings(&self, object: &Value, old: Option<&Value>) -> Vec<String> {
-        let claims = Field::root(object).get("spec.volumeClaimTemplates");
+        let claims = Field::of(object, "spec.volumeClaimTemplates");
         let mut all = workload::warnings(object, old);
         for claim in claims.items().filter(|_| old.is_none()) {
             // As upstream, which leaves the spec out of the path.
-            let spec = Field {
-                value: &claim.value["spec"],
-                path: claim.path,
-            };
+            let spec = claim.with(&claim.value["spec"]);
             all.extend(pod_template::fractions(&spec));
         }
         all
@@ -129,7 +126,7 @@ impl Printer for StatefulSet {
         let number = |value: &Value| value.as_i64().unwrap_or_default();
         let ready = number(&object["status"]["readyReplicas"]);
         let wanted = number(&object["spec"]["replicas"]);
-        let [names, images] = workload::containers(&Field::root(object).get("spec.template"));
+        let [names, images] = workload::containers(&Field::of(object, "spec.template"));
         vec![
             table::name(object),
             json!(format!("{ready}/{wanted}")),

@@ -23,7 +23,7 @@ const SPEC_IMMUTABLE: &str = "updates to statefulset spec for fields other than 
 
 /// All that is wrong with a new set.
 pub(super) fn create(object: &Value) -> Vec<FieldError> {
-    let spec = Field::root(object).get("spec");
+    let spec = Field::of(object, "spec");
     let mut errors = settings(&spec);
     errors.check_text_if_set(&spec.get("serviceName"), names::dns_label);
     template(&spec, true, &mut errors);
@@ -37,7 +37,7 @@ pub(super) fn create(object: &Value) -> Vec<FieldError> {
 /// The errors of an updated set. Values that were stored under laxer rules may stay
 /// (`statefulset.md` 6.12).
 pub(super) fn update(object: &Value, old: &Value) -> Vec<FieldError> {
-    let spec = Field::root(object).get("spec");
+    let spec = Field::of(object, "spec");
     let mut errors = settings(&spec);
     template(
         &spec,
@@ -54,7 +54,7 @@ pub(super) fn update(object: &Value, old: &Value) -> Vec<FieldError> {
     errors
 }
 
-fn settings(spec: &Field<'_>) -> Vec<FieldError> {
+fn settings(spec: &Field<'_, '_>) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let management = spec.get("podManagementPolicy");
     match management.text() {
@@ -64,7 +64,8 @@ fn settings(spec: &Field<'_>) -> Vec<FieldError> {
     }
     strategy(&spec.get("updateStrategy"), &mut errors);
     for field in ["whenDeleted", "whenScaled"] {
-        let policy = spec.get("persistentVolumeClaimRetentionPolicy").get(field);
+        let policies = spec.get("persistentVolumeClaimRetentionPolicy");
+        let policy = policies.get(field);
         if !matches!(policy.text(), "Retain" | "Delete") {
             errors.push(policy.not_supported(&["Delete", "Retain"]));
         }
@@ -78,7 +79,7 @@ fn settings(spec: &Field<'_>) -> Vec<FieldError> {
 }
 
 /// `statefulset.md` 6.9 and 6.10
-fn strategy(strategy: &Field<'_>, errors: &mut Vec<FieldError>) {
+fn strategy(strategy: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     let rolling = strategy.get("rollingUpdate");
     match strategy.get("type").text() {
         "" => errors.push(strategy.required("")),
@@ -114,7 +115,7 @@ fn strategy(strategy: &Field<'_>, errors: &mut Vec<FieldError>) {
 }
 
 /// `statefulset.md` 6.7, 6.8 and 6.12
-fn template(spec: &Field<'_>, whole: bool, errors: &mut Vec<FieldError>) {
+fn template(spec: &Field<'_, '_>, whole: bool, errors: &mut Vec<FieldError>) {
     let selector = LabelSelector::from_json(spec.get("selector").value).ok();
     workload::check_labels(spec, selector.as_ref(), errors);
     let claims: Vec<&str> = spec
@@ -125,7 +126,7 @@ fn template(spec: &Field<'_>, whole: bool, errors: &mut Vec<FieldError>) {
     workload::check_template(spec, "StatefulSet", &claims, whole, errors);
 }
 
-fn claim_template(claim: &Field<'_>, errors: &mut Vec<FieldError>) {
+fn claim_template(claim: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     let metadata = claim.get("metadata");
     let name = metadata.get("name");
     errors.check_required_text(&name, names::dns_subdomain);
@@ -134,19 +135,13 @@ fn claim_template(claim: &Field<'_>, errors: &mut Vec<FieldError>) {
     errors.extend(claim::validate_spec(&claim.get("spec")));
 }
 
-fn claim_names(spec: &Field<'_>) -> Vec<FieldError> {
-    let mut seen = std::collections::BTreeSet::new();
-    spec.get("volumeClaimTemplates")
-        .items()
-        .map(|claim| claim.get("metadata.name"))
-        .filter(|name| !name.is_empty() && !seen.insert(name.text()))
-        .map(|name| name.duplicate())
-        .collect()
+fn claim_names(spec: &Field<'_, '_>) -> Vec<FieldError> {
+    metadata::duplicates(&spec.get("volumeClaimTemplates"), "metadata.name")
 }
 
 /// `statefulset.md` 5.17
 pub(super) fn status(object: &Value, old: &Value) -> Vec<FieldError> {
-    let status = Field::root(object).get("status");
+    let status = Field::of(object, "status");
     let count = |field: &str| status.get(field).int().unwrap_or_default();
     let mut errors = Vec::new();
     let parts = [
@@ -175,7 +170,7 @@ pub(super) fn status(object: &Value, old: &Value) -> Vec<FieldError> {
     }
     let before = old["status"]["collisionCount"].as_i64().unwrap_or_default();
     if count("collisionCount") < before {
-        let path = status.get("collisionCount").path;
+        let path = status.get("collisionCount").path();
         errors.push(FieldError::invalid(
             &path,
             count("collisionCount"),

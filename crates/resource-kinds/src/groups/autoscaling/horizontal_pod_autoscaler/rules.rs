@@ -20,7 +20,7 @@ const SOURCES: &[(&str, &str)] = &[
 const NO_METRIC_NAME: &str = "must specify a metric name";
 
 pub(super) fn validate(object: &Value) -> Vec<FieldError> {
-    let spec = Field::root(object).get("spec");
+    let spec = Field::of(object, "spec");
     let (least, most) = (spec.get("minReplicas"), spec.get("maxReplicas"));
     let mut errors = Vec::new();
     if least.int().is_some_and(|number| number < 1) {
@@ -45,14 +45,14 @@ pub(super) fn validate(object: &Value) -> Vec<FieldError> {
     errors
 }
 
-fn check_reference(errors: &mut Vec<FieldError>, reference: &Field<'_>) {
+fn check_reference(errors: &mut Vec<FieldError>, reference: &Field<'_, '_>) {
     for field in ["kind", "name"] {
         let at = reference.get(field);
         errors.check_required_text(&at, names::path_segment);
     }
 }
 
-fn check_metric(errors: &mut Vec<FieldError>, metric: &Field<'_>) {
+fn check_metric(errors: &mut Vec<FieldError>, metric: &Field<'_, '_>) {
     let kind = metric.get("type");
     if kind.is_empty() {
         errors.push(kind.required("must specify a metric source type"));
@@ -77,7 +77,7 @@ fn check_metric(errors: &mut Vec<FieldError>, metric: &Field<'_>) {
     }
 }
 
-fn check_source(errors: &mut Vec<FieldError>, kind: &str, source: &Field<'_>) {
+fn check_source(errors: &mut Vec<FieldError>, kind: &str, source: &Field<'_, '_>) {
     let target = source.get("target");
     match kind {
         "resource" | "containerResource" => {
@@ -125,7 +125,7 @@ fn check_source(errors: &mut Vec<FieldError>, kind: &str, source: &Field<'_>) {
     }
 }
 
-fn check_identifier(errors: &mut Vec<FieldError>, metric: &Field<'_>) {
+fn check_identifier(errors: &mut Vec<FieldError>, metric: &Field<'_, '_>) {
     let name = metric.get("name");
     if name.is_empty() {
         errors.push(name.required(NO_METRIC_NAME));
@@ -134,7 +134,7 @@ fn check_identifier(errors: &mut Vec<FieldError>, metric: &Field<'_>) {
     }
 }
 
-fn check_target(errors: &mut Vec<FieldError>, target: &Field<'_>) {
+fn check_target(errors: &mut Vec<FieldError>, target: &Field<'_, '_>) {
     let kind = target.get("type");
     if kind.is_empty() {
         errors.push(kind.required("must specify a metric target type"));
@@ -154,11 +154,11 @@ fn check_target(errors: &mut Vec<FieldError>, target: &Field<'_>) {
     }
 }
 
-fn is_positive(at: &Field<'_>) -> bool {
+fn is_positive(at: &Field<'_, '_>) -> bool {
     Quantity::from_json(at.value).is_ok_and(|amount| !amount.is_negative() && !amount.is_zero())
 }
 
-fn check_direction(errors: &mut Vec<FieldError>, rules: &Field<'_>) {
+fn check_direction(errors: &mut Vec<FieldError>, rules: &Field<'_, '_>) {
     if !rules.is_set() {
         return;
     }
@@ -188,7 +188,7 @@ fn check_direction(errors: &mut Vec<FieldError>, rules: &Field<'_>) {
     }
 }
 
-fn check_policy(errors: &mut Vec<FieldError>, policy: &Field<'_>) {
+fn check_policy(errors: &mut Vec<FieldError>, policy: &Field<'_, '_>) {
     let kind = policy.get("type");
     if !["Percent", "Pods"].contains(&kind.text()) {
         errors.push(kind.not_supported(&["Percent", "Pods"]));

@@ -9,7 +9,7 @@ const SHOWN_MAX: usize = 2;
 
 /// `cpu: 12%/80%`
 pub(super) fn shown(object: &Value) -> String {
-    let metrics = Field::root(object).get("spec.metrics");
+    let metrics = Field::of(object, "spec.metrics");
     let measured = object["status"]["currentMetrics"].as_array();
     let measured = measured.map_or(&[][..], Vec::as_slice);
     let all: Vec<String> = metrics
@@ -27,7 +27,7 @@ pub(super) fn shown(object: &Value) -> String {
     }
 }
 
-fn one(metric: &Field<'_>, measured: &Value) -> String {
+fn one(metric: &Field<'_, '_>, measured: &Value) -> String {
     let source = match metric.get("type").text() {
         "ContainerResource" => "containerResource",
         "External" => "external",
@@ -36,7 +36,8 @@ fn one(metric: &Field<'_>, measured: &Value) -> String {
         "Resource" => "resource",
         _ => return "<unknown type>".to_owned(),
     };
-    let wanted = metric.get(source).get("target");
+    let from = metric.get(source);
+    let wanted = from.get("target");
     let current = &measured[source]["current"];
     let known = |field: &str, unit: &str| {
         let value = &current[field];
@@ -53,7 +54,7 @@ fn one(metric: &Field<'_>, measured: &Value) -> String {
     };
     match source {
         "resource" | "containerResource" => {
-            let name = metric.get(source).get("name");
+            let name = from.get("name");
             let pair = if wanted.get("averageValue").is_set() {
                 by_average()
             } else {

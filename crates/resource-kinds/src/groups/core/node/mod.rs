@@ -78,10 +78,7 @@ impl Kind for Node {
 
     fn validate_content_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
         let mut errors = self.validate_content(object);
-        let (new, old) = (
-            Field::root(object).get("spec"),
-            Field::root(old).get("spec"),
-        );
+        let (new, old) = (Field::of(object, "spec"), Field::of(old, "spec"));
         for field in ["podCIDRs", "providerID"] {
             let (new, old) = (new.get(field), old.get(field));
             if !old.is_empty() && new.value != old.value {
@@ -165,7 +162,7 @@ impl Selectable for Node {
 }
 
 fn state(object: &Value) -> String {
-    let conditions = Field::root(object).get("status.conditions");
+    let conditions = Field::of(object, "status.conditions");
     let ready = conditions
         .items()
         .find(|condition| condition.get("type").text() == "Ready");
@@ -182,7 +179,7 @@ fn state(object: &Value) -> String {
 }
 
 fn roles(object: &Value) -> String {
-    let map = Field::root(object).get("metadata.labels");
+    let map = Field::of(object, "metadata.labels");
     let mut roles: Vec<&str> = map
         .entries()
         .filter_map(
@@ -202,7 +199,7 @@ fn roles(object: &Value) -> String {
 }
 
 fn address(object: &Value, kind: &str) -> String {
-    let addresses = Field::root(object).get("status.addresses");
+    let addresses = Field::of(object, "status.addresses");
     let found = addresses
         .items()
         .find(|address| address.get("type").text() == kind);
@@ -213,7 +210,7 @@ fn address(object: &Value, kind: &str) -> String {
 }
 
 fn validate(object: &Value) -> Vec<FieldError> {
-    let spec = Field::root(object).get("spec");
+    let spec = Field::of(object, "spec");
     let mut errors = pod_range::validate(&spec);
     let mut seen = std::collections::BTreeSet::new();
     for taint in spec.get("taints").items() {

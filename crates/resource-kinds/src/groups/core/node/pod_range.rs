@@ -44,7 +44,7 @@ pub(super) fn allocate(
     old: Option<&Value>,
     taken: &dyn AllocationLookup,
 ) -> Result<(), Status> {
-    let given = Field::root(object).get("spec").get("podCIDR");
+    let given = Field::of(object, "spec.podCIDR");
     let before = old.map(|old| old["spec"]["podCIDR"].as_str().unwrap_or_default());
     if !given.is_empty() {
         let stays = before.is_some_and(|before| !before.is_empty());
@@ -71,7 +71,7 @@ pub(super) fn allocate(
 }
 
 /// The error of a range that is not one of the cluster's.
-fn misplaced(ranges: PodRanges, given: &Field<'_>) -> Option<FieldError> {
+fn misplaced(ranges: PodRanges, given: &Field<'_, '_>) -> Option<FieldError> {
     let range = given.text().parse::<Cidr>();
     (!range.is_ok_and(|range| ranges.has(range))).then(|| {
         given.invalid(format!(
@@ -84,7 +84,7 @@ fn misplaced(ranges: PodRanges, given: &Field<'_>) -> Option<FieldError> {
 
 /// The ranges that a Node holds.
 pub(super) fn allocations(ranges: PodRanges, object: &Value) -> Vec<Allocation> {
-    let given = Field::root(object).get("spec").get("podCIDR");
+    let given = Field::of(object, "spec.podCIDR");
     let Ok(range) = given.text().parse::<Cidr>() else {
         return Vec::new();
     };
@@ -101,7 +101,7 @@ pub(super) fn allocations(ranges: PodRanges, object: &Value) -> Vec<Allocation> 
 }
 
 /// Checks the form of `podCIDRs`: at most one range of each family.
-pub(super) fn validate(spec: &Field<'_>) -> Vec<FieldError> {
+pub(super) fn validate(spec: &Field<'_, '_>) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let list = spec.get("podCIDRs");
     let mut families = Vec::new();

@@ -90,7 +90,7 @@ impl Kind for Pod {
 
     fn prepare_create(&self, object: &mut Value) {
         let mut status = json!({"phase": "Pending"});
-        if !Field::root(object).get("spec.schedulingGates").is_empty() {
+        if !Field::of(object, "spec.schedulingGates").is_empty() {
             status["conditions"] = json!([{
                 "type": "PodScheduled",
                 "status": "False",
@@ -111,7 +111,7 @@ impl Kind for Pod {
 
     fn validate_content(&self, object: &Value) -> Vec<FieldError> {
         let mut errors = Vec::new();
-        let spec = Field::root(object).get("spec");
+        let spec = Field::of(object, "spec");
         errors.extend(pod_template::validate_pod(&Field::root(object)));
         if !spec.get("ephemeralContainers").is_empty() {
             let detail = "cannot be set on create";
@@ -135,7 +135,7 @@ impl Kind for Pod {
     fn warnings(&self, object: &Value, old: Option<&Value>) -> Vec<String> {
         match old {
             Some(_) => Vec::new(),
-            None => pod_template::warnings(&Field::root(object).get("spec")),
+            None => pod_template::warnings(&Field::of(object, "spec")),
         }
     }
 
@@ -272,7 +272,7 @@ impl Selectable for Pod {
                     &object["status"]["podIP"]
                 })
             }
-            _ if self.is_text_at_path(field) => text(Field::root(object).get(field).value),
+            _ if self.is_text_at_path(field) => text(Field::of(object, field).value),
             _ => None,
         }
     }

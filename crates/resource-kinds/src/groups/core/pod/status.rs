@@ -11,11 +11,8 @@ const PHASES: &[&str] = &["Failed", "Pending", "Running", "Succeeded", "Unknown"
 
 /// All that is wrong with a change of a pod's status.
 pub(super) fn validate(object: &Value, old: &Value) -> Vec<FieldError> {
-    let (status, spec) = (
-        Field::root(object).get("status"),
-        Field::root(old).get("spec"),
-    );
-    let before = Field::root(old).get("status");
+    let (status, spec) = (Field::of(object, "status"), Field::of(old, "spec"));
+    let before = Field::of(old, "status");
     let mut errors = Vec::new();
     for condition in status.get("conditions").items() {
         generation(&condition.get("observedGeneration"), &mut errors);
@@ -26,17 +23,16 @@ pub(super) fn validate(object: &Value, old: &Value) -> Vec<FieldError> {
     generation(&status.get("observedGeneration"), &mut errors);
     ended(&status, &before, &spec, &mut errors);
     addresses(&status, &before, "podIPs", &mut errors);
-    let (host, first) = (status.get("hostIP"), status.get("hostIPs").items().next());
-    if let Some(first) = first.map(|first| first.get("ip"))
-        && first.text() != host.text()
+    if let Some(first) = status.get("hostIPs").items().next()
+        && first.get("ip").text() != status.get("hostIP").text()
     {
-        errors.push(first.invalid("must be equal to `hostIP`"));
+        errors.push(first.get("ip").invalid("must be equal to `hostIP`"));
     }
     addresses(&status, &before, "hostIPs", &mut errors);
     errors
 }
 
-fn generation(at: &Field<'_>, errors: &mut Vec<FieldError>) {
+fn generation(at: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     if at.int().is_some_and(|generation| generation < 0) {
         errors.push(at.invalid("must be a non-negative integer"));
     }
@@ -44,9 +40,9 @@ fn generation(at: &Field<'_>, errors: &mut Vec<FieldError>) {
 
 /// A nominated node is allowed only until the pod has a node.
 fn nominated_node(
-    status: &Field<'_>,
-    before: &Field<'_>,
-    spec: &Field<'_>,
+    status: &Field<'_, '_>,
+    before: &Field<'_, '_>,
+    spec: &Field<'_, '_>,
     errors: &mut Vec<FieldError>,
 ) {
     let name = status.get("nominatedNodeName");
@@ -61,13 +57,19 @@ fn nominated_node(
 }
 
 /// A container that ended and must not be restarted stays terminated.
-fn ended(status: &Field<'_>, before: &Field<'_>, spec: &Field<'_>, errors: &mut Vec<FieldError>) {
-    let all = pod_template::all_containers(spec);
-    let rules = all
-        .iter()
-        .flat_map(|container| container.get("restartPolicyRules").items());
-    let mut actions = rules.map(|rule| rule.get("action").text());
-    if actions.any(|action| action == "RestartAllContainers") {
+fn ended(
+    status: &Field<'_, '_>,
+    before: &Field<'_, '_>,
+    spec: &Field<'_, '_>,
+    errors: &mut Vec<FieldError>,
+) {
+    let restarts_all = |container: Field<'_, '_>| {
+        let rules = container.get("restartPolicyRules");
+        let mut actions = rules.items().map(|rule| rule.get("action").text());
+        actions.any(|action| action == "RestartAllContainers")
+    };
+    let lists = pod_template::container_lists(spec);
+    if lists.iter().flat_map(Field::items).any(restarts_all) {
         return;
     }
     for (field, list) in [
@@ -78,13 +80,14 @@ fn ended(status: &Field<'_>, before: &Field<'_>, spec: &Field<'_>, errors: &mut 
         for earlier in before.get(field).items() {
             let name = earlier.get("name").text();
             let code = earlier.get("state.terminated.exitCode").int();
-            let mut now = status.get(field).items();
-            let Some(now) = now.find(|now| now.get("name").text() == name) else {
+            let now = status.get(field);
+            let Some(now) = now.items().find(|now| now.get("name").text() == name) else {
                 continue;
             };
             let goes_on =
                 earlier.get("state.terminated").is_set() && !now.get("state.terminated").is_set();
-            let mut containers = spec.get(list).items();
+            let containers = spec.get(list);
+            let mut containers = containers.items();
             let container = containers.find(|container| container.get("name").text() == name);
             let may = container.is_some_and(|c| restarts(&c, spec, code.unwrap_or_default()));
             // An ephemeral container is never restarted.
@@ -98,8 +101,8 @@ fn ended(status: &Field<'_>, before: &Field<'_>, spec: &Field<'_>, errors: &mut 
 
 /// Whether a container runs again after it ended so: by the first rule that fits, by its own
 /// policy, or by its pod's (`statefulset.md` 12.4).
-fn restarts(container: &Field<'_>, spec: &Field<'_>, code: i64) -> bool {
-    let fits = |rule: &Field<'_>| {
+fn restarts(container: &Field<'_, '_>, spec: &Field<'_, '_>, code: i64) -> bool {
+    let fits = |rule: &Field<'_, '_>| {
         let codes = rule.get("exitCodes.values");
         let listed = codes.items().any(|one| one.int() == Some(code));
         match rule.get("exitCodes.operator").text() {
@@ -129,11 +132,20 @@ fn restarts(container: &Field<'_>, spec: &Field<'_>, code: i64) -> bool {
 }
 
 /// Addresses are well formed, unless they were there before, and at most one of each family.
-fn addresses(status: &Field<'_>, before: &Field<'_>, field: &str, errors: &mut Vec<FieldError>) {
+fn addresses(
+    status: &Field<'_, '_>,
+    before: &Field<'_, '_>,
+    field: &str,
+    errors: &mut Vec<FieldError>,
+) {
     let list = status.get(field);
-    for address in list.items().map(|item| item.get("ip")) {
-        let mut known = before.get(field).items();
-        if !known.any(|item| item.get("ip").text() == address.text()) {
+    let known = before.get(field);
+    for item in list.items() {
+        let address = item.get("ip");
+        if !known
+            .items()
+            .any(|item| item.get("ip").text() == address.text())
+        {
             check_ip(errors, &address);
         }
     }

@@ -71,11 +71,11 @@ pub(super) fn validate(name: &str, object: &Value, old: &Value) -> Vec<FieldErro
     errors
 }
 
-fn named<'a>(list: &Field<'a>, name: &str) -> Option<Field<'a>> {
+fn named<'a, 's>(list: &'s Field<'a, '_>, name: &str) -> Option<Field<'a, 's>> {
     list.items().find(|item| item.get("name").text() == name)
 }
 
-fn ephemeral_containers(new: &Field<'_>, old: &Field<'_>) -> Vec<FieldError> {
+fn ephemeral_containers(new: &Field<'_, '_>, old: &Field<'_, '_>) -> Vec<FieldError> {
     let list = new.get("ephemeralContainers");
     let mut errors = Vec::new();
     for before in old.get("ephemeralContainers").items() {
@@ -93,7 +93,7 @@ fn ephemeral_containers(new: &Field<'_>, old: &Field<'_>) -> Vec<FieldError> {
     errors
 }
 
-fn resize(new: &Field<'_>, old: &Field<'_>) -> Vec<FieldError> {
+fn resize(new: &Field<'_, '_>, old: &Field<'_, '_>) -> Vec<FieldError> {
     if old.get("os.name").text() == "windows" {
         let path = FieldPath::default();
         return vec![FieldError::forbidden(
@@ -105,7 +105,7 @@ fn resize(new: &Field<'_>, old: &Field<'_>) -> Vec<FieldError> {
     let class = pod_template::qos_class(new.value);
     if class != pod_template::qos_class(old.value) {
         let detail = "Pod QOS Class may not change as a result of resizing";
-        errors.push(FieldError::invalid(&new.path, class, detail));
+        errors.push(FieldError::invalid(&new.path(), class, detail));
     }
     of_pod(&new.get("resources"), &old.get("resources"), &mut errors);
     for list in ["containers", "initContainers"] {
@@ -140,7 +140,7 @@ fn resize(new: &Field<'_>, old: &Field<'_>) -> Vec<FieldError> {
 }
 
 /// Resources of the pod as a whole may come and become others; none may go away (KEP-5419).
-fn of_pod(new: &Field<'_>, old: &Field<'_>, errors: &mut Vec<FieldError>) {
+fn of_pod(new: &Field<'_, '_>, old: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     if old.is_set() && !new.is_set() {
         errors.push(new.forbidden("pod-level resources cannot be removed"));
         return;
@@ -163,8 +163,8 @@ fn of_pod(new: &Field<'_>, old: &Field<'_>, errors: &mut Vec<FieldError>) {
 }
 
 /// Whether all amounts except `cpu` and `memory` are equal.
-fn same_others(new: &Field<'_>, old: &Field<'_>) -> bool {
-    let others = |list: &Field<'_>| {
+fn same_others(new: &Field<'_, '_>, old: &Field<'_, '_>) -> bool {
+    let others = |list: &Field<'_, '_>| {
         let mut all = quantities(list);
         all.retain(|name, _| !matches!(name.as_str(), "cpu" | "memory"));
         all
@@ -173,12 +173,12 @@ fn same_others(new: &Field<'_>, old: &Field<'_>) -> bool {
 }
 
 /// Whether an amount was removed.
-fn lacks(new: &Field<'_>, old: &Field<'_>) -> bool {
+fn lacks(new: &Field<'_, '_>, old: &Field<'_, '_>) -> bool {
     let now = quantities(new);
     quantities(old).keys().any(|name| !now.contains_key(name))
 }
 
-fn quantities(list: &Field<'_>) -> BTreeMap<String, Quantity> {
+fn quantities(list: &Field<'_, '_>) -> BTreeMap<String, Quantity> {
     let entries = list.entries();
     entries
         .map(|(name, at)| {

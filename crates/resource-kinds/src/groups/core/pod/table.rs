@@ -37,7 +37,7 @@ struct Summary {
 }
 
 impl Summary {
-    fn count_restarts(&mut self, status: &Field<'_>) {
+    fn count_restarts(&mut self, status: &Field<'_, '_>) {
         self.restarts += status.get("restartCount").int().unwrap_or_default();
         let finished = status.get("lastState.terminated.finishedAt");
         self.last_restart = self.last_restart.max(finished.text().parse().ok());
@@ -48,11 +48,9 @@ impl Summary {
 pub(super) fn row(object: &Value, now: Timestamp) -> Vec<Cell> {
     let (spec, status) = (&object["spec"], &object["status"]);
     let summary = summary(object);
-    let sidecars = Field::root(spec)
-        .get("initContainers")
-        .items()
-        .filter(|c| is_sidecar(c.value));
-    let total = Field::root(spec).get("containers").items().count() + sidecars.count();
+    let inits = Field::of(spec, "initContainers");
+    let sidecars = inits.items().filter(|c| is_sidecar(c.value));
+    let total = Field::of(spec, "containers").len() + sidecars.count();
     let restarts = match summary.last_restart {
         Some(last) if summary.restarts != 0 => {
             let age = duration::human(now.as_second() - last.as_second());
@@ -98,22 +96,19 @@ fn address(status: &Value) -> String {
 }
 
 fn condition_holds(object: &Value, kind: &str) -> bool {
-    let conditions = Field::root(object).get("status.conditions");
+    let conditions = Field::of(object, "status.conditions");
     conditions
         .items()
         .any(|c| c.get("type").text() == kind && c.get("status").text() == "True")
 }
 
 fn readiness_gates(object: &Value) -> String {
-    let gates: Vec<_> = Field::root(object)
-        .get("spec.readinessGates")
-        .items()
-        .collect();
+    let gates = Field::of(object, "spec.readinessGates");
     if gates.is_empty() {
         return "<none>".to_owned();
     }
-    let holds = |gate: &&Field<'_>| condition_holds(object, gate.get("conditionType").text());
-    format!("{}/{}", gates.iter().filter(holds).count(), gates.len())
+    let holds = |gate: &Field<'_, '_>| condition_holds(object, gate.get("conditionType").text());
+    format!("{}/{}", gates.items().filter(holds).count(), gates.len())
 }
 
 fn summary(object: &Value) -> Summary {
@@ -163,11 +158,11 @@ fn summary(object: &Value) -> Summary {
 /// whether there is one. `sidecars` counts the restarts that matter later.
 fn count_init_containers(object: &Value, summary: &mut Summary, sidecars: &mut Summary) -> bool {
     let root = Field::root(object);
-    let specs: Vec<_> = root.get("spec.initContainers").items().collect();
+    let specs = root.get("spec.initContainers");
     for (index, status) in root.get("status.initContainerStatuses").items().enumerate() {
         summary.count_restarts(&status);
         let name = status.get("name").text();
-        let spec = specs.iter().find(|spec| spec.get("name").text() == name);
+        let spec = specs.items().find(|spec| spec.get("name").text() == name);
         let sidecar = spec.is_some_and(|spec| is_sidecar(spec.value));
         if sidecar {
             sidecars.count_restarts(&status);
@@ -194,10 +189,8 @@ fn count_init_containers(object: &Value, summary: &mut Summary, sidecars: &mut S
 }
 
 fn count_containers(object: &Value, summary: &mut Summary) {
-    let statuses: Vec<_> = Field::root(object)
-        .get("status.containerStatuses")
-        .items()
-        .collect();
+    let statuses = Field::of(object, "status.containerStatuses");
+    let statuses: Vec<_> = statuses.items().collect();
     let mut running = false;
     for status in statuses.iter().rev() {
         summary.count_restarts(status);
@@ -219,7 +212,7 @@ fn count_containers(object: &Value, summary: &mut Summary) {
     }
 }
 
-fn ended(terminated: &Field<'_>) -> String {
+fn ended(terminated: &Field<'_, '_>) -> String {
     let reason = terminated.get("reason").text();
     let signal = terminated.get("signal").int().unwrap_or_default();
     if !reason.is_empty() {

@@ -12,7 +12,8 @@ const SPEC_IMMUTABLE: &str = "pod updates may not change fields other than \
     `spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,\
     `spec.tolerations` (only additions to existing tolerations),\
     `spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)";
-const REQUIRED: &str = "requiredDuringSchedulingIgnoredDuringExecution";
+const REQUIRED_TERMS: &str =
+    "affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms";
 
 /// The errors of a pod's update. Values that were stored under laxer rules may stay.
 pub(super) fn validate(object: &Value, old: &Value) -> Vec<FieldError> {
@@ -20,7 +21,7 @@ pub(super) fn validate(object: &Value, old: &Value) -> Vec<FieldError> {
     let (new_spec, old_spec) = (pod.get("spec"), old_pod.get("spec"));
     let is_same = new_spec.value == old_spec.value;
     // Most updates of pods change the metadata, which the rest of a pod does not depend on.
-    let rules: fn(&Field<'_>) -> Vec<FieldError> = match is_same {
+    let rules: fn(&Field<'_, '_>) -> Vec<FieldError> = match is_same {
         true => pod_template::validate_annotations,
         false => pod_template::validate_pod,
     };
@@ -60,7 +61,7 @@ pub(super) fn drop_known(errors: &mut Vec<FieldError>, before: &[FieldError]) {
     errors.retain(|error| !before.contains(error));
 }
 
-fn deadline(new: &Field<'_>, old: &Field<'_>, errors: &mut Vec<FieldError>) {
+fn deadline(new: &Field<'_, '_>, old: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     let (new, old) = (
         new.get("activeDeadlineSeconds"),
         old.get("activeDeadlineSeconds"),
@@ -77,22 +78,23 @@ fn deadline(new: &Field<'_>, old: &Field<'_>, errors: &mut Vec<FieldError>) {
     }
 }
 
-fn tolerations(new: &Field<'_>, old: &Field<'_>, errors: &mut Vec<FieldError>) {
-    let without_seconds = |at: Field<'_>| {
+fn tolerations(new: &Field<'_, '_>, old: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
+    let without_seconds = |at: Field<'_, '_>| {
         let mut toleration = at.value.clone();
         parts::remove(&mut toleration, "tolerationSeconds");
         toleration
     };
     let list = new.get("tolerations");
     let present: Vec<Value> = list.items().map(without_seconds).collect();
-    let mut before = old.get("tolerations").items().map(without_seconds);
+    let before = old.get("tolerations");
+    let mut before = before.items().map(without_seconds);
     if !before.all(|toleration| present.contains(&toleration)) {
         let detail = "existing toleration can not be modified except its tolerationSeconds";
         errors.push(list.forbidden(detail));
     }
 }
 
-fn gates(new: &Field<'_>, old: &Field<'_>, errors: &mut Vec<FieldError>) {
+fn gates(new: &Field<'_, '_>, old: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     let before: Vec<&Value> = old
         .get("schedulingGates")
         .items()
@@ -110,7 +112,7 @@ fn gates(new: &Field<'_>, old: &Field<'_>, errors: &mut Vec<FieldError>) {
 }
 
 /// A gated pod's node selector may only be extended.
-fn node_selector(new: &Field<'_>, old: &Field<'_>, errors: &mut Vec<FieldError>) {
+fn node_selector(new: &Field<'_, '_>, old: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     let (new, old) = (new.get("nodeSelector"), old.get("nodeSelector"));
     let mut before = old.entries();
     if !before.all(|(key, value)| new.get_key(key).value == value.value) {
@@ -121,11 +123,8 @@ fn node_selector(new: &Field<'_>, old: &Field<'_>, errors: &mut Vec<FieldError>)
 
 /// As [`node_selector`]: each term may get more to match; there are no more terms, which would
 /// let the pod onto more nodes.
-fn node_affinity(new: &Field<'_>, old: &Field<'_>, errors: &mut Vec<FieldError>) {
-    let [new, old] = [new, old].map(|spec| {
-        let affinity = spec.get("affinity.nodeAffinity");
-        affinity.get(REQUIRED).get("nodeSelectorTerms")
-    });
+fn node_affinity(new: &Field<'_, '_>, old: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
+    let [new, old] = [new, old].map(|spec| spec.get(REQUIRED_TERMS));
     if old.is_empty() {
         return;
     }
@@ -192,6 +191,8 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    const REQUIRED: &str = "requiredDuringSchedulingIgnoredDuringExecution";
     use crate::groups::core::pod::READ_FOR_METADATA;
     use crate::kind::reads::keep;
     use crate::well_known::annotations::{ENDS_WITH_LEASE, MIRROR_POD};

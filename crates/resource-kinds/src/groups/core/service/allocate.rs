@@ -96,7 +96,7 @@ pub(super) fn drop_with_type(object: &mut Value, old: &Value) {
 pub(super) fn is_reached_from_outside(spec: &Value) -> bool {
     match spec["type"].as_str() {
         Some("NodePort" | "LoadBalancer") => true,
-        Some("ClusterIP") => !Field::root(spec).get("externalIPs").is_empty(),
+        Some("ClusterIP") => !Field::of(spec, "externalIPs").is_empty(),
         _ => false,
     }
 }
@@ -129,7 +129,7 @@ pub(super) fn keep_allocations(object: &mut Value, old: &Value) {
 /// node port.
 fn keep_ports(spec: &mut Value, old: &Value) {
     let numbers = |spec: &Value| -> BTreeMap<String, i64> {
-        let ports = Field::root(spec).get("ports");
+        let ports = Field::of(spec, "ports");
         ports
             .items()
             .filter_map(|port| {
@@ -195,7 +195,7 @@ fn allocate_address(
         return Ok(());
     };
     let selectorless_headless =
-        spec["clusterIP"] == "None" && Field::root(spec).get("selector").is_empty();
+        spec["clusterIP"] == "None" && Field::of(spec, "selector").is_empty();
     if selectorless_headless && spec["ipFamilyPolicy"].is_null() && spec["ipFamilies"].is_null() {
         // The families of endpoints without a selector are unknown; upstream uses both.
         parts::set(spec, "ipFamilyPolicy", "RequireDualStack");
@@ -283,8 +283,7 @@ fn allocate_ports(
     let Some(spec) = object.get_mut("spec") else {
         return Ok(());
     };
-    let asked: BTreeSet<i64> = Field::root(spec)
-        .get("ports")
+    let asked: BTreeSet<i64> = Field::of(spec, "ports")
         .items()
         .filter_map(|port| port.get("nodePort").int())
         .chain(spec["healthCheckNodePort"].as_i64())
@@ -347,7 +346,7 @@ fn release_ports(object: &mut Value, old: &Value) {
 }
 
 pub(super) fn node_port_keys(object: &Value) -> BTreeSet<String> {
-    let ports = Field::root(object).get("spec.ports");
+    let ports = Field::of(object, "spec.ports");
     ports
         .items()
         .filter_map(|port| {
@@ -360,7 +359,7 @@ pub(super) fn node_port_keys(object: &Value) -> BTreeSet<String> {
 /// The address and the node ports that a Service holds.
 pub(super) fn allocations(object: &Value) -> Vec<Allocation> {
     let mut all = Vec::new();
-    for address in Field::root(object).get("spec.clusterIPs").items() {
+    for address in Field::of(object, "spec.clusterIPs").items() {
         if has_address(object) && !matches!(address.text(), "" | "None") {
             all.push(Allocation {
                 key: address_key(address.text()),
@@ -372,13 +371,13 @@ pub(super) fn allocations(object: &Value) -> Vec<Allocation> {
             });
         }
     }
-    for port in Field::root(object).get("spec.ports").items() {
+    for port in Field::of(object, "spec.ports").items() {
         let number = port.get("nodePort");
         if let Some(value) = number.int().filter(|value| *value != 0) {
             all.push(Allocation {
                 key: port_key(port.get("protocol").text(), value),
                 refusal: Refusal {
-                    field: number.path.to_string(),
+                    field: number.path().to_string(),
                     detail: PORT_TAKEN.to_owned(),
                 },
                 object: None,

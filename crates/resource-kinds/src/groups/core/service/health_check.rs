@@ -48,12 +48,12 @@ pub(super) fn allocate(
 
 /// The port, which no other Service may have.
 pub(super) fn allocation(object: &Value) -> Option<Allocation> {
-    let check = Field::root(object).get("spec.healthCheckNodePort");
+    let check = Field::of(object, "spec.healthCheckNodePort");
     let port = check.int().filter(|port| *port != 0)?;
     Some(Allocation {
         key: port_key("TCP", port),
         refusal: Refusal {
-            field: check.path.to_string(),
+            field: check.path().to_string(),
             detail: PORT_TAKEN.to_owned(),
         },
         object: None,

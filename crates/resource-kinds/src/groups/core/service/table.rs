@@ -33,7 +33,7 @@ pub(super) fn row(object: &Value, now: Timestamp) -> Vec<Cell> {
 }
 
 fn external_address(object: &Value) -> String {
-    let spec = Field::root(object).get("spec");
+    let spec = Field::of(object, "spec");
     let mut addresses: Vec<&str> = spec
         .get("externalIPs")
         .items()
@@ -42,11 +42,8 @@ fn external_address(object: &Value) -> String {
     match spec.get("type").text() {
         "ExternalName" => return spec.get("externalName").text().to_owned(),
         "LoadBalancer" => {
-            let ingress: Vec<_> = Field::root(object)
-                .get("status.loadBalancer.ingress")
-                .items()
-                .collect();
-            let named = ingress.iter().map(|at| match at.get("ip").text() {
+            let ingress = Field::of(object, "status.loadBalancer.ingress");
+            let named = ingress.items().map(|at| match at.get("ip").text() {
                 "" => at.get("hostname").text(),
                 address => address,
             });
@@ -66,8 +63,7 @@ fn external_address(object: &Value) -> String {
 }
 
 fn ports(spec: &Value) -> String {
-    let shown: Vec<String> = Field::root(spec)
-        .get("ports")
+    let shown: Vec<String> = Field::of(spec, "ports")
         .items()
         .map(|port| {
             let number = port.get("port").int().unwrap_or_default();

@@ -21,7 +21,7 @@ const TRAFFIC_DISTRIBUTIONS: &[&str] = &["PreferClose", "PreferSameNode", "Prefe
 
 /// The errors of a Service.
 pub(super) fn validate(object: &Value) -> Vec<FieldError> {
-    let spec = Field::root(object).get("spec");
+    let spec = Field::of(object, "spec");
     let kind = spec.get("type").text();
     let headless = spec.get("clusterIP").text() == "None";
     let mut errors = Vec::new();
@@ -29,7 +29,7 @@ pub(super) fn validate(object: &Value) -> Vec<FieldError> {
         errors.push(spec.get("ports").required(""));
     }
     if headless && matches!(kind, "NodePort" | "LoadBalancer") {
-        let path = &spec.get("clusterIPs").path;
+        let path = &spec.get("clusterIPs").path();
         let which = if kind == "NodePort" {
             "NodePort"
         } else {
@@ -50,7 +50,7 @@ pub(super) fn validate(object: &Value) -> Vec<FieldError> {
     errors
 }
 
-fn external_name(spec: &Field<'_>, errors: &mut Vec<FieldError>) {
+fn external_name(spec: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     if !spec.get("clusterIPs").is_empty() {
         let at = spec.get("clusterIPs");
         errors.push(at.forbidden("may not be set for ExternalName services"));
@@ -65,7 +65,7 @@ fn external_name(spec: &Field<'_>, errors: &mut Vec<FieldError>) {
     }
 }
 
-fn ports(spec: &Field<'_>, headless: bool, errors: &mut Vec<FieldError>) {
+fn ports(spec: &Field<'_, '_>, headless: bool, errors: &mut Vec<FieldError>) {
     let list = spec.get("ports");
     let several = list.value.as_array().is_some_and(|ports| ports.len() > 1);
     let mut seen_names = BTreeSet::new();
@@ -84,7 +84,7 @@ fn ports(spec: &Field<'_>, headless: bool, errors: &mut Vec<FieldError>) {
         let number = port.get("port");
         for clause in names::port_number(number.int().unwrap_or_default()) {
             let value = number.int().unwrap_or_default();
-            errors.push(FieldError::invalid(&number.path, value, clause));
+            errors.push(FieldError::invalid(&number.path(), value, clause));
         }
         let protocol = port.get("protocol");
         errors.check_one_of(&protocol, PROTOCOLS);
@@ -96,7 +96,7 @@ fn ports(spec: &Field<'_>, headless: bool, errors: &mut Vec<FieldError>) {
         }
         if !seen_ports.insert((number.int(), protocol.text())) {
             let value = json!({"protocol": protocol.text(), "port": number.int()});
-            errors.push(FieldError::duplicate(&port.path, value));
+            errors.push(FieldError::duplicate(&port.path(), value));
         }
         let node = port.get("nodePort");
         let fixed = node.int().is_some_and(|value| value != 0);
@@ -110,7 +110,7 @@ fn ports(spec: &Field<'_>, headless: bool, errors: &mut Vec<FieldError>) {
     }
 }
 
-fn target_port(at: &Field<'_>, errors: &mut Vec<FieldError>) {
+fn target_port(at: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     match at.value {
         Value::Number(number) => {
             let clauses = names::port_number(number.as_i64().unwrap_or_default());
@@ -120,7 +120,7 @@ fn target_port(at: &Field<'_>, errors: &mut Vec<FieldError>) {
     }
 }
 
-fn affinity(spec: &Field<'_>, errors: &mut Vec<FieldError>) {
+fn affinity(spec: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     errors.check_one_of(&spec.get("sessionAffinity"), &["ClientIP", "None"]);
     let config = spec.get("sessionAffinityConfig");
     let seconds = config.get("clientIP.timeoutSeconds");
@@ -140,7 +140,7 @@ fn affinity(spec: &Field<'_>, errors: &mut Vec<FieldError>) {
     }
 }
 
-fn addresses(object: &Value, spec: &Field<'_>, errors: &mut Vec<FieldError>) {
+fn addresses(object: &Value, spec: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     let list = spec.get("clusterIPs");
     let (single, first) = (spec.get("clusterIP"), spec.get("clusterIPs").value.get(0));
     let first = first.and_then(Value::as_str).unwrap_or_default();
@@ -167,7 +167,7 @@ fn addresses(object: &Value, spec: &Field<'_>, errors: &mut Vec<FieldError>) {
     }
 }
 
-fn policies(spec: &Field<'_>, kind: &str, errors: &mut Vec<FieldError>) {
+fn policies(spec: &Field<'_, '_>, kind: &str, errors: &mut Vec<FieldError>) {
     let external = spec.get("externalTrafficPolicy");
     let outside =
         matches!(kind, "NodePort" | "LoadBalancer") || !spec.get("externalIPs").is_empty();
@@ -196,8 +196,8 @@ fn policies(spec: &Field<'_>, kind: &str, errors: &mut Vec<FieldError>) {
 /// The immutable fields: an allocated address, and the health check node port.
 pub(super) fn validate_change(object: &Value, old: &Value) -> Vec<FieldError> {
     let mut errors = Vec::new();
-    let check = Field::root(object).get("spec.healthCheckNodePort");
-    let before = Field::root(old).get("spec.healthCheckNodePort");
+    let check = Field::of(object, "spec.healthCheckNodePort");
+    let before = Field::of(old, "spec.healthCheckNodePort");
     let stays = health_check::is_served(&object["spec"]) && health_check::is_served(&old["spec"]);
     if stays && before.is_set() && check.int() != before.int() {
         errors.push(check.forbidden("field is immutable"));
@@ -205,10 +205,7 @@ pub(super) fn validate_change(object: &Value, old: &Value) -> Vec<FieldError> {
     if !has_address(object) || !has_address(old) {
         return errors;
     }
-    let (new, old) = (
-        Field::root(object).get("spec"),
-        Field::root(old).get("spec"),
-    );
+    let (new, old) = (Field::of(object, "spec"), Field::of(old, "spec"));
     let before = old
         .get("clusterIPs")
         .value
@@ -224,13 +221,13 @@ pub(super) fn validate_change(object: &Value, old: &Value) -> Vec<FieldError> {
     if !before.is_empty() && before != now {
         let list = new.get("clusterIPs");
         let value = list.value.clone();
-        let path = list.path.index(0);
+        let path = list.path().index(0);
         errors.push(FieldError::invalid(&path, value, "may not change once set"));
     }
     let (families, families_before) = (new.get("ipFamilies"), old.get("ipFamilies"));
-    let first = |at: &Field<'_>| at.value.get(0).cloned();
+    let first = |at: &Field<'_, '_>| at.value.get(0).cloned();
     if families_before.is_set() && first(&families) != first(&families_before) {
-        let path = families.path.index(0);
+        let path = families.path().index(0);
         let value = families.value.clone();
         errors.push(FieldError::invalid(&path, value, "may not change once set"));
     }
