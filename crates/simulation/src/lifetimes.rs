@@ -46,6 +46,8 @@ const SLOW_STARTUP_MILLIS: (u64, u64) = (5_000, 5_000);
 const SHUTDOWN_MILLIS: (u64, u64) = (1, 5);
 /// Maximum time of a step. Longer than any step needs.
 const STEP_WITHIN: Duration = Duration::from_secs(600);
+/// Longer than what follows from the change of a label.
+const BETWEEN_CHANGES: Duration = Duration::from_millis(200);
 /// The time after which nothing is written any more, because all windows are over.
 const QUIET: Duration = Duration::from_secs(2);
 
@@ -85,6 +87,34 @@ pub fn readiness_to_slice() -> Result<Duration> {
         let (reported, written) = (last("pods/status")?, last("endpointslices")?);
         let time = written.checked_duration_since(reported);
         time.context("the slice is older than the report")
+    };
+    run::alone(1, life)?
+}
+
+/// Creates sets, and changes the labels of one pod so many times when all is at rest. Returns the growth
+/// of `count` while the API server, the controllers and the scheduler work on these changes, less that of as
+/// much time without changes.
+///
+/// # Errors
+/// As [`count_writes`].
+pub fn work_of_changes(sets: Sets, changes: usize, count: fn() -> usize) -> Result<usize> {
+    let life = move || async move {
+        let all = Lives::prepare(sets, STARTUP_MILLIS).await?;
+        all.create().await?;
+        let pods: Api<Pod> = all.api();
+        let start = count();
+        for _ in 0..changes {
+            sleep(BETWEEN_CHANGES).await;
+        }
+        let idle = count() - start;
+        for change in 0..changes {
+            let patch = json!({"metadata": {"labels": {"change": change.to_string()}}});
+            let patch = Patch::Merge(&patch);
+            pods.patch("set-0-0", &PatchParams::default(), &patch)
+                .await?;
+            sleep(BETWEEN_CHANGES).await;
+        }
+        Ok(count() - start - 2 * idle)
     };
     run::alone(1, life)?
 }

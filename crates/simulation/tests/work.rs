@@ -1,0 +1,44 @@
+//! The work that follows from one event of a pod, in the API server, the controllers and the scheduler: it does
+//! not grow with the number of other pods. The bytes of all allocations are counted, so a copy of other pods, or a
+//! list of them, is seen. A program of its own, because its allocator counts those of the whole process.
+
+use std::alloc::System;
+
+use simulation::lifetimes::{Sets, work_of_changes};
+use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
+
+#[global_allocator]
+static MEMORY: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
+
+const CHANGES: usize = 20;
+const FEW: Sets = Sets {
+    number: 5,
+    replicas: 3,
+};
+const MANY: Sets = Sets {
+    number: 50,
+    replicas: 3,
+};
+/// The most bytes that each other pod adds to the work of a change, twice what was counted: a list of references
+/// to all pods for each change is above it.
+const BYTES_OF_ANOTHER_POD: usize = 13;
+
+fn allocated_bytes() -> usize {
+    MEMORY.stats().bytes_allocated
+}
+
+#[test]
+fn an_event_of_a_pod_costs_the_same_among_few_and_among_many_pods() {
+    let [few, many] = [FEW, MANY].map(|sets| {
+        let bytes = work_of_changes(sets, CHANGES, allocated_bytes);
+        let bytes = bytes.expect("a life without faults") / CHANGES;
+        println!("{sets:?}: {bytes} bytes for a change");
+        bytes
+    });
+    let others = (MANY.number - FEW.number) * MANY.replicas;
+    let bound = few + others * BYTES_OF_ANOTHER_POD;
+    assert!(
+        many <= bound,
+        "{many} bytes among many pods, {few} among few"
+    );
+}
