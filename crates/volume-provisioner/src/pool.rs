@@ -148,11 +148,13 @@ impl Pool {
         let counts = btrfs::counts_dir(&root)?;
         // Otherwise counting stops when a large snapshot is removed.
         std::fs::write(counts.join("drop_subtree_threshold"), EXACT_COUNTS).ok();
-        let wrong = std::fs::read_to_string(counts.join("inconsistent"));
-        if wrong.is_ok_and(|text| text.trim() == "1") {
-            btrfs::count_anew(&root)?;
-        }
-        Ok(())
+        count_correctly(&root)
+    }
+
+    /// Counts anew if the kernel has ended its counts: without them no volume has a limit.
+    pub fn keep_counting(&self) -> Result<(), Error> {
+        let root = self.root();
+        count_correctly(&root).map_err(failed("count what is in", &root))
     }
 
     /// Makes room for volumes and snapshots of `reserved` bytes together.
@@ -239,6 +241,16 @@ impl Pool {
             _ => Ok(()),
         }
     }
+}
+
+/// Counts anew if the kernel says that its counts are wrong.
+fn count_correctly(root: &Path) -> io::Result<()> {
+    let wrong = std::fs::read_to_string(btrfs::counts_dir(root)?.join("inconsistent"));
+    if wrong.is_ok_and(|text| text.trim() == "1") {
+        tracing::warn!(pool = %root.display(), "the counts of the pool are wrong, and are made anew");
+        btrfs::count_anew(root)?;
+    }
+    Ok(())
 }
 
 /// Gives the file this size, and allocates all of it on the disk.

@@ -102,6 +102,14 @@ pub(crate) fn reserved(dir: &Path) -> io::Result<u64> {
     Ok(sum)
 }
 
+/// Whether a count has reached zero; false if that is not known.
+fn counts_nothing(dir: &Path) -> bool {
+    ["referenced", "exclusive"].iter().all(|file| {
+        let text = std::fs::read_to_string(dir.join(file));
+        text.is_ok_and(|text| text.trim() == "0")
+    })
+}
+
 /// Removes the counts of deleted subvolumes.
 pub(crate) fn forget_removed(root: &Path, dirs: &[PathBuf]) -> io::Result<()> {
     let mut present = std::collections::BTreeSet::new();
@@ -114,13 +122,15 @@ pub(crate) fn forget_removed(root: &Path, dirs: &[PathBuf]) -> io::Result<()> {
         }
     }
     for entry in std::fs::read_dir(btrfs::counts_dir(root)?)? {
-        let name = entry?.file_name();
+        let entry = entry?;
+        let name = entry.file_name();
         let number = name.to_str().and_then(|name| name.strip_prefix("0_"));
         let Some(number) = number.and_then(|text| text.parse::<u64>().ok()) else {
             continue;
         };
-        // Smaller numbers are the file system's own. One that is still being cleaned up is busy.
-        if number >= 256 && !present.contains(&number) {
+        // Smaller numbers are the file system's own. One that is still being cleaned up counts something: with
+        // its removal, Linux from 6.10 on would end the counts of all subvolumes. That kernel removes it itself.
+        if number >= 256 && !present.contains(&number) && counts_nothing(&entry.path()) {
             btrfs::forget_count(root, number).ok();
         }
     }

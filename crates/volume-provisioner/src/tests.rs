@@ -5,6 +5,7 @@ use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use container_runtime::btrfs;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use planners::volume_move::Extent;
 use resource_kinds::storage::Driver;
@@ -87,6 +88,36 @@ async fn a_volume_is_stopped_at_its_limit_and_grows_while_it_is_used() {
     let count = storage.count(COW, "pvc-full").await.unwrap().unwrap();
     assert_eq!(count.limit, Some(64 * MIB));
     assert!(count.referenced >= 48 * MIB, "{count:?}");
+    storage.close().await.unwrap();
+}
+
+/// docs/storage.md: the size of a volume of `local-cow` is enforced. The kernel may end the counts of all volumes when one
+/// is removed.
+#[tokio::test]
+async fn limits_hold_after_other_volumes_were_removed() {
+    let data = Data::new();
+    let storage = data.open().await;
+    let stays = make(&storage, "pvc-stays", 32, Content::Empty).await;
+    let of_stays = || Content::OfVolume("pvc-stays".to_owned());
+    fill(&stays.join("shared"), 4 * MIB).unwrap();
+    for round in 0..6 {
+        for (name, content) in [("pvc-new", Content::Empty), ("pvc-copy", of_stays())] {
+            let path = make(&storage, name, 32, content).await;
+            fill(&path.join("file"), 8 * MIB).unwrap();
+            let snapshot = format!("snapshot-{round}");
+            storage.snapshot(COW, name, &snapshot).await.unwrap();
+            storage.remove_snapshot(COW, &snapshot).await.unwrap();
+            let path = path.display().to_string();
+            storage.remove(COW, name, &path).await.unwrap();
+        }
+        btrfs::sync(&data.mount_point()).unwrap();
+    }
+    let wrong = btrfs::counts_dir(&data.mount_point())
+        .unwrap()
+        .join("inconsistent");
+    assert_eq!(fs::read_to_string(wrong).unwrap().trim(), "0");
+    let error = fill(&stays.join("file"), 40 * MIB).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(nix::libc::EDQUOT), "{error}");
     storage.close().await.unwrap();
 }
 

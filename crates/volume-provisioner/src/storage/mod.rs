@@ -194,8 +194,13 @@ impl Storage {
 
     pub(crate) async fn count(&self, driver: Driver, volume: &str) -> Result<Option<Count>, Error> {
         let volume = volume.to_owned();
-        self.on(driver, move |directories, _| directories.count(&volume))
-            .await
+        self.on(driver, move |directories, pool| {
+            if let Some(pool) = pool {
+                pool.keep_counting()?;
+            }
+            directories.count(&volume)
+        })
+        .await
     }
 
     pub(crate) async fn snapshot(
