@@ -1,5 +1,7 @@
 //! A connection with a unix socket.
 
+use std::io;
+use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::time::Duration;
 
@@ -18,6 +20,17 @@ const OPTIONS: ChannelOptions = ChannelOptions {
 /// Longest time until a driver accepts a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Connects with a socket. Its path has 107 bytes at most, and a data directory may be longer: the way is
+/// through a descriptor of its directory.
+async fn connect(socket: &Path) -> io::Result<UnixStream> {
+    let (Some(directory), Some(name)) = (socket.parent(), socket.file_name()) else {
+        return Err(io::ErrorKind::InvalidInput.into());
+    };
+    let directory = tokio::fs::File::open(directory).await?;
+    let number = directory.as_raw_fd().to_string();
+    UnixStream::connect(Path::new("/proc/self/fd").join(number).join(name)).await
+}
+
 /// One call over a new connection with the socket.
 pub(crate) async fn call(
     socket: &Path,
@@ -29,10 +42,10 @@ pub(crate) async fn call(
         socket: socket.to_owned(),
         source,
     };
-    let connecting = tokio::time::timeout(CONNECT_TIMEOUT, UnixStream::connect(socket));
+    let connecting = tokio::time::timeout(CONNECT_TIMEOUT, connect(socket));
     let stream = match connecting.await {
         Ok(connected) => connected.map_err(unreachable)?,
-        Err(_) => return Err(unreachable(std::io::ErrorKind::TimedOut.into())),
+        Err(_) => return Err(unreachable(io::ErrorKind::TimedOut.into())),
     };
     let failed = |source: RpcError| CsiError::Call { method, source };
     // The authority that gRPC's own clients send for a socket.

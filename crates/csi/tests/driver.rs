@@ -1,6 +1,7 @@
 //! The client against a driver of another codec. Needs root: the driver mounts.
 
 use std::collections::BTreeMap;
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
 
@@ -228,4 +229,21 @@ async fn a_driver_registers_and_is_told_the_result() {
         socket: dir.path().join("file"),
     };
     assert!(plugin.info().await.is_err());
+}
+
+/// The path of a socket has 107 bytes at most; the directories of a node and the name of a driver may be longer together.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_socket_may_have_a_long_path() {
+    let dir = tempfile::tempdir().unwrap();
+    let long = dir.path().join("d".repeat(100)).join("n".repeat(63));
+    std::fs::create_dir_all(&long).unwrap();
+    let inside = std::fs::File::open(&long).unwrap();
+    let bound = format!("/proc/self/fd/{}/csi.sock", inside.as_raw_fd());
+    let node = Arc::new(NodeDriver::new(settings(dir.path())));
+    let _serving = TestDriver::serve(Path::new(&bound), node).expect("serve");
+    let driver = Driver {
+        name: "test.csi.example.com".to_owned(),
+        socket: long.join("csi.sock"),
+    };
+    assert_eq!(driver.info().await.unwrap().name, driver.name);
 }

@@ -54,9 +54,9 @@ pub(super) fn archive(root: &OwnedFd, directory: &Path, volume: &str) -> io::Res
         return Ok(());
     };
     let is_there = |name: &Path| statat(root, name, AtFlags::SYMLINK_NOFOLLOW).is_ok();
-    let mut to: PathBuf = archived(directory);
+    let mut to: PathBuf = archived(directory, None);
     if is_there(&to) {
-        to = format!("{}-{volume}", to.display()).into();
+        to = archived(directory, Some(volume));
     }
     match renameat(&parent, name, root, &to) {
         Err(Errno::NOENT) => Ok(()),
@@ -117,6 +117,22 @@ mod tests {
         assert_eq!(fs::read_to_string(file("archived-one")).unwrap(), "1");
         assert_eq!(fs::read_to_string(file("archived-one-pvc-2")).unwrap(), "2");
         assert!(!temp.path().join("c").exists() && !temp.path().join("a/one").exists());
+    }
+
+    #[test]
+    fn the_longest_name_is_kept_under_a_shorter_one() {
+        let (temp, root) = root();
+        let long = "l".repeat(255);
+        for volume in ["pvc-1", "pvc-2"] {
+            make(&root, Path::new(&long)).unwrap();
+            archive(&root, Path::new(&long), volume).unwrap();
+        }
+        let names = fs::read_dir(temp.path()).unwrap();
+        let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let mut names: Vec<String> = names.collect();
+        names.sort();
+        let archived = |letters, end| format!("archived-{}{end}", "l".repeat(letters));
+        assert_eq!(names, [archived(240, "-pvc-2"), archived(246, "")]);
     }
 
     #[test]

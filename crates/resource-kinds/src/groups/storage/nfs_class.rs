@@ -1,6 +1,7 @@
 //! Classes whose volumes are directories of an NFS export, in the way of the
 //! nfs-subdir-external-provisioner (its README, "StorageClass parameters" and `provisioner.go`).
 
+use std::ffi::OsStr;
 use std::path::{Component, Path, PathBuf};
 
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
@@ -14,6 +15,10 @@ pub const NFS_PROVISIONER: &str = "mainstay.dev/nfs";
 const SUBDIR_PROVISIONER: &str = "nfs-subdir-external-provisioner";
 /// The name in manifests of the external provisioner's predecessor.
 const FORMER_PROVISIONER: &str = "fuseim.pri/ifs";
+/// In front of the name of a directory that is kept after its claim.
+const ARCHIVED: &str = "archived-";
+/// The bytes of a name in a directory (`NAME_MAX` of Linux, and of NFS servers there).
+const NAME_MAX: usize = 255;
 
 /// The treatment of a directory whose claim is deleted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,8 +89,11 @@ impl NfsClass {
 
     /// The directory of a claim's volume below the export.
     ///
+    /// Without a pattern, names of the claim and its namespace are cut where they are too long. The name of the
+    /// volume stays, so no two directories have one name.
+    ///
     /// # Errors
-    /// A pattern that leads out of the export, or to the export itself.
+    /// A pattern that leads out of the export, to the export itself, or to a name that is too long.
     pub fn directory(
         &self,
         claim: &PersistentVolumeClaim,
@@ -99,11 +107,25 @@ impl NfsClass {
             .map(|pattern| fill(pattern, claim));
         let text = match asked.filter(|text| !text.is_empty()) {
             Some(text) => text,
-            None => format!("{namespace}-{name}-{volume}"),
+            None => {
+                let end = format!("-{volume}");
+                let room = NAME_MAX.saturating_sub(ARCHIVED.len() + end.len());
+                cut(&format!("{namespace}-{name}"), room).to_owned() + &end
+            }
         };
-        below(Path::new(&text)).ok_or_else(|| {
+        let made = below(Path::new(&text)).ok_or_else(|| {
             format!("the pathPattern of the class makes {text:?}, which is no directory below the export")
-        })
+        })?;
+        match made
+            .iter()
+            .map(OsStr::len)
+            .find(|length| *length > NAME_MAX)
+        {
+            Some(length) => Err(format!(
+                "the pathPattern of the class makes a name of {length} bytes, and a directory's has at most {NAME_MAX}"
+            )),
+            None => Ok(made),
+        }
     }
 
     /// The path of a directory on the server.
@@ -129,10 +151,18 @@ pub fn is_nfs_directory(volume: &PersistentVolume) -> bool {
         && spec.is_some_and(|spec| spec.nfs.is_some())
 }
 
-/// The name of a directory that is kept after its claim.
-pub fn archived(directory: &Path) -> PathBuf {
-    let name = directory.file_name().unwrap_or_default();
-    PathBuf::from(format!("archived-{}", name.to_string_lossy()))
+/// The name of a directory that is kept after its claim, with that of the volume if another directory has it.
+/// A name that is too long is cut.
+pub fn archived(directory: &Path, volume: Option<&str>) -> PathBuf {
+    let name = directory.file_name().unwrap_or_default().to_string_lossy();
+    let end = volume.map_or_else(String::new, |volume| format!("-{volume}"));
+    let room = NAME_MAX.saturating_sub(ARCHIVED.len() + end.len());
+    PathBuf::from(format!("{ARCHIVED}{}{end}", cut(&name, room)))
+}
+
+/// The first bytes of a text, without half a character.
+fn cut(text: &str, bytes: usize) -> &str {
+    &text[..text.floor_char_boundary(bytes)]
 }
 
 /// As the external provisioner decides: `onDelete` first, archived unless `archiveOnDelete` is false.
@@ -281,6 +311,40 @@ mod tests {
         }
     }
 
+    /// A namespace has up to 63 bytes and a claim up to 253, the name of a directory up to 255.
+    #[test]
+    fn names_of_the_longest_claims_fit_into_a_directory_also_when_it_is_archived() {
+        let volume = "pvc-4d1e0c3b-6f1c-4a59-9a53-5d3f0c0f5a10";
+        let mut claim = claim();
+        claim.metadata.namespace = Some("n".repeat(63));
+        claim.metadata.name = Some("c".repeat(253));
+        let made = served(&[]).directory(&claim, volume).unwrap();
+        let shown = made.display().to_string();
+        assert_eq!(shown.len(), 246);
+        assert!(
+            shown.starts_with(&format!("{}-ccc", "n".repeat(63))),
+            "{shown}"
+        );
+        assert!(shown.ends_with(&format!("c-{volume}")), "{shown}");
+        assert_eq!(
+            archived(&made, None),
+            Path::new(&format!("archived-{shown}"))
+        );
+        let again = archived(&made, Some(volume)).display().to_string();
+        assert_eq!(again.len(), 255);
+        assert!(again.ends_with(&format!("-{volume}")), "{again}");
+        // One that a pattern names is kept as well, cut between characters; one without room is refused.
+        let long = "ä".repeat(127);
+        let kept = archived(Path::new(&long), None).display().to_string();
+        assert_eq!(kept, format!("archived-{}", "ä".repeat(123)));
+        let by_pattern = served(&[(
+            "pathPattern",
+            "${.PVC.namespace}/${.PVC.name}.of.${.PVC.name}",
+        )]);
+        let why = by_pattern.directory(&claim, volume).unwrap_err();
+        assert!(why.contains("a name of 510 bytes"), "{why}");
+    }
+
     #[test]
     fn a_directory_is_found_again_below_its_export_only() {
         let class = served(&[]);
@@ -306,6 +370,6 @@ mod tests {
                 "{server}:{path}"
             );
         }
-        assert_eq!(archived(Path::new("a/b")), Path::new("archived-b"));
+        assert_eq!(archived(Path::new("a/b"), None), Path::new("archived-b"));
     }
 }
