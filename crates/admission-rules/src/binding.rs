@@ -22,7 +22,7 @@ pub struct Cluster<'a> {
 
 /// A policy, and one place where it holds.
 #[derive(Clone, Debug)]
-pub(crate) struct Bound<R> {
+pub(crate) struct BoundPolicy<R> {
     pub policy: String,
     pub binding: String,
     /// Both specs.
@@ -32,7 +32,7 @@ pub(crate) struct Bound<R> {
     pub rules: Result<R, String>,
 }
 
-impl<R> Bound<R> {
+impl<R> BoundPolicy<R> {
     /// The policies that are bound somewhere.
     pub fn all(
         policies: &[Value],

@@ -51,7 +51,7 @@ impl Variables {
 }
 
 /// The result of match conditions.
-pub(crate) enum Met {
+pub(crate) enum MatchResult {
     Yes,
     No,
     /// A condition failed to evaluate, while no other was false.
@@ -74,17 +74,17 @@ pub(crate) fn conditions(list: &Value, params: bool) -> Result<Vec<Condition>, S
 }
 
 /// Whether all conditions hold.
-pub(crate) fn met(conditions: &[Condition], values: &Values) -> Met {
+pub(crate) fn met(conditions: &[Condition], values: &Values) -> MatchResult {
     let mut unknown = None;
     for condition in conditions {
         match condition.expression.say(values) {
             Ok(said) if said.as_bool() == Some(true) => {}
-            Ok(said) if said.as_bool() == Some(false) => return Met::No,
+            Ok(said) if said.as_bool() == Some(false) => return MatchResult::No,
             Ok(_) => unknown = Some(format!("{}: not true or false", condition.name)),
             Err(error) => unknown = Some(format!("{}: {error}", condition.name)),
         }
     }
-    unknown.map_or(Met::Yes, Met::Unknown)
+    unknown.map_or(MatchResult::Yes, MatchResult::Unknown)
 }
 
 pub(crate) fn names(params: bool, variables: bool) -> Vec<&'static str> {

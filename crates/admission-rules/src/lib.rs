@@ -17,7 +17,7 @@ pub use device_selectors::DeviceSelectors;
 pub use expressions::Expressions;
 pub use matching::Target;
 pub use mutation::{MutatingPolicies, MutatingPolicy, Patch, RefusedObject};
-pub use policy::{AdmissionObjects, AsVersion, Judgement, Policies};
+pub use policy::{AdmissionObjects, AsVersion, Policies, PolicyJudgement};
 pub use request::{ObjectKind, Request, Subject};
 pub use resource_kinds::Scope;
 pub use review::{WebhookVerdict, review, verdict};

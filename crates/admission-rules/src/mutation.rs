@@ -4,8 +4,8 @@ use custom_resources::Expression;
 use object_model::{Cause, Status, StatusReason};
 use serde_json::Value;
 
-use crate::binding::{Bound, Cluster};
-use crate::expressions::{Condition, Met, Variables, conditions, making, met, names};
+use crate::binding::{BoundPolicy, Cluster};
+use crate::expressions::{Condition, MatchResult, Variables, conditions, making, met, names};
 use crate::matching::Target;
 use crate::request::{Request, Subject};
 
@@ -17,7 +17,7 @@ pub struct MutatingPolicies {
 
 /// A policy, and one place where it holds.
 #[derive(Clone, Debug)]
-pub struct MutatingPolicy(Bound<Changes>);
+pub struct MutatingPolicy(BoundPolicy<Changes>);
 
 /// The mutations of a policy.
 #[derive(Clone, Debug)]
@@ -64,7 +64,7 @@ impl MutatingPolicies {
     /// The policies that are bound somewhere, in the order of their names and then of their
     /// bindings'.
     pub fn new(policies: &[Value], bindings: &[Value]) -> Self {
-        let mut bound = Bound::all(policies, bindings, Changes::read);
+        let mut bound = BoundPolicy::all(policies, bindings, Changes::read);
         bound.sort_by(|one, two| (&one.policy, &one.binding).cmp(&(&two.policy, &two.binding)));
         Self {
             bound: bound.into_iter().map(MutatingPolicy).collect(),
@@ -146,9 +146,9 @@ impl MutatingPolicy {
         let mut values = request.values();
         values.add("params", settings);
         let applies = match met(&rules.conditions, &values) {
-            Met::Yes => Ok(Some(true)),
-            Met::No => Ok(None),
-            Met::Unknown(why) => Err(why),
+            MatchResult::Yes => Ok(Some(true)),
+            MatchResult::No => Ok(None),
+            MatchResult::Unknown(why) => Err(why),
         };
         let applies = self.unless_it_may_fail(&RefusedObject::of(request), applies)?;
         Ok(applies.is_some())
@@ -198,7 +198,7 @@ impl MutatingPolicy {
     }
 
     fn refusal(&self, about: &RefusedObject<'_>, why: &str) -> Status {
-        let Bound {
+        let BoundPolicy {
             policy, binding, ..
         } = &self.0;
         let text = format!("policy '{policy}' with binding '{binding}' denied request: {why}");

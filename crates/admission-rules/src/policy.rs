@@ -4,14 +4,14 @@ use custom_resources::{Expression, Values};
 use object_model::{Cause, Status, StatusReason};
 use serde_json::Value;
 
-use crate::binding::{Bound, Cluster};
-use crate::expressions::{Condition, Met, Variables, compile, conditions, met, names};
+use crate::binding::{BoundPolicy, Cluster};
+use crate::expressions::{Condition, MatchResult, Variables, compile, conditions, met, names};
 use crate::request::{Request, Subject};
 
 /// All policies and where they hold.
 #[derive(Clone, Debug, Default)]
 pub struct Policies {
-    bound: Vec<Bound<Rules>>,
+    bound: Vec<BoundPolicy<Rules>>,
 }
 
 /// The objects of a request, as another version has them.
@@ -44,7 +44,7 @@ struct Validation {
 
 /// The result of all policies for a request.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Judgement {
+pub struct PolicyJudgement {
     /// The refusal, if there is one.
     pub denied: Option<Status>,
     /// Warnings for the client.
@@ -64,7 +64,7 @@ impl Policies {
     /// The policies that are bound somewhere.
     pub fn new(policies: &[Value], bindings: &[Value]) -> Self {
         Self {
-            bound: Bound::all(policies, bindings, Rules::read),
+            bound: BoundPolicy::all(policies, bindings, Rules::read),
         }
     }
 
@@ -81,8 +81,8 @@ impl Policies {
         subjects: &[Subject<'_>],
         seen_as: &AsVersion<'_>,
         cluster: &Cluster<'_>,
-    ) -> Judgement {
-        let mut judgement = Judgement::default();
+    ) -> PolicyJudgement {
+        let mut judgement = PolicyJudgement::default();
         for bound in &self.bound {
             let complaints = bound.complaints(request, subjects, seen_as, cluster);
             for complaint in complaints {
@@ -166,7 +166,7 @@ impl Complaint {
     }
 }
 
-impl Bound<Rules> {
+impl BoundPolicy<Rules> {
     fn complaints(
         &self,
         request: &Request<'_>,
@@ -212,9 +212,9 @@ impl Bound<Rules> {
             let mut values = of_request.clone();
             values.add("params", &settings);
             match met(&rules.conditions, &values) {
-                Met::Yes => {}
-                Met::No => continue,
-                Met::Unknown(why) => return Err(why),
+                MatchResult::Yes => {}
+                MatchResult::No => continue,
+                MatchResult::Unknown(why) => return Err(why),
             }
             complaints.extend(rules.broken(values));
         }
@@ -222,7 +222,7 @@ impl Bound<Rules> {
     }
 
     /// Applies the binding's `validationActions` to a violation.
-    fn act(&self, request: &Request<'_>, complaint: &Complaint, judgement: &mut Judgement) {
+    fn act(&self, request: &Request<'_>, complaint: &Complaint, judgement: &mut PolicyJudgement) {
         let (policy, binding) = (&self.policy, &self.binding);
         let message = &complaint.message;
         let actions = crate::matching::texts(&self.bound["validationActions"]);

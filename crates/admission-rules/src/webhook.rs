@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::expressions::{Condition, Met, conditions, met};
+use crate::expressions::{Condition, MatchResult, conditions, met};
 use crate::matching::{rule_matches, selected};
 use crate::request::{Request, Subject};
 
@@ -146,9 +146,9 @@ impl Webhook {
             return Ok(Some(index));
         }
         match met(conditions, &request.values()) {
-            Met::Yes => Ok(Some(index)),
-            Met::No => Ok(None),
-            Met::Unknown(why) => failed(why),
+            MatchResult::Yes => Ok(Some(index)),
+            MatchResult::No => Ok(None),
+            MatchResult::Unknown(why) => failed(why),
         }
     }
 }

@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 
 use crate::client::{Client, decode};
 use crate::error::{Error, Result};
-use crate::lines::Lines;
+use crate::lines::ResponseLines;
 use crate::list::ObjectList;
 use crate::params::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use crate::request::{self, METADATA, METADATA_LIST, object_path, uri};
@@ -365,7 +365,7 @@ impl Api<Pod> {
     }
 
     /// The log of a container, line by line.
-    pub async fn log_stream(&self, pod: &str, params: &LogParams) -> Result<Lines> {
+    pub async fn log_stream(&self, pod: &str, params: &LogParams) -> Result<ResponseLines> {
         let request = params.request(&self.objects.path, pod)?;
         self.objects.client.lines(request).await
     }

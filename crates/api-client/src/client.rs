@@ -13,9 +13,9 @@ use serde::de::DeserializeOwned;
 use tower::Service;
 
 use crate::error::{Error, Result, Status};
-use crate::lines::Lines;
+use crate::lines::ResponseLines;
 use crate::request;
-use crate::transport::{Body, BoxError, ResponseBody, Tower, Transport};
+use crate::transport::{Body, BoxError, ResponseBody, TowerTransport, Transport};
 
 /// A handle on an API server, as one user; clones share the transport.
 #[derive(Clone)]
@@ -40,7 +40,7 @@ impl Client {
         B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        Self::over(Arc::new(Tower(service)), default_namespace)
+        Self::over(Arc::new(TowerTransport(service)), default_namespace)
     }
 
     /// A client over a transport.
@@ -78,9 +78,9 @@ impl Client {
     }
 
     /// Sends a request; the answer is read by line.
-    pub fn lines(&self, request: Request<Bytes>) -> BoxFuture<'static, Result<Lines>> {
+    pub fn lines(&self, request: Request<Bytes>) -> BoxFuture<'static, Result<ResponseLines>> {
         let answer = self.send(request);
-        async move { Ok(Lines::new(accepted(answer.await?).await?)) }.boxed()
+        async move { Ok(ResponseLines::new(accepted(answer.await?).await?)) }.boxed()
     }
 
     /// Sends a request, and decodes the answer.

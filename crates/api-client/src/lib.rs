@@ -21,7 +21,7 @@ pub use api::{Api, LogParams};
 pub use client::Client;
 pub use discovery::{ServedGroup, ServedResource};
 pub use error::{Error, Result, Status, StatusCause, StatusDetails};
-pub use lines::Lines;
+pub use lines::ResponseLines;
 pub use list::ObjectList;
 pub use params::{
     DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy,

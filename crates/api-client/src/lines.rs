@@ -10,7 +10,7 @@ use crate::transport::ResponseBody;
 const LINE_BYTES_MAX: usize = 64 << 20;
 
 /// An answer, read by line. A line that arrives as a whole is not copied.
-pub struct Lines {
+pub struct ResponseLines {
     body: ResponseBody,
     /// The unread rest of the last part.
     part: Bytes,
@@ -18,7 +18,7 @@ pub struct Lines {
     begun: BytesMut,
 }
 
-impl Lines {
+impl ResponseLines {
     pub(crate) fn new(body: ResponseBody) -> Self {
         Self {
             body,
@@ -86,7 +86,7 @@ mod tests {
         let parts = ["a", "b\nc\r\n\nd", "e", "", "\nlast"];
         let frames = parts.map(|part| Ok::<_, Infallible>(Frame::data(Bytes::from(part))));
         let body = StreamBody::new(stream::iter(frames));
-        let mut lines = Lines::new(body.map_err(Into::into).boxed_unsync());
+        let mut lines = ResponseLines::new(body.map_err(Into::into).boxed_unsync());
         for expected in ["ab", "c", "", "de", "last"] {
             assert_eq!(lines.next().await.unwrap().unwrap(), expected);
         }

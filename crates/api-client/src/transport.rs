@@ -25,9 +25,9 @@ pub trait Transport: Send + Sync + 'static {
 }
 
 /// A `tower` service as a transport.
-pub(crate) struct Tower<S>(pub(crate) S);
+pub(crate) struct TowerTransport<S>(pub(crate) S);
 
-impl<S, B> Transport for Tower<S>
+impl<S, B> Transport for TowerTransport<S>
 where
     S: Service<Request<Body>, Response = Response<B>> + Clone + Send + Sync + 'static,
     S::Future: Send + 'static,

@@ -15,7 +15,7 @@ use crate::http::decode::Decoded;
 use crate::http::user::UserInfo;
 use crate::objects::metadata;
 use crate::objects::storage;
-use crate::objects::write_request::{Extent, Part, Validation, WriteRequest, accept};
+use crate::objects::write_request::{EditedFields, ObjectPart, Validation, WriteRequest, accept};
 use crate::server::StartError;
 
 /// Number of objects to create concurrently, so that they share syncs of the disk.
@@ -122,7 +122,7 @@ pub(crate) async fn ensure(
         }
         let mut change =
             |there: &Value| Ok(kept_up(there, object).unwrap_or_else(|| there.clone()));
-        let done = update(writer, &request, Part::Whole, &mut change).await;
+        let done = update(writer, &request, ObjectPart::Whole, &mut change).await;
         return done.map(drop).map_err(failed);
     }
     let created = match accepted(&resource, object) {
@@ -154,7 +154,7 @@ async fn put(writer: Writer<'_>, user: &UserInfo, object: &Value) -> Result<(), 
         }
         Ok(changed)
     };
-    let done = update(writer, &request, Part::Whole, &mut change).await;
+    let done = update(writer, &request, ObjectPart::Whole, &mut change).await;
     done.map(drop).map_err(|source| failed(object, source))
 }
 
@@ -179,7 +179,7 @@ pub(crate) fn write_request<'a>(
         dry_run: false,
         manager: "kube-apiserver",
         applied: false,
-        extent: Extent::Part,
+        extent: EditedFields::Part,
         asked: false,
         warnings: None,
     }

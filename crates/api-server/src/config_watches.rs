@@ -9,7 +9,7 @@ use futures::StreamExt;
 use futures::stream::{BoxStream, SelectAll, select_all};
 use mvcc_store::{Revision, StoreError, WatchEvents};
 use object_model::Status;
-use reconcile::health::Streak;
+use reconcile::health::FailureStreak;
 use resource_kinds::{admissionregistration, flowcontrol};
 
 use crate::flow_control::config_sync;
@@ -63,7 +63,7 @@ pub(crate) async fn start(server: &Arc<ApiServer>) -> Result<Following, StartErr
 }
 
 /// Follows the store for as long as there is the server.
-pub(crate) async fn run(server: Weak<ApiServer>, first: Following, streak: Streak) {
+pub(crate) async fn run(server: Weak<ApiServer>, first: Following, streak: FailureStreak) {
     let mut backoff = Backoff::new(PAUSE_MIN, PAUSE_MAX);
     let mut begun = Some(first);
     streak.succeeded();
@@ -92,7 +92,7 @@ enum Ended {
 async fn follow(
     server: &Weak<ApiServer>,
     begun: Option<Following>,
-    streak: &Streak,
+    streak: &FailureStreak,
 ) -> Result<(), Ended> {
     let mut changes = match begun {
         Some(Following(changes)) => changes,
@@ -114,7 +114,10 @@ async fn follow(
 }
 
 /// Begins another watch after one that ended.
-async fn again(server: &Weak<ApiServer>, streak: &Streak) -> Result<SelectAll<Changes>, Ended> {
+async fn again(
+    server: &Weak<ApiServer>,
+    streak: &FailureStreak,
+) -> Result<SelectAll<Changes>, Ended> {
     let server = server.upgrade().ok_or(Ended::Gone)?;
     let changes = watch(&server).map_err(|error| match error {
         StoreError::Closed => Ended::Gone,

@@ -17,7 +17,7 @@ use crate::admission::dynamic_admission::{answers, call};
 use crate::handlers::subresources::proxy;
 use crate::handlers::verbs::list::Page;
 use crate::http::decode;
-use crate::http::negotiate::Form;
+use crate::http::negotiate::Representation;
 use crate::http::protobuf;
 use crate::http::query::Query;
 use crate::http::request_info::RequestInfo;
@@ -64,7 +64,10 @@ pub fn request(target: &str, accept: &str) {
     let _refused = Page::parse(&query, Revision(1));
     if let Ok(accept) = HeaderValue::from_str(accept) {
         let headers = HeaderMap::from_iter([(ACCEPT, accept)]);
-        let _refused = (Form::of(&headers, true), Form::of_stream(&headers, false));
+        let _refused = (
+            Representation::of(&headers, true),
+            Representation::of_stream(&headers, false),
+        );
     }
 }
 

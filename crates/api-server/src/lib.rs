@@ -42,7 +42,7 @@ pub use crate::access::audit::{
 };
 pub use crate::handlers::component_health::Component;
 pub use crate::handlers::nodes::{NodeConnector, NodeService};
-pub use crate::handlers::remote_nodes::{NodeReach, Way as NodeWay};
+pub use crate::handlers::remote_nodes::{NodeConnection, NodeReach};
 pub use crate::http::body::{BoxBody, BoxError, ResponseBody};
 pub use crate::http::limits::Limits;
 pub use crate::http::user::UserInfo;

@@ -12,14 +12,14 @@ use http::{Method, Request, Response};
 use object_model::{Status, StatusReason};
 use tokio::sync::OwnedSemaphorePermit;
 
-use crate::access::audit::Record;
+use crate::access::audit::AuditRecord;
 use crate::access::authorize::authorize;
 use crate::access::identity::{Caller, Credentials, authenticate, unauthorized};
 use crate::access::impersonation::{self, impersonate};
-use crate::flow_control::{Flow, Seat, UserPermits};
+use crate::flow_control::{ActiveSchema, Seat, UserPermits};
 use crate::handlers::allow_header;
 use crate::handlers::metrics::Label;
-use crate::http::body::{BoxBody, Held, Segments, boxed};
+use crate::http::body::{BoxBody, GuardedBody, Segments, boxed};
 use crate::http::call::{Answer, Call};
 use crate::http::connection::Connection;
 use crate::http::query::Query;
@@ -27,7 +27,7 @@ use crate::http::reply::Reply;
 use crate::http::request_info::RequestInfo;
 use crate::http::user::UserInfo;
 use crate::http::warnings::Warnings;
-use crate::http::work::{self, Payer, Placed};
+use crate::http::work::{self, BodyAllowance, ScheduledRequest};
 use crate::routing;
 use crate::server::ApiServer;
 
@@ -54,7 +54,7 @@ pub(crate) fn run(
             response
         }
     };
-    Placed::new(answer.boxed(), about, &places, slow_polls.as_ref()).boxed()
+    ScheduledRequest::new(answer.boxed(), about, &places, slow_polls.as_ref()).boxed()
 }
 
 async fn respond(
@@ -127,7 +127,7 @@ async fn respond(
             reply.into_response()
         }
     };
-    let id = kept.record.as_ref().and_then(Record::header);
+    let id = kept.record.as_ref().and_then(AuditRecord::header);
     response.headers_mut().extend(id);
     response.headers_mut().extend(warnings.headers());
     let flow = kept.flow.iter().flat_map(|flow| flow.headers());
@@ -142,7 +142,7 @@ async fn respond(
     if kept.holds_nothing() {
         return response;
     }
-    response.map(|body| boxed(Held::new(body, kept)))
+    response.map(|body| boxed(GuardedBody::new(body, kept)))
 }
 
 /// The resources of a request, held until its response ends.
@@ -154,9 +154,9 @@ struct Kept {
     place: Option<OwnedSemaphorePermit>,
     /// Its place among the watches and streams of its user.
     share: Option<UserPermits>,
-    flow: Option<Arc<Flow>>,
+    flow: Option<Arc<ActiveSchema>>,
     seat: Option<Seat>,
-    record: Option<Record>,
+    record: Option<AuditRecord>,
 }
 
 impl Kept {
@@ -240,7 +240,7 @@ async fn answer(
             return Err(unauthorized());
         }
     } else if !routing::is_public(&info.path) {
-        let mut payer: Option<Box<dyn Payer>> = None;
+        let mut payer: Option<Box<dyn BodyAllowance>> = None;
         if !local {
             if info.is_long_running(&query) {
                 kept.share = server.flows.admit_long_running(&user)?;

@@ -21,7 +21,7 @@ use tokio_util::task::TaskTracker;
 use crate::access::audit::Peer;
 use crate::access::identity::{Caller, Certificate};
 use crate::http::body::{BoxError, boxed};
-use crate::http::connection::{Connection, Observed, Unsent};
+use crate::http::connection::{Connection, Observed, UnsentData};
 use crate::http::connection_limits::{ConnectionLimits, ConnectionSlot, Connections};
 use crate::http::limits::PLAIN_BYTES_MAX;
 use crate::http::work::Tasks;
@@ -143,7 +143,7 @@ async fn connection(
         None => Certificate::Absent,
     };
     let h2 = session.alpn_protocol() == Some(b"h2");
-    let unsent = Unsent::default();
+    let unsent = UnsentData::default();
     let from = Connection {
         stopping: stop.clone(),
         close,

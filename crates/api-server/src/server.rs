@@ -23,7 +23,7 @@ use crate::handlers::metrics::Metrics;
 use crate::handlers::remote_nodes::{NodeReach, Nodes};
 use crate::handlers::writer::Writer;
 use crate::http::limits::Limits;
-use crate::http::work::Places;
+use crate::http::work::LargeRequestSlots;
 use crate::objects::storage::Objects;
 
 /// The error of a start.
@@ -58,7 +58,7 @@ pub struct ApiServer {
     pub(crate) tls: Option<Tls>,
     pub(crate) limits: Arc<Limits>,
     pub(crate) flows: FlowControl,
-    pub(crate) places: Arc<Places>,
+    pub(crate) places: Arc<LargeRequestSlots>,
     /// Ends the tasks of the server with it.
     _background: DropGuard,
 }

@@ -15,7 +15,7 @@ use x509_parser::parse_x509_certificate;
 
 use crate::{
     CertificateError, ClientSubject, Identity, SubjectAltNames, TokenSigner, files,
-    inspect::{self, Wanted},
+    inspect::{self, CertificatePurpose},
 };
 
 /// Clients carry the CA certificate around in their kubeconfigs, so it must outlive them.
@@ -104,7 +104,7 @@ impl Authority {
         names: &SubjectAltNames,
         now: SystemTime,
     ) -> Result<Identity, CertificateError> {
-        self.open_or_issue("server", &Wanted::Server(names), now.into())
+        self.open_or_issue("server", &CertificatePurpose::Server(names), now.into())
     }
 
     /// A client's certificate: the one on disk, or a new one if the subject differs or it expires.
@@ -130,7 +130,7 @@ impl Authority {
             organizations: organizations.iter().map(|&name| name.to_owned()).collect(),
         };
         let file = format!("client-{}", file_name(common_name));
-        self.open_or_issue(&file, &Wanted::Client(&subject), now.into())
+        self.open_or_issue(&file, &CertificatePurpose::Client(&subject), now.into())
     }
 
     /// The end of the CA certificate, and with it of all certificates that it signed. It is never
@@ -152,7 +152,7 @@ impl Authority {
     fn open_or_issue(
         &self,
         name: &str,
-        wanted: &Wanted<'_>,
+        wanted: &CertificatePurpose<'_>,
         now: OffsetDateTime,
     ) -> Result<Identity, CertificateError> {
         let certificate = self.dir.join(format!("{name}.crt"));
@@ -173,14 +173,19 @@ impl Authority {
         }
     }
 
-    fn usable(&self, identity: &Identity, wanted: &Wanted<'_>, now: OffsetDateTime) -> bool {
+    fn usable(
+        &self,
+        identity: &Identity,
+        wanted: &CertificatePurpose<'_>,
+        now: OffsetDateTime,
+    ) -> bool {
         let authority_key = self.issuer.key().public_key_raw();
         inspect::usable(&identity.certificate_der(), wanted, authority_key, now)
     }
 
     fn issue(
         &self,
-        wanted: &Wanted<'_>,
+        wanted: &CertificatePurpose<'_>,
         now: OffsetDateTime,
     ) -> Result<Identity, CertificateError> {
         let mut params = CertificateParams::default();
@@ -189,12 +194,12 @@ impl Authority {
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.use_authority_key_identifier_extension = true;
         match wanted {
-            Wanted::Server(names) => {
+            CertificatePurpose::Server(names) => {
                 params.distinguished_name = common_name("mainstay API server");
                 params.subject_alt_names = alt_names(names)?;
                 params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
             }
-            Wanted::Client(subject) => {
+            CertificatePurpose::Client(subject) => {
                 params.distinguished_name = distinguished_name(subject)?;
                 params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
             }

@@ -16,7 +16,7 @@ const RENEWAL_PART: i32 = 3;
 pub(crate) const BACKDATED: Duration = Duration::hours(1);
 
 /// The purpose of a certificate.
-pub(crate) enum Wanted<'a> {
+pub(crate) enum CertificatePurpose<'a> {
     Server(&'a SubjectAltNames),
     Client(&'a ClientSubject),
 }
@@ -25,7 +25,7 @@ pub(crate) enum Wanted<'a> {
 /// and is not due for renewal.
 pub(crate) fn usable(
     certificate: &[u8],
-    wanted: &Wanted<'_>,
+    wanted: &CertificatePurpose<'_>,
     authority_key: &[u8],
     now: OffsetDateTime,
 ) -> bool {
@@ -34,8 +34,12 @@ pub(crate) fn usable(
     };
     let says_what_is_wanted = match wanted {
         // Additional addresses are harmless: most were the host's, and the key is the same.
-        Wanted::Server(names) => alt_names(&parsed).is_some_and(|has| has.covers(names)),
-        Wanted::Client(subject) => ClientSubject::of(certificate).as_ref() == Ok(*subject),
+        CertificatePurpose::Server(names) => {
+            alt_names(&parsed).is_some_and(|has| has.covers(names))
+        }
+        CertificatePurpose::Client(subject) => {
+            ClientSubject::of(certificate).as_ref() == Ok(*subject)
+        }
     };
     says_what_is_wanted && signed_by(&parsed, authority_key) && fresh(&parsed, now)
 }
@@ -135,7 +139,7 @@ mod tests {
         let usable_at = |now| {
             usable(
                 certificate.der(),
-                &Wanted::Server(&names),
+                &CertificatePurpose::Server(&names),
                 key.public_key_raw(),
                 now,
             )
@@ -147,7 +151,7 @@ mod tests {
         assert!(!usable_at(now + Duration::days(21)));
         assert!(!usable_at(now - Duration::days(1)));
         let stranger = KeyPair::generate().unwrap();
-        let wanted = Wanted::Server(&names);
+        let wanted = CertificatePurpose::Server(&names);
         assert!(!usable(
             certificate.der(),
             &wanted,

@@ -12,10 +12,10 @@ use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::Server;
-use crate::tasks::Group;
+use crate::tasks::TaskGroup;
 
 /// Starts controllers and scheduler, also several times.
-pub struct Deciders {
+pub struct LeaderParts {
     client: Box<dyn Fn(&str) -> Client + Send + Sync>,
     controllers: controllers::Config,
     scheduler: scheduler::Config,
@@ -32,8 +32,8 @@ struct Running {
 }
 
 /// Controllers and scheduler of one lead.
-pub struct RunningDeciders {
-    parts: Group,
+pub struct RunningLeaderParts {
+    parts: TaskGroup,
     running: Arc<Mutex<Running>>,
 }
 
@@ -41,7 +41,7 @@ fn lock(running: &Mutex<Running>) -> MutexGuard<'_, Running> {
     running.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Deciders {
+impl LeaderParts {
     /// The parts of a server, which shows their metrics and whether they run. `listening` has the ports
     /// that the machine of its only node uses itself.
     pub fn of(
@@ -83,7 +83,7 @@ impl Deciders {
     }
 
     /// Starts them; with a term, they reach the API only while it holds.
-    pub fn start(&self, term: Option<&Arc<Term>>) -> RunningDeciders {
+    pub fn start(&self, term: Option<&Arc<Term>>) -> RunningLeaderParts {
         let client = |user: &str| {
             let client = (self.client)(user);
             match term {
@@ -91,7 +91,7 @@ impl Deciders {
                 None => client,
             }
         };
-        let mut parts = Group::new(&self.health, &self.failed);
+        let mut parts = TaskGroup::new(&self.health, &self.failed);
         let controllers = client("system:kube-controller-manager");
         // The controllers may read every kind that the scheduler reads.
         let caches = SharedCaches::new(controllers.clone(), parts.component("caches"));
@@ -112,14 +112,14 @@ impl Deciders {
             controllers: Some(controllers),
             scheduler: Some(scheduler),
         };
-        RunningDeciders {
+        RunningLeaderParts {
             parts,
             running: self.running.clone(),
         }
     }
 }
 
-impl Lead for RunningDeciders {
+impl Lead for RunningLeaderParts {
     async fn end(self) {
         *lock(&self.running) = Running::default();
         self.parts.end().await;

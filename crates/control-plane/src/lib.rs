@@ -41,7 +41,7 @@ pub use cluster_network::{
     AskedNetwork, ClusterNetwork, KEY as NETWORK_RECORD, agree as agree_on_network, all_pods,
     choose as choose_network, stored as stored_network,
 };
-use deciders::{Deciders, RunningDeciders};
+use deciders::{LeaderParts, RunningLeaderParts};
 pub use default_class::BuiltinClass;
 use host::{Host, NodeAddress};
 pub use listen::bind;
@@ -53,7 +53,7 @@ pub use server::{LocalNode, Server, ServerConfig};
 pub use shared_keys::TokenFile;
 pub use store_address::{EtcdAddress, EtcdSettings, EtcdUrl};
 pub use store_arguments::{StoreArguments, StoreSettings};
-use tasks::Group;
+use tasks::TaskGroup;
 
 /// A running API server with its controllers and its scheduler.
 pub struct ControlPlane {
@@ -61,16 +61,16 @@ pub struct ControlPlane {
     pub server: Server,
     deciders: Deciding,
     /// The administrator's socket. It uses the volumes of the node, and ends before they are closed.
-    admin: Group,
-    upkeep: Group,
+    admin: TaskGroup,
+    upkeep: TaskGroup,
 }
 
 /// Controllers and scheduler.
 enum Deciding {
     /// The only server runs them.
-    Always(RunningDeciders),
+    Always(RunningLeaderParts),
     /// The leader of several servers runs them.
-    Elected(Group),
+    Elected(TaskGroup),
 }
 
 impl ControlPlane {
@@ -82,8 +82,8 @@ impl ControlPlane {
         failed: &CancellationToken,
     ) -> Self {
         let health = server.health();
-        let deciders = Deciders::of(&server, listening, failed);
-        let mut upkeep = Group::new(&health, failed);
+        let deciders = LeaderParts::of(&server, listening, failed);
+        let mut upkeep = TaskGroup::new(&health, failed);
         let deciders = match &server.identity {
             None => Deciding::Always(deciders.start(None)),
             Some(own) => {
@@ -95,7 +95,7 @@ impl ControlPlane {
                 });
                 upkeep.keep("endpoints of the servers", |stop| servers.keep(stop));
                 let election = Election::new(client, &own.of_this_process(), boot_clock::reading);
-                let mut elected = Group::new(&health, failed);
+                let mut elected = TaskGroup::new(&health, failed);
                 elected.keep("election of the leader", |stop| {
                     election.run(stop, move |term| deciders.start(Some(term)))
                 });
@@ -104,7 +104,7 @@ impl ControlPlane {
         };
         let mut control_plane = Self {
             deciders,
-            admin: Group::new(&health, failed),
+            admin: TaskGroup::new(&health, failed),
             upkeep,
             server,
         };

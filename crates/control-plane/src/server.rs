@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use api_client::Client;
 use api_server::encryption;
 use api_server::{
-    ApiServer, Component, NodeConnector, NodeService, NodeWay, TlsMaterial, UserInfo,
+    ApiServer, Component, NodeConnection, NodeConnector, NodeService, TlsMaterial, UserInfo,
 };
 use certificates::{Authority, Identity, SubjectAltName};
 use container_runtime::block_in_place;
@@ -18,7 +18,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use mvcc_store::Store;
 use planners::certificate_signing::Names;
-use planners::node_lifecycle::reach::Reached;
+use planners::node_lifecycle::reach::KubeletPath;
 use pod_network::Cidr;
 use reconcile::Health;
 use reconcile::prometheus::Page;
@@ -29,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::credentials::Credentials;
 use super::default_class::{self, BuiltinClass};
-use super::live_servers::Identification;
+use super::live_servers::ServerIdentity;
 use super::protection::Protection;
 use super::relocation::{DataLocation, Relocation};
 use super::shared_keys::{self, TokenFile};
@@ -87,7 +87,7 @@ pub struct Server {
     /// The address at which the administrator finds it.
     pub address: SocketAddr,
     /// Its identity among the servers of the store, if there may be others.
-    pub identity: Option<Identification>,
+    pub identity: Option<ServerIdentity>,
     listeners: JoinSet<()>,
     stop_serving: CancellationToken,
 }
@@ -238,7 +238,7 @@ impl Server {
             authority: authority.clone(),
             credentials,
             address,
-            identity: config.shared.map(|_| Identification {
+            identity: config.shared.map(|_| ServerIdentity {
                 host_name: config.host_name.to_owned(),
                 address: config.advertise,
             }),
@@ -301,9 +301,9 @@ impl Server {
             async move {
                 let api_server::NodeReach { place, way } = api?.reach_node(&node).await?;
                 Some(match way {
-                    Ok(NodeWay::Direct) => Reached::AtAddress(place),
-                    Ok(NodeWay::Tunnel) => Reached::ThroughTunnel(place),
-                    Err(cause) => Reached::Not(cause),
+                    Ok(NodeConnection::Direct) => KubeletPath::AtAddress(place),
+                    Ok(NodeConnection::Tunnel) => KubeletPath::ThroughTunnel(place),
+                    Err(cause) => KubeletPath::Not(cause),
                 })
             }
             .boxed()

@@ -8,14 +8,14 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 /// Parts that end together.
-pub struct Group {
+pub struct TaskGroup {
     tasks: JoinSet<()>,
     stop: CancellationToken,
     health: Health,
     failed: CancellationToken,
 }
 
-impl Group {
+impl TaskGroup {
     /// A group without components. `failed` is cancelled when a component ends unexpectedly.
     pub fn new(health: &Health, failed: &CancellationToken) -> Self {
         Self {
@@ -55,7 +55,7 @@ impl Group {
         self.follow(name, task);
     }
 
-    /// Waits for a component that was started with [`Group::component`].
+    /// Waits for a component that was started with [`TaskGroup::component`].
     pub fn follow(&mut self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
         let task = async move {
             task.await;

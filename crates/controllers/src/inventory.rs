@@ -75,7 +75,7 @@ struct Watched {
 
 /// An object and its resource.
 #[derive(Clone)]
-pub(crate) struct Found {
+pub(crate) struct ListedObject {
     pub resource: usize,
     pub object: Arc<Meta>,
 }
@@ -131,25 +131,25 @@ impl Inventory {
     }
 
     /// The object with that UID.
-    pub fn by_uid(&self, uid: &str) -> Option<Found> {
+    pub fn by_uid(&self, uid: &str) -> Option<ListedObject> {
         self.find(|watched| watched.by_uid.get(uid))
             .into_iter()
             .next()
     }
 
     /// The objects with that owner UID.
-    pub fn by_owner(&self, uid: &str) -> Vec<Found> {
+    pub fn by_owner(&self, uid: &str) -> Vec<ListedObject> {
         self.find(|watched| watched.by_owner.get(uid))
     }
 
-    fn find(&self, look: impl Fn(&Watched) -> Vec<Arc<Meta>>) -> Vec<Found> {
+    fn find(&self, look: impl Fn(&Watched) -> Vec<Arc<Meta>>) -> Vec<ListedObject> {
         let watched = self.resources.iter().enumerate();
         let watched = watched.filter_map(|(number, r)| Some((number, r.watched.as_ref()?)));
         watched
             .flat_map(|(resource, watched)| {
                 look(watched)
                     .into_iter()
-                    .map(move |object| Found { resource, object })
+                    .map(move |object| ListedObject { resource, object })
             })
             .collect()
     }

@@ -4,7 +4,7 @@ use api_client::{Api, Client, Patch, PatchParams};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Node;
-use planners::attach_detach::Proof;
+use planners::attach_detach::DetachProof;
 use planners::node_lifecycle::fence::NodeLease;
 use reconcile::execute;
 use resource_kinds::annotations;
@@ -17,14 +17,14 @@ pub(crate) async fn proof(
     client: &Client,
     name: &str,
     node: Option<&Node>,
-) -> api_client::Result<Option<Proof>> {
+) -> api_client::Result<Option<DetachProof>> {
     if node.is_some_and(node_conditions::is_out_of_service) {
-        return Ok(Some(Proof::OutOfService));
+        return Ok(Some(DetachProof::OutOfService));
     }
     let leases: Api<Lease> = Api::namespaced(client.clone(), NODE_LEASES);
     let lease = leases.get_opt(name).await?;
     let fenced = lease.is_some_and(|lease| NodeLease::from(&lease).fenced);
-    Ok(fenced.then_some(Proof::Fenced))
+    Ok(fenced.then_some(DetachProof::Fenced))
 }
 
 /// Takes the lease of a node by compare-and-swap, and leaves the proof on it, which is returned; `None` if

@@ -2,7 +2,7 @@
 
 use api_client::{Api, Client, ListParams};
 use k8s_openapi::api::core::v1::{Node, PersistentVolume, Pod};
-use planners::volume_move::Presence;
+use planners::volume_move::NodePresence;
 use reconcile::execute::{found, merge};
 use resource_kinds::node_conditions;
 use resource_kinds::pod_view::PodView;
@@ -21,11 +21,11 @@ pub(crate) fn claim_of(volume: &PersistentVolume) -> (&str, &str) {
 }
 
 /// Whether a node exists and is ready.
-pub(crate) fn presence(node: Option<&Node>) -> Presence {
+pub(crate) fn presence(node: Option<&Node>) -> NodePresence {
     match node {
-        None => Presence::Gone,
-        Some(node) if node_conditions::is_ready(node) => Presence::Ready,
-        Some(_) => Presence::Silent,
+        None => NodePresence::Gone,
+        Some(node) if node_conditions::is_ready(node) => NodePresence::Ready,
+        Some(_) => NodePresence::Silent,
     }
 }
 

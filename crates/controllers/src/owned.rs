@@ -7,7 +7,7 @@ use reconcile::{Cache, Key, Object, ObjectChange};
 use resource_kinds::pod_view::PodView;
 
 /// An object that may have a controller.
-pub(crate) struct Owned<'o> {
+pub(crate) struct OwnedObject<'o> {
     pub namespace: &'o str,
     pub name: &'o str,
     pub controller: Option<Controller<'o>>,
@@ -20,7 +20,7 @@ pub(crate) struct Controller<'o> {
     pub uid: &'o str,
 }
 
-impl<'o> Owned<'o> {
+impl<'o> OwnedObject<'o> {
     pub fn of<K: Resource>(object: &'o K) -> Self {
         let meta = object.meta();
         let controller = ownership::controller(meta.owner_references.as_deref());
@@ -59,12 +59,12 @@ impl<'o> Owned<'o> {
 
 /// The index terms of an object.
 pub(crate) fn terms<K: Resource>(object: &K) -> Vec<String> {
-    Owned::of(object).terms()
+    OwnedObject::of(object).terms()
 }
 
 /// The index terms of a pod.
 pub(crate) fn pod_terms(pod: &PodView) -> Vec<String> {
-    Owned::of_pod(pod).terms()
+    OwnedObject::of_pod(pod).terms()
 }
 
 /// The index term of objects whose controller has that UID.
@@ -94,7 +94,7 @@ pub(crate) fn owners_of<K: Resource, O: Object>(
     owners: &Cache<O>,
     kind: &str,
 ) -> Vec<Key> {
-    owners_now_and_before(change, |object| Owned::of(object), owners, kind)
+    owners_now_and_before(change, |object| OwnedObject::of(object), owners, kind)
 }
 
 /// The same for a pod.
@@ -103,12 +103,12 @@ pub(crate) fn owners_of_pod<O: Object>(
     owners: &Cache<O>,
     kind: &str,
 ) -> Vec<Key> {
-    owners_now_and_before(change, |pod| Owned::of_pod(pod), owners, kind)
+    owners_now_and_before(change, |pod| OwnedObject::of_pod(pod), owners, kind)
 }
 
 fn owners_now_and_before<K, O: Object>(
     change: &ObjectChange<K>,
-    owned: impl Fn(&K) -> Owned<'_>,
+    owned: impl Fn(&K) -> OwnedObject<'_>,
     owners: &Cache<O>,
     kind: &str,
 ) -> Vec<Key> {
@@ -123,7 +123,7 @@ fn owners_now_and_before<K, O: Object>(
     keys
 }
 
-fn owners_now<O: Object>(object: &Owned<'_>, owners: &Cache<O>, kind: &str) -> Vec<Key> {
+fn owners_now<O: Object>(object: &OwnedObject<'_>, owners: &Cache<O>, kind: &str) -> Vec<Key> {
     match &object.controller {
         Some(owner) if owner.kind == kind => {
             let key = Key::new(object.namespace, owner.name);

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use planners::batching::{Urgency, WINDOW, delay};
+use planners::batching::{WINDOW, WriteUrgency, delay};
 use reconcile::Key;
 use tokio::time::Instant;
 
@@ -50,7 +50,7 @@ impl Pacing {
     }
 
     /// The time to delay a change, if it is not due yet.
-    pub fn wait(&self, key: &Key, urgency: Urgency) -> Option<Duration> {
+    pub fn wait(&self, key: &Key, urgency: WriteUrgency) -> Option<Duration> {
         let mut all = self.all();
         let times = all.entry(key.clone()).or_default();
         let waiting = *times.waiting.get_or_insert_with(Instant::now);
@@ -95,26 +95,26 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn changes_after_a_write_wait_for_the_end_of_the_window() {
         let (pacing, key) = (Pacing::default(), Key::new("default", "web"));
-        assert_eq!(pacing.wait(&key, Urgency::Prompt), None);
+        assert_eq!(pacing.wait(&key, WriteUrgency::Prompt), None);
         pacing.written(&key);
         sleep(WINDOW / 4).await;
         assert_eq!(pacing.rest(&key), Some(WINDOW - WINDOW / 4));
-        let wait = pacing.wait(&key, Urgency::Prompt);
+        let wait = pacing.wait(&key, WriteUrgency::Prompt);
         assert_eq!(wait, Some(WINDOW - WINDOW / 4));
         sleep(WINDOW - WINDOW / 4).await;
         assert_eq!(pacing.rest(&key), None);
-        assert_eq!(pacing.wait(&key, Urgency::Prompt), None);
+        assert_eq!(pacing.wait(&key, WriteUrgency::Prompt), None);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_minor_change_waits_from_the_time_at_which_it_was_seen() {
         let (pacing, key) = (Pacing::default(), Key::new("default", "web"));
-        assert_eq!(pacing.wait(&key, Urgency::Minor), Some(WINDOW));
+        assert_eq!(pacing.wait(&key, WriteUrgency::Minor), Some(WINDOW));
         sleep(WINDOW / 2).await;
-        assert_eq!(pacing.wait(&key, Urgency::Minor), Some(WINDOW / 2));
-        assert_eq!(pacing.wait(&key, Urgency::Prompt), None);
+        assert_eq!(pacing.wait(&key, WriteUrgency::Minor), Some(WINDOW / 2));
+        assert_eq!(pacing.wait(&key, WriteUrgency::Prompt), None);
         sleep(WINDOW / 2).await;
-        assert_eq!(pacing.wait(&key, Urgency::Minor), None);
+        assert_eq!(pacing.wait(&key, WriteUrgency::Minor), None);
     }
 
     #[tokio::test(start_paused = true)]
@@ -126,7 +126,7 @@ mod tests {
         sleep(WINDOW).await;
         pacing.settled(&key);
         assert!(pacing.all().is_empty());
-        pacing.wait(&key, Urgency::Minor);
+        pacing.wait(&key, WriteUrgency::Minor);
         pacing.settled(&key);
         assert!(pacing.all().is_empty());
     }

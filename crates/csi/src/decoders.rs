@@ -1,6 +1,6 @@
 //! The decoders of drivers' answers, for tests that feed them any input.
 
-use crate::messages::{NodeCapabilities, NodeInfo, PluginInfo, Registrant, VolumeStats};
+use crate::messages::{NodeCapabilities, NodeInfo, PluginInfo, RegisteredPlugin, VolumeStats};
 
 /// Decodes bytes as each answer that is in use. Returns the number of texts in them.
 pub fn answers(bytes: &[u8]) -> usize {
@@ -8,7 +8,7 @@ pub fn answers(bytes: &[u8]) -> usize {
     if let Ok(info) = NodeInfo::read(bytes) {
         texts += usize::from(!info.node_id.is_empty()) + info.topology.len();
     }
-    if let Ok(found) = Registrant::read(bytes) {
+    if let Ok(found) = RegisteredPlugin::read(bytes) {
         texts += found.versions.len();
     }
     let _others = (

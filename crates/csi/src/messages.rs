@@ -22,7 +22,7 @@ pub enum AccessMode {
 
 /// The form in which a volume is used.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Access {
+pub enum AccessType {
     /// As a device.
     Block,
     /// As a file system.
@@ -40,7 +40,7 @@ pub enum Access {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VolumeCapability {
     /// The form.
-    pub access: Access,
+    pub access: AccessType,
     /// By whom.
     pub mode: AccessMode,
 }
@@ -48,8 +48,8 @@ pub struct VolumeCapability {
 impl VolumeCapability {
     fn write(&self, out: &mut Writer) {
         match &self.access {
-            Access::Block => out.message(bytes(1), |_| ()),
-            Access::Mount {
+            AccessType::Block => out.message(bytes(1), |_| ()),
+            AccessType::Mount {
                 fs_type,
                 flags,
                 group,
@@ -219,14 +219,14 @@ impl PluginInfo {
 
 /// `PluginInfo` of the registration.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Registrant {
+pub(crate) struct RegisteredPlugin {
     pub(crate) kind: String,
     pub(crate) name: String,
     pub(crate) endpoint: String,
     pub(crate) versions: Vec<String>,
 }
 
-impl Registrant {
+impl RegisteredPlugin {
     pub(crate) fn read(message: &[u8]) -> Result<Self, WireError> {
         let mut info = Self::default();
         fields(message, |field, wire| {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::CsiError;
 use crate::connection::call;
-use crate::messages::{Registrant, registration_status};
+use crate::messages::{RegisteredPlugin, registration_status};
 
 const LIMIT: Duration = Duration::from_secs(10);
 const GET_INFO: &str = "/pluginregistration.Registration/GetInfo";
@@ -39,7 +39,7 @@ impl Plugin {
         let method = GET_INFO;
         let answer = call(&self.socket, method, &[], LIMIT).await?;
         let malformed = |source| CsiError::Malformed { method, source };
-        let found = Registrant::read(&answer).map_err(malformed)?;
+        let found = RegisteredPlugin::read(&answer).map_err(malformed)?;
         let invalid = |reason| Err(CsiError::Invalid { method, reason });
         if found.kind != CSI_PLUGIN {
             return invalid(format!("\"{}\" is no plugin for volumes", found.kind));

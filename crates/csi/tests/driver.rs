@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
 
 use csi::{
-    Access, AccessMode, CsiError, Driver, Expansion, Finality, Plugin, Publication, Stage, Usage,
-    VolumeCapability,
+    AccessMode, AccessType, CsiError, Driver, Expansion, Finality, Plugin, Publication, Stage,
+    Usage, VolumeCapability,
 };
 use csi_test_driver::{Failure, NodeDriver, Settings, TestDriver, serve_registration};
 
@@ -36,7 +36,7 @@ fn settings(dir: &Path) -> Settings {
 
 fn capability() -> VolumeCapability {
     VolumeCapability {
-        access: Access::Mount {
+        access: AccessType::Mount {
             fs_type: "ext4".to_owned(),
             flags: vec!["noatime".to_owned()],
             group: None,

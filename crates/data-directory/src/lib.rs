@@ -22,9 +22,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 
 pub use binding::{KEY as INSTANCE_RECORD, bind};
-use marker::Unreadable;
+use marker::MarkerError;
 pub use marker::{Engine, FILE as MARKER_FILE, Marker, Role, kernel_name};
-use parts::Part;
+use parts::DirectoryPart;
 
 /// The part with the data directories of further nodes.
 pub const FURTHER_NODES: &str = "nodes";
@@ -45,7 +45,7 @@ pub fn make(path: &Path) -> Result<()> {
 /// Restricts the parts, which earlier versions left open, to their owner. Other entries of the
 /// directory are not changed.
 fn close_parts(data: &Path) -> io::Result<()> {
-    for part in &Part::ALL {
+    for part in &DirectoryPart::ALL {
         let path = data.join(part.name);
         let is_directory = fs::symlink_metadata(&path).is_ok_and(|found| found.is_dir());
         if is_directory {
@@ -71,7 +71,7 @@ impl Found {
             Err(error) => return Err(explain(data, error)),
         };
         let mut traces = Vec::new();
-        for part in Part::ALL.iter().filter(|part| part.is_trace) {
+        for part in DirectoryPart::ALL.iter().filter(|part| part.is_trace) {
             let path = data.join(part.name);
             if is_filled(&path).with_context(|| format!("look at {}", path.display()))? {
                 traces.push(part.name);
@@ -116,17 +116,17 @@ impl Found {
     }
 }
 
-fn explain(data: &Path, error: Unreadable) -> anyhow::Error {
+fn explain(data: &Path, error: MarkerError) -> anyhow::Error {
     let path = data.join(MARKER_FILE);
     match error {
-        Unreadable::Io(error) => {
+        MarkerError::Io(error) => {
             anyhow::Error::new(error).context(format!("read {}", path.display()))
         }
-        Unreadable::Newer => anyhow::anyhow!(
+        MarkerError::Newer => anyhow::anyhow!(
             "{} was written by a newer version of mainstay; start that version",
             path.display()
         ),
-        Unreadable::Damaged => anyhow::anyhow!(
+        MarkerError::Damaged => anyhow::anyhow!(
             "{} is damaged; restore it from a backup, or remove it: the next start makes a new one",
             path.display()
         ),

@@ -85,7 +85,7 @@ pub struct Marker {
 
 /// The reason why a marker is invalid.
 #[derive(Debug)]
-pub enum Unreadable {
+pub enum MarkerError {
     /// The file cannot be read.
     Io(io::Error),
     /// A newer program has written it.
@@ -111,31 +111,31 @@ impl Marker {
     }
 
     /// Reads the marker of a directory, if there is one.
-    pub fn read(data: &Path) -> Result<Option<Self>, Unreadable> {
+    pub fn read(data: &Path) -> Result<Option<Self>, MarkerError> {
         let bytes = match fs::read(data.join(FILE)) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(Unreadable::Io(error)),
+            Err(error) => return Err(MarkerError::Io(error)),
         };
         Self::parse(&bytes).map(Some)
     }
 
-    fn parse(bytes: &[u8]) -> Result<Self, Unreadable> {
+    fn parse(bytes: &[u8]) -> Result<Self, MarkerError> {
         #[derive(Deserialize)]
         struct Format {
             format: u32,
         }
         let format = serde_json::from_slice::<Format>(bytes);
-        match format.map_err(|_| Unreadable::Damaged)?.format {
+        match format.map_err(|_| MarkerError::Damaged)?.format {
             FORMAT => {}
-            newer if newer > FORMAT => return Err(Unreadable::Newer),
-            _ => return Err(Unreadable::Damaged),
+            newer if newer > FORMAT => return Err(MarkerError::Newer),
+            _ => return Err(MarkerError::Damaged),
         }
-        let marker: Self = serde_json::from_slice(bytes).map_err(|_| Unreadable::Damaged)?;
+        let marker: Self = serde_json::from_slice(bytes).map_err(|_| MarkerError::Damaged)?;
         // It becomes part of names in the kernel.
         let digits = marker.kernel_name.bytes();
         let is_name = digits.len() == 6 && digits.clone().all(|digit| digit.is_ascii_hexdigit());
-        is_name.then_some(marker).ok_or(Unreadable::Damaged)
+        is_name.then_some(marker).ok_or(MarkerError::Damaged)
     }
 
     /// Refuses a program that cannot use the data.
@@ -235,21 +235,21 @@ mod tests {
     fn what_is_no_marker_is_told_from_a_newer_one() {
         assert!(matches!(
             Marker::parse(b"{\"format\": 2}"),
-            Err(Unreadable::Newer)
+            Err(MarkerError::Newer)
         ));
         assert!(matches!(
             Marker::parse(b"{\"format\": 1}"),
-            Err(Unreadable::Damaged)
+            Err(MarkerError::Damaged)
         ));
         assert!(matches!(
             Marker::parse(b"an instance"),
-            Err(Unreadable::Damaged)
+            Err(MarkerError::Damaged)
         ));
         let mut marker = Marker::new(Path::new("/d"), "host", &BTreeSet::new());
         let bytes = serde_json::to_vec(&marker).unwrap();
         assert_eq!(Marker::parse(&bytes).unwrap(), marker);
         marker.kernel_name = "../../".to_owned();
         let bytes = serde_json::to_vec(&marker).unwrap();
-        assert!(matches!(Marker::parse(&bytes), Err(Unreadable::Damaged)));
+        assert!(matches!(Marker::parse(&bytes), Err(MarkerError::Damaged)));
     }
 }

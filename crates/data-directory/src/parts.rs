@@ -3,7 +3,7 @@
 
 /// A file or directory at the root of a data directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Part {
+pub struct DirectoryPart {
     /// Its name.
     pub name: &'static str,
     /// Its owner.
@@ -21,29 +21,29 @@ pub enum PartOwner {
     Instance,
 }
 
-const fn of_cluster(name: &'static str) -> Part {
-    Part {
+const fn of_cluster(name: &'static str) -> DirectoryPart {
+    DirectoryPart {
         name,
         of: PartOwner::Cluster,
         is_trace: false,
     }
 }
 
-const fn trace(name: &'static str) -> Part {
-    Part {
+const fn trace(name: &'static str) -> DirectoryPart {
+    DirectoryPart {
         is_trace: true,
         ..of_cluster(name)
     }
 }
 
-const fn of_instance(name: &'static str) -> Part {
-    Part {
+const fn of_instance(name: &'static str) -> DirectoryPart {
+    DirectoryPart {
         of: PartOwner::Instance,
         ..of_cluster(name)
     }
 }
 
-impl Part {
+impl DirectoryPart {
     /// All parts, in the order of deletion: the store comes first, so that after an interrupted
     /// deletion there are no objects whose data are gone.
     pub const ALL: [Self; 32] = [

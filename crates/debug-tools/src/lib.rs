@@ -66,7 +66,7 @@ fn finish(tool: &tools::Tool, arguments: &[String], out: &mut dyn Write) -> u8 {
         return BROKEN_PIPE;
     }
     complain(&format!("{}: {error:#}", tool.name));
-    match error.is::<options::Misuse>() {
+    match error.is::<options::UsageError>() {
         true => {
             complain(&format!("usage: {} {}", tool.name, tool.usage));
             2

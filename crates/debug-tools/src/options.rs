@@ -4,24 +4,24 @@ use std::fmt;
 
 /// A mistake in the arguments, after which the usage is shown.
 #[derive(Debug)]
-pub struct Misuse(String);
+pub struct UsageError(String);
 
-impl fmt::Display for Misuse {
+impl fmt::Display for UsageError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(&self.0)
     }
 }
 
-impl std::error::Error for Misuse {}
+impl std::error::Error for UsageError {}
 
 /// An error for a mistake in the arguments.
 pub fn misuse(text: impl Into<String>) -> anyhow::Error {
-    Misuse(text.into()).into()
+    UsageError(text.into()).into()
 }
 
 /// The options of a tool.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Known<'a> {
+pub struct ToolOptions<'a> {
     /// Letters without a value.
     pub flags: &'a str,
     /// Letters with one.
@@ -33,13 +33,13 @@ pub struct Known<'a> {
 }
 
 /// Options of letters alone.
-pub const fn flags(flags: &'static str) -> Known<'static> {
+pub const fn flags(flags: &'static str) -> ToolOptions<'static> {
     with_values(flags, "")
 }
 
 /// Options of letters, some with values.
-pub const fn with_values(flags: &'static str, valued: &'static str) -> Known<'static> {
-    Known {
+pub const fn with_values(flags: &'static str, valued: &'static str) -> ToolOptions<'static> {
+    ToolOptions {
         flags,
         valued,
         long: &[],
@@ -57,7 +57,7 @@ pub struct Options {
 
 impl Options {
     /// Takes the arguments apart.
-    pub fn read(arguments: &[String], known: Known<'_>) -> anyhow::Result<Self> {
+    pub fn read(arguments: &[String], known: ToolOptions<'_>) -> anyhow::Result<Self> {
         let mut options = Self::default();
         let mut rest = arguments.iter();
         while let Some(argument) = rest.next() {
@@ -150,7 +150,7 @@ impl Options {
 mod tests {
     use super::*;
 
-    const KNOWN: Known<'_> = Known {
+    const KNOWN: ToolOptions<'_> = ToolOptions {
         flags: "la",
         valued: "n",
         long: &[("all", 'a'), ("number", 'n')],
@@ -179,7 +179,7 @@ mod tests {
             ("-n", "needs a value"),
         ] {
             let error = read(line).unwrap_err();
-            assert!(error.is::<Misuse>());
+            assert!(error.is::<UsageError>());
             assert!(error.to_string().contains(told), "{error}");
         }
         assert!(read("-n five").unwrap().number::<u32>('n').is_err());

@@ -3,26 +3,26 @@
 use hickory_proto::op::{Message, ResponseCode};
 
 use crate::forward::{response_of, ttl_of};
-use crate::wire::{self, Received, Response};
+use crate::wire::{self, ParsedMessage, Response};
 
 /// Parses a query as from UDP and returns the response, as if its name did not exist, with the
 /// maximum length of the response in bytes.
 pub fn question(bytes: &[u8]) -> Option<(Vec<u8>, usize)> {
     match wire::read(bytes) {
-        Received::Request(request) => {
+        ParsedMessage::Request(request) => {
             let max = request.udp_bytes_max();
             let answer = request.respond(Response::code(ResponseCode::NXDomain), max)?;
             Some((answer, max))
         }
-        Received::Refused(answer) => Some((answer, usize::from(u16::MAX))),
-        Received::Ignored => None,
+        ParsedMessage::Refused(answer) => Some((answer, usize::from(u16::MAX))),
+        ParsedMessage::Ignored => None,
     }
 }
 
 /// Parses another server's response to the query, and returns the response by UDP, with its maximum
 /// length.
 pub fn forwarded(question: &[u8], answer: &[u8]) -> Option<(Vec<u8>, usize)> {
-    let Received::Request(request) = wire::read(question) else {
+    let ParsedMessage::Request(request) = wire::read(question) else {
         return None;
     };
     let message = Message::from_vec(answer).ok()?;

@@ -30,7 +30,7 @@ struct KeptService {
 }
 
 /// The file with the zone's contents, and the contents that it is to get.
-pub(crate) struct Kept {
+pub(crate) struct ZoneFile {
     file: PathBuf,
     states: BTreeMap<Key, ServiceState>,
     due: Option<Instant>,
@@ -38,7 +38,7 @@ pub(crate) struct Kept {
     writing: Option<JoinHandle<()>>,
 }
 
-impl Kept {
+impl ZoneFile {
     pub(crate) fn at(file: PathBuf) -> Self {
         Self {
             file,

@@ -40,7 +40,7 @@ impl CurrentZone {
 }
 
 /// The local answer to a query.
-pub(crate) enum Local {
+pub(crate) enum LocalAnswer {
     /// The complete answer.
     Answer(Response),
     /// Another server must be asked; its answers are appended to these.
@@ -68,15 +68,15 @@ impl Resolver {
     }
 
     /// Answers as far as possible at once.
-    pub(crate) fn local(&self, request: &Request) -> Local {
+    pub(crate) fn local(&self, request: &Request) -> LocalAnswer {
         let local = self.look_up(&request.query);
         match local {
-            Local::Elsewhere(query, mut so_far) if so_far.answers.is_empty() => {
+            LocalAnswer::Elsewhere(query, mut so_far) if so_far.answers.is_empty() => {
                 match self.forwarder.kept(&query, request.wants_proof()) {
-                    Some(kept) => Local::Answer(kept),
+                    Some(kept) => LocalAnswer::Answer(kept),
                     None => {
                         so_far.authoritative = false;
-                        Local::Elsewhere(query, so_far)
+                        LocalAnswer::Elsewhere(query, so_far)
                     }
                 }
             }
@@ -102,19 +102,19 @@ impl Resolver {
         response
     }
 
-    fn look_up(&self, query: &Query) -> Local {
+    fn look_up(&self, query: &Query) -> LocalAnswer {
         let kind = kind_of(query.query_type);
         let asked = query.name.to_ascii().to_ascii_lowercase();
         if let Some(response) = this_machine(query, &asked, kind) {
-            return Local::Answer(response);
+            return LocalAnswer::Answer(response);
         }
         let zone = self.zone.read();
         let Some(zone) = zone.as_ref() else {
             let ours = asked.trim_end_matches('.').ends_with(&self.domain);
             let nothing = Response::default();
             return match ours {
-                true => Local::Answer(Response::code(ResponseCode::ServFail)),
-                false => Local::Elsewhere(Box::new(query.clone()), nothing),
+                true => LocalAnswer::Answer(Response::code(ResponseCode::ServFail)),
+                false => LocalAnswer::Elsewhere(Box::new(query.clone()), nothing),
             };
         };
         let mut response = Response {
@@ -132,7 +132,7 @@ impl Resolver {
                 LookupResult::NotOurs => {
                     let mut query = query.clone();
                     query.name = owner;
-                    return Local::Elsewhere(Box::new(query), response);
+                    return LocalAnswer::Elsewhere(Box::new(query), response);
                 }
                 LookupResult::NoSuchName | LookupResult::NoData => {
                     let missing = matches!(lookup, LookupResult::NoSuchName);
@@ -150,7 +150,7 @@ impl Resolver {
             lookup = zone.lookup(&target.to_ascii(), kind);
             owner = target;
         }
-        Local::Answer(response)
+        LocalAnswer::Answer(response)
     }
 
     fn add(

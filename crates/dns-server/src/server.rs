@@ -22,12 +22,12 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::forward::Forwarder;
-use crate::kept::Kept;
+use crate::kept::ZoneFile;
 use crate::limits;
-use crate::resolve::{CurrentZone, Local, Resolver};
+use crate::resolve::{CurrentZone, LocalAnswer, Resolver};
 use crate::upstreams::{Source, Upstreams};
-use crate::watch::{Watched, follow, watch_namespaces};
-use crate::wire::{self, Received, Request, Response};
+use crate::watch::{ZoneCaches, follow, watch_namespaces};
+use crate::wire::{self, ParsedMessage, Request, Response};
 
 /// The settings of the server.
 #[derive(Clone, Debug)]
@@ -168,13 +168,13 @@ impl Server {
             dns_addresses: addresses,
             ranges,
         };
-        let watched = Watched {
+        let watched = ZoneCaches {
             namespaces,
             services,
             slices,
         };
         let mut tasks = JoinSet::new();
-        let kept = kept.map(Kept::at);
+        let kept = kept.map(ZoneFile::at);
         let followed = follow(watched, settings, (zone, kept), component.shutdown.clone());
         tasks.spawn(component.watched("the zone", followed));
         for socket in self.udp {
@@ -249,19 +249,19 @@ async fn serve_udp(
             continue;
         }
         let request = match wire::read(&buffer[..length]) {
-            Received::Request(request) => request,
-            Received::Refused(bytes) => {
+            ParsedMessage::Request(request) => request,
+            ParsedMessage::Refused(bytes) => {
                 send(&socket, &bytes, client).await;
                 continue;
             }
-            Received::Ignored => continue,
+            ParsedMessage::Ignored => continue,
         };
         let response = match resolver.local(&request) {
-            Local::Answer(response) => response,
-            Local::Elsewhere(..) if waiting.len() >= limits::FORWARDS_MAX => {
+            LocalAnswer::Answer(response) => response,
+            LocalAnswer::Elsewhere(..) if waiting.len() >= limits::FORWARDS_MAX => {
                 Response::code(ResponseCode::ServFail)
             }
-            Local::Elsewhere(query, so_far) => {
+            LocalAnswer::Elsewhere(query, so_far) => {
                 let (socket, resolver) = (socket.clone(), resolver.clone());
                 let work = async move {
                     let proof = request.wants_proof();
@@ -335,10 +335,10 @@ async fn converse(mut stream: TcpStream, resolver: Resolver) -> io::Result<()> {
         buffer.resize(usize::from(length), 0);
         timeout(limits::TCP_IDLE, stream.read_exact(&mut buffer)).await??;
         let bytes = match wire::read(&buffer) {
-            Received::Request(request) => {
+            ParsedMessage::Request(request) => {
                 let response = match resolver.local(&request) {
-                    Local::Answer(response) => response,
-                    Local::Elsewhere(query, so_far) => {
+                    LocalAnswer::Answer(response) => response,
+                    LocalAnswer::Elsewhere(query, so_far) => {
                         resolver
                             .elsewhere(request.wants_proof(), &query, so_far)
                             .await
@@ -346,8 +346,8 @@ async fn converse(mut stream: TcpStream, resolver: Resolver) -> io::Result<()> {
                 };
                 request.respond(response, usize::from(u16::MAX))
             }
-            Received::Refused(bytes) => Some(bytes),
-            Received::Ignored => None,
+            ParsedMessage::Refused(bytes) => Some(bytes),
+            ParsedMessage::Ignored => None,
         };
         let Some(bytes) = bytes else { return Ok(()) };
         let length = u16::try_from(bytes.len()).map_err(io::Error::other)?;

@@ -10,7 +10,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use reconcile::{Cache, Component, ServiceChanges, ServiceState, WatchConfig};
 use tokio_util::sync::CancellationToken;
 
-use crate::kept::Kept;
+use crate::kept::ZoneFile;
 use crate::limits;
 use crate::resolve::CurrentZone;
 
@@ -18,13 +18,13 @@ const FORBIDDEN: u16 = 403;
 
 /// The caches for the zone.
 #[derive(Clone)]
-pub(crate) struct Watched {
+pub(crate) struct ZoneCaches {
     pub(crate) namespaces: Cache<PartialObjectMeta<Namespace>>,
     pub(crate) services: Cache<Service>,
     pub(crate) slices: Cache<EndpointSlice>,
 }
 
-impl Watched {
+impl ZoneCaches {
     /// Namespaces are not waited for: without them all names of Services and pods are known.
     async fn wait_synced(&self) -> bool {
         self.services.wait_synced().await && self.slices.wait_synced().await
@@ -53,9 +53,9 @@ pub(crate) async fn watch_namespaces(
 /// Updates the zone on each change, until `shutdown`. While no API server answers, the zone has the
 /// contents that were kept last.
 pub(crate) async fn follow(
-    watched: Watched,
+    watched: ZoneCaches,
     settings: Settings,
-    (zone, mut kept): (CurrentZone, Option<Kept>),
+    (zone, mut kept): (CurrentZone, Option<ZoneFile>),
     shutdown: CancellationToken,
 ) {
     let by_disk = async {
@@ -124,8 +124,8 @@ pub(crate) async fn follow(
 }
 
 /// Waits until the contents are due to be kept.
-async fn due(kept: Option<&Kept>) {
-    match kept.and_then(Kept::due) {
+async fn due(kept: Option<&ZoneFile>) {
+    match kept.and_then(ZoneFile::due) {
         Some(at) => tokio::time::sleep_until(at).await,
         None => std::future::pending().await,
     }
@@ -184,7 +184,7 @@ mod tests {
         let service: Service = serde_json::from_value(service).expect("a Service");
         let (to_services, services) = unbounded();
         let (to_slices, slices) = unbounded();
-        let watched = Watched {
+        let watched = ZoneCaches {
             namespaces: Cache::from_events(futures::stream::pending()),
             services: Cache::from_events(services),
             slices: Cache::from_events(slices),
@@ -228,7 +228,7 @@ mod tests {
             dns_addresses: Vec::new(),
             ranges: Vec::new(),
         };
-        let mut kept = Kept::at(file.clone());
+        let mut kept = ZoneFile::at(file.clone());
         assert!(kept.read(settings.clone()).await.is_none());
         let service = json!({ "metadata": { "namespace": "default", "name": "web" },
             "spec": { "clusterIP": "None", "ports": [{ "port": 80 }] } });
@@ -251,13 +251,13 @@ mod tests {
         // Nothing is listed any more.
         let (to_services, services) = unbounded();
         let (to_slices, slices) = unbounded();
-        let watched = Watched {
+        let watched = ZoneCaches {
             namespaces: Cache::from_events(futures::stream::pending()),
             services: Cache::from_events(services),
             slices: Cache::from_events(slices),
         };
         let (zone, shutdown) = (CurrentZone::default(), CancellationToken::new());
-        let zones = (zone.clone(), Some(Kept::at(file)));
+        let zones = (zone.clone(), Some(ZoneFile::at(file)));
         let following = tokio::spawn(follow(watched, settings, zones, shutdown.clone()));
         while !is_found(&zone) {
             sleep(Duration::from_millis(50)).await;

@@ -37,7 +37,7 @@ impl Response {
 }
 
 /// A parsed message.
-pub(crate) enum Received {
+pub(crate) enum ParsedMessage {
     /// A question.
     Request(Box<Request>),
     /// A query that gets an error response at once.
@@ -47,12 +47,12 @@ pub(crate) enum Received {
 }
 
 /// Reads a message.
-pub(crate) fn read(bytes: &[u8]) -> Received {
+pub(crate) fn read(bytes: &[u8]) -> ParsedMessage {
     let Some(header) = bytes.get(..HEADER_BYTES) else {
-        return Received::Ignored;
+        return ParsedMessage::Ignored;
     };
     if header[2] & QUERY_RESPONSE_BIT != 0 {
-        return Received::Ignored;
+        return ParsedMessage::Ignored;
     }
     let Ok(message) = Message::from_vec(bytes) else {
         let id = u16::from_be_bytes([header[0], header[1]]);
@@ -92,19 +92,19 @@ pub(crate) fn read(bytes: &[u8]) -> Received {
         ..
     } = message;
     match queries.pop() {
-        Some(query) => Received::Request(Box::new(Request {
+        Some(query) => ParsedMessage::Request(Box::new(Request {
             metadata,
             query,
             edns,
         })),
-        None => Received::Ignored,
+        None => ParsedMessage::Ignored,
     }
 }
 
-fn refuse(message: &Message) -> Received {
+fn refuse(message: &Message) -> ParsedMessage {
     message
         .to_vec()
-        .map_or(Received::Ignored, Received::Refused)
+        .map_or(ParsedMessage::Ignored, ParsedMessage::Refused)
 }
 
 fn own_edns() -> Edns {
@@ -208,7 +208,7 @@ mod tests {
     use hickory_proto::rr::rdata::A;
     use hickory_proto::rr::{RData, RecordType};
 
-    use super::{Received, Response, name, read, record};
+    use super::{ParsedMessage, Response, name, read, record};
 
     fn question() -> Message {
         let mut message = Message::query();
@@ -219,9 +219,9 @@ mod tests {
         message
     }
 
-    fn code(received: Received) -> Option<ResponseCode> {
+    fn code(received: ParsedMessage) -> Option<ResponseCode> {
         match received {
-            Received::Refused(bytes) => {
+            ParsedMessage::Refused(bytes) => {
                 Some(Message::from_vec(&bytes).unwrap().metadata.response_code)
             }
             _ => None,
@@ -233,7 +233,7 @@ mod tests {
         let good = question().to_vec().unwrap();
         for end in 0..good.len() {
             let received = read(&good[..end]);
-            assert!(!matches!(received, Received::Request(_)), "{end}");
+            assert!(!matches!(received, ParsedMessage::Request(_)), "{end}");
         }
         let mut seed = 0x2545_f491_u32;
         for _ in 0..20_000 {
@@ -245,7 +245,7 @@ mod tests {
                 bytes[at] = b;
                 bytes.push(c);
             }
-            if let Received::Request(request) = read(&bytes) {
+            if let ParsedMessage::Request(request) = read(&bytes) {
                 assert!(request.respond(Response::default(), 512).is_some());
             }
         }
@@ -261,7 +261,7 @@ mod tests {
         response.metadata.message_type = MessageType::Response;
         assert!(matches!(
             read(&response.to_vec().unwrap()),
-            Received::Ignored
+            ParsedMessage::Ignored
         ));
         let mut none = question();
         none.queries.clear();
@@ -279,7 +279,7 @@ mod tests {
         update.metadata.op_code = hickory_proto::op::OpCode::Update;
         assert!(!matches!(
             read(&update.to_vec().unwrap()),
-            Received::Request(_)
+            ParsedMessage::Request(_)
         ));
         let mut newer = question();
         let mut edns = hickory_proto::op::Edns::new();
@@ -287,13 +287,13 @@ mod tests {
         newer.set_edns(edns);
         assert!(matches!(
             read(&newer.to_vec().unwrap()),
-            Received::Refused(_)
+            ParsedMessage::Refused(_)
         ));
     }
 
     #[test]
     fn what_does_not_fit_is_cut_and_said_so() {
-        let Received::Request(request) = read(&question().to_vec().unwrap()) else {
+        let ParsedMessage::Request(request) = read(&question().to_vec().unwrap()) else {
             panic!()
         };
         let answer = |last: u8| {

@@ -96,6 +96,7 @@ impl OwnEtcd {
 pub struct ReservedRanges(Place);
 
 impl ReservedRanges {
+    /// Reserves ranges until the value is dropped.
     #[expect(clippy::new_without_default, reason = "it reserves something")]
     pub fn new() -> Self {
         Self(Place::reserve())

@@ -2,7 +2,7 @@
 
 use end_to_end::{Api, Instance, program, text, wait_for, wait_for_text, words};
 use k8s_openapi::ByteString;
-use node_identity::{Credentials, JoinToken, Wanted, client, join};
+use node_identity::{CertificateSubject, Credentials, JoinToken, client, join};
 use serde_json::json;
 
 const JANE: &[u8] =
@@ -110,7 +110,9 @@ fn a_new_node_gets_its_certificate_by_a_token() {
         let joined = join(&server, &read, "n2").await.expect("a certificate");
         let own = Credentials::Identity(&joined.identity);
         let own = client(&server, &joined.ca_pem, &own).await;
-        let next = node_identity::request(&own.expect("a client"), &Wanted::client("n2")).await;
+        let next =
+            node_identity::request(&own.expect("a client"), &CertificateSubject::client("n2"))
+                .await;
         next.expect("the next certificate, without the token");
     });
 

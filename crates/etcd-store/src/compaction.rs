@@ -26,7 +26,7 @@ const ATTEMPT: Duration = Duration::from_secs(10);
 
 /// The state at the last look of a server.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Seen {
+pub(crate) struct CompactionState {
     /// The number of writes of the key.
     version: u64,
     /// The revision of the cluster.
@@ -35,7 +35,7 @@ pub(crate) struct Seen {
 
 /// Compacts at each interval, until the task is aborted.
 pub(crate) async fn run(connections: Arc<Connections>, keys: Keys) {
-    let mut seen = Seen::default();
+    let mut seen = CompactionState::default();
     loop {
         tokio::time::sleep(INTERVAL).await;
         match look(&connections, &keys, seen).await {
@@ -56,8 +56,8 @@ pub(crate) async fn run(connections: Arc<Connections>, keys: Keys) {
 async fn look(
     connections: &Connections,
     keys: &Keys,
-    seen: Seen,
-) -> Result<(Seen, Option<EtcdRevision>), RpcError> {
+    seen: CompactionState,
+) -> Result<(CompactionState, Option<EtcdRevision>), RpcError> {
     let request = TxnRequest {
         conditions: vec![Condition::Version(keys.compaction.clone(), seen.version)],
         success: vec![RequestOp::Put {
@@ -89,12 +89,12 @@ async fn send(connections: &Connections, request: &TxnRequest) -> Result<TxnResp
     TxnResponse::read(&answer).map_err(|error| RpcError::Broken(error.to_string()))
 }
 
-fn judge(seen: Seen, response: &TxnResponse) -> (Seen, Option<EtcdRevision>) {
+fn judge(seen: CompactionState, response: &TxnResponse) -> (CompactionState, Option<EtcdRevision>) {
     let version = match response.succeeded {
         true => seen.version + 1,
         false => found_version(response),
     };
-    let now = Seen {
+    let now = CompactionState {
         version,
         revision: response.revision,
     };
@@ -103,8 +103,11 @@ fn judge(seen: Seen, response: &TxnResponse) -> (Seen, Option<EtcdRevision>) {
 }
 
 /// The decision without an agreement: repeated compactions do no harm.
-fn judge_full(seen: Seen, response: &TxnResponse) -> (Seen, Option<EtcdRevision>) {
-    let now = Seen {
+fn judge_full(
+    seen: CompactionState,
+    response: &TxnResponse,
+) -> (CompactionState, Option<EtcdRevision>) {
+    let now = CompactionState {
         version: found_version(response),
         revision: response.revision,
     };
@@ -153,8 +156,8 @@ mod tests {
         }
     }
 
-    fn seen(version: u64, revision: u64) -> Seen {
-        Seen {
+    fn seen(version: u64, revision: u64) -> CompactionState {
+        CompactionState {
             version,
             revision: EtcdRevision(revision),
         }
@@ -163,7 +166,7 @@ mod tests {
     #[test]
     fn one_server_compacts_to_what_it_saw_an_interval_before() {
         // The first look of the first server, and its second.
-        let first = judge(Seen::default(), &response(true, 10, None));
+        let first = judge(CompactionState::default(), &response(true, 10, None));
         assert_eq!(first, (seen(1, 10), None));
         let second = judge(first.0, &response(true, 90, None));
         assert_eq!(second, (seen(2, 90), Some(EtcdRevision(10))));
@@ -174,7 +177,7 @@ mod tests {
 
     #[test]
     fn a_full_etcd_is_compacted_by_each_server() {
-        let first = judge_full(Seen::default(), &response(true, 10, Some(3)));
+        let first = judge_full(CompactionState::default(), &response(true, 10, Some(3)));
         assert_eq!(first, (seen(3, 10), None));
         let second = judge_full(first.0, &response(true, 12, Some(3)));
         assert_eq!(second, (seen(3, 12), Some(EtcdRevision(10))));

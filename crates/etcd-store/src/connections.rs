@@ -89,7 +89,7 @@ impl Endpoint {
 
 /// The connection in use. Its number grows with each new one.
 #[derive(Clone)]
-pub(crate) struct Current {
+pub(crate) struct CurrentConnection {
     pub(crate) number: u64,
     pub(crate) channel: Channel,
 }
@@ -148,12 +148,12 @@ impl Connections {
     /// The connection in use; a new one if there is none, with the first member that answers.
     ///
     /// *Errors.* `Unreachable`, with the reason of each member.
-    pub(crate) async fn current(&self) -> Result<Current, RpcError> {
+    pub(crate) async fn current(&self) -> Result<CurrentConnection, RpcError> {
         let mut state = self.state.lock().await;
         if let Some(channel) = state.channel.take_if(|channel| !channel.is_closed()) {
             state.channel = Some(channel.clone());
             let number = state.number;
-            return Ok(Current { number, channel });
+            return Ok(CurrentConnection { number, channel });
         }
         // All that wait share an attempt.
         if let Some((at, reasons)) = &state.unreachable
@@ -171,7 +171,7 @@ impl Connections {
                     state.unreachable = None;
                     let number = state.number;
                     self.changes.send_replace(number);
-                    return Ok(Current { number, channel });
+                    return Ok(CurrentConnection { number, channel });
                 }
                 Err(error) => {
                     reasons.push(format!("{}: {error}", endpoint.base()));
@@ -255,7 +255,7 @@ impl Connections {
 
     async fn call_over(
         &self,
-        Current { number, channel }: Current,
+        CurrentConnection { number, channel }: CurrentConnection,
         (path, txn): (&str, Option<&Txn>),
         message: &[u8],
         limit: Duration,

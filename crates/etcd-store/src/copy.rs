@@ -21,7 +21,7 @@ use crate::{
     },
     mirror,
     options::{ConnectError, EtcdOptions, unusable},
-    origin::{self, Origin, Record},
+    origin::{self, Origin, OriginRecord},
     revision::EtcdRevision,
     value,
 };
@@ -35,7 +35,7 @@ const BATCH_BYTES: usize = 1_000_000;
 
 /// The data below a prefix, for a copy.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Found {
+pub enum PrefixContents {
     /// No key.
     Nothing,
     /// A copy that was interrupted.
@@ -74,7 +74,7 @@ impl From<RpcError> for CopyError {
 
 /// The pairs of the store in etcd at one revision.
 #[derive(Clone, Debug)]
-pub struct Pairs {
+pub struct LivePairs {
     /// The pairs.
     pub live: LiveKeys,
     /// The revision that servers show for them.
@@ -82,7 +82,7 @@ pub struct Pairs {
     in_etcd: EtcdRevision,
 }
 
-impl Pairs {
+impl LivePairs {
     /// The pairs that are copied: those without a lease, which would delete them.
     pub fn kept(&self) -> impl Iterator<Item = &KeyValue> {
         let pairs = self.live.values().map(Arc::as_ref);
@@ -99,7 +99,7 @@ pub struct EtcdCopy {
 }
 
 /// A copy into etcd that has begun.
-pub struct Begun(EtcdRevision);
+pub struct StartedCopy(EtcdRevision);
 
 impl EtcdCopy {
     /// Connects with a member.
@@ -122,13 +122,13 @@ impl EtcdCopy {
     /// Finds out which data is below the prefix.
     ///
     /// *Errors.* `Etcd`.
-    pub async fn found(&self) -> Result<Found, CopyError> {
+    pub async fn found(&self) -> Result<PrefixContents, CopyError> {
         Ok(match origin::read(&self.connections, &self.keys).await?.1 {
-            Some(Record::Copying { instance }) => Found::Incomplete { instance },
-            Some(Record::Moved { to, .. }) => Found::Moved { to },
-            Some(Record::Complete { .. }) | None => match self.count().await? {
-                0 => Found::Nothing,
-                keys => Found::Data { keys },
+            Some(OriginRecord::Copying { instance }) => PrefixContents::Incomplete { instance },
+            Some(OriginRecord::Moved { to, .. }) => PrefixContents::Moved { to },
+            Some(OriginRecord::Complete { .. }) | None => match self.count().await? {
+                0 => PrefixContents::Nothing,
+                keys => PrefixContents::Data { keys },
             },
         })
     }
@@ -150,26 +150,26 @@ impl EtcdCopy {
     /// Begins a copy of an instance, over nothing or over an interrupted copy, whose pairs are deleted.
     ///
     /// *Errors.* `Etcd`; `Written` if there is something else.
-    pub async fn begin(&self, instance: &str) -> Result<Begun, CopyError> {
+    pub async fn begin(&self, instance: &str) -> Result<StartedCopy, CopyError> {
         let (seen, found) = origin::read(&self.connections, &self.keys).await?;
         let guard = match found {
             None => vec![Condition::AllBefore(self.keys.all().0, EtcdRevision(1))],
-            Some(Record::Copying { .. }) => Vec::new(),
+            Some(OriginRecord::Copying { .. }) => Vec::new(),
             Some(_) => return Err(CopyError::Written),
         };
-        let record = Record::Copying {
+        let record = OriginRecord::Copying {
             instance: instance.to_owned(),
         };
         let deleted = RequestOp::DeleteAll(self.keys.all_data().0);
         self.note(seen, &record, guard, Some(deleted))
             .await
-            .map(Begun)
+            .map(StartedCopy)
     }
 
     /// Adds a pair, which keeps its revisions. Leases are not copied.
     ///
     /// *Errors.* `Etcd`; `Written` if another copy has begun.
-    pub async fn put(&mut self, begun: &Begun, pair: &KeyValue) -> Result<(), CopyError> {
+    pub async fn put(&mut self, begun: &StartedCopy, pair: &KeyValue) -> Result<(), CopyError> {
         let bytes = pair.key.len() + pair.value.len();
         if self.batch.len() >= BATCH_KEYS || self.batch_bytes + bytes > BATCH_BYTES {
             self.flush(begun).await?;
@@ -183,7 +183,7 @@ impl EtcdCopy {
         Ok(())
     }
 
-    async fn flush(&mut self, begun: &Begun) -> Result<(), CopyError> {
+    async fn flush(&mut self, begun: &StartedCopy) -> Result<(), CopyError> {
         self.batch_bytes = 0;
         let request = TxnRequest {
             conditions: vec![Condition::ModRevision(self.keys.origin.clone(), begun.0)],
@@ -199,7 +199,7 @@ impl EtcdCopy {
     /// Writes the last pairs, and reads all of them back.
     ///
     /// *Errors.* As of [`put`](Self::put).
-    pub async fn finish(&mut self, begun: &Begun) -> Result<LiveKeys, CopyError> {
+    pub async fn finish(&mut self, begun: &StartedCopy) -> Result<LiveKeys, CopyError> {
         self.flush(begun).await?;
         let origin = Origin {
             record: begun.0,
@@ -211,8 +211,8 @@ impl EtcdCopy {
     /// Completes the copy, so that servers can use it: their revisions begin above `revision`.
     ///
     /// *Errors.* As of [`put`](Self::put).
-    pub async fn complete(&self, begun: Begun, revision: Revision) -> Result<(), CopyError> {
-        let record = Record::Complete { offset: revision.0 };
+    pub async fn complete(&self, begun: StartedCopy, revision: Revision) -> Result<(), CopyError> {
+        let record = OriginRecord::Complete { offset: revision.0 };
         self.note(begun.0, &record, Vec::new(), None)
             .await
             .map(drop)
@@ -221,16 +221,16 @@ impl EtcdCopy {
     /// All pairs, also of data that was copied elsewhere.
     ///
     /// *Errors.* `Etcd`, also for an incomplete copy.
-    pub async fn pairs(&self) -> Result<Pairs, CopyError> {
+    pub async fn pairs(&self) -> Result<LivePairs, CopyError> {
         let (record, found) = origin::read(&self.connections, &self.keys).await?;
         let offset = match found {
             None => 0,
-            Some(Record::Complete { offset } | Record::Moved { offset, .. }) => offset,
-            Some(Record::Copying { .. }) => return Err(ConnectError::Incomplete.into()),
+            Some(OriginRecord::Complete { offset } | OriginRecord::Moved { offset, .. }) => offset,
+            Some(OriginRecord::Copying { .. }) => return Err(ConnectError::Incomplete.into()),
         };
         let origin = Origin { record, offset };
         let (live, revision) = mirror::load(&self.connections, &self.keys, origin).await?;
-        Ok(Pairs {
+        Ok(LivePairs {
             live,
             revision,
             in_etcd: origin.in_etcd(revision),
@@ -240,23 +240,23 @@ impl EtcdCopy {
     /// Whether no server has written since the pairs were read.
     ///
     /// *Errors.* `Etcd`.
-    pub async fn is_unchanged(&self, pairs: &Pairs) -> Result<bool, CopyError> {
+    pub async fn is_unchanged(&self, pairs: &LivePairs) -> Result<bool, CopyError> {
         Ok(self.pairs().await?.kept().eq(pairs.kept()))
     }
 
     /// Leaves the data to the copy that was made elsewhere: no server can use it here any more.
     ///
     /// *Errors.* `Etcd`; `Written` if the copy does not have all.
-    pub async fn leave(&self, pairs: &Pairs, to: &str) -> Result<(), CopyError> {
+    pub async fn leave(&self, pairs: &LivePairs, to: &str) -> Result<(), CopyError> {
         let (seen, found) = origin::read(&self.connections, &self.keys).await?;
         let offset = match found {
             None => 0,
-            Some(Record::Complete { offset }) => offset,
-            Some(Record::Moved { to: noted, .. }) if noted == to => return Ok(()),
+            Some(OriginRecord::Complete { offset }) => offset,
+            Some(OriginRecord::Moved { to: noted, .. }) if noted == to => return Ok(()),
             Some(_) => return Err(CopyError::Written),
         };
         let to = to.to_owned();
-        let record = Record::Moved { offset, to };
+        let record = OriginRecord::Moved { offset, to };
         let next = EtcdRevision(pairs.in_etcd.0 + 1);
         let prefixes = [self.keys.all_data().0, self.keys.marks.clone()];
         let guard = prefixes.map(|prefix| Condition::AllBefore(prefix, next));
@@ -265,7 +265,7 @@ impl EtcdCopy {
         if self.is_unchanged(pairs).await? {
             return Ok(());
         }
-        let record = Record::Complete { offset };
+        let record = OriginRecord::Complete { offset };
         self.note(moved, &record, Vec::new(), None).await?;
         Err(CopyError::Written)
     }
@@ -274,7 +274,7 @@ impl EtcdCopy {
     async fn note(
         &self,
         seen: EtcdRevision,
-        record: &Record,
+        record: &OriginRecord,
         guard: Vec<Condition>,
         also: Option<RequestOp>,
     ) -> Result<EtcdRevision, CopyError> {

@@ -4,7 +4,7 @@ use bytes::{Bytes, BytesMut};
 use grpc::framing;
 use mvcc_store::Revision;
 
-use crate::{connections::MESSAGE_BYTES_MAX, messages, origin::Record, value};
+use crate::{connections::MESSAGE_BYTES_MAX, messages, origin::OriginRecord, value};
 
 /// Decodes a stream of messages, each as every answer that is in use, and the values in them. Returns
 /// the number of messages.
@@ -33,6 +33,6 @@ pub fn stream(bytes: &[u8]) -> usize {
 
 /// Decodes a stored value, and the same bytes as the record of the data's origin.
 pub fn stored_value(stored: &Bytes) -> Option<Bytes> {
-    let _record = Record::parse(stored);
+    let _record = OriginRecord::parse(stored);
     value::load(stored, Revision(1))
 }

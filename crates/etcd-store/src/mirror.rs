@@ -19,7 +19,7 @@ use mvcc_store::{
 use tokio::sync::{Notify, watch};
 
 use crate::{
-    connections::{Connections, Current},
+    connections::{Connections, CurrentConnection},
     keys::Keys,
     messages::{
         self, RANGE, RangeRequest, RangeResponse, StoredPair, WATCH, WatchEvent, WatchResponse,
@@ -46,7 +46,7 @@ const TRIM_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The trace of a transaction of this process in the watch.
 #[derive(Clone)]
-pub(crate) enum Mark {
+pub(crate) enum MarkState {
     /// Nothing yet.
     Awaited,
     /// It has come, with these changes.
@@ -66,7 +66,7 @@ pub(crate) struct Mirror {
     /// The published revision. Marks of a revision are noted before it is sent here.
     reached: watch::Sender<Revision>,
     nudge: Notify,
-    marks: Mutex<HashMap<u64, Mark>>,
+    marks: Mutex<HashMap<u64, MarkState>>,
     failure: RwLock<Option<StoreError>>,
 }
 
@@ -123,14 +123,14 @@ impl Mirror {
         *self.failure.write().unwrap_or_else(PoisonError::into_inner) = failure;
     }
 
-    fn marks(&self) -> MutexGuard<'_, HashMap<u64, Mark>> {
+    fn marks(&self) -> MutexGuard<'_, HashMap<u64, MarkState>> {
         self.marks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Expects the mark of a transaction from now on, until the result is dropped.
-    pub(crate) fn expect(&self, number: u64) -> Expected<'_> {
-        self.marks().insert(number, Mark::Awaited);
-        Expected {
+    pub(crate) fn expect(&self, number: u64) -> AwaitedMark<'_> {
+        self.marks().insert(number, MarkState::Awaited);
+        AwaitedMark {
             mirror: self,
             number,
         }
@@ -189,8 +189,8 @@ impl Mirror {
             match load(connections, &self.keys, self.origin).await {
                 Ok((live, revision)) => {
                     for mark in self.marks().values_mut() {
-                        if matches!(mark, Mark::Awaited) {
-                            *mark = Mark::Missed;
+                        if matches!(mark, MarkState::Awaited) {
+                            *mark = MarkState::Missed;
                         }
                     }
                     self.published.replace(live, revision);
@@ -209,7 +209,7 @@ impl Mirror {
     /// Follows one watch to its end.
     async fn follow(&self, connections: &Connections) -> Ended {
         let mut changes = connections.changes();
-        let Current { number, channel } = match connections.current().await {
+        let CurrentConnection { number, channel } = match connections.current().await {
             Ok(current) => current,
             Err(error) => return Ended::Failed(0, error),
         };
@@ -316,27 +316,30 @@ impl Mirror {
         if let Some(number) = mark
             && let Some(mark) = self.marks().get_mut(&number)
         {
-            *mark = Mark::Seen(commit);
+            *mark = MarkState::Seen(commit);
         }
         self.reached.send_replace(revision);
     }
 }
 
 /// A transaction whose mark is expected.
-pub(crate) struct Expected<'m> {
+pub(crate) struct AwaitedMark<'m> {
     mirror: &'m Mirror,
     number: u64,
 }
 
-impl Expected<'_> {
+impl AwaitedMark<'_> {
     /// The mark up to now.
-    pub(crate) fn mark(&self) -> Mark {
+    pub(crate) fn mark(&self) -> MarkState {
         let marks = self.mirror.marks();
-        marks.get(&self.number).cloned().unwrap_or(Mark::Missed)
+        marks
+            .get(&self.number)
+            .cloned()
+            .unwrap_or(MarkState::Missed)
     }
 }
 
-impl Drop for Expected<'_> {
+impl Drop for AwaitedMark<'_> {
     fn drop(&mut self) {
         self.mirror.marks().remove(&self.number);
     }

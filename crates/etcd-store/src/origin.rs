@@ -48,16 +48,16 @@ impl Origin {
         let (record, found) = read(connections, keys).await?;
         match found {
             None => Ok(Self::default()),
-            Some(Record::Complete { offset }) => Ok(Self { record, offset }),
-            Some(Record::Copying { .. }) => Err(ConnectError::Incomplete),
-            Some(Record::Moved { to, .. }) => Err(ConnectError::Moved(to)),
+            Some(OriginRecord::Complete { offset }) => Ok(Self { record, offset }),
+            Some(OriginRecord::Copying { .. }) => Err(ConnectError::Incomplete),
+            Some(OriginRecord::Moved { to, .. }) => Err(ConnectError::Moved(to)),
         }
     }
 }
 
 /// The contents of the record.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Record {
+pub(crate) enum OriginRecord {
     /// A copy into this etcd has begun.
     Copying {
         /// The instance whose data it is.
@@ -69,7 +69,7 @@ pub(crate) enum Record {
     Moved { offset: u64, to: String },
 }
 
-impl Record {
+impl OriginRecord {
     /// A line of words. The form is in users' clusters.
     pub(crate) fn write(&self) -> Vec<u8> {
         match self {
@@ -106,7 +106,7 @@ impl Record {
 pub(crate) async fn read(
     connections: &Connections,
     keys: &Keys,
-) -> Result<(EtcdRevision, Option<Record>), ConnectError> {
+) -> Result<(EtcdRevision, Option<OriginRecord>), ConnectError> {
     let request = RangeRequest {
         key: &keys.origin,
         ..RangeRequest::default()
@@ -117,7 +117,7 @@ pub(crate) async fn read(
     });
     match found.map_err(unusable)?.pairs.first() {
         None => Ok((EtcdRevision(0), None)),
-        Some(pair) => match Record::parse(&pair.value) {
+        Some(pair) => match OriginRecord::parse(&pair.value) {
             Some(record) => Ok((pair.mod_revision, Some(record))),
             None => Err(ConnectError::NewerRecord),
         },
@@ -133,14 +133,14 @@ mod tests {
     fn a_record_is_read_as_it_was_written() {
         for (record, line) in [
             (
-                Record::Copying {
+                OriginRecord::Copying {
                     instance: "1-2".to_owned(),
                 },
                 "copying 1-2",
             ),
-            (Record::Complete { offset: 7 }, "complete 7"),
+            (OriginRecord::Complete { offset: 7 }, "complete 7"),
             (
-                Record::Moved {
+                OriginRecord::Moved {
                     offset: 7,
                     to: "host /a b".to_owned(),
                 },
@@ -148,10 +148,10 @@ mod tests {
             ),
         ] {
             assert_eq!(record.write(), line.as_bytes());
-            assert_eq!(Record::parse(line.as_bytes()), Some(record));
+            assert_eq!(OriginRecord::parse(line.as_bytes()), Some(record));
         }
         for strange in ["", "complete", "complete x", "moved 1", "begun 1"] {
-            assert_eq!(Record::parse(strange.as_bytes()), None, "{strange}");
+            assert_eq!(OriginRecord::parse(strange.as_bytes()), None, "{strange}");
         }
     }
 

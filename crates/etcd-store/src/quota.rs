@@ -6,7 +6,7 @@
 
 use mvcc_store::{
     Operation, StoreError, Txn, Value,
-    published::{Newest, pair_bytes},
+    published::{NewestKeys, pair_bytes},
 };
 
 /// Changes may exceed the quota by this fraction.
@@ -17,7 +17,7 @@ const LEASED_BEYOND: u64 = 32;
 /// Checks that there is room for a transaction beside the stored pairs.
 ///
 /// *Errors.* `Quota`.
-pub(crate) fn check(txn: &Txn, stored: &Newest, max: u64) -> Result<(), StoreError> {
+pub(crate) fn check(txn: &Txn, stored: &NewestKeys, max: u64) -> Result<(), StoreError> {
     let mut after = stored.live_bytes;
     let (mut is_new, mut is_leased) = (false, false);
     for operation in &txn.operations {
@@ -78,7 +78,7 @@ mod tests {
             mod_revision: Revision(2),
             lease: None,
         };
-        let stored = Newest {
+        let stored = NewestKeys {
             live: LiveKeys::from_iter([(key, Arc::new(pair))]),
             live_bytes: 16_000,
             revision: Revision(2),

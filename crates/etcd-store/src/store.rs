@@ -11,7 +11,7 @@ use std::{
 use futures::{FutureExt as _, future::BoxFuture};
 use grpc::RpcError;
 use mvcc_store::{
-    LeaseId, Occupancy, Range, RangeResult, Revision, Store, StoreError, Txn, TxnResult,
+    LeaseId, Range, RangeResult, Revision, Store, StoreError, StoreUsage, Txn, TxnResult,
     WatchStream, limits,
 };
 use tokio::time::Instant;
@@ -203,9 +203,9 @@ impl Store for EtcdStore {
         is_older.then(older).or_else(|| self.mirror.failure())
     }
 
-    fn occupancy(&self) -> Occupancy {
+    fn occupancy(&self) -> StoreUsage {
         let (live_bytes, history_bytes) = self.mirror.published.bytes();
-        Occupancy {
+        StoreUsage {
             live_bytes,
             history_bytes: u64::try_from(history_bytes).unwrap_or(u64::MAX),
             live_bytes_max: self.live_bytes_max,

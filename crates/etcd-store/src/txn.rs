@@ -63,14 +63,14 @@ pub(crate) struct NewMark {
 
 /// The comparisons that a transaction of this process has beside its own.
 #[derive(Clone, Copy)]
-pub(crate) struct Base<'a> {
+pub(crate) struct TxnGuards<'a> {
     pub(crate) keys: &'a Keys,
     pub(crate) origin: Origin,
     /// The revision at which the fence was last written; zero for never.
     pub(crate) fence: EtcdRevision,
 }
 
-impl Base<'_> {
+impl TxnGuards<'_> {
     /// The conditions for a comparison. A copied pair shows a revision that etcd does not know: it is there as
     /// long as it is in the copy of all keys, and older than the record of the origin in etcd. Nobody
     /// writes such a pair again.
@@ -104,11 +104,11 @@ impl Base<'_> {
 /// *Errors.* `TooLarge`.
 pub(crate) fn request(
     txn: &Txn,
-    base: Base<'_>,
+    base: TxnGuards<'_>,
     live: &LiveKeys,
     mark: Option<NewMark>,
 ) -> Result<Vec<u8>, StoreError> {
-    let Base { keys, origin, .. } = base;
+    let TxnGuards { keys, origin, .. } = base;
     let own = [
         Condition::ModRevision(keys.fence.clone(), base.fence),
         Condition::ModRevision(keys.origin.clone(), origin.record),
@@ -149,7 +149,7 @@ pub(crate) fn request(
 
 /// The meaning of etcd's answer.
 #[derive(Debug, PartialEq)]
-pub(crate) enum Answered {
+pub(crate) enum TxnOutcome {
     /// The operations were carried out; with the former pairs of deleted keys.
     Committed(Revision, Vec<Option<KeyValue>>),
     /// A comparison failed.
@@ -165,9 +165,9 @@ pub(crate) enum Answered {
 /// *Errors.* The answer does not fit the transaction.
 pub(crate) fn answered(
     txn: &Txn,
-    base: Base<'_>,
+    base: TxnGuards<'_>,
     response: &TxnResponse,
-) -> Result<Answered, RpcError> {
+) -> Result<TxnOutcome, RpcError> {
     let strange = || RpcError::Broken("etcd's answer does not fit the transaction".to_owned());
     let of_store = |pair: &StoredPair| {
         let key = base.keys.data_in(&pair.key)?;
@@ -180,7 +180,7 @@ pub(crate) fn answered(
     if response.succeeded {
         let results = found.get(..txn.operations.len()).ok_or_else(strange)?;
         let revision = base.origin.shown(response.revision);
-        return Ok(Answered::Committed(revision, results.to_vec()));
+        return Ok(TxnOutcome::Committed(revision, results.to_vec()));
     }
     let own = |number: usize| {
         let pairs = response.responses.get(txn.compare.len() + number);
@@ -188,13 +188,13 @@ pub(crate) fn answered(
         Ok(pair.map_or(EtcdRevision(0), |pair| pair.mod_revision))
     };
     if own(1)? != base.origin.record {
-        return Ok(Answered::Replaced);
+        return Ok(TxnOutcome::Replaced);
     }
     let fence_now = own(0)?;
     if fence_now != base.fence {
-        return Ok(Answered::Fenced(fence_now));
+        return Ok(TxnOutcome::Fenced(fence_now));
     }
-    Ok(Answered::Refused(TxnResult::Refused {
+    Ok(TxnOutcome::Refused(TxnResult::Refused {
         revision: base.origin.shown(response.revision),
         present: found.into_iter().take(txn.compare.len()).collect(),
     }))

@@ -16,10 +16,10 @@ use crate::{
     connections::{Connections, is_not_begun, is_without_effect},
     keys::Keys,
     messages::{self, LEASE_REVOKE, PUT, TxnResponse},
-    mirror::{self, Mark, Mirror},
+    mirror::{self, MarkState, Mirror},
     revision::EtcdRevision,
     session::{self, Session, Sessions},
-    txn::{self, Answered, Base, NewMark},
+    txn::{self, NewMark, TxnGuards, TxnOutcome},
 };
 
 /// Longest time for an attempt. A transaction that was on its way to a leader that died gets no answer
@@ -144,7 +144,7 @@ impl Writer {
             Ok(begun) => begun,
             Err(error) => return Attempt::Done(Err(error)),
         };
-        let base = Base {
+        let base = TxnGuards {
             keys: &self.keys,
             origin: self.mirror.origin,
             fence: session.fence,
@@ -167,7 +167,7 @@ impl Writer {
             txn::answered(txn, base, &response)
         });
         match answer {
-            Ok(Answered::Committed(revision, former)) => {
+            Ok(TxnOutcome::Committed(revision, former)) => {
                 if !self.mirror.wait_with_progress(revision, deadline).await {
                     return Attempt::Done(Err(unseen()));
                 }
@@ -177,7 +177,7 @@ impl Writer {
                 Attempt::Done(seen(txn, &expected.mark()).unwrap_or_else(|| Err(unseen())))
             }
             // A reader who looks again finds what refused the transaction.
-            Ok(Answered::Refused(refused)) => {
+            Ok(TxnOutcome::Refused(refused)) => {
                 let (TxnResult::Refused { revision, .. } | TxnResult::Committed { revision, .. }) =
                     &refused;
                 match self.mirror.wait_with_progress(*revision, deadline).await {
@@ -187,7 +187,7 @@ impl Writer {
                     ))),
                 }
             }
-            Ok(Answered::Fenced(now)) => {
+            Ok(TxnOutcome::Fenced(now)) => {
                 match session.lease {
                     // The fence is gone, and so is its lease.
                     Some(lease) if now == EtcdRevision(0) => self.sessions.ended(lease),
@@ -195,7 +195,7 @@ impl Writer {
                 }
                 Attempt::Again
             }
-            Ok(Answered::Replaced) => {
+            Ok(TxnOutcome::Replaced) => {
                 self.mirror.note_replaced();
                 Attempt::Done(Err(mirror::replaced()))
             }
@@ -237,7 +237,7 @@ impl Writer {
         &self,
         txn: &Txn,
         sent_in: Session,
-        mark: Option<impl Fn() -> Mark>,
+        mark: Option<impl Fn() -> MarkState>,
         error: &RpcError,
         deadline: Instant,
     ) -> Attempt {
@@ -256,9 +256,9 @@ impl Writer {
             return unknown();
         }
         match mark() {
-            Mark::Awaited => Attempt::Again,
-            mark @ Mark::Seen(_) => seen(txn, &mark).map_or_else(unknown, Attempt::Done),
-            Mark::Missed => unknown(),
+            MarkState::Awaited => Attempt::Again,
+            mark @ MarkState::Seen(_) => seen(txn, &mark).map_or_else(unknown, Attempt::Done),
+            MarkState::Missed => unknown(),
         }
     }
 
@@ -327,10 +327,10 @@ impl Writer {
 }
 
 /// The result of a transaction whose mark was seen.
-fn seen(txn: &Txn, mark: &Mark) -> Option<Result<TxnResult, StoreError>> {
+fn seen(txn: &Txn, mark: &MarkState) -> Option<Result<TxnResult, StoreError>> {
     match mark {
-        Mark::Seen(commit) => txn::committed(txn, commit).map(Ok),
-        Mark::Awaited | Mark::Missed => None,
+        MarkState::Seen(commit) => txn::committed(txn, commit).map(Ok),
+        MarkState::Awaited | MarkState::Missed => None,
     }
 }
 

@@ -67,9 +67,9 @@ struct Access {
 /// The allowed users of an image, by repository. Empty for images that were not pulled.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub(crate) struct Accesses(BTreeMap<String, Access>);
+pub(crate) struct ImageUsers(BTreeMap<String, Access>);
 
-impl Accesses {
+impl ImageUsers {
     /// Anonymous pull.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -187,7 +187,7 @@ mod tests {
     fn who_has_not_shown_a_secret_has_to_pull() {
         let image = "r.example:5000/team/app:1";
         let (own, other) = (secret("team", "p"), secret("other", "q"));
-        let access = Accesses::pulled(image, Some(&own));
+        let access = ImageUsers::pulled(image, Some(&own));
         assert!(!access.allow(image, &[]));
         assert!(!access.allow(image, std::slice::from_ref(&other)));
         assert!(access.allow(image, &[other.clone(), own.clone()]));
@@ -204,25 +204,25 @@ mod tests {
         assert!(access.allow(image, &[secret("other", "p")]));
         assert!(access.allow(image, &[secret("team", "new")]));
         // Once it was had without one, it is everybody's.
-        let mut public = Accesses::pulled(image, None);
+        let mut public = ImageUsers::pulled(image, None);
         public.merge(&access);
         assert!(public.allow(image, &[]));
         // An image that was not pulled is for all pods.
-        assert!(Accesses::default().allow(image, &[]));
+        assert!(ImageUsers::default().allow(image, &[]));
     }
 
     #[test]
     fn what_is_kept_tells_no_secret_and_is_bounded() {
         let image = "r.example/app:1";
-        let mut access = Accesses::pulled(image, Some(&secret("a", "very-secret")));
+        let mut access = ImageUsers::pulled(image, Some(&secret("a", "very-secret")));
         for number in 0..2 * SECRETS_MAX {
             let more = secret(&number.to_string(), &format!("p{number}"));
-            access.merge(&Accesses::pulled(image, Some(&more)));
+            access.merge(&ImageUsers::pulled(image, Some(&more)));
         }
         let text = serde_json::to_string(&access).unwrap();
         assert!(!text.contains("very-secret"));
         assert_eq!(access.0["r.example/app"].secrets.len(), SECRETS_MAX);
-        let back: Accesses = serde_json::from_str(&text).unwrap();
+        let back: ImageUsers = serde_json::from_str(&text).unwrap();
         assert_eq!(back, access);
     }
 }

@@ -1,9 +1,9 @@
 //! Images made here, of the program itself.
 
-use crate::access::Accesses;
+use crate::access::ImageUsers;
 use crate::digest::Digest;
-use crate::disk_space::Room;
-use crate::index::{Image, Record};
+use crate::disk_space::WriteSpace;
+use crate::index::{Image, ImageRecord};
 use crate::manifest::{ConfigBlob, ImageConfig, RootFs, architecture};
 use crate::reference::normalize;
 use crate::store::{ImageStore, StoreError, io_error};
@@ -40,7 +40,7 @@ impl ImageStore {
     pub fn put_builtin_layer(&self, layer: &[u8]) -> Result<BuiltinLayer, StoreError> {
         let diff_id = Digest::of(layer);
         // Without it the program does not start.
-        let room = Room::all(&self.directory);
+        let room = WriteSpace::all(&self.directory);
         let size = match self.layer_size(&diff_id) {
             Some(size) => size,
             None => self.unpack_layer(layer, room, |_| Ok(diff_id.clone()))?,
@@ -74,14 +74,14 @@ impl ImageStore {
             io_error("encode the configuration of", &self.directory)(error.into())
         })?;
         let id = Digest::of(&bytes);
-        let record = Record {
+        let record = ImageRecord {
             id: id.to_string(),
             config: config.clone(),
             layers: vec![diff_id.hex().to_owned()],
             size: *size,
             fingerprint: Some(fingerprint.to_owned()),
             pulled: false,
-            access: Accesses::default(),
+            access: ImageUsers::default(),
         };
         self.insert(&reference, id.as_str(), record)
     }

@@ -12,13 +12,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use crate::index::{Index, Record};
+use crate::index::{ImageRecord, Index};
 use crate::scratch::Scratch;
 use crate::store::{ImageStore, StoreError, io_error};
 
 /// The images and layers in use by pods, whether or not they are mounted yet.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Needed {
+pub struct ImagesInUse {
     /// Images by the names that pods have for them.
     pub references: BTreeSet<String>,
     /// Unpacked layers, as [`crate::Image::layers`] has them.
@@ -61,7 +61,7 @@ impl ImageStore {
     ///
     /// # Errors
     /// The disk fails.
-    pub fn mark(&self, digest: &str, needed: &Needed) -> Result<Option<Garbage>, StoreError> {
+    pub fn mark(&self, digest: &str, needed: &ImagesInUse) -> Result<Option<Garbage>, StoreError> {
         let _lock = self.lock()?;
         let mut index = self.index()?;
         let Some(record) = index.images.get(digest).cloned() else {
@@ -87,7 +87,7 @@ impl ImageStore {
     ///
     /// # Errors
     /// The disk fails.
-    pub fn mark_orphans(&self, needed: &Needed, age: Duration) -> Result<Garbage, StoreError> {
+    pub fn mark_orphans(&self, needed: &ImagesInUse, age: Duration) -> Result<Garbage, StoreError> {
         let _lock = self.lock()?;
         let mut garbage = Garbage::default();
         if self.pulls_are_under_way() {
@@ -110,7 +110,7 @@ impl ImageStore {
     ///
     /// # Errors
     /// The disk fails.
-    pub fn in_use(&self, needed: &Needed) -> Result<BTreeSet<String>, StoreError> {
+    pub fn in_use(&self, needed: &ImagesInUse) -> Result<BTreeSet<String>, StoreError> {
         let index = self.index()?;
         let mut found = BTreeSet::new();
         for (digest, record) in &index.images {
@@ -126,8 +126,8 @@ impl ImageStore {
         &self,
         index: &Index,
         digest: &str,
-        record: &Record,
-        needed: &Needed,
+        record: &ImageRecord,
+        needed: &ImagesInUse,
     ) -> Result<bool, StoreError> {
         let means = |reference: &String| {
             let found = index.look_up(reference).ok().flatten();
@@ -145,7 +145,13 @@ impl ImageStore {
 
     /// Moves an unused layer out of place. A failure is logged and left for the next time, because
     /// the image is removed already.
-    fn mark_layer(&self, index: &Index, layer: &String, needed: &Needed, garbage: &mut Garbage) {
+    fn mark_layer(
+        &self,
+        index: &Index,
+        layer: &String,
+        needed: &ImagesInUse,
+        garbage: &mut Garbage,
+    ) {
         let place = self.layer(layer);
         if index.layers().contains(layer.as_str())
             || needed.layers.contains(&place.join("fs"))
@@ -188,7 +194,7 @@ fn bytes_of(place: &Path) -> u64 {
 mod tests {
     use super::*;
     use crate::digest::Digest;
-    use crate::disk_space::Room;
+    use crate::disk_space::WriteSpace;
     use crate::manifest::ImageConfig;
     use crate::stall_detector::Observer;
     use crate::store::tests::layer;
@@ -204,12 +210,12 @@ mod tests {
         let hexes = layers.iter().map(|text| {
             let bytes = layer(text);
             let diff_id = Digest::of(&bytes);
-            let room = Room::all(store.directory());
+            let room = WriteSpace::all(store.directory());
             let added = store.add_layer(bytes.as_slice(), &diff_id, room, Observer::default());
             added.unwrap();
             diff_id.hex().to_owned()
         });
-        let record = Record {
+        let record = ImageRecord {
             id: format!("sha256:{name}"),
             config: ImageConfig::default(),
             layers: hexes.collect(),
@@ -244,7 +250,7 @@ mod tests {
         let (directory, store) = store();
         let old = add(&store, "old:1", &["base", "a"]);
         let new = add(&store, "new:1", &["base", "b"]);
-        let gone = store.mark(&old, &Needed::default()).unwrap().unwrap();
+        let gone = store.mark(&old, &ImagesInUse::default()).unwrap().unwrap();
         assert_eq!(gone.references, ["docker.io/library/old:1"]);
         assert_eq!(gone.bytes, 1);
         assert_eq!(layers(&store), [hex("base"), hex("b")].into());
@@ -255,8 +261,8 @@ mod tests {
         let kept = store.get("new:1").unwrap().unwrap();
         assert!(!kept.pinned && kept.layers.iter().all(|layer| layer.is_dir()));
         // A second removal finds nothing.
-        assert!(store.mark(&old, &Needed::default()).unwrap().is_none());
-        let gone = store.mark(&new, &Needed::default()).unwrap().unwrap();
+        assert!(store.mark(&old, &ImagesInUse::default()).unwrap().is_none());
+        let gone = store.mark(&new, &ImagesInUse::default()).unwrap().unwrap();
         assert_eq!(gone.bytes, 5);
         gone.sweep().unwrap();
         assert_eq!(layers(&store), BTreeSet::new());
@@ -279,7 +285,7 @@ mod tests {
             .layers
             .pop()
             .unwrap();
-        let needed = Needed {
+        let needed = ImagesInUse {
             references: ["named:1".to_owned(), "No Name".to_owned()].into(),
             layers: [place].into(),
         };
@@ -290,17 +296,17 @@ mod tests {
         assert_eq!(in_use, [named.clone(), mounted.clone()].into());
         // By id and by digest too.
         for name in ["sha256:named:1".to_owned(), format!("any@{named}")] {
-            let needed = Needed {
+            let needed = ImagesInUse {
                 references: [name].into(),
-                ..Needed::default()
+                ..ImagesInUse::default()
             };
             assert!(store.mark(&named, &needed).unwrap().is_none());
         }
         // A layer in use stays when its image is removed.
         let base = store.get("named:1").unwrap().unwrap().layers[0].clone();
-        let needed = Needed {
+        let needed = ImagesInUse {
             layers: [base].into(),
-            ..Needed::default()
+            ..ImagesInUse::default()
         };
         for digest in [&named, &mounted] {
             let gone = store.mark(digest, &needed).unwrap().unwrap();
@@ -321,7 +327,7 @@ mod tests {
         let store = ImageStore::open(directory.path()).unwrap();
         assert_eq!(layers(&store).len(), 2);
         let hour = Duration::from_secs(3600);
-        let young = store.mark_orphans(&Needed::default(), hour).unwrap();
+        let young = store.mark_orphans(&ImagesInUse::default(), hour).unwrap();
         young.sweep().unwrap();
         assert_eq!(
             layers(&store).len(),
@@ -329,10 +335,10 @@ mod tests {
             "it may be part of an image to come"
         );
         let pull = store.pull_lock("other:1");
-        let none = store.mark_orphans(&Needed::default(), Duration::ZERO);
+        let none = store.mark_orphans(&ImagesInUse::default(), Duration::ZERO);
         assert_eq!(none.unwrap().bytes, 0, "a pull may be about to name it");
         drop(pull);
-        let gone = store.mark_orphans(&Needed::default(), Duration::ZERO);
+        let gone = store.mark_orphans(&ImagesInUse::default(), Duration::ZERO);
         let gone = gone.unwrap();
         assert_eq!(gone.bytes, 1);
         // It is out of the store, and a process that ends here leaves it for the next one.

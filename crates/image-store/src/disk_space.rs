@@ -33,7 +33,7 @@ pub struct KeepFree {
 
 /// The missing resource.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Lack {
+pub enum MissingSpace {
     /// Bytes.
     Bytes,
     /// Files.
@@ -42,11 +42,11 @@ pub enum Lack {
 
 /// The disk has not enough room.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NoRoom {
+pub struct OutOfSpace {
     /// A directory of the file system.
     pub directory: PathBuf,
     /// The missing resource.
-    pub lack: Lack,
+    pub lack: MissingSpace,
     /// At least so much more would be needed.
     pub wanted: u64,
     /// So much is free.
@@ -55,11 +55,11 @@ pub struct NoRoom {
     pub kept: u64,
 }
 
-impl fmt::Display for NoRoom {
+impl fmt::Display for OutOfSpace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let amount = |number: u64| match self.lack {
-            Lack::Bytes => Bytes(number).to_string(),
-            Lack::Files => format!("{number} files"),
+            MissingSpace::Bytes => Bytes(number).to_string(),
+            MissingSpace::Files => format!("{number} files"),
         };
         write!(
             f,
@@ -73,7 +73,7 @@ impl fmt::Display for NoRoom {
     }
 }
 
-impl std::error::Error for NoRoom {}
+impl std::error::Error for OutOfSpace {}
 
 /// A number of bytes as people read it: `1.5 GiB`.
 pub struct Bytes(pub u64);
@@ -126,12 +126,12 @@ impl Space {
 
     /// Whether that much more leaves the required space free. *Errors.* The missing resource, the
     /// available amount, and the amount to leave free.
-    fn fits(&self, bytes: u64, files: u64, keep: KeepFree) -> Result<(), (Lack, u64, u64)> {
+    fn fits(&self, bytes: u64, files: u64, keep: KeepFree) -> Result<(), (MissingSpace, u64, u64)> {
         if bytes > self.bytes_available.saturating_sub(keep.bytes) {
-            return Err((Lack::Bytes, self.bytes_available, keep.bytes));
+            return Err((MissingSpace::Bytes, self.bytes_available, keep.bytes));
         }
         if self.files > 0 && files > self.files_available.saturating_sub(keep.files) {
-            return Err((Lack::Files, self.files_available, keep.files));
+            return Err((MissingSpace::Files, self.files_available, keep.files));
         }
         Ok(())
     }
@@ -139,7 +139,7 @@ impl Space {
 
 /// Room for something that is being written, on the file system of a directory.
 #[derive(Clone, Debug)]
-pub struct Room {
+pub struct WriteSpace {
     directory: PathBuf,
     keep: Option<KeepFree>,
     /// Written since the disk was looked at.
@@ -147,7 +147,7 @@ pub struct Room {
     files: u64,
 }
 
-impl Room {
+impl WriteSpace {
     /// Everything but the space to leave free, and at least the file system's minimum.
     pub fn new(directory: &Path, keep: KeepFree) -> Self {
         Self {
@@ -181,16 +181,16 @@ impl Room {
     ///
     /// # Errors
     /// It does not fit, or the disk cannot be read.
-    pub fn check(&self, bytes: u64, files: u64) -> Result<(), RoomError> {
+    pub fn check(&self, bytes: u64, files: u64) -> Result<(), SpaceError> {
         let space = Space::of(&self.directory)?;
         let refused = space.fits(bytes, files, self.kept(&space));
         refused.map_err(|(lack, available, kept)| {
-            RoomError::NoRoom(NoRoom {
+            SpaceError::OutOfSpace(OutOfSpace {
                 directory: self.directory.clone(),
                 lack,
                 wanted: match lack {
-                    Lack::Bytes => bytes,
-                    Lack::Files => files,
+                    MissingSpace::Bytes => bytes,
+                    MissingSpace::Files => files,
                 },
                 available,
                 kept,
@@ -202,7 +202,7 @@ impl Room {
     ///
     /// # Errors
     /// It does not fit, or the disk cannot be read.
-    pub fn take(&mut self, bytes: u64, files: u64) -> Result<(), RoomError> {
+    pub fn take(&mut self, bytes: u64, files: u64) -> Result<(), SpaceError> {
         self.bytes = self.bytes.saturating_add(bytes);
         self.files = self.files.saturating_add(files);
         if self.bytes >= LOOK_BYTES || self.files >= LOOK_FILES {
@@ -217,7 +217,7 @@ impl Room {
     ///
     /// # Errors
     /// It does not fit, or the disk cannot be read.
-    pub fn check_large(&self, bytes: u64) -> Result<(), RoomError> {
+    pub fn check_large(&self, bytes: u64) -> Result<(), SpaceError> {
         if bytes < LOOK_BYTES {
             return Ok(());
         }
@@ -228,7 +228,7 @@ impl Room {
     ///
     /// # Errors
     /// It does not fit, or reading or writing fails.
-    pub fn copy(&mut self, from: &mut impl Read, to: &mut File) -> Result<u64, RoomError> {
+    pub fn copy(&mut self, from: &mut impl Read, to: &mut File) -> Result<u64, SpaceError> {
         let mut buffer = vec![0; 1 << 16];
         let mut written = 0;
         loop {
@@ -259,27 +259,27 @@ impl Room {
 
 /// The error of a write.
 #[derive(Debug)]
-pub enum RoomError {
+pub enum SpaceError {
     /// It does not fit.
-    NoRoom(NoRoom),
+    OutOfSpace(OutOfSpace),
     /// Reading, writing or looking at the disk failed.
     Io(io::Error),
 }
 
-impl From<io::Error> for RoomError {
+impl From<io::Error> for SpaceError {
     fn from(error: io::Error) -> Self {
         Self::Io(error)
     }
 }
 
 /// An archive that may be infinitely long, and whose reader may be stopped.
-pub struct Bounded<R> {
+pub struct LimitedReader<R> {
     inner: R,
     left: u64,
     observer: Observer,
 }
 
-impl<R: Read> Bounded<R> {
+impl<R: Read> LimitedReader<R> {
     /// Reads so many bytes at most.
     pub fn new(inner: R, left: u64, observer: Observer) -> Self {
         Self {
@@ -290,7 +290,7 @@ impl<R: Read> Bounded<R> {
     }
 }
 
-impl<R: Read> Read for Bounded<R> {
+impl<R: Read> Read for LimitedReader<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.observer.is_gone() {
             return Err(io::Error::other("the observer has cancelled"));
@@ -308,7 +308,7 @@ impl<R: Read> Read for Bounded<R> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stall_detector::Progress;
+    use crate::stall_detector::PullProgress;
 
     #[test]
     fn a_share_stays_free_and_of_large_disks_an_amount() {
@@ -336,9 +336,12 @@ mod tests {
             files: 4,
         };
         assert_eq!(space.fits(60, 6, keep), Ok(()));
-        assert_eq!(space.fits(61, 6, keep), Err((Lack::Bytes, 100, 40)));
-        assert_eq!(space.fits(60, 7, keep), Err((Lack::Files, 10, 4)));
-        assert_eq!(space.fits(u64::MAX, 0, keep), Err((Lack::Bytes, 100, 40)));
+        assert_eq!(space.fits(61, 6, keep), Err((MissingSpace::Bytes, 100, 40)));
+        assert_eq!(space.fits(60, 7, keep), Err((MissingSpace::Files, 10, 4)));
+        assert_eq!(
+            space.fits(u64::MAX, 0, keep),
+            Err((MissingSpace::Bytes, 100, 40))
+        );
         let unlimited = Space {
             files: 0,
             files_available: 0,
@@ -349,12 +352,12 @@ mod tests {
 
     #[test]
     fn an_archive_ends_somewhere() {
-        let mut bounded = Bounded::new(io::repeat(0), 1000, Observer::default());
+        let mut bounded = LimitedReader::new(io::repeat(0), 1000, Observer::default());
         let error = io::copy(&mut bounded, &mut io::sink()).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::StorageFull);
-        let progress = Progress::default();
+        let progress = PullProgress::default();
         let observer = Observer::of(progress.clone());
-        let mut bounded = Bounded::new(io::repeat(0), u64::MAX, observer.clone());
+        let mut bounded = LimitedReader::new(io::repeat(0), u64::MAX, observer.clone());
         assert_eq!(bounded.read(&mut [0; 8]).unwrap(), 8);
         drop(observer.go_on_drop());
         bounded.read(&mut [0; 8]).unwrap_err();

@@ -9,8 +9,8 @@ use serde::Deserialize;
 
 use crate::compression::decompressed;
 use crate::digest::{Digest, HashingReader};
-use crate::disk_space::{KeepFree, Room, RoomError};
-use crate::index::Record;
+use crate::disk_space::{KeepFree, SpaceError, WriteSpace};
+use crate::index::ImageRecord;
 use crate::manifest::{
     ConfigBlob, Descriptor, Document, Manifest, architecture, for_this_platform, parse,
 };
@@ -82,7 +82,7 @@ impl ImageStore {
             .run();
         }
         let scratch = self.scratch()?;
-        let mut room = Room::new(self.directory(), KeepFree::default());
+        let mut room = WriteSpace::new(self.directory(), KeepFree::default());
         extract(path, scratch.path(), &mut room)?;
         Import {
             store: self,
@@ -103,7 +103,7 @@ fn read_error(path: &Path) -> impl Fn(io::Error) -> ImportError {
 
 /// Extracts the plain files of an archive. Links are not followed: Docker's are resolved here, to
 /// files of the same archive.
-fn extract(path: &Path, target: &Path, room: &mut Room) -> Result<(), ImportError> {
+fn extract(path: &Path, target: &Path, room: &mut WriteSpace) -> Result<(), ImportError> {
     let file = File::open(path).map_err(read_error(path))?;
     let plain = decompressed(file).map_err(read_error(path))?;
     let mut archive = tar::Archive::new(plain);
@@ -112,9 +112,9 @@ fn extract(path: &Path, target: &Path, room: &mut Room) -> Result<(), ImportErro
         reason,
     };
     let not_tar = |error: io::Error| malformed(format!("not an image archive: {error}"));
-    let refused = |error: RoomError| match error {
-        RoomError::NoRoom(error) => ImportError::Store(error.into()),
-        RoomError::Io(error) => not_tar(error),
+    let refused = |error: SpaceError| match error {
+        SpaceError::OutOfSpace(error) => ImportError::Store(error.into()),
+        SpaceError::Io(error) => not_tar(error),
     };
     for entry in archive.entries().map_err(not_tar)? {
         let mut entry = entry.map_err(not_tar)?;
@@ -301,7 +301,7 @@ impl Import<'_> {
             let archive = self
                 .open(file)
                 .and_then(|file| decompressed(file).map_err(read_error(self.origin)))?;
-            let room = Room::new(self.store.directory(), KeepFree::default());
+            let room = WriteSpace::new(self.store.directory(), KeepFree::default());
             let added = self
                 .store
                 .add_layer(archive, &diff_id, room, Observer::default());
@@ -309,7 +309,7 @@ impl Import<'_> {
             layers.push(diff_id.hex().to_owned());
         }
         let id = Digest::of(config).to_string();
-        let record = Record {
+        let record = ImageRecord {
             id,
             config: blob.config,
             layers,

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use durable_file::Durability;
 use serde::{Deserialize, Serialize};
 
-use crate::access::Accesses;
+use crate::access::ImageUsers;
 use crate::manifest::ImageConfig;
 use crate::reference::{InvalidReference, normalize};
 
@@ -37,12 +37,12 @@ pub struct Index {
     /// Full name → digest of the manifest.
     pub references: BTreeMap<String, String>,
     /// Digest of the manifest → the image.
-    pub images: BTreeMap<String, Record>,
+    pub images: BTreeMap<String, ImageRecord>,
 }
 
 /// An image as the file has it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Record {
+pub struct ImageRecord {
     pub id: String,
     pub config: ImageConfig,
     /// Layers as names below `layers/`, topmost last.
@@ -55,8 +55,8 @@ pub struct Record {
     #[serde(default)]
     pub pulled: bool,
     /// Its allowed users.
-    #[serde(default, skip_serializing_if = "Accesses::is_empty")]
-    pub access: Accesses,
+    #[serde(default, skip_serializing_if = "ImageUsers::is_empty")]
+    pub access: ImageUsers,
 }
 
 impl Index {
@@ -77,13 +77,13 @@ impl Index {
 
     /// Adds an image under a name. The access under this name may differ from that under the
     /// others.
-    pub fn insert(&mut self, reference: &str, digest: &str, mut record: Record) {
+    pub fn insert(&mut self, reference: &str, digest: &str, mut record: ImageRecord) {
         let former = self.images.get(digest);
         let others = self.names_of(digest).iter().any(|name| name != reference);
         record.pulled &= former.is_none_or(|former| former.pulled || !others);
         if let Some(former) = former {
             let access = (reference, std::mem::take(&mut record.access));
-            record.access = Accesses::joined(access, (&self.names_of(digest), &former.access));
+            record.access = ImageUsers::joined(access, (&self.names_of(digest), &former.access));
         }
         self.images.insert(digest.to_owned(), record);
         self.references
@@ -110,7 +110,7 @@ impl Index {
     }
 
     /// The image with a full name; a name with a digest selects the image of that digest.
-    pub fn find(&self, reference: &str) -> Option<(&String, &Record)> {
+    pub fn find(&self, reference: &str) -> Option<(&String, &ImageRecord)> {
         let by_digest = || {
             reference
                 .rsplit_once('@')
@@ -121,7 +121,10 @@ impl Index {
     }
 
     /// The image with a name (completed as Docker does) or an id.
-    pub fn look_up(&self, reference: &str) -> Result<Option<(&String, &Record)>, InvalidReference> {
+    pub fn look_up(
+        &self,
+        reference: &str,
+    ) -> Result<Option<(&String, &ImageRecord)>, InvalidReference> {
         match self.find_id(reference) {
             Some(found) => Ok(Some(found)),
             None => Ok(self.find(&normalize(reference)?)),
@@ -129,7 +132,7 @@ impl Index {
     }
 
     /// The image with an id (the digest of its configuration).
-    pub fn find_id(&self, id: &str) -> Option<(&String, &Record)> {
+    pub fn find_id(&self, id: &str) -> Option<(&String, &ImageRecord)> {
         self.images.iter().find(|(_, record)| record.id == id)
     }
 
@@ -153,15 +156,15 @@ impl Index {
 mod tests {
     use super::*;
 
-    fn record(layer: &str) -> Record {
-        Record {
+    fn record(layer: &str) -> ImageRecord {
+        ImageRecord {
             id: format!("id-{layer}"),
             config: ImageConfig::default(),
             layers: vec![layer.to_owned()],
             size: 1,
             fingerprint: None,
             pulled: false,
-            access: Accesses::default(),
+            access: ImageUsers::default(),
         }
     }
 
@@ -183,7 +186,7 @@ mod tests {
 
     #[test]
     fn what_came_by_hand_stays_pinned_under_its_name() {
-        let pulled = || Record {
+        let pulled = || ImageRecord {
             pulled: true,
             ..record("x")
         };
@@ -203,8 +206,8 @@ mod tests {
     #[test]
     fn an_imported_name_is_for_everybody_and_a_pulled_one_is_not() {
         let private = "registry.example/private:1";
-        let pulled = || Record {
-            access: Accesses::pulled(private, Some(&crate::access::secret("team", "p"))),
+        let pulled = || ImageRecord {
+            access: ImageUsers::pulled(private, Some(&crate::access::secret("team", "p"))),
             ..record("x")
         };
         let mut imported_last = Index::default();

@@ -27,15 +27,15 @@ mod unpack;
 
 pub use access::{PullSecret, SecretName};
 pub use builtin::BuiltinLayer;
-pub use collection::{Garbage, Needed};
+pub use collection::{Garbage, ImagesInUse};
 pub use credentials::Credentials;
-pub use disk_space::{KeepFree, Lack, NoRoom};
+pub use disk_space::{KeepFree, MissingSpace, OutOfSpace};
 pub use import::ImportError;
 pub use index::Image;
 pub use manifest::ImageConfig;
 pub use pull::{PullError, PullOptions};
 pub use reference::{InvalidReference, normalize};
 pub use registries::{RegistriesConfig, RegistriesError};
-pub use stall_detector::{MinimumSpeed, Progress};
+pub use stall_detector::{MinimumSpeed, PullProgress};
 pub use store::{ImageStore, StoreError};
 pub use unpack::UnpackError;

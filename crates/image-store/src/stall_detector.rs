@@ -85,9 +85,9 @@ impl StallDetector {
 
 /// The progress of a pull: downloaded and unpacked bytes. Clones share the count.
 #[derive(Clone, Debug, Default)]
-pub struct Progress(Arc<AtomicU64>);
+pub struct PullProgress(Arc<AtomicU64>);
 
-impl Progress {
+impl PullProgress {
     /// Bytes so far.
     pub fn bytes(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
@@ -102,13 +102,13 @@ impl Progress {
 /// The observer of a read: it receives the progress, and may cancel.
 #[derive(Clone, Debug, Default)]
 pub struct Observer {
-    progress: Progress,
+    progress: PullProgress,
     gone: CancellationToken,
 }
 
 impl Observer {
     /// An observer of that progress.
-    pub fn of(progress: Progress) -> Self {
+    pub fn of(progress: PullProgress) -> Self {
         Self {
             progress,
             gone: CancellationToken::new(),

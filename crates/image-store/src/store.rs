@@ -12,8 +12,8 @@ use mount_table::MountPoint;
 use rustix::fs::FlockOperation;
 
 use crate::digest::{Digest, HashingReader};
-use crate::disk_space::{Bounded, NoRoom, Room, RoomError};
-use crate::index::{Image, Index, Record};
+use crate::disk_space::{LimitedReader, OutOfSpace, SpaceError, WriteSpace};
+use crate::index::{Image, ImageRecord, Index};
 use crate::layer_sync::sync_layer;
 use crate::reference::{InvalidReference, normalize};
 use crate::stall_detector::Observer;
@@ -56,7 +56,7 @@ pub enum StoreError {
     Unpack(#[from] UnpackError),
     /// The data does not fit.
     #[error(transparent)]
-    NoRoom(#[from] NoRoom),
+    OutOfSpace(#[from] OutOfSpace),
     /// The disk failed.
     #[error("{action} {path}")]
     Io {
@@ -79,19 +79,21 @@ pub(crate) fn io_error(action: &'static str, path: &Path) -> impl Fn(io::Error) 
     }
 }
 
-pub(crate) fn room_error(action: &'static str, path: &Path) -> impl Fn(RoomError) -> StoreError {
+pub(crate) fn room_error(action: &'static str, path: &Path) -> impl Fn(SpaceError) -> StoreError {
     let failed = io_error(action, path);
     move |error| match error {
-        RoomError::NoRoom(error) => error.into(),
-        RoomError::Io(error) => failed(error),
+        SpaceError::OutOfSpace(error) => error.into(),
+        SpaceError::Io(error) => failed(error),
     }
 }
 
 impl StoreError {
     /// The missing disk space, if that is the cause.
-    pub fn no_room(&self) -> Option<&NoRoom> {
+    pub fn no_room(&self) -> Option<&OutOfSpace> {
         match self {
-            Self::NoRoom(source) | Self::Unpack(UnpackError::NoRoom { source, .. }) => Some(source),
+            Self::OutOfSpace(source) | Self::Unpack(UnpackError::OutOfSpace { source, .. }) => {
+                Some(source)
+            }
             _ => None,
         }
     }
@@ -147,7 +149,7 @@ impl ImageStore {
     }
 
     /// Whether all layers of an image exist: a user may have deleted them by hand.
-    fn is_whole(&self, digest: &str, record: &Record) -> bool {
+    fn is_whole(&self, digest: &str, record: &ImageRecord) -> bool {
         let missing = record.layers.iter().find(|layer| !self.has_layer(layer));
         if let Some(layer) = missing {
             tracing::warn!(
@@ -223,7 +225,7 @@ impl ImageStore {
         &self,
         archive: impl Read,
         diff_id: &Digest,
-        room: Room,
+        room: WriteSpace,
         observer: Observer,
     ) -> Result<u64, StoreError> {
         if let Some(size) = self.layer_size(diff_id) {
@@ -231,7 +233,7 @@ impl ImageStore {
         }
         let length_max = room.archive_bytes_max();
         let length_max = length_max.map_err(io_error("look at the disk of", &self.directory))?;
-        let reader = HashingReader::new(Bounded::new(archive, length_max, observer));
+        let reader = HashingReader::new(LimitedReader::new(archive, length_max, observer));
         self.unpack_layer(reader, room, |reader| {
             let actual = reader
                 .finish()
@@ -249,7 +251,7 @@ impl ImageStore {
     pub(crate) fn unpack_layer<R: Read>(
         &self,
         mut archive: R,
-        room: Room,
+        room: WriteSpace,
         verified: impl FnOnce(R) -> Result<Digest, StoreError>,
     ) -> Result<u64, StoreError> {
         let scratch = self.scratch()?;
@@ -298,7 +300,7 @@ impl ImageStore {
         &self,
         reference: &str,
         digest: &str,
-        record: Record,
+        record: ImageRecord,
     ) -> Result<Image, StoreError> {
         let lock = self.lock()?;
         // Garbage collection holds the lock too: existing layers stay, because they are about to be
@@ -356,7 +358,7 @@ impl ImageStore {
         Ok(layers.iter().any(is_used))
     }
 
-    fn image(&self, index: &Index, digest: &str, record: &Record) -> Image {
+    fn image(&self, index: &Index, digest: &str, record: &ImageRecord) -> Image {
         Image {
             id: record.id.clone(),
             digest: digest.to_owned(),
@@ -506,7 +508,7 @@ pub(crate) mod tests {
             .add_layer(
                 layer("one").as_slice(),
                 &wrong,
-                Room::all(directory.path()),
+                WriteSpace::all(directory.path()),
                 Observer::default(),
             )
             .unwrap_err();

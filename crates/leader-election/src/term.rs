@@ -7,16 +7,16 @@ use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use http::{Request, Response};
-use planners::leader_election::Reading;
+use planners::leader_election::ClockReading;
 use tokio_util::sync::CancellationToken;
 
 /// Reads a clock that never goes back, and continues while the machine is suspended.
-pub type Clock = fn() -> Reading;
+pub type Clock = fn() -> ClockReading;
 
 /// The time of one lead.
 #[derive(Debug)]
 pub struct Term {
-    until: Mutex<Reading>,
+    until: Mutex<ClockReading>,
     clock: Clock,
     over: CancellationToken,
 }
@@ -26,7 +26,7 @@ const OVER: &str = "another server may lead: controllers and scheduler of this o
 
 impl Term {
     /// A lead that holds until that reading.
-    pub fn new(until: Reading, clock: Clock) -> Arc<Self> {
+    pub fn new(until: ClockReading, clock: Clock) -> Arc<Self> {
         Arc::new(Self {
             until: Mutex::new(until),
             clock,
@@ -35,7 +35,7 @@ impl Term {
     }
 
     /// The lead holds longer, after a renewal.
-    pub fn prolong(&self, until: Reading) {
+    pub fn prolong(&self, until: ClockReading) {
         *self.until.lock().unwrap_or_else(PoisonError::into_inner) = until;
     }
 

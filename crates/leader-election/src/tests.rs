@@ -5,14 +5,14 @@ use api_client::ListParams;
 use api_server::{ApiServer, Config, UserInfo};
 use k8s_openapi::api::core::v1::ConfigMap;
 use mvcc_store::embedded::EmbeddedStore;
-use planners::leader_election::Reading;
+use planners::leader_election::ClockReading;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinHandle;
 
 use super::*;
 
 /// The time since the first reading.
-fn reading() -> Reading {
+fn reading() -> ClockReading {
     static FIRST: LazyLock<Instant> = LazyLock::new(|| Instant::now() - Duration::from_secs(60));
     SignedDuration::try_from(FIRST.elapsed()).unwrap()
 }

@@ -62,7 +62,7 @@ pub struct Arguments {
     pub server_pid: Vec<u32>,
     /// Output format
     #[arg(short, long, value_enum, value_name = "FORM", default_value = "text")]
-    pub output: Form,
+    pub output: OutputFormat,
 }
 
 const AFTER_HELP: &str = "\
@@ -100,7 +100,7 @@ Examples:
   mainstay-bench --kubeconfig k.yaml --nodes 1000 --server-pid 4711";
 
 #[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Form {
+pub enum OutputFormat {
     Text,
     Json,
 }

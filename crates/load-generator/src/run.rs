@@ -7,7 +7,7 @@ use kube::Client;
 use serde_json::Value;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::arguments::{Arguments, Form};
+use crate::arguments::{Arguments, OutputFormat};
 use crate::call::Call;
 use crate::load::{Load, send_all};
 use crate::memory::Memory;
@@ -81,8 +81,8 @@ pub async fn run(arguments: Arguments) -> Result<()> {
     };
     // Measurements from before a failure or an interruption are printed.
     match arguments.output {
-        Form::Text => output::show(&report.text()),
-        Form::Json => output::show(&format!("{:#}\n", report.json())),
+        OutputFormat::Text => output::show(&report.text()),
+        OutputFormat::Json => output::show(&format!("{:#}\n", report.json())),
     }
     output::warn(&format!("removing the namespace {}", target.namespace));
     let mut removed = target.remove().await;

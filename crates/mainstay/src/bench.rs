@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use console::output::Form;
+use console::output::OutputFormat;
 use serde_json::json;
 
 /// A page of a database.
@@ -48,7 +48,7 @@ struct DiskArguments {
     writers: u32,
     /// Output format
     #[arg(short, long, value_enum, value_name = "FORM", default_value = "text")]
-    output: Form,
+    output: OutputFormat,
 }
 
 const AFTER_HELP: &str = "\
@@ -183,7 +183,7 @@ impl Random {
     }
 }
 
-fn shown(figures: &Figures, form: Form) -> String {
+fn shown(figures: &Figures, form: OutputFormat) -> String {
     let at = |part: usize| {
         let last = figures.durable.len().saturating_sub(1);
         let place = (figures.durable.len() * part / 100).min(last);
@@ -192,7 +192,7 @@ fn shown(figures: &Figures, form: Form) -> String {
     };
     let mib = figures.sequential / BLOCK as f64;
     match form {
-        Form::Text => format!(
+        OutputFormat::Text => format!(
             "8 KiB write and fdatasync: median {:.2} ms, 99th percentile {:.2} ms\n\
              long write and fdatasync: {mib:.0} MiB/s\n\
              8 KiB scattered writes, one fdatasync: {:.0} per second\n\
@@ -202,7 +202,7 @@ fn shown(figures: &Figures, form: Form) -> String {
             figures.random,
             figures.random_durable
         ),
-        Form::Json => json!({
+        OutputFormat::Json => json!({
             "durableMedianMs": at(50), "durable99Ms": at(99),
             "sequentialMiBPerSecond": mib, "randomPerSecond": figures.random,
             "randomDurablePerSecond": figures.random_durable,
@@ -223,7 +223,7 @@ mod tests {
             pages: 3,
             size: 1,
             writers: 2,
-            output: Form::Json,
+            output: OutputFormat::Json,
         };
         measure_disk(&arguments).unwrap();
         assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
@@ -237,8 +237,9 @@ mod tests {
             random: 5.0,
             random_durable: 7.0,
         };
-        assert!(shown(&figures, Form::Text).contains("median 3.00 ms"));
-        let json: serde_json::Value = serde_json::from_str(&shown(&figures, Form::Json)).unwrap();
+        assert!(shown(&figures, OutputFormat::Text).contains("median 3.00 ms"));
+        let json: serde_json::Value =
+            serde_json::from_str(&shown(&figures, OutputFormat::Json)).unwrap();
         assert_eq!(json["sequentialMiBPerSecond"], 2.0);
         assert_eq!(json["randomDurablePerSecond"], 7.0);
     }

@@ -30,13 +30,13 @@ impl From<OnStop> for OnShutdown {
 }
 
 /// The shutdown of the program.
-pub struct Stop {
+pub struct Shutdown {
     raised: CancellationToken,
     on_stop: OnShutdown,
     told: Arc<OnceLock<OnShutdown>>,
 }
 
-impl Stop {
+impl Shutdown {
     /// Listens for SIGINT, which stops the pods, and SIGTERM, which applies `on_stop`; without pods, it is
     /// `None`. A second
     /// signal ends the process at once, like a kill: nothing is lost, and the next `up` takes over.

@@ -5,7 +5,7 @@
 //! start again, and a clock that is faster than the other.
 
 use jiff::SignedDuration;
-use planners::leader_election::{Candidate, Decision, LENGTH, LeaderLease, Reading};
+use planners::leader_election::{Candidate, ClockReading, Decision, LENGTH, LeaderLease};
 use stateright::{Checker, HasDiscoveries, Model, Property};
 
 use crate::fence::Exploration;
@@ -39,7 +39,7 @@ struct InFlight {
     lease: LeaderLease,
     /// The version that it replaces; `None` if it creates the Lease.
     over: Option<String>,
-    sent: Reading,
+    sent: ClockReading,
     /// Whether it was carried out, once it has arrived.
     stored: Option<bool>,
 }
@@ -48,7 +48,7 @@ struct InFlight {
 struct Server {
     candidate: Candidate,
     starts: u8,
-    clock: Reading,
+    clock: ClockReading,
     flight: Option<InFlight>,
     /// A write of the process before, which may still arrive.
     late: Option<InFlight>,
@@ -114,7 +114,7 @@ impl ElectionModel {
     fn saw(&self, server: &mut Server, lease: Option<LeaderLease>) {
         let at = match self.has(Mistake::CountedFromStart) {
             // Both started when the world did.
-            true => Reading::ZERO,
+            true => ClockReading::ZERO,
             false => server.clock,
         };
         server.candidate.saw(lease, at);
@@ -142,7 +142,7 @@ impl Model for ElectionModel {
         let server = |number| Server {
             candidate: Candidate::new(&identity(number, 0)),
             starts: 0,
-            clock: Reading::ZERO,
+            clock: ClockReading::ZERO,
             flight: None,
             late: None,
         };
@@ -291,7 +291,7 @@ fn write(
     over: Option<String>,
     holder: Option<String>,
     transitions: i32,
-    sent: Reading,
+    sent: ClockReading,
 ) -> InFlight {
     InFlight {
         lease: LeaderLease {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 
 use crate::{
-    LeaseId, Occupancy, Range, RangeResult, Revision, Store, StoreError, Txn, TxnResult,
+    LeaseId, Range, RangeResult, Revision, Store, StoreError, StoreUsage, Txn, TxnResult,
     WatchStream,
 };
 
@@ -35,7 +35,7 @@ pub trait StoreLayer: Send + Sync + 'static {
     }
 
     /// See [`Store::occupancy`].
-    fn occupancy(&self) -> Occupancy {
+    fn occupancy(&self) -> StoreUsage {
         self.inner().occupancy()
     }
 
@@ -87,7 +87,7 @@ impl<L: StoreLayer> Store for L {
         StoreLayer::failure(self)
     }
 
-    fn occupancy(&self) -> Occupancy {
+    fn occupancy(&self) -> StoreUsage {
         StoreLayer::occupancy(self)
     }
 

@@ -13,8 +13,8 @@ pub mod published;
 pub use layer::StoreLayer;
 pub use limits::Limits;
 pub use model::{
-    Compare, Event, EventKind, KeyValue, LeaseId, Occupancy, Operation, OperationResult, Range,
-    RangeResult, Revision, StoreError, Txn, TxnResult, Value, WatchEvents, WatchStream,
+    Compare, Event, EventKind, KeyValue, LeaseId, Operation, OperationResult, Range, RangeResult,
+    Revision, StoreError, StoreUsage, Txn, TxnResult, Value, WatchEvents, WatchStream,
 };
 
 use std::time::Duration;
@@ -45,8 +45,8 @@ pub trait Store: Send + Sync + 'static {
     fn failure(&self) -> Option<StoreError>;
 
     /// The number of stored bytes, and the reason why new keys are refused, if they are.
-    fn occupancy(&self) -> Occupancy {
-        Occupancy::default()
+    fn occupancy(&self) -> StoreUsage {
+        StoreUsage::default()
     }
 
     /// Applies all operations atomically under one new revision if every comparison holds,

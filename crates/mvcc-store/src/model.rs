@@ -168,7 +168,7 @@ pub enum WatchEvents {
 
 /// The amount of stored data.
 #[derive(Clone, Debug, Default)]
-pub struct Occupancy {
+pub struct StoreUsage {
     /// Bytes of live keys and values, with their overhead.
     pub live_bytes: u64,
     /// Bytes of recent changes that are kept for watches and reads at older revisions.

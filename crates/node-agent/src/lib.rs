@@ -40,6 +40,6 @@ pub use node::new_node::NewNode;
 pub use node::watchdog::{Watchdog, WatchdogError};
 pub use node_lease::LeaseLength;
 pub use pod_lifecycle::node::image_gc::Policy as ImageGcPolicy;
-pub use pod_lifecycle::node::shutdown::{InvalidOrder, ShutdownOrder};
+pub use pod_lifecycle::node::shutdown::{InvalidShutdownOrder, ShutdownOrder};
 pub use pod_lifecycle::resources::admission::Policy as AdmissionPolicy;
 pub use pod_lifecycle::resources::eviction::{InvalidThreshold, Thresholds};

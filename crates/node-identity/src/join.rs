@@ -5,7 +5,7 @@ use http::Uri;
 use crate::authority::find_authority;
 use crate::client::{Credentials, client};
 use crate::error::Error;
-use crate::keys::{Identity, Wanted};
+use crate::keys::{CertificateSubject, Identity};
 use crate::request::request;
 use crate::token::JoinToken;
 
@@ -25,7 +25,7 @@ pub struct Joined {
 pub async fn join(server: &Uri, token: &JoinToken, node_name: &str) -> Result<Joined, Error> {
     let ca_pem = find_authority(server, token.hash).await?;
     let client = client(server, &ca_pem, &Credentials::Token(token)).await?;
-    let identity = request(&client, &Wanted::client(node_name)).await;
+    let identity = request(&client, &CertificateSubject::client(node_name)).await;
     let identity = identity.map_err(|error| match error {
         Error::Api(error) if error.code() == Some(401) => Error::TokenRefused,
         other => other,

@@ -10,13 +10,13 @@ const NODES: &str = "system:nodes";
 
 /// A certificate that a node asks for.
 #[derive(Clone, Debug)]
-pub struct Wanted {
+pub struct CertificateSubject {
     pub(crate) node_name: String,
     /// The addresses of a server certificate.
     pub(crate) serving: Option<Vec<IpAddr>>,
 }
 
-impl Wanted {
+impl CertificateSubject {
     /// The client certificate of a node.
     pub fn client(node_name: &str) -> Self {
         Self {
@@ -59,7 +59,7 @@ pub(crate) struct KeyedRequest {
 }
 
 /// Makes a key and a request for the wanted certificate.
-pub(crate) fn request(wanted: &Wanted) -> Result<KeyedRequest, rcgen::Error> {
+pub(crate) fn request(wanted: &CertificateSubject) -> Result<KeyedRequest, rcgen::Error> {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
     let names = &mut params.distinguished_name;

@@ -23,7 +23,7 @@ pub use authority::find_authority;
 pub use client::{Credentials, client, renewed_client};
 pub use error::Error;
 pub use join::{Joined, join};
-pub use keys::{Identity, Wanted};
+pub use keys::{CertificateSubject, Identity};
 pub use renewal::{Failures, Renewal, Validity, wait};
 pub use request::request;
 pub use servers::Servers;

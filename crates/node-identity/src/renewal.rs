@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::client::renewed_client;
 use crate::error::Error;
-use crate::keys::{Identity, Wanted};
+use crate::keys::{CertificateSubject, Identity};
 use crate::request::request;
 use crate::servers::Servers;
 
@@ -95,7 +95,7 @@ pub struct Renewal {
     /// The certificate authority of the cluster, PEM.
     pub ca_pem: String,
     /// The certificate.
-    pub wanted: Wanted,
+    pub wanted: CertificateSubject,
     /// The client certificate of the node, now and from now on: the node asks with it.
     pub client: watch::Receiver<Identity>,
     /// The certificate that is renewed. It may be the client certificate.

@@ -12,7 +12,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use resource_kinds::certificates::{condition, signer};
 
 use crate::error::Error;
-use crate::keys::{self, Identity, Wanted};
+use crate::keys::{self, CertificateSubject, Identity};
 
 /// The requests of nodes are decided at once, or wait for a person.
 const DECISION_LIMIT: Duration = Duration::from_secs(60);
@@ -25,7 +25,7 @@ const ALIVE: &str = "NodeIsAlive";
 ///
 /// # Errors
 /// See [`Error`].
-pub async fn request(client: &Client, wanted: &Wanted) -> Result<Identity, Error> {
+pub async fn request(client: &Client, wanted: &CertificateSubject) -> Result<Identity, Error> {
     let made = keys::request(wanted)?;
     let (signer, usage) = match wanted.serving {
         Some(_) => (signer::NODE_SERVING, "server auth"),

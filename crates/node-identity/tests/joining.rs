@@ -18,8 +18,8 @@ use k8s_openapi::api::authentication::v1::{SelfSubjectReview, UserInfo as User};
 use k8s_openapi::api::core::v1::{Node, Secret};
 use mvcc_store::embedded::EmbeddedStore;
 use node_identity::{
-    Credentials, Error, JoinToken, Renewal, Servers, Validity, Wanted, account_client, client,
-    find_authority, join, renewed_client, request,
+    CertificateSubject, Credentials, Error, JoinToken, Renewal, Servers, Validity, account_client,
+    client, find_authority, join, renewed_client, request,
 };
 use reconcile::Health;
 use resource_kinds::NodeAccount;
@@ -142,10 +142,12 @@ async fn a_node_joins_by_a_token_and_then_needs_none() {
     let patch = Patch::Strategic(status);
     let params = PatchParams::default();
     nodes.patch_status("n1", &params, &patch).await.unwrap();
-    let serving = Wanted::serving("n1", [[10, 0, 0, 1].into()]);
+    let serving = CertificateSubject::serving("n1", [[10, 0, 0, 1].into()]);
     request(&node, &serving).await.unwrap();
     // It renews its certificate as itself; a token does not get it now.
-    request(&node, &Wanted::client("n1")).await.unwrap();
+    request(&node, &CertificateSubject::client("n1"))
+        .await
+        .unwrap();
     match join(&cluster.uri, &token, "n1").await {
         Err(Error::NameTaken(message)) => assert!(message.contains("n1 is alive"), "{message}"),
         other => panic!("{other:?}"),
@@ -163,7 +165,7 @@ async fn a_certificate_is_renewed_before_it_expires() {
     let renewal = |server: &Uri, current: watch::Sender<_>| Renewal {
         servers: Servers::one(server.clone()),
         ca_pem: joined.ca_pem.clone(),
-        wanted: Wanted::client("n1"),
+        wanted: CertificateSubject::client("n1"),
         client: current.subscribe(),
         current,
     };
@@ -183,7 +185,9 @@ async fn a_certificate_is_renewed_before_it_expires() {
     assert_ne!(next, first);
     let own = Credentials::Identity(&next);
     let node = client(&cluster.uri, &joined.ca_pem, &own).await.unwrap();
-    request(&node, &Wanted::client("n1")).await.unwrap();
+    request(&node, &CertificateSubject::client("n1"))
+        .await
+        .unwrap();
     stop.cancel();
     kept.await.unwrap().unwrap();
 }
@@ -198,7 +202,7 @@ async fn a_client_shows_the_newest_certificate() {
     let theirs = join(&other.uri, &token, "n1").await.unwrap();
     let identity = watch::Sender::new(theirs.identity);
     let node = renewed_client(&cluster.servers(), &ours.ca_pem, identity.subscribe());
-    let wanted = Wanted::client("n1");
+    let wanted = CertificateSubject::client("n1");
     let refused = request(&node, &wanted).await.unwrap_err();
     let code = match &refused {
         Error::Api(error) => error.code(),

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 /// The reason why an address belongs to no remote host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Special {
+pub enum SpecialAddress {
     /// `0.0.0.0` or `::`, which mean the machine itself.
     Unspecified,
     /// The machine itself.
@@ -19,7 +19,7 @@ pub enum Special {
     Broadcast,
 }
 
-impl fmt::Display for Special {
+impl fmt::Display for SpecialAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Unspecified => "unspecified",
@@ -33,7 +33,7 @@ impl fmt::Display for Special {
 
 /// The reason why an address is special; `None` for an address of a host. An IPv4 address in IPv6
 /// form (`::ffff:127.0.0.1`) is treated as IPv4.
-pub fn special(address: IpAddr) -> Option<Special> {
+pub fn special(address: IpAddr) -> Option<SpecialAddress> {
     let address = address.to_canonical();
     let (link_local, broadcast) = match address {
         IpAddr::V4(v4) => (v4.is_link_local(), v4.is_broadcast()),
@@ -44,12 +44,12 @@ pub fn special(address: IpAddr) -> Option<Special> {
     [
         (
             address.is_unspecified() || this_network,
-            Special::Unspecified,
+            SpecialAddress::Unspecified,
         ),
-        (address.is_loopback(), Special::Loopback),
-        (link_local, Special::LinkLocal),
-        (address.is_multicast(), Special::Multicast),
-        (broadcast, Special::Broadcast),
+        (address.is_loopback(), SpecialAddress::Loopback),
+        (link_local, SpecialAddress::LinkLocal),
+        (address.is_multicast(), SpecialAddress::Multicast),
+        (broadcast, SpecialAddress::Broadcast),
     ]
     .into_iter()
     .find_map(|(holds, special)| holds.then_some(special))
@@ -59,7 +59,7 @@ pub fn special(address: IpAddr) -> Option<Special> {
 ///
 /// # Errors
 /// *Errors.* The reason why it is special.
-pub fn dialled(address: IpAddr) -> Result<IpAddr, Special> {
+pub fn dialled(address: IpAddr) -> Result<IpAddr, SpecialAddress> {
     match special(address) {
         None => Ok(address.to_canonical()),
         Some(special) => Err(special),
@@ -77,20 +77,20 @@ mod tests {
             ("10.244.0.2", None),
             ("::ffff:10.244.0.2", None),
             ("2001:db8::1", None),
-            ("0.0.0.0", Some(Special::Unspecified)),
-            ("0.1.2.3", Some(Special::Unspecified)),
-            ("::", Some(Special::Unspecified)),
-            ("::ffff:0.0.0.0", Some(Special::Unspecified)),
-            ("127.0.0.1", Some(Special::Loopback)),
-            ("127.9.9.9", Some(Special::Loopback)),
-            ("::1", Some(Special::Loopback)),
-            ("::ffff:127.0.0.1", Some(Special::Loopback)),
-            ("169.254.169.254", Some(Special::LinkLocal)),
-            ("::ffff:169.254.169.254", Some(Special::LinkLocal)),
-            ("fe80::1", Some(Special::LinkLocal)),
-            ("224.0.0.1", Some(Special::Multicast)),
-            ("ff02::1", Some(Special::Multicast)),
-            ("255.255.255.255", Some(Special::Broadcast)),
+            ("0.0.0.0", Some(SpecialAddress::Unspecified)),
+            ("0.1.2.3", Some(SpecialAddress::Unspecified)),
+            ("::", Some(SpecialAddress::Unspecified)),
+            ("::ffff:0.0.0.0", Some(SpecialAddress::Unspecified)),
+            ("127.0.0.1", Some(SpecialAddress::Loopback)),
+            ("127.9.9.9", Some(SpecialAddress::Loopback)),
+            ("::1", Some(SpecialAddress::Loopback)),
+            ("::ffff:127.0.0.1", Some(SpecialAddress::Loopback)),
+            ("169.254.169.254", Some(SpecialAddress::LinkLocal)),
+            ("::ffff:169.254.169.254", Some(SpecialAddress::LinkLocal)),
+            ("fe80::1", Some(SpecialAddress::LinkLocal)),
+            ("224.0.0.1", Some(SpecialAddress::Multicast)),
+            ("ff02::1", Some(SpecialAddress::Multicast)),
+            ("255.255.255.255", Some(SpecialAddress::Broadcast)),
         ] {
             assert_eq!(special(text.parse().unwrap()), expected, "{text}");
         }

@@ -16,7 +16,7 @@ pub(crate) enum Action {
     /// A stream such as `exec`: bytes both ways.
     Connect,
     /// Requests by one method that are passed on (`proxy`).
-    Pass(Passed),
+    Pass(ProxyMethod),
     /// Changes of one object, by the deprecated path.
     Watch,
     /// Changes of a collection, by the older path.
@@ -25,22 +25,22 @@ pub(crate) enum Action {
 
 /// A method by which requests are passed on: in lower case, and as the ids of operations have it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Passed {
+pub(crate) struct ProxyMethod {
     method: &'static str,
     id_verb: &'static str,
 }
 
-const PASSED: [Passed; 7] = [
-    Passed::by("delete", "connectDelete"),
-    Passed::by("get", "connectGet"),
-    Passed::by("head", "connectHead"),
-    Passed::by("options", "connectOptions"),
-    Passed::by("patch", "connectPatch"),
-    Passed::by("post", "connectPost"),
-    Passed::by("put", "connectPut"),
+const PASSED: [ProxyMethod; 7] = [
+    ProxyMethod::by("delete", "connectDelete"),
+    ProxyMethod::by("get", "connectGet"),
+    ProxyMethod::by("head", "connectHead"),
+    ProxyMethod::by("options", "connectOptions"),
+    ProxyMethod::by("patch", "connectPatch"),
+    ProxyMethod::by("post", "connectPost"),
+    ProxyMethod::by("put", "connectPut"),
 ];
 
-impl Passed {
+impl ProxyMethod {
     const fn by(method: &'static str, id_verb: &'static str) -> Self {
         Self { method, id_verb }
     }

@@ -26,11 +26,11 @@ pub(crate) struct Shape {
 pub(crate) struct Field {
     pub member: &'static str,
     pub number: u32,
-    pub form: Form,
+    pub form: FieldType,
 }
 
 /// The type of a field.
-pub(crate) enum Form {
+pub(crate) enum FieldType {
     Text,
     Texts,
     Flag,
@@ -100,25 +100,25 @@ impl Message {
     fn field(&mut self, field: &Field, value: &Value) {
         let number = field.number;
         match &field.form {
-            Form::Text => self.text(number, value.as_str().unwrap_or_default()),
-            Form::Texts => {
+            FieldType::Text => self.text(number, value.as_str().unwrap_or_default()),
+            FieldType::Texts => {
                 for text in list(value).iter().filter_map(Value::as_str) {
                     self.bytes(number, text.as_bytes());
                 }
             }
-            Form::Flag => self.integer(number, value.as_bool().unwrap_or_default().into()),
-            Form::Integer => self.integer(number, value.as_i64().unwrap_or_default()),
-            Form::Double => self.double(number, value.as_f64().unwrap_or_default()),
-            Form::Any => self.message(number, &any(value)),
-            Form::Anys => list(value)
+            FieldType::Flag => self.integer(number, value.as_bool().unwrap_or_default().into()),
+            FieldType::Integer => self.integer(number, value.as_i64().unwrap_or_default()),
+            FieldType::Double => self.double(number, value.as_f64().unwrap_or_default()),
+            FieldType::Any => self.message(number, &any(value)),
+            FieldType::Anys => list(value)
                 .iter()
                 .for_each(|one| self.message(number, &any(one))),
-            Form::Message(shape) => self.message(number, &Self::of(shape, value)),
-            Form::Messages(shape) => list(value)
+            FieldType::Message(shape) => self.message(number, &Self::of(shape, value)),
+            FieldType::Messages(shape) => list(value)
                 .iter()
                 .for_each(|one| self.message(number, &Self::of(shape, one))),
-            Form::Made(make) => self.message(number, &make(value)),
-            Form::EachMade(make) => list(value)
+            FieldType::Made(make) => self.message(number, &make(value)),
+            FieldType::EachMade(make) => list(value)
                 .iter()
                 .for_each(|one| self.message(number, &make(one))),
         }

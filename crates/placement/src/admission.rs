@@ -9,11 +9,11 @@ use resource_kinds::pod_view::PodView;
 
 use crate::node::{matches_affinity, taints, tolerates};
 use crate::ports;
-use crate::resources::{Room, requests};
+use crate::resources::{FreeResources, requests};
 
 /// The reason why a node cannot run a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Misfit {
+pub enum AdmissionFailure {
     /// There is not enough of a resource. Amounts of `cpu` are in thousandths.
     Resource {
         /// Its name.
@@ -33,21 +33,21 @@ pub enum Misfit {
     Taint,
 }
 
-impl Misfit {
+impl AdmissionFailure {
     /// Reason of the pod's status, as kubelet has it.
     pub fn reason(&self) -> String {
         match self {
-            Misfit::Resource { name, .. } => format!("OutOf{name}"),
-            Misfit::NodeAffinity => "NodeAffinity".to_owned(),
-            Misfit::NodePorts => "NodePorts".to_owned(),
-            Misfit::Taint => "TaintToleration".to_owned(),
+            AdmissionFailure::Resource { name, .. } => format!("OutOf{name}"),
+            AdmissionFailure::NodeAffinity => "NodeAffinity".to_owned(),
+            AdmissionFailure::NodePorts => "NodePorts".to_owned(),
+            AdmissionFailure::Taint => "TaintToleration".to_owned(),
         }
     }
 
     /// The message, in kubelet's words.
     pub fn message(&self) -> String {
         let why = match self {
-            Misfit::Resource {
+            AdmissionFailure::Resource {
                 name,
                 requested,
                 used,
@@ -58,21 +58,23 @@ impl Misfit {
                      {used}, capacity: {capacity}"
                 );
             }
-            Misfit::NodeAffinity => "node(s) didn't match Pod's node affinity/selector",
-            Misfit::NodePorts => "node(s) didn't have free ports for the requested pod ports",
-            Misfit::Taint => "node(s) had taints that the pod didn't tolerate",
+            AdmissionFailure::NodeAffinity => "node(s) didn't match Pod's node affinity/selector",
+            AdmissionFailure::NodePorts => {
+                "node(s) didn't have free ports for the requested pod ports"
+            }
+            AdmissionFailure::Taint => "node(s) had taints that the pod didn't tolerate",
         };
         format!("Predicate {} failed: {why}", self.reason())
     }
 }
 
 /// The reason why the node cannot run the pod beside the others; `None` if it can.
-pub fn misfit(pod: &PodView, node: &Node, others: &[PodView]) -> Option<Misfit> {
+pub fn misfit(pod: &PodView, node: &Node, others: &[PodView]) -> Option<AdmissionFailure> {
     let against = [
         shortage(pod, node, others),
-        (!matches_affinity(&pod.spec, node)).then_some(Misfit::NodeAffinity),
-        ports::objection(pod, others).map(|_| Misfit::NodePorts),
-        is_driven_out(pod, node).then_some(Misfit::Taint),
+        (!matches_affinity(&pod.spec, node)).then_some(AdmissionFailure::NodeAffinity),
+        ports::objection(pod, others).map(|_| AdmissionFailure::NodePorts),
+        is_driven_out(pod, node).then_some(AdmissionFailure::Taint),
     ];
     against.into_iter().flatten().next()
 }
@@ -83,12 +85,12 @@ fn is_driven_out(pod: &PodView, node: &Node) -> bool {
         .any(|taint| taint.effect == "NoExecute" && !tolerates(&pod.spec, taint))
 }
 
-fn shortage(pod: &PodView, node: &Node, others: &[PodView]) -> Option<Misfit> {
-    let room = Room::of(node, others);
+fn shortage(pod: &PodView, node: &Node, others: &[PodView]) -> Option<AdmissionFailure> {
+    let room = FreeResources::of(node, others);
     let count = i64::try_from(others.len()).unwrap_or(i64::MAX);
     let pods = room.allocatable.get("pods").map(Quantity::value);
     if let Some(capacity) = pods.filter(|capacity| count >= *capacity) {
-        return Some(Misfit::Resource {
+        return Some(AdmissionFailure::Resource {
             name: "pods".to_owned(),
             requested: 1,
             used: count,
@@ -111,7 +113,7 @@ fn shortage(pod: &PodView, node: &Node, others: &[PodView]) -> Option<Misfit> {
                 "cpu" => amount.milli_value(),
                 _ => amount.value(),
             };
-            Misfit::Resource {
+            AdmissionFailure::Resource {
                 name: name.clone(),
                 requested: number(amount),
                 used: number(&used),

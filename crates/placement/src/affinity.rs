@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::{Node, PodAffinityTerm};
 use resource_kinds::pod_view::PodView;
 
 use crate::labels::{not_merged, of_node, selects};
-use crate::objection::Objection;
+use crate::objection::FilterFailure;
 use crate::placed::anti_affinity_terms;
 use crate::snapshot::SchedulingSnapshot;
 use crate::view::ClusterView;
@@ -16,16 +16,16 @@ const ANTI_AFFINITY: &str = "node(s) didn't match pod anti-affinity rules";
 const EXISTING: &str = "node(s) didn't satisfy existing pods anti-affinity rules";
 
 /// A domain: the key of a topology, and the value that its nodes have.
-pub(crate) type Domain<'v> = (&'v str, &'v str);
+pub(crate) type TopologyDomain<'v> = (&'v str, &'v str);
 
 /// A term of a pod's affinity or anti-affinity.
 #[derive(Clone, Copy)]
-pub(crate) struct Term<'t> {
+pub(crate) struct AffinityTerm<'t> {
     term: &'t PodAffinityTerm,
     owner: &'t PodView,
 }
 
-impl<'t> Term<'t> {
+impl<'t> AffinityTerm<'t> {
     pub fn of(term: &'t PodAffinityTerm, owner: &'t PodView) -> Self {
         Self { term, owner }
     }
@@ -67,7 +67,7 @@ impl<'t> Term<'t> {
     }
 
     /// The domain of a node.
-    pub fn domain<'d>(&self, node: &'d Node) -> Option<Domain<'d>>
+    pub fn domain<'d>(&self, node: &'d Node) -> Option<TopologyDomain<'d>>
     where
         't: 'd,
     {
@@ -81,13 +81,13 @@ impl<'t> Term<'t> {
 struct Domains<'v>(BTreeMap<&'v str, BTreeSet<&'v str>>);
 
 impl<'v> Domains<'v> {
-    fn add(&mut self, domains: impl Iterator<Item = Domain<'v>>) {
+    fn add(&mut self, domains: impl Iterator<Item = TopologyDomain<'v>>) {
         for (key, value) in domains {
             self.0.entry(key).or_default().insert(value);
         }
     }
 
-    fn has(&self, (key, value): Domain<'_>) -> bool {
+    fn has(&self, (key, value): TopologyDomain<'_>) -> bool {
         let known = self.0.get(key);
         known.is_some_and(|values| values.contains(value))
     }
@@ -102,7 +102,7 @@ impl<'v> Domains<'v> {
 /// The domains where the pods of a snapshot allow or forbid a pod.
 pub(crate) struct Neighbours<'v> {
     /// The terms of required affinity.
-    wanted: Vec<Term<'v>>,
+    wanted: Vec<AffinityTerm<'v>>,
     /// The domains of the pods that all these terms select.
     near: Domains<'v>,
     /// Whether the terms select the pod itself, which may then be the first of its group.
@@ -116,9 +116,9 @@ pub(crate) struct Neighbours<'v> {
 impl<'v> Neighbours<'v> {
     pub fn of(pod: &'v PodView, snapshot: &SchedulingSnapshot<'v>) -> Self {
         let view = snapshot.view;
-        let of_pod = |term| Term::of(term, pod);
-        let wanted: Vec<Term<'v>> = affinity_terms(pod).iter().map(of_pod).collect();
-        let unwanted: Vec<Term<'v>> = anti_affinity_terms(pod).iter().map(of_pod).collect();
+        let of_pod = |term| AffinityTerm::of(term, pod);
+        let wanted: Vec<AffinityTerm<'v>> = affinity_terms(pod).iter().map(of_pod).collect();
+        let unwanted: Vec<AffinityTerm<'v>> = anti_affinity_terms(pod).iter().map(of_pod).collect();
         let (mut near, mut avoided) = (Domains::default(), Domains::default());
         if !wanted.is_empty() || !unwanted.is_empty() {
             for other in snapshot.pods() {
@@ -138,7 +138,7 @@ impl<'v> Neighbours<'v> {
                 continue;
             };
             let terms = anti_affinity_terms(other);
-            let terms = terms.iter().map(|term| Term::of(term, other));
+            let terms = terms.iter().map(|term| AffinityTerm::of(term, other));
             let against = terms.filter(|term| term.selects(pod, view));
             closed.add(against.filter_map(|term| term.domain(node)));
         }
@@ -152,17 +152,17 @@ impl<'v> Neighbours<'v> {
     }
 
     /// The reason why affinity or anti-affinity forbids the node; `None` if it is allowed.
-    pub fn objection(&self, node: &Node) -> Option<Objection> {
-        let is_near = |term: &Term<'v>| {
+    pub fn objection(&self, node: &Node) -> Option<FilterFailure> {
+        let is_near = |term: &AffinityTerm<'v>| {
             let domain = term.domain(node);
             domain.is_some_and(|domain| self.starts_group || self.near.has(domain))
         };
         if !self.wanted.iter().all(is_near) {
-            Some(Objection::lasting(AFFINITY))
+            Some(FilterFailure::lasting(AFFINITY))
         } else if self.avoided.have(node) {
-            Some(Objection::of_pods(ANTI_AFFINITY))
+            Some(FilterFailure::of_pods(ANTI_AFFINITY))
         } else if self.closed.have(node) {
-            Some(Objection::of_pods(EXISTING))
+            Some(FilterFailure::of_pods(EXISTING))
         } else {
             None
         }

@@ -13,7 +13,7 @@ use k8s_openapi::api::storage::v1::CSINode;
 use resource_kinds::pod_view::PodView;
 use resource_kinds::volume_fit::requested_class;
 
-use crate::objection::Objection;
+use crate::objection::FilterFailure;
 use crate::snapshot::SchedulingSnapshot;
 use crate::view::ClusterView;
 
@@ -44,7 +44,11 @@ impl<'v> DriverVolumes<'v> {
     }
 
     /// The objection to a node that would have more volumes of a driver than the driver takes.
-    pub fn objection(&self, node: &Node, snapshot: &SchedulingSnapshot<'v>) -> Option<Objection> {
+    pub fn objection(
+        &self,
+        node: &Node,
+        snapshot: &SchedulingSnapshot<'v>,
+    ) -> Option<FilterFailure> {
         let name = node.metadata.name.as_deref()?;
         let limits = limits(snapshot.view.csi_nodes.get(name)?);
         let limits: Vec<_> = limits.filter(|(driver, _)| self.has(driver)).collect();
@@ -60,7 +64,7 @@ impl<'v> DriverVolumes<'v> {
             new > 0 && there.iter().filter(of_driver).count() + new > limit
         };
         let exceeded = limits.into_iter().any(exceeds);
-        exceeded.then(|| Objection::of_pods(EXCEEDED))
+        exceeded.then(|| FilterFailure::of_pods(EXCEEDED))
     }
 
     fn has(&self, driver: &str) -> bool {

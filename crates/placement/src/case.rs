@@ -9,16 +9,16 @@ use resource_kinds::pod_view::PodView;
 use crate::affinity::Neighbours;
 use crate::attach_limits::DriverVolumes;
 use crate::devices::Devices;
-use crate::objection::Objection;
-use crate::resources::{Resources, Room, requests};
+use crate::objection::FilterFailure;
+use crate::resources::{FreeResources, Resources, requests};
 use crate::snapshot::SchedulingSnapshot;
-use crate::spread::Bounds;
+use crate::spread::SpreadConstraints;
 use crate::view::{ClaimStep, ClusterView};
 use crate::volumes::Claims;
 use crate::{node, ports};
 
 /// A pod with everything needed to check it against nodes.
-pub(crate) struct Case<'v> {
+pub(crate) struct PodToPlace<'v> {
     pub pod: &'v PodView,
     pub wanted: Resources,
     claims: Claims<'v>,
@@ -32,25 +32,25 @@ pub(crate) struct Case<'v> {
 
 /// The pods of a snapshot, as rules about several nodes count them.
 struct Counted<'v> {
-    spread: Bounds<'v>,
+    spread: SpreadConstraints<'v>,
     neighbours: Neighbours<'v>,
 }
 
 impl<'v> Counted<'v> {
     fn of(pod: &'v PodView, snapshot: &SchedulingSnapshot<'v>) -> Self {
         Self {
-            spread: Bounds::of(pod, snapshot),
+            spread: SpreadConstraints::of(pod, snapshot),
             neighbours: Neighbours::of(pod, snapshot),
         }
     }
 
-    fn objection(&self, node: &Node) -> Option<Objection> {
+    fn objection(&self, node: &Node) -> Option<FilterFailure> {
         let skewed = self.spread.objection(node);
         skewed.or_else(|| self.neighbours.objection(node))
     }
 }
 
-impl<'v> Case<'v> {
+impl<'v> PodToPlace<'v> {
     /// *Errors.* A message that applies to all nodes.
     pub fn of(pod: &'v PodView, view: &'v ClusterView) -> Result<Self, String> {
         let before =
@@ -70,9 +70,9 @@ impl<'v> Case<'v> {
     pub fn check(
         &self,
         node: &Node,
-        room: &Room,
+        room: &FreeResources,
         snapshot: &SchedulingSnapshot<'v>,
-    ) -> Result<(), Objection> {
+    ) -> Result<(), FilterFailure> {
         let name = node.metadata.name.as_deref();
         let coming = self.before.iter().filter(|pod| pod.node.as_deref() == name);
         let coming: Vec<_> = coming.copied().collect();
@@ -92,9 +92,9 @@ impl<'v> Case<'v> {
     fn objection(
         &self,
         node: &Node,
-        room: &Room,
+        room: &FreeResources,
         snapshot: &SchedulingSnapshot<'v>,
-    ) -> Option<Objection> {
+    ) -> Option<FilterFailure> {
         let (pod, name) = (self.pod, node.metadata.name.as_deref());
         node::objection(pod, node)
             .or_else(|| ports::objection(pod, snapshot.on(name.unwrap_or_default(), pod)))
@@ -104,7 +104,7 @@ impl<'v> Case<'v> {
             .or_else(|| self.claims.objection(node, snapshot.view))
             .or_else(|| {
                 let text = self.devices.objection(node)?;
-                Some(Objection::lasting(&text))
+                Some(FilterFailure::lasting(&text))
             })
             .or_else(|| {
                 let count = || Counted::of(pod, snapshot);

@@ -29,11 +29,11 @@ mod storage_capacity;
 mod view;
 mod volumes;
 
-pub use admission::{Misfit, misfit};
+pub use admission::{AdmissionFailure, misfit};
 pub use attachments::Attachments;
 pub use labels::node_selector_matches;
 pub use node::takes;
 pub use place::place;
 pub use placed::PlacedPods;
 pub use resources::asks_for_less;
-pub use view::{ClaimStep, ClusterView, Decision, Obstacle, Preemption};
+pub use view::{ClaimStep, ClusterView, Decision, PlacementFailure, Preemption};

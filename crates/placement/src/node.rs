@@ -5,24 +5,24 @@ use resource_kinds::pod_view::PodView;
 use resource_kinds::reasons::taint::UNSCHEDULABLE;
 
 use crate::labels::node_selector_matches;
-use crate::objection::Objection;
+use crate::objection::FilterFailure;
 
 /// The node's own objection to the pod, or `None`.
-pub(crate) fn objection(pod: &PodView, node: &Node) -> Option<Objection> {
+pub(crate) fn objection(pod: &PodView, node: &Node) -> Option<FilterFailure> {
     let spec = &pod.spec;
     if is_cordoned(node) && !tolerates(spec, &cordon()) {
-        return Some(Objection::lasting("node(s) were unschedulable"));
+        return Some(FilterFailure::lasting("node(s) were unschedulable"));
     }
     if pod.node.is_some() && pod.node.as_deref() != node.metadata.name.as_deref() {
-        return Some(Objection::lasting(
+        return Some(FilterFailure::lasting(
             "node(s) didn't match the requested node name",
         ));
     }
     if untolerated_taint(spec, node).is_some() {
-        return Some(Objection::lasting("node(s) had untolerated taint(s)"));
+        return Some(FilterFailure::lasting("node(s) had untolerated taint(s)"));
     }
     if !matches_affinity(spec, node) {
-        return Some(Objection::lasting(
+        return Some(FilterFailure::lasting(
             "node(s) didn't match Pod's node affinity/selector",
         ));
     }

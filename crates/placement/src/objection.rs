@@ -2,13 +2,13 @@
 
 /// The first failed rule's objection to a node, as user messages.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Objection {
+pub(crate) struct FilterFailure {
     pub texts: Vec<String>,
     /// Whether fewer pods on the node would help.
     pub is_of_pods: bool,
 }
 
-impl Objection {
+impl FilterFailure {
     /// An objection that does not depend on pods.
     pub fn lasting(text: &str) -> Self {
         Self {

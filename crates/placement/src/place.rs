@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use resource_kinds::pod_view::PodView;
 
-use crate::case::Case;
-use crate::objection::Objection;
+use crate::case::PodToPlace;
+use crate::objection::FilterFailure;
 use crate::preempt::{PreemptionResult, preempt, without_nodes};
 use crate::score::{Feasible, best};
 use crate::snapshot::SchedulingSnapshot;
-use crate::view::{ClusterView, Decision, Obstacle, Preemption};
+use crate::view::{ClusterView, Decision, PlacementFailure, Preemption};
 
 /// Decides the node of the pod. `reserved` is the node that an earlier decision reserved for it: it
 /// is chosen again as long as it is feasible, because the pod's volumes are being provisioned
@@ -23,7 +23,7 @@ pub fn place(pod: &PodView, view: &ClusterView, reserved: Option<&str>) -> Decis
         return Decision::Unschedulable(unschedulable(message, false));
     }
     let total = view.nodes.len();
-    let case = match Case::of(pod, view) {
+    let case = match PodToPlace::of(pod, view) {
         Ok(case) => case,
         Err(text) => {
             let verdict = without_nodes(pod, view);
@@ -31,7 +31,7 @@ pub fn place(pod: &PodView, view: &ClusterView, reserved: Option<&str>) -> Decis
         }
     };
     let snapshot = SchedulingSnapshot::of(view);
-    let mut against: BTreeMap<&str, Objection> = BTreeMap::new();
+    let mut against: BTreeMap<&str, FilterFailure> = BTreeMap::new();
     let mut feasible = Vec::new();
     for (name, node) in &view.nodes {
         let room = snapshot.room(name, node, pod);
@@ -60,21 +60,21 @@ pub fn place(pod: &PodView, view: &ClusterView, reserved: Option<&str>) -> Decis
     }
 }
 
-fn gates(pod: &PodView) -> Option<Obstacle> {
+fn gates(pod: &PodView) -> Option<PlacementFailure> {
     let gates = pod.spec.scheduling_gates.as_deref()?;
     if gates.is_empty() {
         return None;
     }
     let message = "Scheduling is blocked due to non-empty scheduling gates".to_owned();
-    Some(Obstacle {
+    Some(PlacementFailure {
         reason: "SchedulingGated",
         message,
         keeps_nomination: false,
     })
 }
 
-fn unschedulable(message: String, keeps_nomination: bool) -> Obstacle {
-    Obstacle {
+fn unschedulable(message: String, keeps_nomination: bool) -> PlacementFailure {
+    PlacementFailure {
         reason: "Unschedulable",
         message,
         keeps_nomination,

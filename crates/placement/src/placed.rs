@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::PodAffinityTerm;
 use object_model::{Quantity, quantity::Format};
 use resource_kinds::pod_view::{PodView, Text};
 
-use crate::resources::{Load, Resources, asks_for_the_same, requests};
+use crate::resources::{CountedUse, Resources, asks_for_the_same, requests};
 
 /// The pods that have a node.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -30,7 +30,7 @@ struct NodePods {
     /// The sum of their requests, and the number of pods that request that resource.
     used: BTreeMap<String, (Quantity, usize)>,
     /// The sum of their loads.
-    load: Load,
+    load: CountedUse,
     /// The number of pods of each controller that are not being deleted, by namespace and uid.
     of_controllers: BTreeMap<(Text, Text), usize>,
 }
@@ -39,7 +39,7 @@ struct NodePods {
 struct Placed {
     pod: Arc<PodView>,
     requests: Resources,
-    load: Load,
+    load: CountedUse,
 }
 
 impl PlacedPods {
@@ -48,7 +48,7 @@ impl PlacedPods {
         let former = self.take(&pod.uid);
         let same = former.filter(|former| asks_for_the_same(&former.pod, &pod));
         let (requests, load) = same.map_or_else(
-            || (requests(&pod), Load::of(&pod)),
+            || (requests(&pod), CountedUse::of(&pod)),
             |former| (former.requests, former.load),
         );
         let node = pod.node.clone().unwrap_or_default();
@@ -126,9 +126,9 @@ impl PlacedPods {
     }
 
     /// The sum of the loads of a node's pods.
-    pub(crate) fn load(&self, node: &str) -> Load {
+    pub(crate) fn load(&self, node: &str) -> CountedUse {
         let there = self.by_node.get(node);
-        there.map_or_else(Load::default, |there| there.load)
+        there.map_or_else(CountedUse::default, |there| there.load)
     }
 
     /// The sum of the requests of a node's pods, and their number.

@@ -3,7 +3,7 @@
 use k8s_openapi::api::core::v1::ContainerPort;
 use resource_kinds::pod_view::PodView;
 
-use crate::objection::Objection;
+use crate::objection::FilterFailure;
 
 const TAKEN: &str = "node(s) didn't have free ports for the requested pod ports";
 
@@ -28,7 +28,7 @@ impl HostPort<'_> {
 pub(crate) fn objection<'p>(
     pod: &PodView,
     others: impl IntoIterator<Item = &'p PodView>,
-) -> Option<Objection> {
+) -> Option<FilterFailure> {
     let wanted = host_ports(pod);
     if wanted.is_empty() {
         return None;
@@ -36,7 +36,7 @@ pub(crate) fn objection<'p>(
     let mut taken = others.into_iter().flat_map(host_ports);
     taken
         .any(|taken| wanted.iter().any(|port| port.collides(&taken)))
-        .then(|| Objection::of_pods(TAKEN))
+        .then(|| FilterFailure::of_pods(TAKEN))
 }
 
 fn host_ports(pod: &PodView) -> Vec<HostPort<'_>> {

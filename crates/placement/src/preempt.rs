@@ -16,10 +16,10 @@ use object_model::LabelSelector;
 use resource_kinds::pod_view::PodView;
 use resource_kinds::reasons::pod_condition::{DISRUPTION_TARGET, PREEMPTION_BY_SCHEDULER};
 
-use crate::case::{Case, priority};
+use crate::case::{PodToPlace, priority};
 use crate::labels::parsed;
-use crate::objection::Objection;
-use crate::resources::{Room, requests};
+use crate::objection::FilterFailure;
+use crate::resources::{FreeResources, requests};
 use crate::snapshot::SchedulingSnapshot;
 use crate::view::ClusterView;
 
@@ -54,9 +54,9 @@ pub(crate) fn without_nodes(pod: &PodView, view: &ClusterView) -> PreemptionResu
 
 /// Chooses the victims. `against` has each node's objection to the pod.
 pub(crate) fn preempt<'v>(
-    case: &Case<'v>,
+    case: &PodToPlace<'v>,
     snapshot: &SchedulingSnapshot<'v>,
-    against: &BTreeMap<&str, Objection>,
+    against: &BTreeMap<&str, FilterFailure>,
 ) -> PreemptionResult {
     if never(case.pod) {
         return PreemptionResult::NotEligible(NEVER);
@@ -100,7 +100,7 @@ fn never(pod: &PodView) -> bool {
 fn is_waited_for(
     pod: &PodView,
     snapshot: &SchedulingSnapshot<'_>,
-    against: &BTreeMap<&str, Objection>,
+    against: &BTreeMap<&str, FilterFailure>,
 ) -> bool {
     let Some(node) = pod.nominated.as_deref() else {
         return false;
@@ -160,7 +160,7 @@ fn importance(pod: &PodView) -> (Reverse<i32>, Timestamp, &str) {
 fn victims_on<'v>(
     node: &Node,
     name: &str,
-    case: &Case<'v>,
+    case: &PodToPlace<'v>,
     snapshot: &SchedulingSnapshot<'v>,
 ) -> Result<Victims<'v>, Vec<String>> {
     let is_below = |other: &&Arc<PodView>| is_below(other, case.pod);
@@ -169,7 +169,7 @@ fn victims_on<'v>(
         return Err(vec![NO_VICTIMS.to_owned()]);
     }
     let mut without = SchedulingSnapshot::assuming(snapshot.view, name, others);
-    let mut room = Room::of(node, without.on(name, case.pod));
+    let mut room = FreeResources::of(node, without.on(name, case.pod));
     case.check(node, &room, &without)
         .map_err(|objection| objection.texts)?;
     below.sort_by(|a, b| importance(a).cmp(&importance(b)));

@@ -9,7 +9,7 @@ use object_model::Quantity;
 use resource_kinds::pod_view::PodView;
 use resource_kinds::reasons::pod_condition;
 
-use crate::objection::Objection;
+use crate::objection::FilterFailure;
 
 /// Amounts by resource name.
 pub(crate) type Resources = BTreeMap<String, Quantity>;
@@ -53,7 +53,7 @@ fn sum(pod: &PodView, asked: impl Fn(&Container) -> Resources) -> Resources {
 
 /// A use of CPU, in thousandths, and of memory, in bytes, as the score of free room counts it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Load {
+pub(crate) struct CountedUse {
     pub cpu: i128,
     pub memory: i128,
 }
@@ -61,7 +61,7 @@ pub(crate) struct Load {
 /// The use that counts for a container without a request (milli-CPU, bytes of memory), so that pods without requests are spread too.
 const UNKNOWN: (i64, i64) = (100, 200 << 20);
 
-impl Load {
+impl CountedUse {
     /// The load by a pod.
     pub fn of(pod: &PodView) -> Self {
         let unknown = [
@@ -93,7 +93,7 @@ impl Load {
     }
 }
 
-impl From<&Resources> for Load {
+impl From<&Resources> for CountedUse {
     fn from(amounts: &Resources) -> Self {
         let amount = |name| amounts.get(name).copied().unwrap_or_default();
         Self {
@@ -186,13 +186,13 @@ fn raise(total: &mut Resources, least: &Resources) {
 
 /// The free resources of a node, and the number of pods that it can still run.
 #[derive(Clone, Debug)]
-pub(crate) struct Room {
+pub(crate) struct FreeResources {
     pub allocatable: Resources,
     pub used: Resources,
     pods: i64,
 }
 
-impl Room {
+impl FreeResources {
     /// The room on a node with these pods on it.
     pub fn of<'p>(node: &Node, pods: impl IntoIterator<Item = &'p PodView>) -> Self {
         let mut room = Self::with(node, Resources::new(), 0);
@@ -226,7 +226,7 @@ impl Room {
     }
 
     /// The reason why the requests exceed the free resources; `None` if they do not.
-    pub fn shortage(&self, wanted: &Resources) -> Option<Objection> {
+    pub fn shortage(&self, wanted: &Resources) -> Option<FilterFailure> {
         let mut shortages = Vec::new();
         let mut ever = true;
         let limit = self.allocatable.get("pods").map(Quantity::value);
@@ -244,8 +244,8 @@ impl Room {
         }
         match (shortages.is_empty(), ever) {
             (true, _) => None,
-            (false, true) => Objection::all_of_pods(shortages),
-            (false, false) => Objection::all_lasting(shortages),
+            (false, true) => FilterFailure::all_of_pods(shortages),
+            (false, false) => FilterFailure::all_lasting(shortages),
         }
     }
 }

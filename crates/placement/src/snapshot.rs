@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::Node;
 use resource_kinds::pod_view::PodView;
 
 use crate::placed::anti_affinity_terms;
-use crate::resources::{Load, Room};
+use crate::resources::{CountedUse, FreeResources};
 use crate::view::ClusterView;
 
 /// The cluster as a rule sees it: not always with the pods that are there.
@@ -95,19 +95,19 @@ impl<'v> SchedulingSnapshot<'v> {
     }
 
     /// The load of a node of the present cluster, without the pod that asks.
-    pub fn load(&self, name: &str, asking: &PodView) -> Load {
+    pub fn load(&self, name: &str, asking: &PodView) -> CountedUse {
         let all = self.view.pods.load(name);
         let own = self.view.pods.get(&asking.uid);
         let own = own.filter(|own| own.node.as_deref() == Some(name));
-        own.map_or(all, |own| all.minus(Load::of(own)))
+        own.map_or(all, |own| all.minus(CountedUse::of(own)))
     }
 
     /// The room on a node of the present cluster, without the pod that asks.
-    pub fn room(&self, name: &str, node: &Node, asking: &PodView) -> Room {
+    pub fn room(&self, name: &str, node: &Node, asking: &PodView) -> FreeResources {
         if self.view.pods.get(&asking.uid).is_some() {
-            return Room::of(node, self.on(name, asking));
+            return FreeResources::of(node, self.on(name, asking));
         }
         let (used, pods) = self.view.pods.used(name);
-        Room::with(node, used, pods)
+        FreeResources::with(node, used, pods)
     }
 }

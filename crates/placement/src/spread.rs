@@ -9,7 +9,7 @@ use resource_kinds::pod_view::PodView;
 
 use crate::labels::of_node;
 use crate::node;
-use crate::objection::Objection;
+use crate::objection::FilterFailure;
 use crate::replicas::Replicas;
 use crate::snapshot::SchedulingSnapshot;
 
@@ -85,7 +85,7 @@ fn has_all_labels(node: &Node, constraints: &[Constraint<'_>]) -> bool {
 }
 
 /// A pod's `DoNotSchedule` constraints, counted once for all nodes.
-pub(crate) struct Bounds<'v>(Vec<Bound<'v>>);
+pub(crate) struct SpreadConstraints<'v>(Vec<Bound<'v>>);
 
 struct Bound<'v> {
     key: &'v str,
@@ -94,7 +94,7 @@ struct Bound<'v> {
     counts: BTreeMap<&'v str, u32>,
 }
 
-impl<'v> Bounds<'v> {
+impl<'v> SpreadConstraints<'v> {
     /// Counts the pods of the snapshot.
     pub fn of(pod: &'v PodView, snapshot: &SchedulingSnapshot<'v>) -> Self {
         let constraints = Constraint::all(pod, "DoNotSchedule");
@@ -125,7 +125,7 @@ impl<'v> Bounds<'v> {
     }
 
     /// The reason why a constraint forbids the node, or `None`.
-    pub fn objection(&self, node: &Node) -> Option<Objection> {
+    pub fn objection(&self, node: &Node) -> Option<FilterFailure> {
         let (mut labelled, mut holds) = (true, true);
         for bound in &self.0 {
             match of_node(node, bound.key) {
@@ -137,8 +137,8 @@ impl<'v> Bounds<'v> {
             }
         }
         match (labelled, holds) {
-            (false, _) => Some(Objection::lasting(UNLABELLED)),
-            (true, false) => Some(Objection::of_pods(SKEWED)),
+            (false, _) => Some(FilterFailure::lasting(UNLABELLED)),
+            (true, false) => Some(FilterFailure::of_pods(SKEWED)),
             (true, true) => None,
         }
     }
@@ -146,7 +146,7 @@ impl<'v> Bounds<'v> {
 
 /// A pod's `ScheduleAnyway` constraints, or those that kube-scheduler's default profile gives to a pod without
 /// constraints, counted once for all feasible nodes.
-pub(crate) struct Preference<'v> {
+pub(crate) struct SpreadPreferences<'v> {
     wishes: Vec<Wish<'v>>,
     /// Whether a node without one of the labels comes last.
     needs_labels: bool,
@@ -160,7 +160,7 @@ struct Wish<'v> {
     counts: BTreeMap<&'v str, u32>,
 }
 
-impl<'v> Preference<'v> {
+impl<'v> SpreadPreferences<'v> {
     /// Counts the pods of the snapshot in the domains of the feasible nodes.
     pub fn of(pod: &'v PodView, feasible: &[&'v Node], snapshot: &SchedulingSnapshot<'v>) -> Self {
         let own = pod.spec.topology_spread_constraints.as_deref();

@@ -101,12 +101,12 @@ pub enum Decision {
     /// It can go nowhere now, but it could if others went.
     Preempt(Preemption),
     /// It can go nowhere now.
-    Unschedulable(Obstacle),
+    Unschedulable(PlacementFailure),
 }
 
 /// The reason why a pod cannot be placed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Obstacle {
+pub struct PlacementFailure {
     /// Reason of the `PodScheduled` condition: `Unschedulable` or `SchedulingGated`.
     pub reason: &'static str,
     /// For people, for instance `0/1 nodes are available: 1 Insufficient cpu.`
@@ -125,5 +125,5 @@ pub struct Preemption {
     /// Pods whose nomination was cleared.
     pub displaced: Vec<Arc<PodView>>,
     /// The condition of the pod in the meantime.
-    pub obstacle: Obstacle,
+    pub obstacle: PlacementFailure,
 }

@@ -14,7 +14,7 @@ use resource_kinds::storage::volume_replication::{Stage, VolumeReplication};
 use resource_kinds::volume_fit::{find, requested_class, requested_size};
 
 use crate::labels::node_selector_matches;
-use crate::objection::Objection;
+use crate::objection::FilterFailure;
 use crate::snapshot::SchedulingSnapshot;
 use crate::storage_capacity::has_room;
 use crate::view::{ClaimStep, ClusterView};
@@ -98,14 +98,14 @@ impl<'v> Claims<'v> {
         &self,
         pod: &PodView,
         snapshot: &SchedulingSnapshot<'_>,
-    ) -> Option<Objection> {
+    ) -> Option<FilterFailure> {
         let mut exclusive = self.exclusive.iter();
         let is_used = exclusive.any(|name| is_used(name, pod, snapshot));
-        is_used.then(|| Objection::of_pods(IN_USE))
+        is_used.then(|| FilterFailure::of_pods(IN_USE))
     }
 
     /// The reason why the pod's claims cannot be used on the node; `None` if they can.
-    pub fn objection(&self, node: &Node, view: &ClusterView) -> Option<Objection> {
+    pub fn objection(&self, node: &Node, view: &ClusterView) -> Option<FilterFailure> {
         let mut objections = BTreeSet::new();
         for claim in &self.bound {
             let name = claim
@@ -125,7 +125,7 @@ impl<'v> Claims<'v> {
         if let Err(text) = self.steps(node, view) {
             objections.insert(text);
         }
-        Objection::all_lasting(objections.into_iter().map(str::to_owned))
+        FilterFailure::all_lasting(objections.into_iter().map(str::to_owned))
     }
 
     /// The writes that bind all waiting claims on the node. *Errors.* The reason why that is

@@ -19,7 +19,7 @@ pub const ENDPOINTS_WINDOW: Duration = Duration::from_secs(1);
 
 /// The weight of a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Urgency {
+pub enum WriteUrgency {
     /// No reader acts on it, and a change with more weight usually follows soon: it is written
     /// together with that one, or one window later.
     Minor,
@@ -34,16 +34,16 @@ pub enum Urgency {
 /// change was seen that is not yet written.
 pub fn delay(
     window: Duration,
-    urgency: Urgency,
+    urgency: WriteUrgency,
     since_write: Option<Duration>,
     since_seen: Duration,
 ) -> Duration {
     let left = |since| window.saturating_sub(since);
     let after_write = since_write.map_or(Duration::ZERO, left);
     match urgency {
-        Urgency::Immediate => Duration::ZERO,
-        Urgency::Prompt => after_write,
-        Urgency::Minor => after_write.max(left(since_seen)),
+        WriteUrgency::Immediate => Duration::ZERO,
+        WriteUrgency::Prompt => after_write,
+        WriteUrgency::Minor => after_write.max(left(since_seen)),
     }
 }
 
@@ -53,38 +53,38 @@ mod tests {
 
     const NOW: Duration = Duration::ZERO;
 
-    fn after(urgency: Urgency, since_write: Option<Duration>) -> Duration {
+    fn after(urgency: WriteUrgency, since_write: Option<Duration>) -> Duration {
         delay(WINDOW, urgency, since_write, NOW)
     }
 
     #[test]
     fn the_first_change_after_a_quiet_time_is_written_at_once() {
-        assert_eq!(after(Urgency::Prompt, None), Duration::ZERO);
-        assert_eq!(after(Urgency::Prompt, Some(WINDOW)), Duration::ZERO);
+        assert_eq!(after(WriteUrgency::Prompt, None), Duration::ZERO);
+        assert_eq!(after(WriteUrgency::Prompt, Some(WINDOW)), Duration::ZERO);
     }
 
     #[test]
     fn changes_within_the_window_are_written_at_its_end() {
         let third = WINDOW / 3;
-        assert_eq!(after(Urgency::Prompt, Some(third)), WINDOW - third);
-        assert_eq!(after(Urgency::Prompt, Some(NOW)), WINDOW);
+        assert_eq!(after(WriteUrgency::Prompt, Some(third)), WINDOW - third);
+        assert_eq!(after(WriteUrgency::Prompt, Some(NOW)), WINDOW);
     }
 
     #[test]
     fn a_minor_change_waits_one_window_and_no_longer() {
-        assert_eq!(after(Urgency::Minor, None), WINDOW);
+        assert_eq!(after(WriteUrgency::Minor, None), WINDOW);
         let third = WINDOW / 3;
-        let wait = |since_write| delay(WINDOW, Urgency::Minor, since_write, third);
+        let wait = |since_write| delay(WINDOW, WriteUrgency::Minor, since_write, third);
         assert_eq!(wait(None), WINDOW - third);
         assert_eq!(wait(Some(NOW)), WINDOW);
         assert_eq!(
-            delay(WINDOW, Urgency::Minor, Some(WINDOW), WINDOW),
+            delay(WINDOW, WriteUrgency::Minor, Some(WINDOW), WINDOW),
             Duration::ZERO
         );
     }
 
     #[test]
     fn a_decision_waits_for_nothing() {
-        assert_eq!(after(Urgency::Immediate, Some(NOW)), Duration::ZERO);
+        assert_eq!(after(WriteUrgency::Immediate, Some(NOW)), Duration::ZERO);
     }
 }

@@ -154,7 +154,7 @@ impl Component {
     }
 
     /// Counts the failures of one more watch or controller, as long as the returned value exists.
-    pub fn follow(&self, kind: Kind, what: impl Into<String>) -> Streak {
+    pub fn follow(&self, kind: Kind, what: impl Into<String>) -> FailureStreak {
         let state = Arc::new(State {
             kind,
             component: self.name,
@@ -165,7 +165,7 @@ impl Component {
         let mut known = self.health.known();
         known.retain(|state| state.strong_count() > 0);
         known.push(Arc::downgrade(&state));
-        Streak(state)
+        FailureStreak(state)
     }
 }
 
@@ -201,9 +201,9 @@ impl Row {
 }
 
 /// The consecutive failures of one watch, or of the work of one controller.
-pub struct Streak(Arc<State>);
+pub struct FailureStreak(Arc<State>);
 
-impl Streak {
+impl FailureStreak {
     /// Runs a piece of the work; its slow polls are recorded if enabled.
     pub async fn watched<T>(&self, work: impl Future<Output = T>) -> T {
         let State {

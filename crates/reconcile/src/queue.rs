@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::execute::{chain, is_of_the_object};
-use crate::health::{Kind, Streak};
+use crate::health::{FailureStreak, Kind};
 use crate::metrics::{Counts, Load, Loaded};
 use crate::{Component, limits};
 
@@ -50,7 +50,7 @@ impl<T: Work> Default for Queue<T> {
 struct Shared<T> {
     state: Mutex<State<T>>,
     counts: Arc<Mutex<Counts>>,
-    streak: Option<Streak>,
+    streak: Option<FailureStreak>,
     changed: Notify,
 }
 
@@ -112,7 +112,7 @@ impl<T: Work> Queue<T> {
     }
 
     /// An empty queue that counts there.
-    pub(crate) fn counted(counts: Arc<Mutex<Counts>>, streak: Option<Streak>) -> Self {
+    pub(crate) fn counted(counts: Arc<Mutex<Counts>>, streak: Option<FailureStreak>) -> Self {
         let state = State {
             ready: VecDeque::new(),
             wanted: HashMap::new(),

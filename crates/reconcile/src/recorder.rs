@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::execute::{Refusal, is_of_the_object, refusal};
 use crate::limits;
-use crate::similarity::{EventVerdict, Memory, Topic};
+use crate::similarity::{EventVerdict, Memory, SimilarEvents};
 
 /// `Normal` or `Warning`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -316,7 +316,7 @@ fn namespace(report: &Report) -> String {
     own.unwrap_or_else(|| "default".to_owned())
 }
 
-fn topic(report: &Report) -> Topic {
+fn topic(report: &Report) -> SimilarEvents {
     let object = &report.object;
     let part = |text: &Option<String>| text.clone().unwrap_or_default();
     let object = [
@@ -326,7 +326,7 @@ fn topic(report: &Report) -> Topic {
         part(&object.uid),
         part(&object.field_path),
     ];
-    Topic {
+    SimilarEvents {
         object: object.join("/"),
         event_type: report.event_type.as_str(),
         reason: report.reason.clone(),

@@ -14,7 +14,7 @@ use crate::limits;
 
 /// The properties that similar events share: all but the message.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct Topic {
+pub(crate) struct SimilarEvents {
     /// UID (or name) of the object, with its field path.
     pub object: String,
     pub event_type: &'static str,
@@ -38,11 +38,11 @@ pub(crate) enum EventVerdict {
 
 #[derive(Debug, Default)]
 pub(crate) struct Memory {
-    written: Recent<(Topic, String), Written>,
-    topics: Recent<Topic, Messages>,
+    written: Recent<(SimilarEvents, String), Written>,
+    topics: Recent<SimilarEvents, Messages>,
     /// client-go has one budget for all reasons. Here objects have more events, and repeated
     /// waiting messages must not suppress others.
-    budgets: Recent<Topic, Budget>,
+    budgets: Recent<SimilarEvents, Budget>,
 }
 
 #[derive(Clone, Debug)]
@@ -66,7 +66,12 @@ const COMBINED: &str = "(combined from similar events): ";
 
 impl Memory {
     /// Decides how to write this event.
-    pub(crate) fn judge(&mut self, topic: &Topic, message: &str, now: Timestamp) -> EventVerdict {
+    pub(crate) fn judge(
+        &mut self,
+        topic: &SimilarEvents,
+        message: &str,
+        now: Timestamp,
+    ) -> EventVerdict {
         let (key, text) = if self.is_one_of_many(topic, message, now) {
             (COMBINED.to_owned(), format!("{COMBINED}{message}"))
         } else {
@@ -91,7 +96,7 @@ impl Memory {
     }
 
     /// Remembers under which name an event was written.
-    pub(crate) fn remember(&mut self, topic: &Topic, message: &str, name: String) {
+    pub(crate) fn remember(&mut self, topic: &SimilarEvents, message: &str, name: String) {
         let key = if message.starts_with(COMBINED) {
             COMBINED
         } else {
@@ -102,7 +107,7 @@ impl Memory {
     }
 
     /// Forgets an event that is not there any more.
-    pub(crate) fn forget(&mut self, topic: &Topic, message: &str) {
+    pub(crate) fn forget(&mut self, topic: &SimilarEvents, message: &str) {
         let key = if message.starts_with(COMBINED) {
             COMBINED
         } else {
@@ -111,7 +116,7 @@ impl Memory {
         self.written.remove(&(topic.clone(), key.to_owned()));
     }
 
-    fn is_one_of_many(&mut self, topic: &Topic, message: &str, now: Timestamp) -> bool {
+    fn is_one_of_many(&mut self, topic: &SimilarEvents, message: &str, now: Timestamp) -> bool {
         let messages = self.topics.get_or_default(topic);
         messages
             .seen
@@ -127,7 +132,7 @@ impl Memory {
         false
     }
 
-    fn spend(&mut self, topic: &Topic, now: Timestamp) -> bool {
+    fn spend(&mut self, topic: &SimilarEvents, now: Timestamp) -> bool {
         let full = f64::from(limits::EVENT_BURST);
         if self.budgets.get_mut(topic).is_none() {
             self.budgets.insert(
@@ -224,8 +229,8 @@ impl<Id: Clone + Eq + Hash, T: Default + Clone> Recent<Id, T> {
 mod tests {
     use super::*;
 
-    fn topic() -> Topic {
-        Topic {
+    fn topic() -> SimilarEvents {
+        SimilarEvents {
             object: "uid".to_owned(),
             event_type: "Normal",
             reason: "Pulled".to_owned(),

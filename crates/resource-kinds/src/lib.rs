@@ -25,8 +25,8 @@ pub use json::api_types;
 pub use kind::cluster::{ClusterConfig, ServiceRange};
 pub use kind::info;
 pub use kind::{
-    Allocating, Allocation, AllocationLookup, Body, Deletion, FieldRead, Kind, KindInfo, PodRanges,
-    PodRangesError, Refusal, Scalable, Scope, Selectable, StatusUpdate, Subresource,
+    Allocating, Allocation, AllocationLookup, AllocationRefusal, Body, Deletion, FieldRead, Kind,
+    KindInfo, PodRanges, PodRangesError, Scalable, Scope, Selectable, StatusUpdate, Subresource,
     SubresourceUpdate, Verb, Words, WriteRules,
 };
 

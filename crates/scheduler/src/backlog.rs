@@ -16,14 +16,14 @@ use crate::metrics;
 
 /// The order of pods: higher priority first, then older.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Rank {
+pub(crate) struct QueueOrder {
     pub priority: i32,
     pub created: Option<Timestamp>,
 }
 
 /// The changes, besides free room, that may help a pod.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Interests {
+pub(crate) struct RetryTriggers {
     /// Claims, volumes and their classes.
     pub claims: bool,
     /// Devices and their claims.
@@ -34,7 +34,7 @@ pub(crate) struct Interests {
 
 /// The pods that a change concerns.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Concern<'c> {
+pub(crate) enum AffectedPods<'c> {
     All,
     Pod(&'c Key),
     Claims,
@@ -45,8 +45,8 @@ pub(crate) enum Concern<'c> {
 
 #[derive(Clone, Debug)]
 struct Pending {
-    rank: Rank,
-    interests: Interests,
+    rank: QueueOrder,
+    interests: RetryTriggers,
     since: Instant,
     attempts: u32,
     state: State,
@@ -130,7 +130,7 @@ impl Order {
         }
     }
 
-    fn interested(&mut self, interests: Interests) -> impl Iterator<Item = &mut BTreeSet<Key>> {
+    fn interested(&mut self, interests: RetryTriggers) -> impl Iterator<Item = &mut BTreeSet<Key>> {
         let sets = [
             (&mut self.for_claims, interests.claims),
             (&mut self.for_devices, interests.devices),
@@ -141,14 +141,14 @@ impl Order {
     }
 
     /// The parked pods that a change concerns.
-    fn concerned(&self, concern: Concern<'_>) -> Vec<Key> {
+    fn concerned(&self, concern: AffectedPods<'_>) -> Vec<Key> {
         let keys = match concern {
-            Concern::All => &self.parked,
-            Concern::Claims => &self.for_claims,
-            Concern::Devices => &self.for_devices,
-            Concern::Neighbours => &self.for_neighbours,
-            Concern::Pod(key) => return self.parked.get(key).cloned().into_iter().collect(),
-            Concern::ClaimsIn(namespace) => {
+            AffectedPods::All => &self.parked,
+            AffectedPods::Claims => &self.for_claims,
+            AffectedPods::Devices => &self.for_devices,
+            AffectedPods::Neighbours => &self.for_neighbours,
+            AffectedPods::Pod(key) => return self.parked.get(key).cloned().into_iter().collect(),
+            AffectedPods::ClaimsIn(namespace) => {
                 let from = self.for_claims.range(Key::new(namespace, "")..);
                 let there = from.take_while(|key| *key.namespace == *namespace);
                 return there.cloned().collect();
@@ -160,7 +160,7 @@ impl Order {
 
 impl Backlog {
     /// Adds a pod, or makes a changed one ready at once.
-    pub fn add(&mut self, key: Key, rank: Rank, interests: Interests, now: Instant) {
+    pub fn add(&mut self, key: Key, rank: QueueOrder, interests: RetryTriggers, now: Instant) {
         let since = self.pods.get(&key).map_or(now, |known| known.since);
         self.remove(&key);
         let pending = Pending {
@@ -199,7 +199,7 @@ impl Backlog {
     }
 
     /// Makes the pods ready that a change concerns.
-    pub fn wake(&mut self, concern: Concern<'_>) {
+    pub fn wake(&mut self, concern: AffectedPods<'_>) {
         for key in self.order.concerned(concern) {
             self.change(&key, |pending| {
                 if let State::Parked(since) = pending.state {
@@ -282,8 +282,8 @@ fn back_off(attempts: u32) -> Duration {
 mod tests {
     use super::*;
 
-    fn rank(priority: i32, created: i64) -> Rank {
-        Rank {
+    fn rank(priority: i32, created: i64) -> QueueOrder {
+        QueueOrder {
             priority,
             created: Timestamp::from_second(created).ok(),
         }
@@ -297,9 +297,9 @@ mod tests {
     fn the_important_come_first_then_the_old() {
         let mut backlog = Backlog::default();
         let now = Instant::now();
-        backlog.add(key("young"), rank(0, 2), Interests::default(), now);
-        backlog.add(key("old"), rank(0, 1), Interests::default(), now);
-        backlog.add(key("important"), rank(9, 3), Interests::default(), now);
+        backlog.add(key("young"), rank(0, 2), RetryTriggers::default(), now);
+        backlog.add(key("old"), rank(0, 1), RetryTriggers::default(), now);
+        backlog.add(key("important"), rank(9, 3), RetryTriggers::default(), now);
         let order: Vec<Key> = std::iter::from_fn(|| backlog.next(now)).collect();
         assert_eq!(order, ["important", "old", "young"].map(key));
     }
@@ -308,14 +308,14 @@ mod tests {
     fn parked_pods_come_back_when_woken_at_once_at_first_and_later_with_delay() {
         let mut backlog = Backlog::default();
         let now = Instant::now();
-        backlog.add(key("a"), rank(0, 1), Interests::default(), now);
+        backlog.add(key("a"), rank(0, 1), RetryTriggers::default(), now);
         for _ in 0..limits::PROMPT_ATTEMPTS {
             assert_eq!(backlog.next(now), Some(key("a")));
             assert_eq!(backlog.next(now), None);
-            backlog.wake(Concern::All);
+            backlog.wake(AffectedPods::All);
         }
         assert_eq!(backlog.next(now), Some(key("a")));
-        backlog.wake(Concern::All);
+        backlog.wake(AffectedPods::All);
         assert_eq!(backlog.next(now), None);
         assert_eq!(backlog.next_due(now), Some(now + limits::BACK_OFF_MIN));
         assert_eq!(backlog.next(now + limits::BACK_OFF_MIN), Some(key("a")));
@@ -325,7 +325,7 @@ mod tests {
     fn nothing_is_forgotten_for_ever() {
         let mut backlog = Backlog::default();
         let now = Instant::now();
-        backlog.add(key("a"), rank(0, 1), Interests::default(), now);
+        backlog.add(key("a"), rank(0, 1), RetryTriggers::default(), now);
         assert!(backlog.next(now).is_some());
         assert_eq!(backlog.next(now + limits::FORGOTTEN_AFTER), Some(key("a")));
     }
@@ -335,7 +335,7 @@ mod tests {
         let mut backlog = Backlog::default();
         let now = Instant::now();
         for name in ["a", "b", "c", "d"] {
-            backlog.add(key(name), rank(0, 1), Interests::default(), now);
+            backlog.add(key(name), rank(0, 1), RetryTriggers::default(), now);
         }
         for _ in 0..3 {
             backlog.next(now);
@@ -349,7 +349,7 @@ mod tests {
             gated: 1,
         };
         assert_eq!(backlog.metrics(), counts);
-        backlog.wake(Concern::All);
+        backlog.wake(AffectedPods::All);
         let counts = metrics::Pending {
             active: 2,
             unschedulable: 0,
@@ -358,7 +358,7 @@ mod tests {
         assert_eq!(backlog.metrics(), counts);
         // A pod that changes waits since it came.
         let later = now + limits::BACK_OFF_MIN;
-        backlog.add(key("a"), rank(0, 1), Interests::default(), later);
+        backlog.add(key("a"), rank(0, 1), RetryTriggers::default(), later);
         assert_eq!(backlog.history(&key("a")), Some((0, now)));
     }
 
@@ -366,12 +366,12 @@ mod tests {
     fn a_change_wakes_those_that_it_may_help() {
         let mut backlog = Backlog::default();
         let now = Instant::now();
-        let none = Interests::default();
-        let claims = Interests {
+        let none = RetryTriggers::default();
+        let claims = RetryTriggers {
             claims: true,
             ..none
         };
-        let neighbours = Interests {
+        let neighbours = RetryTriggers {
             neighbours: true,
             ..none
         };
@@ -386,15 +386,18 @@ mod tests {
             std::iter::from_fn(|| backlog.next(now).map(|key| key.to_string())).collect()
         };
         assert_eq!(all(&mut backlog).len(), 4);
-        let mut woken = |concern: Concern<'_>| {
+        let mut woken = |concern: AffectedPods<'_>| {
             backlog.wake(concern);
             all(&mut backlog)
         };
-        assert_eq!(woken(Concern::Neighbours), ["default/near"]);
-        assert_eq!(woken(Concern::ClaimsIn("default")), ["default/claims"]);
-        assert_eq!(woken(Concern::Claims), ["default/claims", "other/claims"]);
-        assert_eq!(woken(Concern::Devices), [""; 0]);
-        assert_eq!(woken(Concern::Pod(&key("plain"))), ["default/plain"]);
-        assert_eq!(woken(Concern::Pod(&key("absent"))), [""; 0]);
+        assert_eq!(woken(AffectedPods::Neighbours), ["default/near"]);
+        assert_eq!(woken(AffectedPods::ClaimsIn("default")), ["default/claims"]);
+        assert_eq!(
+            woken(AffectedPods::Claims),
+            ["default/claims", "other/claims"]
+        );
+        assert_eq!(woken(AffectedPods::Devices), [""; 0]);
+        assert_eq!(woken(AffectedPods::Pod(&key("plain"))), ["default/plain"]);
+        assert_eq!(woken(AffectedPods::Pod(&key("absent"))), [""; 0]);
     }
 }

@@ -4,13 +4,13 @@
 
 use std::collections::BTreeMap;
 
-use placement::Obstacle;
+use placement::PlacementFailure;
 use reconcile::Key;
 
 /// The reason of the last decision about a pod.
 #[derive(Clone, Debug)]
 struct Explanation {
-    obstacle: Obstacle,
+    obstacle: PlacementFailure,
     /// Whether a write is in progress, of this reason or of an earlier one.
     in_progress: bool,
 }
@@ -23,7 +23,7 @@ pub(crate) struct Explanations {
 
 impl Explanations {
     /// Replaces the reason of the pod.
-    pub fn keep(&mut self, key: Key, obstacle: Obstacle) {
+    pub fn keep(&mut self, key: Key, obstacle: PlacementFailure) {
         let in_progress = self.by_pod.get(&key).is_some_and(|own| own.in_progress);
         let own = Explanation {
             obstacle,
@@ -38,7 +38,7 @@ impl Explanations {
     }
 
     /// The reason to be compared with the pod; `None` during a write.
-    pub fn next(&self, key: &Key) -> Option<&Obstacle> {
+    pub fn next(&self, key: &Key) -> Option<&PlacementFailure> {
         let own = self.by_pod.get(key).filter(|own| !own.in_progress)?;
         Some(&own.obstacle)
     }
@@ -55,8 +55,8 @@ impl Explanations {
 mod tests {
     use super::*;
 
-    fn obstacle(message: &str) -> Obstacle {
-        Obstacle {
+    fn obstacle(message: &str) -> PlacementFailure {
+        PlacementFailure {
             reason: "Unschedulable",
             message: message.to_owned(),
             keeps_nomination: false,

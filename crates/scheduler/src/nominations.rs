@@ -13,12 +13,12 @@ pub(crate) struct Nomination {
     pub node: String,
     /// The deleted or terminating victims.
     pub victims: Vec<Arc<PodView>>,
-    pub written: Written,
+    pub written: NominationWrites,
 }
 
 /// The progress of the writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Written {
+pub(crate) enum NominationWrites {
     /// In progress.
     NotYet,
     /// All are done; the nomination of the pod has this revision.
@@ -69,8 +69,8 @@ impl Nomination {
     fn is_news_to(&self, seen: &PodView) -> bool {
         self.pod.uid == seen.uid
             && match (self.written, seen.resource_version.parse::<u64>()) {
-                (Written::At(revision), Ok(seen)) => seen < revision,
-                (Written::NotYet, _) | (_, Err(_)) => true,
+                (NominationWrites::At(revision), Ok(seen)) => seen < revision,
+                (NominationWrites::NotYet, _) | (_, Err(_)) => true,
             }
     }
 
@@ -87,7 +87,8 @@ impl Nomination {
 
     /// Whether all victims are gone.
     pub fn is_free(&self, current: impl Fn(&PodView) -> Option<Arc<PodView>>) -> bool {
-        self.written != Written::NotYet && !self.victims.iter().any(|one| current(one).is_some())
+        self.written != NominationWrites::NotYet
+            && !self.victims.iter().any(|one| current(one).is_some())
     }
 }
 
@@ -111,13 +112,13 @@ mod tests {
             pod: Arc::new(pod("p", "3")),
             node: "n".to_owned(),
             victims: vec![Arc::new(pod("v", "2"))],
-            written: Written::NotYet,
+            written: NominationWrites::NotYet,
         };
         nominations.keep(key.clone(), own.clone());
         let old = pod("p", "3");
         assert_eq!(nominations.node_of(&key, &old), Some("n"));
         assert_eq!(nominations.node_of(&key, &pod("another", "4")), None);
-        nominations.get_mut(&key).expect("it is kept").written = Written::At(5);
+        nominations.get_mut(&key).expect("it is kept").written = NominationWrites::At(5);
         assert_eq!(nominations.node_of(&key, &old), Some("n"));
         // It was seen, and withdrawn since.
         assert_eq!(nominations.node_of(&key, &pod("p", "6")), None);
@@ -129,7 +130,7 @@ mod tests {
             pod: Arc::new(pod("p", "3")),
             node: "n".to_owned(),
             victims: vec![Arc::new(pod("v", "2"))],
-            written: Written::At(5),
+            written: NominationWrites::At(5),
         };
         let there = |_: &PodView| Some(Arc::new(pod("v", "2")));
         let going = |_: &PodView| {

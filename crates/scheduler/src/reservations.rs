@@ -18,7 +18,7 @@ use crate::devices;
 
 /// The progress of a reservation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Stage {
+pub(crate) enum ReservationStage {
     /// Its steps are being written.
     Preparing,
     /// Its volumes are being bound, since this time.
@@ -29,13 +29,13 @@ pub(crate) enum Stage {
 
 /// A step, and the revision of its write.
 #[derive(Clone, Debug)]
-pub(crate) struct TakenStep {
+pub(crate) struct ReservedClaim {
     pub step: ClaimStep,
     /// Revision of the object after the write; `None` while the write is in progress.
     pub revision: Option<u64>,
 }
 
-impl TakenStep {
+impl ReservedClaim {
     pub fn under_way(step: ClaimStep) -> Self {
         Self {
             step,
@@ -60,8 +60,8 @@ impl TakenStep {
 pub(crate) struct Reservation {
     pub pod: Arc<PodView>,
     pub node: String,
-    pub steps: Vec<TakenStep>,
-    pub stage: Stage,
+    pub steps: Vec<ReservedClaim>,
+    pub stage: ReservationStage,
 }
 
 /// All reservations, by pod.
@@ -130,7 +130,13 @@ impl Overlay {
         view.device_claims.extend(self.device_claims);
     }
 
-    fn step(&mut self, pod: &Key, kept: &Reservation, taken: &TakenStep, view: &mut ClusterView) {
+    fn step(
+        &mut self,
+        pod: &Key,
+        kept: &Reservation,
+        taken: &ReservedClaim,
+        view: &mut ClusterView,
+    ) {
         let node = &kept.node;
         let claim_key = |claim: &String| (pod.namespace.to_string(), claim.clone());
         let is_news = |meta: &ObjectMeta| taken.is_news_to(meta.resource_version.as_ref());

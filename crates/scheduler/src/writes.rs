@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod, PodCondition};
 use k8s_openapi::api::resource::v1::ResourceClaim;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
-use placement::{ClaimStep, Obstacle, Preemption};
+use placement::{ClaimStep, PlacementFailure, Preemption};
 use reconcile::Cache;
 use reconcile::execute::{Delete, delete, unless_outrun};
 use resource_kinds::annotations::{BOUND_BY_CONTROLLER, SELECTED_NODE};
@@ -18,7 +18,7 @@ use resource_kinds::volume_fit::claim_reference;
 use serde_json::{Value, json};
 
 use crate::devices;
-use crate::reservations::TakenStep;
+use crate::reservations::ReservedClaim;
 
 const NOMINATED: &str = "nominatedNodeName";
 
@@ -40,7 +40,7 @@ pub(crate) async fn bind(client: Client, pod: &PodView, node: &str) -> api_clien
 
 /// The observed objects of the steps.
 #[derive(Clone, Copy)]
-pub(crate) struct Seen<'a> {
+pub(crate) struct ObservedCaches<'a> {
     pub claims: &'a Cache<PersistentVolumeClaim>,
     pub volumes: &'a Cache<PersistentVolume>,
     pub device_claims: &'a Cache<ResourceClaim>,
@@ -52,9 +52,9 @@ pub(crate) async fn prepare(
     pod: &PodView,
     node: &str,
     steps: Vec<ClaimStep>,
-    seen: Seen<'_>,
-) -> api_client::Result<Vec<TakenStep>> {
-    let Seen {
+    seen: ObservedCaches<'_>,
+) -> api_client::Result<Vec<ReservedClaim>> {
+    let ObservedCaches {
         claims,
         volumes,
         device_claims,
@@ -92,7 +92,7 @@ pub(crate) async fn prepare(
         let revision = written
             .resource_version
             .and_then(|written| written.parse().ok());
-        taken.push(TakenStep { step, revision });
+        taken.push(ReservedClaim { step, revision });
     }
     Ok(taken)
 }
@@ -140,7 +140,7 @@ async fn select_node(
 /// The condition with the reason why the pod has no node; `None` if the pod has this condition already.
 pub(crate) fn condition(
     pod: &PodView,
-    obstacle: &Obstacle,
+    obstacle: &PlacementFailure,
     now: Timestamp,
 ) -> Option<PodCondition> {
     let present = pod.condition(pod_condition::SCHEDULED);

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
-use service_routing::{Connection, Endpoint, Flow, Protocol};
+use service_routing::{Connection, Endpoint, Protocol, UdpFlow};
 
 use crate::kernel::{Kernel, KernelError};
 use crate::message::{FAMILY_IPV4, find, single};
@@ -31,7 +31,7 @@ const ENOENT: i32 = 2;
 /// The kernel refuses.
 pub fn forget(
     kernel: &mut Kernel,
-    choose: impl FnOnce(&[Flow]) -> Vec<usize>,
+    choose: impl FnOnce(&[UdpFlow]) -> Vec<usize>,
 ) -> Result<usize, KernelError> {
     remove(kernel, flow, choose)
 }
@@ -92,7 +92,7 @@ fn name(attributes: &[u8]) -> (Vec<u8>, Option<Vec<u8>>) {
     (tuple.to_vec(), find(attributes, ZONE).map(<[u8]>::to_vec))
 }
 
-fn flow(attributes: &[u8]) -> Option<Flow> {
+fn flow(attributes: &[u8]) -> Option<UdpFlow> {
     let original = find(attributes, TUPLE_ORIGINAL)?;
     let reply = find(attributes, TUPLE_REPLY)?;
     let is_udp = protocol(original) == Some(Protocol::Udp);
@@ -101,7 +101,7 @@ fn flow(attributes: &[u8]) -> Option<Flow> {
         ip: address(reply, 1)?,
         port: port(reply, 2)?,
     };
-    is_udp.then_some(Flow {
+    is_udp.then_some(UdpFlow {
         address: destination,
         port: port(original, 3)?,
         endpoint,

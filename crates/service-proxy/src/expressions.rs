@@ -83,7 +83,7 @@ pub(crate) fn goes(data: &mut Attributes<'_>, code: u32, chain: Option<&str>) {
 
 /// The direction of a packet, with the prefix of a link's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Link<'a> {
+pub(crate) enum LinkDirection<'a> {
     /// It came in there.
     Input(&'a str),
     /// It leaves by this link.
@@ -97,10 +97,10 @@ pub(crate) struct Expressions<'a, 'b> {
 
 impl Expressions<'_, '_> {
     /// Accepts packets from (or to) links with that name prefix, to the address.
-    pub(crate) fn accept(&mut self, by: Link<'_>, address: Option<Ipv4Addr>) {
+    pub(crate) fn accept(&mut self, by: LinkDirection<'_>, address: Option<Ipv4Addr>) {
         let (key, prefix) = match by {
-            Link::Input(prefix) => (META_INPUT_NAME, prefix),
-            Link::Output(prefix) => (META_OUTPUT_NAME, prefix),
+            LinkDirection::Input(prefix) => (META_INPUT_NAME, prefix),
+            LinkDirection::Output(prefix) => (META_OUTPUT_NAME, prefix),
         };
         self.link(key, prefix, true);
         if let Some(address) = address {

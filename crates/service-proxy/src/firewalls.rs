@@ -10,7 +10,7 @@
 use std::net::Ipv4Addr;
 
 use crate::encode::{DELETE_RULE, GET_CHAIN, GET_RULE, NEW_RULE};
-use crate::expressions::{Expressions, Link};
+use crate::expressions::{Expressions, LinkDirection};
 use crate::kernel::{Kernel, KernelError};
 use crate::message::{Batch, FAMILY_UNSPECIFIED, NLM_F_CREATE, big_number, find, nftables, text};
 
@@ -87,13 +87,16 @@ pub fn close(kernel: &mut Kernel, links: &PodLinks) -> Result<(), KernelError> {
     Ok(())
 }
 
-fn passes<'a>(hook: u32, links: &'a PodLinks) -> Vec<(Link<'a>, Option<Ipv4Addr>)> {
+fn passes<'a>(hook: u32, links: &'a PodLinks) -> Vec<(LinkDirection<'a>, Option<Ipv4Addr>)> {
     let of_link = |prefix: &'a String| match hook {
-        HOOK_FORWARD => vec![(Link::Input(prefix), None), (Link::Output(prefix), None)],
+        HOOK_FORWARD => vec![
+            (LinkDirection::Input(prefix), None),
+            (LinkDirection::Output(prefix), None),
+        ],
         _ => links
             .local_addresses
             .iter()
-            .map(|ip| (Link::Input(prefix), Some(*ip)))
+            .map(|ip| (LinkDirection::Input(prefix), Some(*ip)))
             .collect(),
     };
     links.prefixes.iter().flat_map(of_link).collect()

@@ -176,7 +176,7 @@ impl Attributes<'_> {
 
 /// An answer of the kernel.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Answer<'a> {
+pub(crate) struct KernelReply<'a> {
     /// Type of the answer, subsystem included.
     pub(crate) kind: u16,
     /// In an error: the errno and the type of the message it is about.
@@ -193,7 +193,7 @@ const NLMSG_ERROR: u16 = 2;
 pub(crate) const NLMSG_DONE: u16 = 3;
 
 /// Splits received bytes into replies; an incomplete tail is dropped.
-pub(crate) fn answers(mut bytes: &[u8]) -> Vec<Answer<'_>> {
+pub(crate) fn answers(mut bytes: &[u8]) -> Vec<KernelReply<'_>> {
     let mut answers = Vec::new();
     while let Some(header) = bytes.get(..HEADER_BYTES) {
         let length = usize::try_from(number(header, 0)).unwrap_or(usize::MAX);
@@ -204,7 +204,7 @@ pub(crate) fn answers(mut bytes: &[u8]) -> Vec<Answer<'_>> {
         let error = (kind == NLMSG_ERROR && body.len() >= 4 + HEADER_BYTES)
             .then(|| (-number(body, 0).cast_signed(), short(body, 4 + 4) & 0xff));
         let object = kind >> 8 != 0;
-        answers.push(Answer {
+        answers.push(KernelReply {
             kind,
             error,
             family: body.first().copied().unwrap_or_default(),

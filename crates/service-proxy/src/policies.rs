@@ -15,7 +15,7 @@ use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use reconcile::{Cache, Changes, Component, Key, ObjectChange};
 use resource_kinds::pod_view::PodView;
-use service_routing::{Filtered, Policy, PolicyPod, Table, filters};
+use service_routing::{Policy, PolicyObjects, PolicyPod, Table, filters};
 use tokio::sync::watch;
 use tokio::task::JoinError;
 
@@ -78,7 +78,7 @@ pub(crate) struct PolicyChanges {
     local: LocalPods,
     /// All pods, by uid. One that is deleted stays while it is connected.
     views: BTreeMap<String, Arc<PodView>>,
-    state: Filtered,
+    state: PolicyObjects,
     /// Whether the state differs from the computed one.
     differs: bool,
 }
@@ -109,7 +109,7 @@ impl PolicyChanges {
             node_name: node_name.to_owned(),
             local,
             views: BTreeMap::new(),
-            state: Filtered::default(),
+            state: PolicyObjects::default(),
             differs: false,
         }
     }

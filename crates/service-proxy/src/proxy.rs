@@ -16,8 +16,8 @@ use object_model::cidr::Cidr;
 use object_model::listening::Listening;
 use reconcile::{Cache, Component, ServiceChanges, ServiceState};
 use service_routing::{
-    Connection, Flow, Protocol, ProxyNode, PublishedPort, Routes, ServiceName, ServicePort,
-    Settings, Table, TableChange, denied, has_lost_endpoints, health_check, misled_flows, ports,
+    Connection, Protocol, ProxyNode, PublishedPort, Routes, ServiceName, ServicePort, Settings,
+    Table, TableChange, UdpFlow, denied, has_lost_endpoints, health_check, misled_flows, ports,
     stale_flows, tightens, udp_differs,
 };
 use tokio::sync::watch;
@@ -397,7 +397,7 @@ impl Proxy {
     /// Ends UDP flows to former endpoints. A failure does not affect the rules.
     async fn forget_flows(
         &self,
-        choose: impl FnOnce(&[Flow]) -> Vec<usize> + Send + 'static,
+        choose: impl FnOnce(&[UdpFlow]) -> Vec<usize> + Send + 'static,
     ) -> Result<(), Error> {
         match self
             .with(move |kernel| conntrack::forget(kernel, choose))
@@ -434,8 +434,9 @@ impl Proxy {
         }
         if let Some(former) = stale.published_before {
             let now = routes.published().to_vec();
-            let misled =
-                move |all: &[Flow]| misled_flows(all, &former, &now, &conntrack::local_addresses());
+            let misled = move |all: &[UdpFlow]| {
+                misled_flows(all, &former, &now, &conntrack::local_addresses())
+            };
             self.forget_flows(misled).await?;
         }
         if stale.denied {

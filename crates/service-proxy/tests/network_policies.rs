@@ -20,7 +20,7 @@ use service_proxy::{
     LocalPods, Peers, PodAddresses, PolicySources, conntrack, serve_with_policies,
 };
 use service_routing::{
-    Filtered, Policy, PolicyPod, PublishedPort, Table, denied, filters, ports, publish, table,
+    Policy, PolicyObjects, PolicyPod, PublishedPort, Table, denied, filters, ports, publish, table,
 };
 
 #[allow(dead_code, reason = "shared with other tests, which use the rest")]
@@ -46,8 +46,8 @@ fn world() -> World {
     world
 }
 
-fn state(policies: &[Value]) -> Filtered {
-    let mut state = Filtered::default();
+fn state(policies: &[Value]) -> PolicyObjects {
+    let mut state = PolicyObjects::default();
     let labels = [("kind".to_owned(), "plain".to_owned())];
     state.namespaces.insert("default".to_owned(), labels.into());
     for (number, spec) in policies.iter().enumerate() {

@@ -13,7 +13,7 @@ use crate::services::ServicePort;
 
 /// A UDP flow as the kernel remembers it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Flow {
+pub struct UdpFlow {
     /// Address that the client sends to.
     pub address: Ipv4Addr,
     /// Port that the client sends to.
@@ -41,7 +41,7 @@ fn endpoints(ports: &[ServicePort]) -> BTreeSet<(&str, Endpoint)> {
 
 /// Returns the indices of the flows to an endpoint that their Service no longer has. Flows to
 /// addresses of no Service are ignored.
-pub fn stale_flows(flows: &[Flow], ports: &[ServicePort]) -> Vec<usize> {
+pub fn stale_flows(flows: &[UdpFlow], ports: &[ServicePort]) -> Vec<usize> {
     let mut by_address: BTreeMap<(Ipv4Addr, u16), &ServicePort> = BTreeMap::new();
     let mut by_node_port: BTreeMap<u16, &ServicePort> = BTreeMap::new();
     for port in ports.iter().filter(|port| port.protocol == Protocol::Udp) {
@@ -51,7 +51,7 @@ pub fn stale_flows(flows: &[Flow], ports: &[ServicePort]) -> Vec<usize> {
         }
         by_node_port.extend(port.node_port.map(|node_port| (node_port, port)));
     }
-    let is_stale = |flow: &Flow| {
+    let is_stale = |flow: &UdpFlow| {
         let by_address = by_address.get(&(flow.address, flow.port));
         let port = by_address.or_else(|| by_node_port.get(&flow.port));
         port.is_some_and(|port| !port.endpoints.cluster.contains(&flow.endpoint))
@@ -67,7 +67,7 @@ pub fn stale_flows(flows: &[Flow], ports: &[ServicePort]) -> Vec<usize> {
 mod tests {
     use std::net::Ipv4Addr;
 
-    use super::{Flow, has_lost_endpoints, stale_flows};
+    use super::{UdpFlow, has_lost_endpoints, stale_flows};
     use crate::endpoints::{Endpoint, Endpoints};
     use crate::model::Protocol;
     use crate::services::ServicePort;
@@ -111,7 +111,7 @@ mod tests {
 
     #[test]
     fn flows_to_a_service_must_go_to_one_of_its_endpoints() {
-        let flow = |address: [u8; 4], port, last| Flow {
+        let flow = |address: [u8; 4], port, last| UdpFlow {
             address: address.into(),
             port,
             endpoint: endpoint(last),

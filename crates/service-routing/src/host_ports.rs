@@ -13,7 +13,7 @@ use k8s_openapi::api::core::v1::{Container, ContainerPort, PodSpec};
 use object_model::cidr::Cidr;
 
 use crate::endpoints::Endpoint;
-use crate::flows::Flow;
+use crate::flows::UdpFlow;
 use crate::model::{Action, Chain, Key, MapName, Match, Protocol, Rule, Table, Verdict};
 
 /// A port of the node that a pod asks for.
@@ -46,7 +46,7 @@ impl PublishedPort {
         }
     }
 
-    fn serves(&self, flow: &Flow) -> bool {
+    fn serves(&self, flow: &UdpFlow) -> bool {
         let port = &self.port;
         let on_address = port.address.is_none_or(|address| address == flow.address);
         port.protocol == Protocol::Udp && port.port == flow.port && on_address
@@ -127,14 +127,14 @@ pub fn publish(table: &mut Table, ports: &[PublishedPort]) {
 /// Returns the indices of the UDP flows that have a wrong destination after a change of ports: to a
 /// pod that has lost the port, or past one that has got it. `local` are the node's addresses.
 pub fn misled_flows(
-    flows: &[Flow],
+    flows: &[UdpFlow],
     before: &[PublishedPort],
     now: &[PublishedPort],
     local: &BTreeSet<Ipv4Addr>,
 ) -> Vec<usize> {
     let lost: Vec<_> = before.iter().filter(|port| !now.contains(port)).collect();
     let new: Vec<_> = now.iter().filter(|port| !before.contains(port)).collect();
-    let is_misled = |flow: &Flow| {
+    let is_misled = |flow: &UdpFlow| {
         let to = |port: &PublishedPort| flow.endpoint == port.endpoint();
         lost.iter().any(|port| port.serves(flow) && to(port))
             || new.iter().any(|port| port.serves(flow) && !to(port))
@@ -263,7 +263,7 @@ mod tests {
     #[test]
     fn flows_follow_the_ports_that_pods_get_and_lose() {
         let node = Ipv4Addr::new(192, 0, 2, 1);
-        let flow = |address, port, ip, target| Flow {
+        let flow = |address, port, ip, target| UdpFlow {
             address,
             port,
             endpoint: Endpoint { ip, port: target },

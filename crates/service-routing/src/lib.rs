@@ -23,7 +23,7 @@ mod services;
 pub use change::{ApplyError, TableChange, apply, changes};
 pub use compile::{MARK_MASQUERADE, Settings, hold, table};
 pub use endpoints::{Endpoint, Endpoints, ProxyNode};
-pub use flows::{Flow, has_lost_endpoints, stale_flows};
+pub use flows::{UdpFlow, has_lost_endpoints, stale_flows};
 pub use host_ports::{
     HostPort, NoHostPort, PublishedPort, address as host_address, host_ports, misled_flows,
     publish, udp_differs,
@@ -33,8 +33,8 @@ pub use model::{
     SetKind, Table, Verdict,
 };
 pub use policies::{
-    Connection, Filtered, Judgement, NamespaceLabels, Policy, PolicyPod, denied, filters, judge,
-    passes, tightens,
+    Connection, NamespaceLabels, Policy, PolicyJudgement, PolicyObjects, PolicyPod, denied,
+    filters, judge, passes, tightens,
 };
 pub use routes::{Routes, ServiceName};
 pub use services::{Affinity, HealthCheck, ServicePort, health_check, ports};

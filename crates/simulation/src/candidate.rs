@@ -12,7 +12,7 @@ use api_server::UserInfo;
 use etcd_store::{EtcdOptions, EtcdStore};
 use jiff::SignedDuration;
 use leader_election::{Clock, Election, Lead, Term, during};
-use planners::leader_election::Reading;
+use planners::leader_election::ClockReading;
 use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
@@ -229,16 +229,16 @@ impl Leads {
 }
 
 /// A clock of a server.
-pub fn uptime() -> Reading {
+pub fn uptime() -> ClockReading {
     SignedDuration::try_from(system::uptime()).unwrap_or(SignedDuration::MAX)
 }
 
 thread_local! {
-    static SEEN: Cell<Reading> = const { Cell::new(Reading::ZERO) };
+    static SEEN: Cell<ClockReading> = const { Cell::new(ClockReading::ZERO) };
 }
 
 /// A clock that a task of the process reads for all: it stands still with the process.
-pub fn seen() -> Reading {
+pub fn seen() -> ClockReading {
     SEEN.get()
 }
 
@@ -251,12 +251,12 @@ async fn look_at_clock() {
 }
 
 /// A clock that is fast by a fourth, which is allowed.
-pub fn fast() -> Reading {
+pub fn fast() -> ClockReading {
     uptime() * 5 / 4
 }
 
 /// A clock that is too fast for leases of 15 seconds and leads of 10.
-pub fn too_fast() -> Reading {
+pub fn too_fast() -> ClockReading {
     uptime() * 2
 }
 

@@ -37,13 +37,13 @@ impl Identity {
 
 /// A value as the key of an index: two marks are equal exactly when the values are.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Mark<'v> {
+pub(crate) enum ValueKey<'v> {
     Text(Cow<'v, str>),
     /// Anything else, as JSON with the fields of objects in order.
     Other(String),
 }
 
-impl<'v> Mark<'v> {
+impl<'v> ValueKey<'v> {
     pub fn of(value: &'v Value) -> Self {
         match value {
             Value::String(text) => Self::Text(text.into()),
@@ -56,10 +56,10 @@ impl<'v> Mark<'v> {
     }
 
     /// A copy without borrowed data.
-    pub fn into_owned(self) -> Mark<'static> {
+    pub fn into_owned(self) -> ValueKey<'static> {
         match self {
-            Self::Text(text) => Mark::Text(Cow::Owned(text.into_owned())),
-            Self::Other(printed) => Mark::Other(printed),
+            Self::Text(text) => ValueKey::Text(Cow::Owned(text.into_owned())),
+            Self::Other(printed) => ValueKey::Other(printed),
         }
     }
 }
@@ -92,18 +92,18 @@ fn print_sorted(value: &Value, out: &mut String) {
 
 /// The positions of list elements by identity; of several equal ones, the first.
 #[derive(Clone)]
-pub(crate) struct Places<'v> {
+pub(crate) struct ElementPositions<'v> {
     identity: Identity,
-    places: BTreeMap<Mark<'v>, usize>,
+    places: BTreeMap<ValueKey<'v>, usize>,
 }
 
-impl<'v> Places<'v> {
+impl<'v> ElementPositions<'v> {
     /// Elements without an identity are in no place.
     pub fn of(list: impl IntoIterator<Item = &'v Value>, identity: Identity) -> Self {
         let mut places = BTreeMap::new();
         for (place, element) in list.into_iter().enumerate() {
             if let Ok(is) = identity.of(element) {
-                places.entry(Mark::of(is)).or_insert(place);
+                places.entry(ValueKey::of(is)).or_insert(place);
             }
         }
         Self { identity, places }
@@ -112,21 +112,21 @@ impl<'v> Places<'v> {
     /// The place of the element with the same identity.
     pub fn get(&self, element: &Value) -> Option<usize> {
         let is = self.identity.of(element).ok()?;
-        self.places.get(&Mark::of(is)).copied()
+        self.places.get(&ValueKey::of(is)).copied()
     }
 
     /// Notes an element that is appended.
     pub fn add(&mut self, element: &Value, place: usize) {
         if let Ok(is) = self.identity.of(element) {
-            let mark = Mark::of(is).into_owned();
+            let mark = ValueKey::of(is).into_owned();
             self.places.entry(mark).or_insert(place);
         }
     }
 
     /// The places, however the elements change afterwards.
-    pub fn into_owned(self) -> Places<'static> {
+    pub fn into_owned(self) -> ElementPositions<'static> {
         let places = self.places.into_iter();
-        Places {
+        ElementPositions {
             identity: self.identity,
             places: places.map(|(mark, at)| (mark.into_owned(), at)).collect(),
         }
@@ -134,8 +134,8 @@ impl<'v> Places<'v> {
 }
 
 /// The marks of whole values.
-pub(crate) fn marks(list: &[Value]) -> BTreeSet<Mark<'_>> {
-    list.iter().map(Mark::of).collect()
+pub(crate) fn marks(list: &[Value]) -> BTreeSet<ValueKey<'_>> {
+    list.iter().map(ValueKey::of).collect()
 }
 
 /// Whether the lists hold maps (rather than scalars); all elements must be of one type.
@@ -160,14 +160,14 @@ pub(crate) fn union(original: &[Value], patch: &[Value]) -> Vec<Value> {
     let mut seen = BTreeSet::new();
     let all = original.iter().chain(patch);
     let all: Vec<Value> = all
-        .filter(|element| seen.insert(Mark::of(element)))
+        .filter(|element| seen.insert(ValueKey::of(element)))
         .cloned()
         .collect();
-    let wanted = Places::of(patch, Identity::Value);
+    let wanted = ElementPositions::of(patch, Identity::Value);
     let (named, server_only) = all
         .into_iter()
         .partition(|element| wanted.get(element).is_some());
-    let live = Places::of(original, Identity::Value);
+    let live = ElementPositions::of(original, Identity::Value);
     interleave(sorted(named, &wanted), server_only, &live)
 }
 
@@ -175,8 +175,8 @@ pub(crate) fn union(original: &[Value], patch: &[Value]) -> Vec<Value> {
 /// before the first element of `wanted` that followed them in `live`.
 pub(crate) fn arrange(
     merged: Vec<Value>,
-    wanted: &Places<'_>,
-    live: &Places<'_>,
+    wanted: &ElementPositions<'_>,
+    live: &ElementPositions<'_>,
 ) -> Result<Vec<Value>, PatchError> {
     for element in &merged {
         live.identity.of(element)?;
@@ -188,14 +188,18 @@ pub(crate) fn arrange(
     Ok(interleave(sorted(named, wanted), server_only, live))
 }
 
-fn sorted(mut list: Vec<Value>, order: &Places<'_>) -> Vec<Value> {
+fn sorted(mut list: Vec<Value>, order: &ElementPositions<'_>) -> Vec<Value> {
     list.sort_by_cached_key(|element| order.get(element).unwrap_or(usize::MAX));
     list
 }
 
 /// Merges two ordered lists without a common element, by their places in the live list where
 /// both have one.
-fn interleave(named: Vec<Value>, server_only: Vec<Value>, live: &Places<'_>) -> Vec<Value> {
+fn interleave(
+    named: Vec<Value>,
+    server_only: Vec<Value>,
+    live: &ElementPositions<'_>,
+) -> Vec<Value> {
     let mut all = Vec::with_capacity(named.len() + server_only.len());
     let mut left = server_only.into_iter().peekable();
     for right in named {
@@ -232,7 +236,11 @@ mod tests {
         ];
         for one in &values {
             for two in &values {
-                assert_eq!(Mark::of(one) == Mark::of(two), one == two, "{one} {two}");
+                assert_eq!(
+                    ValueKey::of(one) == ValueKey::of(two),
+                    one == two,
+                    "{one} {two}"
+                );
             }
         }
     }

@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use crate::PatchError;
 use crate::error::{printed, type_name};
 use crate::json::merge;
-use crate::order::{self, Identity, Mark, Places};
+use crate::order::{self, ElementPositions, Identity, ValueKey};
 
 const DIRECTIVE: &str = "$patch";
 const RETAIN_KEYS: &str = "$retainKeys";
@@ -187,7 +187,7 @@ fn delete_from_lists(original: &mut Object, patch: &Object) -> Result<(), PatchE
         };
         if let Some(Value::Array(list)) = original.get_mut(field) {
             let leaving = order::marks(leaving);
-            list.retain(|element| !leaving.contains(&Mark::of(element)));
+            list.retain(|element| !leaving.contains(&ValueKey::of(element)));
         }
     }
     Ok(())
@@ -198,14 +198,14 @@ fn ordered_lists<'p>(
     original: &Object,
     patch: &'p Object,
     object_type: Option<TypeRef<'_>>,
-) -> BTreeMap<&'p str, Places<'static>> {
+) -> BTreeMap<&'p str, ElementPositions<'static>> {
     let fields = patch
         .keys()
         .filter_map(|key| key.strip_prefix(SET_ELEMENT_ORDER));
     fields
         .filter_map(|field| {
             let list = original.get(field)?.as_array()?;
-            let places = Places::of(list, identity_in(object_type, field));
+            let places = ElementPositions::of(list, identity_in(object_type, field));
             Some((field, places.into_owned()))
         })
         .collect()
@@ -233,7 +233,7 @@ fn merge_list(
         return Err(PatchError::Malformed(text));
     };
     let identity = Identity::Field(key);
-    let live = Places::of(&original, identity).into_owned();
+    let live = ElementPositions::of(&original, identity).into_owned();
     let mut merged = original;
     let mut kept = Vec::new();
     let mut leaving = BTreeSet::new();
@@ -243,7 +243,7 @@ fn merge_list(
             None => kept.push(element),
             Some(directive) => match directive.as_str() {
                 Some("delete") => {
-                    leaving.insert(Mark::of(identity.of(&element)?).into_owned());
+                    leaving.insert(ValueKey::of(identity.of(&element)?).into_owned());
                 }
                 Some("replace") => replace = true,
                 Some("merge") => {
@@ -262,15 +262,15 @@ fn merge_list(
     }
     if !leaving.is_empty() {
         merged.retain(|element| {
-            let is = element.get(key).map(Mark::of);
+            let is = element.get(key).map(ValueKey::of);
             is.is_none_or(|is| !leaving.contains(&is))
         });
     }
     let mut places = match leaving.is_empty() {
         true => live.clone(),
-        false => Places::of(&merged, identity).into_owned(),
+        false => ElementPositions::of(&merged, identity).into_owned(),
     };
-    let wanted = Places::of(&kept, identity).into_owned();
+    let wanted = ElementPositions::of(&kept, identity).into_owned();
     for element in kept {
         identity.of(&element)?;
         merge_element(&mut merged, &mut places, element, strategy)?;
@@ -280,7 +280,7 @@ fn merge_list(
 
 fn merge_element(
     merged: &mut Vec<Value>,
-    places: &mut Places<'_>,
+    places: &mut ElementPositions<'_>,
     element: Value,
     strategy: &Strategy<'_>,
 ) -> Result<(), PatchError> {
@@ -307,7 +307,7 @@ fn merge_element(
 fn set_element_orders(
     mut merged: Object,
     patch: &Object,
-    live: &BTreeMap<&str, Places<'_>>,
+    live: &BTreeMap<&str, ElementPositions<'_>>,
     object_type: Option<TypeRef<'_>>,
 ) -> Result<Object, PatchError> {
     for (key, value) in patch {
@@ -321,8 +321,8 @@ fn set_element_orders(
         let identity = identity_in(object_type, field);
         check_order(patch.get(field), wanted, identity)?;
         if let Some(Value::Array(list)) = merged.get_mut(field) {
-            let wanted = Places::of(wanted, identity);
-            let nothing = Places::of([], identity);
+            let wanted = ElementPositions::of(wanted, identity);
+            let nothing = ElementPositions::of([], identity);
             let live = live.get(field).unwrap_or(&nothing);
             *list = order::arrange(std::mem::take(list), &wanted, live)?;
         }

@@ -3,7 +3,7 @@
 use openapi_schema::{Schema, TypeRef};
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
-use structured_merge::apply::{FieldSet, Reach, Writer, apply, track};
+use structured_merge::apply::{FieldSet, OwnableFields, Writer, apply, track};
 
 fn pod() -> TypeRef<'static> {
     Schema::published()
@@ -21,12 +21,12 @@ fn writer(manager: &str) -> Writer<'_> {
 }
 
 fn forced(live: Option<&Value>, manager: &str, config: &Value) -> Value {
-    let reach = Reach::Everything;
+    let reach = OwnableFields::Everything;
     apply(live, config, pod(), &writer(manager), reach, true).expect("of the form of a pod")
 }
 
 fn peaceful(live: Option<&Value>, manager: &str, config: &Value) -> Value {
-    let reach = Reach::Everything;
+    let reach = OwnableFields::Everything;
     apply(live, config, pod(), &writer(manager), reach, false).expect("no conflicts")
 }
 
@@ -216,7 +216,7 @@ proptest! {
         let live = forced(None, "one", &a);
         let mut edited = b;
         edited["metadata"]["managedFields"] = live["metadata"]["managedFields"].clone();
-        track(Some(&live), &mut edited, pod(), &writer("editor"), Reach::Everything);
+        track(Some(&live), &mut edited, pod(), &writer("editor"), OwnableFields::Everything);
         // A first apply of the present state causes no conflict, and owns all of it.
         let mine = content(&edited);
         let object = peaceful(Some(&edited), "two", &mine);
@@ -257,13 +257,13 @@ proptest! {
             for manager in ["kubectl", ""] {
                 let writer = writer(manager);
                 for force in [false, true] {
-                    let reach = Reach::AllBut(&["status"]);
+                    let reach = OwnableFields::AllBut(&["status"]);
                     let _outcome = apply(Some(live), config, pod(), &writer, reach, force);
                 }
                 let mut object = config.clone();
-                track(Some(live), &mut object, pod(), &writer, Reach::Everything);
+                track(Some(live), &mut object, pod(), &writer, OwnableFields::Everything);
                 let mut object = config.clone();
-                track(None, &mut object, pod(), &writer, Reach::Only(&["spec"]));
+                track(None, &mut object, pod(), &writer, OwnableFields::Only(&["spec"]));
             }
         }
         if let Ok(set) = FieldSet::from_fields_v1(&live.to_string()) {

@@ -3,7 +3,7 @@
 
 use openapi_schema::{Schema, TypeRef};
 use serde_json::{Value, json};
-use structured_merge::apply::{Reach, Writer, apply};
+use structured_merge::apply::{OwnableFields, Writer, apply};
 use structured_merge::{json_patch, merge_patch, strategic_merge_patch};
 
 const COUNT: usize = 30_000;
@@ -120,7 +120,7 @@ fn applying_many_entries_takes_a_time_proportional_to_them() {
             &config(value),
             kind,
             &writer,
-            Reach::AllBut(&["status"]),
+            OwnableFields::AllBut(&["status"]),
             force,
         );
         live = Some(applied.expect("no conflict"));
@@ -134,7 +134,7 @@ fn applying_many_entries_takes_a_time_proportional_to_them() {
         subresource: "",
         now: "2026-01-01T00:00:00Z",
     };
-    let reach = Reach::AllBut(&["status"]);
+    let reach = OwnableFields::AllBut(&["status"]);
     let mut config = config("b");
     config["spec"] = pod(Vec::new())["spec"].clone();
     apply(Some(&live), &config, kind, &writer, reach, false).expect("no conflict");

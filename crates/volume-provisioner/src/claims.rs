@@ -24,12 +24,12 @@ use crate::decide::{
     size_of, size_of_volume, volume,
 };
 use crate::error::ProvisionerError as Error;
-use crate::subvolumes::Content;
+use crate::subvolumes::InitialContents;
 
 /// The initial contents of a volume.
 pub(crate) enum Source {
     /// It is on this node.
-    Here(Content),
+    Here(InitialContents),
     /// It is on another one.
     On(String),
 }
@@ -146,7 +146,7 @@ impl Provisioner {
     /// The initial contents of the claim's volume (statefulset.md §11.15).
     async fn source(&self, claim: &PersistentVolumeClaim, driver: Driver) -> Result<Source, Error> {
         match data_source(claim) {
-            DataSource::Nothing => Ok(Source::Here(Content::Empty)),
+            DataSource::Nothing => Ok(Source::Here(InitialContents::Empty)),
             DataSource::Claim(name) => self.cloned_claim(claim, &name, driver),
             DataSource::Snapshot(name) => self.restored_snapshot(claim, &name, driver).await,
             DataSource::Other(text) => Err(Error::Unsupported(text)),
@@ -186,7 +186,7 @@ impl Provisioner {
         let volume_name = volume.metadata.name.clone().unwrap_or_default();
         Ok(match only_node(&volume) {
             Some(node) if node != self.config.node_name => Source::On(node.to_owned()),
-            _ => Source::Here(Content::OfVolume(volume_name)),
+            _ => Source::Here(InitialContents::OfVolume(volume_name)),
         })
     }
 

@@ -17,7 +17,7 @@ use crate::device_image;
 use crate::error::ProvisionerError as Error;
 use crate::moves;
 use crate::projects;
-use crate::subvolumes::{self, Content, Count};
+use crate::subvolumes::{self, Count, InitialContents};
 
 /// Names of directories that are being removed start with this.
 const REMOVED_PREFIX: &str = ".removed-";
@@ -123,7 +123,12 @@ impl Directories {
     }
 
     /// Makes the directory of a volume, or finds it; it is on disk when this returns.
-    pub fn make(&self, volume: &str, bytes: u64, content: &Content) -> Result<PathBuf, Error> {
+    pub fn make(
+        &self,
+        volume: &str,
+        bytes: u64,
+        content: &InitialContents,
+    ) -> Result<PathBuf, Error> {
         let path = self.path(volume)?;
         let there = match std::fs::symlink_metadata(&path) {
             Ok(metadata) if !metadata.is_dir() => {
@@ -137,7 +142,7 @@ impl Directories {
         if !there {
             self.make_new(volume, &path, bytes, content)?;
         }
-        if *content == Content::Empty {
+        if *content == InitialContents::Empty {
             // The creation mode is cut by the process's mask.
             std::fs::set_permissions(&path, Permissions::from_mode(VOLUME_MODE))
                 .map_err(failed("open to all", &path))?;
@@ -153,15 +158,17 @@ impl Directories {
         &self,
         volume: &str,
         bytes: u64,
-        content: &Content,
+        content: &InitialContents,
     ) -> Result<PathBuf, Error> {
         let directory = self.make(volume, UNLIMITED, content)?;
         std::fs::set_permissions(&directory, Permissions::from_mode(PRIVATE_MODE))
             .map_err(failed("close", &directory))?;
         let image = device_image::path(&directory);
         match content {
-            Content::Empty => device_image::make(&image, bytes),
-            Content::OfVolume(_) | Content::OfSnapshot(_) => device_image::grow(&image, bytes),
+            InitialContents::Empty => device_image::make(&image, bytes),
+            InitialContents::OfVolume(_) | InitialContents::OfSnapshot(_) => {
+                device_image::grow(&image, bytes)
+            }
         }
         .map_err(failed("make", &image))?;
         sync(&directory)?;
@@ -188,12 +195,12 @@ impl Directories {
         volume: &str,
         path: &Path,
         bytes: u64,
-        content: &Content,
+        content: &InitialContents,
     ) -> Result<(), Error> {
         let source = match content {
-            Content::Empty => None,
-            Content::OfVolume(source) => Some(self.path(source)?),
-            Content::OfSnapshot(source) => Some(self.snapshot_path(source)?),
+            InitialContents::Empty => None,
+            InitialContents::OfVolume(source) => Some(self.path(source)?),
+            InitialContents::OfSnapshot(source) => Some(self.snapshot_path(source)?),
         };
         let unfinished = self.root.join(format!("{UNFINISHED_PREFIX}{volume}"));
         match (self.kind, source) {
@@ -440,10 +447,14 @@ mod tests {
     #[test]
     fn directories_are_made_once_and_open_to_all() {
         let (_root, directories) = open();
-        let path = directories.make("pvc-1", 1 << 20, &Content::Empty).unwrap();
+        let path = directories
+            .make("pvc-1", 1 << 20, &InitialContents::Empty)
+            .unwrap();
         std::fs::write(path.join("file"), "data").unwrap();
         assert_eq!(
-            directories.make("pvc-1", 1 << 20, &Content::Empty).unwrap(),
+            directories
+                .make("pvc-1", 1 << 20, &InitialContents::Empty)
+                .unwrap(),
             path
         );
         assert_eq!(std::fs::read(path.join("file")).unwrap(), b"data");
@@ -479,7 +490,9 @@ mod tests {
         let outside = root.path().join("outside");
         std::fs::create_dir(&outside).unwrap();
         std::fs::write(outside.join("kept"), "data").unwrap();
-        let path = directories.make("pvc-1", 1 << 20, &Content::Empty).unwrap();
+        let path = directories
+            .make("pvc-1", 1 << 20, &InitialContents::Empty)
+            .unwrap();
         std::os::unix::fs::symlink(&outside, path.join("link")).unwrap();
         directories.remove("pvc-1").unwrap();
         assert!(!path.exists());
@@ -495,7 +508,11 @@ mod tests {
         std::fs::write(outside.join("kept"), "data").unwrap();
         let path = directories.path("pvc-1").unwrap();
         std::os::unix::fs::symlink(&outside, &path).unwrap();
-        assert!(directories.make("pvc-1", 1 << 20, &Content::Empty).is_err());
+        assert!(
+            directories
+                .make("pvc-1", 1 << 20, &InitialContents::Empty)
+                .is_err()
+        );
         let _ = directories.remove("pvc-1");
         assert!(outside.join("kept").exists());
     }
@@ -504,15 +521,17 @@ mod tests {
     fn only_empty_directories_without_a_volume_are_swept() {
         let (_root, directories) = open();
         let wanted = directories
-            .make("pvc-wanted", 1 << 20, &Content::Empty)
+            .make("pvc-wanted", 1 << 20, &InitialContents::Empty)
             .unwrap();
         let empty = directories
-            .make("pvc-empty", 1 << 20, &Content::Empty)
+            .make("pvc-empty", 1 << 20, &InitialContents::Empty)
             .unwrap();
         let full = directories
-            .make("pvc-full", 1 << 20, &Content::Empty)
+            .make("pvc-full", 1 << 20, &InitialContents::Empty)
             .unwrap();
-        let foreign = directories.make("mine", 1 << 20, &Content::Empty).unwrap();
+        let foreign = directories
+            .make("mine", 1 << 20, &InitialContents::Empty)
+            .unwrap();
         std::fs::write(full.join("file"), "data").unwrap();
         directories.sweep(|name| name == "pvc-wanted").unwrap();
         assert!(wanted.exists() && full.exists() && foreign.exists());
@@ -522,7 +541,7 @@ mod tests {
     #[test]
     fn an_image_is_made_once_grows_and_goes_when_it_is_not_wanted() {
         let (_root, directories) = open();
-        let make = |bytes| directories.make_image("pvc-1", bytes, &Content::Empty);
+        let make = |bytes| directories.make_image("pvc-1", bytes, &InitialContents::Empty);
         let image = make(1 << 20).unwrap();
         std::fs::write(&image, "data").unwrap();
         assert_eq!(make(1 << 20).unwrap(), image);
@@ -536,7 +555,7 @@ mod tests {
         assert!(directories.check("pvc-1", image.to_str().unwrap()).is_ok());
         assert!(directories.check("pvc-2", image.to_str().unwrap()).is_err());
         let unused = directories
-            .make_image("pvc-3", 1 << 20, &Content::Empty)
+            .make_image("pvc-3", 1 << 20, &InitialContents::Empty)
             .unwrap();
         directories.sweep(|_| false).unwrap();
         assert!(image.exists(), "what holds data stays");
@@ -550,13 +569,15 @@ mod tests {
     fn removals_that_were_cut_off_are_finished() {
         let (_root, directories) = open();
         let kept = directories
-            .make("pvc-kept", 1 << 20, &Content::Empty)
+            .make("pvc-kept", 1 << 20, &InitialContents::Empty)
             .unwrap();
         let half = directories.root.join(format!("{REMOVED_PREFIX}pvc-1"));
         std::fs::create_dir(&half).unwrap();
         std::fs::write(half.join("rest"), "data").unwrap();
         // A new volume of the same name beside the remains of the old one.
-        let path = directories.make("pvc-1", 1 << 20, &Content::Empty).unwrap();
+        let path = directories
+            .make("pvc-1", 1 << 20, &InitialContents::Empty)
+            .unwrap();
         directories.remove("pvc-1").unwrap();
         assert!(!path.exists() && !half.exists());
         std::fs::create_dir(&half).unwrap();

@@ -10,12 +10,12 @@ use std::path::{Path, PathBuf};
 use btrfs_stream::Uuid;
 use container_runtime::btrfs;
 use durable_file::Durability;
-use planners::volume_move::{Extent, Inspection};
+use planners::volume_move::{CopyExtent, Inspection};
 
 use crate::directories::{Directories, failed, remove_tree, sync_files};
 use crate::error::ProvisionerError as Error;
-use crate::moves::{ARRIVING, Arrival, MOVING, is_there};
-use crate::subvolumes::{self, Content};
+use crate::moves::{ARRIVING, CopyLocation, MOVING, is_there};
+use crate::subvolumes::{self, InitialContents};
 
 /// Names of first snapshots, and of their complete copies, start with this.
 const FIRST: &str = ".first-";
@@ -54,10 +54,10 @@ impl Directories {
         &self,
         id: &str,
         volume: &str,
-        extent: Extent,
+        extent: CopyExtent,
     ) -> Result<Snapshots, Error> {
         let first = self.of_move(FIRST, id, volume)?;
-        if extent == Extent::First {
+        if extent == CopyExtent::First {
             self.take_first(id, volume, &first)?;
             return Ok(Snapshots {
                 snapshot: first,
@@ -66,12 +66,12 @@ impl Directories {
         }
         let (detached, last) = (self.detached(id, volume)?, self.of_move(LAST, id, volume)?);
         let base = match extent {
-            Extent::Increment if is_there(&first)? => Some(first),
-            Extent::Increment => {
+            CopyExtent::Increment if is_there(&first)? => Some(first),
+            CopyExtent::Increment => {
                 let text = format!("{} is missing", first.display());
                 return Err(Error::Source(text));
             }
-            Extent::First | Extent::Whole => None,
+            CopyExtent::First | CopyExtent::Whole => None,
         };
         refuse_nested(&detached)?;
         // One of another attempt: pods may have written since.
@@ -111,25 +111,25 @@ impl Directories {
         make_room: impl FnOnce(u64) -> Result<(), Error>,
         (id, volume): (&str, &str),
         bytes: u64,
-        extent: Extent,
-    ) -> Result<Arrival, Error> {
+        extent: CopyExtent,
+    ) -> Result<CopyLocation, Error> {
         if let Some(known) = self.arrival(id, volume)? {
             return Ok(known);
         }
         let first = self.first_copy(id, volume)?;
-        if extent == Extent::First && first.is_some() {
-            return Ok(Arrival::Complete(self.path(volume)?));
+        if extent == CopyExtent::First && first.is_some() {
+            return Ok(CopyLocation::Complete(self.path(volume)?));
         }
         let arriving = self.of_move(ARRIVING, id, volume)?;
         remove_tree(&arriving)?;
         let base = match (extent, first) {
-            (Extent::Increment, None) => {
+            (CopyExtent::Increment, None) => {
                 self.forget_first_copy(id, volume)?;
                 let text = format!("the first copy of the move {id} is not on this node");
-                return Ok(Arrival::Refused(text));
+                return Ok(CopyLocation::Refused(text));
             }
-            (Extent::Increment, Some(first)) => Some(first.path),
-            (Extent::First | Extent::Whole, _) => {
+            (CopyExtent::Increment, Some(first)) => Some(first.path),
+            (CopyExtent::First | CopyExtent::Whole, _) => {
                 self.forget_first_copy(id, volume)?;
                 None
             }
@@ -137,10 +137,10 @@ impl Directories {
         let bytes = with_slack(bytes);
         make_room(self.reserved()?.saturating_add(bytes))?;
         match base {
-            None => self.make_new(volume, &arriving, bytes, &Content::Empty)?,
+            None => self.make_new(volume, &arriving, bytes, &InitialContents::Empty)?,
             Some(base) => self.make_clone(volume, &arriving, bytes, &base)?,
         }
-        Ok(Arrival::Begun(arriving))
+        Ok(CopyLocation::Begun(arriving))
     }
 
     /// The complete first copy of a move on the node that gets the volume.

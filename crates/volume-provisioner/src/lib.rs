@@ -49,8 +49,8 @@ use tokio::sync::watch as channel;
 
 pub use error::ProvisionerError;
 pub use first_copies::{FirstCopy, Snapshots};
-pub use moves::Arrival;
-use setbacks::Setbacks;
+pub use moves::CopyLocation;
+use setbacks::ClaimBackoff;
 pub use storage::{Class, CopyOf, Frozen, MovedVolume, ReplicatedVolume, Storage, UserSnapshot};
 
 /// Default interval of the usage checks.
@@ -103,7 +103,7 @@ struct Provisioner {
     classes: Cache<StorageClass>,
     contents: Cache<VolumeSnapshotContent>,
     recorder: Recorder,
-    setbacks: Mutex<Setbacks>,
+    setbacks: Mutex<ClaimBackoff>,
 }
 
 /// Creates and removes this node's volumes until its part of the program is shut down.
@@ -130,7 +130,7 @@ pub fn run(
             client,
             config,
             recorder,
-            setbacks: Mutex::new(Setbacks::default()),
+            setbacks: Mutex::new(ClaimBackoff::default()),
         });
         if !provisioner.wait_synced().await {
             return Ok(());

@@ -14,7 +14,7 @@ use planners::volume_move::{Detachment, Inspection};
 
 use crate::directories::{Directories, failed, remove_tree, sync_files};
 use crate::error::ProvisionerError as Error;
-use crate::subvolumes::Content;
+use crate::subvolumes::InitialContents;
 
 /// Names of directories that leave this node start with this.
 pub(crate) const MOVING: &str = ".moving-";
@@ -27,7 +27,7 @@ const ENDED: &str = ".ended-";
 
 /// The place of a copy.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Arrival {
+pub enum CopyLocation {
     /// An empty directory for it.
     Begun(PathBuf),
     /// It is complete; the path that the volume will have.
@@ -111,17 +111,17 @@ impl Directories {
     }
 
     /// The reason why no copy begins: it is complete, or refused.
-    pub(crate) fn arrival(&self, id: &str, volume: &str) -> Result<Option<Arrival>, Error> {
+    pub(crate) fn arrival(&self, id: &str, volume: &str) -> Result<Option<CopyLocation>, Error> {
         let real = self.path(volume)?;
         if self.has_ended(id, volume)? {
-            return Ok(Some(Arrival::Refused(ended(id))));
+            return Ok(Some(CopyLocation::Refused(ended(id))));
         }
         if is_there(&real)? {
             let text = format!("{} is on this node already", real.display());
-            return Ok(Some(Arrival::Refused(text)));
+            return Ok(Some(CopyLocation::Refused(text)));
         }
         let is_complete = is_there(&self.of_move(ARRIVED, id, volume)?)?;
-        Ok(is_complete.then_some(Arrival::Complete(real)))
+        Ok(is_complete.then_some(CopyLocation::Complete(real)))
     }
 
     pub(crate) fn begin_arrival(
@@ -129,14 +129,14 @@ impl Directories {
         id: &str,
         volume: &str,
         bytes: u64,
-    ) -> Result<Arrival, Error> {
+    ) -> Result<CopyLocation, Error> {
         if let Some(known) = self.arrival(id, volume)? {
             return Ok(known);
         }
         let arriving = self.of_move(ARRIVING, id, volume)?;
         remove_tree(&arriving)?;
-        self.make_new(volume, &arriving, bytes, &Content::Empty)?;
-        Ok(Arrival::Begun(arriving))
+        self.make_new(volume, &arriving, bytes, &InitialContents::Empty)?;
+        Ok(CopyLocation::Begun(arriving))
     }
 
     pub(crate) fn finish_arrival(&self, id: &str, volume: &str) -> Result<PathBuf, Error> {
@@ -322,7 +322,9 @@ mod tests {
 
     fn with_volume() -> (tempfile::TempDir, Directories, PathBuf) {
         let (root, directories) = open();
-        let path = directories.make(VOLUME, 1 << 20, &Content::Empty).unwrap();
+        let path = directories
+            .make(VOLUME, 1 << 20, &InitialContents::Empty)
+            .unwrap();
         std::fs::write(path.join("file"), "data").unwrap();
         (root, directories, path)
     }
@@ -366,34 +368,34 @@ mod tests {
     fn a_copy_gets_the_name_of_the_volume_at_the_end() {
         let (_root, directories) = open();
         let begin = || directories.begin_arrival("a1", VOLUME, 1 << 20).unwrap();
-        let Arrival::Begun(at) = begin() else {
+        let CopyLocation::Begun(at) = begin() else {
             panic!("no directory");
         };
         std::fs::write(at.join("half"), "").unwrap();
         // Another attempt begins with nothing.
-        assert_eq!(begin(), Arrival::Begun(at.clone()));
+        assert_eq!(begin(), CopyLocation::Begun(at.clone()));
         assert!(!at.join("half").exists());
         std::fs::write(at.join("file"), "data").unwrap();
         let path = directories.finish_arrival("a1", VOLUME).unwrap();
         assert!(!path.exists());
-        assert_eq!(begin(), Arrival::Complete(path.clone()));
+        assert_eq!(begin(), CopyLocation::Complete(path.clone()));
         for _ in 0..2 {
             directories.place("a1", VOLUME).unwrap();
             assert_eq!(std::fs::read(path.join("file")).unwrap(), b"data");
         }
-        assert!(matches!(begin(), Arrival::Refused(_)));
+        assert!(matches!(begin(), CopyLocation::Refused(_)));
     }
 
     #[test]
     fn an_abandoned_copy_goes_and_does_not_come_back() {
         let (_root, directories) = open();
         let begin = || directories.begin_arrival("a1", VOLUME, 1 << 20).unwrap();
-        let Arrival::Begun(at) = begin() else {
+        let CopyLocation::Begun(at) = begin() else {
             panic!("no directory");
         };
         directories.abandon("a1", VOLUME).unwrap();
         assert!(!at.exists());
-        assert!(matches!(begin(), Arrival::Refused(_)));
+        assert!(matches!(begin(), CopyLocation::Refused(_)));
         assert!(directories.finish_arrival("a1", VOLUME).is_err());
         assert!(directories.place("a1", VOLUME).is_err());
     }

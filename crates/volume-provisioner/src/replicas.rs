@@ -10,14 +10,14 @@ use std::path::PathBuf;
 use btrfs_stream::Uuid;
 use container_runtime::btrfs;
 use durable_file::Durability;
-use planners::volume_replication::{CommonSnapshot, Holdings, Role};
+use planners::volume_replication::{CommonSnapshot, Role, VolumeCopies};
 
 use crate::common_snapshots::{read_identity, write_identity};
 use crate::directories::{Directories, failed, remove_tree, sync_files};
 use crate::error::ProvisionerError as Error;
 use crate::first_copies::{FirstCopy, Snapshots, refuse_nested, with_slack};
-use crate::moves::{ARRIVING, Arrival, is_there, user_of};
-use crate::subvolumes::{self, Content};
+use crate::moves::{ARRIVING, CopyLocation, is_there, user_of};
+use crate::subvolumes::{self, InitialContents};
 
 /// Names of snapshots that the primary has sent start with this.
 pub(crate) const SENT: &str = ".sent-";
@@ -163,10 +163,10 @@ impl Directories {
     }
 
     /// The snapshots and copies of a volume.
-    pub(crate) fn holdings(&self, volume: &str) -> Result<Holdings, Error> {
+    pub(crate) fn holdings(&self, volume: &str) -> Result<VolumeCopies, Error> {
         let real = self.path(volume)?;
         let is_demoted = is_there(&self.of_move(DEMOTED, ONLY, volume)?)?;
-        Ok(Holdings {
+        Ok(VolumeCopies {
             epoch: self.known(volume)?.map_or(0, |known| known.epoch),
             has_volume: is_there(&real)? || is_demoted,
             path: real.to_string_lossy().into_owned(),
@@ -226,15 +226,15 @@ impl Directories {
         (volume, epoch): (&str, u32),
         (time, base): (i64, Option<i64>),
         bytes: u64,
-    ) -> Result<Arrival, Error> {
+    ) -> Result<CopyLocation, Error> {
         self.admit(volume, epoch, Role::Replica)?;
         let real = self.path(volume)?;
         if is_there(&real)? {
             let text = format!("{} is on this node already", real.display());
-            return Ok(Arrival::Refused(text));
+            return Ok(CopyLocation::Refused(text));
         }
         if self.copies(volume)?.contains(&time) {
-            return Ok(Arrival::Complete(real));
+            return Ok(CopyLocation::Complete(real));
         }
         self.remove_arriving(volume)?;
         let arriving = self.arriving(time, volume)?;
@@ -245,16 +245,16 @@ impl Directories {
                 Some(copy) => Some(copy.path),
                 None => {
                     let text = format!("the copy {base} is not on this node");
-                    return Ok(Arrival::Refused(text));
+                    return Ok(CopyLocation::Refused(text));
                 }
             },
         };
         make_room(self.reserved()?.saturating_add(bytes))?;
         match base {
-            None => self.make_new(volume, &arriving, bytes, &Content::Empty)?,
+            None => self.make_new(volume, &arriving, bytes, &InitialContents::Empty)?,
             Some(base) => self.make_clone(volume, &arriving, bytes, &base)?,
         }
-        Ok(Arrival::Begun(arriving))
+        Ok(CopyLocation::Begun(arriving))
     }
 
     /// The complete copy of that time.
@@ -318,7 +318,7 @@ impl Directories {
     }
 
     /// Takes no more copies of earlier epochs.
-    pub(crate) fn seal(&self, volume: &str, epoch: u32) -> Result<Holdings, Error> {
+    pub(crate) fn seal(&self, volume: &str, epoch: u32) -> Result<VolumeCopies, Error> {
         self.admit(volume, epoch, Role::Replica)?;
         self.remove_arriving(volume)?;
         self.holdings(volume)
@@ -384,7 +384,7 @@ impl Directories {
     }
 
     /// Removes the copies of a node that another one has replaced.
-    pub(crate) fn retire(&self, volume: &str, epoch: u32) -> Result<Holdings, Error> {
+    pub(crate) fn retire(&self, volume: &str, epoch: u32) -> Result<VolumeCopies, Error> {
         self.demote(volume, epoch, None)?;
         self.remove_arriving(volume)?;
         for time in self.times(COPY, volume)? {

@@ -12,11 +12,11 @@ const RETRY_MAX: Duration = Duration::from_secs(300);
 
 /// The back-off of claims whose volumes could not be created or expanded, by UID.
 #[derive(Debug, Default)]
-pub(crate) struct Setbacks {
+pub(crate) struct ClaimBackoff {
     by_uid: BTreeMap<String, (Backoff, Instant)>,
 }
 
-impl Setbacks {
+impl ClaimBackoff {
     /// The remaining time before the next attempt.
     pub fn remaining(&self, uid: &str, now: Instant) -> Option<Duration> {
         let (_, until) = self.by_uid.get(uid)?;
@@ -47,7 +47,7 @@ mod tests {
 
     #[test]
     fn setbacks_double_the_delay_until_they_are_forgotten() {
-        let mut setbacks = Setbacks::default();
+        let mut setbacks = ClaimBackoff::default();
         let now = Instant::now();
         assert_eq!(setbacks.remaining("a", now), None);
         assert_eq!(setbacks.add("a", now), RETRY_MIN);

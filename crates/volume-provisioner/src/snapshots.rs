@@ -17,7 +17,7 @@ use crate::Provisioner;
 use crate::claims::Source;
 use crate::decide::{other_mode, size_of};
 use crate::error::ProvisionerError as Error;
-use crate::subvolumes::Content;
+use crate::subvolumes::InitialContents;
 
 impl Provisioner {
     /// Executes the next step for a content, if this node is responsible.
@@ -203,7 +203,7 @@ impl Provisioner {
         let handle = status.snapshot_handle.as_deref().and_then(Handle::parse);
         let handle = handle.ok_or_else(|| cannot("its content has no handle".to_owned()))?;
         Ok(if handle.node == self.config.node_name {
-            Source::Here(Content::OfSnapshot(handle.name))
+            Source::Here(InitialContents::OfSnapshot(handle.name))
         } else {
             Source::On(handle.node)
         })

@@ -7,7 +7,7 @@ use container_runtime::{btrfs, tree};
 
 /// The initial contents of a volume.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Content {
+pub(crate) enum InitialContents {
     /// Empty.
     Empty,
     /// A copy of another volume.

@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 
 use container_runtime::btrfs;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use planners::volume_move::Extent;
+use planners::volume_move::CopyExtent;
 use resource_kinds::storage::Driver;
 
 use crate::decide::VolumeMode;
-use crate::subvolumes::Content;
+use crate::subvolumes::InitialContents;
 use crate::{Class, MovedVolume, ProvisionerError as Error, Storage};
 
 const MIB: u64 = 1 << 20;
@@ -62,7 +62,7 @@ fn fill(path: &Path, bytes: u64) -> std::io::Result<()> {
     file.sync_all()
 }
 
-async fn make(storage: &Storage, volume: &str, mib: u64, content: Content) -> PathBuf {
+async fn make(storage: &Storage, volume: &str, mib: u64, content: InitialContents) -> PathBuf {
     let made = storage.make(COW, volume, mib * MIB, content, VolumeMode::Filesystem);
     made.await.unwrap()
 }
@@ -76,8 +76,8 @@ fn loop_device_over(file: &Path) -> bool {
 async fn a_volume_is_stopped_at_its_limit_and_grows_while_it_is_used() {
     let data = Data::new();
     let storage = data.open().await;
-    let full = make(&storage, "pvc-full", 32, Content::Empty).await;
-    let other = make(&storage, "pvc-other", 32, Content::Empty).await;
+    let full = make(&storage, "pvc-full", 32, InitialContents::Empty).await;
+    let other = make(&storage, "pvc-other", 32, InitialContents::Empty).await;
     let error = fill(&full.join("file"), 40 * MIB).unwrap_err();
     assert_eq!(error.raw_os_error(), Some(nix::libc::EDQUOT), "{error}");
     fill(&other.join("file"), 8 * MIB).unwrap();
@@ -97,11 +97,14 @@ async fn a_volume_is_stopped_at_its_limit_and_grows_while_it_is_used() {
 async fn limits_hold_after_other_volumes_were_removed() {
     let data = Data::new();
     let storage = data.open().await;
-    let stays = make(&storage, "pvc-stays", 32, Content::Empty).await;
-    let of_stays = || Content::OfVolume("pvc-stays".to_owned());
+    let stays = make(&storage, "pvc-stays", 32, InitialContents::Empty).await;
+    let of_stays = || InitialContents::OfVolume("pvc-stays".to_owned());
     fill(&stays.join("shared"), 4 * MIB).unwrap();
     for round in 0..6 {
-        for (name, content) in [("pvc-new", Content::Empty), ("pvc-copy", of_stays())] {
+        for (name, content) in [
+            ("pvc-new", InitialContents::Empty),
+            ("pvc-copy", of_stays()),
+        ] {
             let path = make(&storage, name, 32, content).await;
             fill(&path.join("file"), 8 * MIB).unwrap();
             let snapshot = format!("snapshot-{round}");
@@ -125,7 +128,7 @@ async fn limits_hold_after_other_volumes_were_removed() {
 async fn snapshots_and_clones_show_one_moment() {
     let data = Data::new();
     let storage = data.open().await;
-    let source = make(&storage, "pvc-source", 32, Content::Empty).await;
+    let source = make(&storage, "pvc-source", 32, InitialContents::Empty).await;
     fs::write(source.join("file"), "before").unwrap();
     storage
         .snapshot(COW, "pvc-source", "snapshot-1")
@@ -137,9 +140,9 @@ async fn snapshots_and_clones_show_one_moment() {
         .snapshot(COW, "pvc-source", "snapshot-1")
         .await
         .unwrap();
-    let of_snapshot = Content::OfSnapshot("snapshot-1".to_owned());
+    let of_snapshot = InitialContents::OfSnapshot("snapshot-1".to_owned());
     let restored = make(&storage, "pvc-restored", 64, of_snapshot).await;
-    let of_volume = Content::OfVolume("pvc-source".to_owned());
+    let of_volume = InitialContents::OfVolume("pvc-source".to_owned());
     let cloned = make(&storage, "pvc-cloned", 32, of_volume).await;
     assert_eq!(fs::read(restored.join("file")).unwrap(), b"before");
     assert_eq!(fs::read(cloned.join("file")).unwrap(), b"after");
@@ -159,7 +162,7 @@ async fn snapshots_and_clones_show_one_moment() {
 async fn a_backup_keeps_volumes_still_and_makes_snapshots_again() {
     let data = Data::new();
     let pool = data.open().await;
-    make(&pool, "pvc-any", 16, Content::Empty).await;
+    make(&pool, "pvc-any", 16, InitialContents::Empty).await;
     // A host with btrfs.
     let host = data.mount_point().join("host");
     fs::create_dir(&host).unwrap();
@@ -168,7 +171,7 @@ async fn a_backup_keeps_volumes_still_and_makes_snapshots_again() {
         Driver::Local,
         "pvc-1",
         16 * MIB,
-        Content::Empty,
+        InitialContents::Empty,
         VolumeMode::Filesystem,
     );
     let volume = make_local.await.unwrap();
@@ -218,7 +221,7 @@ async fn a_backup_keeps_volumes_still_and_makes_snapshots_again() {
 async fn a_pool_outlives_a_killed_program_and_a_reboot() {
     let data = Data::new();
     let storage = data.open().await;
-    let volume = make(&storage, "pvc-1", 16, Content::Empty).await;
+    let volume = make(&storage, "pvc-1", 16, InitialContents::Empty).await;
     fs::write(volume.join("file"), "data").unwrap();
     fs::File::open(volume.join("file"))
         .unwrap()
@@ -259,8 +262,8 @@ async fn a_pool_outlives_a_killed_program_and_a_reboot() {
 async fn two_pools_are_mounted_beside_each_other() {
     let (one, two) = (Data::new(), Data::new());
     let (first, second) = (one.open().await, two.open().await);
-    let a = make(&first, "pvc-1", 16, Content::Empty).await;
-    let b = make(&second, "pvc-1", 16, Content::Empty).await;
+    let a = make(&first, "pvc-1", 16, InitialContents::Empty).await;
+    let b = make(&second, "pvc-1", 16, InitialContents::Empty).await;
     fs::write(a.join("file"), "one").unwrap();
     fs::write(b.join("file"), "two").unwrap();
     assert_eq!(fs::read(a.join("file")).unwrap(), b"one");
@@ -283,13 +286,13 @@ async fn a_full_disk_refuses_volumes_and_harms_none() {
     )
     .unwrap();
     let storage = data.open().await;
-    let kept = make(&storage, "pvc-kept", 64, Content::Empty).await;
+    let kept = make(&storage, "pvc-kept", 64, InitialContents::Empty).await;
     let large = storage
         .make(
             COW,
             "pvc-large",
             4096 * MIB,
-            Content::Empty,
+            InitialContents::Empty,
             VolumeMode::Filesystem,
         )
         .await;
@@ -327,10 +330,10 @@ async fn plain_directories_are_not_copied() {
             VolumeMode::Filesystem,
         )
     };
-    make("pvc-1", Content::Empty).await.unwrap();
+    make("pvc-1", InitialContents::Empty).await.unwrap();
     let snapshot = storage.snapshot(Driver::Local, "pvc-1", "snapshot-1").await;
     assert!(matches!(snapshot, Err(Error::NoCopies { .. })));
-    let clone = make("pvc-2", Content::OfVolume("pvc-1".to_owned())).await;
+    let clone = make("pvc-2", InitialContents::OfVolume("pvc-1".to_owned())).await;
     assert!(matches!(clone, Err(Error::NoCopies { .. })));
     assert!(!local.join("pvc-2").exists());
     assert!(!data.file().exists());
@@ -343,7 +346,7 @@ async fn plain_directories_are_not_copied() {
 async fn a_hosts_own_btrfs_copies_volumes_of_the_class_local() {
     let host = Data::new();
     let on_host = host.open().await;
-    make(&on_host, "pvc-any", 64, Content::Empty).await;
+    make(&on_host, "pvc-any", 64, InitialContents::Empty).await;
     let dir = host.mount_point().join("data");
     fs::create_dir(&dir).unwrap();
     let storage = Storage::open(&dir).await.unwrap();
@@ -352,7 +355,7 @@ async fn a_hosts_own_btrfs_copies_volumes_of_the_class_local() {
         local,
         "pvc-1",
         16 * MIB,
-        Content::Empty,
+        InitialContents::Empty,
         VolumeMode::Filesystem,
     );
     let source = source.await.unwrap();
@@ -361,7 +364,7 @@ async fn a_hosts_own_btrfs_copies_volumes_of_the_class_local() {
         .snapshot(local, "pvc-1", "snapshot-1")
         .await
         .unwrap();
-    let of_snapshot = Content::OfSnapshot("snapshot-1".to_owned());
+    let of_snapshot = InitialContents::OfSnapshot("snapshot-1".to_owned());
     let restored = storage.make(
         local,
         "pvc-2",
@@ -387,7 +390,7 @@ async fn copy_an_image(storage: &Storage) {
     let make = |volume: &'static str, mib: u64, content| {
         storage.make(local, volume, mib * MIB, content, VolumeMode::Block)
     };
-    let source = make("pvc-raw", 16, Content::Empty).await.unwrap();
+    let source = make("pvc-raw", 16, InitialContents::Empty).await.unwrap();
     fill(&source, 16 * MIB).unwrap();
     assert_eq!(
         storage
@@ -402,13 +405,13 @@ async fn copy_an_image(storage: &Storage) {
         .snapshot(local, "pvc-raw", "snapshot-raw")
         .await
         .unwrap();
-    let of_snapshot = Content::OfSnapshot("snapshot-raw".to_owned());
+    let of_snapshot = InitialContents::OfSnapshot("snapshot-raw".to_owned());
     let restored = make("pvc-copy", 32, of_snapshot).await.unwrap();
     let image = fs::read(&restored).unwrap();
     assert_eq!(image.len() as u64, 32 * MIB);
     assert!(image.starts_with(&[7; 4096]) && image.ends_with(&[0; 4096]));
     // A volume of files cannot become an image.
-    let of_files = Content::OfVolume("pvc-1".to_owned());
+    let of_files = InitialContents::OfVolume("pvc-1".to_owned());
     assert!(make("pvc-wrong", 32, of_files).await.is_err());
 }
 
@@ -417,14 +420,14 @@ async fn copy_an_image(storage: &Storage) {
 async fn snapshots_of_a_move_that_is_over_go_at_the_start_of_the_node() {
     let data = Data::new();
     let storage = data.open().await;
-    make(&storage, "pvc-1", 16, Content::Empty).await;
+    make(&storage, "pvc-1", 16, InitialContents::Empty).await;
     let of = |id| MovedVolume {
         driver: Driver::LocalCow,
         id,
         volume: "pvc-1",
     };
     for id in ["a1", "b2"] {
-        let taken = storage.snapshots_of_move(of(id), Extent::First).await;
+        let taken = storage.snapshots_of_move(of(id), CopyExtent::First).await;
         assert!(taken.unwrap().snapshot.exists());
     }
     storage

@@ -14,7 +14,7 @@ use tokio::time::timeout;
 
 use crate::client::{Client, decode};
 use crate::error::Status;
-use crate::lines::Lines;
+use crate::lines::ResponseLines;
 use crate::list::{Page, malformed, syntax};
 use crate::params::ListParams;
 use crate::request::{self, CACHED, CACHED_METADATA, CACHED_METADATA_LIST, uri};
@@ -165,7 +165,7 @@ pub struct Watcher {
     /// Events of a page that are not taken yet.
     ready: VecDeque<Event<Bytes>>,
     /// The watch that is read.
-    stream: Option<Lines>,
+    stream: Option<ResponseLines>,
 }
 
 impl Watcher {

@@ -187,7 +187,9 @@ async fn a_silent_watch_is_resumed() {
         watcher.next().await.unwrap();
     }
     watcher.next = Next::Read("7".to_owned());
-    watcher.stream = Some(Lines::new(BodyExt::boxed_unsync(StreamBody::new(silent))));
+    watcher.stream = Some(ResponseLines::new(BodyExt::boxed_unsync(StreamBody::new(
+        silent,
+    ))));
     assert!(timeout(SILENCE_MAX * 2, watcher.next()).await.is_err());
     assert_eq!(watcher.next, Next::Watch("7".to_owned()));
     assert!(

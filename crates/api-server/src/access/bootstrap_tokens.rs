@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use object_model::Status;
-use resource_kinds::bootstrap_token::{self as tokens, Data, Parts, key};
+use resource_kinds::bootstrap_token::{self as tokens, Data, TokenParts, key};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
@@ -14,7 +14,7 @@ use crate::objects::storage::{self, Objects};
 
 /// The reason why a bootstrap token is refused.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Refused {
+pub(crate) enum BootstrapTokenRefusal {
     #[error("no bootstrap token has this identifier")]
     Unknown,
     #[error("the Secret of the bootstrap token is being deleted")]
@@ -34,25 +34,31 @@ pub(crate) enum Refused {
 /// Authenticates a bootstrap token.
 pub(crate) async fn authenticate(
     objects: &Objects,
-    token: Parts<'_>,
+    token: TokenParts<'_>,
     now: Timestamp,
-) -> Result<UserInfo, Refused> {
+) -> Result<UserInfo, BootstrapTokenRefusal> {
     let secrets = objects.catalog.any_version("", "secrets");
-    let secrets = secrets.ok_or(Refused::Unknown)?;
+    let secrets = secrets.ok_or(BootstrapTokenRefusal::Unknown)?;
     let name = tokens::secret_name(token.id);
     let found = objects.read(&secrets, tokens::NAMESPACE, &name).await;
-    let found = found.map_err(Refused::Store)?.ok_or(Refused::Unknown)?;
-    let secret = storage::decode(&secrets, &found).map_err(Refused::Store)?;
+    let found = found
+        .map_err(BootstrapTokenRefusal::Store)?
+        .ok_or(BootstrapTokenRefusal::Unknown)?;
+    let secret = storage::decode(&secrets, &found).map_err(BootstrapTokenRefusal::Store)?;
     check(&secret, token, now)
 }
 
 /// Checks a token against its Secret.
-fn check(secret: &Value, token: Parts<'_>, now: Timestamp) -> Result<UserInfo, Refused> {
+fn check(
+    secret: &Value,
+    token: TokenParts<'_>,
+    now: Timestamp,
+) -> Result<UserInfo, BootstrapTokenRefusal> {
     if secret["type"] != tokens::TYPE {
-        return Err(Refused::Unknown);
+        return Err(BootstrapTokenRefusal::Unknown);
     }
     if metadata::is_deleting(secret) {
-        return Err(Refused::Deleted);
+        return Err(BootstrapTokenRefusal::Deleted);
     }
     let data: Data = serde_json::from_value(secret["data"].clone()).unwrap_or_default();
     // The time of a comparison of digests says nothing about the texts.
@@ -60,15 +66,15 @@ fn check(secret: &Value, token: Parts<'_>, now: Timestamp) -> Result<UserInfo, R
     if digest(tokens::text(&data, key::SECRET)) != digest(token.secret)
         || tokens::text(&data, key::ID) != token.id
     {
-        return Err(Refused::Wrong);
+        return Err(BootstrapTokenRefusal::Wrong);
     }
     if tokens::expiration(&data).is_over(now) {
-        return Err(Refused::Expired);
+        return Err(BootstrapTokenRefusal::Expired);
     }
     if !tokens::is_for(&data, key::AUTHENTICATION) {
-        return Err(Refused::Usage);
+        return Err(BootstrapTokenRefusal::Usage);
     }
-    let groups = tokens::groups(&data).map_err(Refused::Group)?;
+    let groups = tokens::groups(&data).map_err(BootstrapTokenRefusal::Group)?;
     Ok(UserInfo {
         name: format!("system:bootstrap:{}", token.id),
         uid: String::new(),
@@ -98,7 +104,7 @@ mod tests {
         json!({"metadata": {"name": "bootstrap-token-abcdef"}, "type": tokens::TYPE, "data": data})
     }
 
-    fn checked(secret: &Value) -> Result<UserInfo, Refused> {
+    fn checked(secret: &Value) -> Result<UserInfo, BootstrapTokenRefusal> {
         let token = tokens::parse("abcdef.0123456789abcdef").unwrap();
         check(secret, token, "2026-01-01T00:00:00Z".parse().unwrap())
     }
@@ -118,30 +124,39 @@ mod tests {
     #[test]
     fn other_tokens_are_refused() {
         for (changes, reason) in [
-            ([(key::SECRET, "0123456789abcdeX")], Refused::Wrong),
-            ([(key::SECRET, "")], Refused::Wrong),
-            ([(key::ID, "abcdeg")], Refused::Wrong),
+            (
+                [(key::SECRET, "0123456789abcdeX")],
+                BootstrapTokenRefusal::Wrong,
+            ),
+            ([(key::SECRET, "")], BootstrapTokenRefusal::Wrong),
+            ([(key::ID, "abcdeg")], BootstrapTokenRefusal::Wrong),
             (
                 [(key::EXPIRATION, "2026-01-01T00:00:00Z")],
-                Refused::Expired,
+                BootstrapTokenRefusal::Expired,
             ),
-            ([(key::EXPIRATION, "soon")], Refused::Expired),
-            ([(key::AUTHENTICATION, "True")], Refused::Usage),
+            ([(key::EXPIRATION, "soon")], BootstrapTokenRefusal::Expired),
+            (
+                [(key::AUTHENTICATION, "True")],
+                BootstrapTokenRefusal::Usage,
+            ),
             (
                 [(key::GROUPS, "system:masters")],
-                Refused::Group("system:masters".to_owned()),
+                BootstrapTokenRefusal::Group("system:masters".to_owned()),
             ),
         ] {
             assert_eq!(checked(&secret(&changes)).unwrap_err(), reason);
         }
         let mut other = secret(&[]);
         other["type"] = json!("Opaque");
-        assert_eq!(checked(&other).unwrap_err(), Refused::Unknown);
+        assert_eq!(checked(&other).unwrap_err(), BootstrapTokenRefusal::Unknown);
         let mut deleted = secret(&[]);
         deleted["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
-        assert_eq!(checked(&deleted).unwrap_err(), Refused::Deleted);
+        assert_eq!(
+            checked(&deleted).unwrap_err(),
+            BootstrapTokenRefusal::Deleted
+        );
         let mut empty = secret(&[]);
         empty["data"] = Value::Null;
-        assert_eq!(checked(&empty).unwrap_err(), Refused::Wrong);
+        assert_eq!(checked(&empty).unwrap_err(), BootstrapTokenRefusal::Wrong);
     }
 }

@@ -55,7 +55,7 @@ impl Tokens {
         &self,
         token: &str,
         audiences: &[String],
-    ) -> Result<Accepted, Refused> {
+    ) -> Result<ValidToken, TokenRefusal> {
         let wanted = if audiences.is_empty() {
             &self.audiences
         } else {
@@ -65,22 +65,22 @@ impl Tokens {
             let matched = matching(wanted, |one| self.audiences.iter().any(|own| own == one))?;
             let now = Timestamp::now();
             let user = bootstrap_tokens::authenticate(&self.objects, parts, now).await?;
-            return Ok(Accepted {
+            return Ok(ValidToken {
                 user: user.authenticated(),
                 audiences: matched,
             });
         }
-        let signer = self.signer.as_ref().ok_or(Refused::NoSigner)?;
+        let signer = self.signer.as_ref().ok_or(TokenRefusal::NoSigner)?;
         let claims = signer.verify(token)?;
         if claims["iss"] != ISSUER {
-            return Err(Refused::Issuer);
+            return Err(TokenRefusal::Issuer);
         }
         let present = claims["aud"].as_array().map_or(&[][..], Vec::as_slice);
         let matched = matching(wanted, |one| present.iter().any(|p| p == one))?;
         let bound = &claims[CLAIM];
-        let namespace = bound["namespace"].as_str().ok_or(Refused::Claims)?;
+        let namespace = bound["namespace"].as_str().ok_or(TokenRefusal::Claims)?;
         let account = &bound["serviceaccount"];
-        let name = account["name"].as_str().ok_or(Refused::Claims)?;
+        let name = account["name"].as_str().ok_or(TokenRefusal::Claims)?;
         must_live(
             &self.objects,
             "serviceaccounts",
@@ -96,7 +96,7 @@ impl Tokens {
             groups: service_account_groups(namespace),
             extra,
         };
-        Ok(Accepted {
+        Ok(ValidToken {
             user: user.authenticated(),
             audiences: matched,
         })
@@ -119,7 +119,7 @@ impl Tokens {
 }
 
 /// A valid token.
-pub(crate) struct Accepted {
+pub(crate) struct ValidToken {
     pub(crate) user: UserInfo,
     /// The requested audiences that the token has.
     pub(crate) audiences: Vec<String>,
@@ -127,13 +127,13 @@ pub(crate) struct Accepted {
 
 /// The reason why a token is refused.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Refused {
+pub(crate) enum TokenRefusal {
     #[error("this server has no key for tokens")]
     NoSigner,
     #[error(transparent)]
     Token(#[from] certificates::TokenError),
     #[error(transparent)]
-    Bootstrap(#[from] bootstrap_tokens::Refused),
+    Bootstrap(#[from] bootstrap_tokens::BootstrapTokenRefusal),
     #[error("the token is not from this issuer")]
     Issuer,
     #[error("the token is for other audiences")]
@@ -149,10 +149,10 @@ pub(crate) enum Refused {
 /// The audiences that a token has.
 ///
 /// *Errors.* There is none.
-fn matching(wanted: &[String], has: impl Fn(&str) -> bool) -> Result<Vec<String>, Refused> {
+fn matching(wanted: &[String], has: impl Fn(&str) -> bool) -> Result<Vec<String>, TokenRefusal> {
     let matched: Vec<String> = wanted.iter().filter(|one| has(one)).cloned().collect();
     match matched.is_empty() {
-        true => Err(Refused::Audience),
+        true => Err(TokenRefusal::Audience),
         false => Ok(matched),
     }
 }
@@ -162,7 +162,7 @@ async fn check_bound(
     objects: &Objects,
     claims: &Value,
     namespace: &str,
-) -> Result<BTreeMap<String, Vec<String>>, Refused> {
+) -> Result<BTreeMap<String, Vec<String>>, TokenRefusal> {
     let bound = &claims[CLAIM];
     let mut extra = BTreeMap::new();
     if let Some(id) = claims["jti"].as_str() {
@@ -200,26 +200,26 @@ async fn must_live(
     namespace: &str,
     claim: &Value,
     what: &'static str,
-) -> Result<(), Refused> {
+) -> Result<(), TokenRefusal> {
     let resource = objects
         .catalog
         .any_version("", plural)
-        .ok_or(Refused::Gone(what))?;
-    let name = claim["name"].as_str().ok_or(Refused::Claims)?;
+        .ok_or(TokenRefusal::Gone(what))?;
+    let name = claim["name"].as_str().ok_or(TokenRefusal::Claims)?;
     let found = objects
         .read(&resource, namespace, name)
         .await
-        .map_err(Refused::Store)?;
-    let stored = found.ok_or(Refused::Gone(what))?;
-    let object = storage::decode(&resource, &stored).map_err(Refused::Store)?;
+        .map_err(TokenRefusal::Store)?;
+    let stored = found.ok_or(TokenRefusal::Gone(what))?;
+    let object = storage::decode(&resource, &stored).map_err(TokenRefusal::Store)?;
     if claim["uid"] != object["metadata"]["uid"] {
-        return Err(Refused::Gone(what));
+        return Err(TokenRefusal::Gone(what));
     }
     let end: Option<Timestamp> = metadata::text(&object, "deletionTimestamp").parse().ok();
     let over = end
         .is_some_and(|end| end.saturating_add(DELETION_LEEWAY).unwrap_or(end) < Timestamp::now());
     if over {
-        Err(Refused::Gone(what))
+        Err(TokenRefusal::Gone(what))
     } else {
         Ok(())
     }

@@ -13,13 +13,13 @@ use resource_kinds::flowcontrol::{self, AUTOUPDATE, DANGLING, GROUP, LEVELS, SCH
 use serde_json::{Value, json};
 use tokio::task::yield_now;
 
-use super::{FlowControl, Level};
+use super::{FlowControl, PriorityLevel};
 use crate::bootstrap::{ensure, this_server, write_request};
 use crate::handlers::verbs::update::update;
 use crate::handlers::writer::Writer;
 use crate::objects::metadata;
 use crate::objects::storage::{Objects, reading};
-use crate::objects::write_request::{Part, WriteRequest};
+use crate::objects::write_request::{ObjectPart, WriteRequest};
 use crate::server::{ApiServer, StartError};
 
 /// The interval between checks of the default objects (upstream's value).
@@ -150,7 +150,7 @@ async fn change(writer: Writer<'_>, default: &Value, mandatory: bool) -> Result<
     };
     let mut change =
         |there: &Value| Ok(put_right(there, default, mandatory).unwrap_or_else(|| there.clone()));
-    let done = update(writer, &request, Part::Whole, &mut change).await;
+    let done = update(writer, &request, ObjectPart::Whole, &mut change).await;
     done.map(drop)
 }
 
@@ -189,7 +189,7 @@ async fn tell_schemas(writer: Writer<'_>, at_once: usize) -> Result<(), Status> 
     let (schemas, levels) = stored(writer.objects)?;
     let levels: Vec<String> = levels
         .iter()
-        .filter_map(Level::read)
+        .filter_map(PriorityLevel::read)
         .map(|level| level.name)
         .collect();
     let now = metadata::time(Timestamp::now());
@@ -223,7 +223,7 @@ async fn tell_schema(
     yield_now().await;
     let mut change =
         |there: &Value| Ok(with_condition(there, levels, now).unwrap_or_else(|| there.clone()));
-    match update(writer, &request, Part::Status, &mut change).await {
+    match update(writer, &request, ObjectPart::Status, &mut change).await {
         // The schema was deleted meanwhile.
         Err(status) if status.code == 404 => Ok(()),
         done => done.map(drop),

@@ -8,7 +8,7 @@ use http::{HeaderName, HeaderValue};
 use resource_kinds::flowcontrol::{self, CATCH_ALL};
 use serde_json::Value;
 
-use super::levels::{self, Bounds, Level, Limit, WIDTH_MAX};
+use super::levels::{self, Limit, PriorityLevel, SeatLimits, WIDTH_MAX};
 use super::schemas::Schema;
 use crate::http::request_info::RequestInfo;
 use crate::http::user::UserInfo;
@@ -17,12 +17,12 @@ const SCHEMA_HEADER: HeaderName = HeaderName::from_static("x-kubernetes-pf-flows
 const LEVEL_HEADER: HeaderName = HeaderName::from_static("x-kubernetes-pf-prioritylevel-uid");
 
 /// The schemas in matching order.
-pub(crate) struct Flows {
-    schemas: Vec<Arc<Flow>>,
+pub(crate) struct ActiveSchemas {
+    schemas: Vec<Arc<ActiveSchema>>,
 }
 
 /// A schema together with its level.
-pub(crate) struct Flow {
+pub(crate) struct ActiveSchema {
     pub(super) schema: Schema,
     pub(super) level: Arc<str>,
     is_exempt: bool,
@@ -56,7 +56,7 @@ impl Counts {
     }
 }
 
-impl Flow {
+impl ActiveSchema {
     /// Whether its requests are not limited.
     pub(crate) fn is_exempt(&self) -> bool {
         self.is_exempt
@@ -68,7 +68,7 @@ impl Flow {
     }
 }
 
-impl Flows {
+impl ActiveSchemas {
     /// The configuration from the stored objects. Missing or invalid mandatory objects have their
     /// fixed values. The counters of `before` are kept.
     pub(crate) fn new(
@@ -76,12 +76,13 @@ impl Flows {
         levels: &[Value],
         total: usize,
         before: Option<&Self>,
-    ) -> (Self, BTreeMap<Arc<str>, Bounds>) {
-        let mut levels: Vec<Level> = levels.iter().filter_map(Level::read).collect();
+    ) -> (Self, BTreeMap<Arc<str>, SeatLimits>) {
+        let mut levels: Vec<PriorityLevel> =
+            levels.iter().filter_map(PriorityLevel::read).collect();
         let mut read: Vec<Schema> = schemas.iter().filter_map(Schema::read).collect();
         let mandatory = flowcontrol::mandatory();
-        let fixed = mandatory.iter().filter_map(Level::read);
-        let missing: Vec<Level> = fixed
+        let fixed = mandatory.iter().filter_map(PriorityLevel::read);
+        let missing: Vec<PriorityLevel> = fixed
             .filter(|fixed| !levels.iter().any(|level| level.name == fixed.name))
             .collect();
         levels.extend(missing);
@@ -108,7 +109,7 @@ impl Flows {
 
     /// The first schema that matches a request. A request of a user without known groups may match none;
     /// it gets the schema `catch-all`.
-    pub(crate) fn of(&self, user: &UserInfo, info: &RequestInfo) -> Option<&Arc<Flow>> {
+    pub(crate) fn of(&self, user: &UserInfo, info: &RequestInfo) -> Option<&Arc<ActiveSchema>> {
         let mut schemas = self.schemas.iter();
         let found = schemas.find(|flow| flow.schema.matches(user, info));
         let caught = || {
@@ -119,17 +120,18 @@ impl Flows {
         found.or_else(caught)
     }
 
-    pub(super) fn all(&self) -> impl Iterator<Item = &Flow> {
+    pub(super) fn all(&self) -> impl Iterator<Item = &ActiveSchema> {
         self.schemas.iter().map(AsRef::as_ref)
     }
 }
 
 fn flow(
     schema: Schema,
-    (level, width_max): (Option<&Level>, usize),
-    before: Option<&Flows>,
-) -> Flow {
-    let same = |flow: &&Flow| flow.schema.name == schema.name && *flow.level == *schema.level;
+    (level, width_max): (Option<&PriorityLevel>, usize),
+    before: Option<&ActiveSchemas>,
+) -> ActiveSchema {
+    let same =
+        |flow: &&ActiveSchema| flow.schema.name == schema.name && *flow.level == *schema.level;
     let counts = before.and_then(|before| before.all().find(same));
     let counts = counts.map_or_else(Arc::default, |flow| flow.counts.clone());
     let uid = level.map_or("", |level| &level.uid);
@@ -143,7 +145,7 @@ fn flow(
         header(SCHEMA_HEADER, &schema.uid),
         header(LEVEL_HEADER, uid),
     ];
-    Flow {
+    ActiveSchema {
         level: schema.level.as_str().into(),
         is_exempt: level.is_some_and(|level| matches!(level.limit, Limit::Exempt)),
         width_max,
@@ -180,7 +182,7 @@ mod tests {
     #[test]
     fn mandatory_schemas_are_in_force_without_being_stored() {
         let all = [schema("a", "catch-all", 2), schema("dangling", "none", 2)];
-        let (flows, bounds) = Flows::new(&all, &[], 7, None);
+        let (flows, bounds) = ActiveSchemas::new(&all, &[], 7, None);
         let names: Vec<&str> = flows.all().map(|flow| flow.schema.name.as_str()).collect();
         assert_eq!(names, ["exempt", "a", "catch-all"]);
         assert_eq!(bounds["catch-all"].own, 7);
@@ -204,8 +206,8 @@ mod tests {
     #[test]
     fn counts_go_on_when_something_else_changes() {
         let all = [schema("a", "catch-all", 2)];
-        let (before, _) = Flows::new(&all, &[], 7, None);
-        let (after, _) = Flows::new(&all, &[], 8, Some(&before));
+        let (before, _) = ActiveSchemas::new(&all, &[], 7, None);
+        let (after, _) = ActiveSchemas::new(&all, &[], 8, Some(&before));
         for (one, other) in before.all().zip(after.all()) {
             assert!(Arc::ptr_eq(&one.counts, &other.counts));
         }

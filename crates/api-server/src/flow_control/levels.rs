@@ -15,7 +15,7 @@ const WIDTH_PERCENT_MAX: usize = 15;
 
 /// A priority level.
 #[derive(Clone, Debug)]
-pub(crate) struct Level {
+pub(crate) struct PriorityLevel {
     pub(crate) name: String,
     pub(crate) uid: String,
     shares: u64,
@@ -47,7 +47,7 @@ pub(crate) struct Queues {
 
 /// The seats of a level.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Bounds {
+pub(crate) struct SeatLimits {
     /// The nominal seats.
     pub(crate) own: usize,
     /// The nominal seats that other levels may use while they are free.
@@ -59,7 +59,7 @@ pub(crate) struct Bounds {
     pub(crate) queues: Option<Queues>,
 }
 
-impl Level {
+impl PriorityLevel {
     /// Reads a stored object; `None` for an invalid one.
     pub(crate) fn read(object: &Value) -> Option<Self> {
         let name = metadata::text(object, "name").to_owned();
@@ -109,10 +109,10 @@ impl Queues {
 }
 
 /// Divides the seats of the server among the levels by their shares.
-pub(crate) fn bounds(levels: &[Level], total: usize) -> BTreeMap<Arc<str>, Bounds> {
+pub(crate) fn bounds(levels: &[PriorityLevel], total: usize) -> BTreeMap<Arc<str>, SeatLimits> {
     let sum: u64 = levels.iter().map(|level| level.shares).sum();
     let size = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
-    let of = |level: &Level| {
+    let of = |level: &PriorityLevel| {
         let own = (total as u64)
             .saturating_mul(level.shares)
             .div_ceil(sum.max(1));
@@ -124,7 +124,7 @@ pub(crate) fn bounds(levels: &[Level], total: usize) -> BTreeMap<Arc<str>, Bound
                 queues,
             } => (borrowing_percent.map_or(total as u64, percent), queues),
         };
-        Bounds {
+        SeatLimits {
             width_max: width_max(size(own), queues),
             own: size(own),
             lendable: size(percent(level.lendable_percent)),
@@ -159,7 +159,9 @@ mod tests {
     fn seats_are_divided_by_shares() {
         let all = flowcontrol::mandatory().into_iter();
         let all = all.chain(flowcontrol::suggested());
-        let levels: Vec<Level> = all.filter_map(|object| Level::read(&object)).collect();
+        let levels: Vec<PriorityLevel> = all
+            .filter_map(|object| PriorityLevel::read(&object))
+            .collect();
         assert_eq!(levels.len(), 8);
         let bounds = bounds(&levels, 600);
         let of = |name: &str| {
@@ -179,7 +181,7 @@ mod tests {
     #[test]
     fn a_level_that_cannot_be_used_is_none() {
         let level = |name: &str, spec: Value| {
-            Level::read(&json!({"metadata": {"name": name}, "spec": spec}))
+            PriorityLevel::read(&json!({"metadata": {"name": name}, "spec": spec}))
         };
         let reject = json!({"type": "Limited", "limited": {"limitResponse": {"type": "Reject"}}});
         assert!(level("a", reject.clone()).is_some());
@@ -197,7 +199,7 @@ mod tests {
     fn a_limit_on_borrowing_is_part_of_the_own_seats() {
         let spec = json!({"type": "Limited", "limited": {"nominalConcurrencyShares": 1,
             "borrowingLimitPercent": 50, "limitResponse": {"type": "Reject"}}});
-        let level = Level::read(&json!({"metadata": {"name": "a"}, "spec": spec})).unwrap();
+        let level = PriorityLevel::read(&json!({"metadata": {"name": "a"}, "spec": spec})).unwrap();
         let bounds = bounds(&[level], 10);
         assert_eq!((bounds["a"].own, bounds["a"].borrowable), (10, 5));
     }

@@ -28,11 +28,11 @@ use serde_json::Value;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::Instant;
 
-pub(crate) use flows::Flow;
-use flows::Flows;
-pub(crate) use levels::Level;
+pub(crate) use flows::ActiveSchema;
+use flows::ActiveSchemas;
+pub(crate) use levels::PriorityLevel;
 use retry::Refusals;
-use seats::{Entered, Seats};
+use seats::{SeatDecision, Seats};
 pub(crate) use shares::UserPermits;
 use shares::{LimitedResource, PermitsByUser};
 use width::Counts;
@@ -47,7 +47,7 @@ type Waiters = Mutex<Seats<oneshot::Sender<()>>>;
 /// The configuration in force, and what requests have taken.
 pub(crate) struct FlowControl {
     limits: Arc<Limits>,
-    current: RwLock<Arc<Flows>>,
+    current: RwLock<Arc<ActiveSchemas>>,
     /// Held while the objects are read, so that older objects never replace newer ones.
     turn: Mutex<()>,
     seats: Arc<Waiters>,
@@ -65,7 +65,7 @@ pub(crate) struct FlowControl {
 
 impl FlowControl {
     pub(crate) fn new(limits: Arc<Limits>) -> Self {
-        let (flows, bounds) = Flows::new(&[], &[], limits.requests_in_flight_max, None);
+        let (flows, bounds) = ActiveSchemas::new(&[], &[], limits.requests_in_flight_max, None);
         let mut seats = Seats::default();
         seats.configure(&bounds);
         Self {
@@ -133,7 +133,7 @@ impl FlowControl {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let (schemas, levels) = read()?;
         let before = self.current();
-        let (flows, bounds) = Flows::new(
+        let (flows, bounds) = ActiveSchemas::new(
             &schemas,
             &levels,
             self.limits.requests_in_flight_max,
@@ -149,7 +149,7 @@ impl FlowControl {
     }
 
     /// The flow that a request belongs to.
-    pub(crate) fn of(&self, user: &UserInfo, info: &RequestInfo) -> Option<Arc<Flow>> {
+    pub(crate) fn of(&self, user: &UserInfo, info: &RequestInfo) -> Option<Arc<ActiveSchema>> {
         self.current().of(user, info).cloned()
     }
 
@@ -159,7 +159,7 @@ impl FlowControl {
     /// wait.
     pub(crate) async fn seat(
         &self,
-        flow: Arc<Flow>,
+        flow: Arc<ActiveSchema>,
         user: &UserInfo,
         (info, query): (&RequestInfo, &Query),
     ) -> Result<Seat, Status> {
@@ -187,12 +187,12 @@ impl FlowControl {
             Err(self.refuse(&flow.level))
         };
         match entered {
-            Entered::Seated => Ok(self.seated(flow, Held::Seats, width)),
+            SeatDecision::Seated => Ok(self.seated(flow, Held::Seats, width)),
             // The level was deleted in this moment.
-            Entered::NoLevel => Ok(self.seated(flow, Held::Nothing, width)),
-            Entered::NoSeat => refused(&flow.counts.no_seat),
-            Entered::QueuesFull => refused(&flow.counts.queue_full),
-            Entered::Waiting(ticket) => {
+            SeatDecision::NoLevel => Ok(self.seated(flow, Held::Nothing, width)),
+            SeatDecision::NoSeat => refused(&flow.counts.no_seat),
+            SeatDecision::QueuesFull => refused(&flow.counts.queue_full),
+            SeatDecision::Waiting(ticket) => {
                 flow.counts.waiting.fetch_add(1, Ordering::Relaxed);
                 let mut seat = Seat {
                     seats: self.seats.clone(),
@@ -232,7 +232,7 @@ impl FlowControl {
         self.refusals.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn seated(&self, flow: Arc<Flow>, held: Held, width: usize) -> Seat {
+    fn seated(&self, flow: Arc<ActiveSchema>, held: Held, width: usize) -> Seat {
         flow.counts.dispatched.fetch_add(1, Ordering::Relaxed);
         flow.counts.executing.fetch_add(1, Ordering::Relaxed);
         Seat {
@@ -243,7 +243,7 @@ impl FlowControl {
         }
     }
 
-    fn current(&self) -> Arc<Flows> {
+    fn current(&self) -> Arc<ActiveSchemas> {
         let current = self.current.read();
         current.unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -252,7 +252,7 @@ impl FlowControl {
 /// A request's seats or its place in a queue, released on drop.
 pub(crate) struct Seat {
     seats: Arc<Waiters>,
-    flow: Arc<Flow>,
+    flow: Arc<ActiveSchema>,
     width: usize,
     held: Held,
 }

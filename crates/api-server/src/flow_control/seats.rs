@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use super::levels::{Bounds, Queues};
+use super::levels::{Queues, SeatLimits};
 
 /// The seats of the server. `W` notifies a request that waits.
 pub(crate) struct Seats<W> {
@@ -16,7 +16,7 @@ pub(crate) struct Seats<W> {
 
 /// The seats of a level.
 struct Seating<W> {
-    bounds: Bounds,
+    bounds: SeatLimits,
     /// Whether the level was deleted; its requests still finish.
     gone: bool,
     taken: usize,
@@ -36,7 +36,7 @@ struct Waiting<W> {
 
 /// The result for a request that arrives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Entered {
+pub(crate) enum SeatDecision {
     Seated,
     /// The request waits; the number is its ticket.
     Waiting(u64),
@@ -108,7 +108,7 @@ impl<W> Seating<W> {
     /// Whether a request of that width may start. One that is wider than its level starts when the level is
     /// empty, as upstream.
     fn has_room(&self, width: usize, spare: usize) -> bool {
-        let Bounds {
+        let SeatLimits {
             own, borrowable, ..
         } = self.bounds;
         let after = self.taken.saturating_add(width);
@@ -127,7 +127,7 @@ impl<W> Seating<W> {
 
 impl<W> Seats<W> {
     /// Replaces the levels; returns the requests that may start now.
-    pub(crate) fn configure(&mut self, bounds: &BTreeMap<Arc<str>, Bounds>) -> Vec<W> {
+    pub(crate) fn configure(&mut self, bounds: &BTreeMap<Arc<str>, SeatLimits>) -> Vec<W> {
         for (name, level) in &mut self.levels {
             level.gone = !bounds.contains_key(name);
         }
@@ -155,25 +155,25 @@ impl<W> Seats<W> {
         width: usize,
         flow: impl FnOnce() -> u64,
         waiter: impl FnOnce() -> W,
-    ) -> Entered {
+    ) -> SeatDecision {
         let spare = self.spare();
         let Some(level) = self.levels.get_mut(name) else {
-            return Entered::NoLevel;
+            return SeatDecision::NoLevel;
         };
         if level.waiting == 0 && level.has_room(width, spare) {
             level.taken += width;
-            return Entered::Seated;
+            return SeatDecision::Seated;
         }
         let Some(queues) = level.bounds.queues else {
-            return Entered::NoSeat;
+            return SeatDecision::NoSeat;
         };
         let length = |queue: &u32| level.queues.get(queue).map_or(0, VecDeque::len);
         let hand = hand(flow(), queues);
         let Some(shortest) = hand.into_iter().min_by_key(length) else {
-            return Entered::QueuesFull;
+            return SeatDecision::QueuesFull;
         };
         if length(&shortest) >= queues.length {
-            return Entered::QueuesFull;
+            return SeatDecision::QueuesFull;
         }
         self.tickets += 1;
         let waiting = Waiting {
@@ -182,7 +182,7 @@ impl<W> Seats<W> {
             waiter: waiter(),
         };
         level.push(shortest, waiting);
-        Entered::Waiting(self.tickets)
+        SeatDecision::Waiting(self.tickets)
     }
 
     /// Removes a request from its queue; returns the requests that may start now. `None` if the request has
@@ -294,8 +294,8 @@ mod tests {
         length: 2,
     };
 
-    fn bounds(own: usize, lendable: usize, borrowable: usize) -> Bounds {
-        Bounds {
+    fn bounds(own: usize, lendable: usize, borrowable: usize) -> SeatLimits {
+        SeatLimits {
             own,
             lendable,
             borrowable,
@@ -304,57 +304,60 @@ mod tests {
         }
     }
 
-    fn seats(levels: &[(&str, Bounds)]) -> Seats<u64> {
+    fn seats(levels: &[(&str, SeatLimits)]) -> Seats<u64> {
         let mut seats = Seats::default();
         seats.configure(&all(levels));
         seats
     }
 
-    fn all(levels: &[(&str, Bounds)]) -> BTreeMap<Arc<str>, Bounds> {
+    fn all(levels: &[(&str, SeatLimits)]) -> BTreeMap<Arc<str>, SeatLimits> {
         let named = levels
             .iter()
             .map(|(name, bounds)| ((*name).into(), *bounds));
         named.collect()
     }
 
-    fn enter(seats: &mut Seats<u64>, name: &str, flow: u64) -> Entered {
+    fn enter(seats: &mut Seats<u64>, name: &str, flow: u64) -> SeatDecision {
         seats.enter(name, 1, || flow, || flow)
     }
 
     /// A request that takes three seats.
-    fn enter_wide(seats: &mut Seats<u64>, name: &str, flow: u64) -> Entered {
+    fn enter_wide(seats: &mut Seats<u64>, name: &str, flow: u64) -> SeatDecision {
         seats.enter(name, 3, || flow, || flow)
     }
 
     /// findings C16: a level without queues rejects at once.
     #[test]
     fn without_queues_who_has_no_seat_is_refused() {
-        let reject = Bounds {
+        let reject = SeatLimits {
             queues: None,
             ..bounds(2, 0, 0)
         };
         let mut seats = seats(&[("a", reject)]);
-        assert_eq!(enter(&mut seats, "a", 0), Entered::Seated);
-        assert_eq!(enter(&mut seats, "a", 0), Entered::Seated);
-        assert_eq!(enter(&mut seats, "a", 0), Entered::NoSeat);
+        assert_eq!(enter(&mut seats, "a", 0), SeatDecision::Seated);
+        assert_eq!(enter(&mut seats, "a", 0), SeatDecision::Seated);
+        assert_eq!(enter(&mut seats, "a", 0), SeatDecision::NoSeat);
         assert!(seats.leave("a", 1).is_empty());
-        assert_eq!(enter(&mut seats, "a", 0), Entered::Seated);
-        assert_eq!(enter(&mut seats, "b", 0), Entered::NoLevel);
+        assert_eq!(enter(&mut seats, "a", 0), SeatDecision::Seated);
+        assert_eq!(enter(&mut seats, "b", 0), SeatDecision::NoLevel);
     }
 
     /// findings C16: a flow with many requests does not delay other flows.
     #[test]
     fn flows_take_turns() {
         let mut seats = seats(&[("a", bounds(1, 0, 0))]);
-        assert_eq!(enter(&mut seats, "a", 0), Entered::Seated);
+        assert_eq!(enter(&mut seats, "a", 0), SeatDecision::Seated);
         for flow in [1, 1, 2, 3] {
-            assert!(matches!(enter(&mut seats, "a", flow), Entered::Waiting(_)));
+            assert!(matches!(
+                enter(&mut seats, "a", flow),
+                SeatDecision::Waiting(_)
+            ));
         }
-        assert_eq!(enter(&mut seats, "a", 1), Entered::QueuesFull);
+        assert_eq!(enter(&mut seats, "a", 1), SeatDecision::QueuesFull);
         let order: Vec<u64> = (0..4).flat_map(|_| seats.leave("a", 1)).collect();
         assert_eq!(order, [1, 2, 3, 1]);
         assert!(seats.leave("a", 1).is_empty());
-        assert_eq!(enter(&mut seats, "a", 0), Entered::Seated);
+        assert_eq!(enter(&mut seats, "a", 0), SeatDecision::Seated);
     }
 
     /// findings C16: unused lendable seats are borrowed, and come back to their level.
@@ -362,12 +365,15 @@ mod tests {
     fn levels_borrow_what_others_do_not_use() {
         let mut seats = seats(&[("a", bounds(1, 0, 9)), ("b", bounds(4, 2, 0))]);
         for _ in 0..3 {
-            assert_eq!(enter(&mut seats, "a", 0), Entered::Seated);
+            assert_eq!(enter(&mut seats, "a", 0), SeatDecision::Seated);
         }
-        assert!(matches!(enter(&mut seats, "a", 0), Entered::Waiting(_)));
+        assert!(matches!(
+            enter(&mut seats, "a", 0),
+            SeatDecision::Waiting(_)
+        ));
         // The lender keeps its nominal seats; used seats are not lent.
         for _ in 0..4 {
-            assert_eq!(enter(&mut seats, "b", 0), Entered::Seated);
+            assert_eq!(enter(&mut seats, "b", 0), SeatDecision::Seated);
         }
         assert!(seats.leave("a", 1).is_empty(), "two are still borrowed");
         assert!(seats.leave("b", 1).is_empty());
@@ -378,39 +384,51 @@ mod tests {
     #[test]
     fn borrowing_has_a_limit() {
         let mut seats = seats(&[("a", bounds(1, 0, 1)), ("b", bounds(9, 9, 0))]);
-        assert_eq!(enter(&mut seats, "a", 0), Entered::Seated);
-        assert_eq!(enter(&mut seats, "a", 0), Entered::Seated);
-        assert!(matches!(enter(&mut seats, "a", 0), Entered::Waiting(_)));
+        assert_eq!(enter(&mut seats, "a", 0), SeatDecision::Seated);
+        assert_eq!(enter(&mut seats, "a", 0), SeatDecision::Seated);
+        assert!(matches!(
+            enter(&mut seats, "a", 0),
+            SeatDecision::Waiting(_)
+        ));
     }
 
     /// findings C16: a wide request waits for all of its seats, and narrow ones do not overtake it.
     #[test]
     fn a_wide_request_takes_more_seats() {
         let mut seats = seats(&[("a", bounds(4, 0, 0))]);
-        assert_eq!(enter(&mut seats, "a", 0), Entered::Seated);
-        assert_eq!(enter_wide(&mut seats, "a", 0), Entered::Seated);
-        let Entered::Waiting(ticket) = enter_wide(&mut seats, "a", 1) else {
+        assert_eq!(enter(&mut seats, "a", 0), SeatDecision::Seated);
+        assert_eq!(enter_wide(&mut seats, "a", 0), SeatDecision::Seated);
+        let SeatDecision::Waiting(ticket) = enter_wide(&mut seats, "a", 1) else {
             panic!("it waits");
         };
-        assert!(matches!(enter(&mut seats, "a", 1), Entered::Waiting(_)));
+        assert!(matches!(
+            enter(&mut seats, "a", 1),
+            SeatDecision::Waiting(_)
+        ));
         assert!(seats.leave("a", 1).is_empty(), "one seat is too few");
-        assert!(matches!(enter(&mut seats, "a", 2), Entered::Waiting(_)));
+        assert!(matches!(
+            enter(&mut seats, "a", 2),
+            SeatDecision::Waiting(_)
+        ));
         // It gives up; the narrow requests behind it start as there is room.
         assert_eq!(seats.withdraw("a", ticket), Some(vec![1]));
         assert_eq!(seats.leave("a", 3), [2]);
-        assert_eq!(enter(&mut seats, "a", 3), Entered::Seated);
+        assert_eq!(enter(&mut seats, "a", 3), SeatDecision::Seated);
     }
 
     /// findings C16: a request that is wider than its level runs alone.
     #[test]
     fn a_request_wider_than_its_level_runs_alone() {
         let mut seats = seats(&[("a", bounds(2, 0, 0))]);
-        assert_eq!(enter_wide(&mut seats, "a", 0), Entered::Seated);
-        assert!(matches!(enter(&mut seats, "a", 1), Entered::Waiting(_)));
+        assert_eq!(enter_wide(&mut seats, "a", 0), SeatDecision::Seated);
+        assert!(matches!(
+            enter(&mut seats, "a", 1),
+            SeatDecision::Waiting(_)
+        ));
         assert_eq!(seats.leave("a", 3), [1]);
         assert!(matches!(
             enter_wide(&mut seats, "a", 2),
-            Entered::Waiting(_)
+            SeatDecision::Waiting(_)
         ));
         assert_eq!(seats.leave("a", 1), [2]);
     }
@@ -419,10 +437,13 @@ mod tests {
     #[test]
     fn a_jail_holds_its_requests() {
         let mut seats = seats(&[("a", bounds(0, 0, 0))]);
-        let Entered::Waiting(ticket) = enter(&mut seats, "a", 7) else {
+        let SeatDecision::Waiting(ticket) = enter(&mut seats, "a", 7) else {
             panic!("it waits");
         };
-        assert!(matches!(enter(&mut seats, "a", 8), Entered::Waiting(_)));
+        assert!(matches!(
+            enter(&mut seats, "a", 8),
+            SeatDecision::Waiting(_)
+        ));
         assert_eq!(seats.withdraw("a", ticket), Some(vec![]));
         assert_eq!(seats.configure(&all(&[("a", bounds(5, 0, 0))])), [8]);
         assert_eq!(
@@ -437,8 +458,11 @@ mod tests {
     #[test]
     fn a_level_that_goes_empties_itself() {
         let mut seats = seats(&[("a", bounds(1, 0, 0))]);
-        assert_eq!(enter(&mut seats, "a", 1), Entered::Seated);
-        assert!(matches!(enter(&mut seats, "a", 2), Entered::Waiting(_)));
+        assert_eq!(enter(&mut seats, "a", 1), SeatDecision::Seated);
+        assert!(matches!(
+            enter(&mut seats, "a", 2),
+            SeatDecision::Waiting(_)
+        ));
         assert!(seats.configure(&BTreeMap::new()).is_empty());
         assert_eq!(seats.own().count(), 0);
         assert_eq!(seats.leave("a", 1), [2]);
@@ -511,10 +535,10 @@ mod tests {
                     Step::Enter(level, width, flow) => {
                         next += 1;
                         match seats.enter(NAMES[level], width, || flow, || (level, next)) {
-                            Entered::Seated => {
+                            SeatDecision::Seated => {
                                 seated[level].insert(next, width);
                             }
-                            Entered::Waiting(ticket) => {
+                            SeatDecision::Waiting(ticket) => {
                                 tickets.insert(next, ticket);
                                 waiting[level].insert(next, width);
                             }
@@ -536,7 +560,7 @@ mod tests {
                     }
                     Step::Configure(figures) => {
                         let levels = figures.iter().enumerate();
-                        let levels: Vec<(&str, Bounds)> = levels
+                        let levels: Vec<(&str, SeatLimits)> = levels
                             .map(|(at, (own, lent, most))| (NAMES[at], bounds(*own, *lent, *most)))
                             .collect();
                         let started = seats.configure(&all(&levels));

@@ -9,7 +9,7 @@ use object_model::Status;
 
 use super::too_many;
 use crate::http::user::UserInfo;
-use crate::http::work::Payer;
+use crate::http::work::BodyAllowance;
 
 /// Those who run the cluster must be able to do so whatever else goes on.
 const EXEMPT: &str = "system:masters";
@@ -75,7 +75,7 @@ impl UserPermits {
     }
 }
 
-impl Payer for UserPermits {
+impl BodyAllowance for UserPermits {
     fn pay(&mut self, cost: usize) -> Result<(), Status> {
         self.grow(cost)
     }

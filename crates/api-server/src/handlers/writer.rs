@@ -13,7 +13,7 @@ use crate::catalog::registry::Resource;
 use crate::http::call::Call;
 use crate::http::work;
 use crate::objects::storage::{self, Managers, Objects, Parts};
-use crate::objects::write_request::{Extent, WriteRequest};
+use crate::objects::write_request::{EditedFields, WriteRequest};
 
 /// The parts of the server that writes go through.
 #[derive(Clone, Copy)]
@@ -59,7 +59,7 @@ impl Writer<'_> {
     /// Whether only field tracking reads the managed fields in this write, so that they may be kept as text
     /// outside the tree.
     pub(crate) fn keeps_managers_apart(self, request: &WriteRequest<'_>) -> bool {
-        let read = request.applied || request.extent == Extent::Any || request.dry_run;
+        let read = request.applied || request.extent == EditedFields::Any || request.dry_run;
         // An error is reported where they are asked.
         !read && !dynamic_admission::concerns(self.admission, request).unwrap_or(true)
     }

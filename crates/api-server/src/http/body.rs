@@ -187,18 +187,18 @@ fn too_large(max: usize) -> Status {
 }
 
 /// A body that holds something until it ends or is dropped.
-pub(crate) struct Held<T> {
+pub(crate) struct GuardedBody<T> {
     body: BoxBody,
     _held: T,
 }
 
-impl<T> Held<T> {
+impl<T> GuardedBody<T> {
     pub(crate) fn new(body: BoxBody, held: T) -> Self {
         Self { body, _held: held }
     }
 }
 
-impl<T: Unpin> Body for Held<T> {
+impl<T: Unpin> Body for GuardedBody<T> {
     type Data = Bytes;
     type Error = BoxError;
 

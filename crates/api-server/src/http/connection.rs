@@ -31,7 +31,7 @@ pub(crate) struct Connection {
     /// For a connection with one response at a time: whether a part of it is still unsent. (With
     /// several, the unsent part may be another's; clients that receive nothing do not answer pings
     /// either.)
-    pub(crate) unsent: Option<Unsent>,
+    pub(crate) unsent: Option<UnsentData>,
     /// Its place among the server's connections.
     pub(crate) place: Option<WeakConnectionSlot>,
 }
@@ -67,7 +67,7 @@ impl Connection {
 
 /// Whether written data is unsent.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Unsent(Arc<AtomicBool>);
+pub(crate) struct UnsentData(Arc<AtomicBool>);
 
 /// Bytes that a connection writes before other tasks get the thread. They take about 0.1 ms: a list of 5,000 pods has
 /// 18 MiB, and the socket of a fast reader takes megabytes at once.
@@ -77,13 +77,13 @@ const BURST_BYTES: usize = 32 * 1024;
 #[derive(Debug)]
 pub(crate) struct Observed<S> {
     stream: S,
-    unsent: Unsent,
+    unsent: UnsentData,
     /// Bytes written since the thread was last given to other tasks.
     burst: usize,
 }
 
 impl<S> Observed<S> {
-    pub(crate) fn new(stream: S, unsent: Unsent) -> Self {
+    pub(crate) fn new(stream: S, unsent: UnsentData) -> Self {
         Self {
             stream,
             unsent,
@@ -172,7 +172,7 @@ mod tests {
 
     use super::*;
 
-    fn connection(unsent: &Unsent) -> Connection {
+    fn connection(unsent: &UnsentData) -> Connection {
         Connection {
             stopping: CancellationToken::new(),
             close: CancellationToken::new(),
@@ -183,7 +183,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_is_not_read_has_not_gone_out() {
-        let unsent = Unsent::default();
+        let unsent = UnsentData::default();
         let (ours, mut theirs) = tokio::io::duplex(16);
         // As TLS does, the buffer accepts more than was sent.
         let mut ours = Observed::new(BufWriter::new(ours), unsent.clone());
@@ -214,7 +214,7 @@ mod tests {
                 tokio::task::yield_now().await;
             }
         });
-        let mut ours = Observed::new(tokio::io::sink(), Unsent::default());
+        let mut ours = Observed::new(tokio::io::sink(), UnsentData::default());
         for _ in 0..bursts * BURST_BYTES / 1024 {
             ours.write_all(&[0; 1024]).await.unwrap();
         }
@@ -224,7 +224,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_connection_is_closed_in_time_unless_that_is_called_off() {
-        let connection = connection(&Unsent::default());
+        let connection = connection(&UnsentData::default());
         let at = Instant::now() + Duration::from_secs(5);
         drop(connection.close_at(at));
         sleep(Duration::from_secs(6)).await;

@@ -7,12 +7,12 @@ use object_model::{Status, StatusReason};
 use crate::http::protobuf::PROTOBUF;
 
 /// One clause of an `Accept` header.
-pub(crate) struct Clause<'a> {
+pub(crate) struct AcceptClause<'a> {
     pub(crate) media: &'a str,
     parameters: Vec<(&'a str, &'a str)>,
 }
 
-impl<'a> Clause<'a> {
+impl<'a> AcceptClause<'a> {
     pub(crate) fn parameter(&self, name: &str) -> Option<&'a str> {
         self.parameters
             .iter()
@@ -31,14 +31,14 @@ impl<'a> Clause<'a> {
 
 /// The clauses of an `Accept` header by descending weight (RFC 9110, 12.4.2); those of weight 0 are
 /// left out.
-pub(crate) fn clauses(header: &str) -> impl Iterator<Item = Clause<'_>> {
+pub(crate) fn clauses(header: &str) -> impl Iterator<Item = AcceptClause<'_>> {
     let clauses = header.split(',').map(|clause| {
         let mut words = clause.split(';').map(str::trim);
         let media = words.next().unwrap_or_default();
         let parameters = words.filter_map(|word| word.split_once('=')).collect();
-        Clause { media, parameters }
+        AcceptClause { media, parameters }
     });
-    let mut wanted: Vec<(u16, Clause<'_>)> = clauses
+    let mut wanted: Vec<(u16, AcceptClause<'_>)> = clauses
         .map(|clause| (clause.weight(), clause))
         .filter(|(weight, _)| *weight > 0)
         .collect();
@@ -48,7 +48,7 @@ pub(crate) fn clauses(header: &str) -> impl Iterator<Item = Clause<'_>> {
 
 /// The form of an answer that holds objects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Form {
+pub(crate) enum Representation {
     Json,
     Yaml,
     /// `meta.k8s.io` Table of the given version.
@@ -60,7 +60,7 @@ pub(crate) enum Form {
     PartialProtobuf(&'static str),
 }
 
-impl Form {
+impl Representation {
     /// Chooses the available form with the highest weight in the `Accept` header; `protobuf` tells whether
     /// the kind has that form.
     ///
@@ -117,7 +117,7 @@ impl Form {
         })
     }
 
-    fn of_clause(clause: &Clause<'_>) -> Option<Self> {
+    fn of_clause(clause: &AcceptClause<'_>) -> Option<Self> {
         let version = || match clause.parameter("v") {
             Some("v1") => Some("v1"),
             Some("v1beta1") => Some("v1beta1"),
@@ -164,7 +164,7 @@ impl Form {
 /// the size.
 pub(crate) fn wants_managed_fields(headers: &HeaderMap) -> bool {
     let header = headers.get(ACCEPT).and_then(|value| value.to_str().ok());
-    let omits = |clause: Clause<'_>| clause.parameter("omit") == Some("managedFields");
+    let omits = |clause: AcceptClause<'_>| clause.parameter("omit") == Some("managedFields");
     !clauses(header.unwrap_or_default()).any(omits)
 }
 
@@ -196,45 +196,52 @@ mod tests {
         let table = "application/json;as=Table;v=v1;g=meta.k8s.io,\
                      application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json";
         let cases = [
-            ("", Some(Form::Json)),
-            ("*/*", Some(Form::Json)),
-            (table, Some(Form::Table("v1"))),
+            ("", Some(Representation::Json)),
+            ("*/*", Some(Representation::Json)),
+            (table, Some(Representation::Table("v1"))),
             (
                 "application/vnd.kubernetes.protobuf, application/json",
-                Some(Form::Protobuf),
+                Some(Representation::Protobuf),
             ),
             (
                 "application/vnd.kubernetes.protobuf;as=PartialObjectMetadata;g=meta.k8s.io;v=v1",
-                Some(Form::PartialProtobuf("v1")),
+                Some(Representation::PartialProtobuf("v1")),
             ),
-            ("application/yaml", Some(Form::Yaml)),
+            ("application/yaml", Some(Representation::Yaml)),
             (
                 "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1",
-                Some(Form::Partial("v1")),
+                Some(Representation::Partial("v1")),
             ),
             (
                 "application/json;as=Table;v=v7;g=meta.k8s.io, */*",
-                Some(Form::Json),
+                Some(Representation::Json),
             ),
             ("text/html", None),
             (
                 "application/json;q=0.2, application/yaml;q=0.7, text/html",
-                Some(Form::Yaml),
+                Some(Representation::Yaml),
             ),
             ("application/json;q=0, application/json;q=0.0", None),
-            ("application/json;q=x", Some(Form::Json)),
+            ("application/json;q=x", Some(Representation::Json)),
         ];
         for (accept, expected) in cases {
             let mut headers = HeaderMap::new();
             headers.insert(ACCEPT, HeaderValue::from_static(accept));
-            assert_eq!(Form::of(&headers, true).ok(), expected, "{accept}");
+            assert_eq!(
+                Representation::of(&headers, true).ok(),
+                expected,
+                "{accept}"
+            );
         }
         // kubectl.md 0.11: of kinds without that form, clients get the next one.
         let mut headers = HeaderMap::new();
         let both = "application/vnd.kubernetes.protobuf,application/json";
         headers.insert(ACCEPT, HeaderValue::from_static(both));
-        assert_eq!(Form::of(&headers, false).ok(), Some(Form::Json));
+        assert_eq!(
+            Representation::of(&headers, false).ok(),
+            Some(Representation::Json)
+        );
         headers.insert(ACCEPT, HeaderValue::from_static(PROTOBUF));
-        assert_eq!(Form::of(&headers, false).unwrap_err().code, 406);
+        assert_eq!(Representation::of(&headers, false).unwrap_err().code, 406);
     }
 }

@@ -38,11 +38,11 @@ struct Request {
     /// The cost of a byte of its body.
     cost: AtomicUsize,
     /// The sender's share, which its body is paid from.
-    payer: Mutex<Option<Box<dyn Payer>>>,
+    payer: Mutex<Option<Box<dyn BodyAllowance>>>,
 }
 
 /// The share that the bodies of a sender are paid from; given back when dropped.
-pub(crate) trait Payer: Send {
+pub(crate) trait BodyAllowance: Send {
     /// Pays for some bytes.
     ///
     /// *Errors.* 429 when the share is used up.
@@ -95,7 +95,7 @@ pub(crate) fn charge(bytes: usize) -> Result<(), Status> {
 }
 
 /// Sets the share that pays for the request's body; `None` for a sender without bounds.
-pub(crate) fn sent_by(payer: Option<Box<dyn Payer>>) {
+pub(crate) fn sent_by(payer: Option<Box<dyn BodyAllowance>>) {
     // Work outside of a request is not charged.
     let _unknown = CURRENT.try_with(|request| {
         request.exempt.store(payer.is_none(), Ordering::Relaxed);
@@ -124,9 +124,9 @@ pub(crate) fn block_in_place<R>(work: impl FnOnce() -> R) -> R {
 }
 
 /// Places of large requests that may compute at once.
-pub(crate) struct Places(Arc<Semaphore>);
+pub(crate) struct LargeRequestSlots(Arc<Semaphore>);
 
-impl Default for Places {
+impl Default for LargeRequestSlots {
     /// One processor less than there are, so that one is left for answers.
     fn default() -> Self {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
@@ -196,18 +196,18 @@ where
 }
 
 /// The work on one request, on the chosen threads.
-pub(crate) struct Placed<T> {
+pub(crate) struct ScheduledRequest<T> {
     work: BoxFuture<'static, T>,
     request: Arc<Request>,
     places: PollSemaphore,
     slow_polls: Option<(Arc<SlowPolls>, String)>,
 }
 
-impl<T> Placed<T> {
+impl<T> ScheduledRequest<T> {
     pub(crate) fn new(
         work: BoxFuture<'static, T>,
         parts: (&Method, &Uri, usize),
-        places: &Places,
+        places: &LargeRequestSlots,
         slow_polls: Option<&Arc<SlowPolls>>,
     ) -> Self {
         let (method, uri, cost) = parts;
@@ -237,7 +237,7 @@ pub(crate) fn cost_of(parts: &Parts) -> usize {
     }
 }
 
-impl<T> Future for Placed<T> {
+impl<T> Future for ScheduledRequest<T> {
     type Output = T;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
@@ -280,10 +280,15 @@ mod tests {
     fn placed(
         polls: &Arc<SlowPolls>,
         work: impl Future<Output = ()> + Send + 'static,
-    ) -> Placed<()> {
+    ) -> ScheduledRequest<()> {
         let uri = Uri::from_static("/large");
         let about = (&Method::PUT, &uri, 1);
-        Placed::new(work.boxed(), about, &Places::default(), Some(polls))
+        ScheduledRequest::new(
+            work.boxed(),
+            about,
+            &LargeRequestSlots::default(),
+            Some(polls),
+        )
     }
 
     /// findings A9: polls of bodies and of background tasks are measured too.

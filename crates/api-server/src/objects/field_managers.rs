@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use object_model::{FieldError, FieldPath, Status};
 use openapi_schema::TypeRef;
 use serde_json::Value;
-use structured_merge::apply::{self, ObjectType, Reach, Versions, Writer};
+use structured_merge::apply::{self, ObjectType, OwnableFields, Versions, Writer};
 
 use crate::catalog::Catalog;
 use crate::catalog::registry::{Registry, Resource};
@@ -14,7 +14,7 @@ use crate::http::limits::MANAGER_NAME_BYTES_MAX;
 use crate::http::query::Query;
 use crate::objects::metadata;
 use crate::objects::storage::{ManagedFields, Managers};
-use crate::objects::write_request::Part;
+use crate::objects::write_request::ObjectPart;
 use crate::objects::write_request::WriteRequest;
 
 /// The manager that a request names, or else its client's name: the part of its user agent before
@@ -84,12 +84,12 @@ impl Versions for Others<'_> {
 pub(crate) fn track(
     catalog: &Catalog,
     request: &WriteRequest<'_>,
-    part: Part,
+    part: ObjectPart,
     object: &mut Value,
     (old, managers): (Option<&Value>, Managers),
 ) -> Managers {
     // An applied object has its owners already.
-    if request.applied || matches!(part, Part::Trusted(_)) {
+    if request.applied || matches!(part, ObjectPart::Trusted(_)) {
         return managers;
     }
     let info = request.resource.info();
@@ -134,7 +134,7 @@ pub(crate) fn track(
 pub(crate) fn merge(
     catalog: &Catalog,
     request: &WriteRequest<'_>,
-    part: Part,
+    part: ObjectPart,
     config: &Value,
     old: Option<&Value>,
     force: bool,
@@ -176,10 +176,10 @@ fn writer<'a>(request: &WriteRequest<'a>, version: &'a str, now: &'a str) -> Wri
 }
 
 /// A write does not own fields that it cannot change: the status, or everything else.
-fn reach(request: &WriteRequest<'_>, part: Part) -> Reach<'static> {
+fn reach(request: &WriteRequest<'_>, part: ObjectPart) -> OwnableFields<'static> {
     match part {
-        Part::Status => Reach::Only(&["metadata", "status"]),
-        _ if request.resource.subresource("status").is_some() => Reach::AllBut(&["status"]),
-        _ => Reach::Everything,
+        ObjectPart::Status => OwnableFields::Only(&["metadata", "status"]),
+        _ if request.resource.subresource("status").is_some() => OwnableFields::AllBut(&["status"]),
+        _ => OwnableFields::Everything,
     }
 }

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::catalog::registry::Resource;
 use crate::objects::allocations::{allocate, release};
-use crate::objects::quota::{self, Change};
+use crate::objects::quota::{self, QuotaChange};
 use crate::objects::storage::{Managers, Objects, Parts, PutResult, encode_within};
 
 /// The new state of an object, to be stored in place of the old one.
@@ -107,8 +107,8 @@ impl ObjectWrite<'_> {
         Ok(txn)
     }
 
-    fn change(&self) -> Change<'_> {
-        Change {
+    fn change(&self) -> QuotaChange<'_> {
+        QuotaChange {
             resource: self.resource,
             namespace: self.namespace,
             name: self.name,

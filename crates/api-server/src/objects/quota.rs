@@ -22,7 +22,7 @@ use crate::objects::storage::{self, Managers, Objects, Parts, encode, reading};
 
 /// The old and the new state of an object.
 #[derive(Clone, Copy)]
-pub(crate) struct Change<'a> {
+pub(crate) struct QuotaChange<'a> {
     pub(crate) resource: &'a Resource,
     pub(crate) namespace: &'a str,
     pub(crate) name: &'a str,
@@ -38,7 +38,7 @@ pub(crate) struct Change<'a> {
 /// *Errors.* 403 in upstream's words if a quota does not allow the change.
 pub(crate) async fn charge(
     objects: &Objects,
-    change: Change<'_>,
+    change: QuotaChange<'_>,
     txn: &mut Txn,
 ) -> Result<(), Status> {
     let info = change.resource.info();

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::catalog::registry::Resource;
 use crate::objects::allocations::release;
-use crate::objects::quota::{self, Change};
+use crate::objects::quota::{self, QuotaChange};
 use crate::objects::storage;
 use crate::objects::storage::{Objects, Parts};
 
@@ -29,7 +29,7 @@ pub(crate) async fn remove(
         txn
     };
     let (namespace, name) = resource.names(&stored.key);
-    let change = Change {
+    let change = QuotaChange {
         resource,
         namespace,
         name,

@@ -7,7 +7,7 @@ use mvcc_store::{KeyValue, Revision};
 use object_model::Status;
 
 use crate::catalog::registry::Resource;
-use crate::http::negotiate::Form;
+use crate::http::negotiate::Representation;
 
 /// The number of encoded events that are kept: four forms of each of the newest ones.
 const EVENTS: usize = 128;
@@ -21,7 +21,7 @@ pub(crate) struct EventForm {
     revision: Revision,
     /// `ADDED`, `MODIFIED` or `DELETED`.
     kind: &'static str,
-    form: Form,
+    form: Representation,
     managed_fields: bool,
 }
 
@@ -31,9 +31,9 @@ impl EventForm {
         resource: &Resource,
         item: &KeyValue,
         kind: &'static str,
-        (form, managed_fields): (Form, bool),
+        (form, managed_fields): (Representation, bool),
     ) -> Option<Self> {
-        let plain = matches!(form, Form::Json | Form::Partial(_));
+        let plain = matches!(form, Representation::Json | Representation::Partial(_));
         (plain && resource.is_shown_as_stored()).then(|| Self {
             key: item.key.clone(),
             revision: item.mod_revision,
@@ -45,7 +45,8 @@ impl EventForm {
 
     /// Its place. The next events have other places, and so have the forms of this one.
     fn slot(&self) -> usize {
-        let form = usize::from(self.form == Form::Json) * 2 + usize::from(self.managed_fields);
+        let form =
+            usize::from(self.form == Representation::Json) * 2 + usize::from(self.managed_fields);
         let event = usize::try_from(self.revision.0 % EVENTS as u64).unwrap_or_default();
         (event * 4 + form) % EVENTS
     }
@@ -93,7 +94,7 @@ mod tests {
             key: Arc::from(&b"/pods/default/a"[..]),
             revision: Revision(revision),
             kind,
-            form: Form::Json,
+            form: Representation::Json,
             managed_fields,
         }
     }

@@ -90,14 +90,14 @@ pub(crate) fn dry_run<'v>(
 }
 
 /// A write that was made, or would have been (dry run).
-pub(crate) struct Written {
+pub(crate) struct CompletedWrite {
     /// The new state of the object, or its last state before the deletion.
     pub(crate) stored: KeyValue,
     /// Whether the object is deleted now.
     pub(crate) gone: bool,
 }
 
-impl Written {
+impl CompletedWrite {
     /// An object that is not stored.
     pub(crate) fn dry(resource: &Resource, object: &Value, before: Option<&KeyValue>) -> Self {
         let revision = before.map_or(Revision(0), |before| before.mod_revision);
@@ -224,7 +224,7 @@ fn set_type(object: &mut Value, info: &KindInfo<'_>) -> Result<(), Status> {
 
 /// The part of an object that a write may change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Part {
+pub(crate) enum ObjectPart {
     /// All but the status.
     Whole,
     /// The status.
@@ -239,10 +239,10 @@ pub(crate) enum Part {
 
 /// The fields of the stored object that the change of a write reads and edits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Extent {
+pub(crate) enum EditedFields {
     /// Any, the managed fields among them (a JSON patch).
     Any,
-    /// Those of its [`Part`].
+    /// Those of its [`ObjectPart`].
     Part,
     /// Those of the metadata, without the managed fields (a patch of labels, a finalizer).
     Metadata,
@@ -262,7 +262,7 @@ pub(crate) struct WriteRequest<'a> {
     /// Whether the object comes from a server-side apply, which updates its managers itself.
     pub(crate) applied: bool,
     /// The fields that the change reads and edits.
-    pub(crate) extent: Extent,
+    pub(crate) extent: EditedFields,
     /// Whether webhooks and policies have been called for the request that this is a part of.
     pub(crate) asked: bool,
     /// The receiver of warnings; `None` for the server's own writes.
@@ -284,7 +284,7 @@ impl<'a> WriteRequest<'a> {
             dry_run: options.dry_run,
             manager: field_managers::name_of(call),
             applied: false,
-            extent: Extent::Part,
+            extent: EditedFields::Part,
             asked: false,
             warnings: Some(&call.warnings),
         }

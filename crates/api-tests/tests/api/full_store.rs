@@ -8,7 +8,7 @@ use api_server::Limits;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use mvcc_store::embedded::EmbeddedStore;
-use mvcc_store::{Occupancy, Operation, Store, StoreError, StoreLayer, Txn, TxnResult};
+use mvcc_store::{Operation, Store, StoreError, StoreLayer, StoreUsage, Txn, TxnResult};
 use serde_json::{Value, json};
 
 use crate::harness::{Api, CONFIG_MAPS, config_map};
@@ -36,8 +36,8 @@ impl StoreLayer for MayBeFull {
         self.store.as_ref()
     }
 
-    fn occupancy(&self) -> Occupancy {
-        Occupancy {
+    fn occupancy(&self) -> StoreUsage {
+        StoreUsage {
             full: self.full(),
             ..self.store.occupancy()
         }

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use api_server::{Limits, NodeWay};
+use api_server::{Limits, NodeConnection};
 use certificates::Authority;
 use hyper_util::rt::TokioIo;
 use node_tunnel::{PATH, PROTOCOL};
@@ -108,7 +108,7 @@ async fn a_node_that_is_not_reached_is_asked_through_its_tunnel() {
     let count = metrics.split_once(through).unwrap().1.lines().next();
     assert!(count.unwrap().parse::<u64>().unwrap() >= 2, "{metrics}");
     let reach = api.server.reach_node("far").await.unwrap();
-    assert_eq!(reach.way, Ok(NodeWay::Tunnel));
+    assert_eq!(reach.way, Ok(NodeConnection::Tunnel));
     assert_eq!(api.server.reach_node("nobody").await, None);
     // A second tunnel, and the end of the first one: the node stays within reach.
     let second = open_tunnel(&served, "far", port).await;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use api_server::NodeWay;
+use api_server::NodeConnection;
 use certificates::{ApprovedRequest, Authority, ClientSubject, Identity, SubjectAltNames, Usage};
 use rcgen::{CertificateParams, KeyPair};
 use rustls::pki_types::pem::PemObject;
@@ -148,7 +148,7 @@ async fn a_node_on_another_machine_is_dialled() {
     let reach = api.server.reach_node("far").await.unwrap();
     assert_eq!(
         (reach.place, reach.way),
-        (format!("127.0.0.1:{port}"), Ok(NodeWay::Direct))
+        (format!("127.0.0.1:{port}"), Ok(NodeConnection::Direct))
     );
 }
 

@@ -32,7 +32,7 @@ use crate::spec::SandboxSpec;
 use crate::state_dir::{READY, SandboxFile};
 use container::user_namespace::UserNamespace;
 use sandbox::lease::LeaseWatch;
-use sandbox::pause::Firsts;
+use sandbox::pause::NamespaceInits;
 use sandbox::supervisor::Supervisor;
 
 /// Mount point of the pod's shared memory in the sandbox's directory.
@@ -127,8 +127,8 @@ fn set_up(dir: PathBuf) -> io::Result<Supervisor> {
     }
     let signals = block_signals()?;
     let page = lease.as_ref().map(LeaseWatch::page);
-    let processes =
-        Firsts::start(&file, users.as_ref(), page).map_err(doing("make a process namespace"))?;
+    let processes = NamespaceInits::start(&file, users.as_ref(), page)
+        .map_err(doing("make a process namespace"))?;
     let listener = listen().map_err(doing("open the socket"))?;
     let users = users.map(Rc::new);
     Ok(Supervisor::new(

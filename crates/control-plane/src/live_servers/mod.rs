@@ -34,14 +34,14 @@ const FAREWELL: Duration = Duration::from_secs(2);
 
 /// The identity of a server among those of one store.
 #[derive(Clone, Debug)]
-pub struct Identification {
+pub struct ServerIdentity {
     /// The host's name.
     pub host_name: String,
     /// The address at which nodes and pods reach it.
     pub address: SocketAddr,
 }
 
-impl Identification {
+impl ServerIdentity {
     /// The name of the server's Lease, in the form of KEP-1965. Host and address are in the hash: a
     /// host may have two servers.
     fn lease_name(&self) -> String {
@@ -61,7 +61,7 @@ pub struct LiveServers {
     client: Client,
     name: String,
     holder: String,
-    own: Identification,
+    own: ServerIdentity,
     renewals: Renewals,
     others: watch::Sender<Vec<SocketAddr>>,
 }
@@ -91,7 +91,7 @@ fn leases(client: &Client) -> Api<Lease> {
 
 impl LiveServers {
     /// This server among others that are not known yet.
-    pub fn new(client: Client, own: &Identification) -> Self {
+    pub fn new(client: Client, own: &ServerIdentity) -> Self {
         let name = own.lease_name();
         Self {
             client,

@@ -13,7 +13,7 @@ async fn api() -> Client {
 }
 
 fn server(client: &Client, address: &str) -> LiveServers {
-    let own = Identification {
+    let own = ServerIdentity {
         host_name: "host".to_owned(),
         address: address.parse().unwrap(),
     };
@@ -100,7 +100,7 @@ async fn a_dead_server_is_taken_out() {
 #[test]
 fn a_lease_is_named_as_that_of_kube_apiserver() {
     let named = |host: &str, address: &str| {
-        let own = Identification {
+        let own = ServerIdentity {
             host_name: host.to_owned(),
             address: address.parse().unwrap(),
         };

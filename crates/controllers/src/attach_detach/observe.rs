@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeSpec};
-use planners::attach_detach::{Attachment, Node as NodeState, View, Volume};
+use planners::attach_detach::{Attachment, Node as NodeState, ObservedNode, Volume};
 use resource_kinds::pod_view::PodView;
 use sha2::{Digest, Sha256};
 
@@ -13,7 +13,7 @@ use crate::volume_binding::volume_of;
 
 /// A node as it was seen.
 pub(super) struct Observed {
-    pub view: View,
+    pub view: ObservedNode,
     /// The Node, whose version guards the write of its status.
     pub node: Option<Arc<Node>>,
     /// The pods that want a volume, by PersistentVolume.
@@ -105,7 +105,7 @@ impl AttachDetach {
         let gone = gone.map(|node| (*node).clone()).collect();
         Observed {
             gone,
-            view: View {
+            view: ObservedNode {
                 name: name.to_owned(),
                 node: node
                     .as_deref()

@@ -14,7 +14,9 @@ use k8s_openapi::api::certificates::v1::{
 };
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Node;
-use planners::certificate_signing::{Action, Surroundings, Usage, asks_for_node, failed, plan};
+use planners::certificate_signing::{
+    Action, NodeCertificateContext, Usage, asks_for_node, failed, plan,
+};
 use reconcile::execute::{self, Delete, chain};
 use reconcile::{Cache, Key, Queue, ReconcileResult};
 use resource_kinds::certificates::{GROUP, Request};
@@ -78,7 +80,7 @@ impl reconcile::Controller for Worker {
         };
         let now = Timestamp::now();
         let nodes = self.nodes.list();
-        let around = Surroundings {
+        let around = NodeCertificateContext {
             nodes: &nodes,
             heartbeat: self.heartbeat(&request, &nodes).await?,
             server: &self.context.config.server_names.get(),

@@ -4,7 +4,7 @@ mod execute;
 
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::DaemonSet;
-use planners::daemon_set::{DAEMON_SET, Fit, Observed, daemon_pod, plan};
+use planners::daemon_set::{DAEMON_SET, NodeFit, Observed, daemon_pod, plan};
 use reconcile::{Cache, Key, ObjectChange, Queue, ReconcileResult};
 
 use crate::Context;
@@ -98,7 +98,7 @@ impl Observer {
         let nodes = self.context.caches.nodes.list().into_iter().map(|node| {
             let (starts, stays) = placement::takes(&pod, &node);
             let name = node.metadata.name.clone().unwrap_or_default();
-            (name, Fit { starts, stays })
+            (name, NodeFit { starts, stays })
         });
         Some(Observed {
             pods: terms.iter().flat_map(|term| by_owner.get(term)).collect(),

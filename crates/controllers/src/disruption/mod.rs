@@ -20,7 +20,7 @@ use reconcile::{Cache, Key, ObjectChange, Queue, ReconcileResult, Recorder};
 use resource_kinds::pod_view::PodView;
 
 use crate::Context;
-use crate::owned::{Controller, Owned, key_if_asked};
+use crate::owned::{Controller, OwnedObject, key_if_asked};
 use crate::pacing::Pacing;
 
 #[derive(Debug, thiserror::Error)]
@@ -177,7 +177,7 @@ impl Worker {
     fn scales(&self, pods: &[&PodView]) -> BTreeMap<String, (String, i32)> {
         let mut scales = BTreeMap::new();
         for pod in pods {
-            let owner = Owned::of_pod(pod).controller;
+            let owner = OwnedObject::of_pod(pod).controller;
             if let Some(owner) = owner.filter(|owner| !scales.contains_key(owner.uid))
                 && let Some(scale) = self.scale(&pod.namespace, &owner)
             {
@@ -193,7 +193,7 @@ impl Worker {
         let (uid, replicas) = match owner.kind {
             "ReplicaSet" => {
                 let set = caches.replica_sets.get(namespace, owner.name)?;
-                let above = Owned::of(&*set).controller;
+                let above = OwnedObject::of(&*set).controller;
                 if let Some(above) = above.filter(|above| above.kind == "Deployment") {
                     return self.scale(namespace, &above);
                 }

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::observe;
 use crate::api_error::{ApiError, failed};
-use crate::inventory::{Found, Inventory, Metadata};
+use crate::inventory::{Inventory, ListedObject, Metadata};
 
 /// The error of an execution; it is retried.
 #[derive(Debug, thiserror::Error)]
@@ -28,7 +28,7 @@ pub(super) struct Executor {
 }
 
 impl Executor {
-    pub async fn execute(&self, found: &Found, decision: Decision) -> Result<(), Error> {
+    pub async fn execute(&self, found: &ListedObject, decision: Decision) -> Result<(), Error> {
         match decision {
             Decision::Keep => Ok(()),
             Decision::AwaitDependents(uids) => {
@@ -56,13 +56,13 @@ impl Executor {
         }
     }
 
-    fn api(&self, found: &Found) -> Api<Metadata> {
+    fn api(&self, found: &ListedObject) -> Api<Metadata> {
         let namespace = &found.object.namespace;
         self.inventory.api(found.resource, namespace)
     }
 
     /// The dependents come first, then the finalizer: a crash in between leaves the finalizer.
-    async fn orphan(&self, found: &Found) -> Result<(), Error> {
+    async fn orphan(&self, found: &ListedObject) -> Result<(), Error> {
         let uid = found.object.uid.to_string();
         for dependent in self.inventory.by_owner(&uid) {
             self.set_owners(&dependent, |owner| {
@@ -75,14 +75,14 @@ impl Executor {
         Ok(())
     }
 
-    async fn finish(&self, found: &Found, finalizer: &'static str) -> Result<(), Error> {
+    async fn finish(&self, found: &ListedObject, finalizer: &'static str) -> Result<(), Error> {
         let finalizers = found.object.finalizers.iter();
         let left: Vec<&String> = finalizers.filter(|other| *other != finalizer).collect();
         self.patch(found, json!({ "finalizers": left }), "remove finalizer")
             .await
     }
 
-    async fn unblock(&self, found: &Found) -> Result<(), Error> {
+    async fn unblock(&self, found: &ListedObject) -> Result<(), Error> {
         let mut owners = found.object.owners.iter();
         let blocks = owners.any(|owner| owner.block_owner_deletion == Some(true));
         if blocks {
@@ -100,7 +100,7 @@ impl Executor {
 
     async fn set_owners(
         &self,
-        found: &Found,
+        found: &ListedObject,
         change: impl Fn(&OwnerReference) -> Option<OwnerReference>,
     ) -> Result<(), Error> {
         let owners = found.object.owners.iter();
@@ -109,7 +109,12 @@ impl Executor {
             .await
     }
 
-    async fn patch(&self, found: &Found, meta: Value, what: &'static str) -> Result<(), Error> {
+    async fn patch(
+        &self,
+        found: &ListedObject,
+        meta: Value,
+        what: &'static str,
+    ) -> Result<(), Error> {
         let mut patch = meta;
         let object = &found.object;
         patch["uid"] = json!(object.uid);
@@ -122,7 +127,7 @@ impl Executor {
         Ok(execute::found(written).map(drop).map_err(failed(what))?)
     }
 
-    async fn delete(&self, found: &Found, propagation: Propagation) -> Result<(), Error> {
+    async fn delete(&self, found: &ListedObject, propagation: Propagation) -> Result<(), Error> {
         let meta = &found.object;
         let policy = match propagation {
             Propagation::Background => PropagationPolicy::Background,

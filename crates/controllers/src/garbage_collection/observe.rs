@@ -9,7 +9,7 @@ use planners::garbage_collection::{Dependent, FOREGROUND, Item, Owner, OwnerStat
 use reconcile::{EventType, Recorder};
 use resource_kinds::namespaces::NODE_LEASES;
 
-use crate::inventory::{Found, Inventory, Meta};
+use crate::inventory::{Inventory, ListedObject, Meta};
 
 /// Maximum number of remembered UIDs of absent owners; a UID never returns.
 const ABSENT_MAX: usize = 500;
@@ -48,7 +48,7 @@ impl Observer {
         }
     }
 
-    pub async fn observe(&self, uid: &str) -> Result<Option<(Found, Item)>, Error> {
+    pub async fn observe(&self, uid: &str) -> Result<Option<(ListedObject, Item)>, Error> {
         let Some(found) = self.inventory.by_uid(uid) else {
             return Ok(None);
         };
@@ -77,7 +77,11 @@ impl Observer {
         Ok(Some((found, item)))
     }
 
-    async fn state(&self, found: &Found, owner: &OwnerReference) -> Result<OwnerState, Error> {
+    async fn state(
+        &self,
+        found: &ListedObject,
+        owner: &OwnerReference,
+    ) -> Result<OwnerState, Error> {
         let namespace = &found.object.namespace;
         let resource = &self.inventory.resources[found.resource].api;
         // The lease of a node outlives its Node object: a machine that was deleted may run on, and no pod may
@@ -143,7 +147,7 @@ impl Observer {
         }
     }
 
-    fn report(&self, found: &Found, owner: &OwnerReference) {
+    fn report(&self, found: &ListedObject, owner: &OwnerReference) {
         let resource = &self.inventory.resources[found.resource].api;
         let meta = &found.object;
         let object = ObjectReference {

@@ -11,7 +11,7 @@ use api_client::{Api, PostParams, ResourceExt};
 use jiff::Timestamp;
 use k8s_openapi::api::autoscaling::v2::{HorizontalPodAutoscaler, HorizontalPodAutoscalerStatus};
 use object_model::LabelSelector;
-use planners::horizontal_pod_autoscaler::{Memory, Notice, plan};
+use planners::horizontal_pod_autoscaler::{AutoscalerEvent, Memory, plan};
 use reconcile::execute::{self, Refusal, refusal};
 use reconcile::{Cache, Key, Queue, ReconcileResult, Recorder};
 
@@ -116,7 +116,7 @@ impl reconcile::Controller for Worker {
 }
 
 impl Worker {
-    fn tell(&self, autoscaler: &HorizontalPodAutoscaler, notice: Notice) {
+    fn tell(&self, autoscaler: &HorizontalPodAutoscaler, notice: AutoscalerEvent) {
         if notice.warning {
             self.recorder
                 .warning(autoscaler, notice.reason, notice.message);

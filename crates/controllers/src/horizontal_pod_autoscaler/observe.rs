@@ -6,7 +6,7 @@ use std::sync::Arc;
 use api_client::{Api, ApiResource, DynamicObject, ListParams};
 use k8s_openapi::api::autoscaling::v2::{HorizontalPodAutoscaler, MetricSpec};
 use object_model::LabelSelector;
-use planners::horizontal_pod_autoscaler::{Observed, PodFacts, Sample, Scale, samples};
+use planners::horizontal_pod_autoscaler::{Observed, PodFacts, PodMeasurement, Scale, samples};
 use reconcile::Key;
 use reconcile::execute::{self, Refusal, refusal};
 use resource_kinds::pod_view::PodView;
@@ -56,7 +56,11 @@ impl Worker {
         (observed, found)
     }
 
-    async fn samples(&self, namespace: &str, selector: &str) -> Result<Vec<Sample>, String> {
+    async fn samples(
+        &self,
+        namespace: &str,
+        selector: &str,
+    ) -> Result<Vec<PodMeasurement>, String> {
         let client = self.context.client.clone();
         let metrics = ApiResource::new("metrics.k8s.io", "v1beta1", "PodMetrics", "pods");
         let api: Api<DynamicObject> = Api::namespaced_with(client, namespace, &metrics);

@@ -8,7 +8,7 @@ use api_client::{Api, Patch, PatchParams, ResourceExt};
 use k8s_openapi::api::core::v1::{LoadBalancerStatus, Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use object_model::listening::Listening;
-use planners::load_balancer::{API_SERVER, Notice, Observed, concerned, plan};
+use planners::load_balancer::{API_SERVER, LoadBalancerEvent, Observed, concerned, plan};
 use reconcile::execute::unless_outrun;
 use reconcile::{Cache, Index, Key, Queue, ReconcileResult, Recorder, service_of};
 use serde_json::json;
@@ -77,7 +77,7 @@ struct LoadBalancers {
     observer: Observer,
     recorder: Recorder,
     /// The same event for a Service is not repeated.
-    told: Mutex<BTreeMap<Key, Notice>>,
+    told: Mutex<BTreeMap<Key, LoadBalancerEvent>>,
 }
 
 pub(crate) async fn run(context: Context) {
@@ -151,7 +151,7 @@ impl reconcile::Controller for LoadBalancers {
 }
 
 impl LoadBalancers {
-    fn told(&self) -> MutexGuard<'_, BTreeMap<Key, Notice>> {
+    fn told(&self) -> MutexGuard<'_, BTreeMap<Key, LoadBalancerEvent>> {
         self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -178,7 +178,7 @@ async fn write(
     unless_outrun(written).map(drop)
 }
 
-fn tell(recorder: &Recorder, service: &Service, notice: &Notice) {
+fn tell(recorder: &Recorder, service: &Service, notice: &LoadBalancerEvent) {
     if notice.warning {
         recorder.warning(service, notice.reason, notice.message.clone());
     } else {

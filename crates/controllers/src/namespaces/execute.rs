@@ -7,7 +7,7 @@ use api_client::{
 };
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Namespace;
-use planners::namespaces::{Content, FINALIZER, conditions};
+use planners::namespaces::{FINALIZER, RemainingObjects, conditions};
 use reconcile::execute::{self, Delete};
 use serde_json::json;
 
@@ -39,7 +39,7 @@ impl Executor {
     }
 
     /// The objects, from the API server itself: a cache could miss the last one.
-    pub async fn contents(&self, namespace: &str) -> Result<Vec<Content>, Error> {
+    pub async fn contents(&self, namespace: &str) -> Result<Vec<RemainingObjects>, Error> {
         let mut contents = Vec::new();
         for (number, resource) in self.namespaced() {
             let api = self.inventory.api(number, namespace);
@@ -47,10 +47,10 @@ impl Executor {
             let Some(listed) = listed.map_err(failed("list contents"))? else {
                 continue;
             };
-            let mut content = Content {
+            let mut content = RemainingObjects {
                 resource: name_of(resource),
                 count: listed.items.len(),
-                ..Content::default()
+                ..RemainingObjects::default()
             };
             for finalizer in listed.items.iter().flat_map(|object| object.finalizers()) {
                 *content.finalizers.entry(finalizer.clone()).or_default() += 1;
@@ -102,7 +102,7 @@ impl Executor {
     pub async fn write_conditions(
         &self,
         namespace: &Namespace,
-        contents: &[Content],
+        contents: &[RemainingObjects],
         failures: &[String],
         now: Timestamp,
     ) -> Result<(), Error> {

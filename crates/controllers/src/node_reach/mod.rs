@@ -8,7 +8,7 @@ use api_client::{Api, Patch, PatchParams};
 use futures::future::BoxFuture;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Node;
-use planners::node_lifecycle::reach::{Reached, condition};
+use planners::node_lifecycle::reach::{KubeletPath, condition};
 use reconcile::execute;
 use reconcile::{Cache, Controller, Key, ObjectChange, Queue, ReconcileResult};
 use serde_json::json;
@@ -18,7 +18,7 @@ use crate::Context;
 use crate::api_error::{ApiError, failed};
 
 /// Connects to a node of that name; `None` for a node that needs no connection.
-type Trial = dyn Fn(String) -> BoxFuture<'static, Option<Reached>> + Send + Sync;
+type Trial = dyn Fn(String) -> BoxFuture<'static, Option<KubeletPath>> + Send + Sync;
 
 /// The connections of a server to nodes of other machines.
 #[derive(Clone)]
@@ -27,7 +27,7 @@ pub struct NodeReach(Arc<Trial>);
 impl NodeReach {
     /// Those that a function makes.
     pub fn of(
-        trial: impl Fn(String) -> BoxFuture<'static, Option<Reached>> + Send + Sync + 'static,
+        trial: impl Fn(String) -> BoxFuture<'static, Option<KubeletPath>> + Send + Sync + 'static,
     ) -> Self {
         Self(Arc::new(trial))
     }

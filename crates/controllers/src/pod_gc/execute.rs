@@ -4,8 +4,8 @@ use api_client::{Api, Client, Patch, PatchParams};
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, Pod};
-use planners::pod_gc::missing::{Release, Take};
-use planners::pod_gc::{Cause, PodGcPlan, Removal};
+use planners::pod_gc::missing::{LeaseTakeover, Release};
+use planners::pod_gc::{PodGcPlan, Removal, RemovalCause};
 use reconcile::Cache;
 use reconcile::execute::{self, Delete, chain};
 use resource_kinds::namespaces::NODE_LEASES;
@@ -63,7 +63,7 @@ impl Executor {
         Ok(nodes.get_metadata_opt(name).await?.is_some())
     }
 
-    async fn take(&self, due: &Take) -> api_client::Result<bool> {
+    async fn take(&self, due: &LeaseTakeover) -> api_client::Result<bool> {
         let (node, lease) = (&due.node, &due.lease);
         if self.has_node(node).await? {
             return Ok(false);
@@ -99,7 +99,7 @@ impl Executor {
 
     /// Marks the pod as Failed, so that it does not look running; then deletes it.
     async fn try_remove(&self, removal: &Removal) -> api_client::Result<()> {
-        if let Cause::NodeGone { node } = &removal.cause
+        if let RemovalCause::NodeGone { node } = &removal.cause
             && self.has_node(node).await?
         {
             return Ok(());
@@ -123,15 +123,18 @@ impl Executor {
     }
 }
 
-fn failed_status(cause: &Cause) -> Value {
+fn failed_status(cause: &RemovalCause) -> Value {
     let message = match cause {
-        Cause::NodeGone { .. } => "PodGC: node no longer exists",
-        Cause::OutOfService => "PodGC: node is out-of-service",
-        Cause::NeverScheduled => "PodGC: pod was never scheduled",
-        Cause::TooManyEnded => "PodGC: too many terminated pods",
+        RemovalCause::NodeGone { .. } => "PodGC: node no longer exists",
+        RemovalCause::OutOfService => "PodGC: node is out-of-service",
+        RemovalCause::NeverScheduled => "PodGC: pod was never scheduled",
+        RemovalCause::TooManyEnded => "PodGC: too many terminated pods",
     };
     let mut status = json!({ "phase": "Failed" });
-    if !matches!(cause, Cause::NeverScheduled | Cause::TooManyEnded) {
+    if !matches!(
+        cause,
+        RemovalCause::NeverScheduled | RemovalCause::TooManyEnded
+    ) {
         status["conditions"] = json!([{
             "type": "DisruptionTarget",
             "status": "True",

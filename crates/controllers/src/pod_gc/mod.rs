@@ -11,7 +11,7 @@ use jiff::SignedDuration;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Node;
 use planners::node_lifecycle::GAP;
-use planners::pod_gc::missing::{Memory, Missing};
+use planners::pod_gc::missing::{Memory, OrphanLease};
 use planners::pod_gc::{Observed, plan};
 use reconcile::ObjectChange;
 use reconcile::execute::chain;
@@ -115,7 +115,7 @@ impl Collector {
         &mut self,
         pods: &[Arc<PodView>],
         nodes: &[Arc<Node>],
-    ) -> BTreeMap<String, Missing> {
+    ) -> BTreeMap<String, OrphanLease> {
         let gap = GAP.saturating_add(SignedDuration::try_from(INTERVAL).unwrap_or_default());
         let names = self.memory.look(pods, nodes, gap, self.reading());
         let mut missing = BTreeMap::new();

@@ -9,7 +9,7 @@ use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet, StatefulSetSta
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use planners::stateful_set::write_schedule::{Write, WriteOutcome, WritePosition, WriteSchedule};
-use planners::stateful_set::{Action, Notice, Refused, StatefulSetPlan, identity};
+use planners::stateful_set::{Action, Refused, SetEvent, StatefulSetPlan, identity};
 use reconcile::execute::{self, Delete, Refusal, refusal};
 use reconcile::{Cache, EventType, Key, Recorder, reference};
 use resource_kinds::pod_view::PodView;
@@ -409,7 +409,7 @@ impl<'a> Run<'a> {
         done
     }
 
-    fn notify(&self, notice: &Notice) {
+    fn notify(&self, notice: &SetEvent) {
         if notice.warning {
             self.warning(notice.reason, notice.message.clone());
         } else {

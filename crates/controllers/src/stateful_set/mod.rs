@@ -15,7 +15,7 @@ use k8s_openapi::api::apps::v1::{StatefulSet, StatefulSetStatus};
 use planners::stateful_set::plan;
 use reconcile::{Key, ObjectChange, Queue, ReconcileResult};
 
-use crate::owned::Owned;
+use crate::owned::OwnedObject;
 use crate::{Caches, Context};
 use execute::{Error, Executor};
 use observe::Observer;
@@ -64,13 +64,13 @@ impl reconcile::Controller for StatefulSets {
             let keys: Vec<Key> = tokio::select! {
                 Some(change) = sets.next() => key_if_relevant(&change).into_iter().collect(),
                 Some(change) = pods.next() => {
-                    let mut keys = self.observer.sets_of(&Owned::of_pod(change.object()));
+                    let mut keys = self.observer.sets_of(&OwnedObject::of_pod(change.object()));
                     if let ObjectChange::Applied(_, Some(previous)) = &change {
-                        keys.extend(self.observer.sets_of(&Owned::of_pod(previous)));
+                        keys.extend(self.observer.sets_of(&OwnedObject::of_pod(previous)));
                     }
                     keys
                 }
-                Some(change) = revisions.next() => self.observer.sets_of(&Owned::of(&**change.object())),
+                Some(change) = revisions.next() => self.observer.sets_of(&OwnedObject::of(&**change.object())),
                 Some(change) = claims.next() => self.observer.sets_of_claim(change.object()),
                 else => return,
             };

@@ -10,7 +10,7 @@ use reconcile::{Cache, Index, Key};
 use resource_kinds::pod_view::PodView;
 
 use crate::Context;
-use crate::owned::{Owned, named, orphan_in, owned_by, stem, terms};
+use crate::owned::{OwnedObject, named, orphan_in, owned_by, stem, terms};
 
 pub(super) struct Observer {
     sets: Cache<StatefulSet>,
@@ -84,7 +84,7 @@ impl Observer {
     }
 
     /// The sets that an object may affect: its owner, and the set whose names it has.
-    pub fn sets_of(&self, object: &Owned<'_>) -> Vec<Key> {
+    pub fn sets_of(&self, object: &OwnedObject<'_>) -> Vec<Key> {
         let owner = object.controller.as_ref();
         let owner = owner.filter(|owner| owner.kind == identity::KIND);
         let owner = owner.map(|owner| owner.name);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use api_client::{Api, Client, Patch, PatchParams};
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use planners::volume_binding::{Note, NoteType, Subject, VolumeBindingPlan, Write};
+use planners::volume_binding::{BindingEvent, BindingObject, NoteType, VolumeBindingPlan, Write};
 use reconcile::{EventType, Object, Recorder, reference};
 use serde_json::Value;
 
@@ -26,7 +26,7 @@ pub(crate) struct Executor {
 }
 
 /// The UID and last known state of each written object.
-type States = BTreeMap<Subject, ObjectMeta>;
+type States = BTreeMap<BindingObject, ObjectMeta>;
 
 impl Executor {
     /// Executes a plan for a claim or a volume, given all its objects.
@@ -38,7 +38,7 @@ impl Executor {
     ) -> Result<(), Error> {
         let mut states = States::new();
         if let Some(claim) = claim {
-            states.insert(Subject::Claim, claim.metadata.clone());
+            states.insert(BindingObject::Claim, claim.metadata.clone());
         }
         for action in &plan.actions {
             let write = action.write();
@@ -65,12 +65,12 @@ impl Executor {
         patch["metadata"]["uid"] = state.uid.clone().into();
         patch["metadata"]["resourceVersion"] = state.resource_version.clone().into();
         match &write.on {
-            Subject::Claim => {
+            BindingObject::Claim => {
                 let namespace = state.namespace.as_deref().unwrap_or_default();
                 let api = Api::<PersistentVolumeClaim>::namespaced(self.client.clone(), namespace);
                 send(&api, name, write.status, &patch).await
             }
-            Subject::Volume(_) => {
+            BindingObject::Volume(_) => {
                 let api = Api::<PersistentVolume>::all(self.client.clone());
                 send(&api, name, write.status, &patch).await
             }
@@ -79,13 +79,13 @@ impl Executor {
 
     fn tell(
         &self,
-        note: Note,
+        note: BindingEvent,
         claim: Option<&Arc<PersistentVolumeClaim>>,
         volumes: &[Arc<PersistentVolume>],
     ) {
         let object = match &note.on {
-            Subject::Claim => claim.map(|claim| reference(&**claim)),
-            Subject::Volume(name) => volume_named(name, volumes).map(reference),
+            BindingObject::Claim => claim.map(|claim| reference(&**claim)),
+            BindingObject::Volume(name) => volume_named(name, volumes).map(reference),
         };
         let event_type = match note.note_type {
             NoteType::Normal => EventType::Normal,
@@ -114,10 +114,12 @@ async fn send<K: Object>(
     Ok(written.meta().clone())
 }
 
-fn metadata(subject: &Subject, volumes: &[Arc<PersistentVolume>]) -> Option<ObjectMeta> {
+fn metadata(subject: &BindingObject, volumes: &[Arc<PersistentVolume>]) -> Option<ObjectMeta> {
     match subject {
-        Subject::Claim => None,
-        Subject::Volume(name) => volume_named(name, volumes).map(|volume| volume.metadata.clone()),
+        BindingObject::Claim => None,
+        BindingObject::Volume(name) => {
+            volume_named(name, volumes).map(|volume| volume.metadata.clone())
+        }
     }
 }
 

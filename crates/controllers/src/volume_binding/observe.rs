@@ -28,7 +28,7 @@ pub(crate) struct Observer {
 }
 
 /// The observed state of one claim.
-pub(crate) struct SeenByClaim {
+pub(crate) struct ObservedClaim {
     pub claim: Arc<PersistentVolumeClaim>,
     pub volumes: Vec<Arc<PersistentVolume>>,
     classes: Vec<Arc<StorageClass>>,
@@ -36,7 +36,7 @@ pub(crate) struct SeenByClaim {
     is_driver_absent: bool,
 }
 
-impl SeenByClaim {
+impl ObservedClaim {
     pub fn view(&self) -> ClaimView<'_> {
         ClaimView {
             claim: &self.claim,
@@ -71,7 +71,7 @@ impl Observer {
     }
 
     /// The observed state of a claim; `None` if it is deleted.
-    pub async fn claim(&self, key: &Key) -> Result<Option<SeenByClaim>, Error> {
+    pub async fn claim(&self, key: &Key) -> Result<Option<ObservedClaim>, Error> {
         let Some(claim) = self.claims.get_key(key) else {
             return Ok(None);
         };
@@ -89,7 +89,7 @@ impl Observer {
         };
         let classes = self.classes.list();
         let is_driver_absent = self.is_driver_absent(&claim);
-        Ok(Some(SeenByClaim {
+        Ok(Some(ObservedClaim {
             claim,
             volumes,
             classes,

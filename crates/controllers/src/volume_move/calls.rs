@@ -9,7 +9,7 @@ use http::Request;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::PersistentVolume;
 use planners::volume_expansion::bytes as whole_bytes;
-use planners::volume_move::{Answers, Call, CopyReceipt, CopyResult, Extent, Side};
+use planners::volume_move::{Call, CopyExtent, CopyReceipt, CopyResult, MoveAnswers, MoveEnd};
 use resource_kinds::storage::Driver;
 use resource_kinds::storage::volume_move::VolumeMove;
 use resource_kinds::volume_fit::capacity;
@@ -45,13 +45,13 @@ impl Nodes {
         volume: &PersistentVolume,
         record: &VolumeMove,
         call: Call,
-        answers: &mut Answers,
+        answers: &mut MoveAnswers,
         is_current: &(dyn Fn() -> bool + Sync),
     ) -> Result<(), Error> {
         let name = volume.metadata.name.as_deref().unwrap_or_default();
         let node = match call.side() {
-            Side::Source => &record.from,
-            Side::Destination => &record.to,
+            MoveEnd::Source => &record.from,
+            MoveEnd::Destination => &record.to,
         };
         let driver = Driver::of_volume(volume).unwrap_or(Driver::Local);
         let to = Address {
@@ -61,8 +61,10 @@ impl Nodes {
             driver,
         };
         match call {
-            Call::Inspect(Side::Source) => answers.source = Some(self.ask(&to, "inspect").await?),
-            Call::Inspect(Side::Destination) => {
+            Call::Inspect(MoveEnd::Source) => {
+                answers.source = Some(self.ask(&to, "inspect").await?)
+            }
+            Call::Inspect(MoveEnd::Destination) => {
                 answers.destination = Some(self.ask(&to, "inspect").await?);
             }
             Call::Detach => answers.detached = Some(self.ask(&to, "detach").await?),
@@ -80,8 +82,8 @@ impl Nodes {
             Call::Abandon(side) => {
                 let () = self.ask(&to, "abandon").await?;
                 match side {
-                    Side::Source => answers.restored = true,
-                    Side::Destination => answers.cleared = true,
+                    MoveEnd::Source => answers.restored = true,
+                    MoveEnd::Destination => answers.cleared = true,
                 }
             }
         }
@@ -93,7 +95,7 @@ impl Nodes {
         &self,
         volume: &PersistentVolume,
         record: &VolumeMove,
-        extent: Extent,
+        extent: CopyExtent,
         is_current: &(dyn Fn() -> bool + Sync),
     ) -> Result<CopyResult, Error> {
         let name = volume.metadata.name.as_deref().unwrap_or_default();

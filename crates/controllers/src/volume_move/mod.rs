@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use api_client::Api;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
-use planners::volume_move::{Answers, Call, Observed, Transfer, User, VolumeMoveStep, plan, uses};
+use planners::volume_move::{
+    Call, DataTransfer, MoveAnswers, Observed, User, VolumeMoveStep, plan, uses,
+};
 use reconcile::execute::{Delete, chain, delete, found};
 use reconcile::{Queue, ReconcileResult};
 use resource_kinds::annotations::VOLUME_MOVE;
@@ -75,7 +77,7 @@ impl reconcile::Controller for VolumeMoves {
     }
 
     async fn reconcile(&self, name: &String) -> Result<ReconcileResult, Error> {
-        let mut answers = Answers::default();
+        let mut answers = MoveAnswers::default();
         loop {
             // Fresh reads: a step of a former stage would be a step back.
             let volumes: Api<PersistentVolume> = Api::all(self.context.client.clone());
@@ -94,7 +96,7 @@ impl reconcile::Controller for VolumeMoves {
                 VolumeMoveStep::Write(next) => {
                     tracing::info!(volume = name, id = next.id, stage = ?next.stage, "volume moves");
                     self.write(&volume, &next).await?;
-                    answers = Answers::default();
+                    answers = MoveAnswers::default();
                 }
                 // The reason of an earlier attempt does not hold while the files are copied.
                 VolumeMoveStep::Call(Call::Copy(_)) if record.message.is_some() => {
@@ -126,7 +128,7 @@ impl VolumeMoves {
         &self,
         volume: &PersistentVolume,
         record: &VolumeMove,
-        answers: &Answers,
+        answers: &MoveAnswers,
     ) -> Result<VolumeMoveStep, Error> {
         let client = &self.context.client;
         let pods = pods_beside(client, volume).await?;
@@ -135,8 +137,8 @@ impl VolumeMoves {
         Ok(plan(&Observed {
             record,
             transfer: match Driver::of_volume(volume) {
-                Some(Driver::LocalCow) => Transfer::Streams,
-                Some(Driver::Local) | None => Transfer::Files,
+                Some(Driver::LocalCow) => DataTransfer::Streams,
+                Some(Driver::Local) | None => DataTransfer::Files,
             },
             is_bound: self.is_bound(volume).await?,
             users: &users,

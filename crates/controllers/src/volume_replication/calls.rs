@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use k8s_openapi::api::core::v1::PersistentVolume;
 use planners::volume_expansion::bytes as whole_bytes;
 use planners::volume_move::CopyResult as Sent;
-use planners::volume_replication::{Answers, Call, CommonSnapshot, CopyResult, Role};
+use planners::volume_replication::{Call, CommonSnapshot, CopyResult, ReplicationAnswers, Role};
 use reconcile::execute::chain;
 use resource_kinds::storage::Driver;
 use resource_kinds::storage::volume_replication::VolumeReplication;
@@ -20,7 +20,7 @@ pub(super) async fn carry_out(
     volume: &PersistentVolume,
     record: &VolumeReplication,
     call: Call,
-    answers: &mut Answers,
+    answers: &mut ReplicationAnswers,
 ) -> Result<(), Error> {
     let nodes = &controller.nodes;
     let name = volume.metadata.name.as_deref().unwrap_or_default();

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use api_client::Api;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, PersistentVolume, Pod};
-use planners::volume_move::{Presence, uses};
-use planners::volume_replication::{Answers, Observed, ReplicationStep, Users, plan};
+use planners::volume_move::{NodePresence, uses};
+use planners::volume_replication::{Observed, ReplicationAnswers, ReplicationStep, Users, plan};
 use reconcile::execute::{Delete, chain, delete, found};
 use reconcile::{Queue, ReconcileResult, Recorder};
 use resource_kinds::annotations::VOLUME_REPLICATION;
@@ -112,7 +112,7 @@ impl reconcile::Controller for VolumeReplications {
     }
 
     async fn reconcile(&self, name: &String) -> Result<ReconcileResult, Error> {
-        let mut answers = Answers::default();
+        let mut answers = ReplicationAnswers::default();
         let mut planned: Option<VolumeReplication> = None;
         loop {
             // Fresh reads, the record first: a proof that was read before the record says nothing.
@@ -121,7 +121,7 @@ impl reconcile::Controller for VolumeReplications {
             };
             // A copy that is complete on one replica is not one on the next.
             if planned.as_ref().is_some_and(|planned| *planned != record) {
-                answers = Answers::default();
+                answers = ReplicationAnswers::default();
             }
             planned = Some(record.clone());
             match self.step(&volume, &record, &answers).await? {
@@ -130,7 +130,8 @@ impl reconcile::Controller for VolumeReplications {
                     let rest = Duration::from_millis(milliseconds.unsigned_abs());
                     let named = [Some(&*record.primary), record.receiver()];
                     let mut named = named.into_iter().flatten();
-                    let is_ready = named.all(|node| self.cached_presence(node) == Presence::Ready);
+                    let is_ready =
+                        named.all(|node| self.cached_presence(node) == NodePresence::Ready);
                     let wait = if is_ready { rest } else { rest.min(WAIT) };
                     return Ok(ReconcileResult::RequeueAfter(wait));
                 }
@@ -144,11 +145,11 @@ impl reconcile::Controller for VolumeReplications {
                         self.delete_astray(&volume, &record).await?;
                     }
                     self.write(&volume, &record, &next, None).await?;
-                    answers = Answers::default();
+                    answers = ReplicationAnswers::default();
                 }
                 ReplicationStep::Place(next, path) => {
                     self.write(&volume, &record, &next, Some(&path)).await?;
-                    answers = Answers::default();
+                    answers = ReplicationAnswers::default();
                 }
                 ReplicationStep::Call(call) => {
                     let carried = calls::carry_out(self, &volume, &record, call, &mut answers);
@@ -186,12 +187,12 @@ impl VolumeReplications {
         &self,
         volume: &PersistentVolume,
         record: &VolumeReplication,
-        answers: &Answers,
+        answers: &ReplicationAnswers,
     ) -> Result<ReplicationStep, Error> {
         let (primary, node) = self.presence(&record.primary).await?;
         let now = Timestamp::now().as_millisecond();
         let mut others = BTreeMap::new();
-        let (mut replica, mut is_replica_lost) = (Presence::Gone, false);
+        let (mut replica, mut is_replica_lost) = (NodePresence::Gone, false);
         for name in record.others() {
             let (state, node) = self.presence(name).await?;
             if record.replica.as_deref() == Some(name) {
@@ -205,7 +206,7 @@ impl VolumeReplications {
             others.insert(name.to_owned(), state);
         }
         let is_proven_dead = match node {
-            Some(node) if primary == Presence::Silent => {
+            Some(node) if primary == NodePresence::Silent => {
                 let proof = proof(&self.context.client, &record.primary, Some(&node));
                 proof.await?.is_some()
             }
@@ -232,12 +233,12 @@ impl VolumeReplications {
         }))
     }
 
-    async fn presence(&self, name: &str) -> Result<(Presence, Option<Node>), Error> {
+    async fn presence(&self, name: &str) -> Result<(NodePresence, Option<Node>), Error> {
         let node = read_node(&self.context.client, name).await?;
         Ok((presence(node.as_ref()), node))
     }
 
-    fn cached_presence(&self, name: &str) -> Presence {
+    fn cached_presence(&self, name: &str) -> NodePresence {
         presence(self.context.caches.nodes.get("", name).as_deref())
     }
 
@@ -308,12 +309,12 @@ impl VolumeReplications {
         let named: Vec<&str> = nodes.into_iter().flatten().collect();
         let were_ready: Vec<bool> = named
             .iter()
-            .map(|node| self.cached_presence(node) == Presence::Ready)
+            .map(|node| self.cached_presence(node) == NodePresence::Ready)
             .collect();
         loop {
             tokio::time::sleep(WAIT).await;
             for (node, was_ready) in named.iter().zip(&were_ready) {
-                if *was_ready && self.cached_presence(node) != Presence::Ready {
+                if *was_ready && self.cached_presence(node) != NodePresence::Ready {
                     return format!("node {node:?} is not ready");
                 }
             }

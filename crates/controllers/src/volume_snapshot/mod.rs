@@ -9,7 +9,7 @@ use std::sync::Arc;
 use api_client::{Api, Client};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
-use planners::volume_snapshot::{View, plan_snapshot};
+use planners::volume_snapshot::{ObservedSnapshot, plan_snapshot};
 use reconcile::execute::found;
 use reconcile::{Cache, Key, Queue, ReconcileResult};
 use resource_kinds::snapshot::{GROUP, VolumeSnapshot, VolumeSnapshotClass, VolumeSnapshotContent};
@@ -112,7 +112,7 @@ impl Observer {
         let Some(snapshot) = self.snapshots.get_key(key) else {
             return Ok(());
         };
-        let content_name = View::content_name(&snapshot);
+        let content_name = ObservedSnapshot::content_name(&snapshot);
         let content = match self.contents.get("", &content_name) {
             Some(content) => Some(content),
             // The absence decides about data: the API server is asked.
@@ -133,7 +133,7 @@ impl Observer {
             .map(|class| (**class).clone())
             .collect();
         let restoring = self.restoring(key);
-        let view = View {
+        let view = ObservedSnapshot {
             snapshot: &snapshot,
             content: content.as_deref(),
             claim: claim.as_deref(),

@@ -10,7 +10,7 @@ use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
     Event, Node, NodeCondition, PersistentVolume, PersistentVolumeClaim, Pod,
 };
-use planners::node_lifecycle::reach::{KUBELET_REACHABLE, Reached};
+use planners::node_lifecycle::reach::{KUBELET_REACHABLE, KubeletPath};
 use reconcile::execute::{Refusal, refusal};
 use resource_kinds::annotations;
 use serde_json::{Value, json};
@@ -48,7 +48,7 @@ async fn a_node_has_the_way_to_it() {
     create_node(&nodes, "own").await;
     let place = "192.0.2.2:10250".to_owned();
     let reach = NodeReach::of(move |node| {
-        let reached = (node == "far").then(|| Reached::ThroughTunnel(place.clone()));
+        let reached = (node == "far").then(|| KubeletPath::ThroughTunnel(place.clone()));
         Box::pin(async move { reached })
     });
     let _ended = cluster.start_controllers_with(Some(reach), &cluster.shutdown);

@@ -17,7 +17,7 @@ use std::io::IsTerminal;
 use std::os::fd::OwnedFd;
 
 use crate::ending::{self, Interrupts};
-use crate::options::{Known, Options};
+use crate::options::{Options, ToolOptions};
 use crate::report::complain;
 
 use input::{Input, Line};
@@ -41,7 +41,7 @@ enum Source {
 
 /// Runs the shell. Returns its exit status.
 pub fn main(arguments: &[String]) -> u8 {
-    let known = Known {
+    let known = ToolOptions {
         flags: "eiusxlf",
         valued: "c",
         long: &[("login", 'l'), ("noprofile", 'l'), ("norc", 'l')],

@@ -9,11 +9,11 @@ use flate2::Compression;
 use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
 
-use crate::options::{Known, Options, misuse};
+use crate::options::{Options, ToolOptions, misuse};
 use crate::report::{ToolResult, complain};
 use crate::shell::pattern::is_described;
 
-const KNOWN: Known<'_> = Known {
+const KNOWN: ToolOptions<'_> = ToolOptions {
     flags: "cxtzvmhpoPkO",
     valued: "fCX",
     long: &[

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use http_client::tls::{self, BlockingStream, Roots};
 
 use super::network::{CONNECT_TIMEOUT, connect};
-use crate::options::{Known, Options, misuse};
+use crate::options::{Options, ToolOptions, misuse};
 use crate::report::{ToolResult, complain, complain_as_tool};
 
 /// Maximum number of redirects.
@@ -59,7 +59,7 @@ impl<S: Read + Write> Stream for S {}
 
 /// `wget`
 pub fn wget(arguments: &[String], out: &mut dyn Write) -> ToolResult {
-    let known = Known {
+    let known = ToolOptions {
         flags: "qSck",
         valued: "OTHDtCU",
         long: &[
@@ -105,7 +105,7 @@ pub fn wget(arguments: &[String], out: &mut dyn Write) -> ToolResult {
 
 /// `curl`
 pub fn curl(arguments: &[String], out: &mut dyn Write) -> ToolResult {
-    let known = Known {
+    let known = ToolOptions {
         flags: "fiksSLvIN",
         valued: "oHXdmCuw",
         long: &[

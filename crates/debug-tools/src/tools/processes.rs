@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
-use crate::options::{Known, Options, flags, misuse};
+use crate::options::{Options, ToolOptions, flags, misuse};
 use crate::report::{ToolResult, complain, each};
 
 /// Exit statuses of a program that cannot be started.
@@ -107,10 +107,10 @@ fn signal_of(text: &str) -> Result<Signal> {
 
 /// `env`
 pub fn env(arguments: &[String], out: &mut dyn Write) -> ToolResult {
-    let known = Known {
+    let known = ToolOptions {
         flags: "i",
         ends_at_operand: true,
-        ..Known::default()
+        ..ToolOptions::default()
     };
     let options = Options::read(arguments, known)?;
     let mut variables: Vec<(String, String)> = match options.has('i') {
@@ -234,7 +234,7 @@ pub fn which(arguments: &[String], out: &mut dyn Write) -> ToolResult {
 
 /// `xargs`
 pub fn xargs(arguments: &[String], _: &mut dyn Write) -> ToolResult {
-    let known = Known {
+    let known = ToolOptions {
         flags: "rt0",
         valued: "n",
         long: &[],

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use etcd_store::{
     ConnectError, EtcdOptions, EtcdStore,
-    copy::{CopyError, EtcdCopy, Found},
+    copy::{CopyError, EtcdCopy, PrefixContents},
 };
 use mvcc_store::{
     Compare, KeyValue, Revision, Store, StoreError, Txn, TxnResult, embedded::EmbeddedStore,
@@ -149,7 +149,7 @@ async fn an_interrupted_copy_is_refused_and_begun_again() {
     let cluster = Cluster::start(1, None);
     let options = options(&cluster);
     let mut copy = copy(&options).await;
-    assert_eq!(copy.found().await.unwrap(), Found::Nothing);
+    assert_eq!(copy.found().await.unwrap(), PrefixContents::Nothing);
     let former = copy.begin("instance").await.unwrap();
     for number in 0..250 {
         copy.put(&former, &pair(number + 500)).await.unwrap();
@@ -163,7 +163,10 @@ async fn an_interrupted_copy_is_refused_and_begun_again() {
     assert!(matches!(refused, CopyError::Etcd(ConnectError::Incomplete)));
     let mut again = EtcdCopy::connect(&options).await.unwrap();
     let instance = "instance".to_owned();
-    assert_eq!(again.found().await.unwrap(), Found::Incomplete { instance });
+    assert_eq!(
+        again.found().await.unwrap(),
+        PrefixContents::Incomplete { instance }
+    );
     fill(&mut again, 120).await;
     // The one that was interrupted can write nothing any more.
     assert!(matches!(
@@ -176,7 +179,10 @@ async fn an_interrupted_copy_is_refused_and_begun_again() {
     ));
     let refused = copy.begin("instance").await.err();
     assert!(matches!(refused, Some(CopyError::Written)));
-    assert!(matches!(again.found().await.unwrap(), Found::Data { .. }));
+    assert!(matches!(
+        again.found().await.unwrap(),
+        PrefixContents::Data { .. }
+    ));
     let store = connect(&options).await;
     assert_eq!(get(&*store, "k119").await.unwrap(), pair(119));
     assert_eq!(get(&*store, "k500").await, None);
@@ -213,7 +219,7 @@ async fn a_cluster_is_not_overwritten() {
     let copy = EtcdCopy::connect(&other).await.unwrap();
     assert!(matches!(
         copy.found().await.unwrap(),
-        Found::Data { keys: 2 }
+        PrefixContents::Data { keys: 2 }
     ));
     assert!(matches!(
         copy.begin("instance").await.err(),

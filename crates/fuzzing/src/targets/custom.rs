@@ -5,7 +5,7 @@ use custom_resources::{
 };
 use resource_kinds::{ClusterConfig, Kind};
 use serde_json::{Map, Value, json};
-use structured_merge::apply::{self, Reach, Writer, overlay};
+use structured_merge::apply::{self, OwnableFields, Writer, overlay};
 use structured_merge::json_patch;
 
 use super::{Target, pair};
@@ -212,7 +212,7 @@ pub const ANNOTATIONS: Target = Target {
         let writer = Writer { manager: "kubectl", api_version: "apps/v1", subresource: "",
             now: "2026-01-01T00:00:00Z" };
         if let Some(set) = set {
-            let _refused = apply::apply(Some(&live), &config, set, &writer, Reach::Everything, true).is_err();
+            let _refused = apply::apply(Some(&live), &config, set, &writer, OwnableFields::Everything, true).is_err();
         }
     },
 };

@@ -3,7 +3,7 @@
 use api_server::decoders;
 use openapi_schema::{Schema, TypeRef};
 use serde_json::{Value, json};
-use structured_merge::apply::{self, Reach, Writer};
+use structured_merge::apply::{self, OwnableFields, Writer};
 use structured_merge::{json_patch, merge_patch, strategic_merge_patch};
 
 use super::{Target, pair};
@@ -141,7 +141,7 @@ pub const APPLY: Target = Target {
             return;
         };
         let kind = stateful_set();
-        let reach = Reach::AllBut(&["status"]);
+        let reach = OwnableFields::AllBut(&["status"]);
         let apply = |live: Option<&Value>, manager| {
             apply::apply(live, &config, kind, &writer(manager), reach, true)
         };
@@ -182,9 +182,9 @@ pub const MANAGED_FIELDS: Target = Target {
         config["spec"]["replicas"] = json!(2);
         let writer = writer("me");
         let mut changed = config.clone();
-        apply::track(Some(&live), &mut changed, stateful_set(), &writer, Reach::Everything);
+        apply::track(Some(&live), &mut changed, stateful_set(), &writer, OwnableFields::Everything);
         config["metadata"] = json!({"name": "w"});
-        let applied = apply::apply(Some(&live), &config, stateful_set(), &writer, Reach::Everything, true);
+        let applied = apply::apply(Some(&live), &config, stateful_set(), &writer, OwnableFields::Everything, true);
         let _refused = applied.map_err(|error| error.status());
     },
 };

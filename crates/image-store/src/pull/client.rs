@@ -20,11 +20,11 @@ use tokio::time::{Instant, timeout_at};
 use super::Credentials;
 use super::chain;
 use super::challenge::{Challenge, challenge, token_url};
-use super::reach::Reach;
+use super::reach::AllowedAddresses;
 use crate::manifest::{ACCEPTED, json_fault};
 use crate::reference::Reference;
 use crate::registries::Endpoint;
-use crate::stall_detector::{MinimumSpeed, Progress, StallDetector, TooSlow};
+use crate::stall_detector::{MinimumSpeed, PullProgress, StallDetector, TooSlow};
 
 const USER_AGENT_VALUE: HeaderValue =
     HeaderValue::from_static(concat!("mainstay/", env!("CARGO_PKG_VERSION")));
@@ -142,7 +142,7 @@ pub(super) struct RegistryClient {
     root: Url,
     /// `https://host/v2/repository`
     base: String,
-    reach: Reach,
+    reach: AllowedAddresses,
     /// It has shown that it is a registry.
     shown: AtomicBool,
     /// With a mirror, `?ns=registry`.
@@ -150,7 +150,7 @@ pub(super) struct RegistryClient {
     repository: String,
     credentials: Option<Credentials>,
     minimum_speed: MinimumSpeed,
-    progress: Progress,
+    progress: PullProgress,
     /// The `Authorization` header that it accepted.
     authorization: Mutex<Option<HeaderValue>>,
 }
@@ -162,12 +162,12 @@ impl RegistryClient {
         reference: &Reference,
         credentials: Option<Credentials>,
         minimum_speed: MinimumSpeed,
-        progress: Progress,
+        progress: PullProgress,
     ) -> Result<Self, RequestError> {
         let scheme = if endpoint.plain_http { "http" } else { "https" };
         let url = Url::parse(&format!("{scheme}://{}", endpoint.host))
             .map_err(|_| RequestError::Protocol("it has no host name".to_owned()))?;
-        let reach = Reach::new(url, endpoint.configured);
+        let reach = AllowedAddresses::new(url, endpoint.configured);
         if !reach.allows_endpoint() {
             return Err(RequestError::OutOfReach);
         }
@@ -243,11 +243,11 @@ impl RegistryClient {
     }
 
     /// A blob, as a stream.
-    pub async fn blob(&self, digest: &str) -> Result<Answer, RequestError> {
+    pub async fn blob(&self, digest: &str) -> Result<RegistryResponse, RequestError> {
         self.get(&format!("blobs/{digest}")).await
     }
 
-    async fn get(&self, what: &str) -> Result<Answer, RequestError> {
+    async fn get(&self, what: &str) -> Result<RegistryResponse, RequestError> {
         let url = format!("{}/{what}{}", self.base, self.query);
         let url = Url::parse(&url).map_err(|_| Error::Url)?;
         let known = self.authorization().clone();
@@ -273,7 +273,7 @@ impl RegistryClient {
         &self,
         url: &Url,
         authorization: Option<HeaderValue>,
-    ) -> Result<Answer, RequestError> {
+    ) -> Result<RegistryResponse, RequestError> {
         let accepted = HeaderValue::from_str(&ACCEPTED.join(", "));
         let mut headers = HeaderMap::from_iter([(USER_AGENT, USER_AGENT_VALUE)]);
         headers.extend(accepted.ok().map(|accepted| (ACCEPT, accepted)));
@@ -281,14 +281,14 @@ impl RegistryClient {
         self.send(url, headers).await
     }
 
-    async fn send(&self, url: &Url, headers: HeaderMap) -> Result<Answer, RequestError> {
+    async fn send(&self, url: &Url, headers: HeaderMap) -> Result<RegistryResponse, RequestError> {
         let follows = |url: &Url, followed| self.reach.follows(url, followed);
         let response = self.http.get(url, headers, follows).await?;
         Ok(self.answer(response))
     }
 
-    fn answer(&self, response: Response<Body>) -> Answer {
-        Answer {
+    fn answer(&self, response: Response<Body>) -> RegistryResponse {
+        RegistryResponse {
             response,
             stall_detector: StallDetector::new(self.minimum_speed, Instant::now()),
             progress: self.progress.clone(),
@@ -347,13 +347,13 @@ impl RegistryClient {
 }
 
 /// An answer that is coming in.
-pub(super) struct Answer {
+pub(super) struct RegistryResponse {
     response: Response<Body>,
     stall_detector: StallDetector,
-    progress: Progress,
+    progress: PullProgress,
 }
 
-impl Answer {
+impl RegistryResponse {
     fn status(&self) -> StatusCode {
         self.response.status()
     }
@@ -404,7 +404,7 @@ struct RefusalError {
 
 /// Whether an answer is one of the base of the distribution API (OCI distribution specification,
 /// "Determining Support"): 200, or 401 with a challenge.
-async fn speaks_distribution(answer: Answer) -> bool {
+async fn speaks_distribution(answer: RegistryResponse) -> bool {
     let headers = answer.response.headers();
     let version = headers.get("docker-distribution-api-version");
     let named = version.is_some_and(|version| version.as_bytes().starts_with(b"registry/2"));
@@ -458,7 +458,7 @@ fn bearer(token: &str) -> Result<HeaderValue, RequestError> {
 
 /// Reads a whole answer of at most this number of bytes.
 async fn whole(
-    mut answer: Answer,
+    mut answer: RegistryResponse,
     what: &'static str,
     limit: u64,
 ) -> Result<Vec<u8>, RequestError> {
@@ -482,7 +482,7 @@ async fn whole(
 }
 
 /// The error for a failed response.
-async fn refusal(mut answer: Answer) -> RequestError {
+async fn refusal(mut answer: RegistryResponse) -> RequestError {
     let status = answer.status();
     let mut bytes = Vec::new();
     // A truncated response is reported as far as it was read.

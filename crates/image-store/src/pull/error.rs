@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::disk_space::{Bytes, NoRoom};
+use crate::disk_space::{Bytes, OutOfSpace};
 use crate::reference::InvalidReference;
 use crate::store::StoreError;
 
@@ -116,7 +116,7 @@ pub enum PullError {
 
 impl PullError {
     /// The missing disk space, if that is the cause.
-    pub fn no_room(&self) -> Option<&NoRoom> {
+    pub fn no_room(&self) -> Option<&OutOfSpace> {
         match self {
             Self::Store { source, .. } => source.no_room(),
             _ => None,

@@ -17,19 +17,19 @@ use futures::TryStreamExt;
 use sha2::{Digest as _, Sha256};
 use tokio::io::AsyncWriteExt;
 
-use crate::access::{Accesses, PullSecret};
+use crate::access::{ImageUsers, PullSecret};
 use crate::compression::decompressed;
 use crate::credentials::Credentials;
 use crate::digest::Digest;
-use crate::disk_space::{KeepFree, Room};
-use crate::index::{Image, Record};
+use crate::disk_space::{KeepFree, WriteSpace};
+use crate::index::{Image, ImageRecord};
 use crate::manifest::{
     Blob, ConfigBlob, Manifest, architecture, for_this_platform, json_fault,
     parse as parse_manifest,
 };
 use crate::reference::{Reference, parse};
 use crate::registries::{Endpoint, RegistriesConfig};
-use crate::stall_detector::{MinimumSpeed, Observer, Progress, TooSlow};
+use crate::stall_detector::{MinimumSpeed, Observer, PullProgress, TooSlow};
 use crate::store::{ImageStore, StoreError, io_error, room_error};
 
 pub(crate) use challenge::meets;
@@ -62,7 +62,7 @@ pub struct PullOptions {
     /// The minimum speed of registries.
     pub minimum_speed: MinimumSpeed,
     /// The receiver of the progress.
-    pub progress: Progress,
+    pub progress: PullProgress,
 }
 
 impl ImageStore {
@@ -81,7 +81,7 @@ impl ImageStore {
         let mut first_error = None;
         for endpoint in options.registries.endpoints(reference.registry()) {
             for candidate in candidates(&endpoint, &reference, &options.secrets) {
-                let room = Room::new(self.directory(), options.keep_free);
+                let room = WriteSpace::new(self.directory(), options.keep_free);
                 let pull = Pull {
                     store: self,
                     room,
@@ -176,25 +176,25 @@ impl Candidate {
     }
 
     /// The allowed users of the pulled image.
-    fn access(&self, reference: &Reference) -> Accesses {
+    fn access(&self, reference: &Reference) -> ImageUsers {
         let secret = match self {
             Self::Pod(secret) => Some(secret),
             Self::Nobody | Self::Node(_) => None,
         };
-        Accesses::pulled(&reference.whole(), secret)
+        ImageUsers::pulled(&reference.whole(), secret)
     }
 }
 
 /// One attempt at one endpoint.
 struct Pull<'a> {
     store: &'a ImageStore,
-    room: Room,
-    progress: &'a Progress,
+    room: WriteSpace,
+    progress: &'a PullProgress,
     /// The full name.
     name: String,
     target: &'a Reference,
     /// The allowed users of the image.
-    access: Accesses,
+    access: ImageUsers,
     host: &'a str,
     /// The last failure was a passing one.
     passing: AtomicBool,
@@ -246,7 +246,7 @@ impl Pull<'_> {
             .buffered(DOWNLOADS_MAX)
             .try_collect()
             .await?;
-        let record = Record {
+        let record = ImageRecord {
             id: config.digest.to_string(),
             config: blob.config,
             layers: work

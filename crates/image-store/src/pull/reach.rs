@@ -8,7 +8,7 @@
 use std::net::{IpAddr, Ipv6Addr};
 
 use http_client::Url;
-use object_model::dialling::{Special, special};
+use object_model::dialling::{SpecialAddress, special};
 
 /// Most redirects in a row: registries send to a store of layers, and that at most once further.
 const REDIRECTS_MAX: usize = 5;
@@ -34,7 +34,7 @@ pub(super) enum AddressClass {
 /// The class of an address.
 pub(super) fn place(address: IpAddr) -> AddressClass {
     match special(address) {
-        Some(Special::Loopback) => AddressClass::Loopback,
+        Some(SpecialAddress::Loopback) => AddressClass::Loopback,
         Some(_) => AddressClass::Closed,
         None if METADATA.contains(&address.to_canonical()) => AddressClass::Closed,
         None => AddressClass::Open,
@@ -58,13 +58,13 @@ fn is_localhost(name: &str) -> bool {
 
 /// The classes that requests to one endpoint may reach.
 #[derive(Clone, Debug)]
-pub(super) struct Reach {
+pub(super) struct AllowedAddresses {
     endpoint: Url,
     /// `registries.yaml` names it.
     configured: bool,
 }
 
-impl Reach {
+impl AllowedAddresses {
     /// The reach of an endpoint.
     pub fn new(endpoint: Url, configured: bool) -> Self {
         Self {
@@ -127,15 +127,15 @@ pub(crate) fn may_send(endpoint: &str, location: &str) -> bool {
     let (Some(endpoint), Some(location)) = (parse(endpoint), parse(location)) else {
         return false;
     };
-    Reach::new(endpoint, false).allows(&location)
+    AllowedAddresses::new(endpoint, false).allows(&location)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn reach(endpoint: &str, configured: bool) -> Reach {
-        Reach::new(Url::parse(endpoint).unwrap(), configured)
+    fn reach(endpoint: &str, configured: bool) -> AllowedAddresses {
+        AllowedAddresses::new(Url::parse(endpoint).unwrap(), configured)
     }
 
     /// findings S19

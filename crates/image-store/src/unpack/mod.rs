@@ -22,7 +22,7 @@ use rustix::fs::{XattrFlags, setxattr};
 use rustix::io::Errno;
 use tar::EntryType;
 
-use crate::disk_space::{Bytes, NoRoom, Room, RoomError};
+use crate::disk_space::{Bytes, OutOfSpace, SpaceError, WriteSpace};
 use entry::{Entries, Entry, components};
 
 /// The prefix of a file that hides another in the layers below.
@@ -53,13 +53,13 @@ pub enum UnpackError {
     },
     /// The disk has not enough room for it.
     #[error("unpack layer entry {path:?}, after {}: {source}", Bytes(*.unpacked))]
-    NoRoom {
+    OutOfSpace {
         /// The entry.
         path: PathBuf,
         /// Bytes that were unpacked before.
         unpacked: u64,
         /// The missing resource.
-        source: NoRoom,
+        source: OutOfSpace,
     },
     /// The archive is malformed, or the disk failed.
     #[error("unpack layer entry {path:?}: {source}")]
@@ -83,7 +83,11 @@ pub struct Unpacked {
 /// # Errors
 /// The archive is hostile or malformed, or the disk fails or is full; the directory is then
 /// incomplete.
-pub fn unpack(archive: impl Read, directory: &Path, room: Room) -> Result<Unpacked, UnpackError> {
+pub fn unpack(
+    archive: impl Read,
+    directory: &Path,
+    room: WriteSpace,
+) -> Result<Unpacked, UnpackError> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root = rustix::fs::open(directory, flags, Mode::empty())
         .map_err(|error| failure(directory, error))?;
@@ -128,7 +132,7 @@ fn bytes_path(path: &[u8]) -> PathBuf {
 
 struct Unpacker {
     root: OwnedFd,
-    room: Room,
+    room: WriteSpace,
     bytes: u64,
     entries: u64,
     // Times of directories are set in the end: every new file changes them.
@@ -339,14 +343,14 @@ impl Unpacker {
         rustix::fs::futimens(&file, &times(entry.modified)).map_err(failed)
     }
 
-    fn refused(&self, path: &[Vec<u8>], error: RoomError) -> UnpackError {
+    fn refused(&self, path: &[Vec<u8>], error: SpaceError) -> UnpackError {
         match error {
-            RoomError::NoRoom(source) => UnpackError::NoRoom {
+            SpaceError::OutOfSpace(source) => UnpackError::OutOfSpace {
                 path: joined(path),
                 unpacked: self.bytes,
                 source,
             },
-            RoomError::Io(error) => failure_at(path, error),
+            SpaceError::Io(error) => failure_at(path, error),
         }
     }
 

@@ -33,7 +33,7 @@ fn unpacked(entries: &[(EntryType, &str, &str)]) -> Result<tempfile::TempDir, Un
     let outer = tempfile::tempdir().unwrap();
     let inner = outer.path().join("layer");
     fs::create_dir(&inner).unwrap();
-    unpack(archive(entries).as_slice(), &inner, Room::all(&inner))?;
+    unpack(archive(entries).as_slice(), &inner, WriteSpace::all(&inner))?;
     Ok(outer)
 }
 
@@ -122,12 +122,12 @@ fn whiteouts_become_overlayfs_s_own() {
 #[test]
 fn what_does_not_fit_is_cut_off() {
     let directory = tempfile::tempdir().unwrap();
-    let full = |bytes, files| Room::new(directory.path(), KeepFree { bytes, files });
+    let full = |bytes, files| WriteSpace::new(directory.path(), KeepFree { bytes, files });
     let large = "x".repeat(2 << 20);
     let bytes = archive(&[(FILE, "a", "12345"), (FILE, "b", &large)]);
     let error = unpack(bytes.as_slice(), directory.path(), full(u64::MAX, 0)).unwrap_err();
     assert!(
-        matches!(&error, UnpackError::NoRoom { path, unpacked: 5, source }
+        matches!(&error, UnpackError::OutOfSpace { path, unpacked: 5, source }
             if path == Path::new("b") && source.wanted == 2 << 20),
         "{error}"
     );
@@ -143,7 +143,7 @@ fn what_does_not_fit_is_cut_off() {
     let entries: Vec<_> = names.iter().map(|name| (FILE, name.as_str(), "")).collect();
     let bytes = archive(&entries);
     let error = unpack(bytes.as_slice(), directory.path(), full(0, u64::MAX)).unwrap_err();
-    assert!(matches!(error, UnpackError::NoRoom { .. }), "{error}");
+    assert!(matches!(error, UnpackError::OutOfSpace { .. }), "{error}");
     assert!(error.to_string().contains("64 files more"), "{error}");
 }
 
@@ -151,6 +151,10 @@ fn what_does_not_fit_is_cut_off() {
 fn a_cut_off_archive_is_an_error() {
     let directory = tempfile::tempdir().unwrap();
     let bytes = archive(&[(FILE, "a", "12345")]);
-    let result = unpack(&bytes[..514], directory.path(), Room::all(directory.path()));
+    let result = unpack(
+        &bytes[..514],
+        directory.path(),
+        WriteSpace::all(directory.path()),
+    );
     assert!(matches!(result, Err(UnpackError::Io { .. })), "{result:?}");
 }

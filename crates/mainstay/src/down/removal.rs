@@ -7,7 +7,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use data_directory::MARKER_FILE;
-use data_directory::parts::{Part, PartOwner};
+use data_directory::parts::{DirectoryPart, PartOwner};
 
 use super::leftovers;
 
@@ -24,7 +24,7 @@ pub enum DeletionExtent {
 }
 
 impl DeletionExtent {
-    fn has(self, part: &Part) -> bool {
+    fn has(self, part: &DirectoryPart) -> bool {
         self == Self::All || part.of == PartOwner::Cluster
     }
 }
@@ -44,8 +44,8 @@ pub struct Listener<'a> {
 /// An entry cannot be deleted, or something is mounted inside a part: it may be anyone's.
 pub fn delete(data: &Path, extent: DeletionExtent, listener: &mut Listener<'_>) -> Result<()> {
     let table = mount_table::read().context("list the mounts")?;
-    let parts = Part::ALL.iter().filter(|part| extent.has(part));
-    let parts: Vec<&Part> = parts.collect();
+    let parts = DirectoryPart::ALL.iter().filter(|part| extent.has(part));
+    let parts: Vec<&DirectoryPart> = parts.collect();
     for part in &parts {
         let mounted = leftovers::below(&table, &data.join(part.name));
         if let Some(mounted) = mounted.first() {

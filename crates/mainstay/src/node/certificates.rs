@@ -8,7 +8,7 @@ use api_client::Client;
 use console::output::warn;
 use jiff::Timestamp;
 use node_agent::ServingCertificate;
-use node_identity::{Error, Identity, Renewal, Servers, Wanted, request};
+use node_identity::{CertificateSubject, Error, Identity, Renewal, Servers, request};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -19,7 +19,7 @@ const RETRY: Duration = Duration::from_secs(2);
 
 /// The node at its server.
 #[derive(Clone)]
-pub struct Own {
+pub struct NodeClient {
     /// The servers.
     pub servers: Servers,
     /// The certificate authority of the cluster, PEM.
@@ -30,8 +30,8 @@ pub struct Own {
     pub identity: watch::Sender<Identity>,
 }
 
-impl Own {
-    fn renewal(&self, wanted: Wanted, current: watch::Sender<Identity>) -> Renewal {
+impl NodeClient {
+    fn renewal(&self, wanted: CertificateSubject, current: watch::Sender<Identity>) -> Renewal {
         Renewal {
             servers: self.servers.clone(),
             ca_pem: self.ca_pem.clone(),
@@ -59,7 +59,7 @@ impl Own {
                 }
             }
         };
-        let wanted = Wanted::client(&self.node_name);
+        let wanted = CertificateSubject::client(&self.node_name);
         let renewal = self.renewal(wanted, self.identity.clone());
         let renewing = async {
             if let Err(error) = renewal.run(Timestamp::now, stop.clone()).await {
@@ -85,7 +85,7 @@ impl Own {
         stop.run_until_cancelled(async {
             loop {
                 let now = *address.borrow_and_update();
-                let wanted = Wanted::serving(&self.node_name, [now]);
+                let wanted = CertificateSubject::serving(&self.node_name, [now]);
                 tokio::select! {
                     () = self.serve_with(&client, wanted, &shown) => {}
                     Ok(()) = address.changed() => {}
@@ -98,7 +98,7 @@ impl Own {
     async fn serve_with(
         &self,
         client: &Client,
-        wanted: Wanted,
+        wanted: CertificateSubject,
         shown: &watch::Sender<Option<ServingCertificate>>,
     ) {
         let first = loop {

@@ -207,14 +207,14 @@ pub async fn register(client: &Client, node: &NewNode) -> Result<Registered> {
 
 /// The way of a registered machine into the cluster, when it starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Entered {
+pub enum ClusterEntry {
     /// A server has answered.
     Answered(Registered),
     /// No server answers: these facts are those of the last start.
     Remembered(Registered),
 }
 
-impl Entered {
+impl ClusterEntry {
     /// The facts.
     pub fn registered(self) -> Registered {
         let (Self::Answered(registered) | Self::Remembered(registered)) = self;
@@ -230,14 +230,14 @@ pub async fn enter(
     client: &Client,
     node: &NewNode,
     remembered: Option<Registered>,
-) -> Result<Entered> {
+) -> Result<ClusterEntry> {
     let registering = register(client, node);
     let Some(remembered) = remembered else {
-        return Ok(Entered::Answered(registering.await?));
+        return Ok(ClusterEntry::Answered(registering.await?));
     };
     match timeout(PATIENCE, registering).await {
-        Ok(registered) => Ok(Entered::Answered(registered?)),
-        Err(_) => Ok(Entered::Remembered(remembered)),
+        Ok(registered) => Ok(ClusterEntry::Answered(registered?)),
+        Err(_) => Ok(ClusterEntry::Remembered(remembered)),
     }
 }
 

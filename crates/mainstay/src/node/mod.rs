@@ -18,7 +18,7 @@ use api_client::Client;
 use console::output::{say, warn};
 use container_runtime::block_in_place;
 use control_plane::host::{self, Host, NodeAddress};
-use control_plane::tasks::Group;
+use control_plane::tasks::TaskGroup;
 use data_directory::{Claim, Engine, Role};
 use node_agent::{KubeletApi, NewNode, OnShutdown, ServingCertificate, Watchdog};
 use node_identity::{Servers, account_client, renewed_client};
@@ -30,9 +30,9 @@ use tokio_util::sync::CancellationToken;
 use crate::down::left_pods;
 use crate::node_parts::Clients;
 use crate::node_parts::member::{Member, RunningMember};
-use crate::stop::Stop;
-use certificates::Own;
-use joining::{Entered, Registered};
+use crate::stop::Shutdown;
+use certificates::NodeClient;
+use joining::{ClusterEntry, Registered};
 pub use membership::has_joined;
 use membership::{Membership, MembershipStore};
 pub use settings::NodeArguments;
@@ -52,7 +52,7 @@ pub async fn run(arguments: NodeArguments) -> Result<()> {
     if settings.background.detach {
         return data_directory::process::detach(data_dir, "", 0);
     }
-    let told = Stop::listen(
+    let told = Shutdown::listen(
         Some(settings.machine.on_stop),
         settings.background.in_background,
     )?;
@@ -109,16 +109,16 @@ struct Node {
     member: RunningMember,
     /// The certificate of the kubelet API, once there is one.
     serving: watch::Receiver<Option<ServingCertificate>>,
-    upkeep: Group,
+    upkeep: TaskGroup,
     failed: CancellationToken,
 }
 
 /// The entry of this machine into the cluster: a registered node.
 struct Entry {
-    own: Own,
+    own: NodeClient,
     client: Client,
     node: NewNode,
-    entered: Entered,
+    entered: ClusterEntry,
     place: Arc<MembershipStore>,
     membership: Membership,
 }
@@ -128,7 +128,7 @@ impl Entry {
         let joined = joining::membership(&place, settings, &host.name).await?;
         let (membership, identity) = joined;
         let servers = Servers::new(membership.urls()?).context("no server is known")?;
-        let own = Own {
+        let own = NodeClient {
             servers,
             ca_pem: membership.ca_pem.clone(),
             node_name: membership.node_name.clone(),
@@ -167,7 +167,7 @@ async fn start(settings: &Settings, host: Host, mut claim: Claim, entry: Entry) 
     } = entry;
     let registered = entered.registered();
     claim.settle(data_dir, &host.name)?;
-    if matches!(entered, Entered::Answered(_)) {
+    if matches!(entered, ClusterEntry::Answered(_)) {
         block_in_place(|| keep_ranges(&place, &mut membership, registered, data_dir))?;
     } else {
         say(
@@ -177,7 +177,7 @@ async fn start(settings: &Settings, host: Host, mut claim: Claim, entry: Entry) 
     }
     let (servers, name) = (own.servers.clone(), own.node_name.clone());
     let (health, failed) = (Health::default(), CancellationToken::new());
-    let mut upkeep = Group::new(&health, &failed);
+    let mut upkeep = TaskGroup::new(&health, &failed);
     let address = node_address(settings, &host)?;
     let node_ip = address.subscribe();
     let shown = watch::Sender::new(None);
@@ -218,7 +218,7 @@ async fn start(settings: &Settings, host: Host, mut claim: Claim, entry: Entry) 
     let component = upkeep.component("list of servers");
     let list = servers::follow_list(reading, servers.clone(), keeper, membership, component);
     upkeep.follow("list of servers", list);
-    if let Entered::Remembered(remembered) = entered {
+    if let ClusterEntry::Remembered(remembered) = entered {
         upkeep.keep("way into the cluster", |stop| {
             confirm(confirming, named, remembered, failed.clone(), stop)
         });
@@ -263,7 +263,7 @@ fn node_address(settings: &Settings, host: &Host) -> Result<NodeAddress> {
 }
 
 /// The clients of the node's parts.
-fn clients(own: &Own) -> Clients {
+fn clients(own: &NodeClient) -> Clients {
     let (servers, ca_pem) = (&own.servers, own.ca_pem.as_str());
     let identity = || own.identity.subscribe();
     let account = |account| account_client(servers, ca_pem, identity(), &own.node_name, account);

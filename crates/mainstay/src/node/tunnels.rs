@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::certificates::Own;
+use super::certificates::NodeClient;
 
 /// The first pause before a tunnel is opened again. It doubles with each failure in a row.
 const PAUSE_MIN: Duration = Duration::from_secs(1);
@@ -25,13 +25,13 @@ const PAUSE_MAX: Duration = Duration::from_secs(15);
 const LASTING: Duration = Duration::from_secs(60);
 
 /// Keeps a tunnel to each server until `stop`. The tunnels lead to this port of this machine only.
-pub async fn keep(own: Own, kubelet_port: u16, stop: CancellationToken) {
+pub async fn keep(own: NodeClient, kubelet_port: u16, stop: CancellationToken) {
     let kubelet_api = SocketAddr::from((Ipv4Addr::LOCALHOST, kubelet_port));
     stop.run_until_cancelled(follow_servers(own, kubelet_api))
         .await;
 }
 
-async fn follow_servers(own: Own, kubelet_api: SocketAddr) {
+async fn follow_servers(own: NodeClient, kubelet_api: SocketAddr) {
     let mut list = own.servers.follow();
     let mut kept: Vec<(Uri, AbortOnDropHandle<()>)> = Vec::new();
     loop {
@@ -49,7 +49,7 @@ async fn follow_servers(own: Own, kubelet_api: SocketAddr) {
     }
 }
 
-async fn keep_one(own: Own, server: Uri, kubelet_api: SocketAddr) {
+async fn keep_one(own: NodeClient, server: Uri, kubelet_api: SocketAddr) {
     let mut backoff = Backoff::new(PAUSE_MIN, PAUSE_MAX);
     loop {
         let begun = Instant::now();
@@ -65,7 +65,7 @@ async fn keep_one(own: Own, server: Uri, kubelet_api: SocketAddr) {
 }
 
 /// Opens a tunnel with the newest client certificate, and serves it to its end.
-async fn tunnel(own: &Own, server: &Uri, kubelet_api: SocketAddr) -> Result<()> {
+async fn tunnel(own: &NodeClient, server: &Uri, kubelet_api: SocketAddr) -> Result<()> {
     let identity = own.identity.borrow().clone();
     let client = client(server, &own.ca_pem, &Credentials::Identity(&identity)).await?;
     let request = Request::get(PATH)

@@ -33,7 +33,7 @@ use tokio_util::sync::CancellationToken;
 use volume_provisioner::Storage;
 
 use console::output::warn;
-use control_plane::tasks::Group;
+use control_plane::tasks::TaskGroup;
 use network::dns_address;
 pub use pods::PodSettings;
 pub use settings::{MachineArguments, MachineFile, MachineSettings, given};
@@ -116,9 +116,9 @@ pub struct Settings<'a> {
 
 /// The running parts of a node.
 pub struct NodeParts {
-    agent: Group,
+    agent: TaskGroup,
     /// The parts that pods need while they run.
-    network: Group,
+    network: TaskGroup,
     storage: Storage,
     /// The treatment of the pods at the end.
     on_shutdown: watch::Sender<OnShutdown>,
@@ -138,7 +138,7 @@ impl NodeParts {
     ) -> Result<Self> {
         let remove_services = watch::Sender::new(true);
         let on_shutdown = watch::Sender::new(OnShutdown::StopPods);
-        let mut network = Group::new(health, failed);
+        let mut network = TaskGroup::new(health, failed);
         let Clients {
             agent,
             proxy,
@@ -159,7 +159,7 @@ impl NodeParts {
         network.run("provisioner", |stop| {
             volume_provisioner::run(provisioner, config, stop)
         });
-        let mut agents = Group::new(health, failed);
+        let mut agents = TaskGroup::new(health, failed);
         let moves = Arc::new(NodeMoves::new(storage.clone()));
         let mut config = agent_config(settings, &on_shutdown, volume_usages, moves)?;
         let limits = storage.limits_local_volumes().await;
@@ -203,7 +203,7 @@ impl NodeParts {
 }
 
 fn start_proxy(
-    group: &mut Group,
+    group: &mut TaskGroup,
     settings: &Settings<'_>,
     client: Client,
     remove_services: &watch::Sender<bool>,
@@ -238,7 +238,7 @@ fn start_proxy(
 }
 
 /// Makes ways to the pods of other nodes, if the cluster has room for some.
-fn start_routes(group: &mut Group, settings: &Settings<'_>, client: Client) -> Result<()> {
+fn start_routes(group: &mut TaskGroup, settings: &Settings<'_>, client: Client) -> Result<()> {
     let config = node_routes::Config {
         node_name: settings.node_name.clone(),
         network: Arc::clone(&settings.network),
@@ -251,7 +251,7 @@ fn start_routes(group: &mut Group, settings: &Settings<'_>, client: Client) -> R
     Ok(())
 }
 
-fn start_dns(group: &mut Group, settings: &Settings<'_>, client: Client) -> Result<()> {
+fn start_dns(group: &mut TaskGroup, settings: &Settings<'_>, client: Client) -> Result<()> {
     let ranges = &settings.ranges;
     let address = dns_address(ranges.service)?;
     let config = dns_server::Config {

@@ -25,7 +25,7 @@ use crate::node_parts::member::RunningMember;
 use crate::node_parts::network::dns_address;
 use crate::own_node::OwnNode;
 use crate::settings::program;
-use crate::stop::Stop;
+use crate::stop::Shutdown;
 pub use settings::ServerRoleArguments;
 use settings::Settings;
 
@@ -42,7 +42,7 @@ pub async fn run(arguments: ServerRoleArguments) -> Result<()> {
         return data_directory::process::detach(data_dir, "", 0);
     }
     let on_stop = settings.node.as_ref().map(|machine| machine.on_stop);
-    let told = Stop::listen(on_stop, settings.background.in_background)?;
+    let told = Shutdown::listen(on_stop, settings.background.in_background)?;
     let listener = control_plane::bind(settings.listen, data_dir).await?;
     data_directory::make(data_dir)?;
     let host = Host::inspect()?;

@@ -8,14 +8,14 @@ mod render;
 mod workloads;
 
 use anyhow::{Context, Result};
-use console::output::{Form, say};
+use console::output::{OutputFormat, say};
 use console::terminal;
 use jiff::Timestamp;
 use resource_kinds::ClusterConfig;
 
 use crate::pod_row::PodRows;
 use crate::settings::{ServerArguments, program};
-use crate::why::{Reach, Server, overview};
+use crate::why::{NamespaceScope, Server, overview};
 use model::{ServerStatus, status};
 use objects::read;
 use render::Call;
@@ -32,7 +32,7 @@ pub struct StatusArguments {
     all_namespaces: bool,
     /// Output format
     #[arg(short, long, value_enum, value_name = "FORM", default_value = "text")]
-    output: Form,
+    output: OutputFormat,
     #[command(flatten)]
     server: ServerArguments,
 }
@@ -54,9 +54,9 @@ pub async fn run(arguments: StatusArguments) -> Result<()> {
         options: arguments.server.options(),
     };
     let reach = match arguments.namespace {
-        Some(namespace) => Reach::One(namespace),
-        None if arguments.all_namespaces => Reach::All,
-        None => Reach::Readable,
+        Some(namespace) => NamespaceScope::One(namespace),
+        None if arguments.all_namespaces => NamespaceScope::All,
+        None => NamespaceScope::Readable,
     };
     let now = Timestamp::now();
     let found = read(&server, &reach, now).await?;
@@ -76,11 +76,11 @@ pub async fn run(arguments: StatusArguments) -> Result<()> {
     };
     let status = status(about, &found, &overview, &rows, now);
     match arguments.output {
-        Form::Json => {
+        OutputFormat::Json => {
             let text = serde_json::to_string_pretty(&status).context("encode the status")?;
             say(&text);
         }
-        Form::Text => {
+        OutputFormat::Text => {
             let width = terminal::size().map(|size| size.width);
             say(&render::lines(&status, &call, width).join("\n"));
         }

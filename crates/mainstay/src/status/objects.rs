@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::node_summaries;
-use crate::why::{self, Reach, Server, read_all};
+use crate::why::{self, NamespaceScope, Server, read_all};
 
 /// The objects that were read. Objects that the user may not read are missing.
 #[derive(Debug, Default)]
@@ -21,7 +21,11 @@ pub struct StatusObjects {
 }
 
 /// Reads all of it.
-pub async fn read(server: &Server, reach: &Reach, now: Timestamp) -> Result<StatusObjects> {
+pub async fn read(
+    server: &Server,
+    reach: &NamespaceScope,
+    now: Timestamp,
+) -> Result<StatusObjects> {
     let version = async {
         let version = server.client.apiserver_version().await;
         version.map_err(|error| server.explain(error))

@@ -110,7 +110,7 @@ fn shown(found: &StatusObjects, width: Option<usize>) -> Vec<String> {
         data_directory: Some("/var/lib/mainstay".to_owned()),
     };
     let now = NOW.parse().unwrap();
-    let reach = Reach::One("default".to_owned());
+    let reach = NamespaceScope::One("default".to_owned());
     let overview = overview(&found.objects, &reach, now);
     let status = status(server, found, &overview, &rows, now);
     let call = Call {

@@ -16,7 +16,7 @@ use control_plane::host::Host;
 use control_plane::{EtcdAddress, EtcdSettings, TokenFile};
 use data_directory::process;
 use data_directory::{Engine, Role};
-use etcd_store::copy::Found;
+use etcd_store::copy::PrefixContents;
 use jiff::Timestamp;
 use mvcc_store::{KeyValue, Revision};
 use serde::{Deserialize, Serialize};
@@ -138,7 +138,7 @@ pub async fn backup(arguments: BackupArguments) -> Result<()> {
 async fn of_etcd(address: &EtcdAddress) -> Result<Contents> {
     let etcd = connect(address).await?;
     let url = &address.url;
-    if let Found::Moved { to } = etcd.found().await.map_err(at(address))? {
+    if let PrefixContents::Moved { to } = etcd.found().await.map_err(at(address))? {
         bail!("the cluster in {url} was moved to {to}, where it goes on");
     }
     let pairs = etcd.pairs().await.map_err(at(address))?;

@@ -11,7 +11,7 @@ use control_plane::host::Host;
 use control_plane::{ClusterNetwork, EtcdAddress, NETWORK_RECORD, TokenFile, shared_keys};
 use data_directory::process;
 use data_directory::{Engine, Marker, Role};
-use etcd_store::copy::Found;
+use etcd_store::copy::PrefixContents;
 use mvcc_store::embedded::{EmbeddedOptions, EmbeddedStore, import};
 use mvcc_store::{KeyValue, Range, Revision, Store};
 
@@ -30,7 +30,7 @@ pub async fn run(address: &EtcdAddress, data: &Path, token: Option<PathBuf>) -> 
     let former = former(data)?;
     let etcd = connect(address).await?;
     let found = etcd.found().await.map_err(at(address))?;
-    if let Found::Moved { to: moved } = &found
+    if let PrefixContents::Moved { to: moved } = &found
         && *moved != to
     {
         bail!(
@@ -64,7 +64,7 @@ pub async fn run(address: &EtcdAddress, data: &Path, token: Option<PathBuf>) -> 
     };
     (marker.instance, marker.cluster) = (instance.clone(), true);
     if has_store(data) {
-        let Found::Moved { .. } = found else {
+        let PrefixContents::Moved { .. } = found else {
             bail!(
                 "{} has a store already: a copy needs a directory without one",
                 data.display()

@@ -12,7 +12,7 @@ use container_runtime::block_in_place;
 use control_plane::{AskedNetwork, EtcdAddress, TokenFile, shared_keys, store};
 use data_directory::process;
 use data_directory::{Engine, MARKER_FILE, Marker, Role};
-use etcd_store::copy::{Begun, EtcdCopy, Found};
+use etcd_store::copy::{EtcdCopy, PrefixContents, StartedCopy};
 use mvcc_store::{KeyValue, Range, Revision};
 
 use super::{Checksum, at, connect};
@@ -25,7 +25,8 @@ pub async fn run(data: &Path, address: &EtcdAddress, token: Option<PathBuf>) -> 
     let mut marker = marker(data)?;
     let etcd = connect(address).await?;
     let found = etcd.found().await.map_err(at(address))?;
-    let is_finishing = marker.engine == Engine::Etcd && matches!(found, Found::Data { .. });
+    let is_finishing =
+        marker.engine == Engine::Etcd && matches!(found, PrefixContents::Data { .. });
     if is_finishing
         && instance_of(&etcd).await.map_err(at(address))? == Some(marker.instance.clone())
     {
@@ -71,7 +72,7 @@ pub async fn fill(
     address: &EtcdAddress,
     instance: &str,
     pairs: &[KeyValue],
-) -> Result<(EtcdCopy, Begun, Checksum)> {
+) -> Result<(EtcdCopy, StartedCopy, Checksum)> {
     let wanted = Checksum::of(pairs.iter())?;
     let begun = etcd.begin(instance).await.map_err(at(address))?;
     for pair in pairs {
@@ -127,20 +128,20 @@ pub fn marker_with_objects(data: &Path) -> Result<Marker> {
 }
 
 /// Refuses an etcd with other data than an interrupted copy of the instance.
-pub fn check_target(found: &Found, address: &EtcdAddress, own: &str) -> Result<()> {
+pub fn check_target(found: &PrefixContents, address: &EtcdAddress, own: &str) -> Result<()> {
     let EtcdAddress { url, prefix, .. } = address;
     let next = "choose another --etcd-prefix, or delete them with `etcdctl del --prefix`";
     match found {
-        Found::Nothing => Ok(()),
-        Found::Incomplete { instance } if instance == own => Ok(()),
-        Found::Incomplete { instance } => bail!(
+        PrefixContents::Nothing => Ok(()),
+        PrefixContents::Incomplete { instance } if instance == own => Ok(()),
+        PrefixContents::Incomplete { instance } => bail!(
             "{url} has an interrupted copy of the cluster {instance} below {prefix}, and this is \
              {own}: {next}"
         ),
-        Found::Data { keys } => {
+        PrefixContents::Data { keys } => {
             bail!("{url} is not empty: it has {keys} keys below {prefix}; {next}")
         }
-        Found::Moved { to } => bail!(
+        PrefixContents::Moved { to } => bail!(
             "{url} has the former objects of a cluster below {prefix}, which was moved to {to}: {next}"
         ),
     }

@@ -14,7 +14,7 @@ use std::str::FromStr;
 use anyhow::{Context, Result, bail};
 use control_plane::backup_contents::records;
 use control_plane::{EtcdAddress, EtcdSettings, EtcdUrl};
-use etcd_store::copy::{CopyError, EtcdCopy, Pairs};
+use etcd_store::copy::{CopyError, EtcdCopy, LivePairs};
 use mvcc_store::{KeyValue, Revision};
 use sha2::{Digest, Sha256};
 
@@ -148,7 +148,7 @@ fn at(address: &EtcdAddress) -> impl Fn(CopyError) -> anyhow::Error {
 }
 
 /// The instance whose objects these are.
-fn instance(pairs: &Pairs) -> Option<String> {
+fn instance(pairs: &LivePairs) -> Option<String> {
     let record = pairs.live.get(data_directory::INSTANCE_RECORD)?;
     String::from_utf8(record.value.to_vec()).ok()
 }
@@ -161,7 +161,7 @@ struct Contents {
     revision: Revision,
 }
 
-fn contents(pairs: &Pairs, instance: String) -> Contents {
+fn contents(pairs: &LivePairs, instance: String) -> Contents {
     Contents {
         instance,
         pairs: pairs.kept().cloned().collect(),

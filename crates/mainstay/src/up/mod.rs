@@ -39,10 +39,10 @@ use crate::node_parts::network::{dns_address, take_down};
 use crate::node_parts::{self, Clients, NodeParts, builtin_images};
 use crate::pod_row::PodRows;
 use crate::settings::program;
-use crate::stop::Stop;
+use crate::stop::Shutdown;
 use further_nodes::FurtherNodes;
 use manifests::Manifest;
-use progress::{Watched, hints};
+use progress::{WatchedSet, hints};
 use settings::Settings;
 pub use settings::{ConfigurationFile, UpArguments};
 
@@ -62,7 +62,7 @@ pub async fn run(arguments: UpArguments) -> Result<()> {
         let input = manifests::from_standard_input(&manifests);
         return data_directory::process::detach(&settings.data_dir, &input, manifests.len());
     }
-    let told = Stop::listen(
+    let told = Shutdown::listen(
         Some(settings.machine.on_stop),
         settings.background.in_background,
     )?;
@@ -292,7 +292,7 @@ impl Cluster {
         }
     }
 
-    async fn apply(&self, manifests: &[Manifest]) -> Result<Vec<Watched>> {
+    async fn apply(&self, manifests: &[Manifest]) -> Result<Vec<WatchedSet>> {
         let client = self
             .control_plane
             .server
@@ -319,7 +319,7 @@ impl Cluster {
                 let namespace = namespace
                     .and_then(|value| value.as_str())
                     .unwrap_or("default");
-                sets.push(Watched {
+                sets.push(WatchedSet {
                     namespace: namespace.to_owned(),
                     name: name.to_owned(),
                 });
@@ -360,7 +360,7 @@ impl Cluster {
         let others = pods.items.iter().filter(|pod| !is_of_set(pod)).count();
         let named = sets.items.iter().map(|set| {
             let replicas = set.spec.as_ref().and_then(|spec| spec.replicas);
-            (Watched::of(set).title(), replicas.unwrap_or(1))
+            (WatchedSet::of(set).title(), replicas.unwrap_or(1))
         });
         let named: Vec<(String, i32)> = named.collect();
         say(&hints::earlier(&program(), kubeconfig, &named, others));
@@ -368,7 +368,7 @@ impl Cluster {
 
     async fn show_progress(
         &self,
-        sets: Option<&[Watched]>,
+        sets: Option<&[WatchedSet]>,
         kubeconfig: &Path,
         interrupted: &CancellationToken,
     ) -> Result<()> {

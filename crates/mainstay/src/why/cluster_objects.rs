@@ -37,7 +37,7 @@ pub enum Scope<'a> {
 
 /// The namespaces that a question about everything covers.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Reach {
+pub enum NamespaceScope {
     /// All of them.
     All,
     /// All, or that of the context if the user may not read all.
@@ -70,13 +70,19 @@ impl ClusterObjects {
 }
 
 /// Reads everything that the user may read of these namespaces, and of the cluster around them.
-pub async fn read_all(server: &Server, reach: &Reach, now: Timestamp) -> Result<ClusterObjects> {
+pub async fn read_all(
+    server: &Server,
+    reach: &NamespaceScope,
+    now: Timestamp,
+) -> Result<ClusterObjects> {
     let scope = match reach {
-        Reach::All | Reach::Readable => Scope::All,
-        Reach::One(namespace) => Scope::Namespace(namespace),
+        NamespaceScope::All | NamespaceScope::Readable => Scope::All,
+        NamespaceScope::One(namespace) => Scope::Namespace(namespace),
     };
     let found = match read(&server.client, scope, now).await {
-        Err(api_client::Error::Api(status)) if status.code == 403 && *reach == Reach::Readable => {
+        Err(api_client::Error::Api(status))
+            if status.code == 403 && *reach == NamespaceScope::Readable =>
+        {
             let own = server.namespace();
             let found = read(&server.client, Scope::Namespace(own), now).await;
             found.map(|mut found| {

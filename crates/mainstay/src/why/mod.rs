@@ -9,13 +9,13 @@ mod server;
 mod target;
 
 use anyhow::{Context, Result, bail};
-use console::output::Form;
+use console::output::OutputFormat;
 use jiff::Timestamp;
 use planners::diagnosis::{Explanation, Overview, TargetKind, explain};
 
 use crate::settings::ServerArguments;
 use cluster_objects::Scope;
-pub use cluster_objects::{ClusterObjects, Reach, read_all};
+pub use cluster_objects::{ClusterObjects, NamespaceScope, read_all};
 use connection::Destination;
 pub use server::Server;
 use target::Target;
@@ -39,7 +39,7 @@ pub struct WhyArguments {
     to_namespace: Option<String>,
     /// Output format
     #[arg(short, long, value_enum, value_name = "FORM", default_value = "text")]
-    output: Form,
+    output: OutputFormat,
     #[command(flatten)]
     server: ServerArguments,
 }
@@ -92,7 +92,9 @@ pub async fn run(arguments: WhyArguments) -> Result<()> {
             (answer.text(now), answer.json())
         }
         (None, _) => {
-            let reach = namespace.map_or(Reach::Readable, |name| Reach::One(name.to_owned()));
+            let reach = namespace.map_or(NamespaceScope::Readable, |name| {
+                NamespaceScope::One(name.to_owned())
+            });
             let found = read_all(&server, &reach, now).await?;
             let mut answer = overview(&found, &reach, now);
             let note = logs::attach(&server.client, &mut answer.answers).await;
@@ -101,8 +103,8 @@ pub async fn run(arguments: WhyArguments) -> Result<()> {
         }
     };
     match arguments.output {
-        Form::Text => console::output::show(&text),
-        Form::Json => {
+        OutputFormat::Text => console::output::show(&text),
+        OutputFormat::Json => {
             let json = serde_json::to_string_pretty(&json).context("encode the answer")?;
             console::output::say(&json);
         }
@@ -137,12 +139,12 @@ async fn ask(
 }
 
 /// All waiting objects, out of those that were read.
-pub fn overview(found: &ClusterObjects, reach: &Reach, now: Timestamp) -> Overview {
+pub fn overview(found: &ClusterObjects, reach: &NamespaceScope, now: Timestamp) -> Overview {
     let mut all = match reach {
-        Reach::All | Reach::Readable => {
+        NamespaceScope::All | NamespaceScope::Readable => {
             Overview::of_cluster(&found.cluster, &found.namespaces, now)
         }
-        Reach::One(_) => Overview::default(),
+        NamespaceScope::One(_) => Overview::default(),
     };
     for evidence in &found.namespaces {
         all = all.and(Overview::of_namespace(evidence));

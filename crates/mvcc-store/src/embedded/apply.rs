@@ -1,6 +1,6 @@
 //! The effect of a transaction on the live keys. Pure: no disk, no clock, no waiting.
 //!
-//! The commit thread applies the transactions of a group one after the other to one [`Draft`];
+//! The commit thread applies the transactions of a group one after the other to one [`GroupDraft`];
 //! each sees what the ones before it wrote. Nothing of a draft is visible outside until all of
 //! it is on disk.
 
@@ -15,13 +15,13 @@ use bytes::Bytes;
 use super::{
     leases::Leases,
     limits::VALUE_BYTES_MAX,
-    record::{Recorded, record},
-    space::{Need, Space},
+    record::{EncodedPair, record},
+    space::{Space, SpaceNeed},
 };
 use crate::{
     Compare, KeyValue, LeaseId, Operation, OperationResult, Revision, StoreError, Txn, TxnResult,
     Value, limits,
-    published::{Change, Commit, LiveKeys, Newest, pair_bytes},
+    published::{Change, Commit, LiveKeys, NewestKeys, pair_bytes},
 };
 
 /// The changes that a group makes on disk, one per key or lease; later ones replace earlier ones.
@@ -41,7 +41,7 @@ impl Writes {
 }
 
 /// The state that a group of transactions is building.
-pub(crate) struct Draft {
+pub(crate) struct GroupDraft {
     pub(crate) live: LiveKeys,
     /// The size of the live pairs in bytes.
     pub(crate) live_bytes: u64,
@@ -51,9 +51,9 @@ pub(crate) struct Draft {
     now: Instant,
 }
 
-impl Draft {
+impl GroupDraft {
     /// Starts from the state at `revision`.
-    pub(crate) fn new(newest: Newest, now: Instant) -> Self {
+    pub(crate) fn new(newest: NewestKeys, now: Instant) -> Self {
         Self {
             live: newest.live,
             live_bytes: newest.live_bytes,
@@ -108,7 +108,7 @@ impl Draft {
     ///
     /// *Errors.* `Full`, `Quota`.
     pub(crate) fn check_space(&self, txn: &Txn, room: &Space) -> Result<(), StoreError> {
-        let (mut after, mut need) = (self.live_bytes, Need::Nothing);
+        let (mut after, mut need) = (self.live_bytes, SpaceNeed::Nothing);
         for operation in &txn.operations {
             let (key, put) = match operation {
                 Operation::Put { key, value, lease } => (key, Some((value, lease))),
@@ -120,14 +120,14 @@ impl Draft {
             if let Some((value, lease)) = put {
                 after += pair_bytes(key, value.len());
                 need = match (previous, lease, need) {
-                    (None, None, _) | (_, _, Need::New) => Need::New,
-                    (None, Some(_), _) | (_, _, Need::Leased) => Need::Leased,
+                    (None, None, _) | (_, _, SpaceNeed::New) => SpaceNeed::New,
+                    (None, Some(_), _) | (_, _, SpaceNeed::Leased) => SpaceNeed::Leased,
                     (Some(_), _, need) => need,
                 };
             }
         }
-        if need == Need::Nothing && after > self.live_bytes {
-            need = Need::Change;
+        if need == SpaceNeed::Nothing && after > self.live_bytes {
+            need = SpaceNeed::Change;
         }
         room.check(need, after)
     }
@@ -181,7 +181,7 @@ impl Draft {
             Some(pair) => (Arc::clone(&pair.key), pair.create_revision),
             None => (Arc::from(key), revision),
         };
-        let Recorded { pair, record } =
+        let EncodedPair { pair, record } =
             record(Arc::clone(&key), value, create_revision, revision, lease);
         leases.attach(&key, previous.as_ref().and_then(|pair| pair.lease), lease);
         self.live.insert(Arc::clone(&key), Arc::clone(&pair));

@@ -53,7 +53,7 @@ impl Default for Counters {
 }
 
 /// The durable storage of a group of transactions.
-pub(crate) trait Durable: Send {
+pub(crate) trait GroupStorage: Send {
     /// Writes everything atomically and returns once it survives a power loss.
     ///
     /// *Errors.* After one, the state of this write is unknown, and no other may follow it before a
@@ -80,7 +80,7 @@ pub(crate) trait Durable: Send {
 /// Storage in memory: the data is lost with the process.
 pub(crate) struct Memory;
 
-impl Durable for Memory {
+impl GroupStorage for Memory {
     fn write(&mut self, _: &Writes, _: Counters) -> Result<(), StoreError> {
         Ok(())
     }
@@ -158,7 +158,7 @@ fn open_and_read(directory: &Directory) -> Result<(Engine, Loaded), StoreError> 
     Ok((opened, loaded))
 }
 
-impl Durable for Disk {
+impl GroupStorage for Disk {
     fn write(&mut self, writes: &Writes, counters: Counters) -> Result<(), StoreError> {
         let engine = self.engine.as_ref().ok_or(StoreError::Closed)?;
         let keyspace = &engine.keyspace;

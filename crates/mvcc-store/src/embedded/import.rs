@@ -4,7 +4,7 @@ use std::{path::Path, sync::Arc};
 
 use super::{
     apply::Writes,
-    disk::{Counters, Disk, Durable as _},
+    disk::{Counters, Disk, GroupStorage as _},
     record,
 };
 use crate::{KeyValue, Revision, StoreError, Value};

@@ -34,12 +34,12 @@ use tokio::sync::oneshot;
 pub use self::{commit::Stepper, import::import};
 use self::{
     commit::{Committer, Shared},
-    disk::{Disk, Durable, Loaded, Memory},
+    disk::{Disk, GroupStorage, Loaded, Memory},
     queue::{Queue, Reply, Request},
 };
 pub use crate::Limits;
 use crate::{
-    LeaseId, Occupancy, Range, RangeResult, Revision, Store, StoreError, Txn, TxnResult,
+    LeaseId, Range, RangeResult, Revision, Store, StoreError, StoreUsage, Txn, TxnResult,
     WatchStream, limits::check_lease, published::Published,
 };
 
@@ -108,7 +108,7 @@ impl EmbeddedStore {
     }
 
     fn start(
-        disk: Box<dyn Durable>,
+        disk: Box<dyn GroupStorage>,
         loaded: Loaded,
         limits: &Limits,
     ) -> Result<Arc<Self>, StoreError> {
@@ -124,7 +124,7 @@ impl EmbeddedStore {
     }
 
     fn prepare(
-        disk: Box<dyn Durable>,
+        disk: Box<dyn GroupStorage>,
         loaded: Loaded,
         limits: &Limits,
     ) -> (Arc<Shared>, Committer) {
@@ -195,10 +195,10 @@ impl Store for EmbeddedStore {
         failure.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn occupancy(&self) -> Occupancy {
+    fn occupancy(&self) -> StoreUsage {
         let (live_bytes, history_bytes) = self.shared.published.bytes();
         let room = self.shared.room();
-        Occupancy {
+        StoreUsage {
             live_bytes,
             history_bytes: u64::try_from(history_bytes).unwrap_or(u64::MAX),
             live_bytes_max: room.live_bytes_max,

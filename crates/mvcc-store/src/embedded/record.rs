@@ -14,7 +14,7 @@ use crate::{KeyValue, LeaseId, Revision, Value};
 const HEADER_BYTES: usize = 24;
 
 /// A pair together with its encoded record.
-pub(crate) struct Recorded {
+pub(crate) struct EncodedPair {
     /// The pair; its value shares the record's memory.
     pub(crate) pair: Arc<KeyValue>,
     /// The record for the disk.
@@ -28,7 +28,7 @@ pub(crate) fn record(
     create_revision: Revision,
     revision: Revision,
     lease: Option<LeaseId>,
-) -> Recorded {
+) -> EncodedPair {
     let stamp;
     let parts: [&[u8]; 3] = match value {
         Value::Plain(bytes) => [bytes, b"", b""],
@@ -54,7 +54,7 @@ pub(crate) fn record(
         mod_revision: revision,
         lease,
     });
-    Recorded { pair, record }
+    EncodedPair { pair, record }
 }
 
 /// Decodes a record as read from disk; `None` if it is too short to be one.

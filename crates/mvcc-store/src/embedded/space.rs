@@ -19,7 +19,7 @@ const OBJECT_PART: u64 = 8;
 
 /// The space requirement of a transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Need {
+pub(crate) enum SpaceNeed {
     /// It increases no value.
     Nothing,
     /// It increases an existing value.
@@ -44,7 +44,7 @@ impl Space {
     /// large object. A small one may still fit.
     pub(crate) fn full(&self, live_bytes: u64) -> Option<StoreError> {
         let another = (self.live_bytes_max / OBJECT_PART).min(OBJECT_BYTES);
-        match self.check(Need::New, live_bytes.saturating_add(another)) {
+        match self.check(SpaceNeed::New, live_bytes.saturating_add(another)) {
             Err(StoreError::Quota { max, .. }) => Some(StoreError::Quota {
                 stored: live_bytes,
                 max,
@@ -56,16 +56,16 @@ impl Space {
     /// Checks that the available space suffices, with that number of live bytes afterwards.
     ///
     /// *Errors.* `Full` for the disk, `Quota` for the quota.
-    pub(crate) fn check(&self, need: Need, live_bytes: u64) -> Result<(), StoreError> {
+    pub(crate) fn check(&self, need: SpaceNeed, live_bytes: u64) -> Result<(), StoreError> {
         let quota = self.live_bytes_max;
         let (free_min, live_max) = match need {
-            Need::Nothing => return Ok(()),
-            Need::Change => (0, quota.saturating_add(quota / CHANGES_BEYOND)),
-            Need::Leased => (
+            SpaceNeed::Nothing => return Ok(()),
+            SpaceNeed::Change => (0, quota.saturating_add(quota / CHANGES_BEYOND)),
+            SpaceNeed::Leased => (
                 FREE_BYTES_MIN / 2,
                 quota.saturating_add(quota / LEASED_BEYOND),
             ),
-            Need::New => (FREE_BYTES_MIN, quota),
+            SpaceNeed::New => (FREE_BYTES_MIN, quota),
         };
         if self.free_bytes < free_min {
             return Err(StoreError::Full(format!(
@@ -96,12 +96,12 @@ mod tests {
             live_bytes_max: 3200,
         };
         let most = |need| (0..10_000).rfind(|live| room.check(need, *live).is_ok());
-        assert_eq!(most(Need::New), Some(3200));
-        assert_eq!(most(Need::Leased), Some(3300));
-        assert_eq!(most(Need::Change), Some(3400));
-        assert_eq!(most(Need::Nothing), Some(9_999));
+        assert_eq!(most(SpaceNeed::New), Some(3200));
+        assert_eq!(most(SpaceNeed::Leased), Some(3300));
+        assert_eq!(most(SpaceNeed::Change), Some(3400));
+        assert_eq!(most(SpaceNeed::Nothing), Some(9_999));
         assert!(matches!(
-            room.check(Need::New, 3201),
+            room.check(SpaceNeed::New, 3201),
             Err(StoreError::Quota {
                 stored: 3201,
                 max: 3200
@@ -118,7 +118,7 @@ mod tests {
             live_bytes_max: quota,
         };
         for live in (0..=quota).step_by(4096) {
-            let refused = room.check(Need::New, live + OBJECT_BYTES).is_err();
+            let refused = room.check(SpaceNeed::New, live + OBJECT_BYTES).is_err();
             assert_eq!(room.full(live).is_some(), refused, "{live}");
         }
     }
@@ -134,9 +134,9 @@ mod tests {
                 room.check(need, 0).is_ok()
             })
         };
-        assert_eq!(least(Need::New), Some(FREE_BYTES_MIN >> 10));
-        assert_eq!(least(Need::Leased), Some(FREE_BYTES_MIN >> 11));
-        assert_eq!(least(Need::Change), Some(0));
-        assert_eq!(least(Need::Nothing), Some(0));
+        assert_eq!(least(SpaceNeed::New), Some(FREE_BYTES_MIN >> 10));
+        assert_eq!(least(SpaceNeed::Leased), Some(FREE_BYTES_MIN >> 11));
+        assert_eq!(least(SpaceNeed::Change), Some(0));
+        assert_eq!(least(SpaceNeed::Nothing), Some(0));
     }
 }

@@ -22,7 +22,7 @@ use imbl::OrdMap;
 pub use self::history::{Change, Commit};
 use self::{
     state::PublishedState,
-    watch::{Hub, SharedHub},
+    watch::{SharedHub, WatchHub},
 };
 use crate::{KeyValue, Limits, Range, RangeResult, Revision, StoreError, WatchStream};
 
@@ -49,7 +49,7 @@ pub struct Published {
 
 /// The newest live keys with their size and revision.
 #[derive(Clone, Debug)]
-pub struct Newest {
+pub struct NewestKeys {
     /// The keys.
     pub live: LiveKeys,
     /// The size of the pairs, as of [`pair_bytes`].
@@ -64,7 +64,7 @@ impl Published {
         Self {
             state: RwLock::new(PublishedState::new(live, revision, limits)),
             revision: AtomicU64::new(revision.0),
-            hub: Arc::new(Mutex::new(Hub::new(limits))),
+            hub: Arc::new(Mutex::new(WatchHub::new(limits))),
             limits: limits.clone(),
         }
     }
@@ -83,9 +83,9 @@ impl Published {
     }
 
     /// The newest state, which later writes do not change.
-    pub fn newest(&self) -> Newest {
+    pub fn newest(&self) -> NewestKeys {
         let state = self.read();
-        Newest {
+        NewestKeys {
             live: state.live.clone(),
             live_bytes: state.live_bytes,
             revision: state.revision,
@@ -147,7 +147,7 @@ impl Published {
     }
 
     /// Publishes the state after these commits. Returns whether anybody watches.
-    pub fn publish(&self, newest: Newest, commits: &[Arc<Commit>], now: Instant) -> bool {
+    pub fn publish(&self, newest: NewestKeys, commits: &[Arc<Commit>], now: Instant) -> bool {
         let mut hub = watch::lock(&self.hub);
         {
             let mut state = self.write();

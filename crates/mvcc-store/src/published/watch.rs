@@ -81,7 +81,7 @@ struct Watcher {
 /// All watchers of a store.
 ///
 /// Invariant: `by_prefix` and `prefix_lengths` list exactly the watchers in `watchers`.
-pub(super) struct Hub {
+pub(super) struct WatchHub {
     watchers: BTreeMap<u64, Watcher>,
     by_prefix: HashMap<Arc<[u8]>, BTreeSet<u64>>,
     /// The number of watched prefixes of each length, so that the watchers of a key are found by
@@ -93,14 +93,14 @@ pub(super) struct Hub {
 }
 
 /// A hub that watchers and the commit thread share.
-pub(super) type SharedHub = Arc<Mutex<Hub>>;
+pub(super) type SharedHub = Arc<Mutex<WatchHub>>;
 
 /// Locks the hub. Its methods do not panic half-way, so a poisoned lock can still be used.
-pub(super) fn lock(hub: &Mutex<Hub>) -> MutexGuard<'_, Hub> {
+pub(super) fn lock(hub: &Mutex<WatchHub>) -> MutexGuard<'_, WatchHub> {
     hub.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Hub {
+impl WatchHub {
     /// A hub without watchers.
     pub(super) fn new(limits: &Limits) -> Self {
         Self {
@@ -274,7 +274,7 @@ impl Drop for Watcher {
 /// The receiving end: a stream of events. Dropping it ends the watch.
 pub(super) struct Watch {
     id: u64,
-    hub: Weak<Mutex<Hub>>,
+    hub: Weak<Mutex<WatchHub>>,
     prefix: Arc<[u8]>,
     buffer: Arc<Buffer>,
     ended: bool,

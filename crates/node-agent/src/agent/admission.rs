@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use api_client::{Api, Client};
 use k8s_openapi::api::core::v1::{Node, Pod};
-use placement::{Misfit, misfit};
-use pod_lifecycle::resources::admission::{Rejection, rejection, under_pressure};
+use placement::{AdmissionFailure, misfit};
+use pod_lifecycle::resources::admission::{PodRejection, rejection, under_pressure};
 use reconcile::{Cache, Component, WatchConfig};
 use resource_kinds::pod_view::PodView;
 
@@ -61,7 +61,7 @@ impl Admission {
     }
 
     /// The reason why the node rejects a new pod; `None` if it admits the pod.
-    pub async fn rejection(&self, pod: &Pod) -> Option<Rejection> {
+    pub async fn rejection(&self, pod: &Pod) -> Option<PodRejection> {
         let conditions = self.monitor.conditions();
         if let Some(rejection) = under_pressure(pod, &conditions) {
             return Some(rejection);
@@ -75,7 +75,7 @@ impl Admission {
         let wanted = PodView::from(pod);
         let others = self.others(pod);
         let mut found = misfit(&wanted, &node, &others);
-        if found == Some(Misfit::NodeAffinity) {
+        if found == Some(AdmissionFailure::NodeAffinity) {
             // The scheduler may have seen newer labels.
             let api: Api<Node> = Api::all(self.client.clone());
             match api.get(&self.node.config.node_name).await {
@@ -83,7 +83,7 @@ impl Admission {
                 Err(error) => tracing::warn!(%error, "labels of the node not read"),
             }
         }
-        found.map(|misfit| Rejection {
+        found.map(|misfit| PodRejection {
             reason: misfit.reason(),
             message: misfit.message(),
         })

@@ -24,7 +24,7 @@ use crate::config::Config;
 use crate::csi_volumes::{CsiVolumes, LivePod, clean_up, keep_shown, keep_up, watch_plugins};
 use crate::error::Error;
 use crate::images::Puller;
-use crate::kubelet_api::{self, Access, HttpsServer, KubeletContext, NodeService};
+use crate::kubelet_api::{self, HttpsServer, KubeletAuthorizer, KubeletContext, NodeService};
 use crate::machine::machine_info::MachineInfo;
 use crate::machine::pressure::Monitor;
 use crate::node::lease::{self, LeaseFiles, NodeLease};
@@ -67,7 +67,7 @@ impl NodeAgent {
         async move {
         let server = match &mut config.kubelet_api {
             Some(api) => {
-                let access = Access::new(&config.node_name, client.clone());
+                let access = KubeletAuthorizer::new(&config.node_name, client.clone());
                 Some(HttpsServer::bind(api, access).await?)
             }
             None => None,

@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
-use pod_lifecycle::node::volume_expansion::{Growth, Known, conclusion, failure};
+use pod_lifecycle::node::volume_expansion::{KnownVolume, VolumeExpansion, conclusion, failure};
 use reconcile::reference;
 use resource_kinds::reasons::volume::{FILE_SYSTEM_RESIZED, RESIZE_FAILED};
 
@@ -20,7 +20,7 @@ pub struct ClaimGrowth<'a> {
     /// The name of the PersistentVolume.
     pub volume: &'a str,
     /// The growth.
-    pub growth: Growth,
+    pub growth: VolumeExpansion,
 }
 
 impl ClaimGrowth<'_> {
@@ -70,7 +70,7 @@ impl ClaimGrowth<'_> {
     pub async fn failed(
         &self,
         claim: &PersistentVolumeClaim,
-        known: Known,
+        known: KnownVolume,
         error: &str,
         is_infeasible: bool,
     ) -> Result<(), String> {

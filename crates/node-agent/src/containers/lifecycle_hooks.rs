@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::{HTTPHeader, LifecycleHandler};
 
-use crate::probes::http_probe::{self, HttpTarget, Unanswered};
+use crate::probes::http_probe::{self, HttpProbeError, HttpTarget};
 use crate::probes::prober::{self, CommandResult, ProbeTarget, run_command};
 
 /// The way in which a hook succeeded.
@@ -69,14 +69,14 @@ async fn ask(
     mut target: HttpTarget,
     headers: &[HTTPHeader],
     limit: Duration,
-) -> Result<HookOutcome, Unanswered> {
+) -> Result<HookOutcome, HttpProbeError> {
     const AGENT: &str = "kube-lifecycle/1.36";
     let begun = Instant::now();
     let unanswered = match http_probe::get(target.clone(), AGENT, headers, limit).await {
         Ok(_) => return Ok(HookOutcome::AsAsked),
         Err(unanswered) => unanswered,
     };
-    if !target.tls || !matches!(unanswered, Unanswered::NotTls(_)) {
+    if !target.tls || !matches!(unanswered, HttpProbeError::NotTls(_)) {
         return Err(unanswered);
     }
     target.tls = false;

@@ -333,7 +333,7 @@ mod tests {
 
     use super::*;
     use crate::containers::security_context::unmet_wishes;
-    use crate::volumes::{Block, Prepared};
+    use crate::volumes::{BlockVolume, Prepared};
 
     fn built(pod: serde_json::Value, image: ImageConfig) -> Result<ContainerSpec, String> {
         let pod: Pod = serde_json::from_value(serde_json::json!({
@@ -349,7 +349,7 @@ mod tests {
             ("data".to_owned(), prepared("/vol", None)),
             (
                 "raw".to_owned(),
-                prepared("/dev/loop7", Some(Block::Device)),
+                prepared("/dev/loop7", Some(BlockVolume::Device)),
             ),
         ]
         .into();

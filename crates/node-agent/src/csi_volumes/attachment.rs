@@ -40,12 +40,12 @@ struct State {
 }
 
 /// A pod waits for a volume, until this is dropped.
-pub struct Expected<'a> {
+pub struct AwaitedAttachment<'a> {
     all: &'a VolumesInUse,
     name: String,
 }
 
-impl Drop for Expected<'_> {
+impl Drop for AwaitedAttachment<'_> {
     fn drop(&mut self) {
         self.all.change(|state| {
             if let Some(count) = state.expected.get_mut(&self.name) {
@@ -78,9 +78,9 @@ impl VolumesInUse {
     }
 
     /// Registers a pod that waits for a volume.
-    pub fn expect(&self, name: String) -> Expected<'_> {
+    pub fn expect(&self, name: String) -> AwaitedAttachment<'_> {
         self.change(|state| *state.expected.entry(name.clone()).or_default() += 1);
-        Expected { all: self, name }
+        AwaitedAttachment { all: self, name }
     }
 
     /// Records that a volume has a record on disk.

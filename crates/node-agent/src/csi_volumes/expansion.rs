@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use k8s_openapi::api::core::v1::Pod;
-use pod_lifecycle::node::volume_expansion::{Known, plan, shown};
+use pod_lifecycle::node::volume_expansion::{KnownVolume, plan, shown};
 
 use super::drivers::Registered;
 use super::request::{CsiVolume, Identity};
@@ -16,19 +16,19 @@ use crate::api::objects::{ApiObjects, BoundClaim};
 /// The known capacities of volumes in use. They are not stored on disk: an expansion that a claim does not
 /// show yet is repeated.
 #[derive(Debug, Default)]
-pub struct Sizes(Mutex<BTreeMap<Identity, Known>>);
+pub struct KnownCapacities(Mutex<BTreeMap<Identity, KnownVolume>>);
 
-impl Sizes {
-    fn all(&self) -> MutexGuard<'_, BTreeMap<Identity, Known>> {
+impl KnownCapacities {
+    fn all(&self) -> MutexGuard<'_, BTreeMap<Identity, KnownVolume>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The knowledge of a volume.
-    pub fn of(&self, id: &Identity) -> Known {
+    pub fn of(&self, id: &Identity) -> KnownVolume {
         self.all().get(id).copied().unwrap_or_default()
     }
 
-    fn set(&self, id: &Identity, known: Known) {
+    fn set(&self, id: &Identity, known: KnownVolume) {
         self.all().insert(id.clone(), known);
     }
 
@@ -93,7 +93,7 @@ impl CsiVolumes {
                 return Err(text);
             }
             let is_refused = error.is_of_state();
-            let noted = Known {
+            let noted = KnownVolume {
                 has_failed: true,
                 is_refused,
                 ..known
@@ -107,9 +107,9 @@ impl CsiVolumes {
                 false => Err(text),
             };
         }
-        let grown = Known {
+        let grown = KnownVolume {
             capacity: Some(capacity),
-            ..Known::default()
+            ..KnownVolume::default()
         };
         self.sizes().set(&wanted.id, grown);
         growing.succeeded(&claim).await

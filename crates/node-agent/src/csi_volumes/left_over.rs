@@ -23,9 +23,9 @@ const PAUSE_MAX: Duration = Duration::from_secs(122);
 
 /// The sign that volumes may be left over.
 #[derive(Debug, Default)]
-pub struct LeftOver(Notify);
+pub struct LeftoverNotice(Notify);
 
-impl LeftOver {
+impl LeftoverNotice {
     /// Asks for a look at all volumes now, without their pauses.
     pub fn look_again(&self) {
         self.0.notify_one();

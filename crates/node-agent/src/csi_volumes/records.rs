@@ -48,14 +48,14 @@ impl VolumeData {
 
 /// All records of a node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Records {
+pub struct VolumeRecords {
     /// Staged volumes.
     pub stages: Vec<VolumeData>,
     /// Published volumes.
     pub publications: Vec<VolumeData>,
 }
 
-impl Records {
+impl VolumeRecords {
     /// Reads all records. One that cannot be read is left out with a warning: it was cut by a loss of
     /// power before the call that it was written for.
     ///
@@ -157,7 +157,7 @@ mod tests {
     fn records_are_found_until_they_are_removed() {
         let temp = tempfile::tempdir().unwrap();
         let dir = KubeletDir::of(temp.path());
-        assert_eq!(Records::read(&dir).unwrap(), Records::default());
+        assert_eq!(VolumeRecords::read(&dir).unwrap(), VolumeRecords::default());
         let data = VolumeData {
             driver_name: "d".to_owned(),
             volume_handle: "h".to_owned(),
@@ -177,19 +177,19 @@ mod tests {
         let cut = dir.at(&KubeletPath::publication_record("u", "other"));
         fs::create_dir_all(cut.parent().unwrap()).unwrap();
         fs::write(cut, "{").unwrap();
-        let found = Records::read(&dir).unwrap();
+        let found = VolumeRecords::read(&dir).unwrap();
         assert_eq!(found.stages, [data]);
         assert_eq!(found.publications, std::slice::from_ref(&of_pod));
-        assert_eq!(found.of("d", "other"), Records::default());
+        assert_eq!(found.of("d", "other"), VolumeRecords::default());
         // A file in the mount's place keeps the record.
         let file = dir.at(&KubeletPath::publication("u", "pv")).join("file");
         fs::write(&file, "x").unwrap();
         assert!(remove(&dir, &place, &of_pod).is_err());
-        assert_eq!(Records::read(&dir).unwrap(), found);
+        assert_eq!(VolumeRecords::read(&dir).unwrap(), found);
         fs::remove_file(file).unwrap();
         for _ in 0..2 {
             remove(&dir, &place, &of_pod).unwrap();
         }
-        assert!(Records::read(&dir).unwrap().publications.is_empty());
+        assert!(VolumeRecords::read(&dir).unwrap().publications.is_empty());
     }
 }

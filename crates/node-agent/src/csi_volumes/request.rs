@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use csi::{Access, AccessMode, Expansion, NodeCapabilities, Publication, Stage, VolumeCapability};
+use csi::{
+    AccessMode, AccessType, Expansion, NodeCapabilities, Publication, Stage, VolumeCapability,
+};
 use k8s_openapi::api::core::v1::{PersistentVolume, Pod, Volume};
 use k8s_openapi::api::storage::v1::CSIDriver;
 use sha2::{Digest, Sha256};
@@ -206,8 +208,8 @@ impl CsiVolume {
             (_, false) => AccessMode::SingleNodeWriter,
         };
         let access = match self.is_block {
-            true => Access::Block,
-            false => Access::Mount {
+            true => AccessType::Block,
+            false => AccessType::Mount {
                 fs_type: self.fs_type.clone(),
                 flags: self.mount_options.clone(),
                 group: match group {
@@ -478,14 +480,14 @@ mod tests {
             wanted.expansion(can, "u", 5, BTreeMap::new()).capability,
         ];
         for used in uses {
-            let Access::Mount { flags, .. } = used.access else {
+            let AccessType::Mount { flags, .. } = used.access else {
                 panic!("{used:?}");
             };
             assert_eq!(flags, wanted.mount_options);
         }
         wanted.is_block = true;
         let device = wanted.stage(can, GroupUse::None, &found).capability;
-        assert_eq!(device.access, Access::Block);
+        assert_eq!(device.access, AccessType::Block);
     }
 
     #[test]
@@ -516,7 +518,7 @@ mod tests {
         assert_eq!(device.volume_path, place.told());
         assert_eq!(
             (device.staging_path, device.capability.access),
-            (None, Access::Block)
+            (None, AccessType::Block)
         );
     }
 

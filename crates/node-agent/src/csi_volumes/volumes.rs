@@ -20,9 +20,9 @@ use tokio::sync::Mutex;
 use super::attachment::{self, VolumesInUse};
 use super::directory::{KubeletDir, KubeletPath};
 use super::drivers::{Drivers, Registered};
-use super::expansion::Sizes;
-use super::left_over::LeftOver;
-use super::records::{self, Records, VolumeData};
+use super::expansion::KnownCapacities;
+use super::left_over::LeftoverNotice;
+use super::records::{self, VolumeData, VolumeRecords};
 use super::request::{CsiVolume, GroupUse, Identity, RequestData, SecretName};
 use super::volume_stats::VolumeStatsCache;
 use crate::api::objects::{ApiObjects, TokenWanted, in_time};
@@ -42,9 +42,9 @@ pub struct CsiVolumes {
     /// One step at a time per volume.
     locks: KeyedLocks<Mutex<()>>,
     in_use: VolumesInUse,
-    sizes: Sizes,
+    sizes: KnownCapacities,
     stats: VolumeStatsCache,
-    left_over: LeftOver,
+    left_over: LeftoverNotice,
 }
 
 /// A volume that is published for a pod.
@@ -63,7 +63,7 @@ impl CsiVolumes {
     /// Of the disk.
     pub fn open(client: Client, node: String, data_dir: &std::path::Path) -> io::Result<Self> {
         let directory = KubeletDir::of(data_dir);
-        let records = Records::read(&directory)?;
+        let records = VolumeRecords::read(&directory)?;
         Ok(Self {
             client,
             node,
@@ -72,9 +72,9 @@ impl CsiVolumes {
             pods: pods_dir(data_dir),
             drivers: Drivers::default(),
             locks: KeyedLocks::default(),
-            sizes: Sizes::default(),
+            sizes: KnownCapacities::default(),
             stats: VolumeStatsCache::default(),
-            left_over: LeftOver::default(),
+            left_over: LeftoverNotice::default(),
         })
     }
 
@@ -104,12 +104,12 @@ impl CsiVolumes {
     }
 
     /// The knowledge of the volumes' capacities.
-    pub(super) fn sizes(&self) -> &Sizes {
+    pub(super) fn sizes(&self) -> &KnownCapacities {
         &self.sizes
     }
 
     /// The sign that volumes may be left over.
-    pub(super) fn left_over(&self) -> &LeftOver {
+    pub(super) fn left_over(&self) -> &LeftoverNotice {
         &self.left_over
     }
 
@@ -288,9 +288,10 @@ impl CsiVolumes {
         blocking(move || work(&directory)).await
     }
 
-    pub(super) async fn records(&self) -> Result<Records, String> {
+    pub(super) async fn records(&self) -> Result<VolumeRecords, String> {
         let read = |dir: &KubeletDir| {
-            Records::read(dir).map_err(|error| format!("read the records of volumes: {error}"))
+            VolumeRecords::read(dir)
+                .map_err(|error| format!("read the records of volumes: {error}"))
         };
         self.on_disk(read).await
     }
@@ -411,7 +412,7 @@ impl CsiVolumes {
         if names_in_use(&left).is_empty() {
             self.in_use.forget(&id.unique_name());
         }
-        if left == Records::default() {
+        if left == VolumeRecords::default() {
             self.sizes.forget(id);
         }
         Ok(())
@@ -462,14 +463,14 @@ fn end_mount(dir: &KubeletDir, path: &str) -> Result<(), String> {
 }
 
 /// The steps for a volume with these records.
-fn steps(records: &Records, lives: impl Fn(&str) -> bool) -> Vec<CsiStep> {
+fn steps(records: &VolumeRecords, lives: impl Fn(&str) -> bool) -> Vec<CsiStep> {
     let users = records.publications.iter();
     let users: Vec<&str> = users.map(|data| data.pod.as_str()).collect();
     let staged_for = records.stages.first().map(|data| data.pod.as_str());
     plan(&users, staged_for, lives)
 }
 
-fn names_in_use(records: &Records) -> BTreeSet<String> {
+fn names_in_use(records: &VolumeRecords) -> BTreeSet<String> {
     let attached = records.all().filter(|data| data.is_attached);
     attached.map(|data| data.id().unique_name()).collect()
 }

@@ -5,7 +5,7 @@ use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
 
-use image_store::Progress;
+use image_store::PullProgress;
 use keyed_locks::KeyedLocks;
 use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 use tokio::time::sleep;
@@ -40,7 +40,7 @@ impl PullLimiter {
     pub async fn run<T>(
         &self,
         registry: &str,
-        progress: &Progress,
+        progress: &PullProgress,
         pull: impl Future<Output = T>,
     ) -> Result<T, AcquireError> {
         let mut permit = Some(self.take(registry).await?);
@@ -83,7 +83,7 @@ mod tests {
 
     use super::*;
 
-    fn hang(limiter: &Arc<PullLimiter>, registry: &str, progress: Progress) -> JoinHandle<()> {
+    fn hang(limiter: &Arc<PullLimiter>, registry: &str, progress: PullProgress) -> JoinHandle<()> {
         let (limiter, registry) = (Arc::clone(limiter), registry.to_owned());
         tokio::spawn(async move {
             limiter
@@ -101,8 +101,8 @@ mod tests {
     }
 
     /// A pull that makes progress.
-    fn lively() -> (Progress, JoinHandle<()>) {
-        let progress = Progress::default();
+    fn lively() -> (PullProgress, JoinHandle<()>) {
+        let progress = PullProgress::default();
         let counted = progress.clone();
         let task = tokio::spawn(async move {
             loop {
@@ -123,7 +123,7 @@ mod tests {
         settle().await;
         let free = PULLS_MAX - PULLS_OF_ONE_REGISTRY_MAX;
         assert_eq!(limiter.all.available_permits(), free);
-        let other = limiter.run("b", &Progress::default(), ready(7)).await;
+        let other = limiter.run("b", &PullProgress::default(), ready(7)).await;
         assert_eq!(other.unwrap(), 7);
         // They keep theirs while data arrives.
         sleep(PULL_STALL_CHECK * 10).await;
@@ -142,11 +142,11 @@ mod tests {
     async fn slow_pulls_of_however_many_registries_give_up_their_permits() {
         let limiter = Arc::new(PullLimiter::default());
         let hung: Vec<_> = (0..20)
-            .map(|number| hang(&limiter, &format!("r{number}"), Progress::default()))
+            .map(|number| hang(&limiter, &format!("r{number}"), PullProgress::default()))
             .collect();
         settle().await;
         assert_eq!(limiter.all.available_permits(), 0);
-        let progress = Progress::default();
+        let progress = PullProgress::default();
         let other = limiter.run("other", &progress, async {
             sleep(Duration::from_secs(3600)).await;
             7

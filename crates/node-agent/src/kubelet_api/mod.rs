@@ -37,7 +37,7 @@ use crate::machine::stats::UsageHistory;
 use crate::node_context::NodeContext;
 use crate::pods::pod_manager::PodManager;
 use crate::probes::counts::ProbeCounts;
-pub(crate) use https::{Access, HttpsServer};
+pub(crate) use https::{HttpsServer, KubeletAuthorizer};
 pub use response::{BoxBody, BoxError};
 use response::{Target, refusal, refused, text};
 

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use pod_lifecycle::Moment;
 
-use super::pod_files::{Places, PodFiles};
+use super::pod_files::{PodFiles, PodPaths};
 use crate::clock::Clock;
 
 /// The files of a pod, and the time of the look at them.
@@ -25,7 +25,7 @@ pub struct DiskFigures {
 
 impl DiskFigures {
     /// Looks at all files of a pod and keeps their sizes. Blocks.
-    pub fn measure(&self, uid: &str, places: &Places, clock: Clock) -> Arc<MeasuredFiles> {
+    pub fn measure(&self, uid: &str, places: &PodPaths, clock: Clock) -> Arc<MeasuredFiles> {
         let files = places.taken();
         let at = clock.now();
         let measured = Arc::new(MeasuredFiles { at, files });

@@ -13,7 +13,7 @@ use container_runtime::disk_usage::{self, DiskSpace};
 
 /// The paths that a pod writes to: each container's writable layer, logs and termination message,
 /// the volumes by name, and the files common to all containers.
-pub struct Places {
+pub struct PodPaths {
     files: Vec<PathBuf>,
     containers: Vec<(String, [PathBuf; 3])>,
     volumes: Vec<(String, PathBuf)>,
@@ -30,7 +30,7 @@ pub struct PodFiles {
     volumes: Vec<(String, DiskSpace)>,
 }
 
-impl Places {
+impl PodPaths {
     /// The paths of the pod's started containers and its volumes.
     pub fn of(pod: &Pod, record: &PodRecord, dir: &PodDir) -> Self {
         let Some(pod_spec) = &pod.spec else {
@@ -163,13 +163,13 @@ mod tests {
             containers: [("c".to_owned(), known)].into(),
             ..PodRecord::default()
         };
-        let empty = Places::of(&pod, &record, &dir).taken();
+        let empty = PodPaths::of(&pod, &record, &dir).taken();
         assert_eq!(empty.usage(Resource::EphemeralStorage).total, 0);
         for place in [dir.rootfs("c-2"), dir.logs("c"), dir.volume("v")] {
             fs::create_dir_all(&place).unwrap();
             fs::write(place.join("file"), vec![1; 1 << 20]).unwrap();
         }
-        let files = Places::of(&pod, &record, &dir).taken();
+        let files = PodPaths::of(&pod, &record, &dir).taken();
         let bytes = files.bytes();
         assert!(bytes.containers["c"] >= 2 << 20 && bytes.volumes["v"] >= 1 << 20);
         let usage = files.usage(Resource::EphemeralStorage);
@@ -185,7 +185,7 @@ mod tests {
             fs::write(file, vec![1; 1 << 20]).unwrap();
         }
         fs::write(dir.termination_log("c", 2), vec![1; 1 << 20]).unwrap();
-        let after = Places::of(&pod, &record, &dir).taken();
+        let after = PodPaths::of(&pod, &record, &dir).taken();
         let bytes = after.bytes();
         assert!(bytes.files >= 3 << 20);
         assert!(bytes.containers["c"] >= before.containers["c"] + (1 << 20));

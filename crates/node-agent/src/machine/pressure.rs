@@ -11,7 +11,7 @@ use std::sync::{Mutex, PoisonError};
 
 use image_store::KeepFree;
 use pod_lifecycle::resources::eviction::{
-    Condition, Observation, Observations, Pressure, Shortage, Signal, shortages,
+    Condition, NodePressure, ResourceObservation, ResourceObservations, Shortage, Signal, shortages,
 };
 use tokio::sync::watch;
 
@@ -27,7 +27,7 @@ pub struct Monitor {
     node_files: PathBuf,
     /// A place on the file system that images are on.
     image_files: PathBuf,
-    pressure: Mutex<Pressure>,
+    pressure: Mutex<NodePressure>,
     conditions: watch::Sender<BTreeSet<Condition>>,
 }
 
@@ -116,13 +116,13 @@ fn are_apart(one: &Path, other: &Path) -> bool {
     device(one) != device(other)
 }
 
-fn observe(node_files: &Path, image_files: &Path) -> Observations {
+fn observe(node_files: &Path, image_files: &Path) -> ResourceObservations {
     let amount = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
-    let of = |available: u64, capacity: u64| Observation {
+    let of = |available: u64, capacity: u64| ResourceObservation {
         available: amount(available),
         capacity: amount(capacity),
     };
-    let mut seen = Observations::new();
+    let mut seen = ResourceObservations::new();
     if let (Some(available), Some(total)) = (meminfo("MemAvailable"), meminfo("MemTotal")) {
         seen.insert(Signal::MemoryAvailable, of(available, total));
     }

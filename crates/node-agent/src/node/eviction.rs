@@ -14,7 +14,7 @@ use reconcile::EventType;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::image_gc::Collector;
+use super::image_gc::ImageCollector;
 use super::registration;
 use crate::limits::{EVICTION_POLL, EVICTION_WAIT, NODE_CHECK_PERIOD};
 use crate::machine::disk_figures::DiskFigures;
@@ -35,7 +35,7 @@ pub struct EvictionManager {
     /// The disk usage of pods.
     pub disk: Arc<DiskFigures>,
     /// Removes unused images.
-    pub images: Arc<Collector>,
+    pub images: Arc<ImageCollector>,
 }
 
 impl EvictionManager {

@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use image_store::{Garbage, ImageStore, Needed, StoreError};
+use image_store::{Garbage, ImageStore, ImagesInUse, StoreError};
 use k8s_openapi::api::core::v1::Pod;
 use pod_lifecycle::node::image_gc::{ImageHistory, Present};
 use pod_lifecycle::spec;
@@ -33,7 +33,7 @@ const TRIES: u32 = 100;
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// Removes images; one removal at a time.
-pub struct Collector {
+pub struct ImageCollector {
     node: Arc<NodeContext>,
     puller: Arc<Puller>,
     pods: Arc<PodManager>,
@@ -51,7 +51,7 @@ enum Goal {
     Age,
 }
 
-impl Collector {
+impl ImageCollector {
     /// A collector without history; the pod manager must know all pods of the node.
     pub fn new(node: Arc<NodeContext>, puller: Arc<Puller>, pods: Arc<PodManager>) -> Self {
         Self {
@@ -195,8 +195,8 @@ impl Collector {
     }
 
     /// The images in use by pods that have not ended.
-    fn needed(&self) -> Needed {
-        let mut needed = Needed::default();
+    fn needed(&self) -> ImagesInUse {
+        let mut needed = ImagesInUse::default();
         for view in self.pods.list() {
             if view.has_ended() && view.sandbox.is_none() {
                 continue;
@@ -229,7 +229,7 @@ impl Collector {
     }
 }
 
-fn present(store: &ImageStore, needed: &Needed) -> Result<Vec<Present>, StoreError> {
+fn present(store: &ImageStore, needed: &ImagesInUse) -> Result<Vec<Present>, StoreError> {
     let in_use = store.in_use(needed)?;
     let images = store.list()?.into_iter();
     Ok(images

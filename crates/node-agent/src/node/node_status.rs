@@ -16,11 +16,11 @@ const OWN_CONDITIONS: [&str; 4] = ["MemoryPressure", "DiskPressure", "PIDPressur
 
 /// Extended resources from other writers, as allocatable resources; `None` for those that were
 /// removed.
-pub type Extended = BTreeMap<String, Option<Quantity>>;
+pub type ExtendedResources = BTreeMap<String, Option<Quantity>>;
 
 /// The extended resources in a status. Operators write them into the capacity; as with kubelet, all
 /// of it is allocatable.
-pub fn extended(status: &NodeStatus, own: &BTreeMap<String, Quantity>) -> Extended {
+pub fn extended(status: &NodeStatus, own: &BTreeMap<String, Quantity>) -> ExtendedResources {
     let foreign = |of: &Option<BTreeMap<String, Quantity>>| {
         let all = of.clone().into_iter().flatten();
         all.filter(|(name, _)| name.contains('/') && !own.contains_key(name))

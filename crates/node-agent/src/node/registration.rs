@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use super::image_list::status_images;
 use super::lease::NodeLease;
 use super::new_node::NewNode;
-use super::node_status::{Extended, address_of, conditions, extended, own_part};
+use super::node_status::{ExtendedResources, address_of, conditions, extended, own_part};
 use crate::api::is_away;
 use crate::api::known_status::KnownStatus;
 use crate::clock::Clock;
@@ -59,7 +59,7 @@ struct Seen {
     pressure: BTreeSet<Condition>,
     images: Vec<ContainerImage>,
     address: Option<IpAddr>,
-    extended: Extended,
+    extended: ExtendedResources,
     volumes_in_use: BTreeSet<String>,
 }
 

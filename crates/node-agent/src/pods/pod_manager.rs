@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use super::message::Message;
 use crate::clock::Clock;
 use crate::machine::disk_figures::{DiskFigures, MeasuredFiles};
-use crate::machine::pod_files::Places;
+use crate::machine::pod_files::PodPaths;
 use crate::paths::PodDir;
 use crate::volumes::PreparedVolumes;
 
@@ -44,7 +44,7 @@ impl PodView {
     /// Looks at all files of the pod, and keeps their sizes. Blocks.
     pub fn measure_files(&self, figures: &DiskFigures, clock: Clock) -> Arc<MeasuredFiles> {
         let uid = self.pod.metadata.uid.as_deref().unwrap_or_default();
-        let places = Places::of(&self.pod, &self.record, &self.dir);
+        let places = PodPaths::of(&self.pod, &self.record, &self.dir);
         figures.measure(uid, &places, clock)
     }
 }

@@ -27,7 +27,7 @@ pub struct HttpTarget {
 
 /// A server's response.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Answer {
+pub struct HttpProbeResponse {
     /// The status code.
     pub status: u16,
     location: Option<String>,
@@ -37,17 +37,17 @@ pub struct Answer {
 
 /// The error of a request, for the user.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Unanswered {
+pub enum HttpProbeError {
     /// The server does not speak TLS, though the scheme is HTTPS.
     NotTls(String),
     /// Any other error.
     Other(String),
 }
 
-impl From<Unanswered> for String {
-    fn from(unanswered: Unanswered) -> Self {
+impl From<HttpProbeError> for String {
+    fn from(unanswered: HttpProbeError) -> Self {
         match unanswered {
-            Unanswered::NotTls(why) | Unanswered::Other(why) => why,
+            HttpProbeError::NotTls(why) | HttpProbeError::Other(why) => why,
         }
     }
 }
@@ -63,7 +63,7 @@ enum Redirect {
 
 /// The probe's result for a response. A redirect that was not followed counts as success, with a
 /// warning.
-pub fn outcome(answer: &Answer) -> ProbeOutcome {
+pub fn outcome(answer: &HttpProbeResponse) -> ProbeOutcome {
     match answer.status {
         200..300 => ProbeOutcome::Success,
         300..400 => ProbeOutcome::Warning(format!(
@@ -132,11 +132,11 @@ pub async fn get(
     agent: &str,
     headers: &[HTTPHeader],
     timeout: Duration,
-) -> Result<Answer, Unanswered> {
+) -> Result<HttpProbeResponse, HttpProbeError> {
     let exchange = follow(&mut target, agent, headers, timeout);
     match tokio::time::timeout(timeout, exchange).await {
         Ok(answer) => answer,
-        Err(_) => Err(Unanswered::Other(failed(
+        Err(_) => Err(HttpProbeError::Other(failed(
             &target.url(),
             "context deadline exceeded (Client.Timeout exceeded while awaiting headers)",
         ))),
@@ -154,7 +154,7 @@ async fn follow(
     agent: &str,
     headers: &[HTTPHeader],
     timeout: Duration,
-) -> Result<Answer, Unanswered> {
+) -> Result<HttpProbeResponse, HttpProbeError> {
     let mut wishes = Wishes {
         agent,
         headers,
@@ -166,19 +166,19 @@ async fn follow(
         sent += 1;
         let answer = ask(target, &wishes, timeout).await;
         let answer = answer.map_err(|unanswered| match unanswered {
-            Unanswered::NotTls(why) => Unanswered::NotTls(failed(&target.url(), &why)),
-            Unanswered::Other(why) => Unanswered::Other(failed(&target.url(), &why)),
+            HttpProbeError::NotTls(why) => HttpProbeError::NotTls(failed(&target.url(), &why)),
+            HttpProbeError::Other(why) => HttpProbeError::Other(failed(&target.url(), &why)),
         })?;
         let Some(location) = &answer.location else {
             return Ok(answer);
         };
         let next = target.redirected(location);
-        let next = next.map_err(|error| Unanswered::Other(failed(&target.url(), &error)));
+        let next = next.map_err(|error| HttpProbeError::Other(failed(&target.url(), &error)));
         let next = match next? {
             Redirect::Here(next) if sent < REDIRECTS_MAX => next,
             Redirect::Here(_) => {
                 let stopped = format!("stopped after {REDIRECTS_MAX} redirects");
-                return Err(Unanswered::Other(failed(location, &stopped)));
+                return Err(HttpProbeError::Other(failed(location, &stopped)));
             }
             Redirect::Away => return Ok(answer),
         };
@@ -202,26 +202,27 @@ async fn ask(
     target: &HttpTarget,
     wishes: &Wishes<'_>,
     timeout: Duration,
-) -> Result<Answer, Unanswered> {
+) -> Result<HttpProbeResponse, HttpProbeError> {
     let address = target.address();
     let request = request(&address, &target.path, wishes)
-        .map_err(|error| Unanswered::Other(error.to_string()))?;
+        .map_err(|error| HttpProbeError::Other(error.to_string()))?;
     let stream = connect(&address, timeout)
         .await
-        .map_err(Unanswered::Other)?;
+        .map_err(HttpProbeError::Other)?;
     let answer = match target.tls {
         true => {
-            let config = tls::insecure().map_err(|error| Unanswered::Other(error.to_string()))?;
+            let config =
+                tls::insecure().map_err(|error| HttpProbeError::Other(error.to_string()))?;
             match tls::handshake(stream, &target.host, config).await {
                 Ok(stream) => converse(stream, request).await,
-                Err(TlsError::NotTls(_)) => return Err(Unanswered::NotTls(NOT_TLS.to_owned())),
+                Err(TlsError::NotTls(_)) => return Err(HttpProbeError::NotTls(NOT_TLS.to_owned())),
                 Err(TlsError::Failed(error)) => Err(format!("tls: {error}")),
                 Err(error @ TlsError::Name(_)) => Err(error.to_string()),
             }
         }
         false => converse(stream, request).await,
     };
-    answer.map_err(Unanswered::Other)
+    answer.map_err(HttpProbeError::Other)
 }
 
 /// The error of Go's client for a server that does not speak TLS.
@@ -236,14 +237,14 @@ fn is_relative(location: &str) -> bool {
 async fn converse(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     request: http::Request<Empty<bytes::Bytes>>,
-) -> Result<Answer, String> {
+) -> Result<HttpProbeResponse, String> {
     let answer = exchange(stream, request).await;
     let (head, body) = answer.map_err(|error| error.to_string())?.into_parts();
     let body = match head.status.is_redirection() {
         true => body.beginning(PROBE_OUTPUT_BYTES_MAX).await,
         false => Vec::new(),
     };
-    Ok(Answer {
+    Ok(HttpProbeResponse {
         status: head.status.as_u16(),
         location: redirect::location(head.status, &head.headers),
         body: String::from_utf8_lossy(&body).into_owned(),
@@ -396,7 +397,7 @@ pub(crate) mod tests {
         let url = asked.url();
         let unanswered = get(asked, "probe", &[], PATIENCE).await.unwrap_err();
         let said = format!("Get \"{url}\": tls: first record does not look like a TLS handshake");
-        assert_eq!(unanswered, Unanswered::NotTls(said));
+        assert_eq!(unanswered, HttpProbeError::NotTls(said));
     }
 
     #[tokio::test]
@@ -405,7 +406,7 @@ pub(crate) mod tests {
         let (target, asked) = server(|path| found(&format!("{path}x"), "")).await;
         let error = get(target, "probe", &[], PATIENCE).await.unwrap_err();
         let said = "Get \"/xxxxxxxxxx\": stopped after 10 redirects".to_owned();
-        assert_eq!(error, Unanswered::Other(said));
+        assert_eq!(error, HttpProbeError::Other(said));
         assert_eq!(asked.lock().unwrap().len(), 10);
     }
 

@@ -25,7 +25,7 @@ impl NotPrepared {
     /// The reason of the event.
     pub fn reason(&self) -> &'static str {
         match self {
-            Self::Volume(error) => error.trouble.reason(),
+            Self::Volume(error) => error.error.reason(),
             Self::Devices(_) => FAILED_PREPARE,
         }
     }

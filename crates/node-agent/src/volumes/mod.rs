@@ -7,6 +7,7 @@ mod atomic;
 pub mod block;
 pub mod device_claims;
 mod empty_dir;
+mod error;
 mod host_path;
 mod ignored_options;
 mod local_device;
@@ -39,6 +40,7 @@ use crate::csi_volumes::{CsiVolume, CsiVolumes};
 use crate::images::Puller;
 use crate::paths::PodDir;
 use atomic::Payload;
+pub use error::{VolumeError, VolumeSetupError};
 pub use ownership::fs_group;
 use payload::Projector;
 pub use payload::ReadObjects;
@@ -52,7 +54,7 @@ pub struct Prepared {
     pub path: PathBuf,
     /// The device, for a block volume.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub block: Option<Block>,
+    pub block: Option<BlockVolume>,
     /// Whether no container may write to it.
     pub read_only: bool,
     /// Whether its files have a project quota.
@@ -69,7 +71,7 @@ pub struct Prepared {
 /// The file behind a block volume.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Block {
+pub enum BlockVolume {
     /// The device.
     Device,
     /// The image file behind a loop device.
@@ -78,51 +80,6 @@ pub enum Block {
 
 /// Volumes by name.
 pub type PreparedVolumes = BTreeMap<String, Prepared>;
-
-/// The reason why a volume is not available now.
-#[derive(Debug, thiserror::Error)]
-#[error("{} failed for volume \"{volume}\" : {}", trouble.operation(), trouble.message)]
-pub struct VolumeError {
-    /// The volume.
-    pub volume: String,
-    /// The error.
-    pub trouble: Trouble,
-}
-
-/// The error of preparing a volume.
-#[derive(Debug)]
-pub struct Trouble {
-    /// Whether the volume is a block device.
-    block: bool,
-    /// The error message for the user.
-    message: String,
-}
-
-impl Trouble {
-    fn operation(&self) -> &'static str {
-        match self.block {
-            true => "MapVolume.MapBlockVolume",
-            false => "MountVolume.SetUp",
-        }
-    }
-
-    /// The reason of the event.
-    pub fn reason(&self) -> &'static str {
-        match self.block {
-            true => "FailedMapVolume",
-            false => "FailedMount",
-        }
-    }
-}
-
-impl From<String> for Trouble {
-    fn from(message: String) -> Self {
-        Self {
-            block: false,
-            message,
-        }
-    }
-}
 
 /// The context of preparing and refreshing volumes.
 #[derive(Clone, Copy)]
@@ -150,9 +107,9 @@ pub async fn prepare(
 ) -> Result<PreparedVolumes, VolumeError> {
     let mut prepared = PreparedVolumes::new();
     for volume in used_volumes(context.pod) {
-        let failed = |trouble: Trouble| VolumeError {
+        let failed = |error: VolumeSetupError| VolumeError {
             volume: volume.name.clone(),
-            trouble,
+            error,
         };
         let one = prepare_one(context, volume, read_objects)
             .await
@@ -171,7 +128,7 @@ pub async fn refresh(
     for volume in used_volumes(context.pod) {
         let failed = |message: String| VolumeError {
             volume: volume.name.clone(),
-            trouble: message.into(),
+            error: message.into(),
         };
         let files = projector
             .project(volume, read_objects)
@@ -255,7 +212,7 @@ async fn prepare_one(
     context: VolumeContext<'_>,
     volume: &Volume,
     read_objects: &mut ReadObjects,
-) -> Result<Prepared, Trouble> {
+) -> Result<Prepared, VolumeSetupError> {
     let own = || Prepared {
         path: context.dir.volume(&volume.name),
         ..Prepared::default()
@@ -342,7 +299,7 @@ async fn prepare_claim(
     volume: &str,
     claim: &str,
     read_only: bool,
-) -> Result<Prepared, Trouble> {
+) -> Result<Prepared, VolumeSetupError> {
     let namespace = context
         .pod
         .metadata
@@ -368,7 +325,9 @@ async fn prepare_claim(
         let grown = context
             .csi
             .expand(objects, pod, &bound, &wanted, context.events);
-        grown.await.map_err(|message| Trouble { block, message })?;
+        grown
+            .await
+            .map_err(|message| VolumeSetupError { block, message })?;
         return Ok(prepared);
     }
     one_pod::guard(context.dir, found).await?;
@@ -392,16 +351,16 @@ async fn prepare_claim(
     let path = claim_path(&spec)?;
     if block {
         let kind = match Driver::of_volume(found) {
-            Some(_) => Block::Image,
-            None => Block::Device,
+            Some(_) => BlockVolume::Image,
+            None => BlockVolume::Device,
         };
         let (dir, volume, at) = (context.dir.clone(), volume.to_owned(), path.clone());
         let done = blocking(move || match kind {
-            Block::Image => block::attach(&dir, &volume, &at)
+            BlockVolume::Image => block::attach(&dir, &volume, &at)
                 .map_err(|error| format!("attach {}: {error}", at.display())),
-            Block::Device => block::check_device(&at),
+            BlockVolume::Device => block::check_device(&at),
         });
-        done.await.map_err(|message| Trouble {
+        done.await.map_err(|message| VolumeSetupError {
             block: true,
             message,
         })?;
@@ -454,10 +413,13 @@ async fn prepare_claim(
     })
 }
 
-async fn prepare_csi(context: VolumeContext<'_>, wanted: &CsiVolume) -> Result<Prepared, Trouble> {
+async fn prepare_csi(
+    context: VolumeContext<'_>,
+    wanted: &CsiVolume,
+) -> Result<Prepared, VolumeSetupError> {
     let (csi, pod) = (context.csi, context.pod);
     let published = csi.publish(context.api_objects, pod, wanted, fs_group(pod));
-    let published = published.await.map_err(|message| Trouble {
+    let published = published.await.map_err(|message| VolumeSetupError {
         block: wanted.is_block,
         message,
     })?;
@@ -472,7 +434,7 @@ async fn prepare_csi(context: VolumeContext<'_>, wanted: &CsiVolume) -> Result<P
     .await?;
     Ok(Prepared {
         path,
-        block: is_block.then_some(Block::Device),
+        block: is_block.then_some(BlockVolume::Device),
         read_only: wanted.read_only,
         ..Prepared::default()
     })

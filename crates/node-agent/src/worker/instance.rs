@@ -21,7 +21,7 @@ use crate::containers::runtime_spec::{ContainerInputs, container_spec};
 use crate::containers::service_variables;
 use crate::paths::{PodDir, runtime_id, seccomp_dir};
 use crate::pods::message::{Message, StartResult};
-use crate::volumes::{Block, PreparedVolumes, block, text_file};
+use crate::volumes::{BlockVolume, PreparedVolumes, block, text_file};
 
 /// The inputs of a start of an instance.
 struct Start {
@@ -275,7 +275,7 @@ impl Start {
         let mut volumes = self.volumes.clone();
         for wanted in self.container.volume_devices.iter().flatten() {
             let volume = volumes.get_mut(&wanted.name);
-            let Some(volume) = volume.filter(|one| one.block == Some(Block::Image)) else {
+            let Some(volume) = volume.filter(|one| one.block == Some(BlockVolume::Image)) else {
                 continue;
             };
             let image = volume.path.clone();

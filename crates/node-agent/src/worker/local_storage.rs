@@ -4,7 +4,7 @@ use pod_lifecycle::resources::local_storage::{self, DiskUsage};
 
 use super::{Worker, tell};
 use crate::limits::LOCAL_STORAGE_PERIOD;
-use crate::machine::pod_files::Places;
+use crate::machine::pod_files::PodPaths;
 use crate::pods::message::Message;
 
 impl Worker {
@@ -22,7 +22,7 @@ impl Worker {
 
     /// Begins a check.
     pub(super) fn look_at_storage(&mut self) {
-        let places = Places::of(&self.pod, &self.record, &self.dir);
+        let places = PodPaths::of(&self.pod, &self.record, &self.dir);
         let (figures, clock) = (self.context.disk.clone(), self.context.node.clock);
         let uid = self.pod.metadata.uid.clone().unwrap_or_default();
         let sender = self.sender.clone();

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use container_runtime::{Sandbox, block_in_place};
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use pod_lifecycle::node::shutdown::NodeStop;
-use pod_lifecycle::resources::admission::Rejection;
+use pod_lifecycle::resources::admission::PodRejection;
 use pod_lifecycle::{Instant, PodInput, PodPlan, PodRecord, doubled, plan_pod};
 use serde_json::Value;
 use tokio::sync::mpsc;
@@ -43,7 +43,7 @@ use tasks::Tasks;
 
 /// The state of a pod in the API when its worker begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
+pub enum PodConfirmation {
     /// The pod is bound to this node.
     Bound,
     /// Its object is deleted.
@@ -57,9 +57,9 @@ pub struct WorkerStart {
     /// The pod's object.
     pub pod: Arc<Pod>,
     /// The API's word about it.
-    pub standing: Standing,
+    pub standing: PodConfirmation,
     /// The reason why the node rejects the new pod.
-    pub rejection: Option<Rejection>,
+    pub rejection: Option<PodRejection>,
     /// The state from a former agent.
     pub stored: StoredPod,
     /// The pod's sandbox, if it is there.
@@ -119,8 +119,8 @@ impl Worker {
         let worker = Self {
             dir: PodDir::of(&context.node.config.data_dir, &from.pod),
             events: PodEvents::of(&context.node.recorder, &from.pod),
-            removed: from.standing == Standing::Removed,
-            confirmed: from.standing == Standing::Bound,
+            removed: from.standing == PodConfirmation::Removed,
+            confirmed: from.standing == PodConfirmation::Bound,
             node_stops: None,
             predecessors: from.predecessors,
             record: from.stored.record.clone(),

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use csi::{Access, AccessMode, Driver, Publication, Stage, VolumeCapability};
+use csi::{AccessMode, AccessType, Driver, Publication, Stage, VolumeCapability};
 use serde_json::json;
 
 use crate::csi::{DRIVER, Disks, TOLD, claim, key, started, with};
@@ -89,7 +89,7 @@ async fn hand(disks: &Disks, times: &mut Times) {
     };
     std::fs::create_dir_all(disks.kubelet.join("hand")).unwrap();
     let capability = VolumeCapability {
-        access: Access::Mount {
+        access: AccessType::Mount {
             fs_type: "ext4".to_owned(),
             flags: Vec::new(),
             group: None,

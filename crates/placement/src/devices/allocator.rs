@@ -7,8 +7,8 @@ use k8s_openapi::api::resource::v1::{
     AllocationResult, DeviceAllocationResult, DeviceRequestAllocationResult,
 };
 
-use super::pools::{DeviceId, DeviceNodes, Offered};
-use super::wishes::{ClaimRequests, Count, Demand};
+use super::pools::{AvailableDevice, DeviceId, DeviceNodes};
+use super::wishes::{ClaimRequests, Count, RequestAlternative};
 
 /// Maximum number of devices to try for one pod and node: an unlucky combination of claims and
 /// devices must not delay other pods.
@@ -23,19 +23,25 @@ type Alternatives = Vec<Vec<Result<bool, String>>>;
 
 /// The devices that are offered, and the wishes that each of them meets.
 #[derive(Default)]
-pub(super) struct Offer {
-    devices: Vec<Offered>,
+pub(super) struct DeviceOffer {
+    devices: Vec<AvailableDevice>,
     taken: BTreeSet<DeviceId>,
     /// The alternatives of each request of each wish.
     matches: Vec<Vec<Alternatives>>,
 }
 
-impl Offer {
+impl DeviceOffer {
     /// Looks at every device once for each demand.
-    pub fn of(devices: Vec<Offered>, taken: BTreeSet<DeviceId>, wishes: &[ClaimRequests]) -> Self {
-        let of_demand =
-            |demand: &Demand| devices.iter().map(|device| demand.takes(device)).collect();
-        let of_request = |request: &Vec<Demand>| request.iter().map(of_demand).collect();
+    pub fn of(
+        devices: Vec<AvailableDevice>,
+        taken: BTreeSet<DeviceId>,
+        wishes: &[ClaimRequests],
+    ) -> Self {
+        let of_demand = |demand: &RequestAlternative| {
+            devices.iter().map(|device| demand.takes(device)).collect()
+        };
+        let of_request =
+            |request: &Vec<RequestAlternative>| request.iter().map(of_demand).collect();
         let of_wish = |wish: &ClaimRequests| wish.requests.iter().map(of_request).collect();
         Self {
             matches: wishes.iter().map(of_wish).collect(),
@@ -49,13 +55,13 @@ impl Offer {
 #[derive(Clone, Copy)]
 struct Pick<'s> {
     wish: usize,
-    demand: &'s Demand,
-    device: &'s Offered,
+    demand: &'s RequestAlternative,
+    device: &'s AvailableDevice,
 }
 
 struct Search<'s> {
     wishes: &'s [ClaimRequests],
-    offer: &'s Offer,
+    offer: &'s DeviceOffer,
     node: &'s Node,
     picks: Vec<Pick<'s>>,
     tries: usize,
@@ -67,7 +73,7 @@ struct Search<'s> {
 /// *Errors.* There are too few devices, or the search was cut off.
 pub(super) fn allocate(
     wishes: &[ClaimRequests],
-    offer: &Offer,
+    offer: &DeviceOffer,
     node: &Node,
 ) -> Result<Vec<AllocationResult>, String> {
     let mut search = Search {
@@ -119,7 +125,7 @@ impl<'s> Search<'s> {
         wish: usize,
         request: usize,
         alternative: usize,
-    ) -> Result<Vec<&'s Offered>, String> {
+    ) -> Result<Vec<&'s AvailableDevice>, String> {
         let matches = self.offer.matches.get(wish);
         let matches = matches.and_then(|matches| matches.get(request)?.get(alternative));
         let all = self.offer.devices.iter().zip(matches.into_iter().flatten());
@@ -139,8 +145,8 @@ impl<'s> Search<'s> {
     fn choose(
         &mut self,
         at: (usize, usize),
-        demand: &'s Demand,
-        candidates: &[&'s Offered],
+        demand: &'s RequestAlternative,
+        candidates: &[&'s AvailableDevice],
         count: usize,
     ) -> Result<bool, String> {
         if count == 0 {
@@ -168,8 +174,8 @@ impl<'s> Search<'s> {
     fn take_all(
         &mut self,
         at: (usize, usize),
-        demand: &'s Demand,
-        candidates: &[&'s Offered],
+        demand: &'s RequestAlternative,
+        candidates: &[&'s AvailableDevice],
     ) -> Result<bool, String> {
         let before = self.picks.len();
         for device in candidates {
@@ -198,7 +204,7 @@ impl<'s> Search<'s> {
         Ok(())
     }
 
-    fn pick(&mut self, wish: usize, demand: &'s Demand, device: &'s Offered) {
+    fn pick(&mut self, wish: usize, demand: &'s RequestAlternative, device: &'s AvailableDevice) {
         self.picks.push(Pick {
             wish,
             demand,
@@ -207,7 +213,7 @@ impl<'s> Search<'s> {
     }
 
     /// Whether a device is free and fulfils the constraints with the claim's other devices.
-    fn fits(&self, wish: usize, demand: &Demand, device: &Offered) -> bool {
+    fn fits(&self, wish: usize, demand: &RequestAlternative, device: &AvailableDevice) -> bool {
         let own = || self.picks.iter().filter(|pick| pick.wish == wish);
         if own().count() >= RESULTS_MAX {
             return false;

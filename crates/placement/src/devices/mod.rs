@@ -17,7 +17,7 @@ use resource_kinds::pod_view::PodView;
 
 use crate::labels::node_selector_matches;
 use crate::view::{ClaimStep, ClusterView};
-use allocator::{Offer, allocate};
+use allocator::{DeviceOffer, allocate};
 use pools::{DeviceId, pools};
 use wishes::{ClaimRequests, wish};
 
@@ -30,7 +30,7 @@ pub(crate) struct Devices<'v> {
     /// Allocated claims, and whether they are reserved for the pod.
     allocated: Vec<(&'v ResourceClaim, bool)>,
     wishes: Vec<ClaimRequests>,
-    offer: Offer,
+    offer: DeviceOffer,
 }
 
 impl<'v> Devices<'v> {
@@ -65,7 +65,7 @@ impl<'v> Devices<'v> {
         if !devices.wishes.is_empty() {
             let taken = view.device_claims.values().flat_map(|claim| held(claim));
             let pools = pools(&view.device_slices);
-            devices.offer = Offer::of(pools, taken.collect(), &devices.wishes);
+            devices.offer = DeviceOffer::of(pools, taken.collect(), &devices.wishes);
         }
         Ok(devices)
     }

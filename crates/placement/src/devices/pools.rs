@@ -23,7 +23,7 @@ pub(super) enum DeviceNodes {
 
 /// A device that can be given to a claim.
 #[derive(Clone, Debug)]
-pub(super) struct Offered {
+pub(super) struct AvailableDevice {
     pub id: DeviceId,
     pub device: Device,
     /// The same, as expressions read it.
@@ -33,7 +33,7 @@ pub(super) struct Offered {
     pub pool_is_whole: bool,
 }
 
-impl Offered {
+impl AvailableDevice {
     /// Whether a node has the device.
     pub fn is_on(&self, node: &Node) -> bool {
         match &self.place {
@@ -55,7 +55,7 @@ impl Offered {
 }
 
 /// All devices, in the order of their pools and slices.
-pub(super) fn pools(slices: &[Arc<ResourceSlice>]) -> Vec<Offered> {
+pub(super) fn pools(slices: &[Arc<ResourceSlice>]) -> Vec<AvailableDevice> {
     let mut pools: BTreeMap<(&str, &str), Vec<&ResourceSlice>> = BTreeMap::new();
     for slice in slices {
         let key = (slice.spec.driver.as_str(), slice.spec.pool.name.as_str());
@@ -89,7 +89,7 @@ pub(super) fn pools(slices: &[Arc<ResourceSlice>]) -> Vec<Offered> {
 
 /// The offer of a device; `None` for a shared device, or one with binding conditions: those are not
 /// allocated yet.
-fn offer(slice: &ResourceSlice, device: &Device, whole: bool) -> Option<Offered> {
+fn offer(slice: &ResourceSlice, device: &Device, whole: bool) -> Option<AvailableDevice> {
     let partial = device
         .consumes_counters
         .as_ref()
@@ -112,7 +112,7 @@ fn offer(slice: &ResourceSlice, device: &Device, whole: bool) -> Option<Offered>
         (None, None, Some(true)) => DeviceNodes::Everywhere,
         (None, None, _) => return None,
     };
-    Some(Offered {
+    Some(AvailableDevice {
         id: DeviceId(
             spec.driver.clone(),
             spec.pool.name.clone(),

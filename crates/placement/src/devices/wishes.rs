@@ -10,7 +10,7 @@ use k8s_openapi::api::resource::v1::{
 };
 use object_model::Quantity;
 
-use super::pools::Offered;
+use super::pools::AvailableDevice;
 
 /// The number of devices of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,7 +22,7 @@ pub(super) enum Count {
 
 /// One way to fulfil a request.
 #[derive(Clone, Debug)]
-pub(super) struct Demand {
+pub(super) struct RequestAlternative {
     /// `request`, or `request/alternative`.
     pub request: String,
     selectors: Vec<DeviceSelector>,
@@ -49,7 +49,7 @@ pub(super) struct ClaimRequests {
     /// The claim's name.
     pub claim: String,
     /// For each request the ways to fulfil it, the best first.
-    pub requests: Vec<Vec<Demand>>,
+    pub requests: Vec<Vec<RequestAlternative>>,
     pub constraints: Vec<Constraint>,
     /// The claim's configuration for drivers.
     pub config: Vec<DeviceAllocationConfiguration>,
@@ -112,7 +112,7 @@ pub(super) fn wish(claim: &ResourceClaim, classes: &Classes) -> Result<ClaimRequ
     })
 }
 
-fn demands(request: &DeviceRequest, classes: &Classes) -> Result<Vec<Demand>, String> {
+fn demands(request: &DeviceRequest, classes: &Classes) -> Result<Vec<RequestAlternative>, String> {
     if let Some(exactly) = &request.exactly {
         let demand = Parts {
             request: request.name.clone(),
@@ -155,7 +155,7 @@ struct Parts<'r> {
 }
 
 impl Parts<'_> {
-    fn read(self, classes: &Classes) -> Result<Demand, String> {
+    fn read(self, classes: &Classes) -> Result<RequestAlternative, String> {
         let request = &self.request;
         let Some(class) = classes.get(self.class) else {
             let class = self.class;
@@ -195,7 +195,7 @@ impl Parts<'_> {
         let amounts = amounts.into_iter().flatten();
         let capacity =
             amounts.filter_map(|(name, amount)| Some((name.clone(), amount.0.parse().ok()?)));
-        Ok(Demand {
+        Ok(RequestAlternative {
             selectors: selectors.collect::<Result<_, String>>()?,
             config: config.collect(),
             count,
@@ -207,12 +207,12 @@ impl Parts<'_> {
     }
 }
 
-impl Demand {
+impl RequestAlternative {
     /// Whether a device matches and may be allocated.
     ///
     /// # Errors
     /// A text: an expression could not be evaluated.
-    pub fn takes(&self, offered: &Offered) -> Result<bool, String> {
+    pub fn takes(&self, offered: &AvailableDevice) -> Result<bool, String> {
         for selector in &self.selectors {
             let selected = selector.selects(&offered.id.0, &offered.json);
             let selected = selected
@@ -229,7 +229,7 @@ impl Demand {
         Ok(taints.iter().find(keeps_away).is_none() && self.is_large_enough(offered))
     }
 
-    fn is_large_enough(&self, offered: &Offered) -> bool {
+    fn is_large_enough(&self, offered: &AvailableDevice) -> bool {
         let has = |name: &str| -> Option<Quantity> {
             let capacity = offered.device.capacity.as_ref()?;
             let own = || {

@@ -14,12 +14,12 @@ use k8s_openapi::api::core::v1::Node;
 use resource_kinds::pod_view::PodView;
 
 use self::images::Images;
-use self::neighbours::Attraction;
+use self::neighbours::AffinityWeights;
 use crate::labels::node_term_matches;
 use crate::node;
-use crate::resources::{Resources, Room};
+use crate::resources::{FreeResources, Resources};
 use crate::snapshot::SchedulingSnapshot;
-use crate::spread::Preference;
+use crate::spread::SpreadPreferences;
 
 /// The most points of a rule.
 const POINTS: i64 = 100;
@@ -38,7 +38,7 @@ const IMAGES: i64 = 1;
 pub(crate) struct Feasible<'v> {
     pub name: &'v str,
     pub node: &'v Node,
-    pub room: Room,
+    pub room: FreeResources,
 }
 
 /// The best of the feasible nodes for a pod that asks for that.
@@ -67,8 +67,8 @@ fn scores<'v>(
 ) -> Vec<i64> {
     let each = |points: &dyn Fn(&Feasible<'v>) -> i64| nodes.iter().map(points).collect();
     let feasible: Vec<&Node> = nodes.iter().map(|one| one.node).collect();
-    let spread = Preference::of(pod, &feasible, snapshot);
-    let attraction = Attraction::of(pod, snapshot);
+    let spread = SpreadPreferences::of(pod, &feasible, snapshot);
+    let attraction = AffinityWeights::of(pod, snapshot);
     let images = Images::of(pod, snapshot);
     let rules: [(i64, Vec<i64>); 7] = [
         (TAINTS, few(each(&|one| soft_taints(pod, one.node)))),
@@ -113,7 +113,7 @@ fn between(amounts: Vec<i64>) -> Vec<i64> {
     many(above.collect())
 }
 
-fn spread_points(spread: &Preference<'_>, nodes: &[&Node]) -> Vec<i64> {
+fn spread_points(spread: &SpreadPreferences<'_>, nodes: &[&Node]) -> Vec<i64> {
     if spread.is_empty() {
         return vec![0; nodes.len()];
     }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::Node;
 use resource_kinds::pod_view::PodView;
 
-use crate::affinity::{Term, affinity_terms, node_of};
+use crate::affinity::{AffinityTerm, affinity_terms, node_of};
 use crate::labels::of_node;
 use crate::snapshot::SchedulingSnapshot;
 
@@ -14,13 +14,13 @@ use crate::snapshot::SchedulingSnapshot;
 const REQUIRED: i64 = 1;
 
 /// The sum of the weights for each domain, by the key of its topology.
-pub(super) struct Attraction<'v>(BTreeMap<&'v str, BTreeMap<&'v str, i64>>);
+pub(super) struct AffinityWeights<'v>(BTreeMap<&'v str, BTreeMap<&'v str, i64>>);
 
-impl<'v> Attraction<'v> {
+impl<'v> AffinityWeights<'v> {
     pub fn of(pod: &'v PodView, snapshot: &SchedulingSnapshot<'v>) -> Self {
         let view = snapshot.view;
         let mut sums: BTreeMap<&str, BTreeMap<&str, i64>> = BTreeMap::new();
-        let mut add = |term: Term<'v>, weight: i64, node: &'v Node| {
+        let mut add = |term: AffinityTerm<'v>, weight: i64, node: &'v Node| {
             if let Some((key, value)) = term.domain(node) {
                 let sum = sums.entry(key).or_default().entry(value).or_default();
                 *sum = sum.saturating_add(weight);
@@ -44,7 +44,7 @@ impl<'v> Attraction<'v> {
                 continue;
             };
             let required = affinity_terms(other).iter();
-            let required = required.map(|term| (REQUIRED, Term::of(term, other)));
+            let required = required.map(|term| (REQUIRED, AffinityTerm::of(term, other)));
             for (weight, term) in required.chain(preferences(other)) {
                 if term.selects(pod, view) {
                     add(term, weight, node);
@@ -65,7 +65,7 @@ impl<'v> Attraction<'v> {
 }
 
 /// The weighted terms of a pod; weights against neighbours are negative.
-fn preferences(pod: &PodView) -> impl Iterator<Item = (i64, Term<'_>)> {
+fn preferences(pod: &PodView) -> impl Iterator<Item = (i64, AffinityTerm<'_>)> {
     let affinity = pod.spec.affinity.as_ref();
     let near = affinity
         .and_then(|affinity| affinity.pod_affinity.as_ref())
@@ -85,7 +85,7 @@ fn preferences(pod: &PodView) -> impl Iterator<Item = (i64, Term<'_>)> {
     let apart = apart.unwrap_or_default().iter().map(|term| (-1, term));
     let weighted = near.chain(apart);
     weighted.map(move |(sign, one)| {
-        let term = Term::of(&one.pod_affinity_term, pod);
+        let term = AffinityTerm::of(&one.pod_affinity_term, pod);
         (sign * i64::from(one.weight), term)
     })
 }

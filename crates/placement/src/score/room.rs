@@ -4,14 +4,14 @@
 use resource_kinds::pod_view::PodView;
 
 use super::{Feasible, POINTS, part};
-use crate::resources::{Load, Resources, Room};
+use crate::resources::{CountedUse, FreeResources, Resources};
 use crate::snapshot::SchedulingSnapshot;
 
 /// Points for the free part of CPU and of memory with the pod, on average. Containers without requests count
 /// too.
 pub(super) fn free(pod: &PodView, node: &Feasible<'_>, snapshot: &SchedulingSnapshot<'_>) -> i64 {
-    let has = Load::from(&node.room.allocatable);
-    let used = snapshot.load(node.name, pod).plus(Load::of(pod));
+    let has = CountedUse::from(&node.room.allocatable);
+    let used = snapshot.load(node.name, pod).plus(CountedUse::of(pod));
     let both = [(used.cpu, has.cpu), (used.memory, has.memory)];
     let known = both.into_iter().filter(|(_, has)| *has > 0);
     let points: Vec<i64> = known.map(|(used, has)| part(has - used, has)).collect();
@@ -21,18 +21,18 @@ pub(super) fn free(pod: &PodView, node: &Feasible<'_>, snapshot: &SchedulingSnap
 
 /// Points for a use of CPU and memory that the pod makes more even: 75 if it changes nothing, 50 to 100 else. None
 /// for a pod without requests, so that such pods do not gather.
-pub(super) fn balance(room: &Room, wanted: &Resources) -> i64 {
-    let (used, wanted) = (Load::from(&room.used), Load::from(wanted));
+pub(super) fn balance(room: &FreeResources, wanted: &Resources) -> i64 {
+    let (used, wanted) = (CountedUse::from(&room.used), CountedUse::from(wanted));
     if wanted.cpu == 0 && wanted.memory == 0 {
         return 0;
     }
-    let has = Load::from(&room.allocatable);
+    let has = CountedUse::from(&room.allocatable);
     let (before, after) = (evenness(used, has), evenness(used.plus(wanted), has));
     POINTS / 2 + (POINTS / 2 + after - before) / 2
 }
 
 /// Points less the standard deviation of the used parts.
-fn evenness(used: Load, has: Load) -> i64 {
+fn evenness(used: CountedUse, has: CountedUse) -> i64 {
     if has.cpu <= 0 || has.memory <= 0 {
         return POINTS;
     }
@@ -76,7 +76,7 @@ mod tests {
             (("0", "0"), ("2", "0"), 62),
             (("2", "0"), ("0", "0"), 0),
         ] {
-            let room = Room::with(&node, amounts(used.0, used.1), 0);
+            let room = FreeResources::with(&node, amounts(used.0, used.1), 0);
             let wanted = amounts(wanted.0, wanted.1);
             assert_eq!(balance(&room, &wanted), points, "{used:?} {wanted:?}");
         }

@@ -4,7 +4,7 @@
 //! other. **Relies on**: the driver's attacher, which acts on VolumeAttachments, and the node, which
 //! says in `volumesInUse` what it may have mounted *before* it reads `volumesAttached`.
 //! **Guarantees**: a volume is detached from a node only after it left `volumesAttached` over a version
-//! of the Node in which it was not in use, so never under a pod; or with a [`Proof`] that nothing runs
+//! of the Node in which it was not in use, so never under a pod; or with a [`DetachProof`] that nothing runs
 //! on the node, also if the Node was deleted. A volume for one node is not attached to a second one while
 //! an attachment to another is there. An attachment is deleted in the version that was observed, and
 //! comes into `volumesAttached` only after this leader has made or [claimed](Action::Claim) it: a
@@ -69,7 +69,7 @@ pub struct Node {
 
 /// The reason why nothing that used a volume on the node can be alive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Proof {
+pub enum DetachProof {
     /// The node's lease was taken, and its agent ends pods with it.
     Fenced,
     /// A person, or an agent that has switched the machine off, says so by the taint
@@ -79,7 +79,7 @@ pub enum Proof {
 
 /// The observed state of a node.
 #[derive(Clone, Debug, Default)]
-pub struct View {
+pub struct ObservedNode {
     /// The node's name.
     pub name: String,
     /// The Node; `None` if it was deleted.
@@ -91,7 +91,7 @@ pub struct View {
     /// The nodes with attachments of a volume, by PersistentVolume, other than this node.
     pub elsewhere: BTreeMap<String, BTreeSet<String>>,
     /// A proof that nothing runs on it.
-    pub proof: Option<Proof>,
+    pub proof: Option<DetachProof>,
 }
 
 /// A step.
@@ -147,7 +147,7 @@ pub enum Action {
 
 /// Whether something can only be decided with or without a proof: an attachment that no pod wants is
 /// still in use, or its Node is gone.
-pub fn needs_proof(view: &View) -> bool {
+pub fn needs_proof(view: &ObservedNode) -> bool {
     unwanted(view).any(|attachment| match &view.node {
         Some(node) => is_in_use(node, attachment),
         None => true,
@@ -155,7 +155,7 @@ pub fn needs_proof(view: &View) -> bool {
 }
 
 /// The steps for a node. Total.
-pub fn plan(view: &View) -> Vec<Action> {
+pub fn plan(view: &ObservedNode) -> Vec<Action> {
     let Some(node) = &view.node else {
         // Nobody can say any more what it has mounted.
         let is_proven = view.proof.is_some();
@@ -236,7 +236,7 @@ pub fn plan(view: &View) -> Vec<Action> {
 }
 
 /// The attachments that no pod of the node wants, and that are not being deleted.
-fn unwanted(view: &View) -> impl Iterator<Item = &Attachment> {
+fn unwanted(view: &ObservedNode) -> impl Iterator<Item = &Attachment> {
     let all = view.attachments.iter();
     all.filter(|one| !one.is_deleting && !view.wanted.contains_key(&one.name))
 }

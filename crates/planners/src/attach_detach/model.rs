@@ -169,7 +169,7 @@ impl World {
         }
     }
 
-    fn view(&self, at: usize, node: Option<ApiNode>, guards: Guards) -> View {
+    fn view(&self, at: usize, node: Option<ApiNode>, guards: Guards) -> ObservedNode {
         let volume = Volume {
             volume: "pv".to_owned(),
             unique_name: NAME.to_owned(),
@@ -191,7 +191,7 @@ impl World {
         });
         let other = self.attachments[1 - at].map(|_| (1 - at).to_string());
         let proven = self.fenced[at] || (node.is_none() && !guards.proof);
-        View {
+        ObservedNode {
             name: at.to_string(),
             node: node.map(|node| Node {
                 in_use: names(node.in_use),
@@ -204,7 +204,7 @@ impl World {
                 .collect(),
             attachments: attachments.collect(),
             elsewhere: [("pv".to_owned(), other.into_iter().collect())].into(),
-            proof: proven.then_some(Proof::Fenced),
+            proof: proven.then_some(DetachProof::Fenced),
         }
     }
 

@@ -25,9 +25,9 @@ fn attachment(is_attached: bool) -> Attachment {
 }
 
 /// A node that wants the volume or not, has it in use or not, and says that it is attached or not.
-fn view(wanted: bool, in_use: bool, attached: bool) -> View {
+fn view(wanted: bool, in_use: bool, attached: bool) -> ObservedNode {
     let names = |has: bool| has.then(|| volume().unique_name).into_iter().collect();
-    View {
+    ObservedNode {
         name: "n".to_owned(),
         node: Some(Node {
             in_use: names(in_use),
@@ -38,11 +38,11 @@ fn view(wanted: bool, in_use: bool, attached: bool) -> View {
             .then(|| ("csi-1".to_owned(), volume()))
             .into_iter()
             .collect(),
-        ..View::default()
+        ..ObservedNode::default()
     }
 }
 
-fn with(mut view: View, attachment: Attachment) -> View {
+fn with(mut view: ObservedNode, attachment: Attachment) -> ObservedNode {
     view.attachments.push(attachment);
     view
 }
@@ -93,7 +93,7 @@ fn a_leader_writes_the_node_before_it_detaches() {
     let node = free.node.as_mut().unwrap();
     node.is_own = false;
     assert_eq!(plan(&free), [Action::ClaimNode]);
-    free.proof = Some(Proof::Fenced);
+    free.proof = Some(DetachProof::Fenced);
     assert_eq!(plan(&free), [Action::ClaimNode]);
     // Attachments need no such write.
     let mut waits = view(true, false, false);
@@ -104,21 +104,21 @@ fn a_leader_writes_the_node_before_it_detaches() {
 #[test]
 fn a_proof_stands_for_the_node_that_cannot_say_any_more_what_it_uses() {
     let mut lost = with(view(false, true, true), attachment(true));
-    lost.proof = Some(Proof::OutOfService);
+    lost.proof = Some(DetachProof::OutOfService);
     assert_eq!(plan(&lost), set(&[]));
     let mut lost = with(view(false, true, false), attachment(true));
-    lost.proof = Some(Proof::Fenced);
+    lost.proof = Some(DetachProof::Fenced);
     assert_eq!(plan(&lost), detached());
     // A pod that is still bound to the node keeps its volume in any case.
     let mut bound = with(view(true, true, true), attachment(true));
-    bound.proof = Some(Proof::Fenced);
+    bound.proof = Some(DetachProof::Fenced);
     assert_eq!(plan(&bound), []);
     // A Node that was deleted says nothing about what runs on its machine.
     let mut deleted = with(view(false, true, true), attachment(true));
     deleted.node = None;
     assert_eq!(plan(&deleted), []);
     assert!(needs_proof(&deleted));
-    deleted.proof = Some(Proof::Fenced);
+    deleted.proof = Some(DetachProof::Fenced);
     assert_eq!(plan(&deleted), detached());
 }
 
@@ -204,7 +204,7 @@ fn no_situation_takes_a_volume_from_a_pod() {
         if bit(7) {
             view.node = None;
         }
-        view.proof = bit(5).then_some(Proof::Fenced);
+        view.proof = bit(5).then_some(DetachProof::Fenced);
         let actions = plan(&view);
         let detaches = actions.contains(&detached()[0]);
         assert!(!(detaches && bit(0)), "wanted: {view:?}");

@@ -11,7 +11,7 @@ const NODE_NAME: &str = "system:node:";
 
 /// The rules of a signer for its requests.
 #[derive(Clone, Copy)]
-pub(super) enum Form {
+pub(super) enum SignerRules {
     /// A client certificate for any user.
     ApiClient,
     /// A client certificate for a node.
@@ -21,16 +21,16 @@ pub(super) enum Form {
 }
 
 /// The rules of a built-in signer; `None` for the signers of others.
-pub(super) fn of_signer(name: &str) -> Option<Form> {
+pub(super) fn of_signer(name: &str) -> Option<SignerRules> {
     match name {
-        signer::API_CLIENT => Some(Form::ApiClient),
-        signer::NODE_CLIENT => Some(Form::NodeClient),
-        signer::NODE_SERVING => Some(Form::NodeServing),
+        signer::API_CLIENT => Some(SignerRules::ApiClient),
+        signer::NODE_CLIENT => Some(SignerRules::NodeClient),
+        signer::NODE_SERVING => Some(SignerRules::NodeServing),
         _ => None,
     }
 }
 
-impl Form {
+impl SignerRules {
     /// Checks a request and returns the usages of its certificate.
     ///
     /// *Errors.* The first broken rule, in the words of Kubernetes.

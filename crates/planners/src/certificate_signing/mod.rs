@@ -21,7 +21,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use resource_kinds::bootstrap_token::GROUP;
 use resource_kinds::certificates::{Request, condition, end_of_validity, signer};
 
-pub use node::{Names, Surroundings, asks_for_node};
+pub use node::{Names, NodeCertificateContext, asks_for_node};
 
 /// A signed, denied or failed request is deleted after this time (as kube-controller-manager).
 const DECIDED: SignedDuration = SignedDuration::from_hours(1);
@@ -75,7 +75,7 @@ pub struct CertificateSigningPlan {
 /// Plans the next action for a request. Total.
 pub fn plan(
     request: &Arc<CertificateSigningRequest>,
-    around: &Surroundings<'_>,
+    around: &NodeCertificateContext<'_>,
     now: Timestamp,
 ) -> CertificateSigningPlan {
     if request.metadata.deletion_timestamp.is_some() {
@@ -127,7 +127,7 @@ fn certificate(request: &CertificateSigningRequest) -> Option<&[u8]> {
 
 fn next(
     request: &CertificateSigningRequest,
-    around: &Surroundings<'_>,
+    around: &NodeCertificateContext<'_>,
     now: Timestamp,
 ) -> Option<Action> {
     let has = |kind: &str| conditions(request).iter().any(|one| one.type_ == kind);

@@ -22,7 +22,7 @@ pub struct Names {
 
 /// The facts beside a request that decide about it.
 #[derive(Clone, Copy, Debug)]
-pub struct Surroundings<'a> {
+pub struct NodeCertificateContext<'a> {
     /// All nodes.
     pub nodes: &'a [Arc<Node>],
     /// The last heartbeat of the node that the request names, if it is known.
@@ -50,7 +50,7 @@ pub fn asks_for_node(request: &CertificateSigningRequest) -> Option<String> {
     }
 }
 
-impl Surroundings<'_> {
+impl NodeCertificateContext<'_> {
     fn node(&self, name: &str) -> Option<&Node> {
         let mut nodes = self.nodes.iter();
         let found = nodes.find(|node| node.metadata.name.as_deref() == Some(name));

@@ -35,7 +35,7 @@ pub struct Observed {
 
 /// An event for the CronJob.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Notice {
+pub struct CronJobEvent {
     /// Whether it is a warning.
     pub warning: bool,
     /// Reason.
@@ -54,7 +54,7 @@ pub struct CronJobPlan {
     /// The new status, if it differs from the stored one.
     pub status: Option<CronJobStatus>,
     /// Events to report.
-    pub notices: Vec<Notice>,
+    pub notices: Vec<CronJobEvent>,
     /// The time to the next scheduled time.
     pub requeue_after: Option<Duration>,
 }
@@ -136,7 +136,7 @@ fn note_ends(
         let well = outcome(job) == Some(true);
         if known.iter().any(|active| active.uid == job.metadata.uid) {
             let result = if well { "Complete" } else { "Failed" };
-            plan.notices.push(Notice {
+            plan.notices.push(CronJobEvent {
                 warning: false,
                 reason: "SawCompletedJob",
                 message: format!("Saw completed job: {}, condition: {result}", name(job)),
@@ -154,7 +154,7 @@ fn note_missing(known: &[ObjectReference], jobs: &[Arc<Job>], plan: &mut CronJob
     let is_there = |active: &&ObjectReference| jobs.iter().any(|j| j.metadata.uid == active.uid);
     for active in known.iter().filter(|active| !is_there(active)) {
         let name = active.name.as_deref().unwrap_or_default();
-        plan.notices.push(Notice {
+        plan.notices.push(CronJobEvent {
             warning: false,
             reason: "MissingJob",
             message: format!("Active job went missing: {name}"),
@@ -185,7 +185,7 @@ fn forget_old(spec: &CronJobSpec, ended: &[&Arc<Job>], plan: &mut CronJobPlan) {
 }
 
 fn delete(name: &str, uid: Option<&str>, plan: &mut CronJobPlan) {
-    plan.notices.push(Notice {
+    plan.notices.push(CronJobEvent {
         warning: false,
         reason: "SuccessfulDelete",
         message: format!("Deleted job {name}"),
@@ -200,19 +200,21 @@ struct Times {
     since: Timestamp,
 }
 
-fn times(cron_job: &CronJob, spec: &CronJobSpec) -> Result<Times, Notice> {
-    let schedule = Schedule::parse(&spec.schedule).map_err(|error| Notice {
+fn times(cron_job: &CronJob, spec: &CronJobSpec) -> Result<Times, CronJobEvent> {
+    let schedule = Schedule::parse(&spec.schedule).map_err(|error| CronJobEvent {
         warning: true,
         reason: "UnparseableSchedule",
         message: format!("unparseable schedule {:?} : {error}", spec.schedule),
     })?;
     let zone = match spec.time_zone.as_deref() {
         None => TimeZone::UTC,
-        Some(name) => TimeZoneDatabase::bundled().get(name).map_err(|_| Notice {
-            warning: true,
-            reason: "UnknownTimeZone",
-            message: format!("invalid timeZone: \"{name}\""),
-        })?,
+        Some(name) => TimeZoneDatabase::bundled()
+            .get(name)
+            .map_err(|_| CronJobEvent {
+                warning: true,
+                reason: "UnknownTimeZone",
+                message: format!("invalid timeZone: \"{name}\""),
+            })?,
     };
     let status = cron_job.status.as_ref();
     let last = status.and_then(|status| status.last_schedule_time.as_ref());
@@ -257,7 +259,7 @@ fn start(
         next.map(|next| Duration::try_from(next.duration_since(now)).unwrap_or_default());
     let (due, missed) = last_due(times, since, now);
     if missed > MISSED_MAX {
-        plan.notices.push(Notice {
+        plan.notices.push(CronJobEvent {
             warning: true,
             reason: "TooManyMissedTimes",
             message: "too many missed start times. Set or decrease .spec.startingDeadlineSeconds \
@@ -280,7 +282,7 @@ fn start(
     }
     let policy = spec.concurrency_policy.as_deref().unwrap_or("Allow");
     if policy == "Forbid" && !active.is_empty() {
-        plan.notices.push(Notice {
+        plan.notices.push(CronJobEvent {
             warning: false,
             reason: "JobAlreadyActive",
             message: "Not starting job because prior execution is running and concurrency policy \

@@ -8,7 +8,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::runtime::RawExtension;
 use resource_kinds::labels::CONTROLLER_REVISION_HASH;
 
-use super::plan::World;
+use super::plan::ParsedDaemonSet;
 use crate::pod_set::{owner_reference, text};
 use crate::stateful_set::revisions;
 
@@ -53,7 +53,7 @@ pub(super) struct ChosenRevision {
 }
 
 /// The revisions of the set, oldest first.
-fn of_set<'a>(world: &World<'a>) -> Vec<&'a Arc<ControllerRevision>> {
+fn of_set<'a>(world: &ParsedDaemonSet<'a>) -> Vec<&'a Arc<ControllerRevision>> {
     let mine = world.observed.revisions.iter().filter(|revision| {
         world.owner.owns(&revision.metadata) || world.owner.claims(&revision.metadata)
     });
@@ -69,7 +69,7 @@ fn hash_of(revision: &ControllerRevision) -> &str {
 }
 
 /// Finds, renumbers or creates the revision of the template.
-pub(super) fn choose(world: &World<'_>) -> ChosenRevision {
+pub(super) fn choose(world: &ParsedDaemonSet<'_>) -> ChosenRevision {
     let all = of_set(world);
     let status = world.observed.set.status.as_ref();
     let mut collisions = status.and_then(|status| status.collision_count);
@@ -140,7 +140,7 @@ pub(super) fn choose(world: &World<'_>) -> ChosenRevision {
 }
 
 /// Deletes the oldest revisions that no pod has, beyond the limit.
-pub(super) fn surplus(world: &World<'_>, current: &str) -> Vec<RevisionAction> {
+pub(super) fn surplus(world: &ParsedDaemonSet<'_>, current: &str) -> Vec<RevisionAction> {
     let limit = world.spec.revision_history_limit.unwrap_or(10);
     let Ok(limit) = usize::try_from(limit) else {
         return Vec::new();

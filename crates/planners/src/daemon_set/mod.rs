@@ -14,4 +14,4 @@ mod plan;
 mod status;
 
 pub use history::RevisionAction;
-pub use plan::{DAEMON_SET, DaemonSetPlan, Fit, Observed, daemon_pod, plan};
+pub use plan::{DAEMON_SET, DaemonSetPlan, NodeFit, Observed, daemon_pod, plan};

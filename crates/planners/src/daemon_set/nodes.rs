@@ -6,7 +6,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use object_model::IntOrPercent;
 use resource_kinds::labels::CONTROLLER_REVISION_HASH;
 
-use super::plan::{World, pod_for};
+use super::plan::{ParsedDaemonSet, pod_for};
 use crate::pod_set::{Action, BURST_MAX, Names, PodState};
 
 /// Wait before an ended pod is replaced, so that a pod that cannot run on its node is not recreated
@@ -27,7 +27,7 @@ struct NodePods<'w, 'a> {
     old: Option<&'w PodState<'a>>,
 }
 
-pub(super) fn decide(world: &World<'_>, hash: &str) -> (Vec<Action>, Option<Timestamp>) {
+pub(super) fn decide(world: &ParsedDaemonSet<'_>, hash: &str) -> (Vec<Action>, Option<Timestamp>) {
     let (mut delete, mut wake): (Vec<&PodState<'_>>, Option<Timestamp>) = (Vec::new(), None);
     let mut create: Vec<&str> = Vec::new();
     let mut places = Vec::new();
@@ -84,7 +84,7 @@ pub(super) fn decide(world: &World<'_>, hash: &str) -> (Vec<Action>, Option<Time
 
 /// Replaces old pods, with `maxUnavailable` or with `maxSurge`.
 fn update<'w, 'a>(
-    world: &World<'_>,
+    world: &ParsedDaemonSet<'_>,
     places: &[NodePods<'w, 'a>],
     create: &mut Vec<&'w str>,
     delete: &mut Vec<&'w PodState<'a>>,
@@ -129,7 +129,7 @@ fn in_place<'w, 'a>(
 }
 
 fn beside<'w, 'a>(
-    world: &World<'_>,
+    world: &ParsedDaemonSet<'_>,
     places: &[NodePods<'w, 'a>],
     update: &Update,
     create: &mut Vec<&'w str>,
@@ -157,7 +157,7 @@ fn beside<'w, 'a>(
 }
 
 /// The update strategy; `None` for `OnDelete`.
-fn strategy(world: &World<'_>, places: usize) -> Option<Update> {
+fn strategy(world: &ParsedDaemonSet<'_>, places: usize) -> Option<Update> {
     let strategy = world.spec.update_strategy.as_ref();
     if strategy.and_then(|strategy| strategy.type_.as_deref()) == Some("OnDelete") {
         return None;

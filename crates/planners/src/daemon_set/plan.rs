@@ -22,7 +22,7 @@ pub const DAEMON_SET: (&str, &str) = ("apps/v1", "DaemonSet");
 
 /// The scheduler's answer for the set's pod on one node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Fit {
+pub struct NodeFit {
     /// Whether a new pod may start there.
     pub starts: bool,
     /// Whether an existing pod may stay there.
@@ -39,7 +39,7 @@ pub struct Observed {
     /// Revisions of its namespace: at least those it owns, and those without an owner.
     pub revisions: Vec<Arc<ControllerRevision>>,
     /// All nodes, each with its answer for [`daemon_pod`].
-    pub nodes: BTreeMap<String, Fit>,
+    pub nodes: BTreeMap<String, NodeFit>,
 }
 
 /// The planned writes, in this order.
@@ -68,7 +68,7 @@ impl DaemonSetPlan {
 }
 
 /// The parsed set and its pods.
-pub(super) struct World<'a> {
+pub(super) struct ParsedDaemonSet<'a> {
     pub observed: &'a Observed,
     pub owner: Owner<'a>,
     pub spec: DaemonSetSpec,
@@ -98,7 +98,7 @@ pub fn plan(observed: &Observed, now: Timestamp) -> DaemonSetPlan {
     for pods in by_node.values_mut() {
         pods.sort_by_key(|pod| (pod.created(), pod.name().to_owned()));
     }
-    let world = World {
+    let world = ParsedDaemonSet {
         observed,
         owner,
         spec,

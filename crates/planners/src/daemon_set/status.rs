@@ -4,10 +4,13 @@ use k8s_openapi::api::apps::v1::DaemonSetStatus;
 use resource_kinds::labels::CONTROLLER_REVISION_HASH;
 
 use super::history::ChosenRevision;
-use super::plan::World;
+use super::plan::ParsedDaemonSet;
 
 /// The status to write; `None` if the stored one is equal.
-pub(super) fn next(world: &World<'_>, chosen: &ChosenRevision) -> Option<DaemonSetStatus> {
+pub(super) fn next(
+    world: &ParsedDaemonSet<'_>,
+    chosen: &ChosenRevision,
+) -> Option<DaemonSetStatus> {
     let stored = world.observed.set.status.clone().unwrap_or_default();
     let generation = world.observed.set.metadata.generation;
     let (mut updated, mut available) = (0, 0);

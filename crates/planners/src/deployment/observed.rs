@@ -103,7 +103,7 @@ impl<'a> Set<'a> {
     }
 
     /// Sets the number of replicas, and records the Deployment's own number in an annotation.
-    pub fn scale(&mut self, target: i32, world: &World<'_>) {
+    pub fn scale(&mut self, target: i32, world: &ParsedDeployment<'_>) {
         self.target = target.max(0);
         self.annotate(DESIRED_REPLICAS, world.replicas.to_string());
         self.annotate(MAX_REPLICAS, (world.replicas + world.surge).to_string());
@@ -111,7 +111,7 @@ impl<'a> Set<'a> {
 }
 
 /// The parsed Deployment and its ReplicaSets.
-pub(super) struct World<'a> {
+pub(super) struct ParsedDeployment<'a> {
     pub deployment: &'a Deployment,
     pub owner: Owner<'a>,
     pub observed: &'a Observed,
@@ -133,7 +133,7 @@ static NO_TEMPLATE: PodTemplateSpec = PodTemplateSpec {
     spec: None,
 };
 
-impl<'a> World<'a> {
+impl<'a> ParsedDeployment<'a> {
     pub fn of(observed: &'a Observed, now: Timestamp) -> Self {
         let deployment = &*observed.deployment;
         let spec = deployment.spec.as_ref();

@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{DeploymentStatus, ReplicaSet};
 
-use super::observed::{Observed, Set, Strategy, World};
+use super::observed::{Observed, ParsedDeployment, Set, Strategy};
 use super::sets::Sets;
 use super::status::Progress;
 use super::{rollout, scale, sets, status};
@@ -60,7 +60,7 @@ pub enum Action {
 
 /// An event for the Deployment.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Notice {
+pub struct DeploymentEvent {
     /// Reason.
     pub reason: &'static str,
     /// Message.
@@ -90,7 +90,7 @@ impl DeploymentPlan {
 
 /// Plans the writes for a Deployment. Total.
 pub fn plan(observed: &Observed, now: Timestamp) -> DeploymentPlan {
-    let world = World::of(observed, now);
+    let world = ParsedDeployment::of(observed, now);
     let (mut sets, mut actions) = sets::sort(&world);
     let mut collisions = stored(&world).and_then(|status| status.collision_count);
     let mut progress = Progress::Judge;
@@ -132,7 +132,7 @@ pub fn plan(observed: &Observed, now: Timestamp) -> DeploymentPlan {
     }
 }
 
-pub(super) fn stored<'a>(world: &World<'a>) -> Option<&'a DeploymentStatus> {
+pub(super) fn stored<'a>(world: &ParsedDeployment<'a>) -> Option<&'a DeploymentStatus> {
     world.deployment.status.as_ref()
 }
 
@@ -158,10 +158,10 @@ fn update(set: &Set<'_>, replicas: (i32, i32)) -> Action {
 
 impl Action {
     /// The event to report after this write.
-    pub fn notice(&self) -> Option<Notice> {
+    pub fn notice(&self) -> Option<DeploymentEvent> {
         let scaled = |name: &str, from: i32, to: i32| {
             let direction = if to > from { "up" } else { "down" };
-            Notice {
+            DeploymentEvent {
                 reason: "ScalingReplicaSet",
                 message: format!("Scaled {direction} replica set {name} from {from} to {to}"),
             }

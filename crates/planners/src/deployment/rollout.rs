@@ -1,10 +1,10 @@
 //! Moving replicas from the old ReplicaSets to the new one.
 
-use super::observed::{Strategy, World};
+use super::observed::{ParsedDeployment, Strategy};
 use super::sets::Sets;
 
 /// The allowed number of replicas of the new set, which has `current` now.
-pub(super) fn replicas_of_new(world: &World<'_>, sets: &Sets<'_>, current: i32) -> i32 {
+pub(super) fn replicas_of_new(world: &ParsedDeployment<'_>, sets: &Sets<'_>, current: i32) -> i32 {
     match world.strategy {
         Strategy::Recreate => world.replicas,
         Strategy::Rolling => {
@@ -19,7 +19,7 @@ pub(super) fn replicas_of_new(world: &World<'_>, sets: &Sets<'_>, current: i32) 
 
 /// One step of a rolling update: either scale the new set up or the old sets down, never both from
 /// one view.
-pub(super) fn roll(world: &World<'_>, sets: &mut Sets<'_>) {
+pub(super) fn roll(world: &ParsedDeployment<'_>, sets: &mut Sets<'_>) {
     if fill_step(world, sets) {
         return;
     }
@@ -40,7 +40,7 @@ pub(super) fn roll(world: &World<'_>, sets: &mut Sets<'_>) {
 }
 
 /// Scales the new set. Returns whether its size changed.
-fn fill_step(world: &World<'_>, sets: &mut Sets<'_>) -> bool {
+fn fill_step(world: &ParsedDeployment<'_>, sets: &mut Sets<'_>) -> bool {
     let Some(current) = sets.new.as_ref().map(|new| new.target) else {
         return false;
     };
@@ -56,7 +56,7 @@ fn fill_step(world: &World<'_>, sets: &mut Sets<'_>) -> bool {
 }
 
 /// Scales down unhealthy old pods first.
-fn drop_unhealthy(world: &World<'_>, sets: &mut Sets<'_>, spare: i32) {
+fn drop_unhealthy(world: &ParsedDeployment<'_>, sets: &mut Sets<'_>, spare: i32) {
     let mut left = spare;
     for old in sets.old.iter_mut().filter(|set| set.target > 0) {
         let unhealthy = (old.target - old.available()).max(0).min(left);
@@ -67,7 +67,7 @@ fn drop_unhealthy(world: &World<'_>, sets: &mut Sets<'_>, spare: i32) {
     }
 }
 
-fn drop_healthy(world: &World<'_>, sets: &mut Sets<'_>, least: i32) {
+fn drop_healthy(world: &ParsedDeployment<'_>, sets: &mut Sets<'_>, least: i32) {
     let available = sets.all().map(|set| set.available());
     let available = available.fold(0, i32::saturating_add);
     let mut left = available.saturating_sub(least).max(0);
@@ -81,7 +81,7 @@ fn drop_healthy(world: &World<'_>, sets: &mut Sets<'_>, least: i32) {
 }
 
 /// Scales all old sets to zero. Returns whether no old pod runs any more.
-pub(super) fn empty_old(world: &World<'_>, sets: &mut Sets<'_>) -> bool {
+pub(super) fn empty_old(world: &ParsedDeployment<'_>, sets: &mut Sets<'_>) -> bool {
     let mut empty = true;
     for old in &mut sets.old {
         if old.target > 0 {
@@ -94,7 +94,7 @@ pub(super) fn empty_old(world: &World<'_>, sets: &mut Sets<'_>) -> bool {
 }
 
 /// Whether old pods still run. A pod that is being deleted runs until it is gone.
-fn old_pods_run(world: &World<'_>, sets: &Sets<'_>) -> bool {
+fn old_pods_run(world: &ParsedDeployment<'_>, sets: &Sets<'_>) -> bool {
     let old: Vec<&str> = sets
         .old
         .iter()
@@ -107,7 +107,7 @@ fn old_pods_run(world: &World<'_>, sets: &Sets<'_>) -> bool {
 }
 
 /// Gives all replicas to the new set at once.
-pub(super) fn fill_new(world: &World<'_>, sets: &mut Sets<'_>) {
+pub(super) fn fill_new(world: &ParsedDeployment<'_>, sets: &mut Sets<'_>) {
     if let Some(new) = sets.new.as_mut().filter(|new| new.target != world.replicas) {
         new.scale(world.replicas, world);
     }

@@ -4,12 +4,12 @@ use std::cmp::Reverse;
 
 use resource_kinds::annotations::{DESIRED_REPLICAS, MAX_REPLICAS};
 
-use super::observed::{Set, Strategy, World};
+use super::observed::{ParsedDeployment, Set, Strategy};
 use super::plan::stored;
 use super::sets::Sets;
 
 /// Whether the Deployment was scaled after its ReplicaSets.
-pub(super) fn is_due(world: &World<'_>, sets: &Sets<'_>) -> bool {
+pub(super) fn is_due(world: &ParsedDeployment<'_>, sets: &Sets<'_>) -> bool {
     let mut active = sets.all().filter(|set| set.target > 0);
     active.any(|set| {
         let desired = set.number(DESIRED_REPLICAS);
@@ -19,7 +19,7 @@ pub(super) fn is_due(world: &World<'_>, sets: &Sets<'_>) -> bool {
 
 /// Gives the replicas to the only set that has any, or distributes them in proportion to the sets'
 /// sizes.
-pub(super) fn share_out(world: &World<'_>, sets: &mut Sets<'_>) {
+pub(super) fn share_out(world: &ParsedDeployment<'_>, sets: &mut Sets<'_>) {
     if let Some(only) = only_one(sets) {
         // This also applies when the number is right: the annotations must hold the Deployment's
         // current number.
@@ -58,7 +58,7 @@ fn only_one<'s, 'a>(sets: &'s mut Sets<'a>) -> Option<&'s mut Set<'a>> {
 /// Distributes the added or removed replicas in proportion to the sets' sizes; the first set gets
 /// the remainder. The largest set comes first; of equal sets the newer one when adding, the older
 /// one when removing.
-fn in_proportion(world: &World<'_>, sets: &mut Sets<'_>) {
+fn in_proportion(world: &ParsedDeployment<'_>, sets: &mut Sets<'_>) {
     let allowed = match world.replicas {
         0 => 0,
         replicas => replicas + world.surge,
@@ -90,7 +90,7 @@ fn in_proportion(world: &World<'_>, sets: &mut Sets<'_>) {
     }
 }
 
-fn share(world: &World<'_>, set: &Set<'_>, total: i32, added: i32) -> i32 {
+fn share(world: &ParsedDeployment<'_>, set: &Set<'_>, total: i32, added: i32) -> i32 {
     if total == 0 || total == added {
         return 0;
     }
@@ -104,7 +104,7 @@ fn share(world: &World<'_>, set: &Set<'_>, total: i32, added: i32) -> i32 {
 }
 
 /// The number of replicas to add to (or remove from) a set to keep its share.
-fn fraction(world: &World<'_>, set: &Set<'_>) -> i32 {
+fn fraction(world: &ParsedDeployment<'_>, set: &Set<'_>) -> i32 {
     if world.replicas == 0 {
         return -set.target;
     }

@@ -10,7 +10,7 @@ use resource_kinds::annotations::{
 };
 use resource_kinds::labels::POD_TEMPLATE_HASH;
 
-use super::observed::{Set, World, same_template};
+use super::observed::{ParsedDeployment, Set, same_template};
 use super::plan::Action;
 use super::rollout;
 use crate::pod_set::{owner_reference, text};
@@ -39,7 +39,7 @@ pub(super) struct Sets<'a> {
 }
 
 /// Finds the ReplicaSets of the Deployment, and plans adoptions and releases.
-pub(super) fn sort<'a>(world: &World<'a>) -> (Sets<'a>, Vec<Action>) {
+pub(super) fn sort<'a>(world: &ParsedDeployment<'a>) -> (Sets<'a>, Vec<Action>) {
     let (mut mine, mut actions, mut adopts) = (Vec::new(), Vec::new(), false);
     for set in &world.observed.sets {
         let meta = &set.metadata;
@@ -94,7 +94,7 @@ impl<'a> Sets<'a> {
     }
 
     /// Writes the revision number and the Deployment's annotations into the new set.
-    pub fn number(&mut self, world: &World<'_>) {
+    pub fn number(&mut self, world: &ParsedDeployment<'_>) {
         let next = self.next_revision();
         let Some(new) = &mut self.new else {
             return;
@@ -118,7 +118,7 @@ impl<'a> Sets<'a> {
     }
 
     /// The revision of the new set, if the Deployment's annotation differs.
-    pub fn revision_to_note(&self, world: &World<'_>) -> Option<String> {
+    pub fn revision_to_note(&self, world: &ParsedDeployment<'_>) -> Option<String> {
         let revision = match &self.new {
             Some(new) => new.annotation(REVISION)?.to_owned(),
             None => return None,
@@ -129,7 +129,7 @@ impl<'a> Sets<'a> {
     }
 
     /// Deletes old sets beyond `revisionHistoryLimit`, if they are empty.
-    pub fn surplus(&self, world: &World<'_>) -> Vec<Action> {
+    pub fn surplus(&self, world: &ParsedDeployment<'_>) -> Vec<Action> {
         let Some(limit) = world.history_limit else {
             return Vec::new();
         };
@@ -158,7 +158,9 @@ impl<'a> Sets<'a> {
 }
 
 /// The annotations that a ReplicaSet inherits from its Deployment.
-fn inherited<'a>(world: &World<'a>) -> impl Iterator<Item = (&'a str, &'a String)> + use<'a> {
+fn inherited<'a>(
+    world: &ParsedDeployment<'a>,
+) -> impl Iterator<Item = (&'a str, &'a String)> + use<'a> {
     let annotations = world.deployment.metadata.annotations.iter().flatten();
     annotations
         .map(|(key, value)| (key.as_str(), value))
@@ -178,7 +180,7 @@ fn with_former(history: &str, former: i64) -> String {
 
 /// Creates the ReplicaSet of the current template under the first free name.
 pub(super) fn create(
-    world: &World<'_>,
+    world: &ParsedDeployment<'_>,
     sets: &Sets<'_>,
     collisions: &mut Option<i32>,
 ) -> ReplicaSet {
@@ -229,7 +231,7 @@ pub(super) fn create(
     }
 }
 
-fn name(world: &World<'_>, hash: &str) -> String {
+fn name(world: &ParsedDeployment<'_>, hash: &str) -> String {
     format!("{}-{hash}", world.owner.name)
 }
 

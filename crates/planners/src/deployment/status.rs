@@ -5,7 +5,7 @@ use std::time::Duration;
 use k8s_openapi::api::apps::v1::{DeploymentCondition, DeploymentStatus, ReplicaSetCondition};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::observed::{Set, World};
+use super::observed::{ParsedDeployment, Set};
 use super::plan::stored;
 use super::sets::Sets;
 
@@ -28,7 +28,7 @@ pub(super) enum Progress {
 
 /// The new status, and the time of the next check.
 pub(super) fn next(
-    world: &World<'_>,
+    world: &ParsedDeployment<'_>,
     sets: &Sets<'_>,
     collisions: Option<i32>,
     progress: &Progress,
@@ -67,7 +67,11 @@ fn sum<'a>(sets: &Sets<'a>, of: impl Fn(&Set<'a>) -> i32) -> i32 {
     sets.all().map(of).fold(0, i32::saturating_add)
 }
 
-fn count(world: &World<'_>, sets: &Sets<'_>, collisions: Option<i32>) -> DeploymentStatus {
+fn count(
+    world: &ParsedDeployment<'_>,
+    sets: &Sets<'_>,
+    collisions: Option<i32>,
+) -> DeploymentStatus {
     let before = stored(world).cloned().unwrap_or_default();
     let available = sum(sets, Set::available);
     let unavailable = (sum(sets, |set| set.target) - available).max(0);
@@ -94,7 +98,7 @@ fn count(world: &World<'_>, sets: &Sets<'_>, collisions: Option<i32>) -> Deploym
 }
 
 /// Whether all pods exist, have the current template, and no others exist.
-pub(super) fn is_complete(world: &World<'_>, status: &DeploymentStatus) -> bool {
+pub(super) fn is_complete(world: &ParsedDeployment<'_>, status: &DeploymentStatus) -> bool {
     let all = |count: Option<i32>| count.unwrap_or_default() == world.replicas;
     all(status.updated_replicas)
         && all(status.replicas)
@@ -103,7 +107,7 @@ pub(super) fn is_complete(world: &World<'_>, status: &DeploymentStatus) -> bool 
 }
 
 struct Conditions<'w, 'a> {
-    world: &'w World<'a>,
+    world: &'w ParsedDeployment<'a>,
     all: Vec<DeploymentCondition>,
 }
 

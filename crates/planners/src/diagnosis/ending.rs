@@ -5,13 +5,13 @@ use resource_kinds::node_conditions::{self, is_lost, is_out_of_service};
 use resource_kinds::pod_view::{Phase, PodView};
 use resource_kinds::reasons::taint;
 
-use super::pod::{Diagnosis, Surroundings};
+use super::pod::{Diagnosis, PodContext};
 use super::reason::Reason;
 use super::remedy::Remedy;
 use super::{exit, text};
 
 /// The cause why a terminating pod still exists.
-pub(super) fn terminating(pod: &PodView, around: &Surroundings<'_>) -> Diagnosis {
+pub(super) fn terminating(pod: &PodView, around: &PodContext<'_>) -> Diagnosis {
     let grace = pod.deletion.map_or(0, |deletion| deletion.grace);
     let deadline = pod.deletion.map(|deletion| deletion.deadline);
     let asked_at =
@@ -82,7 +82,7 @@ fn on_lost_node(pod: &PodView, node: &Node) -> Diagnosis {
 }
 
 /// A pod that is not ready because its node is lost.
-pub(super) fn node_lost(pod: &PodView, around: &Surroundings<'_>) -> Option<Diagnosis> {
+pub(super) fn node_lost(pod: &PodView, around: &PodContext<'_>) -> Option<Diagnosis> {
     let name = pod.node.as_deref()?;
     let since = match around.node {
         Some(node) if is_lost(node) => node_lost_since(node),

@@ -7,7 +7,7 @@ use super::chain_builder::ChainBuilder;
 use super::explanation::{CauseChain, Explanation, Object};
 use super::kinds::TargetKind;
 use super::observed::{ObservedNamespace, named};
-use super::pod::{Surroundings, pod_in};
+use super::pod::{PodContext, pod_in};
 use super::reason::Reason;
 use super::{
     api, claims, components, jobs, namespaces, nodes, scaling, services, sets, snapshots, text,
@@ -90,7 +90,7 @@ pub fn explain(kind: TargetKind, name: &str, observed: &ObservedNamespace) -> Op
 
 fn of_pod(observed: &ObservedNamespace, pod: &PodView, object: Object) -> Explanation {
     let node = pod.node.as_deref().and_then(|name| observed.node(name));
-    let around = Surroundings {
+    let around = PodContext {
         node: node.map(AsRef::as_ref),
         now: Some(observed.now),
     };

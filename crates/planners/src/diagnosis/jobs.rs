@@ -13,7 +13,7 @@ use super::kinds::TargetKind;
 use super::observed::{self, ObservedNamespace};
 use super::remedy::{self, Remedy};
 use super::text;
-use super::workloads::{Work, controller};
+use super::workloads::{PodOwner, controller};
 use crate::cron_job::missed_and_next;
 
 /// A job may be created this late without a finding.
@@ -58,7 +58,7 @@ pub(super) fn job(observed: &ObservedNamespace, job: &Job, object: Object) -> Ex
         .map(|all| all - status.succeeded.unwrap_or_default());
     let wanted = spec.parallelism.unwrap_or(1);
     let wanted = left.map_or(wanted, |left| left.min(wanted));
-    let work = Work {
+    let work = PodOwner {
         observed,
         object: object.clone(),
         meta,

@@ -52,7 +52,7 @@ pub use explanation::{CauseChain, EventSeries, Explanation, Finding, Log, Object
 pub use kinds::TargetKind;
 pub use observed::{ObservedCluster, ObservedNamespace, Webhook};
 pub use overview::Overview;
-pub use pod::{Diagnosis, Surroundings, pod, pod_in};
+pub use pod::{Diagnosis, PodContext, pod, pod_in};
 pub use reason::Reason;
 pub use remedy::Remedy;
 pub use sets::claim_ordinal;

@@ -53,7 +53,7 @@ impl Diagnosis {
 
 /// Objects besides the pod.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Surroundings<'a> {
+pub struct PodContext<'a> {
     /// Its node.
     pub node: Option<&'a Node>,
     /// The time. With it the answer may change without an event, when a grace period ends.
@@ -62,11 +62,11 @@ pub struct Surroundings<'a> {
 
 /// The cause why the pod is not Ready, or that it is being deleted; `None` for a Ready pod.
 pub fn pod(pod: &PodView) -> Option<Diagnosis> {
-    pod_in(pod, &Surroundings::default())
+    pod_in(pod, &PodContext::default())
 }
 
 /// The same, with the pod's node or the time.
-pub fn pod_in(pod: &PodView, around: &Surroundings<'_>) -> Option<Diagnosis> {
+pub fn pod_in(pod: &PodView, around: &PodContext<'_>) -> Option<Diagnosis> {
     if pod.is_deleting() {
         return Some(ending::terminating(pod, around));
     }

@@ -8,9 +8,9 @@ use resource_kinds::reasons::node_condition;
 use super::chain_builder::ChainBuilder;
 use super::explanation::Object;
 use super::observed;
-use super::pod::{Diagnosis, Surroundings, pod_in};
+use super::pod::{Diagnosis, PodContext, pod_in};
 use super::reason::Reason;
-use super::remedies::Case;
+use super::remedies::DiagnosedPod;
 use super::remedy::Remedy;
 use super::scheduling::claim_names;
 use super::text;
@@ -28,7 +28,7 @@ impl ChainBuilder<'_> {
         }
         let node = pod.node.as_deref();
         let known = node.and_then(|name| self.observed.node(name));
-        let around = Surroundings {
+        let around = PodContext {
             node: known.map(AsRef::as_ref),
             now: Some(self.observed.now),
         };
@@ -49,7 +49,7 @@ impl ChainBuilder<'_> {
         if found.container.is_some() && tells_of_an_end(pod, &found) {
             self.wants_log(ran_again(pod, &found));
         }
-        let case = Case::of(self.observed, pod, &found);
+        let case = DiagnosedPod::of(self.observed, pod, &found);
         self.remedy(case.remedy().unwrap_or_else(|| found.remedy.clone()));
         self.behind(pod, &object, &found);
     }
@@ -74,7 +74,7 @@ impl ChainBuilder<'_> {
     }
 
     fn behind(&mut self, pod: &PodView, object: &Object, found: &Diagnosis) {
-        let case = |builder: &Self| Case::of(builder.observed, pod, found);
+        let case = |builder: &Self| DiagnosedPod::of(builder.observed, pod, found);
         match found.reason {
             Reason::WaitingForClaim => self.first_open_claim(&found.claims),
             Reason::NotScheduled => self.first_open_claim(&claim_names(pod)),
@@ -149,7 +149,7 @@ impl ChainBuilder<'_> {
             _ => "readinessProbe",
         };
         let said = self.last_message().to_owned();
-        if let Some(remedy) = Case::of(self.observed, pod, found).probe(field, &said) {
+        if let Some(remedy) = DiagnosedPod::of(self.observed, pod, found).probe(field, &said) {
             self.remedy(remedy);
         }
     }

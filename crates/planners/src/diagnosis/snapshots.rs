@@ -8,7 +8,7 @@ use super::explanation::{CauseChain, Explanation, Object};
 use super::observed::ObservedNamespace;
 use super::remedy::Remedy;
 use super::text;
-use crate::volume_snapshot::{View, plan_snapshot};
+use crate::volume_snapshot::{ObservedSnapshot, plan_snapshot};
 
 pub(super) fn explain(
     observed: &ObservedNamespace,
@@ -44,7 +44,7 @@ fn content<'e>(
     observed: &'e ObservedNamespace,
     snapshot: &VolumeSnapshot,
 ) -> Option<&'e VolumeSnapshotContent> {
-    let name = View::content_name(snapshot);
+    let name = ObservedSnapshot::content_name(snapshot);
     let mut contents = observed.cluster.snapshot_contents.iter().flatten();
     let content = contents.find(|content| text::name(&content.metadata) == name);
     content.map(AsRef::as_ref)
@@ -67,7 +67,7 @@ fn unready(
     let claim = source.and_then(|name| observed.claim(name));
     let volume = claim.and_then(|claim| claim.spec.as_ref()?.volume_name.as_deref());
     let volume = volume.and_then(|name| observed.volume(name));
-    let view = View {
+    let view = ObservedSnapshot {
         snapshot,
         content,
         claim: claim.map(AsRef::as_ref),

@@ -18,7 +18,7 @@ use super::text;
 use crate::replica_set::converted;
 
 /// The state of an owner of pods.
-pub(super) struct Work<'e> {
+pub(super) struct PodOwner<'e> {
     pub observed: &'e ObservedNamespace,
     /// The owner.
     pub object: Object,
@@ -29,7 +29,7 @@ pub(super) struct Work<'e> {
     pub wanted: i32,
 }
 
-impl Work<'_> {
+impl PodOwner<'_> {
     fn uid(&self) -> &str {
         self.meta.uid.as_deref().unwrap_or_default()
     }
@@ -221,9 +221,9 @@ fn of_set<'e>(
     set: &'e ReplicaSet,
     kind: &'static str,
     template: String,
-) -> Work<'e> {
+) -> PodOwner<'e> {
     let replicas = set.spec.as_ref().and_then(|spec| spec.replicas);
-    Work {
+    PodOwner {
         observed,
         object: observed.object(kind, text::name(&set.metadata)),
         meta: &set.metadata,
@@ -291,7 +291,7 @@ pub(super) fn daemon_set(
     let spec = set.spec.clone().unwrap_or_default();
     let wanted = status.desired_number_scheduled;
     let available = status.number_available.unwrap_or_default();
-    let work = Work {
+    let work = PodOwner {
         observed,
         object: object.clone(),
         meta,

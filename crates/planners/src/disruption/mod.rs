@@ -15,7 +15,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use object_model::{IntOrPercent, LabelSelector};
 use resource_kinds::pod_view::PodView;
 
-use crate::batching::Urgency;
+use crate::batching::WriteUrgency;
 use crate::pod_set::{Phase, state};
 
 /// An eviction without effect counts for this time.
@@ -48,17 +48,17 @@ pub struct DisruptionPlan {
 impl DisruptionPlan {
     /// The weight of the new status; `None` if there is nothing to write. The API server allows
     /// evictions by the stored status, so fewer allowed ones are written at once.
-    pub fn urgency(&self, budget: &PodDisruptionBudget) -> Option<Urgency> {
+    pub fn urgency(&self, budget: &PodDisruptionBudget) -> Option<WriteUrgency> {
         let planned = self.status.as_ref()?;
         let Some(stored) = &budget.status else {
-            return Some(Urgency::Immediate);
+            return Some(WriteUrgency::Immediate);
         };
         let allowed = |status: &PodDisruptionBudgetStatus| status.disruptions_allowed;
         let decides = allowed(planned) < allowed(stored)
             || planned.observed_generation != stored.observed_generation;
         Some(match decides {
-            true => Urgency::Immediate,
-            false => Urgency::Prompt,
+            true => WriteUrgency::Immediate,
+            false => WriteUrgency::Prompt,
         })
     }
 }

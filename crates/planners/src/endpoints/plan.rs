@@ -8,7 +8,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use resource_kinds::pod_view::PodView;
 
 use super::{by_hand, mirror, slices, urgency};
-use crate::batching::Urgency;
+use crate::batching::WriteUrgency;
 
 /// The observed state of one Service.
 #[derive(Clone, Debug, Default)]
@@ -69,13 +69,13 @@ impl EndpointsPlan {
     /// The weight of the planned changes; `None` if there are none. `observed` is the state for
     /// which the plan was made. Endpoints that are not used yet, or no longer, are minor: their
     /// readiness follows or went before.
-    pub fn urgency(&self, observed: &Observed) -> Option<Urgency> {
+    pub fn urgency(&self, observed: &Observed) -> Option<WriteUrgency> {
         urgency::of(observed, self)
     }
 
     /// The weight of the write to the Endpoints; `None` if there is none. An update is minor unless
     /// it changes the ready addresses or their ports.
-    pub fn urgency_of_endpoints(&self, observed: &Observed) -> Option<Urgency> {
+    pub fn urgency_of_endpoints(&self, observed: &Observed) -> Option<WriteUrgency> {
         let write = self.endpoints.as_ref()?;
         Some(urgency::of_endpoints(observed, write))
     }

@@ -6,10 +6,10 @@ use resource_kinds::labels;
 
 use super::plan::{EndpointsPlan, EndpointsWrite, Observed};
 use super::slices::ports_key;
-use crate::batching::Urgency;
+use crate::batching::WriteUrgency;
 
 /// The weight of a plan; `None` if there is nothing to write.
-pub(super) fn of(observed: &Observed, plan: &EndpointsPlan) -> Option<Urgency> {
+pub(super) fn of(observed: &Observed, plan: &EndpointsPlan) -> Option<WriteUrgency> {
     if plan.is_idle() {
         return None;
     }
@@ -17,21 +17,21 @@ pub(super) fn of(observed: &Observed, plan: &EndpointsPlan) -> Option<Urgency> {
     let updates = matches!(plan.endpoints, None | Some(EndpointsWrite::Update(_)));
     Some(
         match writes_slices && updates && !changes_use(observed, plan) {
-            true => Urgency::Minor,
-            false => Urgency::Prompt,
+            true => WriteUrgency::Minor,
+            false => WriteUrgency::Prompt,
         },
     )
 }
 
 /// The weight of a write to the Endpoints.
-pub(super) fn of_endpoints(observed: &Observed, write: &EndpointsWrite) -> Urgency {
+pub(super) fn of_endpoints(observed: &Observed, write: &EndpointsWrite) -> WriteUrgency {
     let EndpointsWrite::Update(new) = write else {
-        return Urgency::Immediate;
+        return WriteUrgency::Immediate;
     };
     let old = observed.endpoints.as_deref();
     match old.is_some_and(|old| ready(old).eq(ready(new))) {
-        true => Urgency::Minor,
-        false => Urgency::Prompt,
+        true => WriteUrgency::Minor,
+        false => WriteUrgency::Prompt,
     }
 }
 

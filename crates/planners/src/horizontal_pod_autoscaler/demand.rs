@@ -7,7 +7,7 @@ use k8s_openapi::api::autoscaling::v2 as api;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as ApiQuantity;
 use object_model::Quantity;
 
-use super::observed::{Observed, PodFacts, Sample, milli};
+use super::observed::{Observed, PodFacts, PodMeasurement, milli};
 
 /// A deviation up to this share does not scale (kube-controller-manager's default).
 const TOLERANCE: f64 = 0.1;
@@ -399,7 +399,7 @@ impl<'o> Pods<'o> {
             return Err("no pods returned by selector while calculating replica count".to_owned());
         }
         let measured = samples.iter();
-        let measured: BTreeMap<&str, (&Sample, i64)> = measured
+        let measured: BTreeMap<&str, (&PodMeasurement, i64)> = measured
             .filter_map(|sample| {
                 let usage = sample.usage(resource, container)?;
                 Some((sample.pod.as_str(), (sample, usage)))
@@ -485,7 +485,7 @@ fn times(ratio: f64, pods: usize) -> i32 {
 }
 
 /// Whether a pod's CPU usage counts: not while it is starting.
-fn counts(pod: &PodFacts, sample: &Sample, now: Timestamp) -> bool {
+fn counts(pod: &PodFacts, sample: &PodMeasurement, now: Timestamp) -> bool {
     let (Some((ready, since)), Some(started)) = (pod.ready, pod.started) else {
         return false;
     };

@@ -16,5 +16,5 @@ mod plan;
 mod status;
 
 pub use memory::Memory;
-pub use observed::{Observed, PodFacts, Sample, Scale, samples};
-pub use plan::{AutoscalerPlan, Conclusion, Notice, Rescale, plan};
+pub use observed::{Observed, PodFacts, PodMeasurement, Scale, samples};
+pub use plan::{AutoscalerEvent, AutoscalerPlan, AutoscalerResult, Rescale, plan};

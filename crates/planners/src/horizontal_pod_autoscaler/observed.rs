@@ -24,7 +24,7 @@ pub struct Observed {
     /// The pods that the scale selects.
     pub pods: Vec<PodFacts>,
     /// The measurements of the pods, or the error of reading them.
-    pub samples: Result<Vec<Sample>, String>,
+    pub samples: Result<Vec<PodMeasurement>, String>,
     /// The autoscalers that select one of these pods (`namespace/name`), this one included.
     pub selecting: Vec<String>,
 }
@@ -129,7 +129,7 @@ pub(super) fn milli(text: &str) -> Option<i64> {
 
 /// A measurement of a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Sample {
+pub struct PodMeasurement {
     /// Name of the pod.
     pub pod: String,
     /// The end of the measurement's window.
@@ -140,7 +140,7 @@ pub struct Sample {
     pub containers: Vec<(String, Amounts)>,
 }
 
-impl Sample {
+impl PodMeasurement {
     /// The usage of the pod, or of one of its containers. `None` if a part is missing.
     pub(super) fn usage(&self, resource: &str, container: Option<&str>) -> Option<i64> {
         let mut asked = self
@@ -156,14 +156,14 @@ impl Sample {
 }
 
 /// Parses a PodMetricsList of `metrics.k8s.io/v1beta1`; malformed items are skipped.
-pub fn samples(list: &Value) -> Vec<Sample> {
+pub fn samples(list: &Value) -> Vec<PodMeasurement> {
     let items = list["items"].as_array().into_iter().flatten();
     items.filter_map(sample).collect()
 }
 
-fn sample(item: &Value) -> Option<Sample> {
+fn sample(item: &Value) -> Option<PodMeasurement> {
     let containers = item["containers"].as_array().into_iter().flatten();
-    Some(Sample {
+    Some(PodMeasurement {
         pod: item["metadata"]["name"].as_str()?.to_owned(),
         at: item["timestamp"].as_str()?.parse().ok()?,
         window: item["window"].as_str()?.parse().ok()?,

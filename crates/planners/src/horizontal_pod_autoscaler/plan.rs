@@ -18,7 +18,7 @@ use super::status::{ABLE_TO_SCALE, SCALING_ACTIVE, SCALING_LIMITED, set_conditio
 
 /// An event for the autoscaler.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Notice {
+pub struct AutoscalerEvent {
     /// Whether it is a warning.
     pub warning: bool,
     /// Reason.
@@ -48,11 +48,11 @@ pub struct AutoscalerPlan {
 
 /// The writes and the memory after the rescale.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Conclusion {
+pub struct AutoscalerResult {
     /// The new status, if it differs from the stored one.
     pub status: Option<Status>,
     /// Events to report.
-    pub notices: Vec<Notice>,
+    pub notices: Vec<AutoscalerEvent>,
     /// The memory for the next decision.
     pub memory: Memory,
 }
@@ -61,7 +61,7 @@ pub struct Conclusion {
 struct Draft {
     autoscaler: Arc<HorizontalPodAutoscaler>,
     conditions: Vec<Condition>,
-    notices: Vec<Notice>,
+    notices: Vec<AutoscalerEvent>,
     memory: Memory,
     /// The numbers of the status; `None` as long as the scale is unknown.
     counts: Option<Counts>,
@@ -231,7 +231,7 @@ impl Draft {
     }
 
     fn warn(&mut self, reason: &'static str, message: String) {
-        self.notices.push(Notice {
+        self.notices.push(AutoscalerEvent {
             warning: true,
             reason,
             message,
@@ -267,13 +267,13 @@ impl Draft {
 impl AutoscalerPlan {
     /// The conclusion after the rescale succeeded, failed with the given message, or was not
     /// planned.
-    pub fn conclude(self, outcome: Result<(), String>) -> Conclusion {
+    pub fn conclude(self, outcome: Result<(), String>) -> AutoscalerResult {
         let Self { rescale, mut draft } = self;
         let stored = draft.autoscaler.status.clone().unwrap_or_default();
         let mut scaled_at = stored.last_scale_time.clone();
         match (&rescale, &outcome) {
             (Some(Rescale { from, to, reason }), Ok(())) => {
-                draft.notices.push(Notice {
+                draft.notices.push(AutoscalerEvent {
                     warning: false,
                     reason: "SuccessfulRescale",
                     message: format!("New size: {to}; reason: {reason}"),
@@ -316,7 +316,7 @@ impl AutoscalerPlan {
                 ..stored.clone()
             },
         };
-        Conclusion {
+        AutoscalerResult {
             status: (status != stored).then_some(status),
             notices: draft.notices,
             memory: draft.memory,

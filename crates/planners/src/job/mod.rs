@@ -20,7 +20,7 @@ mod success_policy;
 mod tracking;
 
 pub use observed::Observed;
-pub use plan::{JobPlan, Notice, job_of, orphaned, plan};
+pub use plan::{JobEvent, JobPlan, job_of, orphaned, plan};
 
 /// The finalizer that keeps a pod until it is counted.
 pub const TRACKING: &str = "batch.kubernetes.io/job-tracking";

@@ -21,7 +21,7 @@ pub struct Observed {
 }
 
 /// The parsed job and its pods.
-pub(super) struct World<'a> {
+pub(super) struct ParsedJob<'a> {
     pub owner: Owner<'a>,
     pub spec: JobSpec,
     pub stored: JobStatus,
@@ -36,7 +36,7 @@ pub(super) struct World<'a> {
     pub patient: bool,
 }
 
-impl<'a> World<'a> {
+impl<'a> ParsedJob<'a> {
     pub fn of(observed: &'a Observed, now: Timestamp) -> Self {
         let job = &*observed.job;
         let spec = job.spec.clone().unwrap_or_default();
@@ -91,7 +91,7 @@ impl<'a> World<'a> {
     }
 }
 
-impl World<'_> {
+impl ParsedJob<'_> {
     /// The failed indexes of the status.
     pub fn failed_indexes(&self) -> Indexes {
         let text = self.stored.failed_indexes.as_deref();

@@ -4,8 +4,8 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::batch::v1::{JobCondition, JobStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::observed::{World, holds};
-use super::plan::Notice;
+use super::observed::{ParsedJob, holds};
+use super::plan::JobEvent;
 use super::success_policy;
 use super::tracking::{Counted, active, number};
 
@@ -28,7 +28,7 @@ impl JobResult {
 }
 
 /// The result of the job, decided now or before; `None` while the job goes on.
-pub(super) fn judge(world: &World<'_>, counted: &Counted) -> Option<JobResult> {
+pub(super) fn judge(world: &ParsedJob<'_>, counted: &Counted) -> Option<JobResult> {
     // A decided result stays.
     for (kind, well) in [("FailureTarget", false), ("SuccessCriteriaMet", true)] {
         let mut conditions = world.stored.conditions.iter().flatten();
@@ -68,7 +68,7 @@ pub(super) fn judge(world: &World<'_>, counted: &Counted) -> Option<JobResult> {
     })
 }
 
-fn is_done(world: &World<'_>, counted: &Counted) -> bool {
+fn is_done(world: &ParsedJob<'_>, counted: &Counted) -> bool {
     match world.spec.completions {
         Some(wanted) => counted.succeeded >= wanted && !(wanted > 0 && world.suspended()),
         // A work queue is empty when one pod has succeeded and the others have ended.
@@ -79,7 +79,7 @@ fn is_done(world: &World<'_>, counted: &Counted) -> bool {
 /// The message if failed indexes end the job: there are more than `maxFailedIndexes`, or all others
 /// are complete.
 fn too_many_failed_indexes(
-    world: &World<'_>,
+    world: &ParsedJob<'_>,
     counted: &Counted,
 ) -> Option<(&'static str, &'static str)> {
     world.limit_per_index?;
@@ -96,7 +96,7 @@ fn too_many_failed_indexes(
     (lost > 0 && all).then_some(("FailedIndexes", "Job has failed indexes"))
 }
 
-fn is_past_limit(world: &World<'_>, counted: &Counted) -> bool {
+fn is_past_limit(world: &ParsedJob<'_>, counted: &Counted) -> bool {
     let limit = world.spec.backoff_limit.unwrap_or(6);
     if counted.failed > limit {
         return true;
@@ -113,7 +113,7 @@ fn is_past_limit(world: &World<'_>, counted: &Counted) -> bool {
 }
 
 /// The time of `activeDeadlineSeconds`.
-pub(super) fn deadline(world: &World<'_>) -> Option<Timestamp> {
+pub(super) fn deadline(world: &ParsedJob<'_>) -> Option<Timestamp> {
     let seconds = world.spec.active_deadline_seconds?;
     let start = world.stored.start_time.as_ref()?;
     let running = !world.suspended();
@@ -122,7 +122,7 @@ pub(super) fn deadline(world: &World<'_>) -> Option<Timestamp> {
 }
 
 /// The time at which an ended job is deleted (`ttlSecondsAfterFinished`).
-pub(super) fn expiry(world: &World<'_>) -> Option<Timestamp> {
+pub(super) fn expiry(world: &ParsedJob<'_>) -> Option<Timestamp> {
     let seconds = world.spec.ttl_seconds_after_finished?;
     let mut conditions = world.stored.conditions.iter().flatten();
     let ended = conditions
@@ -139,7 +139,7 @@ pub(super) fn write(
     outcome: &JobResult,
     nothing_runs: bool,
     now: Timestamp,
-) -> Option<Notice> {
+) -> Option<JobEvent> {
     let (first, last) = if outcome.well {
         ("SuccessCriteriaMet", "Complete")
     } else {
@@ -153,13 +153,13 @@ pub(super) fn write(
     set(status, last, true, reason, message, now);
     if outcome.well {
         status.completion_time = Some(Time(now));
-        return Some(Notice {
+        return Some(JobEvent {
             warning: false,
             reason: "Completed".to_owned(),
             message: "Job completed".to_owned(),
         });
     }
-    Some(Notice {
+    Some(JobEvent {
         warning: true,
         reason: reason.clone(),
         message: message.clone(),
@@ -167,7 +167,7 @@ pub(super) fn write(
 }
 
 /// Writes the condition `Suspended`.
-pub(super) fn suspend(world: &World<'_>, status: &mut JobStatus) -> Option<Notice> {
+pub(super) fn suspend(world: &ParsedJob<'_>, status: &mut JobStatus) -> Option<JobEvent> {
     let noted = holds(status, "Suspended");
     let (reason, message) = match (world.suspended(), noted) {
         (true, false) => ("JobSuspended", "Job suspended"),
@@ -182,7 +182,7 @@ pub(super) fn suspend(world: &World<'_>, status: &mut JobStatus) -> Option<Notic
     set(status, "Suspended", !noted, reason, message, world.now);
     status.start_time = noted.then_some(Time(world.now));
     let reason = if noted { "Resumed" } else { "Suspended" };
-    Some(Notice {
+    Some(JobEvent {
         warning: false,
         reason: reason.to_owned(),
         message: message.to_owned(),

@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::Pod;
 use resource_kinds::labels::{JOB_INDEX_FAILURES, JOB_INDEX_IGNORED_FAILURES};
 
 use super::failure_policy::{self, FailureEffect};
-use super::observed::{World, index};
+use super::observed::{ParsedJob, index};
 use super::pods::{delay, ended_at};
 use crate::pod_set::PodState;
 
@@ -24,7 +24,7 @@ pub(super) enum Failure {
 }
 
 pub(super) fn failure(
-    world: &World<'_>,
+    world: &ParsedJob<'_>,
     pod: &PodState<'_>,
     index: Option<u32>,
     verdict: &FailureEffect,
@@ -47,7 +47,7 @@ pub(super) fn failure(
 }
 
 /// Whether there is a newer pod of the same index.
-pub(super) fn is_replaced(world: &World<'_>, pod: &PodState<'_>) -> bool {
+pub(super) fn is_replaced(world: &ParsedJob<'_>, pod: &PodState<'_>) -> bool {
     let mut others = world.pods.iter();
     others.any(|other| index(other) == index(pod) && age(other) > age(pod))
 }
@@ -61,7 +61,7 @@ pub(super) struct History {
 }
 
 /// The failure history for the next pod of an index; `None` without `backoffLimitPerIndex`.
-pub(super) fn history(world: &World<'_>, wanted: u32) -> Option<History> {
+pub(super) fn history(world: &ParsedJob<'_>, wanted: u32) -> Option<History> {
     world.limit_per_index?;
     let failed = world.pods.iter().filter(|pod| world.failed(pod));
     let last = failed

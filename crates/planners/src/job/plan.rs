@@ -8,14 +8,14 @@ use k8s_openapi::api::batch::v1::{Job, JobStatus};
 use resource_kinds::labels::JOB_NAME;
 use resource_kinds::pod_view::PodView;
 
-use super::observed::{Observed, World, tracked};
+use super::observed::{Observed, ParsedJob, tracked};
 use super::tracking::{self, Counted, active, number};
 use super::{JOB, outcome, pods};
 use crate::pod_set::{Action, Owner};
 
 /// An event for the Job.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Notice {
+pub struct JobEvent {
     /// Whether it is a warning.
     pub warning: bool,
     /// Reason.
@@ -38,7 +38,7 @@ pub struct JobPlan {
     /// Whether to delete the job, because its time to live is over.
     pub expired: bool,
     /// Events to report.
-    pub notices: Vec<Notice>,
+    pub notices: Vec<JobEvent>,
     /// The time after which to plan again even without an event.
     pub requeue_after: Option<Duration>,
 }
@@ -53,7 +53,7 @@ impl JobPlan {
 
 /// Plans the writes for a Job. Total.
 pub fn plan(observed: &Observed, now: Timestamp) -> JobPlan {
-    let world = World::of(observed, now);
+    let world = ParsedJob::of(observed, now);
     let counted = tracking::count(&world);
     if world.owner.deleting || world.owner.selector.is_none() {
         return JobPlan {
@@ -67,7 +67,7 @@ pub fn plan(observed: &Observed, now: Timestamp) -> JobPlan {
     go_on(world, counted)
 }
 
-fn after_the_end(world: &World<'_>, counted: Counted) -> JobPlan {
+fn after_the_end(world: &ParsedJob<'_>, counted: Counted) -> JobPlan {
     let expiry = outcome::expiry(world);
     let expired = expiry.is_some_and(|at| at <= world.now);
     JobPlan {
@@ -79,7 +79,7 @@ fn after_the_end(world: &World<'_>, counted: Counted) -> JobPlan {
     }
 }
 
-fn go_on(world: World<'_>, counted: Counted) -> JobPlan {
+fn go_on(world: ParsedJob<'_>, counted: Counted) -> JobPlan {
     let mut status = counted.status.clone();
     let mut notices = Vec::new();
     let decided = outcome::judge(&world, &counted);
@@ -124,7 +124,7 @@ fn is_settled(status: &JobStatus) -> bool {
     lists.is_none_or(|lists| lists.succeeded.is_none() && lists.failed.is_none())
 }
 
-fn fill_counts(world: &World<'_>, status: &mut JobStatus) {
+fn fill_counts(world: &ParsedJob<'_>, status: &mut JobStatus) {
     status.active = Some(number(active(world).count()));
     status.ready = Some(number(active(world).filter(|pod| pod.ready()).count()));
     let leaving = world.pods.iter().filter(|p| p.terminating && !p.ended());

@@ -6,7 +6,7 @@ use resource_kinds::labels::JOB_COMPLETION_INDEX;
 
 use super::TRACKING;
 use super::indexes::Indexes;
-use super::observed::{World, index};
+use super::observed::{ParsedJob, index};
 use super::per_index;
 use super::tracking::{Counted, active, number};
 use crate::pod_set::{Action, BURST_MAX, Names, Phase, PodState, pod_of};
@@ -17,12 +17,12 @@ const BACKOFF_MAX: SignedDuration = SignedDuration::from_mins(10);
 const INDEX_VARIABLE: &str = "JOB_COMPLETION_INDEX";
 
 /// Deletes all active pods.
-pub(super) fn stop_all(world: &World<'_>) -> Vec<Action> {
+pub(super) fn stop_all(world: &ParsedJob<'_>) -> Vec<Action> {
     active(world).map(|pod| Action::delete(pod.pod)).collect()
 }
 
 /// The pods to create and delete, and the time of the next check.
-pub(super) fn adjust(world: &World<'_>, counted: &Counted) -> (Vec<Action>, Option<Timestamp>) {
+pub(super) fn adjust(world: &ParsedJob<'_>, counted: &Counted) -> (Vec<Action>, Option<Timestamp>) {
     let running: Vec<&PodState<'_>> = active(world).collect();
     let parallelism = world.spec.parallelism.unwrap_or(1).max(0);
     let wanted = match world.spec.completions {
@@ -64,7 +64,7 @@ pub(super) fn adjust(world: &World<'_>, counted: &Counted) -> (Vec<Action>, Opti
 /// Keeps the first pod of each index of an Indexed job that is not complete; the others are
 /// surplus.
 fn sort_out<'w, 'a>(
-    world: &World<'a>,
+    world: &ParsedJob<'a>,
     counted: &Counted,
     running: Vec<&'w PodState<'a>>,
 ) -> (Vec<&'w PodState<'a>>, Vec<&'w PodState<'a>>) {
@@ -79,7 +79,7 @@ fn sort_out<'w, 'a>(
 }
 
 fn start(
-    world: &World<'_>,
+    world: &ParsedJob<'_>,
     counted: &Counted,
     running: &[&PodState<'_>],
     missing: usize,
@@ -128,7 +128,7 @@ fn create(mut pod: Pod, name: String) -> Action {
     Action::Create(Box::new(pod))
 }
 
-fn new_pod(world: &World<'_>) -> Pod {
+fn new_pod(world: &ParsedJob<'_>) -> Pod {
     let mut pod = pod_of(&world.owner, &world.spec.template);
     let finalizers = pod.metadata.finalizers.get_or_insert_default();
     if !finalizers.iter().any(|finalizer| finalizer == TRACKING) {
@@ -137,7 +137,7 @@ fn new_pod(world: &World<'_>) -> Pod {
     pod
 }
 
-fn indexed_pod(world: &World<'_>, index: u32) -> Pod {
+fn indexed_pod(world: &ParsedJob<'_>, index: u32) -> Pod {
     let mut pod = new_pod(world);
     let meta = &mut pod.metadata;
     meta.generate_name = Some(format!("{}-{index}-", world.owner.name));
@@ -177,7 +177,7 @@ fn tell_index(container: &mut Container) {
 
 /// The earliest time to start a pod after failures, by the number of failures since the last
 /// success.
-fn not_before(world: &World<'_>) -> Option<Timestamp> {
+fn not_before(world: &ParsedJob<'_>) -> Option<Timestamp> {
     let of = |phase: Phase| {
         let pods = world.pods.iter().filter(move |pod| pod.phase == phase);
         pods.filter_map(ended_at)

@@ -12,7 +12,7 @@ use resource_kinds::pod_view::PodView;
 use super::TRACKING;
 use super::failure_policy::{self, FailureEffect};
 use super::indexes::Indexes;
-use super::observed::{World, index, tracked};
+use super::observed::{ParsedJob, index, tracked};
 use super::per_index::{self, Failure};
 use crate::pod_set::{Action, Phase, PodState};
 
@@ -37,7 +37,7 @@ pub(super) struct Counted {
     pub fatal: Option<String>,
 }
 
-pub(super) fn count(world: &World<'_>) -> Counted {
+pub(super) fn count(world: &ParsedJob<'_>) -> Counted {
     let mut status = world.stored.clone();
     let mut counted = Counted {
         release: Vec::new(),
@@ -124,7 +124,10 @@ pub(super) fn count(world: &World<'_>) -> Counted {
 
 /// The UIDs that are still uncounted. Those whose pods are gone or without the finalizer are added
 /// to the counts.
-fn uncounted(status: &mut JobStatus, world: &World<'_>) -> (BTreeSet<String>, BTreeSet<String>) {
+fn uncounted(
+    status: &mut JobStatus,
+    world: &ParsedJob<'_>,
+) -> (BTreeSet<String>, BTreeSet<String>) {
     let held: BTreeMap<&str, bool> = world
         .pods
         .iter()
@@ -162,7 +165,7 @@ pub(super) fn untrack(pod: &PodView) -> Option<Action> {
 }
 
 /// The active pods.
-pub(super) fn active<'w, 'a>(world: &'w World<'a>) -> impl Iterator<Item = &'w PodState<'a>> {
+pub(super) fn active<'w, 'a>(world: &'w ParsedJob<'a>) -> impl Iterator<Item = &'w PodState<'a>> {
     world.pods.iter().filter(|pod| pod.active())
 }
 

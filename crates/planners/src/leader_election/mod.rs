@@ -21,7 +21,7 @@ pub const RENEW_DEADLINE: SignedDuration = SignedDuration::from_secs(10);
 pub const RETRY: SignedDuration = SignedDuration::from_secs(2);
 
 /// A reading of a candidate's own monotonic clock.
-pub type Reading = SignedDuration;
+pub type ClockReading = SignedDuration;
 
 /// The parts of the Lease that decide.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -72,8 +72,8 @@ pub struct Candidate {
     identity: String,
     /// The last seen state, and when this candidate saw its version first; `None` before the first
     /// look.
-    seen: Option<(Option<LeaderLease>, Reading)>,
-    leads_until: Option<Reading>,
+    seen: Option<(Option<LeaderLease>, ClockReading)>,
+    leads_until: Option<ClockReading>,
 }
 
 impl Candidate {
@@ -93,7 +93,7 @@ impl Candidate {
 
     /// Notes the Lease as it was read; `None` if there is none. A leader that sees another holder
     /// leads no more.
-    pub fn saw(&mut self, lease: Option<LeaderLease>, now: Reading) {
+    pub fn saw(&mut self, lease: Option<LeaderLease>, now: ClockReading) {
         if self.leads_until.is_some() && !self.is_of_self(lease.as_ref()) {
             self.leads_until = None;
         }
@@ -106,13 +106,13 @@ impl Candidate {
     }
 
     /// Notes an acknowledged creation, taking or renewal that was sent at that reading.
-    pub fn wrote(&mut self, lease: LeaderLease, sent: Reading, now: Reading) {
+    pub fn wrote(&mut self, lease: LeaderLease, sent: ClockReading, now: ClockReading) {
         self.saw(Some(lease), now);
         self.leads_until = Some(sent.saturating_add(RENEW_DEADLINE));
     }
 
     /// The next step; a candidate that has seen nothing looks at once. Total.
-    pub fn decide(&self, now: Reading) -> Decision {
+    pub fn decide(&self, now: ClockReading) -> Decision {
         let Some((lease, since)) = &self.seen else {
             return Decision::Wait(SignedDuration::ZERO);
         };
@@ -141,12 +141,12 @@ impl Candidate {
     }
 
     /// The reading at which the lead ends unless it is renewed; `None` without a lead.
-    pub fn leads_until(&self) -> Option<Reading> {
+    pub fn leads_until(&self) -> Option<ClockReading> {
         self.leads_until
     }
 
     /// Whether it leads: only then controllers and scheduler may write.
-    pub fn leads(&self, now: Reading) -> bool {
+    pub fn leads(&self, now: ClockReading) -> bool {
         self.leads_until.is_some_and(|until| now < until)
     }
 

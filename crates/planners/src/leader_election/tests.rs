@@ -92,7 +92,7 @@ struct Sent {
     by: usize,
     over: Option<String>,
     lease: LeaderLease,
-    at: Reading,
+    at: ClockReading,
 }
 
 /// A step of the world. The numbers choose among that which is possible.
@@ -149,7 +149,7 @@ impl Cluster {
         }
     }
 
-    fn reading(&self, of: usize) -> Reading {
+    fn reading(&self, of: usize) -> ClockReading {
         let (rate, start) = self.clocks[of];
         SignedDuration::from_millis(self.time * rate) + seconds(start)
     }

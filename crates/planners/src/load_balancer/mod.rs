@@ -55,12 +55,12 @@ pub struct Decision {
     /// Its new `status.loadBalancer`, if it differs from the stored one.
     pub status: Option<LoadBalancerStatus>,
     /// An event for it.
-    pub notice: Option<Notice>,
+    pub notice: Option<LoadBalancerEvent>,
 }
 
 /// An event for a Service.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Notice {
+pub struct LoadBalancerEvent {
     /// The reason.
     pub reason: &'static str,
     /// The message.
@@ -127,13 +127,13 @@ fn decide(
     });
     problems.dedup();
     let notice = if !problems.is_empty() {
-        Some(Notice {
+        Some(LoadBalancerEvent {
             reason: reasons::SYNC_LOAD_BALANCER_FAILED,
             message: problems.join("; "),
             warning: true,
         })
     } else if !in_use.is_empty() {
-        Some(Notice {
+        Some(LoadBalancerEvent {
             reason: reasons::PORT_IN_USE,
             message: in_use.join("; "),
             warning: true,
@@ -142,7 +142,7 @@ fn decide(
         status
             .as_ref()
             .filter(|_| !chosen.is_empty())
-            .map(|_| Notice {
+            .map(|_| LoadBalancerEvent {
                 reason: reasons::ENSURED_LOAD_BALANCER,
                 message: "Ensured load balancer".to_owned(),
                 warning: false,

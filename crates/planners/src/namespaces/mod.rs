@@ -15,7 +15,7 @@ pub const FINALIZER: &str = "kubernetes";
 
 /// The remaining objects of one kind.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Content {
+pub struct RemainingObjects {
     /// `pods.`, `statefulsets.apps`: plural and group.
     pub resource: String,
     /// The number of objects.
@@ -36,7 +36,7 @@ pub enum DeletionStep {
 }
 
 /// Plans the next step for a namespace that is being deleted.
-pub fn step(contents: &[Content]) -> DeletionStep {
+pub fn step(contents: &[RemainingObjects]) -> DeletionStep {
     let mut left = contents
         .iter()
         .filter(|content| content.count > 0)
@@ -53,7 +53,7 @@ pub fn step(contents: &[Content]) -> DeletionStep {
 /// The conditions about the remaining objects. A transition time changes only with its condition.
 pub fn conditions(
     present: &[NamespaceCondition],
-    contents: &[Content],
+    contents: &[RemainingObjects],
     failures: &[String],
     now: Timestamp,
 ) -> Vec<NamespaceCondition> {
@@ -162,8 +162,8 @@ fn condition(
 mod tests {
     use super::*;
 
-    fn content(resource: &str, count: usize) -> Content {
-        Content {
+    fn content(resource: &str, count: usize) -> RemainingObjects {
+        RemainingObjects {
             resource: resource.to_owned(),
             count,
             finalizers: BTreeMap::new(),

@@ -495,7 +495,7 @@ mod tests {
         let mut heard = SeenHeartbeats::new(GAP);
         let mut node = node("True", json!([]));
         assert_eq!(heard.silent_for(&node, Some(at(1000)), secs(1)), secs(0));
-        let reached = reach::Reached::AtAddress("10.0.0.1:10250".to_owned());
+        let reached = reach::KubeletPath::AtAddress("10.0.0.1:10250".to_owned());
         let condition = reach::condition(&[], &reached, at(1050)).unwrap();
         node.status
             .as_mut()

@@ -18,7 +18,7 @@ const UNREACHED: Duration = Duration::from_secs(10);
 
 /// The way by which a server reaches the kubelet API of a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Reached {
+pub enum KubeletPath {
     /// At this address and port of the Node object.
     AtAddress(String),
     /// Through the tunnel of the node; this address and port did not answer.
@@ -27,7 +27,7 @@ pub enum Reached {
     Not(String),
 }
 
-impl Reached {
+impl KubeletPath {
     /// The time until the next trial.
     pub fn again(&self) -> Duration {
         match self {
@@ -42,16 +42,16 @@ impl Reached {
 /// with the status, and never goes back.
 pub fn condition(
     present: &[NodeCondition],
-    reached: &Reached,
+    reached: &KubeletPath,
     now: Timestamp,
 ) -> Option<NodeCondition> {
     let (status, reason, message) = match reached {
-        Reached::AtAddress(place) => (
+        KubeletPath::AtAddress(place) => (
             "True",
             "Address",
             format!("the server reaches the kubelet API at {place}"),
         ),
-        Reached::ThroughTunnel(place) => (
+        KubeletPath::ThroughTunnel(place) => (
             "True",
             "Tunnel",
             format!(
@@ -59,7 +59,7 @@ pub fn condition(
                  answer"
             ),
         ),
-        Reached::Not(cause) => (
+        KubeletPath::Not(cause) => (
             "False",
             "NoWay",
             format!("the server does not reach the kubelet API: {cause}"),
@@ -107,10 +107,10 @@ mod tests {
     #[test]
     fn each_way_has_its_reason() {
         let cases = [
-            (Reached::AtAddress(place()), "True", "Address"),
-            (Reached::ThroughTunnel(place()), "True", "Tunnel"),
+            (KubeletPath::AtAddress(place()), "True", "Address"),
+            (KubeletPath::ThroughTunnel(place()), "True", "Tunnel"),
             (
-                Reached::Not("no answer in time".to_owned()),
+                KubeletPath::Not("no answer in time".to_owned()),
                 "False",
                 "NoWay",
             ),
@@ -127,14 +127,14 @@ mod tests {
 
     #[test]
     fn the_transition_time_is_that_of_the_status() {
-        let first = condition(&[], &Reached::AtAddress(place()), at(5)).unwrap();
-        let second = condition(&[first], &Reached::ThroughTunnel(place()), at(7)).unwrap();
+        let first = condition(&[], &KubeletPath::AtAddress(place()), at(5)).unwrap();
+        let second = condition(&[first], &KubeletPath::ThroughTunnel(place()), at(7)).unwrap();
         assert_eq!(second.last_transition_time, Some(Time(at(5))));
-        let cause = Reached::Not("refused".to_owned());
+        let cause = KubeletPath::Not("refused".to_owned());
         let third = condition(&[second], &cause, at(9)).unwrap();
         assert_eq!(third.last_transition_time, Some(Time(at(9))));
         // The clock of the next writer is behind.
-        let fourth = condition(&[third], &Reached::AtAddress(place()), at(3)).unwrap();
+        let fourth = condition(&[third], &KubeletPath::AtAddress(place()), at(3)).unwrap();
         assert_eq!(fourth.last_transition_time, Some(Time(at(9))));
     }
 }

@@ -14,7 +14,7 @@ use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Node;
 use resource_kinds::pod_view::PodView;
 
-use super::{Cause, PodGcPlan, Removal, removal};
+use super::{PodGcPlan, Removal, RemovalCause, removal};
 use crate::node_lifecycle::fence::{self, LENGTH, NodeLease, Renewals};
 
 /// The shortest time for which a node must have been missing; as kube-controller-manager.
@@ -25,7 +25,7 @@ const ABSENT: &str = "";
 
 /// The observed lease of a node without a Node object.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Missing {
+pub struct OrphanLease {
     /// The lease; `None` if there is none.
     pub lease: Option<NodeLease>,
     /// A Node object owned the lease.
@@ -36,7 +36,7 @@ pub struct Missing {
 
 /// A lease to take.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Take {
+pub struct LeaseTakeover {
     /// The node.
     pub node: String,
     /// The lease as it was seen.
@@ -106,7 +106,12 @@ pub fn wait(lease: Option<&NodeLease>) -> SignedDuration {
     fence::wait(length).max(MISSING_FOR)
 }
 
-pub(super) fn plan(node: &str, missing: &Missing, pods: &[&Arc<PodView>], plan: &mut PodGcPlan) {
+pub(super) fn plan(
+    node: &str,
+    missing: &OrphanLease,
+    pods: &[&Arc<PodView>],
+    plan: &mut PodGcPlan,
+) {
     let remove = || pods.iter().map(|pod| removal(pod, gone(node)));
     let lease = missing.lease.as_ref();
     match decide(lease, missing.unchanged_for, !pods.is_empty()) {
@@ -114,7 +119,7 @@ pub(super) fn plan(node: &str, missing: &Missing, pods: &[&Arc<PodView>], plan: 
         Decision::Wait(left) => {
             plan.wake_after = Some(plan.wake_after.map_or(left, |other| other.min(left)));
         }
-        Decision::Take { epoch } => plan.take.extend(lease.map(|lease| Take {
+        Decision::Take { epoch } => plan.take.extend(lease.map(|lease| LeaseTakeover {
             node: node.to_owned(),
             lease: lease.clone(),
             unchanged_for: missing.unchanged_for,
@@ -132,8 +137,8 @@ pub(super) fn plan(node: &str, missing: &Missing, pods: &[&Arc<PodView>], plan: 
     }
 }
 
-fn gone(node: &str) -> Cause {
-    Cause::NodeGone {
+fn gone(node: &str) -> RemovalCause {
+    RemovalCause::NodeGone {
         node: node.to_owned(),
     }
 }
@@ -186,7 +191,7 @@ impl Memory {
     }
 
     /// Records the lease that was read now.
-    pub fn saw(&mut self, node: &str, lease: Option<&Lease>, now: SignedDuration) -> Missing {
+    pub fn saw(&mut self, node: &str, lease: Option<&Lease>, now: SignedDuration) -> OrphanLease {
         match lease {
             Some(_) => self.left.insert(node.to_owned()),
             None => self.left.remove(node),
@@ -196,7 +201,7 @@ impl Memory {
         let lease = lease.map(NodeLease::from);
         let version = lease.as_ref().map_or(ABSENT, |lease| &lease.version);
         let unchanged_for = self.renewals.unchanged_for(node, version, now);
-        Missing {
+        OrphanLease {
             lease,
             is_owned,
             unchanged_for,
@@ -207,7 +212,7 @@ impl Memory {
 /// The pods of each node without a Node object.
 pub(super) fn by_node<'p>(
     pods: &'p [Arc<PodView>],
-    missing: &BTreeMap<String, Missing>,
+    missing: &BTreeMap<String, OrphanLease>,
 ) -> BTreeMap<String, Vec<&'p Arc<PodView>>> {
     let mut by_node: BTreeMap<String, Vec<_>> = missing
         .keys()

@@ -15,7 +15,7 @@ use k8s_openapi::api::core::v1::Node;
 use resource_kinds::node_conditions;
 use resource_kinds::pod_view::PodView;
 
-use missing::{Missing, Release, Take};
+use missing::{LeaseTakeover, OrphanLease, Release};
 
 /// Maximum number of ended pods; as kube-controller-manager.
 pub const ENDED_MAX: usize = 12_500;
@@ -29,7 +29,7 @@ pub struct Observed {
     pub nodes: Vec<Arc<Node>>,
     /// The nodes without a Node object, with the lease of each, which was read after the pods. A node
     /// whose lease could not be read is not among them.
-    pub missing: BTreeMap<String, Missing>,
+    pub missing: BTreeMap<String, OrphanLease>,
 }
 
 /// A pod to remove.
@@ -42,12 +42,12 @@ pub struct Removal {
     /// UID.
     pub uid: String,
     /// The cause.
-    pub cause: Cause,
+    pub cause: RemovalCause,
 }
 
 /// The cause of a removal.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Cause {
+pub enum RemovalCause {
     /// Its node is missing; to be confirmed by the API server.
     NodeGone {
         /// Name of the node.
@@ -67,7 +67,7 @@ pub struct PodGcPlan {
     /// Removals, in order.
     pub remove: Vec<Removal>,
     /// Leases of nodes without a Node object to take.
-    pub take: Vec<Take>,
+    pub take: Vec<LeaseTakeover>,
     /// Leases of nodes without a Node object to delete.
     pub release: Vec<Release>,
     /// The time until there is more to do about a node without a Node object.
@@ -86,13 +86,15 @@ pub fn plan(observed: &Observed) -> PodGcPlan {
     for pod in &observed.pods {
         let deleting = pod.is_deleting();
         let cause = match pod.node.as_deref() {
-            None if deleting => Some(Cause::NeverScheduled),
+            None if deleting => Some(RemovalCause::NeverScheduled),
             None => None,
             Some(name) => match nodes.get(name) {
                 // Decided below, together with its other pods.
                 None if observed.missing.contains_key(name) => continue,
                 None => None,
-                Some(node) => (deleting && out_of_service(node)).then_some(Cause::OutOfService),
+                Some(node) => {
+                    (deleting && out_of_service(node)).then_some(RemovalCause::OutOfService)
+                }
             },
         };
         match cause {
@@ -111,7 +113,7 @@ pub fn plan(observed: &Observed) -> PodGcPlan {
     let surplus = ended.len().saturating_sub(ENDED_MAX);
     let surplus = ended.into_iter().take(surplus);
     plan.remove
-        .extend(surplus.map(|pod| removal(pod, Cause::TooManyEnded)));
+        .extend(surplus.map(|pod| removal(pod, RemovalCause::TooManyEnded)));
     plan
 }
 
@@ -121,7 +123,7 @@ fn out_of_service(node: &Node) -> bool {
     node_conditions::is_out_of_service(node) && !node_conditions::is_ready(node)
 }
 
-fn removal(pod: &PodView, cause: Cause) -> Removal {
+fn removal(pod: &PodView, cause: RemovalCause) -> Removal {
     Removal {
         namespace: pod.namespace.to_string(),
         name: pod.name.to_string(),
@@ -168,21 +170,21 @@ mod tests {
         Arc::new(serde_json::from_value(node).unwrap())
     }
 
-    fn causes(plan: &PodGcPlan) -> Vec<(&str, Cause)> {
+    fn causes(plan: &PodGcPlan) -> Vec<(&str, RemovalCause)> {
         plan.remove
             .iter()
             .map(|removal| (removal.name.as_str(), removal.cause.clone()))
             .collect()
     }
 
-    fn missing(lease: Option<&str>, unchanged_seconds: i64) -> Missing {
+    fn missing(lease: Option<&str>, unchanged_seconds: i64) -> OrphanLease {
         let lease = lease.map(|mark| {
             let lease = json!({ "metadata": { "resourceVersion": "7", "annotations": { mark: "" } },
                 "spec": { "leaseDurationSeconds": 40, "leaseTransitions": 2 } });
             let lease: Lease = serde_json::from_value(lease).unwrap();
             NodeLease::from(&lease)
         });
-        Missing {
+        OrphanLease {
             lease,
             is_owned: true,
             unchanged_for: SignedDuration::from_secs(unchanged_seconds),
@@ -198,7 +200,7 @@ mod tests {
             pod("c", Some("unread"), false, "Running"),
             pod("d", Some("n"), false, "Running"),
         ];
-        let plan_with = |missing: Missing| {
+        let plan_with = |missing: OrphanLease| {
             let observed = Observed {
                 pods: pods.clone(),
                 nodes: vec![node("True", false)],
@@ -206,7 +208,7 @@ mod tests {
             };
             plan(&observed)
         };
-        let cause = || Cause::NodeGone {
+        let cause = || RemovalCause::NodeGone {
             node: "gone".to_owned(),
         };
         let both = [("a", cause()), ("b", cause())];
@@ -226,7 +228,7 @@ mod tests {
 
     #[test]
     fn the_lease_of_a_missing_node_without_pods_is_released_if_a_node_owned_it() {
-        let plan_with = |missing: Missing| {
+        let plan_with = |missing: OrphanLease| {
             let observed = Observed {
                 missing: [("gone".to_owned(), missing)].into(),
                 ..Observed::default()
@@ -239,7 +241,7 @@ mod tests {
             version: "7".to_owned(),
         };
         assert_eq!(plan_with(owned.clone()).release, [release]);
-        let foreign = Missing {
+        let foreign = OrphanLease {
             is_owned: false,
             ..owned
         };
@@ -287,6 +289,9 @@ mod tests {
             nodes: vec![node("True", false)],
             ..Observed::default()
         };
-        assert_eq!(causes(&plan(&observed)), [("77", Cause::TooManyEnded)]);
+        assert_eq!(
+            causes(&plan(&observed)),
+            [("77", RemovalCause::TooManyEnded)]
+        );
     }
 }

@@ -12,8 +12,8 @@ use crate::ownership::controller;
 
 use super::draft::Draft;
 use super::identity;
-use super::observed::{Member, Retention, Spec, World};
-use super::plan::{Action, Notice};
+use super::observed::{Member, ParsedSet, Retention, Spec};
+use super::plan::{Action, SetEvent};
 use super::waiting::Cause;
 
 /// The names of the claims of an ordinal, in the order of their templates.
@@ -28,7 +28,7 @@ pub(super) fn names(spec: &Spec<'_>, ordinal: i64) -> Vec<String> {
 }
 
 /// The cause why the pod of that ordinal cannot be created now.
-pub(super) fn obstacle(world: &World<'_>, ordinal: i64) -> Option<Cause> {
+pub(super) fn obstacle(world: &ParsedSet<'_>, ordinal: i64) -> Option<Cause> {
     for claim_name in names(&world.spec, ordinal) {
         let Some(claim) = world.observed.claims.get(&claim_name) else {
             continue;
@@ -61,7 +61,7 @@ pub(super) fn obstacle(world: &World<'_>, ordinal: i64) -> Option<Cause> {
 /// A surplus pod's claims are deleted with it. After a scale-up this controller may not yet see its
 /// own write to them, and the new pod would use a claim that is about to be deleted. The write of
 /// the desired owners (statefulset.md 2.12) is refused then.
-pub(super) fn confirm_present(world: &World<'_>, ordinal: i64, draft: &mut Draft) {
+pub(super) fn confirm_present(world: &ParsedSet<'_>, ordinal: i64, draft: &mut Draft) {
     if world.spec.when_scaled != Retention::Delete {
         return;
     }
@@ -93,7 +93,7 @@ fn owners_of_wanted(spec: &Spec<'_>, claim: &PersistentVolumeClaim) -> Vec<Owner
 }
 
 /// Creates the missing claims of an ordinal.
-pub(super) fn create_missing(world: &World<'_>, ordinal: i64, draft: &mut Draft) {
+pub(super) fn create_missing(world: &ParsedSet<'_>, ordinal: i64, draft: &mut Draft) {
     let spec = &world.spec;
     for (place, template) in spec.claim_templates.iter().enumerate() {
         let Some(template_name) = template.metadata.name.as_deref() else {
@@ -139,7 +139,7 @@ fn claim(spec: &Spec<'_>, template: &PersistentVolumeClaim, name: String) -> Per
 /// gone, so they must be right by then, even if the ordinal was scaled down or up again, or the
 /// policy changed, after the deletion began. Therefore a pod that blocks the others does not block
 /// this.
-pub(super) fn settle_owners(world: &World<'_>, draft: &mut Draft) {
+pub(super) fn settle_owners(world: &ParsedSet<'_>, draft: &mut Draft) {
     // In the order of the later work on the pods.
     let members = world.members.values();
     for member in members.chain(world.condemned.values().rev()) {
@@ -150,7 +150,7 @@ pub(super) fn settle_owners(world: &World<'_>, draft: &mut Draft) {
     }
 }
 
-fn settle_owners_of_member(world: &World<'_>, member: &Member<'_>, draft: &mut Draft) {
+fn settle_owners_of_member(world: &ParsedSet<'_>, member: &Member<'_>, draft: &mut Draft) {
     for (name, claim) in world.claims_of(member.ordinal) {
         let wanted = wanted_owners(&world.spec, member, claim);
         if matches!(wanted, Owners::Foreign(_)) {
@@ -163,7 +163,7 @@ fn settle_owners_of_member(world: &World<'_>, member: &Member<'_>, draft: &mut D
 }
 
 /// Removes the set's owner reference from claims of ordinals that have no pod.
-fn take_back_absent(world: &World<'_>, draft: &mut Draft) {
+fn take_back_absent(world: &ParsedSet<'_>, draft: &mut Draft) {
     for ((ordinal, _), (name, claim)) in &world.claims {
         if world.members.contains_key(ordinal) || world.condemned.contains_key(ordinal) {
             continue;
@@ -187,8 +187,8 @@ fn set_owners(claim: &PersistentVolumeClaim, name: String, owners: Vec<OwnerRefe
     }
 }
 
-fn conflicting(claim: &str) -> Notice {
-    Notice {
+fn conflicting(claim: &str) -> SetEvent {
+    SetEvent {
         warning: true,
         reason: reasons::CONFLICTING_CONTROLLER,
         message: format!(

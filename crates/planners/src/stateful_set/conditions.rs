@@ -12,8 +12,8 @@ use resource_kinds::reasons::stateful_set_condition as kinds;
 use super::deadline;
 use super::draft::Draft;
 use super::identity;
-use super::observed::{Strategy, World};
-use super::plan::Notice;
+use super::observed::{ParsedSet, Strategy};
+use super::plan::SetEvent;
 use super::revisions::ChosenRevisions;
 use super::rollout;
 use super::waiting::{Cause, Weight};
@@ -53,7 +53,7 @@ impl Progress {
 
 /// The conditions to store; adds their events to the draft.
 pub(super) fn next(
-    world: &World<'_>,
+    world: &ParsedSet<'_>,
     chosen: &ChosenRevisions,
     draft: &mut Draft,
 ) -> Option<Vec<StatefulSetCondition>> {
@@ -92,7 +92,7 @@ pub(super) fn next(
     Some(conditions)
 }
 
-pub(super) fn stored<'w>(world: &World<'w>) -> &'w [StatefulSetCondition] {
+pub(super) fn stored<'w>(world: &ParsedSet<'w>) -> &'w [StatefulSetCondition] {
     let status = world.spec.set.status.as_ref();
     let conditions = status.and_then(|status| status.conditions.as_deref());
     conditions.unwrap_or_default()
@@ -125,7 +125,7 @@ fn condition(
     }
 }
 
-fn progress(world: &World<'_>, chosen: &ChosenRevisions, draft: &mut Draft) -> Progress {
+fn progress(world: &ParsedSet<'_>, chosen: &ChosenRevisions, draft: &mut Draft) -> Progress {
     let mut causes = draft.waiting.iter().map(|waiting| &waiting.cause);
     if let Some((cause, reason)) = causes.find_map(|cause| Some((cause, cause.hopeless()?))) {
         return Progress::stuck(reason, cause.told());
@@ -158,7 +158,7 @@ fn trouble(draft: &Draft) -> Option<(Weight, String)> {
 }
 
 /// The progress of a set that has reached its goal.
-fn completion(world: &World<'_>, chosen: &ChosenRevisions) -> Option<Progress> {
+fn completion(world: &ParsedSet<'_>, chosen: &ChosenRevisions) -> Option<Progress> {
     let (available, wanted) = available(world);
     let outdated = |member: &&_| rollout::outdated(member, chosen);
     let awaits = |member| rollout::awaits_update(world, chosen, member);
@@ -186,7 +186,7 @@ fn completion(world: &World<'_>, chosen: &ChosenRevisions) -> Option<Progress> {
 }
 
 /// The current stage of the set, and the pod that it waits for.
-fn stage(world: &World<'_>, chosen: &ChosenRevisions, draft: &Draft) -> (&'static str, String) {
+fn stage(world: &ParsedSet<'_>, chosen: &ChosenRevisions, draft: &Draft) -> (&'static str, String) {
     let (available, wanted) = available(world);
     let subject = || draft.blocker.clone().unwrap_or_else(|| first_amiss(world));
     let updatable = world.spec.first_updatable().max(world.spec.start)..world.spec.ordinals().end;
@@ -209,7 +209,7 @@ fn stage(world: &World<'_>, chosen: &ChosenRevisions, draft: &Draft) -> (&'stati
 }
 
 /// The lowest wanted pod that is not available, or the highest surplus pod.
-fn first_amiss(world: &World<'_>) -> String {
+fn first_amiss(world: &ParsedSet<'_>) -> String {
     let amiss = |ordinal: &i64| {
         world
             .members
@@ -222,7 +222,7 @@ fn first_amiss(world: &World<'_>) -> String {
 }
 
 /// The numbers of available and of wanted pods.
-fn available(world: &World<'_>) -> (usize, usize) {
+fn available(world: &ParsedSet<'_>) -> (usize, usize) {
     let available = world
         .members
         .values()
@@ -234,7 +234,10 @@ fn available(world: &World<'_>) -> (usize, usize) {
     )
 }
 
-fn availability(world: &World<'_>, progress: &Progress) -> (&'static str, &'static str, String) {
+fn availability(
+    world: &ParsedSet<'_>,
+    progress: &Progress,
+) -> (&'static str, &'static str, String) {
     let (available, wanted) = available(world);
     if available == wanted {
         let message = format!("{wanted} of {wanted} pods are available");
@@ -249,7 +252,7 @@ fn availability(world: &World<'_>, progress: &Progress) -> (&'static str, &'stat
 }
 
 /// The event for a new problem, or for a new stage.
-fn notice(world: &World<'_>, progress: &Progress, draft: &Draft) -> Option<Notice> {
+fn notice(world: &ParsedSet<'_>, progress: &Progress, draft: &Draft) -> Option<SetEvent> {
     let before = find(stored(world), kinds::PROGRESSING);
     let same_reason = before.is_some_and(|b| b.reason.as_deref() == Some(progress.reason));
     let same_text = before.is_some_and(|b| b.message.as_deref() == Some(&progress.message));
@@ -275,13 +278,13 @@ fn notice(world: &World<'_>, progress: &Progress, draft: &Draft) -> Option<Notic
             world.spec.name,
             identity::pod_name(world.spec.name, ordinal),
         );
-        return Some(Notice {
+        return Some(SetEvent {
             warning: true,
             reason: reasons::FAILED_CREATE,
             message: format!("create Pod {pod} in StatefulSet {set} failed error: {cause}"),
         });
     }
-    Some(Notice {
+    Some(SetEvent {
         warning: progress.warning,
         reason: progress.reason,
         message: progress.message.clone(),

@@ -10,12 +10,12 @@ use resource_kinds::reasons::stateful_set_condition as kinds;
 
 use super::conditions;
 use super::draft::Draft;
-use super::observed::{Member, World};
+use super::observed::{Member, ParsedSet};
 use super::revisions::ChosenRevisions;
 
 /// The set's deadline in seconds, if it has passed. Otherwise schedules a plan at the deadline.
 pub(super) fn exceeded(
-    world: &World<'_>,
+    world: &ParsedSet<'_>,
     chosen: &ChosenRevisions,
     draft: &mut Draft,
 ) -> Option<i64> {
@@ -29,7 +29,7 @@ pub(super) fn exceeded(
     None
 }
 
-fn last_progress(world: &World<'_>, chosen: &ChosenRevisions) -> Timestamp {
+fn last_progress(world: &ParsedSet<'_>, chosen: &ChosenRevisions) -> Timestamp {
     let status = world.spec.set.status.as_ref();
     let seen = status.and_then(|status| status.observed_generation);
     let stored = conditions::stored(world);

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
-use super::plan::{Action, Notice, PodWork};
+use super::plan::{Action, PodWork, SetEvent};
 use super::waiting::{Cause, Waiting};
 
 #[derive(Default)]
@@ -12,7 +12,7 @@ pub(super) struct Draft {
     pub prepare: Vec<Action>,
     pub pods: Vec<PodWork>,
     place: BTreeMap<i64, usize>,
-    pub notices: Vec<Notice>,
+    pub notices: Vec<SetEvent>,
     pub waiting: Vec<Waiting>,
     /// The pod that the others wait for.
     pub blocker: Option<String>,
@@ -26,7 +26,7 @@ pub(super) struct Draft {
 
 /// Whether to go on with the next part of the plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Flow {
+pub(super) enum PlanFlow {
     Go,
     Stop,
 }

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use super::draft::Draft;
-use super::observed::{Member, Phase, World};
+use super::observed::{Member, ParsedSet, Phase};
 use super::revisions::ChosenRevisions;
 use super::waiting::{Cause, Waiting};
 use super::{replica, rollout};
@@ -13,7 +13,7 @@ use super::{replica, rollout};
 const NAMED_MAX: usize = 1000;
 
 /// Gives a reason for each pod that is neither in its desired state nor being changed.
-pub(super) fn explain(world: &World<'_>, chosen: &ChosenRevisions, draft: &mut Draft) {
+pub(super) fn explain(world: &ParsedSet<'_>, chosen: &ChosenRevisions, draft: &mut Draft) {
     let Some(blocker) = draft.blocker.clone() else {
         return;
     };
@@ -48,7 +48,7 @@ pub(super) fn explain(world: &World<'_>, chosen: &ChosenRevisions, draft: &mut D
 
 /// The reason why a wanted pod is not in its desired state, if it is not.
 fn of_member(
-    world: &World<'_>,
+    world: &ParsedSet<'_>,
     chosen: &ChosenRevisions,
     member: &Member<'_>,
     after: impl Fn() -> Cause,

@@ -268,7 +268,7 @@ fn selector(set: &StatefulSet) -> Option<LabelSelector> {
 }
 
 /// The parsed set with its pods and claims.
-pub(super) struct World<'a> {
+pub(super) struct ParsedSet<'a> {
     pub spec: Spec<'a>,
     pub observed: &'a Observed,
     pub now: Timestamp,
@@ -289,7 +289,7 @@ pub(super) struct World<'a> {
     revisions: Vec<&'a str>,
 }
 
-impl<'a> World<'a> {
+impl<'a> ParsedSet<'a> {
     pub fn of(observed: &'a Observed, now: Timestamp) -> Self {
         let mut world = Self {
             spec: Spec::of(&observed.set),

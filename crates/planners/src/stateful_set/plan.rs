@@ -10,8 +10,8 @@ use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use resource_kinds::pod_view::PodView;
 
-use super::draft::{Draft, Flow};
-use super::observed::{Observed, Strategy, World};
+use super::draft::{Draft, PlanFlow};
+use super::observed::{Observed, ParsedSet, Strategy};
 use super::options::StuckRollout;
 use super::waiting::{Cause, Waiting};
 use super::{claims, held_back, recovery, refused, replica, revisions, rollout, scale, status};
@@ -131,7 +131,7 @@ pub struct PodWork {
 
 /// An event for the StatefulSet.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Notice {
+pub struct SetEvent {
     /// Whether it is a warning.
     pub warning: bool,
     /// Reason.
@@ -164,7 +164,7 @@ pub struct StatefulSetPlan {
     /// Last, only if all earlier writes succeeded.
     pub cleanup: Vec<Action>,
     /// Events to report.
-    pub notices: Vec<Notice>,
+    pub notices: Vec<SetEvent>,
     /// The reasons why there are no more actions.
     pub waiting_on: Vec<Waiting>,
     /// The time after which to plan again even without an event.
@@ -186,7 +186,7 @@ impl StatefulSetPlan {
 
 /// Plans the writes for a set. Total: any input gives a plan.
 pub fn plan(observed: &Observed, now: Timestamp) -> StatefulSetPlan {
-    let world = World::of(observed, now);
+    let world = ParsedSet::of(observed, now);
     let mut draft = Draft::default();
     let chosen = revisions::choose(&world, &mut draft);
     adopt_and_release(&world, &mut draft);
@@ -221,16 +221,16 @@ pub fn plan(observed: &Observed, now: Timestamp) -> StatefulSetPlan {
 }
 
 /// Owners of claims come first, then wanted pods, surplus pods, outdated pods, and stuck pods.
-fn decide(world: &World<'_>, chosen: &revisions::ChosenRevisions, draft: &mut Draft) {
+fn decide(world: &ParsedSet<'_>, chosen: &revisions::ChosenRevisions, draft: &mut Draft) {
     claims::settle_owners(world, draft);
     let mut flow = replica::walk(world, chosen, draft);
-    if flow == Flow::Go || !world.spec.ordered {
+    if flow == PlanFlow::Go || !world.spec.ordered {
         flow = scale::remove_condemned(world, draft);
     }
     match world.spec.strategy {
         Strategy::OnDelete => rollout::mention_outdated(world, chosen, draft),
         Strategy::RollingUpdate(_) => {
-            if flow == Flow::Go {
+            if flow == PlanFlow::Go {
                 rollout::replace_outdated(world, chosen, draft);
             }
             if world.spec.options.stuck_rollout == StuckRollout::Replace && !draft.changes_pods() {
@@ -244,7 +244,7 @@ fn decide(world: &World<'_>, chosen: &revisions::ChosenRevisions, draft: &mut Dr
 
 /// Adoption needs a fresh read of the set: a set that is being deleted must not adopt pods that the
 /// garbage collector released.
-fn adopt_and_release(world: &World<'_>, draft: &mut Draft) {
+fn adopt_and_release(world: &ParsedSet<'_>, draft: &mut Draft) {
     let id = |pod: &PodView| (pod.name.to_string(), pod.uid.to_string());
     for pod in &world.strays {
         let (name, uid) = id(pod);
@@ -266,7 +266,7 @@ fn adopt_and_release(world: &World<'_>, draft: &mut Draft) {
 }
 
 /// A pod becomes available without an event.
-fn wake_when_available(world: &World<'_>, draft: &mut Draft) {
+fn wake_when_available(world: &ParsedSet<'_>, draft: &mut Draft) {
     for member in world.all().filter(|member| !member.available) {
         if let Some(at) = member.available_at {
             draft.wake(at);

@@ -12,12 +12,12 @@
 use resource_kinds::reasons::stateful_set as reasons;
 
 use super::draft::Draft;
-use super::observed::{Member, Phase, Strategy, World};
-use super::plan::Notice;
+use super::observed::{Member, ParsedSet, Phase, Strategy};
+use super::plan::SetEvent;
 use super::revisions::ChosenRevisions;
 use super::rollout;
 
-pub(super) fn replace_stuck(world: &World<'_>, chosen: &ChosenRevisions, draft: &mut Draft) {
+pub(super) fn replace_stuck(world: &ParsedSet<'_>, chosen: &ChosenRevisions, draft: &mut Draft) {
     // One at a time: the previous pod must be gone before the next is deleted.
     if world.all().any(|member| member.terminating) {
         return;
@@ -29,7 +29,7 @@ pub(super) fn replace_stuck(world: &World<'_>, chosen: &ChosenRevisions, draft: 
         .rev()
         .find(|member| is_stuck(world, chosen, stays, member));
     if let Some(member) = stuck {
-        draft.notices.push(Notice {
+        draft.notices.push(SetEvent {
             warning: false,
             reason: reasons::REPLACED_STUCK_POD,
             message: format!(
@@ -43,7 +43,12 @@ pub(super) fn replace_stuck(world: &World<'_>, chosen: &ChosenRevisions, draft: 
     }
 }
 
-fn is_stuck(world: &World<'_>, chosen: &ChosenRevisions, stays: i64, member: &Member<'_>) -> bool {
+fn is_stuck(
+    world: &ParsedSet<'_>,
+    chosen: &ChosenRevisions,
+    stays: i64,
+    member: &Member<'_>,
+) -> bool {
     if member.ready_since.is_some() || member.phase == Phase::Ended {
         return false;
     }
@@ -64,7 +69,7 @@ fn is_stuck(world: &World<'_>, chosen: &ChosenRevisions, stays: i64, member: &Me
 }
 
 /// The ordinal below which a pod of the current revision would be recreated at that revision.
-fn stay_current(world: &World<'_>, chosen: &ChosenRevisions) -> i64 {
+fn stay_current(world: &ParsedSet<'_>, chosen: &ChosenRevisions) -> i64 {
     if !matches!(world.spec.strategy, Strategy::RollingUpdate(None)) {
         return i64::MIN;
     }

@@ -2,12 +2,12 @@
 //! whether it accepts them now. Until then the set reports the API server's message.
 
 use super::draft::Draft;
-use super::observed::World;
+use super::observed::ParsedSet;
 use super::plan::Action;
 use super::waiting::Cause;
 
 /// Sets the API server's message as the reason for each planned action that it refused.
-pub(super) fn explain(world: &World<'_>, draft: &mut Draft) {
+pub(super) fn explain(world: &ParsedSet<'_>, draft: &mut Draft) {
     let refused = &world.observed.refused;
     if refused.is_empty() {
         return;

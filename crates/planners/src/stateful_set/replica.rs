@@ -8,9 +8,9 @@ use resource_kinds::pod_view::PodView;
 use crate::diagnosis::{self, Reason};
 
 use super::claims;
-use super::draft::{Draft, Flow};
+use super::draft::{Draft, PlanFlow};
 use super::identity;
-use super::observed::{Member, Phase, Strategy, World};
+use super::observed::{Member, ParsedSet, Phase, Strategy};
 use super::plan::Action;
 use super::revisions::ChosenRevisions;
 use super::waiting::Cause;
@@ -19,7 +19,7 @@ use super::waiting::Cause;
 /// largest batch.
 const CREATIONS_MAX: usize = 500;
 
-pub(super) fn walk(world: &World<'_>, chosen: &ChosenRevisions, draft: &mut Draft) -> Flow {
+pub(super) fn walk(world: &ParsedSet<'_>, chosen: &ChosenRevisions, draft: &mut Draft) -> PlanFlow {
     let mut created = 0;
     for ordinal in world.spec.ordinals() {
         let step = match world.members.get(&ordinal) {
@@ -35,10 +35,10 @@ pub(super) fn walk(world: &World<'_>, chosen: &ChosenRevisions, draft: &mut Draf
         let holds_up = step == Step::Hopeless || (world.spec.ordered && step != Step::Fine);
         if batch_full || holds_up {
             draft.block(&identity::pod_name(world.spec.name, ordinal));
-            return Flow::Stop;
+            return PlanFlow::Stop;
         }
     }
-    Flow::Go
+    PlanFlow::Go
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,7 +50,7 @@ enum Step {
     Hopeless,
 }
 
-fn keep(world: &World<'_>, member: &Member<'_>, draft: &mut Draft) -> Step {
+fn keep(world: &ParsedSet<'_>, member: &Member<'_>, draft: &mut Draft) -> Step {
     if member.phase == Phase::Ended {
         if member.terminating {
             draft.wait(
@@ -104,7 +104,7 @@ pub(super) fn unhealthy(member: &Member<'_>) -> Option<Cause> {
 }
 
 /// A deleted claim that a pod waits for is created again.
-fn restore_claims(world: &World<'_>, member: &Member<'_>, draft: &mut Draft) {
+fn restore_claims(world: &ParsedSet<'_>, member: &Member<'_>, draft: &mut Draft) {
     let terminating = world
         .claims_of(member.ordinal)
         .find(|(_, claim)| claim.metadata.deletion_timestamp.is_some());
@@ -129,7 +129,12 @@ fn repair(member: &Member<'_>, draft: &mut Draft) {
     }
 }
 
-fn create(world: &World<'_>, chosen: &ChosenRevisions, ordinal: i64, draft: &mut Draft) -> Step {
+fn create(
+    world: &ParsedSet<'_>,
+    chosen: &ChosenRevisions,
+    ordinal: i64,
+    draft: &mut Draft,
+) -> Step {
     let name = identity::pod_name(world.spec.name, ordinal);
     if let Some(holder) = world.taken.get(name.as_str()) {
         draft.wait(ordinal, name_taken(world, holder, name));
@@ -151,7 +156,7 @@ fn create(world: &World<'_>, chosen: &ChosenRevisions, ordinal: i64, draft: &mut
 }
 
 /// Another pod has the name; the cause says whether that pod will be deleted automatically.
-fn name_taken(world: &World<'_>, holder: &PodView, pod: String) -> Cause {
+fn name_taken(world: &ParsedSet<'_>, holder: &PodView, pod: String) -> Cause {
     if holder.is_deleting() {
         return Cause::PodTerminating { pod };
     }
@@ -170,7 +175,7 @@ fn name_taken(world: &World<'_>, holder: &PodView, pod: String) -> Cause {
 }
 
 /// The pod of an ordinal at its desired revision; `None` if the revision cannot be parsed.
-fn new_pod(world: &World<'_>, chosen: &ChosenRevisions, ordinal: i64) -> Option<Pod> {
+fn new_pod(world: &ParsedSet<'_>, chosen: &ChosenRevisions, ordinal: i64) -> Option<Pod> {
     let set = world.spec.set;
     if !needs_current(world, ordinal) || chosen.current == chosen.update {
         return Some(identity::pod(
@@ -185,7 +190,7 @@ fn new_pod(world: &World<'_>, chosen: &ChosenRevisions, ordinal: i64) -> Option<
 }
 
 /// Whether a new pod of that ordinal gets the current revision, not the update revision.
-fn needs_current(world: &World<'_>, ordinal: i64) -> bool {
+fn needs_current(world: &ParsedSet<'_>, ordinal: i64) -> bool {
     match world.spec.strategy {
         Strategy::OnDelete => false,
         Strategy::RollingUpdate(Some(_)) => ordinal < world.spec.first_updatable(),

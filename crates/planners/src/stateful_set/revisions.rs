@@ -18,7 +18,7 @@ use crate::ownership::controller;
 
 use super::draft::Draft;
 use super::identity;
-use super::observed::World;
+use super::observed::ParsedSet;
 use super::plan::Action;
 
 /// Maximum length of a set's name in the name of a revision.
@@ -118,7 +118,7 @@ pub(super) struct ChosenRevisions {
 
 impl ChosenRevisions {
     /// The template of the current revision, if it can be parsed.
-    pub fn current_template(&self, world: &World<'_>) -> Option<&PodTemplateSpec> {
+    pub fn current_template(&self, world: &ParsedSet<'_>) -> Option<&PodTemplateSpec> {
         let read = || {
             let mut revisions = world.observed.revisions.iter();
             let found = revisions.find(|revision| name_of(revision) == self.current)?;
@@ -129,7 +129,7 @@ impl ChosenRevisions {
 }
 
 /// Finds, renumbers or creates the revision of the template, and finds the current one.
-pub(super) fn choose(world: &World<'_>, draft: &mut Draft) -> ChosenRevisions {
+pub(super) fn choose(world: &ParsedSet<'_>, draft: &mut Draft) -> ChosenRevisions {
     let history = history(world);
     let stored = world.spec.set.status.as_ref();
     let mut collisions = stored.and_then(|status| status.collision_count);
@@ -168,7 +168,7 @@ pub(super) fn choose(world: &World<'_>, draft: &mut Draft) -> ChosenRevisions {
 }
 
 /// The revisions of the set, oldest first.
-fn history<'a>(world: &World<'a>) -> Vec<&'a Arc<ControllerRevision>> {
+fn history<'a>(world: &ParsedSet<'a>) -> Vec<&'a Arc<ControllerRevision>> {
     let mut history: Vec<&Arc<ControllerRevision>> = world
         .observed
         .revisions
@@ -236,7 +236,7 @@ fn pick<'a>(
 
 /// Creates a revision under the first free name, or finds the same data there.
 fn create(
-    world: &World<'_>,
+    world: &ParsedSet<'_>,
     history: &[&Arc<ControllerRevision>],
     data: Value,
     collisions: &mut Option<i32>,
@@ -301,7 +301,7 @@ fn next_number(history: &[&Arc<ControllerRevision>]) -> i64 {
 }
 
 /// Deletes the oldest unused revisions beyond the limit.
-pub(super) fn truncate(world: &World<'_>, chosen: &ChosenRevisions, cleanup: &mut Vec<Action>) {
+pub(super) fn truncate(world: &ParsedSet<'_>, chosen: &ChosenRevisions, cleanup: &mut Vec<Action>) {
     let Some(limit) = world.spec.history_limit else {
         return;
     };

@@ -3,13 +3,13 @@
 
 use super::draft::Draft;
 use super::identity;
-use super::observed::{Member, Strategy, World};
+use super::observed::{Member, ParsedSet, Strategy};
 use super::options::MaxUnavailable;
 use super::replica;
 use super::revisions::ChosenRevisions;
 use super::waiting::Cause;
 
-pub(super) fn replace_outdated(world: &World<'_>, chosen: &ChosenRevisions, draft: &mut Draft) {
+pub(super) fn replace_outdated(world: &ParsedSet<'_>, chosen: &ChosenRevisions, draft: &mut Draft) {
     match world.spec.budget() {
         None => one_at_a_time(world, chosen, draft),
         Some(max) => within_budget(world, chosen, max, draft),
@@ -17,12 +17,12 @@ pub(super) fn replace_outdated(world: &World<'_>, chosen: &ChosenRevisions, draf
 }
 
 /// The ordinals that may be updated, highest first.
-fn updatable(world: &World<'_>) -> impl Iterator<Item = i64> + use<> {
+fn updatable(world: &ParsedSet<'_>) -> impl Iterator<Item = i64> + use<> {
     (world.spec.first_updatable()..world.spec.ordinals().end).rev()
 }
 
 /// Deletes the highest outdated pod, if all higher pods are available.
-fn one_at_a_time(world: &World<'_>, chosen: &ChosenRevisions, draft: &mut Draft) {
+fn one_at_a_time(world: &ParsedSet<'_>, chosen: &ChosenRevisions, draft: &mut Draft) {
     for ordinal in updatable(world) {
         // The plan already creates the missing pod.
         let Some(member) = world.members.get(&ordinal) else {
@@ -42,7 +42,7 @@ fn one_at_a_time(world: &World<'_>, chosen: &ChosenRevisions, draft: &mut Draft)
 /// Deletes outdated pods from the highest while at most `max` pods are unavailable. In `Parallel`
 /// unavailable pods cost nothing and are deleted at once (statefulset.md 3.45), except with the
 /// option for the original algorithm (3.43).
-fn within_budget(world: &World<'_>, chosen: &ChosenRevisions, max: i64, draft: &mut Draft) {
+fn within_budget(world: &ParsedSet<'_>, chosen: &ChosenRevisions, max: i64, draft: &mut Draft) {
     let available = world
         .members
         .values()
@@ -72,7 +72,7 @@ fn within_budget(world: &World<'_>, chosen: &ChosenRevisions, max: i64, draft: &
 }
 
 /// With `OnDelete` the user deletes outdated pods; they are only reported.
-pub(super) fn mention_outdated(world: &World<'_>, chosen: &ChosenRevisions, draft: &mut Draft) {
+pub(super) fn mention_outdated(world: &ParsedSet<'_>, chosen: &ChosenRevisions, draft: &mut Draft) {
     let outdated = world
         .members
         .values()
@@ -89,7 +89,7 @@ pub(super) fn outdated(member: &Member<'_>, chosen: &ChosenRevisions) -> bool {
 
 /// Whether a rolling update will replace the pod.
 pub(super) fn awaits_update(
-    world: &World<'_>,
+    world: &ParsedSet<'_>,
     chosen: &ChosenRevisions,
     member: &Member<'_>,
 ) -> bool {

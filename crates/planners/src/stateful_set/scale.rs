@@ -7,16 +7,16 @@
 
 use jiff::Timestamp;
 
-use super::draft::{Draft, Flow};
-use super::observed::{Member, World};
+use super::draft::{Draft, PlanFlow};
+use super::observed::{Member, ParsedSet};
 use super::options::{MOMENT, ScaleDown};
 use super::replica;
 use super::waiting::Cause;
 
-pub(super) fn remove_condemned(world: &World<'_>, draft: &mut Draft) -> Flow {
-    let mut flow = Flow::Go;
+pub(super) fn remove_condemned(world: &ParsedSet<'_>, draft: &mut Draft) -> PlanFlow {
+    let mut flow = PlanFlow::Go;
     for member in world.condemned.values().rev() {
-        if flow == Flow::Stop {
+        if flow == PlanFlow::Stop {
             continue;
         }
         if member.terminating {
@@ -33,7 +33,7 @@ pub(super) fn remove_condemned(world: &World<'_>, draft: &mut Draft) -> Flow {
         }
         if world.spec.ordered {
             draft.block(member.name());
-            flow = Flow::Stop;
+            flow = PlanFlow::Stop;
         }
     }
     flow
@@ -42,7 +42,7 @@ pub(super) fn remove_condemned(world: &World<'_>, draft: &mut Draft) -> Flow {
 /// The lower surplus pod that an unhealthy one waits for, and the end of the wait, if any
 /// (statefulset.md 3.13, 3.14). All wanted pods are healthy at this point.
 fn waits_for<'w>(
-    world: &'w World<'_>,
+    world: &'w ParsedSet<'_>,
     member: &Member<'_>,
 ) -> Option<(&'w Member<'w>, Option<Timestamp>)> {
     if !world.spec.ordered || !member.unavailable() {
@@ -59,7 +59,7 @@ fn waits_for<'w>(
 }
 
 /// The end of a pod's time to recover, if it was healthy and the time is not over.
-pub(super) fn end_of_moment(world: &World<'_>, member: &Member<'_>) -> Option<Timestamp> {
+pub(super) fn end_of_moment(world: &ParsedSet<'_>, member: &Member<'_>) -> Option<Timestamp> {
     if member.never_ready() {
         return None;
     }

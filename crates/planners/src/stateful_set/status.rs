@@ -4,12 +4,12 @@ use k8s_openapi::api::apps::v1::StatefulSetStatus;
 
 use super::conditions;
 use super::draft::Draft;
-use super::observed::{Strategy, World};
+use super::observed::{ParsedSet, Strategy};
 use super::revisions::ChosenRevisions;
 
 /// The status to write; `None` if the stored one is equal.
 pub(super) fn next(
-    world: &World<'_>,
+    world: &ParsedSet<'_>,
     chosen: &ChosenRevisions,
     draft: &mut Draft,
 ) -> Option<StatefulSetStatus> {
@@ -43,7 +43,7 @@ fn number(value: Option<i32>) -> i32 {
     value.unwrap_or_default()
 }
 
-fn count(world: &World<'_>, chosen: &ChosenRevisions, current_less: i32) -> StatefulSetStatus {
+fn count(world: &ParsedSet<'_>, chosen: &ChosenRevisions, current_less: i32) -> StatefulSetStatus {
     let (mut replicas, mut ready, mut available, mut current, mut updated) = (0, 0, 0, 0, 0);
     for member in world.all() {
         ready += i32::from(member.ready_since.is_some());
@@ -67,7 +67,7 @@ fn count(world: &World<'_>, chosen: &ChosenRevisions, current_less: i32) -> Stat
 }
 
 /// When all pods are Ready at the update, it becomes the current revision.
-fn complete(world: &World<'_>, status: &mut StatefulSetStatus) {
+fn complete(world: &ParsedSet<'_>, status: &mut StatefulSetStatus) {
     let all = status.replicas;
     let done = world.spec.selector.is_some()
         && matches!(world.spec.strategy, Strategy::RollingUpdate(_))

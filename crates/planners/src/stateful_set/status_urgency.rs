@@ -5,24 +5,24 @@ use k8s_openapi::api::apps::v1::{StatefulSet, StatefulSetStatus};
 
 use super::observed::{Spec, Strategy};
 use super::plan::StatefulSetPlan;
-use crate::batching::Urgency;
+use crate::batching::WriteUrgency;
 
 impl StatefulSetPlan {
     /// The weight of the planned status of that set; `None` if no status is planned.
-    pub fn status_urgency(&self, set: &StatefulSet) -> Option<Urgency> {
+    pub fn status_urgency(&self, set: &StatefulSet) -> Option<WriteUrgency> {
         let planned = self.status.as_ref()?;
         let Some(stored) = &set.status else {
-            return Some(Urgency::Immediate);
+            return Some(WriteUrgency::Immediate);
         };
         // A notice tells what differs from the stored status: as long as that is not written, each
         // plan would have the notice again.
         let decides = !self.notices.is_empty() || decides(set, stored, planned);
         Some(if decides {
-            Urgency::Immediate
+            WriteUrgency::Immediate
         } else if is_progress(stored, planned) {
-            Urgency::Prompt
+            WriteUrgency::Prompt
         } else {
-            Urgency::Minor
+            WriteUrgency::Minor
         })
     }
 }
@@ -56,11 +56,11 @@ mod tests {
     use jiff::Timestamp;
     use serde_json::{Value, json};
 
-    use super::super::{Notice, Observed, plan};
+    use super::super::{Observed, SetEvent, plan};
     use super::*;
 
     /// The weight of that change to the status of a set of which nothing else is known.
-    fn weight(strategy: Value, change: Value, has_notice: bool) -> Option<Urgency> {
+    fn weight(strategy: Value, change: Value, has_notice: bool) -> Option<WriteUrgency> {
         let status = json!({ "replicas": 2, "readyReplicas": 1, "currentReplicas": 2,
             "updatedReplicas": 2, "observedGeneration": 1, "currentRevision": "a",
             "updateRevision": "a" });
@@ -78,7 +78,7 @@ mod tests {
             claims: Default::default(),
             refused: Vec::new(),
         };
-        let notice = Notice {
+        let notice = SetEvent {
             warning: false,
             reason: "Scaling",
             message: String::new(),
@@ -97,16 +97,22 @@ mod tests {
     fn only_counters_and_texts_may_be_late() {
         let rolling = || json!({ "type": "RollingUpdate", "rollingUpdate": { "partition": 0 } });
         let of = |change| weight(rolling(), change, false);
-        assert_eq!(of(json!({ "replicas": 3 })), Some(Urgency::Minor));
-        assert_eq!(of(json!({ "currentReplicas": 1 })), Some(Urgency::Minor));
-        assert_eq!(of(json!({ "readyReplicas": 2 })), Some(Urgency::Prompt));
+        assert_eq!(of(json!({ "replicas": 3 })), Some(WriteUrgency::Minor));
+        assert_eq!(
+            of(json!({ "currentReplicas": 1 })),
+            Some(WriteUrgency::Minor)
+        );
+        assert_eq!(
+            of(json!({ "readyReplicas": 2 })),
+            Some(WriteUrgency::Prompt)
+        );
         for change in [
             json!({ "observedGeneration": 2 }),
             json!({ "currentRevision": "b" }),
             json!({ "updateRevision": "b" }),
             json!({ "collisionCount": 1 }),
         ] {
-            assert_eq!(of(change), Some(Urgency::Immediate));
+            assert_eq!(of(change), Some(WriteUrgency::Immediate));
         }
     }
 
@@ -115,12 +121,18 @@ mod tests {
     fn the_number_of_current_pods_is_not_late_where_it_chooses_revisions() {
         let without = json!({ "type": "RollingUpdate" });
         let change = json!({ "currentReplicas": 1 });
-        assert_eq!(weight(without, change, false), Some(Urgency::Immediate));
+        assert_eq!(
+            weight(without, change, false),
+            Some(WriteUrgency::Immediate)
+        );
     }
 
     #[test]
     fn a_status_with_a_notice_is_written_with_it() {
         let change = json!({ "readyReplicas": 2 });
-        assert_eq!(weight(json!({}), change, true), Some(Urgency::Immediate));
+        assert_eq!(
+            weight(json!({}), change, true),
+            Some(WriteUrgency::Immediate)
+        );
     }
 }

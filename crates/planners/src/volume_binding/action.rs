@@ -16,14 +16,14 @@ pub struct VolumeBindingPlan {
     /// Writes, in this order; the first failure ends the plan.
     pub actions: Vec<Action>,
     /// Events.
-    pub notes: Vec<Note>,
+    pub notes: Vec<BindingEvent>,
     /// The reason for waiting, if any.
     pub waiting_on: Option<String>,
 }
 
 /// The object of a write or an event.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Subject {
+pub enum BindingObject {
     /// The claim of the plan.
     Claim,
     /// The volume of that name.
@@ -40,9 +40,9 @@ pub enum NoteType {
 
 /// An event.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Note {
+pub struct BindingEvent {
     /// The object.
-    pub on: Subject,
+    pub on: BindingObject,
     /// Normal or Warning.
     pub note_type: NoteType,
     /// Reason.
@@ -122,7 +122,7 @@ pub enum Action {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Write {
     /// The object.
-    pub on: Subject,
+    pub on: BindingObject,
     /// Whether it goes to the `status` sub-resource.
     pub status: bool,
     /// The merge patch, without preconditions.
@@ -143,7 +143,7 @@ impl Action {
                     patch["metadata"] = annotated(BOUND_BY_CONTROLLER, json!("yes"));
                 }
                 Write {
-                    on: Subject::Volume(volume.clone()),
+                    on: BindingObject::Volume(volume.clone()),
                     status: false,
                     patch,
                 }
@@ -162,7 +162,7 @@ impl Action {
                     "message": failure.map(|(_, message)| message),
                 }});
                 Write {
-                    on: Subject::Volume(volume.clone()),
+                    on: BindingObject::Volume(volume.clone()),
                     status: true,
                     patch,
                 }
@@ -180,7 +180,7 @@ impl Action {
                     "spec": {"volumeName": volume},
                 });
                 Write {
-                    on: Subject::Claim,
+                    on: BindingObject::Claim,
                     status: false,
                     patch,
                 }
@@ -199,7 +199,7 @@ impl Action {
                     status["capacity"] = json!(capacity);
                 }
                 Write {
-                    on: Subject::Claim,
+                    on: BindingObject::Claim,
                     status: true,
                     patch: json!({"status": status}),
                 }
@@ -209,7 +209,7 @@ impl Action {
                     json!({"status": "Infeasible", "targetVolumeAttributesClassName": target})
                 });
                 Write {
-                    on: Subject::Claim,
+                    on: BindingObject::Claim,
                     status: true,
                     patch: json!({"status":
                         {"modifyVolumeStatus": status, "conditions": conditions}}),
@@ -218,7 +218,7 @@ impl Action {
             Self::AssignClass { class } => {
                 let patch = json!({"spec": {"storageClassName": class}});
                 Write {
-                    on: Subject::Claim,
+                    on: BindingObject::Claim,
                     status: false,
                     patch,
                 }
@@ -230,7 +230,7 @@ impl Action {
                 });
                 let patch = json!({"metadata": {"annotations": annotations}});
                 Write {
-                    on: Subject::Claim,
+                    on: BindingObject::Claim,
                     status: false,
                     patch,
                 }
@@ -243,7 +243,7 @@ impl Action {
                     json!({"metadata": metadata, "spec": {"claimRef": null}})
                 };
                 Write {
-                    on: Subject::Volume(volume.clone()),
+                    on: BindingObject::Volume(volume.clone()),
                     status: false,
                     patch,
                 }
@@ -266,12 +266,12 @@ fn transition_time(at: Timestamp) -> String {
 impl VolumeBindingPlan {
     pub(crate) fn note(
         &mut self,
-        on: Subject,
+        on: BindingObject,
         note_type: NoteType,
         reason: &'static str,
         message: impl Into<String>,
     ) {
-        self.notes.push(Note {
+        self.notes.push(BindingEvent {
             on,
             note_type,
             reason,

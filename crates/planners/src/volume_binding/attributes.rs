@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::volume_protection::class_of_volume;
 
-use super::action::{Action, NoteType, Subject, VolumeBindingPlan};
+use super::action::{Action, BindingObject, NoteType, VolumeBindingPlan};
 
 /// The condition of a claim whose volume could not be changed, as external-resizer writes it.
 const MODIFY_ERROR: &str = "ModifyVolumeError";
@@ -50,7 +50,7 @@ pub(super) fn refuse_attributes(
             "lastTransitionTime": now.to_string()}),
         );
         let (warning, reason) = (NoteType::Warning, reasons::MODIFY_FAILED);
-        plan.note(Subject::Claim, warning, reason, message);
+        plan.note(BindingObject::Claim, warning, reason, message);
     }
     plan.actions.push(Action::SetModifyStatus {
         target: refused,

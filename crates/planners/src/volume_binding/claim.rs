@@ -11,10 +11,11 @@ use resource_kinds::annotations::{
 };
 use resource_kinds::reasons::volume as reasons;
 use resource_kinds::volume_fit::{
-    Misfit, Reservation, covers_modes, find, misfit, requested_class, reservation, volume_class,
+    Reservation, VolumeMismatch, covers_modes, find, misfit, requested_class, reservation,
+    volume_class,
 };
 
-use super::action::{Action, NoteType, Subject, VolumeBindingPlan};
+use super::action::{Action, BindingObject, NoteType, VolumeBindingPlan};
 use super::attributes::refuse_attributes;
 use super::bind::bind;
 
@@ -129,7 +130,7 @@ fn lose(view: &ClaimView<'_>, reason: &'static str, text: &str, plan: &mut Volum
             capacity: None,
             attributes: None,
         });
-        plan.note(Subject::Claim, NoteType::Warning, reason, text);
+        plan.note(BindingObject::Claim, NoteType::Warning, reason, text);
     }
 }
 
@@ -147,7 +148,7 @@ fn bind_to_named(view: &ClaimView<'_>, name: &str, now: Timestamp, plan: &mut Vo
                 let text = format!("Cannot bind to requested volume {name:?}: {why}");
                 plan.waiting_on = Some(text.clone());
                 let reason = reasons::VOLUME_MISMATCH;
-                plan.note(Subject::Claim, NoteType::Warning, reason, text);
+                plan.note(BindingObject::Claim, NoteType::Warning, reason, text);
                 stay_pending(view, plan);
             }
         },
@@ -157,7 +158,7 @@ fn bind_to_named(view: &ClaimView<'_>, name: &str, now: Timestamp, plan: &mut Vo
             // The controller chose this volume earlier and lost it; the user needs no event.
             if view.annotation(BOUND_BY_CONTROLLER).is_none() {
                 plan.note(
-                    Subject::Claim,
+                    BindingObject::Claim,
                     NoteType::Warning,
                     reasons::FAILED_BINDING,
                     text,
@@ -171,15 +172,15 @@ fn bind_to_named(view: &ClaimView<'_>, name: &str, now: Timestamp, plan: &mut Vo
 /// The reason why the volume that the claim names cannot be bound; labels do not count here.
 fn unfit(volume: &PersistentVolume, claim: &PersistentVolumeClaim, name: &str) -> Option<String> {
     let why = match misfit(volume, claim) {
-        Some(Misfit::Deleting) => {
+        Some(VolumeMismatch::Deleting) => {
             return Some(format!("the volume is marked for deletion {name:?}"));
         }
-        Some(Misfit::Size) => "requested PV is too small",
-        Some(Misfit::AttributesClass) => "volumeAttributesClassName does not match",
+        Some(VolumeMismatch::Size) => "requested PV is too small",
+        Some(VolumeMismatch::AttributesClass) => "volumeAttributesClassName does not match",
         _ if volume_class(volume) != requested_class(claim).unwrap_or_default() => {
             "storageClassName does not match"
         }
-        Some(Misfit::VolumeMode) => "incompatible volumeMode",
+        Some(VolumeMismatch::VolumeMode) => "incompatible volumeMode",
         _ if !covers_modes(volume, claim) => "incompatible accessMode",
         _ => return None,
     };
@@ -206,7 +207,7 @@ fn bind_to_best(view: &ClaimView<'_>, now: Timestamp, plan: &mut VolumeBindingPl
             let text = format!("storageclass.storage.k8s.io {class:?} not found");
             plan.waiting_on = Some(text.clone());
             plan.note(
-                Subject::Claim,
+                BindingObject::Claim,
                 NoteType::Warning,
                 reasons::PROVISIONING_FAILED,
                 text,
@@ -223,7 +224,7 @@ fn bind_to_best(view: &ClaimView<'_>, now: Timestamp, plan: &mut VolumeBindingPl
                     is set";
                 plan.waiting_on = Some(text.to_owned());
                 plan.note(
-                    Subject::Claim,
+                    BindingObject::Claim,
                     NoteType::Normal,
                     reasons::FAILED_BINDING,
                     text,
@@ -251,7 +252,7 @@ fn wait_for_consumer(view: &ClaimView<'_>, plan: &mut VolumeBindingPlan) {
         ),
     };
     plan.waiting_on = Some(text.clone());
-    plan.note(Subject::Claim, NoteType::Normal, reason, text);
+    plan.note(BindingObject::Claim, NoteType::Normal, reason, text);
 }
 
 /// statefulset.md §11.7: all provisioners are external to the binder, also the built-in one.
@@ -261,7 +262,7 @@ fn provision(view: &ClaimView<'_>, class: &StorageClass, plan: &mut VolumeBindin
         let text = format!("no volume plugin matched name: {provisioner}");
         plan.waiting_on = Some(text.clone());
         return plan.note(
-            Subject::Claim,
+            BindingObject::Claim,
             NoteType::Warning,
             reasons::PROVISIONING_FAILED,
             text,
@@ -282,7 +283,7 @@ fn provision(view: &ClaimView<'_>, class: &StorageClass, plan: &mut VolumeBindin
     );
     plan.waiting_on = Some(text.clone());
     plan.note(
-        Subject::Claim,
+        BindingObject::Claim,
         NoteType::Normal,
         reasons::EXTERNAL_PROVISIONING,
         text,
@@ -293,7 +294,7 @@ fn provision(view: &ClaimView<'_>, class: &StorageClass, plan: &mut VolumeBindin
              the volume"
         );
         let (warning, reason) = (NoteType::Warning, reasons::DRIVER_NOT_ON_NODE);
-        plan.note(Subject::Claim, warning, reason, text);
+        plan.note(BindingObject::Claim, warning, reason, text);
     }
 }
 

@@ -13,6 +13,6 @@ mod bind;
 mod claim;
 mod volume;
 
-pub use action::{Action, Note, NoteType, Subject, VolumeBindingPlan, Write};
+pub use action::{Action, BindingEvent, BindingObject, NoteType, VolumeBindingPlan, Write};
 pub use claim::{ClaimView, default_class, plan_claim};
 pub use volume::plan_volume;

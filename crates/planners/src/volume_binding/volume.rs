@@ -4,9 +4,9 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use resource_kinds::annotations::{BOUND_BY_CONTROLLER, PROVISIONED_BY};
 use resource_kinds::reasons::volume as reasons;
-use resource_kinds::volume_fit::{Misfit, misfit};
+use resource_kinds::volume_fit::{VolumeMismatch, misfit};
 
-use super::action::{Action, NoteType, Subject, VolumeBindingPlan};
+use super::action::{Action, BindingObject, NoteType, VolumeBindingPlan};
 
 /// Plans the writes for a volume. `claim` is the claim in the volume's `claimRef`, by name *and*
 /// UID: another claim of the same name counts as gone. The API server, not only a cache, must have
@@ -63,13 +63,13 @@ fn await_claim(
     plan: &mut VolumeBindingPlan,
 ) {
     plan.waiting_on = Some("its claim to be bound".to_owned());
-    if misfit(volume, claim) == Some(Misfit::VolumeMode) {
+    if misfit(volume, claim) == Some(VolumeMismatch::VolumeMode) {
         let text = format!(
             "Cannot bind PersistentVolume to requested PersistentVolumeClaim {:?} due to \
              incompatible volumeMode.",
             claim.metadata.name.as_deref().unwrap_or_default()
         );
-        let on = Subject::Volume(volume.metadata.name.clone().unwrap_or_default());
+        let on = BindingObject::Volume(volume.metadata.name.clone().unwrap_or_default());
         plan.note(on, NoteType::Warning, reasons::VOLUME_MISMATCH, text);
     }
 }
@@ -137,7 +137,7 @@ fn fail(
     if known {
         return;
     }
-    let on = Subject::Volume(volume.metadata.name.clone().unwrap_or_default());
+    let on = BindingObject::Volume(volume.metadata.name.clone().unwrap_or_default());
     plan.note(on, NoteType::Warning, reason, text.clone());
     set_phase(volume, "Failed", Some((reason, text)), now, plan);
 }

@@ -23,7 +23,7 @@ const RESERVE: u64 = 64 << 20;
 
 /// One of the two nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Side {
+pub enum MoveEnd {
     /// The node that has the data.
     Source,
     /// The node that gets it.
@@ -32,7 +32,7 @@ pub enum Side {
 
 /// The state of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Presence {
+pub enum NodePresence {
     /// It is ready.
     Ready,
     /// It has an object, and is not ready.
@@ -43,7 +43,7 @@ pub enum Presence {
 
 /// The way in which the data goes to the other node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Transfer {
+pub enum DataTransfer {
     /// The files, after the pods have ended.
     Files,
     /// Streams of snapshots, the first one while the pods run.
@@ -52,7 +52,7 @@ pub enum Transfer {
 
 /// The contents of a copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Extent {
+pub enum CopyExtent {
     /// A snapshot that is taken while pods may write: a part of the data.
     First,
     /// The difference to the first copy.
@@ -61,7 +61,7 @@ pub enum Extent {
     Whole,
 }
 
-impl Extent {
+impl CopyExtent {
     /// Its name in calls to nodes.
     pub fn name(self) -> &'static str {
         match self {
@@ -82,26 +82,26 @@ impl Extent {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Call {
     /// Measure the volume and the free space.
-    Inspect(Side),
+    Inspect(MoveEnd),
     /// Give the directory the name of the move, if nobody uses it.
     Detach,
     /// Copy the data to the other node.
-    Copy(Extent),
+    Copy(CopyExtent),
     /// Give the copy the name of the volume.
     Place,
     /// Remove the old directory.
     Discard,
     /// End the move on a node: the directory gets its name back, a copy is removed.
-    Abandon(Side),
+    Abandon(MoveEnd),
 }
 
 impl Call {
     /// The node that carries it out. A copy is read from the source.
-    pub fn side(self) -> Side {
+    pub fn side(self) -> MoveEnd {
         match self {
             Self::Inspect(side) | Self::Abandon(side) => side,
-            Self::Detach | Self::Copy(_) | Self::Discard => Side::Source,
-            Self::Place => Side::Destination,
+            Self::Detach | Self::Copy(_) | Self::Discard => MoveEnd::Source,
+            Self::Place => MoveEnd::Destination,
         }
     }
 }
@@ -156,7 +156,7 @@ pub enum CopyResult {
 
 /// The answers since the last write of the record.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Answers {
+pub struct MoveAnswers {
     /// Of the source.
     pub source: Option<Inspection>,
     /// Of the destination.
@@ -202,17 +202,17 @@ pub struct Observed<'a> {
     /// The record.
     pub record: &'a VolumeMove,
     /// The way of the data.
-    pub transfer: Transfer,
+    pub transfer: DataTransfer,
     /// Whether volume and claim are bound, and neither is being deleted.
     pub is_bound: bool,
     /// The pods with the claim.
     pub users: &'a [User],
     /// The node with the data.
-    pub source: Presence,
+    pub source: NodePresence,
     /// The other node.
-    pub destination: Presence,
+    pub destination: NodePresence,
     /// The answers of the nodes.
-    pub answers: &'a Answers,
+    pub answers: &'a MoveAnswers,
 }
 
 /// The next step.
@@ -260,7 +260,7 @@ fn obstacle(seen: &Observed<'_>) -> Option<String> {
         return Some("the claim or its volume is being deleted, or they are not bound".to_owned());
     }
     for (presence, node) in [(seen.source, &record.from), (seen.destination, &record.to)] {
-        if presence == Presence::Gone {
+        if presence == NodePresence::Gone {
             return Some(format!("node {node:?} does not exist"));
         }
     }
@@ -270,12 +270,12 @@ fn obstacle(seen: &Observed<'_>) -> Option<String> {
 /// A call, if the node answers.
 fn call(seen: &Observed<'_>, call: Call) -> VolumeMoveStep {
     let (presence, node) = match call.side() {
-        Side::Source => (seen.source, &seen.record.from),
-        Side::Destination => (seen.destination, &seen.record.to),
+        MoveEnd::Source => (seen.source, &seen.record.from),
+        MoveEnd::Destination => (seen.destination, &seen.record.to),
     };
     match presence {
-        Presence::Ready => VolumeMoveStep::Call(call),
-        Presence::Silent | Presence::Gone => {
+        NodePresence::Ready => VolumeMoveStep::Call(call),
+        NodePresence::Silent | NodePresence::Gone => {
             VolumeMoveStep::Wait(format!("node {node:?} is not ready"))
         }
     }
@@ -284,13 +284,13 @@ fn call(seen: &Observed<'_>, call: Call) -> VolumeMoveStep {
 /// Requested: the other node must have room.
 fn measure(seen: &Observed<'_>) -> VolumeMoveStep {
     let record = seen.record;
-    if seen.destination == Presence::Silent {
+    if seen.destination == NodePresence::Silent {
         let reason = format!("node {:?} is not ready", record.to);
         return VolumeMoveStep::Write(record.abandoned(reason));
     }
     let (source, destination) = match (seen.answers.source, seen.answers.destination) {
-        (None, _) => return call(seen, Call::Inspect(Side::Source)),
-        (_, None) => return call(seen, Call::Inspect(Side::Destination)),
+        (None, _) => return call(seen, Call::Inspect(MoveEnd::Source)),
+        (_, None) => return call(seen, Call::Inspect(MoveEnd::Destination)),
         (Some(source), Some(destination)) => (source, destination),
     };
     let Some(used) = source.used else {
@@ -311,8 +311,8 @@ fn measure(seen: &Observed<'_>) -> VolumeMoveStep {
         )));
     }
     let next = match seen.transfer {
-        Transfer::Files => Stage::Stopping,
-        Transfer::Streams => Stage::Preparing,
+        DataTransfer::Files => Stage::Stopping,
+        DataTransfer::Streams => Stage::Preparing,
     };
     VolumeMoveStep::Write(VolumeMove {
         bytes: Some(used),
@@ -324,17 +324,17 @@ fn measure(seen: &Observed<'_>) -> VolumeMoveStep {
 fn prepare(seen: &Observed<'_>) -> VolumeMoveStep {
     let record = seen.record;
     match &seen.answers.copied {
-        None => copy_to(seen, Extent::First),
+        None => copy_to(seen, CopyExtent::First),
         Some(CopyResult::Impossible(reason)) => VolumeMoveStep::Write(record.abandoned(reason)),
         Some(CopyResult::Complete(_)) => VolumeMoveStep::Write(record.in_stage(Stage::Stopping)),
     }
 }
 
 /// A copy, if both nodes are ready.
-fn copy_to(seen: &Observed<'_>, extent: Extent) -> VolumeMoveStep {
+fn copy_to(seen: &Observed<'_>, extent: CopyExtent) -> VolumeMoveStep {
     match seen.destination {
-        Presence::Ready => call(seen, Call::Copy(extent)),
-        Presence::Silent | Presence::Gone => {
+        NodePresence::Ready => call(seen, Call::Copy(extent)),
+        NodePresence::Silent | NodePresence::Gone => {
             VolumeMoveStep::Wait(format!("node {:?} is not ready", seen.record.to))
         }
     }
@@ -380,14 +380,14 @@ fn copy(seen: &Observed<'_>) -> VolumeMoveStep {
     }
     match &seen.answers.copied {
         None => match (seen.transfer, seen.answers.source, seen.answers.destination) {
-            (Transfer::Files, _, _) => copy_to(seen, Extent::Whole),
-            (Transfer::Streams, None, _) => call(seen, Call::Inspect(Side::Source)),
-            (Transfer::Streams, _, None) => call(seen, Call::Inspect(Side::Destination)),
-            (Transfer::Streams, Some(source), Some(destination)) => {
+            (DataTransfer::Files, _, _) => copy_to(seen, CopyExtent::Whole),
+            (DataTransfer::Streams, None, _) => call(seen, Call::Inspect(MoveEnd::Source)),
+            (DataTransfer::Streams, _, None) => call(seen, Call::Inspect(MoveEnd::Destination)),
+            (DataTransfer::Streams, Some(source), Some(destination)) => {
                 let has_base = source.has_first_copy && destination.has_first_copy;
                 let extent = match has_base {
-                    true => Extent::Increment,
-                    false => Extent::Whole,
+                    true => CopyExtent::Increment,
+                    false => CopyExtent::Whole,
                 };
                 copy_to(seen, extent)
             }
@@ -406,7 +406,7 @@ fn settle(seen: &Observed<'_>) -> VolumeMoveStep {
     if !seen.answers.placed {
         return call(seen, Call::Place);
     }
-    if !seen.answers.discarded && seen.source != Presence::Gone {
+    if !seen.answers.discarded && seen.source != NodePresence::Gone {
         return call(seen, Call::Discard);
     }
     let mut astray = seen
@@ -421,11 +421,11 @@ fn settle(seen: &Observed<'_>) -> VolumeMoveStep {
 
 /// Abandoned: the directory gets its name back.
 fn restore(seen: &Observed<'_>) -> VolumeMoveStep {
-    if !seen.answers.restored && seen.source != Presence::Gone {
-        return call(seen, Call::Abandon(Side::Source));
+    if !seen.answers.restored && seen.source != NodePresence::Gone {
+        return call(seen, Call::Abandon(MoveEnd::Source));
     }
-    if !seen.answers.cleared && seen.destination != Presence::Gone {
-        return call(seen, Call::Abandon(Side::Destination));
+    if !seen.answers.cleared && seen.destination != NodePresence::Gone {
+        return call(seen, Call::Abandon(MoveEnd::Destination));
     }
     VolumeMoveStep::Write(VolumeMove {
         stage: Stage::Failed,

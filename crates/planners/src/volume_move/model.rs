@@ -48,9 +48,9 @@ enum Stream {
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct World {
-    transfer: Transfer,
+    transfer: DataTransfer,
     record: VolumeMove,
-    answers: Answers,
+    answers: MoveAnswers,
     disks: [Disk; 2],
     /// The last write of a pod.
     latest: u8,
@@ -62,13 +62,17 @@ fn number(record: &VolumeMove) -> u8 {
     record.id.parse().unwrap()
 }
 
-fn index(id: u8, side: Side) -> usize {
-    usize::from((id % 2 == 1) == (side == Side::Destination))
+fn index(id: u8, side: MoveEnd) -> usize {
+    usize::from((id % 2 == 1) == (side == MoveEnd::Destination))
 }
 
 fn request(id: u8) -> VolumeMove {
     let name = |side| ["one", "two"][index(id, side)];
-    VolumeMove::request(&id.to_string(), name(Side::Source), name(Side::Destination))
+    VolumeMove::request(
+        &id.to_string(),
+        name(MoveEnd::Source),
+        name(MoveEnd::Destination),
+    )
 }
 
 impl Disk {
@@ -100,19 +104,19 @@ impl Disk {
     }
 
     /// The stream of a copy, as the source sends it.
-    fn send(&mut self, id: u8, extent: Extent) -> Option<Stream> {
+    fn send(&mut self, id: u8, extent: CopyExtent) -> Option<Stream> {
         if self.ended.contains(&id) {
             return None;
         }
         let detached = self.moving.get(&id).filter(|_| !self.pod).copied();
         match extent {
-            Extent::First => {
+            CopyExtent::First => {
                 let data = self.first.get(&id).copied().or(self.real)?;
                 self.first.insert(id, data);
                 Some(Stream::First(data))
             }
-            Extent::Increment => Some(Stream::Increment(*self.first.get(&id)?, detached?)),
-            Extent::Whole => detached.map(Stream::Whole),
+            CopyExtent::Increment => Some(Stream::Increment(*self.first.get(&id)?, detached?)),
+            CopyExtent::Whole => detached.map(Stream::Whole),
         }
     }
 
@@ -139,27 +143,27 @@ impl Disk {
     }
 
     /// Whether the destination has the copy.
-    fn has(&self, id: u8, extent: Extent) -> bool {
-        let is_first = extent == Extent::First && self.first.contains_key(&id);
+    fn has(&self, id: u8, extent: CopyExtent) -> bool {
+        let is_first = extent == CopyExtent::First && self.first.contains_key(&id);
         is_first || self.arrived.contains_key(&id)
     }
 }
 
 impl World {
-    fn start(transfer: Transfer) -> Self {
+    fn start(transfer: DataTransfer) -> Self {
         let mut disks = [Disk::default(), Disk::default()];
         disks[0].real = Some(0);
         Self {
             transfer,
             record: request(1),
-            answers: Answers::default(),
+            answers: MoveAnswers::default(),
             disks,
             latest: 0,
             late: BTreeSet::new(),
         }
     }
 
-    fn disk(&mut self, id: u8, side: Side) -> &mut Disk {
+    fn disk(&mut self, id: u8, side: MoveEnd) -> &mut Disk {
         &mut self.disks[index(id, side)]
     }
 
@@ -181,8 +185,8 @@ impl World {
             transfer: self.transfer,
             is_bound: true,
             users: &users,
-            source: Presence::Ready,
-            destination: Presence::Ready,
+            source: NodePresence::Ready,
+            destination: NodePresence::Ready,
             answers: &self.answers,
         })
     }
@@ -199,27 +203,27 @@ impl World {
                     has_first_copy: self.disk(id, side).first.contains_key(&id),
                 });
                 match side {
-                    Side::Source => answers.source = inspection,
-                    Side::Destination => answers.destination = inspection,
+                    MoveEnd::Source => answers.source = inspection,
+                    MoveEnd::Destination => answers.destination = inspection,
                 }
             }
-            Call::Detach => answers.detached = Some(self.disk(id, Side::Source).detach(id)),
+            Call::Detach => answers.detached = Some(self.disk(id, MoveEnd::Source).detach(id)),
             Call::Copy(extent) => {
                 // A copy that is there is not made again.
-                if !self.disk(id, Side::Destination).has(id, extent)
-                    && let Some(stream) = self.disk(id, Side::Source).send(id, extent)
+                if !self.disk(id, MoveEnd::Destination).has(id, extent)
+                    && let Some(stream) = self.disk(id, MoveEnd::Source).send(id, extent)
                 {
-                    self.disk(id, Side::Destination).receive(id, stream);
+                    self.disk(id, MoveEnd::Destination).receive(id, stream);
                 }
-                if self.disk(id, Side::Destination).has(id, extent) {
+                if self.disk(id, MoveEnd::Destination).has(id, extent) {
                     answers.copied = Some(CopyResult::Complete("/p".to_owned()));
                 } else {
                     // The call fails, and the next round asks anew.
-                    answers = Answers::default();
+                    answers = MoveAnswers::default();
                 }
             }
             Call::Place => {
-                let disk = self.disk(id, Side::Destination);
+                let disk = self.disk(id, MoveEnd::Destination);
                 disk.ended.insert(id);
                 disk.first.remove(&id);
                 if let Some(data) = disk.arrived.remove(&id) {
@@ -229,7 +233,7 @@ impl World {
                 answers.placed = true;
             }
             Call::Discard => {
-                let disk = self.disk(id, Side::Source);
+                let disk = self.disk(id, MoveEnd::Source);
                 disk.moving.remove(&id);
                 disk.first.remove(&id);
                 disk.ended.insert(id);
@@ -238,8 +242,8 @@ impl World {
             Call::Abandon(side) => {
                 self.disk(id, side).abandon(id);
                 match side {
-                    Side::Source => answers.restored = true,
-                    Side::Destination => answers.cleared = true,
+                    MoveEnd::Source => answers.restored = true,
+                    MoveEnd::Destination => answers.cleared = true,
                 }
             }
         }
@@ -250,7 +254,7 @@ impl World {
 
     fn write(&mut self, record: VolumeMove) {
         self.record = record;
-        self.answers = Answers::default();
+        self.answers = MoveAnswers::default();
     }
 
     /// The worlds after the leader's next step.
@@ -264,7 +268,7 @@ impl World {
                 }
             }
             VolumeMoveStep::Wait(_) => {
-                next.answers = Answers::default();
+                next.answers = MoveAnswers::default();
                 out.push(next);
             }
             VolumeMoveStep::Write(record) => {
@@ -285,7 +289,7 @@ impl World {
         done.carry_out(id, call, false);
         // The answer is lost.
         let mut unheard = done.clone();
-        unheard.answers = Answers::default();
+        unheard.answers = MoveAnswers::default();
         out.extend([done, unheard]);
         if self.late.is_empty() && !matches!(call, Call::Inspect(_)) {
             // A leader of before sends it too, at any later time.
@@ -297,19 +301,19 @@ impl World {
             && self.late.is_empty()
         {
             let mut late = self.clone();
-            if let Some(stream) = late.disk(id, Side::Source).send(id, extent) {
+            if let Some(stream) = late.disk(id, MoveEnd::Source).send(id, extent) {
                 late.late.insert(Late::Stream(id, stream));
                 out.push(late);
             }
         }
-        let source = &self.disks[index(id, Side::Source)];
+        let source = &self.disks[index(id, MoveEnd::Source)];
         if call == Call::Detach
             && let Some(data) = source.real
             && !source.ended.contains(&id)
         {
             // The agent is killed after the rename.
             let mut killed = self.clone();
-            let disk = killed.disk(id, Side::Source);
+            let disk = killed.disk(id, MoveEnd::Source);
             disk.real = None;
             disk.moving.insert(id, data);
             out.push(killed);
@@ -327,7 +331,7 @@ impl World {
             match late {
                 Late::Call(id, call) => next.carry_out(*id, *call, true),
                 Late::Stream(id, stream) => {
-                    next.disk(*id, Side::Destination).receive(*id, *stream);
+                    next.disk(*id, MoveEnd::Destination).receive(*id, *stream);
                 }
             }
             out.push(next);
@@ -383,8 +387,8 @@ impl World {
         assert!(held.any(|data| data == self.latest), "lost: {self:#?}");
         if self.record.stage.is_final() {
             let side = match self.record.stage {
-                Stage::Moved => Side::Destination,
-                _ => Side::Source,
+                Stage::Moved => MoveEnd::Destination,
+                _ => MoveEnd::Source,
             };
             let place = &self.disks[index(number(&self.record), side)];
             assert_eq!(place.real, Some(self.latest), "misplaced: {self:#?}");
@@ -401,7 +405,7 @@ impl World {
             let id = number(&self.record);
             match self.plan(true) {
                 VolumeMoveStep::Done => break,
-                VolumeMoveStep::Wait(_) => self.answers = Answers::default(),
+                VolumeMoveStep::Wait(_) => self.answers = MoveAnswers::default(),
                 VolumeMoveStep::Write(record) => self.write(record),
                 VolumeMoveStep::Call(call) => self.carry_out(id, call, false),
                 VolumeMoveStep::DeletePod(_) => {}
@@ -419,7 +423,7 @@ impl World {
 // The data is in one usable place, whatever crashes (statefulset.md 11.3).
 #[test]
 fn no_interleaving_loses_data_or_has_it_twice() {
-    for transfer in [Transfer::Files, Transfer::Streams] {
+    for transfer in [DataTransfer::Files, DataTransfer::Streams] {
         explore(World::start(transfer));
     }
 }

@@ -6,23 +6,23 @@ fn record(stage: Stage) -> VolumeMove {
 
 struct Case {
     record: VolumeMove,
-    transfer: Transfer,
+    transfer: DataTransfer,
     is_bound: bool,
     users: Vec<User>,
-    source: Presence,
-    destination: Presence,
-    answers: Answers,
+    source: NodePresence,
+    destination: NodePresence,
+    answers: MoveAnswers,
 }
 
 fn case(stage: Stage) -> Case {
     Case {
         record: record(stage),
-        transfer: Transfer::Files,
+        transfer: DataTransfer::Files,
         is_bound: true,
         users: Vec::new(),
-        source: Presence::Ready,
-        destination: Presence::Ready,
-        answers: Answers::default(),
+        source: NodePresence::Ready,
+        destination: NodePresence::Ready,
+        answers: MoveAnswers::default(),
     }
 }
 
@@ -62,7 +62,7 @@ fn the_room_is_looked_at_before_a_pod_has_to_end() {
     let mut case = case(Stage::Requested);
     assert_eq!(
         case.plan(),
-        VolumeMoveStep::Call(Call::Inspect(Side::Source))
+        VolumeMoveStep::Call(Call::Inspect(MoveEnd::Source))
     );
     let answer = |used, free| {
         Some(Inspection {
@@ -75,7 +75,7 @@ fn the_room_is_looked_at_before_a_pod_has_to_end() {
     case.answers.source = answer(Some(1 << 30), 0);
     assert_eq!(
         case.plan(),
-        VolumeMoveStep::Call(Call::Inspect(Side::Destination))
+        VolumeMoveStep::Call(Call::Inspect(MoveEnd::Destination))
     );
     case.answers.destination = answer(None, 1 << 30);
     let (stage, message) = stage_and_message(case.plan());
@@ -108,8 +108,8 @@ fn a_move_is_abandoned_before_it_is_placed_and_not_after() {
     let breaks: [fn(&mut Case); 4] = [
         |case| case.record.cancelled = true,
         |case| case.is_bound = false,
-        |case| case.source = Presence::Gone,
-        |case| case.destination = Presence::Gone,
+        |case| case.source = NodePresence::Gone,
+        |case| case.destination = NodePresence::Gone,
     ];
     for change in breaks {
         for stage in before {
@@ -130,14 +130,14 @@ fn a_move_is_abandoned_before_it_is_placed_and_not_after() {
 #[test]
 fn silent_nodes_are_waited_for_and_deleted_ones_are_not() {
     let mut case = case(Stage::Abandoned);
-    case.source = Presence::Silent;
+    case.source = NodePresence::Silent;
     assert!(matches!(case.plan(), VolumeMoveStep::Wait(_)));
-    case.source = Presence::Gone;
+    case.source = NodePresence::Gone;
     assert_eq!(
         case.plan(),
-        VolumeMoveStep::Call(Call::Abandon(Side::Destination))
+        VolumeMoveStep::Call(Call::Abandon(MoveEnd::Destination))
     );
-    case.destination = Presence::Gone;
+    case.destination = NodePresence::Gone;
     assert_eq!(stage_and_message(case.plan()).0, Stage::Failed);
 }
 
@@ -167,7 +167,7 @@ fn a_failed_move_keeps_its_reason() {
 
 fn streams(stage: Stage) -> Case {
     Case {
-        transfer: Transfer::Streams,
+        transfer: DataTransfer::Streams,
         ..case(stage)
     }
 }
@@ -198,8 +198,11 @@ fn the_room_for_a_first_copy_is_beside_that_of_the_volume() {
 fn pods_run_until_the_first_copy_is_there() {
     let mut case = streams(Stage::Preparing);
     case.users = vec![user("one")];
-    assert_eq!(case.plan(), VolumeMoveStep::Call(Call::Copy(Extent::First)));
-    case.destination = Presence::Silent;
+    assert_eq!(
+        case.plan(),
+        VolumeMoveStep::Call(Call::Copy(CopyExtent::First))
+    );
+    case.destination = NodePresence::Silent;
     assert!(matches!(case.plan(), VolumeMoveStep::Wait(_)));
     case.answers.copied = Some(CopyResult::Complete("/p".to_owned()));
     let VolumeMoveStep::Write(next) = case.plan() else {
@@ -214,20 +217,20 @@ fn pods_run_until_the_first_copy_is_there() {
 #[test]
 fn a_difference_is_copied_only_if_both_nodes_have_the_first_copy() {
     for (source, destination, extent) in [
-        (true, true, Extent::Increment),
-        (true, false, Extent::Whole),
-        (false, true, Extent::Whole),
+        (true, true, CopyExtent::Increment),
+        (true, false, CopyExtent::Whole),
+        (false, true, CopyExtent::Whole),
     ] {
         let mut case = streams(Stage::Copying);
         case.answers.detached = Some(Detachment::Detached);
         assert_eq!(
             case.plan(),
-            VolumeMoveStep::Call(Call::Inspect(Side::Source))
+            VolumeMoveStep::Call(Call::Inspect(MoveEnd::Source))
         );
         case.answers.source = inspection(source);
         assert_eq!(
             case.plan(),
-            VolumeMoveStep::Call(Call::Inspect(Side::Destination))
+            VolumeMoveStep::Call(Call::Inspect(MoveEnd::Destination))
         );
         case.answers.destination = inspection(destination);
         assert_eq!(case.plan(), VolumeMoveStep::Call(Call::Copy(extent)));

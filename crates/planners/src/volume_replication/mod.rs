@@ -22,7 +22,7 @@ use resource_kinds::storage::volume_replication::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::volume_move::Presence;
+use crate::volume_move::NodePresence;
 
 /// Milliseconds of a second.
 const SECOND: i64 = 1000;
@@ -97,7 +97,7 @@ pub struct CommonSnapshot {
 
 /// The snapshots and copies of a volume on a node.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Holdings {
+pub struct VolumeCopies {
     /// The newest epoch that the node has heard of; 0 for none.
     pub epoch: u32,
     /// Whether there is a directory with the name of the volume.
@@ -126,13 +126,13 @@ pub enum CopyResult {
 
 /// The answers since the last write of the record.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Answers {
+pub struct ReplicationAnswers {
     /// Of the primary.
-    pub primary: Option<Holdings>,
+    pub primary: Option<VolumeCopies>,
     /// Of the receiver of copies.
-    pub replica: Option<Holdings>,
+    pub replica: Option<VolumeCopies>,
     /// [`Call::Seal`] was carried out: the copies of the replica.
-    pub sealed: Option<Holdings>,
+    pub sealed: Option<VolumeCopies>,
     /// To [`Call::Copy`].
     pub copied: Option<CopyResult>,
     /// The nodes that have carried out [`Call::Keep`].
@@ -142,7 +142,7 @@ pub struct Answers {
     /// The nodes that have carried out [`Call::Forget`].
     pub forgotten: BTreeSet<String>,
     /// The nodes that were asked for [`Call::Retire`], with what they have now; `None` if they failed.
-    pub retired: BTreeMap<String, Option<Holdings>>,
+    pub retired: BTreeMap<String, Option<VolumeCopies>>,
 }
 
 /// The pods of the claim.
@@ -160,17 +160,17 @@ pub struct Observed<'a> {
     /// The record.
     pub record: &'a VolumeReplication,
     /// The node of the primary.
-    pub primary: Presence,
+    pub primary: NodePresence,
     /// Whether the pods on the primary's node are proven dead (docs/node-failure.md).
     pub is_proven_dead: bool,
     /// The pods with the claim.
     pub users: Users,
     /// The node of the replica, if there is one.
-    pub replica: Presence,
+    pub replica: NodePresence,
     /// Whether the node of the replica is away for longer than the record allows.
     pub is_replica_lost: bool,
     /// All nodes beside the primary that may have something of the volume.
-    pub others: &'a BTreeMap<String, Presence>,
+    pub others: &'a BTreeMap<String, NodePresence>,
     /// Another node that can take the copies, and has not refused one lately.
     pub candidate: Option<&'a str>,
     /// Whether the claim is gone, and the volume goes with it.
@@ -178,7 +178,7 @@ pub struct Observed<'a> {
     /// Milliseconds since 1970.
     pub now: i64,
     /// The answers of the nodes.
-    pub answers: &'a Answers,
+    pub answers: &'a ReplicationAnswers,
 }
 
 /// The next step.
@@ -223,7 +223,7 @@ fn is_lost(seen: &Observed<'_>) -> bool {
     let is_wanted = users.waiting && !users.on_primary;
     seen.is_proven_dead
         && is_wanted
-        && seen.replica == Presence::Ready
+        && seen.replica == NodePresence::Ready
         && seen.record.can_be_promoted()
 }
 
@@ -234,8 +234,8 @@ pub fn is_replica_lost(record: &VolumeReplication, silent_since: Option<i64>, no
 }
 
 /// The state of another node than the primary.
-fn presence(seen: &Observed<'_>, node: &str) -> Presence {
-    seen.others.get(node).copied().unwrap_or(Presence::Gone)
+fn presence(seen: &Observed<'_>, node: &str) -> NodePresence {
+    seen.others.get(node).copied().unwrap_or(NodePresence::Gone)
 }
 
 /// A call, if the node answers.
@@ -249,8 +249,8 @@ fn call(seen: &Observed<'_>, call: Call) -> ReplicationStep {
         false => presence(seen, &node),
     };
     match state {
-        Presence::Ready => ReplicationStep::Call(call),
-        Presence::Silent | Presence::Gone => {
+        NodePresence::Ready => ReplicationStep::Call(call),
+        NodePresence::Silent | NodePresence::Gone => {
             ReplicationStep::Wait(format!("node {node:?} is not ready"))
         }
     }
@@ -325,8 +325,8 @@ fn replicate(seen: &Observed<'_>) -> ReplicationStep {
         .max(promoted);
     let time = newest.map_or(seen.now, |newest| seen.now.max(newest + 1));
     match presence(seen, receiver) {
-        Presence::Ready => call(seen, Call::Copy { time, base }),
-        Presence::Silent | Presence::Gone => call(seen, Call::Inspect(Role::Replica)),
+        NodePresence::Ready => call(seen, Call::Copy { time, base }),
+        NodePresence::Silent | NodePresence::Gone => call(seen, Call::Inspect(Role::Replica)),
     }
 }
 
@@ -338,19 +338,19 @@ fn choose(seen: &Observed<'_>) -> Option<ReplicationStep> {
         return Some(choose_first(seen));
     };
     if let Some(successor) = &record.successor {
-        let is_back = seen.replica == Presence::Ready && !has_no_copy(record);
-        let is_over = is_back || presence(seen, successor) != Presence::Ready;
+        let is_back = seen.replica == NodePresence::Ready && !has_no_copy(record);
+        let is_over = is_back || presence(seen, successor) != NodePresence::Ready;
         return is_over.then(|| ReplicationStep::Write(record.replaced(Some(replica))));
     }
-    let is_lost = seen.replica == Presence::Gone
-        || (seen.replica == Presence::Silent && seen.is_replica_lost);
+    let is_lost = seen.replica == NodePresence::Gone
+        || (seen.replica == NodePresence::Silent && seen.is_replica_lost);
     // The copies of the replica may be all that is left of the volume.
-    if !is_lost || seen.primary != Presence::Ready {
+    if !is_lost || seen.primary != NodePresence::Ready {
         return None;
     }
     let node = match (seen.candidate, seen.replica) {
         (Some(node), _) => node,
-        (None, Presence::Gone) => {
+        (None, NodePresence::Gone) => {
             return Some(ReplicationStep::Wait(
                 "no other node can take the copies".to_owned(),
             ));
@@ -424,7 +424,7 @@ fn retire(seen: &Observed<'_>) -> Option<ReplicationStep> {
     }
     let mut left = record.former.iter();
     let node = left.find(|node| {
-        presence(seen, node) == Presence::Ready && !retired.contains_key(node.as_str())
+        presence(seen, node) == NodePresence::Ready && !retired.contains_key(node.as_str())
     })?;
     Some(ReplicationStep::Call(Call::Retire(node.clone())))
 }
@@ -433,7 +433,7 @@ fn retire(seen: &Observed<'_>) -> Option<ReplicationStep> {
 fn newly_diverged(
     record: &VolumeReplication,
     node: &str,
-    holdings: &Holdings,
+    holdings: &VolumeCopies,
 ) -> Option<Vec<Divergence>> {
     let known: BTreeSet<Divergence> = record.diverged.iter().cloned().collect();
     let found = holdings.diverged.iter().map(|snapshot| Divergence {
@@ -490,7 +490,7 @@ fn promote(seen: &Observed<'_>) -> ReplicationStep {
 }
 
 /// The newest copy, if it is not older than the one that the record names.
-fn newest_copy(record: &VolumeReplication, sealed: &Holdings) -> Option<i64> {
+fn newest_copy(record: &VolumeReplication, sealed: &VolumeCopies) -> Option<i64> {
     let named = record.last?;
     sealed.copies.last().copied().filter(|time| *time >= named)
 }
@@ -516,7 +516,7 @@ fn settle(seen: &Observed<'_>) -> ReplicationStep {
 fn forget(seen: &Observed<'_>) -> ReplicationStep {
     let record = seen.record;
     let mut left = record.others().into_iter().filter(|node| {
-        presence(seen, node) != Presence::Gone && !seen.answers.forgotten.contains(*node)
+        presence(seen, node) != NodePresence::Gone && !seen.answers.forgotten.contains(*node)
     });
     match left.next() {
         Some(node) => call(seen, Call::Forget(node.to_owned())),

@@ -3,10 +3,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use resource_kinds::storage::volume_replication::{Parameters, Recovery, Stage, VolumeReplication};
 
 use super::{
-    Answers, Call, CommonSnapshot, CopyResult, Holdings, Observed, ReplicationStep, Role, Users,
-    condition_message, is_replica_lost, plan,
+    Call, CommonSnapshot, CopyResult, Observed, ReplicationAnswers, ReplicationStep, Role, Users,
+    VolumeCopies, condition_message, is_replica_lost, plan,
 };
-use crate::volume_move::Presence;
+use crate::volume_move::NodePresence;
 
 fn record() -> VolumeReplication {
     VolumeReplication {
@@ -22,25 +22,25 @@ const PARAMETERS: Parameters = Parameters {
 };
 
 /// The nodes `two`, `three` and `four`, of which these are not ready.
-fn nodes(silent: &[&str]) -> &'static BTreeMap<String, Presence> {
+fn nodes(silent: &[&str]) -> &'static BTreeMap<String, NodePresence> {
     let state = |node: &str| match silent.contains(&node) {
-        true => Presence::Silent,
-        false => Presence::Ready,
+        true => NodePresence::Silent,
+        false => NodePresence::Ready,
     };
     let all = ["two", "three", "four"].map(|node| (node.to_owned(), state(node)));
     Box::leak(Box::new(BTreeMap::from(all)))
 }
 
-fn observed<'a>(record: &'a VolumeReplication, answers: &'a Answers) -> Observed<'a> {
+fn observed<'a>(record: &'a VolumeReplication, answers: &'a ReplicationAnswers) -> Observed<'a> {
     Observed {
         record,
-        primary: Presence::Ready,
+        primary: NodePresence::Ready,
         is_proven_dead: false,
         users: Users {
             on_primary: true,
             waiting: false,
         },
-        replica: Presence::Ready,
+        replica: NodePresence::Ready,
         is_replica_lost: false,
         others: nodes(&[]),
         candidate: Some("three"),
@@ -50,8 +50,8 @@ fn observed<'a>(record: &'a VolumeReplication, answers: &'a Answers) -> Observed
     }
 }
 
-fn holdings(sent: &[i64], copies: &[i64]) -> Holdings {
-    Holdings {
+fn holdings(sent: &[i64], copies: &[i64]) -> VolumeCopies {
+    VolumeCopies {
         epoch: 1,
         has_volume: copies.is_empty(),
         path: "/p".to_owned(),
@@ -66,7 +66,7 @@ fn holdings(sent: &[i64], copies: &[i64]) -> Holdings {
 #[test]
 fn the_difference_to_the_last_copy_is_sent_when_the_interval_is_over() {
     let record = record();
-    let mut answers = Answers::default();
+    let mut answers = ReplicationAnswers::default();
     let mut seen = observed(&record, &answers);
     seen.now = 55_000;
     assert_eq!(plan(&seen), ReplicationStep::Rest(5_000));
@@ -105,14 +105,14 @@ fn a_copy_is_whole_where_the_nodes_have_none_in_common() {
         last: None,
         ..record()
     };
-    let answers = Answers {
+    let answers = ReplicationAnswers {
         primary: Some(holdings(&[50_000], &[])),
-        replica: Some(Holdings {
+        replica: Some(VolumeCopies {
             epoch: 1,
-            ..Holdings::default()
+            ..VolumeCopies::default()
         }),
         kept: BTreeSet::from([Role::Primary]),
-        ..Answers::default()
+        ..ReplicationAnswers::default()
     };
     let copy = Call::Copy {
         time: 61_000,
@@ -126,7 +126,7 @@ fn a_copy_is_whole_where_the_nodes_have_none_in_common() {
 
 #[test]
 fn a_node_is_chosen_where_there_is_none() {
-    let answers = Answers::default();
+    let answers = ReplicationAnswers::default();
     let without = VolumeReplication {
         replica: None,
         last: None,
@@ -145,7 +145,7 @@ fn a_node_is_chosen_where_there_is_none() {
 #[test]
 fn a_replica_that_stays_away_keeps_its_place_until_another_node_has_a_copy() {
     let record = record();
-    let mut answers = Answers::default();
+    let mut answers = ReplicationAnswers::default();
     let away = |lost, presence, primary| {
         let mut seen = observed(&record, &answers);
         (seen.replica, seen.primary) = (presence, primary);
@@ -153,35 +153,36 @@ fn a_replica_that_stays_away_keeps_its_place_until_another_node_has_a_copy() {
         seen.is_replica_lost = lost;
         plan(&seen)
     };
-    let ReplicationStep::Write(chosen) = away(true, Presence::Silent, Presence::Ready) else {
+    let ReplicationStep::Write(chosen) = away(true, NodePresence::Silent, NodePresence::Ready)
+    else {
         panic!("no successor");
     };
     assert_eq!(chosen.successor.as_deref(), Some("three"));
     assert_eq!((chosen.replica.as_deref(), chosen.epoch), (Some("two"), 1));
     assert_eq!(
-        away(false, Presence::Gone, Presence::Ready),
+        away(false, NodePresence::Gone, NodePresence::Ready),
         ReplicationStep::Write(chosen.clone())
     );
     // Not yet, and not while those copies may be all that is left.
     assert!(!matches!(
-        away(false, Presence::Silent, Presence::Ready),
+        away(false, NodePresence::Silent, NodePresence::Ready),
         ReplicationStep::Write(_)
     ));
     assert!(!matches!(
-        away(true, Presence::Silent, Presence::Silent),
+        away(true, NodePresence::Silent, NodePresence::Silent),
         ReplicationStep::Write(_)
     ));
     // The successor gets a copy at once, and has the place then.
-    answers.replica = Some(Holdings {
+    answers.replica = Some(VolumeCopies {
         epoch: 1,
-        ..Holdings::default()
+        ..VolumeCopies::default()
     });
-    answers.primary = Some(Holdings {
+    answers.primary = Some(VolumeCopies {
         has_volume: true,
         ..holdings(&[50_000], &[])
     });
     let mut seen = observed(&chosen, &answers);
-    (seen.replica, seen.others, seen.now) = (Presence::Silent, nodes(&["two"]), 55_000);
+    (seen.replica, seen.others, seen.now) = (NodePresence::Silent, nodes(&["two"]), 55_000);
     let copy = Call::Copy {
         time: 55_000,
         base: None,
@@ -192,7 +193,7 @@ fn a_replica_that_stays_away_keeps_its_place_until_another_node_has_a_copy() {
     assert_eq!(plan(&seen), ReplicationStep::Call(copy));
     answers.copied = Some(CopyResult::Complete(55_000));
     let mut seen = observed(&chosen, &answers);
-    (seen.replica, seen.others) = (Presence::Silent, nodes(&["two"]));
+    (seen.replica, seen.others) = (NodePresence::Silent, nodes(&["two"]));
     let ReplicationStep::Write(replaced) = plan(&seen) else {
         panic!("not replaced");
     };
@@ -217,9 +218,9 @@ fn a_replica_that_stays_away_keeps_its_place_until_another_node_has_a_copy() {
 
 #[test]
 fn another_node_is_tried_if_one_has_no_room() {
-    let full = Answers {
+    let full = ReplicationAnswers {
         copied: Some(CopyResult::Impossible("no room".to_owned())),
-        ..Answers::default()
+        ..ReplicationAnswers::default()
     };
     let new = VolumeReplication {
         last: None,
@@ -231,20 +232,20 @@ fn another_node_is_tried_if_one_has_no_room() {
         plan(&seen)
     };
     // A replica without a copy goes when another node has one.
-    let ReplicationStep::Write(next) = three(&new, Presence::Ready) else {
+    let ReplicationStep::Write(next) = three(&new, NodePresence::Ready) else {
         panic!("no other node");
     };
     assert_eq!(next.receiver(), Some("three"));
     assert_eq!(next.replica.as_deref(), Some("two"));
     assert!(condition_message(&next).contains("it has none, and node \"three\" gets a copy"));
-    let none = Answers::default();
+    let none = ReplicationAnswers::default();
     assert!(matches!(
         plan(&observed(&next, &none)),
         ReplicationStep::Call(_)
     ));
     // One with copies keeps its place.
     assert_eq!(
-        three(&record(), Presence::Ready),
+        three(&record(), NodePresence::Ready),
         ReplicationStep::Wait("no room".to_owned())
     );
     // A successor is given up for the next one.
@@ -253,7 +254,7 @@ fn another_node_is_tried_if_one_has_no_room() {
         ..record()
     };
     let mut seen = observed(&chosen, &full);
-    (seen.replica, seen.others) = (Presence::Silent, nodes(&["two"]));
+    (seen.replica, seen.others) = (NodePresence::Silent, nodes(&["two"]));
     seen.candidate = None;
     assert_eq!(plan(&seen), ReplicationStep::Wait("no room".to_owned()));
     seen.candidate = Some("three");
@@ -280,8 +281,8 @@ fn a_node_that_returns_too_late_removes_its_copies() {
         former: vec!["two".to_owned()],
         ..record()
     };
-    let mut answers = Answers::default();
-    let rest = |others, answers: &Answers| {
+    let mut answers = ReplicationAnswers::default();
+    let rest = |others, answers: &ReplicationAnswers| {
         let mut seen = observed(&record, answers);
         (seen.others, seen.now) = (others, 55_000);
         plan(&seen)
@@ -293,9 +294,9 @@ fn a_node_that_returns_too_late_removes_its_copies() {
     let retire = Call::Retire("two".to_owned());
     assert_eq!(rest(nodes(&[]), &answers), ReplicationStep::Call(retire));
     // A former primary keeps its state.
-    let kept = Holdings {
+    let kept = VolumeCopies {
         diverged: ["diverged-1-v".to_owned()].into(),
-        ..Holdings::default()
+        ..VolumeCopies::default()
     };
     answers.retired.insert("two".to_owned(), None);
     assert_eq!(rest(nodes(&[]), &answers), ReplicationStep::Rest(5_000));
@@ -323,24 +324,24 @@ fn a_former_primary_goes_on_from_the_recovery_point() {
         here: "a".to_owned(),
         there: "b".to_owned(),
     };
-    let mut answers = Answers {
-        primary: Some(Holdings {
+    let mut answers = ReplicationAnswers {
+        primary: Some(VolumeCopies {
             has_volume: true,
             common: Some(common.clone()),
             ..holdings(&[50_000], &[])
         }),
-        replica: Some(Holdings {
+        replica: Some(VolumeCopies {
             has_volume: true,
             ..holdings(&[50_000], &[])
         }),
-        ..Answers::default()
+        ..ReplicationAnswers::default()
     };
     let demote = Call::Demote(Some(common));
     assert_eq!(
         plan(&observed(&record, &answers)),
         ReplicationStep::Call(demote)
     );
-    answers.replica = Some(Holdings {
+    answers.replica = Some(VolumeCopies {
         epoch: 2,
         has_volume: false,
         ..holdings(&[], &[50_000])
@@ -348,9 +349,9 @@ fn a_former_primary_goes_on_from_the_recovery_point() {
     let copy = |base| ReplicationStep::Call(Call::Copy { time: 61_000, base });
     assert_eq!(plan(&observed(&record, &answers)), copy(Some(50_000)));
     // The snapshots were not identical: the copy is a whole one.
-    answers.replica = Some(Holdings {
+    answers.replica = Some(VolumeCopies {
         epoch: 2,
-        ..Holdings::default()
+        ..VolumeCopies::default()
     });
     answers.kept = BTreeSet::from([Role::Primary]);
     assert_eq!(plan(&observed(&record, &answers)), copy(None));
@@ -367,10 +368,10 @@ fn a_former_primary_goes_on_from_the_recovery_point() {
 #[test]
 fn a_replica_is_promoted_only_with_a_proof_and_for_a_pod_that_waits() {
     let record = record();
-    let answers = Answers::default();
+    let answers = ReplicationAnswers::default();
     let lost = |change: &dyn Fn(&mut Observed<'_>)| {
         let mut seen = observed(&record, &answers);
-        seen.primary = Presence::Silent;
+        seen.primary = NodePresence::Silent;
         seen.is_proven_dead = true;
         seen.users = Users {
             on_primary: false,
@@ -383,7 +384,7 @@ fn a_replica_is_promoted_only_with_a_proof_and_for_a_pod_that_waits() {
     assert!(!lost(&|seen| seen.is_proven_dead = false));
     assert!(!lost(&|seen| seen.users.on_primary = true));
     assert!(!lost(&|seen| seen.users.waiting = false));
-    assert!(!lost(&|seen| seen.replica = Presence::Silent));
+    assert!(!lost(&|seen| seen.replica = NodePresence::Silent));
     assert!(!lost(&|seen| seen.is_released = true));
 }
 
@@ -394,10 +395,10 @@ fn the_volume_follows_the_newest_complete_copy() {
         stage: Stage::Promoting,
         ..record()
     };
-    let mut answers = Answers::default();
-    let dead = |answers: &Answers| {
+    let mut answers = ReplicationAnswers::default();
+    let dead = |answers: &ReplicationAnswers| {
         let mut seen = observed(&promoting, answers);
-        seen.primary = Presence::Silent;
+        seen.primary = NodePresence::Silent;
         seen.is_proven_dead = true;
         seen.users.on_primary = false;
         plan(&seen)
@@ -428,8 +429,8 @@ fn copies_go_before_the_volume() {
         former: vec!["three".to_owned()],
         ..record()
     };
-    let mut answers = Answers::default();
-    let released = |answers: &Answers, others: &BTreeMap<String, Presence>| {
+    let mut answers = ReplicationAnswers::default();
+    let released = |answers: &ReplicationAnswers, others: &BTreeMap<String, NodePresence>| {
         let mut seen = observed(&record, answers);
         (seen.is_released, seen.others) = (true, others);
         plan(&seen)

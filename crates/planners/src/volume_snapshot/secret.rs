@@ -13,7 +13,7 @@ const OF_CONTENT: [&str; 2] = [
 ];
 
 /// The values of the words that a class's parameters may contain, as `${WORD}`.
-pub(super) struct Words<'a> {
+pub(super) struct SecretParameters<'a> {
     pub content: &'a str,
     pub snapshot: &'a str,
     pub namespace: &'a str,
@@ -24,7 +24,7 @@ pub(super) struct Words<'a> {
 /// *Errors.* The reason why the class's parameters name no secret.
 pub(super) fn annotations(
     parameters: &BTreeMap<String, String>,
-    words: &Words<'_>,
+    words: &SecretParameters<'_>,
 ) -> Result<Option<BTreeMap<String, String>>, String> {
     let given = |key: &str| parameters.get(key).filter(|value| !value.is_empty());
     let (name, namespace) = match (given(NAME), given(NAMESPACE)) {

@@ -12,11 +12,11 @@ use resource_kinds::snapshot::{
 };
 use resource_kinds::storage::Driver;
 
-use super::secret::{self, Words};
+use super::secret::{self, SecretParameters};
 
 /// The observed state of one snapshot.
 #[derive(Clone, Copy, Debug)]
-pub struct View<'a> {
+pub struct ObservedSnapshot<'a> {
     /// The snapshot.
     pub snapshot: &'a VolumeSnapshot,
     /// Its content: the one that it names, or the one to create.
@@ -53,7 +53,7 @@ pub enum Action {
 
 /// An event for the snapshot.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Note {
+pub struct SnapshotEvent {
     /// Whether it is a Warning.
     pub warning: bool,
     /// Reason.
@@ -68,13 +68,13 @@ pub struct SnapshotPlan {
     /// Writes, in this order.
     pub actions: Vec<Action>,
     /// Events.
-    pub notes: Vec<Note>,
+    pub notes: Vec<SnapshotEvent>,
     /// The reason for waiting, if any.
     pub waiting_on: Option<String>,
 }
 
 /// Plans the writes for a snapshot.
-pub fn plan_snapshot(view: &View<'_>, now: Timestamp) -> SnapshotPlan {
+pub fn plan_snapshot(view: &ObservedSnapshot<'_>, now: Timestamp) -> SnapshotPlan {
     let mut plan = SnapshotPlan::default();
     if view.snapshot.metadata.deletion_timestamp.is_some() {
         end(view, &mut plan);
@@ -125,7 +125,7 @@ impl Fault {
 
 /// The content existed first.
 fn bind_existing<'v>(
-    view: &View<'v>,
+    view: &ObservedSnapshot<'v>,
     name: &str,
     plan: &mut SnapshotPlan,
 ) -> Result<Option<&'v VolumeSnapshotContent>, Fault> {
@@ -160,7 +160,7 @@ fn bind_existing<'v>(
 
 /// The content is created for the snapshot.
 fn bind_new<'v>(
-    view: &View<'v>,
+    view: &ObservedSnapshot<'v>,
     claim: &str,
     plan: &mut SnapshotPlan,
 ) -> Result<Option<&'v VolumeSnapshotContent>, Fault> {
@@ -221,7 +221,7 @@ fn bind_new<'v>(
         )));
     }
     let mut content = content(view.snapshot, volume, class);
-    let words = Words {
+    let words = SecretParameters {
         content: content.metadata.name.as_deref().unwrap_or_default(),
         snapshot: metadata.name.as_deref().unwrap_or_default(),
         namespace: metadata.namespace.as_deref().unwrap_or_default(),
@@ -232,7 +232,7 @@ fn bind_new<'v>(
             "failed to get input parameters to create snapshot: {why}"
         ))
     })?;
-    plan.notes.push(Note {
+    plan.notes.push(SnapshotEvent {
         warning: false,
         reason: "CreatingSnapshot",
         message: format!(
@@ -245,7 +245,7 @@ fn bind_new<'v>(
     Ok(None)
 }
 
-impl<'v> View<'v> {
+impl<'v> ObservedSnapshot<'v> {
     fn class(&self, name: &str) -> Result<&'v VolumeSnapshotClass, Fault> {
         let mut classes = self.classes.iter();
         let found = classes.find(|class| class.metadata.name.as_deref() == Some(name));
@@ -342,7 +342,7 @@ fn content_name(uid: &str) -> String {
     format!("snapcontent-{uid}")
 }
 
-impl View<'_> {
+impl ObservedSnapshot<'_> {
     /// The name of the content that a snapshot has, or would get.
     pub fn content_name(snapshot: &VolumeSnapshot) -> String {
         let status = snapshot.status.as_ref();
@@ -355,7 +355,7 @@ impl View<'_> {
 }
 
 /// Copies the content's status to the snapshot.
-fn follow(view: &View<'_>, content: &VolumeSnapshotContent, plan: &mut SnapshotPlan) {
+fn follow(view: &ObservedSnapshot<'_>, content: &VolumeSnapshotContent, plan: &mut SnapshotPlan) {
     let stored = view.snapshot.status.clone().unwrap_or_default();
     let of_content = content.status.clone().unwrap_or_default();
     let created = of_content
@@ -379,7 +379,7 @@ fn follow(view: &View<'_>, content: &VolumeSnapshotContent, plan: &mut SnapshotP
     };
     let (error, before) = (told(&status.error), told(&stored.error));
     if !error.is_empty() && error != before {
-        plan.notes.push(Note {
+        plan.notes.push(SnapshotEvent {
             warning: true,
             reason: "SnapshotContentCreationFailed",
             message: format!("Failed to create snapshot content with error {error}"),
@@ -387,7 +387,7 @@ fn follow(view: &View<'_>, content: &VolumeSnapshotContent, plan: &mut SnapshotP
     }
     if became_ready {
         let name = view.snapshot.metadata.name.as_deref().unwrap_or_default();
-        plan.notes.push(Note {
+        plan.notes.push(SnapshotEvent {
             warning: false,
             reason: "SnapshotReady",
             message: format!("Snapshot {name} is ready to use."),
@@ -401,7 +401,7 @@ fn follow(view: &View<'_>, content: &VolumeSnapshotContent, plan: &mut SnapshotP
     }
 }
 
-fn fail(view: &View<'_>, fault: Fault, now: Timestamp, plan: &mut SnapshotPlan) {
+fn fail(view: &ObservedSnapshot<'_>, fault: Fault, now: Timestamp, plan: &mut SnapshotPlan) {
     plan.waiting_on = Some(fault.message.clone());
     let stored = view.snapshot.status.clone().unwrap_or_default();
     let message = match fault.reason {
@@ -427,7 +427,7 @@ fn fail(view: &View<'_>, fault: Fault, now: Timestamp, plan: &mut SnapshotPlan) 
         }),
         ..stored
     };
-    plan.notes.push(Note {
+    plan.notes.push(SnapshotEvent {
         warning: true,
         reason: fault.reason,
         message,
@@ -436,7 +436,7 @@ fn fail(view: &View<'_>, fault: Fault, now: Timestamp, plan: &mut SnapshotPlan) 
 }
 
 /// The snapshot is being deleted: its content first, if the policy says so.
-fn end(view: &View<'_>, plan: &mut SnapshotPlan) {
+fn end(view: &ObservedSnapshot<'_>, plan: &mut SnapshotPlan) {
     let finalizers = finalizers_of(view.snapshot);
     let ours = |name: &&String| *name == SOURCE_PROTECTION || *name == BOUND_PROTECTION;
     if !finalizers.iter().any(|name| ours(&name)) {
@@ -445,7 +445,7 @@ fn end(view: &View<'_>, plan: &mut SnapshotPlan) {
     if let Some(claim) = view.restoring {
         let text = format!("claim {claim}, which is being made from it");
         plan.waiting_on = Some(text);
-        plan.notes.push(Note {
+        plan.notes.push(SnapshotEvent {
             warning: true,
             reason: "SnapshotDeletePending",
             message: "Snapshot is being used to restore a PVC".to_owned(),

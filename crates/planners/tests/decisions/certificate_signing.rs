@@ -7,7 +7,7 @@ use k8s_openapi::ByteString;
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::core::v1::Node;
 use planners::certificate_signing::{
-    Action, CertificateSigningPlan, Names, Surroundings, Usage, plan,
+    Action, CertificateSigningPlan, Names, NodeCertificateContext, Usage, plan,
 };
 use resource_kinds::certificates::Request;
 use serde_json::{Value, json};
@@ -51,7 +51,7 @@ fn planned_among(
     let request: CertificateSigningRequest = serde_json::from_value(request.clone()).unwrap();
     let nodes = nodes.iter().cloned().map(serde_json::from_value);
     let nodes: Vec<Arc<Node>> = nodes.map(|node| Arc::new(node.unwrap())).collect();
-    let around = Surroundings {
+    let around = NodeCertificateContext {
         nodes: &nodes,
         heartbeat: None,
         server,

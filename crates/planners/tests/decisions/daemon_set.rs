@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use planners::daemon_set::{DaemonSetPlan, Fit, Observed, RevisionAction, plan};
+use planners::daemon_set::{DaemonSetPlan, NodeFit, Observed, RevisionAction, plan};
 use planners::pod_set::Action;
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -44,7 +44,7 @@ impl World {
 
     fn fit(&mut self, node: usize, starts: bool, stays: bool) {
         let name = format!("n{node}");
-        self.observed.nodes.insert(name, Fit { starts, stays });
+        self.observed.nodes.insert(name, NodeFit { starts, stays });
     }
 
     fn set_image(&mut self, image: &str) {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetStatus};
-use planners::batching::Urgency;
+use planners::batching::WriteUrgency;
 use planners::disruption::{Observed, plan};
 use resource_kinds::pod_view::PodView;
 use serde_json::{Value, json};
@@ -111,7 +111,7 @@ fn what_is_said_already_is_not_written_again() {
 }
 
 /// The weight of the status that follows the stored one.
-fn weight(stored: Option<Value>, pods: Vec<Arc<PodView>>) -> Option<Urgency> {
+fn weight(stored: Option<Value>, pods: Vec<Arc<PodView>>) -> Option<WriteUrgency> {
     let mut observed = observed(json!({"minAvailable": 1}), pods);
     let mut budget = (*observed.budget).clone();
     budget.status = stored.map(|status| serde_json::from_value(status).unwrap());
@@ -126,10 +126,19 @@ fn fewer_allowed_evictions_are_written_at_once() {
             "expectedPods": allowed + 1, "observedGeneration": generation})
     };
     let pods = || vec![pod("a", true), pod("b", true)];
-    assert_eq!(weight(None, pods()), Some(Urgency::Immediate));
-    assert_eq!(weight(Some(stored(2, 3)), pods()), Some(Urgency::Immediate));
-    assert_eq!(weight(Some(stored(1, 2)), pods()), Some(Urgency::Immediate));
-    assert_eq!(weight(Some(stored(0, 3)), pods()), Some(Urgency::Prompt));
+    assert_eq!(weight(None, pods()), Some(WriteUrgency::Immediate));
+    assert_eq!(
+        weight(Some(stored(2, 3)), pods()),
+        Some(WriteUrgency::Immediate)
+    );
+    assert_eq!(
+        weight(Some(stored(1, 2)), pods()),
+        Some(WriteUrgency::Immediate)
+    );
+    assert_eq!(
+        weight(Some(stored(0, 3)), pods()),
+        Some(WriteUrgency::Prompt)
+    );
     let mut written = observed(json!({"minAvailable": 1}), pods());
     let mut budget = (*written.budget).clone();
     budget.status = Some(status(&written));

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Endpoints, Pod, Service};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
-use planners::batching::Urgency;
+use planners::batching::WriteUrgency;
 use planners::endpoints::{EndpointsPlan, EndpointsWrite, Observed, plan};
 use resource_kinds::labels;
 use resource_kinds::pod_view::PodView;
@@ -463,13 +463,13 @@ fn endpoints_are_not_mirrored_for_everybody() {
 }
 
 /// The weight of the next plan for these pods, after the plan for those is carried out.
-fn weight(before: &[&str], after: &[&str]) -> Option<Urgency> {
+fn weight(before: &[&str], after: &[&str]) -> Option<WriteUrgency> {
     let observed = changed(before, after);
     plan(&observed).urgency(&observed)
 }
 
 /// The weight of that plan's write to the Endpoints.
-fn weight_of_endpoints(before: &[&str], after: &[&str]) -> Option<Urgency> {
+fn weight_of_endpoints(before: &[&str], after: &[&str]) -> Option<WriteUrgency> {
     let observed = changed(before, after);
     plan(&observed).urgency_of_endpoints(&observed)
 }
@@ -491,7 +491,7 @@ fn changed(before: &[&str], after: &[&str]) -> Observed {
 /// The Endpoints have ready addresses and others, and no terminating ones.
 #[test]
 fn the_ready_addresses_of_endpoints_are_their_weight() {
-    let (prompt, minor) = (Some(Urgency::Prompt), Some(Urgency::Minor));
+    let (prompt, minor) = (Some(WriteUrgency::Prompt), Some(WriteUrgency::Minor));
     let weight = weight_of_endpoints;
     assert_eq!(weight(&["ready"], &["ready", "ready"]), prompt);
     assert_eq!(weight(&["ready", "x"], &["ready", "ready"]), prompt);
@@ -500,14 +500,14 @@ fn the_ready_addresses_of_endpoints_are_their_weight() {
     assert_eq!(weight(&["ready", "x"], &["ready", "terminating"]), minor);
     assert_eq!(weight(&["ready", "terminating"], &["ready", "gone"]), None);
     let first = observed(service(json!({})), Vec::new());
-    let immediate = Some(Urgency::Immediate);
+    let immediate = Some(WriteUrgency::Immediate);
     assert_eq!(plan(&first).urgency_of_endpoints(&first), immediate);
 }
 
 /// An address that proxies and DNS begin or cease to use is written at once.
 #[test]
 fn a_change_of_the_endpoints_in_use_is_prompt() {
-    let prompt = Some(Urgency::Prompt);
+    let prompt = Some(WriteUrgency::Prompt);
     assert_eq!(weight(&["ready"], &["ready", "ready"]), prompt);
     assert_eq!(weight(&["ready", "x"], &["ready", "ready"]), prompt);
     assert_eq!(weight(&["ready", "ready"], &["ready", "x"]), prompt);
@@ -521,7 +521,7 @@ fn a_change_of_the_endpoints_in_use_is_prompt() {
 /// An address that is only listed, because its pod does not serve, can wait for the next change.
 #[test]
 fn a_change_of_endpoints_that_nobody_uses_is_minor() {
-    let minor = Some(Urgency::Minor);
+    let minor = Some(WriteUrgency::Minor);
     assert_eq!(weight(&["ready"], &["ready", "x"]), minor);
     assert_eq!(weight(&[], &["x"]), minor);
     assert_eq!(weight(&["ready", "x"], &["ready", "terminating"]), minor);
@@ -533,7 +533,7 @@ fn a_change_of_endpoints_that_nobody_uses_is_minor() {
 #[test]
 fn the_first_slices_and_a_changed_service_are_prompt() {
     let mut observed = observed(service(json!({})), Vec::new());
-    let prompt = Some(Urgency::Prompt);
+    let prompt = Some(WriteUrgency::Prompt);
     assert_eq!(plan(&observed).urgency(&observed), prompt);
     observed = settled(observed);
     observed.endpoints = None;

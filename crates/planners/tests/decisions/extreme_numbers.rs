@@ -173,7 +173,7 @@ fn sets_of_any_size_are_planned_piece_by_piece() {
             "template": template()},
         "status": {"currentNumberScheduled": 1, "desiredNumberScheduled": 1, "numberReady": 1,
             "numberMisscheduled": 1, "collisionCount": 1, "observedGeneration": 1}});
-    let fit = daemon_set::Fit {
+    let fit = daemon_set::NodeFit {
         starts: true,
         stays: true,
     };

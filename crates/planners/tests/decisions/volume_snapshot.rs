@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use planners::volume_snapshot::{
-    Action, ContentStep, Handle, SnapshotPlan, View, plan_on_node, plan_snapshot,
+    Action, ContentStep, Handle, ObservedSnapshot, SnapshotPlan, plan_on_node, plan_snapshot,
 };
 use resource_kinds::snapshot::{
     BEING_DELETED, BOUND_PROTECTION, CONTENT_PROTECTION, DEFAULT_CLASS, SOURCE_PROTECTION,
@@ -57,7 +57,7 @@ impl World {
         let content: Option<VolumeSnapshotContent> = self.content.as_ref().map(typed);
         let claim = self.claim.as_ref().map(typed);
         let classes: Vec<VolumeSnapshotClass> = typed(&self.classes);
-        let view = View {
+        let view = ObservedSnapshot {
             snapshot: &typed(&self.snapshot),
             content: content.as_ref(),
             claim: claim.as_ref(),

@@ -19,12 +19,12 @@ pub struct Names {
 
 /// A host name that is too long for the kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TooLong {
+pub struct HostnameTooLong {
     /// The name.
     pub name: String,
 }
 
-impl fmt::Display for TooLong {
+impl fmt::Display for HostnameTooLong {
     /// The message is kubelet's.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (name, asked) = (&self.name, self.name.len());
@@ -36,13 +36,13 @@ impl fmt::Display for TooLong {
     }
 }
 
-impl std::error::Error for TooLong {}
+impl std::error::Error for HostnameTooLong {}
 
 /// The pod's names in the cluster domain `zone`.
 ///
 /// # Errors
 /// The kernel's host name would exceed 64 characters.
-pub fn names(pod: &Pod, zone: &str) -> Result<Names, TooLong> {
+pub fn names(pod: &Pod, zone: &str) -> Result<Names, HostnameTooLong> {
     fits(wanted(pod, zone))
 }
 
@@ -88,9 +88,9 @@ pub fn on_node(pod: &Pod, zone: &str, node: &str) -> Names {
     names
 }
 
-fn fits(names: Names) -> Result<Names, TooLong> {
+fn fits(names: Names) -> Result<Names, HostnameTooLong> {
     if names.kernel.len() > FQDN_HOSTNAME_MAX {
-        return Err(TooLong { name: names.kernel });
+        return Err(HostnameTooLong { name: names.kernel });
     }
     Ok(names)
 }

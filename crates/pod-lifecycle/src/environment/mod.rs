@@ -42,7 +42,7 @@ pub struct References {
 
 /// An incomplete environment, with a message for the user.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Incomplete {
+pub struct IncompleteEnvironment {
     /// The missing object or key.
     pub message: String,
 }
@@ -86,7 +86,7 @@ pub fn environment(
     pod: &Pod,
     container: &Container,
     sources: &Sources,
-) -> Result<Vec<(String, String)>, Incomplete> {
+) -> Result<Vec<(String, String)>, IncompleteEnvironment> {
     let mut known: BTreeMap<String, String> = BTreeMap::new();
     let mut result: Vec<(String, String)> = Vec::new();
     for (name, value) in from_objects(container, sources)? {
@@ -133,7 +133,7 @@ pub fn last_of_each(list: Vec<(String, String)>) -> Vec<(String, String)> {
 fn from_objects(
     container: &Container,
     sources: &Sources,
-) -> Result<Vec<(String, String)>, Incomplete> {
+) -> Result<Vec<(String, String)>, IncompleteEnvironment> {
     let mut found = Vec::new();
     for source in container.env_from.iter().flatten() {
         let prefix = source.prefix.as_deref().unwrap_or_default();
@@ -168,8 +168,8 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-fn absent(kind: &str, name: &str) -> Incomplete {
-    Incomplete {
+fn absent(kind: &str, name: &str) -> IncompleteEnvironment {
+    IncompleteEnvironment {
         message: format!("{kind} \"{name}\" not found"),
     }
 }
@@ -179,9 +179,9 @@ fn value_from(
     container: &Container,
     sources: &Sources,
     source: &EnvVarSource,
-) -> Result<Option<String>, Incomplete> {
+) -> Result<Option<String>, IncompleteEnvironment> {
     let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-    let no_key = |kind: &str, name: &str, key: &str| Incomplete {
+    let no_key = |kind: &str, name: &str, key: &str| IncompleteEnvironment {
         message: format!("couldn't find key {key} in {kind} {namespace}/{name}"),
     };
     if let Some(reference) = &source.config_map_key_ref {
@@ -214,7 +214,7 @@ fn value_from(
             None => Err(no_key("Secret", &reference.name, &reference.key)),
         };
     }
-    let unsupported = |error: downward::Unsupported| Incomplete {
+    let unsupported = |error: downward::Unsupported| IncompleteEnvironment {
         message: error.message,
     };
     if let Some(reference) = &source.field_ref {
@@ -231,7 +231,10 @@ fn value_from(
     Ok(Some(String::new()))
 }
 
-fn of_file(sources: &Sources, reference: &FileKeySelector) -> Result<Option<String>, Incomplete> {
+fn of_file(
+    sources: &Sources,
+    reference: &FileKeySelector,
+) -> Result<Option<String>, IncompleteEnvironment> {
     let FileKeySelector {
         key,
         path,
@@ -240,13 +243,13 @@ fn of_file(sources: &Sources, reference: &FileKeySelector) -> Result<Option<Stri
     } = reference;
     let place = (volume_name.clone(), path.clone());
     let found = match sources.files.get(&place) {
-        Some(text) => env_file::value(text, key).map_err(|wrong| Incomplete {
+        Some(text) => env_file::value(text, key).map_err(|wrong| IncompleteEnvironment {
             message: format!("environment file {path} of volume {volume_name}: {wrong}"),
         })?,
         None => None,
     };
     match found {
-        None if reference.optional != Some(true) => Err(Incomplete {
+        None if reference.optional != Some(true) => Err(IncompleteEnvironment {
             message: format!("couldn't find key {key} in file {path} of volume {volume_name}"),
         }),
         found => Ok(found),

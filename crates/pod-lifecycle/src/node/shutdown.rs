@@ -12,7 +12,7 @@ use crate::spec::CRITICAL_PRIORITY;
 
 /// Pods that end together; the next wave begins after them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Wave {
+pub struct ShutdownWave {
     /// The lowest priority of its pods, up to that of the next wave.
     pub priority: i32,
     /// Maximum grace period in seconds, whatever the pod's own is.
@@ -31,12 +31,12 @@ pub struct NodeStop {
 /// *Invariant*: there is at least one wave, and each has a higher priority than the previous one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ShutdownOrder {
-    waves: Vec<Wave>,
+    waves: Vec<ShutdownWave>,
 }
 
 /// The error of an invalid order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum InvalidOrder {
+pub enum InvalidShutdownOrder {
     /// Critical pods would have more time than all pods together.
     CriticalLongerThanAll,
     /// Two waves have this priority.
@@ -45,19 +45,19 @@ pub enum InvalidOrder {
     NegativeGrace(i64),
 }
 
-impl fmt::Display for InvalidOrder {
+impl fmt::Display for InvalidShutdownOrder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            InvalidOrder::CriticalLongerThanAll => write!(
+            InvalidShutdownOrder::CriticalLongerThanAll => write!(
                 f,
                 "the shutdown grace period of critical pods is part of that of all pods and cannot \
                  be longer"
             ),
-            InvalidOrder::SamePriority(priority) => write!(
+            InvalidShutdownOrder::SamePriority(priority) => write!(
                 f,
                 "there are two shutdown grace periods for pods from priority {priority} on"
             ),
-            InvalidOrder::NegativeGrace(seconds) => {
+            InvalidShutdownOrder::NegativeGrace(seconds) => {
                 write!(
                     f,
                     "a shutdown grace period of {seconds} seconds is negative"
@@ -67,12 +67,12 @@ impl fmt::Display for InvalidOrder {
     }
 }
 
-impl std::error::Error for InvalidOrder {}
+impl std::error::Error for InvalidShutdownOrder {}
 
 impl Default for ShutdownOrder {
     /// Critical pods last, each with its own grace period.
     fn default() -> Self {
-        let wave = |priority| Wave {
+        let wave = |priority| ShutdownWave {
             priority,
             grace_seconds: None,
         };
@@ -88,9 +88,9 @@ impl ShutdownOrder {
     ///
     /// # Errors
     /// A time is negative, or `critical` is larger than `all`.
-    pub fn of_periods(all: i64, critical: i64) -> Result<Self, InvalidOrder> {
+    pub fn of_periods(all: i64, critical: i64) -> Result<Self, InvalidShutdownOrder> {
         if critical > all {
-            return Err(InvalidOrder::CriticalLongerThanAll);
+            return Err(InvalidShutdownOrder::CriticalLongerThanAll);
         }
         Self::by_priority([(i32::MIN, all - critical), (CRITICAL_PRIORITY, critical)])
     }
@@ -102,16 +102,16 @@ impl ShutdownOrder {
     /// A priority occurs twice, or a time is negative.
     pub fn by_priority(
         periods: impl IntoIterator<Item = (i32, i64)>,
-    ) -> Result<Self, InvalidOrder> {
-        let mut waves: Vec<Wave> = Vec::new();
+    ) -> Result<Self, InvalidShutdownOrder> {
+        let mut waves: Vec<ShutdownWave> = Vec::new();
         for (priority, seconds) in periods {
             if seconds < 0 {
-                return Err(InvalidOrder::NegativeGrace(seconds));
+                return Err(InvalidShutdownOrder::NegativeGrace(seconds));
             }
             if waves.iter().any(|wave| wave.priority == priority) {
-                return Err(InvalidOrder::SamePriority(priority));
+                return Err(InvalidShutdownOrder::SamePriority(priority));
             }
-            waves.push(Wave {
+            waves.push(ShutdownWave {
                 priority,
                 grace_seconds: Some(seconds),
             });
@@ -124,7 +124,7 @@ impl ShutdownOrder {
     }
 
     /// The waves, in order.
-    pub fn waves(&self) -> &[Wave] {
+    pub fn waves(&self) -> &[ShutdownWave] {
         &self.waves
     }
 
@@ -177,7 +177,7 @@ mod tests {
         assert_eq!(seconds, [Some(20), Some(10)]);
         assert_eq!(order.wave_of(&of_priority(Some(2_000_001_000))), 1);
         let longer = ShutdownOrder::of_periods(10, 30);
-        assert_eq!(longer, Err(InvalidOrder::CriticalLongerThanAll));
+        assert_eq!(longer, Err(InvalidShutdownOrder::CriticalLongerThanAll));
     }
 
     #[test]
@@ -190,9 +190,9 @@ mod tests {
         assert_eq!(of(10_000).grace_seconds, Some(20));
         assert_eq!(of(i32::MAX).grace_seconds, Some(10));
         let twice = ShutdownOrder::by_priority([(1, 1), (1, 2)]);
-        assert_eq!(twice, Err(InvalidOrder::SamePriority(1)));
+        assert_eq!(twice, Err(InvalidShutdownOrder::SamePriority(1)));
         let negative = ShutdownOrder::by_priority([(1, -1)]);
-        assert_eq!(negative, Err(InvalidOrder::NegativeGrace(-1)));
+        assert_eq!(negative, Err(InvalidShutdownOrder::NegativeGrace(-1)));
         assert_eq!(ShutdownOrder::by_priority([]), Ok(ShutdownOrder::default()));
     }
 

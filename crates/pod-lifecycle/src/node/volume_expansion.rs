@@ -27,7 +27,7 @@ const CONDITIONS: [&str; 4] = [
 
 /// The driver is to be called.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Growth {
+pub struct VolumeExpansion {
     /// The volume's capacity, as its object has it.
     pub capacity: Quantity,
     /// The patch of the claim's status before the call; `None` if it says so already.
@@ -38,7 +38,7 @@ pub struct Growth {
 
 /// The node's knowledge of a volume.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Known {
+pub struct KnownVolume {
     /// The capacity that it has on this node; `None` before the first look.
     pub capacity: Option<Quantity>,
     /// Whether an expansion has failed for certain.
@@ -55,7 +55,7 @@ pub fn shown(claim: &PersistentVolumeClaim) -> Option<Quantity> {
 
 /// Whether the volume of a claim may have to grow on the node: a look at the claim alone, which spares
 /// the look at the volume.
-pub fn may_grow(claim: &PersistentVolumeClaim, known: Known) -> bool {
+pub fn may_grow(claim: &PersistentVolumeClaim, known: KnownVolume) -> bool {
     let (shown, asked) = (shown(claim), requested(claim));
     state(claim).is_some() || asked > shown || (known.capacity.is_some() && shown > known.capacity)
 }
@@ -64,8 +64,8 @@ pub fn may_grow(claim: &PersistentVolumeClaim, known: Known) -> bool {
 pub fn plan(
     claim: &PersistentVolumeClaim,
     volume: &PersistentVolume,
-    known: Known,
-) -> Option<Growth> {
+    known: KnownVolume,
+) -> Option<VolumeExpansion> {
     let spec = volume.spec.as_ref()?;
     let bound = claim.spec.as_ref()?.volume_name.as_deref();
     let offered = &spec.capacity.as_ref()?.get("storage")?.0;
@@ -77,7 +77,7 @@ pub fn plan(
     if shown >= capacity && state(claim).is_none() {
         // A volume of several nodes: another one has told it.
         let is_behind = known.capacity.is_some_and(|known| known < capacity);
-        return is_behind.then_some(Growth {
+        return is_behind.then_some(VolumeExpansion {
             capacity,
             announcement: None,
             conclusion: None,
@@ -93,7 +93,7 @@ pub fn plan(
         None if shown < capacity => None,
         _ => return None,
     };
-    Some(Growth {
+    Some(VolumeExpansion {
         capacity,
         announcement,
         conclusion: Some(json!({
@@ -118,8 +118,8 @@ fn no_state(claim: &PersistentVolumeClaim) -> Value {
 /// back to the resizer; so does one that was replaced by another request after a failure.
 pub fn failure(
     claim: &PersistentVolumeClaim,
-    growth: &Growth,
-    known: Known,
+    growth: &VolumeExpansion,
+    known: KnownVolume,
     message: &str,
     is_infeasible: bool,
     now: Timestamp,
@@ -140,7 +140,7 @@ pub fn failure(
 }
 
 /// The patch that concludes a growth, over the version of the claim that was written last.
-pub fn conclusion(claim: &PersistentVolumeClaim, growth: &Growth) -> Option<Value> {
+pub fn conclusion(claim: &PersistentVolumeClaim, growth: &VolumeExpansion) -> Option<Value> {
     let status = growth.conclusion.clone()?;
     Some(patch(claim, status))
 }
@@ -193,27 +193,32 @@ mod tests {
         serde_json::from_value(json!({"metadata": {"name": name}, "spec": spec})).unwrap()
     }
 
-    fn at(capacity: &str) -> Known {
-        Known {
+    fn at(capacity: &str) -> KnownVolume {
+        KnownVolume {
             capacity: capacity.parse().ok(),
-            ..Known::default()
+            ..KnownVolume::default()
         }
     }
 
-    fn planned(shown: &str, state: Option<&str>, capacity: &str, known: Known) -> Option<Growth> {
+    fn planned(
+        shown: &str,
+        state: Option<&str>,
+        capacity: &str,
+        known: KnownVolume,
+    ) -> Option<VolumeExpansion> {
         plan(&claim(shown, state), &volume("v", capacity), known)
     }
 
     #[test]
     fn a_claim_says_that_the_node_works_before_the_driver_is_called() {
-        let first = planned("1Gi", Some(PENDING), "2Gi", Known::default()).unwrap();
+        let first = planned("1Gi", Some(PENDING), "2Gi", KnownVolume::default()).unwrap();
         let announced = first.announcement.clone().unwrap();
         assert_eq!(announced["metadata"]["resourceVersion"], "7");
         assert_eq!(
             announced["status"]["allocatedResourceStatuses"]["storage"],
             IN_PROGRESS
         );
-        let again = planned("1Gi", Some(IN_PROGRESS), "2Gi", Known::default()).unwrap();
+        let again = planned("1Gi", Some(IN_PROGRESS), "2Gi", KnownVolume::default()).unwrap();
         assert_eq!(again.announcement, None);
         let end = conclusion(&claim("1Gi", Some(IN_PROGRESS)), &again).unwrap();
         let status = &end["status"];
@@ -230,15 +235,18 @@ mod tests {
             "ControllerResizeInfeasible",
             INFEASIBLE,
         ] {
-            assert_eq!(planned("1Gi", Some(state), "2Gi", Known::default()), None);
+            assert_eq!(
+                planned("1Gi", Some(state), "2Gi", KnownVolume::default()),
+                None
+            );
             assert_eq!(planned("2Gi", Some(state), "2Gi", at("1Gi")), None);
         }
-        let old = planned("1Gi", None, "2Gi", Known::default()).unwrap();
+        let old = planned("1Gi", None, "2Gi", KnownVolume::default()).unwrap();
         assert!(old.announcement.is_none() && old.conclusion.is_some());
-        assert_eq!(planned("2Gi", None, "2Gi", Known::default()), None);
+        assert_eq!(planned("2Gi", None, "2Gi", KnownVolume::default()), None);
         let other = volume("other", "2Gi");
         assert_eq!(
-            plan(&claim("1Gi", Some(PENDING)), &other, Known::default()),
+            plan(&claim("1Gi", Some(PENDING)), &other, KnownVolume::default()),
             None
         );
     }
@@ -248,7 +256,7 @@ mod tests {
         let here = planned("2Gi", None, "2Gi", at("1Gi")).unwrap();
         assert!(here.announcement.is_none() && here.conclusion.is_none());
         assert_eq!(planned("2Gi", None, "2Gi", at("2Gi")), None);
-        let refused = Known {
+        let refused = KnownVolume {
             is_refused: true,
             ..at("1Gi")
         };
@@ -257,21 +265,24 @@ mod tests {
 
     #[test]
     fn the_volume_is_looked_at_only_if_it_may_have_grown() {
-        assert!(may_grow(&claim("1Gi", None), Known::default()));
-        assert!(may_grow(&claim("2Gi", Some(PENDING)), Known::default()));
+        assert!(may_grow(&claim("1Gi", None), KnownVolume::default()));
+        assert!(may_grow(
+            &claim("2Gi", Some(PENDING)),
+            KnownVolume::default()
+        ));
         assert!(may_grow(&claim("2Gi", None), at("1Gi")));
         assert!(!may_grow(&claim("2Gi", None), at("2Gi")));
-        assert!(!may_grow(&claim("2Gi", None), Known::default()));
+        assert!(!may_grow(&claim("2Gi", None), KnownVolume::default()));
     }
 
     #[test]
     fn an_infeasible_expansion_goes_back_to_the_resizer() {
         let claim = claim("1Gi", Some(IN_PROGRESS));
         let of = |capacity: &str, has_failed, is_infeasible| {
-            let growth = plan(&claim, &volume("v", capacity), Known::default()).unwrap();
-            let known = Known {
+            let growth = plan(&claim, &volume("v", capacity), KnownVolume::default()).unwrap();
+            let known = KnownVolume {
                 has_failed,
-                ..Known::default()
+                ..KnownVolume::default()
             };
             let now = Timestamp::UNIX_EPOCH;
             failure(&claim, &growth, known, "no room", is_infeasible, now)["status"].clone()

@@ -1,12 +1,12 @@
 //! Cleanup after the last container: the sandbox, the volumes and the API object are removed.
 
 use super::action::Action;
-use super::planner::{Ending, Planner};
+use super::planner::{Planner, PodEndReason};
 use crate::limits::STOP_FAILURES_MAX;
 use crate::record::{Removal, Sandbox, Volumes, backoff};
 
 /// Cleans up after a pod whose containers have all ended.
-pub(crate) fn clear_away(planner: &mut Planner<'_>, ending: Ending) {
+pub(crate) fn clear_away(planner: &mut Planner<'_>, ending: PodEndReason) {
     let record = planner.input.record;
     let node_stops = planner.input.node_stops.is_some();
     let gives_up = |failures: u32| node_stops && failures >= STOP_FAILURES_MAX;
@@ -25,7 +25,7 @@ pub(crate) fn clear_away(planner: &mut Planner<'_>, ending: Ending) {
         Sandbox::None => {}
     }
     let release = Action::ReleaseVolumes {
-        comes_back: ending == Ending::NodeStops,
+        comes_back: ending == PodEndReason::NodeStops,
     };
     match &record.volumes {
         Volumes::Ready | Volumes::Unknown => planner.act(release),
@@ -40,7 +40,7 @@ pub(crate) fn clear_away(planner: &mut Planner<'_>, ending: Ending) {
             }
         }
         Volumes::Preparing | Volumes::Releasing => planner.wait("", "volumes"),
-        Volumes::None if ending == Ending::Deleted => remove_object(planner),
+        Volumes::None if ending == PodEndReason::Deleted => remove_object(planner),
         Volumes::None => planner.plan.finished = node_stops,
     }
 }

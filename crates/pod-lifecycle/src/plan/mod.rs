@@ -25,7 +25,7 @@ use crate::monotonic::Moment;
 use crate::spec;
 use crate::status::{self, phase};
 pub use action::Action;
-use planner::{Ending, Planner, deadline};
+use planner::{Planner, PodEndReason, deadline};
 pub use planner::{PodPlan, Waiting};
 
 /// Plans the actions for a pod.
@@ -50,10 +50,10 @@ pub fn plan_pod(input: &PodInput<'_>, now: Moment) -> PodPlan {
         None => starting::run_pod(&mut planner),
     }
     let gone = match ending {
-        Some(Ending::Deleted) if !planner.input.record.anything_runs() => {
+        Some(PodEndReason::Deleted) if !planner.input.record.anything_runs() => {
             phase::FinalStatus::Deleted
         }
-        Some(Ending::FailedByNode) if !planner.input.record.anything_runs() => {
+        Some(PodEndReason::FailedByNode) if !planner.input.record.anything_runs() => {
             phase::FinalStatus::FailedByNode
         }
         _ => phase::FinalStatus::No,
@@ -63,19 +63,19 @@ pub fn plan_pod(input: &PodInput<'_>, now: Moment) -> PodPlan {
 }
 
 /// The reason why the pod ends, if it does.
-fn ending(input: &PodInput<'_>, spec: &PodSpec) -> Option<Ending> {
+fn ending(input: &PodInput<'_>, spec: &PodSpec) -> Option<PodEndReason> {
     if input.removed || input.pod.metadata.deletion_timestamp.is_some() {
-        return Some(Ending::Deleted);
+        return Some(PodEndReason::Deleted);
     }
     let told = |status: &PodStatus| matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
     if told(input.previous) || input.pod.status.as_ref().is_some_and(told) {
-        return Some(Ending::Complete);
+        return Some(PodEndReason::Complete);
     }
     if input.record.failure.is_some() {
-        return Some(Ending::FailedByNode);
+        return Some(PodEndReason::FailedByNode);
     }
     if input.node_stops.is_some() {
-        return Some(Ending::NodeStops);
+        return Some(PodEndReason::NodeStops);
     }
-    phase::is_complete(spec, input.record).then_some(Ending::Complete)
+    phase::is_complete(spec, input.record).then_some(PodEndReason::Complete)
 }

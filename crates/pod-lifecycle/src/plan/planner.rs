@@ -32,7 +32,7 @@ pub struct Waiting {
 
 /// The reason why a pod ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Ending {
+pub(crate) enum PodEndReason {
     /// Its object is being deleted, or was removed.
     Deleted,
     /// The node does not run it, or no longer.

@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::Container;
 
 use super::action::Action;
 use super::cleanup::clear_away;
-use super::planner::{Ending, Planner};
+use super::planner::{Planner, PodEndReason};
 use super::probing::ask;
 use crate::limits::{KILL_AGAIN, NODE_STOP_GRACE_MAX_SECONDS, STOP_MIN};
 use crate::messages;
@@ -20,7 +20,7 @@ use crate::spec::{
 };
 
 /// Plans a pod that is ending.
-pub(crate) fn end_pod(planner: &mut Planner<'_>, ending: Ending) {
+pub(crate) fn end_pod(planner: &mut Planner<'_>, ending: PodEndReason) {
     let spec = planner.spec;
     let mut left = false;
     let ephemeral = planner.ephemeral.iter().map(|c| (Kind::Ephemeral, c));
@@ -49,11 +49,11 @@ fn end_container(
     planner: &mut Planner<'_>,
     (kind, container): (Kind, &Container),
     running: &Running,
-    ending: Ending,
+    ending: PodEndReason,
 ) {
     if running.stop.is_none() {
         let cause = match ending {
-            Ending::NodeStops => StopCause::NodeStops,
+            PodEndReason::NodeStops => StopCause::NodeStops,
             _ => StopCause::PodEnds,
         };
         let grace = pod_grace(planner);

@@ -49,7 +49,7 @@ pub enum Instance {
         previous: Option<Exit>,
     },
     /// It could not be created; this does not count as a restart.
-    Refused(Refusal),
+    Refused(CreateError),
     /// It runs.
     Running(Running),
     /// It ended.
@@ -58,7 +58,7 @@ pub enum Instance {
 
 /// The error of a failed creation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Refusal {
+pub struct CreateError {
     /// Status reason, for instance `CreateContainerConfigError`.
     pub reason: String,
     /// The error.
@@ -298,7 +298,7 @@ impl ContainerRecord {
 
     /// Records that the new instance could not be created.
     pub fn refused(&mut self, reason: &str, message: String, now: Instant) {
-        self.instance = Instance::Refused(Refusal {
+        self.instance = Instance::Refused(CreateError {
             reason: reason.to_owned(),
             message,
             at: now,

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::monotonic::{Instant, Moment};
 pub use container::{
-    ContainerRecord, Exit, Hook, Image, Instance, Refusal, Running, Stop, StopCause, User,
+    ContainerRecord, CreateError, Exit, Hook, Image, Instance, Running, Stop, StopCause, User,
 };
 use probes::ProbeRecord;
 use resize::{PodLevelResources, Resize, ResourceUpdate};

@@ -3,7 +3,7 @@
 //! As kubelet's admission: a pod fails at once if it has an unsafe sysctl that the node does not
 //! allow, or needs a security feature that the kernel lacks. A pod is also refused under node
 //! pressure. The check of free resources is elsewhere (`placement::misfit`), and results in a
-//! [`Rejection`] as well.
+//! [`PodRejection`] as well.
 
 use std::collections::BTreeSet;
 
@@ -27,14 +27,14 @@ pub struct Policy {
 
 /// The rejection of a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Rejection {
+pub struct PodRejection {
     /// Reason of the event and of the pod's status.
     pub reason: String,
     /// Message of the event.
     pub message: String,
 }
 
-impl Rejection {
+impl PodRejection {
     /// The failure of the pod.
     pub fn failure(&self) -> PodFailure {
         PodFailure {
@@ -47,18 +47,18 @@ impl Rejection {
 }
 
 /// Checks a new pod; `None` if it is admitted.
-pub fn rejection(pod: &Pod, policy: &Policy) -> Option<Rejection> {
+pub fn rejection(pod: &Pod, policy: &Policy) -> Option<PodRejection> {
     let spec = pod.spec.as_ref()?;
     let (reason, message) = other_system(pod, spec)
         .or_else(|| forbidden_sysctl(spec, policy).map(|why| ("SysctlForbidden", why)))
         .or_else(|| app_armor(spec).map(|why| ("AppArmor", why)))?;
     let reason = reason.to_owned();
-    Some(Rejection { reason, message })
+    Some(PodRejection { reason, message })
 }
 
 /// Checks a new pod on a node with these conditions. Under memory pressure pods with memory
 /// requests are admitted; under disk pressure none are.
-pub fn under_pressure(pod: &Pod, conditions: &BTreeSet<Condition>) -> Option<Rejection> {
+pub fn under_pressure(pod: &Pod, conditions: &BTreeSet<Condition>) -> Option<PodRejection> {
     let spec = pod.spec.as_ref()?;
     if conditions.is_empty() || is_critical(pod) {
         return None;
@@ -68,7 +68,7 @@ pub fn under_pressure(pod: &Pod, conditions: &BTreeSet<Condition>) -> Option<Rej
         return None;
     }
     let names: Vec<&str> = conditions.iter().map(|one| one.name()).collect();
-    Some(Rejection {
+    Some(PodRejection {
         reason: "Evicted".to_owned(),
         message: messages::node_had_conditions(&names),
     })

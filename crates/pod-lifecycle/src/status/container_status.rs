@@ -268,7 +268,7 @@ fn unstarted(
 }
 
 /// Reason and message of a waiting container.
-pub(crate) type Trouble = (String, Option<String>);
+pub(crate) type WaitingReason = (String, Option<String>);
 
 /// The reason why an exited container is not restarted yet.
 fn delayed(
@@ -277,7 +277,7 @@ fn delayed(
     container: &Container,
     record: &ContainerRecord,
     exit: &Exit,
-) -> Option<Trouble> {
+) -> Option<WaitingReason> {
     let spec = view.input.pod.spec.as_ref()?;
     if !view.starts || !(record.anew || restart_policy::wanted(spec, kind, container, exit)) {
         return None;
@@ -299,7 +299,7 @@ fn delayed(
 }
 
 /// The first message about a container that could not be started, or whose hook failed.
-pub(crate) fn start_trouble(exit: &Exit) -> Option<Trouble> {
+pub(crate) fn start_trouble(exit: &Exit) -> Option<WaitingReason> {
     if exit.reason == messages::START_ERROR {
         let reason = messages::RUN_CONTAINER_ERROR.to_owned();
         return Some((reason, exit.message.clone()));
@@ -313,7 +313,7 @@ fn image_trouble(
     view: &StatusInput<'_>,
     container: &Container,
     record: &ContainerRecord,
-) -> Option<Trouble> {
+) -> Option<WaitingReason> {
     let (reason, message, old) = match &record.image {
         Image::Missing {
             reason,

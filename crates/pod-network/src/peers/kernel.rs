@@ -16,7 +16,7 @@ use rtnetlink::packet_route::neighbour::{
 use rtnetlink::packet_route::route::{RouteAttribute, RouteMessage, RouteProtocol, RouteType};
 use rtnetlink::{LinkUnspec, LinkVxlan, RouteMessageBuilder};
 
-use super::{Link, PeersPlan, Tunnel, Way, tunnel_mac};
+use super::{Link, PeerRoute, PeersPlan, Tunnel, tunnel_mac};
 use crate::error::{Error, kernel};
 use crate::host::{Host, LOOPBACK_INDEX, RT_TABLE_LOCAL, destination, local, output, source};
 use crate::links::{delete_link, get_link};
@@ -125,7 +125,7 @@ pub(crate) async fn forbid_plain(
         plain: None,
         encrypted: Some(device.index()),
     };
-    if let Some(nowhere) = route(gateway, cluster_range, Way::Unreachable, tunnels) {
+    if let Some(nowhere) = route(gateway, cluster_range, PeerRoute::Unreachable, tunnels) {
         let add = host.handle.route().add(nowhere).replace().execute().await;
         add.map_err(kernel(format!("forbid plain packets to {cluster_range}")))?;
     }
@@ -164,19 +164,19 @@ fn is_own(route: &RouteMessage, own: &[Ipv4Addr]) -> bool {
         && source(route).is_some_and(|source| own.contains(&source))
 }
 
-fn route(gateway: Ipv4Addr, range: Cidr, way: Way, tunnels: Tunnels) -> Option<RouteMessage> {
+fn route(gateway: Ipv4Addr, range: Cidr, way: PeerRoute, tunnels: Tunnels) -> Option<RouteMessage> {
     let route = RouteMessageBuilder::<Ipv4Addr>::new()
         .destination_prefix(range.network(), range.prefix())
         .protocol(RouteProtocol::Other(PROTOCOL))
         .pref_source(gateway);
     let route = match way {
-        Way::Link { via, index } => route.output_interface(index).gateway(via),
-        Way::Tunnel { .. } => route
+        PeerRoute::Link { via, index } => route.output_interface(index).gateway(via),
+        PeerRoute::Tunnel { .. } => route
             .output_interface(tunnels.plain?)
             .gateway(range.network())
             .onlink(),
-        Way::Encrypted => route.output_interface(tunnels.encrypted?),
-        Way::Unreachable => route.kind(RouteType::Unreachable),
+        PeerRoute::Encrypted => route.output_interface(tunnels.encrypted?),
+        PeerRoute::Unreachable => route.kind(RouteType::Unreachable),
     };
     Some(route.build())
 }
@@ -264,8 +264,8 @@ async fn ensure_ends(host: &Host, index: u32, plan: &PeersPlan) -> Result<(), Er
         .ways
         .iter()
         .filter_map(|(range, way)| match way {
-            Way::Tunnel { end } => Some((*range, *end)),
-            Way::Link { .. } | Way::Encrypted | Way::Unreachable => None,
+            PeerRoute::Tunnel { end } => Some((*range, *end)),
+            PeerRoute::Link { .. } | PeerRoute::Encrypted | PeerRoute::Unreachable => None,
         })
         .collect();
     for (family, entry) in entries(host, index).await? {

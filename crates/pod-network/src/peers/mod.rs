@@ -101,7 +101,7 @@ pub(crate) struct Link {
 
 /// The way to the pods of a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Way {
+pub(crate) enum PeerRoute {
     /// The peer is the next hop on a link.
     Link { via: Ipv4Addr, index: u32 },
     /// The tunnel ends at this address.
@@ -132,7 +132,7 @@ pub(crate) struct Tunnel {
 /// Everything that the kernel should have for the peers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct PeersPlan {
-    pub(crate) ways: BTreeMap<Cidr, Way>,
+    pub(crate) ways: BTreeMap<Cidr, PeerRoute>,
     pub(crate) tunnel: Option<Tunnel>,
     pub(crate) encrypted: Option<EncryptedTunnel>,
     /// The largest packet that passes all ways; none without ways.
@@ -192,20 +192,20 @@ pub(crate) fn plan(
             let cause = "it encrypts the traffic of pods, and this node does not: start this node with \
                          --encrypt-pod-traffic";
             plan.refuse(peer, cause.to_owned());
-            plan.ways.insert(peer.range, Way::Unreachable);
+            plan.ways.insert(peer.range, PeerRoute::Unreachable);
             continue;
         }
         let shared = shared_link(links, peer.address);
         let (way, mtu) = match (settings.transport, shared, tunnel) {
             (PeerTransport::Auto | PeerTransport::Route, Some(link), _) => {
                 let (via, index) = (peer.address, link.index);
-                (Way::Link { via, index }, link.mtu)
+                (PeerRoute::Link { via, index }, link.mtu)
             }
             // The routers of the network know the way.
             (PeerTransport::Route, None, _) => continue,
             (PeerTransport::Auto | PeerTransport::Vxlan, _, Some(tunnel)) => {
                 plan.tunnel = Some(tunnel);
-                (Way::Tunnel { end: peer.address }, tunnel.mtu)
+                (PeerRoute::Tunnel { end: peer.address }, tunnel.mtu)
             }
             (PeerTransport::Auto | PeerTransport::Vxlan, _, None) => {
                 let cause = format!("no link of this machine has {}", settings.node_ip);
@@ -236,7 +236,7 @@ impl PeersPlan {
         let mut link_mtu = underlay.map_or(ETHERNET_MTU, |link| link.mtu);
         let mut peers: BTreeMap<PublicKey, TunnelPeer> = BTreeMap::new();
         let mut owners = BTreeMap::from([(own.end.key, "this node".to_owned())]);
-        self.ways.insert(own.cluster_range, Way::Unreachable);
+        self.ways.insert(own.cluster_range, PeerRoute::Unreachable);
         for peer in accepted {
             let end = match &peer.encryption {
                 PeerEncryption::On(end) => *end,
@@ -262,7 +262,7 @@ impl PeersPlan {
                 allowed: [peer.range].into(),
             };
             peers.insert(end.key, tunnel_peer);
-            self.ways.insert(peer.range, Way::Encrypted);
+            self.ways.insert(peer.range, PeerRoute::Encrypted);
             let shared = shared_link(links, peer.address);
             link_mtu = shared.map_or(link_mtu, |link| link_mtu.min(link.mtu));
         }
@@ -360,14 +360,17 @@ mod tests {
         let near = peer("near", "192.0.2.9", "10.244.1.0/24");
         let far = peer("far", "198.51.100.7", "10.244.2.0/24");
         let both = [near.clone(), far];
-        let route = Way::Link {
+        let route = PeerRoute::Link {
             via: near.address,
             index: 2,
         };
         let found = planned(PeerTransport::Auto, &both);
         assert_eq!(found.ways[&near.range], route);
         let end = ip("198.51.100.7");
-        assert_eq!(found.ways[&cidr("10.244.2.0/24")], Way::Tunnel { end });
+        assert_eq!(
+            found.ways[&cidr("10.244.2.0/24")],
+            PeerRoute::Tunnel { end }
+        );
         let tunnel = found.tunnel.unwrap();
         assert_eq!((tunnel.mtu, tunnel.local), (1450, ip("192.0.2.1")));
         assert_eq!((found.mtu, found.unreached), (Some(1450), Vec::new()));
@@ -378,8 +381,12 @@ mod tests {
         assert_eq!(found.ways, BTreeMap::from([(near.range, route)]));
         assert_eq!(found.tunnel, None);
         let found = planned(PeerTransport::Vxlan, &both);
-        let ways: Vec<&Way> = found.ways.values().collect();
-        assert!(ways.iter().all(|way| matches!(way, Way::Tunnel { .. })) && ways.len() == 2);
+        let ways: Vec<&PeerRoute> = found.ways.values().collect();
+        assert!(
+            ways.iter()
+                .all(|way| matches!(way, PeerRoute::Tunnel { .. }))
+                && ways.len() == 2
+        );
         assert_eq!(planned(PeerTransport::Auto, &[]).mtu, None);
     }
 
@@ -392,7 +399,7 @@ mod tests {
         let found = plan(own, None, &settings(PeerTransport::Auto), &links, &[near]);
         assert!(matches!(
             found.ways[&cidr("10.244.1.0/24")],
-            Way::Link { index: 3, .. }
+            PeerRoute::Link { index: 3, .. }
         ));
     }
 
@@ -407,7 +414,7 @@ mod tests {
             peer("a", "192.0.2.2", "10.244.1.0/24"),
         ];
         let found = planned(PeerTransport::Auto, &peers);
-        let route = Way::Link {
+        let route = PeerRoute::Link {
             via: ip("192.0.2.2"),
             index: 2,
         };
@@ -476,9 +483,9 @@ mod tests {
             unreadable,
         ]);
         let ways = [
-            ("10.244.0.0/16", Way::Unreachable),
-            ("10.244.1.0/24", Way::Encrypted),
-            ("10.244.2.0/24", Way::Encrypted),
+            ("10.244.0.0/16", PeerRoute::Unreachable),
+            ("10.244.1.0/24", PeerRoute::Encrypted),
+            ("10.244.2.0/24", PeerRoute::Encrypted),
         ];
         assert_eq!(
             found.ways,
@@ -523,8 +530,11 @@ mod tests {
             peer("b", "192.0.2.5", "10.244.4.0/24"),
         ];
         let found = planned(PeerTransport::Auto, &peers);
-        assert_eq!(found.ways[&peers[0].range], Way::Unreachable);
-        assert!(matches!(found.ways[&peers[1].range], Way::Link { .. }));
+        assert_eq!(found.ways[&peers[0].range], PeerRoute::Unreachable);
+        assert!(matches!(
+            found.ways[&peers[1].range],
+            PeerRoute::Link { .. }
+        ));
         assert_eq!((found.unreached.len(), found.encrypted), (1, None));
         assert!(
             found.unreached[0]

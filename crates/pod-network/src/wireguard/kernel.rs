@@ -11,7 +11,7 @@ use rtnetlink::sys::{Socket, SocketAddr};
 use rtnetlink::{LinkUnspec, LinkWireguard};
 
 use super::key::{PrivateKey, PublicKey};
-use super::message::{self, Answer};
+use super::message::{self, KernelReply};
 use super::{TunnelEnd, TunnelPeer, steps};
 use crate::error::{Error, kernel};
 use crate::host::{Host, local};
@@ -174,9 +174,9 @@ fn ask(socket: &Socket, message: &[u8]) -> io::Result<Vec<Vec<u8>>> {
         let (datagram, _) = socket.recv_from_full()?;
         for answer in message::answers(&datagram) {
             match answer {
-                Answer::Part(attributes) => parts.push(attributes.to_vec()),
-                Answer::End(0) => return Ok(parts),
-                Answer::End(code) => return Err(io::Error::from_raw_os_error(code)),
+                KernelReply::Part(attributes) => parts.push(attributes.to_vec()),
+                KernelReply::End(0) => return Ok(parts),
+                KernelReply::End(code) => return Err(io::Error::from_raw_os_error(code)),
             }
         }
     }

@@ -121,7 +121,7 @@ pub(crate) fn add_peers(attributes: &[u8], peers: &mut BTreeMap<PublicKey, Tunne
 
 /// An answer of the kernel.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Answer<'a> {
+pub(crate) enum KernelReply<'a> {
     /// A part of the answer: its attributes.
     Part(&'a [u8]),
     /// The end, with the number of the error or 0.
@@ -129,7 +129,7 @@ pub(crate) enum Answer<'a> {
 }
 
 /// The answers in a datagram of the kernel's.
-pub(crate) fn answers(datagram: &[u8]) -> Vec<Answer<'_>> {
+pub(crate) fn answers(datagram: &[u8]) -> Vec<KernelReply<'_>> {
     let mut answers = Vec::new();
     let mut rest = datagram;
     while let Some((header, _)) = rest.split_first_chunk::<NETLINK_HEADER_BYTES>() {
@@ -141,9 +141,9 @@ pub(crate) fn answers(datagram: &[u8]) -> Vec<Answer<'_>> {
         answers.push(match u16::from_ne_bytes([e, f]) {
             ERROR | DONE => {
                 let code = body.first_chunk().map(|code| i32::from_ne_bytes(*code));
-                Answer::End(code.unwrap_or_default().saturating_neg())
+                KernelReply::End(code.unwrap_or_default().saturating_neg())
             }
-            _ => Answer::Part(
+            _ => KernelReply::Part(
                 body.get(HEADER_BYTES - NETLINK_HEADER_BYTES..)
                     .unwrap_or(&[]),
             ),
@@ -318,8 +318,8 @@ mod tests {
         let mut peers = BTreeMap::new();
         for answer in &answers {
             match answer {
-                Answer::Part(attributes) => add_peers(attributes, &mut peers),
-                Answer::End(code) => assert_eq!(*code, 0),
+                KernelReply::Part(attributes) => add_peers(attributes, &mut peers),
+                KernelReply::End(code) => assert_eq!(*code, 0),
             }
         }
         let mut expected = peer();
@@ -328,10 +328,10 @@ mod tests {
         let refused = [
             20, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 254, 255, 255, 255,
         ];
-        assert_eq!(super::answers(&refused), [Answer::End(2)]);
+        assert_eq!(super::answers(&refused), [KernelReply::End(2)]);
         for cut in 0..datagram.len() {
             for answer in super::answers(&datagram[..cut]) {
-                if let Answer::Part(attributes) = answer {
+                if let KernelReply::Part(attributes) = answer {
                     add_peers(attributes, &mut peers);
                 }
             }

@@ -12,7 +12,7 @@ type TermsOf = dyn Fn(&Stored) -> Vec<String> + Send + Sync;
 type Unchanged = dyn Fn(&Stored, &Stored) -> bool + Send + Sync;
 
 /// The terms under which an index finds an object.
-pub(super) struct Terms {
+pub(super) struct IndexTerms {
     pub of: Box<TermsOf>,
     /// Whether two states of an object have the same terms, without the cost of the terms; `false`
     /// if only the terms can tell.
@@ -20,7 +20,7 @@ pub(super) struct Terms {
 }
 
 pub(super) struct IndexState {
-    terms: Terms,
+    terms: IndexTerms,
     entries: HashMap<String, Keys>,
 }
 
@@ -74,7 +74,7 @@ impl Keys {
 }
 
 impl IndexState {
-    pub fn new(terms: Terms) -> Self {
+    pub fn new(terms: IndexTerms) -> Self {
         Self {
             terms,
             entries: HashMap::new(),

@@ -28,9 +28,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::changes::{Changes, Stored, all_typed, stored, typed};
 use crate::execute::{Refusal, refusal};
-use crate::health::{Kind, Streak};
+use crate::health::{FailureStreak, Kind};
 use crate::{Component, Identity, Key, limits};
-use index::Terms;
+use index::IndexTerms;
 pub use pods_by_label::PodsByLabel;
 use store::{Progress, Store};
 
@@ -185,7 +185,7 @@ async fn follow(
     mut watcher: Watcher,
     mut sink: Box<dyn Sink>,
     shutdown: CancellationToken,
-    streak: Streak,
+    streak: FailureStreak,
 ) {
     let mut backoff = Backoff::new(limits::WATCH_RETRY_DELAY_MIN, limits::WATCH_RETRY_DELAY_MAX);
     loop {
@@ -352,7 +352,7 @@ impl<K: Send + Sync + 'static> Cache<K> {
             let both = old.downcast_ref().zip(new.downcast_ref());
             both.is_some_and(|(old, new)| unchanged(old, new))
         };
-        let terms = Terms {
+        let terms = IndexTerms {
             of: Box::new(of),
             unchanged: Box::new(unchanged),
         };

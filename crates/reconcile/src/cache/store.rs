@@ -7,7 +7,7 @@ use api_client::Event;
 use tokio::sync::futures::Notified;
 use tokio::sync::{Notify, watch};
 
-use super::index::{IndexState, Terms};
+use super::index::{IndexState, IndexTerms};
 use super::objects::{ObjectPlace, Objects};
 use crate::changes::{Mailbox, ObjectChange, Stored};
 use crate::{Identity, Key};
@@ -116,7 +116,7 @@ impl Store {
     }
 
     /// Adds an index; returns its number.
-    pub(super) fn index(&self, terms: Terms) -> usize {
+    pub(super) fn index(&self, terms: IndexTerms) -> usize {
         let mut state = self.write();
         let mut index = IndexState::new(terms);
         for (key, place, object) in state.objects.iter() {

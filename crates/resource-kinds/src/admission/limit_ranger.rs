@@ -8,7 +8,7 @@ use super::plugin::{Admission, AdmissionRequest, Operation, creates, forbidden};
 use crate::admission::ObjectReader;
 use crate::json::parts;
 use crate::quota::Amounts;
-use crate::quota::pod::{Side, amounts, together};
+use crate::quota::pod::{RequestsOrLimits, amounts, together};
 
 /// The annotation with the defaults that were set.
 const ANNOTATION: &str = "kubernetes.io/limit-ranger";
@@ -148,8 +148,8 @@ impl Given {
     fn together(spec: &Value) -> Self {
         let of = |side| together(spec, &Value::Null, side);
         Self {
-            requests: of(Side::Requests),
-            limits: of(Side::Limits),
+            requests: of(RequestsOrLimits::Requests),
+            limits: of(RequestsOrLimits::Limits),
         }
     }
 

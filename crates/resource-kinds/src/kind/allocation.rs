@@ -10,14 +10,14 @@ pub struct Allocation {
     /// For instance `service-ip/10.96.0.10` or `node-port/TCP/30080`.
     pub key: String,
     /// The refusal of another object that requests the same value.
-    pub refusal: Refusal,
+    pub refusal: AllocationRefusal,
     /// The object that shows it to clients (an IPAddress), created and deleted with it.
     pub object: Option<Value>,
 }
 
 /// The field that asks for an allocation, and the text of the refusal.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Refusal {
+pub struct AllocationRefusal {
     /// Path of the field.
     pub field: String,
     /// Text, for instance `provided IP is already allocated`.

@@ -18,7 +18,7 @@ use crate::json::parts;
 use crate::printing::Printer;
 use crate::validation::metadata;
 
-pub use allocation::{Allocating, Allocation, AllocationLookup, Refusal};
+pub use allocation::{Allocating, Allocation, AllocationLookup, AllocationRefusal};
 pub use deletion::Deletion;
 pub use info::{Body, KindInfo, Scope, Subresource, Verb, Words, WriteRules};
 pub use pod_ranges::{PodRanges, PodRangesError};

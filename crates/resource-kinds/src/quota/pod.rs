@@ -10,26 +10,26 @@ use crate::well_known::reasons::pod_condition;
 /// Adds the usage of a pod, under the names of quotas.
 pub(super) fn add(pod: &Value, used: &mut Amounts) {
     sum_up(used, "pods", &one());
-    for (name, amount) in with_overhead(pod, Side::Requests) {
+    for (name, amount) in with_overhead(pod, RequestsOrLimits::Requests) {
         let compute = matches!(name.as_str(), "cpu" | "memory" | "ephemeral-storage");
         if compute || name.starts_with("hugepages-") {
             sum_up(used, &name, &amount);
         }
         sum_up(used, &format!("requests.{name}"), &amount);
     }
-    for (name, amount) in with_overhead(pod, Side::Limits) {
+    for (name, amount) in with_overhead(pod, RequestsOrLimits::Limits) {
         sum_up(used, &format!("limits.{name}"), &amount);
     }
 }
 
 /// Requests or limits.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Side {
+pub(crate) enum RequestsOrLimits {
     Requests,
     Limits,
 }
 
-impl Side {
+impl RequestsOrLimits {
     fn field(self) -> &'static str {
         match self {
             Self::Requests => "requests",
@@ -38,11 +38,13 @@ impl Side {
     }
 }
 
-fn with_overhead(pod: &Value, side: Side) -> Amounts {
+fn with_overhead(pod: &Value, side: RequestsOrLimits) -> Amounts {
     let mut total = together(&pod["spec"], &pod["status"], side);
     for (name, amount) in amounts(&pod["spec"]["overhead"]) {
         // To limits it is added where there are any.
-        if side == Side::Requests || total.get(&name).is_some_and(|limit| !limit.is_zero()) {
+        if side == RequestsOrLimits::Requests
+            || total.get(&name).is_some_and(|limit| !limit.is_zero())
+        {
             sum_up(&mut total, &name, &amount);
         }
     }
@@ -51,7 +53,7 @@ fn with_overhead(pod: &Value, side: Side) -> Amounts {
 
 /// The maximum that a pod's containers need at the same time; by the specification alone if the
 /// status is null.
-pub(crate) fn together(spec: &Value, status: &Value, side: Side) -> Amounts {
+pub(crate) fn together(spec: &Value, status: &Value, side: RequestsOrLimits) -> Amounts {
     let resizing = Resizing::of(status);
     let asked = |holder: &Value| amounts(&holder["resources"][side.field()]);
     let held = |container: &Value| {
@@ -109,7 +111,7 @@ impl Resizing {
 
     /// The larger of the requested and the applied amounts; a status without applied amounts does
     /// not count.
-    fn larger(self, asked: Amounts, status: &Value, side: Side) -> Amounts {
+    fn larger(self, asked: Amounts, status: &Value, side: RequestsOrLimits) -> Amounts {
         if !status["resources"].is_object() {
             return asked;
         }
@@ -118,7 +120,7 @@ impl Resizing {
             Self::Infeasible => Amounts::new(),
         };
         raise(&mut larger, amounts(&status["resources"][side.field()]));
-        if side == Side::Requests {
+        if side == RequestsOrLimits::Requests {
             raise(&mut larger, amounts(&status["allocatedResources"]));
         }
         larger

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use object_model::dialling::{Special, special};
+use object_model::dialling::{SpecialAddress, special};
 use object_model::{FieldError, names};
 
 use crate::validation::field::{Field, Rules};
@@ -42,11 +42,11 @@ pub(crate) fn check_endpoint_ip(errors: &mut Vec<FieldError>, at: &Field<'_, '_>
         IpAddr::V6(v6) => v6.segments()[0] & 0xff0f == 0xff02,
     };
     let detail = match special(address) {
-        Some(Special::Unspecified) => format!("may not be unspecified ({address})"),
-        Some(Special::Loopback) => {
+        Some(SpecialAddress::Unspecified) => format!("may not be unspecified ({address})"),
+        Some(SpecialAddress::Loopback) => {
             "may not be in the loopback range (127.0.0.0/8, ::1/128)".to_owned()
         }
-        Some(Special::LinkLocal) => {
+        Some(SpecialAddress::LinkLocal) => {
             "may not be in the link-local range (169.254.0.0/16, fe80::/10)".to_owned()
         }
         _ if link_multicast => {

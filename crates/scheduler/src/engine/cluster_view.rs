@@ -7,13 +7,13 @@ use placement::{ClusterView, Decision, place};
 use reconcile::{Identity, Key, Object, ObjectChange};
 use resource_kinds::pod_view::PodView;
 
-use super::feeds::Change;
+use super::feeds::CacheChange;
 use super::{Engine, is_running};
 
 /// The cluster by the changes that the caches have delivered. It is updated change by change: a decision does
 /// not process objects that have not changed since the last one.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct World {
+pub(super) struct ClusterState {
     /// The view without nominated pods.
     view: ClusterView,
     /// The pods without a node.
@@ -22,32 +22,32 @@ pub(super) struct World {
     nominated: BTreeSet<Key>,
 }
 
-impl World {
-    pub fn apply(&mut self, change: &Change) {
+impl ClusterState {
+    pub fn apply(&mut self, change: &CacheChange) {
         let view = &mut self.view;
         match change {
-            Change::Pod(change) => self.apply_pod(change),
-            Change::Node(change) => keep(&mut view.nodes, name, change),
-            Change::Namespace(change) => keep(&mut view.namespaces, name, change),
-            Change::Service(change) => keep(&mut view.services, namespace_and_name, change),
-            Change::Claim(change) => keep(&mut view.claims, namespace_and_name, change),
-            Change::Volume(change) => keep(&mut view.volumes, name, change),
-            Change::Class(change) => keep(&mut view.classes, name, change),
-            Change::Driver(change) => keep(&mut view.drivers, name, change),
-            Change::Capacity(change) => keep(&mut view.capacities, namespace_and_name, change),
-            Change::CsiNode(change) => keep(&mut view.csi_nodes, name, change),
-            Change::Attachment(ObjectChange::Applied(attachment, _)) => {
+            CacheChange::Pod(change) => self.apply_pod(change),
+            CacheChange::Node(change) => keep(&mut view.nodes, name, change),
+            CacheChange::Namespace(change) => keep(&mut view.namespaces, name, change),
+            CacheChange::Service(change) => keep(&mut view.services, namespace_and_name, change),
+            CacheChange::Claim(change) => keep(&mut view.claims, namespace_and_name, change),
+            CacheChange::Volume(change) => keep(&mut view.volumes, name, change),
+            CacheChange::Class(change) => keep(&mut view.classes, name, change),
+            CacheChange::Driver(change) => keep(&mut view.drivers, name, change),
+            CacheChange::Capacity(change) => keep(&mut view.capacities, namespace_and_name, change),
+            CacheChange::CsiNode(change) => keep(&mut view.csi_nodes, name, change),
+            CacheChange::Attachment(ObjectChange::Applied(attachment, _)) => {
                 view.attachments.push(attachment.clone());
             }
-            Change::Attachment(ObjectChange::Deleted(attachment)) => {
+            CacheChange::Attachment(ObjectChange::Deleted(attachment)) => {
                 view.attachments.remove(attachment);
             }
-            Change::Budget(change) => keep_sorted(&mut view.budgets, change),
-            Change::DeviceClaim(change) => {
+            CacheChange::Budget(change) => keep_sorted(&mut view.budgets, change),
+            CacheChange::DeviceClaim(change) => {
                 keep(&mut view.device_claims, namespace_and_name, change);
             }
-            Change::DeviceSlice(change) => keep_sorted(&mut view.device_slices, change),
-            Change::DeviceClass(change) => keep(&mut view.device_classes, name, change),
+            CacheChange::DeviceSlice(change) => keep_sorted(&mut view.device_slices, change),
+            CacheChange::DeviceClass(change) => keep(&mut view.device_classes, name, change),
         }
     }
 
@@ -211,17 +211,17 @@ mod tests {
         /// A view that follows all changes is the view of the last state.
         #[test]
         fn a_view_that_follows_is_a_view_made_anew(steps in prop::collection::vec(step(), 0..60)) {
-            let mut world = World::default();
+            let mut world = ClusterState::default();
             let (mut pods, mut slices) = (BTreeMap::new(), BTreeMap::new());
             for (revision, step) in steps.into_iter().enumerate() {
-                let mut tell = |change: Change| world.apply(&change);
-                let deleted = |pod| Change::Pod(ObjectChange::Deleted(pod));
+                let mut tell = |change: CacheChange| world.apply(&change);
+                let deleted = |pod| CacheChange::Pod(ObjectChange::Deleted(pod));
                 match step {
                     Step::Apply(name, spec) => {
                         let uid = pods.get(&name).map_or(u32::from(name), |(uid, _)| *uid);
                         let new = pod(name, uid, revision, spec);
                         let old = pods.insert(name, (uid, new.clone())).map(|(_, old)| old);
-                        tell(Change::Pod(ObjectChange::Applied(new, old)));
+                        tell(CacheChange::Pod(ObjectChange::Applied(new, old)));
                     }
                     Step::Delete(name) => {
                         if let Some((_, old)) = pods.remove(&name) {
@@ -234,26 +234,26 @@ mod tests {
                         if let Some((_, old)) = pods.insert(name, (uid, new.clone())) {
                             tell(deleted(old));
                         }
-                        tell(Change::Pod(ObjectChange::Applied(new, None)));
+                        tell(CacheChange::Pod(ObjectChange::Applied(new, None)));
                     }
                     Step::Slice(name) => {
                         let new = slice(name, revision);
                         let old = slices.insert(name, new.clone());
-                        tell(Change::DeviceSlice(ObjectChange::Applied(new, old)));
+                        tell(CacheChange::DeviceSlice(ObjectChange::Applied(new, old)));
                     }
                     Step::NoSlice(name) => {
                         if let Some(old) = slices.remove(&name) {
-                            tell(Change::DeviceSlice(ObjectChange::Deleted(old)));
+                            tell(CacheChange::DeviceSlice(ObjectChange::Deleted(old)));
                         }
                     }
                 }
             }
-            let mut anew = World::default();
+            let mut anew = ClusterState::default();
             for (_, pod) in pods.into_values() {
-                anew.apply(&Change::Pod(ObjectChange::Applied(pod, None)));
+                anew.apply(&CacheChange::Pod(ObjectChange::Applied(pod, None)));
             }
             for slice in slices.into_values() {
-                anew.apply(&Change::DeviceSlice(ObjectChange::Applied(slice, None)));
+                anew.apply(&CacheChange::DeviceSlice(ObjectChange::Applied(slice, None)));
             }
             prop_assert_eq!(world, anew);
         }

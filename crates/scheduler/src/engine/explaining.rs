@@ -3,16 +3,22 @@
 use std::time::Instant;
 
 use jiff::Timestamp;
-use placement::Obstacle;
+use placement::PlacementFailure;
 use reconcile::Key;
 use resource_kinds::pod_view::PodView;
 
-use super::{Engine, WriteOutcome, Written};
+use super::{Engine, FinishedWrite, WriteOutcome};
 use crate::metrics::Attempt;
 use crate::writes::{self, Nominated};
 
 impl Engine {
-    pub(super) fn explain(&mut self, key: Key, pod: &PodView, obstacle: Obstacle, begun: Instant) {
+    pub(super) fn explain(
+        &mut self,
+        key: Key,
+        pod: &PodView,
+        obstacle: PlacementFailure,
+        begun: Instant,
+    ) {
         tracing::debug!(pod = %key, message = %obstacle.message, "no node for the pod");
         if obstacle.reason == "SchedulingGated" {
             self.backlog.hold(&key, begun);
@@ -48,7 +54,7 @@ impl Engine {
         let client = self.client.clone();
         self.writes.spawn(async move {
             let result = writes::explain_unless_changed(&client, &pod, condition, nominated).await;
-            Written {
+            FinishedWrite {
                 key,
                 pod,
                 begun,

@@ -20,7 +20,7 @@ use super::Caches;
 
 /// A change of an object.
 #[derive(Clone, Debug)]
-pub(super) enum Change {
+pub(super) enum CacheChange {
     Pod(ObjectChange<PodView>),
     Node(ObjectChange<Node>),
     Namespace(ObjectChange<Namespace>),
@@ -39,15 +39,19 @@ pub(super) enum Change {
 }
 
 /// A subscription to each cache.
-pub(super) struct Feeds(Vec<Feed>);
+pub(super) struct CacheSubscriptions(Vec<Feed>);
 
 struct Feed {
     kind: &'static str,
-    changes: BoxStream<'static, Change>,
+    changes: BoxStream<'static, CacheChange>,
 }
 
 impl Feed {
-    fn of<K>(kind: &'static str, cache: &Cache<K>, change: fn(ObjectChange<K>) -> Change) -> Self
+    fn of<K>(
+        kind: &'static str,
+        cache: &Cache<K>,
+        change: fn(ObjectChange<K>) -> CacheChange,
+    ) -> Self
     where
         K: Send + Sync + 'static,
     {
@@ -56,41 +60,61 @@ impl Feed {
     }
 }
 
-impl Feeds {
+impl CacheSubscriptions {
     pub fn of(caches: &Caches) -> Self {
         Self(vec![
-            Feed::of("pods", &caches.pods, Change::Pod),
-            Feed::of("nodes", &caches.nodes, Change::Node),
-            Feed::of("namespaces", &caches.namespaces, Change::Namespace),
-            Feed::of("services", &caches.services, Change::Service),
-            Feed::of("persistentvolumeclaims", &caches.claims, Change::Claim),
-            Feed::of("persistentvolumes", &caches.volumes, Change::Volume),
-            Feed::of("storageclasses", &caches.classes, Change::Class),
-            Feed::of("csidrivers", &caches.drivers, Change::Driver),
-            Feed::of("csistoragecapacities", &caches.capacities, Change::Capacity),
-            Feed::of("csinodes", &caches.csi_nodes, Change::CsiNode),
-            Feed::of("volumeattachments", &caches.attachments, Change::Attachment),
-            Feed::of("poddisruptionbudgets", &caches.budgets, Change::Budget),
-            Feed::of("resourceclaims", &caches.device_claims, Change::DeviceClaim),
-            Feed::of("resourceslices", &caches.device_slices, Change::DeviceSlice),
-            Feed::of("deviceclasses", &caches.device_classes, Change::DeviceClass),
+            Feed::of("pods", &caches.pods, CacheChange::Pod),
+            Feed::of("nodes", &caches.nodes, CacheChange::Node),
+            Feed::of("namespaces", &caches.namespaces, CacheChange::Namespace),
+            Feed::of("services", &caches.services, CacheChange::Service),
+            Feed::of("persistentvolumeclaims", &caches.claims, CacheChange::Claim),
+            Feed::of("persistentvolumes", &caches.volumes, CacheChange::Volume),
+            Feed::of("storageclasses", &caches.classes, CacheChange::Class),
+            Feed::of("csidrivers", &caches.drivers, CacheChange::Driver),
+            Feed::of(
+                "csistoragecapacities",
+                &caches.capacities,
+                CacheChange::Capacity,
+            ),
+            Feed::of("csinodes", &caches.csi_nodes, CacheChange::CsiNode),
+            Feed::of(
+                "volumeattachments",
+                &caches.attachments,
+                CacheChange::Attachment,
+            ),
+            Feed::of("poddisruptionbudgets", &caches.budgets, CacheChange::Budget),
+            Feed::of(
+                "resourceclaims",
+                &caches.device_claims,
+                CacheChange::DeviceClaim,
+            ),
+            Feed::of(
+                "resourceslices",
+                &caches.device_slices,
+                CacheChange::DeviceSlice,
+            ),
+            Feed::of(
+                "deviceclasses",
+                &caches.device_classes,
+                CacheChange::DeviceClass,
+            ),
         ])
     }
 
     /// The next change. *Errors.* The kind whose cache has stopped.
-    pub async fn next(&mut self) -> Result<Change, &'static str> {
+    pub async fn next(&mut self) -> Result<CacheChange, &'static str> {
         poll_fn(|context| self.poll(context)).await
     }
 
     /// A change that waits, if there is one.
-    pub fn ready(&mut self) -> Option<Change> {
+    pub fn ready(&mut self) -> Option<CacheChange> {
         match self.poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(change) => change.ok(),
             Poll::Pending => None,
         }
     }
 
-    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<Change, &'static str>> {
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<CacheChange, &'static str>> {
         for Feed { kind, changes } in &mut self.0 {
             if let Poll::Ready(change) = changes.poll_next_unpin(context) {
                 return Poll::Ready(change.ok_or(*kind));

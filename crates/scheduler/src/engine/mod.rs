@@ -24,14 +24,14 @@ use resource_kinds::pod_view::PodView;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use self::cluster_view::World;
-use self::feeds::{Change, Feeds};
-use crate::backlog::{Backlog, Concern, Interests, Rank};
+use self::cluster_view::ClusterState;
+use self::feeds::{CacheChange, CacheSubscriptions};
+use crate::backlog::{AffectedPods, Backlog, QueueOrder, RetryTriggers};
 use crate::config::{Config, Error};
 use crate::explanations::Explanations;
 use crate::metrics::Attempt;
 use crate::nominations::Nominations;
-use crate::reservations::{Reservation, Reservations, Stage, TakenStep};
+use crate::reservations::{Reservation, ReservationStage, Reservations, ReservedClaim};
 use crate::{limits, writes};
 
 struct Caches {
@@ -53,7 +53,7 @@ struct Caches {
 }
 
 /// A write that has ended.
-struct Written {
+struct FinishedWrite {
     key: Key,
     pod: Arc<PodView>,
     /// The start of the decision.
@@ -67,7 +67,7 @@ enum WriteOutcome {
         /// The number of attempts, and the start of the wait.
         history: Option<(u32, Instant)>,
     },
-    Prepared(Vec<TakenStep>),
+    Prepared(Vec<ReservedClaim>),
     /// The reason why the pod has no node was written, or not.
     Explained(api_client::Result<()>),
     Preempted {
@@ -84,13 +84,13 @@ pub(crate) struct Engine {
     config: Config,
     shutdown: CancellationToken,
     caches: Caches,
-    world: World,
+    world: ClusterState,
     recorder: Recorder,
     backlog: Backlog,
     reservations: Reservations,
     nominations: Nominations,
     explanations: Explanations,
-    writes: JoinSet<Written>,
+    writes: JoinSet<FinishedWrite>,
 }
 
 impl Engine {
@@ -123,7 +123,7 @@ impl Engine {
             config,
             shutdown,
             caches,
-            world: World::default(),
+            world: ClusterState::default(),
             recorder,
             backlog: Backlog::default(),
             reservations: Reservations::default(),
@@ -139,7 +139,7 @@ impl Engine {
             () = shutdown.cancelled() => return Ok(()),
             () = self.synced() => {}
         }
-        let mut feeds = Feeds::of(&self.caches);
+        let mut feeds = CacheSubscriptions::of(&self.caches);
         loop {
             self.schedule_ready(&mut feeds);
             self.config.metrics.pending(self.backlog.metrics());
@@ -187,31 +187,35 @@ impl Engine {
         self.writes.len() < limits::WRITES_MAX
     }
 
-    fn changed(&mut self, change: Change) {
+    fn changed(&mut self, change: CacheChange) {
         self.world.apply(&change);
         match change {
-            Change::Pod(change) => self.pod_changed(change),
-            Change::Node(change) => self.node_changed(&change),
-            Change::Claim(change) => {
+            CacheChange::Pod(change) => self.pod_changed(change),
+            CacheChange::Node(change) => self.node_changed(&change),
+            CacheChange::Claim(change) => {
                 let claim = Key::of(&**change.object());
-                self.backlog.wake(Concern::ClaimsIn(&claim.namespace));
+                self.backlog.wake(AffectedPods::ClaimsIn(&claim.namespace));
             }
-            Change::Volume(_) | Change::Class(_) | Change::Driver(_) => {
-                self.backlog.wake(Concern::Claims);
+            CacheChange::Volume(_) | CacheChange::Class(_) | CacheChange::Driver(_) => {
+                self.backlog.wake(AffectedPods::Claims);
             }
-            Change::Capacity(change) => self.capacity_changed(&change),
-            Change::CsiNode(change) => self.csi_node_changed(&change),
+            CacheChange::Capacity(change) => self.capacity_changed(&change),
+            CacheChange::CsiNode(change) => self.csi_node_changed(&change),
             // An attachment that comes leaves less, not more.
-            Change::Attachment(ObjectChange::Deleted(_)) => self.backlog.wake(Concern::Claims),
-            Change::Attachment(ObjectChange::Applied(..)) => {}
-            Change::DeviceClaim(_) | Change::DeviceSlice(_) | Change::DeviceClass(_) => {
-                self.backlog.wake(Concern::Devices);
+            CacheChange::Attachment(ObjectChange::Deleted(_)) => {
+                self.backlog.wake(AffectedPods::Claims)
             }
-            Change::Namespace(_) | Change::Service(_) | Change::Budget(_) => {}
+            CacheChange::Attachment(ObjectChange::Applied(..)) => {}
+            CacheChange::DeviceClaim(_)
+            | CacheChange::DeviceSlice(_)
+            | CacheChange::DeviceClass(_) => {
+                self.backlog.wake(AffectedPods::Devices);
+            }
+            CacheChange::Namespace(_) | CacheChange::Service(_) | CacheChange::Budget(_) => {}
         }
     }
 
-    fn schedule_ready(&mut self, feeds: &mut Feeds) {
+    fn schedule_ready(&mut self, feeds: &mut CacheSubscriptions) {
         while self.has_room()
             && let Some(key) = self.backlog.next(Instant::now())
         {
@@ -219,7 +223,7 @@ impl Engine {
         }
     }
 
-    fn schedule(&mut self, key: Key, feeds: &mut Feeds) {
+    fn schedule(&mut self, key: Key, feeds: &mut CacheSubscriptions) {
         let begun = Instant::now();
         let Some(pod) = self
             .caches
@@ -242,8 +246,10 @@ impl Engine {
             .filter(|kept| same(&kept.pod, &pod))
             .cloned();
         let overdue = match kept.as_ref().map(|kept| kept.stage) {
-            Some(Stage::Preparing | Stage::Binding) => return,
-            Some(Stage::Waiting(since)) => since.elapsed() >= limits::VOLUMES_BOUND_WITHIN,
+            Some(ReservationStage::Preparing | ReservationStage::Binding) => return,
+            Some(ReservationStage::Waiting(since)) => {
+                since.elapsed() >= limits::VOLUMES_BOUND_WITHIN
+            }
             None => false,
         };
         if overdue {
@@ -275,7 +281,7 @@ impl Engine {
             pod: pod.clone(),
             node: node.clone(),
             steps: Vec::new(),
-            stage: Stage::Binding,
+            stage: ReservationStage::Binding,
         };
         self.reservations.keep(key.clone(), reservation);
         let history = self.backlog.history(&key);
@@ -283,7 +289,7 @@ impl Engine {
         self.writes.spawn(async move {
             let result = writes::bind(client, &pod, &node).await;
             let bound = |()| WriteOutcome::Bound { node, history };
-            Written {
+            FinishedWrite {
                 key,
                 pod,
                 begun,
@@ -304,7 +310,7 @@ impl Engine {
         let kept = kept.filter(|kept| kept.node == node);
         if steps.is_empty() {
             // All writes are done; the reservation stays until the caches show them.
-            let waiting = Stage::Waiting(Instant::now());
+            let waiting = ReservationStage::Waiting(Instant::now());
             let kept = kept.unwrap_or(Reservation {
                 pod,
                 node,
@@ -314,25 +320,29 @@ impl Engine {
             self.reservations.keep(key, kept);
             return;
         }
-        let under_way = steps.iter().cloned().map(TakenStep::under_way).collect();
+        let under_way = steps
+            .iter()
+            .cloned()
+            .map(ReservedClaim::under_way)
+            .collect();
         let reservation = Reservation {
             pod: pod.clone(),
             node: node.clone(),
             steps: under_way,
-            stage: Stage::Preparing,
+            stage: ReservationStage::Preparing,
         };
         self.reservations.keep(key.clone(), reservation);
         let (client, claims) = (self.client.clone(), self.caches.claims.clone());
         let volumes = self.caches.volumes.clone();
         let device_claims = self.caches.device_claims.clone();
         self.writes.spawn(async move {
-            let seen = writes::Seen {
+            let seen = writes::ObservedCaches {
                 claims: &claims,
                 volumes: &volumes,
                 device_claims: &device_claims,
             };
             let result = writes::prepare(client, &pod, &node, steps, seen).await;
-            Written {
+            FinishedWrite {
                 key,
                 pod,
                 begun,
@@ -346,8 +356,8 @@ impl Engine {
         self.recorder.event(pod.reference(), kind, reason, text);
     }
 
-    fn written(&mut self, written: Written) {
-        let Written {
+    fn written(&mut self, written: FinishedWrite) {
+        let FinishedWrite {
             key,
             pod,
             begun,
@@ -384,11 +394,11 @@ impl Engine {
             }
             WriteOutcome::Prepared(steps) => {
                 if let Some(kept) = self.reservations.get_mut(&key).filter(|_| current) {
-                    kept.stage = Stage::Waiting(Instant::now());
+                    kept.stage = ReservationStage::Waiting(Instant::now());
                     kept.steps = steps;
                 }
                 // The change that it waits for may have come already.
-                self.backlog.wake(Concern::Pod(&key));
+                self.backlog.wake(AffectedPods::Pod(&key));
             }
             WriteOutcome::Failed(error) => {
                 tracing::debug!(pod = %key, error = %message(&error), "write failed");
@@ -424,7 +434,7 @@ impl Engine {
                     self.reservations.drop(&key);
                 }
                 if previous.as_ref().is_some_and(|old| leaves(old, &pod)) {
-                    self.backlog.wake(Concern::All);
+                    self.backlog.wake(AffectedPods::All);
                 }
                 if self.is_ours(&pod) {
                     self.wake_free(&key);
@@ -444,9 +454,9 @@ impl Engine {
                 self.settle(&key);
                 let before = previous.filter(|old| is_running(old));
                 if before.is_some_and(|old| !is_running(&pod) || asks_for_less(&old, &pod)) {
-                    self.backlog.wake(Concern::All);
+                    self.backlog.wake(AffectedPods::All);
                 } else if pod.node.is_some() {
-                    self.backlog.wake(Concern::Neighbours);
+                    self.backlog.wake(AffectedPods::Neighbours);
                 }
             }
             ObjectChange::Deleted(pod) => {
@@ -456,7 +466,7 @@ impl Engine {
                 self.nominations.drop(&key);
                 self.explanations.drop(&key);
                 if pod.node.is_some() || nominated {
-                    self.backlog.wake(Concern::All);
+                    self.backlog.wake(AffectedPods::All);
                 }
             }
         }
@@ -476,7 +486,7 @@ impl Engine {
                 return;
             }
         }
-        self.backlog.wake(Concern::All);
+        self.backlog.wake(AffectedPods::All);
     }
 
     /// Drivers and their limits are in the specification.
@@ -484,7 +494,7 @@ impl Engine {
         let is_same = |new: &CSINode, old: &CSINode| new.spec == old.spec;
         match change {
             ObjectChange::Applied(new, Some(old)) if is_same(new, old) => {}
-            _ => self.backlog.wake(Concern::Claims),
+            _ => self.backlog.wake(AffectedPods::Claims),
         }
     }
 
@@ -494,7 +504,7 @@ impl Engine {
         };
         match change {
             ObjectChange::Applied(new, Some(old)) if is_same(new, old) => {}
-            ObjectChange::Applied(..) => self.backlog.wake(Concern::Claims),
+            ObjectChange::Applied(..) => self.backlog.wake(AffectedPods::Claims),
             ObjectChange::Deleted(_) => {}
         }
     }
@@ -508,8 +518,8 @@ impl Engine {
     }
 }
 
-fn rank(pod: &PodView) -> Rank {
-    Rank {
+fn rank(pod: &PodView) -> QueueOrder {
+    QueueOrder {
         priority: pod.spec.priority.unwrap_or_default(),
         created: pod.created,
     }
@@ -540,11 +550,11 @@ fn leaves(old: &PodView, new: &PodView) -> bool {
     old.nominated.is_some() && old.nominated.as_ref() != place
 }
 
-fn interests(pod: &PodView) -> Interests {
+fn interests(pod: &PodView) -> RetryTriggers {
     let spec = &pod.spec;
     let affinity = spec.affinity.as_ref();
     let devices = spec.resource_claims.as_deref().unwrap_or_default();
-    Interests {
+    RetryTriggers {
         claims: !pod.claims.is_empty(),
         devices: !devices.is_empty(),
         neighbours: affinity.is_some_and(|affinity| affinity.pod_affinity.is_some())

@@ -8,11 +8,11 @@ use placement::Preemption;
 use reconcile::{EventType, Key};
 use resource_kinds::pod_view::PodView;
 
-use super::{Engine, WriteOutcome, Written, same};
-use crate::backlog::Concern;
+use super::{Engine, FinishedWrite, WriteOutcome, same};
+use crate::backlog::AffectedPods;
 use crate::metrics::Attempt;
 use crate::nominations::{self, Nomination};
-use crate::reservations::{Reservation, Stage};
+use crate::reservations::{Reservation, ReservationStage};
 use crate::writes;
 
 impl Engine {
@@ -63,7 +63,7 @@ impl Engine {
             pod: pod.clone(),
             node: node.clone(),
             victims: preemption.victims.clone(),
-            written: nominations::Written::NotYet,
+            written: nominations::NominationWrites::NotYet,
         };
         self.nominations.keep(key.clone(), nomination);
         let client = self.client.clone();
@@ -76,7 +76,7 @@ impl Engine {
                     victims,
                 }
             });
-            Written {
+            FinishedWrite {
                 key,
                 pod,
                 begun,
@@ -89,7 +89,8 @@ impl Engine {
     fn gives_way(&mut self, victim: &PodView, now: Instant) -> bool {
         let key = Key::of_pod(victim);
         let kept = self.reservations.get(&key);
-        let waits = |kept: &Reservation| kept.stage != Stage::Binding && same(&kept.pod, victim);
+        let waits =
+            |kept: &Reservation| kept.stage != ReservationStage::Binding && same(&kept.pod, victim);
         if !kept.is_some_and(waits) {
             return false;
         }
@@ -117,7 +118,7 @@ impl Engine {
             .get_mut(key)
             .filter(|own| same(&own.pod, pod))
         {
-            own.written = nominations::Written::At(revision.unwrap_or_default());
+            own.written = nominations::NominationWrites::At(revision.unwrap_or_default());
         }
         self.wake_free(key);
     }
@@ -126,7 +127,7 @@ impl Engine {
     pub(super) fn wake_free(&mut self, key: &Key) {
         let nomination = self.nominations.get(key);
         if nomination.is_some_and(|own| own.is_free(|pod| self.current(pod))) {
-            self.backlog.wake(Concern::Pod(key));
+            self.backlog.wake(AffectedPods::Pod(key));
         }
     }
 
@@ -135,7 +136,7 @@ impl Engine {
         let nomination = self.nominations.get(key);
         if nomination.is_some_and(|own| same(&own.pod, pod)) {
             self.nominations.drop(key);
-            self.backlog.wake(Concern::All);
+            self.backlog.wake(AffectedPods::All);
         }
     }
 }

@@ -23,7 +23,7 @@ pub type NamespaceLabels = BTreeMap<String, BTreeMap<String, String>>;
 
 /// The objects that the filters are computed from.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Filtered {
+pub struct PolicyObjects {
     /// All policies, by uid.
     pub policies: BTreeMap<String, Policy>,
     /// All namespaces.
@@ -34,7 +34,7 @@ pub struct Filtered {
 
 /// Returns the part of a table that filters the connections of this node's pods; empty if no policy
 /// selects one.
-pub fn filters(state: &Filtered) -> Table {
+pub fn filters(state: &PolicyObjects) -> Table {
     let mut table = Table::default();
     let mut used: BTreeMap<&str, &Policy> = BTreeMap::new();
     for pod in state.pods.values().filter(|pod| pod.is_local) {
@@ -115,7 +115,7 @@ fn peer_in(range: Cidr, direction: Direction, inside: bool) -> Match {
 }
 
 /// Adds the chain of a policy: it accepts what the policy allows.
-fn add_policy(table: &mut Table, policy: &Policy, direction: Direction, state: &Filtered) {
+fn add_policy(table: &mut Table, policy: &Policy, direction: Direction, state: &PolicyObjects) {
     let Some(rules) = policy.rules(direction).filter(|rules| !rules.is_empty()) else {
         return;
     };
@@ -142,7 +142,7 @@ fn from_peers(
     policy: &Policy,
     peers: &[Peer],
     direction: Direction,
-    state: &Filtered,
+    state: &PolicyObjects,
 ) -> impl Iterator<Item = Vec<Match>> {
     let mut conditions = Vec::new();
     let mut selectors = Vec::new();
@@ -172,7 +172,7 @@ fn from_peers(
 fn members(
     policy: &Policy,
     selectors: &[(Option<&LabelSelector>, &LabelSelector)],
-    state: &Filtered,
+    state: &PolicyObjects,
 ) -> BTreeSet<Member> {
     let mut members = BTreeSet::new();
     for (namespaces, pods) in selectors {
@@ -194,7 +194,7 @@ fn members(
 }
 
 /// The action that accepts the rule's ports: directly, or by a chain of conditions.
-fn ports(table: &mut Table, name: &str, rule: &PolicyRule, state: &Filtered) -> Action {
+fn ports(table: &mut Table, name: &str, rule: &PolicyRule, state: &PolicyObjects) -> Action {
     let Some(ports) = &rule.ports else {
         return Action::Accept;
     };
@@ -213,7 +213,7 @@ fn ports(table: &mut Table, name: &str, rule: &PolicyRule, state: &Filtered) -> 
 }
 
 /// Adds the set of all pods' ports of a name, and returns the set's name.
-fn add_named(table: &mut Table, protocol: Protocol, name: &str, state: &Filtered) -> String {
+fn add_named(table: &mut Table, protocol: Protocol, name: &str, state: &PolicyObjects) -> String {
     let set = format!("policy/{protocol}/{name}");
     if table.sets.contains_key(&set) {
         return set;

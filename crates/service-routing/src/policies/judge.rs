@@ -1,13 +1,13 @@
 //! The decision about a connection at one of its ends, with the policies that make it.
 
-use super::compile::{Filtered, chain_of};
+use super::compile::{PolicyObjects, chain_of};
 use super::connections::{Connection, verdict};
 use super::read::Policy;
 use crate::model::{Direction, Table};
 
 /// The decision at one end of a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Judgement<'f> {
+pub enum PolicyJudgement<'f> {
     /// No policy selects the end for this direction.
     Open,
     /// Both ends are the same pod.
@@ -18,7 +18,7 @@ pub enum Judgement<'f> {
     Dropped(Vec<&'f Policy>),
 }
 
-impl Judgement<'_> {
+impl PolicyJudgement<'_> {
     /// Whether the connection passes at this end.
     pub fn passes(&self) -> bool {
         !matches!(self, Self::Dropped(_))
@@ -29,32 +29,32 @@ impl Judgement<'_> {
 /// ingress. `table` is that of the `state`, which enforces the policies; an end that is not local in it is
 /// open.
 pub fn judge<'f>(
-    state: &'f Filtered,
+    state: &'f PolicyObjects,
     table: &Table,
     connection: &Connection,
     direction: Direction,
-) -> Judgement<'f> {
+) -> PolicyJudgement<'f> {
     let end = match direction {
         Direction::Ingress => connection.destination,
         Direction::Egress => connection.source,
     };
     let mut pods = state.pods.values();
     let Some(pod) = pods.find(|pod| pod.is_local && pod.address == end) else {
-        return Judgement::Open;
+        return PolicyJudgement::Open;
     };
     let about = |policy: &&Policy| policy.selects(pod) && policy.rules(direction).is_some();
     let selecting: Vec<&Policy> = state.policies.values().filter(about).collect();
     if selecting.is_empty() {
-        return Judgement::Open;
+        return PolicyJudgement::Open;
     }
     if connection.source == connection.destination {
-        return Judgement::Itself;
+        return PolicyJudgement::Itself;
     }
     let allows =
         |policy: &&&Policy| verdict(table, &chain_of(policy, direction), connection) == Some(true);
     let allowing: Vec<&Policy> = selecting.iter().filter(allows).copied().collect();
     match allowing.is_empty() {
-        true => Judgement::Dropped(selecting),
-        false => Judgement::Allowed(allowing),
+        true => PolicyJudgement::Dropped(selecting),
+        false => PolicyJudgement::Allowed(allowing),
     }
 }

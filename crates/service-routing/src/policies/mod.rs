@@ -1,6 +1,6 @@
 //! NetworkPolicies: the connections of pods that pass.
 //!
-//! [`filters`] turns policies, pods and the labels of namespaces ([`Filtered`]) into the part of a
+//! [`filters`] turns policies, pods and the labels of namespaces ([`PolicyObjects`]) into the part of a
 //! table that enforces the policies on one node; [`passes`] gives the decision of such a table about
 //! a connection, [`judge`] names the policies that make it, and [`denied`] finds the connections that may
 //! not begin any more.
@@ -25,7 +25,7 @@ mod connections;
 mod judge;
 mod read;
 
-pub use compile::{Filtered, NamespaceLabels, filters};
+pub use compile::{NamespaceLabels, PolicyObjects, filters};
 pub use connections::{Connection, denied, passes, tightens};
-pub use judge::{Judgement, judge};
+pub use judge::{PolicyJudgement, judge};
 pub use read::{Policy, PolicyPod};

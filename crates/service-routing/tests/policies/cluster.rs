@@ -6,7 +6,9 @@ use std::net::Ipv4Addr;
 use k8s_openapi::api::core::v1::Pod;
 use resource_kinds::pod_view::PodView;
 use serde_json::{Value, json};
-use service_routing::{Connection, Filtered, Policy, PolicyPod, Protocol, Table, filters, passes};
+use service_routing::{
+    Connection, Policy, PolicyObjects, PolicyPod, Protocol, Table, filters, passes,
+};
 
 /// Objects as their JSON.
 #[derive(Clone, Debug, Default)]
@@ -66,10 +68,10 @@ impl Cluster {
     }
 
     /// The state that the node's table is computed from.
-    pub fn state(&self) -> Filtered {
-        let mut state = Filtered {
+    pub fn state(&self) -> PolicyObjects {
+        let mut state = PolicyObjects {
             namespaces: self.namespaces.clone(),
-            ..Filtered::default()
+            ..PolicyObjects::default()
         };
         for policy in &self.policies {
             let policy = serde_json::from_value(policy.clone()).unwrap();

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use service_routing::{
-    Direction, Judgement, Policy, Table, apply, changes, denied, judge, tightens,
+    Direction, Policy, PolicyJudgement, Table, apply, changes, denied, judge, tightens,
 };
 
 use crate::cluster::{Cluster, connection};
@@ -412,10 +412,10 @@ fn the_policies_of_a_decision_are_named() {
             names.collect::<Vec<_>>().join(",")
         };
         match judge(&state, &table, &connection, direction) {
-            Judgement::Open => "open".to_owned(),
-            Judgement::Itself => "itself".to_owned(),
-            Judgement::Allowed(by) => format!("allowed by {}", names(by)),
-            Judgement::Dropped(by) => format!("dropped by {}", names(by)),
+            PolicyJudgement::Open => "open".to_owned(),
+            PolicyJudgement::Itself => "itself".to_owned(),
+            PolicyJudgement::Allowed(by) => format!("allowed by {}", names(by)),
+            PolicyJudgement::Dropped(by) => format!("dropped by {}", names(by)),
         }
     };
     use Direction::{Egress, Ingress};

@@ -5,15 +5,19 @@
 
 use serde_json::Value;
 
-use super::Reach;
-use super::compare::{StandIn, stand_in};
-use super::form::Form;
+use super::OwnableFields;
+use super::compare::{AbsentValue, stand_in};
+use super::form::MergeForm;
 use super::items;
 use super::path::{PathElement, push_field, push_key};
 use super::track::{IDENTITY, SET_BY_SERVER};
 
 /// The fields of an object that have an owner, as the JSON text of `fieldsV1`; `None` if there are none.
-pub(super) fn fields_v1(form: Form<'_>, object: &Value, reach: Reach<'_>) -> Option<String> {
+pub(super) fn fields_v1(
+    form: MergeForm<'_>,
+    object: &Value,
+    reach: OwnableFields<'_>,
+) -> Option<String> {
     if !form.has_entries() {
         return None;
     }
@@ -24,7 +28,7 @@ pub(super) fn fields_v1(form: Form<'_>, object: &Value, reach: Reach<'_>) -> Opt
         if reach.has(name) {
             let is_metadata = name == "metadata";
             let (entry, field) = form.entry(name);
-            let before = stand_in(Some(StandIn::Object), field);
+            let before = stand_in(Some(AbsentValue::Object), field);
             let node = Node {
                 is_owned: !IDENTITY.contains(&name),
                 ignored: if is_metadata { &SET_BY_SERVER } else { &[] },
@@ -40,9 +44,9 @@ pub(super) fn fields_v1(form: Form<'_>, object: &Value, reach: Reach<'_>) -> Opt
 
 /// A place of an object.
 struct Node<'a> {
-    form: Form<'a>,
+    form: MergeForm<'a>,
     /// The value that it has in an empty object.
-    before: Option<StandIn>,
+    before: Option<AbsentValue>,
     /// Whether it may have an owner itself, beside the fields below it.
     is_owned: bool,
     /// The fields directly below it that have none themselves.
@@ -50,7 +54,7 @@ struct Node<'a> {
 }
 
 impl<'a> Node<'a> {
-    fn new(form: Form<'a>, before: Option<StandIn>) -> Self {
+    fn new(form: MergeForm<'a>, before: Option<AbsentValue>) -> Self {
         Self {
             form,
             before,
@@ -63,7 +67,7 @@ impl<'a> Node<'a> {
     fn has_parts(&self, value: &Value) -> bool {
         match value {
             Value::Array(list) => {
-                let is_comparable = self.before != Some(StandIn::Object);
+                let is_comparable = self.before != Some(AbsentValue::Object);
                 self.form.is_list() && !list.is_empty() && is_comparable
             }
             Value::Object(map) => self.form.has_entries() && !map.is_empty(),
@@ -77,8 +81,8 @@ impl<'a> Node<'a> {
             && match self.before {
                 None => true,
                 Some(_) if self.has_parts(value) => false,
-                Some(StandIn::Null) => !value.is_null(),
-                Some(StandIn::Object) => value.as_object().is_none_or(|map| !map.is_empty()),
+                Some(AbsentValue::Null) => !value.is_null(),
+                Some(AbsentValue::Object) => value.as_object().is_none_or(|map| !map.is_empty()),
             }
     }
 
@@ -118,7 +122,7 @@ impl<'a> Node<'a> {
                     // Several elements with one key count as one value without parts.
                     let form = match same {
                         [_] => self.form.element(),
-                        _ => Form::Leaf,
+                        _ => MergeForm::Leaf,
                     };
                     if let [(step, element), ..] = same {
                         Node::new(form, None).write(element, out, |out| push_key(out, step));
@@ -169,7 +173,7 @@ mod tests {
     use super::*;
 
     /// The fields as they are found by a comparison.
-    fn compared(form: Form<'_>, object: &Value, reach: Reach<'_>) -> Option<String> {
+    fn compared(form: MergeForm<'_>, object: &Value, reach: OwnableFields<'_>) -> Option<String> {
         let nothing = Value::Object(Map::new());
         let mut changes = compare(form, &nothing, object);
         changes.retain_top(|field| reach.has(field));
@@ -179,16 +183,16 @@ mod tests {
 
     fn is_same(group: &str, kind: &str, object: &Value) -> Option<String> {
         let known = Schema::published().lookup(group, "v1", kind).unwrap();
-        let form = Form::of_type(known);
+        let form = MergeForm::of_type(known);
         for reach in [
-            Reach::Everything,
-            Reach::AllBut(&["status"]),
-            Reach::Only(&["metadata", "status"]),
+            OwnableFields::Everything,
+            OwnableFields::AllBut(&["status"]),
+            OwnableFields::Only(&["metadata", "status"]),
         ] {
             let found = fields_v1(form, object, reach);
             assert_eq!(found, compared(form, object, reach), "{object}");
         }
-        fields_v1(form, object, Reach::Everything)
+        fields_v1(form, object, OwnableFields::Everything)
     }
 
     #[test]

@@ -4,19 +4,19 @@ use std::collections::BTreeSet;
 
 use serde_json::{Map, Value};
 
-use super::form::Form;
+use super::form::MergeForm;
 use super::items;
 use super::path::PathElement;
 
 /// The errors of an applied value, in upstream's words: `.spec.x: field not declared in schema`.
 /// Scalars are checked by the kind's decoder.
-pub(super) fn problems(form: Form<'_>, value: &Value) -> Vec<String> {
+pub(super) fn problems(form: MergeForm<'_>, value: &Value) -> Vec<String> {
     let mut found = Vec::new();
     walk(form, value, "", &mut found);
     found
 }
 
-fn walk(form: Form<'_>, value: &Value, path: &str, found: &mut Vec<String>) {
+fn walk(form: MergeForm<'_>, value: &Value, path: &str, found: &mut Vec<String>) {
     let report = |found: &mut Vec<String>, text: String| {
         found.push(if path.is_empty() {
             text
@@ -25,25 +25,27 @@ fn walk(form: Form<'_>, value: &Value, path: &str, found: &mut Vec<String>) {
         });
     };
     match (form, value) {
-        (Form::Leaf | Form::Open, _) | (_, Value::Null) => {}
-        (Form::Struct(_) | Form::Map(_), Value::Object(object)) => {
+        (MergeForm::Leaf | MergeForm::Open, _) | (_, Value::Null) => {}
+        (MergeForm::Struct(_) | MergeForm::Map(_), Value::Object(object)) => {
             entries(form, object, path, found);
         }
-        (Form::Struct(_) | Form::Map(_), other) => {
+        (MergeForm::Struct(_) | MergeForm::Map(_), other) => {
             report(found, format!("expected map, got {other}"));
         }
-        (Form::Set | Form::Keyed(_), Value::Array(list)) => elements(form, list, path, found),
-        (Form::Set | Form::Keyed(_), other) => {
+        (MergeForm::Set | MergeForm::Keyed(_), Value::Array(list)) => {
+            elements(form, list, path, found)
+        }
+        (MergeForm::Set | MergeForm::Keyed(_), other) => {
             report(found, format!("expected list, got {other}"));
         }
     }
 }
 
-fn entries(form: Form<'_>, object: &Map<String, Value>, path: &str, found: &mut Vec<String>) {
+fn entries(form: MergeForm<'_>, object: &Map<String, Value>, path: &str, found: &mut Vec<String>) {
     for (name, value) in object {
         let here = format!("{path}{}", PathElement::Field(name.into()));
         let (entry, field) = form.entry(name);
-        if field.is_none() && matches!(form, Form::Struct(_)) {
+        if field.is_none() && matches!(form, MergeForm::Struct(_)) {
             found.push(format!("{here}: field not declared in schema"));
             continue;
         }
@@ -51,7 +53,7 @@ fn entries(form: Form<'_>, object: &Map<String, Value>, path: &str, found: &mut 
     }
 }
 
-fn elements(form: Form<'_>, list: &[Value], path: &str, found: &mut Vec<String>) {
+fn elements(form: MergeForm<'_>, list: &[Value], path: &str, found: &mut Vec<String>) {
     let mut seen = BTreeSet::new();
     for (index, element) in list.iter().enumerate() {
         let step = match items::step(&form, element) {

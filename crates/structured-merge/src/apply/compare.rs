@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use openapi_schema::{FieldRef, Shape};
 use serde_json::{Map, Value};
 
-use super::form::Form;
+use super::form::MergeForm;
 use super::items;
 use super::path::PathElement;
 use super::set::{FieldSet, Node};
@@ -42,7 +42,7 @@ impl<'a> Changes<'a> {
 }
 
 /// The changes from one object to another.
-pub(super) fn compare<'a>(form: Form<'a>, old: &'a Value, new: &'a Value) -> Changes<'a> {
+pub(super) fn compare<'a>(form: MergeForm<'a>, old: &'a Value, new: &'a Value) -> Changes<'a> {
     changes(form, Some(old), Some(new)).1
 }
 
@@ -57,7 +57,7 @@ enum Change {
 
 type Side<'a> = Option<&'a Value>;
 
-fn changes<'a>(form: Form<'a>, old: Side<'a>, new: Side<'a>) -> (Change, Changes<'a>) {
+fn changes<'a>(form: MergeForm<'a>, old: Side<'a>, new: Side<'a>) -> (Change, Changes<'a>) {
     match (old, new) {
         (None, Some(new)) => {
             let added = all(form, new);
@@ -91,7 +91,7 @@ fn changes<'a>(form: Form<'a>, old: Side<'a>, new: Side<'a>) -> (Change, Changes
 }
 
 /// All fields below a value that is on one side only: nothing is to be compared.
-fn all<'a>(form: Form<'a>, value: &'a Value) -> FieldSet<'a> {
+fn all<'a>(form: MergeForm<'a>, value: &'a Value) -> FieldSet<'a> {
     let member = |step, below| Node {
         step,
         member: true,
@@ -128,7 +128,7 @@ fn all<'a>(form: Form<'a>, value: &'a Value) -> FieldSet<'a> {
 }
 
 /// The changes of an object's entries; `None` if there are none on either side.
-fn entries<'a>(form: Form<'a>, old: Side<'a>, new: Side<'a>) -> Option<Changes<'a>> {
+fn entries<'a>(form: MergeForm<'a>, old: Side<'a>, new: Side<'a>) -> Option<Changes<'a>> {
     let (before, after) = (object(old)?, object(new)?);
     if before.is_empty() && after.is_empty() {
         return None;
@@ -160,7 +160,7 @@ fn object<'a>(side: Side<'a>) -> Option<&'a Map<String, Value>> {
 
 /// The value of upstream's types for an absent JSON value. It is never added or removed by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum StandIn {
+pub(super) enum AbsentValue {
     /// An embedded structure, which is always present, without fields.
     Object,
     /// The null of a required list or map.
@@ -168,27 +168,30 @@ pub(super) enum StandIn {
 }
 
 /// The value of an absent field in an object.
-pub(super) fn stand_in(parent: Option<StandIn>, field: Option<FieldRef<'_>>) -> Option<StandIn> {
-    let field = field.filter(|_| parent == Some(StandIn::Object))?;
+pub(super) fn stand_in(
+    parent: Option<AbsentValue>,
+    field: Option<FieldRef<'_>>,
+) -> Option<AbsentValue> {
+    let field = field.filter(|_| parent == Some(AbsentValue::Object))?;
     if field.is_always_there() {
-        return Some(StandIn::Object);
+        return Some(AbsentValue::Object);
     }
     let parts = !matches!(field.type_ref().shape(), Shape::Scalar | Shape::Any);
-    (field.is_required() && parts).then_some(StandIn::Null)
+    (field.is_required() && parts).then_some(AbsentValue::Null)
 }
 
 /// The same in a value that may be no object.
 fn value_in<'a>(parent: Side<'a>, field: Option<FieldRef<'_>>) -> Side<'a> {
     static EMPTY: LazyLock<Value> = LazyLock::new(|| Value::Object(Map::new()));
     let parent = parent.filter(|parent| parent.is_object());
-    match stand_in(parent.map(|_| StandIn::Object), field)? {
-        StandIn::Object => Some(&EMPTY),
-        StandIn::Null => Some(&Value::Null),
+    match stand_in(parent.map(|_| AbsentValue::Object), field)? {
+        AbsentValue::Object => Some(&EMPTY),
+        AbsentValue::Null => Some(&Value::Null),
     }
 }
 
 /// The changes of a list's elements; `None` if there are none on either side.
-fn lists<'a>(form: Form<'a>, old: Side<'a>, new: Side<'a>) -> Option<Changes<'a>> {
+fn lists<'a>(form: MergeForm<'a>, old: Side<'a>, new: Side<'a>) -> Option<Changes<'a>> {
     let (before, after) = (list(old)?, list(new)?);
     if before.is_empty() && after.is_empty() {
         return None;
@@ -217,7 +220,11 @@ fn lists<'a>(form: Form<'a>, old: Side<'a>, new: Side<'a>) -> Option<Changes<'a>
 
 /// The changes of the elements with one key. Several elements count as one value, which is added
 /// and removed as a whole.
-fn same_key<'a>(form: Form<'a>, old: &[&'a Value], new: &[&'a Value]) -> (Change, Changes<'a>) {
+fn same_key<'a>(
+    form: MergeForm<'a>,
+    old: &[&'a Value],
+    new: &[&'a Value],
+) -> (Change, Changes<'a>) {
     match (old, new) {
         ([] | [_], [] | [_]) => changes(form, old.first().copied(), new.first().copied()),
         ([_, _, ..], [_, _, ..]) if old == new => (Change::None, Changes::default()),

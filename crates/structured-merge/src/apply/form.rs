@@ -4,7 +4,7 @@ use openapi_schema::{FieldRef, ListType, MapType, Shape, TypeRef};
 
 /// The merge behaviour of a value.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Form<'s> {
+pub(super) enum MergeForm<'s> {
     /// Atomic: scalars, atomic lists and maps, and values of unknown type.
     Leaf,
     /// Field by field.
@@ -20,7 +20,7 @@ pub(super) enum Form<'s> {
     Keyed(FieldRef<'s>),
 }
 
-impl<'s> Form<'s> {
+impl<'s> MergeForm<'s> {
     /// The merge behaviour of a field's value.
     pub fn of_field(field: FieldRef<'s>) -> Self {
         let value = field.type_ref();

@@ -4,25 +4,28 @@ use std::borrow::Cow;
 
 use serde_json::Value;
 
-use super::form::Form;
-use super::path::{Atom, PathElement};
+use super::form::MergeForm;
+use super::path::{PathElement, PathValue};
 
 /// The step that leads to an element of a list of the given form.
 ///
 /// # Errors
 /// Upstream's text if the element cannot be told from others.
-pub(super) fn step<'v>(list: &Form<'v>, element: &'v Value) -> Result<PathElement<'v>, String> {
+pub(super) fn step<'v>(
+    list: &MergeForm<'v>,
+    element: &'v Value,
+) -> Result<PathElement<'v>, String> {
     match list {
-        Form::Keyed(_) => key(list, element),
+        MergeForm::Keyed(_) => key(list, element),
         _ => value(element),
     }
 }
 
 /// A default as the schema writes it; custom kinds may have numbers.
-fn default_atom(text: &str) -> Atom<'_> {
+fn default_atom(text: &str) -> PathValue<'_> {
     match text.parse::<i64>() {
-        Ok(number) => Atom::Number(number.into()),
-        Err(_) => Atom::Text(Cow::Borrowed(text)),
+        Ok(number) => PathValue::Number(number.into()),
+        Err(_) => PathValue::Text(Cow::Borrowed(text)),
     }
 }
 
@@ -31,13 +34,13 @@ fn value(element: &Value) -> Result<PathElement<'_>, String> {
         Value::Object(_) => "associative list without keys has an element that's a map type",
         Value::Array(_) => "not supported: associative list with lists as elements",
         Value::Null => "associative list without keys has an element that's an explicit null",
-        scalar => return Ok(PathElement::Value(Atom::of(scalar))),
+        scalar => return Ok(PathElement::Value(PathValue::of(scalar))),
     };
     Err(text.to_owned())
 }
 
-fn key<'v>(list: &Form<'v>, element: &'v Value) -> Result<PathElement<'v>, String> {
-    let Form::Keyed(field) = list else {
+fn key<'v>(list: &MergeForm<'v>, element: &'v Value) -> Result<PathElement<'v>, String> {
+    let MergeForm::Keyed(field) = list else {
         return Err("invalid indexing of non-associative list".to_owned());
     };
     let element_type = field.type_ref().element();
@@ -53,7 +56,7 @@ fn key<'v>(list: &Form<'v>, element: &'v Value) -> Result<PathElement<'v>, Strin
         let default = || element_type?.field(name)?.key_default();
         // An element without a key field differs from one with it.
         let atom = match object.get(name) {
-            Some(value) => Atom::of(value),
+            Some(value) => PathValue::of(value),
             None => match default() {
                 Some(text) => default_atom(text),
                 None => continue,

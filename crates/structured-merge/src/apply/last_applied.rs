@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 use super::check::problems;
 use super::compare::compare;
-use super::form::Form;
+use super::form::MergeForm;
 use super::owned::fields_of;
 use super::set::FieldSet;
 
@@ -32,7 +32,7 @@ pub(super) fn unchanged(
     live: &Value,
     object_type: TypeRef<'_>,
 ) -> FieldSet<'static> {
-    let form = Form::of_type(object_type);
+    let form = MergeForm::of_type(object_type);
     if !problems(form, applied).is_empty() {
         return FieldSet::default();
     }

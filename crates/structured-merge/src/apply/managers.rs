@@ -61,7 +61,7 @@ impl<'a> Manager<'a> {
 
 /// The fields of a manager, the version of its last write, and the time.
 #[derive(Clone, Debug)]
-pub(super) struct Entry<'a> {
+pub(super) struct ManagerFields<'a> {
     fields: Fields<'a>,
     pub api_version: Cow<'a, str>,
     pub time: Option<Cow<'a, str>>,
@@ -91,7 +91,7 @@ impl<'a> Fields<'a> {
     }
 }
 
-impl<'a> Entry<'a> {
+impl<'a> ManagerFields<'a> {
     pub fn new(fields: FieldSet<'a>, api_version: &'a str, now: &'a str) -> Self {
         Self {
             fields: Fields::Decoded(fields),
@@ -168,7 +168,7 @@ impl<'a> Entry<'a> {
 
 /// All managers of an object.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Managers<'a>(pub BTreeMap<Manager<'a>, Entry<'a>>);
+pub(super) struct Managers<'a>(pub BTreeMap<Manager<'a>, ManagerFields<'a>>);
 
 impl<'a> Managers<'a> {
     /// Parses the text of `metadata.managedFields` from a client; `None` for an invalid list. A null
@@ -205,7 +205,7 @@ impl<'a> Managers<'a> {
     /// The list as the JSON text of `metadata.managedFields`; appliers first, then by time. `None`
     /// for an empty one.
     pub fn encode(self) -> Option<String> {
-        let mut entries: Vec<(Manager<'_>, Entry<'_>)> = self.0.into_iter().collect();
+        let mut entries: Vec<(Manager<'_>, ManagerFields<'_>)> = self.0.into_iter().collect();
         entries.sort_by(|(one, first), (two, second)| {
             let key = |manager: &Manager<'_>| manager.operation;
             (key(one), &first.time, &one.name)
@@ -288,7 +288,10 @@ impl<'a> Managers<'a> {
 }
 
 /// Reads the entry that is next in the text of a list.
-fn decode_entry<'a>(list: &'a str, cursor: &mut Cursor<'a>) -> Option<(Manager<'a>, Entry<'a>)> {
+fn decode_entry<'a>(
+    list: &'a str,
+    cursor: &mut Cursor<'a>,
+) -> Option<(Manager<'a>, ManagerFields<'a>)> {
     let mut members = cursor.object().ok()?;
     let [
         mut name,
@@ -345,7 +348,7 @@ fn decode_entry<'a>(list: &'a str, cursor: &mut Cursor<'a>) -> Option<(Manager<'
         },
         subresource,
     };
-    let entry = Entry {
+    let entry = ManagerFields {
         fields: Fields::Encoded(fields.into()),
         api_version,
         time: Some(time).filter(|time| !time.is_empty()),
@@ -354,7 +357,7 @@ fn decode_entry<'a>(list: &'a str, cursor: &mut Cursor<'a>) -> Option<(Manager<'
 }
 
 /// Appends an entry to the text of a list.
-fn encode_entry(out: &mut String, manager: &Manager<'_>, entry: &Entry<'_>) {
+fn encode_entry(out: &mut String, manager: &Manager<'_>, entry: &ManagerFields<'_>) {
     let mut start = '{';
     for (name, value) in [
         ("manager", manager.name.as_ref()),

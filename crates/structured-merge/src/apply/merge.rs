@@ -2,26 +2,26 @@
 
 use serde_json::{Map, Value};
 
-use super::form::Form;
+use super::form::MergeForm;
 use super::merge_list;
 
 /// The merge of a live and an applied value: applied values win, other values stay. A null does not
 /// change a list or map, but replaces any other value.
 pub(super) fn merge(
-    form: Form<'_>,
+    form: MergeForm<'_>,
     live: Option<&Value>,
     applied: Option<&Value>,
 ) -> Option<Value> {
     let merged = match form {
-        Form::Struct(_) | Form::Map(_) | Form::Open => entries(form, live, applied),
-        Form::Set | Form::Keyed(_) => merge_list::merge(form, live, applied),
-        Form::Leaf => None,
+        MergeForm::Struct(_) | MergeForm::Map(_) | MergeForm::Open => entries(form, live, applied),
+        MergeForm::Set | MergeForm::Keyed(_) => merge_list::merge(form, live, applied),
+        MergeForm::Leaf => None,
     };
     merged.or_else(|| applied.or(live).cloned())
 }
 
 /// `None` if neither has any entries, or one is no object.
-fn entries(form: Form<'_>, live: Option<&Value>, applied: Option<&Value>) -> Option<Value> {
+fn entries(form: MergeForm<'_>, live: Option<&Value>, applied: Option<&Value>) -> Option<Value> {
     let (live, applied) = (object(live)?, object(applied)?);
     let names = |object: Option<&Map<String, Value>>| object.map_or(0, Map::len);
     let count = names(live) + names(applied);

@@ -7,14 +7,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-use super::form::Form;
+use super::form::MergeForm;
 use super::items;
 use super::merge::merge as merge_values;
 use super::path::PathElement;
 
 /// `None` if neither list has elements, or one is no list, or has elements without a key.
 pub(super) fn merge(
-    form: Form<'_>,
+    form: MergeForm<'_>,
     live: Option<&Value>,
     applied: Option<&Value>,
 ) -> Option<Value> {
@@ -32,7 +32,7 @@ pub(super) fn merge(
 
 type Element<'v> = (PathElement<'v>, &'v Value);
 
-fn elements<'v>(form: Form<'v>, value: Option<&'v Value>) -> Option<Vec<Element<'v>>> {
+fn elements<'v>(form: MergeForm<'v>, value: Option<&'v Value>) -> Option<Vec<Element<'v>>> {
     let list = match value {
         None | Some(Value::Null) => return Some(Vec::new()),
         Some(Value::Array(list)) => list,
@@ -56,7 +56,7 @@ fn unique<'v>(list: &[Element<'v>]) -> BTreeMap<PathElement<'v>, Option<&'v Valu
 }
 
 struct Lists<'v, 's> {
-    form: Form<'s>,
+    form: MergeForm<'s>,
     /// The applied elements.
     wanted: BTreeMap<PathElement<'v>, &'v Value>,
     /// The live ones.

@@ -51,7 +51,7 @@ pub struct Writer<'a> {
 
 /// The fields that a write can own: a write does not own fields that it cannot change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reach<'a> {
+pub enum OwnableFields<'a> {
     /// All.
     Everything,
     /// All but these top-level fields (the status, for a write of the object itself).
@@ -60,7 +60,7 @@ pub enum Reach<'a> {
     Only(&'a [&'a str]),
 }
 
-impl Reach<'_> {
+impl OwnableFields<'_> {
     fn has(&self, field: &str) -> bool {
         match self {
             Self::Everything => true,

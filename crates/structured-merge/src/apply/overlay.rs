@@ -4,7 +4,7 @@ use openapi_schema::TypeRef;
 use serde_json::Value;
 
 use super::check::problems;
-use super::form::Form;
+use super::form::MergeForm;
 use super::merge::merge;
 use super::path::PathElement;
 
@@ -14,7 +14,7 @@ use super::path::PathElement;
 /// # Errors
 /// *Errors.* A part of the configuration does not match the object's type, or is atomic.
 pub fn overlay(object: &Value, config: &Value, object_type: TypeRef<'_>) -> Result<Value, String> {
-    let form = Form::of_type(object_type);
+    let form = MergeForm::of_type(object_type);
     let found = problems(form, config);
     if !found.is_empty() {
         let found = found.join(", ");
@@ -34,20 +34,20 @@ pub fn overlay(object: &Value, config: &Value, object_type: TypeRef<'_>) -> Resu
 }
 
 /// The paths of lists and maps that are one value.
-fn find_wholes(form: Form<'_>, value: &Value, path: String, found: &mut Vec<String>) {
+fn find_wholes(form: MergeForm<'_>, value: &Value, path: String, found: &mut Vec<String>) {
     match (form, value) {
-        (Form::Struct(_) | Form::Map(_) | Form::Open, Value::Object(object)) => {
+        (MergeForm::Struct(_) | MergeForm::Map(_) | MergeForm::Open, Value::Object(object)) => {
             for (name, value) in object {
                 let step = PathElement::Field(name.into());
                 find_wholes(form.entry(name).0, value, format!("{path}{step}"), found);
             }
         }
-        (Form::Set | Form::Keyed(_), Value::Array(list)) => {
+        (MergeForm::Set | MergeForm::Keyed(_), Value::Array(list)) => {
             for (index, element) in list.iter().enumerate() {
                 find_wholes(form.element(), element, format!("{path}[{index}]"), found);
             }
         }
-        (Form::Leaf, Value::Array(_) | Value::Object(_)) => found.push(path),
+        (MergeForm::Leaf, Value::Array(_) | Value::Object(_)) => found.push(path),
         _ => {}
     }
 }

@@ -4,24 +4,26 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
-use super::form::Form;
+use super::form::MergeForm;
 use super::items;
 use super::path::PathElement;
 use super::set::{FieldSet, Node};
 
 /// The fields below a value; and whether the value itself, having no parts, is one.
-pub(super) fn fields_of<'v>(form: Form<'v>, value: &'v Value) -> (FieldSet<'v>, bool) {
+pub(super) fn fields_of<'v>(form: MergeForm<'v>, value: &'v Value) -> (FieldSet<'v>, bool) {
     match (form, value) {
         (_, Value::Null) => (FieldSet::default(), true),
-        (Form::Struct(_) | Form::Map(_) | Form::Open, Value::Object(object)) => {
+        (MergeForm::Struct(_) | MergeForm::Map(_) | MergeForm::Open, Value::Object(object)) => {
             (of_entries(form, object), object.is_empty())
         }
-        (Form::Set | Form::Keyed(_), Value::Array(list)) => (of_elements(form, list), false),
+        (MergeForm::Set | MergeForm::Keyed(_), Value::Array(list)) => {
+            (of_elements(form, list), false)
+        }
         _ => (FieldSet::default(), true),
     }
 }
 
-fn of_entries<'v>(form: Form<'v>, object: &'v Map<String, Value>) -> FieldSet<'v> {
+fn of_entries<'v>(form: MergeForm<'v>, object: &'v Map<String, Value>) -> FieldSet<'v> {
     let nodes = object.iter().map(|(name, value)| {
         let (entry, field) = form.entry(name);
         let (below, leaf) = fields_of(entry, value);
@@ -35,7 +37,7 @@ fn of_entries<'v>(form: Form<'v>, object: &'v Map<String, Value>) -> FieldSet<'v
     FieldSet::of(nodes.collect())
 }
 
-fn of_elements<'v>(form: Form<'v>, list: &'v [Value]) -> FieldSet<'v> {
+fn of_elements<'v>(form: MergeForm<'v>, list: &'v [Value]) -> FieldSet<'v> {
     let mut elements: BTreeMap<PathElement<'v>, Vec<&'v Value>> = BTreeMap::new();
     for element in list {
         // An element without a key cannot be owned.
@@ -59,7 +61,7 @@ fn of_elements<'v>(form: Form<'v>, list: &'v [Value]) -> FieldSet<'v> {
 }
 
 /// The set and the structure's fields on the way to its members, which sets do not name.
-pub(super) fn with_named_fields<'a>(set: &FieldSet<'a>, form: Form<'_>) -> FieldSet<'a> {
+pub(super) fn with_named_fields<'a>(set: &FieldSet<'a>, form: MergeForm<'_>) -> FieldSet<'a> {
     let nodes = set.nodes().iter().map(|node| {
         let (below, named) = match &node.step {
             PathElement::Field(name) => {

@@ -12,9 +12,9 @@ pub(crate) enum PathElement<'a> {
     /// To a field of an object, or an entry of a map.
     Field(Cow<'a, str>),
     /// To the list element that has these fields; sorted by name.
-    Key(Vec<(Cow<'a, str>, Atom<'a>)>),
+    Key(Vec<(Cow<'a, str>, PathValue<'a>)>),
     /// To the list element that is this value.
-    Value(Atom<'a>),
+    Value(PathValue<'a>),
     /// To a list element by its place.
     Index(i64),
 }
@@ -57,7 +57,7 @@ impl fmt::Display for PathElement<'_> {
 
 /// A value in a step. Whole numbers and fractions of the same size are the same.
 #[derive(Clone, Debug)]
-pub(crate) enum Atom<'a> {
+pub(crate) enum PathValue<'a> {
     Number(Number),
     Text(Cow<'a, str>),
     Bool(bool),
@@ -65,7 +65,7 @@ pub(crate) enum Atom<'a> {
     Other(Box<Value>),
 }
 
-impl<'a> Atom<'a> {
+impl<'a> PathValue<'a> {
     pub fn of(value: &'a Value) -> Self {
         match value {
             Value::Number(number) => Self::Number(number.clone()),
@@ -84,12 +84,12 @@ impl<'a> Atom<'a> {
         }
     }
 
-    fn into_owned(self) -> Atom<'static> {
+    fn into_owned(self) -> PathValue<'static> {
         match self {
-            Self::Number(number) => Atom::Number(number),
-            Self::Text(text) => Atom::Text(Cow::Owned(text.into_owned())),
-            Self::Bool(set) => Atom::Bool(set),
-            Self::Other(value) => Atom::Other(value),
+            Self::Number(number) => PathValue::Number(number),
+            Self::Text(text) => PathValue::Text(Cow::Owned(text.into_owned())),
+            Self::Bool(set) => PathValue::Bool(set),
+            Self::Other(value) => PathValue::Other(value),
         }
     }
 
@@ -103,7 +103,7 @@ impl<'a> Atom<'a> {
     }
 }
 
-impl fmt::Display for Atom<'_> {
+impl fmt::Display for PathValue<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Number(number) => write!(f, "{number}"),
@@ -114,7 +114,7 @@ impl fmt::Display for Atom<'_> {
     }
 }
 
-impl Ord for Atom<'_> {
+impl Ord for PathValue<'_> {
     fn cmp(&self, other: &Self) -> Ordering {
         match (self, other) {
             (Self::Number(one), Self::Number(two)) => compare_numbers(one, two),
@@ -126,19 +126,19 @@ impl Ord for Atom<'_> {
     }
 }
 
-impl PartialOrd for Atom<'_> {
+impl PartialOrd for PathValue<'_> {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl PartialEq for Atom<'_> {
+impl PartialEq for PathValue<'_> {
     fn eq(&self, other: &Self) -> bool {
         self.cmp(other).is_eq()
     }
 }
 
-impl Eq for Atom<'_> {}
+impl Eq for PathValue<'_> {}
 
 fn compare_numbers(one: &Number, two: &Number) -> Ordering {
     let whole = |number: &Number| {
@@ -198,9 +198,9 @@ fn encode(step: &PathElement<'_>) -> String {
     }
 }
 
-fn push_atom(out: &mut String, atom: &Atom<'_>) {
+fn push_atom(out: &mut String, atom: &PathValue<'_>) {
     match atom {
-        Atom::Text(text) => push_text(out, text),
+        PathValue::Text(text) => push_text(out, text),
         other => out.push_str(&other.to_string()),
     }
 }
@@ -264,16 +264,16 @@ pub(crate) fn decode(key: &str) -> Result<Option<PathElement<'_>>, String> {
         b'k' => {
             let fields: Map<String, Value> =
                 serde_json::from_str(rest).map_err(|error| error.to_string())?;
-            let mut fields: Vec<(Cow<'_, str>, Atom<'_>)> = fields
+            let mut fields: Vec<(Cow<'_, str>, PathValue<'_>)> = fields
                 .into_iter()
-                .map(|(name, value)| (Cow::Owned(name), Atom::from_owned(value)))
+                .map(|(name, value)| (Cow::Owned(name), PathValue::from_owned(value)))
                 .collect();
             fields.sort();
             PathElement::Key(fields)
         }
         b'v' => {
             let value: Value = serde_json::from_str(rest).map_err(|error| error.to_string())?;
-            PathElement::Value(Atom::from_owned(value))
+            PathElement::Value(PathValue::from_owned(value))
         }
         b'i' => PathElement::Index(rest.parse().map_err(|_| format!("not a number: {rest}"))?),
         _ => return Ok(None),

@@ -5,15 +5,15 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::form::Form;
-use super::managers::{Entry, Managers};
+use super::form::MergeForm;
+use super::managers::{ManagerFields, Managers};
 use super::owned::{fields_of, with_named_fields};
 use super::path::PathElement;
 use super::remove::remove;
-use super::server_side::Work;
+use super::server_side::ApplyRequest;
 use super::set::{FieldSet, Node};
 
-impl<'a> Work<'a> {
+impl<'a> ApplyRequest<'a> {
     /// Removes the fields that the manager applied before and no longer applies, unless another
     /// manager owns them.
     ///
@@ -22,7 +22,7 @@ impl<'a> Work<'a> {
     pub(super) fn prune(
         &self,
         merged: Value,
-        last: &mut Entry<'a>,
+        last: &mut ManagerFields<'a>,
         own: &FieldSet<'_>,
         others: &mut Managers<'a>,
     ) -> Value {
@@ -95,7 +95,7 @@ impl<'a> Work<'a> {
 }
 
 /// The fields that an object has.
-fn present(form: Form<'_>, object: &Value) -> FieldSet<'static> {
+fn present(form: MergeForm<'_>, object: &Value) -> FieldSet<'static> {
     with_named_fields(&fields_of(form, object).0, form).into_owned()
 }
 

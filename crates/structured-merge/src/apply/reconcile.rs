@@ -2,7 +2,7 @@
 //! whole from then on. (If an atomic value becomes granular, its entries are owned by their next
 //! writers, as upstream.) Only the types of custom kinds change like this while objects exist.
 
-use super::form::Form;
+use super::form::MergeForm;
 use super::managers::Managers;
 use super::path::PathElement;
 use super::set::{FieldSet, Node};
@@ -21,16 +21,16 @@ pub(super) fn reconcile(managers: &mut Managers<'_>, object_type: &ObjectType<'_
     }
 }
 
-fn settled<'a>(form: Form<'_>, set: &FieldSet<'a>) -> FieldSet<'a> {
+fn settled<'a>(form: MergeForm<'_>, set: &FieldSet<'a>) -> FieldSet<'a> {
     let nodes = set.nodes().iter().map(|node| {
         let (below, known) = match &node.step {
             PathElement::Field(name) => {
                 let (below, field) = form.entry(name);
-                (below, field.is_some() || matches!(form, Form::Map(_)))
+                (below, field.is_some() || matches!(form, MergeForm::Map(_)))
             }
             _ => (form.element(), form.is_list()),
         };
-        let is_whole = known && matches!(below, Form::Leaf) && !node.below.is_empty();
+        let is_whole = known && matches!(below, MergeForm::Leaf) && !node.below.is_empty();
         Node {
             step: node.step.clone(),
             member: node.member || is_whole,

@@ -2,24 +2,24 @@
 
 use serde_json::{Map, Value};
 
-use super::form::Form;
+use super::form::MergeForm;
 use super::items;
 use super::path::PathElement;
 use super::set::FieldSet;
 
 /// The value without the fields of the set. A value without remaining children becomes null, so
 /// that it is neither present nor mistaken for an intended empty value.
-pub(super) fn remove(form: Form<'_>, value: &Value, set: &FieldSet<'_>) -> Value {
+pub(super) fn remove(form: MergeForm<'_>, value: &Value, set: &FieldSet<'_>) -> Value {
     match (form, value) {
-        (Form::Struct(_) | Form::Map(_) | Form::Open, Value::Object(object)) => {
+        (MergeForm::Struct(_) | MergeForm::Map(_) | MergeForm::Open, Value::Object(object)) => {
             entries(form, object, set)
         }
-        (Form::Set | Form::Keyed(_), Value::Array(list)) => elements(form, list, set),
+        (MergeForm::Set | MergeForm::Keyed(_), Value::Array(list)) => elements(form, list, set),
         _ => value.clone(),
     }
 }
 
-fn entries(form: Form<'_>, object: &Map<String, Value>, set: &FieldSet<'_>) -> Value {
+fn entries(form: MergeForm<'_>, object: &Map<String, Value>, set: &FieldSet<'_>) -> Value {
     let mut left = Map::with_capacity(object.len());
     for (name, value) in object {
         let value = match set.node(&PathElement::Field(name.into())) {
@@ -36,7 +36,7 @@ fn entries(form: Form<'_>, object: &Map<String, Value>, set: &FieldSet<'_>) -> V
     }
 }
 
-fn elements(form: Form<'_>, list: &[Value], set: &FieldSet<'_>) -> Value {
+fn elements(form: MergeForm<'_>, list: &[Value], set: &FieldSet<'_>) -> Value {
     let mut left = Vec::with_capacity(list.len());
     for element in list {
         let node = items::step(&form, element).ok();

@@ -5,16 +5,16 @@ use serde_json::{Map, Value};
 use super::check::problems;
 use super::compare::{Changes, compare};
 use super::conflict::{ApplyError, Conflict, named};
-use super::form::Form;
+use super::form::MergeForm;
 use super::last_applied;
-use super::managers::{Entry, Manager, Managers, Operation};
+use super::managers::{Manager, ManagerFields, Managers, Operation};
 use super::merge::merge;
 use super::owned::fields_of;
 use super::reconcile::reconcile;
 use super::set::FieldSet;
 use super::track::{note, set_managed, strip, take_managed};
-use super::versions::{ObjectType, OtherViews, View};
-use super::{Reach, Writer};
+use super::versions::{ObjectType, OtherVersions, VersionChanges};
+use super::{OwnableFields, Writer};
 
 /// The manager of the fields from before the first apply.
 const BEFORE: &str = "before-first-apply";
@@ -30,11 +30,11 @@ pub fn apply<'t>(
     config: &Value,
     object_type: impl Into<ObjectType<'t>>,
     writer: &Writer<'_>,
-    reach: Reach<'_>,
+    reach: OwnableFields<'_>,
     force: bool,
 ) -> Result<Value, ApplyError> {
     let object_type = object_type.into();
-    let form = Form::of_type(object_type.own);
+    let form = MergeForm::of_type(object_type.own);
     check(form, config)?;
     let nothing = Value::Object(Map::new());
     let mut before = live.unwrap_or(&nothing).clone();
@@ -50,10 +50,10 @@ pub fn apply<'t>(
             ..*writer
         };
         let sides = (&nothing, &before);
-        let mut views = OtherViews::new(object_type, writer.api_version, reach, sides);
+        let mut views = OtherVersions::new(object_type, writer.api_version, reach, sides);
         note(&mut managers, changes, &earlier, &mut views);
     }
-    let work = Work {
+    let work = ApplyRequest {
         object_type,
         form,
         live: &before,
@@ -75,7 +75,7 @@ pub fn apply<'t>(
     Ok(merged)
 }
 
-fn check(form: Form<'_>, config: &Value) -> Result<(), ApplyError> {
+fn check(form: MergeForm<'_>, config: &Value) -> Result<(), ApplyError> {
     let metadata = &config["metadata"];
     if !metadata["managedFields"].is_null() {
         let text = "metadata.managedFields must be nil";
@@ -99,13 +99,13 @@ fn check(form: Form<'_>, config: &Value) -> Result<(), ApplyError> {
 }
 
 /// One apply.
-pub(super) struct Work<'a> {
+pub(super) struct ApplyRequest<'a> {
     pub object_type: ObjectType<'a>,
-    pub form: Form<'a>,
+    pub form: MergeForm<'a>,
     pub live: &'a Value,
     config: &'a Value,
     pub writer: &'a Writer<'a>,
-    reach: Reach<'a>,
+    reach: OwnableFields<'a>,
 }
 
 /// The other managers' fields that would change.
@@ -126,7 +126,7 @@ impl Refused<'_> {
 
 type Outcome<'a> = Result<(Value, Option<String>), Refused<'a>>;
 
-impl<'a> Work<'a> {
+impl<'a> ApplyRequest<'a> {
     /// The merged object and its managed fields.
     fn apply(&self, mut managers: Managers<'a>, force: bool) -> Outcome<'a> {
         let id = Manager::of(self.writer, Operation::Apply);
@@ -143,11 +143,11 @@ impl<'a> Work<'a> {
         changes.retain_top(|field| self.reach.has(field));
         let sides = (self.live, &merged);
         let mut views =
-            OtherViews::new(self.object_type, self.writer.api_version, self.reach, sides);
+            OtherVersions::new(self.object_type, self.writer.api_version, self.reach, sides);
         contest(&mut managers, changes, &mut views, force)?;
         let own = strip(own);
         if !own.is_empty() {
-            let mut entry = Entry::new(own, self.writer.api_version, self.writer.now);
+            let mut entry = ManagerFields::new(own, self.writer.api_version, self.writer.now);
             // An apply without changes is not recorded.
             if let Some(last) = last.filter(|_| !changed) {
                 entry.time = last.time;
@@ -186,7 +186,7 @@ impl<'a> Work<'a> {
 fn contest<'a>(
     managers: &mut Managers<'a>,
     changes: Changes<'_>,
-    views: &mut OtherViews<'_>,
+    views: &mut OtherVersions<'_>,
     force: bool,
 ) -> Result<(), Refused<'a>> {
     let (changed, removed) = changes.split();
@@ -197,9 +197,9 @@ fn contest<'a>(
             (&own.0, &own.1)
         } else {
             match views.of(&entry.api_version) {
-                View::Changes(changed, removed) => (changed, removed),
-                View::Unknown => return true,
-                View::Gone => return false,
+                VersionChanges::Changes(changed, removed) => (changed, removed),
+                VersionChanges::Unknown => return true,
+                VersionChanges::Gone => return false,
             }
         };
         let contested = entry.shared(changed);

@@ -4,11 +4,11 @@ use serde_json::{Map, Value};
 
 use super::added;
 use super::compare::{Changes, compare};
-use super::form::Form;
-use super::managers::{Entry, Manager, Managers, Operation, is_reset};
+use super::form::MergeForm;
+use super::managers::{Manager, ManagerFields, Managers, Operation, is_reset};
 use super::set::FieldSet;
-use super::versions::{ObjectType, OtherViews, View};
-use super::{Reach, Writer};
+use super::versions::{ObjectType, OtherVersions, VersionChanges};
+use super::{OwnableFields, Writer};
 
 /// Records the writer's changes in the managed fields of `object`: the writer becomes their only
 /// owner. `live` is the object before, `None` for a new one.
@@ -21,7 +21,7 @@ pub fn track<'t>(
     object: &mut Value,
     object_type: impl Into<ObjectType<'t>>,
     writer: &Writer<'_>,
-    reach: Reach<'_>,
+    reach: OwnableFields<'_>,
 ) {
     let stored = live.map(|live| live["metadata"]["managedFields"].to_string());
     let managed = track_apart(
@@ -42,7 +42,7 @@ pub fn track_apart<'t>(
     object: &mut Value,
     object_type: impl Into<ObjectType<'t>>,
     writer: &Writer<'_>,
-    reach: Reach<'_>,
+    reach: OwnableFields<'_>,
 ) -> Option<String> {
     let object_type = object_type.into();
     let stored = stored.unwrap_or("null");
@@ -51,10 +51,10 @@ pub fn track_apart<'t>(
     if live.is_some() && managers.is_empty() {
         return None;
     }
-    let form = Form::of_type(object_type.own);
+    let form = MergeForm::of_type(object_type.own);
     if live.is_none() && managers.is_empty() {
         let fields = added::fields_v1(form, object, reach)?;
-        let entry = Entry::encoded(&fields, writer.api_version, writer.now);
+        let entry = ManagerFields::encoded(&fields, writer.api_version, writer.now);
         let manager = Manager::of(writer, Operation::Update);
         managers.0.insert(manager, entry);
         return managers.encode();
@@ -63,7 +63,7 @@ pub fn track_apart<'t>(
     let sides = (live.unwrap_or(&nothing), &*object);
     let mut changes = compare(form, sides.0, sides.1);
     changes.retain_top(|field| reach.has(field));
-    let mut views = OtherViews::new(object_type, writer.api_version, reach, sides);
+    let mut views = OtherVersions::new(object_type, writer.api_version, reach, sides);
     note(&mut managers, changes, writer, &mut views);
     managers.cap();
     managers.encode()
@@ -109,19 +109,19 @@ pub(super) fn note<'a>(
     managers: &mut Managers<'a>,
     changes: Changes<'a>,
     writer: &Writer<'a>,
-    views: &mut OtherViews<'_>,
+    views: &mut OtherVersions<'_>,
 ) {
     let (set, removed) = changes.split();
     let writer_id = Manager::of(writer, Operation::Update);
     managers.0.retain(|manager, entry| {
         if entry.api_version != writer.api_version {
             match views.of(&entry.api_version) {
-                View::Changes(set, removed) => {
+                VersionChanges::Changes(set, removed) => {
                     entry.lose(set);
                     entry.lose(removed);
                 }
-                View::Unknown => {}
-                View::Gone => return false,
+                VersionChanges::Unknown => {}
+                VersionChanges::Gone => return false,
             }
             return true;
         }
@@ -139,7 +139,7 @@ pub(super) fn note<'a>(
                 entry.time = Some(writer.now.into());
             }
             None => {
-                let entry = Entry::new(own, writer.api_version, writer.now);
+                let entry = ManagerFields::new(own, writer.api_version, writer.now);
                 managers.0.insert(writer_id, entry);
             }
         }

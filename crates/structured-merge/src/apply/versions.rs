@@ -7,9 +7,9 @@ use std::collections::BTreeMap;
 use openapi_schema::TypeRef;
 use serde_json::Value;
 
-use super::Reach;
+use super::OwnableFields;
 use super::compare::compare;
-use super::form::Form;
+use super::form::MergeForm;
 use super::set::FieldSet;
 
 /// The other versions that the objects of a kind may have.
@@ -44,11 +44,11 @@ impl<'s> ObjectType<'s> {
 
     /// The merge behaviour of the objects in a version, where `written` is the version of the
     /// write.
-    pub(super) fn form_in(&self, api_version: &str, written: &str) -> Option<Form<'s>> {
+    pub(super) fn form_in(&self, api_version: &str, written: &str) -> Option<MergeForm<'s>> {
         if api_version == written {
-            return Some(Form::of_type(self.own));
+            return Some(MergeForm::of_type(self.own));
         }
-        self.others?.type_in(api_version).map(Form::of_type)
+        self.others?.type_in(api_version).map(MergeForm::of_type)
     }
 
     /// An object that is in the version `from` in another.
@@ -66,18 +66,18 @@ impl<'s> ObjectType<'s> {
 }
 
 /// The changes of a write in other versions.
-pub(super) struct OtherViews<'a> {
+pub(super) struct OtherVersions<'a> {
     pub object_type: ObjectType<'a>,
     /// The version of the write, and the fields that its writer can own.
     pub written: &'a str,
-    pub reach: Reach<'a>,
+    pub reach: OwnableFields<'a>,
     pub old: &'a Value,
     pub new: &'a Value,
-    known: BTreeMap<String, View>,
+    known: BTreeMap<String, VersionChanges>,
 }
 
 /// The changes of a write in one other version.
-pub(super) enum View {
+pub(super) enum VersionChanges {
     /// The changed fields, and the removed fields.
     Changes(FieldSet<'static>, FieldSet<'static>),
     /// It cannot be told.
@@ -86,11 +86,11 @@ pub(super) enum View {
     Gone,
 }
 
-impl<'a> OtherViews<'a> {
+impl<'a> OtherVersions<'a> {
     pub fn new(
         object_type: ObjectType<'a>,
         written: &'a str,
-        reach: Reach<'a>,
+        reach: OwnableFields<'a>,
         (old, new): (&'a Value, &'a Value),
     ) -> Self {
         Self {
@@ -103,17 +103,19 @@ impl<'a> OtherViews<'a> {
         }
     }
 
-    pub fn of(&mut self, api_version: &str) -> &View {
+    pub fn of(&mut self, api_version: &str) -> &VersionChanges {
         if !self.known.contains_key(api_version) {
             let view = self.look(api_version);
             self.known.insert(api_version.to_owned(), view);
         }
-        self.known.get(api_version).unwrap_or(&View::Unknown)
+        self.known
+            .get(api_version)
+            .unwrap_or(&VersionChanges::Unknown)
     }
 
-    fn look(&self, api_version: &str) -> View {
+    fn look(&self, api_version: &str) -> VersionChanges {
         let Some(form) = self.object_type.form_in(api_version, self.written) else {
-            return View::Gone;
+            return VersionChanges::Gone;
         };
         let convert = |object: &'a Value| match object.as_object() {
             // There was no object.
@@ -121,11 +123,11 @@ impl<'a> OtherViews<'a> {
             _ => self.object_type.convert(object, self.written, api_version),
         };
         let (Some(old), Some(new)) = (convert(self.old), convert(self.new)) else {
-            return View::Unknown;
+            return VersionChanges::Unknown;
         };
         let mut changes = compare(form, &old, &new);
         changes.retain_top(|field| self.reach.has(field));
         let (set, removed) = changes.split();
-        View::Changes(set.into_owned(), removed.into_owned())
+        VersionChanges::Changes(set.into_owned(), removed.into_owned())
     }
 }

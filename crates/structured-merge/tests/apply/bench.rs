@@ -2,7 +2,7 @@
 
 use openapi_schema::{Schema, TypeRef};
 use serde_json::{Value, json};
-use structured_merge::apply::{ApplyError, Reach, Writer, apply, track};
+use structured_merge::apply::{ApplyError, OwnableFields, Writer, apply, track};
 
 pub const T0: &str = "2026-01-01T00:00:00Z";
 pub const T1: &str = "2026-01-01T00:00:01Z";
@@ -61,7 +61,7 @@ impl Bench {
         force: bool,
     ) -> Result<Value, ApplyError> {
         let writer = writer(manager, self.api_version, self.now);
-        let reach = Reach::AllBut(&["status"]);
+        let reach = OwnableFields::AllBut(&["status"]);
         apply(live, config, self.object_type, &writer, reach, force)
     }
 
@@ -73,7 +73,7 @@ impl Bench {
     pub fn update(&self, live: Option<&Value>, manager: &str, object: &Value) -> Value {
         let mut object = object.clone();
         let writer = writer(manager, self.api_version, self.now);
-        let reach = Reach::AllBut(&["status"]);
+        let reach = OwnableFields::AllBut(&["status"]);
         track(live, &mut object, self.object_type, &writer, reach);
         object
     }

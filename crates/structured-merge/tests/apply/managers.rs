@@ -1,7 +1,7 @@
 //! The list of managers: its creation, edits by clients, and its bound.
 
 use serde_json::{Value, json};
-use structured_merge::apply::{Reach, Writer, apply, track};
+use structured_merge::apply::{OwnableFields, Writer, apply, track};
 
 use crate::bench::*;
 
@@ -16,7 +16,7 @@ fn appliers_are_named_without_a_version_and_with_their_subresource() {
         subresource: "scale",
         ..writer("hpa", "apps/v1", T0)
     };
-    let reach = Reach::Everything;
+    let reach = OwnableFields::Everything;
     let object = apply(None, &config(2), sets.object_type, &scaler, reach, false);
     let object = object.expect("created");
     let refused = sets.try_apply(Some(&object), "me", &config(3), false);
@@ -78,7 +78,7 @@ fn an_empty_list_of_managers_makes_the_server_forget() {
         &mut sent,
         maps.object_type,
         &status,
-        Reach::Everything,
+        OwnableFields::Everything,
     );
     assert_eq!(sent, object);
 }
@@ -161,7 +161,7 @@ fn only_what_a_write_reaches_is_owned() {
         subresource: "status",
         ..writer("controller", "apps/v1", T1)
     };
-    let reach = Reach::Only(&["status", "metadata"]);
+    let reach = OwnableFields::Only(&["status", "metadata"]);
     track(Some(&object), &mut next, sets.object_type, &status, reach);
     assert_eq!(
         next["metadata"]["managedFields"][1],

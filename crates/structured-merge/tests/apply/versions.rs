@@ -5,7 +5,7 @@ use openapi_schema::{Schema, TypeRef};
 use resource_kinds::Kind;
 use resource_kinds::autoscaling::{HorizontalPodAutoscaler, HorizontalPodAutoscalerV1};
 use serde_json::{Value, json};
-use structured_merge::apply::{ApplyError, ObjectType, Reach, Versions, apply, track};
+use structured_merge::apply::{ApplyError, ObjectType, OwnableFields, Versions, apply, track};
 
 use crate::bench::{T0, conflicts, owner, owners, writer};
 
@@ -45,7 +45,10 @@ fn applied(
     let version = config["apiVersion"].as_str().expect("a version");
     let live = live.map(|live| Scalers.convert(live, version).expect("a scaler"));
     let object_type = ObjectType::with_others(type_in(version).expect("a type"), &Scalers);
-    let (writer, reach) = (writer(manager, version, T0), Reach::AllBut(&["status"]));
+    let (writer, reach) = (
+        writer(manager, version, T0),
+        OwnableFields::AllBut(&["status"]),
+    );
     apply(live.as_ref(), config, object_type, &writer, reach, force)
 }
 
@@ -128,7 +131,7 @@ fn an_update_takes_from_those_of_other_versions_what_it_changes() {
         &mut changed,
         object_type,
         &editor,
-        Reach::Everything,
+        OwnableFields::Everything,
     );
     let left = owner(&changed, "one Apply");
     assert_eq!(left["f:spec"].get("f:targetCPUUtilizationPercentage"), None);

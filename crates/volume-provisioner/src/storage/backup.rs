@@ -12,7 +12,7 @@ use crate::decide::VolumeMode;
 use crate::directories::{Directories, failed};
 use crate::error::ProvisionerError as Error;
 use crate::pool::Pool;
-use crate::subvolumes::{self, Content};
+use crate::subvolumes::{self, InitialContents};
 
 /// The name prefix of snapshots that exist only for a backup.
 const PREFIX: &str = "backup-";
@@ -205,7 +205,7 @@ impl Storage {
         bytes: u64,
     ) -> Result<PathBuf, Error> {
         let mode = VolumeMode::Filesystem;
-        self.make(class.driver(), volume, bytes, Content::Empty, mode)
+        self.make(class.driver(), volume, bytes, InitialContents::Empty, mode)
             .await
     }
 }

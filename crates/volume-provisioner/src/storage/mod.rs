@@ -13,7 +13,7 @@ use crate::decide::VolumeMode;
 use crate::directories::Directories;
 use crate::error::ProvisionerError as Error;
 use crate::pool::Pool;
-use crate::subvolumes::{Content, Count};
+use crate::subvolumes::{Count, InitialContents};
 pub use backup::{Class, Frozen, UserSnapshot};
 pub use moves::MovedVolume;
 pub use replicas::{CopyOf, ReplicatedVolume};
@@ -120,7 +120,7 @@ impl Storage {
         driver: Driver,
         volume: &str,
         bytes: u64,
-        content: Content,
+        content: InitialContents,
         mode: VolumeMode,
     ) -> Result<PathBuf, Error> {
         let volume = volume.to_owned();

@@ -3,14 +3,14 @@
 use std::path::PathBuf;
 
 use btrfs_stream::Uuid;
-use planners::volume_move::{Detachment, Extent, Inspection};
+use planners::volume_move::{CopyExtent, Detachment, Inspection};
 use resource_kinds::storage::Driver;
 
 use super::{Storage, blocking};
 use crate::directories::Directories;
 use crate::error::ProvisionerError as Error;
 use crate::first_copies::{FirstCopy, Snapshots};
-use crate::moves::Arrival;
+use crate::moves::CopyLocation;
 use crate::pool::Pool;
 
 /// A volume of this node and the id of its move.
@@ -78,11 +78,11 @@ impl Storage {
     pub async fn snapshots_of_move(
         &self,
         of: MovedVolume<'_>,
-        extent: Extent,
+        extent: CopyExtent,
     ) -> Result<Snapshots, Error> {
         self.step(of, move |directories, pool, id, volume| {
             if let Some(pool) = pool
-                && extent == Extent::First
+                && extent == CopyExtent::First
             {
                 // All of it will be the snapshot's alone once the volume has changed.
                 let holds = directories.first_snapshot_holds(id, volume)?;
@@ -102,8 +102,8 @@ impl Storage {
         &self,
         of: MovedVolume<'_>,
         bytes: u64,
-        extent: Extent,
-    ) -> Result<Arrival, Error> {
+        extent: CopyExtent,
+    ) -> Result<CopyLocation, Error> {
         self.step(of, move |directories, pool, id, volume| match pool {
             None => directories.begin_arrival(id, volume, bytes),
             Some(pool) => {

@@ -3,14 +3,14 @@
 use std::collections::BTreeSet;
 
 use btrfs_stream::Uuid;
-use planners::volume_replication::{CommonSnapshot, Holdings, Role};
+use planners::volume_replication::{CommonSnapshot, Role, VolumeCopies};
 use resource_kinds::storage::Driver;
 
 use super::Storage;
 use crate::directories::Directories;
 use crate::error::ProvisionerError as Error;
 use crate::first_copies::{FirstCopy, Snapshots};
-use crate::moves::Arrival;
+use crate::moves::CopyLocation;
 use crate::pool::Pool;
 
 /// A volume with a replica, in an epoch.
@@ -36,9 +36,9 @@ impl Storage {
     ///
     /// # Errors
     /// Errors of the disk.
-    pub async fn holdings(&self, of: &ReplicatedVolume) -> Result<Holdings, Error> {
+    pub async fn holdings(&self, of: &ReplicatedVolume) -> Result<VolumeCopies, Error> {
         if !self.is_used(Driver::LocalCow) {
-            return Ok(Holdings::default());
+            return Ok(VolumeCopies::default());
         }
         self.replica_step(of, |directories, _, of| directories.holdings(&of.volume))
             .await
@@ -70,7 +70,7 @@ impl Storage {
         of: &ReplicatedVolume,
         copy: CopyOf,
         bytes: u64,
-    ) -> Result<Arrival, Error> {
+    ) -> Result<CopyLocation, Error> {
         self.replica_step(of, move |directories, pool, of| {
             let make_room = |reserved| pool.make_room(reserved);
             let CopyOf { time, base } = copy;
@@ -142,7 +142,7 @@ impl Storage {
     ///
     /// # Errors
     /// Errors of the disk; the epoch is over.
-    pub async fn seal_copies(&self, of: &ReplicatedVolume) -> Result<Holdings, Error> {
+    pub async fn seal_copies(&self, of: &ReplicatedVolume) -> Result<VolumeCopies, Error> {
         self.replica_step(of, |directories, _, of| {
             directories.seal(&of.volume, of.epoch)
         })
@@ -171,9 +171,9 @@ impl Storage {
     ///
     /// # Errors
     /// Errors of the disk; a process uses the volume; the epoch is over, or the node is its primary.
-    pub async fn retire_copies(&self, of: &ReplicatedVolume) -> Result<Holdings, Error> {
+    pub async fn retire_copies(&self, of: &ReplicatedVolume) -> Result<VolumeCopies, Error> {
         if !self.is_used(Driver::LocalCow) {
-            return Ok(Holdings::default());
+            return Ok(VolumeCopies::default());
         }
         self.replica_step(of, |directories, pool, of| {
             let holdings = directories.retire(&of.volume, of.epoch)?;

@@ -5,7 +5,11 @@ use super::code;
 use super::imports;
 
 /// The names that say nothing without a noun.
-const BARE: [&str; 5] = ["Outcome", "Place", "Plan", "State", "Step"];
+const BARE: [&str; 22] = [
+    "Case", "Form", "Found", "Held", "Kept", "Left", "Level", "Lookup", "Note", "Notice",
+    "Outcome", "Place", "Plan", "Reach", "Seen", "State", "Step", "Taken", "Trouble", "View",
+    "Wanted", "Way",
+];
 
 /// The words that begin the declaration of a type.
 const DECLARING: [&str; 5] = ["enum", "struct", "trait", "type", "union"];

@@ -24,7 +24,7 @@ use crate::http::request_info::RequestInfo;
 use crate::http::user::UserInfo;
 use crate::http::work;
 use log::Log;
-use policy::{AuditVerdict, Level, Policy, Stage};
+use policy::{AuditLevel, AuditStage, AuditVerdict, Policy};
 
 pub use log::LogOptions;
 pub use policy::PolicyError;
@@ -78,22 +78,22 @@ impl Audit {
         info: &RequestInfo,
         parts: &Parts,
         long: bool,
-    ) -> Option<Record> {
+    ) -> Option<AuditRecord> {
         let verdict = self.policy.verdict(user, info);
-        if verdict.level == Level::None {
+        if verdict.level == AuditLevel::None {
             return None;
         }
-        let record = Record {
+        let record = AuditRecord {
             audit: self.clone(),
             event: first(user, info, parts, verdict.level),
-            keeps: !long && (verdict.level >= Level::Request || info.verb == "create"),
+            keeps: !long && (verdict.level >= AuditLevel::Request || info.verb == "create"),
             verdict,
             long,
             headers: parts.headers.get(CONTENT_TYPE).cloned(),
             body: Arc::default(),
             done: false,
         };
-        record.note(Stage::RequestReceived);
+        record.note(AuditStage::RequestReceived);
         Some(record)
     }
 
@@ -114,7 +114,7 @@ fn time() -> String {
 }
 
 /// The event from a request's header.
-fn first(user: &UserInfo, info: &RequestInfo, parts: &Parts, level: Level) -> Value {
+fn first(user: &UserInfo, info: &RequestInfo, parts: &Parts, level: AuditLevel) -> Value {
     let mut event = json!({
         "kind": "Event",
         "apiVersion": "audit.k8s.io/v1",
@@ -154,7 +154,7 @@ fn first(user: &UserInfo, info: &RequestInfo, parts: &Parts, level: Level) -> Va
 }
 
 /// A request that is noted. Dropped, it notes its end.
-pub(crate) struct Record {
+pub(crate) struct AuditRecord {
     audit: Arc<Audit>,
     verdict: AuditVerdict,
     event: Value,
@@ -166,7 +166,7 @@ pub(crate) struct Record {
     done: bool,
 }
 
-impl Record {
+impl AuditRecord {
     /// The request's body, copied if it is to be recorded.
     pub(crate) fn keep(&self, body: BoxBody) -> BoxBody {
         if !self.keeps {
@@ -203,14 +203,14 @@ impl Record {
         if self.keeps {
             self.note_request();
         }
-        if self.verdict.level == Level::RequestResponse && !self.long {
+        if self.verdict.level == AuditLevel::RequestResponse && !self.long {
             let header = HeaderValue::from_str(content_type).ok();
             if let Some(object) = self.readable(header.as_ref(), &whole()) {
                 self.event["responseObject"] = object;
             }
         }
         if self.long {
-            self.note(Stage::ResponseStarted);
+            self.note(AuditStage::ResponseStarted);
         } else {
             self.finish();
         }
@@ -227,7 +227,7 @@ impl Record {
         if reference.is_object() && reference["name"].is_null() && name.is_string() {
             reference["name"] = name.clone();
         }
-        if self.verdict.level >= Level::Request {
+        if self.verdict.level >= AuditLevel::Request {
             self.event["requestObject"] = object;
         }
     }
@@ -255,7 +255,7 @@ impl Record {
         Some(value)
     }
 
-    fn note(&self, stage: Stage) {
+    fn note(&self, stage: AuditStage) {
         if self.verdict.omit.contains(&stage) {
             return;
         }
@@ -267,7 +267,7 @@ impl Record {
 
     fn finish(&mut self) {
         if !std::mem::replace(&mut self.done, true) {
-            self.note(Stage::ResponseComplete);
+            self.note(AuditStage::ResponseComplete);
         }
     }
 
@@ -285,7 +285,7 @@ fn drop_managers(object: &mut Value) {
     }
 }
 
-impl Drop for Record {
+impl Drop for AuditRecord {
     fn drop(&mut self) {
         self.finish();
     }

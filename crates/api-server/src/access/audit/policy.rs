@@ -29,14 +29,14 @@ pub enum PolicyError {
 
 /// The audit level.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
-pub(super) enum Level {
+pub(super) enum AuditLevel {
     None,
     Metadata,
     Request,
     RequestResponse,
 }
 
-impl Level {
+impl AuditLevel {
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::None => "None",
@@ -49,14 +49,14 @@ impl Level {
 
 /// The audit stage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-pub(super) enum Stage {
+pub(super) enum AuditStage {
     RequestReceived,
     ResponseStarted,
     ResponseComplete,
     Panic,
 }
 
-impl Stage {
+impl AuditStage {
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::RequestReceived => "RequestReceived",
@@ -70,8 +70,8 @@ impl Stage {
 /// The audit level and stages for one request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct AuditVerdict {
-    pub(super) level: Level,
-    pub(super) omit: Vec<Stage>,
+    pub(super) level: AuditLevel,
+    pub(super) omit: Vec<AuditStage>,
     pub(super) without_managers: bool,
 }
 
@@ -86,7 +86,7 @@ pub(super) struct Policy {
     #[serde(default)]
     rules: Vec<Rule>,
     #[serde(default)]
-    omit_stages: Vec<Stage>,
+    omit_stages: Vec<AuditStage>,
     #[serde(default)]
     omit_managed_fields: bool,
 }
@@ -95,7 +95,7 @@ pub(super) struct Policy {
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Rule {
-    level: Level,
+    level: AuditLevel,
     #[serde(default)]
     users: Vec<String>,
     #[serde(default)]
@@ -109,7 +109,7 @@ struct Rule {
     #[serde(default, rename = "nonResourceURLs")]
     non_resource_urls: Vec<String>,
     #[serde(default)]
-    omit_stages: Vec<Stage>,
+    omit_stages: Vec<AuditStage>,
     omit_managed_fields: Option<bool>,
 }
 
@@ -176,7 +176,7 @@ impl Policy {
     /// The verdict of the first matching rule; without one nothing is recorded.
     pub(super) fn verdict(&self, user: &UserInfo, info: &RequestInfo) -> AuditVerdict {
         let rule = self.rules.iter().find(|rule| rule.fits(user, info));
-        let level = rule.map_or(Level::None, |rule| rule.level);
+        let level = rule.map_or(AuditLevel::None, |rule| rule.level);
         let own = rule.map_or(&[][..], |rule| &rule.omit_stages);
         let managers = rule.and_then(|rule| rule.omit_managed_fields);
         AuditVerdict {
@@ -272,7 +272,7 @@ rules:
   omitManagedFields: true
 ";
 
-    fn level(user: &str, groups: &[&str], method: &str, path: &str) -> Level {
+    fn level(user: &str, groups: &[&str], method: &str, path: &str) -> AuditLevel {
         let policy = Policy::parse(POLICY).unwrap();
         let user = UserInfo::new(user, groups.iter().copied());
         let (path, query) = path.split_once('?').unwrap_or((path, ""));
@@ -284,29 +284,44 @@ rules:
     #[test]
     fn the_first_rule_that_fits_counts() {
         let cases = [
-            ("system:kube-proxy", "/api/v1/services?watch=1", Level::None),
-            ("system:kube-proxy", "/api/v1/services", Level::Metadata),
+            (
+                "system:kube-proxy",
+                "/api/v1/services?watch=1",
+                AuditLevel::None,
+            ),
+            (
+                "system:kube-proxy",
+                "/api/v1/services",
+                AuditLevel::Metadata,
+            ),
             (
                 "a",
                 "/api/v1/namespaces/kube-system/secrets",
-                Level::Metadata,
+                AuditLevel::Metadata,
             ),
-            ("a", "/api/v1/namespaces/kube-system/pods", Level::Request),
+            (
+                "a",
+                "/api/v1/namespaces/kube-system/pods",
+                AuditLevel::Request,
+            ),
             (
                 "a",
                 "/api/v1/namespaces/kube-system/pods/p/log",
-                Level::Metadata,
+                AuditLevel::Metadata,
             ),
-            ("a", "/healthz/ping", Level::None),
-            ("a", "/version", Level::None),
-            ("a", "/metrics", Level::Metadata),
+            ("a", "/healthz/ping", AuditLevel::None),
+            ("a", "/version", AuditLevel::None),
+            ("a", "/metrics", AuditLevel::Metadata),
         ];
         for (user, path, expected) in cases {
             assert_eq!(level(user, &[], "GET", path), expected, "{user} {path}");
         }
         let scale = "/apis/apps/v1/namespaces/d/statefulsets/web/scale";
-        assert_eq!(level("a", &["devs"], "PUT", scale), Level::RequestResponse);
-        assert_eq!(level("a", &["ops"], "PUT", scale), Level::Metadata);
+        assert_eq!(
+            level("a", &["devs"], "PUT", scale),
+            AuditLevel::RequestResponse
+        );
+        assert_eq!(level("a", &["ops"], "PUT", scale), AuditLevel::Metadata);
         let policy = Policy::parse(POLICY).unwrap();
         let info = RequestInfo::new(
             &Method::GET,
@@ -316,7 +331,7 @@ rules:
         let verdict = policy.verdict(&UserInfo::default(), &info);
         assert_eq!(
             verdict.omit,
-            [Stage::RequestReceived, Stage::ResponseStarted]
+            [AuditStage::RequestReceived, AuditStage::ResponseStarted]
         );
     }
 

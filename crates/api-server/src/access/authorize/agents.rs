@@ -10,7 +10,7 @@ use resource_kinds::NodeAccount;
 use resource_kinds::ObjectReader;
 use resource_kinds::annotations::MIRROR_POD;
 use resource_kinds::namespaces::NODE_LEASES;
-use resource_kinds::pod_references::{self, Referenced};
+use resource_kinds::pod_references::{self, ReferencedKind};
 use resource_kinds::resource;
 use serde_json::Value;
 
@@ -277,8 +277,8 @@ fn is_related(
             named.any(claims_of)
         };
         Ok(match object {
-            Object::Secret => refers(Referenced::Secrets) || of_volume(),
-            Object::ConfigMap => refers(Referenced::ConfigMaps),
+            Object::Secret => refers(ReferencedKind::Secrets) || of_volume(),
+            Object::ConfigMap => refers(ReferencedKind::ConfigMaps),
             Object::Account => has_pod(namespace, &[node, name], &|pod| {
                 !is_mirror(pod) && pod["spec"]["serviceAccountName"] == name
             }),

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use http::{Request, Uri, header};
 use http_body_util::Full;
 use http_client::tls::{self, ClientConfig, Roots};
-use object_model::dialling::{Special, dialled};
+use object_model::dialling::{SpecialAddress, dialled};
 use serde_json::Value;
 
 use super::answers;
@@ -92,7 +92,7 @@ async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, String> {
     for address in found {
         match dialled(address.ip()) {
             Ok(ip) => allowed.push(SocketAddr::new(ip, port)),
-            Err(Special::Loopback) if is_own_word => allowed.push(address),
+            Err(SpecialAddress::Loopback) if is_own_word => allowed.push(address),
             Err(special) => refused = Some(special),
         }
     }

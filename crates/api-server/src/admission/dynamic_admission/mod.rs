@@ -17,7 +17,7 @@ use resource_kinds::admissionregistration::GROUP;
 use resource_kinds::info::SCALE;
 use serde_json::Value;
 
-use self::round::{MutationStep, Round};
+use self::round::{AdmissionReviewer, MutationStep};
 use crate::admission::plugins::{Plugins, admit};
 use crate::catalog::registry::Resource;
 use crate::http::call::Call;
@@ -136,7 +136,7 @@ pub(crate) async fn admit_and_change(
     if is_scale(request) {
         return change_scale(admission, request, &registrations, object, old).await;
     }
-    let mut round = Round::new(&admission.objects, request, word(operation), old)?;
+    let mut round = AdmissionReviewer::new(&admission.objects, request, word(operation), old)?;
     let Some(last) = round.change(registrations.steps(), object).await? else {
         return Ok(());
     };
@@ -173,7 +173,7 @@ pub(crate) async fn validate(
         Some((object, old)) => (object, old.as_ref()),
         _ => (object, old),
     };
-    let mut round = Round::new(&admission.objects, request, word(operation), old)?;
+    let mut round = AdmissionReviewer::new(&admission.objects, request, word(operation), old)?;
     round.judge(&registrations, object).await
 }
 
@@ -220,7 +220,7 @@ async fn ask_all(
     if !registrations.concern(request)? {
         return Ok(());
     }
-    let mut round = Round::new(&admission.objects, request, operation, None)?;
+    let mut round = AdmissionReviewer::new(&admission.objects, request, operation, None)?;
     round.name_kind(object);
     change_all(&mut round, &registrations, object).await?;
     round.judge(&registrations, object).await
@@ -240,7 +240,7 @@ async fn change_scale(
     };
     let mut scale = scalable.scale(object);
     let before = old.map(|old| scalable.scale(old));
-    let mut round = Round::new(&admission.objects, request, "UPDATE", before.as_ref())?;
+    let mut round = AdmissionReviewer::new(&admission.objects, request, "UPDATE", before.as_ref())?;
     if change_all(&mut round, registrations, &mut scale).await? {
         let errors = scalable.set_scale(object, &scale);
         if !errors.is_empty() {
@@ -254,7 +254,7 @@ async fn change_scale(
 /// Runs all mutating admission, and reinvokes those that ask for it; returns whether the object
 /// changed.
 async fn change_all(
-    round: &mut Round<'_>,
+    round: &mut AdmissionReviewer<'_>,
     registrations: &Registrations,
     object: &mut Value,
 ) -> Result<bool, Status> {

@@ -38,7 +38,7 @@ impl MutationStep<'_> {
 }
 
 /// One request.
-pub(super) struct Round<'a> {
+pub(super) struct AdmissionReviewer<'a> {
     objects: &'a Objects,
     write_request: &'a WriteRequest<'a>,
     operation: &'static str,
@@ -48,7 +48,7 @@ pub(super) struct Round<'a> {
     versions: Vec<Arc<Resource>>,
 }
 
-impl<'a> Round<'a> {
+impl<'a> AdmissionReviewer<'a> {
     pub(super) fn new(
         objects: &'a Objects,
         write_request: &'a WriteRequest<'a>,

@@ -12,31 +12,31 @@ use serde_json::{Value, json};
 use crate::catalog::registry::Resource;
 use crate::http::call::Call;
 use crate::http::limits::WORK_SLICE_BYTES;
-use crate::http::negotiate::{Form, wants_managed_fields};
+use crate::http::negotiate::{Representation, wants_managed_fields};
 use crate::http::protobuf::{self, PROTOBUF, WriteError};
 use crate::http::reply::{JSON, Reply};
 use crate::http::work;
 use crate::objects::storage;
-use crate::objects::write_request::Written;
+use crate::objects::write_request::CompletedWrite;
 
 pub(crate) use table::{Include, TableStyle};
 pub(crate) use virtual_objects::{Columns, virtual_list, virtual_object};
 
 /// The output format of a request's objects.
 #[derive(Clone, Copy)]
-pub(crate) struct View {
-    pub(crate) form: Form,
+pub(crate) struct OutputFormat {
+    pub(crate) form: Representation,
     include: Include,
     /// Whether JSON objects have `metadata.managedFields`.
     pub(crate) managed_fields: bool,
 }
 
-impl View {
+impl OutputFormat {
     /// Reads `Accept` and `includeObject`.
     pub(crate) fn of(call: &Call, resource: &Resource) -> Result<Self, Status> {
         let info = resource.info();
         let known = protobuf::is_known(&info.api_version(), info.kind);
-        let form = Form::of(&call.parts.headers, known)?;
+        let form = Representation::of(&call.parts.headers, known)?;
         Ok(Self {
             form,
             include: Include::parse(&call.query)?,
@@ -49,7 +49,7 @@ impl View {
         let info = resource.info();
         let known = protobuf::is_known(&info.api_version(), info.kind);
         Ok(Self {
-            form: Form::of_stream(&call.parts.headers, known)?,
+            form: Representation::of_stream(&call.parts.headers, known)?,
             include: Include::parse(&call.query)?,
             managed_fields: wants_managed_fields(&call.parts.headers),
         })
@@ -72,25 +72,25 @@ impl View {
         headings: bool,
     ) -> Result<Bytes, Status> {
         match self.form {
-            Form::Json => {
+            Representation::Json => {
                 let bytes = storage::bytes(resource, stored)?;
                 Ok(self.without_omitted(bytes))
             }
-            Form::Yaml => yaml(&storage::decode(resource, stored)?),
-            Form::Partial(version) => {
+            Representation::Yaml => yaml(&storage::decode(resource, stored)?),
+            Representation::Partial(version) => {
                 Ok(self.without_omitted(partial_bytes(&stored.value, version)))
             }
-            Form::Protobuf => {
+            Representation::Protobuf => {
                 let info = resource.info();
                 let kind = (info.api_version(), info.kind);
                 transcoded((&kind.0, kind.1), &storage::bytes(resource, stored)?)
             }
-            Form::PartialProtobuf(version) => {
+            Representation::PartialProtobuf(version) => {
                 let api_version = format!("meta.k8s.io/{version}");
                 // The metadata are the same in every form of the object.
                 transcoded((&api_version, "PartialObjectMetadata"), &stored.value)
             }
-            Form::Table(version) => {
+            Representation::Table(version) => {
                 let style = TableStyle {
                     version,
                     include: self.include,
@@ -130,7 +130,7 @@ pub(crate) fn object(
     stored: &KeyValue,
     code: StatusCode,
 ) -> Result<Reply, Status> {
-    let view = View::of(call, resource)?;
+    let view = OutputFormat::of(call, resource)?;
     let bytes = view.one(resource, stored, true)?;
     Ok(Reply::bytes(view.form.content_type(), bytes).with_code(code))
 }
@@ -139,7 +139,7 @@ pub(crate) fn object(
 pub(crate) fn written(
     call: &Call,
     resource: &Resource,
-    written: &Written,
+    written: &CompletedWrite,
     code: StatusCode,
 ) -> Result<Reply, Status> {
     object(call, resource, &written.stored, code)
@@ -147,12 +147,16 @@ pub(crate) fn written(
 
 /// Answers with an object that is not stored as such (a Scale).
 pub(crate) fn value(call: &Call, value: &Value, code: StatusCode) -> Result<Reply, Status> {
-    shown(Form::of(&call.parts.headers, is_known(value))?, value, code)
+    shown(
+        Representation::of(&call.parts.headers, is_known(value))?,
+        value,
+        code,
+    )
 }
 
 /// Responds with the result of a review or another request without a table form.
 pub(crate) fn outcome(call: &Call, value: &Value) -> Result<Reply, Status> {
-    let form = Form::of_outcome(&call.parts.headers, is_known(value))?;
+    let form = Representation::of_outcome(&call.parts.headers, is_known(value))?;
     shown(form, value, StatusCode::CREATED)
 }
 
@@ -161,12 +165,14 @@ fn is_known(value: &Value) -> bool {
     protobuf::is_known(text("apiVersion"), text("kind"))
 }
 
-fn shown(form: Form, value: &Value, code: StatusCode) -> Result<Reply, Status> {
+fn shown(form: Representation, value: &Value, code: StatusCode) -> Result<Reply, Status> {
     match form {
-        Form::Protobuf => Ok(Reply::bytes(PROTOBUF, encoded(value)?).with_code(code)),
-        Form::Yaml => Ok(Reply::bytes("application/yaml", yaml(value)?).with_code(code)),
-        Form::Table(version) => Ok(Reply::json(&table::of_value(value, version)).with_code(code)),
-        Form::Json | Form::Partial(_) | Form::PartialProtobuf(_) => {
+        Representation::Protobuf => Ok(Reply::bytes(PROTOBUF, encoded(value)?).with_code(code)),
+        Representation::Yaml => Ok(Reply::bytes("application/yaml", yaml(value)?).with_code(code)),
+        Representation::Table(version) => {
+            Ok(Reply::json(&table::of_value(value, version)).with_code(code))
+        }
+        Representation::Json | Representation::Partial(_) | Representation::PartialProtobuf(_) => {
             Ok(Reply::json(value).with_code(code))
         }
     }
@@ -179,10 +185,10 @@ pub(crate) async fn list(
     items: &[KeyValue],
     meta: &ListMeta,
 ) -> Result<Reply, Status> {
-    let view = View::of(call, resource)?;
+    let view = OutputFormat::of(call, resource)?;
     let info = resource.info();
     match view.form {
-        Form::Table(version) => {
+        Representation::Table(version) => {
             let style = TableStyle {
                 version,
                 include: view.include,
@@ -193,7 +199,7 @@ pub(crate) async fn list(
                 table::table(resource, items, meta.json(), style)?,
             ))
         }
-        Form::Json => {
+        Representation::Json => {
             let head = json!({
                 "kind": info.list_kind, "apiVersion": info.api_version(), "metadata": meta.json(),
             });
@@ -208,7 +214,7 @@ pub(crate) async fn list(
             });
             concatenated(&head, parts)
         }
-        Form::Partial(version) => {
+        Representation::Partial(version) => {
             let head = json!({
                 "kind": "PartialObjectMetadataList",
                 "apiVersion": format!("meta.k8s.io/{version}"),
@@ -220,19 +226,19 @@ pub(crate) async fn list(
             });
             concatenated(&head, parts)
         }
-        Form::Protobuf => {
+        Representation::Protobuf => {
             let api_version = info.api_version();
             let texts = items.iter().map(|item| storage::bytes(resource, item));
             let texts: Vec<Bytes> = texts.collect::<Result<_, _>>()?;
             listed((&api_version, info.list_kind), &meta.json(), &texts).await
         }
-        Form::PartialProtobuf(version) => {
+        Representation::PartialProtobuf(version) => {
             let api_version = format!("meta.k8s.io/{version}");
             let kind = (api_version.as_str(), "PartialObjectMetadataList");
             let texts: Vec<Bytes> = items.iter().map(|item| item.value.clone()).collect();
             listed(kind, &meta.json(), &texts).await
         }
-        Form::Yaml => {
+        Representation::Yaml => {
             let items: Result<Vec<Value>, Status> = items
                 .iter()
                 .map(|item| {
@@ -306,11 +312,16 @@ fn concatenated(
     Ok(Reply::segments(JSON, parts))
 }
 
-/// One event of a watch, of an object as [`View::one`] made it.
-pub(crate) fn event(form: Form, kind: &str, object: &[u8]) -> Bytes {
+/// One event of a watch, of an object as [`OutputFormat::one`] made it.
+pub(crate) fn event(form: Representation, kind: &str, object: &[u8]) -> Bytes {
     match form {
-        Form::Protobuf | Form::PartialProtobuf(_) => protobuf::event(kind, object).into(),
-        Form::Json | Form::Yaml | Form::Table(_) | Form::Partial(_) => line(kind, object),
+        Representation::Protobuf | Representation::PartialProtobuf(_) => {
+            protobuf::event(kind, object).into()
+        }
+        Representation::Json
+        | Representation::Yaml
+        | Representation::Table(_)
+        | Representation::Partial(_) => line(kind, object),
     }
 }
 
@@ -325,9 +336,9 @@ fn line(kind: &str, object: &[u8]) -> Bytes {
 }
 
 /// One event of a watch, of an object that is not stored (a bookmark, a Status).
-pub(crate) fn event_of_value(form: Form, kind: &str, object: &Value) -> Bytes {
+pub(crate) fn event_of_value(form: Representation, kind: &str, object: &Value) -> Bytes {
     match form {
-        Form::Protobuf | Form::PartialProtobuf(_) => {
+        Representation::Protobuf | Representation::PartialProtobuf(_) => {
             let bytes = protobuf::object(object).unwrap_or_default();
             protobuf::event(kind, &bytes).into()
         }

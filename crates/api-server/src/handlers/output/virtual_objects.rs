@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::table::{Include, heading};
 use super::{encoded, listed, partial, value, yaml};
 use crate::http::call::Call;
-use crate::http::negotiate::Form;
+use crate::http::negotiate::Representation;
 use crate::http::protobuf;
 use crate::http::reply::{JSON, Reply};
 
@@ -27,13 +27,17 @@ pub(crate) fn virtual_object(
     columns: &Columns,
 ) -> Result<Reply, Status> {
     match form(call, info)? {
-        Form::Table(version) => table(call, std::slice::from_ref(object), columns, version),
-        Form::Partial(version) => Ok(Reply::json(&partial(object, version))),
-        form @ Form::PartialProtobuf(version) => {
+        Representation::Table(version) => {
+            table(call, std::slice::from_ref(object), columns, version)
+        }
+        Representation::Partial(version) => Ok(Reply::json(&partial(object, version))),
+        form @ Representation::PartialProtobuf(version) => {
             let bytes = encoded(&partial(object, version))?;
             Ok(Reply::bytes(form.content_type(), bytes))
         }
-        Form::Json | Form::Yaml | Form::Protobuf => value(call, object, StatusCode::OK),
+        Representation::Json | Representation::Yaml | Representation::Protobuf => {
+            value(call, object, StatusCode::OK)
+        }
     }
 }
 
@@ -46,28 +50,33 @@ pub(crate) async fn virtual_list(
 ) -> Result<Reply, Status> {
     let form = form(call, info)?;
     let (api_version, kind, items) = match form {
-        Form::Table(version) => return table(call, &items, columns, version),
-        Form::Partial(version) | Form::PartialProtobuf(version) => {
+        Representation::Table(version) => return table(call, &items, columns, version),
+        Representation::Partial(version) | Representation::PartialProtobuf(version) => {
             let partials = items.iter().map(|item| partial(item, version)).collect();
             let api_version = format!("meta.k8s.io/{version}");
             (api_version, "PartialObjectMetadataList", partials)
         }
-        Form::Json | Form::Yaml | Form::Protobuf => (info.api_version(), info.list_kind, items),
+        Representation::Json | Representation::Yaml | Representation::Protobuf => {
+            (info.api_version(), info.list_kind, items)
+        }
     };
-    if matches!(form, Form::Protobuf | Form::PartialProtobuf(_)) {
+    if matches!(
+        form,
+        Representation::Protobuf | Representation::PartialProtobuf(_)
+    ) {
         let texts: Vec<Bytes> = items.iter().map(|item| item.to_string().into()).collect();
         return listed((&api_version, kind), &json!({}), &texts).await;
     }
     let list = json!({"kind": kind, "apiVersion": api_version, "metadata": {}, "items": items});
-    if form == Form::Yaml {
+    if form == Representation::Yaml {
         return Ok(Reply::bytes(form.content_type(), yaml(&list)?));
     }
     Ok(Reply::json(&list))
 }
 
-fn form(call: &Call, info: &KindInfo<'_>) -> Result<Form, Status> {
+fn form(call: &Call, info: &KindInfo<'_>) -> Result<Representation, Status> {
     let known = protobuf::is_known(&info.api_version(), info.kind);
-    Form::of(&call.parts.headers, known)
+    Representation::of(&call.parts.headers, known)
 }
 
 fn table(

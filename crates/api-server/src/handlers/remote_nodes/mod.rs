@@ -33,8 +33,8 @@ use crate::handlers::nodes::{NodeConnector, NodeService};
 use crate::http::body::{BoxBody, BoxError};
 use crate::objects::storage::{Objects, reading};
 pub(crate) use tunnels::{Tunnels, accept};
-pub use ways::Way;
-use ways::{Attempt, LastDirect, attempts};
+pub use ways::NodeConnection;
+use ways::{Attempt, LastDirectDial, attempts};
 
 /// The types of addresses of a node, the preferred first (kubeadm's order).
 const ADDRESS_TYPES: [&str; 3] = ["InternalIP", "ExternalIP", "Hostname"];
@@ -48,7 +48,7 @@ pub struct NodeReach {
     /// The address and port in the Node object.
     pub place: String,
     /// The way by which the node was reached, or the errors of all ways.
-    pub way: Result<Way, String>,
+    pub way: Result<NodeConnection, String>,
 }
 
 /// The nodes of this process, and those of other machines.
@@ -64,7 +64,7 @@ pub(crate) struct Nodes {
 struct Remote {
     tunnels: Arc<Tunnels>,
     /// By node.
-    last: Mutex<BTreeMap<String, LastDirect>>,
+    last: Mutex<BTreeMap<String, LastDirectDial>>,
     connections: Counts,
 }
 
@@ -239,7 +239,7 @@ impl Remote {
     /// Connects to the node. A tunnel that opens in the meantime is used, too.
     ///
     /// *Errors.* The reason of each way.
-    async fn connect(&self, to: &Destination) -> Result<(Way, Connected), BoxError> {
+    async fn connect(&self, to: &Destination) -> Result<(NodeConnection, Connected), BoxError> {
         if let Some(tunnel) = self.tunnels.of(&to.name) {
             return self.try_ways(to, Some(tunnel)).await;
         }
@@ -254,7 +254,7 @@ impl Remote {
         &self,
         to: &Destination,
         tunnel: Option<Tunnel>,
-    ) -> Result<(Way, Connected), BoxError> {
+    ) -> Result<(NodeConnection, Connected), BoxError> {
         let last = self.last().get(&to.name).cloned();
         let ways = attempts(&to.place, last.as_ref(), tunnel.is_some(), Instant::now());
         let mut reasons = Vec::new();
@@ -262,7 +262,7 @@ impl Remote {
         for Attempt { way, limit } in ways {
             let connecting = async {
                 match (way, &tunnel) {
-                    (Way::Tunnel, Some(tunnel)) => {
+                    (NodeConnection::Tunnel, Some(tunnel)) => {
                         Ok(Either::Right(to.identified(tunnel.connect().await?).await?))
                     }
                     _ => Ok(Either::Left(to.direct(limit).await?)),
@@ -275,22 +275,22 @@ impl Remote {
             self.count(way, connected.is_ok());
             let now = Instant::now();
             match (connected, way) {
-                (Ok(stream), Way::Direct) => {
+                (Ok(stream), NodeConnection::Direct) => {
                     self.note_direct(to, now, true);
                     return Ok((way, stream));
                 }
-                (Ok(stream), Way::Tunnel) => {
+                (Ok(stream), NodeConnection::Tunnel) => {
                     // A node that neither way leads to may be starting: that says nothing of its address.
                     if let Some(at) = failed_direct {
                         self.note_direct(to, at, false);
                     }
                     return Ok((way, stream));
                 }
-                (Err(error), Way::Direct) => {
+                (Err(error), NodeConnection::Direct) => {
                     failed_direct = Some(now);
                     reasons.push(format!("connect to {}: {error}", to.place));
                 }
-                (Err(error), Way::Tunnel) => {
+                (Err(error), NodeConnection::Tunnel) => {
                     reasons.push(format!("connect through the node's tunnel: {error}"));
                 }
             }
@@ -301,10 +301,10 @@ impl Remote {
         Err(reasons.join("; ").into())
     }
 
-    fn count(&self, way: Way, has_reached: bool) {
+    fn count(&self, way: NodeConnection, has_reached: bool) {
         let count = match way {
-            Way::Direct => &self.connections.direct,
-            Way::Tunnel => &self.connections.tunnel,
+            NodeConnection::Direct => &self.connections.direct,
+            NodeConnection::Tunnel => &self.connections.tunnel,
         };
         let count = if has_reached {
             &count.made
@@ -315,7 +315,7 @@ impl Remote {
     }
 
     fn note_direct(&self, to: &Destination, at: Instant, has_reached: bool) {
-        let last = LastDirect {
+        let last = LastDirectDial {
             place: to.place.clone(),
             at,
             has_reached,
@@ -323,7 +323,7 @@ impl Remote {
         self.last().insert(to.name.clone(), last);
     }
 
-    fn last(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, LastDirect>> {
+    fn last(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, LastDirectDial>> {
         self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

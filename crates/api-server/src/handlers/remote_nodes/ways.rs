@@ -14,7 +14,7 @@ use crate::http::limits::{
 
 /// A way to a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Way {
+pub enum NodeConnection {
     /// The address in the Node object.
     Direct,
     /// The tunnel that the node has opened.
@@ -23,7 +23,7 @@ pub enum Way {
 
 /// The last trial of the address in a Node object.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct LastDirect {
+pub(super) struct LastDirectDial {
     pub(super) place: NodeApiAddress,
     pub(super) at: Instant,
     pub(super) has_reached: bool,
@@ -32,23 +32,23 @@ pub(super) struct LastDirect {
 /// A trial of a way, and its time limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Attempt {
-    pub(super) way: Way,
+    pub(super) way: NodeConnection,
     pub(super) limit: Duration,
 }
 
 /// The attempts to reach a node at a place, in order; the first connection is used.
 pub(super) fn attempts(
     place: &NodeApiAddress,
-    last: Option<&LastDirect>,
+    last: Option<&LastDirectDial>,
     has_tunnel: bool,
     now: Instant,
 ) -> Vec<Attempt> {
     let attempt = |way, limit| Attempt { way, limit };
-    let direct = attempt(Way::Direct, PROXY_CONNECT_TIMEOUT);
+    let direct = attempt(NodeConnection::Direct, PROXY_CONNECT_TIMEOUT);
     if !has_tunnel {
         return vec![direct];
     }
-    let tunnel = attempt(Way::Tunnel, TUNNEL_CONNECT_TIMEOUT);
+    let tunnel = attempt(NodeConnection::Tunnel, TUNNEL_CONNECT_TIMEOUT);
     let is_unreachable = last.is_some_and(|last| {
         last.place == *place
             && !last.has_reached
@@ -56,7 +56,10 @@ pub(super) fn attempts(
     });
     match is_unreachable {
         true => vec![tunnel, direct],
-        false => vec![attempt(Way::Direct, SHORT_CONNECT_TIMEOUT), tunnel],
+        false => vec![
+            attempt(NodeConnection::Direct, SHORT_CONNECT_TIMEOUT),
+            tunnel,
+        ],
     }
 }
 
@@ -71,11 +74,11 @@ mod tests {
         }
     }
 
-    fn ways(last: Option<(bool, Duration)>, has_tunnel: bool) -> Vec<Way> {
+    fn ways(last: Option<(bool, Duration)>, has_tunnel: bool) -> Vec<NodeConnection> {
         let start = Instant::now();
         let last = last.map(|(has_reached, ago)| (has_reached, start, start + ago));
         let now = last.map_or(start, |(_, _, now)| now);
-        let last = last.map(|(has_reached, at, _)| LastDirect {
+        let last = last.map(|(has_reached, at, _)| LastDirectDial {
             place: place("10.0.0.1"),
             at,
             has_reached,
@@ -87,7 +90,7 @@ mod tests {
     /// docs/many-machines.md: a tunnel where nodes cannot be reached; the server picks.
     #[test]
     fn the_network_comes_first_unless_it_has_just_failed() {
-        use Way::{Direct, Tunnel};
+        use NodeConnection::{Direct, Tunnel};
         let (soon, later) = (Duration::from_secs(1), DIRECT_AGAIN);
         let cases = [
             (None, true, vec![Direct, Tunnel]),
@@ -107,13 +110,13 @@ mod tests {
     #[test]
     fn another_address_is_tried_at_once() {
         let now = Instant::now();
-        let last = LastDirect {
+        let last = LastDirectDial {
             place: place("10.0.0.1"),
             at: now,
             has_reached: false,
         };
         let found = attempts(&place("10.0.0.2"), Some(&last), true, now);
-        assert_eq!(found[0].way, Way::Direct);
+        assert_eq!(found[0].way, NodeConnection::Direct);
     }
 
     /// A second way shortens the wait for the first one; the only way has all the time.
@@ -123,7 +126,7 @@ mod tests {
         let with = attempts(&place("a"), None, true, now);
         let without = attempts(&place("a"), None, false, now);
         assert!(with[0].limit < without[0].limit);
-        let last = LastDirect {
+        let last = LastDirectDial {
             place: place("a"),
             at: now,
             has_reached: false,

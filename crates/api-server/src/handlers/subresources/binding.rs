@@ -15,7 +15,7 @@ use crate::http::call::Call;
 use crate::http::decode;
 use crate::http::reply::Reply;
 use crate::objects::metadata;
-use crate::objects::write_request::Part;
+use crate::objects::write_request::ObjectPart;
 use crate::objects::write_request::{WriteOptions, WriteRequest};
 
 /// The fields of the spec that [`assigned`] reads and sets.
@@ -45,7 +45,7 @@ pub(super) async fn answer(
     check(&binding, &call.info.name)?;
     let name = call.info.name.as_str();
     let mut change = |old: &Value| assigned(resource, name, old, &binding);
-    update(writer, &request, Part::Trusted(READS), &mut change).await?;
+    update(writer, &request, ObjectPart::Trusted(READS), &mut change).await?;
     created(call)
 }
 

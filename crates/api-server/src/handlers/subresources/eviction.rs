@@ -23,7 +23,7 @@ use crate::http::reply::Reply;
 use crate::http::work;
 use crate::objects::metadata;
 use crate::objects::storage::{self, reading};
-use crate::objects::write_request::Part;
+use crate::objects::write_request::ObjectPart;
 use crate::objects::write_request::{WriteOptions, WriteRequest};
 
 const GROUP: &str = "policy";
@@ -127,7 +127,7 @@ async fn remove(
             }
             Ok(marked)
         };
-        let written = update(writer, request, Part::Trusted(&[]), &mut mark).await?;
+        let written = update(writer, request, ObjectPart::Trusted(&[]), &mut mark).await?;
         if version.is_some() {
             options
                 .preconditions
@@ -222,7 +222,7 @@ async fn take_disruption(
         subresource: "status",
         ..*request
     };
-    match update(writer, &request, Part::Trusted(&[]), &mut change).await {
+    match update(writer, &request, ObjectPart::Trusted(&[]), &mut change).await {
         // The budget was deleted, so it forbids nothing.
         Err(status) if status.reason == StatusReason::NotFound => Ok(()),
         done => done.map(|_| ()),

@@ -13,7 +13,7 @@ use crate::http::body::BoxBody;
 use crate::http::call::Call;
 use crate::http::reply::Reply;
 use crate::objects::metadata;
-use crate::objects::write_request::Part;
+use crate::objects::write_request::ObjectPart;
 use crate::objects::write_request::{WriteOptions, WriteRequest, accept};
 
 /// Answers a PUT that replaces an object's finalizers.
@@ -43,6 +43,6 @@ pub(super) async fn answer(
         Ok(object)
     };
     let request = WriteRequest::of(call, resource, options);
-    let written = update(writer, &request, Part::Trusted(&[]), &mut change).await?;
+    let written = update(writer, &request, ObjectPart::Trusted(&[]), &mut change).await?;
     output::written(call, resource, &written, StatusCode::OK)
 }

@@ -25,10 +25,10 @@ use crate::handlers::verbs::{namespace, patch};
 use crate::handlers::writer::Writer;
 use crate::http::body::{self, BoxBody};
 use crate::http::call::{Answer, Call};
-use crate::http::negotiate::Form;
+use crate::http::negotiate::Representation;
 use crate::http::refusals::{not_allowed, unknown_path};
 use crate::http::reply::Reply;
-use crate::objects::write_request::Part;
+use crate::objects::write_request::ObjectPart;
 
 /// Answers a request for a sub-resource.
 ///
@@ -52,11 +52,11 @@ pub(crate) async fn answer(
     let verb = verb.filter(|verb| known.verbs.contains(verb));
     let verb = verb.ok_or_else(not_allowed)?;
     // Before anything is written, as for whole objects.
-    Form::of(&call.parts.headers, true)?;
+    Representation::of(&call.parts.headers, true)?;
     let reply = match name.as_str() {
-        "status" => part(writer, resource, verb, &call, body, Part::Status).await,
+        "status" => part(writer, resource, verb, &call, body, ObjectPart::Status).await,
         "approval" | "ephemeralcontainers" | "resize" => {
-            part(writer, resource, verb, &call, body, Part::Subresource).await
+            part(writer, resource, verb, &call, body, ObjectPart::Subresource).await
         }
         "scale" => scale::answer(writer, resource, verb, &call, body).await,
         "finalize" => finalize::answer(writer, resource, &call, body).await,
@@ -92,7 +92,7 @@ async fn part(
     verb: Verb,
     call: &Call,
     body: BoxBody,
-    part: Part,
+    part: ObjectPart,
 ) -> Result<Reply, Status> {
     match verb {
         Verb::Get => {

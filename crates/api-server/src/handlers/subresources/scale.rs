@@ -21,7 +21,7 @@ use crate::http::reply::Reply;
 use crate::objects::field_managers;
 use crate::objects::metadata;
 use crate::objects::storage;
-use crate::objects::write_request::Part;
+use crate::objects::write_request::ObjectPart;
 use crate::objects::write_request::{WriteOptions, WriteRequest};
 
 /// `autoscaling/v1` Scale, for patches of it.
@@ -95,7 +95,7 @@ async fn write(
         }
         Ok(object)
     };
-    let written = update(writer, &request, Part::Whole, &mut apply).await?;
+    let written = update(writer, &request, ObjectPart::Whole, &mut apply).await?;
     let scale = scale_of(resource, &storage::decode(resource, &written.stored)?)?;
     output::value(call, &scale, StatusCode::OK)
 }
@@ -124,13 +124,13 @@ async fn apply(
         field_managers::merge(
             &writer.objects.catalog,
             &request,
-            Part::Whole,
+            ObjectPart::Whole,
             &wanted,
             Some(old),
             force,
         )
     };
-    let written = update(writer, &request, Part::Whole, &mut merge).await?;
+    let written = update(writer, &request, ObjectPart::Whole, &mut merge).await?;
     let scale = scale_of(resource, &storage::decode(resource, &written.stored)?)?;
     output::value(call, &scale, StatusCode::OK)
 }

@@ -16,8 +16,9 @@ use crate::http::limits::WRITE_ATTEMPTS_MAX;
 use crate::http::reply::Reply;
 use crate::objects::field_managers;
 use crate::objects::metadata;
-use crate::objects::write_request::Part;
-use crate::objects::write_request::{Validation, WriteOptions, WriteRequest, accept};
+use crate::objects::write_request::{
+    CompletedWrite, ObjectPart, Validation, WriteOptions, WriteRequest, accept,
+};
 
 /// The content type of such a patch: YAML, of which JSON is a part.
 pub(crate) const APPLY: &str = "application/apply-patch+yaml";
@@ -80,7 +81,7 @@ pub(super) async fn answer(
     resource: &Resource,
     call: &Call,
     bytes: &[u8],
-    part: Part,
+    part: ObjectPart,
 ) -> Result<Reply, Status> {
     let options = WriteOptions::parse_patch(&call.query, true)?;
     let info = resource.info();
@@ -108,17 +109,15 @@ struct Apply<'a> {
     writer: Writer<'a>,
     resource: &'a Resource,
     call: &'a Call,
-    part: Part,
+    part: ObjectPart,
     request: WriteRequest<'a>,
     config: &'a Value,
     force: bool,
 }
 
-type Written = crate::objects::write_request::Written;
-
 impl Apply<'_> {
     /// Updates the object, or creates it if there is none; retried when another writer was faster.
-    async fn run(&self) -> Result<(Written, StatusCode), Status> {
+    async fn run(&self) -> Result<(CompletedWrite, StatusCode), Status> {
         for _ in 0..WRITE_ATTEMPTS_MAX {
             let mut change = |old: &Value| self.merged(Some(old));
             match update(self.writer, &self.request, self.part, &mut change).await {
@@ -135,10 +134,10 @@ impl Apply<'_> {
     }
 
     fn creates(&self, status: &Status) -> bool {
-        status.reason == StatusReason::NotFound && self.part == Part::Whole
+        status.reason == StatusReason::NotFound && self.part == ObjectPart::Whole
     }
 
-    async fn create(&self) -> Result<Written, Status> {
+    async fn create(&self) -> Result<CompletedWrite, Status> {
         let (config, name) = (self.config, self.request.name);
         let info = self.call.info.with_verb("create");
         authorize::authorize(&self.writer.access.authorizer, &self.call.user, &info)?;

@@ -26,8 +26,8 @@ use crate::objects::metadata;
 use crate::objects::object_write::{ObjectWrite, WriteResult};
 use crate::objects::quota;
 use crate::objects::storage::{Managers, Objects, Parts, reading};
-use crate::objects::write_request::Part;
-use crate::objects::write_request::{WriteOptions, WriteRequest, Written, accept};
+use crate::objects::write_request::ObjectPart;
+use crate::objects::write_request::{CompletedWrite, WriteOptions, WriteRequest, accept};
 
 /// Answers a POST to a collection.
 pub(crate) async fn answer(
@@ -57,7 +57,7 @@ pub(crate) async fn create(
     writer: Writer<'_>,
     request: &WriteRequest<'_>,
     mut object: Value,
-) -> Result<Written, Status> {
+) -> Result<CompletedWrite, Status> {
     let resource = request.resource;
     default_account::await_it(writer.objects, request, &object).await;
     resource.kind.default(&mut object);
@@ -69,7 +69,7 @@ pub(crate) async fn create(
     let managers = field_managers::track(
         &writer.objects.catalog,
         request,
-        Part::Whole,
+        ObjectPart::Whole,
         &mut object,
         (None, managers),
     );
@@ -120,7 +120,7 @@ async fn create_named(
     request: &WriteRequest<'_>,
     mut object: Value,
     managers: &Managers,
-) -> Result<Written, Status> {
+) -> Result<CompletedWrite, Status> {
     let resource = request.resource;
     let kind = &resource.kind;
     kind.prepare_create(&mut object);
@@ -158,12 +158,12 @@ async fn create_named(
         };
         match outcome {
             Outcome::Stored(stored) => {
-                return Ok(Written {
+                return Ok(CompletedWrite {
                     stored,
                     gone: false,
                 });
             }
-            Outcome::Dry => return Ok(Written::dry(resource, &object, None)),
+            Outcome::Dry => return Ok(CompletedWrite::dry(resource, &object, None)),
             Outcome::Exists => return Err(resource.already_exists(&name)),
             // Another writer took the chosen value: choose again. A value that the user asked for
             // is not replaced.

@@ -23,7 +23,9 @@ use crate::http::work;
 use crate::objects::metadata;
 use crate::objects::remove::remove;
 use crate::objects::storage::Managers;
-use crate::objects::write_request::{Validation, WriteOptions, WriteRequest, Written, dry_run};
+use crate::objects::write_request::{
+    CompletedWrite, Validation, WriteOptions, WriteRequest, dry_run,
+};
 
 const ORPHAN: &str = "orphan";
 const FOREGROUND: &str = "foregroundDeletion";
@@ -251,7 +253,7 @@ pub(crate) async fn delete(
     writer: Writer<'_>,
     request: &WriteRequest<'_>,
     options: &DeleteOptions,
-) -> Result<Written, Status> {
+) -> Result<CompletedWrite, Status> {
     let resource = request.resource;
     for _ in 0..WRITE_ATTEMPTS_MAX {
         let stored = writer.stored(request).await?;
@@ -273,18 +275,18 @@ pub(crate) async fn delete(
         let mark = Mark::of(resource, &object, options, Timestamp::now());
         let gone = mark.lets_go(resource, &object);
         if request.dry_run || (!gone && mark.is_empty()) {
-            return Ok(Written { stored, gone });
+            return Ok(CompletedWrite { stored, gone });
         }
         let done = if gone {
             let revision = remove(writer.objects, resource, (&stored, &object, &parts)).await?;
-            revision.map(|_| Written { stored, gone: true })
+            revision.map(|_| CompletedWrite { stored, gone: true })
         } else {
             mark.apply(resource, &mut object);
             let objects = writer.objects;
             let stored = objects
                 .replace(resource, &stored, &object, (&managers, &parts))
                 .await?;
-            stored.map(|stored| Written {
+            stored.map(|stored| CompletedWrite {
                 stored,
                 gone: false,
             })

@@ -18,7 +18,7 @@ use resource_kinds::Verb;
 use crate::catalog::registry::Resource;
 use crate::handlers::metrics::Metrics;
 use crate::handlers::output;
-use crate::handlers::output::View;
+use crate::handlers::output::OutputFormat;
 use crate::handlers::writer::Writer;
 use crate::http::body::{self, BoxBody};
 use crate::http::call::Call;
@@ -26,7 +26,7 @@ use crate::http::decode;
 use crate::http::reply::Reply;
 use crate::http::work;
 use crate::objects::storage::Objects;
-use crate::objects::write_request::Part;
+use crate::objects::write_request::ObjectPart;
 
 /// Dispatches a request for objects of one kind.
 pub(crate) async fn answer(
@@ -39,7 +39,7 @@ pub(crate) async fn answer(
 ) -> Result<Reply, Status> {
     // Before anything is written: a reply that cannot be given is refused like any bad request.
     if verb != Verb::Watch {
-        View::of(&call, resource)?;
+        OutputFormat::of(&call, resource)?;
     }
     match verb {
         Verb::Get => get(writer.objects, resource, &call).await,
@@ -51,11 +51,11 @@ pub(crate) async fn answer(
         }
         Verb::Update => {
             let bytes = body::read(body, &call.limits).await?;
-            update::answer(writer, resource, &call, &bytes, Part::Whole).await
+            update::answer(writer, resource, &call, &bytes, ObjectPart::Whole).await
         }
         Verb::Patch => {
             let bytes = body::read(body, &call.limits).await?;
-            patch::answer(writer, resource, &call, &bytes, Part::Whole).await
+            patch::answer(writer, resource, &call, &bytes, ObjectPart::Whole).await
         }
         Verb::Delete => {
             let bytes = body::read(body, &call.limits).await?;

@@ -16,9 +16,9 @@ use crate::http::call::Call;
 use crate::http::decode::{Decoded, json, unsupported};
 use crate::http::negotiate::content_type;
 use crate::http::reply::Reply;
-use crate::objects::write_request::Part;
+use crate::objects::write_request::ObjectPart;
 use crate::objects::write_request::{
-    Extent, Validation, WriteOptions, WriteRequest, accept, complaints,
+    EditedFields, Validation, WriteOptions, WriteRequest, accept, complaints,
 };
 
 const JSON_PATCH: &str = "application/json-patch+json";
@@ -107,20 +107,22 @@ impl Patch {
 
     /// The fields that the patch reads and edits. A patch of the status may be written for other parts
     /// of the object, too.
-    fn extent(&self, part: Part) -> Extent {
+    fn extent(&self, part: ObjectPart) -> EditedFields {
         let names = |own: &[&str]| {
             let map = self.value.as_ref().and_then(Value::as_object);
             let mut names = map.into_iter().flat_map(|map| map.keys());
             names.all(|name| own.contains(&name.as_str()))
         };
         match (self.form, part) {
-            (Form::Json, Part::Whole) if self.is_for_metadata() => Extent::Metadata,
-            (Form::Json, _) => Extent::Any,
-            (_, Part::Whole) if names(&["apiVersion", "kind", "metadata"]) => Extent::Metadata,
-            (_, Part::Status) if !names(&["apiVersion", "kind", "metadata", "status"]) => {
-                Extent::Any
+            (Form::Json, ObjectPart::Whole) if self.is_for_metadata() => EditedFields::Metadata,
+            (Form::Json, _) => EditedFields::Any,
+            (_, ObjectPart::Whole) if names(&["apiVersion", "kind", "metadata"]) => {
+                EditedFields::Metadata
             }
-            _ => Extent::Part,
+            (_, ObjectPart::Status) if !names(&["apiVersion", "kind", "metadata", "status"]) => {
+                EditedFields::Any
+            }
+            _ => EditedFields::Part,
         }
     }
 
@@ -186,7 +188,7 @@ pub(crate) async fn answer(
     resource: &Resource,
     call: &Call,
     bytes: &[u8],
-    part: Part,
+    part: ObjectPart,
 ) -> Result<Reply, Status> {
     if is_apply(call) {
         return apply::answer(writer, resource, call, bytes, part).await;

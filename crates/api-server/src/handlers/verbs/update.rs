@@ -26,7 +26,8 @@ use crate::objects::quota;
 use crate::objects::remove::remove;
 use crate::objects::storage::{self, Managers, Parts, reading};
 use crate::objects::write_request::{
-    Extent, Part, Validation, WriteOptions, WriteRequest, Written, accept, cannot_be_handled,
+    CompletedWrite, EditedFields, ObjectPart, Validation, WriteOptions, WriteRequest, accept,
+    cannot_be_handled,
 };
 
 /// The text of a 409 for an object that has changed in between.
@@ -42,7 +43,7 @@ pub(crate) async fn answer(
     resource: &Resource,
     call: &Call,
     bytes: &[u8],
-    part: Part,
+    part: ObjectPart,
 ) -> Result<Reply, Status> {
     let sent = || decode::body(&call.parts.headers, bytes, resource.info().kind);
     let decoded = sent()?;
@@ -74,7 +75,7 @@ pub(crate) async fn answer(
     let (written, code) = match update(writer, &request, part, &mut change).await {
         Err(status)
             if status.reason == StatusReason::NotFound
-                && part == Part::Whole
+                && part == ObjectPart::Whole
                 && kind.info().writes.create_on_update =>
         {
             let info = call.info.with_verb("create");
@@ -107,15 +108,17 @@ fn unversioned(resource: &Resource, name: &str) -> Status {
 pub(crate) async fn update(
     writer: Writer<'_>,
     request: &WriteRequest<'_>,
-    part: Part,
+    part: ObjectPart,
     change: &mut Change<'_>,
-) -> Result<Written, Status> {
+) -> Result<CompletedWrite, Status> {
     let resource = request.resource;
     let reads = match part {
-        Part::Status => resource.kind.status_update().reads(),
-        Part::Trusted(reads) => reads,
-        Part::Whole if request.extent == Extent::Metadata => resource.kind.reads_for_metadata(),
-        Part::Whole | Part::Subresource => &[],
+        ObjectPart::Status => resource.kind.status_update().reads(),
+        ObjectPart::Trusted(reads) => reads,
+        ObjectPart::Whole if request.extent == EditedFields::Metadata => {
+            resource.kind.reads_for_metadata()
+        }
+        ObjectPart::Whole | ObjectPart::Subresource => &[],
     };
     for _ in 0..WRITE_ATTEMPTS_MAX {
         let stored = writer.stored(request).await?;
@@ -126,7 +129,7 @@ pub(crate) async fn update(
             return Err(resource.conflict(request.name, MODIFIED));
         }
         let mut draft = prepare(writer, request, part, object, (&old, &managers, &parts)).await?;
-        if part == Part::Whole {
+        if part == ObjectPart::Whole {
             quota::count(
                 writer.objects,
                 resource,
@@ -135,13 +138,13 @@ pub(crate) async fn update(
             )?;
         }
         if metadata::same(&draft.object, &old) && draft.managers.same(&managers)? {
-            return Ok(Written {
+            return Ok(CompletedWrite {
                 stored,
                 gone: false,
             });
         }
         let parts = match part {
-            Part::Trusted(_) => parts.changed(&old, &draft.object)?,
+            ObjectPart::Trusted(_) => parts.changed(&old, &draft.object)?,
             _ => parts,
         };
         if let Some(written) = write(writer, request, (&stored, &old, &parts), draft).await? {
@@ -166,7 +169,7 @@ struct Draft {
 async fn prepare(
     writer: Writer<'_>,
     request: &WriteRequest<'_>,
-    part: Part,
+    part: ObjectPart,
     mut object: Value,
     (old, managers, parts): (&Value, &Managers, &Parts),
 ) -> Result<Draft, Status> {
@@ -181,17 +184,17 @@ async fn prepare(
     };
     default(&mut object);
     match part {
-        Part::Whole if !parts.is_empty() => metadata::restore_all_others(&mut object, old),
-        Part::Whole => kind.prepare_update(&mut object, old),
-        Part::Status => kind.status_update().prepare_status_update(&mut object, old),
-        Part::Subresource => {
+        ObjectPart::Whole if !parts.is_empty() => metadata::restore_all_others(&mut object, old),
+        ObjectPart::Whole => kind.prepare_update(&mut object, old),
+        ObjectPart::Status => kind.status_update().prepare_status_update(&mut object, old),
+        ObjectPart::Subresource => {
             let rules = kind.subresource_update();
             rules.prepare_subresource_update(sub, &mut object, old);
         }
         // Other fully validated objects have their kind's form; this one must be converted, unless
         // its handler kept the form of the few fields that it has.
-        Part::Trusted(_) if !parts.is_empty() => {}
-        Part::Trusted(_) => {
+        ObjectPart::Trusted(_) if !parts.is_empty() => {}
+        ObjectPart::Trusted(_) => {
             let decoded = kind.decode(object);
             object = decoded.map_err(|text| cannot_be_handled(&kind.info(), &text))?;
         }
@@ -207,7 +210,7 @@ async fn prepare(
     // A webhook or policy for the request has the object decoded as a whole. One that comes into
     // force since then is later than the request, and would see an incomplete object.
     let is_whole = matches!(managers, Managers::Within);
-    let outside = !matches!(part, Part::Trusted(_)) && is_whole;
+    let outside = !matches!(part, ObjectPart::Trusted(_)) && is_whole;
     if outside {
         dynamic_admission::admit_and_change(writer.admission, request, update, &mut object, before)
             .await?;
@@ -224,7 +227,7 @@ async fn prepare(
     let asked = kind.allocating().allocations(&object);
     let mut errors = metadata::validate_update(&object, old);
     match part {
-        Part::Whole => {
+        ObjectPart::Whole => {
             reading(writer.objects, |reads| {
                 kind.allocating().allocate(&mut object, Some(old), reads)
             })?;
@@ -233,17 +236,17 @@ async fn prepare(
                 metadata::count_generation(&mut object, old);
             }
         }
-        Part::Status => {
+        ObjectPart::Status => {
             errors.extend(kind.status_update().validate_status_update(&object, old));
         }
-        Part::Subresource => {
+        ObjectPart::Subresource => {
             let rules = kind.subresource_update();
             errors.extend(rules.validate_subresource_update(sub, &object, old));
             if kind.info().writes.has_generation {
                 metadata::count_generation(&mut object, old);
             }
         }
-        Part::Trusted(_) => {}
+        ObjectPart::Trusted(_) => {}
     }
     errors.extend(own_annotations::validate(
         kind.info().kind,
@@ -253,7 +256,7 @@ async fn prepare(
     if !errors.is_empty() {
         return Err(resource.invalid(request.name, &errors));
     }
-    if matches!(part, Part::Whole | Part::Subresource) {
+    if matches!(part, ObjectPart::Whole | ObjectPart::Subresource) {
         request.warn(kind.warnings(&object, before));
     }
     advise(&writer.admission.plugins, request, update, &object, before);
@@ -287,7 +290,7 @@ async fn write(
     request: &WriteRequest<'_>,
     (stored, old, parts): (&KeyValue, &Value, &Parts),
     draft: Draft,
-) -> Result<Option<Written>, Status> {
+) -> Result<Option<CompletedWrite>, Status> {
     let resource = request.resource;
     let Draft {
         mut object,
@@ -309,7 +312,7 @@ async fn write(
     };
     if request.dry_run {
         write.check_quota(writer.objects).await?;
-        return Ok(Some(Written::dry(resource, &object, Some(stored))));
+        return Ok(Some(CompletedWrite::dry(resource, &object, Some(stored))));
     }
     if may_go(resource, &object) {
         parts.restore(&mut object)?;
@@ -324,11 +327,11 @@ async fn write(
                 mod_revision: revision,
                 ..stored.clone()
             };
-            Written { stored, gone: true }
+            CompletedWrite { stored, gone: true }
         }));
     }
     match write.store(writer.objects).await? {
-        WriteResult::Stored(stored) => Ok(Some(Written {
+        WriteResult::Stored(stored) => Ok(Some(CompletedWrite {
             stored,
             gone: false,
         })),

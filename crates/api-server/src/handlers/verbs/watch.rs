@@ -23,7 +23,7 @@ use super::list::{parse_version, span};
 use super::namespace;
 use crate::catalog::registry::Resource;
 use crate::handlers::metrics::Metrics;
-use crate::handlers::output::{View, event, event_of_value};
+use crate::handlers::output::{OutputFormat, event, event_of_value};
 use crate::handlers::selection::Selection;
 use crate::http::body::boxed;
 use crate::http::call::Call;
@@ -31,7 +31,7 @@ use crate::http::connection::Connection;
 use crate::http::limits::{
     BOOKMARK_INTERVAL, WATCH_BATCH_BYTES, WATCH_TIMEOUT_MAX_SECS, WATCH_TIMEOUT_MIN_SECS,
 };
-use crate::http::negotiate::Form;
+use crate::http::negotiate::Representation;
 use crate::http::query::Query;
 use crate::http::reply::Reply;
 use crate::http::work;
@@ -58,7 +58,7 @@ pub(crate) async fn answer(
     call: &Call,
 ) -> Result<Reply, Status> {
     let selection = Selection::of(call, resource)?;
-    let view = View::of_stream(call, resource)?;
+    let view = OutputFormat::of_stream(call, resource)?;
     let newest = objects.store.current_revision();
     let beginning = beginning(&call.query, newest)?;
     let asked = call
@@ -168,7 +168,7 @@ struct Watcher {
     grace: Duration,
     resource: Arc<Resource>,
     selection: Selection,
-    view: View,
+    view: OutputFormat,
     /// The one key that is watched, if it is only one.
     exact: Option<Vec<u8>>,
     bookmarks: bool,
@@ -413,7 +413,7 @@ impl Watcher {
             metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
         }
         let object = match self.view.form {
-            Form::Table(version) => json!({
+            Representation::Table(version) => json!({
                 "kind": "Table",
                 "apiVersion": format!("meta.k8s.io/{version}"),
                 "metadata": {"resourceVersion": self.seen.0.to_string()},
@@ -424,12 +424,12 @@ impl Watcher {
                     "metadata": metadata,
                 }}],
             }),
-            Form::Partial(version) | Form::PartialProtobuf(version) => json!({
+            Representation::Partial(version) | Representation::PartialProtobuf(version) => json!({
                 "kind": "PartialObjectMetadata",
                 "apiVersion": format!("meta.k8s.io/{version}"),
                 "metadata": metadata,
             }),
-            Form::Json | Form::Yaml | Form::Protobuf => json!({
+            Representation::Json | Representation::Yaml | Representation::Protobuf => json!({
                 "kind": info.kind, "apiVersion": info.api_version(), "metadata": metadata,
             }),
         };

@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::http::limits::{NODES_MAX, YAML_NODES_MAX};
 use crate::http::negotiate::content_type;
 use crate::http::protobuf::{self, PROTOBUF};
-use tree::{Notes, Seed};
+use tree::{DecodeFindings, Seed};
 
 /// A body, with the paths of fields that were written more than once.
 #[derive(Debug, Default)]
@@ -93,7 +93,7 @@ pub(crate) fn json(bytes: &[u8]) -> Result<Decoded, String> {
     if bytes.is_empty() {
         return Err("the body is empty".to_owned());
     }
-    let notes = Notes::new(NODES_MAX);
+    let notes = DecodeFindings::new(NODES_MAX);
     let mut source = serde_json::Deserializer::from_slice(bytes);
     let read = Seed::root(&notes).deserialize(&mut source);
     let value = read.and_then(|value| source.end().map(|()| value));
@@ -107,7 +107,7 @@ pub(crate) fn json(bytes: &[u8]) -> Result<Decoded, String> {
 /// Decodes one YAML document. Aliases are followed within the bounds of [`tree`].
 pub(crate) fn yaml(bytes: &[u8]) -> Result<Decoded, String> {
     let text = std::str::from_utf8(bytes).map_err(|e| format!("yaml: not UTF-8: {e}"))?;
-    let notes = Notes::new(YAML_NODES_MAX);
+    let notes = DecodeFindings::new(YAML_NODES_MAX);
     let options = serde_saphyr::options! {
         duplicate_keys: serde_saphyr::DuplicateKeyPolicy::LastWins,
         // As in YAML 1.1, which manifests are written in: `mode: 0644` is octal.

@@ -12,13 +12,13 @@ use crate::http::limits::DEPTH_MAX;
 const DUPLICATES_MAX: usize = 20;
 
 /// The findings of decoding.
-pub(super) struct Notes {
+pub(super) struct DecodeFindings {
     duplicates: RefCell<Vec<String>>,
     nodes: Cell<usize>,
     nodes_max: usize,
 }
 
-impl Notes {
+impl DecodeFindings {
     /// Of a tree of at most so many values.
     pub(super) fn new(nodes_max: usize) -> Self {
         Self {
@@ -55,13 +55,13 @@ impl fmt::Display for Place<'_> {
 
 /// Reads one value.
 pub(super) struct Seed<'p> {
-    notes: &'p Notes,
+    notes: &'p DecodeFindings,
     place: Place<'p>,
     depth: usize,
 }
 
 impl<'p> Seed<'p> {
-    pub(super) fn root(notes: &'p Notes) -> Self {
+    pub(super) fn root(notes: &'p DecodeFindings) -> Self {
         Self {
             notes,
             place: Place::Root,

@@ -26,12 +26,12 @@ pub enum ConfigError {
 /// The resources to encrypt, and the keys.
 #[derive(Debug)]
 pub struct EncryptionConfig {
-    pub(super) entries: Vec<Entry>,
+    pub(super) entries: Vec<ResourceProviders>,
 }
 
 /// Some resources and their providers.
 #[derive(Debug)]
-pub(super) struct Entry {
+pub(super) struct ResourceProviders {
     /// Prefixes of the storage keys.
     pub(super) prefixes: Vec<Vec<u8>>,
     /// Writes use the first one, reads use all; `None` is plain text.
@@ -108,7 +108,7 @@ impl EncryptionConfig {
     }
 }
 
-fn read_entry(at: &str, entry: Resources) -> Result<Entry, ConfigError> {
+fn read_entry(at: &str, entry: Resources) -> Result<ResourceProviders, ConfigError> {
     let mut prefixes = Vec::new();
     for (index, name) in entry.resources.iter().enumerate() {
         prefixes.push(prefix(&format!("{at}.resources[{index}]"), name)?);
@@ -124,7 +124,7 @@ fn read_entry(at: &str, entry: Resources) -> Result<Entry, ConfigError> {
     if providers.is_empty() {
         return wrong(format!("{at}.providers"), "must have at least one provider");
     }
-    Ok(Entry {
+    Ok(ResourceProviders {
         prefixes,
         providers,
     })

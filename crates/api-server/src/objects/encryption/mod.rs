@@ -89,7 +89,7 @@ async fn check(store: &dyn Store, ring: &Keyring) -> Result<Vec<KeyValue>, Encry
 /// All keys with their resources.
 #[derive(Debug, Default)]
 struct Keyring {
-    entries: Vec<config::Entry>,
+    entries: Vec<config::ResourceProviders>,
 }
 
 impl Keyring {

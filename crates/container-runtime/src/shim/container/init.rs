@@ -3,7 +3,7 @@
 //! ```text
 //! worker   makes the control group, enters the pod's users, enters or makes the process namespace
 //!   └─ first process   joins the group, leaves the node's mounts and groups, makes the root by its
-//!                      plan and enters it, then the last steps of `Launch`, which end in `execve`
+//!                      plan and enters it, then the last steps of `LaunchInput`, which end in `execve`
 //! ```
 //!
 //! In a pod that ends with the shim, the process namespace is below the pod's, and a child of the worker
@@ -22,7 +22,7 @@ use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, fork};
 
 use super::context::{ContainerContext, PidNamespace};
-use super::launch::Launch;
+use super::launch::LaunchInput;
 use super::root;
 use super::root_plan::RootPlan;
 use super::siblings;
@@ -38,7 +38,7 @@ pub(crate) fn start(
     around: &ContainerContext,
     plan: &RootPlan,
     group: ContainerGroup,
-    launch: Launch,
+    launch: LaunchInput,
 ) -> Result<i32, StartError> {
     if let PidNamespace::Nested(outer) = &around.pid_namespace {
         let child = nested(around, outer).map_err(failed("make nested namespaces"))?;
@@ -56,7 +56,12 @@ pub(crate) fn start(
 }
 
 /// The first process.
-fn run(around: &ContainerContext, plan: &RootPlan, group: ContainerGroup, launch: Launch) -> ! {
+fn run(
+    around: &ContainerContext,
+    plan: &RootPlan,
+    group: ContainerGroup,
+    launch: LaunchInput,
+) -> ! {
     match begin(plan, group, around.unified) {
         Ok(()) => launch.run(),
         Err(error) => launch.report(&error),

@@ -15,7 +15,7 @@ const WALKS_MAX: usize = 32;
 /// Treatment of symbolic links in a path. Magic links of `/proc`, which lead to open files of a
 /// process, are never followed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Links {
+pub(crate) enum SymlinkPolicy {
     /// Links are resolved relative to the root.
     Followed,
     /// A link is an error.
@@ -23,12 +23,12 @@ pub(crate) enum Links {
 }
 
 /// Finds a file or directory.
-pub(crate) fn find(root: impl AsFd, path: &Path, links: Links) -> Result<OwnedFd> {
+pub(crate) fn find(root: impl AsFd, path: &Path, links: SymlinkPolicy) -> Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::CLOEXEC;
     let resolve = ResolveFlags::IN_ROOT
         | match links {
-            Links::Followed => ResolveFlags::NO_MAGICLINKS,
-            Links::Refused => ResolveFlags::NO_SYMLINKS,
+            SymlinkPolicy::Followed => ResolveFlags::NO_MAGICLINKS,
+            SymlinkPolicy::Refused => ResolveFlags::NO_SYMLINKS,
         };
     let root = root.as_fd();
     for _ in 0..WALKS_MAX {
@@ -41,7 +41,7 @@ pub(crate) fn find(root: impl AsFd, path: &Path, links: Links) -> Result<OwnedFd
 }
 
 /// Finds a directory; missing components of the path are created.
-pub(crate) fn directory(root: impl AsFd, path: &Path, links: Links) -> Result<OwnedFd> {
+pub(crate) fn directory(root: impl AsFd, path: &Path, links: SymlinkPolicy) -> Result<OwnedFd> {
     let root = root.as_fd();
     let found = match find(root, path, links) {
         Err(Errno::NOENT) => make_directories(root, path, links)?,
@@ -54,7 +54,7 @@ pub(crate) fn directory(root: impl AsFd, path: &Path, links: Links) -> Result<Ow
     }
 }
 
-fn make_directories(root: impl AsFd, path: &Path, links: Links) -> Result<OwnedFd> {
+fn make_directories(root: impl AsFd, path: &Path, links: SymlinkPolicy) -> Result<OwnedFd> {
     let root = root.as_fd();
     let mut dir = find(root, Path::new("/"), links)?;
     let mut so_far = PathBuf::new();
@@ -76,7 +76,7 @@ fn make_directories(root: impl AsFd, path: &Path, links: Links) -> Result<OwnedF
 }
 
 /// Finds a path that is not a directory; a missing one is created as a file.
-pub(crate) fn file(root: impl AsFd, path: &Path, links: Links) -> Result<OwnedFd> {
+pub(crate) fn file(root: impl AsFd, path: &Path, links: SymlinkPolicy) -> Result<OwnedFd> {
     let root = root.as_fd();
     match find(root, path, links) {
         Err(Errno::NOENT) => {}
@@ -115,7 +115,8 @@ mod tests {
         symlink("../../../../..", path.join("up")).unwrap();
         symlink("/nowhere", path.join("dangling")).unwrap();
         let root = root(path);
-        let made = |path: &str| directory(&root, Path::new(path), Links::Followed).map(drop);
+        let made =
+            |path: &str| directory(&root, Path::new(path), SymlinkPolicy::Followed).map(drop);
         made("/var/app/x").unwrap();
         assert!(path.join("run/app/x").is_dir());
         made("/up/up/y").unwrap();
@@ -125,7 +126,8 @@ mod tests {
         // There is no /proc below this root.
         assert!(made("/magic/etc").is_err());
         assert!(made("/dangling").is_err());
-        let file = |path: &str| super::file(&root, Path::new(path), Links::Followed).map(drop);
+        let file =
+            |path: &str| super::file(&root, Path::new(path), SymlinkPolicy::Followed).map(drop);
         file("/var/app/etc/hosts").unwrap();
         assert!(path.join("run/app/etc/hosts").is_file());
         assert!(made("/run/app/etc/hosts").is_err());
@@ -138,7 +140,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("tmp")).unwrap();
         symlink("/tmp", dir.path().join("proc")).unwrap();
-        let refused = directory(root(dir.path()), Path::new("/proc"), Links::Refused);
+        let refused = directory(root(dir.path()), Path::new("/proc"), SymlinkPolicy::Refused);
         assert_eq!(refused.unwrap_err(), Errno::LOOP);
     }
 
@@ -150,7 +152,11 @@ mod tests {
             "/proc/self/cwd",
             "/proc/thread-self/root",
         ] {
-            let refused = find(root(Path::new("/")), Path::new(link), Links::Followed);
+            let refused = find(
+                root(Path::new("/")),
+                Path::new(link),
+                SymlinkPolicy::Followed,
+            );
             assert_eq!(refused.unwrap_err(), Errno::LOOP, "{link}");
         }
     }

@@ -32,7 +32,7 @@ pub(crate) const DEFAULT_PATH: &str =
 /// The input of the last steps. It is prepared outside, so that no file of the container is trusted
 /// except for the command itself.
 #[derive(Clone)]
-pub(crate) struct Launch {
+pub(crate) struct LaunchInput {
     pub args: Vec<String>,
     pub env: Vec<(String, String)>,
     pub cwd: String,
@@ -56,7 +56,7 @@ pub(crate) struct Launch {
     pub status: RawFd,
 }
 
-impl Launch {
+impl LaunchInput {
     /// Executes the command; returns only if that fails, after it has reported the reason.
     pub fn run(mut self) {
         let error = match self.prepare() {
@@ -416,7 +416,7 @@ fn send_descriptor(socket: RawFd, descriptor: RawFd) -> io::Result<()> {
     Ok(())
 }
 
-/// Takes a descriptor that [`Launch`] sent, if it did.
+/// Takes a descriptor that [`LaunchInput`] sent, if it did.
 pub(crate) fn receive_descriptor(socket: &OwnedFd) -> Option<OwnedFd> {
     let mut byte = [0];
     let mut space = nix::cmsg_space!([RawFd; 1]);

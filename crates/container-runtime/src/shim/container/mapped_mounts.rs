@@ -19,7 +19,7 @@ use crate::mounts::{self, Attributes};
 
 /// The extent of a copied mount tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Depth {
+pub(crate) enum MountDepth {
     /// The mount alone.
     One,
     /// The mount and all mounts below it.
@@ -36,7 +36,7 @@ pub(crate) fn find(path: &Path) -> io::Result<OwnedFd> {
 pub(crate) fn bind(
     found: &OwnedFd,
     target: &Path,
-    depth: Depth,
+    depth: MountDepth,
     users: Option<&UserNamespace>,
 ) -> io::Result<()> {
     make_target(found, target)?;
@@ -58,11 +58,11 @@ fn make_target(found: &OwnedFd, target: &Path) -> io::Result<()> {
 }
 
 /// A copy of the mounts at a place, attached nowhere yet.
-pub(crate) fn copy(found: &OwnedFd, depth: Depth) -> io::Result<OwnedFd> {
+pub(crate) fn copy(found: &OwnedFd, depth: MountDepth) -> io::Result<OwnedFd> {
     let mut flags = OpenTreeFlags::OPEN_TREE_CLONE
         | OpenTreeFlags::OPEN_TREE_CLOEXEC
         | OpenTreeFlags::AT_EMPTY_PATH;
-    flags.set(OpenTreeFlags::AT_RECURSIVE, depth == Depth::All);
+    flags.set(OpenTreeFlags::AT_RECURSIVE, depth == MountDepth::All);
     Ok(open_tree(found, "", flags)?)
 }
 
@@ -71,15 +71,15 @@ fn attach(tree: &OwnedFd, target: &Path) -> io::Result<()> {
     Ok(move_mount(tree, "", CWD, target, flags)?)
 }
 
-fn map_ids(tree: &OwnedFd, depth: Depth, users: &UserNamespace) -> io::Result<()> {
+fn map_ids(tree: &OwnedFd, depth: MountDepth, users: &UserNamespace) -> io::Result<()> {
     let attributes = Attributes {
         set: mounts::IDS_MAPPED,
         user_namespace: users.handle().as_raw_fd() as u64,
         ..Attributes::default()
     };
     let below = match depth {
-        Depth::One => 0,
-        Depth::All => libc::AT_RECURSIVE,
+        MountDepth::One => 0,
+        MountDepth::All => libc::AT_RECURSIVE,
     };
     let Err(error) = mounts::set_attributes(tree, &attributes, below) else {
         return Ok(());
@@ -113,7 +113,7 @@ impl MappedLayers {
         for (index, layer) in lowerdirs.iter().enumerate() {
             let target = dir.join(staged_name(index, layer));
             find(layer)
-                .and_then(|found| bind(&found, &target, Depth::One, Some(users)))
+                .and_then(|found| bind(&found, &target, MountDepth::One, Some(users)))
                 .map_err(|error| {
                     let layer = layer.display();
                     io::Error::new(error.kind(), format!("mount {layer}: {error}"))
@@ -164,7 +164,7 @@ pub(crate) fn open_the_way_to(dir: &Path) -> io::Result<()> {
     let Some(closed) = outermost_closed(dir)? else {
         return Ok(());
     };
-    let tree = copy(&find(dir)?, Depth::All)?;
+    let tree = copy(&find(dir)?, MountDepth::All)?;
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     let kind = Some("tmpfs");
     mount(kind, &closed, kind, flags, Some("mode=755,size=64k"))?;

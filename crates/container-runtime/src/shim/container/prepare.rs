@@ -4,11 +4,11 @@ use std::fs;
 use std::path::Path;
 
 use super::devices;
-use super::mapped_mounts::{self, Depth};
+use super::mapped_mounts::{self, MountDepth};
 use super::rootfs;
 use super::user_namespace::UserNamespace;
-use super::users::{self, Account};
-use super::worker::{ContainerPaths, Report, remove};
+use super::users::{self, UserAccount};
+use super::worker::{ContainerPaths, WorkerReport, remove};
 use crate::id_range::{IDS_PER_POD, IdRange};
 use crate::mounts;
 use crate::protocol::Failure;
@@ -22,16 +22,16 @@ pub(crate) fn create(
     spec: &ContainerSpec,
     place: &ContainerPaths,
     users: Option<&UserNamespace>,
-) -> Report {
+) -> WorkerReport {
     match prepare(spec, place, users) {
-        Ok(account) => Report::Created { user: account.user },
+        Ok(account) => WorkerReport::Created { user: account.user },
         Err(error) => {
             // A half-made container is taken down here; what that fails at, `remove` or
             // `destroy` will find again.
-            if let Report::Failed(second) = remove(place, Some(spec)) {
+            if let WorkerReport::Failed(second) = remove(place, Some(spec)) {
                 tracing::debug!(?second, "clean-up of a failed creation");
             }
-            Report::Failed(Failure::Start(error))
+            WorkerReport::Failed(Failure::Start(error))
         }
     }
 }
@@ -40,7 +40,7 @@ fn prepare(
     spec: &ContainerSpec,
     place: &ContainerPaths,
     users: Option<&UserNamespace>,
-) -> Result<Account, StartError> {
+) -> Result<UserAccount, StartError> {
     rootfs::mount_overlay(&spec.rootfs, &place.root(), users)
         .map_err(|error| mount_error(error.to_string()))?;
     for (index, mount) in spec.mounts.iter().enumerate() {
@@ -69,7 +69,7 @@ fn prepare(
 }
 
 /// Tells whether a container's user and groups exist in the pod.
-fn check_ids(account: &Account, ids: IdRange) -> Result<(), StartError> {
+fn check_ids(account: &UserAccount, ids: IdRange) -> Result<(), StartError> {
     let user = &account.user;
     let mut all = [user.uid, user.gid].into_iter().chain(user.groups.clone());
     match all.find(|id| ids.on_node(*id).is_none()) {
@@ -124,7 +124,7 @@ fn prepare_mount(
             let found = match users {
                 None => fs::symlink_metadata(path).map(drop),
                 Some(_) => mapped_mounts::find(path)
-                    .and_then(|found| mapped_mounts::bind(&found, target, Depth::All, users)),
+                    .and_then(|found| mapped_mounts::bind(&found, target, MountDepth::All, users)),
             };
             found.map_err(|error| {
                 let (path, to) = (path.display(), mount.destination.display());
@@ -205,7 +205,10 @@ fn bind_sub_path(
 }
 
 /// The user of a container, by the files of its image.
-pub(crate) fn account(spec: &ContainerSpec, place: &ContainerPaths) -> Result<Account, StartError> {
+pub(crate) fn account(
+    spec: &ContainerSpec,
+    place: &ContainerPaths,
+) -> Result<UserAccount, StartError> {
     let read = |path| {
         rootfs::read_inside(&place.root(), path).map_err(|error| StartError {
             kind: StartErrorKind::Other,

@@ -27,7 +27,7 @@ pub(crate) enum Owner {
 
 /// The shim's ends of a process's streams.
 #[derive(Debug, Default)]
-pub(crate) struct Ends {
+pub(crate) struct StreamEnds {
     pub stdin: Option<Rc<OwnedFd>>,
     pub outputs: [Option<Rc<OwnedFd>>; 2],
     /// The terminal, once the process has sent it.
@@ -37,21 +37,21 @@ pub(crate) struct Ends {
 
 /// The connections of a process.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Wiring {
+pub(crate) struct StdioSetup {
     pub tty: bool,
     pub stdin: bool,
     /// User and group of the process, as ids of the node.
     pub owner: (u32, u32),
 }
 
-impl Ends {
+impl StreamEnds {
     /// Makes both ends.
-    pub fn open(wiring: Wiring) -> io::Result<(Ends, Streams)> {
+    pub fn open(wiring: StdioSetup) -> io::Result<(StreamEnds, Streams)> {
         if wiring.tty {
             let (ours, theirs) = worker::terminal_socket()?;
-            let ends = Ends {
+            let ends = StreamEnds {
                 terminal_socket: Some(ours),
-                ..Ends::default()
+                ..StreamEnds::default()
             };
             return Ok((
                 ends,
@@ -73,7 +73,7 @@ impl Ends {
         let (stderr, their_stderr) = pipe(wiring)?;
         set_nonblocking(&stdout)?;
         set_nonblocking(&stderr)?;
-        let ends = Ends {
+        let ends = StreamEnds {
             stdin,
             outputs: [Some(Rc::new(stdout)), Some(Rc::new(stderr))],
             terminal: None,
@@ -106,7 +106,7 @@ impl Ends {
     }
 }
 
-fn pipe(wiring: Wiring) -> io::Result<(OwnedFd, OwnedFd)> {
+fn pipe(wiring: StdioSetup) -> io::Result<(OwnedFd, OwnedFd)> {
     let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
     // So that the container's user may open /dev/stdout and the like by name.
     let (uid, gid) = (
@@ -127,7 +127,7 @@ fn set_nonblocking<F: AsFd>(fd: F) -> io::Result<()> {
 pub(crate) struct Process {
     pub owner: Owner,
     pub pid: i32,
-    pub ends: Ends,
+    pub ends: StreamEnds,
     pub sessions: Vec<u64>,
     pub log: Option<Log>,
     input: Vec<u8>,
@@ -143,7 +143,7 @@ pub(crate) enum Output {
 }
 
 impl Process {
-    pub fn new(owner: Owner, pid: i32, ends: Ends, log: Option<Log>) -> Process {
+    pub fn new(owner: Owner, pid: i32, ends: StreamEnds, log: Option<Log>) -> Process {
         Process {
             owner,
             pid,

@@ -18,8 +18,8 @@ use rustix::mount::{
 };
 
 use super::devices::NULL;
-use super::inside::{self, Links};
-use super::mapped_mounts::{self, Depth};
+use super::inside::{self, SymlinkPolicy};
+use super::mapped_mounts::{self, MountDepth};
 use super::root_plan::{RootMount, RootPlan, RootSource};
 use super::rootfs;
 use crate::mounts::{Attributes, NO_DEVICES, NO_EXECUTION, NO_SETUID, READ_ONLY, set_attributes};
@@ -43,11 +43,11 @@ pub(crate) fn enter(plan: &RootPlan) -> Result<(), StartError> {
         .and_then(|()| mount_root(&plan.root))
         .map_err(failed("mount the container's root"))?;
     for (mount, tree) in plan.system.iter().zip(&system) {
-        attach(&root, mount, tree, Links::Refused)?;
+        attach(&root, mount, tree, SymlinkPolicy::Refused)?;
     }
     for node in &plan.devices {
         // The directory is of a file system that was just made.
-        inside::directory(&root, parent(&node.path), Links::Refused)
+        inside::directory(&root, parent(&node.path), SymlinkPolicy::Refused)
             .map_err(io::Error::from)
             .and_then(|dir| rootfs::make_node_in(&dir, node))
             .map_err(failed(&format!("make {}", node.path.display())))?;
@@ -58,7 +58,7 @@ pub(crate) fn enter(plan: &RootPlan) -> Result<(), StartError> {
     // A volume may come to lie over it.
     let null = null_device(&root).map_err(failed("open /dev/null"))?;
     for (mount, tree) in plan.volumes.iter().zip(&volumes) {
-        attach(&root, mount, tree, Links::Followed)?;
+        attach(&root, mount, tree, SymlinkPolicy::Followed)?;
     }
     for path in &plan.write_protected {
         write_protect(&root, path).map_err(failed(&format!("mount {path} read-only")))?;
@@ -112,7 +112,7 @@ fn make(mount: &RootMount) -> io::Result<OwnedFd> {
             or_else,
         } => match (new(kind, options, mount.attributes), or_else) {
             (Err(_), Some(path)) => {
-                let tree = take(path, Depth::One)?;
+                let tree = take(path, MountDepth::One)?;
                 finish(&tree, mount, Propagation::Private).map(|()| tree)
             }
             (made, _) => made,
@@ -143,9 +143,9 @@ fn mount_failed(mount: &RootMount) -> impl FnOnce(io::Error) -> StartError {
 }
 
 /// A copy of the mounts at a path of the node, attached nowhere yet.
-fn take(path: &Path, depth: Depth) -> io::Result<OwnedFd> {
+fn take(path: &Path, depth: MountDepth) -> io::Result<OwnedFd> {
     let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-    flags.set(OpenTreeFlags::AT_RECURSIVE, depth == Depth::All);
+    flags.set(OpenTreeFlags::AT_RECURSIVE, depth == MountDepth::All);
     Ok(open_tree(CWD, path, flags)?)
 }
 
@@ -181,7 +181,7 @@ fn set(tree: &OwnedFd, flags: libc::c_int, attributes: u64, propagation: u64) ->
 /// Mounts the root once more over itself: so it can become this process's, whoever owns the mount
 /// below. Returns the new mount.
 fn mount_root(path: &Path) -> io::Result<OwnedFd> {
-    let root = take(path, Depth::All)?;
+    let root = take(path, MountDepth::All)?;
     set(&root, libc::AT_RECURSIVE, 0, libc::MS_PRIVATE)?;
     move_mount(
         &root,
@@ -198,7 +198,7 @@ fn attach(
     root: &OwnedFd,
     mount: &RootMount,
     tree: &OwnedFd,
-    links: Links,
+    links: SymlinkPolicy,
 ) -> Result<(), StartError> {
     let place = || {
         let is_directory = File::from(tree.try_clone()?).metadata()?.is_dir();
@@ -233,7 +233,7 @@ fn put(tree: &OwnedFd, target: &OwnedFd) -> io::Result<()> {
 }
 
 fn link(root: &OwnedFd, target: &str, path: &Path) -> io::Result<()> {
-    let dir = inside::directory(root, parent(path), Links::Refused)?;
+    let dir = inside::directory(root, parent(path), SymlinkPolicy::Refused)?;
     let name = path.file_name().unwrap_or_default();
     match rustix::fs::symlinkat(target, &dir, name) {
         // A device that the pod asked for may have the name.
@@ -244,7 +244,7 @@ fn link(root: &OwnedFd, target: &str, path: &Path) -> io::Result<()> {
 
 /// The container's own null device.
 fn null_device(root: &OwnedFd) -> io::Result<OwnedFd> {
-    let null = inside::find(root, Path::new(NULL), Links::Refused)?;
+    let null = inside::find(root, Path::new(NULL), SymlinkPolicy::Refused)?;
     match is_null(&null)? {
         true => Ok(null),
         false => Err(io::Error::other("it is not the null device")),
@@ -275,11 +275,11 @@ fn use_null(null: &OwnedFd) -> io::Result<()> {
 
 /// Mounts a path once more over itself, read-only; none is no error.
 fn write_protect(root: &OwnedFd, path: &str) -> io::Result<()> {
-    let found = match inside::find(root, Path::new(path), Links::Refused) {
+    let found = match inside::find(root, Path::new(path), SymlinkPolicy::Refused) {
         Err(Errno::NOENT) => return Ok(()),
         other => other?,
     };
-    let tree = mapped_mounts::copy(&found, Depth::All)?;
+    let tree = mapped_mounts::copy(&found, MountDepth::All)?;
     set(&tree, libc::AT_RECURSIVE, COVER, libc::MS_PRIVATE)?;
     put(&tree, &found)
 }
@@ -299,16 +299,16 @@ fn cover(
     empty: &mut Option<OwnedFd>,
     path: &str,
 ) -> io::Result<()> {
-    let found = match inside::find(root, Path::new(path), Links::Refused) {
+    let found = match inside::find(root, Path::new(path), SymlinkPolicy::Refused) {
         Err(Errno::NOENT) => return Ok(()),
         other => other?,
     };
     if !File::from(found.try_clone()?).metadata()?.is_dir() {
-        return put(&mapped_mounts::copy(null, Depth::One)?, &found);
+        return put(&mapped_mounts::copy(null, MountDepth::One)?, &found);
     }
     // One file system for all: it is attached once, then copied.
     let tree = match empty {
-        Some(attached) => mapped_mounts::copy(attached, Depth::One)?,
+        Some(attached) => mapped_mounts::copy(attached, MountDepth::One)?,
         None => new("tmpfs", &[("size", "4k".to_owned())], COVER)?,
     };
     put(&tree, &found)?;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::context::ContainerContext;
 use super::devices::DeviceNode;
-use super::mapped_mounts::Depth;
+use super::mapped_mounts::MountDepth;
 use crate::mounts::{NO_DEVICES, NO_EXECUTION, NO_SETUID, READ_ONLY, STRICT_ACCESS_TIME};
 use crate::spec::{ContainerSpec, Mount, MountSource, Propagation};
 
@@ -97,7 +97,7 @@ pub(crate) enum RootSource {
     /// A file or directory of the node, with the mounts below it.
     Tree {
         path: PathBuf,
-        depth: Depth,
+        depth: MountDepth,
         propagation: Propagation,
     },
 }
@@ -137,7 +137,7 @@ pub(crate) fn plan(
         true => devices,
         false => {
             let mounts = devices.iter();
-            system.extend(mounts.map(|node| tree(&node.path, &node.on_node, Depth::One, 0)));
+            system.extend(mounts.map(|node| tree(&node.path, &node.on_node, MountDepth::One, 0)));
             Vec::new()
         }
     };
@@ -195,7 +195,7 @@ fn system_mounts(container: &ContainerSpec, around: &ContainerContext) -> Vec<Ro
         for root in &around.cgroup_trees {
             let to = Path::new(CGROUP).join(root.file_name().unwrap_or_default());
             let group = crate::cgroup::join(root, &around.cgroup);
-            list.push(tree(&to, &group, Depth::One, STRICT | access));
+            list.push(tree(&to, &group, MountDepth::One, STRICT | access));
         }
     }
     list.push(match container.shm_bytes {
@@ -203,7 +203,7 @@ fn system_mounts(container: &ContainerSpec, around: &ContainerContext) -> Vec<Ro
             let options = [("mode", "1777"), ("size", &bytes.to_string())];
             new("/dev/shm", "tmpfs", &options, STRICT)
         }
-        None => tree(Path::new("/dev/shm"), &around.shm, Depth::One, STRICT),
+        None => tree(Path::new("/dev/shm"), &around.shm, MountDepth::One, STRICT),
     });
     list
 }
@@ -226,14 +226,14 @@ fn volume(wanted: &Mount, staged: &Path, mapped: bool) -> RootMount {
                 to: to.clone(),
                 source: RootSource::Tree {
                     path: if is_staged { staged } else { path }.to_owned(),
-                    depth: Depth::All,
+                    depth: MountDepth::All,
                     propagation: *propagation,
                 },
                 attributes: access,
                 attributes_below: if *recursive_read_only { access } else { 0 },
             }
         }
-        MountSource::Layers { .. } => tree(to, staged, Depth::All, STRICT | READ_ONLY),
+        MountSource::Layers { .. } => tree(to, staged, MountDepth::All, STRICT | READ_ONLY),
         MountSource::Tmpfs { size_bytes, mode } => {
             let mut options = vec![("mode", format!("{mode:o}"))];
             options.extend(size_bytes.map(|bytes| ("size", bytes.to_string())));
@@ -272,7 +272,7 @@ fn new(
     }
 }
 
-fn tree(to: &Path, path: &Path, depth: Depth, attributes: u64) -> RootMount {
+fn tree(to: &Path, path: &Path, depth: MountDepth, attributes: u64) -> RootMount {
     RootMount {
         to: to.to_owned(),
         source: RootSource::Tree {

@@ -11,7 +11,7 @@ use nix::mount::{MsFlags, mount};
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Uid};
 
 use super::devices::DeviceNode;
-use super::mapped_mounts::{self, Depth, MappedLayers};
+use super::mapped_mounts::{self, MappedLayers, MountDepth};
 use super::user_namespace::UserNamespace;
 use crate::cgroup::DeviceKind;
 use crate::spec::RootfsSpec;
@@ -183,7 +183,7 @@ pub(crate) fn bind_sub_path(
     users: Option<&UserNamespace>,
 ) -> io::Result<()> {
     let found = open_beneath(volume, sub_path)?;
-    mapped_mounts::bind(&found, target, Depth::All, users)
+    mapped_mounts::bind(&found, target, MountDepth::All, users)
 }
 
 /// Makes a device node at a path below a root; an existing file at the path is replaced.

@@ -4,7 +4,7 @@ use crate::spec::{ID_MAX, ResolvedUser, UserSpec};
 
 /// A user and its home directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Account {
+pub(crate) struct UserAccount {
     pub user: ResolvedUser,
     pub home: String,
 }
@@ -19,7 +19,7 @@ struct PasswdEntry<'a> {
 /// Resolves `spec` against the two files' contents.
 ///
 /// *Errors:* the name that the image does not know, or the invalid id.
-pub(crate) fn resolve(spec: &UserSpec, passwd: &str, group: &str) -> Result<Account, String> {
+pub(crate) fn resolve(spec: &UserSpec, passwd: &str, group: &str) -> Result<UserAccount, String> {
     let (user_name, group_name) = match spec.name.split_once(':') {
         Some((user, group)) => (user, Some(group)),
         None => (spec.name.as_str(), None),
@@ -64,7 +64,7 @@ pub(crate) fn resolve(spec: &UserSpec, passwd: &str, group: &str) -> Result<Acco
         .map(|entry| entry.home)
         .filter(|home| !home.is_empty())
         .unwrap_or("/");
-    Ok(Account {
+    Ok(UserAccount {
         user: ResolvedUser { uid, gid, groups },
         home: home.to_owned(),
     })

@@ -16,8 +16,8 @@ use serde::{Deserialize, Serialize};
 
 use super::context::ContainerContext;
 use super::init;
-use super::launch::Launch;
-use super::mapped_mounts::{self, Depth};
+use super::launch::LaunchInput;
+use super::mapped_mounts::{self, MountDepth};
 use super::prepare::account;
 use super::{devices, root_plan, user_namespace};
 use crate::cgroup::{self, ContainerGroup, Hierarchies};
@@ -31,7 +31,7 @@ use crate::state_dir;
 /// The result of a worker's task.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum Report {
+pub(crate) enum WorkerReport {
     /// A container was made.
     Created { user: ResolvedUser },
     /// A process runs.
@@ -42,9 +42,9 @@ pub(crate) enum Report {
     Failed(Failure),
 }
 
-impl Report {
-    fn failed(doing: &str, error: impl std::fmt::Display) -> Report {
-        Report::Failed(Failure::Internal(format!("{doing}: {error}")))
+impl WorkerReport {
+    fn failed(doing: &str, error: impl std::fmt::Display) -> WorkerReport {
+        WorkerReport::Failed(Failure::Internal(format!("{doing}: {error}")))
     }
 }
 
@@ -57,7 +57,7 @@ pub(crate) struct Worker {
 
 impl Worker {
     /// Runs `task` in a child.
-    pub fn start(task: impl FnOnce() -> Report) -> io::Result<Worker> {
+    pub fn start(task: impl FnOnce() -> WorkerReport) -> io::Result<Worker> {
         let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
         // SAFETY: this process has one thread, so the child may do whatever it likes.
         match unsafe { fork()? } {
@@ -81,13 +81,13 @@ impl Worker {
     }
 
     /// The worker's report. Call this after the worker has ended.
-    pub fn report(mut self) -> Report {
+    pub fn report(mut self) -> WorkerReport {
         let mut text = Vec::new();
         // Ends with "would block" when a process of the container still holds the pipe.
         self.report.read_to_end(&mut text).ok();
         let line = text.split(|byte| *byte == b'\n').next().unwrap_or_default();
         serde_json::from_slice(line).unwrap_or_else(|_| {
-            Report::Failed(Failure::Internal(
+            WorkerReport::Failed(Failure::Internal(
                 "a worker of the shim was killed".to_owned(),
             ))
         })
@@ -129,11 +129,11 @@ pub(crate) fn start(
     place: &ContainerPaths,
     around: impl FnOnce(PathBuf, PathBuf) -> ContainerContext,
     streams: Streams,
-) -> Report {
+) -> WorkerReport {
     let around = around(place.root(), place.staged());
     match run_container(spec, place, around, streams) {
-        Ok(pid) => Report::Running { pid },
-        Err(error) => Report::Failed(Failure::Start(error)),
+        Ok(pid) => WorkerReport::Running { pid },
+        Err(error) => WorkerReport::Failed(Failure::Start(error)),
     }
 }
 
@@ -174,7 +174,7 @@ fn stage_shm(around: &mut ContainerContext) -> io::Result<()> {
     mapped_mounts::bind(
         &mapped_mounts::find(&around.shm)?,
         &target,
-        Depth::One,
+        MountDepth::One,
         None,
     )?;
     around.shm = target;
@@ -198,14 +198,14 @@ pub(crate) fn exec(
     container_pid: i32,
     streams: Streams,
     machine: Machine,
-) -> Report {
+) -> WorkerReport {
     let spec: ContainerSpec = match state_dir::read_json(&place.dir.join(state_dir::SPEC_FILE)) {
         Ok(spec) => spec,
-        Err(error) => return Report::failed("read the container's specification", error),
+        Err(error) => return WorkerReport::failed("read the container's specification", error),
     };
     match run_exec(exec, &spec, place, container_pid, streams, machine) {
-        Ok(pid) => Report::Running { pid },
-        Err(error) => Report::Failed(Failure::Start(error)),
+        Ok(pid) => WorkerReport::Running { pid },
+        Err(error) => WorkerReport::Failed(Failure::Start(error)),
     }
 }
 
@@ -269,13 +269,13 @@ fn run_exec(
 }
 
 /// Kills the processes of a container, unmounts its mounts and removes its files.
-pub(crate) fn remove(place: &ContainerPaths, spec: Option<&ContainerSpec>) -> Report {
+pub(crate) fn remove(place: &ContainerPaths, spec: Option<&ContainerSpec>) -> WorkerReport {
     let removed = cgroup::kill(&place.cgroup)
         .and_then(|()| cgroup::remove(&place.cgroup))
         .map_err(|error| error.to_string())
         .and_then(|()| cleanup::unmount_below(&place.dir).map_err(chain));
     if let Err(error) = removed {
-        return Report::failed("remove container", error);
+        return WorkerReport::failed("remove container", error);
     }
     let recorded = state_dir::read_json::<ContainerSpec>(&place.dir.join(state_dir::SPEC_FILE));
     let recorded = recorded.ok();
@@ -284,21 +284,21 @@ pub(crate) fn remove(place: &ContainerPaths, spec: Option<&ContainerSpec>) -> Re
             if path.is_absolute()
                 && let Err(error) = cleanup::remove_dir(path)
             {
-                return Report::failed("remove container", chain(error));
+                return WorkerReport::failed("remove container", chain(error));
             }
         }
     }
     match cleanup::remove_dir(&place.dir) {
-        Ok(()) => Report::Done,
-        Err(error) => Report::failed("remove container", chain(error)),
+        Ok(()) => WorkerReport::Done,
+        Err(error) => WorkerReport::failed("remove container", chain(error)),
     }
 }
 
 /// Kills the whole pod and removes all but the sandbox's directory itself.
-pub(crate) fn destroy(dir: &Path, group: &str) -> Report {
+pub(crate) fn destroy(dir: &Path, group: &str) -> WorkerReport {
     match cleanup::clear(dir, group) {
-        Ok(()) => Report::Done,
-        Err(error) => Report::failed("destroy sandbox", chain(error)),
+        Ok(()) => WorkerReport::Done,
+        Err(error) => WorkerReport::failed("destroy sandbox", chain(error)),
     }
 }
 
@@ -317,7 +317,7 @@ fn launch(
     args: &[String],
     place: &ContainerPaths,
     streams: &Streams,
-) -> Result<Launch, StartError> {
+) -> Result<LaunchInput, StartError> {
     let account = account(spec, place)?;
     let invalid = |message| StartError {
         kind: StartErrorKind::Other,
@@ -337,7 +337,7 @@ fn launch(
     if spec.tty {
         default_env(&mut env, "TERM", "xterm");
     }
-    Ok(Launch {
+    Ok(LaunchInput {
         args: args.to_vec(),
         env,
         cwd: spec.cwd.clone(),

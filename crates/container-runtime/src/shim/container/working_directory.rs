@@ -6,7 +6,7 @@ use std::path::Path;
 
 use rustix::fs::{Mode, OFlags};
 
-use super::inside::{self, Links};
+use super::inside::{self, SymlinkPolicy};
 
 /// Enters a directory below `root`, which is made when it is missing.
 ///
@@ -18,7 +18,7 @@ use super::inside::{self, Links};
 pub(crate) fn enter(root: &Path, path: &Path) -> io::Result<()> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root = rustix::fs::open(root, flags, Mode::empty())?;
-    rustix::process::fchdir(inside::directory(root, path, Links::Followed)?)?;
+    rustix::process::fchdir(inside::directory(root, path, SymlinkPolicy::Followed)?)?;
     check_reachable(rustix::process::getcwd(Vec::new())?.as_bytes())
 }
 

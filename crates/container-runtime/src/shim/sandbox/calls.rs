@@ -13,8 +13,8 @@ use crate::cgroup::{self, Holder};
 use crate::protocol::{Call, Failure, FrameKind, Reply, Request, VERSION};
 use crate::shim::container::context::{self, ContainerContext, PidNamespace};
 use crate::shim::container::prepare;
-use crate::shim::container::process::{Ends, Owner, Wiring};
-use crate::shim::container::worker::{self, Machine, Report};
+use crate::shim::container::process::{Owner, StdioSetup, StreamEnds};
+use crate::shim::container::worker::{self, Machine, WorkerReport};
 use crate::spec::{
     AttachSpec, ContainerSpec, ContainerState, ContainerStatus, ExecSpec, ResolvedUser, Resources,
     SandboxState, SandboxStatus,
@@ -157,12 +157,12 @@ impl Supervisor {
         let user = self.container(id)?.state.user.clone();
         let owner = self.on_node(&user)?;
         let container = self.container(id)?;
-        let wiring = Wiring {
+        let wiring = StdioSetup {
             tty: container.tty,
             stdin: container.stdin,
             owner,
         };
-        let (ends, streams) = Ends::open(wiring).map_err(internal("make streams"))?;
+        let (ends, streams) = StreamEnds::open(wiring).map_err(internal("make streams"))?;
         container.busy = true;
         let (shm, unified) = (self.shm(), self.unified);
         let (cgroup, users) = (place.cgroup.clone(), self.users.clone());
@@ -257,8 +257,8 @@ impl Supervisor {
         // Reclaiming memory may take its time.
         self.start_job(Job::Update { connection }, move || {
             match cgroup::update(&group, &resources, holder) {
-                Ok(()) => Report::Done,
-                Err(error) => Report::Failed(Failure::Internal(error.to_string())),
+                Ok(()) => WorkerReport::Done,
+                Err(error) => WorkerReport::Failed(Failure::Internal(error.to_string())),
             }
         });
         Ok(())
@@ -290,12 +290,12 @@ impl Supervisor {
             return Err(Failure::WrongState(describe(container).to_owned()));
         };
         let user = container.state.user.clone();
-        let wiring = Wiring {
+        let wiring = StdioSetup {
             tty: spec.tty,
             stdin: spec.stdin,
             owner: self.on_node(&user)?,
         };
-        let (ends, streams) = Ends::open(wiring).map_err(internal("make streams"))?;
+        let (ends, streams) = StreamEnds::open(wiring).map_err(internal("make streams"))?;
         let (stdin, kill_on_drop) = (spec.stdin, spec.kill_on_drop);
         let machine = Machine {
             unified: self.unified,

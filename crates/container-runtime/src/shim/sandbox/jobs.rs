@@ -9,8 +9,8 @@ use super::supervisor::{Container, Supervisor, kill};
 use crate::cgroup;
 use crate::protocol::{Failure, FrameKind, Reply};
 use crate::shim::container::log::Log;
-use crate::shim::container::process::{Ends, Owner, Process};
-use crate::shim::container::worker::{self, ContainerPaths, Report, Worker};
+use crate::shim::container::process::{Owner, Process, StreamEnds};
+use crate::shim::container::worker::{self, ContainerPaths, Worker, WorkerReport};
 use crate::spec::{ContainerStatus, Exit, SandboxEvent, StartError, StartErrorKind};
 use crate::state_dir;
 
@@ -27,14 +27,14 @@ pub(crate) enum Job {
     Start {
         container: String,
         connection: u64,
-        ends: Ends,
+        ends: StreamEnds,
     },
     Remove {
         container: String,
     },
     Exec {
         connection: u64,
-        ends: Ends,
+        ends: StreamEnds,
         stdin: bool,
         kill_on_drop: bool,
     },
@@ -46,20 +46,20 @@ pub(crate) enum Job {
 
 impl Supervisor {
     /// Starts a worker; when that fails, its job fails.
-    pub fn start_job(&mut self, job: Job, task: impl FnOnce() -> Report) {
+    pub fn start_job(&mut self, job: Job, task: impl FnOnce() -> WorkerReport) {
         match Worker::start(task) {
             Ok(worker) => {
                 self.workers.insert(worker.pid, (worker, job));
             }
             Err(error) => {
                 let failure = Failure::Internal(format!("start a worker: {error}"));
-                self.finish_job(job, Report::Failed(failure));
+                self.finish_job(job, WorkerReport::Failed(failure));
             }
         }
     }
 
     /// Continues after a worker's end.
-    pub fn finish_job(&mut self, job: Job, report: Report) {
+    pub fn finish_job(&mut self, job: Job, report: WorkerReport) {
         match job {
             Job::Create {
                 container,
@@ -88,13 +88,13 @@ impl Supervisor {
         }
     }
 
-    fn finish_create(&mut self, id: &str, connection: u64, report: Report) {
+    fn finish_create(&mut self, id: &str, connection: u64, report: WorkerReport) {
         let Some(container) = self.containers.get_mut(id) else {
             return;
         };
         container.busy = false;
         match report {
-            Report::Created { user } => {
+            WorkerReport::Created { user } => {
                 container.state.user = user;
                 let saved = self.save(id, Durability::PageCache);
                 self.reply_report(connection, saved);
@@ -112,14 +112,20 @@ impl Supervisor {
         self.continue_removal(id);
     }
 
-    fn finish_start(&mut self, id: &str, connection: u64, mut ends: Ends, report: Report) {
+    fn finish_start(
+        &mut self,
+        id: &str,
+        connection: u64,
+        mut ends: StreamEnds,
+        report: WorkerReport,
+    ) {
         let Some(container) = self.containers.get_mut(id) else {
             return;
         };
         container.busy = false;
         let now = Timestamp::now();
         match report {
-            Report::Running { pid } => {
+            WorkerReport::Running { pid } => {
                 ends.take_terminal(container.stdin);
                 container.state.status = ContainerStatus::Running {
                     pid,
@@ -149,8 +155,8 @@ impl Supervisor {
             }
             other => {
                 let start_error = match &other {
-                    Report::Failed(Failure::Start(error)) => error.clone(),
-                    Report::Failed(Failure::Internal(message)) => StartError {
+                    WorkerReport::Failed(Failure::Start(error)) => error.clone(),
+                    WorkerReport::Failed(Failure::Internal(message)) => StartError {
                         kind: StartErrorKind::Other,
                         message: message.clone(),
                     },
@@ -176,12 +182,12 @@ impl Supervisor {
     fn finish_exec(
         &mut self,
         connection_id: u64,
-        mut ends: Ends,
+        mut ends: StreamEnds,
         stdin: bool,
         kill_on_drop: bool,
-        report: Report,
+        report: WorkerReport,
     ) {
-        let Report::Running { pid } = report else {
+        let WorkerReport::Running { pid } = report else {
             return self.reply_report(connection_id, report);
         };
         ends.take_terminal(stdin);
@@ -196,7 +202,7 @@ impl Supervisor {
             }
             None => {
                 // The client went away while the command was being started.
-                process.ends = Ends::default();
+                process.ends = StreamEnds::default();
                 if kill_on_drop {
                     kill(pid, libc::SIGKILL);
                 }
@@ -256,7 +262,7 @@ impl Supervisor {
         };
         container.process = None;
         container.state.status = ContainerStatus::Exited(exit.clone());
-        if let Report::Failed(failure) = self.save(id, Durability::Name) {
+        if let WorkerReport::Failed(failure) = self.save(id, Durability::Name) {
             eprintln!("container {id}: record its exit: {failure:?}");
         }
         if exit.oom_killed {
@@ -292,14 +298,14 @@ impl Supervisor {
         self.start_job(job, move || worker::remove(&place, None));
     }
 
-    fn finish_remove(&mut self, id: &str, report: Report) {
+    fn finish_remove(&mut self, id: &str, report: WorkerReport) {
         let Some(container) = self.containers.get_mut(id) else {
             return;
         };
         container.busy = false;
         let waiting = std::mem::take(&mut container.removal);
         let reply = match report {
-            Report::Failed(failure) => Reply::Failed(failure),
+            WorkerReport::Failed(failure) => Reply::Failed(failure),
             _ => {
                 self.containers.remove(id);
                 Reply::Done
@@ -310,9 +316,9 @@ impl Supervisor {
             .for_each(|connection| self.reply(connection, &reply));
     }
 
-    fn finish_destroy(&mut self, report: Report) {
+    fn finish_destroy(&mut self, report: WorkerReport) {
         let reply = match report {
-            Report::Failed(failure) => Reply::Failed(failure),
+            WorkerReport::Failed(failure) => Reply::Failed(failure),
             _ => {
                 self.finished = true;
                 Reply::Done
@@ -338,21 +344,21 @@ impl Supervisor {
         }
     }
 
-    fn reply_report(&mut self, id: u64, report: Report) {
+    fn reply_report(&mut self, id: u64, report: WorkerReport) {
         match report {
-            Report::Failed(failure) => self.reply(id, &Reply::Failed(failure)),
+            WorkerReport::Failed(failure) => self.reply(id, &Reply::Failed(failure)),
             _ => self.reply(id, &Reply::Done),
         }
     }
 
-    fn save(&self, id: &str, durability: Durability) -> Report {
+    fn save(&self, id: &str, durability: Durability) -> WorkerReport {
         let Some(Container { state, .. }) = self.containers.get(id) else {
-            return Report::Done;
+            return WorkerReport::Done;
         };
         let path = self.place(id).dir.join(state_dir::STATE_FILE);
         match state_dir::write_json(&path, state, durability) {
-            Ok(()) => Report::Done,
-            Err(error) => Report::Failed(Failure::Internal(format!(
+            Ok(()) => WorkerReport::Done,
+            Err(error) => WorkerReport::Failed(Failure::Internal(format!(
                 "record the container's state: {error}"
             ))),
         }

@@ -15,7 +15,7 @@ use crate::spec::NodeLease;
 
 /// The state of the node's lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Phase {
+pub(crate) enum LeasePhase {
     /// The lease is valid; the next check is at this time.
     Valid(Duration),
     /// The lease was not renewed for long: containers are asked to stop. The next check is at this time.
@@ -25,14 +25,14 @@ pub(crate) enum Phase {
 }
 
 /// The phase of a lease with that deadline.
-pub(crate) fn phase(deadline: Duration, warning: Duration, now: Duration) -> Phase {
+pub(crate) fn phase(deadline: Duration, warning: Duration, now: Duration) -> LeasePhase {
     let closes = deadline.saturating_sub(warning);
     if now >= deadline {
-        Phase::Lapsed
+        LeasePhase::Lapsed
     } else if now >= closes {
-        Phase::Closing(deadline)
+        LeasePhase::Closing(deadline)
     } else {
-        Phase::Valid(closes)
+        LeasePhase::Valid(closes)
     }
 }
 
@@ -55,8 +55,8 @@ impl LeaseWatch {
         let warning = Duration::from_millis(lease.warning_ms);
         let mut watch = Self::of(Rc::new(page), warning)?;
         match watch.look()? {
-            Phase::Lapsed => Err(io::Error::other("it has lapsed")),
-            Phase::Valid(_) | Phase::Closing(_) => Ok(watch),
+            LeasePhase::Lapsed => Err(io::Error::other("it has lapsed")),
+            LeasePhase::Valid(_) | LeasePhase::Closing(_) => Ok(watch),
         }
     }
 
@@ -85,9 +85,9 @@ impl LeaseWatch {
     }
 
     /// Reads the page, and sets the timer to the time of the next check.
-    pub fn look(&mut self) -> io::Result<Phase> {
+    pub fn look(&mut self) -> io::Result<LeasePhase> {
         let phase = phase(self.page.deadline(), self.warning, deadline::now());
-        if let Phase::Valid(next) | Phase::Closing(next) = phase {
+        if let LeasePhase::Valid(next) | LeasePhase::Closing(next) = phase {
             let it_value = Timespec {
                 tv_sec: i64::try_from(next.as_secs()).unwrap_or(i64::MAX),
                 tv_nsec: next.subsec_nanos().into(),
@@ -119,15 +119,15 @@ mod tests {
     fn a_lease_closes_before_it_lapses() {
         let secs = Duration::from_secs;
         for (now, expected) in [
-            (0, Phase::Valid(secs(30))),
-            (29, Phase::Valid(secs(30))),
-            (30, Phase::Closing(secs(40))),
-            (39, Phase::Closing(secs(40))),
-            (40, Phase::Lapsed),
-            (100, Phase::Lapsed),
+            (0, LeasePhase::Valid(secs(30))),
+            (29, LeasePhase::Valid(secs(30))),
+            (30, LeasePhase::Closing(secs(40))),
+            (39, LeasePhase::Closing(secs(40))),
+            (40, LeasePhase::Lapsed),
+            (100, LeasePhase::Lapsed),
         ] {
             assert_eq!(phase(secs(40), secs(10), secs(now)), expected, "{now}");
         }
-        assert_eq!(phase(Duration::ZERO, secs(10), secs(5)), Phase::Lapsed);
+        assert_eq!(phase(Duration::ZERO, secs(10), secs(5)), LeasePhase::Lapsed);
     }
 }

@@ -21,7 +21,7 @@ use nix::unistd::{
     ForkResult, Gid, Pid, Uid, chdir, fork, getpid, getppid, pivot_root, setresgid, setresuid,
 };
 
-use super::lease::{LeaseWatch, Phase};
+use super::lease::{LeasePhase, LeaseWatch};
 use crate::cgroup;
 use crate::deadline::DeadlinePage;
 use crate::shim::confinement::capabilities::{self, Capabilities};
@@ -35,27 +35,27 @@ const NOBODY: u32 = 65_535;
 
 /// The first processes of a pod's own process namespaces.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Firsts {
+pub(crate) struct NamespaceInits {
     /// Of the namespace that all containers share.
     pub pause: Option<i32>,
     /// Of the namespace in which those of the containers nest.
     pub warden: Option<i32>,
 }
 
-impl Firsts {
+impl NamespaceInits {
     /// Starts those that a pod needs; `page` is the deadline page of a pod that ends with its node's lease.
     pub fn start(
         file: &SandboxFile,
         users: Option<&UserNamespace>,
         page: Option<&Rc<DeadlinePage>>,
-    ) -> io::Result<Firsts> {
+    ) -> io::Result<NamespaceInits> {
         let spec = &file.spec;
         let start = |name: &str, users: Option<&UserNamespace>| {
             let group = format!("{}/{name}", file.cgroup);
             cgroup::create_leaf(&group)?;
             start(&group, users, page).map(Some)
         };
-        let mut firsts = Firsts::default();
+        let mut firsts = NamespaceInits::default();
         if spec.host_pid {
             return Ok(firsts);
         }
@@ -198,7 +198,7 @@ fn reap_until_lapse(page: Option<&Rc<DeadlinePage>>) -> io::Result<()> {
         // SAFETY: a plain system call that writes nothing.
         while unsafe { libc::waitpid(-1, std::ptr::null_mut(), libc::WNOHANG) } > 0 {}
         if let Some(lease) = &mut lease
-            && lease.look()? == Phase::Lapsed
+            && lease.look()? == LeasePhase::Lapsed
         {
             return Ok(());
         }

@@ -19,8 +19,8 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 
 use super::connection::{Connection, Role};
 use super::jobs::Job;
-use super::lease::{LeaseWatch, Phase};
-use super::pause::Firsts;
+use super::lease::{LeasePhase, LeaseWatch};
+use super::pause::NamespaceInits;
 use crate::cgroup;
 use crate::memory;
 use crate::protocol::FrameKind;
@@ -96,7 +96,7 @@ impl Supervisor {
         file: SandboxFile,
         listener: UnixListener,
         signals: SignalFd,
-        processes: Firsts,
+        processes: NamespaceInits,
         users: Option<Rc<UserNamespace>>,
         lease: Option<LeaseWatch>,
     ) -> Supervisor {
@@ -453,8 +453,8 @@ impl Supervisor {
             return Ok(());
         };
         match lease.look()? {
-            Phase::Valid(_) => {}
-            Phase::Closing(deadline) => {
+            LeasePhase::Valid(_) => {}
+            LeasePhase::Closing(deadline) => {
                 if lease.warns(deadline) {
                     eprintln!("shim: the node's lease is not renewed: containers are stopped");
                     for process in self.processes.values() {
@@ -462,7 +462,7 @@ impl Supervisor {
                     }
                 }
             }
-            Phase::Lapsed => {
+            LeasePhase::Lapsed => {
                 // With the end of the shim the kernel kills all that is left.
                 if let Err(error) = cgroup::kill(&self.file.cgroup) {
                     eprintln!("shim: kill the pod: {error}");

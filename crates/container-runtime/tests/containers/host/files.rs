@@ -235,7 +235,7 @@ async fn no_volume_covers_proc() {
 /// its own devices (the class of CVE-2025-31133 and CVE-2025-52565): what the runtime finds there by
 /// name must be what it has put there.
 ///
-/// Protected by `Links::Refused`: no link is followed to where the runtime mounts the kernel's file
+/// Protected by `SymlinkPolicy::Refused`: no link is followed to where the runtime mounts the kernel's file
 /// systems; and by `/dev` being a file system of the container's own before anything in it is used.
 #[tokio::test]
 async fn links_of_an_image_lead_no_mount_astray() {

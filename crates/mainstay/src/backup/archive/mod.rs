@@ -17,7 +17,7 @@ use tar::Header;
 
 pub use placing::{place, set_modified};
 pub use reading::{Item, incomplete, read, read_stream};
-pub use writing::{Fidelity, TreeActivity, Writer, write_whole};
+pub use writing::{CopyFidelity, TreeActivity, Writer, write_whole};
 
 /// The last entry.
 pub const CHECKSUMS: &str = "checksums.json";

@@ -44,7 +44,7 @@ pub fn write_whole<T>(target: &Path, fill: impl FnOnce(File) -> Result<T>) -> Re
 /// An archive that is being written.
 pub struct Writer<W: Write = BackupFile> {
     builder: Builder<W>,
-    fidelity: Fidelity,
+    fidelity: CopyFidelity,
     summing: Summing,
     /// The first path of each file with several names.
     links: BTreeMap<(u64, u64), PathBuf>,
@@ -63,7 +63,7 @@ pub enum TreeActivity {
 
 /// The treatment of what a backup leaves out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fidelity {
+pub enum CopyFidelity {
     /// Times are in seconds, and device nodes are left out.
     Backup,
     /// Times are exact, and a device node is an error: the files take the place of the others.
@@ -74,7 +74,7 @@ impl Writer {
     /// Begins a backup in a new file.
     pub fn new(file: File) -> Self {
         let encoder = GzEncoder::new(BufWriter::new(file), Compression::fast());
-        Self::over(encoder, Fidelity::Backup)
+        Self::over(encoder, CopyFidelity::Backup)
     }
 
     /// Writes the checksums, and everything to the disk. Returns the files that changed while they were
@@ -92,7 +92,7 @@ impl Writer {
 
 impl<W: Write> Writer<W> {
     /// Begins an archive.
-    pub fn over(stream: W, fidelity: Fidelity) -> Self {
+    pub fn over(stream: W, fidelity: CopyFidelity) -> Self {
         Self {
             builder: Builder::new(stream),
             fidelity,
@@ -188,7 +188,7 @@ impl<W: Write> Writer<W> {
                 self.add_empty(&mut header, path)
             }
             FileType::BlockDevice | FileType::CharacterDevice
-                if self.fidelity == Fidelity::Replacement =>
+                if self.fidelity == CopyFidelity::Replacement =>
             {
                 Err(io::Error::new(
                     io::ErrorKind::Unsupported,
@@ -241,7 +241,7 @@ impl<W: Write> Writer<W> {
             .into_iter()
             .map(|(name, value)| (format!("{ATTRIBUTE_PREFIX}{name}"), value))
             .collect();
-        if self.fidelity == Fidelity::Replacement {
+        if self.fidelity == CopyFidelity::Replacement {
             let time = format!("{}.{:09}", stat.st_mtime, stat.st_mtime_nsec);
             named.push((MODIFIED.to_owned(), time.into_bytes()));
         }

@@ -21,12 +21,12 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use node_agent::{MoveStep, VolumeMoves};
 use object_model::{Status, StatusReason};
-use planners::volume_move::{CopyReceipt, Extent};
+use planners::volume_move::{CopyExtent, CopyReceipt};
 use reconcile::execute::chain;
 use resource_kinds::storage::Driver;
 use serde::Serialize;
 use tokio::sync::Mutex;
-use volume_provisioner::{Arrival, MovedVolume, ProvisionerError, Storage};
+use volume_provisioner::{CopyLocation, MovedVolume, ProvisionerError, Storage};
 
 use receiving::{Destination, Receiving, StreamOutcome};
 use sending::{Sending, Source};
@@ -138,8 +138,10 @@ impl NodeMoves {
             };
             let to = match (of.driver, extent) {
                 (Driver::Local, _) => Destination::Files(to),
-                (Driver::LocalCow, Extent::First | Extent::Whole) => Destination::Stream(to, None),
-                (Driver::LocalCow, Extent::Increment) => {
+                (Driver::LocalCow, CopyExtent::First | CopyExtent::Whole) => {
+                    Destination::Stream(to, None)
+                }
+                (Driver::LocalCow, CopyExtent::Increment) => {
                     let first = done(self.storage.first_copy(of).await)?;
                     Destination::Stream(to, first)
                 }
@@ -158,7 +160,7 @@ impl NodeMoves {
         of: MovedVolume<'_>,
         outcome: StreamOutcome,
         bytes: u64,
-        extent: Extent,
+        extent: CopyExtent,
     ) -> Answer<CopyReceipt> {
         let storage = &self.storage;
         let path = match (outcome, extent) {
@@ -168,10 +170,10 @@ impl NodeMoves {
                 done(storage.forget_first_copy(of).await)?;
                 return Err(conflict(&text));
             }
-            (StreamOutcome::Snapshot(snapshot), Extent::First) => {
+            (StreamOutcome::Snapshot(snapshot), CopyExtent::First) => {
                 storage.finish_first_copy(of, snapshot).await
             }
-            (StreamOutcome::Snapshot(_), Extent::Increment | Extent::Whole)
+            (StreamOutcome::Snapshot(_), CopyExtent::Increment | CopyExtent::Whole)
             | (StreamOutcome::Files, _) => storage.finish_arrival(of, bytes).await,
         };
         Ok(arrived(&done(path)?))
@@ -257,14 +259,14 @@ impl Streams {
 }
 
 /// The directory for a stream, or the answer if there is none to receive.
-fn begun(begun: Result<Arrival, ProvisionerError>) -> Answer<Result<PathBuf, CopyReceipt>> {
+fn begun(begun: Result<CopyLocation, ProvisionerError>) -> Answer<Result<PathBuf, CopyReceipt>> {
     if let Err(error @ ProvisionerError::DiskFull { .. }) = &begun {
         return Ok(Err(CopyReceipt::Impossible(chain(error))));
     }
     match done(begun)? {
-        Arrival::Begun(to) => Ok(Ok(to)),
-        Arrival::Complete(path) => Ok(Err(arrived(&path))),
-        Arrival::Refused(text) => Err(conflict(&text)),
+        CopyLocation::Begun(to) => Ok(Ok(to)),
+        CopyLocation::Complete(path) => Ok(Err(arrived(&path))),
+        CopyLocation::Refused(text) => Err(conflict(&text)),
     }
 }
 
@@ -286,10 +288,12 @@ fn moved(step: &MoveStep) -> Answer<MovedVolume<'_>> {
     })
 }
 
-fn extent(step: &MoveStep) -> Answer<Extent> {
+fn extent(step: &MoveStep) -> Answer<CopyExtent> {
     match step.parameter("extent") {
-        None => Ok(Extent::Whole),
-        Some(name) => Extent::of_name(name).ok_or_else(|| bad("the extent of a copy is unknown")),
+        None => Ok(CopyExtent::Whole),
+        Some(name) => {
+            CopyExtent::of_name(name).ok_or_else(|| bad("the extent of a copy is unknown"))
+        }
     }
 }
 

@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 use volume_provisioner::Snapshots;
 
 use super::{Answer, conflict, internal};
-use crate::backup::archive::{Fidelity, TreeActivity, Writer};
+use crate::backup::archive::{CopyFidelity, TreeActivity, Writer};
 
 /// Size of a part in bytes; a request to the API server may have 3 MiB.
 const PART_BYTES: usize = 1 << 20;
@@ -107,7 +107,7 @@ fn send(from: &Path, sender: Sender<Bytes>) -> Result<()> {
         sender,
         part: Vec::with_capacity(PART_BYTES),
     };
-    let mut writer = Writer::over(stream, Fidelity::Replacement);
+    let mut writer = Writer::over(stream, CopyFidelity::Replacement);
     writer.add_tree(Path::new(ROOT), from, TreeActivity::Still)?;
     let (mut stream, _) = writer.finish_stream()?;
     stream.flush()?;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use console::terminal::{Size, clip};
 
-use super::view::View;
+use super::view::SetProgress;
 use crate::pod_row::{PodRow, in_namespace};
 
 /// Maximum width of a column, so that one long text does not push the others away.
@@ -12,7 +12,7 @@ const COLUMN_MAX: usize = 40;
 
 /// The table cut to a terminal's size; the last line is the cursor's. If not all ordinals fit,
 /// those that are not ready are shown.
-pub fn frame(views: &[View], size: Size) -> Vec<String> {
+pub fn frame(views: &[SetProgress], size: Size) -> Vec<String> {
     let room = size.height.saturating_sub(1).max(1);
     let all: usize = views.iter().map(|view| 1 + view.rows.len()).sum();
     let is_shown = |row: &&PodRow| all <= room || !row.ready;
@@ -41,7 +41,7 @@ fn column<'t>(texts: impl Iterator<Item = &'t String>) -> usize {
     widest.unwrap_or(0).min(COLUMN_MAX)
 }
 
-fn heading(view: &View) -> String {
+fn heading(view: &SetProgress) -> String {
     let ready = view.rows.iter().filter(|row| row.ready).count();
     let (title, all) = (view.set.title(), view.rows.len());
     if !view.exists {
@@ -72,7 +72,7 @@ fn line(row: &PodRow, [pod, wide, nodes]: [usize; 3]) -> String {
 }
 
 /// The lines for a pipe or a log: one for each ordinal whose state has changed.
-pub fn changes(shown: &mut BTreeMap<String, String>, views: &[View]) -> Vec<String> {
+pub fn changes(shown: &mut BTreeMap<String, String>, views: &[SetProgress]) -> Vec<String> {
     let mut lines = Vec::new();
     for view in views {
         for row in &view.rows {
@@ -96,7 +96,7 @@ pub fn changes(shown: &mut BTreeMap<String, String>, views: &[View]) -> Vec<Stri
 
 #[cfg(test)]
 mod tests {
-    use super::super::view::Watched;
+    use super::super::view::WatchedSet;
     use super::*;
 
     fn row(pod: &str, state: &str, ready: bool) -> PodRow {
@@ -109,9 +109,9 @@ mod tests {
         }
     }
 
-    fn set(name: &str, rows: Vec<PodRow>) -> View {
-        View {
-            set: Watched {
+    fn set(name: &str, rows: Vec<PodRow>) -> SetProgress {
+        SetProgress {
+            set: WatchedSet {
                 namespace: "default".to_owned(),
                 name: name.to_owned(),
             },

@@ -21,8 +21,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::pod_row::PodRows;
 use frame::{changes, frame};
-pub use view::Watched;
-use view::{View, view};
+pub use view::WatchedSet;
+use view::{SetProgress, view};
 
 /// Changes that come together are shown together.
 const SETTLE: Duration = Duration::from_millis(20);
@@ -32,7 +32,7 @@ const SETTLE: Duration = Duration::from_millis(20);
 /// elsewhere the output ends.
 pub async fn show(
     client: Client,
-    sets: Option<&[Watched]>,
+    sets: Option<&[WatchedSet]>,
     rows: &PodRows<'_>,
     stop: &CancellationToken,
     hints: impl Fn(&[String]) -> String,
@@ -54,8 +54,8 @@ pub async fn show(
     let mut hinted = false;
     loop {
         let now = Timestamp::now();
-        let watched = sets.map_or_else(|| all(&sets_cache), <[Watched]>::to_vec);
-        let views: Vec<View> = watched
+        let watched = sets.map_or_else(|| all(&sets_cache), <[WatchedSet]>::to_vec);
+        let views: Vec<SetProgress> = watched
             .iter()
             .map(|set| {
                 let object = sets_cache.get(&set.namespace, &set.name);
@@ -64,7 +64,7 @@ pub async fn show(
             })
             .collect();
         screen.draw(&views);
-        if !hinted && !views.is_empty() && views.iter().all(View::is_ready) {
+        if !hinted && !views.is_empty() && views.iter().all(SetProgress::is_ready) {
             hinted = true;
             let urls = views.iter().filter_map(|view| {
                 let pods = pods_cache.list_in(&view.set.namespace);
@@ -87,15 +87,15 @@ pub async fn show(
 }
 
 /// All sets, by name.
-fn all(cache: &Cache<StatefulSet>) -> Vec<Watched> {
+fn all(cache: &Cache<StatefulSet>) -> Vec<WatchedSet> {
     let sets = cache.list();
-    let mut all: Vec<Watched> = sets.iter().map(|set| Watched::of(set)).collect();
+    let mut all: Vec<WatchedSet> = sets.iter().map(|set| WatchedSet::of(set)).collect();
     all.sort();
     all
 }
 
 /// The HTTP URL of a set's first pod, if it is known.
-fn first_url(view: &View, pods: &[Arc<Pod>]) -> Option<String> {
+fn first_url(view: &SetProgress, pods: &[Arc<Pod>]) -> Option<String> {
     let first = view.rows.first()?;
     let mut pods = pods.iter();
     let pod = pods.find(|pod| pod.metadata.name.as_deref() == Some(&first.pod))?;
@@ -126,7 +126,7 @@ impl Screen {
         }
     }
 
-    fn draw(&mut self, views: &[View]) {
+    fn draw(&mut self, views: &[SetProgress]) {
         let Some(size) = terminal::size() else {
             let elapsed = self.started.elapsed().as_secs_f32();
             for line in changes(&mut self.shown, views) {

@@ -10,14 +10,14 @@ use crate::pod_row::{PodRow, PodRows, in_namespace};
 
 /// A set that is shown.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Watched {
+pub struct WatchedSet {
     /// Namespace.
     pub namespace: String,
     /// Name.
     pub name: String,
 }
 
-impl Watched {
+impl WatchedSet {
     /// The name of a set.
     pub fn of(set: &StatefulSet) -> Self {
         Self {
@@ -34,16 +34,16 @@ impl Watched {
 
 /// The progress of a set.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct View {
+pub struct SetProgress {
     /// The set.
-    pub set: Watched,
+    pub set: WatchedSet,
     /// Whether it is there; not before it is made, and after it was deleted.
     pub exists: bool,
     /// Its ordinals, in order.
     pub rows: Vec<PodRow>,
 }
 
-impl View {
+impl SetProgress {
     /// Whether every ordinal is ready.
     pub fn is_ready(&self) -> bool {
         self.rows.iter().all(|row| row.ready)
@@ -52,12 +52,12 @@ impl View {
 
 /// A set with its pods, out of all pods of its namespace.
 pub fn view(
-    set: &Watched,
+    set: &WatchedSet,
     object: Option<&StatefulSet>,
     pods: &[Arc<Pod>],
     rows: &PodRows<'_>,
     now: Timestamp,
-) -> View {
+) -> SetProgress {
     let spec = object.and_then(|set| set.spec.as_ref());
     let replicas = spec.map_or(0, |spec| spec.replicas.unwrap_or(1));
     let start = spec
@@ -72,7 +72,7 @@ pub fn view(
             None => PodRow::missing(name, object),
         }
     };
-    View {
+    SetProgress {
         set: set.clone(),
         exists: object.is_some(),
         rows: (start..start.saturating_add(replicas))
@@ -87,11 +87,11 @@ mod tests {
 
     #[test]
     fn a_set_of_none_is_ready() {
-        let set = Watched {
+        let set = WatchedSet {
             namespace: "default".to_owned(),
             name: "web".to_owned(),
         };
-        let view = View {
+        let view = SetProgress {
             set,
             exists: true,
             rows: Vec::new(),

@@ -12,8 +12,8 @@ use k8s_openapi::api::networking::v1::NetworkPolicy;
 use object_model::cidr::Cidr;
 use resource_kinds::pod_view::PodView;
 use service_routing::{
-    Connection, Direction, Endpoint, Filtered, Judgement, Policy, PolicyPod, Protocol, ServicePort,
-    Table, filters, judge, ports,
+    Connection, Direction, Endpoint, Policy, PolicyJudgement, PolicyObjects, PolicyPod, Protocol,
+    ServicePort, Table, filters, judge, ports,
 };
 
 use super::question::{Destination, PortWord, ServerKind};
@@ -50,7 +50,7 @@ pub fn addresses_of(node: &Node) -> BTreeSet<Ipv4Addr> {
 
 /// The question: may this pod connect to that destination?
 #[derive(Clone, Copy, Debug)]
-pub struct Question<'q> {
+pub struct ConnectionQuestion<'q> {
     /// Namespace and name of the client.
     pub client: (&'q str, &'q str),
     pub to: &'q Destination,
@@ -65,7 +65,7 @@ pub struct NoAnswer(pub String);
 
 /// The answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Answer {
+pub struct ConnectionAnswer {
     pub client: ObjectName,
     /// The destination, as asked for, with its namespace.
     pub destination: ObjectName,
@@ -74,7 +74,7 @@ pub struct Answer {
     /// The address of the Service, if it has one of its own.
     pub cluster_ip: Option<Ipv4Addr>,
     /// The targets: one for a pod, one for each endpoint of a Service.
-    pub ways: Vec<Way>,
+    pub ways: Vec<ServerPath>,
     pub notes: Vec<String>,
 }
 
@@ -88,7 +88,7 @@ pub struct ObjectName {
 
 /// The way to one server.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Way {
+pub struct ServerPath {
     pub server: Endpoint,
     /// The pod with the server's address.
     pub pod: Option<ObjectName>,
@@ -101,14 +101,14 @@ pub enum Decision {
     /// Policies do not apply between a pod and its own node.
     OwnNode,
     Policies {
-        egress: End,
-        ingress: End,
+        egress: PolicyDecision,
+        ingress: PolicyDecision,
     },
 }
 
 /// The decision at one end.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum End {
+pub enum PolicyDecision {
     /// No policy selects it.
     Open,
     /// The pod connects to itself.
@@ -121,7 +121,7 @@ pub enum End {
 
 /// The answer in one word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum ConnectionVerdict {
     Passes,
     /// To some of the endpoints only.
     Partly,
@@ -130,18 +130,18 @@ pub enum Verdict {
     Refused,
 }
 
-impl End {
-    fn of(judgement: Judgement<'_>) -> Self {
+impl PolicyDecision {
+    fn of(judgement: PolicyJudgement<'_>) -> Self {
         let names = |policies: Vec<&Policy>| {
             let mut names: Vec<String> = policies.iter().map(|one| one.name.clone()).collect();
             names.sort_unstable();
             names
         };
         match judgement {
-            Judgement::Open => Self::Open,
-            Judgement::Itself => Self::Itself,
-            Judgement::Allowed(by) => Self::Allowed(names(by)),
-            Judgement::Dropped(by) => Self::Dropped(names(by)),
+            PolicyJudgement::Open => Self::Open,
+            PolicyJudgement::Itself => Self::Itself,
+            PolicyJudgement::Allowed(by) => Self::Allowed(names(by)),
+            PolicyJudgement::Dropped(by) => Self::Dropped(names(by)),
         }
     }
 
@@ -150,7 +150,7 @@ impl End {
     }
 }
 
-impl Way {
+impl ServerPath {
     pub fn passes(&self) -> bool {
         match &self.decision {
             Decision::OwnNode => true,
@@ -159,14 +159,14 @@ impl Way {
     }
 }
 
-impl Answer {
-    pub fn verdict(&self) -> Verdict {
+impl ConnectionAnswer {
+    pub fn verdict(&self) -> ConnectionVerdict {
         let passing = self.ways.iter().filter(|way| way.passes()).count();
         match (self.ways.len(), passing) {
-            (0, _) => Verdict::Refused,
-            (all, some) if all == some => Verdict::Passes,
-            (_, 0) => Verdict::Dropped,
-            _ => Verdict::Partly,
+            (0, _) => ConnectionVerdict::Refused,
+            (all, some) if all == some => ConnectionVerdict::Passes,
+            (_, 0) => ConnectionVerdict::Dropped,
+            _ => ConnectionVerdict::Partly,
         }
     }
 }
@@ -184,7 +184,10 @@ impl ObjectName {
 /// Decides about a connection.
 ///
 /// *Errors.* An object of the question does not exist, has no address, or has no such port.
-pub fn decide(observed: &Observed, question: Question<'_>) -> Result<Answer, NoAnswer> {
+pub fn decide(
+    observed: &Observed,
+    question: ConnectionQuestion<'_>,
+) -> Result<ConnectionAnswer, NoAnswer> {
     let client = find_pod(observed, question.client)?;
     let source = address_of(client)?;
     let to = question.to;
@@ -198,7 +201,7 @@ pub fn decide(observed: &Observed, question: Question<'_>) -> Result<Answer, NoA
     let decided = Decided::new(observed);
     let ways = found.servers.iter();
     let ways = ways.map(|server| decided.way(client, source, *server, to.protocol));
-    Ok(Answer {
+    Ok(ConnectionAnswer {
         client: ObjectName::of(client),
         destination: ObjectName {
             kind: match to.kind {
@@ -294,7 +297,7 @@ impl Found {
     fn to_service(
         observed: &Observed,
         client: &PodView,
-        question: Question<'_>,
+        question: ConnectionQuestion<'_>,
     ) -> Result<Self, NoAnswer> {
         let to = question.to;
         let place = format!("svc {:?} in namespace {:?}", to.name, question.namespace);
@@ -424,13 +427,13 @@ fn declared_ports(pod: &PodView, protocol: Protocol) -> Vec<(Option<String>, u16
 /// The policies of both ends, as each node enforces them.
 struct Decided<'o> {
     observed: &'o Observed,
-    state: Filtered,
+    state: PolicyObjects,
     table: Table,
 }
 
 impl<'o> Decided<'o> {
     fn new(observed: &'o Observed) -> Self {
-        let mut state = Filtered::default();
+        let mut state = PolicyObjects::default();
         for policy in &observed.policies {
             let policy = Policy::of(policy);
             state.policies.insert(policy.uid.clone(), policy);
@@ -458,7 +461,13 @@ impl<'o> Decided<'o> {
         }
     }
 
-    fn way(&self, client: &PodView, source: Ipv4Addr, server: Endpoint, protocol: Protocol) -> Way {
+    fn way(
+        &self,
+        client: &PodView,
+        source: Ipv4Addr,
+        server: Endpoint,
+        protocol: Protocol,
+    ) -> ServerPath {
         let mut pods = self.observed.pods.iter();
         let of_server =
             pods.find(|pod| !uses_host_network(pod) && address_of(pod) == Ok(server.ip));
@@ -467,18 +476,19 @@ impl<'o> Decided<'o> {
             destination: server.ip,
             port: Some((protocol, server.port)),
         };
-        let end = |direction| End::of(judge(&self.state, &self.table, &connection, direction));
+        let end =
+            |direction| PolicyDecision::of(judge(&self.state, &self.table, &connection, direction));
         let decision = match self.is_within_node(client, of_server, server.ip) {
             true => Decision::OwnNode,
             false => Decision::Policies {
                 egress: match uses_host_network(client) {
-                    true => End::Open,
+                    true => PolicyDecision::Open,
                     false => end(Direction::Egress),
                 },
                 ingress: end(Direction::Ingress),
             },
         };
-        Way {
+        ServerPath {
             server,
             pod: of_server.map(ObjectName::of),
             decision,

@@ -21,8 +21,8 @@ use resource_kinds::pod_view::PodView;
 use serde::de::DeserializeOwned;
 
 use super::Server;
-pub use answer::Answer;
-use answer::{Observed, Question, addresses_of, decide};
+pub use answer::ConnectionAnswer;
+use answer::{ConnectionQuestion, Observed, addresses_of, decide};
 pub use question::Destination;
 use question::ServerKind;
 
@@ -35,8 +35,8 @@ pub async fn ask(
     client: (&str, &str),
     to: &Destination,
     namespace: &str,
-) -> Result<Answer> {
-    let question = Question {
+) -> Result<ConnectionAnswer> {
+    let question = ConnectionQuestion {
         client,
         to,
         namespace,
@@ -47,7 +47,10 @@ pub async fn ask(
 }
 
 /// Reads the objects of both ends: no others decide.
-async fn read(client: &Client, question: Question<'_>) -> Result<Observed, api_client::Error> {
+async fn read(
+    client: &Client,
+    question: ConnectionQuestion<'_>,
+) -> Result<Observed, api_client::Error> {
     let mut observed = Observed::default();
     let all: Api<Namespace> = Api::all(client.clone());
     for name in BTreeSet::from([question.client.0, question.namespace]) {

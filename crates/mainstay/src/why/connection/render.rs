@@ -2,12 +2,14 @@
 
 use serde_json::{Value, json};
 
-use super::answer::{Answer, Decision, End, ObjectName, Verdict, Way};
+use super::answer::{
+    ConnectionAnswer, ConnectionVerdict, Decision, ObjectName, PolicyDecision, ServerPath,
+};
 
 /// Most servers of a Service that are described one by one; more would hide the answer.
 const WAYS_MAX: usize = 8;
 
-impl Verdict {
+impl ConnectionVerdict {
     /// The value in JSON.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -28,7 +30,7 @@ impl Verdict {
     }
 }
 
-impl Answer {
+impl ConnectionAnswer {
     /// Human-readable text: the answer, each way with the decision at both ends, and a remedy.
     pub fn text(&self) -> String {
         let Self { port, protocol, .. } = self;
@@ -49,9 +51,9 @@ impl Answer {
             ));
         }
         // Those that are dropped are the answer to "why".
-        let (passing, dropped): (Vec<&Way>, Vec<&Way>) =
+        let (passing, dropped): (Vec<&ServerPath>, Vec<&ServerPath>) =
             self.ways.iter().partition(|way| way.passes());
-        let ways: Vec<&Way> = dropped.iter().chain(&passing).copied().collect();
+        let ways: Vec<&ServerPath> = dropped.iter().chain(&passing).copied().collect();
         for way in ways.iter().take(WAYS_MAX) {
             self.way_lines(way, &mut lines);
         }
@@ -77,14 +79,14 @@ impl Answer {
         }
     }
 
-    fn server(&self, way: &Way) -> String {
+    fn server(&self, way: &ServerPath) -> String {
         match &way.pod {
             Some(pod) => self.called(pod),
             None => way.server.ip.to_string(),
         }
     }
 
-    fn way_lines(&self, way: &Way, lines: &mut Vec<String>) {
+    fn way_lines(&self, way: &ServerPath, lines: &mut Vec<String>) {
         let indent = match self.destination.kind {
             "pod" => "  ",
             _ => {
@@ -113,7 +115,7 @@ impl Answer {
         }
     }
 
-    fn remedy_lines(&self, way: &Way, lines: &mut Vec<String>) {
+    fn remedy_lines(&self, way: &ServerPath, lines: &mut Vec<String>) {
         let Decision::Policies { egress, ingress } = &way.decision else {
             return;
         };
@@ -128,7 +130,7 @@ impl Answer {
             (egress, &self.client.namespace),
             (ingress, &of_server.namespace),
         ] {
-            if let End::Dropped(policies) = end {
+            if let PolicyDecision::Dropped(policies) = end {
                 let names = policies.iter();
                 let edit = |name| format!("    kubectl edit networkpolicy {name} -n {namespace}");
                 commands.extend(names.map(edit));
@@ -164,16 +166,16 @@ fn counted(endpoints: usize) -> String {
     }
 }
 
-fn sentence(end: &End) -> String {
+fn sentence(end: &PolicyDecision) -> String {
     let names = |policies: &[String]| {
         let names = policies.iter().map(|name| format!("networkpolicy/{name}"));
         names.collect::<Vec<_>>().join(", ")
     };
     match end {
-        End::Open => "allowed, no policy selects it for this direction".to_owned(),
-        End::Itself => "allowed, a pod always reaches itself".to_owned(),
-        End::Allowed(policies) => format!("allowed by {}", names(policies)),
-        End::Dropped(policies) => match policies.len() {
+        PolicyDecision::Open => "allowed, no policy selects it for this direction".to_owned(),
+        PolicyDecision::Itself => "allowed, a pod always reaches itself".to_owned(),
+        PolicyDecision::Allowed(policies) => format!("allowed by {}", names(policies)),
+        PolicyDecision::Dropped(policies) => match policies.len() {
             1 => format!(
                 "dropped, {} selects it and has no rule for this",
                 names(policies)
@@ -190,13 +192,13 @@ fn object_value(object: &ObjectName) -> Value {
     json!({"kind": object.kind, "namespace": object.namespace, "name": object.name})
 }
 
-fn way_value(way: &Way) -> Value {
-    let end = |end: &End| {
+fn way_value(way: &ServerPath) -> Value {
+    let end = |end: &PolicyDecision| {
         let (verdict, policies) = match end {
-            End::Open => ("Open", &[][..]),
-            End::Itself => ("Itself", &[][..]),
-            End::Allowed(policies) => ("Allowed", policies.as_slice()),
-            End::Dropped(policies) => ("Dropped", policies.as_slice()),
+            PolicyDecision::Open => ("Open", &[][..]),
+            PolicyDecision::Itself => ("Itself", &[][..]),
+            PolicyDecision::Allowed(policies) => ("Allowed", policies.as_slice()),
+            PolicyDecision::Dropped(policies) => ("Dropped", policies.as_slice()),
         };
         json!({"verdict": verdict, "policies": policies})
     };

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::answer::{Observed, Question, Verdict, addresses_of, decide};
+use super::answer::{ConnectionQuestion, ConnectionVerdict, Observed, addresses_of, decide};
 use super::question::Destination;
 
 /// Namespaces `shop` with the pods `web` (10.0.0.2) and `db` (10.0.0.3), and `lab` with `web` (10.0.1.2).
@@ -78,9 +78,13 @@ fn service(observed: &mut Observed, cluster_ip: &str, endpoints: &[&str], more: 
     observed.slices.push(serde_json::from_value(slice).unwrap());
 }
 
-fn ask(observed: &Observed, client: (&str, &str), to: &str) -> Result<(Verdict, String), String> {
+fn ask(
+    observed: &Observed,
+    client: (&str, &str),
+    to: &str,
+) -> Result<(ConnectionVerdict, String), String> {
     let to = Destination::parse(to).unwrap();
-    let question = Question {
+    let question = ConnectionQuestion {
         client,
         to: &to,
         namespace: "shop",
@@ -96,7 +100,7 @@ const LAB: (&str, &str) = ("lab", "web");
 #[test]
 fn without_policies_everything_passes() {
     let (verdict, text) = ask(&cluster(), LAB, "pod/db:5432").unwrap();
-    assert_eq!(verdict, Verdict::Passes);
+    assert_eq!(verdict, ConnectionVerdict::Passes);
     assert_eq!(
         text,
         "pod/web to pod/db:5432 in namespace shop (TCP): the connection passes\n  \
@@ -123,7 +127,7 @@ fn the_policy_that_drops_a_connection_is_named() {
             "ports": [{"port": "sql"}]}]}),
     );
     let (verdict, text) = ask(&observed, WEB, "pod/db:sql").unwrap();
-    assert_eq!(verdict, Verdict::Dropped);
+    assert_eq!(verdict, ConnectionVerdict::Dropped);
     assert_eq!(
         text,
         "pod/web to pod/db:5432 (TCP): the connection is dropped; the client sees a timeout\n  \
@@ -136,13 +140,13 @@ fn the_policy_that_drops_a_connection_is_named() {
          kubectl edit networkpolicy default-deny -n shop\n"
     );
     let (verdict, text) = ask(&observed, LAB, "pod/db:5432").unwrap();
-    assert_eq!(verdict, Verdict::Passes);
+    assert_eq!(verdict, ConnectionVerdict::Passes);
     assert!(
         text.contains("ingress of pod/db in namespace shop: allowed by networkpolicy/db\n"),
         "{text}"
     );
     let (verdict, text) = ask(&observed, LAB, "pod/db:80").unwrap();
-    assert_eq!(verdict, Verdict::Dropped);
+    assert_eq!(verdict, ConnectionVerdict::Dropped);
     assert!(text.contains("declares the ports 5432, not 80"), "{text}");
     // The other end, in the other namespace.
     policy(
@@ -152,7 +156,7 @@ fn the_policy_that_drops_a_connection_is_named() {
         json!({"podSelector": {}, "policyTypes": ["Egress"]}),
     );
     let (verdict, text) = ask(&observed, LAB, "pod/db:5432").unwrap();
-    assert_eq!(verdict, Verdict::Dropped);
+    assert_eq!(verdict, ConnectionVerdict::Dropped);
     let line =
         "egress of pod/web: dropped, networkpolicy/quiet selects it and has no rule for this";
     assert!(text.contains(line), "{text}");
@@ -174,7 +178,7 @@ fn a_service_leads_to_its_endpoints() {
         &json!({}),
     );
     let (verdict, _) = ask(&observed, WEB, "svc/db:15432").unwrap();
-    assert_eq!(verdict, Verdict::Passes);
+    assert_eq!(verdict, ConnectionVerdict::Passes);
     policy(
         &mut observed,
         "shop",
@@ -183,7 +187,11 @@ fn a_service_leads_to_its_endpoints() {
             "ingress": [{"ports": [{"port": 15432}]}]}),
     );
     let (verdict, text) = ask(&observed, WEB, "svc/db:sql").unwrap();
-    assert_eq!(verdict, Verdict::Partly, "the rule has the Service's port");
+    assert_eq!(
+        verdict,
+        ConnectionVerdict::Partly,
+        "the rule has the Service's port"
+    );
     for line in [
         "  svc/db has the address 10.96.0.7 and 2 endpoints for port 15432\n",
         "  pod/db, port 5432: dropped\n",
@@ -203,7 +211,7 @@ fn a_service_without_endpoints_refuses() {
     let mut observed = cluster();
     service(&mut observed, "10.96.0.7", &[], &json!({}));
     let (verdict, text) = ask(&observed, WEB, "svc/db:15432").unwrap();
-    assert_eq!(verdict, Verdict::Refused);
+    assert_eq!(verdict, ConnectionVerdict::Refused);
     assert!(
         text.contains("`mainstay why svc/db -n shop` says why"),
         "{text}"
@@ -213,11 +221,11 @@ fn a_service_without_endpoints_refuses() {
     let local = json!({"internalTrafficPolicy": "Local"});
     service(&mut observed, "10.96.0.7", &["10.0.0.3"], &local);
     let (verdict, text) = ask(&observed, WEB, "svc/db:15432").unwrap();
-    assert_eq!(verdict, Verdict::Refused);
+    assert_eq!(verdict, ConnectionVerdict::Refused);
     assert!(text.contains("no endpoint on the node n1"), "{text}");
     assert_eq!(
         ask(&observed, LAB, "svc/db:15432").unwrap().0,
-        Verdict::Passes
+        ConnectionVerdict::Passes
     );
 }
 
@@ -233,10 +241,10 @@ fn a_headless_service_leads_to_the_port_of_the_pod() {
     );
     assert_eq!(
         ask(&observed, WEB, "svc/db:5432").unwrap().0,
-        Verdict::Passes
+        ConnectionVerdict::Passes
     );
     let (verdict, text) = ask(&observed, WEB, "svc/db:15432").unwrap();
-    assert_eq!(verdict, Verdict::Dropped);
+    assert_eq!(verdict, ConnectionVerdict::Dropped);
     assert!(text.contains("svc/db is headless"), "{text}");
 }
 
@@ -256,23 +264,23 @@ fn policies_do_not_apply_between_a_pod_and_its_node() {
     policy(&mut observed, "shop", "deny", deny);
     assert_eq!(
         ask(&observed, ("shop", "near"), "pod/db:5432").unwrap().0,
-        Verdict::Passes
+        ConnectionVerdict::Passes
     );
     assert_eq!(
         ask(&observed, ("shop", "far"), "pod/db:5432").unwrap().0,
-        Verdict::Dropped
+        ConnectionVerdict::Dropped
     );
     assert_eq!(
         ask(&observed, ("shop", "db"), "pod/near:22").unwrap().0,
-        Verdict::Passes
+        ConnectionVerdict::Passes
     );
     assert_eq!(
         ask(&observed, ("shop", "db"), "pod/far:22").unwrap().0,
-        Verdict::Dropped
+        ConnectionVerdict::Dropped
     );
     assert_eq!(
         ask(&observed, ("shop", "db"), "pod/db:22").unwrap().0,
-        Verdict::Passes
+        ConnectionVerdict::Passes
     );
 }
 
@@ -286,7 +294,7 @@ fn a_node_answers_its_own_pods_at_each_of_its_addresses() {
     policy(&mut observed, "shop", "deny", deny);
     service(&mut observed, "10.96.0.1", &["10.0.0.1"], &json!({}));
     let (verdict, text) = ask(&observed, WEB, "svc/db:15432").unwrap();
-    assert_eq!(verdict, Verdict::Passes, "{text}");
+    assert_eq!(verdict, ConnectionVerdict::Passes, "{text}");
     let line = "policies do not apply between a pod and its own node";
     assert!(text.contains(line), "{text}");
 }

@@ -16,8 +16,8 @@ use std::{
 };
 
 use super::{
-    apply::Draft,
-    disk::{Counters, Durable},
+    apply::GroupDraft,
+    disk::{Counters, GroupStorage},
     leases::Leases,
     limits::{FULL_RETRY_INTERVAL, ROOM_LOOK_INTERVAL},
     queue::{Queue, QueuedWork, Reply, Request},
@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     LeaseId, Revision, StoreError, TxnResult,
-    published::{Newest, Published},
+    published::{NewestKeys, Published},
 };
 
 /// The state that the commit thread shares with readers and writers.
@@ -77,7 +77,7 @@ impl Answer {
 /// State of the commit thread.
 pub(crate) struct Committer {
     shared: Arc<Shared>,
-    disk: Box<dyn Durable>,
+    disk: Box<dyn GroupStorage>,
     leases: Leases,
     counters: Counters,
     progress_interval: Duration,
@@ -92,7 +92,7 @@ pub(crate) struct Committer {
 struct Failure {
     error: StoreError,
     /// The draft, which may or may not have been written.
-    draft: Draft,
+    draft: GroupDraft,
     /// The time of the next attempt; `None` after an error that makes the disk untrustworthy.
     retry_due: Option<Instant>,
 }
@@ -113,7 +113,7 @@ impl Committer {
     /// Prepares the thread's state.
     pub(crate) fn new(
         shared: Arc<Shared>,
-        disk: Box<dyn Durable>,
+        disk: Box<dyn GroupStorage>,
         leases: Leases,
         counters: Counters,
         progress_interval: Duration,
@@ -172,11 +172,11 @@ impl Committer {
         }
     }
 
-    fn draft(&self) -> Draft {
-        Draft::new(self.shared.published.newest(), Instant::now())
+    fn draft(&self) -> GroupDraft {
+        GroupDraft::new(self.shared.published.newest(), Instant::now())
     }
 
-    fn prepare(&mut self, request: Request, draft: &mut Draft, room: &Space) -> Answer {
+    fn prepare(&mut self, request: Request, draft: &mut GroupDraft, room: &Space) -> Answer {
         let leases = &mut self.leases;
         match request {
             Request::Txn(txn, reply) => {
@@ -198,7 +198,7 @@ impl Committer {
     }
 
     /// Writes, syncs and publishes a draft, or records the failure.
-    fn make_durable(&mut self, draft: Draft) {
+    fn make_durable(&mut self, draft: GroupDraft) {
         if self.failure.is_some() || draft.writes.is_empty() {
             return;
         }
@@ -215,7 +215,7 @@ impl Committer {
         }
     }
 
-    fn fail(&mut self, error: StoreError, draft: Draft) {
+    fn fail(&mut self, error: StoreError, draft: GroupDraft) {
         tracing::error!(%error, "a write failed; the store takes no more writes");
         let full = matches!(error, StoreError::Full(_));
         let error = match error {
@@ -273,9 +273,9 @@ impl Committer {
         }
     }
 
-    fn publish(&mut self, draft: Draft) {
+    fn publish(&mut self, draft: GroupDraft) {
         let now = Instant::now();
-        let newest = Newest {
+        let newest = NewestKeys {
             live: draft.live,
             live_bytes: draft.live_bytes,
             revision: draft.revision,

@@ -10,7 +10,7 @@ struct FailsAfter {
     written: Arc<AtomicUsize>,
 }
 
-impl Durable for FailsAfter {
+impl GroupStorage for FailsAfter {
     fn write(&mut self, _: &Writes, _: Counters) -> Result<(), StoreError> {
         self.written.fetch_add(1, Ordering::SeqCst);
         self.left = self
@@ -80,7 +80,7 @@ struct FullOnce {
     kept: bool,
 }
 
-impl Durable for FullOnce {
+impl GroupStorage for FullOnce {
     fn write(&mut self, writes: &Writes, counters: Counters) -> Result<(), StoreError> {
         let full = self.room == 0;
         self.room = self.room.saturating_sub(1);
@@ -165,7 +165,7 @@ async fn a_lease_that_was_not_written_is_not_there() {
 /// A disk with little room left.
 struct Scarce;
 
-impl Durable for Scarce {
+impl GroupStorage for Scarce {
     fn write(&mut self, _: &Writes, _: Counters) -> Result<(), StoreError> {
         Ok(())
     }
@@ -206,7 +206,7 @@ async fn where_room_is_scarce_there_are_changes_and_deletions_but_nothing_new() 
 /// A disk that completes one write on each signal.
 struct Gate(std::sync::mpsc::Receiver<()>, Arc<AtomicUsize>);
 
-impl Durable for Gate {
+impl GroupStorage for Gate {
     fn write(&mut self, writes: &Writes, _: Counters) -> Result<(), StoreError> {
         self.0
             .recv()

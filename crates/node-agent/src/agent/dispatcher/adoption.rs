@@ -20,10 +20,10 @@ use crate::containers::instance;
 use crate::paths::PodDir;
 use crate::pods::message::Message;
 use crate::pods::recovery::{self, FoundPod, StoredPod};
-use crate::worker::{Standing, WorkerStart};
+use crate::worker::{PodConfirmation, WorkerStart};
 
 /// A pod of a former agent that has no worker yet.
-pub struct Left {
+pub struct AdoptablePod {
     /// Its object and record.
     pub found: FoundPod,
     /// Its sandbox, if there is one.
@@ -34,7 +34,7 @@ pub struct Left {
 pub fn left(
     mut found: BTreeMap<String, FoundPod>,
     sandboxes: Vec<Sandbox>,
-) -> BTreeMap<String, Left> {
+) -> BTreeMap<String, AdoptablePod> {
     let mut left = BTreeMap::new();
     for sandbox in sandboxes {
         let uid = sandbox.id().to_owned();
@@ -45,11 +45,11 @@ pub fn left(
         };
         let found = found.remove(&uid).unwrap_or_else(of_sandbox);
         let sandbox = Some(sandbox);
-        left.insert(uid, Left { found, sandbox });
+        left.insert(uid, AdoptablePod { found, sandbox });
     }
     let without = found.into_iter().map(|(uid, found)| {
         let sandbox = None;
-        (uid, Left { found, sandbox })
+        (uid, AdoptablePod { found, sandbox })
     });
     left.extend(without);
     left
@@ -72,8 +72,8 @@ fn older_of_name(pod: &Arc<Pod>, pods: &[Arc<Pod>]) -> BTreeSet<String> {
 impl Dispatcher {
     /// Takes over the pods of a former agent while no API server answers: those whose objects are on the disk
     /// and whose sandbox was made. The others wait in `left`.
-    pub(super) async fn adopt_alone(&mut self, left: &mut BTreeMap<String, Left>) {
-        let begun = |one: &Left| {
+    pub(super) async fn adopt_alone(&mut self, left: &mut BTreeMap<String, AdoptablePod>) {
+        let begun = |one: &AdoptablePod| {
             one.found.pod.spec.is_some() && (one.found.recorded || one.sandbox.is_some())
         };
         let (alone, waiting): (BTreeMap<_, _>, BTreeMap<_, _>) = std::mem::take(left)
@@ -88,14 +88,18 @@ impl Dispatcher {
         for one in alone.into_values() {
             let predecessors = older_of_name(&one.found.pod, &pods);
             let pod = one.found.pod.clone();
-            self.adopt(pod, Standing::Unconfirmed, one, predecessors)
+            self.adopt(pod, PodConfirmation::Unconfirmed, one, predecessors)
                 .await;
         }
     }
 
     /// Compares the pods of a former agent with the API: those that were taken over already, and those that
     /// are left. Takes over the rest, ends what was deleted, and begins new pods.
-    pub(super) async fn settle(&mut self, pods: &Cache<Pod>, mut left: BTreeMap<String, Left>) {
+    pub(super) async fn settle(
+        &mut self,
+        pods: &Cache<Pod>,
+        mut left: BTreeMap<String, AdoptablePod>,
+    ) {
         let current: BTreeMap<String, Arc<Pod>> = pods
             .list()
             .into_iter()
@@ -132,11 +136,15 @@ impl Dispatcher {
                     let predecessors = former.get(&name_of(pod)).cloned();
                     (
                         pod.clone(),
-                        Standing::Bound,
+                        PodConfirmation::Bound,
                         predecessors.unwrap_or_default(),
                     )
                 }
-                None => (one.found.pod.clone(), Standing::Removed, BTreeSet::new()),
+                None => (
+                    one.found.pod.clone(),
+                    PodConfirmation::Removed,
+                    BTreeSet::new(),
+                ),
             };
             self.adopt(pod, standing, one, predecessors).await;
         }
@@ -157,8 +165,8 @@ impl Dispatcher {
     pub(super) async fn adopt(
         &mut self,
         pod: Arc<Pod>,
-        standing: Standing,
-        left: Left,
+        standing: PodConfirmation,
+        left: AdoptablePod,
         predecessors: BTreeSet<String>,
     ) {
         let (stored, sandbox) = (left.found.stored, left.sandbox);
@@ -211,7 +219,7 @@ impl Dispatcher {
     pub(super) async fn follow_alone(
         &mut self,
         pods: &Cache<Pod>,
-        left: BTreeMap<String, Left>,
+        left: BTreeMap<String, AdoptablePod>,
         shutdown: &CancellationToken,
     ) -> bool {
         let mut synced = self.synced();

@@ -23,14 +23,14 @@ use crate::machine::pressure::Monitor;
 use crate::machine::stats::UsageHistory;
 use crate::node::disk_collector;
 use crate::node::eviction::EvictionManager;
-use crate::node::image_gc::Collector;
+use crate::node::image_gc::ImageCollector;
 use crate::node::registration::NodeKeeper;
 use crate::node::stats_collector;
 use crate::pods::message::Message;
 use crate::pods::recovery::{self, FoundPod, StoredPod};
-use crate::worker::{Standing, Worker, WorkerContext, WorkerStart};
+use crate::worker::{PodConfirmation, Worker, WorkerContext, WorkerStart};
 
-use adoption::{Left, left};
+use adoption::{AdoptablePod, left};
 
 type Name = (String, String);
 
@@ -144,7 +144,7 @@ impl Dispatcher {
             // From here on the pod manager has all pods.
             let running = self.context.pods.clone();
             let puller = self.context.images.clone();
-            let images = Arc::new(Collector::new(node.clone(), puller, running.clone()));
+            let images = Arc::new(ImageCollector::new(node.clone(), puller, running.clone()));
             let eviction = EvictionManager {
                 node,
                 monitor: self.monitor.clone(),
@@ -265,7 +265,7 @@ impl Dispatcher {
         };
         self.begin(WorkerStart {
             pod,
-            standing: Standing::Bound,
+            standing: PodConfirmation::Bound,
             rejection,
             stored: StoredPod::default(),
             sandbox: None,
@@ -369,9 +369,9 @@ impl Dispatcher {
         let stored = found.ok().and_then(|mut found| found.remove(uid));
         let current = pods.get(&name.0, &name.1).filter(|pod| uid_of(pod) == uid);
         let standing = match &current {
-            Some(_) => Standing::Bound,
-            None if pods.is_synced() => Standing::Removed,
-            None => Standing::Unconfirmed,
+            Some(_) => PodConfirmation::Bound,
+            None if pods.is_synced() => PodConfirmation::Removed,
+            None => PodConfirmation::Unconfirmed,
         };
         // The last published view remains if neither the API nor the disk has the pod.
         let shown = || self.view_of(name, uid);
@@ -398,7 +398,7 @@ impl Dispatcher {
             .into_iter()
             .flat_map(|workers| workers.keys());
         let predecessors = others.filter(|other| *other != uid).cloned().collect();
-        self.adopt(pod, standing, Left { found, sandbox }, predecessors)
+        self.adopt(pod, standing, AdoptablePod { found, sandbox }, predecessors)
             .await;
         true
     }

@@ -8,14 +8,14 @@ use crate::machine::machine_info::{Disk, MachineInfo, meminfo};
 use crate::machine::stats::UsageFigures;
 
 /// A metric, with its value for a subject.
-pub(super) type Of<T> = (Metric, fn(&T) -> Option<u64>);
+pub(super) type MetricOf<T> = (Metric, fn(&T) -> Option<u64>);
 
 pub(super) const CPU: Metric = Metric::counter(
     "container_cpu_usage_seconds_total",
     "Cumulative cpu time consumed in seconds",
 );
 
-pub(super) const MEMORY: [Of<UsageFigures>; 3] = [
+pub(super) const MEMORY: [MetricOf<UsageFigures>; 3] = [
     (
         Metric::gauge(
             "container_memory_usage_bytes",
@@ -37,7 +37,7 @@ pub(super) const MEMORY: [Of<UsageFigures>; 3] = [
 ];
 
 /// Times in nanoseconds, which are shown in seconds.
-pub(super) const TIMES: [Of<Accounting>; 3] = [
+pub(super) const TIMES: [MetricOf<Accounting>; 3] = [
     (
         Metric::counter(
             "container_cpu_user_seconds_total",
@@ -61,7 +61,7 @@ pub(super) const TIMES: [Of<Accounting>; 3] = [
     ),
 ];
 
-pub(super) const COUNTS: [Of<Accounting>; 15] = [
+pub(super) const COUNTS: [MetricOf<Accounting>; 15] = [
     (
         Metric::counter(
             "container_cpu_cfs_periods_total",
@@ -171,7 +171,7 @@ pub(super) const SEEN: Metric = Metric::gauge(
     "Last time a container was seen by the exporter",
 );
 
-pub(super) const BLOCK: [Of<BlockTraffic>; 4] = [
+pub(super) const BLOCK: [MetricOf<BlockTraffic>; 4] = [
     (
         Metric::counter(
             "container_fs_reads_bytes_total",
@@ -202,7 +202,7 @@ pub(super) const BLOCK: [Of<BlockTraffic>; 4] = [
     ),
 ];
 
-pub(super) const NETWORK: [Of<Interface>; 8] = [
+pub(super) const NETWORK: [MetricOf<Interface>; 8] = [
     (
         Metric::counter(
             "container_network_receive_bytes_total",
@@ -267,7 +267,7 @@ pub(super) struct FileSystemUse {
     pub used_bytes: u64,
 }
 
-pub(super) const FILE_SYSTEM: [Of<FileSystemUse>; 4] = [
+pub(super) const FILE_SYSTEM: [MetricOf<FileSystemUse>; 4] = [
     (
         Metric::gauge(
             "container_fs_limit_bytes",
@@ -292,7 +292,7 @@ pub(super) const FILE_SYSTEM: [Of<FileSystemUse>; 4] = [
     ),
 ];
 
-pub(super) const MACHINE: [Of<MachineInfo>; 3] = [
+pub(super) const MACHINE: [MetricOf<MachineInfo>; 3] = [
     (
         Metric::gauge("machine_cpu_cores", "Number of logical CPU cores"),
         |machine| u64::try_from(machine.cpus).ok(),

@@ -19,8 +19,8 @@ use pod_lifecycle::record::Instance;
 use reconcile::prometheus::{Label, Page};
 
 use self::families::{
-    BLOCK, COUNTS, CPU, FAULTS, FILE_SYSTEM, FileSystemUse, MACHINE, MEMORY, NETWORK, Of, SEEN,
-    STARTED, TIMES, VERSION,
+    BLOCK, COUNTS, CPU, FAULTS, FILE_SYSTEM, FileSystemUse, MACHINE, MEMORY, MetricOf, NETWORK,
+    SEEN, STARTED, TIMES, VERSION,
 };
 use super::network;
 use super::response::{BoxBody, metrics, refused};
@@ -216,7 +216,7 @@ fn files(page: &mut Page, subject: &Subject<'_>, (device, disk): &(String, Disk)
     );
 }
 
-fn write<T>(page: &mut Page, metrics: &[Of<T>], labels: &[Label<'_>], subject: &T) {
+fn write<T>(page: &mut Page, metrics: &[MetricOf<T>], labels: &[Label<'_>], subject: &T) {
     for (metric, value) in metrics {
         if let Some(value) = value(subject) {
             page.add(*metric, labels, value);

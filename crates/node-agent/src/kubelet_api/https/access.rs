@@ -43,12 +43,12 @@ impl User {
 
 /// The checks of one node's API.
 #[derive(Debug)]
-pub struct Access {
+pub struct KubeletAuthorizer {
     node_name: String,
     client: Client,
 }
 
-impl Access {
+impl KubeletAuthorizer {
     /// The checks for this node. `client` asks the API server as the node.
     pub fn new(node_name: &str, client: Client) -> Self {
         Self {

@@ -34,7 +34,7 @@ use super::NodeService;
 use super::response::{BoxBody, BoxError, refusal};
 use crate::config::{KubeletApi, ServingCertificate};
 use crate::error::KubeletApiError;
-pub(crate) use access::Access;
+pub(crate) use access::KubeletAuthorizer;
 use access::User;
 
 /// A client that does not finish its handshake, or the head of its request, within this time is
@@ -60,7 +60,7 @@ impl ResolvesServerCert for Shown {
 pub(crate) struct HttpsServer {
     listener: TcpListener,
     acceptor: TlsAcceptor,
-    access: Arc<Access>,
+    access: Arc<KubeletAuthorizer>,
 }
 
 impl HttpsServer {
@@ -68,7 +68,7 @@ impl HttpsServer {
     /// that the system has chosen.
     pub(crate) async fn bind(
         settings: &mut KubeletApi,
-        access: Access,
+        access: KubeletAuthorizer,
     ) -> Result<Self, KubeletApiError> {
         let acceptor = TlsAcceptor::from(Arc::new(tls(settings)?));
         let refused = |source| KubeletApiError::Listen {
@@ -135,7 +135,7 @@ fn tls(settings: &KubeletApi) -> Result<ServerConfig, KubeletApiError> {
 async fn connection(
     stream: TcpStream,
     acceptor: TlsAcceptor,
-    access: Arc<Access>,
+    access: Arc<KubeletAuthorizer>,
     service: NodeService,
 ) -> Result<(), BoxError> {
     stream.set_nodelay(true)?;
@@ -160,7 +160,7 @@ async fn connection(
 
 async fn answer(
     request: Request<Incoming>,
-    access: Arc<Access>,
+    access: Arc<KubeletAuthorizer>,
     user: Option<User>,
     service: NodeService,
 ) -> Result<Response<BoxBody>, BoxError> {

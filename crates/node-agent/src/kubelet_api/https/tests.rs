@@ -128,7 +128,7 @@ impl Node {
             certificate: certificate.subscribe(),
         };
         let reviews = Reviews::default();
-        let access = Access::new("n1", api(reviews.clone()));
+        let access = KubeletAuthorizer::new("n1", api(reviews.clone()));
         let server = HttpsServer::bind(&mut settings, access).await.unwrap();
         assert_ne!(settings.listen.port(), 0);
         let stop = CancellationToken::new();
@@ -319,12 +319,12 @@ async fn a_port_in_use_is_named() {
         client_ca_pem: node.authority.ca_pem().to_owned(),
         certificate: node.certificate.subscribe(),
     };
-    let access = Access::new("n1", api(Reviews::default()));
+    let access = KubeletAuthorizer::new("n1", api(Reviews::default()));
     let bound = HttpsServer::bind(&mut settings, access).await;
     let error = bound.err().map(|error| error.to_string());
     assert_eq!(error, Some(format!("listen on {}", node.address)));
     settings.client_ca_pem.clear();
-    let access = Access::new("n1", api(Reviews::default()));
+    let access = KubeletAuthorizer::new("n1", api(Reviews::default()));
     let bound = HttpsServer::bind(&mut settings, access).await;
     assert!(matches!(bound.err(), Some(KubeletApiError::ClientCa(_))));
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use container_runtime::call_with_timeout;
 use k8s_openapi::api::core::v1::Pod;
-use pod_lifecycle::node::volume_expansion::{Known, may_grow, plan};
+use pod_lifecycle::node::volume_expansion::{KnownVolume, may_grow, plan};
 use resource_kinds::pod_references::claim_of;
 use tokio_util::sync::CancellationToken;
 
@@ -80,7 +80,7 @@ async fn grow(
         return Ok(());
     };
     let claim = objects.claim(namespace, &name).await?;
-    let Some(claim) = claim.filter(|claim| may_grow(claim, Known::default())) else {
+    let Some(claim) = claim.filter(|claim| may_grow(claim, KnownVolume::default())) else {
         return Ok(());
     };
     let found = objects.volume_of(&claim).await?;
@@ -88,7 +88,7 @@ async fn grow(
     let source = spec.and_then(|spec| spec.rbd.as_ref());
     let is_block = spec.and_then(|spec| spec.volume_mode.as_deref()) == Some("Block");
     let read_only = source.is_none_or(|source| source.read_only == Some(true));
-    let growth = plan(&claim, &found, Known::default());
+    let growth = plan(&claim, &found, KnownVolume::default());
     let Some(growth) = growth.filter(|_| !is_block && !read_only) else {
         return Ok(());
     };
@@ -108,7 +108,7 @@ async fn grow(
         Ok(Filled::Later) => Ok(()),
         Err(error) => {
             let text = growing.warn(&error);
-            let known = Known::default();
+            let known = KnownVolume::default();
             growing.failed(&claim, known, &error, false).await?;
             Err(text)
         }

@@ -159,7 +159,7 @@ impl Image {
 
 /// The way to map an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Access {
+pub enum ImageMapping {
     /// Nothing is written.
     ReadOnly,
     /// Others may write, too.
@@ -169,15 +169,15 @@ pub enum Access {
 }
 
 /// The line for `/sys/bus/rbd/add` (`Documentation/ABI/testing/sysfs-bus-rbd` of Linux).
-pub fn line(image: &Image, user: &str, key: Option<&str>, access: Access) -> String {
+pub fn line(image: &Image, user: &str, key: Option<&str>, access: ImageMapping) -> String {
     let mut options = format!("name={user}");
     if let Some(key) = key {
         options += &format!(",secret={key}");
     }
     options += match access {
-        Access::ReadOnly => ",ro",
-        Access::Shared => "",
-        Access::Locked => ",lock_on_read,exclusive",
+        ImageMapping::ReadOnly => ",ro",
+        ImageMapping::Shared => "",
+        ImageMapping::Locked => ",lock_on_read,exclusive",
     };
     let monitors = image.monitors.join(",");
     format!("{monitors} {options} {} {} -", image.pool, image.name)
@@ -330,7 +330,7 @@ mod tests {
     #[test]
     fn a_mapped_image_is_known_by_pool_name_and_a_monitor() {
         let wanted = image(&["10.0.0.1:6789", "10.0.0.2:6789"]);
-        let text = line(&wanted, "kube", Some("AQ=="), Access::Locked);
+        let text = line(&wanted, "kube", Some("AQ=="), ImageMapping::Locked);
         assert_eq!(
             text,
             "10.0.0.1:6789,10.0.0.2:6789 name=kube,secret=AQ==,lock_on_read,exclusive kube foo -"
@@ -350,7 +350,9 @@ mod tests {
             ..shown
         };
         assert_eq!(Device::of(3, of_snapshot), None);
-        assert!(line(&wanted, "kube", None, Access::ReadOnly).contains(" name=kube,ro kube "));
+        assert!(
+            line(&wanted, "kube", None, ImageMapping::ReadOnly).contains(" name=kube,ro kube ")
+        );
     }
 
     #[test]

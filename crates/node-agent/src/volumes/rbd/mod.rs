@@ -27,10 +27,10 @@ use resource_kinds::storage::rbd::{PROVISIONER, key_of};
 
 use self::bus::{Bus, path};
 pub use self::growth::keep_growing;
-use self::image::{Access, Device, Image, MONITOR_PORT};
+use self::image::{Device, Image, ImageMapping, MONITOR_PORT};
 pub(super) use self::image::{SecretName, Source};
 use super::mount_points::mounts_below;
-use super::{Block, Prepared, Trouble, block, local_device, nfs, ownership};
+use super::{BlockVolume, Prepared, VolumeSetupError, block, local_device, nfs, ownership};
 use crate::api::objects::ApiObjects;
 use crate::blocking::blocking;
 use crate::paths::PodDir;
@@ -77,9 +77,9 @@ pub(super) async fn prepare(
     volume: &str,
     source: Source,
     usage: Usage,
-) -> Result<Prepared, Trouble> {
+) -> Result<Prepared, VolumeSetupError> {
     let (is_block, read_only) = (usage.is_block, usage.read_only || source.read_only);
-    let failed = |message: String| Trouble {
+    let failed = |message: String| VolumeSetupError {
         block: is_block,
         message,
     };
@@ -111,7 +111,7 @@ pub(super) async fn prepare(
     let device = done.map_err(failed)?;
     if is_block {
         prepared.path = device;
-        prepared.block = Some(Block::Device);
+        prepared.block = Some(BlockVolume::Device);
         prepared.remote = false;
     }
     Ok(prepared)
@@ -221,9 +221,9 @@ impl Attempt {
         };
         let done = match self.access() {
             // An image without the feature `exclusive-lock` is refused so.
-            Access::Locked => match add(Access::Locked) {
+            ImageMapping::Locked => match add(ImageMapping::Locked) {
                 Err(error) if error.raw_os_error() == Some(nix::libc::EINVAL) => {
-                    add(Access::Shared)
+                    add(ImageMapping::Shared)
                 }
                 other => other,
             },
@@ -232,16 +232,16 @@ impl Attempt {
         done.map_err(|error| refused(image, &self.source, self.key.is_some(), &error))
     }
 
-    fn access(&self) -> Access {
+    fn access(&self) -> ImageMapping {
         match (self.source.read_only, self.usage.is_shared) {
-            (true, _) => Access::ReadOnly,
-            (false, true) => Access::Shared,
-            (false, false) => Access::Locked,
+            (true, _) => ImageMapping::ReadOnly,
+            (false, true) => ImageMapping::Shared,
+            (false, false) => ImageMapping::Locked,
         }
     }
 
     fn use_device(&self, device: &Device, at: &Path) -> Result<PathBuf, String> {
-        if self.access() == Access::Locked {
+        if self.access() == ImageMapping::Locked {
             self.check_alone(device)?;
         }
         if self.usage.is_block {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::json;
 
-use super::{Case, between};
+use super::{DiagnosedPod, between};
 use crate::diagnosis::remedy::{Remedy, quoted, template};
 
 /// A user that is not root.
@@ -72,7 +72,7 @@ impl<'m> Missing<'m> {
     }
 }
 
-impl Case<'_> {
+impl DiagnosedPod<'_> {
     pub(super) fn configuration(&self) -> Option<Remedy> {
         let message = &self.found.message;
         if message.contains("runAsNonRoot") {

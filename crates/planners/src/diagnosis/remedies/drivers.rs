@@ -11,13 +11,13 @@ use resource_kinds::pod_view::PodView;
 use resource_kinds::volume_fit::{requested_class, requested_size};
 use serde_json::json;
 
-use super::Case;
+use super::DiagnosedPod;
 use crate::diagnosis::claims;
 use crate::diagnosis::observed::ObservedNamespace;
 use crate::diagnosis::remedy::Remedy;
 use crate::diagnosis::text;
 
-impl Case<'_> {
+impl DiagnosedPod<'_> {
     /// The remedy for drivers that take no further volume on any node.
     pub(super) fn attach_limit(&self) -> Option<Remedy> {
         let nodes = self.observed.cluster.csi_nodes.as_deref()?;

@@ -4,13 +4,13 @@ use object_model::Quantity;
 use resource_kinds::pod_view::Phase;
 use serde_json::{Value, json};
 
-use super::{Case, between};
+use super::{DiagnosedPod, between};
 use crate::diagnosis::reason::Reason;
 use crate::diagnosis::remedy::{self, Remedy, template};
 
 const MIB: i64 = 1024 * 1024;
 
-impl Case<'_> {
+impl DiagnosedPod<'_> {
     /// The remedy for a container that does not keep running.
     pub(super) fn crash(&self) -> Option<Remedy> {
         if self.found.message.contains("OOMKilled") {

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{Case, between};
+use super::{DiagnosedPod, between};
 use crate::diagnosis::remedy::{Remedy, template};
 
 /// The registry of images without a host in their name.
@@ -10,7 +10,7 @@ const DEFAULT_HOST: &str = "docker.io";
 /// The key of its credentials in a Docker configuration.
 const DEFAULT_LOGIN: &str = "https://index.docker.io/v1/";
 
-impl Case<'_> {
+impl DiagnosedPod<'_> {
     pub(super) fn image(&self) -> Option<Remedy> {
         let container = self.container()?;
         let image = container.image.as_deref().unwrap_or_default();

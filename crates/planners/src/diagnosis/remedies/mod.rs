@@ -21,7 +21,7 @@ use super::text;
 pub(super) use placement::is_held_by_another;
 
 /// A waiting pod with its diagnosis.
-pub(super) struct Case<'a> {
+pub(super) struct DiagnosedPod<'a> {
     observed: &'a ObservedNamespace,
     pod: &'a PodView,
     /// The pod's specification, if it is known.
@@ -29,7 +29,7 @@ pub(super) struct Case<'a> {
     found: &'a Diagnosis,
 }
 
-impl<'a> Case<'a> {
+impl<'a> DiagnosedPod<'a> {
     pub fn of(observed: &'a ObservedNamespace, pod: &'a PodView, found: &'a Diagnosis) -> Self {
         Self {
             observed,

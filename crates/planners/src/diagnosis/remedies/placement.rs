@@ -8,14 +8,14 @@ use resource_kinds::pod_view::PodView;
 use resource_kinds::volume_fit::only_node;
 use serde_json::{Value, json};
 
-use super::{Case, between};
+use super::{DiagnosedPod, between};
 use crate::diagnosis::remedy::{self, Remedy, quoted};
 use crate::diagnosis::text;
 
 /// The scheduler of pods without `schedulerName`.
 const DEFAULT_SCHEDULER: &str = "default-scheduler";
 
-impl Case<'_> {
+impl DiagnosedPod<'_> {
     pub(super) fn gates(&self) -> Remedy {
         let gates = self.pod.spec.scheduling_gates.iter().flatten();
         let gates: Vec<&str> = gates.map(|gate| gate.name.as_str()).collect();

@@ -3,7 +3,7 @@
 use k8s_openapi::api::core::v1::Probe;
 use serde_json::{Value, json};
 
-use super::Case;
+use super::DiagnosedPod;
 use crate::diagnosis::remedy::Remedy;
 
 /// Seconds to add to a probe's time.
@@ -11,7 +11,7 @@ const MORE: i32 = 10;
 /// The default of `failureThreshold`.
 const FAILURES: i32 = 3;
 
-impl Case<'_> {
+impl DiagnosedPod<'_> {
     /// The remedy for a failing probe; `said` is the node's last message about it.
     pub fn probe(&self, field: &'static str, said: &str) -> Option<Remedy> {
         let container = self.container()?;

@@ -6,12 +6,16 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 
 use super::super::claims;
 use super::super::identity;
-use super::super::observed::{Member, Retention, World};
+use super::super::observed::{Member, ParsedSet, Retention};
 use super::super::plan::{Action, StatefulSetPlan};
 
 /// Claims are created once, under names of wanted pods, and owned only if the policy wants them
 /// deleted; foreign owners stay.
-pub(super) fn follow_policy(world: &World<'_>, plan: &StatefulSetPlan, found: &mut Vec<String>) {
+pub(super) fn follow_policy(
+    world: &ParsedSet<'_>,
+    plan: &StatefulSetPlan,
+    found: &mut Vec<String>,
+) {
     let mut made = BTreeSet::new();
     for work in &plan.pods {
         let names = claims::names(&world.spec, work.ordinal);
@@ -44,20 +48,20 @@ pub(super) fn follow_policy(world: &World<'_>, plan: &StatefulSetPlan, found: &m
     }
 }
 
-fn owners_of<'w>(world: &World<'w>, claim: &str) -> &'w [OwnerReference] {
+fn owners_of<'w>(world: &ParsedSet<'w>, claim: &str) -> &'w [OwnerReference] {
     let claim = world.observed.claims.get(claim);
     let owners = claim.and_then(|claim| claim.metadata.owner_references.as_deref());
     owners.unwrap_or_default()
 }
 
-fn member<'m, 'w>(world: &'m World<'w>, ordinal: i64) -> Option<&'m Member<'w>> {
+fn member<'m, 'w>(world: &'m ParsedSet<'w>, ordinal: i64) -> Option<&'m Member<'w>> {
     let wanted = world.members.get(&ordinal);
     wanted.or_else(|| world.condemned.get(&ordinal))
 }
 
 /// The owners other than the set and its pod.
 fn foreign<'o>(
-    world: &World<'_>,
+    world: &ParsedSet<'_>,
     ordinal: i64,
     owners: &'o [OwnerReference],
 ) -> Vec<&'o OwnerReference> {
@@ -71,7 +75,7 @@ fn foreign<'o>(
 /// The set owns a claim if claims are deleted with it; a pod only once it is surplus and the policy
 /// deletes such claims.
 fn owners_are_allowed(
-    world: &World<'_>,
+    world: &ParsedSet<'_>,
     ordinal: i64,
     claim: &str,
     owners: Option<&[OwnerReference]>,
@@ -97,7 +101,7 @@ fn owners_are_allowed(
 
 /// The deletion of a pod deletes a claim only if the pod is surplus and the policy says so.
 pub(super) fn survive_deletions(
-    world: &World<'_>,
+    world: &ParsedSet<'_>,
     plan: &StatefulSetPlan,
     found: &mut Vec<String>,
 ) {
@@ -141,7 +145,7 @@ pub(super) fn survive_deletions(
 /// After the plan the owners of each claim follow the policy, also where the pod is terminating:
 /// the garbage collector reads them when the pod is gone (2.11 to 2.13).
 pub(super) fn are_given_as_said(
-    world: &World<'_>,
+    world: &ParsedSet<'_>,
     plan: &StatefulSetPlan,
     found: &mut Vec<String>,
 ) {
@@ -180,7 +184,7 @@ pub(super) fn are_given_as_said(
 
 /// The owners of a claim after the plan.
 fn owners_afterwards<'p>(
-    world: &'p World<'_>,
+    world: &'p ParsedSet<'_>,
     plan: &'p StatefulSetPlan,
     claim: &str,
 ) -> &'p [OwnerReference] {

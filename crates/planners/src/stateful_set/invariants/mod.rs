@@ -14,14 +14,14 @@ use k8s_openapi::api::core::v1::Pod;
 
 use crate::ownership::controller;
 
-use super::observed::{Member, Observed, Strategy, World};
+use super::observed::{Member, Observed, ParsedSet, Strategy};
 use super::plan::{Action, StatefulSetPlan};
 use super::revisions;
 use super::waiting::Waiting;
 
 /// The facts that the rules check.
 struct Facts<'f, 'w> {
-    world: &'f World<'w>,
+    world: &'f ParsedSet<'w>,
     plan: &'f StatefulSetPlan,
     /// Name of the stored revision with the set's template.
     update: Option<String>,
@@ -32,7 +32,7 @@ struct Facts<'f, 'w> {
 
 /// The rules that a plan violates; empty if there are none.
 pub fn violations(observed: &Observed, plan: &StatefulSetPlan, now: Timestamp) -> Vec<String> {
-    let world = World::of(observed, now);
+    let world = ParsedSet::of(observed, now);
     let names = deleted(plan);
     let is_deleted = |member: &&Member<'_>| names.iter().any(|(name, _)| *name == member.name());
     let facts = Facts {
@@ -70,33 +70,33 @@ pub fn violations(observed: &Observed, plan: &StatefulSetPlan, now: Timestamp) -
 
 /// Whether there is a healthy pod of an allowed revision for each ordinal, and no other pod.
 pub fn goal_reached(observed: &Observed, now: Timestamp) -> bool {
-    let world = World::of(observed, now);
+    let world = ParsedSet::of(observed, now);
     world.spec.deleting || at_goal(&world, update_revision(&world).as_deref())
 }
 
-fn at_goal(world: &World<'_>, update: Option<&str>) -> bool {
+fn at_goal(world: &ParsedSet<'_>, update: Option<&str>) -> bool {
     let as_wanted = |member: &Member<'_>| as_wanted(world, update, member);
     missing(world) == 0 && world.condemned.is_empty() && world.members.values().all(as_wanted)
 }
 
 /// The number of missing wanted pods.
-fn missing(world: &World<'_>) -> i64 {
+fn missing(world: &ParsedSet<'_>) -> i64 {
     let wanted = world.spec.ordinals();
     wanted.end - wanted.start - i64::try_from(world.members.len()).unwrap_or(i64::MAX)
 }
 
-fn as_wanted(world: &World<'_>, update: Option<&str>, member: &Member<'_>) -> bool {
+fn as_wanted(world: &ParsedSet<'_>, update: Option<&str>, member: &Member<'_>) -> bool {
     !member.unavailable()
         && (!is_updatable(world, member.ordinal) || update == Some(member.revision))
 }
 
 /// Whether a rolling update may touch the pod.
-fn is_updatable(world: &World<'_>, ordinal: i64) -> bool {
+fn is_updatable(world: &ParsedSet<'_>, ordinal: i64) -> bool {
     world.spec.strategy != Strategy::OnDelete && ordinal >= world.spec.first_updatable()
 }
 
 /// The name of the stored revision with the set's template.
-fn update_revision(world: &World<'_>) -> Option<String> {
+fn update_revision(world: &ParsedSet<'_>) -> Option<String> {
     let wanted = revisions::encode(world.spec.template);
     let same = |data: &serde_json::Value| {
         let means = || revisions::decode(data).is_some_and(|t| t == *world.spec.template);

@@ -2,7 +2,7 @@
 //! highest, and none while a wanted pod is not available.
 
 use super::super::identity;
-use super::super::observed::{Member, Phase, Strategy, World};
+use super::super::observed::{Member, ParsedSet, Phase, Strategy};
 use super::super::options::{ScaleDown, StuckRollout};
 use super::super::scale::end_of_moment;
 use super::{Facts, is_updatable, missing};
@@ -123,6 +123,6 @@ fn wanted_pod(facts: &Facts<'_, '_>, member: &Member<'_>, all_up: bool, found: &
     }
 }
 
-fn is_down(world: &World<'_>, ordinal: i64) -> bool {
+fn is_down(world: &ParsedSet<'_>, ordinal: i64) -> bool {
     world.members.get(&ordinal).is_none_or(Member::unavailable)
 }

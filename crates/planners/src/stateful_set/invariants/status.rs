@@ -3,12 +3,12 @@
 use k8s_openapi::api::apps::v1::{StatefulSetCondition, StatefulSetStatus};
 use resource_kinds::reasons::stateful_set_condition as kinds;
 
-use super::super::observed::World;
+use super::super::observed::ParsedSet;
 use super::super::plan::StatefulSetPlan;
 
 /// The counters are consistent, the generation is the observed one, and each condition occurs once,
 /// has the time of its last transition, and contradicts no other.
-pub(super) fn is_sound(world: &World<'_>, plan: &StatefulSetPlan, found: &mut Vec<String>) {
+pub(super) fn is_sound(world: &ParsedSet<'_>, plan: &StatefulSetPlan, found: &mut Vec<String>) {
     let Some(status) = &plan.status else {
         return;
     };
@@ -43,7 +43,7 @@ fn counters_fit(status: &StatefulSetStatus, found: &mut Vec<String>) {
     }
 }
 
-fn conditions_agree(world: &World<'_>, status: &StatefulSetStatus, found: &mut Vec<String>) {
+fn conditions_agree(world: &ParsedSet<'_>, status: &StatefulSetStatus, found: &mut Vec<String>) {
     let conditions = status.conditions.as_deref().unwrap_or_default();
     let stored = world.spec.set.status.as_ref();
     let stored = stored.and_then(|status| status.conditions.as_deref());

@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 
 use resource_kinds::storage::volume_replication::{Parameters, Stage, VolumeReplication};
 
-use super::{Answers, Call, CopyResult, Observed, ReplicationStep, Role, Users, plan};
-use crate::volume_move::Presence;
+use super::{Call, CopyResult, Observed, ReplicationAnswers, ReplicationStep, Role, Users, plan};
+use crate::volume_move::NodePresence;
 use node::Node;
 
 const NODES: [&str; 3] = ["one", "two", "three"];
@@ -59,7 +59,7 @@ struct Stream {
 struct World {
     mistake: Mistake,
     record: VolumeReplication,
-    answers: Answers,
+    answers: ReplicationAnswers,
     nodes: Vec<Node>,
     /// The contents of each shown copy.
     shown: BTreeMap<i64, History>,
@@ -98,7 +98,7 @@ impl World {
                     },
                 )
             },
-            answers: Answers::default(),
+            answers: ReplicationAnswers::default(),
             nodes,
             shown: BTreeMap::new(),
             writes: 0,
@@ -131,10 +131,10 @@ impl World {
         .copied()
     }
 
-    fn presence(&self, name: &str) -> Presence {
+    fn presence(&self, name: &str) -> NodePresence {
         match self.nodes[index(name)].is_lost {
-            true => Presence::Silent,
-            false => Presence::Ready,
+            true => NodePresence::Silent,
+            false => NodePresence::Ready,
         }
     }
 
@@ -174,7 +174,7 @@ impl World {
             },
             replica: match &self.record.replica {
                 Some(name) => self.presence(name),
-                None => Presence::Gone,
+                None => NodePresence::Gone,
             },
             is_replica_lost: true,
             others: &others.collect(),
@@ -219,7 +219,7 @@ impl World {
                 }
                 if answers.copied.is_none() {
                     // After a failure all is looked at again.
-                    answers = Answers::default();
+                    answers = ReplicationAnswers::default();
                 }
             }
             Call::Keep(role, kept) => {
@@ -313,7 +313,7 @@ impl World {
             last: kept,
             ..record.clone()
         };
-        self.answers = Answers::default();
+        self.answers = ReplicationAnswers::default();
     }
 
     /// The worlds after the leader's next step.
@@ -323,7 +323,7 @@ impl World {
         match step {
             ReplicationStep::Done => {}
             ReplicationStep::Wait(_) | ReplicationStep::Rest(_) => {
-                next.answers = Answers::default();
+                next.answers = ReplicationAnswers::default();
                 out.push(next);
             }
             ReplicationStep::Write(record) => {
@@ -357,7 +357,7 @@ impl World {
                     && let Some(stream) = read.read(&self.record, *time, *base)
                 {
                     read.stream = Some(stream);
-                    read.answers = Answers::default();
+                    read.answers = ReplicationAnswers::default();
                     read.now = self.now.max(*time + 1);
                     out.push(read);
                 }
@@ -370,11 +370,11 @@ impl World {
         }
         if done == *self {
             // No answer: the next round asks anew.
-            done.answers = Answers::default();
+            done.answers = ReplicationAnswers::default();
         }
         // The answer is lost.
         let mut unheard = done.clone();
-        unheard.answers = Answers::default();
+        unheard.answers = ReplicationAnswers::default();
         out.extend([done, unheard]);
         if self.late.is_none() && self.stream.is_none() && !matches!(call, Call::Inspect(_)) {
             let mut late = self.clone();
@@ -551,7 +551,7 @@ impl World {
             match self.plan() {
                 ReplicationStep::Done => break,
                 ReplicationStep::Wait(_) | ReplicationStep::Rest(_) => {
-                    self.answers = Answers::default()
+                    self.answers = ReplicationAnswers::default()
                 }
                 ReplicationStep::Write(record) => {
                     let is_copied = record.last > self.record.last;

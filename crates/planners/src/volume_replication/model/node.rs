@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::super::{CommonSnapshot, Holdings, Role};
+use super::super::{CommonSnapshot, Role, VolumeCopies};
 use super::{History, Mistake, Stream};
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -39,8 +39,8 @@ impl Node {
         admitted
     }
 
-    pub(super) fn holdings(&self) -> Holdings {
-        Holdings {
+    pub(super) fn holdings(&self) -> VolumeCopies {
+        VolumeCopies {
             epoch: self.epoch,
             has_volume: self.volume.is_some(),
             path: "/p".to_owned(),

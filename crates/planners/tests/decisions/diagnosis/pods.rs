@@ -1,7 +1,7 @@
 //! One pod after the other: its status, and the words for it.
 
 use k8s_openapi::api::core::v1::{Node, Pod};
-use planners::diagnosis::{self, Diagnosis, Surroundings};
+use planners::diagnosis::{self, Diagnosis, PodContext};
 use resource_kinds::pod_view::PodView;
 use serde_json::{Value, json};
 
@@ -9,7 +9,7 @@ fn pod(pod: &Pod) -> Option<Diagnosis> {
     diagnosis::pod(&pod.into())
 }
 
-fn pod_in(pod: &Pod, around: &Surroundings<'_>) -> Option<Diagnosis> {
+fn pod_in(pod: &Pod, around: &PodContext<'_>) -> Option<Diagnosis> {
     diagnosis::pod_in(&pod.into(), around)
 }
 
@@ -418,9 +418,9 @@ fn a_pod_that_is_being_deleted_says_what_it_still_waits_for() {
              default patch pod web-1 --type merge -p '{\"metadata\":{\"finalizers\":null}}'",
         ],
     );
-    let late = Surroundings {
+    let late = PodContext {
         now: Some("2026-01-01T12:01:01Z".parse().unwrap()),
-        ..Surroundings::default()
+        ..PodContext::default()
     };
     check(
         pod_in(&stopping, &late),
@@ -439,7 +439,7 @@ fn a_lost_node_is_the_cause_of_what_happens_on_it() {
     let node = json!({ "metadata": { "name": "n1" }, "status": { "conditions": [
         condition("Ready", "Unknown", "Kubelet stopped posting node status.")] } });
     let node: Node = serde_json::from_value(node).unwrap();
-    let around = Surroundings {
+    let around = PodContext {
         node: Some(&node),
         now: None,
     };
@@ -481,7 +481,7 @@ fn a_pod_of_a_node_out_of_service_is_being_removed() {
     let node = json!({ "metadata": { "name": "n1" }, "spec": { "taints": [taint] },
         "status": { "conditions": [condition("Ready", "Unknown", "Kubelet stopped posting.")] } });
     let node: Node = serde_json::from_value(node).unwrap();
-    let around = Surroundings {
+    let around = PodContext {
         node: Some(&node),
         now: None,
     };
@@ -516,7 +516,7 @@ fn a_pod_that_fails_over_says_what_follows() {
     let node = json!({ "metadata": { "name": "n1" }, "status": { "conditions": [
         condition("Ready", "Unknown", "Kubelet stopped posting node status.")] } });
     let node: Node = serde_json::from_value(node).unwrap();
-    let around = Surroundings {
+    let around = PodContext {
         node: Some(&node),
         now: None,
     };

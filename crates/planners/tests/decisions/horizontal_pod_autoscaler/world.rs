@@ -6,7 +6,7 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use planners::horizontal_pod_autoscaler::{
-    Conclusion, Memory, Notice, Observed, PodFacts, Scale, plan, samples,
+    AutoscalerEvent, AutoscalerResult, Memory, Observed, PodFacts, Scale, plan, samples,
 };
 use serde_json::{Value, json};
 
@@ -21,7 +21,7 @@ pub struct World {
     /// The API server's refusal of a rescale.
     pub refusal: Option<String>,
     memory: Memory,
-    notices: Vec<Notice>,
+    notices: Vec<AutoscalerEvent>,
     seconds: i64,
 }
 
@@ -131,7 +131,7 @@ impl World {
     }
 
     /// Plans once and does it.
-    pub fn round(&mut self) -> Conclusion {
+    pub fn round(&mut self) -> AutoscalerResult {
         self.apply_spec();
         let plan = plan(&self.observed, &self.memory, at(self.seconds));
         let outcome = self.refusal.clone().map_or(Ok(()), Err);

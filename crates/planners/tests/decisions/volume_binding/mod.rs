@@ -4,7 +4,7 @@
 mod laws;
 mod world;
 
-use planners::volume_binding::{NoteType, Subject, VolumeBindingPlan};
+use planners::volume_binding::{BindingObject, NoteType, VolumeBindingPlan};
 use serde_json::{Value, json};
 
 use world::{World, claim, class, merge, volume, with};
@@ -17,8 +17,8 @@ fn shown(plan: &VolumeBindingPlan) -> Vec<String> {
         .map(|action| {
             let write = action.write();
             let on = match &write.on {
-                Subject::Claim => "claim".to_owned(),
-                Subject::Volume(name) => name.clone(),
+                BindingObject::Claim => "claim".to_owned(),
+                BindingObject::Volume(name) => name.clone(),
             };
             let what = write.patch;
             match on.as_str() {

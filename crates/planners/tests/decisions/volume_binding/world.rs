@@ -5,7 +5,9 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::StorageClass;
-use planners::volume_binding::{ClaimView, Subject, VolumeBindingPlan, plan_claim, plan_volume};
+use planners::volume_binding::{
+    BindingObject, ClaimView, VolumeBindingPlan, plan_claim, plan_volume,
+};
 use serde_json::{Value, json};
 
 pub fn now() -> Timestamp {
@@ -121,11 +123,11 @@ impl World {
         for action in plan.actions.iter().take(count) {
             let write = action.write();
             let target = match &write.on {
-                Subject::Claim => self
+                BindingObject::Claim => self
                     .claim
                     .as_mut()
                     .expect("a plan for a claim that is there"),
-                Subject::Volume(name) => self
+                BindingObject::Volume(name) => self
                     .volumes
                     .iter_mut()
                     .find(|volume| volume["metadata"]["name"] == **name)

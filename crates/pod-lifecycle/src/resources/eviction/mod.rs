@@ -10,6 +10,8 @@ pub mod pressure;
 pub mod ranking;
 pub mod thresholds;
 
-pub use pressure::{Condition, Observation, Observations, Pressure, Shortage, shortages};
+pub use pressure::{
+    Condition, NodePressure, ResourceObservation, ResourceObservations, Shortage, shortages,
+};
 pub use ranking::{Candidate, PodUsage, failure, first_to_go};
 pub use thresholds::{InvalidThreshold, Resource, Signal, Thresholds};

@@ -28,7 +28,7 @@ impl Condition {
 
 /// The available amount of a resource.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Observation {
+pub struct ResourceObservation {
     /// The available amount.
     pub available: i64,
     /// The capacity.
@@ -36,7 +36,7 @@ pub struct Observation {
 }
 
 /// One observation of the node; unknown values are absent.
-pub type Observations = BTreeMap<Signal, Observation>;
+pub type ResourceObservations = BTreeMap<Signal, ResourceObservation>;
 
 /// A threshold that is not met.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,7 +50,7 @@ pub struct Shortage {
 }
 
 /// The node's shortages, the most important first.
-pub fn shortages(thresholds: &Thresholds, seen: &Observations) -> Vec<Shortage> {
+pub fn shortages(thresholds: &Thresholds, seen: &ResourceObservations) -> Vec<Shortage> {
     let each = thresholds.iter().filter_map(|(signal, amount)| {
         let seen = seen.get(&signal)?;
         let threshold = amount.of(seen.capacity);
@@ -66,12 +66,12 @@ pub fn shortages(thresholds: &Thresholds, seen: &Observations) -> Vec<Shortage> 
 /// The node's conditions: they hold from a shortage until the transition period has passed without
 /// one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Pressure {
+pub struct NodePressure {
     /// The time of the last shortage for each condition.
     last_seen: BTreeMap<Condition, Instant>,
 }
 
-impl Pressure {
+impl NodePressure {
     /// The conditions after another observation.
     #[must_use]
     pub fn after(&self, shortages: &[Shortage], period: SignedDuration, now: Instant) -> Self {
@@ -99,11 +99,11 @@ mod tests {
     use super::*;
 
     fn look(memory: i64, disk: i64, image_disk: i64) -> Vec<Shortage> {
-        let of = |available| Observation {
+        let of = |available| ResourceObservation {
             available,
             capacity: 1000,
         };
-        let seen = Observations::from([
+        let seen = ResourceObservations::from([
             (Signal::MemoryAvailable, of(memory)),
             (Signal::NodefsAvailable, of(disk)),
             (Signal::ImagefsAvailable, of(image_disk)),
@@ -145,7 +145,7 @@ mod tests {
         // statefulset.md 12.16
         let at = |second| Instant::reading(jiff::Timestamp::from_second(second).unwrap());
         let period = SignedDuration::from_mins(5);
-        let none = Pressure::default();
+        let none = NodePressure::default();
         let short = none.after(&look(1, 500, 500), period, at(1000));
         assert!(short.has(Condition::MemoryPressure) && !short.has(Condition::DiskPressure));
         let both = short.after(&look(500, 1, 500), period, at(1100));

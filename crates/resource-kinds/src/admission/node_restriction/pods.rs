@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::{Decision, Write, found, refuse, require};
 use crate::admission::Operation;
-use crate::groups::core::pod_references::{Referenced, names};
+use crate::groups::core::pod_references::{ReferencedKind, names};
 use crate::well_known::annotations::MIRROR_POD;
 
 pub(super) fn check(write: &Write<'_>, part: &str) -> Decision {
@@ -61,8 +61,11 @@ fn mirror(write: &Write<'_>) -> Decision {
         names_nothing("serviceAccountName") && names_nothing("serviceAccount"),
         "a service account",
     )?;
-    lacks(names(spec, Referenced::Secrets).is_empty(), "secrets")?;
-    lacks(names(spec, Referenced::ConfigMaps).is_empty(), "configmaps")?;
+    lacks(names(spec, ReferencedKind::Secrets).is_empty(), "secrets")?;
+    lacks(
+        names(spec, ReferencedKind::ConfigMaps).is_empty(),
+        "configmaps",
+    )?;
     for source in sources(spec) {
         lacks(
             source["clusterTrustBundle"].is_null(),

@@ -42,7 +42,7 @@ pub mod key {
 
 /// The two parts of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Parts<'a> {
+pub struct TokenParts<'a> {
     /// The public part; it names the Secret.
     pub id: &'a str,
     /// The secret part.
@@ -50,10 +50,10 @@ pub struct Parts<'a> {
 }
 
 /// Splits a token `<id>.<secret>`; `None` if the text is not one.
-pub fn parse(token: &str) -> Option<Parts<'_>> {
+pub fn parse(token: &str) -> Option<TokenParts<'_>> {
     let (id, secret) = token.split_once('.')?;
     let good = is_id(id) && is_text(secret, SECRET_LENGTH);
-    good.then_some(Parts { id, secret })
+    good.then_some(TokenParts { id, secret })
 }
 
 /// Whether a text is the identifier of a token.

@@ -7,14 +7,14 @@ use serde_json::Value;
 
 /// A kind of objects that pods name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Referenced {
+pub enum ReferencedKind {
     /// Secrets.
     Secrets,
     /// ConfigMaps.
     ConfigMaps,
 }
 
-impl Referenced {
+impl ReferencedKind {
     /// The fields of that name refer to such an object, and the fields therein that name it.
     fn fields(self, key: &str) -> &'static [&'static str] {
         match (self, key) {
@@ -34,7 +34,7 @@ impl Referenced {
 }
 
 /// The names in a pod's spec: of all its containers, its volumes and its pull secrets.
-pub fn names(spec: &Value, kind: Referenced) -> BTreeSet<&str> {
+pub fn names(spec: &Value, kind: ReferencedKind) -> BTreeSet<&str> {
     let mut found = BTreeSet::new();
     collect(spec, kind, &mut found);
     found
@@ -79,7 +79,7 @@ pub fn resource_claims(pod: &Value) -> BTreeSet<&str> {
     found
 }
 
-fn collect<'v>(value: &'v Value, kind: Referenced, found: &mut BTreeSet<&'v str>) {
+fn collect<'v>(value: &'v Value, kind: ReferencedKind, found: &mut BTreeSet<&'v str>) {
     match value {
         Value::Array(list) => list.iter().for_each(|item| collect(item, kind, found)),
         Value::Object(map) => {
@@ -146,9 +146,9 @@ mod tests {
         });
         let all = |kind| names(&spec, kind).into_iter().collect::<Vec<_>>();
         assert_eq!(
-            all(Referenced::Secrets),
+            all(ReferencedKind::Secrets),
             ["debug", "env", "files", "part", "publish", "pull"]
         );
-        assert_eq!(all(Referenced::ConfigMaps), ["all", "part"]);
+        assert_eq!(all(ReferencedKind::ConfigMaps), ["all", "part"]);
     }
 }

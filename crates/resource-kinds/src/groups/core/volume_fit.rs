@@ -26,7 +26,7 @@ pub enum Reservation {
 /// The reason why a volume cannot be bound to a claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the names of what differs")]
-pub enum Misfit {
+pub enum VolumeMismatch {
     Deleting,
     Size,
     Class,
@@ -136,42 +136,45 @@ pub fn claim_reference(claim: &PersistentVolumeClaim) -> ObjectReference {
 
 /// The reason why the volume cannot be bound to a claim if both name each other: all checks except
 /// labels and, if the volume names the claim, the class.
-pub fn misfit(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> Option<Misfit> {
+pub fn misfit(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> Option<VolumeMismatch> {
     let volume_spec = volume.spec.as_ref();
     let claim_spec = claim.spec.as_ref();
     if volume.metadata.deletion_timestamp.is_some() {
-        return Some(Misfit::Deleting);
+        return Some(VolumeMismatch::Deleting);
     }
     if capacity(volume) < requested_size(claim) {
-        return Some(Misfit::Size);
+        return Some(VolumeMismatch::Size);
     }
     if attributes_class(volume_spec.and_then(|spec| spec.volume_attributes_class_name.as_ref()))
         != attributes_class(claim_spec.and_then(|spec| spec.volume_attributes_class_name.as_ref()))
     {
-        return Some(Misfit::AttributesClass);
+        return Some(VolumeMismatch::AttributesClass);
     }
     if volume_mode(volume_spec.and_then(|spec| spec.volume_mode.as_ref()))
         != volume_mode(claim_spec.and_then(|spec| spec.volume_mode.as_ref()))
     {
-        return Some(Misfit::VolumeMode);
+        return Some(VolumeMismatch::VolumeMode);
     }
     None
 }
 
 /// The further checks for an unreserved volume.
-pub fn further_misfit(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> Option<Misfit> {
+pub fn further_misfit(
+    volume: &PersistentVolume,
+    claim: &PersistentVolumeClaim,
+) -> Option<VolumeMismatch> {
     if volume_class(volume) != requested_class(claim).unwrap_or_default() {
-        return Some(Misfit::Class);
+        return Some(VolumeMismatch::Class);
     }
     if !covers_modes(volume, claim) {
-        return Some(Misfit::AccessModes);
+        return Some(VolumeMismatch::AccessModes);
     }
     let selector = claim.spec.as_ref().and_then(|spec| spec.selector.as_ref());
     let selected = selector.is_none_or(|selector| selects(selector, volume));
     if selected {
         None
     } else {
-        Some(Misfit::Selector)
+        Some(VolumeMismatch::Selector)
     }
 }
 

@@ -9,7 +9,7 @@ use crate::validation::volume_sources;
 
 /// The type of a volume, as far as mounts depend on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Backing {
+pub(super) enum VolumeType {
     /// A claim, which can be a block device.
     Claim,
     /// Files, for all other types.
@@ -17,7 +17,7 @@ pub(super) enum Backing {
 }
 
 /// The valid volumes, by name.
-pub(super) type Volumes<'a> = BTreeMap<&'a str, Backing>;
+pub(super) type Volumes<'a> = BTreeMap<&'a str, VolumeType>;
 
 /// Checks the volumes of a spec. `claims` are volumes that are added later.
 pub(super) fn validate<'a>(
@@ -51,13 +51,13 @@ pub(super) fn validate<'a>(
         if errors.len() == before {
             let claim = ["persistentVolumeClaim", "ephemeral"];
             let backing = match sources.iter().any(|source| claim.contains(source)) {
-                true => Backing::Claim,
-                false => Backing::Files,
+                true => VolumeType::Claim,
+                false => VolumeType::Files,
             };
             good.insert(name.text(), backing);
         }
     }
-    good.extend(claims.iter().map(|claim| (*claim, Backing::Claim)));
+    good.extend(claims.iter().map(|claim| (*claim, VolumeType::Claim)));
     good
 }
 
@@ -188,12 +188,12 @@ fn devices(
         }
         match volumes.get(name.text()) {
             None => errors.push(FieldError::not_found(&name.path(), name.text())),
-            Some(Backing::Files) => {
+            Some(VolumeType::Files) => {
                 let detail = "can only use volume source type of PersistentVolumeClaim or \
                               Ephemeral for block mode";
                 errors.push(name.invalid(detail));
             }
-            Some(Backing::Claim) => {}
+            Some(VolumeType::Claim) => {}
         }
         if mounted.contains(name.text()) {
             errors.push(name.invalid("must not already exist in volumeMounts"));

@@ -68,12 +68,12 @@ impl Node {
 
 /// Copies as the controller does; `cut` bytes of the stream are left out at the end.
 async fn copy(from: &Node, to: &Node, attempt: &str, cut: usize) -> Answer<CopyReceipt> {
-    let mut stream = read(from, attempt, Extent::Whole).await?;
+    let mut stream = read(from, attempt, CopyExtent::Whole).await?;
     stream.truncate(stream.len() - cut);
-    write(to, attempt, Extent::Whole, &stream).await
+    write(to, attempt, CopyExtent::Whole, &stream).await
 }
 
-async fn read(from: &Node, attempt: &str, extent: Extent) -> Answer<Vec<u8>> {
+async fn read(from: &Node, attempt: &str, extent: CopyExtent) -> Answer<Vec<u8>> {
     let mut stream = Vec::new();
     loop {
         let offset = stream.len().to_string();
@@ -90,7 +90,7 @@ async fn read(from: &Node, attempt: &str, extent: Extent) -> Answer<Vec<u8>> {
     }
 }
 
-async fn write(to: &Node, attempt: &str, extent: Extent, stream: &[u8]) -> Answer<CopyReceipt> {
+async fn write(to: &Node, attempt: &str, extent: CopyExtent, stream: &[u8]) -> Answer<CopyReceipt> {
     let mut offset = 0;
     loop {
         let part = Bytes::copy_from_slice(&stream[offset..stream.len().min(offset + 70_000)]);

@@ -1,6 +1,6 @@
 //! A volume with a replica, in pools of two nodes.
 
-use planners::volume_replication::{CommonSnapshot, Holdings};
+use planners::volume_replication::{CommonSnapshot, VolumeCopies};
 
 use super::snapshots::{names, with_volume};
 use super::*;
@@ -84,7 +84,7 @@ async fn demote(node: &Node, epoch: &str, common: &CommonSnapshot) -> Answer<Byt
     step(node, epoch, "demote", &at).await
 }
 
-async fn holdings(node: &Node) -> Holdings {
+async fn holdings(node: &Node) -> VolumeCopies {
     let answer = step(node, "1", "inspect", &[]).await.unwrap();
     serde_json::from_slice(&answer).unwrap()
 }
@@ -121,7 +121,7 @@ async fn a_copy_becomes_the_volume_and_the_former_primary_keeps_its_state() {
     let late = read_copy(&one, "1", &[("copy", "30"), ("base", "20")]);
     let late = late.await.unwrap();
     let sealed = step(&two, "2", "seal", &[]).await.unwrap();
-    let sealed: Holdings = serde_json::from_slice(&sealed).unwrap();
+    let sealed: VolumeCopies = serde_json::from_slice(&sealed).unwrap();
     assert_eq!((sealed.epoch, sealed.copies), (2, [20].into()));
     let refused = write_copy(&two, "1", &[("copy", "30"), ("base", "20")], &late).await;
     assert!(refused.is_err(), "{refused:?}");
@@ -225,7 +225,7 @@ async fn a_node_that_was_replaced_removes_its_copies_and_keeps_its_state() {
     let (one, two) = promoted().await;
     for _ in 0..2 {
         let held = step(&one, "3", "retire", &[]).await.unwrap();
-        let held: Holdings = serde_json::from_slice(&held).unwrap();
+        let held: VolumeCopies = serde_json::from_slice(&held).unwrap();
         assert!(held.copies.is_empty() && held.sent.is_empty() && !held.has_volume);
         assert_eq!(held.diverged, [format!("diverged-1-{VOLUME}")].into());
     }

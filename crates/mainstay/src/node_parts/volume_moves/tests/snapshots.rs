@@ -36,7 +36,7 @@ pub(super) async fn with_volume() -> (Node, Node) {
     (from, to)
 }
 
-async fn copied(from: &Node, to: &Node, attempt: &str, extent: Extent) -> Answer<CopyReceipt> {
+async fn copied(from: &Node, to: &Node, attempt: &str, extent: CopyExtent) -> Answer<CopyReceipt> {
     let stream = read(from, attempt, extent).await?;
     write(to, attempt, extent, &stream).await
 }
@@ -81,23 +81,23 @@ async fn a_volume_of_the_pool_arrives_in_two_streams() {
     assert_eq!((room.limit, room.has_first_copy), (Some(LIMIT), false));
     // Without a pool, there is room for one.
     assert!(inspection(&to).await.free > LIMIT);
-    let first = read(&from, "a", Extent::First).await.unwrap();
+    let first = read(&from, "a", CopyExtent::First).await.unwrap();
     // Pods run all the time.
     change(&from.volume());
-    let received = write(&to, "a", Extent::First, &first).await.unwrap();
+    let received = write(&to, "a", CopyExtent::First, &first).await.unwrap();
     assert_eq!(received, arrived_at(&to));
     assert!(from.volume().exists() && !to.volume().exists());
     assert!(inspection(&from).await.has_first_copy && inspection(&to).await.has_first_copy);
-    assert!(read(&from, "b", Extent::Increment).await.is_err());
+    assert!(read(&from, "b", CopyExtent::Increment).await.is_err());
     let detached: Detachment = from.ask("detach").await;
     assert_eq!(detached, Detachment::Detached);
     let before: Vec<_> = {
         let moving = from.volume().with_file_name(format!(".moving-a1-{VOLUME}"));
         PATHS.map(|path| facts(&moving, path)).into()
     };
-    let increment = read(&from, "b", Extent::Increment).await.unwrap();
+    let increment = read(&from, "b", CopyExtent::Increment).await.unwrap();
     assert!(increment.len() < first.len() / 4, "{}", increment.len());
-    let received = write(&to, "b", Extent::Increment, &increment)
+    let received = write(&to, "b", CopyExtent::Increment, &increment)
         .await
         .unwrap();
     assert_eq!(received, arrived_at(&to));
@@ -112,8 +112,8 @@ async fn a_volume_of_the_pool_arrives_in_two_streams() {
     let there = inspection(&to).await;
     assert_eq!((there.limit, there.has_first_copy), (Some(LIMIT), false));
     // Calls that were on their way.
-    assert!(read(&from, "c", Extent::First).await.is_err());
-    assert!(write(&to, "c", Extent::First, &first).await.is_err());
+    assert!(read(&from, "c", CopyExtent::First).await.is_err());
+    assert!(write(&to, "c", CopyExtent::First, &first).await.is_err());
     assert_eq!(
         (names(&from), names(&to)),
         (vec![], vec![VOLUME.to_owned()])
@@ -123,7 +123,7 @@ async fn a_volume_of_the_pool_arrives_in_two_streams() {
 #[tokio::test]
 async fn a_stream_that_is_cut_off_is_received_again() {
     let (from, to) = with_volume().await;
-    for extent in [Extent::First, Extent::Increment] {
+    for extent in [CopyExtent::First, CopyExtent::Increment] {
         let stream = read(&from, extent.name(), extent).await.unwrap();
         for length in [0, 16, stream.len() / 2, stream.len() - 1] {
             let attempt = format!("{}-{length}", extent.name());
@@ -131,12 +131,12 @@ async fn a_stream_that_is_cut_off_is_received_again() {
             assert!(cut.is_err(), "{extent:?} {length} {cut:?}");
             assert_eq!(
                 inspection(&to).await.has_first_copy,
-                extent != Extent::First
+                extent != CopyExtent::First
             );
         }
         let whole = write(&to, "whole", extent, &stream).await.unwrap();
         assert_eq!(whole, arrived_at(&to));
-        if extent == Extent::First {
+        if extent == CopyExtent::First {
             change(&from.volume());
             let _: Detachment = from.ask("detach").await;
         }
@@ -152,7 +152,7 @@ async fn a_stream_that_is_cut_off_is_received_again() {
 #[tokio::test]
 async fn a_difference_to_another_first_copy_is_not_received() {
     let (from, to) = with_volume().await;
-    copied(&from, &to, "a", Extent::First).await.unwrap();
+    copied(&from, &to, "a", CopyExtent::First).await.unwrap();
     // The source loses its snapshot, and takes another one.
     let of = MovedVolume {
         driver: Driver::LocalCow,
@@ -161,12 +161,12 @@ async fn a_difference_to_another_first_copy_is_not_received() {
     };
     from.moves.storage.forget_first_copy(of).await.unwrap();
     change(&from.volume());
-    read(&from, "b", Extent::First).await.unwrap();
+    read(&from, "b", CopyExtent::First).await.unwrap();
     let _: Detachment = from.ask("detach").await;
-    let refused = copied(&from, &to, "c", Extent::Increment).await;
+    let refused = copied(&from, &to, "c", CopyExtent::Increment).await;
     assert!(refused.is_err(), "{refused:?}");
     assert!(!inspection(&to).await.has_first_copy);
-    let whole = copied(&from, &to, "d", Extent::Whole).await.unwrap();
+    let whole = copied(&from, &to, "d", CopyExtent::Whole).await.unwrap();
     assert_eq!(whole, arrived_at(&to));
     let () = to.ask("place").await;
     let () = from.ask("discard").await;
@@ -183,9 +183,11 @@ async fn a_difference_to_another_first_copy_is_not_received() {
 #[tokio::test]
 async fn an_abandoned_move_leaves_the_volume_alone() {
     let (from, to) = with_volume().await;
-    copied(&from, &to, "a", Extent::First).await.unwrap();
+    copied(&from, &to, "a", CopyExtent::First).await.unwrap();
     let _: Detachment = from.ask("detach").await;
-    copied(&from, &to, "b", Extent::Increment).await.unwrap();
+    copied(&from, &to, "b", CopyExtent::Increment)
+        .await
+        .unwrap();
     for _ in 0..2 {
         let () = from.ask("abandon").await;
         let () = to.ask("abandon").await;
@@ -195,7 +197,7 @@ async fn an_abandoned_move_leaves_the_volume_alone() {
         (vec![VOLUME.to_owned()], vec![])
     );
     assert!(from.volume().join("deep/er/file").exists());
-    assert!(read(&from, "late", Extent::First).await.is_err());
+    assert!(read(&from, "late", CopyExtent::First).await.is_err());
     // A node without a pool gets none for that.
     let other = open().await;
     let () = other.ask("abandon").await;
@@ -207,7 +209,7 @@ async fn files_that_streams_do_not_have_are_refused() {
     let (from, to) = with_volume().await;
     let device = from.volume().join("device");
     mknod(&device, SFlag::S_IFCHR, Mode::S_IRUSR, makedev(1, 3)).unwrap();
-    let refused = copied(&from, &to, "a", Extent::First).await.unwrap();
+    let refused = copied(&from, &to, "a", CopyExtent::First).await.unwrap();
     assert!(
         matches!(&refused, CopyReceipt::Impossible(text) if text.contains("device")),
         "{refused:?}"
@@ -215,6 +217,6 @@ async fn files_that_streams_do_not_have_are_refused() {
     let () = from.ask("abandon").await;
     let (from, _) = with_volume().await;
     container_runtime::btrfs::create_subvolume(&from.volume().join("deep/inner")).unwrap();
-    let refused = read(&from, "a", Extent::First).await.unwrap_err();
+    let refused = read(&from, "a", CopyExtent::First).await.unwrap_err();
     assert_eq!(refused.code, 422, "{refused:?}");
 }

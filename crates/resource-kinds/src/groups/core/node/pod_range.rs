@@ -7,7 +7,7 @@ use object_model::{FieldError, Status};
 use serde_json::{Value, json};
 
 use crate::json::parts;
-use crate::kind::{Allocation, AllocationLookup, PodRanges, Refusal};
+use crate::kind::{Allocation, AllocationLookup, AllocationRefusal, PodRanges};
 use crate::validation::field::Field;
 
 const TAKEN: &str = "provided range is already allocated";
@@ -91,7 +91,7 @@ pub(super) fn allocations(ranges: PodRanges, object: &Value) -> Vec<Allocation> 
     let held = ranges.overlapping(range).take(HELD_MAX);
     held.map(|range| Allocation {
         key: key(range),
-        refusal: Refusal {
+        refusal: AllocationRefusal {
             field: "spec.podCIDR".to_owned(),
             detail: TAKEN.to_owned(),
         },

@@ -10,7 +10,7 @@ use super::health_check;
 use crate::groups::networking::address_of;
 use crate::json::parts;
 use crate::kind::cluster::ServiceRange;
-use crate::kind::{Allocation, AllocationLookup, Refusal};
+use crate::kind::{Allocation, AllocationLookup, AllocationRefusal};
 use crate::validation::field::Field;
 use crate::well_known::limits;
 
@@ -363,7 +363,7 @@ pub(super) fn allocations(object: &Value) -> Vec<Allocation> {
         if has_address(object) && !matches!(address.text(), "" | "None") {
             all.push(Allocation {
                 key: address_key(address.text()),
-                refusal: Refusal {
+                refusal: AllocationRefusal {
                     field: "spec.clusterIPs".to_owned(),
                     detail: format!("failed to allocate IP {}: {ADDRESS_TAKEN}", address.text()),
                 },
@@ -376,7 +376,7 @@ pub(super) fn allocations(object: &Value) -> Vec<Allocation> {
         if let Some(value) = number.int().filter(|value| *value != 0) {
             all.push(Allocation {
                 key: port_key(port.get("protocol").text(), value),
-                refusal: Refusal {
+                refusal: AllocationRefusal {
                     field: number.path().to_string(),
                     detail: PORT_TAKEN.to_owned(),
                 },

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::allocate::{PORT_TAKEN, choose_port, explicit_port, node_port_keys, port_key, seed};
 use crate::json::parts;
-use crate::kind::{Allocation, AllocationLookup, Refusal};
+use crate::kind::{Allocation, AllocationLookup, AllocationRefusal};
 use crate::validation::field::Field;
 
 /// Whether the Service has a health check node port.
@@ -52,7 +52,7 @@ pub(super) fn allocation(object: &Value) -> Option<Allocation> {
     let port = check.int().filter(|port| *port != 0)?;
     Some(Allocation {
         key: port_key("TCP", port),
-        refusal: Refusal {
+        refusal: AllocationRefusal {
             field: check.path().to_string(),
             detail: PORT_TAKEN.to_owned(),
         },
