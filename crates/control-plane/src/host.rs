@@ -97,11 +97,11 @@ impl NodeAddress {
         self.now.subscribe()
     }
 
-    /// The machine has changed.
-    pub fn follow(&self, host: &Host) {
+    /// The machine has changed. Returns whether the node has another address.
+    pub fn follow(&self, host: &Host) -> bool {
         let now = host.node_address(self.otherwise);
         self.now
-            .send_if_modified(|address| std::mem::replace(address, now) != now);
+            .send_if_modified(|address| std::mem::replace(address, now) != now)
     }
 }
 

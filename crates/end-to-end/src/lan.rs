@@ -211,6 +211,7 @@ pub struct Role {
     pub address: String,
     name: String,
     directory: PathBuf,
+    program: PathBuf,
     child: Option<Child>,
     starts: u32,
 }
@@ -227,9 +228,15 @@ impl Role {
             address,
             name: name.to_owned(),
             directory: around.join(name),
+            program: crate::binary(),
             child: None,
             starts: 0,
         }
+    }
+
+    /// The program of the next starts, in place of the release binary.
+    pub fn set_program(&mut self, program: &Path) {
+        program.clone_into(&mut self.program);
     }
 
     /// Its machine.
@@ -316,7 +323,7 @@ impl Role {
         self.starts += 1;
         let log = File::create(self.log()).expect("make a log file");
         let errors = log.try_clone().expect("share the log file");
-        let mut command = Command::new(crate::binary());
+        let mut command = Command::new(&self.program);
         command
             .args(arguments)
             .args(["--data-dir", &self.data()])

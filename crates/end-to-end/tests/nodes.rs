@@ -111,6 +111,7 @@ fn two_machines_join_a_server() {
         wait_for_way(&kubectl, "n1", "Address");
     });
     a_server_vanishes(&machines, &kubectl);
+    a_second_agent_is_refused(&machines, &kubectl);
     an_agent_starts_again(&mut machines, &kubectl);
     an_agent_starts_without_a_server(&mut machines, &kubectl);
     machines
@@ -268,7 +269,7 @@ fn forward(kubectl: &Kubectl, pod: &str) {
 }
 
 /// By address, by the name of a pod, by a Service, and the API by its own Service, from each node.
-fn pods_reach_each_other(kubectl: &Kubectl) {
+pub fn pods_reach_each_other(kubectl: &Kubectl) {
     for (from, to) in [("web-0", "web-1"), ("web-1", "web-0")] {
         for host in [kubectl.pod_ip(to), format!("{to}.web")] {
             let url = format!("http://{host}/");
@@ -303,14 +304,47 @@ fn pods_reach_each_other(kubectl: &Kubectl) {
     }
 }
 
+/// A second agent on the data directory of one that runs is refused, and names it. The first one goes on: it renews its
+/// lease, keeps its pod, and takes commands.
+fn a_second_agent_is_refused(machines: &Machines, kubectl: &Kubectl) {
+    let node = &machines.nodes[0];
+    let pod = machines.server.network.run(|| of_node(kubectl, "n1"));
+    let data = node.data();
+    let second = || end_to_end::program::refused(&["node", "--data-dir", &data]);
+    let said = node.network.run(second);
+    let reason = format!(
+        "a node agent already runs on {data} (process {})",
+        node.pid()
+    );
+    assert!(said.contains(&reason), "{said}");
+    let remedy = format!("`mainstay down --data-dir {data}` stops it");
+    assert!(said.contains(&remedy), "{said}");
+    machines.server.network.run(|| {
+        let renewed = || {
+            let lease = kubectl.get(&["lease", "n1", "-n", "kube-node-lease"])?;
+            Ok::<_, String>(lease["spec"]["renewTime"].clone())
+        };
+        let before = wait_for("the lease", 60, renewed);
+        wait_for(
+            "the first agent to renew the lease",
+            60,
+            || match renewed()? {
+                now if now == before => Err(now.to_string()),
+                _ => Ok(()),
+            },
+        );
+        assert_eq!(of_node(kubectl, "n1"), pod);
+        assert_eq!(
+            kubectl.ok(&["exec", &pod.0, "--", "hostname"]).trim(),
+            pod.0
+        );
+    });
+}
+
 /// A killed agent starts again without a token, and its pod goes on.
 fn an_agent_starts_again(machines: &mut Machines, kubectl: &Kubectl) {
     let pod = machines.server.network.run(|| of_node(kubectl, "n1"));
     let node = &mut machines.nodes[0];
-    let second = node
-        .network
-        .run(|| end_to_end::program::refused(&["node", "--data-dir", &node.data()]));
-    assert!(second.contains("a node agent already runs on"), "{second}");
     node.kill();
     node.start(&["node"]);
     machines.server.network.run(|| {

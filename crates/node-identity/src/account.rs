@@ -81,6 +81,8 @@ struct Tokens {
 /// Connections with a token.
 struct Held {
     transport: Transport<Body>,
+    /// That of the connections.
+    generation: u64,
     times: Times,
     /// The time of the next request for a token.
     due: Instant,
@@ -112,7 +114,9 @@ impl Tokens {
     async fn current(&self) -> Result<(Transport<Body>, Times), Error> {
         let mut current = self.current.lock().await;
         let now = Instant::now();
-        if let Some(held) = current.as_ref().filter(|held| now < held.due) {
+        let generation = self.servers.generation();
+        let is_good = |held: &&Held| now < held.due && held.generation == generation;
+        if let Some(held) = current.as_ref().filter(is_good) {
             return Ok((held.transport.clone(), held.times));
         }
         let next = match self.ask(now).await {
@@ -146,6 +150,7 @@ impl Tokens {
             account: self.account.name(),
             source,
         };
+        let generation = self.servers.generation();
         let answer = timeout(REQUEST_LIMIT, self.request()).await;
         let answer = answer.map_err(|late| failed(late.into()))?;
         let answer = answer.map_err(|error| failed(error.into()))?;
@@ -160,6 +165,7 @@ impl Tokens {
         };
         Ok(Held {
             transport: connect(settings.ok_or(TransportError::Token)).await?,
+            generation,
             times,
             due: times.renewal(rand::random()),
         })

@@ -102,21 +102,34 @@ struct Newest {
     servers: Servers,
     ca_pem: String,
     identity: watch::Receiver<Identity>,
-    made: Mutex<Option<(Identity, Transport<Body>)>>,
+    made: Mutex<Option<Made>>,
+}
+
+/// Connections, and what they were made with.
+struct Made {
+    identity: Identity,
+    generation: u64,
+    transport: Transport<Body>,
 }
 
 impl Newest {
     async fn transport(&self) -> Result<Transport<Body>, Error> {
         let mut made = self.made.lock().await;
         let identity = self.identity.borrow().clone();
-        if let Some((of, transport)) = &*made
-            && *of == identity
+        let generation = self.servers.generation();
+        if let Some(made) = &*made
+            && made.identity == identity
+            && made.generation == generation
         {
-            return Ok(transport.clone());
+            return Ok(made.transport.clone());
         }
         let own = Credentials::Identity(&identity);
         let transport = transport(&self.servers.current(), &self.ca_pem, &own).await?;
-        *made = Some((identity, transport.clone()));
+        *made = Some(Made {
+            identity,
+            generation,
+            transport: transport.clone(),
+        });
         Ok(transport)
     }
 }

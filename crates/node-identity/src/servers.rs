@@ -45,8 +45,10 @@ struct Shared {
 
 struct State {
     known: Known,
-    /// Ends when the current server is left.
+    /// Ends when the current server is left, or its connections are.
     tenure: CancellationToken,
+    /// Counts the times at which all connections were left.
+    generation: u64,
     /// The server that has answered last.
     answered: Option<Uri>,
 }
@@ -56,6 +58,7 @@ impl From<Known> for State {
         Self {
             known,
             tenure: CancellationToken::new(),
+            generation: 0,
             answered: None,
         }
     }
@@ -226,6 +229,19 @@ impl Servers {
         }
     }
 
+    /// Leaves all connections: this machine has another address, and no answer comes to the former one.
+    /// Requests that are under way and watches end with an error, and their owners begin again.
+    pub fn reconnect(&self) {
+        let mut state = self.state();
+        state.generation += 1;
+        std::mem::take(&mut state.tenure).cancel();
+    }
+
+    /// The generation of connections: those of earlier ones are left.
+    pub(crate) fn generation(&self) -> u64 {
+        self.state().generation
+    }
+
     /// The current server, and the end of its time.
     fn chosen(&self) -> (Uri, CancellationToken) {
         let state = self.state();
@@ -317,7 +333,7 @@ async fn is_ready(transport: &Transport<Body>, url: &Uri) -> bool {
 
 /// The end of an answer whose server was left.
 #[derive(Debug, thiserror::Error)]
-#[error("the server does not answer; another one is asked")]
+#[error("the connection to the server was left: another one, or another server, is tried")]
 struct Left;
 
 /// The body of an answer, which ends with an error when its server is left.
@@ -401,6 +417,19 @@ mod tests {
         );
         state.change(&url("a"), &url("c"), now);
         assert_eq!(state.known.url(), Some(&url("c")));
+    }
+
+    #[test]
+    fn connections_are_left_without_their_server() {
+        let servers = Servers::new([url("a"), url("b")]).unwrap();
+        let (asked, tenure) = servers.chosen();
+        let generation = servers.generation();
+        servers.reconnect();
+        assert!(tenure.is_cancelled());
+        assert_ne!(servers.generation(), generation);
+        let (now, tenure) = servers.chosen();
+        assert_eq!(now, asked);
+        assert!(!tenure.is_cancelled());
     }
 
     #[test]

@@ -1,9 +1,11 @@
 //! Faults around a node: packets that are lost or late, links that pass one direction, disks that are full or do
 //! not answer, and machines that come back. No ordinal ever has two running containers (docs/node-failure.md).
 
+mod addresses;
 mod full_disk;
 mod half_open;
 mod returns;
+mod versions;
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -12,7 +12,7 @@ use http::Uri;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Service;
 use node_agent::{NewNode, ServingCertificate};
-use node_identity::{Error, Identity, JoinToken, Joined, Validity, join};
+use node_identity::{Error, Identity, JoinToken, Joined, Servers, Validity, join, renewed_client};
 use pod_network::Cidr;
 use resource_kinds::namespaces::KUBE_SYSTEM;
 use tokio::sync::watch;
@@ -20,6 +20,7 @@ use tokio::time::{Instant, timeout};
 
 use super::membership::{Membership, MembershipStore};
 use super::settings::Settings;
+use super::version;
 use crate::node_parts::member::pod_range;
 
 /// Time between two attempts to reach a server.
@@ -146,7 +147,11 @@ async fn new(wanted: &Membership, token: &JoinToken, name: &str) -> Result<(Memb
                     // The one that answers is asked first.
                     servers.sort_by_key(|one| one != server);
                     let joined = Membership::new(name.to_owned(), servers, ca_pem);
-                    return Ok((joined, identity));
+                    match version::too_new(&client(&joined, &identity)?).await {
+                        Ok(None) => return Ok((joined, identity)),
+                        Ok(Some(reason)) => bail!("join the cluster: {reason}"),
+                        Err(error) => last = Some(error.into()),
+                    }
                 }
                 Err(error) if is_away(&error) => last = Some(anyhow::Error::new(error)),
                 Err(error) => return Err(error).context("join the cluster"),
@@ -156,6 +161,13 @@ async fn new(wanted: &Membership, token: &JoinToken, name: &str) -> Result<(Memb
             waiting.wait(&error).await;
         }
     }
+}
+
+/// A client of the servers of a membership.
+fn client(membership: &Membership, identity: &Identity) -> Result<Client> {
+    let servers = Servers::new(membership.urls()?).context("no server is known")?;
+    let identity = watch::Sender::new(identity.clone()).subscribe();
+    Ok(renewed_client(&servers, &membership.ca_pem, identity))
 }
 
 /// Whether a later attempt may succeed.

@@ -7,6 +7,7 @@ mod membership;
 mod servers;
 mod settings;
 mod tunnels;
+mod version;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
@@ -144,6 +145,12 @@ impl Entry {
             pod_cidr: membership.pod_cidr.map(|range| range.to_string()),
         };
         let entered = joining::enter(&client, &node, membership.registered()).await?;
+        // Pods run here already: an upgrade in the wrong order ends none.
+        if let Entered::Answered(_) = entered
+            && let Ok(Some(reason)) = version::too_new(&client).await
+        {
+            warn(&format!("mainstay: {reason}"));
+        }
         Ok(Self {
             own,
             client,
@@ -203,8 +210,13 @@ async fn start(settings: &Settings, host: Host, mut claim: Claim, entry: Entry) 
     let member = member.start(registered.pods, clients, &health, &failed);
     let member = member.await?;
     if settings.node_ip.is_none() {
+        let servers = servers.clone();
         upkeep.keep("machine's addresses", |stop| {
-            host::follow(host, stop, move |host| address.follow(host))
+            host::follow(host, stop, move |host| {
+                if address.follow(host) {
+                    servers.reconnect();
+                }
+            })
         });
     }
     let (serving, certificate) = (own.clone(), shown.subscribe());
