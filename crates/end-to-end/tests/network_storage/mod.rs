@@ -4,6 +4,7 @@
 
 mod ceph;
 mod nfs;
+mod nfs_nodes;
 
 use std::fs;
 use std::process::{Command, Stdio};

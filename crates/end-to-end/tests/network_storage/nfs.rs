@@ -14,7 +14,7 @@ use super::{
 };
 
 /// The exported directory of the examples.
-const EXPORT: &str = "/srv/nfs";
+pub(super) const EXPORT: &str = "/srv/nfs";
 
 #[test]
 fn a_class_of_an_export_makes_a_directory_for_each_claim() {
@@ -32,10 +32,10 @@ fn a_class_of_an_export_makes_a_directory_for_each_claim() {
 
 /// The root of the server, on the machine's disk: its own root, an overlay, cannot be exported. In version 4
 /// the exported directory is below it.
-const ROOT: &str = "/tmp/nfs-root";
+pub(super) const ROOT: &str = "/tmp/nfs-root";
 
 /// The server's directory behind the export.
-fn exported() -> PathBuf {
+pub(super) fn exported() -> PathBuf {
     PathBuf::from(format!("{ROOT}{EXPORT}"))
 }
 
@@ -47,7 +47,7 @@ fn start(command: &[&str]) {
 }
 
 /// The kernel's server.
-fn start_server() {
+pub(super) fn start_server() {
     for directory in [exported(), exported().join("shared")] {
         fs::create_dir_all(&directory).expect("make a directory");
         let open = fs::Permissions::from_mode(0o777);
@@ -72,7 +72,7 @@ fn start_server() {
 }
 
 /// Lets it answer, or not.
-fn serve(answers: bool) {
+pub(super) fn serve(answers: bool) {
     let threads = if answers { "4" } else { "0" };
     start(&["rpc.nfsd", "-G", "10", "-L", "10", threads]);
 }

@@ -46,8 +46,7 @@ struct Program {
     /// Cargo's name of it.
     target: &'static str,
     place: Place,
-    /// Words for a program of which only some tests run there, one after the other; the others get the
-    /// user's.
+    /// Words for a program of which only some tests run there, one after the other, unless the user has words.
     words: Option<&'static [&'static str]>,
 }
 
@@ -177,11 +176,8 @@ fn script(image: &Image, programs: &BTreeMap<String, PathBuf>, words: &[String])
         };
         if let Some(path) = programs.get(row.name) {
             script += &format!("{function} {} {}", row.name, quoted(path.display()));
-            let own = row
-                .words
-                .map(|words| words.iter().map(|word| (*word).to_owned()));
-            let words = own.map_or_else(|| words.to_owned(), Iterator::collect);
-            for word in words {
+            let own = row.words.filter(|_| words.is_empty()).unwrap_or_default();
+            for word in own.iter().copied().chain(words.iter().map(String::as_str)) {
                 script += &format!(" {}", quoted(word));
             }
             script.push('\n');
@@ -216,14 +212,16 @@ mod tests {
         };
         let walks = ("storage".to_owned(), PathBuf::from("/t/walks"));
         let programs = [(name, path), walks].into();
-        let script = script(&image, &programs, &["a b".to_owned()]);
-        assert!(
-            script.starts_with("KERNEL='/k'\nSCRATCH='/t/tmp'\n"),
-            "{script}"
-        );
-        let end = "as_service agent '/t/it'\\''s' 'a b'\nas_service storage '/t/walks' \
+        let shown = |words: &[String]| script(&image, &programs, words);
+        let all = shown(&[]);
+        assert!(all.starts_with("KERNEL='/k'\nSCRATCH='/t/tmp'\n"), "{all}");
+        let end = "as_service agent '/t/it'\\''s'\nas_service storage '/t/walks' \
             'network_storage::' '--test-threads=1'\n\
             /run/busybox poweroff -f\n";
-        assert!(script.ends_with(end), "{script}");
+        assert!(all.ends_with(end), "{all}");
+        let one = shown(&["a b".to_owned()]);
+        let end = "as_service agent '/t/it'\\''s' 'a b'\nas_service storage '/t/walks' 'a b'\n\
+            /run/busybox poweroff -f\n";
+        assert!(one.ends_with(end), "{one}");
     }
 }
