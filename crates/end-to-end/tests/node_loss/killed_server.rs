@@ -12,8 +12,8 @@ use super::{Cluster, Loss};
 /// No stage takes longer, on a busy machine either.
 const PATIENCE: Duration = Duration::from_secs(600);
 
-/// Kills the server as soon as a volume is in the stage, and starts it again.
-fn kill_in(stage: &str, cluster: &mut Cluster) {
+/// Waits until a volume is in the stage.
+pub(super) fn wait_for_stage(stage: &str, cluster: &Cluster) {
     let kubectl = cluster.server.kubectl();
     let volumes = ["get", "pv", "-o", "jsonpath={.metadata.annotations}"];
     let watch = cluster
@@ -28,6 +28,11 @@ fn kill_in(stage: &str, cluster: &mut Cluster) {
         // Stages are short.
         sleep(Duration::from_millis(2));
     }
+}
+
+/// Kills the server as soon as a volume is in the stage, and starts it again.
+fn kill_in(stage: &str, cluster: &mut Cluster) {
+    wait_for_stage(stage, cluster);
     cluster.server.kill();
     let flags = cluster.node_flags.iter().map(|flag| &**flag);
     let start: Vec<&str> = ["server", "--with-node"].into_iter().chain(flags).collect();

@@ -26,7 +26,7 @@ volumeBindingMode: WaitForFirstConsumer
 ";
 
 /// Each line has a number and the name of the running container that wrote it.
-const SET: &str = r"
+pub(super) const SET: &str = r"
 apiVersion: apps/v1
 kind: StatefulSet
 metadata:
@@ -116,13 +116,18 @@ pub(super) fn with_the_set() -> (Cluster, Kubectl) {
 
 /// A server and that many nodes, with the pod on one of these and volumes of the class.
 pub(super) fn with_the_set_on(nodes: u64, class: &str) -> (Cluster, Kubectl) {
+    with(nodes, class, SET)
+}
+
+/// As [`with_the_set_on`], with a set of other volumes.
+pub(super) fn with(nodes: u64, class: &str, set: &str) -> (Cluster, Kubectl) {
     let lease = ["--node-lease-duration", "16s"];
     let cluster = Cluster::of(nodes, &lease, |_| {});
     let kubectl = cluster.server.kubectl();
     cluster.server.network.run(|| {
         cluster.reserve_own_node(&kubectl);
         kubectl.apply(class);
-        kubectl.apply(SET);
+        kubectl.apply(set);
         kubectl.wait_ready("db", 1);
     });
     (cluster, kubectl)

@@ -6,6 +6,7 @@
 
 mod killed_server;
 mod local_replicated;
+mod lost_halfway;
 mod mariadb;
 mod postgres;
 mod redis;
