@@ -46,6 +46,7 @@ const BENCHMARKS: &[Benchmark] = &[
     bench("nodes", END_TO_END, "nodes"),
     bench("node-loss", END_TO_END, "node_loss"),
     bench("replication", END_TO_END, "replication"),
+    bench("volume-move", END_TO_END, "volume_move"),
     bench("csi", END_TO_END, "csi"),
 ];
 
