@@ -25,7 +25,7 @@ pub enum WebhookVerdict {
     },
 }
 
-/// The question.
+/// The AdmissionReview that is sent to a webhook.
 pub fn review(webhook: &Webhook, request: &Request<'_>) -> Value {
     let mut facts = request.facts();
     facts["object"] = request.object.clone();
@@ -37,7 +37,7 @@ pub fn review(webhook: &Webhook, request: &Request<'_>) -> Value {
     })
 }
 
-/// The answer.
+/// The verdict in the AdmissionReview that a webhook returned.
 ///
 /// # Errors
 /// *Errors.* The response is malformed, has another UID, or a patch of another type.

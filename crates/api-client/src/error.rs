@@ -102,7 +102,7 @@ impl fmt::Display for Status {
 }
 
 impl Status {
-    /// A refusal.
+    /// Makes a refusal of the API server.
     pub fn failure(message: &str, reason: &str, code: u16) -> Self {
         Self {
             status: "Failure".to_owned(),

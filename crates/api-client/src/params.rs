@@ -174,7 +174,7 @@ impl DeleteParams {
         Self::propagating(PropagationPolicy::Foreground)
     }
 
-    /// Dependents stay.
+    /// Deletes the object and keeps its dependents.
     pub fn orphan() -> Self {
         Self::propagating(PropagationPolicy::Orphan)
     }
@@ -186,7 +186,7 @@ impl DeleteParams {
         }
     }
 
-    /// With that grace.
+    /// Deletes with a grace period in seconds.
     pub fn grace_period(mut self, seconds: u32) -> Self {
         self.grace_period_seconds = Some(seconds);
         self

@@ -12,7 +12,7 @@ use crate::access::tls::TlsMaterial;
 use crate::handlers::nodes::{NoNodes, NodeConnector};
 use crate::http::limits::Limits;
 
-/// Everything an [`ApiServer`](crate::ApiServer) needs from outside.
+/// The settings of an [`ApiServer`](crate::ApiServer).
 pub struct Config {
     /// The store of the objects.
     pub store: Arc<dyn Store>,

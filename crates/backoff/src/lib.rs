@@ -11,7 +11,7 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// No failure yet. The first delay is `first`; no delay is longer than `max`.
+    /// A back-off without failures. The first delay is `first`; no delay is longer than `max`.
     pub const fn new(first: Duration, max: Duration) -> Self {
         Self {
             first,

@@ -143,7 +143,7 @@ pub struct UserSpec {
     pub strict_groups: bool,
 }
 
-/// Something mounted into the container.
+/// A file or directory that is mounted into the container.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mount {
     /// Absolute path inside the container; made when missing.

@@ -46,7 +46,7 @@ pub fn call_with_timeout_blocking<T: Send + 'static>(
     })
 }
 
-/// The same for async code.
+/// Runs a blocking call with a time limit, for async code.
 ///
 /// # Errors
 /// See [`TimedCallError`].

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 /// Interval of the checks of the machine's addresses.
 const ADDRESS_CHECK: Duration = Duration::from_secs(5);
 
-/// The machine.
+/// The name and the addresses of the machine.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Host {
     /// Its name in lower case: the node's name.
@@ -24,7 +24,7 @@ pub struct Host {
 }
 
 impl Host {
-    /// Asks the kernel.
+    /// Reads the addresses of the machine from the kernel.
     pub fn inspect() -> Result<Self> {
         let name = nix::unistd::gethostname().context("the host's name")?;
         let name = name.to_string_lossy().to_ascii_lowercase();

@@ -164,7 +164,7 @@ impl Context {
         &self.component
     }
 
-    /// The same context with another token.
+    /// A copy of the context with another shutdown token.
     pub(crate) fn with_shutdown(&self, shutdown: CancellationToken) -> Self {
         Self {
             component: self.component.with_shutdown(shutdown.clone()),

@@ -97,7 +97,7 @@ pub(crate) fn owners_of<K: Resource, O: Object>(
     owners_now_and_before(change, |object| OwnedObject::of(object), owners, kind)
 }
 
-/// The same for a pod.
+/// Finds the owners of a pod.
 pub(crate) fn owners_of_pod<O: Object>(
     change: &ObjectChange<PodView>,
     owners: &Cache<O>,

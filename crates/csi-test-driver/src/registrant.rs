@@ -37,7 +37,7 @@ impl Registrant {
         }
     }
 
-    /// The same plugin with other versions of CSI.
+    /// Replaces the versions of CSI.
     #[must_use]
     pub fn with_versions(mut self, other: &[&str]) -> Self {
         if let Self::Plugin { versions, .. } = &mut self {
@@ -46,7 +46,7 @@ impl Registrant {
         self
     }
 
-    /// The same plugin as another kind.
+    /// Replaces the kind of the plugin.
     #[must_use]
     pub fn with_kind(mut self, other: &str) -> Self {
         if let Self::Plugin { kind, .. } = &mut self {

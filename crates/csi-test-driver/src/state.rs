@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::{Value, json};
 
-/// The directory.
+/// The directory with the state of the test driver.
 #[derive(Clone, Debug)]
 pub struct State {
     dir: PathBuf,

@@ -91,7 +91,7 @@ impl Validation {
         given.then(|| self.compiled.get_or_init(compile).as_ref())?
     }
 
-    /// The same of the expression that makes the message.
+    /// The compiled `messageExpression`.
     pub fn compiled_message(&self) -> Option<&Expression> {
         let source = self.message_expression.as_deref()?;
         let compile = || Expression::compile(source).ok();

@@ -17,7 +17,7 @@ pub fn rank(name: &str) -> Rank<'_> {
     Rank(parts(name), Reverse(name))
 }
 
-/// See [`rank`].
+/// The sort key of a version, as [`rank`] returns it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Rank<'a>(Option<(Stability, u64, u64)>, Reverse<&'a str>);
 

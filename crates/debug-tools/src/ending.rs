@@ -46,7 +46,7 @@ impl Interrupts {
         self.pending.load(Ordering::Relaxed)
     }
 
-    /// Takes it.
+    /// Clears a pending Ctrl-C; returns whether there was one.
     pub fn take(&self) -> bool {
         self.pending.swap(false, Ordering::Relaxed)
     }

@@ -100,7 +100,7 @@ impl ZoneFile {
         self.due
     }
 
-    /// Begins to write. The disk may take its time: names are answered meanwhile.
+    /// Begins to write the file. Names are answered meanwhile.
     pub(crate) fn write(&mut self) {
         let is_writing = |task: &JoinHandle<()>| !task.is_finished();
         if self.writing.as_ref().is_some_and(is_writing) {

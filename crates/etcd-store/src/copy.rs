@@ -55,7 +55,7 @@ pub enum PrefixContents {
     },
 }
 
-/// Why a copy ended.
+/// The error of a copy.
 #[derive(Debug, thiserror::Error)]
 pub enum CopyError {
     /// etcd cannot be used, or does not answer.

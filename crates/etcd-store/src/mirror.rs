@@ -81,7 +81,7 @@ enum Ended {
 }
 
 impl Mirror {
-    /// Reads everything.
+    /// Reads all keys of the store.
     pub(crate) async fn load(
         connections: &Connections,
         keys: Keys,

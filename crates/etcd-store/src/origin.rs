@@ -70,7 +70,7 @@ pub(crate) enum OriginRecord {
 }
 
 impl OriginRecord {
-    /// A line of words. The form is in users' clusters.
+    /// The record as a line of words. The form is in users' clusters.
     pub(crate) fn write(&self) -> Vec<u8> {
         match self {
             Self::Copying { instance } => format!("copying {instance}"),

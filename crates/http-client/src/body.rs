@@ -57,7 +57,7 @@ impl Body {
         }
     }
 
-    /// The same body without a limit of silence: a watch, or a log that is followed.
+    /// Removes the limit of silence, for a watch or a log that is followed.
     pub fn without_silence_limit(mut self) -> Self {
         self.silence_limit = None;
         self

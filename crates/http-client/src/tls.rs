@@ -41,7 +41,7 @@ pub enum BundleError {
 pub struct Roots(RootCertStore);
 
 impl Roots {
-    /// No certificates.
+    /// Trusts no certificate.
     pub fn none() -> Self {
         Self(RootCertStore::empty())
     }

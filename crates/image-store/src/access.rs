@@ -70,7 +70,7 @@ struct Access {
 pub(crate) struct ImageUsers(BTreeMap<String, Access>);
 
 impl ImageUsers {
-    /// Anonymous pull.
+    /// Whether the image was not pulled: it is built in, or was imported.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

@@ -37,7 +37,7 @@ pub struct Garbage {
 }
 
 impl Garbage {
-    /// Deletes it.
+    /// Deletes the data from the disk.
     ///
     /// # Errors
     /// The disk fails; the rest is deleted when the store is opened next.

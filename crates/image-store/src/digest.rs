@@ -35,7 +35,7 @@ impl Digest {
         self.0.strip_prefix("sha256:").unwrap_or(&self.0)
     }
 
-    /// The whole text.
+    /// The digest as text, with its algorithm.
     pub fn as_str(&self) -> &str {
         &self.0
     }

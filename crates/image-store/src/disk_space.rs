@@ -148,7 +148,8 @@ pub struct WriteSpace {
 }
 
 impl WriteSpace {
-    /// Everything but the space to leave free, and at least the file system's minimum.
+    /// The space of a file system without the part to leave free, which is at least the file system's
+    /// minimum.
     pub fn new(directory: &Path, keep: KeepFree) -> Self {
         Self {
             directory: directory.to_owned(),

@@ -82,7 +82,7 @@ pub struct RootFs {
     pub diff_ids: Vec<String>,
 }
 
-/// Points to a blob.
+/// A reference to a blob: media type, digest and size.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Descriptor {

@@ -65,7 +65,7 @@ struct Tls {
     insecure_skip_verify: bool,
 }
 
-/// One place to try.
+/// A registry server that is tried for an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Endpoint {
     /// `host` or `host:port`.

@@ -27,7 +27,7 @@ impl Default for MinimumSpeed {
     }
 }
 
-/// It brought less than it had to.
+/// A download that was slower than the minimum speed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooSlow {
     /// The bytes received in the window.

@@ -326,7 +326,7 @@ impl ImageStore {
         self.drop_unused(&self.layers()?)
     }
 
-    /// The same, of these only.
+    /// Removes those of the given layers that no image names and no container has mounted.
     pub(crate) fn drop_unused(&self, layers: &BTreeSet<String>) -> Result<(), StoreError> {
         let _lock = self.lock()?;
         let index = self.index()?;

@@ -47,7 +47,7 @@ impl Settings {
         }
     }
 
-    /// The same with a client certificate and its key.
+    /// Adds a client certificate and its key.
     #[must_use]
     pub fn with_certificate(self, certificate_pem: &str, key_pem: &str) -> Self {
         Self {
@@ -56,7 +56,7 @@ impl Settings {
         }
     }
 
-    /// The same with a bearer token; `None` if the token is empty, or cannot be sent in a header.
+    /// Adds a bearer token; `None` if the token is empty, or cannot be sent in a header.
     pub fn with_token(self, token: &str) -> Option<Self> {
         Some(Self {
             credentials: Credentials::Header(bearer(token)?),

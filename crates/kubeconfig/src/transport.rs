@@ -93,7 +93,7 @@ impl<B> Clone for Transport<B> {
 }
 
 impl<B> Transport<B> {
-    /// The same credentials, trust and connections for another server.
+    /// A transport to another server, with the same credentials, trust and connections.
     #[must_use]
     pub fn at(&self, server: Uri) -> Self {
         let shared = self.shared.clone();

@@ -84,7 +84,7 @@ impl Call {
         }
     }
 
-    /// The same request for a response in protobuf.
+    /// Asks for a response in protobuf.
     pub fn in_protobuf(self) -> Self {
         Self {
             protobuf: true,

@@ -12,7 +12,7 @@ use crate::sets::SetsStep;
 use crate::statistics::{Summary, per_second};
 use crate::watchers::FanOut;
 
-/// Everything that was measured.
+/// The results of all measurements.
 #[derive(Debug)]
 pub struct Report {
     objects: u32,

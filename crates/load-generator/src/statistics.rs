@@ -12,7 +12,7 @@ pub struct Summary {
 }
 
 impl Summary {
-    /// Of durations in any order.
+    /// Computes the statistics of durations in any order.
     pub fn of(mut durations: Vec<Duration>) -> Self {
         durations.sort_unstable();
         Self {

@@ -21,7 +21,7 @@ pub struct BuiltIn {
     pub cmd: &'static [&'static str],
 }
 
-/// All of them; they have one layer in common.
+/// All built-in images; they share one layer.
 pub const IMAGES: [BuiltIn; 2] = [
     BuiltIn {
         reference: "mainstay/hello",

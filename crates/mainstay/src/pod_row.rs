@@ -100,7 +100,7 @@ impl<'a> PodRows<'a> {
         })
     }
 
-    /// The same rows, with the names of the nodes or without.
+    /// Shows or hides the names of the nodes.
     pub fn with_nodes(self, with_nodes: bool) -> Self {
         Self { with_nodes, ..self }
     }

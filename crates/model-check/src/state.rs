@@ -362,7 +362,7 @@ impl ModelState {
         }
     }
 
-    /// The same state with its identities renumbered in order of occurrence.
+    /// Renumbers the identities of a state in order of occurrence.
     pub fn canonical(mut self) -> Self {
         self.deliver();
         self.instances.sort_unstable();

@@ -31,12 +31,12 @@ impl LeaseLength {
         Self(seconds).clamp(self, Self::DEFAULT.max(self))
     }
 
-    /// In seconds.
+    /// The length in seconds.
     pub fn seconds(self) -> u32 {
         self.0
     }
 
-    /// As a duration.
+    /// The length as a duration.
     pub fn duration(self) -> Duration {
         Duration::from_secs(self.0.into())
     }

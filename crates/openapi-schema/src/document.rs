@@ -77,7 +77,7 @@ pub(crate) fn v2_document(kinds: &[KindInfo<'_>], custom: &[CustomKind<'_>]) -> 
     Source::with(custom).v2(kinds)
 }
 
-/// The same document in protocol buffers.
+/// The document of version 2 in protocol buffers.
 pub(crate) fn v2_protobuf(kinds: &[KindInfo<'_>], custom: &[CustomKind<'_>]) -> Vec<u8> {
     Source::with(custom).v2_protobuf(kinds)
 }

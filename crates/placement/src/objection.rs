@@ -34,7 +34,7 @@ impl FilterFailure {
         })
     }
 
-    /// The same, about the pods that are there.
+    /// A failure that fewer pods on the node would resolve; `None` without texts.
     pub fn all_of_pods(texts: impl IntoIterator<Item = String>) -> Option<Self> {
         Self::all_lasting(texts).map(|all| Self {
             is_of_pods: true,

@@ -140,7 +140,7 @@ impl Delete {
         }
     }
 
-    /// Without grace.
+    /// Deletes with a grace period of 0.
     pub fn at_once(mut self) -> Self {
         self.grace_period_seconds = Some(0);
         self

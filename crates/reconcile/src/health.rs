@@ -137,7 +137,7 @@ impl From<CancellationToken> for Component {
 }
 
 impl Component {
-    /// The same component, ended by another token.
+    /// A copy of the component that ends with another token.
     pub fn with_shutdown(&self, shutdown: CancellationToken) -> Self {
         self.health.component(self.name, shutdown)
     }

@@ -4,7 +4,7 @@ use reconcile::SharedCaches;
 
 use crate::metrics::Metrics;
 
-/// Settings.
+/// The settings of the scheduler.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Pods that ask for a scheduler of this name are scheduled; it also signs the events.

@@ -188,7 +188,7 @@ pub(crate) async fn explain(
     Ok(revision.and_then(|revision| revision.parse().ok()))
 }
 
-/// The same for a pod that has not changed. *Errors.* A conflict if it has: it may have a node by now.
+/// As [`explain`], for a pod that has not changed. *Errors.* A conflict if it has: it may have a node by now.
 pub(crate) async fn explain_unless_changed(
     client: &Client,
     pod: &PodView,

@@ -12,16 +12,16 @@ use crate::limits;
 use crate::message::{Attributes, Batch, NLM_F_APPEND, NLM_F_CREATE};
 
 const NEW_TABLE: u16 = 0;
-/// Asks for a table.
+/// The message that asks for a table.
 pub(crate) const GET_TABLE: u16 = 1;
 const DELETE_TABLE: u16 = 2;
 /// Adds a chain; also the type of replies about one.
 pub(crate) const NEW_CHAIN: u16 = 3;
-/// Asks for chains.
+/// The message that asks for chains.
 pub(crate) const GET_CHAIN: u16 = 4;
 const DELETE_CHAIN: u16 = 5;
 pub(crate) const NEW_RULE: u16 = 6;
-/// Asks for rules.
+/// The message that asks for rules.
 pub(crate) const GET_RULE: u16 = 7;
 pub(crate) const DELETE_RULE: u16 = 8;
 const NEW_SET: u16 = 9;
@@ -91,7 +91,7 @@ impl<'a> Encoder<'a> {
         }
     }
 
-    /// Writes one step.
+    /// Encodes one change of the table.
     pub(crate) fn change(&mut self, change: &TableChange) {
         let table = self.table;
         match change {

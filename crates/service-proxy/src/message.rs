@@ -8,7 +8,7 @@ const NFNETLINK_V0: u8 = 0;
 const SUBSYSTEM_NFTABLES: u16 = 10;
 const BATCH_BEGIN: u16 = 0x10;
 const BATCH_END: u16 = 0x11;
-/// Any family.
+/// The family of messages about all families.
 pub(crate) const FAMILY_UNSPECIFIED: u8 = 0;
 const NLA_F_NESTED: u16 = 0x8000;
 

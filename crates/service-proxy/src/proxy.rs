@@ -105,7 +105,7 @@ pub fn run(
     .boxed()
 }
 
-/// The same with existing caches, and without NetworkPolicies.
+/// Runs the proxy with existing caches, and without NetworkPolicies.
 ///
 /// # Errors
 /// As [`run`].
@@ -126,7 +126,7 @@ pub async fn serve(
     component.watched("the table", work).await
 }
 
-/// The same with existing caches.
+/// Runs the proxy with existing caches.
 ///
 /// # Errors
 /// As [`run`].

@@ -11,7 +11,7 @@ use crate::model::{
     Action, Chain, Direction, Hook, Key, MapName, Match, Member, Rule, Set, SetKind, Table, Verdict,
 };
 
-/// One step.
+/// One change of the table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TableChange {
     /// Makes a set without members.

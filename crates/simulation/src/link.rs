@@ -269,7 +269,7 @@ impl Link {
         }
     }
 
-    /// The same link for another user of the same program.
+    /// A copy of the link for another user of the same program.
     pub fn of(&self, user: UserInfo) -> Self {
         Self {
             user,

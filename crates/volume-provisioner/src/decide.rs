@@ -113,7 +113,7 @@ fn unsupported(claim: &PersistentVolumeClaim, maker: Maker) -> Option<String> {
     None
 }
 
-/// The `volumeMode`.
+/// The `volumeMode` of a claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum VolumeMode {
     /// A directory.

@@ -56,7 +56,7 @@ pub use storage::{Class, CopyOf, Frozen, MovedVolume, ReplicatedVolume, Storage,
 /// Default interval of the usage checks.
 const USAGE_INTERVAL: Duration = Duration::from_secs(30);
 
-/// Settings.
+/// The settings of the provisioner.
 #[derive(Clone, Debug)]
 pub struct ProvisionerConfig {
     /// This node.

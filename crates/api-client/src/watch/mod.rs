@@ -69,7 +69,7 @@ pub enum Event<K> {
 }
 
 impl<K> Event<K> {
-    /// The same event of another type of object.
+    /// Converts the objects of the event.
     pub fn try_map<T, E>(self, map: impl FnOnce(K) -> Result<T, E>) -> Result<Event<T>, E> {
         Ok(match self {
             Self::Init => Event::Init,

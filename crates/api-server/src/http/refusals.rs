@@ -13,7 +13,7 @@ pub(crate) fn unknown_path() -> Status {
     status
 }
 
-/// 405.
+/// The refusal 405 `MethodNotAllowed`.
 pub(crate) fn not_allowed() -> Status {
     let text = "the server does not allow this method on the requested resource";
     Status::new(StatusReason::MethodNotAllowed, text)

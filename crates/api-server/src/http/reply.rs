@@ -100,7 +100,7 @@ impl Reply {
         self
     }
 
-    /// The same with JSON on many lines.
+    /// Formats a JSON body on many lines.
     pub(crate) fn indented(mut self) -> Self {
         let encoded = self
             .headers
@@ -120,7 +120,7 @@ impl Reply {
         self
     }
 
-    /// The same, compressed if it is large and not encoded yet. Other requests get their turn between its
+    /// Compresses the body if it is large and not encoded yet. Other requests get their turn between its
     /// slices.
     pub(crate) async fn compressed(mut self) -> Self {
         let encoded = self

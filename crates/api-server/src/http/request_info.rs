@@ -128,7 +128,7 @@ impl RequestInfo {
         }
     }
 
-    /// The same request with another verb, for an update that creates a missing object.
+    /// Replaces the verb, for an update that creates a missing object.
     pub(crate) fn with_verb(&self, verb: &str) -> Self {
         Self {
             verb: verb.to_owned(),

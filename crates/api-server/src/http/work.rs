@@ -70,8 +70,8 @@ pub(crate) async fn expect(bytes: usize) {
     }
 }
 
-/// The same for the body that the client sends. A short text in YAML can be long to read, because its aliases
-/// expand.
+/// Announces the size of the body that the client sends. A short text in YAML can be long to read, because
+/// its aliases expand.
 pub(crate) async fn expect_body(bytes: usize) {
     let cost = CURRENT.try_with(|request| request.cost.load(Ordering::Relaxed));
     let is_plain = cost.unwrap_or(1) <= 1;

@@ -188,12 +188,12 @@ impl Api {
         }
     }
 
-    /// The same server for another user.
+    /// A client of the server for another user.
     pub fn as_user(&self, name: &str, groups: &[&str]) -> Self {
         self.as_known(UserInfo::new(name, groups.iter().copied()))
     }
 
-    /// The same server for a user with further attributes.
+    /// A client of the server for a user with further attributes.
     pub fn as_known(&self, user: UserInfo) -> Self {
         Self {
             server: self.server.clone(),

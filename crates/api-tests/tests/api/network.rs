@@ -113,7 +113,7 @@ impl Served {
         Self::talk_over(stream, text.as_bytes()).await
     }
 
-    /// The same over a connection that is there.
+    /// Sends a request over a connection that is there.
     pub async fn talk_over(mut stream: TlsStream<TcpStream>, bytes: &[u8]) -> String {
         stream.write_all(bytes).await.unwrap();
         let mut answer = Vec::new();

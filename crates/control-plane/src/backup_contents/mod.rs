@@ -279,7 +279,7 @@ pub struct Objects<'a> {
 }
 
 impl<'a> Objects<'a> {
-    /// So many objects, each from a call of `next`.
+    /// An iterator over `left` objects, each from a call of `next`.
     pub fn new(next: &'a mut dyn FnMut() -> Result<KeyValue>, left: u64) -> Self {
         Self {
             next,

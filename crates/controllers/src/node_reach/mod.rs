@@ -25,7 +25,7 @@ type Trial = dyn Fn(String) -> BoxFuture<'static, Option<KubeletPath>> + Send + 
 pub struct NodeReach(Arc<Trial>);
 
 impl NodeReach {
-    /// Those that a function makes.
+    /// A trial of connections by a function.
     pub fn of(
         trial: impl Fn(String) -> BoxFuture<'static, Option<KubeletPath>> + Send + Sync + 'static,
     ) -> Self {

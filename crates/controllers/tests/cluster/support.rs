@@ -97,7 +97,7 @@ impl Cluster {
         self.start_controllers_with(None, shutdown)
     }
 
-    /// The same, with connections to nodes of other machines.
+    /// Starts the controllers with connections to nodes of other machines.
     pub fn start_controllers_with(
         &self,
         node_reach: Option<NodeReach>,

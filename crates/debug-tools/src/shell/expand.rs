@@ -52,7 +52,7 @@ impl Shell {
         Ok(signs.into_iter().map(|(sign, _)| sign).collect())
     }
 
-    /// The same as a pattern.
+    /// Expands a word to a pattern.
     pub fn signs_of(&mut self, word: &Word) -> Result<Vec<Sign>, Leave> {
         let fields = self.fields(word, false)?;
         let mut signs = Vec::new();

@@ -16,7 +16,7 @@ impl Shell {
         }
     }
 
-    /// The same, with the error of a file that cannot be opened.
+    /// Redirects, and returns the error of a file that cannot be opened.
     pub fn try_redirect(&mut self, redirects: &[Redirect]) -> Result<Result<(), String>, Leave> {
         for redirect in redirects {
             let target = self.text_of(&redirect.target)?;

@@ -70,7 +70,7 @@ impl Shell {
         })
     }
 
-    /// A subshell.
+    /// A copy of the shell for a subshell.
     pub fn copy(&self) -> Self {
         Self {
             state: self.state.clone(),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Script(pub Vec<Item>);
 
-/// One of them.
+/// A chain of pipelines, and whether it runs in the background.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Item {
     /// The commands.

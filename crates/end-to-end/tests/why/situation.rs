@@ -83,7 +83,7 @@ pub fn resolve(instance: &Instance, situations: &[Situation]) {
     resolve_with(instance, &[], situations);
 }
 
-/// The same, with further words that stand for something in all texts.
+/// As [`resolve`], with further placeholders in the texts of the situations.
 #[track_caller]
 pub fn resolve_with(instance: &Instance, words: &[(&str, String)], situations: &[Situation]) {
     let data = instance.data().display().to_string();

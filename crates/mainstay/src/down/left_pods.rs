@@ -36,7 +36,7 @@ pub fn pods(data: &Path) -> Vec<LeftPod> {
     left
 }
 
-/// The same of all nodes that have their data below this directory.
+/// The pods that are left of all nodes with data below this directory.
 pub fn on_all_nodes(data: &Path) -> Vec<LeftPod> {
     let further = further_nodes(data);
     let mut left: Vec<LeftPod> = further.iter().flat_map(|node| pods(node)).collect();

@@ -51,7 +51,7 @@ pub fn given(matches: &ArgMatches) -> Vec<OsString> {
     flags
 }
 
-/// The same settings in the configuration file.
+/// The settings of a machine in the configuration file.
 #[derive(Debug, Default)]
 pub struct MachineFile {
     /// Registry mirrors and credentials.

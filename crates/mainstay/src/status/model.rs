@@ -137,7 +137,7 @@ pub struct Workload {
     pub reason: Option<String>,
 }
 
-/// Something that waits.
+/// An object that waits.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Waiting {

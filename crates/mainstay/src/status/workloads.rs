@@ -13,7 +13,7 @@ use super::model::{Workload, name, namespace};
 use super::objects::StatusObjects;
 use crate::pod_row::PodRows;
 
-/// All of them: by kind, then by name, as they were listed.
+/// All workloads: by kind, then by name, as they were listed.
 pub fn all(found: &StatusObjects, rows: &PodRows<'_>, now: Timestamp) -> Vec<Workload> {
     let objects = &found.objects;
     let reason = |meta: &ObjectMeta, selector: Option<&LabelSelector>| {

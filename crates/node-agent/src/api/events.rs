@@ -32,7 +32,7 @@ impl PodEvents {
             .event(self.pod.clone(), EventType::Warning, reason, message);
     }
 
-    /// The same about another object.
+    /// A reporter about another object.
     pub fn about(&self, object: ObjectReference) -> Self {
         Self {
             recorder: self.recorder.clone(),
@@ -40,7 +40,7 @@ impl PodEvents {
         }
     }
 
-    /// The same about one of the pod's containers.
+    /// A reporter about one of the pod's containers.
     pub fn container(&self, pod: &Pod, name: &str) -> Self {
         let found = pod.spec.as_ref().and_then(|spec| find(spec, name));
         let list = match found {

@@ -40,7 +40,7 @@ impl VolumeStatsCache {
         known.is_none_or(|known| now >= known.asked + AGE_MAX)
     }
 
-    /// Keeps an answer.
+    /// Caches the statistics of a volume.
     pub fn set(&self, path: PathBuf, asked: Instant, stats: Option<VolumeStats>) {
         self.all().insert(path, Known { asked, stats });
     }

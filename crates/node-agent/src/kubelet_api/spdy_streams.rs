@@ -37,7 +37,7 @@ pub enum Version {
 }
 
 impl Version {
-    /// All of them, the best first.
+    /// All versions, the preferred one first.
     pub const ALL: [Self; 3] = [Self::V4, Self::V3, Self::V2];
 
     /// The newest of the client's offered versions.

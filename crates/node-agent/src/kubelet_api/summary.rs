@@ -147,7 +147,7 @@ fn usage(of: &mut Value, figures: &UsageFigures) {
     });
 }
 
-/// The same for Prometheus.
+/// Answers `/metrics/resource`: CPU and memory for Prometheus.
 pub fn resource_metrics(context: &KubeletContext) -> Response<BoxBody> {
     let mut page = Page::default();
     if let Some(figures) = context.usage.figures(&UsageSubject::Node) {

@@ -19,7 +19,7 @@ pub struct PodPaths {
     volumes: Vec<(String, PathBuf)>,
 }
 
-/// Their sizes.
+/// The sizes of a pod's files.
 #[derive(Clone, Debug, Default)]
 pub struct PodFiles {
     /// `/etc/hosts` and the like.

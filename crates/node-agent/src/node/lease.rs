@@ -40,7 +40,7 @@ pub struct LeaseFiles {
 }
 
 impl LeaseFiles {
-    /// Those in a data directory, for a boot of the machine.
+    /// The lease files of a data directory, for one boot of the machine.
     pub fn of(data_dir: &Path, boot_id: &str) -> Self {
         Self {
             dir: lease_dir(data_dir),

@@ -94,7 +94,7 @@ pub struct ObservedNode {
     pub proof: Option<DetachProof>,
 }
 
-/// A step.
+/// An action of the plan.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
     /// Writes the driver's volumes in `status.volumesAttached`, over the version of the Node that was

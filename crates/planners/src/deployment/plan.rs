@@ -11,7 +11,7 @@ use super::sets::Sets;
 use super::status::Progress;
 use super::{rollout, scale, sets, status};
 
-/// One write. Each write names its object by resourceVersion or UID, or creates a new object. The
+/// A write of the plan. Each write names its object by resourceVersion or UID, or creates a new object. The
 /// server therefore refuses a plan that was made from an old view.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {

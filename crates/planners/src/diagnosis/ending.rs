@@ -135,7 +135,7 @@ fn fails_over(pod: &PodView, node: &str) -> Diagnosis {
     )
 }
 
-/// The same diagnosis, from the pod's status alone.
+/// The diagnosis of a lost node, from the pod's status alone.
 pub(super) fn unheard(pod: &PodView, node: &str) -> Diagnosis {
     let force = force(pod);
     Diagnosis::new(

@@ -113,7 +113,7 @@ impl Explanation {
         }
     }
 
-    /// Adds causes.
+    /// Adds the causes of a wait.
     pub(super) fn waits(mut self, chains: impl IntoIterator<Item = CauseChain>) -> Self {
         self.chains.extend(chains);
         self

@@ -98,7 +98,7 @@ impl Overview {
         blocks.join("\n")
     }
 
-    /// The same as JSON.
+    /// The overview as JSON.
     pub fn json(&self) -> Value {
         let answers: Vec<Value> = self.answers.iter().map(Explanation::json).collect();
         json!({ "state": self.state().as_str(), "answers": answers, "notes": self.notes })

@@ -65,7 +65,7 @@ pub fn pod(pod: &PodView) -> Option<Diagnosis> {
     pod_in(pod, &PodContext::default())
 }
 
-/// The same, with the pod's node or the time.
+/// The cause why the pod is not Ready, with knowledge of its node or the time.
 pub fn pod_in(pod: &PodView, around: &PodContext<'_>) -> Option<Diagnosis> {
     if pod.is_deleting() {
         return Some(ending::terminating(pod, around));

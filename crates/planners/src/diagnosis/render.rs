@@ -12,7 +12,7 @@ impl Explanation {
         self.lines(self.object.short(), now)
     }
 
-    /// The same as an item of a list, with the namespace.
+    /// The explanation as an item of a list, with the namespace.
     pub(super) fn block(&self, now: Timestamp) -> String {
         let object = self.object.short();
         let object = match &self.object.namespace {
@@ -34,7 +34,7 @@ impl Explanation {
         lines.join("\n") + "\n"
     }
 
-    /// The same as JSON.
+    /// The explanation as JSON.
     pub fn json(&self) -> Value {
         let chains: Vec<Value> = self.chains.iter().map(chain_value).collect();
         json!({

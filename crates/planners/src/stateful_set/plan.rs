@@ -16,7 +16,7 @@ use super::options::StuckRollout;
 use super::waiting::{Cause, Waiting};
 use super::{claims, held_back, recovery, refused, replica, revisions, rollout, scale, status};
 
-/// One write. Each write names its object by UID, or creates a new object. The server therefore
+/// A write of the plan. Each write names its object by UID, or creates a new object. The server therefore
 /// refuses a plan that was made from an old view.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {

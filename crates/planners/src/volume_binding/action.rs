@@ -51,7 +51,7 @@ pub struct BindingEvent {
     pub message: String,
 }
 
-/// One write.
+/// A write of the plan.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
     /// Reserve the volume for the claim: the first write of a binding.

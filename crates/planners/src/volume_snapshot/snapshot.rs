@@ -31,7 +31,7 @@ pub struct ObservedSnapshot<'a> {
     pub restoring: Option<&'a str>,
 }
 
-/// One write.
+/// A write of the plan.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
     /// Replace the snapshot's finalizers.

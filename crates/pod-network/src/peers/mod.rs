@@ -129,7 +129,7 @@ pub(crate) struct Tunnel {
     pub(crate) port: u16,
 }
 
-/// Everything that the kernel should have for the peers.
+/// The desired state of the kernel for the peers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct PeersPlan {
     pub(crate) ways: BTreeMap<Cidr, PeerRoute>,

@@ -329,8 +329,8 @@ impl<K: Send + Sync + 'static> Cache<K> {
         }
     }
 
-    /// Everything there is now, as [`ObjectChange::Applied`] without a previous state, and from then on
-    /// every change. Dropping the stream ends the subscription.
+    /// A stream of the present objects, as [`ObjectChange::Applied`] without a previous state, and of every
+    /// later change. Dropping the stream ends the subscription.
     pub fn subscribe(&self) -> Changes<K> {
         Changes::new(self.store.subscribe())
     }

@@ -69,7 +69,7 @@ impl<'a, 'p> Field<'a, 'p> {
         }
     }
 
-    /// The same place with another value.
+    /// The field with another value.
     pub(crate) fn with<'b>(&self, value: &'b Value) -> Field<'b, 'p> {
         Field {
             value,

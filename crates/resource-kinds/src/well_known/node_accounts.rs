@@ -18,7 +18,7 @@ pub enum NodeAccount {
 }
 
 impl NodeAccount {
-    /// All of them.
+    /// All accounts.
     pub const ALL: [Self; 3] = [Self::Proxy, Self::Dns, Self::Provisioner];
 
     /// The name of the ServiceAccount.

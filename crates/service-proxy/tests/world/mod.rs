@@ -41,7 +41,7 @@ impl World {
         World::on(|_| {})
     }
 
-    /// The same on a host that was prepared before.
+    /// A world on a host that was prepared before.
     pub fn on(prepare: impl FnOnce(&Namespace)) -> World {
         let [host, a, b, outside] = std::array::from_fn(|_| Namespace::new());
         let dir = tempfile::tempdir().unwrap();

@@ -100,7 +100,7 @@ impl<'a> ManagerFields<'a> {
         }
     }
 
-    /// The same with the JSON text of `fieldsV1`.
+    /// A manager's fields by the JSON text of `fieldsV1`.
     pub fn encoded(fields: &'a str, api_version: &'a str, now: &'a str) -> Self {
         Self {
             fields: Fields::Encoded(fields.into()),

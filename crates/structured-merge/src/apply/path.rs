@@ -6,7 +6,8 @@ use std::fmt::{self, Write as _};
 
 use serde_json::{Map, Number, Value};
 
-/// One step down. The order is that in which managed fields are written.
+/// One element of a path: a field, a key of a list, a value or an index. The order is that in which managed
+/// fields are written.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum PathElement<'a> {
     /// To a field of an object, or an entry of a map.
@@ -164,7 +165,7 @@ pub(crate) fn push_key(out: &mut String, step: &PathElement<'_>) {
     }
 }
 
-/// The same for the step to a field.
+/// Appends the key of a step to a field.
 pub(crate) fn push_field(out: &mut String, name: &str) {
     out.push_str("\"f:");
     push_content(out, name);

@@ -98,7 +98,7 @@ fn check(form: MergeForm<'_>, config: &Value) -> Result<(), ApplyError> {
     )))
 }
 
-/// One apply.
+/// A server-side apply of one object.
 pub(super) struct ApplyRequest<'a> {
     pub object_type: ObjectType<'a>,
     pub form: MergeForm<'a>,

@@ -34,9 +34,9 @@ pub fn track<'t>(
     set_managed(object, managed.as_deref());
 }
 
-/// The same for objects whose managed fields are kept apart, as the JSON text of their list: `live`
-/// is the object before and its managed fields. Returns the managed fields after the write, if there
-/// are any. Those that `object` contains are taken out.
+/// Tracks the fields of objects whose managed fields are kept apart, as the JSON text of their list: `live`
+/// is the object before and its managed fields. Returns the managed fields after the write, if there are any.
+/// Those that `object` contains are taken out.
 pub fn track_apart<'t>(
     (live, stored): (Option<&Value>, Option<&str>),
     object: &mut Value,

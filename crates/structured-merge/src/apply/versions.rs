@@ -36,7 +36,7 @@ impl<'s> From<TypeRef<'s>> for ObjectType<'s> {
 }
 
 impl<'s> ObjectType<'s> {
-    /// Of a kind with several versions.
+    /// The type of a kind with several versions.
     pub fn with_others(own: TypeRef<'s>, others: &'s dyn Versions) -> Self {
         let others = Some(others);
         Self { own, others }

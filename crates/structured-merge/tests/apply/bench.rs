@@ -78,7 +78,7 @@ impl Bench {
         object
     }
 
-    /// The same, by changing the live object.
+    /// Updates by changing the live object.
     pub fn edit(&self, live: &Value, manager: &str, edit: impl FnOnce(&mut Value)) -> Value {
         let mut object = live.clone();
         edit(&mut object);

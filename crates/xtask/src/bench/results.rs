@@ -96,7 +96,7 @@ pub(super) struct Results {
 }
 
 impl Results {
-    /// Those of this machine, in `.benchmarks` of the workspace. Small runs are kept apart.
+    /// The results of this machine, in `.benchmarks` of the workspace. Small runs are kept apart.
     pub(super) fn of_machine(root: &Path, is_small: bool) -> Result<Self> {
         let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
         let processors = std::thread::available_parallelism().map_or(1, usize::from);

@@ -1,6 +1,8 @@
 //! A rule on the English of documents and of documentation comments: no sentence starts with a free
 //! relative clause ("What …", "Whoever …"), and the first one of a module with no other clause in
-//! place of a noun ("How …", "Which …"). Such a sentence has no noun that a reader can search for.
+//! place of a noun ("How …", "Which …"). Such a sentence has no noun that a reader can search for. The
+//! documentation of a public item makes sense without that of the item before it: it does not start
+//! with "The same …" or "Those …".
 
 use super::checkout::{Finding, SourceFile};
 
@@ -12,6 +14,9 @@ const QUESTION_WORDS: [&str; 9] = [
     "how", "that", "when", "where", "whether", "which", "whom", "whose", "why",
 ];
 
+/// The first words of documentation that refers to the item before it.
+const REFERENCES: [&str; 3] = ["The same", "Those ", "One of them"];
+
 /// Checks all documents, the documentation of each module, and that of each item.
 pub fn check(files: &[SourceFile]) -> Vec<Finding> {
     let mut findings = Vec::new();
@@ -22,6 +27,10 @@ pub fn check(files: &[SourceFile]) -> Vec<Finding> {
             Some((_, "rs")) => (first_sentence(&file.text), comments(&file.text)),
             _ => continue,
         };
+        findings.extend(references(file).into_iter().map(|text| Finding {
+            file: file.path.clone(),
+            text,
+        }));
         let in_first = |word: &str| is_source && QUESTION_WORDS.contains(&word);
         let in_all = |word: &str| WORDS.contains(&word);
         let found = clauses(&first, in_first).into_iter();
@@ -36,6 +45,37 @@ pub fn check(files: &[SourceFile]) -> Vec<Finding> {
         }
     }
     findings
+}
+
+/// The documentation of public items that refers to the item before it.
+fn references(file: &SourceFile) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut first: Option<&str> = None;
+    for line in file.text.lines().map(str::trim_start) {
+        if let Some(text) = line.strip_prefix("/// ") {
+            first.get_or_insert(text);
+            continue;
+        }
+        if line.starts_with("///") || line.starts_with("#[") {
+            continue;
+        }
+        let text = first.take().unwrap_or_default();
+        let is_reference = REFERENCES.iter().any(|words| text.starts_with(words));
+        if is_reference && is_item(line) {
+            found.push(format!(
+                "documentation starts with \"{text}\"; say what the item is, without the one before it"
+            ));
+        }
+    }
+    found
+}
+
+/// Whether a public function, type or constant is declared in this line.
+fn is_item(line: &str) -> bool {
+    let mut words = line.split(' ');
+    let is_public = words.next().is_some_and(|word| word.starts_with("pub"));
+    let declaring = ["const", "enum", "fn", "static", "struct", "trait", "type"];
+    is_public && words.take(3).any(|word| declaring.contains(&word))
 }
 
 /// The first sentence of a module's documentation; empty if there is none.
@@ -176,12 +216,16 @@ mod tests {
             "//! The work of a store. What follows counts too.\n",
             "struct A {\n    /// Who\n    /// asks.\n    pub user: String,\n}\n",
             "/// A list:\n/// - What is first\nfn f() {}\n",
+            "/// The same in JSON.\n///\n/// # Errors\n/// None.\n#[inline]\npub(crate) async fn f() {}\n",
+            "/// Those of a node.\npub struct F;\n",
         ] {
             assert_eq!(check(&[source(wrong)]).len(), 1, "{wrong}");
         }
         for right in [
             "//! The work of a store.\n",
             "/// How many there are.\nfn f() {}\n",
+            "/// The same in JSON.\nfn f() {}\n",
+            "pub struct A {\n    /// The same in JSON.\n    pub json: String,\n}\n",
             "// What is no documentation is not looked at.\nfn f() {}\n",
         ] {
             assert_eq!(check(&[source(right)]), Vec::new(), "{right}");

@@ -75,7 +75,7 @@ pub(super) struct AuditVerdict {
     pub(super) without_managers: bool,
 }
 
-/// The file.
+/// The contents of an audit policy file.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct Policy {

@@ -38,7 +38,7 @@ pub(crate) struct Authorizer {
 }
 
 impl Authorizer {
-    /// Everything is refused until the index of roles is filled.
+    /// Makes an authoriser that refuses all requests until the index of roles is filled.
     pub(crate) fn new(objects: Arc<Objects>) -> Self {
         Self {
             rbac: Arc::default(),

@@ -37,7 +37,7 @@ impl MutationStep<'_> {
     }
 }
 
-/// One request.
+/// The review of one write by webhooks and policies.
 pub(super) struct AdmissionReviewer<'a> {
     objects: &'a Objects,
     write_request: &'a WriteRequest<'a>,

@@ -44,7 +44,7 @@ impl OutputFormat {
         })
     }
 
-    /// The same for the events of a watch.
+    /// Reads `Accept` and `includeObject` for the events of a watch.
     pub(crate) fn of_stream(call: &Call, resource: &Resource) -> Result<Self, Status> {
         let info = resource.info();
         let known = protobuf::is_known(&info.api_version(), info.kind);

@@ -12,7 +12,7 @@ use crate::http::limits::{
     DIRECT_AGAIN, PROXY_CONNECT_TIMEOUT, SHORT_CONNECT_TIMEOUT, TUNNEL_CONNECT_TIMEOUT,
 };
 
-/// A way to a node.
+/// The connection to a node: direct, or through its tunnel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum NodeConnection {
     /// The address in the Node object.

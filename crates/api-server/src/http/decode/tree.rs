@@ -19,7 +19,7 @@ pub(super) struct DecodeFindings {
 }
 
 impl DecodeFindings {
-    /// Of a tree of at most so many values.
+    /// No findings yet; `nodes_max` is the maximum number of values in the tree.
     pub(super) fn new(nodes_max: usize) -> Self {
         Self {
             duplicates: RefCell::default(),

@@ -45,7 +45,7 @@ pub(crate) fn encode(info: &KindInfo<'_>, object: &Value) -> Stored {
     encode_as(info.kind, &info.api_version(), object)
 }
 
-/// The same for an object whose managed fields and other parts may be apart.
+/// Encodes an object whose managed fields and other parts may be kept apart.
 pub(crate) fn encode_with(
     info: &KindInfo<'_>,
     object: &Value,
@@ -66,8 +66,8 @@ fn stamped((before, after): (Vec<u8>, Vec<u8>)) -> Stored {
     }
 }
 
-/// The same as [`encode_with`] for an object that a client creates or changes, up to [`OBJECT_BYTES_MAX`]; a larger
-/// stored one may stay larger.
+/// Encodes, as [`encode_with`] does, an object that a client creates or changes, up to [`OBJECT_BYTES_MAX`];
+/// a larger stored one may stay larger.
 ///
 /// *Errors.* 413.
 pub(crate) fn encode_within(
@@ -98,7 +98,7 @@ pub(crate) fn encode_at(info: &KindInfo<'_>, object: &Value, revision: Revision)
     bytes.into()
 }
 
-/// The same object with another resource version.
+/// Replaces the resource version of an encoded object.
 pub(crate) fn with_revision(encoded: &Bytes, revision: Revision) -> Bytes {
     let Some(start) = find(encoded, MARK).map(|at| at + MARK.len()) else {
         return encoded.clone();
@@ -128,7 +128,8 @@ pub(crate) fn is_of_type(encoded: &[u8], info: &KindInfo<'_>) -> bool {
     encoded.starts_with(&head(info.kind, &info.api_version()))
 }
 
-/// The same object, to be stored again: its resource version is the new revision.
+/// Removes the resource version of an encoded object, which is stored again: the new revision takes its
+/// place.
 pub(crate) fn without_revision(encoded: &Bytes) -> Stored {
     let Some(start) = find(encoded, MARK).map(|at| at + MARK.len()) else {
         return Stored::Plain(encoded.clone());

@@ -21,7 +21,7 @@ impl Parts {
     /// No parts: the tree is whole.
     pub(crate) const NONE: &Self = &Self(Vec::new());
 
-    /// Those of a stored object of which some fields are read. The object is gone through once.
+    /// Reads the members of a stored object of which some fields are needed. The object is gone through once.
     ///
     /// *Errors.* 500 if the object is not JSON.
     pub(super) fn stored(encoded: &Bytes, reads: &'static [FieldRead]) -> Result<Self, Status> {

@@ -15,7 +15,8 @@ pub(super) fn tree(text: &str) -> Result<Value, serde_json::Error> {
     decode(text, Wanted::All)
 }
 
-/// The same, but the outermost members that `reads` names have only the fields that are named there.
+/// Decodes a part of an object: the outermost members that `reads` names have only the fields that are named
+/// there.
 ///
 /// *Errors.* As of [`tree`]. The other fields may be nested to any depth.
 pub(super) fn partial_tree(

@@ -35,7 +35,7 @@ const REQUESTS: [u32; 3] = [0x401c_5820, 0x4008_6602, 0x4004_6602];
 /// The lower half of the second argument: the kernel looks at no more of a request.
 const OFFSET_REQUEST: u32 = OFFSET_FIRST_ARGUMENT + 8;
 
-/// The program.
+/// The BPF program of the filter.
 pub(crate) fn kept() -> Vec<sock_filter> {
     let native = calls(SETATTR, IOCTL);
     let mut code = vec![

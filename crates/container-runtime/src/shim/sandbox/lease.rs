@@ -46,7 +46,7 @@ pub(crate) struct LeaseWatch {
 }
 
 impl LeaseWatch {
-    /// Begins to watch.
+    /// Begins to watch the node's lease.
     ///
     /// # Errors
     /// The lease has lapsed, or the page cannot be read.

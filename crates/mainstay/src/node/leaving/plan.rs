@@ -13,8 +13,7 @@ pub fn evicted<'a>(pods: impl IntoIterator<Item = &'a Pod>) -> Vec<&'a Pod> {
     pods.into_iter().filter(is_evicted).collect()
 }
 
-/// Everything that is lost when the node leaves, one sentence each: pods that nothing replaces, and data
-/// on the machine.
+/// The losses when the node leaves, one sentence each: pods that nothing replaces, and data on the machine.
 pub fn losses(node: &str, evicted: &[&Pod], volumes: &[PersistentVolume]) -> Vec<String> {
     let running = evicted.iter().filter(|pod| !is_finished(pod));
     let mut losses = BTreeSet::new();

@@ -142,7 +142,7 @@ impl ConnectionAnswer {
         lines.extend(commands);
     }
 
-    /// The same as JSON.
+    /// The answer as JSON.
     pub fn json(&self) -> Value {
         let ways: Vec<Value> = self.ways.iter().map(way_value).collect();
         json!({

@@ -10,7 +10,7 @@ use super::image::{Attributes, Device, Image};
 /// The interface of this machine.
 const BUS: &str = "/sys/bus/rbd";
 
-/// The interface.
+/// The kernel's interface for mapped images, `/sys/bus/rbd`.
 #[derive(Clone, Debug)]
 pub struct Bus(PathBuf);
 

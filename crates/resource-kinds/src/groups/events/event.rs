@@ -38,7 +38,7 @@ const RENAMED: &[(&str, &str)] = &[
     ("reportingComponent", "reportingController"),
 ];
 
-/// The same event in core/v1's form.
+/// Converts an event to core/v1.
 pub(crate) fn to_core(mut event: Value) -> Value {
     if event["apiVersion"] == "events.k8s.io/v1" {
         rename(&mut event, "v1", |(core, new)| (*new, *core));

@@ -77,7 +77,7 @@ impl Stage {
     }
 }
 
-/// The record.
+/// The record of a move, an annotation of the PersistentVolume.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct VolumeMove {
@@ -108,7 +108,7 @@ fn is_not(flag: &bool) -> bool {
 }
 
 impl VolumeMove {
-    /// A request.
+    /// The record of a requested move.
     pub fn request(id: &str, from: &str, to: &str) -> Self {
         Self {
             id: id.to_owned(),
@@ -134,7 +134,7 @@ impl VolumeMove {
         serde_json::to_string(self).unwrap_or_default()
     }
 
-    /// The same move in another stage.
+    /// A copy of the record in another stage.
     #[must_use]
     pub fn in_stage(&self, stage: Stage) -> Self {
         Self {
@@ -144,7 +144,7 @@ impl VolumeMove {
         }
     }
 
-    /// The same move, abandoned for a reason.
+    /// A copy of the record, abandoned for a reason.
     #[must_use]
     pub fn abandoned(&self, message: impl Into<String>) -> Self {
         Self {

@@ -37,7 +37,7 @@ pub const REPLACEMENT_DEFAULT: u32 = 600;
 /// The condition of a claim with the state of its replica.
 pub const CONDITION: &str = "mainstay.dev/Replicated";
 
-/// The progress.
+/// The progress of a replication.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Stage {
     /// The primary sends snapshots to the replica.
@@ -68,7 +68,7 @@ pub struct Divergence {
     pub snapshot: String,
 }
 
-/// The record.
+/// The record of a replica, an annotation of the PersistentVolume.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct VolumeReplication {

@@ -127,7 +127,7 @@ const STATUS: &[Names] = &[
     ),
 ];
 
-/// The same autoscaler in version 2.
+/// Converts an autoscaler to version 2.
 pub(super) fn to_v2(mut scaler: Value) -> Value {
     if scaler["apiVersion"] != INFO.api_version() {
         return scaler;
