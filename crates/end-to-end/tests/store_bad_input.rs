@@ -71,18 +71,12 @@ impl Places {
         ] {
             fs::copy(etcd.join(name), directory.join(to)).expect("copy a certificate");
         }
-        archive(
-            &directory.join("newer"),
-            &[
-                ("store-backup.json", br#"{"format": 2, "objects": 0}"#),
-                ("objects", b""),
-            ],
-        );
+        let header = br#"{"format": 2, "objects": 0}"#.as_slice();
+        let newer = [("store-backup.json", header), ("objects", b"".as_slice())];
+        archive(&directory.join("newer"), &newer);
         archive(&directory.join("of-a-machine"), &[("backup.json", b"{}")]);
-        archive(
-            &directory.join("archive"),
-            &[("notes", b"of something else")],
-        );
+        let other = [("notes", b"of something else".as_slice())];
+        archive(&directory.join("archive"), &other);
     }
 
     /// Runs `mainstay` on the machine of the server, in the directory of the input.
