@@ -75,11 +75,11 @@ pub struct Config {
 /// The reason why the proxy ended.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// There is no way to the kernel.
-    #[error("program services")]
+    /// nftables of the kernel cannot be reached.
+    #[error("write the rules of Services to nftables")]
     Kernel(#[from] KernelError),
     /// The thread that talks to the kernel ended.
-    #[error("talk to the kernel")]
+    #[error("run the thread that writes to nftables")]
     Lost(#[from] tokio::task::JoinError),
 }
 

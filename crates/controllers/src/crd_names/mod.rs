@@ -29,7 +29,7 @@ const PAGE: u32 = 500;
 #[derive(Debug, thiserror::Error)]
 enum Error {
     /// The server refused the request or did not answer.
-    #[error("look after a definition")]
+    #[error("check the names of a CustomResourceDefinition")]
     Api(#[from] api_client::Error),
 }
 

@@ -15,7 +15,7 @@ use crate::pod_writer::{PodError, PodWriter};
 /// The reason why a plan was not executed; the set is planned again.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Error {
-    #[error("work on the pods of a daemon set")]
+    #[error("write the pods of a DaemonSet")]
     Pods(#[from] PodError),
     #[error(transparent)]
     Api(#[from] ApiError),

@@ -16,7 +16,7 @@ use crate::inventory::{Inventory, ListedObject, Metadata};
 /// The error of an execution; it is retried.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Error {
-    #[error("look at an object")]
+    #[error("read an object for garbage collection")]
     Observe(#[source] observe::Error),
     #[error(transparent)]
     Api(#[from] ApiError),

@@ -24,7 +24,7 @@ const PERIOD: Duration = Duration::from_secs(15);
 const CONFLICTS_MAX: usize = 4;
 
 #[derive(Debug, thiserror::Error)]
-#[error("write the status of a scaler")]
+#[error("write the status of a HorizontalPodAutoscaler")]
 struct Error(#[source] api_client::Error);
 
 struct Worker {

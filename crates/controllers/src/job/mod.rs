@@ -21,7 +21,7 @@ const SEEN_WITHIN: Duration = Duration::from_secs(5);
 
 #[derive(Debug, thiserror::Error)]
 enum Error {
-    #[error("work on the pods of a job")]
+    #[error("write the pods of a Job")]
     Pods(#[from] PodError),
     #[error(transparent)]
     Api(#[from] ApiError),

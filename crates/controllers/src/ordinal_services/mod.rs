@@ -19,7 +19,7 @@ use crate::owned::key_if_asked;
 const FIELD_MANAGER: &str = "mainstay-ordinal-services";
 
 #[derive(Debug, thiserror::Error)]
-#[error("keep the Services of ordinals")]
+#[error("write the Services of the pods of a StatefulSet")]
 struct Error(#[source] api_client::Error);
 
 struct Worker {

@@ -71,9 +71,9 @@ impl Replicated for ReplicationController {
 
 #[derive(Debug, thiserror::Error)]
 enum Error {
-    #[error("work on the pods of a set")]
+    #[error("write the pods of a ReplicaSet or a ReplicationController")]
     Pods(#[from] PodError),
-    #[error("write the status of a set")]
+    #[error("write the status of a ReplicaSet or a ReplicationController")]
     Status(#[source] api_client::Error),
 }
 

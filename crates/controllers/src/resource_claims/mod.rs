@@ -24,7 +24,7 @@ const RETRY: Duration = Duration::from_secs(2);
 #[derive(Debug, thiserror::Error)]
 enum Error {
     /// The server refused the request or did not answer.
-    #[error("look after claims of devices")]
+    #[error("write or delete the ResourceClaims of a pod")]
     Api(#[from] api_client::Error),
 }
 

@@ -20,7 +20,7 @@ const SECONDS: i64 = 1 << 32;
 
 #[derive(Debug, thiserror::Error)]
 enum Error {
-    #[error("look after the token in a Secret")]
+    #[error("write the token of a Secret")]
     Api(#[from] api_client::Error),
     #[error("the server answered without a token")]
     NoToken,

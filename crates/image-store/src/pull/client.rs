@@ -97,7 +97,7 @@ pub(super) enum RequestError {
     #[error("does not answer as a registry")]
     NoRegistry,
     /// The address is not allowed for pulls.
-    #[error("out of reach")]
+    #[error("the address is not allowed for pulls")]
     OutOfReach,
     /// It is too slow.
     #[error("too slow")]
