@@ -12,8 +12,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use futures::StreamExt;
-use futures::TryStreamExt;
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt, TryStreamExt};
 use sha2::{Digest as _, Sha256};
 use tokio::io::AsyncWriteExt;
 
@@ -71,7 +71,19 @@ impl ImageStore {
     ///
     /// # Errors
     /// See [`PullError`]; the store is then unchanged.
-    pub async fn pull(&self, reference: &str, options: &PullOptions) -> Result<Image, PullError> {
+    pub fn pull<'a>(
+        &'a self,
+        reference: &'a str,
+        options: &'a PullOptions,
+    ) -> BoxFuture<'a, Result<Image, PullError>> {
+        self.pull_from_registry(reference, options).boxed()
+    }
+
+    async fn pull_from_registry(
+        &self,
+        reference: &str,
+        options: &PullOptions,
+    ) -> Result<Image, PullError> {
         let reference = parse(reference)?;
         if let Some(image) = self.builtin(&reference.whole()) {
             return Ok(image);

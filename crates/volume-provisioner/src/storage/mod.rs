@@ -7,6 +7,8 @@ mod replicas;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use resource_kinds::storage::Driver;
 
 use crate::decide::VolumeMode;
@@ -32,6 +34,10 @@ struct PoolUse {
     /// Once it is mounted.
     opened: Mutex<Option<Directories>>,
 }
+
+/// Work on the directories of a driver.
+type DirectoryWork<T> =
+    Box<dyn FnOnce(&Directories, Option<&Pool>) -> Result<T, Error> + Send + 'static>;
 
 impl Storage {
     /// Opens the directories below the data directory: `volumes` for the class `local`, and the
@@ -93,19 +99,29 @@ impl Storage {
             .await
     }
 
-    async fn on<T: Send + 'static>(
+    fn on<T: Send + 'static>(
         &self,
         driver: Driver,
         work: impl FnOnce(&Directories, Option<&Pool>) -> Result<T, Error> + Send + 'static,
-    ) -> Result<T, Error> {
+    ) -> BoxFuture<'static, Result<T, Error>> {
+        self.run(driver, Box::new(work))
+    }
+
+    /// As [`on`](Self::on), which is compiled for each work: this is compiled once for all results of a type.
+    fn run<T: Send + 'static>(
+        &self,
+        driver: Driver,
+        work: DirectoryWork<T>,
+    ) -> BoxFuture<'static, Result<T, Error>> {
         match driver {
             Driver::Local => {
                 let local = self.local.clone();
-                blocking(move || work(&local, None)).await
+                blocking(move || work(&local, None)).boxed()
             }
             Driver::LocalCow => {
                 let pool = self.pool.clone();
-                blocking(move || pool.with(|directories, pool| work(directories, Some(pool)))).await
+                let work = move || pool.with(|directories, pool| work(directories, Some(pool)));
+                blocking(work).boxed()
             }
         }
     }
@@ -304,6 +320,8 @@ impl PoolUse {
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {
+    // In a box, tasks of all work with one type of result are of one type, which is compiled once.
+    let work: Box<dyn FnOnce() -> Result<T, Error> + Send> = Box::new(work);
     tokio::task::spawn_blocking(work)
         .await
         .map_err(Error::CutOff)?
