@@ -121,6 +121,7 @@ fn three_servers_give_nothing_twice_and_protect_what_they_store() {
     addresses_are_given_once(&clients);
     a_port_is_given_once(&clients);
     a_quota_is_kept(&clients);
+    a_quota_that_comes_late_counts_all(&clients);
     stored_objects_are_protected(&clients, &around);
     each_server_has_its_log_and_its_metrics(&machines, &clients, &around);
 }
@@ -188,6 +189,42 @@ fn a_quota_is_kept(clients: &Clients) {
     for server in 0..SERVERS {
         let listed = clients.ask(server, path);
         assert_eq!(listed["items"].as_array().map(Vec::len), Some(5));
+    }
+}
+
+/// findings R19: a quota that one server stores while all of them write has in its count what was written before, too.
+fn a_quota_that_comes_late_counts_all(clients: &Clients) {
+    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "late"}});
+    clients.post(2, "/api/v1/namespaces", &namespace);
+    let quota = json!({
+        "apiVersion": "v1",
+        "kind": "ResourceQuota",
+        "metadata": {"name": "many"},
+        "spec": {"hard": {"secrets": "1000"}},
+    });
+    let quotas = "/api/v1/namespaces/late/resourcequotas";
+    let path = "/api/v1/namespaces/late/secrets";
+    let object = |server, number| secret(&format!("s{server}-{number}"));
+    let (created, refused) = thread::scope(|scope| {
+        let writing = scope.spawn(|| clients.create(path, object));
+        wait_for("some of the Secrets", 60, || {
+            let listed = clients.ask(1, path);
+            let is_begun = listed["items"].as_array().is_some_and(|all| all.len() > 3);
+            is_begun.then_some(()).ok_or(listed)
+        });
+        clients.post(1, quotas, &quota);
+        writing.join().expect("answers")
+    });
+    assert_eq!(created.len(), SERVERS * EACH, "{refused:?}");
+    let all = (SERVERS * EACH).to_string();
+    for server in 0..SERVERS {
+        wait_for("the count of the quota", 60, || {
+            let quota = clients.ask(server, &format!("{quotas}/many"));
+            match quota["status"]["used"]["secrets"] == all.as_str() {
+                true => Ok(()),
+                false => Err(quota),
+            }
+        });
     }
 }
 
