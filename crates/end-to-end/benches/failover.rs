@@ -24,6 +24,8 @@ const OBJECT: &str = "/api/v1/namespaces/default/configmaps/failover";
 const LOOK: Duration = Duration::from_secs(4);
 /// The time limit of requests, and of the silence of a watch.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// The time between two looks for what controllers have done.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(20);
 /// Answers of a client after that.
 const ANSWERS: usize = 20;
 
@@ -293,11 +295,11 @@ fn controllers(machines: &mut ServersOnEtcd, network: &Network) -> String {
                         .map_err(|error| error.to_string())
                 });
                 let account = format!("/api/v1/namespaces/{name}/serviceaccounts/default");
-                wait_for("controllers", 120, || {
-                    other
-                        .ask(Method::GET, &account, None)
-                        .map_err(|error| error.to_string())
-                });
+                let begin = Instant::now();
+                while let Err(error) = other.ask(Method::GET, &account, None) {
+                    assert!(begin.elapsed() < Duration::from_secs(120), "{error}");
+                    std::thread::sleep(BETWEEN_LOOKS);
+                }
             });
         };
         act(format!("before-{round}"));

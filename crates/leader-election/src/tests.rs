@@ -92,7 +92,7 @@ async fn a_server_that_stops_hands_over() {
     assert_eq!(spec.holder_identity.as_deref(), Some("one"));
     assert_eq!(
         (spec.lease_duration_seconds, spec.lease_transitions),
-        (Some(15), Some(0))
+        (Some(14), Some(0))
     );
     one.stop.cancel();
     one.task.await.unwrap();

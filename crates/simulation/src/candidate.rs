@@ -255,7 +255,7 @@ pub fn fast() -> ClockReading {
     uptime() * 5 / 4
 }
 
-/// A clock that is too fast for leases of 15 seconds and leads of 10.
+/// A clock that is too fast for leases of 14 seconds and leads of 9.
 pub fn too_fast() -> ClockReading {
     uptime() * 2
 }

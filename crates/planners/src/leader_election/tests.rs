@@ -23,9 +23,9 @@ fn the_first_candidate_creates_the_lease() {
     assert_eq!(a.decide(seconds(5)), Decision::Create);
     assert!(!a.leads(seconds(5)), "before the answer");
     a.wrote(lease("1", Some("a")), seconds(5), seconds(6));
-    assert!(a.leads(seconds(14)));
+    assert!(a.leads(seconds(13)));
     assert_eq!(a.decide(seconds(7)), Decision::Renew);
-    assert!(!a.leads(seconds(15)), "ten seconds after the sending");
+    assert!(!a.leads(seconds(14)), "nine seconds after the sending");
 }
 
 #[test]
@@ -34,10 +34,10 @@ fn a_lease_is_taken_after_its_length_by_the_own_clock() {
     b.saw(Some(lease("1", Some("a"))), seconds(1000));
     assert_eq!(b.decide(seconds(1000)), Decision::Wait(RETRY));
     b.saw(Some(lease("2", Some("a"))), seconds(1010));
-    assert_eq!(b.decide(seconds(1024)), Decision::Wait(seconds(1)));
-    b.saw(Some(lease("2", Some("a"))), seconds(1024));
+    assert_eq!(b.decide(seconds(1023)), Decision::Wait(seconds(1)));
+    b.saw(Some(lease("2", Some("a"))), seconds(1023));
     assert_eq!(
-        b.decide(seconds(1025)),
+        b.decide(seconds(1024)),
         Decision::Take { transitions: 4 },
         "an unchanged version is counted from its first sight"
     );
