@@ -146,7 +146,7 @@ impl Entry {
         };
         let entered = joining::enter(&client, &node, membership.registered()).await?;
         // Pods run here already: an upgrade in the wrong order ends none.
-        if let Entered::Answered(_) = entered
+        if let ClusterEntry::Answered(_) = entered
             && let Ok(Some(reason)) = version::too_new(&client).await
         {
             warn(&format!("mainstay: {reason}"));
