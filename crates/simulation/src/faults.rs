@@ -79,13 +79,18 @@ impl Machine {
     }
 
     /// Ends the agent at any point of its work; instances keep running.
-    fn crash_agent(&self) {
+    pub fn crash_agent(&self) {
         if let Some(agent) = self.agent().take() {
             trace!("{} agent crashes", self.settings.name);
             agent.link.dead.cancel();
             agent.stop.cancel();
             agent.work.abort();
         }
+    }
+
+    /// Cuts the link of the machine, or mends it.
+    pub fn set_cut_off(&self, is_cut_off: bool) {
+        self.conditions.set_partitioned(is_cut_off);
     }
 
     fn crash(&self) {

@@ -2,7 +2,8 @@
 //!
 //! The API server, the controllers and the scheduler are the real ones, over the real store in
 //! memory; [`node`] simulates the nodes, [`link`] the network, [`disk`] the disk. In [`servers`], several
-//! API servers run over the real engine for etcd, whose members [`etcd`] simulates. A run depends only on
+//! API servers run over the real engine for etcd, whose members [`etcd`] simulates. In [`away`], the server is away for an
+//! hour. A run depends only on
 //! its seed, so that a failure can be reproduced.
 //!
 //! Start with [`world`]: it sets everything up, runs users and faults, and at the end waits until
@@ -10,6 +11,7 @@
 //! counts the writes of StatefulSets in a world without faults.
 
 mod audit;
+mod away;
 mod candidate;
 mod checks;
 mod control_plane;
@@ -24,6 +26,7 @@ mod link;
 pub mod node;
 mod process;
 mod random;
+mod rest;
 pub mod run;
 mod servers;
 mod system;

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use crate::flawed_store::StoreFlaw;
 use crate::trace::Summary;
-use crate::{servers, system, trace, world};
+use crate::{away, servers, system, trace, world};
 
 /// An injected mistake that the checks must find.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -96,9 +96,10 @@ pub struct Options {
     pub mutation: Option<Mutation>,
 }
 
-/// Of so many worlds, the one with this number has several servers over etcd.
-const SERVERS_EVERY: u64 = 10;
+/// Of so many worlds, one has several servers over etcd, and in another one the server is away.
+const EVERY: u64 = 10;
 const SERVERS_AT: u64 = 2;
+const AWAY_AT: u64 = 7;
 
 /// Maximum real time of one world; a slower one counts as stuck.
 const REAL_SECONDS_MAX: u32 = 300;
@@ -168,7 +169,8 @@ pub fn here(seed: u64, options: Options) -> Summary {
         panic::set_hook(Box::new(|info| trace::broken(format!("panic: {info}"))));
         trace::begin(options.show);
         match options.mutation {
-            None if seed % SERVERS_EVERY == SERVERS_AT => servers::live(seed, None).await,
+            None if seed % EVERY == SERVERS_AT => servers::live(seed, None).await,
+            None if seed % EVERY == AWAY_AT => away::live(seed).await,
             Some(mutation) if mutation.is_of_servers() => {
                 servers::live(seed, options.mutation).await
             }

@@ -17,9 +17,9 @@ use crate::faults::{Machine, some_settings, some_time, trouble};
 use crate::instances::Instances;
 use crate::link::{Link, Servers};
 use crate::random::{below, between, chance, millis};
+use crate::rest::{come_to_rest, pause, wait_for_account};
 use crate::run::Mutation;
 use crate::user::User;
-use crate::world::{come_to_rest, pause, wait_for_account};
 use crate::{random, trace};
 
 /// Maximum age of a view: a watch through a server without its store tells nothing new.
@@ -62,7 +62,7 @@ pub async fn live(seed: u64, mutation: Option<Mutation>) {
     let addresses = || Servers::of(servers.iter().map(|server| server.address.clone()));
     let admin = || UserInfo::new("admin", ["system:masters"]);
     let link = Link::new("user", admin(), addresses(), Arc::default());
-    let user = User::new(link.client(), checks, false);
+    let user = User::new(link.client(), checks, &[]);
     let instances = Instances::default();
     let machines: Vec<Arc<Machine>> = (0..between(1, 3) as usize)
         .map(|number| {

@@ -19,7 +19,8 @@ use crate::trace;
 
 /// The namespace of all objects.
 pub const NAMESPACE: &str = "default";
-const SETS: [&str; 2] = ["web", "db"];
+/// The names of the sets.
+pub const SETS: [&str; 2] = ["web", "db"];
 const GOOD_IMAGES: [&str; 3] = ["v1", "v2", "v3"];
 /// An image that cannot be pulled, and one whose containers never become ready.
 const BROKEN_IMAGES: [&str; 2] = ["bad", "sick"];
@@ -28,18 +29,19 @@ const BROKEN_IMAGES: [&str; 2] = ["bad", "sick"];
 pub struct User {
     client: Client,
     checks: Checks,
-    failover: bool,
+    /// The sets whose pods fail over.
+    failing_over: &'static [&'static str],
     /// Whether nothing of the user depends on wall clocks.
     is_timeless: bool,
 }
 
 impl User {
-    /// A user with a reliable client, whose pods may fail over.
-    pub fn new(client: Client, checks: Checks, failover: bool) -> Self {
+    /// A user with a reliable client. Pods of the sets of these names fail over.
+    pub fn new(client: Client, checks: Checks, failing_over: &'static [&'static str]) -> Self {
         Self {
             client,
             checks,
-            failover,
+            failing_over,
             is_timeless: false,
         }
     }
@@ -121,6 +123,24 @@ impl User {
         self.patch(set, &spec).await
     }
 
+    /// Makes sure that there are sets with pods.
+    pub async fn want_pods(&self) -> api_client::Result<()> {
+        let sets: Api<StatefulSet> = self.api();
+        for name in SETS {
+            match sets.get_opt(name).await? {
+                None => self.create(name).await?,
+                Some(set) => {
+                    let replicas = set.spec.as_ref().and_then(|spec| spec.replicas);
+                    if replicas == Some(0) {
+                        self.patch(&set, &json!({"replicas": between(1, 4)}))
+                            .await?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
     async fn create(&self, name: &str) -> api_client::Result<()> {
         let mut spec = json!({
             "replicas": between(1, 4),
@@ -156,7 +176,7 @@ impl User {
             spec["minReadySeconds"] = json!(between(1, 5));
         }
         let mut set = json!({"metadata": {"name": name}, "spec": spec});
-        if self.failover {
+        if self.failing_over.contains(&name) {
             set["metadata"]["annotations"] = json!({ NODE_FAILURE: "Failover" });
         }
         trace!("user: create {set}");

@@ -5,9 +5,8 @@ use std::time::Duration;
 
 use api_server::UserInfo;
 use jiff::SignedDuration;
-use k8s_openapi::api::core::v1::ServiceAccount;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
 use crate::checks::Checks;
 use crate::control_plane::{Component, Server, supervise};
@@ -17,14 +16,10 @@ use crate::instances::Instances;
 use crate::link::{Conditions, Link, Weather};
 use crate::node::{LeaseFlaw, MachineLease, WallClock};
 use crate::random::{below, between, chance, millis};
+use crate::rest::{come_to_rest, pause, wait_for_account};
 use crate::run::{Mutation, stand_still};
-use crate::user::User;
-use crate::{goal, random, trace};
-
-/// Maximum time to come to rest: pods of a lost node wait for five minutes.
-const REST_WITHIN: Duration = Duration::from_secs(30 * 60);
-/// The world is at rest after this time without deviations from the goal.
-const AT_REST: Duration = Duration::from_secs(20);
+use crate::user::{SETS, User};
+use crate::{random, trace};
 
 /// The kind of a world.
 struct Climate {
@@ -126,7 +121,8 @@ pub async fn live(seed: u64, mutation: Option<Mutation>) {
     let address = server.address.clone();
     let admin = UserInfo::new("admin", ["system:masters"]);
     let link = Link::new("user", admin, address.clone(), Arc::default());
-    let mut user = User::new(link.client(), checks, climate.failover);
+    let failing_over = if climate.failover { &SETS[..] } else { &[] };
+    let mut user = User::new(link.client(), checks, failing_over);
     let wrong_clocks =
         climate.failover && (chance(50) || mutation == Some(Mutation::WallClockLease));
     if wrong_clocks {
@@ -211,60 +207,4 @@ pub async fn live(seed: u64, mutation: Option<Mutation>) {
     faults.scheduler.die_at_write(0);
     faults.set_clocks_right();
     come_to_rest(&user, &instances, &faults.machines).await;
-}
-
-/// Mostly short, so that one thing meets another half-way.
-pub fn pause() -> Duration {
-    match below(10) {
-        0..4 => millis(0, 300),
-        4..8 => millis(300, 5_000),
-        _ => millis(5_000, 40_000),
-    }
-}
-
-/// No pod can be made before there is an account for it.
-pub async fn wait_for_account(user: &User) {
-    while !matches!(
-        user.api::<ServiceAccount>().get_opt("default").await,
-        Ok(Some(_))
-    ) {
-        sleep(Duration::from_millis(50)).await;
-    }
-}
-
-/// Waits until the cluster is in the specified state.
-pub async fn come_to_rest(user: &User, instances: &Instances, machines: &[Arc<Machine>]) {
-    let nodes: Vec<String> = machines.iter().map(|machine| machine.name()).collect();
-    if let Err(error) = user.mend().await {
-        trace::broken(format!("the user cannot mend: {error}"));
-    }
-    let started = Instant::now();
-    let mut well_since = None;
-    let mut last = Vec::new();
-    while started.elapsed() < REST_WITHIN {
-        sleep(Duration::from_secs(5)).await;
-        // Pods may be let go late: a controller learns of a label only when it is up.
-        if let Err(error) = user.tidy().await {
-            trace!("user: refused: {error}");
-        }
-        let missing = async {
-            let mut missing = goal::missing(user, instances).await?;
-            missing.extend(user.nodes_missing(&nodes).await?);
-            Ok::<_, api_client::Error>(missing)
-        };
-        match missing.await {
-            Ok(missing) => last = missing,
-            Err(error) => last = vec![error.to_string()],
-        }
-        if trace::is_broken() {
-            return;
-        }
-        if !last.is_empty() {
-            well_since = None;
-        } else if well_since.get_or_insert_with(Instant::now).elapsed() >= AT_REST {
-            trace!("all is well");
-            return;
-        }
-    }
-    trace::broken(format!("does not come to rest: {}", last.join("; ")));
 }

@@ -105,6 +105,14 @@ impl Member<'_> {
         self.pod.condition(pod_condition::READY)
     }
 
+    /// Whether its node reports ready containers, and the pod was marked as not ready since: the node is silent.
+    pub fn is_forsaken(&self) -> bool {
+        let containers = self.pod.condition(pod_condition::CONTAINERS_READY);
+        let ready = self.ready_condition();
+        containers.is_some_and(Condition::holds)
+            && ready.is_some_and(|ready| !ready.holds() && ready.reason().is_none())
+    }
+
     /// Whether it has not been Ready since its start.
     ///
     /// Its Ready condition then still has the time of its start. Timestamps have whole seconds, so

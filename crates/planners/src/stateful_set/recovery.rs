@@ -7,7 +7,7 @@
 //! A pod qualifies only if it is not Ready and its revision is not the desired one: either an
 //! abandoned revision, or, if the pod has never been Ready, the one before the update. A pod that
 //! is or was healthy at its desired revision is never touched, nor is one below the partition that
-//! has one of the two live revisions.
+//! has one of the two live revisions, nor one whose containers are ready and whose node is silent.
 
 use resource_kinds::reasons::stateful_set as reasons;
 
@@ -49,7 +49,7 @@ fn is_stuck(
     stays: i64,
     member: &Member<'_>,
 ) -> bool {
-    if member.ready_since.is_some() || member.phase == Phase::Ended {
+    if member.ready_since.is_some() || member.phase == Phase::Ended || member.is_forsaken() {
         return false;
     }
     if member.revision == chosen.update {

@@ -534,11 +534,12 @@ impl Agent {
         }
         let now = self.now();
         let address = format!("10.1.{}.{}", random::below(250), random::below(250));
-        let mut status = json!({"phase": shown.phase, "conditions": [{
-            "type": "Ready",
-            "status": if shown.ready { "True" } else { "False" },
-            "lastTransitionTime": now,
-        }]});
+        let condition = |kind| {
+            let status = if shown.ready { "True" } else { "False" };
+            json!({"type": kind, "status": status, "lastTransitionTime": now})
+        };
+        let conditions = ["ContainersReady", "Ready"].map(condition);
+        let mut status = json!({"phase": shown.phase, "conditions": conditions});
         if pod
             .status
             .as_ref()

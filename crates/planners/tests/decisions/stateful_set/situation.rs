@@ -251,6 +251,11 @@ fn pod(words: &Words<'_>) -> Pod {
             }],
         },
     });
+    if words.has("silent-node") {
+        let containers = json!({ "type": "ContainersReady", "status": "True" });
+        let conditions = pod["status"]["conditions"].as_array_mut();
+        conditions.unwrap().push(containers);
+    }
     if words.has("terminating") {
         pod["metadata"]["deletionTimestamp"] = json!(ago(1));
     }
