@@ -40,8 +40,12 @@ pub fn usage(
 ) -> VolumeUsage {
     let measured = volume.and_then(|volume| measured(volume, figures));
     let used = measured.and_then(|measured| measured["usedBytes"].as_i64());
+    let mounted = || match volume.is_some_and(is_in_pool) {
+        true => None,
+        false => of_own_file_system(claim, figures),
+    };
     VolumeUsage {
-        used: used.or_else(|| of_own_file_system(claim, figures)),
+        used: used.or_else(mounted),
         enforced: volume.and_then(|volume| enforced(volume, measured)),
     }
 }
@@ -53,6 +57,11 @@ fn measured<'a>(volume: &PersistentVolume, figures: &'a [Value]) -> Option<&'a V
         .iter()
         .flat_map(|node| node["localVolumes"].as_array().into_iter().flatten());
     all.find(|volume| volume["path"] == path)
+}
+
+/// Whether the file system of a volume is the pool of its node: its usage is that of all volumes there.
+fn is_in_pool(volume: &PersistentVolume) -> bool {
+    Driver::of_volume(volume) == Some(Driver::LocalCow)
 }
 
 /// Whether the size of a volume is enforced; `None` for the volumes of other provisioners.

@@ -96,6 +96,9 @@ pub struct Options {
     pub mutation: Option<Mutation>,
 }
 
+/// The number of worlds in each run of the tests: at least a hundred of them have faults of nodes.
+pub const SEEDS: u64 = 168;
+
 /// Of so many worlds, one has several servers over etcd, and in another one the server is away.
 const EVERY: u64 = 10;
 const SERVERS_AT: u64 = 2;
@@ -257,4 +260,19 @@ fn decode(text: &str) -> Summary {
         }
     }
     summary
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hundred_worlds_have_faults_of_nodes() {
+        let of_nodes = (0..SEEDS).filter(|seed| match seed % EVERY {
+            SERVERS_AT | AWAY_AT => true,
+            _ => world::has_faults_of_nodes(*seed),
+        });
+        let of_nodes = of_nodes.count();
+        assert!(of_nodes >= 100, "{of_nodes} of {SEEDS}");
+    }
 }

@@ -42,6 +42,12 @@ const SLOW_CLOCK_PERCENT: u32 = 60;
 const PAUSE_MAX: Duration = Duration::from_secs(400);
 
 impl Climate {
+    /// The first chances of the world.
+    fn of_seed(seed: u64, mutation: Option<Mutation>) -> Self {
+        random::begin(seed ^ 0x6d61_696e_7374_6179);
+        Self::of_chance(seed, mutation)
+    }
+
     fn of_chance(seed: u64, mutation: Option<Mutation>) -> Self {
         let fair = Self {
             weather: Weather {
@@ -107,10 +113,15 @@ impl Climate {
     }
 }
 
+/// Whether machines, agents and their links have faults in a world without a mistake.
+#[cfg(test)]
+pub fn has_faults_of_nodes(seed: u64) -> bool {
+    Climate::of_seed(seed, None).faults.is_some()
+}
+
 /// Runs one world. Violations are in the trace.
 pub async fn live(seed: u64, mutation: Option<Mutation>) {
-    random::begin(seed ^ 0x6d61_696e_7374_6179);
-    let climate = Climate::of_chance(seed, mutation);
+    let climate = Climate::of_seed(seed, mutation);
     // Only faults make a node silent; a pause of the observer does not.
     let checks = Checks::new(climate.staleness, climate.faults.is_none());
     let observer = checks.clone();

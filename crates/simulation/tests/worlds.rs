@@ -1,12 +1,14 @@
-//! 120 worlds: each keeps the invariants, is reproducible, and comes to rest; and each
+//! 168 worlds: each keeps the invariants, is reproducible, and comes to rest; and each
 //! injected mistake is found.
 //!
 //! The worlds run in a program of their own, which has one thread and can be copied.
 
 use std::process::Command;
 
-/// Seeds per test, so that tests side by side take about the same time.
-const SEEDS: u64 = 40;
+use simulation::run::SEEDS;
+
+/// The worlds are divided among tests that run side by side.
+const PARTS: u64 = 3;
 
 fn simulate(arguments: &[&str]) {
     let output = Command::new(env!("CARGO_BIN_EXE_simulation"))
@@ -22,7 +24,8 @@ fn simulate(arguments: &[&str]) {
 }
 
 fn worlds(part: u64) {
-    let (from, seeds) = ((part * SEEDS).to_string(), SEEDS.to_string());
+    let seeds = SEEDS / PARTS;
+    let (from, seeds) = ((part * seeds).to_string(), seeds.to_string());
     simulate(&["--from", &from, "--seeds", &seeds]);
 }
 

@@ -117,6 +117,22 @@ fn each_claim_is_a_row() {
     assert_eq!(shown(Columns::Usual, false), expected);
 }
 
+/// Before its first measurement, a volume of the pool would show the usage of the pool.
+#[test]
+fn the_usage_of_the_pool_is_not_that_of_a_volume() {
+    let mut found = found();
+    found.figures = vec![
+        json!({"node": {"nodeName": "a", "fs": {"capacityBytes": 40_i64 << 30}},
+        "pods": [{"volume": [{"pvcRef": {"name": "data-db-0", "namespace": "shop"},
+            "capacityBytes": 1_i64 << 40, "usedBytes": 7_i64 << 30}]}]}),
+    ];
+    let claims = list(&found).claims;
+    let text = table(&claims, Columns::Usual, false, NOW.parse().unwrap());
+    let row = text.lines().find(|line| line.starts_with("data-db-0"));
+    let row = row.unwrap().split_whitespace().collect::<Vec<_>>();
+    assert_eq!(row[6], "-", "{text}");
+}
+
 #[test]
 fn the_wide_table_has_more_columns_and_all_namespaces_have_names() {
     let lines = shown(Columns::Wide, true);

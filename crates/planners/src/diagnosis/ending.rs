@@ -91,8 +91,6 @@ pub(super) fn node_lost(pod: &PodView, around: &PodContext<'_>) -> Option<Diagno
     };
     let found = if around.node.is_some_and(is_out_of_service) {
         declared_off(pod, name)
-    } else if pod.ends_with_lease() {
-        fails_over(pod, name)
     } else {
         unheard(pod, name)
     };
@@ -137,6 +135,9 @@ fn fails_over(pod: &PodView, node: &str) -> Diagnosis {
 
 /// The diagnosis of a lost node, from the pod's status alone.
 pub(super) fn unheard(pod: &PodView, node: &str) -> Diagnosis {
+    if pod.ends_with_lease() {
+        return fails_over(pod, node);
+    }
     let force = force(pod);
     Diagnosis::new(
         Reason::NodeLost,
