@@ -97,7 +97,7 @@ pub struct Options {
 }
 
 /// The number of worlds in each run of the tests: at least a hundred of them have faults of nodes.
-pub const SEEDS: u64 = 168;
+pub const SEEDS: u64 = 180;
 
 /// Of so many worlds, one has several servers over etcd, and in another one the server is away.
 const EVERY: u64 = 10;

@@ -1,4 +1,4 @@
-//! 168 worlds: each keeps the invariants, is reproducible, and comes to rest; and each
+//! 180 worlds: each keeps the invariants, is reproducible, and comes to rest; and each
 //! injected mistake is found.
 //!
 //! The worlds run in a program of their own, which has one thread and can be copied.
@@ -8,7 +8,7 @@ use std::process::Command;
 use simulation::run::SEEDS;
 
 /// The worlds are divided among tests that run side by side.
-const PARTS: u64 = 3;
+const PARTS: u64 = 4;
 
 fn simulate(arguments: &[&str]) {
     let output = Command::new(env!("CARGO_BIN_EXE_simulation"))
@@ -44,6 +44,7 @@ parts! {
     worlds_keep_their_promises_0 = 0;
     worlds_keep_their_promises_1 = 1;
     worlds_keep_their_promises_2 = 2;
+    worlds_keep_their_promises_3 = 3;
 }
 
 #[test]
