@@ -97,8 +97,8 @@ pub struct ReservedRanges(Place);
 
 impl ReservedRanges {
     /// Reserves ranges until the value is dropped.
-    #[expect(clippy::new_without_default, reason = "it reserves something")]
-    pub fn new() -> Self {
+    /// Takes ranges until the value ends.
+    pub fn reserve() -> Self {
         Self(Place::reserve())
     }
 

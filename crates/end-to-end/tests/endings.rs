@@ -216,7 +216,7 @@ fn what_is_left_is_ended_as_its_pods_say() {
 #[test]
 fn a_directory_that_was_moved_goes_on_and_one_without_its_store_does_not() {
     // After the move, other servers do not know the directory, and could take its ranges.
-    let ranges = ReservedRanges::new();
+    let ranges = ReservedRanges::reserve();
     let [pods, services] = ranges.arguments();
     let mut instance = Instance::start(&[&pods, &services]);
     let data = instance.data();

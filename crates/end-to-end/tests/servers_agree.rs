@@ -170,15 +170,24 @@ fn a_port_is_given_once(clients: &Clients) {
     assert!(refused.iter().all(|code| *code == 422), "{refused:?}");
 }
 
-fn a_quota_is_kept(clients: &Clients) {
-    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "small"}});
-    clients.post(0, "/api/v1/namespaces", &namespace);
-    let quota = json!({
+fn namespace(name: &str) -> Value {
+    json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+}
+
+/// A quota of Secrets.
+fn quota(name: &str, secrets: &str) -> Value {
+    json!({
         "apiVersion": "v1",
         "kind": "ResourceQuota",
-        "metadata": {"name": "few"},
-        "spec": {"hard": {"secrets": "5"}},
-    });
+        "metadata": {"name": name},
+        "spec": {"hard": {"secrets": secrets}},
+    })
+}
+
+fn a_quota_is_kept(clients: &Clients) {
+    let namespace = namespace("small");
+    clients.post(0, "/api/v1/namespaces", &namespace);
+    let quota = quota("few", "5");
     clients.post(1, "/api/v1/namespaces/small/resourcequotas", &quota);
     let path = "/api/v1/namespaces/small/secrets";
     let (created, refused) = clients.create(path, |server, number| {
@@ -194,14 +203,9 @@ fn a_quota_is_kept(clients: &Clients) {
 
 /// findings R19: a quota that one server stores while all of them write has in its count what was written before, too.
 fn a_quota_that_comes_late_counts_all(clients: &Clients) {
-    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "late"}});
+    let namespace = namespace("late");
     clients.post(2, "/api/v1/namespaces", &namespace);
-    let quota = json!({
-        "apiVersion": "v1",
-        "kind": "ResourceQuota",
-        "metadata": {"name": "many"},
-        "spec": {"hard": {"secrets": "1000"}},
-    });
+    let quota = quota("many", "1000");
     let quotas = "/api/v1/namespaces/late/resourcequotas";
     let path = "/api/v1/namespaces/late/secrets";
     let object = |server, number| secret(&format!("s{server}-{number}"));

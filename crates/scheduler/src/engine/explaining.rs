@@ -29,12 +29,12 @@ impl Engine {
             metrics.preemption(None);
         }
         self.explanations.keep(key.clone(), obstacle);
-        self.write_explanation(key, begun);
+        self.write_explanation(key);
     }
 
     /// Writes the reason why the pod has no node, if the cache shows the pod without it. The end of a
     /// write that is in progress, or the pod's next change, is the next occasion.
-    pub(super) fn write_explanation(&mut self, key: Key, begun: Instant) {
+    pub(super) fn write_explanation(&mut self, key: Key) {
         let Some(obstacle) = self.explanations.next(&key) else {
             return;
         };
@@ -57,7 +57,7 @@ impl Engine {
             FinishedWrite {
                 key,
                 pod,
-                begun,
+                begun: Instant::now(),
                 outcome: WriteOutcome::Explained(result),
             }
         });
@@ -65,11 +65,11 @@ impl Engine {
 
     /// Continues after the write of a reason. If the pod has not changed in the cache, its change is
     /// still to come, or the write failed for another reason than a conflict.
-    pub(super) fn explained(&mut self, key: Key, pod: &PodView, begun: Instant) {
+    pub(super) fn explained(&mut self, key: Key, pod: &PodView) {
         self.explanations.set_in_progress(&key, false);
         let current = self.caches.pods.get_key(&key);
         if current.is_some_and(|current| current.resource_version != pod.resource_version) {
-            self.write_explanation(key, begun);
+            self.write_explanation(key);
         }
     }
 }

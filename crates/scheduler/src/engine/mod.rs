@@ -372,7 +372,7 @@ impl Engine {
                 if let Err(error) = result {
                     tracing::debug!(pod = %key, error = %message(&error), "reason not written");
                 }
-                self.explained(key, &pod, begun);
+                self.explained(key, &pod);
             }
             WriteOutcome::Preempted {
                 node,
@@ -444,7 +444,7 @@ impl Engine {
                         self.backlog.add(key, rank(&pod), interests(&pod), now);
                     } else {
                         // Another write has replaced the reason.
-                        self.write_explanation(key, Instant::now());
+                        self.write_explanation(key);
                     }
                     return;
                 }
