@@ -18,7 +18,7 @@ use crate::target::Target;
 pub const NODE_LABEL: &str = "mainstay-bench/namespace";
 /// The taint that keeps other pods away.
 pub const TAINT: &str = "mainstay-bench/hollow";
-/// The time between two renewals of a node's Lease, as of kubelet. A node is lost after 40 seconds.
+/// The time between two renewals of a node's Lease, as of kubelet. A node is lost after 50 seconds.
 pub const RENEWAL_PERIOD: Duration = Duration::from_secs(10);
 /// A node writes its status with each thirtieth renewal: every five minutes, as kubelet does.
 const RENEWALS_PER_STATUS: usize = 30;

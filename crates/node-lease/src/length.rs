@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// The length of a node's lease: whole seconds, from [`LeaseLength::MIN`] to [`LeaseLength::DEFAULT`].
+/// The length of a node's lease: whole seconds, from [`LeaseLength::MIN`] to [`LeaseLength::MAX`].
 ///
 /// A renewal is sent every quarter of it, and three in a row may fail. Pods that end with the lease are
 /// asked to stop a quarter of it before its end.
@@ -12,15 +12,16 @@ pub struct LeaseLength(u32);
 impl LeaseLength {
     /// The shortest length: a stalled disk or a busy machine must not end pods.
     pub const MIN: Self = Self(12);
-    /// The length of kubelet (`nodeLeaseDurationSeconds`), and the longest.
-    pub const DEFAULT: Self = Self(40);
+    /// The node is fenced 47.5 s after its last renewal: 2.5 s are left of the 50 s within which a pod runs
+    /// elsewhere.
+    pub const DEFAULT: Self = Self(38);
+    /// The length of kubelet (`nodeLeaseDurationSeconds`).
+    pub const MAX: Self = Self(40);
 
     /// A length in seconds, if it is in the range.
     pub fn from_seconds(seconds: u32) -> Option<Self> {
         let length = Self(seconds);
-        (Self::MIN..=Self::DEFAULT)
-            .contains(&length)
-            .then_some(length)
+        (Self::MIN..=Self::MAX).contains(&length).then_some(length)
     }
 
     /// This length, or a longer one while pods run that are asked to stop earlier, by these times before the
@@ -28,7 +29,7 @@ impl LeaseLength {
     pub fn covering(self, warnings: impl IntoIterator<Item = Duration>) -> Self {
         let earliest = warnings.into_iter().max().unwrap_or_default();
         let seconds = earliest.saturating_mul(4).as_secs_f64().ceil() as u32;
-        Self(seconds).clamp(self, Self::DEFAULT.max(self))
+        Self(seconds).clamp(self, Self::MAX)
     }
 
     /// The length in seconds.
@@ -72,6 +73,13 @@ mod tests {
         }
     }
 
+    /// docs/node-failure.md: after the fence, 2.5 s are left for the start of the replacement.
+    #[test]
+    fn pods_of_a_node_that_dies_right_after_a_renewal_run_elsewhere_within_50_seconds() {
+        let fenced = LeaseLength::DEFAULT.duration() * 5 / 4;
+        assert_eq!(fenced, Duration::from_millis(47_500));
+    }
+
     /// A pod that was started with a longer lease is not asked to stop by a healthy node with a shorter one.
     #[test]
     fn a_renewal_comes_before_the_warning_of_a_former_length() {
@@ -83,12 +91,9 @@ mod tests {
             assert!(length.renewal_period() + warning < length.duration());
             assert_eq!(
                 LeaseLength::DEFAULT.covering([warning]),
-                LeaseLength::DEFAULT
+                length.max(LeaseLength::DEFAULT)
             );
         }
-        assert_eq!(
-            LeaseLength::MIN.covering([Duration::MAX]),
-            LeaseLength::DEFAULT
-        );
+        assert_eq!(LeaseLength::MIN.covering([Duration::MAX]), LeaseLength::MAX);
     }
 }

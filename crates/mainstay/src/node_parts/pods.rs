@@ -24,7 +24,7 @@ pub struct PodSettings {
     )]
     pod_max_pids: Option<i64>,
     /// Length of the node's lease, from 12s to 40s: after it, pods that may fail over have ended, and a
-    /// quarter later they are replaced elsewhere [default: 40s]
+    /// quarter later they are replaced elsewhere [default: 38s]
     #[arg(long, value_name = "DURATION")]
     node_lease_duration: Option<SignedDuration>,
     /// Size at which a container's log is rotated [default: 10Mi]
@@ -172,7 +172,7 @@ impl PodSettings {
         seconds
             .and_then(LeaseLength::from_seconds)
             .with_context(|| {
-                let (min, max) = (LeaseLength::MIN.seconds(), LeaseLength::DEFAULT.seconds());
+                let (min, max) = (LeaseLength::MIN.seconds(), LeaseLength::MAX.seconds());
                 format!("--node-lease-duration {duration:#} is not a whole number of seconds from {min}s to {max}s")
             })
     }

@@ -253,7 +253,8 @@ mod tests {
             let pods = settings(flags, file).machine.pods;
             pods.lease_length().unwrap().seconds()
         };
-        assert_eq!(seconds(&[], "{}"), 40);
+        assert_eq!(seconds(&[], "{}"), 38);
+        assert_eq!(seconds(&["--node-lease-duration", "40s"], "{}"), 40);
         assert_eq!(seconds(&[], "pods: {nodeLeaseDuration: 20s}"), 20);
         assert_eq!(seconds(&["--node-lease-duration", "15s"], "{}"), 15);
         for bad in ["11s", "41s", "12.5s"] {

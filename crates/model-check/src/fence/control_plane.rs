@@ -4,7 +4,7 @@ use planners::node_lifecycle::fence::{Decision, NodeLease, decide};
 use planners::pod_gc::missing;
 
 use super::{
-    CLOCKS_APART, COUNTED, FenceModel, FenceState, LENGTH, Mistake, Observer, StoredLease, seconds,
+    CLOCKS_APART, COUNTED, FenceModel, FenceState, LENGTH, Mistake, Observer, StoredLease, elapsed,
 };
 
 impl FenceModel {
@@ -15,7 +15,7 @@ impl FenceModel {
         let Some(lease) = seen(observer) else {
             return;
         };
-        match decide(&lease, seconds(observer.since), pod) {
+        match decide(&lease, elapsed(observer.since), pod) {
             Decision::Nothing | Decision::Wait(_) => {}
             Decision::Take { epoch } => {
                 let epoch = u8::try_from(epoch).unwrap_or(u8::MAX);
@@ -31,7 +31,7 @@ impl FenceModel {
         let stored = state.lease;
         let observer = &mut state.observers[at];
         let lease = seen(observer);
-        let mut unchanged_for = seconds(observer.since);
+        let mut unchanged_for = elapsed(observer.since);
         if self.has(Mistake::RemovedWhileRenewed) {
             observer.delete = true;
             return;
@@ -91,7 +91,7 @@ fn seen(observer: &Observer) -> Option<NodeLease> {
         version: observer.seen.version.to_string(),
         epoch: observer.seen.epoch.into(),
         fenced: !observer.seen.held,
-        length: seconds(LENGTH),
+        length: elapsed(LENGTH),
         ends_pods: true,
     })
 }

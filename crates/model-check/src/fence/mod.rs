@@ -19,8 +19,8 @@ use stateright::{Checker, HasDiscoveries, Model, Property};
 
 use node::end;
 
-/// A tick, in seconds: the lease has the length of kubelet's.
-const TICK: u8 = 5;
+/// A tick, in milliseconds: the lease has the default length of 38 s.
+const TICK: u16 = 4750;
 /// The length of the lease, in ticks.
 const LENGTH: u8 = 8;
 /// Ticks between two renewals, at least.
@@ -256,8 +256,8 @@ impl FenceState {
     }
 }
 
-fn seconds(ticks: u8) -> SignedDuration {
-    SignedDuration::from_secs(i64::from(ticks) * i64::from(TICK))
+fn elapsed(ticks: u8) -> SignedDuration {
+    SignedDuration::from_millis(i64::from(ticks) * i64::from(TICK))
 }
 
 impl Model for FenceModel {
@@ -508,7 +508,7 @@ pub struct Exploration {
 
 /// Explores a world, with a mistake or without.
 pub fn explore(world: World, mistake: Option<Mistake>, threads: usize) -> Exploration {
-    debug_assert!(wait(seconds(LENGTH)) > seconds(LENGTH));
+    debug_assert!(wait(elapsed(LENGTH)) > elapsed(LENGTH));
     let checker = FenceModel { world, mistake }
         .checker()
         .threads(threads)

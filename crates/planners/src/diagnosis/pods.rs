@@ -244,7 +244,7 @@ impl ChainBuilder<'_> {
         let Some(node) = node else {
             if self.visit(&object) {
                 self.link(object, "NotFound", "does not exist", None);
-                self.remedy("nothing to do; pods of a deleted node are removed after 40 seconds");
+                self.remedy("nothing to do; pods of a deleted node are removed 50 seconds after its last heartbeat");
             }
             return true;
         };

@@ -31,7 +31,6 @@ use crate::{random, trace};
 pub use lease::{LeaseFlaw, MachineLease};
 use lease::{Machine, may_start};
 
-const HEARTBEAT: Duration = Duration::from_secs(10);
 /// As the node agent has them: when others may have missed it, and how often it says all the same.
 const MISSED_AFTER: Duration = Duration::from_secs(20);
 const SAY_AGAIN: Duration = Duration::from_secs(300);
@@ -298,7 +297,8 @@ impl Agent {
                 told = Some(Instant::now());
             }
             let soon = Duration::from_secs(1);
-            let pause = sleep(if told.is_some() { HEARTBEAT } else { soon });
+            let period = LeaseLength::DEFAULT.renewal_period();
+            let pause = sleep(if told.is_some() { period } else { soon });
             tokio::select! {
                 biased;
                 () = pause => {}
