@@ -11,8 +11,8 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Node;
 use planners::node_lifecycle::{
-    Disruption, EvictionRateLimiter, GAP, Observed, PERIOD, SeenHeartbeats, concerns_new_pods,
-    evictions, grace, is_ready, plan,
+    Disruption, EvictionRateLimiter, GAP, Observed, PERIOD, SeenHeartbeats, SeenTaints,
+    concerns_new_pods, evictions, grace, is_ready, plan,
 };
 use reconcile::{
     Cache, Index, Key, ObjectChange, Queue, ReconcileResult, WatchConfig, run_controller,
@@ -39,6 +39,7 @@ struct Observer {
 /// The memory about the nodes.
 struct Memory {
     heard: SeenHeartbeats,
+    taints: SeenTaints,
     eviction_rate: EvictionRateLimiter,
     disruption: Disruption,
 }
@@ -67,6 +68,7 @@ pub(crate) async fn run(context: Context) {
                 .index(|pod| node_of(pod).into_iter().collect()),
             memory: Mutex::new(Memory {
                 heard: SeenHeartbeats::new(context.config.observation_gap.unwrap_or(GAP)),
+                taints: SeenTaints::default(),
                 eviction_rate: EvictionRateLimiter::default(),
                 disruption: Disruption::default(),
             }),
@@ -113,12 +115,15 @@ impl NodeLifecycle {
         let now = Timestamp::now();
         let Some(node) = observer.nodes.get("", name) else {
             let exists = |name: &str| observer.nodes.get("", name).is_some();
-            observer.memory().heard.retain(exists);
+            let mut memory = observer.memory();
+            memory.heard.retain(exists);
+            memory.taints.retain(exists);
+            drop(memory);
             self.fence.renewals().retain(exists);
             return Ok(ReconcileResult::Done);
         };
         let pods = observer.pods_by_node.get(name);
-        let (plan, others_ready) = {
+        let (plan, taints, others_ready) = {
             let mut memory = observer.memory();
             if observer.look_for(&mut memory, &node, &self.nodes) {
                 self.fence.renewals().begin_anew();
@@ -136,9 +141,10 @@ impl NodeLifecycle {
             if plan.begins_to_drive_away(&node) {
                 memory.eviction_rate.begun(&node, now);
             }
-            (plan, !memory.disruption.is_total())
+            let taints = memory.taints.see(name, plan.taints_of(&node), now);
+            (plan, taints, !memory.disruption.is_total())
         };
-        let evictions = evictions(plan.taints_of(&node), &pods, now);
+        let evictions = evictions(&taints, &pods, now);
         let wake = [plan.wake_at, evictions.wake_at]
             .into_iter()
             .flatten()

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use end_to_end::{Kubectl, text, wait_for, wait_for_text};
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
 use super::items;
@@ -44,6 +45,8 @@ spec: {maxUnavailable: 0, selector: {matchLabels: {app: guarded}}}
 ";
 
 /// A pod with these labels and further fields. Its requests are too small to count in the score of free room.
+const GRACE: SignedDuration = SignedDuration::from_secs(1);
+
 fn pod(name: &str, app: &str, more: &str) -> String {
     format!(
         "
@@ -52,10 +55,11 @@ apiVersion: v1
 kind: Pod
 metadata: {{name: {name}, labels: {{app: {app}}}}}
 spec:
-  terminationGracePeriodSeconds: 1
+  terminationGracePeriodSeconds: {}
   containers:
   - {{name: hello, image: mainstay/hello, resources: {{requests: {{cpu: 1m, memory: 1Ki}}}}}}
-{more}"
+{more}",
+        GRACE.as_secs()
     )
 }
 
@@ -168,25 +172,45 @@ fn a_taint_drives_pods_away(kubectl: &Kubectl, node: &str) {
     ];
     kubectl.apply(&pods.concat());
     kubectl.wait_pods_ready(&["pod/goes", "pod/later", "pod/stays"]);
-    kubectl.ok(&["taint", "nodes", node, "test=x:NoExecute"]);
-    let mut seen = Vec::new();
-    wait_for("both pods to go", 120, || {
-        let names: Vec<String> = of_app(kubectl, "driven")
-            .iter()
-            .map(|pod| text(pod, "/metadata/name").to_owned())
-            .collect();
-        if seen.last() != Some(&names) {
-            seen.push(names.clone());
+    // A finalizer keeps the pods, and with them the times of their deletions.
+    let finalizers = |value: &str| {
+        let patch = format!(r#"{{"metadata":{{"finalizers":{value}}}}}"#);
+        for name in ["goes", "later"] {
+            kubectl.ok(&["patch", "pod", name, "--type=merge", "-p", &patch]);
         }
+    };
+    finalizers(r#"["example.com/kept"]"#);
+    let tainted = Timestamp::now();
+    kubectl.ok(&["taint", "nodes", node, "test=x:NoExecute"]);
+    let [goes, later] = wait_for("both pods to be deleted", 120, || {
+        let pods = of_app(kubectl, "driven");
+        let deleted = |name: &str| {
+            let pod = pods
+                .iter()
+                .find(|pod| text(pod, "/metadata/name") == name)?;
+            let end = pod.pointer("/metadata/deletionTimestamp")?.as_str()?;
+            // The time at which the grace period ends.
+            Some(end.parse::<Timestamp>().ok()? - GRACE)
+        };
+        match (deleted("goes"), deleted("later"), deleted("stays")) {
+            (Some(goes), Some(later), None) => Ok([goes, later]),
+            times => Err(times),
+        }
+    });
+    assert!(goes <= later, "{goes} {later}");
+    // The times of deletions are in whole seconds.
+    let tolerated = SignedDuration::from_secs(1);
+    assert!(later > tainted + tolerated, "{tainted} {later}");
+    finalizers("null");
+    wait_for("both pods to go", 120, || {
+        let pods = of_app(kubectl, "driven");
+        let names: Vec<&str> = pods.iter().map(|pod| text(pod, "/metadata/name")).collect();
         if names == ["stays"] {
             Ok(())
         } else {
-            Err(names)
+            Err(format!("{names:?}"))
         }
     });
-    // The pod that tolerates the taint for a while does not go first.
-    let first = ["goes".to_owned(), "stays".to_owned()];
-    assert!(!seen.contains(&first.to_vec()), "{seen:?}");
     kubectl.ok(&["taint", "nodes", node, "test-"]);
     let message = "TaintManagerEviction";
     let events = [

@@ -1,10 +1,12 @@
 //! Evictions by a node's `NoExecute` taints, with their times.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Taint, Toleration};
 use resource_kinds::pod_view::PodView;
+use resource_kinds::reasons::pod_condition;
 
 /// A pod to evict.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,16 +28,48 @@ pub struct Evictions {
     pub wake_at: Option<Timestamp>,
 }
 
-/// Plans the evictions from a node with these taints. Total.
-pub fn evictions(taints: &[Taint], pods: &[Arc<PodView>], now: Timestamp) -> Evictions {
-    let mut found = Evictions::default();
-    let taints = taints.iter();
-    let taints: Vec<&Taint> = taints.filter(|taint| taint.effect == "NoExecute").collect();
-    if taints.is_empty() {
-        return found;
+/// A `NoExecute` taint, and the time since which it holds.
+type TimedTaint = (Taint, Timestamp);
+
+/// The `NoExecute` taints of nodes with their times. Many taints have no `timeAdded` (`kubectl taint` writes
+/// none): their time is the one at which they were first seen, as in kube-controller-manager.
+#[derive(Clone, Debug, Default)]
+pub struct SeenTaints {
+    nodes: BTreeMap<String, Vec<TimedTaint>>,
+}
+
+impl SeenTaints {
+    /// Replaces what is known of the node by these taints, and returns those with the effect `NoExecute`.
+    pub fn see(&mut self, node: &str, taints: &[Taint], now: Timestamp) -> Vec<TimedTaint> {
+        let before = self.nodes.remove(node).unwrap_or_default();
+        let first_seen = |taint: &Taint| {
+            let same = before.iter().find(|(seen, _)| seen == taint);
+            same.map_or(now, |(_, since)| *since)
+        };
+        let timed = |taint: &Taint| {
+            let added = taint.time_added.as_ref().map(|time| time.0);
+            let since = added.unwrap_or_else(|| first_seen(taint));
+            (taint.clone(), since)
+        };
+        let taints = taints.iter().filter(|taint| taint.effect == "NoExecute");
+        let taints: Vec<TimedTaint> = taints.map(timed).collect();
+        if !taints.is_empty() {
+            self.nodes.insert(node.to_owned(), taints.clone());
+        }
+        taints
     }
+
+    /// Forgets the nodes that do not exist.
+    pub fn retain(&mut self, exists: impl Fn(&str) -> bool) {
+        self.nodes.retain(|name, _| exists(name));
+    }
+}
+
+/// Plans the evictions from a node with these taints. Total.
+pub fn evictions(taints: &[TimedTaint], pods: &[Arc<PodView>], now: Timestamp) -> Evictions {
+    let mut found = Evictions::default();
     for pod in pods.iter().filter(|pod| !pod.is_deleting()) {
-        match deadline(pod, &taints) {
+        match deadline(pod, taints) {
             Some(at) if at <= now => found.now.push(Eviction {
                 namespace: pod.namespace.to_string(),
                 name: pod.name.to_string(),
@@ -48,10 +82,20 @@ pub fn evictions(taints: &[Taint], pods: &[Arc<PodView>], now: Timestamp) -> Evi
     found
 }
 
+/// The time since which the pod has its node: a toleration of a taint that was there before counts from it.
+fn assigned(pod: &PodView) -> Option<Timestamp> {
+    let scheduled = pod.condition(pod_condition::SCHEDULED);
+    scheduled
+        .filter(|condition| condition.holds())
+        .and_then(|condition| condition.since)
+        .or(pod.created)
+}
+
 /// The time of the pod's eviction; `None` if it tolerates all taints for ever.
-fn deadline(pod: &PodView, taints: &[&Taint]) -> Option<Timestamp> {
+fn deadline(pod: &PodView, taints: &[TimedTaint]) -> Option<Timestamp> {
+    let assigned = assigned(pod).unwrap_or(Timestamp::MIN);
     let tolerations = || pod.spec.tolerations.iter().flatten();
-    let of_taint = |taint: &&Taint| {
+    let of_taint = |(taint, since): &TimedTaint| {
         let matching: Vec<&Toleration> = tolerations()
             .filter(|toleration| tolerates(toleration, taint))
             .collect();
@@ -63,10 +107,7 @@ fn deadline(pod: &PodView, taints: &[&Taint]) -> Option<Timestamp> {
             .iter()
             .filter_map(|toleration| toleration.toleration_seconds)
             .min();
-        let since = taint
-            .time_added
-            .as_ref()
-            .map_or(Timestamp::MIN, |time| time.0);
+        let since = assigned.max(*since);
         let seconds = SignedDuration::from_secs(seconds?.max(0));
         Some(since.checked_add(seconds).unwrap_or(Timestamp::MAX))
     };
@@ -103,6 +144,16 @@ mod tests {
         Arc::new(PodView::from(&pod))
     }
 
+    /// The timed taints of a node that is seen for the first time at this second.
+    fn timed(taints: &Value, second: i64) -> Vec<TimedTaint> {
+        let taints: Vec<Taint> = serde_json::from_value(taints.clone()).unwrap();
+        SeenTaints::default().see("n", &taints, at(second))
+    }
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
     /// statefulset.md 12.17: pods go when their toleration of the taint runs out.
     #[test]
     fn pods_go_when_their_tolerations_run_out() {
@@ -111,7 +162,7 @@ mod tests {
               "timeAdded": "1970-01-01T00:01:40Z" },
             { "key": "node.kubernetes.io/unreachable", "effect": "NoSchedule" },
         ]);
-        let taints: Vec<Taint> = serde_json::from_value(taints).unwrap();
+        let taints = timed(&taints, 0);
         let tolerate = |seconds: Value| {
             json!([{ "key": "node.kubernetes.io/unreachable", "operator": "Exists",
                 "effect": "NoExecute", "tolerationSeconds": seconds }])
@@ -123,7 +174,6 @@ mod tests {
             pod("for-ever", tolerate(Value::Null)),
             pod("all", json!([{ "operator": "Exists" }])),
         ];
-        let at = |second| Timestamp::from_second(second).unwrap();
         let names = |found: &Evictions| -> Vec<String> {
             found
                 .now
@@ -149,9 +199,9 @@ mod tests {
         let seconds = |seconds: i64| equal("a", "v", json!(seconds));
         let b = || taint("b", json!(at_200));
         let now = Some(Timestamp::MIN);
-        let at = |second| Timestamp::from_second(second).ok();
+        let at = |second| Some(at(second));
         let for_ever = |key: &str| equal(key, "v", Value::Null);
-        let rows: [(Value, Value, Option<Timestamp>); 11] = [
+        let rows: [(Value, Value, Option<Timestamp>); 12] = [
             (json!([a()]), json!([]), now),
             (json!([a()]), json!([for_ever("a")]), None),
             (json!([a()]), json!([equal("a", "w", Value::Null)]), now),
@@ -159,11 +209,16 @@ mod tests {
             // Zero and less are at once.
             (json!([a()]), json!([seconds(0)]), at(100)),
             (json!([a()]), json!([seconds(-5)]), at(100)),
-            // Without a time, the taint has been there always.
+            // Without a time, the taint holds since it was seen.
             (
                 json!([taint("a", Value::Null)]),
                 json!([for_ever("a")]),
                 None,
+            ),
+            (
+                json!([taint("a", Value::Null)]),
+                json!([seconds(2)]),
+                at(502),
             ),
             // Of several taints, the first to run out; one that is not tolerated is at once.
             (
@@ -181,10 +236,65 @@ mod tests {
             (json!([a()]), json!([seconds(300), seconds(60)]), at(160)),
         ];
         for (taints, tolerations, expected) in rows {
-            let parsed: Vec<Taint> = serde_json::from_value(taints.clone()).unwrap();
-            let taints_of: Vec<&Taint> = parsed.iter().collect();
-            let found = deadline(&pod("p", tolerations.clone()), &taints_of);
+            let timed = timed(&taints, 500);
+            let found = deadline(&pod("p", tolerations.clone()), &timed);
             assert_eq!(found, expected, "{taints} {tolerations}");
         }
+    }
+
+    /// A taint without `timeAdded` keeps the time of the first look until it goes.
+    #[test]
+    fn a_taint_without_a_time_counts_from_the_first_look() {
+        let mut seen = SeenTaints::default();
+        let taint = |key: &str, effect: &str| Taint {
+            key: key.to_owned(),
+            effect: effect.to_owned(),
+            ..Taint::default()
+        };
+        let (a, b) = (taint("a", "NoExecute"), taint("b", "NoExecute"));
+        let other = taint("c", "NoSchedule");
+        let first = seen.see("n", &[a.clone(), other.clone()], at(10));
+        assert_eq!(first, [(a.clone(), at(10))]);
+        let both = seen.see("n", &[b.clone(), a.clone()], at(20));
+        assert_eq!(both, [(b.clone(), at(20)), (a.clone(), at(10))]);
+        assert_eq!(
+            seen.see("m", std::slice::from_ref(&a), at(30)),
+            [(a.clone(), at(30))]
+        );
+        assert_eq!(seen.see("n", &[other], at(40)), []);
+        assert_eq!(
+            seen.see("n", std::slice::from_ref(&a), at(50)),
+            [(a.clone(), at(50))]
+        );
+        seen.retain(|name| name == "m");
+        assert_eq!(
+            seen.see("n", std::slice::from_ref(&a), at(60)),
+            [(a.clone(), at(60))]
+        );
+        assert_eq!(
+            seen.see("m", std::slice::from_ref(&a), at(60)),
+            [(a, at(30))]
+        );
+    }
+
+    /// As in kube-controller-manager, a pod that comes to a tainted node has its whole time.
+    #[test]
+    fn a_pod_that_comes_later_is_tolerated_from_then_on() {
+        let taints =
+            json!([{ "key": "a", "effect": "NoExecute", "timeAdded": "1970-01-01T00:01:40Z" }]);
+        let toleration = json!([{ "key": "a", "operator": "Exists", "tolerationSeconds": 60 }]);
+        let row = |conditions: Value| {
+            let pod = json!({
+                "metadata": { "name": "p", "creationTimestamp": "1970-01-01T00:05:00Z" },
+                "spec": { "containers": [], "tolerations": toleration },
+                "status": { "conditions": conditions },
+            });
+            let pod: Pod = serde_json::from_value(pod).unwrap();
+            deadline(&PodView::from(&pod), &timed(&taints, 0))
+        };
+        let scheduled = |status: &str| json!([{ "type": "PodScheduled", "status": status, "lastTransitionTime": "1970-01-01T00:06:40Z" }]);
+        assert_eq!(row(json!([])), Some(at(360)));
+        assert_eq!(row(scheduled("True")), Some(at(460)));
+        assert_eq!(row(scheduled("False")), Some(at(360)));
     }
 }

@@ -25,7 +25,7 @@ use k8s_openapi::api::core::v1::{Node, NodeCondition, Taint};
 use resource_kinds::pod_view::PodView;
 
 pub use disruption::{Disruption, EvictionRateLimiter, Permission};
-pub use eviction::{Eviction, Evictions, evictions};
+pub use eviction::{Eviction, Evictions, SeenTaints, evictions};
 
 /// A node without a heartbeat for this time counts as lost; as kube-controller-manager.
 pub const GRACE: SignedDuration = SignedDuration::from_secs(50);
