@@ -58,18 +58,40 @@ pub(crate) async fn run(writer: Writer<'_>, cluster: &Cluster) -> Result<(), Sta
         .copied()
         .collect();
     if !advertise.is_empty() {
-        put(writer, &user, &endpoints(&advertise)).await?;
-        put(writer, &user, &endpoint_slice(&advertise)).await?;
+        let (addresses, slice) = (endpoints(&advertise), endpoint_slice(&advertise));
+        // Together, so that they share a sync of the disk.
+        tokio::try_join!(put(writer, &user, &addresses), put(writer, &user, &slice))?;
     }
     Ok(())
+}
+
+fn autoupdate(object: &Value) -> &Value {
+    &object["metadata"]["annotations"][RBAC_AUTOUPDATE]
+}
+
+/// Whether an object gets what its default has.
+fn is_kept_up(default: &Value) -> bool {
+    autoupdate(default) == "true"
+}
+
+/// Whether the stored text of an object has exactly the rules, subjects and labels of its default, so that nothing
+/// is missing: the usual case of a start, without a tree of the object.
+fn has_text_of(stored: &[u8], default: &Value) -> bool {
+    [&["rules"][..], &["subjects"], &["metadata", "labels"]]
+        .into_iter()
+        .all(|path| {
+            let wanted = path.iter().try_fold(default, |value, name| value.get(name));
+            let wanted = wanted.map(Value::to_string);
+            let there = json_text::find(stored, path);
+            there == Ok(wanted.as_deref().map(str::as_bytes))
+        })
 }
 
 /// The additions to an existing default role or binding: rules, subjects and labels that the
 /// default has. Nothing is removed, and the object is unchanged if its annotation
 /// `rbac.authorization.kubernetes.io/autoupdate` is `false`. `None` if nothing is missing.
 fn kept_up(there: &Value, default: &Value) -> Option<Value> {
-    let keeps = |object: &Value| object["metadata"]["annotations"][RBAC_AUTOUPDATE].clone();
-    if keeps(default) != "true" || keeps(there) == "false" {
+    if !is_kept_up(default) || autoupdate(there) == "false" {
         return None;
     }
     let mut kept = there.clone();
@@ -116,6 +138,9 @@ pub(crate) async fn ensure(
         .await
         .map_err(failed)?
     {
+        if !is_kept_up(object) || has_text_of(&stored.value, object) {
+            return Ok(());
+        }
         let there = storage::decode(&resource, &stored).map_err(failed)?;
         if kept_up(&there, object).is_none() {
             return Ok(());
@@ -297,6 +322,25 @@ mod tests {
         assert_eq!(kept_up(&empty, &default), Some(default.clone()));
         assert_eq!(kept_up(&role("false", &[]), &default), None);
         assert_eq!(kept_up(&role("true", &[]), &role("", &["get"])), None);
+    }
+
+    #[test]
+    fn an_object_like_its_default_is_known_by_its_text() {
+        let mut default = role("true", &["get"]);
+        default["metadata"]["labels"] = json!({"a": "b"});
+        let has = |there: &Value| has_text_of(there.to_string().as_bytes(), &default);
+        let mut there = default.clone();
+        there["metadata"]["uid"] = "1".into();
+        assert!(has(&there));
+        for (place, other) in [("rules", json!([])), ("subjects", json!([{"name": "a"}]))] {
+            let mut changed = there.clone();
+            changed[place] = other;
+            assert!(!has(&changed), "{place}");
+        }
+        there["metadata"]["labels"]["a"] = "mine".into();
+        assert!(!has(&there));
+        there["metadata"] = json!({});
+        assert!(!has(&there));
     }
 
     #[test]

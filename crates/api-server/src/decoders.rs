@@ -65,8 +65,8 @@ pub fn request(target: &str, accept: &str) {
     if let Ok(accept) = HeaderValue::from_str(accept) {
         let headers = HeaderMap::from_iter([(ACCEPT, accept)]);
         let _refused = (
-            Representation::of(&headers, true),
-            Representation::of_stream(&headers, false),
+            Representation::of(&headers, || true),
+            Representation::of_stream(&headers, || false),
         );
     }
 }

@@ -50,6 +50,14 @@ impl ApiServer {
             store_space::unless_full(&server, made)?;
             let made = bootstrap::run(server.writer(), &cluster).await;
             store_space::unless_full(&server, made)?;
+            // The roles are complete now. They are read while the rest starts.
+            let sources = Sources::of(&server.objects.catalog.snapshot().registry);
+            let (rbac, store) = (&server.access.authorizer.rbac, &server.objects.store);
+            let (for_roles, from) = (rbac.clone(), store.clone());
+            let filling = tokio::spawn(async move {
+                let filled = authorize::fill(&for_roles, from.as_ref(), &sources).await;
+                filled.map(|filled| (sources, filled))
+            });
             let made = group_services::follow(server.writer())
                 .await
                 .map_err(|source| StartError::DefaultObject {
@@ -59,15 +67,15 @@ impl ApiServer {
             store_space::unless_full(&server, made)?;
             config_sync::start(&server.flows, server.writer()).await;
             let following = config_watches::start(&server).await?;
-            let sources = Sources::of(&server.objects.catalog.snapshot().registry);
-            let (rbac, store) = (&server.access.authorizer.rbac, &server.objects.store);
-            let filled = authorize::fill(rbac, store.as_ref(), &sources).await?;
+            let filled = match filling.await {
+                Ok(filled) => filled?,
+                Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+            };
             let component = server
                 .health
                 .components
                 .component("API server", background.clone());
-            let fresh =
-                authorize::keep_fresh(rbac.clone(), store.clone(), (sources, filled), background);
+            let fresh = authorize::keep_fresh(rbac.clone(), store.clone(), filled, background);
             server.start("the index of roles", fresh);
             let streak = component.follow(Followed::Watch, "definitions, webhooks and flows");
             let follow = config_watches::run(Arc::downgrade(&server), following, streak);

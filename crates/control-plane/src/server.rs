@@ -23,6 +23,7 @@ use pod_network::Cidr;
 use reconcile::Health;
 use reconcile::prometheus::Page;
 use resource_kinds::{ClusterConfig, Kind, KindInfo, PodRanges};
+use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -136,6 +137,8 @@ impl Server {
         if let Some(token) = &config.shared {
             shared_keys::prepare(&config.store.shared(), token, &certificates).await?;
         }
+        // Made while the certificates are read.
+        let default_objects = tokio::task::spawn_blocking(default_objects);
         let authority =
             Authority::open_or_create(&certificates).context("prepare the certificates")?;
         let authority = Arc::new(authority);
@@ -184,8 +187,7 @@ impl Server {
             pod_ranges: config.pod_ranges,
         };
         let kinds = resource_kinds::all(&cluster);
-        let mut default_objects = resource_kinds::bootstrap::default_objects();
-        default_objects.extend(resource_kinds::snapshot::definitions());
+        let mut default_objects = default_objects.await.context("make the default objects")?;
         let range = resource_kinds::networking::default_range(cluster.service_range);
         default_objects.push(range);
         let encryption = config.protection.encryption;
@@ -357,6 +359,13 @@ impl Server {
         drop(self.api);
         self.store.close().await;
     }
+}
+
+/// The default objects of each cluster.
+fn default_objects() -> Vec<Value> {
+    let mut objects = resource_kinds::bootstrap::default_objects();
+    objects.extend(resource_kinds::snapshot::definitions());
+    objects
 }
 
 /// The certificates (PEM) that the server shows: its own, and the authority's. A new node recognises the

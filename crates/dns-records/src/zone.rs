@@ -1,5 +1,6 @@
 //! All names of the cluster with their records.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
@@ -33,7 +34,7 @@ pub struct Settings {
 pub struct Zone {
     settings: Settings,
     tree: Tree,
-    /// The records of each Service, by its name in the zone.
+    /// The records of each Service, sorted, by its name in the zone.
     services: BTreeMap<String, Vec<Record>>,
     /// Names of Services without their namespace, and how many have it.
     names: BTreeMap<String, u32>,
@@ -85,20 +86,55 @@ impl Zone {
     ) {
         let [namespace, name] = [namespace, name].map(str::to_ascii_lowercase);
         let full = format!("{name}.{namespace}.svc.{}", self.tree.domain());
-        self.remove_fixed();
-        if let Some(records) = self.services.remove(&full) {
-            self.take_out(&records);
-            uncount(&mut self.names, &name);
-            self.remove_namespace(&namespace);
+        let mut records = service.map(|service| records::of_service(&full, service, slices));
+        if let Some(records) = &mut records {
+            records.sort_unstable();
         }
-        if let Some(service) = service {
-            let records = records::of_service(&full, service, slices);
-            self.put_in(&records);
+        self.remove_fixed();
+        let before = self.services.remove(&full);
+        self.change(
+            before.as_deref().unwrap_or_default(),
+            records.as_deref().unwrap_or_default(),
+        );
+        match (before.is_some(), records.is_some()) {
+            (true, false) => {
+                uncount(&mut self.names, &name);
+                self.remove_namespace(&namespace);
+            }
+            (false, true) => {
+                count(&mut self.names, &name);
+                self.add_namespace(&namespace);
+            }
+            _ => {}
+        }
+        if let Some(records) = records {
             self.services.insert(full, records);
-            count(&mut self.names, &name);
-            self.add_namespace(&namespace);
         }
         self.add_fixed();
+    }
+
+    /// Replaces sorted records by others: in a Service with many endpoints, most of both are the same.
+    fn change(&mut self, before: &[Record], after: &[Record]) {
+        let (mut before, mut after) = (before, after);
+        loop {
+            let order = match (before.first(), after.first()) {
+                (Some(old), Some(new)) => old.cmp(new),
+                (Some(_), None) => Ordering::Less,
+                (None, Some(_)) => Ordering::Greater,
+                (None, None) => return,
+            };
+            let (old, new) = match order {
+                Ordering::Less => (1, 0),
+                Ordering::Equal => (1, 1),
+                Ordering::Greater => (0, 1),
+            };
+            if order.is_lt() {
+                self.take_out(&before[..old]);
+            } else if order.is_gt() {
+                self.put_in(&after[..new]);
+            }
+            (before, after) = (&before[old..], &after[new..]);
+        }
     }
 
     fn put_in(&mut self, records: &[Record]) {

@@ -62,11 +62,11 @@ pub(crate) enum Representation {
 
 impl Representation {
     /// Chooses the available form with the highest weight in the `Accept` header; `protobuf` tells whether
-    /// the kind has that form.
+    /// the kind has that form, and is asked if the client wants it.
     ///
     /// *Errors.* 406 when there is none.
-    pub(crate) fn of(headers: &HeaderMap, protobuf: bool) -> Result<Self, Status> {
-        let exists = |form: &Self| *form != Self::Protobuf || protobuf;
+    pub(crate) fn of(headers: &HeaderMap, protobuf: impl Fn() -> bool) -> Result<Self, Status> {
+        let exists = |form: &Self| *form != Self::Protobuf || protobuf();
         let accepted = "application/json, application/yaml, application/vnd.kubernetes.protobuf";
         Self::choose(headers, exists, accepted)
     }
@@ -74,10 +74,13 @@ impl Representation {
     /// Chooses the encoding of a result without table form.
     ///
     /// *Errors.* As of [`of`](Self::of).
-    pub(crate) fn of_outcome(headers: &HeaderMap, protobuf: bool) -> Result<Self, Status> {
+    pub(crate) fn of_outcome(
+        headers: &HeaderMap,
+        protobuf: impl Fn() -> bool,
+    ) -> Result<Self, Status> {
         let exists = |form: &Self| match form {
             Self::Table(_) => false,
-            Self::Protobuf => protobuf,
+            Self::Protobuf => protobuf(),
             _ => true,
         };
         let accepted = "application/json, application/yaml, application/vnd.kubernetes.protobuf";
@@ -87,10 +90,13 @@ impl Representation {
     /// Chooses likewise for the events of a watch, of which there is no form in YAML.
     ///
     /// *Errors.* As of [`of`](Self::of).
-    pub(crate) fn of_stream(headers: &HeaderMap, protobuf: bool) -> Result<Self, Status> {
+    pub(crate) fn of_stream(
+        headers: &HeaderMap,
+        protobuf: impl Fn() -> bool,
+    ) -> Result<Self, Status> {
         let exists = |form: &Self| match form {
             Self::Yaml => false,
-            Self::Protobuf => protobuf,
+            Self::Protobuf => protobuf(),
             _ => true,
         };
         let accepted = "application/json;stream=watch, \
@@ -228,7 +234,7 @@ mod tests {
             let mut headers = HeaderMap::new();
             headers.insert(ACCEPT, HeaderValue::from_static(accept));
             assert_eq!(
-                Representation::of(&headers, true).ok(),
+                Representation::of(&headers, || true).ok(),
                 expected,
                 "{accept}"
             );
@@ -238,10 +244,13 @@ mod tests {
         let both = "application/vnd.kubernetes.protobuf,application/json";
         headers.insert(ACCEPT, HeaderValue::from_static(both));
         assert_eq!(
-            Representation::of(&headers, false).ok(),
+            Representation::of(&headers, || false).ok(),
             Some(Representation::Json)
         );
         headers.insert(ACCEPT, HeaderValue::from_static(PROTOBUF));
-        assert_eq!(Representation::of(&headers, false).unwrap_err().code, 406);
+        assert_eq!(
+            Representation::of(&headers, || false).unwrap_err().code,
+            406
+        );
     }
 }

@@ -14,6 +14,8 @@ use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{StatefulSet, StatefulSetStatus};
 use planners::stateful_set::plan;
 use reconcile::{Key, ObjectChange, Queue, ReconcileResult};
+use resource_kinds::pod_view::{Condition, PodView};
+use resource_kinds::reasons::pod_condition;
 
 use crate::owned::OwnedObject;
 use crate::{Caches, Context};
@@ -65,7 +67,10 @@ impl reconcile::Controller for StatefulSets {
                 Some(change) = sets.next() => key_if_relevant(&change).into_iter().collect(),
                 Some(change) = pods.next() => {
                     let mut keys = self.observer.sets_of(&OwnedObject::of_pod(change.object()));
-                    if let ObjectChange::Applied(_, Some(previous)) = &change {
+                    if let ObjectChange::Applied(now, Some(previous)) = &change {
+                        if is_first_binding(now, previous) {
+                            continue;
+                        }
                         keys.extend(self.observer.sets_of(&OwnedObject::of_pod(previous)));
                     }
                     keys
@@ -108,6 +113,28 @@ impl reconcile::Controller for StatefulSets {
     }
 }
 
+/// Whether a new pod got its node, and nothing else has changed. No plan reads the node of a pod, so one of three
+/// plans of a starting pod is not needed.
+fn is_first_binding(new: &PodView, old: &PodView) -> bool {
+    let scheduled = new.condition(pod_condition::SCHEDULED);
+    let only_scheduled = new.conditions.len() <= 1
+        && (new.conditions.is_empty() || scheduled.is_some_and(Condition::holds));
+    old.node.is_none()
+        && new.node.is_some()
+        && old.conditions.is_empty()
+        && only_scheduled
+        && new.uid == old.uid
+        && new.phase == old.phase
+        && new.labels == old.labels
+        && new.controller == old.controller
+        && new.deletion == old.deletion
+        && new.annotations == old.annotations
+        && new.reason == old.reason
+        && new.message == old.message
+        && new.containers == old.containers
+        && new.init_containers == old.init_containers
+}
+
 /// The controller's own conditions need no new plan: a message that changes each time would keep it
 /// busy.
 fn key_if_relevant(change: &ObjectChange<StatefulSet>) -> Option<Key> {
@@ -130,4 +157,51 @@ fn without_conditions(set: &StatefulSet) -> Option<StatefulSetStatus> {
         conditions: None,
         ..status
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::Pod;
+    use resource_kinds::pod_view::Sharing;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn view(change: impl FnOnce(&mut Value)) -> PodView {
+        let mut pod = json!({
+            "metadata": {"name": "web-0", "namespace": "default", "uid": "1", "labels": {"a": "b"}},
+            "spec": {"containers": [{"name": "c"}]},
+            "status": {"phase": "Pending"},
+        });
+        change(&mut pod);
+        let pod: Pod = serde_json::from_value(pod).unwrap();
+        Sharing::default().pod(pod)
+    }
+
+    /// statefulset.md: the order of a set depends on phase, readiness, revision and deletion of its pods, and not on
+    /// their nodes.
+    #[test]
+    fn a_first_binding_alone_needs_no_plan() {
+        let new = view(|_| ());
+        let bind = |pod: &mut Value| {
+            pod["spec"]["nodeName"] = "n".into();
+            pod["status"]["conditions"] = json!([{"type": "PodScheduled", "status": "True"}]);
+        };
+        let bound = view(bind);
+        assert!(is_first_binding(&bound, &new));
+        assert!(!is_first_binding(&bound, &bound));
+        assert!(!is_first_binding(&new, &bound));
+        for path in ["/metadata/labels/a", "/status/phase", "/status/message"] {
+            let changed = view(|pod| {
+                bind(pod);
+                let (object, name) = path.rsplit_once('/').unwrap();
+                pod.pointer_mut(object).unwrap()[name] = "Running".into();
+            });
+            assert!(!is_first_binding(&changed, &new), "{path}");
+        }
+        let refused = view(|pod| {
+            pod["status"]["conditions"] = json!([{"type": "PodScheduled", "status": "False"}]);
+        });
+        assert!(!is_first_binding(&bound, &refused));
+    }
 }

@@ -91,8 +91,8 @@ impl Member<'_> {
         };
         let encrypts = self.machine.pods.encrypts();
         let encryption = encrypts.then(|| EncryptionOptions::new(self.cluster.pods));
-        let opened = network::open(self.data_dir, self.instance_id, &wanted, encryption).await;
-        let (network, ranges) = opened?;
+        let ranges = network::reserve(self.data_dir, self.instance_id, &wanted).await?;
+        let network = network::open(self.data_dir, self.instance_id, &ranges, encryption).await?;
         builtin
             .await
             .context("make the built-in images")?

@@ -6,32 +6,40 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use console::output::warn;
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use pod_network::{Cidr, EncryptionOptions, PodNetwork, PodNetworkOptions, Ranges, WantedRanges};
 
 use crate::down::left_pods;
 
-/// Reserves the ranges on this machine, and opens the pods' network.
-pub async fn open(
+/// Reserves the ranges on this machine.
+pub async fn reserve(data_dir: &Path, instance_id: &str, wanted: &WantedRanges) -> Result<Ranges> {
+    let instances = Path::new(pod_network::INSTANCES);
+    let state_dir = data_dir.join("network");
+    pod_network::reserve_ranges(instance_id, &state_dir, wanted, instances)
+        .await
+        .context("choose addresses for pods and Services")
+}
+
+/// Opens the pods' network in reserved ranges.
+pub fn open(
     data_dir: &Path,
     instance_id: &str,
-    wanted: &WantedRanges,
+    ranges: &Ranges,
     encryption: Option<EncryptionOptions>,
-) -> Result<(Arc<PodNetwork>, Ranges)> {
-    let state_dir = data_dir.join("network");
-    let instances = Path::new(pod_network::INSTANCES);
-    let ranges = pod_network::reserve_ranges(instance_id, &state_dir, wanted, instances)
-        .await
-        .context("choose addresses for pods and Services")?;
-    let network = PodNetwork::open(PodNetworkOptions {
+) -> BoxFuture<'static, Result<Arc<PodNetwork>>> {
+    let opening = PodNetwork::open(PodNetworkOptions {
         instance_id: instance_id.to_owned(),
-        state_dir,
+        state_dir: data_dir.join("network"),
         pod_cidr: ranges.pod,
         service_cidr: ranges.service,
         encryption,
-    })
-    .await
-    .context("set up the pods' network")?;
-    Ok((Arc::new(network), ranges))
+    });
+    async move {
+        let network = opening.await.context("set up the pods' network")?;
+        Ok(Arc::new(network))
+    }
+    .boxed()
 }
 
 /// Takes the network down after a start that failed, unless pods of a killed server still use it.
@@ -44,6 +52,13 @@ pub async fn take_down(network: &PodNetwork, data_dir: &Path) {
             "mainstay: the pods' network is not taken down: {error:#}"
         ));
     }
+}
+
+/// The address of a node towards its pods: the first of their range.
+pub fn node_address(pod_range: Cidr) -> Result<Ipv4Addr> {
+    pod_range
+        .nth(1)
+        .with_context(|| format!("pod range {pod_range} is too small"))
 }
 
 /// The address of the cluster's DNS: the tenth of the Service range, by convention.

@@ -18,7 +18,6 @@ use console::output::{leave_foot, say, warn};
 use console::terminal;
 use container_runtime::block_in_place;
 use control_plane::host::{self, Host, NodeAddress};
-use control_plane::store::OpenStore;
 use control_plane::{
     ControlPlane, DataLocation, LocalNode, Protection, Relocation, Server, ServerConfig,
 };
@@ -30,12 +29,11 @@ use k8s_openapi::api::core::v1::Pod;
 use node_agent::OnShutdown;
 use pod_network::{PodNetwork, Ranges, WantedRanges};
 use tokio::net::TcpListener;
-use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::down::left_pods;
 use crate::node_parts::member::RunningMember;
-use crate::node_parts::network::{dns_address, take_down};
+use crate::node_parts::network::{dns_address, node_address, take_down};
 use crate::node_parts::{self, Clients, NodeParts, builtin_images};
 use crate::pod_row::PodRows;
 use crate::settings::program;
@@ -104,14 +102,18 @@ struct Start<'a> {
     claim: Claim,
 }
 
-/// The resources that the parts of the cluster use.
-struct Base {
-    store: OpenStore,
+/// The parts for the node of the cluster.
+struct Base<'a> {
+    settings: &'a Settings,
+    registries: RegistriesConfig,
+    host: Host,
+    /// The name of the instance in the kernel.
+    instance_id: String,
     images: ImageStore,
-    /// The making of the built-in images.
-    builtin: JoinHandle<Result<()>>,
     network: Arc<PodNetwork>,
     ranges: Ranges,
+    /// The way of the API server to the node.
+    node: Arc<LocalNode>,
 }
 
 /// Everything that runs.
@@ -127,12 +129,20 @@ struct Cluster {
 }
 
 impl Cluster {
-    async fn start(mut start: Start<'_>) -> Result<Self> {
-        let settings = start.settings;
+    async fn start(start: Start<'_>) -> Result<Self> {
+        let Start {
+            settings,
+            manifests,
+            registries,
+            protection,
+            listener,
+            host,
+            mut claim,
+        } = start;
         let data_dir = settings.data_dir.as_path();
         let store = control_plane::store::open(data_dir, settings.store.quota).await?;
         data_directory::process::note(data_dir).or_else(unless_full)?;
-        data_directory::bind(store.shared().as_ref(), &mut start.claim).await?;
+        data_directory::bind(store.shared().as_ref(), &mut claim).await?;
         // Takes its time on the first start only; meanwhile the API server starts.
         let images = crate::image::open(data_dir)?;
         let for_builtin = images.clone();
@@ -148,46 +158,11 @@ impl Cluster {
             pod_fixed: settings.pod_cidr.is_some(),
             service_fixed: service.is_some(),
         };
-        let instance_id = start.claim.marker.kernel_name.clone();
-        // There is no other node to which pods could send.
-        let opened = node_parts::network::open(data_dir, &instance_id, &wanted, None).await;
-        let (network, ranges) = opened?;
-        let base = Base {
-            store,
-            images,
-            builtin,
-            network: Arc::clone(&network),
-            ranges,
-        };
-        let started = Self::start_on(base, start).await;
-        if started.is_err() {
-            take_down(&network, data_dir).await;
-        }
-        started
-    }
-
-    /// Starts the API server and the parts of the node on an open store and network.
-    async fn start_on(base: Base, start: Start<'_>) -> Result<Self> {
-        let Base {
-            store,
-            images,
-            builtin,
-            network,
-            ranges,
-        } = base;
-        let Start {
-            settings,
-            manifests,
-            registries,
-            protection,
-            listener,
-            host,
-            mut claim,
-        } = start;
-        let data_dir = settings.data_dir.as_path();
+        let instance_id = claim.marker.kernel_name.clone();
+        let ranges = node_parts::network::reserve(data_dir, &instance_id, &wanted).await?;
         check_ranges(settings, &ranges)?;
         let node = Arc::new(LocalNode::new(&host.name));
-        let pod_facing = SocketAddr::from((network.node_address(), POD_FACING_PORT));
+        let pod_facing = SocketAddr::from((node_address(ranges.pod)?, POD_FACING_PORT));
         let config = ServerConfig {
             data_dir,
             store,
@@ -205,25 +180,75 @@ impl Cluster {
             relocation: relocation(&claim, data_dir, &host),
             shared: None,
         };
-        let mut server = Server::start(config).await?;
-        claim.settle(data_dir, &host.name).or_else(unless_full)?;
+        // Both at once: the API server computes, the network waits for the kernel. There is no other
+        // node to which pods could send.
+        let opening = node_parts::network::open(data_dir, &instance_id, &ranges, None);
+        let opening = tokio::spawn(opening);
+        let server = Self::start_server(config, &mut claim, manifests).await;
+        let network = opening.await.context("set up the pods' network")??;
+        let base = Base {
+            settings,
+            registries,
+            host,
+            instance_id,
+            images,
+            network: Arc::clone(&network),
+            ranges,
+            node,
+        };
+        let started = async {
+            let (mut server, ran_before) = server?;
+            server.serve_pods(pod_facing).await?;
+            builtin
+                .await
+                .context("make the built-in images")?
+                .context("make the built-in images")
+                .or_else(unless_full)?;
+            Self::start_on(base, server, ran_before).await
+        };
+        let started = started.await;
+        if started.is_err() {
+            take_down(&network, data_dir).await;
+        }
+        started
+    }
+
+    /// Starts the API server; also returns whether there were pods before.
+    async fn start_server(
+        config: ServerConfig<'_>,
+        claim: &mut Claim,
+        manifests: &[Manifest],
+    ) -> Result<(Server, bool)> {
+        let (data_dir, host_name) = (config.data_dir, config.host_name);
+        let dns = dns_address(config.service_range)?;
+        let server = Server::start(config).await?;
+        claim.settle(data_dir, host_name).or_else(unless_full)?;
         let ran_before = !left_pods::pods(data_dir).is_empty() || has_pods(&server).await?;
         if !ran_before {
             check(&server, manifests).await?;
         }
-        control_plane::announce_dns(&server, dns_address(ranges.service)?, None).await?;
-        server.serve_pods(pod_facing).await?;
-        builtin
-            .await
-            .context("make the built-in images")?
-            .context("make the built-in images")
-            .or_else(unless_full)?;
+        control_plane::announce_dns(&server, dns, None).await?;
+        Ok((server, ran_before))
+    }
+
+    /// Starts the parts of the node, then the controllers and the scheduler.
+    async fn start_on(base: Base<'_>, server: Server, ran_before: bool) -> Result<Self> {
+        let Base {
+            settings,
+            registries,
+            host,
+            instance_id,
+            images,
+            network,
+            ranges,
+            node,
+        } = base;
+        let data_dir = settings.data_dir.as_path();
         let failed = CancellationToken::new();
-        let mut control_plane = ControlPlane::of(server, Some(network.listening()), &failed);
         let address = NodeAddress::of(&host, network.node_address());
         let parts = node_parts::Settings {
             data_dir,
-            instance_id: &claim.marker.kernel_name,
+            instance_id: &instance_id,
             node_name: host.name.clone(),
             ranges,
             cluster_range: ranges.pod,
@@ -239,11 +264,12 @@ impl Cluster {
             switch: None,
             resolv_conf: node_parts::RESOLV_CONF.into(),
         };
-        control_plane.follow_addresses(&host, Some(address));
-        let server = &control_plane.server;
         let clients = Clients::in_process(&host.name, |user, groups| server.client(user, groups));
         let parts = NodeParts::start(parts, clients, &server.health(), &failed).await?;
         node.set(parts.service.clone());
+        // After the node, which the start waits for: they would take the processors from it.
+        let mut control_plane = ControlPlane::of(server, Some(network.listening()), &failed);
+        control_plane.follow_addresses(&host, Some(address));
         let configured_by = settings.configured_by.clone();
         block_in_place(|| {
             control_plane.serve_admin(data_dir, Some(parts.storage()), configured_by)

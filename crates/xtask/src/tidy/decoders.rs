@@ -138,6 +138,7 @@ const TABLE: &[(&str, Said)] = &[
         ByOurs("figures of the program's own node agent"),
     ),
     ("certificates/src/joining.rs", ADMINISTRATOR),
+    ("api-server/src/bootstrap.rs", STORED),
     ("api-server/src/objects/rewrite.rs", STORED),
     ("api-server/src/handlers/selection.rs", STORED),
     ("api-server/src/handlers/verbs/delete.rs", STORED),

@@ -35,7 +35,7 @@ impl OutputFormat {
     /// Reads `Accept` and `includeObject`.
     pub(crate) fn of(call: &Call, resource: &Resource) -> Result<Self, Status> {
         let info = resource.info();
-        let known = protobuf::is_known(&info.api_version(), info.kind);
+        let known = || protobuf::is_known(&info.api_version(), info.kind);
         let form = Representation::of(&call.parts.headers, known)?;
         Ok(Self {
             form,
@@ -47,7 +47,7 @@ impl OutputFormat {
     /// Reads `Accept` and `includeObject` for the events of a watch.
     pub(crate) fn of_stream(call: &Call, resource: &Resource) -> Result<Self, Status> {
         let info = resource.info();
-        let known = protobuf::is_known(&info.api_version(), info.kind);
+        let known = || protobuf::is_known(&info.api_version(), info.kind);
         Ok(Self {
             form: Representation::of_stream(&call.parts.headers, known)?,
             include: Include::parse(&call.query)?,
@@ -148,7 +148,7 @@ pub(crate) fn written(
 /// Answers with an object that is not stored as such (a Scale).
 pub(crate) fn value(call: &Call, value: &Value, code: StatusCode) -> Result<Reply, Status> {
     shown(
-        Representation::of(&call.parts.headers, is_known(value))?,
+        Representation::of(&call.parts.headers, || is_known(value))?,
         value,
         code,
     )
@@ -156,7 +156,7 @@ pub(crate) fn value(call: &Call, value: &Value, code: StatusCode) -> Result<Repl
 
 /// Responds with the result of a review or another request without a table form.
 pub(crate) fn outcome(call: &Call, value: &Value) -> Result<Reply, Status> {
-    let form = Representation::of_outcome(&call.parts.headers, is_known(value))?;
+    let form = Representation::of_outcome(&call.parts.headers, || is_known(value))?;
     shown(form, value, StatusCode::CREATED)
 }
 

@@ -75,7 +75,7 @@ pub(crate) async fn virtual_list(
 }
 
 fn form(call: &Call, info: &KindInfo<'_>) -> Result<Representation, Status> {
-    let known = protobuf::is_known(&info.api_version(), info.kind);
+    let known = || protobuf::is_known(&info.api_version(), info.kind);
     Representation::of(&call.parts.headers, known)
 }
 

@@ -52,7 +52,7 @@ pub(crate) async fn answer(
     let verb = verb.filter(|verb| known.verbs.contains(verb));
     let verb = verb.ok_or_else(not_allowed)?;
     // Before anything is written, as for whole objects.
-    Representation::of(&call.parts.headers, true)?;
+    Representation::of(&call.parts.headers, || true)?;
     let reply = match name.as_str() {
         "status" => part(writer, resource, verb, &call, body, ObjectPart::Status).await,
         "approval" | "ephemeralcontainers" | "resize" => {
