@@ -24,7 +24,7 @@ const FENCED: &str = "/metadata/annotations/node.mainstay.dev~1fenced";
 const LIMIT: Duration = Duration::from_secs(300);
 
 /// Arguments of the nodes, with the words for them.
-const LEASE_TIMES: [(&str, &str); 2] = [("40s", "the default lease"), ("12s", "a lease of 12 s")];
+const LEASE_TIMES: [(&str, &str); 2] = [("38s", "the default lease"), ("12s", "a lease of 12 s")];
 
 fn main() {
     for (lease, words) in &LEASE_TIMES[sized(0, 1)..] {

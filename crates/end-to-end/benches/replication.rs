@@ -104,7 +104,7 @@ struct Machines {
 
 /// The time in which a silent node is fenced: the default, or the shortest.
 fn lease() -> [&'static str; 2] {
-    ["--node-lease-duration", sized("40s", "12s")]
+    ["--node-lease-duration", sized("38s", "12s")]
 }
 
 impl Machines {

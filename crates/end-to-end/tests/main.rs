@@ -47,6 +47,7 @@ mod network_policies;
 mod network_storage;
 mod node_faults;
 mod node_loss;
+mod node_metrics;
 mod node_pressure;
 mod node_tunnel;
 mod nodes;

@@ -10,6 +10,8 @@ use end_to_end::program::{ok, text};
 use end_to_end::registry::curl;
 use end_to_end::{Kubectl, wait_for, wait_for_text, words};
 
+use crate::node_metrics::monitoring_reads_nodes;
+
 /// A set with one pod on each node, and a Service for both.
 pub const WEB: &str = r"
 apiVersion: v1
@@ -107,6 +109,8 @@ fn two_machines_join_a_server() {
         let address = machines.server.address.clone();
         assert_eq!(endpoint(&kubectl, "kubernetes"), format!("{address}:6443"));
         clients_reach_pods(&kubectl, machines.directory.path());
+        let [one, two] = machines.nodes.each_ref().map(|node| &*node.address);
+        monitoring_reads_nodes(&kubectl, &[("n1", one), ("n2", two)]);
         pods_reach_each_other(&kubectl);
         wait_for_way(&kubectl, "n1", "Address");
     });

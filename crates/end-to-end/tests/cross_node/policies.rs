@@ -269,6 +269,22 @@ fn outgoing(world: &World, pods: &Pods) {
     pods.client_1.reaches(pods.service, "server-2");
     pods.client_1.is_dropped(pods.server_2.at(9090));
     pods.client_2.is_dropped(to_1);
+    // The name of a port is that of each server.
+    policy(
+        world,
+        "p",
+        &egress(
+            "{to: [{namespaceSelector: {}, podSelector: {matchLabels: {app: server}}}], ports: [{port: http}]}",
+        ),
+    );
+    pods.client_1.reaches(to_1, "server-1");
+    pods.client_1.reaches(pods.server_2.at(9090), "server-2");
+    pods.client_1.is_dropped(to_2);
+    // Datagrams alone.
+    policy(world, "p", &egress("{ports: [{protocol: UDP}]}"));
+    let udp = || packets::ask_udp(&pods.client_1.network, pods.server_2.at(UDP));
+    wait_for("an answer by UDP", 60, udp);
+    pods.client_1.is_dropped(to_2);
     let block = format!("{{cidr: 10.244.0.0/16, except: [{}/32]}}", pods.server_2.ip);
     policy(
         world,
@@ -292,6 +308,20 @@ fn labels_and_new_pods(world: &World, pods: &Pods) {
     pods.client_1.reaches(to_2, "server-2");
     label("role-");
     pods.client_1.is_dropped(to_2);
+    // The labels of a namespace count in the same way.
+    let reds =
+        "{namespaceSelector: {matchExpressions: [{key: team, operator: In, values: [red]}]}}";
+    policy(world, "p", &from(reds));
+    pods.other_1.is_dropped(to_2);
+    let label = |label: &str| {
+        world.on_server(|| world.kubectl.ok(&["label", "namespace", "other", label]));
+    };
+    label("team=red");
+    pods.other_1.reaches(to_2, "server-2");
+    pods.client_1.is_dropped(to_2);
+    label("team-");
+    pods.other_1.is_dropped(to_2);
+    policy(world, "p", &from(FRIENDS));
     let late = pod("late", "n1", "role: friend", 80);
     let [late] = world.pods(&world.kubectl, &late, ["late"]);
     late.reaches(to_2, "server-2");

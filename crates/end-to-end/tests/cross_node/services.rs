@@ -44,6 +44,14 @@ spec:
 ---
 apiVersion: v1
 kind: Service
+metadata: {name: zonal}
+spec:
+  selector: {app: server}
+  trafficDistribution: PreferSameZone
+  ports: [{port: 80, targetPort: http}]
+---
+apiVersion: v1
+kind: Service
 metadata: {name: inside}
 spec:
   selector: {far: 'yes'}
@@ -79,6 +87,7 @@ fn services_lead_to_pods_of_each_node() {
     cluster_ips_and_node_ports(&world, clients);
     clients_stay_with_their_pod(&world, &client_1);
     local_endpoints_alone(&world, clients);
+    endpoints_of_the_clients_zone_first(&world, clients);
     endpoints_of_the_clients_node_first(&world, clients);
     world.end();
 }
@@ -202,6 +211,27 @@ fn look(at: SocketAddr) -> std::io::Result<(String, Value)> {
     let body: Value = serde_json::from_str(body).unwrap_or_default();
     let status = head.split(' ').nth(1).unwrap_or_default();
     Ok((status.to_owned(), body["localEndpoints"].clone()))
+}
+
+/// `trafficDistribution: PreferSameZone`: the pods of the client's zone, as the labels of the nodes say.
+fn endpoints_of_the_clients_zone_first(world: &World, [client_1, client_2]: [&Place; 2]) {
+    let zonal = at(world.cluster_ip("zonal"), 80);
+    let label = |node: &str, zone: &str| {
+        let zone = format!("topology.kubernetes.io/zone={zone}");
+        world.on_server(|| {
+            world
+                .kubectl
+                .ok(&["label", "node", node, &zone, "--overwrite"])
+        });
+    };
+    client_1.is_answered_by(zonal, &BOTH);
+    label("n1", "east");
+    label("n2", "west");
+    client_1.is_answered_by(zonal, &["server-1"]);
+    client_2.is_answered_by(zonal, &["server-2"]);
+    label("n1", "west");
+    client_1.is_answered_by(zonal, &BOTH);
+    client_2.is_answered_by(zonal, &BOTH);
 }
 
 /// `trafficDistribution: PreferSameNode`: the pod on the client's node, and the others if it has none.

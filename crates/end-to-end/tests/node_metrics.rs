@@ -1,0 +1,121 @@
+//! The figures of a joined node that monitoring reads, by way of the server and at the node's own port
+//! (docs/monitoring.md).
+
+use end_to_end::registry::curl;
+use end_to_end::{Kubectl, wait_for};
+
+/// Paths of the kubelet API, and texts that their answers have while `web-0` runs on the node.
+const PATHS: [(&str, &[&str]); 5] = [
+    (
+        "metrics",
+        &[
+            "kubelet_running_pods ",
+            "kubelet_volume_stats_capacity_bytes{namespace=\"default\",persistentvolumeclaim=\"data-web-",
+            "kubelet_volume_stats_used_bytes{namespace=\"default\",persistentvolumeclaim=\"data-web-",
+        ],
+    ),
+    (
+        "metrics/cadvisor",
+        &[
+            "container_cpu_usage_seconds_total{container=\"hello\",",
+            "container_memory_working_set_bytes{container=\"hello\",",
+            "container_network_transmit_bytes_total{",
+            "machine_memory_bytes{",
+        ],
+    ),
+    (
+        "metrics/resource",
+        &[
+            "node_memory_working_set_bytes",
+            "container_cpu_usage_seconds_total{container=\"hello\",",
+            "pod_memory_working_set_bytes{",
+        ],
+    ),
+    (
+        "metrics/probes",
+        &[
+            "prober_probe_total{container=\"hello\",",
+            "probe_type=\"Readiness\",result=\"successful\"}",
+        ],
+    ),
+    (
+        "stats/summary",
+        &["\"nodeName\"", "\"pvcRef\"", "\"data-web-"],
+    ),
+];
+
+/// An account that may read the metrics of nodes, and one that may nothing.
+const ACCOUNTS: &str = r"
+apiVersion: v1
+kind: ServiceAccount
+metadata: {name: monitoring}
+---
+apiVersion: v1
+kind: ServiceAccount
+metadata: {name: nobody}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRole
+metadata: {name: node-metrics}
+rules: [{apiGroups: [''], resources: [nodes/metrics, nodes/stats], verbs: [get]}]
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata: {name: node-metrics}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: node-metrics}
+subjects: [{kind: ServiceAccount, name: monitoring, namespace: default}]
+";
+
+/// Each node with one of the pods of the set `web` answers all paths to those who may read them.
+pub fn monitoring_reads_nodes(kubectl: &Kubectl, nodes: &[(&str, &str)]) {
+    kubectl.apply(ACCOUNTS);
+    let [reader, nobody] = ["monitoring", "nobody"].map(|name| token(kubectl, name));
+    for (node, address) in nodes {
+        for (path, texts) in PATHS {
+            let proxied = format!("/api/v1/nodes/{node}/proxy/{path}");
+            has(&proxied, texts, || {
+                let output = kubectl.run(&["get", "--raw", &proxied]);
+                output.stdout + &output.stderr
+            });
+            let url = format!("https://{address}:10250/{path}");
+            has(&url, texts, || asked(&url, Some(&reader)).1);
+            assert_eq!(asked(&url, Some(&nobody)).0, "403", "{url}");
+            assert_eq!(asked(&url, None).0, "401", "{url}");
+        }
+        let url = format!("https://{address}:10250/pods");
+        assert_eq!(asked(&url, Some(&reader)).0, "403", "{url}");
+    }
+}
+
+fn token(kubectl: &Kubectl, account: &str) -> String {
+    let token = kubectl.ok(&["create", "token", account]);
+    format!("Authorization: Bearer {}", token.trim())
+}
+
+/// Waits until the answer has all texts: figures of files and volumes are read every few seconds.
+#[track_caller]
+fn has(what: &str, texts: &[&str], answer: impl Fn() -> String) {
+    wait_for(what, 120, || {
+        let answer = answer();
+        match texts.iter().find(|text| !answer.contains(**text)) {
+            None => Ok(()),
+            Some(text) => Err(format!("no {text} in {answer}")),
+        }
+    });
+}
+
+/// Status and body of an answer.
+fn asked(url: &str, header: Option<&str>) -> (String, String) {
+    let mut arguments = vec![
+        "--insecure",
+        "--max-time",
+        "60",
+        "--write-out",
+        "\n%{http_code}",
+        url,
+    ];
+    arguments.extend(header.iter().flat_map(|header| ["--header", *header]));
+    let answer = curl(&arguments).expect("an answer");
+    let (body, status) = answer.rsplit_once('\n').expect("a status");
+    (status.to_owned(), body.to_owned())
+}
