@@ -36,6 +36,7 @@ pub use config::{
 };
 pub use error::{Error, KubeletApiError};
 pub use kubelet_api::{BoxBody, BoxError, NodeService, decoders};
+pub use machine::machine_info::MachineInfo;
 pub use node::new_node::NewNode;
 pub use node::watchdog::{Watchdog, WatchdogError};
 pub use node_lease::LeaseLength;

@@ -2,6 +2,7 @@
 //! not answer, and machines that come back. No ordinal ever has two running containers (docs/node-failure.md).
 
 mod addresses;
+mod copies;
 mod full_disk;
 mod half_open;
 mod returns;

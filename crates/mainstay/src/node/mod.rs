@@ -1,6 +1,7 @@
 //! `mainstay node`: a node of the cluster of a server on another machine.
 
 mod certificates;
+mod former_machine;
 mod joining;
 pub mod leaving;
 mod membership;
@@ -21,7 +22,7 @@ use container_runtime::block_in_place;
 use control_plane::host::{self, Host, NodeAddress};
 use control_plane::tasks::TaskGroup;
 use data_directory::{Claim, Engine, Role};
-use node_agent::{KubeletApi, NewNode, OnShutdown, ServingCertificate, Watchdog};
+use node_agent::{KubeletApi, MachineInfo, NewNode, OnShutdown, ServingCertificate, Watchdog};
 use node_identity::{Servers, account_client, renewed_client};
 use reconcile::Health;
 use resource_kinds::NodeAccount;
@@ -145,6 +146,10 @@ impl Entry {
             pod_cidr: membership.pod_cidr.map(|range| range.to_string()),
         };
         let entered = joining::enter(&client, &node, membership.registered()).await?;
+        if let ClusterEntry::Answered(_) = entered {
+            let machine = block_in_place(|| MachineInfo::read(&settings.data_dir));
+            former_machine::wait_until_ended(&client, &node.name, &machine).await?;
+        }
         // Pods run here already: an upgrade in the wrong order ends none.
         if let ClusterEntry::Answered(_) = entered
             && let Ok(Some(reason)) = version::too_new(&client).await

@@ -1,0 +1,152 @@
+//! The machine on which the agent of a node ran before: a copied data directory is the same node a second time.
+//!
+//! **Goal**: the agent of a copy does not start while the agent of the original lives. **Relies on**: the ids of
+//! the machine in the node's status, and the renewals of the node's lease. **Guarantees**: on another machine
+//! than before, the agent starts only after the lease was not renewed for the time after which the control
+//! plane would take it, or was taken.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use api_client::{Api, Client};
+use console::output::say;
+use jiff::SignedDuration;
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{Node, NodeSystemInfo};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+use node_agent::MachineInfo;
+use planners::node_lifecycle::fence::{NodeLease, wait};
+use resource_kinds::namespaces::NODE_LEASES;
+use tokio::time::Instant;
+
+/// Time between two looks at the lease.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// Whether the status was written on this machine; an id that is missing tells nothing.
+fn is_here(there: &NodeSystemInfo, here: &MachineInfo) -> bool {
+    let same = |there: &str, here: &str| there.is_empty() || here.is_empty() || there == here;
+    same(&there.machine_id, &here.machine_id) && same(&there.system_uuid, &here.system_uuid)
+}
+
+/// The sign of the former agent that its lease gives.
+#[derive(Debug, PartialEq, Eq)]
+enum Sign {
+    /// Its agent renews the lease.
+    Lives,
+    /// Its lease has ended, or is gone.
+    Ended,
+    Unknown,
+}
+
+/// Compares the lease with its first renewal, which was seen that time ago. Total.
+fn sign(first: Option<&MicroTime>, now: Option<&Lease>, passed: Duration) -> Sign {
+    let Some(lease) = now else {
+        return Sign::Ended;
+    };
+    let read = NodeLease::from(lease);
+    let passed = SignedDuration::try_from(passed).unwrap_or(SignedDuration::MAX);
+    match renewed(lease) != first {
+        _ if read.fenced => Sign::Ended,
+        true => Sign::Lives,
+        false if passed >= wait(read.length) => Sign::Ended,
+        false => Sign::Unknown,
+    }
+}
+
+fn renewed(lease: &Lease) -> Option<&MicroTime> {
+    lease.spec.as_ref()?.renew_time.as_ref()
+}
+
+/// Waits until the agent of the node has ended on the machine where it ran before, if that is another one.
+///
+/// # Errors
+/// It lives, or the server does not answer.
+pub async fn wait_until_ended(client: &Client, name: &str, here: &MachineInfo) -> Result<()> {
+    let nodes: Api<Node> = Api::all(client.clone());
+    let node = nodes.get(name).await.context("read the node")?;
+    let there = node.status.and_then(|status| status.node_info);
+    let Some(there) = there.filter(|there| !is_here(there, here)) else {
+        return Ok(());
+    };
+    let leases: Api<Lease> = Api::namespaced(client.clone(), NODE_LEASES);
+    let look = async || leases.get_opt(name).await.context("read the node's lease");
+    let Some(first) = look().await? else {
+        return Ok(());
+    };
+    say(&format!(
+        "mainstay: the node {name} ran on another machine before ({}): waiting until its lease has ended",
+        there.machine_id
+    ));
+    let began = Instant::now();
+    loop {
+        let lease = look().await?;
+        match sign(renewed(&first), lease.as_ref(), began.elapsed()) {
+            Sign::Ended => return Ok(()),
+            Sign::Lives => bail!(
+                "the node {name} runs on another machine (machine id {}), which renews its lease: this data \
+                 directory is a copy. Remove it with `mainstay down --all`, and join with a token under \
+                 another name",
+                there.machine_id
+            ),
+            Sign::Unknown => tokio::time::sleep(INTERVAL).await,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use resource_kinds::annotations::FENCED;
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_machine_is_known_by_its_ids() {
+        for (id, uuid, expected) in [
+            ("m", "u", true),
+            // A clone of a virtual machine that kept its id, and one that kept its hardware's.
+            ("m", "v", false),
+            ("n", "u", false),
+            ("m", "", true),
+            ("", "v", false),
+        ] {
+            let there = NodeSystemInfo {
+                machine_id: "m".to_owned(),
+                system_uuid: "u".to_owned(),
+                ..NodeSystemInfo::default()
+            };
+            let here = MachineInfo {
+                machine_id: id.to_owned(),
+                system_uuid: uuid.to_owned(),
+                ..MachineInfo::default()
+            };
+            assert_eq!(is_here(&there, &here), expected, "{id} {uuid}");
+        }
+    }
+
+    #[test]
+    fn a_lease_that_is_renewed_is_that_of_a_living_agent() {
+        let lease = |time: &str, holder: &str, fenced: bool| -> Lease {
+            let marks = if fenced {
+                json!({ FENCED: "proof" })
+            } else {
+                json!({})
+            };
+            serde_json::from_value(json!({"metadata": {"annotations": marks},
+                "spec": {"holderIdentity": holder, "leaseDurationSeconds": 16, "renewTime": time}}))
+            .unwrap()
+        };
+        let (one, two) = ("2026-01-01T00:00:00.000000Z", "2026-01-01T00:00:04.000000Z");
+        let seen = |now: Option<Lease>, seconds: u64| {
+            let first = lease(one, "n", false);
+            sign(renewed(&first), now.as_ref(), Duration::from_secs(seconds))
+        };
+        assert_eq!(seen(Some(lease(one, "n", false)), 0), Sign::Unknown);
+        assert_eq!(seen(Some(lease(one, "n", false)), 19), Sign::Unknown);
+        assert_eq!(seen(Some(lease(one, "n", false)), 20), Sign::Ended);
+        assert_eq!(seen(Some(lease(two, "n", false)), 4), Sign::Lives);
+        assert_eq!(seen(Some(lease(two, "n", false)), 99), Sign::Lives);
+        assert_eq!(seen(Some(lease(one, "", true)), 4), Sign::Ended);
+        assert_eq!(seen(None, 0), Sign::Ended);
+    }
+}
