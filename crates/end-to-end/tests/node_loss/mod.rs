@@ -79,6 +79,9 @@ enum Loss {
 /// The ways in which a node is lost, in the order of a walk.
 const LOSSES: [Loss; 3] = [Loss::Killed, Loss::Frozen, Loss::CutOff];
 
+/// The share of packets that are lost on each link before a node is lost; twice as many come late.
+const PERCENT_LOST: u32 = 5;
+
 /// The lease of the nodes of databases whose volumes are given up: they wait long enough.
 const SHORT_LEASE: &[&str] = &["--node-lease-duration", "20s"];
 
@@ -254,6 +257,13 @@ spec:
 
 /// The set loses its primary with the node, and is whole again on the others. Then the node comes back.
 fn the_primarys_node_is_lost<A: Application>(cluster: &mut Cluster, kubectl: &Kubectl, loss: Loss) {
+    // Packets are lost and arrive out of order while the application writes.
+    cluster.lan.disturb(PERCENT_LOST);
+    cluster
+        .server
+        .network
+        .run(|| wait_for_writes(kubectl, 40, &mut Gap::default()));
+    cluster.lan.calm();
     let (name, uid, node) = cluster.server.network.run(|| {
         let name = wait_for("a primary", 300, || A::primary(kubectl));
         wait_for_writes(kubectl, 20, &mut Gap::default());
