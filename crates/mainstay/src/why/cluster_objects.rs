@@ -14,6 +14,7 @@ use k8s_openapi::api::admissionregistration::v1::{
 use k8s_openapi::api::core::v1::{Event, Pod};
 use k8s_openapi::{ClusterResourceScope, NamespaceResourceScope};
 use planners::diagnosis::{ObservedCluster, ObservedNamespace, TargetKind, Webhook};
+use resource_kinds::namespaces::NODE_LEASES;
 use resource_kinds::snapshot::VolumeSnapshotClass;
 use serde::de::DeserializeOwned;
 
@@ -232,8 +233,10 @@ impl Reader<'_> {
             self.list_all(Need::For(Kind::Snapshot), "snapshot classes"),
             self.list_all(Need::For(Kind::Snapshot), "snapshot contents"),
         )?;
-        // They add to the remedies of a pod without a node.
-        let (csi_nodes, capacities) = tokio::try_join!(
+        // They add to the notes and remedies of pods.
+        let leases = Api::namespaced(self.client.clone(), NODE_LEASES);
+        let (node_leases, csi_nodes, capacities) = tokio::try_join!(
+            self.listed(leases, Need::Hint, "leases of nodes"),
             self.list_all(Need::Hint, "CSINodes"),
             self.listed(
                 Api::all(self.client.clone()),
@@ -252,6 +255,7 @@ impl Reader<'_> {
         let owned = |all: Vec<Arc<_>>| all.into_iter().map(Arc::unwrap_or_clone).collect();
         Ok(ObservedCluster {
             nodes,
+            node_leases,
             volumes,
             classes,
             csi_nodes,

@@ -126,6 +126,9 @@ fn of_pod(observed: &ObservedNamespace, pod: &PodView, object: Object) -> Explan
             if let Some(since) = since {
                 answer.notes.push(format!("Ready since {since}"));
             }
+            let node = pod.node.as_deref().unwrap_or_default();
+            let silence = nodes::silence(observed, node, pod.ends_with_lease());
+            answer.notes.extend(silence);
         }
     }
     answer

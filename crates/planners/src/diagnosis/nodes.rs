@@ -9,6 +9,7 @@ use super::explanation::{CauseChain, Explanation, Object, merged};
 use super::observed::{self, ObservedNamespace};
 use super::remedy::Remedy;
 use super::text;
+use crate::node_lifecycle::fence::{NodeLease, wait};
 
 /// The pressure conditions of a node, and the remedy for each.
 const PRESSURES: [(&str, &str, &str); 3] = [
@@ -72,7 +73,34 @@ pub(super) fn explain(observed: &ObservedNamespace, node: &Node, object: Object)
         (_, true) => "Ready".to_owned(),
         (_, false) => "Ready, but not for everything".to_owned(),
     };
+    if answer.summary != "not Ready" {
+        answer.notes.extend(silence(observed, &object.name, false));
+    }
     answer.waits(merged(chains))
+}
+
+/// A note about a node that counts as Ready and does not renew its lease: pods that end with it, and all
+/// others. By the clocks of the node and of this machine, so nothing is said of times that cannot be.
+pub(super) fn silence(observed: &ObservedNamespace, node: &str, ends_pods: bool) -> Option<String> {
+    let leases = observed.cluster.node_leases.as_ref()?;
+    let lease = observed::named(leases, node)?;
+    let renewed = lease.spec.as_ref()?.renew_time.as_ref()?.0;
+    let silent = observed.now.duration_since(renewed);
+    let length = NodeLease::from(&**lease).length;
+    let fenced = wait(length);
+    if silent < length / 2 || silent > fenced {
+        return None;
+    }
+    let (silent, length, fenced) = (silent.as_secs(), length.as_secs(), fenced.as_secs_f64());
+    let next = match ends_pods {
+        true => format!(
+            "the pod ends {length}s after the last renewal, and is replaced on another node {fenced}s after it"
+        ),
+        false => format!("it counts as lost {fenced}s after the last renewal"),
+    };
+    Some(format!(
+        "node {node} has not renewed its lease for {silent}s: {next}"
+    ))
 }
 
 fn usage(node: &str) -> String {
@@ -199,4 +227,48 @@ pub(super) fn missing(observed: &ObservedNamespace, object: Object) -> Option<Ex
         );
         Explanation::fine(object, "does not exist").waits([builder.chain()])
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use jiff::Timestamp;
+    use k8s_openapi::api::coordination::v1::Lease;
+    use serde_json::json;
+
+    use super::super::observed::ObservedCluster;
+    use super::*;
+
+    /// docs/node-failure.md: what follows after which time is told before the node counts as lost.
+    #[test]
+    fn a_node_that_does_not_renew_its_lease_is_told_with_what_follows() {
+        let lease: Lease = serde_json::from_value(json!({"metadata": {"name": "n1"}, "spec":
+            {"leaseDurationSeconds": 38, "renewTime": "2026-01-01T12:00:00.000000Z"}}))
+        .unwrap();
+        let told = |node: &str, second: &str, ends_pods: bool| {
+            let now: Timestamp = format!("2026-01-01T{second}Z").parse().unwrap();
+            let cluster = ObservedCluster {
+                node_leases: Some(vec![Arc::new(lease.clone())]),
+                ..ObservedCluster::default()
+            };
+            let mut observed = ObservedNamespace::of("default", now);
+            observed.cluster = Arc::new(cluster);
+            silence(&observed, node, ends_pods).unwrap_or_default()
+        };
+        assert_eq!(told("n1", "12:00:12", true), "");
+        assert_eq!(told("n2", "12:00:30", true), "");
+        assert_eq!(
+            told("n1", "12:00:30", true),
+            "node n1 has not renewed its lease for 30s: the pod ends 38s after the last renewal, and is \
+             replaced on another node 47.5s after it"
+        );
+        assert_eq!(
+            told("n1", "12:00:30", false),
+            "node n1 has not renewed its lease for 30s: it counts as lost 47.5s after the last renewal"
+        );
+        // The clocks differ.
+        assert_eq!(told("n1", "13:00:00", true), "");
+        assert_eq!(told("n1", "11:00:00", true), "");
+    }
 }

@@ -10,6 +10,7 @@ use k8s_openapi::api::apps::v1::{
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
     ComponentStatus, Event, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod,
     ReplicationController, Service,
@@ -35,6 +36,8 @@ use super::text;
 pub struct ObservedCluster {
     /// All nodes.
     pub nodes: Option<Vec<Arc<Node>>>,
+    /// The leases of all nodes.
+    pub node_leases: Option<Vec<Arc<Lease>>>,
     /// All volumes.
     pub volumes: Option<Vec<Arc<PersistentVolume>>>,
     /// All StorageClasses.
