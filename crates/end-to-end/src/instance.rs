@@ -349,7 +349,10 @@ pub fn with_images() -> (Registry, Instance) {
 /// When either does not start.
 #[track_caller]
 pub fn with_registry_of(images: &[(&str, &str, &Image)]) -> (Registry, Instance) {
-    with_mirrors_of(&["docker.io", "k8s.gcr.io", "gcr.io"], images)
+    with_mirrors_of(
+        &["docker.io", "k8s.gcr.io", "registry.k8s.io", "gcr.io"],
+        images,
+    )
 }
 
 #[track_caller]

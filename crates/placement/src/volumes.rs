@@ -10,7 +10,7 @@ use k8s_openapi::api::storage::v1::StorageClass;
 use resource_kinds::annotations::{BIND_COMPLETED, SELECTED_NODE};
 use resource_kinds::pod_view::PodView;
 use resource_kinds::storage::volume_move::VolumeMove;
-use resource_kinds::storage::volume_replication::{Stage, VolumeReplication};
+use resource_kinds::storage::volume_replication::VolumeReplication;
 use resource_kinds::volume_fit::{find, requested_class, requested_size};
 
 use crate::labels::node_selector_matches;
@@ -207,8 +207,7 @@ fn at_rest(claim: &PersistentVolumeClaim, name: &str, view: &ClusterView) -> Res
         .and_then(|spec| spec.volume_name.as_ref());
     let volume = volume.and_then(|volume| view.volumes.get(volume));
     let replication = volume.and_then(|volume| VolumeReplication::of(volume));
-    if let Some(record) = replication.filter(|record| record.stage == Stage::Promoting) {
-        let why = record.refusal(&record.primary).unwrap_or_default();
+    if let Some(why) = replication.and_then(|record| record.refusal(&record.primary)) {
         return Err(format!("persistentvolumeclaim {name:?}: {why}"));
     }
     let record = volume.and_then(|volume| VolumeMove::of(volume));

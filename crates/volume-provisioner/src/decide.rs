@@ -19,7 +19,7 @@ use resource_kinds::labels::HOSTNAME;
 use resource_kinds::snapshot;
 use resource_kinds::storage::Driver;
 use resource_kinds::storage::driver::REMOVAL_FINALIZER;
-use resource_kinds::storage::nfs_class::{NfsClass, is_nfs_directory};
+use resource_kinds::storage::nfs_class::{NFS_PROVISIONER, NfsClass, is_nfs_directory};
 use resource_kinds::storage::volume_move;
 use resource_kinds::volume_fit::{
     capacity, claim_reference, only_node, requested_class, requested_size,
@@ -309,6 +309,19 @@ pub(crate) fn reclaim_action(volume: &PersistentVolume, node: &str) -> ReclaimAc
     volume_provisioning::reclaim_action(volume, REMOVAL_FINALIZER)
 }
 
+/// Whether a directory of an NFS export belongs to a provisioner from elsewhere, which has the same name. Volumes
+/// of this program have its finalizer, until they are about to go.
+pub(crate) fn is_of_other_provisioner(
+    volume: &PersistentVolume,
+    class: Option<&StorageClass>,
+) -> bool {
+    let annotations = volume.metadata.annotations.as_ref();
+    let maker = annotations.and_then(|all| all.get(PROVISIONED_BY));
+    maker.is_some_and(|maker| maker != NFS_PROVISIONER)
+        && volume_provisioning::finalizers_without(volume, REMOVAL_FINALIZER).is_none()
+        && class.is_none_or(|class| NfsClass::of(class).is_none())
+}
+
 /// Made by us, and on this node alone.
 pub(crate) fn is_ours(volume: &PersistentVolume, node: &str) -> bool {
     let local = volume
@@ -417,6 +430,33 @@ mod tests {
             provisioning(&asked, Some(&nfs), "n"),
             Provisioning::Unsupported(_)
         ));
+    }
+
+    /// seeds.md M11: the nfs-subdir-external-provisioner has the name of the built-in one.
+    #[test]
+    fn directories_of_another_provisioner_are_left_to_it() {
+        let class = |parameters: Value| -> StorageClass {
+            let class = json!({"metadata": {"name": "nfs-client"}, "parameters": parameters,
+                "provisioner": "k8s-sigs.io/nfs-subdir-external-provisioner"});
+            serde_json::from_value(class).unwrap()
+        };
+        let volume = |maker: &str, finalizers: &[&str]| -> PersistentVolume {
+            let volume = json!({"metadata": {"name": "pvc-c1", "finalizers": finalizers,
+                "annotations": {PROVISIONED_BY: maker}},
+                "spec": {"nfs": {"server": "s", "path": "/srv/d"}}});
+            serde_json::from_value(volume).unwrap()
+        };
+        let external = class(json!({"archiveOnDelete": "false"}));
+        let own = class(json!({"server": "s", "path": "/srv"}));
+        let made = volume(&external.provisioner, &["kubernetes.io/pv-protection"]);
+        assert!(is_of_other_provisioner(&made, Some(&external)));
+        assert!(is_of_other_provisioner(&made, None));
+        // What a killed program left without its finalizer.
+        assert!(!is_of_other_provisioner(&made, Some(&own)));
+        let kept = volume(&external.provisioner, &[REMOVAL_FINALIZER]);
+        assert!(!is_of_other_provisioner(&kept, Some(&external)));
+        let named = volume(NFS_PROVISIONER, &[]);
+        assert!(!is_of_other_provisioner(&named, None));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use resource_kinds::storage::volume_replication::has_replica;
 use serde_json::json;
 
 use crate::Provisioner;
-use crate::decide::{path_of, reclaim_action};
+use crate::decide::{is_of_other_provisioner, path_of, reclaim_action};
 use crate::error::ProvisionerError as Error;
 
 /// Reason of the event, and of the phase Failed (statefulset.md §11.8).
@@ -34,9 +34,17 @@ impl Provisioner {
         if reclaim_action(&cached, node) == ReclaimAction::Keep {
             return Ok(ReconcileResult::Done);
         }
-        // A directory on a server is removed by one node; another may become that one.
-        if is_nfs_directory(&cached) && !self.is_first_node().await? {
-            return Ok(ReconcileResult::RequeueAfter(OTHER_NODE));
+        if is_nfs_directory(&cached) {
+            let class = cached.spec.as_ref();
+            let class = class.and_then(|spec| spec.storage_class_name.as_deref());
+            let class = class.and_then(|class| self.classes.get("", class));
+            if is_of_other_provisioner(&cached, class.as_deref()) {
+                return Ok(ReconcileResult::Done);
+            }
+            // It is removed by one node; another may become that one.
+            if !self.is_first_node().await? {
+                return Ok(ReconcileResult::RequeueAfter(OTHER_NODE));
+            }
         }
         self.remove_here(name).await.map(|()| ReconcileResult::Done)
     }

@@ -4,7 +4,10 @@ use std::fs;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use end_to_end::{Instance, Kubectl, wait_for, wait_for_text};
+use end_to_end::applications::{busybox, nginx};
+use end_to_end::{
+    Instance, Kubectl, Shell, example, wait_for, wait_for_text, with_registry_of, words,
+};
 use serde_json::json;
 
 use super::{
@@ -71,7 +74,10 @@ fn without_module() {
 }
 
 fn with_cluster(address: &str) {
-    let (_registry, mut instance) = with_busybox();
+    let (_registry, mut instance) = with_registry_of(&[
+        ("library/busybox", "1", &busybox()),
+        ("library/nginx", "latest", &nginx("1.9.1")),
+    ]);
     let kubectl = instance.kubectl();
     let manifest = |name: &str| manifest("ceph", name, address);
     kubectl.apply(&manifest("class.yaml"));
@@ -108,6 +114,7 @@ fn with_cluster(address: &str) {
         left.lines().map(str::to_owned).collect()
     });
     by_hand(&kubectl, &manifest("pv-volume.yaml"), address);
+    of_the_article(&instance, &kubectl, address);
     a_device(&kubectl, &instance);
 }
 
@@ -221,7 +228,8 @@ fn by_hand(kubectl: &Kubectl, volume: &str, address: &str) {
     gone("the image to be unmapped", mapped);
     drop(watcher);
     ready(kubectl, "writer");
-    exec(kubectl, "writer", "echo kept > /data/note; sync");
+    let write = "echo kept > /data/note; echo hello from Ceph > /data/index.html; sync";
+    exec(kubectl, "writer", write);
     assert_eq!(mapped(), ["foo"]);
     kubectl.ok(&["delete", "pod", "writer"]);
     gone("the image to be unmapped", mapped);
@@ -243,6 +251,37 @@ fn by_hand(kubectl: &Kubectl, volume: &str, address: &str) {
     kubectl.ok(&["delete", "pvc", "by-hand"]);
     kubectl.ok(&["delete", "pv", "pv-volume"]);
     assert_eq!(images(), ["foo"]);
+}
+
+/// The article's claim, pod and volume, which is read-only; one of its three monitors answers. The volume has access
+/// modes here, and lacks the two fields that the API does not have (`articles.rs`; seeds.md M5, M6, M7).
+fn of_the_article(instance: &Instance, kubectl: &Kubectl, address: &str) {
+    let no_default = "storageclass.kubernetes.io/is-default-class-";
+    kubectl.ok(&["annotate", "storageclass", "local", no_default]);
+    let shell = Shell::new(instance, example("nginx"));
+    shell.ok("kubectl create -f pv-claim.yaml");
+    shell.ok("kubectl create -f pv-pod.yaml");
+    let volume = fs::read_to_string(example("nginx/pv-volume.yaml")).expect("read an example");
+    let lines = volume
+        .lines()
+        .filter(|line| !line.contains("image"))
+        .collect::<Vec<_>>();
+    let volume = lines.join("\n").replace("10.16.154.78", address).replace(
+        "  rbd:",
+        "  accessModes: [ReadWriteOnce]\n  rbd:\n    image: foo",
+    );
+    kubectl.apply(&volume);
+    ready(kubectl, "pv-pod");
+    let claims = shell.ok("kubectl get pvc pv-claim");
+    let row = ["pv-claim", "Bound", "pv-volume", "10Gi", "RWO"];
+    assert_eq!(words(&claims)[1][..5], row, "{claims}");
+    let page = shell.ok(&format!("curl -s {}", kubectl.pod_ip("pv-pod")));
+    assert_eq!(page, "hello from Ceph\n");
+    let touch = "touch /usr/share/nginx/html/no || echo refused";
+    assert_eq!(exec(kubectl, "pv-pod", touch), "refused\n");
+    shell.ok("kubectl delete -f pv-pod.yaml -f pv-claim.yaml --timeout=300s");
+    gone("the image to be unmapped", mapped);
+    kubectl.ok(&["delete", "pv", "pv-volume"]);
 }
 
 /// A claim of a device, on an instance that is interrupted.

@@ -2,6 +2,7 @@
 //! devices (`cargo xtask virtual-machine-test storage`); on other kernels the event that says what is
 //! missing (docs/storage.md).
 
+mod articles;
 mod ceph;
 mod nfs;
 mod nfs_nodes;

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use end_to_end::wait_for;
-use serde_json::json;
+use end_to_end::{Kubectl, wait_for, wait_for_text};
+use serde_json::{Value, json};
 
 use super::{
     event, exec, gone, loads, manifest, of_claim, pod, ready, server_address, with_busybox,
@@ -88,7 +88,7 @@ fn without_module() {
 }
 
 /// The directories of claims in the export.
-fn directories() -> Vec<String> {
+pub(super) fn directories() -> Vec<String> {
     let entries = fs::read_dir(exported()).expect("list the export");
     let names = entries.map(|entry| entry.expect("list the export").file_name());
     let names = names.map(|name| name.to_string_lossy().into_owned());
@@ -156,6 +156,8 @@ fn with_server(address: &str) {
         }
     });
 
+    what_is_kept(&kubectl, address);
+
     // The volume of the page, by hand.
     kubectl.apply(&manifest("pv.yaml"));
     kubectl.apply(&pod("reader", of_claim("shared")));
@@ -164,4 +166,59 @@ fn with_server(address: &str) {
     let written = fs::read_to_string(exported().join("shared/note")).expect("read the export");
     assert_eq!(written, "by hand\n");
     kubectl.ok(&["delete", "pod", "reader"]);
+}
+
+/// A directory that its class keeps, and one whose volume is kept. Its user, a group and a directory below do not change
+/// what others have on the server.
+fn what_is_kept(kubectl: &Kubectl, address: &str) {
+    for (name, parameter, policy) in [
+        ("of-class", json!({"onDelete": "retain"}), "Delete"),
+        ("of-volume", json!({"archiveOnDelete": "false"}), "Retain"),
+    ] {
+        let mut class = json!({"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass",
+            "metadata": {"name": name}, "provisioner": "mainstay.dev/nfs", "reclaimPolicy": policy,
+            "parameters": parameter});
+        class["parameters"]["server"] = json!(address);
+        class["parameters"]["path"] = json!(EXPORT);
+        class["parameters"]["pathPattern"] = json!("${.PVC.namespace}-${.PVC.name}");
+        let claim = json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim",
+            "metadata": {"name": name}, "spec": {"storageClassName": name,
+                "accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "1Mi"}}}});
+        kubectl.apply(&class.to_string());
+        kubectl.apply(&claim.to_string());
+        let mut writer: Value = serde_json::from_str(&pod(name, of_claim(name))).expect("JSON");
+        writer["spec"]["securityContext"] =
+            json!({"runAsUser": 1234, "runAsGroup": 1234, "fsGroup": 4321});
+        writer["spec"]["containers"][0]["volumeMounts"] = json!([{"name": "data",
+            "mountPath": "/data", "subPathExpr": "of/$(POD)"}]);
+        writer["spec"]["containers"][0]["env"] = json!([{"name": "POD",
+            "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}]);
+        kubectl.apply(&writer.to_string());
+        ready(kubectl, name);
+        let groups = exec(kubectl, name, "echo kept > /data/file; id -G");
+        assert_eq!(groups.trim(), "1234 4321");
+        kubectl.ok(&["delete", "pod", name]);
+        let volume = kubectl.ok(&["get", "pvc", name, "-o", "jsonpath={.spec.volumeName}"]);
+        kubectl.ok(&["delete", "pvc", name]);
+        if policy == "Retain" {
+            wait_for_text("Released", 120, || {
+                kubectl.ok(&["get", "pv", &volume, "-o", "jsonpath={.status.phase}"])
+            });
+            kubectl.ok(&["delete", "pv", &volume]);
+        }
+        gone("the volume to go", || {
+            let left = kubectl.ok(&["get", "pv", "-o", "name"]);
+            left.lines().map(str::to_owned).collect()
+        });
+        let directory = exported().join(format!("default-{name}"));
+        let file = directory.join("of").join(name).join("file");
+        assert_eq!(
+            fs::read_to_string(&file).expect("read the export"),
+            "kept\n"
+        );
+        let owner = |path: &Path| fs::metadata(path).map(|found| (found.uid(), found.gid()));
+        assert_eq!(owner(&file).expect("look at the file"), (1234, 1234));
+        assert_eq!(owner(&directory).expect("look at the directory"), (0, 0));
+        fs::remove_dir_all(&directory).expect("remove the directory");
+    }
 }

@@ -436,21 +436,6 @@ impl ChainBuilder<'_> {
         class: &StorageClass,
         node: Option<&str>,
     ) {
-        let provisioner = &class.provisioner;
-        let place = node.map_or(String::new(), |node| format!(" on node {node}"));
-        let name = text::name(&class.metadata);
-        self.remedy(match self.is_on_no_node(provisioner) {
-            false => Remedy::new(format!(
-                "provisioner {provisioner} of StorageClass {name} has to make the volume{place}: see \
-                 that it runs"
-            )),
-            true => Remedy::new(format!(
-                "provisioner {provisioner} of StorageClass {name} has to make the volume{place}: no \
-                 CSINode names a driver {provisioner}, so it is not installed, its pods do not run, \
-                 or it is no CSI driver"
-            ))
-            .with("kubectl get csidrivers,csinodes".to_owned()),
-        });
         if let Some(node) = node
             && self.node(node)
         {
@@ -459,14 +444,34 @@ impl ChainBuilder<'_> {
             ));
             return;
         }
+        let provisioner = &class.provisioner;
+        let place = node.map_or(String::new(), |node| format!(" on node {node}"));
+        let name = text::name(&class.metadata);
         let warning = |event: &Event| event.type_.as_deref() == Some("Warning");
         let said = self.claim_event(claim, object, warning).unwrap_or_default();
-        if said.contains("access mode") {
+        self.remedy(if said.contains("access mode") {
             let anew = anew(claim, &json!({ "accessModes": ["ReadWriteOnce"] }));
             let text =
                 "access modes that the provisioner offers; a claim's are immutable, so recreate it";
-            self.remedy(Remedy::new(text).with(anew));
-        }
+            Remedy::new(text).with(anew)
+        } else if self.is_on_no_node(provisioner) {
+            Remedy::new(format!(
+                "provisioner {provisioner} of StorageClass {name} has to make the volume{place}: no \
+                 CSINode names a driver {provisioner}, so it is not installed, its pods do not run, \
+                 or it is no CSI driver"
+            ))
+            .with("kubectl get csidrivers,csinodes".to_owned())
+        } else if said.is_empty() {
+            Remedy::new(format!(
+                "provisioner {provisioner} of StorageClass {name} has to make the volume{place}: see \
+                 that it runs"
+            ))
+        } else {
+            Remedy::new(format!(
+                "correct the cause of that warning: provisioner {provisioner} of StorageClass {name} \
+                 tries again to make the volume{place}"
+            ))
+        });
     }
 
     /// Whether a provisioner is none of the built-in ones and no node has a driver of its name.

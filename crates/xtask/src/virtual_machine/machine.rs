@@ -20,6 +20,9 @@ const SAYS: &str = "virtual machine: ";
 const NATIVE_START_MAX: Duration = Duration::from_secs(20);
 const EMULATED_START_MAX: Duration = Duration::from_secs(300);
 
+/// The last words of a kernel whose processor does nothing else than to wait for another one.
+const STANDS_STILL: &str = "Kernel panic - not syncing: softlockup";
+
 /// Until it has ended.
 const RUN_MAX: Duration = Duration::from_secs(3600);
 
@@ -43,8 +46,17 @@ impl Processor {
     }
 }
 
-/// Starts the machine and returns the exit codes of its programs after its end.
-pub fn run(image: &Image, processor: Processor) -> Result<BTreeMap<String, i32>> {
+/// The report of a machine that has ended.
+#[derive(Debug, Default)]
+pub struct Run {
+    /// The exit codes of the programs that have ended.
+    pub ends: BTreeMap<String, i32>,
+    /// An emulated processor lost an interrupt, for which the others wait for ever.
+    pub stood_still: bool,
+}
+
+/// Starts the machine and returns what it has told after its end.
+pub fn run(image: &Image, processor: Processor) -> Result<Run> {
     let begun = Instant::now();
     println!("xtask: starting the virtual machine ({processor:?} processor) …");
     let mut machine = Machine::start(image, processor)?;
@@ -61,13 +73,14 @@ pub fn run(image: &Image, processor: Processor) -> Result<BTreeMap<String, i32>>
         }
         Err(error) => return Err(error),
     }
-    let mut ends = BTreeMap::new();
+    let mut told = Run::default();
     while let Some(line) = machine.line(RUN_MAX.saturating_sub(begun.elapsed()))? {
         println!("{line}");
-        ends.extend(end(&line));
+        told.ends.extend(end(&line));
+        told.stood_still |= line.contains(STANDS_STILL);
     }
     println!("xtask: the virtual machine took {:.0?}", begun.elapsed());
-    Ok(ends)
+    Ok(told)
 }
 
 /// Name and exit code of a program, if the line reports its end.
@@ -109,7 +122,9 @@ impl Machine {
             .arg(&image.program)
             .arg("-initrd")
             .arg(&image.start)
-            .args(["-append", "console=ttyS0 quiet panic=-1"])
+            .arg("-append")
+            // A processor that does not come to itself for two minutes ends the machine.
+            .arg("console=ttyS0 quiet panic=-1 softlockup_panic=1 watchdog_thresh=60")
             .arg("-fsdev")
             .arg("local,id=machine,path=/,security_model=none,readonly=on,multidevs=remap")
             .args(["-device", "virtio-9p-pci,fsdev=machine,mount_tag=machine"])

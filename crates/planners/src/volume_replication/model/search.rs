@@ -98,7 +98,6 @@ fn no_interleaving_has_two_bodies_or_loses_a_write() {
 fn mistakes_are_found() {
     for mistake in [
         Mistake::NoProof,
-        Mistake::StaleAgents,
         Mistake::AnyEpoch,
         Mistake::NoDivergence,
         Mistake::EarlyProof,
@@ -108,6 +107,13 @@ fn mistakes_are_found() {
         let found = std::panic::catch_unwind(|| explore(mistake, 80_000));
         assert!(found.is_err(), "{mistake:?} was not found");
     }
+}
+
+/// The other body starts when the promoted copy is the volume.
+#[test]
+fn agents_with_an_earlier_record_are_found() {
+    let found = std::panic::catch_unwind(|| walk(Mistake::StaleAgents, 3000));
+    assert!(found.is_err());
 }
 
 // docs/storage.md: a replica whose node stays away is replaced.

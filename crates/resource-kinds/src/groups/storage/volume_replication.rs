@@ -194,11 +194,16 @@ impl VolumeReplication {
 
     /// The reason why no pod on the node may use the volume now; `None` if it may.
     pub fn refusal(&self, node: &str) -> Option<String> {
-        if self.stage == Stage::Promoting {
-            let replica = self.replica.as_deref().unwrap_or_default();
+        let promotion = match (self.stage, &self.recovery) {
+            (Stage::Promoting, _) => Some((self.replica.as_deref(), &self.primary)),
+            // The copy does not have the name of the volume yet.
+            (Stage::Promoted, Some(recovery)) => Some((Some(&*self.primary), &recovery.from)),
+            _ => None,
+        };
+        if let Some((node, lost)) = promotion {
+            let node = node.unwrap_or_default();
             return Some(format!(
-                "the volume is being promoted on node {replica:?}, because node {:?} is lost",
-                self.primary
+                "the volume is being promoted on node {node:?}, because node {lost:?} is lost"
             ));
         }
         (self.primary != node).then(|| {
@@ -492,6 +497,17 @@ mod tests {
         assert_eq!(record.refusal("one"), None);
         assert!(record.refusal("two").is_some());
         record.stage = Stage::Promoting;
-        assert!(record.refusal("one").is_some());
+        record.replica = Some("two".to_owned());
+        let promoted = "the volume is being promoted on node \"two\", because node \"one\" is lost";
+        assert_eq!(record.refusal("one").as_deref(), Some(promoted));
+        record.primary = "two".to_owned();
+        record.stage = Stage::Promoted;
+        record.recovery = Some(Recovery {
+            from: "one".to_owned(),
+            time: 1,
+        });
+        assert_eq!(record.refusal("two").as_deref(), Some(promoted));
+        record.stage = Stage::Replicating;
+        assert_eq!(record.refusal("two"), None);
     }
 }
