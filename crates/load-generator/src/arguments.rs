@@ -46,6 +46,9 @@ pub struct Arguments {
         requires = "sets"
     )]
     pub policy: Vec<Policy>,
+    /// With --sets, leave out the update: in large sets it takes long, pod after pod
+    #[arg(long, requires = "sets")]
+    pub no_update: bool,
     /// Number of hollow nodes: with --sets, those of the pods [default: 10]; alone, measure the cost of their
     /// heartbeats instead of requests
     #[arg(long, value_name = "N", conflicts_with_all = ["only", "objects", "distinct", "clients", "watchers"],
@@ -73,7 +76,7 @@ at once (in JSON or in protobuf) or in pages of 500.
 
 With --sets, nodes without containers are created: pods that are bound to them are Running and
 Ready at once. For each SETSxPODS the sets are created, updated, scaled to 0 and deleted, each with
-a headless Service. The user must be allowed to create nodes. Other pods do not get to these nodes,
+a template of its own and a headless Service. The user must be allowed to create nodes. Other pods do not get to these nodes,
 because they have a taint. Each node renews its Lease every 10 seconds and writes its status every
 5 minutes; up to 100 connections serve all of them.
 
@@ -97,6 +100,7 @@ Examples:
   mainstay-bench --kubeconfig k.yaml --only memory --objects 10000 --server-pid 4711
   mainstay-bench --kubeconfig k.yaml --only get-under-load --clients 1
   mainstay-bench --kubeconfig k.yaml --sets 100x3,1x200 --server-pid 4711
+  mainstay-bench --kubeconfig k.yaml --sets 100x1000 --policy Parallel --nodes 1000 --no-update
   mainstay-bench --kubeconfig k.yaml --nodes 1000 --server-pid 4711";
 
 #[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]

@@ -15,7 +15,7 @@ use crate::plan::{LoadPlan, LoadStep, Operation, plan};
 use crate::pods::Pods;
 use crate::processor::AFTER_THE_REPLY;
 use crate::report::{PodMemory, Report, Row};
-use crate::sets::{self, Stage};
+use crate::sets::{self, MeasureOptions, Stage};
 use crate::target::Target;
 use crate::watchers::{self, SETTLED};
 use crate::{busy, heartbeats, nodes, output, processor};
@@ -155,10 +155,13 @@ async fn measure_sets(
     arguments: &Arguments,
     report: &mut Report,
 ) -> Result<()> {
-    let server = arguments.server_pid.as_slice();
+    let options = MeasureOptions {
+        server: arguments.server_pid.as_slice(),
+        updates: !arguments.no_update,
+    };
     for &policy in &arguments.policy {
         for &sets in &arguments.sets {
-            let steps = sets::measure(target, stage, sets, policy, server).await?;
+            let steps = sets::measure(target, stage, sets, policy, options).await?;
             report.sets.extend(steps);
         }
     }

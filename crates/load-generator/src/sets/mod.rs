@@ -25,8 +25,9 @@ use views::Views;
 
 /// Clients that write the sets.
 const HANDS: u32 = 8;
-/// Maximum time of a step.
+/// Maximum time of a step, and what each pod adds to it.
 const PATIENCE: Duration = Duration::from_secs(900);
+const PATIENCE_PER_POD: Duration = Duration::from_millis(30);
 
 /// A number of sets, and the pods of each: `100x3`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,8 +61,8 @@ impl FromStr for Sets {
         let parsed = parts.and_then(|(sets, pods)| Some((parse(sets)?, parse(pods)?)));
         let sets = parsed.map(|(number, replicas)| Self { number, replicas });
         // As many pods as Services and nodes of this program have addresses for.
-        sets.filter(|sets| u64::from(sets.number) * u64::from(sets.replicas) <= 50_000)
-            .ok_or_else(|| "expected SETSxPODS, such as 100x3, of at most 50000 pods".to_owned())
+        sets.filter(|sets| u64::from(sets.number) * u64::from(sets.replicas) <= 200_000)
+            .ok_or_else(|| "expected SETSxPODS, such as 100x3, of at most 200000 pods".to_owned())
     }
 }
 
@@ -140,16 +141,25 @@ pub async fn measure(
     stage: &Stage,
     sets: Sets,
     policy: Policy,
-    server: &[u32],
+    options: MeasureOptions<'_>,
 ) -> Result<Vec<SetsStep>> {
     let life = Life {
         target,
         views: &stage.views,
         sets,
         policy,
-        server,
+        server: options.server,
     };
-    life.live().await
+    life.live(options.updates).await
+}
+
+/// The options of a measurement.
+#[derive(Clone, Copy, Debug)]
+pub struct MeasureOptions<'a> {
+    /// The processes of the server.
+    pub server: &'a [u32],
+    /// Whether all pods are replaced.
+    pub updates: bool,
 }
 
 struct Life<'t> {
@@ -161,7 +171,7 @@ struct Life<'t> {
 }
 
 impl Life<'_> {
-    async fn live(&self) -> Result<Vec<SetsStep>> {
+    async fn live(&self, updates: bool) -> Result<Vec<SetsStep>> {
         let (sets, all) = (self.sets, self.sets.pods());
         let each = |call: &dyn Fn(&str) -> Call| -> Vec<Call> {
             sets.names().map(|name| call(&name)).collect()
@@ -178,16 +188,17 @@ impl Life<'_> {
         let path = self.path("v1", "services");
         let services = each(&|name| Call::delete(format!("{path}/{name}")));
         let (first, second) = (image(1), image(2));
-        let steps = vec![
-            self.step("create", create, all, |views| views.ready(&first) == all)
-                .await?,
-            self.step("update", update, all, |views| views.ready(&second) == all)
-                .await?,
-            self.step("scale to 0", scale, 0, |views| views.pods() == 0)
-                .await?,
-            self.step("delete", delete, 0, |views| views.sets() == 0)
-                .await?,
-        ];
+        let mut steps = Vec::new();
+        let created = self.step("create", create, all, |views| views.ready(&first) == all);
+        steps.push(created.await?);
+        if updates {
+            let updated = self.step("update", update, all, |views| views.ready(&second) == all);
+            steps.push(updated.await?);
+        }
+        let scaled = self.step("scale to 0", scale, 0, |views| views.pods() == 0);
+        steps.push(scaled.await?);
+        let deleted = self.step("delete", delete, 0, |views| views.sets() == 0);
+        steps.push(deleted.await?);
         // The next measurement has the same names.
         self.send(services).await?;
         Ok(steps)
@@ -206,9 +217,11 @@ impl Life<'_> {
         let begin = Instant::now();
         self.send(calls).await?;
         let reached = self.views.wait_for(|| is_reached(self.views));
-        match tokio::time::timeout(PATIENCE, reached).await {
+        let pods = u32::try_from(self.sets.pods())?;
+        let patience = PATIENCE + PATIENCE_PER_POD * pods;
+        match tokio::time::timeout(patience, reached).await {
             Ok(reached) => reached?,
-            Err(_) => bail!("{name}: {} after {PATIENCE:?}", self.views.summary()),
+            Err(_) => bail!("{name}: {} after {patience:?}", self.views.summary()),
         }
         let elapsed = begin.elapsed();
         let used = processor::time(self.server)?.saturating_sub(before);
@@ -274,6 +287,8 @@ impl Life<'_> {
                         "containers": [{
                             "name": "main",
                             "image": image(1),
+                            // Each set has a template of its own.
+                            "env": [{"name": "SET", "value": name}],
                             "ports": [{"name": "http", "containerPort": 8080}],
                         }],
                     },
@@ -296,6 +311,7 @@ mod tests {
         let sets = |number, replicas| Ok(Sets { number, replicas });
         assert_eq!("100x3".parse(), sets(100, 3));
         assert_eq!("1x200".parse::<Sets>().unwrap().to_string(), "1x200");
+        assert_eq!("100x1000".parse(), sets(100, 1000));
         for wrong in ["", "100", "x3", "0x3", "3x0", "1000x1000", "1x2x3", "-1x3"] {
             assert!(wrong.parse::<Sets>().is_err(), "{wrong}");
         }

@@ -20,8 +20,28 @@ struct Pod {
 #[derive(Default)]
 struct Seen {
     pods: BTreeMap<String, Pod>,
+    /// The number of ready pods with each image.
+    ready: BTreeMap<String, usize>,
     sets: BTreeSet<String>,
     failure: Option<String>,
+}
+
+impl Seen {
+    /// Replaces a pod. The counts follow, because the end of a step is looked for at each event.
+    fn put(&mut self, name: &str, pod: Option<Pod>) {
+        if let Some(pod) = pod.as_ref().filter(|pod| pod.ready) {
+            *self.ready.entry(pod.image.clone()).or_default() += 1;
+        }
+        let before = match pod {
+            Some(pod) => self.pods.insert(name.to_owned(), pod),
+            None => self.pods.remove(name),
+        };
+        if let Some(before) = before.filter(|pod| pod.ready)
+            && let Some(count) = self.ready.get_mut(&before.image)
+        {
+            *count -= 1;
+        }
+    }
 }
 
 /// The views, and the first failure of a task that the measurement depends on.
@@ -43,9 +63,7 @@ impl Views {
 
     /// The number of ready pods with that image.
     pub fn ready(&self, image: &str) -> usize {
-        let seen = self.seen();
-        let pods = seen.pods.values();
-        pods.filter(|pod| pod.ready && pod.image == image).count()
+        self.seen().ready.get(image).copied().unwrap_or_default()
     }
 
     /// The number of sets.
@@ -56,7 +74,7 @@ impl Views {
     /// The state, for an error.
     pub fn summary(&self) -> String {
         let seen = self.seen();
-        let ready = seen.pods.values().filter(|pod| pod.ready).count();
+        let ready: usize = seen.ready.values().sum();
         let (sets, pods) = (seen.sets.len(), seen.pods.len());
         format!("{sets} sets, {pods} pods, {ready} of them ready")
     }
@@ -91,13 +109,7 @@ impl Views {
             ready: conditions.is_some_and(|all| all.iter().any(is_ready))
                 && pod["metadata"]["deletionTimestamp"].is_null(),
         };
-        let mut seen = self.seen();
-        if is_gone {
-            seen.pods.remove(name);
-        } else {
-            seen.pods.insert(name.to_owned(), shown);
-        }
-        drop(seen);
+        self.seen().put(name, (!is_gone).then_some(shown));
         self.changed.notify_one();
     }
 
