@@ -8,6 +8,8 @@ use crate::{Cursor, SyntaxError};
 /// The places of a member of an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Member {
+    /// The start of the object.
+    pub within: usize,
     /// The member with its key and one of the commas beside it: the text without it is an object, too.
     pub whole: Range<usize>,
     /// The value.
@@ -56,6 +58,7 @@ pub fn find_member(text: &[u8], path: &[&str]) -> Result<Option<Member>, SyntaxE
     if !go_to(&mut cursor, parents)? || cursor.peek()? != b'{' {
         return Ok(None);
     }
+    let within = cursor.offset();
     let mut members = cursor.object()?;
     // The place behind the member before.
     let mut before = None;
@@ -74,7 +77,11 @@ pub fn find_member(text: &[u8], path: &[&str]) -> Result<Option<Member>, SyntaxE
                 None if comma => first..cursor.offset() + 1,
                 None => first..value.end,
             };
-            return Ok(Some(Member { whole, value }));
+            return Ok(Some(Member {
+                within,
+                whole,
+                value,
+            }));
         }
         before = Some(value.end);
     }
@@ -144,6 +151,7 @@ mod tests {
         let without = |text: &str, path: &[&str]| {
             let member = find_member(text.as_bytes(), path).unwrap()?;
             let mut text = text.to_owned();
+            assert_eq!(text.as_bytes()[member.within], b'{');
             text.replace_range(member.whole, "");
             Some(text)
         };

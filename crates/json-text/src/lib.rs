@@ -1,7 +1,7 @@
 //! Reading of JSON text in place, without a tree of its values.
 //!
 //! [`Cursor`] goes through the text, one token after the other; [`find`] and [`find_string`] look for the
-//! value at a path of names. Nothing is copied except strings with escapes.
+//! value at a path of names. Nothing is copied except strings with escapes. [`write_string`] writes one.
 //!
 //! The text comes from a writer of JSON, so a value that is skipped is followed to its end and not checked.
 //! Other text gives an error or some value, and never a panic or a reading without an end. No text is too
@@ -11,10 +11,12 @@
 mod cursor;
 mod find;
 mod string;
+mod write;
 
 pub use cursor::{Cursor, Sequence};
 pub use find::{Member, find, find_member, find_string};
 pub use string::StringSlice;
+pub use write::{is_plain, write_string};
 
 /// The text is not JSON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

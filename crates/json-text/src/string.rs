@@ -113,8 +113,8 @@ fn code_unit(text: &[u8]) -> Option<u16> {
 /// words.
 const NEAR_WORDS: usize = 8;
 
-const ONES: u64 = 0x0101_0101_0101_0101;
-const HIGHS: u64 = 0x8080_8080_8080_8080;
+pub(crate) const ONES: u64 = 0x0101_0101_0101_0101;
+pub(crate) const HIGHS: u64 = 0x8080_8080_8080_8080;
 
 /// The index behind the closing quote of a string, and whether there are escapes in front of it. The string
 /// begins at the index, without its first quote. It is searched by eight bytes at a time: most strings are
@@ -188,7 +188,7 @@ fn end_of_escaped_string(text: &[u8], mut at: usize) -> Option<usize> {
 /// Marks the bytes of a word that equal a byte by their high bits. The lowest mark is exact; marks above it
 /// may not be.
 #[inline]
-fn marks(word: u64, byte: u8) -> u64 {
+pub(crate) fn marks(word: u64, byte: u8) -> u64 {
     let other = word ^ (ONES * u64::from(byte));
     other.wrapping_sub(ONES) & !other & HIGHS
 }
@@ -202,7 +202,7 @@ fn exact_marks(word: u64, byte: u8) -> u64 {
 
 /// The index of the byte with the lowest mark.
 #[inline]
-fn lowest(marks: u64) -> usize {
+pub(crate) fn lowest(marks: u64) -> usize {
     (marks.trailing_zeros() / 8) as usize
 }
 

@@ -173,7 +173,7 @@ proptest! {
         let path: Vec<&str> = path.iter().map(String::as_str).collect();
         let found = find_member(text.as_bytes(), &path).unwrap();
         prop_assert_eq!(found.is_some(), !path.is_empty() && at(&value, &path).is_some());
-        if let Some(Member { whole, value: place }) = found {
+        if let Some(Member { whole, value: place, .. }) = found {
             prop_assert_eq!(Ok(Some(text[place].as_bytes())), find(text.as_bytes(), &path));
             let mut cut = text;
             cut.replace_range(whole, "");

@@ -134,10 +134,14 @@ impl Graph {
 
     /// The definition of a kind.
     pub fn kind(&self, group: &str, version: &str, kind: &str) -> Option<&Definition> {
-        let wanted = [group, version, kind];
-        let place = self
-            .kinds
-            .binary_search_by(|known| known.name.map(|word| self.text(word)).cmp(&wanted));
+        let place = self.kinds.binary_search_by(|known| {
+            let word = |index: usize| self.text(known.name[index]);
+            let same_group = word(0).cmp(group);
+            let same_version = || word(1).cmp(version);
+            same_group
+                .then_with(same_version)
+                .then_with(|| word(2).cmp(kind))
+        });
         self.definition(self.kinds[place.ok()?].definition)
     }
 

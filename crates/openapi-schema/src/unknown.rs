@@ -1,6 +1,6 @@
 //! Strict decoding: the fields of an object that its type does not have.
 
-use std::fmt::Write;
+use std::fmt;
 
 use serde_json::Value;
 
@@ -14,69 +14,68 @@ const REPORTED_MAX: usize = 100;
 pub(crate) fn unknown_fields(graph: &Graph, definition: &Definition, value: &Value) -> Vec<String> {
     let mut search = Search {
         graph,
-        path: String::new(),
         found: Vec::new(),
     };
-    search.object(definition, value);
+    search.object(definition, value, &Place::Root);
     search.found
+}
+
+/// The place of a value, from the inside out: almost all fields are known, so no path is built for them.
+enum Place<'p> {
+    Root,
+    Field(&'p Place<'p>, &'p str),
+    Element(&'p Place<'p>, usize),
+}
+
+impl fmt::Display for Place<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Root => Ok(()),
+            Self::Field(Place::Root, name) => f.write_str(name),
+            Self::Field(of, name) => write!(f, "{of}.{name}"),
+            Self::Element(of, index) => write!(f, "{of}[{index}]"),
+        }
+    }
 }
 
 struct Search<'a> {
     graph: &'a Graph,
-    path: String,
     found: Vec<String>,
 }
 
 impl Search<'_> {
-    fn object(&mut self, definition: &Definition, value: &Value) {
+    fn object(&mut self, definition: &Definition, value: &Value, place: &Place<'_>) {
         let Value::Object(fields) = value else { return };
         for (name, value) in fields {
-            let here = self.enter(name);
+            let place = Place::Field(place, name);
             match self.graph.field(definition, name) {
-                Some(field) => self.value(field.node, value),
-                None if self.found.len() < REPORTED_MAX => self.found.push(self.path.clone()),
+                Some(field) => self.value(field.node, value, &place),
+                None if self.found.len() < REPORTED_MAX => self.found.push(place.to_string()),
                 None => {}
             }
-            self.path.truncate(here);
         }
     }
 
-    fn value(&mut self, node: Node, value: &Value) {
+    fn value(&mut self, node: Node, value: &Value, place: &Place<'_>) {
         match (node, value) {
             (Node::Definition(index), value) => {
                 if let Some(definition) = self.graph.definition(index) {
-                    self.object(definition, value);
+                    self.object(definition, value, place);
                 }
             }
             (Node::List(element), Value::Array(values)) => {
                 let element = self.graph.element(element);
                 for (index, value) in values.iter().enumerate() {
-                    let here = self.path.len();
-                    // Writing to a text never fails.
-                    let _ = write!(self.path, "[{index}]");
-                    self.value(element, value);
-                    self.path.truncate(here);
+                    self.value(element, value, &Place::Element(place, index));
                 }
             }
             (Node::Map(element), Value::Object(entries)) => {
                 let element = self.graph.element(element);
                 for (key, value) in entries {
-                    let here = self.enter(key);
-                    self.value(element, value);
-                    self.path.truncate(here);
+                    self.value(element, value, &Place::Field(place, key));
                 }
             }
             _ => {}
         }
-    }
-
-    /// Appends a name to the path and returns the length to go back to.
-    fn enter(&mut self, name: &str) -> usize {
-        let here = self.path.len();
-        if here > 0 {
-            self.path.push('.');
-        }
-        self.path.push_str(name);
-        here
     }
 }

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::fmt::{self, Write as _};
 
+use json_text::is_plain;
 use serde_json::{Map, Number, Value};
 
 /// One element of a path: a field, a key of a list, a value or an index. The order is that in which managed
@@ -222,12 +223,6 @@ fn push_content(out: &mut String, text: &str) {
             push_letter(out, letter);
         }
     }
-}
-
-/// Whether a JSON string of the text has no escapes.
-fn is_plain(text: &str) -> bool {
-    text.bytes()
-        .all(|byte| byte >= b' ' && byte != b'"' && byte != b'\\')
 }
 
 /// Appends a letter of a JSON string, with the escapes that `serde_json` writes.

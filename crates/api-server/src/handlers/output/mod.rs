@@ -63,6 +63,17 @@ impl OutputFormat {
         }
     }
 
+    /// The metadata of a stored object, as the bytes of a `PartialObjectMetadata`.
+    fn partial_bytes(&self, stored: &[u8], version: &str) -> Bytes {
+        let metadata = match self.managed_fields {
+            true => [storage::metadata(stored).unwrap_or(b"{}"), b""],
+            false => storage::metadata_without_managed_fields(stored),
+        };
+        let head = "{\"kind\":\"PartialObjectMetadata\",\"apiVersion\":\"meta.k8s.io/";
+        let parts = [head.as_bytes(), version.as_bytes(), b"\",\"metadata\":"];
+        [&parts[..], &metadata, &[b"}"]].concat().concat().into()
+    }
+
     /// One object as the bytes of an answer or of a watch event; `headings` asks for a table's
     /// column definitions.
     pub(crate) fn one(
@@ -77,9 +88,7 @@ impl OutputFormat {
                 Ok(self.without_omitted(bytes))
             }
             Representation::Yaml => yaml(&storage::decode(resource, stored)?),
-            Representation::Partial(version) => {
-                Ok(self.without_omitted(partial_bytes(&stored.value, version)))
-            }
+            Representation::Partial(version) => Ok(self.partial_bytes(&stored.value, version)),
             Representation::Protobuf => {
                 let info = resource.info();
                 let kind = (info.api_version(), info.kind);
@@ -220,10 +229,9 @@ pub(crate) async fn list(
                 "apiVersion": format!("meta.k8s.io/{version}"),
                 "metadata": meta.json(),
             });
-            let parts = items.iter().map(|item| {
-                let partial = partial_bytes(&item.value, version);
-                Ok([Bytes::new(), view.without_omitted(partial)])
-            });
+            let parts = items
+                .iter()
+                .map(|item| Ok([Bytes::new(), view.partial_bytes(&item.value, version)]));
             concatenated(&head, parts)
         }
         Representation::Protobuf => {
@@ -353,19 +361,6 @@ pub(crate) fn partial(object: &Value, version: &str) -> Value {
         "apiVersion": format!("meta.k8s.io/{version}"),
         "metadata": object["metadata"],
     })
-}
-
-/// The same from the bytes of a stored object.
-fn partial_bytes(stored: &[u8], version: &str) -> Bytes {
-    let metadata = storage::metadata(stored).unwrap_or(b"{}");
-    let head = format!(
-        "{{\"kind\":\"PartialObjectMetadata\",\"apiVersion\":\"meta.k8s.io/{version}\",\"metadata\":"
-    );
-    let mut bytes = Vec::with_capacity(head.len() + metadata.len() + 1);
-    bytes.extend_from_slice(head.as_bytes());
-    bytes.extend_from_slice(metadata);
-    bytes.push(b'}');
-    bytes.into()
 }
 
 fn yaml(value: &Value) -> Result<Bytes, Status> {

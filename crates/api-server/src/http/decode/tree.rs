@@ -160,8 +160,12 @@ impl<'de> Visitor<'de> for Seed<'_> {
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
         let mut map = Map::new();
         while let Some(key) = entries.next_key::<String>()? {
+            if map.is_empty() {
+                // Most objects have a few fields: growing in steps takes longer.
+                map = Map::with_capacity(FIELDS_LIKELY);
+            }
             let place = Place::Field(&self.place, &key);
-            if map.contains_key(&key) {
+            if has_key(&map, &key) {
                 let mut duplicates = self.notes.duplicates.borrow_mut();
                 let path = place.to_string();
                 if duplicates.len() < DUPLICATES_MAX && !duplicates.contains(&path) {
@@ -172,5 +176,19 @@ impl<'de> Visitor<'de> for Seed<'_> {
             map.insert(key, value);
         }
         Ok(Value::Object(map))
+    }
+}
+
+/// The number of fields for which a new object has room.
+const FIELDS_LIKELY: usize = 4;
+
+/// Maps up to this length are searched from the start: a comparison of lengths takes less than the hash of a
+/// key.
+const SEARCHED_ENTRIES_MAX: usize = 16;
+
+fn has_key(map: &Map<String, Value>, key: &str) -> bool {
+    match map.len() {
+        0..=SEARCHED_ENTRIES_MAX => map.keys().any(|known| known == key),
+        _ => map.contains_key(key),
     }
 }

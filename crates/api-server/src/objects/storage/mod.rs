@@ -31,7 +31,9 @@ pub(crate) use lookup::{SyncReads, allocation_key, reading};
 pub(crate) use managed_fields::{ManagedFields, Managers};
 pub(crate) use parts::Parts;
 pub(crate) use put::PutResult;
-pub(crate) use scan::{metadata, undecodable, without_managed_fields};
+pub(crate) use scan::{
+    metadata, metadata_without_managed_fields, undecodable, without_managed_fields,
+};
 use tree::{partial_tree, tree};
 
 /// The stored objects, of the kinds that are served.

@@ -1,16 +1,34 @@
 //! Parts of an encoded object, found in its bytes without a decoded tree.
 
 use std::fmt::Display;
+use std::ops::Range;
 
 use bytes::{Bytes, BytesMut};
 use json_text::{Member, find, find_member};
 use object_model::Status;
 
 const METADATA: &str = "metadata";
+const MANAGED_FIELDS: &str = "managedFields";
 
 /// The metadata of an object, as JSON.
 pub(crate) fn metadata(encoded: &[u8]) -> Option<&[u8]> {
     find(encoded, &[METADATA]).unwrap_or_default()
+}
+
+/// The metadata of an object without its managed fields, as JSON: the text in front of these, and that
+/// behind them.
+pub(crate) fn metadata_without_managed_fields(encoded: &[u8]) -> [&[u8]; 2] {
+    let found = find_member(encoded, &[METADATA, MANAGED_FIELDS]);
+    let Some(Member { within, whole, .. }) = found.unwrap_or_default() else {
+        return [metadata(encoded).unwrap_or(b"{}"), b""];
+    };
+    let end = match encoded.get(whole.end) {
+        // The store has them as the last member: nobody need look for the end of the metadata.
+        Some(b'}') => whole.end + 1,
+        _ => within + metadata(encoded).map_or(0, <[u8]>::len),
+    };
+    let part = |range: Range<usize>| encoded.get(range).unwrap_or_default();
+    [part(within..whole.start), part(whole.end..end)]
 }
 
 /// The object without `metadata.managedFields`.
@@ -20,8 +38,8 @@ pub(crate) fn without_managed_fields(encoded: &Bytes) -> Bytes {
 
 /// The object without `metadata.managedFields`, and the text of these.
 pub(super) fn cut_managed_fields(encoded: &Bytes) -> (Bytes, Option<Bytes>) {
-    let found = find_member(encoded, &[METADATA, "managedFields"]);
-    let Some(Member { whole, value }) = found.unwrap_or_default() else {
+    let found = find_member(encoded, &[METADATA, MANAGED_FIELDS]);
+    let Some(Member { whole, value, .. }) = found.unwrap_or_default() else {
         return (encoded.clone(), None);
     };
     let mut out = BytesMut::with_capacity(encoded.len() - whole.len());
@@ -65,6 +83,8 @@ mod tests {
             assert_eq!(cut, encoded(&expected));
             let list = object["metadata"].get("managedFields").map(encoded);
             assert_eq!(text, list);
+            let metadata = metadata_without_managed_fields(&encoded(&object)).concat();
+            assert_eq!(metadata, encoded(&expected["metadata"]));
         }
     }
 }

@@ -1,0 +1,102 @@
+//! Strings as JSON, with the escapes that `serde_json` writes.
+
+use crate::string::{HIGHS, ONES, lowest, marks};
+
+/// Appends a text as a string of JSON.
+pub fn write_string(out: &mut Vec<u8>, text: &str) {
+    let mut rest = text.as_bytes();
+    out.reserve(rest.len() + 2);
+    out.push(b'"');
+    loop {
+        let (plain, behind) = rest.split_at(plain_length(rest));
+        out.extend_from_slice(plain);
+        let Some((byte, behind)) = behind.split_first() else {
+            break;
+        };
+        write_escape(out, *byte);
+        rest = behind;
+    }
+    out.push(b'"');
+}
+
+/// Whether a string of JSON has the text as it is, without escapes.
+pub fn is_plain(text: &str) -> bool {
+    plain_length(text.as_bytes()) == text.len()
+}
+
+/// The number of bytes in front of the first one that needs an escape. They are looked at by eight at a time:
+/// most strings are short.
+#[inline]
+fn plain_length(text: &[u8]) -> usize {
+    let (words, rest) = text.as_chunks::<8>();
+    for (index, word) in words.iter().enumerate() {
+        let word = u64::from_le_bytes(*word);
+        let found = marks(word, b'"') | marks(word, b'\\') | below_space(word);
+        if found != 0 {
+            return index * 8 + lowest(found);
+        }
+    }
+    let found = rest.iter().position(|byte| is_escaped(*byte));
+    found.map_or(text.len(), |found| words.len() * 8 + found)
+}
+
+#[inline]
+fn is_escaped(byte: u8) -> bool {
+    byte < b' ' || byte == b'"' || byte == b'\\'
+}
+
+/// Marks the control characters of a word by their high bits. The lowest mark is exact.
+#[inline]
+fn below_space(word: u64) -> u64 {
+    word.wrapping_sub(ONES * u64::from(b' ')) & !word & HIGHS
+}
+
+#[cold]
+fn write_escape(out: &mut Vec<u8>, byte: u8) {
+    let letter = match byte {
+        b'"' | b'\\' => byte,
+        0x8 => b'b',
+        0xc => b'f',
+        b'\n' => b'n',
+        b'\r' => b'r',
+        b'\t' => b't',
+        _ => {
+            const DIGITS: &[u8; 16] = b"0123456789abcdef";
+            let digit = |half: u8| DIGITS[usize::from(half & 0xf)];
+            out.extend_from_slice(&[b'\\', b'u', b'0', b'0', digit(byte >> 4), digit(byte)]);
+            return;
+        }
+    };
+    out.extend_from_slice(&[b'\\', letter]);
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn written(text: &str) -> String {
+        let mut out = Vec::new();
+        write_string(&mut out, text);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn each_byte_is_written_as_serde_json_does_wherever_it_is() {
+        for char in (0..=0x100).filter_map(char::from_u32) {
+            for before in 0..18 {
+                let text = format!("{}{char}é{char}end", "-".repeat(before));
+                assert_eq!(written(&text), serde_json::to_string(&text).unwrap());
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_written_as_serde_json_does(text in "\\PC*|[\"\\\\\n\u{0}-\u{9}a ]*") {
+            prop_assert_eq!(written(&text), serde_json::to_string(&text).unwrap());
+            prop_assert_eq!(is_plain(&text), written(&text).len() == text.len() + 2);
+        }
+    }
+}
