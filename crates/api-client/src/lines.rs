@@ -16,6 +16,8 @@ pub struct ResponseLines {
     part: Bytes,
     /// The beginning of a line whose end has not arrived.
     begun: BytesMut,
+    /// Whether nothing more arrives.
+    over: bool,
 }
 
 impl ResponseLines {
@@ -24,7 +26,13 @@ impl ResponseLines {
             body,
             part: Bytes::new(),
             begun: BytesMut::new(),
+            over: false,
         }
+    }
+
+    /// Whether the answer is over. The last line of an answer that broke off may be a part of one.
+    pub fn is_over(&self) -> bool {
+        self.over
     }
 
     /// The next line without its end; `None` after the last. The last may have no end.
@@ -45,6 +53,7 @@ impl ResponseLines {
                     }
                 }
                 None => {
+                    self.over = true;
                     let rest = self.begun.split().freeze();
                     return Ok((!rest.is_empty()).then_some(rest));
                 }

@@ -10,7 +10,7 @@ use k8s_openapi::api::authorization::v1::SubjectAccessReview;
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
-    ConfigMap, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Secret, Service,
+    ConfigMap, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, Secret, Service,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
@@ -25,7 +25,7 @@ use crate::error::Result;
 pub type Decoder = fn(&[u8]) -> Result<Box<dyn Any>>;
 
 /// The shared decoders.
-pub static SHARED_DECODERS: [Decoder; 18] = [
+pub static SHARED_DECODERS: [Decoder; 19] = [
     decoder::<CSIDriver>,
     decoder::<CSINode>,
     decoder::<CertificateSigningRequest>,
@@ -36,6 +36,7 @@ pub static SHARED_DECODERS: [Decoder; 18] = [
     decoder::<Node>,
     decoder::<PersistentVolume>,
     decoder::<PersistentVolumeClaim>,
+    decoder::<Pod>,
     decoder::<PodDisruptionBudget>,
     decoder::<ResourceClaim>,
     decoder::<Secret>,

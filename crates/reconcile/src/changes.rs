@@ -5,7 +5,7 @@
 //! It may therefore miss intermediate states, but never the last one.
 
 use std::any::Any;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::marker::PhantomData;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -62,6 +62,9 @@ impl<K: ?Sized> ObjectChange<K> {
     }
 }
 
+/// The number of waiting changes whose room an empty mailbox keeps.
+const KEPT_ENTRIES_MAX: usize = 32;
+
 /// Changes that wait for a subscriber.
 pub(crate) struct Mailbox<K: ?Sized> {
     state: Mutex<State<K>>,
@@ -70,7 +73,7 @@ pub(crate) struct Mailbox<K: ?Sized> {
 
 struct State<K: ?Sized> {
     order: VecDeque<Key>,
-    pending: BTreeMap<Key, Pending<K>>,
+    pending: HashMap<Key, Pending<K>>,
     closed: bool,
 }
 
@@ -84,7 +87,7 @@ impl<K: ?Sized> Mailbox<K> {
     pub(crate) fn new() -> Self {
         let state = State {
             order: VecDeque::new(),
-            pending: BTreeMap::new(),
+            pending: HashMap::new(),
             closed: false,
         };
         Self {
@@ -96,7 +99,11 @@ impl<K: ?Sized> Mailbox<K> {
     pub(crate) fn push(&self, key: &Key, change: ObjectChange<K>) {
         {
             let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-            let waiting = state.pending.remove(key);
+            // Most mailboxes are empty: nothing waits for the key.
+            let waiting = match state.pending.is_empty() {
+                true => None,
+                false => state.pending.remove(key),
+            };
             let known = waiting.is_some();
             let merged = merge(waiting, change);
             if let Some(pending) = merged {
@@ -123,6 +130,11 @@ impl<K: ?Sized> Mailbox<K> {
     fn take(&self) -> Result<ObjectChange<K>, bool> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(key) = state.order.pop_front() else {
+            // A burst's room is given back.
+            if state.pending.capacity() > KEPT_ENTRIES_MAX {
+                state.pending = HashMap::new();
+                state.order = VecDeque::new();
+            }
             return Err(!state.closed);
         };
         let Some(mut pending) = state.pending.remove(&key) else {

@@ -2,8 +2,7 @@
 
 use api_client::{Api, Client, Event};
 use futures::Stream;
-use k8s_openapi::api::core::v1::Pod;
-use resource_kinds::pod_view::{PodView, Sharing};
+use resource_kinds::pod_view::{PodRecord, PodView, Sharing};
 
 use crate::{Cache, Component, Identity, Key, WatchConfig};
 
@@ -11,8 +10,8 @@ impl Cache<PodView> {
     /// Views of all pods; ends with its component.
     pub fn of_pods(client: &Client, component: &Component) -> Self {
         let mut sharing = Sharing::default();
-        let all: Api<Pod> = Api::all(client.clone());
-        let view = move |pod| sharing.pod(pod);
+        let all: Api<PodRecord> = Api::all(client.clone());
+        let view = move |pod| sharing.record(pod);
         Self::spawn_as(
             all,
             WatchConfig::default(),

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::Request;
-use json_text::{find, find_string};
+use json_text::{Cursor, find, find_string};
 use tokio::time::timeout;
 
 use crate::client::{Client, decode};
@@ -310,9 +310,10 @@ impl Watcher {
             None => Ok(Ok(None)),
         };
         // A silent watch is resumed as one that has ended.
+        let is_over = self.stream.as_ref().is_none_or(ResponseLines::is_over);
         let message = match line {
             Ok(Ok(Some(line))) if line.is_empty() => return Ok(None),
-            Ok(Ok(Some(line))) => Message::read(&line),
+            Ok(Ok(Some(line))) => Message::read(&line, !is_over),
             Ok(Ok(None)) | Err(_) => {
                 self.follow(Answer::Over(None));
                 return Ok(None);
@@ -348,9 +349,13 @@ enum Message {
 }
 
 impl Message {
-    fn read(line: &Bytes) -> crate::Result<Self> {
+    /// Reads a line; `whole` if its end has arrived.
+    fn read(line: &Bytes, whole: bool) -> crate::Result<Self> {
         let kind = find_string(line, &["type"]).map_err(syntax)?;
-        let object = find(line, &["object"]).map_err(syntax)?;
+        let object = match object_at_end(line).filter(|_| whole) {
+            Some(object) => Some(object),
+            None => find(line, &["object"]).map_err(syntax)?,
+        };
         let message = kind.zip(object);
         let (kind, object) = message.ok_or_else(|| malformed("a message of a watch"))?;
         let object = line.slice_ref(object);
@@ -364,6 +369,16 @@ impl Message {
             _ => return Err(malformed("a known type of watch event")),
         })
     }
+}
+
+/// The object of a message in the form that API servers write, in which it is the last member: it ends with
+/// the message, so nobody need look for its end.
+fn object_at_end(line: &[u8]) -> Option<&[u8]> {
+    let mut cursor = Cursor::new(line);
+    cursor.object().ok()?;
+    (cursor.take_key("type") && cursor.string().is_ok()).then_some(())?;
+    let rest = line[cursor.offset()..].strip_prefix(b",\"object\":")?;
+    rest.trim_ascii_end().strip_suffix(b"}")
 }
 
 #[cfg(test)]

@@ -238,3 +238,27 @@ async fn a_server_without_versions_is_an_error() {
     let events = told(&mut watcher).await.join(" ");
     assert_eq!(events, "no version [ ] no version [ ] broken");
 }
+
+/// The object ends with the message. A message of an answer that broke off is read to its end, so that its
+/// beginning is not taken for the object.
+#[test]
+fn the_object_of_a_message_is_found_in_any_form_but_not_in_a_part() {
+    let object = r#"{"metadata":{"name":"}{","resourceVersion":"7"},"spec":{}}"#;
+    let read = |line: &str, whole: bool| match Message::read(&line.to_owned().into(), whole) {
+        Ok(Message::Event(version, Some(Event::Apply(object)))) => Some((version, object)),
+        _ => None,
+    };
+    let found = Some(("7".to_owned(), Bytes::from(object)));
+    let written = format!(r#"{{"type":"ADDED","object":{object}}}"#);
+    for line in [
+        written.clone(),
+        format!(r#"{{"object":{object},"type":"ADDED"}}"#),
+        format!(r#"{{ "type" : "ADDED", "object" : {object} }}"#),
+    ] {
+        assert_eq!(read(&line, true), found);
+        assert_eq!(read(&line, false), found);
+    }
+    for missing in 1..4 {
+        assert_eq!(read(&written[..written.len() - missing], false), None);
+    }
+}

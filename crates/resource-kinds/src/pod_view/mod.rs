@@ -5,6 +5,7 @@
 //! decisions: the pod's own ones are stored together, and equal specifications are shared
 //! ([`Sharing`]). It is read-only; a component that needs more of a pod asks the API server.
 
+mod record;
 mod sharing;
 mod spec;
 mod status;
@@ -16,6 +17,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerStateTerminated, ObjectReference, Pod, PodSpec};
 use object_model::Quantity;
 
+pub use record::PodRecord;
 pub use sharing::Sharing;
 
 use crate::well_known::annotations::{ENDS_WITH_LEASE, POD_DELETION_COST};

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{Pod, PodSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 
-use super::{Controller, Deletion, Labels, PodView, Said, Text, spec, status};
+use super::{Controller, Deletion, Labels, PodRecord, PodView, Said, Text, spec, status};
 
 /// Number of stored values that starts a sweep of unused ones.
 const SWEEP_AT_MIN: usize = 256;
@@ -27,6 +27,11 @@ pub struct Sharing {
 impl Sharing {
     /// The view of a pod.
     pub fn pod(&mut self, pod: Pod) -> PodView {
+        self.record(pod.into())
+    }
+
+    /// The view of a pod of which only the fields of a view were decoded.
+    pub fn record(&mut self, pod: PodRecord) -> PodView {
         let meta = pod.metadata;
         let name: Text = meta.name.unwrap_or_default().into();
         let mut view = PodView {

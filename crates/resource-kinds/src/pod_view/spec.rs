@@ -2,9 +2,10 @@
 
 use k8s_openapi::api::core::v1::{Container, Lifecycle, PodSpec, Volume};
 
+use super::record::{ContainerRecord, SpecRecord, VolumeRecord};
 use super::{Claim, PodView, Sharing, Text};
 
-pub(super) fn fill(view: &mut PodView, sharing: &mut Sharing, spec: PodSpec) {
+pub(super) fn fill(view: &mut PodView, sharing: &mut Sharing, spec: SpecRecord) {
     let not_empty = |text: &&str| !text.is_empty();
     let node = spec.node_name.as_deref().filter(not_empty);
     view.node = node.map(|node| sharing.text(node));
@@ -17,7 +18,7 @@ pub(super) fn fill(view: &mut PodView, sharing: &mut Sharing, spec: PodSpec) {
     view.spec = sharing.spec(view.controller.as_deref(), shared(spec));
 }
 
-fn claim(pod: &str, volume: &Volume) -> Option<Claim> {
+fn claim(pod: &str, volume: &VolumeRecord) -> Option<Claim> {
     let (name, ephemeral): (Text, bool) = match &volume.persistent_volume_claim {
         Some(source) => (source.claim_name.as_str().into(), false),
         None => {
@@ -29,11 +30,11 @@ fn claim(pod: &str, volume: &Volume) -> Option<Claim> {
 }
 
 /// The fields for scheduling, diagnosis and the loss of a node.
-fn shared(spec: PodSpec) -> PodSpec {
-    let containers = |all: Vec<Container>| all.into_iter().map(container).collect();
+fn shared(spec: SpecRecord) -> PodSpec {
+    let containers = |all: Vec<ContainerRecord>| all.into_iter().map(container).collect();
     PodSpec {
         affinity: spec.affinity,
-        containers: containers(spec.containers),
+        containers: spec.containers.map(containers).unwrap_or_default(),
         host_network: spec.host_network,
         init_containers: spec.init_containers.map(containers),
         node_selector: spec.node_selector,
@@ -56,13 +57,20 @@ fn shared(spec: PodSpec) -> PodSpec {
 }
 
 /// The volumes that are directories of the node: a pod that uses one cannot follow its set elsewhere.
-fn directories(mut volumes: Vec<Volume>) -> Vec<Volume> {
-    volumes.retain(|volume| volume.host_path.is_some());
-    volumes.shrink_to_fit();
-    volumes
+fn directories(volumes: Vec<VolumeRecord>) -> Vec<Volume> {
+    let of_node = volumes.into_iter().filter(|one| one.host_path.is_some());
+    let mut directories: Vec<Volume> = of_node
+        .map(|volume| Volume {
+            name: volume.name,
+            host_path: volume.host_path,
+            ..Volume::default()
+        })
+        .collect();
+    directories.shrink_to_fit();
+    directories
 }
 
-fn container(full: Container) -> Container {
+fn container(full: ContainerRecord) -> Container {
     let post_start = full.lifecycle.and_then(|lifecycle| lifecycle.post_start);
     Container {
         image: full.image,

@@ -142,6 +142,7 @@ const TABLE: &[(&str, Said)] = &[
     ("api-server/src/objects/rewrite.rs", STORED),
     ("api-server/src/handlers/selection.rs", STORED),
     ("api-server/src/handlers/verbs/delete.rs", STORED),
+    ("api-server/src/objects/storage/encode.rs", STORED),
     ("api-server/src/objects/storage/managed_fields.rs", STORED),
     ("api-server/src/objects/storage/parts.rs", STORED),
     ("api-server/src/objects/storage/scan.rs", STORED),
