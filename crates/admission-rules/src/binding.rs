@@ -11,12 +11,12 @@ use crate::request::{Request, Subject};
 /// Group and plural of a kind that is served, by its version (`apps/v1`) and name.
 pub type PluralOf<'a> = dyn Fn(&str, &str) -> Option<(String, String)> + 'a;
 
-/// The source of parameters.
+/// The cluster as policies see it: the source of their parameters.
 #[derive(Clone, Copy)]
 pub struct Cluster<'a> {
-    /// All objects.
+    /// Reads any object of the cluster: parameter objects and namespaces.
     pub objects: &'a dyn ObjectReader,
-    /// All kinds.
+    /// Finds the plural of a kind, for the path of parameter objects.
     pub plural_of: &'a PluralOf<'a>,
 }
 
@@ -25,7 +25,7 @@ pub struct Cluster<'a> {
 pub(crate) struct BoundPolicy<R> {
     pub policy: String,
     pub binding: String,
-    /// Both specs.
+    /// `spec` of the policy and `spec` of its binding, in this order.
     pub spec: Value,
     pub bound: Value,
     /// The policy's rules, or the error of compiling them.
@@ -72,12 +72,12 @@ impl<R> BoundPolicy<R> {
         Ok(of_policy.filter(|_| of_binding.is_some()))
     }
 
-    /// Whether `failurePolicy` is `Ignore`.
+    /// Whether a failed evaluation lets the request pass: `failurePolicy: Ignore`.
     pub fn may_fail(&self) -> bool {
         self.spec["failurePolicy"] == "Ignore"
     }
 
-    /// The objects with settings: one null where the policy has none.
+    /// The policy's parameter objects; one null if the policy has no `paramKind`.
     pub fn settings(
         &self,
         request: &Request<'_>,

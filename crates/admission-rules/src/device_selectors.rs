@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::expressions::refuse;
 
-/// The plug-in.
+/// The admission plug-in that refuses device selectors in CEL that do not compile.
 #[derive(Debug)]
 pub struct DeviceSelectors;
 

@@ -14,7 +14,7 @@ const PARAMS: &str = "params";
 /// The variable with the policy's computed variables.
 const VARIABLES: &str = "variables";
 
-/// A named expression.
+/// A match condition: a CEL expression with the name that messages show.
 #[derive(Clone, Debug)]
 pub(crate) struct Condition {
     pub(crate) name: String,
@@ -73,7 +73,7 @@ pub(crate) fn conditions(list: &Value, params: bool) -> Result<Vec<Condition>, S
     .collect()
 }
 
-/// Whether all conditions hold.
+/// Whether all conditions are true; an error counts only if no condition is false.
 pub(crate) fn met(conditions: &[Condition], values: &Values) -> MatchResult {
     let mut unknown = None;
     for condition in conditions {

@@ -11,9 +11,9 @@ use crate::request::Request;
 pub struct Target<'a> {
     /// API group, empty for core.
     pub group: &'a str,
-    /// Version.
+    /// API version, for instance `v1`.
     pub version: &'a str,
-    /// Resource, plural.
+    /// Resource in the plural, for instance `pods`.
     pub plural: &'a str,
     /// Sub-resource, empty for the object itself.
     pub subresource: &'a str,

@@ -33,7 +33,7 @@ enum Mutation {
     Json(Expression),
 }
 
-/// One change.
+/// The change that one mutation of a policy makes.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Patch {
     /// An apply configuration to merge into the object.
@@ -45,7 +45,7 @@ pub enum Patch {
 /// The object of a refusal.
 #[derive(Clone, Copy, Debug)]
 pub struct RefusedObject<'a> {
-    /// The place.
+    /// The path of the refused request.
     pub target: Target<'a>,
     /// The name of the object.
     pub name: &'a str,
@@ -71,12 +71,12 @@ impl MutatingPolicies {
         }
     }
 
-    /// Whether there are none.
+    /// Whether no policy applies to any request.
     pub fn is_empty(&self) -> bool {
         self.bound.is_empty()
     }
 
-    /// One after the other.
+    /// The policies in the order in which they are applied.
     pub fn iter(&self) -> impl Iterator<Item = &MutatingPolicy> {
         self.bound.iter()
     }

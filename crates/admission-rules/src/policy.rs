@@ -47,7 +47,7 @@ struct Validation {
 pub struct PolicyJudgement {
     /// The refusal, if there is one.
     pub denied: Option<Status>,
-    /// Warnings for the client.
+    /// Warnings for the client, sent as `Warning` headers.
     pub warnings: Vec<String>,
     /// Annotations for the audit log.
     pub audited: Vec<String>,
@@ -68,7 +68,7 @@ impl Policies {
         }
     }
 
-    /// Whether there are none.
+    /// Whether no policy applies to any request.
     pub fn is_empty(&self) -> bool {
         self.bound.is_empty()
     }

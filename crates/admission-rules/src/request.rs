@@ -5,21 +5,21 @@ use serde_json::{Value, json};
 
 use crate::matching::Target;
 
-/// A kind of objects.
+/// The group, version and kind of objects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ObjectKind<'a> {
     /// API group, empty for core.
     pub group: &'a str,
-    /// Version.
+    /// API version, for instance `v1`.
     pub version: &'a str,
-    /// Name.
+    /// Kind, for instance `Pod`.
     pub kind: &'a str,
 }
 
 /// The resource of a request, and the kind of its object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Subject<'a> {
-    /// The place.
+    /// The path of the written object.
     pub target: Target<'a>,
     /// The kind; a sub-resource may have a kind of its own.
     pub kind: ObjectKind<'a>,
@@ -40,13 +40,13 @@ pub struct Request<'a> {
     pub namespace: &'a str,
     /// Name; empty where it is still to be generated.
     pub name: &'a str,
-    /// `username`, `uid`, `groups`, `extra`.
+    /// The user as `userInfo` of an AdmissionReview: `username`, `uid`, `groups`, `extra`.
     pub user: Value,
     /// The new object; null in a deletion.
     pub object: &'a Value,
     /// The old object; null in a creation.
     pub old: &'a Value,
-    /// Whether it is a dry run.
+    /// Whether nothing is stored (`dryRun=All`).
     pub dry_run: bool,
     /// `CreateOptions` and the like; null of `CONNECT`.
     pub options: Value,

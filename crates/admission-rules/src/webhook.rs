@@ -24,21 +24,21 @@ pub enum Client {
     },
 }
 
-/// One webhook.
+/// One webhook of a ValidatingWebhookConfiguration or MutatingWebhookConfiguration.
 #[derive(Clone, Debug)]
 pub struct Webhook {
-    /// Its name.
+    /// Its name in the configuration, for instance `policy.example.com`.
     pub name: String,
     /// The name of the configuration that has it.
     pub configuration: String,
-    /// Its address.
+    /// The URL or the Service that is called (`clientConfig`).
     pub client: Client,
     /// The CA certificates for its server certificate, in PEM and base64; if empty, the machine's
     /// trusted ones.
     pub ca_bundle: String,
-    /// Its timeout in seconds.
+    /// `timeoutSeconds`: 1 to 30, 10 by default.
     pub timeout_seconds: u64,
-    /// Whether `failurePolicy` is `Fail`.
+    /// Whether an error of the call refuses the request (`failurePolicy: Fail`).
     pub must_answer: bool,
     /// Whether it is called again after later ones have changed the object (`reinvocationPolicy`).
     pub asked_again: bool,

@@ -67,7 +67,7 @@ impl<K: Resource> Api<K> {
         Self::of(client, kind, Some(&namespace))
     }
 
-    /// All objects.
+    /// The objects of all namespaces, or those of the cluster scope.
     pub fn all(client: Client) -> Self
     where
         K::DynamicType: Default,
@@ -180,7 +180,7 @@ impl<K> Api<K> {
 }
 
 impl<K: DeserializeOwned> Api<K> {
-    /// Reads an object.
+    /// Reads one object by name; an error with code 404 if there is none.
     pub async fn get(&self, name: &str) -> Result<K> {
         decode(&self.objects.get(name, self.objects.metadata_only).await?)
     }
@@ -196,7 +196,7 @@ impl<K: DeserializeOwned> Api<K> {
         found(read.and_then(|bytes| decode(&bytes)))
     }
 
-    /// Lists objects.
+    /// Lists the selected objects: one page if `params` has a limit.
     pub async fn list(&self, params: &ListParams) -> Result<ObjectList<K>> {
         let metadata_only = self.objects.metadata_only;
         ObjectList::decode(&self.objects.list(params, metadata_only).await?)
@@ -210,7 +210,7 @@ impl<K: DeserializeOwned> Api<K> {
         ObjectList::decode(&self.objects.list(params, true).await?)
     }
 
-    /// Creates an object.
+    /// Creates an object (POST) and returns it as stored.
     pub async fn create(&self, params: &PostParams, object: &K) -> Result<K>
     where
         K: Serialize,
@@ -251,7 +251,7 @@ impl<K: DeserializeOwned> Api<K> {
         written(&self.objects.patch("", name, params, patch).await?)
     }
 
-    /// Replaces an object.
+    /// Replaces an object (PUT); its resourceVersion must be the stored one, if it has one.
     pub async fn replace(&self, name: &str, params: &PostParams, object: &K) -> Result<K>
     where
         K: Serialize,
@@ -268,7 +268,7 @@ impl<K: DeserializeOwned> Api<K> {
             .await
     }
 
-    /// Changes an object.
+    /// Changes an object (PATCH) and returns it as stored.
     pub async fn patch<P: Serialize>(
         &self,
         name: &str,
@@ -320,15 +320,15 @@ fn found<T>(read: Result<T>) -> Result<Option<T>> {
 /// Parameters of a container's log.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LogParams {
-    /// The container; may be absent if there is only one.
+    /// The container; `None` if the pod has only one.
     pub container: Option<String>,
-    /// The log goes on while the container writes.
+    /// Whether the stream continues while the container writes.
     pub follow: bool,
-    /// The largest number of bytes.
+    /// The largest number of bytes that are returned.
     pub limit_bytes: Option<i64>,
-    /// The log of the run before.
+    /// Whether the log is that of the container's previous instance.
     pub previous: bool,
-    /// Only the last lines.
+    /// The number of lines at the end that are returned; `None` for all.
     pub tail_lines: Option<i64>,
 }
 

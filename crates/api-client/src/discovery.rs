@@ -11,11 +11,11 @@ use crate::resource::ApiResource;
 /// A kind that a server serves.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServedResource {
-    /// Its names.
+    /// Group, version, kind and plural.
     pub resource: ApiResource,
     /// Whether its objects are in namespaces.
     pub namespaced: bool,
-    /// The permitted verbs.
+    /// The verbs that the server serves, for instance `list`.
     pub verbs: Vec<String>,
 }
 
@@ -31,7 +31,7 @@ impl ServedResource {
 pub struct ServedGroup {
     /// Its name; empty for the core group.
     pub name: String,
-    /// Its versions.
+    /// Its versions, the preferred one first.
     pub versions: Vec<String>,
 }
 

@@ -10,7 +10,7 @@ use crate::transport::BoxError;
 /// The result of a request.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// A request that failed.
+/// The error of a request: refused by the server, not answered, or not understood.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The server refused it.
@@ -52,11 +52,11 @@ impl Error {
 pub struct Status {
     /// `Success` or `Failure`.
     pub status: String,
-    /// The code of HTTP.
+    /// HTTP status code.
     pub code: u16,
-    /// For people.
+    /// Message for users.
     pub message: String,
-    /// Machine-readable cause.
+    /// Reason for programs, for instance `NotFound`.
     pub reason: String,
     /// The object in question, and details of the causes.
     pub details: Option<StatusDetails>,
@@ -66,15 +66,15 @@ pub struct Status {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct StatusDetails {
-    /// Name of the object.
+    /// Name of the object; empty if the refusal is about none.
     pub name: String,
-    /// Its group.
+    /// API group of the object; empty for core.
     pub group: String,
-    /// Its resource or kind.
+    /// Resource or kind of the object, as the server chooses.
     pub kind: String,
-    /// Its UID.
+    /// UID of the object; empty if the server did not send it.
     pub uid: String,
-    /// Everything that is wrong.
+    /// The single causes, for instance one for each invalid field.
     pub causes: Vec<StatusCause>,
     /// Seconds after which the client may try again.
     pub retry_after_seconds: u32,
@@ -84,11 +84,11 @@ pub struct StatusDetails {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct StatusCause {
-    /// Machine-readable cause.
+    /// Cause for programs, for instance `FieldValueInvalid`.
     pub reason: String,
-    /// For people.
+    /// Message for users.
     pub message: String,
-    /// The field.
+    /// Path of the field, for instance `spec.replicas`.
     pub field: String,
 }
 

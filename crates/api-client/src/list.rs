@@ -8,12 +8,12 @@ use serde::de::{DeserializeOwned, Error as _};
 use crate::client::decode;
 use crate::error::{Error, Result};
 
-/// Objects of one kind.
+/// One page of a list of objects of one kind.
 #[derive(Clone, Debug, Default)]
 pub struct ObjectList<K> {
     /// The version of the list, and the place where the page ends.
     pub metadata: ListMeta,
-    /// The objects.
+    /// The objects of this page, in the order of their keys.
     pub items: Vec<K>,
 }
 

@@ -5,7 +5,7 @@ use serde::Serialize;
 use crate::error::{Error, Result};
 use crate::request::Query;
 
-/// Parameters of a list.
+/// Selection and paging of a list.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ListParams {
     /// Only objects with these labels.
@@ -66,7 +66,7 @@ impl ListParams {
 /// Parameters of a creation, or of a replacement.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PostParams {
-    /// Nothing is stored.
+    /// Whether the server only checks the request and stores nothing (`dryRun=All`).
     pub dry_run: bool,
     /// The owner of the fields; the server takes the client's name otherwise.
     pub field_manager: Option<String>,
@@ -87,10 +87,10 @@ fn add_write(query: &mut Query, dry_run: bool, field_manager: Option<&str>) {
     }
 }
 
-/// Parameters of a patch.
+/// Parameters of a patch, server-side apply included.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PatchParams {
-    /// Nothing is stored.
+    /// Whether the server only checks the request and stores nothing (`dryRun=All`).
     pub dry_run: bool,
     /// Server-side apply takes fields over from their owners.
     pub force: bool,
@@ -148,7 +148,7 @@ impl<T: Serialize> Patch<T> {
     }
 }
 
-/// Parameters of a deletion.
+/// `DeleteOptions` of a deletion.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DeleteParams {
@@ -164,12 +164,12 @@ pub struct DeleteParams {
 }
 
 impl DeleteParams {
-    /// Dependents are deleted later.
+    /// Deletes the object; the garbage collector deletes its dependents later.
     pub fn background() -> Self {
         Self::propagating(PropagationPolicy::Background)
     }
 
-    /// Dependents are deleted first.
+    /// Deletes the dependents first; until then the object has a finalizer.
     pub fn foreground() -> Self {
         Self::propagating(PropagationPolicy::Foreground)
     }
@@ -192,21 +192,21 @@ impl DeleteParams {
         self
     }
 
-    /// Only in that state.
+    /// Deletes the object only if it has this UID and resourceVersion; otherwise 409.
     pub fn preconditions(mut self, preconditions: Preconditions) -> Self {
         self.preconditions = Some(preconditions);
         self
     }
 }
 
-/// The state in which an object is deleted.
+/// The UID and the resourceVersion that an object must have to be deleted.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Preconditions {
-    /// Only this version.
+    /// The resourceVersion that the object must have.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resource_version: Option<String>,
-    /// Only the object with this UID.
+    /// The UID that the object must have.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub uid: Option<String>,
 }

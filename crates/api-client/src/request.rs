@@ -43,13 +43,13 @@ pub(crate) fn object_path(collection: &str, name: &str, subresource: &str) -> Re
     }
 }
 
-/// Reads a path.
+/// A GET request for a path with its query.
 pub(crate) fn get(uri: String) -> Result<Request<Bytes>> {
     let request = Request::get(uri).body(Bytes::new());
     request.map_err(Error::Request)
 }
 
-/// Reads a path in another form than the whole object.
+/// A GET request with an `Accept` header: for a part of the object, or another form.
 pub(crate) fn get_as(uri: String, accept: Option<&str>) -> Result<Request<Bytes>> {
     let Some(accept) = accept else {
         return get(uri);
@@ -59,14 +59,14 @@ pub(crate) fn get_as(uri: String, accept: Option<&str>) -> Result<Request<Bytes>
     request.map_err(Error::Request)
 }
 
-/// Writes JSON.
+/// A request that sends JSON: POST, PUT or DELETE.
 pub(crate) fn write(method: Method, uri: String, body: Vec<u8>) -> Result<Request<Bytes>> {
     let request = Request::builder().method(method).uri(uri);
     let request = request.header(CONTENT_TYPE, JSON).body(body.into());
     request.map_err(Error::Request)
 }
 
-/// Writes a patch.
+/// A PATCH request with the patch's media type.
 pub(crate) fn patch(
     uri: String,
     content_type: &str,

@@ -140,11 +140,11 @@ impl<K: Resource> ResourceExt for K {}
 pub struct ApiResource {
     /// Group; empty for the core group.
     pub group: String,
-    /// Version.
+    /// API version, for instance `v1`.
     pub version: String,
-    /// Kind.
+    /// Kind, for instance `StatefulSet`.
     pub kind: String,
-    /// The plural in paths.
+    /// Plural in paths, for instance `statefulsets`.
     pub plural: String,
 }
 
@@ -186,13 +186,13 @@ pub(crate) fn collection(api_version: &str, plural: &str, namespace: Option<&str
     }
 }
 
-/// The type of an object, as it says it.
+/// The type that an object names in its own JSON.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct TypeMeta {
-    /// Group and version.
+    /// `apiVersion`: group and version, for instance `apps/v1`.
     pub api_version: String,
-    /// Kind.
+    /// Kind, for instance `StatefulSet`.
     pub kind: String,
 }
 

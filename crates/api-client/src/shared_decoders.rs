@@ -24,7 +24,7 @@ use crate::error::Result;
 /// A decoder of one kind.
 pub type Decoder = fn(&[u8]) -> Result<Box<dyn Any>>;
 
-/// The shared decoders.
+/// Decoders of kinds that several crates read, compiled once for all of them.
 pub static SHARED_DECODERS: [Decoder; 19] = [
     decoder::<CSIDriver>,
     decoder::<CSINode>,

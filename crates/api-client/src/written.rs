@@ -8,7 +8,7 @@ use serde::Deserialize;
 pub struct Written {
     /// The name, also of an object whose name was generated.
     pub name: Option<String>,
-    /// The uid.
+    /// The UID that the server gave the object.
     pub uid: Option<String>,
     /// The version after the write; the former version if nothing changed.
     pub resource_version: Option<String>,

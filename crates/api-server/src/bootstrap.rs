@@ -28,7 +28,7 @@ pub(crate) struct Cluster {
     pub(crate) advertise: Vec<SocketAddr>,
 }
 
-/// The server's own user.
+/// The user of the server's own requests: `system:apiserver` of `system:masters`.
 pub(crate) fn this_server() -> UserInfo {
     UserInfo::new("system:apiserver", ["system:masters"])
 }

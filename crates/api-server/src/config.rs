@@ -37,7 +37,7 @@ pub struct Config {
     pub advertise: Vec<SocketAddr>,
     /// The way to the nodes, for `log`, `exec`, `attach` and `portforward`.
     pub nodes: Arc<dyn NodeConnector>,
-    /// Bounds on requests.
+    /// Limits of the size and duration of requests.
     pub limits: Limits,
 }
 

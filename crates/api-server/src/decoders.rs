@@ -24,17 +24,17 @@ use crate::http::request_info::RequestInfo;
 use crate::http::user::UserInfo;
 use crate::{ApiServer, Config, LocalService};
 
-/// A body in JSON.
+/// Decodes a request body in JSON; `None` if it is malformed.
 pub fn json(bytes: &[u8]) -> Option<Value> {
     Some(decode::json(bytes).ok()?.value)
 }
 
-/// A body in YAML.
+/// Decodes a request body in YAML; `None` if it is malformed.
 pub fn yaml(bytes: &[u8]) -> Option<Value> {
     Some(decode::yaml(bytes).ok()?.value)
 }
 
-/// A body in protobuf.
+/// Decodes a request body in Kubernetes' protobuf form; `None` if it is malformed.
 pub fn protobuf(bytes: &[u8]) -> Option<Value> {
     Some(protobuf::read(bytes).ok()?.value)
 }

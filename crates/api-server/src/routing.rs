@@ -42,7 +42,7 @@ pub(crate) fn is_public(path: &str) -> bool {
     matches!(first, "livez" | "readyz" | "healthz") || matches!(path, "/version" | "/version/")
 }
 
-/// Answers an authorised request.
+/// Answers a request that authentication and authorisation have let pass.
 pub(crate) async fn route(
     server: &Arc<ApiServer>,
     call: Call,

@@ -26,7 +26,7 @@ use crate::http::limits::Limits;
 use crate::http::work::LargeRequestSlots;
 use crate::objects::storage::Objects;
 
-/// The error of a start.
+/// The error of a server that cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The certificates cannot be used.

@@ -16,13 +16,13 @@ pub struct Uuid(
 /// A time of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Time {
-    /// Seconds since 1970.
+    /// Seconds since 1970; negative before.
     pub(crate) seconds: i64,
-    /// Nanoseconds of the second.
+    /// Nanoseconds of the second, below 1,000,000,000.
     pub(crate) nanoseconds: u32,
 }
 
-/// A command.
+/// A command of a send stream of version 1 (`fs/btrfs/send.h` of Linux).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Command<'a> {
     /// The stream has all of a snapshot.
@@ -106,7 +106,7 @@ pub(crate) enum Command<'a> {
     UpdateExtent,
 }
 
-/// Numbers of commands.
+/// The numbers of commands on the wire (`enum btrfs_send_cmd`).
 pub(crate) mod kind {
     pub const SUBVOLUME: u16 = 1;
     pub const SNAPSHOT: u16 = 2;
@@ -132,7 +132,7 @@ pub(crate) mod kind {
     pub const UPDATE_EXTENT: u16 = 22;
 }
 
-/// Numbers of attributes.
+/// The numbers of attributes on the wire (`BTRFS_SEND_A_*`).
 pub(crate) mod attribute {
     pub const UUID: u16 = 1;
     pub const SIZE: u16 = 4;

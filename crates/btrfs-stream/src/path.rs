@@ -23,7 +23,7 @@ impl<'a> StreamPath<'a> {
         fits.then_some(Self(bytes))
     }
 
-    /// The bytes.
+    /// The path relative to the snapshot's root, without a slash at its start.
     pub(crate) fn as_bytes(self) -> &'a [u8] {
         self.0
     }

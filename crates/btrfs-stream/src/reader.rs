@@ -58,7 +58,7 @@ enum Place {
     End,
 }
 
-/// Reads one stream.
+/// Reads the commands of one send stream and checks their lengths and checksums.
 #[derive(Debug)]
 pub(crate) struct Reader<R> {
     input: R,
@@ -67,7 +67,7 @@ pub(crate) struct Reader<R> {
 }
 
 impl<R: Read> Reader<R> {
-    /// Reads from the input.
+    /// A reader that expects the stream's header first.
     pub(crate) fn new(input: R) -> Self {
         Self {
             input,

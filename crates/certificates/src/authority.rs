@@ -139,7 +139,7 @@ impl Authority {
         self.ends
     }
 
-    /// The signer of certificates.
+    /// The name and the key that sign certificates.
     pub(crate) fn issuer(&self) -> &Issuer<'static, KeyPair> {
         &self.issuer
     }

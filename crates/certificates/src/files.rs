@@ -28,7 +28,7 @@ pub(crate) fn read(path: &Path) -> Result<Option<String>, CertificateError> {
     }
 }
 
-/// Replaces a file durably.
+/// Replaces a file of mode 0600; after a crash the name has the old or the new content.
 pub(crate) fn write(path: &Path, text: &str) -> Result<(), CertificateError> {
     durable_file::replace(path, text.as_bytes(), 0o600, Durability::Name)
         .map_err(|source| failed("write", path, source))

@@ -15,7 +15,7 @@ const RENEWAL_PART: i32 = 3;
 /// A certificate is valid from this time before its creation, for peers whose clocks are behind.
 pub(crate) const BACKDATED: Duration = Duration::hours(1);
 
-/// The purpose of a certificate.
+/// The names or the subject that a certificate must have to be used further.
 pub(crate) enum CertificatePurpose<'a> {
     Server(&'a SubjectAltNames),
     Client(&'a ClientSubject),

@@ -57,7 +57,7 @@ impl TryFrom<String> for SubjectAltName {
 pub struct SubjectAltNames {
     /// DNS names in lower case.
     pub dns: BTreeSet<String>,
-    /// Addresses.
+    /// IPv4 and IPv6 addresses.
     pub addresses: BTreeSet<IpAddr>,
 }
 

@@ -24,20 +24,20 @@ use crate::{Authority, CertificateError, ClientSubject, inspect};
 /// default.
 pub const LIFE_MAX: i64 = 365 * 24 * 3600;
 
-/// An approved request.
+/// An approved CertificateSigningRequest, ready to be signed.
 #[derive(Clone, Debug)]
 pub struct ApprovedRequest<'a> {
     /// The request, in DER. Its signature proves that the requester has the key.
     pub der: &'a [u8],
     /// The subject of the certificate.
     pub subject: ClientSubject,
-    /// Alternative names: DNS.
+    /// Subject alternative names: DNS names.
     pub dns: &'a [String],
-    /// Alternative names: addresses.
+    /// Subject alternative names: IP addresses.
     pub addresses: &'a [IpAddr],
-    /// Alternative names: electronic mail.
+    /// Subject alternative names: e-mail addresses.
     pub emails: &'a [String],
-    /// Alternative names: URIs.
+    /// Subject alternative names: URIs.
     pub uris: &'a [String],
     /// The usages of the certificate.
     pub usages: Vec<Usage>,

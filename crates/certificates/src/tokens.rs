@@ -152,7 +152,7 @@ impl TokenSigner {
         &self.key_id
     }
 
-    /// The public key as PEM.
+    /// The public key in PEM, which verifies the tokens.
     pub fn public_key_pem(&self) -> &str {
         &self.public_key_pem
     }

@@ -114,7 +114,7 @@ fn write(to: &mut dyn Write, parts: &[&str]) {
 pub struct Log;
 
 impl Log {
-    /// Whether it is a terminal.
+    /// Whether standard error is a terminal.
     pub fn is_terminal() -> bool {
         io::stderr().is_terminal()
     }

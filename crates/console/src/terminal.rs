@@ -12,9 +12,9 @@ const DEFAULT: Size = Size {
 /// A terminal's size in characters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Size {
-    /// Characters of a line.
+    /// Columns.
     pub width: usize,
-    /// Lines.
+    /// Rows.
     pub height: usize,
 }
 

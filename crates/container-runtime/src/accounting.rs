@@ -11,7 +11,7 @@ pub struct Accounting {
     pub system_ns: Option<u64>,
     /// Periods of the CPU quota so far.
     pub periods: Option<u64>,
-    /// Those in which the quota was used up.
+    /// The periods in which the quota was used up.
     pub throttled_periods: Option<u64>,
     /// The time without CPU because of the quota, in nanoseconds.
     pub throttled_ns: Option<u64>,
@@ -21,29 +21,29 @@ pub struct Accounting {
     pub cpu_period_us: Option<u64>,
     /// Share of the CPU; 1024 stands for one processor.
     pub cpu_shares: Option<u64>,
-    /// Page cache in bytes.
+    /// Page cache (`file` of `memory.stat`), in bytes.
     pub cache_bytes: Option<u64>,
-    /// Mapped files in bytes.
+    /// Files mapped into memory (`file_mapped`), in bytes.
     pub mapped_file_bytes: Option<u64>,
-    /// Swap in bytes.
+    /// Swap space in use, in bytes.
     pub swap_bytes: Option<u64>,
     /// The most memory so far, in bytes.
     pub memory_max_bytes: Option<u64>,
-    /// Memory limit in bytes.
+    /// The memory limit, in bytes.
     pub memory_limit_bytes: Option<u64>,
     /// The number of times that memory reached the limit.
     pub memory_limit_hits: Option<u64>,
-    /// Page faults.
+    /// Page faults so far, minor and major.
     pub page_faults: Option<u64>,
     /// Page faults that read from a disk.
     pub major_page_faults: Option<u64>,
     /// Kills because of missing memory.
     pub oom_kills: Option<u64>,
-    /// Processes.
+    /// The number of processes.
     pub processes: Option<u64>,
-    /// Threads.
+    /// The number of threads of all processes.
     pub threads: Option<u64>,
-    /// Limit of threads.
+    /// The limit of the number of threads (`pids.max`).
     pub threads_max: Option<u64>,
     /// The traffic of block devices, by major and minor number.
     pub block: BTreeMap<(u32, u32), BlockTraffic>,
@@ -52,12 +52,12 @@ pub struct Accounting {
 /// The traffic of a block device.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct BlockTraffic {
-    /// Bytes read.
+    /// Bytes read from the device so far.
     pub read_bytes: u64,
-    /// Bytes written.
+    /// Bytes written to the device so far.
     pub written_bytes: u64,
-    /// Completed reads.
+    /// Completed read operations so far.
     pub reads: u64,
-    /// Completed writes.
+    /// Completed write operations so far.
     pub writes: u64,
 }

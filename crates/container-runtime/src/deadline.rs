@@ -18,7 +18,7 @@ use rustix::time::{ClockId, clock_gettime};
 /// Size of the file: its blocks exist, so that a write to the mapped page needs no space.
 const PAGE_BYTES: usize = 4096;
 
-/// A mapped deadline page.
+/// The node's deadline page, mapped into this process until it is dropped.
 #[derive(Debug)]
 pub struct DeadlinePage {
     page: NonNull<libc::c_void>,
@@ -91,7 +91,7 @@ impl DeadlinePage {
         Duration::from_nanos(self.number().load(Ordering::Acquire))
     }
 
-    /// Sets the deadline.
+    /// Sets the deadline, as a reading of `CLOCK_BOOTTIME`; all processes with the page see it.
     pub fn set(&self, deadline: Duration) {
         let nanos = u64::try_from(deadline.as_nanos()).unwrap_or(u64::MAX);
         self.number().store(nanos, Ordering::Release);

@@ -9,17 +9,17 @@ use crate::tree::{self, Entry, Handle, Mounts, Visitor};
 /// Unit of the size that the kernel says a file has on disk.
 const BLOCK_BYTES: u64 = 512;
 
-/// Disk usage.
+/// Disk space that files occupy.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DiskSpace {
-    /// Bytes.
+    /// Allocated blocks, in bytes.
     pub bytes: u64,
-    /// Files and directories.
+    /// The number of files and directories.
     pub files: u64,
 }
 
 impl DiskSpace {
-    /// The sum.
+    /// The sum of both; at most `u64::MAX`.
     #[must_use]
     pub fn plus(self, more: Self) -> Self {
         Self {
@@ -41,7 +41,7 @@ impl DiskSpace {
 /// The measured usage of a volume, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct VolumeUsage {
-    /// The used bytes.
+    /// The bytes that its files occupy.
     pub used: u64,
     /// The capacity of the volume; `None` if it has no limit.
     pub limit: Option<u64>,

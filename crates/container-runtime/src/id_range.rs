@@ -15,7 +15,7 @@ pub(crate) struct IdRange {
 }
 
 impl IdRange {
-    /// The lowest free range.
+    /// The lowest range of ids that is not in `taken`; `None` if all are.
     pub fn lowest_free(taken: &[IdRange]) -> Option<IdRange> {
         RANGES
             .map(|number| IdRange {

@@ -91,7 +91,7 @@ pub fn json_frame<T: Serialize>(kind: FrameKind, body: &T) -> serde_json::Result
 pub struct Request {
     /// Version that the client speaks.
     pub version: u32,
-    /// The call.
+    /// The called operation with its parameters.
     pub call: Call,
 }
 
@@ -142,7 +142,7 @@ pub enum Call {
     Destroy,
 }
 
-/// Answer to a [`Request`].
+/// The shim's answer to a [`Request`].
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reply {

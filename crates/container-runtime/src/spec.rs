@@ -57,7 +57,7 @@ pub struct ContainerSpec {
     pub id: String,
     /// The container's name in the pod.
     pub name: String,
-    /// The root file system.
+    /// The overlay that becomes the container's `/`.
     pub rootfs: RootfsSpec,
     /// Entry point and arguments; the first is looked up in the container's `PATH`.
     pub args: Vec<String>,
@@ -71,9 +71,9 @@ pub struct ContainerSpec {
     pub mounts: Vec<Mount>,
     /// Device nodes given to the container besides the usual ones.
     pub devices: Vec<Device>,
-    /// Limits.
+    /// Limits of CPU, memory, processes and huge pages.
     pub resources: Resources,
-    /// Privileges.
+    /// Capabilities, seccomp and other restrictions.
     pub security: Security,
     /// Id of a running container of the sandbox whose process namespace this one joins, if the pod
     /// does not share one.
@@ -91,7 +91,7 @@ pub struct ContainerSpec {
     pub stdin: bool,
     /// Closes standard input when the first attached client disconnects.
     pub stdin_once: bool,
-    /// The container's log.
+    /// The file for the container's output.
     pub log: LogSpec,
     /// The caller's own annotations: stored and returned, never read.
     pub annotations: BTreeMap<String, String>,
@@ -108,16 +108,16 @@ pub struct RootfsSpec {
     /// Overlayfs' scratch directory, on the same file system as `upper_dir`. Made when
     /// missing, removed with the container.
     pub work_dir: PathBuf,
-    /// Mounts the root read-only.
+    /// Whether the container's `/` is read-only.
     pub read_only: bool,
 }
 
-/// One environment variable.
+/// An environment variable of a process.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EnvVar {
-    /// Its name.
+    /// Name of the variable.
     pub name: String,
-    /// Its value.
+    /// Value, with references already expanded.
     pub value: String,
 }
 
@@ -132,11 +132,11 @@ pub struct UserSpec {
     /// The image's `USER`: empty, `uid`, `name`, `uid:gid` or `name:group`. Names are looked
     /// up in the image's own `/etc/passwd` and `/etc/group`.
     pub name: String,
-    /// `runAsUser`: wins over `name`.
+    /// `runAsUser`: takes precedence over `name`.
     pub uid: Option<u32>,
-    /// `runAsGroup`: wins over the group that `name` or the image's `/etc/passwd` gives.
+    /// `runAsGroup`: takes precedence over the group of `name` or of the image's `/etc/passwd`.
     pub gid: Option<u32>,
-    /// `fsGroup` and `supplementalGroups`.
+    /// Group ids of `fsGroup` and `supplementalGroups`.
     pub supplementary_groups: Vec<u32>,
     /// Leaves out the groups that the image's `/etc/group` lists for the user
     /// (`supplementalGroupsPolicy: Strict`).
@@ -148,14 +148,14 @@ pub struct UserSpec {
 pub struct Mount {
     /// Absolute path inside the container; made when missing.
     pub destination: PathBuf,
-    /// The source.
+    /// The file, directory or file system to mount.
     pub source: MountSource,
-    /// Mounts it read-only.
+    /// Whether the mount is read-only; false by default.
     #[serde(default)]
     pub read_only: bool,
 }
 
-/// The source of a mount.
+/// The file, directory or file system behind a mount.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum MountSource {
@@ -215,14 +215,14 @@ pub enum Propagation {
 pub struct Device {
     /// Path of the device on the node.
     pub host_path: PathBuf,
-    /// Path in the container.
+    /// Path of the device node in the container.
     pub container_path: PathBuf,
     /// Any of `r`, `w`, `m`.
     pub access: String,
     /// Its owner in the container; if absent, the owner on the node.
     #[serde(default)]
     pub uid: Option<u32>,
-    /// The group that may use it in the container as its owner may; as on the node when absent.
+    /// Its group in the container; if absent, the group on the node.
     #[serde(default)]
     pub gid: Option<u32>,
 }
@@ -237,7 +237,7 @@ pub struct Resources {
     pub cpu_quota_us: Option<i64>,
     /// The period in microseconds; 100000 when absent.
     pub cpu_period_us: Option<u64>,
-    /// Memory in bytes.
+    /// Memory limit in bytes.
     pub memory_bytes: Option<i64>,
     /// Number of processes and threads.
     pub pids: Option<i64>,
@@ -245,7 +245,7 @@ pub struct Resources {
     pub huge_pages: BTreeMap<String, i64>,
 }
 
-/// Privileges of a container.
+/// Capabilities, seccomp filter and other restrictions of a container.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Security {
@@ -256,11 +256,11 @@ pub struct Security {
     /// Capabilities removed from the default set and the additions; `ALL` keeps those that are
     /// added by name.
     pub capabilities_drop: Vec<String>,
-    /// `allowPrivilegeEscalation: false`.
+    /// Whether `no_new_privs` is set (`allowPrivilegeEscalation: false`).
     pub no_new_privileges: bool,
-    /// The system call filter.
+    /// The seccomp filter of system calls.
     pub seccomp: Seccomp,
-    /// `procMount: Unmasked`.
+    /// Whether `/proc` has no covered paths (`procMount: Unmasked`).
     pub unmasked_proc: bool,
     /// Whether files must stay in the volume's project; privileged containers are not restricted.
     pub keeps_projects: bool,
@@ -307,17 +307,17 @@ impl Default for LogSpec {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ExecSpec {
-    /// Id of the container.
+    /// Id of a running container of the sandbox.
     pub container: String,
     /// Command and arguments; looked up in the container's `PATH`.
     pub args: Vec<String>,
-    /// Added to the container's own environment.
+    /// Variables that are added to the container's environment.
     pub env: Vec<EnvVar>,
     /// Working directory; the container's own when empty.
     pub cwd: String,
     /// Gives the command a terminal; all its output is then standard output.
     pub tty: bool,
-    /// Connects standard input.
+    /// Whether the session sends standard input.
     pub stdin: bool,
     /// First size of the terminal.
     pub terminal: Option<TerminalSize>,
@@ -330,7 +330,7 @@ pub struct ExecSpec {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct AttachSpec {
-    /// Id of the container.
+    /// Id of a running container of the sandbox.
     pub container: String,
     /// Connects standard input (only useful when the container was created with `stdin`).
     pub stdin: bool,
@@ -341,24 +341,24 @@ pub struct AttachSpec {
 /// Size of a terminal in characters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TerminalSize {
-    /// Columns.
+    /// The number of columns.
     pub width: u16,
-    /// Rows.
+    /// The number of rows.
     pub height: u16,
 }
 
-/// The state of a sandbox.
+/// The state of a sandbox and of its containers at one moment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SandboxState {
-    /// Its specification.
+    /// The specification that it was created with.
     pub spec: SandboxSpec,
-    /// Whether its shim lives.
+    /// Whether its shim process is alive.
     pub status: SandboxStatus,
     /// The shim's process id (the former one when dead).
     pub pid: i32,
-    /// The creation time.
+    /// The time at which it was created.
     pub created_at: Timestamp,
-    /// Its containers by id.
+    /// Its containers, by their id.
     pub containers: BTreeMap<String, ContainerState>,
 }
 
@@ -372,20 +372,20 @@ pub enum SandboxStatus {
     Dead,
 }
 
-/// The state of a container.
+/// The state of a container at one moment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ContainerState {
-    /// Id inside the sandbox.
+    /// Its id, unique in the sandbox.
     pub id: String,
     /// The container's name in the pod.
     pub name: String,
-    /// The creation time.
+    /// The time at which it was created.
     pub created_at: Timestamp,
-    /// Its status.
+    /// Created, running or exited.
     pub status: ContainerStatus,
-    /// Its log file.
+    /// Its log file; `None` if it has no log.
     pub log_path: Option<PathBuf>,
-    /// The caller's notes from its specification.
+    /// The caller's annotations from its specification.
     pub annotations: BTreeMap<String, String>,
     /// Its user, after a lookup of names in the image.
     pub user: ResolvedUser,
@@ -397,15 +397,15 @@ pub struct ContainerState {
 /// Numeric identity of a container's first process.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ResolvedUser {
-    /// User.
+    /// User id.
     pub uid: u32,
-    /// Group.
+    /// Primary group id.
     pub gid: u32,
-    /// Supplementary groups.
+    /// Supplementary group ids.
     pub groups: Vec<u32>,
 }
 
-/// The status of a container.
+/// The stage of a container's life.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ContainerStatus {
@@ -433,7 +433,7 @@ pub struct Exit {
     pub oom_killed: bool,
     /// Its start time; absent if it never ran.
     pub started_at: Option<Timestamp>,
-    /// Its end time.
+    /// The time at which it ended.
     pub finished_at: Timestamp,
     /// The error of its start (`StartError` in Kubernetes' status).
     pub start_error: Option<StartError>,
@@ -447,13 +447,13 @@ pub(crate) const FEWER_VARIABLES: &str =
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{message}")]
 pub struct StartError {
-    /// The kind, for decisions.
+    /// The kind of the error, which decides the exit code.
     pub kind: StartErrorKind,
     /// The whole message, as users know it (`exec: "foo": executable file not found in $PATH`).
     pub message: String,
 }
 
-/// Kinds of [`StartError`].
+/// The kinds of [`StartError`] that callers treat differently.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StartErrorKind {
@@ -471,7 +471,7 @@ pub enum StartErrorKind {
     Other,
 }
 
-/// An event of a sandbox.
+/// A change that a sandbox reports to its event stream.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SandboxEvent {
@@ -511,6 +511,6 @@ pub struct Usage {
     pub memory_bytes: u64,
     /// Memory in bytes that is not file-backed: anonymous memory, with its part of the swap cache.
     pub rss_bytes: u64,
-    /// Processes and threads.
+    /// The number of processes and threads.
     pub pids: u64,
 }

@@ -38,7 +38,7 @@ pub(crate) const BUNDLE: &str = "bundle";
 /// The line that a shim writes to its standard output when its socket is open.
 pub(crate) const READY: &str = "ready";
 
-/// `sandbox.json`.
+/// The content of `sandbox.json`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct SandboxFile {
     pub version: u32,

@@ -91,12 +91,12 @@ impl Handle {
         Ok(Self { fd, stat })
     }
 
-    /// Its attributes.
+    /// Its attributes, read from the open file.
     pub fn stat(&self) -> &Stat {
         &self.stat
     }
 
-    /// The type of the file.
+    /// Its type, from the file mode.
     pub fn file_type(&self) -> FileType {
         FileType::from_raw_mode(self.stat.st_mode)
     }

@@ -52,7 +52,7 @@ pub fn listen(data: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-/// Answers until `stop`.
+/// Answers connections to the administrator's socket until `stop` is cancelled.
 pub async fn serve(admin: Admin, listener: UnixListener, stop: CancellationToken) {
     let admin = Arc::new(admin);
     // The volumes are frozen for one at a time.

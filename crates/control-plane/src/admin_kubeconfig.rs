@@ -11,16 +11,16 @@ pub const NAME: &str = "mainstay";
 
 /// The credentials of an administrator.
 pub struct Credentials<'a> {
-    /// `https://127.0.0.1:6443`.
+    /// URL of the API server, for instance `https://127.0.0.1:6443`.
     pub server: &'a str,
     /// Other servers of the cluster. Each has a context `mainstay-ADDRESS:PORT`: a cluster entry of a kubeconfig
     /// has one server, and clients do not go on to another entry by themselves.
     pub others: &'a [SocketAddr],
-    /// Certificate authority, PEM.
+    /// Certificate of the authority, in PEM.
     pub ca: &'a str,
-    /// Client certificate, PEM.
+    /// Client certificate, in PEM.
     pub certificate: &'a str,
-    /// Its key, PEM.
+    /// Private key of the client certificate, in PEM.
     pub key: &'a str,
 }
 

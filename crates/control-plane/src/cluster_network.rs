@@ -30,7 +30,7 @@ pub struct ClusterNetwork {
     pub pod_cidr: Cidr,
     /// Prefix length of the range of each node.
     pub node_cidr_mask_size: u8,
-    /// Addresses of Services.
+    /// Addresses of Services (`clusterIP`).
     pub service_cidr: Cidr,
 }
 
@@ -41,7 +41,7 @@ pub struct AskedNetwork {
     pub pod_cidr: Option<Cidr>,
     /// Prefix length of the range of each node.
     pub node_cidr_mask_size: Option<u8>,
-    /// Addresses of Services.
+    /// Addresses of Services (`clusterIP`).
     pub service_cidr: Option<Cidr>,
 }
 

@@ -16,9 +16,9 @@ const SERVICES: &str = "network.mainstay.dev/service-cidr";
 /// The address ranges of a cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClusterRanges {
-    /// The pods of all nodes.
+    /// Addresses of the pods of all nodes.
     pub pods: Cidr,
-    /// Services.
+    /// Addresses of Services (`clusterIP`).
     pub services: Cidr,
 }
 

@@ -41,7 +41,7 @@ type Show = dyn Fn(&Identity) -> Result<()> + Send + Sync;
 
 /// Renews the certificates of one server.
 pub struct Credentials {
-    /// The certificate authority.
+    /// The certificate authority that signs the certificates.
     pub authority: Arc<Authority>,
     /// Names of the server besides the addresses of the host.
     pub host_name: String,
@@ -49,13 +49,13 @@ pub struct Credentials {
     pub own_addresses: Vec<IpAddr>,
     /// Names and addresses by which clients reach it besides these, such as those of a load balancer.
     pub further_names: Vec<SubjectAltName>,
-    /// The addresses of the host.
+    /// The addresses of the host, which are in the server's certificate.
     pub host_addresses: Mutex<Vec<IpAddr>>,
     /// The address of the server in the administrator's file.
     pub address: SocketAddr,
     /// The other servers of the cluster, which the administrator's file names, too.
     pub other_servers: Mutex<Vec<SocketAddr>>,
-    /// The administrator's file.
+    /// The path of the administrator's kubeconfig.
     pub kubeconfig: PathBuf,
     /// Shows clients another certificate from now on.
     pub show: Box<Show>,

@@ -17,7 +17,7 @@ const ADDRESS_CHECK: Duration = Duration::from_secs(5);
 pub struct Host {
     /// Its name in lower case: the node's name.
     pub name: String,
-    /// All its addresses.
+    /// Its addresses, without link-local ones.
     pub addresses: Vec<IpAddr>,
     /// Addresses of links to others.
     outward: Vec<IpAddr>,
@@ -84,7 +84,7 @@ impl NodeAddress {
         }
     }
 
-    /// An address that stays.
+    /// An address that never changes.
     pub fn fixed(address: IpAddr) -> Self {
         Self {
             now: watch::Sender::new(address),

@@ -57,7 +57,7 @@ use tasks::TaskGroup;
 
 /// A running API server with its controllers and its scheduler.
 pub struct ControlPlane {
-    /// The API server.
+    /// The API server that it runs.
     pub server: Server,
     deciders: Deciding,
     /// The administrator's socket. It uses the volumes of the node, and ends before they are closed.

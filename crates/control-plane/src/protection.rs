@@ -38,9 +38,9 @@ pub struct ProtectionSettings {
 /// The contents of the files.
 #[derive(Debug, Default)]
 pub struct Protection {
-    /// Notes requests.
+    /// The audit log with its policy, if one is configured.
     pub audit: Option<Audit>,
-    /// Encrypts objects.
+    /// The encryption of stored objects, if it is configured.
     pub encryption: Option<EncryptionConfig>,
 }
 

@@ -18,7 +18,7 @@ const SELECTED_NODE: &str = "volume.kubernetes.io/selected-node";
 /// A data directory and the name of its host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DataLocation {
-    /// The directory, absolute.
+    /// The absolute path of the directory.
     pub path: PathBuf,
     /// The host's name, which is the node's.
     pub host: String,
@@ -27,9 +27,9 @@ pub struct DataLocation {
 /// A move of the data.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Relocation {
-    /// The former place.
+    /// The directory and the host of the previous start.
     pub from: DataLocation,
-    /// The present place.
+    /// The directory and the host of this start.
     pub to: DataLocation,
 }
 

@@ -74,7 +74,7 @@ impl NodeConnector for LocalNode {
     }
 }
 
-/// A running API server.
+/// A running API server with its store and its listeners.
 pub struct Server {
     api: Arc<ApiServer>,
     store: OpenStore,
@@ -82,7 +82,7 @@ pub struct Server {
     pub kinds: Vec<Arc<dyn Kind>>,
     /// Certificates of the authority, PEM.
     pub ca_pem: String,
-    /// The authority.
+    /// The certificate authority of the cluster.
     pub authority: Arc<Authority>,
     credentials: Arc<Credentials>,
     /// The address at which the administrator finds it.
@@ -95,13 +95,13 @@ pub struct Server {
 
 /// The inputs of a server.
 pub struct ServerConfig<'a> {
-    /// The instance's data directory.
+    /// The data directory of the instance.
     pub data_dir: &'a Path,
-    /// The opened store.
+    /// The store of all objects, already opened.
     pub store: OpenStore,
     /// Already bound, so that a port in use is detected before any change.
     pub listener: TcpListener,
-    /// Addresses of Services.
+    /// Addresses of Services (`clusterIP`).
     pub service_range: Cidr,
     /// The addresses of pods, if the cluster gives each node a range of them.
     pub pod_ranges: Option<PodRanges>,
@@ -111,9 +111,9 @@ pub struct ServerConfig<'a> {
     pub kubeconfig_host: IpAddr,
     /// The way to the node of this process.
     pub nodes: Arc<LocalNode>,
-    /// The host's name.
+    /// The host's name, which is in the server's certificate.
     pub host_name: &'a str,
-    /// The host's addresses.
+    /// The host's addresses, which are in the server's certificate.
     pub host_addresses: &'a [IpAddr],
     /// Names and addresses in the server's certificate besides the host's.
     pub further_names: &'a [SubjectAltName],

@@ -14,7 +14,7 @@ use resource_kinds::Kind;
 use super::store_address::EtcdAddress;
 use super::store_metrics::{self, EtcdCalls};
 
-/// An open store.
+/// A store that is open: embedded or in etcd.
 #[derive(Clone)]
 pub enum OpenStore {
     /// In the data directory.

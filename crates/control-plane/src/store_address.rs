@@ -48,7 +48,7 @@ pub struct EtcdUrl {
 }
 
 impl EtcdUrl {
-    /// Whether connections use TLS.
+    /// Whether the URL has the scheme `https`.
     pub fn is_tls(&self) -> bool {
         self.is_tls
     }
@@ -114,10 +114,10 @@ impl fmt::Display for EtcdUrl {
     }
 }
 
-/// A store in etcd.
+/// The address of a store in etcd, with the client's credentials.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EtcdAddress {
-    /// The members.
+    /// The URL of the etcd members.
     pub url: EtcdUrl,
     /// The prefix of all keys.
     pub prefix: String,

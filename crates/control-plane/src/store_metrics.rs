@@ -84,12 +84,12 @@ struct Counts {
     failed: u64,
 }
 
-/// The calls so far.
+/// Durations and failures of the calls to etcd so far.
 #[derive(Default)]
 pub struct EtcdCalls(Mutex<BTreeMap<Subject, Counts>>);
 
 impl EtcdCalls {
-    /// Counts a call.
+    /// Counts one call with its duration and its result.
     pub fn observe(&self, call: &Call<'_>) {
         let mut calls = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let counts = calls.entry(Subject::of(call)).or_insert_with(|| Counts {

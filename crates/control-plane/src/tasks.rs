@@ -7,7 +7,7 @@ use reconcile::{Component, Health};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-/// Parts that end together.
+/// Components of the process that are stopped together.
 pub struct TaskGroup {
     tasks: JoinSet<()>,
     stop: CancellationToken,
@@ -31,7 +31,7 @@ impl TaskGroup {
         self.health.component(name, self.stop.clone())
     }
 
-    /// Starts a component.
+    /// Starts a component as a task. Its end before the group is stopped is reported as a failure.
     pub fn run<F, E>(
         &mut self,
         name: &'static str,

@@ -39,7 +39,7 @@ impl ServerNames {
         Self(Some(Arc::new(names)))
     }
 
-    /// The current names.
+    /// The names and addresses at this moment.
     pub(crate) fn get(&self) -> Names {
         self.0.as_ref().map_or_else(Names::default, |names| names())
     }
@@ -51,7 +51,7 @@ impl Debug for ServerNames {
     }
 }
 
-/// Settings of the controllers.
+/// The settings of all controllers.
 #[derive(Clone, Debug, Default)]
 pub struct Config {
     /// The API server's CA certificates for pods (PEM); published in every namespace as the
@@ -64,7 +64,7 @@ pub struct Config {
     /// The connections of this server to nodes; without them, no node gets the condition
     /// `KubeletAPIReachable`.
     pub node_reach: Option<NodeReach>,
-    /// The controllers' metrics.
+    /// The metrics that the controllers count in.
     pub metrics: Metrics,
     /// The listening sockets of the machine; `None` if they are unknown.
     pub listening: Option<watch::Receiver<Listening>>,
@@ -102,19 +102,19 @@ pub struct Caches {
 /// The shared context of all controllers.
 #[derive(Clone)]
 pub struct Context {
-    /// Client of the API.
+    /// The client of the API server that all controllers use.
     pub client: Client,
-    /// Shared caches.
+    /// The caches of objects that several controllers read.
     pub caches: Caches,
     /// Index of pods by their controller and by the prefix of their name.
     pub pods_by_owner: Index<PodView>,
     /// Index of pods by their labels.
     pub pods_by_label: PodsByLabel,
-    /// Index of ControllerRevisions, likewise.
+    /// Index of ControllerRevisions by their controller and by the prefix of their name.
     pub revisions_by_owner: Index<ControllerRevision>,
-    /// Settings.
+    /// The settings of the controllers.
     pub config: Config,
-    /// Shuts down all controllers.
+    /// Stops all controllers when cancelled.
     pub shutdown: CancellationToken,
     component: Component,
     shared: SharedCaches,

@@ -58,11 +58,11 @@ pub(crate) struct Inventory {
     by_kind: BTreeMap<(String, String), usize>,
 }
 
-/// One kind of object.
+/// A resource whose objects are collected, and how to delete them.
 pub(crate) struct Resource {
     pub api: ApiResource,
     pub namespaced: bool,
-    /// Whether it supports `deletecollection`.
+    /// Whether it has the verb `deletecollection`.
     pub deletes_collections: bool,
     watched: Option<Watched>,
 }

@@ -10,7 +10,7 @@ use resource_kinds::pod_view::PodView;
 /// Time until a missing write in the cache is logged, and the API server is asked.
 pub(crate) const SEEN_WITHIN: Duration = Duration::from_secs(5);
 
-/// A write to a pod.
+/// A write of this controller to a pod, which the cache does not show yet.
 pub(crate) enum PodWrite {
     Created {
         name: String,

@@ -57,13 +57,13 @@ impl PodError {
 
 /// Writes to the pods of one owner.
 pub(crate) struct PodWriter<'a, O> {
-    /// The owner.
+    /// The object that owns the pods.
     pub owner: &'a O,
-    /// Client of the API.
+    /// The client of the API server.
     pub client: &'a Client,
     /// The cache that shows the pods.
     pub cache: &'a Cache<PodView>,
-    /// The recorder of events.
+    /// Records events about the owner.
     pub recorder: &'a Recorder,
     /// Finalizer of the owner's pods, which is added and removed with the owner reference.
     pub finalizer: Option<&'static str>,

@@ -23,9 +23,9 @@ const NODE_ID_BYTES_MAX: usize = 256;
 /// A driver on this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Driver {
-    /// Its name.
+    /// The driver's name, for instance `hostpath.csi.k8s.io`.
     pub name: String,
-    /// Its socket.
+    /// The path of its Unix socket.
     pub socket: PathBuf,
 }
 

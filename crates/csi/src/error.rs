@@ -87,7 +87,7 @@ impl CsiError {
         }
     }
 
-    /// Whether nobody answers.
+    /// Whether the driver could not be reached or did not answer in time.
     pub fn is_silence(&self) -> bool {
         match self {
             Self::Unreachable { .. } => true,

@@ -39,9 +39,9 @@ pub enum AccessType {
 /// A use of a volume.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VolumeCapability {
-    /// The form.
+    /// As a file system or as a block device.
     pub access: AccessType,
-    /// By whom.
+    /// The number of writers and nodes.
     pub mode: AccessMode,
 }
 
@@ -75,11 +75,11 @@ pub struct Stage {
     pub volume_id: String,
     /// The result of the attachment.
     pub publish_context: BTreeMap<String, String>,
-    /// The directory for it.
+    /// The directory in which the driver makes it ready.
     pub staging_path: String,
-    /// Its use.
+    /// The access that the volume is staged for.
     pub capability: VolumeCapability,
-    /// Credentials.
+    /// Credentials: the content of the Secret for staging.
     pub secrets: BTreeMap<String, String>,
     /// The attributes that the driver gave to the volume.
     pub volume_context: BTreeMap<String, String>,
@@ -109,11 +109,11 @@ pub struct Publication {
     pub staging_path: Option<String>,
     /// The path for the pod. Its parent exists, and the driver makes it.
     pub target_path: String,
-    /// Its use.
+    /// The access that the volume is published for.
     pub capability: VolumeCapability,
     /// Whether nothing may be written.
     pub read_only: bool,
-    /// Credentials.
+    /// Credentials: the content of the Secret for publishing.
     pub secrets: BTreeMap<String, String>,
     /// The attributes of the volume, and of the pod where the driver asks for them.
     pub volume_context: BTreeMap<String, String>,
@@ -151,9 +151,9 @@ pub struct Expansion {
     pub staging_path: Option<String>,
     /// The wanted capacity in bytes.
     pub required_bytes: i64,
-    /// Its use.
+    /// The access that the volume is published for.
     pub capability: VolumeCapability,
-    /// Credentials.
+    /// Credentials: the content of the Secret for expansion.
     pub secrets: BTreeMap<String, String>,
 }
 
@@ -175,7 +175,7 @@ impl Expansion {
     }
 }
 
-/// `NodeUnstageVolumeRequest` and `NodeUnpublishVolumeRequest`.
+/// Encodes `NodeUnstageVolumeRequest` or `NodeUnpublishVolumeRequest`: both have the same fields.
 pub(crate) fn undo(volume_id: &str, path: &str) -> Vec<u8> {
     let mut out = Writer::default();
     put_text(&mut out, 1, volume_id);
@@ -183,7 +183,7 @@ pub(crate) fn undo(volume_id: &str, path: &str) -> Vec<u8> {
     out.0
 }
 
-/// `RegistrationStatus`.
+/// Encodes `RegistrationStatus`: registered, or the error.
 pub(crate) fn registration_status(error: Option<&str>) -> Vec<u8> {
     let mut out = Writer::default();
     match error {
@@ -193,12 +193,12 @@ pub(crate) fn registration_status(error: Option<&str>) -> Vec<u8> {
     out.0
 }
 
-/// `GetPluginInfoResponse`.
+/// `GetPluginInfoResponse`: the identity of a driver.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PluginInfo {
-    /// The driver's name.
+    /// The driver's name, for instance `hostpath.csi.k8s.io`.
     pub name: String,
-    /// Its version.
+    /// The version that the vendor gave the driver.
     pub vendor_version: String,
 }
 
@@ -217,7 +217,7 @@ impl PluginInfo {
     }
 }
 
-/// `PluginInfo` of the registration.
+/// `PluginInfo` of the registration socket.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct RegisteredPlugin {
     pub(crate) kind: String,
@@ -243,7 +243,7 @@ impl RegisteredPlugin {
     }
 }
 
-/// `NodeGetInfoResponse`.
+/// `NodeGetInfoResponse`: the node as the driver names it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NodeInfo {
     /// The driver's name of the node.
@@ -288,7 +288,7 @@ pub struct NodeCapabilities {
     pub stage: bool,
     /// It knows how full a volume is.
     pub stats: bool,
-    /// It grows file systems.
+    /// It grows file systems and devices on the node (`EXPAND_VOLUME`).
     pub expand: bool,
     /// It distinguishes one writing pod from several on one node.
     pub single_node_multi_writer: bool,
@@ -333,7 +333,7 @@ impl NodeCapabilities {
     }
 }
 
-/// `NodeGetVolumeStatsRequest`.
+/// Encodes `NodeGetVolumeStatsRequest`.
 pub(crate) fn stats_of(volume_id: &str, path: &str, staging_path: Option<&str>) -> Vec<u8> {
     let mut out = Writer::default();
     put_text(&mut out, 1, volume_id);
@@ -342,23 +342,23 @@ pub(crate) fn stats_of(volume_id: &str, path: &str, staging_path: Option<&str>) 
     out.0
 }
 
-/// Amounts of a volume.
+/// Capacity and usage of a volume, in bytes or in inodes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// All.
+    /// The capacity.
     pub total: u64,
-    /// In use.
+    /// The used amount.
     pub used: u64,
-    /// Left.
+    /// The amount that is free for users.
     pub available: u64,
 }
 
 /// `NodeGetVolumeStatsResponse`; `None` for what the driver does not tell.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct VolumeStats {
-    /// Bytes.
+    /// Usage in bytes.
     pub bytes: Option<Usage>,
-    /// Files.
+    /// Usage in inodes.
     pub inodes: Option<Usage>,
     /// Whether the volume is damaged.
     pub is_abnormal: Option<bool>,

@@ -17,14 +17,14 @@ const CSI_PLUGIN: &str = "CSIPlugin";
 /// A socket in the registration directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plugin {
-    /// The socket.
+    /// The path of its socket, on which it answers `GetInfo`.
     pub socket: PathBuf,
 }
 
 /// A driver that wants to be registered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RegistrationInfo {
-    /// Its name.
+    /// The driver's name, for instance `hostpath.csi.k8s.io`.
     pub name: String,
     /// Its socket, as the node's pods name it.
     pub endpoint: PathBuf,

@@ -43,7 +43,7 @@ struct ScalePaths {
 pub struct DefinedVersion {
     /// The kind of its objects.
     pub kind: Arc<dyn Kind>,
-    /// Their `openAPIV3Schema`.
+    /// `openAPIV3Schema` of its objects, as the definition has it.
     pub schema: Value,
 }
 

@@ -14,9 +14,9 @@ use crate::deprecation;
 use crate::json_path::JsonPath;
 use crate::structural;
 
-/// The group of definitions.
+/// The API group of CustomResourceDefinitions.
 pub const GROUP: &str = "apiextensions.k8s.io";
-/// The plural of definitions.
+/// The resource of CustomResourceDefinitions.
 pub const PLURAL: &str = "customresourcedefinitions";
 
 /// apiextensions.k8s.io/v1 CustomResourceDefinition.

@@ -74,7 +74,7 @@ pub struct Validation {
     pub message: Option<String>,
     /// An expression that makes the message.
     pub message_expression: Option<String>,
-    /// `FieldValueInvalid` and the like.
+    /// `reason` of the error, for instance `FieldValueInvalid`.
     pub reason: Option<String>,
     /// The field below the schema's place that the error is put on.
     pub field_path: Option<String>,
@@ -91,7 +91,7 @@ impl Validation {
         given.then(|| self.compiled.get_or_init(compile).as_ref())?
     }
 
-    /// The compiled `messageExpression`.
+    /// The compiled `messageExpression`; `None` if there is none or it does not compile.
     pub fn compiled_message(&self) -> Option<&Expression> {
         let source = self.message_expression.as_deref()?;
         let compile = || Expression::compile(source).ok();
@@ -112,19 +112,19 @@ pub struct Schema {
     pub preserve_unknown: bool,
     /// Whether the value is an object of the API itself, with metadata.
     pub embedded: bool,
-    /// The known fields.
+    /// The schemas of the known fields (`properties`).
     pub properties: BTreeMap<String, Schema>,
     /// The schema of further fields; `None` if there is none.
     pub additional: Option<AdditionalProperties>,
-    /// The schema of elements.
+    /// The schema of a list's elements (`items`).
     pub items: Option<Box<Schema>>,
-    /// The default.
+    /// The default value (`default`).
     pub default: Option<Value>,
-    /// The list type.
+    /// `x-kubernetes-list-type`: atomic, set or map.
     pub list_type: ListType,
     /// Whether a map has one owner as a whole (`x-kubernetes-map-type: atomic`).
     pub atomic_map: bool,
-    /// Rules on the value.
+    /// Limits of the value, such as `maximum`, `maxLength` and `pattern`.
     pub limits: Limits,
     /// Rules in the Common Expression Language.
     pub validations: Vec<Validation>,
@@ -172,7 +172,7 @@ pub struct Limits {
 /// A regular expression and its source.
 #[derive(Clone, Debug)]
 pub struct Pattern {
-    /// As written.
+    /// The text of the regular expression.
     pub source: String,
     regex: OnceLock<Option<Regex>>,
 }

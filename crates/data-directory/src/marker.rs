@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-/// Its name.
+/// The name of the marker file in the data directory.
 pub const FILE: &str = "instance";
 /// The format that is written, and the newest that is read.
 const FORMAT: u32 = 1;

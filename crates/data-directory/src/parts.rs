@@ -4,15 +4,15 @@
 /// A file or directory at the root of a data directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DirectoryPart {
-    /// Its name.
+    /// The file's or directory's name.
     pub name: &'static str,
-    /// Its owner.
+    /// The cluster or the instance, which decides when it is deleted.
     pub of: PartOwner,
     /// Whether it shows, when there is something in it, that there was a cluster.
     pub is_trace: bool,
 }
 
-/// The owner of a part.
+/// The owner of a file or directory: it decides when the part is deleted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PartOwner {
     /// The cluster: its objects, and their data. Deleted by `down --volumes`.

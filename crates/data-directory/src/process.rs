@@ -26,7 +26,7 @@ pub const NOT_APPLIED: &str = " not applied: ";
 /// A process, told apart from a later one with the same number by its start time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Identity {
-    /// Its number.
+    /// The process id.
     pub pid: i32,
     started: u64,
 }
@@ -42,7 +42,7 @@ impl Identity {
         (!has_ended).then_some(Self { pid, started })
     }
 
-    /// Whether it still runs.
+    /// Whether the process still runs: same process id, same start time.
     pub fn is_alive(self) -> bool {
         Self::of(self.pid) == Some(self)
     }

@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-/// The requested record type.
+/// The type of DNS record that a query asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// IPv4 addresses.
@@ -56,7 +56,7 @@ pub enum Data {
 }
 
 impl Data {
-    /// Returns the record type.
+    /// Returns the type of this record.
     pub fn kind(&self) -> Kind {
         match self {
             Data::A(_) => Kind::A,

@@ -20,7 +20,7 @@ pub(crate) struct CurrentZone {
 }
 
 impl CurrentZone {
-    /// Replaces the zone.
+    /// Replaces the whole zone; queries wait for it.
     pub(crate) fn set(&self, zone: Zone) {
         *self.write() = Some(zone);
     }

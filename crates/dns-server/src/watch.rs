@@ -16,7 +16,7 @@ use crate::resolve::CurrentZone;
 
 const FORBIDDEN: u16 = 403;
 
-/// The caches for the zone.
+/// The caches from which the zone is built.
 #[derive(Clone)]
 pub(crate) struct ZoneCaches {
     pub(crate) namespaces: Cache<PartialObjectMeta<Namespace>>,

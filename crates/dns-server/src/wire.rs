@@ -27,7 +27,7 @@ pub(crate) struct Response {
 }
 
 impl Response {
-    /// A response without records.
+    /// A response with this code and no records.
     pub(crate) fn code(code: ResponseCode) -> Response {
         Response {
             code,
@@ -36,7 +36,7 @@ impl Response {
     }
 }
 
-/// A parsed message.
+/// A datagram or a TCP message after parsing.
 pub(crate) enum ParsedMessage {
     /// A question.
     Request(Box<Request>),
@@ -46,7 +46,7 @@ pub(crate) enum ParsedMessage {
     Ignored,
 }
 
-/// Reads a message.
+/// Parses a message; responses and headers that are too short are ignored.
 pub(crate) fn read(bytes: &[u8]) -> ParsedMessage {
     let Some(header) = bytes.get(..HEADER_BYTES) else {
         return ParsedMessage::Ignored;

@@ -55,7 +55,7 @@ pub enum PrefixContents {
     },
 }
 
-/// The error of a copy.
+/// The error of a copy of a store into or out of etcd.
 #[derive(Debug, thiserror::Error)]
 pub enum CopyError {
     /// etcd cannot be used, or does not answer.
@@ -75,7 +75,7 @@ impl From<RpcError> for CopyError {
 /// The pairs of the store in etcd at one revision.
 #[derive(Clone, Debug)]
 pub struct LivePairs {
-    /// The pairs.
+    /// All pairs with the server's prefix.
     pub live: LiveKeys,
     /// The revision that servers show for them.
     pub revision: Revision,

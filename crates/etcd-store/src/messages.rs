@@ -20,15 +20,15 @@ pub(crate) const LEASE_KEEP_ALIVE: &str = "/etcdserverpb.Lease/LeaseKeepAlive";
 pub(crate) const STATUS: &str = "/etcdserverpb.Maintenance/Status";
 pub(crate) const ALARM: &str = "/etcdserverpb.Maintenance/Alarm";
 
-/// A read of keys.
+/// `RangeRequest`: a read of one key or of a range of keys.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct RangeRequest<'a> {
     pub(crate) key: &'a [u8],
     /// Empty for the single key.
     pub(crate) end: &'a [u8],
-    /// Zero for no limit.
+    /// The largest number of pairs; zero for no limit.
     pub(crate) limit: u64,
-    /// Zero for the newest.
+    /// The revision to read at; zero for the newest.
     pub(crate) revision: u64,
     pub(crate) count_only: bool,
 }
@@ -57,7 +57,7 @@ impl RangeRequest<'_> {
     }
 }
 
-/// `PutRequest`.
+/// Encodes `PutRequest`.
 pub(crate) fn put(key: &[u8], value: &[u8], lease: Option<LeaseId>) -> Vec<u8> {
     let mut out = Writer::default();
     write_put(&mut out, key, value, lease);
@@ -156,7 +156,7 @@ impl RequestOp {
     }
 }
 
-/// A transaction.
+/// `TxnRequest`: `success` if all conditions hold, `failure` otherwise.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct TxnRequest {
     pub(crate) conditions: Vec<Condition>,
@@ -180,7 +180,7 @@ impl TxnRequest {
     }
 }
 
-/// `CompactionRequest`.
+/// Encodes `CompactionRequest`.
 pub(crate) fn compaction(revision: EtcdRevision) -> Vec<u8> {
     let mut out = Writer::default();
     out.varint(number(1), revision.0);
@@ -213,7 +213,7 @@ pub(crate) fn lease_grant(seconds: u64) -> Vec<u8> {
     out.0
 }
 
-/// `LeaseRevokeRequest` and `LeaseKeepAliveRequest`.
+/// Encodes `LeaseRevokeRequest` or `LeaseKeepAliveRequest`: both have the same fields.
 pub(crate) fn lease(lease: LeaseId) -> Vec<u8> {
     let mut out = Writer::default();
     out.varint(number(1), lease.0);
@@ -241,7 +241,7 @@ pub(crate) struct StoredPair {
     pub(crate) mod_revision: EtcdRevision,
     /// The number of writes since the key was created.
     pub(crate) version: u64,
-    /// Zero for none.
+    /// The id of the pair's lease; zero for none.
     pub(crate) lease: u64,
 }
 
@@ -265,7 +265,7 @@ impl StoredPair {
     }
 }
 
-/// `RangeResponse`.
+/// `RangeResponse`: the pairs that were read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct RangeResponse {
     pub(crate) revision: EtcdRevision,
@@ -343,7 +343,7 @@ pub(crate) struct WatchEvent {
     pub(crate) pair: StoredPair,
 }
 
-/// `WatchResponse`.
+/// `WatchResponse`: events, progress, or the end of a watch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct WatchResponse {
     /// The revision of the member. Without events, all up to it have been sent.
@@ -390,7 +390,7 @@ fn read_event(wire: Wire<'_>) -> Result<WatchEvent, WireError> {
     Ok(WatchEvent { is_delete, pair })
 }
 
-/// `LeaseGrantResponse` and `LeaseKeepAliveResponse`.
+/// `LeaseGrantResponse` or `LeaseKeepAliveResponse`: both have the same fields.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct LeaseResponse {
     pub(crate) id: u64,
@@ -425,7 +425,7 @@ pub(crate) fn revision_of(message: &[u8]) -> Result<EtcdRevision, WireError> {
     Ok(revision)
 }
 
-/// `StatusResponse`.
+/// `StatusResponse`: version and database size of a member.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct StatusResponse {
     pub(crate) version: String,

@@ -17,7 +17,7 @@ use crate::{connections::Connections, leases, revision::EtcdRevision};
 
 /// Time to live, far above the time that a transaction can be on its way.
 const SECONDS: u64 = 3600;
-/// Interval of renewals.
+/// Interval between two renewals of the lease: a third of its life.
 pub(crate) const RENEWAL: Duration = Duration::from_secs(SECONDS / 3);
 
 /// A lease, and the fence that was written under it.

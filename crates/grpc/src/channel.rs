@@ -39,7 +39,7 @@ pub struct KeepAlive {
 pub struct ChannelOptions {
     /// `None` where the end of the connection is noticed anyway, as on one machine.
     pub keep_alive: Option<KeepAlive>,
-    /// Headers of every request.
+    /// Metadata (headers) of every request.
     pub headers: &'static [(&'static str, &'static str)],
     /// Longest answer that is accepted.
     pub message_bytes_max: usize,

@@ -74,7 +74,7 @@ impl<B> Clone for Pool<B> {
 }
 
 impl<B: RequestBody> Pool<B> {
-    /// A client without connections.
+    /// A client that has no connection yet.
     pub fn new(settings: Settings) -> Self {
         let proxies = Arc::new(match &settings.proxies {
             Proxies::None => Matcher::builder().build(),

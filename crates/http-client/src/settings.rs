@@ -32,7 +32,7 @@ pub struct Settings {
     pub tls: Arc<ClientConfig>,
     /// The name in the certificates of servers, if it is not that of their URL.
     pub server_name: Option<String>,
-    /// The proxies.
+    /// The proxies that requests go through.
     pub proxies: Proxies,
     /// Decides whether an address that a name resolves to may be connected to; names of proxies
     /// included. The caller checks URLs that have an address in place of a name.

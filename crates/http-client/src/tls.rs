@@ -36,12 +36,12 @@ pub enum BundleError {
     NoKey,
 }
 
-/// Certificates of authorities.
+/// The certificates of authorities that are trusted.
 #[derive(Clone, Debug)]
 pub struct Roots(RootCertStore);
 
 impl Roots {
-    /// Trusts no certificate.
+    /// No trusted authority: every server certificate is refused.
     pub fn none() -> Self {
         Self(RootCertStore::empty())
     }
@@ -67,7 +67,7 @@ impl Roots {
         Ok(self)
     }
 
-    /// Whether there is none.
+    /// Whether no authority is trusted.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

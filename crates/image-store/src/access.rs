@@ -19,18 +19,18 @@ const SECRETS_MAX: usize = 100;
 /// The coordinates of a pull secret.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct SecretName {
-    /// Its namespace.
+    /// Namespace of the Secret.
     pub namespace: String,
-    /// Its name.
+    /// Name of the Secret.
     pub name: String,
-    /// Its identity.
+    /// UID of the Secret: a new Secret of the same name is another one.
     pub uid: String,
 }
 
 /// Credentials that a pod has for a registry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PullSecret {
-    /// The credentials.
+    /// The name and password, or the token, for the registry.
     pub credentials: Credentials,
     /// The Secret that holds them.
     pub holder: SecretName,
@@ -162,7 +162,7 @@ impl crate::ImageStore {
     }
 }
 
-/// A secret for tests.
+/// A pull secret for tests.
 #[cfg(test)]
 pub(crate) fn secret(namespace: &str, password: &str) -> PullSecret {
     PullSecret {

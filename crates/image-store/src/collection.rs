@@ -29,7 +29,7 @@ pub struct ImagesInUse {
 #[derive(Debug, Default)]
 #[must_use = "it takes room until it is swept"]
 pub struct Garbage {
-    /// The removed names.
+    /// The image names that were removed.
     pub references: Vec<String>,
     /// Bytes of the layers, as unpacked.
     pub bytes: u64,

@@ -2,7 +2,7 @@
 
 use crate::digest::Digest;
 
-/// Credentials for a registry.
+/// The name and password, or the token, that a registry asks for.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Credentials {
     /// Name and password.

@@ -25,13 +25,13 @@ const ARCHIVE_OVERHEAD_MAX: u64 = 8 << 30;
 /// The space to leave free.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct KeepFree {
-    /// Bytes.
+    /// Bytes that stay free.
     pub bytes: u64,
-    /// Files that can still be made.
+    /// Inodes that stay free.
     pub files: u64,
 }
 
-/// The missing resource.
+/// The resource of a file system that is short.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MissingSpace {
     /// Bytes.
@@ -45,13 +45,13 @@ pub enum MissingSpace {
 pub struct OutOfSpace {
     /// A directory of the file system.
     pub directory: PathBuf,
-    /// The missing resource.
+    /// The resource that is short: bytes or inodes.
     pub lack: MissingSpace,
-    /// At least so much more would be needed.
+    /// The amount that is needed at least.
     pub wanted: u64,
-    /// So much is free.
+    /// The amount that is free.
     pub available: u64,
-    /// So much of this has to stay free.
+    /// The part of the free amount that must stay free.
     pub kept: u64,
 }
 

@@ -27,7 +27,7 @@ const NAMES: [&str; 2] = [
 /// Maximum nesting of indexes.
 const INDEXES_DEEP: usize = 8;
 
-/// The error of an import.
+/// The error of an import of an image archive.
 #[derive(Debug, thiserror::Error)]
 pub enum ImportError {
     /// The file cannot be read.

@@ -21,7 +21,7 @@ pub struct Image {
     pub digest: String,
     /// All full names of the image.
     pub references: Vec<String>,
-    /// The configuration of containers.
+    /// The configuration for containers: entry point, environment, user.
     pub config: ImageConfig,
     /// The unpacked layers, topmost last.
     pub layers: Vec<PathBuf>,
@@ -31,7 +31,7 @@ pub struct Image {
     pub pinned: bool,
 }
 
-/// The file's contents.
+/// The content of the index file.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Index {
     /// Full name → digest of the manifest.
@@ -54,7 +54,7 @@ pub struct ImageRecord {
     /// The image came from a registry and can be pulled again.
     #[serde(default)]
     pub pulled: bool,
-    /// Its allowed users.
+    /// The users of the image: those that pulled it, by repository. Empty if it was not pulled.
     #[serde(default, skip_serializing_if = "ImageUsers::is_empty")]
     pub access: ImageUsers,
 }

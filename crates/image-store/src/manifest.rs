@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 
-/// Accepted media types.
+/// The media types of manifests that the `Accept` header names.
 pub const ACCEPTED: &[&str] = &[
     "application/vnd.oci.image.manifest.v1+json",
     "application/vnd.oci.image.index.v1+json",
@@ -17,13 +17,13 @@ pub const ACCEPTED: &[&str] = &[
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct ImageConfig {
-    /// Program and first arguments.
+    /// The program and its first arguments (`Entrypoint`).
     #[serde(deserialize_with = "null_is_default")]
     pub entrypoint: Vec<String>,
     /// Further arguments, or program and arguments where there is no entry point.
     #[serde(deserialize_with = "null_is_default")]
     pub cmd: Vec<String>,
-    /// `NAME=value`.
+    /// Environment variables as `NAME=value`.
     #[serde(deserialize_with = "null_is_default")]
     pub env: Vec<String>,
     /// Working directory; empty for `/`.
@@ -63,7 +63,7 @@ fn map_of_keys<S: serde::Serializer>(keys: &[String], serializer: S) -> Result<S
     map.serialize(serializer)
 }
 
-/// An image's configuration blob.
+/// The configuration blob of an image (OCI image specification, `config.md`).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ConfigBlob {

@@ -20,9 +20,9 @@ const TAG_MAX: usize = 128;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("invalid image reference {reference:?}: {reason}")]
 pub struct InvalidReference {
-    /// The name.
+    /// The image name as the user wrote it.
     pub reference: String,
-    /// The error.
+    /// The rule that it breaks.
     pub reason: String,
 }
 
@@ -41,7 +41,7 @@ pub(crate) fn parse(reference: &str) -> Result<Reference, InvalidReference> {
     })
 }
 
-/// A completed name.
+/// An image name, completed as Docker does: registry, repository, tag or digest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Reference {
     registry: String,
@@ -97,7 +97,7 @@ impl Reference {
         }
     }
 
-    /// The repository: `library/nginx`.
+    /// The repository without the registry, for instance `library/nginx`.
     pub fn repository(&self) -> &str {
         &self.repository
     }
@@ -107,12 +107,12 @@ impl Reference {
         self.tag.as_deref()
     }
 
-    /// The digest.
+    /// The digest, for instance `sha256:…`; `None` if the name has a tag only.
     pub fn digest(&self) -> Option<&str> {
         self.digest.as_deref()
     }
 
-    /// The full form.
+    /// The full name: registry, repository, tag and digest.
     pub fn whole(&self) -> String {
         self.to_string()
     }

@@ -68,7 +68,7 @@ struct Tls {
 /// A registry server that is tried for an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Endpoint {
-    /// `host` or `host:port`.
+    /// The registry's host, with `:port` if it is not the standard one.
     pub host: String,
     /// Plain HTTP instead of TLS.
     pub plain_http: bool,
@@ -76,7 +76,7 @@ pub(crate) struct Endpoint {
     pub insecure_skip_verify: bool,
     /// Certificate authority to trust besides the system's.
     pub ca_file: Option<PathBuf>,
-    /// The file names it.
+    /// Whether the registries file names it.
     pub configured: bool,
     /// The credentials from the file.
     pub credentials: Option<Credentials>,

@@ -32,7 +32,7 @@ impl Default for MinimumSpeed {
 pub struct TooSlow {
     /// The bytes received in the window.
     pub bytes: u64,
-    /// The required speed.
+    /// The minimum speed that it was below.
     pub minimum_speed: MinimumSpeed,
 }
 
@@ -59,7 +59,7 @@ impl StallDetector {
         self.began + self.minimum_speed.window
     }
 
-    /// Adds received bytes.
+    /// Adds bytes that were received in this window.
     pub fn add(&mut self, bytes: u64) {
         self.bytes = self.bytes.saturating_add(bytes);
     }
@@ -88,7 +88,7 @@ impl StallDetector {
 pub struct PullProgress(Arc<AtomicU64>);
 
 impl PullProgress {
-    /// Bytes so far.
+    /// The bytes received so far.
     pub fn bytes(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }

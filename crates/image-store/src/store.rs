@@ -19,7 +19,7 @@ use crate::reference::{InvalidReference, normalize};
 use crate::stall_detector::Observer;
 use crate::unpack::{UnpackError, unpack};
 
-/// The error of the store.
+/// The error of the image store.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// A layer was removed before the image had its name: it must be added again.
@@ -132,7 +132,7 @@ impl ImageStore {
         Ok(store)
     }
 
-    /// The directory.
+    /// The root directory of the store.
     pub fn directory(&self) -> &Path {
         &self.directory
     }

@@ -12,7 +12,7 @@ pub struct Member {
     pub within: usize,
     /// The member with its key and one of the commas beside it: the text without it is an object, too.
     pub whole: Range<usize>,
-    /// The value.
+    /// The bytes of the value.
     pub value: Range<usize>,
 }
 

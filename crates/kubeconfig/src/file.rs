@@ -9,13 +9,13 @@ use serde_json::Value;
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default, rename_all = "kebab-case")]
 pub struct Kubeconfig {
-    /// The clusters.
+    /// The named clusters (`clusters`).
     #[serde(deserialize_with = "nullable")]
     pub clusters: Vec<NamedCluster>,
-    /// The users.
+    /// The named users (`users`).
     #[serde(deserialize_with = "nullable")]
     pub users: Vec<NamedUser>,
-    /// The contexts.
+    /// The named contexts (`contexts`).
     #[serde(deserialize_with = "nullable")]
     pub contexts: Vec<NamedContext>,
     /// The name of the context that is used by default.
@@ -25,9 +25,9 @@ pub struct Kubeconfig {
 /// A cluster and its name.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 pub struct NamedCluster {
-    /// Its name.
+    /// The name that contexts refer to.
     pub name: String,
-    /// The cluster.
+    /// The cluster's URL and trust.
     #[serde(default, deserialize_with = "nullable")]
     pub cluster: Cluster,
 }
@@ -35,9 +35,9 @@ pub struct NamedCluster {
 /// A user and its name.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 pub struct NamedUser {
-    /// Its name.
+    /// The name that contexts refer to.
     pub name: String,
-    /// The user.
+    /// The user's credentials.
     #[serde(default, deserialize_with = "nullable")]
     pub user: User,
 }
@@ -45,9 +45,9 @@ pub struct NamedUser {
 /// A context and its name.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 pub struct NamedContext {
-    /// Its name.
+    /// The name that `current-context` refers to.
     pub name: String,
-    /// The context.
+    /// The cluster, user and namespace of the context.
     #[serde(default, deserialize_with = "nullable")]
     pub context: Context,
 }
@@ -70,17 +70,17 @@ pub struct Cluster {
     pub proxy_url: Option<String>,
     /// Whether responses are not to be compressed.
     pub disable_compression: Option<bool>,
-    /// Data of other programs.
+    /// Data that other programs keep in the file.
     #[serde(deserialize_with = "nullable")]
     pub extensions: Vec<Extension>,
 }
 
-/// Data of another program.
+/// Named data that another program keeps in the file.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 pub struct Extension {
-    /// Its name.
+    /// The name of the program's data.
     pub name: String,
-    /// The data.
+    /// The data in the program's own form.
     #[serde(default)]
     pub extension: Value,
 }
@@ -109,14 +109,14 @@ pub struct User {
     pub client_key: Option<String>,
     /// Its key, PEM in base64.
     pub client_key_data: Option<String>,
-    /// A bearer token.
+    /// A bearer token, sent with each request.
     pub token: Option<String>,
     /// The file of a bearer token.
     #[serde(rename = "tokenFile")]
     pub token_file: Option<String>,
     /// The name of HTTP's basic authentication.
     pub username: Option<String>,
-    /// Its password.
+    /// The password of HTTP's basic authentication.
     pub password: Option<String>,
     /// The program that returns credentials.
     pub exec: Option<Exec>,
@@ -125,12 +125,12 @@ pub struct User {
     /// The name of the user to act as.
     #[serde(rename = "as")]
     pub as_name: Option<String>,
-    /// Its identifier.
+    /// The UID of the user to act as.
     pub as_uid: Option<String>,
-    /// Its groups.
+    /// The groups of the user to act as.
     #[serde(deserialize_with = "nullable")]
     pub as_groups: Vec<String>,
-    /// Its other attributes.
+    /// The extra attributes of the user to act as.
     #[serde(deserialize_with = "nullable")]
     pub as_user_extra: BTreeMap<String, Vec<String>>,
 }
@@ -148,9 +148,9 @@ impl std::fmt::Debug for User {
 pub struct Exec {
     /// `client.authentication.k8s.io/v1` or `…/v1beta1`.
     pub api_version: Option<String>,
-    /// The program.
+    /// The program's path or name.
     pub command: Option<String>,
-    /// Its arguments.
+    /// The program's arguments.
     #[serde(deserialize_with = "nullable")]
     pub args: Vec<String>,
     /// Environment variables besides those of this process.
@@ -168,9 +168,9 @@ pub struct Exec {
 /// An environment variable of a program.
 #[derive(Clone, Default, PartialEq, Deserialize)]
 pub struct EnvironmentVariable {
-    /// Its name.
+    /// Name of the variable.
     pub name: String,
-    /// Its value.
+    /// Value of the variable.
     #[serde(default, deserialize_with = "nullable")]
     pub value: String,
 }

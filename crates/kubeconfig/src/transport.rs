@@ -20,7 +20,7 @@ use crate::exec::{self, ExecError};
 use crate::plugin::{Answer, Plugin};
 use crate::settings::{Credentials, Pem, Settings, bearer};
 
-/// The limits of waiting.
+/// The time limits of connections and answers.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// The longest time until a connection stands.

@@ -13,9 +13,9 @@ use anyhow::{Context, Result};
 /// An image of this program.
 #[derive(Clone, Copy, Debug)]
 pub struct BuiltIn {
-    /// Its name.
+    /// The full image name.
     pub reference: &'static str,
-    /// The default entry point.
+    /// The entry point; a pod's `command` replaces it.
     pub entrypoint: &'static [&'static str],
     /// The arguments of the entry point; a pod may replace them alone.
     pub cmd: &'static [&'static str],

@@ -16,7 +16,7 @@ const TIMEOUT: Duration = Duration::from_secs(3);
 /// The usage of a volume, as far as it is known.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct VolumeUsage {
-    /// Used bytes.
+    /// Used bytes, as the node's summary reports them.
     pub used: Option<i64>,
     /// Whether the volume can hold no more than its size.
     pub enforced: Option<bool>,

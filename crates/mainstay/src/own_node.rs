@@ -17,9 +17,9 @@ use crate::node_parts::{Clients, MachineSettings, RESOLV_CONF};
 
 /// The inputs of the node.
 pub struct OwnNode<'a> {
-    /// The instance's data directory.
+    /// The data directory of the instance.
     pub data_dir: &'a Path,
-    /// The instance's id.
+    /// The id of the instance, which its names in the kernel contain.
     pub instance_id: &'a str,
     /// The settings of the machine.
     pub machine: &'a MachineSettings,
@@ -27,7 +27,7 @@ pub struct OwnNode<'a> {
     pub cluster: ClusterRanges,
     /// The node's address, now and from now on.
     pub node_ip: watch::Receiver<IpAddr>,
-    /// Images.
+    /// The image store of the node.
     pub images: ImageStore,
     /// The switch of further nodes on this machine.
     pub switch: Option<SwitchLink>,

@@ -17,23 +17,23 @@ const TOLD: [Reason; 5] = [
     Reason::ContainerStarting,
 ];
 
-/// A row for a pod.
+/// A line about one pod in `up`, `status` and their JSON.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PodRow {
-    /// Its name.
+    /// The pod's name.
     pub pod: String,
-    /// Whether it is ready.
+    /// Whether its condition `Ready` is true and it is not being deleted.
     pub ready: bool,
     /// Containers that are ready, of all; empty where there is no pod yet.
     pub containers: String,
     /// Its status, in a word.
     pub state: String,
-    /// The number of restarts.
+    /// The number of restarts of all containers, as `kubectl get pods` prints it.
     pub restarts: String,
-    /// Its age.
+    /// The time since its creation, as `kubectl get pods` prints it.
     pub age: String,
-    /// Its address.
+    /// The pod's IP address; empty until it has one.
     pub address: String,
     /// Its node; only if rows name the nodes, and the pod has one.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -105,7 +105,7 @@ impl<'a> PodRows<'a> {
         Self { with_nodes, ..self }
     }
 
-    /// A pod's row.
+    /// The row of an existing pod.
     pub fn of(&self, pod: &Pod, now: Timestamp) -> PodRow {
         let object = serde_json::to_value(pod).unwrap_or_default();
         let cells = self.printer.row(&object, now);

@@ -121,7 +121,7 @@ pub async fn run(arguments: TokenArguments) -> Result<()> {
     Ok(())
 }
 
-/// A new token.
+/// A new bootstrap token and the Secret that stores it.
 pub struct Token {
     text: String,
     object: Secret,

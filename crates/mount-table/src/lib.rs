@@ -10,13 +10,13 @@ use std::path::{Path, PathBuf};
 pub struct MountPoint {
     /// The root of the mount within its file system.
     pub root: PathBuf,
-    /// The mount point.
+    /// The path at which it is mounted.
     pub path: PathBuf,
     /// Type of the file system, such as `overlay`.
     pub file_system: String,
     /// Options of the file system, such as overlay's layers.
     pub super_options: String,
-    /// Propagation.
+    /// Whether mounts below it propagate to other namespaces.
     pub propagation: MountPropagation,
 }
 

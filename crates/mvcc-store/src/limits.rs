@@ -88,7 +88,7 @@ impl Value {
 }
 
 impl Compare {
-    /// The compared key.
+    /// The key whose state is compared.
     pub fn key(&self) -> &[u8] {
         match self {
             Self::ModRevision(key, _) | Self::Absent(key) | Self::Exists(key) => key,

@@ -9,16 +9,16 @@ use futures::stream::BoxStream;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Revision(pub u64);
 
-/// Identifies a lease.
+/// The id of a lease; never used twice in a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LeaseId(pub u64);
 
 /// A key with its value as of some revision.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyValue {
-    /// The key.
+    /// The key's bytes.
     pub key: Arc<[u8]>,
-    /// The value as stored.
+    /// The value's bytes, with the revision filled in.
     pub value: Bytes,
     /// Revision of the write that created the key.
     pub create_revision: Revision,
@@ -28,7 +28,7 @@ pub struct KeyValue {
     pub lease: Option<LeaseId>,
 }
 
-/// A value to write.
+/// A value to write, which may contain the revision of the write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Value {
     /// Stored as it is.
@@ -76,7 +76,7 @@ pub enum Operation {
 /// Comparisons and the writes that they guard.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Txn {
-    /// All must hold.
+    /// Comparisons; if one does not hold, nothing is written.
     pub compare: Vec<Compare>,
     /// Applied together. A key may appear once.
     pub operations: Vec<Operation>,
@@ -129,7 +129,7 @@ pub struct Range {
 pub struct RangeResult {
     /// The revision of the response.
     pub revision: Revision,
-    /// The keys in order.
+    /// The pairs in the order of their keys, at most `limit`.
     pub items: Vec<KeyValue>,
     /// The number of keys in the whole range, whatever the limit.
     pub count: usize,
@@ -147,11 +147,11 @@ pub enum EventKind {
 /// One change of one key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
-    /// The key.
+    /// The changed key.
     pub key: Arc<[u8]>,
-    /// The revision of the change.
+    /// The revision of the commit.
     pub revision: Revision,
-    /// The kind of the change.
+    /// Whether the key was put or deleted.
     pub kind: EventKind,
     /// The key before the change, if it existed.
     pub previous: Option<KeyValue>,
@@ -182,7 +182,7 @@ pub struct StoreUsage {
 /// A stream of changes. Ends with an error, or when the store closes.
 pub type WatchStream = BoxStream<'static, Result<WatchEvents, StoreError>>;
 
-/// The error of a store.
+/// The error of a read or write of the store.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
     /// The revision asked for has been compacted away.

@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 /// machine is suspended, and this clock does not.
 const LOOK_MAX: Duration = Duration::from_secs(60);
 
-/// The node's clocks.
+/// The wall clock and the monotonic clock of the node.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
     /// The monotonic clock's reading at boot.

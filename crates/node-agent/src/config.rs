@@ -112,15 +112,15 @@ pub struct KubeletApi {
 /// A step of a volume's move to another node.
 #[derive(Clone, Debug)]
 pub struct MoveStep {
-    /// The volume.
+    /// Name of the PersistentVolume.
     pub volume: String,
     /// The id of the move.
     pub id: String,
-    /// The name of the step.
+    /// The query parameters of the request, by name.
     pub step: String,
     /// Its parameters.
     pub parameters: Vec<(String, String)>,
-    /// Its data.
+    /// The body of the request.
     pub body: Bytes,
 }
 
@@ -148,11 +148,11 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// The options of the container runtime.
     pub runtime: RuntimeOptions,
-    /// Images on this machine.
+    /// The image store of the node.
     pub images: ImageStore,
     /// Mirrors and credentials for pulls.
     pub registries: RegistriesConfig,
-    /// The pods' network.
+    /// The network of the node's pods.
     pub network: Arc<PodNetwork>,
     /// The node's own address, which may change.
     pub node_ip: watch::Receiver<IpAddr>,
@@ -175,13 +175,13 @@ pub struct Config {
     /// The length of the node's lease. An agent that finds pods with a longer lease continues with the longer
     /// one.
     pub lease_length: LeaseLength,
-    /// Maximum number of pods.
+    /// Maximum number of pods on the node.
     pub pods_max: u32,
     /// Maximum number of processes and threads of one pod.
     pub pod_pids_max: i64,
-    /// The settings of admission.
+    /// The rules by which the node rejects pods.
     pub admission: Policy,
-    /// The settings of eviction.
+    /// The thresholds of eviction.
     pub eviction: Eviction,
     /// The policy of image garbage collection.
     pub image_gc: image_gc::Policy,
@@ -191,7 +191,7 @@ pub struct Config {
     pub kubelet_api: Option<KubeletApi>,
     /// The treatment of the pods at the end of the agent; may change until then.
     pub on_shutdown: watch::Receiver<OnShutdown>,
-    /// The order in which they are stopped.
+    /// The order in which pods are stopped with the node.
     pub shutdown_order: ShutdownOrder,
     /// The usage of the volumes of the node's own classes.
     pub volume_usages: watch::Receiver<VolumeUsages>,

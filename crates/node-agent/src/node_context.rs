@@ -10,15 +10,15 @@ use crate::machine::machine_info::MachineInfo;
 
 /// The agent's settings, and the machine that it runs on.
 pub struct NodeContext {
-    /// The agent's settings.
+    /// The settings of the agent.
     pub config: Config,
-    /// The machine.
+    /// The properties of the machine, read at the start.
     pub machine: MachineInfo,
-    /// The node's own resolver.
+    /// The resolver configuration of the node, for pods that use it.
     pub resolver: Resolver,
-    /// The node's clocks.
+    /// The wall clock and the monotonic clock of the node.
     pub clock: Clock,
-    /// Events.
+    /// Records events about the node and its pods.
     pub recorder: Recorder,
 }
 

@@ -28,17 +28,17 @@ impl PodDir {
         }
     }
 
-    /// An existing directory.
+    /// A pod's directory that exists already.
     pub fn at(root: PathBuf) -> Self {
         Self { root }
     }
 
-    /// The directory itself.
+    /// The root of the pod's directory.
     pub fn root(&self) -> &Path {
         &self.root
     }
 
-    /// The agent's record.
+    /// The file of the agent's record of the pod.
     pub fn record(&self) -> PathBuf {
         self.state().join("record.json")
     }
@@ -68,12 +68,12 @@ impl PodDir {
         self.state().join("resolv.conf")
     }
 
-    /// Directory of all volumes.
+    /// The directory with all volumes of the pod.
     pub fn volumes(&self) -> PathBuf {
         self.state().join("volumes")
     }
 
-    /// Directory of one volume.
+    /// The directory of one volume of the pod.
     pub fn volume(&self, name: &str) -> PathBuf {
         self.volumes().join(name)
     }
@@ -99,7 +99,7 @@ impl PodDir {
         self.root.join(container)
     }
 
-    /// Log of one instance.
+    /// The log file of one instance of a container.
     pub fn log(&self, container: &str, restart_count: u32) -> PathBuf {
         self.logs(container).join(format!("{restart_count}.log"))
     }
@@ -124,12 +124,12 @@ pub fn deadline_page(data_dir: &Path, boot_id: &str) -> PathBuf {
 /// The name of deadline pages, before the id of the boot.
 pub const DEADLINE_PAGE: &str = "deadline-";
 
-/// Directory of all pods.
+/// The directory with the directories of all pods.
 pub fn pods_dir(data_dir: &Path) -> PathBuf {
     data_dir.join("pods")
 }
 
-/// Directory of the system call profiles that the node's administrator has put there.
+/// The directory of the seccomp profiles of type `Localhost`.
 pub fn seccomp_dir(data_dir: &Path) -> PathBuf {
     data_dir.join("seccomp")
 }

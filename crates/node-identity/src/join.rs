@@ -12,7 +12,7 @@ use crate::token::JoinToken;
 /// The first certificate of a node.
 #[derive(Debug)]
 pub struct Joined {
-    /// The authority's certificate, PEM.
+    /// The certificate of the cluster's authority, in PEM.
     pub ca_pem: String,
     /// The client certificate of the node.
     pub identity: Identity,

@@ -37,9 +37,9 @@ impl CertificateSubject {
 /// A certificate and its key, PEM.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Identity {
-    /// The certificate.
+    /// The certificate, in PEM.
     pub certificate_pem: String,
-    /// The private key.
+    /// The private key, in PEM.
     pub key_pem: String,
 }
 

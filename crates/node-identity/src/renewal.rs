@@ -27,9 +27,9 @@ const SLEEP_MAX: Duration = Duration::from_secs(60);
 /// The time within which a certificate is valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Validity {
-    /// The first second.
+    /// `notBefore` of the certificate.
     pub begins: Timestamp,
-    /// The last second.
+    /// `notAfter` of the certificate.
     pub ends: Timestamp,
 }
 
@@ -56,7 +56,7 @@ impl Validity {
 /// Failed attempts since the last certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Failures {
-    /// Their number.
+    /// The number of failures in a row.
     pub count: u32,
     /// The time of the last one.
     pub last: Timestamp,
@@ -90,11 +90,11 @@ pub fn wait(
 
 /// The renewal of one certificate of a node.
 pub struct Renewal {
-    /// The API servers.
+    /// The API servers that are asked.
     pub servers: Servers,
     /// The certificate authority of the cluster, PEM.
     pub ca_pem: String,
-    /// The certificate.
+    /// The subject and the usages of the new certificate.
     pub wanted: CertificateSubject,
     /// The client certificate of the node, now and from now on: the node asks with it.
     pub client: watch::Receiver<Identity>,

@@ -179,7 +179,7 @@ impl Servers {
         Known::new(urls).map(Self::of)
     }
 
-    /// One server.
+    /// A list with one server.
     pub fn one(url: Uri) -> Self {
         Self::of(Known {
             servers: vec![Server::new(url)],

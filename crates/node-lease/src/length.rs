@@ -32,7 +32,7 @@ impl LeaseLength {
         Self(seconds).clamp(self, Self::MAX)
     }
 
-    /// The length in seconds.
+    /// The length in seconds, as `leaseDurationSeconds`.
     pub fn seconds(self) -> u32 {
         self.0
     }

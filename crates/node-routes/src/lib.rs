@@ -38,7 +38,7 @@ pub struct Config {
     pub cluster_cidr: Cidr,
     /// The address of this node, now and from now on.
     pub node_ip: watch::Receiver<IpAddr>,
-    /// The transport to them.
+    /// How packets reach the other nodes: directly or in a tunnel.
     pub transport: PeerTransport,
 }
 

@@ -23,7 +23,7 @@ pub struct Cidr(Ipv4Net);
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{text:?} is not an IPv4 range such as 10.244.0.0/24")]
 pub struct CidrError {
-    /// The input.
+    /// The text that does not parse.
     pub text: String,
 }
 

@@ -36,7 +36,7 @@ pub enum CronError {
     Step(String),
 }
 
-/// A repeating schedule.
+/// A schedule of a CronJob, with the grammar of robfig/cron v3.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Schedule(Form);
 

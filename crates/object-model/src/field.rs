@@ -181,7 +181,7 @@ pub enum FieldErrorType {
 pub struct FieldError {
     /// The type of the error.
     pub kind: FieldErrorType,
-    /// The place.
+    /// The path of the field, for instance `spec.replicas`.
     pub field: FieldPath,
     /// The offending value, where showing it helps.
     pub value: Option<Value>,
@@ -190,17 +190,17 @@ pub struct FieldError {
 }
 
 impl FieldError {
-    /// A missing value.
+    /// The error of a field that must have a value (`FieldValueRequired`).
     pub fn required(field: &FieldPath, detail: impl Into<String>) -> Self {
         Self::new(FieldErrorType::Required, field, None, detail)
     }
 
-    /// A malformed value.
+    /// The error of a malformed value (`FieldValueInvalid`).
     pub fn invalid(field: &FieldPath, value: impl Into<Value>, detail: impl Into<String>) -> Self {
         Self::new(FieldErrorType::Invalid, field, Some(value.into()), detail)
     }
 
-    /// A field that may not be set or changed.
+    /// The error of a field that may not be set or changed (`FieldValueForbidden`).
     pub fn forbidden(field: &FieldPath, detail: impl Into<String>) -> Self {
         Self::new(FieldErrorType::Forbidden, field, None, detail)
     }

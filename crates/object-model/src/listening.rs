@@ -36,11 +36,11 @@ impl fmt::Display for Transport {
 /// The address and port of a listening socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ListeningAddress {
-    /// The transport.
+    /// TCP or UDP.
     pub transport: Transport,
     /// The address; all of the machine's when there is none.
     pub address: Option<Ipv4Addr>,
-    /// The port.
+    /// The port number.
     pub port: u16,
 }
 
@@ -52,7 +52,7 @@ pub struct Listening {
 }
 
 impl Listening {
-    /// The sockets, sorted.
+    /// The listening sockets, sorted and without duplicates.
     pub fn places(&self) -> impl Iterator<Item = ListeningAddress> + '_ {
         self.places.iter().copied()
     }

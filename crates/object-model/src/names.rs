@@ -161,7 +161,7 @@ pub fn qualified_name(text: &str) -> Vec<String> {
     errors
 }
 
-/// The value of a label.
+/// The errors of a label's value: at most 63 characters, may be empty.
 pub fn label_value(text: &str) -> Vec<String> {
     let mut errors = Vec::new();
     if text.len() > LABEL_BYTES_MAX {
@@ -237,7 +237,7 @@ pub fn port_name(text: &str) -> Vec<String> {
     errors
 }
 
-/// The number of a port.
+/// The errors of a port number: 1 to 65535.
 pub fn port_number(port: i64) -> Vec<String> {
     if (1..=65535).contains(&port) {
         Vec::new()
@@ -246,7 +246,7 @@ pub fn port_number(port: i64) -> Vec<String> {
     }
 }
 
-/// The name of an HTTP header.
+/// The errors of an HTTP header's name: letters, digits and `-`.
 pub fn http_header_name(text: &str) -> Vec<String> {
     let fits = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
     if !text.is_empty() && text.bytes().all(fits) {

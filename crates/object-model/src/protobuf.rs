@@ -94,12 +94,12 @@ impl<'a> Wire<'a> {
 pub struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {
-    /// Reads the message.
+    /// A reader at the start of an encoded message.
     pub fn new(bytes: &'a [u8]) -> Self {
         Self(bytes)
     }
 
-    /// Whether all is read.
+    /// Whether no bytes are left.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -189,14 +189,15 @@ impl Writer {
         self.raw(length as u64);
     }
 
-    /// A field of bytes.
+    /// Writes a field of bytes with its tag and length.
     #[inline]
     pub fn bytes(&mut self, tag: u32, content: &[u8]) {
         self.head(tag, content.len());
         self.0.extend_from_slice(content);
     }
 
-    /// A message that is mostly short: one byte is left for its length, which is known afterwards.
+    /// Writes a message that is mostly short: one byte is reserved for its length, which is known
+    /// afterwards.
     pub fn message(&mut self, tag: u32, write: impl FnOnce(&mut Self)) {
         self.raw(u64::from(tag));
         let at = self.0.len();

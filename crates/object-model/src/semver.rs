@@ -39,7 +39,7 @@ impl Semver {
         })
     }
 
-    /// Major, minor and patch.
+    /// Major, minor and patch, in this order.
     pub fn numbers(&self) -> [u64; 3] {
         self.numbers
     }

@@ -74,7 +74,7 @@ pub struct Cause {
     /// Kind of the cause, for instance `FieldValueInvalid`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reason: String,
-    /// The error.
+    /// The error as a message for users.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
     /// The path of the field.
@@ -95,10 +95,10 @@ pub struct StatusDetails {
     /// Resource (or kind, for validation) of the object.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub kind: String,
-    /// Identity of the object.
+    /// UID of the object.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub uid: String,
-    /// Everything that was wrong.
+    /// The single causes, for instance one for each invalid field.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub causes: Vec<Cause>,
     /// After how many seconds the client may try again.
@@ -114,11 +114,11 @@ fn is_zero(value: &u32) -> bool {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct Status {
-    /// Machine-readable cause.
+    /// The reason for programs, for instance `NotFound`.
     pub reason: StatusReason,
     /// HTTP status code; the reason's own unless set otherwise.
     pub code: u16,
-    /// For people.
+    /// The message for users.
     pub message: String,
     /// The object in question; boxed because most results are not errors.
     pub details: Option<Box<StatusDetails>>,

@@ -15,7 +15,7 @@ pub enum VarintError {
     TooLong,
 }
 
-/// Appends a number.
+/// Appends a number in base 128, the lowest seven bits first: 1 to 10 bytes.
 pub fn put(out: &mut impl Extend<u8>, mut value: u64) {
     while value >= 0x80 {
         out.extend([value.to_le_bytes()[0] | 0x80]);

@@ -25,7 +25,7 @@ const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
 /// A custom kind, for documents.
 #[derive(Clone, Copy, Debug)]
 pub struct CustomKind<'a> {
-    /// Its names.
+    /// The group, version and names of the kind.
     pub info: KindInfo<'a>,
     /// The `openAPIV3Schema` of the version.
     pub schema: &'a Value,

@@ -11,7 +11,7 @@ use crate::graph::Graph;
 /// The type of whole numbers or texts; other types of numbers or texts are quantities.
 const INT_OR_STRING: &str = "io.k8s.apimachinery.pkg.util.intstr.IntOrString";
 
-/// A version of OpenAPI.
+/// The version of OpenAPI: Swagger 2.0 or OpenAPI 3.0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Dialect {
     V2,

@@ -28,12 +28,12 @@ pub enum MapType {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Facts {
     pub list_type: Option<ListType>,
-    /// Comma-separated, empty for none.
+    /// `x-kubernetes-list-map-keys`, comma-separated; empty for none.
     pub list_map_keys: Cow<'static, str>,
     pub map_type: Option<MapType>,
     /// As published: `merge`, `merge,retainKeys`, `retainKeys`, `replace`; empty for none.
     pub patch_strategy: &'static str,
-    /// Empty for none.
+    /// `x-kubernetes-patch-merge-key`; empty for none.
     pub patch_merge_key: &'static str,
     /// `{}` for a structure that is always present, or the default of a list's key; else empty.
     pub default: Cow<'static, str>,

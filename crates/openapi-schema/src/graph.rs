@@ -164,7 +164,7 @@ impl Graph {
         u32::try_from(found.ok()?).ok()
     }
 
-    /// A published definition.
+    /// The definition that is published under `name`, for instance `io.k8s.api.core.v1.Pod`.
     pub fn definition_named(&self, name: &str) -> Option<&Definition> {
         self.definition(self.published_index(name)?)
     }

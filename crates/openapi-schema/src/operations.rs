@@ -47,7 +47,7 @@ impl ProxyMethod {
 }
 
 impl Action {
-    /// The word in `x-kubernetes-action`.
+    /// The operation in `x-kubernetes-action`.
     pub fn name(self) -> &'static str {
         match self {
             Self::List => "list",
@@ -134,7 +134,7 @@ impl Action {
     }
 }
 
-/// Group, version and kind.
+/// A group, a version and a kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Gvk<'a> {
     pub group: &'a str,
@@ -158,9 +158,9 @@ pub(crate) struct Operation<'a> {
 #[derive(Clone, Debug)]
 pub(crate) struct Path<'a> {
     pub path: String,
-    /// Has `{namespace}`.
+    /// Whether it has the parameter `{namespace}`.
     pub in_namespace: bool,
-    /// Has `{name}`.
+    /// Whether it has the parameter `{name}`.
     pub named: bool,
     /// Whether it has `{path}`: the rest is for the backend.
     pub onwards: bool,

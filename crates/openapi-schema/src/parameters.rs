@@ -2,11 +2,11 @@
 
 use crate::operations::{Action, Operation};
 
-/// A query parameter.
+/// A query parameter of an operation.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Parameter {
     pub name: &'static str,
-    /// OpenAPI type.
+    /// The OpenAPI type: `boolean`, `integer` or `string`.
     pub kind: &'static str,
     pub description: &'static str,
 }

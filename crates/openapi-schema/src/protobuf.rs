@@ -29,7 +29,7 @@ pub(crate) struct Field {
     pub form: FieldType,
 }
 
-/// The type of a field.
+/// The type of a field of the OpenAPI protobuf messages.
 pub(crate) enum FieldType {
     Text,
     Texts,
@@ -51,7 +51,7 @@ pub(crate) enum FieldType {
 pub(crate) struct Message(Vec<u8>);
 
 impl Message {
-    /// Encodes an object.
+    /// Encodes a JSON object as the message that `shape` describes.
     pub fn of(shape: &Shape, value: &Value) -> Self {
         let mut message = Self::default();
         let Value::Object(members) = value else {

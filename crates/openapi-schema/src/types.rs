@@ -18,7 +18,7 @@ pub enum Shape {
     Map,
 }
 
-/// A type.
+/// A type at one place of the schema graph.
 #[derive(Clone, Copy, Debug)]
 pub struct TypeRef<'s> {
     graph: &'s Graph,
@@ -126,12 +126,12 @@ pub struct FieldRef<'s> {
 }
 
 impl<'s> FieldRef<'s> {
-    /// The field's name.
+    /// The field's name in JSON.
     pub fn name(&self) -> &'s str {
         self.graph.text(self.field.name)
     }
 
-    /// The field's type.
+    /// The type of the field's value.
     pub fn type_ref(&self) -> TypeRef<'s> {
         TypeRef::of_node(self.graph, self.field.node)
     }

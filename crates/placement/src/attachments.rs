@@ -16,7 +16,7 @@ impl Attachments {
         self.0.entry(node).or_default().insert(name, attachment);
     }
 
-    /// Removes an attachment.
+    /// Removes a VolumeAttachment from its node.
     pub fn remove(&mut self, attachment: &VolumeAttachment) {
         let (node, name) = key(attachment);
         if let Some(there) = self.0.get_mut(&node) {

@@ -84,7 +84,7 @@ impl PlacedPods {
         placed
     }
 
-    /// Keeps only these pods.
+    /// Removes all pods for which `keep` is false.
     pub fn retain(&mut self, keep: impl Fn(&Arc<PodView>) -> bool) {
         let gone: Vec<Text> = self.iter().filter(|pod| !keep(pod)).map(uid).collect();
         for uid in gone {

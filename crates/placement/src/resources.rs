@@ -11,7 +11,7 @@ use resource_kinds::reasons::pod_condition;
 
 use crate::objection::FilterFailure;
 
-/// Amounts by resource name.
+/// Amounts of resources by their name, for instance `cpu`.
 pub(crate) type Resources = BTreeMap<String, Quantity>;
 
 /// The pod's requests: the sum of its containers and sidecars, or the maximum of its init

@@ -17,7 +17,7 @@ use crate::placed::PlacedPods;
 /// The observed state of the cluster.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ClusterView {
-    /// All nodes, by name.
+    /// Nodes, by name.
     pub nodes: BTreeMap<String, Arc<Node>>,
     /// All pods that have a node and have not ended, also those that are about to be bound
     /// (`PodView::node`).
@@ -25,7 +25,7 @@ pub struct ClusterView {
     /// Pods that are nominated for a node (here in `PodView::node`): other pods were preempted for
     /// them.
     pub nominated: Vec<Arc<PodView>>,
-    /// The PodDisruptionBudgets.
+    /// The PodDisruptionBudgets of all namespaces.
     pub budgets: Vec<Arc<PodDisruptionBudget>>,
     /// Namespaces, by name; their labels count for affinity.
     pub namespaces: BTreeMap<String, Arc<Namespace>>,
@@ -33,21 +33,21 @@ pub struct ClusterView {
     pub services: BTreeMap<(String, String), Arc<Service>>,
     /// Claims, by namespace and name.
     pub claims: BTreeMap<(String, String), Arc<PersistentVolumeClaim>>,
-    /// Volumes, by name.
+    /// PersistentVolumes, by name.
     pub volumes: BTreeMap<String, Arc<PersistentVolume>>,
-    /// Storage classes, by name.
+    /// StorageClasses, by name.
     pub classes: BTreeMap<String, Arc<StorageClass>>,
-    /// CSI drivers, by name.
+    /// CSIDrivers, by name.
     pub drivers: BTreeMap<String, Arc<CSIDriver>>,
     /// The free storage of CSI drivers, by namespace and name.
     pub capacities: BTreeMap<(String, String), Arc<CSIStorageCapacity>>,
     /// The CSI drivers of each node, by the node's name.
     pub csi_nodes: BTreeMap<String, Arc<CSINode>>,
-    /// The VolumeAttachments.
+    /// The VolumeAttachments, by node.
     pub attachments: Attachments,
     /// Claims of devices, by namespace and name.
     pub device_claims: BTreeMap<(String, String), Arc<ResourceClaim>>,
-    /// The ResourceSlices of drivers.
+    /// The ResourceSlices of all drivers, from which devices are allocated.
     pub device_slices: Vec<Arc<ResourceSlice>>,
     /// Classes of devices, by name.
     pub device_classes: BTreeMap<String, Arc<DeviceClass>>,
@@ -115,10 +115,10 @@ pub struct PlacementFailure {
     pub keeps_nomination: bool,
 }
 
-/// A preemption.
+/// The preemption that lets a pod be placed on a node.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Preemption {
-    /// The node.
+    /// The node to which the pod is nominated.
     pub node: String,
     /// The victims, the most important first; some may be terminating already.
     pub victims: Vec<Arc<PodView>>,

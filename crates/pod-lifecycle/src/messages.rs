@@ -11,7 +11,7 @@ use crate::spec::{ProbeKind, display_name};
 pub const START_ERROR: &str = "StartError";
 /// Waiting reason after a pull failed.
 pub const ERR_IMAGE_PULL: &str = "ErrImagePull";
-/// Waiting reason between pulls.
+/// Waiting reason between two attempts to pull an image.
 pub const IMAGE_PULL_BACK_OFF: &str = "ImagePullBackOff";
 /// Waiting reason of an invalid image name.
 pub const INVALID_IMAGE_NAME: &str = "InvalidImageName";
@@ -19,7 +19,7 @@ pub const INVALID_IMAGE_NAME: &str = "InvalidImageName";
 pub const ERR_IMAGE_NEVER_PULL: &str = "ErrImageNeverPull";
 /// Reason of the event about pull secrets that do not exist.
 pub const FAILED_TO_RETRIEVE_PULL_SECRET: &str = "FailedToRetrieveImagePullSecret";
-/// Waiting reason between restarts.
+/// Waiting reason between two starts of a container that ends again and again.
 pub const CRASH_LOOP_BACK_OFF: &str = "CrashLoopBackOff";
 /// Waiting reason when a process could not be started.
 pub const RUN_CONTAINER_ERROR: &str = "RunContainerError";
@@ -31,7 +31,7 @@ pub const CREATE_CONTAINER_CONFIG_ERROR: &str = "CreateContainerConfigError";
 pub const CREATE_CONTAINER_ERROR: &str = "CreateContainerError";
 /// Reason of a pod beyond `activeDeadlineSeconds`.
 pub const DEADLINE_EXCEEDED: &str = "DeadlineExceeded";
-/// Message for [`DEADLINE_EXCEEDED`].
+/// Status message of a pod with the reason [`DEADLINE_EXCEEDED`].
 pub const DEADLINE_MESSAGE: &str = "Pod was active on the node longer than the specified deadline";
 
 /// The failure of a pod beyond `activeDeadlineSeconds`.
@@ -59,7 +59,7 @@ pub fn is_backed_off(reason: &str) -> bool {
     reason == ERR_IMAGE_PULL
 }
 
-/// `Killing` event.
+/// Message of the event `Killing`.
 pub fn killing(container: &str, cause: &StopCause, restarts: bool) -> String {
     let why = match cause {
         StopCause::PodEnds | StopCause::NodeStops | StopCause::AllRestart => {
@@ -79,7 +79,7 @@ pub fn killing(container: &str, cause: &StopCause, restarts: bool) -> String {
     format!("Container {container} {why}{again}")
 }
 
-/// Waiting message between restarts.
+/// Waiting message between two starts, with the delay.
 pub fn crash_loop(pod: &Pod, container: &str, delay: SignedDuration) -> String {
     let delay = go_seconds(delay);
     format!(
@@ -108,12 +108,12 @@ pub fn pull_back_off(image: &str) -> String {
     format!("Back-off pulling image \"{image}\"")
 }
 
-/// Waiting message between pulls.
+/// Waiting message between two attempts to pull an image.
 pub fn pull_back_off_state(image: &str, reason: &str, message: &str) -> String {
     format!("Back-off pulling image \"{image}\": {reason}: {message}")
 }
 
-/// `Pulling` event.
+/// Message of the event `Pulling`.
 pub fn pulling(image: &str) -> String {
     format!("Pulling image \"{image}\"")
 }
@@ -137,7 +137,7 @@ pub fn pull_failed(image: &str, error: &str) -> String {
     format!("Failed to pull image \"{image}\": {error}")
 }
 
-/// `FailedToRetrieveImagePullSecret` event.
+/// Message of the event `FailedToRetrieveImagePullSecret`.
 pub fn pull_secrets_missing(names: &[&str]) -> String {
     let names = names.join(", ");
     format!(
@@ -146,7 +146,7 @@ pub fn pull_secrets_missing(names: &[&str]) -> String {
     )
 }
 
-/// `ErrImageNeverPull` event and state.
+/// Message of the event and of the waiting state `ErrImageNeverPull`.
 pub fn never_pull(image: &str) -> String {
     format!("Container image \"{image}\" is not present with pull policy of Never")
 }

@@ -56,9 +56,9 @@ impl Add<SignedDuration> for Instant {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "Kept")]
 pub struct Moment {
-    /// The time for users.
+    /// The wall clock, for statuses and events.
     pub wall: Timestamp,
-    /// The reading for durations.
+    /// The monotonic clock, for durations.
     pub instant: Instant,
 }
 

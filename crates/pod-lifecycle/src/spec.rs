@@ -123,7 +123,7 @@ pub fn find<'a>(spec: &'a PodSpec, name: &str) -> Option<(Kind, Cow<'a, Containe
     Some((Kind::Ephemeral, Cow::Owned(container_of(found))))
 }
 
-/// The pod's `restartPolicy`.
+/// The pod's `restartPolicy`; `Always` if it is not set.
 pub fn restart_policy(spec: &PodSpec) -> &str {
     spec.restart_policy.as_deref().unwrap_or("Always")
 }

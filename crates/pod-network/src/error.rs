@@ -8,11 +8,11 @@ use object_model::cidr::Cidr;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{purpose} range {range} is used by {by}")]
 pub struct NoFreeRange {
-    /// `pod` or `service`.
+    /// The purpose of the range: `pod` or `service`.
     pub purpose: &'static str,
-    /// The wanted range.
+    /// The range that was asked for.
     pub range: Cidr,
-    /// Its user.
+    /// The user of the range, for instance `route via eth0`.
     pub by: String,
 }
 

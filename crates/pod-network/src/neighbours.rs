@@ -12,7 +12,7 @@ use durable_file::Durability;
 
 use crate::ranges::{self, UsedRange};
 
-/// The machine's list.
+/// The file that names the range file of each instance of the machine, one a line.
 pub const INSTANCES: &str = "/var/lib/mainstay-instances";
 
 /// The instances of the machine other than this one.

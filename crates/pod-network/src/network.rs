@@ -42,7 +42,7 @@ pub struct PodNetworkOptions {
     pub state_dir: PathBuf,
     /// Addresses of the pods of this node; the first is the node's own towards them.
     pub pod_cidr: Cidr,
-    /// Addresses of the Services.
+    /// Addresses of Services (`clusterIP`).
     pub service_cidr: Cidr,
     /// The encryption of the traffic to other nodes; `None` leaves it plain.
     pub encryption: Option<EncryptionOptions>,
@@ -54,7 +54,7 @@ const PRIVATE_KEY: &str = "wireguard-private-key";
 /// The network configuration of a pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PodAddress {
-    /// The pod's address.
+    /// The pod's IPv4 address.
     pub ip: Ipv4Addr,
     /// The node's address, to which the pod's default route leads.
     pub gateway: Ipv4Addr,

@@ -33,22 +33,22 @@ const ROUTE_PREFIX_MIN: u8 = 8;
 /// A range in use on this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UsedRange {
-    /// The addresses.
+    /// The range of addresses.
     pub range: Cidr,
     /// Its user, for messages: `route via eth0`, `address of docker0`.
     pub by: String,
 }
 
-/// The configured ranges.
+/// The ranges that the user configured, or the defaults.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WantedRanges {
     /// Range of the pods of this node.
     pub pod: Cidr,
-    /// Range of the Services.
+    /// Range of Services (`clusterIP`).
     pub service: Cidr,
     /// The user named the pod range, so that it is refused rather than replaced when in use.
     pub pod_fixed: bool,
-    /// The same for the Service range.
+    /// The user named the Service range, so that it is refused rather than replaced when in use.
     pub service_fixed: bool,
 }
 
@@ -68,7 +68,7 @@ impl Default for WantedRanges {
 pub struct Ranges {
     /// Range of the pods of this node; its first address is the node's.
     pub pod: Cidr,
-    /// Range of the Services.
+    /// Range of Services (`clusterIP`).
     pub service: Cidr,
 }
 

@@ -34,7 +34,7 @@ pub(crate) fn all_typed<K: Send + Sync + 'static>(objects: Vec<Arc<Stored>>) -> 
     objects.into_iter().filter_map(typed).collect()
 }
 
-/// A change of an object.
+/// The change of an object that a subscriber of a cache receives.
 #[derive(Debug)]
 pub enum ObjectChange<K: ?Sized> {
     /// It was created or changed, or it exists at the time of the subscription; with the state that this

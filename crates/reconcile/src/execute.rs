@@ -118,12 +118,12 @@ pub fn unless_outrun<T>(result: api_client::Result<T>) -> api_client::Result<Opt
     }
 }
 
-/// The options of a deletion.
+/// The preconditions and options of a deletion.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Delete {
-    /// Only the object with this identity.
+    /// The UID that the object must have.
     pub uid: Option<String>,
-    /// Only in this state.
+    /// The resourceVersion that the object must have.
     pub resource_version: Option<String>,
     /// Grace in seconds; the object's own when absent, 0 to remove it at once.
     pub grace_period_seconds: Option<u32>,

@@ -20,7 +20,7 @@ const FAILURES: Metric = Metric::gauge(
     "Failures since the last success of a watch, or of a controller's work.",
 );
 
-/// The kind of work.
+/// The kind of work whose health is recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     /// A list and watch of objects.
@@ -125,7 +125,7 @@ impl Health {
 pub struct Component {
     name: &'static str,
     health: Health,
-    /// Ends the component.
+    /// The token that ends the component when cancelled.
     pub shutdown: CancellationToken,
 }
 
@@ -213,7 +213,7 @@ impl FailureStreak {
         polls::watched(slow_polls, &format!("{component}: {what}"), work).await
     }
 
-    /// Records a success.
+    /// Records a success, which ends a series of failures.
     pub fn succeeded(&self) {
         let ended = std::mem::take(&mut *self.0.row()).count >= limits::FAILURES_MAX;
         if ended {
@@ -227,7 +227,7 @@ impl FailureStreak {
         }
     }
 
-    /// Records a failure.
+    /// Records a failure with its error; a series of failures is reported.
     pub fn failed(&self, why: &dyn Display) {
         let State {
             kind,

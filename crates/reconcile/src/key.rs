@@ -11,7 +11,7 @@ use api_client::Resource;
 pub struct Key {
     /// Namespace, empty for cluster-scoped kinds.
     pub namespace: Arc<str>,
-    /// Name.
+    /// Name of the object.
     pub name: Arc<str>,
 }
 
@@ -29,7 +29,7 @@ impl Key {
         Self::new("", name)
     }
 
-    /// The key of `object`.
+    /// The key of an object.
     pub fn of<K: Resource>(object: &K) -> Self {
         Identity::of(object).key()
     }
@@ -38,13 +38,13 @@ impl Key {
 /// The identity of an object and of its state; fields may be empty.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Identity<'o> {
-    /// Namespace.
+    /// Namespace; empty for cluster-scoped kinds.
     pub namespace: &'o str,
-    /// Name.
+    /// Name of the object.
     pub name: &'o str,
-    /// Uid.
+    /// UID of the object.
     pub uid: &'o str,
-    /// Resource version.
+    /// resourceVersion of the object.
     pub resource_version: &'o str,
 }
 
@@ -60,7 +60,7 @@ impl<'o> Identity<'o> {
         }
     }
 
-    /// Its key.
+    /// The namespace and the name.
     pub fn key(&self) -> Key {
         Key::new(self.namespace, self.name)
     }

@@ -50,7 +50,7 @@ impl Page {
         self.samples(metric);
     }
 
-    /// Adds a sample.
+    /// Adds a sample of a metric with its labels.
     pub fn add(&mut self, metric: Metric, labels: &[Label<'_>], value: impl Display) {
         write_sample(self.samples(metric), metric.name, "", labels, value);
     }
@@ -77,7 +77,7 @@ impl Page {
         write_sample(samples, metric.name, "_count", labels, histogram.count());
     }
 
-    /// The text.
+    /// The page in Prometheus' text format, version 0.0.4.
     pub fn text(self) -> String {
         let mut text = String::new();
         for (Metric { name, kind, help }, samples) in self.metrics.into_values() {
@@ -160,7 +160,7 @@ impl Histogram {
         }
     }
 
-    /// Counts a value.
+    /// Counts a value in its bucket and in the sum.
     pub fn observe(&mut self, value: f64) {
         self.observe_times(value, 1);
     }
@@ -174,7 +174,7 @@ impl Histogram {
         self.sum += value * times as f64;
     }
 
-    /// The number of values.
+    /// The number of counted values.
     pub fn count(&self) -> u64 {
         self.counts.iter().sum()
     }

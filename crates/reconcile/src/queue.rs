@@ -73,7 +73,7 @@ pub struct Lease<T: Work> {
 }
 
 impl<T: Work> Lease<T> {
-    /// The key.
+    /// The key to work on.
     pub fn key(&self) -> &T {
         &self.key
     }
@@ -209,7 +209,7 @@ impl<T: Work> Queue<T> {
         state.ready.len() + state.delayed.len()
     }
 
-    /// Whether no key waits.
+    /// Whether no key is queued.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

@@ -20,7 +20,7 @@ use crate::execute::{Refusal, is_of_the_object, refusal};
 use crate::limits;
 use crate::similarity::{EventVerdict, Memory, SimilarEvents};
 
-/// `Normal` or `Warning`.
+/// The type of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EventType {
     /// Event type `Normal`.
@@ -38,7 +38,7 @@ impl EventType {
     }
 }
 
-/// The reporter.
+/// The component that reports an event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Source {
     /// Name of the component, for instance `statefulset-controller`.

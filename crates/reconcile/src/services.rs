@@ -21,7 +21,7 @@ pub struct ServiceChanges {
 /// The present state of a Service.
 #[derive(Clone, Debug)]
 pub struct ServiceState {
-    /// Its name.
+    /// Namespace and name of the Service.
     pub key: Key,
     /// The Service, unless it is deleted or not created yet.
     pub service: Option<Arc<Service>>,
@@ -30,7 +30,7 @@ pub struct ServiceState {
 }
 
 impl ServiceChanges {
-    /// Follows two caches.
+    /// Follows the changes of Services and of their EndpointSlices.
     pub fn new(services: Cache<Service>, slices: &Cache<EndpointSlice>) -> Self {
         Self {
             of_services: services.subscribe(),

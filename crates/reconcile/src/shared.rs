@@ -45,7 +45,7 @@ impl SharedCaches {
         self.started_by(|| Cache::spawn_all(&self.client, &self.component))
     }
 
-    /// Views of all pods.
+    /// The cache of reduced views of all pods.
     pub fn pods(&self) -> Cache<PodView> {
         self.started_by(|| Cache::of_pods(&self.client, &self.component))
     }

@@ -21,7 +21,7 @@ pub(crate) struct SimilarEvents {
     pub reason: String,
 }
 
-/// The planned writes.
+/// The write for an event: a new object, or an update of a similar one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum EventVerdict {
     /// A new event.

@@ -24,11 +24,11 @@ pub(crate) struct QueueOrder {
 /// The changes, besides free room, that may help a pod.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct RetryTriggers {
-    /// Claims, volumes and their classes.
+    /// Changes of claims, volumes and their classes.
     pub claims: bool,
-    /// Devices and their claims.
+    /// Changes of devices and of claims of devices.
     pub devices: bool,
-    /// Pods that get a node.
+    /// Pods that get a node (inter-pod affinity).
     pub neighbours: bool,
 }
 
@@ -174,7 +174,7 @@ impl Backlog {
         self.pods.insert(key, pending);
     }
 
-    /// Forgets a pod.
+    /// Removes a pod that has a node or is deleted.
     pub fn remove(&mut self, key: &Key) {
         if let Some(known) = self.pods.remove(key) {
             self.order.leave(key, &known);

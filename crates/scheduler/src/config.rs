@@ -9,7 +9,7 @@ use crate::metrics::Metrics;
 pub struct Config {
     /// Pods that ask for a scheduler of this name are scheduled; it also signs the events.
     pub scheduler_name: String,
-    /// The scheduler's metrics.
+    /// The metrics that the scheduler counts in.
     pub metrics: Metrics,
     /// Caches that other parts of the process read as well; without them the scheduler has its own.
     pub caches: Option<SharedCaches>,

@@ -15,7 +15,7 @@ struct Explanation {
     in_progress: bool,
 }
 
-/// The explanations, by pod.
+/// The reasons why pods have no node, by pod.
 #[derive(Debug, Default)]
 pub(crate) struct Explanations {
     by_pod: BTreeMap<Key, Explanation>,

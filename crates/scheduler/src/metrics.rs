@@ -52,9 +52,9 @@ pub(crate) struct Pending {
     pub active: usize,
     /// In the back-off queue: to be scheduled after a delay.
     pub backoff: usize,
-    /// Unschedulable until something changes.
+    /// Unschedulable: tried again after a change that may help.
     pub unschedulable: usize,
-    /// With scheduling gates.
+    /// Gated: `spec.schedulingGates` is not empty.
     pub gated: usize,
 }
 

@@ -25,7 +25,7 @@ pub(crate) enum NominationWrites {
     At(u64),
 }
 
-/// All nominations, by pod.
+/// The nodes that pods are nominated for, by pod.
 #[derive(Debug, Default)]
 pub(crate) struct Nominations {
     by_pod: BTreeMap<Key, Nomination>,

@@ -64,7 +64,7 @@ pub(crate) struct Reservation {
     pub stage: ReservationStage,
 }
 
-/// All reservations, by pod.
+/// The placements that are decided and not yet seen in the caches, by pod.
 #[derive(Debug, Default)]
 pub(crate) struct Reservations {
     by_pod: BTreeMap<Key, Reservation>,
@@ -120,7 +120,7 @@ pub(crate) struct Overlay {
 }
 
 impl Overlay {
-    /// Restores the view.
+    /// Restores the view to its state before the reservations were added.
     pub fn undo(self, view: &mut ClusterView) {
         for uid in &self.pods {
             view.pods.remove(uid);

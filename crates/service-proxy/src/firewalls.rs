@@ -29,7 +29,7 @@ struct Guard {
     hook: u32,
 }
 
-/// The packets to accept.
+/// The links and addresses whose packets the machine's firewalls must accept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PodLinks {
     /// The common prefix of the host-side link names of pods, and of other links that pods' packets take.

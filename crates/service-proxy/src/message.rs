@@ -233,7 +233,7 @@ pub(crate) fn find(mut attributes: &[u8], wanted: u16) -> Option<&[u8]> {
     None
 }
 
-/// Reads a text attribute.
+/// The text of a netlink attribute, without its final zero.
 pub(crate) fn text(attributes: &[u8], wanted: u16) -> Option<String> {
     let bytes = find(attributes, wanted)?;
     let end = bytes

@@ -33,22 +33,22 @@ pub struct LocalPods {
 
 /// The caches that filters are computed from.
 pub struct PolicySources {
-    /// All NetworkPolicies.
+    /// The NetworkPolicies of all namespaces.
     pub policies: Cache<NetworkPolicy>,
-    /// Starts the others, when there is a policy.
+    /// Starts the caches of pods and namespaces when the first policy exists.
     pub peers: Box<dyn FnOnce() -> Peers + Send>,
 }
 
 /// The caches of the objects that policies select.
 pub struct Peers {
-    /// All pods.
+    /// The pods of all namespaces.
     pub pods: Cache<PodView>,
-    /// All namespaces.
+    /// The Namespace objects.
     pub namespaces: Cache<Namespace>,
 }
 
 impl PolicySources {
-    /// Watches an API server.
+    /// Starts a watch of NetworkPolicies.
     pub fn watch(client: &Client, component: &Component) -> PolicySources {
         let (policies, client, component) = (
             Cache::spawn_all(client, component),

@@ -51,7 +51,7 @@ pub struct Config {
     pub pod_cidr: Cidr,
     /// Addresses of the pods of all nodes.
     pub cluster_cidr: Cidr,
-    /// Addresses of the Services.
+    /// Addresses of Services (`clusterIP`).
     pub service_cidr: Cidr,
     /// Addresses of Services that this node answers itself (the DNS server's).
     pub unmanaged: BTreeSet<Ipv4Addr>,

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 /// The label with the zone of a node.
 const ZONE: &str = "topology.kubernetes.io/zone";
 
-/// No zone, for ever.
+/// A node without a zone, which never gets one.
 pub(crate) fn none() -> watch::Receiver<Option<String>> {
     watch::Sender::new(None).subscribe()
 }

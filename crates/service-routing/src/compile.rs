@@ -40,7 +40,7 @@ pub struct Settings {
     pub pod_range: Cidr,
     /// Addresses of the pods of all nodes.
     pub cluster_range: Cidr,
-    /// Addresses of the Services.
+    /// Addresses of Services (`clusterIP`).
     pub service_range: Cidr,
     /// Addresses of Services that something on this node answers itself (DNS).
     pub unmanaged: BTreeSet<Ipv4Addr>,
@@ -66,7 +66,7 @@ impl Settings {
     }
 }
 
-/// Builds the whole table.
+/// Builds the nftables table for the ports of all Services.
 pub fn table<'a>(ports: impl IntoIterator<Item = &'a ServicePort>, settings: &Settings) -> Table {
     let mut table = base(settings);
     for port in ports {

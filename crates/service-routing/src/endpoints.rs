@@ -34,9 +34,9 @@ impl<'a> From<&'a str> for ProxyNode<'a> {
 /// The destination of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Endpoint {
-    /// The pod's address.
+    /// The pod's IPv4 address.
     pub ip: Ipv4Addr,
-    /// The port there.
+    /// The port at the pod's address.
     pub port: u16,
 }
 

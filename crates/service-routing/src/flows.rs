@@ -18,7 +18,7 @@ pub struct UdpFlow {
     pub address: Ipv4Addr,
     /// Port that the client sends to.
     pub port: u16,
-    /// Its destination.
+    /// The pod that the kernel forwards the flow to.
     pub endpoint: Endpoint,
 }
 

@@ -19,22 +19,22 @@ use crate::model::{Action, Chain, Key, MapName, Match, Protocol, Rule, Table, Ve
 /// A port of the node that a pod asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct HostPort {
-    /// The protocol.
+    /// TCP, UDP or SCTP.
     pub protocol: Protocol,
-    /// The node's address; all of them when there is none.
+    /// The node's address (`hostIP`); `None` for all addresses.
     pub address: Option<Ipv4Addr>,
-    /// The node's port.
+    /// The port of the node (`hostPort`).
     pub port: u16,
-    /// The pod's port.
+    /// The port of the pod (`containerPort`).
     pub target: u16,
 }
 
 /// A port of the node that leads to a pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PublishedPort {
-    /// The pod's address.
+    /// The pod's IPv4 address.
     pub pod: Ipv4Addr,
-    /// The requested port.
+    /// The port of the node that is forwarded.
     pub port: HostPort,
 }
 

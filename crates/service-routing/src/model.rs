@@ -64,9 +64,9 @@ impl fmt::Display for Protocol {
 /// rule or a map refers to exists.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Table {
-    /// Chains by name.
+    /// The chains, by name.
     pub chains: BTreeMap<String, Chain>,
-    /// Sets by name.
+    /// The sets of addresses and ports, by name.
     pub sets: BTreeMap<String, Set>,
     /// Elements of the maps; all maps of [`MapName`] exist always.
     pub elements: BTreeMap<(MapName, Key), Verdict>,
@@ -133,7 +133,7 @@ pub enum Direction {
 }
 
 impl Direction {
-    /// Both directions.
+    /// Ingress and egress.
     pub const BOTH: [Direction; 2] = [Direction::Ingress, Direction::Egress];
 
     /// Returns the name of the map from addresses to chains in the kernel.
@@ -159,7 +159,7 @@ impl fmt::Display for Direction {
 pub struct Chain {
     /// The hook of a base chain; `None` for other chains.
     pub hook: Option<Hook>,
-    /// Its rules.
+    /// The rules in the order in which they are tried.
     pub rules: Vec<Rule>,
 }
 
@@ -206,7 +206,7 @@ pub enum MapName {
 }
 
 impl MapName {
-    /// All maps.
+    /// All maps of the table.
     pub const ALL: [MapName; 8] = [
         MapName::ServiceIps,
         MapName::ServiceNodePorts,
@@ -246,9 +246,9 @@ impl MapName {
 pub struct Key {
     /// The address; none in the maps of node ports.
     pub address: Option<Ipv4Addr>,
-    /// The protocol.
+    /// TCP, UDP or SCTP.
     pub protocol: Protocol,
-    /// The port.
+    /// The destination port.
     pub port: u16,
 }
 
@@ -266,14 +266,14 @@ pub enum Verdict {
 /// A rule: its action is taken if all matches hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rule {
-    /// The conditions.
+    /// The conditions, all of which must hold.
     pub matches: Vec<Match>,
-    /// The action.
+    /// The action on packets that match.
     pub action: Action,
 }
 
 impl Rule {
-    /// A rule without conditions.
+    /// A rule that applies to all packets.
     pub fn always(action: Action) -> Rule {
         Rule {
             matches: Vec::new(),
@@ -281,7 +281,7 @@ impl Rule {
         }
     }
 
-    /// A rule with conditions.
+    /// A rule that applies to packets for which all matches hold.
     pub fn when(matches: impl IntoIterator<Item = Match>, action: Action) -> Rule {
         Rule {
             matches: matches.into_iter().collect(),

@@ -14,9 +14,9 @@ use crate::services::ServicePort;
 /// Names a Service; in this order the first keeps an address and port that several claim.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ServiceName {
-    /// Its namespace.
+    /// Namespace of the Service.
     pub namespace: String,
-    /// Its name there.
+    /// Name of the Service.
     pub name: String,
 }
 
@@ -48,7 +48,7 @@ impl Routes {
         }
     }
 
-    /// The whole table.
+    /// The complete nftables table: Services, host ports and filters.
     pub fn table(&self) -> Table {
         let mut whole = table(self.ports(), &self.settings);
         publish(&mut whole, &self.published);

@@ -32,11 +32,11 @@ pub struct Affinity {
 pub struct ServicePort {
     /// `<namespace>/<service>/<protocol>/<port>`; unique.
     pub id: String,
-    /// The protocol.
+    /// TCP, UDP or SCTP.
     pub protocol: Protocol,
     /// The port on the Service's addresses.
     pub port: u16,
-    /// Address inside the cluster.
+    /// The `clusterIP`.
     pub cluster_ip: Ipv4Addr,
     /// Addresses that the outside uses: `externalIPs`.
     pub external_ips: Vec<Ipv4Addr>,
@@ -52,7 +52,7 @@ pub struct ServicePort {
     pub internal_local: bool,
     /// Connections to the outside's addresses must stay on this node.
     pub external_local: bool,
-    /// The endpoints.
+    /// The pods that connections are forwarded to.
     pub endpoints: Endpoints,
 }
 

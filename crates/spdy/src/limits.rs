@@ -3,7 +3,7 @@
 /// Longest control frame: some headers.
 pub(crate) const CONTROL_BYTES_MAX: usize = 64 * 1024;
 
-/// Longest header block, decompressed.
+/// Longest header block after decompression, in bytes.
 pub(crate) const HEADERS_BYTES_MAX: usize = 64 * 1024;
 
 /// Data is passed on in parts of at most this size, however long a frame is.

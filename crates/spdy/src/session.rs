@@ -50,7 +50,7 @@ impl Stream {
         found.map(|(_, value)| value.as_str())
     }
 
-    /// The two halves.
+    /// The reading and the writing half, for different tasks.
     pub fn split(self) -> (StreamReader, StreamWriter) {
         let writer = StreamWriter {
             id: self.id,

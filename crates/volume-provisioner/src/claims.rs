@@ -98,7 +98,7 @@ impl Provisioner {
         setbacks.add(uid, Instant::now())
     }
 
-    /// The claim was served.
+    /// Forgets the failures of a claim that has got its volume.
     pub(crate) fn forget_setbacks(&self, uid: &str) {
         let mut setbacks = self.setbacks.lock().unwrap_or_else(PoisonError::into_inner);
         setbacks.forget(uid);

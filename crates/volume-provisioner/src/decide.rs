@@ -130,7 +130,7 @@ impl VolumeMode {
         }
     }
 
-    /// As `volumeMode` says it.
+    /// The mode as in `volumeMode`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Filesystem => "Filesystem",
@@ -139,13 +139,13 @@ impl VolumeMode {
     }
 }
 
-/// The mode of a claim.
+/// The mode of a claim; `Filesystem` by default.
 pub(crate) fn claim_mode(claim: &PersistentVolumeClaim) -> VolumeMode {
     let spec = claim.spec.as_ref();
     VolumeMode::parse(spec.and_then(|spec| spec.volume_mode.as_deref()))
 }
 
-/// The mode of a volume.
+/// The mode of a PersistentVolume; `Filesystem` by default.
 pub(crate) fn volume_mode(volume: &PersistentVolume) -> VolumeMode {
     let spec = volume.spec.as_ref();
     VolumeMode::parse(spec.and_then(|spec| spec.volume_mode.as_deref()))

@@ -44,7 +44,7 @@ pub struct Snapshots {
 pub struct FirstCopy {
     /// The identity of the snapshot that was sent.
     pub snapshot: Uuid,
-    /// The copy.
+    /// The path of the received copy.
     pub path: PathBuf,
 }
 

@@ -59,7 +59,7 @@ const USAGE_INTERVAL: Duration = Duration::from_secs(30);
 /// The settings of the provisioner.
 #[derive(Clone, Debug)]
 pub struct ProvisionerConfig {
-    /// This node.
+    /// Name of this node.
     pub node_name: String,
     /// The storage of the volumes.
     pub storage: Storage,
@@ -70,7 +70,7 @@ pub struct ProvisionerConfig {
 }
 
 impl ProvisionerConfig {
-    /// The usual settings.
+    /// The settings with the default interval of usage checks.
     pub fn new(node_name: impl Into<String>, storage: Storage) -> Self {
         Self {
             node_name: node_name.into(),

@@ -68,7 +68,7 @@ impl Pool {
         self.dir.join("pool.btrfs")
     }
 
-    /// Its mount point.
+    /// The path at which the pool is mounted.
     pub fn root(&self) -> PathBuf {
         self.dir.join("mount")
     }

@@ -43,7 +43,7 @@ impl Provisioner {
         Ok(true)
     }
 
-    /// Writes the condition.
+    /// Writes the condition that says whether the volume's size is enforced.
     pub(crate) async fn show_limit(
         &self,
         claim: &PersistentVolumeClaim,

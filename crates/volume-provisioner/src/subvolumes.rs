@@ -19,9 +19,9 @@ pub(crate) enum InitialContents {
 /// The kernel's counts of a subvolume, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Count {
-    /// The referenced bytes.
+    /// The bytes that the subvolume references, shared ones included.
     pub referenced: u64,
-    /// The most that it may; `None` for any.
+    /// The limit of the referenced bytes; `None` for no limit.
     pub limit: Option<u64>,
 }
 

@@ -24,7 +24,7 @@ const WATCH_SECONDS: u64 = 290;
 /// The longest silence of a watch. Its end by the server comes first, unless the connection is dead.
 const SILENCE_MAX: Duration = Duration::from_secs(WATCH_SECONDS + 5);
 
-/// The selection of objects.
+/// The selection of the watched objects.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Config {
     selection: ListParams,

@@ -31,7 +31,7 @@ pub(crate) enum BootstrapTokenRefusal {
     Store(Status),
 }
 
-/// Authenticates a bootstrap token.
+/// Authenticates a bootstrap token: user `system:bootstrap:ID` in the token's groups.
 pub(crate) async fn authenticate(
     objects: &Objects,
     token: TokenParts<'_>,

@@ -106,7 +106,7 @@ fn bearer(headers: &HeaderMap) -> Result<Option<String>, Status> {
     }
 }
 
-/// 401 without the reason.
+/// 401 `Unauthorized`; as upstream, the message does not say why.
 pub(crate) fn unauthorized() -> Status {
     Status::new(StatusReason::Unauthorized, "Unauthorized")
 }

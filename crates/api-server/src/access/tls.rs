@@ -23,7 +23,7 @@ use rustls::{
 pub struct TlsMaterial {
     /// The server's certificate, followed by intermediates.
     pub certificate_pem: String,
-    /// Its private key.
+    /// The private key of the server's certificate.
     pub key_pem: String,
     /// Certificates of the authorities for clients' certificates.
     pub client_ca_pem: String,

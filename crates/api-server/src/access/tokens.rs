@@ -118,7 +118,7 @@ impl Tokens {
     }
 }
 
-/// A valid token.
+/// The user and the audiences of a token whose signature, time and bound object are valid.
 pub(crate) struct ValidToken {
     pub(crate) user: UserInfo,
     /// The requested audiences that the token has.

@@ -32,7 +32,7 @@ impl Plugins {
     }
 }
 
-/// Runs the admission plug-ins.
+/// Runs the built-in admission plug-ins, which may change the object or refuse the request.
 pub(crate) fn admit(
     plugins: &Plugins,
     write_request: &WriteRequest<'_>,

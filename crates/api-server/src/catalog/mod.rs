@@ -26,7 +26,7 @@ pub(crate) struct Catalog {
 }
 
 impl Catalog {
-    /// The built-in kinds alone.
+    /// A catalog of the built-in kinds, before any CustomResourceDefinition is read.
     pub(crate) fn new(kinds: Vec<Arc<dyn Kind>>) -> Self {
         let first = Snapshot::new(&kinds, &[], Vec::new());
         Self {
@@ -36,7 +36,7 @@ impl Catalog {
         }
     }
 
-    /// The current snapshot.
+    /// The kinds that are served now; later changes are not seen in it.
     pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
         let current = self.current.read();
         current.unwrap_or_else(PoisonError::into_inner).clone()

@@ -13,7 +13,7 @@ pub(super) const WIDTH_MAX: usize = 10;
 /// The percentage of a level's seats that one of its requests may take (upstream's figure).
 const WIDTH_PERCENT_MAX: usize = 15;
 
-/// A priority level.
+/// A PriorityLevelConfiguration with its shares, from which its seats are computed.
 #[derive(Clone, Debug)]
 pub(crate) struct PriorityLevel {
     pub(crate) name: String,
@@ -48,7 +48,7 @@ pub(crate) struct Queues {
 /// The seats of a level.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SeatLimits {
-    /// The nominal seats.
+    /// The seats that the level has of its own (`nominalConcurrencyLimit`).
     pub(crate) own: usize,
     /// The nominal seats that other levels may use while they are free.
     pub(crate) lendable: usize,

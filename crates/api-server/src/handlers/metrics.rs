@@ -122,7 +122,7 @@ struct Series {
 /// A part of the program that writes metrics.
 type Source = Box<dyn Fn(&mut Page) + Send + Sync>;
 
-/// Counters of the server.
+/// The counters and histograms of `/metrics`.
 pub(crate) struct Metrics {
     series: Mutex<Series>,
     /// Other components of the program with metrics.

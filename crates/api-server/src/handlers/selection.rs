@@ -11,7 +11,7 @@ use crate::catalog::registry::Resource;
 use crate::http::call::Call;
 use crate::objects::storage;
 
-/// A parsed selection.
+/// The parsed label and field selectors of a list, watch or collection deletion.
 pub(crate) struct Selection {
     labels: LabelSelector,
     fields: FieldSelector,

@@ -13,7 +13,7 @@ use object_model::{Status, StatusReason};
 use crate::http::limits::{DISCARD_FACTOR, DISCARD_TIME, FRAME_BYTES, Limits};
 use crate::http::work;
 
-/// Any error.
+/// The error of a body: of the connection, or of the source of a stream.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// A body of any origin.

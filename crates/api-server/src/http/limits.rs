@@ -79,7 +79,7 @@ pub(crate) const OBJECT_BYTES_MAX: usize = 1536 * 1024;
 /// A body above the limit is read and discarded up to this multiple of the limit and for at most
 /// [`DISCARD_TIME`], so that the client reads the refusal.
 pub(crate) const DISCARD_FACTOR: usize = 16;
-/// See [`DISCARD_FACTOR`].
+/// The longest time for which the rest of a refused body is read; see [`DISCARD_FACTOR`].
 pub(crate) const DISCARD_TIME: Duration = Duration::from_secs(5);
 
 /// Replies from this size on are compressed when the client asks for it (upstream's figure).

@@ -47,7 +47,7 @@ impl Query {
         }
     }
 
-    /// A whole number.
+    /// The value of a parameter as a whole number; 400 if it is none.
     pub(crate) fn number(&self, name: &str) -> Result<Option<i64>, Status> {
         self.get(name)
             .map(|text| {

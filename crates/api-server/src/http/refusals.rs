@@ -13,7 +13,7 @@ pub(crate) fn unknown_path() -> Status {
     status
 }
 
-/// The refusal 405 `MethodNotAllowed`.
+/// 405 `MethodNotAllowed`, with upstream's message.
 pub(crate) fn not_allowed() -> Status {
     let text = "the server does not allow this method on the requested resource";
     Status::new(StatusReason::MethodNotAllowed, text)

@@ -17,7 +17,7 @@ use crate::http::query::{Query, decode};
 pub(crate) struct RequestInfo {
     /// Whether the request is for a resource.
     pub(crate) is_resource: bool,
-    /// The path as sent.
+    /// The path as sent, still percent-encoded, without the query.
     pub(crate) path: String,
     /// The API's verb, or the method in lower case for other requests.
     pub(crate) verb: String,

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 /// A user of the API.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UserInfo {
-    /// For instance `system:kube-scheduler`.
+    /// Name, for instance `system:kube-scheduler`.
     pub name: String,
     /// UID of the user, if there is one.
     pub uid: String,
@@ -30,7 +30,7 @@ impl UserInfo {
         }
     }
 
-    /// The anonymous user.
+    /// `system:anonymous` in the group `system:unauthenticated`.
     pub(crate) fn anonymous() -> Self {
         Self::new(ANONYMOUS, [UNAUTHENTICATED])
     }

@@ -52,7 +52,7 @@ impl EventForm {
     }
 }
 
-/// The newest events.
+/// The encoded forms of the newest events, shared by the watches that send them.
 pub(crate) struct WatchEventCache {
     slots: [Mutex<Option<(EventForm, Bytes)>>; EVENTS],
 }

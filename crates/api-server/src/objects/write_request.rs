@@ -23,7 +23,7 @@ pub(crate) enum Validation {
     Ignore,
 }
 
-/// Parameters of a write.
+/// The query parameters of a write.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct WriteOptions {
     pub(crate) dry_run: bool,

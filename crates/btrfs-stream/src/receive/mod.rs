@@ -31,7 +31,7 @@ const PERMISSIONS: u32 = 0o7777;
 pub struct Base {
     /// Its identity in the stream.
     pub snapshot: Uuid,
-    /// Its files.
+    /// The open directory of its files.
     pub directory: File,
 }
 

@@ -65,7 +65,7 @@ struct Sealed {
 }
 
 impl ServerToken {
-    /// A new random token.
+    /// Generates a token from the kernel's random numbers.
     pub fn generate() -> Result<Self, CertificateError> {
         random_text(LENGTH).map(Self)
     }

@@ -68,7 +68,7 @@ impl Hierarchies {
         Ok(Hierarchies::Split { trees, unified })
     }
 
-    /// Roots of all trees.
+    /// The mount points of all trees; exactly one with cgroup v2.
     pub fn roots(&self) -> Vec<&Path> {
         match self {
             Hierarchies::Unified(root) => vec![root],

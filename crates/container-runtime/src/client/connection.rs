@@ -178,7 +178,7 @@ pub(crate) async fn read_frame<R: AsyncRead + Unpin>(
     Ok(Some((kind, body)))
 }
 
-/// Writes one frame.
+/// Writes one frame: its header, then `body`.
 pub(crate) async fn write_frame<W: AsyncWrite + Unpin>(
     stream: &mut W,
     kind: FrameKind,
@@ -197,7 +197,7 @@ pub(crate) async fn write_json<W: AsyncWrite + Unpin, T: Serialize>(
     stream.write_all(&json_frame(kind, body)?).await
 }
 
-/// Reads one message.
+/// Reads one message frame as JSON; `None` at the end of the stream.
 pub(crate) async fn read_json<T: DeserializeOwned>(
     stream: &mut UnixStream,
 ) -> io::Result<Option<T>> {

@@ -35,7 +35,7 @@ const ID_BYTES_MAX: usize = 128;
 /// Maximum time between a shim's lock and its socket; a slower one is killed.
 const SHIM_START_MAX: Duration = Duration::from_secs(5);
 
-/// The options of a [`Runtime`].
+/// The directories, the instance and the shim program of a [`Runtime`].
 #[derive(Clone, Debug)]
 pub struct RuntimeOptions {
     /// Holds one directory per sandbox; survives the agent.

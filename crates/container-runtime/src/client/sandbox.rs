@@ -44,7 +44,7 @@ impl Sandbox {
         &self.inner.file.spec.id
     }
 
-    /// Its specification.
+    /// The specification that the sandbox was created with.
     pub fn spec(&self) -> &SandboxSpec {
         &self.inner.file.spec
     }

@@ -51,7 +51,7 @@ pub struct SessionInput {
 #[derive(Debug)]
 pub struct SessionOutput(DuplexStream);
 
-/// The control of a session.
+/// Resizes the terminal of a session and reads its exit code.
 #[derive(Debug)]
 pub struct SessionControl {
     resizes: mpsc::Sender<TerminalSize>,

@@ -26,7 +26,7 @@ use options::{Next, try_next};
 /// Until the port of a server answers.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
 
-/// The error of a mount.
+/// The error of a mount of NFS.
 #[derive(Debug, thiserror::Error)]
 pub enum MountError {
     /// The options.
@@ -107,7 +107,7 @@ impl Detached {
         })
     }
 
-    /// Its root.
+    /// The file descriptor of the mounted root, not yet attached to a path.
     pub fn root(&self) -> &OwnedFd {
         &self.0
     }

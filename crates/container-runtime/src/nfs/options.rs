@@ -11,7 +11,7 @@ use rustix::mount::MountAttrFlags;
 
 use crate::mount_options::{self, OptionRefusal};
 
-/// An exported directory.
+/// A directory that an NFS server exports.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Export {
     /// Name or address of the server.
@@ -60,14 +60,14 @@ enum Wanted {
 /// One parameter; without a value it is a flag.
 pub type Parameter = (String, Option<String>);
 
-/// The plan of a mount.
+/// The parameters of `fsconfig` and `fsmount` for a mount of NFS.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MountPlan {
     /// The versions, in the order in which they are tried.
     pub versions: Vec<Version>,
     /// The parameters, without version and address.
     pub parameters: Vec<Parameter>,
-    /// Attributes of the mount.
+    /// Attributes of the mount, such as read-only.
     pub attributes: MountAttrFlags,
     /// The port that must answer before the kernel is asked; `None` over UDP or RDMA.
     pub port: Option<u16>,

@@ -31,9 +31,9 @@ pub struct Summary {
     pub error: Option<String>,
     /// The store's revision, which all objects show.
     pub revision: u64,
-    /// The number of objects.
+    /// The number of objects that follow.
     pub objects: u64,
-    /// Their size in bytes.
+    /// The size of keys and values together, in bytes.
     pub bytes: u64,
     /// Volumes as they are at one moment.
     pub frozen: Vec<FrozenVolume>,
@@ -44,14 +44,14 @@ pub struct Summary {
     pub configured_by: Vec<PathBuf>,
 }
 
-/// A volume that is frozen.
+/// A volume with a read-only snapshot that lasts as long as the backup.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct FrozenVolume {
     /// Its class; a server of an earlier version only has volumes of the pool.
     #[serde(default = "of_the_pool")]
     pub class: Class,
-    /// Its name.
+    /// Name of the PersistentVolume.
     pub volume: String,
     /// The path of its snapshot.
     pub path: PathBuf,
@@ -69,9 +69,9 @@ fn of_the_pool() -> Class {
 pub struct HeldSnapshot {
     /// The class of the volume that it was made of.
     pub class: Class,
-    /// Its name.
+    /// Name of the snapshot.
     pub name: String,
-    /// The path.
+    /// The path of its files on the node.
     pub path: PathBuf,
     /// The used bytes, if they are known.
     pub bytes: Option<u64>,
@@ -94,7 +94,7 @@ impl Request {
         }
     }
 
-    /// Reads a line.
+    /// Parses the line that a client sends; `None` for any other text.
     pub fn parse(line: &str) -> Option<Self> {
         let both = [true, false].map(|local| Self { local });
         both.into_iter().find(|request| request.line() == line)
@@ -110,7 +110,7 @@ impl Request {
 
 /// The contents of a store and its volumes, for a backup.
 pub struct BackupContents {
-    /// The header.
+    /// The header, with the number of objects.
     pub summary: Summary,
     /// The objects, without those that have a lease (events).
     pub pairs: Vec<KeyValue>,
@@ -228,7 +228,7 @@ impl Source {
         Ok((Self::Files(Box::new(files)), summary))
     }
 
-    /// The next object.
+    /// Reads the next object; an error if there are fewer than the header says.
     pub fn next_object(&mut self) -> Result<KeyValue> {
         match self {
             Self::Server(reader) => records::read(reader).context("read the server's answer"),
@@ -236,7 +236,7 @@ impl Source {
         }
     }
 
-    /// Lets the volumes go.
+    /// Removes the temporary snapshots of the frozen volumes.
     pub async fn close(self) -> Result<()> {
         match self {
             Self::Server(mut reader) => {
@@ -270,7 +270,7 @@ pub fn socket_below(directory: &File) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}/{SOCKET}", directory.as_raw_fd()))
 }
 
-/// Objects as a file.
+/// The remaining objects as a byte stream.
 pub struct Objects<'a> {
     next: &'a mut dyn FnMut() -> Result<KeyValue>,
     left: u64,

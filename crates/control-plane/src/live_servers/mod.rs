@@ -35,7 +35,7 @@ const FAREWELL: Duration = Duration::from_secs(2);
 /// The identity of a server among those of one store.
 #[derive(Clone, Debug)]
 pub struct ServerIdentity {
-    /// The host's name.
+    /// The name of its host.
     pub host_name: String,
     /// The address at which nodes and pods reach it.
     pub address: SocketAddr,

@@ -72,7 +72,7 @@ impl reconcile::Controller for CrdNames {
     }
 }
 
-/// The served custom kinds.
+/// The served custom kinds: name of the definition and version.
 pub(crate) type Served = BTreeSet<(String, String)>;
 
 /// The served custom kinds, by definition and version.

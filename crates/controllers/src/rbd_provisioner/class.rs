@@ -45,20 +45,20 @@ pub(crate) struct User {
     pub namespace: Option<String>,
 }
 
-/// A class of images.
+/// The parameters of a StorageClass of RBD images.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct RbdClass {
     pub monitors: Vec<String>,
     pub pool: String,
-    /// Makes and removes images.
+    /// The Ceph user that creates and removes images.
     pub admin: User,
-    /// Maps them.
+    /// The Ceph user that maps images on nodes.
     pub user: User,
     pub file_system: Option<String>,
     pub format: Format,
 }
 
-/// The format of images.
+/// `imageFormat` of the class.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Format {
     One,

@@ -24,7 +24,7 @@ const STEP_LIMIT: Duration = Duration::from_secs(1800);
 /// The code of files that cannot be copied at all.
 const INVALID: u16 = 422;
 
-/// The nodes.
+/// Calls the nodes of a move, through the API server.
 pub(crate) struct Nodes {
     client: Client,
     /// Number of copies, for their names.

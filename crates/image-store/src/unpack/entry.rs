@@ -40,7 +40,7 @@ struct Extensions {
     pax: BTreeMap<String, Vec<u8>>,
 }
 
-/// An archive being read.
+/// The entries of a tar archive, read one after the other.
 pub(crate) struct Entries<R> {
     archive: R,
     /// Unread bytes of the last entry's contents and padding.

@@ -71,7 +71,7 @@ pub enum UnpackError {
     },
 }
 
-/// The unpacked layer.
+/// The size of an unpacked layer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Unpacked {
     /// Bytes of all files together.

@@ -13,7 +13,7 @@ const LISTED_MAX: usize = 8;
 pub struct LeftPod {
     /// `name`, or `namespace/name` outside of `default`; the uid of a pod that is not known.
     pub name: String,
-    /// Its uid.
+    /// UID of the pod, which its sandbox's directory is named after.
     pub uid: String,
     /// Its directory below `pods`, where that is known.
     pub directory: Option<PathBuf>,
@@ -71,7 +71,7 @@ fn of_uid(uid: String, known: &[PathBuf]) -> LeftPod {
     }
 }
 
-/// `1 pod`, `2 pods`.
+/// A number of pods in words: `1 pod`, `2 pods`.
 pub fn counted(pods: usize) -> String {
     match pods {
         1 => "1 pod".to_owned(),

@@ -14,7 +14,7 @@ use super::leftovers;
 /// Depth of progress messages below a part of the data, such as an image's layers.
 const DEPTH: usize = 2;
 
-/// The extent of a deletion.
+/// The part of an instance that is deleted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeletionExtent {
     /// The cluster: objects and volumes.
@@ -29,7 +29,7 @@ impl DeletionExtent {
     }
 }
 
-/// The receiver of progress.
+/// Receives the progress of a deletion.
 pub struct Listener<'a> {
     /// Receives each part before its deletion, and the number of deleted entries.
     pub say: &'a mut dyn FnMut(&str),

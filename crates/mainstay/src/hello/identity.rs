@@ -3,14 +3,14 @@
 
 use std::fs;
 
-/// The pod's own names.
+/// The names that a pod of a StatefulSet derives from its host name.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Identity {
-    /// The pod's name.
+    /// The pod's name, which is its host name.
     pub pod: String,
     /// The StatefulSet's name, if the pod's name has the form `<set>-<ordinal>`.
     pub set: Option<String>,
-    /// The ordinal.
+    /// The pod's ordinal in its set.
     pub ordinal: Option<u32>,
     /// Full DNS name of the governing Service, such as `web.default.svc.cluster.local`.
     pub service: Option<String>,

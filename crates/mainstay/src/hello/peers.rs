@@ -17,7 +17,7 @@ const TIMEOUT: Duration = Duration::from_secs(2);
 pub struct Peer {
     /// Its name, or its address where it has no name.
     pub name: String,
-    /// Its address.
+    /// Its IPv4 address.
     pub address: Ipv4Addr,
 }
 

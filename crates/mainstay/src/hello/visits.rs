@@ -36,7 +36,7 @@ impl Visits {
         }
     }
 
-    /// Counts one more visit.
+    /// Adds one to the number of visits, and stores it if there is a directory.
     pub fn count(&self) -> Visit {
         let mut number = self
             .number

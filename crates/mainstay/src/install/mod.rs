@@ -143,7 +143,7 @@ impl Content {
     }
 }
 
-/// Installs the program.
+/// Installs the program, its unit, its shell completion and its manual pages, and records them.
 pub fn install(arguments: &InstallArguments, command: &Command) -> Result<()> {
     let place = &arguments.place;
     place.require_root("install")?;
@@ -243,7 +243,7 @@ fn make_directories(place: &Place, path: &Path, record: &mut Record) -> Result<(
     Ok(())
 }
 
-/// Removes the installed files.
+/// Removes the files that `install` recorded, except for those that were changed.
 pub fn uninstall(arguments: &UninstallArguments) -> Result<()> {
     let place = &arguments.place;
     place.require_root("uninstall")?;

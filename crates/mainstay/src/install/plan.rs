@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::record::Record;
 
-/// The action for a file.
+/// The action of `install` for one file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FileAction {
     /// It is written.
@@ -35,12 +35,12 @@ pub fn step(
     }
 }
 
-/// The plan of `uninstall`.
+/// The files that `uninstall` removes and those that it keeps.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Removal {
-    /// Files that go.
+    /// Files that are removed.
     pub files: Vec<PathBuf>,
-    /// Files that stay, because they were changed.
+    /// Files that are kept, because they were changed after the installation.
     pub changed: Vec<PathBuf>,
 }
 

@@ -37,7 +37,7 @@ impl Record {
         record.with_context(|| format!("read {}, the list of what is installed", path.display()))
     }
 
-    /// Its serialized form.
+    /// The record as JSON, as it is written to its file.
     pub fn text(&self) -> Result<String> {
         let text = serde_json::to_string_pretty(self).context("encode the record")?;
         Ok(text + "\n")

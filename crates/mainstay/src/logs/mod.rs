@@ -62,7 +62,7 @@ struct Run {
     id: String,
 }
 
-/// Prints the logs.
+/// Prints the logs of all pods that the arguments select.
 pub async fn run(arguments: LogsArguments) -> Result<()> {
     let target = Target::parse(&arguments.target)?;
     let server = Server::find(&arguments.server).await?;

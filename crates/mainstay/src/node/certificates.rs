@@ -20,7 +20,7 @@ const RETRY: Duration = Duration::from_secs(2);
 /// The node at its server.
 #[derive(Clone)]
 pub struct NodeClient {
-    /// The servers.
+    /// The API servers, of which one is used at a time.
     pub servers: Servers,
     /// The certificate authority of the cluster, PEM.
     pub ca_pem: String,

@@ -227,7 +227,7 @@ pub enum ClusterEntry {
 }
 
 impl ClusterEntry {
-    /// The facts.
+    /// The registration, whether it was answered now or remembered.
     pub fn registered(self) -> Registered {
         let (Self::Answered(registered) | Self::Remembered(registered)) = self;
         registered

@@ -53,7 +53,7 @@ pub struct Membership {
 }
 
 impl Membership {
-    /// A new membership.
+    /// The membership of a node that has just joined.
     pub fn new(node_name: String, servers: Vec<String>, ca_pem: String) -> Self {
         Self {
             format: FORMAT,

@@ -88,10 +88,10 @@ Examples:
   mainstay node
   mainstay node --leave --kubeconfig admin.kubeconfig";
 
-/// The settings of `node`.
+/// The checked settings of `mainstay node`.
 #[derive(Debug)]
 pub struct Settings {
-    /// The data directory; absolute.
+    /// The absolute path of the data directory.
     pub data_dir: PathBuf,
     /// The servers, if any are named.
     pub servers: Vec<Uri>,
@@ -101,7 +101,7 @@ pub struct Settings {
     pub node_name: Option<String>,
     /// The address of the node, if it is chosen.
     pub node_ip: Option<IpAddr>,
-    /// Labels of the node.
+    /// Labels of the Node object besides the usual ones.
     pub labels: BTreeMap<String, String>,
     /// Taints of a new node.
     pub taints: Vec<Taint>,

@@ -20,13 +20,13 @@ use super::{Clients, MachineSettings, NodeParts, Settings, builtin_images};
 
 /// The inputs of a node.
 pub struct Member<'a> {
-    /// The instance's data directory.
+    /// The data directory of the instance.
     pub data_dir: &'a Path,
-    /// The instance's id.
+    /// The id of the instance, which its names in the kernel contain.
     pub instance_id: &'a str,
     /// The settings of the machine.
     pub machine: &'a MachineSettings,
-    /// The Node object.
+    /// The Node object that is created if there is none.
     pub node: NewNode,
     /// The ranges of the cluster.
     pub cluster: ClusterRanges,
@@ -34,7 +34,7 @@ pub struct Member<'a> {
     pub node_ip: watch::Receiver<IpAddr>,
     /// The kubelet API on the network, for an API server in another process.
     pub kubelet_api: Option<KubeletApi>,
-    /// Images.
+    /// The image store of the node.
     pub images: ImageStore,
     /// The switch of further nodes on this machine.
     pub switch: Option<SwitchLink>,
@@ -42,9 +42,9 @@ pub struct Member<'a> {
     pub resolv_conf: PathBuf,
 }
 
-/// A running node.
+/// A node of this process whose parts run.
 pub struct RunningMember {
-    /// Its parts.
+    /// The running parts of the node.
     pub parts: NodeParts,
     network: Arc<PodNetwork>,
 }

@@ -54,15 +54,15 @@ const DNS_PORT: u16 = 53;
 /// Most pods on the node, as Kubernetes has it.
 const PODS_MAX: u32 = 110;
 
-/// The clients of the parts.
+/// A client for each part of the node, with the user that the part is.
 pub struct Clients {
     /// The node agent, as the node.
     pub agent: Client,
-    /// The service proxy.
+    /// The service proxy, as its own account.
     pub proxy: Client,
-    /// The DNS server.
+    /// The DNS server, as its own account.
     pub dns: Client,
-    /// The provisioner of local volumes.
+    /// The provisioner of local volumes, as its own account.
     pub provisioner: Client,
 }
 
@@ -80,9 +80,9 @@ impl Clients {
 
 /// The inputs of the parts.
 pub struct Settings<'a> {
-    /// The instance's data directory.
+    /// The data directory of the instance.
     pub data_dir: &'a Path,
-    /// The instance's id.
+    /// The id of the instance, which its names in the kernel contain.
     pub instance_id: &'a str,
     /// The name of the Node object.
     pub node_name: String,
@@ -90,15 +90,15 @@ pub struct Settings<'a> {
     pub ranges: Ranges,
     /// The addresses of the pods of all nodes.
     pub cluster_range: Cidr,
-    /// The pods' network.
+    /// The network of the pods.
     pub network: Arc<PodNetwork>,
     /// The node's address, now and from now on.
     pub node_ip: watch::Receiver<IpAddr>,
-    /// Images.
+    /// The image store of the node.
     pub images: ImageStore,
-    /// Mirrors and credentials.
+    /// Mirrors of registries and the credentials for them.
     pub registries: RegistriesConfig,
-    /// The settings of pods.
+    /// The settings of the node agent for pods.
     pub pods: PodSettings,
     /// In which order they are stopped.
     pub shutdown_order: ShutdownOrder,
@@ -184,7 +184,7 @@ impl NodeParts {
         })
     }
 
-    /// The pods' volumes.
+    /// The storage of the node's volumes.
     pub fn storage(&self) -> Storage {
         self.storage.clone()
     }

@@ -195,7 +195,7 @@ impl PodSettings {
         self.allowed_unsafe_sysctls.clone()
     }
 
-    /// When pods are evicted.
+    /// The thresholds and the transition period of eviction, with defaults for those not set.
     pub fn eviction(&self) -> Eviction {
         let default = Eviction::default();
         Eviction {

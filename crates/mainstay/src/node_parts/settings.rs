@@ -54,11 +54,11 @@ pub fn given(matches: &ArgMatches) -> Vec<OsString> {
 /// The settings of a machine in the configuration file.
 #[derive(Debug, Default)]
 pub struct MachineFile {
-    /// Registry mirrors and credentials.
+    /// The path of the file with registry mirrors and credentials.
     pub registries: Option<PathBuf>,
-    /// The settings of pods.
+    /// The settings of the node agent for pods.
     pub pods: PodSettings,
-    /// In which order they are stopped.
+    /// The order in which pods are stopped with the node.
     pub shutdown: ShutdownSettings,
     /// Whether pods are stopped with the program.
     pub on_stop: Option<OnStop>,
@@ -69,9 +69,9 @@ pub struct MachineFile {
 pub struct MachineSettings {
     /// The registries file, with whether the user named it (then it must exist).
     pub registries: (PathBuf, bool),
-    /// The settings of pods.
+    /// The settings of the node agent for pods.
     pub pods: PodSettings,
-    /// In which order they are stopped.
+    /// The order in which pods are stopped with the node.
     pub shutdown_order: ShutdownOrder,
     /// Whether pods are stopped with the program.
     pub on_stop: OnStop,

@@ -66,12 +66,12 @@ A server is the API, the controllers and the scheduler of a cluster with nodes o
 
 Without --with-node it runs no pods, and needs no root.";
 
-/// The settings of `server`.
+/// The checked settings of `mainstay server`.
 #[derive(Debug)]
 pub struct Settings {
-    /// The data directory; absolute.
+    /// The absolute path of the data directory.
     pub data_dir: PathBuf,
-    /// Address of the API.
+    /// Address and port on which the API server listens.
     pub listen: SocketAddr,
     /// Address at which nodes and pods reach the API.
     pub advertise_address: Option<Ipv4Addr>,

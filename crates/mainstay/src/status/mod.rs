@@ -46,7 +46,7 @@ Examples:
   mainstay status -n shop
   mainstay status -o json";
 
-/// Prints the overview.
+/// Prints the state of the cluster: text, or JSON with `-o json`.
 pub async fn run(arguments: StatusArguments) -> Result<()> {
     let server = Server::find(&arguments.server).await?;
     let call = Call {

@@ -18,18 +18,18 @@ use super::workloads;
 use crate::node_summaries;
 use crate::pod_row::{PodRow, PodRows};
 
-/// All that is shown.
+/// The output of `mainstay status`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Status {
-    /// The server.
+    /// The API server that answered.
     pub server: ServerStatus,
-    /// Nodes.
+    /// The nodes, by name.
     pub nodes: Vec<NodeStatus>,
     /// The one namespace that is shown; all where it is missing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub namespace: Option<String>,
-    /// StatefulSets.
+    /// The StatefulSets with their pods and claims.
     pub sets: Vec<SetStatus>,
     /// Other workloads, and bare pods.
     pub workloads: Vec<Workload>,
@@ -37,15 +37,15 @@ pub struct Status {
     pub claims: Vec<ClaimStatus>,
     /// The waiting objects by root cause.
     pub waiting: Vec<Waiting>,
-    /// The errors of reading.
+    /// Errors of reading, one line each.
     pub notes: Vec<String>,
 }
 
-/// The server.
+/// An API server.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ServerStatus {
-    /// Its address.
+    /// Its URL, for instance `https://127.0.0.1:6443`.
     pub url: String,
     /// Its version, as Kubernetes has it.
     pub version: String,
@@ -54,13 +54,13 @@ pub struct ServerStatus {
     pub data_directory: Option<String>,
 }
 
-/// A node.
+/// A node with its state and disk.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct NodeStatus {
-    /// Name.
+    /// Name of the Node object.
     pub name: String,
-    /// Address.
+    /// Its `InternalIP`.
     pub address: String,
     /// `Ready`, or the reason why it is not.
     pub state: String,
@@ -69,25 +69,25 @@ pub struct NodeStatus {
     pub disk: Option<Disk>,
 }
 
-/// A disk.
+/// The usage of a node's disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Disk {
-    /// Used bytes.
+    /// Bytes in use.
     pub used_bytes: i64,
-    /// Available bytes.
+    /// Bytes that pods can still use.
     pub available_bytes: i64,
-    /// Capacity in bytes.
+    /// Size of the file system in bytes.
     pub capacity_bytes: i64,
 }
 
-/// A set.
+/// A StatefulSet with its pods and claims.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SetStatus {
-    /// Namespace.
+    /// Namespace of the set.
     pub namespace: String,
-    /// Name.
+    /// Name of the set.
     pub name: String,
     /// The desired number of pods.
     pub replicas: i32,
@@ -95,49 +95,49 @@ pub struct SetStatus {
     pub ready: usize,
     /// Its pods, by ordinal, those too that it has yet to make.
     pub pods: Vec<PodRow>,
-    /// Its claims.
+    /// The claims of its pods.
     pub claims: Vec<ClaimStatus>,
 }
 
-/// A claim.
+/// A PersistentVolumeClaim.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ClaimStatus {
-    /// Namespace.
+    /// Namespace of the claim.
     pub namespace: String,
-    /// Name.
+    /// Name of the claim.
     pub name: String,
-    /// `Bound`, `Pending`, `Lost`, `Terminating`.
+    /// `Bound`, `Pending`, `Lost` or `Terminating`.
     pub state: String,
     /// Its size, present or requested.
     pub size: String,
     /// Its used bytes, if they are known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub used_bytes: Option<i64>,
-    /// Class.
+    /// Name of its storage class.
     pub class: String,
 }
 
-/// Another workload.
+/// A workload that is no StatefulSet, or a pod without a controller.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Workload {
-    /// Kind, in small letters.
+    /// The kind in lower case, for instance `deployment`.
     pub kind: String,
-    /// Namespace.
+    /// Namespace of the workload.
     pub namespace: String,
-    /// Name.
+    /// Name of the workload.
     pub name: String,
-    /// Its state.
+    /// Its state in a word or two, for instance `2/3 ready`.
     pub state: String,
-    /// Whether it is healthy.
+    /// Whether the desired state is reached.
     pub fine: bool,
     /// The reason why it is not, in a line.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
 
-/// An object that waits.
+/// An object that is not in its desired state, with the root cause.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Waiting {

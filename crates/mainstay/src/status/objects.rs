@@ -16,11 +16,11 @@ pub struct StatusObjects {
     pub version: String,
     /// The usage of each node, in kubelet's format.
     pub figures: Vec<Value>,
-    /// The objects.
+    /// The objects of the cluster and of the namespaces.
     pub objects: why::ClusterObjects,
 }
 
-/// Reads all of it.
+/// Reads the version, the usage of the nodes and all objects from the server.
 pub async fn read(
     server: &Server,
     reach: &NamespaceScope,

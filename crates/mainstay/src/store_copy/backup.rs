@@ -93,7 +93,7 @@ impl BackupArguments {
     }
 }
 
-/// Writes a backup.
+/// Writes a backup of a store that no server uses, or of a store in etcd.
 pub async fn backup(arguments: BackupArguments) -> Result<()> {
     let (contents, role, made_of) = match arguments.etcd.clone().address()? {
         Some(address) => (

@@ -95,7 +95,7 @@ impl FromStr for Place {
     }
 }
 
-/// Runs the command.
+/// Runs `mainstay store copy`, `backup` or `restore`.
 pub async fn run(arguments: StoreCommandArguments) -> Result<()> {
     match arguments.action {
         Action::Copy(arguments) => copy(&arguments).await,

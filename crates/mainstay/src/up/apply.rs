@@ -14,11 +14,11 @@ use super::manifests::Manifest;
 /// The result of applying a manifest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Applied {
-    /// `statefulset.apps/web`.
+    /// Kind, group and name, for instance `statefulset.apps/web`.
     pub object: String,
-    /// `created`, `configured` or `unchanged`.
+    /// `created`, `configured` or `unchanged`, as `kubectl apply` prints it.
     pub outcome: &'static str,
-    /// Warnings of the server.
+    /// Warnings that the server sent with its answer.
     pub warnings: Vec<String>,
 }
 

@@ -13,9 +13,9 @@ const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 /// An object to apply, with its source.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Manifest {
-    /// The file, for messages.
+    /// The path of the file, for messages.
     pub origin: String,
-    /// The object.
+    /// The object as JSON.
     pub object: Value,
 }
 

@@ -55,23 +55,23 @@ pub struct UpArguments {
     background: Background,
 }
 
-/// The configuration file.
+/// The content of the file that `--config` names.
 #[derive(Debug, Default, Deserialize, PartialEq)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct ConfigurationFile {
     files: Vec<PathBuf>,
-    /// The data directory.
+    /// The data directory; `--data-dir` takes precedence.
     pub data_dir: Option<PathBuf>,
-    /// Address of the API.
+    /// Address and port on which the API server listens.
     pub listen: Option<SocketAddr>,
     /// Further names and addresses in the server's certificate.
     pub tls_san: Vec<SubjectAltName>,
     registries: Option<PathBuf>,
-    /// Address range of pods.
+    /// Address range of pods; `--pod-cidr` takes precedence.
     pub pod_cidr: Option<Cidr>,
-    /// Address range of Services.
+    /// Address range of Services; `--service-cidr` takes precedence.
     pub service_cidr: Option<Cidr>,
-    /// The default storage class.
+    /// The storage class that is marked as the default.
     pub default_class: Option<BuiltinClass>,
     /// Maximum size of all stored objects.
     pub store_quota: Option<Quantity>,
@@ -84,14 +84,14 @@ pub struct ConfigurationFile {
     on_stop: Option<OnStop>,
 }
 
-/// The settings of `up`.
+/// The checked settings of `mainstay up`.
 #[derive(Debug)]
 pub struct Settings {
-    /// Manifests to apply.
+    /// The files with manifests to apply.
     pub files: Vec<PathBuf>,
-    /// The data directory; absolute.
+    /// The absolute path of the data directory.
     pub data_dir: PathBuf,
-    /// Address of the API.
+    /// Address and port on which the API server listens.
     pub listen: SocketAddr,
     /// Further names and addresses in the server's certificate.
     pub tls_sans: Vec<SubjectAltName>,
@@ -103,7 +103,7 @@ pub struct Settings {
     pub default_class: Option<BuiltinClass>,
     /// The settings of stored objects.
     pub store: StoreSettings,
-    /// The number of nodes.
+    /// The number of nodes, all of them on this machine.
     pub nodes: u8,
     /// The settings of a machine that runs pods.
     pub machine: MachineSettings,

@@ -82,7 +82,7 @@ enum Form {
     Yaml,
 }
 
-/// Runs the command.
+/// Runs `mainstay volume ls`, `move` or `drain`.
 pub async fn run(arguments: VolumeArguments) -> Result<()> {
     let server = Server::find(&arguments.server).await?;
     match arguments.action {

@@ -14,7 +14,7 @@ use serde::Serialize;
 use super::objects::VolumeObjects;
 use crate::node_summaries;
 
-/// All that is shown.
+/// The output of `mainstay volume ls`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct VolumeList {
@@ -33,12 +33,12 @@ pub struct ClaimRow {
     pub namespace: String,
     /// Name of the claim.
     pub name: String,
-    /// `Bound`, `Pending`, `Lost`, `Terminating`.
+    /// `Bound`, `Pending`, `Lost` or `Terminating`.
     pub status: String,
-    /// The storage class.
+    /// Name of the storage class.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub class: Option<String>,
-    /// The PersistentVolume.
+    /// Name of the PersistentVolume.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub volume: Option<String>,
     /// The nodes from which the data can be reached; empty if that is any node.
@@ -46,19 +46,19 @@ pub struct ClaimRow {
     pub nodes: Option<Vec<String>>,
     /// The size that the claim requests, as it was written.
     pub requested: String,
-    /// The same in bytes.
+    /// The requested size in bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub requested_bytes: Option<i64>,
     /// The size of the volume, as it was written.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub capacity: Option<String>,
-    /// The used bytes.
+    /// The bytes that the volume's files occupy, if they are known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub used_bytes: Option<i64>,
     /// Whether the volume can hold no more than its size.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub size_enforced: Option<bool>,
-    /// The number of VolumeSnapshots.
+    /// The number of VolumeSnapshots of the claim.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub snapshots: Option<usize>,
     /// The time of the newest snapshot, RFC 3339.
@@ -70,11 +70,11 @@ pub struct ClaimRow {
     /// The pods that use the claim and have not ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pods: Option<Vec<String>>,
-    /// `Filesystem` or `Block`.
+    /// `Filesystem` or `Block`, as `spec.volumeMode`.
     pub volume_mode: String,
     /// The access modes of the claim.
     pub access_modes: Vec<String>,
-    /// `Delete` or `Retain`.
+    /// `Delete` or `Retain`, as the PersistentVolume has it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reclaim_policy: Option<String>,
 }

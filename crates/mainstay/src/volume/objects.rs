@@ -13,7 +13,7 @@ use super::model;
 use crate::node_summaries;
 use crate::why::Server;
 
-/// The listed namespaces.
+/// The namespaces whose claims are listed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Namespaces {
     All,
@@ -23,9 +23,9 @@ pub enum Namespaces {
 /// The objects that were read. Those that the user may not read are missing.
 #[derive(Debug, Default)]
 pub struct VolumeObjects {
-    /// The claims.
+    /// The PersistentVolumeClaims of the listed namespaces.
     pub claims: Vec<PersistentVolumeClaim>,
-    /// All volumes.
+    /// All PersistentVolumes of the cluster.
     pub volumes: Vec<PersistentVolume>,
     /// The pods of the namespaces; `None` if they could not be read.
     pub pods: Option<Vec<Pod>>,

@@ -12,7 +12,7 @@ const UNKNOWN: &str = "-";
 /// The number of columns of the wide table alone.
 const WIDE: usize = 7;
 
-/// The shown columns.
+/// The columns that the table has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Columns {
     Usual,

@@ -50,9 +50,9 @@ pub enum NamespaceScope {
 /// The objects that were read.
 #[derive(Debug, Default)]
 pub struct ClusterObjects {
-    /// The cluster-wide objects.
+    /// The objects that have no namespace.
     pub cluster: Arc<ObservedCluster>,
-    /// The namespaces, by name.
+    /// The objects of each namespace, by its name.
     pub namespaces: Vec<ObservedNamespace>,
     /// The one namespace that it is limited to.
     pub namespace: Option<String>,

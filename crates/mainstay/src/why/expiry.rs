@@ -12,7 +12,7 @@ pub fn expired(kubeconfig: &Kubeconfig, now: Timestamp) -> Option<Timestamp> {
     (end <= now).then_some(end)
 }
 
-/// The remedy.
+/// The message for a client certificate that has expired, with the command that renews it.
 pub fn remedy(url: &str, source: &str, end: Timestamp) -> String {
     format!(
         "the server at {url} refuses the client certificate of {source}, which ended on {}; with \

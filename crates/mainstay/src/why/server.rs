@@ -21,9 +21,9 @@ const LIMITS: Limits = Limits {
 /// The description of kubeconfigs from the environment variable.
 const FROM_VARIABLE: &str = "$KUBECONFIG";
 
-/// A server to ask.
+/// The API server that a command asks.
 pub struct Server {
-    /// The connection.
+    /// The client of its API.
     pub client: Client,
     url: String,
     source: String,
@@ -69,7 +69,7 @@ impl Server {
         self.client.default_namespace()
     }
 
-    /// Its address.
+    /// Its URL, for instance `https://127.0.0.1:6443`.
     pub fn url(&self) -> &str {
         &self.url
     }

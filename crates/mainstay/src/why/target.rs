@@ -6,9 +6,9 @@ use planners::diagnosis::TargetKind;
 /// A kind and a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
-    /// Kind.
+    /// The kind of the object.
     pub kind: TargetKind,
-    /// Name.
+    /// The object's name.
     pub name: String,
 }
 

@@ -132,7 +132,7 @@ impl GroupDraft {
         room.check(need, after)
     }
 
-    /// Creates a lease.
+    /// Creates a lease that ends after `ttl` without a renewal.
     pub(crate) fn grant(&mut self, lease: LeaseId, ttl: Duration, leases: &mut Leases) {
         leases.insert(lease, ttl, self.now);
         self.writes.leases.insert(lease, Some(ttl));

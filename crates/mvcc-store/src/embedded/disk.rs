@@ -37,9 +37,9 @@ const COUNTERS: &[u8] = b"m/counters";
 /// The numbers that must never go backwards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Counters {
-    /// The newest revision.
+    /// The revision of the newest commit.
     pub(crate) revision: Revision,
-    /// The next lease.
+    /// The id of the next lease.
     pub(crate) next_lease: u64,
 }
 
@@ -98,7 +98,7 @@ pub(crate) struct Loaded {
     pub(crate) counters: Counters,
 }
 
-/// The engine on disk.
+/// The data directory with its lock and its storage engine.
 pub(crate) struct Disk {
     // The order matters: the engine must be closed before the lock is released.
     engine: Option<Engine>,

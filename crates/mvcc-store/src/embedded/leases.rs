@@ -40,7 +40,7 @@ impl Leases {
         );
     }
 
-    /// Restarts the lease's time.
+    /// Restarts the time to live of a lease.
     pub(crate) fn keep_alive(&mut self, lease: LeaseId, now: Instant) -> Result<(), StoreError> {
         let entry = self
             .leases
@@ -59,7 +59,7 @@ impl Leases {
         Some(entry.keys)
     }
 
-    /// Whether the lease exists.
+    /// Whether a lease of this id exists.
     pub(crate) fn contains(&self, lease: LeaseId) -> bool {
         self.leases.contains_key(&lease)
     }

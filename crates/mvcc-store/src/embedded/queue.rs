@@ -49,7 +49,7 @@ struct Waiting {
 }
 
 impl Queue {
-    /// An empty queue.
+    /// An empty queue with room for `QUEUED_REQUESTS_MAX` requests.
     pub(crate) fn new() -> Self {
         Self {
             waiting: Mutex::default(),

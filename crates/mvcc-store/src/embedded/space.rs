@@ -30,7 +30,7 @@ pub(crate) enum SpaceNeed {
     New,
 }
 
-/// The available space.
+/// The free space of the disk and of the quota.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Space {
     /// Free bytes on the disk.

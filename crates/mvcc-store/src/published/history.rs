@@ -14,7 +14,7 @@ const COMMIT_OVERHEAD_BYTES: usize = 256;
 /// The change of one key in a commit.
 #[derive(Debug)]
 pub struct Change {
-    /// The key.
+    /// The changed key.
     pub key: Arc<[u8]>,
     /// The pair after the commit, if the key exists.
     pub current: Option<Arc<KeyValue>>,
@@ -40,7 +40,7 @@ impl Change {
 /// All changes of one revision.
 #[derive(Debug)]
 pub struct Commit {
-    /// The revision.
+    /// The revision that the commit made.
     pub revision: Revision,
     pub(super) at: Instant,
     /// The changes; each key once.
@@ -106,7 +106,7 @@ impl History {
         self.bytes
     }
 
-    /// Appends a commit.
+    /// Appends the newest commit; its revision is the highest.
     pub(super) fn push(&mut self, commit: Arc<Commit>) {
         self.bytes += commit.bytes;
         self.commits.push_back(commit);

@@ -50,11 +50,11 @@ pub struct Published {
 /// The newest live keys with their size and revision.
 #[derive(Clone, Debug)]
 pub struct NewestKeys {
-    /// The keys.
+    /// The live keys with their pairs.
     pub live: LiveKeys,
     /// The size of the pairs, as of [`pair_bytes`].
     pub live_bytes: u64,
-    /// The revision.
+    /// The revision of the newest commit.
     pub revision: Revision,
 }
 
@@ -77,7 +77,7 @@ impl Published {
         self.state.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The newest revision.
+    /// The revision of the newest commit that readers see.
     pub fn revision(&self) -> Revision {
         Revision(self.revision.load(Ordering::Acquire))
     }
@@ -234,7 +234,7 @@ impl Published {
         self.read().history.next_expiry()
     }
 
-    /// Ends all watches.
+    /// Ends the streams of all watches.
     pub fn close(&self) {
         watch::lock(&self.hub).close();
     }

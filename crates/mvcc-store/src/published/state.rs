@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{KeyValue, Limits, Range, RangeResult, Revision, StoreError};
 
-/// The readable state.
+/// The state that readers see: the live keys and the recent commits.
 #[derive(Debug)]
 pub(super) struct PublishedState {
     pub(super) live: LiveKeys,
@@ -73,7 +73,7 @@ pub(super) struct Snapshot {
 }
 
 impl Snapshot {
-    /// Reads a range.
+    /// Reads a range at its revision, in the order of keys.
     pub(super) fn range(mut self, range: &Range) -> RangeResult {
         self.rewind(range);
         let limit = range.limit.unwrap_or(usize::MAX);

@@ -101,7 +101,7 @@ pub(super) fn lock(hub: &Mutex<WatchHub>) -> MutexGuard<'_, WatchHub> {
 }
 
 impl WatchHub {
-    /// A hub without watchers.
+    /// A hub without watchers, with the limits of their queues.
     pub(super) fn new(limits: &Limits) -> Self {
         Self {
             watchers: BTreeMap::new(),
@@ -226,7 +226,7 @@ impl WatchHub {
         self.close();
     }
 
-    /// Ends all streams.
+    /// Ends the streams of all watchers.
     pub(super) fn close(&mut self) {
         self.watchers.clear();
         self.by_prefix.clear();

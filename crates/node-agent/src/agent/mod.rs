@@ -35,7 +35,7 @@ use crate::volumes::{fs_group, keep_images_growing};
 use crate::worker::WorkerContext;
 use dispatcher::Dispatcher;
 
-/// A running node agent.
+/// A running node agent, the counterpart of kubelet.
 pub struct NodeAgent {
     kubelet: Arc<KubeletContext>,
     task: JoinHandle<()>,

@@ -11,15 +11,15 @@ use crate::api::objects::ApiObjects;
 
 /// The growth of a claim's volume.
 pub struct ClaimGrowth<'a> {
-    /// The API.
+    /// Reads and writes the claim.
     pub objects: &'a ApiObjects,
     /// The receiver of events about a pod that uses the volume.
     pub events: &'a PodEvents,
-    /// The node.
+    /// Name of this node.
     pub node: &'a str,
     /// The name of the PersistentVolume.
     pub volume: &'a str,
-    /// The growth.
+    /// The old and the new size.
     pub growth: VolumeExpansion,
 }
 

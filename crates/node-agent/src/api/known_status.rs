@@ -32,7 +32,7 @@ impl<S> KnownStatus<S> {
         }
     }
 
-    /// The stored status.
+    /// The status as it is stored in the API server.
     pub fn get(&self) -> &S {
         &self.status
     }

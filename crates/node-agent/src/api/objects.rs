@@ -53,25 +53,25 @@ pub enum ObjectKind {
 pub struct TokenWanted {
     /// The audience; the API server if absent.
     pub audience: Option<String>,
-    /// For how long.
+    /// The requested life of the token in seconds.
     pub expiration_seconds: i64,
 }
 
 /// A token for a pod's service account.
 #[derive(Clone, Debug)]
 pub struct Token {
-    /// The token.
+    /// The token's text.
     pub value: String,
-    /// Until when it holds.
+    /// The time at which it expires.
     pub expires: Timestamp,
 }
 
 /// A claim and its volume.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BoundClaim {
-    /// The claim.
+    /// The claim as it was read.
     pub claim: PersistentVolumeClaim,
-    /// The volume.
+    /// The PersistentVolume that the claim is bound to.
     pub volume: PersistentVolume,
 }
 
@@ -155,7 +155,7 @@ impl ObjectChanges {
 }
 
 impl ApiObjects {
-    /// Starts to follow Services.
+    /// Starts a watch of Services; other objects are watched when they are used.
     pub fn new(client: Client, component: Component) -> Self {
         let services = Cache::spawn_all(&client, &component);
         Self {
@@ -270,7 +270,7 @@ impl ApiObjects {
         Ok(found)
     }
 
-    /// Writes the status of a claim.
+    /// Patches the status of a claim and returns the claim as stored.
     pub async fn write_claim_status(
         &self,
         claim: &PersistentVolumeClaim,

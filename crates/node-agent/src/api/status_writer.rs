@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 
 use crate::limits::REQUEST_TIMEOUT;
 
-/// The result of a write.
+/// The result of a write of a pod's status.
 #[derive(Debug)]
 pub enum StatusWriteResult {
     /// It succeeded; the stored pod.
@@ -129,7 +129,7 @@ fn replaced(value: &Value) -> Value {
     Value::Array(list)
 }
 
-/// Writes a difference.
+/// Writes a changed part of a pod's status, if the pod still has its UID.
 pub async fn write(client: &Client, pod: &Pod, difference: Value) -> StatusWriteResult {
     let meta = &pod.metadata;
     let namespace = meta.namespace.as_deref().unwrap_or_default();

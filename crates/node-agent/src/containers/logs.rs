@@ -27,15 +27,15 @@ const SEND_BYTES: usize = 32 * 1024;
 /// The requested part of a log, and its format.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct LogQuery {
-    /// Continue with later lines.
+    /// Whether the stream continues with later lines.
     pub follow: bool,
-    /// Put the time before each line.
+    /// Whether each line starts with its time.
     pub timestamps: bool,
-    /// Only lines from this time on.
+    /// The time of the first line; `None` for the start of the log.
     pub since: Option<Timestamp>,
-    /// Only this number of lines from the end.
+    /// The number of lines from the end; `None` for all.
     pub tail_lines: Option<usize>,
-    /// At most this number of bytes.
+    /// The largest number of bytes; `None` for no limit.
     pub limit_bytes: Option<usize>,
 }
 

@@ -26,27 +26,27 @@ const ROOT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin
 
 /// The inputs for the specification of one instance of a container.
 pub struct ContainerInputs<'a> {
-    /// The pod.
+    /// The pod with all defaults.
     pub pod: &'a Pod,
-    /// The container.
+    /// The container of the pod's specification.
     pub container: &'a Container,
-    /// Number of the instance.
+    /// The number of the instance: 0 for the first, as `restartCount`.
     pub restart_count: u32,
-    /// The image's configuration.
+    /// The image's entry point, environment and user.
     pub image: &'a ImageConfig,
     /// The image's layers, the topmost last.
     pub layers: &'a [PathBuf],
     /// The pod's environment variables for it.
     pub env: &'a [(String, String)],
-    /// The pod's volumes.
+    /// The prepared volumes of the pod.
     pub volumes: &'a PreparedVolumes,
-    /// The pod's directory.
+    /// The pod's directory on the node.
     pub dir: &'a PodDir,
-    /// The pod's names.
+    /// The host name and the domain of the pod.
     pub names: &'a Names,
     /// The limits of its logs.
     pub logs: LogLimits,
-    /// Directory of the node's system call profiles.
+    /// The directory of the seccomp profiles of type `Localhost`.
     pub seccomp_profiles: &'a Path,
     /// The node's memory, from which the OOM score is computed.
     pub node_memory_bytes: u64,

@@ -165,7 +165,7 @@ impl KubeletPath {
         Self::stage_dir(driver, handle).join(VOLUME_DATA)
     }
 
-    /// The record of a publication.
+    /// The path of the record (`vol_data.json`) of a published volume.
     pub fn publication_record(pod: &str, volume: &str) -> Self {
         Self::publication_dir(pod, volume).join(VOLUME_DATA)
     }

@@ -8,16 +8,16 @@ use csi::{Driver, NodeCapabilities, NodeInfo};
 use keyed_locks::KeyedLocks;
 use tokio::sync::{Mutex, watch};
 
-/// A registered driver.
+/// A CSI driver that has registered with the node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Registered {
-    /// The driver.
+    /// The driver's name and socket.
     pub driver: Driver,
-    /// Its optional calls.
+    /// Its optional calls (`NodeGetCapabilities`).
     pub can: NodeCapabilities,
-    /// Its facts about the node.
+    /// Its answer to `NodeGetInfo`.
     pub info: NodeInfo,
-    /// The socket by which it registered.
+    /// The registration socket in `plugins_registry`.
     pub by: PathBuf,
 }
 

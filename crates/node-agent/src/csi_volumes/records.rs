@@ -15,7 +15,7 @@ use super::request::Identity;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct VolumeData {
-    /// The driver.
+    /// Name of the CSI driver.
     pub driver_name: String,
     /// The driver's name of the volume.
     pub volume_handle: String,
@@ -37,7 +37,7 @@ pub struct VolumeData {
 }
 
 impl VolumeData {
-    /// Driver and volume.
+    /// The driver and its name of the volume.
     pub fn id(&self) -> Identity {
         Identity {
             driver: self.driver_name.clone(),
@@ -49,9 +49,9 @@ impl VolumeData {
 /// All records of a node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct VolumeRecords {
-    /// Staged volumes.
+    /// Records of staged volumes.
     pub stages: Vec<VolumeData>,
-    /// Published volumes.
+    /// Records of published volumes.
     pub publications: Vec<VolumeData>,
 }
 
@@ -68,7 +68,7 @@ impl VolumeRecords {
         })
     }
 
-    /// All records.
+    /// The records of staged, then of published volumes.
     pub fn all(&self) -> impl Iterator<Item = &VolumeData> {
         self.stages.iter().chain(&self.publications)
     }

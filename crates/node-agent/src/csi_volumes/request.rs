@@ -14,16 +14,16 @@ use super::directory::{KubeletPath, hex};
 /// The name of a Secret with its namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SecretName {
-    /// The namespace.
+    /// Namespace of the Secret.
     pub namespace: String,
-    /// The name.
+    /// Name of the Secret.
     pub name: String,
 }
 
-/// Driver and volume.
+/// The identity of a CSI volume: its driver and the driver's name of it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Identity {
-    /// The driver.
+    /// Name of the CSI driver.
     pub driver: String,
     /// The driver's name of the volume.
     pub handle: String,
@@ -45,7 +45,7 @@ impl Identity {
 /// A volume of a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CsiVolume {
-    /// Driver and volume.
+    /// The driver and its name of the volume.
     pub id: Identity,
     /// The PersistentVolume's name, or the pod's name of an inline volume.
     pub name: String,
@@ -59,11 +59,11 @@ pub struct CsiVolume {
     mount_options: Vec<String>,
     modes: Vec<String>,
     attributes: BTreeMap<String, String>,
-    /// The credentials for staging.
+    /// The Secret for staging (`nodeStageSecretRef`).
     pub stage_secret: Option<SecretName>,
-    /// The credentials for publishing.
+    /// The Secret for publishing (`nodePublishSecretRef`).
     pub publish_secret: Option<SecretName>,
-    /// The credentials for expansion.
+    /// The Secret for expansion (`nodeExpandSecretRef`).
     pub expand_secret: Option<SecretName>,
 }
 
@@ -221,7 +221,7 @@ impl CsiVolume {
         VolumeCapability { access, mode }
     }
 
-    /// The place for staging.
+    /// The staging path below the kubelet's directory.
     pub fn stage_place(&self) -> KubeletPath {
         match self.is_block {
             true => KubeletPath::block_stage(&self.name),
@@ -229,7 +229,7 @@ impl CsiVolume {
         }
     }
 
-    /// The place for a pod.
+    /// The target path for a pod, below the kubelet's directory.
     pub fn publication_place(&self, pod: &str) -> KubeletPath {
         match self.is_block {
             true => KubeletPath::block_publication(pod, &self.name),
@@ -325,9 +325,9 @@ pub enum GroupUse {
 pub struct RequestData {
     /// The result of the attachment.
     pub publish_context: BTreeMap<String, String>,
-    /// The credentials for staging.
+    /// The content of the Secret for staging.
     pub stage_secrets: BTreeMap<String, String>,
-    /// The credentials for publishing.
+    /// The content of the Secret for publishing.
     pub publish_secrets: BTreeMap<String, String>,
     /// Tokens of the pod's account, as JSON by audience.
     pub tokens: Option<String>,

@@ -53,7 +53,7 @@ impl Look {
 /// A pod whose volumes are ready.
 #[derive(Clone)]
 pub struct LivePod {
-    /// Its object.
+    /// The pod as the agent last read it.
     pub pod: Arc<Pod>,
     /// The group of its files.
     pub group: Option<u32>,

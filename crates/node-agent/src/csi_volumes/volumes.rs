@@ -78,22 +78,22 @@ impl CsiVolumes {
         })
     }
 
-    /// The API.
+    /// The client of the API server.
     pub fn client(&self) -> &Client {
         &self.client
     }
 
-    /// The node's name.
+    /// The name of the Node object.
     pub fn node(&self) -> &str {
         &self.node
     }
 
-    /// The kubelet's directory.
+    /// The directory that drivers expect: `/var/lib/kubelet` by default.
     pub fn directory(&self) -> &KubeletDir {
         &self.directory
     }
 
-    /// The registered drivers.
+    /// The drivers that are registered now.
     pub(super) fn drivers(&self) -> &Drivers {
         &self.drivers
     }

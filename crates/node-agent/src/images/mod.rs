@@ -26,7 +26,7 @@ use pull_limiter::PullLimiter;
 /// The reason why an image is not available now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ImageTrouble {
-    /// Status reason.
+    /// The waiting reason in the status, for instance `ErrImagePull`.
     pub reason: &'static str,
     /// The error message for the user.
     pub message: String,

@@ -26,7 +26,7 @@ impl Write for Recorded<'_> {
     }
 }
 
-/// The number of protocols.
+/// The number of subprotocols that clients can name.
 pub const PROTOCOLS: usize = Protocol::NAMED.len();
 
 /// Reads all frames of a WebSocket (RFC 6455 §5), and interprets their messages; returns the number

@@ -13,7 +13,7 @@ use tokio_tungstenite::tungstenite::Message;
 
 use super::streams::Socket;
 
-/// The subprotocols.
+/// The WebSocket subprotocols of logs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
     /// No subprotocol: raw bytes.
@@ -25,7 +25,7 @@ pub enum Protocol {
 }
 
 impl Protocol {
-    /// All named subprotocols.
+    /// The subprotocols that have a name.
     pub const NAMED: [Self; 2] = [Self::Binary, Self::Text];
 
     /// The first offered one that is supported; `None` if there is none.

@@ -32,12 +32,12 @@ const CONTAINERS: Metric = Metric::gauge(
     "Number of containers by their state",
 );
 
-/// `/metrics/probes`.
+/// Answers `/metrics/probes`: counts of probe results by container.
 pub fn probes(counts: &ProbeCounts) -> Response<BoxBody> {
     metrics(probe_page(counts))
 }
 
-/// `/metrics`: kubelet's own.
+/// Answers `/metrics`: kubelet's metrics of the node, its volumes and its pods.
 pub async fn kubelet(context: &KubeletContext) -> Result<Response<BoxBody>, Box<Status>> {
     let views = context.pods.list();
     let (looked_at, now) = (views.clone(), context.node.clock.now().wall.to_string());

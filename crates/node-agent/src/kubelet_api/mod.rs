@@ -46,7 +46,7 @@ pub type NodeService = BoxCloneSyncService<Request<BoxBody>, Response<BoxBody>, 
 
 /// The parts of the agent that requests read.
 pub struct KubeletContext {
-    /// The node.
+    /// The settings and properties of the node.
     pub node: Arc<NodeContext>,
     /// The current view of all pods.
     pub pods: Arc<PodManager>,
@@ -54,7 +54,7 @@ pub struct KubeletContext {
     pub usage: Arc<UsageHistory>,
     /// The disk usage of pods.
     pub disk: Arc<DiskFigures>,
-    /// Counts of probe results.
+    /// Counts of probe results by container.
     pub probes: Arc<ProbeCounts>,
     /// The volumes of CSI drivers.
     pub csi: Arc<CsiVolumes>,

@@ -9,7 +9,7 @@ use crate::pods::pod_manager::PodView;
 /// The counters of one interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Interface {
-    /// Its name.
+    /// Its name, for instance `eth0`.
     pub name: String,
     /// Bytes received so far.
     pub received_bytes: u64,

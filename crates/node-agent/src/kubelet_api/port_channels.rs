@@ -19,7 +19,7 @@ use super::port_forward::Pod;
 use super::session::{CHUNK_BYTES, OUTGOING_MAX};
 use super::streams::Socket;
 
-/// The subprotocol.
+/// The WebSocket subprotocol of port forwarding.
 pub const PROTOCOL: &str = "v4.channel.k8s.io";
 
 /// Maximum number of ports of one client: their channels are numbered by a byte.

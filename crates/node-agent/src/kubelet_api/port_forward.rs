@@ -78,7 +78,7 @@ pub fn answer(
     }
 }
 
-/// The target of connections.
+/// The pod whose ports are forwarded.
 pub struct Pod {
     name: String,
     uid: String,

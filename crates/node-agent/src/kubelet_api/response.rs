@@ -63,7 +63,7 @@ pub(super) fn text(text: String) -> Response<BoxBody> {
     Response::new(full(text.into_bytes()))
 }
 
-/// A page for Prometheus.
+/// A response in Prometheus' text format.
 pub(super) fn metrics(page: Page) -> Response<BoxBody> {
     let mut response = text(page.text());
     let kind = header::HeaderValue::from_static(CONTENT_TYPE);

@@ -13,23 +13,23 @@ pub const CHUNK_BYTES: usize = 16 * 1024;
 /// Messages that may wait to be passed on.
 pub const OUTGOING_MAX: usize = 8;
 
-/// The streams that the client wants.
+/// The streams that the client asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SessionStreams {
-    /// Input.
+    /// Whether the client sends standard input.
     pub stdin: bool,
-    /// Output.
+    /// Whether the client receives standard output.
     pub stdout: bool,
-    /// Errors.
+    /// Whether the client receives standard error.
     pub stderr: bool,
-    /// A terminal.
+    /// Whether the command has a terminal.
     pub tty: bool,
     /// Whether the end of the client's input ends the session, as for an attach to a container
     /// whose input stays open.
     pub ends_with_input: bool,
 }
 
-/// A message of the client.
+/// A message of the client of `exec` or `attach`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ClientMessage {
     /// Input.
@@ -49,7 +49,7 @@ pub enum Output {
     Stderr,
 }
 
-/// The client's messages.
+/// Receives the client's messages, in either protocol (WebSocket or SPDY).
 pub trait FromClient: Send {
     /// The next message; `None` after a disconnect.
     fn next(&mut self) -> impl Future<Output = Option<ClientMessage>> + Send;

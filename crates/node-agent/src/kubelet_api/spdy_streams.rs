@@ -47,7 +47,7 @@ impl Version {
             .find(|version| offered.iter().any(|name| name == version.name()))
     }
 
-    /// Its name.
+    /// The subprotocol's name in `X-Stream-Protocol-Version`.
     pub fn name(self) -> &'static str {
         match self {
             Self::V4 => "v4.channel.k8s.io",

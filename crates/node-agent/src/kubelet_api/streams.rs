@@ -34,7 +34,7 @@ const ERROR: u8 = 3;
 const RESIZE: u8 = 4;
 const CLOSE: u8 = 255;
 
-/// The connection.
+/// The WebSocket of a client of `exec` or `attach`.
 pub type Socket = WebSocketStream<TokioIo<Upgraded>>;
 
 /// The subprotocols, the best last.
@@ -55,7 +55,7 @@ pub enum Protocol {
 }
 
 impl Protocol {
-    /// All named subprotocols.
+    /// The subprotocols that have a name, the oldest first.
     pub const NAMED: [Self; 5] = [Self::V1Text, Self::V1, Self::V4Text, Self::V4, Self::V5];
 
     /// The newest of the client's offered ones; `None` if none is supported.

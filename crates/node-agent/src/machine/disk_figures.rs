@@ -8,12 +8,12 @@ use pod_lifecycle::Moment;
 use super::pod_files::{PodFiles, PodPaths};
 use crate::clock::Clock;
 
-/// The files of a pod, and the time of the look at them.
+/// The files of a pod, and the time of their measurement.
 #[derive(Debug)]
 pub struct MeasuredFiles {
-    /// The time.
+    /// The time of the measurement.
     pub at: Moment,
-    /// The sizes.
+    /// The sizes of the pod's files.
     pub files: PodFiles,
 }
 
@@ -38,7 +38,7 @@ impl DiskFigures {
         self.of_pods().get(uid).cloned()
     }
 
-    /// Forgets all other pods.
+    /// Removes the measurements of all pods but these.
     pub fn keep(&self, uids: &BTreeSet<&str>) {
         self.of_pods().retain(|uid, _| uids.contains(&**uid));
     }

@@ -11,23 +11,23 @@ use crate::resource_limits::HUGE_PAGES;
 /// The properties that are read once, at the start.
 #[derive(Clone, Debug, Default)]
 pub struct MachineInfo {
-    /// Processors.
+    /// The number of processors.
     pub cpus: usize,
-    /// Memory in bytes.
+    /// The memory in bytes (`MemTotal`).
     pub memory_bytes: u64,
     /// Size in bytes of the file system of the data directory.
     pub disk_bytes: u64,
     /// Bytes of memory that are set aside as huge pages, by the size of a page in bytes.
     pub huge_pages: BTreeMap<u64, u64>,
-    /// Kernel release.
+    /// The kernel's release, as `uname -r`.
     pub kernel: String,
-    /// Name of the system.
+    /// The name of the operating system (`PRETTY_NAME` of `os-release`).
     pub os_image: String,
     /// Machine id (`/etc/machine-id`).
     pub machine_id: String,
-    /// Id of this boot.
+    /// The id of this boot (`boot_id` of the kernel).
     pub boot_id: String,
-    /// Id of the hardware.
+    /// The UUID of the hardware (`product_uuid` of DMI).
     pub system_uuid: String,
     /// Whether pods may have user namespaces.
     pub user_namespaces: bool,
@@ -142,9 +142,9 @@ fn os_release(field: &str) -> Option<String> {
 /// `df`, and its inodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Disk {
-    /// All of it.
+    /// The size in bytes.
     pub total: u64,
-    /// The available bytes.
+    /// The free bytes that unprivileged users can use.
     pub free: u64,
     /// The number of inodes; 0 where the file system sets no limit.
     pub files: u64,

@@ -57,7 +57,7 @@ impl PodPaths {
         }
     }
 
-    /// Measures all files.
+    /// Measures the disk usage of the files. Blocks.
     pub fn taken(&self) -> PodFiles {
         let containers = self.containers.iter().map(|(name, dirs)| {
             let [layer, logs, message] = dirs.each_ref().map(|dir| taken(dir));
@@ -76,7 +76,7 @@ impl PodPaths {
 }
 
 impl PodFiles {
-    /// The bytes.
+    /// The disk usage in bytes, for decisions about eviction.
     pub fn bytes(&self) -> DiskUsage {
         let containers = self.containers.iter();
         let volumes = self.volumes.iter();
@@ -97,7 +97,7 @@ impl PodFiles {
         found.map(|(_, taken)| *taken)
     }
 
-    /// The sum.
+    /// The sum of all files, in bytes and inodes.
     pub fn total(&self) -> DiskSpace {
         let containers = self.containers.iter();
         let containers = containers.map(|(_, [layer, logs])| layer.plus(*logs));

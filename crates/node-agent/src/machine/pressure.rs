@@ -32,7 +32,7 @@ pub struct Monitor {
 }
 
 impl Monitor {
-    /// Makes the first observation.
+    /// A monitor with a first observation of memory and disk.
     pub fn new(policy: Eviction, clock: Clock, node_files: &Path, image_files: &Path) -> Self {
         let monitor = Self {
             policy,
@@ -76,12 +76,12 @@ impl Monitor {
         }
     }
 
-    /// The conditions that hold.
+    /// The pressure conditions that are true now.
     pub fn conditions(&self) -> BTreeSet<Condition> {
         self.conditions.borrow().clone()
     }
 
-    /// The changes of the conditions.
+    /// Reports each change of the conditions.
     pub fn changes(&self) -> watch::Receiver<BTreeSet<Condition>> {
         self.conditions.subscribe()
     }

@@ -21,7 +21,7 @@ pub enum UsageSubject {
 /// One sample of the counters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UsageSample {
-    /// The time.
+    /// The time of the sample.
     pub at: Moment,
     /// CPU time used so far, in nanoseconds.
     pub cpu_ns: u64,
@@ -29,14 +29,14 @@ pub struct UsageSample {
     pub working_set_bytes: u64,
     /// All memory in bytes, with all page cache.
     pub usage_bytes: u64,
-    /// Anonymous memory in bytes.
+    /// Memory in bytes that is not file-backed.
     pub rss_bytes: u64,
 }
 
 /// The newest sample, and the rate since the previous one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UsageFigures {
-    /// The newest sample.
+    /// The newest sample of the counters.
     pub sample: UsageSample,
     /// CPU time used per second of the window, in billionths of a processor, and the window; `None` until
     /// there are two samples.
@@ -95,7 +95,7 @@ impl UsageHistory {
     }
 }
 
-/// Nanoseconds as seconds.
+/// Nanoseconds as decimal seconds with nine decimal places.
 pub fn seconds(nanoseconds: u64) -> String {
     let (seconds, rest) = (nanoseconds / 1_000_000_000, nanoseconds % 1_000_000_000);
     format!("{seconds}.{rest:09}")

@@ -26,7 +26,7 @@ use crate::pods::pod_manager::{PodManager, PodView};
 
 /// Evicts pods when memory or disk space runs short.
 pub struct EvictionManager {
-    /// The node.
+    /// The settings and properties of the node.
     pub node: Arc<NodeContext>,
     /// The monitor of memory and disk.
     pub monitor: Arc<Monitor>,
@@ -34,7 +34,7 @@ pub struct EvictionManager {
     pub pods: Arc<PodManager>,
     /// The disk usage of pods.
     pub disk: Arc<DiskFigures>,
-    /// Removes unused images.
+    /// Removes unused images before pods are evicted for disk space.
     pub images: Arc<ImageCollector>,
 }
 

@@ -62,7 +62,7 @@ impl ImageCollector {
         }
     }
 
-    /// Collects periodically, until `shutdown`.
+    /// Removes unused images once per `IMAGE_GC_PERIOD`, until `shutdown`.
     pub async fn watch(self: Arc<Self>, shutdown: CancellationToken) {
         if !self.node.config.image_gc.collects() {
             return;

@@ -37,7 +37,7 @@ impl NewNode {
         }
     }
 
-    /// The object.
+    /// The Node object with its labels, taints and addresses.
     pub(crate) fn object(&self) -> Node {
         let mut labels = self.labels.clone();
         for (key, value) in [

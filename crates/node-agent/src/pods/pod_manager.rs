@@ -16,10 +16,10 @@ use crate::machine::pod_files::PodPaths;
 use crate::paths::PodDir;
 use crate::volumes::PreparedVolumes;
 
-/// One pod as its worker last saw it.
+/// A pod at its worker's last step.
 #[derive(Clone)]
 pub struct PodView {
-    /// Its object.
+    /// The pod as the worker last read it.
     pub pod: Arc<Pod>,
     /// The node's record of it.
     pub record: PodRecord,
@@ -27,9 +27,9 @@ pub struct PodView {
     pub status: PodStatus,
     /// Its sandbox, while there is one.
     pub sandbox: Option<Sandbox>,
-    /// Its prepared volumes.
+    /// The volumes that are prepared for it.
     pub volumes: PreparedVolumes,
-    /// Its files.
+    /// The pod's directory on the node.
     pub dir: PodDir,
     /// The sender of messages to its worker.
     pub worker: mpsc::Sender<Message>,
@@ -78,7 +78,7 @@ impl PodManager {
         }
     }
 
-    /// Forgets the pod.
+    /// Removes the pod's view.
     pub fn remove(&self, pod: &Pod) {
         let mut views = self.views.write().unwrap_or_else(PoisonError::into_inner);
         let name = name_of(pod);
@@ -99,7 +99,7 @@ impl PodManager {
             .cloned()
     }
 
-    /// All pods.
+    /// The views of all pods.
     pub fn list(&self) -> Vec<Arc<PodView>> {
         let views = self.views.read().unwrap_or_else(PoisonError::into_inner);
         views.values().flatten().cloned().collect()

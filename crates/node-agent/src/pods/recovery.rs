@@ -24,9 +24,9 @@ use crate::volumes::PreparedVolumes;
 /// The stored state of a pod.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct StoredPod {
-    /// Its record.
+    /// The record of containers, probes and volumes.
     pub record: PodRecord,
-    /// Its volumes.
+    /// The volumes that are prepared.
     #[serde(default)]
     pub volumes: PreparedVolumes,
 }
@@ -50,7 +50,7 @@ fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
 pub struct FoundPod {
     /// Its object as last seen.
     pub pod: Arc<Pod>,
-    /// Its stored state.
+    /// The stored record and volumes.
     pub stored: StoredPod,
     /// Whether there was a record: a pod that had just arrived, or was about to be cleaned up, has
     /// none.

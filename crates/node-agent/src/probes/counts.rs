@@ -17,7 +17,7 @@ pub struct ProbeCounts {
 }
 
 impl ProbeCounts {
-    /// Counts one answer.
+    /// Counts one result of a probe.
     pub fn count(&self, pod: &Pod, container: &str, kind: ProbeKind, outcome: &ProbeOutcome) {
         let meta = &pod.metadata;
         let own = |text: &Option<String>| text.clone().unwrap_or_default();

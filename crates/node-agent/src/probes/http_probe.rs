@@ -15,20 +15,20 @@ use crate::limits::{PROBE_OUTPUT_BYTES_MAX, REDIRECTS_MAX};
 /// The target of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpTarget {
-    /// Whether it is https.
+    /// Whether the scheme is `https`; certificates are not verified.
     pub tls: bool,
-    /// Name or address.
+    /// Name or address of the server.
     pub host: String,
-    /// Port.
+    /// TCP port of the server.
     pub port: u16,
-    /// Path and query.
+    /// Path with its query.
     pub path: String,
 }
 
-/// A server's response.
+/// The response of the probed server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpProbeResponse {
-    /// The status code.
+    /// The HTTP status code.
     pub status: u16,
     location: Option<String>,
     /// The beginning of the body of a redirection.

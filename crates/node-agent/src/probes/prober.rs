@@ -17,20 +17,20 @@ use super::grpc_probe;
 use super::http_probe::{self, HttpTarget};
 use crate::limits::PROBE_OUTPUT_BYTES_MAX;
 
-/// The probed container.
+/// The container that is probed.
 #[derive(Clone)]
 pub struct ProbeTarget {
-    /// Its sandbox.
+    /// The sandbox of the pod.
     pub sandbox: Sandbox,
-    /// Its id there.
+    /// The container's id in the sandbox.
     pub runtime_id: String,
-    /// Its specification.
+    /// The container's specification in the pod.
     pub container: Container,
-    /// The pod's address.
+    /// The pod's address, which probes connect to by default.
     pub pod_ip: String,
 }
 
-/// The result of a command.
+/// The result of a probe's command.
 pub enum CommandResult {
     /// It ended by itself, with this code and output.
     Exited(i32, String),
@@ -40,7 +40,7 @@ pub enum CommandResult {
     Failed(String),
 }
 
-/// Runs a probe once.
+/// Runs a probe once, within its timeout.
 pub async fn ask(asked: &ProbeTarget, probe: &Probe) -> ProbeOutcome {
     let timeout = Duration::try_from(probes::timeout(probe)).unwrap_or(Duration::from_secs(1));
     if let Some(action) = &probe.exec {
@@ -176,7 +176,7 @@ fn host<'a>(asked: &'a ProbeTarget, own: Option<&'a str>) -> &'a str {
     own.filter(|host| !host.is_empty()).unwrap_or(&asked.pod_ip)
 }
 
-/// An address for dialling.
+/// `HOST:PORT`, with brackets around an IPv6 address.
 pub fn host_and_port(host: &str, port: u16) -> String {
     if host.contains(':') {
         format!("[{host}]:{port}")

@@ -19,9 +19,9 @@ const DATA_NEW: &str = "..data_tmp";
 /// One file of a payload.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct File {
-    /// Its content.
+    /// Its content in bytes.
     pub bytes: Vec<u8>,
-    /// Its permission bits.
+    /// Its permission bits, for instance `0o644`.
     pub mode: u32,
     /// Its owner; root if absent.
     pub uid: Option<u32>,

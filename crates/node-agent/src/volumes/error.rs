@@ -4,9 +4,9 @@
 #[derive(Debug, thiserror::Error)]
 #[error("{} failed for volume \"{volume}\" : {}", error.operation(), error.message)]
 pub struct VolumeError {
-    /// The volume.
+    /// The volume's name in the pod's specification.
     pub volume: String,
-    /// The error.
+    /// The step that failed, and its message.
     pub error: VolumeSetupError,
 }
 

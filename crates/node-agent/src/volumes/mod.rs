@@ -78,21 +78,21 @@ pub enum BlockVolume {
     Image,
 }
 
-/// Volumes by name.
+/// The prepared volumes of a pod, by name.
 pub type PreparedVolumes = BTreeMap<String, Prepared>;
 
 /// The context of preparing and refreshing volumes.
 #[derive(Clone, Copy)]
 pub struct VolumeContext<'a> {
-    /// The source of objects.
+    /// Reads ConfigMaps, Secrets, claims and tokens.
     pub api_objects: &'a ApiObjects,
-    /// The pod.
+    /// The pod that the volumes are for.
     pub pod: &'a Pod,
-    /// Its directory.
+    /// The pod's directory on the node.
     pub dir: &'a PodDir,
-    /// The node's record of it.
+    /// Addresses and allocatable resources, for files of the downward API.
     pub facts: &'a NodeFacts,
-    /// The source of images.
+    /// Pulls the images of `image` volumes.
     pub images: &'a Puller,
     /// The volumes of CSI drivers.
     pub csi: &'a CsiVolumes,

@@ -16,11 +16,11 @@ const MODE_DEFAULT: i32 = 0o644;
 
 /// The sources of a volume's files.
 pub struct Projector<'a> {
-    /// The source of objects.
+    /// Reads ConfigMaps, Secrets and tokens.
     pub api_objects: &'a ApiObjects,
-    /// The pod.
+    /// The pod that the volume is for.
     pub pod: &'a Pod,
-    /// The node's record of it.
+    /// Addresses and allocatable resources, for files of the downward API.
     pub facts: &'a NodeFacts,
 }
 

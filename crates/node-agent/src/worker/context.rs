@@ -16,15 +16,15 @@ use crate::probes::counts::ProbeCounts;
 
 /// The parts of the agent that the workers of pods share.
 pub struct WorkerContext {
-    /// The node.
+    /// The settings and properties of the node.
     pub node: Arc<NodeContext>,
-    /// The API.
+    /// The client of the API server.
     pub client: Client,
-    /// The container runtime.
+    /// The container runtime of the node.
     pub runtime: Runtime,
     /// The API objects that pods refer to.
     pub api_objects: Arc<ApiObjects>,
-    /// The images of pods.
+    /// Pulls the images of containers.
     pub images: Arc<Puller>,
     /// The volumes of CSI drivers.
     pub csi: Arc<CsiVolumes>,
@@ -32,7 +32,7 @@ pub struct WorkerContext {
     pub pods: Arc<PodManager>,
     /// The disk usage of pods.
     pub disk: Arc<DiskFigures>,
-    /// Counts of probe results.
+    /// Counts of probe results by container.
     pub probes: Arc<ProbeCounts>,
     /// Held during an allocation: one pod at a time gets new resources.
     pub allocation: Mutex<()>,

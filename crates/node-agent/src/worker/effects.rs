@@ -67,7 +67,7 @@ impl VolumesOfPod {
 }
 
 impl Worker {
-    /// Begins one action.
+    /// Starts the effect of one planned action; its result arrives as a message.
     pub(super) fn perform(&mut self, action: Action) {
         tracing::debug!(pod = self.name(), ?action, "action");
         match action {

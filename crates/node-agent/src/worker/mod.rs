@@ -54,9 +54,9 @@ pub enum PodConfirmation {
 
 /// The initial state of a worker.
 pub struct WorkerStart {
-    /// The pod's object.
+    /// The pod as it is in the API now.
     pub pod: Arc<Pod>,
-    /// The API's word about it.
+    /// The state of the pod's object in the API.
     pub standing: PodConfirmation,
     /// The reason why the node rejects the new pod.
     pub rejection: Option<PodRejection>,
@@ -70,7 +70,7 @@ pub struct WorkerStart {
     pub predecessors: BTreeSet<String>,
 }
 
-/// A pod's worker.
+/// The task that runs one pod.
 pub struct Worker {
     context: Arc<WorkerContext>,
     pod: Arc<Pod>,

@@ -24,7 +24,7 @@ use crate::volumes::device_claims::NotPrepared;
 use crate::volumes::{PreparedVolumes, ReadObjects};
 
 impl Worker {
-    /// Processes one message.
+    /// Applies one message to the worker's state.
     pub(super) fn take(&mut self, message: Message) {
         match message {
             Message::Pod(pod) => self.pod_changed(pod),

@@ -58,7 +58,7 @@ impl FieldSelector {
         &self.terms
     }
 
-    /// Whether every object matches.
+    /// Whether the selector has no terms, so that it selects every object.
     pub fn is_everything(&self) -> bool {
         self.terms.is_empty()
     }

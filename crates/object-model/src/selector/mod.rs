@@ -45,9 +45,9 @@ pub enum Match {
 /// One condition on one label.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Requirement {
-    /// The label's key.
+    /// The key of the label.
     pub key: String,
-    /// The comparison.
+    /// The condition on the label's value, or on its existence.
     pub condition: Match,
 }
 

@@ -23,7 +23,7 @@ pub(super) enum Count {
 /// One way to fulfil a request.
 #[derive(Clone, Debug)]
 pub(super) struct RequestAlternative {
-    /// `request`, or `request/alternative`.
+    /// `REQUEST`, or `REQUEST/ALTERNATIVE` of a request with `firstAvailable`.
     pub request: String,
     selectors: Vec<DeviceSelector>,
     pub count: Count,
@@ -43,10 +43,10 @@ pub(super) struct Constraint {
     pub distinct: bool,
 }
 
-/// The requests of a claim.
+/// The device requests of a ResourceClaim.
 #[derive(Clone, Debug)]
 pub(super) struct ClaimRequests {
-    /// The claim's name.
+    /// Name of the ResourceClaim.
     pub claim: String,
     /// For each request the ways to fulfil it, the best first.
     pub requests: Vec<Vec<RequestAlternative>>,
@@ -55,7 +55,7 @@ pub(super) struct ClaimRequests {
     pub config: Vec<DeviceAllocationConfiguration>,
 }
 
-/// Classes by name.
+/// DeviceClasses by name.
 pub(super) type Classes = BTreeMap<String, Arc<DeviceClass>>;
 
 impl Constraint {

@@ -21,45 +21,45 @@ const OF_DRIVERS: &str = "kubernetes.io/csi/";
 /// A volume that a pod of the node uses, of a driver that attaches.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Volume {
-    /// The PersistentVolume.
+    /// Name of the PersistentVolume.
     pub volume: String,
     /// Its name in the status of Nodes.
     pub unique_name: String,
-    /// The driver.
+    /// Name of the CSI driver.
     pub driver: String,
     /// Whether it may be attached to one node only.
     pub is_exclusive: bool,
 }
 
-/// A VolumeAttachment.
+/// A VolumeAttachment with the facts that decide.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Attachment {
-    /// Its name.
+    /// Name of the VolumeAttachment.
     pub name: String,
-    /// Its UID.
+    /// UID of the VolumeAttachment.
     pub uid: String,
-    /// Its version.
+    /// Its resourceVersion.
     pub version: String,
     /// This leader has made or claimed it.
     pub is_own: bool,
-    /// The node.
+    /// Name of the node.
     pub node: String,
-    /// The PersistentVolume.
+    /// Name of the PersistentVolume.
     pub volume: String,
     /// The volume's name in the status of Nodes; `None` if the PersistentVolume is gone.
     pub unique_name: Option<String>,
-    /// The driver says that it is attached.
+    /// `status.attached`: the driver has attached the volume.
     pub is_attached: bool,
     /// The driver's last error of attaching it.
     pub error: Option<String>,
-    /// It is being deleted.
+    /// Whether it has a deletion timestamp.
     pub is_deleting: bool,
 }
 
 /// The state of the node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Node {
-    /// `status.volumesInUse`.
+    /// The names in `status.volumesInUse`, which the node's agent writes.
     pub in_use: BTreeSet<String>,
     /// The names in `status.volumesAttached`.
     pub attached: BTreeSet<String>,
@@ -80,7 +80,7 @@ pub enum DetachProof {
 /// The observed state of a node.
 #[derive(Clone, Debug, Default)]
 pub struct ObservedNode {
-    /// The node's name.
+    /// Name of the node.
     pub name: String,
     /// The Node; `None` if it was deleted.
     pub node: Option<Node>,

@@ -66,7 +66,7 @@ pub enum Usage {
 /// The next action, and the time of the next check.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct CertificateSigningPlan {
-    /// The next action.
+    /// The next write to the CertificateSigningRequest, if there is one.
     pub action: Option<Action>,
     /// The time after which to plan again even without an event.
     pub wake_at: Option<Timestamp>,

@@ -16,14 +16,14 @@ const USER: &str = "system:node:";
 pub struct Names {
     /// DNS names in lower case.
     pub dns: BTreeSet<String>,
-    /// Addresses.
+    /// IP addresses.
     pub addresses: BTreeSet<IpAddr>,
 }
 
 /// The facts beside a request that decide about it.
 #[derive(Clone, Copy, Debug)]
 pub struct NodeCertificateContext<'a> {
-    /// All nodes.
+    /// The Node objects.
     pub nodes: &'a [Arc<Node>],
     /// The last heartbeat of the node that the request names, if it is known.
     pub heartbeat: Option<Timestamp>,

@@ -24,7 +24,7 @@ const SCHEDULED: &str = "batch.kubernetes.io/cronjob-scheduled-timestamp";
 /// More missed times than this cause a warning.
 const MISSED_MAX: usize = 100;
 
-/// The observed state.
+/// The observed state of one CronJob.
 #[derive(Clone, Debug, Default)]
 pub struct Observed {
     /// The CronJob.
@@ -36,11 +36,11 @@ pub struct Observed {
 /// An event for the CronJob.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CronJobEvent {
-    /// Whether it is a warning.
+    /// Whether its type is `Warning` (otherwise `Normal`).
     pub warning: bool,
-    /// Reason.
+    /// Reason of the event, for instance `SuccessfulCreate`.
     pub reason: &'static str,
-    /// Message.
+    /// Message of the event.
     pub message: String,
 }
 
@@ -49,11 +49,11 @@ pub struct CronJobEvent {
 pub struct CronJobPlan {
     /// Jobs to delete: name, uid.
     pub delete: Vec<(String, String)>,
-    /// The job to make.
+    /// The Job to create, if a scheduled time is due.
     pub create: Option<Box<Job>>,
     /// The new status, if it differs from the stored one.
     pub status: Option<CronJobStatus>,
-    /// Events to report.
+    /// Events to report, in order.
     pub notices: Vec<CronJobEvent>,
     /// The time to the next scheduled time.
     pub requeue_after: Option<Duration>,

@@ -29,10 +29,10 @@ pub struct NodeFit {
     pub stays: bool,
 }
 
-/// The observed state.
+/// The observed state of one DaemonSet.
 #[derive(Clone, Debug, Default)]
 pub struct Observed {
-    /// The set.
+    /// The DaemonSet.
     pub set: Arc<DaemonSet>,
     /// Pods of its namespace: at least those it owns, and those without an owner.
     pub pods: Vec<Arc<PodView>>,
@@ -47,11 +47,11 @@ pub struct Observed {
 pub struct DaemonSetPlan {
     /// Writes to revisions that come first.
     pub revisions: Vec<RevisionAction>,
-    /// Writes to pods.
+    /// Pods to create and delete.
     pub pods: Vec<Action>,
     /// The new status, if it differs from the stored one.
     pub status: Option<DaemonSetStatus>,
-    /// Deletions of unused revisions.
+    /// Deletions of revisions beyond `revisionHistoryLimit`.
     pub cleanup: Vec<RevisionAction>,
     /// The time after which to plan again even without an event.
     pub requeue_after: Option<Duration>,

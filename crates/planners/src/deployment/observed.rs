@@ -26,7 +26,7 @@ pub struct Observed {
     pub pods: Vec<Arc<PodView>>,
 }
 
-/// The update strategy.
+/// `spec.strategy.type`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Strategy {
     Recreate,
@@ -38,7 +38,7 @@ pub(super) enum Strategy {
 pub(super) struct Set<'a> {
     pub set: &'a Arc<ReplicaSet>,
     pub target: i32,
-    /// Annotations to change.
+    /// Annotations to set on the ReplicaSet, by key.
     pub annotations: BTreeMap<String, String>,
     pub min_ready: Option<i32>,
 }

@@ -61,16 +61,16 @@ pub enum Action {
 /// An event for the Deployment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeploymentEvent {
-    /// Reason.
+    /// Reason of the event, for instance `ScalingReplicaSet`.
     pub reason: &'static str,
-    /// Message.
+    /// Message of the event.
     pub message: String,
 }
 
-/// The planned writes.
+/// The writes that bring a Deployment closer to its specification.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DeploymentPlan {
-    /// Writes, in order.
+    /// Writes to ReplicaSets, in order.
     pub actions: Vec<Action>,
     /// The new status, if it differs from the stored one.
     pub status: Option<DeploymentStatus>,

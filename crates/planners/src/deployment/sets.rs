@@ -34,7 +34,7 @@ const OWN: &[&str] = &[
 pub(super) struct Sets<'a> {
     /// The ReplicaSet of the current template.
     pub new: Option<Set<'a>>,
-    /// The others, oldest first.
+    /// ReplicaSets of earlier templates, the oldest first.
     pub old: Vec<Set<'a>>,
 }
 
@@ -76,7 +76,7 @@ pub(super) fn sort<'a>(world: &ParsedDeployment<'a>) -> (Sets<'a>, Vec<Action>) 
 }
 
 impl<'a> Sets<'a> {
-    /// All ReplicaSets.
+    /// All ReplicaSets, the oldest first.
     pub fn all(&self) -> impl Iterator<Item = &Set<'a>> {
         self.old.iter().chain(&self.new)
     }

@@ -75,13 +75,13 @@ impl<'e> ChainBuilder<'e> {
         self
     }
 
-    /// Sets the remedy.
+    /// Sets the remedy of the whole chain.
     pub fn remedy(&mut self, remedy: impl Into<Remedy>) -> &mut Self {
         self.remedy = remedy.into();
         self
     }
 
-    /// The remedy so far.
+    /// The remedy that was set last.
     pub fn proposed(&self) -> Remedy {
         self.remedy.clone()
     }

@@ -8,24 +8,24 @@ use super::remedy::Remedy;
 /// A reference to an object.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Object {
-    /// Kind, as in manifests.
+    /// Kind as in manifests, for instance `StatefulSet`.
     pub kind: &'static str,
     /// Namespace, for a namespaced kind.
     pub namespace: Option<String>,
-    /// Name.
+    /// Name of the object.
     pub name: String,
 }
 
 /// One finding about an object; the next one in the chain is its cause.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// The object.
+    /// The object that the finding is about.
     pub object: Object,
     /// The container of the pod.
     pub container: Option<String>,
-    /// Machine-readable reason: one word.
+    /// Reason for programs: one word in CamelCase.
     pub reason: String,
-    /// Human-readable message: one line.
+    /// Message for users: one line.
     pub message: String,
     /// The time since when this holds.
     pub since: Option<Timestamp>,
@@ -50,10 +50,10 @@ pub enum Log {
     Read(Vec<String>),
 }
 
-/// The series of an event.
+/// How often and when an event was repeated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EventSeries {
-    /// Number of occurrences.
+    /// The number of occurrences.
     pub count: i32,
     /// Time of the last occurrence.
     pub last: Timestamp,
@@ -70,7 +70,7 @@ pub struct CauseChain {
     pub likewise: Vec<String>,
 }
 
-/// Whether something is waiting.
+/// Whether an object, or any object, waits for something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WaitState {
     /// Nothing is waiting.
@@ -80,7 +80,7 @@ pub enum WaitState {
 }
 
 impl WaitState {
-    /// The value in JSON.
+    /// The state as the JSON output names it.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Fine => "Fine",
@@ -103,7 +103,7 @@ pub struct Explanation {
 }
 
 impl Explanation {
-    /// An answer without causes.
+    /// An explanation of an object that waits for nothing.
     pub(super) fn fine(object: Object, summary: impl Into<String>) -> Self {
         Self {
             object,
@@ -125,7 +125,7 @@ impl Explanation {
         self
     }
 
-    /// Whether something is waiting.
+    /// Whether the object waits for something.
     pub fn state(&self) -> WaitState {
         if self.chains.is_empty() {
             WaitState::Fine

@@ -142,7 +142,7 @@ impl TargetKind {
         }
     }
 
-    /// Kind, as in manifests.
+    /// Kind as in manifests, for instance `StatefulSet`.
     pub fn kind(self) -> &'static str {
         self.names().0
     }
@@ -157,7 +157,7 @@ impl TargetKind {
         self.names().2.last().copied().unwrap_or_default()
     }
 
-    /// The name for answers.
+    /// The short name that messages use, for instance `sts`.
     pub fn short(self) -> &'static str {
         self.names().2.first().copied().unwrap_or_default()
     }

@@ -34,91 +34,91 @@ use super::text;
 /// A list that could not be read is `None`: then no conclusion is drawn from a missing object.
 #[derive(Clone, Debug, Default)]
 pub struct ObservedCluster {
-    /// All nodes.
+    /// The Node objects.
     pub nodes: Option<Vec<Arc<Node>>>,
-    /// The leases of all nodes.
+/// The Leases of the nodes, in the namespace `kube-node-lease`.
     pub node_leases: Option<Vec<Arc<Lease>>>,
-    /// All volumes.
+    /// The PersistentVolumes.
     pub volumes: Option<Vec<Arc<PersistentVolume>>>,
-    /// All StorageClasses.
+    /// The StorageClasses.
     pub classes: Option<Vec<Arc<StorageClass>>>,
     /// The CSI drivers of all nodes.
     pub csi_nodes: Option<Vec<Arc<CSINode>>>,
     /// The free storage of CSI drivers, of all namespaces.
     pub capacities: Option<Vec<Arc<CSIStorageCapacity>>>,
-    /// All VolumeSnapshotClasses.
+    /// The VolumeSnapshotClasses.
     pub snapshot_classes: Option<Vec<VolumeSnapshotClass>>,
-    /// All VolumeSnapshotContents.
+    /// The VolumeSnapshotContents.
     pub snapshot_contents: Option<Vec<Arc<VolumeSnapshotContent>>>,
-    /// All namespaces.
+    /// The Namespace objects.
     pub namespaces: Option<Vec<Arc<Namespace>>>,
-    /// All CustomResourceDefinitions.
+    /// The CustomResourceDefinitions.
     pub definitions: Option<Vec<Arc<CustomResourceDefinition>>>,
-    /// All APIServices.
+    /// The APIServices.
     pub api_services: Option<Vec<Arc<APIService>>>,
-    /// All CertificateSigningRequests.
+    /// The CertificateSigningRequests.
     pub signing_requests: Option<Vec<Arc<CertificateSigningRequest>>>,
-    /// The control plane's components.
+    /// The health of the control plane's components (`ComponentStatus`).
     pub components: Option<Vec<Arc<ComponentStatus>>>,
-    /// The admission webhooks.
+    /// The webhooks of all admission configurations.
     pub webhooks: Vec<Webhook>,
     /// Events about nodes and other cluster-wide objects.
     pub events: Vec<Arc<Event>>,
 }
 
-/// An admission webhook.
+/// A webhook of an admission configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Webhook {
-    /// Its name.
+    /// Name of the webhook.
     pub name: String,
-    /// Its configuration: `validatingwebhookconfiguration/NAME`.
+    /// The object that configures it: `validatingwebhookconfiguration/NAME`.
     pub configuration: String,
 }
 
 /// The objects that were read of one namespace, and the cluster-wide ones.
 #[derive(Clone, Debug)]
 pub struct ObservedNamespace {
-    /// The namespace.
+    /// Name of the namespace; empty if only cluster-wide objects are explained.
     pub namespace: String,
-    /// The time.
+    /// The time at which the objects were read.
     pub now: Timestamp,
-    /// The cluster-wide objects.
+    /// The cluster-wide objects, shared by all namespaces.
     pub cluster: Arc<ObservedCluster>,
-    /// Sets of the namespace.
+    /// The StatefulSets.
     pub sets: Vec<Arc<StatefulSet>>,
-    /// Deployments of the namespace.
+    /// The Deployments.
     pub deployments: Vec<Arc<Deployment>>,
-    /// ReplicaSets of the namespace.
+    /// The ReplicaSets.
     pub replica_sets: Vec<Arc<ReplicaSet>>,
-    /// ReplicationControllers of the namespace.
+    /// The ReplicationControllers.
     pub replication_controllers: Vec<Arc<ReplicationController>>,
-    /// DaemonSets of the namespace.
+    /// The DaemonSets.
     pub daemon_sets: Vec<Arc<DaemonSet>>,
-    /// Jobs of the namespace.
+    /// The Jobs.
     pub jobs: Vec<Arc<Job>>,
-    /// CronJobs of the namespace.
+    /// The CronJobs.
     pub cron_jobs: Vec<Arc<CronJob>>,
-    /// Services of the namespace.
+    /// The Services.
     pub services: Vec<Arc<Service>>,
-    /// EndpointSlices of those Services.
+    /// The EndpointSlices of the Services.
     pub slices: Vec<Arc<EndpointSlice>>,
-    /// Ingresses of the namespace.
+    /// The Ingresses.
     pub ingresses: Vec<Arc<Ingress>>,
-    /// Autoscalers of the namespace.
+    /// The HorizontalPodAutoscalers.
     pub autoscalers: Vec<Arc<HorizontalPodAutoscaler>>,
-    /// Budgets of the namespace.
+    /// The PodDisruptionBudgets.
     pub budgets: Vec<Arc<PodDisruptionBudget>>,
-    /// Snapshots of the namespace.
+    /// The VolumeSnapshots.
     pub snapshots: Vec<Arc<VolumeSnapshot>>,
-    /// Pods of the namespace.
+    /// The pods as controllers read them.
     pub pods: Vec<Arc<PodView>>,
-    /// The same pods in full.
+    /// The pods with all fields.
     pub full_pods: Vec<Arc<Pod>>,
-    /// Revisions of the namespace.
+    /// The ControllerRevisions.
     pub revisions: Vec<Arc<ControllerRevision>>,
-    /// Claims of the namespace.
+    /// The PersistentVolumeClaims.
     pub claims: Vec<Arc<PersistentVolumeClaim>>,
-    /// Events of the namespace.
+    /// The events.
     pub events: Vec<Arc<Event>>,
 }
 

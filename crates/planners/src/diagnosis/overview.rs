@@ -14,18 +14,18 @@ use super::kinds::TargetKind;
 use super::nodes;
 use super::observed::{ObservedCluster, ObservedNamespace, named};
 
-/// All waiting objects.
+/// Explanations of all objects that wait for something.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Overview {
     /// One answer for each root cause: cluster-wide objects first, then by namespace; owners before
     /// their dependents.
     pub answers: Vec<Explanation>,
-    /// Further notes.
+    /// Notes about the overview as a whole, for instance kinds that could not be read.
     pub notes: Vec<String>,
 }
 
 impl Overview {
-    /// The waiting cluster-wide objects.
+    /// The overview of cluster-wide objects.
     pub fn of_cluster(
         cluster: &Arc<ObservedCluster>,
         namespaces: &[ObservedNamespace],
@@ -68,7 +68,7 @@ impl Overview {
         }
     }
 
-    /// Joins two overviews.
+    /// Appends the explanations and notes of another overview.
     #[must_use]
     pub fn and(mut self, other: Self) -> Self {
         self.answers.extend(other.answers);
@@ -76,7 +76,7 @@ impl Overview {
         self
     }
 
-    /// Whether anything is waiting.
+    /// Whether any object waits for something.
     pub fn state(&self) -> WaitState {
         if self.answers.is_empty() {
             WaitState::Fine
@@ -85,7 +85,7 @@ impl Overview {
         }
     }
 
-    /// Human-readable text.
+    /// The overview as text for users.
     pub fn text(&self, now: Timestamp) -> String {
         let mut blocks: Vec<String> = self.answers.iter().map(|one| one.block(now)).collect();
         if blocks.is_empty() {
@@ -98,7 +98,7 @@ impl Overview {
         blocks.join("\n")
     }
 
-    /// The overview as JSON.
+    /// The overview as the JSON output of `mainstay why`.
     pub fn json(&self) -> Value {
         let answers: Vec<Value> = self.answers.iter().map(Explanation::json).collect();
         json!({ "state": self.state().as_str(), "answers": answers, "notes": self.notes })

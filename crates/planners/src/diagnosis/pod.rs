@@ -13,16 +13,16 @@ use super::{container, ending, scheduling, text};
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Diagnosis {
-    /// Machine-readable reason.
+    /// Reason for programs: one word in CamelCase.
     pub reason: Reason,
     /// Message in one line, to follow the pod's name and a colon. It is the same as long as the
     /// cause is.
     pub message: String,
     /// The steps that would change it.
     pub remedy: Remedy,
-    /// The container in question.
+    /// The container that is the cause, if one is.
     pub container: Option<String>,
-    /// The claims in question.
+    /// The claims that are the cause, if any are.
     pub claims: Vec<String>,
     /// The time since when this holds, from the pod's status.
     pub since: Option<Timestamp>,
@@ -51,10 +51,10 @@ impl Diagnosis {
     }
 }
 
-/// Objects besides the pod.
+/// Objects besides the pod that make a diagnosis more exact.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct PodContext<'a> {
-    /// Its node.
+    /// The pod's node, if it was read.
     pub node: Option<&'a Node>,
     /// The time. With it the answer may change without an event, when a grace period ends.
     pub now: Option<Timestamp>,

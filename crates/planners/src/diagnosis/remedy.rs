@@ -11,7 +11,7 @@ use super::text;
 /// The steps that would resolve a cause.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Remedy {
-    /// Human-readable text: one line.
+    /// The advice in one line.
     pub text: String,
     /// Commands to run one after the other. Words in capitals are placeholders for the user's
     /// values: `IMAGE`, `VALUE`.
@@ -19,7 +19,7 @@ pub struct Remedy {
 }
 
 impl Remedy {
-    /// A remedy without commands.
+    /// A remedy that is advice only, without commands.
     pub fn new(text: impl Into<String>) -> Self {
         Self {
             text: text.into(),
@@ -27,7 +27,7 @@ impl Remedy {
         }
     }
 
-    /// Adds a command.
+    /// Appends a command to run.
     #[must_use]
     pub fn with(mut self, command: impl Into<String>) -> Self {
         self.commands.push(command.into());
@@ -172,7 +172,7 @@ pub(super) fn job_anew(namespace: &str, name: &str, change: Value) -> String {
     )
 }
 
-/// `kubectl delete pod NAME`
+/// The command `kubectl delete pod NAME`, with the namespace where it is needed.
 pub(super) fn delete(pod: &PodView) -> String {
     text::kubectl(&pod.namespace, &format!("delete pod {}", pod.name))
 }

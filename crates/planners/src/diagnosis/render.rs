@@ -34,7 +34,7 @@ impl Explanation {
         lines.join("\n") + "\n"
     }
 
-    /// The explanation as JSON.
+    /// The explanation as the JSON output of `mainstay why`.
     pub fn json(&self) -> Value {
         let chains: Vec<Value> = self.chains.iter().map(chain_value).collect();
         json!({

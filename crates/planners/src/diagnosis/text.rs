@@ -47,7 +47,7 @@ pub(super) fn line(text: &str) -> String {
     }
 }
 
-/// `, TEXT` or nothing.
+/// The separator and the text as one line; empty if the text is empty.
 pub(super) fn then(separator: &str, text: &str) -> String {
     let text = line(text);
     if text.is_empty() {

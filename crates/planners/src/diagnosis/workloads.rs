@@ -20,12 +20,12 @@ use crate::replica_set::converted;
 /// The state of an owner of pods.
 pub(super) struct PodOwner<'e> {
     pub observed: &'e ObservedNamespace,
-    /// The owner.
+    /// The owner of the pods.
     pub object: Object,
     pub meta: &'e ObjectMeta,
     /// The object with the template: `deploy/web`.
     pub template: String,
-    /// Number of desired pods.
+    /// The desired number of pods.
     pub wanted: i32,
 }
 

@@ -22,10 +22,10 @@ use crate::pod_set::{Phase, state};
 const EVICTION_WITHIN: SignedDuration = SignedDuration::from_mins(2);
 const ALLOWED: &str = "DisruptionAllowed";
 
-/// The observed state.
+/// The observed state of one PodDisruptionBudget.
 #[derive(Clone, Debug, Default)]
 pub struct Observed {
-    /// The budget.
+    /// The PodDisruptionBudget.
     pub budget: Arc<PodDisruptionBudget>,
     /// The pods that it selects, and those whose eviction it records. Others do no harm.
     pub pods: Vec<Arc<PodView>>,
@@ -34,7 +34,7 @@ pub struct Observed {
     pub scales: BTreeMap<String, (String, i32)>,
 }
 
-/// The planned writes.
+/// The status of a budget, with an event if it cannot be computed.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct DisruptionPlan {
     /// The new status, if it differs from the stored one.

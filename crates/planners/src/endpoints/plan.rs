@@ -31,7 +31,7 @@ pub struct Observed {
     pub endpoints: Option<Arc<Endpoints>>,
 }
 
-/// A write to Endpoints.
+/// A write to the Endpoints of a Service.
 #[derive(Clone, Debug, PartialEq)]
 pub enum EndpointsWrite {
     /// Create them.
@@ -47,10 +47,10 @@ pub enum EndpointsWrite {
     },
 }
 
-/// The planned writes.
+/// The writes to the EndpointSlices and Endpoints of one Service.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct EndpointsPlan {
-    /// Slices to create.
+    /// EndpointSlices to create.
     pub create: Vec<EndpointSlice>,
     /// Slices to replace; they contain the observed resourceVersion.
     pub update: Vec<EndpointSlice>,

@@ -10,7 +10,7 @@ pub const ORPHAN: &str = "orphan";
 /// Finalizer of an owner that waits for its dependents' deletion.
 pub const FOREGROUND: &str = "foregroundDeletion";
 
-/// The state of an owner.
+/// The state of an owner, which decides about its dependents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OwnerState {
     /// It exists.
@@ -24,16 +24,16 @@ pub enum OwnerState {
 /// An owner of an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Owner {
-    /// UID.
+    /// UID of the owner.
     pub uid: String,
-    /// Its state.
+    /// Whether the owner exists, and whether it waits for its dependents.
     pub state: OwnerState,
 }
 
 /// An object that has this one as its owner.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Dependent {
-    /// UID.
+    /// UID of the dependent.
     pub uid: String,
     /// Whether its reference has `blockOwnerDeletion`.
     pub blocks: bool,
@@ -46,9 +46,9 @@ pub struct Dependent {
 pub struct Item {
     /// Whether it is being deleted.
     pub deleting: bool,
-    /// Its finalizers.
+    /// Its finalizers (`metadata.finalizers`).
     pub finalizers: Vec<String>,
-    /// Its owners.
+    /// Its owners (`metadata.ownerReferences`).
     pub owners: Vec<Owner>,
     /// The objects that have it as an owner.
     pub dependents: Vec<Dependent>,

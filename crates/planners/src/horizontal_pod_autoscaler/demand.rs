@@ -21,14 +21,14 @@ const INITIAL_READINESS: SignedDuration = SignedDuration::from_secs(30);
 pub(super) struct Demand {
     /// The largest number of replicas that a metric demands.
     pub replicas: i32,
-    /// That metric in words.
+    /// The metric with the largest demand, as the event names it.
     pub metric: String,
 }
 
 /// The failure of a metric.
 pub(super) struct Failure {
     pub reason: &'static str,
-    /// The error.
+    /// The error of the metric, for the condition's message.
     pub error: String,
     /// The error with the metric's index.
     pub within: String,

@@ -27,7 +27,7 @@ impl Memory {
         self.recommendations.push((now, replicas));
     }
 
-    /// The recommendations within `window`.
+    /// The recommendations of the last `window`.
     pub(super) fn recommended(
         &self,
         window: SignedDuration,

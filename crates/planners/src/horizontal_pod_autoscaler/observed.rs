@@ -14,10 +14,10 @@ use serde_json::Value;
 /// Amounts of resources by name, in thousandths.
 pub(super) type Amounts = BTreeMap<String, i64>;
 
-/// The observed state.
+/// The observed state of one HorizontalPodAutoscaler.
 #[derive(Clone, Debug)]
 pub struct Observed {
-    /// The autoscaler.
+    /// The HorizontalPodAutoscaler.
     pub autoscaler: Arc<HorizontalPodAutoscaler>,
     /// The scale of its target, or the error of reading it.
     pub scale: Result<Scale, String>,
@@ -32,7 +32,7 @@ pub struct Observed {
 /// The scale of a target.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Scale {
-    /// The desired replicas.
+    /// The desired number of replicas (`spec.replicas` of the scale).
     pub replicas: i32,
     /// The selector of its pods, in the form of a query parameter.
     pub selector: String,
@@ -41,7 +41,7 @@ pub struct Scale {
 /// The facts about a pod that a decision needs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PodFacts {
-    /// Name.
+    /// Name of the pod.
     pub name: String,
     /// Whether it is being deleted, or has ended.
     pub gone: bool,
@@ -127,7 +127,7 @@ pub(super) fn milli(text: &str) -> Option<i64> {
     Some(text.parse::<Quantity>().ok()?.milli_value())
 }
 
-/// A measurement of a pod.
+/// The measured usage of a pod in a window of time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PodMeasurement {
     /// Name of the pod.

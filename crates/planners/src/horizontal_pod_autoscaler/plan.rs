@@ -16,14 +16,14 @@ use super::memory::Memory;
 use super::observed::{Observed, Scale};
 use super::status::{ABLE_TO_SCALE, SCALING_ACTIVE, SCALING_LIMITED, set_condition};
 
-/// An event for the autoscaler.
+/// An event for the HorizontalPodAutoscaler.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AutoscalerEvent {
-    /// Whether it is a warning.
+    /// Whether its type is `Warning` (otherwise `Normal`).
     pub warning: bool,
-    /// Reason.
+    /// Reason of the event, for instance `SuccessfulRescale`.
     pub reason: &'static str,
-    /// Message.
+    /// Message of the event.
     pub message: String,
 }
 
@@ -34,7 +34,7 @@ pub struct Rescale {
     pub from: i32,
     /// The new number of replicas.
     pub to: i32,
-    /// The reason.
+    /// The reason of the new size, for the message of the event.
     pub reason: String,
 }
 
@@ -51,7 +51,7 @@ pub struct AutoscalerPlan {
 pub struct AutoscalerResult {
     /// The new status, if it differs from the stored one.
     pub status: Option<Status>,
-    /// Events to report.
+    /// Events to report, in order.
     pub notices: Vec<AutoscalerEvent>,
     /// The memory for the next decision.
     pub memory: Memory,

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-/// A set of indexes.
+/// A set of completion indexes, stored as ranges.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Indexes {
     /// The last index of each range by its first; ranges do not touch each other.
@@ -12,7 +12,7 @@ pub(super) struct Indexes {
 }
 
 impl Indexes {
-    /// All indexes below `end`.
+    /// All indexes from 0 to `end` - 1.
     pub fn below(end: u32) -> Self {
         let mut all = Self::default();
         if let Some(last) = end.checked_sub(1) {
@@ -61,14 +61,14 @@ impl Indexes {
         !is_there
     }
 
-    /// The number of indexes.
+    /// The number of indexes in the set.
     pub fn len(&self) -> usize {
         let each = self.ranges.iter();
         each.map(|(from, to)| usize::try_from(to - from).map_or(usize::MAX, |more| more + 1))
             .sum()
     }
 
-    /// Each index, in order.
+    /// Each index, in ascending order.
     pub fn iter(&self) -> impl Iterator<Item = u32> {
         self.ranges.iter().flat_map(|(from, to)| *from..=*to)
     }

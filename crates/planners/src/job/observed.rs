@@ -14,7 +14,7 @@ use crate::pod_set::{self, Owner, PodState, Sorted};
 /// The observed state of one Job.
 #[derive(Clone, Debug, Default)]
 pub struct Observed {
-    /// The job.
+    /// The Job.
     pub job: Arc<Job>,
     /// Pods of its namespace: at least those it owns, and those without an owner.
     pub pods: Vec<Arc<PodView>>,
@@ -30,7 +30,7 @@ pub(super) struct ParsedJob<'a> {
     pub sorted: Sorted<'a>,
     /// Number of indexes of an Indexed job.
     pub indexes: Option<u32>,
-    /// `backoffLimitPerIndex`.
+    /// `backoffLimitPerIndex` of the specification.
     pub limit_per_index: Option<i32>,
     /// Whether a pod is replaced only after it has ended (`podReplacementPolicy: Failed`).
     pub patient: bool,

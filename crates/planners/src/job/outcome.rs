@@ -112,7 +112,7 @@ fn is_past_limit(world: &ParsedJob<'_>, counted: &Counted) -> bool {
     }
 }
 
-/// The time of `activeDeadlineSeconds`.
+/// The time at which `activeDeadlineSeconds` ends; `None` for a suspended or not started job.
 pub(super) fn deadline(world: &ParsedJob<'_>) -> Option<Timestamp> {
     let seconds = world.spec.active_deadline_seconds?;
     let start = world.stored.start_time.as_ref()?;
@@ -166,7 +166,7 @@ pub(super) fn write(
     })
 }
 
-/// Writes the condition `Suspended`.
+/// Sets the condition `Suspended` in `status`, and returns its event if it has changed.
 pub(super) fn suspend(world: &ParsedJob<'_>, status: &mut JobStatus) -> Option<JobEvent> {
     let noted = holds(status, "Suspended");
     let (reason, message) = match (world.suspended(), noted) {

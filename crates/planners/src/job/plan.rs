@@ -16,11 +16,11 @@ use crate::pod_set::{Action, Owner};
 /// An event for the Job.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JobEvent {
-    /// Whether it is a warning.
+    /// Whether its type is `Warning` (otherwise `Normal`).
     pub warning: bool,
-    /// Reason.
+    /// Reason of the event, for instance `SuccessfulCreate`.
     pub reason: String,
-    /// Message.
+    /// Message of the event.
     pub message: String,
 }
 
@@ -37,7 +37,7 @@ pub struct JobPlan {
     pub pods: Vec<Action>,
     /// Whether to delete the job, because its time to live is over.
     pub expired: bool,
-    /// Events to report.
+    /// Events to report, in order.
     pub notices: Vec<JobEvent>,
     /// The time after which to plan again even without an event.
     pub requeue_after: Option<Duration>,

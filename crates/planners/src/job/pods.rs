@@ -16,7 +16,7 @@ const BACKOFF: SignedDuration = SignedDuration::from_secs(10);
 const BACKOFF_MAX: SignedDuration = SignedDuration::from_mins(10);
 const INDEX_VARIABLE: &str = "JOB_COMPLETION_INDEX";
 
-/// Deletes all active pods.
+/// Deletes all pods that are active: neither ended nor being deleted.
 pub(super) fn stop_all(world: &ParsedJob<'_>) -> Vec<Action> {
     active(world).map(|pod| Action::delete(pod.pod)).collect()
 }

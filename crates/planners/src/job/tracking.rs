@@ -19,7 +19,7 @@ use crate::pod_set::{Action, Phase, PodState};
 /// Maximum number of UIDs in one write; the others follow with the next plan.
 const UNCOUNTED_MAX: usize = 500;
 
-/// The result of counting.
+/// The status after newly ended pods were counted.
 pub(super) struct Counted {
     pub status: JobStatus,
     /// Pods whose finalizer to remove once the status is written.
@@ -153,7 +153,7 @@ fn list(uids: BTreeSet<String>) -> Option<Vec<String>> {
     (!uids.is_empty()).then(|| uids.into_iter().collect())
 }
 
-/// Removes a pod's finalizer.
+/// Removes the tracking finalizer; `None` if the pod does not have it.
 pub(super) fn untrack(pod: &PodView) -> Option<Action> {
     let others = pod.finalizers.iter().filter(|one| ***one != *TRACKING);
     tracked(pod).then(|| Action::SetFinalizers {
@@ -164,7 +164,7 @@ pub(super) fn untrack(pod: &PodView) -> Option<Action> {
     })
 }
 
-/// The active pods.
+/// The pods that are active: neither ended nor being deleted.
 pub(super) fn active<'w, 'a>(world: &'w ParsedJob<'a>) -> impl Iterator<Item = &'w PodState<'a>> {
     world.pods.iter().filter(|pod| pod.active())
 }

@@ -27,7 +27,7 @@ pub type ClockReading = SignedDuration;
 /// The parts of the Lease that decide.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct LeaderLease {
-    /// The resourceVersion.
+    /// The resourceVersion that it was read with.
     pub version: String,
     /// The leader; `None` after a release.
     pub holder: Option<String>,
@@ -136,7 +136,7 @@ impl Candidate {
         }
     }
 
-    /// The last seen Lease.
+    /// The Lease as it was last read.
     pub fn lease(&self) -> Option<&LeaderLease> {
         self.seen.as_ref().and_then(|(lease, _)| lease.as_ref())
     }

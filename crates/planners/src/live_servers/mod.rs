@@ -30,18 +30,18 @@ pub const SERVICE: &str = "kubernetes";
 /// The namespace of the Service.
 pub const NAMESPACE: &str = "default";
 
-/// The Lease of a server.
+/// The Lease by which a server shows that it lives.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerLease {
-    /// The name.
+    /// Name of the Lease.
     pub name: String,
-    /// The UID.
+    /// UID of the Lease.
     pub uid: String,
-    /// The resourceVersion.
+    /// The resourceVersion that it was read with.
     pub version: String,
     /// The address; `None` for a Lease that another program made.
     pub address: Option<SocketAddr>,
-    /// The length.
+    /// `leaseDurationSeconds`.
     pub length: SignedDuration,
 }
 

@@ -24,14 +24,14 @@ use resource_kinds::reasons::{node_condition, service as reasons};
 /// too.
 pub const CLASS: &str = "mainstay.dev/node";
 
-/// The observed state.
+/// The observed state of all Services of type `LoadBalancer`.
 #[derive(Clone, Debug, Default)]
 pub struct Observed {
     /// The Services that are [`concerned`]; others have no effect.
     pub services: Vec<Arc<Service>>,
     /// The EndpointSlices of those Services and of the API server's; others have no effect.
     pub slices: Vec<Arc<EndpointSlice>>,
-    /// All nodes.
+    /// The Node objects.
     pub nodes: Vec<Arc<Node>>,
     /// The listening sockets of the machine; assumed to be the same on all nodes.
     pub listening: Listening,
@@ -50,22 +50,22 @@ impl Observed {
 /// The plan for one Service.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Decision {
-    /// The observed Service.
+    /// The Service as it was observed.
     pub service: Arc<Service>,
     /// Its new `status.loadBalancer`, if it differs from the stored one.
     pub status: Option<LoadBalancerStatus>,
-    /// An event for it.
+    /// An event for the Service, if its result has changed.
     pub notice: Option<LoadBalancerEvent>,
 }
 
 /// An event for a Service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LoadBalancerEvent {
-    /// The reason.
+    /// Reason of the event.
     pub reason: &'static str,
-    /// The message.
+    /// Message of the event.
     pub message: String,
-    /// Whether it is a warning.
+    /// Whether its type is `Warning` (otherwise `Normal`).
     pub warning: bool,
 }
 

@@ -18,7 +18,7 @@ pub const FINALIZER: &str = "kubernetes";
 pub struct RemainingObjects {
     /// `pods.`, `statefulsets.apps`: plural and group.
     pub resource: String,
-    /// The number of objects.
+    /// The number of remaining objects.
     pub count: usize,
     /// The number of objects with each finalizer.
     pub finalizers: BTreeMap<String, usize>,

@@ -8,21 +8,21 @@ use k8s_openapi::api::core::v1::{Taint, Toleration};
 use resource_kinds::pod_view::PodView;
 use resource_kinds::reasons::pod_condition;
 
-/// A pod to evict.
+/// A pod to evict from a node with a `NoExecute` taint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Eviction {
-    /// Namespace.
+    /// Namespace of the pod.
     pub namespace: String,
-    /// Name.
+    /// Name of the pod.
     pub name: String,
-    /// UID.
+    /// UID of the pod: a new pod of the same name is not evicted.
     pub uid: String,
 }
 
 /// The pods to evict now, and the time of the next check.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Evictions {
-    /// Pods to delete.
+    /// Pods to evict now, because they do not tolerate a taint or their toleration has expired.
     pub now: Vec<Eviction>,
     /// The time at which the next toleration expires.
     pub wake_at: Option<Timestamp>,

@@ -19,13 +19,13 @@ pub(crate) const LENGTH: SignedDuration = SignedDuration::from_secs(40);
 /// The parts of a node's lease that the fence needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeLease {
-    /// The resourceVersion.
+    /// The resourceVersion that it was read with.
     pub version: String,
     /// The epoch: the number of its transitions.
     pub epoch: i32,
     /// It has no holder, and a proof of the fence: a person who clears the holder has not waited.
     pub fenced: bool,
-    /// Its length.
+    /// `leaseDurationSeconds`.
     pub length: SignedDuration,
     /// The node's agent ends pods that may fail over when the lease has lapsed.
     pub ends_pods: bool,
@@ -119,7 +119,7 @@ impl Renewals {
         self.0.clear();
     }
 
-    /// Forgets deleted nodes.
+    /// Removes the entries of nodes for which `exists` is false.
     pub fn retain(&mut self, exists: impl Fn(&str) -> bool) {
         self.0.retain(|name, _| exists(name));
     }

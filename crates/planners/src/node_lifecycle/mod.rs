@@ -42,13 +42,13 @@ pub const GAP: SignedDuration = SignedDuration::from_secs(15);
 /// The observed state of a node.
 #[derive(Clone, Debug)]
 pub struct Observed {
-    /// The node.
+    /// The Node object.
     pub node: Arc<Node>,
     /// The time since its last heartbeat, by the observer's monotonic clock.
     pub silent_for: SignedDuration,
     /// The time without a heartbeat after which it counts as lost.
     pub grace: SignedDuration,
-    /// Its pods.
+    /// The pods that are bound to it.
     pub pods: Vec<Arc<PodView>>,
     /// The permission to evict its pods.
     pub permission: Permission,
@@ -243,7 +243,7 @@ impl SeenHeartbeats {
         now.saturating_sub(entry.1)
     }
 
-    /// Forgets deleted nodes.
+    /// Removes the entries of nodes for which `exists` is false.
     pub fn retain(&mut self, exists: impl Fn(&str) -> bool) {
         self.nodes.retain(|name, _| exists(name));
     }

@@ -19,16 +19,16 @@ use serde_json::{Value, json};
 use crate::ownership::controller;
 use crate::stateful_set::identity;
 
-/// The observed state.
+/// The observed state of one StatefulSet and its Services.
 #[derive(Clone, Debug, Default)]
 pub struct Observed {
-    /// The set.
+    /// The StatefulSet.
     pub set: Arc<StatefulSet>,
     /// All Services of its namespace.
     pub services: Vec<Arc<Service>>,
 }
 
-/// The planned writes.
+/// The writes that give each ordinal its Service.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct OrdinalServicesPlan {
     /// Services to apply, by name, with all fields that this controller owns.

@@ -34,25 +34,25 @@ pub struct OrphanLease {
     pub unchanged_for: SignedDuration,
 }
 
-/// A lease to take.
+/// The takeover of the lease of a node without a Node object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LeaseTakeover {
-    /// The node.
+    /// Name of the node.
     pub node: String,
     /// The lease as it was seen.
     pub lease: NodeLease,
     /// The time for which it was unchanged.
     pub unchanged_for: SignedDuration,
-    /// The new epoch.
+    /// The epoch after the takeover.
     pub epoch: i32,
     /// The pods that go when it was taken.
     pub remove: Vec<Removal>,
 }
 
-/// A lease to delete.
+/// The deletion of the lease of a node without a Node object and without pods.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Release {
-    /// The node.
+    /// Name of the node.
     pub node: String,
     /// The seen version of its lease.
     pub version: String,

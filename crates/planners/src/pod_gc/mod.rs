@@ -20,32 +20,32 @@ use missing::{LeaseTakeover, OrphanLease, Release};
 /// Maximum number of ended pods; as kube-controller-manager.
 pub const ENDED_MAX: usize = 12_500;
 
-/// The observed state.
+/// The observed state of all pods and nodes.
 #[derive(Clone, Debug, Default)]
 pub struct Observed {
-    /// All pods.
+    /// The pods of all namespaces.
     pub pods: Vec<Arc<PodView>>,
-    /// All nodes.
+    /// The Node objects.
     pub nodes: Vec<Arc<Node>>,
     /// The nodes without a Node object, with the lease of each, which was read after the pods. A node
     /// whose lease could not be read is not among them.
     pub missing: BTreeMap<String, OrphanLease>,
 }
 
-/// A pod to remove.
+/// A pod to remove without a grace period.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Removal {
-    /// Namespace.
+    /// Namespace of the pod.
     pub namespace: String,
-    /// Name.
+    /// Name of the pod.
     pub name: String,
-    /// UID.
+    /// UID of the pod: a new pod of the same name is not removed.
     pub uid: String,
-    /// The cause.
+    /// The reason why the pod is removed.
     pub cause: RemovalCause,
 }
 
-/// The cause of a removal.
+/// The reason why a pod is removed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RemovalCause {
     /// Its node is missing; to be confirmed by the API server.
@@ -61,10 +61,10 @@ pub enum RemovalCause {
     TooManyEnded,
 }
 
-/// The planned writes.
+/// The writes of one round of pod garbage collection.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct PodGcPlan {
-    /// Removals, in order.
+    /// Pods to remove, in order.
     pub remove: Vec<Removal>,
     /// Leases of nodes without a Node object to take.
     pub take: Vec<LeaseTakeover>,

@@ -66,7 +66,7 @@ pub enum Action {
 }
 
 impl Action {
-    /// Deletes a pod.
+    /// The deletion of a pod, with its UID as a precondition.
     pub fn delete(pod: &PodView) -> Self {
         Self::Delete {
             name: pod.name.to_string(),

@@ -37,7 +37,7 @@ impl Names {
         }
     }
 
-    /// The next name.
+    /// The next name that is not in use: the owner's name and a suffix from a hash.
     pub fn draw(&mut self) -> String {
         loop {
             self.state = fnv(self.state, [0x5f]);

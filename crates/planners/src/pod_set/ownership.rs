@@ -18,11 +18,11 @@ pub struct Owner<'a> {
     pub api_version: &'static str,
     /// Kind, as in owner references.
     pub kind: &'static str,
-    /// Name.
+    /// Name of the owner.
     pub name: &'a str,
-    /// Namespace.
+    /// Namespace of the owner and of its pods.
     pub namespace: &'a str,
-    /// UID.
+    /// UID of the owner.
     pub uid: &'a str,
     /// Whether it is being deleted.
     pub deleting: bool,
@@ -48,7 +48,7 @@ impl<'a> Owner<'a> {
         }
     }
 
-    /// Whether the selector matches.
+    /// Whether the selector matches labels; false without a selector.
     pub fn selects(&self, labels: Option<&BTreeMap<String, String>>) -> bool {
         self.selector
             .as_ref()
@@ -114,11 +114,11 @@ impl<'a> Owner<'a> {
 /// The owner's pods, with adoptions and releases.
 #[derive(Clone, Debug, Default)]
 pub struct Sorted<'p> {
-    /// The owner's pods.
+    /// Pods that the owner controls, those to be adopted included.
     pub mine: Vec<&'p PodView>,
-    /// The adoptions and releases.
+    /// Adoptions and releases to write.
     pub actions: Vec<Action>,
-    /// Names in use.
+    /// Names of all pods in the namespace, which new pods may not have.
     pub names: Vec<String>,
 }
 

@@ -18,18 +18,18 @@ pub enum Phase {
     Failed,
 }
 
-/// A pod and its state.
+/// A pod with the state that controllers count by.
 #[derive(Clone, Debug)]
 pub struct PodState<'a> {
-    /// The pod.
+    /// The pod as the cache has it.
     pub pod: &'a PodView,
-    /// Its phase.
+    /// `status.phase`.
     pub phase: Phase,
     /// Whether it is being deleted.
     pub terminating: bool,
     /// Whether it has a node.
     pub assigned: bool,
-    /// Since when it is Ready.
+    /// The last transition of the condition `Ready`, if it is true.
     pub ready_since: Option<Timestamp>,
     /// Whether it has been Ready for long enough.
     pub available: bool,
@@ -38,7 +38,7 @@ pub struct PodState<'a> {
 }
 
 impl PodState<'_> {
-    /// Whether it has ended.
+    /// Whether its phase is `Succeeded` or `Failed`.
     pub fn ended(&self) -> bool {
         matches!(self.phase, Phase::Succeeded | Phase::Failed)
     }
@@ -48,12 +48,12 @@ impl PodState<'_> {
         !self.ended() && !self.terminating
     }
 
-    /// Whether it is Ready.
+    /// Whether its condition `Ready` is true.
     pub fn ready(&self) -> bool {
         self.ready_since.is_some()
     }
 
-    /// Its name.
+    /// The pod's name.
     pub fn name(&self) -> &str {
         &self.pod.name
     }
@@ -63,7 +63,7 @@ impl PodState<'_> {
         self.pod.label(key)
     }
 
-    /// Its creation time.
+    /// `metadata.creationTimestamp`.
     pub fn created(&self) -> Option<Timestamp> {
         self.pod.created
     }

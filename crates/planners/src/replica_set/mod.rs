@@ -25,7 +25,7 @@ pub const REPLICATION_CONTROLLER: (&str, &str) = ("v1", "ReplicationController")
 /// The condition about failed creations and deletions of pods.
 const REPLICA_FAILURE: &str = "ReplicaFailure";
 
-/// The observed state.
+/// The observed state of one ReplicaSet or ReplicationController.
 #[derive(Clone, Debug)]
 pub struct Observed {
     /// API version and kind of the set.
@@ -36,10 +36,10 @@ pub struct Observed {
     pub pods: Vec<Arc<PodView>>,
 }
 
-/// The planned writes.
+/// The writes that bring a ReplicaSet closer to its specification.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ReplicaSetPlan {
-    /// Writes, in order.
+    /// Writes to pods, in order.
     pub actions: Vec<Action>,
     /// The status after successful writes; see [`with_failure`] for failed ones.
     pub status: ReplicaSetStatus,
@@ -152,7 +152,7 @@ pub fn with_failure(
     status
 }
 
-/// Whether two statuses differ.
+/// Whether a status has to be written: it differs from the stored one.
 pub fn differs(stored: Option<&ReplicaSetStatus>, status: &ReplicaSetStatus) -> bool {
     let plain = |status: &ReplicaSetStatus| {
         let number = |value: Option<i32>| value.unwrap_or_default();

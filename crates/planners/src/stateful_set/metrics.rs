@@ -11,7 +11,7 @@ pub struct Metrics {
     pub max_unavailable: i64,
     /// Wanted pods that are not available.
     pub unavailable: i64,
-    /// `OrderedReady` or `Parallel`.
+    /// `spec.podManagementPolicy`: `OrderedReady` or `Parallel`.
     pub pod_management_policy: &'static str,
 }
 

@@ -22,7 +22,7 @@ use super::options::Options;
 /// The observed state of one StatefulSet.
 #[derive(Clone, Debug, Default)]
 pub struct Observed {
-    /// The set.
+    /// The StatefulSet.
     pub set: Arc<StatefulSet>,
     /// Pods of its namespace: at least those that it owns, those that its selector matches, and
     /// those with the name of one of its ordinals.
@@ -42,7 +42,7 @@ pub struct Observed {
 pub struct Refused {
     /// The action in words, as [`super::Action`] displays it.
     pub action: String,
-    /// The API server's message.
+    /// The message with which the API server refused it.
     pub message: String,
 }
 
@@ -62,35 +62,35 @@ pub enum Phase {
 /// A pod of the set.
 #[derive(Clone, Debug)]
 pub struct Member<'a> {
-    /// The pod.
+    /// The pod as the cache has it.
     pub pod: &'a PodView,
-    /// Its ordinal.
+    /// The ordinal in its name.
     pub ordinal: i64,
-    /// Its phase.
+    /// `status.phase`.
     pub phase: Phase,
     /// Whether it has a phase, which the API server sets at creation.
     pub created: bool,
     /// Whether it is being deleted.
     pub terminating: bool,
-    /// Since when it is Ready.
+    /// The last transition of the condition `Ready`, if it is true.
     pub ready_since: Option<Timestamp>,
     /// The time from which it counts as available, if it is Ready.
     pub available_at: Option<Timestamp>,
     /// Whether it has been Ready for `minReadySeconds`.
     pub available: bool,
-    /// Name of its revision.
+    /// Name of its revision (label `controller-revision-hash`).
     pub revision: &'a str,
     /// Whether it has the label with its name.
     pub labelled: bool,
 }
 
 impl Member<'_> {
-    /// Its name.
+    /// The pod's name.
     pub fn name(&self) -> &str {
         &self.pod.name
     }
 
-    /// Its uid.
+    /// The pod's UID.
     pub fn uid(&self) -> &str {
         &self.pod.uid
     }
@@ -100,7 +100,7 @@ impl Member<'_> {
         !self.available || self.terminating
     }
 
-    /// Its Ready condition.
+    /// Its condition `Ready`, if it has one.
     pub fn ready_condition(&self) -> Option<&Condition> {
         self.pod.condition(pod_condition::READY)
     }
@@ -148,7 +148,7 @@ pub(super) struct Rolling {
     pub max_unavailable: Option<IntOrPercent>,
 }
 
-/// The set's specification, parsed.
+/// The set's specification with defaults, parsed once.
 pub(super) struct Spec<'a> {
     pub set: &'a StatefulSet,
     pub options: Options,
@@ -163,7 +163,7 @@ pub(super) struct Spec<'a> {
     pub strategy: Strategy,
     pub when_deleted: Retention,
     pub when_scaled: Retention,
-    /// `revisionHistoryLimit`; `None` keeps all.
+    /// `revisionHistoryLimit`; `None` keeps all revisions.
     pub history_limit: Option<usize>,
     pub template: &'a PodTemplateSpec,
     pub claim_templates: &'a [PersistentVolumeClaim],
@@ -282,13 +282,13 @@ pub(super) struct ParsedSet<'a> {
     pub now: Timestamp,
     /// Pods with a wanted ordinal.
     pub members: BTreeMap<i64, Member<'a>>,
-    /// Surplus pods by ordinal.
+    /// Pods with an ordinal outside of the wanted range, by ordinal.
     pub condemned: BTreeMap<i64, Member<'a>>,
     /// Pods to adopt; they are members already.
     pub orphans: Vec<&'a PodView>,
     /// Pods to release; they are not members.
     pub strays: Vec<&'a PodView>,
-    /// Foreign pods by name.
+    /// Pods with a name of the set that belong to another owner, by name.
     pub taken: BTreeMap<&'a str, &'a PodView>,
     /// Claims and their names by ordinal and index of their template. A search for 10,000 names
     /// would take longer than the rest of the plan.

@@ -11,15 +11,15 @@ use resource_kinds::annotations;
 /// kube-controller-manager's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Options {
-    /// `mainstay.dev/stuck-rollout`.
+    /// `mainstay.dev/stuck-rollout`: whether a pod that never becomes Ready may be replaced.
     pub stuck_rollout: StuckRollout,
-    /// `mainstay.dev/scale-down`.
+    /// `mainstay.dev/scale-down`: whether an unavailable pod stops scaling down.
     pub scale_down: ScaleDown,
-    /// `mainstay.dev/max-unavailable`.
+    /// `mainstay.dev/max-unavailable`: how `maxUnavailable` counts.
     pub max_unavailable: MaxUnavailable,
     /// `mainstay.dev/progress-deadline-seconds`; `None` is no deadline.
     pub progress_deadline: Option<SignedDuration>,
-    /// `mainstay.dev/node-failure`.
+    /// `mainstay.dev/node-failure`: whether pods of a failed node run elsewhere.
     pub node_failure: NodeFailure,
     /// `mainstay.dev/lost-volume: Recreate`, and the time after which a volume of a fenced node is given
     /// up (`mainstay.dev/lost-volume-seconds`).

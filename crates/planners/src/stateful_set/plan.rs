@@ -123,7 +123,7 @@ impl fmt::Display for Action {
 /// The writes about one pod and its claims, in order.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PodWork {
-    /// The pod's ordinal.
+    /// The ordinal of the pod.
     pub ordinal: i64,
     /// Actions in order; each only if the previous one succeeded.
     pub actions: Vec<Action>,
@@ -132,11 +132,11 @@ pub struct PodWork {
 /// An event for the StatefulSet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SetEvent {
-    /// Whether it is a warning.
+    /// Whether its type is `Warning` (otherwise `Normal`).
     pub warning: bool,
-    /// Reason.
+    /// Reason of the event, for instance `SuccessfulCreate`.
     pub reason: &'static str,
-    /// Message.
+    /// Message of the event.
     pub message: String,
 }
 
@@ -149,7 +149,7 @@ pub enum PodManagement {
     Batches,
 }
 
-/// The planned writes.
+/// The writes that bring a StatefulSet closer to its specification.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StatefulSetPlan {
     /// Writes that come first, in order.
@@ -163,7 +163,7 @@ pub struct StatefulSetPlan {
     pub status: Option<StatefulSetStatus>,
     /// Last, only if all earlier writes succeeded.
     pub cleanup: Vec<Action>,
-    /// Events to report.
+    /// Events to report, in order.
     pub notices: Vec<SetEvent>,
     /// The reasons why there are no more actions.
     pub waiting_on: Vec<Waiting>,

@@ -12,7 +12,7 @@ use crate::diagnosis::Reason;
 pub struct Waiting {
     /// The ordinal that waits; `None` for the whole set.
     pub ordinal: Option<i64>,
-    /// The cause.
+    /// The reason why it waits.
     pub cause: Cause,
 }
 

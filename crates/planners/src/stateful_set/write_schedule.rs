@@ -25,7 +25,7 @@ pub enum Write<'p> {
     Status(&'p StatefulSetStatus),
 }
 
-/// The outcome of a write.
+/// The result of a write, which decides the next ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum WriteOutcome {
     /// It was carried out, or was not necessary.

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 pub struct VolumeBindingPlan {
     /// Writes, in this order; the first failure ends the plan.
     pub actions: Vec<Action>,
-    /// Events.
+    /// Events to report, in order.
     pub notes: Vec<BindingEvent>,
     /// The reason for waiting, if any.
     pub waiting_on: Option<String>,
@@ -30,7 +30,7 @@ pub enum BindingObject {
     Volume(String),
 }
 
-/// Kind of an event.
+/// The type of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the API's own words")]
 pub enum NoteType {
@@ -38,16 +38,16 @@ pub enum NoteType {
     Warning,
 }
 
-/// An event.
+/// An event for a claim or a volume.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BindingEvent {
-    /// The object.
+    /// The claim or volume that the event is about.
     pub on: BindingObject,
-    /// Normal or Warning.
+    /// `Normal` or `Warning`.
     pub note_type: NoteType,
-    /// Reason.
+    /// Reason of the event, for instance `ProvisioningSucceeded`.
     pub reason: &'static str,
-    /// Message.
+    /// Message of the event.
     pub message: String,
 }
 
@@ -121,7 +121,7 @@ pub enum Action {
 /// The write of an action: a merge patch of an object or of its status.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Write {
-    /// The object.
+    /// The claim or volume that is patched.
     pub on: BindingObject,
     /// Whether it goes to the `status` sub-resource.
     pub status: bool,

@@ -25,11 +25,11 @@ const NO_PROVISIONER: &str = "kubernetes.io/no-provisioner";
 /// The observed state of one claim.
 #[derive(Clone, Debug)]
 pub struct ClaimView<'a> {
-    /// The claim.
+    /// The PersistentVolumeClaim.
     pub claim: &'a PersistentVolumeClaim,
-    /// All volumes.
+    /// All PersistentVolumes, from which one is chosen.
     pub volumes: &'a [Arc<PersistentVolume>],
-    /// All classes.
+    /// All StorageClasses.
     pub classes: &'a [Arc<StorageClass>],
     /// Names of unscheduled pods that use the claim.
     pub unscheduled_pods: &'a [String],

@@ -124,7 +124,7 @@ pub fn hand_to_node(claim: &PersistentVolumeClaim, now: Timestamp) -> Option<Val
     }}))
 }
 
-/// Whole bytes, rounded up.
+/// A quantity in whole bytes, rounded up; 0 if it is negative.
 pub fn bytes(quantity: Quantity) -> u64 {
     u64::try_from(quantity.value()).unwrap_or(0)
 }

@@ -157,13 +157,13 @@ pub enum CopyResult {
 /// The answers since the last write of the record.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct MoveAnswers {
-    /// Of the source.
+    /// The source's answer to [`Call::Inspect`].
     pub source: Option<Inspection>,
-    /// Of the destination.
+    /// The destination's answer to [`Call::Inspect`].
     pub destination: Option<Inspection>,
-    /// To [`Call::Detach`].
+    /// The answer to [`Call::Detach`].
     pub detached: Option<Detachment>,
-    /// To [`Call::Copy`].
+    /// The answer to [`Call::Copy`].
     pub copied: Option<CopyResult>,
     /// [`Call::Place`] was carried out.
     pub placed: bool,
@@ -178,11 +178,11 @@ pub struct MoveAnswers {
 /// A pod on a node that uses the claim and has not ended.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct User {
-    /// Name.
+    /// Name of the pod.
     pub name: String,
-    /// Identity.
+    /// UID of the pod.
     pub uid: String,
-    /// Its node.
+    /// Name of the pod's node.
     pub node: String,
     /// Whether a controller would make it anew.
     pub is_controlled: bool,
@@ -196,12 +196,12 @@ pub fn uses(pod: &PodView, claim: &str) -> bool {
     names_claim && pod.node.is_some() && !pod.has_ended()
 }
 
-/// The observed state.
+/// The observed state of one move.
 #[derive(Clone, Debug)]
 pub struct Observed<'a> {
-    /// The record.
+    /// The record of the move, as stored in its annotation.
     pub record: &'a VolumeMove,
-    /// The way of the data.
+    /// Whether files or snapshot streams are sent.
     pub transfer: DataTransfer,
     /// Whether volume and claim are bound, and neither is being deleted.
     pub is_bound: bool,
@@ -209,13 +209,13 @@ pub struct Observed<'a> {
     pub users: &'a [User],
     /// The node with the data.
     pub source: NodePresence,
-    /// The other node.
+    /// The node that the data moves to.
     pub destination: NodePresence,
     /// The answers of the nodes.
     pub answers: &'a MoveAnswers,
 }
 
-/// The next step.
+/// The next step of a move.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum VolumeMoveStep {
     /// The move is over.

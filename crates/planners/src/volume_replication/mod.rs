@@ -87,7 +87,7 @@ impl Call {
 /// point of the promotion. Identities are those of the file systems, so equal ones are one snapshot.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct CommonSnapshot {
-    /// The name of both.
+    /// The time of the snapshot in milliseconds since 1970, which is the name of both.
     pub time: i64,
     /// The identity of the new primary's.
     pub here: String,
@@ -106,7 +106,7 @@ pub struct VolumeCopies {
     pub path: String,
     /// The snapshots that were sent from there.
     pub sent: BTreeSet<i64>,
-    /// The complete copies.
+    /// The copies that were received completely, by the times of their snapshots.
     pub copies: BTreeSet<i64>,
     /// The snapshot of the last promotion, if it is still there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -127,13 +127,13 @@ pub enum CopyResult {
 /// The answers since the last write of the record.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ReplicationAnswers {
-    /// Of the primary.
+    /// The primary's answer to an inspection.
     pub primary: Option<VolumeCopies>,
-    /// Of the receiver of copies.
+    /// The replica's answer to an inspection.
     pub replica: Option<VolumeCopies>,
     /// [`Call::Seal`] was carried out: the copies of the replica.
     pub sealed: Option<VolumeCopies>,
-    /// To [`Call::Copy`].
+    /// The answer to [`Call::Copy`].
     pub copied: Option<CopyResult>,
     /// The nodes that have carried out [`Call::Keep`].
     pub kept: BTreeSet<Role>,
@@ -157,7 +157,7 @@ pub struct Users {
 /// The observed state. The record is read first, then the proof, then the pods.
 #[derive(Clone, Debug)]
 pub struct Observed<'a> {
-    /// The record.
+    /// The record of the replica, as stored in its annotation.
     pub record: &'a VolumeReplication,
     /// The node of the primary.
     pub primary: NodePresence,
@@ -175,13 +175,13 @@ pub struct Observed<'a> {
     pub candidate: Option<&'a str>,
     /// Whether the claim is gone, and the volume goes with it.
     pub is_released: bool,
-    /// Milliseconds since 1970.
+    /// The time, in milliseconds since 1970.
     pub now: i64,
     /// The answers of the nodes.
     pub answers: &'a ReplicationAnswers,
 }
 
-/// The next step.
+/// The next step of the replication of a volume.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ReplicationStep {
     /// There is nothing to do any more.

@@ -11,14 +11,14 @@ use crate::volume_expansion::bytes;
 /// The snapshot handle of the built-in drivers: `<node>/<name>`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Handle {
-    /// The node.
+    /// Name of the node with the snapshot.
     pub node: String,
     /// The name on the node.
     pub name: String,
 }
 
 impl Handle {
-    /// Parses a handle.
+    /// Parses `NODE/NAME`; `None` for any other text.
     pub fn parse(text: &str) -> Option<Self> {
         let (node, name) = text.split_once('/')?;
         let complete = !node.is_empty() && !name.is_empty() && !name.contains('/');

@@ -17,15 +17,15 @@ use super::secret::{self, SecretParameters};
 /// The observed state of one snapshot.
 #[derive(Clone, Copy, Debug)]
 pub struct ObservedSnapshot<'a> {
-    /// The snapshot.
+    /// The VolumeSnapshot.
     pub snapshot: &'a VolumeSnapshot,
     /// Its content: the one that it names, or the one to create.
     pub content: Option<&'a VolumeSnapshotContent>,
-    /// Its source claim.
+    /// The claim that it is made of, if it exists.
     pub claim: Option<&'a PersistentVolumeClaim>,
     /// The volume of that claim.
     pub volume: Option<&'a PersistentVolume>,
-    /// All classes.
+    /// All VolumeSnapshotClasses.
     pub classes: &'a [VolumeSnapshotClass],
     /// A claim that is being restored from the snapshot and has no volume yet.
     pub restoring: Option<&'a str>,
@@ -51,23 +51,23 @@ pub enum Action {
     SetStatus(Box<SnapshotStatus>),
 }
 
-/// An event for the snapshot.
+/// An event for the VolumeSnapshot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SnapshotEvent {
-    /// Whether it is a Warning.
+    /// Whether its type is `Warning` (otherwise `Normal`).
     pub warning: bool,
-    /// Reason.
+    /// Reason of the event.
     pub reason: &'static str,
-    /// Message.
+    /// Message of the event.
     pub message: String,
 }
 
 /// The planned writes and events, and the reason for waiting.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct SnapshotPlan {
-    /// Writes, in this order.
+    /// Writes, in this order; the first failure ends the plan.
     pub actions: Vec<Action>,
-    /// Events.
+    /// Events to report, in order.
     pub notes: Vec<SnapshotEvent>,
     /// The reason for waiting, if any.
     pub waiting_on: Option<String>,

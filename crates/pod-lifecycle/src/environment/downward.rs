@@ -11,15 +11,15 @@ use crate::spec;
 /// The node's data for the downward API.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct NodeFacts {
-    /// The node's addresses.
+    /// The node's addresses (`status.hostIPs`).
     pub host_ips: Vec<String>,
-    /// The pod's addresses.
+    /// The pod's addresses (`status.podIPs`).
     pub pod_ips: Vec<String>,
     /// The node's allocatable resources: the limit of containers without one.
     pub allocatable: BTreeMap<String, Quantity>,
 }
 
-/// An invalid reference.
+/// A `fieldRef` or `resourceFieldRef` that the downward API does not have.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unsupported {
     /// The error message for the user.

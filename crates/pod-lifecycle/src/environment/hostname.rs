@@ -9,7 +9,7 @@ use crate::limits::{FQDN_HOSTNAME_MAX, HOSTNAME_MAX};
 /// The host names of a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Names {
-    /// The short name.
+    /// `spec.hostname`, or the pod's name.
     pub hostname: String,
     /// `<hostname>.<subdomain>.<namespace>.svc.<zone>`, when the pod has a subdomain.
     pub fqdn: Option<String>,
@@ -20,7 +20,7 @@ pub struct Names {
 /// A host name that is too long for the kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostnameTooLong {
-    /// The name.
+    /// The name that is too long.
     pub name: String,
 }
 

@@ -27,16 +27,16 @@ pub struct Sources {
     pub files: BTreeMap<(String, String), String>,
     /// The node's data for the downward API.
     pub facts: NodeFacts,
-    /// Variables of Services.
+    /// Variables about Services, for instance `WEB_SERVICE_HOST`.
     pub services: Vec<(String, String)>,
 }
 
 /// Names of objects that a container's environment references.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct References {
-    /// ConfigMaps, sorted.
+    /// Names of ConfigMaps, sorted.
     pub config_maps: Vec<String>,
-    /// Secrets, sorted.
+    /// Names of Secrets, sorted.
     pub secrets: Vec<String>,
 }
 

@@ -11,37 +11,37 @@ const SEARCHES_MAX: usize = 32;
 /// Maximum length of all search domains together, in characters.
 const SEARCH_CHARS_MAX: usize = 2048;
 
-/// A resolver configuration.
+/// The content of a `resolv.conf`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Resolver {
-    /// Name servers, in order.
+    /// Addresses of name servers, in the order in which they are asked.
     pub nameservers: Vec<String>,
-    /// Search domains, in order.
+    /// Search domains, in the order in which they are tried.
     pub searches: Vec<String>,
     /// Options as `name` or `name:value`.
     pub options: Vec<String>,
 }
 
-/// The cluster's own DNS.
+/// The DNS of the cluster, for pods with the policy `ClusterFirst`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ClusterDns {
-    /// Its addresses.
+    /// Addresses of the cluster's DNS servers.
     pub servers: Vec<String>,
-    /// The cluster domain.
+    /// The cluster domain, for instance `cluster.local`.
     pub zone: String,
 }
 
 /// A pod's resolver configuration, with warnings.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PodResolver {
-    /// The configuration.
+    /// The content of the pod's `resolv.conf`.
     pub resolver: Resolver,
     /// Reason and message of Warning events.
     pub warnings: Vec<(&'static str, String)>,
 }
 
 impl Resolver {
-    /// Reads a `resolv.conf`.
+    /// Parses a `resolv.conf`; unknown lines are skipped.
     pub fn parse(text: &str) -> Self {
         let mut found = Self::default();
         for line in text.lines() {

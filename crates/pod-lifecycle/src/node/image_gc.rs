@@ -61,7 +61,7 @@ impl Policy {
 /// An image that is present.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Present {
-    /// Its digest.
+    /// The digest of the image's manifest.
     pub digest: String,
     /// Whether it is pinned: it is in no registry.
     pub pinned: bool,

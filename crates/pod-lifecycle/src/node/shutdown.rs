@@ -123,7 +123,7 @@ impl ShutdownOrder {
         }
     }
 
-    /// The waves, in order.
+    /// The waves of the shutdown, in the order in which they are stopped.
     pub fn waves(&self) -> &[ShutdownWave] {
         &self.waves
     }

@@ -11,22 +11,22 @@ use crate::monotonic::{Instant, Moment};
 pub struct PodPlan {
     /// Actions to perform now, in any order.
     pub actions: Vec<Action>,
-    /// The pod's status.
+    /// The pod's status as computed from its record.
     pub status: PodStatus,
     /// The time of the next plan without an earlier change.
     pub next_at: Option<Instant>,
-    /// The reasons for waiting.
+    /// The reasons why containers do not start or end yet.
     pub waiting: Vec<Waiting>,
     /// Whether the pod has been cleaned up completely.
     pub finished: bool,
 }
 
-/// A reason for waiting.
+/// The reason why a container, or the pod, waits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Waiting {
     /// The container; empty for the pod as a whole.
     pub container: String,
-    /// The reason.
+    /// The reason in words, for logs and tests.
     pub reason: String,
 }
 

@@ -24,7 +24,7 @@ use crate::restart_policy;
 use crate::spec::{Kind, ProbeKind, grace_seconds, init_containers, init_kind};
 use crate::status::{container_status, phase};
 
-/// Plans a running pod.
+/// Plans a pod that should run: its volumes, its sandbox, then its containers.
 pub(crate) fn run_pod(planner: &mut Planner<'_>) {
     if let Some(at) = deadline(&planner.input, planner.spec) {
         planner.wake(at);

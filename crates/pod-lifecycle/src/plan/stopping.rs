@@ -107,7 +107,7 @@ fn later_ones_ended(planner: &Planner<'_>, sidecar: &str) -> bool {
     spec.containers.iter().all(ended) && later.all(|c| init_kind(c) != Kind::Sidecar || ended(c))
 }
 
-/// Starts a container's termination.
+/// Starts the termination of a container: its `preStop` hook, then the stop signal.
 pub(crate) fn begin(
     planner: &mut Planner<'_>,
     container: &Container,

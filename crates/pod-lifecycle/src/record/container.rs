@@ -20,7 +20,7 @@ pub struct ContainerRecord {
     /// Whether its last exit is ignored, because all containers of the pod start again.
     #[serde(default)]
     pub anew: bool,
-    /// Delay between restarts.
+    /// Delay before the next start.
     #[serde(default)]
     pub backoff: Backoff,
     /// The number of consecutive failed creations.
@@ -32,7 +32,7 @@ pub struct ContainerRecord {
     /// The image of the next instance.
     #[serde(default)]
     pub image: Image,
-    /// Delay between pulls.
+    /// Delay before the next attempt to pull the image.
     #[serde(default)]
     pub pull_backoff: Backoff,
 }
@@ -61,7 +61,7 @@ pub enum Instance {
 pub struct CreateError {
     /// Status reason, for instance `CreateContainerConfigError`.
     pub reason: String,
-    /// The error.
+    /// The error as a message for users.
     pub message: String,
     /// The time of the failure.
     pub at: Instant,
@@ -71,16 +71,16 @@ pub struct CreateError {
     pub previous: Option<Exit>,
 }
 
-/// A running container.
+/// The record of a container's running instance.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Running {
-    /// The runtime's id.
+    /// The runtime's id of the instance.
     pub id: String,
-    /// Number of its sandbox.
+    /// Number of the sandbox that it runs in.
     pub sandbox: u32,
     /// The image's name in the pod at creation.
     pub image: String,
-    /// The image's digest.
+    /// The digest of its image.
     pub image_id: String,
     /// The stop signal of its image, if known: by the time of the stop the name may be another
     /// image's.
@@ -91,15 +91,15 @@ pub struct Running {
     pub user: Option<User>,
     /// The start time of its process.
     pub started_at: Moment,
-    /// The `postStart` hook.
+    /// The progress of its `postStart` hook.
     pub post_start: Hook,
-    /// Its three probes.
+    /// The state of its startup probe.
     #[serde(default)]
     pub startup: ProbeRecord,
-    /// Its three probes.
+    /// The state of its liveness probe.
     #[serde(default)]
     pub liveness: ProbeRecord,
-    /// Its three probes.
+    /// The state of its readiness probe.
     #[serde(default)]
     pub readiness: ProbeRecord,
     /// The progress of its termination, once started.
@@ -118,15 +118,15 @@ pub struct Running {
 /// The user and groups of a process.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct User {
-    /// User.
+    /// User id.
     pub uid: u32,
-    /// Group.
+    /// Primary group id.
     pub gid: u32,
-    /// Supplementary groups.
+    /// Supplementary group ids.
     pub groups: Vec<u32>,
 }
 
-/// A hook's progress.
+/// The progress of a lifecycle hook.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub enum Hook {
     /// There is none, or it has succeeded.
@@ -154,13 +154,13 @@ impl Hook {
 /// The progress of a container's termination.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Stop {
-    /// The cause.
+    /// The reason for the termination.
     pub cause: StopCause,
     /// The start of the grace period.
     pub since: Instant,
     /// Length of the grace period.
     pub grace_seconds: i64,
-    /// The `preStop` hook.
+    /// The progress of its `preStop` hook.
     pub pre_stop: Hook,
     /// The time of the stop signal.
     pub signalled_at: Option<Instant>,
@@ -194,11 +194,11 @@ pub enum StopCause {
 pub struct Exit {
     /// The runtime's id of the instance.
     pub id: String,
-    /// Number of its sandbox.
+    /// Number of the sandbox that it ran in.
     pub sandbox: u32,
     /// The image's name in the pod.
     pub image: String,
-    /// The image's digest.
+    /// The digest of its image.
     pub image_id: String,
     /// The process's exit code; 128 + signal if it was killed.
     pub code: i32,
@@ -206,9 +206,9 @@ pub struct Exit {
     pub signal: Option<i32>,
     /// Status reason: `Completed`, `Error`, `OOMKilled`, `StartError`, …
     pub reason: String,
-    /// Termination message.
+    /// The termination message: the content of `terminationMessagePath`, or the end of the log.
     pub message: Option<String>,
-    /// Its start time.
+    /// The time of its start; `None` if it never ran.
     pub started_at: Option<jiff::Timestamp>,
     /// The time of its end.
     pub finished_at: Moment,
@@ -251,7 +251,7 @@ pub enum Image {
 }
 
 impl Image {
-    /// Starts the lookup.
+    /// Marks the image as being looked up or pulled.
     pub fn ensure(&mut self) {
         *self = match std::mem::take(self) {
             Self::Missing {

@@ -32,7 +32,7 @@ pub struct PodRecord {
     /// Consecutive failures of the sandbox.
     #[serde(default)]
     pub sandbox_failures: u32,
-    /// The pod's volumes.
+    /// Whether the pod's volumes are prepared.
     pub volumes: Volumes,
     /// Consecutive failures of the volumes.
     #[serde(default)]
@@ -128,7 +128,7 @@ pub enum Removal {
 pub struct PodFailure {
     /// Status reason: `Evicted`, `SysctlForbidden`, `DeadlineExceeded`, …
     pub reason: String,
-    /// Status message.
+    /// Status message for users.
     pub message: String,
     /// The grace period in seconds, if it is shorter than the pod's own.
     pub grace_seconds: Option<i64>,
@@ -139,14 +139,14 @@ pub struct PodFailure {
 /// The container that requested the restart, and its exit.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RestartAll {
-    /// The container.
+    /// Name of the container whose exit triggered the restart.
     pub container: String,
-    /// Its exit code.
+    /// The exit code of that container.
     pub code: i32,
 }
 
 impl RestartAll {
-    /// Message of the condition.
+    /// Message of the condition `AllContainersRestarting`.
     pub(crate) fn message(&self) -> String {
         let RestartAll { container, code } = self;
         format!("Container {container} exited with code {code}, triggering pod restart")

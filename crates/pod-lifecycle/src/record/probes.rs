@@ -47,22 +47,22 @@ pub struct ProbeRecord {
     pub in_flight: bool,
     /// The start of the last run.
     pub last_at: Option<Instant>,
-    /// The number of runs.
+    /// The number of runs so far.
     pub count: u32,
     /// The number of equal results since the last change.
     pub run: u32,
-    /// Whether those were successes.
+    /// Whether the last results are successes.
     pub run_success: bool,
-    /// The verdict.
+    /// The result after `successThreshold` and `failureThreshold`.
     pub verdict: ProbeVerdict,
 }
 
-/// A probe's `periodSeconds`.
+/// A probe's `periodSeconds`; 10 s by default.
 pub fn period(probe: &Probe) -> SignedDuration {
     seconds(probe.period_seconds, 10)
 }
 
-/// A probe's `timeoutSeconds`.
+/// A probe's `timeoutSeconds`; 1 s by default.
 pub fn timeout(probe: &Probe) -> SignedDuration {
     seconds(probe.timeout_seconds, 1)
 }

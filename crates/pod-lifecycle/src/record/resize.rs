@@ -22,7 +22,7 @@ pub struct Resize {
     pub pending: Option<PendingResize>,
     /// The allocated resources that are not applied everywhere yet.
     pub progress: Option<ResizeProgress>,
-    /// The pod-level resources.
+    /// The applied pod-level resources.
     #[serde(default)]
     pub pod: PodLevelResources,
 }
@@ -60,7 +60,7 @@ pub enum PendingReason {
 }
 
 impl PendingReason {
-    /// The condition's reason.
+    /// The reason of the condition `PodResizePending`.
     pub fn word(self) -> &'static str {
         match self {
             Self::Deferred => "Deferred",
@@ -94,7 +94,7 @@ pub enum ResourceUpdate {
 }
 
 impl Resize {
-    /// Allocates new resources.
+    /// Records newly allocated resources, which have yet to be applied.
     pub fn start(&mut self, resources: Allocation, generation: i64) {
         if let Some(before) = self.of_pod().filter(|_| self.pod_differs()).cloned()
             && !self.pod.superseded.contains(&before)
@@ -120,7 +120,7 @@ impl Resize {
         };
     }
 
-    /// The allocated pod-level resources.
+    /// The allocated resources of the pod as a whole.
     pub fn of_pod(&self) -> Option<&ResourceRequirements> {
         self.allocated.as_ref()?.get(POD)
     }

@@ -25,12 +25,12 @@ pub struct Policy {
     pub unsafe_sysctls: Vec<String>,
 }
 
-/// The rejection of a pod.
+/// The reason why the node does not accept a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PodRejection {
     /// Reason of the event and of the pod's status.
     pub reason: String,
-    /// Message of the event.
+    /// Message of the event and of the pod's status.
     pub message: String,
 }
 

@@ -11,17 +11,17 @@ use crate::record::PodRecord;
 use crate::record::resize::PendingReason;
 use crate::spec::{Kind, containers};
 
-/// CPU and memory.
+/// Amounts of CPU and memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Amounts {
-    /// Thousandths of a CPU.
+    /// CPU in thousandths of a processor.
     pub cpu_milli: i64,
-    /// Bytes.
+    /// Memory in bytes.
     pub memory_bytes: i64,
 }
 
 impl Amounts {
-    /// The sum.
+    /// The sum of both; at most `i64::MAX`.
     #[must_use]
     pub fn plus(self, more: Self) -> Self {
         Self {
@@ -38,10 +38,10 @@ impl Amounts {
     }
 }
 
-/// The node's resources.
+/// The resources of the node and of its other pods.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NodeResources {
-    /// The allocatable resources.
+    /// The allocatable resources of the node.
     pub capacity: Amounts,
     /// The sum of its other pods.
     pub others: Amounts,

@@ -10,7 +10,7 @@ use crate::spec::containers;
 
 const COUNTED: [&str; 2] = ["cpu", "memory"];
 
-/// `Guaranteed`, `Burstable` or `BestEffort`.
+/// The QoS class of a pod: `Guaranteed`, `Burstable` or `BestEffort`.
 pub fn qos_class(spec: &PodSpec) -> &'static str {
     let resources: Vec<Option<&ResourceRequirements>> = match &spec.resources {
         Some(pod) => vec![Some(pod)],

@@ -48,7 +48,7 @@ pub const BY_NODE: &str = "TerminationByKubelet";
 /// The condition of a pod that is disrupted.
 const DISRUPTION_TARGET: &str = "DisruptionTarget";
 
-/// The pod's status.
+/// Computes the pod's status from its record.
 pub(crate) fn pod_status(
     input: &PodInput<'_>,
     spec: &PodSpec,

@@ -73,7 +73,7 @@ struct Count {
     unknown: usize,
 }
 
-/// The input of the phase.
+/// The container statuses and the specification that the phase is computed from.
 pub(crate) struct PhaseInput<'a> {
     pub spec: &'a PodSpec,
     pub init: &'a [ContainerStatus],

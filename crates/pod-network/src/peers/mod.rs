@@ -23,13 +23,13 @@ const ETHERNET_MTU: u32 = 1500;
 /// Another node of the cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Peer {
-    /// The node's name.
+    /// Name of the node.
     pub name: String,
-    /// Its `InternalIP`.
+    /// The node's `InternalIP`.
     pub address: Ipv4Addr,
     /// Its range of pods (`spec.podCIDR`).
     pub range: Cidr,
-    /// Its encryption.
+    /// Whether and how traffic to the node is encrypted.
     pub encryption: PeerEncryption,
 }
 
@@ -60,7 +60,7 @@ pub struct PeerSettings {
     pub node_ip: Ipv4Addr,
     /// The range of all pods; a peer with a range outside of it gets no way.
     pub cluster_range: Cidr,
-    /// The transport.
+    /// The transport of packets: routes or VXLAN.
     pub transport: PeerTransport,
     /// The number of the virtual network, below 2^24; the same on all nodes.
     pub vni: u32,
@@ -85,7 +85,7 @@ impl PeerSettings {
 /// A peer without a route, or with a route of another program.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnreachedPeer {
-    /// The node's name.
+    /// Name of the node.
     pub name: String,
     /// The cause, for instance `its range 10.244.0.0/24 is also the range of node a`.
     pub cause: String,
@@ -112,14 +112,14 @@ pub(crate) enum PeerRoute {
     Unreachable,
 }
 
-/// The encrypted tunnel.
+/// The WireGuard tunnel to all encrypted peers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct EncryptedTunnel {
     pub(crate) mtu: u32,
     pub(crate) peers: BTreeMap<PublicKey, TunnelPeer>,
 }
 
-/// The tunnel device.
+/// The VXLAN device of this node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Tunnel {
     pub(crate) local: Ipv4Addr,

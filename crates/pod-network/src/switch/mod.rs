@@ -38,7 +38,7 @@ const RANGE: &str = "range";
 /// Makes the packets of bridges pass the rules of the machine's firewall, if the module is loaded.
 const BRIDGE_FIREWALL: &str = "/proc/sys/net/bridge/bridge-nf-call-iptables";
 
-/// The options of a switch.
+/// The options of the virtual switch between nodes on one machine.
 #[derive(Clone, Debug)]
 pub struct SwitchOptions {
     /// Six hexadecimal digits that name this instance among others on the machine.
@@ -62,11 +62,11 @@ pub struct SwitchOptions {
 /// A node on the switch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SwitchedNode {
-    /// Its name.
+    /// Name of the node.
     pub name: String,
-    /// Its network namespace.
+    /// Path of its network namespace.
     pub namespace: PathBuf,
-    /// Its address.
+    /// Its address on the switch.
     pub address: Ipv4Addr,
 }
 

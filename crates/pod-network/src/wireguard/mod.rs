@@ -41,7 +41,7 @@ impl EncryptionOptions {
 /// The end of an encrypted tunnel at a node, as other nodes need to know it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TunnelEnd {
-    /// The node's public key.
+    /// The public key of the node.
     pub key: PublicKey,
     /// The UDP port, at the node's address.
     pub port: u16,

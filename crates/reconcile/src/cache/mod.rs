@@ -287,7 +287,7 @@ impl<K: Send + Sync + 'static> Cache<K> {
         all_typed(self.store.list_in(namespace))
     }
 
-    /// The number of objects.
+    /// The number of cached objects.
     pub fn len(&self) -> usize {
         self.store.len()
     }

@@ -23,7 +23,7 @@ mod volume_size;
 pub use plugin::{Admission, AdmissionRequest, Operation};
 pub use reader::{ObjectReader, ResourceAttributes};
 
-/// All plug-ins, in order.
+/// All built-in admission plug-ins, in the order in which they run.
 pub fn plugins() -> Vec<Box<dyn Admission>> {
     vec![
         Box::new(namespace_lifecycle::NamespaceLifecycle),

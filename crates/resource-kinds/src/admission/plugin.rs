@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::reader::ObjectReader;
 
-/// The operation.
+/// The operation that is admitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
     /// A new object.
@@ -19,11 +19,11 @@ pub enum Operation {
 /// The request as admission sees it.
 #[derive(Clone, Copy, Debug)]
 pub struct AdmissionRequest<'a> {
-    /// The operation.
+    /// The operation that is admitted.
     pub operation: Operation,
     /// API group, empty for core.
     pub group: &'a str,
-    /// Resource, plural.
+    /// Resource in the plural, for instance `pods`.
     pub plural: &'a str,
     /// Sub-resource, empty for the object itself.
     pub subresource: &'a str,
@@ -31,13 +31,13 @@ pub struct AdmissionRequest<'a> {
     pub namespace: &'a str,
     /// Name; may be empty on create.
     pub name: &'a str,
-    /// The requester.
+    /// Name of the user who sent the request.
     pub user: &'a str,
     /// The stored object, on update and delete.
     pub old: Option<&'a Value>,
 }
 
-/// One admission plug-in.
+/// An admission plug-in: it may change an object before it is stored, or refuse it.
 pub trait Admission: Send + Sync + 'static {
     /// The plug-in's name as Kubernetes has it, for instance `NamespaceLifecycle`.
     fn name(&self) -> &'static str;

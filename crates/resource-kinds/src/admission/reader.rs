@@ -24,14 +24,14 @@ pub trait ObjectReader {
 /// The attributes of an authorisation, as in a SubjectAccessReview.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ResourceAttributes<'a> {
-    /// The verb.
+    /// The verb, for instance `get`.
     pub verb: &'a str,
     /// API group, empty for core.
     pub group: &'a str,
-    /// Resource, plural.
+    /// Resource in the plural, for instance `pods`.
     pub resource: &'a str,
     /// Namespace, empty for cluster scope.
     pub namespace: &'a str,
-    /// Name, empty for all.
+    /// Name of the object; empty for all.
     pub name: &'a str,
 }

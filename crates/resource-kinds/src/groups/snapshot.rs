@@ -9,7 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// The API group.
+/// The API group of VolumeSnapshots.
 pub const GROUP: &str = "snapshot.storage.k8s.io";
 
 /// The definitions of the kinds.
@@ -84,7 +84,7 @@ pub struct SnapshotStatus {
     pub error: Option<SnapshotError>,
 }
 
-/// The last error.
+/// The last error of a snapshot.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "the API's own fields")]
 pub struct SnapshotError {
@@ -143,10 +143,10 @@ pub struct ContentSource {
 pub struct ContentStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub snapshot_handle: Option<String>,
-    /// Nanoseconds since 1970.
+    /// The time of the snapshot, in nanoseconds since 1970.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub creation_time: Option<i64>,
-    /// Bytes.
+    /// The size of the snapshot in bytes, which a restored volume needs at least.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restore_size: Option<i64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -54,7 +54,7 @@ pub enum ValueType {
 /// A field of a type.
 #[derive(Clone, Debug)]
 pub struct Field {
-    /// Its number in protobuf.
+    /// Its field number in protobuf.
     pub number: u32,
     /// Its name in JSON; empty for an embedded type.
     pub json: &'static str,
@@ -62,7 +62,7 @@ pub struct Field {
     pub kind: &'static str,
     /// The type of its values, which is `kind` resolved.
     pub value: ValueType,
-    /// Its multiplicity.
+    /// Whether it is a single value, a list or a map.
     pub shape: Shape,
     /// Whether it can be absent, apart from being empty.
     pub pointer: bool,

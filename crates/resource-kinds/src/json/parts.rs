@@ -2,14 +2,14 @@
 
 use serde_json::{Map, Value};
 
-/// Removes a top-level part.
+/// Removes a top-level field of an object, for instance `status`.
 pub(crate) fn remove(object: &mut Value, part: &str) {
     if let Some(map) = object.as_object_mut() {
         map.shift_remove(part);
     }
 }
 
-/// Restores a top-level part. A part that did not change is not copied.
+/// Restores a top-level field from the old object. A field that did not change is not copied.
 pub(crate) fn restore(object: &mut Value, old: &Value, part: &str) {
     match (object.as_object_mut(), old.get(part)) {
         (Some(map), Some(value)) if map.get(part) == Some(value) => {}

@@ -18,7 +18,7 @@ pub struct Allocation {
 /// The field that asks for an allocation, and the text of the refusal.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct AllocationRefusal {
-    /// Path of the field.
+    /// Path of the field, for instance `spec.clusterIPs[0]`.
     pub field: String,
     /// Text, for instance `provided IP is already allocated`.
     pub detail: String,

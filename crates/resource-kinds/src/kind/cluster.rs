@@ -98,7 +98,7 @@ impl fmt::Display for ServiceRange {
 /// The cluster's settings for kinds.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ClusterConfig {
-    /// Addresses of Services.
+    /// Addresses of Services (`clusterIP`).
     pub service_range: ServiceRange,
     /// Pod ranges of nodes. Without them, the creator of a Node sets its range.
     pub pod_ranges: Option<PodRanges>,

@@ -34,7 +34,7 @@ pub struct Subresource {
     pub name: &'static str,
     /// The kind that is read or sent.
     pub body: Body,
-    /// Its verbs.
+    /// The verbs that it serves.
     pub verbs: &'static [Verb],
 }
 
@@ -74,12 +74,12 @@ impl<'a> Words<'a> {
         fixed.chain(owned.iter().map(String::as_str))
     }
 
-    /// All the words.
+    /// The words as a list, in order.
     pub fn to_vec(self) -> Vec<&'a str> {
         self.iter().collect()
     }
 
-    /// Whether there are none.
+    /// Whether the list has no words.
     pub fn is_empty(self) -> bool {
         self.iter().next().is_none()
     }
@@ -95,21 +95,21 @@ impl<'a> Words<'a> {
 pub struct KindInfo<'a> {
     /// API group, empty for core.
     pub group: &'a str,
-    /// Version served.
+    /// Served version, for instance `v1`.
     pub version: &'a str,
-    /// `StatefulSet`.
+    /// Kind, for instance `StatefulSet`.
     pub kind: &'a str,
-    /// `StatefulSetList`.
+    /// Kind of lists, for instance `StatefulSetList`.
     pub list_kind: &'a str,
-    /// `statefulsets`.
+    /// Resource in paths, for instance `statefulsets`.
     pub plural: &'a str,
-    /// `statefulset`.
+    /// Singular name for `kubectl`, for instance `statefulset`.
     pub singular: &'a str,
-    /// `sts`.
+    /// Short names for `kubectl`, for instance `sts`.
     pub short_names: Words<'a>,
-    /// `all`.
+    /// Categories for `kubectl`, for instance `all`.
     pub categories: Words<'a>,
-    /// Namespaced or not.
+    /// Whether objects are in namespaces.
     pub scope: Scope,
     /// Verbs on the object itself; empty for a kind that only exists as a sub-resource's body.
     pub verbs: &'static [Verb],
@@ -118,7 +118,7 @@ pub struct KindInfo<'a> {
     /// Storage prefix segment; two kinds that name the same one share their objects
     /// (core/v1 and events.k8s.io/v1 Event). The decoder of each converts.
     pub storage: &'a str,
-    /// The rules of writes.
+    /// The rules of creation and update, such as counting `metadata.generation`.
     pub writes: WriteRules,
 }
 

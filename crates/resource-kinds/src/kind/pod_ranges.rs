@@ -9,7 +9,7 @@ const NODE_PREFIX_MAX: u8 = 30;
 /// Kubernetes' limit of the difference between the two prefixes: 65,536 nodes.
 const PREFIX_DIFFERENCE_MAX: u8 = 16;
 
-/// The error of the ranges of pods.
+/// Pod ranges of the nodes do not fit into the range of the cluster.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "nodes cannot have ranges of pods with {node_prefix} leading bits from {cluster}: the number \

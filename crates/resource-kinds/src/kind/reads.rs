@@ -3,7 +3,7 @@
 /// A field that rules read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FieldRead {
-    /// Its name in JSON.
+    /// The field's name in JSON.
     pub name: &'static str,
     /// The fields below it that rules read, those of each element if it is a list; empty for the whole field.
     pub below: &'static [FieldRead],

@@ -37,38 +37,38 @@ pub const ANNOTATIONS: [&str; 5] = [
 /// A text that several pods may share.
 pub type Text = Arc<str>;
 
-/// A pod.
+/// The parts of a pod that components keep for all pods in memory.
 ///
 /// The fields that every plan reads come first, so that reading thousands of pods touches little
 /// memory.
 #[derive(Clone, Debug, Default, PartialEq)]
 #[repr(C)]
 pub struct PodView {
-    /// Name.
+    /// `metadata.name`.
     pub name: Text,
-    /// Namespace.
+    /// `metadata.namespace`.
     pub namespace: Text,
-    /// Labels.
+    /// `metadata.labels`.
     pub labels: Labels,
     /// The owner that controls it.
     pub controller: Option<Arc<Controller>>,
-    /// Conditions.
+    /// `status.conditions`.
     pub conditions: Box<[Condition]>,
-    /// Its phase.
+    /// `status.phase`.
     pub phase: Phase,
     /// Its deletion, if it is being deleted.
     pub deletion: Option<Deletion>,
-    /// The creation time.
+    /// `metadata.creationTimestamp`.
     pub created: Option<Timestamp>,
-    /// Identity.
+    /// `metadata.uid`.
     pub uid: Text,
-    /// The observed resource version.
+    /// `metadata.resourceVersion` that the view was made of.
     pub resource_version: Text,
-    /// Its generation.
+    /// `metadata.generation`.
     pub generation: Option<i64>,
     /// Those annotations that are in [`ANNOTATIONS`].
     pub annotations: Labels,
-    /// Its finalizers.
+    /// `metadata.finalizers`.
     pub finalizers: Box<[Text]>,
     /// Name of its node, never empty.
     pub node: Option<Text>,
@@ -82,17 +82,17 @@ pub struct PodView {
     /// its node reads. `nodeName` and `hostname` are not here, and of `volumes` only directories of the node
     /// (`hostPath`) are.
     pub spec: Arc<PodSpec>,
-    /// The status's reason.
+    /// `status.reason`.
     pub reason: Option<Text>,
-    /// The status's message.
+    /// `status.message`.
     pub message: Option<Text>,
-    /// Its start time.
+    /// `status.startTime`.
     pub started: Option<Timestamp>,
     /// The state of its init containers.
     pub init_containers: Box<[Container]>,
     /// The state of its containers.
     pub containers: Box<[Container]>,
-    /// Its addresses, each once.
+    /// `status.podIPs`, each once.
     pub addresses: Box<[Text]>,
     /// The ResourceClaims that were made for it, by their names in the pod.
     pub device_claims: Option<Box<BTreeMap<Text, Text>>>,
@@ -107,13 +107,13 @@ pub struct Labels(Box<[(Text, Text)]>);
 /// The object that controls a pod.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Controller {
-    /// API version.
+    /// `apiVersion` of the owner reference.
     pub api_version: Text,
-    /// Kind.
+    /// `kind` of the owner reference.
     pub kind: Text,
-    /// Name.
+    /// `name` of the owner reference.
     pub name: Text,
-    /// Identity.
+    /// `uid` of the owner reference.
     pub uid: Text,
 }
 
@@ -129,7 +129,7 @@ pub struct Deletion {
 /// A claim that a pod uses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claim {
-    /// Name.
+    /// Name of the claim.
     pub name: Text,
     /// Whether it is an ephemeral volume's claim.
     pub ephemeral: bool,
@@ -153,7 +153,7 @@ pub enum Phase {
     Unknown,
 }
 
-/// A condition.
+/// A condition of a pod; equal texts of many pods are stored once.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Condition {
     said: Arc<Said>,
@@ -173,15 +173,15 @@ struct Said {
 /// The state of a container.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Container {
-    /// Name.
+    /// Name of the container.
     pub name: Text,
     /// Whether it is ready; for an init container, whether it has completed.
     pub ready: bool,
     /// Whether it has started, including its startup probe and `postStart` hook.
     pub started: bool,
-    /// The restart count.
+    /// `restartCount` of its status.
     pub restarts: i32,
-    /// Its state.
+    /// Waiting, running or terminated.
     pub state: RunState,
     /// The end of the previous run.
     pub last_end: Option<Box<ContainerStateTerminated>>,
@@ -219,7 +219,7 @@ impl PodView {
         self.annotations.get(ENDS_WITH_LEASE).is_some()
     }
 
-    /// Whether it has ended.
+    /// Whether its phase is `Succeeded` or `Failed`.
     pub fn has_ended(&self) -> bool {
         matches!(self.phase, Phase::Succeeded | Phase::Failed)
     }
@@ -298,12 +298,12 @@ impl Condition {
         }
     }
 
-    /// Its type.
+    /// The condition's type, for instance `Ready`.
     pub fn kind(&self) -> &str {
         &self.said.kind
     }
 
-    /// `True`, `False` or `Unknown`.
+    /// The condition's status: `True`, `False` or `Unknown`.
     pub fn status(&self) -> &str {
         &self.said.status
     }
@@ -313,12 +313,12 @@ impl Condition {
         self.status() == "True"
     }
 
-    /// The reason.
+    /// The condition's reason: one word.
     pub fn reason(&self) -> Option<&str> {
         self.said.reason.as_deref()
     }
 
-    /// The message.
+    /// The condition's message for users.
     pub fn message(&self) -> Option<&str> {
         self.said.message.as_deref()
     }

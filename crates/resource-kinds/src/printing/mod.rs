@@ -8,13 +8,13 @@ use serde_json::Value;
 /// A column of the table that `kubectl get` shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Column<'a> {
-    /// Heading.
+    /// The column's heading.
     pub name: &'a str,
-    /// OpenAPI type: `string`, `integer`, …
+    /// OpenAPI type, for instance `string` or `integer`.
     pub kind: &'a str,
     /// OpenAPI format: `name` for the first column, else mostly empty.
     pub format: &'a str,
-    /// The contents of the column.
+    /// The description in the Table.
     pub description: &'a str,
     /// 0 always, 1 only with `-o wide`.
     pub priority: u8,

@@ -42,17 +42,17 @@ pub const NAME: Column<'static> = Column {
 /// The age of the object.
 pub(crate) const AGE: Column<'static> = column("Age", "Time since the object was created.");
 
-/// The object's name.
+/// The cell with the object's name.
 pub(crate) fn name(object: &Value) -> Cell {
     object["metadata"]["name"].clone()
 }
 
-/// The object's age.
+/// The cell with the time since the object's creation, for instance `5m`.
 pub(crate) fn age(object: &Value, now: Timestamp) -> Cell {
     since(&object["metadata"]["creationTimestamp"], now)
 }
 
-/// The time since a moment.
+/// The cell with the time since a moment, for instance `5m`.
 pub(crate) fn since(moment: &Value, now: Timestamp) -> Cell {
     json!(duration::age(moment.as_str(), now))
 }

@@ -22,7 +22,7 @@ pub(super) fn add(pod: &Value, used: &mut Amounts) {
     }
 }
 
-/// Requests or limits.
+/// Whether requests or limits of containers are counted.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RequestsOrLimits {
     Requests,

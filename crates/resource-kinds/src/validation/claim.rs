@@ -14,7 +14,7 @@ const ACCESS_MODES: &[&str] = &[
     "ReadWriteOnce",
     "ReadWriteOncePod",
 ];
-/// The volume modes.
+/// The values of `volumeMode`.
 pub(crate) const VOLUME_MODES: &[&str] = &["Block", "Filesystem"];
 
 /// Fills in a claim, or a claim template of a StatefulSet.

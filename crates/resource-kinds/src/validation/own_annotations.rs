@@ -16,9 +16,9 @@ pub struct OwnAnnotation {
     pub name: &'static str,
     /// The kinds that may have it.
     pub kinds: &'static [&'static str],
-    /// The allowed values.
+    /// The values that validation accepts.
     pub values: Values,
-    /// The default.
+    /// The value that an object without the annotation has.
     pub default: &'static str,
     /// Its purpose, in a line.
     pub purpose: &'static str,

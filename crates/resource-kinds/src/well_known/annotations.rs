@@ -1,6 +1,6 @@
 //! Well-known annotations and finalizers.
 
-/// Marks the default StorageClass.
+/// Marks the StorageClass of claims that name none.
 pub const DEFAULT_STORAGE_CLASS: &str = "storageclass.kubernetes.io/is-default-class";
 /// The old spelling of a claim's or volume's class.
 pub const STORAGE_CLASS: &str = "volume.beta.kubernetes.io/storage-class";

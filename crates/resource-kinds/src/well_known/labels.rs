@@ -6,13 +6,13 @@ pub const IP_FAMILY: &str = "ipaddress.kubernetes.io/ip-family";
 pub const IP_MANAGED_BY: &str = "ipaddress.kubernetes.io/managed-by";
 /// On objects that the server maintains for its own API groups.
 pub const API_SERVICE_AUTOMANAGED: &str = "kube-aggregator.kubernetes.io/automanaged";
-/// A namespace's own name.
+/// A namespace's own name, on every Namespace.
 pub const METADATA_NAME: &str = "kubernetes.io/metadata.name";
 /// The node's host name; volumes of one node select by it.
 pub const HOSTNAME: &str = "kubernetes.io/hostname";
-/// The node's processor architecture.
+/// The node's processor architecture, for instance `amd64`.
 pub const ARCH: &str = "kubernetes.io/arch";
-/// The node's operating system.
+/// The node's operating system: `linux`.
 pub const OS: &str = "kubernetes.io/os";
 /// The node's zone.
 pub const ZONE: &str = "topology.kubernetes.io/zone";

@@ -6,9 +6,9 @@ pub const SECRET_BYTES_MAX: usize = 1024 * 1024;
 pub const ENDPOINTS_MAX: usize = 1000;
 /// Maximum number of addresses of one endpoint.
 pub const ENDPOINT_ADDRESSES_MAX: usize = 100;
-/// Lowest node port.
+/// Lowest node port (upstream's default of `--service-node-port-range`).
 pub const NODE_PORT_MIN: i64 = 30_000;
-/// Highest node port.
+/// Highest node port (upstream's default of `--service-node-port-range`).
 pub const NODE_PORT_MAX: i64 = 32_767;
 /// Default termination grace period of a pod in seconds.
 pub const POD_GRACE_SECONDS: i64 = 30;

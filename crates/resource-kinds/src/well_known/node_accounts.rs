@@ -18,7 +18,7 @@ pub enum NodeAccount {
 }
 
 impl NodeAccount {
-    /// All accounts.
+    /// The accounts of all components of a node.
     pub const ALL: [Self; 3] = [Self::Proxy, Self::Dns, Self::Provisioner];
 
     /// The name of the ServiceAccount.

@@ -1,6 +1,6 @@
 //! Well-known types of conditions, and reasons of conditions and events.
 
-/// Pod conditions.
+/// Types of pod conditions.
 pub mod pod_condition {
     /// A node was chosen.
     pub const SCHEDULED: &str = "PodScheduled";
@@ -20,13 +20,13 @@ pub mod pod_condition {
     pub const PREEMPTION_BY_SCHEDULER: &str = "PreemptionByScheduler";
 }
 
-/// Node conditions.
+/// Types of node conditions.
 pub mod node_condition {
     /// The node is ready for pods.
     pub const READY: &str = "Ready";
-    /// Memory is short.
+    /// Available memory is below the eviction threshold.
     pub const MEMORY_PRESSURE: &str = "MemoryPressure";
-    /// Disk is short.
+    /// Available disk space or inodes are below the eviction threshold.
     pub const DISK_PRESSURE: &str = "DiskPressure";
     /// Process ids are short.
     pub const PID_PRESSURE: &str = "PIDPressure";
@@ -93,7 +93,7 @@ pub mod stateful_set {
     pub const NOT_STALLED: &str = "NotStalled";
 }
 
-/// StatefulSet conditions.
+/// Types of StatefulSet conditions.
 pub mod stateful_set_condition {
     /// Every wanted pod is available.
     pub const AVAILABLE: &str = "Available";

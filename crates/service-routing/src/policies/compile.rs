@@ -24,11 +24,11 @@ pub type NamespaceLabels = BTreeMap<String, BTreeMap<String, String>>;
 /// The objects that the filters are computed from.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PolicyObjects {
-    /// All policies, by uid.
+    /// The NetworkPolicies of all namespaces, by UID.
     pub policies: BTreeMap<String, Policy>,
-    /// All namespaces.
+    /// The labels of all namespaces.
     pub namespaces: NamespaceLabels,
-    /// The pods of the cluster, by uid.
+    /// The pods of the cluster, by UID.
     pub pods: BTreeMap<String, PolicyPod>,
 }
 

@@ -9,9 +9,9 @@ use crate::model::{Action, Direction, Key, Match, Member, Protocol, Table};
 /// source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Connection {
-    /// The client's address.
+    /// The client's IPv4 address.
     pub source: Ipv4Addr,
-    /// The server's address.
+    /// The server's IPv4 address.
     pub destination: Ipv4Addr,
     /// The protocol, with the server's port; `None` for other protocols, such as ICMP.
     pub port: Option<(Protocol, u16)>,

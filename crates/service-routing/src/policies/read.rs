@@ -17,12 +17,12 @@ use crate::model::{Direction, Protocol};
 /// Longest name of a pod's port; a longer one in a policy matches none.
 const PORT_NAME_BYTES_MAX: usize = 15;
 
-/// A NetworkPolicy.
+/// A NetworkPolicy, parsed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
-    /// Its namespace.
+    /// Namespace of the policy, whose pods it selects.
     pub namespace: String,
-    /// Its name.
+    /// Name of the policy.
     pub name: String,
     /// Its uid, which names its chains and sets.
     pub uid: String,
@@ -59,7 +59,7 @@ pub(super) enum Peer {
     },
 }
 
-/// Destination ports.
+/// The destination ports of a rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Port {
     /// All of a protocol.
@@ -189,9 +189,9 @@ fn range(text: &str) -> Option<Cidr> {
 /// A pod with an address of its own, as far as policies are concerned.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PolicyPod {
-    /// Its namespace.
+    /// Namespace of the pod.
     pub namespace: Text,
-    /// Its address.
+    /// The pod's IPv4 address.
     pub address: Ipv4Addr,
     /// Whether it is connected to this node, which then filters its connections.
     pub is_local: bool,

@@ -4,7 +4,7 @@ use object_model::{Cause, Status, StatusDetails, StatusReason};
 
 use super::managers::{Manager, Operation};
 
-/// The error of an apply.
+/// The error of a server-side apply.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ApplyError {
     /// The applied object does not match its type; in upstream's words.

@@ -113,12 +113,12 @@ impl<'a> ManagerFields<'a> {
         self.fields.decoded()
     }
 
-    /// Replaces its fields.
+    /// Replaces the fields that the manager owns.
     pub fn own(&mut self, fields: FieldSet<'a>) {
         self.fields = Fields::Decoded(fields);
     }
 
-    /// The fields that it owns, out of these.
+    /// The fields of `fields` that the manager owns.
     pub fn shared(&mut self, fields: &FieldSet<'a>) -> FieldSet<'a> {
         match &self.fields {
             Fields::Encoded(encoded) if !fields.overlaps(encoded) => FieldSet::default(),
@@ -126,7 +126,7 @@ impl<'a> ManagerFields<'a> {
         }
     }
 
-    /// Takes fields away.
+    /// Removes fields from those that the manager owns.
     pub fn lose(&mut self, fields: &FieldSet<'a>) {
         match &self.fields {
             Fields::Encoded(encoded) if !fields.overlaps(encoded) => return,
@@ -142,7 +142,7 @@ impl<'a> ManagerFields<'a> {
         *own = own.difference(fields);
     }
 
-    /// Adds fields.
+    /// Adds fields to those that the manager owns.
     pub fn gain(&mut self, fields: FieldSet<'a>) {
         match &self.fields {
             Fields::Encoded(encoded) if fields.is_within(encoded) => return,
@@ -225,7 +225,7 @@ impl<'a> Managers<'a> {
         Some(text)
     }
 
-    /// Removes managers without fields.
+    /// Removes managers that own no field.
     pub fn forget_empty(&mut self) {
         self.0.retain(|_, entry| !entry.is_empty());
     }

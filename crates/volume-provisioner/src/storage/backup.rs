@@ -28,7 +28,7 @@ pub enum Class {
 }
 
 impl Class {
-    /// Its name.
+    /// The name of the StorageClass.
     pub fn name(self) -> &'static str {
         match self {
             Self::Local => "local",
@@ -49,7 +49,7 @@ impl Class {
 pub struct Frozen {
     /// The class of the volume.
     pub class: Class,
-    /// The volume's name.
+    /// Name of the PersistentVolume.
     pub volume: String,
     /// The path of the snapshot.
     pub path: PathBuf,
@@ -62,9 +62,9 @@ pub struct Frozen {
 pub struct UserSnapshot {
     /// The class of the volume that it was made of.
     pub class: Class,
-    /// Its name.
+    /// Name of the snapshot.
     pub name: String,
-    /// The path.
+    /// The path of the snapshot's files.
     pub path: PathBuf,
     /// The used bytes, if they are counted.
     pub bytes: Option<u64>,

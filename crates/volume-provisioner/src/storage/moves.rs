@@ -20,7 +20,7 @@ pub struct MovedVolume<'a> {
     pub driver: Driver,
     /// The id of the move.
     pub id: &'a str,
-    /// The volume.
+    /// Name of the PersistentVolume.
     pub volume: &'a str,
 }
 

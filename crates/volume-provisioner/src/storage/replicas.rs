@@ -16,7 +16,7 @@ use crate::pool::Pool;
 /// A volume with a replica, in an epoch.
 #[derive(Clone, Debug)]
 pub struct ReplicatedVolume {
-    /// The volume.
+    /// Name of the PersistentVolume.
     pub volume: String,
     /// The epoch of the step.
     pub epoch: u32,

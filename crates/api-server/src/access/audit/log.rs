@@ -24,7 +24,7 @@ pub struct LogOptions {
 const TIME: &str = "%Y-%m-%dT%H-%M-%S%.3f";
 const MILLISECOND: SignedDuration = SignedDuration::from_millis(1);
 
-/// An open log.
+/// The audit log's open file, which is rotated at its size limit.
 #[derive(Debug)]
 pub(super) struct Log {
     options: LogOptions,
@@ -46,7 +46,7 @@ impl Log {
         })
     }
 
-    /// Appends one line.
+    /// Appends one event; rotates the file first if it would exceed its size limit.
     pub(super) fn append(&mut self, line: &[u8]) -> io::Result<()> {
         let size = line.len() as u64;
         if self.bytes > 0 && self.bytes + size > self.options.bytes_max {

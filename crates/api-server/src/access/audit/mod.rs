@@ -178,7 +178,7 @@ impl AuditRecord {
         })
     }
 
-    /// Records the impersonated user.
+    /// Records `impersonatedUser` in the event.
     pub(crate) fn acts_as(&mut self, user: &UserInfo) {
         self.event["impersonatedUser"] = user.to_json();
     }

@@ -5,7 +5,7 @@ use serde::Deserialize;
 use crate::http::request_info::RequestInfo;
 use crate::http::user::UserInfo;
 
-/// The error of a policy.
+/// The error of an audit policy file.
 #[derive(Debug, thiserror::Error)]
 pub enum PolicyError {
     /// It is no YAML of the wanted form; unknown fields are errors.
@@ -27,7 +27,7 @@ pub enum PolicyError {
     },
 }
 
-/// The audit level.
+/// `level` of a rule: the parts of a request that are recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 pub(super) enum AuditLevel {
     None,
@@ -47,7 +47,7 @@ impl AuditLevel {
     }
 }
 
-/// The audit stage.
+/// A stage of a request at which an event is recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 pub(super) enum AuditStage {
     RequestReceived,

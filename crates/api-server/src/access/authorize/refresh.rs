@@ -71,7 +71,7 @@ impl Sources {
     }
 }
 
-/// Reads everything once.
+/// Reads all RBAC objects once and returns the revision that they were read at.
 pub(crate) async fn fill(
     rbac: &Rbac,
     store: &dyn Store,

@@ -94,7 +94,7 @@ impl<'a> AdmissionReviewer<'a> {
         Ok(last)
     }
 
-    /// Runs the validating ones.
+    /// Runs the validating policies, then the validating webhooks.
     pub(super) async fn judge(
         &mut self,
         registrations: &Registrations,

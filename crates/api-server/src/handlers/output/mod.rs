@@ -32,7 +32,7 @@ pub(crate) struct OutputFormat {
 }
 
 impl OutputFormat {
-    /// Reads `Accept` and `includeObject`.
+    /// Reads the `Accept` header and the parameter `includeObject`.
     pub(crate) fn of(call: &Call, resource: &Resource) -> Result<Self, Status> {
         let info = resource.info();
         let known = || protobuf::is_known(&info.api_version(), info.kind);

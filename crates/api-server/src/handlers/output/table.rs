@@ -45,7 +45,7 @@ impl Include {
     }
 }
 
-/// The style of a table.
+/// The version of a Table and the parts that it has.
 #[derive(Clone, Copy)]
 pub(crate) struct TableStyle {
     pub(crate) version: &'static str,

@@ -19,7 +19,7 @@ pub(crate) struct Columns {
     pub(crate) cells: fn(&Value) -> Vec<Value>,
 }
 
-/// Answers with one object.
+/// Answers with one object that is computed, not stored.
 pub(crate) fn virtual_object(
     call: &Call,
     info: &KindInfo<'_>,
@@ -41,7 +41,7 @@ pub(crate) fn virtual_object(
     }
 }
 
-/// Answers with a list.
+/// Answers with a list of objects that are computed, not stored.
 pub(crate) async fn virtual_list(
     call: &Call,
     info: &KindInfo<'_>,

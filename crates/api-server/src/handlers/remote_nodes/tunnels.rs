@@ -31,7 +31,7 @@ struct Open {
 /// The open tunnels of each node, the oldest first.
 type Table = BTreeMap<String, Vec<Open>>;
 
-/// The open tunnels.
+/// The open tunnels of nodes, by node name.
 #[derive(Default)]
 pub(crate) struct Tunnels {
     table: Mutex<Table>,

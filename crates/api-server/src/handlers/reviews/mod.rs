@@ -14,7 +14,7 @@ use crate::http::call::Call;
 use crate::http::decode;
 use crate::http::reply::Reply;
 
-/// Answers a review.
+/// Answers a review such as SubjectAccessReview or TokenReview: sets its status, stores nothing.
 pub(crate) async fn answer(
     access: &Access,
     info: &KindInfo<'_>,

@@ -23,7 +23,7 @@ use crate::objects::write_request::{
 /// The content type of such a patch: YAML, of which JSON is a part.
 pub(crate) const APPLY: &str = "application/apply-patch+yaml";
 
-/// An applied configuration.
+/// The configuration that a client sends with server-side apply.
 pub(crate) struct Configuration {
     pub(crate) value: Value,
     pub(crate) warnings: Vec<String>,

@@ -57,7 +57,7 @@ pub(crate) struct DeleteOptions {
     dry_run: Option<Vec<String>>,
 }
 
-/// The preconditions.
+/// `preconditions` of `DeleteOptions`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct Preconditions {
@@ -172,7 +172,7 @@ impl DeleteOptions {
         }
     }
 
-    /// Checks the preconditions.
+    /// Refuses with 409 if the object has another UID or resourceVersion than `preconditions` name.
     pub(crate) fn check(&self, resource: &Resource, object: &Value) -> Result<(), Status> {
         let Some(preconditions) = &self.preconditions else {
             return Ok(());

@@ -35,7 +35,7 @@ enum Form {
     Strategic,
 }
 
-/// A decoded patch.
+/// A decoded patch: JSON patch, merge patch or strategic merge patch.
 pub(crate) struct Patch {
     form: Form,
     /// The patch, until it is merged into an object.
@@ -182,7 +182,7 @@ pub(crate) fn is_apply(call: &Call) -> bool {
     content_type(&call.parts.headers) == APPLY
 }
 
-/// Answers a PATCH.
+/// Answers a PATCH request, server-side apply included.
 pub(crate) async fn answer(
     writer: Writer<'_>,
     resource: &Resource,

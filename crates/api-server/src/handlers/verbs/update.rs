@@ -37,7 +37,7 @@ pub(crate) const MODIFIED: &str = "the object has been modified; please apply yo
 /// Computes the new object from the stored one; called again after each conflict.
 pub(crate) type Change<'c> = dyn FnMut(&Value) -> Result<Value, Status> + Send + 'c;
 
-/// Answers a PUT.
+/// Answers a PUT request.
 pub(crate) async fn answer(
     writer: Writer<'_>,
     resource: &Resource,

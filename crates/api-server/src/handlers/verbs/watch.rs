@@ -50,7 +50,7 @@ enum Beginning {
     Now,
 }
 
-/// Answers a watch.
+/// Answers a watch with a stream of events.
 pub(crate) async fn answer(
     objects: &Arc<Objects>,
     metrics: &Arc<Metrics>,

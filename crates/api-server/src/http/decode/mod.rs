@@ -88,7 +88,7 @@ pub(crate) fn unsupported(found: &str, accepted: &[&str]) -> Status {
     Status::new(StatusReason::UnsupportedMediaType, text)
 }
 
-/// Decodes JSON.
+/// Decodes JSON; duplicate fields are listed in the result.
 pub(crate) fn json(bytes: &[u8]) -> Result<Decoded, String> {
     if bytes.is_empty() {
         return Err("the body is empty".to_owned());

@@ -11,7 +11,7 @@ use crate::http::limits::DEPTH_MAX;
 /// Most duplicates that are remembered.
 const DUPLICATES_MAX: usize = 20;
 
-/// The findings of decoding.
+/// The duplicate fields and the number of nodes that decoding has counted.
 pub(super) struct DecodeFindings {
     duplicates: RefCell<Vec<String>>,
     nodes: Cell<usize>,
@@ -53,7 +53,7 @@ impl fmt::Display for Place<'_> {
     }
 }
 
-/// Reads one value.
+/// Decodes one JSON value at a place of the tree.
 pub(super) struct Seed<'p> {
     notes: &'p DecodeFindings,
     place: Place<'p>,

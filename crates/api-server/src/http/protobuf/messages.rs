@@ -43,7 +43,7 @@ impl ValueKind {
 /// A field of a message.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Field {
-    /// Its name in JSON.
+    /// The field's name in JSON.
     pub(super) name: &'static str,
     /// Number and wire type; those of an entry for a map.
     pub(super) tag: u32,
@@ -127,7 +127,7 @@ impl Message {
     }
 }
 
-/// All messages.
+/// The messages of all kinds that have a protobuf form.
 #[derive(Debug)]
 pub(super) struct Messages {
     all: Vec<Message>,

@@ -11,7 +11,7 @@ use crate::http::decode::{Decoded, json};
 use crate::http::limits::DEPTH_MAX;
 use object_model::protobuf::{Reader, Wire};
 
-/// Decodes an object.
+/// Decodes an object with Kubernetes' envelope (`k8s\0` and `runtime.Unknown`).
 pub(crate) fn read(bytes: &[u8]) -> Result<Decoded, String> {
     let unknown = bytes
         .strip_prefix(MAGIC)

@@ -65,7 +65,7 @@ impl<'t> Repeats<'t> {
         }
     }
 
-    /// Begins an object.
+    /// Starts the next object of a list.
     pub(super) fn begin(&mut self) {
         self.object = self.object.wrapping_add(1);
         self.missed.clear();

@@ -96,12 +96,12 @@ enum ValueContent<'t> {
 }
 
 impl<'t> Transcoder<'t> {
-    /// For single objects.
+    /// A transcoder for single objects: no encodings are kept.
     pub(super) fn new(messages: &'static Messages) -> Self {
         Self::with(messages, Repeats::default())
     }
 
-    /// For the objects of a list.
+    /// A transcoder for the objects of a list: encodings of equal fields are kept and reused.
     pub(super) fn of_list(messages: &'static Messages) -> Self {
         Self::with(messages, Repeats::new(messages.slots))
     }

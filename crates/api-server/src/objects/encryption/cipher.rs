@@ -9,7 +9,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 /// The prefix of every encrypted value; no JSON object begins with it.
 pub(super) const SEALED: &[u8] = b"k8s:enc:";
 
-/// A named key.
+/// An encryption key and the prefix of the values that it encrypts.
 pub(super) struct Key {
     /// The prefix of values encrypted with this key.
     mark: Vec<u8>,

@@ -21,7 +21,7 @@ impl ManagedFields {
         Ok(Self(list))
     }
 
-    /// The JSON text.
+    /// The JSON text of `metadata.managedFields`.
     pub(crate) fn text(&self) -> &str {
         // Checked when it was made.
         std::str::from_utf8(&self.0).unwrap_or_default()

@@ -56,7 +56,7 @@ impl Objects {
         }
     }
 
-    /// One object as stored.
+    /// Reads one object in its stored form; `None` if there is none.
     pub(crate) async fn read(
         &self,
         resource: &Resource,
@@ -109,7 +109,7 @@ impl Objects {
         self.decoded.get(stored, || decode(resource, stored))
     }
 
-    /// Many objects as stored.
+    /// Reads a range of keys in their stored form.
     pub(crate) async fn read_range(&self, range: Range) -> Result<RangeResult, Status> {
         self.store.range(range).await.map_err(|e| refusal(&e))
     }

@@ -47,7 +47,7 @@ impl Parts {
         self.0.is_empty()
     }
 
-    /// The names and texts.
+    /// The parts: the name of each, and its JSON text.
     pub(super) fn texts(&self) -> &[(&'static str, Bytes)] {
         &self.0
     }

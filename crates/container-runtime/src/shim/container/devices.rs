@@ -42,7 +42,7 @@ const USUAL: [(&str, u32, u32); 6] = [
     ("/dev/tty", 5, 0),
 ];
 
-/// The null device.
+/// The path of the null device.
 pub(crate) const NULL: &str = "/dev/null";
 
 /// Names in `/dev` that every container has of its own.

@@ -52,7 +52,7 @@ pub(crate) struct LaunchInput {
     pub size: Option<TerminalSize>,
     /// Makes the terminal the container's `/dev/console` too.
     pub console: bool,
-    /// Pipe for a `StartError`.
+    /// Pipe to which a [`StartError`](crate::StartError) is written.
     pub status: RawFd,
 }
 
@@ -389,7 +389,7 @@ fn reset_signals() -> io::Result<()> {
     Ok(())
 }
 
-/// Sets the size of a terminal.
+/// Sets the window size of a terminal (`TIOCSWINSZ`).
 pub(crate) fn set_terminal_size<F: std::os::fd::AsFd>(
     terminal: F,
     size: TerminalSize,

@@ -45,7 +45,7 @@ pub(crate) struct StdioSetup {
 }
 
 impl StreamEnds {
-    /// Makes both ends.
+    /// Opens a terminal socket or pipes: the ends of the process, and those of the shim.
     pub fn open(wiring: StdioSetup) -> io::Result<(StreamEnds, Streams)> {
         if wiring.tty {
             let (ours, theirs) = worker::terminal_socket()?;
@@ -122,7 +122,7 @@ fn set_nonblocking<F: AsFd>(fd: F) -> io::Result<()> {
     Ok(rustix::fs::fcntl_setfl(&fd, flags | OFlags::NONBLOCK)?)
 }
 
-/// A started process.
+/// A process that was started in a container, with the shim's ends of its streams.
 #[derive(Debug)]
 pub(crate) struct Process {
     pub owner: Owner,

@@ -61,11 +61,11 @@ pub(crate) struct RootPlan {
     pub devices: Vec<DeviceNode>,
     /// Symbolic links: their targets and their paths.
     pub links: &'static [(&'static str, &'static str)],
-    /// The pod's volume mounts.
+    /// Mounts of the pod's volumes, in the order of the specification.
     pub volumes: Vec<RootMount>,
     /// Paths that are mounted again, read-only.
     pub write_protected: Vec<&'static str>,
-    /// Paths that are covered.
+    /// Paths that are covered by an empty file or directory.
     pub masked: &'static [&'static str],
     /// Whether the root is read-only outside of other mounts.
     pub read_only: bool,

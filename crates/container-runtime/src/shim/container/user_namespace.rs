@@ -74,7 +74,7 @@ impl UserNamespace {
         become_root()
     }
 
-    /// The namespace's file.
+    /// The file descriptor of the namespace.
     pub fn handle(&self) -> &File {
         &self.handle
     }

@@ -48,7 +48,7 @@ impl WorkerReport {
     }
 }
 
-/// A running worker.
+/// A process of the shim that sets up one container.
 #[derive(Debug)]
 pub(crate) struct Worker {
     pub pid: i32,
@@ -94,12 +94,12 @@ impl Worker {
     }
 }
 
-/// Paths of one container.
+/// The paths of one container on the node.
 #[derive(Clone, Debug)]
 pub(crate) struct ContainerPaths {
-    /// Its directory.
+    /// Its state directory.
     pub dir: PathBuf,
-    /// Its control group.
+    /// The name of its control group, for all controllers.
     pub cgroup: String,
 }
 

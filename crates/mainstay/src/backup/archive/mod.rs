@@ -19,7 +19,7 @@ pub use placing::{place, set_modified};
 pub use reading::{Item, incomplete, read, read_stream};
 pub use writing::{CopyFidelity, TreeActivity, Writer, write_whole};
 
-/// The last entry.
+/// The name of the last entry, which has the checksums of all others.
 pub const CHECKSUMS: &str = "checksums.json";
 /// The format that is written, and the newest that is read.
 const FORMAT: u32 = 1;

@@ -15,17 +15,17 @@ use super::{ATTRIBUTE_PREFIX, CHECKSUMS, Checksums, FORMAT, MODIFIED, Summing, h
 
 /// An entry of an archive.
 pub struct Item<'a> {
-    /// Its path.
+    /// Its path in the archive.
     pub path: PathBuf,
     /// The target of a link.
     pub link: Option<PathBuf>,
-    /// Type, mode, owner.
+    /// The tar header: type, mode, owner.
     pub header: Header,
-    /// Extended attributes.
+    /// Extended attributes: names and values.
     pub attributes: Vec<(String, Vec<u8>)>,
     /// The exact time of its last change, seconds and nanoseconds, where the archive has it.
     pub modified: Option<(i64, i64)>,
-    /// Its content.
+    /// The content of a regular file; empty for others.
     pub content: &'a mut dyn Read,
 }
 

@@ -91,7 +91,7 @@ impl Writer {
 }
 
 impl<W: Write> Writer<W> {
-    /// Begins an archive.
+    /// An archive that is written to `stream`.
     pub fn over(stream: W, fidelity: CopyFidelity) -> Self {
         Self {
             builder: Builder::new(stream),

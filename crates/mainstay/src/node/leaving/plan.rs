@@ -51,7 +51,7 @@ pub fn losses(node: &str, evicted: &[&Pod], volumes: &[PersistentVolume]) -> Vec
     losses.into_iter().collect()
 }
 
-/// Namespace and name.
+/// `NAMESPACE/NAME`, for messages.
 pub fn shown(meta: &ObjectMeta) -> String {
     let namespace = meta.namespace.as_deref().unwrap_or_default();
     format!("{namespace}/{}", meta.name.as_deref().unwrap_or_default())

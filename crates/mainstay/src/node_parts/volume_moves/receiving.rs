@@ -95,7 +95,7 @@ impl Receiving {
         }
     }
 
-    /// Ends the task.
+    /// Closes the input and waits for the end of the task.
     pub(super) async fn close(self) {
         drop(self.parts);
         self.task.await.ok();

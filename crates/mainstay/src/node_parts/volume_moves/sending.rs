@@ -80,7 +80,7 @@ impl Sending {
         }
     }
 
-    /// Ends the task.
+    /// Closes the output and waits for the end of the task.
     pub(super) async fn close(self) {
         drop(self.parts);
         if let Some(task) = self.task {

@@ -44,17 +44,17 @@ pub fn name(host: &str, number: usize) -> String {
     format!("{host}-{number}")
 }
 
-/// The inputs of the nodes.
+/// The inputs of the further nodes on this machine.
 pub struct NodeInputs<'a> {
     /// The settings of the cluster.
     pub settings: &'a Settings,
     /// The instance's name in the kernel.
     pub instance_id: &'a str,
-    /// The switch.
+    /// The virtual switch that connects them.
     pub switch: &'a NodeSwitch,
     /// The URL of the API server on the switch.
     pub server: String,
-    /// The certificate authority, PEM.
+    /// The certificate of the cluster's authority, in PEM.
     pub ca_pem: &'a str,
 }
 
@@ -96,7 +96,7 @@ impl FurtherNodes {
         Ok(further)
     }
 
-    /// Whether there are none.
+    /// Whether the cluster has no further nodes.
     pub fn is_empty(&self) -> bool {
         self.processes.is_empty()
     }

@@ -29,11 +29,11 @@ const RESTART_MAX: Duration = Duration::from_secs(60);
 pub struct NodeStart {
     /// The node's name, which is the host name in its process.
     pub name: String,
-    /// Its network namespace.
+    /// The path of its network namespace.
     pub namespace: PathBuf,
-    /// The program with its arguments.
+    /// The path of the program.
     pub program: PathBuf,
-    /// The arguments.
+    /// The program's arguments.
     pub arguments: Vec<OsString>,
     /// The file with the token of a node that has to join. It is removed when all nodes have joined.
     pub token_file: Option<PathBuf>,

@@ -11,9 +11,9 @@ use crate::pod_row::{PodRow, PodRows, in_namespace};
 /// A set that is shown.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct WatchedSet {
-    /// Namespace.
+    /// Namespace of the set.
     pub namespace: String,
-    /// Name.
+    /// Name of the set.
     pub name: String,
 }
 
@@ -32,14 +32,14 @@ impl WatchedSet {
     }
 }
 
-/// The progress of a set.
+/// The state of a set and of its pods at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SetProgress {
-    /// The set.
+    /// The namespace and the name of the set.
     pub set: WatchedSet,
     /// Whether it is there; not before it is made, and after it was deleted.
     pub exists: bool,
-    /// Its ordinals, in order.
+    /// A row for each ordinal, in order.
     pub rows: Vec<PodRow>,
 }
 

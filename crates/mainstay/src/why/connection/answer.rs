@@ -18,18 +18,18 @@ use service_routing::{
 
 use super::question::{Destination, PortWord, ServerKind};
 
-/// The objects that decide.
+/// The objects that decide whether a connection passes.
 #[derive(Clone, Debug, Default)]
 pub struct Observed {
     /// The pods of both namespaces.
     pub pods: Vec<PodView>,
     /// The policies of both namespaces.
     pub policies: Vec<NetworkPolicy>,
-    /// Both namespaces.
+    /// The namespaces of the client and of the destination.
     pub namespaces: Vec<Namespace>,
     /// The Service of the question.
     pub service: Option<Service>,
-    /// Its EndpointSlices.
+    /// The EndpointSlices of the Service.
     pub slices: Vec<EndpointSlice>,
     /// The addresses of the client's node.
     pub own_node: BTreeSet<Ipv4Addr>,
@@ -63,7 +63,7 @@ pub struct ConnectionQuestion<'q> {
 #[error("{0}")]
 pub struct NoAnswer(pub String);
 
-/// The answer.
+/// The answer to a question about one connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConnectionAnswer {
     pub client: ObjectName,

@@ -10,7 +10,7 @@ use super::answer::{
 const WAYS_MAX: usize = 8;
 
 impl ConnectionVerdict {
-    /// The value in JSON.
+    /// The verdict as the JSON output names it.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Passes => "Passes",
@@ -142,7 +142,7 @@ impl ConnectionAnswer {
         lines.extend(commands);
     }
 
-    /// The answer as JSON.
+    /// The answer as the JSON output of `mainstay why`.
     pub fn json(&self) -> Value {
         let ways: Vec<Value> = self.ways.iter().map(way_value).collect();
         json!({

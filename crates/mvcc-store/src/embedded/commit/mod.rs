@@ -110,7 +110,7 @@ impl Drop for AbortOnPanic {
 }
 
 impl Committer {
-    /// Prepares the thread's state.
+    /// The state of the commit thread before its first request.
     pub(crate) fn new(
         shared: Arc<Shared>,
         disk: Box<dyn GroupStorage>,

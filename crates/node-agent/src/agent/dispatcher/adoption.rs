@@ -24,7 +24,7 @@ use crate::worker::{PodConfirmation, WorkerStart};
 
 /// A pod of a former agent that has no worker yet.
 pub struct AdoptablePod {
-    /// Its object and record.
+    /// The object and the record that the former agent stored.
     pub found: FoundPod,
     /// Its sandbox, if there is one.
     pub sandbox: Option<Sandbox>,

@@ -73,7 +73,7 @@ fn uid_of(pod: &Pod) -> String {
 }
 
 impl Dispatcher {
-    /// A dispatcher without workers.
+    /// A dispatcher that has no pods yet.
     pub fn new(
         context: Arc<WorkerContext>,
         monitor: Arc<Monitor>,

@@ -78,7 +78,7 @@ impl<'s> Subject<'s> {
     }
 }
 
-/// Answers `/metrics/cadvisor`.
+/// Answers `/metrics/cadvisor` with the usage of containers and pods.
 pub async fn answer(sources: Sources) -> Result<Response<BoxBody>, Box<Status>> {
     let made = tokio::task::spawn_blocking(move || page(&sources)).await;
     let page =

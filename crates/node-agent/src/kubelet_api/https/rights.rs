@@ -6,7 +6,7 @@ use http::Method;
 /// A right on a subresource of the node. Any of the subresources is enough.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rights {
-    /// The verb.
+    /// The verb of the SubjectAccessReview: `get` or `create`.
     pub verb: &'static str,
     /// The subresources, the narrowest first.
     pub subresources: &'static [&'static str],

@@ -16,9 +16,9 @@ const KEYRING: &str = "/etc/ceph/keyring";
 pub struct Source {
     /// The monitors, as the volume names them.
     pub monitors: Vec<String>,
-    /// The pool.
+    /// Name of the RADOS pool.
     pub pool: String,
-    /// The image.
+    /// Name of the image in the pool.
     pub image: String,
     /// The user, without `client.`.
     pub user: String,
@@ -26,18 +26,18 @@ pub struct Source {
     pub keyring: String,
     /// The Secret with the user's key.
     pub secret: Option<SecretName>,
-    /// The file system.
+    /// The type of the file system, if the volume names one.
     pub file_system: Option<String>,
-    /// Whether nothing is written.
+    /// Whether the image is mapped read-only.
     pub read_only: bool,
 }
 
-/// A Secret.
+/// The coordinates of a Secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SecretName {
-    /// Its namespace.
+    /// Namespace of the Secret.
     pub namespace: String,
-    /// Its name.
+    /// Name of the Secret.
     pub name: String,
     /// Whether the Secret must be of the type `kubernetes.io/rbd`.
     pub is_typed: bool,
@@ -132,11 +132,11 @@ pub fn address(monitor: &str) -> Option<SocketAddr> {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Image {
-    /// Addresses of the monitors.
+    /// Addresses of the monitors, `HOST:PORT`.
     pub monitors: Vec<String>,
-    /// The pool.
+    /// Name of the RADOS pool.
     pub pool: String,
-    /// The image.
+    /// Name of the image in the pool.
     pub name: String,
 }
 
@@ -151,7 +151,7 @@ impl Image {
                 .any(|monitor| other.monitors.contains(monitor))
     }
 
-    /// As `rbd` names it.
+    /// `POOL/IMAGE`, as the program `rbd` writes it.
     pub fn shown(&self) -> String {
         format!("{}/{}", self.pool, self.name)
     }
@@ -183,12 +183,12 @@ pub fn line(image: &Image, user: &str, key: Option<&str>, access: ImageMapping) 
     format!("{monitors} {options} {} {} -", image.pool, image.name)
 }
 
-/// A mapped image.
+/// An RBD device that the kernel has mapped.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Device {
-    /// Its number.
+    /// The number of the device: `/dev/rbdN`.
     pub id: u32,
-    /// The image.
+    /// The image that it shows.
     pub image: Image,
     /// Whether it was mapped with the lock.
     pub is_locked: bool,
@@ -201,13 +201,13 @@ pub struct Device {
 pub struct Attributes<'a> {
     /// `config_info`: the line that it was mapped by.
     pub config: &'a str,
-    /// `pool`.
+    /// `pool`: name of the pool.
     pub pool: &'a str,
-    /// `name`.
+    /// `name`: name of the image.
     pub name: &'a str,
-    /// `current_snap`.
+    /// `current_snap`: name of the snapshot, or `-`.
     pub snapshot: &'a str,
-    /// `client_addr`.
+    /// `client_addr`: address of the kernel in the cluster.
     pub client: &'a str,
 }
 

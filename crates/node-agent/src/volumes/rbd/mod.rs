@@ -59,7 +59,7 @@ pub(super) struct Usage {
     pub is_block: bool,
     /// Whether other nodes may write to it at the same time.
     pub is_shared: bool,
-    /// Options of the mount.
+    /// Mount options of the file system.
     pub options: Vec<String>,
     /// Whether the containers only read.
     pub read_only: bool,

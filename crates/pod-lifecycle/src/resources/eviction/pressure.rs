@@ -17,7 +17,7 @@ pub enum Condition {
 }
 
 impl Condition {
-    /// The condition's type.
+    /// The type of the Node condition.
     pub fn name(self) -> &'static str {
         match self {
             Self::DiskPressure => "DiskPressure",
@@ -26,12 +26,12 @@ impl Condition {
     }
 }
 
-/// The available amount of a resource.
+/// The available amount of a resource and its capacity, in bytes or inodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ResourceObservation {
-    /// The available amount.
+    /// The available amount, in bytes or inodes.
     pub available: i64,
-    /// The capacity.
+    /// The capacity, in bytes or inodes.
     pub capacity: i64,
 }
 
@@ -41,11 +41,11 @@ pub type ResourceObservations = BTreeMap<Signal, ResourceObservation>;
 /// A threshold that is not met.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shortage {
-    /// The resource.
+    /// The eviction signal whose threshold is not met.
     pub signal: Signal,
-    /// The threshold.
+    /// The threshold, in bytes or inodes.
     pub threshold: i64,
-    /// The available amount.
+    /// The available amount, in bytes or inodes.
     pub available: i64,
 }
 
@@ -83,12 +83,12 @@ impl NodePressure {
         Self { last_seen }
     }
 
-    /// Whether the condition holds.
+    /// Whether the Node condition is true.
     pub fn has(&self, condition: Condition) -> bool {
         self.last_seen.contains_key(&condition)
     }
 
-    /// The conditions that hold.
+    /// The Node conditions that are true.
     pub fn conditions(&self) -> BTreeSet<Condition> {
         self.last_seen.keys().copied().collect()
     }

@@ -20,16 +20,16 @@ const GRACE_SECONDS: i64 = 1;
 /// A pod's usage of the missing resource.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PodUsage {
-    /// The total.
+    /// The usage of the whole pod, in bytes or inodes.
     pub total: i64,
     /// The containers' parts by name; volumes, for instance, belong to none.
     pub containers: Vec<(String, i64)>,
 }
 
-/// A candidate for eviction.
+/// A pod that can be evicted.
 #[derive(Clone, Copy, Debug)]
 pub struct Candidate<'a> {
-    /// The pod.
+    /// The pod with its priority and requests.
     pub pod: &'a Pod,
     /// Its usage; `None` if it is unknown.
     pub usage: Option<&'a PodUsage>,

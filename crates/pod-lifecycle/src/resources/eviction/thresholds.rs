@@ -36,7 +36,7 @@ pub enum Resource {
 }
 
 impl Signal {
-    /// All signals.
+    /// All eviction signals.
     pub const ALL: [Self; 5] = [
         Self::MemoryAvailable,
         Self::NodefsAvailable,
@@ -56,7 +56,7 @@ impl Signal {
         }
     }
 
-    /// The signal's resource.
+    /// The resource that the signal measures.
     pub fn resource(self) -> Resource {
         match self {
             Self::MemoryAvailable => Resource::Memory,
@@ -122,12 +122,12 @@ impl Amount {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Thresholds(BTreeMap<Signal, Amount>);
 
-/// An invalid threshold.
+/// An eviction threshold that does not parse.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InvalidThreshold {
-    /// The text.
+    /// The threshold as written, for instance `memory.available<100Mi`.
     pub text: String,
-    /// The error.
+    /// The rule that it breaks.
     pub reason: &'static str,
 }
 
@@ -159,12 +159,12 @@ impl Default for Thresholds {
 }
 
 impl Thresholds {
-    /// No thresholds.
+    /// No thresholds: nothing is evicted.
     pub fn none() -> Self {
         Self(BTreeMap::new())
     }
 
-    /// Each threshold.
+    /// Each signal with its threshold.
     pub fn iter(&self) -> impl Iterator<Item = (Signal, Amount)> {
         self.0.iter().map(|(signal, amount)| (*signal, *amount))
     }

@@ -9,27 +9,27 @@ pub use request::{Request, RequestError, end_of_validity};
 #[cfg(test)]
 pub(crate) use request::tests;
 
-/// API group.
+/// The API group of CertificateSigningRequests.
 pub const GROUP: &str = "certificates.k8s.io";
 
 /// The signers that every cluster has.
 pub mod signer {
-    /// Clients of the API.
+    /// Signer of client certificates for the API server.
     pub const API_CLIENT: &str = "kubernetes.io/kube-apiserver-client";
-    /// Nodes as clients of the API.
+    /// Signer of client certificates of nodes.
     pub const NODE_CLIENT: &str = "kubernetes.io/kube-apiserver-client-kubelet";
-    /// Nodes as servers.
+    /// Signer of server certificates of nodes.
     pub const NODE_SERVING: &str = "kubernetes.io/kubelet-serving";
-    /// From before signers had names.
+    /// Signer of requests from before signers had names.
     pub const LEGACY: &str = "kubernetes.io/legacy-unknown";
 }
 
-/// Types of conditions.
+/// Types of conditions of a CertificateSigningRequest.
 pub mod condition {
-    /// The signer may sign.
+    /// The request is approved: its signer may sign.
     pub const APPROVED: &str = "Approved";
-    /// The signer must not sign.
+    /// The request is denied: its signer must not sign.
     pub const DENIED: &str = "Denied";
-    /// The signer could not sign.
+    /// The signer could not sign the request.
     pub const FAILED: &str = "Failed";
 }

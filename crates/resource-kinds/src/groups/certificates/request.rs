@@ -23,13 +23,13 @@ pub struct Request {
     pub common_name: String,
     /// The organizations, in their order.
     pub organizations: Vec<String>,
-    /// Alternative names: DNS.
+    /// Subject alternative names: DNS names.
     pub dns: Vec<String>,
-    /// Alternative names: addresses.
+    /// Subject alternative names: IP addresses.
     pub addresses: Vec<IpAddr>,
-    /// Alternative names: electronic mail.
+    /// Subject alternative names: e-mail addresses.
     pub emails: Vec<String>,
-    /// Alternative names: URIs.
+    /// Subject alternative names: URIs.
     pub uris: Vec<String>,
 }
 

@@ -24,19 +24,19 @@ pub const SECRET_LENGTH: usize = 16;
 
 /// The keys of a Secret's data.
 pub mod key {
-    /// The identifier.
+    /// The public part of the token.
     pub const ID: &str = "token-id";
-    /// The secret part.
+    /// The secret part of the token.
     pub const SECRET: &str = "token-secret";
     /// The end of the token, as RFC 3339.
     pub const EXPIRATION: &str = "expiration";
-    /// Whether the token authenticates.
+    /// Whether the token authenticates requests: `true`.
     pub const AUTHENTICATION: &str = "usage-bootstrap-authentication";
     /// Whether the token signs the ConfigMap `cluster-info`.
     pub const SIGNING: &str = "usage-bootstrap-signing";
     /// Groups of the user besides [`super::GROUP`], separated by commas.
     pub const GROUPS: &str = "auth-extra-groups";
-    /// A description for users.
+    /// A description of the token for users.
     pub const DESCRIPTION: &str = "description";
 }
 
@@ -45,7 +45,7 @@ pub mod key {
 pub struct TokenParts<'a> {
     /// The public part; it names the Secret.
     pub id: &'a str,
-    /// The secret part.
+    /// The secret part of the token.
     pub secret: &'a str,
 }
 

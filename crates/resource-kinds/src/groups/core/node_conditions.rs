@@ -14,7 +14,7 @@ pub fn is_lost(node: &Node) -> bool {
     ready(node).is_some_and(|condition| condition.status == "Unknown")
 }
 
-/// The condition `Ready`.
+/// The node's condition `Ready`, if it has one.
 pub fn ready(node: &Node) -> Option<&NodeCondition> {
     let status = node.status.as_ref()?;
     let mut conditions = status.conditions.iter().flatten();

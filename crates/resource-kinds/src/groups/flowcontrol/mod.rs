@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::validation::field::Field;
 
-/// The API group.
+/// The API group of FlowSchemas and PriorityLevelConfigurations.
 pub const GROUP: &str = "flowcontrol.apiserver.k8s.io";
 /// The resource of FlowSchemas.
 pub const SCHEMAS: &str = "flowschemas";

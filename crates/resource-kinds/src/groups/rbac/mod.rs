@@ -6,5 +6,5 @@ mod role_binding;
 pub use role::{ClusterRole, Role};
 pub use role_binding::{ClusterRoleBinding, RoleBinding};
 
-/// The group's name.
+/// The API group of Roles and RoleBindings.
 pub(crate) const GROUP: &str = "rbac.authorization.k8s.io";

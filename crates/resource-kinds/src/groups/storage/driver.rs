@@ -17,7 +17,7 @@ pub const VOLUME_PREFIX: &str = "pvc-";
 /// its claim (statefulset.md §11.10).
 pub const REMOVAL_FINALIZER: &str = "external-provisioner.volume.kubernetes.io/finalizer";
 
-/// The built-in drivers.
+/// The built-in provisioners of volumes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Driver {
     /// A directory of the host's own file system.

@@ -36,7 +36,7 @@ pub enum OnDelete {
 pub struct NfsClass {
     /// Name or address of the server.
     pub server: String,
-    /// The exported directory.
+    /// The path that the server exports.
     pub path: String,
     /// The pattern of the directories' names; without one they are named for the claim and the volume.
     pub path_pattern: Option<String>,

@@ -83,11 +83,11 @@ impl Stage {
 pub struct VolumeMove {
     /// The name of this move: letters and digits, different from that of any other move.
     pub id: String,
-    /// The node with the data at the beginning.
+    /// Name of the node that has the data when the move starts.
     pub from: String,
-    /// The target node.
+    /// Name of the node that the data moves to.
     pub to: String,
-    /// The progress.
+    /// The stage that the move has reached.
     pub stage: Stage,
     /// The size of the data in bytes, once it was measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -50,10 +50,10 @@ pub enum Stage {
     Ended,
 }
 
-/// A promotion.
+/// The promotion of a replica after the loss of its primary.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Recovery {
-    /// The lost node.
+    /// Name of the node that was lost.
     pub from: String,
     /// The recovery point, in milliseconds since 1970: each write that ended before it is in the copy.
     pub time: i64,
@@ -62,7 +62,7 @@ pub struct Recovery {
 /// The kept state of a primary that returned after another one was promoted.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Divergence {
-    /// Its node.
+    /// Name of the node with the snapshot.
     pub node: String,
     /// The name of its read-only snapshot, in the pool's directory `snapshots`.
     pub snapshot: String,
@@ -85,17 +85,17 @@ pub struct VolumeReplication {
     /// Nodes that had copies or the volume, and remove them when they return.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub former: Vec<String>,
-    /// Seconds between two copies.
+    /// The time between two copies, in seconds.
     pub interval_seconds: u32,
     /// Seconds for which the node of the replica may be lost before another node replaces it.
     #[serde(default = "replacement_default")]
     pub replacement_seconds: u32,
-    /// The progress.
+    /// The stage that replication has reached.
     pub stage: Stage,
     /// The time of the last complete copy on the replica, in milliseconds since 1970.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last: Option<i64>,
-    /// The last promotion.
+    /// The last promotion of a replica.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recovery: Option<Recovery>,
     /// The states of former primaries that differ from the promoted copy.
@@ -113,9 +113,9 @@ fn replacement_default() -> u32 {
 /// The parameters of a class whose volumes have a replica, in seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Parameters {
-    /// Between two copies.
+    /// The time between two copies.
     pub interval: u32,
-    /// From the loss of a replica's node to the choice of another node.
+    /// The time from the loss of a replica's node to the choice of another node.
     pub replacement: u32,
 }
 

@@ -139,7 +139,7 @@ fn claim_names(spec: &Field<'_, '_>) -> Vec<FieldError> {
     metadata::duplicates(&spec.get("volumeClaimTemplates"), "metadata.name")
 }
 
-/// `statefulset.md` 5.17
+/// Checks the counts of a status (statefulset.md 5.17).
 pub(super) fn status(object: &Value, old: &Value) -> Vec<FieldError> {
     let status = Field::of(object, "status");
     let count = |field: &str| status.get(field).int().unwrap_or_default();

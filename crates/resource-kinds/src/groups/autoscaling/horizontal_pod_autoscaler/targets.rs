@@ -7,7 +7,7 @@ use crate::validation::field::Field;
 /// Metrics that are shown; of others only how many there are.
 const SHOWN_MAX: usize = 2;
 
-/// `cpu: 12%/80%`
+/// The cell `TARGETS`, for instance `cpu: 12%/80%`.
 pub(super) fn shown(object: &Value) -> String {
     let metrics = Field::of(object, "spec.metrics");
     let measured = object["status"]["currentMetrics"].as_array();
