@@ -1,7 +1,7 @@
 //! Links the program to a fixed place in memory.
 //!
 //! A program that may be loaded anywhere has three megabytes of tables (of functions, mostly) that are
-//! written anew in each process, when it starts. There is a process for each container, which needs next
+//! written again in each process, when it starts. There is a process for each container, which needs next
 //! to nothing else; at a fixed place the tables are the file's, and shared by all. Stacks, heaps and
 //! libraries are where chance puts them, as before.
 

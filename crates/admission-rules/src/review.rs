@@ -9,7 +9,7 @@ use crate::webhook::Webhook;
 /// The response of a webhook.
 #[derive(Clone, Debug, PartialEq)]
 pub enum WebhookVerdict {
-    /// The request may go on.
+    /// The request may continue.
     Allowed {
         /// A JSON patch in base64, if the object is changed.
         patch: Option<String>,

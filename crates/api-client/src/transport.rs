@@ -1,4 +1,4 @@
-//! The way of requests to an API server.
+//! The transport of requests to an API server.
 
 use bytes::Bytes;
 use futures::FutureExt;

@@ -43,7 +43,7 @@ pub enum StreamError {
         /// The attribute.
         number: u16,
     },
-    /// The stream does not begin with a snapshot, or goes on after its end.
+    /// The stream does not begin with a snapshot, or continues after its end.
     #[error("commands of the stream are out of order")]
     Order,
 }

@@ -31,7 +31,7 @@ const ORGANIZATION_OID: [u64; 4] = [2, 5, 4, 10];
 /// A certificate authority with its files.
 ///
 /// ```text
-/// ca.crt ca.key            the authority; everything else is made anew when it is missing
+/// ca.crt ca.key            the authority; everything else is made again when it is missing
 /// server.crt server.key    the API server's
 /// client-<name>.crt .key   the clients'
 /// service-accounts.key     signs service account tokens

@@ -23,7 +23,7 @@ use crate::{CertificateError, files};
 /// Tolerated difference between the clocks of a token's signer and its verifier, as upstream.
 const LEEWAY: Duration = Duration::from_secs(60);
 
-/// Longest token that is looked at; real ones have about a kilobyte.
+/// Longest token that is checked; real ones have about a kilobyte.
 const TOKEN_BYTES_MAX: usize = 16 * 1024;
 
 /// The bytes before the point in the DER form of a P-256 public key (RFC 5480).

@@ -56,7 +56,7 @@ pub fn clip(line: &str, width: usize) -> String {
     }
 }
 
-/// Moves the cursor up over so many lines, and clears the screen from there on.
+/// Moves the cursor up over this many lines, and clears the screen from there on.
 pub fn erase(lines: usize) -> String {
     match lines {
         0 => String::new(),
@@ -68,7 +68,7 @@ pub fn erase(lines: usize) -> String {
 mod tests {
     use super::*;
 
-    /// Findings U4: a longer line would go on in the next one, and the table would lose its place.
+    /// Findings U4: a longer line would continue in the next one, and the table would lose its place.
     #[test]
     fn a_line_fits_into_the_width() {
         assert_eq!(clip("web-0 Running", 80), "web-0 Running");

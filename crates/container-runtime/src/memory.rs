@@ -25,7 +25,7 @@ pub fn give_back() {
     }
 }
 
-/// Pages of the stack that are looked at. Nothing else is mapped so close below it: the kernel leaves a gap
+/// Pages of the stack that are checked. Nothing else is mapped so close below it: the kernel leaves a gap
 /// of a mebibyte.
 const STACK_BYTES: usize = 512 << 10;
 

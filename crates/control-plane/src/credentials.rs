@@ -29,7 +29,7 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 /// From when on every look warns: a renewal should have come two months before.
 const WARN_LEFT: Duration = Duration::from_secs(60 * 24 * 3600);
 
-/// The same of the CA, which only a person can exchange.
+/// The same of the CA, which only an administrator can exchange.
 const WARN_CA_LEFT: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// The user of the API server at its nodes.
@@ -179,7 +179,7 @@ impl Credentials {
         }
     }
 
-    /// Looks from time to time until `stop`.
+    /// Checks at intervals until `stop`.
     pub async fn keep(self: Arc<Self>, stop: CancellationToken) {
         let mut tick = interval(CHECK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -92,7 +92,7 @@ impl NodeAddress {
         }
     }
 
-    /// The address, now and from now on.
+    /// The address, with its later changes.
     pub fn subscribe(&self) -> watch::Receiver<IpAddr> {
         self.now.subscribe()
     }
@@ -156,7 +156,7 @@ fn is_link_local(address: IpAddr) -> bool {
     }
 }
 
-/// Refuses to go on without root, and says why and how.
+/// Refuses to continue without root, and says why and how.
 pub fn require_root(command: &str) -> Result<()> {
     if nix::unistd::geteuid().is_root() {
         return Ok(());

@@ -38,7 +38,7 @@ impl Looks {
     }
 }
 
-/// Looks from time to time until `stop`.
+/// Checks at intervals until `stop`.
 pub async fn keep_small(store: Arc<dyn Store>, stop: CancellationToken) {
     let mut looks = Looks::default();
     let next = || stop.run_until_cancelled(tokio::time::sleep(INTERVAL));
@@ -96,7 +96,7 @@ mod tests {
         let mut looks = Looks::given_back(10 * MIB, 50 * MIB);
         assert!(!looks.is_due(10 * MIB, 50 * MIB));
         assert!(!looks.is_due(14 * MIB, 57 * MIB));
-        // The store grew by much, and the process with it: that is looked at once.
+        // The store grew by much, and the process with it: that is checked once.
         assert!(looks.is_due(110 * MIB, 160 * MIB));
         looks = Looks::given_back(110 * MIB, 160 * MIB);
         assert!(!looks.is_due(110 * MIB, 160 * MIB));

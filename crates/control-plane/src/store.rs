@@ -116,7 +116,7 @@ pub fn refusal(address: &EtcdAddress, error: ConnectError) -> anyhow::Error {
 /// The usual causes of failed connections, by the words of TLS.
 fn next_step(error: &str, is_tls: bool) -> &'static str {
     const ALERTS: [&str; 3] = ["CertificateRequired", "BadCertificate", "UnknownCA"];
-    // A member hangs up when only one side uses TLS.
+    // A member closes the connection when only one side uses TLS.
     const NO_TLS: [&str; 2] = ["tls handshake eof", "InvalidContentType"];
     const HUNG_UP: [&str; 3] = ["connection error", "broken pipe", "reset by peer"];
     let has = |words: &[&str]| words.iter().any(|word| error.contains(word));

@@ -50,7 +50,7 @@ pub(crate) async fn take(
     Ok(execute::unless_outrun(written)?.map(|_| proof))
 }
 
-/// The proof for people that the node's pods have ended.
+/// The proof for users that the node's pods have ended.
 fn proof_text(lease: &NodeLease, epoch: i32, unchanged_for: SignedDuration) -> String {
     let (length, silent) = (lease.length.as_secs(), unchanged_for.as_secs());
     let now = Timestamp::now()

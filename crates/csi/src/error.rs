@@ -8,7 +8,7 @@ use object_model::protobuf::WireError;
 /// Whether a driver has left a call without effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Finality {
-    /// The call has failed, and nothing of it goes on.
+    /// The call has failed, and nothing of it continues.
     Final,
     /// The driver may still be at work, or have done it: only a repetition of the call, or its
     /// reverse, tells.

@@ -22,7 +22,7 @@ const STRUCTURE: [&str; 6] = [
 ];
 const DEPTH_MAX: usize = 64;
 
-/// All that is wrong with a schema.
+/// The validation errors of a schema.
 pub(crate) fn check(schema: &Value, path: &FieldPath) -> Vec<FieldError> {
     let mut errors = Vec::new();
     if schema["type"] != "object" {

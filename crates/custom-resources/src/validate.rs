@@ -13,7 +13,7 @@ use crate::schema::{ListType, Schema, Type};
 /// Maximum number of reported errors.
 const ERRORS_MAX: usize = 100;
 
-/// All that is wrong with an object, rules in the Common Expression Language aside.
+/// The validation errors of an object, rules in the Common Expression Language aside.
 ///
 /// Parts that are unchanged since before an update (`old`) are not validated again: a stricter
 /// definition does not block other changes of its objects. As kube-apiserver
@@ -230,7 +230,7 @@ fn has_duplicates(items: &[Value]) -> bool {
     items.iter().any(|item| !seen.insert(item.to_string()))
 }
 
-/// The elements of sets and of keyed lists are told apart by their keys.
+/// The elements of sets and of keyed lists are distinguished by their keys.
 fn check_keys(
     items: &[Value],
     list_type: &ListType,

@@ -93,7 +93,7 @@ mod tests {
         bind(store.as_ref(), &mut second).await.unwrap();
         assert_eq!(second.marker.instance, first.marker.instance);
     }
-    /// An etcd that has lost the cluster, or has another one, is not begun anew in silence.
+    /// An etcd that has lost the cluster, or has another one, is not started again in silence.
     #[tokio::test]
     async fn an_etcd_has_the_cluster_of_its_servers() {
         let store = EmbeddedStore::in_memory();

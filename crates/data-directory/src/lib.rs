@@ -351,7 +351,7 @@ mod tests {
         with(of_etcd.path(), Engine::Etcd).unwrap();
         let refused = with(of_etcd.path(), Engine::Embedded).unwrap_err();
         assert!(refused.to_string().contains("are in etcd"), "{refused}");
-        // A cluster whose store has vanished does not go on in etcd.
+        // A cluster whose store has vanished does not continue in etcd.
         let vanished = directory(&["store"]);
         fs::write(vanished.path().join("store/data"), "").unwrap();
         let mut claimed = with(vanished.path(), Engine::Embedded).unwrap();

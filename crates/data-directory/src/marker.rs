@@ -69,7 +69,7 @@ pub struct Marker {
     pub instance: String,
     /// Six hexadecimal digits in everything that the instance has in the kernel.
     pub kernel_name: String,
-    /// Whether a cluster was begun, so that there has to be a store, or joined.
+    /// Whether a cluster was started, so that there has to be a store, or joined.
     pub cluster: bool,
     /// The program of the last start.
     #[serde(default)]

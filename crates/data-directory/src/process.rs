@@ -23,7 +23,7 @@ const LOCKS: [&str; 2] = ["store/lock", "node/lock"];
 /// The marker in the line of an object that could not be applied.
 pub const NOT_APPLIED: &str = " not applied: ";
 
-/// A process, told apart from a later one with the same number by its start time.
+/// A process, distinguished from a later one with the same number by its start time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Identity {
     /// The process id.

@@ -137,7 +137,7 @@ impl Forwarder {
             let asked = self.clone().ask_one(server.address, query.clone(), proof);
             let answer = match server.is_on_trial {
                 false => asked.await,
-                // The trial goes on without the requester: a slow server is healthy, too.
+                // The trial continues without the requester: a slow server is healthy, too.
                 true => {
                     match tokio::time::timeout(limits::UPSTREAM_TRIAL, tokio::spawn(asked)).await {
                         Ok(ended) => ended.unwrap_or_else(|error| Err(io::Error::other(error))),

@@ -57,7 +57,7 @@ pub(crate) fn is_without_effect(error: &RpcError) -> bool {
     }
 }
 
-/// Whether a call was certainly not begun, so that it may be tried again: it was not sent, or the member knows no
+/// Whether a call was certainly not started, so that it may be tried again: it was not sent, or the member knows no
 /// leader. A member looks for one before it does anything for a call with the header `hasleader`.
 pub(crate) fn is_not_begun(error: &RpcError) -> bool {
     match error {

@@ -50,7 +50,7 @@ pub enum PrefixContents {
     },
     /// Data that was copied elsewhere, and is not used any more.
     Moved {
-        /// The place where it goes on.
+        /// The place where it continues.
         to: String,
     },
 }
@@ -98,7 +98,7 @@ pub struct EtcdCopy {
     batch_bytes: usize,
 }
 
-/// A copy into etcd that has begun.
+/// A copy into etcd that has started.
 pub struct StartedCopy(EtcdRevision);
 
 impl EtcdCopy {
@@ -168,7 +168,7 @@ impl EtcdCopy {
 
     /// Adds a pair, which keeps its revisions. Leases are not copied.
     ///
-    /// *Errors.* `Etcd`; `Written` if another copy has begun.
+    /// *Errors.* `Etcd`; `Written` if another copy has started.
     pub async fn put(&mut self, begun: &StartedCopy, pair: &KeyValue) -> Result<(), CopyError> {
         let bytes = pair.key.len() + pair.value.len();
         if self.batch.len() >= BATCH_KEYS || self.batch_bytes + bytes > BATCH_BYTES {

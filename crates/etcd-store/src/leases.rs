@@ -16,7 +16,7 @@ use crate::{
 /// Longest time for an attempt of a call.
 const ATTEMPT: Duration = Duration::from_secs(5);
 
-/// Creates a lease for so many seconds; etcd raises very short ones. A repeated call may leave a lease
+/// Creates a lease for this many seconds; etcd raises very short ones. A repeated call may leave a lease
 /// without keys behind, which expires.
 pub(crate) async fn grant(
     connections: &Connections,

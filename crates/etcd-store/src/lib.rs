@@ -2,8 +2,8 @@
 //!
 //! Every read and every watch is answered by a copy of all keys in memory (`mirror`), so the load on
 //! etcd does not depend on the number of clients. Writes are etcd's transactions (`txn`). A write is
-//! acknowledged when the copy has it; a write without an answer is looked for before anybody hears
-//! of it (`writer`). The newest revision of all servers is asked for once for all that wait
+//! acknowledged when the copy has it; after a write without an answer, its outcome is read from the store before
+//! the caller gets an answer (`writer`). The newest revision of all servers is asked for once for all that wait
 //! (`read_index`). gRPC is spoken by the crate `grpc`.
 
 mod compaction;

@@ -83,7 +83,7 @@ pub(crate) enum Condition {
     AllBefore(Vec<u8>, EtcdRevision),
     /// The key exists, or does not.
     Exists(Vec<u8>, bool),
-    /// The key has been written so many times since it was created.
+    /// The key has been written this many times since it was created.
     Version(Vec<u8>, u64),
 }
 

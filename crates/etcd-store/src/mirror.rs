@@ -35,7 +35,7 @@ const PAGE_KEYS: u64 = 256;
 const PAGE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest time for reading everything.
 const LOAD_TIMEOUT: Duration = Duration::from_secs(120);
-/// Pause before the watch is begun again after a failure.
+/// Pause before the watch is started again after a failure.
 const PAUSE: Duration = Duration::from_millis(100);
 /// The first part of a wait for a revision: an event is mostly on its way.
 const EVENT_TIME: Duration = Duration::from_millis(10);

@@ -1,6 +1,6 @@
 //! The origin of the data below a prefix: a record beside it, which every transaction compares.
 //!
-//! etcd counts revisions from its own beginning. Data that was copied from another store goes on with the
+//! etcd counts revisions from its own beginning. Data that was copied from another store continues with the
 //! revisions of that one: **every server adds the offset of the record** to the revisions of etcd, and
 //! the copied pairs keep the revisions that they had, all of which are at most the offset. Without a
 //! record, the offset is zero.
@@ -58,14 +58,14 @@ impl Origin {
 /// The contents of the record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum OriginRecord {
-    /// A copy into this etcd has begun.
+    /// A copy into this etcd has started.
     Copying {
         /// The instance whose data it is.
         instance: String,
     },
     /// The copy is complete.
     Complete { offset: u64 },
-    /// The data was copied elsewhere, and goes on there.
+    /// The data was copied elsewhere, and continues there.
     Moved { offset: u64, to: String },
 }
 

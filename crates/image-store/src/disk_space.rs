@@ -75,7 +75,7 @@ impl fmt::Display for OutOfSpace {
 
 impl std::error::Error for OutOfSpace {}
 
-/// A number of bytes as people read it: `1.5 GiB`.
+/// A number of bytes as users read it: `1.5 GiB`.
 pub struct Bytes(pub u64);
 
 impl fmt::Display for Bytes {
@@ -142,7 +142,7 @@ impl Space {
 pub struct WriteSpace {
     directory: PathBuf,
     keep: Option<KeepFree>,
-    /// Written since the disk was looked at.
+    /// Written since the disk was checked.
     bytes: u64,
     files: u64,
 }
@@ -281,7 +281,7 @@ pub struct LimitedReader<R> {
 }
 
 impl<R: Read> LimitedReader<R> {
-    /// Reads so many bytes at most.
+    /// Reads this many bytes at most.
     pub fn new(inner: R, left: u64, observer: Observer) -> Self {
         Self {
             inner,

@@ -458,7 +458,7 @@ async fn answers_without_an_end_are_not_read_to_the_end() {
         let error = error.unwrap_err().to_string();
         assert!(error.contains("it answered 400"), "{error}");
 
-        // A blob says how long it is; what goes on is another one.
+        // A blob says how long it is; what continues is another one.
         for (part, bytes) in image() {
             if part.starts_with("sha256:") {
                 let part: &'static str = part.leak();

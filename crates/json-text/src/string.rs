@@ -173,7 +173,7 @@ fn end_of_escaped_string(text: &[u8], mut at: usize) -> Option<usize> {
         if quotes != 0 {
             return Some(at + lowest(quotes) + 1);
         }
-        // An escape may go on in the next word.
+        // An escape may continue in the next word.
         at += 8 + usize::from(slashes >> 63 != 0);
     }
     loop {

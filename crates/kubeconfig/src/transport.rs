@@ -360,7 +360,7 @@ fn target(server: &Uri, request: &Uri) -> Result<Uri, InvalidUriParts> {
     Uri::from_parts(parts)
 }
 
-/// Whether the answer goes on until one side ends it: a watch, or a log that is followed.
+/// Whether the answer continues until one side ends it: a watch, or a log that is followed.
 fn is_stream(uri: &Uri) -> bool {
     let mut fields = uri.query().unwrap_or_default().split('&');
     fields.any(|field| matches!(field, "watch=true" | "watch=1" | "follow=true" | "follow=1"))

@@ -38,7 +38,7 @@ pub struct Election {
     candidate: Candidate,
     /// The Lease as it was last read or written.
     object: Lease,
-    /// The begin of the own lead, for people.
+    /// The begin of the own lead, for users.
     acquired: Option<Timestamp>,
 }
 

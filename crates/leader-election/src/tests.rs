@@ -131,7 +131,7 @@ async fn a_leader_that_lost_its_lease_stops_and_writes_nothing() {
     assert!(matches!(one.seen.recv().await, Some(Seen::Aborted)));
     assert!(!writes(&during(&term, client.clone()), "a").await);
     assert_eq!(leases.get(LEASE).await.unwrap(), taken, "it waits");
-    // A person removes the Lease of the server that is away.
+    // An administrator removes the Lease of the server that is away.
     leases.delete(LEASE, &Default::default()).await.unwrap();
     let again = one.leads().await;
     assert!(writes(&during(&again, client.clone()), "b").await);

@@ -1,4 +1,4 @@
-//! Sizes as people read them.
+//! Sizes as users read them.
 
 use object_model::quantity::Quantity;
 

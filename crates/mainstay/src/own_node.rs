@@ -25,7 +25,7 @@ pub struct OwnNode<'a> {
     pub machine: &'a MachineSettings,
     /// The ranges of the cluster.
     pub cluster: ClusterRanges,
-    /// The node's address, now and from now on.
+    /// The node's address, with its later changes.
     pub node_ip: watch::Receiver<IpAddr>,
     /// The image store of the node.
     pub images: ImageStore,

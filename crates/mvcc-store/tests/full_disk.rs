@@ -86,7 +86,7 @@ async fn a_full_disk_is_survived_in_place() {
     disk.fill();
     let error = put(&store, "new".into(), 10).await.unwrap_err();
     assert!(matches!(error, StoreError::Full(_)), "{error}");
-    // Changes go on for as long as the journal's last block lasts.
+    // Changes continue for as long as the journal's last block lasts.
     let mut changes = 0;
     let error = loop {
         match put(&store, format!("before/{}", changes % 100), 1000).await {

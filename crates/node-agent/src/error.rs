@@ -1,6 +1,6 @@
-//! The error of an agent that cannot start or go on.
+//! The error of an agent that cannot start or continue.
 
-/// An agent that cannot start, or cannot go on.
+/// An agent that cannot start, or cannot continue.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The container runtime does not open.

@@ -23,13 +23,13 @@ pub const NODE_CHECK_PERIOD: Duration = Duration::from_secs(10);
 /// Interval of the disk usage checks of a limited pod (kubelet's default).
 pub const LOCAL_STORAGE_PERIOD: SignedDuration = SignedDuration::from_secs(10);
 
-/// Minimum pause between two looks at the files of all pods.
+/// Minimum pause between two checks of the files of all pods.
 pub const DISK_USAGE_PERIOD: Duration = Duration::from_secs(10);
 
-/// Maximum pause between two looks at the files of all pods.
+/// Maximum pause between two checks of the files of all pods.
 pub const DISK_USAGE_PERIOD_MAX: Duration = Duration::from_secs(600);
 
-/// The pause after a look at the files of all pods is so many times as long as the look.
+/// The pause after a measurement of all pods' files is this many times as long as the measurement.
 pub const DISK_USAGE_SHARE: u32 = 50;
 
 /// Messages in the queue of a pod's worker; further senders wait.

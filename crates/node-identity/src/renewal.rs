@@ -96,7 +96,7 @@ pub struct Renewal {
     pub ca_pem: String,
     /// The subject and the usages of the new certificate.
     pub wanted: CertificateSubject,
-    /// The client certificate of the node, now and from now on: the node asks with it.
+    /// The client certificate of the node, with its changes: the node asks with it.
     pub client: watch::Receiver<Identity>,
     /// The certificate that is renewed. It may be the client certificate.
     pub current: watch::Sender<Identity>,

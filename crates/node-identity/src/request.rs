@@ -14,9 +14,9 @@ use resource_kinds::certificates::{condition, signer};
 use crate::error::Error;
 use crate::keys::{self, CertificateSubject, Identity};
 
-/// The requests of nodes are decided at once, or wait for a person.
+/// The requests of nodes are decided at once, or wait for an administrator.
 const DECISION_LIMIT: Duration = Duration::from_secs(60);
-/// The time between two looks at a request.
+/// The interval between two checks of a request.
 const LOOK: Duration = Duration::from_millis(200);
 /// The reason of the cluster for denying the certificate of a node that is alive.
 const ALIVE: &str = "NodeIsAlive";

@@ -2,7 +2,7 @@
 //!
 //! A node stays with a server as long as that server answers. When no connection can be made, or the
 //! server is not ready while another one is, all clients go to another server at once: requests that are
-//! under way and watches at the former one end with an error, and their owners begin again.
+//! in progress and watches at the former one end with an error, and their owners begin again.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -209,7 +209,7 @@ impl Servers {
         self.state().known.urls()
     }
 
-    /// All servers, now and from now on.
+    /// All servers, with its later changes.
     pub fn follow(&self) -> watch::Receiver<Vec<Uri>> {
         self.0.list.subscribe()
     }
@@ -230,7 +230,7 @@ impl Servers {
     }
 
     /// Leaves all connections: this machine has another address, and no answer comes to the former one.
-    /// Requests that are under way and watches end with an error, and their owners begin again.
+    /// Requests that are in progress and watches end with an error, and their owners begin again.
     pub fn reconnect(&self) {
         let mut state = self.state();
         state.generation += 1;

@@ -25,7 +25,7 @@ pub use length::LeaseLength;
 
 /// The machine of a node: its clock, its running pods, and the epoch and deadline that outlive the agent.
 pub trait LeasedMachine: Send {
-    /// A reading of the clock by which deadlines count. The clock goes on while the machine is suspended.
+    /// A reading of the clock by which deadlines count. The clock continues while the machine is suspended.
     type Instant: Copy + Send + Add<Duration, Output = Self::Instant>;
     /// Exclusion of starts: no pod that ends with the lease starts while a value exists.
     type Closed: Send;

@@ -1,4 +1,4 @@
-//! Keeps the ways to the pods of other nodes in step with the Node objects: each node with an address and
+//! Keeps the routes to the pods of other nodes in step with the Node objects: each node with an address and
 //! a range of pods is a peer of [`PodNetwork::connect_peers`].
 
 mod peers;
@@ -20,7 +20,7 @@ use tokio::sync::{Mutex, watch};
 
 /// Changes that come together are carried out together.
 const DEBOUNCE: Duration = Duration::from_millis(20);
-/// The time between two looks at the kernel, whose links and routes others may change.
+/// The interval between two checks of the kernel, whose links and routes others may change.
 const LOOK: Duration = Duration::from_secs(30);
 /// The reason of the event about a node without a way.
 const UNREACHED: &str = "PodsOfNodeUnreachable";
@@ -36,7 +36,7 @@ pub struct Config {
     pub network: Arc<PodNetwork>,
     /// The addresses of the pods of all nodes.
     pub cluster_cidr: Cidr,
-    /// The address of this node, now and from now on.
+    /// The address of this node, with its later changes.
     pub node_ip: watch::Receiver<IpAddr>,
     /// How packets reach the other nodes: directly or in a tunnel.
     pub transport: PeerTransport,
@@ -81,7 +81,7 @@ struct Connections {
 enum Cause {
     /// Node objects have changed.
     Nodes,
-    /// The time has come, or the address of this node has changed: the kernel is looked at, too.
+    /// The time has come, or the address of this node has changed: the kernel is checked, too.
     Look,
 }
 

@@ -123,7 +123,7 @@ fn shortage(pod: &PodView, node: &Node, others: &[PodView]) -> Option<AdmissionF
     })
 }
 
-/// In which order resources are looked at; others come last, by name.
+/// In which order resources are checked; others come last, by name.
 fn order(name: &str) -> usize {
     let first = ["cpu", "memory", "ephemeral-storage"];
     let place = first.iter().position(|one| *one == name);

@@ -194,7 +194,7 @@ impl NodePods {
     }
 
     /// Takes requests off the sum. A sum at the end of the range is not the sum of its parts any
-    /// more, and is made anew.
+    /// more, and is made again.
     fn discount(&mut self, requests: &Resources) {
         for (name, amount) in requests {
             let Some((sum, pods)) = self.used.get_mut(name) else {

@@ -43,7 +43,7 @@ pub(crate) enum PreemptionResult {
     NoHelp(Vec<Vec<String>>),
 }
 
-/// The verdict on a pod that no node is looked at for.
+/// The verdict on a pod for which no node is examined.
 pub(crate) fn without_nodes(pod: &PodView, view: &ClusterView) -> PreemptionResult {
     if never(pod) {
         return PreemptionResult::NotEligible(NEVER);

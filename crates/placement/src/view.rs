@@ -109,7 +109,7 @@ pub enum Decision {
 pub struct PlacementFailure {
     /// Reason of the `PodScheduled` condition: `Unschedulable` or `SchedulingGated`.
     pub reason: &'static str,
-    /// For people, for instance `0/1 nodes are available: 1 Insufficient cpu.`
+    /// For users, for instance `0/1 nodes are available: 1 Insufficient cpu.`
     pub message: String,
     /// Whether the place that may be being made for it (`status.nominatedNodeName`) still is.
     pub keeps_nomination: bool,

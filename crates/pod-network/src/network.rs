@@ -71,7 +71,7 @@ pub struct PodNetwork {
     dns: Option<Ipv4Addr>,
     uplink_mtu: u32,
     pod_mtu: AtomicU32,
-    /// The range of this node; the lock is held while the ways to peers change.
+    /// The range of this node; the lock is held while the routes to peers change.
     range: Mutex<Cidr>,
     /// The encrypted tunnel and the range of all pods, of a node that encrypts.
     encrypted: Option<(Device, Cidr)>,
@@ -346,7 +346,7 @@ impl PodNetwork {
         self.change(move |addresses| addresses.release(&uid)).await
     }
 
-    /// Makes ways to the pods of the given nodes, removes those to all others, and returns the nodes
+    /// Makes routes to the pods of the given nodes, removes those to all others, and returns the nodes
     /// that have none. New pods get the largest MTU that passes all ways; links of pods with a larger
     /// one are lowered, but for the inner ends of pods that an earlier process connected: these learn
     /// from the kernel's ICMP messages.

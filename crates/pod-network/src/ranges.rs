@@ -256,7 +256,7 @@ fn write(path: &Path, ranges: &Ranges) -> Result<(), Error> {
     durable_file::replace(path, &text, 0o644, Durability::Name).map_err(file("write", path))
 }
 
-/// Waits for the lock that all instances of the machine share; dropping it lets the next go on.
+/// Waits for the lock that all instances of the machine share; dropping it lets the next continue.
 pub(crate) async fn lock() -> Result<nix::fcntl::Flock<std::fs::File>, Error> {
     let taken = tokio::task::spawn_blocking(|| {
         let path = PathBuf::from("/run/mainstay-ranges.lock");

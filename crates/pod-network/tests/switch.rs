@@ -83,7 +83,7 @@ fn nodes_reach_each_other_and_the_machine() {
     assert_eq!(source(&at_b, &c.namespace), c.address);
     assert_eq!(source(&at_b, host.path()), switch.address());
     assert_eq!(source(&at_machine, &c.namespace), c.address);
-    // A second process finds the same namespaces with their links, and connections go on.
+    // A second process finds the same namespaces with their links, and connections continue.
     let again = open();
     assert_eq!(again.nodes(), switch.nodes());
     assert_eq!(source(&at_b, &c.namespace), c.address);

@@ -165,7 +165,7 @@ impl Histogram {
         self.observe_times(value, 1);
     }
 
-    /// Counts a value so many times.
+    /// Counts a value this many times.
     pub fn observe_times(&mut self, value: f64, times: u64) {
         let index = self.bounds.partition_point(|bound| *bound < value);
         if let Some(count) = self.counts.get_mut(index) {

@@ -13,7 +13,7 @@ pub(crate) fn none() -> watch::Receiver<Option<String>> {
     watch::Sender::new(None).subscribe()
 }
 
-/// The zone of a node, now and from now on.
+/// The zone of a node, with its later changes.
 pub(crate) fn of(
     client: &Client,
     node_name: &str,

@@ -96,7 +96,7 @@ pub struct Set {
 /// The kind of the members of a set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SetKind {
-    /// Addresses of clients, which rules add; each is forgotten after so many seconds.
+    /// Addresses of clients, which rules add; each is forgotten after this many seconds.
     Clients(u32),
     /// Addresses.
     Addresses,
@@ -356,7 +356,7 @@ pub enum Action {
     Endpoint(Ipv4Addr, u16),
     /// Put the client into the set, or renew it there.
     Remember(String),
-    /// Go on in one of the chains, chosen at random.
+    /// Continue in one of the chains, chosen at random.
     Random(Vec<String>),
     /// Take the verdict of the map for the packet's destination.
     Ask(MapName),
@@ -462,7 +462,7 @@ impl fmt::Display for Verdict {
     }
 }
 
-/// One line per element, set and rule, for tests and for people.
+/// One line per element, set and rule, for tests and for users.
 impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for ((map, key), verdict) in &self.elements {

@@ -21,7 +21,7 @@ const FLAG_FIN: u8 = 1;
 /// The head of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Header {
-    /// Data of a stream, of which so many bytes follow.
+    /// Data of a stream, of which this many bytes follow.
     Data {
         /// The stream.
         stream: u32,
@@ -71,7 +71,7 @@ pub enum Frame {
     Ping(u32),
     /// No streams are opened from now on.
     GoAway {
-        /// The last stream that was looked at.
+        /// The last stream that was processed.
         last: u32,
     },
     /// Further headers of a stream.

@@ -1,7 +1,7 @@
 //! The snapshot that both nodes of a replicated volume have after a promotion: the recovery point.
 //!
 //! The new primary keeps it, with the identity of the snapshot of the former primary that has the same
-//! contents. A former primary that has that very snapshot goes on from it, and gets the difference alone.
+//! contents. A former primary that has that very snapshot continues from it, and gets the difference alone.
 //! File systems give each snapshot an identity of its own.
 
 use std::path::Path;

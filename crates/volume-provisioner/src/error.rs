@@ -62,7 +62,7 @@ pub enum ProvisionerError {
     CutOff(#[source] tokio::task::JoinError),
 }
 
-/// Bytes as people read them.
+/// Bytes as users read them.
 pub(crate) fn amount(bytes: u64) -> String {
     const MEBI: u64 = 1 << 20;
     match bytes / MEBI {

@@ -170,7 +170,7 @@ impl Provisioner {
         self.volumes.get("", volume).is_some() || self.claims.list().into_iter().any(for_claim)
     }
 
-    /// Whether a move of a volume is under way.
+    /// Whether a move of a volume is in progress.
     fn is_moving(&self, id: &str, volume: &str) -> bool {
         let volume = self.volumes.get("", volume);
         let record = volume.and_then(|volume| VolumeMove::of(&volume));

@@ -151,7 +151,7 @@ impl Pool {
         count_correctly(&root)
     }
 
-    /// Counts anew if the kernel has ended its counts: without them no volume has a limit.
+    /// Counts again if the kernel has ended its counts: without them no volume has a limit.
     pub fn keep_counting(&self) -> Result<(), Error> {
         let root = self.root();
         count_correctly(&root).map_err(failed("count what is in", &root))
@@ -243,7 +243,7 @@ impl Pool {
     }
 }
 
-/// Counts anew if the kernel says that its counts are wrong.
+/// Counts again if the kernel says that its counts are wrong.
 fn count_correctly(root: &Path) -> io::Result<()> {
     let wrong = std::fs::read_to_string(btrfs::counts_dir(root)?.join("inconsistent"));
     if wrong.is_ok_and(|text| text.trim() == "1") {

@@ -1,7 +1,7 @@
 //! The snapshots and copies of a volume of `local-cow` that has a replica on another node.
 //!
 //! The primary has the snapshots that it sent last, the replica the copies of them, named for their times.
-//! Each node keeps the newest epoch that it has heard of and its role in it, and refuses steps of earlier
+//! Each node keeps the newest epoch that it knows and its role in it, and refuses steps of earlier
 //! ones: a late copy never reaches a promoted volume, and a former primary never sends again.
 
 use std::collections::BTreeSet;
@@ -36,7 +36,7 @@ const DIVERGED: &str = "diverged-";
 /// The epoch of a volume whose copies were removed for good: no later step is admitted.
 const OVER: u32 = u32::MAX;
 
-/// The newest epoch that a node has heard of, and its role in it.
+/// The newest epoch that a node knows, and its role in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Known {
     epoch: u32,

@@ -415,7 +415,7 @@ async fn copy_an_image(storage: &Storage) {
     assert!(make("pvc-wrong", 32, of_files).await.is_err());
 }
 
-/// The leader was not heard of when the node was away.
+/// The leader was not known when the node was away.
 #[tokio::test]
 async fn snapshots_of_a_move_that_is_over_go_at_the_start_of_the_node() {
     let data = Data::new();

@@ -127,7 +127,7 @@ enum Answer {
     NotStarted(Option<u16>),
     /// An object, or a bookmark, of that version.
     Reached(String),
-    /// The watch is over; the code if the server refuses to go on.
+    /// The watch is over; the code if the server refuses to continue.
     Over(Option<u16>),
 }
 
@@ -207,7 +207,7 @@ impl Watcher {
         }
     }
 
-    /// Says that the object of the last event cannot be decoded. A list begins anew; a watch goes on
+    /// Says that the object of the last event cannot be decoded. A list starts again; a watch continues
     /// behind the object.
     pub fn undecodable(&mut self, error: serde_json::Error) -> Error {
         let error = crate::Error::Json(error);
@@ -344,7 +344,7 @@ impl Watcher {
 enum Message {
     /// A version, with the change of an object or as a bookmark.
     Event(String, Option<Event<Bytes>>),
-    /// The server does not go on.
+    /// The server does not continue.
     Refusal(Status),
 }
 

@@ -331,7 +331,7 @@ fn lock(seats: &Waiters) -> MutexGuard<'_, Seats<oneshot::Sender<()>>> {
     seats.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// 429, with the advice to come back after so many seconds.
+/// 429, with the advice to come back after this many seconds.
 fn too_many(seconds: u64) -> Status {
     let text = "Too many requests, please try again later.";
     let mut status = Status::new(StatusReason::TooManyRequests, text);

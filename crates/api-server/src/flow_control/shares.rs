@@ -11,7 +11,7 @@ use super::too_many;
 use crate::http::user::UserInfo;
 use crate::http::work::BodyAllowance;
 
-/// Those who run the cluster must be able to do so whatever else goes on.
+/// Those who run the cluster must be able to do so whatever else happens.
 const EXEMPT: &str = "system:masters";
 
 /// A resource of which each user may take a bounded amount.

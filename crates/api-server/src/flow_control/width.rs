@@ -57,7 +57,7 @@ mod tests {
         assert_eq!(get("/api/v1/secrets", ""), 10, "the bound of the level");
         assert_eq!(get("/api/v1/nothing", ""), 1);
         assert_eq!(get("/apis/apps/v1/pods", ""), 1, "another group");
-        // A page, except where all objects are looked at for it.
+        // A page, except where all objects are read for it.
         assert_eq!(get("/api/v1/secrets", "limit=300"), 3);
         assert_eq!(get("/api/v1/secrets", "limit=0"), 10);
         assert_eq!(get("/api/v1/pods", "limit=100&labelSelector=a%3Db"), 5);

@@ -22,7 +22,7 @@ const WITHHELD: &str = "reason withheld";
 /// Longest wait for the newest revision of the store.
 const NEWEST_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// A thing that is looked at, and whether being alive depends on it.
+/// A health check, and whether `/livez` depends on it.
 const CHECKS: [(&str, bool); 8] = [
     ("ping", true),
     // Log lines are written synchronously: nothing can be stuck.

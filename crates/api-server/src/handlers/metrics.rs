@@ -19,7 +19,7 @@ const BUCKETS: [f64; 23] = [
     10.0, 15.0, 20.0, 30.0, 45.0, 60.0,
 ];
 
-/// Most different (label, code) that are told apart.
+/// Most different (label, code) that are distinguished.
 const SERIES_MAX: usize = 2000;
 
 /// Most different labels that are timed.
@@ -146,7 +146,7 @@ impl Default for Metrics {
     }
 }
 
-/// A request under way, counted until this is dropped.
+/// A request in progress, counted until this is dropped.
 pub(crate) struct InFlight(Arc<AtomicUsize>);
 
 impl Drop for InFlight {

@@ -173,7 +173,7 @@ impl Reply {
     }
 }
 
-/// One gzip member under way.
+/// One gzip member in progress.
 struct Gzip(GzEncoder<Vec<u8>>);
 
 impl Default for Gzip {

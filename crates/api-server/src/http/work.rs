@@ -28,7 +28,7 @@ use tokio_util::sync::PollSemaphore;
 use crate::http::body::{BoxBody, BoxError, boxed};
 use crate::http::limits::{LIGHT_BYTES_MAX, YAML_COST};
 
-/// A request under way.
+/// A request in progress.
 #[derive(Default)]
 struct Request {
     /// Whether it runs outside of the runtime's threads.

@@ -14,7 +14,7 @@ use super::SharedKeys;
 use crate::{CertificateError, random_text};
 
 /// The number of rounds of PBKDF2-HMAC-SHA256 that OWASP's password storage page recommends: a token
-/// that a person made up may be weak.
+/// that a user made up may be weak.
 const ROUNDS: NonZeroU32 = NonZeroU32::new(600_000).expect("not zero");
 /// More rounds are not computed for a text that somebody else may have written.
 const ROUNDS_MAX: NonZeroU32 = NonZeroU32::new(10_000_000).expect("not zero");

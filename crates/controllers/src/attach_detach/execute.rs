@@ -63,7 +63,7 @@ impl Executor {
             Action::SetAttached(names) => return self.set_attached(observed, &names).await,
             Action::Attach { name, volume } => {
                 if volume.is_exclusive && self.is_elsewhere(observed, &volume.volume).await? {
-                    // The cache shows it soon, and the node is looked at again.
+                    // The cache shows it soon, and the node is checked again.
                     return Ok(false);
                 }
                 let attachment = VolumeAttachment {
@@ -200,7 +200,7 @@ impl Executor {
     }
 }
 
-/// The words of kube-controller-manager, and a way out if a person has to find it.
+/// The words of kube-controller-manager, and a way out if an administrator has to find it.
 fn multi_attach(volume: &str, nodes: &BTreeSet<String>, gone: &BTreeSet<String>) -> String {
     let names = |nodes: Vec<&str>| nodes.join(", ");
     let mut text = format!(

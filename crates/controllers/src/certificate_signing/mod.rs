@@ -55,7 +55,7 @@ impl reconcile::Controller for Worker {
     }
 
     /// Queues new and changed requests, because others write decisions into the status. When a node
-    /// changes, the undecided requests of all nodes are looked at: an address that another node had may be
+    /// changes, the undecided requests of all nodes are checked: an address that another node had may be
     /// free.
     async fn feed(&self, queue: &Queue<Key>) {
         let mut requests = self.requests.subscribe();

@@ -105,7 +105,7 @@ impl Fence {
             }
             Decision::Take { epoch } => {
                 let taken = take(&self.client, &name, &lease, epoch, unchanged_for).await;
-                // Renewed in the meantime: the change of the lease starts the count anew.
+                // Renewed in the meantime: the change of the lease starts the count again.
                 let Some(proof) = taken.map_err(failed("take lease"))? else {
                     return Ok(None);
                 };

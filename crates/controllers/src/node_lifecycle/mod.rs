@@ -244,7 +244,7 @@ impl Observer {
     }
 
     /// Checks all nodes, and queues them when the mode of evictions changes. Returns whether the
-    /// count of all silences began anew.
+    /// count of all silences started again.
     fn look(&self, memory: &mut Memory, queue: &Queue<Key>) -> bool {
         let now = self.reading();
         let mut anew = memory.heard.look(now);

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use super::class::{self, RbdClass};
 use super::{Error, RbdProvisioner};
 
-/// Time until an object that was changed meanwhile is looked at again.
+/// Time until an object that was changed meanwhile is checked again.
 const AGAIN: Duration = Duration::from_secs(1);
 
 impl RbdProvisioner {

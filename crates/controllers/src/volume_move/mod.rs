@@ -21,7 +21,7 @@ use crate::Context;
 use crate::node_volumes::{claim_of, pods_beside, presence, read_node, write_record};
 pub(crate) use calls::{Address, Nodes};
 
-/// Time until something that a move waits for is looked at again.
+/// Time until something that a move waits for is checked again.
 const WAIT: Duration = Duration::from_secs(1);
 
 /// The error of a step.
@@ -36,7 +36,7 @@ pub(crate) enum Error {
     /// A node answered something else.
     #[error("read the answer of a node")]
     Answer(#[from] serde_json::Error),
-    /// The copy cannot go on: the record changed, or a node said something unexpected.
+    /// The copy cannot continue: the record changed, or a node said something unexpected.
     #[error("{0}")]
     Cut(String),
 }

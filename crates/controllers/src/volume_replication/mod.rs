@@ -26,7 +26,7 @@ use crate::node_proof::proof;
 use crate::node_volumes::{claim_of, pods_beside, presence, read_node, write_record};
 use crate::volume_move::{Error, Nodes};
 
-/// Time until something that replication waits for is looked at again.
+/// Time until something that replication waits for is checked again.
 const WAIT: Duration = Duration::from_secs(1);
 
 /// Time for which a node that had no room for a copy is not chosen again.

@@ -144,7 +144,7 @@ async fn a_volume_follows_its_pod_when_the_node_has_let_it_go() {
     eventually(async || attached_to(&cluster).await == ["n2"]).await;
     assert!(!told("n1").await);
 
-    // The second node is lost with the volume in use; a person says that it is off.
+    // The second node is lost with the volume in use; an administrator says that it is off.
     attach(&cluster).await;
     set_status(&cluster, "n2", json!({ "volumesInUse": [NAME] })).await;
     eventually(async || told("n2").await).await;

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 
 use crate::support::{Cluster, names, wait_for};
 
-/// statefulset.md 3.31, T41: a node that a person has declared out of service gives up its terminating pods;
+/// statefulset.md 3.31, T41: a node that an administrator has declared out of service gives up its terminating pods;
 /// statefulset.md 12.17: and a NoExecute taint drives away those that do not tolerate it.
 #[tokio::test]
 async fn an_out_of_service_node_gives_up_its_pods() {
@@ -211,7 +211,7 @@ async fn a_silent_node_is_fenced_before_its_pods_are_replaced() {
 }
 
 /// A set that says so gives up its volume on a fenced node after the stated time: claim and pod are made
-/// anew (docs/node-failure.md).
+/// again (docs/node-failure.md).
 #[tokio::test]
 async fn a_volume_of_a_fenced_node_is_given_up_where_the_set_says_so() {
     let cluster = Cluster::without_node().await;

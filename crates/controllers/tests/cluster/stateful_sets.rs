@@ -249,7 +249,7 @@ async fn come_and_go(cluster: &Cluster) {
     cluster.start_controllers(&cluster.shutdown);
 }
 
-/// statefulset.md T30, 2.5: a claim that was deleted in use goes with its pod; then both are made anew.
+/// statefulset.md T30, 2.5: a claim that was deleted in use goes with its pod; then both are made again.
 #[tokio::test]
 async fn a_deleted_claim_comes_back_with_its_pod() {
     let cluster = Cluster::new().await;

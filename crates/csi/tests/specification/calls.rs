@@ -143,7 +143,7 @@ async fn rules_of_all_calls() {
     let (slow, second) = tokio::join!(
         world.try_to("ControllerPublishVolume", attach(&id, "n1", 7)),
         async {
-            // The first call has taken the order when it is under way.
+            // The first call has taken the order when it is in progress.
             while world.state().join("faults/fault.json").exists() {
                 tokio::task::yield_now().await;
             }

@@ -85,7 +85,7 @@ async fn a_write_is_answered_in_its_time_while_the_leader_stands_still() {
     }
 }
 
-/// One of three members is left: reads of the copy go on, others are refused, and so are writes, of which nothing
+/// One of three members is left: reads of the copy continue, others are refused, and so are writes, of which nothing
 /// is left.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_a_majority_nothing_is_written_and_nothing_is_lost() {

@@ -46,7 +46,7 @@ async fn copy(options: &EtcdOptions) -> EtcdCopy {
     EtcdCopy::connect(options).await.unwrap()
 }
 
-/// Copies pairs, which go on at the revision of their store.
+/// Copies pairs, which continue at the revision of their store.
 async fn fill(copy: &mut EtcdCopy, count: usize) {
     let begun = copy.begin("instance").await.unwrap();
     for number in 0..count {
@@ -143,7 +143,7 @@ async fn a_copied_pair_is_replaced_once() {
     }
 }
 
-/// Servers refuse what is not complete; it is begun again, and what is not empty is not touched.
+/// Servers refuse what is not complete; it is started again, and what is not empty is not touched.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_interrupted_copy_is_refused_and_begun_again() {
     let cluster = Cluster::start(1, None);
@@ -229,7 +229,7 @@ async fn a_cluster_is_not_overwritten() {
     assert!(store.failure().is_none());
 }
 
-/// The data goes on elsewhere only if no server has written meanwhile, and then none can write here.
+/// The data continues elsewhere only if no server has written meanwhile, and then none can write here.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn data_that_was_copied_elsewhere_is_left() {
     let cluster = Cluster::start(1, None);

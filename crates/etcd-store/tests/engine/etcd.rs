@@ -95,7 +95,7 @@ impl Member {
         assert_eq!(stopped, WaitStatus::Stopped(self.pid(), Signal::SIGSTOP));
     }
 
-    /// Lets it go on after a pause.
+    /// Lets it continue after a pause.
     pub fn resume(&self) {
         kill(self.pid(), Signal::SIGCONT).unwrap();
     }

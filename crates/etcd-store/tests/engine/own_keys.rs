@@ -147,7 +147,7 @@ async fn the_keys_of_a_process_are_gone_with_it() {
             "/mainstay/data/k2"
         ]
     );
-    // A process that was only away goes on.
+    // A process that was only away continues.
     commit(&*stores[0], vec![put("k0", "y")]).await;
     assert_eq!(get(&*stores[0], "k0").await.unwrap().value, "y");
 }

@@ -80,7 +80,7 @@ async fn reads_take_no_more_than_the_read_index() {
 }
 
 /// etcd without room (alarm NOSPACE): what is new is refused as on a full disk, reads and deletions are not; after
-/// room was made, writes go on without a restart.
+/// room was made, writes continue without a restart.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_etcd_is_told_as_a_full_disk() {
     let cluster = Cluster::with(1, None, &["--quota-backend-bytes=4194304"]);

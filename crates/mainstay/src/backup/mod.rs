@@ -42,7 +42,7 @@ const MADE_ANEW: [&str; 2] = ["server.crt", "server.key"];
 /// The key prefix of PersistentVolumes in the store.
 const VOLUME_KEYS: &str = "/registry/persistentvolumes/";
 const CONTENT_KEYS: &str = "/registry/snapshot.storage.k8s.io/volumesnapshotcontents/";
-/// So many changed files are named.
+/// This many changed files are named.
 const NAMED_MAX: usize = 20;
 
 /// Arguments of `mainstay backup`.

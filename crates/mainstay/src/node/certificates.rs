@@ -26,7 +26,7 @@ pub struct NodeClient {
     pub ca_pem: String,
     /// The name of the Node object.
     pub node_name: String,
-    /// The client certificate, now and from now on.
+    /// The client certificate, with its later changes.
     pub identity: watch::Sender<Identity>,
 }
 
@@ -63,7 +63,7 @@ impl NodeClient {
         let renewal = self.renewal(wanted, self.identity.clone());
         let renewing = async {
             if let Err(error) = renewal.run(Timestamp::now, stop.clone()).await {
-                // The pods go on: only a new token helps.
+                // The pods continue: only a new token helps.
                 warn(&format!("mainstay: {:#}", anyhow::Error::new(error)));
             }
         };

@@ -293,7 +293,7 @@ fn clients(own: &NodeClient) -> Clients {
 }
 
 /// Compares a start without a server with the server that answers at last, until `stop`. The node ends if it
-/// cannot go on.
+/// cannot continue.
 async fn confirm(
     client: Client,
     node: NewNode,

@@ -119,7 +119,7 @@ pub struct Settings {
 
 impl NodeArguments {
     /// Lets the kernel kill this process with the program of the cluster, if it was started by that. The
-    /// pods go on. To be called by the first thread.
+    /// pods continue. To be called by the first thread.
     ///
     /// # Errors
     /// That program has ended already.

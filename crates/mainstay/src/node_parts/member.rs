@@ -30,7 +30,7 @@ pub struct Member<'a> {
     pub node: NewNode,
     /// The ranges of the cluster.
     pub cluster: ClusterRanges,
-    /// The node's address, now and from now on.
+    /// The node's address, with its later changes.
     pub node_ip: watch::Receiver<IpAddr>,
     /// The kubelet API on the network, for an API server in another process.
     pub kubelet_api: Option<KubeletApi>,

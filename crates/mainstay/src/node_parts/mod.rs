@@ -92,7 +92,7 @@ pub struct Settings<'a> {
     pub cluster_range: Cidr,
     /// The network of the pods.
     pub network: Arc<PodNetwork>,
-    /// The node's address, now and from now on.
+    /// The node's address, with its later changes.
     pub node_ip: watch::Receiver<IpAddr>,
     /// The image store of the node.
     pub images: ImageStore,
@@ -237,7 +237,7 @@ fn start_proxy(
     Ok(())
 }
 
-/// Makes ways to the pods of other nodes, if the cluster has room for some.
+/// Makes routes to the pods of other nodes, if the cluster has room for some.
 fn start_routes(group: &mut TaskGroup, settings: &Settings<'_>, client: Client) -> Result<()> {
     let config = node_routes::Config {
         node_name: settings.node_name.clone(),

@@ -77,7 +77,7 @@ pub struct PodSettings {
     pod_network_transport: Option<PodNetworkTransport>,
 }
 
-/// The ways to the pods of other nodes.
+/// The routes to the pods of other nodes.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 enum PodNetworkTransport {

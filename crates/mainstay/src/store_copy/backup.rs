@@ -240,7 +240,7 @@ fn count(file: &Path, header: &str) -> Result<u64> {
 /// Restores a backup into an empty store.
 pub async fn restore(arguments: BackupArguments) -> Result<()> {
     let (header, pairs) = block_in_place(|| read(&arguments.file))?;
-    // The cluster may have gone on after the backup, and clients may know its resource versions.
+    // The cluster may have continued after the backup, and clients may know its resource versions.
     let revision = Revision(header.revision.saturating_add(REVISIONS_LEFT_OUT));
     let contents = Contents {
         instance: header.instance.clone(),

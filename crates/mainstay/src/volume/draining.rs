@@ -162,8 +162,8 @@ fn destinations(
     counts
 }
 
-/// A node for each volume: the one with the fewest, those that come included. A move that was begun before
-/// goes on. `None` without a node.
+/// A node for each volume: the one with the fewest, those that come included. A move that was started before
+/// continues. `None` without a node.
 fn spread(locals: &[Local], mut counts: BTreeMap<String, usize>) -> Option<Vec<(Local, String)>> {
     let mut planned = Vec::new();
     for local in locals {

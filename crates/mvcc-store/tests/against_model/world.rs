@@ -125,7 +125,7 @@ struct OpenWatch {
 
 /// The engine under test.
 pub trait Engine {
-    /// Opens the store: each time with the same keys. Its history starts anew.
+    /// Opens the store: each time with the same keys. Its history starts again.
     fn open(&mut self) -> BoxFuture<'_, Arc<dyn Store>>;
 
     /// Ends the store; `false` if it cannot be opened again, and stays open.

@@ -138,7 +138,7 @@ impl NodeAgent {
         )
         .await?;
         let node_uid = keeper.uid_changes();
-        // Watches, events and heartbeats go on while pods are being stopped.
+        // Watches, events and heartbeats continue while pods are being stopped.
         let background = component.with_shutdown(CancellationToken::new());
         let source = Source {
             component: "kubelet".to_owned(),

@@ -19,7 +19,7 @@ use crate::limits::LOG_FOLLOW_PERIOD;
 
 /// Most rotated files that are looked for.
 const ROTATED_MAX: u32 = 100;
-/// Bytes that are looked at a time when the end of a file is searched.
+/// Bytes that are read at a time when the end of a file is searched.
 const TAIL_CHUNK: u64 = 64 * 1024;
 /// Bytes that are collected before they are sent.
 const SEND_BYTES: usize = 32 * 1024;

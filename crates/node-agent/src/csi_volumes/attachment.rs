@@ -97,7 +97,7 @@ impl VolumesInUse {
         });
     }
 
-    /// The volumes, now and from now on.
+    /// The volumes, with its later changes.
     pub fn changes(&self) -> watch::Receiver<BTreeSet<String>> {
         self.names.subscribe()
     }

@@ -39,7 +39,7 @@ enum Try {
     Waiting { until: Instant, backoff: Backoff },
 }
 
-/// The volumes whose release goes on or has failed.
+/// The volumes whose release is in progress or has failed.
 #[derive(Debug, Default)]
 struct Tries(BTreeMap<Identity, Try>);
 

@@ -1,7 +1,7 @@
 //! The care for volumes that pods use: their growth, their stats, and the repeated publication that
 //! some drivers ask for.
 //!
-//! A node may not watch claims and volumes, only read those of its pods: it looks from time to time, as
+//! A node may not watch claims and volumes, only read those of its pods: it checks at intervals, as
 //! kubelet does.
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -86,7 +86,7 @@ fn query(parameters: &[(String, String)]) -> Result<LogQuery, String> {
     })
 }
 
-/// A time so many seconds before; the earliest that there is for more than the calendar has.
+/// A time this many seconds before; the earliest that there is for more than the calendar has.
 fn seconds_before(now: Timestamp, seconds: i64) -> Timestamp {
     let ago = SignedDuration::from_secs(seconds);
     now.checked_sub(ago).unwrap_or(Timestamp::MIN)

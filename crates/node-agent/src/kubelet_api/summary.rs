@@ -40,8 +40,8 @@ pub async fn answer(context: &Arc<KubeletContext>) -> Result<Response<BoxBody>, 
     Ok(response)
 }
 
-/// Blocks: it asks about file systems. The sizes of the pods' files are those of the last look; a pod without
-/// one is looked at.
+/// Blocks: it asks about file systems. The sizes of the pods' files are those of the last measurement; a pod without
+/// one is measured now.
 fn summary(context: &KubeletContext) -> Value {
     let mut node = json!({"nodeName": context.node.config.node_name});
     if let Some(figures) = context.usage.figures(&UsageSubject::Node) {

@@ -33,7 +33,7 @@ impl DiskFigures {
         measured
     }
 
-    /// The figures of a pod; `None` until it was looked at.
+    /// The figures of a pod; `None` until its files were measured.
     pub fn of(&self, uid: &str) -> Option<Arc<MeasuredFiles>> {
         self.of_pods().get(uid).cloned()
     }

@@ -122,7 +122,7 @@ impl NodeKeeper {
         self.is_registered
     }
 
-    /// The uid of the Node object, now and from now on.
+    /// The uid of the Node object, with its later changes.
     pub fn uid_changes(&self) -> watch::Receiver<Option<String>> {
         self.uid.subscribe()
     }

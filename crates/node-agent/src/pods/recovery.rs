@@ -326,7 +326,7 @@ fn running_of(
         image_id: String::new(),
         user: Some(user_of(&found.user)),
         started_at: now.past(started_at),
-        // Whether it has begun is not known; each instance has it at least once.
+        // Whether it has started is not known; each instance has it at least once.
         post_start: Hook::post_start(container),
         startup: Default::default(),
         liveness: Default::default(),

@@ -64,7 +64,7 @@ pub struct WorkerStart {
     pub stored: StoredPod,
     /// The pod's sandbox, if it is there.
     pub sandbox: Option<Sandbox>,
-    /// Events of that sandbox, from before its state was looked at.
+    /// Events of that sandbox, from before its state was read.
     pub events: Option<container_runtime::Events>,
     /// Uids of former pods of the same name that are still here.
     pub predecessors: BTreeSet<String>,

@@ -110,7 +110,7 @@ pub async fn a_container_keeps_its_environment_while_the_server_is_away() {
     world.end().await;
 }
 
-/// Two pods of one identity never run side by side: a body whose object is gone ends before the next one
+/// Two pods of one identity never run side by side: a running pod whose object is gone ends before the next one
 /// of its name begins.
 pub async fn what_was_deleted_meanwhile_ends_before_its_successor() {
     // statefulset.md 3.32
@@ -143,8 +143,8 @@ pub async fn what_was_deleted_meanwhile_ends_before_its_successor() {
     world.end().await;
 }
 
-/// The bodies are gone, as after a start of the machine. A person may have confirmed that it is off, so
-/// that the pods run elsewhere: none gets a body here before the API confirms it.
+/// The processes are gone, as after a start of the machine. An administrator may have confirmed that it is off, so
+/// that the pods run elsewhere: none is started here before the API confirms it.
 pub async fn a_machine_that_was_off_starts_nothing() {
     // statefulset.md 3.32
     let mut world = World::new("aloneoff").await;
@@ -205,7 +205,7 @@ pub async fn the_deadline_of_pods_is_not_moved() {
     })
     .await;
     assert!(container_runtime::deadline::now() >= deadline);
-    // The agent has seen that end, and goes on.
+    // The agent has seen that end, and continues.
     crash(&world, &lives, 1).await;
     assert_eq!(self::deadline(&world), deadline);
     let sandbox = sandbox(&world, &lives).await;

@@ -167,7 +167,7 @@ pub async fn an_image_is_a_device_while_pods_use_it() {
     end(&world, "second").await;
     assert!(device().is_some(), "the other still uses it");
 
-    // As when the machine was started anew: neither processes nor devices are left.
+    // As when the machine was started again: neither processes nor devices are left.
     world.stop().await;
     for sandbox in world.runtime.sandboxes().await.unwrap() {
         sandbox.destroy().await.unwrap();

@@ -229,7 +229,7 @@ pub async fn a_driver_that_answers_nonsense_is_asked_again() {
     disks.end(world).await;
 }
 
-/// A secret that is missing is named, at each use of one, and the work goes on when it is there.
+/// A secret that is missing is named, at each use of one, and the work continues when it is there.
 pub async fn secrets_that_are_missing_are_named() {
     let world = started("csi-secrets").await;
     let mut disks = Disks::of(&world);

@@ -50,7 +50,7 @@ pub async fn a_running_pod_is_looked_into() {
     world.until("p", "debugged", |pod| runs(pod, "debug")).await;
     world.event("p", "Normal Started").await;
 
-    // It sees the processes of its target, and goes on without the agent.
+    // It sees the processes of its target, and continues without the agent.
     let attach = "/attach/default/p/debug?stdin=true&stdout=true";
     let mut attached = dial(world.node(), attach, "v5.channel.k8s.io").await;
     let ask = b"\0tr '\\0' ' ' < /proc/1/cmdline; echo\n".to_vec();
@@ -118,7 +118,7 @@ pub async fn what_runs_has_figures() {
         let pod = summary["pods"][0].clone();
         let container = pod["containers"][0].clone();
         let is_sampled = container["cpu"]["usageNanoCores"].is_u64();
-        // The files are looked at every 10 seconds.
+        // The files are checked every 10 seconds.
         if is_sampled && container["rootfs"]["usedBytes"].is_u64() {
             break (pod, container);
         }

@@ -1,4 +1,4 @@
-//! Containers that misbehave: they are told apart, and nobody else is harmed.
+//! Containers that misbehave: they are distinguished, and nobody else is harmed.
 
 use std::time::Duration;
 

@@ -184,7 +184,7 @@ pub async fn an_export_is_shared_by_pods_and_its_server_may_go_away() {
     world.event("lost", "no such directory").await;
     world.delete("lost").await;
     world.gone("lost").await;
-    // Three mounts, which an agent that starts anew knows.
+    // Three mounts, which an agent that starts again knows.
     assert_eq!(mounts(&world).len(), 3);
     world.stop().await;
     world.start(OnShutdown::LeavePods).await;

@@ -1,4 +1,4 @@
-//! Agents that end and begin while pods go on.
+//! Agents that end and begin while pods continue.
 
 use k8s_openapi::api::core::v1::Pod;
 use node_agent::OnShutdown;
@@ -40,7 +40,7 @@ pub async fn a_new_agent_takes_over_what_runs() {
         .unwrap()
         .unwrap();
     sandbox.signal("c-0", 9).await.unwrap();
-    // Another agent had begun to follow it up, for an older version of the pod, and got half way.
+    // Another agent had started to follow it up, for an older version of the pod, and got half way.
     let spec = world.dir.join("sandboxes/sandboxes").join(sandbox.id());
     let spec = std::fs::read_to_string(spec.join("containers/c-0/spec.json")).unwrap();
     let mut spec: serde_json::Value = serde_json::from_str(&spec).unwrap();

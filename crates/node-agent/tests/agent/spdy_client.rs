@@ -121,7 +121,7 @@ pub async fn older_clients_run_commands() {
 pub async fn older_clients_attach_and_hear_the_end_without_an_error() {
     let world = World::started("spdy-attach").await;
     let path = start_reader(&world).await;
-    // findings C3: the end of the client's input ends the session, and the container goes on.
+    // findings C3: the end of the client's input ends the session, and the container continues.
     let mut first = upgraded(&world, path).await;
     open_kinds(&mut first, &["error", "stdin", "stdout"]).await;
     send(&mut first, &data(3, false, "one\n")).await;

@@ -197,7 +197,7 @@ pub(crate) async fn start_reader(world: &World) -> &'static str {
 pub async fn who_is_attached_hears_the_end_without_an_error() {
     let world = World::started("attach").await;
     let path = start_reader(&world).await;
-    // findings C3: the container's own input goes on when the client's ends.
+    // findings C3: the container's own input continues when the client's ends.
     let mut first = connect(world.node(), path).await;
     first
         .send(Message::binary(b"\0one\n".to_vec()))

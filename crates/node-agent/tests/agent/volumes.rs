@@ -114,7 +114,7 @@ pub async fn a_token_is_for_the_user_that_the_pod_has() {
         world.ready(name).await;
         world.logged(name, "c", "read").await;
     }
-    // All files of a volume are made anew together, the token with another one.
+    // All files of a volume are made again together, the token with another one.
     let patch = Patch::Merge(json!({"data": {"a": "2"}}));
     let maps = world.api::<ConfigMap>();
     maps.patch("m", &PatchParams::default(), &patch)

@@ -496,7 +496,7 @@ impl Drop for World {
             return;
         }
         if let Some((_, stop)) = &self.agent {
-            // It would go on making again what is lost.
+            // It would continue making again what is lost.
             stop.cancel();
         }
         let (runtime, network) = (self.runtime.clone(), self.network.clone());

@@ -74,7 +74,7 @@ fn names(requests: &BTreeSet<String>, request: &str) -> bool {
 /// Reads a claim.
 ///
 /// # Errors
-/// A text for people: it cannot be fulfilled on any node.
+/// A text for users: it cannot be fulfilled on any node.
 pub(super) fn wish(claim: &ResourceClaim, classes: &Classes) -> Result<ClaimRequests, String> {
     let name = claim.metadata.name.clone().unwrap_or_default();
     let devices = claim.spec.devices.clone().unwrap_or_default();

@@ -72,7 +72,7 @@ pub struct Node {
 pub enum DetachProof {
     /// The node's lease was taken, and its agent ends pods with it.
     Fenced,
-    /// A person, or an agent that has switched the machine off, says so by the taint
+    /// An administrator, or an agent that has switched the machine off, says so by the taint
     /// `node.kubernetes.io/out-of-service`.
     OutOfService,
 }

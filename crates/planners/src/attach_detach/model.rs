@@ -2,7 +2,7 @@
 //! force, Node objects that are deleted and registered again, leases that are taken, old caches, leaders
 //! that change, and writes that arrive late: of former leaders, and those without an answer.
 //!
-//! A volume is never detached under a body that lives, and never mounted on two nodes. Each guard is
+//! A volume is never detached from a node where the pod still runs, and never mounted on two nodes. Each guard is
 //! needed: without it a violation is found.
 
 use std::collections::VecDeque;
@@ -51,7 +51,7 @@ struct ApiAttachment {
     is_attached: bool,
 }
 
-/// An agent, and the body of the pod that it has.
+/// An agent, and the running pod that it has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 struct Machine {
     /// It has seen a pod, and not yet its end.
@@ -370,7 +370,7 @@ impl World {
             next.pods_left -= 1;
             next.pods[at] = true;
         });
-        // By force: the body may live on.
+        // By force: the pod may still run.
         when(self.pods[at], &|next| next.pods[at] = false);
         let sees = self.pods[at] && !machine.pod && !machine.lapsed;
         when(sees, &|next| next.machines[at].pod = true);
@@ -443,7 +443,7 @@ impl World {
             self.machines[*at].mounted && !attached
         };
         if NODES.iter().any(is_bare) {
-            return Some("detached under a body");
+            return Some("detached under a running pod");
         }
         let both = NODES.iter().all(|at| self.machines[*at].mounted);
         both.then_some("mounted on two nodes")
@@ -476,7 +476,7 @@ fn search(leaders: u8, losses: u8, guards: Guards) -> (Option<(&'static str, Wor
 }
 
 #[test]
-fn no_interleaving_detaches_a_volume_under_a_body() {
+fn no_interleaving_detaches_a_volume_under_a_running_pod() {
     for (leaders, losses) in [(1, 0), (0, 1)] {
         let (violation, states) = search(leaders, losses, ALL);
         assert_eq!(violation, None);

@@ -130,7 +130,7 @@ fn an_attachment_of_a_former_leader_is_claimed_before_a_pod_may_use_it() {
     };
     let claims = [claim(&former)];
     assert_eq!(plan(&with(view(true, true, false), former.clone())), claims);
-    // Told by the former leader, which has not begun to take it away.
+    // Told by the former leader, which has not started to take it away.
     assert_eq!(plan(&with(view(true, true, true), former.clone())), []);
     assert_eq!(
         plan(&with(view(false, false, true), former.clone())),

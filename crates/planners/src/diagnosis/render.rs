@@ -1,4 +1,4 @@
-//! An answer for people and for programs.
+//! An answer for users and for programs.
 
 use jiff::Timestamp;
 use object_model::duration::human;

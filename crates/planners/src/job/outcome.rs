@@ -27,7 +27,7 @@ impl JobResult {
     }
 }
 
-/// The result of the job, decided now or before; `None` while the job goes on.
+/// The result of the job, decided now or before; `None` while the job continues.
 pub(super) fn judge(world: &ParsedJob<'_>, counted: &Counted) -> Option<JobResult> {
     // A decided result stays.
     for (kind, well) in [("FailureTarget", false), ("SuccessCriteriaMet", true)] {

@@ -3,13 +3,13 @@
 //! **Goal**: controllers and scheduler run on one server. **Relies on**: a write of the Lease over
 //! another version than the read one is refused. **Guarantees**: a candidate takes the Lease only
 //! after it has itself seen one version of it for the Lease's length, by its own monotonic clock; the
-//! times in the Lease are for people and are never compared. A leader leads until [`RENEW_DEADLINE`]
+//! times in the Lease are for users and are never compared. A leader leads until [`RENEW_DEADLINE`]
 //! after it sent the last renewal that was acknowledged. So two never lead at once while the rates of
 //! their clocks differ by less than half. A write that a former leader has sent may still arrive: that
 //! must be harmless, as the model checker's worlds with two leaders show.
 //!
 //! The fields are those of client-go's `leaderelection`. Length and deadline are a second shorter than its defaults:
-//! controllers go on within 15 seconds after the death of their server, with the time of their start.
+//! controllers continue within 15 seconds after the death of their server, with the time of their start.
 
 use jiff::SignedDuration;
 use k8s_openapi::api::coordination::v1::Lease;

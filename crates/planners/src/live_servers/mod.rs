@@ -19,7 +19,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 /// The length of a server's Lease.
 pub const LENGTH: SignedDuration = SignedDuration::from_secs(15);
-/// The time between two renewals, and between two looks at the others.
+/// The time between two renewals, and between two checks of the others.
 pub const RENEW: SignedDuration = SignedDuration::from_secs(5);
 /// The label of the Leases.
 pub const IDENTITY_LABEL: (&str, &str) = ("apiserver.kubernetes.io/identity", "kube-apiserver");

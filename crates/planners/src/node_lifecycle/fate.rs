@@ -73,7 +73,7 @@ pub enum PodFate {
         /// The time.
         after: SignedDuration,
     },
-    /// It waits for its node, or for a person.
+    /// It waits for its node, or for an administrator.
     StayReason(StayReason),
 }
 

@@ -5,7 +5,7 @@
 //! has lapsed, and says so on the lease ([`annotations::ENDS_PODS`]). **Guarantees**: a pod is deleted
 //! by force only after the lease was taken by compare-and-swap over the version that this observer
 //! saw unchanged for the lease's length and a quarter of it ([`wait`]), by its own monotonic clock. A
-//! renewal that is on its way then is refused, and a new observer starts its count anew.
+//! renewal that is on its way then is refused, and a new observer starts its count again.
 
 use std::collections::BTreeMap;
 
@@ -23,7 +23,7 @@ pub struct NodeLease {
     pub version: String,
     /// The epoch: the number of its transitions.
     pub epoch: i32,
-    /// It has no holder, and a proof of the fence: a person who clears the holder has not waited.
+    /// It has no holder, and a proof of the fence: an administrator who clears the holder has not waited.
     pub fenced: bool,
     /// `leaseDurationSeconds`.
     pub length: SignedDuration,
@@ -170,7 +170,7 @@ mod tests {
         for nobody in [None, Some("")] {
             let fenced = marked(nobody, marks.clone());
             assert_eq!(decided(&fenced), Decision::Delete);
-            // A person has cleared the holder.
+            // An administrator has cleared the holder.
             assert_eq!(decided(&lease(nobody)), Decision::Wait(secs(50)));
         }
         assert_eq!(decided(&marked(Some("n"), marks)), Decision::Wait(secs(50)));

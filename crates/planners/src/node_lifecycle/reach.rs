@@ -103,7 +103,7 @@ mod tests {
         "10.0.0.1:10250".to_owned()
     }
 
-    /// docs/many-machines.md: the server picks the way; a person sees which one.
+    /// docs/many-machines.md: the server picks the way; an administrator sees which one.
     #[test]
     fn each_way_has_its_reason() {
         let cases = [

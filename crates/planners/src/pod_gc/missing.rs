@@ -160,7 +160,7 @@ impl Memory {
 
     /// The nodes without a Node object: those of pods, and those that may have left a lease. A longer time
     /// than `gap` since the last look, or a clock that was set back, says that this observer itself did not
-    /// run: it counts anew.
+    /// run: it counts again.
     pub fn look(
         &mut self,
         pods: &[Arc<PodView>],
@@ -318,7 +318,7 @@ mod tests {
         // The agent is alive, although it cannot register the node.
         assert_eq!(look(40, Some(&held("2"))), secs(0));
         assert_eq!(look(60, Some(&held("2"))), secs(20));
-        // Somebody deletes the lease.
+        // A user deletes the lease.
         assert_eq!(look(80, None), secs(0));
         assert_eq!(look(100, None), secs(20));
         assert_eq!(look(136, None), secs(0));
@@ -348,7 +348,7 @@ mod tests {
             memory.saw("a", Some(&held("1")), secs(60)).unchanged_for,
             secs(60)
         );
-        // The node is back, and goes again: the count begins anew.
+        // The node is back, and goes again: the count starts again.
         assert_eq!(look(&mut memory, &pods, &[node("a"), node("c")], 70), "");
         assert_eq!(look(&mut memory, &pods, &[node("c")], 90), "a");
         assert_eq!(

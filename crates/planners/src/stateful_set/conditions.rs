@@ -23,7 +23,7 @@ struct Progress {
     status: &'static str,
     reason: &'static str,
     message: String,
-    /// Whether a person must act.
+    /// Whether an administrator must act.
     warning: bool,
     /// Whether waiting cannot help.
     stalled: bool,

@@ -24,7 +24,7 @@ pub(super) struct Draft {
     pub current_less: i32,
 }
 
-/// Whether to go on with the next part of the plan.
+/// Whether to continue with the next part of the plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum PlanFlow {
     Go,

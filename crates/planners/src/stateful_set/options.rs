@@ -32,7 +32,7 @@ const LOST_VOLUME_AFTER: SignedDuration = SignedDuration::from_secs(300);
 /// The handling of pods whose node was lost.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum NodeFailure {
-    /// They wait for their node, or for a person (statefulset.md 3.31).
+    /// They wait for their node, or for an administrator (statefulset.md 3.31).
     #[default]
     Wait,
     /// They end with the lease of their node, and are replaced elsewhere.
@@ -45,7 +45,7 @@ pub enum StuckRollout {
     /// It is replaced.
     #[default]
     Replace,
-    /// It waits for a person to delete it (statefulset.md 3.12, 5.20).
+    /// It waits for an administrator to delete it (statefulset.md 3.12, 5.20).
     Wait,
 }
 

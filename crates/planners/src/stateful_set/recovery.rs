@@ -1,7 +1,7 @@
 //! Recovery of a rollout that is stuck on pods of an obsolete revision.
 //!
 //! In kube-controller-manager a pod that never becomes Ready blocks everything, even its own
-//! replacement after the template was fixed; a person must delete it. Here such a pod is replaced,
+//! replacement after the template was fixed; an administrator must delete it. Here such a pod is replaced,
 //! the highest first, one at a time, when nothing else can be done.
 //!
 //! A pod qualifies only if it is not Ready and its revision is not the desired one: either an

@@ -184,7 +184,7 @@ pub struct User {
     pub uid: String,
     /// Name of the pod's node.
     pub node: String,
-    /// Whether a controller would make it anew.
+    /// Whether a controller would make it again.
     pub is_controlled: bool,
     /// Whether it is being deleted.
     pub is_deleted: bool,
@@ -250,7 +250,7 @@ pub fn plan(seen: &Observed<'_>) -> VolumeMoveStep {
     }
 }
 
-/// The reason why a move before `Placed` does not go on.
+/// The reason why a move before `Placed` does not continue.
 fn obstacle(seen: &Observed<'_>) -> Option<String> {
     let record = seen.record;
     if record.cancelled {

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::*;
 
-/// Number of writes of pods that are looked at.
+/// Number of writes of pods that are explored.
 const WRITES: u8 = 2;
 
 /// The directories of the volume on a node; each has the number of the last write that it holds.
@@ -218,7 +218,7 @@ impl World {
                 if self.disk(id, MoveEnd::Destination).has(id, extent) {
                     answers.copied = Some(CopyResult::Complete("/p".to_owned()));
                 } else {
-                    // The call fails, and the next round asks anew.
+                    // The call fails, and the next round asks again.
                     answers = MoveAnswers::default();
                 }
             }
@@ -343,7 +343,7 @@ impl World {
         }
         for at in 0..2 {
             if !self.disks[at].first.is_empty() {
-                // The node starts, and does not know yet that the move is under way.
+                // The node starts, and does not know yet that the move is in progress.
                 let mut next = self.clone();
                 next.disks[at].first.clear();
                 out.push(next);

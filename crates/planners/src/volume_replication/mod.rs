@@ -2,7 +2,7 @@
 //!
 //! **Goal**: every few seconds the replica gets the difference to a new snapshot of the primary; when the
 //! node of the primary is proven dead, the newest complete copy becomes the volume on the replica's node.
-//! **Relies on**: nodes that refuse steps of an epoch before the newest that they have heard of, and pods
+//! **Relies on**: nodes that refuse steps of an epoch before the newest that they know, and pods
 //! that are started only after a fresh read of the record. **Guarantees**: the volume is promoted only while
 //! a proof holds that was read after the record held all pods; a former primary keeps its state under
 //! another name before it takes a copy; a promoted copy is never older than the one that the record named;
@@ -98,7 +98,7 @@ pub struct CommonSnapshot {
 /// The snapshots and copies of a volume on a node.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct VolumeCopies {
-    /// The newest epoch that the node has heard of; 0 for none.
+    /// The newest epoch that the node knows; 0 for none.
     pub epoch: u32,
     /// Whether there is a directory with the name of the volume.
     pub has_volume: bool,
@@ -188,7 +188,7 @@ pub enum ReplicationStep {
     Done,
     /// Something else has to happen first.
     Wait(String),
-    /// Nothing to do for so many milliseconds.
+    /// Nothing to do for this many milliseconds.
     Rest(i64),
     /// Replace the record.
     Write(VolumeReplication),
@@ -205,7 +205,7 @@ pub fn plan(seen: &Observed<'_>) -> ReplicationStep {
         Stage::Replicating if seen.is_released => forget(seen),
         Stage::Replicating if is_lost(seen) => ReplicationStep::Write(VolumeReplication {
             stage: Stage::Promoting,
-            // A copy that a successor has begun is given up.
+            // A copy that a successor has started is given up.
             ..record.replaced(record.replica.as_deref())
         }),
         Stage::Replicating => choose(seen)
@@ -307,7 +307,7 @@ fn replicate(seen: &Observed<'_>) -> ReplicationStep {
     let base = primary.sent.intersection(&replica.copies).max().copied();
     let promoted = record.recovery.as_ref().map(|recovery| recovery.time);
     // The copy that the record names stays until another one is complete and named. A former primary that
-    // returns before its successor has a copy goes on from the recovery point.
+    // returns before its successor has a copy continues from the recovery point.
     let point = promoted.filter(|_| record.successor.is_some());
     let kept: BTreeSet<i64> = base.into_iter().chain(record.last).chain(point).collect();
     for (role, has) in [

@@ -198,7 +198,7 @@ fn what_is_decided_or_forgotten_goes() {
     );
 }
 
-/// Upstream leaves server certificates of nodes to a person; here they are approved for the names of
+/// Upstream leaves server certificates of nodes to an administrator; here they are approved for the names of
 /// the Node object.
 #[test]
 fn a_node_gets_a_server_certificate_for_its_own_names() {
@@ -250,7 +250,7 @@ fn a_node_gets_a_server_certificate_for_its_own_names() {
     ] {
         assert!(!approved(&serving, alone, &stolen));
     }
-    // A certificate that breaks the rules of its signer is left to a person.
+    // A certificate that breaks the rules of its signer is left to an administrator.
     let wrong = request(NODE, "kubelet-serving", CLIENT);
     assert!(!approved(&wrong, alone, &server));
 }

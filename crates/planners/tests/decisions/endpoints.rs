@@ -529,7 +529,7 @@ fn a_change_of_endpoints_that_nobody_uses_is_minor() {
     assert_eq!(weight(&["ready"], &["ready"]), None);
 }
 
-/// A new Service has its objects at once, also without pods; a changed one is read anew.
+/// A new Service has its objects at once, also without pods; a changed one is read again.
 #[test]
 fn the_first_slices_and_a_changed_service_are_prompt() {
     let mut observed = observed(service(json!({})), Vec::new());

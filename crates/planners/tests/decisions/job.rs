@@ -394,7 +394,7 @@ fn an_index_that_fails_too_often_does_not_hold_up_the_others() {
     let uid = of_index(&world, 1).unwrap();
     world.end(&uid, false, 1);
     world.settle();
-    // It waits, uncounted, for its replacement; the others go on.
+    // It waits, uncounted, for its replacement; the others continue.
     assert_eq!((world.counts(), of_index(&world, 1)), ((0, 0), None));
     assert_eq!(world.running().len(), 2);
     let plan = world.plan();

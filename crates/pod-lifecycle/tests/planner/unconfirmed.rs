@@ -28,7 +28,7 @@ fn a_pod_with_a_sandbox_is_run_by_its_policies() {
     assert!(world.told().iter().all(|told| !told.contains("sandbox")));
 }
 
-/// The machine was switched off, a person confirmed that, and the pod runs elsewhere: a machine that
+/// The machine was switched off, an administrator confirmed that, and the pod runs elsewhere: a machine that
 /// starts without a server cannot know it.
 #[test]
 fn a_pod_without_a_sandbox_gets_one_only_when_the_api_confirms_it() {

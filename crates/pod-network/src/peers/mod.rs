@@ -53,7 +53,7 @@ pub enum PeerTransport {
     Vxlan,
 }
 
-/// The settings of the ways to other nodes.
+/// The settings of the routes to other nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PeerSettings {
     /// The address of this node towards the others (`InternalIP`).
@@ -146,7 +146,7 @@ pub(crate) fn tunnel_mac(range: Cidr) -> [u8; 6] {
     [0x0a, 0x59, a, b, c, d]
 }
 
-/// Plans the ways from the node with the range `own` to its peers. A node that encrypts has encrypted
+/// Plans the routes from the node with the range `own` to its peers. A node that encrypts has encrypted
 /// ways alone, and no packet to another pod takes a route outside of the plan; a node that does not has
 /// no way to those that do.
 pub(crate) fn plan(

@@ -66,21 +66,21 @@ pub trait Kind: Printer {
         }
     }
 
-    /// All that is wrong with a name of the kind; an empty list for a valid one.
+    /// The validation errors of a name of the kind; an empty list for a valid one.
     fn name_errors(&self, name: &str) -> Vec<String> {
         object_model::names::dns_subdomain(name)
     }
 
-    /// All that is wrong with an object, but for its metadata: a new one, and a changed one of a kind
+    /// The validation errors of an object, but for its metadata: a new one, and a changed one of a kind
     /// without [`validate_content_update`](Self::validate_content_update).
     fn validate_content(&self, object: &Value) -> Vec<FieldError>;
 
-    /// All that is wrong with a changed object, but for its metadata.
+    /// The validation errors of a changed object, but for its metadata.
     fn validate_content_update(&self, object: &Value, _old: &Value) -> Vec<FieldError> {
         self.validate_content(object)
     }
 
-    /// All that is wrong with a new object, its metadata (name, labels, annotations, owner references,
+    /// The validation errors of a new object, its metadata (name, labels, annotations, owner references,
     /// finalizers) included.
     fn validate_create(&self, object: &Value) -> Vec<FieldError> {
         let is_namespaced = self.info().scope == Scope::Namespaced;
@@ -90,7 +90,7 @@ pub trait Kind: Printer {
         errors
     }
 
-    /// All that is wrong with a changed object, labels, annotations, owner references and finalizers
+    /// The validation errors of a changed object, labels, annotations, owner references and finalizers
     /// included. The pipeline checks that name, namespace and uid stay.
     fn validate_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
         let mut errors = metadata::validate_update(object);

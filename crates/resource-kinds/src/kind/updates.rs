@@ -21,7 +21,7 @@ pub trait StatusUpdate: Send + Sync {
         &[]
     }
 
-    /// All that is wrong with a changed status.
+    /// The validation errors of a changed status.
     fn validate_status_update(&self, _object: &Value, _old: &Value) -> Vec<FieldError> {
         Vec::new()
     }
@@ -35,7 +35,7 @@ pub trait SubresourceUpdate: Send + Sync {
         old.clone_into(object);
     }
 
-    /// All that is wrong with the update.
+    /// The validation errors of the update.
     fn validate_subresource_update(
         &self,
         _name: &str,

@@ -117,7 +117,7 @@ pub struct Controller {
     pub uid: Text,
 }
 
-/// A deletion that has begun.
+/// A deletion that has started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Deletion {
     /// The end of the grace period.

@@ -29,7 +29,7 @@ pub(crate) fn default(claim: &mut Value) {
     }
 }
 
-/// All that is wrong with the access modes of a claim or volume.
+/// The validation errors of the access modes of a claim or volume.
 pub(crate) fn access_modes(spec: &Field<'_, '_>, when_missing: &str) -> Vec<FieldError> {
     let modes = spec.get("accessModes");
     let mut errors = Vec::new();
@@ -49,7 +49,7 @@ pub(crate) fn access_modes(spec: &Field<'_, '_>, when_missing: &str) -> Vec<Fiel
     errors
 }
 
-/// All that is wrong with the spec of a claim or claim template.
+/// The validation errors of the spec of a claim or claim template.
 pub(crate) fn validate_spec(spec: &Field<'_, '_>) -> Vec<FieldError> {
     let mut errors = access_modes(spec, "at least 1 access mode is required");
     errors.extend(metadata::label_selector(&spec.get("selector")));

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::validation::field::{Field, Rules};
 
-/// All that is wrong with the metadata of a new object. `name_errors` judges a name of its kind.
+/// The validation errors of the metadata of a new object. `name_errors` judges a name of its kind.
 pub(crate) fn validate(
     is_namespaced: bool,
     name_errors: &dyn Fn(&str) -> Vec<String>,
@@ -44,7 +44,7 @@ pub(crate) fn validate(
     errors
 }
 
-/// All that is wrong with those parts of the metadata that an update may change.
+/// The validation errors of those parts of the metadata that an update may change.
 pub(crate) fn validate_update(object: &Value) -> Vec<FieldError> {
     validate_free_parts(&Field::of(object, "metadata"))
 }
@@ -62,7 +62,7 @@ fn validate_free_parts(metadata: &Field<'_, '_>) -> Vec<FieldError> {
     errors
 }
 
-/// All that is wrong with a map of labels.
+/// The validation errors of a map of labels.
 pub(crate) fn labels(at: &Field<'_, '_>) -> Vec<FieldError> {
     let mut errors = Vec::new();
     for (key, value) in at.entries() {
@@ -76,7 +76,7 @@ pub(crate) fn labels(at: &Field<'_, '_>) -> Vec<FieldError> {
     errors
 }
 
-/// All that is wrong with a map of annotations.
+/// The validation errors of a map of annotations.
 pub(crate) fn annotations(at: &Field<'_, '_>) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let mut bytes = 0;
@@ -133,7 +133,7 @@ fn owner_references(list: &Field<'_, '_>) -> Vec<FieldError> {
     errors
 }
 
-/// All that is wrong with a `metav1.LabelSelector`.
+/// The validation errors of a `metav1.LabelSelector`.
 pub(crate) fn label_selector(selector: &Field<'_, '_>) -> Vec<FieldError> {
     let mut errors = labels(&selector.get("matchLabels"));
     for expression in selector.get("matchExpressions").items() {

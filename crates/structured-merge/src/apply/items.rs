@@ -10,7 +10,7 @@ use super::path::{PathElement, PathValue};
 /// The step that leads to an element of a list of the given form.
 ///
 /// # Errors
-/// Upstream's text if the element cannot be told from others.
+/// Upstream's text if the element cannot be distinguished from others.
 pub(super) fn step<'v>(
     list: &MergeForm<'v>,
     element: &'v Value,

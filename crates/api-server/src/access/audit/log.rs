@@ -14,7 +14,7 @@ use jiff::{SignedDuration, Timestamp};
 pub struct LogOptions {
     /// The file; its predecessors are beside it, with a time in their names.
     pub path: PathBuf,
-    /// A new file is begun before one grows past this many bytes.
+    /// A new file is started before one grows past this many bytes.
     pub bytes_max: u64,
     /// Maximum number of rotated files.
     pub backups_max: usize,

@@ -59,7 +59,7 @@ pub(crate) struct Nodes {
     remote: Arc<Remote>,
 }
 
-/// The ways to the nodes of other machines.
+/// The connections to the nodes of other machines.
 #[derive(Default)]
 struct Remote {
     tunnels: Arc<Tunnels>,

@@ -6,13 +6,13 @@ use json_text::Cursor;
 /// The encodings that are kept have this size at most.
 const KEPT_BYTES_MAX: usize = 256 * 1024;
 
-/// Occurrences of a field within one object that are told apart, such as those in several containers.
+/// Occurrences of a field within one object that are distinguished, such as those in several containers.
 const OCCURRENCES_MAX: usize = 8;
 
 /// Misses in a row after which a field is not looked at in each object any more.
 const MISSES_MAX: u32 = 3;
 
-/// A field that never repeats is looked at in one object of this many, as a power of two.
+/// A field that never repeats is checked in one object of this many, as a power of two.
 const REST_BITS_MAX: u32 = 6;
 
 /// The texts and encodings of fields; nothing for single objects.

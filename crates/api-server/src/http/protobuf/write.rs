@@ -53,7 +53,7 @@ pub(crate) fn encode(
     Ok(out.0)
 }
 
-/// A list under way: its objects are written without envelopes of their own.
+/// A list in progress: its objects are written without envelopes of their own.
 pub(crate) struct List<'t> {
     api_version: &'t str,
     list_kind: &'t str,

@@ -197,7 +197,7 @@ fn block(number: u32, conditions: &[Condition], verdict: u32, code: &mut Vec<soc
     }
 }
 
-/// Arguments have 64 bits, the machine of filters 32: the upper half is looked at first.
+/// Arguments have 64 bits, the machine of filters 32: the upper half is checked first.
 fn comparison(condition: &Condition) -> Vec<Step> {
     use libc::{BPF_JEQ, BPF_JGE, BPF_JGT};
     let low_at = OFFSET_FIRST_ARGUMENT + 8 * condition.index;

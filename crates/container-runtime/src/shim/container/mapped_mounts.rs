@@ -124,7 +124,7 @@ impl MappedLayers {
     }
 }
 
-/// Where a layer is mounted for a moment. The overlay's options go on naming it, and by them others
+/// Where a layer is mounted for a moment. The overlay's options continue to name it, and by them others
 /// see that the layer is in use: so it has the names that it has in its store.
 fn staged_name(index: usize, layer: &Path) -> String {
     let names: Vec<_> = layer.iter().map(|name| name.to_string_lossy()).collect();

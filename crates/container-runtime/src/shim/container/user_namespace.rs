@@ -62,7 +62,7 @@ impl UserNamespace {
             setns(pidfd_open(process, PidfdFlags::empty())?.as_fd(), kinds)?;
             Ok(UserNamespace { handle, ids })
         })();
-        // The child ends when it hears no more.
+        // The child ends when it reads the end of the pipe.
         drop(ours);
         waitpid(child, None)?;
         joined

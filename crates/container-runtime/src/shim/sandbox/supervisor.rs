@@ -68,7 +68,7 @@ pub(crate) struct Supervisor {
     pub workers: BTreeMap<i32, (Worker, Job)>,
     /// Exits of processes that their workers have not reported yet.
     pub early_exits: BTreeMap<i32, WaitStatus>,
-    /// The clients that wait for the destruction; not empty once it has begun.
+    /// The clients that wait for the destruction; not empty once it has started.
     pub destruction: Vec<u64>,
     pub finished: bool,
     /// Whether free memory was returned, and no event has occurred since.

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::{Rights, perl};
 use crate::world::{World, command, exec, logged, start, until};
 
-/// Protected by the session keyring that each process of a container is begun with; findings S29. Under
+/// Protected by the session keyring that each process of a container is started with; findings S29. Under
 /// `RuntimeDefault` the calls are refused altogether.
 #[tokio::test]
 async fn session_keyrings_are_shared_with_nobody() {

@@ -326,7 +326,7 @@ fn pair(found: &KeyValue) -> Pair {
     }
 }
 
-/// Follows all keys until a revision, and goes on at another server now and then.
+/// Follows all keys until a revision, and continues at another server now and then.
 struct Watcher {
     clients: Arc<Clients>,
     random: Random,

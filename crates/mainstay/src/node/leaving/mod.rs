@@ -25,7 +25,7 @@ use crate::settings::{DataDirectory, ServerArguments};
 use crate::why::Server;
 use crate::{down, token};
 
-/// Time between two looks at the pods.
+/// Interval between two checks of the pods.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// Arguments of `mainstay node --leave`.

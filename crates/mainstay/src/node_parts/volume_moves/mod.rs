@@ -4,7 +4,7 @@
 //!
 //! The archive has a checksum of each file and one of the list of all entries, a stream of btrfs one of
 //! each command and an end, so that a copy is complete only if every byte arrived. A stream belongs to
-//! one attempt: another attempt begins anew.
+//! one attempt: another attempt starts again.
 
 mod receiving;
 mod replicas;

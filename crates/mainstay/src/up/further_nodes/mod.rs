@@ -32,11 +32,11 @@ use process::{NodeProcess, NodeStart};
 
 /// The life of the token by which the nodes of a first start join.
 const TOKEN_LIFE: SignedDuration = SignedDuration::from_mins(30);
-/// The wait for the nodes, after which the cluster goes on without them.
+/// The wait for the nodes, after which the cluster continues without them.
 const READY_TIMEOUT: Duration = Duration::from_secs(120);
 /// The time after which the user is told that nodes are awaited.
 const SILENCE: Duration = Duration::from_secs(10);
-/// The time between two looks at the nodes.
+/// The interval between two checks of the nodes.
 const LOOK: Duration = Duration::from_millis(50);
 
 /// The name of a node by its number on the machine.

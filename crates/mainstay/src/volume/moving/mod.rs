@@ -1,5 +1,5 @@
 //! `mainstay volume move`: the request of a move and its progress. The controllers of the server carry it
-//! out, so it goes on when this command is stopped.
+//! out, so it continues when this command is stopped.
 
 #[cfg(test)]
 mod tests;
@@ -25,7 +25,7 @@ use serde_json::json;
 use crate::node::leaving::evict;
 use crate::why::Server;
 
-/// Time between two looks at the record.
+/// Interval between two checks of the record.
 const PAUSE: Duration = Duration::from_millis(500);
 /// A server that does not answer is asked again for this time: it may be starting.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -44,7 +44,7 @@ pub struct MoveArguments {
     /// Namespace [default: that of the context, else default]
     #[arg(short, long, value_name = "NS")]
     namespace: Option<String>,
-    /// Abandon a move that is under way; the volume stays where it was
+    /// Abandon a move that is in progress; the volume stays where it was
     #[arg(long, conflicts_with = "to")]
     cancel: bool,
 }
@@ -185,7 +185,7 @@ async fn pods(server: &Server, namespace: &str) -> api_client::Result<Vec<PodVie
 /// The answer to a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Decision {
-    /// The same move has begun already.
+    /// The same move has started already.
     UnderWay,
     /// It may begin.
     Request { from: String },
@@ -201,7 +201,7 @@ fn decide(found: &MoveObjects, to: &str) -> Decision {
     }
 }
 
-/// The node with the data; `None` for a move that is under way. *Errors.* The reason of a refusal.
+/// The node with the data; `None` for a move that is in progress. *Errors.* The reason of a refusal.
 fn from(found: &MoveObjects, to: &str) -> Result<Option<String>, String> {
     let claim = found.claim.metadata.name.as_deref().unwrap_or_default();
     let status = found.claim.status.as_ref();

@@ -114,7 +114,7 @@ fn a_refusal_names_its_reason() {
     }
 }
 
-// docs/storage.md: the refusal says how to go on.
+// docs/storage.md: the refusal says how to continue.
 #[test]
 fn a_volume_with_snapshots_or_a_replica_is_not_moved() {
     let mut moving = found(volume(json!({})), node(json!({})), set());

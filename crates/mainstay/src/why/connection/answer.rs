@@ -78,7 +78,7 @@ pub struct ConnectionAnswer {
     pub notes: Vec<String>,
 }
 
-/// Kind, namespace and name for people.
+/// Kind, namespace and name for users.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ObjectName {
     pub kind: &'static str,

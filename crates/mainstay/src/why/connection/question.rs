@@ -18,7 +18,7 @@ pub enum PortWord {
     Name(String),
 }
 
-/// The destination of a connection, as a person writes it.
+/// The destination of a connection, as a user writes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Destination {
     pub kind: ServerKind,

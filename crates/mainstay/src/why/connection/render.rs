@@ -1,4 +1,4 @@
-//! The answer about a connection, for people and for programs.
+//! The answer about a connection, for users and for programs.
 
 use serde_json::{Value, json};
 

@@ -4,7 +4,7 @@
 //! A pod that is taken over by the disk alone keeps its sandbox: its containers run, are probed,
 //! and are started again by its restart policy. It gets no other sandbox before the API confirms
 //! it. Without one the pod does not run here, and may run elsewhere: this machine may have been
-//! off, a person may have confirmed that, and the link may be cut since.
+//! off, an administrator may have confirmed that, and the link may be cut since.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

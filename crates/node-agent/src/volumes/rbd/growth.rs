@@ -1,7 +1,7 @@
 //! The growth of mounted images: the server has resized the image, and its file system follows.
 //!
 //! The kernel learns of the new size from the cluster. A node may not watch claims, only read those of its
-//! pods: it looks from time to time, and only at pods with images.
+//! pods: it checks at intervals, and only at pods with images.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -27,7 +27,7 @@ use crate::volumes::mount_points::mounts_below;
 /// Interval of the looks.
 const INTERVAL: Duration = Duration::from_secs(20);
 
-/// Until a file system has grown; a longer growth goes on, and is found at a later look.
+/// Until a file system has grown; a longer growth continues, and is found at a later check.
 const GROW_MAX: Duration = Duration::from_secs(60);
 
 /// Lets the file systems of these pods' images grow with their claims, until `shutdown`.

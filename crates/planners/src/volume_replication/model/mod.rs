@@ -14,7 +14,7 @@ use crate::volume_move::NodePresence;
 use node::Node;
 
 const NODES: [&str; 3] = ["one", "two", "three"];
-/// The bounds of a world of two nodes: copies that are begun, epochs, and writes of pods.
+/// The bounds of a world of two nodes: copies that are started, epochs, and writes of pods.
 const TWO: (i64, u32, u8) = (3, 3, 3);
 /// The same with a third node, which is walked and not explored.
 const THREE: (i64, u32, u8) = (60, 40, 30);
@@ -218,7 +218,7 @@ impl World {
                     }
                 }
                 if answers.copied.is_none() {
-                    // After a failure all is looked at again.
+                    // After a failure all is checked again.
                     answers = ReplicationAnswers::default();
                 }
             }
@@ -369,7 +369,7 @@ impl World {
             done.now = self.now.max(*time + 1);
         }
         if done == *self {
-            // No answer: the next round asks anew.
+            // No answer: the next round asks again.
             done.answers = ReplicationAnswers::default();
         }
         // The answer is lost.
@@ -470,7 +470,7 @@ impl World {
             next.nodes[at].copies.pop_last();
             out.push(next);
         }
-        // One node is there, so that it can go on.
+        // One node is there, so that it can continue.
         let others = self.nodes.iter().enumerate();
         let is_last = !others
             .into_iter()
@@ -512,12 +512,12 @@ impl World {
     }
 
     fn check(&self) {
-        let bodies = self.nodes.iter().filter(|node| node.pod);
-        assert!(bodies.clone().count() <= 1, "two bodies: {self:#?}");
-        for node in bodies {
+        let running = self.nodes.iter().filter(|node| node.pod);
+        assert!(running.clone().count() <= 1, "two running pods: {self:#?}");
+        for node in running {
             assert!(
                 node.volume.is_some(),
-                "a body without its volume: {self:#?}"
+                "a running pod without its volume: {self:#?}"
             );
         }
         // Each write is somewhere: in a volume, or in a kept state.

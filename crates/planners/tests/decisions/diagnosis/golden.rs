@@ -34,7 +34,7 @@ fn each_situation_has_an_answer_that_leads_to_its_cause() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// Ages are for people alone: programs, and conditions, get the same as long as the cause is.
+/// Ages are for users alone: programs, and conditions, get the same as long as the cause is.
 #[test]
 fn the_answer_for_programs_is_the_same_a_second_later() {
     for given in situations() {

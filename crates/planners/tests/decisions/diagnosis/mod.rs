@@ -1,6 +1,6 @@
 //! Answers about waiting objects.
 //!
-//! `golden/` holds one situation per file, with the answer for people, and for some the one for
+//! `golden/` holds one situation per file, with the answer for users, and for some the one for
 //! programs. `pods` goes through what may be the matter with a single pod, `remedies` through what
 //! would unblock it.
 

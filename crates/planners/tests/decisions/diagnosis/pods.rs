@@ -473,7 +473,7 @@ fn a_lost_node_is_the_cause_of_what_happens_on_it() {
     check(pod(&unready), wanted);
 }
 
-/// `statefulset.md` 3.31: a person has declared the machine off, before or after the eviction.
+/// `statefulset.md` 3.31: an administrator has declared the machine off, before or after the eviction.
 #[test]
 fn a_pod_of_a_node_out_of_service_is_being_removed() {
     let taint = json!({ "key": "node.kubernetes.io/out-of-service", "value": "nodeshutdown",

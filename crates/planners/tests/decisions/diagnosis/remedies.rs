@@ -83,7 +83,7 @@ fn check(pods: &[Value], events: &[Value], commands: &[&str]) {
     assert_eq!(chain.remedy.commands, commands, "{chain:#?}");
 }
 
-/// findings U3: what is made from a template is changed there; what is nobody's is made anew.
+/// findings U3: what is made from a template is changed there; what is nobody's is made again.
 #[test]
 fn the_change_is_made_where_the_pod_comes_from() {
     let never = || main(json!({ "image": "a" }), waiting("ErrImageNeverPull", "x"));

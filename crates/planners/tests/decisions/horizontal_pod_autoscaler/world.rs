@@ -10,7 +10,7 @@ use planners::horizontal_pod_autoscaler::{
 };
 use serde_json::{Value, json};
 
-/// So many seconds after the beginning.
+/// This many seconds after the beginning.
 pub fn at(seconds: i64) -> Timestamp {
     Timestamp::from_second(1_800_000_000 + seconds).unwrap()
 }

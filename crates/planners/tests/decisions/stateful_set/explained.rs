@@ -191,7 +191,7 @@ fn a_set_that_gets_no_further_is_stalled_at_its_deadline() {
     assert_eq!(short(&world, "Progressing"), "True RolloutComplete");
 }
 
-/// Each pod that gets ready starts the deadline anew; so does one that is lost.
+/// Each pod that gets ready starts the deadline again; so does one that is lost.
 #[test]
 fn progress_starts_the_deadline_anew() {
     let mut world = World::new("set replicas=2 new progress-deadline-seconds=60");
@@ -299,8 +299,8 @@ fn a_set_that_is_held_back_on_purpose_is_not_late() {
     }
 }
 
-/// 3.32, 8.4: a name that somebody else has is a matter for a person, at once; when it is free
-/// the set goes on.
+/// 3.32, 8.4: a name that somebody else has is a matter for an administrator, at once; when it is free
+/// the set continues.
 #[test]
 fn a_foreign_pod_stalls_the_set_until_it_is_gone() {
     let mut world = World::new("set replicas=2 new\npod 0 ready a foreign");
@@ -319,7 +319,7 @@ fn a_foreign_pod_stalls_the_set_until_it_is_gone() {
     assert_eq!(short(&world, "Progressing"), "True RolloutComplete");
 }
 
-/// A set that is made anew under its name waits for the pods of the former, which the collector
+/// A set that is made again under its name waits for the pods of the former, which the collector
 /// takes away: no tool must read that as failed.
 #[test]
 fn pods_of_a_former_set_do_not_stall_its_successor() {

@@ -141,7 +141,7 @@ fn a_revision_has_the_labels_of_its_template_and_the_notes_of_its_set() {
     );
 }
 
-/// statefulset.md 4.5: two of one number are told apart by age, then by name.
+/// statefulset.md 4.5: two of one number are distinguished by age, then by name.
 #[test]
 fn the_newest_of_two_revisions_of_one_number_is_the_younger() {
     for (age_of_a, wanted) in [("2026-01-01T10:00:00Z", "b"), ("2026-01-01T11:30:00Z", "a")] {

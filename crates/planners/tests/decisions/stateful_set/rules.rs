@@ -43,7 +43,7 @@ fn delete(ordinal: i64) -> Action {
     }
 }
 
-/// statefulset.md 3.32: one body for one identity.
+/// statefulset.md 3.32: one running pod for one identity.
 #[test]
 fn a_pod_beside_another_of_its_name_is_noticed() {
     let terminating = "set replicas=2\nrevisions a=1\npod 0 ready a\npod 1 ready a terminating";

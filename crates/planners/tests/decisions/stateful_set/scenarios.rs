@@ -1,4 +1,4 @@
-//! Several rounds: a set, a small cluster, and what a person does to it. Numbers T1… are those of
+//! Several rounds: a set, a small cluster, and what an administrator does to it. Numbers T1… are those of
 //! statefulset.md §15.
 
 use jiff::SignedDuration;

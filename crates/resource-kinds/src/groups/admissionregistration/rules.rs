@@ -22,7 +22,7 @@ pub(super) fn default_match(part: &mut Value, rules: &[&str]) {
     }
 }
 
-/// All that is wrong with the selectors and the policy of a match.
+/// The validation errors of the selectors and the policy of a match.
 pub(super) fn check_match(at: &Field<'_, '_>) -> Vec<FieldError> {
     let mut errors = Vec::new();
     errors.check_one_of_if_set(&at.get("matchPolicy"), &["Equivalent", "Exact"]);
@@ -32,7 +32,7 @@ pub(super) fn check_match(at: &Field<'_, '_>) -> Vec<FieldError> {
     errors
 }
 
-/// All that is wrong with a list of rules.
+/// The validation errors of a list of rules.
 pub(super) fn check_rules(list: &Field<'_, '_>) -> Vec<FieldError> {
     list.items().flat_map(|rule| check_rule(&rule)).collect()
 }

@@ -13,7 +13,7 @@ const INDEXED_MAX: i64 = 100_000;
 const ACTIONS: &[&str] = &["Count", "FailIndex", "FailJob", "Ignore"];
 const RULES_MAX: usize = 20;
 
-/// All that is wrong with a new job.
+/// The validation errors of a new job.
 pub(super) fn create(object: &Value) -> Vec<FieldError> {
     let mut errors = whole(object, None);
     if object["spec"]["manualSelector"] != true {
@@ -22,7 +22,7 @@ pub(super) fn create(object: &Value) -> Vec<FieldError> {
     errors
 }
 
-/// All that is wrong with a changed job.
+/// The validation errors of a changed job.
 pub(super) fn update(object: &Value, old: &Value) -> Vec<FieldError> {
     let mut errors = whole(object, Some(old));
     let (new, before) = (Field::of(object, "spec"), Field::of(old, "spec"));
@@ -59,7 +59,7 @@ fn is_elastic(object: &Value, old: &Value) -> bool {
         && spec["completions"] == spec["parallelism"]
 }
 
-/// Whether the job has not begun, so that where its pods go may still change.
+/// Whether the job has not started, so that where its pods go may still change.
 fn is_waiting(old: &Value) -> bool {
     old["spec"]["suspend"] == true && old["status"]["startTime"].is_null()
 }
@@ -323,7 +323,7 @@ fn generated(object: &Value, errors: &mut Vec<FieldError>) {
     }
 }
 
-/// All that is wrong with a changed status.
+/// The validation errors of a changed status.
 pub(super) fn status(object: &Value, old: &Value) -> Vec<FieldError> {
     let status = Field::of(object, "status");
     let mut errors = Vec::new();

@@ -107,7 +107,7 @@ impl Request {
 /// The bytes of the only block of a PEM text; `None` if there is anything else except space around
 /// it.
 ///
-/// Kubernetes uses the first block that it finds. Refusing anything else is intended: a person or
+/// Kubernetes uses the first block that it finds. Refusing anything else is intended: an administrator or
 /// another program reads the same text.
 fn contents(pem: &[u8]) -> Option<Vec<u8>> {
     let text = std::str::from_utf8(pem).ok()?.trim_ascii();

@@ -52,7 +52,7 @@ const QUEUES_DEFAULT: i64 = 64;
 const HAND_DEFAULT: i64 = 8;
 const LENGTH_DEFAULT: i64 = 50;
 const QUEUES_MAX: i64 = 10_000_000;
-/// A hand is dealt from a hash of so many bits.
+/// A hand is dealt from a hash of this many bits.
 const HASH_BITS: i64 = 60;
 
 /// The levels with a fixed spec.

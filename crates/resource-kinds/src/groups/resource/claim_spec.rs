@@ -60,7 +60,7 @@ fn default_request(request: &mut Value) {
     }
 }
 
-/// All that is wrong with the spec of a claim.
+/// The validation errors of the spec of a claim.
 pub(super) fn validate(spec: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     let devices = spec.get("devices");
     let known = requests(devices.value);

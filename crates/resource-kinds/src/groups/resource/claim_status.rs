@@ -53,7 +53,7 @@ pub(super) fn forget_freed_devices(claim: &mut Value, old: &Value) {
     }
 }
 
-/// All that is wrong with a changed status.
+/// The validation errors of a changed status.
 pub(super) fn validate(claim: &Value, old: &Value) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let status = Field::of(claim, "status");

@@ -334,7 +334,7 @@ mod tests {
             let new = volume(Some(&at(stage)), "one", "/a");
             let begins = stage == Stage::Requested || stage.is_final();
             assert_eq!(check(&new, &none).is_ok(), begins, "{stage:?}");
-            // The record of a move under way is not removed, nor replaced by another request.
+            // The record of a move in progress is not removed, nor replaced by another request.
             assert_eq!(check(&none, &new).is_ok(), stage.is_final());
             let other = VolumeMove::request("b2", "one", "two");
             let other = volume(Some(&other), "one", "/a");

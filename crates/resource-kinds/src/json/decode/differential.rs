@@ -291,7 +291,7 @@ impl<'t> Samples<'t> {
     }
 }
 
-/// So many of the values are tried with every field.
+/// This many of the values are tried with every field.
 const COMMON: usize = 7;
 
 /// Values that some types have, and others refuse.

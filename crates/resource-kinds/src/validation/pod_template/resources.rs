@@ -97,7 +97,7 @@ fn name_for_pod(name: &str, at: &Field<'_, '_>) -> Vec<FieldError> {
 
 type NameCheck = fn(&str, &Field<'_, '_>) -> Vec<FieldError>;
 
-/// All that is wrong with a list of amounts by resource, in which containers may be.
+/// The validation errors of a list of amounts by resource, in which containers may be.
 pub(crate) fn amounts(list: &Field<'_, '_>) -> Vec<FieldError> {
     checked(list, name_for_container)
 }
@@ -132,7 +132,7 @@ fn is_multiple(quantity: &Quantity, size: &str) -> bool {
     size.is_integer() && size.value() > 0 && quantity.value() % size.value() == 0
 }
 
-/// All that is wrong with the resources of a container.
+/// The validation errors of the resources of a container.
 pub(super) fn validate(resources: &Field<'_, '_>) -> Vec<FieldError> {
     requirements(resources, name_for_container)
 }

@@ -34,7 +34,7 @@ pub(super) fn gates(spec: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     }
 }
 
-/// All that is wrong with a list of tolerations.
+/// The validation errors of a list of tolerations.
 pub(crate) fn tolerations(list: &Field<'_, '_>) -> Vec<FieldError> {
     let mut errors = Vec::new();
     for toleration in list.items() {

@@ -20,7 +20,7 @@ const SEARCH_BYTES_MAX: usize = 2048;
 /// The longest name that the kernel takes for a host.
 const HOSTNAME_BYTES_MAX: usize = 64;
 
-/// All that is wrong with the spec of a pod or of a template. `claims` are names of volumes that
+/// The validation errors of the spec of a pod or of a template. `claims` are names of volumes that
 /// will be added from the claim templates of a StatefulSet.
 fn validate_spec(spec: &Field<'_, '_>, claims: &[&str]) -> Vec<FieldError> {
     let mut errors = Vec::new();
@@ -47,7 +47,7 @@ fn validate_spec(spec: &Field<'_, '_>, claims: &[&str]) -> Vec<FieldError> {
     errors
 }
 
-/// All that is wrong with a pod, beside its metadata as such.
+/// The validation errors of a pod, beside its metadata as such.
 pub(crate) fn validate_pod(pod: &Field<'_, '_>) -> Vec<FieldError> {
     let spec = pod.get("spec");
     let mut errors = super::annotations::validate(pod);
@@ -57,7 +57,7 @@ pub(crate) fn validate_pod(pod: &Field<'_, '_>) -> Vec<FieldError> {
     errors
 }
 
-/// All that is wrong with a template: its labels, its annotations, its spec.
+/// The validation errors of a template: its labels, its annotations, its spec.
 pub(crate) fn validate_template(template: &Field<'_, '_>, claims: &[&str]) -> Vec<FieldError> {
     let mut errors = metadata::labels(&template.get("metadata.labels"));
     errors.extend(metadata::annotations(&template.get("metadata.annotations")));

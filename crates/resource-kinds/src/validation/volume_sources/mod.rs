@@ -112,7 +112,7 @@ const BYTES: &[(&str, &str, i64)] = &[
     ("iscsi", "lun", 0),
 ];
 
-/// All that is wrong with the source of the given name.
+/// The validation errors of the source of the given name.
 pub(crate) fn validate(name: &str, source: &Field<'_, '_>) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let required = REQUIRED.iter().filter(|(kind, _)| *kind == name);

@@ -21,7 +21,7 @@ const SPEC_IMMUTABLE: &str = "updates to statefulset spec for fields other than 
     'ordinals', 'template', 'updateStrategy', 'revisionHistoryLimit', \
     'persistentVolumeClaimRetentionPolicy' and 'minReadySeconds' are forbidden";
 
-/// All that is wrong with a new set.
+/// The validation errors of a new set.
 pub(super) fn create(object: &Value) -> Vec<FieldError> {
     let spec = Field::of(object, "spec");
     let mut errors = settings(&spec);

@@ -9,7 +9,7 @@ use crate::validation::pod_template;
 
 const PHASES: &[&str] = &["Failed", "Pending", "Running", "Succeeded", "Unknown"];
 
-/// All that is wrong with a change of a pod's status.
+/// The validation errors of a change of a pod's status.
 pub(super) fn validate(object: &Value, old: &Value) -> Vec<FieldError> {
     let (status, spec) = (Field::of(object, "status"), Field::of(old, "spec"));
     let before = Field::of(old, "status");

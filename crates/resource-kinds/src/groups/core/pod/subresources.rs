@@ -49,7 +49,7 @@ fn take_resources(object: &mut Value, sent: &Value) {
     }
 }
 
-/// All that is wrong with a change through the sub-resource.
+/// The validation errors of a change through the sub-resource.
 pub(super) fn validate(name: &str, object: &Value, old: &Value) -> Vec<FieldError> {
     let (pod, old) = (Field::root(object), Field::root(old));
     let check = match name {

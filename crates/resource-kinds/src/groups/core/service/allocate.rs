@@ -125,7 +125,7 @@ pub(super) fn keep_allocations(object: &mut Value, old: &Value) {
     }
 }
 
-/// Ports are told apart by name, as upstream does: a port may get another number and keep its
+/// Ports are distinguished by name, as upstream does: a port may get another number and keep its
 /// node port.
 fn keep_ports(spec: &mut Value, old: &Value) {
     let numbers = |spec: &Value| -> BTreeMap<String, i64> {
