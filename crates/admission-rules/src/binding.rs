@@ -6,14 +6,14 @@ use resource_kinds::ObjectReader;
 use serde_json::Value;
 
 use crate::matching::{rule_matches, selected};
-use crate::request::{Request, Subject};
+use crate::request::{Request, ResourceAndKind};
 
 /// Group and plural of a kind that is served, by its version (`apps/v1`) and name.
 pub type PluralOf<'a> = dyn Fn(&str, &str) -> Option<(String, String)> + 'a;
 
 /// The cluster as policies see it: the source of their parameters.
 #[derive(Clone, Copy)]
-pub struct Cluster<'a> {
+pub struct ParameterSource<'a> {
     /// Reads any object of the cluster: parameter objects and namespaces.
     pub objects: &'a dyn ObjectReader,
     /// Finds the plural of a kind, for the path of parameter objects.
@@ -65,7 +65,7 @@ impl<R> BoundPolicy<R> {
     pub fn wants(
         &self,
         request: &Request<'_>,
-        subjects: &[Subject<'_>],
+        subjects: &[ResourceAndKind<'_>],
     ) -> Result<Option<usize>, String> {
         let of_policy = holds(&self.spec["matchConstraints"], request, subjects, false)?;
         let of_binding = holds(&self.bound["matchResources"], request, subjects, true)?;
@@ -81,7 +81,7 @@ impl<R> BoundPolicy<R> {
     pub fn settings(
         &self,
         request: &Request<'_>,
-        cluster: &Cluster<'_>,
+        cluster: &ParameterSource<'_>,
     ) -> Result<Vec<Value>, String> {
         let (kind, reference) = (&self.spec["paramKind"], &self.bound["paramRef"]);
         if !kind.is_object() || !reference.is_object() {
@@ -125,7 +125,7 @@ impl<R> BoundPolicy<R> {
 fn holds(
     part: &Value,
     request: &Request<'_>,
-    subjects: &[Subject<'_>],
+    subjects: &[ResourceAndKind<'_>],
     all: bool,
 ) -> Result<Option<usize>, String> {
     if !part.is_object() {
@@ -138,7 +138,7 @@ fn holds(
     };
     let first = |list: &Value| {
         let rules = list.as_array().map_or(&[][..], Vec::as_slice);
-        let any = |subject: &Subject<'_>| {
+        let any = |subject: &ResourceAndKind<'_>| {
             let mut rules = rules.iter();
             rules.any(|rule| rule_matches(rule, &subject.target, request))
         };

@@ -12,13 +12,13 @@ mod request;
 mod review;
 mod webhook;
 
-pub use binding::{Cluster, PluralOf};
+pub use binding::{ParameterSource, PluralOf};
 pub use device_selectors::DeviceSelectors;
 pub use expressions::Expressions;
-pub use matching::Target;
+pub use matching::TargetResource;
 pub use mutation::{MutatingPolicies, MutatingPolicy, Patch, RefusedObject};
 pub use policy::{AdmissionObjects, AsVersion, Policies, PolicyJudgement};
-pub use request::{ObjectKind, Request, Subject};
+pub use request::{ObjectKind, Request, ResourceAndKind};
 pub use resource_kinds::Scope;
 pub use review::{WebhookVerdict, review, verdict};
 pub use webhook::{Client, Webhook, webhooks};

@@ -8,7 +8,7 @@ use crate::request::Request;
 
 /// The written object, by its path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Target<'a> {
+pub struct TargetResource<'a> {
     /// API group, empty for core.
     pub group: &'a str,
     /// API version, for instance `v1`.
@@ -34,7 +34,11 @@ fn has(list: &Value, wanted: &str) -> bool {
 }
 
 /// Whether a rule matches an operation on a target. (`resourceNames` are those of policies.)
-pub(crate) fn rule_matches(rule: &Value, target: &Target<'_>, request: &Request<'_>) -> bool {
+pub(crate) fn rule_matches(
+    rule: &Value,
+    target: &TargetResource<'_>,
+    request: &Request<'_>,
+) -> bool {
     let scope = match rule["scope"].as_str() {
         Some("Cluster") => target.scope == Scope::Cluster,
         Some("Namespaced") => target.scope == Scope::Namespaced,
@@ -53,7 +57,7 @@ pub(crate) fn rule_matches(rule: &Value, target: &Target<'_>, request: &Request<
 }
 
 /// `pods`, `pods/log`, `pods/*`, `*`, `*/scale`, `*/*`.
-fn resource_matches(resource: &str, target: &Target<'_>) -> bool {
+fn resource_matches(resource: &str, target: &TargetResource<'_>) -> bool {
     let (resource, sub) = resource.split_once('/').unwrap_or((resource, ""));
     (resource == "*" || resource == target.plural) && (sub == "*" || sub == target.subresource)
 }
@@ -99,11 +103,11 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::request::{ObjectKind, Subject};
+    use crate::request::{ObjectKind, ResourceAndKind};
 
-    fn target(path: &'static str) -> Target<'static> {
+    fn target(path: &'static str) -> TargetResource<'static> {
         let (plural, subresource) = path.split_once('/').unwrap_or((path, ""));
-        Target {
+        TargetResource {
             group: "apps",
             version: "v1",
             plural,
@@ -112,13 +116,17 @@ mod tests {
         }
     }
 
-    fn request<'a>(target: Target<'a>, object: &'a Value, namespace: &'a Value) -> Request<'a> {
+    fn request<'a>(
+        target: TargetResource<'a>,
+        object: &'a Value,
+        namespace: &'a Value,
+    ) -> Request<'a> {
         let kind = ObjectKind {
             group: "apps",
             version: "v1",
             kind: "Deployment",
         };
-        let subject = Subject { target, kind };
+        let subject = ResourceAndKind { target, kind };
         Request {
             uid: "u",
             operation: "UPDATE",

@@ -4,10 +4,10 @@ use custom_resources::Expression;
 use object_model::{Cause, Status, StatusReason};
 use serde_json::Value;
 
-use crate::binding::{BoundPolicy, Cluster};
+use crate::binding::{BoundPolicy, ParameterSource};
 use crate::expressions::{Condition, MatchResult, Variables, conditions, making, met, names};
-use crate::matching::Target;
-use crate::request::{Request, Subject};
+use crate::matching::TargetResource;
+use crate::request::{Request, ResourceAndKind};
 
 /// All mutating policies with their bindings.
 #[derive(Clone, Debug, Default)]
@@ -46,7 +46,7 @@ pub enum Patch {
 #[derive(Clone, Copy, Debug)]
 pub struct RefusedObject<'a> {
     /// The path of the refused request.
-    pub target: Target<'a>,
+    pub target: TargetResource<'a>,
     /// The name of the object.
     pub name: &'a str,
 }
@@ -122,8 +122,8 @@ impl MutatingPolicy {
     pub fn wants(
         &self,
         request: &Request<'_>,
-        subjects: &[Subject<'_>],
-        cluster: &Cluster<'_>,
+        subjects: &[ResourceAndKind<'_>],
+        cluster: &ParameterSource<'_>,
     ) -> Result<Option<(usize, Vec<Value>)>, Status> {
         let wanted = || -> Result<Option<(usize, Vec<Value>)>, String> {
             let Some(place) = self.0.wants(request, subjects)? else {
@@ -256,8 +256,8 @@ mod tests {
             bound["spec"][field] = value.clone();
         }
         let policies = MutatingPolicies::new(&[policy(spec)], &[bound]);
-        let subject = Subject {
-            target: Target {
+        let subject = ResourceAndKind {
+            target: TargetResource {
                 group: "",
                 version: "v1",
                 plural: "pods",
@@ -288,7 +288,7 @@ mod tests {
         let plural_of = |_: &str, kind: &str| {
             (kind == "ConfigMap").then(|| (String::new(), "configmaps".into()))
         };
-        let cluster = Cluster {
+        let cluster = ParameterSource {
             objects: &Settings,
             plural_of: &plural_of,
         };

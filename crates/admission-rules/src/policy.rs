@@ -4,9 +4,9 @@ use custom_resources::{Expression, Values};
 use object_model::{Cause, Status, StatusReason};
 use serde_json::Value;
 
-use crate::binding::{BoundPolicy, Cluster};
+use crate::binding::{BoundPolicy, ParameterSource};
 use crate::expressions::{Condition, MatchResult, Variables, compile, conditions, met, names};
-use crate::request::{Request, Subject};
+use crate::request::{Request, ResourceAndKind};
 
 /// All policies and where they hold.
 #[derive(Clone, Debug, Default)]
@@ -78,9 +78,9 @@ impl Policies {
     pub fn judge(
         &self,
         request: &Request<'_>,
-        subjects: &[Subject<'_>],
+        subjects: &[ResourceAndKind<'_>],
         seen_as: &AsVersion<'_>,
-        cluster: &Cluster<'_>,
+        cluster: &ParameterSource<'_>,
     ) -> PolicyJudgement {
         let mut judgement = PolicyJudgement::default();
         for bound in &self.bound {
@@ -170,9 +170,9 @@ impl BoundPolicy<Rules> {
     fn complaints(
         &self,
         request: &Request<'_>,
-        subjects: &[Subject<'_>],
+        subjects: &[ResourceAndKind<'_>],
         seen_as: &AsVersion<'_>,
-        cluster: &Cluster<'_>,
+        cluster: &ParameterSource<'_>,
     ) -> Vec<Complaint> {
         let found = self.judged(request, subjects, seen_as, cluster);
         let mut complaints = found.unwrap_or_else(|why| vec![Complaint::failure(why)]);
@@ -186,9 +186,9 @@ impl BoundPolicy<Rules> {
     fn judged(
         &self,
         request: &Request<'_>,
-        subjects: &[Subject<'_>],
+        subjects: &[ResourceAndKind<'_>],
         seen_as: &AsVersion<'_>,
-        cluster: &Cluster<'_>,
+        cluster: &ParameterSource<'_>,
     ) -> Result<Vec<Complaint>, String> {
         let Some(place) = self.wants(request, subjects)? else {
             return Ok(Vec::new());

@@ -3,7 +3,7 @@
 use custom_resources::Values;
 use serde_json::{Value, json};
 
-use crate::matching::Target;
+use crate::matching::TargetResource;
 
 /// The group, version and kind of objects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,9 +18,9 @@ pub struct ObjectKind<'a> {
 
 /// The resource of a request, and the kind of its object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Subject<'a> {
+pub struct ResourceAndKind<'a> {
     /// The path of the written object.
-    pub target: Target<'a>,
+    pub target: TargetResource<'a>,
     /// The kind; a sub-resource may have a kind of its own.
     pub kind: ObjectKind<'a>,
 }
@@ -33,9 +33,9 @@ pub struct Request<'a> {
     /// `CREATE`, `UPDATE`, `DELETE` or `CONNECT`.
     pub operation: &'static str,
     /// The subject in the version of the webhook or policy.
-    pub subject: Subject<'a>,
+    pub subject: ResourceAndKind<'a>,
     /// The subject as the client sent it.
-    pub requested: Subject<'a>,
+    pub requested: ResourceAndKind<'a>,
     /// Namespace, empty for cluster scope.
     pub namespace: &'a str,
     /// Name; empty where it is still to be generated.
@@ -57,7 +57,7 @@ pub struct Request<'a> {
 impl Request<'_> {
     /// The fields of an `admission.k8s.io` AdmissionRequest, without the objects.
     pub fn facts(&self) -> Value {
-        let kind = |subject: &Subject<'_>| {
+        let kind = |subject: &ResourceAndKind<'_>| {
             let ObjectKind {
                 group,
                 version,
@@ -65,7 +65,7 @@ impl Request<'_> {
             } = subject.kind;
             json!({"group": group, "version": version, "kind": kind})
         };
-        let resource = |subject: &Subject<'_>| {
+        let resource = |subject: &ResourceAndKind<'_>| {
             let target = &subject.target;
             json!({"group": target.group, "version": target.version, "resource": target.plural})
         };

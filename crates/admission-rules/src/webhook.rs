@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::expressions::{Condition, MatchResult, conditions, met};
 use crate::matching::{rule_matches, selected};
-use crate::request::{Request, Subject};
+use crate::request::{Request, ResourceAndKind};
 
 /// The address of a webhook.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -117,7 +117,7 @@ impl Webhook {
     pub fn wants(
         &self,
         request: &Request<'_>,
-        subjects: &[Subject<'_>],
+        subjects: &[ResourceAndKind<'_>],
     ) -> Result<Option<usize>, String> {
         let subjects = if self.exact {
             subjects.get(..1).unwrap_or_default()
@@ -125,7 +125,7 @@ impl Webhook {
             subjects
         };
         let rules = self.source["rules"].as_array();
-        let matches = |subject: &Subject<'_>| {
+        let matches = |subject: &ResourceAndKind<'_>| {
             let mut rules = rules.into_iter().flatten();
             rules.any(|rule| rule_matches(rule, &subject.target, request))
         };

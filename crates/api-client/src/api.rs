@@ -20,7 +20,7 @@ use crate::params::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use crate::request::{self, METADATA, METADATA_LIST, object_path, uri};
 use crate::resource::{DynamicResourceScope, PartialObjectMeta, Resource, collection};
 use crate::watch::{Config, Watcher};
-use crate::written::{Answer as WrittenAnswer, Written};
+use crate::written::{Written, WrittenAnswer};
 
 /// The objects of a kind: all of them, or those of a namespace.
 pub struct Api<K> {

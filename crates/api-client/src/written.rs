@@ -15,7 +15,7 @@ pub struct Written {
 }
 
 #[derive(Deserialize)]
-pub(crate) struct Answer {
+pub(crate) struct WrittenAnswer {
     pub metadata: Written,
 }
 
@@ -27,7 +27,7 @@ mod tests {
     fn only_the_identity_of_an_answer_is_decoded() {
         let text = r#"{"kind": "Pod", "metadata": {"name": "web-0", "managedFields": [{}],
             "uid": "u", "resourceVersion": "7"}, "spec": {"containers": [{"name": "main"}]}}"#;
-        let answer: Answer = serde_json::from_str(text).expect("an answer");
+        let answer: WrittenAnswer = serde_json::from_str(text).expect("an answer");
         let written = Written {
             name: Some("web-0".to_owned()),
             uid: Some("u".to_owned()),

@@ -20,7 +20,7 @@ use crate::flow_control::{ActiveSchema, Seat, UserPermits};
 use crate::handlers::allow_header;
 use crate::handlers::metrics::Label;
 use crate::http::body::{BoxBody, GuardedBody, Segments, boxed};
-use crate::http::call::{Answer, Call};
+use crate::http::call::{ApiResponse, Call};
 use crate::http::connection::Connection;
 use crate::http::query::Query;
 use crate::http::reply::Reply;
@@ -99,11 +99,11 @@ async fn respond(
         tracing::error!(method, path, user, panic, "a request panicked");
     }
     let mut response = match outcome {
-        Ok(Answer::Raw(response)) => {
+        Ok(ApiResponse::Raw(response)) => {
             kept.note(response.status().as_u16(), None);
             response
         }
-        Ok(Answer::Reply(reply)) => {
+        Ok(ApiResponse::Reply(reply)) => {
             kept.note(reply.code.as_u16(), Some(&reply));
             work::expect(reply.len()).await;
             let reply = if pretty { reply.indented() } else { reply };
@@ -180,10 +180,10 @@ impl Kept {
 /// Runs the work with a timeout, and turns a panic into a 500 of this request; the panic's text is
 /// returned for the log.
 async fn contained(
-    work: BoxFuture<'_, Result<Answer, Status>>,
+    work: BoxFuture<'_, Result<ApiResponse, Status>>,
     limit: Option<std::time::Duration>,
     panicked: &mut Option<String>,
-) -> Result<Answer, Status> {
+) -> Result<ApiResponse, Status> {
     let work = AssertUnwindSafe(work).catch_unwind();
     let done = match limit {
         None => work.await,
@@ -211,7 +211,7 @@ async fn answer(
     body: BoxBody,
     caller: Caller,
     kept: &mut Kept,
-) -> Result<Answer, Status> {
+) -> Result<ApiResponse, Status> {
     let local = matches!(caller, Caller::Local(_));
     let credentials = Credentials::of(caller, &parts.headers)?;
     let known = authenticate(&server.access.tokens, credentials).await;

@@ -25,7 +25,7 @@ use crate::handlers::reviews;
 use crate::handlers::subresources;
 use crate::handlers::verbs;
 use crate::http::body::BoxBody;
-use crate::http::call::{Answer, Call};
+use crate::http::call::{ApiResponse, Call};
 use crate::http::refusals::{not_allowed, unknown_path};
 use crate::http::reply::Reply;
 use crate::http::version;
@@ -47,12 +47,12 @@ pub(crate) async fn route(
     server: &Arc<ApiServer>,
     call: Call,
     body: BoxBody,
-) -> Result<Answer, Status> {
+) -> Result<ApiResponse, Status> {
     if call.info.path == node_tunnel::PATH {
         return remote_nodes::accept(server.nodes.tunnels(), &server.objects, call);
     }
     if !call.info.is_resource {
-        return page(server, &call).await.map(Answer::Reply);
+        return page(server, &call).await.map(ApiResponse::Reply);
     }
     let destination = Destination::find(&server.objects, &call.info).await?;
     if !call.info.subresource.is_empty() {
@@ -75,7 +75,7 @@ pub(crate) async fn route(
             return stored(server, &resource, Some(verb), call, body).await;
         }
     };
-    answer.map(Answer::Reply)
+    answer.map(ApiResponse::Reply)
 }
 
 /// Handles a request for stored objects, or for a sub-resource if there is no verb.
@@ -85,7 +85,7 @@ async fn stored(
     verb: Option<Verb>,
     call: Call,
     body: BoxBody,
-) -> Result<Answer, Status> {
+) -> Result<ApiResponse, Status> {
     let info = &call.info;
     let writes = !matches!(info.verb.as_str(), "get" | "list" | "watch");
     let defines = writes
@@ -99,7 +99,7 @@ async fn stored(
     let answer = match verb {
         Some(verb) => verbs::answer(server.writer(), &server.metrics, resource, verb, call, body)
             .await
-            .map(Answer::Reply),
+            .map(ApiResponse::Reply),
         None => subresources::answer(server.writer(), &server.nodes, resource, call, body).await,
     };
     if defines && answer.is_ok() {

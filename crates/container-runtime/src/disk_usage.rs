@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::tree::{self, Entry, Handle, Mounts, Visitor};
+use crate::tree::{self, Handle, Mounts, TreeEntry, Visitor};
 
 /// Unit of the size that the kernel says a file has on disk.
 const BLOCK_BYTES: u64 = 512;
@@ -82,7 +82,7 @@ struct Counter {
 }
 
 impl Visitor for Counter {
-    fn entry(&mut self, entry: &Entry<'_>) -> io::Result<()> {
+    fn entry(&mut self, entry: &TreeEntry<'_>) -> io::Result<()> {
         let found = entry.stat();
         if found.st_dev != self.device {
             return Ok(());

@@ -32,13 +32,13 @@ pub enum Mounts {
 }
 
 /// One entry of a directory.
-pub struct Entry<'a> {
+pub struct TreeEntry<'a> {
     dir: BorrowedFd<'a>,
     name: &'a CStr,
     stat: Stat,
 }
 
-impl Entry<'_> {
+impl TreeEntry<'_> {
     /// The attributes of the entry at its visit.
     pub fn stat(&self) -> &Stat {
         &self.stat
@@ -161,7 +161,7 @@ pub trait Visitor {
     ///
     /// # Errors
     /// Ends the walk, except for [`io::ErrorKind::NotFound`]: the entry is gone then.
-    fn entry(&mut self, entry: &Entry<'_>) -> io::Result<()>;
+    fn entry(&mut self, entry: &TreeEntry<'_>) -> io::Result<()>;
 
     /// Enters a directory with that name in the previous one.
     fn entered(&mut self, _name: &CStr) {}
@@ -288,7 +288,7 @@ fn read(fd: OwnedFd, name: CString, visitor: &mut dyn Visitor) -> io::Result<Lev
             Err(errno) => return Err(errno.into()),
         };
         let dir = fd.as_fd();
-        let entry = Entry { dir, name, stat };
+        let entry = TreeEntry { dir, name, stat };
         match visitor.entry(&entry) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             other => other?,
@@ -311,7 +311,7 @@ fn read(fd: OwnedFd, name: CString, visitor: &mut dyn Visitor) -> io::Result<Lev
 pub fn remove(path: &Path) -> io::Result<()> {
     struct Remover;
     impl Visitor for Remover {
-        fn entry(&mut self, entry: &Entry<'_>) -> io::Result<()> {
+        fn entry(&mut self, entry: &TreeEntry<'_>) -> io::Result<()> {
             if entry.is_dir() {
                 return Ok(());
             }
@@ -398,7 +398,7 @@ mod tests {
     struct Giver(usize);
 
     impl Visitor for Giver {
-        fn entry(&mut self, entry: &Entry<'_>) -> io::Result<()> {
+        fn entry(&mut self, entry: &TreeEntry<'_>) -> io::Result<()> {
             self.0 += 1;
             let handle = entry.handle()?;
             handle.set_group(4711)?;

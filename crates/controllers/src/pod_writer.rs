@@ -7,8 +7,8 @@ use futures::future::join_all;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use planners::pod_set::Action;
-use reconcile::execute::{self, Delete, Refusal, refusal};
+use planners::pod_set::PodAction;
+use reconcile::execute::{self, Delete, WriteRefusal, refusal};
 use reconcile::{Cache, Recorder};
 use resource_kinds::pod_view::PodView;
 use resource_kinds::reasons::pods as reasons;
@@ -27,7 +27,7 @@ pub(crate) enum PodError {
     #[error("{what} pod")]
     Api {
         what: &'static str,
-        action: Box<Action>,
+        action: Box<PodAction>,
         #[source]
         source: api_client::Error,
     },
@@ -43,11 +43,11 @@ impl PodError {
     /// Whether the namespace is terminating; the garbage collector deletes the rest.
     pub fn is_end_of_namespace(&self) -> bool {
         matches!(self, Self::Api { source, .. }
-            if refusal(source) == Refusal::NamespaceTerminating)
+            if refusal(source) == WriteRefusal::NamespaceTerminating)
     }
 
     /// The failed action, and the API server's message.
-    pub fn failure(&self) -> Option<(&Action, String)> {
+    pub fn failure(&self) -> Option<(&PodAction, String)> {
         match self {
             Self::Api { action, source, .. } => Some((action, execute::message(source))),
             _ => None,
@@ -76,13 +76,14 @@ where
 {
     /// Performs the actions in order, creations and deletions concurrently, and waits until the
     /// cache shows them. After a first refusal the rest of a batch is not tried.
-    pub async fn perform(&self, actions: &[Action]) -> Result<(), PodError> {
+    pub async fn perform(&self, actions: &[PodAction]) -> Result<(), PodError> {
         let (mut rest, mut size) = (actions, 1);
         let mut done = Vec::new();
         let mut result = Ok(());
         while !rest.is_empty() && result.is_ok() {
-            let many =
-                |action: &&Action| matches!(action, Action::Create(_) | Action::Delete { .. });
+            let many = |action: &&PodAction| {
+                matches!(action, PodAction::Create(_) | PodAction::Delete { .. })
+            };
             let count = rest.iter().take(size).take_while(many).count().max(1);
             let (batch, next) = rest.split_at(count);
             for outcome in join_all(batch.iter().map(|action| self.act(action))).await {
@@ -111,7 +112,7 @@ where
         Api::namespaced(self.client.clone(), self.namespace())
     }
 
-    async fn act(&self, action: &Action) -> Result<PodWrite, PodError> {
+    async fn act(&self, action: &PodAction) -> Result<PodWrite, PodError> {
         let failed = |what: &'static str| {
             let action = Box::new(action.clone());
             move |source| PodError::Api {
@@ -121,8 +122,8 @@ where
             }
         };
         match action {
-            Action::ConfirmOwner => self.confirm().await.map(|()| PodWrite::Other),
-            Action::Adopt { name, uid } => {
+            PodAction::ConfirmOwner => self.confirm().await.map(|()| PodWrite::Other),
+            PodAction::Adopt { name, uid } => {
                 let owner = self.owner.owner_ref(&()).map(|owner| OwnerReference {
                     controller: Some(true),
                     block_owner_deletion: Some(true),
@@ -135,7 +136,7 @@ where
                 let patch = Patch::Strategic(json!({ "metadata": meta }));
                 self.patch(name, patch).await.map_err(failed("adopt"))
             }
-            Action::Release { name, uid } => {
+            PodAction::Release { name, uid } => {
                 let owner = json!({ "$patch": "delete", "uid": self.owner.meta().uid });
                 let mut meta = json!({ "uid": uid, "ownerReferences": [owner] });
                 if let Some(finalizer) = self.finalizer {
@@ -144,7 +145,7 @@ where
                 let patch = Patch::Strategic(json!({ "metadata": meta }));
                 self.patch(name, patch).await.map_err(failed("release"))
             }
-            Action::SetFinalizers {
+            PodAction::SetFinalizers {
                 name,
                 uid,
                 resource_version,
@@ -155,8 +156,10 @@ where
                 let patch = Patch::Merge(json!({ "metadata": meta }));
                 self.patch(name, patch).await.map_err(failed("update"))
             }
-            Action::Create(pod) => self.create(pod).await.map_err(failed("create")),
-            Action::Delete { name, uid } => self.delete(name, uid).await.map_err(failed("delete")),
+            PodAction::Create(pod) => self.create(pod).await.map_err(failed("create")),
+            PodAction::Delete { name, uid } => {
+                self.delete(name, uid).await.map_err(failed("delete"))
+            }
         }
     }
 
@@ -276,7 +279,7 @@ mod tests {
             recorder: &Recorder::spawn(client.clone(), "test", end),
             finalizer: None,
         };
-        let actions = [Action::Create(Box::default())];
+        let actions = [PodAction::Create(Box::default())];
         let mut work = std::pin::pin!(writer.perform(&actions));
         let hour = Duration::from_secs(3600);
         assert!(tokio::time::timeout(hour, &mut work).await.is_err());

@@ -7,7 +7,8 @@ use bytes::Bytes;
 
 use crate::connection::call;
 use crate::messages::{
-    Expansion, NodeCapabilities, NodeInfo, PluginInfo, Publication, Stage, VolumeStats, undo,
+    ExpandRequest, NodeCapabilities, NodeInfo, PluginInfo, PublishRequest, StageRequest,
+    VolumeStats, undo,
 };
 use crate::{CsiError, messages};
 
@@ -91,7 +92,7 @@ impl Driver {
     ///
     /// # Errors
     /// The driver's.
-    pub async fn stage(&self, stage: &Stage) -> Result<(), CsiError> {
+    pub async fn stage(&self, stage: &StageRequest) -> Result<(), CsiError> {
         self.work("/csi.v1.Node/NodeStageVolume", &stage.write())
             .await
     }
@@ -109,7 +110,7 @@ impl Driver {
     ///
     /// # Errors
     /// The driver's.
-    pub async fn publish(&self, publication: &Publication) -> Result<(), CsiError> {
+    pub async fn publish(&self, publication: &PublishRequest) -> Result<(), CsiError> {
         self.work("/csi.v1.Node/NodePublishVolume", &publication.write())
             .await
     }
@@ -128,7 +129,7 @@ impl Driver {
     ///
     /// # Errors
     /// The driver's.
-    pub async fn expand(&self, expansion: &Expansion) -> Result<(), CsiError> {
+    pub async fn expand(&self, expansion: &ExpandRequest) -> Result<(), CsiError> {
         self.work("/csi.v1.Node/NodeExpandVolume", &expansion.write())
             .await
     }

@@ -16,7 +16,7 @@ pub mod decoders;
 pub use driver::Driver;
 pub use error::{CsiError, Finality};
 pub use messages::{
-    AccessMode, AccessType, Expansion, NodeCapabilities, NodeInfo, PluginInfo, Publication, Stage,
-    Usage, VolumeCapability, VolumeStats,
+    AccessMode, AccessType, ExpandRequest, NodeCapabilities, NodeInfo, PluginInfo, PublishRequest,
+    StageRequest, Usage, VolumeCapability, VolumeStats,
 };
 pub use registration::{Plugin, RegistrationInfo};

@@ -70,7 +70,7 @@ impl VolumeCapability {
 
 /// `NodeStageVolumeRequest`: a volume is made ready on a node, once for all pods.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Stage {
+pub struct StageRequest {
     /// The driver's name of the volume.
     pub volume_id: String,
     /// The result of the attachment.
@@ -85,7 +85,7 @@ pub struct Stage {
     pub volume_context: BTreeMap<String, String>,
 }
 
-impl Stage {
+impl StageRequest {
     pub(crate) fn write(&self) -> Vec<u8> {
         let mut out = Writer::default();
         put_text(&mut out, 1, &self.volume_id);
@@ -100,7 +100,7 @@ impl Stage {
 
 /// `NodePublishVolumeRequest`: a volume is mounted for one pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Publication {
+pub struct PublishRequest {
     /// The driver's name of the volume.
     pub volume_id: String,
     /// The result of the attachment.
@@ -119,7 +119,7 @@ pub struct Publication {
     pub volume_context: BTreeMap<String, String>,
 }
 
-impl Publication {
+impl PublishRequest {
     pub(crate) fn write(&self) -> Vec<u8> {
         let mut out = Writer::default();
         put_text(&mut out, 1, &self.volume_id);
@@ -142,7 +142,7 @@ impl Publication {
 
 /// `NodeExpandVolumeRequest`: the node's part of a volume's growth.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Expansion {
+pub struct ExpandRequest {
     /// The driver's name of the volume.
     pub volume_id: String,
     /// The path at which the volume was published.
@@ -157,7 +157,7 @@ pub struct Expansion {
     pub secrets: BTreeMap<String, String>,
 }
 
-impl Expansion {
+impl ExpandRequest {
     pub(crate) fn write(&self) -> Vec<u8> {
         let mut out = Writer::default();
         put_text(&mut out, 1, &self.volume_id);

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
 
 use csi::{
-    AccessMode, AccessType, CsiError, Driver, Expansion, Finality, Plugin, Publication, Stage,
-    Usage, VolumeCapability,
+    AccessMode, AccessType, CsiError, Driver, ExpandRequest, Finality, Plugin, PublishRequest,
+    StageRequest, Usage, VolumeCapability,
 };
 use csi_test_driver::{Failure, NodeDriver, Settings, TestDriver, serve_registration};
 
@@ -72,7 +72,7 @@ async fn a_volume_is_staged_published_and_both_are_undone() {
 
     std::fs::create_dir_all(dir.path().join("stage")).unwrap();
     std::fs::create_dir_all(dir.path().join("pod")).unwrap();
-    let mut stage = Stage {
+    let mut stage = StageRequest {
         volume_id: "none".to_owned(),
         publish_context: texts(&[("device", "sdb")]),
         staging_path: "/var/lib/kubelet/stage".to_owned(),
@@ -86,7 +86,7 @@ async fn a_volume_is_staged_published_and_both_are_undone() {
         "{error}"
     );
     stage.volume_id = "v1".to_owned();
-    let mut publication = Publication {
+    let mut publication = PublishRequest {
         volume_id: "v1".to_owned(),
         publish_context: stage.publish_context.clone(),
         staging_path: Some(stage.staging_path.clone()),
@@ -106,7 +106,7 @@ async fn a_volume_is_staged_published_and_both_are_undone() {
     publication.volume_context.clear();
     driver.publish(&publication).await.unwrap();
     assert_eq!(node.mounts_of("v1"), 2);
-    let mut expansion = Expansion {
+    let mut expansion = ExpandRequest {
         volume_id: "v1".to_owned(),
         volume_path: publication.target_path.clone(),
         staging_path: publication.staging_path.clone(),
@@ -166,7 +166,7 @@ async fn a_volume_is_staged_published_and_both_are_undone() {
 async fn an_answer_that_is_no_message_is_an_error() {
     let dir = tempfile::tempdir().unwrap();
     let (node, driver, _serving) = serving(dir.path());
-    let stage = Stage {
+    let stage = StageRequest {
         volume_id: "v1".to_owned(),
         publish_context: BTreeMap::new(),
         staging_path: "/var/lib/kubelet/stage".to_owned(),

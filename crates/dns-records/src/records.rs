@@ -10,13 +10,17 @@ use crate::answer::Data;
 use crate::names;
 
 /// A name in lower case, and something that is known of it.
-pub(crate) type Record = (String, Data);
+pub(crate) type DnsRecord = (String, Data);
 
 /// Each once.
-type Records = BTreeSet<Record>;
+type Records = BTreeSet<DnsRecord>;
 
 /// The records of the Service with that name.
-pub(crate) fn of_service(name: &str, service: &Service, slices: &[&EndpointSlice]) -> Vec<Record> {
+pub(crate) fn of_service(
+    name: &str,
+    service: &Service,
+    slices: &[&EndpointSlice],
+) -> Vec<DnsRecord> {
     let mut records = Records::new();
     if let Some(spec) = &service.spec {
         add_service(&mut records, name, spec, slices);

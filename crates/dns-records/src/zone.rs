@@ -10,7 +10,7 @@ use object_model::cidr::Cidr;
 
 use crate::answer::{Data, Kind, LookupResult};
 use crate::names;
-use crate::records::{self, Record, address_data};
+use crate::records::{self, DnsRecord, address_data};
 use crate::tree::{Node, Tree};
 
 /// Version of the specification, for `dns-version.<domain>`.
@@ -35,7 +35,7 @@ pub struct Zone {
     settings: Settings,
     tree: Tree,
     /// The records of each Service, sorted, by its name in the zone.
-    services: BTreeMap<String, Vec<Record>>,
+    services: BTreeMap<String, Vec<DnsRecord>>,
     /// Names of Services without their namespace, and how many have it.
     names: BTreeMap<String, u32>,
     /// Namespaces, and how often they were named: by the list and by each Service in them.
@@ -43,7 +43,7 @@ pub struct Zone {
     listed: BTreeSet<String>,
     /// Records that do not depend on Services, except that Services may name the server's
     /// addresses.
-    fixed: Vec<Record>,
+    fixed: Vec<DnsRecord>,
 }
 
 impl Zone {
@@ -114,7 +114,7 @@ impl Zone {
     }
 
     /// Replaces sorted records by others: in a Service with many endpoints, most of both are the same.
-    fn change(&mut self, before: &[Record], after: &[Record]) {
+    fn change(&mut self, before: &[DnsRecord], after: &[DnsRecord]) {
         let (mut before, mut after) = (before, after);
         loop {
             let order = match (before.first(), after.first()) {
@@ -137,13 +137,13 @@ impl Zone {
         }
     }
 
-    fn put_in(&mut self, records: &[Record]) {
+    fn put_in(&mut self, records: &[DnsRecord]) {
         for (name, data) in records {
             self.tree.add(name, data.clone());
         }
     }
 
-    fn take_out(&mut self, records: &[Record]) {
+    fn take_out(&mut self, records: &[DnsRecord]) {
         for (name, data) in records {
             self.tree.remove(name, data);
         }

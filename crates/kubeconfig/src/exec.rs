@@ -6,7 +6,7 @@ use std::process::{ExitStatus, Stdio};
 use tokio::process::Command;
 
 use crate::file::InteractiveMode;
-use crate::plugin::{Answer, Plugin};
+use crate::plugin::{Plugin, PluginCredentials};
 
 /// Why a plug-in returned no credentials.
 #[derive(Debug, thiserror::Error)]
@@ -46,7 +46,7 @@ pub enum ExecError {
 }
 
 /// Runs a plug-in for its credentials. Its messages go to the standard error.
-pub(crate) async fn run(plugin: &Plugin) -> Result<Answer, ExecError> {
+pub(crate) async fn run(plugin: &Plugin) -> Result<PluginCredentials, ExecError> {
     let command = plugin.command.clone();
     let input = reads_input(plugin.interactive_mode, io::stdin().is_terminal());
     let Some(is_interactive) = input else {

@@ -66,7 +66,7 @@ fn without_nulls(mut object: Value) -> Value {
 
 /// The credentials that a program returned.
 #[derive(Clone, Default, PartialEq, Eq)]
-pub struct Answer {
+pub struct PluginCredentials {
     pub token: Option<String>,
     /// A client certificate and its key, PEM.
     pub identity: Option<(String, String)>,
@@ -144,7 +144,7 @@ impl Plugin {
     }
 
     /// The credentials in a program's output.
-    pub fn answer(&self, output: &[u8]) -> Result<Answer, String> {
+    pub fn answer(&self, output: &[u8]) -> Result<PluginCredentials, String> {
         let read: ExecCredential = serde_json::from_slice(output)
             .map_err(|error| format!("its output is not an ExecCredential: {error}"))?;
         let kind = read.kind.unwrap_or_default();
@@ -167,7 +167,7 @@ impl Plugin {
         if token.is_none() && identity.is_none() {
             return Err("its output has neither a token nor a client certificate".into());
         }
-        Ok(Answer {
+        Ok(PluginCredentials {
             token,
             identity,
             expires: status.expiration_timestamp,

@@ -17,7 +17,7 @@ use tokio::sync::Mutex;
 use tower::Service;
 
 use crate::exec::{self, ExecError};
-use crate::plugin::{Answer, Plugin};
+use crate::plugin::{Plugin, PluginCredentials};
 use crate::settings::{Credentials, Pem, Settings, bearer};
 
 /// The time limits of connections and answers.
@@ -210,7 +210,10 @@ impl Connector {
     }
 
     /// Connections with the credentials that a program returned.
-    fn session<B: RequestBody>(&self, answer: Answer) -> Result<Session<B>, TransportError> {
+    fn session<B: RequestBody>(
+        &self,
+        answer: PluginCredentials,
+    ) -> Result<Session<B>, TransportError> {
         let authorization = match &answer.token {
             Some(token) => Some(bearer(token).ok_or(TransportError::Token)?),
             None => None,

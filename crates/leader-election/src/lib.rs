@@ -12,8 +12,10 @@ use api_client::{Api, Client, PostParams};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
-use planners::leader_election::{Candidate, Decision, LENGTH, LeaderLease, RENEW_DEADLINE, RETRY};
-use reconcile::execute::{self, Refusal, refusal};
+use planners::leader_election::{
+    Candidate, ElectionDecision, LENGTH, LeaderLease, RENEW_DEADLINE, RETRY,
+};
+use reconcile::execute::{self, WriteRefusal, refusal};
 use reconcile::{Cache, WatchConfig};
 use resource_kinds::namespaces::KUBE_SYSTEM;
 use tokio_util::sync::CancellationToken;
@@ -94,7 +96,7 @@ impl Election {
                 return Term::new(until, self.clock);
             }
             let wait = match self.candidate.decide(now) {
-                Decision::Wait(left) if left > SignedDuration::ZERO => left,
+                ElectionDecision::Wait(left) if left > SignedDuration::ZERO => left,
                 _ => RETRY,
             };
             tokio::select! {
@@ -143,13 +145,13 @@ impl Election {
         let sent = (self.clock)();
         let params = PostParams::default();
         let written = match self.candidate.decide(sent) {
-            Decision::Wait(_) => return Ok(()),
-            Decision::Create => self.leases.create(&params, &self.held(0, true)).await,
-            Decision::Take { transitions } => {
+            ElectionDecision::Wait(_) => return Ok(()),
+            ElectionDecision::Create => self.leases.create(&params, &self.held(0, true)).await,
+            ElectionDecision::Take { transitions } => {
                 let lease = self.held(transitions, true);
                 self.leases.replace(LEASE, &params, &lease).await
             }
-            Decision::Renew => {
+            ElectionDecision::Renew => {
                 let transitions = self.candidate.lease().map_or(0, |lease| lease.transitions);
                 let lease = self.held(transitions, false);
                 self.leases.replace(LEASE, &params, &lease).await
@@ -165,7 +167,9 @@ impl Election {
                 Ok(())
             }
             Err(error) => match refusal(&error) {
-                Refusal::NotFound | Refusal::Conflict | Refusal::AlreadyExists => self.look().await,
+                WriteRefusal::NotFound | WriteRefusal::Conflict | WriteRefusal::AlreadyExists => {
+                    self.look().await
+                }
                 _ => Err(error),
             },
         }

@@ -15,7 +15,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use crate::call::Call;
 use crate::load::{Load, send_all};
 use crate::pods::Pods;
-use crate::target::{Target, open_clients};
+use crate::target::{BenchNamespace, open_clients};
 
 /// Clients that patch pods without a pause.
 const WRITERS: u32 = 64;
@@ -31,7 +31,7 @@ const WARM_UP: Duration = Duration::from_secs(2);
 const GETS: usize = 1000;
 
 /// The gets of this number of clients, while the others write.
-pub async fn get_pods(target: &Target, clients: u32, names: &[String]) -> Result<Load> {
+pub async fn get_pods(target: &BenchNamespace, clients: u32, names: &[String]) -> Result<Load> {
     let pods = target.pods();
     let gets = names.iter().cycle().take(GETS);
     let calls = gets.map(|name| pods.get(name)).collect();

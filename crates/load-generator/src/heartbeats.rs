@@ -12,7 +12,7 @@ use crate::memory::Memory;
 use crate::nodes::{Heartbeats, HollowNodes, RENEWAL_PERIOD};
 use crate::processor;
 use crate::statistics::Summary;
-use crate::target::Target;
+use crate::target::BenchNamespace;
 
 /// Figures of nodes that only live.
 #[derive(Debug)]
@@ -35,15 +35,15 @@ impl IdleNodes {
 }
 
 /// The nodes of a measurement. They live as long as this value exists.
-pub struct Stage {
+pub struct HeartbeatFixture {
     counted: Counted,
     resident_before: u64,
     nodes: HollowNodes,
 }
 
-impl Stage {
+impl HeartbeatFixture {
     /// Creates nodes.
-    pub async fn prepare(target: &Target, count: u32, server: &[u32]) -> Result<Self> {
+    pub async fn prepare(target: &BenchNamespace, count: u32, server: &[u32]) -> Result<Self> {
         crate::output::warn(&format!("nodes: {count}"));
         let resident_before = Memory::of(server)?.resident;
         let counted = Counted::default();

@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval_at};
 
 use crate::call::{Call, text};
-use crate::target::Target;
+use crate::target::BenchNamespace;
 
 /// The label of the nodes of a measurement; its value is the namespace.
 pub const NODE_LABEL: &str = "mainstay-bench/namespace";
@@ -48,7 +48,11 @@ pub struct HollowNodes {
 
 impl HollowNodes {
     /// Creates nodes and waits until pods can be bound to them.
-    pub async fn start(target: &Target, count: u32, heartbeats: impl Heartbeats) -> Result<Self> {
+    pub async fn start(
+        target: &BenchNamespace,
+        count: u32,
+        heartbeats: impl Heartbeats,
+    ) -> Result<Self> {
         let names: Vec<String> = (0..count)
             .map(|number| format!("{}-{number}", target.namespace))
             .collect();
@@ -89,7 +93,7 @@ impl HollowNodes {
 }
 
 /// Removes the nodes of the measurement.
-pub async fn remove_nodes(target: &Target) -> Result<()> {
+pub async fn remove_nodes(target: &BenchNamespace) -> Result<()> {
     let selector = format!("labelSelector={NODE_LABEL}%3D{}", target.namespace);
     let deleted = Call::delete(format!("/api/v1/nodes?{selector}"));
     let deleted = deleted.send(&target.client).await;

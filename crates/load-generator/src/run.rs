@@ -15,8 +15,8 @@ use crate::plan::{LoadPlan, LoadStep, Operation, plan};
 use crate::pods::Pods;
 use crate::processor::AFTER_THE_REPLY;
 use crate::report::{PodMemory, Report, Row};
-use crate::sets::{self, MeasureOptions, Stage};
-use crate::target::Target;
+use crate::sets::{self, MeasureOptions, SetsFixture};
+use crate::target::BenchNamespace;
 use crate::watchers::{self, SETTLED};
 use crate::{busy, heartbeats, nodes, output, processor};
 
@@ -55,7 +55,7 @@ pub async fn run(arguments: Arguments) -> Result<()> {
     let work = Work::of(&arguments);
     let pids = &arguments.server_pid;
     Memory::of(pids).and(processor::time(pids))?;
-    let target = Target::prepare(&arguments.kubeconfig, arguments.distinct).await?;
+    let target = BenchNamespace::prepare(&arguments.kubeconfig, arguments.distinct).await?;
     let mut report = Report::of(arguments.objects);
     // The nodes let the pods go, also while the namespace is removed.
     let mut stage = None;
@@ -66,11 +66,11 @@ pub async fn run(arguments: Arguments) -> Result<()> {
             match work {
                 Work::Requests => measure(&target, &plan, &arguments, &mut report).await,
                 Work::Sets { nodes } => {
-                    let stage = stage.insert(Stage::prepare(&target, nodes).await?);
+                    let stage = stage.insert(SetsFixture::prepare(&target, nodes).await?);
                     measure_sets(&target, stage, &arguments, &mut report).await
                 }
                 Work::Heartbeats { nodes } => {
-                    let idle = idle.insert(heartbeats::Stage::prepare(&target, nodes, pids).await?);
+                    let idle = idle.insert(heartbeats::HeartbeatFixture::prepare(&target, nodes, pids).await?);
                     let span = Duration::from_secs(arguments.seconds.into());
                     report.idle_nodes = Some(idle.measure(span, pids).await?);
                     Ok(())
@@ -106,7 +106,7 @@ async fn interruption() -> Result<()> {
 }
 
 async fn measure(
-    target: &Target,
+    target: &BenchNamespace,
     plan: &LoadPlan,
     arguments: &Arguments,
     report: &mut Report,
@@ -150,8 +150,8 @@ async fn measure(
 }
 
 async fn measure_sets(
-    target: &Target,
-    stage: &Stage,
+    target: &BenchNamespace,
+    stage: &SetsFixture,
     arguments: &Arguments,
     report: &mut Report,
 ) -> Result<()> {
@@ -170,7 +170,7 @@ async fn measure_sets(
 
 /// One step's requests, made before the first is sent.
 async fn send(
-    target: &Target,
+    target: &BenchNamespace,
     step: LoadStep,
     clients: &[Client],
     names: &[String],
@@ -196,7 +196,7 @@ async fn send(
     send_all(clients, calls).await
 }
 
-async fn updates(target: &Target, pods: &Pods, word: &str) -> Result<Vec<Call>> {
+async fn updates(target: &BenchNamespace, pods: &Pods, word: &str) -> Result<Vec<Call>> {
     let mut list = pods.list().json(&target.client).await?;
     let Value::Array(items) = list["items"].take() else {
         bail!("a list of pods has no items");
@@ -209,7 +209,7 @@ async fn updates(target: &Target, pods: &Pods, word: &str) -> Result<Vec<Call>> 
 
 /// The size of the recently created pods, in the server's memory and as JSON.
 async fn pod_memory(
-    target: &Target,
+    target: &BenchNamespace,
     names: &[String],
     before: Memory,
     after: Memory,

@@ -21,7 +21,7 @@ const LABEL: &str = "app.kubernetes.io/managed-by";
 const LABEL_VALUE: &str = "mainstay-bench";
 
 /// A server, and a namespace on it.
-pub struct Target {
+pub struct BenchNamespace {
     config: Config,
     /// A client for requests that are not measured.
     pub client: Client,
@@ -29,7 +29,7 @@ pub struct Target {
     distinct: bool,
 }
 
-impl Target {
+impl BenchNamespace {
     /// Makes a namespace on the server of the kubeconfig.
     pub async fn prepare(kubeconfig: &Path, distinct: bool) -> Result<Self> {
         let context = || format!("use {}", kubeconfig.display());

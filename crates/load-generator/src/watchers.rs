@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 
 use crate::memory::Memory;
 use crate::statistics::{Summary, percentile};
-use crate::target::Target;
+use crate::target::BenchNamespace;
 
 /// Number of writes whose watch events are measured.
 const WRITES: u32 = 50;
@@ -39,7 +39,7 @@ pub struct FanOut {
 }
 
 /// Opens watches, writes, and waits for all of them each time.
-pub async fn measure(target: &Target, watchers: u32, server: &[u32]) -> Result<FanOut> {
+pub async fn measure(target: &BenchNamespace, watchers: u32, server: &[u32]) -> Result<FanOut> {
     allow_many_connections()?;
     let pods = target.pods();
     let pod = pods.create(NAME).json(&target.client).await?;

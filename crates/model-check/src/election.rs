@@ -5,7 +5,7 @@
 //! start again, and a clock that is faster than the other.
 
 use jiff::SignedDuration;
-use planners::leader_election::{Candidate, ClockReading, Decision, LENGTH, LeaderLease};
+use planners::leader_election::{Candidate, ClockReading, ElectionDecision, LENGTH, LeaderLease};
 use stateright::{Checker, HasDiscoveries, Model, Property};
 
 use crate::fence::Exploration;
@@ -215,10 +215,10 @@ impl Model for ElectionModel {
                 let server = &mut state.servers[at];
                 let seen = server.candidate.lease();
                 let transitions = match server.candidate.decide(server.clock) {
-                    Decision::Create => 0,
-                    Decision::Take { transitions } => transitions,
-                    Decision::Renew => seen?.transitions,
-                    Decision::Wait(_) => return None,
+                    ElectionDecision::Create => 0,
+                    ElectionDecision::Take { transitions } => transitions,
+                    ElectionDecision::Renew => seen?.transitions,
+                    ElectionDecision::Wait(_) => return None,
                 };
                 let over = version(seen);
                 let holder = Some(server.candidate.identity().to_owned());

@@ -19,7 +19,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{
 use k8s_openapi::apimachinery::pkg::runtime::RawExtension;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use planners::stateful_set::write_schedule::Write;
-use planners::stateful_set::{Action, Observed, identity, revisions};
+use planners::stateful_set::{Observed, StatefulSetAction, identity, revisions};
 use resource_kinds::labels;
 
 use crate::state::{Claim, Health, Id, Objects, Op, Owners, Phase, Pod, Revision, Set, TEMPLATES};
@@ -250,29 +250,29 @@ impl Builder {
         read.ok_or_else(|| format!("a write about something unknown: {write:?}"))
     }
 
-    fn action(&self, set: &Set, action: &Action) -> Option<Op> {
+    fn action(&self, set: &Set, action: &StatefulSetAction) -> Option<Op> {
         Some(match action {
-            Action::ConfirmSet => Op::ConfirmSet { set: set.uid },
-            Action::AdoptRevision { name, uid } => Op::AdoptRevision {
+            StatefulSetAction::ConfirmSet => Op::ConfirmSet { set: set.uid },
+            StatefulSetAction::AdoptRevision { name, uid } => Op::AdoptRevision {
                 template: self.template(name)?,
                 uid: id(uid)?,
                 set: set.uid,
             },
-            Action::AdoptPod { name, uid } => Op::AdoptPod {
+            StatefulSetAction::AdoptPod { name, uid } => Op::AdoptPod {
                 ordinal: ordinal(name)?,
                 uid: id(uid)?,
                 set: set.uid,
             },
-            Action::ReleasePod { name, uid } => Op::ReleasePod {
+            StatefulSetAction::ReleasePod { name, uid } => Op::ReleasePod {
                 ordinal: ordinal(name)?,
                 uid: id(uid)?,
             },
-            Action::CreateRevision(revision) => Op::CreateRevision {
+            StatefulSetAction::CreateRevision(revision) => Op::CreateRevision {
                 template: self.template(revision.metadata.name.as_deref()?)?,
                 number: u8::try_from(revision.revision).ok()?,
                 set: set.uid,
             },
-            Action::RenumberRevision {
+            StatefulSetAction::RenumberRevision {
                 name,
                 uid,
                 revision,
@@ -281,15 +281,15 @@ impl Builder {
                 uid: id(uid)?,
                 number: u8::try_from(*revision).ok()?,
             },
-            Action::DeleteRevision { name, uid } => Op::DeleteRevision {
+            StatefulSetAction::DeleteRevision { name, uid } => Op::DeleteRevision {
                 template: self.template(name)?,
                 uid: id(uid)?,
             },
-            Action::CreateClaim(claim) => Op::CreateClaim {
+            StatefulSetAction::CreateClaim(claim) => Op::CreateClaim {
                 ordinal: ordinal(claim.metadata.name.as_deref()?)?,
                 set: owners(claim.metadata.owner_references.as_deref())?.set,
             },
-            Action::SetClaimOwners {
+            StatefulSetAction::SetClaimOwners {
                 name,
                 uid,
                 resource_version,
@@ -300,7 +300,7 @@ impl Builder {
                 version: id(resource_version)?,
                 owners: owners(Some(wanted))?,
             },
-            Action::CreatePod(pod) => {
+            StatefulSetAction::CreatePod(pod) => {
                 let labels = pod.metadata.labels.as_ref()?;
                 Op::CreatePod {
                     ordinal: ordinal(pod.metadata.name.as_deref()?)?,
@@ -308,11 +308,11 @@ impl Builder {
                     set: owners(pod.metadata.owner_references.as_deref())?.set?,
                 }
             }
-            Action::LabelPod { name, uid, .. } => Op::LabelPod {
+            StatefulSetAction::LabelPod { name, uid, .. } => Op::LabelPod {
                 ordinal: ordinal(name)?,
                 uid: id(uid)?,
             },
-            Action::DeletePod { name, uid } => Op::DeletePod {
+            StatefulSetAction::DeletePod { name, uid } => Op::DeletePod {
                 ordinal: ordinal(name)?,
                 uid: id(uid)?,
             },

@@ -8,7 +8,7 @@ use std::sync::{Arc, RwLock};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::StatefulSetStatus;
 use planners::stateful_set::write_schedule::WritePosition;
-use planners::stateful_set::{Action, PodWork, StatefulSetPlan, invariants, plan};
+use planners::stateful_set::{PodWork, StatefulSetAction, StatefulSetPlan, invariants, plan};
 
 use crate::hashing::Quick;
 use crate::objects::{Builder, NOW};
@@ -135,7 +135,8 @@ impl Plans {
 
     /// Plans of the same shape share one value.
     fn shape(&self, plan: &StatefulSetPlan) -> Shape {
-        let blank = |actions: &[Action]| vec![Action::ConfirmSet; actions.len()];
+        let blank =
+            |actions: &[StatefulSetAction]| vec![StatefulSetAction::ConfirmSet; actions.len()];
         let shape = StatefulSetPlan {
             prepare: blank(&plan.prepare),
             pods: plan

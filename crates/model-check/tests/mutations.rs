@@ -7,7 +7,7 @@ use model_check::seeded::{Guards, Seeded};
 use model_check::state::Budget;
 use model_check::world::{Edit, Fault, World};
 use planners::stateful_set::write_schedule::Write;
-use planners::stateful_set::{Action, Observed, StatefulSetPlan, identity};
+use planners::stateful_set::{Observed, StatefulSetAction, StatefulSetPlan, identity};
 use resource_kinds::annotations;
 use resource_kinds::pod_view::{Condition, Phase, PodView};
 
@@ -187,7 +187,7 @@ fn a_set_that_never_deletes_surplus_pods_is_found() {
     let plan = |_: &Observed, plan: &mut StatefulSetPlan| {
         for work in &mut plan.pods {
             work.actions
-                .retain(|action| !matches!(action, Action::DeletePod { .. }));
+                .retain(|action| !matches!(action, StatefulSetAction::DeletePod { .. }));
         }
     };
     let world = World {
@@ -251,7 +251,7 @@ fn without_owners_of_terminating_pods() -> Seeded {
                 |pod: &Arc<PodView>| pod.is_deleting() && ordinal(&pod.name) == work.ordinal;
             if observed.pods.iter().any(going) {
                 work.actions
-                    .retain(|action| !matches!(action, Action::SetClaimOwners { .. }));
+                    .retain(|action| !matches!(action, StatefulSetAction::SetClaimOwners { .. }));
             }
         }
     };
@@ -352,7 +352,7 @@ fn surplus_pods_that_go_from_the_bottom_are_found() {
             .find(|pod| *pod.name == *first_surplus && !pod.is_deleting());
         let Some(lowest) = lowest else { return };
         for action in plan.pods.iter_mut().flat_map(|work| &mut work.actions) {
-            if let Action::DeletePod { name, uid } = action {
+            if let StatefulSetAction::DeletePod { name, uid } = action {
                 name.clone_from(&first_surplus);
                 *uid = lowest.uid.to_string();
             }

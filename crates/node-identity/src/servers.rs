@@ -255,7 +255,7 @@ impl Servers {
         &self,
         transport: &Transport<Body>,
         request: Request<Body>,
-    ) -> Result<Response<Answer>, BoxError> {
+    ) -> Result<Response<AnswerBody>, BoxError> {
         let mut attempts = self.state().known.servers.len();
         loop {
             let (url, tenure) = self.chosen();
@@ -264,7 +264,7 @@ impl Servers {
                 Some(Ok(answer)) => {
                     self.state().succeed(&url);
                     let left = Box::pin(tenure.cancelled_owned());
-                    return Ok(answer.map(|body| Answer { body, left }));
+                    return Ok(answer.map(|body| AnswerBody { body, left }));
                 }
                 Some(Err(error)) => {
                     let was_made = !error.is_connect();
@@ -337,12 +337,12 @@ async fn is_ready(transport: &Transport<Body>, url: &Uri) -> bool {
 struct Left;
 
 /// The body of an answer, which ends with an error when its server is left.
-pub(crate) struct Answer {
+pub(crate) struct AnswerBody {
     body: http_client::Body,
     left: Pin<Box<WaitForCancellationFutureOwned>>,
 }
 
-impl http_body::Body for Answer {
+impl http_body::Body for AnswerBody {
     type Data = Bytes;
     type Error = BoxError;
 

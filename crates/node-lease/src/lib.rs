@@ -16,7 +16,7 @@ use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference};
 use pod_lifecycle::node::lease::{LeaseStep, ends_with_it, step};
-use reconcile::execute::{Delete, Refusal, delete, refusal};
+use reconcile::execute::{Delete, WriteRefusal, delete, refusal};
 use resource_kinds::annotations::{ENDS_PODS, FENCED};
 use resource_kinds::namespaces::NODE_LEASES;
 use serde_json::{Value, json};
@@ -226,5 +226,8 @@ impl<M: LeasedMachine> LeaseKeeper<M> {
 }
 
 fn is_outrun(error: &api_client::Error) -> bool {
-    matches!(refusal(error), Refusal::Conflict | Refusal::NotFound)
+    matches!(
+        refusal(error),
+        WriteRefusal::Conflict | WriteRefusal::NotFound
+    )
 }

@@ -11,7 +11,7 @@ use crate::custom::{API_VERSION_DESCRIPTION, CustomKind, KIND_DESCRIPTION};
 use crate::definitions::{definitions, reference};
 use crate::dialect::{Dialect, gvk};
 use crate::graph::Graph;
-use crate::operations::{Action, Gvk, Operation, Path, base_path, paths};
+use crate::operations::{Gvk, KubernetesAction, Operation, Path, base_path, paths};
 use crate::parameters::parameters;
 use crate::v2_messages::Contents;
 
@@ -235,7 +235,7 @@ impl<'a> Source<'a> {
         });
         if let Some(body) = self.body(operation) {
             let types: &[&str] = match operation.action {
-                Action::Patch => self.patch_types(&operation.gvk),
+                KubernetesAction::Patch => self.patch_types(&operation.gvk),
                 _ => &BODY_TYPES,
             };
             match dialect {
@@ -272,9 +272,11 @@ impl<'a> Source<'a> {
 
     fn responses(&self, dialect: Dialect, operation: &Operation<'_>) -> Value {
         let codes: &[(&str, &str)] = match operation.action {
-            Action::Create => &[("200", "OK"), ("201", "Created"), ("202", "Accepted")],
-            Action::Replace | Action::Patch => &[("200", "OK"), ("201", "Created")],
-            Action::Delete => &[("200", "OK"), ("202", "Accepted")],
+            KubernetesAction::Create => &[("200", "OK"), ("201", "Created"), ("202", "Accepted")],
+            KubernetesAction::Replace | KubernetesAction::Patch => {
+                &[("200", "OK"), ("201", "Created")]
+            }
+            KubernetesAction::Delete => &[("200", "OK"), ("202", "Accepted")],
             _ => &[("200", "OK")],
         };
         let schema = match self.answer(operation) {
@@ -299,15 +301,19 @@ impl<'a> Source<'a> {
     /// The definition that an operation's body has.
     fn body(&self, operation: &Operation<'_>) -> Option<String> {
         match operation.action {
-            Action::Create | Action::Replace => self.names.get(&operation.gvk).cloned(),
-            Action::Patch => Some(format!("{META}Patch")),
-            Action::Delete | Action::DeleteCollection => Some(format!("{META}DeleteOptions")),
-            Action::List
-            | Action::Get
-            | Action::Connect
-            | Action::Pass(_)
-            | Action::Watch
-            | Action::WatchList => None,
+            KubernetesAction::Create | KubernetesAction::Replace => {
+                self.names.get(&operation.gvk).cloned()
+            }
+            KubernetesAction::Patch => Some(format!("{META}Patch")),
+            KubernetesAction::Delete | KubernetesAction::DeleteCollection => {
+                Some(format!("{META}DeleteOptions"))
+            }
+            KubernetesAction::List
+            | KubernetesAction::Get
+            | KubernetesAction::Connect
+            | KubernetesAction::Pass(_)
+            | KubernetesAction::Watch
+            | KubernetesAction::WatchList => None,
         }
     }
 
@@ -315,11 +321,13 @@ impl<'a> Source<'a> {
     fn answer(&self, operation: &Operation<'_>) -> Option<String> {
         let kind = self.names.get(&operation.gvk)?;
         match operation.action {
-            Action::Connect | Action::Pass(_) => None,
-            Action::Watch | Action::WatchList => Some(WATCH_EVENT.to_owned()),
-            Action::Get if operation.subresource == "log" => None,
-            Action::Delete | Action::DeleteCollection => Some(format!("{META}Status")),
-            Action::List => Some(list_definition(kind, operation.list_kind)),
+            KubernetesAction::Connect | KubernetesAction::Pass(_) => None,
+            KubernetesAction::Watch | KubernetesAction::WatchList => Some(WATCH_EVENT.to_owned()),
+            KubernetesAction::Get if operation.subresource == "log" => None,
+            KubernetesAction::Delete | KubernetesAction::DeleteCollection => {
+                Some(format!("{META}Status"))
+            }
+            KubernetesAction::List => Some(list_definition(kind, operation.list_kind)),
             _ => Some(kind.clone()),
         }
     }
@@ -349,7 +357,7 @@ impl<'a> Source<'a> {
                 .into_iter()
                 .flatten()
             {
-                if operation.action == Action::List {
+                if operation.action == KubernetesAction::List {
                     lists.insert(name, operation.clone());
                 } else {
                     self.collect(&name, &mut wanted);
@@ -466,17 +474,17 @@ fn list_definition(kind_definition: &str, list_kind: &str) -> String {
 
 fn description(operation: &Operation<'_>) -> &'static str {
     match operation.action {
-        Action::List => "list or watch objects of kind",
-        Action::Create => "create a",
-        Action::DeleteCollection => "delete a collection of",
-        Action::Get => "read the named",
-        Action::Replace => "replace the named",
-        Action::Patch => "change a part of the named",
-        Action::Delete => "delete the named",
-        Action::Connect => "open a stream by",
-        Action::Pass(_) => "pass a request on by",
-        Action::Watch => "watch changes to an object of kind",
-        Action::WatchList => "watch changes to a list of",
+        KubernetesAction::List => "list or watch objects of kind",
+        KubernetesAction::Create => "create a",
+        KubernetesAction::DeleteCollection => "delete a collection of",
+        KubernetesAction::Get => "read the named",
+        KubernetesAction::Replace => "replace the named",
+        KubernetesAction::Patch => "change a part of the named",
+        KubernetesAction::Delete => "delete the named",
+        KubernetesAction::Connect => "open a stream by",
+        KubernetesAction::Pass(_) => "pass a request on by",
+        KubernetesAction::Watch => "watch changes to an object of kind",
+        KubernetesAction::WatchList => "watch changes to a list of",
     }
 }
 

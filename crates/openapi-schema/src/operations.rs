@@ -5,7 +5,7 @@ use resource_kinds::{KindInfo, Scope, Subresource, Verb};
 
 /// The action of an operation; `x-kubernetes-action`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Action {
+pub(crate) enum KubernetesAction {
     List,
     Create,
     DeleteCollection,
@@ -46,7 +46,7 @@ impl ProxyMethod {
     }
 }
 
-impl Action {
+impl KubernetesAction {
     /// The operation in `x-kubernetes-action`.
     pub fn name(self) -> &'static str {
         match self {
@@ -145,7 +145,7 @@ pub(crate) struct Gvk<'a> {
 /// One method on one path.
 #[derive(Clone, Debug)]
 pub(crate) struct Operation<'a> {
-    pub action: Action,
+    pub action: KubernetesAction,
     pub id: String,
     /// The kind that is sent and received.
     pub gvk: Gvk<'a>,
@@ -182,30 +182,31 @@ pub(crate) fn paths<'a>(info: &KindInfo<'a>) -> Vec<Path<'a>> {
         format!("{base}/{}", info.plural)
     };
     let scope = if namespaced { "Namespaced" } else { "" };
-    let operation = |action: Action, subject: String, subresource: &'static str, gvk: Gvk<'a>| {
-        let title = group_title(info.group, info.version);
-        let middle = if action == Action::DeleteCollection {
-            "Collection"
-        } else {
-            ""
-        };
-        let id = match action {
-            // The method follows the group there.
-            Action::Connect | Action::Pass(_) => {
-                let method = action.id_verb().trim_start_matches("connect");
-                format!("connect{title}{method}{subject}")
+    let operation =
+        |action: KubernetesAction, subject: String, subresource: &'static str, gvk: Gvk<'a>| {
+            let title = group_title(info.group, info.version);
+            let middle = if action == KubernetesAction::DeleteCollection {
+                "Collection"
+            } else {
+                ""
+            };
+            let id = match action {
+                // The method follows the group there.
+                KubernetesAction::Connect | KubernetesAction::Pass(_) => {
+                    let method = action.id_verb().trim_start_matches("connect");
+                    format!("connect{title}{method}{subject}")
+                }
+                _ => format!("{}{title}{middle}{subject}", action.id_verb()),
+            };
+            Operation {
+                action,
+                id,
+                gvk,
+                list_kind: info.list_kind,
+                subresource,
             }
-            _ => format!("{}{title}{middle}{subject}", action.id_verb()),
         };
-        Operation {
-            action,
-            id,
-            gvk,
-            list_kind: info.list_kind,
-            subresource,
-        }
-    };
-    let on_object = |actions: &[(Verb, Action)]| -> Vec<Operation<'a>> {
+    let on_object = |actions: &[(Verb, KubernetesAction)]| -> Vec<Operation<'a>> {
         actions
             .iter()
             .filter(|(verb, _)| info.verbs.contains(verb))
@@ -226,7 +227,7 @@ pub(crate) fn paths<'a>(info: &KindInfo<'a>) -> Vec<Path<'a>> {
     };
     if namespaced && info.verbs.contains(&Verb::List) {
         let everywhere = format!("{}ForAllNamespaces", info.kind);
-        let list = operation(Action::List, everywhere, "", gvk);
+        let list = operation(KubernetesAction::List, everywhere, "", gvk);
         add(format!("{base}/{}", info.plural), false, false, vec![list]);
     }
     add(
@@ -248,11 +249,19 @@ pub(crate) fn paths<'a>(info: &KindInfo<'a>) -> Vec<Path<'a>> {
         if namespaced {
             let everywhere = format!("{}ListForAllNamespaces", info.kind);
             let path = format!("{watch}/{}", info.plural);
-            add(path, false, false, one(Action::WatchList, everywhere));
+            add(
+                path,
+                false,
+                false,
+                one(KubernetesAction::WatchList, everywhere),
+            );
         }
-        let list = one(Action::WatchList, format!("{scope}{}List", info.kind));
+        let list = one(
+            KubernetesAction::WatchList,
+            format!("{scope}{}List", info.kind),
+        );
         add(format!("{watch}{below}"), namespaced, false, list);
-        let named = one(Action::Watch, format!("{scope}{}", info.kind));
+        let named = one(KubernetesAction::Watch, format!("{scope}{}", info.kind));
         add(format!("{watch}{below}/{{name}}"), namespaced, true, named);
     }
     for part in info.subresources {
@@ -268,7 +277,7 @@ pub(crate) fn paths<'a>(info: &KindInfo<'a>) -> Vec<Path<'a>> {
                 let path = format!("{collection}/{{name}}/proxy{more}");
                 let operations = PASSED.iter().map(|passed| {
                     let subject = format!("{subject}{word}");
-                    operation(Action::Pass(*passed), subject, part.name, gvk)
+                    operation(KubernetesAction::Pass(*passed), subject, part.name, gvk)
                 });
                 add(path, namespaced, true, operations.collect());
             }
@@ -288,32 +297,32 @@ pub(crate) fn paths<'a>(info: &KindInfo<'a>) -> Vec<Path<'a>> {
     all
 }
 
-const COLLECTION_ACTIONS: &[(Verb, Action)] = &[
-    (Verb::List, Action::List),
-    (Verb::Create, Action::Create),
-    (Verb::DeleteCollection, Action::DeleteCollection),
+const COLLECTION_ACTIONS: &[(Verb, KubernetesAction)] = &[
+    (Verb::List, KubernetesAction::List),
+    (Verb::Create, KubernetesAction::Create),
+    (Verb::DeleteCollection, KubernetesAction::DeleteCollection),
 ];
 
-const OBJECT_ACTIONS: &[(Verb, Action)] = &[
-    (Verb::Get, Action::Get),
-    (Verb::Update, Action::Replace),
-    (Verb::Patch, Action::Patch),
-    (Verb::Delete, Action::Delete),
+const OBJECT_ACTIONS: &[(Verb, KubernetesAction)] = &[
+    (Verb::Get, KubernetesAction::Get),
+    (Verb::Update, KubernetesAction::Replace),
+    (Verb::Patch, KubernetesAction::Patch),
+    (Verb::Delete, KubernetesAction::Delete),
 ];
 
-fn subresource_actions(part: &Subresource, body: &str) -> Vec<Action> {
+fn subresource_actions(part: &Subresource, body: &str) -> Vec<KubernetesAction> {
     // Kinds such as PodExecOptions are the query parameters of a stream, not a body.
     if body.ends_with("Options") {
-        return vec![Action::Connect];
+        return vec![KubernetesAction::Connect];
     }
     let mut actions = Vec::new();
     for verb in part.verbs {
         actions.push(match verb {
-            Verb::Get => Action::Get,
-            Verb::Update => Action::Replace,
-            Verb::Patch => Action::Patch,
-            Verb::Create => Action::Create,
-            Verb::Delete => Action::Delete,
+            Verb::Get => KubernetesAction::Get,
+            Verb::Update => KubernetesAction::Replace,
+            Verb::Patch => KubernetesAction::Patch,
+            Verb::Create => KubernetesAction::Create,
+            Verb::Delete => KubernetesAction::Delete,
             Verb::DeleteCollection | Verb::List | Verb::Watch => continue,
         });
     }

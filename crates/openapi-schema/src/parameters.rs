@@ -1,6 +1,6 @@
 //! The query parameters that operations take, by name, with their meaning in one sentence.
 
-use crate::operations::{Action, Operation};
+use crate::operations::{KubernetesAction, Operation};
 
 /// A query parameter of an operation.
 #[derive(Clone, Copy, Debug)]
@@ -28,7 +28,10 @@ pub(crate) fn parameters(operation: &Operation<'_>) -> Vec<Parameter> {
         ],
         _ => &[],
     };
-    let plain: &[&str] = if matches!(operation.action, Action::Connect | Action::Pass(_)) {
+    let plain: &[&str] = if matches!(
+        operation.action,
+        KubernetesAction::Connect | KubernetesAction::Pass(_)
+    ) {
         &[]
     } else {
         &["pretty"]

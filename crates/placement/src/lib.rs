@@ -36,4 +36,4 @@ pub use node::takes;
 pub use place::place;
 pub use placed::PlacedPods;
 pub use resources::asks_for_less;
-pub use view::{ClaimStep, ClusterView, Decision, PlacementFailure, Preemption};
+pub use view::{ClaimStep, ClusterView, PlacementDecision, PlacementFailure, Preemption};

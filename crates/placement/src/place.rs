@@ -9,18 +9,18 @@ use crate::objection::FilterFailure;
 use crate::preempt::{PreemptionResult, preempt, without_nodes};
 use crate::score::{Feasible, best};
 use crate::snapshot::SchedulingSnapshot;
-use crate::view::{ClusterView, Decision, PlacementFailure, Preemption};
+use crate::view::{ClusterView, PlacementDecision, PlacementFailure, Preemption};
 
 /// Decides the node of the pod. `reserved` is the node that an earlier decision reserved for it: it
 /// is chosen again as long as it is feasible, because the pod's volumes are being provisioned
 /// there. The same holds for the pod's nominated node.
-pub fn place(pod: &PodView, view: &ClusterView, reserved: Option<&str>) -> Decision {
+pub fn place(pod: &PodView, view: &ClusterView, reserved: Option<&str>) -> PlacementDecision {
     if let Some(obstacle) = gates(pod) {
-        return Decision::Unschedulable(obstacle);
+        return PlacementDecision::Unschedulable(obstacle);
     }
     if view.nodes.is_empty() {
         let message = "no nodes available to schedule pods".to_owned();
-        return Decision::Unschedulable(unschedulable(message, false));
+        return PlacementDecision::Unschedulable(unschedulable(message, false));
     }
     let total = view.nodes.len();
     let case = match PodToPlace::of(pod, view) {
@@ -52,8 +52,8 @@ pub fn place(pod: &PodView, view: &ClusterView, reserved: Option<&str>) -> Decis
     };
     let node_name = (*name).to_owned();
     match case.steps(node, view) {
-        None => Decision::Bind { node: node_name },
-        Some(steps) => Decision::Prepare {
+        None => PlacementDecision::Bind { node: node_name },
+        Some(steps) => PlacementDecision::Prepare {
             node: node_name,
             steps,
         },
@@ -82,14 +82,14 @@ fn unschedulable(message: String, keeps_nomination: bool) -> PlacementFailure {
 }
 
 /// The decision for a pod without a feasible node.
-fn unplaced(message: String, verdict: PreemptionResult) -> Decision {
+fn unplaced(message: String, verdict: PreemptionResult) -> PlacementDecision {
     let (text, keeps_nomination) = match verdict {
         PreemptionResult::Victims {
             node,
             victims,
             displaced,
         } => {
-            return Decision::Preempt(Preemption {
+            return PlacementDecision::Preempt(Preemption {
                 node,
                 victims,
                 displaced,
@@ -103,7 +103,7 @@ fn unplaced(message: String, verdict: PreemptionResult) -> Decision {
         }
     };
     let message = format!("{message} preemption: {text}");
-    Decision::Unschedulable(unschedulable(message, keeps_nomination))
+    PlacementDecision::Unschedulable(unschedulable(message, keeps_nomination))
 }
 
 /// `0/3 nodes are available: 1 Insufficient cpu, 2 node(s) were unschedulable.`

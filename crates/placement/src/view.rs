@@ -84,7 +84,7 @@ pub enum ClaimStep {
 
 /// The decision about a pod.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Decision {
+pub enum PlacementDecision {
     /// Bind it to this node.
     Bind {
         /// The node's name.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Node, Pod};
-use placement::{ClusterView, Decision, misfit, place};
+use placement::{ClusterView, PlacementDecision, misfit, place};
 use proptest::prelude::*;
 use resource_kinds::pod_view::PodView;
 use serde_json::json;
@@ -88,7 +88,7 @@ proptest! {
                 misfit(&pod, &view.nodes[name], &others)
             };
             match place(&pod, &view, None) {
-                Decision::Bind { node } => {
+                PlacementDecision::Bind { node } => {
                     prop_assert_eq!(refusal(&node), None);
                     pod.node = Some(node.into());
                     view.pods.push(Arc::new(pod));

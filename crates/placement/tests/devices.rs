@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::resource::v1::{AllocationResult, DeviceRequestAllocationResult};
-use placement::{ClaimStep, ClusterView, Decision, place};
+use placement::{ClaimStep, ClusterView, PlacementDecision, place};
 use proptest::prelude::*;
 use resource_kinds::pod_view::PodView;
 use serde_json::{Value, json};
@@ -100,8 +100,8 @@ fn pod(claims: &[&str]) -> PodView {
 /// The node, and for each claim the devices: `n1 c=r:a,r:b`.
 fn placed(pod: &PodView, view: &ClusterView) -> String {
     match place(pod, view, None) {
-        Decision::Bind { node } => format!("bind {node}"),
-        Decision::Prepare { node, steps } => {
+        PlacementDecision::Bind { node } => format!("bind {node}"),
+        PlacementDecision::Prepare { node, steps } => {
             let steps = steps.iter().map(|step| match step {
                 ClaimStep::Allocate { claim, allocation } => {
                     format!("{claim}={}", names(allocation).join(","))
@@ -111,12 +111,12 @@ fn placed(pod: &PodView, view: &ClusterView) -> String {
             });
             format!("{node} {}", steps.collect::<Vec<_>>().join(" "))
         }
-        Decision::Unschedulable(obstacle) => {
+        PlacementDecision::Unschedulable(obstacle) => {
             let message = obstacle.message;
             let message = message.split(" preemption: ").next().unwrap_or_default();
             message.to_owned()
         }
-        Decision::Preempt(_) => "preempt".to_owned(),
+        PlacementDecision::Preempt(_) => "preempt".to_owned(),
     }
 }
 
@@ -150,7 +150,7 @@ fn what_is_written_names_devices_configuration_and_nodes() {
     let mut spec = one();
     spec["config"] = json!([{"opaque": {"driver": DRIVER, "parameters": {"from": "claim"}}}]);
     let view = view(&[slice("n1", devices(&["a"]))], &[claim("c", spec)]);
-    let Decision::Prepare { steps, .. } = place(&pod(&["c"]), &view, None) else {
+    let PlacementDecision::Prepare { steps, .. } = place(&pod(&["c"]), &view, None) else {
         panic!("not prepared");
     };
     let [ClaimStep::Allocate { allocation, .. }] = steps.as_slice() else {
@@ -403,7 +403,7 @@ proptest! {
         let view = view(&[slice("n1", devices(&names))], &claims);
         let free = (0..there).filter(|n| !taken.contains(n)).count();
         match place(&pod(&wanted), &view, None) {
-            Decision::Prepare { steps, .. } => {
+            PlacementDecision::Prepare { steps, .. } => {
                 let mut seen = BTreeSet::new();
                 prop_assert_eq!(steps.len(), asked.len());
                 for (step, count) in steps.iter().zip(&asked) {
@@ -419,7 +419,7 @@ proptest! {
                     }
                 }
             }
-            Decision::Unschedulable(_) => prop_assert!(asked.iter().sum::<usize>() > free),
+            PlacementDecision::Unschedulable(_) => prop_assert!(asked.iter().sum::<usize>() > free),
             other => return Err(TestCaseError::fail(format!("{other:?}"))),
         }
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::serde::de::DeserializeOwned;
-use placement::{ClusterView, Decision, place};
+use placement::{ClusterView, PlacementDecision, place};
 use resource_kinds::pod_view::PodView;
 use serde_json::{Value, json};
 
@@ -60,7 +60,7 @@ fn numbers_at_the_ends_of_their_range_never_overfill_a_node() {
                     let decision = place(&pod("new", spec), &view, None);
                     let fits = amount == 0.0 || amount + taken <= has;
                     assert!(
-                        fits || !matches!(decision, Decision::Bind { .. }),
+                        fits || !matches!(decision, PlacementDecision::Bind { .. }),
                         "{asked} beside {used} in {room}"
                     );
                 }

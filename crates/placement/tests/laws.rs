@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use placement::{ClusterView, Decision, Preemption, place};
+use placement::{ClusterView, PlacementDecision, Preemption, place};
 use proptest::prelude::*;
 use resource_kinds::pod_view::PodView;
 use serde_json::json;
@@ -35,7 +35,7 @@ fn without(view: &ClusterView, gone: &[Arc<PodView>]) -> ClusterView {
 fn fits(pod: &PodView, view: &ClusterView, on: &str) -> bool {
     let mut view = view.clone();
     view.nodes.retain(|name, _| name == on);
-    matches!(place(pod, &view, None), Decision::Bind { .. })
+    matches!(place(pod, &view, None), PlacementDecision::Bind { .. })
 }
 
 fn cluster(nodes: usize) -> ClusterView {
@@ -80,18 +80,18 @@ proptest! {
             let decision = place(&pod, &view, None);
             prop_assert_eq!(&decision, &place(&pod, &view, None));
             match decision {
-                Decision::Bind { node } => {
+                PlacementDecision::Bind { node } => {
                     let place: usize = node[1..].parse().expect("a node's number");
                     used[place] += milli;
                     prop_assert!(used[place] <= ROOM_MILLI);
                     pod.node = Some(node.into());
                     view.pods.push(Arc::new(pod));
                 }
-                Decision::Unschedulable(_) => {
+                PlacementDecision::Unschedulable(_) => {
                     prop_assert!(used.iter().all(|used| used + milli > ROOM_MILLI));
                 }
-                Decision::Prepare { .. } => prop_assert!(false, "no claims, nothing to prepare"),
-                Decision::Preempt(_) => prop_assert!(false, "all are equally important"),
+                PlacementDecision::Prepare { .. } => prop_assert!(false, "no claims, nothing to prepare"),
+                PlacementDecision::Preempt(_) => prop_assert!(false, "all are equally important"),
             }
         }
     }
@@ -127,7 +127,7 @@ proptest! {
         prop_assert_eq!(&decision, &place(&pod, &view, None));
         let below = |other: &&Arc<PodView>| other.spec.priority < Some(priority);
         match decision {
-            Decision::Preempt(Preemption { node, victims, displaced, .. }) => {
+            PlacementDecision::Preempt(Preemption { node, victims, displaced, .. }) => {
                 for name in view.nodes.keys() {
                     prop_assert!(!fits(&pod, &view, name), "it fits on {name} as it is");
                 }
@@ -144,15 +144,15 @@ proptest! {
                     prop_assert!(!fits(&pod, &without(&view, &fewer), &node));
                 }
             }
-            Decision::Unschedulable(_) => {
+            PlacementDecision::Unschedulable(_) => {
                 let all: Vec<_> = view.pods.iter().filter(below).cloned().collect();
                 let empty = without(&view, &all);
                 for name in view.nodes.keys() {
                     prop_assert!(!fits(&pod, &empty, name), "without others it fits on {name}");
                 }
             }
-            Decision::Bind { node } => prop_assert!(fits(&pod, &view, &node)),
-            Decision::Prepare { .. } => prop_assert!(false, "no claims, nothing to prepare"),
+            PlacementDecision::Bind { node } => prop_assert!(fits(&pod, &view, &node)),
+            PlacementDecision::Prepare { .. } => prop_assert!(false, "no claims, nothing to prepare"),
         }
     }
 }

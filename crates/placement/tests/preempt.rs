@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use placement::{ClusterView, Decision, place};
+use placement::{ClusterView, PlacementDecision, place};
 use resource_kinds::pod_view::PodView;
 use serde_json::{Value, json};
 
@@ -80,9 +80,9 @@ fn budget(mut view: ClusterView, app: &str, status: Value) -> ClusterView {
 
 fn show(pod: &PodView, view: &ClusterView) -> String {
     match place(pod, view, None) {
-        Decision::Bind { node } => format!("bind {node}"),
-        Decision::Prepare { node, .. } => format!("prepare {node}"),
-        Decision::Unschedulable(obstacle) => {
+        PlacementDecision::Bind { node } => format!("bind {node}"),
+        PlacementDecision::Prepare { node, .. } => format!("prepare {node}"),
+        PlacementDecision::Unschedulable(obstacle) => {
             let kept = if obstacle.keeps_nomination {
                 "kept: "
             } else {
@@ -90,7 +90,7 @@ fn show(pod: &PodView, view: &ClusterView) -> String {
             };
             format!("{kept}{}", obstacle.message)
         }
-        Decision::Preempt(preemption) => {
+        PlacementDecision::Preempt(preemption) => {
             let names = |pods: &[Arc<PodView>]| {
                 let names: Vec<&str> = pods.iter().map(|pod| &*pod.name).collect();
                 names.join(" ")

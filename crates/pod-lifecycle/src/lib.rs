@@ -22,6 +22,6 @@ pub mod status;
 
 pub use input::PodInput;
 pub use monotonic::{Instant, Moment};
-pub use plan::{Action, PodPlan, Waiting, plan_pod};
+pub use plan::{LifecycleAction, PodPlan, Waiting, plan_pod};
 pub use record::backoff::{Backoff, doubled};
 pub use record::{ContainerRecord, Exit, Instance, PodFailure, PodRecord, StopCause};

@@ -8,7 +8,7 @@ use crate::Object;
 
 /// The kind of a failed write, as far as callers distinguish it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
+pub enum WriteRefusal {
     /// There is no such object.
     NotFound,
     /// Something of that name exists.
@@ -27,7 +27,7 @@ pub enum Refusal {
     Other,
 }
 
-impl Refusal {
+impl WriteRefusal {
     /// Whether the refusal results from an outdated view, so that a new plan solves it without an event for
     /// the user.
     pub fn is_of_old_view(self) -> bool {
@@ -42,9 +42,9 @@ impl Refusal {
 }
 
 /// Classifies an error of the API.
-pub fn refusal(error: &api_client::Error) -> Refusal {
+pub fn refusal(error: &api_client::Error) -> WriteRefusal {
     let api_client::Error::Api(status) = error else {
-        return Refusal::Other;
+        return WriteRefusal::Other;
     };
     let terminating = status.details.as_ref().is_some_and(|details| {
         details
@@ -53,14 +53,14 @@ pub fn refusal(error: &api_client::Error) -> Refusal {
             .any(|cause| cause.reason == "NamespaceTerminating")
     });
     match (status.reason.as_str(), status.code) {
-        _ if terminating => Refusal::NamespaceTerminating,
-        ("NotFound", _) | (_, 404) => Refusal::NotFound,
-        ("AlreadyExists", _) => Refusal::AlreadyExists,
-        ("Conflict", _) | (_, 409) => Refusal::Conflict,
-        ("Invalid", _) | (_, 422) => Refusal::Invalid,
-        ("Forbidden", _) | (_, 403) => Refusal::Forbidden,
-        ("Expired" | "Gone", _) | (_, 410) => Refusal::Expired,
-        _ => Refusal::Other,
+        _ if terminating => WriteRefusal::NamespaceTerminating,
+        ("NotFound", _) | (_, 404) => WriteRefusal::NotFound,
+        ("AlreadyExists", _) => WriteRefusal::AlreadyExists,
+        ("Conflict", _) | (_, 409) => WriteRefusal::Conflict,
+        ("Invalid", _) | (_, 422) => WriteRefusal::Invalid,
+        ("Forbidden", _) | (_, 403) => WriteRefusal::Forbidden,
+        ("Expired" | "Gone", _) | (_, 410) => WriteRefusal::Expired,
+        _ => WriteRefusal::Other,
     }
 }
 
@@ -102,7 +102,7 @@ pub fn message(error: &api_client::Error) -> String {
 pub fn found<T>(result: api_client::Result<T>) -> api_client::Result<Option<T>> {
     match result {
         Ok(value) => Ok(Some(value)),
-        Err(error) if refusal(&error) == Refusal::NotFound => Ok(None),
+        Err(error) if refusal(&error) == WriteRefusal::NotFound => Ok(None),
         Err(error) => Err(error),
     }
 }
@@ -112,7 +112,7 @@ pub fn unless_outrun<T>(result: api_client::Result<T>) -> api_client::Result<Opt
     match result {
         Ok(value) => Ok(Some(value)),
         Err(error) => match refusal(&error) {
-            Refusal::NotFound | Refusal::Conflict => Ok(None),
+            WriteRefusal::NotFound | WriteRefusal::Conflict => Ok(None),
             _ => Err(error),
         },
     }

@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-use crate::execute::{Refusal, is_of_the_object, refusal};
+use crate::execute::{WriteRefusal, is_of_the_object, refusal};
 use crate::limits;
 use crate::similarity::{EventVerdict, Memory, SimilarEvents};
 
@@ -270,7 +270,7 @@ impl Writer {
             attempts(|| async { api.patch_written(name, &params, &patch).await.map(drop) }).await;
         match written {
             Ok(()) => true,
-            Err(error) if refusal(&error) == Refusal::NotFound => false,
+            Err(error) if refusal(&error) == WriteRefusal::NotFound => false,
             Err(error) => {
                 tracing::debug!(error = %error, "event not counted");
                 true

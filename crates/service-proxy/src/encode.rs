@@ -1,7 +1,8 @@
 //! The table's parts as nftables messages, with the names of `linux/netfilter/nf_tables.h`.
 
 use service_routing::{
-    Action, Direction, Hook, HookKind, Key, MapName, Member, Rule, SetKind, TableChange, Verdict,
+    Direction, Hook, HookKind, Key, MapName, Member, Rule, RuleAction, SetKind, TableChange,
+    Verdict,
 };
 
 use crate::expressions::{
@@ -213,7 +214,7 @@ impl<'a> Encoder<'a> {
 
     fn add_rule(&mut self, chain: &str, rule: &Rule) {
         let choice = match &rule.action {
-            Action::Random(chains) if chains.len() > 1 => Some(self.add_choice(chains)),
+            RuleAction::Random(chains) if chains.len() > 1 => Some(self.add_choice(chains)),
             _ => None,
         };
         let table = self.table;

@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 
 use object_model::cidr::Cidr;
-use service_routing::{Action, Direction, MARK_MASQUERADE, MapName, Match, Protocol};
+use service_routing::{Direction, MARK_MASQUERADE, MapName, Match, Protocol, RuleAction};
 
 use crate::message::Attributes;
 
@@ -186,28 +186,28 @@ impl Expressions<'_, '_> {
     }
 
     /// Acts; `choice` is the map of a random choice.
-    pub(crate) fn action(&mut self, action: &Action, choice: Option<u32>) {
+    pub(crate) fn action(&mut self, action: &RuleAction, choice: Option<u32>) {
         match action {
-            Action::Jump(chain) => self.go(VERDICT_JUMP, Some(chain)),
-            Action::Goto(chain) => self.go(VERDICT_GOTO, Some(chain)),
-            Action::Accept => self.go(VERDICT_ACCEPT, None),
-            Action::Drop => self.go(VERDICT_DROP, None),
-            Action::Reset => self.add("reject", |a| a.number(1, REJECT_RESET)),
-            Action::Reject => self.add("reject", |a| {
+            RuleAction::Jump(chain) => self.go(VERDICT_JUMP, Some(chain)),
+            RuleAction::Goto(chain) => self.go(VERDICT_GOTO, Some(chain)),
+            RuleAction::Accept => self.go(VERDICT_ACCEPT, None),
+            RuleAction::Drop => self.go(VERDICT_DROP, None),
+            RuleAction::Reset => self.add("reject", |a| a.number(1, REJECT_RESET)),
+            RuleAction::Reject => self.add("reject", |a| {
                 a.number(1, REJECT_UNREACHABLE);
                 a.bytes(2, &[ICMP_PORT_UNREACHABLE]);
             }),
-            Action::Mark => self.set_mark(MARK_MASQUERADE),
-            Action::Masquerade => {
+            RuleAction::Mark => self.set_mark(MARK_MASQUERADE),
+            RuleAction::Masquerade => {
                 self.set_mark(0);
                 self.add("masq", |a| a.number(1, RANDOM_FULLY));
             }
-            Action::SourceAddress(ip) => {
+            RuleAction::SourceAddress(ip) => {
                 self.set_mark(0);
                 self.source(ip.octets());
             }
-            Action::Endpoint(ip, port) => self.endpoint(ip.octets(), *port),
-            Action::Remember(set) => {
+            RuleAction::Endpoint(ip, port) => self.endpoint(ip.octets(), *port),
+            RuleAction::Remember(set) => {
                 self.load_header(NETWORK_HEADER, SOURCE_OFFSET, 4, REGISTER_A);
                 self.add("dynset", |a| {
                     a.text(1, set);
@@ -215,9 +215,9 @@ impl Expressions<'_, '_> {
                     a.number(4, REGISTER_A);
                 });
             }
-            Action::Random(chains) => self.random(chains, choice),
-            Action::Ask(map) => self.ask(*map),
-            Action::Filter(direction) => {
+            RuleAction::Random(chains) => self.random(chains, choice),
+            RuleAction::Ask(map) => self.ask(*map),
+            RuleAction::Filter(direction) => {
                 let offset = match direction {
                     Direction::Ingress => DESTINATION_OFFSET,
                     Direction::Egress => SOURCE_OFFSET,

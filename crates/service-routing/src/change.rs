@@ -8,7 +8,8 @@ use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
 use crate::model::{
-    Action, Chain, Direction, Hook, Key, MapName, Match, Member, Rule, Set, SetKind, Table, Verdict,
+    Chain, Direction, Hook, Key, MapName, Match, Member, Rule, RuleAction, Set, SetKind, Table,
+    Verdict,
 };
 
 /// One change of the table.
@@ -271,7 +272,7 @@ fn is_chain_used(table: &Table, name: &String) -> bool {
 
 fn sets_of(rule: &Rule) -> impl Iterator<Item = &str> {
     let action = match &rule.action {
-        Action::Remember(set) => Some(set.as_str()),
+        RuleAction::Remember(set) => Some(set.as_str()),
         _ => None,
     };
     let matches = rule.matches.iter().filter_map(|condition| match condition {

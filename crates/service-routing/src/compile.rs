@@ -18,7 +18,7 @@ use object_model::listening::Listening;
 
 use crate::endpoints::Endpoint;
 use crate::model::{
-    Action, Chain, Hook, HookKind, Key, MapName, Match, Protocol, Rule, Set, SetKind, Table,
+    Chain, Hook, HookKind, Key, MapName, Match, Protocol, Rule, RuleAction, Set, SetKind, Table,
     Verdict,
 };
 use crate::services::{Affinity, ServicePort};
@@ -84,7 +84,7 @@ fn base(settings: &Settings) -> Table {
             priority,
         })
     };
-    let to_services = || vec![Rule::always(Action::Jump(SERVICES.into()))];
+    let to_services = || vec![Rule::always(RuleAction::Jump(SERVICES.into()))];
     let mut add = |name: &str, hook, rules| {
         table.chains.insert(name.to_owned(), Chain { hook, rules });
     };
@@ -111,9 +111,9 @@ fn base(settings: &Settings) -> Table {
         SERVICES,
         None,
         vec![
-            Rule::always(Action::Ask(MapName::HeldIps)),
+            Rule::always(RuleAction::Ask(MapName::HeldIps)),
             to_node(MapName::HeldPorts),
-            Rule::always(Action::Ask(MapName::ServiceIps)),
+            Rule::always(RuleAction::Ask(MapName::ServiceIps)),
             to_node(MapName::ServiceNodePorts),
             to_node(MapName::HostIps),
             to_node(MapName::HostPorts),
@@ -129,7 +129,7 @@ fn base(settings: &Settings) -> Table {
 /// (`rp_filter`) is disabled on some machines.
 fn no_false_sources(settings: &Settings) -> Rule {
     let from_pod = Match::InputLink(settings.pod_links.clone(), true);
-    Rule::when([from_pod, Match::SourceIsElsewhere], Action::Drop)
+    Rule::when([from_pod, Match::SourceIsElsewhere], RuleAction::Drop)
 }
 
 /// Drops packets to pods of this node, and packets with the address of any pod as their source, that came
@@ -150,7 +150,7 @@ fn no_plain_packets(settings: &Settings) -> Vec<Rule> {
             Match::InputLink(encrypted.clone(), false),
             of_pods,
         ];
-        Rule::when(matches, Action::Drop)
+        Rule::when(matches, RuleAction::Drop)
     };
     of_pods.map(rule).into()
 }
@@ -173,7 +173,7 @@ pub fn hold(table: &mut Table, listening: &Listening) {
 
 /// Looks up packets for an address of this machine.
 fn to_node(map: MapName) -> Rule {
-    Rule::when([Match::DestinationIsLocal(true)], Action::Ask(map))
+    Rule::when([Match::DestinationIsLocal(true)], RuleAction::Ask(map))
 }
 
 /// Rejects connections at once that would get no answer: to Services without endpoints, to Service
@@ -190,18 +190,18 @@ fn refusing(settings: &Settings) -> Vec<(&'static str, Chain)> {
     };
     // Most packets are of connections that were let through before: one rule is all they pass.
     let mut hooked = |name, number, begins: Vec<Rule>| {
-        let established = Rule::when([Match::Established], Action::Accept);
+        let established = Rule::when([Match::Established], RuleAction::Accept);
         let rules = std::iter::once(established).chain(begins).collect();
         let hook = filter(number);
         chains.push((name, Chain { hook, rules }));
     };
     let loopback = Cidr::new(Ipv4Addr::LOCALHOST, 8);
-    let refuse = || Rule::when([Match::NewConnection], Action::Jump(REFUSED.into()));
+    let refuse = || Rule::when([Match::NewConnection], RuleAction::Jump(REFUSED.into()));
     let unknown = |also: &[Match]| {
         let in_range = Match::Destination(settings.service_range, true);
         Rule::when(
             [Match::NewConnection, in_range].iter().chain(also).cloned(),
-            Action::Goto(REJECT.into()),
+            RuleAction::Goto(REJECT.into()),
         )
     };
     // Addresses of `lo` may be routed on pods' links (see node ports on localhost); a pod must not
@@ -218,9 +218,9 @@ fn refusing(settings: &Settings) -> Vec<(&'static str, Chain)> {
             Match::InputLink(settings.pod_links.clone(), false),
             Match::Destination(Cidr::new(address, 32), true),
         ];
-        Rule::when(matches, Action::Drop)
+        Rule::when(matches, RuleAction::Drop)
     });
-    let mut input = vec![Rule::when(foreign_loopback, Action::Drop)];
+    let mut input = vec![Rule::when(foreign_loopback, RuleAction::Drop)];
     input.extend(from_neighbours);
     input.push(refuse());
     hooked("filter-input", 1, input);
@@ -231,15 +231,15 @@ fn refusing(settings: &Settings) -> Vec<(&'static str, Chain)> {
     add(
         REFUSED,
         vec![
-            Rule::always(Action::Ask(MapName::HeldIps)),
+            Rule::always(RuleAction::Ask(MapName::HeldIps)),
             to_node(MapName::HeldPorts),
-            Rule::always(Action::Ask(MapName::RefusedIps)),
+            Rule::always(RuleAction::Ask(MapName::RefusedIps)),
             to_node(MapName::RefusedNodePorts),
         ],
     );
     // The kernel makes no ICMP answer to the node's own packets here, but resets work for all.
-    let reset = Rule::when([Match::Protocol(Protocol::Tcp)], Action::Reset);
-    add(REJECT, vec![reset, Rule::always(Action::Reject)]);
+    let reset = Rule::when([Match::Protocol(Protocol::Tcp)], RuleAction::Reset);
+    add(REJECT, vec![reset, Rule::always(RuleAction::Reject)]);
     chains
 }
 
@@ -259,21 +259,21 @@ fn masquerading(settings: &Settings) -> Vec<Rule> {
     };
     let from_loopback = [Match::Source(loopback, true), Match::OutputIsNotLoopback];
     let to_pod = || Match::OutputLink(settings.pod_links.clone());
-    let as_node = settings.gateway().map(Action::SourceAddress);
+    let as_node = settings.gateway().map(RuleAction::SourceAddress);
     let to_pods = as_node.into_iter().flat_map(|as_node| {
         [Match::Marked, Match::Source(loopback, true)]
             .map(|whose| Rule::when([whose, to_pod()], as_node.clone()))
     });
     let mut rules: Vec<Rule> = to_pods.collect();
     rules.extend([
-        Rule::when([Match::Marked], Action::Masquerade),
-        Rule::when(leaving(settings.pod_range), Action::Masquerade),
-        Rule::when(from_loopback, Action::Masquerade),
+        Rule::when([Match::Marked], RuleAction::Masquerade),
+        Rule::when(leaving(settings.pod_range), RuleAction::Masquerade),
+        Rule::when(from_loopback, RuleAction::Masquerade),
     ]);
     if let Some(range) = settings.switch_range {
         let among_nodes = Match::Destination(range, false);
         let leaving = leaving(range).into_iter().chain([among_nodes]);
-        rules.push(Rule::when(leaving, Action::Masquerade));
+        rules.push(Rule::when(leaving, RuleAction::Masquerade));
     }
     rules
 }
@@ -360,11 +360,11 @@ fn balanced(table: &mut Table, port: &ServicePort, settings: &Settings) -> Optio
     let allow = |range: &Cidr| {
         Rule::when(
             [Match::Source(*range, true)],
-            Action::Goto(external.clone()),
+            RuleAction::Goto(external.clone()),
         )
     };
     let mut rules: Vec<Rule> = port.source_ranges.iter().map(allow).collect();
-    rules.push(Rule::always(Action::Drop));
+    rules.push(Rule::always(RuleAction::Drop));
     table
         .chains
         .insert(chain.clone(), Chain { hook: None, rules });
@@ -389,17 +389,17 @@ fn external(table: &mut Table, port: &ServicePort, settings: &Settings) -> Optio
     if port.external_local {
         let from_pod = Match::Source(settings.pod_range, true);
         let from_here = || Match::SourceIsLocal(true);
-        rules.push(Rule::when([from_pod], Action::Goto(anywhere.clone())));
-        rules.push(Rule::when([from_here()], Action::Mark));
-        rules.push(Rule::when([from_here()], Action::Goto(anywhere)));
+        rules.push(Rule::when([from_pod], RuleAction::Goto(anywhere.clone())));
+        rules.push(Rule::when([from_here()], RuleAction::Mark));
+        rules.push(Rule::when([from_here()], RuleAction::Goto(anywhere)));
         rules.push(Rule::always(if port.endpoints.local.is_empty() {
-            Action::Drop
+            RuleAction::Drop
         } else {
-            Action::Goto(choice(table, port, true, settings))
+            RuleAction::Goto(choice(table, port, true, settings))
         }));
     } else {
-        rules.push(Rule::always(Action::Mark));
-        rules.push(Rule::always(Action::Goto(anywhere)));
+        rules.push(Rule::always(RuleAction::Mark));
+        rules.push(Rule::always(RuleAction::Goto(anywhere)));
     }
     table
         .chains
@@ -422,17 +422,17 @@ fn choice(table: &mut Table, port: &ServicePort, local: bool, settings: &Setting
         Match::Destination(Cidr::new(port.cluster_ip, 32), true),
         Match::Source(settings.cluster_range, false),
     ];
-    let mut rules = vec![Rule::when(from_outside, Action::Mark)];
+    let mut rules = vec![Rule::when(from_outside, RuleAction::Mark)];
     let mut targets = Vec::new();
     for endpoint in endpoints {
         let target = add_endpoint(table, port, endpoint);
         if let Some(affinity) = port.affinity {
             let known = Match::SourceIn(clients(port, endpoint, affinity));
-            rules.push(Rule::when([known], Action::Goto(target.clone())));
+            rules.push(Rule::when([known], RuleAction::Goto(target.clone())));
         }
         targets.push(target);
     }
-    rules.push(Rule::always(Action::Random(targets)));
+    rules.push(Rule::always(RuleAction::Random(targets)));
     table
         .chains
         .insert(chain.clone(), Chain { hook: None, rules });
@@ -451,17 +451,20 @@ fn clients(port: &ServicePort, endpoint: &Endpoint, affinity: Affinity) -> Strin
 fn add_endpoint(table: &mut Table, port: &ServicePort, endpoint: &Endpoint) -> String {
     let chain = format!("ep/{}/{}/{}", port.id, endpoint.ip, endpoint.port);
     let itself = Match::Source(Cidr::new(endpoint.ip, 32), true);
-    let mut rules = vec![Rule::when([itself], Action::Mark)];
+    let mut rules = vec![Rule::when([itself], RuleAction::Mark)];
     if let Some(affinity) = port.affinity {
         let set = clients(port, endpoint, affinity);
-        rules.push(Rule::always(Action::Remember(set.clone())));
+        rules.push(Rule::always(RuleAction::Remember(set.clone())));
         let clients = Set {
             kind: SetKind::Clients(affinity.timeout_seconds),
             members: BTreeSet::new(),
         };
         table.sets.insert(set, clients);
     }
-    rules.push(Rule::always(Action::Endpoint(endpoint.ip, endpoint.port)));
+    rules.push(Rule::always(RuleAction::Endpoint(
+        endpoint.ip,
+        endpoint.port,
+    )));
     table
         .chains
         .insert(chain.clone(), Chain { hook: None, rules });

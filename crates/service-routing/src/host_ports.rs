@@ -14,7 +14,7 @@ use object_model::cidr::Cidr;
 
 use crate::endpoints::Endpoint;
 use crate::flows::UdpFlow;
-use crate::model::{Action, Chain, Key, MapName, Match, Protocol, Rule, Table, Verdict};
+use crate::model::{Chain, Key, MapName, Match, Protocol, Rule, RuleAction, Table, Verdict};
 
 /// A port of the node that a pod asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -117,8 +117,8 @@ pub fn publish(table: &mut Table, ports: &[PublishedPort]) {
         // A pod that reaches itself must not see its own address as the client's.
         let itself = Match::Source(Cidr::new(pod, 32), true);
         let rules = vec![
-            Rule::when([itself], Action::Mark),
-            Rule::always(Action::Endpoint(pod, port.target)),
+            Rule::when([itself], RuleAction::Mark),
+            Rule::always(RuleAction::Endpoint(pod, port.target)),
         ];
         table.chains.insert(chain, Chain { hook: None, rules });
     }

@@ -29,7 +29,7 @@ pub use host_ports::{
     publish, udp_differs,
 };
 pub use model::{
-    Action, Chain, Direction, Hook, HookKind, Key, MapName, Match, Member, Protocol, Rule, Set,
+    Chain, Direction, Hook, HookKind, Key, MapName, Match, Member, Protocol, Rule, RuleAction, Set,
     SetKind, Table, Verdict,
 };
 pub use policies::{

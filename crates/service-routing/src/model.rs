@@ -269,12 +269,12 @@ pub struct Rule {
     /// The conditions, all of which must hold.
     pub matches: Vec<Match>,
     /// The action on packets that match.
-    pub action: Action,
+    pub action: RuleAction,
 }
 
 impl Rule {
     /// A rule that applies to all packets.
-    pub fn always(action: Action) -> Rule {
+    pub fn always(action: RuleAction) -> Rule {
         Rule {
             matches: Vec::new(),
             action,
@@ -282,7 +282,7 @@ impl Rule {
     }
 
     /// A rule that applies to packets for which all matches hold.
-    pub fn when(matches: impl IntoIterator<Item = Match>, action: Action) -> Rule {
+    pub fn when(matches: impl IntoIterator<Item = Match>, action: RuleAction) -> Rule {
         Rule {
             matches: matches.into_iter().collect(),
             action,
@@ -333,7 +333,7 @@ pub enum Match {
 
 /// The action of a rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Action {
+pub enum RuleAction {
     /// Continue in the chain, then return.
     Jump(String),
     /// Continue in the chain.
@@ -364,12 +364,12 @@ pub enum Action {
     Filter(Direction),
 }
 
-impl Action {
+impl RuleAction {
     /// Returns the chains that the action may go to.
     pub fn chains(&self) -> &[String] {
         match self {
-            Action::Jump(chain) | Action::Goto(chain) => std::slice::from_ref(chain),
-            Action::Random(chains) => chains,
+            RuleAction::Jump(chain) | RuleAction::Goto(chain) => std::slice::from_ref(chain),
+            RuleAction::Random(chains) => chains,
             _ => &[],
         }
     }
@@ -404,23 +404,23 @@ impl fmt::Display for Match {
     }
 }
 
-impl fmt::Display for Action {
+impl fmt::Display for RuleAction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Action::Jump(chain) => write!(f, "jump {chain}"),
-            Action::Goto(chain) => write!(f, "goto {chain}"),
-            Action::Accept => write!(f, "accept"),
-            Action::Drop => write!(f, "drop"),
-            Action::Reject => write!(f, "reject"),
-            Action::Reset => write!(f, "reset"),
-            Action::Mark => write!(f, "mark"),
-            Action::Masquerade => write!(f, "masquerade"),
-            Action::SourceAddress(ip) => write!(f, "snat {ip}"),
-            Action::Endpoint(ip, port) => write!(f, "dnat {ip}:{port}"),
-            Action::Remember(set) => write!(f, "update @{set}"),
-            Action::Random(chains) => write!(f, "random {}", chains.join(" ")),
-            Action::Ask(map) => write!(f, "vmap @{}", map.as_str()),
-            Action::Filter(direction) => write!(f, "vmap @{}", direction.map()),
+            RuleAction::Jump(chain) => write!(f, "jump {chain}"),
+            RuleAction::Goto(chain) => write!(f, "goto {chain}"),
+            RuleAction::Accept => write!(f, "accept"),
+            RuleAction::Drop => write!(f, "drop"),
+            RuleAction::Reject => write!(f, "reject"),
+            RuleAction::Reset => write!(f, "reset"),
+            RuleAction::Mark => write!(f, "mark"),
+            RuleAction::Masquerade => write!(f, "masquerade"),
+            RuleAction::SourceAddress(ip) => write!(f, "snat {ip}"),
+            RuleAction::Endpoint(ip, port) => write!(f, "dnat {ip}:{port}"),
+            RuleAction::Remember(set) => write!(f, "update @{set}"),
+            RuleAction::Random(chains) => write!(f, "random {}", chains.join(" ")),
+            RuleAction::Ask(map) => write!(f, "vmap @{}", map.as_str()),
+            RuleAction::Filter(direction) => write!(f, "vmap @{}", direction.map()),
         }
     }
 }

@@ -17,7 +17,7 @@ use bytes::Bytes;
 use http::Request;
 use k8s_openapi::api::core::v1::ConfigMap;
 use mvcc_store::{Event, EventKind, WatchEvents};
-use reconcile::execute::{Refusal, refusal};
+use reconcile::execute::{WriteRefusal, refusal};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
@@ -377,7 +377,7 @@ impl Own {
     fn failed(&mut self, error: &api_client::Error, tried: Option<String>) -> anyhow::Error {
         let is_refused = matches!(
             refusal(error),
-            Refusal::Conflict | Refusal::AlreadyExists | Refusal::NotFound
+            WriteRefusal::Conflict | WriteRefusal::AlreadyExists | WriteRefusal::NotFound
         );
         if !is_refused {
             self.may_be_created |= self.stored == Stored::Absent;

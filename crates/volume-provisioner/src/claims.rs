@@ -7,7 +7,7 @@ use api_client::{Api, ListParams, PostParams};
 use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::StorageClass;
 use planners::volume_provisioning::volume_name;
-use reconcile::execute::{Refusal, chain, merge, refusal};
+use reconcile::execute::{WriteRefusal, chain, merge, refusal};
 use reconcile::{Key, ReconcileResult};
 use resource_kinds::annotations::{SELECTED_NODE, VOLUME_REPLICATION};
 use resource_kinds::node_conditions;
@@ -138,7 +138,7 @@ impl Provisioner {
                 tracing::info!(volume = name, path = %path.display(), "volume made");
                 Ok(())
             }
-            Err(error) if refusal(&error) == Refusal::AlreadyExists => Ok(()),
+            Err(error) if refusal(&error) == WriteRefusal::AlreadyExists => Ok(()),
             Err(error) => Err(error.into()),
         }
     }

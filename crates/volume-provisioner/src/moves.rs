@@ -305,7 +305,7 @@ mod tests {
     use planners::volume_provisioning::ReclaimAction;
     use resource_kinds::annotations::{PROVISIONED_BY, VOLUME_MOVE};
     use resource_kinds::storage::driver::LOCAL_PROVISIONER;
-    use resource_kinds::storage::volume_move::{Stage, VolumeMove, affinity_to};
+    use resource_kinds::storage::volume_move::{MoveStage, VolumeMove, affinity_to};
     use serde_json::json;
 
     use super::*;
@@ -426,7 +426,7 @@ mod tests {
 
     #[test]
     fn a_volume_is_not_removed_while_it_moves() {
-        let volume = |stage: Stage| {
+        let volume = |stage: MoveStage| {
             let record = VolumeMove::request("a1", "one", "two").in_stage(stage);
             let annotations =
                 json!({PROVISIONED_BY: LOCAL_PROVISIONER, VOLUME_MOVE: record.to_text()});
@@ -437,15 +437,15 @@ mod tests {
             serde_json::from_value(volume).unwrap()
         };
         for stage in [
-            Stage::Requested,
-            Stage::Copying,
-            Stage::Placed,
-            Stage::Abandoned,
+            MoveStage::Requested,
+            MoveStage::Copying,
+            MoveStage::Placed,
+            MoveStage::Abandoned,
         ] {
             let action = reclaim_action(&volume(stage), "one");
             assert_eq!(action, ReclaimAction::Keep, "{stage:?}");
         }
-        for stage in [Stage::Moved, Stage::Failed] {
+        for stage in [MoveStage::Moved, MoveStage::Failed] {
             let action = reclaim_action(&volume(stage), "one");
             assert_eq!(action, ReclaimAction::Remove, "{stage:?}");
         }

@@ -26,13 +26,13 @@ pub(crate) struct Call {
 }
 
 /// The response to a request.
-pub(crate) enum Answer {
+pub(crate) enum ApiResponse {
     Reply(Reply),
     /// A backend's response, forwarded unchanged (a node's).
     Raw(Response<BoxBody>),
 }
 
-impl From<Reply> for Answer {
+impl From<Reply> for ApiResponse {
     fn from(reply: Reply) -> Self {
         Self::Reply(reply)
     }

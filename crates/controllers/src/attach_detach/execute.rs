@@ -9,8 +9,8 @@ use k8s_openapi::api::storage::v1::{
     VolumeAttachment, VolumeAttachmentSource, VolumeAttachmentSpec,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use planners::attach_detach::Action;
-use reconcile::execute::{Delete, Refusal, delete, refusal, unless_outrun};
+use planners::attach_detach::AttachDetachAction;
+use reconcile::execute::{Delete, WriteRefusal, delete, refusal, unless_outrun};
 use reconcile::{EventType, Recorder};
 use serde_json::{Value, json};
 
@@ -48,7 +48,11 @@ impl Executor {
     }
 
     /// Executes the steps; says whether a write found another version than the observed one.
-    pub async fn execute(&self, observed: &Observed, actions: Vec<Action>) -> Result<bool, Error> {
+    pub async fn execute(
+        &self,
+        observed: &Observed,
+        actions: Vec<AttachDetachAction>,
+    ) -> Result<bool, Error> {
         let mut is_outrun = false;
         for action in actions {
             tracing::debug!(node = observed.view.name, ?action, "write");
@@ -57,11 +61,13 @@ impl Executor {
         Ok(is_outrun)
     }
 
-    async fn write(&self, observed: &Observed, action: Action) -> Result<bool, Error> {
+    async fn write(&self, observed: &Observed, action: AttachDetachAction) -> Result<bool, Error> {
         let attachments: Api<VolumeAttachment> = Api::all(self.client.clone());
         match action {
-            Action::SetAttached(names) => return self.set_attached(observed, &names).await,
-            Action::Attach { name, volume } => {
+            AttachDetachAction::SetAttached(names) => {
+                return self.set_attached(observed, &names).await;
+            }
+            AttachDetachAction::Attach { name, volume } => {
                 if volume.is_exclusive && self.is_elsewhere(observed, &volume.volume).await? {
                     // The cache shows it soon, and the node is checked again.
                     return Ok(false);
@@ -86,11 +92,11 @@ impl Executor {
                     .await;
                 match made {
                     Ok(made) => self.own().extend(made.metadata.uid),
-                    Err(error) if refusal(&error) == Refusal::AlreadyExists => {}
+                    Err(error) if refusal(&error) == WriteRefusal::AlreadyExists => {}
                     Err(error) => return Err(error.into()),
                 }
             }
-            Action::Claim { name, uid, version } => {
+            AttachDetachAction::Claim { name, uid, version } => {
                 let patch = Patch::Merge(json!({"metadata": {
                     "uid": uid,
                     "resourceVersion": version,
@@ -103,7 +109,7 @@ impl Executor {
                     false => return Ok(true),
                 };
             }
-            Action::ClaimNode => {
+            AttachDetachAction::ClaimNode => {
                 let Some(node) = &observed.node else {
                     return Ok(false);
                 };
@@ -111,7 +117,7 @@ impl Executor {
                 let patch = json!({"metadata": {"annotations": {CLAIMED_AT: version}}});
                 return self.write_node(node, patch, "").await;
             }
-            Action::Detach { name, uid, version } => {
+            AttachDetachAction::Detach { name, uid, version } => {
                 tracing::info!(attachment = name, node = observed.view.name, "detach");
                 let how = Delete {
                     resource_version: Some(version),
@@ -121,13 +127,13 @@ impl Executor {
                 self.own().remove(&uid);
                 delete(&attachments, &name, how).await?;
             }
-            Action::Failed { volume, error } => {
+            AttachDetachAction::Failed { volume, error } => {
                 let volume = &volume.volume;
                 let message =
                     format!("AttachVolume.Attach failed for volume \"{volume}\" : {error}");
                 self.tell_users(observed, volume, &message);
             }
-            Action::Refuse { volume, nodes } => {
+            AttachDetachAction::Refuse { volume, nodes } => {
                 let message = multi_attach(&volume.volume, &nodes, &observed.gone);
                 self.tell_users(observed, &volume.volume, &message);
             }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use api_client::Api;
 use k8s_openapi::api::core::v1::{Node, PersistentVolume};
 use k8s_openapi::api::storage::v1::{CSIDriver, VolumeAttachment};
-use planners::attach_detach::{Action, needs_proof, plan};
+use planners::attach_detach::{AttachDetachAction, needs_proof, plan};
 use reconcile::{Cache, Index, ObjectChange, Queue, ReconcileResult};
 use resource_kinds::pod_view::PodView;
 
@@ -134,7 +134,7 @@ impl reconcile::Controller for AttachDetach {
         let mut actions = self.decide(&mut observed, &mut waits).await?;
         if actions
             .iter()
-            .any(|one| matches!(one, Action::Detach { .. }))
+            .any(|one| matches!(one, AttachDetachAction::Detach { .. }))
         {
             // The cached Node may be older than this controller's own last write to it.
             let nodes: Api<Node> = Api::all(self.executor.client().clone());
@@ -155,7 +155,7 @@ impl AttachDetach {
         &self,
         observed: &mut Observed,
         waits: &mut bool,
-    ) -> Result<Vec<Action>, Error> {
+    ) -> Result<Vec<AttachDetachAction>, Error> {
         observed.view.proof = None;
         *waits = needs_proof(&observed.view);
         if *waits {

@@ -15,7 +15,7 @@ use k8s_openapi::api::certificates::v1::{
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Node;
 use planners::certificate_signing::{
-    Action, NodeCertificateContext, Usage, asks_for_node, failed, plan,
+    CertificateSigningAction, NodeCertificateContext, Usage, asks_for_node, failed, plan,
 };
 use reconcile::execute::{self, Delete, chain};
 use reconcile::{Cache, Key, Queue, ReconcileResult};
@@ -88,17 +88,19 @@ impl reconcile::Controller for Worker {
         let plan = plan(&request, &around, now);
         match plan.action {
             None => {}
-            Some(Action::Delete) => {
+            Some(CertificateSigningAction::Delete) => {
                 let uid = request.uid().unwrap_or_default();
                 let deleted = execute::delete(&self.api, &key.name, Delete::of_uid(uid)).await;
                 deleted.map_err(api_error::failed("delete a certificate request"))?;
             }
-            Some(Action::ApproveIf(rights)) => self.approve(&request, rights).await?,
-            Some(Action::Deny(condition)) => {
+            Some(CertificateSigningAction::ApproveIf(rights)) => {
+                self.approve(&request, rights).await?
+            }
+            Some(CertificateSigningAction::Deny(condition)) => {
                 let changed = with_condition(&request, condition);
                 self.write(&changed, "approval").await?;
             }
-            Some(Action::Sign {
+            Some(CertificateSigningAction::Sign {
                 request: asked,
                 usages,
                 seconds,
@@ -106,7 +108,9 @@ impl reconcile::Controller for Worker {
                 self.sign(&request, approved(&asked, &usages, seconds), now)
                     .await?;
             }
-            Some(Action::Fail(condition)) => self.fail(&request, condition).await?,
+            Some(CertificateSigningAction::Fail(condition)) => {
+                self.fail(&request, condition).await?
+            }
         }
         let wait = plan.wake_at.map(|at| at.duration_since(now));
         let wait = wait.map(|wait| Duration::try_from(wait).unwrap_or_default());

@@ -6,7 +6,7 @@ use api_client::{Api, PostParams, PropagationPolicy, ResourceExt};
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::{CronJob, CronJobStatus, Job};
 use planners::cron_job::{CRON_JOB, CronJobPlan, Observed, plan};
-use reconcile::execute::{self, Delete, Refusal, refusal};
+use reconcile::execute::{self, Delete, WriteRefusal, refusal};
 use reconcile::{Cache, Index, Key, Queue, ReconcileResult, Recorder};
 
 use crate::Context;
@@ -140,7 +140,7 @@ impl Worker {
                 Ok(())
             }
             Err(error) => match refusal(&error) {
-                Refusal::AlreadyExists | Refusal::NamespaceTerminating => Ok(()),
+                WriteRefusal::AlreadyExists | WriteRefusal::NamespaceTerminating => Ok(()),
                 _ => {
                     let text = format!("Error creating job: {}", execute::message(&error));
                     self.recorder.warning(cron_job, "FailedCreate", text);

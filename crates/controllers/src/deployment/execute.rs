@@ -3,9 +3,9 @@
 use api_client::{Api, Client, Patch, PatchParams, PostParams, Resource};
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentStatus, ReplicaSet};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use planners::deployment::{Action, DeploymentPlan};
+use planners::deployment::{DeploymentAction, DeploymentPlan};
 use reconcile::Recorder;
-use reconcile::execute::{self, Delete, Refusal, refusal};
+use reconcile::execute::{self, Delete, WriteRefusal, refusal};
 use resource_kinds::annotations::REVISION;
 use serde_json::json;
 
@@ -52,7 +52,9 @@ impl Executor {
         match result {
             // The namespace is terminating: nothing can be created, and the garbage collector
             // deletes the rest.
-            Err(Error::Api(error)) if refusal(&error.source) == Refusal::NamespaceTerminating => {
+            Err(Error::Api(error))
+                if refusal(&error.source) == WriteRefusal::NamespaceTerminating =>
+            {
                 Ok(())
             }
             other => other,
@@ -64,13 +66,13 @@ impl Executor {
         Api::namespaced(self.client.clone(), namespace)
     }
 
-    async fn act(&self, deployment: &Deployment, action: &Action) -> Result<(), Error> {
+    async fn act(&self, deployment: &Deployment, action: &DeploymentAction) -> Result<(), Error> {
         let namespace = deployment.metadata.namespace.as_deref().unwrap_or_default();
         let sets: Api<ReplicaSet> = Api::namespaced(self.client.clone(), namespace);
         let params = PatchParams::default();
         match action {
-            Action::ConfirmDeployment => self.confirm(deployment).await,
-            Action::AdoptSet { name, uid } => {
+            DeploymentAction::ConfirmDeployment => self.confirm(deployment).await,
+            DeploymentAction::AdoptSet { name, uid } => {
                 let owner = deployment.owner_ref(&()).map(|owner| OwnerReference {
                     controller: Some(true),
                     block_owner_deletion: Some(true),
@@ -81,15 +83,15 @@ impl Executor {
                 let written = sets.patch(name, &params, &patch).await;
                 Ok(written.map(drop).map_err(failed("adopt replica set"))?)
             }
-            Action::ReleaseSet { name, uid } => {
+            DeploymentAction::ReleaseSet { name, uid } => {
                 let owner = json!({ "$patch": "delete", "uid": deployment.metadata.uid });
                 let meta = json!({ "uid": uid, "ownerReferences": [owner] });
                 let patch = Patch::Strategic(json!({ "metadata": meta }));
                 let written = sets.patch(name, &params, &patch).await;
                 Ok(written.map(drop).map_err(failed("release replica set"))?)
             }
-            Action::CreateSet(set) => self.create(deployment, &sets, set).await,
-            Action::UpdateSet {
+            DeploymentAction::CreateSet(set) => self.create(deployment, &sets, set).await,
+            DeploymentAction::UpdateSet {
                 name,
                 resource_version,
                 replicas: (from, to),
@@ -109,7 +111,7 @@ impl Executor {
                 let written = sets.patch(name, &params, &patch).await;
                 Ok(written.map(drop).map_err(failed("update replica set"))?)
             }
-            Action::DeleteSet {
+            DeploymentAction::DeleteSet {
                 name,
                 uid,
                 resource_version,
@@ -145,7 +147,7 @@ impl Executor {
         if let Err(error) = &created
             && !matches!(
                 refusal(error),
-                Refusal::AlreadyExists | Refusal::NamespaceTerminating
+                WriteRefusal::AlreadyExists | WriteRefusal::NamespaceTerminating
             )
         {
             let name = set.metadata.name.as_deref().unwrap_or_default();

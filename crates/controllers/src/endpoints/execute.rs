@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::Endpoints;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use planners::endpoints::{EndpointsPlan, EndpointsWrite};
 use reconcile::Key;
-use reconcile::execute::{self, Delete, Refusal, refusal};
+use reconcile::execute::{self, Delete, WriteRefusal, refusal};
 use tokio::time::Instant;
 
 use super::observe::Observer;
@@ -99,7 +99,7 @@ impl Executor {
             (result, _) => result,
         };
         match result {
-            Err(error) if refusal(&error) == Refusal::NamespaceTerminating => Ok(()),
+            Err(error) if refusal(&error) == WriteRefusal::NamespaceTerminating => Ok(()),
             other => other.map_err(Error::Api),
         }
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use api_client::{Api, PostParams};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use planners::ephemeral_volumes::{ClaimAction, is_of_pod, plan};
-use reconcile::execute::{Refusal, found, refusal};
+use reconcile::execute::{WriteRefusal, found, refusal};
 use reconcile::{Key, Queue, ReconcileResult, Recorder};
 use resource_kinds::pod_view::PodView;
 use resource_kinds::reasons::volume::FAILED_BINDING;
@@ -93,7 +93,7 @@ impl reconcile::Controller for Worker {
                     match api.create(&PostParams::default(), &claim).await {
                         Ok(_) => tracing::info!(claim = claim.metadata.name, "claim made"),
                         // The cache will show it soon.
-                        Err(error) if refusal(&error) == Refusal::AlreadyExists => {
+                        Err(error) if refusal(&error) == WriteRefusal::AlreadyExists => {
                             outcome = ReconcileResult::RequeueAfter(RETRY);
                         }
                         Err(error) => {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use api_client::{Api, Patch, PatchParams, PropagationPolicy};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use planners::garbage_collection::{Decision, Propagation};
+use planners::garbage_collection::{CollectionDecision, Propagation};
 use reconcile::Queue;
 use reconcile::execute::{self, Delete};
 use serde_json::{Value, json};
@@ -28,22 +28,26 @@ pub(super) struct Executor {
 }
 
 impl Executor {
-    pub async fn execute(&self, found: &ListedObject, decision: Decision) -> Result<(), Error> {
+    pub async fn execute(
+        &self,
+        found: &ListedObject,
+        decision: CollectionDecision,
+    ) -> Result<(), Error> {
         match decision {
-            Decision::Keep => Ok(()),
-            Decision::AwaitDependents(uids) => {
+            CollectionDecision::Keep => Ok(()),
+            CollectionDecision::AwaitDependents(uids) => {
                 uids.into_iter().for_each(|uid| self.queue.add(uid));
                 Ok(())
             }
-            Decision::OrphanDependents => self.orphan(found).await,
-            Decision::Finish(finalizer) => self.finish(found, finalizer).await,
-            Decision::Strip(uids) => {
+            CollectionDecision::OrphanDependents => self.orphan(found).await,
+            CollectionDecision::Finish(finalizer) => self.finish(found, finalizer).await,
+            CollectionDecision::Strip(uids) => {
                 self.set_owners(found, |owner| {
                     (!uids.contains(&owner.uid)).then(|| owner.clone())
                 })
                 .await
             }
-            Decision::Delete {
+            CollectionDecision::Delete {
                 propagation,
                 unblock,
             } => {

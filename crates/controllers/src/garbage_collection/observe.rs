@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use planners::garbage_collection::{Dependent, FOREGROUND, Item, Owner, OwnerState};
+use planners::garbage_collection::{CollectedObject, Dependent, FOREGROUND, Owner, OwnerState};
 use reconcile::{EventType, Recorder};
 use resource_kinds::namespaces::NODE_LEASES;
 
@@ -48,7 +48,10 @@ impl Observer {
         }
     }
 
-    pub async fn observe(&self, uid: &str) -> Result<Option<(ListedObject, Item)>, Error> {
+    pub async fn observe(
+        &self,
+        uid: &str,
+    ) -> Result<Option<(ListedObject, CollectedObject)>, Error> {
         let Some(found) = self.inventory.by_uid(uid) else {
             return Ok(None);
         };
@@ -63,7 +66,7 @@ impl Observer {
                 state,
             });
         }
-        let mut item = Item {
+        let mut item = CollectedObject {
             deleting,
             finalizers: meta.finalizers.to_vec(),
             owners,

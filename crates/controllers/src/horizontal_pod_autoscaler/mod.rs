@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::autoscaling::v2::{HorizontalPodAutoscaler, HorizontalPodAutoscalerStatus};
 use object_model::LabelSelector;
 use planners::horizontal_pod_autoscaler::{AutoscalerEvent, Memory, plan};
-use reconcile::execute::{self, Refusal, refusal};
+use reconcile::execute::{self, WriteRefusal, refusal};
 use reconcile::{Cache, Key, Queue, ReconcileResult, Recorder};
 
 use crate::Context;
@@ -92,7 +92,9 @@ impl reconcile::Controller for Worker {
                 _ => Ok(()),
             };
             match outcome {
-                Err(error) if refusal(&error) == Refusal::Conflict && conflicts < CONFLICTS_MAX => {
+                Err(error)
+                    if refusal(&error) == WriteRefusal::Conflict && conflicts < CONFLICTS_MAX =>
+                {
                     conflicts += 1;
                 }
                 outcome => {

@@ -8,20 +8,20 @@ use k8s_openapi::api::autoscaling::v2::{HorizontalPodAutoscaler, MetricSpec};
 use object_model::LabelSelector;
 use planners::horizontal_pod_autoscaler::{Observed, PodFacts, PodMeasurement, Scale, samples};
 use reconcile::Key;
-use reconcile::execute::{self, Refusal, refusal};
+use reconcile::execute::{self, WriteRefusal, refusal};
 use resource_kinds::pod_view::PodView;
 use serde_json::json;
 
 use super::Worker;
-use super::target::Target;
+use super::target::ScaleTarget;
 
 impl Worker {
     pub(super) async fn observe(
         &self,
         key: &Key,
         autoscaler: &Arc<HorizontalPodAutoscaler>,
-    ) -> (Observed, Option<Target>) {
-        let (scale, found) = match Target::read(&self.context.client, autoscaler).await {
+    ) -> (Observed, Option<ScaleTarget>) {
+        let (scale, found) = match ScaleTarget::read(&self.context.client, autoscaler).await {
             Ok(target) => (Ok(scale(&target)), Some(target)),
             Err(error) => (Err(error), None),
         };
@@ -68,7 +68,7 @@ impl Worker {
         let list = listed.map(|list| json!({"items": list.items}));
         list.map(|list| samples(&list)).map_err(|error| {
             let text = match refusal(&error) {
-                Refusal::NotFound => "the server could not find the requested resource \
+                WriteRefusal::NotFound => "the server could not find the requested resource \
                      (get pods.metrics.k8s.io)"
                     .to_owned(),
                 _ => execute::message(&error),
@@ -98,7 +98,7 @@ fn is_measured(metric: &MetricSpec) -> bool {
     metric.resource.is_some() || metric.container_resource.is_some()
 }
 
-fn scale(target: &Target) -> Scale {
+fn scale(target: &ScaleTarget) -> Scale {
     let (spec, status) = (target.scale.spec.as_ref(), target.scale.status.as_ref());
     Scale {
         replicas: spec.and_then(|spec| spec.replicas).unwrap_or_default(),

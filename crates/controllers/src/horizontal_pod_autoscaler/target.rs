@@ -6,13 +6,13 @@ use k8s_openapi::api::autoscaling::v2::{CrossVersionObjectReference, HorizontalP
 use reconcile::execute;
 
 /// A target with its scale.
-pub(super) struct Target {
+pub(super) struct ScaleTarget {
     api: Api<DynamicObject>,
     name: String,
     pub scale: Scale,
 }
 
-impl Target {
+impl ScaleTarget {
     /// Reads the scale of an autoscaler's target.
     ///
     /// *Errors.* The message for the user.

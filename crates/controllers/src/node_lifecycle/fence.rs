@@ -8,7 +8,7 @@ use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod};
 use planners::node_lifecycle::fate::{ClaimVolume, PodFate, StayReason, fate};
-use planners::node_lifecycle::fence::{Decision, NodeLease, Renewals, decide};
+use planners::node_lifecycle::fence::{FenceDecision, NodeLease, Renewals, decide};
 use reconcile::execute::{self, Delete};
 use reconcile::{Cache, EventType, Recorder};
 use resource_kinds::namespaces::NODE_LEASES;
@@ -97,13 +97,13 @@ impl Fence {
         let divided = self.divide(pods);
         let wanted = others_ready && !(divided.replaces_none() && divided.stay.is_empty());
         match decide(&lease, unchanged_for, wanted) {
-            Decision::Nothing => return Ok(None),
-            Decision::Wait(left) => return Ok(Some(left)),
-            Decision::Take { .. } if divided.replaces_none() => {
+            FenceDecision::Nothing => return Ok(None),
+            FenceDecision::Wait(left) => return Ok(Some(left)),
+            FenceDecision::Take { .. } if divided.replaces_none() => {
                 self.tell_stays(&format!("lost node {name}"), &divided.stay);
                 return Ok(None);
             }
-            Decision::Take { epoch } => {
+            FenceDecision::Take { epoch } => {
                 let taken = take(&self.client, &name, &lease, epoch, unchanged_for).await;
                 // Renewed in the meantime: the change of the lease starts the count again.
                 let Some(proof) = taken.map_err(failed("take lease"))? else {
@@ -116,8 +116,8 @@ impl Fence {
                 }
                 return Ok(divided.next(SignedDuration::ZERO));
             }
-            Decision::Delete if divided.replaces_none() => return Ok(None),
-            Decision::Delete => {
+            FenceDecision::Delete if divided.replaces_none() => return Ok(None),
+            FenceDecision::Delete => {
                 let read = self.leases().get_opt(&name).await;
                 let read = read.map_err(failed("read lease"))?;
                 if !read.is_some_and(|lease| NodeLease::from(&lease).fenced) {

@@ -11,7 +11,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Node;
 use planners::node_lifecycle::{
-    Disruption, EvictionRateLimiter, GAP, Observed, PERIOD, SeenHeartbeats, SeenTaints,
+    Disruption, EvictionRateLimiter, GAP, NodeHeartbeats, Observed, PERIOD, TimedTaints,
     concerns_new_pods, evictions, grace, is_ready, plan,
 };
 use reconcile::{
@@ -38,8 +38,8 @@ struct Observer {
 
 /// The memory about the nodes.
 struct Memory {
-    heard: SeenHeartbeats,
-    taints: SeenTaints,
+    heartbeats: NodeHeartbeats,
+    taints: TimedTaints,
     eviction_rate: EvictionRateLimiter,
     disruption: Disruption,
 }
@@ -67,8 +67,8 @@ pub(crate) async fn run(context: Context) {
                 .pods
                 .index(|pod| node_of(pod).into_iter().collect()),
             memory: Mutex::new(Memory {
-                heard: SeenHeartbeats::new(context.config.observation_gap.unwrap_or(GAP)),
-                taints: SeenTaints::default(),
+                heartbeats: NodeHeartbeats::new(context.config.observation_gap.unwrap_or(GAP)),
+                taints: TimedTaints::default(),
                 eviction_rate: EvictionRateLimiter::default(),
                 disruption: Disruption::default(),
             }),
@@ -116,7 +116,7 @@ impl NodeLifecycle {
         let Some(node) = observer.nodes.get("", name) else {
             let exists = |name: &str| observer.nodes.get("", name).is_some();
             let mut memory = observer.memory();
-            memory.heard.retain(exists);
+            memory.heartbeats.retain(exists);
             memory.taints.retain(exists);
             drop(memory);
             self.fence.renewals().retain(exists);
@@ -126,11 +126,11 @@ impl NodeLifecycle {
         let (plan, taints, others_ready) = {
             let mut memory = observer.memory();
             if observer.look_for(&mut memory, &node, &self.nodes) {
-                self.fence.renewals().begin_anew();
+                self.fence.renewals().restart_all();
             }
             let observed = Observed {
                 node: node.clone(),
-                silent_for: observer.silent_for(&mut memory.heard, &node),
+                silent_for: observer.silent_for(&mut memory.heartbeats, &node),
                 grace: observer.grace(&node),
                 pods: pods.clone(),
                 permission: memory
@@ -141,7 +141,7 @@ impl NodeLifecycle {
             if plan.begins_to_drive_away(&node) {
                 memory.eviction_rate.begun(&node, now);
             }
-            let taints = memory.taints.see(name, plan.taints_of(&node), now);
+            let taints = memory.taints.update(name, plan.taints_of(&node), now);
             (plan, taints, !memory.disruption.is_total())
         };
         let evictions = evictions(&taints, &pods, now);
@@ -177,7 +177,7 @@ impl NodeLifecycle {
         let period = Duration::try_from(PERIOD).unwrap_or_default();
         loop {
             if self.observer.look(&mut self.observer.memory(), queue) {
-                self.fence.renewals().begin_anew();
+                self.fence.renewals().restart_all();
             }
             tokio::time::sleep(period).await;
         }
@@ -200,7 +200,7 @@ impl NodeLifecycle {
                         let now = self.observer.reading();
                         self.fence.renewals().unchanged_for(name, version.unwrap_or_default(), now);
                         if let Some(node) = self.observer.nodes.get("", name) {
-                            self.observer.silent_for(&mut self.observer.memory().heard, &node);
+                            self.observer.silent_for(&mut self.observer.memory().heartbeats, &node);
                             let was_lost = !node_conditions::is_ready(&node);
                             lease.metadata.name.clone().filter(|_| was_lost)
                         } else {
@@ -234,8 +234,8 @@ impl Observer {
     /// Checks what the plan of one node depends on. A ready node among ready ones needs only the look at the
     /// clock: its plan does not depend on the others, and all are checked every [`PERIOD`].
     fn look_for(&self, memory: &mut Memory, node: &Node, queue: &Queue<Key>) -> bool {
-        let anew = memory.heard.look(self.reading());
-        let silent_for = self.silent_for(&mut memory.heard, node);
+        let anew = memory.heartbeats.check(self.reading());
+        let silent_for = self.silent_for(&mut memory.heartbeats, node);
         let ready = is_ready(node, silent_for, self.grace(node));
         if ready == Some(true) && memory.disruption.is_none() {
             return anew;
@@ -247,17 +247,17 @@ impl Observer {
     /// count of all silences started again.
     fn look(&self, memory: &mut Memory, queue: &Queue<Key>) -> bool {
         let now = self.reading();
-        let mut anew = memory.heard.look(now);
+        let mut anew = memory.heartbeats.check(now);
         let nodes = self.nodes.list();
         let with_health = nodes.iter().map(|node| {
-            let silent_for = self.silent_for(&mut memory.heard, node);
+            let silent_for = self.silent_for(&mut memory.heartbeats, node);
             (node.as_ref(), is_ready(node, silent_for, self.grace(node)))
         });
         let disruption = Disruption::of(with_health);
         let before = std::mem::replace(&mut memory.disruption, disruption);
         // The control plane was cut off and is back: missed heartbeats do not count as silence.
         if before.is_total() && !memory.disruption.is_total() {
-            memory.heard.begin_anew(now);
+            memory.heartbeats.restart_all(now);
             anew = true;
         }
         if !before.permits_as(&memory.disruption) {
@@ -282,14 +282,14 @@ impl Observer {
         grace(self.lease(node).as_deref())
     }
 
-    fn silent_for(&self, heard: &mut SeenHeartbeats, node: &Node) -> SignedDuration {
+    fn silent_for(&self, heartbeats: &mut NodeHeartbeats, node: &Node) -> SignedDuration {
         let renewed = self.lease(node).and_then(|lease| {
             lease
                 .spec
                 .as_ref()
                 .and_then(|spec| spec.renew_time.as_ref().map(|time| time.0))
         });
-        heard.silent_for(node, renewed, self.reading())
+        heartbeats.silent_for(node, renewed, self.reading())
     }
 }
 

@@ -117,7 +117,7 @@ impl Collector {
         nodes: &[Arc<Node>],
     ) -> BTreeMap<String, OrphanLease> {
         let gap = GAP.saturating_add(SignedDuration::try_from(INTERVAL).unwrap_or_default());
-        let names = self.memory.look(pods, nodes, gap, self.reading());
+        let names = self.memory.missing_nodes(pods, nodes, gap, self.reading());
         let mut missing = BTreeMap::new();
         for node in names {
             match self.leases.get_opt(&node).await {

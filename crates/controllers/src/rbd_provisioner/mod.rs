@@ -14,7 +14,9 @@ use k8s_openapi::api::storage::v1::StorageClass;
 use planners::volume_provisioning::{
     ReclaimAction, claim_of, finalizers_without, is_claimed_by, volume_name,
 };
-use reconcile::execute::{Delete, Refusal, chain, delete, found, merge, merge_status, refusal};
+use reconcile::execute::{
+    Delete, WriteRefusal, chain, delete, found, merge, merge_status, refusal,
+};
 use reconcile::{Key, Queue, ReconcileResult, Recorder};
 use resource_kinds::reasons::volume as reasons;
 use resource_kinds::storage::rbd::{PROVISIONER, key_of};
@@ -176,7 +178,7 @@ impl RbdProvisioner {
                 tracing::info!(volume = name, image, "image made");
                 Ok(())
             }
-            Err(error) if refusal(&error) == Refusal::AlreadyExists => Ok(()),
+            Err(error) if refusal(&error) == WriteRefusal::AlreadyExists => Ok(()),
             Err(error) => Err(error.into()),
         }
     }

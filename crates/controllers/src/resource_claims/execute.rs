@@ -4,7 +4,7 @@ use api_client::{Api, Client, Patch, PatchParams, PostParams};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::resource::v1::ResourceClaim;
 use planners::resource_claims::{ClaimStep, PodStep};
-use reconcile::execute::{self, Delete, Refusal, refusal, unless_outrun};
+use reconcile::execute::{self, Delete, WriteRefusal, refusal, unless_outrun};
 use serde_json::{Value, json};
 
 /// Executes one step for a pod.
@@ -18,7 +18,7 @@ pub(super) async fn pod_step(client: &Client, pod: &Pod, step: PodStep) -> api_c
         PodStep::Create(claim) => match claims.create(&PostParams::default(), &claim).await {
             Ok(_) => Ok(()),
             // The name is deterministic: an earlier plan created it, and the cache will show it.
-            Err(error) if refusal(&error) == Refusal::AlreadyExists => Ok(()),
+            Err(error) if refusal(&error) == WriteRefusal::AlreadyExists => Ok(()),
             Err(error) => Err(error),
         },
         PodStep::Note(names) => {

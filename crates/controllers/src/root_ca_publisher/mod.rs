@@ -2,7 +2,7 @@
 
 use api_client::{Api, Client, Patch, PatchParams, PostParams};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
-use planners::root_ca_publisher::{Action, NAME, plan};
+use planners::root_ca_publisher::{NAME, RootCaAction, plan};
 use reconcile::execute::refusal;
 use reconcile::{Cache, Key, Queue, ReconcileResult, WatchConfig};
 use serde_json::json;
@@ -81,11 +81,11 @@ impl reconcile::Controller for RootCaPublisher {
 }
 
 impl RootCaPublisher {
-    async fn write(&self, namespace: &str, action: Action) -> api_client::Result<()> {
+    async fn write(&self, namespace: &str, action: RootCaAction) -> api_client::Result<()> {
         let api: Api<ConfigMap> = Api::namespaced(self.client.clone(), namespace);
         match action {
-            Action::Create(map) => api.create(&PostParams::default(), &map).await.map(drop),
-            Action::ReplaceData(data) => {
+            RootCaAction::Create(map) => api.create(&PostParams::default(), &map).await.map(drop),
+            RootCaAction::ReplaceData(data) => {
                 // A merge would keep keys that do not belong there.
                 let patch = json!([{ "op": "add", "path": "/data", "value": data }]);
                 let parameters = PatchParams::default();

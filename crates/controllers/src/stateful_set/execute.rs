@@ -9,8 +9,8 @@ use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet, StatefulSetSta
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use planners::stateful_set::write_schedule::{Write, WriteOutcome, WritePosition, WriteSchedule};
-use planners::stateful_set::{Action, Refused, SetEvent, StatefulSetPlan, identity};
-use reconcile::execute::{self, Delete, Refusal, refusal};
+use planners::stateful_set::{Refused, SetEvent, StatefulSetAction, StatefulSetPlan, identity};
+use reconcile::execute::{self, Delete, WriteRefusal, refusal};
 use reconcile::{Cache, EventType, Key, Recorder, reference};
 use resource_kinds::pod_view::PodView;
 use resource_kinds::reasons::stateful_set as reasons;
@@ -101,7 +101,9 @@ impl Executor {
         match result {
             // The namespace is terminating: nothing can be created, and the garbage collector
             // deletes the rest.
-            Err(Error::Api(error)) if refusal(&error.source) == Refusal::NamespaceTerminating => {
+            Err(Error::Api(error))
+                if refusal(&error.source) == WriteRefusal::NamespaceTerminating =>
+            {
                 Ok(())
             }
             other => other,
@@ -187,7 +189,7 @@ impl<'a> Run<'a> {
     /// Waits until the cache shows the created revisions: the next plan would create them again, and be refused.
     async fn see_revisions(&self, plan: &StatefulSetPlan) {
         let created = plan.actions().filter_map(|action| match action {
-            Action::CreateRevision(revision) => revision.metadata.name.as_deref(),
+            StatefulSetAction::CreateRevision(revision) => revision.metadata.name.as_deref(),
             _ => None,
         });
         let cache = &self.executor.revisions;
@@ -210,25 +212,25 @@ impl<'a> Run<'a> {
         }
     }
 
-    async fn act(&self, action: &Action) -> Result<PodWrite, Error> {
+    async fn act(&self, action: &StatefulSetAction) -> Result<PodWrite, Error> {
         let done = match action {
-            Action::ConfirmSet => self.confirm().await,
-            Action::AdoptRevision { name, uid } => {
+            StatefulSetAction::ConfirmSet => self.confirm().await,
+            StatefulSetAction::AdoptRevision { name, uid } => {
                 let patch = Patch::Strategic(self.adoption(uid));
                 patched(&self.revisions, name, patch, "adopt revision").await
             }
-            Action::AdoptPod { name, uid } => {
+            StatefulSetAction::AdoptPod { name, uid } => {
                 let patch = Patch::Strategic(self.adoption(uid));
                 patched(&self.pods, name, patch, "adopt pod").await
             }
-            Action::ReleasePod { name, uid } => {
+            StatefulSetAction::ReleasePod { name, uid } => {
                 let owner = json!({ "$patch": "delete", "uid": self.uid });
                 let meta = json!({ "uid": uid, "ownerReferences": [owner] });
                 let patch = Patch::Strategic(json!({ "metadata": meta }));
                 patched(&self.pods, name, patch, "release pod").await
             }
-            Action::CreateRevision(revision) => self.create_revision(revision).await,
-            Action::RenumberRevision {
+            StatefulSetAction::CreateRevision(revision) => self.create_revision(revision).await,
+            StatefulSetAction::RenumberRevision {
                 name,
                 uid,
                 revision,
@@ -237,16 +239,16 @@ impl<'a> Run<'a> {
                 let patch = Patch::Merge(patch);
                 patched(&self.revisions, name, patch, "renumber revision").await
             }
-            Action::DeleteRevision { name, uid } => {
+            StatefulSetAction::DeleteRevision { name, uid } => {
                 let deleted = execute::delete(&self.revisions, name, Delete::of_uid(uid)).await;
                 Ok(deleted.map(drop).map_err(failed("delete revision"))?)
             }
-            Action::CreateClaim(claim) => {
+            StatefulSetAction::CreateClaim(claim) => {
                 let owners = claim.metadata.owner_references.as_deref();
                 self.confirm_owner(owners.unwrap_or_default()).await?;
                 self.create_claim(claim).await
             }
-            Action::SetClaimOwners {
+            StatefulSetAction::SetClaimOwners {
                 name,
                 uid,
                 resource_version,
@@ -261,8 +263,8 @@ impl<'a> Run<'a> {
                 let patch = Patch::Merge(json!({ "metadata": meta }));
                 patched(&self.claims, name, patch, "set owners of claim").await
             }
-            Action::CreatePod(pod) => return self.create_pod(pod).await,
-            Action::LabelPod { name, uid, labels } => {
+            StatefulSetAction::CreatePod(pod) => return self.create_pod(pod).await,
+            StatefulSetAction::LabelPod { name, uid, labels } => {
                 let patch = json!({ "metadata": { "uid": uid, "labels": labels } });
                 let done = patched(&self.pods, name, Patch::Merge(patch), "label pod").await;
                 self.tell_pod(
@@ -273,7 +275,7 @@ impl<'a> Run<'a> {
                     done,
                 )
             }
-            Action::DeletePod { name, uid } => return self.delete_pod(name, uid).await,
+            StatefulSetAction::DeletePod { name, uid } => return self.delete_pod(name, uid).await,
         };
         done.map(|()| PodWrite::Other)
     }

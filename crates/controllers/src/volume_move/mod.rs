@@ -14,7 +14,7 @@ use reconcile::{Queue, ReconcileResult};
 use resource_kinds::annotations::VOLUME_MOVE;
 use resource_kinds::pod_view::PodView;
 use resource_kinds::storage::Driver;
-use resource_kinds::storage::volume_move::{Stage, VolumeMove, affinity_to};
+use resource_kinds::storage::volume_move::{MoveStage, VolumeMove, affinity_to};
 use serde_json::json;
 
 use crate::Context;
@@ -181,7 +181,7 @@ impl VolumeMoves {
         reason: String,
     ) -> Result<(), Error> {
         // The reason of an abandoned move stays.
-        if record.stage == Stage::Abandoned || record.message.as_ref() == Some(&reason) {
+        if record.stage == MoveStage::Abandoned || record.message.as_ref() == Some(&reason) {
             return Ok(());
         }
         let told = VolumeMove {
@@ -194,7 +194,7 @@ impl VolumeMoves {
     /// Replaces the record, if the volume is as it was read.
     async fn write(&self, volume: &PersistentVolume, record: &VolumeMove) -> Result<(), Error> {
         let before = VolumeMove::of(volume).map(|before| before.stage);
-        let is_placed = record.stage == Stage::Placed && before != Some(Stage::Placed);
+        let is_placed = record.stage == MoveStage::Placed && before != Some(MoveStage::Placed);
         let spec = is_placed.then(|| {
             json!({
                 "nodeAffinity": affinity_to(&record.to),

@@ -5,7 +5,9 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use planners::volume_replication::condition_message;
 use reconcile::execute::unless_outrun;
-use resource_kinds::storage::volume_replication::{CONDITION, Stage, VolumeReplication, shown};
+use resource_kinds::storage::volume_replication::{
+    CONDITION, ReplicationStage, VolumeReplication, shown,
+};
 use serde_json::json;
 
 use super::VolumeReplications;
@@ -31,9 +33,11 @@ impl VolumeReplications {
             return Ok(());
         }
         let (status, reason) = match (record.stage, record.last) {
-            (Stage::Promoting | Stage::Promoted, _) => ("False", "Promoting"),
-            (Stage::Replicating, Some(_)) => ("True", "Replicating"),
-            (Stage::Replicating | Stage::Ended, _) => ("False", "NoCompleteCopy"),
+            (ReplicationStage::Promoting | ReplicationStage::Promoted, _) => ("False", "Promoting"),
+            (ReplicationStage::Replicating, Some(_)) => ("True", "Replicating"),
+            (ReplicationStage::Replicating | ReplicationStage::Ended, _) => {
+                ("False", "NoCompleteCopy")
+            }
         };
         let message = condition_message(record);
         let conditions = claim.status.as_ref();
@@ -84,8 +88,8 @@ impl VolumeReplications {
         let Some(claim) = self.context.caches.claims.get(namespace, name) else {
             return;
         };
-        if let (Some(recovery), Stage::Promoted) = (&next.recovery, next.stage)
-            && before.stage != Stage::Promoted
+        if let (Some(recovery), ReplicationStage::Promoted) = (&next.recovery, next.stage)
+            && before.stage != ReplicationStage::Promoted
         {
             let text = format!(
                 "Node {} is lost: the volume is promoted on node {}, with what was there at {}",

@@ -18,7 +18,7 @@ use resource_kinds::annotations::VOLUME_REPLICATION;
 use resource_kinds::node_conditions;
 use resource_kinds::pod_view::PodView;
 use resource_kinds::storage::volume_move::affinity_to;
-use resource_kinds::storage::volume_replication::{Stage, VolumeReplication};
+use resource_kinds::storage::volume_replication::{ReplicationStage, VolumeReplication};
 use serde_json::json;
 
 use crate::Context;
@@ -93,7 +93,7 @@ impl reconcile::Controller for VolumeReplications {
             tokio::select! {
                 Some(change) = volumes.next() => {
                     let volume = change.object();
-                    if VolumeReplication::of(volume).is_some_and(|record| record.stage != Stage::Ended) {
+                    if VolumeReplication::of(volume).is_some_and(|record| record.stage != ReplicationStage::Ended) {
                         queue.add(volume.metadata.name.clone().unwrap_or_default());
                     }
                 }
@@ -141,7 +141,7 @@ impl reconcile::Controller for VolumeReplications {
                     return Ok(ReconcileResult::RequeueAfter(WAIT));
                 }
                 ReplicationStep::Write(next) => {
-                    if record.stage == Stage::Promoted {
+                    if record.stage == ReplicationStage::Promoted {
                         self.delete_astray(&volume, &record).await?;
                     }
                     self.write(&volume, &record, &next, None).await?;

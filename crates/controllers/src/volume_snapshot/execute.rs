@@ -2,8 +2,8 @@
 
 use api_client::{Api, Client, Patch, PatchParams, PostParams};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use planners::volume_snapshot::{Action, SnapshotPlan};
-use reconcile::execute::{Delete, Refusal, delete, refusal, unless_outrun};
+use planners::volume_snapshot::{SnapshotAction, SnapshotPlan};
+use reconcile::execute::{Delete, WriteRefusal, delete, refusal, unless_outrun};
 use reconcile::{Cache, Recorder};
 use resource_kinds::snapshot::{
     BEING_DELETED, DEFAULT_CLASS, VolumeSnapshot, VolumeSnapshotClass, VolumeSnapshotContent,
@@ -73,7 +73,7 @@ impl Executor {
         &self,
         snapshot: &VolumeSnapshot,
         content: Option<&VolumeSnapshotContent>,
-        action: Action,
+        action: SnapshotAction,
     ) -> Result<(), Error> {
         let namespace = snapshot.metadata.namespace.as_deref().unwrap_or_default();
         let name = snapshot.metadata.name.as_deref().unwrap_or_default();
@@ -81,17 +81,17 @@ impl Executor {
         let contents: Api<VolumeSnapshotContent> = Api::all(self.client.clone());
         let params = PatchParams::default();
         match action {
-            Action::SetFinalizers(finalizers) => {
+            SnapshotAction::SetFinalizers(finalizers) => {
                 let patch = json!({"metadata": {"finalizers": finalizers}});
                 let patch = guarded(patch, &snapshot.metadata);
                 unless_outrun(snapshots.patch(name, &params, &Patch::Merge(patch)).await)?;
             }
-            Action::AssignClass(class) => {
+            SnapshotAction::AssignClass(class) => {
                 let patch = json!({"spec": {"volumeSnapshotClassName": class}});
                 let patch = guarded(patch, &snapshot.metadata);
                 unless_outrun(snapshots.patch(name, &params, &Patch::Merge(patch)).await)?;
             }
-            Action::SetStatus(status) => {
+            SnapshotAction::SetStatus(status) => {
                 let mut status = json!(status);
                 // An error that no longer holds is removed.
                 if status.get("error").is_none() {
@@ -103,10 +103,10 @@ impl Executor {
                     .await;
                 unless_outrun(written)?;
             }
-            Action::CreateContent(content) => {
+            SnapshotAction::CreateContent(content) => {
                 unless_there(contents.create(&PostParams::default(), &content).await)?;
             }
-            Action::BindContent { uid } => {
+            SnapshotAction::BindContent { uid } => {
                 let Some(content) = content else {
                     return Ok(());
                 };
@@ -116,7 +116,7 @@ impl Executor {
                 }
                 patch_content(&contents, content, patch).await?;
             }
-            Action::DeleteContent => {
+            SnapshotAction::DeleteContent => {
                 let Some(content) = content else {
                     return Ok(());
                 };
@@ -151,7 +151,7 @@ fn guarded(mut patch: Value, metadata: &ObjectMeta) -> Value {
 
 fn unless_there<T>(made: api_client::Result<T>) -> Result<(), Error> {
     match made {
-        Err(error) if refusal(&error) != Refusal::AlreadyExists => Err(error.into()),
+        Err(error) if refusal(&error) != WriteRefusal::AlreadyExists => Err(error.into()),
         _ => Ok(()),
     }
 }

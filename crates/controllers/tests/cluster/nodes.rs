@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::{
     Event, Node, NodeCondition, PersistentVolume, PersistentVolumeClaim, Pod,
 };
 use planners::node_lifecycle::reach::{KUBELET_REACHABLE, KubeletPath};
-use reconcile::execute::{Refusal, refusal};
+use reconcile::execute::{WriteRefusal, refusal};
 use resource_kinds::annotations;
 use serde_json::{Value, json};
 
@@ -206,7 +206,7 @@ async fn a_silent_node_is_fenced_before_its_pods_are_replaced() {
         .patch("n1", &PatchParams::default(), &late)
         .await
         .unwrap_err();
-    assert_eq!(refusal(&refused), Refusal::Conflict);
+    assert_eq!(refusal(&refused), WriteRefusal::Conflict);
     beats.abort();
 }
 

@@ -5,7 +5,7 @@ use std::io::Read;
 use super::arithmetic;
 use super::pattern::{self, Sign};
 use super::run::{Leave, Shell};
-use super::syntax::{Change, Computed, DefaultAction, Part, Script, Word};
+use super::syntax::{Computed, DefaultAction, ParameterExpansion, Part, Script, Word};
 
 /// A word that is being made.
 #[derive(Default)]
@@ -79,7 +79,7 @@ impl Shell {
             };
             if let Computed::Variable { name, change } = value
                 && name == "@"
-                && *change == Change::None
+                && *change == ParameterExpansion::None
                 && (is_quoted || splits)
             {
                 self.add_arguments(&mut fields, &mut current, is_quoted);
@@ -115,8 +115,8 @@ impl Shell {
     }
 
     /// The word of `${name:-word}`, if it is to be used.
-    fn chosen<'w>(&self, name: &str, change: &'w Change) -> Option<&'w Word> {
-        let Change::Default {
+    fn chosen<'w>(&self, name: &str, change: &'w ParameterExpansion) -> Option<&'w Word> {
+        let ParameterExpansion::Default {
             action,
             also_empty,
             word,
@@ -181,17 +181,19 @@ impl Shell {
         }
     }
 
-    fn variable(&mut self, name: &str, change: &Change) -> Result<String, Leave> {
+    fn variable(&mut self, name: &str, change: &ParameterExpansion) -> Result<String, Leave> {
         let value = self.state.value(name);
         match change {
-            Change::None | Change::Length | Change::Cut { .. }
+            ParameterExpansion::None
+            | ParameterExpansion::Length
+            | ParameterExpansion::Cut { .. }
                 if value.is_none() && self.state.options.unset_is_error =>
             {
                 Err(self.failure(&format!("{name} is not set")))
             }
-            Change::None => Ok(value.unwrap_or_default()),
-            Change::Length => Ok(value.unwrap_or_default().chars().count().to_string()),
-            Change::Cut {
+            ParameterExpansion::None => Ok(value.unwrap_or_default()),
+            ParameterExpansion::Length => Ok(value.unwrap_or_default().chars().count().to_string()),
+            ParameterExpansion::Cut {
                 at_end,
                 longest,
                 pattern,
@@ -200,7 +202,7 @@ impl Shell {
                 let value: Vec<char> = value.unwrap_or_default().chars().collect();
                 Ok(cut(&value, &pattern, *at_end, *longest))
             }
-            Change::Default {
+            ParameterExpansion::Default {
                 action,
                 also_empty,
                 word,

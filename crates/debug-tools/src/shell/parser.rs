@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::syntax::{
-    Chain, Command, Compound, Item, Join, Pipeline, Redirect, RedirectKind, Script, Word,
+    Chain, Command, Compound, Join, ListItem, Pipeline, Redirect, RedirectKind, Script, Word,
 };
 use super::words::is_name;
 
@@ -179,7 +179,7 @@ impl Parser {
             let chain = self.chain()?;
             self.blanks();
             let in_background = self.peek() == Some('&');
-            items.push(Item {
+            items.push(ListItem {
                 chain,
                 in_background,
             });

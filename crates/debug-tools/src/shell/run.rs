@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 use super::builtins;
 use super::pattern;
 use super::state::{Files, ShellState};
-use super::syntax::{Chain, Command, Compound, Item, Join, Pipeline, Redirect, Script, Word};
+use super::syntax::{Chain, Command, Compound, Join, ListItem, Pipeline, Redirect, Script, Word};
 use crate::ending::Interrupts;
 
 /// A shell that runs.
@@ -111,7 +111,7 @@ impl Shell {
         script.0.iter().try_for_each(|item| self.item(item))
     }
 
-    fn item(&mut self, item: &Item) -> Run {
+    fn item(&mut self, item: &ListItem) -> Run {
         match item.in_background {
             true => self.in_background(&item.chain),
             false => self.chain(&item.chain),

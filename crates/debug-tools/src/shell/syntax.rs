@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 /// Commands one after the other.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Script(pub Vec<Item>);
+pub struct Script(pub Vec<ListItem>);
 
 /// A chain of pipelines, and whether it runs in the background.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Item {
+pub struct ListItem {
     /// The commands.
     pub chain: Chain,
     /// Whether the shell does not wait for it (`&`).
@@ -169,7 +169,7 @@ pub enum Computed {
         /// The name, a number or a sign.
         name: String,
         /// The operation on the value.
-        change: Change,
+        change: ParameterExpansion,
     },
     /// `$(…)`
     Output(Script),
@@ -181,7 +181,7 @@ pub enum Computed {
 
 /// The operation on the value of a variable.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Change {
+pub enum ParameterExpansion {
     /// None.
     None,
     /// `${#name}`

@@ -1,7 +1,7 @@
 //! Reads words: quotes, variables, output of commands.
 
 use super::parser::{OPERATORS, ParseError, Parsed, Parser};
-use super::syntax::{Change, Computed, DefaultAction, Part, Word};
+use super::syntax::{Computed, DefaultAction, ParameterExpansion, Part, Word};
 
 /// Text whose characters have no special meaning.
 pub fn quoted(text: String) -> Part {
@@ -195,7 +195,7 @@ impl Parser {
         if self.take("{") {
             return self.braced().map(Some);
         }
-        let change = Change::None;
+        let change = ParameterExpansion::None;
         match self.peek() {
             Some(sign) if sign.is_ascii_alphabetic() || sign == '_' => {
                 let name = self.variable_name();
@@ -253,7 +253,7 @@ impl Parser {
             return match self.take("}") {
                 true => Ok(Computed::Variable {
                     name,
-                    change: Change::Length,
+                    change: ParameterExpansion::Length,
                 }),
                 false => Err(wrong()),
             };
@@ -263,7 +263,7 @@ impl Parser {
             return Err(ParseError::Incomplete);
         }
         if self.take("}") {
-            let change = Change::None;
+            let change = ParameterExpansion::None;
             return Ok(Computed::Variable { name, change });
         }
         let also_empty = self.take(":");
@@ -277,14 +277,14 @@ impl Parser {
             _ => None,
         };
         let change = match (action, sign) {
-            (Some(action), _) => Change::Default {
+            (Some(action), _) => ParameterExpansion::Default {
                 action,
                 also_empty,
                 word: self.word_until(|sign| sign == '}')?,
             },
             (None, '#' | '%') if !also_empty => {
                 let longest = self.take(&sign.to_string());
-                Change::Cut {
+                ParameterExpansion::Cut {
                     at_end: sign == '%',
                     longest,
                     pattern: self.word_until(|sign| sign == '}')?,

@@ -19,7 +19,7 @@ const BLOCK: usize = 512;
 const EXTENSION_BYTES_MAX: u64 = 1 << 20;
 
 /// One entry, without its contents.
-pub(crate) struct Entry {
+pub(crate) struct ArchiveEntry {
     pub kind: EntryType,
     pub path: Vec<Vec<u8>>,
     pub link: Vec<u8>,
@@ -58,7 +58,7 @@ impl<R: Read> Entries<R> {
     }
 
     /// The next entry; `None` at the archive's end.
-    pub fn next(&mut self) -> Result<Option<Entry>, UnpackError> {
+    pub fn next(&mut self) -> Result<Option<ArchiveEntry>, UnpackError> {
         let mut extensions = Extensions::default();
         loop {
             let Some(header) = self.header()? else {
@@ -176,7 +176,7 @@ impl Extensions {
     }
 }
 
-fn entry(header: &Header, size: u64, extensions: Extensions) -> Result<Entry, UnpackError> {
+fn entry(header: &Header, size: u64, extensions: Extensions) -> Result<ArchiveEntry, UnpackError> {
     let id = |key: &str, value: io::Result<u64>| {
         // Archives made by hand often leave the owner out; then it is root.
         let number = extensions.integer(key)?;
@@ -211,7 +211,7 @@ fn entry(header: &Header, size: u64, extensions: Extensions) -> Result<Entry, Un
         let harmless = name.starts_with("user.") && !name.starts_with("user.overlay.");
         (harmless || name == "security.capability").then(|| (name.to_owned(), value))
     });
-    Ok(Entry {
+    Ok(ArchiveEntry {
         kind: header.entry_type(),
         path: components(&path)?,
         link: link.unwrap_or_default(),

@@ -23,7 +23,7 @@ use rustix::io::Errno;
 use tar::EntryType;
 
 use crate::disk_space::{Bytes, OutOfSpace, SpaceError, WriteSpace};
-use entry::{Entries, Entry, components};
+use entry::{ArchiveEntry, Entries, components};
 
 /// The prefix of a file that hides another in the layers below.
 const WHITEOUT: &[u8] = b".wh.";
@@ -141,7 +141,7 @@ struct Unpacker {
 }
 
 impl Unpacker {
-    fn add(&mut self, entry: &Entry, contents: &mut impl Read) -> Result<(), UnpackError> {
+    fn add(&mut self, entry: &ArchiveEntry, contents: &mut impl Read) -> Result<(), UnpackError> {
         self.entries += 1;
         if self.entries > ENTRIES_MAX {
             return Err(UnpackError::TooLarge {
@@ -304,7 +304,7 @@ impl Unpacker {
         &mut self,
         parent: &OwnedFd,
         name: &[u8],
-        entry: &Entry,
+        entry: &ArchiveEntry,
         was: Was,
     ) -> Result<(), Errno> {
         let os_name = OsStr::from_bytes(name);
@@ -326,7 +326,7 @@ impl Unpacker {
         &mut self,
         parent: &OwnedFd,
         name: &[u8],
-        entry: &Entry,
+        entry: &ArchiveEntry,
         contents: &mut impl Read,
     ) -> Result<(), UnpackError> {
         let failed = |error: Errno| failure(&joined(&entry.path), error);
@@ -358,7 +358,7 @@ impl Unpacker {
         &mut self,
         parent: &OwnedFd,
         name: &[u8],
-        entry: &Entry,
+        entry: &ArchiveEntry,
     ) -> Result<(), UnpackError> {
         let missing = || malformed(joined(&entry.path), "a hard link to nothing in the layer");
         let target = components(&entry.link).map_err(|_| missing())?;
@@ -414,7 +414,7 @@ fn joined(parts: &[Vec<u8>]) -> PathBuf {
     }
 }
 
-fn symlink(parent: &OwnedFd, name: &[u8], entry: &Entry) -> Result<(), Errno> {
+fn symlink(parent: &OwnedFd, name: &[u8], entry: &ArchiveEntry) -> Result<(), Errno> {
     let name = OsStr::from_bytes(name);
     rustix::fs::symlinkat(OsStr::from_bytes(&entry.link), parent, name)?;
     set_owner_at(parent, name, entry)?;
@@ -426,7 +426,7 @@ fn symlink(parent: &OwnedFd, name: &[u8], entry: &Entry) -> Result<(), Errno> {
     )
 }
 
-fn node(parent: &OwnedFd, name: &[u8], entry: &Entry) -> Result<(), Errno> {
+fn node(parent: &OwnedFd, name: &[u8], entry: &ArchiveEntry) -> Result<(), Errno> {
     let device = rustix::fs::makedev(entry.device.0, entry.device.1);
     let (kind, device) = match entry.kind {
         EntryType::Char => (FileType::CharacterDevice, device),
@@ -441,7 +441,7 @@ fn node(parent: &OwnedFd, name: &[u8], entry: &Entry) -> Result<(), Errno> {
     rustix::fs::utimensat(parent, name, &times(entry.modified), AtFlags::empty())
 }
 
-fn set_owner_at(parent: &OwnedFd, name: &OsStr, entry: &Entry) -> Result<(), Errno> {
+fn set_owner_at(parent: &OwnedFd, name: &OsStr, entry: &ArchiveEntry) -> Result<(), Errno> {
     let (uid, gid) = (
         Some(Uid::from_raw(entry.uid)),
         Some(Gid::from_raw(entry.gid)),
@@ -449,7 +449,7 @@ fn set_owner_at(parent: &OwnedFd, name: &OsStr, entry: &Entry) -> Result<(), Err
     rustix::fs::chownat(parent, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)
 }
 
-fn set_owner_and_mode(fd: impl AsFd, entry: &Entry) -> Result<(), Errno> {
+fn set_owner_and_mode(fd: impl AsFd, entry: &ArchiveEntry) -> Result<(), Errno> {
     rustix::fs::fchown(
         &fd,
         Some(Uid::from_raw(entry.uid)),

@@ -13,7 +13,7 @@ use super::views::Views;
 use crate::call::{Call, is_not_found};
 use crate::follow::follow;
 use crate::nodes::HollowNodes;
-use crate::target::Target;
+use crate::target::BenchNamespace;
 
 /// Concurrent writes of the kubelets.
 const WRITES: usize = 32;
@@ -33,7 +33,7 @@ enum Answer {
 
 impl Hollow {
     /// Creates the nodes and waits until pods can be bound to them.
-    pub async fn start(target: &Target, count: u32, views: &Arc<Views>) -> Result<Self> {
+    pub async fn start(target: &BenchNamespace, count: u32, views: &Arc<Views>) -> Result<Self> {
         let nodes = HollowNodes::start(target, count, views.clone()).await?;
         let path = format!("/api/v1/namespaces/{}/pods", target.namespace);
         let kubelet = Kubelet {

@@ -19,7 +19,7 @@ use crate::load::send_all;
 use crate::memory::Memory;
 use crate::nodes::{NODE_LABEL, TAINT};
 use crate::processor;
-use crate::target::Target;
+use crate::target::BenchNamespace;
 use hollow::Hollow;
 use views::Views;
 
@@ -107,15 +107,15 @@ impl SetsStep {
 }
 
 /// The nodes and views of the measurements.
-pub struct Stage {
+pub struct SetsFixture {
     views: Arc<Views>,
     _hollow: Hollow,
     _tasks: JoinSet<()>,
 }
 
-impl Stage {
+impl SetsFixture {
     /// Makes so many nodes. They answer for pods as long as this value exists.
-    pub async fn prepare(target: &Target, nodes: u32) -> Result<Self> {
+    pub async fn prepare(target: &BenchNamespace, nodes: u32) -> Result<Self> {
         let views = Arc::new(Views::default());
         let hollow = Hollow::start(target, nodes, &views).await?;
         let path = format!("/apis/apps/v1/namespaces/{}/statefulsets", target.namespace);
@@ -137,8 +137,8 @@ impl Stage {
 
 /// Creates sets, updates all pods, scales to 0 and deletes.
 pub async fn measure(
-    target: &Target,
-    stage: &Stage,
+    target: &BenchNamespace,
+    stage: &SetsFixture,
     sets: Sets,
     policy: Policy,
     options: MeasureOptions<'_>,
@@ -163,7 +163,7 @@ pub struct MeasureOptions<'a> {
 }
 
 struct Life<'t> {
-    target: &'t Target,
+    target: &'t BenchNamespace,
     views: &'t Views,
     sets: Sets,
     policy: Policy,

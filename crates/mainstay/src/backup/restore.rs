@@ -14,7 +14,7 @@ use mvcc_store::{Revision, StoreError};
 use tar::EntryType;
 use volume_provisioner::{Class, Storage};
 
-use super::archive::{self, Item};
+use super::archive::{self, ArchiveItem};
 use super::{
     CONFIGURATION, FORMAT, HEADER, Header, OBJECTS, SnapshotHeader, snapshot_path, volume_path,
 };
@@ -191,7 +191,7 @@ impl Target {
         import(&self.unfinished(), revision, pairs).context("write the objects")
     }
 
-    fn put(&mut self, item: Item<'_>) -> Result<()> {
+    fn put(&mut self, item: ArchiveItem<'_>) -> Result<()> {
         let shown = item.path.clone();
         let Some(to) = self.place(&item.path) else {
             bail!("{} has no place in a data directory", shown.display());
@@ -233,7 +233,7 @@ impl Target {
             .then(|| self.data.join(path))
     }
 
-    fn put_at(&mut self, item: Item<'_>, to: PathBuf) -> Result<()> {
+    fn put_at(&mut self, item: ArchiveItem<'_>, to: PathBuf) -> Result<()> {
         self.make_parent(&to)?;
         let mut first = None;
         match item.header.entry_type() {

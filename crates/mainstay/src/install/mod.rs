@@ -22,7 +22,7 @@ use durable_file::Durability;
 use crate::manual::{self, Shell};
 use crate::settings::DataDirectory;
 use plan::FileAction;
-use record::Record;
+use record::InstallRecord;
 use systemd::Systemd;
 
 /// Arguments of `mainstay install`.
@@ -163,8 +163,8 @@ pub fn install(arguments: &InstallArguments, command: &Command) -> Result<()> {
         });
     }
     let record_path = place.at(Path::new(record::PATH));
-    let before = Record::read(&record_path)?.unwrap_or_default();
-    let mut record = Record {
+    let before = InstallRecord::read(&record_path)?.unwrap_or_default();
+    let mut record = InstallRecord {
         data_directory: data.clone(),
         ..before.clone()
     };
@@ -230,7 +230,7 @@ fn files(command: &Command) -> Vec<Wanted> {
 }
 
 /// Creates the parents of a file, and records the new ones.
-fn make_directories(place: &Place, path: &Path, record: &mut Record) -> Result<()> {
+fn make_directories(place: &Place, path: &Path, record: &mut InstallRecord) -> Result<()> {
     let above: Vec<&Path> = path.ancestors().skip(1).collect();
     for directory in above.into_iter().rev() {
         let real = place.at(directory);
@@ -248,7 +248,7 @@ pub fn uninstall(arguments: &UninstallArguments) -> Result<()> {
     let place = &arguments.place;
     place.require_root("uninstall")?;
     let record_path = place.at(Path::new(record::PATH));
-    let Some(record) = Record::read(&record_path)? else {
+    let Some(record) = InstallRecord::read(&record_path)? else {
         bail!(
             "nothing is installed: there is no {}, which `mainstay install` writes",
             record_path.display()

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::record::Record;
+use super::record::InstallRecord;
 
 /// The action of `install` for one file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,7 +19,7 @@ pub fn step(
     path: &Path,
     wanted: &str,
     present: Option<&str>,
-    before: &Record,
+    before: &InstallRecord,
 ) -> Result<FileAction, String> {
     match present {
         None => Ok(FileAction::Write),
@@ -45,7 +45,7 @@ pub struct Removal {
 }
 
 /// Sorts the recorded files by their present digest from `present`.
-pub fn removal(record: &Record, present: impl Fn(&Path) -> Option<String>) -> Removal {
+pub fn removal(record: &InstallRecord, present: impl Fn(&Path) -> Option<String>) -> Removal {
     let mut removal = Removal::default();
     for (path, written) in &record.files {
         match present(path) {
@@ -61,8 +61,8 @@ pub fn removal(record: &Record, present: impl Fn(&Path) -> Option<String>) -> Re
 mod tests {
     use super::*;
 
-    fn record() -> Record {
-        let mut record = Record::default();
+    fn record() -> InstallRecord {
+        let mut record = InstallRecord::default();
         for (path, digest) in [("/a", "1"), ("/b", "2"), ("/c", "3")] {
             record.files.insert(path.into(), digest.to_owned());
         }

@@ -16,7 +16,7 @@ pub const PATH: &str = "/usr/local/share/mainstay/installed.json";
 /// The record. Paths are those of the installed system, without the directory of `--root`.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Record {
+pub struct InstallRecord {
     /// The data directory of the service.
     pub data_directory: PathBuf,
     /// Files with the SHA-256 of their contents.
@@ -25,7 +25,7 @@ pub struct Record {
     pub directories: BTreeSet<PathBuf>,
 }
 
-impl Record {
+impl InstallRecord {
     /// Reads the record; `None` if nothing is installed.
     pub fn read(path: &Path) -> Result<Option<Self>> {
         let text = match fs::read_to_string(path) {

@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use crate::settings::ServerArguments;
 use crate::why::Server;
 pub use target::KINDS;
-use target::Target;
+use target::LogTarget;
 
 /// Interval of the search for new pods while logs are followed.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
@@ -64,7 +64,7 @@ struct Run {
 
 /// Prints the logs of all pods that the arguments select.
 pub async fn run(arguments: LogsArguments) -> Result<()> {
-    let target = Target::parse(&arguments.target)?;
+    let target = LogTarget::parse(&arguments.target)?;
     let server = Server::find(&arguments.server).await?;
     let namespace = arguments.namespace.as_deref();
     let namespace = namespace.unwrap_or(server.namespace()).to_owned();

@@ -17,12 +17,12 @@ pub const KINDS: &[TargetKind] = &[
 
 /// A kind and a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Target {
+pub struct LogTarget {
     kind: TargetKind,
     name: String,
 }
 
-impl Target {
+impl LogTarget {
     /// Reads `KIND/NAME`.
     ///
     /// # Errors
@@ -83,7 +83,7 @@ mod tests {
 
     #[test]
     fn kinds_have_the_names_that_kubectl_knows() {
-        let kind = |word: &str| Target::parse(word).map(|target| target.kind);
+        let kind = |word: &str| LogTarget::parse(word).map(|target| target.kind);
         assert_eq!(kind("sts/web").unwrap(), TargetKind::StatefulSet);
         assert_eq!(kind("Deployment/web").unwrap(), TargetKind::Deployment);
         assert_eq!(kind("pod/web-0").unwrap(), TargetKind::Pod);

@@ -18,7 +18,7 @@ use cluster_objects::Scope;
 pub use cluster_objects::{ClusterObjects, NamespaceScope, read_all};
 use connection::Destination;
 pub use server::Server;
-use target::Target;
+use target::WhyTarget;
 
 /// Arguments of `mainstay why`.
 #[derive(clap::Args, Debug)]
@@ -65,7 +65,7 @@ Examples:
 pub async fn run(arguments: WhyArguments) -> Result<()> {
     let target = match arguments.target.as_slice() {
         [] => None,
-        words => Some(Target::parse(words)?),
+        words => Some(WhyTarget::parse(words)?),
     };
     let to = arguments
         .to
@@ -114,7 +114,7 @@ pub async fn run(arguments: WhyArguments) -> Result<()> {
 
 async fn ask(
     server: &Server,
-    target: &Target,
+    target: &WhyTarget,
     namespace: &str,
     now: Timestamp,
 ) -> Result<Explanation> {

@@ -5,14 +5,14 @@ use planners::diagnosis::TargetKind;
 
 /// A kind and a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Target {
+pub struct WhyTarget {
     /// The kind of the object.
     pub kind: TargetKind,
     /// The object's name.
     pub name: String,
 }
 
-impl Target {
+impl WhyTarget {
     /// Reads one word with a slash, or two.
     ///
     /// # Errors

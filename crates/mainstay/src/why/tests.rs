@@ -39,9 +39,9 @@ where
     api.create(&PostParams::default(), &object).await.unwrap()
 }
 
-fn target(words: &[&str]) -> Result<Target, clap::Error> {
+fn target(words: &[&str]) -> Result<WhyTarget, clap::Error> {
     let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
-    Target::parse(&words)
+    WhyTarget::parse(&words)
 }
 
 async fn ask_for(client: &Client, words: &[&str]) -> Result<Explanation> {
@@ -195,7 +195,7 @@ async fn who_may_not_see_nodes_is_told_so_and_gets_the_rest() {
 
 #[test]
 fn the_object_is_named_in_one_word_or_two() {
-    let wanted = |kind, name: &str| Target {
+    let wanted = |kind, name: &str| WhyTarget {
         kind,
         name: name.to_owned(),
     };

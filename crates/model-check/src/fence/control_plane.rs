@@ -1,6 +1,6 @@
 //! The steps of the control planes: the fence of the node, and the deletion of its pod.
 
-use planners::node_lifecycle::fence::{Decision, NodeLease, decide};
+use planners::node_lifecycle::fence::{FenceDecision, NodeLease, decide};
 use planners::pod_gc::missing;
 
 use super::{
@@ -16,13 +16,13 @@ impl FenceModel {
             return;
         };
         match decide(&lease, elapsed(observer.since), pod) {
-            Decision::Nothing | Decision::Wait(_) => {}
-            Decision::Take { epoch } => {
+            FenceDecision::Nothing | FenceDecision::Wait(_) => {}
+            FenceDecision::Take { epoch } => {
                 let epoch = u8::try_from(epoch).unwrap_or(u8::MAX);
                 observer.take = Some((observer.seen.version, epoch));
             }
             // The executor reads the lease before it deletes.
-            Decision::Delete => observer.delete = stored.exists && !stored.held,
+            FenceDecision::Delete => observer.delete = stored.exists && !stored.held,
         }
     }
 
@@ -40,18 +40,18 @@ impl FenceModel {
             unchanged_for = missing::wait(None);
         }
         match missing::decide(lease.as_ref(), unchanged_for, state.pod) {
-            missing::Decision::Nothing | missing::Decision::Wait(_) => {}
-            missing::Decision::Take { epoch } => {
+            missing::FenceDecision::Nothing | missing::FenceDecision::Wait(_) => {}
+            missing::FenceDecision::Take { epoch } => {
                 let epoch = u8::try_from(epoch).unwrap_or(u8::MAX);
                 observer.take = Some((observer.seen.version, epoch));
             }
-            missing::Decision::Remove => {
+            missing::FenceDecision::Remove => {
                 observer.delete = !stored.exists || !stored.held;
             }
-            missing::Decision::Release if observer.seen.version == stored.version => {
+            missing::FenceDecision::Release if observer.seen.version == stored.version => {
                 state.delete_lease();
             }
-            missing::Decision::Release => {}
+            missing::FenceDecision::Release => {}
         }
     }
 

@@ -21,7 +21,7 @@ use super::{
 use crate::{
     Compare, KeyValue, LeaseId, Operation, OperationResult, Revision, StoreError, Txn, TxnResult,
     Value, limits,
-    published::{Change, Commit, LiveKeys, NewestKeys, pair_bytes},
+    published::{Commit, KeyChange, LiveKeys, NewestKeys, pair_bytes},
 };
 
 /// The changes that a group makes on disk, one per key or lease; later ones replace earlier ones.
@@ -157,7 +157,7 @@ impl GroupDraft {
     }
 
     /// A transaction that changed nothing gets no revision.
-    fn finish(&mut self, revision: Revision, changes: Vec<Change>) {
+    fn finish(&mut self, revision: Revision, changes: Vec<KeyChange>) {
         if !changes.is_empty() {
             self.revision = revision;
             self.commits
@@ -172,7 +172,7 @@ impl GroupDraft {
         lease: Option<LeaseId>,
         revision: Revision,
         leases: &mut Leases,
-        changes: &mut Vec<Change>,
+        changes: &mut Vec<KeyChange>,
     ) -> OperationResult {
         let previous = self.live.get(key).cloned();
         let before = previous.as_ref();
@@ -188,7 +188,7 @@ impl GroupDraft {
         self.live_bytes =
             self.live_bytes.saturating_sub(before) + pair_bytes(&key, pair.value.len());
         self.writes.keys.insert(Arc::clone(&key), Some(record));
-        changes.push(Change {
+        changes.push(KeyChange {
             key,
             current: Some(Arc::clone(&pair)),
             previous,
@@ -200,7 +200,7 @@ impl GroupDraft {
         &mut self,
         key: &[u8],
         leases: &mut Leases,
-        changes: &mut Vec<Change>,
+        changes: &mut Vec<KeyChange>,
     ) -> OperationResult {
         let Some(previous) = self.live.remove(key) else {
             return OperationResult::Delete(None);
@@ -211,7 +211,7 @@ impl GroupDraft {
         leases.attach(&key, previous.lease, None);
         self.writes.keys.insert(Arc::clone(&key), None);
         let result = OperationResult::Delete(Some(KeyValue::clone(&previous)));
-        changes.push(Change {
+        changes.push(KeyChange {
             key,
             current: None,
             previous: Some(previous),

@@ -13,7 +13,7 @@ const COMMIT_OVERHEAD_BYTES: usize = 256;
 
 /// The change of one key in a commit.
 #[derive(Debug)]
-pub struct Change {
+pub struct KeyChange {
     /// The changed key.
     pub key: Arc<[u8]>,
     /// The pair after the commit, if the key exists.
@@ -22,7 +22,7 @@ pub struct Change {
     pub previous: Option<Arc<KeyValue>>,
 }
 
-impl Change {
+impl KeyChange {
     /// The change as a watcher sees it.
     pub(super) fn event(&self, revision: Revision) -> Event {
         Event {
@@ -44,7 +44,7 @@ pub struct Commit {
     pub revision: Revision,
     pub(super) at: Instant,
     /// The changes; each key once.
-    pub changes: Vec<Change>,
+    pub changes: Vec<KeyChange>,
     /// Memory that only the history keeps alive, roughly: the former values.
     pub(super) bytes: usize,
     /// Memory that a slow watcher may keep alive: the new values too.
@@ -53,7 +53,7 @@ pub struct Commit {
 
 impl Commit {
     /// Gathers the changes of a revision.
-    pub(crate) fn new(revision: Revision, at: Instant, changes: Vec<Change>) -> Self {
+    pub(crate) fn new(revision: Revision, at: Instant, changes: Vec<KeyChange>) -> Self {
         let len = |pair: &Option<Arc<KeyValue>>| pair.as_ref().map_or(0, |pair| pair.value.len());
         let keys: usize = changes.iter().map(|change| change.key.len()).sum();
         let former: usize = changes.iter().map(|change| len(&change.previous)).sum();
@@ -189,7 +189,7 @@ mod tests {
     fn history(revisions: std::ops::RangeInclusive<u64>, at: Instant) -> History {
         let mut history = History::new(Revision(revisions.start() - 1), &Limits::default());
         for revision in revisions {
-            let change = Change {
+            let change = KeyChange {
                 key: Arc::from(&b"k"[..]),
                 current: None,
                 previous: None,

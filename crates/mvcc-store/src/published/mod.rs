@@ -19,7 +19,7 @@ use std::{
 use futures::StreamExt as _;
 use imbl::OrdMap;
 
-pub use self::history::{Change, Commit};
+pub use self::history::{Commit, KeyChange};
 use self::{
     state::PublishedState,
     watch::{SharedHub, WatchHub},
@@ -195,7 +195,7 @@ impl Published {
                 None if previous.is_none() => continue,
                 None => drop(newest.live.remove(&key)),
             }
-            changes.push(Change {
+            changes.push(KeyChange {
                 key,
                 current,
                 previous,

@@ -15,7 +15,7 @@ use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, PodStatus};
 use pod_lifecycle::node::shutdown::NodeStop;
 use pod_lifecycle::record::{Hook, Instance, Running, Stop};
 use pod_lifecycle::resources::amounts::NodeResources;
-use pod_lifecycle::{Action, PodInput, PodRecord, StopCause, plan_pod, spec};
+use pod_lifecycle::{LifecycleAction, PodInput, PodRecord, StopCause, plan_pod, spec};
 use tokio::task::JoinSet;
 
 use crate::clock::Clock;
@@ -58,7 +58,7 @@ impl LeftPods {
     /// # Errors
     /// The sandbox could not be removed completely.
     pub async fn end(&self, sandbox: &Sandbox) -> container_runtime::Result<Vec<String>> {
-        let notes = match recovery::look(sandbox).await {
+        let notes = match recovery::reconnect(sandbox).await {
             Ok((state, _)) => self.ending(sandbox, &state).carry_out().await,
             Err(error) => vec![format!(
                 "its shim does not answer ({error}), so no hook has run, and its containers were killed"
@@ -150,7 +150,7 @@ impl Ending<'_> {
         self.notes
     }
 
-    fn actions(&self) -> Vec<Action> {
+    fn actions(&self) -> Vec<LifecycleAction> {
         let input = PodInput {
             pod: &self.pod,
             record: &self.record,
@@ -165,15 +165,15 @@ impl Ending<'_> {
         plan_pod(&input, self.clock.now()).actions
     }
 
-    async fn perform(&mut self, action: Action) {
+    async fn perform(&mut self, action: LifecycleAction) {
         match action {
-            Action::BeginStop {
+            LifecycleAction::BeginStop {
                 container,
                 cause,
                 grace_seconds,
                 ..
             } => self.begin(&container, cause, grace_seconds),
-            Action::Terminate { container } => {
+            LifecycleAction::Terminate { container } => {
                 let now = self.clock.instant();
                 let of_image = self.running(&container).and_then(|running| {
                     if let Some(stop) = &mut running.stop {
@@ -187,7 +187,7 @@ impl Ending<'_> {
                 self.signal(&container, signal.unwrap_or(nix::libc::SIGTERM))
                     .await;
             }
-            Action::Kill { container } => {
+            LifecycleAction::Kill { container } => {
                 let now = self.clock.instant();
                 let running = self.running(&container);
                 if let Some(stop) = running.and_then(|running| running.stop.as_mut()) {

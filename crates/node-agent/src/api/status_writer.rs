@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use pod_lifecycle::status::{BY_NODE, OWN_CONDITIONS};
-use reconcile::execute::{Delete, Refusal, delete, message, refusal};
+use reconcile::execute::{Delete, WriteRefusal, delete, message, refusal};
 use serde_json::{Map, Value, json};
 
 use crate::limits::REQUEST_TIMEOUT;
@@ -141,7 +141,7 @@ pub async fn write(client: &Client, pod: &Pod, difference: Value) -> StatusWrite
     match tokio::time::timeout(REQUEST_TIMEOUT, request).await {
         Ok(Ok(pod)) => StatusWriteResult::Done(Box::new(pod)),
         Ok(Err(error)) => match refusal(&error) {
-            Refusal::NotFound => StatusWriteResult::Gone,
+            WriteRefusal::NotFound => StatusWriteResult::Gone,
             _ => StatusWriteResult::Failed(message(&error)),
         },
         Err(_) => StatusWriteResult::Failed("the API server did not answer in time".to_owned()),

@@ -8,7 +8,7 @@ use csi::NodeInfo;
 use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::api::storage::v1::{CSINode, CSINodeDriver, CSINodeSpec, VolumeNodeResources};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
-use reconcile::execute::{Delete, Refusal, delete, refusal};
+use reconcile::execute::{Delete, WriteRefusal, delete, refusal};
 use serde_json::{Value, json};
 
 use super::drivers::Registered;
@@ -162,7 +162,7 @@ async fn patched(
         let (params, patch) = (PatchParams::default(), Patch::Merge(patch));
         match nodes.patch(node_name, &params, &patch).await {
             Ok(node) => return Ok(node),
-            Err(error) if tried < ATTEMPTS && refusal(&error) == Refusal::Conflict => {}
+            Err(error) if tried < ATTEMPTS && refusal(&error) == WriteRefusal::Conflict => {}
             Err(error) => return Err(format!("patch node \"{node_name}\": {error}")),
         }
     }
@@ -222,7 +222,10 @@ async fn write(
             Ok(_) => return Ok(()),
             Err(error)
                 if tried < ATTEMPTS
-                    && matches!(refusal(&error), Refusal::Conflict | Refusal::AlreadyExists) => {}
+                    && matches!(
+                        refusal(&error),
+                        WriteRefusal::Conflict | WriteRefusal::AlreadyExists
+                    ) => {}
             Err(error) => return Err(format!("write csinode \"{node_name}\": {error}")),
         }
     }

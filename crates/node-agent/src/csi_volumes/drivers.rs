@@ -26,7 +26,7 @@ pub struct Registered {
 struct Known {
     by_name: BTreeMap<String, Registered>,
     /// The sockets that have not answered yet; `None` before the first look into their directory.
-    unheard: Option<BTreeSet<PathBuf>>,
+    unanswered: Option<BTreeSet<PathBuf>>,
 }
 
 /// The registered drivers, by name.
@@ -63,8 +63,8 @@ impl Drivers {
     /// All drivers; `None` while a new socket has not answered.
     pub fn complete(&self) -> Option<Vec<Registered>> {
         let known = self.known.borrow();
-        let is_heard = known.unheard.as_ref().is_some_and(BTreeSet::is_empty);
-        is_heard.then(|| known.by_name.values().cloned().collect())
+        let is_answered = known.unanswered.as_ref().is_some_and(BTreeSet::is_empty);
+        is_answered.then(|| known.by_name.values().cloned().collect())
     }
 
     /// The changes from now on.
@@ -108,21 +108,21 @@ impl Drivers {
         gone: impl IntoIterator<Item = &'p PathBuf>,
     ) {
         self.known.send_if_modified(|known| {
-            let mut is_changed = known.unheard.is_none();
-            let unheard = known.unheard.get_or_insert_default();
-            unheard.extend(new.into_iter().cloned());
+            let mut is_changed = known.unanswered.is_none();
+            let unanswered = known.unanswered.get_or_insert_default();
+            unanswered.extend(new.into_iter().cloned());
             for path in gone {
-                is_changed |= unheard.remove(path);
+                is_changed |= unanswered.remove(path);
             }
             is_changed
         });
     }
 
     /// Records the first answer, or the first failure, of a socket.
-    pub fn heard(&self, socket: &Path) {
+    pub fn answered(&self, socket: &Path) {
         self.known.send_if_modified(|known| {
-            let unheard = known.unheard.as_mut();
-            unheard.is_some_and(|unheard| unheard.remove(socket))
+            let unanswered = known.unanswered.as_mut();
+            unanswered.is_some_and(|unanswered| unanswered.remove(socket))
         });
     }
 }
@@ -155,7 +155,7 @@ mod tests {
         let sockets = ["a.sock", "b.sock"].map(PathBuf::from);
         drivers.looked(&sockets, []);
         drivers.add(registered("a", "a.sock"));
-        drivers.heard(&sockets[0]);
+        drivers.answered(&sockets[0]);
         assert_eq!(names(&drivers), None);
         drivers.looked([], &sockets[1..]);
         assert_eq!(names(&drivers), Some(vec!["a".to_owned()]));

@@ -142,7 +142,7 @@ async fn attend(volumes: Arc<CsiVolumes>, socket: PathBuf) {
     let mut backoff = Backoff::new(PAUSE, PAUSE_MAX);
     loop {
         let done = register(&volumes, &socket).await;
-        volumes.drivers().heard(&socket);
+        volumes.drivers().answered(&socket);
         let Err(error) = done else {
             return;
         };

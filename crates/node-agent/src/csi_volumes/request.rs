@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use csi::{
-    AccessMode, AccessType, Expansion, NodeCapabilities, Publication, Stage, VolumeCapability,
+    AccessMode, AccessType, ExpandRequest, NodeCapabilities, PublishRequest, StageRequest,
+    VolumeCapability,
 };
 use k8s_openapi::api::core::v1::{PersistentVolume, Pod, Volume};
 use k8s_openapi::api::storage::v1::CSIDriver;
@@ -238,8 +239,13 @@ impl CsiVolume {
     }
 
     /// The request to stage it.
-    pub fn stage(&self, can: NodeCapabilities, group: GroupUse, found: &RequestData) -> Stage {
-        Stage {
+    pub fn stage(
+        &self,
+        can: NodeCapabilities,
+        group: GroupUse,
+        found: &RequestData,
+    ) -> StageRequest {
+        StageRequest {
             volume_id: self.id.handle.clone(),
             publish_context: found.publish_context.clone(),
             staging_path: self.stage_place().told(),
@@ -256,8 +262,8 @@ impl CsiVolume {
         pod: &str,
         required_bytes: i64,
         secrets: BTreeMap<String, String>,
-    ) -> Expansion {
-        Expansion {
+    ) -> ExpandRequest {
+        ExpandRequest {
             volume_id: self.id.handle.clone(),
             volume_path: self.publication_place(pod).told(),
             staging_path: self.is_staged(can).then(|| self.stage_place().told()),
@@ -275,7 +281,7 @@ impl CsiVolume {
         found: &RequestData,
         pod: &Pod,
         driver: Option<&CSIDriver>,
-    ) -> Publication {
+    ) -> PublishRequest {
         let meta = &pod.metadata;
         let own = |text: &Option<String>| text.clone().unwrap_or_default();
         let mut context = self.attributes.clone();
@@ -296,7 +302,7 @@ impl CsiVolume {
             let key = "csi.storage.k8s.io/serviceAccount.tokens";
             context.insert(key.to_owned(), tokens.clone());
         }
-        Publication {
+        PublishRequest {
             volume_id: self.id.handle.clone(),
             publish_context: found.publish_context.clone(),
             staging_path: self.is_staged(can).then(|| self.stage_place().told()),

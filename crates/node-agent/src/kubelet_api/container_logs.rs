@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 
 use super::log_messages::Protocol;
 use super::query::{first, is_set, parameters};
-use super::response::{BoxBody, BoxError, Target, refused};
+use super::response::{BoxBody, BoxError, RequestTarget, refused};
 use super::upgrade::{Transport, accept, none_offered};
 use super::{log_messages, streams};
 use crate::containers::logs::{self, LogQuery};
@@ -25,7 +25,7 @@ const CHUNKS_MAX: usize = 4;
 
 pub fn answer(
     pods: &Arc<PodManager>,
-    target: &Target<'_>,
+    target: &RequestTarget<'_>,
     request: Request<BoxBody>,
 ) -> Result<Response<BoxBody>, Box<Status>> {
     let parameters = parameters(request.uri().query());
@@ -93,8 +93,12 @@ fn seconds_before(now: Timestamp, seconds: i64) -> Timestamp {
 }
 
 /// The log of the requested instance, and that instance's number.
-fn log_of(view: &PodView, target: &Target<'_>, previous: bool) -> Result<(PathBuf, u32), String> {
-    let Target { pod, container, .. } = target;
+fn log_of(
+    view: &PodView,
+    target: &RequestTarget<'_>,
+    previous: bool,
+) -> Result<(PathBuf, u32), String> {
+    let RequestTarget { pod, container, .. } = target;
     let status = status_of(view, container);
     let (Some(status), Some(record)) = (status, view.record.containers.get(*container)) else {
         if let Some(status) = status {
@@ -141,8 +145,8 @@ fn is_waiting(status: &ContainerStatus) -> bool {
         .is_some_and(|state| state.waiting.is_some())
 }
 
-fn waiting(target: &Target<'_>, status: &ContainerStatus) -> String {
-    let Target { pod, container, .. } = target;
+fn waiting(target: &RequestTarget<'_>, status: &ContainerStatus) -> String {
+    let RequestTarget { pod, container, .. } = target;
     let waiting = status
         .state
         .as_ref()
@@ -162,7 +166,7 @@ fn waiting(target: &Target<'_>, status: &ContainerStatus) -> String {
 /// Says whether the instance has ended: then its log grows no more.
 fn is_over(
     pods: Arc<PodManager>,
-    target: &Target<'_>,
+    target: &RequestTarget<'_>,
     view: &PodView,
     number: u32,
 ) -> impl Fn() -> bool + Send + use<> {

@@ -39,7 +39,7 @@ use crate::pods::pod_manager::PodManager;
 use crate::probes::counts::ProbeCounts;
 pub(crate) use https::{HttpsServer, KubeletAuthorizer};
 pub use response::{BoxBody, BoxError};
-use response::{Target, refusal, refused, text};
+use response::{RequestTarget, refusal, refused, text};
 
 /// The kubelet's API as a service.
 pub type NodeService = BoxCloneSyncService<Request<BoxBody>, Response<BoxBody>, BoxError>;
@@ -93,18 +93,28 @@ async fn answer(context: Arc<KubeletContext>, request: Request<BoxBody>) -> Resp
         (&Method::GET, ["logs", ..]) => {
             system_logs::answer(path.strip_prefix("/logs").unwrap_or_default()).await
         }
-        (&Method::GET, ["containerLogs", ns, pod, container]) => {
-            container_logs::answer(&context.pods, &Target { ns, pod, container }, request)
-        }
-        (&Method::GET | &Method::POST, ["exec", ns, pod, container]) => {
-            terminal::exec(&context.pods, &Target { ns, pod, container }, request)
-        }
-        (&Method::GET | &Method::POST, ["attach", ns, pod, container]) => {
-            terminal::attach(&context.pods, &Target { ns, pod, container }, request)
-        }
+        (&Method::GET, ["containerLogs", ns, pod, container]) => container_logs::answer(
+            &context.pods,
+            &RequestTarget { ns, pod, container },
+            request,
+        ),
+        (&Method::GET | &Method::POST, ["exec", ns, pod, container]) => terminal::exec(
+            &context.pods,
+            &RequestTarget { ns, pod, container },
+            request,
+        ),
+        (&Method::GET | &Method::POST, ["attach", ns, pod, container]) => terminal::attach(
+            &context.pods,
+            &RequestTarget { ns, pod, container },
+            request,
+        ),
         (&Method::GET | &Method::POST, ["portForward", ns, pod]) => {
             let container = "";
-            port_forward::answer(&context.pods, &Target { ns, pod, container }, request)
+            port_forward::answer(
+                &context.pods,
+                &RequestTarget { ns, pod, container },
+                request,
+            )
         }
         (&Method::POST, ["volumeMoves", volume, id, step]) => {
             let moves = context.node.config.volume_moves.clone();

@@ -22,7 +22,7 @@ use tokio_tungstenite::tungstenite::Message;
 
 use super::port_channels;
 use super::query::parameters;
-use super::response::{BoxBody, Target, refused};
+use super::response::{BoxBody, RequestTarget, refused};
 use super::streams::{self, Socket};
 use super::upgrade::{Transport, accept, none_offered};
 use crate::pods::pod_manager::PodManager;
@@ -42,7 +42,7 @@ const CHUNK_BYTES: usize = 32 * 1024;
 /// Answers the upgrade, then forwards until the client disconnects.
 pub fn answer(
     pods: &PodManager,
-    target: &Target<'_>,
+    target: &RequestTarget<'_>,
     request: Request<BoxBody>,
 ) -> Result<Response<BoxBody>, Box<Status>> {
     let bad = |message: &str| refused(StatusCode::BAD_REQUEST, message);
@@ -87,7 +87,7 @@ pub struct Pod {
 }
 
 impl Pod {
-    fn find(pods: &PodManager, target: &Target<'_>) -> Result<Self, Box<Status>> {
+    fn find(pods: &PodManager, target: &RequestTarget<'_>) -> Result<Self, Box<Status>> {
         let view = target.find(pods)?;
         let gone = || {
             let message = format!(

@@ -19,13 +19,13 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 pub type BoxBody = UnsyncBoxBody<Bytes, BoxError>;
 
 /// The container that a request is about.
-pub(super) struct Target<'a> {
+pub(super) struct RequestTarget<'a> {
     pub(super) ns: &'a str,
     pub(super) pod: &'a str,
     pub(super) container: &'a str,
 }
 
-impl Target<'_> {
+impl RequestTarget<'_> {
     pub(super) fn find(&self, pods: &PodManager) -> Result<Arc<PodView>, Box<Status>> {
         let found = pods.find(self.ns, self.pod);
         found.ok_or_else(|| {

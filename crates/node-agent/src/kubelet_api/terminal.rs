@@ -7,7 +7,7 @@ use object_model::Status;
 use pod_lifecycle::record::Instance;
 
 use super::query::{is_set, parameters};
-use super::response::{BoxBody, Target, refused};
+use super::response::{BoxBody, RequestTarget, refused};
 use super::session::SessionStreams;
 use super::spdy_streams::{self, Version};
 use super::streams::{self, Protocol};
@@ -18,7 +18,7 @@ use crate::pods::pod_manager::PodManager;
 /// Runs a command in a container.
 pub fn exec(
     pods: &PodManager,
-    target: &Target<'_>,
+    target: &RequestTarget<'_>,
     request: Request<BoxBody>,
 ) -> Result<Response<BoxBody>, Box<Status>> {
     let parameters = parameters(request.uri().query());
@@ -53,7 +53,7 @@ pub fn exec(
 /// Connects to a container's own streams.
 pub fn attach(
     pods: &PodManager,
-    target: &Target<'_>,
+    target: &RequestTarget<'_>,
     request: Request<BoxBody>,
 ) -> Result<Response<BoxBody>, Box<Status>> {
     let mut wanted = wanted(&parameters(request.uri().query()))?;
@@ -100,7 +100,10 @@ fn wanted(parameters: &[(String, String)]) -> Result<SessionStreams, Box<Status>
 }
 
 /// The running container's sandbox and its id there.
-fn running(pods: &PodManager, target: &Target<'_>) -> Result<(Sandbox, String), Box<Status>> {
+fn running(
+    pods: &PodManager,
+    target: &RequestTarget<'_>,
+) -> Result<(Sandbox, String), Box<Status>> {
     let view = target.find(pods)?;
     let container = target.container;
     let record = view.record.containers.get(container);

@@ -42,12 +42,12 @@ impl Monitor {
             pressure: Mutex::default(),
             conditions: watch::Sender::new(BTreeSet::new()),
         };
-        monitor.look();
+        monitor.observe();
         monitor
     }
 
     /// Observes again: the present shortages, the most important first.
-    pub fn look(&self) -> Vec<Shortage> {
+    pub fn observe(&self) -> Vec<Shortage> {
         let seen = observe(&self.node_files, &self.image_files);
         let found = shortages(&self.policy.thresholds, &seen);
         let mut pressure = self.pressure.lock().unwrap_or_else(PoisonError::into_inner);
@@ -183,10 +183,13 @@ mod tests {
             seen[&Signal::ImagefsAvailable]
         );
         let short = monitor("memory.available<8Ei");
-        assert_eq!(short.look().len(), 1);
+        assert_eq!(short.observe().len(), 1);
         assert_eq!(short.conditions(), [Condition::MemoryPressure].into());
         let fine = monitor("memory.available<1");
-        assert_eq!((fine.look(), fine.conditions()), (vec![], BTreeSet::new()));
+        assert_eq!(
+            (fine.observe(), fine.conditions()),
+            (vec![], BTreeSet::new())
+        );
         assert!(fine.images_are_apart());
         assert_eq!(fine.keep_free_of_images(), KeepFree::default());
         let apart = monitor("imagefs.available<7,imagefs.inodesFree<3,nodefs.available<9");

@@ -62,7 +62,7 @@ impl EvictionManager {
 
     /// Handles the most important shortage; returns the evicted pod, if any, and the resource.
     async fn relieve(&self) -> Option<(Arc<PodView>, Resource)> {
-        let mut shortage = *self.monitor.look().first()?;
+        let mut shortage = *self.monitor.observe().first()?;
         let resource = shortage.signal.resource();
         let words = format!("Attempting to reclaim {}", resource.name());
         let node = registration::event_reference(&self.node.config.node_name);
@@ -71,7 +71,7 @@ impl EvictionManager {
             .event(node, EventType::Warning, "EvictionThresholdMet", words);
         if resource != Resource::Memory {
             self.reclaim(shortage.signal).await;
-            shortage = *self.monitor.look().first()?;
+            shortage = *self.monitor.observe().first()?;
         }
         let gone = self.evict(shortage).await?;
         Some((gone, shortage.signal.resource()))

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use api_client::{Api, Client, PostParams};
 use k8s_openapi::api::core::v1::{Node, NodeSpec, Taint};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use reconcile::execute::{Refusal, refusal};
+use reconcile::execute::{WriteRefusal, refusal};
 
 use crate::machine::machine_info::architecture;
 
@@ -32,7 +32,9 @@ impl NewNode {
     pub async fn register(&self, client: &Client) -> Result<Node, api_client::Error> {
         let api: Api<Node> = Api::all(client.clone());
         match api.create(&PostParams::default(), &self.object()).await {
-            Err(error) if refusal(&error) == Refusal::AlreadyExists => api.get(&self.name).await,
+            Err(error) if refusal(&error) == WriteRefusal::AlreadyExists => {
+                api.get(&self.name).await
+            }
             created => created,
         }
     }

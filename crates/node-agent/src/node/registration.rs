@@ -12,7 +12,7 @@ use k8s_openapi::api::core::v1::{
     ObjectReference,
 };
 use pod_lifecycle::resources::eviction::Condition;
-use reconcile::execute::{Refusal, chain, refusal};
+use reconcile::execute::{WriteRefusal, chain, refusal};
 use reconcile::{Cache, EventType, Recorder};
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -147,7 +147,7 @@ impl NodeKeeper {
                 self.renew_lease().await;
                 node
             }
-            Err(error) if refusal(&error) == Refusal::AlreadyExists => {
+            Err(error) if refusal(&error) == WriteRefusal::AlreadyExists => {
                 let own = json!({"metadata": {
                     "labels": wanted.metadata.labels,
                     "annotations": self.config.annotations,

@@ -157,7 +157,9 @@ pub fn pod_of_sandbox(sandbox: &Sandbox) -> Pod {
 /// The sandbox's events from now on, and its state; no events of a dead one. A start requested by
 /// the former agent is finished by then; containers that were created and not started are removed,
 /// since their configuration may have changed.
-pub async fn look(sandbox: &Sandbox) -> container_runtime::Result<(SandboxState, Option<Events>)> {
+pub async fn reconnect(
+    sandbox: &Sandbox,
+) -> container_runtime::Result<(SandboxState, Option<Events>)> {
     let events = sandbox.events().await.ok();
     let mut state = settled(sandbox).await?;
     if state.status == SandboxStatus::Ready {

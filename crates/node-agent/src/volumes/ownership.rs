@@ -3,7 +3,7 @@
 use std::io;
 use std::path::Path;
 
-use container_runtime::tree::{self, Entry, Handle, Mounts, Visitor};
+use container_runtime::tree::{self, Handle, Mounts, TreeEntry, Visitor};
 use k8s_openapi::api::core::v1::Pod;
 use rustix::fs::FileType;
 
@@ -35,7 +35,7 @@ pub fn give_to_group(root: &Path, gid: u32, on_mismatch_only: bool) -> io::Resul
 struct ToGroup(u32);
 
 impl Visitor for ToGroup {
-    fn entry(&mut self, entry: &Entry<'_>) -> io::Result<()> {
+    fn entry(&mut self, entry: &TreeEntry<'_>) -> io::Result<()> {
         give(&entry.handle()?, self.0)
     }
 }

@@ -11,7 +11,7 @@ use pod_lifecycle::environment::references;
 use pod_lifecycle::messages;
 use pod_lifecycle::record::{Hook, Image, Instance, Removal, Running, Sandbox, Stop, Volumes};
 use pod_lifecycle::spec::{self, ProbeKind};
-use pod_lifecycle::{Action, StopCause};
+use pod_lifecycle::{LifecycleAction, StopCause};
 
 use super::{Worker, tell};
 use crate::api::events::PodEvents;
@@ -68,23 +68,23 @@ impl VolumesOfPod {
 
 impl Worker {
     /// Starts the effect of one planned action; its result arrives as a message.
-    pub(super) fn perform(&mut self, action: Action) {
+    pub(super) fn perform(&mut self, action: LifecycleAction) {
         tracing::debug!(pod = self.name(), ?action, "action");
         match action {
-            Action::PrepareVolumes => self.prepare_volumes(),
-            Action::ReleaseVolumes { comes_back } => self.release_volumes(comes_back),
-            Action::CreateSandbox => self.create_sandbox(),
-            Action::DestroySandbox => self.destroy_sandbox(),
-            Action::EnsureImage { container } => self.ensure_image(container),
-            Action::StartContainer {
+            LifecycleAction::PrepareVolumes => self.prepare_volumes(),
+            LifecycleAction::ReleaseVolumes { comes_back } => self.release_volumes(comes_back),
+            LifecycleAction::CreateSandbox => self.create_sandbox(),
+            LifecycleAction::DestroySandbox => self.destroy_sandbox(),
+            LifecycleAction::EnsureImage { container } => self.ensure_image(container),
+            LifecycleAction::StartContainer {
                 container,
                 restart_count,
             } => {
                 self.start_container(&container, restart_count);
             }
-            Action::RunPostStart { container } => self.run_post_start(container),
-            Action::Probe { container, kind } => self.probe(container, kind),
-            Action::BeginStop {
+            LifecycleAction::RunPostStart { container } => self.run_post_start(container),
+            LifecycleAction::Probe { container, kind } => self.probe(container, kind),
+            LifecycleAction::BeginStop {
                 container,
                 cause,
                 grace_seconds,
@@ -93,34 +93,38 @@ impl Worker {
             } => {
                 self.begin_stop(container, cause, grace_seconds, &message, pre_stop);
             }
-            Action::Terminate { container } => self.terminate(container),
-            Action::Kill { container } => self.kill(container),
-            Action::AnnounceBackOff { container } => {
+            LifecycleAction::Terminate { container } => self.terminate(container),
+            LifecycleAction::Kill { container } => self.kill(container),
+            LifecycleAction::AnnounceBackOff { container } => {
                 let message = messages::restart_back_off(&self.pod, &container);
                 self.events
                     .container(&self.pod, &container)
                     .warning("BackOff", message);
                 self.record.container(&container).backoff_announced = true;
             }
-            Action::AnnouncePullBackOff { container } => self.announce_pull_back_off(&container),
-            Action::FailPod(failure) => {
+            LifecycleAction::AnnouncePullBackOff { container } => {
+                self.announce_pull_back_off(&container)
+            }
+            LifecycleAction::FailPod(failure) => {
                 self.events.normal(&failure.reason, failure.message.clone());
                 self.record.failure = Some(failure);
             }
-            Action::RestartAll(asked) => self.record.restart_all = Some(asked),
-            Action::StartAnew { containers } => self.record.start_anew(&containers),
-            Action::Allocate { resources } => self.record.resize.allocated = Some(resources),
-            Action::StartResize {
+            LifecycleAction::RestartAll(asked) => self.record.restart_all = Some(asked),
+            LifecycleAction::StartAnew { containers } => self.record.start_anew(&containers),
+            LifecycleAction::Allocate { resources } => {
+                self.record.resize.allocated = Some(resources)
+            }
+            LifecycleAction::StartResize {
                 resources,
                 generation,
             } => {
                 self.start_resize(resources, generation);
             }
-            Action::PostponeResize(pending) => self.postpone_resize(pending),
-            Action::UpdateResources { container } => self.update_resources(container),
-            Action::UpdatePodResources => self.update_pod_resources(),
-            Action::CompleteResize => self.complete_resize(),
-            Action::RemoveObject => self.remove_object(),
+            LifecycleAction::PostponeResize(pending) => self.postpone_resize(pending),
+            LifecycleAction::UpdateResources { container } => self.update_resources(container),
+            LifecycleAction::UpdatePodResources => self.update_pod_resources(),
+            LifecycleAction::CompleteResize => self.complete_resize(),
+            LifecycleAction::RemoveObject => self.remove_object(),
         }
     }
 

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use csi::{AccessMode, AccessType, Driver, Publication, Stage, VolumeCapability};
+use csi::{AccessMode, AccessType, Driver, PublishRequest, StageRequest, VolumeCapability};
 use serde_json::json;
 
 use crate::csi::{DRIVER, Disks, TOLD, claim, key, started, with};
@@ -97,7 +97,7 @@ async fn hand(disks: &Disks, times: &mut Times) {
         mode: AccessMode::SingleNodeSingleWriter,
     };
     let begun = Instant::now();
-    let stage = Stage {
+    let stage = StageRequest {
         volume_id: "h".to_owned(),
         publish_context: BTreeMap::new(),
         staging_path: format!("{TOLD}/hand"),
@@ -107,7 +107,7 @@ async fn hand(disks: &Disks, times: &mut Times) {
     };
     driver.stage(&stage).await.unwrap();
     let target = format!("{TOLD}/hand-mount");
-    let publication = Publication {
+    let publication = PublishRequest {
         volume_id: "h".to_owned(),
         publish_context: BTreeMap::new(),
         staging_path: Some(stage.staging_path.clone()),

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use placement::{ClusterView, Decision, place};
+use placement::{ClusterView, PlacementDecision, place};
 use proptest::prelude::*;
 use resource_kinds::pod_view::PodView;
 use serde_json::{Value, json};
@@ -174,13 +174,13 @@ proptest! {
                     asking.uid = index.to_string().into();
                     match place(&asking, &view, None) {
                         // The scheduler keeps the place while the volumes are made.
-                        Decision::Bind { node } | Decision::Prepare { node, .. } => {
+                        PlacementDecision::Bind { node } | PlacementDecision::Prepare { node, .. } => {
                             asking.node = Some(node.into());
                             let asking = Arc::new(asking);
                             placed.push(asking.clone());
                             view.pods.push(asking);
                         }
-                        Decision::Unschedulable(_) => {
+                        PlacementDecision::Unschedulable(_) => {
                             for (number, count) in counts.iter().enumerate() {
                                 let there = used(&view, &format!("n{number}"));
                                 let new = claims.difference(&there).count();
@@ -188,7 +188,7 @@ proptest! {
                                 prop_assert!(!fits, "it fits on n{number}");
                             }
                         }
-                        Decision::Preempt(_) => prop_assert!(false, "all are equally important"),
+                        PlacementDecision::Preempt(_) => prop_assert!(false, "all are equally important"),
                     }
                 }
                 Step::End => {

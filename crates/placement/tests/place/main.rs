@@ -10,7 +10,7 @@ mod storage_capacity;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Pod;
-use placement::{ClaimStep, ClusterView, Decision, place};
+use placement::{ClaimStep, ClusterView, PlacementDecision, place};
 use resource_kinds::pod_view::PodView;
 use serde_json::{Value, json};
 
@@ -113,8 +113,8 @@ fn check(objects: Value, spec: Value, expected: &str) {
 /// The decision, in a line.
 fn decide(pod: &PodView, view: &ClusterView) -> String {
     match place(pod, view, None) {
-        Decision::Bind { node } => format!("bind {node}"),
-        Decision::Prepare { node, steps } => {
+        PlacementDecision::Bind { node } => format!("bind {node}"),
+        PlacementDecision::Prepare { node, steps } => {
             let steps: Vec<String> = steps
                 .into_iter()
                 .map(|step| match step {
@@ -127,7 +127,7 @@ fn decide(pod: &PodView, view: &ClusterView) -> String {
                 .trim_end()
                 .to_owned()
         }
-        Decision::Unschedulable(obstacle) => {
+        PlacementDecision::Unschedulable(obstacle) => {
             // Preemption messages are tested in preempt.rs.
             let (shown, _) = obstacle
                 .message
@@ -135,7 +135,7 @@ fn decide(pod: &PodView, view: &ClusterView) -> String {
                 .unwrap_or((&obstacle.message, ""));
             shown.to_owned()
         }
-        Decision::Preempt(preemption) => format!("preempt on {}", preemption.node),
+        PlacementDecision::Preempt(preemption) => format!("preempt on {}", preemption.node),
     }
 }
 
@@ -301,14 +301,14 @@ fn a_reserved_place_is_kept_while_it_fits() {
     let decision = place(&pod(json!({})), &view, Some("b"));
     assert_eq!(
         decision,
-        Decision::Bind {
+        PlacementDecision::Bind {
             node: "b".to_owned()
         }
     );
     let decision = place(&pod(json!({})), &view, Some("gone"));
     assert_eq!(
         decision,
-        Decision::Bind {
+        PlacementDecision::Bind {
             node: "a".to_owned()
         }
     );
@@ -318,7 +318,9 @@ fn a_reserved_place_is_kept_while_it_fits() {
 fn gated_pods_wait() {
     let spec = json!({"schedulingGates": [{"name": "x"}]});
     match place(&pod(spec), &view(json!({"nodes": {"a": {}}})), None) {
-        Decision::Unschedulable(obstacle) => assert_eq!(obstacle.reason, "SchedulingGated"),
+        PlacementDecision::Unschedulable(obstacle) => {
+            assert_eq!(obstacle.reason, "SchedulingGated")
+        }
         other => panic!("{other:?}"),
     }
 }

@@ -7,9 +7,9 @@
 //! of the Node in which it was not in use, so never under a pod; or with a [`DetachProof`] that nothing runs
 //! on the node, also if the Node was deleted. A volume for one node is not attached to a second one while
 //! an attachment to another is there. An attachment is deleted in the version that was observed, and
-//! comes into `volumesAttached` only after this leader has made or [claimed](Action::Claim) it: a
+//! comes into `volumesAttached` only after this leader has made or [claimed](AttachDetachAction::Claim) it: a
 //! deletion that a former leader has on its way then finds another version. Nothing is detached from a node
-//! before this leader has written the Node ([Action::SetAttached], [Action::ClaimNode]): a write of
+//! before this leader has written the Node ([AttachDetachAction::SetAttached], [AttachDetachAction::ClaimNode]): a write of
 //! `volumesAttached` that a former leader has on its way, which would give the volume back to the node, then
 //! finds another version.
 
@@ -96,7 +96,7 @@ pub struct ObservedNode {
 
 /// An action of the plan.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Action {
+pub enum AttachDetachAction {
     /// Writes the driver's volumes in `status.volumesAttached`, over the version of the Node that was
     /// observed. No step follows it: the next plan relies on the write.
     SetAttached(BTreeSet<String>),
@@ -155,7 +155,7 @@ pub fn needs_proof(view: &ObservedNode) -> bool {
 }
 
 /// The steps for a node. Total.
-pub fn plan(view: &ObservedNode) -> Vec<Action> {
+pub fn plan(view: &ObservedNode) -> Vec<AttachDetachAction> {
     let Some(node) = &view.node else {
         // Nobody can say any more what it has mounted.
         let is_proven = view.proof.is_some();
@@ -191,19 +191,19 @@ pub fn plan(view: &ObservedNode) -> Vec<Action> {
         name.is_some_and(|name| attached.contains(name) && !node.attached.contains(name))
     };
     let new = view.attachments.iter().filter(stays).filter(is_new);
-    let unclaimed: Vec<Action> = new.filter(|one| !one.is_own).map(claim).collect();
+    let unclaimed: Vec<AttachDetachAction> = new.filter(|one| !one.is_own).map(claim).collect();
     if !unclaimed.is_empty() {
         return unclaimed;
     }
     if attached != node.attached {
-        return vec![Action::SetAttached(attached)];
+        return vec![AttachDetachAction::SetAttached(attached)];
     }
-    let mut actions: Vec<Action> = unwanted(view)
+    let mut actions: Vec<AttachDetachAction> = unwanted(view)
         .filter(|attachment| view.proof.is_some() || !is_in_use(node, attachment))
         .map(detach)
         .collect();
     if !actions.is_empty() && !node.is_own {
-        return vec![Action::ClaimNode];
+        return vec![AttachDetachAction::ClaimNode];
     }
     let present: BTreeMap<&str, &Attachment> = view
         .attachments
@@ -215,18 +215,18 @@ pub fn plan(view: &ObservedNode) -> Vec<Action> {
             let error = attachment.error.clone();
             actions.extend(error.filter(|_| !attachment.is_attached).map(|error| {
                 let volume = volume.clone();
-                Action::Failed { volume, error }
+                AttachDetachAction::Failed { volume, error }
             }));
             continue;
         }
         let elsewhere = view.elsewhere.get(&volume.volume);
         let elsewhere = elsewhere.filter(|nodes| volume.is_exclusive && !nodes.is_empty());
         actions.push(match elsewhere {
-            Some(nodes) => Action::Refuse {
+            Some(nodes) => AttachDetachAction::Refuse {
                 volume: volume.clone(),
                 nodes: nodes.clone(),
             },
-            None => Action::Attach {
+            None => AttachDetachAction::Attach {
                 name: name.clone(),
                 volume: volume.clone(),
             },
@@ -249,16 +249,16 @@ fn is_in_use(node: &Node, attachment: &Attachment) -> bool {
     }
 }
 
-fn claim(attachment: &Attachment) -> Action {
-    Action::Claim {
+fn claim(attachment: &Attachment) -> AttachDetachAction {
+    AttachDetachAction::Claim {
         name: attachment.name.clone(),
         uid: attachment.uid.clone(),
         version: attachment.version.clone(),
     }
 }
 
-fn detach(attachment: &Attachment) -> Action {
-    Action::Detach {
+fn detach(attachment: &Attachment) -> AttachDetachAction {
+    AttachDetachAction::Detach {
         name: attachment.name.clone(),
         uid: attachment.uid.clone(),
         version: attachment.version.clone(),

@@ -212,30 +212,30 @@ impl World {
     fn decide(&self, at: usize, guards: Guards) -> Option<Write> {
         let mut node = self.cached[at];
         let mut actions = plan(&self.view(at, node, guards));
-        let detaches = |one: &Action| matches!(one, Action::Detach { .. });
+        let detaches = |one: &AttachDetachAction| matches!(one, AttachDetachAction::Detach { .. });
         if guards.fresh_node && actions.iter().any(detaches) {
             node = self.nodes[at];
             actions = plan(&self.view(at, node, guards));
         }
         let number = |text: &str| text.parse().unwrap();
         match actions.first()? {
-            Action::SetAttached(names) => Some(Write::SetAttached {
+            AttachDetachAction::SetAttached(names) => Some(Write::SetAttached {
                 seen: node?.version,
                 attached: !names.is_empty(),
             }),
-            Action::ClaimNode => Some(Write::ClaimNode {
+            AttachDetachAction::ClaimNode => Some(Write::ClaimNode {
                 seen: node?.version,
             }),
-            Action::Attach { .. } => Some(Write::Attach),
-            Action::Claim { uid, version, .. } => Some(Write::Claim {
+            AttachDetachAction::Attach { .. } => Some(Write::Attach),
+            AttachDetachAction::Claim { uid, version, .. } => Some(Write::Claim {
                 uid: number(uid),
                 version: number(version),
             }),
-            Action::Detach { uid, version, .. } => Some(Write::Detach {
+            AttachDetachAction::Detach { uid, version, .. } => Some(Write::Detach {
                 uid: number(uid),
                 version: number(version),
             }),
-            Action::Refuse { .. } | Action::Failed { .. } => None,
+            AttachDetachAction::Refuse { .. } | AttachDetachAction::Failed { .. } => None,
         }
     }
 

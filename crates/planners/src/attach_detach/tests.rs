@@ -47,18 +47,18 @@ fn with(mut view: ObservedNode, attachment: Attachment) -> ObservedNode {
     view
 }
 
-fn set(names: &[&str]) -> Vec<Action> {
+fn set(names: &[&str]) -> Vec<AttachDetachAction> {
     let names = names.iter().map(|name| (*name).to_owned()).collect();
-    vec![Action::SetAttached(names)]
+    vec![AttachDetachAction::SetAttached(names)]
 }
 
-fn detached() -> Vec<Action> {
+fn detached() -> Vec<AttachDetachAction> {
     vec![detach(&attachment(true))]
 }
 
 #[test]
 fn a_volume_is_attached_told_and_detached_in_order() {
-    let attach = Action::Attach {
+    let attach = AttachDetachAction::Attach {
         name: "csi-1".to_owned(),
         volume: volume(),
     };
@@ -92,13 +92,16 @@ fn a_leader_writes_the_node_before_it_detaches() {
     let mut free = with(view(false, false, false), attachment(true));
     let node = free.node.as_mut().unwrap();
     node.is_own = false;
-    assert_eq!(plan(&free), [Action::ClaimNode]);
+    assert_eq!(plan(&free), [AttachDetachAction::ClaimNode]);
     free.proof = Some(DetachProof::Fenced);
-    assert_eq!(plan(&free), [Action::ClaimNode]);
+    assert_eq!(plan(&free), [AttachDetachAction::ClaimNode]);
     // Attachments need no such write.
     let mut waits = view(true, false, false);
     waits.node.as_mut().unwrap().is_own = false;
-    assert!(matches!(plan(&waits)[..], [Action::Attach { .. }]));
+    assert!(matches!(
+        plan(&waits)[..],
+        [AttachDetachAction::Attach { .. }]
+    ));
 }
 
 #[test]
@@ -145,7 +148,7 @@ fn pods_hear_why_their_volume_is_not_attached() {
         error: Some("rpc error: no room".to_owned()),
         ..attachment(is_attached)
     };
-    let told = Action::Failed {
+    let told = AttachDetachAction::Failed {
         volume: volume(),
         error: "rpc error: no room".to_owned(),
     };
@@ -162,7 +165,7 @@ fn a_volume_for_one_node_is_not_attached_to_two() {
     let mut second = view(true, false, false);
     let other: BTreeSet<String> = ["m".to_owned()].into();
     second.elsewhere.insert("pv".to_owned(), other.clone());
-    let refused = Action::Refuse {
+    let refused = AttachDetachAction::Refuse {
         volume: volume(),
         nodes: other,
     };
@@ -170,7 +173,10 @@ fn a_volume_for_one_node_is_not_attached_to_two() {
     for volume in second.wanted.values_mut() {
         volume.is_exclusive = false;
     }
-    assert!(matches!(plan(&second).as_slice(), [Action::Attach { .. }]));
+    assert!(matches!(
+        plan(&second).as_slice(),
+        [AttachDetachAction::Attach { .. }]
+    ));
 }
 
 #[test]
@@ -211,14 +217,14 @@ fn no_situation_takes_a_volume_from_a_pod() {
         assert!(!(detaches && bit(1) && !bit(5)), "in use: {view:?}");
         assert!(!(detaches && bit(2) && !bit(7)), "not told first: {view:?}");
         assert!(!(detaches && bit(7) && !bit(5)), "no proof: {view:?}");
-        if let Some(Action::SetAttached(names)) = actions.first() {
+        if let Some(AttachDetachAction::SetAttached(names)) = actions.first() {
             assert_eq!(actions.len(), 1);
             let adds = !names.is_empty() && !bit(2);
             assert!(!adds || bit(6), "not claimed: {view:?}");
         }
         if actions
             .iter()
-            .any(|one| matches!(one, Action::Claim { .. }))
+            .any(|one| matches!(one, AttachDetachAction::Claim { .. }))
         {
             assert_eq!(actions.len(), 1);
         }

@@ -32,7 +32,7 @@ const AGAIN: SignedDuration = SignedDuration::from_mins(1);
 
 /// The next action for a request.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Action {
+pub enum CertificateSigningAction {
     /// Delete it.
     Delete,
     /// Approve it with this condition, if the requester may `create` one of these sub-resources of
@@ -67,7 +67,7 @@ pub enum Usage {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct CertificateSigningPlan {
     /// The next write to the CertificateSigningRequest, if there is one.
-    pub action: Option<Action>,
+    pub action: Option<CertificateSigningAction>,
     /// The time after which to plan again even without an event.
     pub wake_at: Option<Timestamp>,
 }
@@ -84,12 +84,12 @@ pub fn plan(
     let expiry = expiry(request);
     if expiry.is_some_and(|at| at <= now) {
         return CertificateSigningPlan {
-            action: Some(Action::Delete),
+            action: Some(CertificateSigningAction::Delete),
             wake_at: None,
         };
     }
     let action = next(request, around, now);
-    let asks = matches!(action, Some(Action::ApproveIf(_)));
+    let asks = matches!(action, Some(CertificateSigningAction::ApproveIf(_)));
     let again = asks.then(|| now.checked_add(AGAIN).unwrap_or(now));
     CertificateSigningPlan {
         action,
@@ -129,7 +129,7 @@ fn next(
     request: &CertificateSigningRequest,
     around: &NodeCertificateContext<'_>,
     now: Timestamp,
-) -> Option<Action> {
+) -> Option<CertificateSigningAction> {
     let has = |kind: &str| conditions(request).iter().any(|one| one.type_ == kind);
     let done = certificate(request).is_some() || has(condition::FAILED) || has(condition::DENIED);
     let spec = &request.spec;
@@ -142,12 +142,12 @@ fn next(
     let checked = asked.and_then(|asked| Ok((form.check(&asked, usages)?, asked)));
     if has(condition::APPROVED) {
         return Some(match checked {
-            Ok((usages, asked)) => Action::Sign {
+            Ok((usages, asked)) => CertificateSigningAction::Sign {
                 request: Box::new(asked),
                 usages,
                 seconds: spec.expiration_seconds.map(i64::from),
             },
-            Err(why) => Action::Fail(failed(why, now)),
+            Err(why) => CertificateSigningAction::Fail(failed(why, now)),
         });
     }
     let (_, asked) = checked.ok()?;
@@ -164,13 +164,13 @@ fn next(
                 "selfnodeserver",
                 approved("self kubelet server certificate"),
             );
-            return fits.then(|| Action::ApproveIf(vec![right]));
+            return fits.then(|| CertificateSigningAction::ApproveIf(vec![right]));
         }
         _ => return None,
     }
     let by_token = spec.groups.iter().flatten().any(|group| group == GROUP);
     if let Some(why) = around.alive(&asked.common_name).filter(|_| by_token) {
-        return Some(Action::Deny(decision(
+        return Some(CertificateSigningAction::Deny(decision(
             condition::DENIED,
             "NodeIsAlive",
             why,
@@ -183,7 +183,9 @@ fn next(
     );
     let of_another = ("nodeclient", approved("kubelet client certificate"));
     let rights = own.then_some(of_itself).into_iter();
-    Some(Action::ApproveIf(rights.chain([of_another]).collect()))
+    Some(CertificateSigningAction::ApproveIf(
+        rights.chain([of_another]).collect(),
+    ))
 }
 
 /// The time at which a request is deleted: the end of its certificate, [`DECIDED`] after its

@@ -7,7 +7,7 @@ use object_model::IntOrPercent;
 use resource_kinds::labels::CONTROLLER_REVISION_HASH;
 
 use super::plan::{ParsedDaemonSet, pod_for};
-use crate::pod_set::{Action, BURST_MAX, Names, PodState};
+use crate::pod_set::{BURST_MAX, Names, PodAction, PodState};
 
 /// Wait before an ended pod is replaced, so that a pod that cannot run on its node is not recreated
 /// in a tight loop.
@@ -27,7 +27,10 @@ struct NodePods<'w, 'a> {
     old: Option<&'w PodState<'a>>,
 }
 
-pub(super) fn decide(world: &ParsedDaemonSet<'_>, hash: &str) -> (Vec<Action>, Option<Timestamp>) {
+pub(super) fn decide(
+    world: &ParsedDaemonSet<'_>,
+    hash: &str,
+) -> (Vec<PodAction>, Option<Timestamp>) {
     let (mut delete, mut wake): (Vec<&PodState<'_>>, Option<Timestamp>) = (Vec::new(), None);
     let mut create: Vec<&str> = Vec::new();
     let mut places = Vec::new();
@@ -73,11 +76,14 @@ pub(super) fn decide(world: &ParsedDaemonSet<'_>, hash: &str) -> (Vec<Action>, O
         world.now,
         world.names.iter().cloned(),
     );
-    let mut actions: Vec<Action> = delete.iter().map(|pod| Action::delete(pod.pod)).collect();
+    let mut actions: Vec<PodAction> = delete
+        .iter()
+        .map(|pod| PodAction::delete(pod.pod))
+        .collect();
     actions.extend(create.into_iter().take(BURST_MAX).map(|node| {
         let mut pod: Pod = pod_for(&world.observed.set, node, hash);
         pod.metadata.name = Some(names.draw());
-        Action::Create(Box::new(pod))
+        PodAction::Create(Box::new(pod))
     }));
     (actions, wake)
 }

@@ -15,7 +15,7 @@ use resource_kinds::reasons::taint;
 
 use super::history::{self, RevisionAction};
 use super::{nodes, status};
-use crate::pod_set::{self, Action, Owner, PodState, pod_of};
+use crate::pod_set::{self, Owner, PodAction, PodState, pod_of};
 
 /// API version and kind of a DaemonSet.
 pub const DAEMON_SET: (&str, &str) = ("apps/v1", "DaemonSet");
@@ -48,7 +48,7 @@ pub struct DaemonSetPlan {
     /// Writes to revisions that come first.
     pub revisions: Vec<RevisionAction>,
     /// Pods to create and delete.
-    pub pods: Vec<Action>,
+    pub pods: Vec<PodAction>,
     /// The new status, if it differs from the stored one.
     pub status: Option<DaemonSetStatus>,
     /// Deletions of revisions beyond `revisionHistoryLimit`.

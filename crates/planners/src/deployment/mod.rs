@@ -18,4 +18,4 @@ mod sets;
 mod status;
 
 pub use observed::Observed;
-pub use plan::{Action, DeploymentEvent, DeploymentPlan, plan};
+pub use plan::{DeploymentAction, DeploymentEvent, DeploymentPlan, plan};

@@ -14,7 +14,7 @@ use super::{rollout, scale, sets, status};
 /// A write of the plan. Each write names its object by resourceVersion or UID, or creates a new object. The
 /// server therefore refuses a plan that was made from an old view.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Action {
+pub enum DeploymentAction {
     /// Read the Deployment from the API server; continue only if its UID is the same and it is not
     /// being deleted.
     ConfirmDeployment,
@@ -71,7 +71,7 @@ pub struct DeploymentEvent {
 #[derive(Clone, Debug, PartialEq)]
 pub struct DeploymentPlan {
     /// Writes to ReplicaSets, in order.
-    pub actions: Vec<Action>,
+    pub actions: Vec<DeploymentAction>,
     /// The new status, if it differs from the stored one.
     pub status: Option<DeploymentStatus>,
     /// The new revision annotation of the Deployment, if it differs. It is written together with
@@ -115,7 +115,7 @@ pub fn plan(observed: &Observed, now: Timestamp) -> DeploymentPlan {
         } else if make {
             let set = sets::create(&world, &sets, &mut collisions);
             progress = Progress::Created(set.metadata.name.clone().unwrap_or_default());
-            actions.push(Action::CreateSet(Box::new(set)));
+            actions.push(DeploymentAction::CreateSet(Box::new(set)));
         }
     }
     actions.extend(updates(&sets));
@@ -136,7 +136,7 @@ pub(super) fn stored<'a>(world: &ParsedDeployment<'a>) -> Option<&'a DeploymentS
     world.deployment.status.as_ref()
 }
 
-fn updates(sets: &Sets<'_>) -> impl Iterator<Item = Action> {
+fn updates(sets: &Sets<'_>) -> impl Iterator<Item = DeploymentAction> {
     let changed = sets.all().filter_map(|set| {
         let replicas = (set.stored(), set.target);
         let same = replicas.0 == replicas.1 && set.annotations.is_empty();
@@ -145,9 +145,9 @@ fn updates(sets: &Sets<'_>) -> impl Iterator<Item = Action> {
     changed.collect::<Vec<_>>().into_iter()
 }
 
-fn update(set: &Set<'_>, replicas: (i32, i32)) -> Action {
+fn update(set: &Set<'_>, replicas: (i32, i32)) -> DeploymentAction {
     let meta = &set.set.metadata;
-    Action::UpdateSet {
+    DeploymentAction::UpdateSet {
         name: set.name().to_owned(),
         resource_version: meta.resource_version.clone().unwrap_or_default(),
         replicas,
@@ -156,7 +156,7 @@ fn update(set: &Set<'_>, replicas: (i32, i32)) -> Action {
     }
 }
 
-impl Action {
+impl DeploymentAction {
     /// The event to report after this write.
     pub fn notice(&self) -> Option<DeploymentEvent> {
         let scaled = |name: &str, from: i32, to: i32| {

@@ -11,7 +11,7 @@ use resource_kinds::annotations::{
 use resource_kinds::labels::POD_TEMPLATE_HASH;
 
 use super::observed::{ParsedDeployment, Set, same_template};
-use super::plan::Action;
+use super::plan::DeploymentAction;
 use super::rollout;
 use crate::pod_set::{owner_reference, text};
 use crate::stateful_set::revisions;
@@ -39,7 +39,7 @@ pub(super) struct Sets<'a> {
 }
 
 /// Finds the ReplicaSets of the Deployment, and plans adoptions and releases.
-pub(super) fn sort<'a>(world: &ParsedDeployment<'a>) -> (Sets<'a>, Vec<Action>) {
+pub(super) fn sort<'a>(world: &ParsedDeployment<'a>) -> (Sets<'a>, Vec<DeploymentAction>) {
     let (mut mine, mut actions, mut adopts) = (Vec::new(), Vec::new(), false);
     for set in &world.observed.sets {
         let meta = &set.metadata;
@@ -49,16 +49,16 @@ pub(super) fn sort<'a>(world: &ParsedDeployment<'a>) -> (Sets<'a>, Vec<Action>) 
             if stays || world.owner.deleting || world.owner.selector.is_none() {
                 mine.push(set);
             } else {
-                actions.push(Action::ReleaseSet { name, uid });
+                actions.push(DeploymentAction::ReleaseSet { name, uid });
             }
         } else if world.owner.claims(meta) {
             adopts = true;
             mine.push(set);
-            actions.push(Action::AdoptSet { name, uid });
+            actions.push(DeploymentAction::AdoptSet { name, uid });
         }
     }
     if adopts {
-        actions.insert(0, Action::ConfirmDeployment);
+        actions.insert(0, DeploymentAction::ConfirmDeployment);
     }
     mine.sort_by_key(|set| {
         let meta = &set.metadata;
@@ -129,7 +129,7 @@ impl<'a> Sets<'a> {
     }
 
     /// Deletes old sets beyond `revisionHistoryLimit`, if they are empty.
-    pub fn surplus(&self, world: &ParsedDeployment<'_>) -> Vec<Action> {
+    pub fn surplus(&self, world: &ParsedDeployment<'_>) -> Vec<DeploymentAction> {
         let Some(limit) = world.history_limit else {
             return Vec::new();
         };
@@ -147,7 +147,7 @@ impl<'a> Sets<'a> {
             })
             .map(|set| {
                 let meta = &set.set.metadata;
-                Action::DeleteSet {
+                DeploymentAction::DeleteSet {
                     name: set.name().to_owned(),
                     uid: text(meta.uid.as_deref()),
                     resource_version: text(meta.resource_version.as_deref()),

@@ -11,7 +11,9 @@ use super::explanation::{CauseChain, Explanation, Object, merged};
 use super::observed::ObservedNamespace;
 use super::remedy::Remedy;
 use super::{set_summary, text};
-use crate::stateful_set::{Action, Cause, Observed, StatefulSetPlan, Waiting, identity, plan};
+use crate::stateful_set::{
+    Cause, Observed, StatefulSetAction, StatefulSetPlan, Waiting, identity, plan,
+};
 
 /// Explains the state of the set.
 pub(super) fn explain(
@@ -232,14 +234,21 @@ impl<'e> View<'e> {
     }
 
     /// The controller's pending write to a pod. If it fails, the set has an event about it.
-    fn pending(&self, pod: &str, actions: &[Action], held: &[String]) -> Option<CauseChain> {
+    fn pending(
+        &self,
+        pod: &str,
+        actions: &[StatefulSetAction],
+        held: &[String],
+    ) -> Option<CauseChain> {
         let (what, goal) = actions.iter().find_map(|action| match action {
-            Action::CreateClaim(claim) => {
+            StatefulSetAction::CreateClaim(claim) => {
                 let claim = text::name(&claim.metadata);
                 Some((format!("claim {claim} is to be made"), "to be made"))
             }
-            Action::CreatePod(_) => Some((format!("pod {pod} is to be made"), "to be made")),
-            Action::DeletePod { .. } => {
+            StatefulSetAction::CreatePod(_) => {
+                Some((format!("pod {pod} is to be made"), "to be made"))
+            }
+            StatefulSetAction::DeletePod { .. } => {
                 Some((format!("pod {pod} is to be deleted"), "to be deleted"))
             }
             _ => None,

@@ -43,7 +43,7 @@ pub struct Dependent {
 
 /// An object as the collector sees it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Item {
+pub struct CollectedObject {
     /// Whether it is being deleted.
     pub deleting: bool,
     /// Its finalizers (`metadata.finalizers`).
@@ -54,7 +54,7 @@ pub struct Item {
     pub dependents: Vec<Dependent>,
 }
 
-impl Item {
+impl CollectedObject {
     /// Whether the decision depends on the dependents, of which an owner may have many.
     pub fn needs_dependents(&self) -> bool {
         match self.deleting {
@@ -84,7 +84,7 @@ pub enum Propagation {
 
 /// The decision about an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Decision {
+pub enum CollectionDecision {
     /// No action.
     Keep,
     /// Remove the owner reference from its dependents, then remove the finalizer.
@@ -105,7 +105,7 @@ pub enum Decision {
 }
 
 /// Decides about one object. Total.
-pub fn plan(item: &Item) -> Decision {
+pub fn plan(item: &CollectedObject) -> CollectionDecision {
     if item.deleting {
         return finish(item);
     }
@@ -117,18 +117,18 @@ pub fn plan(item: &Item) -> Decision {
             .filter(|owner| owner.state != OwnerState::Solid);
         let rest: Vec<String> = rest.map(|owner| owner.uid.clone()).collect();
         return if rest.is_empty() {
-            Decision::Keep
+            CollectionDecision::Keep
         } else {
-            Decision::Strip(rest)
+            CollectionDecision::Strip(rest)
         };
     }
     if item.owners.is_empty() {
-        return Decision::Keep;
+        return CollectionDecision::Keep;
     }
     // An owner waits, so this object must wait for its own dependents as well.
     if of(OwnerState::Waiting).next().is_some() && !item.dependents.is_empty() {
         let unblock = item.dependents.iter().any(|dependent| dependent.waiting);
-        return Decision::Delete {
+        return CollectionDecision::Delete {
             propagation: Propagation::Foreground,
             unblock,
         };
@@ -140,30 +140,30 @@ pub fn plan(item: &Item) -> Decision {
     } else {
         Propagation::Background
     };
-    Decision::Delete {
+    CollectionDecision::Delete {
         propagation,
         unblock: false,
     }
 }
 
 /// The remaining action for an object that is being deleted.
-fn finish(item: &Item) -> Decision {
+fn finish(item: &CollectedObject) -> CollectionDecision {
     if item.has(ORPHAN) {
         return if item.dependents.is_empty() {
-            Decision::Finish(ORPHAN)
+            CollectionDecision::Finish(ORPHAN)
         } else {
-            Decision::OrphanDependents
+            CollectionDecision::OrphanDependents
         };
     }
     if !item.has(FOREGROUND) {
-        return Decision::Keep;
+        return CollectionDecision::Keep;
     }
     let blocking = item.dependents.iter().filter(|dependent| dependent.blocks);
     let blocking: Vec<String> = blocking.map(|dependent| dependent.uid.clone()).collect();
     if blocking.is_empty() {
-        Decision::Finish(FOREGROUND)
+        CollectionDecision::Finish(FOREGROUND)
     } else {
-        Decision::AwaitDependents(blocking)
+        CollectionDecision::AwaitDependents(blocking)
     }
 }
 
@@ -171,15 +171,15 @@ fn finish(item: &Item) -> Decision {
 mod tests {
     use super::*;
 
-    fn owned(states: &[OwnerState]) -> Item {
+    fn owned(states: &[OwnerState]) -> CollectedObject {
         let owners = states.iter().enumerate();
         let owners = owners.map(|(n, state)| Owner {
             uid: format!("o{n}"),
             state: *state,
         });
-        Item {
+        CollectedObject {
             owners: owners.collect(),
-            ..Item::default()
+            ..CollectedObject::default()
         }
     }
 
@@ -191,7 +191,7 @@ mod tests {
         }
     }
 
-    const BACKGROUND: Decision = Decision::Delete {
+    const BACKGROUND: CollectionDecision = CollectionDecision::Delete {
         propagation: Propagation::Background,
         unblock: false,
     };
@@ -200,9 +200,9 @@ mod tests {
     #[test]
     fn one_solid_owner_keeps_an_object() {
         use OwnerState::{Absent, Solid, Waiting};
-        assert_eq!(plan(&owned(&[])), Decision::Keep);
-        assert_eq!(plan(&owned(&[Solid])), Decision::Keep);
-        let strip = Decision::Strip(vec!["o0".to_owned(), "o2".to_owned()]);
+        assert_eq!(plan(&owned(&[])), CollectionDecision::Keep);
+        assert_eq!(plan(&owned(&[Solid])), CollectionDecision::Keep);
+        let strip = CollectionDecision::Strip(vec!["o0".to_owned(), "o2".to_owned()]);
         assert_eq!(plan(&owned(&[Absent, Solid, Waiting])), strip);
     }
 
@@ -214,7 +214,7 @@ mod tests {
         assert_eq!(plan(&owned(&[Absent, Waiting])), BACKGROUND);
         let mut item = owned(&[Absent]);
         item.finalizers = vec![ORPHAN.to_owned()];
-        let orphan = Decision::Delete {
+        let orphan = CollectionDecision::Delete {
             propagation: Propagation::Orphan,
             unblock: false,
         };
@@ -226,7 +226,7 @@ mod tests {
     fn foreground_goes_down() {
         let mut item = owned(&[OwnerState::Waiting]);
         item.dependents = vec![dependent(true, false)];
-        let delete = |unblock| Decision::Delete {
+        let delete = |unblock| CollectionDecision::Delete {
             propagation: Propagation::Foreground,
             unblock,
         };
@@ -238,20 +238,23 @@ mod tests {
     /// statefulset.md 8.6, 8.7: what is being deleted waits for, or lets go of, its dependents.
     #[test]
     fn an_owner_goes_when_its_dependents_are_dealt_with() {
-        let mut item = Item {
+        let mut item = CollectedObject {
             deleting: true,
-            ..Item::default()
+            ..CollectedObject::default()
         };
-        assert_eq!(plan(&item), Decision::Keep);
+        assert_eq!(plan(&item), CollectionDecision::Keep);
         item.finalizers = vec![FOREGROUND.to_owned()];
-        assert_eq!(plan(&item), Decision::Finish(FOREGROUND));
+        assert_eq!(plan(&item), CollectionDecision::Finish(FOREGROUND));
         item.dependents = vec![dependent(false, false)];
-        assert_eq!(plan(&item), Decision::Finish(FOREGROUND));
+        assert_eq!(plan(&item), CollectionDecision::Finish(FOREGROUND));
         item.dependents = vec![dependent(true, false)];
-        assert_eq!(plan(&item), Decision::AwaitDependents(vec!["d".to_owned()]));
+        assert_eq!(
+            plan(&item),
+            CollectionDecision::AwaitDependents(vec!["d".to_owned()])
+        );
         item.finalizers = vec![ORPHAN.to_owned()];
-        assert_eq!(plan(&item), Decision::OrphanDependents);
+        assert_eq!(plan(&item), CollectionDecision::OrphanDependents);
         item.dependents.clear();
-        assert_eq!(plan(&item), Decision::Finish(ORPHAN));
+        assert_eq!(plan(&item), CollectionDecision::Finish(ORPHAN));
     }
 }

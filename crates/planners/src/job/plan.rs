@@ -11,7 +11,7 @@ use resource_kinds::pod_view::PodView;
 use super::observed::{Observed, ParsedJob, tracked};
 use super::tracking::{self, Counted, active, number};
 use super::{JOB, outcome, pods};
-use crate::pod_set::{Action, Owner};
+use crate::pod_set::{Owner, PodAction};
 
 /// An event for the Job.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,13 +28,13 @@ pub struct JobEvent {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct JobPlan {
     /// Adoptions and releases of pods.
-    pub prepare: Vec<Action>,
+    pub prepare: Vec<PodAction>,
     /// The new status, if it differs from the stored one.
     pub status: Option<JobStatus>,
     /// Pods whose finalizer to remove once the status is written.
-    pub release: Vec<Action>,
+    pub release: Vec<PodAction>,
     /// Pods to create and delete.
-    pub pods: Vec<Action>,
+    pub pods: Vec<PodAction>,
     /// Whether to delete the job, because its time to live is over.
     pub expired: bool,
     /// Events to report, in order.
@@ -151,7 +151,7 @@ fn wait(at: Option<Timestamp>, now: Timestamp) -> Option<Duration> {
 
 /// Removes the finalizer of pods that no job will count: pods of a deleted job, and pods without a
 /// job that none can adopt. `job` is the present job of that name.
-pub fn orphaned(pods: &[Arc<PodView>], name: &str, job: Option<&Job>) -> Vec<Action> {
+pub fn orphaned(pods: &[Arc<PodView>], name: &str, job: Option<&Job>) -> Vec<PodAction> {
     let uid = job.and_then(|job| job.metadata.uid.as_deref());
     let selector = job.and_then(|job| job.spec.as_ref()?.selector.clone());
     let owner = job.map(|job| Owner::new(JOB, &job.metadata, &selector.unwrap_or_default()));

@@ -9,7 +9,7 @@ use super::indexes::Indexes;
 use super::observed::{ParsedJob, index};
 use super::per_index;
 use super::tracking::{Counted, active, number};
-use crate::pod_set::{Action, BURST_MAX, Names, Phase, PodState, pod_of};
+use crate::pod_set::{BURST_MAX, Names, Phase, PodAction, PodState, pod_of};
 
 /// The back-off after the first failure; each further failure doubles it.
 const BACKOFF: SignedDuration = SignedDuration::from_secs(10);
@@ -17,12 +17,17 @@ const BACKOFF_MAX: SignedDuration = SignedDuration::from_mins(10);
 const INDEX_VARIABLE: &str = "JOB_COMPLETION_INDEX";
 
 /// Deletes all pods that are active: neither ended nor being deleted.
-pub(super) fn stop_all(world: &ParsedJob<'_>) -> Vec<Action> {
-    active(world).map(|pod| Action::delete(pod.pod)).collect()
+pub(super) fn stop_all(world: &ParsedJob<'_>) -> Vec<PodAction> {
+    active(world)
+        .map(|pod| PodAction::delete(pod.pod))
+        .collect()
 }
 
 /// The pods to create and delete, and the time of the next check.
-pub(super) fn adjust(world: &ParsedJob<'_>, counted: &Counted) -> (Vec<Action>, Option<Timestamp>) {
+pub(super) fn adjust(
+    world: &ParsedJob<'_>,
+    counted: &Counted,
+) -> (Vec<PodAction>, Option<Timestamp>) {
     let running: Vec<&PodState<'_>> = active(world).collect();
     let parallelism = world.spec.parallelism.unwrap_or(1).max(0);
     let wanted = match world.spec.completions {
@@ -37,12 +42,15 @@ pub(super) fn adjust(world: &ParsedJob<'_>, counted: &Counted) -> (Vec<Action>, 
     };
     let wanted = usize::try_from(wanted).unwrap_or_default();
     let (keep, surplus) = sort_out(world, counted, running);
-    let mut stop: Vec<Action> = surplus.iter().map(|pod| Action::delete(pod.pod)).collect();
+    let mut stop: Vec<PodAction> = surplus
+        .iter()
+        .map(|pod| PodAction::delete(pod.pod))
+        .collect();
     if keep.len() > wanted {
         let mut ranked = keep.clone();
         ranked.sort_by_key(|pod| (pod.assigned, pod.phase, pod.ready(), pod.created()));
         let victims = ranked.into_iter().take(keep.len() - wanted);
-        stop.extend(victims.map(|pod| Action::delete(pod.pod)));
+        stop.extend(victims.map(|pod| PodAction::delete(pod.pod)));
         return (stop, None);
     }
     let leaving = world.pods.iter().filter(|p| p.terminating && !p.ended());
@@ -83,7 +91,7 @@ fn start(
     counted: &Counted,
     running: &[&PodState<'_>],
     missing: usize,
-) -> (Vec<Action>, Option<Timestamp>) {
+) -> (Vec<PodAction>, Option<Timestamp>) {
     let taken = world.sorted.names.iter().cloned();
     let Some(end) = world.indexes else {
         let mut names = Names::new(world.owner.name, world.owner.uid, world.now, taken);
@@ -123,9 +131,9 @@ fn start(
     (started, wake)
 }
 
-fn create(mut pod: Pod, name: String) -> Action {
+fn create(mut pod: Pod, name: String) -> PodAction {
     pod.metadata.name = Some(name);
-    Action::Create(Box::new(pod))
+    PodAction::Create(Box::new(pod))
 }
 
 fn new_pod(world: &ParsedJob<'_>) -> Pod {

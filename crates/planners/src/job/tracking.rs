@@ -14,7 +14,7 @@ use super::failure_policy::{self, FailureEffect};
 use super::indexes::Indexes;
 use super::observed::{ParsedJob, index, tracked};
 use super::per_index::{self, Failure};
-use crate::pod_set::{Action, Phase, PodState};
+use crate::pod_set::{Phase, PodAction, PodState};
 
 /// Maximum number of UIDs in one write; the others follow with the next plan.
 const UNCOUNTED_MAX: usize = 500;
@@ -23,7 +23,7 @@ const UNCOUNTED_MAX: usize = 500;
 pub(super) struct Counted {
     pub status: JobStatus,
     /// Pods whose finalizer to remove once the status is written.
-    pub release: Vec<Action>,
+    pub release: Vec<PodAction>,
     /// Succeeded pods, uncounted ones included.
     pub succeeded: i32,
     /// Failed pods, uncounted ones included.
@@ -154,9 +154,9 @@ fn list(uids: BTreeSet<String>) -> Option<Vec<String>> {
 }
 
 /// Removes the tracking finalizer; `None` if the pod does not have it.
-pub(super) fn untrack(pod: &PodView) -> Option<Action> {
+pub(super) fn untrack(pod: &PodView) -> Option<PodAction> {
     let others = pod.finalizers.iter().filter(|one| ***one != *TRACKING);
-    tracked(pod).then(|| Action::SetFinalizers {
+    tracked(pod).then(|| PodAction::SetFinalizers {
         name: pod.name.to_string(),
         uid: pod.uid.to_string(),
         resource_version: pod.resource_version.to_string(),

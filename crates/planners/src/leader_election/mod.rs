@@ -53,7 +53,7 @@ impl From<&Lease> for LeaderLease {
 
 /// The next step of a candidate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Decision {
+pub enum ElectionDecision {
     /// There is no Lease: it is created, held.
     Create,
     /// The Lease is written over the seen version, with the candidate as a new holder.
@@ -113,25 +113,25 @@ impl Candidate {
     }
 
     /// The next step; a candidate that has seen nothing looks at once. Total.
-    pub fn decide(&self, now: ClockReading) -> Decision {
+    pub fn decide(&self, now: ClockReading) -> ElectionDecision {
         let Some((lease, since)) = &self.seen else {
-            return Decision::Wait(SignedDuration::ZERO);
+            return ElectionDecision::Wait(SignedDuration::ZERO);
         };
         let Some(lease) = lease else {
-            return Decision::Create;
+            return ElectionDecision::Create;
         };
-        let take = Decision::Take {
+        let take = ElectionDecision::Take {
             transitions: lease.transitions.saturating_add(1),
         };
         match &lease.holder {
             None => take,
-            Some(holder) if *holder == self.identity => Decision::Renew,
+            Some(holder) if *holder == self.identity => ElectionDecision::Renew,
             Some(_) => {
                 let left = lease.length.saturating_sub(now.saturating_sub(*since));
                 if left <= SignedDuration::ZERO {
                     return take;
                 }
-                Decision::Wait(left.min(RETRY))
+                ElectionDecision::Wait(left.min(RETRY))
             }
         }
     }

@@ -18,13 +18,16 @@ fn lease(version: &str, holder: Option<&str>) -> LeaderLease {
 #[test]
 fn the_first_candidate_creates_the_lease() {
     let mut a = Candidate::new("a");
-    assert_eq!(a.decide(seconds(5)), Decision::Wait(SignedDuration::ZERO));
+    assert_eq!(
+        a.decide(seconds(5)),
+        ElectionDecision::Wait(SignedDuration::ZERO)
+    );
     a.saw(None, seconds(5));
-    assert_eq!(a.decide(seconds(5)), Decision::Create);
+    assert_eq!(a.decide(seconds(5)), ElectionDecision::Create);
     assert!(!a.leads(seconds(5)), "before the answer");
     a.wrote(lease("1", Some("a")), seconds(5), seconds(6));
     assert!(a.leads(seconds(13)));
-    assert_eq!(a.decide(seconds(7)), Decision::Renew);
+    assert_eq!(a.decide(seconds(7)), ElectionDecision::Renew);
     assert!(!a.leads(seconds(14)), "nine seconds after the sending");
 }
 
@@ -32,13 +35,13 @@ fn the_first_candidate_creates_the_lease() {
 fn a_lease_is_taken_after_its_length_by_the_own_clock() {
     let mut b = Candidate::new("b");
     b.saw(Some(lease("1", Some("a"))), seconds(1000));
-    assert_eq!(b.decide(seconds(1000)), Decision::Wait(RETRY));
+    assert_eq!(b.decide(seconds(1000)), ElectionDecision::Wait(RETRY));
     b.saw(Some(lease("2", Some("a"))), seconds(1010));
-    assert_eq!(b.decide(seconds(1023)), Decision::Wait(seconds(1)));
+    assert_eq!(b.decide(seconds(1023)), ElectionDecision::Wait(seconds(1)));
     b.saw(Some(lease("2", Some("a"))), seconds(1023));
     assert_eq!(
         b.decide(seconds(1024)),
-        Decision::Take { transitions: 4 },
+        ElectionDecision::Take { transitions: 4 },
         "an unchanged version is counted from its first sight"
     );
 }
@@ -47,7 +50,10 @@ fn a_lease_is_taken_after_its_length_by_the_own_clock() {
 fn a_released_lease_is_taken_at_once() {
     let mut b = Candidate::new("b");
     b.saw(Some(lease("1", None)), seconds(0));
-    assert_eq!(b.decide(seconds(0)), Decision::Take { transitions: 4 });
+    assert_eq!(
+        b.decide(seconds(0)),
+        ElectionDecision::Take { transitions: 4 }
+    );
 }
 
 #[test]
@@ -67,7 +73,7 @@ fn a_write_whose_answer_was_lost_is_recognised() {
     let mut a = Candidate::new("a");
     a.saw(Some(lease("1", Some("a"))), seconds(0));
     assert!(!a.leads(seconds(0)), "nothing was acknowledged");
-    assert_eq!(a.decide(seconds(0)), Decision::Renew);
+    assert_eq!(a.decide(seconds(0)), ElectionDecision::Renew);
 }
 
 #[test]
@@ -160,10 +166,10 @@ impl Cluster {
         let over = candidate.lease().map(|lease| lease.version.clone());
         let kept = candidate.lease().map_or(0, |lease| lease.transitions);
         let transitions = match candidate.decide(now) {
-            Decision::Wait(_) => return,
-            Decision::Create => 0,
-            Decision::Take { transitions } => transitions,
-            Decision::Renew => kept,
+            ElectionDecision::Wait(_) => return,
+            ElectionDecision::Create => 0,
+            ElectionDecision::Take { transitions } => transitions,
+            ElectionDecision::Renew => kept,
         };
         let lease = LeaderLease {
             version: String::new(),

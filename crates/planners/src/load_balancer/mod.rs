@@ -49,7 +49,7 @@ impl Observed {
 
 /// The plan for one Service.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Decision {
+pub struct LoadBalancerDecision {
     /// The Service as it was observed.
     pub service: Arc<Service>,
     /// Its new `status.loadBalancer`, if it differs from the stored one.
@@ -76,7 +76,7 @@ pub const API_SERVER: (&str, &str) = ("default", "kubernetes");
 type Place = (IpAddr, String, i32);
 
 /// Plans the status of all Services of the type `LoadBalancer`, and of Services that no longer are.
-pub fn plan(observed: &Observed) -> Vec<Decision> {
+pub fn plan(observed: &Observed) -> Vec<LoadBalancerDecision> {
     let mut services: Vec<&Arc<Service>> = observed
         .services
         .iter()
@@ -114,7 +114,7 @@ fn decide(
     service: &Arc<Service>,
     observed: &Observed,
     taken: &mut BTreeMap<Place, String>,
-) -> Option<Decision> {
+) -> Option<LoadBalancerDecision> {
     let (chosen, mut problems) = match kind(service) {
         Kind::Balanced => choose(service, observed, taken),
         Kind::Foreign => (addresses(service), Vec::new()),
@@ -148,7 +148,7 @@ fn decide(
                 warning: false,
             })
     };
-    (status.is_some() || notice.is_some()).then_some(Decision {
+    (status.is_some() || notice.is_some()).then_some(LoadBalancerDecision {
         service: service.clone(),
         status,
         notice,

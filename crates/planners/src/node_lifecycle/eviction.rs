@@ -34,13 +34,13 @@ type TimedTaint = (Taint, Timestamp);
 /// The `NoExecute` taints of nodes with their times. Many taints have no `timeAdded` (`kubectl taint` writes
 /// none): their time is the one at which they were first seen, as in kube-controller-manager.
 #[derive(Clone, Debug, Default)]
-pub struct SeenTaints {
+pub struct TimedTaints {
     nodes: BTreeMap<String, Vec<TimedTaint>>,
 }
 
-impl SeenTaints {
+impl TimedTaints {
     /// Replaces what is known of the node by these taints, and returns those with the effect `NoExecute`.
-    pub fn see(&mut self, node: &str, taints: &[Taint], now: Timestamp) -> Vec<TimedTaint> {
+    pub fn update(&mut self, node: &str, taints: &[Taint], now: Timestamp) -> Vec<TimedTaint> {
         let before = self.nodes.remove(node).unwrap_or_default();
         let first_seen = |taint: &Taint| {
             let same = before.iter().find(|(seen, _)| seen == taint);
@@ -147,7 +147,7 @@ mod tests {
     /// The timed taints of a node that is seen for the first time at this second.
     fn timed(taints: &Value, second: i64) -> Vec<TimedTaint> {
         let taints: Vec<Taint> = serde_json::from_value(taints.clone()).unwrap();
-        SeenTaints::default().see("n", &taints, at(second))
+        TimedTaints::default().update("n", &taints, at(second))
     }
 
     fn at(second: i64) -> Timestamp {
@@ -245,7 +245,7 @@ mod tests {
     /// A taint without `timeAdded` keeps the time of the first look until it goes.
     #[test]
     fn a_taint_without_a_time_counts_from_the_first_look() {
-        let mut seen = SeenTaints::default();
+        let mut seen = TimedTaints::default();
         let taint = |key: &str, effect: &str| Taint {
             key: key.to_owned(),
             effect: effect.to_owned(),
@@ -253,26 +253,26 @@ mod tests {
         };
         let (a, b) = (taint("a", "NoExecute"), taint("b", "NoExecute"));
         let other = taint("c", "NoSchedule");
-        let first = seen.see("n", &[a.clone(), other.clone()], at(10));
+        let first = seen.update("n", &[a.clone(), other.clone()], at(10));
         assert_eq!(first, [(a.clone(), at(10))]);
-        let both = seen.see("n", &[b.clone(), a.clone()], at(20));
+        let both = seen.update("n", &[b.clone(), a.clone()], at(20));
         assert_eq!(both, [(b.clone(), at(20)), (a.clone(), at(10))]);
         assert_eq!(
-            seen.see("m", std::slice::from_ref(&a), at(30)),
+            seen.update("m", std::slice::from_ref(&a), at(30)),
             [(a.clone(), at(30))]
         );
-        assert_eq!(seen.see("n", &[other], at(40)), []);
+        assert_eq!(seen.update("n", &[other], at(40)), []);
         assert_eq!(
-            seen.see("n", std::slice::from_ref(&a), at(50)),
+            seen.update("n", std::slice::from_ref(&a), at(50)),
             [(a.clone(), at(50))]
         );
         seen.retain(|name| name == "m");
         assert_eq!(
-            seen.see("n", std::slice::from_ref(&a), at(60)),
+            seen.update("n", std::slice::from_ref(&a), at(60)),
             [(a.clone(), at(60))]
         );
         assert_eq!(
-            seen.see("m", std::slice::from_ref(&a), at(60)),
+            seen.update("m", std::slice::from_ref(&a), at(60)),
             [(a, at(30))]
         );
     }

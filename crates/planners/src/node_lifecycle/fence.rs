@@ -60,7 +60,7 @@ pub fn wait(length: SignedDuration) -> SignedDuration {
 
 /// The next step of the fence of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Decision {
+pub enum FenceDecision {
     /// Nothing is to be done, or can be done.
     Nothing,
     /// The lease may not have lapsed yet; look again after this time.
@@ -76,18 +76,18 @@ pub enum Decision {
 
 /// Decides about a node whose lease this observer has seen unchanged for that time; `wanted` says
 /// whether it has pods that may fail over, and other nodes could run them. Total.
-pub fn decide(lease: &NodeLease, unchanged_for: SignedDuration, wanted: bool) -> Decision {
+pub fn decide(lease: &NodeLease, unchanged_for: SignedDuration, wanted: bool) -> FenceDecision {
     if !lease.ends_pods || !wanted {
-        return Decision::Nothing;
+        return FenceDecision::Nothing;
     }
     if lease.fenced {
-        return Decision::Delete;
+        return FenceDecision::Delete;
     }
     let left = wait(lease.length).saturating_sub(unchanged_for);
     if left > SignedDuration::ZERO {
-        return Decision::Wait(left);
+        return FenceDecision::Wait(left);
     }
-    Decision::Take {
+    FenceDecision::Take {
         epoch: lease.epoch.saturating_add(1),
     }
 }
@@ -115,7 +115,7 @@ impl Renewals {
     }
 
     /// Counts all from now: this observer itself did not run, or was cut off.
-    pub fn begin_anew(&mut self) {
+    pub fn restart_all(&mut self) {
         self.0.clear();
     }
 
@@ -152,15 +152,21 @@ mod tests {
     #[test]
     fn a_lease_is_taken_after_its_length_and_a_quarter() {
         let held = lease(Some("n"));
-        assert_eq!(decide(&held, secs(0), true), Decision::Wait(secs(50)));
-        assert_eq!(decide(&held, secs(49), true), Decision::Wait(secs(1)));
-        assert_eq!(decide(&held, secs(50), true), Decision::Take { epoch: 3 });
-        assert_eq!(decide(&held, secs(50), false), Decision::Nothing);
+        assert_eq!(decide(&held, secs(0), true), FenceDecision::Wait(secs(50)));
+        assert_eq!(decide(&held, secs(49), true), FenceDecision::Wait(secs(1)));
+        assert_eq!(
+            decide(&held, secs(50), true),
+            FenceDecision::Take { epoch: 3 }
+        );
+        assert_eq!(decide(&held, secs(50), false), FenceDecision::Nothing);
         let short = NodeLease {
             length: secs(16),
             ..held
         };
-        assert_eq!(decide(&short, secs(20), true), Decision::Take { epoch: 3 });
+        assert_eq!(
+            decide(&short, secs(20), true),
+            FenceDecision::Take { epoch: 3 }
+        );
     }
 
     #[test]
@@ -169,11 +175,14 @@ mod tests {
         let decided = |lease: &NodeLease| decide(lease, secs(0), true);
         for nobody in [None, Some("")] {
             let fenced = marked(nobody, marks.clone());
-            assert_eq!(decided(&fenced), Decision::Delete);
+            assert_eq!(decided(&fenced), FenceDecision::Delete);
             // An administrator has cleared the holder.
-            assert_eq!(decided(&lease(nobody)), Decision::Wait(secs(50)));
+            assert_eq!(decided(&lease(nobody)), FenceDecision::Wait(secs(50)));
         }
-        assert_eq!(decided(&marked(Some("n"), marks)), Decision::Wait(secs(50)));
+        assert_eq!(
+            decided(&marked(Some("n"), marks)),
+            FenceDecision::Wait(secs(50))
+        );
     }
 
     #[test]
@@ -183,7 +192,7 @@ mod tests {
                 ends_pods: false,
                 ..lease(holder)
             };
-            assert_eq!(decide(&other, secs(1000), true), Decision::Nothing);
+            assert_eq!(decide(&other, secs(1000), true), FenceDecision::Nothing);
         }
         let bare = NodeLease::from(&Lease::default());
         assert_eq!(
@@ -199,7 +208,7 @@ mod tests {
         assert_eq!(seen.unchanged_for("n", "1", secs(25)), secs(20));
         assert_eq!(seen.unchanged_for("n", "2", secs(30)), secs(0));
         assert_eq!(seen.unchanged_for("n", "2", secs(31)), secs(1));
-        seen.begin_anew();
+        seen.restart_all();
         assert_eq!(seen.unchanged_for("n", "2", secs(70)), secs(0));
         seen.retain(|_| false);
         assert_eq!(seen.unchanged_for("n", "2", secs(90)), secs(0));
@@ -225,15 +234,15 @@ mod tests {
         ) {
             let lease = NodeLease { length: secs(length), fenced, ends_pods, ..lease(None) };
             match decide(&lease, secs(unchanged), wanted) {
-                Decision::Take { epoch } => {
+                FenceDecision::Take { epoch } => {
                     prop_assert!(!fenced && wanted && ends_pods && secs(unchanged) >= wait(lease.length));
                     prop_assert_eq!(epoch, lease.epoch + 1);
                 }
-                Decision::Delete => prop_assert!(fenced && wanted && ends_pods),
-                Decision::Wait(left) => {
+                FenceDecision::Delete => prop_assert!(fenced && wanted && ends_pods),
+                FenceDecision::Wait(left) => {
                     prop_assert_eq!(secs(unchanged).saturating_add(left), wait(lease.length));
                 }
-                Decision::Nothing => prop_assert!(!wanted || !ends_pods),
+                FenceDecision::Nothing => prop_assert!(!wanted || !ends_pods),
             }
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! **Goal**: a node without a heartbeat for [`GRACE`] is marked as lost, gets no new pods, and
 //! loses its pods when their tolerations expire. **Relies on**: the caller, which records by its own
-//! monotonic clock when it saw each node's last heartbeat ([`SeenHeartbeats`]): no clock of another machine is
+//! monotonic clock when it saw each node's last heartbeat ([`NodeHeartbeats`]): no clock of another machine is
 //! compared with it, and a new caller starts its count again. **Guarantees**: pods
 //! are only deleted with grace; only the node, or an administrator, says that they have stopped. No pod is
 //! evicted while no node is ready, nor for a silence during which the control plane itself did not
@@ -25,7 +25,7 @@ use k8s_openapi::api::core::v1::{Node, NodeCondition, Taint};
 use resource_kinds::pod_view::PodView;
 
 pub use disruption::{Disruption, EvictionRateLimiter, Permission};
-pub use eviction::{Eviction, Evictions, SeenTaints, evictions};
+pub use eviction::{Eviction, Evictions, TimedTaints, evictions};
 
 /// A node without a heartbeat for this time counts as lost; as kube-controller-manager.
 pub const GRACE: SignedDuration = SignedDuration::from_secs(50);
@@ -171,19 +171,19 @@ pub fn is_ready(node: &Node, silent_for: SignedDuration, grace: SignedDuration) 
 /// For each node, the times in the heartbeat and the reading of the observer's clock when it was
 /// seen. Readings are those of a monotonic clock, since any origin.
 #[derive(Clone, Debug)]
-pub struct SeenHeartbeats {
+pub struct NodeHeartbeats {
     nodes: BTreeMap<String, (Vec<Timestamp>, SignedDuration)>,
-    looked: Option<SignedDuration>,
+    checked_at: Option<SignedDuration>,
     gap: SignedDuration,
 }
 
-impl SeenHeartbeats {
+impl NodeHeartbeats {
     /// No heartbeats yet. `gap` is the time between two checks after which the observer counts as
     /// stopped, usually [`GAP`].
     pub fn new(gap: SignedDuration) -> Self {
         Self {
             nodes: BTreeMap::new(),
-            looked: None,
+            checked_at: None,
             gap,
         }
     }
@@ -193,23 +193,23 @@ impl SeenHeartbeats {
     /// After a gap nobody knows which nodes were silent, and their heartbeats may still be on the
     /// way: the grace period of all starts again, and the answer is true. The same holds if the clock
     /// was set back.
-    pub fn look(&mut self, now: SignedDuration) -> bool {
-        let looked = self.looked.replace(now);
-        let is_gap = |looked: SignedDuration| {
-            let since = now.saturating_sub(looked);
+    pub fn check(&mut self, now: SignedDuration) -> bool {
+        let checked_at = self.checked_at.replace(now);
+        let is_gap = |checked_at: SignedDuration| {
+            let since = now.saturating_sub(checked_at);
             since > self.gap || since < SignedDuration::ZERO
         };
-        let anew = looked.is_some_and(is_gap);
+        let anew = checked_at.is_some_and(is_gap);
         if anew {
-            self.begin_anew(now);
+            self.restart_all(now);
         }
         anew
     }
 
     /// Counts a heartbeat of all nodes now.
-    pub fn begin_anew(&mut self, now: SignedDuration) {
-        for (_, heard) in self.nodes.values_mut() {
-            *heard = now;
+    pub fn restart_all(&mut self, now: SignedDuration) {
+        for (_, last) in self.nodes.values_mut() {
+            *last = now;
         }
     }
 
@@ -405,12 +405,12 @@ mod tests {
     // findings R2: the process was stopped for 50 s and more, and so were its ears.
     #[test]
     fn a_gap_in_the_observation_is_no_silence() {
-        let mut heard = SeenHeartbeats::new(GAP);
+        let mut heartbeats = NodeHeartbeats::new(GAP);
         let node = node("True", json!([]));
         let renewed = Some(at(1000));
         let mut look = |now| {
-            heard.look(secs(now));
-            heard.silent_for(&node, renewed, secs(now))
+            heartbeats.check(secs(now));
+            heartbeats.silent_for(&node, renewed, secs(now))
         };
         assert_eq!(look(0), secs(0));
         assert_eq!(look(5), secs(5));
@@ -456,7 +456,7 @@ mod tests {
     #[test]
     fn a_jump_of_a_nodes_clock_is_no_silence() {
         for hours in [-30, -3, 3, 30] {
-            let mut heard = SeenHeartbeats::new(GAP);
+            let mut heartbeats = NodeHeartbeats::new(GAP);
             let mut node = node("True", json!([]));
             let mut beat = |at: Timestamp| {
                 let conditions = node.status.as_mut().unwrap().conditions.as_mut().unwrap();
@@ -466,7 +466,7 @@ mod tests {
             let start = 1_000_000;
             let with_old_status = beat(at(start));
             assert_eq!(
-                heard.silent_for(&with_old_status, Some(at(start)), secs(0)),
+                heartbeats.silent_for(&with_old_status, Some(at(start)), secs(0)),
                 secs(0)
             );
             for tick in 1..20 {
@@ -478,11 +478,11 @@ mod tests {
                 } else {
                     beat(at(start))
                 };
-                let silent = heard.silent_for(&told, Some(on_node), now);
+                let silent = heartbeats.silent_for(&told, Some(on_node), now);
                 assert_eq!(silent, secs(0), "{hours} h, {tick}");
                 assert_eq!(is_ready(&told, silent, GRACE), Some(true));
                 assert_eq!(
-                    heard.silent_for(&told, Some(on_node), now + secs(4)),
+                    heartbeats.silent_for(&told, Some(on_node), now + secs(4)),
                     secs(4)
                 );
             }
@@ -492,9 +492,12 @@ mod tests {
     /// A server writes the condition about its connections: that is no sign of the node's agent.
     #[test]
     fn the_condition_of_a_server_is_no_heartbeat() {
-        let mut heard = SeenHeartbeats::new(GAP);
+        let mut heartbeats = NodeHeartbeats::new(GAP);
         let mut node = node("True", json!([]));
-        assert_eq!(heard.silent_for(&node, Some(at(1000)), secs(1)), secs(0));
+        assert_eq!(
+            heartbeats.silent_for(&node, Some(at(1000)), secs(1)),
+            secs(0)
+        );
         let reached = reach::KubeletPath::AtAddress("10.0.0.1:10250".to_owned());
         let condition = reach::condition(&[], &reached, at(1050)).unwrap();
         node.status
@@ -504,16 +507,19 @@ mod tests {
             .as_mut()
             .unwrap()
             .push(condition);
-        assert_eq!(heard.silent_for(&node, Some(at(1000)), secs(60)), secs(59));
+        assert_eq!(
+            heartbeats.silent_for(&node, Some(at(1000)), secs(60)),
+            secs(59)
+        );
     }
 
     /// Another heartbeat counts; a repeated one does not, nor do our own writes.
     #[test]
     fn silence_is_measured_by_our_own_clock() {
-        let mut heard = SeenHeartbeats::new(GAP);
+        let mut heartbeats = NodeHeartbeats::new(GAP);
         let node = node("True", json!([]));
         let mut silent_for =
-            |renewed: Option<i64>, now| heard.silent_for(&node, renewed.map(at), secs(now));
+            |renewed: Option<i64>, now| heartbeats.silent_for(&node, renewed.map(at), secs(now));
         assert_eq!(silent_for(Some(1000), 1), secs(0));
         assert_eq!(silent_for(Some(1000), 20), secs(19));
         assert_eq!(silent_for(Some(1010), 30), secs(0));

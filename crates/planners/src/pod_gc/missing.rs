@@ -60,7 +60,7 @@ pub struct Release {
 
 /// The next step about a node without a Node object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Decision {
+pub enum OrphanDecision {
     /// There is nothing to do.
     Nothing,
     /// The pods are removed.
@@ -83,20 +83,20 @@ pub fn decide(
     lease: Option<&NodeLease>,
     unchanged_for: SignedDuration,
     has_pods: bool,
-) -> Decision {
+) -> OrphanDecision {
     if lease.is_none() && !has_pods {
-        return Decision::Nothing;
+        return OrphanDecision::Nothing;
     }
     let left = wait(lease).saturating_sub(unchanged_for);
     if left > SignedDuration::ZERO {
-        return Decision::Wait(left);
+        return OrphanDecision::Wait(left);
     }
     match lease {
-        Some(_) if !has_pods => Decision::Release,
-        Some(lease) if !lease.fenced => Decision::Take {
+        Some(_) if !has_pods => OrphanDecision::Release,
+        Some(lease) if !lease.fenced => OrphanDecision::Take {
             epoch: lease.epoch.saturating_add(1),
         },
-        _ => Decision::Remove,
+        _ => OrphanDecision::Remove,
     }
 }
 
@@ -115,25 +115,26 @@ pub(super) fn plan(
     let remove = || pods.iter().map(|pod| removal(pod, gone(node)));
     let lease = missing.lease.as_ref();
     match decide(lease, missing.unchanged_for, !pods.is_empty()) {
-        Decision::Nothing => {}
-        Decision::Wait(left) => {
+        OrphanDecision::Nothing => {}
+        OrphanDecision::Wait(left) => {
             plan.wake_after = Some(plan.wake_after.map_or(left, |other| other.min(left)));
         }
-        Decision::Take { epoch } => plan.take.extend(lease.map(|lease| LeaseTakeover {
+        OrphanDecision::Take { epoch } => plan.take.extend(lease.map(|lease| LeaseTakeover {
             node: node.to_owned(),
             lease: lease.clone(),
             unchanged_for: missing.unchanged_for,
             epoch,
             remove: remove().collect(),
         })),
-        Decision::Remove => plan.remove.extend(remove()),
+        OrphanDecision::Remove => plan.remove.extend(remove()),
         // Leases that nobody owns are kept, as by the garbage collector.
-        Decision::Release => plan
-            .release
-            .extend(lease.filter(|_| missing.is_owned).map(|lease| Release {
-                node: node.to_owned(),
-                version: lease.version.clone(),
-            })),
+        OrphanDecision::Release => {
+            plan.release
+                .extend(lease.filter(|_| missing.is_owned).map(|lease| Release {
+                    node: node.to_owned(),
+                    version: lease.version.clone(),
+                }))
+        }
     }
 }
 
@@ -149,7 +150,7 @@ pub struct Memory {
     renewals: Renewals,
     /// Nodes that may have left a lease.
     left: BTreeSet<String>,
-    looked: Option<SignedDuration>,
+    checked_at: Option<SignedDuration>,
 }
 
 impl Memory {
@@ -161,7 +162,7 @@ impl Memory {
     /// The nodes without a Node object: those of pods, and those that may have left a lease. A longer time
     /// than `gap` since the last look, or a clock that was set back, says that this observer itself did not
     /// run: it counts again.
-    pub fn look(
+    pub fn missing_nodes(
         &mut self,
         pods: &[Arc<PodView>],
         nodes: &[Arc<Node>],
@@ -169,11 +170,11 @@ impl Memory {
         now: SignedDuration,
     ) -> BTreeSet<String> {
         let since = self
-            .looked
+            .checked_at
             .replace(now)
             .map(|then| now.saturating_sub(then));
         if since.is_some_and(|since| since > gap || since.is_negative()) {
-            self.renewals.begin_anew();
+            self.renewals.restart_all();
         }
         let present: BTreeSet<&str> = nodes
             .iter()
@@ -266,18 +267,18 @@ mod tests {
             ..held.clone()
         };
         for (lease, unchanged, has_pods, expected) in [
-            (Some(&held), 0, true, Decision::Wait(secs(50))),
-            (Some(&held), 49, true, Decision::Wait(secs(1))),
-            (Some(&held), 50, true, Decision::Take { epoch: 3 }),
-            (Some(&held), 49, false, Decision::Wait(secs(1))),
-            (Some(&held), 50, false, Decision::Release),
-            (Some(&foreign), 50, true, Decision::Take { epoch: 3 }),
-            (Some(&fenced), 49, true, Decision::Wait(secs(1))),
-            (Some(&fenced), 50, true, Decision::Remove),
-            (Some(&fenced), 50, false, Decision::Release),
-            (None, 49, true, Decision::Wait(secs(1))),
-            (None, 50, true, Decision::Remove),
-            (None, 50, false, Decision::Nothing),
+            (Some(&held), 0, true, OrphanDecision::Wait(secs(50))),
+            (Some(&held), 49, true, OrphanDecision::Wait(secs(1))),
+            (Some(&held), 50, true, OrphanDecision::Take { epoch: 3 }),
+            (Some(&held), 49, false, OrphanDecision::Wait(secs(1))),
+            (Some(&held), 50, false, OrphanDecision::Release),
+            (Some(&foreign), 50, true, OrphanDecision::Take { epoch: 3 }),
+            (Some(&fenced), 49, true, OrphanDecision::Wait(secs(1))),
+            (Some(&fenced), 50, true, OrphanDecision::Remove),
+            (Some(&fenced), 50, false, OrphanDecision::Release),
+            (None, 49, true, OrphanDecision::Wait(secs(1))),
+            (None, 50, true, OrphanDecision::Remove),
+            (None, 50, false, OrphanDecision::Nothing),
         ] {
             let decided = decide(lease, secs(unchanged), has_pods);
             assert_eq!(decided, expected, "{lease:?} {unchanged} {has_pods}");
@@ -309,7 +310,7 @@ mod tests {
         let mut memory = Memory::default();
         let pods = [pod("n")];
         let mut look = |at: i64, lease: Option<&Lease>| {
-            let missing = memory.look(&pods, &[], gap, secs(at));
+            let missing = memory.missing_nodes(&pods, &[], gap, secs(at));
             assert!(missing.contains("n"));
             memory.saw("n", lease, secs(at)).unchanged_for
         };
@@ -334,7 +335,7 @@ mod tests {
         let mut memory = Memory::default();
         let gap = secs(1000);
         let look = |memory: &mut Memory, pods: &[Arc<PodView>], nodes: &[Arc<Node>], at| {
-            let missing = memory.look(pods, nodes, gap, secs(at));
+            let missing = memory.missing_nodes(pods, nodes, gap, secs(at));
             missing.into_iter().collect::<Vec<_>>().join(" ")
         };
         memory.add("b".to_owned());
@@ -369,13 +370,13 @@ mod tests {
             let lease = exists.then_some(&lease);
             let is_over = secs(unchanged) >= wait(lease);
             match decide(lease, secs(unchanged), has_pods) {
-                Decision::Nothing => prop_assert!(!exists && !has_pods),
-                Decision::Wait(left) => {
+                OrphanDecision::Nothing => prop_assert!(!exists && !has_pods),
+                OrphanDecision::Wait(left) => {
                     prop_assert_eq!(secs(unchanged).saturating_add(left), wait(lease));
                 }
-                Decision::Take { .. } => prop_assert!(is_over && exists && !is_fenced && has_pods),
-                Decision::Remove => prop_assert!(is_over && (is_fenced || !exists) && has_pods),
-                Decision::Release => prop_assert!(is_over && exists && !has_pods),
+                OrphanDecision::Take { .. } => prop_assert!(is_over && exists && !is_fenced && has_pods),
+                OrphanDecision::Remove => prop_assert!(is_over && (is_fenced || !exists) && has_pods),
+                OrphanDecision::Release => prop_assert!(is_over && exists && !has_pods),
             }
         }
     }

@@ -25,7 +25,7 @@ pub const BURST_MAX: usize = 500;
 
 /// A write to a pod.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Action {
+pub enum PodAction {
     /// Read the owner from the API server; continue only if its UID is the same and it is not being
     /// deleted.
     ConfirmOwner,
@@ -65,7 +65,7 @@ pub enum Action {
     },
 }
 
-impl Action {
+impl PodAction {
     /// The deletion of a pod, with its UID as a precondition.
     pub fn delete(pod: &PodView) -> Self {
         Self::Delete {

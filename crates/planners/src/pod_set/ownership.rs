@@ -8,7 +8,7 @@ use meta::{ObjectMeta, OwnerReference};
 use object_model::LabelSelector;
 use resource_kinds::pod_view::PodView;
 
-use super::Action;
+use super::PodAction;
 use crate::ownership::controller;
 
 /// The owner of the pods.
@@ -92,20 +92,20 @@ impl<'a> Owner<'a> {
                     if selected || self.deleting || self.selector.is_none() {
                         sorted.mine.push(pod);
                     } else {
-                        sorted.actions.push(Action::Release { name, uid });
+                        sorted.actions.push(PodAction::Release { name, uid });
                     }
                 }
                 None if selected && !self.deleting && !pod.is_deleting() => {
                     adopts = true;
                     sorted.mine.push(pod);
-                    sorted.actions.push(Action::Adopt { name, uid });
+                    sorted.actions.push(PodAction::Adopt { name, uid });
                 }
                 _ => {}
             }
         }
         // An owner that is being deleted must not adopt pods: the garbage collector releases them.
         if adopts {
-            sorted.actions.insert(0, Action::ConfirmOwner);
+            sorted.actions.insert(0, PodAction::ConfirmOwner);
         }
         sorted
     }
@@ -117,7 +117,7 @@ pub struct Sorted<'p> {
     /// Pods that the owner controls, those to be adopted included.
     pub mine: Vec<&'p PodView>,
     /// Adoptions and releases to write.
-    pub actions: Vec<Action>,
+    pub actions: Vec<PodAction>,
     /// Names of all pods in the namespace, which new pods may not have.
     pub names: Vec<String>,
 }

@@ -16,7 +16,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, Time};
 use resource_kinds::pod_view::PodView;
 use serde_json::{Value, json};
 
-use crate::pod_set::{self, Action, BURST_MAX, Names, Owner, PodState, pod_of};
+use crate::pod_set::{self, BURST_MAX, Names, Owner, PodAction, PodState, pod_of};
 
 /// API version and kind of a ReplicaSet.
 pub const REPLICA_SET: (&str, &str) = ("apps/v1", "ReplicaSet");
@@ -40,7 +40,7 @@ pub struct Observed {
 #[derive(Clone, Debug, PartialEq)]
 pub struct ReplicaSetPlan {
     /// Writes to pods, in order.
-    pub actions: Vec<Action>,
+    pub actions: Vec<PodAction>,
     /// The status after successful writes; see [`with_failure`] for failed ones.
     pub status: ReplicaSetStatus,
     /// The time after which to plan again even without an event.
@@ -73,7 +73,7 @@ pub fn plan(observed: &Observed, now: Timestamp) -> ReplicaSetPlan {
         } else {
             let surplus = (active.len() - wanted).min(BURST_MAX);
             let victims = rank::least_missed(&active, now).into_iter().take(surplus);
-            actions.extend(victims.map(|victim| Action::delete(victim.pod)));
+            actions.extend(victims.map(|victim| PodAction::delete(victim.pod)));
         }
     }
     let wake = states.iter().filter_map(|state| state.available_at).min();
@@ -85,10 +85,10 @@ pub fn plan(observed: &Observed, now: Timestamp) -> ReplicaSetPlan {
     }
 }
 
-fn new_pod(owner: &Owner<'_>, template: &PodTemplateSpec, names: &mut Names) -> Action {
+fn new_pod(owner: &Owner<'_>, template: &PodTemplateSpec, names: &mut Names) -> PodAction {
     let mut pod = pod_of(owner, template);
     pod.metadata.name = Some(names.draw());
-    Action::Create(Box::new(pod))
+    PodAction::Create(Box::new(pod))
 }
 
 fn status(
@@ -127,13 +127,13 @@ fn count<T>(items: impl Iterator<Item = T>) -> i32 {
 pub fn with_failure(
     mut status: ReplicaSetStatus,
     stored: Option<&ReplicaSetStatus>,
-    failed: &Action,
+    failed: &PodAction,
     message: String,
     now: Timestamp,
 ) -> ReplicaSetStatus {
     let reason = match failed {
-        Action::Create(_) => "FailedCreate",
-        Action::Delete { .. } => "FailedDelete",
+        PodAction::Create(_) => "FailedCreate",
+        PodAction::Delete { .. } => "FailedDelete",
         _ => return status,
     };
     let before = stored

@@ -20,7 +20,7 @@ const NOTE: &str = "Contains a CA bundle that can be used to verify the kube-api
 
 /// The write for a namespace.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Action {
+pub enum RootCaAction {
     /// Create the ConfigMap.
     Create(Box<ConfigMap>),
     /// Replace its data.
@@ -28,15 +28,15 @@ pub enum Action {
 }
 
 /// Plans the write for a namespace with that ConfigMap; an empty `pem` publishes nothing.
-pub fn plan(namespace: &Namespace, present: Option<&ConfigMap>, pem: &str) -> Option<Action> {
+pub fn plan(namespace: &Namespace, present: Option<&ConfigMap>, pem: &str) -> Option<RootCaAction> {
     if namespace.metadata.deletion_timestamp.is_some() || pem.is_empty() {
         return None;
     }
     let data = BTreeMap::from([(KEY.to_owned(), pem.to_owned())]);
     match present {
         Some(present) if present.data.as_ref() == Some(&data) => None,
-        Some(_) => Some(Action::ReplaceData(data)),
-        None => Some(Action::Create(Box::new(ConfigMap {
+        Some(_) => Some(RootCaAction::ReplaceData(data)),
+        None => Some(RootCaAction::Create(Box::new(ConfigMap {
             metadata: ObjectMeta {
                 name: Some(NAME.to_owned()),
                 namespace: namespace.metadata.name.clone(),
@@ -66,7 +66,7 @@ mod tests {
     #[test]
     fn a_namespace_gets_the_authority_once() {
         let namespace = namespace(json!({"name": "n"}));
-        let Some(Action::Create(made)) = plan(&namespace, None, "pem") else {
+        let Some(RootCaAction::Create(made)) = plan(&namespace, None, "pem") else {
             panic!("nothing is created");
         };
         assert_eq!(made.metadata.namespace.as_deref(), Some("n"));
@@ -84,7 +84,7 @@ mod tests {
             json!(null),
         ] {
             let planned = plan(&namespace, Some(&map(data)), "new");
-            assert_eq!(planned, Some(Action::ReplaceData(wanted.clone())));
+            assert_eq!(planned, Some(RootCaAction::ReplaceData(wanted.clone())));
         }
     }
 

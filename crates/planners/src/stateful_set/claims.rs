@@ -13,7 +13,7 @@ use crate::ownership::controller;
 use super::draft::Draft;
 use super::identity;
 use super::observed::{Member, ParsedSet, Retention, Spec};
-use super::plan::{Action, SetEvent};
+use super::plan::{SetEvent, StatefulSetAction};
 use super::waiting::Cause;
 
 /// The names of the claims of an ordinal, in the order of their templates.
@@ -103,7 +103,7 @@ pub(super) fn create_missing(world: &ParsedSet<'_>, ordinal: i64, draft: &mut Dr
             let name = identity::claim_name(template_name, spec.name, ordinal);
             draft.act(
                 ordinal,
-                Action::CreateClaim(Box::new(claim(spec, template, name))),
+                StatefulSetAction::CreateClaim(Box::new(claim(spec, template, name))),
             );
         }
     }
@@ -178,8 +178,12 @@ fn take_back_absent(world: &ParsedSet<'_>, draft: &mut Draft) {
     }
 }
 
-fn set_owners(claim: &PersistentVolumeClaim, name: String, owners: Vec<OwnerReference>) -> Action {
-    Action::SetClaimOwners {
+fn set_owners(
+    claim: &PersistentVolumeClaim,
+    name: String,
+    owners: Vec<OwnerReference>,
+) -> StatefulSetAction {
+    StatefulSetAction::SetClaimOwners {
         name,
         uid: claim.metadata.uid.clone().unwrap_or_default(),
         resource_version: claim.metadata.resource_version.clone().unwrap_or_default(),

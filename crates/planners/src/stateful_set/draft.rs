@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
-use super::plan::{Action, PodWork, SetEvent};
+use super::plan::{PodWork, SetEvent, StatefulSetAction};
 use super::waiting::{Cause, Waiting};
 
 #[derive(Default)]
 pub(super) struct Draft {
-    pub prepare: Vec<Action>,
+    pub prepare: Vec<StatefulSetAction>,
     pub pods: Vec<PodWork>,
     place: BTreeMap<i64, usize>,
     pub notices: Vec<SetEvent>,
@@ -33,8 +33,8 @@ pub(super) enum PlanFlow {
 
 impl Draft {
     /// Adds an action to the work on a pod.
-    pub fn act(&mut self, ordinal: i64, action: Action) {
-        if let Action::SetClaimOwners { name, .. } = &action {
+    pub fn act(&mut self, ordinal: i64, action: StatefulSetAction) {
+        if let StatefulSetAction::SetClaimOwners { name, .. } = &action {
             self.claims_written.insert(name.clone());
         }
         let next = self.pods.len();
@@ -85,7 +85,11 @@ impl Draft {
 }
 
 fn changes_pod(work: &PodWork) -> bool {
-    let changes =
-        |action: &Action| matches!(action, Action::CreatePod(_) | Action::DeletePod { .. });
+    let changes = |action: &StatefulSetAction| {
+        matches!(
+            action,
+            StatefulSetAction::CreatePod(_) | StatefulSetAction::DeletePod { .. }
+        )
+    };
     work.actions.iter().any(changes)
 }

@@ -39,5 +39,5 @@ pub mod write_schedule;
 pub use metrics::{Metrics, metrics};
 pub use observed::{Member, Observed, Phase, Refused};
 pub use options::{MaxUnavailable, NodeFailure, Options, ScaleDown, StuckRollout};
-pub use plan::{Action, PodManagement, PodWork, SetEvent, StatefulSetPlan, plan};
+pub use plan::{PodManagement, PodWork, SetEvent, StatefulSetAction, StatefulSetPlan, plan};
 pub use waiting::{Cause, Waiting};

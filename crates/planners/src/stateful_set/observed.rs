@@ -40,7 +40,7 @@ pub struct Observed {
 /// ServiceAccount.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refused {
-    /// The action in words, as [`super::Action`] displays it.
+    /// The action in words, as [`super::StatefulSetAction`] displays it.
     pub action: String,
     /// The message with which the API server refused it.
     pub message: String,

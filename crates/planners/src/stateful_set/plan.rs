@@ -19,7 +19,7 @@ use super::{claims, held_back, recovery, refused, replica, revisions, rollout, s
 /// A write of the plan. Each write names its object by UID, or creates a new object. The server therefore
 /// refuses a plan that was made from an old view.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Action {
+pub enum StatefulSetAction {
     /// Read the set from the API server; continue only if its UID is the same and it is not being
     /// deleted.
     ConfirmSet,
@@ -95,7 +95,7 @@ pub enum Action {
     },
 }
 
-impl fmt::Display for Action {
+impl fmt::Display for StatefulSetAction {
     /// In a few words: `create pod web-0`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = |meta: &ObjectMeta| meta.name.clone().unwrap_or_default();
@@ -126,7 +126,7 @@ pub struct PodWork {
     /// The ordinal of the pod.
     pub ordinal: i64,
     /// Actions in order; each only if the previous one succeeded.
-    pub actions: Vec<Action>,
+    pub actions: Vec<StatefulSetAction>,
 }
 
 /// An event for the StatefulSet.
@@ -153,7 +153,7 @@ pub enum PodManagement {
 #[derive(Clone, Debug, PartialEq)]
 pub struct StatefulSetPlan {
     /// Writes that come first, in order.
-    pub prepare: Vec<Action>,
+    pub prepare: Vec<StatefulSetAction>,
     /// Then the work on pods.
     pub pods: Vec<PodWork>,
     /// The order of the work on pods.
@@ -162,7 +162,7 @@ pub struct StatefulSetPlan {
     /// failed.
     pub status: Option<StatefulSetStatus>,
     /// Last, only if all earlier writes succeeded.
-    pub cleanup: Vec<Action>,
+    pub cleanup: Vec<StatefulSetAction>,
     /// Events to report, in order.
     pub notices: Vec<SetEvent>,
     /// The reasons why there are no more actions.
@@ -173,7 +173,7 @@ pub struct StatefulSetPlan {
 
 impl StatefulSetPlan {
     /// All writes except the status, in order.
-    pub fn actions(&self) -> impl Iterator<Item = &Action> {
+    pub fn actions(&self) -> impl Iterator<Item = &StatefulSetAction> {
         let pods = self.pods.iter().flat_map(|work| &work.actions);
         self.prepare.iter().chain(pods).chain(&self.cleanup)
     }
@@ -248,20 +248,24 @@ fn adopt_and_release(world: &ParsedSet<'_>, draft: &mut Draft) {
     let id = |pod: &PodView| (pod.name.to_string(), pod.uid.to_string());
     for pod in &world.strays {
         let (name, uid) = id(pod);
-        draft.prepare.push(Action::ReleasePod { name, uid });
+        draft
+            .prepare
+            .push(StatefulSetAction::ReleasePod { name, uid });
     }
     for pod in &world.orphans {
         let (name, uid) = id(pod);
-        draft.prepare.push(Action::AdoptPod { name, uid });
+        draft
+            .prepare
+            .push(StatefulSetAction::AdoptPod { name, uid });
     }
-    let adopts = |action: &Action| {
+    let adopts = |action: &StatefulSetAction| {
         matches!(
             action,
-            Action::AdoptPod { .. } | Action::AdoptRevision { .. }
+            StatefulSetAction::AdoptPod { .. } | StatefulSetAction::AdoptRevision { .. }
         )
     };
     if draft.prepare.iter().any(adopts) {
-        draft.prepare.insert(0, Action::ConfirmSet);
+        draft.prepare.insert(0, StatefulSetAction::ConfirmSet);
     }
 }
 

@@ -3,7 +3,7 @@
 
 use super::draft::Draft;
 use super::observed::ParsedSet;
-use super::plan::Action;
+use super::plan::StatefulSetAction;
 use super::waiting::Cause;
 
 /// Sets the API server's message as the reason for each planned action that it refused.
@@ -12,7 +12,7 @@ pub(super) fn explain(world: &ParsedSet<'_>, draft: &mut Draft) {
     if refused.is_empty() {
         return;
     }
-    let cause = |action: &Action| {
+    let cause = |action: &StatefulSetAction| {
         let action = action.to_string();
         let refused = refused.iter().find(|refused| refused.action == action)?;
         let message = refused.message.clone();

@@ -11,7 +11,7 @@ use super::claims;
 use super::draft::{Draft, PlanFlow};
 use super::identity;
 use super::observed::{Member, ParsedSet, Phase, Strategy};
-use super::plan::Action;
+use super::plan::StatefulSetAction;
 use super::revisions::ChosenRevisions;
 use super::waiting::Cause;
 
@@ -120,7 +120,7 @@ fn repair(member: &Member<'_>, draft: &mut Draft) {
     if !member.labelled {
         draft.act(
             member.ordinal,
-            Action::LabelPod {
+            StatefulSetAction::LabelPod {
                 name: member.name().to_owned(),
                 uid: member.uid().to_owned(),
                 labels: [(labels::POD_NAME.to_owned(), member.name().to_owned())].into(),
@@ -151,7 +151,7 @@ fn create(
     };
     claims::confirm_present(world, ordinal, draft);
     claims::create_missing(world, ordinal, draft);
-    draft.act(ordinal, Action::CreatePod(Box::new(pod)));
+    draft.act(ordinal, StatefulSetAction::CreatePod(Box::new(pod)));
     Step::Created
 }
 
@@ -208,7 +208,7 @@ fn needs_current(world: &ParsedSet<'_>, ordinal: i64) -> bool {
 pub(super) fn delete(member: &Member<'_>, draft: &mut Draft) {
     draft.act(
         member.ordinal,
-        Action::DeletePod {
+        StatefulSetAction::DeletePod {
             name: member.name().to_owned(),
             uid: member.uid().to_owned(),
         },

@@ -19,7 +19,7 @@ use crate::ownership::controller;
 use super::draft::Draft;
 use super::identity;
 use super::observed::ParsedSet;
-use super::plan::Action;
+use super::plan::StatefulSetAction;
 
 /// Maximum length of a set's name in the name of a revision.
 const NAME_PREFIX_BYTES_MAX: usize = 223;
@@ -142,7 +142,7 @@ pub(super) fn choose(world: &ParsedSet<'_>, draft: &mut Draft) -> ChosenRevision
         Picked::Newest(revision) => name_of(revision).to_owned(),
         Picked::Older(revision) if frozen => name_of(revision).to_owned(),
         Picked::Older(revision) => {
-            draft.prepare.push(Action::RenumberRevision {
+            draft.prepare.push(StatefulSetAction::RenumberRevision {
                 name: name_of(revision).to_owned(),
                 uid: uid_of(revision).to_owned(),
                 revision: next_number(&history),
@@ -197,7 +197,7 @@ fn history<'a>(world: &ParsedSet<'a>) -> Vec<&'a Arc<ControllerRevision>> {
 fn adopt(history: &[&Arc<ControllerRevision>], draft: &mut Draft) {
     for revision in history {
         if controller(revision.metadata.owner_references.as_deref()).is_none() {
-            draft.prepare.push(Action::AdoptRevision {
+            draft.prepare.push(StatefulSetAction::AdoptRevision {
                 name: name_of(revision).to_owned(),
                 uid: uid_of(revision).to_owned(),
             });
@@ -270,18 +270,20 @@ fn create(
     all_labels.insert(labels::REVISION_HASH.to_owned(), hash);
     draft
         .prepare
-        .push(Action::CreateRevision(Box::new(ControllerRevision {
-            metadata: ObjectMeta {
-                name: Some(full_name.clone()),
-                namespace: Some(world.spec.namespace.to_owned()),
-                labels: Some(all_labels),
-                annotations: noted(world.spec.set.metadata.annotations.as_ref()),
-                owner_references: Some(vec![identity::owner_reference(world.spec.set)]),
-                ..ObjectMeta::default()
+        .push(StatefulSetAction::CreateRevision(Box::new(
+            ControllerRevision {
+                metadata: ObjectMeta {
+                    name: Some(full_name.clone()),
+                    namespace: Some(world.spec.namespace.to_owned()),
+                    labels: Some(all_labels),
+                    annotations: noted(world.spec.set.metadata.annotations.as_ref()),
+                    owner_references: Some(vec![identity::owner_reference(world.spec.set)]),
+                    ..ObjectMeta::default()
+                },
+                data: Some(RawExtension(data)),
+                revision: next_number(history),
             },
-            data: Some(RawExtension(data)),
-            revision: next_number(history),
-        })));
+        )));
     full_name
 }
 
@@ -301,7 +303,11 @@ fn next_number(history: &[&Arc<ControllerRevision>]) -> i64 {
 }
 
 /// Deletes the oldest unused revisions beyond the limit.
-pub(super) fn truncate(world: &ParsedSet<'_>, chosen: &ChosenRevisions, cleanup: &mut Vec<Action>) {
+pub(super) fn truncate(
+    world: &ParsedSet<'_>,
+    chosen: &ChosenRevisions,
+    cleanup: &mut Vec<StatefulSetAction>,
+) {
     let Some(limit) = world.spec.history_limit else {
         return;
     };
@@ -315,7 +321,7 @@ pub(super) fn truncate(world: &ParsedSet<'_>, chosen: &ChosenRevisions, cleanup:
     let surplus = past.len().saturating_sub(limit);
     for revision in past.into_iter().take(surplus) {
         if revision.metadata.deletion_timestamp.is_none() {
-            cleanup.push(Action::DeleteRevision {
+            cleanup.push(StatefulSetAction::DeleteRevision {
                 name: name_of(revision).to_owned(),
                 uid: uid_of(revision).to_owned(),
             });

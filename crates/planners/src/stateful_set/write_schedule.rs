@@ -11,7 +11,7 @@
 
 use k8s_openapi::api::apps::v1::StatefulSetStatus;
 
-use super::plan::{Action, PodManagement, StatefulSetPlan};
+use super::plan::{PodManagement, StatefulSetAction, StatefulSetPlan};
 
 /// Maximum number of pods in one batch. As kube-controller-manager's largest batch.
 const BATCH_MAX: usize = 500;
@@ -20,7 +20,7 @@ const BATCH_MAX: usize = 500;
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Write<'p> {
     /// An action.
-    Action(&'p Action),
+    Action(&'p StatefulSetAction),
     /// The status.
     Status(&'p StatefulSetStatus),
 }
@@ -214,7 +214,7 @@ mod tests {
 
     /// A plan with that number of pods, two writes each, and one write in each other part.
     fn plan(pods: i64, pod_management: PodManagement) -> StatefulSetPlan {
-        let action = |name: String| Action::DeletePod {
+        let action = |name: String| StatefulSetAction::DeletePod {
             uid: name.clone(),
             name,
         };
@@ -226,7 +226,7 @@ mod tests {
             ],
         };
         StatefulSetPlan {
-            prepare: vec![Action::ConfirmSet, action("prepare".to_owned())],
+            prepare: vec![StatefulSetAction::ConfirmSet, action("prepare".to_owned())],
             pods: (0..pods).map(work).collect(),
             pod_management,
             status: Some(StatefulSetStatus::default()),
@@ -248,7 +248,7 @@ mod tests {
                 "nothing to do and not over: {schedule:?}"
             );
             let text = |place: &WritePosition| match plan.write(*place) {
-                Some(Write::Action(Action::DeletePod { name, .. })) => name.clone(),
+                Some(Write::Action(StatefulSetAction::DeletePod { name, .. })) => name.clone(),
                 Some(Write::Action(_)) => "confirm".to_owned(),
                 Some(Write::Status(_)) => "status".to_owned(),
                 None => panic!("{place:?} is not in the plan"),

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct VolumeBindingPlan {
     /// Writes, in this order; the first failure ends the plan.
-    pub actions: Vec<Action>,
+    pub actions: Vec<VolumeBindingAction>,
     /// Events to report, in order.
     pub notes: Vec<BindingEvent>,
     /// The reason for waiting, if any.
@@ -53,7 +53,7 @@ pub struct BindingEvent {
 
 /// A write of the plan.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Action {
+pub enum VolumeBindingAction {
     /// Reserve the volume for the claim: the first write of a binding.
     ReserveVolume {
         /// The volume.
@@ -129,7 +129,7 @@ pub struct Write {
     pub patch: Value,
 }
 
-impl Action {
+impl VolumeBindingAction {
     /// The write of this action.
     pub fn write(&self) -> Write {
         match self {

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::volume_protection::class_of_volume;
 
-use super::action::{Action, BindingObject, NoteType, VolumeBindingPlan};
+use super::action::{BindingObject, NoteType, VolumeBindingAction, VolumeBindingPlan};
 
 /// The condition of a claim whose volume could not be changed, as external-resizer writes it.
 const MODIFY_ERROR: &str = "ModifyVolumeError";
@@ -52,7 +52,7 @@ pub(super) fn refuse_attributes(
         let (warning, reason) = (NoteType::Warning, reasons::MODIFY_FAILED);
         plan.note(BindingObject::Claim, warning, reason, message);
     }
-    plan.actions.push(Action::SetModifyStatus {
+    plan.actions.push(VolumeBindingAction::SetModifyStatus {
         target: refused,
         conditions,
     });

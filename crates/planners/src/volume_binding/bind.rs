@@ -7,7 +7,7 @@ use resource_kinds::volume_fit::{Reservation, claim_reference, reservation};
 
 use crate::volume_protection::class_of_volume;
 
-use super::action::{Action, VolumeBindingPlan};
+use super::action::{VolumeBindingAction, VolumeBindingPlan};
 use super::volume::set_phase;
 
 /// Adds the missing writes of a binding. The caller has checked that it is allowed.
@@ -25,7 +25,7 @@ pub(crate) fn bind(
     let kept = reference
         .is_some_and(|reference| reference.uid.is_some() && reference.uid == claim.metadata.uid);
     if !kept {
-        plan.actions.push(Action::ReserveVolume {
+        plan.actions.push(VolumeBindingAction::ReserveVolume {
             volume: name.clone(),
             claim: Box::new(claim_reference(claim)),
             by_controller: reservation(volume, claim) == Reservation::Free,
@@ -36,7 +36,7 @@ pub(crate) fn bind(
     let complete = annotations.is_some_and(|all| all.contains_key(BIND_COMPLETED));
     let named = names(claim, &name);
     if !named || !complete {
-        plan.actions.push(Action::BindClaim {
+        plan.actions.push(VolumeBindingAction::BindClaim {
             volume: name,
             by_controller: !named,
         });
@@ -72,7 +72,7 @@ fn set_bound(
     if becomes_bound || shown != offered {
         let capacity = volume.spec.as_ref().and_then(|spec| spec.capacity.clone());
         let attributes = class_of_volume(volume).map(str::to_owned);
-        plan.actions.push(Action::SetClaimStatus {
+        plan.actions.push(VolumeBindingAction::SetClaimStatus {
             phase: "Bound",
             access_modes: offered,
             capacity: capacity.filter(|_| becomes_bound),

@@ -15,7 +15,7 @@ use resource_kinds::volume_fit::{
     volume_class,
 };
 
-use super::action::{Action, BindingObject, NoteType, VolumeBindingPlan};
+use super::action::{BindingObject, NoteType, VolumeBindingAction, VolumeBindingPlan};
 use super::attributes::refuse_attributes;
 use super::bind::bind;
 
@@ -124,7 +124,7 @@ fn keep_bound(view: &ClaimView<'_>, now: Timestamp, plan: &mut VolumeBindingPlan
 fn lose(view: &ClaimView<'_>, reason: &'static str, text: &str, plan: &mut VolumeBindingPlan) {
     plan.waiting_on = Some(text.to_owned());
     if phase(view.claim) != Some("Lost") {
-        plan.actions.push(Action::SetClaimStatus {
+        plan.actions.push(VolumeBindingAction::SetClaimStatus {
             phase: "Lost",
             access_modes: Vec::new(),
             capacity: None,
@@ -217,7 +217,8 @@ fn bind_to_best(view: &ClaimView<'_>, now: Timestamp, plan: &mut VolumeBindingPl
             // The default class is set later, only if the user set none (statefulset.md §11.2).
             Some(class) if requested_class(view.claim).is_none() => {
                 let class = class.metadata.name.clone().unwrap_or_default();
-                plan.actions.push(Action::AssignClass { class });
+                plan.actions
+                    .push(VolumeBindingAction::AssignClass { class });
             }
             _ => {
                 let text = "no persistent volumes available for this claim and no storage class \
@@ -272,7 +273,7 @@ fn provision(view: &ClaimView<'_>, class: &StorageClass, plan: &mut VolumeBindin
         .iter()
         .all(|key| view.annotation(key) == Some(provisioner));
     if !asked {
-        plan.actions.push(Action::RequestVolume {
+        plan.actions.push(VolumeBindingAction::RequestVolume {
             provisioner: provisioner.to_owned(),
         });
     }
@@ -304,7 +305,7 @@ fn phase(claim: &PersistentVolumeClaim) -> Option<&str> {
 
 fn stay_pending(view: &ClaimView<'_>, plan: &mut VolumeBindingPlan) {
     if phase(view.claim) != Some("Pending") {
-        plan.actions.push(Action::SetClaimStatus {
+        plan.actions.push(VolumeBindingAction::SetClaimStatus {
             phase: "Pending",
             access_modes: Vec::new(),
             capacity: None,

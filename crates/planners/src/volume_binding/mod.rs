@@ -13,6 +13,8 @@ mod bind;
 mod claim;
 mod volume;
 
-pub use action::{Action, BindingEvent, BindingObject, NoteType, VolumeBindingPlan, Write};
+pub use action::{
+    BindingEvent, BindingObject, NoteType, VolumeBindingAction, VolumeBindingPlan, Write,
+};
 pub use claim::{ClaimView, default_class, plan_claim};
 pub use volume::plan_volume;

@@ -6,7 +6,7 @@ use resource_kinds::annotations::{BOUND_BY_CONTROLLER, PROVISIONED_BY};
 use resource_kinds::reasons::volume as reasons;
 use resource_kinds::volume_fit::{VolumeMismatch, misfit};
 
-use super::action::{Action, BindingObject, NoteType, VolumeBindingPlan};
+use super::action::{BindingObject, NoteType, VolumeBindingAction, VolumeBindingPlan};
 
 /// Plans the writes for a volume. `claim` is the claim in the volume's `claimRef`, by name *and*
 /// UID: another claim of the same name counts as gone. The API server, not only a cache, must have
@@ -46,7 +46,7 @@ pub fn plan_volume(
         Some(_) => {
             let by_user = !has_annotation(volume, BOUND_BY_CONTROLLER);
             let name = volume.metadata.name.clone().unwrap_or_default();
-            plan.actions.push(Action::FreeVolume {
+            plan.actions.push(VolumeBindingAction::FreeVolume {
                 volume: name,
                 by_user,
             });
@@ -160,7 +160,7 @@ pub(crate) fn set_phase(
         return;
     }
     let volume = volume.metadata.name.clone().unwrap_or_default();
-    plan.actions.push(Action::SetVolumePhase {
+    plan.actions.push(VolumeBindingAction::SetVolumePhase {
         volume,
         phase,
         failure,

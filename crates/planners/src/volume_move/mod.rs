@@ -15,7 +15,7 @@ mod model;
 mod tests;
 
 use resource_kinds::pod_view::PodView;
-use resource_kinds::storage::volume_move::{Stage, VolumeMove};
+use resource_kinds::storage::volume_move::{MoveStage, VolumeMove};
 use serde::{Deserialize, Serialize};
 
 /// Bytes that stay free on the other node.
@@ -239,14 +239,14 @@ pub fn plan(seen: &Observed<'_>) -> VolumeMoveStep {
         return VolumeMoveStep::Write(record.abandoned(reason));
     }
     match record.stage {
-        Stage::Requested => measure(seen),
-        Stage::Preparing => prepare(seen),
-        Stage::Stopping => stop(seen),
-        Stage::Copying => copy(seen),
-        Stage::Arrived => VolumeMoveStep::Write(record.in_stage(Stage::Placed)),
-        Stage::Placed => settle(seen),
-        Stage::Abandoned => restore(seen),
-        Stage::Moved | Stage::Failed => VolumeMoveStep::Done,
+        MoveStage::Requested => measure(seen),
+        MoveStage::Preparing => prepare(seen),
+        MoveStage::Stopping => stop(seen),
+        MoveStage::Copying => copy(seen),
+        MoveStage::Arrived => VolumeMoveStep::Write(record.in_stage(MoveStage::Placed)),
+        MoveStage::Placed => settle(seen),
+        MoveStage::Abandoned => restore(seen),
+        MoveStage::Moved | MoveStage::Failed => VolumeMoveStep::Done,
     }
 }
 
@@ -311,8 +311,8 @@ fn measure(seen: &Observed<'_>) -> VolumeMoveStep {
         )));
     }
     let next = match seen.transfer {
-        DataTransfer::Files => Stage::Stopping,
-        DataTransfer::Streams => Stage::Preparing,
+        DataTransfer::Files => MoveStage::Stopping,
+        DataTransfer::Streams => MoveStage::Preparing,
     };
     VolumeMoveStep::Write(VolumeMove {
         bytes: Some(used),
@@ -326,7 +326,9 @@ fn prepare(seen: &Observed<'_>) -> VolumeMoveStep {
     match &seen.answers.copied {
         None => copy_to(seen, CopyExtent::First),
         Some(CopyResult::Impossible(reason)) => VolumeMoveStep::Write(record.abandoned(reason)),
-        Some(CopyResult::Complete(_)) => VolumeMoveStep::Write(record.in_stage(Stage::Stopping)),
+        Some(CopyResult::Complete(_)) => {
+            VolumeMoveStep::Write(record.in_stage(MoveStage::Stopping))
+        }
     }
 }
 
@@ -346,7 +348,7 @@ fn stop(seen: &Observed<'_>) -> VolumeMoveStep {
         Some(user) => {
             VolumeMoveStep::Wait(format!("pod {:?} on node {:?} ends", user.name, user.node))
         }
-        None => VolumeMoveStep::Write(seen.record.in_stage(Stage::Copying)),
+        None => VolumeMoveStep::Write(seen.record.in_stage(MoveStage::Copying)),
     }
 }
 
@@ -395,7 +397,7 @@ fn copy(seen: &Observed<'_>) -> VolumeMoveStep {
         Some(CopyResult::Impossible(reason)) => VolumeMoveStep::Write(record.abandoned(reason)),
         Some(CopyResult::Complete(path)) => VolumeMoveStep::Write(VolumeMove {
             path: Some(path.clone()),
-            ..record.in_stage(Stage::Arrived)
+            ..record.in_stage(MoveStage::Arrived)
         }),
     }
 }
@@ -415,7 +417,7 @@ fn settle(seen: &Observed<'_>) -> VolumeMoveStep {
         .filter(|user| user.is_controlled && !user.is_deleted && user.node != record.to);
     match astray.next() {
         Some(user) => VolumeMoveStep::DeletePod(user.clone()),
-        None => VolumeMoveStep::Write(record.in_stage(Stage::Moved)),
+        None => VolumeMoveStep::Write(record.in_stage(MoveStage::Moved)),
     }
 }
 
@@ -428,7 +430,7 @@ fn restore(seen: &Observed<'_>) -> VolumeMoveStep {
         return call(seen, Call::Abandon(MoveEnd::Destination));
     }
     VolumeMoveStep::Write(VolumeMove {
-        stage: Stage::Failed,
+        stage: MoveStage::Failed,
         ..seen.record.clone()
     })
 }

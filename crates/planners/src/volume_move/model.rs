@@ -262,7 +262,7 @@ impl World {
         let mut next = self.clone();
         match step {
             VolumeMoveStep::Done => {
-                if self.record.id == "1" && self.record.stage == Stage::Moved {
+                if self.record.id == "1" && self.record.stage == MoveStage::Moved {
                     next.write(request(2));
                     out.push(next);
                 }
@@ -387,7 +387,7 @@ impl World {
         assert!(held.any(|data| data == self.latest), "lost: {self:#?}");
         if self.record.stage.is_final() {
             let side = match self.record.stage {
-                Stage::Moved => MoveEnd::Destination,
+                MoveStage::Moved => MoveEnd::Destination,
                 _ => MoveEnd::Source,
             };
             let place = &self.disks[index(number(&self.record), side)];

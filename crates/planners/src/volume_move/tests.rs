@@ -1,6 +1,6 @@
 use super::*;
 
-fn record(stage: Stage) -> VolumeMove {
+fn record(stage: MoveStage) -> VolumeMove {
     VolumeMove::request("a1", "one", "two").in_stage(stage)
 }
 
@@ -14,7 +14,7 @@ struct Case {
     answers: MoveAnswers,
 }
 
-fn case(stage: Stage) -> Case {
+fn case(stage: MoveStage) -> Case {
     Case {
         record: record(stage),
         transfer: DataTransfer::Files,
@@ -40,7 +40,7 @@ impl Case {
     }
 }
 
-fn stage_and_message(step: VolumeMoveStep) -> (Stage, String) {
+fn stage_and_message(step: VolumeMoveStep) -> (MoveStage, String) {
     match step {
         VolumeMoveStep::Write(record) => (record.stage, record.message.unwrap_or_default()),
         other => panic!("no write: {other:?}"),
@@ -59,7 +59,7 @@ fn user(node: &str) -> User {
 
 #[test]
 fn the_room_is_looked_at_before_a_pod_has_to_end() {
-    let mut case = case(Stage::Requested);
+    let mut case = case(MoveStage::Requested);
     assert_eq!(
         case.plan(),
         VolumeMoveStep::Call(Call::Inspect(MoveEnd::Source))
@@ -79,31 +79,31 @@ fn the_room_is_looked_at_before_a_pod_has_to_end() {
     );
     case.answers.destination = answer(None, 1 << 30);
     let (stage, message) = stage_and_message(case.plan());
-    assert_eq!(stage, Stage::Abandoned);
+    assert_eq!(stage, MoveStage::Abandoned);
     assert!(message.contains("too little space"), "{message}");
     case.answers.destination = answer(None, 2 << 30);
-    assert_eq!(stage_and_message(case.plan()).0, Stage::Stopping);
+    assert_eq!(stage_and_message(case.plan()).0, MoveStage::Stopping);
     case.answers.source = answer(None, 0);
-    assert_eq!(stage_and_message(case.plan()).0, Stage::Abandoned);
+    assert_eq!(stage_and_message(case.plan()).0, MoveStage::Abandoned);
 }
 
 #[test]
 fn a_pod_on_a_node_is_waited_for() {
-    let mut case = case(Stage::Stopping);
+    let mut case = case(MoveStage::Stopping);
     case.users = vec![user("one")];
     assert!(matches!(case.plan(), VolumeMoveStep::Wait(text) if text.contains("web-0")));
     case.users.clear();
-    assert_eq!(stage_and_message(case.plan()).0, Stage::Copying);
+    assert_eq!(stage_and_message(case.plan()).0, MoveStage::Copying);
 }
 
 #[test]
 fn a_move_is_abandoned_before_it_is_placed_and_not_after() {
     let before = [
-        Stage::Requested,
-        Stage::Preparing,
-        Stage::Stopping,
-        Stage::Copying,
-        Stage::Arrived,
+        MoveStage::Requested,
+        MoveStage::Preparing,
+        MoveStage::Stopping,
+        MoveStage::Copying,
+        MoveStage::Arrived,
     ];
     let breaks: [fn(&mut Case); 4] = [
         |case| case.record.cancelled = true,
@@ -115,9 +115,9 @@ fn a_move_is_abandoned_before_it_is_placed_and_not_after() {
         for stage in before {
             let mut case = case(stage);
             change(&mut case);
-            assert_eq!(stage_and_message(case.plan()).0, Stage::Abandoned);
+            assert_eq!(stage_and_message(case.plan()).0, MoveStage::Abandoned);
         }
-        let mut case = case(Stage::Placed);
+        let mut case = case(MoveStage::Placed);
         change(&mut case);
         let goes_on = matches!(
             case.plan(),
@@ -129,7 +129,7 @@ fn a_move_is_abandoned_before_it_is_placed_and_not_after() {
 
 #[test]
 fn silent_nodes_are_waited_for_and_deleted_ones_are_not() {
-    let mut case = case(Stage::Abandoned);
+    let mut case = case(MoveStage::Abandoned);
     case.source = NodePresence::Silent;
     assert!(matches!(case.plan(), VolumeMoveStep::Wait(_)));
     case.source = NodePresence::Gone;
@@ -138,34 +138,34 @@ fn silent_nodes_are_waited_for_and_deleted_ones_are_not() {
         VolumeMoveStep::Call(Call::Abandon(MoveEnd::Destination))
     );
     case.destination = NodePresence::Gone;
-    assert_eq!(stage_and_message(case.plan()).0, Stage::Failed);
+    assert_eq!(stage_and_message(case.plan()).0, MoveStage::Failed);
 }
 
 #[test]
 fn a_pod_that_waits_on_the_former_node_is_deleted() {
-    let mut case = case(Stage::Placed);
+    let mut case = case(MoveStage::Placed);
     case.answers.placed = true;
     case.answers.discarded = true;
     case.users = vec![user("two"), user("one")];
     assert_eq!(case.plan(), VolumeMoveStep::DeletePod(user("one")));
     case.users[1].is_deleted = true;
-    assert_eq!(stage_and_message(case.plan()).0, Stage::Moved);
+    assert_eq!(stage_and_message(case.plan()).0, MoveStage::Moved);
     case.users[1].is_deleted = false;
     case.users[1].is_controlled = false;
-    assert_eq!(stage_and_message(case.plan()).0, Stage::Moved);
+    assert_eq!(stage_and_message(case.plan()).0, MoveStage::Moved);
 }
 
 #[test]
 fn a_failed_move_keeps_its_reason() {
-    let mut case = case(Stage::Abandoned);
-    case.record = record(Stage::Copying).abandoned("no room");
+    let mut case = case(MoveStage::Abandoned);
+    case.record = record(MoveStage::Copying).abandoned("no room");
     case.answers.restored = true;
     case.answers.cleared = true;
-    let ended = (Stage::Failed, "no room".to_owned());
+    let ended = (MoveStage::Failed, "no room".to_owned());
     assert_eq!(stage_and_message(case.plan()), ended);
 }
 
-fn streams(stage: Stage) -> Case {
+fn streams(stage: MoveStage) -> Case {
     Case {
         transfer: DataTransfer::Streams,
         ..case(stage)
@@ -183,20 +183,20 @@ fn inspection(has_first_copy: bool) -> Option<Inspection> {
 
 #[test]
 fn the_room_for_a_first_copy_is_beside_that_of_the_volume() {
-    let mut case = streams(Stage::Requested);
+    let mut case = streams(MoveStage::Requested);
     case.answers.source = inspection(false);
     case.answers.destination = inspection(false);
     let (stage, message) = stage_and_message(case.plan());
-    assert_eq!(stage, Stage::Abandoned);
+    assert_eq!(stage, MoveStage::Abandoned);
     assert!(message.contains("too little space"), "{message}");
     let room = case.answers.destination.as_mut().unwrap();
     room.free += RESERVE;
-    assert_eq!(stage_and_message(case.plan()).0, Stage::Preparing);
+    assert_eq!(stage_and_message(case.plan()).0, MoveStage::Preparing);
 }
 
 #[test]
 fn pods_run_until_the_first_copy_is_there() {
-    let mut case = streams(Stage::Preparing);
+    let mut case = streams(MoveStage::Preparing);
     case.users = vec![user("one")];
     assert_eq!(
         case.plan(),
@@ -209,9 +209,9 @@ fn pods_run_until_the_first_copy_is_there() {
         panic!("no write");
     };
     // The path belongs to the whole copy.
-    assert_eq!((next.stage, next.path), (Stage::Stopping, None));
+    assert_eq!((next.stage, next.path), (MoveStage::Stopping, None));
     case.answers.copied = Some(CopyResult::Impossible("a device".to_owned()));
-    assert_eq!(stage_and_message(case.plan()).0, Stage::Abandoned);
+    assert_eq!(stage_and_message(case.plan()).0, MoveStage::Abandoned);
 }
 
 #[test]
@@ -221,7 +221,7 @@ fn a_difference_is_copied_only_if_both_nodes_have_the_first_copy() {
         (true, false, CopyExtent::Whole),
         (false, true, CopyExtent::Whole),
     ] {
-        let mut case = streams(Stage::Copying);
+        let mut case = streams(MoveStage::Copying);
         case.answers.detached = Some(Detachment::Detached);
         assert_eq!(
             case.plan(),

@@ -18,7 +18,7 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 
 use resource_kinds::storage::volume_replication::{
-    Divergence, Recovery, Stage, VolumeReplication, shown,
+    Divergence, Recovery, ReplicationStage, VolumeReplication, shown,
 };
 use serde::{Deserialize, Serialize};
 
@@ -202,18 +202,20 @@ pub enum ReplicationStep {
 pub fn plan(seen: &Observed<'_>) -> ReplicationStep {
     let record = seen.record;
     match record.stage {
-        Stage::Replicating if seen.is_released => forget(seen),
-        Stage::Replicating if is_lost(seen) => ReplicationStep::Write(VolumeReplication {
-            stage: Stage::Promoting,
-            // A copy that a successor has started is given up.
-            ..record.replaced(record.replica.as_deref())
-        }),
-        Stage::Replicating => choose(seen)
+        ReplicationStage::Replicating if seen.is_released => forget(seen),
+        ReplicationStage::Replicating if is_lost(seen) => {
+            ReplicationStep::Write(VolumeReplication {
+                stage: ReplicationStage::Promoting,
+                // A copy that a successor has started is given up.
+                ..record.replaced(record.replica.as_deref())
+            })
+        }
+        ReplicationStage::Replicating => choose(seen)
             .or_else(|| retire(seen))
             .unwrap_or_else(|| replicate(seen)),
-        Stage::Promoting => promote(seen),
-        Stage::Promoted => settle(seen),
-        Stage::Ended => ReplicationStep::Done,
+        ReplicationStage::Promoting => promote(seen),
+        ReplicationStage::Promoted => settle(seen),
+        ReplicationStage::Ended => ReplicationStep::Done,
     }
 }
 
@@ -450,7 +452,7 @@ fn promote(seen: &Observed<'_>) -> ReplicationStep {
     // The epoch stays: steps of the one before are refused.
     let back = |message: &str| {
         ReplicationStep::Write(VolumeReplication {
-            stage: Stage::Replicating,
+            stage: ReplicationStage::Replicating,
             message: Some(message.to_owned()),
             ..record.clone()
         })
@@ -466,7 +468,7 @@ fn promote(seen: &Observed<'_>) -> ReplicationStep {
     };
     match newest_copy(record, sealed) {
         None => ReplicationStep::Write(VolumeReplication {
-            stage: Stage::Replicating,
+            stage: ReplicationStage::Replicating,
             last: None,
             message: Some(format!("node {node:?} has no complete copy")),
             ..record.clone()
@@ -475,7 +477,7 @@ fn promote(seen: &Observed<'_>) -> ReplicationStep {
             let placed = VolumeReplication {
                 primary: node.clone(),
                 replica: Some(record.primary.clone()),
-                stage: Stage::Promoted,
+                stage: ReplicationStage::Promoted,
                 last: None,
                 recovery: Some(Recovery {
                     from: record.primary.clone(),
@@ -506,7 +508,7 @@ fn settle(seen: &Observed<'_>) -> ReplicationStep {
             },
         ),
         _ => ReplicationStep::Write(VolumeReplication {
-            stage: Stage::Replicating,
+            stage: ReplicationStage::Replicating,
             ..record.clone()
         }),
     }
@@ -521,7 +523,7 @@ fn forget(seen: &Observed<'_>) -> ReplicationStep {
     match left.next() {
         Some(node) => call(seen, Call::Forget(node.to_owned())),
         None => ReplicationStep::Write(VolumeReplication {
-            stage: Stage::Ended,
+            stage: ReplicationStage::Ended,
             message: None,
             ..record.clone()
         }),
@@ -538,7 +540,7 @@ pub fn lag_seconds(record: &VolumeReplication, now: i64) -> Option<i64> {
 pub fn condition_message(record: &VolumeReplication) -> String {
     let mut parts = Vec::new();
     match (&record.replica, record.last) {
-        _ if record.stage == Stage::Promoting => parts.push(format!(
+        _ if record.stage == ReplicationStage::Promoting => parts.push(format!(
             "node {:?} is lost; the copy on node {:?} is being promoted",
             record.primary,
             record.replica.as_deref().unwrap_or_default()

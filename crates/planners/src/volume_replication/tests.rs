@@ -1,6 +1,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
-use resource_kinds::storage::volume_replication::{Parameters, Recovery, Stage, VolumeReplication};
+use resource_kinds::storage::volume_replication::{
+    Parameters, Recovery, ReplicationStage, VolumeReplication,
+};
 
 use super::{
     Call, CommonSnapshot, CopyResult, Observed, ReplicationAnswers, ReplicationStep, Role, Users,
@@ -378,7 +380,7 @@ fn a_replica_is_promoted_only_with_a_proof_and_for_a_pod_that_waits() {
             waiting: true,
         };
         change(&mut seen);
-        matches!(plan(&seen), ReplicationStep::Write(next) if next.stage == Stage::Promoting && next.epoch == 2)
+        matches!(plan(&seen), ReplicationStep::Write(next) if next.stage == ReplicationStage::Promoting && next.epoch == 2)
     };
     assert!(lost(&|_| {}));
     assert!(!lost(&|seen| seen.is_proven_dead = false));
@@ -392,7 +394,7 @@ fn a_replica_is_promoted_only_with_a_proof_and_for_a_pod_that_waits() {
 fn the_volume_follows_the_newest_complete_copy() {
     let promoting = VolumeReplication {
         epoch: 2,
-        stage: Stage::Promoting,
+        stage: ReplicationStage::Promoting,
         ..record()
     };
     let mut answers = ReplicationAnswers::default();
@@ -416,7 +418,7 @@ fn the_volume_follows_the_newest_complete_copy() {
     let ReplicationStep::Write(back) = plan(&observed(&promoting, &answers)) else {
         panic!("no write");
     };
-    assert_eq!((back.stage, back.epoch), (Stage::Replicating, 2));
+    assert_eq!((back.stage, back.epoch), (ReplicationStage::Replicating, 2));
     assert_eq!(back.primary, "one");
     // An older copy than the one that was shown is never promoted.
     answers.sealed = Some(holdings(&[], &[40_000]));
@@ -444,8 +446,7 @@ fn copies_go_before_the_volume() {
     answers.forgotten.insert("three".to_owned());
     assert_eq!(released(&answers, nodes(&[])), forget("two"));
     let none = BTreeMap::new();
-    let is_ended =
-        |step| matches!(step, ReplicationStep::Write(next) if next.stage == Stage::Ended);
+    let is_ended = |step| matches!(step, ReplicationStep::Write(next) if next.stage == ReplicationStage::Ended);
     // Nodes that were deleted have nothing any more.
     assert!(is_ended(released(&answers, &none)));
     answers.forgotten.insert("two".to_owned());

@@ -11,7 +11,7 @@ mod secret;
 mod snapshot;
 
 pub use on_node::{ContentStep, Handle, plan_on_node};
-pub use snapshot::{Action, ObservedSnapshot, SnapshotEvent, SnapshotPlan, plan_snapshot};
+pub use snapshot::{ObservedSnapshot, SnapshotAction, SnapshotEvent, SnapshotPlan, plan_snapshot};
 
 /// The name of the stored snapshot, from the UID of its VolumeSnapshot.
 fn kept_name(uid: &str) -> String {

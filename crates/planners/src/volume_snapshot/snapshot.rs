@@ -33,7 +33,7 @@ pub struct ObservedSnapshot<'a> {
 
 /// A write of the plan.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Action {
+pub enum SnapshotAction {
     /// Replace the snapshot's finalizers.
     SetFinalizers(Vec<String>),
     /// Give the snapshot a class.
@@ -66,7 +66,7 @@ pub struct SnapshotEvent {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct SnapshotPlan {
     /// Writes, in this order; the first failure ends the plan.
-    pub actions: Vec<Action>,
+    pub actions: Vec<SnapshotAction>,
     /// Events to report, in order.
     pub notes: Vec<SnapshotEvent>,
     /// The reason for waiting, if any.
@@ -88,7 +88,7 @@ pub fn plan_snapshot(view: &ObservedSnapshot<'_>, now: Timestamp) -> SnapshotPla
         }
     }
     if finalizers.len() != before {
-        plan.actions.push(Action::SetFinalizers(finalizers));
+        plan.actions.push(SnapshotAction::SetFinalizers(finalizers));
         return plan;
     }
     let source = &view.snapshot.spec.source;
@@ -150,7 +150,7 @@ fn bind_existing<'v>(
         ));
     }
     if reference.uid.is_none() {
-        plan.actions.push(Action::BindContent {
+        plan.actions.push(SnapshotAction::BindContent {
             uid: metadata.uid.clone().unwrap_or_default(),
         });
         return Ok(None);
@@ -210,7 +210,7 @@ fn bind_new<'v>(
         None => {
             let class = view.default_class(driver)?;
             let name = class.metadata.name.clone().unwrap_or_default();
-            plan.actions.push(Action::AssignClass(name));
+            plan.actions.push(SnapshotAction::AssignClass(name));
             return Ok(None);
         }
     };
@@ -241,7 +241,8 @@ fn bind_new<'v>(
             metadata.name.as_deref().unwrap_or_default()
         ),
     });
-    plan.actions.push(Action::CreateContent(Box::new(content)));
+    plan.actions
+        .push(SnapshotAction::CreateContent(Box::new(content)));
     Ok(None)
 }
 
@@ -397,7 +398,8 @@ fn follow(view: &ObservedSnapshot<'_>, content: &VolumeSnapshotContent, plan: &m
         plan.waiting_on = Some("its content to be ready".to_owned());
     }
     if status != stored {
-        plan.actions.push(Action::SetStatus(Box::new(status)));
+        plan.actions
+            .push(SnapshotAction::SetStatus(Box::new(status)));
     }
 }
 
@@ -432,7 +434,8 @@ fn fail(view: &ObservedSnapshot<'_>, fault: Fault, now: Timestamp, plan: &mut Sn
         reason: fault.reason,
         message,
     });
-    plan.actions.push(Action::SetStatus(Box::new(status)));
+    plan.actions
+        .push(SnapshotAction::SetStatus(Box::new(status)));
 }
 
 /// The snapshot is being deleted: its content first, if the policy says so.
@@ -463,12 +466,13 @@ fn end(view: &ObservedSnapshot<'_>, plan: &mut SnapshotPlan) {
         let annotations = content.metadata.annotations.as_ref();
         let marked = annotations.is_some_and(|all| all.contains_key(BEING_DELETED));
         if !marked || content.metadata.deletion_timestamp.is_none() {
-            plan.actions.push(Action::DeleteContent);
+            plan.actions.push(SnapshotAction::DeleteContent);
         }
         return;
     }
     let rest = finalizers.iter().filter(|name| !ours(name)).cloned();
-    plan.actions.push(Action::SetFinalizers(rest.collect()));
+    plan.actions
+        .push(SnapshotAction::SetFinalizers(rest.collect()));
 }
 
 fn finalizers_of(snapshot: &VolumeSnapshot) -> Vec<String> {

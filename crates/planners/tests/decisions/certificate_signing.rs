@@ -7,7 +7,7 @@ use k8s_openapi::ByteString;
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::core::v1::Node;
 use planners::certificate_signing::{
-    Action, CertificateSigningPlan, Names, NodeCertificateContext, Usage, plan,
+    CertificateSigningAction, CertificateSigningPlan, Names, NodeCertificateContext, Usage, plan,
 };
 use resource_kinds::certificates::Request;
 use serde_json::{Value, json};
@@ -74,7 +74,7 @@ fn what_is_approved_is_signed() {
     assert_eq!(planned(&pending, 0).action, None);
     assert_eq!(
         planned(&decided(pending.clone(), "Approved", None), 0).action,
-        Some(Action::Sign {
+        Some(CertificateSigningAction::Sign {
             request: Box::new(Request::parse(JANE).unwrap()),
             usages: vec![Usage::ClientAuth, Usage::DigitalSignature],
             seconds: Some(3600),
@@ -135,7 +135,7 @@ fn what_is_not_of_its_signers_form_fails() {
         ),
     ] {
         let approved = decided(request(pem, signer, usages), "Approved", None);
-        let Some(Action::Fail(condition)) = planned(&approved, 0).action else {
+        let Some(CertificateSigningAction::Fail(condition)) = planned(&approved, 0).action else {
             panic!("{signer} {usages:?} is signed");
         };
         assert_eq!(condition.message.as_deref(), Some(why));
@@ -147,7 +147,10 @@ fn what_is_not_of_its_signers_form_fails() {
     ] {
         let approved = decided(request(pem, signer, usages), "Approved", None);
         let action = planned(&approved, 0).action;
-        assert!(matches!(action, Some(Action::Sign { .. })), "{action:?}");
+        assert!(
+            matches!(action, Some(CertificateSigningAction::Sign { .. })),
+            "{action:?}"
+        );
     }
 }
 
@@ -155,7 +158,7 @@ fn what_is_not_of_its_signers_form_fails() {
 fn a_node_is_approved_if_it_may() {
     let mine = request(NODE_CLIENT, "kube-apiserver-client-kubelet", CLIENT);
     let rights = |request: &Value| match planned(request, 0).action {
-        Some(Action::ApproveIf(rights)) => {
+        Some(CertificateSigningAction::ApproveIf(rights)) => {
             let conditions = rights.iter().map(|(right, condition)| {
                 assert_eq!(condition.type_, "Approved");
                 *right
@@ -182,14 +185,23 @@ fn what_is_decided_or_forgotten_goes() {
         planned(&pending, 24 * hour - 1).wake_at,
         Some(at(24 * hour))
     );
-    assert_eq!(planned(&pending, 24 * hour).action, Some(Action::Delete));
+    assert_eq!(
+        planned(&pending, 24 * hour).action,
+        Some(CertificateSigningAction::Delete)
+    );
     for kind in ["Denied", "Failed"] {
         let decided = decided(pending.clone(), kind, None);
         assert_eq!(planned(&decided, hour + 99).action, None);
-        assert_eq!(planned(&decided, hour + 100).action, Some(Action::Delete));
+        assert_eq!(
+            planned(&decided, hour + 100).action,
+            Some(CertificateSigningAction::Delete)
+        );
     }
     let signed = decided(pending.clone(), "Approved", Some("x"));
-    assert_eq!(planned(&signed, hour + 100).action, Some(Action::Delete));
+    assert_eq!(
+        planned(&signed, hour + 100).action,
+        Some(CertificateSigningAction::Delete)
+    );
     // As long as it is not signed, it is not done.
     let approved = decided(pending, "Approved", None);
     assert_eq!(
@@ -213,7 +225,7 @@ fn a_node_gets_a_server_certificate_for_its_own_names() {
     )
     .action
     {
-        Some(Action::ApproveIf(rights)) => {
+        Some(CertificateSigningAction::ApproveIf(rights)) => {
             assert_eq!(rights.len(), 1);
             assert_eq!(rights[0].0, "selfnodeserver");
             assert_eq!(rights[0].1.type_, "Approved");
@@ -267,18 +279,21 @@ fn a_bootstrap_token_does_not_take_the_name_of_a_live_node() {
         ];
         planned_among(request, &nodes, &Names::default(), 0).action
     };
-    let Some(Action::Deny(condition)) = among(&joining, "True") else {
+    let Some(CertificateSigningAction::Deny(condition)) = among(&joining, "True") else {
         panic!("not denied");
     };
     assert_eq!(condition.type_, "Denied");
     let message = condition.message.unwrap();
     assert!(message.contains("n1 is alive"), "{message}");
     assert!(message.contains("2026-01-01T00:00:00Z"), "{message}");
-    assert!(matches!(among(&joining, "False"), Some(Action::Deny(_))));
+    assert!(matches!(
+        among(&joining, "False"),
+        Some(CertificateSigningAction::Deny(_))
+    ));
     // A node that is lost gives its name to the next.
     assert!(matches!(
         among(&joining, "Unknown"),
-        Some(Action::ApproveIf(_))
+        Some(CertificateSigningAction::ApproveIf(_))
     ));
     // A node renews its own certificate.
     let mut renewing = joining;
@@ -286,6 +301,6 @@ fn a_bootstrap_token_does_not_take_the_name_of_a_live_node() {
     renewing["spec"]["groups"] = json!(["system:nodes"]);
     assert!(matches!(
         among(&renewing, "True"),
-        Some(Action::ApproveIf(_))
+        Some(CertificateSigningAction::ApproveIf(_))
     ));
 }

@@ -7,7 +7,7 @@ use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use planners::daemon_set::{DaemonSetPlan, NodeFit, Observed, RevisionAction, plan};
-use planners::pod_set::Action;
+use planners::pod_set::PodAction;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -69,14 +69,14 @@ impl World {
         }
         for action in plan.pods {
             match action {
-                Action::Create(pod) => {
+                PodAction::Create(pod) => {
                     self.made += 1;
                     let mut pod = *pod;
                     pod.metadata.uid = Some(format!("pod-{}", self.made));
                     pod.metadata.creation_timestamp = Some(Time(self.now));
                     self.pods.push(pod);
                 }
-                Action::Delete { uid, .. } => {
+                PodAction::Delete { uid, .. } => {
                     let other = |pod: &Pod| pod.metadata.uid.as_ref() != Some(&uid);
                     self.pods.retain(other);
                 }

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use planners::garbage_collection::{
-    Decision, Dependent, FOREGROUND, Item, ORPHAN, Owner, OwnerState, Propagation, plan,
+    CollectedObject, CollectionDecision, Dependent, FOREGROUND, ORPHAN, Owner, OwnerState,
+    Propagation, plan,
 };
 use proptest::prelude::*;
 
@@ -26,7 +27,7 @@ impl World {
         object.is_some_and(|object| object.deleting && object.finalizers.contains(FOREGROUND))
     }
 
-    fn item(&self, id: usize) -> Item {
+    fn item(&self, id: usize) -> CollectedObject {
         let object = &self.objects[&id];
         let state = |owner: usize| match self.objects.get(&owner) {
             None => OwnerState::Absent,
@@ -42,7 +43,7 @@ impl World {
                 waiting: self.waits(*other),
             })
         });
-        Item {
+        CollectedObject {
             deleting: object.deleting,
             finalizers: object
                 .finalizers
@@ -90,14 +91,14 @@ impl World {
     /// Carries out the decision about one object; whether anything has changed.
     fn step(&mut self, id: usize) -> bool {
         match plan(&self.item(id)) {
-            Decision::Keep | Decision::AwaitDependents(_) => false,
-            Decision::OrphanDependents => {
+            CollectionDecision::Keep | CollectionDecision::AwaitDependents(_) => false,
+            CollectionDecision::OrphanDependents => {
                 self.objects.values_mut().for_each(|object| {
                     object.owners.remove(&id);
                 });
                 true
             }
-            Decision::Finish(finalizer) => {
+            CollectionDecision::Finish(finalizer) => {
                 self.objects
                     .get_mut(&id)
                     .unwrap()
@@ -106,14 +107,14 @@ impl World {
                 self.remove_if_free(id);
                 true
             }
-            Decision::Strip(uids) => {
+            CollectionDecision::Strip(uids) => {
                 let object = self.objects.get_mut(&id).unwrap();
                 object
                     .owners
                     .retain(|owner, _| !uids.contains(&owner.to_string()));
                 true
             }
-            Decision::Delete {
+            CollectionDecision::Delete {
                 propagation,
                 unblock,
             } => {

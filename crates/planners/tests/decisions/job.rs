@@ -7,7 +7,7 @@ use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use planners::job::{JobPlan, Observed, orphaned, plan};
-use planners::pod_set::Action;
+use planners::pod_set::PodAction;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -76,21 +76,21 @@ impl World {
         }
     }
 
-    fn act(&mut self, action: Action) {
+    fn act(&mut self, action: PodAction) {
         let now = self.now;
         match action {
-            Action::Create(pod) => {
+            PodAction::Create(pod) => {
                 self.made += 1;
                 let mut pod = *pod;
                 pod.metadata.uid = Some(format!("pod-{}", self.made));
                 pod.metadata.creation_timestamp = Some(Time(now));
                 self.pods.push(pod);
             }
-            Action::Delete { uid, .. } => {
+            PodAction::Delete { uid, .. } => {
                 let pod = self.pod(&uid);
                 pod.metadata.deletion_timestamp = Some(Time(now));
             }
-            Action::SetFinalizers {
+            PodAction::SetFinalizers {
                 uid, finalizers, ..
             } => {
                 self.pod(&uid).metadata.finalizers = Some(finalizers);

@@ -2,7 +2,8 @@
 
 use jiff::Timestamp;
 use planners::volume_snapshot::{
-    Action, ContentStep, Handle, ObservedSnapshot, SnapshotPlan, plan_on_node, plan_snapshot,
+    ContentStep, Handle, ObservedSnapshot, SnapshotAction, SnapshotPlan, plan_on_node,
+    plan_snapshot,
 };
 use resource_kinds::snapshot::{
     BEING_DELETED, BOUND_PROTECTION, CONTENT_PROTECTION, DEFAULT_CLASS, SOURCE_PROTECTION,
@@ -71,14 +72,14 @@ impl World {
     /// The content that a plan makes.
     fn made(&self) -> Value {
         match &self.plan().actions[..] {
-            [Action::CreateContent(content)] => json!(content),
+            [SnapshotAction::CreateContent(content)] => json!(content),
             other => panic!("{other:?}"),
         }
     }
 
     fn error(&self) -> String {
         match &self.plan().actions[..] {
-            [Action::SetStatus(status)] => {
+            [SnapshotAction::SetStatus(status)] => {
                 status.error.clone().unwrap().message.unwrap_or_default()
             }
             other => panic!("{other:?}"),
@@ -102,7 +103,7 @@ fn finalizers_come_first() {
     let wanted = ["other", SOURCE_PROTECTION, BOUND_PROTECTION].map(str::to_owned);
     assert_eq!(
         world.plan().actions,
-        [Action::SetFinalizers(wanted.to_vec())]
+        [SnapshotAction::SetFinalizers(wanted.to_vec())]
     );
 }
 
@@ -110,7 +111,7 @@ fn finalizers_come_first() {
 fn the_default_class_of_the_volumes_driver_is_taken() {
     let mut world = World::new();
     world.snapshot["spec"]["volumeSnapshotClassName"] = Value::Null;
-    let assign = Action::AssignClass("local-cow".to_owned());
+    let assign = SnapshotAction::AssignClass("local-cow".to_owned());
     assert_eq!(world.plan().actions, [assign]);
     world.classes = json!([]);
     assert!(world.error().contains("cannot find default snapshot class"));
@@ -144,7 +145,7 @@ fn a_snapshot_becomes_ready_with_its_content() {
     // Bound, not ready yet.
     world.content = Some(content.clone());
     let plan = world.plan();
-    let [Action::SetStatus(status)] = &plan.actions[..] else {
+    let [SnapshotAction::SetStatus(status)] = &plan.actions[..] else {
         panic!("{plan:?}");
     };
     assert_eq!(status.ready_to_use, Some(false));
@@ -160,7 +161,7 @@ fn a_snapshot_becomes_ready_with_its_content() {
     );
     world.content = Some(ready);
     let plan = world.plan();
-    let [Action::SetStatus(status)] = &plan.actions[..] else {
+    let [SnapshotAction::SetStatus(status)] = &plan.actions[..] else {
         panic!("{plan:?}");
     };
     let status = json!(status);
@@ -178,7 +179,7 @@ fn what_cannot_be_is_said_once() {
     world.claim = None;
     let plan = world.plan();
     assert_eq!(plan.notes[0].reason, "SnapshotContentCreationFailed");
-    let [Action::SetStatus(status)] = &plan.actions[..] else {
+    let [SnapshotAction::SetStatus(status)] = &plan.actions[..] else {
         panic!("{plan:?}");
     };
     world.snapshot["status"] = json!(status);
@@ -215,7 +216,7 @@ fn a_content_that_was_there_first_is_bound_to_the_snapshot_that_it_names() {
             "source": {"snapshotHandle": "n1/snapshot-u0"},
             "volumeSnapshotRef": {"namespace": "d", "name": "s"}}});
     world.content = Some(content.clone());
-    let bind = Action::BindContent {
+    let bind = SnapshotAction::BindContent {
         uid: "u1".to_owned(),
     };
     assert_eq!(world.plan().actions, [bind]);
@@ -251,7 +252,7 @@ fn what_is_kept_goes_with_the_snapshot_if_the_policy_says_so() {
     assert_eq!(world.plan().notes[0].reason, "SnapshotDeletePending");
     assert_eq!(world.plan().actions, []);
     world.restoring = None;
-    assert_eq!(world.plan().actions, [Action::DeleteContent]);
+    assert_eq!(world.plan().actions, [SnapshotAction::DeleteContent]);
 
     content["metadata"]["annotations"] = json!({BEING_DELETED: "yes"});
     content["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();
@@ -263,12 +264,18 @@ fn what_is_kept_goes_with_the_snapshot_if_the_policy_says_so() {
     world.content = Some(content.clone());
     assert_eq!(world.plan().actions, []);
     world.content = None;
-    assert_eq!(world.plan().actions, [Action::SetFinalizers(vec![])]);
+    assert_eq!(
+        world.plan().actions,
+        [SnapshotAction::SetFinalizers(vec![])]
+    );
 
     content["spec"]["deletionPolicy"] = "Retain".into();
     assert_eq!(step(&content, None, "n1"), ContentStep::LetGo);
     world.content = Some(content);
-    assert_eq!(world.plan().actions, [Action::SetFinalizers(vec![])]);
+    assert_eq!(
+        world.plan().actions,
+        [SnapshotAction::SetFinalizers(vec![])]
+    );
 }
 
 #[test]

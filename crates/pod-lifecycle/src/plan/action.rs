@@ -6,7 +6,7 @@ use crate::spec::ProbeKind;
 
 /// One action for the node agent.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Action {
+pub enum LifecycleAction {
     /// Mount all volumes.
     PrepareVolumes,
     /// Unmount all volumes, and remove ephemeral ones.

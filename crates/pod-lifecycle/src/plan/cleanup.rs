@@ -1,6 +1,6 @@
 //! Cleanup after the last container: the sandbox, the volumes and the API object are removed.
 
-use super::action::Action;
+use super::action::LifecycleAction;
 use super::planner::{Planner, PodEndReason};
 use crate::limits::STOP_FAILURES_MAX;
 use crate::record::{Removal, Sandbox, Volumes, backoff};
@@ -11,12 +11,12 @@ pub(crate) fn clear_away(planner: &mut Planner<'_>, ending: PodEndReason) {
     let node_stops = planner.input.node_stops.is_some();
     let gives_up = |failures: u32| node_stops && failures >= STOP_FAILURES_MAX;
     match &record.sandbox {
-        Sandbox::Ready | Sandbox::Gone => return planner.act(Action::DestroySandbox),
+        Sandbox::Ready | Sandbox::Gone => return planner.act(LifecycleAction::DestroySandbox),
         Sandbox::Failed { .. } if gives_up(record.sandbox_failures) => {}
         Sandbox::Failed { at, .. } => {
             let due = backoff::retry_at(*at, record.sandbox_failures);
             if due <= planner.now.instant {
-                return planner.act(Action::DestroySandbox);
+                return planner.act(LifecycleAction::DestroySandbox);
             }
             planner.wake(due);
             return planner.wait("", "sandbox");
@@ -24,7 +24,7 @@ pub(crate) fn clear_away(planner: &mut Planner<'_>, ending: PodEndReason) {
         Sandbox::Creating | Sandbox::Destroying => return planner.wait("", "sandbox"),
         Sandbox::None => {}
     }
-    let release = Action::ReleaseVolumes {
+    let release = LifecycleAction::ReleaseVolumes {
         comes_back: ending == PodEndReason::NodeStops,
     };
     match &record.volumes {
@@ -51,7 +51,7 @@ fn remove_object(planner: &mut Planner<'_>) {
         return;
     }
     match &planner.input.record.removal {
-        Removal::None => planner.act(Action::RemoveObject),
+        Removal::None => planner.act(LifecycleAction::RemoveObject),
         Removal::Asked => planner.wait("", "removal of the object"),
         // The object stays; the next agent finds and removes it.
         Removal::Failed { .. } if planner.input.node_stops.is_some() => {
@@ -60,7 +60,7 @@ fn remove_object(planner: &mut Planner<'_>) {
         Removal::Failed { at, failures } => {
             let due = backoff::retry_at(*at, *failures);
             if due <= planner.now.instant {
-                planner.act(Action::RemoveObject);
+                planner.act(LifecycleAction::RemoveObject);
             } else {
                 planner.wake(due);
                 planner.wait("", "removal of the object");

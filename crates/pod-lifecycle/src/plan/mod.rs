@@ -24,7 +24,7 @@ use crate::messages;
 use crate::monotonic::Moment;
 use crate::spec;
 use crate::status::{self, phase};
-pub use action::Action;
+pub use action::LifecycleAction;
 use planner::{Planner, PodEndReason, deadline};
 pub use planner::{PodPlan, Waiting};
 
@@ -45,7 +45,7 @@ pub fn plan_pod(input: &PodInput<'_>, now: Moment) -> PodPlan {
         Some(ending) => stopping::end_pod(&mut planner, ending),
         // The next plan uses the record with the failure.
         None if deadline(input, spec).is_some_and(|at| at <= now.instant) => {
-            planner.act(Action::FailPod(messages::deadline_exceeded()));
+            planner.act(LifecycleAction::FailPod(messages::deadline_exceeded()));
         }
         None => starting::run_pod(&mut planner),
     }

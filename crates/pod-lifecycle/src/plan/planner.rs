@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::core::v1::{Container, PodSpec, PodStatus};
 
-use super::action::Action;
+use super::action::LifecycleAction;
 use crate::input::PodInput;
 use crate::monotonic::{Instant, Moment};
 
@@ -10,7 +10,7 @@ use crate::monotonic::{Instant, Moment};
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct PodPlan {
     /// Actions to perform now, in any order.
-    pub actions: Vec<Action>,
+    pub actions: Vec<LifecycleAction>,
     /// The pod's status as computed from its record.
     pub status: PodStatus,
     /// The time of the next plan without an earlier change.
@@ -53,7 +53,7 @@ pub(crate) struct Planner<'a> {
 }
 
 impl Planner<'_> {
-    pub fn act(&mut self, action: Action) {
+    pub fn act(&mut self, action: LifecycleAction) {
         self.plan.actions.push(action);
     }
 

@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::core::v1::Container;
 
-use super::action::Action;
+use super::action::LifecycleAction;
 use super::planner::Planner;
 use crate::record::Running;
 use crate::spec::{ProbeKind, probe};
@@ -27,7 +27,7 @@ pub(crate) fn ask(
     }
     let due = record.due(kind, probe, running.started_at.instant);
     if due <= planner.now.instant {
-        planner.act(Action::Probe {
+        planner.act(LifecycleAction::Probe {
             container: container.name.clone(),
             kind,
         });

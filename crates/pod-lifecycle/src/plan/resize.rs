@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::core::v1::{Container, PodSpec, ResourceRequirements};
 
-use super::action::Action;
+use super::action::LifecycleAction;
 use super::planner::Planner;
 use crate::limits::RESIZE_RETRY;
 use crate::monotonic::Instant;
@@ -20,16 +20,16 @@ pub(crate) fn allocate(planner: &mut Planner<'_>) -> bool {
     let asked = asked(planner.spec);
     let generation = planner.input.pod.metadata.generation.unwrap_or(0);
     let Some(allocated) = &resize.allocated else {
-        planner.act(Action::Allocate { resources: asked });
+        planner.act(LifecycleAction::Allocate { resources: asked });
         return false;
     };
     if *allocated == asked {
         if resize.pending.is_some() {
-            planner.act(Action::PostponeResize(None));
+            planner.act(LifecycleAction::PostponeResize(None));
             return false;
         }
         if resize.progress.is_some() && is_applied(planner.spec, planner.input.record) {
-            planner.act(Action::CompleteResize);
+            planner.act(LifecycleAction::CompleteResize);
             return false;
         }
         return true;
@@ -40,7 +40,7 @@ pub(crate) fn allocate(planner: &mut Planner<'_>) -> bool {
     }
     let Some((reason, message)) = lack(requests(planner.spec), &planner.input.node_resources)
     else {
-        planner.act(Action::StartResize {
+        planner.act(LifecycleAction::StartResize {
             resources: asked,
             generation,
         });
@@ -55,7 +55,7 @@ pub(crate) fn allocate(planner: &mut Planner<'_>) -> bool {
     if known.is_some_and(|known| known.reason == reason && known.generation == generation) {
         return true;
     }
-    planner.act(Action::PostponeResize(Some(PendingResize {
+    planner.act(LifecycleAction::PostponeResize(Some(PendingResize {
         reason,
         message,
         generation,
@@ -94,7 +94,7 @@ pub(crate) fn settle_pod(planner: &mut Planner<'_>) {
     }
     planner.wait("", "the pod's new resources");
     let acts = planner.plan.actions.iter();
-    let mut starts = acts.filter(|action| matches!(action, Action::StartContainer { .. }));
+    let mut starts = acts.filter(|action| matches!(action, LifecycleAction::StartContainer { .. }));
     let mut known = record.containers.values();
     if starts.next().is_some() || known.any(|one| matches!(one.instance, Instance::Starting { .. }))
     {
@@ -113,7 +113,7 @@ pub(crate) fn settle_pod(planner: &mut Planner<'_>) {
         return;
     }
     match due(record.resize.pod.update, planner.now.instant) {
-        ResizeStep::Update => planner.act(Action::UpdatePodResources),
+        ResizeStep::Update => planner.act(LifecycleAction::UpdatePodResources),
         ResizeStep::Wait(Some(at)) => planner.wake(at),
         ResizeStep::Wait(None) | ResizeStep::Restart | ResizeStep::None => {}
     }

@@ -5,7 +5,7 @@
 //! starts like a new one, init containers first, with its existing sandbox, address and volumes.
 //! Ephemeral containers are not affected. Each container keeps its own restart delay.
 
-use super::action::Action;
+use super::action::LifecycleAction;
 use super::planner::Planner;
 use super::stopping;
 use crate::limits::KILL_AGAIN;
@@ -36,7 +36,7 @@ pub(crate) fn end_all(planner: &mut Planner<'_>) {
         }
     }
     if !left {
-        planner.act(Action::StartAnew { containers: names });
+        planner.act(LifecycleAction::StartAnew { containers: names });
     }
 }
 
@@ -47,7 +47,7 @@ fn kill(planner: &mut Planner<'_>, container: &str, running: &Running) {
             planner.wake(due);
             planner.wait(container, "its process to end");
         }
-        _ => planner.act(Action::Kill {
+        _ => planner.act(LifecycleAction::Kill {
             container: container.to_owned(),
         }),
     }

@@ -6,7 +6,7 @@
 
 use k8s_openapi::api::core::v1::Container;
 
-use super::action::Action;
+use super::action::LifecycleAction;
 use super::planner::{Planner, deadline};
 use super::probing::ask;
 use super::resize::{self, ResizeStep};
@@ -37,7 +37,7 @@ pub(crate) fn run_pod(planner: &mut Planner<'_>) {
     }
     if let Some(asked) = restart_policy::asks_for_restart_all(planner.spec, planner.input.record) {
         // What follows is decided with that in the record.
-        return planner.act(Action::RestartAll(asked));
+        return planner.act(LifecycleAction::RestartAll(asked));
     }
     if !resize::allocate(planner) {
         // What follows is decided with that in the record.
@@ -72,13 +72,13 @@ fn prepare_sandbox(planner: &mut Planner<'_>) -> bool {
     let record = planner.input.record;
     match &record.sandbox {
         Sandbox::Ready => return true,
-        Sandbox::None => planner.act(Action::CreateSandbox),
-        Sandbox::Gone => planner.act(Action::DestroySandbox),
+        Sandbox::None => planner.act(LifecycleAction::CreateSandbox),
+        Sandbox::Gone => planner.act(LifecycleAction::DestroySandbox),
         Sandbox::Failed { at, message } => {
             let due = backoff::retry_at(*at, record.sandbox_failures);
             planner.wait("", format!("sandbox: {message}"));
             if due <= planner.now.instant {
-                planner.act(Action::DestroySandbox);
+                planner.act(LifecycleAction::DestroySandbox);
             } else {
                 planner.wake(due);
             }
@@ -92,12 +92,12 @@ fn prepare_volumes(planner: &mut Planner<'_>) -> bool {
     let record = planner.input.record;
     match &record.volumes {
         Volumes::Ready => return true,
-        Volumes::None | Volumes::Unknown => planner.act(Action::PrepareVolumes),
+        Volumes::None | Volumes::Unknown => planner.act(LifecycleAction::PrepareVolumes),
         Volumes::Failed { at, message } => {
             let due = backoff::retry_at(*at, record.volume_failures);
             planner.wait("", format!("volumes: {message}"));
             if due <= planner.now.instant {
-                planner.act(Action::PrepareVolumes);
+                planner.act(LifecycleAction::PrepareVolumes);
             } else {
                 planner.wake(due);
             }
@@ -204,11 +204,11 @@ fn advance(planner: &mut Planner<'_>, kind: Kind, container: &Container, ready: 
 fn start(planner: &mut Planner<'_>, container: &Container, record: &ContainerRecord, ready: bool) {
     let name = container.name.clone();
     match &record.image {
-        Image::Unknown => planner.act(Action::EnsureImage { container: name }),
+        Image::Unknown => planner.act(LifecycleAction::EnsureImage { container: name }),
         Image::Ensuring | Image::EnsuringAgain { .. } => planner.wait(&name, "image"),
         Image::Present if ready => {
             let restart_count = record.next_restart_count();
-            planner.act(Action::StartContainer {
+            planner.act(LifecycleAction::StartContainer {
                 container: name,
                 restart_count,
             });
@@ -223,14 +223,14 @@ fn start(planner: &mut Planner<'_>, container: &Container, record: &ContainerRec
             let due = record.pull_backoff.until(*at).unwrap_or(*at);
             planner.wait(&name, reason.clone());
             if due <= planner.now.instant {
-                return planner.act(Action::EnsureImage { container: name });
+                return planner.act(LifecycleAction::EnsureImage { container: name });
             }
             planner.wake(due);
             if !announced && messages::is_backed_off(reason) {
                 announce_later(
                     planner,
                     *at,
-                    Action::AnnouncePullBackOff { container: name },
+                    LifecycleAction::AnnouncePullBackOff { container: name },
                 );
             }
         }
@@ -261,7 +261,7 @@ fn restart(
             planner.wake(due);
             planner.wait(&container.name, "CrashLoopBackOff");
             if !record.backoff_announced {
-                let action = Action::AnnounceBackOff {
+                let action = LifecycleAction::AnnounceBackOff {
                     container: container.name.clone(),
                 };
                 let shown = match container_status::start_trouble(exit) {
@@ -280,11 +280,11 @@ fn wanted_again(planner: &Planner<'_>, container: &Container, exit: &Exit) -> bo
     restart_policy::wanted(planner.spec, Kind::Main, container, exit)
 }
 
-fn announce_later(planner: &mut Planner<'_>, since: Instant, action: Action) {
+fn announce_later(planner: &mut Planner<'_>, since: Instant, action: LifecycleAction) {
     announce_at(planner, since + FRESH_ERROR, action);
 }
 
-fn announce_at(planner: &mut Planner<'_>, at: Instant, action: Action) {
+fn announce_at(planner: &mut Planner<'_>, at: Instant, action: LifecycleAction) {
     if at <= planner.now.instant {
         planner.act(action);
     } else {
@@ -297,7 +297,7 @@ fn watch(planner: &mut Planner<'_>, (kind, container): (Kind, &Container), runni
     let name = &container.name;
     match &running.post_start {
         Hook::Pending => {
-            return planner.act(Action::RunPostStart {
+            return planner.act(LifecycleAction::RunPostStart {
                 container: name.clone(),
             });
         }
@@ -317,7 +317,7 @@ fn watch(planner: &mut Planner<'_>, (kind, container): (Kind, &Container), runni
         ) {
             ResizeStep::None => {}
             ResizeStep::Restart => return begin_stop(planner, container, StopCause::Resized),
-            ResizeStep::Update => planner.act(Action::UpdateResources {
+            ResizeStep::Update => planner.act(LifecycleAction::UpdateResources {
                 container: name.clone(),
             }),
             ResizeStep::Wait(at) => {

@@ -7,7 +7,7 @@
 use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::Container;
 
-use super::action::Action;
+use super::action::LifecycleAction;
 use super::cleanup::clear_away;
 use super::planner::{Planner, PodEndReason};
 use super::probing::ask;
@@ -116,7 +116,7 @@ pub(crate) fn begin(
 ) {
     let lifecycle = container.lifecycle.as_ref();
     let again = planner.spec.restart_policy.as_deref() != Some("Never");
-    planner.act(Action::BeginStop {
+    planner.act(LifecycleAction::BeginStop {
         container: container.name.clone(),
         message: messages::killing(&container.name, &cause, again),
         cause,
@@ -127,7 +127,7 @@ pub(crate) fn begin(
 
 /// Starts a container's termination without a grace period.
 pub(crate) fn begin_at_once(planner: &mut Planner<'_>, container: &Container, cause: StopCause) {
-    planner.act(Action::BeginStop {
+    planner.act(LifecycleAction::BeginStop {
         container: container.name.clone(),
         message: messages::killing(&container.name, &cause, true),
         cause,
@@ -150,7 +150,7 @@ pub(crate) fn advance_stop(
     let Some(signalled) = stop.signalled_at else {
         let hook_over = stop.pre_stop != Hook::Running;
         if (hook_over && turn) || grace_end <= now {
-            planner.act(Action::Terminate {
+            planner.act(LifecycleAction::Terminate {
                 container: name.clone(),
             });
         } else {
@@ -170,7 +170,7 @@ pub(crate) fn advance_stop(
         Some(killed) => killed + KILL_AGAIN,
     };
     if kill_at <= now {
-        planner.act(Action::Kill {
+        planner.act(LifecycleAction::Kill {
             container: name.clone(),
         });
     } else {

@@ -1,7 +1,7 @@
 //! `RestartAllContainers`: a container's exit restarts all containers of its pod (KEP-5532).
 
 use crate::world::World;
-use pod_lifecycle::Action;
+use pod_lifecycle::LifecycleAction;
 use serde_json::{Value, json};
 
 /// A pod with the policy `Never` that restarts as a whole when a container exits with 42.
@@ -88,7 +88,7 @@ fn while_they_end_the_pod_says_so_and_a_new_agent_goes_on() {
     // statefulset.md 12.4
     let mut world = started(World::new(pod(json!([asking("a"), asking("b")]))));
     world.exit("a", 42);
-    let [Action::RestartAll(asked)] = &world.look().actions[..] else {
+    let [LifecycleAction::RestartAll(asked)] = &world.look().actions[..] else {
         panic!("{:?}", world.look().actions)
     };
     world.record.restart_all = Some(asked.clone());

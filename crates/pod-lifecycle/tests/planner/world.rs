@@ -13,7 +13,7 @@ use pod_lifecycle::record::{
 };
 use pod_lifecycle::resources::amounts::NodeResources;
 use pod_lifecycle::spec::{self, ProbeKind};
-use pod_lifecycle::{Action, Moment, PodInput, PodPlan, PodRecord, plan_pod};
+use pod_lifecycle::{LifecycleAction, Moment, PodInput, PodPlan, PodRecord, plan_pod};
 
 /// The behaviour of the fake node.
 #[derive(Default)]
@@ -239,30 +239,30 @@ impl World {
         meta.deletion_grace_period_seconds = Some(grace);
     }
 
-    fn perform(&mut self, action: Action) {
+    fn perform(&mut self, action: LifecycleAction) {
         match action {
-            Action::PrepareVolumes => self.record.volumes = Volumes::Ready,
-            Action::ReleaseVolumes { .. } if self.behaviour.bad_disk => {
+            LifecycleAction::PrepareVolumes => self.record.volumes = Volumes::Ready,
+            LifecycleAction::ReleaseVolumes { .. } if self.behaviour.bad_disk => {
                 self.record.volume_failures += 1;
                 self.record.volumes = Volumes::Failed {
                     message: "disk".to_owned(),
                     at: self.now.instant,
                 };
             }
-            Action::ReleaseVolumes { comes_back } => {
+            LifecycleAction::ReleaseVolumes { comes_back } => {
                 self.record.volumes = Volumes::None;
                 if comes_back {
                     self.note("keep volumes");
                 }
             }
-            Action::CreateSandbox => {
+            LifecycleAction::CreateSandbox => {
                 self.record.resize.sandbox_begins();
                 self.record.sandbox = Sandbox::Ready;
                 self.record.sandboxes_made += 1;
                 self.record.pod_ips = vec!["10.244.0.5".to_owned()];
                 self.note("sandbox");
             }
-            Action::DestroySandbox => {
+            LifecycleAction::DestroySandbox => {
                 assert!(
                     !self.record.anything_runs(),
                     "sandbox goes under running containers"
@@ -278,62 +278,64 @@ impl World {
                 self.record.sandbox = Sandbox::None;
                 self.note("no sandbox");
             }
-            Action::EnsureImage { container } => self.ensure_image(&container),
-            Action::StartContainer {
+            LifecycleAction::EnsureImage { container } => self.ensure_image(&container),
+            LifecycleAction::StartContainer {
                 container,
                 restart_count,
             } => {
                 self.start(&container, restart_count);
             }
-            Action::RunPostStart { container } => {
+            LifecycleAction::RunPostStart { container } => {
                 self.running(&container).unwrap().post_start = Hook::Done;
                 self.note(format!("postStart {container}"));
             }
-            Action::Probe { container, kind } => self.probe(&container, kind),
-            Action::RemoveObject => {
+            LifecycleAction::Probe { container, kind } => self.probe(&container, kind),
+            LifecycleAction::RemoveObject => {
                 self.record.removal = Removal::Done;
                 self.note("removed");
             }
-            Action::AnnounceBackOff { container } => {
+            LifecycleAction::AnnounceBackOff { container } => {
                 self.record.container(&container).backoff_announced = true;
                 self.note(format!("BackOff {container}"));
             }
-            Action::AnnouncePullBackOff { container } => {
+            LifecycleAction::AnnouncePullBackOff { container } => {
                 let image = &mut self.record.container(&container).image;
                 if let Image::Missing { announced, .. } = image {
                     *announced = true;
                 }
                 self.note(format!("BackOff image {container}"));
             }
-            Action::FailPod(failure) => {
+            LifecycleAction::FailPod(failure) => {
                 self.note(&failure.reason);
                 self.record.failure = Some(failure);
             }
-            Action::RestartAll(asked) => {
+            LifecycleAction::RestartAll(asked) => {
                 self.note(format!("restart all for {}", asked.container));
                 self.record.restart_all = Some(asked);
             }
-            Action::StartAnew { containers } => {
+            LifecycleAction::StartAnew { containers } => {
                 assert!(!self.record.anything_runs(), "starts anew beside itself");
                 self.record.start_anew(&containers);
             }
-            Action::Allocate { resources } => self.record.resize.allocated = Some(resources),
-            Action::StartResize {
+            LifecycleAction::Allocate { resources } => {
+                self.record.resize.allocated = Some(resources)
+            }
+            LifecycleAction::StartResize {
                 resources,
                 generation,
             } => {
                 self.record.resize.start(resources, generation);
                 self.note("resize");
             }
-            Action::PostponeResize(pending) => {
+            LifecycleAction::PostponeResize(pending) => {
                 if let Some(pending) = &pending {
                     self.note(pending.reason.word());
                 }
                 self.record.resize.pending = pending;
             }
-            Action::UpdateResources { container } => self.update_resources(&container),
-            Action::UpdatePodResources => self.update_pod_resources(),
-            Action::CompleteResize => {
+            LifecycleAction::UpdateResources { container } => self.update_resources(&container),
+            LifecycleAction::UpdatePodResources => self.update_pod_resources(),
+            LifecycleAction::CompleteResize => {
                 self.record.resize.progress = None;
                 self.note("resized");
             }
@@ -374,10 +376,10 @@ impl World {
         self.note(format!("update pod{how}"));
     }
 
-    fn perform_stop(&mut self, action: Action) {
+    fn perform_stop(&mut self, action: LifecycleAction) {
         let now = self.now.instant;
         match action {
-            Action::BeginStop {
+            LifecycleAction::BeginStop {
                 container,
                 cause,
                 grace_seconds,
@@ -405,7 +407,7 @@ impl World {
                     self.note(format!("preStop {container}"));
                 }
             }
-            Action::Terminate { container } => {
+            LifecycleAction::Terminate { container } => {
                 let running = self.running(&container).unwrap();
                 running.stop.as_mut().unwrap().signalled_at = Some(now);
                 self.note(format!("TERM {container}"));
@@ -413,7 +415,7 @@ impl World {
                     self.exit(&container, 143);
                 }
             }
-            Action::Kill { container } => {
+            LifecycleAction::Kill { container } => {
                 self.note(format!("KILL {container}"));
                 self.exit(&container, 137);
             }

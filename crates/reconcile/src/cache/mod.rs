@@ -27,7 +27,7 @@ use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 
 use crate::changes::{Changes, Stored, all_typed, stored, typed};
-use crate::execute::{Refusal, refusal};
+use crate::execute::{WriteRefusal, refusal};
 use crate::health::{FailureStreak, Kind};
 use crate::{Component, Identity, Key, limits};
 use index::IndexTerms;
@@ -120,7 +120,7 @@ fn is_of_the_watch(error: &WatchError) -> bool {
     let (WatchError::List(cause) | WatchError::Start(cause)) = error else {
         return true;
     };
-    refusal(cause) != Refusal::NotFound
+    refusal(cause) != WriteRefusal::NotFound
 }
 
 /// The receiver of a watch's events. It decodes objects, so that the watch itself knows no kind.

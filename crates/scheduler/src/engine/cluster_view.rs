@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use placement::{ClusterView, Decision, place};
+use placement::{ClusterView, PlacementDecision, place};
 use reconcile::{Identity, Key, Object, ObjectChange};
 use resource_kinds::pod_view::PodView;
 
@@ -75,7 +75,12 @@ impl ClusterState {
 
 impl Engine {
     /// Decides about a pod. `reserved` is the node that an earlier decision reserved for it.
-    pub(super) fn decide(&mut self, key: &Key, pod: &PodView, reserved: Option<&str>) -> Decision {
+    pub(super) fn decide(
+        &mut self,
+        key: &Key,
+        pod: &PodView,
+        reserved: Option<&str>,
+    ) -> PlacementDecision {
         let nominated = self.nominated_pods();
         let view = &mut self.world.view;
         view.nominated = nominated;

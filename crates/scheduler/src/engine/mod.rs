@@ -17,7 +17,7 @@ use k8s_openapi::api::resource::v1::{DeviceClass, ResourceClaim, ResourceSlice};
 use k8s_openapi::api::storage::v1::{
     CSIDriver, CSINode, CSIStorageCapacity, StorageClass, VolumeAttachment,
 };
-use placement::{ClaimStep, Decision, asks_for_less};
+use placement::{ClaimStep, PlacementDecision, asks_for_less};
 use reconcile::execute::message;
 use reconcile::{Cache, Component, EventType, Key, ObjectChange, Recorder, SharedCaches};
 use resource_kinds::pod_view::PodView;
@@ -265,14 +265,16 @@ impl Engine {
         }
         let decision = self.decide(&key, &pod, kept.as_ref().map(|kept| kept.node.as_str()));
         self.reservations.drop(&key);
-        if !matches!(decision, Decision::Unschedulable(_)) {
+        if !matches!(decision, PlacementDecision::Unschedulable(_)) {
             self.explanations.drop(&key);
         }
         match decision {
-            Decision::Bind { node } => self.bind(key, pod, node, begun),
-            Decision::Prepare { node, steps } => self.prepare(key, pod, node, steps, kept, begun),
-            Decision::Preempt(preemption) => self.preempt(key, pod, preemption, begun),
-            Decision::Unschedulable(obstacle) => self.explain(key, &pod, obstacle, begun),
+            PlacementDecision::Bind { node } => self.bind(key, pod, node, begun),
+            PlacementDecision::Prepare { node, steps } => {
+                self.prepare(key, pod, node, steps, kept, begun)
+            }
+            PlacementDecision::Preempt(preemption) => self.preempt(key, pod, preemption, begun),
+            PlacementDecision::Unschedulable(obstacle) => self.explain(key, &pod, obstacle, begun),
         }
     }
 

@@ -8,7 +8,7 @@ use object_model::cidr::Cidr;
 
 use super::read::{Peer, Policy, PolicyPod, PolicyRule, Port};
 use crate::model::{
-    Action, Chain, Direction, Hook, HookKind, Key, Match, Member, Protocol, Rule, Set, SetKind,
+    Chain, Direction, Hook, HookKind, Key, Match, Member, Protocol, Rule, RuleAction, Set, SetKind,
     Table,
 };
 
@@ -65,8 +65,8 @@ pub fn filters(state: &PolicyObjects) -> Table {
             priority,
         };
         let rules = vec![
-            Rule::when([Match::Established], Action::Accept),
-            Rule::always(Action::Filter(direction)),
+            Rule::when([Match::Established], RuleAction::Accept),
+            Rule::always(RuleAction::Filter(direction)),
         ];
         add_chain(&mut table, format!("policy-{direction}"), Some(hook), rules);
     }
@@ -85,7 +85,7 @@ fn add_chain(table: &mut Table, name: String, hook: Option<Hook>, rules: Vec<Rul
 /// The rules of a selected pod. A direction that no policy is about has no limit for connections
 /// that begin.
 fn of_pod(pod: &PolicyPod, direction: Direction, selecting: &[&Policy]) -> Vec<Rule> {
-    let mut rules = vec![Rule::when([Match::StrayTcp], Action::Drop)];
+    let mut rules = vec![Rule::when([Match::StrayTcp], RuleAction::Drop)];
     let about = selecting
         .iter()
         .filter_map(|policy| Some((*policy, policy.rules(direction)?)));
@@ -95,11 +95,11 @@ fn of_pod(pod: &PolicyPod, direction: Direction, selecting: &[&Policy]) -> Vec<R
     }
     // A pod may always reach itself, for instance through a Service.
     let itself = peer_in(Cidr::new(pod.address, 32), direction, true);
-    rules.push(Rule::when([itself], Action::Accept));
+    rules.push(Rule::when([itself], RuleAction::Accept));
     for (policy, _) in about.iter().filter(|(_, rules)| !rules.is_empty()) {
-        rules.push(Rule::always(Action::Jump(chain_of(policy, direction))));
+        rules.push(Rule::always(RuleAction::Jump(chain_of(policy, direction))));
     }
-    rules.push(Rule::always(Action::Drop));
+    rules.push(Rule::always(RuleAction::Drop));
     rules
 }
 
@@ -194,9 +194,9 @@ fn members(
 }
 
 /// The action that accepts the rule's ports: directly, or by a chain of conditions.
-fn ports(table: &mut Table, name: &str, rule: &PolicyRule, state: &PolicyObjects) -> Action {
+fn ports(table: &mut Table, name: &str, rule: &PolicyRule, state: &PolicyObjects) -> RuleAction {
     let Some(ports) = &rule.ports else {
-        return Action::Accept;
+        return RuleAction::Accept;
     };
     let mut rules = Vec::new();
     for port in ports {
@@ -205,11 +205,11 @@ fn ports(table: &mut Table, name: &str, rule: &PolicyRule, state: &PolicyObjects
             Port::Range(protocol, first, last) => Match::Ports(*protocol, *first, *last),
             Port::Named(protocol, name) => Match::PortIn(add_named(table, *protocol, name, state)),
         };
-        rules.push(Rule::when([condition], Action::Accept));
+        rules.push(Rule::when([condition], RuleAction::Accept));
     }
     let chain = format!("{name}/ports");
     add_chain(table, chain.clone(), None, rules);
-    Action::Jump(chain)
+    RuleAction::Jump(chain)
 }
 
 /// Adds the set of all pods' ports of a name, and returns the set's name.

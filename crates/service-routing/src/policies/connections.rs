@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 
 use crate::change::TableChange;
-use crate::model::{Action, Direction, Key, Match, Member, Protocol, Table};
+use crate::model::{Direction, Key, Match, Member, Protocol, RuleAction, Table};
 
 /// A connection through the node, after the translation of its destination and before that of its
 /// source.
@@ -73,9 +73,9 @@ pub(super) fn verdict(table: &Table, chain: &str, connection: &Connection) -> Op
         .flatten()
         .filter(|rule| holds(&rule.matches))
         .find_map(|rule| match &rule.action {
-            Action::Accept => Some(true),
-            Action::Drop => Some(false),
-            Action::Jump(chain) => verdict(table, chain, connection),
+            RuleAction::Accept => Some(true),
+            RuleAction::Drop => Some(false),
+            RuleAction::Jump(chain) => verdict(table, chain, connection),
             _ => None,
         })
 }

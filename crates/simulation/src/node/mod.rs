@@ -19,7 +19,7 @@ use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use node_lease::{LeaseKeeper, LeaseLength};
 use pod_lifecycle::node::lease::ends_with_it;
-use reconcile::execute::{Delete, Refusal, delete, refusal, unless_outrun};
+use reconcile::execute::{Delete, WriteRefusal, delete, refusal, unless_outrun};
 use reconcile::{Cache, Key, Queue, ReconcileResult, WatchConfig, run_workers};
 use resource_kinds::namespaces::NODE_LEASES;
 use serde_json::{Value, json};
@@ -209,7 +209,7 @@ impl Agent {
         node.metadata.name = Some(name.clone());
         node.metadata.labels = Some(labels);
         match nodes.create(&PostParams::default(), &node).await {
-            Err(error) if refusal(&error) != Refusal::AlreadyExists => Err(error),
+            Err(error) if refusal(&error) != WriteRefusal::AlreadyExists => Err(error),
             _made => Ok(()),
         }
     }
@@ -253,7 +253,7 @@ impl Agent {
         let spec = json!({"holderIdentity": name, "leaseDurationSeconds": 40, "renewTime": now});
         let patch = Patch::Merge(json!({ "spec": spec }));
         match leases.patch(name, &PatchParams::default(), &patch).await {
-            Err(error) if refusal(&error) == Refusal::NotFound => {
+            Err(error) if refusal(&error) == WriteRefusal::NotFound => {
                 let lease = json!({"metadata": {"name": name}, "spec": spec});
                 if let Ok(lease) = serde_json::from_value(lease) {
                     let _retried_next_time = leases.create(&PostParams::default(), &lease).await;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use api_client::{Api, PostParams, Result};
 use k8s_openapi::api::core::v1::PersistentVolume;
-use reconcile::execute::{Delete, Refusal, delete, refusal};
+use reconcile::execute::{Delete, WriteRefusal, delete, refusal};
 use reconcile::{Key, Queue, ReconcileResult, run_workers};
 use resource_kinds::annotations::{PROVISIONED_BY, SELECTED_NODE};
 use serde_json::json;
@@ -84,7 +84,7 @@ impl Agent {
             serde_json::from_value(volume).map_err(api_client::Error::Json)?;
         let api: Api<PersistentVolume> = Api::all(self.provisioner.clone());
         match api.create(&PostParams::default(), &volume).await {
-            Err(error) if refusal(&error) != Refusal::AlreadyExists => Err(error),
+            Err(error) if refusal(&error) != WriteRefusal::AlreadyExists => Err(error),
             _ => Ok(()),
         }
     }

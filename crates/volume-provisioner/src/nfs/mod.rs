@@ -15,7 +15,7 @@ use k8s_openapi::api::core::v1::{
     NFSVolumeSource, PersistentVolume, PersistentVolumeClaim, PersistentVolumeSpec,
 };
 use k8s_openapi::api::storage::v1::StorageClass;
-use reconcile::execute::{Refusal, refusal};
+use reconcile::execute::{WriteRefusal, refusal};
 use resource_kinds::reasons::volume as reasons;
 use resource_kinds::storage::nfs_class::{NfsClass, OnDelete};
 use resource_kinds::storage::volume_size::SizeLimit;
@@ -59,7 +59,7 @@ impl Provisioner {
                 self.recorder.normal(claim, reason, text);
                 self.show_limit(claim, SizeLimit::Server).await
             }
-            Err(error) if refusal(&error) == Refusal::AlreadyExists => Ok(()),
+            Err(error) if refusal(&error) == WriteRefusal::AlreadyExists => Ok(()),
             Err(error) => Err(error.into()),
         }
     }

@@ -5,10 +5,11 @@ use super::code;
 use super::imports;
 
 /// The names that say nothing without a noun.
-const BARE: [&str; 22] = [
-    "Case", "Form", "Found", "Held", "Kept", "Left", "Level", "Lookup", "Note", "Notice",
-    "Outcome", "Place", "Plan", "Reach", "Seen", "State", "Step", "Taken", "Trouble", "View",
-    "Wanted", "Way",
+const BARE: [&str; 31] = [
+    "Action", "Answer", "Case", "Change", "Decision", "Form", "Found", "Held", "Item", "Kept",
+    "Left", "Level", "Lookup", "Note", "Notice", "Outcome", "Place", "Plan", "Reach", "Refusal",
+    "Seen", "Stage", "State", "Step", "Subject", "Taken", "Target", "Trouble", "View", "Wanted",
+    "Way",
 ];
 
 /// The words that begin the declaration of a type.

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use admission_rules::{
-    AdmissionObjects, Cluster, MutatingPolicy, ObjectKind, Patch, RefusedObject, Request, Scope,
-    Subject, Target, Webhook, WebhookVerdict, verdict,
+    AdmissionObjects, MutatingPolicy, ObjectKind, ParameterSource, Patch, RefusedObject, Request,
+    ResourceAndKind, Scope, TargetResource, Webhook, WebhookVerdict, verdict,
 };
 use object_model::Status;
 use openapi_schema::Schema;
@@ -144,13 +144,13 @@ impl<'a> AdmissionReviewer<'a> {
         })
     }
 
-    fn subject<'r>(&self, resource: &'r Resource) -> Subject<'r>
+    fn subject<'r>(&self, resource: &'r Resource) -> ResourceAndKind<'r>
     where
         'a: 'r,
     {
         let info = resource.info();
-        Subject {
-            target: Target {
+        ResourceAndKind {
+            target: TargetResource {
                 group: info.group,
                 version: info.version,
                 plural: info.plural,
@@ -171,7 +171,7 @@ impl<'a> AdmissionReviewer<'a> {
         other.map_or(self.write_request.resource, |other| other.as_ref())
     }
 
-    fn subjects(&self) -> Vec<Subject<'_>> {
+    fn subjects(&self) -> Vec<ResourceAndKind<'_>> {
         let all = 0..=self.versions.len();
         all.map(|place| self.subject(self.resource(place)))
             .collect()
@@ -270,7 +270,7 @@ impl<'a> AdmissionReviewer<'a> {
             name: self.write_request.name,
         };
         let wanted = reading(self.objects, |reads| {
-            let cluster = Cluster {
+            let cluster = ParameterSource {
                 objects: reads,
                 plural_of: &plural_of(&served),
             };
@@ -392,7 +392,7 @@ impl<'a> AdmissionReviewer<'a> {
         };
         let request = self.request(0, "", (object, self.old));
         let judgement = reading(self.objects, |reads| {
-            let cluster = Cluster {
+            let cluster = ParameterSource {
                 objects: reads,
                 plural_of: &plural_of(&served),
             };

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::access::authorize::node_of;
 use crate::handlers::nodes::empty_body;
-use crate::http::call::{Answer, Call};
+use crate::http::call::{ApiResponse, Call};
 use crate::http::connection::Connection;
 use crate::http::limits::TUNNELS_PER_NODE_MAX;
 use crate::objects::storage::{Objects, reading};
@@ -123,7 +123,7 @@ pub(crate) fn accept(
     tunnels: &Arc<Tunnels>,
     objects: &Objects,
     call: Call,
-) -> Result<Answer, Status> {
+) -> Result<ApiResponse, Status> {
     let Some(node) = node_of(&call.user).map(str::to_owned) else {
         let text = "only a node opens a tunnel, with its client certificate";
         return Err(Status::new(StatusReason::Forbidden, text));
@@ -162,7 +162,7 @@ pub(crate) fn accept(
     let headers = response.headers_mut();
     headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
     headers.insert(UPGRADE, HeaderValue::from_static(PROTOCOL));
-    Ok(Answer::Raw(response))
+    Ok(ApiResponse::Raw(response))
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use crate::catalog::registry::Resource;
 use crate::handlers::nodes::{NodeConnector, empty_body};
 use crate::handlers::writer::Writer;
 use crate::http::body::{BoxBody, BoxError, read_up_to};
-use crate::http::call::{Answer, Call};
+use crate::http::call::{ApiResponse, Call};
 use crate::http::limits::NODE_ERROR_BYTES_MAX;
 use crate::http::query::{Query, encode};
 use crate::http::refusals::not_allowed;
@@ -27,7 +27,7 @@ pub(super) async fn answer(
     resource: &Resource,
     call: Call,
     body: BoxBody,
-) -> Result<Answer, Status> {
+) -> Result<ApiResponse, Status> {
     let log = call.info.subresource == "log";
     match call.parts.method {
         Method::GET => {}
@@ -97,7 +97,7 @@ pub(super) async fn answer(
             response.headers_mut().remove(name);
         }
     }
-    Ok(Answer::Raw(response))
+    Ok(ApiResponse::Raw(response))
 }
 
 /// The options of a connection (`PodExecOptions` and the like), or of a log, as its query has them.

@@ -24,7 +24,7 @@ use crate::handlers::verbs::update;
 use crate::handlers::verbs::{namespace, patch};
 use crate::handlers::writer::Writer;
 use crate::http::body::{self, BoxBody};
-use crate::http::call::{Answer, Call};
+use crate::http::call::{ApiResponse, Call};
 use crate::http::negotiate::Representation;
 use crate::http::refusals::{not_allowed, unknown_path};
 use crate::http::reply::Reply;
@@ -39,7 +39,7 @@ pub(crate) async fn answer(
     resource: &Arc<Resource>,
     call: Call,
     body: BoxBody,
-) -> Result<Answer, Status> {
+) -> Result<ApiResponse, Status> {
     let name = call.info.subresource.clone();
     let known = resource.subresource(&name).ok_or_else(unknown_path)?;
     if matches!(name.as_str(), "log" | "exec" | "attach" | "portforward") {
@@ -65,7 +65,7 @@ pub(crate) async fn answer(
         "token" => token::answer(writer, resource, &call, body).await,
         _ => Err(unknown_path()),
     };
-    reply.map(Answer::Reply)
+    reply.map(ApiResponse::Reply)
 }
 
 /// The stored object that the request names.

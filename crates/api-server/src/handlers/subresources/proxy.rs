@@ -16,7 +16,7 @@ use crate::handlers::forwarding;
 use crate::handlers::nodes::NodeConnector;
 use crate::handlers::writer::Writer;
 use crate::http::body::{BoxBody, BoxError, Segments, boxed};
-use crate::http::call::{Answer, Call};
+use crate::http::call::{ApiResponse, Call};
 use crate::http::limits::PROXY_CONNECT_TIMEOUT;
 use crate::http::query::{decode, encode};
 use crate::objects::service_address::{address, of_service};
@@ -30,7 +30,7 @@ pub(super) async fn answer(
     resource: &Resource,
     call: Call,
     body: BoxBody,
-) -> Result<Answer, Status> {
+) -> Result<ApiResponse, Status> {
     let path = call.info.rest.clone();
     let asked = decode(&path, false);
     let mut options = match asked.as_str() {
@@ -51,7 +51,7 @@ async fn pass_on(
     path: &str,
     call: Call,
     body: BoxBody,
-) -> Result<Answer, Status> {
+) -> Result<ApiResponse, Status> {
     if path.is_empty() && matches!(call.parts.method, Method::GET | Method::HEAD) {
         return redirect(&call);
     }
@@ -86,7 +86,7 @@ async fn pass_on(
         let text = format!("error trying to reach service: {error}");
         Status::new(StatusReason::ServiceUnavailable, text)
     })?;
-    Ok(Answer::Raw(response))
+    Ok(ApiResponse::Raw(response))
 }
 
 /// Whether a path of a node's own API is read-only.
@@ -105,7 +105,7 @@ fn only_reads(path: &str) -> bool {
 }
 
 /// A page's relative links need a path that ends with a slash.
-fn redirect(call: &Call) -> Result<Answer, Status> {
+fn redirect(call: &Call) -> Result<ApiResponse, Status> {
     let query = call.parts.uri.query();
     let query = query.map(|query| format!("?{query}")).unwrap_or_default();
     let to = format!("{}/{query}", call.info.path);
@@ -114,7 +114,7 @@ fn redirect(call: &Call) -> Result<Answer, Status> {
     let to = HeaderValue::from_str(&to)
         .map_err(|e| Status::bad_request(format!("path to go on with: {e}")))?;
     response.headers_mut().insert(header::LOCATION, to);
-    Ok(Answer::Raw(response))
+    Ok(ApiResponse::Raw(response))
 }
 
 fn uri(path: &str, query: Option<&str>) -> Result<Uri, Status> {
@@ -191,7 +191,7 @@ async fn to_node(
     call: Call,
     body: BoxBody,
     uri: Uri,
-) -> Result<Answer, Status> {
+) -> Result<ApiResponse, Status> {
     objects.must_read(resource, "", &target.name).await?;
     let node = &target.name;
     let unavailable = |text: String| Status::new(StatusReason::ServiceUnavailable, text);
@@ -205,7 +205,7 @@ async fn to_node(
     let response = sent
         .await
         .map_err(|e| unavailable(format!("node {node:?}: {e}")))?;
-    Ok(Answer::Raw(response))
+    Ok(ApiResponse::Raw(response))
 }
 
 /// Sends a request over a new connection; an upgraded one is tunnelled.

@@ -35,7 +35,7 @@ pub(crate) const MODIFIED: &str = "the object has been modified; please apply yo
      the latest version and try again";
 
 /// Computes the new object from the stored one; called again after each conflict.
-pub(crate) type Change<'c> = dyn FnMut(&Value) -> Result<Value, Status> + Send + 'c;
+pub(crate) type ObjectEdit<'c> = dyn FnMut(&Value) -> Result<Value, Status> + Send + 'c;
 
 /// Answers a PUT request.
 pub(crate) async fn answer(
@@ -109,7 +109,7 @@ pub(crate) async fn update(
     writer: Writer<'_>,
     request: &WriteRequest<'_>,
     part: ObjectPart,
-    change: &mut Change<'_>,
+    change: &mut ObjectEdit<'_>,
 ) -> Result<CompletedWrite, Status> {
     let resource = request.resource;
     let reads = match part {

@@ -54,7 +54,7 @@ impl LeaseWatch {
         let page = DeadlinePage::open_read_only(&lease.page)?;
         let warning = Duration::from_millis(lease.warning_ms);
         let mut watch = Self::of(Rc::new(page), warning)?;
-        match watch.look()? {
+        match watch.check()? {
             LeasePhase::Lapsed => Err(io::Error::other("it has lapsed")),
             LeasePhase::Valid(_) | LeasePhase::Closing(_) => Ok(watch),
         }
@@ -85,7 +85,7 @@ impl LeaseWatch {
     }
 
     /// Reads the page, and sets the timer to the time of the next check.
-    pub fn look(&mut self) -> io::Result<LeasePhase> {
+    pub fn check(&mut self) -> io::Result<LeasePhase> {
         let phase = phase(self.page.deadline(), self.warning, deadline::now());
         if let LeasePhase::Valid(next) | LeasePhase::Closing(next) = phase {
             let it_value = Timespec {

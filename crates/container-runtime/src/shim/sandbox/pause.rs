@@ -198,7 +198,7 @@ fn reap_until_lapse(page: Option<&Rc<DeadlinePage>>) -> io::Result<()> {
         // SAFETY: a plain system call that writes nothing.
         while unsafe { libc::waitpid(-1, std::ptr::null_mut(), libc::WNOHANG) } > 0 {}
         if let Some(lease) = &mut lease
-            && lease.look()? == LeasePhase::Lapsed
+            && lease.check()? == LeasePhase::Lapsed
         {
             return Ok(());
         }

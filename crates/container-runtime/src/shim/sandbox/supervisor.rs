@@ -452,7 +452,7 @@ impl Supervisor {
         let Some(lease) = &mut self.lease else {
             return Ok(());
         };
-        match lease.look()? {
+        match lease.check()? {
             LeasePhase::Valid(_) => {}
             LeasePhase::Closing(deadline) => {
                 if lease.warns(deadline) {

@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 use tar::Header;
 
 pub use placing::{place, set_modified};
-pub use reading::{Item, incomplete, read, read_stream};
+pub use reading::{ArchiveItem, incomplete, read, read_stream};
 pub use writing::{CopyFidelity, TreeActivity, Writer, write_whole};
 
 /// The name of the last entry, which has the checksums of all others.

@@ -10,14 +10,14 @@ use anyhow::{Context, Result, bail};
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_OMIT};
 use tar::EntryType;
 
-use super::Item;
+use super::ArchiveItem;
 
 /// Makes a file with all its attributes, or gives them to a directory that is there. `first` is the
 /// present place of the file that a hard link leads to.
 ///
 /// # Errors
 /// Errors of the disk, or the type of the entry is unknown.
-pub fn place(item: Item<'_>, to: &Path, first: Option<&Path>) -> Result<()> {
+pub fn place(item: ArchiveItem<'_>, to: &Path, first: Option<&Path>) -> Result<()> {
     let header = &item.header;
     let mode = header.mode()?;
     match header.entry_type() {

@@ -14,7 +14,7 @@ use tar::{Archive, EntryType, Header};
 use super::{ATTRIBUTE_PREFIX, CHECKSUMS, Checksums, FORMAT, MODIFIED, Summing, hex, shown};
 
 /// An entry of an archive.
-pub struct Item<'a> {
+pub struct ArchiveItem<'a> {
     /// Its path in the archive.
     pub path: PathBuf,
     /// The target of a link.
@@ -33,7 +33,7 @@ pub struct Item<'a> {
 ///
 /// # Errors
 /// The archive is truncated or changed; the items seen by `each` are then invalid.
-pub fn read(path: &Path, each: &mut dyn FnMut(Item<'_>) -> Result<()>) -> Result<()> {
+pub fn read(path: &Path, each: &mut dyn FnMut(ArchiveItem<'_>) -> Result<()>) -> Result<()> {
     let broken = || incomplete(path);
     let opening = || format!("open {}", path.display());
     let file = File::open(path).with_context(opening)?;
@@ -56,7 +56,7 @@ pub fn incomplete(path: &Path) -> String {
 pub fn read_stream(
     stream: impl Read,
     broken: &dyn Fn() -> String,
-    each: &mut dyn FnMut(Item<'_>) -> Result<()>,
+    each: &mut dyn FnMut(ArchiveItem<'_>) -> Result<()>,
 ) -> Result<()> {
     let mut archive = Archive::new(stream);
     let mut summing = Summing::default();
@@ -100,7 +100,7 @@ pub fn read_stream(
             from: &mut entry,
             digest: Sha256::new(),
         };
-        each(Item {
+        each(ArchiveItem {
             path: name.clone(),
             link,
             header,

@@ -10,7 +10,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use container_runtime::tree::{self, Entry, Handle, Mounts, Visitor};
+use container_runtime::tree::{self, Handle, Mounts, TreeEntry, Visitor};
 use durable_file::Durability;
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -274,7 +274,7 @@ struct Adder<'a, W: Write> {
 }
 
 impl<W: Write> Visitor for Adder<'_, W> {
-    fn entry(&mut self, entry: &Entry<'_>) -> io::Result<()> {
+    fn entry(&mut self, entry: &TreeEntry<'_>) -> io::Result<()> {
         let path = self.path.join(name_of(entry.name()));
         self.writer.add_one(&path, &entry.handle()?, self.state)
     }

@@ -51,10 +51,10 @@ struct Position<'a> {
     offset: u64,
 }
 
-type Answer<T> = Result<T, Box<Status>>;
+type StepResult<T> = Result<T, Box<Status>>;
 
 impl VolumeMoves for NodeMoves {
-    fn carry_out(&self, step: MoveStep) -> BoxFuture<'static, Answer<Bytes>> {
+    fn carry_out(&self, step: MoveStep) -> BoxFuture<'static, StepResult<Bytes>> {
         let moves = self.clone();
         async move { moves.answer(&step).await }.boxed()
     }
@@ -69,7 +69,7 @@ impl NodeMoves {
         }
     }
 
-    async fn answer(&self, step: &MoveStep) -> Answer<Bytes> {
+    async fn answer(&self, step: &MoveStep) -> StepResult<Bytes> {
         let mut streams = self.streams.lock().await;
         if let Some(name) = step.step.strip_prefix(replicas::PREFIX) {
             return self.replica_step(&mut streams, name, step).await;
@@ -105,7 +105,7 @@ impl NodeMoves {
         streams: &mut Streams,
         step: &MoveStep,
         of: MovedVolume<'_>,
-    ) -> Answer<Bytes> {
+    ) -> StepResult<Bytes> {
         let position = position(step)?;
         let volume = of.volume;
         if streams.begins_sending(volume, &position).await? {
@@ -127,7 +127,7 @@ impl NodeMoves {
         streams: &mut Streams,
         step: &MoveStep,
         of: MovedVolume<'_>,
-    ) -> Answer<CopyReceipt> {
+    ) -> StepResult<CopyReceipt> {
         let (position, extent) = (position(step)?, extent(step)?);
         let volume = of.volume;
         let bytes = number(step, "bytes")?;
@@ -161,7 +161,7 @@ impl NodeMoves {
         outcome: StreamOutcome,
         bytes: u64,
         extent: CopyExtent,
-    ) -> Answer<CopyReceipt> {
+    ) -> StepResult<CopyReceipt> {
         let storage = &self.storage;
         let path = match (outcome, extent) {
             (StreamOutcome::Impossible(text), _) => return Ok(CopyReceipt::Impossible(text)),
@@ -182,7 +182,7 @@ impl NodeMoves {
 
 impl Streams {
     /// Whether a part is the first one of a stream that is sent; that of another attempt is closed.
-    async fn begins_sending(&mut self, volume: &str, position: &Position<'_>) -> Answer<bool> {
+    async fn begins_sending(&mut self, volume: &str, position: &Position<'_>) -> StepResult<bool> {
         let open = self.sending.get(volume);
         if open.is_some_and(|open| open.attempt() == position.attempt) {
             return Ok(false);
@@ -195,7 +195,11 @@ impl Streams {
     }
 
     /// The same for a stream that is received.
-    async fn begins_receiving(&mut self, volume: &str, position: &Position<'_>) -> Answer<bool> {
+    async fn begins_receiving(
+        &mut self,
+        volume: &str,
+        position: &Position<'_>,
+    ) -> StepResult<bool> {
         let open = self.receiving.get(volume);
         if open.is_some_and(|open| open.attempt() == position.attempt) {
             return Ok(false);
@@ -213,7 +217,7 @@ impl Streams {
         volume: &str,
         position: &Position<'_>,
         step: &MoveStep,
-    ) -> Answer<Option<StreamOutcome>> {
+    ) -> StepResult<Option<StreamOutcome>> {
         let Some(mut open) = self.receiving.remove(volume) else {
             return Err(conflict("the stream is closed"));
         };
@@ -234,7 +238,7 @@ impl Streams {
     }
 
     /// The next part of the stream that is sent from a volume.
-    async fn next_part(&mut self, volume: &str, offset: u64) -> Answer<Bytes> {
+    async fn next_part(&mut self, volume: &str, offset: u64) -> StepResult<Bytes> {
         let Some(open) = self.sending.get_mut(volume) else {
             return Err(conflict("the stream is closed"));
         };
@@ -259,7 +263,9 @@ impl Streams {
 }
 
 /// The directory for a stream, or the answer if there is none to receive.
-fn begun(begun: Result<CopyLocation, ProvisionerError>) -> Answer<Result<PathBuf, CopyReceipt>> {
+fn begun(
+    begun: Result<CopyLocation, ProvisionerError>,
+) -> StepResult<Result<PathBuf, CopyReceipt>> {
     if let Err(error @ ProvisionerError::DiskFull { .. }) = &begun {
         return Ok(Err(CopyReceipt::Impossible(chain(error))));
     }
@@ -276,7 +282,7 @@ fn arrived(path: &std::path::Path) -> CopyReceipt {
 
 /// The volume of a step. Servers of an earlier version name no driver: they move volumes of the class
 /// `local` only.
-fn moved(step: &MoveStep) -> Answer<MovedVolume<'_>> {
+fn moved(step: &MoveStep) -> StepResult<MovedVolume<'_>> {
     let driver = match step.parameter("driver") {
         None => Some(Driver::Local),
         Some(name) => Driver::of_provisioner(name),
@@ -288,7 +294,7 @@ fn moved(step: &MoveStep) -> Answer<MovedVolume<'_>> {
     })
 }
 
-fn extent(step: &MoveStep) -> Answer<CopyExtent> {
+fn extent(step: &MoveStep) -> StepResult<CopyExtent> {
     match step.parameter("extent") {
         None => Ok(CopyExtent::Whole),
         Some(name) => {
@@ -297,7 +303,7 @@ fn extent(step: &MoveStep) -> Answer<CopyExtent> {
     }
 }
 
-fn position(step: &MoveStep) -> Answer<Position<'_>> {
+fn position(step: &MoveStep) -> StepResult<Position<'_>> {
     let attempt = step.parameter("attempt").unwrap_or_default();
     if attempt.is_empty() {
         return Err(bad("a part of a copy needs the name of its attempt"));
@@ -308,25 +314,25 @@ fn position(step: &MoveStep) -> Answer<Position<'_>> {
     })
 }
 
-fn begins(position: &Position<'_>) -> Answer<()> {
+fn begins(position: &Position<'_>) -> StepResult<()> {
     match position.offset {
         0 => Ok(()),
         _ => Err(conflict("the stream of this attempt is not open any more")),
     }
 }
 
-fn number(step: &MoveStep, name: &str) -> Answer<u64> {
+fn number(step: &MoveStep, name: &str) -> StepResult<u64> {
     let parsed = step.parameter(name).and_then(|text| text.parse().ok());
     parsed.ok_or_else(|| bad(&format!("{name} must be a number of bytes")))
 }
 
-fn json(value: &impl Serialize) -> Answer<Bytes> {
+fn json(value: &impl Serialize) -> StepResult<Bytes> {
     let bytes = serde_json::to_vec(value);
     let bytes = bytes.map_err(|error| internal(&format!("encode the answer: {error}")))?;
     Ok(bytes.into())
 }
 
-fn done<T>(result: Result<T, ProvisionerError>) -> Answer<T> {
+fn done<T>(result: Result<T, ProvisionerError>) -> StepResult<T> {
     result.map_err(|error| {
         let text = chain(&error);
         match error {

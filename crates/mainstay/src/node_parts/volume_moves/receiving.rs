@@ -14,8 +14,8 @@ use tokio::task::JoinHandle;
 use volume_provisioner::FirstCopy;
 
 use super::sending::ROOT;
-use super::{Answer, conflict, internal};
-use crate::backup::archive::{self, Item};
+use super::{StepResult, conflict, internal};
+use crate::backup::archive::{self, ArchiveItem};
 
 /// A stream of one attempt.
 #[derive(Debug)]
@@ -70,7 +70,7 @@ impl Receiving {
     /// Takes the next part.
     ///
     /// *Errors.* It is not the next one, or the task has ended.
-    pub(super) async fn take(&mut self, offset: u64, part: Bytes) -> Answer<()> {
+    pub(super) async fn take(&mut self, offset: u64, part: Bytes) -> StepResult<()> {
         if offset != self.taken {
             return Err(conflict("parts are taken in their order, once"));
         }
@@ -83,7 +83,7 @@ impl Receiving {
     }
 
     /// Waits for the last file.
-    pub(super) async fn finish(self) -> Answer<StreamOutcome> {
+    pub(super) async fn finish(self) -> StepResult<StreamOutcome> {
         drop(self.parts);
         match self.task.await {
             Ok(Ok(outcome)) => Ok(outcome),
@@ -199,7 +199,7 @@ impl Tree {
         })
     }
 
-    fn put(&mut self, item: Item<'_>) -> Result<()> {
+    fn put(&mut self, item: ArchiveItem<'_>) -> Result<()> {
         let shown = item.path.clone();
         let doing = || format!("write {}", shown.display());
         let to = self.at(&item.path)?;

@@ -11,7 +11,7 @@ use volume_provisioner::{CopyOf, ReplicatedVolume};
 
 use super::receiving::{Destination, Receiving, StreamOutcome};
 use super::sending::{Sending, Source};
-use super::{Answer, NodeMoves, Streams, bad, begun, conflict, done, json, number, position};
+use super::{NodeMoves, StepResult, Streams, bad, begun, conflict, done, json, number, position};
 
 /// The names of these steps start with this.
 pub(super) const PREFIX: &str = "replica-";
@@ -22,7 +22,7 @@ impl NodeMoves {
         streams: &mut Streams,
         name: &str,
         step: &MoveStep,
-    ) -> Answer<Bytes> {
+    ) -> StepResult<Bytes> {
         let of = &replicated(step)?;
         let storage = &self.storage;
         match name {
@@ -64,7 +64,7 @@ impl NodeMoves {
         streams: &mut Streams,
         step: &MoveStep,
         of: &ReplicatedVolume,
-    ) -> Answer<Bytes> {
+    ) -> StepResult<Bytes> {
         let position = position(step)?;
         if streams.begins_sending(&of.volume, &position).await? {
             let snapshots = done(self.storage.snapshot_to_send(of, copy(step)?).await)?;
@@ -79,7 +79,7 @@ impl NodeMoves {
         streams: &mut Streams,
         step: &MoveStep,
         of: &ReplicatedVolume,
-    ) -> Answer<CopyReceipt> {
+    ) -> StepResult<CopyReceipt> {
         let (position, copy) = (position(step)?, copy(step)?);
         let bytes = number(step, "bytes")?;
         if streams.begins_receiving(&of.volume, &position).await? {
@@ -105,7 +105,7 @@ impl NodeMoves {
         of: &ReplicatedVolume,
         copy: CopyOf,
         outcome: StreamOutcome,
-    ) -> Answer<CopyReceipt> {
+    ) -> StepResult<CopyReceipt> {
         match outcome {
             StreamOutcome::Snapshot(snapshot) => {
                 done(self.storage.finish_copy(of, copy.time, snapshot).await)?;
@@ -125,7 +125,7 @@ impl NodeMoves {
     }
 }
 
-fn replicated(step: &MoveStep) -> Answer<ReplicatedVolume> {
+fn replicated(step: &MoveStep) -> StepResult<ReplicatedVolume> {
     let epoch = step.id.parse().ok().filter(|epoch| *epoch > 0);
     Ok(ReplicatedVolume {
         volume: step.volume.clone(),
@@ -133,7 +133,7 @@ fn replicated(step: &MoveStep) -> Answer<ReplicatedVolume> {
     })
 }
 
-fn time(step: &MoveStep, name: &str) -> Answer<Option<i64>> {
+fn time(step: &MoveStep, name: &str) -> StepResult<Option<i64>> {
     let Some(text) = step.parameter(name) else {
         return Ok(None);
     };
@@ -142,7 +142,7 @@ fn time(step: &MoveStep, name: &str) -> Answer<Option<i64>> {
     Ok(Some(time))
 }
 
-fn copy(step: &MoveStep) -> Answer<CopyOf> {
+fn copy(step: &MoveStep) -> StepResult<CopyOf> {
     Ok(CopyOf {
         time: time(step, "copy")?.ok_or_else(|| bad("a copy has a time"))?,
         base: time(step, "base")?,
@@ -150,7 +150,7 @@ fn copy(step: &MoveStep) -> Answer<CopyOf> {
 }
 
 /// The snapshot that both nodes have. Servers of an earlier version name none.
-fn common(step: &MoveStep) -> Answer<Option<CommonSnapshot>> {
+fn common(step: &MoveStep) -> StepResult<Option<CommonSnapshot>> {
     let text = |name: &str| step.parameter(name).map(str::to_owned);
     let (time, here, there) = (time(step, "common")?, text("here"), text("there"));
     Ok(match (time, here, there) {
@@ -159,7 +159,7 @@ fn common(step: &MoveStep) -> Answer<Option<CommonSnapshot>> {
     })
 }
 
-fn role(step: &MoveStep) -> Answer<Role> {
+fn role(step: &MoveStep) -> StepResult<Role> {
     match step.parameter("role") {
         Some("primary") => Ok(Role::Primary),
         Some("replica") => Ok(Role::Replica),
@@ -167,7 +167,7 @@ fn role(step: &MoveStep) -> Answer<Role> {
     }
 }
 
-fn kept(step: &MoveStep) -> Answer<BTreeSet<i64>> {
+fn kept(step: &MoveStep) -> StepResult<BTreeSet<i64>> {
     let list = step.parameter("keep").unwrap_or_default();
     let times = list.split('.').filter(|text| !text.is_empty());
     let parsed: Result<_, _> = times.map(str::parse).collect();

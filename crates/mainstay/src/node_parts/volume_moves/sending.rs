@@ -13,7 +13,7 @@ use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::task::JoinHandle;
 use volume_provisioner::Snapshots;
 
-use super::{Answer, conflict, internal};
+use super::{StepResult, conflict, internal};
 use crate::backup::archive::{CopyFidelity, TreeActivity, Writer};
 
 /// Size of a part in bytes; a request to the API server may have 3 MiB.
@@ -62,7 +62,7 @@ impl Sending {
     /// The next part; it is empty at the end of the stream.
     ///
     /// *Errors.* Invalid for files that cannot be sent at all.
-    pub(super) async fn next(&mut self, offset: u64) -> Answer<Bytes> {
+    pub(super) async fn next(&mut self, offset: u64) -> StepResult<Bytes> {
         if offset != self.sent {
             return Err(conflict("parts are read in their order, once"));
         }

@@ -17,7 +17,7 @@ use resource_kinds::node_conditions;
 use resource_kinds::pod_view::PodView;
 use resource_kinds::snapshot::VolumeSnapshotContent;
 use resource_kinds::storage::Driver;
-use resource_kinds::storage::volume_move::{Stage, VolumeMove};
+use resource_kinds::storage::volume_move::{MoveStage, VolumeMove};
 use resource_kinds::storage::volume_replication::VolumeReplication;
 use resource_kinds::volume_fit::only_node;
 use serde_json::json;
@@ -410,7 +410,7 @@ async fn look(
     let Some(record) = VolumeMove::of(&volume) else {
         return Ok(Progress::Failed("its record is gone".to_owned()));
     };
-    if record.stage == Stage::Stopping {
+    if record.stage == MoveStage::Stopping {
         for pod in users(&pods(server, namespace).await?, claim) {
             if !pod.is_deleting()
                 && let Some(refused) = stop(server, pod).await?
@@ -438,8 +438,8 @@ async fn stop(server: &Server, pod: &PodView) -> api_client::Result<Option<Strin
 fn progress(record: &VolumeMove, claim: &str) -> Progress {
     let (from, to) = (&record.from, &record.to);
     let text = match record.stage {
-        Stage::Requested => format!("Requested: node {to} is asked for room."),
-        Stage::Preparing => match record.bytes {
+        MoveStage::Requested => format!("Requested: node {to} is asked for room."),
+        MoveStage::Preparing => match record.bytes {
             Some(bytes) => format!(
                 "Preparing: a first copy of {bytes} bytes goes from {from} to {to}, while the pods run."
             ),
@@ -447,19 +447,19 @@ fn progress(record: &VolumeMove, claim: &str) -> Progress {
                 format!("Preparing: a first copy goes from {from} to {to}, while the pods run.")
             }
         },
-        Stage::Stopping => "Stopping: the pods of the claim end.".to_owned(),
-        Stage::Copying => match record.bytes {
+        MoveStage::Stopping => "Stopping: the pods of the claim end.".to_owned(),
+        MoveStage::Copying => match record.bytes {
             Some(bytes) => format!("Copying: {bytes} bytes go from {from} to {to}."),
             None => format!("Copying: the files go from {from} to {to}."),
         },
-        Stage::Arrived => format!("Arrived: the files are on {to}."),
-        Stage::Placed => format!("Placed: the volume belongs to {to}."),
-        Stage::Abandoned => format!("Abandoned: the volume stays on {from}."),
-        Stage::Moved => {
+        MoveStage::Arrived => format!("Arrived: the files are on {to}."),
+        MoveStage::Placed => format!("Placed: the volume belongs to {to}."),
+        MoveStage::Abandoned => format!("Abandoned: the volume stays on {from}."),
+        MoveStage::Moved => {
             let line = format!("Moved: claim {claim} is on {to}; its pods start there.");
             return Progress::Moved(line);
         }
-        Stage::Failed => {
+        MoveStage::Failed => {
             let why = record.message.clone();
             return Progress::Failed(why.unwrap_or_else(|| "no reason is known".to_owned()));
         }

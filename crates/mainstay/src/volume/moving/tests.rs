@@ -78,7 +78,7 @@ fn a_volume_that_can_move_is_requested_once() {
     let decided = decide(&found(cow, node(json!({})), set()), "two");
     assert!(matches!(decided, Decision::Request { .. }), "{decided:?}");
     let failed = found(
-        moving(&record.in_stage(Stage::Failed)),
+        moving(&record.in_stage(MoveStage::Failed)),
         node(json!({})),
         set(),
     );
@@ -145,12 +145,12 @@ fn a_stage_is_shown_with_its_reason() {
     let record = VolumeMove::request("a1", "one", "two");
     let waiting = VolumeMove {
         message: Some("pod \"web-0\" on node \"one\" ends".to_owned()),
-        ..record.in_stage(Stage::Stopping)
+        ..record.in_stage(MoveStage::Stopping)
     };
     let line = "Stopping: the pods of the claim end. Waiting: pod \"web-0\" on node \"one\" ends.";
     assert_eq!(progress(&waiting, "c"), Progress::Shown(line.to_owned()));
-    let failed = record.abandoned("no room").in_stage(Stage::Failed);
+    let failed = record.abandoned("no room").in_stage(MoveStage::Failed);
     assert!(matches!(progress(&failed, "c"), Progress::Failed(_)));
-    let moved = progress(&record.in_stage(Stage::Moved), "c");
+    let moved = progress(&record.in_stage(MoveStage::Moved), "c");
     assert!(matches!(moved, Progress::Moved(line) if line.contains("two")));
 }

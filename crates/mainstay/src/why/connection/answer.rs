@@ -92,12 +92,12 @@ pub struct ServerPath {
     pub server: Endpoint,
     /// The pod with the server's address.
     pub pod: Option<ObjectName>,
-    pub decision: Decision,
+    pub decision: ConnectionDecision,
 }
 
 /// The decision about one way.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Decision {
+pub enum ConnectionDecision {
     /// Policies do not apply between a pod and its own node.
     OwnNode,
     Policies {
@@ -153,8 +153,8 @@ impl PolicyDecision {
 impl ServerPath {
     pub fn passes(&self) -> bool {
         match &self.decision {
-            Decision::OwnNode => true,
-            Decision::Policies { egress, ingress } => egress.passes() && ingress.passes(),
+            ConnectionDecision::OwnNode => true,
+            ConnectionDecision::Policies { egress, ingress } => egress.passes() && ingress.passes(),
         }
     }
 }
@@ -479,8 +479,8 @@ impl<'o> Decided<'o> {
         let end =
             |direction| PolicyDecision::of(judge(&self.state, &self.table, &connection, direction));
         let decision = match self.is_within_node(client, of_server, server.ip) {
-            true => Decision::OwnNode,
-            false => Decision::Policies {
+            true => ConnectionDecision::OwnNode,
+            false => ConnectionDecision::Policies {
                 egress: match uses_host_network(client) {
                     true => PolicyDecision::Open,
                     false => end(Direction::Egress),

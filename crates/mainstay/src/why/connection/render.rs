@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::answer::{
-    ConnectionAnswer, ConnectionVerdict, Decision, ObjectName, PolicyDecision, ServerPath,
+    ConnectionAnswer, ConnectionDecision, ConnectionVerdict, ObjectName, PolicyDecision, ServerPath,
 };
 
 /// Most servers of a Service that are described one by one; more would hide the answer.
@@ -100,10 +100,10 @@ impl ConnectionAnswer {
             }
         };
         match &way.decision {
-            Decision::OwnNode => lines.push(format!(
+            ConnectionDecision::OwnNode => lines.push(format!(
                 "{indent}policies do not apply between a pod and its own node"
             )),
-            Decision::Policies { egress, ingress } => {
+            ConnectionDecision::Policies { egress, ingress } => {
                 let client = self.called(&self.client);
                 lines.push(format!("{indent}egress of {client}: {}", sentence(egress)));
                 let server = self.server(way);
@@ -116,7 +116,7 @@ impl ConnectionAnswer {
     }
 
     fn remedy_lines(&self, way: &ServerPath, lines: &mut Vec<String>) {
-        let Decision::Policies { egress, ingress } = &way.decision else {
+        let ConnectionDecision::Policies { egress, ingress } = &way.decision else {
             return;
         };
         lines.push(
@@ -208,7 +208,7 @@ fn way_value(way: &ServerPath) -> Value {
         "pod": way.pod.as_ref().map(object_value),
         "passes": way.passes(),
     });
-    if let Decision::Policies { egress, ingress } = &way.decision {
+    if let ConnectionDecision::Policies { egress, ingress } = &way.decision {
         value["egress"] = end(egress);
         value["ingress"] = end(ingress);
     }

@@ -182,7 +182,7 @@ impl Dispatcher {
             {
                 tracing::error!(sandbox = sandbox.id(), %error, "host ports of a pod not stored");
             }
-            match recovery::look(sandbox).await {
+            match recovery::reconnect(sandbox).await {
                 Ok((seen, stream)) => (state, events) = (Some(seen), stream),
                 Err(error) => {
                     tracing::warn!(sandbox = sandbox.id(), %error, "sandbox does not answer");

@@ -7,7 +7,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use super::super::claims;
 use super::super::identity;
 use super::super::observed::{Member, ParsedSet, Retention};
-use super::super::plan::{Action, StatefulSetPlan};
+use super::super::plan::{StatefulSetAction, StatefulSetPlan};
 
 /// Claims are created once, under names of wanted pods, and owned only if the policy wants them
 /// deleted; foreign owners stay.
@@ -21,7 +21,7 @@ pub(super) fn follow_policy(
         let names = claims::names(&world.spec, work.ordinal);
         for action in &work.actions {
             match action {
-                Action::CreateClaim(claim) => {
+                StatefulSetAction::CreateClaim(claim) => {
                     let name = claim.metadata.name.clone().unwrap_or_default();
                     if world.observed.claims.contains_key(&name) || !made.insert(name.clone()) {
                         found.push(format!("claim {name} is created while it exists"));
@@ -32,7 +32,7 @@ pub(super) fn follow_policy(
                     let owners = claim.metadata.owner_references.as_deref();
                     owners_are_allowed(world, work.ordinal, &name, owners, found);
                 }
-                Action::SetClaimOwners { name, owners, .. } => {
+                StatefulSetAction::SetClaimOwners { name, owners, .. } => {
                     if !names.contains(name) {
                         found.push(format!("claim {name} is not of ordinal {}", work.ordinal));
                     }
@@ -106,7 +106,8 @@ pub(super) fn survive_deletions(
     found: &mut Vec<String>,
 ) {
     for work in &plan.pods {
-        let deletes = |action: &Action| matches!(action, Action::DeletePod { .. });
+        let deletes =
+            |action: &StatefulSetAction| matches!(action, StatefulSetAction::DeletePod { .. });
         let Some(at) = work.actions.iter().position(deletes) else {
             continue;
         };
@@ -122,7 +123,7 @@ pub(super) fn survive_deletions(
                 .iter()
                 .rev()
                 .find_map(|action| match action {
-                    Action::SetClaimOwners {
+                    StatefulSetAction::SetClaimOwners {
                         name: of, owners, ..
                     } if *of == name => Some(&owners[..]),
                     _ => None,
@@ -189,7 +190,9 @@ fn owners_afterwards<'p>(
     claim: &str,
 ) -> &'p [OwnerReference] {
     let written = plan.actions().filter_map(|action| match action {
-        Action::SetClaimOwners { name, owners, .. } if name == claim => Some(&owners[..]),
+        StatefulSetAction::SetClaimOwners { name, owners, .. } if name == claim => {
+            Some(&owners[..])
+        }
         _ => None,
     });
     written.last().unwrap_or_else(|| owners_of(world, claim))

@@ -15,7 +15,7 @@ use k8s_openapi::api::core::v1::Pod;
 use crate::ownership::controller;
 
 use super::observed::{Member, Observed, ParsedSet, Strategy};
-use super::plan::{Action, StatefulSetPlan};
+use super::plan::{StatefulSetAction, StatefulSetPlan};
 use super::revisions;
 use super::waiting::Waiting;
 
@@ -122,7 +122,7 @@ fn update_revision(world: &ParsedSet<'_>) -> Option<String> {
 /// it already.
 fn planned_revision(plan: &StatefulSetPlan) -> Option<String> {
     plan.actions().find_map(|action| match action {
-        Action::CreateRevision(revision) => revision.metadata.name.clone(),
+        StatefulSetAction::CreateRevision(revision) => revision.metadata.name.clone(),
         _ => None,
     })
 }
@@ -130,7 +130,7 @@ fn planned_revision(plan: &StatefulSetPlan) -> Option<String> {
 fn created(plan: &StatefulSetPlan) -> Vec<&Pod> {
     let mut pods = Vec::new();
     for action in plan.actions() {
-        if let Action::CreatePod(pod) = action {
+        if let StatefulSetAction::CreatePod(pod) = action {
             pods.push(pod.as_ref());
         }
     }
@@ -140,7 +140,7 @@ fn created(plan: &StatefulSetPlan) -> Vec<&Pod> {
 fn deleted(plan: &StatefulSetPlan) -> Vec<(&str, &str)> {
     let mut pods = Vec::new();
     for action in plan.actions() {
-        if let Action::DeletePod { name, uid } = action {
+        if let StatefulSetAction::DeletePod { name, uid } = action {
             pods.push((name.as_str(), uid.as_str()));
         }
     }
@@ -151,18 +151,18 @@ fn deleted(plan: &StatefulSetPlan) -> Vec<(&str, &str)> {
 fn writes_say_which_object(plan: &StatefulSetPlan, found: &mut Vec<String>) {
     for action in plan.actions() {
         let (name, uid) = match action {
-            Action::AdoptRevision { name, uid }
-            | Action::AdoptPod { name, uid }
-            | Action::ReleasePod { name, uid }
-            | Action::RenumberRevision { name, uid, .. }
-            | Action::DeleteRevision { name, uid }
-            | Action::SetClaimOwners { name, uid, .. }
-            | Action::LabelPod { name, uid, .. }
-            | Action::DeletePod { name, uid } => (name, uid),
-            Action::ConfirmSet
-            | Action::CreateRevision(_)
-            | Action::CreateClaim(_)
-            | Action::CreatePod(_) => continue,
+            StatefulSetAction::AdoptRevision { name, uid }
+            | StatefulSetAction::AdoptPod { name, uid }
+            | StatefulSetAction::ReleasePod { name, uid }
+            | StatefulSetAction::RenumberRevision { name, uid, .. }
+            | StatefulSetAction::DeleteRevision { name, uid }
+            | StatefulSetAction::SetClaimOwners { name, uid, .. }
+            | StatefulSetAction::LabelPod { name, uid, .. }
+            | StatefulSetAction::DeletePod { name, uid } => (name, uid),
+            StatefulSetAction::ConfirmSet
+            | StatefulSetAction::CreateRevision(_)
+            | StatefulSetAction::CreateClaim(_)
+            | StatefulSetAction::CreatePod(_) => continue,
         };
         if uid.is_empty() {
             found.push(format!("a write to {name} does not say to which one"));
@@ -189,7 +189,13 @@ fn silence_is_explained(facts: &Facts<'_, '_>, found: &mut Vec<String>) {
             .any(|waiting| waiting.ordinal == Some(ordinal));
         let works = plan.pods.iter().filter(|work| work.ordinal == ordinal);
         let mut actions = works.flat_map(|work| &work.actions);
-        waits || actions.any(|a| matches!(a, Action::CreatePod(_) | Action::DeletePod { .. }))
+        waits
+            || actions.any(|a| {
+                matches!(
+                    a,
+                    StatefulSetAction::CreatePod(_) | StatefulSetAction::DeletePod { .. }
+                )
+            })
     };
     // Before the revision is stored every pod has another revision; that alone needs no reason.
     let amiss = |ordinal: &i64| match world.members.get(ordinal) {

@@ -7,7 +7,7 @@ use resource_kinds::labels;
 use super::super::identity;
 use super::super::observed::{Member, Phase, Strategy};
 use super::super::options::StuckRollout;
-use super::super::plan::Action;
+use super::super::plan::StatefulSetAction;
 use super::{Facts, deleted, is_updatable, missing};
 
 /// A pod is created only for a wanted ordinal, only once, and never beside a pod of its name, even
@@ -77,7 +77,7 @@ pub(super) fn deletions_are_justified(facts: &Facts<'_, '_>, found: &mut Vec<Str
 pub(super) fn revisions_are_right(facts: &Facts<'_, '_>, found: &mut Vec<String>) {
     let Facts { world, .. } = facts;
     let new = facts.plan.actions().find_map(|action| match action {
-        Action::CreateRevision(revision) => revision.metadata.name.clone(),
+        StatefulSetAction::CreateRevision(revision) => revision.metadata.name.clone(),
         _ => None,
     });
     let update = new.as_ref().or(facts.update.as_ref());

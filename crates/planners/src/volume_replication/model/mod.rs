@@ -7,7 +7,9 @@ mod search;
 
 use std::collections::BTreeMap;
 
-use resource_kinds::storage::volume_replication::{Parameters, Stage, VolumeReplication};
+use resource_kinds::storage::volume_replication::{
+    Parameters, ReplicationStage, VolumeReplication,
+};
 
 use super::{Call, CopyResult, Observed, ReplicationAnswers, ReplicationStep, Role, Users, plan};
 use crate::volume_move::NodePresence;
@@ -141,7 +143,8 @@ impl World {
     /// Whether the leader goes by what it saw before. A write of the record that is as it was read then
     /// succeeds.
     fn acts_late(&self) -> bool {
-        let may = self.record.stage == Stage::Replicating || self.mistake == Mistake::EarlyProof;
+        let may = self.record.stage == ReplicationStage::Replicating
+            || self.mistake == Mistake::EarlyProof;
         may && self.saw_proof
     }
 
@@ -329,7 +332,7 @@ impl World {
             ReplicationStep::Write(record) => {
                 if record.epoch <= self.bounds().1 {
                     let keeps = self.mistake == Mistake::EarlyProof;
-                    next.saw_proof &= keeps && record.stage == Stage::Promoting;
+                    next.saw_proof &= keeps && record.stage == ReplicationStage::Promoting;
                     next.write(&record);
                     out.push(next);
                 }
@@ -402,7 +405,10 @@ impl World {
         }
         self.stale(&mut out);
         let primary = &self.nodes[index(&self.record.primary)];
-        if self.record.stage == Stage::Replicating && primary.is_fenced && !self.saw_proof {
+        if self.record.stage == ReplicationStage::Replicating
+            && primary.is_fenced
+            && !self.saw_proof
+        {
             let mut next = self.clone();
             next.saw_proof = true;
             out.push(next);
@@ -417,7 +423,7 @@ impl World {
     fn stale(&self, out: &mut Vec<World>) {
         let is_dead = self.nodes[index(&self.record.primary)].is_fenced;
         if self.mistake == Mistake::PromoteStaleReplica
-            && self.record.stage == Stage::Replicating
+            && self.record.stage == ReplicationStage::Replicating
             && is_dead
             && let Some(former) = self.replaced.clone()
             && former.primary == self.record.primary
@@ -426,7 +432,7 @@ impl World {
             let mut next = self.clone();
             next.replaced = None;
             next.write(&VolumeReplication {
-                stage: Stage::Promoting,
+                stage: ReplicationStage::Promoting,
                 ..former.replaced(former.replica.as_deref())
             });
             out.push(next);
@@ -464,7 +470,7 @@ impl World {
             out.push(next);
         }
         // A copy that its base turns out not to belong to is removed.
-        let takes_copies = self.record.stage == Stage::Replicating;
+        let takes_copies = self.record.stage == ReplicationStage::Replicating;
         if takes_copies && node.copies.len() > 1 {
             let mut next = self.clone();
             next.nodes[at].copies.pop_last();
@@ -531,7 +537,7 @@ impl World {
         }
         // A promoted volume is not replaced.
         let primary = &self.nodes[index(&self.record.primary)];
-        if self.record.stage != Stage::Promoted {
+        if self.record.stage != ReplicationStage::Promoted {
             assert!(primary.volume.is_some(), "no volume: {self:#?}");
         }
     }
@@ -567,7 +573,11 @@ impl World {
                 }
             }
         }
-        assert_eq!(self.record.stage, Stage::Replicating, "{self:#?}");
+        assert_eq!(
+            self.record.stage,
+            ReplicationStage::Replicating,
+            "{self:#?}"
+        );
         assert!(self.record.last.is_some(), "no copy: {self:#?}");
         let volumes = self.nodes.iter().filter(|node| node.volume.is_some());
         assert_eq!(volumes.count(), 1, "{self:#?}");

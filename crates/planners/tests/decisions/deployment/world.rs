@@ -6,7 +6,7 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet, ReplicaSetStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use planners::deployment::{Action, DeploymentPlan, Observed, plan};
+use planners::deployment::{DeploymentAction, DeploymentPlan, Observed, plan};
 use serde_json::{Value, json};
 
 pub struct World {
@@ -16,21 +16,21 @@ pub struct World {
 }
 
 /// An action in a few words.
-pub fn brief(action: &Action) -> String {
+pub fn brief(action: &DeploymentAction) -> String {
     match action {
-        Action::ConfirmDeployment => "confirm".to_owned(),
-        Action::AdoptSet { .. } => "adopt".to_owned(),
-        Action::ReleaseSet { .. } => "release".to_owned(),
-        Action::CreateSet(set) => {
+        DeploymentAction::ConfirmDeployment => "confirm".to_owned(),
+        DeploymentAction::AdoptSet { .. } => "adopt".to_owned(),
+        DeploymentAction::ReleaseSet { .. } => "release".to_owned(),
+        DeploymentAction::CreateSet(set) => {
             let replicas = set.spec.as_ref().unwrap().replicas.unwrap();
             format!("create {} {replicas}", image(set))
         }
-        Action::UpdateSet {
+        DeploymentAction::UpdateSet {
             name,
             replicas: (from, to),
             ..
         } => format!("scale {name} {from}→{to}"),
-        Action::DeleteSet { name, .. } => format!("delete {name}"),
+        DeploymentAction::DeleteSet { name, .. } => format!("delete {name}"),
     }
 }
 
@@ -100,7 +100,7 @@ impl World {
     pub fn planned_set(&self) -> ReplicaSet {
         let actions = self.plan().actions;
         let mut sets = actions.into_iter().filter_map(|action| match action {
-            Action::CreateSet(set) => Some(*set),
+            DeploymentAction::CreateSet(set) => Some(*set),
             _ => None,
         });
         sets.next().unwrap()
@@ -144,10 +144,10 @@ impl World {
         })
     }
 
-    fn carry_out(&mut self, action: Action) {
+    fn carry_out(&mut self, action: DeploymentAction) {
         match action {
-            Action::CreateSet(set) => self.add(*set),
-            Action::UpdateSet {
+            DeploymentAction::CreateSet(set) => self.add(*set),
+            DeploymentAction::UpdateSet {
                 name,
                 resource_version,
                 replicas,
@@ -169,7 +169,7 @@ impl World {
                     .get_or_insert_default()
                     .extend(annotations);
             }
-            Action::DeleteSet { name, .. } => {
+            DeploymentAction::DeleteSet { name, .. } => {
                 let other = |set: &Arc<ReplicaSet>| set.metadata.name.as_ref() != Some(&name);
                 self.observed.sets.retain(other);
             }

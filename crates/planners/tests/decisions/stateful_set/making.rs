@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::apps::v1::ControllerRevision;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
-use planners::stateful_set::{Action, StatefulSetPlan};
+use planners::stateful_set::{StatefulSetAction, StatefulSetPlan};
 use serde_json::{Value, json};
 
 use super::situation::{SET_UID, describe, revision_name, template};
@@ -12,7 +12,7 @@ use super::world::World;
 
 fn pods(plan: &StatefulSetPlan) -> Vec<&Pod> {
     let made = plan.actions().filter_map(|action| match action {
-        Action::CreatePod(pod) => Some(pod.as_ref()),
+        StatefulSetAction::CreatePod(pod) => Some(pod.as_ref()),
         _ => None,
     });
     made.collect()
@@ -20,7 +20,7 @@ fn pods(plan: &StatefulSetPlan) -> Vec<&Pod> {
 
 fn claims(plan: &StatefulSetPlan) -> Vec<&PersistentVolumeClaim> {
     let made = plan.actions().filter_map(|action| match action {
-        Action::CreateClaim(claim) => Some(claim.as_ref()),
+        StatefulSetAction::CreateClaim(claim) => Some(claim.as_ref()),
         _ => None,
     });
     made.collect()
@@ -28,7 +28,7 @@ fn claims(plan: &StatefulSetPlan) -> Vec<&PersistentVolumeClaim> {
 
 fn revisions(plan: &StatefulSetPlan) -> Vec<&ControllerRevision> {
     let made = plan.actions().filter_map(|action| match action {
-        Action::CreateRevision(revision) => Some(revision.as_ref()),
+        StatefulSetAction::CreateRevision(revision) => Some(revision.as_ref()),
         _ => None,
     });
     made.collect()

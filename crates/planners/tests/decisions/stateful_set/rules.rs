@@ -1,7 +1,9 @@
 //! The rules of `invariants` notice a plan that breaks them: each row spoils a good plan in the
 //! way a mistake in the planner would.
 
-use planners::stateful_set::{Action, PodWork, StatefulSetPlan, identity, invariants, plan};
+use planners::stateful_set::{
+    PodWork, StatefulSetAction, StatefulSetPlan, identity, invariants, plan,
+};
 
 use super::situation::{describe, now, parse, revision_name, template};
 
@@ -17,11 +19,11 @@ fn spoilt(situation: &str, spoil: impl FnOnce(&mut StatefulSetPlan)) -> String {
 }
 
 /// The plan as if it had said this about a pod, and nothing else.
-fn only(ordinal: i64, actions: Vec<Action>) -> impl FnOnce(&mut StatefulSetPlan) {
+fn only(ordinal: i64, actions: Vec<StatefulSetAction>) -> impl FnOnce(&mut StatefulSetPlan) {
     move |plan| plan.pods = vec![PodWork { ordinal, actions }]
 }
 
-fn also(ordinal: i64, action: Action) -> impl FnOnce(&mut StatefulSetPlan) {
+fn also(ordinal: i64, action: StatefulSetAction) -> impl FnOnce(&mut StatefulSetPlan) {
     move |plan| {
         plan.pods.push(PodWork {
             ordinal,
@@ -30,14 +32,14 @@ fn also(ordinal: i64, action: Action) -> impl FnOnce(&mut StatefulSetPlan) {
     }
 }
 
-fn create(ordinal: i64, image: &str) -> Action {
+fn create(ordinal: i64, image: &str) -> StatefulSetAction {
     let set = parse("set").set;
     let pod = identity::pod(&set, &template(image), ordinal, &revision_name(image));
-    Action::CreatePod(Box::new(pod))
+    StatefulSetAction::CreatePod(Box::new(pod))
 }
 
-fn delete(ordinal: i64) -> Action {
-    Action::DeletePod {
+fn delete(ordinal: i64) -> StatefulSetAction {
+    StatefulSetAction::DeletePod {
         name: format!("web-{ordinal}"),
         uid: format!("uid-web-{ordinal}"),
     }
@@ -182,7 +184,10 @@ fn a_deletion_that_does_not_say_which_pod_is_noticed() {
     let text = "set replicas=0\nrevisions a=1\npod 0 ready a";
     let spoil = |uid: &str| {
         let (name, uid) = ("web-0".to_owned(), uid.to_owned());
-        spoilt(text, only(0, vec![Action::DeletePod { name, uid }]))
+        spoilt(
+            text,
+            only(0, vec![StatefulSetAction::DeletePod { name, uid }]),
+        )
     };
     assert!(spoil("").contains("does not say to which one"));
     assert!(spoil("uid-of-another").contains("under another uid"));
@@ -191,7 +196,7 @@ fn a_deletion_that_does_not_say_which_pod_is_noticed() {
 /// statefulset.md 2.11, 2.14: data goes only by policy.
 #[test]
 fn a_claim_that_is_given_away_is_noticed() {
-    let owners = |kind: &str, name: &str, uid: &str| Action::SetClaimOwners {
+    let owners = |kind: &str, name: &str, uid: &str| StatefulSetAction::SetClaimOwners {
         name: "www-web-0".to_owned(),
         uid: "uid-www-web-0".to_owned(),
         resource_version: "1".to_owned(),
@@ -218,7 +223,7 @@ fn a_claim_that_is_given_away_is_noticed() {
     assert!(found.contains("given away against the policy"), "{found}");
     let foreign = "set replicas=1 claims=www\nrevisions a=1\npod 0 ready a\n\
                    claim www-web-0 owner=foreign";
-    let none = Action::SetClaimOwners {
+    let none = StatefulSetAction::SetClaimOwners {
         name: "www-web-0".to_owned(),
         uid: "uid-www-web-0".to_owned(),
         resource_version: "1".to_owned(),

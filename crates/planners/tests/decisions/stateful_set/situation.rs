@@ -9,7 +9,9 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet, StatefulSetStatus};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, PodTemplateSpec};
 use k8s_openapi::apimachinery::pkg::runtime::RawExtension;
-use planners::stateful_set::{Action, Observed, Refused, StatefulSetPlan, identity, revisions};
+use planners::stateful_set::{
+    Observed, Refused, StatefulSetAction, StatefulSetPlan, identity, revisions,
+};
 use resource_kinds::pod_view::PodView;
 use serde_json::{Value, json};
 
@@ -364,13 +366,15 @@ fn conditions(status: &StatefulSetStatus) -> Vec<String> {
     .collect()
 }
 
-fn action(action: &Action) -> String {
+fn action(action: &StatefulSetAction) -> String {
     match action {
-        Action::ConfirmSet => "confirm set".to_owned(),
-        Action::AdoptRevision { name, .. } => format!("adopt revision {}", image_of(name)),
-        Action::AdoptPod { name, .. } => format!("adopt {name}"),
-        Action::ReleasePod { name, .. } => format!("release {name}"),
-        Action::CreateRevision(revision) => {
+        StatefulSetAction::ConfirmSet => "confirm set".to_owned(),
+        StatefulSetAction::AdoptRevision { name, .. } => {
+            format!("adopt revision {}", image_of(name))
+        }
+        StatefulSetAction::AdoptPod { name, .. } => format!("adopt {name}"),
+        StatefulSetAction::ReleasePod { name, .. } => format!("release {name}"),
+        StatefulSetAction::CreateRevision(revision) => {
             let name = revision.metadata.name.as_deref().unwrap_or_default();
             format!(
                 "create revision {} as number {}",
@@ -378,18 +382,20 @@ fn action(action: &Action) -> String {
                 revision.revision
             )
         }
-        Action::RenumberRevision { name, revision, .. } => {
+        StatefulSetAction::RenumberRevision { name, revision, .. } => {
             format!("renumber revision {} to {revision}", image_of(name))
         }
-        Action::DeleteRevision { name, .. } => format!("delete revision {}", image_of(name)),
-        Action::CreateClaim(claim) => {
+        StatefulSetAction::DeleteRevision { name, .. } => {
+            format!("delete revision {}", image_of(name))
+        }
+        StatefulSetAction::CreateClaim(claim) => {
             let name = claim.metadata.name.as_deref().unwrap_or_default();
             format!(
                 "create claim {name}{}",
                 owners(claim.metadata.owner_references.as_deref())
             )
         }
-        Action::SetClaimOwners {
+        StatefulSetAction::SetClaimOwners {
             name, owners: list, ..
         } => {
             let text = owners(Some(list));
@@ -403,7 +409,7 @@ fn action(action: &Action) -> String {
             )
             .replace("  ", " ")
         }
-        Action::CreatePod(pod) => {
+        StatefulSetAction::CreatePod(pod) => {
             let name = pod.metadata.name.as_deref().unwrap_or_default();
             let labels = pod.metadata.labels.as_ref().unwrap();
             let image = pod.spec.as_ref().unwrap().containers[0]
@@ -417,8 +423,8 @@ fn action(action: &Action) -> String {
                 format!("create {name} with image {image} at {revision}")
             }
         }
-        Action::LabelPod { name, .. } => format!("label {name}"),
-        Action::DeletePod { name, .. } => format!("delete {name}"),
+        StatefulSetAction::LabelPod { name, .. } => format!("label {name}"),
+        StatefulSetAction::DeletePod { name, .. } => format!("delete {name}"),
     }
 }
 

@@ -8,7 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, PodCondition, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use planners::stateful_set::{Action, Observed, StatefulSetPlan, invariants, plan};
+use planners::stateful_set::{Observed, StatefulSetAction, StatefulSetPlan, invariants, plan};
 
 use super::situation;
 
@@ -121,10 +121,10 @@ impl World {
         Some(format!("uid-{}", self.uids))
     }
 
-    fn write(&mut self, action: &Action) {
+    fn write(&mut self, action: &StatefulSetAction) {
         match action {
-            Action::ConfirmSet => {}
-            Action::AdoptPod { name, .. } => {
+            StatefulSetAction::ConfirmSet => {}
+            StatefulSetAction::AdoptPod { name, .. } => {
                 let owner = planners::stateful_set::identity::owner_reference(&self.set);
                 let pod = self.pods.get_mut(name).unwrap();
                 pod.metadata
@@ -132,33 +132,33 @@ impl World {
                     .get_or_insert_default()
                     .push(owner);
             }
-            Action::ReleasePod { name, .. } => {
+            StatefulSetAction::ReleasePod { name, .. } => {
                 self.pods.get_mut(name).unwrap().metadata.owner_references = None;
             }
-            Action::AdoptRevision { name, .. } => {
+            StatefulSetAction::AdoptRevision { name, .. } => {
                 let owner = planners::stateful_set::identity::owner_reference(&self.set);
                 let revision = self.revisions.get_mut(name).unwrap();
                 revision.metadata.owner_references = Some(vec![owner]);
             }
-            Action::CreateRevision(revision) => {
+            StatefulSetAction::CreateRevision(revision) => {
                 let mut revision = (**revision).clone();
                 revision.metadata.uid = self.uid();
                 let name = revision.metadata.name.clone().unwrap();
                 assert!(self.revisions.insert(name, revision).is_none());
             }
-            Action::RenumberRevision { name, revision, .. } => {
+            StatefulSetAction::RenumberRevision { name, revision, .. } => {
                 self.revisions.get_mut(name).unwrap().revision = *revision;
             }
-            Action::DeleteRevision { name, .. } => {
+            StatefulSetAction::DeleteRevision { name, .. } => {
                 self.revisions.remove(name);
             }
-            Action::CreateClaim(claim) => {
+            StatefulSetAction::CreateClaim(claim) => {
                 let mut claim = (**claim).clone();
                 claim.metadata.uid = self.uid();
                 let name = claim.metadata.name.clone().unwrap();
                 assert!(self.claims.insert(name, claim).is_none());
             }
-            Action::SetClaimOwners { name, owners, .. } => {
+            StatefulSetAction::SetClaimOwners { name, owners, .. } => {
                 let claim = self.claims.get_mut(name).unwrap();
                 // A write that says nothing new only makes sure of what was seen.
                 if claim
@@ -171,15 +171,15 @@ impl World {
                     claim.metadata.owner_references = Some(owners.clone());
                 }
             }
-            Action::CreatePod(pod) => self.create_pod((**pod).clone()),
-            Action::LabelPod { name, labels, .. } => {
+            StatefulSetAction::CreatePod(pod) => self.create_pod((**pod).clone()),
+            StatefulSetAction::LabelPod { name, labels, .. } => {
                 let pod = self.pods.get_mut(name).unwrap();
                 pod.metadata
                     .labels
                     .get_or_insert_default()
                     .extend(labels.clone());
             }
-            Action::DeletePod { name, uid } => {
+            StatefulSetAction::DeletePod { name, uid } => {
                 let pod = self.pods.get_mut(name).unwrap();
                 assert_eq!(pod.metadata.uid.as_ref(), Some(uid));
                 pod.metadata.deletion_timestamp = Some(Time(self.now));

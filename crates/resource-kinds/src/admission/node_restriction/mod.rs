@@ -26,34 +26,34 @@ use crate::well_known::namespaces::NODE_LEASES;
 const USER_PREFIX: &str = "system:node:";
 
 /// The reason of a refusal.
-pub(super) enum Refusal {
+pub(super) enum RestrictionRefusal {
     /// The node may not do this.
     Forbidden(String),
     /// The named object does not exist.
     Missing(Status),
 }
 
-impl From<String> for Refusal {
+impl From<String> for RestrictionRefusal {
     fn from(why: String) -> Self {
         Self::Forbidden(why)
     }
 }
 
-impl From<&str> for Refusal {
+impl From<&str> for RestrictionRefusal {
     fn from(why: &str) -> Self {
         Self::Forbidden(why.to_owned())
     }
 }
 
-type Decision = Result<(), Refusal>;
+type RestrictionResult = Result<(), RestrictionRefusal>;
 
 /// Refuses for a reason.
-fn refuse(why: impl Into<Refusal>) -> Decision {
+fn refuse(why: impl Into<RestrictionRefusal>) -> RestrictionResult {
     Err(why.into())
 }
 
 /// Refuses with the reason if the condition does not hold.
-fn require(holds: bool, why: impl FnOnce() -> String) -> Decision {
+fn require(holds: bool, why: impl FnOnce() -> String) -> RestrictionResult {
     if holds { Ok(()) } else { refuse(why()) }
 }
 
@@ -112,13 +112,13 @@ impl Admission for NodeRestriction {
         };
         match check(&write) {
             Ok(()) => Ok(()),
-            Err(Refusal::Missing(status)) => Err(status),
-            Err(Refusal::Forbidden(why)) => Err(forbidden(request, object, &why)),
+            Err(RestrictionRefusal::Missing(status)) => Err(status),
+            Err(RestrictionRefusal::Forbidden(why)) => Err(forbidden(request, object, &why)),
         }
     }
 }
 
-fn check(write: &Write<'_>) -> Decision {
+fn check(write: &Write<'_>) -> RestrictionResult {
     let AdmissionRequest {
         group,
         plural,
@@ -144,7 +144,7 @@ fn check(write: &Write<'_>) -> Decision {
     }
 }
 
-fn own_node(write: &Write<'_>) -> Decision {
+fn own_node(write: &Write<'_>) -> RestrictionResult {
     let Write { node, object, .. } = *write;
     let (name, old) = (write.name(), write.old());
     require(name == node, || {
@@ -189,7 +189,7 @@ const OF_CLAIMS: [&[&str]; 6] = [
     &["status", "conditions"],
 ];
 
-fn claim(write: &Write<'_>, part: &str) -> Decision {
+fn claim(write: &Write<'_>, part: &str) -> RestrictionResult {
     require(part == "status", || "may only update PVC status".to_owned())?;
     if write.request.operation != Operation::Update {
         let operation = write.operation();
@@ -205,7 +205,7 @@ fn claim(write: &Write<'_>, part: &str) -> Decision {
     })
 }
 
-fn lease(write: &Write<'_>) -> Decision {
+fn lease(write: &Write<'_>) -> RestrictionResult {
     require(write.request.namespace == NODE_LEASES, || {
         format!("can only access leases in the {NODE_LEASES:?} system namespace")
     })?;
@@ -215,7 +215,7 @@ fn lease(write: &Write<'_>) -> Decision {
 }
 
 /// A node offers its own devices. That it changes only its own is for the authoriser to say.
-fn resource_slice(write: &Write<'_>) -> Decision {
+fn resource_slice(write: &Write<'_>) -> RestrictionResult {
     let (slice, verb) = match write.request.operation {
         Operation::Create => (write.object, "create"),
         Operation::Delete => (write.old(), "delete"),
@@ -227,7 +227,7 @@ fn resource_slice(write: &Write<'_>) -> Decision {
 }
 
 /// A certificate of a node is for the node that asks.
-fn certificate(write: &Write<'_>) -> Decision {
+fn certificate(write: &Write<'_>) -> RestrictionResult {
     let spec = &write.object["spec"];
     let of_nodes =
         spec["signerName"] == signer::NODE_CLIENT || spec["signerName"] == signer::NODE_SERVING;
@@ -235,7 +235,8 @@ fn certificate(write: &Write<'_>) -> Decision {
         return Ok(());
     }
     let asked = Request::of(&spec["request"]);
-    let asked = asked.map_err(|error| Refusal::from(format!("unable to parse csr: {error}")))?;
+    let asked =
+        asked.map_err(|error| RestrictionRefusal::from(format!("unable to parse csr: {error}")))?;
     let wanted = format!("{USER_PREFIX}{}", write.node);
     require(asked.common_name == wanted, || {
         format!("can only create a node CSR with CN={wanted}")
@@ -248,7 +249,7 @@ fn found(
     plural: &str,
     namespace: &str,
     name: &str,
-) -> Result<Arc<Value>, Refusal> {
+) -> Result<Arc<Value>, RestrictionRefusal> {
     let found = write.cluster.get("", plural, namespace, name);
-    found.ok_or_else(|| Refusal::Missing(Status::not_found("", plural, name)))
+    found.ok_or_else(|| RestrictionRefusal::Missing(Status::not_found("", plural, name)))
 }

@@ -2,12 +2,12 @@
 
 use serde_json::Value;
 
-use super::{Decision, Write, found, refuse, require};
+use super::{RestrictionResult, Write, found, refuse, require};
 use crate::admission::Operation;
 use crate::groups::core::pod_references::{ReferencedKind, names};
 use crate::well_known::annotations::MIRROR_POD;
 
-pub(super) fn check(write: &Write<'_>, part: &str) -> Decision {
+pub(super) fn check(write: &Write<'_>, part: &str) -> RestrictionResult {
     let node = write.node;
     match (part, write.request.operation) {
         ("", Operation::Create) => mirror(write),
@@ -32,7 +32,7 @@ pub(super) fn is_on(pod: &Value, node: &str) -> bool {
 }
 
 /// A node may create the mirror of a static pod, which must not refer to API objects.
-fn mirror(write: &Write<'_>) -> Decision {
+fn mirror(write: &Write<'_>) -> RestrictionResult {
     let Write { node, object, .. } = *write;
     let spec = &object["spec"];
     require(
@@ -95,7 +95,7 @@ pub(super) fn sources(spec: &Value) -> impl Iterator<Item = &Value> {
 }
 
 /// A mirror pod has its node as owner.
-fn owner(write: &Write<'_>) -> Decision {
+fn owner(write: &Write<'_>) -> RestrictionResult {
     let Write { node, object, .. } = *write;
     let owners = object["metadata"]["ownerReferences"].as_array();
     let owner = match owners.map_or(&[][..], Vec::as_slice) {
@@ -131,7 +131,7 @@ fn owner(write: &Write<'_>) -> Decision {
     })
 }
 
-fn status(write: &Write<'_>) -> Decision {
+fn status(write: &Write<'_>) -> RestrictionResult {
     let Write { node, object, .. } = *write;
     let old = write.old();
     require(is_on(old, node), || {
@@ -153,7 +153,7 @@ fn status(write: &Write<'_>) -> Decision {
     })
 }
 
-fn eviction(write: &Write<'_>) -> Decision {
+fn eviction(write: &Write<'_>) -> RestrictionResult {
     let stored;
     let pod = match write.request.old {
         Some(pod) => pod,

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::pods::{is_on, sources};
-use super::{Decision, Write, found, refuse, require};
+use super::{RestrictionResult, Write, found, refuse, require};
 use crate::admission::{Operation, ResourceAttributes};
 use crate::groups::core::pod_references::claims;
 use crate::well_known::node_accounts::NodeAccount;
@@ -11,7 +11,7 @@ use crate::well_known::node_accounts::NodeAccount;
 /// The right to tokens for audiences that the pod does not ask for.
 const AUDIENCE_VERB: &str = "request-serviceaccounts-token-audience";
 
-pub(super) fn check(write: &Write<'_>) -> Decision {
+pub(super) fn check(write: &Write<'_>) -> RestrictionResult {
     if write.request.operation != Operation::Create {
         return Ok(());
     }
@@ -23,7 +23,7 @@ pub(super) fn check(write: &Write<'_>) -> Decision {
 }
 
 /// A token of a part that runs on every node: bound to the node, and for the API only.
-fn of_own_node(write: &Write<'_>) -> Decision {
+fn of_own_node(write: &Write<'_>) -> RestrictionResult {
     let Write { node, object, .. } = *write;
     let bound = &object["spec"]["boundObjectRef"];
     require(bound["apiVersion"] == "v1" && bound["name"] == node, || {
@@ -50,7 +50,7 @@ fn other_uid(uid: &str) -> String {
 
 /// A token for a pod of the node: bound to the pod, and for an account and audience that the pod
 /// uses.
-fn of_pod(write: &Write<'_>) -> Decision {
+fn of_pod(write: &Write<'_>) -> RestrictionResult {
     let bound = &write.object["spec"]["boundObjectRef"];
     let text = |field: &str| bound[field].as_str().unwrap_or_default();
     let is_pod = text("kind") == "Pod" && text("apiVersion") == "v1" && !text("name").is_empty();
@@ -70,7 +70,7 @@ fn of_pod(write: &Write<'_>) -> Decision {
     audience(write, &pod)
 }
 
-fn audience(write: &Write<'_>, pod: &Value) -> Decision {
+fn audience(write: &Write<'_>, pod: &Value) -> RestrictionResult {
     let asked = write.object["spec"]["audiences"].as_array();
     let audience = match asked.map_or(&[][..], Vec::as_slice) {
         [] => "",

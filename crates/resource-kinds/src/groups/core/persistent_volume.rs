@@ -230,7 +230,7 @@ fn validate_source(spec: &Field<'_, '_>) -> Vec<FieldError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::groups::storage::volume_move::{Stage, VolumeMove};
+    use crate::groups::storage::volume_move::{MoveStage, VolumeMove};
 
     fn volume() -> Value {
         let mut object = json!({"metadata": {"name": "v"}, "spec": {
@@ -285,17 +285,17 @@ mod tests {
             object["metadata"]["annotations"] = json!({VOLUME_MOVE: record.to_text()});
             object
         };
-        let mut record = VolumeMove::request("a1", "one", "two").in_stage(Stage::Arrived);
+        let mut record = VolumeMove::request("a1", "one", "two").in_stage(MoveStage::Arrived);
         record.path = Some("/b".to_owned());
         let arrived = on("one", "/a", &record);
-        let placed = on("two", "/b", &record.in_stage(Stage::Placed));
+        let placed = on("two", "/b", &record.in_stage(MoveStage::Placed));
         assert_eq!(PersistentVolume.validate_update(&placed, &arrived), []);
         let too_early = on("two", "/b", &record);
         assert_eq!(
             PersistentVolume.validate_update(&too_early, &arrived).len(),
             2
         );
-        let skipped = on("one", "/a", &record.in_stage(Stage::Moved));
+        let skipped = on("one", "/a", &record.in_stage(MoveStage::Moved));
         let errors = PersistentVolume.validate_update(&skipped, &arrived);
         assert!(
             errors[0]

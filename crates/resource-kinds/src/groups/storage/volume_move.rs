@@ -1,7 +1,7 @@
 //! The record of a local volume's move to another node, an annotation of the PersistentVolume.
 //!
 //! The record says how far the move is; each write replaces the one before it under the volume's
-//! resourceVersion. The write of [`Stage::Placed`] changes the volume's node affinity and path in the
+//! resourceVersion. The write of [`MoveStage::Placed`] changes the volume's node affinity and path in the
 //! same object (KEP-5381 makes the affinity mutable; here this one write does).
 
 use k8s_openapi::api::core::v1::PersistentVolume;
@@ -16,7 +16,7 @@ const ID_LENGTH_MAX: usize = 32;
 
 /// The progress of a move.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub enum Stage {
+pub enum MoveStage {
     /// A user has requested the move.
     Requested,
     /// The target node has space for the data, and gets a first copy while the pods run. Only volumes with
@@ -39,7 +39,7 @@ pub enum Stage {
     Failed,
 }
 
-impl Stage {
+impl MoveStage {
     /// Whether the move is over and another one may be requested.
     pub fn is_final(self) -> bool {
         matches!(self, Self::Moved | Self::Failed)
@@ -60,7 +60,7 @@ impl Stage {
 
     /// Whether a record in this stage may be followed by one in `next`.
     fn allows(self, next: Self) -> bool {
-        use Stage::{
+        use MoveStage::{
             Abandoned, Arrived, Copying, Failed, Moved, Placed, Preparing, Requested, Stopping,
         };
         match next {
@@ -88,7 +88,7 @@ pub struct VolumeMove {
     /// Name of the node that the data moves to.
     pub to: String,
     /// The stage that the move has reached.
-    pub stage: Stage,
+    pub stage: MoveStage,
     /// The size of the data in bytes, once it was measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bytes: Option<u64>,
@@ -114,7 +114,7 @@ impl VolumeMove {
             id: id.to_owned(),
             from: from.to_owned(),
             to: to.to_owned(),
-            stage: Stage::Requested,
+            stage: MoveStage::Requested,
             bytes: None,
             path: None,
             message: None,
@@ -136,7 +136,7 @@ impl VolumeMove {
 
     /// A copy of the record in another stage.
     #[must_use]
-    pub fn in_stage(&self, stage: Stage) -> Self {
+    pub fn in_stage(&self, stage: MoveStage) -> Self {
         Self {
             stage,
             message: None,
@@ -148,7 +148,7 @@ impl VolumeMove {
     #[must_use]
     pub fn abandoned(&self, message: impl Into<String>) -> Self {
         Self {
-            stage: Stage::Abandoned,
+            stage: MoveStage::Abandoned,
             message: Some(message.into()),
             ..self.clone()
         }
@@ -215,10 +215,10 @@ pub(crate) fn check(volume: &Value, old: &Value) -> Result<(), String> {
     }
     let is_replicated = volume["metadata"]["annotations"][VOLUME_REPLICATION].is_string();
     match open {
-        None if new.stage == Stage::Requested && is_replicated => {
+        None if new.stage == MoveStage::Requested && is_replicated => {
             Err("a volume with a replica is not moved".to_owned())
         }
-        None if new.stage == Stage::Requested => {
+        None if new.stage == MoveStage::Requested => {
             let again = old.as_ref().is_some_and(|old| old.id == new.id);
             (!again)
                 .then_some(())
@@ -244,8 +244,8 @@ pub(crate) fn is_placed_by(volume: &Value, old: &Value) -> bool {
     let (Some(new), Some(before)) = (record_of(volume), record_of(old)) else {
         return false;
     };
-    let is_step = before.stage == Stage::Arrived
-        && new.stage == Stage::Placed
+    let is_step = before.stage == MoveStage::Arrived
+        && new.stage == MoveStage::Placed
         && new.is_same_move(&before)
         && new.path == before.path
         && new
@@ -275,30 +275,30 @@ mod tests {
         volume
     }
 
-    fn at(stage: Stage) -> VolumeMove {
+    fn at(stage: MoveStage) -> VolumeMove {
         let request = VolumeMove::request("a1", "one", "two");
         VolumeMove {
-            path: (stage >= Stage::Arrived).then(|| "/b/pvc-1".to_owned()),
+            path: (stage >= MoveStage::Arrived).then(|| "/b/pvc-1".to_owned()),
             ..request.in_stage(stage)
         }
     }
 
-    const ALL: [Stage; 9] = [
-        Stage::Requested,
-        Stage::Preparing,
-        Stage::Stopping,
-        Stage::Copying,
-        Stage::Arrived,
-        Stage::Placed,
-        Stage::Moved,
-        Stage::Abandoned,
-        Stage::Failed,
+    const ALL: [MoveStage; 9] = [
+        MoveStage::Requested,
+        MoveStage::Preparing,
+        MoveStage::Stopping,
+        MoveStage::Copying,
+        MoveStage::Arrived,
+        MoveStage::Placed,
+        MoveStage::Moved,
+        MoveStage::Abandoned,
+        MoveStage::Failed,
     ];
 
     // statefulset.md 11.3
     #[test]
     fn a_record_takes_one_step_at_a_time() {
-        use Stage::{
+        use MoveStage::{
             Abandoned, Arrived, Copying, Failed, Moved, Placed, Preparing, Requested, Stopping,
         };
         let steps = [
@@ -332,7 +332,7 @@ mod tests {
         let none = volume(None, "one", "/a");
         for stage in ALL {
             let new = volume(Some(&at(stage)), "one", "/a");
-            let begins = stage == Stage::Requested || stage.is_final();
+            let begins = stage == MoveStage::Requested || stage.is_final();
             assert_eq!(check(&new, &none).is_ok(), begins, "{stage:?}");
             // The record of a move in progress is not removed, nor replaced by another request.
             assert_eq!(check(&none, &new).is_ok(), stage.is_final());
@@ -357,22 +357,22 @@ mod tests {
 
     #[test]
     fn one_write_changes_the_place_of_the_volume() {
-        let arrived = volume(Some(&at(Stage::Arrived)), "one", "/a/pvc-1");
-        let placed = volume(Some(&at(Stage::Placed)), "two", "/b/pvc-1");
+        let arrived = volume(Some(&at(MoveStage::Arrived)), "one", "/a/pvc-1");
+        let placed = volume(Some(&at(MoveStage::Placed)), "two", "/b/pvc-1");
         assert!(is_placed_by(&placed, &arrived));
         // Not without the record, not elsewhere, and nothing besides.
         assert!(!is_placed_by(&volume(None, "two", "/b/pvc-1"), &arrived));
-        let elsewhere = volume(Some(&at(Stage::Placed)), "three", "/b/pvc-1");
+        let elsewhere = volume(Some(&at(MoveStage::Placed)), "three", "/b/pvc-1");
         assert!(!is_placed_by(&elsewhere, &arrived));
-        let other_path = volume(Some(&at(Stage::Placed)), "two", "/etc");
+        let other_path = volume(Some(&at(MoveStage::Placed)), "two", "/etc");
         assert!(!is_placed_by(&other_path, &arrived));
         let mut more = placed.clone();
         more["spec"]["accessModes"] = json!(["ReadWriteMany"]);
         assert!(!is_placed_by(&more, &arrived));
-        let copying = volume(Some(&at(Stage::Copying)), "one", "/a/pvc-1");
+        let copying = volume(Some(&at(MoveStage::Copying)), "one", "/a/pvc-1");
         assert!(!is_placed_by(&placed, &copying));
         assert!(!is_placed_by(&placed, &volume(None, "one", "/a/pvc-1")));
-        let again = volume(Some(&at(Stage::Placed)), "one", "/a/pvc-1");
+        let again = volume(Some(&at(MoveStage::Placed)), "one", "/a/pvc-1");
         assert!(!is_placed_by(&arrived, &again));
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! The epoch grows with each promotion and with each replacement of the replica, and nodes refuse the steps
 //! of an earlier one. Each write replaces the record under the volume's resourceVersion. The write of
-//! [`Stage::Promoted`] changes the volume's node affinity and path in the same object.
+//! [`ReplicationStage::Promoted`] changes the volume's node affinity and path in the same object.
 //!
 //! One node can be promoted: [`VolumeReplication::replica`]. A node that takes its place is the
 //! [`VolumeReplication::successor`] until it has a complete copy.
@@ -39,7 +39,7 @@ pub const CONDITION: &str = "mainstay.dev/Replicated";
 
 /// The progress of a replication.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub enum Stage {
+pub enum ReplicationStage {
     /// The primary sends snapshots to the replica.
     Replicating,
     /// The primary is lost; the replica accepts no more copies. No pod may start with the volume.
@@ -91,7 +91,7 @@ pub struct VolumeReplication {
     #[serde(default = "replacement_default")]
     pub replacement_seconds: u32,
     /// The stage that replication has reached.
-    pub stage: Stage,
+    pub stage: ReplicationStage,
     /// The time of the last complete copy on the replica, in milliseconds since 1970.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last: Option<i64>,
@@ -130,7 +130,7 @@ impl VolumeReplication {
             former: Vec::new(),
             interval_seconds: parameters.interval,
             replacement_seconds: parameters.replacement,
-            stage: Stage::Replicating,
+            stage: ReplicationStage::Replicating,
             last: None,
             recovery: None,
             diverged: Vec::new(),
@@ -189,15 +189,15 @@ impl VolumeReplication {
 
     /// Whether the replica has a complete copy.
     pub fn can_be_promoted(&self) -> bool {
-        self.stage != Stage::Ended && self.replica.is_some() && self.last.is_some()
+        self.stage != ReplicationStage::Ended && self.replica.is_some() && self.last.is_some()
     }
 
     /// The reason why no pod on the node may use the volume now; `None` if it may.
     pub fn refusal(&self, node: &str) -> Option<String> {
         let promotion = match (self.stage, &self.recovery) {
-            (Stage::Promoting, _) => Some((self.replica.as_deref(), &self.primary)),
+            (ReplicationStage::Promoting, _) => Some((self.replica.as_deref(), &self.primary)),
             // The copy does not have the name of the volume yet.
-            (Stage::Promoted, Some(recovery)) => Some((Some(&*self.primary), &recovery.from)),
+            (ReplicationStage::Promoted, Some(recovery)) => Some((Some(&*self.primary), &recovery.from)),
             _ => None,
         };
         if let Some((node, lost)) = promotion {
@@ -258,7 +258,7 @@ pub fn parameters_of_class(class: &StorageClass) -> Result<Option<Parameters>, S
 /// Whether another node has copies of the volume, which must be removed before the volume.
 pub fn has_replica(volume: &PersistentVolume) -> bool {
     VolumeReplication::of(volume)
-        .is_some_and(|record| record.stage != Stage::Ended && record.replica.is_some())
+        .is_some_and(|record| record.stage != ReplicationStage::Ended && record.replica.is_some())
 }
 
 fn text_of(volume: &Value) -> Option<&str> {
@@ -273,7 +273,7 @@ fn record_of(volume: &Value) -> Option<VolumeReplication> {
 pub(crate) fn check(volume: &Value, old: &Value) -> Result<(), String> {
     let Some(text) = text_of(volume).filter(|text| Some(*text) != text_of(old)) else {
         return match (text_of(volume), record_of(old)) {
-            (None, Some(old)) if old.stage != Stage::Ended => {
+            (None, Some(old)) if old.stage != ReplicationStage::Ended => {
                 Err("the record of a replicated volume stays".to_owned())
             }
             _ => Ok(()),
@@ -298,18 +298,25 @@ pub(crate) fn check(volume: &Value, old: &Value) -> Result<(), String> {
     let has_same_primary = (old.epoch, &old.primary) == (new.epoch, &new.primary)
         && (old.replica == new.replica || old.replica.is_none());
     let is_step = match (old.stage, new.stage) {
-        (Stage::Replicating, Stage::Promoting) => {
+        (ReplicationStage::Replicating, ReplicationStage::Promoting) => {
             new.epoch == old.epoch + 1
                 && (&new.primary, &new.replica, new.last) == (&old.primary, &old.replica, old.last)
         }
-        (Stage::Promoting, Stage::Promoted) => {
+        (ReplicationStage::Promoting, ReplicationStage::Promoted) => {
             new.epoch == old.epoch
                 && Some(&new.primary) == old.replica.as_ref()
                 && new.replica.as_ref() == Some(&old.primary)
         }
-        (Stage::Replicating, Stage::Replicating) if !has_same_primary => is_replaced(&old, &new),
-        (Stage::Promoting | Stage::Promoted | Stage::Replicating, Stage::Replicating)
-        | (Stage::Replicating, Stage::Ended) => has_same_primary,
+        (ReplicationStage::Replicating, ReplicationStage::Replicating) if !has_same_primary => {
+            is_replaced(&old, &new)
+        }
+        (
+            ReplicationStage::Promoting
+            | ReplicationStage::Promoted
+            | ReplicationStage::Replicating,
+            ReplicationStage::Replicating,
+        )
+        | (ReplicationStage::Replicating, ReplicationStage::Ended) => has_same_primary,
         (before, after) => before == after && has_same_primary,
     };
     match is_step {
@@ -345,7 +352,7 @@ pub(crate) fn is_promoted_by(volume: &Value, old: &Value) -> bool {
     let mut wanted = old["spec"].clone();
     wanted["nodeAffinity"] = affinity_to(&new.primary);
     wanted["local"]["path"] = json!(path);
-    (before.stage, new.stage) == (Stage::Promoting, Stage::Promoted)
+    (before.stage, new.stage) == (ReplicationStage::Promoting, ReplicationStage::Promoted)
         && check(volume, old).is_ok()
         && path.is_some_and(|path| path.starts_with('/'))
         && old["spec"]["local"].is_object()
@@ -422,13 +429,13 @@ mod tests {
         };
         let promoting = VolumeReplication {
             epoch: 2,
-            stage: Stage::Promoting,
+            stage: ReplicationStage::Promoting,
             ..before.clone()
         };
         let promoted = VolumeReplication {
             primary: "two".to_owned(),
             replica: Some("one".to_owned()),
-            stage: Stage::Promoted,
+            stage: ReplicationStage::Promoted,
             last: None,
             ..promoting.clone()
         };
@@ -448,7 +455,7 @@ mod tests {
         // Epochs do not go back.
         assert!(check(&old, &held).is_err());
         let again = VolumeReplication {
-            stage: Stage::Replicating,
+            stage: ReplicationStage::Replicating,
             ..promoting
         };
         assert_eq!(check(&volume(Some(&again), "one", "/a"), &held), Ok(()));
@@ -496,18 +503,18 @@ mod tests {
         let mut record = VolumeReplication::new("one", PARAMETERS);
         assert_eq!(record.refusal("one"), None);
         assert!(record.refusal("two").is_some());
-        record.stage = Stage::Promoting;
+        record.stage = ReplicationStage::Promoting;
         record.replica = Some("two".to_owned());
         let promoted = "the volume is being promoted on node \"two\", because node \"one\" is lost";
         assert_eq!(record.refusal("one").as_deref(), Some(promoted));
         record.primary = "two".to_owned();
-        record.stage = Stage::Promoted;
+        record.stage = ReplicationStage::Promoted;
         record.recovery = Some(Recovery {
             from: "one".to_owned(),
             time: 1,
         });
         assert_eq!(record.refusal("two").as_deref(), Some(promoted));
-        record.stage = Stage::Replicating;
+        record.stage = ReplicationStage::Replicating;
         assert_eq!(record.refusal("two"), None);
     }
 }

@@ -47,7 +47,12 @@ impl Node {
         }
     }
 
-    async fn step(&self, step: &str, parameters: &[(&str, &str)], body: Bytes) -> Answer<Bytes> {
+    async fn step(
+        &self,
+        step: &str,
+        parameters: &[(&str, &str)],
+        body: Bytes,
+    ) -> StepResult<Bytes> {
         let pair = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
         let driver = [("driver", self.driver.name())];
         let step = MoveStep {
@@ -67,13 +72,13 @@ impl Node {
 }
 
 /// Copies as the controller does; `cut` bytes of the stream are left out at the end.
-async fn copy(from: &Node, to: &Node, attempt: &str, cut: usize) -> Answer<CopyReceipt> {
+async fn copy(from: &Node, to: &Node, attempt: &str, cut: usize) -> StepResult<CopyReceipt> {
     let mut stream = read(from, attempt, CopyExtent::Whole).await?;
     stream.truncate(stream.len() - cut);
     write(to, attempt, CopyExtent::Whole, &stream).await
 }
 
-async fn read(from: &Node, attempt: &str, extent: CopyExtent) -> Answer<Vec<u8>> {
+async fn read(from: &Node, attempt: &str, extent: CopyExtent) -> StepResult<Vec<u8>> {
     let mut stream = Vec::new();
     loop {
         let offset = stream.len().to_string();
@@ -90,7 +95,12 @@ async fn read(from: &Node, attempt: &str, extent: CopyExtent) -> Answer<Vec<u8>>
     }
 }
 
-async fn write(to: &Node, attempt: &str, extent: CopyExtent, stream: &[u8]) -> Answer<CopyReceipt> {
+async fn write(
+    to: &Node,
+    attempt: &str,
+    extent: CopyExtent,
+    stream: &[u8],
+) -> StepResult<CopyReceipt> {
     let mut offset = 0;
     loop {
         let part = Bytes::copy_from_slice(&stream[offset..stream.len().min(offset + 70_000)]);

@@ -6,7 +6,7 @@ use super::snapshots::{names, with_volume};
 use super::*;
 
 /// A step of an epoch.
-async fn step(node: &Node, epoch: &str, name: &str, at: &[(&str, &str)]) -> Answer<Bytes> {
+async fn step(node: &Node, epoch: &str, name: &str, at: &[(&str, &str)]) -> StepResult<Bytes> {
     send(node, epoch, name, at, Bytes::new()).await
 }
 
@@ -16,7 +16,7 @@ async fn send(
     name: &str,
     at: &[(&str, &str)],
     body: Bytes,
-) -> Answer<Bytes> {
+) -> StepResult<Bytes> {
     let pair = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
     let step = MoveStep {
         volume: VOLUME.to_owned(),
@@ -29,7 +29,7 @@ async fn send(
 }
 
 /// The stream of a copy.
-async fn read_copy(from: &Node, epoch: &str, copy: &[(&str, &str)]) -> Answer<Vec<u8>> {
+async fn read_copy(from: &Node, epoch: &str, copy: &[(&str, &str)]) -> StepResult<Vec<u8>> {
     let mut stream = Vec::new();
     loop {
         let offset = stream.len().to_string();
@@ -48,7 +48,7 @@ async fn write_copy(
     epoch: &str,
     copy: &[(&str, &str)],
     stream: &[u8],
-) -> Answer<CopyReceipt> {
+) -> StepResult<CopyReceipt> {
     let mut offset = 0;
     loop {
         let part = Bytes::copy_from_slice(&stream[offset..stream.len().min(offset + 70_000)]);
@@ -69,12 +69,17 @@ async fn write_copy(
     }
 }
 
-async fn copied(from: &Node, to: &Node, epoch: &str, copy: &[(&str, &str)]) -> Answer<CopyReceipt> {
+async fn copied(
+    from: &Node,
+    to: &Node,
+    epoch: &str,
+    copy: &[(&str, &str)],
+) -> StepResult<CopyReceipt> {
     let stream = read_copy(from, epoch, copy).await?;
     write_copy(to, epoch, copy, &stream).await
 }
 
-async fn demote(node: &Node, epoch: &str, common: &CommonSnapshot) -> Answer<Bytes> {
+async fn demote(node: &Node, epoch: &str, common: &CommonSnapshot) -> StepResult<Bytes> {
     let time = common.time.to_string();
     let at = [
         ("common", time.as_str()),

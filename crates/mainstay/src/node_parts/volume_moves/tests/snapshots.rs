@@ -36,7 +36,12 @@ pub(super) async fn with_volume() -> (Node, Node) {
     (from, to)
 }
 
-async fn copied(from: &Node, to: &Node, attempt: &str, extent: CopyExtent) -> Answer<CopyReceipt> {
+async fn copied(
+    from: &Node,
+    to: &Node,
+    attempt: &str,
+    extent: CopyExtent,
+) -> StepResult<CopyReceipt> {
     let stream = read(from, attempt, extent).await?;
     write(to, attempt, extent, &stream).await
 }
