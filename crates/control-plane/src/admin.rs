@@ -108,7 +108,7 @@ async fn answer(admin: &Admin, stream: UnixStream, turn: &Mutex<()>) -> Result<(
     }
     let thawed = thaw(admin).await;
     sent?;
-    thawed.context("let the volumes go")
+    thawed.context("release the frozen volumes")
 }
 
 async fn thaw(admin: &Admin) -> Result<()> {

@@ -48,6 +48,6 @@ pub async fn announce_dns(
     let params = PatchParams::apply(MANAGER).force();
     let patch = Patch::Apply(object);
     let applied = services.patch(DNS_SERVICE, &params, &patch).await;
-    applied.context("announce the cluster's DNS")?;
+    applied.context("create the Service of the cluster's DNS")?;
     Ok(())
 }

@@ -100,7 +100,7 @@ impl Credentials {
     /// Renews expiring certificates, and uses them.
     pub fn renew(&self, now: SystemTime) -> Result<()> {
         let server = self.server(now)?;
-        (self.show)(&server).context("show the server's certificate")?;
+        (self.show)(&server).context("load the server's certificate")?;
         let admin = self.write_kubeconfig(now)?;
         self.renew_node_client(now)?;
         for (whose, ends, limit) in [
@@ -189,7 +189,7 @@ impl Credentials {
             match renewed {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => tracing::error!("certificates are not renewed: {error:#}"),
-                Err(error) => tracing::error!(%error, "certificates are not looked at"),
+                Err(error) => tracing::error!(%error, "certificates are not checked"),
             }
         }
     }

@@ -26,11 +26,11 @@ pub struct Host {
 impl Host {
     /// Reads the addresses of the machine from the kernel.
     pub fn inspect() -> Result<Self> {
-        let name = nix::unistd::gethostname().context("the host's name")?;
+        let name = nix::unistd::gethostname().context("read the host's name")?;
         let name = name.to_string_lossy().to_ascii_lowercase();
         let mut addresses = Vec::new();
         let mut outward = Vec::new();
-        for interface in nix::ifaddrs::getifaddrs().context("the host's addresses")? {
+        for interface in nix::ifaddrs::getifaddrs().context("read the host's addresses")? {
             let Some(address) = interface.address else {
                 continue;
             };

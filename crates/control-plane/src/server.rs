@@ -146,7 +146,7 @@ impl Server {
         let listen = config
             .listener
             .local_addr()
-            .context("the listening address")?;
+            .context("read the listening address")?;
         let own_addresses = vec![service_ip.into(), config.advertise.ip(), listen.ip()];
         let kubeconfig_host = match listen.ip() {
             everywhere if everywhere.is_unspecified() => config.kubeconfig_host,
@@ -170,7 +170,7 @@ impl Server {
                     return Ok(());
                 };
                 api.show_certificate(&chain(identity, &shown_with), identity.key_pem())
-                    .context("show the server's certificate")
+                    .context("load the server's certificate")
             }),
             dial_nodes: Box::new(move |identity, ca_pem| {
                 let Some(api) = dials.get().and_then(Weak::upgrade) else {

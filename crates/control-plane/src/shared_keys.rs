@@ -134,7 +134,7 @@ pub async fn prepare(store: &dyn KeyStore, file: &TokenFile, certificates: &Path
                 let keys = SharedKeys::read_or_generate(certificates)?;
                 anyhow::Ok(Bytes::from(token.token.seal(&keys)?))
             });
-            let sealed = sealed.context("the keys that the servers share")?;
+            let sealed = sealed.context("decode the keys that the servers share")?;
             // Another server may be faster: its keys are the ones to use.
             let stored = store.read_or_write(sealed.clone()).await;
             let stored = stored.context("store the cluster's keys")?;
@@ -153,7 +153,7 @@ pub async fn prepare(store: &dyn KeyStore, file: &TokenFile, certificates: &Path
         let keys = file.open(&stored, own.as_ref(), &token)?;
         anyhow::Ok(keys.install(certificates)?)
     })
-    .context("the keys that the servers share")
+    .context("decode the keys that the servers share")
 }
 
 /// The keys of a server that was alone, for the store of several.

@@ -78,7 +78,7 @@ pub async fn open(data: &Path, quota: Option<u64>) -> Result<OpenStore> {
         let next = match &error {
             StoreError::InUse(_) => "; stop that one, or choose another --data-dir",
             StoreError::NewerFormat { .. } => "; start a newer mainstay on it",
-            StoreError::Damaged(_) => "; put a backup in its place, or choose another --data-dir",
+            StoreError::Damaged(_) => "; restore a backup, or choose another --data-dir",
             _ => "",
         };
         anyhow!("open the store in {}: {error}{next}", data.display())

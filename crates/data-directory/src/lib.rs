@@ -73,7 +73,7 @@ impl Found {
         let mut traces = Vec::new();
         for part in DirectoryPart::ALL.iter().filter(|part| part.is_trace) {
             let path = data.join(part.name);
-            if is_filled(&path).with_context(|| format!("look at {}", path.display()))? {
+            if is_filled(&path).with_context(|| format!("inspect {}", path.display()))? {
                 traces.push(part.name);
             }
         }

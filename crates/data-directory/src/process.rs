@@ -66,7 +66,7 @@ pub fn note(data: &Path) -> Result<()> {
     let own = i32::try_from(std::process::id())
         .ok()
         .and_then(Identity::of);
-    let own = own.context("find out about this process")?;
+    let own = own.context("read the start time of this process")?;
     let path = file(data);
     let text = format!("{} {}\n", own.pid, own.started);
     let length = text.len() as u64;
@@ -114,7 +114,7 @@ pub fn detach(data: &Path, input: &str, objects: usize) -> Result<()> {
     crate::make(data)?;
     let path = data.join("log");
     let log = File::create(&path).with_context(|| format!("write {}", path.display()))?;
-    let errors = log.try_clone().context("share the log")?;
+    let errors = log.try_clone().context("duplicate the descriptor of the log")?;
     let arguments = std::env::args_os()
         .skip(1)
         .filter(|argument| argument != "--detach");

@@ -243,7 +243,7 @@ impl Mirror {
                         return failed(RpcError::Broken(format!("etcd ended the watch: {reason}")));
                     }
                     if self.failure().is_some() {
-                        tracing::info!("the watch of etcd goes on");
+                        tracing::info!("the watch of etcd continues");
                         self.note_failure(None);
                     }
                     self.take(response);

@@ -151,7 +151,7 @@ pub enum ConnectError {
     )]
     Incomplete,
     /// The data was copied elsewhere.
-    #[error("the cluster of this etcd was moved to {0}, where it goes on")]
+    #[error("the cluster of this etcd was moved to {0}, where it continues")]
     Moved(String),
     /// The record of the data's origin has an unknown format.
     #[error("the data in etcd was copied by a newer version of mainstay; use that")]

@@ -206,7 +206,7 @@ impl Writer {
                 Attempt::Done(Err(txn::refusal(&error, txn::lease_of(txn))))
             }
             Err(error) if is_not_begun(&error) => {
-                tracing::debug!(%error, "a transaction was not begun");
+                tracing::debug!(%error, "a transaction was not started");
                 Attempt::Again
             }
             Err(error) => {

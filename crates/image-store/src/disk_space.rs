@@ -298,7 +298,7 @@ impl<R: Read> Read for LimitedReader<R> {
         }
         let count = self.inner.read(buffer)?;
         self.left = self.left.checked_sub(count as u64).ok_or_else(|| {
-            let text = "the archive goes on beyond all that the disk has room for";
+            let text = "the archive is larger than the free space of the disk";
             io::Error::new(io::ErrorKind::StorageFull, text)
         })?;
         self.observer.see(count as u64);

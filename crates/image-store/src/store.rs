@@ -232,7 +232,7 @@ impl ImageStore {
             return Ok(size);
         }
         let length_max = room.archive_bytes_max();
-        let length_max = length_max.map_err(io_error("look at the disk of", &self.directory))?;
+        let length_max = length_max.map_err(io_error("inspect the disk of", &self.directory))?;
         let reader = HashingReader::new(LimitedReader::new(archive, length_max, observer));
         self.unpack_layer(reader, room, |reader| {
             let actual = reader

@@ -108,7 +108,7 @@ pub fn layer(files: &[(PathBuf, PathBuf)]) -> Result<Vec<u8>> {
             0o755,
             file.metadata().with_context(open)?.len(),
         );
-        let name = relative(inside).context("an absolute path")?;
+        let name = relative(inside).context("make the path absolute")?;
         archive
             .append_data(&mut header, name, file)
             .context("pack a file")?;
@@ -132,7 +132,7 @@ pub fn layer(files: &[(PathBuf, PathBuf)]) -> Result<Vec<u8>> {
 pub fn fingerprint() -> Result<String> {
     use std::os::unix::fs::MetadataExt;
     let program = std::env::current_exe().context("find this program's file")?;
-    let facts = fs::metadata(&program).context("look at this program's file")?;
+    let facts = fs::metadata(&program).context("read the attributes of this program's file")?;
     Ok(format!(
         "{}-{}.{}-{}",
         facts.len(),

@@ -231,7 +231,7 @@ const POLLS_BETWEEN_EVENTS: u32 = 8;
 /// Runs a part of a cluster until it is stopped.
 fn serve(role: impl Future<Output = Result<()>>) -> Result<()> {
     container_runtime::descriptors::keep_from_children()
-        .context("keep open files from the programs that are started")?;
+        .context("close this program's files in the programs that it starts")?;
     container_runtime::memory::limit_arenas();
     prepare("warn");
     let mut builder = tokio::runtime::Builder::new_multi_thread();

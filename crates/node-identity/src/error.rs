@@ -48,7 +48,7 @@ pub enum Error {
     #[error("the request for a certificate was refused: {0}")]
     Refused(String),
     /// Nobody has decided about the request.
-    #[error("nobody has approved the certificate request {0}")]
+    #[error("the certificate request was not approved: {0}")]
     Undecided(String),
     /// The key or the request could not be made.
     #[error("make a certificate request")]

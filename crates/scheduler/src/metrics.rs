@@ -184,7 +184,7 @@ const POD_ATTEMPTS: Metric = Metric::histogram(
 );
 const PREEMPTIONS: Metric = Metric::counter(
     "scheduler_preemption_attempts_total",
-    "Attempts to make room for a pod at the cost of others.",
+    "Preemption attempts: evictions of pods of lower priority for a pod.",
 );
 const VICTIMS: Metric = Metric::histogram(
     "scheduler_preemption_victims",

@@ -404,7 +404,7 @@ impl Proxy {
             .await?
         {
             Ok(count) => tracing::debug!(count, "flows to former places ended"),
-            Err(error) => tracing::warn!(%error, "flows to former places may go on"),
+            Err(error) => tracing::warn!(%error, "flows to former endpoints may continue"),
         }
         Ok(())
     }
@@ -420,7 +420,7 @@ impl Proxy {
             .await?
         {
             Ok(count) => tracing::debug!(count, "denied connections ended"),
-            Err(error) => tracing::warn!(%error, "denied connections may go on"),
+            Err(error) => tracing::warn!(%error, "denied connections may continue"),
         }
         Ok(())
     }

@@ -70,7 +70,7 @@ impl Directories {
     /// have to be on one file system.
     pub fn open(root: PathBuf, snapshots: PathBuf) -> Result<Self, Error> {
         make_private(&root)?;
-        let kind = Kind::in_directory(&root).map_err(failed("look at", &root))?;
+        let kind = Kind::in_directory(&root).map_err(failed("inspect", &root))?;
         let own = Self {
             root,
             snapshots,
@@ -137,7 +137,7 @@ impl Directories {
             }
             Ok(_) => true,
             Err(error) if error.kind() == io::ErrorKind::NotFound => false,
-            Err(error) => return Err(failed("look at", &path)(error)),
+            Err(error) => return Err(failed("inspect", &path)(error)),
         };
         if !there {
             self.make_new(volume, &path, bytes, content)?;
@@ -248,7 +248,7 @@ impl Directories {
             Kind::Project => Ok(true),
             Kind::Subvolume => {
                 let counts = btrfs::counts_dir(&self.root);
-                Ok(counts.map_err(failed("look at", &self.root))?.exists())
+                Ok(counts.map_err(failed("inspect", &self.root))?.exists())
             }
             Kind::Plain => Ok(false),
         }
@@ -262,7 +262,7 @@ impl Directories {
             Kind::Project => projects::count(&path),
             Kind::Subvolume | Kind::Plain => Ok(None),
         }
-        .map_err(failed("look at the count of", &path))
+        .map_err(failed("read the count of", &path))
     }
 
     /// Takes a snapshot of a volume; idempotent. It is durable when this returns.
@@ -370,7 +370,7 @@ impl Directories {
 
     fn is_subvolume(&self, path: &Path) -> Result<bool, Error> {
         let may_be = self.kind == Kind::Subvolume;
-        Ok(may_be && btrfs::is_subvolume(path).map_err(failed("look at", path))?)
+        Ok(may_be && btrfs::is_subvolume(path).map_err(failed("inspect", path))?)
     }
 
     pub(crate) fn sync_root(&self) -> Result<(), Error> {

@@ -261,7 +261,7 @@ fn move_of_helper(name: &str) -> Option<(&str, &str)> {
 
 /// Refuses a volume with subvolumes that pods have made: a snapshot has none of their files.
 pub(crate) fn refuse_nested(volume: &Path) -> Result<(), Error> {
-    match btrfs::has_subvolumes(volume).map_err(failed("look at", volume))? {
+    match btrfs::has_subvolumes(volume).map_err(failed("inspect", volume))? {
         false => Ok(()),
         true => Err(Error::Unsupported(
             "the volume has btrfs subvolumes in it, which are not moved".to_owned(),

@@ -201,7 +201,7 @@ impl Directories {
         };
         let root = real.parent().unwrap_or(&real);
         let disk = rustix::fs::statvfs(root)
-            .map_err(|error| failed("look at the disk of", root)(error.into()))?;
+            .map_err(|error| failed("inspect the disk of", root)(error.into()))?;
         Ok(Inspection {
             used,
             free: disk.f_bavail.saturating_mul(disk.f_frsize),
@@ -250,7 +250,7 @@ pub(crate) fn is_there(path: &Path) -> Result<bool, Error> {
     match std::fs::symlink_metadata(path) {
         Ok(_) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(failed("look at", path)(error)),
+        Err(error) => Err(failed("inspect", path)(error)),
     }
 }
 

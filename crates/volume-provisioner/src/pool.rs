@@ -120,7 +120,7 @@ impl Pool {
         match (device(&root), device(&self.dir)) {
             (Ok(inner), Ok(outer)) => Ok(inner != outer),
             (Err(error), _) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-            (Err(error), _) | (_, Err(error)) => Err(failed("look at", &root)(error)),
+            (Err(error), _) | (_, Err(error)) => Err(failed("inspect", &root)(error)),
         }
     }
 
@@ -162,7 +162,7 @@ impl Pool {
         let file = self.file();
         let wanted = file_size(reserved);
         let has = std::fs::metadata(&file)
-            .map_err(failed("look at", &file))?
+            .map_err(failed("inspect", &file))?
             .len();
         if has >= wanted {
             return Ok(());
@@ -195,7 +195,7 @@ impl Pool {
             _ => &self.dir,
         };
         let found = rustix::fs::statvfs(place)
-            .map_err(|error| failed("look at the disk of", place)(error.into()))?;
+            .map_err(|error| failed("inspect the disk of", place)(error.into()))?;
         Ok(found.f_bavail.saturating_mul(found.f_frsize))
     }
 
@@ -247,7 +247,7 @@ impl Pool {
 fn count_correctly(root: &Path) -> io::Result<()> {
     let wrong = std::fs::read_to_string(btrfs::counts_dir(root)?.join("inconsistent"));
     if wrong.is_ok_and(|text| text.trim() == "1") {
-        tracing::warn!(pool = %root.display(), "the counts of the pool are wrong, and are made anew");
+        tracing::warn!(pool = %root.display(), "the counts of the pool are wrong, and are made again");
         btrfs::count_anew(root)?;
     }
     Ok(())

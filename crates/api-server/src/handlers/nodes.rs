@@ -7,7 +7,7 @@ use tower::util::BoxCloneSyncService;
 use crate::http::body::{BoxBody, BoxError};
 
 /// A node's own API (the kubelet's paths) as a service. Requests keep their upgrade handle, so
-/// that the node can answer 101 and take over the connection.
+/// that the node can answer 101 and upgrade the connection to a tunnel.
 pub type NodeService = BoxCloneSyncService<Request<BoxBody>, Response<BoxBody>, BoxError>;
 
 /// Finds the service of a node.

@@ -245,11 +245,11 @@ impl Source {
                 hung_up
                     .and_then(|()| std::io::copy(&mut reader, &mut std::io::sink()))
                     .map(drop)
-                    .context("let the volumes go")
+                    .context("release the frozen volumes")
             }
             Self::Files(files) => {
                 if let Some(storage) = files.storage {
-                    storage.thaw().await.context("let the volumes go")?;
+                    storage.thaw().await.context("release the frozen volumes")?;
                     storage.close().await.context("close the volumes")?;
                 }
                 files.store.close();

@@ -145,7 +145,7 @@ impl Fence {
         let text = format!(
             "Node {node} has been fenced for {after}s: the pod is replaced with new, empty claims ({names})"
         );
-        tracing::warn!(node, pod = %pod.name, claims = names, "volumes of a lost node are given up");
+        tracing::warn!(node, pod = %pod.name, claims = names, "volumes of a lost node are abandoned");
         self.recorder
             .event(pod.reference(), EventType::Warning, "VolumeGivenUp", text);
         for name in &lost.claims {

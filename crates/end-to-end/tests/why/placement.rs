@@ -213,7 +213,7 @@ spec:
             pod: "schedulerName: own",
             ..POD
         }),
-        cause: &[r#"scheduler own has not looked at it yet"#],
+        cause: &[r#"scheduler own has not tried to schedule it yet"#],
         ..USUAL
     },
     Situation {

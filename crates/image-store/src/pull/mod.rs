@@ -396,7 +396,7 @@ impl Pull<'_> {
             let missing = work.iter();
             let missing = missing.filter(|(_, diff_id)| store.layer_size(diff_id).is_none());
             let bytes = missing.fold(0_u64, |sum, (layer, _)| sum.saturating_add(layer.size));
-            let failed = room_error("look at the disk of", store.directory());
+            let failed = room_error("inspect the disk of", store.directory());
             room.check(bytes, 0).map_err(failed)
         })
         .await

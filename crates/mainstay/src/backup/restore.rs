@@ -260,7 +260,7 @@ impl Target {
     /// Creates missing parents: directories of the data directory itself.
     fn make_parent(&mut self, to: &Path) -> Result<()> {
         let Some(parent) = to.parent() else {
-            bail!("a file without a directory");
+            bail!("the file's path has no directory");
         };
         let is_root = self.roots.iter().any(|(_, root)| root == to);
         if is_root || parent == self.data || self.directories.contains(parent) {
@@ -277,7 +277,7 @@ impl Target {
     /// Puts the store in its place, the last of all.
     fn finish(&self) -> Result<()> {
         fs::rename(self.unfinished(), self.data.join("store"))
-            .context("put the store in its place")?;
+            .context("move the store into the data directory")?;
         let directory = File::open(&self.data).context("sync the data directory")?;
         rustix::fs::syncfs(&directory).context("sync the data directory")
     }

@@ -149,12 +149,12 @@ pub fn install(arguments: &InstallArguments, command: &Command) -> Result<()> {
     place.require_root("install")?;
     let systemd = place.systemd();
     let data = match arguments.data.is_named()? {
-        true => std::path::absolute(arguments.data.path()?).context("the data directory")?,
+        true => std::path::absolute(arguments.data.path()?).context("make the path of the data directory absolute")?,
         false => unit::DEFAULT_DATA.into(),
     };
     let config = arguments.data.configuration_path();
     let config = config.map(std::path::absolute).transpose();
-    let config = config.context("the configuration file")?;
+    let config = config.context("make the path of the configuration file absolute")?;
     let mut wanted = files(command);
     if systemd.has_units() {
         wanted.push(Wanted {

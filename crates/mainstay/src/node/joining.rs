@@ -140,7 +140,7 @@ async fn new(wanted: &Membership, token: &JoinToken, name: &str) -> Result<(Memb
     loop {
         let mut last = None;
         for server in &wanted.servers {
-            let url: Uri = server.parse().context("the URL of a server")?;
+            let url: Uri = server.parse().context("parse the URL of a server")?;
             match join(&url, token, name).await {
                 Ok(Joined { ca_pem, identity }) => {
                     let mut servers = wanted.servers.clone();

@@ -118,7 +118,7 @@ impl Membership {
         let all = self.servers.iter().chain(&self.learned);
         all.map(|url| {
             url.parse()
-                .with_context(|| format!("the URL {url} of a server"))
+                .with_context(|| format!("parse the server's URL {url}"))
         })
         .collect()
     }

@@ -87,7 +87,7 @@ pub async fn run(arguments: NodeArguments) -> Result<()> {
     ));
     let result = tokio::select! {
         () = told.raised().cancelled() => Ok(()),
-        () = node.failed.cancelled() => Err(anyhow::anyhow!("a part of the program has failed")),
+        () = node.failed.cancelled() => Err(anyhow::anyhow!("a component of the program has failed")),
     };
     node.stop(told.pods()).await?;
     result
@@ -183,7 +183,7 @@ async fn start(settings: &Settings, host: Host, mut claim: Claim, entry: Entry) 
         block_in_place(|| keep_ranges(&place, &mut membership, registered, data_dir))?;
     } else {
         say(
-            "mainstay: no server answers: the containers that run here go on and are started again when they \
+            "mainstay: no server answers: the containers that run here continue and are started again when they \
              end; pods without a sandbox wait for a server",
         );
     }

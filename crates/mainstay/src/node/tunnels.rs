@@ -77,7 +77,7 @@ async fn tunnel(own: &NodeClient, server: &Uri, kubelet_api: SocketAddr) -> Resu
         bail!("the server answers {}", answer.status());
     }
     let upgraded = hyper::upgrade::on(&mut answer).await;
-    let upgraded = upgraded.context("take over the connection")?;
+    let upgraded = upgraded.context("upgrade the connection to a tunnel")?;
     tracing::debug!(%server, "the tunnel is open");
     Ok(node_tunnel::serve(upgraded, kubelet_api).await?)
 }

@@ -163,7 +163,7 @@ impl NodeParts {
         let moves = Arc::new(NodeMoves::new(storage.clone()));
         let mut config = agent_config(settings, &on_shutdown, volume_usages, moves)?;
         let limits = storage.limits_local_volumes().await;
-        let limits = match limits.context("look at the quotas of volumes")? {
+        let limits = match limits.context("read the quotas of volumes")? {
             true => volume_size::ENFORCED,
             false => volume_size::NOT_ENFORCED,
         };

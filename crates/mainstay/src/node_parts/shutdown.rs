@@ -42,10 +42,10 @@ impl FromStr for PriorityPeriod {
     fn from_str(text: &str) -> Result<Self> {
         let (priority, seconds) = text
             .split_once('=')
-            .context("a priority and seconds are wanted, as in 100000=10")?;
+            .context("expected PRIORITY=SECONDS, for instance 100000=10")?;
         Ok(Self {
-            priority: priority.parse().context("the priority")?,
-            shutdown_grace_period_seconds: seconds.parse().context("the seconds")?,
+            priority: priority.parse().context("parse the priority")?,
+            shutdown_grace_period_seconds: seconds.parse().context("parse the seconds")?,
         })
     }
 }

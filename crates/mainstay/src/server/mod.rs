@@ -75,7 +75,7 @@ pub async fn run(arguments: ServerRoleArguments) -> Result<()> {
     let shared = store
         .is_shared()
         .then(|| TokenFile::choose(named, data_dir));
-    let port = listener.local_addr().context("the listening address")?;
+    let port = listener.local_addr().context("read the listening address")?;
     let node = Arc::new(LocalNode::new(&host.name));
     // The objects name directories of other machines: they are not rewritten.
     let here = DataLocation {
@@ -120,7 +120,7 @@ pub async fn run(arguments: ServerRoleArguments) -> Result<()> {
     cluster.say_ready(&settings, address, started).await;
     let result = tokio::select! {
         () = told.raised().cancelled() => Ok(()),
-        () = base.failed.cancelled() => Err(anyhow::anyhow!("a part of the program has failed")),
+        () = base.failed.cancelled() => Err(anyhow::anyhow!("a component of the program has failed")),
     };
     cluster.stop(told.pods()).await?;
     result

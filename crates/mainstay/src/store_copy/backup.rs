@@ -139,7 +139,7 @@ async fn of_etcd(address: &EtcdAddress) -> Result<Contents> {
     let etcd = connect(address).await?;
     let url = &address.url;
     if let PrefixContents::Moved { to } = etcd.found().await.map_err(at(address))? {
-        bail!("the cluster in {url} was moved to {to}, where it goes on");
+        bail!("the cluster in {url} was moved to {to}, where it continues");
     }
     let pairs = etcd.pairs().await.map_err(at(address))?;
     let Some(instance) = super::instance(&pairs) else {

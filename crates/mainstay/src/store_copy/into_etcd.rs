@@ -188,7 +188,7 @@ fn put_away(data: &Path, address: &EtcdAddress, token: Option<&Path>) -> Result<
         _ => data.join(format!("{FORMER}.{number}")),
     });
     let mut free = names.filter(|path| !path.exists());
-    let former = free.next().context("a name for the former store")?;
+    let former = free.next().context("choose a name for the former store")?;
     let renamed = fs::rename(data.join("store"), &former);
     renamed.with_context(|| format!("rename the store of {}", data.display()))?;
     let directory = fs::File::open(data).and_then(|data| data.sync_all());

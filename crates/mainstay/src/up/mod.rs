@@ -314,7 +314,7 @@ impl Cluster {
         }
         tokio::select! {
             () = interrupted.cancelled() => Ok(()),
-            () = self.failed.cancelled() => bail!("a part of the program has failed"),
+            () = self.failed.cancelled() => bail!("a component of the program has failed"),
         }
     }
 
@@ -410,7 +410,7 @@ impl Cluster {
         let hints = |urls: &[String]| hints::text(&program(), kubeconfig, urls);
         let shown = tokio::select! {
             () = progress::show(client, sets, &rows, interrupted, hints) => Ok(()),
-            () = self.failed.cancelled() => Err(anyhow!("a part of the program has failed")),
+            () = self.failed.cancelled() => Err(anyhow!("a component of the program has failed")),
         };
         leave_foot();
         shown
@@ -461,7 +461,7 @@ async fn has_pods(server: &Server) -> Result<bool> {
     let client = server.client("mainstay-admin", &["system:masters"]);
     let pods: Api<Pod> = Api::all(client);
     let one = ListParams::default().limit(1);
-    let found = pods.list_metadata(&one).await.context("look for pods")?;
+    let found = pods.list_metadata(&one).await.context("list the running pods")?;
     Ok(!found.items.is_empty())
 }
 

@@ -87,7 +87,7 @@ pub async fn run(server: &Server, arguments: DrainArguments) -> Result<()> {
         }
     }
     if refusals > 0 && !force {
-        bail!("nothing was moved: --force moves the others, and leaves these");
+        bail!("nothing was moved; --force moves the volumes that can be moved");
     }
     cordon(server, &node).await?;
     for (local, to) in moves {

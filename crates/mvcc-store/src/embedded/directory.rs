@@ -52,7 +52,7 @@ impl Directory {
         let data = dir.join("data");
         if !data
             .try_exists()
-            .map_err(|error| failed("look at", &data, &error))?
+            .map_err(|error| failed("inspect", &data, &error))?
         {
             create_data(dir, &data, create)?;
         }

@@ -117,7 +117,7 @@ impl CsiVolumes {
         let records = match self.records().await {
             Ok(records) => records,
             Err(error) => {
-                tracing::warn!(error, "volumes are not looked at");
+                tracing::warn!(error, "volumes are not checked");
                 return by_driver;
             }
         };

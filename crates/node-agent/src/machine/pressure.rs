@@ -129,7 +129,7 @@ fn observe(node_files: &Path, image_files: &Path) -> ResourceObservations {
     let disk = |place: &Path| {
         let found = machine_info::disk(place);
         if found.is_none() {
-            tracing::warn!(path = %place.display(), "file system not looked at");
+            tracing::warn!(path = %place.display(), "file system not checked");
         }
         found
     };

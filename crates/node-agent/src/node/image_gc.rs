@@ -77,7 +77,7 @@ impl ImageCollector {
                 () = self.puller.disk_space_wanted.notified() => {
                     // The next attempt at the pull may find more.
                     if let Err(error) = self.remove_unused().await {
-                        tracing::warn!(error, "no room made for a pull");
+                        tracing::warn!(error, "no space was freed for a pull");
                     }
                     continue;
                 }
@@ -99,7 +99,7 @@ impl ImageCollector {
         self.remove(Goal::Age).await?;
         let config = &self.node.config;
         let disk = machine_info::disk(config.images.directory());
-        let disk = disk.ok_or("the disk of the images cannot be looked at")?;
+        let disk = disk.ok_or("the file system of the images cannot be inspected")?;
         if disk.total == 0 {
             let text = "invalid capacity 0 on image filesystem".to_owned();
             self.warn("InvalidDiskCapacity", text.clone());

@@ -401,7 +401,7 @@ async fn prepare_claim(
         };
         project
             .map(|project| project.is_some())
-            .map_err(|error| format!("look at the project of {}: {error}", checked.display()))
+            .map_err(|error| format!("read the project id of {}: {error}", checked.display()))
     })
     .await?;
     ignored_options::tell(context.events, found, path != context.dir.volume(volume));

@@ -150,7 +150,7 @@ pub(super) fn api_service(
     let behind = behind.unwrap_or_else(|| "behind it".to_owned());
     builder.remedy(
         Remedy::new(format!(
-            "the Service {behind} must respond; if its program was removed for good, delete this APIService"
+            "the Service {behind} must respond; if its program was removed permanently, delete this APIService"
         ))
         .with(format!("kubectl delete apiservice {}", object.name)),
     );

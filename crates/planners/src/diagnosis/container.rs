@@ -95,7 +95,7 @@ fn not_begun(pod: &PodView) -> Diagnosis {
     let node = pod.node.as_deref().unwrap_or_default();
     Diagnosis::new(
         Reason::NotStarted,
-        format!("node {node} has not begun with it yet"),
+        format!("node {node} has not started it yet"),
         format!("nothing to do if node {node} is well: kubectl describe node {node}"),
     )
     .since(text::changed_at(pod.condition(pod_condition::SCHEDULED)))

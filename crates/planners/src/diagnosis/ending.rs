@@ -36,7 +36,7 @@ pub(super) fn terminating(pod: &PodView, around: &PodContext<'_>) -> Diagnosis {
     };
     let force = force(pod);
     let remedy = if overdue {
-        format!("if the machine behind {node} is off for good: {force}")
+        format!("if the machine behind {node} is off permanently: {force}")
     } else {
         "nothing to do; it is removed when its containers have stopped".to_owned()
     };
@@ -74,7 +74,7 @@ fn on_lost_node(pod: &PodView, node: &Node) -> Diagnosis {
         Reason::NodeLost,
         format!("being deleted, but node {name} does not answer: its containers may still run"),
         format!(
-            "node {name} has to come back; if its machine is off for good: kubectl taint node \
+            "node {name} has to come back; if its machine is off permanently: kubectl taint node \
              {name} {}=nodeshutdown:NoExecute, or {force}",
             taint::OUT_OF_SERVICE
         ),
@@ -144,7 +144,7 @@ pub(super) fn unheard(pod: &PodView, node: &str) -> Diagnosis {
         format!("node {node} does not respond: its containers may still run"),
         format!(
             "node {node} has to come back; kubectl describe node {node} says since when it is \
-             silent; if its machine is off for good: kubectl taint node {node} \
+             silent; if its machine is off permanently: kubectl taint node {node} \
              {}=nodeshutdown:NoExecute replaces its pods within 20s, or {force} this one at once",
             taint::OUT_OF_SERVICE
         ),

@@ -49,7 +49,7 @@ pub(super) fn job(observed: &ObservedNamespace, job: &Job, object: Object) -> Ex
             object.name
         );
         let patch = text::kubectl(&observed.namespace, &patch);
-        builder.remedy(Remedy::new("go on with it").with(patch));
+        builder.remedy(Remedy::new("resume it").with(patch));
         return answer.waits([builder.chain()]);
     }
     let status = job.status.clone().unwrap_or_default();
@@ -216,7 +216,7 @@ pub(super) fn cron_job(
     };
     if spec.suspend == Some(true) {
         return Explanation::fine(object, "suspended").note(format!(
-            "it is suspended: no jobs are made; to go on: {}",
+            "it is suspended: no jobs are made; to continue: {}",
             patch(json!({ "suspend": false }))
         ));
     }

@@ -197,7 +197,7 @@ impl Refused<'_> {
         };
         Some(
             Remedy::new(format!(
-                "the program behind the webhook {name} must respond; if it was removed for good, delete its configuration"
+                "the program behind the webhook {name} must respond; if it was removed permanently, delete its configuration"
             ))
             .with(command),
         )

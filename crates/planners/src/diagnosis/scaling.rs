@@ -37,7 +37,7 @@ pub(super) fn autoscaler(
     let Some(failed) = failed else {
         return match status.conditions.is_some() {
             true => answer,
-            false => answer.note("the autoscaler's controller has yet to look at it"),
+            false => answer.note("the autoscaler's controller has not evaluated it yet"),
         };
     };
     let reason = failed.reason.clone().unwrap_or_default();

@@ -59,7 +59,7 @@ fn not_looked_at(pod: &PodView) -> Diagnosis {
     let scheduler = scheduler.unwrap_or("default-scheduler");
     Diagnosis::new(
         Reason::NotScheduled,
-        format!("scheduler {scheduler} has not looked at it yet"),
+        format!("scheduler {scheduler} has not tried to schedule it yet"),
         format!("nothing to do if scheduler {scheduler} runs; otherwise start it"),
     )
     .since(pod.created)

@@ -99,7 +99,7 @@ fn partition(
     );
     let patch = text::kubectl(text::namespace(&set.metadata), &patch);
     (!kept.is_empty()).then(|| {
-        format!("partition {partition} keeps {kept} at the former revision; to go on: {patch}")
+        format!("partition {partition} keeps {kept} at the former revision; to continue: {patch}")
     })
 }
 

@@ -174,7 +174,7 @@ pub(super) fn deployment(
         let mut builder = ChainBuilder::of(observed);
         let message = "its rollout is paused: the changed template is not rolled out";
         builder.link(object.clone(), "Paused", message, None);
-        builder.remedy(Remedy::new("go on with it").with(resume.clone()));
+        builder.remedy(Remedy::new("resume it").with(resume.clone()));
         answer = answer.waits([builder.chain()]);
     } else if answer.chains.is_empty() && !paused && !complete {
         let chain = only_young(observed, &object, spec.min_ready_seconds)
@@ -183,7 +183,7 @@ pub(super) fn deployment(
     } else if answer.chains.is_empty() && unseen {
         answer = answer.waits([not_done(observed, &object, "its last change is to be seen")]);
     } else if paused {
-        answer = answer.note(format!("its rollout is paused; to go on: {resume}"));
+        answer = answer.note(format!("its rollout is paused; to continue: {resume}"));
     }
     if deadline {
         answer = answer.note("the progress deadline is exceeded");

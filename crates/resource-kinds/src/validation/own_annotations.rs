@@ -45,7 +45,7 @@ pub const OWN: &[OwnAnnotation] = &[
         kinds: &["StatefulSet"],
         values: Values::Words(&["Recreate", "Wait"]),
         default: "Wait",
-        purpose: "volume on a fenced node: its claim is deleted and made anew, empty, or the pod waits",
+        purpose: "volume on a fenced node: its claim is deleted and made again, empty, or the pod waits",
     },
     OwnAnnotation {
         name: LOST_VOLUME_SECONDS,

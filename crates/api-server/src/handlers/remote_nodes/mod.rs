@@ -351,7 +351,7 @@ impl Destination {
         let expected = format!("system:node:{}", self.name);
         match subject {
             Some(Ok(subject)) if subject.common_name == expected => Ok(stream),
-            _ => Err("it shows the certificate of somebody else".into()),
+            _ => Err("it presents the certificate of another node".into()),
         }
     }
 }

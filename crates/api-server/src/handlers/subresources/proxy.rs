@@ -112,7 +112,7 @@ fn redirect(call: &Call) -> Result<ApiResponse, Status> {
     let mut response = Response::new(boxed(Segments::new(Vec::new())));
     *response.status_mut() = StatusCode::MOVED_PERMANENTLY;
     let to = HeaderValue::from_str(&to)
-        .map_err(|e| Status::bad_request(format!("path to go on with: {e}")))?;
+        .map_err(|e| Status::bad_request(format!("path of the redirect: {e}")))?;
     response.headers_mut().insert(header::LOCATION, to);
     Ok(ApiResponse::Raw(response))
 }
@@ -124,7 +124,7 @@ fn uri(path: &str, query: Option<&str>) -> Result<Uri, Status> {
         None => path.to_owned(),
     };
     text.parse()
-        .map_err(|e| Status::bad_request(format!("path to go on with: {e}")))
+        .map_err(|e| Status::bad_request(format!("path of the redirect: {e}")))
 }
 
 /// The target of a name `[scheme:]name[:port]`.

@@ -167,7 +167,7 @@ fn check_travel(source: &MountSource) -> Result<(), String> {
         return Ok(());
     }
     let failed =
-        |error: std::io::Error| format!("look at the mounts of {}: {error}", path.display());
+        |error: std::io::Error| format!("read the mounts of {}: {error}", path.display());
     let resolved = fs::canonicalize(path).map_err(failed)?;
     mounts::check_propagation(
         &mount_table::read().map_err(failed)?,

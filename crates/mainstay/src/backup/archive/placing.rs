@@ -32,16 +32,16 @@ pub fn place(item: ArchiveItem<'_>, to: &Path, first: Option<&Path>) -> Result<(
             file.set_modified(UNIX_EPOCH + Duration::from_secs(header.mtime()?))?;
         }
         EntryType::Symlink => {
-            symlink(item.link.context("a link without a target")?, to)?;
+            symlink(item.link.context("the link has no target")?, to)?;
         }
         EntryType::Link => {
-            fs::hard_link(first.context("a link to nothing that was restored")?, to)?;
+            fs::hard_link(first.context("the target of the link was not restored")?, to)?;
             return Ok(());
         }
         EntryType::Fifo => nix::unistd::mkfifo(to, nix::sys::stat::Mode::S_IRWXU)?,
-        other => bail!("an entry of type {other:?}"),
+        other => bail!("entries of type {other:?} are not supported"),
     }
-    let owner = |id: u64| u32::try_from(id).context("an owner");
+    let owner = |id: u64| u32::try_from(id).context("read the owner");
     lchown(to, Some(owner(header.uid()?)?), Some(owner(header.gid()?)?))?;
     if header.entry_type() != EntryType::Symlink {
         for (name, value) in &item.attributes {

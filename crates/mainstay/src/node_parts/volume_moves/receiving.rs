@@ -79,7 +79,7 @@ impl Receiving {
             return Ok(());
         }
         let sent = self.parts.send(part).await;
-        sent.map_err(|_| internal("the stream does not go on"))
+        sent.map_err(|_| internal("the stream does not continue"))
     }
 
     /// Waits for the last file.
@@ -192,7 +192,7 @@ impl Tree {
         };
         let inside = inside
             .filter(plain)
-            .context("an entry outside of the volume")?;
+            .context("the path of an entry leads out of the volume")?;
         Ok(match inside.as_os_str().is_empty() {
             true => self.root.clone(),
             false => self.root.join(inside),
@@ -225,7 +225,7 @@ impl Tree {
                 first = named.filter(|first| self.files.contains(first));
             }
             EntryType::Symlink | EntryType::Fifo => {}
-            other => bail!("an entry of type {other:?}"),
+            other => bail!("entries of type {other:?} are not supported"),
         }
         archive::place(item, &to, first.as_deref()).with_context(doing)
     }

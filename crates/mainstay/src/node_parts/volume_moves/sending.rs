@@ -130,9 +130,9 @@ fn send_snapshots(snapshots: &Snapshots, sender: Sender<Bytes>) -> Result<()> {
         let copied = io::copy(&mut File::from(from), &mut parts);
         let sent = kernel.join().map_err(|_| anyhow!("the sender failed"))?;
         // A reader that has gone is the cause of an error of the sender.
-        copied.context("pass the stream of the snapshot on")?;
+        copied.context("forward the stream of the snapshot")?;
         sent.with_context(|| format!("send {}", snapshots.snapshot.display()))?;
-        parts.flush().context("pass the end of the stream on")?;
+        parts.flush().context("forward the end of the stream")?;
         Ok(())
     })
 }

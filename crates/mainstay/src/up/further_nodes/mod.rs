@@ -225,7 +225,7 @@ async fn wait_ready(nodes: &[SwitchedNode], client: &Client, directory: &Path) -
         loop {
             let object = objects.get_opt(&node.name).await;
             if object
-                .context("look for the nodes")?
+                .context("list the nodes")?
                 .is_some_and(|node| node_conditions::is_ready(&node))
             {
                 break;

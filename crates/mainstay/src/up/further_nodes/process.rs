@@ -111,7 +111,7 @@ impl NodeProcess {
     /// Waits for the end of a process that was told to end. Blocks.
     pub fn wait(self) {
         if self.thread.join().is_err() {
-            warn("mainstay: the thread of a node died");
+            warn("mainstay: the thread that runs a node ended unexpectedly");
         }
     }
 }
@@ -131,7 +131,7 @@ fn supervise(start: &NodeStart, shared: &Shared) -> Result<()> {
     loop {
         let log = || File::options().create(true).append(true).open(&start.log);
         let log = log().with_context(|| format!("write {}", start.log.display()))?;
-        let errors = log.try_clone().context("share the log")?;
+        let errors = log.try_clone().context("duplicate the descriptor of the log")?;
         let child = Command::new(&start.program)
             .args(arguments(start))
             .stdin(Stdio::null())

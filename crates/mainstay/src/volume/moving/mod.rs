@@ -139,7 +139,7 @@ pub async fn move_claim(
     let found = found.map_err(|error| server.explain(error))?;
     match decide(&found, to) {
         Decision::Refused(why) => bail!("{why}"),
-        Decision::UnderWay => say(&format!("The move to {to} is under way.")),
+        Decision::UnderWay => say(&format!("The move to {to} is in progress.")),
         Decision::Request { from } => {
             let id = uuid::Uuid::new_v4().simple().to_string();
             let request = VolumeMove::request(&id[..12], &from, to);

@@ -251,7 +251,7 @@ impl Committer {
                 self.failure = Some(failure);
             }
             Err(error) => {
-                tracing::debug!(%error, "the store cannot go on yet");
+                tracing::debug!(%error, "the store cannot continue yet");
                 failure.retry_due = Some(now + FULL_RETRY_INTERVAL);
                 self.failure = Some(failure);
             }

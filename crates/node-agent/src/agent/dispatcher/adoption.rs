@@ -83,7 +83,7 @@ impl Dispatcher {
         let pods: Vec<Arc<Pod>> = alone.values().map(|one| one.found.pod.clone()).collect();
         tracing::warn!(
             pods = pods.len(),
-            "no API server answers: pods go on by the disk alone"
+            "no API server answers: pods continue from the state on disk"
         );
         for one in alone.into_values() {
             let predecessors = older_of_name(&one.found.pod, &pods);

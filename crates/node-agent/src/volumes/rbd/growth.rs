@@ -135,7 +135,7 @@ enum Filled {
 /// Lets the file system of a mounted image fill its device.
 fn fill(image: &Image, target: &Path, wanted: u64) -> Result<Filled, String> {
     let shown = image.shown();
-    let failed = |error: std::io::Error| format!("look for the device of {shown}: {error}");
+    let failed = |error: std::io::Error| format!("find the device of {shown}: {error}");
     let (device, _open) = {
         let _turn = turn();
         let bus = Bus::present().ok_or("the kernel has no images of Ceph")?;

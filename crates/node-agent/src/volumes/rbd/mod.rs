@@ -182,7 +182,7 @@ impl Attempt {
     /// The device of the image, mapped if it is not, and held open.
     fn mapped(&self, bus: &Bus, image: &Image) -> Result<(Device, File), String> {
         let shown = image.shown();
-        let read = |error: io::Error| format!("look for the device of {shown}: {error}");
+        let read = |error: io::Error| format!("find the device of {shown}: {error}");
         let is_new = {
             let _turn = turn();
             let found = bus.find(image).map_err(read)?;
@@ -321,7 +321,7 @@ impl Attempt {
         }
         let _turn = turn();
         let users = users(&self.dir, &device.image);
-        let users = users.map_err(|error| format!("look for users of an image: {error}"))?;
+        let users = users.map_err(|error| format!("find the users of an image: {error}"))?;
         let others = users.iter().filter(|user| **user != self.dir).count();
         if others == 0 && mounts_of_image(&self.dir, &device.image).is_empty() {
             // A device that stays is found by the next attempt, or when the pod goes.

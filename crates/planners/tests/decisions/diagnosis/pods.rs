@@ -114,7 +114,7 @@ fn a_pod_without_a_node_says_what_the_scheduler_said() {
         pod(&unseen),
         [
             "NotScheduled",
-            "scheduler default-scheduler has not looked at it yet",
+            "scheduler default-scheduler has not tried to schedule it yet",
             "nothing to do if scheduler default-scheduler runs; otherwise start it",
         ],
     );
@@ -427,7 +427,7 @@ fn a_pod_that_is_being_deleted_says_what_it_still_waits_for() {
         [
             "Terminating",
             "being deleted: its grace of 30s is over and n1 has not confirmed its end",
-            "if the machine behind n1 is off for good: \
+            "if the machine behind n1 is off permanently: \
              kubectl -n default delete pod web-1 --force --grace-period=0",
         ],
     );
@@ -452,7 +452,7 @@ fn a_lost_node_is_the_cause_of_what_happens_on_it() {
         [
             "NodeLost",
             "being deleted, but node n1 does not answer: its containers may still run",
-            "node n1 has to come back; if its machine is off for good: kubectl taint node n1 \
+            "node n1 has to come back; if its machine is off permanently: kubectl taint node n1 \
              node.kubernetes.io/out-of-service=nodeshutdown:NoExecute, or \
              kubectl -n default delete pod web-1 --force --grace-period=0",
         ],
@@ -465,7 +465,7 @@ fn a_lost_node_is_the_cause_of_what_happens_on_it() {
         "NodeLost",
         "node n1 does not respond: its containers may still run",
         "node n1 has to come back; kubectl describe node n1 says since when it is silent; if its \
-         machine is off for good: kubectl taint node n1 \
+         machine is off permanently: kubectl taint node n1 \
          node.kubernetes.io/out-of-service=nodeshutdown:NoExecute replaces its pods within 20s, or \
          kubectl -n default delete pod web-1 --force --grace-period=0 this one at once",
     ];
@@ -534,7 +534,7 @@ fn a_pod_that_fails_over_says_what_follows() {
                  replaces it on another node",
                 "nothing to do for 60s; after that an event StaysWithNode of the pod names what \
                  keeps it, such as a volume that lives on n1: then n1 has to come back; if its machine \
-                 is off for good: kubectl taint node n1 \
+                 is off permanently: kubectl taint node n1 \
                  node.kubernetes.io/out-of-service=nodeshutdown:NoExecute, or \
                  kubectl -n default delete pod web-1 --force --grace-period=0",
             ],
@@ -571,7 +571,7 @@ fn pods_that_have_ended_say_how() {
 fn a_pod_that_nobody_has_begun_with_and_one_that_is_being_prepared_are_told_apart() {
     assert_eq!(
         pod(&web_1(json!({}))).unwrap().message,
-        "node n1 has not begun with it yet"
+        "node n1 has not started it yet"
     );
     assert_eq!(
         pod(&main_is(waiting("ContainerCreating", "")))

@@ -204,7 +204,7 @@ pub(crate) fn check(volume: &Value, old: &Value) -> Result<(), String> {
     let open = old.as_ref().filter(|old| !old.stage.is_final());
     let Some(text) = text_of(volume) else {
         return match open {
-            Some(_) => Err("a move that is under way must be ended first".to_owned()),
+            Some(_) => Err("a move that is in progress must be ended first".to_owned()),
             None => Ok(()),
         };
     };
@@ -228,7 +228,7 @@ pub(crate) fn check(volume: &Value, old: &Value) -> Result<(), String> {
         None if old.is_none() && new.stage.is_final() => Ok(()),
         None => Err("a move begins with the stage Requested".to_owned()),
         Some(old) if !old.is_same_move(&new) => {
-            Err(format!("the move {} to {} is under way", old.id, old.to))
+            Err(format!("the move {} to {} is in progress", old.id, old.to))
         }
         Some(old) if old.stage == new.stage || old.stage.allows(new.stage) => Ok(()),
         Some(old) => Err(format!(
