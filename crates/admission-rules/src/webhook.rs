@@ -13,13 +13,13 @@ pub enum Client {
     Url(String),
     /// As a Service of the cluster.
     Service {
-        /// Its namespace.
+        /// Namespace of the Service.
         namespace: String,
-        /// Its name.
+        /// Name of the Service.
         name: String,
-        /// Its port.
+        /// Port of the Service; 443 by default.
         port: u16,
-        /// The path, with its slash.
+        /// Path of the request, with a leading slash.
         path: String,
     },
 }

@@ -22,7 +22,7 @@ pub enum Error {
     /// A request for one object names none.
     #[error("a request for an object without a name")]
     NoName,
-    /// There was no answer.
+    /// No connection was made, or it ended before the answer.
     #[error("no answer of the API server")]
     Transport(#[source] BoxError),
     /// The answer ended early.

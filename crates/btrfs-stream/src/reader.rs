@@ -122,7 +122,7 @@ impl<R: Read> Reader<R> {
         }
     }
 
-    /// Reads a command; its number.
+    /// Reads one command and returns its number.
     fn read_frame(&mut self) -> Result<u16, StreamError> {
         let mut header = [0; HEADER_BYTES];
         self.input.read_exact(&mut header)?;

@@ -44,10 +44,10 @@ pub enum TokenError {
     /// The signature does not fit.
     #[error("token signature is invalid")]
     BadSignature,
-    /// Its time is over.
+    /// The token has expired (`exp`).
     #[error("token has expired")]
     Expired,
-    /// Its time has not come.
+    /// The token is not valid yet (`nbf`).
     #[error("token is not valid yet")]
     NotYetValid,
 }

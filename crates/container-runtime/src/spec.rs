@@ -161,7 +161,7 @@ pub struct Mount {
 pub enum MountSource {
     /// A file or directory of the node.
     Bind {
-        /// Its path on the node.
+        /// The path on the node.
         path: PathBuf,
         /// A path below `path` (`subPath`), resolved without ever leaving `path`, whatever symbolic
         /// links the volume contains. Created as a directory if missing.
@@ -366,7 +366,7 @@ pub struct SandboxState {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SandboxStatus {
-    /// Its shim answers.
+    /// The shim process answers.
     Ready,
     /// Its shim has ended; only [`destroy`](crate::Sandbox::destroy) is left to do.
     Dead,
@@ -411,7 +411,7 @@ pub struct ResolvedUser {
 pub enum ContainerStatus {
     /// Made, not started.
     Created,
-    /// Its first process lives.
+    /// The first process is alive.
     Running {
         /// Process id on the node.
         pid: i32,

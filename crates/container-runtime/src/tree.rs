@@ -25,9 +25,9 @@ const PRIVATE_MODE: u32 = 0o700;
 /// The treatment of other file systems mounted in the tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mounts {
-    /// The walk enters them.
+    /// The walk descends into mounts.
     Enter,
-    /// The walk skips them.
+    /// The walk does not descend into mounts.
     Skip,
 }
 

@@ -67,7 +67,7 @@ pub struct ControlPlane {
 
 /// Controllers and scheduler.
 enum Deciding {
-    /// The only server runs them.
+    /// The parts of the only server, which always leads.
     Always(RunningLeaderParts),
     /// The leader of several servers runs them.
     Elected(TaskGroup),

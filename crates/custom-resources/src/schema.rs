@@ -139,7 +139,7 @@ pub struct Schema {
 pub enum AdditionalProperties {
     /// Anything.
     Anything,
-    /// Such values.
+    /// Values of this schema.
     Like(Box<Schema>),
 }
 

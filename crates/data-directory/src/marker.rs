@@ -90,7 +90,7 @@ pub enum MarkerError {
     Io(io::Error),
     /// A newer program has written it.
     Newer,
-    /// It is no marker.
+    /// The file is not a marker.
     Damaged,
 }
 

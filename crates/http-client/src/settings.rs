@@ -13,7 +13,7 @@ pub type Allows = Arc<dyn Fn(&str, IpAddr) -> bool + Send + Sync>;
 /// The proxies that requests go through.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Proxies {
-    /// None.
+    /// No proxy.
     None,
     /// This one: `http://`, `https://`, `socks5://` or `socks5h://`. The proxy of SOCKS resolves names.
     Through(Uri),

@@ -12,7 +12,7 @@ use crate::store::{ImageStore, StoreError, io_error};
 #[derive(Clone, Debug)]
 pub struct BuiltinLayer {
     diff_id: Digest,
-    /// As unpacked, in bytes.
+    /// The size of the unpacked files, in bytes.
     size: u64,
 }
 

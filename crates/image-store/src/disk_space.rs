@@ -116,7 +116,7 @@ impl Space {
         })
     }
 
-    /// Its minimum free space.
+    /// The space that must stay free on the file system.
     fn floor(&self) -> KeepFree {
         KeepFree {
             bytes: (self.bytes / FLOOR_PART).min(FLOOR_BYTES_MAX),
@@ -261,7 +261,7 @@ impl WriteSpace {
 /// The error of a write.
 #[derive(Debug)]
 pub enum SpaceError {
-    /// It does not fit.
+    /// The data does not fit.
     OutOfSpace(OutOfSpace),
     /// Reading, writing or looking at the disk failed.
     Io(io::Error),

@@ -185,11 +185,11 @@ impl std::fmt::Debug for EnvironmentVariable {
 /// Whether a program reads the standard input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 pub enum InteractiveMode {
-    /// It does not.
+    /// The program does not read standard input.
     Never,
     /// It does if that is a terminal.
     IfAvailable,
-    /// It cannot do without.
+    /// The program needs standard input.
     Always,
 }
 

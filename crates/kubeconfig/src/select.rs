@@ -22,7 +22,7 @@ pub enum SelectError {
     Missing {
         /// `context`, `cluster` or `user`.
         kind: &'static str,
-        /// Its name.
+        /// The name that is missing in the file.
         name: String,
     },
     /// A context, cluster or user cannot be used.
@@ -30,7 +30,7 @@ pub enum SelectError {
     Invalid {
         /// `context`, `cluster` or `user`.
         kind: &'static str,
-        /// Its name.
+        /// The name that is missing in the file.
         name: String,
         /// Why.
         reason: String,

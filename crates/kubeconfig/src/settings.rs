@@ -114,9 +114,9 @@ impl std::fmt::Debug for Pem {
 /// The way to the header `Authorization`.
 #[derive(Clone, Debug)]
 pub(crate) enum Credentials {
-    /// There is none.
+    /// The user has no bearer token.
     None,
-    /// It is known.
+    /// The token is in the file.
     Header(HeaderValue),
     /// A file has the token. The token of the kubeconfig counts while the file cannot be read.
     TokenFile {

@@ -35,7 +35,7 @@ pub enum TransportError {
     /// A certificate or a key cannot be read.
     #[error("read {pem:?}")]
     Pem {
-        /// Its place.
+        /// The file or the field with the PEM text.
         pem: Pem,
         /// Why.
         source: io::Error,
@@ -108,7 +108,7 @@ struct Shared<B> {
 
 /// The way to a connection with credentials.
 enum Access<B> {
-    /// The same for all requests.
+    /// All requests use the same credentials.
     Fixed(Session<B>),
     /// The token of the file at the time of the request.
     TokenFile {

@@ -44,7 +44,7 @@ pub enum KubeletApiError {
     /// A certificate or a key is malformed.
     #[error("read certificates as PEM")]
     Pem(#[from] rustls::pki_types::pem::Error),
-    /// rustls refuses them.
+    /// rustls refuses the certificate or the key.
     #[error("use certificates")]
     Rustls(#[from] rustls::Error),
     /// The authority of the clients cannot be used.

@@ -81,7 +81,7 @@ struct Tokens {
 /// Connections with a token.
 struct Held {
     transport: Transport<Body>,
-    /// That of the connections.
+    /// The generation of the connections.
     generation: u64,
     times: Times,
     /// The time of the next request for a token.

@@ -15,7 +15,7 @@ pub enum SpecialAddress {
     LinkLocal,
     /// A group's.
     Multicast,
-    /// All hosts of a link.
+    /// The address of all hosts of a link (broadcast).
     Broadcast,
 }
 

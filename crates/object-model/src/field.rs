@@ -166,7 +166,7 @@ pub enum FieldErrorType {
     Duplicate,
     /// The value is too long.
     TooLong,
-    /// There are too many elements.
+    /// The list has too many elements (`FieldValueTooMany`).
     TooMany,
     /// The named object does not exist.
     NotFound,

@@ -100,7 +100,7 @@ pub enum PlacementDecision {
     },
     /// It can go nowhere now, but it could if others went.
     Preempt(Preemption),
-    /// It can go nowhere now.
+    /// No node is feasible now.
     Unschedulable(PlacementFailure),
 }
 

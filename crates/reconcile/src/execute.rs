@@ -9,7 +9,7 @@ use crate::Object;
 /// The kind of a failed write, as far as callers distinguish it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WriteRefusal {
-    /// There is no such object.
+    /// The object does not exist (404).
     NotFound,
     /// Something of that name exists.
     AlreadyExists,

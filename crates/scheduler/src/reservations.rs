@@ -19,7 +19,7 @@ use crate::devices;
 /// The progress of a reservation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ReservationStage {
-    /// Its steps are being written.
+    /// The writes of its steps are in progress.
     Preparing,
     /// Its volumes are being bound, since this time.
     Waiting(Instant),

@@ -84,9 +84,9 @@ pub(crate) fn goes(data: &mut Attributes<'_>, code: u32, chain: Option<&str>) {
 /// The direction of a packet, with the prefix of a link's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LinkDirection<'a> {
-    /// It came in there.
+    /// The packet came in through this link.
     Input(&'a str),
-    /// It leaves by this link.
+    /// The packet leaves through this link.
     Output(&'a str),
 }
 

@@ -63,9 +63,9 @@ struct State {
 /// The nodes or zones that an endpoint is meant for.
 #[derive(Clone, Copy, Default)]
 struct Hint {
-    /// There are some.
+    /// Whether there are any hints.
     is_given: bool,
-    /// This one is among them.
+    /// Whether the hints name this node or its zone.
     is_here: bool,
 }
 

@@ -28,9 +28,9 @@ use crate::subvolumes::InitialContents;
 
 /// The initial contents of a volume.
 pub(crate) enum Source {
-    /// It is on this node.
+    /// The source is on this node.
     Here(InitialContents),
-    /// It is on another one.
+    /// The source is on another node.
     On(String),
 }
 

@@ -28,7 +28,7 @@ use resource_kinds::volume_fit::{
 /// The provisioning that a claim needs.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Provisioning {
-    /// None.
+    /// The claim needs no provisioning here.
     None,
     /// A volume here.
     Here,

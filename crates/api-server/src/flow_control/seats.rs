@@ -44,7 +44,7 @@ pub(crate) enum SeatDecision {
     NoSeat,
     /// The queues of the flow are full.
     QueuesFull,
-    /// There is no such level.
+    /// No priority level of this name exists.
     NoLevel,
 }
 

@@ -46,7 +46,7 @@ pub(crate) struct RequestInfo {
 /// A segment of a path.
 struct Segment<'p> {
     text: Cow<'p, str>,
-    /// Its end in the path.
+    /// The index in the path behind this segment.
     end: usize,
 }
 

@@ -17,7 +17,7 @@ pub enum Rewrite {
     Keep,
     /// It is stored in its new form, under its new name.
     Store,
-    /// It is removed.
+    /// The object is removed.
     Remove,
 }
 

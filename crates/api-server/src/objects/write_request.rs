@@ -225,7 +225,7 @@ fn set_type(object: &mut Value, info: &KindInfo<'_>) -> Result<(), Status> {
 /// The part of an object that a write may change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ObjectPart {
-    /// All but the status.
+    /// A write of the object without its status.
     Whole,
     /// The status.
     Status,
@@ -242,7 +242,7 @@ pub(crate) enum ObjectPart {
 pub(crate) enum EditedFields {
     /// Any, the managed fields among them (a JSON patch).
     Any,
-    /// Those of its [`ObjectPart`].
+    /// A write of one [`ObjectPart`].
     Part,
     /// Those of the metadata, without the managed fields (a patch of labels, a finalizer).
     Metadata,

@@ -22,7 +22,7 @@ use crate::{Authority, CertificateError, authority, files};
 pub struct SharedKeys {
     /// The certificate of the authority, PEM.
     ca_certificate: String,
-    /// Its private key, PEM.
+    /// The private key of the authority, in PEM.
     ca_key: String,
     /// The private key that signs ServiceAccount tokens, PEM.
     service_account_key: String,

@@ -28,7 +28,7 @@ pub(crate) enum ProgramError {
          Ceph are made, resized and removed by it"
     )]
     Missing,
-    /// It cannot be run.
+    /// The program `rbd` cannot be run.
     #[error("run rbd {command}")]
     Run {
         /// The command.
@@ -64,7 +64,7 @@ pub(crate) enum ProgramError {
     OtherImage {
         /// The image.
         image: String,
-        /// Its size in bytes.
+        /// The size of the existing image, in bytes.
         found: u64,
         /// The size of the claim's in bytes.
         wanted: u64,

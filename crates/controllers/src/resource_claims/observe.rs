@@ -24,7 +24,7 @@ pub(super) fn pods_of(claim: &ResourceClaim) -> impl Iterator<Item = &str> {
     named(claim).map(|(name, _)| name)
 }
 
-/// The same with their UIDs.
+/// The names and UIDs of the pods of a claim: its consumers and its owner.
 fn named(claim: &ResourceClaim) -> impl Iterator<Item = (&str, &str)> {
     let users = consumers(claim).iter();
     let users = users.filter(|user| user.resource == "pods");

@@ -68,13 +68,13 @@ const CODES: &[&str] = &[
 /// The error of a request to a registry.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum RequestError {
-    /// It has no such thing.
+    /// The registry does not have the manifest or blob (404).
     #[error("not found")]
     NotFound,
     /// It requires credentials, or refuses these.
     #[error("unauthorized")]
     Unauthorized,
-    /// It answers with an error.
+    /// The registry answers with another status than success.
     #[error("it answered {status}{}{}", if .code.is_some() { ": " } else { "" }, .code.unwrap_or(""))]
     Status {
         /// The code.
@@ -99,7 +99,7 @@ pub(super) enum RequestError {
     /// The address is not allowed for pulls.
     #[error("the address is not allowed for pulls")]
     OutOfReach,
-    /// It is too slow.
+    /// The transfer is below the minimum speed.
     #[error("too slow")]
     TooSlow(TooSlow),
     /// It does not keep to the protocol.
@@ -108,7 +108,7 @@ pub(super) enum RequestError {
     /// It cannot be reached, or gives no answer.
     #[error(transparent)]
     Connection(#[from] Error),
-    /// Its answer breaks off.
+    /// The answer ends before its length.
     #[error(transparent)]
     Body(#[from] BodyError),
     /// The trusted certificates cannot be read.

@@ -172,7 +172,7 @@ fn candidates(
 /// The credentials of an attempt.
 enum Candidate {
     Nobody,
-    /// As `registries.yaml` says.
+    /// The credentials of `registries.yaml`.
     Node(Credentials),
     /// With a pod's pull secret.
     Pod(PullSecret),

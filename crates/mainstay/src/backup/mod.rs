@@ -122,7 +122,7 @@ struct SnapshotHeader {
 struct LocalVolumes {
     /// By a snapshot of their file system, or while no process writes them.
     still: Vec<String>,
-    /// While pods may write them.
+    /// Copied while pods may write to them.
     live: Vec<String>,
     left_out: Vec<String>,
 }

@@ -7,9 +7,9 @@ use super::record::InstallRecord;
 /// The action of `install` for one file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FileAction {
-    /// It is written.
+    /// The file is written.
     Write,
-    /// It is there already.
+    /// The file exists with this content and is kept.
     Keep,
 }
 

@@ -14,7 +14,7 @@ pub const UNIT: &str = "/etc/systemd/system/mainstay.service";
 /// Whether systemd runs the machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Systemd {
-    /// It does.
+    /// systemd is the machine's init system.
     Runs,
     /// The machine has another init system.
     Absent,

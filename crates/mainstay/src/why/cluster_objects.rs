@@ -30,9 +30,9 @@ const EVENTS_OF_CLUSTER: &str = "default";
 pub enum Scope<'a> {
     /// One object of that kind, which is in that namespace if the kind has any.
     Object(TargetKind, &'a str),
-    /// All in one namespace.
+    /// All objects of one namespace.
     Namespace(&'a str),
-    /// All there is.
+    /// All objects of all namespaces.
     All,
 }
 

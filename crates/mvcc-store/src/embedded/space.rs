@@ -20,13 +20,13 @@ const OBJECT_PART: u64 = 8;
 /// The space requirement of a transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SpaceNeed {
-    /// It increases no value.
+    /// The transaction increases no value.
     Nothing,
-    /// It increases an existing value.
+    /// The transaction increases an existing value.
     Change,
-    /// It adds keys, all of them with a lease.
+    /// The transaction adds keys, all of them with a lease.
     Leased,
-    /// It adds keys.
+    /// The transaction adds keys.
     New,
 }
 

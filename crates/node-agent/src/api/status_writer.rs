@@ -14,11 +14,11 @@ use crate::limits::REQUEST_TIMEOUT;
 /// The result of a write of a pod's status.
 #[derive(Debug)]
 pub enum StatusWriteResult {
-    /// It succeeded; the stored pod.
+    /// The write succeeded; the pod as stored.
     Done(Box<Pod>),
     /// The pod is deleted.
     Gone,
-    /// It may be tried again.
+    /// The write failed and may be tried again.
     Failed(String),
 }
 

@@ -36,16 +36,16 @@ pub enum ClientMessage {
     Input(Bytes),
     /// The terminal's size.
     Size(TerminalSize),
-    /// There is no more input.
+    /// The client has closed standard input.
     InputEnds,
 }
 
 /// The stream of the command's output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Output {
-    /// Its standard output.
+    /// Standard output of the command.
     Stdout,
-    /// Its errors.
+    /// Standard error of the command.
     Stderr,
 }
 

@@ -45,7 +45,7 @@ pub struct ImageCollector {
 enum Goal {
     /// Images until this number of bytes is freed.
     Bytes(u64),
-    /// All unused images.
+    /// All unused images are removed.
     Everything,
     /// Images beyond the maximum age.
     Age,

@@ -22,7 +22,7 @@ pub enum LeaseError {
     /// The API server refused it, or cannot be reached.
     #[error(transparent)]
     Api(#[from] api_client::Error),
-    /// There was no answer.
+    /// The request was not answered within this time.
     #[error("no answer within {:.0}s", .0.as_secs_f64())]
     Timeout(Duration),
     /// The pods of an earlier epoch could not be stopped.

@@ -20,11 +20,11 @@ use crate::volumes::{PreparedVolumes, ReadObjects};
 
 /// The result of a container's start.
 pub enum StartResult {
-    /// It runs.
+    /// The container runs.
     Running(Box<Running>),
     /// Its process could not be started; counts as a run.
     Failed(Exit),
-    /// It could not be created.
+    /// The container could not be created.
     Refused {
         /// Status reason.
         reason: &'static str,
@@ -66,7 +66,7 @@ pub enum Message {
     VolumesOutdated,
     /// The volumes' files were refreshed, with their sources.
     VolumesRefreshed {
-        /// Its sources.
+        /// The objects that the environment was made of.
         read_objects: ReadObjects,
         /// Whether something was missing.
         failed: bool,
@@ -122,9 +122,9 @@ pub enum Message {
     ResourcesUpdated {
         /// The container.
         container: String,
-        /// The instance that has them.
+        /// The runtime's id of the instance.
         id: String,
-        /// Its resources from now on.
+        /// The resources that the instance has now.
         resources: Box<ResourceRequirements>,
         /// The result.
         result: Result<(), String>,

@@ -36,7 +36,7 @@ pub enum CommandResult {
     Exited(i32, String),
     /// It was killed at its timeout.
     TimedOut,
-    /// It could not be run.
+    /// The command could not be run.
     Failed(String),
 }
 

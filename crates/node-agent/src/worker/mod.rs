@@ -46,7 +46,7 @@ use tasks::Tasks;
 pub enum PodConfirmation {
     /// The pod is bound to this node.
     Bound,
-    /// Its object is deleted.
+    /// The pod's object is deleted.
     Removed,
     /// Unknown: the pod is known from the disk alone.
     Unconfirmed,

@@ -102,7 +102,7 @@ pub enum AttachDetachAction {
     SetAttached(BTreeSet<String>),
     /// Creates the attachment of that name.
     Attach {
-        /// Its name.
+        /// Name of the VolumeAttachment.
         name: String,
         /// The volume.
         volume: Volume,
@@ -110,11 +110,11 @@ pub enum AttachDetachAction {
     /// Writes an attachment of a former leader, in the version that was observed. No step follows it: the
     /// next plan relies on the write.
     Claim {
-        /// Its name.
+        /// Name of the VolumeAttachment.
         name: String,
-        /// Its UID.
+        /// UID of the VolumeAttachment.
         uid: String,
-        /// Its version.
+        /// Its resourceVersion.
         version: String,
     },
     /// Writes the Node over the version that was observed, as nothing of this leader is in it yet. No step
@@ -122,11 +122,11 @@ pub enum AttachDetachAction {
     ClaimNode,
     /// Deletes an attachment, in the version that was observed.
     Detach {
-        /// Its name.
+        /// Name of the VolumeAttachment.
         name: String,
-        /// Its UID.
+        /// UID of the VolumeAttachment.
         uid: String,
-        /// Its version.
+        /// Its resourceVersion.
         version: String,
     },
     /// Tells the pods the driver's error.

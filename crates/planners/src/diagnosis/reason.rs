@@ -18,7 +18,7 @@ pub enum Reason {
     Failed,
     /// It succeeded and will not run again.
     Completed,
-    /// It has a scheduling gate.
+    /// The pod has a scheduling gate.
     SchedulingGated,
     /// A claim that it uses is missing, not bound, or being deleted.
     WaitingForClaim,

@@ -13,11 +13,11 @@ pub const FOREGROUND: &str = "foregroundDeletion";
 /// The state of an owner, which decides about its dependents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OwnerState {
-    /// It exists.
+    /// The owner exists.
     Solid,
-    /// It is being deleted and waits for its dependents.
+    /// The owner is being deleted and waits for its dependents.
     Waiting,
-    /// It does not exist, or another object has its name.
+    /// The owner does not exist, or another object has its name.
     Absent,
 }
 

@@ -9,9 +9,9 @@ use crate::pod_set::{Phase, PodState};
 /// The effect of a pod's failure.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum FailureEffect {
-    /// It counts towards `backoffLimit`.
+    /// The failure counts towards `backoffLimit`.
     Count,
-    /// It does not count.
+    /// The failure does not count.
     Ignore,
     /// The pod's index has failed.
     FailIndex,

@@ -80,7 +80,7 @@ pub enum PodFate {
 /// The volume of a claim, as far as the fence needs it.
 #[derive(Clone, Copy, Debug)]
 pub enum ClaimVolume<'a> {
-    /// There is no such claim.
+    /// The claim does not exist.
     Missing,
     /// The claim has no volume yet.
     Unbound,

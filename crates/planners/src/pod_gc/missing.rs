@@ -61,7 +61,7 @@ pub struct Release {
 /// The next step about a node without a Node object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OrphanDecision {
-    /// There is nothing to do.
+    /// No write is needed.
     Nothing,
     /// The pods are removed.
     Remove,

@@ -8,9 +8,9 @@ use crate::ownership::controller;
 /// The state of a pod that a claim is reserved for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConsumerState {
-    /// It runs, or may run.
+    /// The pod runs, or may run.
     Living,
-    /// It has ended.
+    /// The pod has ended.
     Over,
     /// It does not exist, or another pod has its name.
     Gone,

@@ -42,10 +42,10 @@ pub enum NodeFailure {
 /// The treatment of a pod that never became Ready at an obsolete revision.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum StuckRollout {
-    /// It is replaced.
+    /// The pod is replaced.
     #[default]
     Replace,
-    /// It waits for an administrator to delete it (statefulset.md 3.12, 5.20).
+    /// The pod waits for its deletion by an administrator (statefulset.md 3.12, 5.20).
     Wait,
 }
 
@@ -56,7 +56,7 @@ pub enum ScaleDown {
     /// [`MOMENT`] at most.
     #[default]
     WaitAMoment,
-    /// The highest, whatever its health.
+    /// The highest ordinal, whatever its health.
     HighestFirst,
     /// The highest; but an unhealthy one waits for an unhealthy lower one (statefulset.md 3.13,
     /// 3.14).

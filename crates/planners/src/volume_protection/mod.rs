@@ -13,7 +13,7 @@ use resource_kinds::pod_view::PodView;
 /// The action for an object's finalizer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Protection {
-    /// None.
+    /// The finalizer stays as it is.
     Keep,
     /// Add it.
     Add,

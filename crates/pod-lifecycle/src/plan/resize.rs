@@ -135,9 +135,9 @@ fn difference<'r>(
 pub(crate) enum ResizeStep {
     /// Nothing.
     None,
-    /// It has to be restarted.
+    /// The container has to be restarted.
     Restart,
-    /// Its limits must be changed.
+    /// The limits of the running container have to be changed.
     Update,
     /// The change is in progress, or is retried at this time.
     Wait(Option<Instant>),

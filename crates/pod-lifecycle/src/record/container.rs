@@ -40,7 +40,7 @@ pub struct ContainerRecord {
 /// One run of a container.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub enum Instance {
-    /// It never ran.
+    /// No instance was created yet.
     #[default]
     Absent,
     /// It is being created and started.
@@ -50,9 +50,9 @@ pub enum Instance {
     },
     /// It could not be created; this does not count as a restart.
     Refused(CreateError),
-    /// It runs.
+    /// The instance runs.
     Running(Running),
-    /// It ended.
+    /// The instance has ended.
     Exited(Exit),
 }
 
@@ -132,11 +132,11 @@ pub enum Hook {
     /// There is none, or it has succeeded.
     #[default]
     Done,
-    /// It has not started.
+    /// The hook has not started.
     Pending,
-    /// It runs.
+    /// The hook runs.
     Running,
-    /// It failed.
+    /// The hook failed, with this message.
     Failed(String),
 }
 
@@ -235,7 +235,7 @@ pub enum Image {
         /// The error message.
         message: String,
     },
-    /// It is present.
+    /// The image is present.
     Present,
     /// It is absent and cannot be pulled now.
     Missing {

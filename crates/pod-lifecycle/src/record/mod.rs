@@ -60,14 +60,14 @@ pub struct PodRecord {
 /// The state of a pod's sandbox.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub enum Sandbox {
-    /// There is none.
+    /// The pod has no sandbox.
     #[default]
     None,
-    /// It is being created.
+    /// The sandbox is being created.
     Creating,
-    /// It exists, with an address.
+    /// The sandbox exists and has an address.
     Ready,
-    /// It could not be created.
+    /// The sandbox could not be created.
     Failed {
         /// The error message.
         message: String,
@@ -76,7 +76,7 @@ pub enum Sandbox {
     },
     /// Its process has ended; its rest must be cleaned up.
     Gone,
-    /// It is being removed.
+    /// The sandbox is being removed.
     Destroying,
 }
 
@@ -88,7 +88,7 @@ pub enum Volumes {
     None,
     /// They are being mounted.
     Preparing,
-    /// All are there.
+    /// All volumes are prepared.
     Ready,
     /// At least one could not be mounted.
     Failed {
@@ -106,7 +106,7 @@ pub enum Volumes {
 /// The state of the last step: the removal of the API object.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub enum Removal {
-    /// It was not requested yet.
+    /// The removal was not requested yet.
     #[default]
     None,
     /// The request is in progress.

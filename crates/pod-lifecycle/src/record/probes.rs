@@ -33,7 +33,7 @@ pub enum ProbeOutcome {
     Success,
     /// It passed with a warning for the user.
     Warning(String),
-    /// It failed; with the output.
+    /// The probe failed, with this output.
     Failure(String),
     /// The probe could not run; this does not count.
     Error(String),

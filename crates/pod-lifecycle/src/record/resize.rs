@@ -84,9 +84,9 @@ pub enum ResourceUpdate {
     /// No change is in progress.
     #[default]
     None,
-    /// It is in progress.
+    /// The change is in progress.
     InFlight,
-    /// It has failed.
+    /// The change has failed.
     Failed {
         /// The time of the failure.
         at: Instant,

@@ -12,7 +12,7 @@ use crate::spec::{Kind, containers, init_containers, init_kind};
 /// Whether a pod's status is final, and the reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FinalStatus {
-    /// It is not final.
+    /// The status is not final.
     No,
     /// It was deleted and all containers have ended.
     Deleted,

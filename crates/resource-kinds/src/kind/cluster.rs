@@ -11,7 +11,7 @@ use super::PodRanges;
 /// The error of a range of Service addresses.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RangeError {
-    /// It is not a range.
+    /// The text is not an address range.
     #[error(transparent)]
     Form(#[from] CidrError),
     /// It is too small for the addresses of the API and the DNS server, or larger than supported.

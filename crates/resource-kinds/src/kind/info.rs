@@ -45,9 +45,9 @@ pub enum Body {
     Object,
     /// An object of another kind, as for `scale`.
     Other {
-        /// Its API group.
+        /// API group of the body.
         group: &'static str,
-        /// Its version.
+        /// API version of the body.
         version: &'static str,
         /// Its kind, for instance `Scale`.
         kind: &'static str,

@@ -195,7 +195,7 @@ pub enum RunState {
     /// No status yet.
     #[default]
     Unset,
-    /// It does not run yet.
+    /// The container does not run yet, or waits for its restart.
     Waiting {
         /// The reason; may be empty.
         reason: Text,
@@ -204,7 +204,7 @@ pub enum RunState {
     },
     /// It has been running since this time.
     Running(Option<Timestamp>),
-    /// It has ended.
+    /// The container has ended.
     Ended(Box<ContainerStateTerminated>),
 }
 

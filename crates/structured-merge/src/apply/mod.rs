@@ -52,7 +52,7 @@ pub struct Writer<'a> {
 /// The fields that a write can own: a write does not own fields that it cannot change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OwnableFields<'a> {
-    /// All.
+    /// All fields.
     Everything,
     /// All but these top-level fields (the status, for a write of the object itself).
     AllBut(&'a [&'a str]),

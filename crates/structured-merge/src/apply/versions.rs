@@ -80,7 +80,7 @@ pub(super) struct OtherVersions<'a> {
 pub(super) enum VersionChanges {
     /// The changed fields, and the removed fields.
     Changes(FieldSet<'static>, FieldSet<'static>),
-    /// It cannot be told.
+    /// The changed fields cannot be determined in that version.
     Unknown,
     /// The version no longer exists: its managers are removed.
     Gone,

@@ -31,7 +31,7 @@ pub(crate) struct Registrations {
     mutating: Vec<Webhook>,
     validating: Vec<Webhook>,
     policies: Policies,
-    /// The error of reading them.
+    /// The error of reading the configurations.
     unreadable: Option<Status>,
 }
 

@@ -179,7 +179,7 @@ struct Watcher {
     told: Revision,
     ready: VecDeque<Ready>,
     changes: Option<WatchStream>,
-    /// `None` within this process.
+    /// The client's connection; `None` for callers in this process.
     connection: Option<Connection>,
     /// Closes the connection if the watch lasts much longer than its timeout.
     closing: Option<AbortOnDropHandle<()>>,

@@ -16,10 +16,10 @@ const SECOND: u32 = ValueKind::Text.tag(2);
 /// An object cannot be written.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum WriteError {
-    /// Its kind has no messages.
+    /// The kind has no protobuf messages.
     #[error("a kind without a protobuf form: {0}")]
     Kind(String),
-    /// It is not JSON.
+    /// The object is not JSON.
     #[error("decode a stored object: {0}")]
     Syntax(#[from] SyntaxError),
 }

@@ -20,7 +20,7 @@ pub(crate) enum Owner {
     Container(String),
     /// A command run in a container.
     Command {
-        /// Killed when its client disconnects.
+        /// The process is killed when its client disconnects.
         kill_on_drop: bool,
     },
 }

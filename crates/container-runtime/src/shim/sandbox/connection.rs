@@ -15,11 +15,11 @@ use crate::shim::limits::{CLIENT_BYTES_MAX, READ_BYTES};
 pub(crate) enum Role {
     /// Its request has not come yet.
     New,
-    /// Its request is in progress.
+    /// A request is in progress.
     Waiting,
     /// It carries the streams of a process.
     Session { process: u64, stdin: bool },
-    /// It receives events.
+    /// The client receives the sandbox's events.
     Events,
     /// It is closed once all data is sent.
     Closing,

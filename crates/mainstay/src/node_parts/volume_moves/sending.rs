@@ -36,7 +36,7 @@ pub(super) struct Sending {
     attempt: String,
     sent: u64,
     parts: Receiver<Bytes>,
-    /// Until its end was told.
+    /// The task that produces the parts; `None` after its result was taken.
     task: Option<JoinHandle<Result<()>>>,
 }
 

@@ -162,7 +162,7 @@ impl Image {
 pub enum ImageMapping {
     /// Nothing is written.
     ReadOnly,
-    /// Others may write, too.
+    /// Other nodes may write at the same time.
     Shared,
     /// No other client may have its lock.
     Locked,
