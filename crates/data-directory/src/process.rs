@@ -114,7 +114,9 @@ pub fn detach(data: &Path, input: &str, objects: usize) -> Result<()> {
     crate::make(data)?;
     let path = data.join("log");
     let log = File::create(&path).with_context(|| format!("write {}", path.display()))?;
-    let errors = log.try_clone().context("duplicate the descriptor of the log")?;
+    let errors = log
+        .try_clone()
+        .context("duplicate the descriptor of the log")?;
     let arguments = std::env::args_os()
         .skip(1)
         .filter(|argument| argument != "--detach");

@@ -137,7 +137,10 @@ impl Token {
         let secret = random_text(SECRET_LENGTH).context("make a token")?;
         let now = Timestamp::now();
         let end = match ttl {
-            Some(ttl) => Some(now.checked_add(ttl).context("compute the expiry of the token")?),
+            Some(ttl) => Some(
+                now.checked_add(ttl)
+                    .context("compute the expiry of the token")?,
+            ),
             None => None,
         };
         Ok(Self {

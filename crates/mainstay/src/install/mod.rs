@@ -149,7 +149,8 @@ pub fn install(arguments: &InstallArguments, command: &Command) -> Result<()> {
     place.require_root("install")?;
     let systemd = place.systemd();
     let data = match arguments.data.is_named()? {
-        true => std::path::absolute(arguments.data.path()?).context("make the path of the data directory absolute")?,
+        true => std::path::absolute(arguments.data.path()?)
+            .context("make the path of the data directory absolute")?,
         false => unit::DEFAULT_DATA.into(),
     };
     let config = arguments.data.configuration_path();

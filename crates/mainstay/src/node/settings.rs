@@ -127,7 +127,8 @@ impl NodeArguments {
         let Some(parent) = self.parent else {
             return Ok(());
         };
-        nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).context("end this process together with the server")?;
+        nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)
+            .context("end this process together with the server")?;
         ensure!(
             nix::unistd::getppid().as_raw() == parent,
             "the cluster has ended meanwhile"

@@ -75,7 +75,9 @@ pub async fn run(arguments: ServerRoleArguments) -> Result<()> {
     let shared = store
         .is_shared()
         .then(|| TokenFile::choose(named, data_dir));
-    let port = listener.local_addr().context("read the listening address")?;
+    let port = listener
+        .local_addr()
+        .context("read the listening address")?;
     let node = Arc::new(LocalNode::new(&host.name));
     // The objects name directories of other machines: they are not rewritten.
     let here = DataLocation {

@@ -121,7 +121,8 @@ pub fn install(
     };
     let keys = value_of(shared_keys::KEY).context("the keys of the cluster are missing")?;
     let network = value_of(NETWORK_RECORD).context("the ranges of the cluster are missing")?;
-    let network: ClusterNetwork = serde_json::from_slice(&network.value).context("decode the ranges of the cluster")?;
+    let network: ClusterNetwork =
+        serde_json::from_slice(&network.value).context("decode the ranges of the cluster")?;
     let keys = shared_keys::unseal(&keys.value, file, &data.join("certificates"))?;
     data_directory::make(data)?;
     marker.engine = Engine::Etcd;
@@ -133,7 +134,8 @@ pub fn install(
 
 /// Gives the store its name, so that servers start on the directory.
 pub fn put_in_place(data: &Path, marker: Marker) -> Result<()> {
-    fs::rename(data.join(UNFINISHED), data.join("store")).context("move the store into the data directory")?;
+    fs::rename(data.join(UNFINISHED), data.join("store"))
+        .context("move the store into the data directory")?;
     finish(data, marker)
 }
 

@@ -461,7 +461,10 @@ async fn has_pods(server: &Server) -> Result<bool> {
     let client = server.client("mainstay-admin", &["system:masters"]);
     let pods: Api<Pod> = Api::all(client);
     let one = ListParams::default().limit(1);
-    let found = pods.list_metadata(&one).await.context("list the running pods")?;
+    let found = pods
+        .list_metadata(&one)
+        .await
+        .context("list the running pods")?;
     Ok(!found.items.is_empty())
 }
 

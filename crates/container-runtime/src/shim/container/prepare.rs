@@ -166,8 +166,7 @@ fn check_travel(source: &MountSource) -> Result<(), String> {
     if *propagation == Propagation::Private {
         return Ok(());
     }
-    let failed =
-        |error: std::io::Error| format!("read the mounts of {}: {error}", path.display());
+    let failed = |error: std::io::Error| format!("read the mounts of {}: {error}", path.display());
     let resolved = fs::canonicalize(path).map_err(failed)?;
     mounts::check_propagation(
         &mount_table::read().map_err(failed)?,

@@ -35,7 +35,10 @@ pub fn place(item: ArchiveItem<'_>, to: &Path, first: Option<&Path>) -> Result<(
             symlink(item.link.context("the link has no target")?, to)?;
         }
         EntryType::Link => {
-            fs::hard_link(first.context("the target of the link was not restored")?, to)?;
+            fs::hard_link(
+                first.context("the target of the link was not restored")?,
+                to,
+            )?;
             return Ok(());
         }
         EntryType::Fifo => nix::unistd::mkfifo(to, nix::sys::stat::Mode::S_IRWXU)?,

@@ -34,7 +34,9 @@ type BackupFile = GzEncoder<BufWriter<File>>;
 /// Errors of the disk, and of `fill`; nothing is left then.
 pub fn write_whole<T>(target: &Path, fill: impl FnOnce(File) -> Result<T>) -> Result<T> {
     let write = |file: &mut File| {
-        let file = file.try_clone().context("duplicate the descriptor of the file")?;
+        let file = file
+            .try_clone()
+            .context("duplicate the descriptor of the file")?;
         fill(file)
     };
     durable_file::replace_beside_others(target, 0o600, Durability::Name, write)

@@ -131,7 +131,9 @@ fn supervise(start: &NodeStart, shared: &Shared) -> Result<()> {
     loop {
         let log = || File::options().create(true).append(true).open(&start.log);
         let log = log().with_context(|| format!("write {}", start.log.display()))?;
-        let errors = log.try_clone().context("duplicate the descriptor of the log")?;
+        let errors = log
+            .try_clone()
+            .context("duplicate the descriptor of the log")?;
         let child = Command::new(&start.program)
             .args(arguments(start))
             .stdin(Stdio::null())
