@@ -19,7 +19,7 @@ pub enum BuiltinClass {
     Local,
     /// Volumes of enforced size, with snapshots
     LocalCow,
-    /// The same with a replica on another node
+    /// Volumes of local-cow with a replica on another node
     LocalReplicated,
 }
 

@@ -101,7 +101,7 @@ pub(super) fn definition(
         let since = refused.last_transition_time.as_ref().map(|time| time.0);
         builder.link(object.clone(), reason, message, since);
         builder.remedy(
-            Remedy::new("another definition has that name: one of the two has to go")
+            Remedy::new("another definition has that name: delete one of the two")
                 .with(format!("kubectl delete crd {name}")),
         );
         return Explanation::fine(object, "not served").waits([builder.chain()]);

@@ -102,7 +102,9 @@ fn growth(
                 user.node.as_deref().unwrap_or_default(),
                 user.name
             ),
-            None => "a pod that uses it: the rest is done when the volume is mounted".to_owned(),
+            None => {
+                "create a pod that uses it: the rest is done when the volume is mounted".to_owned()
+            }
         });
         return Some(builder.chain());
     }
@@ -125,7 +127,7 @@ fn on_node(user: Option<&PodView>) -> Remedy {
     match user {
         Some(user) => Remedy::new(
             "the node tries again while the volume is in use; a driver that cannot do it then does \
-             it at the next mount, so have the pod mount it anew",
+             it at the next mount, so restart the pod",
         )
         .with(remedy::delete(user)),
         None => Remedy::new("a pod that uses it: the node tries again when the volume is mounted"),
@@ -139,7 +141,7 @@ fn smaller(observed: &ObservedNamespace, claim: &Object, has: &str) -> Remedy {
         claim.name
     );
     let patch = text::kubectl(&observed.namespace, &patch);
-    let text = format!("room where its volume is, or a smaller size of more than {has}");
+    let text = format!("free space where its volume is, or request a smaller size above {has}");
     Remedy::new(text).with(patch)
 }
 
@@ -303,7 +305,8 @@ impl ChainBuilder<'_> {
                 "patch pvc {name} --type merge -p '{{\"metadata\":{{\"finalizers\":null}}}}'"
             );
             let patch = text::kubectl(text::namespace(&claim.metadata), &patch);
-            let text = format!("the owner of {list} has to finish and remove it; by force");
+            let text =
+                format!("the owner of {list} must finish and remove it; to force the removal");
             self.remedy(Remedy::new(text).with(patch));
         }
     }
@@ -321,7 +324,7 @@ impl ChainBuilder<'_> {
             let describe = format!("describe pvc {}", object.name);
             let describe = text::kubectl(text::namespace(&claim.metadata), &describe);
             self.link(object.clone(), reason, "has no volume yet", since);
-            self.remedy(format!("look at {describe}"));
+            self.remedy(format!("see {describe}"));
             self.claim_event(claim, &object, |_| true);
             return;
         };
@@ -331,8 +334,8 @@ impl ChainBuilder<'_> {
             let delete = format!("delete pvc {}", object.name);
             let delete = text::kubectl(text::namespace(&claim.metadata), &delete);
             let text = format!(
-                "the PersistentVolume {volume} has to come back; its data is lost with it: to go \
-                 on with an empty volume, delete the claim, and the pods that use it"
+                "the PersistentVolume {volume} has to come back; its data is lost with it: to \
+                 continue with an empty volume, delete the claim, and the pods that use it"
             );
             self.remedy(Remedy::new(text).with(delete));
         } else if let Some(volume) = volume_name(claim) {
@@ -399,7 +402,7 @@ impl ChainBuilder<'_> {
     fn no_class(&mut self, claim: &PersistentVolumeClaim) {
         if requested_class(claim).is_some() {
             self.remedy(
-                "a PersistentVolume without a class that is free and fits in size and access \
+                "create a PersistentVolume without a class that is free and fits in size and access \
                  modes (the claim says storageClassName: \"\")",
             );
         } else {
@@ -416,7 +419,7 @@ impl ChainBuilder<'_> {
         let name = text::name(&claim.metadata);
         match users(self.observed, name, |pod| pod.node.is_none()).first() {
             None => {
-                self.remedy("a pod that uses it: the volume is made where the pod goes");
+                self.remedy("create a pod that uses it: the volume is made on the pod's node");
             }
             Some(pod) => {
                 let pod_name = &pod.name;

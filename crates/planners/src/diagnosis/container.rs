@@ -150,8 +150,10 @@ impl Subject<'_> {
                 self.finding(
                     Reason::ImagePullFailed,
                     format!("image \"{image}\" of {title} cannot be pulled{said}"),
-                    Remedy::new("an image of that name where it is looked for, or another one")
-                        .with(set_image),
+                    Remedy::new(
+                        "provide an image of that name in the registry, or use another image",
+                    )
+                    .with(set_image),
                 )
             }
             "InvalidImageName" => self.finding(
@@ -204,7 +206,7 @@ impl Subject<'_> {
             other => self.finding(
                 Reason::ContainerWaiting,
                 format!("{title} waits: {other}{}", text::then(": ", message)),
-                format!("look at {}", self.describe()),
+                format!("see {}", self.describe()),
             ),
         }
     }
@@ -227,7 +229,7 @@ impl Subject<'_> {
                 "correct its command or image: {}",
                 self.kubectl(&format!("edit {}", remedy::template(self.pod)))
             ),
-            _ => format!("the program has to keep running; its last words: {logs}"),
+            _ => format!("the program has to keep running; its last log lines: {logs}"),
         };
         let doing = match self.kind {
             Kind::Init => "does not succeed",
@@ -321,7 +323,7 @@ impl Subject<'_> {
                 self.title()
             ),
             format!(
-                "nothing to do unless it lasts: then look at {}",
+                "nothing to do unless it lasts: then see {}",
                 self.describe()
             ),
         )

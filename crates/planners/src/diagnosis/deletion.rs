@@ -35,7 +35,7 @@ pub(super) fn blocked_deletion(
         let namespace = object.namespace.clone().unwrap_or_default();
         let message = format!("being deleted: finalizers hold it: {list}");
         builder.link(object, "HeldByFinalizer", message, Some(since));
-        let text = format!("the owner of {list} has to finish and remove it; by force");
+        let text = format!("the owner of {list} must finish and remove it; to force the removal");
         builder.remedy(Remedy::new(text).with(text::kubectl(&namespace, &patch)));
         return Some(builder.chain());
     }

@@ -53,7 +53,7 @@ fn held(pod: &PodView, finalizers: &[&str]) -> Diagnosis {
         Reason::HeldByFinalizer,
         format!("being deleted: finalizers hold it: {list}"),
         Remedy::new(format!(
-            "the owner of {list} has to finish and remove it; by force"
+            "the owner of {list} must finish and remove it; to force the removal"
         ))
         .with(text::kubectl(&pod.namespace, &patch)),
     )

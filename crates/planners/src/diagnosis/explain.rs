@@ -120,7 +120,7 @@ fn of_pod(observed: &ObservedNamespace, pod: &PodView, object: Object) -> Explan
             answer.summary = if answer.chains.is_empty() {
                 "Ready".to_owned()
             } else {
-                "Ready, but not all is done that its set wants of it".to_owned()
+                "Ready, but some actions of its set are pending".to_owned()
             };
             let since = text::changed_at(pod.condition(pod_condition::READY));
             if let Some(since) = since {

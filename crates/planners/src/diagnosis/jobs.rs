@@ -288,7 +288,7 @@ fn forbidden(
     if let Some(pod) = unwell.next() {
         builder.pod(pod);
     }
-    builder.remedy(Remedy::new("the job has to end; or let others run beside it").with(allow));
+    builder.remedy(Remedy::new("the job must end; or allow concurrent jobs").with(allow));
     builder.chain()
 }
 
@@ -317,7 +317,7 @@ fn not_begun(
     }
     let deadline = cron_job.spec.starting_deadline_seconds;
     let late = deadline.map_or(String::new(), |seconds| {
-        format!(": nothing began it within {seconds} seconds (startingDeadlineSeconds)")
+        format!(": it was not started within {seconds} seconds (startingDeadlineSeconds)")
     });
     answer.note(format!(
         "there is no job of {missed}{late}; to make one: {}",

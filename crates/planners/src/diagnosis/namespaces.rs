@@ -48,8 +48,9 @@ pub(super) fn explain(
     if !finalizers.is_empty() {
         builder.link(object.clone(), "SomeFinalizersRemain", &*finalizers, None);
         let name = &object.name;
-        let mut remedy =
-            Remedy::new("the owner of these finalizers has to finish and remove them; by force");
+        let mut remedy = Remedy::new(
+            "the owner of these finalizers must finish and remove them; to force the removal",
+        );
         for resource in resources(&left) {
             remedy = remedy.with(format!(
                 "kubectl -n {name} get {resource} -o name | xargs -r -n 1 kubectl -n {name} patch \

@@ -62,7 +62,7 @@ pub(super) fn explain(observed: &ObservedNamespace, node: &Node, object: Object)
         let value = taint.value.as_deref().filter(|value| !value.is_empty());
         let value = value.map_or(String::new(), |value| format!("={value}"));
         answer = answer.note(format!(
-            "only pods that tolerate it go there: {}{value}:{}; to take it away: kubectl taint \
+            "only pods that tolerate it go there: {}{value}:{}; to remove it: kubectl taint \
              node {} {}:{}-",
             taint.key, taint.effect, object.name, taint.key, taint.effect
         ));
@@ -160,7 +160,7 @@ fn cordoned(observed: &ObservedNamespace, node: &Node, object: &Object) -> Optio
             since.map(|time| time.0),
         );
         let uncordon = format!("kubectl uncordon {}", object.name);
-        builder.remedy(Remedy::new("let it take pods again").with(uncordon));
+        builder.remedy(Remedy::new("allow pods on it again").with(uncordon));
         builder.chain()
     })
 }

@@ -89,7 +89,7 @@ pub fn pod_in(pod: &PodView, around: &PodContext<'_>) -> Option<Diagnosis> {
         let said = text::then(": ", said.unwrap_or_default());
         let message = format!("not ready, and its status does not say why{said}");
         let describe = format!("describe pod {}", &pod.name);
-        let remedy = format!("look at {}", text::kubectl(&pod.namespace, &describe));
+        let remedy = format!("see {}", text::kubectl(&pod.namespace, &describe));
         Diagnosis::new(Reason::Unknown, message, remedy).since(text::changed_at(ready))
     }))
 }

@@ -304,7 +304,7 @@ fn closed(node: &Node) -> Option<(&'static str, String, Remedy)> {
         return Some((
             "Cordoned",
             "is cordoned: it takes no new pods".to_owned(),
-            Remedy::new("let it take pods again").with(format!("kubectl uncordon {name}")),
+            Remedy::new("allow pods on it again").with(format!("kubectl uncordon {name}")),
         ));
     }
     let mut taints = spec.taints.iter().flatten();
@@ -313,7 +313,7 @@ fn closed(node: &Node) -> Option<(&'static str, String, Remedy)> {
     Some((
         "Tainted",
         format!("has the taint {key}:{effect}, which pods have to tolerate"),
-        Remedy::new("a toleration in the pod; or take the taint away")
+        Remedy::new("add a toleration to the pod; or remove the taint")
             .with(format!("kubectl taint node {name} {key}:{effect}-")),
     ))
 }

@@ -120,7 +120,10 @@ impl Refused<'_> {
         let hard = wanted?.join(",");
         let patch =
             format!("patch quota {name} --type merge -p '{{\"spec\":{{\"hard\":{{{hard}}}}}}}'");
-        Some(Remedy::new("a larger quota, or less of what it counts").with(self.kubectl(&patch)))
+        Some(
+            Remedy::new("raise the quota, or reduce the usage that it counts")
+                .with(self.kubectl(&patch)),
+        )
     }
 
     fn for_account(&self) -> Option<Remedy> {
@@ -139,8 +142,8 @@ impl Refused<'_> {
         let level = between(self.said, "violates PodSecurity \"", "\"")?;
         let edit = self.edit();
         let text = format!(
-            "correct the template as the standard {level} says ({edit}), or let the namespace \
-             have such pods"
+            "correct the template as the standard {level} says ({edit}), or allow such pods in \
+             the namespace"
         );
         Some(Remedy::new(text).with(format!(
             "kubectl label --overwrite namespace {} \
@@ -175,7 +178,7 @@ impl Refused<'_> {
         let binding = between(self.said, "with binding '", "' denied request")?;
         let edit = self.edit();
         let text = format!(
-            "correct the template as the policy says ({edit}), or take the policy's binding away"
+            "correct the template as the policy says ({edit}), or remove the binding of the policy"
         );
         Some(Remedy::new(text).with(format!(
             "kubectl delete validatingadmissionpolicybinding {binding}"

@@ -182,7 +182,7 @@ fn drained(
     );
     builder.link(object.clone(), "HoldsEvictions", message, None);
     let text = format!(
-        "more pods; or let the node have pods again (kubectl uncordon {node}); or allow one to be \
+        "add pods; or uncordon the node (kubectl uncordon {node}); or allow one pod to be \
          evicted"
     );
     builder.remedy(Remedy::new(text).with(allow));

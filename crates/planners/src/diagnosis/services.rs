@@ -141,7 +141,7 @@ impl<'e> View<'e> {
             self.likely_labels()
         ));
         builder.remedy(
-            Remedy::new("a selector for its pods, or an EndpointSlice made by hand").with(set),
+            Remedy::new("set a selector for its pods, or create an EndpointSlice").with(set),
         );
         builder.chain()
     }
@@ -294,7 +294,7 @@ impl<'e> View<'e> {
                  \"value\":{value}}}]'",
                 self.object.name
             );
-            let text = "a targetPort that the containers have";
+            let text = "set a targetPort that the containers have";
             builder.remedy(Remedy::new(text).with(self.kubectl(&patch)));
             builder.chain()
         });

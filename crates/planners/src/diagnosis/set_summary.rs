@@ -124,7 +124,7 @@ fn unseen(set: &StatefulSet) -> Option<String> {
     let now = set.metadata.generation.unwrap_or_default();
     (seen < now).then(|| {
         format!(
-            "the StatefulSet controller has yet to look at the last change (it has seen \
+            "the StatefulSet controller has not processed the last change yet (it has seen \
              generation {seen} of {now})"
         )
     })

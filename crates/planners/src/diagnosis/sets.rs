@@ -272,7 +272,7 @@ impl<'e> View<'e> {
                 text::namespace(&self.set.metadata),
                 &format!("delete pod {pod}"),
             );
-            builder.or(format!("or do it by hand: {delete}"));
+            builder.or(format!("or do it yourself: {delete}"));
         }
         let uid = self.set.metadata.uid.as_deref().unwrap_or_default();
         let template = format!("sts/{}", self.name);
@@ -365,7 +365,7 @@ impl<'e> View<'e> {
             ),
             Cause::NameTaken { pod, .. } => (
                 "NameTaken",
-                Remedy::new("the other pod has to go").with(kubectl(format!("delete pod {pod}"))),
+                Remedy::new("the other pod must end").with(kubectl(format!("delete pod {pod}"))),
             ),
             Cause::Unavailable { .. } => {
                 self.say(builder, "MaxUnavailable", waiting);
@@ -385,7 +385,7 @@ impl<'e> View<'e> {
             }
             _ => (
                 "Waiting",
-                format!("look at {}", kubectl(format!("describe sts {name}"))).into(),
+                format!("see {}", kubectl(format!("describe sts {name}"))).into(),
             ),
         };
         self.say(builder, reason, waiting);

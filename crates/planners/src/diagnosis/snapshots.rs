@@ -114,8 +114,8 @@ fn unready(
     } else if said.contains("cannot make snapshots") || said.contains("was not made by") {
         builder.remedy(
             Remedy::new(
-                "this snapshot can never be ready: snapshots are made of volumes of a class that \
-                 can (local-cow, docs/storage.md); copy the data into a claim of such a class",
+                "this snapshot can never be ready: snapshots need a class that \
+                 supports them (local-cow, docs/storage.md); copy the data into a claim of such a class",
             )
             .with(delete(observed, object)),
         );

@@ -37,7 +37,7 @@ pub(super) fn explain(
             let message = format!("could not be taken back{}", text::then(": ", said));
             builder.link(object.clone(), "Failed", message, since);
             let delete = format!("kubectl delete pv {name}");
-            let text = "delete its data by hand; then the volume itself";
+            let text = "delete its data yourself, then the volume";
             builder.remedy(Remedy::new(text).with(delete));
             answer.waits([builder.chain()])
         }
@@ -49,7 +49,7 @@ pub(super) fn explain(
             let warns = |event: &Event| event.type_.as_deref() == Some("Warning");
             if let Some(event) = observed.newest_event(object.kind, name, uid, warns) {
                 builder.event(event, object.clone());
-                let text = "correct the provisioner's error; by hand";
+                let text = "correct the provisioner's error; or delete the object yourself";
                 builder.remedy(Remedy::new(text).with(format!("kubectl delete pv {name}")));
             }
             answer.waits([builder.chain()])
@@ -66,8 +66,8 @@ pub(super) fn explain(
                  '[{{\"op\":\"remove\",\"path\":\"/spec/claimRef\"}}]'"
             );
             let text = format!(
-                "look whether its data is needed; to give it to a new claim (kubectl delete pv \
-                 {name} gives it up)"
+                "check whether its data is needed; to make it available to a new claim (kubectl delete pv \
+                 {name} discards it)"
             );
             builder.remedy(Remedy::new(text).with(patch));
             answer.waits([builder.chain()])
@@ -96,7 +96,7 @@ fn deleting(
         );
         builder.link(object.clone(), "ProtectedByClaim", message, Some(since));
         let delete = text::kubectl(&namespace, &format!("delete pvc {claim}"));
-        builder.remedy(Remedy::new("the claim has to go first").with(delete));
+        builder.remedy(Remedy::new("the claim must be deleted first").with(delete));
         if namespace == observed.namespace
             && observed
                 .claim(&claim)

@@ -349,7 +349,7 @@ fn no_node(
                 text::name(&node.metadata),
                 wanted.join(" ")
             );
-            let text = "a node with these labels, or another nodeSelector in the template";
+            let text = "add these labels to a node, or change the nodeSelector of the template";
             builder.remedy(Remedy::new(text).with(label));
         }
         Some(_) => {

@@ -58,7 +58,7 @@ nothing would start it again. No pod of the claim is scheduled until the files a
 node. Files, owners, modes, times, links, holes and extended attributes are kept; device nodes are
 refused, and sockets of the class local are left out.
 
-The command evicts the pods; the server does the rest, and goes on when the command is stopped.
+The command evicts the pods; the server does the rest, and continues when the command is stopped.
 The same command shows the progress again. Until the volume is placed on the other node, --cancel
 abandons the move.
 

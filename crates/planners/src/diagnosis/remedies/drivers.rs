@@ -51,7 +51,7 @@ impl DiagnosedPod<'_> {
             false => format!(", such as {}", text::list(users.into_iter())),
         };
         Some(Remedy::new(format!(
-            "a driver takes so many volumes on a node ({}), and all are in use or attached: end a \
+            "the number of volumes on a node is limited by its driver ({}), and all are in use or attached: end a \
              pod there that uses one{users}; or add a node with the driver; or raise the limit in \
              the driver's settings",
             full.join("; ")
@@ -85,7 +85,7 @@ impl DiagnosedPod<'_> {
             .collect();
         let text = format!(
             "driver {driver} has room for a volume of at most {}, and claim {name} asks for {}: \
-             more storage for the driver; or recreate the claim with a smaller size",
+             add storage for the driver; or recreate the claim with a smaller size",
             text::list(rooms.iter().map(String::as_str)),
             requested_size(claim),
         );

@@ -23,7 +23,7 @@ impl DiagnosedPod<'_> {
             quoted(&json!([{ "op": "remove", "path": "/spec/schedulingGates" }]).to_string());
         let patch = format!("patch pod {} --type json -p {patch}", self.pod.name);
         Remedy::new(format!(
-            "the owner of the scheduling gates {} has to remove them; by hand",
+            "the owner of the scheduling gates {} must remove them; to remove them yourself",
             gates.join(", ")
         ))
         .with(self.kubectl(&patch))
@@ -47,7 +47,7 @@ impl DiagnosedPod<'_> {
             self.pod.name
         );
         Remedy::new(format!(
-            "the controller of the pod's condition {} has to set it to True; by hand",
+            "the controller of the pod's condition {} must set it to True; to set it yourself",
             closed.join(", ")
         ))
         .with(self.kubectl(&patch))
@@ -141,10 +141,10 @@ impl DiagnosedPod<'_> {
             ))
             .with(describe)
         } else if is_cordoned {
-            Remedy::new(format!("{tied}, which is cordoned: let it take pods again"))
+            Remedy::new(format!("{tied}, which is cordoned: allow pods on it again"))
                 .with(format!("kubectl uncordon {name}"))
         } else {
-            let text = "make room for the pod there, or remove what keeps it away";
+            let text = "free resources for the pod on that node, or remove the obstacle";
             Remedy::new(format!("{tied}: {text}")).with(describe)
         })
     }
@@ -280,7 +280,7 @@ impl DiagnosedPod<'_> {
             other.name != self.pod.name && running && claims.any(|it| uses(other, &it.name))
         })?;
         let text = format!(
-            "pod {} uses the claim, which is for one pod at a time (ReadWriteOncePod); to let go",
+            "pod {} uses the claim, which is for one pod at a time (ReadWriteOncePod); to release it",
             other.name
         );
         Some(Remedy::new(text).with(remedy::delete(other)))

@@ -166,7 +166,7 @@ fn an_image_that_cannot_be_pulled_gives_the_same_words_between_pulls() {
     let wanted = [
         "ImagePullFailed",
         "image \"shop:2\" of container main cannot be pulled: registry says 404",
-        "an image of that name where it is looked for, or another one: \
+        "provide an image of that name in the registry, or use another image: \
          kubectl -n default set image sts/web main=IMAGE",
     ];
     let pulling = main_is(waiting("ErrImagePull", "registry says 404"));
@@ -244,7 +244,7 @@ fn a_crash_loop_gives_the_last_exit_and_no_back_off_times() {
     let wanted = [
         "ContainerCrashed",
         "container main does not keep running: exit code 1 (Error): no database",
-        "the program has to keep running; its last words: kubectl -n default logs web-1 -c main",
+        "the program has to keep running; its last log lines: kubectl -n default logs web-1 -c main",
     ];
     check(pod(&crashed(failed.clone())), wanted);
     check(pod(&main_is(failed)), wanted);
@@ -302,7 +302,7 @@ fn of_init_containers_the_first_that_is_not_done_is_the_cause() {
         [
             "ContainerCrashed",
             "init container two does not succeed: exit code 2 (Error)",
-            "the program has to keep running; its last words: kubectl -n default logs web-1 -c two",
+            "the program has to keep running; its last log lines: kubectl -n default logs web-1 -c two",
         ],
     );
 }
@@ -414,7 +414,7 @@ fn a_pod_that_is_being_deleted_says_what_it_still_waits_for() {
         [
             "HeldByFinalizer",
             "being deleted: finalizers hold it: example.com/backup",
-            "the owner of example.com/backup has to finish and remove it; by force: kubectl -n \
+            "the owner of example.com/backup must finish and remove it; to force the removal: kubectl -n \
              default patch pod web-1 --type merge -p '{\"metadata\":{\"finalizers\":null}}'",
         ],
     );

@@ -399,7 +399,7 @@ fn a_pod_without_the_node_of_its_volume_needs_that_node() {
         ),
         (
             json!([node("True", true)]),
-            "which is cordoned: let it take pods again",
+            "which is cordoned: allow pods on it again",
             vec!["kubectl uncordon n1"],
         ),
     ] {
