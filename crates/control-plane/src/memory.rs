@@ -16,14 +16,14 @@ const WORTH: u64 = 8 << 20;
 
 /// The results of the last checks.
 #[derive(Debug, Default)]
-struct Looks {
+struct MemoryMarks {
     /// The most bytes that were stored since memory was given back.
     stored_max: u64,
     /// The memory of the process after that.
     resident: u64,
 }
 
-impl Looks {
+impl MemoryMarks {
     /// Whether much has been freed, or used for a while: the store holds less, or the process more.
     fn is_due(&mut self, stored: u64, resident: u64) -> bool {
         self.stored_max = self.stored_max.max(stored);
@@ -40,7 +40,7 @@ impl Looks {
 
 /// Checks at intervals until `stop`.
 pub async fn keep_small(store: Arc<dyn Store>, stop: CancellationToken) {
-    let mut looks = Looks::default();
+    let mut marks = MemoryMarks::default();
     let next = || stop.run_until_cancelled(tokio::time::sleep(INTERVAL));
     while next().await.is_some() {
         // Deleted objects stay in the history for minutes.
@@ -49,7 +49,7 @@ pub async fn keep_small(store: Arc<dyn Store>, stop: CancellationToken) {
         let Some(resident) = resident().await else {
             continue;
         };
-        if !looks.is_due(stored, resident) {
+        if !marks.is_due(stored, resident) {
             continue;
         }
         if let Err(error) = tokio::task::spawn_blocking(container_runtime::memory::give_back).await
@@ -58,7 +58,7 @@ pub async fn keep_small(store: Arc<dyn Store>, stop: CancellationToken) {
         }
         let now = self::resident().await.unwrap_or(resident);
         tracing::debug!(before = resident, after = now, "memory given back");
-        looks = Looks::given_back(stored, now);
+        marks = MemoryMarks::given_back(stored, now);
     }
 }
 
@@ -93,15 +93,15 @@ mod tests {
     #[test]
     fn memory_is_given_back_when_much_was_freed() {
         const MIB: u64 = 1 << 20;
-        let mut looks = Looks::given_back(10 * MIB, 50 * MIB);
-        assert!(!looks.is_due(10 * MIB, 50 * MIB));
-        assert!(!looks.is_due(14 * MIB, 57 * MIB));
+        let mut marks = MemoryMarks::given_back(10 * MIB, 50 * MIB);
+        assert!(!marks.is_due(10 * MIB, 50 * MIB));
+        assert!(!marks.is_due(14 * MIB, 57 * MIB));
         // The store grew by much, and the process with it: that is checked once.
-        assert!(looks.is_due(110 * MIB, 160 * MIB));
-        looks = Looks::given_back(110 * MIB, 160 * MIB);
-        assert!(!looks.is_due(110 * MIB, 160 * MIB));
-        assert!(looks.is_due(10 * MIB, 160 * MIB));
-        looks = Looks::given_back(10 * MIB, 51 * MIB);
-        assert!(!looks.is_due(10 * MIB, 52 * MIB));
+        assert!(marks.is_due(110 * MIB, 160 * MIB));
+        marks = MemoryMarks::given_back(110 * MIB, 160 * MIB);
+        assert!(!marks.is_due(110 * MIB, 160 * MIB));
+        assert!(marks.is_due(10 * MIB, 160 * MIB));
+        marks = MemoryMarks::given_back(10 * MIB, 51 * MIB);
+        assert!(!marks.is_due(10 * MIB, 52 * MIB));
     }
 }

@@ -200,11 +200,11 @@ impl ApiObjects {
         K: Object
             + api_client::Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
     {
-        let found = self.look(kind, ns, name).await;
+        let found = self.read(kind, ns, name).await;
         found.map_err(|unread| unread.message)
     }
 
-    async fn look<K>(&self, kind: &str, ns: &str, name: &str) -> Result<Option<K>, Unread>
+    async fn read<K>(&self, kind: &str, ns: &str, name: &str) -> Result<Option<K>, Unread>
     where
         K: Object
             + api_client::Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
@@ -384,7 +384,7 @@ impl ApiObjects {
             ..environment::Sources::default()
         };
         for name in references.config_maps {
-            let read = self.look::<ConfigMap>("configmap", namespace, &name);
+            let read = self.read::<ConfigMap>("configmap", namespace, &name);
             if let Some(object) = read.await? {
                 found
                     .config_maps
@@ -392,7 +392,7 @@ impl ApiObjects {
             }
         }
         for name in references.secrets {
-            let read = self.look::<Secret>("secret", namespace, &name);
+            let read = self.read::<Secret>("secret", namespace, &name);
             if let Some(object) = read.await? {
                 let data = object.data.into_iter().flatten();
                 let data = data.map(|(key, ByteString(bytes))| (key, bytes)).collect();

@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 
 use crate::limits::LOG_FOLLOW_PERIOD;
 
-/// Most rotated files that are looked for.
+/// The largest number of rotated files that are read.
 const ROTATED_MAX: u32 = 100;
 /// Bytes that are read at a time when the end of a file is searched.
 const TAIL_CHUNK: u64 = 64 * 1024;

@@ -102,7 +102,7 @@ impl Drivers {
     }
 
     /// Records new sockets, and removes those that are gone.
-    pub fn looked<'p>(
+    pub fn record_sockets<'p>(
         &self,
         new: impl IntoIterator<Item = &'p PathBuf>,
         gone: impl IntoIterator<Item = &'p PathBuf>,
@@ -153,18 +153,18 @@ mod tests {
         let drivers = Drivers::default();
         assert_eq!(names(&drivers), None);
         let sockets = ["a.sock", "b.sock"].map(PathBuf::from);
-        drivers.looked(&sockets, []);
+        drivers.record_sockets(&sockets, []);
         drivers.add(registered("a", "a.sock"));
         drivers.answered(&sockets[0]);
         assert_eq!(names(&drivers), None);
-        drivers.looked([], &sockets[1..]);
+        drivers.record_sockets([], &sockets[1..]);
         assert_eq!(names(&drivers), Some(vec!["a".to_owned()]));
     }
 
     #[test]
     fn a_socket_is_of_one_driver() {
         let drivers = Drivers::default();
-        drivers.looked([], []);
+        drivers.record_sockets([], []);
         drivers.add(registered("a", "a.sock"));
         drivers.add(registered("b", "a.sock"));
         assert_eq!(names(&drivers), Some(vec!["b".to_owned()]));

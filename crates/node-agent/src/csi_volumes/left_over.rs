@@ -27,7 +27,7 @@ pub struct LeftoverNotice(Notify);
 
 impl LeftoverNotice {
     /// Asks for a look at all volumes now, without their pauses.
-    pub fn look_again(&self) {
+    pub fn retry_now(&self) {
         self.0.notify_one();
     }
 }

@@ -95,7 +95,7 @@ async fn attend_to(
         .keys()
         .filter(|path| !attended.contains_key(*path))
         .collect();
-    volumes.drivers().looked(new.iter().copied(), &gone);
+    volumes.drivers().record_sockets(new.iter().copied(), &gone);
     for path in &gone {
         if let Some(driver) = volumes.drivers().remove(path) {
             tracing::info!(driver, "a CSI driver is no longer registered");
@@ -187,7 +187,7 @@ async fn register(volumes: &CsiVolumes, socket: &Path) -> Result<(), NotRegister
     tell(&plugin, refusal.as_deref().map_or(Ok(()), Err)).await;
     registered?;
     tracing::info!(driver = name, "a CSI driver is registered");
-    volumes.left_over().look_again();
+    volumes.left_over().retry_now();
     Ok(())
 }
 

@@ -24,24 +24,26 @@ use super::volumes::CsiVolumes;
 use crate::api::events::PodEvents;
 use crate::api::objects::{ApiObjects, BoundClaim};
 
-/// Interval of the looks.
+/// Interval of the rounds.
 const INTERVAL: Duration = Duration::from_secs(10);
-/// Claims are read at each look of this number; kubelet reads those of a pod about once a minute.
+/// Claims are read in each round whose number is a multiple of this; kubelet reads the claims of a pod
+/// about once a minute.
 const CLAIMS_EVERY: u32 = 2;
-/// Volumes are published again at each look of this number; kubelet does it about once a minute.
+/// Volumes are published again in each round whose number is a multiple of this; kubelet does it about
+/// once a minute.
 const PUBLISH_EVERY: u32 = 3;
 
-/// The parts of a look.
+/// The tasks of one round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Look {
+struct UpkeepRound {
     /// Whether volumes grow.
     grows: bool,
     /// Whether volumes are published again.
     publishes: bool,
 }
 
-impl Look {
-    /// The look of a number, from one.
+impl UpkeepRound {
+    /// The round of a number, from one.
     fn of(number: u32) -> Self {
         Self {
             grows: number.is_multiple_of(CLAIMS_EVERY),
@@ -79,7 +81,7 @@ pub async fn keep_up(
         while let Some(ended) = looks.try_join_next() {
             match ended {
                 Ok(driver) => busy.remove(&driver),
-                // A look that ended unexpectedly does not tell of which driver it was.
+                // A round that ended unexpectedly does not say of which driver it was.
                 Err(_) => {
                     looks.abort_all();
                     busy = BTreeSet::new();
@@ -94,7 +96,7 @@ pub async fn keep_up(
             let (volumes, objects) = (volumes.clone(), objects.clone());
             looks.spawn(async move {
                 volumes
-                    .look(&objects, &driver, &uses, Look::of(number))
+                    .round(&objects, &driver, &uses, UpkeepRound::of(number))
                     .await;
                 driver
             });
@@ -145,18 +147,18 @@ impl CsiVolumes {
         self.directory().real(one.data.path.as_ref())
     }
 
-    /// Looks at the volumes of a driver, one after another.
-    async fn look(&self, objects: &ApiObjects, driver: &str, uses: &[Use], look: Look) {
+    /// Checks the volumes of a driver, one after another.
+    async fn round(&self, objects: &ApiObjects, driver: &str, uses: &[Use], round: UpkeepRound) {
         let Ok(Registered { driver, can, .. }) = self.drivers().get(driver) else {
             return;
         };
-        if look.publishes {
+        if round.publishes {
             self.publish_all(objects, &driver.name, uses).await;
         }
         if can.stats {
             self.measure(&driver, can, uses).await;
         }
-        for one in uses.iter().filter(|_| can.expand && look.grows) {
+        for one in uses.iter().filter(|_| can.expand && round.grows) {
             if let Err(error) = self.grow(objects, one).await {
                 let volume = &one.data.volume;
                 tracing::warn!(volume, error, "a volume does not grow yet");

@@ -336,7 +336,7 @@ impl CsiVolumes {
             self.on_disk(move |dir| records::write(dir, &record, &data))
                 .await?;
         }
-        self.left_over.look_again();
+        self.left_over.retry_now();
         Ok(())
     }
 

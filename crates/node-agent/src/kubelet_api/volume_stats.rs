@@ -72,7 +72,7 @@ const METRICS: [(Metric, &str); 6] = [
     ),
 ];
 
-/// The file system that holds a directory; null if it cannot be looked at.
+/// The file system that holds a directory; null if it cannot be read.
 pub fn file_system(place: &Path) -> Value {
     machine_info::disk(place).map_or(Value::Null, |disk| {
         json!({

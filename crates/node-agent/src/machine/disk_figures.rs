@@ -24,7 +24,7 @@ pub struct DiskFigures {
 }
 
 impl DiskFigures {
-    /// Looks at all files of a pod and keeps their sizes. Blocks.
+    /// Measures all files of a pod and keeps their sizes. Blocks.
     pub fn measure(&self, uid: &str, places: &PodPaths, clock: Clock) -> Arc<MeasuredFiles> {
         let files = places.taken();
         let at = clock.now();

@@ -1,6 +1,6 @@
 //! The collector of disk usage: looks at the files of all pods at intervals.
 //!
-//! A look takes time in proportion to the number of files. The pause after it grows with that time, so that
+//! A measurement takes time in proportion to the number of files. The pause after it grows with that time, so that
 //! the looks take a small part of one processor, also on a node with millions of files.
 
 use std::collections::BTreeSet;
@@ -27,7 +27,8 @@ pub async fn watch(
     loop {
         let begun = Instant::now();
         let (figures, pods) = (figures.clone(), pods.clone());
-        if let Err(error) = tokio::task::spawn_blocking(move || look(&figures, &pods, clock)).await
+        if let Err(error) =
+            tokio::task::spawn_blocking(move || measure_all(&figures, &pods, clock)).await
         {
             tracing::error!(%error, "disk usage not read");
         }
@@ -44,7 +45,7 @@ fn pause_after(round: Duration) -> Duration {
 }
 
 /// One pod after the other. The worker of a pod with limits looks at its files more often.
-fn look(figures: &DiskFigures, pods: &PodManager, clock: Clock) {
+fn measure_all(figures: &DiskFigures, pods: &PodManager, clock: Clock) {
     let views = pods.list();
     let uids = views
         .iter()

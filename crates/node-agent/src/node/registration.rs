@@ -162,7 +162,7 @@ impl NodeKeeper {
         let status = node.status.clone().unwrap_or_default();
         let former = address_of(&status);
         self.stored.answered(&node, status);
-        let seen = self.look();
+        let seen = self.observe();
         self.write_status(&seen).await?;
         self.told = Seen {
             address: former.or(seen.address),
@@ -172,7 +172,7 @@ impl NodeKeeper {
         Ok(())
     }
 
-    fn look(&self) -> Seen {
+    fn observe(&self) -> Seen {
         let images = block_in_place(|| self.config.images.list()).unwrap_or_else(|error| {
             tracing::warn!(%error, "images not listed");
             Vec::new()
@@ -245,7 +245,7 @@ impl NodeKeeper {
                 Some(node) => {
                     let status = node.status.clone().unwrap_or_default();
                     self.stored.watched(&*node, status);
-                    let seen = self.look();
+                    let seen = self.observe();
                     let as_told = seen == self.told && self.is_as_left();
                     if as_told && written.elapsed() < NODE_STATUS_PERIOD {
                         continue;

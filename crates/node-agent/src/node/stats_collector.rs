@@ -30,14 +30,14 @@ pub async fn watch(
             _ = tick.tick() => {}
         }
         let pods = pods.clone();
-        match tokio::task::spawn_blocking(move || look(&pods, clock)).await {
+        match tokio::task::spawn_blocking(move || sample(&pods, clock)).await {
             Ok(round) => usage.note(round),
             Err(error) => tracing::error!(%error, "usage not read"),
         }
     }
 }
 
-fn look(pods: &PodManager, clock: Clock) -> Vec<(UsageSubject, UsageSample)> {
+fn sample(pods: &PodManager, clock: Clock) -> Vec<(UsageSubject, UsageSample)> {
     let mut round: Vec<_> = node(clock.now())
         .map(|sample| (UsageSubject::Node, sample))
         .into_iter()

@@ -41,7 +41,7 @@ impl PodView {
         matches!(self.status.phase.as_deref(), Some("Succeeded" | "Failed"))
     }
 
-    /// Looks at all files of the pod, and keeps their sizes. Blocks.
+    /// Measures all files of the pod and keeps their sizes. Blocks.
     pub fn measure_files(&self, figures: &DiskFigures, clock: Clock) -> Arc<MeasuredFiles> {
         let uid = self.pod.metadata.uid.as_deref().unwrap_or_default();
         let places = PodPaths::of(&self.pod, &self.record, &self.dir);
