@@ -24,7 +24,7 @@ pub(crate) const BUDGET: u64 = 10_000_000;
 pub struct Expression {
     program: Arc<Program>,
     environment: Arc<Env>,
-    /// Whether it looks at the former value.
+    /// Whether it uses the former value (`oldSelf`).
     pub(crate) compares: bool,
     /// The nesting depth of its loops.
     pub(crate) depth: u32,

@@ -40,7 +40,7 @@ const LIMIT: Duration = Duration::from_secs(15);
 const REACH_LIMIT: Duration = Duration::from_secs(3);
 /// Longest wait of a fresh read, for the newest revision and for the events before it.
 const FRESH_LIMIT: Duration = Duration::from_secs(10);
-/// Interval of the look at etcd's alarms and its size.
+/// Interval of the requests for etcd's alarms and size.
 const LOOK_INTERVAL: Duration = Duration::from_secs(30);
 
 /// A store in an etcd cluster.

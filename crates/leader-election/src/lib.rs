@@ -128,7 +128,7 @@ impl Election {
     }
 
     /// One attempt, within a time. A write whose answer does not come may be carried out; the next
-    /// look at the Lease shows it.
+    /// read of the Lease shows it.
     async fn attempt(&mut self, within: SignedDuration) {
         let written = tokio::time::timeout(std(within), self.write()).await;
         match written {

@@ -224,7 +224,7 @@ fn run(command: Command) -> Result<()> {
     }
 }
 
-/// Polls of tasks between two looks for requests that have arrived. With tokio's default of 61, a busy thread looks
+/// Polls of tasks between two checks for requests that have arrived. With tokio's default of 61, a busy thread looks
 /// every 10 ms, which a small request then waits for.
 const POLLS_BETWEEN_EVENTS: u32 = 8;
 

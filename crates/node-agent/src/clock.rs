@@ -18,7 +18,7 @@ use pod_lifecycle::{Instant, Moment};
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
-/// Longest sleep without a look at the clock: the timers of the program stand still while the
+/// Longest sleep without reading the clock: the timers of the program stop while the
 /// machine is suspended, and this clock does not.
 const LOOK_MAX: Duration = Duration::from_secs(60);
 

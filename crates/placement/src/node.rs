@@ -1,4 +1,4 @@
-//! Rules that only look at the node: its name, labels, taints and readiness for new pods.
+//! Rules that depend on the node only: its name, labels, taints and readiness for new pods.
 
 use k8s_openapi::api::core::v1::{Node, NodeSelector, Pod, PodSpec, Taint, Toleration};
 use resource_kinds::pod_view::PodView;

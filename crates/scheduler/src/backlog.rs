@@ -259,7 +259,7 @@ impl Backlog {
 }
 
 impl Pending {
-    /// The time at which it is to be looked at; `None` is now.
+    /// The time at which it is scheduled next; `None` for now.
     fn due(&self) -> Option<Instant> {
         match self.state {
             State::Ready => None,

@@ -25,7 +25,7 @@ pub struct Registered {
 #[derive(Debug, Default)]
 struct Known {
     by_name: BTreeMap<String, Registered>,
-    /// The sockets that have not answered yet; `None` before the first look into their directory.
+    /// The sockets that have not answered yet; `None` before their directory was read.
     unanswered: Option<BTreeSet<PathBuf>>,
 }
 

@@ -26,7 +26,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(122);
 pub struct LeftoverNotice(Notify);
 
 impl LeftoverNotice {
-    /// Asks for a look at all volumes now, without their pauses.
+    /// Asks for a retry of all volumes now, without their pauses.
     pub fn retry_now(&self) {
         self.0.notify_one();
     }

@@ -19,7 +19,7 @@ use super::csi_node;
 use super::drivers::Registered;
 use super::volumes::CsiVolumes;
 
-/// Interval of the looks into the directory; kubelet's reconciler has the same.
+/// Interval at which the directory is read; kubelet's reconciler has the same.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// Pause after a failed registration, doubled each time up to the longest.
 const PAUSE: Duration = Duration::from_millis(500);

@@ -1,4 +1,4 @@
-//! The disk usage of pods, as of the last look at their files.
+//! The disk usage of pods, as of the last measurement of their files.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -1,4 +1,4 @@
-//! The collector of disk usage: looks at the files of all pods at intervals.
+//! The collector of disk usage: measures the files of all pods at intervals.
 //!
 //! A measurement takes time in proportion to the number of files. The pause after it grows with that time, so that
 //! the looks take a small part of one processor, also on a node with millions of files.
@@ -44,7 +44,7 @@ fn pause_after(round: Duration) -> Duration {
     (round * DISK_USAGE_SHARE).clamp(DISK_USAGE_PERIOD, DISK_USAGE_PERIOD_MAX)
 }
 
-/// One pod after the other. The worker of a pod with limits looks at its files more often.
+/// One pod after the other. The worker of a pod with limits measures its files more often.
 fn measure_all(figures: &DiskFigures, pods: &PodManager, clock: Clock) {
     let views = pods.list();
     let uids = views

@@ -1,6 +1,6 @@
 //! `nfs` volumes: an export of a server, mounted by the kernel for one pod.
 //!
-//! Nothing here looks into a mount that exists: each look would wait for its server, for ever if the
+//! Nothing here reads a mount that exists: each read would wait for its server, for ever if the
 //! volume is `hard`.
 
 use std::fs;

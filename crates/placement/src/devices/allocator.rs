@@ -31,7 +31,7 @@ pub(super) struct DeviceOffer {
 }
 
 impl DeviceOffer {
-    /// Looks at every device once for each demand.
+    /// Checks every device once for each demand.
     pub fn of(
         devices: Vec<AvailableDevice>,
         taken: BTreeSet<DeviceId>,

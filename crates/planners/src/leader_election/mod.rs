@@ -112,7 +112,7 @@ impl Candidate {
         self.leads_until = Some(sent.saturating_add(RENEW_DEADLINE));
     }
 
-    /// The next step; a candidate that has seen nothing looks at once. Total.
+    /// The next step; a candidate that has read nothing yet reads the Lease at once. Total.
     pub fn decide(&self, now: ClockReading) -> ElectionDecision {
         let Some((lease, since)) = &self.seen else {
             return ElectionDecision::Wait(SignedDuration::ZERO);

@@ -39,7 +39,7 @@ pub enum Role {
 /// A call to a node. Each has the epoch of the record, and is refused by a node that knows a later one.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Call {
-    /// Look at the snapshots and copies.
+    /// Read the snapshots and copies of the volume on the node.
     Inspect(Role),
     /// Take no more copies of earlier epochs. The replica carries it out.
     Seal,

@@ -193,7 +193,7 @@ fn init_progress(
     }
 }
 
-/// An exit as far as policies look at it.
+/// The parts of an exit that policies depend on.
 fn exit_of(code: i32) -> Exit {
     Exit {
         id: String::new(),

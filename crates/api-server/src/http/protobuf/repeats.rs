@@ -9,7 +9,7 @@ const KEPT_BYTES_MAX: usize = 256 * 1024;
 /// Occurrences of a field within one object that are distinguished, such as those in several containers.
 const OCCURRENCES_MAX: usize = 8;
 
-/// Misses in a row after which a field is not looked at in each object any more.
+/// Misses in a row after which a field is not checked in each object any more.
 const MISSES_MAX: u32 = 3;
 
 /// A field that never repeats is checked in one object of this many, as a power of two.
@@ -44,7 +44,7 @@ struct Repeat<'t> {
     end: usize,
     /// Objects in a row that had another text.
     misses: u32,
-    /// Objects in which the field is not looked at.
+    /// Objects in which the field is not checked.
     rest: u32,
 }
 
@@ -77,7 +77,7 @@ impl<'t> Repeats<'t> {
     }
 
     /// The occurrence of the field that is next, whose value is an object or an array; `None` if it is not
-    /// to be looked at.
+    /// to be checked.
     pub(super) fn occurrence(&mut self, slot: usize) -> Option<Occurrence> {
         let number = self.by_slot.get_mut(slot)?;
         if *number == 0 {

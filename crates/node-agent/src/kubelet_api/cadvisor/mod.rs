@@ -2,7 +2,7 @@
 //! (docs/storage/prometheus.md there), for existing dashboards.
 //!
 //! Counters of control groups are read when they are asked for; CPU time and memory are those of the last
-//! sample, and the disk usage of containers is that of the last look at their files.
+//! sample, and the disk usage of containers is that of the last measurement of their files.
 
 mod families;
 

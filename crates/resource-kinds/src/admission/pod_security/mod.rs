@@ -32,7 +32,7 @@ const WARN: Mode = Mode {
 };
 
 const LATEST: &str = "latest";
-/// More existing pods are not looked at when a namespace becomes stricter.
+/// The largest number of existing pods that are checked when a namespace becomes stricter.
 const PODS_MAX: usize = 3000;
 
 /// A level of the Pod Security Standards.
