@@ -1,4 +1,4 @@
-//! The request that others have a say in.
+//! A request as webhooks and admission policies receive it.
 
 use custom_resources::Values;
 use serde_json::{Value, json};

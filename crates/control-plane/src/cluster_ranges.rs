@@ -1,4 +1,4 @@
-//! The address ranges of a cluster, as the server tells them to nodes: by annotations of the Service of
+//! The address ranges of a cluster, as the server announces them to nodes: by annotations of the Service of
 //! the cluster's DNS, which nodes may read.
 
 use std::collections::BTreeMap;

@@ -1,4 +1,4 @@
-//! The check that the schema of a definition is structural: each value has one type, told outside
+//! The check that the schema of a definition is structural: each value has one type, stated outside
 //! of combinations of schemas (apiextensions.k8s.io/v1, "Specifying a structural schema").
 
 use object_model::{FieldError, FieldPath};

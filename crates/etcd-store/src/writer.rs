@@ -1,4 +1,4 @@
-//! The way of a transaction to etcd, until its outcome is known.
+//! The execution of a transaction in etcd, until its outcome is known.
 
 use std::{
     sync::{

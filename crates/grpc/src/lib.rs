@@ -1,4 +1,4 @@
-//! A gRPC client over the HTTP/2 that the program has anyway.
+//! A gRPC client over hyper's HTTP/2, which the program uses already.
 //!
 //! The messages are bytes here: each user encodes its own with `object_model::protobuf`. The store over
 //! etcd, the drivers of volumes and the health checks of containers are the users.

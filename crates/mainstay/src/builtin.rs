@@ -1,4 +1,4 @@
-//! The images `mainstay/hello` and `mainstay/debug`, made of this very program: the executable, where it
+//! The images `mainstay/hello` and `mainstay/debug`, built from this program: the executable, where it
 //! is linked dynamically the ELF interpreter and libraries that this process has mapped, and in `/bin`
 //! the names of the shell and its tools, which lead to the executable. So the first run needs no registry
 //! and no other file.

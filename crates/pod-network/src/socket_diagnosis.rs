@@ -1,4 +1,4 @@
-//! The sockets of TCP that listen, as the kernel tells them (`sock_diag(7)`).
+//! The listening TCP sockets, as the kernel reports them (`sock_diag(7)`).
 //!
 //! The kernel looks at the table of these sockets only. `/proc/net/tcp` walks the table of all
 //! connections as well, whose size depends on the machine's memory: milliseconds for each look.

@@ -1,4 +1,4 @@
-//! Serves the `healthCheckNodePort` of Services: it tells external load balancers whether this node
+//! Serves the `healthCheckNodePort` of Services: it reports to external load balancers whether this node
 //! has endpoints, because with `externalTrafficPolicy: Local` connections to other nodes' endpoints
 //! are dropped.
 //!

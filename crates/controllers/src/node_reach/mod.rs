@@ -1,5 +1,5 @@
-//! The condition of each node of another machine about the way by which the server of these controllers
-//! reaches its kubelet API.
+//! The condition `mainstay.dev/KubeletReachable` of nodes on other machines: the route by which this server
+//! reaches their kubelet API.
 
 use std::fmt::{self, Debug};
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Calls to the nodes of a move, through the API server's way to a node.
+//! Calls to the nodes of a move, through the API server.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;

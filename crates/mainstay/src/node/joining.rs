@@ -1,4 +1,4 @@
-//! The way of a machine into a cluster: joining by a token, or the membership of an earlier start; then
+//! The entry of a machine into a cluster: joining by a token, or the membership of an earlier start; then
 //! the registration of the node.
 
 use std::time::Duration;
@@ -217,7 +217,7 @@ pub async fn register(client: &Client, node: &NewNode) -> Result<Registered> {
     }
 }
 
-/// The way of a registered machine into the cluster, when it starts.
+/// The entry of a registered machine into the cluster, when it starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClusterEntry {
     /// A server has answered.

@@ -1,4 +1,4 @@
-//! The servers that a running node knows: their health, and the list that the cluster tells.
+//! The servers that a running node knows: their health, and the list that the cluster announces.
 
 use std::net::IpAddr;
 use std::sync::Arc;

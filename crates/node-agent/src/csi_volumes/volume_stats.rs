@@ -1,4 +1,4 @@
-//! The usage and the state of volumes, as their drivers tell them. They are asked in the background:
+//! The usage and the state of volumes, as their drivers report them. They are asked in the background:
 //! nobody who reads the figures waits for a driver.
 
 use std::collections::BTreeMap;

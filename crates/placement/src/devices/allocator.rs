@@ -1,4 +1,5 @@
-//! The search: devices for all wishes at once, the first ways first, in a bounded number of steps.
+//! The search for devices: all requests of a pod at once, the first alternatives first, in a bounded number of
+//! steps.
 
 use std::collections::BTreeSet;
 

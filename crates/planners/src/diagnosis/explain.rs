@@ -1,4 +1,4 @@
-//! The question, and who answers it.
+//! The question about an object, and the module that answers it for each kind.
 
 use resource_kinds::pod_view::PodView;
 use resource_kinds::reasons::pod_condition;

@@ -1,4 +1,4 @@
-//! The way to a node's API: over the network, or through the tunnel that the node has opened. Pure.
+//! The route to a node's API: over the network, or through the tunnel that the node has opened. Pure.
 //!
 //! The network comes first. A node that it did not reach is asked through its tunnel at once, until the
 //! next trial of the network. Without a tunnel the network is the only way.

@@ -1,4 +1,4 @@
-//! Classes whose volumes are directories of an NFS export, in the way of the
+//! Classes whose volumes are directories of an NFS export, as of the
 //! nfs-subdir-external-provisioner (its README, "StorageClass parameters" and `provisioner.go`).
 
 use std::ffi::OsStr;

@@ -1,4 +1,4 @@
-//! `healthCheckNodePort`: the port on which nodes tell external load balancers whether they have endpoints.
+//! `healthCheckNodePort`: the port on which nodes report to external load balancers whether they have endpoints.
 
 use object_model::{FieldError, FieldPath, Status};
 use serde_json::Value;
