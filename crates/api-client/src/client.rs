@@ -88,7 +88,7 @@ impl Client {
         decode(&self.bytes(request).await?)
     }
 
-    /// Reads what a path of the API shows.
+    /// Reads a path of the API as bytes.
     pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
         self.request(request::get(path.to_owned())?).await
     }

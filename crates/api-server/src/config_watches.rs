@@ -46,7 +46,7 @@ type Changes = BoxStream<'static, (What, Result<WatchEvents, StoreError>)>;
 /// A watch whose earlier writes are in force.
 pub(crate) struct Following(SelectAll<Changes>);
 
-/// Begins a watch, and puts in force what was written before.
+/// Begins a watch, and activates objects that were written before.
 ///
 /// *Errors.* An object that cannot be read.
 pub(crate) async fn start(server: &Arc<ApiServer>) -> Result<Following, StartError> {
@@ -123,7 +123,7 @@ async fn again(
         StoreError::Closed => Ended::Gone,
         error => Ended::Failed(error.to_string()),
     })?;
-    // What was written before the watch began.
+    // Objects that were written before the watch began.
     for what in ALL {
         put_in_force(&server, what)
             .await

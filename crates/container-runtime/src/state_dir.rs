@@ -2,11 +2,11 @@
 //!
 //! ```text
 //! <state_dir>/sandboxes/<id>/
-//!     sandbox.json            what was asked for, written before the shim starts
+//!     sandbox.json            the sandbox's specification, written before the shim starts
 //!     lock                    record lock held by the shim as long as it lives
 //!     shim.sock  shim.log
 //!     containers/<id>/
-//!         spec.json           what was asked for
+//!         spec.json           the container's specification
 //!         state.json          created, running or how it ended
 //!         bundle/             the mount point of the container's root
 //! ```

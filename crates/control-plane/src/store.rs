@@ -49,7 +49,7 @@ impl OpenStore {
         move |page| write.iter().for_each(|write| write(page))
     }
 
-    /// Finishes what was submitted. The store in a data directory can then be opened again.
+    /// Finishes submitted transactions. The store in a data directory can then be opened again.
     pub async fn close(self) {
         let store = match self {
             Self::Embedded(store) => store,

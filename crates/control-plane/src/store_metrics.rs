@@ -39,7 +39,7 @@ struct Subject {
 }
 
 impl Subject {
-    /// The first change of an object in a transaction is what it is about.
+    /// A transaction is counted for the object of its first change.
     fn of(call: &Call<'_>) -> Self {
         let changed = call.txn.and_then(|txn| {
             let mut operations = txn.operations.iter();

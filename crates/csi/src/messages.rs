@@ -353,7 +353,7 @@ pub struct Usage {
     pub available: u64,
 }
 
-/// `NodeGetVolumeStatsResponse`; `None` for what the driver does not tell.
+/// `NodeGetVolumeStatsResponse`; `None` for figures that the driver does not report.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct VolumeStats {
     /// Usage in bytes.

@@ -125,7 +125,7 @@ pub(crate) enum RequestOp {
         value: Vec<u8>,
         lease: Option<LeaseId>,
     },
-    /// Deletes a key, and answers with what it was.
+    /// Deletes a key, and answers with its former value.
     Delete(Vec<u8>),
     /// Deletes all keys with the prefix, which ends with a slash.
     DeleteAll(Vec<u8>),

@@ -276,7 +276,7 @@ impl Mirror {
         }
     }
 
-    /// Publishes what a message of the watch says.
+    /// Publishes the changes in a message of the watch.
     fn take(&self, response: WatchResponse) {
         // The revision of a message with events is the member's, and may be ahead of the watch.
         let progress = (response.events.is_empty() && !response.is_created)

@@ -237,7 +237,7 @@ fn check(headers: &HeaderMap) -> Result<(), RpcError> {
     };
     Err(RpcError::Status {
         code: status.parse().map_or(Code::UNKNOWN, Code),
-        // Servers encode what is not printable ASCII.
+        // Servers percent-encode bytes that are not printable ASCII.
         message: percent_decode_str(text("grpc-message").unwrap_or_default())
             .decode_utf8_lossy()
             .into_owned(),

@@ -3,7 +3,7 @@
 //! [`Kubeconfig`] has the content of one file or of several merged ones; [`read`] does the reading.
 //! [`Kubeconfig::select`] makes the [`Settings`] of a context. Both are pure apart from [`read`]. A
 //! [`Transport`] sends requests to the server with the user's credentials: a client certificate, a
-//! token, a password, or what a plug-in of `client.authentication.k8s.io` returns.
+//! token, a password, or the credentials that a plug-in of `client.authentication.k8s.io` returns.
 
 mod exec;
 mod file;

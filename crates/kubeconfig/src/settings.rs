@@ -10,7 +10,7 @@ use http_client::Proxies;
 
 use crate::plugin::Plugin;
 
-/// The server, and what the client needs for it.
+/// The server, with the trust, credentials and proxy for it.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// The URL of the server.

@@ -67,7 +67,7 @@ struct Figures {
     random_durable: f64,
 }
 
-/// Measures what the arguments name and prints the result.
+/// Runs the measurement that the arguments name and prints the result.
 pub fn run(arguments: &BenchArguments) -> Result<()> {
     match &arguments.what {
         What::Disk(arguments) => measure_disk(arguments),

@@ -105,7 +105,7 @@ struct Newest {
     made: Mutex<Option<Made>>,
 }
 
-/// Connections, and what they were made with.
+/// Connections, and the certificate that they were made with.
 struct Made {
     identity: Identity,
     generation: u64,

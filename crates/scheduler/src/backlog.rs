@@ -71,7 +71,7 @@ pub(crate) struct Backlog {
     order: Order,
 }
 
-/// The pods by what they wait for.
+/// The pods by the event that they wait for.
 ///
 /// Invariant: each pod is in `ready` or in `due`.
 #[derive(Debug, Default)]

@@ -7,7 +7,7 @@ use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::path::Path;
 
-// What a process wants with a device, as the kernel's `bpf.h` has it (`BPF_DEVCG_ACC_*`).
+// The access of a process to a device, as the kernel's `bpf.h` has it (`BPF_DEVCG_ACC_*`).
 const MAKE_NODE: u32 = 1;
 const READ: u32 = 2;
 const WRITE: u32 = 4;

@@ -384,7 +384,7 @@ fn known() -> io::Result<&'static Hierarchies> {
     }
 }
 
-/// Reads what a group uses.
+/// Reads the resource usage of a group.
 pub(crate) fn usage(group: &str) -> io::Result<Usage> {
     let hierarchies = known()?;
     if let Hierarchies::Unified(root) = hierarchies {

@@ -1,6 +1,6 @@
 //! Kills the processes of sandboxes whose records are lost, or come from a backup.
 //!
-//! The directory of sandboxes records what was created; the cgroups and the shims show what runs. A
+//! The directory of sandboxes records the created sandboxes; the cgroups and the shims show the running ones. A
 //! second instance of a pod must not be created beside one without a record. A shim cannot be
 //! reached without its socket, so its processes are killed, not adopted.
 

@@ -72,7 +72,7 @@ pub(crate) async fn run(context: Context) {
 }
 
 impl Collector {
-    /// Does what is due; returns the time until the next check.
+    /// Performs the due removals; returns the time until the next check.
     async fn collect(&mut self) -> Duration {
         if !self.knows_leases {
             self.learn_leases().await;

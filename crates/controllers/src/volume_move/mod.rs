@@ -173,7 +173,7 @@ impl VolumeMoves {
         }))
     }
 
-    /// Writes what the move waits for into the record.
+    /// Writes the event that the move waits for into the record.
     async fn tell(
         &self,
         volume: &PersistentVolume,

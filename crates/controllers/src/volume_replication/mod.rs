@@ -375,7 +375,7 @@ impl VolumeReplications {
     }
 }
 
-/// Whether the state of a node changes what is next: one of the volume's is lost, or one that had copies is
+/// Whether the state of a node changes the next step: one of the volume's is lost, or one that had copies is
 /// back.
 fn concerns(record: &VolumeReplication, node: &Node) -> bool {
     let Some(name) = &node.metadata.name else {

@@ -26,7 +26,7 @@ impl LogTarget {
     /// Reads `KIND/NAME`.
     ///
     /// # Errors
-    /// A mistake in the command line, which says what is allowed.
+    /// A mistake in the command line, with the allowed forms.
     pub fn parse(word: &str) -> Result<Self, Error> {
         let mistake = |text: String| Error::raw(ErrorKind::InvalidValue, text + "\n");
         let (kind, name) = word.split_once('/').ok_or_else(|| {

@@ -178,7 +178,7 @@ fn fill(data: &Path, contents: &Contents) -> Result<Checksum> {
     Ok(wanted)
 }
 
-/// Reads a store back, and compares it with what was written.
+/// Reads a store back, and compares it with the written pairs.
 pub async fn verify(data: &Path, revision: Revision, wanted: &Checksum) -> Result<()> {
     let place = data.join(UNFINISHED);
     let store = EmbeddedStore::open(EmbeddedOptions::new(&place)).context("open the copy")?;

@@ -66,7 +66,7 @@ pub async fn run(data: &Path, address: &EtcdAddress, token: Option<PathBuf>) -> 
     put_away(data, address, token.as_deref())
 }
 
-/// Writes all pairs into an etcd without data, and compares them with what is there then.
+/// Writes all pairs into an etcd without data, and compares them with the pairs that are there then.
 pub async fn fill(
     mut etcd: EtcdCopy,
     address: &EtcdAddress,

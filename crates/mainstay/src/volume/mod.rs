@@ -1,6 +1,6 @@
 //! `mainstay volume`: the volumes of claims.
 //!
-//! `objects` reads, `model` chooses what is shown, `render` formats it. `moving` requests a move, `draining`
+//! `objects` reads, `model` chooses the shown facts, `render` formats it. `moving` requests a move, `draining`
 //! those of all volumes of a node.
 
 mod draining;

@@ -86,7 +86,7 @@ pub struct Replication {
     /// The node with the copies.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub replica: Option<String>,
-    /// The time of the last complete copy, RFC 3339: what the volume held then is there.
+    /// The time of the last complete copy, RFC 3339: it has the content of the volume at that time.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_copy: Option<String>,
     /// The recovery point of the last promotion, RFC 3339.

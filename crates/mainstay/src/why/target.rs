@@ -16,7 +16,7 @@ impl WhyTarget {
     /// Reads one word with a slash, or two.
     ///
     /// # Errors
-    /// A mistake in the command line, which says what is allowed.
+    /// A mistake in the command line, with the allowed forms.
     pub fn parse(words: &[String]) -> Result<Self, Error> {
         let (kind, name) = match words {
             [one] => one.split_once('/').ok_or_else(|| {

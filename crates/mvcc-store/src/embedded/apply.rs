@@ -1,7 +1,7 @@
 //! The effect of a transaction on the live keys. Pure: no disk, no clock, no waiting.
 //!
 //! The commit thread applies the transactions of a group one after the other to one [`GroupDraft`];
-//! each sees what the ones before it wrote. Nothing of a draft is visible outside until all of
+//! each sees the writes of the ones before it. Nothing of a draft is visible outside until all of
 //! it is on disk.
 
 use std::{

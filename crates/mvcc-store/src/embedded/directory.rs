@@ -5,7 +5,7 @@
 //! <dir>/data/format    version stamp
 //! <dir>/data/durable   a revision known to be durable: less than that on disk means loss
 //! <dir>/data/engine/   the engine's files
-//! <dir>/data/torn-tail what was cut off a journal at the last start that found a torn one
+//! <dir>/data/torn-tail bytes cut off a journal at the last start that found a torn one
 //! <dir>/ballast         nothing, given up when the disk is full
 //! <dir>/data.partial/  the same while being made; renamed when complete, else thrown away
 //! ```

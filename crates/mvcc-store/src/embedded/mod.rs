@@ -64,7 +64,7 @@ impl EmbeddedOptions {
 
 /// A store in this process, on disk or in memory only.
 ///
-/// Dropping it, or [`close`](Self::close), finishes what was submitted and releases the
+/// Dropping it, or [`close`](Self::close), finishes submitted transactions and releases the
 /// directory. A transaction whose future is dropped after the first poll may still be committed.
 ///
 /// After a restart, history starts at the current revision, and leases start with their full

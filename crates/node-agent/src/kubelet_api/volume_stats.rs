@@ -117,7 +117,7 @@ fn limit(figures: &mut Value, usage: VolumeUsage) {
     figures["availableBytes"] = json!(left.min(free));
 }
 
-/// The figures of a driver's volume; null for what the driver does not tell.
+/// The figures of a driver's volume; null for figures that the driver does not report.
 fn of_driver(stats: &VolumeStats) -> Value {
     let mut figures = json!({});
     if let Some(bytes) = stats.bytes {

@@ -20,7 +20,7 @@ use super::{Prepared, blocking};
 /// Until a mount has succeeded or failed.
 const MOUNT_MAX: Duration = Duration::from_secs(60);
 
-/// Until an unmount has written what the kernel still holds.
+/// Time for an unmount to write the data that the kernel still holds.
 const UNMOUNT_MAX: Duration = Duration::from_secs(10);
 
 /// Mounts the export of a volume at `target`, unless it is mounted there.

@@ -2,7 +2,7 @@
 //!
 //! **Goal**: each volume of a driver that attaches is attached to the nodes of its pods, and to no
 //! other. **Relies on**: the driver's attacher, which acts on VolumeAttachments, and the node, which
-//! says in `volumesInUse` what it may have mounted *before* it reads `volumesAttached`.
+//! lists in `volumesInUse` the volumes that it may have mounted *before* it reads `volumesAttached`.
 //! **Guarantees**: a volume is detached from a node only after it left `volumesAttached` over a version
 //! of the Node in which it was not in use, so never under a pod; or with a [`DetachProof`] that nothing runs
 //! on the node, also if the Node was deleted. A volume for one node is not attached to a second one while
@@ -157,7 +157,7 @@ pub fn needs_proof(view: &ObservedNode) -> bool {
 /// The steps for a node. Total.
 pub fn plan(view: &ObservedNode) -> Vec<AttachDetachAction> {
     let Some(node) = &view.node else {
-        // Nobody can say any more what it has mounted.
+        // It is not known any more which volumes it has mounted.
         let is_proven = view.proof.is_some();
         return unwanted(view).filter(|_| is_proven).map(detach).collect();
     };

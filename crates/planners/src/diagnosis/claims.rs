@@ -24,7 +24,7 @@ use crate::volume_binding::{ClaimView, plan_claim};
 use crate::volume_protection::{names, uses};
 use crate::volume_replication::condition_message;
 
-/// Explains why the claim waits, or what it is bound to.
+/// Explains why the claim waits, or which volume it is bound to.
 pub(super) fn explain(
     observed: &ObservedNamespace,
     claim: &PersistentVolumeClaim,

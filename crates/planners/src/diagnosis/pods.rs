@@ -1,4 +1,4 @@
-//! From a pod onwards: to its claims, its node, or what was reported of its containers.
+//! The causes of a waiting pod: its claims, its node, or reports about its containers.
 
 use k8s_openapi::api::core::v1::{Event, Node};
 use resource_kinds::annotations::SELECTED_NODE;

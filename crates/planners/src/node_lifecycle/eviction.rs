@@ -39,7 +39,7 @@ pub struct TimedTaints {
 }
 
 impl TimedTaints {
-    /// Replaces what is known of the node by these taints, and returns those with the effect `NoExecute`.
+    /// Replaces the taints of the node, and returns those with the effect `NoExecute`.
     pub fn update(&mut self, node: &str, taints: &[Taint], now: Timestamp) -> Vec<TimedTaint> {
         let before = self.nodes.remove(node).unwrap_or_default();
         let first_seen = |taint: &Taint| {

@@ -1,4 +1,4 @@
-//! The move of a local volume to another node: the next step, from the record and what is known.
+//! The move of a local volume to another node: the next step, from the record and the observed state.
 //!
 //! The name of the directory is the lock. Before the copy the directory gets a name that no pod mounts;
 //! the copy gets the volume's name only after the record says that the volume belongs to the other

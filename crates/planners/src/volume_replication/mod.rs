@@ -1,4 +1,4 @@
-//! The replica of a volume on another node: the next step, from the record and what is known.
+//! The replica of a volume on another node: the next step, from the record and the observed state.
 //!
 //! **Goal**: every few seconds the replica gets the difference to a new snapshot of the primary; when the
 //! node of the primary is proven dead, the newest complete copy becomes the volume on the replica's node.
@@ -141,7 +141,7 @@ pub struct ReplicationAnswers {
     pub promoted: bool,
     /// The nodes that have carried out [`Call::Forget`].
     pub forgotten: BTreeSet<String>,
-    /// The nodes that were asked for [`Call::Retire`], with what they have now; `None` if they failed.
+    /// The nodes that were asked for [`Call::Retire`], with the copies that they have now; `None` if they failed.
     pub retired: BTreeMap<String, Option<VolumeCopies>>,
 }
 

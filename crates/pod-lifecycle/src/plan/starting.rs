@@ -36,11 +36,11 @@ pub(crate) fn run_pod(planner: &mut Planner<'_>) {
         return restart_all::end_all(planner);
     }
     if let Some(asked) = restart_policy::asks_for_restart_all(planner.spec, planner.input.record) {
-        // What follows is decided with that in the record.
+        // The next decisions see this in the record.
         return planner.act(LifecycleAction::RestartAll(asked));
     }
     if !resize::allocate(planner) {
-        // What follows is decided with that in the record.
+        // The next decisions see this in the record.
         return;
     }
     let has_sandbox = planner.input.record.sandbox == Sandbox::Ready;

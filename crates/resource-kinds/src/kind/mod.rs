@@ -39,17 +39,17 @@ pub trait Kind: Printer {
     /// The fixed facts.
     fn info(&self) -> KindInfo<'_>;
 
-    /// Checks types and drops what the kind does not have. The error is a text in the manner of
+    /// Checks types and drops fields that the kind does not have. The error is a text in the manner of
     /// `json: cannot unmarshal string into Go struct field StatefulSetSpec.spec.replicas of type
     /// int32`.
     fn decode(&self, object: Value) -> Result<Value, String> {
         self.info().decode(object)
     }
 
-    /// Fills in what the user left out. Idempotent.
+    /// Sets the defaults of absent fields. Idempotent.
     fn default(&self, object: &mut Value);
 
-    /// Clears what a creator may not set (mostly the status).
+    /// Clears fields that a creation may not set (mostly the status).
     fn prepare_create(&self, object: &mut Value) {
         if self.info().has_subresource("status") {
             parts::remove(object, "status");

@@ -8,7 +8,7 @@ use crate::json::parts;
 
 /// The rules of updates through `status`. The defaults are those of most kinds.
 pub trait StatusUpdate: Send + Sync {
-    /// Restores what the update may not touch: all but the status. The metadata stays as sent, its
+    /// Restores the fields that the update may not change: all but the status. The metadata stays as sent, its
     /// rules are those of the pipeline.
     fn prepare_status_update(&self, object: &mut Value, old: &Value) {
         parts::restore_all_but(object, old, &["status", "metadata"]);
@@ -30,7 +30,7 @@ pub trait StatusUpdate: Send + Sync {
 /// The rules of updates through other sub-resources, such as `resize` of a pod. The defaults are
 /// those of a kind without such sub-resources.
 pub trait SubresourceUpdate: Send + Sync {
-    /// Restores what the update may not touch.
+    /// Restores the fields that the update may not change.
     fn prepare_subresource_update(&self, _name: &str, object: &mut Value, old: &Value) {
         old.clone_into(object);
     }

@@ -114,7 +114,7 @@ fn peer_in(range: Cidr, direction: Direction, inside: bool) -> Match {
     }
 }
 
-/// Adds the chain of a policy: it accepts what the policy allows.
+/// Adds the chain of a policy: it accepts the connections that the policy allows.
 fn add_policy(table: &mut Table, policy: &Policy, direction: Direction, state: &PolicyObjects) {
     let Some(rules) = policy.rules(direction).filter(|rules| !rules.is_empty()) else {
         return;

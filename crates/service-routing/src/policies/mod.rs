@@ -7,7 +7,7 @@
 //!
 //! **Where.** Both ends of a connection are known on the forward hook: after the translation of
 //! Service addresses, before masquerading. Packets between a node and its own pods take other
-//! hooks, so they pass, as the API demands: probes, the node's processes, and what a pod asks of its
+//! hooks, so they pass, as the API demands: probes, the node's processes, and requests of a pod to its
 //! own node (DNS, and the API server if it is there). Each node filters its own pods only.
 //!
 //! **How.** Two base chains, one for each direction, accept packets of established connections and

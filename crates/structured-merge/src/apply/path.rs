@@ -214,7 +214,7 @@ pub(crate) fn push_text(out: &mut String, text: &str) {
     out.push('"');
 }
 
-/// Appends what a JSON string of the text has between its quotes.
+/// Appends the text as it is between the quotes of a JSON string.
 fn push_content(out: &mut String, text: &str) {
     if is_plain(text) {
         out.push_str(text);

@@ -167,7 +167,7 @@ impl Storage {
     }
 
     /// Removes the copies of a node that another one has replaced; the volume of a former primary is kept as
-    /// a read-only snapshot. Returns what is there now.
+    /// a read-only snapshot. Returns the snapshots and copies that are there now.
     ///
     /// # Errors
     /// Errors of the disk; a process uses the volume; the epoch is over, or the node is its primary.

@@ -55,7 +55,7 @@ fn prepare(
         make_device(device, &place.root(), users).map_err(mount_error)?;
     }
     if let Seccomp::Localhost(path) = &spec.security.seccomp {
-        // Read again when the command starts; what is wrong with it is told before.
+        // Read again when the command starts; its errors are reported before.
         seccomp_profile::program(path).map_err(|message| StartError {
             kind: StartErrorKind::Other,
             message,
@@ -95,7 +95,7 @@ fn is_bidirectional(source: &MountSource) -> bool {
     )
 }
 
-/// Finds, or makes at `target`, what is mounted.
+/// Finds the source of a mount, or makes it at `target`.
 fn prepare_mount(
     mount: &Mount,
     target: &Path,

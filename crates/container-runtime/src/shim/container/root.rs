@@ -225,7 +225,7 @@ fn new(kind: &str, options: &[(&'static str, String)], attributes: u64) -> io::R
     Ok(fsmount(&made, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?)
 }
 
-/// Attaches a tree to what was found.
+/// Attaches a mount tree to an open path.
 fn put(tree: &OwnedFd, target: &OwnedFd) -> io::Result<()> {
     let by_descriptors =
         MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;

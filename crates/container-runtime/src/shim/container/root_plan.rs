@@ -1,4 +1,4 @@
-//! The plan of a container's root: which file systems, devices and links it has, and what is covered
+//! The plan of a container's root: its file systems, devices and links, and the paths that are covered
 //! or cannot be written; pure.
 
 use std::path::{Path, PathBuf};
@@ -40,7 +40,7 @@ const WRITE_PROTECTED: &[&str] = &[
 /// Where control groups are.
 const CGROUP: &str = "/sys/fs/cgroup";
 
-/// Links of every container's `/dev`: what they lead to and where they are.
+/// Links of every container's `/dev`: their targets and their paths.
 const LINKS: [(&str, &str); 6] = [
     ("/proc/kcore", "/dev/kcore"),
     ("/proc/self/fd", "/dev/fd"),

@@ -447,7 +447,7 @@ impl Supervisor {
         }
     }
 
-    /// Ends what may fail over before the node's lease has lapsed.
+    /// Ends processes that may fail over before the node's lease has lapsed.
     fn look_at_lease(&mut self) -> io::Result<()> {
         let Some(lease) = &mut self.lease else {
             return Ok(());

@@ -63,7 +63,7 @@ pub enum TreeActivity {
     Written,
 }
 
-/// The treatment of what a backup leaves out.
+/// The treatment of files that a backup leaves out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CopyFidelity {
     /// Times are in seconds, and device nodes are left out.

@@ -31,7 +31,7 @@ impl Destination {
     /// Reads `KIND/NAME:PORT`, with `/PROTOCOL` for others than TCP.
     ///
     /// # Errors
-    /// A mistake in the command line, which says what is allowed.
+    /// A mistake in the command line, with the allowed forms.
     pub fn parse(word: &str) -> Result<Self, Error> {
         let form = || {
             mistake(format!(

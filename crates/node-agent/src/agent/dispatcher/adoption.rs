@@ -94,7 +94,7 @@ impl Dispatcher {
     }
 
     /// Compares the pods of a former agent with the API: those that were taken over already, and those that
-    /// are left. Takes over the rest, ends what was deleted, and begins new pods.
+    /// are left. Takes over the rest, ends deleted pods, and starts new ones.
     pub(super) async fn settle(
         &mut self,
         pods: &Cache<Pod>,
