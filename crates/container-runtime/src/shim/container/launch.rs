@@ -52,7 +52,7 @@ pub(crate) struct LaunchInput {
     pub size: Option<TerminalSize>,
     /// Makes the terminal the container's `/dev/console` too.
     pub console: bool,
-    /// Pipe to which a [`StartError`](crate::StartError) is written.
+    /// Pipe to which a `StartError` is written.
     pub status: RawFd,
 }
 
