@@ -103,8 +103,8 @@ fn nodes_exchange_encrypted_packets_or_none() {
         }
         // Both sides say it.
         for part in [
-            "Node n1 has no way to the pods of node n3: this node encrypts",
-            "Node n3 has no way to the pods of node n1: it encrypts",
+            "Node n1 has no route to the pods of node n3: this node encrypts",
+            "Node n3 has no route to the pods of node n1: it encrypts",
         ] {
             wait_for_text(part, 60, || kubectl.ok(&["get", "events", "-A"]));
         }

@@ -173,8 +173,8 @@ fn warn(cause: &(dyn std::error::Error + 'static)) {
 fn report(before: &[UnreachedPeer], now: &[UnreachedPeer], recorder: &Recorder, own: &str) {
     for peer in now.iter().filter(|peer| !before.contains(peer)) {
         let (node, cause) = (&peer.name, &peer.cause);
-        tracing::warn!(node, cause, "no way to the pods of a node");
-        let message = format!("Node {own} has no way to the pods of node {node}: {cause}");
+        tracing::warn!(node, cause, "no route to the pods of a node");
+        let message = format!("Node {own} has no route to the pods of node {node}: {cause}");
         recorder.event(reference(own), EventType::Warning, UNREACHED, message);
     }
 }
