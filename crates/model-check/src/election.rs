@@ -1,4 +1,4 @@
-//! The world of two servers that elect a leader: may both lead at once?
+//! The world of two servers that elect a leader: never two leaders at once.
 //!
 //! The decisions are those of the product (`planners::leader_election`). The rest is a model: a Lease whose writes
 //! are compared with its version, reads and writes that are late or lost, servers that stand still, stop in order and

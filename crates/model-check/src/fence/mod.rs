@@ -1,4 +1,4 @@
-//! The world of a node that is lost and returns: when may its pod be replaced elsewhere?
+//! The world of a node that is lost and returns: the earliest replacement of its pod elsewhere.
 //!
 //! One node runs one pod that may fail over. It renews its lease, and ends the pod at its deadline; two
 //! control planes watch the lease, of which one takes over from the other. The decisions are those of

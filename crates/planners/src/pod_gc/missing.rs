@@ -1,8 +1,8 @@
-//! Nodes without a Node object: when do the pods that are bound to them go, and when the node's lease?
+//! The deletion of pods that are bound to a node without a Node object, and of that node's lease.
 //!
 //! A deleted Node object says nothing about the machine: its agent may run on, and registers the node
-//! again when it can. **Guarantees**: pods stay while the lease is renewed. They go after the lease was
-//! taken by compare-and-swap over a version that this observer saw unchanged for [`wait`], by its own
+//! again when it can. **Guarantees**: pods stay while the lease is renewed. They are deleted after the lease
+//! was taken by compare-and-swap over a version that this observer read unchanged for [`wait`], by its own
 //! monotonic clock, so after the end of all pods that end with the lease. The lease is deleted after them:
 //! an agent that returns then begins a new epoch.
 

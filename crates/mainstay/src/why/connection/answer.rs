@@ -48,7 +48,7 @@ pub fn addresses_of(node: &Node) -> BTreeSet<Ipv4Addr> {
     told.chain(range.and_then(|range| range.nth(1))).collect()
 }
 
-/// The question: may this pod connect to that destination?
+/// A connection from a pod to a destination, whose rules are to be explained.
 #[derive(Clone, Copy, Debug)]
 pub struct ConnectionQuestion<'q> {
     /// Namespace and name of the client.
