@@ -1,5 +1,5 @@
-//! Tables by hand are complete: each controller has a row in the table of rights, and the users' page
-//! on pods names each volume source.
+//! Tables by hand are complete: each controller has a row in the table of rights, the users' page on
+//! pods names each volume source, and each difference from Kubernetes has a row with its code.
 
 use super::checkout::{Finding, SourceFile};
 
@@ -7,11 +7,13 @@ const CONTROLLERS: &str = "crates/controllers/src/lib.rs";
 const RIGHTS: &str = "crates/resource-kinds/src/bootstrap.rs";
 const TYPES: &str = "crates/resource-kinds/data/types.tsv";
 const POD_SPEC: &str = "docs/pod-spec.md";
+const DIFFERENCES: &str = "docs/differences.md";
+const CODE_OF_DIFFERENCES: &str = "docs/contributing/differences.md";
 
 /// The types whose fields are sources of volumes.
 const SOURCES: [&str; 2] = ["core/v1.VolumeSource", "core/v1.VolumeProjection"];
 
-/// Checks both tables.
+/// Checks the three tables.
 pub fn check(files: &[SourceFile]) -> Vec<Finding> {
     let text_of = |path: &str| {
         let file = files.iter().find(|file| file.path == path);
@@ -34,7 +36,26 @@ pub fn check(files: &[SourceFile]) -> Vec<Finding> {
             file: POD_SPEC.to_owned(),
             text: format!("has no row for the volume source `{source}`"),
         });
-    without_right.chain(unnamed).collect()
+    let rows = text_of(CODE_OF_DIFFERENCES);
+    let without_code = differences(text_of(DIFFERENCES))
+        .into_iter()
+        .filter(|name| !rows.contains(&format!("\n| {name} | `")))
+        .map(|name| Finding {
+            file: CODE_OF_DIFFERENCES.to_owned(),
+            text: format!("has no row with the code of \"{name}\""),
+        });
+    without_right.chain(unnamed).chain(without_code).collect()
+}
+
+/// The headings of the differences: the bold text at the start of a paragraph, on one line.
+fn differences(page: &str) -> Vec<String> {
+    let paragraphs = page
+        .split("\n\n")
+        .filter_map(|text| text.strip_prefix("**"));
+    let headings = paragraphs.filter_map(|text| text.split_once("**"));
+    headings
+        .map(|(heading, _)| heading.replace('\n', " ").trim_end_matches('.').to_owned())
+        .collect()
 }
 
 /// The names in the list of controllers.
@@ -78,9 +99,18 @@ mod tests {
                 "core/v1.VolumeSource\n\t1\tnfs?\t*a\n\t2\timage?\t*b\ncore/v1.Z\n\t1\tz\tstring\n",
             ),
             file(POD_SPEC, "`nfs`\n## Volumes\n| `image` | |\n## Later\n"),
+            file(
+                DIFFERENCES,
+                "# A\n\n**A pod\nwaits.** Text.\n\n**Sets grow** so.\n",
+            ),
+            file(
+                CODE_OF_DIFFERENCES,
+                "| - | - |\n| Sets grow | `crates/a.rs` |\n",
+            ),
         ]);
         let texts: Vec<&str> = found.iter().map(|finding| finding.text.as_str()).collect();
-        assert_eq!(texts.len(), 2, "{texts:?}");
+        assert_eq!(texts.len(), 3, "{texts:?}");
         assert!(texts[0].contains("pod-gc") && texts[1].contains("`nfs`"));
+        assert!(texts[2].contains("\"A pod waits\""));
     }
 }
