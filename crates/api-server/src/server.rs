@@ -129,7 +129,7 @@ impl ApiServer {
         self.nodes.reach(name).await
     }
 
-    /// Records all requests in the audit log from now on. Only the first call has an effect.
+    /// Records all later requests in the audit log. Only the first call has an effect.
     pub fn audit(&self, audit: Audit) {
         self.access.audit.get_or_init(|| Arc::new(audit));
     }

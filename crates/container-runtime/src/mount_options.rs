@@ -1,4 +1,4 @@
-//! The options of a volume's mount, before the kernel or `mount` sees them (mount(8), nfs(5)): those that
+//! The options of a volume's mount, before the kernel or `mount` gets them (mount(8), nfs(5)): those that
 //! concern something else than the mount of the volume are refused. Pure.
 
 /// The most bytes of an option: a key, and a value, of fsconfig(2) have 256 with their end.

@@ -127,7 +127,7 @@ pub enum Call {
         /// Container id.
         container: String,
     },
-    /// Writes to a new log file from now on (the old one was moved away).
+    /// Opens a new log file (the old one was renamed).
     ReopenLog {
         /// Container id.
         container: String,
@@ -136,7 +136,7 @@ pub enum Call {
     Exec(Box<ExecSpec>),
     /// Attaches to a container; the connection becomes its session.
     Attach(AttachSpec),
-    /// Streams events from now on.
+    /// Streams all later events.
     Events,
     /// Stops all containers, then the shim itself.
     Destroy,

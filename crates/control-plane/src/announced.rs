@@ -1,4 +1,4 @@
-//! Objects by which the server tells facts of the cluster.
+//! Objects with which the server publishes facts of the cluster.
 
 use std::net::Ipv4Addr;
 

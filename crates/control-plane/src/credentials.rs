@@ -57,9 +57,9 @@ pub struct Credentials {
     pub other_servers: Mutex<Vec<SocketAddr>>,
     /// The path of the administrator's kubeconfig.
     pub kubeconfig: PathBuf,
-    /// Shows clients another certificate from now on.
+    /// Replaces the certificate for new connections of clients.
     pub show: Box<Show>,
-    /// Shows nodes another certificate from now on, beside the certificate of the authority (PEM).
+    /// Replaces the certificate for new connections of nodes, beside the certificate of the authority (PEM).
     pub dial_nodes: Box<DialNodes>,
 }
 
@@ -83,14 +83,14 @@ impl Credentials {
             .context("prepare the server's certificate")
     }
 
-    /// Shows a certificate for these addresses of the host from now on.
+    /// Issues and shows a certificate for these addresses of the host.
     pub fn host_has(&self, addresses: &[IpAddr]) -> Result<()> {
         let known = self.host_addresses.lock();
         *known.unwrap_or_else(PoisonError::into_inner) = addresses.to_vec();
         (self.show)(&self.server(SystemTime::now())?)
     }
 
-    /// Names these other servers in the administrator's file from now on.
+    /// Writes these other servers to the administrator's file.
     pub fn other_servers_are(&self, others: Vec<SocketAddr>) -> Result<()> {
         let known = self.other_servers.lock();
         *known.unwrap_or_else(PoisonError::into_inner) = others;

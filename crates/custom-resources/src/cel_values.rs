@@ -1,4 +1,4 @@
-//! Values of an object as the Common Expression Language sees them, typed by the schema.
+//! Values of an object in the Common Expression Language, typed by the schema.
 
 use std::sync::Arc;
 

@@ -153,7 +153,7 @@ impl Values {
         self.all.insert(name.to_owned(), typed(value, None));
     }
 
-    /// Adds a value of the language, which has so many values below it.
+    /// Adds a value of the language and the number of values below it.
     pub(crate) fn add_value(&mut self, name: &str, value: Cel, nodes: u64) {
         self.nodes += nodes;
         self.all.insert(name.to_owned(), value);

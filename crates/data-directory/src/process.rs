@@ -15,7 +15,7 @@ use console::output::say;
 /// Maximum time for a server in the background to become ready: longer than the recovery of a large
 /// store on a busy disk.
 const READY_TIMEOUT: Duration = Duration::from_secs(600);
-/// Time after which the user is told that the start is slow.
+/// Time after which a message says that the start is slow.
 const SLOW_START: Duration = Duration::from_secs(10);
 /// The files that a process of a data directory locks: the store of a server, or the membership of a
 /// node.

@@ -100,7 +100,7 @@ impl Forwarder {
     }
 
     async fn fly(self, key: Key, query: Query, proof: bool) -> Arc<Response> {
-        // Removed even if the requester goes away: otherwise the next one would wait for ever.
+        // Removed even if the requester disconnects: otherwise the next one would wait for ever.
         let landing = Landing {
             forwarder: self.clone(),
             key: key.clone(),

@@ -224,7 +224,7 @@ async fn listen(address: SocketAddr) -> Result<(UdpSocket, TcpListener), Error> 
 }
 
 async fn until(shutdown: CancellationToken, work: impl Future<Output = ()>) {
-    // Ended by the shutdown or not, there is no result to look at.
+    // Ended by the shutdown or not, there is no result.
     shutdown.run_until_cancelled(work).await.unwrap_or_default();
 }
 

@@ -176,7 +176,7 @@ mod tests {
         found
     }
 
-    /// No timer but the debounce lies between a slice and the zone. The time is simulated.
+    /// The debounce is the only delay between a slice and the zone. The time is simulated.
     #[tokio::test(start_paused = true)]
     async fn a_ready_endpoint_waits_for_no_batch() {
         let service = json!({ "metadata": { "namespace": "default", "name": "web" },

@@ -72,7 +72,7 @@ fn replace_through<T, E: From<io::Error>>(
         Ok(written)
     });
     if renamed.is_err() {
-        // The first error is the one to be told.
+        // The first error is returned.
         fs::remove_file(beside).ok();
     } else if durability == Durability::Name {
         sync_directory(parent(path))?;

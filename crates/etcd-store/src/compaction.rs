@@ -1,9 +1,9 @@
 //! Compaction of etcd's own history, by one of the servers at a time.
 //!
 //! Each server tries to write the same key at each interval, under the condition that no other server has
-//! written it since its last look. The one that succeeds compacts to the revision that it saw one interval
+//! written it since its last look. The one that succeeds compacts to the revision that it read one interval
 //! before (the way of `kube-apiserver`, `k8s.io/apiserver/pkg/storage/etcd3/compact.go`). A full etcd refuses
-//! the key, but not compactions: then each server compacts, to the revision that it saw an interval before.
+//! the key, but not compactions: then each server compacts, to the revision that it read an interval before.
 
 use std::{sync::Arc, time::Duration};
 

@@ -127,7 +127,7 @@ impl Mirror {
         self.marks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Expects the mark of a transaction from now on, until the result is dropped.
+    /// Expects the mark of a transaction until the result is dropped.
     pub(crate) fn expect(&self, number: u64) -> AwaitedMark<'_> {
         self.marks().insert(number, MarkState::Awaited);
         AwaitedMark {

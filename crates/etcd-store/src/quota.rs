@@ -95,7 +95,7 @@ mod tests {
             with(put("b", 100), 16_000),
             Err(StoreError::Quota { max: 16_000, .. })
         ));
-        // An event that tells of it.
+        // The event of the alarm.
         let event = Operation::Put {
             key: b"b".to_vec(),
             value: Value::Plain(Bytes::from(vec![0; 100])),

@@ -68,7 +68,7 @@ impl EtcdStore {
         async move {
             let connections = Arc::new(Connections::of(options).await?);
             let keys = Keys::new(&options.prefix, &uuid::Uuid::new_v4().to_string());
-            // A refused version is told at once, not after all attempts.
+            // A refused version is reported at once, not after all attempts.
             connections.current().await.map_err(unusable)?;
             let origin = Origin::read(&connections, &keys).await?;
             let mirror = Mirror::load(&connections, keys.clone(), origin, &options.limits).await;
@@ -281,7 +281,7 @@ impl Store for EtcdStore {
     }
 }
 
-/// The error after a restore of etcd: this server has seen, and told, changes that etcd does not have.
+/// The error after a restore of etcd: this server has read and sent changes that etcd does not have.
 fn older() -> StoreError {
     StoreError::Replaced(
         "etcd has an older state than this server has seen; after a restore, restart all servers"

@@ -158,7 +158,7 @@ pub struct Exec {
     pub env: Vec<EnvironmentVariable>,
     /// The message for a user without the program.
     pub install_hint: Option<String>,
-    /// Whether the program is told about the cluster.
+    /// Whether the program gets the cluster (`provideClusterInfo`).
     #[serde(deserialize_with = "nullable")]
     pub provide_cluster_info: bool,
     /// Whether the program reads the standard input.

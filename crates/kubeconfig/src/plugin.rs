@@ -30,7 +30,7 @@ pub struct Plugin {
     version: &'static str,
 }
 
-/// The cluster that a program is told about.
+/// The cluster in the input of a program.
 #[derive(Clone, Debug)]
 pub struct ClusterInfo {
     pub authority: Option<Pem>,

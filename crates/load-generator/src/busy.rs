@@ -71,7 +71,7 @@ fn send_on_own_thread(
         send_all(&clients, calls).await
     };
     thread::spawn(move || {
-        // The receiver is gone only if another client failed, whose error is told.
+        // The receiver is gone only if another client failed, whose error is reported.
         sender.send(runtime.block_on(gets)).ok();
     });
     Ok(receiver)

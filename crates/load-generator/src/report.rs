@@ -23,7 +23,7 @@ pub struct Report {
     pub pod_memory: Option<PodMemory>,
 }
 
-/// One kind of request by so many clients.
+/// One kind of request, and the number of clients.
 #[derive(Debug)]
 pub struct Row {
     operation: &'static str,

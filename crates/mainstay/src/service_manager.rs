@@ -10,7 +10,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::Duration;
 
-/// Sends the messages from now on, if systemd asks for them. To be called on the runtime.
+/// Starts to send the messages, if systemd asks for them. Must be called on the runtime.
 pub fn keep_alive() {
     let variable = |name: &str| env::var(name).ok();
     let (limit, process) = (variable("WATCHDOG_USEC"), variable("WATCHDOG_PID"));

@@ -4,7 +4,7 @@
 //! The monotonic clock is the kernel's boot clock (`CLOCK_BOOTTIME`, which continues while the
 //! machine is suspended), plus the time of the boot. That time is stored in a file with the boot
 //! id, so that the readings in the pods' records stay valid for the next agent, even if the wall
-//! clock was set in between. After a reboot only the wall clock tells how much time has passed; but
+//! clock was set in between. After a reboot only the wall clock has the elapsed time; but
 //! the clock never goes back behind its last known reading.
 
 use std::fs;
@@ -156,7 +156,7 @@ mod tests {
         for wall in [5_000, 10_100, 90_000] {
             assert_eq!(origin(Some(&kept), "a", up(200), at(wall)), first);
         }
-        // Another boot: the wall clock tells the elapsed time, but the clock does not go back.
+        // Another boot: the wall clock has the elapsed time, but the clock does not go back.
         for (wall, expected) in [(20_000, 20_000), (5_000, 10_050)] {
             let origin = origin(Some(&kept), "b", up(3), at(wall));
             assert_eq!(origin + up(3), Instant::reading(at(expected)));

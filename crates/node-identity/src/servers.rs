@@ -105,7 +105,7 @@ impl Known {
         servers.map(|server| server.url.clone()).collect()
     }
 
-    /// These servers from now on. The current one remains so, if it is among them.
+    /// Replaces the servers. The current one stays current if it is among them.
     fn replaced(&self, urls: impl IntoIterator<Item = Uri>) -> Option<Self> {
         let mut next = Self::new(urls)?;
         for server in &mut next.servers {
@@ -214,7 +214,7 @@ impl Servers {
         self.0.list.subscribe()
     }
 
-    /// These servers from now on; without any, nothing changes. The current one is left only if it is not
+    /// Replaces the servers; an empty list changes nothing. The current one is left only if it is not
     /// among them.
     pub fn replace(&self, urls: impl IntoIterator<Item = Uri>) {
         let mut state = self.state();

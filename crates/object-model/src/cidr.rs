@@ -61,7 +61,7 @@ impl Cidr {
         self.contains(address).then_some(address)
     }
 
-    /// Says whether the address lies in the range.
+    /// Whether the address is in the range.
     pub fn contains(&self, address: Ipv4Addr) -> bool {
         self.0.contains(&address)
     }

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 /// A path such as `spec.template.spec.containers[0].name`.
 ///
-/// The validation of custom objects makes a path for every field that it looks at and shows few of
+/// The validation of custom objects makes a path for every field that it checks and shows few of
 /// them, so a path of usual length is kept in place: making one costs no allocation.
 #[derive(Clone, Default)]
 pub struct FieldPath(Text);
@@ -176,7 +176,7 @@ pub enum FieldErrorType {
     Internal,
 }
 
-/// One thing that is wrong with one field.
+/// A validation error of one field.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FieldError {
     /// The type of the error.

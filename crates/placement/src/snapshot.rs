@@ -1,4 +1,4 @@
-//! The cluster as a rule sees it.
+//! The state of the cluster that scheduling rules read.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use crate::placed::anti_affinity_terms;
 use crate::resources::{CountedUse, FreeResources};
 use crate::view::ClusterView;
 
-/// The cluster as a rule sees it: not always with the pods that are there.
+/// The state of the cluster that scheduling rules read; pods may be added or left out for a trial.
 pub(crate) struct SchedulingSnapshot<'v> {
     pub view: &'v ClusterView,
     assumed: Option<Assumed<'v>>,

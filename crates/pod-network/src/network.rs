@@ -212,7 +212,7 @@ impl PodNetwork {
         self.connected.subscribe()
     }
 
-    /// Makes pods wait for the filters of their connections from now on, and returns the place where
+    /// Makes later pods wait for the filters of their connections, and returns the place where
     /// the service proxy reports the pods that have them, by uid and address; `None` if there is
     /// nothing to wait for.
     pub fn guard(&self) -> watch::Sender<Option<BTreeMap<String, Ipv4Addr>>> {

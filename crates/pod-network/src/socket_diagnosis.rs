@@ -1,6 +1,6 @@
 //! The listening TCP sockets, as the kernel reports them (`sock_diag(7)`).
 //!
-//! The kernel looks at the table of these sockets only. `/proc/net/tcp` walks the table of all
+//! The kernel reads the table of these sockets only. `/proc/net/tcp` walks the table of all
 //! connections as well, whose size depends on the machine's memory: milliseconds for each look.
 
 use std::io;

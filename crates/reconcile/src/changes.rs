@@ -181,7 +181,7 @@ fn merge<K: ?Sized>(waiting: Option<Pending<K>>, change: ObjectChange<K>) -> Opt
             deleted: waiting.deleted,
             applied: Some((object, previous)),
         }),
-        // The subscriber never saw it: only a former object's deletion is reported.
+        // The subscriber never got it: only a former object's deletion is reported.
         (ObjectChange::Deleted(_), Some((_, None))) => waiting.deleted.map(|deleted| Pending {
             deleted: Some(deleted),
             applied: None,

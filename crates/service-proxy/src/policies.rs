@@ -227,7 +227,7 @@ impl PolicyChanges {
         if self.state.policies.is_empty() {
             return;
         }
-        // Pods that start from now on wait.
+        // Pods that start later wait.
         self.local.guarded.send_if_modified(|guarded| {
             let first = guarded.is_none();
             guarded.get_or_insert_default();

@@ -69,7 +69,7 @@ pub enum Frame {
     },
     /// The peer returns it unchanged.
     Ping(u32),
-    /// No streams are opened from now on.
+    /// No new streams are accepted.
     GoAway {
         /// The last stream that was processed.
         last: u32,

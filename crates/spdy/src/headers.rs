@@ -164,7 +164,7 @@ pub fn block(headers: &[(&str, &str)], first: bool) -> Vec<u8> {
     // 78 01: deflate, a window of 32 KiB, no dictionary.
     let mut bytes = if first { vec![0x78, 0x01] } else { Vec::new() };
     bytes.extend(stored(&plain));
-    // An empty block tells the reader that all earlier data is complete.
+    // An empty block marks all earlier data as complete.
     bytes.extend(stored(&[]));
     bytes
 }

@@ -302,7 +302,7 @@ fn merge_element(
     Ok(())
 }
 
-/// `$setElementOrder/field`: the elements of the list get the order that the patch's author saw;
+/// `$setElementOrder/field`: the elements of the list get the order in which the patch's author read them;
 /// elements that only the server has keep their positions between them.
 fn set_element_orders(
     mut merged: Object,

@@ -321,7 +321,7 @@ impl Directories {
     pub fn remove(&self, volume: &str) -> Result<(), Error> {
         let path = self.path(volume)?;
         let removed = self.root.join(format!("{REMOVED_PREFIX}{volume}"));
-        // A former removal may still be in the way: both go.
+        // An unfinished removal may still be there: both are removed.
         remove_tree(&removed)?;
         match std::fs::rename(&path, &removed) {
             Ok(()) => sync(&self.root)?,

@@ -174,7 +174,7 @@ impl Directories {
         );
         sync_files(&arriving)?;
         self.refuse_ended(id, volume)?;
-        // It takes the room of its files from now on, as a snapshot does.
+        // It has no limit of its own; it uses the space of its files, as a snapshot does.
         subvolumes::limit(&arriving, u64::MAX).map_err(failed("limit", &arriving))?;
         durable_file::replace(&identity, &snapshot.0, 0o600, Durability::Name)
             .map_err(failed("write", &identity))?;

@@ -1,6 +1,6 @@
 //! The directories of a volume that moves to another node.
 //!
-//! The name of a directory tells its state: no pod mounts a directory with the name of a move, whatever
+//! The name of a directory shows its state: no pod mounts a directory with the name of a move, whatever
 //! objects an agent reads. Each step may be repeated. A move that has ended here leaves an empty file,
 //! and its late steps are refused.
 
@@ -58,7 +58,7 @@ impl Directories {
         }
     }
 
-    /// Refuses the steps of a move from now on.
+    /// Refuses all later steps of a move.
     fn end(&self, id: &str, volume: &str) -> Result<(), Error> {
         let mark = self.of_move(ENDED, id, volume)?;
         let made = File::options()

@@ -33,7 +33,7 @@ const EPOCH: &str = ".epoch-";
 const ONLY: &str = "0";
 /// Names of the kept snapshots of former primaries start with this, in the directory of snapshots.
 const DIVERGED: &str = "diverged-";
-/// The epoch of a volume whose copies were removed for good: no later step is admitted.
+/// The epoch of a volume whose copies were removed permanently: no later step is admitted.
 const OVER: u32 = u32::MAX;
 
 /// The newest epoch that a node knows, and its role in it.
@@ -432,7 +432,7 @@ impl Directories {
         self.sync_root()
     }
 
-    /// Removes all copies for good.
+    /// Removes all copies permanently.
     pub(crate) fn forget_copies(&self, volume: &str, epoch: u32) -> Result<(), Error> {
         let over = Known {
             epoch: OVER,

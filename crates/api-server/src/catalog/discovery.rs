@@ -161,7 +161,7 @@ fn groups<'a>(kinds: &[KindInfo<'a>]) -> Vec<&'a str> {
     groups
 }
 
-/// The best version first, which clients take when they are not told another.
+/// The preferred version first: clients use it unless they ask for another.
 fn versions<'a>(kinds: &[KindInfo<'a>], group: &str) -> Vec<&'a str> {
     let mut versions: Vec<&'a str> = Vec::new();
     for info in kinds.iter().filter(|info| info.group == group) {

@@ -47,7 +47,7 @@ impl Catalog {
         self.snapshot().registry.any_version(group, plural)
     }
 
-    /// Serves the built-in kinds and those of these definitions from now on; `known` are the keys
+    /// Serves the built-in kinds and those of these definitions; `known` are the keys
     /// and revisions of the definitions.
     pub(crate) fn replace(&self, definitions: &[Value], known: Vec<(Arc<[u8]>, Revision)>) {
         let next = Arc::new(Snapshot::new(&self.kinds, definitions, known));

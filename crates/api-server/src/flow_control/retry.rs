@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 
 /// The longest advice, in seconds.
 const SECONDS_MAX: u64 = 32;
-/// The advice is doubled from so many refusals in each second on.
+/// Number of refusals in a second from which the advised delay is doubled.
 const REFUSALS_PER_SECOND: u64 = 3;
 
 /// The recent refusals of a level.

@@ -61,7 +61,7 @@ pub(crate) enum Representation {
 }
 
 impl Representation {
-    /// Chooses the available form with the highest weight in the `Accept` header; `protobuf` tells whether
+    /// Chooses the available form with the highest weight in the `Accept` header; `protobuf` is whether
     /// the kind has that form, and is asked if the client wants it.
     ///
     /// *Errors.* 406 when there is none.

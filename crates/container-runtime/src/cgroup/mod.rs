@@ -328,7 +328,7 @@ pub(crate) fn remove(group: &str) -> io::Result<()> {
     let until = Instant::now() + KILL_MAX;
     for root in Hierarchies::detect()?.roots() {
         let dir = join(root, group);
-        // The kernel lets go of dead processes a little after they are reaped, and a shim that starts late may
+        // The kernel releases dead processes a little after they are reaped, and a shim that starts late may
         // make a group in the meantime.
         while let Err(error) = remove_tree(&dir) {
             if Instant::now() >= until {

@@ -1,4 +1,4 @@
-//! One sandbox as the node agent sees it.
+//! The client of one sandbox, for the node agent.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -82,7 +82,7 @@ impl Sandbox {
 
     /// Starts a created container; returns once its command runs.
     ///
-    /// *Errors:* [`RuntimeError::Start`] tells why the command could not be executed; the
+    /// *Errors:* [`RuntimeError::Start`] has the reason why the command could not be executed; the
     /// container is then exited with code 128 and the same error.
     pub async fn start(&self, container: &str) -> Result<()> {
         self.peer()
@@ -168,7 +168,7 @@ impl Sandbox {
         }
     }
 
-    /// Events from now on. Take the stream before the state, so that no event is missed.
+    /// All later events. Take the stream before the state, so that no event is missed.
     pub async fn events(&self) -> Result<Events> {
         let (stream, _) = self.peer().open(Call::Events).await?;
         Ok(Events::new(stream))

@@ -73,7 +73,7 @@ pub struct MountPlan {
     pub port: Option<u16>,
 }
 
-/// An option that is refused before the kernel sees it.
+/// An option that is refused before the call of the kernel.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OptionError {
     /// An option that is refused for every file system.
@@ -185,7 +185,7 @@ pub fn plan(
 }
 
 impl MountPlan {
-    /// The parameters for one version and address of the server, in the order in which the kernel is told.
+    /// The parameters for one version and address of the server, in the order of the calls of the kernel.
     pub fn parameters(&self, version: Version, address: IpAddr) -> Vec<Parameter> {
         let own = [
             ("vers".to_owned(), Some(version.to_string())),

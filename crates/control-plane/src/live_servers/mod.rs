@@ -1,6 +1,6 @@
 //! The Lease of this server among those of all servers, and the endpoints of the Service `kubernetes`.
 //!
-//! [`planners::live_servers`] decides which servers live; each server writes what it sees, so that the
+//! [`planners::live_servers`] decides which servers live; each server writes its observation, so that the
 //! endpoints are right as long as one of them runs.
 
 use std::collections::BTreeMap;
@@ -56,7 +56,7 @@ impl ServerIdentity {
     }
 }
 
-/// The servers of a cluster, as this one sees them.
+/// The servers of a cluster, as observed by this one.
 pub struct LiveServers {
     client: Client,
     name: String,

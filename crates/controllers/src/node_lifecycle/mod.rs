@@ -231,7 +231,7 @@ impl Observer {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Checks the facts that the plan of one node depends on. A ready node among ready ones needs only the look at the
+    /// Checks the facts that the plan of one node depends on. A ready node among ready ones needs only the check of the
     /// clock: its plan does not depend on the others, and all are checked every [`PERIOD`].
     fn look_for(&self, memory: &mut Memory, node: &Node, queue: &Queue<Key>) -> bool {
         let anew = memory.heartbeats.check(self.reading());

@@ -195,7 +195,7 @@ impl Nodes {
             .body(body)?;
         let limit = match to.driver {
             Driver::Local if step.starts_with("read?") => PART_LIMIT,
-            // The kernel may look at many files before it finds a difference.
+            // The comparison may read many files before it finds a difference.
             Driver::Local | Driver::LocalCow => STEP_LIMIT,
         };
         match tokio::time::timeout(limit, self.client.bytes(request)).await {

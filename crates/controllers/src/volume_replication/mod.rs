@@ -97,7 +97,7 @@ impl reconcile::Controller for VolumeReplications {
                         queue.add(volume.metadata.name.clone().unwrap_or_default());
                     }
                 }
-                // Volumes whose next copy is not due yet look at their nodes.
+                // Volumes whose next copy is not due yet check their nodes.
                 Some(change) = nodes.next() => {
                     for volume in self.context.caches.volumes.list() {
                         let record = VolumeReplication::of(&volume);

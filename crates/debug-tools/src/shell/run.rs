@@ -30,7 +30,7 @@ pub struct Shell {
 /// The reason why the following commands do not run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Leave {
-    /// `break`, out of so many loops.
+    /// `break`: the number of loops to leave.
     Break(u32),
     /// `continue`
     Continue(u32),

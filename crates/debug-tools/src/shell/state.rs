@@ -110,7 +110,7 @@ impl ShellState {
         self.variables.remove(name);
     }
 
-    /// Gives it to all programs from now on.
+    /// Exports it to all later programs.
     pub fn export(&mut self, name: &str) {
         let variable = self.variables.entry(name.to_owned()).or_default();
         variable.is_exported = true;

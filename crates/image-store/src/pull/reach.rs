@@ -96,7 +96,7 @@ impl AllowedAddresses {
         )
     }
 
-    /// Whether a redirect is followed, after so many others.
+    /// Whether a redirect is followed after this number of others.
     ///
     /// # Errors
     /// The reason, for users.

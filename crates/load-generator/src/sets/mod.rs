@@ -114,7 +114,7 @@ pub struct SetsFixture {
 }
 
 impl SetsFixture {
-    /// Makes so many nodes. They answer for pods as long as this value exists.
+    /// Creates this number of nodes. They answer for pods as long as this value exists.
     pub async fn prepare(target: &BenchNamespace, nodes: u32) -> Result<Self> {
         let views = Arc::new(Views::default());
         let hollow = Hollow::start(target, nodes, &views).await?;

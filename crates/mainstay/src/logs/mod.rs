@@ -104,7 +104,7 @@ pub async fn run(arguments: LogsArguments) -> Result<()> {
         if !arguments.follow {
             break;
         }
-        // Containers that start from now on are shown from their beginning.
+        // Containers that start later are shown from their beginning.
         tail = None;
         while streams.try_join_next().is_some() {}
         tokio::time::sleep(LOOK_INTERVAL).await;

@@ -25,7 +25,7 @@ use crate::node_parts::member::pod_range;
 
 /// Time between two attempts to reach a server.
 const RETRY: Duration = Duration::from_secs(1);
-/// Time after which the user is told that the server is away.
+/// Time after which a message says that the server does not answer.
 const SILENCE: Duration = Duration::from_secs(10);
 
 /// Wait for a server before the pods of a former agent are taken over without one. A client changes to

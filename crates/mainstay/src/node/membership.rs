@@ -37,17 +37,17 @@ pub struct Membership {
     pub node_name: String,
     /// URLs of the servers that were named when the node joined, or later.
     pub servers: Vec<String>,
-    /// URLs of the servers that the cluster has told.
+    /// URLs of the servers, as published by the cluster.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub learned: Vec<String>,
     /// The certificate authority of the cluster, PEM.
     pub ca_pem: String,
     /// The addresses of this node's pods, once it is registered.
     pub pod_cidr: Option<Cidr>,
-    /// The addresses of the pods of all nodes, as the server told them last.
+    /// The addresses of the pods of all nodes, as last received from a server.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     cluster_cidr: Option<Cidr>,
-    /// The addresses of Services, as the server told them last.
+    /// The addresses of Services, as last received from a server.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     service_cidr: Option<Cidr>,
 }
@@ -67,7 +67,7 @@ impl Membership {
         }
     }
 
-    /// The ranges that the server told last, for a start while it is away.
+    /// The last received ranges, for a start while no server answers.
     pub fn registered(&self) -> Option<Registered> {
         Some(Registered {
             pods: self.pod_cidr?,
@@ -85,7 +85,7 @@ impl Membership {
         self.service_cidr = former.service_cidr;
     }
 
-    /// Notes the ranges that the server tells.
+    /// Stores the ranges that a server sent.
     pub fn set_registered(&mut self, told: Registered) {
         self.pod_cidr = Some(told.pods);
         self.cluster_cidr = Some(told.cluster.pods);

@@ -93,7 +93,7 @@ pub async fn run(arguments: NodeArguments) -> Result<()> {
     result
 }
 
-/// Feeds the watchdog of the machine from now on, if one is named.
+/// Starts to feed the watchdog of the machine, if one is named.
 fn watchdog(settings: &Settings) -> Result<Option<Watchdog>> {
     let Some(device) = &settings.watchdog else {
         return Ok(None);

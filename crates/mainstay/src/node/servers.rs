@@ -63,7 +63,7 @@ pub async fn follow_list(
     component.shutdown.run_until_cancelled(following).await;
 }
 
-/// Uses the servers of a membership from now on, and stores them.
+/// Replaces the servers by those of a membership, and stores them.
 async fn told(
     servers: &Servers,
     place: &Arc<MembershipStore>,

@@ -304,7 +304,7 @@ impl Cluster {
         if all_sets {
             self.say_what_there_is(&kubeconfig).await;
         }
-        // A pipe is not told for ever of sets that it did not ask about.
+        // Sets that the user did not apply are shown on a terminal only: output to a pipe must end.
         if all_sets && terminal::size().is_some() {
             self.show_progress(None, &kubeconfig, interrupted).await?;
         } else if !applied.is_empty() {

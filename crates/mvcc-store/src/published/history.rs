@@ -23,7 +23,7 @@ pub struct KeyChange {
 }
 
 impl KeyChange {
-    /// The change as a watcher sees it.
+    /// The change as a watch event.
     pub(super) fn event(&self, revision: Revision) -> Event {
         Event {
             key: Arc::clone(&self.key),

@@ -134,7 +134,7 @@ impl KubeletDir {
 }
 
 impl KubeletPath {
-    /// The path as drivers are told.
+    /// The path for calls of drivers.
     pub fn told(&self) -> String {
         Path::new(TOLD).join(&self.0).to_string_lossy().into_owned()
     }

@@ -67,7 +67,7 @@ impl Drivers {
         is_answered.then(|| known.by_name.values().cloned().collect())
     }
 
-    /// The changes from now on.
+    /// A subscription to all later changes.
     pub fn changes(&self) -> Changes {
         Changes(self.known.subscribe())
     }
@@ -77,7 +77,7 @@ impl Drivers {
         self.turns.get(name)
     }
 
-    /// Adds a driver. Its socket is that of no other driver from now on.
+    /// Adds a driver. Any other driver with this socket is removed.
     pub fn add(&self, registered: Registered) {
         self.known.send_modify(|known| {
             known.by_name.retain(|_, other| other.by != registered.by);

@@ -19,7 +19,7 @@ pub struct VolumeData {
     pub driver_name: String,
     /// The driver's name of the volume.
     pub volume_handle: String,
-    /// The path of the call, as the driver was told.
+    /// The path in the call of the driver.
     pub path: String,
     /// The PersistentVolume, or the pod's name of an inline volume; empty for a staged volume.
     #[serde(

@@ -204,7 +204,7 @@ pub fn terminal_size(json: &[u8]) -> Option<TerminalSize> {
 pub fn verdict(code: Option<i32>, exit_code: bool) -> Value {
     match code {
         Some(0) => success(),
-        // An attached client is told the end of the container's streams, and not the exit code.
+        // An attached client gets the end of the container's streams, but no exit code.
         _ if !exit_code => success(),
         Some(code) => exited(code),
         None => failure("the container is gone"),

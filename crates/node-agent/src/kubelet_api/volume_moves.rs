@@ -1,7 +1,7 @@
 //! The steps of a volume's move to another node: `POST /volumeMoves/VOLUME/ID/STEP`.
 //!
 //! The leader of the controllers takes them. Each is a POST: also a step that only reads, because it
-//! reads files of pods, which takes more than the right to look at a node.
+//! reads files of pods, which needs more than the right to read a node.
 
 use bytes::{Bytes, BytesMut};
 use http::{Request, Response, StatusCode};

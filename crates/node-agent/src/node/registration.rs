@@ -137,7 +137,7 @@ impl NodeKeeper {
     async fn make_or_take_over(&mut self) -> Result<(), api_client::Error> {
         let api: Api<Node> = Api::all(self.client.clone());
         let mut wanted = self.object();
-        // A new object tells it from its first version on: nothing is detached in between.
+        // A new object has it from its first version on: nothing is detached in between.
         let in_use = self.volumes_in_use.borrow().iter().cloned().collect();
         wanted.status.get_or_insert_default().volumes_in_use = Some(in_use);
         let node = match api.create(&PostParams::default(), &wanted).await {

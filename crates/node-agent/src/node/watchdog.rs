@@ -82,7 +82,7 @@ pub struct Watchdog {
 }
 
 impl Watchdog {
-    /// Opens the device, and feeds it from now on: an agent that was killed before has left it running.
+    /// Opens the device and starts to feed it: an agent that was killed before has left it running.
     ///
     /// # Errors
     /// The lease is too short, or the device or the files in the data directory cannot be used.

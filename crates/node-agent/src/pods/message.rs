@@ -133,7 +133,7 @@ pub enum Message {
     PodResourcesUpdated {
         /// The number of the sandbox that has them.
         sandbox: u32,
-        /// The pod's resources from now on.
+        /// The new resources of the pod.
         resources: Option<Box<ResourceRequirements>>,
         /// The result.
         result: Result<(), String>,

@@ -154,7 +154,7 @@ pub fn pod_of_sandbox(sandbox: &Sandbox) -> Pod {
     }
 }
 
-/// The sandbox's events from now on, and its state; no events of a dead one. A start requested by
+/// The sandbox's later events, and its state; no events of a dead one. A start requested by
 /// the former agent is finished by then; containers that were created and not started are removed,
 /// since their configuration may have changed.
 pub async fn reconnect(

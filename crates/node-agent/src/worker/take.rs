@@ -411,7 +411,7 @@ impl Worker {
         }
     }
 
-    /// A change of the node's conditions by others is a transition from now on, when the node's
+    /// A change of the node's conditions by others is a transition now, when the node's
     /// view is written again.
     fn note_foreign_transitions(&mut self) {
         let now = self.context.node.clock.now().wall;

@@ -244,7 +244,7 @@ fn unwanted(view: &ObservedNode) -> impl Iterator<Item = &Attachment> {
 fn is_in_use(node: &Node, attachment: &Attachment) -> bool {
     match &attachment.unique_name {
         Some(name) => node.in_use.contains(name),
-        // It cannot be told which of them it is.
+        // It is not known which of them it is.
         None => node.in_use.iter().any(|name| name.starts_with(OF_DRIVERS)),
     }
 }

@@ -452,7 +452,7 @@ impl World {
 
 const NAME: &str = "kubernetes.io/csi/d^h";
 
-/// The first violation, and the number of states, with so many changes of leaders and losses of nodes.
+/// The first violation, and the number of states, for a number of leader changes and node losses.
 fn search(leaders: u8, losses: u8, guards: Guards) -> (Option<(&'static str, World)>, usize) {
     let begin = World::new(leaders, losses).normalized();
     let mut seen = BTreeSet::from([begin.clone()]);

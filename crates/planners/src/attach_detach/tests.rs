@@ -72,7 +72,7 @@ fn a_volume_is_attached_told_and_detached_in_order() {
     let mounted = with(view(false, true, true), attachment(true));
     assert_eq!(plan(&mounted), []);
     assert!(needs_proof(&mounted));
-    // First the node is told, then the volume goes.
+    // First the Node's status changes, then the volume is detached.
     let free = with(view(false, false, true), attachment(true));
     assert_eq!(plan(&free), set(&[]));
     let free = with(view(false, false, false), attachment(true));

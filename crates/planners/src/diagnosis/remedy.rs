@@ -64,7 +64,7 @@ impl fmt::Display for Remedy {
     }
 }
 
-/// The object that a pod is made from, as far as the pod tells.
+/// The object that a pod is created from, by the pod's owner references.
 enum Maker {
     /// A bare pod.
     Nobody,

@@ -41,7 +41,7 @@ pub struct Dependent {
     pub waiting: bool,
 }
 
-/// An object as the collector sees it.
+/// The facts of an object that the collector reads.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CollectedObject {
     /// Whether it is being deleted.
@@ -235,7 +235,7 @@ mod tests {
         assert_eq!(plan(&item), delete(true));
     }
 
-    /// statefulset.md 8.6, 8.7: what is being deleted waits for, or lets go of, its dependents.
+    /// statefulset.md 8.6, 8.7: an object that is being deleted waits for its dependents, or orphans them.
     #[test]
     fn an_owner_goes_when_its_dependents_are_dealt_with() {
         let mut item = CollectedObject {

@@ -71,7 +71,7 @@ pub enum ElectionDecision {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Candidate {
     identity: String,
-    /// The last seen state, and when this candidate saw its version first; `None` before the first
+    /// The last read state, and when this candidate read its version first; `None` before the first
     /// look.
     seen: Option<(Option<LeaderLease>, ClockReading)>,
     leads_until: Option<ClockReading>,
@@ -92,7 +92,7 @@ impl Candidate {
         &self.identity
     }
 
-    /// Notes the Lease as it was read; `None` if there is none. A leader that sees another holder
+    /// Notes the Lease as it was read; `None` if there is none. A leader that reads another holder
     /// leads no more.
     pub fn saw(&mut self, lease: Option<LeaderLease>, now: ClockReading) {
         if self.leads_until.is_some() && !self.is_of_self(lease.as_ref()) {

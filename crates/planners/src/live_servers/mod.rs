@@ -63,7 +63,7 @@ impl From<&Lease> for ServerLease {
     }
 }
 
-/// The servers, as one of them sees them.
+/// The servers, as observed by one of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LiveServersPlan {
     /// The addresses of the live ones, in order.

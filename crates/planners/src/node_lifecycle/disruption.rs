@@ -199,7 +199,7 @@ mod tests {
         assert_eq!(permission(&zone_of(0, 7)), Permission::Revoked);
     }
 
-    /// Nodes that join a healthy cluster, one after the other, are no cause to look at all of them.
+    /// Nodes that join a healthy cluster, one after the other, are no reason to check all of them.
     #[test]
     fn counts_that_change_no_permission_are_as_before() {
         let permits_alike = |[one, other]: [(usize, usize); 2]| {

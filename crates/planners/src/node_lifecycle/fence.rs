@@ -92,7 +92,7 @@ pub fn decide(lease: &NodeLease, unchanged_for: SignedDuration, wanted: bool) ->
     }
 }
 
-/// The versions of leases, and the readings of the observer's own monotonic clock when it saw each of
+/// The versions of leases, and the readings of the observer's own monotonic clock when it read each of
 /// them first.
 #[derive(Clone, Debug, Default)]
 pub struct Renewals(BTreeMap<String, (String, SignedDuration)>);

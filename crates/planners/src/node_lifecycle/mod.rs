@@ -2,7 +2,7 @@
 //!
 //! **Goal**: a node without a heartbeat for [`GRACE`] is marked as lost, gets no new pods, and
 //! loses its pods when their tolerations expire. **Relies on**: the caller, which records by its own
-//! monotonic clock when it saw each node's last heartbeat ([`NodeHeartbeats`]): no clock of another machine is
+//! monotonic clock when it read each node's last heartbeat ([`NodeHeartbeats`]): no clock of another machine is
 //! compared with it, and a new caller starts its count again. **Guarantees**: pods
 //! are only deleted with grace; only the node, or an administrator, says that they have stopped. No pod is
 //! evicted while no node is ready, nor for a silence during which the control plane itself did not

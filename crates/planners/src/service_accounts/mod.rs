@@ -9,7 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 /// The name of the account.
 pub const NAME: &str = "default";
 
-/// The account to create in a namespace; `exists` tells whether it has one.
+/// The account to create in a namespace; `exists`: it has one.
 pub fn plan(namespace: &Namespace, exists: bool) -> Option<ServiceAccount> {
     if namespace.metadata.deletion_timestamp.is_some() || exists {
         return None;

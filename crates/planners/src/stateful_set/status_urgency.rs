@@ -14,7 +14,7 @@ impl StatefulSetPlan {
         let Some(stored) = &set.status else {
             return Some(WriteUrgency::Immediate);
         };
-        // A notice tells what differs from the stored status: as long as that is not written, each
+        // A notice names the difference from the stored status: as long as that is not written, each
         // plan would have the notice again.
         let decides = !self.notices.is_empty() || decides(set, stored, planned);
         Some(if decides {

@@ -309,7 +309,7 @@ mod tests {
         assert_eq!(after(PodManagement::OneByOne), ["claim-1", "status"]);
     }
 
-    /// statefulset.md 5.14: the counters are told even when nothing else can be done.
+    /// statefulset.md 5.14: the counters are written even when nothing else can be done.
     #[test]
     fn a_refused_preparation_leaves_only_the_status() {
         let rounds = rounds(

@@ -53,8 +53,8 @@ pub fn shown(claim: &PersistentVolumeClaim) -> Option<Quantity> {
     capacity.0.parse().ok()
 }
 
-/// Whether the volume of a claim may have to grow on the node: a look at the claim alone, which spares
-/// the look at the volume.
+/// Whether the volume of a claim may have to grow on the node: a check of the claim alone, which avoids
+/// a read of the volume.
 pub fn may_grow(claim: &PersistentVolumeClaim, known: KnownVolume) -> bool {
     let (shown, asked) = (shown(claim), requested(claim));
     state(claim).is_some() || asked > shown || (known.capacity.is_some() && shown > known.capacity)
@@ -75,7 +75,7 @@ pub fn plan(
         return None;
     }
     if shown >= capacity && state(claim).is_none() {
-        // A volume of several nodes: another one has told it.
+        // A volume of several nodes: another node has reported it.
         let is_behind = known.capacity.is_some_and(|known| known < capacity);
         return is_behind.then_some(VolumeExpansion {
             capacity,

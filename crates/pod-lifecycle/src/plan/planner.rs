@@ -37,7 +37,7 @@ pub(crate) enum PodEndReason {
     Deleted,
     /// The node does not run it, or no longer.
     FailedByNode,
-    /// Its containers have completed, or have failed for good.
+    /// Its containers have completed, or have failed and are not restarted.
     Complete,
     /// The node shuts down; the pod returns.
     NodeStops,

@@ -64,7 +64,7 @@ pub(crate) fn allocate(planner: &mut Planner<'_>) -> bool {
 }
 
 /// Whether the pod and all containers have the allocated resources, except containers that have
-/// ended for good. A container that has yet to start needs the new limits of the pod.
+/// ended and will not be restarted. A container that has yet to start needs the new limits of the pod.
 fn is_applied(spec: &PodSpec, record: &PodRecord) -> bool {
     let lasting = containers(spec).filter(|(kind, _)| *kind != Kind::Init);
     let applied = |(kind, container): (Kind, &Container)| {

@@ -1,7 +1,7 @@
 //! The phase of a pod, from the states of its containers.
 //!
 //! As kubelet's `getPhase`: init containers keep a pod Pending; a pod whose main containers have
-//! all ended for good is Succeeded or Failed; one whose containers will be restarted is Running.
+//! all ended without a restart is Succeeded or Failed; one whose containers will be restarted is Running.
 
 use k8s_openapi::api::core::v1::{Container, ContainerState, ContainerStatus, PodSpec};
 
@@ -20,7 +20,7 @@ pub(crate) enum FinalStatus {
     FailedByNode,
 }
 
-/// Whether the pod is complete: an init container failed for good, or all main containers have
+/// Whether the pod is complete: an init container failed without a restart, or all main containers have
 /// ended and none is restarted.
 pub(crate) fn is_complete(spec: &PodSpec, record: &PodRecord) -> bool {
     let over = |kind: Kind, container: &Container| match record.containers.get(&container.name) {

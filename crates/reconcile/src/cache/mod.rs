@@ -144,7 +144,7 @@ where
     F: FnMut(&[u8]) -> serde_json::Result<Arc<Stored>> + Send,
 {
     fn take(&mut self, event: Event<Bytes>) -> serde_json::Result<()> {
-        // The last state of an object is the one that was told before.
+        // The last state of an object is the one of the event before.
         if let Event::Delete(text) = &event
             && let Some(key) = key_of(text)
         {

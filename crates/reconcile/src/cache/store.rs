@@ -236,7 +236,7 @@ impl State {
         self.tell(&key, ObjectChange::Applied(object, previous));
     }
 
-    /// Removes the object of that key; `last` is its final state, when the server told it.
+    /// Removes the object of that key; `last` is its final state, if the event has it.
     fn remove(&mut self, key: &Key, last: Option<Arc<Stored>>, identify: &dyn Identify) {
         let Some(old) = self.objects.remove(key) else {
             return;

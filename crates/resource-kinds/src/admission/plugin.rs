@@ -16,7 +16,7 @@ pub enum Operation {
     Delete,
 }
 
-/// The request as admission sees it.
+/// The attributes of a request that admission reads.
 #[derive(Clone, Copy, Debug)]
 pub struct AdmissionRequest<'a> {
     /// The operation that is admitted.

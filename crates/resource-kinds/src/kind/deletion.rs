@@ -6,7 +6,7 @@ use super::FieldRead;
 
 /// The rules of deletion. The defaults are those of most kinds.
 pub trait Deletion: Send + Sync {
-    /// The grace period in seconds, where the request asks for so many; 0 removes the object at
+    /// The grace period in seconds, if the request names one; 0 removes the object at
     /// once. Only pods that run on a node have one.
     fn grace_seconds(&self, _object: &Value, _asked: Option<i64>) -> i64 {
         0

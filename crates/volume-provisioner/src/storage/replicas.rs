@@ -138,7 +138,7 @@ impl Storage {
         .await
     }
 
-    /// Refuses copies of earlier epochs from now on.
+    /// Refuses later copies of earlier epochs.
     ///
     /// # Errors
     /// Errors of the disk; the epoch is over.
@@ -201,7 +201,7 @@ impl Storage {
         .await
     }
 
-    /// Removes all copies for good.
+    /// Removes all copies permanently.
     ///
     /// # Errors
     /// Errors of the disk; the epoch is over, or the node is the primary.

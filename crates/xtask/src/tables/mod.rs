@@ -108,7 +108,7 @@ pub fn run(root: &Path, options: &Options) -> Result<()> {
     bail!("{} difference(s) in the tables", wrong.len())
 }
 
-/// Checks the tables against the document if it lies beside the checkout, and says so if it does not.
+/// Checks the tables against the document if it is beside the checkout, and prints a line if it is not.
 pub fn check_if_published(root: &Path) -> Result<()> {
     let path = root.join(PUBLISHED);
     if !path.is_file() {

@@ -6,7 +6,7 @@ use super::checkout::{Finding, SourceFile};
 use super::dependencies::{DECISIONS, VOCABULARY};
 use super::exceptions::Exceptions;
 
-/// Past so many lines a file is probably two things.
+/// Above this number of lines, a file probably has two purposes.
 const LINES_MAX: usize = 600;
 
 /// Files that may be longer, each with its reason.

@@ -177,7 +177,7 @@ impl<'a> AdmissionReviewer<'a> {
             .collect()
     }
 
-    /// The request, told as about the version at a place.
+    /// The request, converted to the version at an index.
     fn request<'r>(
         &'r self,
         place: usize,

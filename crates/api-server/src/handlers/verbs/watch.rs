@@ -46,7 +46,7 @@ enum Beginning {
     Everything { marked: bool },
     /// Changes after that revision.
     After(Revision),
-    /// Changes from now on.
+    /// Changes after the start of the watch.
     Now,
 }
 

@@ -32,7 +32,7 @@ const IOCTL: &[u32] = &[libc::SYS_ioctl as u32];
 /// `FS_IOC_FSSETXATTR`, `FS_IOC_SETFLAGS` and the latter's form for 32-bit programs.
 const REQUESTS: [u32; 3] = [0x401c_5820, 0x4008_6602, 0x4004_6602];
 
-/// The lower half of the second argument: the kernel looks at no more of a request.
+/// The lower half of the second argument: the kernel ignores the upper half.
 const OFFSET_REQUEST: u32 = OFFSET_FIRST_ARGUMENT + 8;
 
 /// The BPF program of the filter.

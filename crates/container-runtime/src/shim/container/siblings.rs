@@ -24,7 +24,7 @@ pub(crate) fn fork() -> io::Result<Option<i32>> {
 pub(crate) fn id_on_node(pid: i32) -> io::Result<i32> {
     let process = Pid::from_raw(pid).ok_or_else(|| io::Error::other("no process"))?;
     let held = pidfd_open(process, PidfdFlags::empty())?;
-    // This process sees the node's /proc.
+    // This process has the node's /proc.
     let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", held.as_raw_fd()))?;
     let line = info.lines().find_map(|line| line.strip_prefix("Pid:"));
     let id = line.and_then(|id| id.trim().parse().ok());

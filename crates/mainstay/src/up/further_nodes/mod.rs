@@ -34,7 +34,7 @@ use process::{NodeProcess, NodeStart};
 const TOKEN_LIFE: SignedDuration = SignedDuration::from_mins(30);
 /// The wait for the nodes, after which the cluster continues without them.
 const READY_TIMEOUT: Duration = Duration::from_secs(120);
-/// The time after which the user is told that nodes are awaited.
+/// The time after which a message says that nodes are awaited.
 const SILENCE: Duration = Duration::from_secs(10);
 /// The interval between two checks of the nodes.
 const LOOK: Duration = Duration::from_millis(50);

@@ -56,7 +56,7 @@ struct Shared {
 #[derive(Default)]
 struct State {
     running: Option<Pid>,
-    /// The signal that ends the process for good.
+    /// The signal that ends the process without a restart.
     ending: Option<Signal>,
 }
 
@@ -65,7 +65,7 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether the process is to end for good, after at most this time.
+    /// Whether the process is to end without a restart, after at most this time.
     fn ends_within(&self, time: Duration) -> bool {
         let waits = |state: &mut State| state.ending.is_none();
         let waited = self.changed.wait_timeout_while(self.state(), time, waits);
@@ -108,7 +108,7 @@ impl NodeProcess {
         self.shared.changed.notify_all();
     }
 
-    /// Waits for the end of a process that was told to end. Blocks.
+    /// Waits for the end of a process after its signal. Blocks.
     pub fn wait(self) {
         if self.thread.join().is_err() {
             warn("mainstay: the thread that runs a node ended unexpectedly");
@@ -166,7 +166,7 @@ fn enter(start: &NodeStart) -> io::Result<()> {
     Ok(sethostname(&start.name)?)
 }
 
-/// Waits for the end of a process, which may be told to end meanwhile.
+/// Waits for the end of a process, which may get a signal meanwhile.
 fn run(mut child: Child, shared: &Shared) -> io::Result<std::process::ExitStatus> {
     let pid = i32::try_from(child.id()).map_err(io::Error::other)?;
     let pid = Pid::from_raw(pid);

@@ -35,7 +35,7 @@ pub struct Observed {
     pub own_node: BTreeSet<Ipv4Addr>,
 }
 
-/// The addresses of a node: those that it tells, and the first one of the range of its pods, which every node
+/// The addresses of a node: those of its status, and the first one of the range of its pods, which every node
 /// has on `lo`.
 pub fn addresses_of(node: &Node) -> BTreeSet<Ipv4Addr> {
     let told = node

@@ -67,7 +67,7 @@ impl ConnectionAnswer {
         lines.join("\n") + "\n"
     }
 
-    /// The name of an object; its namespace is told if it is not that of the client.
+    /// The name of an object; with its namespace if that differs from the client's.
     fn called(&self, object: &ObjectName) -> String {
         format!("{}/{}{}", object.kind, object.name, self.place(object))
     }

@@ -41,7 +41,7 @@ const PREPARE_MAX: Duration = Duration::from_secs(180);
 /// Until an image is unmapped.
 const UNMAP_MAX: Duration = Duration::from_secs(10);
 
-/// A device may be open for a moment: udev looks at new ones.
+/// A device may be open for a moment: udev reads new ones.
 const BUSY_TRIES: u32 = 20;
 const BUSY_PAUSE: Duration = Duration::from_millis(100);
 

@@ -13,7 +13,7 @@ use super::words::{
 
 type Check = fn(&Value) -> Option<Violation>;
 
-/// In the order in which they are told.
+/// In the order of the message.
 const BASELINE: &[Check] = &[
     app_armor,
     capabilities_baseline,

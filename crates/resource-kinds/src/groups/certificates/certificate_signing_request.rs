@@ -82,7 +82,7 @@ const USAGES: &[&str] = &[
     "timestamping",
 ];
 
-/// Conditions that are there for good once they are there, and that are only ever true.
+/// Conditions that are never removed and are always true.
 const LASTING: &[&str] = &[condition::APPROVED, condition::DENIED, condition::FAILED];
 
 impl Kind for CertificateSigningRequest {
