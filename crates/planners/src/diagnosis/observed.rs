@@ -36,7 +36,7 @@ use super::text;
 pub struct ObservedCluster {
     /// The Node objects.
     pub nodes: Option<Vec<Arc<Node>>>,
-/// The Leases of the nodes, in the namespace `kube-node-lease`.
+    /// The Leases of the nodes, in the namespace `kube-node-lease`.
     pub node_leases: Option<Vec<Arc<Lease>>>,
     /// The PersistentVolumes.
     pub volumes: Option<Vec<Arc<PersistentVolume>>>,
