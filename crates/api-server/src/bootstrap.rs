@@ -69,7 +69,7 @@ fn autoupdate(object: &Value) -> &Value {
     &object["metadata"]["annotations"][RBAC_AUTOUPDATE]
 }
 
-/// Whether an object gets what its default has.
+/// Whether an object is completed from its default.
 fn is_kept_up(default: &Value) -> bool {
     autoupdate(default) == "true"
 }

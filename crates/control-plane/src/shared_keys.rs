@@ -99,7 +99,7 @@ impl TokenFile {
         Ok(Token { token, is_new })
     }
 
-    /// The keys in the store, if they may be used; an error says what to do.
+    /// The keys in the store, if they may be used; an error names the remedy.
     fn open(&self, stored: &[u8], own: Option<&SharedKeys>, token: &Token) -> Result<SharedKeys> {
         let opened = token.token.open_for(stored, own);
         opened.map_err(|error| match error {

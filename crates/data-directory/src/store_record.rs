@@ -1,5 +1,5 @@
-//! A record of the store that is written once, by the first that starts on it: the instance, and what
-//! all servers of a shared store have in common. Records are beside the objects, which are below
+//! A record of the store that the first server writes once: the instance, and the settings that all
+//! servers of a shared store have in common. Records are beside the objects, which are below
 //! `/registry/`.
 
 use bytes::Bytes;

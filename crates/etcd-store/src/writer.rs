@@ -29,7 +29,7 @@ const ATTEMPT: Duration = Duration::from_secs(3);
 const LIMIT: Duration = Duration::from_secs(17);
 /// Longest time from then until it is sent: it needs a connection.
 const SENDING: Duration = Duration::from_secs(3);
-/// Longest time to find out what became of an attempt, from its end. Elections on a busy machine take most of it.
+/// Longest time to find out the result of an attempt, from its end. Elections on a busy machine take most of it.
 const FINDING_OUT: Duration = Duration::from_secs(10);
 /// Longest time of a transaction: one that is sent at the last moment has the whole time for its answer, and
 /// for the search without one.

@@ -26,7 +26,7 @@ impl Kubeconfig {
         self
     }
 
-    /// Adds what another file has. The first file to name a cluster, a user, a context or the current
+    /// Adds the entries of another file. The first file to name a cluster, a user, a context or the current
     /// context wins, with all of its fields.
     #[must_use]
     pub fn merged_with(mut self, next: Self) -> Self {

@@ -116,7 +116,7 @@ fn write_sample(
     let _written = writeln!(out, " {value}");
 }
 
-/// The value of a label, with what would end it escaped.
+/// The value of a label, with quotes, backslashes and line breaks escaped.
 struct Escaped<'a>(&'a str);
 
 impl Display for Escaped<'_> {

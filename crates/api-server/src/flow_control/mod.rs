@@ -44,7 +44,7 @@ use crate::http::user::UserInfo;
 
 type Waiters = Mutex<Seats<oneshot::Sender<()>>>;
 
-/// The configuration in force, and what requests have taken.
+/// The configuration in force, and the seats that requests have.
 pub(crate) struct FlowControl {
     limits: Arc<Limits>,
     current: RwLock<Arc<ActiveSchemas>>,

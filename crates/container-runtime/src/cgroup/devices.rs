@@ -280,7 +280,7 @@ fn attach(program: &OwnedFd, group: &File) -> io::Result<()> {
 }
 
 /// # Safety
-/// `attributes` must be the beginning of what `command` takes, and its pointers valid.
+/// `attributes` must be the first fields of the attributes of `command`, and its pointers valid.
 unsafe fn bpf<T>(command: libc::c_int, attributes: &T) -> io::Result<libc::c_int> {
     // SAFETY: as the caller promises; the size is that of the attributes.
     let result = unsafe {

@@ -23,7 +23,7 @@ pub(super) struct Observed {
 }
 
 impl Observed {
-    /// Replaces the Node by another version; `own` are the UIDs of what this leader has written.
+    /// Replaces the Node by another version; `own` are the UIDs of the objects that this leader has written.
     pub fn with_node(&mut self, node: Option<Arc<Node>>, own: &BTreeSet<String>) {
         self.view.node = node.as_deref().map(|node| state(node, own));
         self.node = node;

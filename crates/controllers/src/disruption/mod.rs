@@ -243,7 +243,7 @@ impl Worker {
     }
 }
 
-/// Whether a change of a pod leaves what budgets count.
+/// Whether a change of a pod leaves the facts that budgets count.
 fn counts_alike(old: &PodView, new: &PodView) -> bool {
     new.uid == old.uid
         && new.labels == old.labels

@@ -30,7 +30,7 @@ pub(super) struct Fence {
     renewals: Mutex<Renewals>,
 }
 
-/// The pods of a node, divided by what its fence does with them.
+/// The pods of a node, divided by the effect of its fence on them.
 struct Divided {
     go: Vec<Arc<PodView>>,
     /// Pods that are deleted later, without the data of some claims.

@@ -329,7 +329,7 @@ impl VolumeReplications {
         now.is_some_and(|now| now.epoch <= record.epoch && now.stage == record.stage)
     }
 
-    /// Writes what replication waits for into the record.
+    /// Writes the reason why replication waits into the record.
     async fn tell(
         &self,
         volume: &PersistentVolume,

@@ -24,7 +24,7 @@ pub struct DrainArguments {
     /// The node that gets them [default: for each, the node with the fewest volumes]
     #[arg(long, value_name = "NODE")]
     to: Option<String>,
-    /// Move what can be moved, and leave the rest
+    /// Move the volumes that can be moved, and leave the others
     #[arg(long)]
     force: bool,
 }

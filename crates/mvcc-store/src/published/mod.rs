@@ -1,8 +1,8 @@
 //! The state that readers and watchers see: the live keys, their revision, the recent history, and
 //! the watchers themselves. All of it is in memory, whatever the engine.
 //!
-//! An engine is the only writer. The embedded engine publishes what its disk has
-//! ([`Published::publish`]); the engine over etcd what etcd's watch says ([`Published::apply`]).
+//! An engine is the only writer. The embedded engine publishes the transactions that its disk has
+//! ([`Published::publish`]); the engine over etcd publishes the events of etcd's watch ([`Published::apply`]).
 
 mod history;
 mod state;

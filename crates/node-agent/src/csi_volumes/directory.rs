@@ -57,7 +57,7 @@ impl KubeletDir {
 
     /// Makes the directory with its usual parts. Mounts in it are seen by all pods that mount a part of
     /// it: it is a shared mount of its own, unless the file system around it is shared. It is made before
-    /// anything is mounted in it, and once: a later mount of the directory would hide what is there.
+    /// anything is mounted in it, and once: a later mount of the directory would hide its mounts.
     ///
     /// # Errors
     /// Of the disk or the kernel.

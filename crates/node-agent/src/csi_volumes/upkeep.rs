@@ -166,7 +166,7 @@ impl CsiVolumes {
         }
     }
 
-    /// Publishes volumes again, if their driver asks for it: it renews what is in them, for instance by a
+    /// Publishes volumes again, if their driver asks for it: it renews their content, for instance by a
     /// new token of the pod.
     async fn publish_all(&self, objects: &ApiObjects, driver: &str, uses: &[Use]) {
         let object = match self.driver_object(driver).await {

@@ -143,7 +143,7 @@ impl Worker {
         self.stored = None;
     }
 
-    /// Retries at once what failed for a missing object.
+    /// Retries the steps that failed for a missing object at once.
     fn sources_changed(&mut self) {
         if matches!(self.record.volumes, Volumes::Failed { .. }) {
             self.record.volumes = Volumes::Unknown;

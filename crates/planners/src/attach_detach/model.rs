@@ -24,7 +24,7 @@ struct Guards {
     claim: bool,
     /// A Node of a former leader is written before a volume is detached from it.
     claim_node: bool,
-    /// A new Node object names what is in use from the beginning.
+    /// A new Node object names the volumes in use from its first version.
     first_status: bool,
 }
 

@@ -240,7 +240,7 @@ mod tests {
     use super::super::observed::ObservedCluster;
     use super::*;
 
-    /// docs/node-failure.md: what follows after which time is told before the node counts as lost.
+    /// docs/node-failure.md: the effect and its time are shown before the node counts as lost.
     #[test]
     fn a_node_that_does_not_renew_its_lease_is_told_with_what_follows() {
         let lease: Lease = serde_json::from_value(json!({"metadata": {"name": "n1"}, "spec":

@@ -398,7 +398,7 @@ mod tests {
         Arc::new(serde_json::from_value(slice).unwrap())
     }
 
-    /// `web=10.0.0.1,10.0.0.2` for each status that is written, and what is told.
+    /// `web=10.0.0.1,10.0.0.2` for each status that is written, and the texts of the events.
     fn decided(observed: &Observed) -> Vec<String> {
         let mut lines = Vec::new();
         for decision in plan(observed) {

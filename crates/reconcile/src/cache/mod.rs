@@ -131,7 +131,7 @@ trait Sink: Send {
     fn stop(&self);
 }
 
-/// Stores what `decode` makes of an object's text.
+/// Stores the result of `decode` for an object's text.
 struct Feed<F> {
     store: Arc<Store>,
     /// The keys of a list that is not complete.

@@ -59,7 +59,7 @@ pub trait Kind: Printer {
     /// Fills in fields that depend on the object as admission has left it.
     fn complete_create(&self, _object: &mut Value) {}
 
-    /// Restores what an ordinary update may not touch (mostly the status).
+    /// Restores the fields that an ordinary update may not change (mostly the status).
     fn prepare_update(&self, object: &mut Value, old: &Value) {
         if self.info().has_subresource("status") {
             parts::restore(object, old, "status");

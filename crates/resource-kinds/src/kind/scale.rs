@@ -8,6 +8,6 @@ pub trait Scalable: Send + Sync {
     /// The `autoscaling/v1` Scale of an object.
     fn scale(&self, object: &Value) -> Value;
 
-    /// Takes over what an updated Scale asks for; returns the validation errors of the Scale.
+    /// Copies the fields of an updated Scale into the object; returns the validation errors of the Scale.
     fn set_scale(&self, object: &mut Value, scale: &Value) -> Vec<FieldError>;
 }

@@ -179,7 +179,8 @@ fn attributes_classes(claim: &Value) -> BTreeSet<&str> {
     named.filter(|name| !name.is_empty()).collect()
 }
 
-/// Whether one of the classes of a claim fits; a claim without any fits what it must not have.
+/// Whether a term of a scope selector matches the VolumeAttributesClasses of a claim. `NotIn` and
+/// `DoesNotExist` match a claim without a class.
 fn fits_claim(term: &Value, classes: &BTreeSet<&str>) -> bool {
     if term["scopeName"] != ATTRIBUTES {
         return false;

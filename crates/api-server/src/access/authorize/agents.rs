@@ -57,7 +57,7 @@ pub(super) fn opens_tunnel(asked: &AuthorizationAttributes<'_>) -> bool {
     asked.path == Some(node_tunnel::PATH) && asked.verb == "get"
 }
 
-/// Whether a node may do what its role allows. *Errors.* The reason why not.
+/// Checks a request that the node's role allows. *Errors:* the reason of the refusal.
 pub(super) fn permits(
     objects: &Objects,
     node: &str,

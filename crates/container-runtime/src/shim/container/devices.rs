@@ -94,7 +94,7 @@ fn add_usual(list: &mut Vec<DeviceNode>) {
     }
 }
 
-/// The node's devices, but for what every container has of its own.
+/// The node's devices, without those that every container has of its own.
 fn collect(dir: &Path, found: &mut Vec<PathBuf>) {
     let Ok(entries) = fs::read_dir(dir) else {
         return;

@@ -1,7 +1,7 @@
 //! The making of a container's root by its plan.
 //!
 //! Runs in the process that becomes the container's first. Below the root everything is found by
-//! descriptors (see [`inside`]) and mounted on what was found; paths of the node are the agent's own.
+//! descriptors (see [`inside`]) and mounted on the opened files; paths of the node are the agent's own.
 
 use std::fs::File;
 use std::io;
@@ -25,7 +25,7 @@ use super::rootfs;
 use crate::mounts::{Attributes, NO_DEVICES, NO_EXECUTION, NO_SETUID, READ_ONLY, set_attributes};
 use crate::spec::{Propagation, StartError, StartErrorKind};
 
-/// Attributes of what covers a path or makes it read-only.
+/// Attributes of a mount that covers a path or makes it read-only.
 const COVER: u64 = READ_ONLY | NO_SETUID | NO_DEVICES | NO_EXECUTION;
 
 /// Device number of the null device.

@@ -128,7 +128,7 @@ pub fn address(monitor: &str) -> Option<SocketAddr> {
     monitor.parse().ok().or_else(with_port)
 }
 
-/// An image, by what does not change while it is mapped.
+/// An image, by the facts that do not change while it is mapped.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Image {

@@ -1,7 +1,7 @@
 //! `rbd` volumes: images of a Ceph cluster that the kernel maps as block devices of this node.
 //!
 //! Each pod that uses an image has a record beside its volumes, which is written before the image is
-//! mapped and goes after it is unmapped. So a new agent knows what the former one mapped, and the device
+//! mapped and goes after it is unmapped. So a new agent knows the devices of the former one, and the device
 //! goes with the last pod of the node that uses it. A record without a device is no error: a reboot
 //! unmaps all.
 //!

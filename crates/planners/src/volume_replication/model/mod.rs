@@ -1,5 +1,5 @@
 //! A world of nodes with a replicated volume: late calls, lost answers, nodes that are lost and return at any
-//! step, and leaders that act on what they saw before. Two nodes are explored to the end; with a third one,
+//! step, and leaders that act on an earlier observation. Two nodes are explored to the end; with a third one,
 //! which takes the place of a replica that stays away, the world is walked at random.
 
 mod node;
@@ -27,7 +27,7 @@ enum Mistake {
     None,
     /// The volume is promoted without a proof.
     NoProof,
-    /// Agents start pods on what the record was.
+    /// Agents start pods by an earlier record.
     StaleAgents,
     /// Nodes take steps of any epoch.
     AnyEpoch,
@@ -140,7 +140,7 @@ impl World {
         }
     }
 
-    /// Whether the leader goes by what it saw before. A write of the record that is as it was read then
+    /// Whether the leader acts on an earlier observation. A write of the record that is as it was read then
     /// succeeds.
     fn acts_late(&self) -> bool {
         let may = self.record.stage == ReplicationStage::Replicating
@@ -419,7 +419,7 @@ impl World {
         out
     }
 
-    /// The leader writes by what it read before the replica was replaced, whatever the record is now.
+    /// The leader writes by its read before the replica was replaced, without a comparison with the present record.
     fn stale(&self, out: &mut Vec<World>) {
         let is_dead = self.nodes[index(&self.record.primary)].is_fenced;
         if self.mistake == Mistake::PromoteStaleReplica
@@ -501,7 +501,7 @@ impl World {
         }
     }
 
-    /// The promoted copy has all of what was shown, and is the beginning of what the primary had.
+    /// The promoted copy has all writes that were shown, and is a prefix of the primary's writes.
     fn check_recovery(&self) {
         let time = self
             .record

@@ -1,4 +1,4 @@
-//! The part of a node in the model: what it holds, and the steps that it refuses.
+//! The part of a node in the model: its copies, and the steps that it refuses.
 
 use std::collections::{BTreeMap, BTreeSet};
 

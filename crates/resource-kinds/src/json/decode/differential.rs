@@ -159,7 +159,7 @@ fn agree(old: &Result<Value, String>, new: &Result<Value, String>) -> bool {
     }
 }
 
-/// The type of a field without its names: what becomes of its values depends on nothing else.
+/// The type of a field without its names; the decoding of its values depends on nothing else.
 fn form(field: &Field) -> String {
     let kind = match field.value {
         ValueType::Structure(_) => "structure",

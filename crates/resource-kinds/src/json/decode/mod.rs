@@ -212,7 +212,7 @@ fn check_type_meta(
     }
 }
 
-/// Adds what every object of the type has, and puts the fields in order.
+/// Adds the fields that every object of the type has, and sorts the fields.
 fn complete(
     types: &ApiTypes,
     structure: &Structure,
