@@ -1,8 +1,9 @@
 //! The certificate authority and the signing keys of several servers, in the store that they share.
 //!
 //! [`certificates::ServerToken`] encrypts them, and decides whether a server may use them; this module
-//! reads the token's file, and reads and creates the one key of the store. Objects that a user has encrypted (`--encryption-provider-config`) need the
-//! same file on every server, as with Kubernetes: that key is the user's, and is not kept here.
+//! reads the token's file, and reads and creates the one key of the store. Objects that a user has encrypted
+//! (`--encryption-provider-config`) need the same file on every server, as with Kubernetes: that key is the user's,
+//! and is not kept here.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

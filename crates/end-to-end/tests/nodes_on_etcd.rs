@@ -1,5 +1,5 @@
-//! Three nodes of three servers over one etcd (docs/high-availability.md): the server that an agent talks to is killed; pods
-//! go on without a restart, and the node takes orders through another server.
+//! Three nodes of three servers over one etcd (docs/high-availability.md): the server that an agent talks to is
+//! killed; pods go on without a restart, and the node takes orders through another server.
 
 use std::fs;
 

@@ -1,8 +1,8 @@
 //! The quota on stored objects, all of which are in the memory of each server.
 //!
 //! New keys are refused first. Changes, and keys with a lease (events), may use a part more, so that the problems of
-//! a full store can be reported and solved; deletions are always allowed. The copy is the measure, which may be a moment behind: servers
-//! that write at the same time may exceed the quota by these writes.
+//! a full store can be reported and solved; deletions are always allowed. The copy is the measure, which may be a
+//! moment behind: servers that write at the same time may exceed the quota by these writes.
 
 use mvcc_store::{
     Operation, StoreError, Txn, Value,

@@ -58,7 +58,8 @@ pub(crate) struct CountedUse {
     pub memory: i128,
 }
 
-/// The use that counts for a container without a request (milli-CPU, bytes of memory), so that pods without requests are spread too.
+/// The use that counts for a container without a request (milli-CPU, bytes of memory), so that pods without
+/// requests are spread too.
 const UNKNOWN: (i64, i64) = (100, 200 << 20);
 
 impl CountedUse {

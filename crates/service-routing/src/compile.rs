@@ -244,8 +244,8 @@ fn refusing(settings: &Settings) -> Vec<(&'static str, Chain)> {
 }
 
 /// Masquerades connections whose source address the other side cannot reply to: marked ones, those
-/// of pods and of nodes on this machine to the outside, and those of the node from its loopback. Towards pods the node has one
-/// address; the kernel would choose the first of `lo`, which may be another instance's.
+/// of pods and of nodes on this machine to the outside, and those of the node from its loopback. Towards pods the
+/// node has one address; the kernel would choose the first of `lo`, which may be another instance's.
 fn masquerading(settings: &Settings) -> Vec<Rule> {
     let multicast = Cidr::new(Ipv4Addr::new(224, 0, 0, 0), 4);
     let loopback = Cidr::new(Ipv4Addr::LOCALHOST, 8);

@@ -1,8 +1,8 @@
 //! The project's chores: `cargo xtask test` runs everything that must hold, `cargo xtask tidy`
 //! the architecture checks alone, `cargo xtask setup` installs what the end-to-end tests need,
-//! `cargo xtask tables` writes the tables of published facts, `cargo xtask simulate` runs simulated worlds, `cargo xtask model-check` explores small ones,
-//! `cargo xtask fuzz` feeds decoders with nonsense, `cargo xtask virtual-machine-test` runs the tests
-//! of containers on another kernel, `cargo xtask bench` measures.
+//! `cargo xtask tables` writes the tables of published facts, `cargo xtask simulate` runs simulated worlds, `cargo
+//! xtask model-check` explores small ones, `cargo xtask fuzz` feeds decoders with nonsense, `cargo xtask
+//! virtual-machine-test` runs the tests of containers on another kernel, `cargo xtask bench` measures.
 
 mod bench;
 mod busybox;

@@ -1,4 +1,5 @@
-//! A runtime of its own for each test, with a root file system made of Debian's busybox, and everything taken away again in the end, whatever happened.
+//! A runtime of its own for each test, with a root file system made of Debian's busybox, and everything taken away
+//! again in the end, whatever happened.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};

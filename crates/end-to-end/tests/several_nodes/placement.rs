@@ -1,5 +1,5 @@
-//! The nodes that pods get, and pods that leave a node: scores, the rollback of a DaemonSet, a budget in a drain, and taints
-//! with tolerations.
+//! The nodes that pods get, and pods that leave a node: scores, the rollback of a DaemonSet, a budget in a drain,
+//! and taints with tolerations.
 
 use std::collections::BTreeMap;
 

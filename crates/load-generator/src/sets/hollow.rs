@@ -1,4 +1,5 @@
-//! One task that answers for the kubelets of all nodes without containers. A bound pod is Running and Ready at once, and a deleted one is removed at once.
+//! One task that answers for the kubelets of all nodes without containers. A bound pod is Running and Ready at
+//! once, and a deleted one is removed at once.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

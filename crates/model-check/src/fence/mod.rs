@@ -3,9 +3,9 @@
 //! One node runs one pod that may fail over. It renews its lease, and ends the pod at its deadline; two
 //! control planes watch the lease, of which one takes over from the other. The decisions are those of
 //! the product: `planners::node_lifecycle::fence::decide`, `planners::pod_gc::missing::decide` and
-//! `pod_lifecycle::node::lease::step`. The rest is a model: renewals, answers and writes that arrive late or never, a link that is cut, an
-//! agent and a shim that are killed, clocks of different rates, a shim that kills late, and a Node
-//! object and its lease that are deleted at any time.
+//! `pod_lifecycle::node::lease::step`. The rest is a model: renewals, answers and writes that arrive late or never,
+//! a link that is cut, an agent and a shim that are killed, clocks of different rates, a shim that kills late, and
+//! a Node object and its lease that are deleted at any time.
 //!
 //! The replacement runs as soon as the pod's object is gone. So there are two running instances in a state if the
 //! object is gone and the old instance still runs.

@@ -5,8 +5,8 @@
 //! agent performs each action once, records its start and its result in the [`PodRecord`], and
 //! plans again after each change and at `next_at`. **Guarantee.** Total and deterministic; no
 //! container of a pod starts while a predecessor of the same name still exists; a pod that the API has
-//! not confirmed gets no new sandbox; nothing starts in a pod that is ending; the object is removed only after containers, sandbox and volumes. If there
-//! is no action, `waiting` has the reason.
+//! not confirmed gets no new sandbox; nothing starts in a pod that is ending; the object is removed only after
+//! containers, sandbox and volumes. If there is no action, `waiting` has the reason.
 
 mod action;
 mod cleanup;
