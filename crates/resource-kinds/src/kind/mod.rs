@@ -32,9 +32,10 @@ pub use updates::{StatusUpdate, SubresourceUpdate};
 ///
 /// The pipeline calls, on create: [`decode`](Self::decode), [`default`](Self::default),
 /// [`prepare_create`](Self::prepare_create), admission, [`complete_create`](Self::complete_create),
-/// [`allocate`](Allocating::allocate), [`validate_create`](Self::validate_create), which no kind replaces. On update it calls the same with the `_update` twins
-/// and the stored object as `old`. The metadata that the server itself keeps (uid, resource version,
-/// timestamps, generation, managed fields) belongs to the pipeline.
+/// [`allocate`](Allocating::allocate) and [`validate_create`](Self::validate_create), which no kind
+/// replaces. On update it calls the `_update` variants, with the stored object as `old`. The metadata
+/// that the server itself keeps (uid, resource version, timestamps, generation, managed fields)
+/// belongs to the pipeline.
 pub trait Kind: Printer {
     /// The fixed facts.
     fn info(&self) -> KindInfo<'_>;
