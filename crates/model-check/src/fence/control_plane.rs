@@ -40,18 +40,18 @@ impl FenceModel {
             unchanged_for = missing::wait(None);
         }
         match missing::decide(lease.as_ref(), unchanged_for, state.pod) {
-            missing::FenceDecision::Nothing | missing::FenceDecision::Wait(_) => {}
-            missing::FenceDecision::Take { epoch } => {
+            missing::OrphanDecision::Nothing | missing::OrphanDecision::Wait(_) => {}
+            missing::OrphanDecision::Take { epoch } => {
                 let epoch = u8::try_from(epoch).unwrap_or(u8::MAX);
                 observer.take = Some((observer.seen.version, epoch));
             }
-            missing::FenceDecision::Remove => {
+            missing::OrphanDecision::Remove => {
                 observer.delete = !stored.exists || !stored.held;
             }
-            missing::FenceDecision::Release if observer.seen.version == stored.version => {
+            missing::OrphanDecision::Release if observer.seen.version == stored.version => {
                 state.delete_lease();
             }
-            missing::FenceDecision::Release => {}
+            missing::OrphanDecision::Release => {}
         }
     }
 

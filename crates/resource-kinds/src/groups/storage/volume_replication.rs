@@ -197,7 +197,9 @@ impl VolumeReplication {
         let promotion = match (self.stage, &self.recovery) {
             (ReplicationStage::Promoting, _) => Some((self.replica.as_deref(), &self.primary)),
             // The copy does not have the name of the volume yet.
-            (ReplicationStage::Promoted, Some(recovery)) => Some((Some(&*self.primary), &recovery.from)),
+            (ReplicationStage::Promoted, Some(recovery)) => {
+                Some((Some(&*self.primary), &recovery.from))
+            }
             _ => None,
         };
         if let Some((node, lost)) = promotion {
