@@ -127,7 +127,7 @@ fn fails_over(pod: &PodView, node: &str) -> Diagnosis {
         format!(
             "nothing to do for 60s; after that an event StaysWithNode of the pod names what keeps it, \
              such as a volume that lives on {node}: then {node} has to come back; if its machine is off \
-             for good: kubectl taint node {node} {}=nodeshutdown:NoExecute, or {force}",
+             permanently: kubectl taint node {node} {}=nodeshutdown:NoExecute, or {force}",
             taint::OUT_OF_SERVICE
         ),
     )
