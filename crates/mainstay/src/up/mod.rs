@@ -160,9 +160,8 @@ impl Cluster {
         };
         let instance_id = claim.marker.kernel_name.clone();
         let ranges = node_parts::network::reserve(data_dir, &instance_id, &wanted).await?;
-        check_ranges(settings, &ranges)?;
-        let node = Arc::new(LocalNode::new(&host.name));
         let pod_facing = SocketAddr::from((node_address(ranges.pod)?, POD_FACING_PORT));
+        let node = Arc::new(LocalNode::new(&host.name));
         let config = ServerConfig {
             data_dir,
             store,
@@ -184,7 +183,12 @@ impl Cluster {
         // node to which pods could send.
         let opening = node_parts::network::open(data_dir, &instance_id, &ranges, None);
         let opening = tokio::spawn(opening);
-        let server = Self::start_server(config, &mut claim, manifests).await;
+        let server = async {
+            check_ranges(settings, &ranges)?;
+            Self::start_server(config, &mut claim, manifests).await
+        };
+        let server = server.await;
+        // It is opened in each case: a failed start takes it down, and the reserved ranges with it.
         let network = opening.await.context("set up the pods' network")??;
         let base = Base {
             settings,
