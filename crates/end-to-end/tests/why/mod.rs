@@ -389,7 +389,7 @@ fn images_and_claims_that_cannot_be_had_are_named() {
     assert_eq!(text(&json, "/state"), "Waiting");
     assert_eq!(text(&json, "/chains/0/links/0/object/name"), "www-disk-0");
     assert!(
-        text(&json, "/chains/0/remedy").starts_with("a PersistentVolume without a class"),
+        text(&json, "/chains/0/remedy").starts_with("create a PersistentVolume without a class"),
         "{answer}"
     );
     // What is not there, what is no kind, and a server that is not there.
