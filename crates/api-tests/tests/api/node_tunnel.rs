@@ -134,7 +134,7 @@ async fn a_tunnel_leads_to_its_own_node_only() {
     wait_for_log(api, "far", 503, "the node has no tunnel").await;
     // With the client certificate alone, the other end shows nothing that the server takes.
     open_tunnel(&served, "far", port).await;
-    wait_for_log(api, "far", 503, "the certificate of somebody else").await;
+    wait_for_log(api, "far", 503, "the certificate of another node").await;
 }
 
 #[tokio::test]

@@ -178,8 +178,8 @@ async fn a_node_that_is_somebody_else_gets_nothing() {
     let port = kubelet(&authority, &certificate, &key).await;
     put_node(&api, "alien", port).await;
     for (name, why) in [
-        ("far", "the certificate of somebody else"),
-        ("odd", "the certificate of somebody else"),
+        ("far", "the certificate of another node"),
+        ("odd", "the certificate of another node"),
         ("alien", "invalid peer certificate"),
     ] {
         let answer = api
