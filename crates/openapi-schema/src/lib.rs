@@ -16,6 +16,7 @@ mod protobuf;
 mod types;
 mod unknown;
 mod v2_messages;
+mod value_path;
 
 #[cfg(test)]
 #[path = "../build/published_facts.rs"]
@@ -29,6 +30,7 @@ pub use custom::CustomKind;
 pub use document::v3_hash;
 pub use facts::{ListType, MapType};
 pub use types::{FieldRef, Shape, TypeRef};
+pub use value_path::ValuePath;
 
 use graph::Graph;
 

@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::fmt;
 
+use openapi_schema::ValuePath;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
@@ -33,30 +34,10 @@ impl DecodeFindings {
     }
 }
 
-/// The position of a value: a chain from the leaf to the root, so that paths have no cost unless
-/// they are shown.
-#[derive(Clone, Copy)]
-enum Place<'p> {
-    Root,
-    Field(&'p Place<'p>, &'p str),
-    Element(&'p Place<'p>, usize),
-}
-
-impl fmt::Display for Place<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Place::Root => Ok(()),
-            Place::Field(Place::Root, name) => f.write_str(name),
-            Place::Field(parent, name) => write!(f, "{parent}.{name}"),
-            Place::Element(parent, index) => write!(f, "{parent}[{index}]"),
-        }
-    }
-}
-
-/// Decodes one JSON value at a place of the tree.
+/// Decodes one JSON value at a path of the tree.
 pub(super) struct Seed<'p> {
     notes: &'p DecodeFindings,
-    place: Place<'p>,
+    path: ValuePath<'p>,
     depth: usize,
 }
 
@@ -64,15 +45,15 @@ impl<'p> Seed<'p> {
     pub(super) fn root(notes: &'p DecodeFindings) -> Self {
         Self {
             notes,
-            place: Place::Root,
+            path: ValuePath::Root,
             depth: 0,
         }
     }
 
-    fn child<'c>(&'c self, place: Place<'c>) -> Seed<'c> {
+    fn child<'c>(&'c self, path: ValuePath<'c>) -> Seed<'c> {
         Seed {
             notes: self.notes,
-            place,
+            path,
             depth: self.depth + 1,
         }
     }
@@ -149,8 +130,8 @@ impl<'de> Visitor<'de> for Seed<'_> {
     fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Value, A::Error> {
         let mut list = Vec::new();
         loop {
-            let place = Place::Element(&self.place, list.len());
-            match elements.next_element_seed(self.child(place))? {
+            let path = ValuePath::Element(&self.path, list.len());
+            match elements.next_element_seed(self.child(path))? {
                 Some(element) => list.push(element),
                 None => return Ok(Value::Array(list)),
             }
@@ -164,15 +145,15 @@ impl<'de> Visitor<'de> for Seed<'_> {
                 // Most objects have a few fields: growing in steps takes longer.
                 map = Map::with_capacity(FIELDS_LIKELY);
             }
-            let place = Place::Field(&self.place, &key);
+            let path = ValuePath::Field(&self.path, &key);
             if has_key(&map, &key) {
                 let mut duplicates = self.notes.duplicates.borrow_mut();
-                let path = place.to_string();
+                let path = path.to_string();
                 if duplicates.len() < DUPLICATES_MAX && !duplicates.contains(&path) {
                     duplicates.push(path);
                 }
             }
-            let value = entries.next_value_seed(self.child(place))?;
+            let value = entries.next_value_seed(self.child(path))?;
             map.insert(key, value);
         }
         Ok(Value::Object(map))
