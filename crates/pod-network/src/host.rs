@@ -90,13 +90,11 @@ impl Host {
     /// Adds the node's address and the DNS address to `lo` and creates the Service route. Existing
     /// ones stay; addresses of the instance's former ranges are removed.
     pub(crate) async fn claim(&self, ranges: &Ranges) -> Result<(), Error> {
-        let too_small = |range| Error::RangeTooSmall { range };
-        let node = ranges.pod.nth(1).filter(|_| ranges.pod.size() >= 8);
-        let node = node.ok_or(too_small(ranges.pod))?;
-        let dns = ranges
-            .service
-            .nth(DNS_INDEX)
-            .ok_or(too_small(ranges.service))?;
+        let node = ranges.node_address()?;
+        let dns = ranges.service.nth(DNS_INDEX);
+        let dns = dns.ok_or(Error::RangeTooSmall {
+            range: ranges.service,
+        })?;
         let wanted = [node, dns];
         for stale in self.own_addresses().await? {
             if !local(&stale).is_some_and(|ip| wanted.contains(&ip)) {

@@ -101,10 +101,7 @@ impl PodNetwork {
             let addresses = Addresses::open(&options.state_dir.join("pods"), ranges.pod)?;
             host.claim(&ranges).await?;
             forwarding::enable(&options.state_dir)?;
-            let gateway = ranges
-                .pod
-                .nth(1)
-                .ok_or(Error::RangeTooSmall { range: ranges.pod })?;
+            let gateway = ranges.node_address()?;
             let uplink_mtu = host.uplink_mtu().await?;
             let encrypted = match options.encryption {
                 Some(encryption) => {

@@ -6,6 +6,7 @@
 //! the choice is visible in the kernel as addresses on `lo`, separates two instances that start
 //! together.
 
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 use durable_file::Durability;
@@ -70,6 +71,17 @@ pub struct Ranges {
     pub pod: Cidr,
     /// Range of Services (`clusterIP`).
     pub service: Cidr,
+}
+
+impl Ranges {
+    /// The node's address towards its pods: the first of their range.
+    ///
+    /// # Errors
+    /// The range has fewer than eight addresses.
+    pub fn node_address(&self) -> Result<Ipv4Addr, Error> {
+        let first = self.pod.nth(1).filter(|_| self.pod.size() >= 8);
+        first.ok_or(Error::RangeTooSmall { range: self.pod })
+    }
 }
 
 /// Chooses the ranges: the configured ones, or the next ones that overlap nothing in `taken`. Those

@@ -123,16 +123,13 @@ fn is_first_binding(new: &PodView, old: &PodView) -> bool {
         && new.node.is_some()
         && old.conditions.is_empty()
         && only_scheduled
-        && new.uid == old.uid
-        && new.phase == old.phase
-        && new.labels == old.labels
-        && new.controller == old.controller
-        && new.deletion == old.deletion
-        && new.annotations == old.annotations
-        && new.reason == old.reason
-        && new.message == old.message
-        && new.containers == old.containers
-        && new.init_containers == old.init_containers
+        && *old
+            == PodView {
+                node: None,
+                conditions: Box::default(),
+                resource_version: old.resource_version.clone(),
+                ..new.clone()
+            }
 }
 
 /// The controller's own conditions need no new plan: a message that changes each time would keep it

@@ -301,25 +301,22 @@ fn labels_and_new_pods(world: &World, pods: &Pods) {
     let to_2 = pods.server_2.at(8080);
     policy(world, "p", &from(FRIENDS));
     pods.client_1.is_dropped(to_2);
-    let label = |label: &str| {
-        world.on_server(|| world.kubectl.ok(&["label", "pod", "client-1", label]));
+    let label = |kind: &str, name: &str, label: &str| {
+        world.on_server(|| world.kubectl.ok(&["label", kind, name, label]));
     };
-    label("role=friend");
+    label("pod", "client-1", "role=friend");
     pods.client_1.reaches(to_2, "server-2");
-    label("role-");
+    label("pod", "client-1", "role-");
     pods.client_1.is_dropped(to_2);
     // The labels of a namespace count in the same way.
     let reds =
         "{namespaceSelector: {matchExpressions: [{key: team, operator: In, values: [red]}]}}";
     policy(world, "p", &from(reds));
     pods.other_1.is_dropped(to_2);
-    let label = |label: &str| {
-        world.on_server(|| world.kubectl.ok(&["label", "namespace", "other", label]));
-    };
-    label("team=red");
+    label("namespace", "other", "team=red");
     pods.other_1.reaches(to_2, "server-2");
     pods.client_1.is_dropped(to_2);
-    label("team-");
+    label("namespace", "other", "team-");
     pods.other_1.is_dropped(to_2);
     policy(world, "p", &from(FRIENDS));
     let late = pod("late", "n1", "role: friend", 80);

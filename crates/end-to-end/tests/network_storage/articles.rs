@@ -11,17 +11,12 @@ use end_to_end::image::{Image, Settings};
 use end_to_end::{Instance, Kubectl, Shell, example, text, wait_for_text, with_registry_of, words};
 use serde_json::json;
 
-use super::nfs::{directories, exported, start_server};
-use super::{IN_EXAMPLES, event, gone, loads, manifest, server_address};
+use super::nfs::{directories, exported, on_a_server};
+use super::{IN_EXAMPLES, event, gone, manifest};
 
 #[test]
 fn the_articles_keep_their_data_on_a_server() {
-    // The other test of NFS shows the event of a kernel without it.
-    if let Some(address) = server_address() {
-        assert!(loads("nfs"), "the kernel of the virtual machine has no nfs");
-        start_server();
-        with_server(&address);
-    }
+    on_a_server(with_server);
 }
 
 fn with_server(address: &str) {

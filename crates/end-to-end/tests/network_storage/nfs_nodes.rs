@@ -16,8 +16,8 @@ use end_to_end::program::{ok, text as path_text};
 use end_to_end::{Instance, Kubectl, Network, text, wait_for, wait_for_or_tell, wait_for_text};
 use serde_json::{Value, json};
 
-use super::nfs::{EXPORT, ROOT, exported, serve, start_server};
-use super::{exec, gone, loads, manifest, of_claim, pod, ready, server_address};
+use super::nfs::{EXPORT, ROOT, exported, on_a_server, serve};
+use super::{exec, gone, manifest, of_claim, pod, ready};
 
 const NODES: usize = 3;
 
@@ -65,12 +65,7 @@ spec:
 
 #[test]
 fn pods_on_several_nodes_write_to_one_export() {
-    // The other test of NFS shows the event of a kernel without it.
-    if let Some(address) = server_address() {
-        assert!(loads("nfs"), "the kernel of the virtual machine has no nfs");
-        start_server();
-        with_server(&address);
-    }
+    on_a_server(with_server);
 }
 
 /// A set whose pods have a directory of the export in common and one for each, on different nodes if there are.

@@ -54,13 +54,6 @@ pub async fn take_down(network: &PodNetwork, data_dir: &Path) {
     }
 }
 
-/// The address of a node towards its pods: the first of their range.
-pub fn node_address(pod_range: Cidr) -> Result<Ipv4Addr> {
-    pod_range
-        .nth(1)
-        .with_context(|| format!("pod range {pod_range} is too small"))
-}
-
 /// The address of the cluster's DNS: the tenth of the Service range, by convention.
 pub fn dns_address(service_range: Cidr) -> Result<Ipv4Addr> {
     service_range

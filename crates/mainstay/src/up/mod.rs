@@ -33,7 +33,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::down::left_pods;
 use crate::node_parts::member::RunningMember;
-use crate::node_parts::network::{dns_address, node_address, take_down};
+use crate::node_parts::network::{dns_address, take_down};
 use crate::node_parts::{self, Clients, NodeParts, builtin_images};
 use crate::pod_row::PodRows;
 use crate::settings::program;
@@ -160,7 +160,7 @@ impl Cluster {
         };
         let instance_id = claim.marker.kernel_name.clone();
         let ranges = node_parts::network::reserve(data_dir, &instance_id, &wanted).await?;
-        let pod_facing = SocketAddr::from((node_address(ranges.pod)?, POD_FACING_PORT));
+        let pod_facing = SocketAddr::from((ranges.node_address()?, POD_FACING_PORT));
         let node = Arc::new(LocalNode::new(&host.name));
         let config = ServerConfig {
             data_dir,
