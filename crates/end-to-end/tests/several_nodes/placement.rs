@@ -45,8 +45,6 @@ spec: {maxUnavailable: 0, selector: {matchLabels: {app: guarded}}}
 ";
 
 /// A pod with these labels and further fields. Its requests are too small to count in the score of free room.
-const GRACE: SignedDuration = SignedDuration::from_secs(1);
-
 fn pod(name: &str, app: &str, more: &str) -> String {
     format!(
         "
@@ -55,11 +53,10 @@ apiVersion: v1
 kind: Pod
 metadata: {{name: {name}, labels: {{app: {app}}}}}
 spec:
-  terminationGracePeriodSeconds: {}
+  terminationGracePeriodSeconds: 1
   containers:
   - {{name: hello, image: mainstay/hello, resources: {{requests: {{cpu: 1m, memory: 1Ki}}}}}}
-{more}",
-        GRACE.as_secs()
+{more}"
     )
 }
 
@@ -188,9 +185,11 @@ fn a_taint_drives_pods_away(kubectl: &Kubectl, node: &str) {
             let pod = pods
                 .iter()
                 .find(|pod| text(pod, "/metadata/name") == name)?;
+            // The time at which the grace period ends. The node ends it at once when the containers have ended.
             let end = pod.pointer("/metadata/deletionTimestamp")?.as_str()?;
-            // The time at which the grace period ends.
-            Some(end.parse::<Timestamp>().ok()? - GRACE)
+            let grace = pod.pointer("/metadata/deletionGracePeriodSeconds")?;
+            let grace = SignedDuration::from_secs(grace.as_i64()?);
+            Some(end.parse::<Timestamp>().ok()? - grace)
         };
         match (deleted("goes"), deleted("later"), deleted("stays")) {
             (Some(goes), Some(later), None) => Ok([goes, later]),
