@@ -98,10 +98,6 @@ fn check_type(map: &Map<String, Value>, path: &FieldPath, errors: &mut Vec<Field
             errors.push(FieldError::not_supported(&at, name, &allowed));
         }
         name => {
-            if flag("x-kubernetes-int-or-string") {
-                let detail = "must be empty if x-kubernetes-int-or-string is true";
-                errors.push(FieldError::invalid(&at, name, detail));
-            }
             if name == "array" && !map.contains_key("items") {
                 errors.push(FieldError::required(
                     &path.child("items"),
@@ -329,12 +325,15 @@ mod tests {
         errors.iter().map(ToString::to_string).collect()
     }
 
+    /// A type beside `x-kubernetes-int-or-string` is taken and has no effect: the published definition of
+    /// VolumeSnapshot has one.
     #[test]
     fn a_structural_schema_is_taken() {
         let schema = json!({"type": "object", "properties": {
             "spec": {"type": "object", "required": ["size"], "properties": {
                 "size": {"type": "integer", "minimum": 1, "default": 3},
                 "port": {"x-kubernetes-int-or-string": true, "anyOf": [{"type": "integer"}, {"type": "string"}]},
+                "typed": {"type": "string", "x-kubernetes-int-or-string": true, "pattern": "^[0-9]+$"},
                 "free": {"x-kubernetes-preserve-unknown-fields": true},
                 "map": {"type": "object", "additionalProperties": {"type": "string"}},
                 "list": {"type": "array", "x-kubernetes-list-type": "map",

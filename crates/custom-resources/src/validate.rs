@@ -385,7 +385,8 @@ mod tests {
     #[test]
     fn types_are_checked_and_named() {
         let schema = spec(json!({"size": {"type": "integer"}, "any": {},
-            "port": {"x-kubernetes-int-or-string": true}, "maybe": {"type": "string", "nullable": true}}));
+            "port": {"x-kubernetes-int-or-string": true}, "maybe": {"type": "string", "nullable": true},
+            "typed": {"type": "string", "x-kubernetes-int-or-string": true}}));
         let object = json!({"spec": {"size": "x", "any": [1], "port": true, "maybe": null}});
         assert_eq!(
             texts(schema.clone(), object),
@@ -394,7 +395,7 @@ mod tests {
                 r#"spec.size: Invalid value: "string": spec.size in body must be of type integer: "string""#,
             ]
         );
-        let object = json!({"spec": {"size": 2.0, "port": "http", "maybe": "a"}});
+        let object = json!({"spec": {"size": 2.0, "port": "http", "maybe": "a", "typed": 5}});
         assert_eq!(texts(schema, object), [""; 0]);
     }
 
