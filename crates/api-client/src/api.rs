@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
+use futures::stream::{self, Stream};
 use http::{Method, Request};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::Pod;
@@ -200,6 +201,20 @@ impl<K: DeserializeOwned> Api<K> {
     pub async fn list(&self, params: &ListParams) -> Result<ObjectList<K>> {
         let metadata_only = self.objects.metadata_only;
         ObjectList::decode(&self.objects.list(params, metadata_only).await?)
+    }
+
+    /// Lists all objects, at most `size` in each page.
+    pub fn pages(&self, size: u32) -> impl Stream<Item = Result<Vec<K>>> + use<'_, K> {
+        let first = ListParams::default().limit(size);
+        stream::try_unfold(Some(first), move |params| async move {
+            let Some(params) = params else {
+                return Ok(None);
+            };
+            let page = self.list(&params).await?;
+            let token = page.metadata.continue_.filter(|token| !token.is_empty());
+            let next = token.map(|token| params.continue_token(&token));
+            Ok(Some((page.items, next)))
+        })
     }
 
     /// Lists the metadata of objects.
@@ -463,6 +478,7 @@ mod tests {
     use std::convert::Infallible;
     use std::sync::Mutex;
 
+    use futures::TryStreamExt;
     use http::Response;
     use http_body_util::BodyExt;
     use k8s_openapi::api::core::v1::{Binding, ConfigMap, Namespace, Node};
@@ -559,5 +575,29 @@ mod tests {
             "GET /api/v1/namespaces/shop/pods/p/log?tailLines=1 [] "
         );
         assert!(matches!(maps.get("").await, Err(Error::NoName)));
+    }
+    #[tokio::test]
+    async fn a_list_is_read_page_by_page() {
+        let answer = |request: Request<Body>| async move {
+            let page = |names: &[&str], next: &str| {
+                let items = names.iter().map(|name| json!({"metadata": {"name": name}}));
+                json!({"metadata": {"continue": next}, "items": items.collect::<Vec<_>>()})
+            };
+            let page = match request.uri().query().unwrap_or_default() {
+                "limit=2" => page(&["a", "b"], "after-b"),
+                "limit=2&continue=after-b" => page(&["c"], ""),
+                other => panic!("{other}"),
+            };
+            Ok::<_, Infallible>(Response::new(page.to_string()))
+        };
+        let client = Client::new(tower::service_fn(answer), "default");
+        let maps: Api<ConfigMap> = Api::default_namespaced(client);
+        let pages: Vec<Vec<ConfigMap>> = maps.pages(2).try_collect().await.unwrap();
+        let names = |page: &Vec<ConfigMap>| {
+            let names = page.iter().map(|map| map.metadata.name.clone().unwrap());
+            names.collect::<Vec<_>>()
+        };
+        let names: Vec<_> = pages.iter().map(names).collect();
+        assert_eq!(names, [vec!["a", "b"], vec!["c"]]);
     }
 }

@@ -1,10 +1,12 @@
 //! Counts and deletes the objects of a namespace, and writes its status.
 
+use std::pin::pin;
 use std::sync::Arc;
 
 use api_client::{
     Api, Client, DeleteParams, ListParams, Patch, PatchParams, PostParams, ResourceExt,
 };
+use futures::TryStreamExt;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Namespace;
 use planners::namespaces::{FINALIZER, RemainingObjects, conditions};
@@ -13,6 +15,9 @@ use serde_json::json;
 
 use crate::api_error::{ApiError, failed};
 use crate::inventory::{Inventory, Resource};
+
+/// Objects in a page of a list: the decoding of thousands at once would keep a thread that also answers requests.
+const PAGE: u32 = 100;
 
 /// The reason why a namespace is not empty yet; it is retried.
 #[derive(Debug, thiserror::Error)]
@@ -42,22 +47,32 @@ impl Executor {
     pub async fn contents(&self, namespace: &str) -> Result<Vec<RemainingObjects>, Error> {
         let mut contents = Vec::new();
         for (number, resource) in self.namespaced() {
-            let api = self.inventory.api(number, namespace);
-            let listed = execute::found(api.list(&ListParams::default()).await);
-            let Some(listed) = listed.map_err(failed("list contents"))? else {
-                continue;
-            };
-            let mut content = RemainingObjects {
-                resource: name_of(resource),
-                count: listed.items.len(),
-                ..RemainingObjects::default()
-            };
-            for finalizer in listed.items.iter().flat_map(|object| object.finalizers()) {
-                *content.finalizers.entry(finalizer.clone()).or_default() += 1;
-            }
-            contents.push(content);
+            let counted = self.count(number, resource, namespace).await;
+            let counted = execute::found(counted).map_err(failed("list contents"))?;
+            contents.extend(counted);
         }
         Ok(contents)
+    }
+
+    async fn count(
+        &self,
+        number: usize,
+        resource: &Resource,
+        namespace: &str,
+    ) -> api_client::Result<RemainingObjects> {
+        let mut content = RemainingObjects {
+            resource: name_of(resource),
+            ..RemainingObjects::default()
+        };
+        let api = self.inventory.api(number, namespace);
+        let mut pages = pin!(api.pages(PAGE));
+        while let Some(objects) = pages.try_next().await? {
+            content.count += objects.len();
+            for finalizer in objects.iter().flat_map(|object| object.finalizers()) {
+                *content.finalizers.entry(finalizer.clone()).or_default() += 1;
+            }
+        }
+        Ok(content)
     }
 
     /// Deletes all objects, or pods only; reports failures.
@@ -82,19 +97,20 @@ impl Executor {
         namespace: &str,
     ) -> api_client::Result<()> {
         let api = self.inventory.api(number, namespace);
-        let all = ListParams::default();
         if resource.deletes_collections {
-            let deleted = api
-                .delete_collection(&DeleteParams::background(), &all)
-                .await;
+            let (how, all) = (DeleteParams::background(), ListParams::default());
+            let deleted = api.delete_collection(&how, &all).await;
             return execute::found(deleted).map(drop);
         }
-        for object in api.list(&all).await?.items {
-            let how = Delete {
-                uid: object.uid(),
-                ..Delete::default()
-            };
-            execute::delete(&api, &object.name_any(), how).await?;
+        let mut pages = pin!(api.pages(PAGE));
+        while let Some(objects) = pages.try_next().await? {
+            for object in objects {
+                let how = Delete {
+                    uid: object.uid(),
+                    ..Delete::default()
+                };
+                execute::delete(&api, &object.name_any(), how).await?;
+            }
         }
         Ok(())
     }
