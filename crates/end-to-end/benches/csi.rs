@@ -23,7 +23,7 @@ const LIMIT: Duration = Duration::from_secs(300);
 /// Between two looks whether an object is gone.
 const PAUSE: Duration = Duration::from_millis(2);
 
-fn main() {
+pub(crate) fn bench() {
     let world = CsiDriver::start(1, 0, &[]);
     let api = Api::new(&world.instance);
     let by_hand = api.block_on(ByHand::start());

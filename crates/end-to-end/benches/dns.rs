@@ -49,7 +49,7 @@ const QUESTIONS: [(&str, &str, u16, u8); 4] = [
     ),
 ];
 
-fn main() {
+pub(crate) fn bench() {
     let image = busybox();
     let (_registry, instance) = with_registry_of(&[("library/busybox", "1", &image)]);
     let kubectl = instance.kubectl();

@@ -28,7 +28,7 @@ const STATUS: u8 = 3;
 
 type Session = WebSocketStream<TlsStream<TcpStream>>;
 
-fn main() {
+pub(crate) fn bench() {
     let image = busybox();
     let (_registry, instance) = with_registry_of(&[("library/busybox", "1", &image)]);
     let kubectl = instance.kubectl();

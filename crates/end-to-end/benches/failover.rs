@@ -29,7 +29,7 @@ const BETWEEN_LOOKS: Duration = Duration::from_millis(20);
 /// Answers of a client after that.
 const ANSWERS: usize = 20;
 
-fn main() {
+pub(crate) fn bench() {
     let mut machines = ServersOnEtcd::of(&["a", "b", "c"]);
     machines.etcd.wait_until_ready();
     machines.start_as_one_of_them(0);

@@ -26,7 +26,7 @@ spec:
       containers: [{name: c, image: 'busybox:1', command: [sleep, '100000']}]
 ";
 
-fn main() {
+pub(crate) fn bench() {
     let image = busybox();
     let (_registry, instance) = with_registry_of(&[("library/busybox", "1", &image)]);
     let kubectl = instance.kubectl();

@@ -26,7 +26,7 @@ const LIMIT: Duration = Duration::from_secs(300);
 /// Arguments of the nodes, with the words for them.
 const LEASE_TIMES: [(&str, &str); 2] = [("38s", "the default lease"), ("12s", "a lease of 12 s")];
 
-fn main() {
+pub(crate) fn bench() {
     for (lease, words) in &LEASE_TIMES[sized(0, 1)..] {
         let mut machines = Machines::start(lease);
         let mut losses = Losses::default();

@@ -24,7 +24,7 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 /// The pods of the agent whose memory is measured.
 const PODS: usize = 3;
 
-fn main() {
+pub(crate) fn bench() {
     let directory = tempfile::Builder::new().prefix("mainstay-bench-").tempdir();
     let directory = directory.expect("make a directory");
     let mut lan = Lan::default();

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 const PODS: &str = "/api/v1/namespaces/default/pods";
 const TIMEOUT: Duration = Duration::from_secs(300);
 
-fn main() {
+pub(crate) fn bench() {
     let image = busybox();
     let (_registry, instance) = with_registry_of(&[("library/busybox", "1", &image)]);
     let kubectl = instance.kubectl();

@@ -49,7 +49,7 @@ parameters: {replicas: '1', replicationIntervalSeconds: '2'}
 volumeBindingMode: WaitForFirstConsumer
 ";
 
-fn main() {
+pub(crate) fn bench() {
     let mut machines = Machines::start();
     let mut costs = CLASSES.map(|_| Cost::default());
     // Rounds, so that what else the machine does meets all alike.

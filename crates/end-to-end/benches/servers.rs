@@ -18,7 +18,7 @@ const OBJECTS: &str = "/api/v1/namespaces/default/configmaps";
 const WATCHED: &str = "/api/v1/namespaces/kube-node-lease/configmaps";
 const PATIENCE: Duration = Duration::from_secs(120);
 
-fn main() {
+pub(crate) fn bench() {
     let directory = tempfile::tempdir().expect("make a directory");
     let mut lan = Lan::default();
     let mut alone = Role::new(&mut lan, "alone", directory.path());

@@ -29,7 +29,7 @@ const TIMEOUT: Duration = Duration::from_secs(600);
 /// How often it is tried whether an address answers.
 const INTERVAL: Duration = Duration::from_millis(1);
 
-fn main() {
+pub(crate) fn bench() {
     let image = busybox();
     let (_registry, instance) = with_registry_of(&[("library/busybox", "1", &image)]);
     let kubectl = instance.kubectl();

@@ -21,7 +21,7 @@ const LIMIT: Duration = Duration::from_secs(600);
 /// The files of the volume.
 const FILES: u64 = 4;
 
-fn main() {
+pub(crate) fn bench() {
     let instance = Instance::start(&["--nodes", "2"]);
     let machine = Machine {
         kubectl: instance.kubectl(),

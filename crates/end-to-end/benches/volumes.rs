@@ -17,7 +17,7 @@ const FIGURES: [&str; 5] = [
     "randomDurablePerSecond",
 ];
 
-fn main() {
+pub(crate) fn bench() {
     let instance = Instance::start(&[]);
     let kubectl = instance.kubectl();
     let places = ["local", "local-cow", "empty-dir"];

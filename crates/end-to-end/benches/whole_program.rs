@@ -11,7 +11,7 @@ use end_to_end::process::{self, Memory};
 use end_to_end::samples::{Sample, sized};
 use end_to_end::{Instance, binary, example};
 
-fn main() {
+pub(crate) fn bench() {
     start_to_ready();
     memory_with_three_pods();
 }

@@ -29,25 +29,30 @@ const fn bench(name: &'static str, package: &'static str, bench: &'static str) -
     }
 }
 
+/// A benchmark of the whole program: a part of one program, which gets its name.
+const fn of_program(name: &'static str) -> Benchmark {
+    bench(name, END_TO_END, "program")
+}
+
 const BENCHMARKS: &[Benchmark] = &[
     bench("store-group-commit", "mvcc-store", "group_commit"),
     bench("planner-stateful-set", "planners", "stateful_set"),
     bench("stateful-sets", "simulation", "stateful_sets"),
     bench("api-writes", "api-server", "writes"),
-    bench("startup-memory", END_TO_END, "whole_program"),
-    bench("pods", END_TO_END, "pods"),
-    bench("exec", END_TO_END, "exec"),
-    bench("idle", END_TO_END, "idle"),
-    bench("dns", END_TO_END, "dns"),
-    bench("services", END_TO_END, "services"),
-    bench("failover", END_TO_END, "failover"),
-    bench("servers", END_TO_END, "servers"),
-    bench("volumes", END_TO_END, "volumes"),
-    bench("nodes", END_TO_END, "nodes"),
-    bench("node-loss", END_TO_END, "node_loss"),
-    bench("replication", END_TO_END, "replication"),
-    bench("volume-move", END_TO_END, "volume_move"),
-    bench("csi", END_TO_END, "csi"),
+    of_program("startup-memory"),
+    of_program("pods"),
+    of_program("exec"),
+    of_program("idle"),
+    of_program("dns"),
+    of_program("services"),
+    of_program("failover"),
+    of_program("servers"),
+    of_program("volumes"),
+    of_program("nodes"),
+    of_program("node-loss"),
+    of_program("replication"),
+    of_program("volume-move"),
+    of_program("csi"),
 ];
 
 /// The crate whose benchmarks run the release binary.
@@ -87,8 +92,12 @@ fn measure(root: &Path, benchmark: &Benchmark, results: &mut Results) -> Result<
         package,
         bench,
     } = benchmark;
-    let mut child = cargo::command(root)
-        .args(["bench", "--package", package, "--bench", bench])
+    let mut command = cargo::command(root);
+    command.args(["bench", "--package", package, "--bench", bench]);
+    if *package == END_TO_END {
+        command.args(["--", name]);
+    }
+    let mut child = command
         .stdout(Stdio::piped())
         .spawn()
         .context("start cargo")?;

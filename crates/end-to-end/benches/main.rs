@@ -1,0 +1,45 @@
+//! The benchmarks of the whole program, one module each. They are one program: each program on its own would be
+//! compiled and linked with the same client.
+//!
+//! `cargo xtask bench NAME` runs one of them.
+
+mod csi;
+mod dns;
+mod exec;
+mod failover;
+mod idle;
+mod node_loss;
+mod nodes;
+mod pods;
+mod replication;
+mod servers;
+mod services;
+mod volume_move;
+mod volumes;
+mod whole_program;
+
+/// The names of the benchmarks, as `cargo xtask bench` knows them.
+const BENCHMARKS: [(&str, fn()); 14] = [
+    ("csi", csi::bench),
+    ("dns", dns::bench),
+    ("exec", exec::bench),
+    ("failover", failover::bench),
+    ("idle", idle::bench),
+    ("node-loss", node_loss::bench),
+    ("nodes", nodes::bench),
+    ("pods", pods::bench),
+    ("replication", replication::bench),
+    ("servers", servers::bench),
+    ("services", services::bench),
+    ("startup-memory", whole_program::bench),
+    ("volume-move", volume_move::bench),
+    ("volumes", volumes::bench),
+];
+
+fn main() {
+    let names = BENCHMARKS.map(|(name, _)| name).join(", ");
+    let wanted = std::env::args().nth(1).unwrap_or_default();
+    let named = BENCHMARKS.iter().find(|(name, _)| *name == wanted);
+    let (_, bench) = named.unwrap_or_else(|| panic!("no benchmark '{wanted}'; there are: {names}"));
+    bench();
+}
