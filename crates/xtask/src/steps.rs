@@ -91,11 +91,11 @@ fn build_tests(root: &Path) -> Result<()> {
     cargo::run_for_tests(root, &build)
 }
 
-/// Builds the programs that the end-to-end tests start. The product is built alone, as its users build it: beside
-/// the load generator, whose client is another project's, its dependencies would have more features.
+/// Builds the programs that the end-to-end tests start. The driver of the tests needs no feature that the product does
+/// not need, so they share their dependencies. Beside the load generator, whose client is another project's, the
+/// dependencies of the product would have more features than its users build.
 fn build_programs(root: &Path) -> Result<()> {
-    let of_tests = ["load-generator", "csi-test-driver"];
-    for programs in [&["mainstay"][..], &of_tests] {
+    for programs in [&["mainstay", "csi-test-driver"][..], &["load-generator"]] {
         let programs = programs.iter().flat_map(|name| ["--package", name]);
         let build: Vec<&str> = ["build", "--release"].into_iter().chain(programs).collect();
         cargo::run(root, &build)?;
