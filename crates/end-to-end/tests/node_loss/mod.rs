@@ -8,6 +8,7 @@ mod killed_server;
 mod local_replicated;
 mod lost_halfway;
 mod mariadb;
+mod planned_loss;
 mod postgres;
 mod redis;
 mod replaced_replica;

@@ -90,6 +90,11 @@ const NOT_PASTED: &[(&str, &str, &str)] = &[
         "needs two nodes; tests/volume_move.rs has them",
     ),
     (
+        "docs/storage.md",
+        "kubectl drain build-1 --ignore-daemonsets",
+        "needs two nodes; tests/node_loss/planned_loss.rs has them",
+    ),
+    (
         "docs/many-machines.md",
         "sudo mainstay ",
         "needs several machines; tests/nodes.rs joins namespaces of one",

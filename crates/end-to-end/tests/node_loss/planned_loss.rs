@@ -1,0 +1,71 @@
+//! A node is drained before it is switched off: with the copy after the drain, its replicated volume loses nothing
+//! (docs/storage.md, "Before a planned maintenance").
+
+use std::fs;
+
+use end_to_end::{text, wait_for};
+
+use super::local_replicated::{
+    CLAIM, a_state_is_kept, acknowledged, lines, place, record, the_event_states_the_point,
+    wait_for_copy, wait_for_promotion, with_the_set,
+};
+use super::{Loss, get};
+
+#[test]
+fn a_drained_node_takes_no_write_of_a_replicated_volume_with_it() {
+    let (mut cluster, kubectl) = with_the_set();
+    let (node, uid, written) = cluster.server.network.run(|| {
+        wait_for_copy(&kubectl);
+        let (node, uid) = place(&kubectl);
+        let written = acknowledged(&kubectl, "db-0").expect("the log");
+        kubectl.ok(&["drain", &node, "--ignore-daemonsets", "--timeout=300s"]);
+        wait_for("the next pod to wait", 120, || {
+            let pod = get(&kubectl, &["pod", "db-0"])?;
+            let waits = text(&pod, "/metadata/uid") != uid && pod["spec"]["nodeName"].is_null();
+            if waits {
+                Ok(())
+            } else {
+                Err(pod["status"].to_string())
+            }
+        });
+        // The second of two further copies was begun after the end of the pod.
+        wait_for_copy(&kubectl);
+        wait_for_copy(&kubectl);
+        (node, uid, written)
+    });
+    let number = node[1..].parse::<usize>().expect("a number") - 1;
+    cluster.lose(number, Loss::Killed);
+    let taint = |change: &str| {
+        let taint = format!("node.kubernetes.io/out-of-service{change}");
+        kubectl.ok(&["taint", "node", &node, &taint]);
+    };
+    cluster.server.network.run(|| {
+        taint("=maintenance:NoExecute");
+        wait_for_promotion(&kubectl, (&node, &uid), 2);
+        the_event_states_the_point(&kubectl);
+    });
+    cluster.bring_back(number, Loss::Killed);
+    let kept = cluster.nodes[number].data();
+    cluster.server.network.run(|| {
+        taint("-");
+        kubectl.ok(&["uncordon", &node]);
+        let state = a_state_is_kept(&kubectl, &kept, 1);
+        let before = fs::read_to_string(state.join("log")).expect("the former lines");
+        let before: Vec<&str> = before.lines().collect();
+        assert!(
+            before.len() >= written.len(),
+            "{} {}",
+            before.len(),
+            written.len()
+        );
+        // All that the former pod wrote is in the volume: the kept state has nothing else.
+        let now = lines(&kubectl);
+        assert_eq!(now[..before.len()], before);
+        wait_for_copy(&kubectl);
+        let record = record(&kubectl).expect("the record");
+        assert_eq!(record["replica"], *node, "{record}");
+        kubectl.ok(&["delete", "statefulset", "db"]);
+        kubectl.ok(&["delete", "pvc", CLAIM]);
+    });
+    cluster.end();
+}
