@@ -33,15 +33,15 @@ n=0
 if test -e /own/count; then n=$(cat /own/count); fi
 echo begins after $n
 while true; do
-  until turn; do sleep 0.05; done
+  until turn; do sleep 0.2; done
   n=$((n+1))
   echo $n >/own/new
   mv /own/new /own/count
   echo $HOSTNAME $n >>/files/log
   echo acknowledged $HOSTNAME $n
   rm /files/turn
-  echo $body $n >&3
-  sleep 0.05
+  printf '%s %06d\n' $body $n >&3
+  sleep 0.2
 done
 ";
 
@@ -177,7 +177,8 @@ fn lines(text: &str) -> impl Iterator<Item = String> {
 
 /// The lines that a pod has acknowledged.
 fn written(kubectl: &Kubectl, ordinal: usize) -> BTreeSet<String> {
-    let log = kubectl.run(&["logs", &format!("writers-{ordinal}")]).stdout;
+    let log = kubectl.log(&format!("writers-{ordinal}"));
+    let log = log.unwrap_or_default();
     let acknowledged = log
         .lines()
         .filter_map(|line| line.strip_prefix("acknowledged "));
@@ -262,7 +263,9 @@ fn a_server_goes_and_comes(kubectl: &Kubectl, address: &str) -> BTreeSet<String>
     soft["spec"]["containers"][0]["command"] = json!(["sh", "-c", TRY]);
     kubectl.apply(&soft.to_string());
     let said = |word: &str| {
-        wait_for_text(word, 300, || kubectl.run(&["logs", "soft"]).stdout);
+        wait_for_text(word, 300, || {
+            kubectl.log("soft").unwrap_or_else(|error| error)
+        });
     };
     said("wrote ");
     serve(false);
@@ -271,10 +274,11 @@ fn a_server_goes_and_comes(kubectl: &Kubectl, address: &str) -> BTreeSet<String>
     serve(true);
     all_write_more(kubectl);
     wait_for("the soft writer to go on", 300, || {
-        let log = kubectl.run(&["logs", "soft", "--tail=1"]).stdout;
-        match log.starts_with("wrote ") {
+        let log = kubectl.log("soft")?;
+        let last = log.lines().last().unwrap_or_default();
+        match last.starts_with("wrote ") {
             true => Ok(()),
-            false => Err(log),
+            false => Err(last.to_owned()),
         }
     });
     let pods = kubectl.json(&["get", "pods"]);
@@ -294,8 +298,7 @@ fn acknowledged(kubectl: &Kubectl) -> BTreeSet<String> {
         .collect()
 }
 
-/// The pod of a node without a link goes on elsewhere, in its directories. Writes that its former body had
-/// pending do not come later. Returns the acknowledged lines.
+/// The pod of a node without a link goes on elsewhere, in its directories. Returns the acknowledged lines.
 fn a_node_is_lost(instance: &Instance, kubectl: &Kubectl, lost: &str) -> BTreeSet<String> {
     let mut on_lost = (0..NODES).filter(|ordinal| node_of(kubectl, *ordinal) == lost);
     let ordinal = on_lost.next().expect("a pod on the node");
@@ -357,13 +360,15 @@ fn a_node_is_lost(instance: &Instance, kubectl: &Kubectl, lost: &str) -> BTreeSe
     seen
 }
 
-/// The journal of a pod has all that its last body wrote, from this number on, and nothing by half.
+/// The journal of a pod has all that its last body wrote, from this number on, and nothing by half. The line that
+/// the former body was writing without a link may come later, over the first one: NFS has no fence (docs/nfs.md).
 #[track_caller]
 fn check_journal(own: &Path, first: u64) {
     let journal = fs::read_to_string(own.join("journal")).expect("read the export");
     let lines = journal.lines().map(|line| {
         let (body, number) = line.split_once(' ').unwrap_or_default();
-        let number = number.parse().ok().filter(|_| body.len() == 36);
+        let is_whole = body.len() == 36 && number.len() == 6;
+        let number = number.parse().ok().filter(|_| is_whole);
         let number: u64 = number.unwrap_or_else(|| panic!("half a line: {line:?} in {journal}"));
         (body, number)
     });
@@ -371,6 +376,8 @@ fn check_journal(own: &Path, first: u64) {
     let (last, _) = lines.last().expect("a line");
     let of_last = lines.iter().filter(|(body, _)| body == last);
     let of_last: Vec<u64> = of_last.map(|(_, number)| *number).collect();
-    let whole: Vec<u64> = (first..).take(of_last.len()).collect();
+    let begin = of_last[0];
+    assert!(begin == first || begin == first + 1, "{first} in {journal}");
+    let whole: Vec<u64> = (begin..).take(of_last.len()).collect();
     assert_eq!(of_last, whole, "{journal}");
 }

@@ -23,8 +23,9 @@ const EMULATED_START_MAX: Duration = Duration::from_secs(300);
 /// The last words of a kernel whose processor does nothing else than to wait for another one.
 const STANDS_STILL: &str = "Kernel panic - not syncing: softlockup";
 
-/// Until it has ended.
-const RUN_MAX: Duration = Duration::from_secs(3600);
+/// Until it has ended. An emulated processor is several times slower, and the machine may have other work.
+const NATIVE_RUN_MAX: Duration = Duration::from_secs(3600);
+const EMULATED_RUN_MAX: Duration = Duration::from_secs(3 * 3600);
 
 /// The processor of the machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,9 +61,9 @@ pub fn run(image: &Image, processor: Processor) -> Result<Run> {
     let begun = Instant::now();
     println!("xtask: starting the virtual machine ({processor:?} processor) …");
     let mut machine = Machine::start(image, processor)?;
-    let start_max = match processor {
-        Processor::Native => NATIVE_START_MAX,
-        Processor::Emulated => EMULATED_START_MAX,
+    let (start_max, run_max) = match processor {
+        Processor::Native => (NATIVE_START_MAX, NATIVE_RUN_MAX),
+        Processor::Emulated => (EMULATED_START_MAX, EMULATED_RUN_MAX),
     };
     match machine.wait_for_start(start_max) {
         Ok(()) => {}
@@ -74,7 +75,7 @@ pub fn run(image: &Image, processor: Processor) -> Result<Run> {
         Err(error) => return Err(error),
     }
     let mut told = Run::default();
-    while let Some(line) = machine.line(RUN_MAX.saturating_sub(begun.elapsed()))? {
+    while let Some(line) = machine.line(run_max.saturating_sub(begun.elapsed()))? {
         println!("{line}");
         told.ends.extend(end(&line));
         told.stood_still |= line.contains(STANDS_STILL);
