@@ -48,14 +48,15 @@ pub(super) fn decide(
             }
         }
         if pods.is_empty() {
+            // A node that takes no pod is not one without its pod.
             if fit.starts {
                 create.push(name);
+                places.push(NodePods {
+                    name,
+                    new: None,
+                    old: None,
+                });
             }
-            places.push(NodePods {
-                name,
-                new: None,
-                old: None,
-            });
             continue;
         }
         let mut active = pods.iter().filter(|pod| pod.active());
@@ -95,7 +96,9 @@ fn update<'w, 'a>(
     create: &mut Vec<&'w str>,
     delete: &mut Vec<&'w PodState<'a>>,
 ) {
-    let Some(update) = strategy(world, places.len()) else {
+    let nodes = world.observed.nodes.values();
+    let wanted = nodes.filter(|fit| fit.starts).count();
+    let Some(update) = strategy(world, wanted) else {
         // With `OnDelete` only duplicates are deleted.
         let both = places.iter().filter(|place| place.new.is_some());
         delete.extend(both.filter_map(|place| place.old));
@@ -162,14 +165,14 @@ fn beside<'w, 'a>(
     create.extend(candidates.into_iter().take(room));
 }
 
-/// The update strategy; `None` for `OnDelete`.
-fn strategy(world: &ParsedDaemonSet<'_>, places: usize) -> Option<Update> {
+/// The update strategy for so many nodes that take a pod; `None` for `OnDelete`.
+fn strategy(world: &ParsedDaemonSet<'_>, wanted: usize) -> Option<Update> {
     let strategy = world.spec.update_strategy.as_ref();
     if strategy.and_then(|strategy| strategy.type_.as_deref()) == Some("OnDelete") {
         return None;
     }
     let rolling = strategy.and_then(|strategy| strategy.rolling_update.as_ref());
-    let total = i32::try_from(places).unwrap_or(i32::MAX);
+    let total = i32::try_from(wanted).unwrap_or(i32::MAX);
     let number = |value: Option<&IntOrString>| {
         let value = value.and_then(|value| serde_json::to_value(value).ok())?;
         let number = IntOrPercent::from_json(&value)?.of(total, true);

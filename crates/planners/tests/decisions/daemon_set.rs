@@ -206,6 +206,23 @@ fn an_update_takes_one_away_at_a_time() {
     assert_eq!(world.observed.revisions.len(), 2);
 }
 
+/// A tainted node counts neither as unavailable nor in a percentage.
+#[test]
+fn nodes_that_take_no_pod_do_not_hold_up_an_update() {
+    for limit in [json!(1), json!("34%")] {
+        let mut world = World::new(3, json!({"rollingUpdate": {"maxUnavailable": limit}}));
+        for tainted in 3..6 {
+            world.fit(tainted, false, true);
+        }
+        world.settle();
+        world.set_image("b");
+        world.step();
+        assert_eq!(world.available(), if limit == 1 { 2 } else { 1 });
+        world.settle();
+        assert_eq!(world.shows(), "n0:b n1:b n2:b");
+    }
+}
+
 #[test]
 fn a_bad_template_stops_at_the_limit_and_is_put_right() {
     let mut world = World::new(3, json!({"rollingUpdate": {"maxUnavailable": 1}}));
