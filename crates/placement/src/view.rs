@@ -107,7 +107,7 @@ pub enum PlacementDecision {
 /// The reason why a pod cannot be placed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PlacementFailure {
-    /// Reason of the `PodScheduled` condition: `Unschedulable` or `SchedulingGated`.
+    /// Reason of the `PodScheduled` condition: `Unschedulable`, `SchedulingGated` or `SchedulerError`.
     pub reason: &'static str,
     /// For users, for instance `0/1 nodes are available: 1 Insufficient cpu.`
     pub message: String,

@@ -64,6 +64,19 @@ pub(crate) struct Reservation {
     pub stage: ReservationStage,
 }
 
+impl Reservation {
+    /// The claim of these steps for which this node was chosen before: its provisioner could not make the volume
+    /// there, and has taken the choice back.
+    pub fn withdrawn<'a>(&self, steps: &'a [ClaimStep]) -> Option<&'a str> {
+        let is_waiting = matches!(self.stage, ReservationStage::Waiting(_));
+        let was_taken = |step: &ClaimStep| self.steps.iter().any(|taken| taken.step == *step);
+        steps.iter().find_map(|step| match step {
+            ClaimStep::SelectNode { claim } if is_waiting && was_taken(step) => Some(&**claim),
+            _ => None,
+        })
+    }
+}
+
 /// The placements that are decided and not yet seen in the caches, by pod.
 #[derive(Debug, Default)]
 pub(crate) struct Reservations {

@@ -393,8 +393,13 @@ impl ChainBuilder<'_> {
         let annotations = claim.metadata.annotations.as_ref();
         let selected = annotations.and_then(|all| all.get(annotations::SELECTED_NODE));
         let waits = class.volume_binding_mode.as_deref() == Some("WaitForFirstConsumer");
+        let kind = "PersistentVolumeClaim";
+        let uid = claim.metadata.uid.as_deref().unwrap_or_default();
+        let failed = |event: &Event| event.reason.as_deref() == Some("ProvisioningFailed");
+        let failure = self.observed.newest_event(kind, &object.name, uid, failed);
         match selected {
-            None if waits => self.consumer(claim),
+            // A provisioner that cannot make the volume on the chosen node takes the choice back.
+            None if waits && failure.is_none() => self.consumer(claim),
             node => self.provisioner(claim, object, class, node.map(String::as_str)),
         }
     }

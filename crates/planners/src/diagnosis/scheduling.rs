@@ -68,7 +68,13 @@ fn not_looked_at(pod: &PodView) -> Diagnosis {
 /// Whether the scheduler's text is about the pod's claims (`statefulset.md` 11.15).
 fn is_about_claims(message: &str) -> bool {
     let message = message.to_lowercase();
-    message.contains("persistentvolumeclaim") || message.contains("persistent volumes to bind")
+    [
+        "persistentvolumeclaim",
+        "persistent volumes to bind",
+        "binding volumes",
+    ]
+    .iter()
+    .any(|words| message.contains(words))
 }
 
 fn about_claims(pod: &PodView, message: String) -> Diagnosis {

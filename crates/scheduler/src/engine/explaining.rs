@@ -32,6 +32,19 @@ impl Engine {
         self.write_explanation(key);
     }
 
+    /// Tells why the volumes were not bound on the node that was chosen for the pod: it is placed anew.
+    pub(super) fn explain_unbound_volumes(&mut self, key: &Key, pod: &PodView, why: &str) {
+        let message = format!("running PreBind plugin \"VolumeBinding\": binding volumes: {why}");
+        self.warn(pod, &message);
+        let failure = PlacementFailure {
+            reason: "SchedulerError",
+            message,
+            keeps_nomination: true,
+        };
+        self.explanations.keep(key.clone(), failure);
+        self.write_explanation(key.clone());
+    }
+
     /// Writes the reason why the pod has no node, if the cache shows the pod without it. The end of a
     /// write that is in progress, or the pod's next change, is the next occasion.
     pub(super) fn write_explanation(&mut self, key: Key) {

@@ -253,9 +253,7 @@ impl Engine {
             None => false,
         };
         if overdue {
-            let text = "running PreBind plugin \"VolumeBinding\": binding volumes: \
-                context deadline exceeded";
-            self.warn(&pod, text);
+            self.explain_unbound_volumes(&key, &pod, "context deadline exceeded");
             self.reservations.drop(&key);
         }
         let kept = kept.filter(|_| !overdue);
@@ -271,6 +269,11 @@ impl Engine {
         match decision {
             PlacementDecision::Bind { node } => self.bind(key, pod, node, begun),
             PlacementDecision::Prepare { node, steps } => {
+                let withdrawn = kept.as_ref().and_then(|kept| kept.withdrawn(&steps));
+                if let Some(claim) = withdrawn {
+                    let why = format!("provisioning failed for PVC {claim:?}");
+                    self.explain_unbound_volumes(&key, &pod, &why);
+                }
                 self.prepare(key, pod, node, steps, kept, begun)
             }
             PlacementDecision::Preempt(preemption) => self.preempt(key, pod, preemption, begun),
