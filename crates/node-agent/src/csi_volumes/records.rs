@@ -137,6 +137,10 @@ pub fn remove(dir: &KubeletDir, record: &KubeletPath, data: &VolumeData) -> Resu
             false => fs::remove_file(&path),
         })
         .map_err(failed)?;
+        // The directory of a device, which is empty after the last pod.
+        if let Some(around) = path.parent().filter(|_| !data.pod.is_empty()) {
+            fs::remove_dir(around).ok();
+        }
     }
     let path = dir.at(record);
     gone(fs::remove_file(&path)).map_err(|error| format!("remove {}: {error}", path.display()))?;
@@ -152,6 +156,30 @@ pub fn remove(dir: &KubeletDir, record: &KubeletPath, data: &VolumeData) -> Resu
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_directory_of_a_device_goes_with_its_last_pod() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = KubeletDir::of(temp.path());
+        let device = |pod: &str| KubeletPath::block_publication(pod, "pv");
+        let data = |pod: &str| VolumeData {
+            path: device(pod).told(),
+            pod: pod.to_owned(),
+            ..VolumeData::default()
+        };
+        let around = dir.at(&device("u")).parent().unwrap().to_owned();
+        fs::create_dir_all(&around).unwrap();
+        for pod in ["u", "v"] {
+            let record = KubeletPath::publication_record(pod, "pv");
+            write(&dir, &record, &data(pod)).unwrap();
+            fs::write(dir.at(&device(pod)), "").unwrap();
+        }
+        for (pod, is_left) in [("u", true), ("v", false)] {
+            let record = KubeletPath::publication_record(pod, "pv");
+            remove(&dir, &record, &data(pod)).unwrap();
+            assert_eq!(around.exists(), is_left);
+        }
+    }
 
     #[test]
     fn records_are_found_until_they_are_removed() {
