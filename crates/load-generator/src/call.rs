@@ -9,6 +9,7 @@ use http_body_util::BodyExt;
 use kube::Client;
 use kube::client::Body;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
@@ -116,8 +117,13 @@ impl Call {
 
     /// Sends it and decodes the reply.
     pub async fn json(self, client: &Client) -> Result<Value> {
+        self.decoded(client).await
+    }
+
+    /// Sends it and decodes some fields of the reply.
+    pub async fn decoded<T: DeserializeOwned>(self, client: &Client) -> Result<T> {
         let body = exchange(client, self.request("")?, true, &mut 0).await?;
-        serde_json::from_slice(&body).context("the reply is no JSON")
+        serde_json::from_slice(&body).context("the reply is no such JSON")
     }
 
     fn request(&self, next: &str) -> Result<Request<Body>> {

@@ -1,25 +1,98 @@
-//! Watches, decoded.
+//! Collections that are listed and watched, as client-go's reflector does: a watch that ends goes on from the last
+//! version, and one whose version is too old begins again with a list.
 
-use anyhow::{Context, Result, bail};
-use http::Request;
+use std::collections::BTreeSet;
+
+use anyhow::{Context, Result, anyhow, bail};
+use http::{Request, StatusCode};
 use http_body_util::BodyExt;
 use kube::Client;
 use kube::client::Body;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::call::{Call, text};
+use crate::call::Call;
 
-/// Lists a collection, without its objects, and follows its changes: the arguments are whether the object is gone,
-/// and the object. Returns only with an error.
-pub async fn follow(client: &Client, path: &str, mut see: impl FnMut(bool, Value)) -> Result<()> {
-    let list = Call::get(path.to_owned()).json(client).await?;
-    let version = text(&list, "/metadata/resourceVersion")?;
+/// The metadata of an object, as far as measurements read them.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Metadata {
+    pub name: String,
+    pub uid: String,
+    pub resource_version: String,
+    pub deletion_timestamp: Option<String>,
+}
+
+/// An object of a followed collection: a type with the fields that are read. The others are skipped in the text.
+pub trait Followed: DeserializeOwned + Send {
+    fn metadata(&self) -> &Metadata;
+}
+
+/// An object of which only the metadata are read.
+#[derive(Debug, Deserialize)]
+pub struct AnyObject {
+    pub metadata: Metadata,
+}
+
+impl Followed for AnyObject {
+    fn metadata(&self) -> &Metadata {
+        &self.metadata
+    }
+}
+
+/// A change of a collection.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Change<T> {
+    /// The object is new, or may have changed.
+    Put(T),
+    /// The object of that name is gone.
+    Gone(String),
+}
+
+/// Follows a collection, from its present objects on. Returns only with an error.
+pub async fn follow<T: Followed>(
+    client: &Client,
+    path: &str,
+    see: impl FnMut(Change<T>),
+) -> Result<()> {
+    let mut view = View {
+        names: BTreeSet::new(),
+        version: String::new(),
+        see,
+    };
+    loop {
+        let list: List<T> = Call::get(path.to_owned()).decoded(client).await?;
+        view.replace(list);
+        while let Ended::Early = watch(client, path, &mut view).await? {}
+        crate::output::warn(&format!(
+            "a watch of {path} was too slow: it is listed again"
+        ));
+    }
+}
+
+/// The end of a watch.
+enum Ended {
+    /// It can go on from the last version.
+    Early,
+    /// The changes since the last version are no longer known.
+    Expired,
+}
+
+/// One watch, from the last version on.
+async fn watch<T: Followed>(
+    client: &Client,
+    path: &str,
+    view: &mut View<impl FnMut(Change<T>)>,
+) -> Result<Ended> {
     let and = if path.contains('?') { '&' } else { '?' };
-    let uri = format!("{path}{and}watch=true&resourceVersion={version}");
+    let uri = format!("{path}{and}watch=true&resourceVersion={}", view.version);
     let request = Request::get(uri).body(Body::empty())?;
     let reply = client.send(request).await.context("open a watch")?;
-    if !reply.status().is_success() {
-        bail!("a watch is answered {}", reply.status());
+    match reply.status() {
+        StatusCode::GONE => return Ok(Ended::Expired),
+        status if !status.is_success() => bail!("a watch is answered {status}"),
+        _ => {}
     }
     let mut body = reply.into_body();
     let mut lines = Lines::default();
@@ -28,37 +101,123 @@ pub async fn follow(client: &Client, path: &str, mut see: impl FnMut(bool, Value
         let Ok(data) = frame.into_data() else {
             continue;
         };
-        for line in lines.push(&data) {
-            let mut event: Value = serde_json::from_slice(&line).context("a watch event")?;
-            let is_gone = event["type"] == "DELETED";
-            if event["type"] == "ERROR" {
-                bail!("a watch failed: {}", event["object"]["message"]);
+        lines.push(&data);
+        while let Some(line) = lines.next() {
+            if let Some(ended) = view.take(line)? {
+                return Ok(ended);
             }
-            see(is_gone, event["object"].take());
         }
     }
-    bail!("the server ended a watch of {path}")
+    Ok(Ended::Early)
+}
+
+#[derive(Deserialize)]
+struct List<T> {
+    metadata: Metadata,
+    items: Vec<T>,
+}
+
+#[derive(Deserialize)]
+struct Event<T> {
+    #[serde(rename = "type")]
+    kind: String,
+    object: T,
+}
+
+/// The names that are known, and the version up to which changes were seen.
+struct View<S> {
+    names: BTreeSet<String>,
+    version: String,
+    see: S,
+}
+
+impl<S> View<S> {
+    /// Takes in a list: objects that are missing in it are gone.
+    fn replace<T: Followed>(&mut self, list: List<T>)
+    where
+        S: FnMut(Change<T>),
+    {
+        let names = list.items.iter().map(|item| item.metadata().name.clone());
+        let names: BTreeSet<String> = names.collect();
+        for gone in self.names.difference(&names) {
+            (self.see)(Change::Gone(gone.clone()));
+        }
+        self.names = names;
+        self.version = list.metadata.resource_version;
+        for item in list.items {
+            (self.see)(Change::Put(item));
+        }
+    }
+
+    /// Takes in an event; an error ends the watch.
+    fn take<T: Followed>(&mut self, line: &[u8]) -> Result<Option<Ended>>
+    where
+        S: FnMut(Change<T>),
+    {
+        let Ok(event) = serde_json::from_slice::<Event<T>>(line) else {
+            return end(line).map(Some);
+        };
+        let metadata = event.object.metadata();
+        self.version.clone_from(&metadata.resource_version);
+        match event.kind.as_str() {
+            "ADDED" | "MODIFIED" => {
+                if !self.names.contains(&metadata.name) {
+                    self.names.insert(metadata.name.clone());
+                }
+                (self.see)(Change::Put(event.object));
+            }
+            "DELETED" => {
+                let name = metadata.name.clone();
+                self.names.remove(&name);
+                (self.see)(Change::Gone(name));
+            }
+            _ => return end(line).map(Some),
+        }
+        Ok(None)
+    }
+}
+
+/// The end of a watch by an event that is no change.
+fn end(line: &[u8]) -> Result<Ended> {
+    let event: Event<Value> = serde_json::from_slice(line).context("a watch event")?;
+    match event.kind.as_str() {
+        "ERROR" if event.object["code"] == StatusCode::GONE.as_u16() => Ok(Ended::Expired),
+        "ERROR" => Err(anyhow!("a watch failed: {}", event.object["message"])),
+        kind => Err(anyhow!(
+            "a watch event of the type {kind} is not understood"
+        )),
+    }
 }
 
 /// Splits the bytes of a watch into its lines.
 #[derive(Default)]
 struct Lines {
-    rest: Vec<u8>,
+    bytes: Vec<u8>,
+    /// The end of the lines that were given out.
+    given: usize,
+    /// The end of the bytes that were searched.
+    searched: usize,
 }
 
 impl Lines {
-    fn push(&mut self, data: &[u8]) -> Vec<Vec<u8>> {
-        self.rest.extend_from_slice(data);
-        let Some(end) = self.rest.iter().rposition(|byte| *byte == b'\n') else {
-            return Vec::new();
+    fn push(&mut self, data: &[u8]) {
+        self.bytes.drain(..self.given);
+        self.searched -= self.given;
+        self.given = 0;
+        self.bytes.extend_from_slice(data);
+    }
+
+    /// The next whole line.
+    fn next(&mut self) -> Option<&[u8]> {
+        let rest = self.bytes.get(self.searched..)?;
+        let Some(length) = rest.iter().position(|byte| *byte == b'\n') else {
+            self.searched = self.bytes.len();
+            return None;
         };
-        let rest = self.rest.split_off(end + 1);
-        let whole = std::mem::replace(&mut self.rest, rest);
-        let lines = whole.split(|byte| *byte == b'\n');
-        lines
-            .filter(|line| !line.is_empty())
-            .map(<[u8]>::to_vec)
-            .collect()
+        let (start, end) = (self.given, self.searched + length);
+        self.given = end + 1;
+        self.searched = end + 1;
+        self.bytes.get(start..end)
     }
 }
 
@@ -69,11 +228,77 @@ mod tests {
     #[test]
     fn lines_are_put_together() {
         let mut lines = Lines::default();
-        assert!(lines.push(b"{\"a\"").is_empty());
-        assert_eq!(
-            lines.push(b":1}\n{}\n{"),
-            [b"{\"a\":1}".to_vec(), b"{}".to_vec()]
-        );
-        assert_eq!(lines.push(b"}\n"), [b"{}".to_vec()]);
+        lines.push(b"{\"a\"");
+        assert_eq!(lines.next(), None);
+        lines.push(b":1}\n{}\n{");
+        assert_eq!(lines.next(), Some(&b"{\"a\":1}"[..]));
+        assert_eq!(lines.next(), Some(&b"{}"[..]));
+        assert_eq!(lines.next(), None);
+        lines.push(b"}\n");
+        assert_eq!(lines.next(), Some(&b"{}"[..]));
+        assert_eq!(lines.next(), None);
+    }
+
+    fn seen(text: &str) -> (Vec<String>, Result<Option<Ended>>, String) {
+        let mut seen = Vec::new();
+        let mut view = View {
+            names: BTreeSet::from(["a".to_owned(), "b".to_owned()]),
+            version: "3".to_owned(),
+            see: |change: Change<AnyObject>| {
+                seen.push(match change {
+                    Change::Put(object) => format!("+{}", object.metadata.name),
+                    Change::Gone(name) => format!("-{name}"),
+                });
+            },
+        };
+        let ended = match serde_json::from_str(text) {
+            Ok(list) => {
+                view.replace::<AnyObject>(list);
+                Ok(None)
+            }
+            Err(_) => view.take::<AnyObject>(text.as_bytes()),
+        };
+        let version = view.version;
+        (seen, ended, version)
+    }
+
+    #[test]
+    fn a_list_tells_what_has_gone_meanwhile() {
+        let list = r#"{"metadata": {"resourceVersion": "9"}, "items": [
+            {"metadata": {"name": "b", "resourceVersion": "4"}},
+            {"metadata": {"name": "c", "resourceVersion": "8"}}]}"#;
+        let (seen, _, version) = seen(list);
+        assert_eq!(seen, ["-a", "+b", "+c"]);
+        assert_eq!(version, "9");
+    }
+
+    #[test]
+    fn a_watch_goes_on_from_its_last_event() {
+        let event = |kind: &str| {
+            let metadata = r#"{"name": "a", "resourceVersion": "7"}"#;
+            seen(&format!(
+                r#"{{"type": "{kind}", "object": {{"metadata": {metadata}}}}}"#
+            ))
+        };
+        for (kind, expected) in [("ADDED", "+a"), ("MODIFIED", "+a"), ("DELETED", "-a")] {
+            let (seen, ended, version) = event(kind);
+            assert_eq!(seen, [expected]);
+            assert!(matches!(ended, Ok(None)));
+            assert_eq!(version, "7");
+        }
+    }
+
+    /// As client-go: 410 is the sign to list again, and any other error is one.
+    #[test]
+    fn a_watch_that_is_too_old_is_listed_again() {
+        let error = |code: u16| {
+            let object = format!(
+                r#"{{"kind": "Status", "metadata": {{}}, "status": "Failure", "message": "m", "code": {code}}}"#
+            );
+            seen(&format!(r#"{{"type": "ERROR", "object": {object}}}"#)).1
+        };
+        assert!(matches!(error(410), Ok(Some(Ended::Expired))));
+        let failed = error(500).err().map(|error| error.to_string());
+        assert_eq!(failed.as_deref(), Some(r#"a watch failed: "m""#));
     }
 }

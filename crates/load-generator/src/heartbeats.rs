@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use tokio::task::JoinSet;
 
-use crate::follow::follow;
+use crate::follow::{AnyObject, follow};
 use crate::memory::Memory;
 use crate::nodes::{Heartbeats, HollowNodes, RENEWAL_PERIOD};
 use crate::processor;
@@ -62,7 +62,7 @@ impl HeartbeatFixture {
             let path = format!("/api/v1/pods?fieldSelector=spec.nodeName%3D{name}");
             let (client, counted) = (client.clone(), self.counted.clone());
             watches.spawn(async move {
-                if let Err(error) = follow(&client, &path, |_, _| {}).await {
+                if let Err(error) = follow::<AnyObject>(&client, &path, |_| {}).await {
                     counted.failed(&error);
                 }
             });

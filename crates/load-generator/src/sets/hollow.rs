@@ -1,7 +1,7 @@
 //! One task that answers for the kubelets of all nodes without containers. A bound pod is Running and Ready at
 //! once, and a deleted one is removed at once.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use anyhow::Result;
@@ -10,9 +10,10 @@ use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
+use super::pod::Pod;
 use super::views::Views;
 use crate::call::{Call, is_not_found};
-use crate::follow::follow;
+use crate::follow::{Change, follow};
 use crate::nodes::HollowNodes;
 use crate::target::BenchNamespace;
 
@@ -26,7 +27,7 @@ pub(super) struct Hollow {
 }
 
 /// A kubelet's answer to the state of a pod.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Answer {
     Run,
     Remove,
@@ -63,22 +64,24 @@ struct Kubelet {
 
 impl Kubelet {
     async fn run(self) {
-        let mut given = BTreeSet::new();
+        // The answer to each pod, by its name: events from before the answer come after it.
+        let mut given = BTreeMap::new();
         let mut started = 0;
-        let seen = follow(&self.client, &self.path, |is_gone, pod| {
-            self.views.see_pod(is_gone, &pod);
-            let uid = pod["metadata"]["uid"].as_str().unwrap_or_default();
-            if is_gone {
-                for answer in [Answer::Run, Answer::Remove] {
-                    given.remove(&(uid.to_owned(), answer));
+        let seen = follow(&self.client, &self.path, |change: Change<Pod>| {
+            self.views.see_pod(&change);
+            let pod = match change {
+                Change::Put(pod) => pod,
+                Change::Gone(name) => {
+                    given.remove(&name);
+                    return;
                 }
-                return;
-            }
+            };
             let Some(answer) = answer(&pod) else {
                 return;
             };
-            // Other events come before the view shows the answer.
-            if given.insert((uid.to_owned(), answer)) {
+            let now = (pod.metadata.uid.clone(), answer);
+            if given.get(&pod.metadata.name) != Some(&now) {
+                given.insert(pod.metadata.name.clone(), now);
                 started += u32::from(answer == Answer::Run);
                 self.give(answer, &pod, started);
             }
@@ -88,9 +91,8 @@ impl Kubelet {
         }
     }
 
-    fn give(&self, answer: Answer, pod: &Value, number: u32) {
-        let name = pod["metadata"]["name"].as_str().unwrap_or_default();
-        let uri = format!("{}/{name}", self.path);
+    fn give(&self, answer: Answer, pod: &Pod, number: u32) {
+        let uri = format!("{}/{}", self.path, pod.metadata.name);
         let call = match answer {
             Answer::Run => Call::merge_patch(format!("{uri}/status"), &running(pod, number)),
             Answer::Remove => Call::delete(format!("{uri}?gracePeriodSeconds=0")),
@@ -106,31 +108,33 @@ impl Kubelet {
     }
 }
 
-fn answer(pod: &Value) -> Option<Answer> {
-    pod["spec"]["nodeName"].as_str()?;
-    if pod["metadata"]["deletionTimestamp"].is_string() {
+fn answer(pod: &Pod) -> Option<Answer> {
+    if pod.spec.node_name.is_empty() {
+        return None;
+    }
+    if pod.metadata.deletion_timestamp.is_some() {
         return Some(Answer::Remove);
     }
-    (pod["status"]["phase"] != "Running").then_some(Answer::Run)
+    (pod.status.phase != "Running").then_some(Answer::Run)
 }
 
 /// The status of the pod with that number.
-fn running(pod: &Value, number: u32) -> Value {
+fn running(pod: &Pod, number: u32) -> Value {
     let [_, high, middle, low] = number.to_be_bytes();
     let address = format!("10.{high}.{middle}.{low}");
-    let spec = &pod["spec"]["containers"][0];
+    let container = pod.spec.containers.first().cloned().unwrap_or_default();
     let conditions = ["PodScheduled", "Initialized", "ContainersReady", "Ready"];
     let conditions = conditions.map(|kind| json!({"type": kind, "status": "True"}));
     json!({
-        "metadata": {"uid": pod["metadata"]["uid"]},
+        "metadata": {"uid": pod.metadata.uid},
         "status": {
             "phase": "Running",
             "podIP": address,
             "podIPs": [{"ip": address}],
             "conditions": conditions,
             "containerStatuses": [{
-                "name": spec["name"],
-                "image": spec["image"],
+                "name": container.name,
+                "image": container.image,
                 "imageID": "",
                 "ready": true,
                 "started": true,
@@ -148,13 +152,14 @@ mod tests {
     #[test]
     fn a_kubelet_runs_bound_pods_and_removes_deleted_ones() {
         let mut pod = json!({"metadata": {"name": "a-0", "uid": "u"}, "spec": {}, "status": {}});
-        assert_eq!(answer(&pod), None);
+        let decoded = |pod: &Value| serde_json::from_value::<Pod>(pod.clone()).unwrap();
+        assert_eq!(answer(&decoded(&pod)), None);
         pod["spec"]["nodeName"] = json!("n");
-        assert_eq!(answer(&pod), Some(Answer::Run));
-        pod["status"] = running(&pod, 258)["status"].take();
+        assert_eq!(answer(&decoded(&pod)), Some(Answer::Run));
+        pod["status"] = running(&decoded(&pod), 258)["status"].take();
         assert_eq!(pod["status"]["podIP"], "10.0.1.2");
-        assert_eq!(answer(&pod), None);
+        assert_eq!(answer(&decoded(&pod)), None);
         pod["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
-        assert_eq!(answer(&pod), Some(Answer::Remove));
+        assert_eq!(answer(&decoded(&pod)), Some(Answer::Remove));
     }
 }

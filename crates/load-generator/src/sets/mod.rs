@@ -2,6 +2,7 @@
 //! wanted, and the processor time of the server.
 
 mod hollow;
+mod pod;
 mod views;
 
 use std::fmt;
@@ -122,7 +123,7 @@ impl SetsFixture {
         let (client, seen) = (target.clients(1).await?.remove(0), views.clone());
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
-            let see = |is_gone, set| seen.see_set(is_gone, &set);
+            let see = |change| seen.see_set(change);
             if let Err(error) = follow(&client, &path, see).await {
                 seen.fail(&error);
             }

@@ -5,21 +5,22 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Result, bail};
-use serde_json::Value;
 use tokio::sync::Notify;
 
+use super::pod::Pod;
+use crate::follow::{AnyObject, Change};
 use crate::nodes::Heartbeats;
 
 /// A pod, as far as the measurement is concerned.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Pod {
+struct ShownPod {
     image: String,
     ready: bool,
 }
 
 #[derive(Default)]
 struct Seen {
-    pods: BTreeMap<String, Pod>,
+    pods: BTreeMap<String, ShownPod>,
     /// The number of ready pods with each image.
     ready: BTreeMap<String, usize>,
     sets: BTreeSet<String>,
@@ -28,7 +29,7 @@ struct Seen {
 
 impl Seen {
     /// Replaces a pod. The counts follow, because the end of a step is looked for at each event.
-    fn put(&mut self, name: &str, pod: Option<Pod>) {
+    fn put(&mut self, name: &str, pod: Option<ShownPod>) {
         if let Some(pod) = pod.as_ref().filter(|pod| pod.ready) {
             *self.ready.entry(pod.image.clone()).or_default() += 1;
         }
@@ -98,30 +99,28 @@ impl Views {
         self.changed.notify_one();
     }
 
-    /// Takes in an event of the pods.
-    pub fn see_pod(&self, is_gone: bool, pod: &Value) {
-        let name = pod["metadata"]["name"].as_str().unwrap_or_default();
-        let image = pod["spec"]["containers"][0]["image"].as_str();
-        let conditions = pod["status"]["conditions"].as_array();
-        let is_ready = |one: &Value| one["type"] == "Ready" && one["status"] == "True";
-        let shown = Pod {
-            image: image.unwrap_or_default().to_owned(),
-            ready: conditions.is_some_and(|all| all.iter().any(is_ready))
-                && pod["metadata"]["deletionTimestamp"].is_null(),
-        };
-        self.seen().put(name, (!is_gone).then_some(shown));
+    /// Takes in a change of the pods.
+    pub fn see_pod(&self, change: &Change<Pod>) {
+        match change {
+            Change::Put(pod) => {
+                let shown = ShownPod {
+                    image: pod.image().to_owned(),
+                    ready: pod.is_ready() && pod.metadata.deletion_timestamp.is_none(),
+                };
+                self.seen().put(&pod.metadata.name, Some(shown));
+            }
+            Change::Gone(name) => self.seen().put(name, None),
+        }
         self.changed.notify_one();
     }
 
-    /// Takes in an event of the sets.
-    pub fn see_set(&self, is_gone: bool, set: &Value) {
-        let name = set["metadata"]["name"].as_str().unwrap_or_default();
+    /// Takes in a change of the sets.
+    pub fn see_set(&self, change: Change<AnyObject>) {
         let mut seen = self.seen();
-        if is_gone {
-            seen.sets.remove(name);
-        } else {
-            seen.sets.insert(name.to_owned());
-        }
+        match change {
+            Change::Put(set) => seen.sets.insert(set.metadata.name),
+            Change::Gone(name) => seen.sets.remove(&name),
+        };
         drop(seen);
         self.changed.notify_one();
     }
@@ -147,15 +146,18 @@ mod tests {
         let views = Views::default();
         let mut pod = json!({
             "metadata": {"name": "a-0"},
-            "spec": {"containers": [{"image": "i"}]},
+            "spec": {"containers": [{"name": "c", "image": "i"}]},
             "status": {"conditions": [{"type": "Ready", "status": "True"}]},
         });
-        views.see_pod(false, &pod);
+        let put = |pod: &serde_json::Value| {
+            views.see_pod(&Change::Put(serde_json::from_value(pod.clone()).unwrap()));
+        };
+        put(&pod);
         assert_eq!((views.ready("i"), views.ready("j")), (1, 0));
         pod["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
-        views.see_pod(false, &pod);
+        put(&pod);
         assert_eq!((views.pods(), views.ready("i")), (1, 0));
-        views.see_pod(true, &pod);
+        views.see_pod(&Change::Gone("a-0".to_owned()));
         assert_eq!(views.pods(), 0);
     }
 
