@@ -67,7 +67,7 @@ pub trait Store: Send + Sync + 'static {
     fn range(&self, range: Range) -> BoxFuture<'_, Result<RangeResult, StoreError>>;
 
     /// Streams every change under `prefix` with a revision of at least `from`, and progress marks
-    /// in between, until the watcher falls too far behind or is dropped.
+    /// in between, until the watcher falls further behind than the history or is dropped.
     ///
     /// `from` is at most the current revision plus one. The first mark follows the changes before
     /// the call, with the revision at the call.

@@ -103,9 +103,10 @@ pub struct Limits {
     pub history_window: Duration,
     /// Maximum memory of the history, whatever its age.
     pub history_bytes_max: usize,
-    /// Maximum number of commits waiting for one watcher before it is cut off.
+    /// Maximum number of commits waiting for one watcher. Beyond it the watcher has only its place in the history, and
+    /// is cut off if the history no longer has it.
     pub watcher_commits_max: usize,
-    /// Maximum number of bytes waiting for one watcher before it is cut off.
+    /// Maximum number of bytes waiting for one watcher, in the same way.
     pub watcher_bytes_max: usize,
     /// Maximum number of bytes of live keys and values (all in memory); above it no new keys are
     /// stored.

@@ -22,7 +22,7 @@ use imbl::OrdMap;
 pub use self::history::{Commit, KeyChange};
 use self::{
     state::PublishedState,
-    watch::{SharedHub, WatchHub},
+    watch::{SharedHub, SharedState, WatchHub},
 };
 use crate::{KeyValue, Limits, Range, RangeResult, Revision, StoreError, WatchStream};
 
@@ -39,7 +39,7 @@ pub fn pair_bytes(key: &[u8], value_len: usize) -> u64 {
 
 /// The readable state of a store.
 pub struct Published {
-    state: RwLock<PublishedState>,
+    state: SharedState,
     /// The published revision, readable without a lock.
     revision: AtomicU64,
     /// Lock order: the hub before `state`.
@@ -62,7 +62,7 @@ impl Published {
     /// The state right after opening. Earlier history is unknown, except in a new store.
     pub fn new(live: LiveKeys, revision: Revision, limits: &Limits) -> Self {
         Self {
-            state: RwLock::new(PublishedState::new(live, revision, limits)),
+            state: Arc::new(RwLock::new(PublishedState::new(live, revision, limits))),
             revision: AtomicU64::new(revision.0),
             hub: Arc::new(Mutex::new(WatchHub::new(limits))),
             limits: limits.clone(),
@@ -128,7 +128,8 @@ impl Published {
             .collect();
         let revision = state.revision;
         drop(state);
-        Ok(hub.register(&self.hub, prefix, replay, revision).boxed())
+        let shared = (&self.hub, &self.state);
+        Ok(hub.register(shared, prefix, replay, revision).boxed())
     }
 
     /// Forgets history up to and including `revision`.

@@ -1,35 +1,49 @@
 //! The watchers, and the bounded buffer between the commit thread and each watcher.
 //!
 //! The commit thread only passes a reference to the commit to the affected watchers; the watcher's
-//! own task filters and copies the events. A watcher that is cut off loses its buffer at once, so
-//! that a client that does not read keeps no old commits in memory.
+//! own task filters and copies the events. A watcher whose buffer is full loses it at once and keeps
+//! only its place in the history, so that a client that does not read keeps no old commits in memory.
+//! It goes on from there, and is cut off if the history no longer has what it missed.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak},
     task::{Context, Poll},
 };
 
 use futures::{Stream, task::AtomicWaker};
 
-use super::history::Commit;
+use super::{history::Commit, state::PublishedState};
 use crate::{Limits, Revision, StoreError, WatchEvents};
 
 /// An empty buffer keeps capacity for at most this many items.
 const IDLE_ITEMS_MAX: usize = 16;
 
+/// Commits of the history that a watcher looks at in one go, while commits wait for it.
+const CATCH_UP_COMMITS: usize = 1000;
+
 enum Item {
-    /// A change from before the watch began.
+    /// A change from the history.
     Replay(Arc<Commit>),
     Commit(Arc<Commit>),
     Progress(Revision),
 }
 
+impl Item {
+    /// The first revision that the watcher does not have before this item.
+    fn first_missing(&self) -> Revision {
+        match self {
+            Self::Replay(commit) | Self::Commit(commit) => commit.revision,
+            Self::Progress(revision) => Revision(revision.0.saturating_add(1)),
+        }
+    }
+}
+
 /// The reason for the end of the stream.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum End {
-    /// The watcher was too slow.
+    /// The watcher was slower than the history.
     Cut,
     /// The store closed.
     Closed,
@@ -42,7 +56,18 @@ struct Waiting {
     /// The number and size of the items after the replay.
     commits: usize,
     bytes: usize,
+    /// The buffer was full: after the items, the watcher reads the history from this revision on.
+    behind: Option<Revision>,
     end: Option<End>,
+}
+
+/// What comes next for a watcher.
+enum Next {
+    Item(Item),
+    /// The history from this revision on.
+    History(Revision),
+    End(End),
+    Nothing,
 }
 
 /// The shared state of both ends of a watcher's buffer.
@@ -62,9 +87,10 @@ impl Buffer {
         let mut waiting = self.lock();
         if waiting.end.is_none() {
             waiting.end = Some(why);
-            if why == End::Cut {
-                waiting.items = VecDeque::new();
-            }
+        }
+        if why == End::Cut {
+            waiting.items = VecDeque::new();
+            waiting.behind = None;
         }
         drop(waiting);
         self.waker.wake();
@@ -95,6 +121,9 @@ pub(super) struct WatchHub {
 /// A hub that watchers and the commit thread share.
 pub(super) type SharedHub = Arc<Mutex<WatchHub>>;
 
+/// A state that watchers and the commit thread share.
+pub(super) type SharedState = Arc<RwLock<PublishedState>>;
+
 /// Locks the hub. Its methods do not panic half-way, so a poisoned lock can still be used.
 pub(super) fn lock(hub: &Mutex<WatchHub>) -> MutexGuard<'_, WatchHub> {
     hub.lock().unwrap_or_else(PoisonError::into_inner)
@@ -116,7 +145,7 @@ impl WatchHub {
     /// Registers a watcher that first gets `replay` and then everything after `revision`.
     pub(super) fn register(
         &mut self,
-        shared: &SharedHub,
+        (shared, state): (&SharedHub, &SharedState),
         prefix: &[u8],
         replay: VecDeque<Arc<Commit>>,
         revision: Revision,
@@ -151,6 +180,7 @@ impl WatchHub {
         Watch {
             id,
             hub: Arc::downgrade(shared),
+            state: Arc::downgrade(state),
             prefix,
             buffer,
             ended: false,
@@ -180,10 +210,8 @@ impl WatchHub {
     /// Passes a commit to all affected watchers.
     pub(super) fn publish(&mut self, commit: &Arc<Commit>) {
         for id in self.concerned(commit) {
-            if let Some(watcher) = self.watchers.get_mut(&id)
-                && !watcher.offer(commit, self.commits_max, self.bytes_max)
-            {
-                self.remove(id);
+            if let Some(watcher) = self.watchers.get_mut(&id) {
+                watcher.offer(commit, self.commits_max, self.bytes_max);
             }
         }
     }
@@ -235,32 +263,40 @@ impl WatchHub {
 }
 
 impl Watcher {
-    /// Returns whether the watcher still exists.
-    fn offer(&mut self, commit: &Arc<Commit>, commits_max: usize, bytes_max: usize) -> bool {
-        let mut waiting = self.buffer.lock();
-        if waiting.bytes > bytes_max || waiting.commits >= commits_max {
-            drop(waiting);
-            self.buffer.end(End::Cut);
-            return false;
-        }
-        waiting.bytes += commit.bytes_watched;
-        waiting.commits += 1;
-        waiting.items.push_back(Item::Commit(Arc::clone(commit)));
-        drop(waiting);
+    /// Adds a commit, or empties a full buffer.
+    fn offer(&mut self, commit: &Arc<Commit>, commits_max: usize, bytes_max: usize) {
         self.marked = commit.revision;
+        let mut waiting = self.buffer.lock();
+        if waiting.behind.is_some() {
+            return;
+        }
+        if waiting.bytes > bytes_max || waiting.commits >= commits_max {
+            let first = waiting.items.front().map(Item::first_missing);
+            *waiting = Waiting {
+                behind: Some(first.unwrap_or(commit.revision)),
+                ..Waiting::default()
+            };
+        } else {
+            waiting.bytes += commit.bytes_watched;
+            waiting.commits += 1;
+            waiting.items.push_back(Item::Commit(Arc::clone(commit)));
+        }
+        drop(waiting);
         self.buffer.waker.wake();
-        true
     }
 
     /// Adds a progress mark; of consecutive marks only the last is kept.
     fn mark(&mut self, revision: Revision) {
+        self.marked = revision;
         let mut waiting = self.buffer.lock();
+        if waiting.behind.is_some() {
+            return;
+        }
         match waiting.items.back_mut() {
             Some(Item::Progress(last)) => *last = revision,
             _ => waiting.items.push_back(Item::Progress(revision)),
         }
         drop(waiting);
-        self.marked = revision;
         self.buffer.waker.wake();
     }
 }
@@ -275,6 +311,7 @@ impl Drop for Watcher {
 pub(super) struct Watch {
     id: u64,
     hub: Weak<Mutex<WatchHub>>,
+    state: Weak<RwLock<PublishedState>>,
     prefix: Arc<[u8]>,
     buffer: Arc<Buffer>,
     ended: bool,
@@ -288,11 +325,14 @@ impl Watch {
         WatchEvents::Events(events.collect())
     }
 
-    /// The next item, or the reason for the end.
-    fn take(&self) -> Option<Result<Item, End>> {
+    fn take(&self) -> Next {
         let mut waiting = self.buffer.lock();
         let Some(item) = waiting.items.pop_front() else {
-            return waiting.end.map(Err);
+            return match (waiting.behind, waiting.end) {
+                (Some(from), _) => Next::History(from),
+                (None, Some(end)) => Next::End(end),
+                (None, None) => Next::Nothing,
+            };
         };
         if let Item::Commit(commit) = &item {
             waiting.bytes -= commit.bytes_watched;
@@ -302,7 +342,51 @@ impl Watch {
             // After a burst: most watchers are idle most of the time.
             waiting.items = VecDeque::new();
         }
-        Some(Ok(item))
+        Next::Item(item)
+    }
+
+    /// Takes the next commits from the history, or ends the watch if they are no longer there.
+    fn catch_up(&self, from: Revision) {
+        let (Some(hub), Some(state)) = (self.hub.upgrade(), self.state.upgrade()) else {
+            self.buffer.lock().behind = None;
+            return self.buffer.end(End::Closed);
+        };
+        // Held while reading the history, so that no commit falls between it and the stream.
+        let mut hub = lock(&hub);
+        let state = state.read().unwrap_or_else(PoisonError::into_inner);
+        let Ok(commits) = state.history.from(from) else {
+            self.buffer.end(End::Cut);
+            return hub.remove(self.id);
+        };
+        let mut waiting = self.buffer.lock();
+        let mut bytes = 0;
+        for (number, commit) in commits.enumerate() {
+            if number == CATCH_UP_COMMITS || bytes > hub.bytes_max {
+                waiting.behind = Some(commit.revision);
+                return;
+            }
+            if commit.concerns(&self.prefix) {
+                bytes += commit.bytes_watched;
+                waiting.items.push_back(Item::Replay(Arc::clone(commit)));
+            }
+        }
+        waiting.behind = None;
+        waiting.items.push_back(Item::Progress(state.revision));
+        if let Some(watcher) = hub.watchers.get_mut(&self.id) {
+            watcher.marked = state.revision;
+        }
+    }
+
+    /// The next item, or the reason for the end; `None` if nothing is there yet.
+    fn next(&self) -> Option<Result<Item, End>> {
+        loop {
+            match self.take() {
+                Next::Item(item) => return Some(Ok(item)),
+                Next::History(from) => self.catch_up(from),
+                Next::End(end) => return Some(Err(end)),
+                Next::Nothing => return None,
+            }
+        }
     }
 }
 
@@ -313,12 +397,12 @@ impl Stream for Watch {
         if self.ended {
             return Poll::Ready(None);
         }
-        let taken = match self.take() {
+        let taken = match self.next() {
             Some(taken) => taken,
             None => {
                 self.buffer.waker.register(context.waker());
                 // An item may have arrived in between.
-                match self.take() {
+                match self.next() {
                     Some(taken) => taken,
                     None => return Poll::Pending,
                 }

@@ -117,21 +117,36 @@ pub async fn progress(store: Arc<dyn Store>) {
     assert_eq!(next_events(&mut watch).await[0].revision, Revision(4));
 }
 
+/// A watcher that reads too late goes on from the history; it is cut off only if that is gone.
 pub async fn slow_watcher(store: Arc<dyn Store>) {
-    let slow = store.watch(b"a".to_vec(), Revision(1)).unwrap();
+    let mut slow = store.watch(b"a".to_vec(), Revision(1)).unwrap();
+    let slower = store.watch(b"a".to_vec(), Revision(1)).unwrap();
     let mut quick = store.watch(b"a".to_vec(), Revision(1)).unwrap();
-    let count = WATCHER_COMMITS_MAX + 10;
-    for number in 0..count {
-        commit(&*store, vec![put("a", &number.to_string())]).await;
+    let count = 12 * WATCHER_COMMITS_MAX as u64;
+    let revisions = 2..=count + 1;
+    for revision in revisions.clone() {
+        commit(&*store, vec![put("a", &revision.to_string())]).await;
         assert_eq!(
             next_events(&mut quick).await[0].revision,
-            Revision(number as u64 + 2)
+            Revision(revision)
         );
     }
+    for revision in revisions {
+        assert_eq!(next_events(&mut slow).await[0].revision, Revision(revision));
+    }
+    let newest = commit(&*store, vec![put("a", "newest")]).await;
+    assert_eq!(next_events(&mut slow).await[0].revision, newest);
+    store.compact(newest).await.unwrap();
     // The buffer was dropped at once: only the final error is left.
-    let seen: Vec<_> = slow.collect().await;
+    let seen: Vec<_> = slower.collect().await;
     assert!(
         matches!(seen[..], [Err(StoreError::WatcherTooSlow)]),
         "{seen:?}"
     );
+    let last = store.watch(b"a".to_vec(), Revision(newest.0 + 1)).unwrap();
+    for number in 0..=WATCHER_COMMITS_MAX {
+        commit(&*store, vec![put("a", &number.to_string())]).await;
+    }
+    drop((store, quick, slow));
+    let _seen: Vec<_> = last.collect().await;
 }
