@@ -126,12 +126,16 @@ async fn connection(
 ) -> Result<(), BoxError> {
     stream.set_nodelay(true)?;
     let peer = Peer(stream.peer_addr()?.ip());
-    let handshake = async {
+    // In boxes: the state of this function lives as long as the connection, and would have a place for each of them.
+    let handshake = Box::pin(async move {
         if speaks_plain_http(&stream).await? {
             return refuse_plain_http(stream).await.map(|()| None);
         }
-        acceptor.accept(stream).await.map(Some)
-    };
+        acceptor
+            .accept(stream)
+            .await
+            .map(|stream| Some(Box::new(stream)))
+    });
     let handshake = tokio::time::timeout(server.limits.handshake_timeout, handshake);
     let Some(stream) = handshake.await?? else {
         return Ok(());
@@ -150,8 +154,9 @@ async fn connection(
         unsent: (!h2).then(|| unsent.clone()),
         place: Some(connection.reference()),
     };
+    let builder = builder(&server, h2);
+    let grace = server.limits.shutdown_grace;
     let service = {
-        let server = server.clone();
         service_fn(move |mut request: http::Request<Incoming>| {
             request.extensions_mut().insert(from.clone());
             request.extensions_mut().insert(peer);
@@ -160,15 +165,13 @@ async fn connection(
             async move { Ok::<_, Infallible>(answer.await) }
         })
     };
-    let builder = builder(&server, h2);
     let stream = TokioIo::new(Observed::new(stream, unsent));
-    let connection = builder.serve_connection_with_upgrades(stream, service);
-    tokio::pin!(connection);
+    let mut connection = Box::pin(builder.serve_connection_with_upgrades(stream, service));
     tokio::select! {
         done = connection.as_mut() => return done,
         () = stop.cancelled() => connection.as_mut().graceful_shutdown(),
     }
-    match tokio::time::timeout(server.limits.shutdown_grace, connection).await {
+    match tokio::time::timeout(grace, connection).await {
         Ok(done) => done,
         Err(_) => Ok(()),
     }

@@ -46,6 +46,16 @@ const BOUNDS: [(Sent, usize); 11] = [
 /// The most bytes of a watch.
 const WATCH_BYTES: usize = 1750;
 
+/// Pods of a list: so many that what does not grow with them does not count.
+const LISTED: usize = 1000;
+
+/// The most bytes that a list allocates, in per cent of its body. It is one pass over the stored bytes: each is copied
+/// once, and nothing is decoded (a decoded pod has four times its stored size).
+const LISTS: [(&str, usize); 2] = [
+    ("application/json", 120),
+    ("application/vnd.kubernetes.protobuf", 142),
+];
+
 #[derive(Clone, Copy, Debug)]
 enum Sent {
     CreatePod,
@@ -121,13 +131,7 @@ async fn a_request_allocates_no_more_than_it_did() {
         .body(Full::new(account.into()))
         .unwrap();
     allocations(&client, account).await;
-    for n in 0..REQUESTS {
-        let new = Request::post("/api/v1/namespaces/default/pods")
-            .header("content-type", "application/json")
-            .body(Full::new(pod("b", n).to_string().into()))
-            .unwrap();
-        allocations(&client, new).await;
-    }
+    create_pods(&client, "b", REQUESTS).await;
     let mut wrong = Vec::new();
     let only = std::env::var("REQUESTS").unwrap_or_default();
     let is_sent =
@@ -151,7 +155,44 @@ async fn a_request_allocates_no_more_than_it_did() {
     if bytes > WATCH_BYTES {
         wrong.push(format!("a watch holds {bytes} bytes, bound {WATCH_BYTES}"));
     }
+    create_pods(&client, "l", LISTED).await;
+    for (accept, bound) in LISTS {
+        // The first one makes the tables of the form.
+        bytes_of_a_list(&client, accept).await;
+        let [bytes, body] = bytes_of_a_list(&client, accept).await;
+        let percent = 100 * bytes / body;
+        println!("a list in {accept}: {bytes} bytes for {body}, {percent} %, at most {bound} %");
+        if percent > bound {
+            wrong.push(format!(
+                "a list in {accept} takes {percent} %, bound {bound} %"
+            ));
+        }
+    }
     assert!(wrong.is_empty(), "{}", wrong.join("; "));
+}
+
+async fn create_pods(client: &LocalService, prefix: &str, count: usize) {
+    for n in 0..count {
+        let new = Request::post("/api/v1/namespaces/default/pods")
+            .header("content-type", "application/json")
+            .body(Full::new(pod(prefix, n).to_string().into()))
+            .unwrap();
+        allocations(client, new).await;
+    }
+}
+
+/// The bytes that a list of all pods allocates, and those of its body, which is dropped as it comes.
+async fn bytes_of_a_list(client: &LocalService, accept: &str) -> [usize; 2] {
+    let list = Request::get("/api/v1/pods").header("accept", accept);
+    let list = list.body(Full::default()).unwrap();
+    let region = Region::new(MEMORY);
+    let response = client.clone().oneshot(list).await.unwrap();
+    let mut body = response.into_body();
+    let mut length = 0;
+    while let Some(frame) = body.frame().await {
+        length += frame.unwrap().into_data().map_or(0, |data| data.len());
+    }
+    [region.change().bytes_allocated, length]
 }
 
 /// The bytes that a quiet watch holds in the server, beside those of its connection.

@@ -1,16 +1,34 @@
 //! Unused memory that this process holds: in the allocator of the C library and on the stack.
 
-/// Limits the allocator to one arena for each processor, in place of eight: an arena keeps freed memory
-/// of its own. Measured with two processors and three pods, 20 MiB of memory in place of 25. To be called
-/// before the first thread is started. Does nothing where the C library is not GNU's.
-pub fn limit_arenas() {
+/// Freed memory at the end of an arena that is kept for the next request: the largest usual answer, a list of 5,000 pods.
+#[cfg(target_env = "gnu")]
+const KEPT_BYTES: libc::c_int = 16 << 20;
+
+/// The size from which a block has pages of its own, which go back to the kernel when it is freed.
+#[cfg(target_env = "gnu")]
+const OWN_PAGES_BYTES: libc::c_int = 1 << 20;
+
+/// Sets the allocator of the C library for a server. To be called before the first thread is started. Does nothing
+/// where the C library is not GNU's.
+///
+/// There is one arena for each processor, in place of eight: an arena keeps freed memory of its own. Measured with two
+/// processors and three pods, 20 MiB of memory in place of 25. And the memory of a large answer is kept for the next one.
+/// With the defaults the kernel makes and clears 3,000 pages for each list of 5,000 pods in protobuf, a quarter of its cost.
+pub fn set_allocator() {
     #[cfg(target_env = "gnu")]
     {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         let arenas = libc::c_int::try_from(processors.max(2)).unwrap_or(libc::c_int::MAX);
-        // SAFETY: takes two integers. It changes a setting of the allocator, which no other thread reads yet.
-        unsafe {
-            libc::mallopt(libc::M_ARENA_MAX, arenas);
+        let settings = [
+            (libc::M_ARENA_MAX, arenas),
+            (libc::M_TRIM_THRESHOLD, KEPT_BYTES),
+            (libc::M_MMAP_THRESHOLD, OWN_PAGES_BYTES),
+        ];
+        for (setting, value) in settings {
+            // SAFETY: takes two integers. It changes a setting of the allocator, which no other thread reads yet.
+            unsafe {
+                libc::mallopt(setting, value);
+            }
         }
     }
 }

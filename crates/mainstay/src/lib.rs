@@ -232,7 +232,7 @@ const POLLS_BETWEEN_EVENTS: u32 = 8;
 fn serve(role: impl Future<Output = Result<()>>) -> Result<()> {
     container_runtime::descriptors::keep_from_children()
         .context("close this program's files in the programs that it starts")?;
-    container_runtime::memory::limit_arenas();
+    container_runtime::memory::set_allocator();
     prepare("warn");
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     builder.event_interval(POLLS_BETWEEN_EVENTS);
