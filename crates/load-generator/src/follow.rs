@@ -43,7 +43,7 @@ impl Followed for AnyObject {
 
 /// A change of a collection.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Change<T> {
+pub enum ObjectChange<T> {
     /// The object is new, or may have changed.
     Put(T),
     /// The object of that name is gone.
@@ -54,7 +54,7 @@ pub enum Change<T> {
 pub async fn follow<T: Followed>(
     client: &Client,
     path: &str,
-    see: impl FnMut(Change<T>),
+    see: impl FnMut(ObjectChange<T>),
 ) -> Result<()> {
     let mut view = View {
         names: BTreeSet::new(),
@@ -83,7 +83,7 @@ enum Ended {
 async fn watch<T: Followed>(
     client: &Client,
     path: &str,
-    view: &mut View<impl FnMut(Change<T>)>,
+    view: &mut View<impl FnMut(ObjectChange<T>)>,
 ) -> Result<Ended> {
     let and = if path.contains('?') { '&' } else { '?' };
     let uri = format!("{path}{and}watch=true&resourceVersion={}", view.version);
@@ -135,24 +135,24 @@ impl<S> View<S> {
     /// Takes in a list: objects that are missing in it are gone.
     fn replace<T: Followed>(&mut self, list: List<T>)
     where
-        S: FnMut(Change<T>),
+        S: FnMut(ObjectChange<T>),
     {
         let names = list.items.iter().map(|item| item.metadata().name.clone());
         let names: BTreeSet<String> = names.collect();
         for gone in self.names.difference(&names) {
-            (self.see)(Change::Gone(gone.clone()));
+            (self.see)(ObjectChange::Gone(gone.clone()));
         }
         self.names = names;
         self.version = list.metadata.resource_version;
         for item in list.items {
-            (self.see)(Change::Put(item));
+            (self.see)(ObjectChange::Put(item));
         }
     }
 
     /// Takes in an event; an error ends the watch.
     fn take<T: Followed>(&mut self, line: &[u8]) -> Result<Option<Ended>>
     where
-        S: FnMut(Change<T>),
+        S: FnMut(ObjectChange<T>),
     {
         let Ok(event) = serde_json::from_slice::<Event<T>>(line) else {
             return end(line).map(Some);
@@ -164,12 +164,12 @@ impl<S> View<S> {
                 if !self.names.contains(&metadata.name) {
                     self.names.insert(metadata.name.clone());
                 }
-                (self.see)(Change::Put(event.object));
+                (self.see)(ObjectChange::Put(event.object));
             }
             "DELETED" => {
                 let name = metadata.name.clone();
                 self.names.remove(&name);
-                (self.see)(Change::Gone(name));
+                (self.see)(ObjectChange::Gone(name));
             }
             _ => return end(line).map(Some),
         }
@@ -244,10 +244,10 @@ mod tests {
         let mut view = View {
             names: BTreeSet::from(["a".to_owned(), "b".to_owned()]),
             version: "3".to_owned(),
-            see: |change: Change<AnyObject>| {
+            see: |change: ObjectChange<AnyObject>| {
                 seen.push(match change {
-                    Change::Put(object) => format!("+{}", object.metadata.name),
-                    Change::Gone(name) => format!("-{name}"),
+                    ObjectChange::Put(object) => format!("+{}", object.metadata.name),
+                    ObjectChange::Gone(name) => format!("-{name}"),
                 });
             },
         };

@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use super::pod::Pod;
 use super::views::Views;
 use crate::call::{Call, is_not_found};
-use crate::follow::{Change, follow};
+use crate::follow::{ObjectChange, follow};
 use crate::nodes::HollowNodes;
 use crate::target::BenchNamespace;
 
@@ -67,11 +67,11 @@ impl Kubelet {
         // The answer to each pod, by its name: events from before the answer come after it.
         let mut given = BTreeMap::new();
         let mut started = 0;
-        let seen = follow(&self.client, &self.path, |change: Change<Pod>| {
+        let seen = follow(&self.client, &self.path, |change: ObjectChange<Pod>| {
             self.views.see_pod(&change);
             let pod = match change {
-                Change::Put(pod) => pod,
-                Change::Gone(name) => {
+                ObjectChange::Put(pod) => pod,
+                ObjectChange::Gone(name) => {
                     given.remove(&name);
                     return;
                 }

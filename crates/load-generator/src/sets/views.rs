@@ -8,7 +8,7 @@ use anyhow::{Result, bail};
 use tokio::sync::Notify;
 
 use super::pod::Pod;
-use crate::follow::{AnyObject, Change};
+use crate::follow::{AnyObject, ObjectChange};
 use crate::nodes::Heartbeats;
 
 /// A pod, as far as the measurement is concerned.
@@ -100,26 +100,26 @@ impl Views {
     }
 
     /// Takes in a change of the pods.
-    pub fn see_pod(&self, change: &Change<Pod>) {
+    pub fn see_pod(&self, change: &ObjectChange<Pod>) {
         match change {
-            Change::Put(pod) => {
+            ObjectChange::Put(pod) => {
                 let shown = ShownPod {
                     image: pod.image().to_owned(),
                     ready: pod.is_ready() && pod.metadata.deletion_timestamp.is_none(),
                 };
                 self.seen().put(&pod.metadata.name, Some(shown));
             }
-            Change::Gone(name) => self.seen().put(name, None),
+            ObjectChange::Gone(name) => self.seen().put(name, None),
         }
         self.changed.notify_one();
     }
 
     /// Takes in a change of the sets.
-    pub fn see_set(&self, change: Change<AnyObject>) {
+    pub fn see_set(&self, change: ObjectChange<AnyObject>) {
         let mut seen = self.seen();
         match change {
-            Change::Put(set) => seen.sets.insert(set.metadata.name),
-            Change::Gone(name) => seen.sets.remove(&name),
+            ObjectChange::Put(set) => seen.sets.insert(set.metadata.name),
+            ObjectChange::Gone(name) => seen.sets.remove(&name),
         };
         drop(seen);
         self.changed.notify_one();
@@ -150,14 +150,16 @@ mod tests {
             "status": {"conditions": [{"type": "Ready", "status": "True"}]},
         });
         let put = |pod: &serde_json::Value| {
-            views.see_pod(&Change::Put(serde_json::from_value(pod.clone()).unwrap()));
+            views.see_pod(&ObjectChange::Put(
+                serde_json::from_value(pod.clone()).unwrap(),
+            ));
         };
         put(&pod);
         assert_eq!((views.ready("i"), views.ready("j")), (1, 0));
         pod["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
         put(&pod);
         assert_eq!((views.pods(), views.ready("i")), (1, 0));
-        views.see_pod(&Change::Gone("a-0".to_owned()));
+        views.see_pod(&ObjectChange::Gone("a-0".to_owned()));
         assert_eq!(views.pods(), 0);
     }
 

@@ -61,7 +61,7 @@ struct Waiting {
     end: Option<End>,
 }
 
-/// What comes next for a watcher.
+/// The next thing for a watcher.
 enum Next {
     Item(Item),
     /// The history from this revision on.
