@@ -63,24 +63,9 @@ pub(crate) fn entry<'a>(value: &'a mut Value, key: &str) -> Option<&'a mut Value
     child.is_object().then_some(child)
 }
 
-/// Maps up to this length are searched from the start: a comparison of lengths takes less than the hash
-/// of the name.
-const SEARCHED_ENTRIES_MAX: usize = 16;
-
 /// The named member of an object; null if there is none.
 pub(crate) fn member<'a>(value: &'a Value, name: &str) -> &'a Value {
-    let Value::Object(map) = value else {
-        return &Value::Null;
-    };
-    let found = match map.len() {
-        0..=SEARCHED_ENTRIES_MAX => {
-            let mut entries = map.iter();
-            let found = entries.find(|(key, _)| key.as_str() == name);
-            found.map(|(_, value)| value)
-        }
-        _ => map.get(name),
-    };
-    found.unwrap_or(&Value::Null)
+    value.get(name).unwrap_or(&Value::Null)
 }
 
 /// Gives `key` a value if it has none.

@@ -66,6 +66,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("yaml-error", 0),
     ("schema-check", 0),
     ("chrono-tz", 0),
+    ("indexmap", 0),
     ("csi-test-driver", 3),
     ("resource-kinds", 1),
     ("openapi-schema", 2),

@@ -146,7 +146,7 @@ impl<'de> Visitor<'de> for Seed<'_> {
                 map = Map::with_capacity(FIELDS_LIKELY);
             }
             let path = ValuePath::Field(&self.path, &key);
-            if has_key(&map, &key) {
+            if map.contains_key(&key) {
                 let mut duplicates = self.notes.duplicates.borrow_mut();
                 let path = path.to_string();
                 if duplicates.len() < DUPLICATES_MAX && !duplicates.contains(&path) {
@@ -162,14 +162,3 @@ impl<'de> Visitor<'de> for Seed<'_> {
 
 /// The number of fields for which a new object has room.
 const FIELDS_LIKELY: usize = 4;
-
-/// Maps up to this length are searched from the start: a comparison of lengths takes less than the hash of a
-/// key.
-const SEARCHED_ENTRIES_MAX: usize = 16;
-
-fn has_key(map: &Map<String, Value>, key: &str) -> bool {
-    match map.len() {
-        0..=SEARCHED_ENTRIES_MAX => map.keys().any(|known| known == key),
-        _ => map.contains_key(key),
-    }
-}

@@ -1,0 +1,149 @@
+//! The entries and their index.
+
+use std::borrow::Borrow;
+use std::hash::{BuildHasher, Hash, RandomState};
+
+use hashbrown::HashTable;
+
+use crate::SEARCHED_MAX;
+
+#[derive(Clone)]
+pub(crate) struct Core<K, V> {
+    pub(crate) entries: Vec<(K, V)>,
+    /// That of each map with more entries than are searched; smaller maps may keep theirs.
+    index: Option<Box<Index>>,
+}
+
+/// The places of the entries, by the hashes of their keys.
+#[derive(Clone)]
+struct Index {
+    places: HashTable<usize>,
+    hasher: RandomState,
+}
+
+impl<K, V> Core<K, V> {
+    pub(crate) const fn new() -> Self {
+        Self {
+            entries: Vec::new(),
+            index: None,
+        }
+    }
+
+    pub(crate) fn with_capacity(capacity: usize) -> Self {
+        Self {
+            entries: Vec::with_capacity(capacity),
+            index: None,
+        }
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.entries.clear();
+        self.index = None;
+    }
+}
+
+impl<K: Hash + Eq, V> Core<K, V> {
+    /// The place of a key.
+    #[inline]
+    pub(crate) fn find<Q>(&self, key: &Q) -> Option<usize>
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        match &self.index {
+            None => self
+                .entries
+                .iter()
+                .position(|(known, _)| known.borrow() == key),
+            Some(index) => index.find(&self.entries, key),
+        }
+    }
+
+    /// Adds an entry whose key is not in the map, and returns its place.
+    #[inline]
+    pub(crate) fn push(&mut self, key: K, value: V) -> usize {
+        let place = self.entries.len();
+        self.entries.push((key, value));
+        if self.index.is_some() || place >= SEARCHED_MAX {
+            self.index_last();
+        }
+        place
+    }
+
+    #[cold]
+    fn index_last(&mut self) {
+        match &mut self.index {
+            Some(index) => index.add(&self.entries, self.entries.len() - 1),
+            None => self.index_again(),
+        }
+    }
+
+    /// Makes the index anew after a change of the order.
+    pub(crate) fn index_again(&mut self) {
+        self.index = None;
+        if self.entries.len() > SEARCHED_MAX {
+            let mut index = Box::new(Index {
+                places: HashTable::with_capacity(self.entries.len()),
+                hasher: RandomState::new(),
+            });
+            for place in 0..self.entries.len() {
+                index.add(&self.entries, place);
+            }
+            self.index = Some(index);
+        }
+    }
+
+    /// Removes the entry at a place. The last one takes it.
+    pub(crate) fn swap_remove(&mut self, place: usize) -> (K, V) {
+        let last = self.entries.len() - 1;
+        if let Some(index) = &mut self.index {
+            index.remove(&self.entries, place);
+            if place != last {
+                index.remove(&self.entries, last);
+            }
+        }
+        let removed = self.entries.swap_remove(place);
+        if let Some(index) = &mut self.index
+            && place != last
+        {
+            index.add(&self.entries, place);
+        }
+        removed
+    }
+
+    /// Removes the entry at a place. Those behind it move up.
+    pub(crate) fn shift_remove(&mut self, place: usize) -> (K, V) {
+        if let Some(index) = &mut self.index {
+            index.remove(&self.entries, place);
+            for known in index.places.iter_mut() {
+                *known -= usize::from(*known > place);
+            }
+        }
+        self.entries.remove(place)
+    }
+}
+
+impl Index {
+    fn find<K, V, Q>(&self, entries: &[(K, V)], key: &Q) -> Option<usize>
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        let hash = self.hasher.hash_one(key);
+        let is_it = |place: &usize| entries[*place].0.borrow() == key;
+        self.places.find(hash, is_it).copied()
+    }
+
+    fn add<K: Hash, V>(&mut self, entries: &[(K, V)], place: usize) {
+        let hash_of = |place: &usize| self.hasher.hash_one(&entries[*place].0);
+        let hash = hash_of(&place);
+        self.places.insert_unique(hash, place, hash_of);
+    }
+
+    fn remove<K: Hash, V>(&mut self, entries: &[(K, V)], place: usize) {
+        let hash = self.hasher.hash_one(&entries[place].0);
+        if let Ok(found) = self.places.find_entry(hash, |known| *known == place) {
+            found.remove();
+        }
+    }
+}

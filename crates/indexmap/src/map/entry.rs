@@ -1,0 +1,97 @@
+//! The entry of a key, which may be vacant.
+
+use std::hash::Hash;
+
+use crate::core::Core;
+
+/// The entry of a key.
+pub enum Entry<'a, K, V> {
+    /// The key is in the map.
+    Occupied(OccupiedEntry<'a, K, V>),
+    /// It is not.
+    Vacant(VacantEntry<'a, K, V>),
+}
+
+/// An entry that is in the map.
+pub struct OccupiedEntry<'a, K, V> {
+    core: &'a mut Core<K, V>,
+    place: usize,
+}
+
+/// A key that is not in the map.
+pub struct VacantEntry<'a, K, V> {
+    core: &'a mut Core<K, V>,
+    key: K,
+}
+
+impl<'a, K: Hash + Eq, V> Entry<'a, K, V> {
+    #[inline]
+    pub(super) fn find(core: &'a mut Core<K, V>, key: K) -> Self {
+        match core.find(&key) {
+            Some(place) => Self::Occupied(OccupiedEntry { core, place }),
+            None => Self::Vacant(VacantEntry { core, key }),
+        }
+    }
+}
+
+impl<'a, K, V> OccupiedEntry<'a, K, V> {
+    /// The key in the map.
+    pub fn key(&self) -> &K {
+        &self.core.entries[self.place].0
+    }
+
+    /// The value.
+    pub fn get(&self) -> &V {
+        &self.core.entries[self.place].1
+    }
+
+    /// The value, for a change.
+    pub fn get_mut(&mut self) -> &mut V {
+        &mut self.core.entries[self.place].1
+    }
+
+    /// The value, for a change, as long as the map is borrowed.
+    pub fn into_mut(self) -> &'a mut V {
+        &mut self.core.entries[self.place].1
+    }
+
+    /// Sets the value, and returns the former one.
+    pub fn insert(&mut self, value: V) -> V {
+        std::mem::replace(self.get_mut(), value)
+    }
+}
+
+impl<K: Hash + Eq, V> OccupiedEntry<'_, K, V> {
+    /// Removes the entry; the last one takes its place.
+    pub fn swap_remove(self) -> V {
+        self.swap_remove_entry().1
+    }
+
+    /// Removes the entry and returns its key, too; the last one takes its place.
+    pub fn swap_remove_entry(self) -> (K, V) {
+        self.core.swap_remove(self.place)
+    }
+
+    /// Removes the entry; those behind it move up.
+    pub fn shift_remove(self) -> V {
+        self.shift_remove_entry().1
+    }
+
+    /// Removes the entry and returns its key, too; those behind it move up.
+    pub fn shift_remove_entry(self) -> (K, V) {
+        self.core.shift_remove(self.place)
+    }
+}
+
+impl<'a, K: Hash + Eq, V> VacantEntry<'a, K, V> {
+    /// The key.
+    pub fn key(&self) -> &K {
+        &self.key
+    }
+
+    /// Adds the entry as the last one.
+    pub fn insert(self, value: V) -> &'a mut V {
+        let place = self.core.push(self.key, value);
+        &mut self.core.entries[place].1
+    }
+}
