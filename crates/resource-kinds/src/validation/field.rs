@@ -189,11 +189,28 @@ impl<'a, 'p> Field<'a, 'p> {
 
 /// The named field below a value; null if there is none.
 fn descend<'a>(value: &'a Value, names: &str) -> &'a Value {
-    // Names are short: the library's search for a byte takes longer to begin.
-    match names.bytes().position(|byte| byte == b'.') {
+    match first_dot(names.as_bytes()) {
         None => member(value, names),
         Some(dot) => descend(member(value, &names[..dot]), &names[dot + 1..]),
     }
+}
+
+/// The index of the first dot, searched by eight bytes at a time. Names are short: the library's search for a
+/// byte takes longer to begin.
+fn first_dot(names: &[u8]) -> Option<usize> {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    const DOTS: u64 = ONES * b'.' as u64;
+    let (words, rest) = names.as_chunks::<8>();
+    for (index, word) in words.iter().enumerate() {
+        let different = u64::from_le_bytes(*word) ^ DOTS;
+        // The highest bit of the first byte that is equal, and perhaps of some behind it.
+        let equal = different.wrapping_sub(ONES) & !different & (ONES << 7);
+        if equal != 0 {
+            return Some(index * 8 + equal.trailing_zeros() as usize / 8);
+        }
+    }
+    let found = rest.iter().position(|byte| *byte == b'.');
+    found.map(|place| words.len() * 8 + place)
 }
 
 /// Rules that many fields share. Each adds to a list of errors.
@@ -273,6 +290,23 @@ impl Rules for Vec<FieldError> {
     fn check_unchanged(&mut self, new: &Field<'_, '_>, old: &Field<'_, '_>) {
         if new.value != old.value {
             self.push(new.invalid(IMMUTABLE));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_dot_is_found_at_each_place() {
+        for length in 0..30 {
+            let mut names = vec![b'/'; length];
+            assert_eq!(first_dot(&names), None);
+            for place in (0..length).rev() {
+                names[place] = b'.';
+                assert_eq!(first_dot(&names), Some(place));
+            }
         }
     }
 }
