@@ -36,19 +36,19 @@ enum Form {
 }
 
 /// A decoded patch: JSON patch, merge patch or strategic merge patch.
-pub(crate) struct Patch {
+pub(crate) struct Patch<'b> {
     form: Form,
     /// The patch, until it is merged into an object.
     value: Option<Value>,
     duplicates: Vec<String>,
-    text: String,
+    bytes: &'b [u8],
 }
 
-impl Patch {
+impl<'b> Patch<'b> {
     /// Decodes a patch by its content type.
     ///
     /// *Errors.* 415 for other types; 400 if it cannot be parsed.
-    pub(crate) fn parse(call: &Call, bytes: &[u8]) -> Result<Self, Status> {
+    pub(crate) fn parse(call: &Call, bytes: &'b [u8]) -> Result<Self, Status> {
         let form = match content_type(&call.parts.headers).as_str() {
             JSON_PATCH => Form::Json,
             MERGE_PATCH => Form::Merge,
@@ -62,20 +62,24 @@ impl Patch {
                 "error decoding patch: the patch is not an object",
             ));
         }
-        let text = String::from_utf8_lossy(bytes).into_owned();
         Ok(Self {
             form,
             value: Some(value),
             duplicates,
-            text,
+            bytes,
         })
+    }
+
+    /// The text of the patch, for a message.
+    fn text(&self) -> String {
+        String::from_utf8_lossy(self.bytes).into_owned()
     }
 
     /// The patch, to be merged. Few writes need a second attempt, which decodes the text again.
     fn take(&mut self) -> Result<Value, Status> {
         match self.value.take() {
             Some(value) => Ok(value),
-            None => match json(self.text.as_bytes()) {
+            None => match json(self.bytes) {
                 Ok(decoded) => Ok(decoded.value),
                 Err(text) => Err(Status::internal(format!("decode a patch again: {text}"))),
             },
@@ -151,7 +155,7 @@ impl Patch {
         let why = status.message.split_once(" cannot be handled as a ");
         let why = why.and_then(|(_, rest)| Some(rest.split_once(": ")?.1));
         let why = why.unwrap_or(&status.message).to_owned();
-        let error = FieldError::invalid(&FieldPath::root("patch"), self.text.clone(), why);
+        let error = FieldError::invalid(&FieldPath::root("patch"), self.text(), why);
         Status::invalid("", "", "", &[error])
     }
 
@@ -172,7 +176,7 @@ impl Patch {
             return Ok(found);
         }
         let detail = format!("strict decoding error: {}", found.join(", "));
-        let error = FieldError::invalid(&FieldPath::root("patch"), self.text.clone(), detail);
+        let error = FieldError::invalid(&FieldPath::root("patch"), self.text(), detail);
         Err(Status::invalid("", "", "", &[error]))
     }
 }
