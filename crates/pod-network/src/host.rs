@@ -13,13 +13,10 @@ use rtnetlink::{Handle, LinkUnspec, RouteMessageBuilder};
 
 use crate::error::{Error, file, kernel};
 use crate::names;
-use crate::ranges::{Ranges, UsedRange};
+use crate::ranges::{Ranges, UsedRange, dns_address};
 
 /// `lo` is the first device of every network namespace.
 pub(crate) const LOOPBACK_INDEX: u32 = 1;
-
-/// Place of the cluster DNS address in the Service range, by convention of Kubernetes.
-const DNS_INDEX: u32 = 10;
 
 /// The routing table of the addresses of this machine, which the kernel keeps.
 pub(crate) const RT_TABLE_LOCAL: u8 = 255;
@@ -91,7 +88,7 @@ impl Host {
     /// ones stay; addresses of the instance's former ranges are removed.
     pub(crate) async fn claim(&self, ranges: &Ranges) -> Result<(), Error> {
         let node = ranges.node_address()?;
-        let dns = ranges.service.nth(DNS_INDEX);
+        let dns = dns_address(ranges.service);
         let dns = dns.ok_or(Error::RangeTooSmall {
             range: ranges.service,
         })?;

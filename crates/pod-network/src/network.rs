@@ -21,7 +21,7 @@ use crate::host::Host;
 use crate::links::{self, PodLink};
 use crate::listening::Sockets;
 use crate::peers::{self, Encrypting, Peer, PeerSettings, UnreachedPeer};
-use crate::ranges::Ranges;
+use crate::ranges::{Ranges, dns_address};
 use crate::wireguard::kernel::Device;
 use crate::wireguard::{EncryptionOptions, PrivateKey, TunnelEnd, WIREGUARD_BYTES};
 use crate::{forwarding, names};
@@ -123,7 +123,7 @@ impl PodNetwork {
                 host,
                 state_dir: options.state_dir,
                 gateway,
-                dns: ranges.service.nth(10),
+                dns: dns_address(ranges.service),
                 uplink_mtu,
                 pod_mtu: AtomicU32::new(pod_mtu),
                 range: Mutex::new(ranges.pod),

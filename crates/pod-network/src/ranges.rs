@@ -84,6 +84,11 @@ impl Ranges {
     }
 }
 
+/// The address of the cluster's DNS: the tenth of the Service range, by convention of Kubernetes. A smaller range has none.
+pub fn dns_address(service_range: Cidr) -> Option<Ipv4Addr> {
+    service_range.nth(10)
+}
+
 /// Chooses the ranges: the configured ones, or the next ones that overlap nothing in `taken`. Those
 /// in `kept` belong to stopped instances: they are avoided while others are free, unless the user
 /// configures them.

@@ -115,7 +115,10 @@ async fn end_network(data: &Path, instance_id: &str) -> Result<()> {
     let Some(ranges) = pod_network::ranges::read(&state_dir.join("ranges.json"))? else {
         return Ok(());
     };
-    let local_addresses = [ranges.node_address().ok(), ranges.service.nth(10)];
+    let local_addresses = [
+        ranges.node_address().ok(),
+        pod_network::dns_address(ranges.service),
+    ];
     let links = PodLinks {
         prefixes: vec![
             pod_network::link_prefix(instance_id),

@@ -54,9 +54,8 @@ pub async fn take_down(network: &PodNetwork, data_dir: &Path) {
     }
 }
 
-/// The address of the cluster's DNS: the tenth of the Service range, by convention.
+/// The address of the cluster's DNS, which every Service range must have.
 pub fn dns_address(service_range: Cidr) -> Result<Ipv4Addr> {
-    service_range
-        .nth(10)
+    pod_network::dns_address(service_range)
         .with_context(|| format!("Service range {service_range} is too small"))
 }
