@@ -1,8 +1,8 @@
 //! The table's parts as nftables messages, with the names of `linux/netfilter/nf_tables.h`.
 
 use service_routing::{
-    Direction, Hook, HookKind, Key, MapName, Member, Rule, RuleAction, SetKind, TableChange,
-    Verdict,
+    Direction, Hook, HookKind, Key, MapName, MapVerdict, Member, Rule, RuleAction, SetKind,
+    TableChange,
 };
 
 use crate::expressions::{
@@ -45,7 +45,7 @@ const TYPE_VERDICT: u32 = 0xffff_ff00;
 const TYPES_OF_PORT: u32 = TYPE_PROTOCOL << 6 | TYPE_PORT;
 
 /// A key, with the verdict of a map.
-type Element = (Vec<u8>, Option<Verdict>);
+type Element = (Vec<u8>, Option<MapVerdict>);
 
 /// Writes changes of one table into a batch.
 pub(crate) struct Encoder<'a> {
@@ -132,12 +132,12 @@ impl<'a> Encoder<'a> {
                 self.elements(DELETE_ELEMENT, set, None, &as_elements(members));
             }
             TableChange::AddFilter(direction, address, chain) => {
-                let goto = Some(Verdict::Goto(chain.clone()));
+                let goto = Some(MapVerdict::Goto(chain.clone()));
                 let element = (address.octets().to_vec(), goto);
                 self.elements(NEW_ELEMENT, direction.map(), None, &[element]);
             }
             TableChange::RemoveFilter(direction, address, chain) => {
-                let goto = Some(Verdict::Goto(chain.clone()));
+                let goto = Some(MapVerdict::Goto(chain.clone()));
                 let element = (address.octets().to_vec(), goto);
                 self.elements(DELETE_ELEMENT, direction.map(), None, &[element]);
             }
@@ -239,7 +239,7 @@ impl<'a> Encoder<'a> {
         self.add_set(ANONYMOUS_MAP, flags, TYPE_INTEGER, 4, None);
         let id = self.set_id;
         let element = |(index, chain): (u32, &String)| {
-            let goto = Some(Verdict::Goto(chain.clone()));
+            let goto = Some(MapVerdict::Goto(chain.clone()));
             (index.to_ne_bytes().to_vec(), goto)
         };
         let elements: Vec<_> = (0..).zip(chains).map(element).collect();
@@ -262,11 +262,11 @@ fn base_chain(a: &mut Attributes<'_>, hook: Hook) {
     );
 }
 
-fn verdict(data: &mut Attributes<'_>, verdict: &Verdict) {
+fn verdict(data: &mut Attributes<'_>, verdict: &MapVerdict) {
     match verdict {
-        Verdict::Goto(chain) => goes(data, VERDICT_GOTO, Some(chain)),
-        Verdict::Drop => goes(data, VERDICT_DROP, None),
-        Verdict::Return => goes(data, VERDICT_RETURN, None),
+        MapVerdict::Goto(chain) => goes(data, VERDICT_GOTO, Some(chain)),
+        MapVerdict::Drop => goes(data, VERDICT_DROP, None),
+        MapVerdict::Return => goes(data, VERDICT_RETURN, None),
     }
 }
 

@@ -8,8 +8,8 @@ use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
 use crate::model::{
-    Chain, Direction, Hook, Key, MapName, Match, Member, Rule, RuleAction, Set, SetKind, Table,
-    Verdict,
+    Chain, Direction, Hook, Key, MapName, MapVerdict, Match, Member, Rule, RuleAction, Set,
+    SetKind, Table,
 };
 
 /// One change of the table.
@@ -24,9 +24,9 @@ pub enum TableChange {
     /// Appends a rule to a chain.
     AddRule(String, Rule),
     /// Removes an element of a map.
-    RemoveElement(MapName, Key, Verdict),
+    RemoveElement(MapName, Key, MapVerdict),
     /// Adds an element to a map.
-    AddElement(MapName, Key, Verdict),
+    AddElement(MapName, Key, MapVerdict),
     /// Removes members of a set.
     RemoveMembers(String, Vec<Member>),
     /// Adds members to a set.
@@ -218,8 +218,8 @@ fn step_on(table: &mut Table, step: &TableChange) -> Option<()> {
         TableChange::RemoveElement(map, key, _) => table.elements.remove(&(*map, *key)).map(|_| ()),
         TableChange::AddElement(map, key, verdict) => {
             let named = match verdict {
-                Verdict::Goto(chain) => table.chains.contains_key(chain),
-                Verdict::Drop | Verdict::Return => true,
+                MapVerdict::Goto(chain) => table.chains.contains_key(chain),
+                MapVerdict::Drop | MapVerdict::Return => true,
             };
             let fits = key.address.is_some() == map.by_address();
             let free = table
@@ -264,7 +264,7 @@ fn all_rules(table: &Table) -> impl Iterator<Item = &Rule> {
 
 fn is_chain_used(table: &Table, name: &String) -> bool {
     let in_rules = all_rules(table).any(|rule| rule.action.chains().contains(name));
-    let goto = Verdict::Goto(name.clone());
+    let goto = MapVerdict::Goto(name.clone());
     let in_maps = table.elements.values().any(|verdict| *verdict == goto)
         || table.filtered.values().any(|chain| chain == name);
     in_rules || in_maps

@@ -18,8 +18,8 @@ use object_model::listening::Listening;
 
 use crate::endpoints::Endpoint;
 use crate::model::{
-    Chain, Hook, HookKind, Key, MapName, Match, Protocol, Rule, RuleAction, Set, SetKind, Table,
-    Verdict,
+    Chain, Hook, HookKind, Key, MapName, MapVerdict, Match, Protocol, Rule, RuleAction, Set,
+    SetKind, Table,
 };
 use crate::services::{Affinity, ServicePort};
 
@@ -167,7 +167,7 @@ pub fn hold(table: &mut Table, listening: &Listening) {
             protocol: place.transport.into(),
             port: place.port,
         };
-        table.elements.insert((map, key), Verdict::Return);
+        table.elements.insert((map, key), MapVerdict::Return);
     }
 }
 
@@ -279,7 +279,7 @@ fn masquerading(settings: &Settings) -> Vec<Rule> {
 }
 
 /// Puts the verdict for an address of a Service.
-fn put_ip(table: &mut Table, key: Key, verdict: Option<Verdict>) {
+fn put_ip(table: &mut Table, key: Key, verdict: Option<MapVerdict>) {
     let (served, refused) = (MapName::ServiceIps, MapName::RefusedIps);
     put(table, served, refused, key, verdict);
 }
@@ -321,7 +321,13 @@ pub(crate) fn add_port(table: &mut Table, port: &ServicePort, settings: &Setting
 
 /// Puts the key where its verdict belongs; none means that connections are refused. When two
 /// Services claim one address and port, the first keeps it.
-fn put(table: &mut Table, served: MapName, refused: MapName, key: Key, verdict: Option<Verdict>) {
+fn put(
+    table: &mut Table,
+    served: MapName,
+    refused: MapName,
+    key: Key,
+    verdict: Option<MapVerdict>,
+) {
     if table.elements.contains_key(&(served, key)) || table.elements.contains_key(&(refused, key)) {
         return;
     }
@@ -329,18 +335,18 @@ fn put(table: &mut Table, served: MapName, refused: MapName, key: Key, verdict: 
         Some(verdict) => table.elements.insert((served, key), verdict),
         None => table
             .elements
-            .insert((refused, key), Verdict::Goto(REJECT.into())),
+            .insert((refused, key), MapVerdict::Goto(REJECT.into())),
     };
 }
 
-fn internal(table: &mut Table, port: &ServicePort, settings: &Settings) -> Option<Verdict> {
+fn internal(table: &mut Table, port: &ServicePort, settings: &Settings) -> Option<MapVerdict> {
     if port.endpoints.cluster.is_empty() {
         return None;
     }
     if port.internal_local && port.endpoints.local.is_empty() {
-        return Some(Verdict::Drop);
+        return Some(MapVerdict::Drop);
     }
-    Some(Verdict::Goto(choice(
+    Some(MapVerdict::Goto(choice(
         table,
         port,
         port.internal_local,
@@ -348,13 +354,13 @@ fn internal(table: &mut Table, port: &ServicePort, settings: &Settings) -> Optio
     )))
 }
 
-fn balanced(table: &mut Table, port: &ServicePort, settings: &Settings) -> Option<Verdict> {
+fn balanced(table: &mut Table, port: &ServicePort, settings: &Settings) -> Option<MapVerdict> {
     let verdict = external(table, port, settings)?;
     if port.source_ranges.is_empty() {
         return Some(verdict);
     }
     let chain = format!("fw/{}", port.id);
-    let Verdict::Goto(external) = verdict else {
+    let MapVerdict::Goto(external) = verdict else {
         return Some(verdict);
     };
     let allow = |range: &Cidr| {
@@ -368,7 +374,7 @@ fn balanced(table: &mut Table, port: &ServicePort, settings: &Settings) -> Optio
     table
         .chains
         .insert(chain.clone(), Chain { hook: None, rules });
-    Some(Verdict::Goto(chain))
+    Some(MapVerdict::Goto(chain))
 }
 
 /// Builds the chain for connections to external addresses.
@@ -376,13 +382,13 @@ fn balanced(table: &mut Table, port: &ServicePort, settings: &Settings) -> Optio
 /// Policy Cluster: any endpoint, masqueraded, so that replies return through this node. Policy
 /// Local: endpoints of this node see the client's own address; connections from this node or its
 /// pods are internal and may use any endpoint.
-fn external(table: &mut Table, port: &ServicePort, settings: &Settings) -> Option<Verdict> {
+fn external(table: &mut Table, port: &ServicePort, settings: &Settings) -> Option<MapVerdict> {
     if port.endpoints.cluster.is_empty() {
         return None;
     }
     let chain = format!("ext/{}", port.id);
     if table.chains.contains_key(&chain) {
-        return Some(Verdict::Goto(chain));
+        return Some(MapVerdict::Goto(chain));
     }
     let anywhere = choice(table, port, false, settings);
     let mut rules = Vec::new();
@@ -404,7 +410,7 @@ fn external(table: &mut Table, port: &ServicePort, settings: &Settings) -> Optio
     table
         .chains
         .insert(chain.clone(), Chain { hook: None, rules });
-    Some(Verdict::Goto(chain))
+    Some(MapVerdict::Goto(chain))
 }
 
 /// Builds the chain that chooses an endpoint, of this node or of all nodes, and returns its name.

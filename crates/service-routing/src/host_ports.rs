@@ -14,7 +14,7 @@ use object_model::cidr::Cidr;
 
 use crate::endpoints::Endpoint;
 use crate::flows::UdpFlow;
-use crate::model::{Chain, Key, MapName, Match, Protocol, Rule, RuleAction, Table, Verdict};
+use crate::model::{Chain, Key, MapName, MapVerdict, Match, Protocol, Rule, RuleAction, Table};
 
 /// A port of the node that a pod asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -112,7 +112,7 @@ pub fn publish(table: &mut Table, ports: &[PublishedPort]) {
             protocol: port.protocol,
             port: port.port,
         };
-        let goto = || Verdict::Goto(chain.clone());
+        let goto = || MapVerdict::Goto(chain.clone());
         table.elements.entry((map, key)).or_insert_with(goto);
         // A pod that reaches itself must not see its own address as the client's.
         let itself = Match::Source(Cidr::new(pod, 32), true);

@@ -29,8 +29,8 @@ pub use host_ports::{
     publish, udp_differs,
 };
 pub use model::{
-    Chain, Direction, Hook, HookKind, Key, MapName, Match, Member, Protocol, Rule, RuleAction, Set,
-    SetKind, Table, Verdict,
+    Chain, Direction, Hook, HookKind, Key, MapName, MapVerdict, Match, Member, Protocol, Rule,
+    RuleAction, Set, SetKind, Table,
 };
 pub use policies::{
     Connection, NamespaceLabels, Policy, PolicyJudgement, PolicyObjects, PolicyPod, denied,

@@ -69,7 +69,7 @@ pub struct Table {
     /// The sets of addresses and ports, by name.
     pub sets: BTreeMap<String, Set>,
     /// Elements of the maps; all maps of [`MapName`] exist always.
-    pub elements: BTreeMap<(MapName, Key), Verdict>,
+    pub elements: BTreeMap<(MapName, Key), MapVerdict>,
     /// The chain of each address whose connections of a direction are filtered.
     pub filtered: BTreeMap<(Direction, Ipv4Addr), String>,
 }
@@ -254,7 +254,7 @@ pub struct Key {
 
 /// The result of a lookup.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum MapVerdict {
     /// Continue in that chain.
     Goto(String),
     /// Discard the packet silently.
@@ -452,12 +452,12 @@ impl fmt::Display for Member {
     }
 }
 
-impl fmt::Display for Verdict {
+impl fmt::Display for MapVerdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Verdict::Goto(chain) => write!(f, "goto {chain}"),
-            Verdict::Drop => write!(f, "drop"),
-            Verdict::Return => write!(f, "return"),
+            MapVerdict::Goto(chain) => write!(f, "goto {chain}"),
+            MapVerdict::Drop => write!(f, "drop"),
+            MapVerdict::Return => write!(f, "return"),
         }
     }
 }

@@ -8,7 +8,7 @@ use object_model::listening::Listening;
 use crate::change::{TableChange, changes};
 use crate::compile::{Settings, add_port, hold, table};
 use crate::host_ports::{PublishedPort, publish};
-use crate::model::{Key, MapName, Table, Verdict};
+use crate::model::{Key, MapName, MapVerdict, Table};
 use crate::services::ServicePort;
 
 /// Names a Service; in this order the first keeps an address and port that several claim.
@@ -151,7 +151,7 @@ impl Routes {
     }
 
     /// The elements with these keys: those of the first Service that claims each.
-    fn elements(&self, keys: &BTreeSet<Key>) -> BTreeMap<(MapName, Key), Verdict> {
+    fn elements(&self, keys: &BTreeSet<Key>) -> BTreeMap<(MapName, Key), MapVerdict> {
         let mut parts: BTreeMap<&ServiceName, Table> = BTreeMap::new();
         let mut elements = BTreeMap::new();
         for key in keys {

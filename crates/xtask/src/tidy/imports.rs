@@ -261,10 +261,14 @@ impl Modules<'_> {
     }
 }
 
-/// The names that the `use`s of a code give.
-pub fn imported_names(code: &str) -> Vec<&str> {
+/// The names that the `use`s of a code give, but for those from crates of others.
+pub fn imported_names<'a>(code: &'a str, others: &[&str]) -> Vec<&'a str> {
     let (uses, _) = uses(code);
-    uses.into_iter().filter_map(|used| used.name).collect()
+    let ours = uses.into_iter().filter(|used| {
+        let root = used.words.first();
+        !root.is_some_and(|root| others.contains(root))
+    });
+    ours.filter_map(|used| used.name).collect()
 }
 
 /// The paths in all `use`s of a code, and the code between them.

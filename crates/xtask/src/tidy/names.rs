@@ -5,12 +5,15 @@ use super::code;
 use super::imports;
 
 /// The names that say nothing without a noun.
-const BARE: [&str; 31] = [
-    "Action", "Answer", "Case", "Change", "Decision", "Form", "Found", "Held", "Item", "Kept",
-    "Left", "Level", "Lookup", "Note", "Notice", "Outcome", "Place", "Plan", "Reach", "Refusal",
-    "Seen", "Stage", "State", "Step", "Subject", "Taken", "Target", "Trouble", "View", "Wanted",
-    "Way",
+const BARE: [&str; 35] = [
+    "Action", "Answer", "Case", "Change", "Decision", "Entry", "Form", "Found", "Held", "Item",
+    "Kept", "Left", "Level", "Lookup", "Note", "Notice", "Outcome", "Place", "Plan", "Reach",
+    "Record", "Refusal", "Seen", "Stage", "State", "Step", "Subject", "Taken", "Target", "Trouble",
+    "Verdict", "View", "Wanted", "Way", "World",
 ];
+
+/// Crates of others that have types of these names.
+const OTHERS: [&str; 2] = ["hickory_proto", "std"];
 
 /// The words that begin the declaration of a type.
 const DECLARING: [&str; 5] = ["enum", "struct", "trait", "type", "union"];
@@ -25,7 +28,7 @@ pub fn check(files: &[SourceFile]) -> Vec<Finding> {
     let mut findings = Vec::new();
     for file in product {
         let mut names = declared(&file.code);
-        names.extend(imports::imported_names(&file.code));
+        names.extend(imports::imported_names(&file.code, &OTHERS));
         names.retain(|name| BARE.contains(name));
         names.sort_unstable();
         names.dedup();
@@ -75,6 +78,7 @@ mod tests {
             ("pub(crate) enum Step<'a> {}", 1),
             ("pub(super) type State = u8;", 1),
             ("use super::{A, Outcome};", 1),
+            ("use std::collections::hash_map::{Entry, HashMap};", 0),
             ("use crate::b::Place as NodePlace;", 0),
             ("pub struct NodePlan;", 0),
             ("struct Plan;", 0),
