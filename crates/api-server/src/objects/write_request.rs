@@ -232,8 +232,9 @@ pub(crate) enum ObjectPart {
     /// The part that the kind allows for the named sub-resource (`resize`).
     Subresource,
     /// The change is made by the handler itself (`binding`, `finalize`, `eviction`): webhooks and
-    /// policies, the kind's validation and field managers are left out. The handler reads and changes
-    /// only these fields of the named parts; without names, it may read and change all of the object.
+    /// policies, the kind's validation and field managers are left out. The handler reads and sets only
+    /// these fields of the named parts, and removes none; without names, it may read and change all of
+    /// the object.
     Trusted(&'static [FieldRead]),
 }
 
