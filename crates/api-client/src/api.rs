@@ -593,11 +593,8 @@ mod tests {
         let client = Client::new(tower::service_fn(answer), "default");
         let maps: Api<ConfigMap> = Api::default_namespaced(client);
         let pages: Vec<Vec<ConfigMap>> = maps.pages(2).try_collect().await.unwrap();
-        let names = |page: &Vec<ConfigMap>| {
-            let names = page.iter().map(|map| map.metadata.name.clone().unwrap());
-            names.collect::<Vec<_>>()
-        };
-        let names: Vec<_> = pages.iter().map(names).collect();
-        assert_eq!(names, [vec!["a", "b"], vec!["c"]]);
+        let name = |map: &ConfigMap| map.metadata.name.clone().unwrap();
+        let names = pages.iter().map(|page| page.iter().map(name).collect());
+        assert_eq!(names.collect::<Vec<Vec<_>>>(), [vec!["a", "b"], vec!["c"]]);
     }
 }
