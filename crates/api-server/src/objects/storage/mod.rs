@@ -152,8 +152,8 @@ pub(crate) fn decode_apart(
         let object = tree(text).map_err(undecodable)?;
         return Ok((present(resource, object)?, managed, Parts::default()));
     }
-    let object = partial_tree(text, reads).map_err(undecodable)?;
-    Ok((object, managed, Parts::stored(&value, reads)?))
+    let (object, places) = partial_tree(text, reads).map_err(undecodable)?;
+    Ok((object, managed, Parts::stored(&value, places)))
 }
 
 fn parse(json: &[u8]) -> Result<Value, Status> {

@@ -4,13 +4,13 @@
 use std::borrow::Cow;
 
 use bytes::{Bytes, BytesMut};
-use json_text::{Cursor, find_member};
+use json_text::find_member;
 use object_model::Status;
-use resource_kinds::FieldRead;
 use serde_json::Value;
 
 use super::parse;
 use super::scan::undecodable;
+use super::tree::Places;
 
 /// Outermost members of an object, by name, as JSON text. The object's tree has only some fields of
 /// them.
@@ -21,26 +21,14 @@ impl Parts {
     /// No parts: the tree is whole.
     pub(crate) const NONE: &Self = &Self(Vec::new());
 
-    /// Reads the members of a stored object of which some fields are needed. The object is gone through once.
-    ///
-    /// *Errors.* 500 if the object is not JSON.
-    pub(super) fn stored(encoded: &Bytes, reads: &'static [FieldRead]) -> Result<Self, Status> {
-        let mut parts = Vec::with_capacity(reads.len());
-        let mut cursor = Cursor::new(encoded);
-        let mut members = cursor.object().map_err(undecodable)?;
-        while let Some(key) = members.next_key(&mut cursor).map_err(undecodable)? {
-            cursor.peek().map_err(undecodable)?;
-            let start = cursor.offset();
-            cursor.skip().map_err(undecodable)?;
-            if let Some(read) = reads.iter().find(|read| key.is(read.name)) {
-                parts.push((read.name, encoded.slice(start..cursor.offset())));
-            }
-            // Behind the last part there is nothing to find.
-            if parts.len() == reads.len() {
-                break;
-            }
-        }
-        Ok(Self(parts))
+    /// The members of a stored object at these places.
+    pub(super) fn stored(encoded: &Bytes, places: Places) -> Self {
+        let parts = places.into_iter();
+        Self(
+            parts
+                .map(|(name, place)| (name, encoded.slice(place)))
+                .collect(),
+        )
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -129,9 +117,11 @@ fn with_field(map: &Bytes, name: &str, value: &Value) -> Result<Bytes, Status> {
 
 #[cfg(test)]
 mod tests {
+    use resource_kinds::FieldRead;
     use serde_json::json;
 
     use super::*;
+    use crate::objects::storage::tree::partial_tree;
 
     const READS: &[FieldRead] = &[FieldRead {
         name: "spec",
@@ -157,7 +147,8 @@ mod tests {
         ] {
             let stored: Bytes =
                 format!(r#"{{"metadata":{{}},"spec":{spec},"status":{{}}}}"#).into();
-            let parts = Parts::stored(&stored, READS).unwrap();
+            let text = std::str::from_utf8(&stored).unwrap();
+            let parts = Parts::stored(&stored, partial_tree(text, READS).unwrap().1);
             let changed = parts.changed(&json!({"spec": old}), &new).unwrap();
             let mut object: Value = serde_json::from_slice(&stored).unwrap();
             object["spec"]["a"] = json!("\"1\"");
