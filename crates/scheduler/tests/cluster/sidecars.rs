@@ -455,16 +455,6 @@ async fn a_pod_is_placed_anew_if_its_volume_cannot_be_made() {
         chosen
     };
     eventually(Some("n2".to_owned()), refused).await;
-    let pods: Api<Pod> = Api::namespaced(cluster.client.clone(), "default");
-    let told = || async {
-        let status = pods.get("user").await.unwrap().status.unwrap_or_default();
-        let mut conditions = status.conditions.into_iter().flatten();
-        let scheduled = conditions.find(|one| one.type_ == "PodScheduled");
-        scheduled.and_then(|scheduled| Some((scheduled.reason?, scheduled.message?)))
-    };
-    let message = "running PreBind plugin \"VolumeBinding\": binding volumes: provisioning failed for PVC \"data\"";
-    let reason = "SchedulerError".to_owned();
-    eventually(Some((reason, message.to_owned())), told).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
