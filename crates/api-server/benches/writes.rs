@@ -114,16 +114,16 @@ async fn main() {
     for n in 0..rounds {
         times.push(client.ask("PUT", &named(n), JSON, &map(n)).await);
     }
-    report("put it without a change", &mut times);
+    report("put a ConfigMap without a change", &mut times);
     let patch = json!({"data": {"a": "2"}});
     for n in 0..rounds {
         times.push(client.ask("PATCH", &named(n), MERGE, &patch).await);
     }
-    report("patch it", &mut times);
+    report("patch a ConfigMap", &mut times);
     for n in 0..rounds {
         times.push(client.ask("DELETE", &named(n), JSON, &Value::Null).await);
     }
-    report("delete it", &mut times);
+    report("delete a ConfigMap", &mut times);
 }
 
 async fn server() -> Arc<ApiServer> {

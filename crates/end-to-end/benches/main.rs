@@ -38,7 +38,10 @@ const BENCHMARKS: [(&str, fn()); 14] = [
 
 fn main() {
     let names = BENCHMARKS.map(|(name, _)| name).join(", ");
-    let wanted = std::env::args().nth(1).unwrap_or_default();
+    // Cargo adds `--bench`.
+    let mut arguments = std::env::args().skip(1);
+    let wanted = arguments.find(|argument| !argument.starts_with('-'));
+    let wanted = wanted.unwrap_or_default();
     let named = BENCHMARKS.iter().find(|(name, _)| *name == wanted);
     let (_, bench) = named.unwrap_or_else(|| panic!("no benchmark '{wanted}'; there are: {names}"));
     bench();
