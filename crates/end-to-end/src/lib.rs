@@ -73,15 +73,20 @@ pub fn binary() -> PathBuf {
     built("mainstay", "cargo build --release")
 }
 
-/// The release binary of the load generator.
+/// The load generator of the build of the tests, which lies in the parent of this program's directory.
 ///
 /// # Panics
 /// Where it has not been built.
 pub fn load_generator() -> PathBuf {
-    built(
-        "mainstay-bench",
-        "cargo build --release --package load-generator",
-    )
+    let this = std::env::current_exe().expect("the path of this program");
+    let path = this
+        .ancestors()
+        .nth(2)
+        .expect("a program of tests lies in a directory of the build")
+        .join("mainstay-bench");
+    let command = "cargo build --package load-generator";
+    assert!(path.is_file(), "{} is missing: {command}", path.display());
+    path
 }
 
 /// The release binary of the CSI driver of the tests.

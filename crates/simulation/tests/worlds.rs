@@ -8,7 +8,7 @@ use std::process::Command;
 use simulation::run::SEEDS;
 
 /// The worlds are divided among tests that run side by side.
-const PARTS: u64 = 4;
+const PARTS: u64 = 12;
 
 fn simulate(arguments: &[&str]) {
     let output = Command::new(env!("CARGO_BIN_EXE_simulation"))
@@ -45,6 +45,14 @@ parts! {
     worlds_keep_their_promises_1 = 1;
     worlds_keep_their_promises_2 = 2;
     worlds_keep_their_promises_3 = 3;
+    worlds_keep_their_promises_4 = 4;
+    worlds_keep_their_promises_5 = 5;
+    worlds_keep_their_promises_6 = 6;
+    worlds_keep_their_promises_7 = 7;
+    worlds_keep_their_promises_8 = 8;
+    worlds_keep_their_promises_9 = 9;
+    worlds_keep_their_promises_10 = 10;
+    worlds_keep_their_promises_11 = 11;
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Starts cargo in the workspace.
 
+use std::ffi::OsString;
 use std::path::Path;
 use std::process::Command;
 
@@ -20,6 +21,14 @@ pub fn run_for_tests(root: &Path, arguments: &[&str]) -> Result<()> {
     run_to_end(for_tests(root), arguments)
 }
 
+/// Runs the cargo of [`for_tests`] with a low priority and fails if it does: beside tests that wait for most of their
+/// time, it uses what they leave of the processors.
+pub fn run_for_tests_beside_others(root: &Path, arguments: &[&str]) -> Result<()> {
+    let mut nice = Command::new("nice");
+    nice.args(["-n", "10"]).arg(program());
+    run_to_end(linting(in_clean_environment(nice, root)), arguments)
+}
+
 fn run_to_end(mut command: Command, arguments: &[&str]) -> Result<()> {
     let status = command.args(arguments).status().context("start cargo")?;
     if !status.success() {
@@ -34,7 +43,10 @@ fn run_to_end(mut command: Command, arguments: &[&str]) -> Result<()> {
 ///
 /// Cargo keeps these builds apart from those with rustc.
 pub fn for_tests(root: &Path) -> Command {
-    let mut command = command(root);
+    linting(command(root))
+}
+
+fn linting(mut command: Command) -> Command {
     command
         .env("RUSTC_WORKSPACE_WRAPPER", "clippy-driver")
         .env("CLIPPY_ARGS", "--deny__CLIPPY_HACKERY__warnings");
@@ -45,8 +57,14 @@ pub fn for_tests(root: &Path) -> Command {
 /// package of a program would change build scripts (`ring`), and rebuild their dependents at each
 /// switch between xtask and cargo.
 pub fn command(root: &Path) -> Command {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut command = Command::new(cargo);
+    in_clean_environment(Command::new(program()), root)
+}
+
+fn program() -> OsString {
+    std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
+}
+
+fn in_clean_environment(mut command: Command, root: &Path) -> Command {
     command.current_dir(root).envs(GO_SETTINGS);
     for (name, _) in std::env::vars_os() {
         if name.to_str().is_some_and(is_of_the_package) {

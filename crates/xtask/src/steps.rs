@@ -34,8 +34,7 @@ pub fn test(root: &Path, without_end_to_end: bool) -> Result<()> {
         prepare(root)?;
         // The syncs of the tests would wait for what the build has left in memory.
         step("sync", || setup::quiet(&mut Command::new("sync")))?;
-        step("tests", || run_all_tests(root))?;
-        return run_the_rest(root);
+        return run_all_tests(root);
     }
     step("setup", || setup::run(root))?;
     step("lints and test build", || build_tests(root))?;
@@ -46,14 +45,17 @@ pub fn test(root: &Path, without_end_to_end: bool) -> Result<()> {
     step("end to end", || {
         run_serially(root, &["--package", "end-to-end"])
     })?;
-    step("end to end on etcd", || run_on_etcd(root, Choice::Core))
+    step("end to end on etcd", || {
+        run_on_etcd(root, Choice::Core, &threads(1))
+    })
 }
 
 /// Runs all end-to-end tests whose servers can have their store in an etcd.
 pub fn test_on_etcd(root: &Path) -> Result<()> {
-    step("setup", || setup::run(root))?;
-    step("release build", || build_programs(root))?;
-    step("end to end on etcd", || run_on_etcd(root, Choice::All))
+    prepare(root)?;
+    step("end to end on etcd", || {
+        run_on_etcd(root, Choice::All, &threads(6))
+    })
 }
 
 /// Lints all crates without a build.
@@ -91,15 +93,12 @@ fn build_tests(root: &Path) -> Result<()> {
     cargo::run_for_tests(root, &build)
 }
 
-/// Builds the programs that the end-to-end tests start. The driver of the tests needs no feature that the product does
-/// not need, so they share their dependencies. Beside the load generator, whose client is another project's, the
-/// dependencies of the product would have more features than its users build.
+/// Builds the release programs that the end-to-end tests start. The driver of the tests needs no feature that the
+/// product does not need, so they share their dependencies. The load generator, whose client is another project's, does
+/// not: a release build of it compiles most dependencies again. It is tested as the build of the tests makes it.
 fn build_programs(root: &Path) -> Result<()> {
-    for programs in [&["mainstay", "csi-test-driver"][..], &["load-generator"]] {
-        let programs = programs.iter().flat_map(|name| ["--package", name]);
-        let build: Vec<&str> = ["build", "--release"].into_iter().chain(programs).collect();
-        cargo::run(root, &build)?;
-    }
+    let programs = ["--package", "mainstay", "--package", "csi-test-driver"];
+    cargo::run(root, &[&["build", "--release"], &programs[..]].concat())?;
     check_size(&setup::target(root).join("release/mainstay"))
 }
 
@@ -132,36 +131,55 @@ const KERNEL: &[&str] = &[
     "volume-provisioner",
 ];
 
-/// Threads of nextest for all groups of tests together. `.config/nextest.toml` leaves the tests that compute as many
-/// as there are processors.
-fn threads() -> String {
+/// Nextest's option for so many tests at once on each processor, all groups of `.config/nextest.toml` together.
+fn threads(per_processor: usize) -> String {
     let processors = available_parallelism().map_or(1, NonZero::get);
-    format!("--test-threads={}", 6 * processors)
+    format!("--test-threads={}", per_processor * processors)
 }
 
-/// Runs the end-to-end tests, and the tests that are programs of their own, beside all others: they wait most of
-/// the time, and the others compute. All packages are selected, because the selection decides on the features of
-/// libraries: each library is built once.
+/// Nextest's expression for the tests that only compute: those of the group of this name in `.config/nextest.toml`.
+const COMPUTING: &str =
+    "package(simulation) or package(model-check) or (package(planners) and test(/::model::/))";
+
+/// Runs everything that was built, side by side: most tests wait for most of their time. Those that only compute have
+/// a low priority; the fuzz targets follow them. All packages are selected, because the selection decides on the
+/// features of libraries: each library is built once.
 fn run_all_tests(root: &Path) -> Result<()> {
-    let (threads, filter) = (threads(), remaining_tests());
-    let nextest = ["--workspace", &threads, "--filterset", &filter];
+    let filter = format!("{} and not ({COMPUTING})", remaining_tests());
+    let (threads, few) = (threads(6), threads(1));
+    let tests = ["--workspace", &threads, "--filterset", &filter];
+    let computing = [
+        "nextest",
+        "run",
+        "--no-fail-fast",
+        "--workspace",
+        "--filterset",
+        COMPUTING,
+    ];
     thread::scope(|scope| {
-        let mut running = vec![scope.spawn(|| run_with_nextest(root, &nextest))];
+        let tests = move || step("tests", || run_with_nextest(root, &tests));
+        let computing = move || {
+            step("computing tests", || {
+                cargo::run_for_tests_beside_others(root, &computing)
+            })?;
+            step("fuzz", || fuzz::run(root, &Fuzz::all(FUZZ_SECONDS)))
+        };
+        let on_etcd = || {
+            step("end to end on etcd", || {
+                run_on_etcd(root, Choice::Core, &few)
+            })
+        };
+        let mut running = vec![
+            scope.spawn(tests),
+            scope.spawn(computing),
+            scope.spawn(on_etcd),
+        ];
         for (_, test) in TEST_PROGRAMS {
             let arguments = ["test", "--workspace", "--test", *test];
             running
                 .push(scope.spawn(move || step(test, || cargo::run_for_tests(root, &arguments))));
         }
         all_ended(running)
-    })
-}
-
-/// Runs the fuzz targets beside end-to-end tests on etcd, which wait most of the time.
-fn run_the_rest(root: &Path) -> Result<()> {
-    thread::scope(|scope| {
-        let fuzz = || step("fuzz", || fuzz::run(root, &Fuzz::all(FUZZ_SECONDS)));
-        let on_etcd = || step("end to end on etcd", || run_on_etcd(root, Choice::Core));
-        all_ended(vec![scope.spawn(fuzz), scope.spawn(on_etcd)])
     })
 }
 
@@ -174,18 +192,12 @@ fn all_ended(running: Vec<ScopedJoinHandle<'_, Result<()>>>) -> Result<()> {
     results.into_iter().collect()
 }
 
-/// Runs end-to-end tests with servers on etcd.
-fn run_on_etcd(root: &Path, choice: Choice) -> Result<()> {
+/// Runs end-to-end tests with servers on etcd, `threads` of them at once if nextest is there.
+fn run_on_etcd(root: &Path, choice: Choice, threads: &str) -> Result<()> {
     let mut command = cargo::for_tests(root);
     if has_nextest(root) {
         // The whole workspace, as in the run of all tests: the selection decides on the features of libraries.
-        command.args([
-            "nextest",
-            "run",
-            "--no-fail-fast",
-            "--workspace",
-            &threads(),
-        ]);
+        command.args(["nextest", "run", "--no-fail-fast", "--workspace", threads]);
         command.args(["--filterset", &choice.filter()]);
     } else {
         command.args(["test", "--no-fail-fast", "--package", "end-to-end"]);
@@ -259,6 +271,13 @@ fn step(name: &str, body: impl FnOnce() -> Result<()>) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_tests_that_compute_are_a_group() {
+        let groups = include_str!("../../../.config/nextest.toml");
+        let group = format!("filter = '{COMPUTING}'\ntest-group = 'computing'");
+        assert!(groups.contains(&group), "{groups}");
+    }
 
     #[test]
     fn a_binary_that_grew_fails() {
