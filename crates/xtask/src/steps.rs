@@ -5,7 +5,7 @@ use std::num::NonZero;
 use std::panic::resume_unwind;
 use std::path::Path;
 use std::process::Command;
-use std::thread::{self, ScopedJoinHandle, available_parallelism};
+use std::thread::{self, available_parallelism};
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
@@ -16,25 +16,27 @@ use crate::test_programs::TEST_PROGRAMS;
 use crate::{cargo, setup, tables, tidy};
 
 /// The time of each fuzz target in a run of all tests.
-const FUZZ_SECONDS: u64 = 3;
+const FUZZ_SECONDS: u64 = 2;
 
 /// Runs everything, or everything that needs no root and no installed tools.
 pub fn test(root: &Path, without_end_to_end: bool) -> Result<()> {
     step("format", || cargo::run(root, &["fmt", "--all", "--check"]))?;
-    step("tidy", || tidy::run(root))?;
     step("tables", || tables::check_if_published(root))?;
+    if has_nextest(root) && !without_end_to_end {
+        let mut steps = preparation(root);
+        steps.push(Step::new("tidy", || tidy::run(root)));
+        side_by_side(steps)?;
+        // The syncs of the tests would wait for what the build has left in memory.
+        step("sync", || setup::quiet(&mut Command::new("sync")))?;
+        return side_by_side(all_tests(root));
+    }
+    step("tidy", || tidy::run(root))?;
     if without_end_to_end {
         step("lints", || lint(root))?;
         step("tests", || run_plain_tests(root))?;
         step("fuzz", || fuzz::run(root, &Fuzz::all(FUZZ_SECONDS)))?;
         println!("xtask: the tests that need root and installed tools were left out, as asked");
         return Ok(());
-    }
-    if has_nextest(root) {
-        prepare(root)?;
-        // The syncs of the tests would wait for what the build has left in memory.
-        step("sync", || setup::quiet(&mut Command::new("sync")))?;
-        return run_all_tests(root);
     }
     step("setup", || setup::run(root))?;
     step("lints and test build", || build_tests(root))?;
@@ -52,7 +54,7 @@ pub fn test(root: &Path, without_end_to_end: bool) -> Result<()> {
 
 /// Runs all end-to-end tests whose servers can have their store in an etcd.
 pub fn test_on_etcd(root: &Path) -> Result<()> {
-    prepare(root)?;
+    side_by_side(preparation(root))?;
     step("end to end on etcd", || {
         run_on_etcd(root, Choice::All, &threads(6))
     })
@@ -71,20 +73,43 @@ fn lint(root: &Path) -> Result<()> {
     cargo::run(root, &clippy)
 }
 
+/// What runs beside others.
+struct Step<'a> {
+    name: &'a str,
+    run: Box<dyn FnOnce() -> Result<()> + Send + 'a>,
+}
+
+impl<'a> Step<'a> {
+    fn new(name: &'a str, run: impl FnOnce() -> Result<()> + Send + 'a) -> Self {
+        let run = Box::new(run);
+        Self { name, run }
+    }
+}
+
+/// Runs the steps at once, and waits for the end of each, also after a failure.
+fn side_by_side(steps: Vec<Step<'_>>) -> Result<()> {
+    thread::scope(|scope| {
+        let running: Vec<_> = steps
+            .into_iter()
+            .map(|one| scope.spawn(|| step(one.name, one.run)))
+            .collect();
+        let results: Vec<Result<()>> = running
+            .into_iter()
+            .map(|one| one.join().unwrap_or_else(|panic| resume_unwind(panic)))
+            .collect();
+        results.into_iter().collect()
+    })
+}
+
 /// Installs the tools and builds the programs beside the tests: the first waits for the network most of its
 /// time, and each of these builds has minutes in which it compiles only one large crate. Profiles have
 /// directories and locks of their own.
-fn prepare(root: &Path) -> Result<()> {
-    thread::scope(|scope| {
-        let tools = || step("setup", || setup::run(root));
-        let programs = || step("release build", || build_programs(root));
-        let tests = || step("lints and test build", || build_tests(root));
-        all_ended(vec![
-            scope.spawn(tools),
-            scope.spawn(programs),
-            scope.spawn(tests),
-        ])
-    })
+fn preparation(root: &Path) -> Vec<Step<'_>> {
+    vec![
+        Step::new("setup", || setup::run(root)),
+        Step::new("release build", || build_programs(root)),
+        Step::new("lints and test build", || build_tests(root)),
+    ]
 }
 
 /// Builds and lints all tests, and the benchmarks.
@@ -141,55 +166,29 @@ fn threads(per_processor: usize) -> String {
 const COMPUTING: &str =
     "package(simulation) or package(model-check) or (package(planners) and test(/::model::/))";
 
-/// Runs everything that was built, side by side: most tests wait for most of their time. Those that only compute have
-/// a low priority; the fuzz targets follow them. All packages are selected, because the selection decides on the
-/// features of libraries: each library is built once.
-fn run_all_tests(root: &Path) -> Result<()> {
-    let filter = format!("{} and not ({COMPUTING})", remaining_tests());
-    let (threads, few) = (threads(6), threads(1));
-    let tests = ["--workspace", &threads, "--filterset", &filter];
-    let computing = [
-        "nextest",
-        "run",
-        "--no-fail-fast",
-        "--workspace",
-        "--filterset",
-        COMPUTING,
-    ];
-    thread::scope(|scope| {
-        let tests = move || step("tests", || run_with_nextest(root, &tests));
-        let computing = move || {
-            step("computing tests", || {
-                cargo::run_for_tests_beside_others(root, &computing)
-            })?;
+/// Everything that was built: it runs side by side, because most tests wait for most of their time. Tests that only
+/// compute have a low priority; the fuzz targets follow them. All packages are selected, because the selection decides
+/// on the features of libraries: each library is built once.
+fn all_tests(root: &Path) -> Vec<Step<'_>> {
+    let mut steps = vec![
+        Step::new("tests", || {
+            let filter = format!("{} and not ({COMPUTING})", remaining_tests());
+            run_with_nextest(root, &["--workspace", &threads(6), "--filterset", &filter])
+        }),
+        Step::new("tests that compute", || {
+            let filter = ["--workspace", "--filterset", COMPUTING];
+            cargo::run_for_tests_beside_others(root, &[NEXTEST, &filter].concat())?;
             step("fuzz", || fuzz::run(root, &Fuzz::all(FUZZ_SECONDS)))
-        };
-        let on_etcd = || {
-            step("end to end on etcd", || {
-                run_on_etcd(root, Choice::Core, &few)
-            })
-        };
-        let mut running = vec![
-            scope.spawn(tests),
-            scope.spawn(computing),
-            scope.spawn(on_etcd),
-        ];
-        for (_, test) in TEST_PROGRAMS {
-            let arguments = ["test", "--workspace", "--test", *test];
-            running
-                .push(scope.spawn(move || step(test, || cargo::run_for_tests(root, &arguments))));
-        }
-        all_ended(running)
-    })
-}
-
-/// Waits for the end of each, also after a failure.
-fn all_ended(running: Vec<ScopedJoinHandle<'_, Result<()>>>) -> Result<()> {
-    let results: Vec<Result<()>> = running
-        .into_iter()
-        .map(|one| one.join().unwrap_or_else(|panic| resume_unwind(panic)))
-        .collect();
-    results.into_iter().collect()
+        }),
+        Step::new("end to end on etcd", || {
+            run_on_etcd(root, Choice::Core, &threads(1))
+        }),
+    ];
+    for (_, test) in TEST_PROGRAMS {
+        let run = move || cargo::run_for_tests(root, &["test", "--workspace", "--test", *test]);
+        steps.push(Step::new(test, run));
+    }
+    steps
 }
 
 /// Runs end-to-end tests with servers on etcd, `threads` of them at once if nextest is there.
@@ -230,10 +229,11 @@ fn run_plain_tests(root: &Path) -> Result<()> {
     cargo::run_for_tests(root, &[&["test", "--lib"], units.as_slice()].concat())
 }
 
+const NEXTEST: &[&str] = &["nextest", "run", "--no-fail-fast"];
+
 /// Runs the selected tests with nextest, which does not support tests with their own harness.
 fn run_with_nextest(root: &Path, selection: &[&str]) -> Result<()> {
-    let nextest = ["nextest", "run", "--no-fail-fast"];
-    cargo::run_for_tests(root, &[&nextest, selection].concat())
+    cargo::run_for_tests(root, &[NEXTEST, selection].concat())
 }
 
 /// Runs the selected tests, programs among them, with cargo's own runner.
