@@ -73,7 +73,7 @@ fn lint(root: &Path) -> Result<()> {
     cargo::run(root, &clippy)
 }
 
-/// What runs beside others.
+/// A part of the whole that runs beside others.
 struct Step<'a> {
     name: &'a str,
     run: Box<dyn FnOnce() -> Result<()> + Send + 'a>,
