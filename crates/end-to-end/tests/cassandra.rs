@@ -6,7 +6,9 @@ use std::net::TcpListener;
 use std::thread;
 
 use end_to_end::applications::cassandra;
-use end_to_end::{Kubectl, Page, Shell, example, text, wait_for, wait_for_text, with_registry_of};
+use end_to_end::{
+    Kubectl, Pasted, Shell, example, text, wait_for, wait_for_text, with_registry_of,
+};
 use serde_json::json;
 
 /// Serves a file once, as the tutorial's site does; the URL.
@@ -26,7 +28,7 @@ fn publish(file: &str) -> String {
     format!("http://{address}/{file}")
 }
 
-/// seeds.md C2, M8 to M10: from URLs, as printed.
+/// seeds.md C2, M8 to M10: from URLs, as printed; findings U7: the example's page, as pasted.
 #[test]
 fn the_tutorials_ring() {
     let image = cassandra();
@@ -45,19 +47,6 @@ fn the_tutorials_ring() {
     );
     wait_ring(&kubectl, 3);
     is_to_the_letter(&kubectl);
-    let page = Page::open(&instance, "cassandra");
-    // From a URL, above; and the image comes from the registry.
-    page.otherwise(&[
-        "kubectl apply -f examples/cassandra/cassandra-service.yaml",
-        "kubectl apply -f examples/cassandra/cassandra-statefulset.yaml",
-        "cargo xtask setup",
-        "cargo run -p end-to-end -- cassandra:v13 /tmp/cassandra.tar",
-        "target/release/mainstay image import /tmp/cassandra.tar",
-    ]);
-    page.ok("kubectl rollout status sts/cassandra");
-    let status = page.ok("kubectl exec cassandra-0 -- nodetool status");
-    assert_eq!(status.matches("\nUN ").count(), 3, "{status}");
-
     let name = |ordinal: u32| format!("cassandra-{ordinal}.cassandra.default.svc.cluster.local");
     let found = shell.ok(&format!("kubectl exec cassandra-0 -- nslookup {}", name(2)));
     assert!(found.contains(&kubectl.pod_ip("cassandra-2")), "{found}");
@@ -73,10 +62,11 @@ fn the_tutorials_ring() {
     let told = kubectl.ok_with_input(&client("cassandra-0"), statements);
     assert!(told.contains("Value inserted"), "{told}");
 
-    // A member is drained, stopped, and back with its data under another address.
+    // The example's page, which finds the ring up. A member is drained, stopped, and back with its data under another
+    // address.
     let logs = shell.beside("kubectl logs -f cassandra-1");
-    page.ok("kubectl delete pod cassandra-1");
-    page.finish();
+    let shown = Pasted::beside(&instance).page("examples/cassandra/README.md");
+    assert!(shown.stdout.matches("\nUN ").count() >= 3, "{shown:#?}");
     wait_for_text("DRAINED", 30, || logs.output());
     wait_ring(&kubectl, 3);
     let read = wait_for_text("value=Ghent", 60, || {
