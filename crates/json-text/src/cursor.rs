@@ -244,7 +244,12 @@ impl<'t> Cursor<'t> {
             let byte = *self.text.get(self.at).ok_or(SyntaxError::End(self.at))?;
             self.at += 1;
             if byte == b'"' {
-                self.end_of_string()?;
+                let end = end_of_string(self.text, self.at);
+                (self.at, _) = end.ok_or(SyntaxError::End(self.text.len()))?;
+                // Most members of a set of fields.
+                if self.text.get(self.at..self.at + 4) == Some(b":{},") {
+                    self.at += 4;
+                }
                 continue;
             }
             // Brackets are hard to predict, so they are counted without a branch.
@@ -385,6 +390,7 @@ mod tests {
             r#""\\""#,
             r#""\"]}""#,
             r#"{"a":"}","b":[{},"\\\"",[[]]]}"#,
+            r#"{"a":{},"b":{"c":{},"d":{}},"e":":{},","f":[]}"#,
             "[ ]",
         ] {
             let text = format!(" {value} ,");

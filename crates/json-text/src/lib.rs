@@ -1,7 +1,8 @@
-//! Reading of JSON text in place, without a tree of its values.
+//! Reading of JSON text in place, without a tree of its values, and trees of texts.
 //!
 //! [`Cursor`] goes through the text, one token after the other; [`find`] and [`find_string`] look for the
 //! value at a path of names. Nothing is copied except strings with escapes. [`write_string`] writes one.
+//! [`tree`] makes the tree of a text in one walk, and [`partial_tree`] one of its parts.
 //!
 //! The text comes from a writer of JSON, so a value that is skipped is followed to its end and not checked.
 //! Other text gives an error or some value, and never a panic or a reading without an end. No text is too
@@ -10,13 +11,17 @@
 
 mod cursor;
 mod find;
+mod members;
 mod string;
+mod tree;
 mod write;
 
 pub use cursor::{Cursor, Sequence};
 pub use find::{Member, find, find_member, find_string};
+pub use members::{descend, member};
 pub use string::StringSlice;
-pub use write::{is_plain, write_string};
+pub use tree::{FieldRead, PartialTree, partial_tree, tree};
+pub use write::{plain_length, write_string};
 
 /// The text is not JSON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -55,6 +55,21 @@ impl<'t> StringSlice<'t> {
             true => unescape(self.raw(), self.at + 1).map(Cow::Owned),
         }
     }
+
+    /// The string without escapes, in a text that is known to be UTF-8: that of the cursor.
+    ///
+    /// # Errors
+    /// If an escape is not one of JSON, or the text is another one.
+    #[inline]
+    pub fn decode_in(&self, text: &'t str) -> Result<Cow<'t, str>, SyntaxError> {
+        if self.escaped {
+            return self.decode();
+        }
+        let content = text.get(self.at + 1..self.at + self.quoted.len() - 1);
+        content
+            .map(Cow::Borrowed)
+            .ok_or(SyntaxError::String(self.at))
+    }
 }
 
 fn utf8(bytes: &[u8], at: usize) -> Result<&str, SyntaxError> {
@@ -109,6 +124,9 @@ fn code_unit(text: &[u8]) -> Option<u16> {
     })
 }
 
+/// Most strings end within so many words of eight bytes.
+const FIRST_WORDS: usize = 2;
+
 /// Longer strings are searched by the processor's wide instructions, whose start takes the time of some
 /// words.
 const NEAR_WORDS: usize = 8;
@@ -121,16 +139,40 @@ pub(crate) const HIGHS: u64 = 0x8080_8080_8080_8080;
 /// short.
 #[inline]
 pub(crate) fn end_of_string(text: &[u8], start: usize) -> Option<(usize, bool)> {
+    let mut at = start;
+    for _ in 0..FIRST_WORDS {
+        let Some(word) = text.get(at..)?.first_chunk::<8>() else {
+            break;
+        };
+        let found = ends_or_escapes(*word);
+        if found != 0 {
+            return end_at(text, at + lowest(found));
+        }
+        at += 8;
+    }
+    end_of_further_string(text, at)
+}
+
+#[inline]
+fn ends_or_escapes(word: [u8; 8]) -> u64 {
+    let word = u64::from_le_bytes(word);
+    marks(word, b'"') | marks(word, b'\\')
+}
+
+/// The same, for a string of which the beginning has been searched.
+#[inline(never)]
+fn end_of_further_string(text: &[u8], start: usize) -> Option<(usize, bool)> {
     let (words, rest) = text.get(start..)?.as_chunks::<8>();
-    for (index, word) in words.iter().enumerate().take(NEAR_WORDS) {
-        let word = u64::from_le_bytes(*word);
-        let found = marks(word, b'"') | marks(word, b'\\');
+    for (index, word) in words.iter().enumerate().take(NEAR_WORDS - FIRST_WORDS) {
+        let found = ends_or_escapes(*word);
         if found != 0 {
             return end_at(text, start + index * 8 + lowest(found));
         }
     }
-    if words.len() > NEAR_WORDS {
-        return end_of_long_string(text, start + NEAR_WORDS * 8);
+    if words.len() > NEAR_WORDS - FIRST_WORDS {
+        let start = start + (NEAR_WORDS - FIRST_WORDS) * 8;
+        let found = memchr::memchr2(b'"', b'\\', text.get(start..)?)?;
+        return end_at(text, start + found);
     }
     let found = rest.iter().position(|byte| matches!(byte, b'"' | b'\\'))?;
     end_at(text, start + words.len() * 8 + found)
@@ -142,12 +184,6 @@ fn end_at(text: &[u8], at: usize) -> Option<(usize, bool)> {
         b'"' => Some((at + 1, false)),
         _ => Some((end_of_escaped_string(text, at)?, true)),
     }
-}
-
-#[inline(never)]
-fn end_of_long_string(text: &[u8], start: usize) -> Option<(usize, bool)> {
-    let found = memchr::memchr2(b'"', b'\\', text.get(start..)?)?;
-    end_at(text, start + found)
 }
 
 /// The index behind the closing quote. Texts in texts have an escape in most words, so all escapes of a

@@ -4,30 +4,39 @@ use crate::string::{HIGHS, ONES, lowest, marks};
 
 /// Appends a text as a string of JSON.
 pub fn write_string(out: &mut Vec<u8>, text: &str) {
-    let mut rest = text.as_bytes();
-    out.reserve(rest.len() + 2);
+    let bytes = text.as_bytes();
+    out.reserve(bytes.len() + 2);
     out.push(b'"');
-    loop {
-        let (plain, behind) = rest.split_at(plain_length(rest));
-        out.extend_from_slice(plain);
-        let Some((byte, behind)) = behind.split_first() else {
-            break;
-        };
-        write_escape(out, *byte);
-        rest = behind;
+    match plain_bytes(bytes) {
+        plain if plain == bytes.len() => out.extend_from_slice(bytes),
+        _ => write_escaped(out, bytes),
     }
     out.push(b'"');
 }
 
-/// Whether a string of JSON has the text as it is, without escapes.
-pub fn is_plain(text: &str) -> bool {
-    plain_length(text.as_bytes()) == text.len()
+/// Appends the content of a string that has escapes, apart from the others, which are most.
+#[inline(never)]
+fn write_escaped(out: &mut Vec<u8>, text: &[u8]) {
+    let mut rest = text;
+    loop {
+        let (plain, behind) = rest.split_at(plain_bytes(rest));
+        out.extend_from_slice(plain);
+        let Some((byte, behind)) = behind.split_first() else {
+            return;
+        };
+        write_escape(out, *byte);
+        rest = behind;
+    }
 }
 
-/// The number of bytes in front of the first one that needs an escape. They are looked at by eight at a time:
-/// most strings are short.
+/// The number of bytes of a text in front of the first one that needs an escape in a string of JSON.
+pub fn plain_length(text: &str) -> usize {
+    plain_bytes(text.as_bytes())
+}
+
+/// The same, for bytes. They are looked at by eight at a time: most strings are short.
 #[inline]
-fn plain_length(text: &[u8]) -> usize {
+fn plain_bytes(text: &[u8]) -> usize {
     let (words, rest) = text.as_chunks::<8>();
     for (index, word) in words.iter().enumerate() {
         let word = u64::from_le_bytes(*word);
@@ -96,7 +105,7 @@ mod tests {
         #[test]
         fn any_text_is_written_as_serde_json_does(text in "\\PC*|[\"\\\\\n\u{0}-\u{9}a ]*") {
             prop_assert_eq!(written(&text), serde_json::to_string(&text).unwrap());
-            prop_assert_eq!(is_plain(&text), written(&text).len() == text.len() + 2);
+            prop_assert_eq!(plain_length(&text) == text.len(), written(&text).len() == text.len() + 2);
         }
     }
 }

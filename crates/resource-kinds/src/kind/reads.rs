@@ -1,13 +1,6 @@
 //! The fields of a stored object that the rules of a write read: a server need not decode the other fields.
 
-/// A field that rules read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FieldRead {
-    /// The field's name in JSON.
-    pub name: &'static str,
-    /// The fields below it that rules read, those of each element if it is a list; empty for the whole field.
-    pub below: &'static [FieldRead],
-}
+pub use json_text::FieldRead;
 
 /// A field that is read as a whole.
 pub(crate) const fn whole(name: &'static str) -> FieldRead {

@@ -25,7 +25,7 @@ impl<'a> Changes<'a> {
         let set = match (self.modified.is_empty(), self.added.is_empty()) {
             (true, _) => self.added,
             (_, true) => self.modified,
-            _ => self.modified.union(&self.added),
+            _ => self.modified.joined(self.added),
         };
         (set, self.removed)
     }

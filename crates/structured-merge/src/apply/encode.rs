@@ -35,8 +35,20 @@ impl<'a> FieldSet<'a> {
 
     /// Whether any of these fields is in an encoded set. A text that is no set has none.
     pub(crate) fn overlaps(&self, fields: &str) -> bool {
-        let mut fields = Cursor::new(fields.as_bytes());
-        !self.is_empty() && self.overlaps_at(false, &mut fields).unwrap_or_default()
+        let mut cursor = Cursor::new(fields.as_bytes());
+        self.is_named_in(fields) && self.overlaps_at(false, &mut cursor).unwrap_or_default()
+    }
+
+    /// Whether the names on the way to any of these fields are somewhere in the text of a set. Most managers
+    /// own nothing that a write changes, and a name is found, or not, in a tenth of the time that the set takes
+    /// to read.
+    fn is_named_in(&self, fields: &str) -> bool {
+        self.nodes().iter().any(|node| match &node.step {
+            PathElement::Field(name) if has_one_spelling(name) => {
+                fields.contains(name.as_ref()) && (node.member || node.below.is_named_in(fields))
+            }
+            _ => true,
+        })
     }
 
     /// Whether any of these fields, or else the step to them if it is wanted, is in the set that is
@@ -239,6 +251,12 @@ impl<'a> Edit<'a> {
         while more {
             let key_start = self.fields.offset();
             let key = self.fields.key().ok()?;
+            if wanted.is_empty() && step == Step::Start {
+                // All behind it stays, to the end of the text.
+                self.separate(start);
+                self.out.push_str(self.text.get(key_start..)?);
+                return Some(());
+            }
             if wanted.is_empty() {
                 self.fields.skip().ok()?;
                 self.keep(start, key_start)?;
@@ -297,6 +315,12 @@ impl<'a> Edit<'a> {
         self.out.push(':');
         write_object(&mut self.out, &node.below, node.member);
     }
+}
+
+/// Whether every encoder of JSON writes a name as it is.
+fn has_one_spelling(name: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
+    name.bytes().all(is_plain)
 }
 
 /// Whether a key of `fieldsV1` is this step.

@@ -303,7 +303,7 @@ fn decode_entry<'a>(
     ] = [const { Cow::Borrowed("") }; 6];
     let mut fields = "null";
     while let Some(key) = members.next_key(cursor).ok()? {
-        let key = key.decode().ok()?;
+        let key = key.decode_in(list).ok()?;
         let text = match key.as_ref() {
             "manager" => &mut name,
             "operation" => &mut operation,
@@ -324,7 +324,7 @@ fn decode_entry<'a>(
             }
         };
         *text = match cursor.peek().ok()? {
-            b'"' => cursor.string().ok()?.decode().ok()?,
+            b'"' => cursor.string().ok()?.decode_in(list).ok()?,
             _ => {
                 cursor.skip().ok()?;
                 Cow::Borrowed("")

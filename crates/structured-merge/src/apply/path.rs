@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::fmt::{self, Write as _};
 
-use json_text::is_plain;
+use json_text::plain_length;
 use serde_json::{Map, Number, Value};
 
 /// One element of a path: a field, a key of a list, a value or an index. The order is that in which managed
@@ -216,12 +216,14 @@ pub(crate) fn push_text(out: &mut String, text: &str) {
 
 /// Appends the text as it is between the quotes of a JSON string.
 fn push_content(out: &mut String, text: &str) {
-    if is_plain(text) {
-        out.push_str(text);
-    } else {
-        for letter in text.chars() {
-            push_letter(out, letter);
-        }
+    let mut rest = text;
+    loop {
+        let (plain, behind) = rest.split_at(plain_length(rest));
+        out.push_str(plain);
+        let mut letters = behind.chars();
+        let Some(letter) = letters.next() else { return };
+        push_letter(out, letter);
+        rest = letters.as_str();
     }
 }
 

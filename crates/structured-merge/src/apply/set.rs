@@ -32,7 +32,8 @@ impl<'a> FieldSet<'a> {
                 let same = later.step == earlier.step;
                 if same {
                     earlier.member |= later.member;
-                    earlier.below = earlier.below.union(&later.below);
+                    let below = std::mem::take(&mut earlier.below);
+                    earlier.below = below.joined(std::mem::take(&mut later.below));
                 }
                 same
             });
@@ -56,6 +57,13 @@ impl<'a> FieldSet<'a> {
             }),
             (one, two) => one.or(two).cloned(),
         })
+    }
+
+    /// The union of both sets, without a copy of either.
+    #[must_use]
+    pub(crate) fn joined(mut self, other: Self) -> Self {
+        self.nodes.extend(other.nodes);
+        Self::of(self.nodes)
     }
 
     /// The intersection of both sets.

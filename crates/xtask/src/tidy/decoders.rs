@@ -65,6 +65,7 @@ const KUBECONFIG: Said =
     ByOurs("a kubeconfig of the user, or the output of a program that it names");
 const ISSUED: Said = ByOurs("a certificate that the cluster issued to the node, and its key");
 const STORED: Said = ByOurs("what the program itself has stored");
+const TREES: Said = ByOurs("members of trees, which other files decode");
 const SHIM: Said = ByOurs("messages between the program and its shims");
 
 const SERVER: Said =
@@ -145,8 +146,9 @@ const TABLE: &[(&str, Said)] = &[
     ("api-server/src/objects/storage/encode.rs", STORED),
     ("api-server/src/objects/storage/managed_fields.rs", STORED),
     ("api-server/src/objects/storage/parts.rs", STORED),
+    ("api-server/src/objects/storage/mod.rs", STORED),
     ("api-server/src/objects/storage/scan.rs", STORED),
-    ("api-server/src/objects/storage/tree.rs", STORED),
+    ("json-text/src/tree.rs", STORED),
     (
         "api-server/src/handlers/subresources/forward.rs",
         ByOurs("answers of the program's own node agent"),
@@ -363,6 +365,9 @@ const TABLE: &[(&str, Said)] = &[
         "resource-kinds/src/bootstrap.rs",
         ByOurs("part of the program"),
     ),
+    ("resource-kinds/src/json/parts.rs", TREES),
+    ("resource-kinds/src/kind/reads.rs", TREES),
+    ("resource-kinds/src/validation/field.rs", TREES),
     (
         "resource-kinds/src/groups/certificates/request.rs",
         ByStrangers(&["certificate-request"]),

@@ -8,10 +8,10 @@ mod managed_fields;
 mod parts;
 mod put;
 mod scan;
-mod tree;
 
 use std::sync::Arc;
 
+use json_text::{PartialTree, partial_tree, tree};
 use mvcc_store::{KeyValue, Range, RangeResult, Revision, Store, StoreError};
 use object_model::{Cause, Status, StatusDetails, StatusReason};
 use resource_kinds::FieldRead;
@@ -34,7 +34,6 @@ pub(crate) use put::PutResult;
 pub(crate) use scan::{
     metadata, metadata_without_managed_fields, undecodable, without_managed_fields,
 };
-use tree::{partial_tree, tree};
 
 /// The stored objects, of the kinds that are served.
 pub(crate) struct Objects {
@@ -145,15 +144,21 @@ pub(crate) fn decode_apart(
     stored: &KeyValue,
     reads: &'static [FieldRead],
 ) -> Result<(Value, Option<ManagedFields>, Parts), Status> {
-    let (value, managed) = scan::cut_managed_fields(&stored.value);
-    let managed = managed.map(ManagedFields::stored).transpose()?;
-    let text = utf8(&value)?;
-    if reads.is_empty() || !resource.is_shown_as_stored() {
-        let object = tree(text).map_err(undecodable)?;
-        return Ok((present(resource, object)?, managed, Parts::default()));
-    }
-    let (object, places) = partial_tree(text, reads).map_err(undecodable)?;
-    Ok((object, managed, Parts::stored(&value, places)))
+    let text = utf8(&stored.value)?;
+    let is_shown = resource.is_shown_as_stored();
+    let reads = if is_shown { reads } else { &[] };
+    let PartialTree {
+        tree,
+        places,
+        left_out,
+    } = partial_tree(text, reads, &scan::MANAGED_FIELDS).map_err(undecodable)?;
+    let managed = left_out.map(|place| ManagedFields::stored(stored.value.slice(place)));
+    let object = match reads {
+        [] => present(resource, tree)?,
+        _ => tree,
+    };
+    let parts = Parts::stored(&stored.value, places);
+    Ok((object, managed.transpose()?, parts))
 }
 
 fn parse(json: &[u8]) -> Result<Value, Status> {

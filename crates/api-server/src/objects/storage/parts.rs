@@ -2,6 +2,7 @@
 //! a pod, while its status changes.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 use bytes::{Bytes, BytesMut};
 use json_text::find_member;
@@ -10,7 +11,6 @@ use serde_json::Value;
 
 use super::parse;
 use super::scan::undecodable;
-use super::tree::Places;
 
 /// Outermost members of an object, by name, as JSON text. The object's tree has only some fields of
 /// them.
@@ -22,7 +22,7 @@ impl Parts {
     pub(crate) const NONE: &Self = &Self(Vec::new());
 
     /// The members of a stored object at these places.
-    pub(super) fn stored(encoded: &Bytes, places: Places) -> Self {
+    pub(super) fn stored(encoded: &Bytes, places: Vec<(&'static str, Range<usize>)>) -> Self {
         let parts = places.into_iter();
         Self(
             parts
@@ -117,11 +117,10 @@ fn with_field(map: &Bytes, name: &str, value: &Value) -> Result<Bytes, Status> {
 
 #[cfg(test)]
 mod tests {
-    use resource_kinds::FieldRead;
+    use json_text::{FieldRead, partial_tree};
     use serde_json::json;
 
     use super::*;
-    use crate::objects::storage::tree::partial_tree;
 
     const READS: &[FieldRead] = &[FieldRead {
         name: "spec",
@@ -148,7 +147,7 @@ mod tests {
             let stored: Bytes =
                 format!(r#"{{"metadata":{{}},"spec":{spec},"status":{{}}}}"#).into();
             let text = std::str::from_utf8(&stored).unwrap();
-            let parts = Parts::stored(&stored, partial_tree(text, READS).unwrap().1);
+            let parts = Parts::stored(&stored, partial_tree(text, READS, &[]).unwrap().places);
             let changed = parts.changed(&json!({"spec": old}), &new).unwrap();
             let mut object: Value = serde_json::from_slice(&stored).unwrap();
             object["spec"]["a"] = json!("\"1\"");

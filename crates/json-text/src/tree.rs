@@ -1,52 +1,86 @@
-//! Trees of stored objects, read from their text in one walk. Each map has one list of entries: a map that grows
-//! with its entries is allocated several times.
+//! Trees of JSON text, read in one walk. Each map has one list of entries: a map that grows with its entries is
+//! allocated several times.
 
 use std::ops::Range;
 
-use json_text::{Cursor, SyntaxError};
-use resource_kinds::FieldRead;
 use serde_json::{Number, Value};
+
+use crate::{Cursor, SyntaxError};
+
+/// A field that is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FieldRead {
+    /// The field's name in JSON.
+    pub name: &'static str,
+    /// The fields below it that are read, those of each element if it is a list; empty for the whole field.
+    pub below: &'static [FieldRead],
+}
 
 /// The tree of a JSON text.
 ///
-/// *Errors.* The text is not JSON, or is nested too deeply.
-pub(super) fn tree(text: &str) -> Result<Value, SyntaxError> {
-    Ok(decode(text, Wanted::All)?.0)
+/// # Errors
+/// The text is not JSON, or is nested too deeply.
+pub fn tree(text: &str) -> Result<Value, SyntaxError> {
+    Ok(partial_tree(text, &[], &[])?.tree)
 }
 
-/// The places of members in the text of their object, by name.
-pub(super) type Places = Vec<(&'static str, Range<usize>)>;
+/// A part of an object.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PartialTree {
+    /// The tree.
+    pub tree: Value,
+    /// The places of the members of which only some fields were read, by name.
+    pub places: Vec<(&'static str, Range<usize>)>,
+    /// The place of the value that was left out.
+    pub left_out: Option<Range<usize>>,
+}
 
-/// Decodes a part of an object: the outermost members that `reads` names have only the fields that are named
-/// there. Returns the places of these members, too.
+/// Reads a part of an object: the outermost members that `reads` names have only the fields that are named
+/// there, and the value at the path `without` is left out.
 ///
-/// *Errors.* As of [`tree`]. The other fields may be nested to any depth, and their text is not checked.
-pub(super) fn partial_tree(
+/// # Errors
+/// As of [`tree`]. The other fields may be nested to any depth, and their text is not checked.
+pub fn partial_tree(
     text: &str,
     reads: &'static [FieldRead],
-) -> Result<(Value, Places), SyntaxError> {
-    decode(text, Wanted::Parts(reads))
-}
-
-fn decode(text: &str, wanted: Wanted) -> Result<(Value, Places), SyntaxError> {
+    without: &'static [&'static str],
+) -> Result<PartialTree, SyntaxError> {
+    let members = match reads {
+        [] => Members::All,
+        reads => Members::Parts(reads),
+    };
     let mut reader = Reader {
+        text,
         cursor: Cursor::new(text.as_bytes()),
         open: Vec::new(),
         places: Vec::new(),
+        left_out: None,
     };
-    let value = reader.value(wanted, DEPTH_MAX)?;
+    let tree = reader.value(Wanted { members, without }, DEPTH_MAX)?;
     match reader.cursor.peek() {
         Ok(_) => Err(SyntaxError::Unexpected(reader.cursor.offset())),
-        Err(_) => Ok((value, reader.places)),
+        Err(_) => Ok(PartialTree {
+            tree,
+            places: reader.places,
+            left_out: reader.left_out,
+        }),
     }
 }
 
 /// The depth that `serde_json` reads, too.
 const DEPTH_MAX: usize = 127;
 
+/// The parts of a value that its tree is to have.
+#[derive(Clone, Copy)]
+struct Wanted {
+    members: Members,
+    /// The path to the value that is left out; empty for none.
+    without: &'static [&'static str],
+}
+
 /// The members of a map that its tree is to have.
 #[derive(Clone, Copy)]
-enum Wanted {
+enum Members {
     All,
     /// All, but some fields only of those that are named.
     Parts(&'static [FieldRead]),
@@ -54,23 +88,31 @@ enum Wanted {
 }
 
 impl Wanted {
-    /// The wanted members of a member; `None` if it is not wanted itself.
+    /// The wanted parts of a member; `None` if it is not wanted itself.
     fn of(self, name: &str) -> Option<Self> {
-        let (reads, others) = match self {
-            Self::All => return Some(Self::All),
-            Self::Parts(reads) => (reads, Some(Self::All)),
-            Self::Only(reads) => (reads, None),
+        let without = match self.without.split_first() {
+            Some((first, rest)) if *first == name => match rest {
+                [] => return None,
+                rest => rest,
+            },
+            _ => &[],
+        };
+        let (reads, others) = match self.members {
+            Members::All => (&[][..], Some(Members::All)),
+            Members::Parts(reads) => (reads, Some(Members::All)),
+            Members::Only(reads) => (reads, None),
         };
         let read = reads.iter().find(|read| read.name == name);
-        read.map_or(others, |read| match read.below {
-            [] => Some(Self::All),
-            below => Some(Self::Only(below)),
-        })
+        let members = read.map_or(others, |read| match read.below {
+            [] => Some(Members::All),
+            below => Some(Members::Only(below)),
+        })?;
+        Some(Self { members, without })
     }
 
     /// The member, if it is a part of which some fields are wanted.
     fn part(self, name: &str) -> Option<&'static str> {
-        let Self::Parts(reads) = self else {
+        let Members::Parts(reads) = self.members else {
             return None;
         };
         let read = reads.iter().find(|read| read.name == name);
@@ -79,16 +121,18 @@ impl Wanted {
 }
 
 struct Reader<'t> {
+    text: &'t str,
     cursor: Cursor<'t>,
     /// The entries of the maps that are not complete, each behind those of the map around it.
     open: Vec<(String, Value)>,
-    places: Places,
+    places: Vec<(&'static str, Range<usize>)>,
+    left_out: Option<Range<usize>>,
 }
 
-impl Reader<'_> {
+impl<'t> Reader<'t> {
     fn value(&mut self, wanted: Wanted, depth_left: usize) -> Result<Value, SyntaxError> {
         Ok(match self.cursor.peek()? {
-            b'"' => Value::String(self.cursor.string()?.decode()?.into_owned()),
+            b'"' => Value::String(self.cursor.string()?.decode_in(self.text)?.into_owned()),
             b'{' | b'[' if depth_left == 0 => {
                 return Err(SyntaxError::Unexpected(self.cursor.offset()));
             }
@@ -128,15 +172,18 @@ impl Reader<'_> {
         let first = self.open.len();
         let mut members = self.cursor.object()?;
         while let Some(key) = members.next_key(&mut self.cursor)? {
-            let name = key.decode()?;
+            let name = key.decode_in(self.text)?;
+            self.cursor.peek()?;
+            let start = self.cursor.offset();
             let Some(below) = wanted.of(&name) else {
                 self.cursor.skip()?;
+                if matches!(wanted.without, [last] if *last == name) {
+                    self.left_out = Some(start..self.cursor.offset());
+                }
                 continue;
             };
             let part = wanted.part(&name);
             let name = name.into_owned();
-            self.cursor.peek()?;
-            let start = self.cursor.offset();
             let value = self.value(below, depth_left)?;
             if let Some(part) = part {
                 self.places.push((part, start..self.cursor.offset()));
@@ -168,7 +215,7 @@ mod tests {
             assert_eq!(found.to_string(), expected.to_string(), "the order");
         }
         let too_deep = "[".repeat(200);
-        assert!(partial_tree(&too_deep, &[]).is_err());
+        assert!(partial_tree(&too_deep, &[], &[]).is_err());
         for text in [
             "",
             "{",
@@ -182,6 +229,30 @@ mod tests {
             &too_deep,
         ] {
             assert!(tree(text).is_err(), "{text:.10}");
+        }
+    }
+
+    #[test]
+    fn a_value_is_left_out_at_its_place_alone() {
+        let list = r#"[{"a":"]"}]"#;
+        for (text, expected) in [
+            (
+                format!(r#"{{"m":{{"x":1,"f":{list}}},"s":{{"m":{{"f":2}},"f":3}}}}"#),
+                r#"{"m":{"x":1},"s":{"m":{"f":2},"f":3}}"#,
+            ),
+            (
+                format!(r#"{{"f":1,"m": {{"f": {list} ,"x":{{"f":1}}}}}}"#),
+                r#"{"f":1,"m":{"x":{"f":1}}}"#,
+            ),
+        ] {
+            let found = partial_tree(&text, &[], &["m", "f"]).unwrap();
+            assert_eq!(found.tree.to_string(), expected);
+            assert_eq!(&text[found.left_out.unwrap()], list);
+        }
+        for text in [r#"{"m":{"x":1},"f":2}"#, r#"{"m":[],"f":2}"#, "1"] {
+            let found = partial_tree(text, &[], &["m", "f"]).unwrap();
+            assert_eq!(found.tree.to_string(), text);
+            assert_eq!(found.left_out, None);
         }
     }
 
@@ -210,7 +281,11 @@ mod tests {
         let text = r#"{"kind":"K","metadata":{"b":1,"a":{"b":2}},"spec":{"b":{"a":1},"a":{"b":[2]},
             "list":[{"b":"\u00e9","a":"\u00e9"},{"c":3},4]},"status":"x","other":{"a":1,"b":2}}"#;
         let expected = r#"{"kind":"K","metadata":{"b":1,"a":{"b":2}},"spec":{"a":{"b":[2]},"list":[{"a":"é"},{},4]},"status":"x","other":{"a":1,"b":2}}"#;
-        let (found, places) = partial_tree(text, READS).unwrap();
+        let PartialTree {
+            tree: found,
+            places,
+            ..
+        } = partial_tree(text, READS, &[]).unwrap();
         assert_eq!(found.to_string(), expected);
         let parts = places
             .iter()
@@ -218,9 +293,12 @@ mod tests {
         let parts: Vec<_> = parts.collect();
         assert_eq!((parts[0].0, parts[1]), ("spec", ("status", "\"x\"")));
         assert!(parts[0].1.starts_with(r#"{"b":{"a":1}"#) && parts[0].1.ends_with("4]}"));
-        assert_eq!(partial_tree(text, &[]).unwrap().0, tree(text).unwrap());
+        assert_eq!(
+            partial_tree(text, &[], &[]).unwrap().tree,
+            tree(text).unwrap()
+        );
         for text in [r#"{"spec":{"a":{"b":}}}"#, r#"{"spec":{"b":[}}"#] {
-            assert!(partial_tree(text, READS).is_err());
+            assert!(partial_tree(text, READS, &[]).is_err());
         }
     }
 }

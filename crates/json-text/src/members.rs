@@ -1,0 +1,37 @@
+//! Members of objects in a tree.
+
+use serde_json::Value;
+
+/// The named member of an object; null if there is none.
+pub fn member<'v>(value: &'v Value, name: &str) -> &'v Value {
+    let found = value.as_object().and_then(|map| map.get(name));
+    found.unwrap_or(&Value::Null)
+}
+
+/// The value at a path of names with dots between them; null if there is none.
+pub fn descend<'v>(value: &'v Value, names: &str) -> &'v Value {
+    names.split('.').fold(value, member)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_member_is_found_by_the_names_on_the_way() {
+        let object = json!({"a": {"b": {"c": 1}, "d.e": 2}, "f": [3]});
+        for (names, found) in [
+            ("a.b.c", json!(1)),
+            ("a.b", json!({"c": 1})),
+            ("f", json!([3])),
+            ("f.0", json!(null)),
+            ("a.d.e", json!(null)),
+            ("x.y", json!(null)),
+        ] {
+            assert_eq!(*descend(&object, names), found, "{names}");
+        }
+        assert_eq!(*member(&object["a"], "d.e"), 2);
+    }
+}
