@@ -1,5 +1,6 @@
 //! Copying of parts between two versions of one object.
 
+use json_text::member;
 use serde_json::{Map, Value};
 
 /// Removes a top-level field of an object, for instance `status`.
@@ -61,11 +62,6 @@ pub(crate) fn entry<'a>(value: &'a mut Value, key: &str) -> Option<&'a mut Value
         .entry(key)
         .or_insert_with(|| Value::Object(serde_json::Map::new()));
     child.is_object().then_some(child)
-}
-
-/// The named member of an object; null if there is none.
-pub(crate) fn member<'a>(value: &'a Value, name: &str) -> &'a Value {
-    value.get(name).unwrap_or(&Value::Null)
 }
 
 /// Gives `key` a value if it has none.

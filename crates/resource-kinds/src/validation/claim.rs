@@ -56,7 +56,7 @@ pub(crate) fn validate_spec(spec: &Field<'_, '_>) -> Vec<FieldError> {
     // As upstream, which leaves the requests out of the path.
     let resources = spec.get("resources");
     let place = resources.get_key("storage");
-    let amount = place.with(spec.get("resources.requests.storage").value);
+    let amount = place.with(spec.get_path("resources.requests.storage").value);
     if amount.is_set() {
         let quantity = Quantity::from_json(amount.value).unwrap_or_default();
         if quantity.is_zero() || quantity.is_negative() {
@@ -75,13 +75,13 @@ pub(crate) fn validate_spec(spec: &Field<'_, '_>) -> Vec<FieldError> {
 fn data_sources(spec: &Field<'_, '_>) -> Vec<FieldError> {
     let mut errors = Vec::new();
     for field in ["dataSource", "dataSourceRef"] {
-        let source = spec.get(field);
+        let source = spec.get_path(field);
         if !source.is_set() {
             continue;
         }
         for part in ["name", "kind"] {
-            if source.get(part).is_empty() {
-                errors.push(source.get(part).required(""));
+            if source.get_path(part).is_empty() {
+                errors.push(source.get_path(part).required(""));
             }
         }
         let core = source.get("apiGroup").is_empty();

@@ -1,12 +1,9 @@
 //! A field of an object: its value together with its place, so that a check can report errors with
 //! the path. A field may be absent; then its value is null.
 
+use json_text::{descend, member};
 use object_model::{FieldError, FieldPath};
 use serde_json::{Map, Value};
-
-use crate::json::parts::member;
-
-const NOTHING: &Value = &Value::Null;
 
 /// A value and its place in the object.
 #[derive(Clone, Copy, Debug)]
@@ -60,7 +57,7 @@ impl<'a, 'p> Field<'a, 'p> {
         }
     }
 
-    /// The named field of an object; with dots, a field further down.
+    /// The field of an object at a path of names with dots between them.
     pub(crate) fn of(object: &'a Value, names: &'p str) -> Self {
         Self {
             value: descend(object, names),
@@ -84,14 +81,20 @@ impl<'a, 'p> Field<'a, 'p> {
         self.place.path()
     }
 
-    /// The named field; with dots, a field further down.
-    pub(crate) fn get<'s>(&'s self, names: &'s str) -> Field<'a, 's> {
+    /// The named field.
+    pub(crate) fn get<'s>(&'s self, name: &'s str) -> Field<'a, 's> {
+        debug_assert!(!name.contains('.'), "{name} is a path");
+        self.within(Step::Names(name), member(self.value, name))
+    }
+
+    /// The field at a path of names with dots between them.
+    pub(crate) fn get_path<'s>(&'s self, names: &'s str) -> Field<'a, 's> {
         self.within(Step::Names(names), descend(self.value, names))
     }
 
     /// The entry of a map at a key, which may have dots.
     pub(crate) fn get_key<'s>(&'s self, key: &'s str) -> Field<'a, 's> {
-        self.within(Step::Key(key), self.value.get(key).unwrap_or(NOTHING))
+        self.within(Step::Key(key), member(self.value, key))
     }
 
     fn within<'s>(&'s self, step: Step<'s>, value: &'a Value) -> Field<'a, 's> {
@@ -187,32 +190,6 @@ impl<'a, 'p> Field<'a, 'p> {
     }
 }
 
-/// The named field below a value; null if there is none.
-fn descend<'a>(value: &'a Value, names: &str) -> &'a Value {
-    match first_dot(names.as_bytes()) {
-        None => member(value, names),
-        Some(dot) => descend(member(value, &names[..dot]), &names[dot + 1..]),
-    }
-}
-
-/// The index of the first dot, searched by eight bytes at a time. Names are short: the library's search for a
-/// byte takes longer to begin.
-fn first_dot(names: &[u8]) -> Option<usize> {
-    const ONES: u64 = 0x0101_0101_0101_0101;
-    const DOTS: u64 = ONES * b'.' as u64;
-    let (words, rest) = names.as_chunks::<8>();
-    for (index, word) in words.iter().enumerate() {
-        let different = u64::from_le_bytes(*word) ^ DOTS;
-        // The highest bit of the first byte that is equal, and perhaps of some behind it.
-        let equal = different.wrapping_sub(ONES) & !different & (ONES << 7);
-        if equal != 0 {
-            return Some(index * 8 + equal.trailing_zeros() as usize / 8);
-        }
-    }
-    let found = rest.iter().position(|byte| *byte == b'.');
-    found.map(|place| words.len() * 8 + place)
-}
-
 /// Rules that many fields share. Each adds to a list of errors.
 pub(crate) trait Rules {
     /// The clauses of a name check, for the text at a place.
@@ -290,23 +267,6 @@ impl Rules for Vec<FieldError> {
     fn check_unchanged(&mut self, new: &Field<'_, '_>, old: &Field<'_, '_>) {
         if new.value != old.value {
             self.push(new.invalid(IMMUTABLE));
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_first_dot_is_found_at_each_place() {
-        for length in 0..30 {
-            let mut names = vec![b'/'; length];
-            assert_eq!(first_dot(&names), None);
-            for place in (0..length).rev() {
-                names[place] = b'.';
-                assert_eq!(first_dot(&names), Some(place));
-            }
         }
     }
 }

@@ -164,7 +164,7 @@ pub(crate) fn duplicates(list: &Field<'_, '_>, field: &str) -> Vec<FieldError> {
     let mut seen = BTreeSet::new();
     let mut errors = Vec::new();
     for item in list.items() {
-        let at = item.get(field);
+        let at = item.get_path(field);
         if !at.text().is_empty() && !seen.insert(at.text()) {
             errors.push(at.duplicate());
         }

@@ -126,7 +126,7 @@ pub fn validate(kind: &str, object: &Value, old: Option<&Value>) -> Vec<FieldErr
     };
     let mut errors = Vec::new();
     let mut check = |kind: &str, holder: Field<'_, '_>| {
-        let at = holder.get("metadata.annotations");
+        let at = holder.get_path("metadata.annotations");
         for (key, value) in at.entries() {
             if key.starts_with(OWN_PREFIX) && !before(&at, key) {
                 errors.extend(wrong(kind, key, &value));
@@ -136,9 +136,9 @@ pub fn validate(kind: &str, object: &Value, old: Option<&Value>) -> Vec<FieldErr
     let root = Field::root(object);
     check(kind, root);
     for (path, kind) in TEMPLATES {
-        let at = root.get(path);
-        match at.len() {
-            0 => check(kind, at),
+        let at = root.get_path(path);
+        match at.value {
+            Value::Object(_) => check(kind, at),
             _ => at.items().for_each(|template| check(kind, template)),
         }
     }

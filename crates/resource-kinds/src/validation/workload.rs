@@ -121,7 +121,7 @@ pub(crate) fn check_labels(
     selector: Option<&LabelSelector>,
     errors: &mut Vec<FieldError>,
 ) {
-    let labels = spec.get("template.metadata.labels");
+    let labels = spec.get_path("template.metadata.labels");
     let Some(selector) = selector else {
         errors.push(spec.get("selector").invalid("invalid label selector"));
         return;
@@ -152,7 +152,7 @@ pub(crate) fn check_template(
     errors: &mut Vec<FieldError>,
 ) {
     check_template_for(spec, &["Always"], claims, whole, errors);
-    let deadline = spec.get("template.spec.activeDeadlineSeconds");
+    let deadline = spec.get_path("template.spec.activeDeadlineSeconds");
     if deadline.is_set() {
         let detail = format!("activeDeadlineSeconds in {what} is not Supported");
         errors.push(deadline.forbidden(detail));
@@ -168,7 +168,7 @@ pub(crate) fn check_template_for(
     errors: &mut Vec<FieldError>,
 ) {
     let template = spec.get("template");
-    let restart = template.get("spec.restartPolicy");
+    let restart = template.get_path("spec.restartPolicy");
     if whole {
         let found = pod_template::validate_template(&template, claims).into_iter();
         // A wrong restart policy is reported below, with what the kind allows.
@@ -216,7 +216,7 @@ pub(crate) fn check_counts(object: &Value, parts: &[&str]) -> Vec<FieldError> {
     errors.check_not_negative(&all);
     errors.check_not_negative(&status.get("observedGeneration"));
     for part in parts {
-        let part = status.get(part);
+        let part = status.get_path(part);
         errors.check_not_negative(&part);
         if part.int() > Some(all.int().unwrap_or_default()) {
             errors.push(part.invalid("cannot be greater than status.replicas"));
@@ -231,7 +231,7 @@ pub(crate) fn warnings(object: &Value, old: Option<&Value>) -> Vec<String> {
     let mut all = Vec::new();
     let same = old.is_some_and(|old| old["spec"]["template"] == object["spec"]["template"]);
     if !same {
-        all.extend(pod_template::warnings(&spec.get("template.spec")));
+        all.extend(pod_template::warnings(&spec.get_path("template.spec")));
     }
     let limit = spec.get("revisionHistoryLimit");
     if limit.int().is_some_and(|number| number < 0) {
@@ -247,9 +247,12 @@ pub(crate) fn count(object: &Value, part: &str, field: &str) -> i64 {
 
 /// The names and the images of a template's containers.
 pub(crate) fn containers(template: &Field<'_, '_>) -> [Cell; 2] {
-    let containers = template.get("spec.containers");
+    let containers = template.get_path("spec.containers");
     ["name", "image"].map(|field| {
-        let texts: Vec<&str> = containers.items().map(|c| c.get(field).text()).collect();
+        let texts: Vec<&str> = containers
+            .items()
+            .map(|c| c.get_path(field).text())
+            .collect();
         json!(texts.join(","))
     })
 }

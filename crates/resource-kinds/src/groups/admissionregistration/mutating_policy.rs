@@ -87,7 +87,7 @@ fn validate(spec: &Field<'_, '_>) -> Vec<FieldError> {
     let mut errors = check_common(spec);
     let again = spec.get("reinvocationPolicy");
     errors.check_one_of(&again, &["IfNeeded", "Never"]);
-    let rules = spec.get("matchConstraints.resourceRules");
+    let rules = spec.get_path("matchConstraints.resourceRules");
     for rule in rules.items() {
         for operation in rule.get("operations").items() {
             // A deleted object cannot be mutated.
@@ -114,7 +114,7 @@ fn check_mutation(mutation: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
         return;
     }
     for (name, field) in PATCHES {
-        let patch = mutation.get(field);
+        let patch = mutation.get_path(field);
         match (kind.text() == name, patch.is_set()) {
             (true, true) => check_expression(&patch.get("expression"), errors),
             (true, false) => {

@@ -102,7 +102,7 @@ pub(super) fn check_common(spec: &Field<'_, '_>) -> Vec<FieldError> {
     let settings = spec.get("paramKind");
     if settings.is_set() {
         for part in ["apiVersion", "kind"] {
-            let at = settings.get(part);
+            let at = settings.get_path(part);
             if at.is_empty() {
                 errors.push(at.required(""));
             }

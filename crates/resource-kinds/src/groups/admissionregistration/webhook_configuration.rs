@@ -191,7 +191,7 @@ fn check_url(url: &Field<'_, '_>) -> Vec<FieldError> {
 fn check_service(service: &Field<'_, '_>) -> Vec<FieldError> {
     let mut errors = Vec::new();
     for part in ["name", "namespace"] {
-        let at = service.get(part);
+        let at = service.get_path(part);
         if at.is_empty() {
             errors.push(at.required(&format!("service {part} is required")));
         }

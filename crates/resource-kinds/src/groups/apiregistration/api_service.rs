@@ -110,8 +110,8 @@ impl Printer for APIService {
 
 fn validate(object: &Value) -> Vec<FieldError> {
     let root = Field::root(object);
-    let (name, group) = (root.get("metadata.name"), root.get("spec.group"));
-    let version = root.get("spec.version");
+    let (name, group) = (root.get_path("metadata.name"), root.get_path("spec.group"));
+    let version = root.get_path("spec.version");
     let mut errors = Vec::new();
     let wanted = format!("{}.{}", version.text(), group.text());
     if name.text() != wanted {
@@ -124,20 +124,20 @@ fn validate(object: &Value) -> Vec<FieldError> {
         ("spec.groupPriorityMinimum", 20_000),
         ("spec.versionPriority", 1000),
     ] {
-        let at = root.get(field);
+        let at = root.get_path(field);
         let number = at.int().unwrap_or(0);
         if number <= 0 || number > most {
             errors.push(at.invalid(format!("must be positive and less than {}", most + 1)));
         }
     }
-    let service = root.get("spec.service");
+    let service = root.get_path("spec.service");
     if service.is_set() {
         let text = "this server passes no requests on: install the kinds by a \
                     CustomResourceDefinition, or reach the service under its own address";
         errors.push(service.forbidden(text));
     }
     for field in ["spec.caBundle", "spec.insecureSkipTLSVerify"] {
-        let at = root.get(field);
+        let at = root.get_path(field);
         if !at.is_empty() && at.value != false {
             errors.push(at.invalid("only remote APIServices have it"));
         }

@@ -147,7 +147,7 @@ impl StatusUpdate for DaemonSet {
         let status = Field::of(object, "status");
         let mut errors = Vec::new();
         for count in COUNTS.iter().chain(LESSER_COUNTS) {
-            errors.check_not_negative(&status.get(count));
+            errors.check_not_negative(&status.get_path(count));
         }
         errors.check_not_negative(&status.get("observedGeneration"));
         errors.check_not_negative(&status.get("collisionCount"));

@@ -145,10 +145,10 @@ fn validate(object: &Value, old: Option<&Value>) -> Vec<FieldError> {
         "successfulJobsHistoryLimit",
         "failedJobsHistoryLimit",
     ] {
-        errors.check_not_negative(&spec.get(field));
+        errors.check_not_negative(&spec.get_path(field));
     }
     errors.check_one_of(&spec.get("concurrencyPolicy"), POLICIES);
-    let job = spec.get("jobTemplate.spec");
+    let job = spec.get_path("jobTemplate.spec");
     let of_pods = &object["spec"]["jobTemplate"]["spec"]["template"];
     let whole = old.is_none_or(|old| old["spec"]["jobTemplate"]["spec"]["template"] != *of_pods);
     errors.extend(job_rules::settings(&job, whole));

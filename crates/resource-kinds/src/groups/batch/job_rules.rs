@@ -45,7 +45,7 @@ pub(super) fn update(object: &Value, old: &Value) -> Vec<FieldError> {
         "managedBy",
         "successPolicy",
     ] {
-        errors.check_unchanged(&new.get(field), &before.get(field));
+        errors.check_unchanged(&new.get_path(field), &before.get_path(field));
     }
     errors
 }
@@ -115,7 +115,7 @@ pub(super) fn settings(spec: &Field<'_, '_>, whole: bool) -> Vec<FieldError> {
         "backoffLimitPerIndex",
         "maxFailedIndexes",
     ] {
-        errors.check_not_negative(&spec.get(field));
+        errors.check_not_negative(&spec.get_path(field));
     }
     let mode = spec.get("completionMode");
     errors.check_one_of_if_set(&mode, &["Indexed", "NonIndexed"]);
@@ -123,7 +123,7 @@ pub(super) fn settings(spec: &Field<'_, '_>, whole: bool) -> Vec<FieldError> {
         indexed(spec, &mut errors);
     } else {
         for field in ["backoffLimitPerIndex", "maxFailedIndexes", "successPolicy"] {
-            let at = spec.get(field);
+            let at = spec.get_path(field);
             if at.is_set() {
                 errors.push(at.invalid("requires indexed completion mode"));
             }
@@ -148,7 +148,7 @@ fn indexed(spec: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
         errors.push(completions.required("when completion mode is Indexed"));
     }
     for field in ["parallelism", "maxFailedIndexes"] {
-        let at = spec.get(field);
+        let at = spec.get_path(field);
         if at.int().is_some_and(|number| number > INDEXED_MAX) {
             errors.push(at.invalid(format!("must be less than or equal to {INDEXED_MAX}")));
         }
@@ -164,7 +164,7 @@ fn failure_policy(spec: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     if !policy.is_set() {
         return;
     }
-    let restart = spec.get("template.spec.restartPolicy");
+    let restart = spec.get_path("template.spec.restartPolicy");
     if restart.text() != "Never" {
         let detail = "only \"Never\" is supported when podFailurePolicy is specified";
         errors.push(restart.invalid(detail));
@@ -284,7 +284,7 @@ fn failure_rule(spec: &Field<'_, '_>, rule: &Field<'_, '_>, errors: &mut Vec<Fie
         }
         let name = codes.get("containerName");
         let lists = ["template.spec.containers", "template.spec.initContainers"];
-        let known = lists.map(|list| spec.get(list)).iter().any(|list| {
+        let known = lists.map(|list| spec.get_path(list)).iter().any(|list| {
             let mut all = list.items();
             all.any(|container| container.get("name").text() == name.text())
         });
@@ -302,8 +302,11 @@ fn failure_rule(spec: &Field<'_, '_>, rule: &Field<'_, '_>, errors: &mut Vec<Fie
 /// Labels that the server generates must not have other values.
 fn generated(object: &Value, errors: &mut Vec<FieldError>) {
     let root = Field::root(object);
-    let metadata = root.get("spec.template.metadata");
-    let (name, uid) = (root.get("metadata.name"), root.get("metadata.uid"));
+    let metadata = root.get_path("spec.template.metadata");
+    let (name, uid) = (
+        root.get_path("metadata.name"),
+        root.get_path("metadata.uid"),
+    );
     if uid.is_empty() {
         errors.push(uid.required(""));
     }
@@ -328,10 +331,10 @@ pub(super) fn status(object: &Value, old: &Value) -> Vec<FieldError> {
     let status = Field::of(object, "status");
     let mut errors = Vec::new();
     for field in ["active", "succeeded", "failed", "ready", "terminating"] {
-        errors.check_not_negative(&status.get(field));
+        errors.check_not_negative(&status.get_path(field));
     }
     for list in ["succeeded", "failed"] {
-        for uid in status.get("uncountedTerminatedPods").get(list).items() {
+        for uid in status.get("uncountedTerminatedPods").get_path(list).items() {
             if uid.text().is_empty() {
                 errors.push(uid.invalid("must not be empty"));
             }

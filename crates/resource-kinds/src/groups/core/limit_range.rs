@@ -88,7 +88,7 @@ fn validate(object: &Value) -> Vec<FieldError> {
         }
         let pod = kind.text() == "Pod";
         for field in ["default", "defaultRequest"] {
-            let at = item.get(field);
+            let at = item.get_path(field);
             if pod && !at.is_empty() {
                 errors.push(at.forbidden("may not be specified when `type` is 'Pod'"));
             }
@@ -105,8 +105,8 @@ fn validate(object: &Value) -> Vec<FieldError> {
 
 /// The first value must not be larger than the second where both are given.
 fn order(item: &Field<'_, '_>, less: &str, more: &str, errors: &mut Vec<FieldError>) {
-    for (resource, low) in item.get(less).entries() {
-        let high = item.get(more);
+    for (resource, low) in item.get_path(less).entries() {
+        let high = item.get_path(more);
         let (Ok(low_amount), Ok(high_amount)) = (
             Quantity::from_json(low.value),
             Quantity::from_json(&high.value[resource]),

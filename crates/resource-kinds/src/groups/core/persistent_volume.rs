@@ -190,7 +190,7 @@ fn validate(object: &Value) -> Vec<FieldError> {
     errors.check_one_of_if_set(&spec.get("volumeMode"), claim::VOLUME_MODES);
     errors.check_text_if_set(&spec.get("storageClassName"), names::dns_subdomain);
     errors.extend(validate_source(&spec));
-    let terms = spec.get("nodeAffinity.required.nodeSelectorTerms");
+    let terms = spec.get_path("nodeAffinity.required.nodeSelectorTerms");
     if spec.get("nodeAffinity").is_set() && terms.is_empty() {
         let detail = "must have at least one node selector term";
         errors.push(terms.required(detail));
@@ -203,7 +203,7 @@ fn validate_source(spec: &Field<'_, '_>) -> Vec<FieldError> {
     let sources = source(spec);
     for (name, _) in sources.iter().skip(1) {
         errors.push(
-            spec.get(name)
+            spec.get_path(name)
                 .forbidden("may not specify more than 1 volume type"),
         );
     }
@@ -211,7 +211,7 @@ fn validate_source(spec: &Field<'_, '_>) -> Vec<FieldError> {
         errors.push(spec.required("must specify a volume type"));
         return errors;
     };
-    errors.extend(volume_sources::validate(name, &spec.get(name)));
+    errors.extend(volume_sources::validate(name, &spec.get_path(name)));
     if name == "local" && !spec.get("nodeAffinity").is_set() {
         let detail = "Local volume requires node affinity";
         errors.push(FieldError::required(
@@ -220,7 +220,7 @@ fn validate_source(spec: &Field<'_, '_>) -> Vec<FieldError> {
         ));
     }
     let recycles = spec.get("persistentVolumeReclaimPolicy").text() == "Recycle";
-    if recycles && spec.get("hostPath.path").text() == "/" {
+    if recycles && spec.get_path("hostPath.path").text() == "/" {
         let at = spec.get("persistentVolumeReclaimPolicy");
         errors.push(at.forbidden("may not be 'recycle' for a hostPath mount of '/'"));
     }

@@ -189,7 +189,7 @@ fn validate_change(object: &Value, old: &Value) -> Vec<FieldError> {
     let capacity = Quantity::from_json(&old["status"]["capacity"]["storage"]).unwrap_or_default();
     let (asked, asked_before) = (storage_request(object), storage_request(old));
     if asked < asked_before && asked <= capacity {
-        let path = spec.get("resources.requests.storage").path();
+        let path = spec.get_path("resources.requests.storage").path();
         errors.push(FieldError::forbidden(
             &path,
             "field can not be less than status.capacity",

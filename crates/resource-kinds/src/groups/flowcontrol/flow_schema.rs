@@ -134,7 +134,7 @@ impl StatusUpdate for FlowSchema {
 
 fn validate(object: &Value) -> Vec<FieldError> {
     let root = Field::root(object);
-    let name = root.get("metadata.name");
+    let name = root.get_path("metadata.name");
     let spec = root.get("spec");
     let mut errors = Vec::new();
     let precedence = spec.get("matchingPrecedence");
@@ -155,7 +155,7 @@ fn validate(object: &Value) -> Vec<FieldError> {
     if method.is_set() && !matches!(kind.text(), "ByNamespace" | "ByUser") {
         errors.push(kind.not_supported(&["ByNamespace", "ByUser"]));
     }
-    let level = spec.get("priorityLevelConfiguration.name");
+    let level = spec.get_path("priorityLevelConfiguration.name");
     if level.is_empty() {
         errors.push(level.required("must reference a priority level"));
     } else {
@@ -208,7 +208,7 @@ fn check_subject(subject: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
         errors.push(kind.not_supported(&["Group", "ServiceAccount", "User"]));
         return;
     };
-    let named = subject.get(own);
+    let named = subject.get_path(own);
     if !named.is_set() {
         let text = format!("{own} is required when subject kind is '{kind}'");
         errors.push(named.required(&text));
@@ -218,7 +218,7 @@ fn check_subject(subject: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
         errors.push(named.get("name").required(""));
     }
     for (other, field) in KINDS.into_iter().filter(|(_, field)| *field != own) {
-        let at = subject.get(field);
+        let at = subject.get_path(field);
         if at.is_set() {
             let text = format!("{field} is forbidden when subject kind is not '{other}'");
             errors.push(at.forbidden(text));
@@ -266,7 +266,7 @@ fn check_resource_rule(rule: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
         ("apiGroups", "api group", "api groups"),
         ("resources", "resource", "resources"),
     ] {
-        let list = rule.get(field);
+        let list = rule.get_path(field);
         if list.is_empty() {
             let text = format!("resource rules must supply at least one {one}");
             errors.push(list.required(&text));

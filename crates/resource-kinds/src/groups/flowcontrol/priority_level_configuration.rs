@@ -135,7 +135,7 @@ impl StatusUpdate for PriorityLevelConfiguration {
 
 fn validate(object: &Value) -> Vec<FieldError> {
     let root = Field::root(object);
-    let name = root.get("metadata.name").text();
+    let name = root.get_path("metadata.name").text();
     let spec = root.get("spec");
     let (kind, limited, exempt) = (spec.get("type"), spec.get("limited"), spec.get("exempt"));
     let mut errors = Vec::new();
@@ -222,7 +222,7 @@ fn check_limited(limited: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
 
 fn check_queuing(queuing: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     let field = |name: &'static str| {
-        let at = queuing.get(name);
+        let at = queuing.get_path(name);
         let number = at.int().unwrap_or_default();
         (at, number)
     };

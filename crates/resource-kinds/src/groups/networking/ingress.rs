@@ -179,7 +179,10 @@ fn check_backend(backend: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
 fn check_service(service: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     let name = service.get("name");
     errors.check_required_text(&name, names::dns_1035_label);
-    let (number, port) = (service.get("port.number"), service.get("port.name"));
+    let (number, port) = (
+        service.get_path("port.number"),
+        service.get_path("port.name"),
+    );
     match (number.int(), port.text()) {
         (None, "") => errors.push(service.required("port name or number is required")),
         (Some(_), text) if !text.is_empty() => {

@@ -132,7 +132,7 @@ fn validate(object: &Value) -> Vec<FieldError> {
     }
     errors.check_text_if_set(&parent.get("group"), names::dns_subdomain);
     for field in ["resource", "name"] {
-        let at = parent.get(field);
+        let at = parent.get_path(field);
         errors.check_required_text(&at, names::path_segment);
     }
     errors.check_text_if_set(&parent.get("namespace"), names::path_segment);

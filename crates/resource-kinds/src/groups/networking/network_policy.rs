@@ -85,11 +85,11 @@ fn validate(object: &Value) -> Vec<FieldError> {
     let spec = Field::of(object, "spec");
     let mut errors = metadata::label_selector(&spec.get("podSelector"));
     for (list, side) in [("ingress", "from"), ("egress", "to")] {
-        for rule in spec.get(list).items() {
+        for rule in spec.get_path(list).items() {
             for port in rule.get("ports").items() {
                 check_port(&port, &mut errors);
             }
-            for peer in rule.get(side).items() {
+            for peer in rule.get_path(side).items() {
                 check_peer(&peer, &mut errors);
             }
         }

@@ -71,7 +71,7 @@ fn validate(object: &Value) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let class = Field::root(object);
     errors.check_text(&class.get("handler"), names::dns_label);
-    errors.extend(pod_template::amounts(&class.get("overhead.podFixed")));
+    errors.extend(pod_template::amounts(&class.get_path("overhead.podFixed")));
     let scheduling = class.get("scheduling");
     errors.extend(metadata::labels(&scheduling.get("nodeSelector")));
     errors.extend(pod_template::tolerations(&scheduling.get("tolerations")));

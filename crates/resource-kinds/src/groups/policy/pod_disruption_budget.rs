@@ -95,7 +95,7 @@ impl StatusUpdate for PodDisruptionBudget {
         let status = Field::of(object, "status");
         let mut errors = Vec::new();
         for count in COUNTS {
-            errors.check_not_negative(&status.get(count));
+            errors.check_not_negative(&status.get_path(count));
         }
         errors
     }

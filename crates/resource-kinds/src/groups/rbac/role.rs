@@ -134,7 +134,7 @@ fn validate(object: &Value, in_namespace: bool) -> Vec<FieldError> {
     for rule in root.get("rules").items() {
         errors.extend(validate_rule(&rule, in_namespace));
     }
-    let selectors = root.get("aggregationRule.clusterRoleSelectors");
+    let selectors = root.get_path("aggregationRule.clusterRoleSelectors");
     if root.get("aggregationRule").is_set() && selectors.is_empty() {
         let detail = "at least one clusterRoleSelector required if aggregationRule is non-nil";
         errors.push(selectors.required(detail));
@@ -147,7 +147,7 @@ fn validate(object: &Value, in_namespace: bool) -> Vec<FieldError> {
 
 fn validate_rule(rule: &Field<'_, '_>, in_namespace: bool) -> Vec<FieldError> {
     let mut errors = Vec::new();
-    let missing = |field: &str| rule.get(field).is_empty();
+    let missing = |field: &str| rule.get_path(field).is_empty();
     if missing("verbs") {
         errors.push(
             rule.get("verbs")

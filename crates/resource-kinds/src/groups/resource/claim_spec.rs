@@ -133,7 +133,7 @@ fn exact(request: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
 /// Checks the selectors of devices. Admission checks whether the expressions parse.
 pub(super) fn selectors(at: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     let selector = |at: &Field<'_, '_>, errors: &mut Vec<FieldError>| {
-        let (cel, expression) = (at.get("cel"), at.get("cel.expression"));
+        let (cel, expression) = (at.get("cel"), at.get_path("cel.expression"));
         if !cel.is_set() {
             errors.push(cel.required(""));
         } else if expression.is_empty() {

@@ -93,7 +93,7 @@ pub(super) fn validate(claim: &Value, old: &Value) -> Vec<FieldError> {
 
 fn consumer(at: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     for field in ["resource", "name", "uid"] {
-        let at = at.get(field);
+        let at = at.get_path(field);
         if at.is_empty() {
             errors.push(at.required(""));
         }
@@ -187,8 +187,8 @@ fn condition(at: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     errors.check_one_of(&at.get("status"), &["False", "True", "Unknown"]);
     errors.check_not_negative(&at.get("observedGeneration"));
     for field in ["lastTransitionTime", "reason"] {
-        if at.get(field).is_empty() {
-            errors.push(at.get(field).required(""));
+        if at.get_path(field).is_empty() {
+            errors.push(at.get_path(field).required(""));
         }
     }
 }
@@ -198,7 +198,7 @@ fn network(at: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
         ("interfaceName", INTERFACE_BYTES_MAX),
         ("hardwareAddress", HARDWARE_ADDRESS_BYTES_MAX),
     ] {
-        let at = at.get(field);
+        let at = at.get_path(field);
         if at.text().len() > max {
             errors.push(FieldError::too_long(&at.path(), max));
         }

@@ -107,7 +107,7 @@ fn taint(at: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
 }
 
 fn nodes(device: &Field<'_, '_>, own: bool, errors: &mut Vec<FieldError>) {
-    let fields = ["nodeName", "nodeSelector", "allNodes"].map(|field| device.get(field));
+    let fields = ["nodeName", "nodeSelector", "allNodes"].map(|field| device.get_path(field));
     let given = fields.iter().filter(|field| field.is_set()).count();
     let [name, selector, all] = fields;
     if !own {

@@ -40,8 +40,10 @@ impl Kind for ResourceClaimTemplate {
     fn validate_content(&self, object: &Value) -> Vec<FieldError> {
         let mut errors = Vec::new();
         let spec = Field::of(object, "spec");
-        errors.extend(metadata::labels(&spec.get("metadata.labels")));
-        errors.extend(metadata::annotations(&spec.get("metadata.annotations")));
+        errors.extend(metadata::labels(&spec.get_path("metadata.labels")));
+        errors.extend(metadata::annotations(
+            &spec.get_path("metadata.annotations"),
+        ));
         claim_spec::validate(&spec.get("spec"), &mut errors);
         errors
     }

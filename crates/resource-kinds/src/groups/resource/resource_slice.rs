@@ -128,10 +128,10 @@ fn validate(object: &Value, old: Option<&Value>) -> Vec<FieldError> {
     let spec = Field::of(object, "spec");
     let mut errors = Vec::new();
     driver(&spec.get("driver"), &mut errors);
-    pool(&spec.get("pool.name"), &mut errors);
+    pool(&spec.get_path("pool.name"), &mut errors);
     let (count, generation) = (
-        spec.get("pool.resourceSliceCount"),
-        spec.get("pool.generation"),
+        spec.get_path("pool.resourceSliceCount"),
+        spec.get_path("pool.generation"),
     );
     if count.int().unwrap_or_default() <= 0 {
         let number = count.int().unwrap_or_default();
@@ -144,7 +144,7 @@ fn validate(object: &Value, old: Option<&Value>) -> Vec<FieldError> {
     if let Some(old) = old {
         let before = Field::of(old, "spec");
         for field in ["pool.name", "driver", "nodeName"] {
-            errors.check_unchanged(&spec.get(field), &before.get(field));
+            errors.check_unchanged(&spec.get_path(field), &before.get_path(field));
         }
     }
     nodes(&spec, &mut errors);
@@ -195,7 +195,7 @@ fn nodes(spec: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
         ("allNodes", "`allNodes`"),
         ("perDeviceNodeSelection", "`perDeviceNodeSelection`"),
     ] {
-        let at = spec.get(field);
+        let at = spec.get_path(field);
         if at.is_true() {
             given.push(shown);
         } else if at.is_set() {

@@ -88,7 +88,7 @@ const USER_MAX: i64 = 1_000_000_000;
 
 fn validate(object: &Value) -> Vec<FieldError> {
     let root = Field::root(object);
-    let (name, value) = (root.get("metadata.name"), root.get("value"));
+    let (name, value) = (root.get_path("metadata.name"), root.get("value"));
     let mut errors = Vec::new();
     let known = SYSTEM
         .iter()

@@ -44,7 +44,7 @@ impl Kind for CSIStorageCapacity {
         let mut errors = Vec::new();
         let (new, old) = (Field::root(object), Field::root(old));
         for field in ["nodeTopology", "storageClassName"] {
-            errors.check_unchanged(&new.get(field), &old.get(field));
+            errors.check_unchanged(&new.get_path(field), &old.get_path(field));
         }
         errors.extend(validate(object));
         errors

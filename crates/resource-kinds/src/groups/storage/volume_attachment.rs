@@ -82,7 +82,7 @@ fn validate(object: &Value) -> Vec<FieldError> {
     let spec = Field::of(object, "spec");
     let mut errors = Vec::new();
     for field in ["attacher", "nodeName"] {
-        errors.check_text(&spec.get(field), names::dns_subdomain);
+        errors.check_text(&spec.get_path(field), names::dns_subdomain);
     }
     let source = spec.get("source");
     let (inline, volume) = (

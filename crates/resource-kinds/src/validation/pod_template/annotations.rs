@@ -11,7 +11,7 @@ const APP_ARMOR: &str = "container.apparmor.security.beta.kubernetes.io/";
 
 /// Checks the annotations of a pod.
 pub(crate) fn validate(pod: &Field<'_, '_>) -> Vec<FieldError> {
-    let (all, spec) = (pod.get("metadata.annotations"), pod.get("spec"));
+    let (all, spec) = (pod.get_path("metadata.annotations"), pod.get("spec"));
     let mut errors = Vec::new();
     for (key, at) in all.entries() {
         let detail = match key {
@@ -40,8 +40,8 @@ fn is_cost(text: &str) -> bool {
 /// Checks that annotations with an effect are unchanged.
 pub(crate) fn validate_update(pod: &Field<'_, '_>, old: &Field<'_, '_>) -> Vec<FieldError> {
     let (new, old) = (
-        pod.get("metadata.annotations"),
-        old.get("metadata.annotations"),
+        pod.get_path("metadata.annotations"),
+        old.get_path("metadata.annotations"),
     );
     let mut errors = Vec::new();
     let decided = |key: &str| match key {

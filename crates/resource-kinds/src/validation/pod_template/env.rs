@@ -60,7 +60,7 @@ pub(super) fn file_volumes(spec: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     let volumes = spec.get("volumes");
     for container in super::container_lists(spec).iter().flat_map(Field::items) {
         for variable in container.get("env").items() {
-            let file = variable.get("valueFrom.fileKeyRef");
+            let file = variable.get_path("valueFrom.fileKeyRef");
             let name = file.get("volumeName");
             if !file.is_set() {
                 continue;

@@ -185,7 +185,7 @@ pub(super) fn of_pod(spec: &Field<'_, '_>) -> Vec<FieldError> {
     if !resources.is_set() {
         return Vec::new();
     }
-    if spec.get("os.name").text() == "windows" {
+    if spec.get_path("os.name").text() == "windows" {
         return vec![resources.forbidden("may not be set for a windows pod")];
     }
     let mut errors = Vec::new();
@@ -214,7 +214,7 @@ pub(super) fn of_pod(spec: &Field<'_, '_>) -> Vec<FieldError> {
         }
     }
     for container in spec.get("containers").items() {
-        for (name, limit) in container.get("resources.limits").entries() {
+        for (name, limit) in container.get_path("resources.limits").entries() {
             let whole = limits.get_key(name);
             if whole.is_set() && amount(&limit) > amount(&whole) {
                 let whole = amount(&whole);
@@ -276,7 +276,7 @@ pub(super) fn requests_of_pod(spec: &mut Value) {
         let containers = lists.iter().flat_map(Field::items);
         let mut names: BTreeSet<String> = BTreeSet::new();
         for container in containers {
-            let asked = container.get("resources.requests");
+            let asked = container.get_path("resources.requests");
             names.extend(asked.entries().map(|(name, _)| name.to_owned()));
         }
         names.retain(|name| OF_PODS.contains(&name.as_str()) || name.starts_with(HUGE_PAGES));
@@ -297,7 +297,7 @@ pub(super) fn requests_of_pod(spec: &mut Value) {
 /// The QoS class of a pod (`statefulset.md` 12.16): by its pod-level resources, if it has any.
 pub(crate) fn qos_class(spec: &Value) -> &'static str {
     let spec = Field::root(spec);
-    let own = ["resources.requests", "resources.limits"].map(|list| spec.get(list));
+    let own = ["resources.requests", "resources.limits"].map(|list| spec.get_path(list));
     let lists = ["containers", "initContainers"].map(|list| spec.get(list));
     let holders: Vec<Field<'_, '_>> = if own.iter().any(|list| list.entries().next().is_some()) {
         vec![spec]
@@ -313,7 +313,7 @@ pub(crate) fn qos_class(spec: &Value) -> &'static str {
             ("resources.requests", &mut requests),
             ("resources.limits", &mut limits),
         ] {
-            for (name, at) in holder.get(field).entries() {
+            for (name, at) in holder.get_path(field).entries() {
                 let quantity = amount(&at);
                 if !matches!(name, "cpu" | "memory") || quantity.is_zero() {
                     continue;

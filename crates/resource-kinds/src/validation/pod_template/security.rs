@@ -97,7 +97,7 @@ pub(super) fn validate_pod(spec: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
 /// Kernel parameters are named once, and are of a namespace that is the pod's own.
 fn sysctls(spec: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     let mut seen = BTreeSet::new();
-    for sysctl in spec.get("securityContext.sysctls").items() {
+    for sysctl in spec.get_path("securityContext.sysctls").items() {
         let name = sysctl.get("name");
         if name.is_empty() {
             errors.push(name.required(""));
@@ -164,7 +164,7 @@ pub(super) fn users(spec: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     } else {
         let detail = "`hostUsers` must be false to use `Unmasked`";
         for container in containers {
-            let mount = container.get("securityContext.procMount");
+            let mount = container.get_path("securityContext.procMount");
             if mount.text() == "Unmasked" {
                 errors.push(mount.invalid(detail));
             }
@@ -185,7 +185,7 @@ pub(super) fn validate_container(context: &Field<'_, '_>, errors: &mut Vec<Field
             let detail = "cannot set `allowPrivilegeEscalation` to false and `privileged` to true";
             errors.push(context.invalid(detail));
         }
-        let added = context.get("capabilities.add");
+        let added = context.get_path("capabilities.add");
         if added
             .items()
             .any(|capability| capability.text() == "CAP_SYS_ADMIN")

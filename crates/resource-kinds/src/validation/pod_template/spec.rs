@@ -59,11 +59,13 @@ pub(crate) fn validate_pod(pod: &Field<'_, '_>) -> Vec<FieldError> {
 
 /// The validation errors of a template: its labels, its annotations, its spec.
 pub(crate) fn validate_template(template: &Field<'_, '_>, claims: &[&str]) -> Vec<FieldError> {
-    let mut errors = metadata::labels(&template.get("metadata.labels"));
-    errors.extend(metadata::annotations(&template.get("metadata.annotations")));
+    let mut errors = metadata::labels(&template.get_path("metadata.labels"));
+    errors.extend(metadata::annotations(
+        &template.get_path("metadata.annotations"),
+    ));
     errors.extend(validate_spec(&template.get("spec"), claims));
-    if !template.get("spec.ephemeralContainers").is_empty() {
-        let at = template.get("spec.ephemeralContainers");
+    if !template.get_path("spec.ephemeralContainers").is_empty() {
+        let at = template.get_path("spec.ephemeralContainers");
         errors.push(at.forbidden("ephemeral containers not allowed in pod template"));
     }
     errors

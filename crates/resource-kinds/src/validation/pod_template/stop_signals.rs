@@ -78,7 +78,7 @@ pub(super) fn validate(signal: &Field<'_, '_>, spec: &Field<'_, '_>, errors: &mu
     if !signal.is_set() {
         return;
     }
-    let known = match spec.get("os.name").text() {
+    let known = match spec.get_path("os.name").text() {
         "linux" => LINUX,
         "windows" => WINDOWS,
         "" => {

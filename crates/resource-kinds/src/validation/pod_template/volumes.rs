@@ -64,7 +64,7 @@ pub(super) fn validate<'a>(
 /// Validates the volumes of a pod, but not those of a template: names derived from the pod's, and
 /// fields that may be set later.
 pub(super) fn of_pod(pod: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
-    let (own, spec) = (pod.get("metadata.name"), pod.get("spec"));
+    let (own, spec) = (pod.get_path("metadata.name"), pod.get("spec"));
     let claim_of = |volume: &Field<'_, '_>| format!("{}-{}", own.text(), volume.get("name").text());
     let volumes = spec.get("volumes");
     let made: Vec<String> = volumes
@@ -81,7 +81,7 @@ pub(super) fn of_pod(pod: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
                 clauses.map(|clause| name.invalid(format!("PVC name {claim:?}: {clause}"))),
             );
         }
-        let claim = volume.get("persistentVolumeClaim.claimName");
+        let claim = volume.get_path("persistentVolumeClaim.claimName");
         if made.iter().any(|made| made == claim.text()) {
             let detail = "must not reference a PVC that gets created for an ephemeral volume";
             errors.push(claim.invalid(detail));
@@ -90,7 +90,7 @@ pub(super) fn of_pod(pod: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
         if image.is_set() && image.get("reference").is_empty() {
             errors.push(image.get("reference").required(""));
         }
-        for source in volume.get("projected.sources").items() {
+        for source in volume.get_path("projected.sources").items() {
             let token = source.get("serviceAccountToken");
             if token.is_set() && spec.get("serviceAccountName").is_empty() {
                 let detail = "must not be specified when serviceAccountName is not set";
@@ -139,7 +139,7 @@ pub(super) fn mounts(
         for at in [&sub_path, &expression] {
             volume_sources::below(at, errors);
         }
-        let privileged = container.get("securityContext.privileged").is_true();
+        let privileged = container.get_path("securityContext.privileged").is_true();
         propagation(&mount.get("mountPropagation"), privileged, errors);
         read_only_below(&mount, errors);
     }

@@ -44,7 +44,7 @@ const USER_CHARS_MAX: usize = 104;
 
 /// Checks that a pod has no fields of another operating system.
 pub(super) fn system(spec: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
-    let name = spec.get("os.name");
+    let name = spec.get_path("os.name");
     if !spec.get("os").is_set() {
         return;
     }
@@ -53,7 +53,7 @@ pub(super) fn system(spec: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
             let lists = container_lists(spec);
             let containers = lists.iter().flat_map(Field::items);
             for holder in std::iter::once(*spec).chain(containers) {
-                let options = holder.get("securityContext.windowsOptions");
+                let options = holder.get_path("securityContext.windowsOptions");
                 if options.is_set() {
                     let detail = "windows options cannot be set for a linux pod";
                     errors.push(options.forbidden(detail));
@@ -62,7 +62,9 @@ pub(super) fn system(spec: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
         }
         "windows" => {
             let detail = "cannot be set for a windows pod";
-            let of_pod = LINUX_PODS.iter().map(|field| (*field, spec.get(field)));
+            let of_pod = LINUX_PODS
+                .iter()
+                .map(|field| (*field, spec.get_path(field)));
             errors.extend(
                 of_pod
                     .filter(|(name, field)| is_given(name, field))
@@ -98,11 +100,11 @@ fn is_given(name: &str, field: &Field<'_, '_>) -> bool {
 /// Checks that all containers of a pod are processes of the host, or none is.
 pub(super) fn host_processes(spec: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     let field = "securityContext.windowsOptions.hostProcess";
-    let of_pod = spec.get(field).value.as_bool();
+    let of_pod = spec.get_path(field).value.as_bool();
     let mut of_host = 0;
     let lists = container_lists(spec);
     for container in lists.iter().flat_map(Field::items) {
-        let own = container.get(field);
+        let own = container.get_path(field);
         if let (Some(pods), Some(own_value)) = (of_pod, own.value.as_bool())
             && pods != own_value
         {
@@ -216,7 +218,10 @@ mod tests {
         let mut errors = Vec::new();
         host_processes(&spec, &mut errors);
         system(&spec, &mut errors);
-        options(&spec.get("securityContext.windowsOptions"), &mut errors);
+        options(
+            &spec.get_path("securityContext.windowsOptions"),
+            &mut errors,
+        );
         errors.iter().map(ToString::to_string).collect()
     }
 

@@ -65,14 +65,14 @@ fn settings(spec: &Field<'_, '_>) -> Vec<FieldError> {
     strategy(&spec.get("updateStrategy"), &mut errors);
     for field in ["whenDeleted", "whenScaled"] {
         let policies = spec.get("persistentVolumeClaimRetentionPolicy");
-        let policy = policies.get(field);
+        let policy = policies.get_path(field);
         if !matches!(policy.text(), "Retain" | "Delete") {
             errors.push(policy.not_supported(&["Delete", "Retain"]));
         }
     }
     errors.check_not_negative(&spec.get("replicas"));
     errors.check_not_negative(&spec.get("minReadySeconds"));
-    errors.check_not_negative(&spec.get("ordinals.start"));
+    errors.check_not_negative(&spec.get_path("ordinals.start"));
     // `statefulset.md` 6.7
     workload::check_selector(&spec.get("selector"), "statefulset", &mut errors);
     errors
@@ -142,7 +142,7 @@ fn claim_names(spec: &Field<'_, '_>) -> Vec<FieldError> {
 /// Checks the counts of a status (statefulset.md 5.17).
 pub(super) fn status(object: &Value, old: &Value) -> Vec<FieldError> {
     let status = Field::of(object, "status");
-    let count = |field: &str| status.get(field).int().unwrap_or_default();
+    let count = |field: &str| status.get_path(field).int().unwrap_or_default();
     let mut errors = Vec::new();
     let parts = [
         "readyReplicas",
@@ -151,7 +151,7 @@ pub(super) fn status(object: &Value, old: &Value) -> Vec<FieldError> {
         "availableReplicas",
     ];
     for field in ["replicas"].iter().chain(&parts) {
-        errors.check_not_negative(&status.get(field));
+        errors.check_not_negative(&status.get_path(field));
     }
     errors.check_not_negative(&status.get("observedGeneration"));
     errors.check_not_negative(&status.get("collisionCount"));
@@ -159,7 +159,7 @@ pub(super) fn status(object: &Value, old: &Value) -> Vec<FieldError> {
         if count(field) > count("replicas") {
             errors.push(
                 status
-                    .get(field)
+                    .get_path(field)
                     .invalid("cannot be greater than status.replicas"),
             );
         }

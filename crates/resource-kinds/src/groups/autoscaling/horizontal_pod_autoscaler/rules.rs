@@ -40,14 +40,14 @@ pub(super) fn validate(object: &Value) -> Vec<FieldError> {
         check_metric(&mut errors, &metric);
     }
     for direction in ["scaleUp", "scaleDown"] {
-        check_direction(&mut errors, &spec.get("behavior").get(direction));
+        check_direction(&mut errors, &spec.get("behavior").get_path(direction));
     }
     errors
 }
 
 fn check_reference(errors: &mut Vec<FieldError>, reference: &Field<'_, '_>) {
     for field in ["kind", "name"] {
-        let at = reference.get(field);
+        let at = reference.get_path(field);
         errors.check_required_text(&at, names::path_segment);
     }
 }
@@ -64,7 +64,7 @@ fn check_metric(errors: &mut Vec<FieldError>, metric: &Field<'_, '_>) {
         return;
     };
     for (_, field) in SOURCES {
-        let source = metric.get(field);
+        let source = metric.get_path(field);
         match (field == expected, source.is_set()) {
             (true, true) => check_source(errors, field, &source),
             (true, false) => errors
@@ -143,7 +143,7 @@ fn check_target(errors: &mut Vec<FieldError>, target: &Field<'_, '_>) {
         errors.push(kind.invalid("must be either Utilization, Value, or AverageValue"));
     }
     for field in ["value", "averageValue"] {
-        let at = target.get(field);
+        let at = target.get_path(field);
         if at.is_set() && !is_positive(&at) {
             errors.push(at.invalid("must be positive"));
         }

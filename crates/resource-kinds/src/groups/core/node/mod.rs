@@ -80,7 +80,7 @@ impl Kind for Node {
         let mut errors = self.validate_content(object);
         let (new, old) = (Field::of(object, "spec"), Field::of(old, "spec"));
         for field in ["podCIDRs", "providerID"] {
-            let (new, old) = (new.get(field), old.get(field));
+            let (new, old) = (new.get_path(field), old.get_path(field));
             if !old.is_empty() && new.value != old.value {
                 let detail =
                     format!("node updates may not change {field} except from \"\" to valid");

@@ -301,11 +301,11 @@ impl Deletion for Pod {
     /// grace period is 0 gets 1, or its successor could start while it still runs.
     fn grace_seconds(&self, object: &Value, asked: Option<i64>) -> i64 {
         let root = Field::root(object);
-        let finished = matches!(root.get("status.phase").text(), "Succeeded" | "Failed");
-        if finished || root.get("spec.nodeName").is_empty() {
+        let finished = matches!(root.get_path("status.phase").text(), "Succeeded" | "Failed");
+        if finished || root.get_path("spec.nodeName").is_empty() {
             return 0;
         }
-        let own = root.get("spec.terminationGracePeriodSeconds").int();
+        let own = root.get_path("spec.terminationGracePeriodSeconds").int();
         match asked {
             Some(0) => 0,
             asked => asked.or(own).unwrap_or_default().max(1),

@@ -79,13 +79,13 @@ fn ended(
     ] {
         for earlier in before.get(field).items() {
             let name = earlier.get("name").text();
-            let code = earlier.get("state.terminated.exitCode").int();
+            let code = earlier.get_path("state.terminated.exitCode").int();
             let now = status.get(field);
             let Some(now) = now.items().find(|now| now.get("name").text() == name) else {
                 continue;
             };
-            let goes_on =
-                earlier.get("state.terminated").is_set() && !now.get("state.terminated").is_set();
+            let goes_on = earlier.get_path("state.terminated").is_set()
+                && !now.get_path("state.terminated").is_set();
             let containers = spec.get(list);
             let mut containers = containers.items();
             let container = containers.find(|container| container.get("name").text() == name);
@@ -103,9 +103,9 @@ fn ended(
 /// policy, or by its pod's (`statefulset.md` 12.4).
 fn restarts(container: &Field<'_, '_>, spec: &Field<'_, '_>, code: i64) -> bool {
     let fits = |rule: &Field<'_, '_>| {
-        let codes = rule.get("exitCodes.values");
+        let codes = rule.get_path("exitCodes.values");
         let listed = codes.items().any(|one| one.int() == Some(code));
-        match rule.get("exitCodes.operator").text() {
+        match rule.get_path("exitCodes.operator").text() {
             "In" => listed,
             "NotIn" => !listed,
             _ => false,

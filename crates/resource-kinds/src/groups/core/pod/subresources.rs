@@ -58,7 +58,11 @@ pub(super) fn validate(name: &str, object: &Value, old: &Value) -> Vec<FieldErro
         _ => return Vec::new(),
     };
     // Static pods are defined by the node's files.
-    if old.get("metadata.annotations").get_key(MIRROR_POD).is_set() {
+    if old
+        .get_path("metadata.annotations")
+        .get_key(MIRROR_POD)
+        .is_set()
+    {
         let detail = match name {
             "resize" => "static pods cannot be resized",
             _ => "static pods do not support ephemeral containers",
@@ -94,7 +98,7 @@ fn ephemeral_containers(new: &Field<'_, '_>, old: &Field<'_, '_>) -> Vec<FieldEr
 }
 
 fn resize(new: &Field<'_, '_>, old: &Field<'_, '_>) -> Vec<FieldError> {
-    if old.get("os.name").text() == "windows" {
+    if old.get_path("os.name").text() == "windows" {
         let path = FieldPath::default();
         return vec![FieldError::forbidden(
             &path,

@@ -39,7 +39,7 @@ struct Summary {
 impl Summary {
     fn count_restarts(&mut self, status: &Field<'_, '_>) {
         self.restarts += status.get("restartCount").int().unwrap_or_default();
-        let finished = status.get("lastState.terminated.finishedAt");
+        let finished = status.get_path("lastState.terminated.finishedAt");
         self.last_restart = self.last_restart.max(finished.text().parse().ok());
     }
 }
@@ -113,8 +113,8 @@ fn readiness_gates(object: &Value) -> String {
 
 fn summary(object: &Value) -> Summary {
     let root = Field::root(object);
-    let phase = root.get("status.phase").text();
-    let given = root.get("status.reason").text();
+    let phase = root.get_path("status.phase").text();
+    let given = root.get_path("status.reason").text();
     let mut summary = Summary {
         reason: if given.is_empty() {
             phase.to_owned()
@@ -125,7 +125,7 @@ fn summary(object: &Value) -> Summary {
         restarts: 0,
         last_restart: None,
     };
-    let gated = root.get("status.conditions").items().any(|condition| {
+    let gated = root.get_path("status.conditions").items().any(|condition| {
         condition.get("type").text() == "PodScheduled"
             && condition.get("reason").text() == "SchedulingGated"
     });
@@ -144,7 +144,7 @@ fn summary(object: &Value) -> Summary {
         summary.last_restart = later.last_restart;
         count_containers(object, &mut summary);
     }
-    if root.get("metadata.deletionTimestamp").is_set() {
+    if root.get_path("metadata.deletionTimestamp").is_set() {
         if given == "NodeLost" {
             "Unknown".clone_into(&mut summary.reason);
         } else if !matches!(phase, "Succeeded" | "Failed") {
@@ -158,8 +158,12 @@ fn summary(object: &Value) -> Summary {
 /// whether there is one. `sidecars` counts the restarts that matter later.
 fn count_init_containers(object: &Value, summary: &mut Summary, sidecars: &mut Summary) -> bool {
     let root = Field::root(object);
-    let specs = root.get("spec.initContainers");
-    for (index, status) in root.get("status.initContainerStatuses").items().enumerate() {
+    let specs = root.get_path("spec.initContainers");
+    for (index, status) in root
+        .get_path("status.initContainerStatuses")
+        .items()
+        .enumerate()
+    {
         summary.count_restarts(&status);
         let name = status.get("name").text();
         let spec = specs.items().find(|spec| spec.get("name").text() == name);
@@ -167,7 +171,7 @@ fn count_init_containers(object: &Value, summary: &mut Summary, sidecars: &mut S
         if sidecar {
             sidecars.count_restarts(&status);
         }
-        let terminated = status.get("state.terminated");
+        let terminated = status.get_path("state.terminated");
         if terminated.is_set() && terminated.get("exitCode").int().unwrap_or_default() == 0 {
             continue;
         }
@@ -175,7 +179,7 @@ fn count_init_containers(object: &Value, summary: &mut Summary, sidecars: &mut S
             summary.ready += usize::from(status.get("ready").is_true());
             continue;
         }
-        let waiting = status.get("state.waiting.reason").text();
+        let waiting = status.get_path("state.waiting.reason").text();
         summary.reason = if terminated.is_set() {
             format!("Init:{}", ended(&terminated))
         } else if !waiting.is_empty() && waiting != "PodInitializing" {
@@ -194,13 +198,13 @@ fn count_containers(object: &Value, summary: &mut Summary) {
     let mut running = false;
     for status in statuses.iter().rev() {
         summary.count_restarts(status);
-        let waiting = status.get("state.waiting.reason").text();
-        let terminated = status.get("state.terminated");
+        let waiting = status.get_path("state.waiting.reason").text();
+        let terminated = status.get_path("state.terminated");
         if !waiting.is_empty() {
             waiting.clone_into(&mut summary.reason);
         } else if terminated.is_set() {
             summary.reason = ended(&terminated);
-        } else if status.get("ready").is_true() && status.get("state.running").is_set() {
+        } else if status.get("ready").is_true() && status.get_path("state.running").is_set() {
             running = true;
             summary.ready += 1;
         }

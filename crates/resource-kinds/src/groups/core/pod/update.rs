@@ -124,7 +124,7 @@ fn node_selector(new: &Field<'_, '_>, old: &Field<'_, '_>, errors: &mut Vec<Fiel
 /// As [`node_selector`]: each term may get more to match; there are no more terms, which would
 /// let the pod onto more nodes.
 fn node_affinity(new: &Field<'_, '_>, old: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
-    let [new, old] = [new, old].map(|spec| spec.get(REQUIRED_TERMS));
+    let [new, old] = [new, old].map(|spec| spec.get_path(REQUIRED_TERMS));
     if old.is_empty() {
         return;
     }

@@ -123,7 +123,7 @@ fn target_port(at: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
 fn affinity(spec: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     errors.check_one_of(&spec.get("sessionAffinity"), &["ClientIP", "None"]);
     let config = spec.get("sessionAffinityConfig");
-    let seconds = config.get("clientIP.timeoutSeconds");
+    let seconds = config.get_path("clientIP.timeoutSeconds");
     match spec.get("sessionAffinity").text() {
         "ClientIP" => {
             let fits = |value| (1..=AFFINITY_SECONDS_MAX).contains(&value);
