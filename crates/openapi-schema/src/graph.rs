@@ -134,15 +134,15 @@ impl Graph {
 
     /// The definition of a kind.
     pub fn kind(&self, group: &str, version: &str, kind: &str) -> Option<&Definition> {
-        let place = self.kinds.binary_search_by(|known| {
-            let word = |index: usize| self.text(known.name[index]);
-            let same_group = word(0).cmp(group);
-            let same_version = || word(1).cmp(version);
-            same_group
-                .then_with(same_version)
-                .then_with(|| word(2).cmp(kind))
-        });
-        self.definition(self.kinds[place.ok()?].definition)
+        let wanted = [group, version, kind];
+        // Nearly all others differ in the length of a name already.
+        let has_lengths = |known: &&Kind| {
+            let mut words = known.name.iter().zip(wanted);
+            words.all(|(name, word)| name.length as usize == word.len())
+        };
+        let mut same_lengths = self.kinds.iter().filter(has_lengths);
+        let found = same_lengths.find(|known| known.name.map(|word| self.text(word)) == wanted);
+        self.definition(found?.definition)
     }
 
     /// Group, version and kind of all kinds, each with its definition.

@@ -23,8 +23,8 @@ pub(crate) async fn await_it(objects: &Objects, request: &WriteRequest<'_>, obje
     let is_coming = || {
         let found = reading(objects, |reads| {
             let account = reads.get("", "serviceaccounts", request.namespace, NAME);
-            let namespace = reads.get("", "namespaces", "", request.namespace);
-            Ok(account.is_none() && namespace.is_some())
+            let namespace = || reads.get("", "namespaces", "", request.namespace);
+            Ok(account.is_none() && namespace().is_some())
         });
         // An unreadable account is admission's to refuse.
         found.unwrap_or(false)

@@ -186,15 +186,14 @@ impl ApiTypes {
     }
 
     /// The type of a kind.
-    pub fn of_kind(&self, api_version: &str, kind: &str) -> Option<&'static str> {
+    pub fn of_kind(&self, api_version: &str, kind: &str) -> Option<&Structure> {
         let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
         let package = match group.split('.').next().unwrap_or_default() {
             "" => "core",
             first => first,
         };
         let own = self.structure(&[package, "/", version, ".", kind].concat());
-        let found = own.or_else(|| self.structure(&["meta/v1.", kind].concat()));
-        found.map(|structure| structure.name)
+        own.or_else(|| self.structure(&["meta/v1.", kind].concat()))
     }
 
     /// The names of all types.

@@ -174,8 +174,8 @@ impl Messages {
 
     /// The index of the message of a kind.
     pub(super) fn of_kind(&self, api_version: &str, kind: &str) -> Option<usize> {
-        let name = ApiTypes::published().of_kind(api_version, kind)?;
-        self.by_name.get(name).copied()
+        let structure = ApiTypes::published().of_kind(api_version, kind)?;
+        self.by_name.get(structure.name).copied()
     }
 
     /// The index of a message of the table.

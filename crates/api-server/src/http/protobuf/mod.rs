@@ -81,7 +81,9 @@ mod tests {
             }
             let version = info.api_version();
             let message = types.of_kind(&version, info.kind);
-            let message = message.unwrap_or_else(|| panic!("{version} {}", info.kind));
+            let message = message
+                .unwrap_or_else(|| panic!("{version} {}", info.kind))
+                .name;
             let schema = Schema::published().lookup(info.group, info.version, info.kind);
             let lacking = lacking(types, message, schema.unwrap(), &mut seen);
             assert!(lacking.is_empty(), "{lacking:#?}");
@@ -105,11 +107,11 @@ mod tests {
         let bodies = resource_kinds::bodies::kinds().chain(virtual_kinds);
         let bodies = bodies.map(|(version, kind)| {
             let message = types.of_kind(version, kind);
-            message.unwrap_or_else(|| panic!("{version} {kind}"))
+            message.unwrap_or_else(|| panic!("{version} {kind}")).name
         });
         let stored = kinds.iter().filter_map(|kind| {
             let info = kind.info();
-            types.of_kind(&info.api_version(), info.kind)
+            Some(types.of_kind(&info.api_version(), info.kind)?.name)
         });
         let mut served: BTreeSet<&str> = bodies.chain(stored).chain(FORMS).collect();
         let fields = types.names().flat_map(|name| types.fields(name));

@@ -254,8 +254,7 @@ mod tests {
                 ("metrics.k8s.io/v1beta1", "NodeMetrics"), ("metrics.k8s.io/v1beta1", "PodMetrics"),
             ] {
                 let types = ApiTypes::published();
-                let name = types.of_kind(version, kind).unwrap();
-                let structure = types.structure(name).unwrap();
+                let structure = types.of_kind(version, kind).unwrap();
                 let mut sent = some(types, structure, &mut choices, 0);
                 sent.insert("apiVersion".to_owned(), version.into());
                 sent.insert("kind".to_owned(), kind.into());
@@ -308,7 +307,7 @@ mod tests {
         fn objects_of_a_list_are_written_as_alone(seed in 1u64..) {
             let mut choices = StdRng::seed_from_u64(seed);
             let types = ApiTypes::published();
-            let structure = types.structure(types.of_kind("v1", "Pod").unwrap()).unwrap();
+            let structure = types.of_kind("v1", "Pod").unwrap();
             let two = [0, 1].map(|_| Value::Object(some(types, structure, &mut choices, 0)));
             let texts: Vec<String> = (0..40)
                 .map(|_| mixed(&two[0], &two[1], &mut choices).to_string())

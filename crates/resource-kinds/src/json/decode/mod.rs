@@ -25,9 +25,8 @@ mod round_trip;
 /// The mismatch, as upstream's decoder reports it.
 pub(crate) fn decode(api_version: &str, kind: &str, mut object: Value) -> Result<Value, String> {
     let types = ApiTypes::published();
-    let name = types.of_kind(api_version, kind);
-    let structure = name
-        .and_then(|name| types.structure(name))
+    let structure = types
+        .of_kind(api_version, kind)
         .ok_or_else(|| format!("no kind {kind:?} is registered for version {api_version:?}"))?;
     check_structure(types, structure, &mut object, &FieldChain::Root)?;
     Ok(object)

@@ -17,7 +17,7 @@ pub(super) fn decode<T: DeserializeOwned + Serialize + Resource>(
     mut object: Value,
 ) -> Result<Value, String> {
     let types = ApiTypes::published();
-    let kind = types.of_kind(T::API_VERSION, T::KIND).unwrap_or_default();
+    let kind = types.of_kind(T::API_VERSION, T::KIND).unwrap().name;
     canonical_quantities(types, kind, &mut object)?;
     let typed: T = match T::deserialize(&object) {
         Ok(typed) => typed,
