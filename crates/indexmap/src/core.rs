@@ -123,7 +123,9 @@ impl<K: Hash + Eq, V> Core<K, V> {
     }
 }
 
+/// Most maps have no index, and their search is shorter without the code for one.
 impl Index {
+    #[inline(never)]
     fn find<K, V, Q>(&self, entries: &[(K, V)], key: &Q) -> Option<usize>
     where
         K: Borrow<Q>,
