@@ -163,8 +163,7 @@ fn threads(per_processor: usize) -> String {
 }
 
 /// Nextest's expression for the tests that only compute: those of the group of this name in `.config/nextest.toml`.
-const COMPUTING: &str =
-    "package(simulation) or package(model-check) or (package(planners) and test(/::model::/))";
+const COMPUTING: &str = "package(simulation) or package(model-check)";
 
 /// Everything that was built: it runs side by side, because most tests wait for most of their time. Tests that only
 /// compute have a low priority; the fuzz targets follow them. All packages are selected, because the selection decides

@@ -266,6 +266,4 @@ fn detach(attachment: &Attachment) -> AttachDetachAction {
 }
 
 #[cfg(test)]
-mod model;
-#[cfg(test)]
 mod tests;

@@ -10,8 +10,6 @@
 //! removed, the second one is copied as a whole.
 
 #[cfg(test)]
-mod model;
-#[cfg(test)]
 mod tests;
 
 use resource_kinds::pod_view::PodView;

@@ -11,8 +11,6 @@
 //! The name of a copy is the time before its snapshot was taken, so each write that had ended then is in it.
 
 #[cfg(test)]
-mod model;
-#[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -11,9 +11,11 @@ use resource_kinds::storage::volume_replication::{
     Parameters, ReplicationStage, VolumeReplication,
 };
 
-use super::{Call, CopyResult, Observed, ReplicationAnswers, ReplicationStep, Role, Users, plan};
-use crate::volume_move::NodePresence;
 use node::Node;
+use planners::volume_move::NodePresence;
+use planners::volume_replication::{
+    Call, CopyResult, Observed, ReplicationAnswers, ReplicationStep, Role, Users, plan,
+};
 
 const NODES: [&str; 3] = ["one", "two", "three"];
 /// The bounds of a world of two nodes: copies that are started, epochs, and writes of pods.

@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::super::{CommonSnapshot, Role, VolumeCopies};
+use planners::volume_replication::{CommonSnapshot, Role, VolumeCopies};
+
 use super::{History, Mistake, Stream};
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]

@@ -4,7 +4,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use super::*;
+use planners::volume_move::*;
+use resource_kinds::storage::volume_move::{MoveStage, VolumeMove};
 
 /// Number of writes of pods that are explored.
 const WRITES: u8 = 2;

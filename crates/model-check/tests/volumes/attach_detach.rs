@@ -1,13 +1,13 @@
-//! Every interleaving of this controller with two nodes that use one volume: pods that are deleted by
+//! Every interleaving of the attach-detach controller with two nodes that use one volume: pods that are deleted by
 //! force, Node objects that are deleted and registered again, leases that are taken, old caches, leaders
 //! that change, and writes that arrive late: of former leaders, and those without an answer.
 //!
 //! A volume is never detached from a node where the pod still runs, and never mounted on two nodes. Each guard is
 //! needed: without it a violation is found.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
-use super::*;
+use planners::attach_detach::*;
 
 const NODES: [usize; 2] = [0, 1];
 
