@@ -88,7 +88,7 @@ fn is_driven_out(pod: &PodView, node: &Node) -> bool {
 fn shortage(pod: &PodView, node: &Node, others: &[PodView]) -> Option<AdmissionFailure> {
     let room = FreeResources::of(node, others);
     let count = i64::try_from(others.len()).unwrap_or(i64::MAX);
-    let pods = room.allocatable.get("pods").map(Quantity::value);
+    let pods = room.allocatable("pods").map(|pods| pods.value());
     if let Some(capacity) = pods.filter(|capacity| count >= *capacity) {
         return Some(AdmissionFailure::Resource {
             name: "pods".to_owned(),
@@ -99,15 +99,15 @@ fn shortage(pod: &PodView, node: &Node, others: &[PodView]) -> Option<AdmissionF
     }
     let wanted = requests(pod);
     // Extended resources that the node does not report are not checked here.
-    let counts = |name: &str| room.allocatable.contains_key(name) || !is_extended(name);
+    let counts = |name: &str| room.allocatable(name).is_some() || !is_extended(name);
     let mut wanted: Vec<_> = wanted
         .iter()
         .filter(|(name, amount)| !amount.is_zero() && counts(name))
         .collect();
     wanted.sort_by_key(|(name, _)| order(name));
     wanted.into_iter().find_map(|(name, amount)| {
-        let used = room.used.get(name).copied().unwrap_or_default();
-        let capacity = room.allocatable.get(name).copied().unwrap_or_default();
+        let used = room.used(name).unwrap_or_default();
+        let capacity = room.allocatable(name).unwrap_or_default();
         (*amount > capacity || *amount > capacity.minus(&used)).then(|| {
             let number = |amount: &Quantity| match name.as_str() {
                 "cpu" => amount.milli_value(),

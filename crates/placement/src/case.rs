@@ -70,7 +70,7 @@ impl<'v> PodToPlace<'v> {
     pub fn check(
         &self,
         node: &Node,
-        room: &FreeResources,
+        room: &FreeResources<'_>,
         snapshot: &SchedulingSnapshot<'v>,
     ) -> Result<(), FilterFailure> {
         let name = node.metadata.name.as_deref();
@@ -92,7 +92,7 @@ impl<'v> PodToPlace<'v> {
     fn objection(
         &self,
         node: &Node,
-        room: &FreeResources,
+        room: &FreeResources<'_>,
         snapshot: &SchedulingSnapshot<'v>,
     ) -> Option<FilterFailure> {
         let (pod, name) = (self.pod, node.metadata.name.as_deref());

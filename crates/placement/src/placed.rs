@@ -1,6 +1,7 @@
 //! The pods that have a node, with the sums that decisions about other pods need. Each change costs
 //! as much as the changed pod, not as much as the cluster.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -27,12 +28,19 @@ pub struct PlacedPods {
 struct NodePods {
     /// By uid.
     pods: BTreeMap<Text, Placed>,
-    /// The sum of their requests, and the number of pods that request that resource.
-    used: BTreeMap<String, (Quantity, usize)>,
+    used: CountedRequests,
     /// The sum of their loads.
     load: CountedUse,
     /// The number of pods of each controller that are not being deleted, by namespace and uid.
     of_controllers: BTreeMap<(Text, Text), usize>,
+}
+
+/// The requests of some pods.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct CountedRequests {
+    sum: Resources,
+    /// The number of pods that request that resource.
+    pods: BTreeMap<String, usize>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -132,13 +140,11 @@ impl PlacedPods {
     }
 
     /// The sum of the requests of a node's pods, and their number.
-    pub(crate) fn used(&self, node: &str) -> (Resources, usize) {
-        let Some(there) = self.by_node.get(node) else {
-            return (Resources::new(), 0);
-        };
-        let used = there.used.iter();
-        let used = used.map(|(name, (amount, _))| (name.clone(), *amount));
-        (used.collect(), there.pods.len())
+    pub(crate) fn used(&self, node: &str) -> (Cow<'_, Resources>, usize) {
+        let there = self.by_node.get(node);
+        there.map_or_else(Default::default, |there| {
+            (Cow::Borrowed(&there.used.sum), there.pods.len())
+        })
     }
 
     /// The number of a node's pods with that controller that are not being deleted.
@@ -173,7 +179,7 @@ impl NodePods {
         if let Some(key) = controller(&placed.pod) {
             *self.of_controllers.entry(key).or_default() += 1;
         }
-        count(&mut self.used, &placed.requests);
+        self.used.count(&placed.requests);
         self.load = self.load.plus(placed.load);
         self.pods.insert(placed.pod.uid.clone(), placed);
     }
@@ -197,16 +203,18 @@ impl NodePods {
     /// more, and is made again.
     fn discount(&mut self, requests: &Resources) {
         for (name, amount) in requests {
-            let Some((sum, pods)) = self.used.get_mut(name) else {
+            let used = &mut self.used;
+            let Some((sum, pods)) = used.sum.get_mut(name).zip(used.pods.get_mut(name)) else {
                 continue;
             };
             *pods -= 1;
             if *pods == 0 {
-                self.used.remove(name);
+                used.sum.remove(name);
+                used.pods.remove(name);
             } else if is_at_the_end(sum) {
-                self.used.clear();
+                *used = CountedRequests::default();
                 for placed in self.pods.values() {
-                    count(&mut self.used, &placed.requests);
+                    used.count(&placed.requests);
                 }
                 return;
             } else {
@@ -216,15 +224,18 @@ impl NodePods {
     }
 }
 
-fn count(used: &mut BTreeMap<String, (Quantity, usize)>, requests: &Resources) {
-    for (name, amount) in requests {
-        match used.get_mut(name) {
-            Some((sum, count)) => {
-                *sum = sum.plus(amount);
-                *count += 1;
-            }
-            None => {
-                used.insert(name.clone(), (*amount, 1));
+impl CountedRequests {
+    fn count(&mut self, requests: &Resources) {
+        for (name, amount) in requests {
+            match self.sum.get_mut(name).zip(self.pods.get_mut(name)) {
+                Some((sum, pods)) => {
+                    *sum = sum.plus(amount);
+                    *pods += 1;
+                }
+                None => {
+                    self.sum.insert(name.clone(), *amount);
+                    self.pods.insert(name.clone(), 1);
+                }
             }
         }
     }

@@ -1,5 +1,6 @@
 //! The comparison of pods' requests with nodes' allocatable resources.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -76,7 +77,15 @@ impl CountedUse {
             }
             own
         });
-        Self::from(&asked)
+        Self::by(|name| asked.get(name).copied())
+    }
+
+    /// The use by amounts of resources.
+    pub fn by(amount: impl Fn(&str) -> Option<Quantity>) -> Self {
+        Self {
+            cpu: amount("cpu").unwrap_or_default().milli_value().into(),
+            memory: amount("memory").unwrap_or_default().value().into(),
+        }
     }
 
     pub fn plus(self, other: Self) -> Self {
@@ -90,16 +99,6 @@ impl CountedUse {
         Self {
             cpu: self.cpu - other.cpu,
             memory: self.memory - other.memory,
-        }
-    }
-}
-
-impl From<&Resources> for CountedUse {
-    fn from(amounts: &Resources) -> Self {
-        let amount = |name| amounts.get(name).copied().unwrap_or_default();
-        Self {
-            cpu: amount("cpu").milli_value().into(),
-            memory: amount("memory").value().into(),
         }
     }
 }
@@ -185,18 +184,19 @@ fn raise(total: &mut Resources, least: &Resources) {
     }
 }
 
-/// The free resources of a node, and the number of pods that it can still run.
+/// The free resources of a node, and the number of pods that it can still run. Nothing is copied: a decision makes
+/// one for each node.
 #[derive(Clone, Debug)]
-pub(crate) struct FreeResources {
-    pub allocatable: Resources,
-    pub used: Resources,
+pub(crate) struct FreeResources<'v> {
+    allocatable: Option<&'v BTreeMap<String, Amount>>,
+    used: Cow<'v, Resources>,
     pods: i64,
 }
 
-impl FreeResources {
+impl<'v> FreeResources<'v> {
     /// The room on a node with these pods on it.
-    pub fn of<'p>(node: &Node, pods: impl IntoIterator<Item = &'p PodView>) -> Self {
-        let mut room = Self::with(node, Resources::new(), 0);
+    pub fn of<'p>(node: &'v Node, pods: impl IntoIterator<Item = &'p PodView>) -> Self {
+        let mut room = Self::with(node, Cow::default(), 0);
         for pod in pods {
             room.add(&requests(pod));
         }
@@ -204,12 +204,11 @@ impl FreeResources {
     }
 
     /// The room on a node with that many pods, which use that.
-    pub fn with(node: &Node, used: Resources, pods: usize) -> Self {
+    pub fn with(node: &'v Node, used: Cow<'v, Resources>, pods: usize) -> Self {
         let status = node.status.as_ref();
-        let allocatable =
-            status.and_then(|status| status.allocatable.as_ref().or(status.capacity.as_ref()));
         Self {
-            allocatable: read(allocatable),
+            allocatable: status
+                .and_then(|status| status.allocatable.as_ref().or(status.capacity.as_ref())),
             used,
             pods: i64::try_from(pods).unwrap_or(i64::MAX),
         }
@@ -220,9 +219,19 @@ impl FreeResources {
         self.pods
     }
 
+    /// The amount of a resource that the node has for pods.
+    pub fn allocatable(&self, name: &str) -> Option<Quantity> {
+        self.allocatable?.get(name)?.0.parse().ok()
+    }
+
+    /// The amount of a resource that its pods request.
+    pub fn used(&self, name: &str) -> Option<Quantity> {
+        self.used.get(name).copied()
+    }
+
     /// The room with one more pod, which asks for that.
     pub fn add(&mut self, requests: &Resources) {
-        add(&mut self.used, requests);
+        add(self.used.to_mut(), requests);
         self.pods += 1;
     }
 
@@ -230,13 +239,13 @@ impl FreeResources {
     pub fn shortage(&self, wanted: &Resources) -> Option<FilterFailure> {
         let mut shortages = Vec::new();
         let mut ever = true;
-        let limit = self.allocatable.get("pods").map(Quantity::value);
+        let limit = self.allocatable("pods").map(|limit| limit.value());
         if limit.is_some_and(|limit| self.pods >= limit) {
             shortages.push("Too many pods".to_owned());
         }
         for (name, amount) in wanted.iter().filter(|(_, amount)| !amount.is_zero()) {
-            let has = self.allocatable.get(name).copied().unwrap_or_default();
-            let used = self.used.get(name).copied().unwrap_or_default();
+            let has = self.allocatable(name).unwrap_or_default();
+            let used = self.used(name).unwrap_or_default();
             // Not their sum: amounts at the end of the range add up to no more than it.
             if *amount > has || *amount > has.minus(&used) {
                 shortages.push(format!("Insufficient {name}"));

@@ -103,7 +103,7 @@ impl<'v> SchedulingSnapshot<'v> {
     }
 
     /// The room on a node of the present cluster, without the pod that asks.
-    pub fn room(&self, name: &str, node: &Node, asking: &PodView) -> FreeResources {
+    pub fn room(&self, name: &str, node: &'v Node, asking: &PodView) -> FreeResources<'v> {
         if self.view.pods.get(&asking.uid).is_some() {
             return FreeResources::of(node, self.on(name, asking));
         }

@@ -11,7 +11,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use placement::{ClaimStep, ClusterView};
 use reconcile::Key;
 use resource_kinds::annotations::SELECTED_NODE;
-use resource_kinds::pod_view::{PodView, Text};
+use resource_kinds::pod_view::PodView;
 use resource_kinds::volume_fit::claim_reference;
 
 use crate::devices;
@@ -100,18 +100,16 @@ impl Reservations {
         self.by_pod.remove(key);
     }
 
-    /// Adds the changes that the caches do not show yet to the view; for `asking` only its steps,
-    /// not the pod itself.
-    pub fn overlay(&self, asking: &Key, view: &mut ClusterView) -> Overlay {
+    /// The reservations of all pods but one.
+    pub fn of_others(&self, than: &Key) -> impl Iterator<Item = &Reservation> {
+        let others = self.by_pod.iter().filter(move |(key, _)| *key != than);
+        others.map(|(_, reservation)| reservation)
+    }
+
+    /// Adds the changes of objects that the caches do not show yet to the view.
+    pub fn overlay(&self, view: &mut ClusterView) -> Overlay {
         let mut overlay = Overlay::default();
         for (key, reservation) in &self.by_pod {
-            let uid = &reservation.pod.uid;
-            if key != asking && view.pods.get(uid).is_none() {
-                let mut pod = (*reservation.pod).clone();
-                pod.node = Some(reservation.node.as_str().into());
-                view.pods.push(Arc::new(pod));
-                overlay.pods.push(uid.clone());
-            }
             for taken in &reservation.steps {
                 overlay.step(key, reservation, taken, view);
             }
@@ -120,24 +118,18 @@ impl Reservations {
     }
 }
 
-/// The difference of a view with reservations to the view without them.
+/// The former states of objects that reservations change in a view.
 #[derive(Debug, Default)]
-#[must_use = "the view keeps the reservations until they are undone"]
+#[must_use = "the view keeps the changes until they are undone"]
 pub(crate) struct Overlay {
-    /// The uids of added pods.
-    pods: Vec<Text>,
-    /// The former states of changed objects.
     claims: BTreeMap<(String, String), Arc<PersistentVolumeClaim>>,
     volumes: BTreeMap<String, Arc<PersistentVolume>>,
     device_claims: BTreeMap<(String, String), Arc<ResourceClaim>>,
 }
 
 impl Overlay {
-    /// Restores the view to its state before the reservations were added.
+    /// Restores the objects of the view.
     pub fn undo(self, view: &mut ClusterView) {
-        for uid in &self.pods {
-            view.pods.remove(uid);
-        }
         view.claims.extend(self.claims);
         view.volumes.extend(self.volumes);
         view.device_claims.extend(self.device_claims);

@@ -17,7 +17,7 @@ use self::images::Images;
 use self::neighbours::AffinityWeights;
 use crate::labels::node_term_matches;
 use crate::node;
-use crate::resources::{FreeResources, Resources};
+use crate::resources::{CountedUse, FreeResources, Resources};
 use crate::snapshot::SchedulingSnapshot;
 use crate::spread::SpreadPreferences;
 
@@ -38,7 +38,7 @@ const IMAGES: i64 = 1;
 pub(crate) struct Feasible<'v> {
     pub name: &'v str,
     pub node: &'v Node,
-    pub room: FreeResources,
+    pub room: FreeResources<'v>,
 }
 
 /// The best of the feasible nodes for a pod that asks for that.
@@ -70,6 +70,8 @@ fn scores<'v>(
     let spread = SpreadPreferences::of(pod, &feasible, snapshot);
     let attraction = AffinityWeights::of(pod, snapshot);
     let images = Images::of(pod, snapshot);
+    let load = CountedUse::of(pod);
+    let asked = CountedUse::by(|name| wanted.get(name).copied());
     let rules: [(i64, Vec<i64>); 7] = [
         (TAINTS, few(each(&|one| soft_taints(pod, one.node)))),
         (
@@ -81,8 +83,11 @@ fn scores<'v>(
             between(each(&|one| attraction.of_node(one.node))),
         ),
         (SPREAD, spread_points(&spread, &feasible)),
-        (ROOM, each(&|one| room::free(pod, one, snapshot))),
-        (BALANCE, each(&|one| room::balance(&one.room, wanted))),
+        (
+            ROOM,
+            each(&|one| room::free(one, snapshot.load(one.name, pod).plus(load))),
+        ),
+        (BALANCE, each(&|one| room::balance(&one.room, asked))),
         (IMAGES, each(&|one| images.points(one.node))),
     ];
     let mut sums = vec![0; nodes.len()];

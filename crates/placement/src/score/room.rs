@@ -1,17 +1,13 @@
 //! Free room, and even use of CPU and memory (`NodeResourcesFit` with `LeastAllocated`,
 //! `NodeResourcesBalancedAllocation`).
 
-use resource_kinds::pod_view::PodView;
-
 use super::{Feasible, POINTS, part};
-use crate::resources::{CountedUse, FreeResources, Resources};
-use crate::snapshot::SchedulingSnapshot;
+use crate::resources::{CountedUse, FreeResources};
 
-/// Points for the free part of CPU and of memory with the pod, on average. Containers without requests count
+/// Points for the free part of CPU and of memory with that use, on average. Containers without requests count
 /// too.
-pub(super) fn free(pod: &PodView, node: &Feasible<'_>, snapshot: &SchedulingSnapshot<'_>) -> i64 {
-    let has = CountedUse::from(&node.room.allocatable);
-    let used = snapshot.load(node.name, pod).plus(CountedUse::of(pod));
+pub(super) fn free(node: &Feasible<'_>, used: CountedUse) -> i64 {
+    let has = CountedUse::by(|name| node.room.allocatable(name));
     let both = [(used.cpu, has.cpu), (used.memory, has.memory)];
     let known = both.into_iter().filter(|(_, has)| *has > 0);
     let points: Vec<i64> = known.map(|(used, has)| part(has - used, has)).collect();
@@ -21,12 +17,12 @@ pub(super) fn free(pod: &PodView, node: &Feasible<'_>, snapshot: &SchedulingSnap
 
 /// Points for a use of CPU and memory that the pod makes more even: 75 if it changes nothing, 50 to 100 else. None
 /// for a pod without requests, so that such pods do not gather.
-pub(super) fn balance(room: &FreeResources, wanted: &Resources) -> i64 {
-    let (used, wanted) = (CountedUse::from(&room.used), CountedUse::from(wanted));
+pub(super) fn balance(room: &FreeResources<'_>, wanted: CountedUse) -> i64 {
     if wanted.cpu == 0 && wanted.memory == 0 {
         return 0;
     }
-    let has = CountedUse::from(&room.allocatable);
+    let used = CountedUse::by(|name| room.used(name));
+    let has = CountedUse::by(|name| room.allocatable(name));
     let (before, after) = (evenness(used, has), evenness(used.plus(wanted), has));
     POINTS / 2 + (POINTS / 2 + after - before) / 2
 }
@@ -47,10 +43,13 @@ fn evenness(used: CountedUse, has: CountedUse) -> i64 {
 
 #[cfg(test)]
 mod tests {
+    use std::borrow::Cow;
+
     use k8s_openapi::api::core::v1::Node;
     use serde_json::json;
 
     use super::*;
+    use crate::resources::Resources;
 
     fn amounts(cpu: &str, memory: &str) -> Resources {
         let pair = |name: &str, amount: &str| Some((name.to_owned(), amount.parse().ok()?));
@@ -76,9 +75,10 @@ mod tests {
             (("0", "0"), ("2", "0"), 62),
             (("2", "0"), ("0", "0"), 0),
         ] {
-            let room = FreeResources::with(&node, amounts(used.0, used.1), 0);
-            let wanted = amounts(wanted.0, wanted.1);
-            assert_eq!(balance(&room, &wanted), points, "{used:?} {wanted:?}");
+            let room = FreeResources::with(&node, Cow::Owned(amounts(used.0, used.1)), 0);
+            let asked = amounts(wanted.0, wanted.1);
+            let asked = CountedUse::by(|name| asked.get(name).copied());
+            assert_eq!(balance(&room, asked), points, "{used:?} {wanted:?}");
         }
     }
 }

@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use placement::{ClusterView, PlacementDecision, place};
 use reconcile::{Identity, Key, Object, ObjectChange};
-use resource_kinds::pod_view::PodView;
+use resource_kinds::pod_view::{PodView, Text};
 
 use super::feeds::CacheChange;
 use super::{Engine, is_running};
+use crate::reservations::Reservation;
 
 /// The cluster by the changes that the caches have delivered. It is updated change by change: a decision does
 /// not process objects that have not changed since the last one.
@@ -20,9 +21,16 @@ pub(super) struct ClusterState {
     unplaced: BTreeMap<Key, Arc<PodView>>,
     /// The pods without a node that have a nominated node.
     nominated: BTreeSet<Key>,
+    /// The pods that are in the view because a node is reserved for them, by uid, each with that node.
+    reserved: BTreeMap<Text, String>,
 }
 
 impl ClusterState {
+    /// The number of nodes.
+    pub fn nodes(&self) -> usize {
+        self.view.nodes.len()
+    }
+
     pub fn apply(&mut self, change: &CacheChange) {
         let view = &mut self.view;
         match change {
@@ -56,6 +64,7 @@ impl ClusterState {
         let key = Key::of_pod(pod);
         self.nominated.remove(&key);
         self.unplaced.remove(&key);
+        self.reserved.remove(&pod.uid);
         match change {
             ObjectChange::Applied(pod, _) if is_running(pod) => {
                 self.view.pods.push(pod.clone());
@@ -71,6 +80,27 @@ impl ClusterState {
         }
         self.view.pods.remove(&pod.uid);
     }
+
+    /// Puts pods on the nodes that are reserved for them, unless the caches show them on a node; pods without a
+    /// reservation go. Most reservations last for many decisions, and cost each of them little.
+    fn reserve<'r>(&mut self, reservations: impl Iterator<Item = &'r Reservation>) {
+        let mut former = std::mem::take(&mut self.reserved);
+        for Reservation { pod, node, .. } in reservations {
+            let before = former.remove(&pod.uid);
+            if before.is_none() && self.view.pods.get(&pod.uid).is_some() {
+                continue;
+            }
+            if before.as_ref() != Some(node) {
+                let mut there = (**pod).clone();
+                there.node = Some(node.as_str().into());
+                self.view.pods.push(Arc::new(there));
+            }
+            self.reserved.insert(pod.uid.clone(), node.clone());
+        }
+        for uid in former.keys() {
+            self.view.pods.remove(uid);
+        }
+    }
 }
 
 impl Engine {
@@ -82,9 +112,10 @@ impl Engine {
         reserved: Option<&str>,
     ) -> PlacementDecision {
         let nominated = self.nominated_pods();
+        self.world.reserve(self.reservations.of_others(key));
         let view = &mut self.world.view;
         view.nominated = nominated;
-        let overlay = self.reservations.overlay(key, view);
+        let overlay = self.reservations.overlay(view);
         let decision = place(pod, view, reserved);
         overlay.undo(view);
         view.nominated.clear();
@@ -145,6 +176,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::reservations::ReservationStage;
 
     /// A pod's state: its node, if any; the node in mind; whether it has ended; its milli CPU.
     type Spec = (Option<u8>, bool, bool, u16);
@@ -194,6 +226,8 @@ mod tests {
         Replace(u8, Spec),
         Slice(u8),
         NoSlice(u8),
+        /// A node is reserved for that pod, and for no other.
+        Reserve(u8, u8),
     }
 
     fn step() -> impl Strategy<Value = Step> {
@@ -209,6 +243,7 @@ mod tests {
             1 => (0..6u8, spec).prop_map(|(name, spec)| Step::Replace(name, spec)),
             1 => (0..3u8).prop_map(Step::Slice),
             1 => (0..3u8).prop_map(Step::NoSlice),
+            1 => (0..6u8, 0..3u8).prop_map(|(name, node)| Step::Reserve(name, node)),
         ]
     }
 
@@ -246,6 +281,20 @@ mod tests {
                         let old = slices.insert(name, new.clone());
                         tell(CacheChange::DeviceSlice(ObjectChange::Applied(new, old)));
                     }
+                    Step::Reserve(name, node) => {
+                        let reserved = pods.get(&name).map(|(_, pod)| Reservation {
+                            pod: Arc::clone(pod),
+                            node: format!("n{node}"),
+                            steps: Vec::new(),
+                            stage: ReservationStage::Binding,
+                        });
+                        world.reserve(reserved.iter());
+                        if let Some(Reservation { pod, node, .. }) = &reserved {
+                            let there = world.view.pods.get(&pod.uid);
+                            let wanted = if is_running(pod) { pod.node.as_deref() } else { Some(&**node) };
+                            prop_assert_eq!(there.and_then(|pod| pod.node.as_deref()), wanted);
+                        }
+                    }
                     Step::NoSlice(name) => {
                         if let Some(old) = slices.remove(&name) {
                             tell(CacheChange::DeviceSlice(ObjectChange::Deleted(old)));
@@ -260,6 +309,7 @@ mod tests {
             for slice in slices.into_values() {
                 anew.apply(&CacheChange::DeviceSlice(ObjectChange::Applied(slice, None)));
             }
+            world.reserve(std::iter::empty());
             prop_assert_eq!(world, anew);
         }
     }
