@@ -468,8 +468,8 @@ impl Objects {
 
     async fn delete_selected(&self, params: &DeleteParams, selected: &ListParams) -> Result<()> {
         let uri = uri(&self.path, |query| selected.add_selectors(query));
-        let request = request::write(Method::DELETE, uri, encode(params)?);
-        self.send(request).await.map(drop)
+        let request = request::write(Method::DELETE, uri, encode(params)?)?;
+        self.client.done(request).await
     }
 }
 

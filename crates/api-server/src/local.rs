@@ -9,9 +9,11 @@ use futures::future::BoxFuture;
 use http::header::USER_AGENT;
 use http::{HeaderValue, Request, Response};
 use http_body::Body;
+use reconcile::polls::spend;
 
 use crate::access::identity::Caller;
 use crate::http::body::{BoxError, ResponseBody, boxed};
+use crate::http::limits::LOCAL_REQUEST_UNITS;
 use crate::http::user::UserInfo;
 use crate::pipeline;
 use crate::server::ApiServer;
@@ -72,8 +74,12 @@ where
         let agent = request.headers_mut().entry(USER_AGENT);
         agent.or_insert_with(|| self.agent.clone());
         let caller = Caller::Local(self.user.as_ref().clone());
-        pipeline::run(self.server.clone(), request.map(boxed), caller)
-            .map(Ok)
-            .boxed()
+        let answer = pipeline::run(self.server.clone(), request.map(boxed), caller);
+        // A part may send hundreds of requests at once, which run on its own task.
+        async move {
+            spend(LOCAL_REQUEST_UNITS).await;
+            Ok(answer.await)
+        }
+        .boxed()
     }
 }

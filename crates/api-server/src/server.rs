@@ -88,7 +88,10 @@ impl ApiServer {
             admission: Admission::new(plugins, objects.clone()),
             nodes: Nodes::new(config.nodes, objects.clone()),
             objects,
-            health: Health::default(),
+            health: Health {
+                components: reconcile::Health::watched_by(limits.slow_polls.clone()),
+                ..Health::default()
+            },
             components: Components::default(),
             metrics: Arc::default(),
             tls,

@@ -20,8 +20,8 @@ use mvcc_store::Store;
 use planners::certificate_signing::Names;
 use planners::node_lifecycle::reach::KubeletPath;
 use pod_network::Cidr;
-use reconcile::Health;
 use reconcile::prometheus::Page;
+use reconcile::{Health, SlowPolls};
 use resource_kinds::{ClusterConfig, Kind, KindInfo, PodRanges};
 use serde_json::Value;
 use tokio::net::TcpListener;
@@ -222,7 +222,10 @@ impl Server {
                 None => vec![config.advertise],
             },
             nodes: config.nodes,
-            limits: api_server::Limits::default(),
+            limits: api_server::Limits {
+                slow_polls: SlowPolls::logged(),
+                ..api_server::Limits::default()
+            },
         })
         .await
         .context("start the API server")?;

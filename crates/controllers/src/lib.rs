@@ -224,6 +224,7 @@ pub async fn run_all(
     metrics.read(Some(&caches.stateful_sets), Some(&caches.volumes));
     let mut tasks = JoinSet::new();
     for (name, controller) in all(&context) {
+        let controller = component.watched(name, controller);
         tasks.spawn(async move {
             controller.await;
             name

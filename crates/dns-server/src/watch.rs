@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use api_client::{Api, Client, ListParams, PartialObjectMeta};
 use dns_records::{Settings, Zone};
-use futures::FutureExt;
 use k8s_openapi::api::core::v1::{Namespace, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use reconcile::{Cache, Component, ServiceChanges, ServiceState, WatchConfig};
@@ -107,7 +106,7 @@ pub(crate) async fn follow(
             }
         }
         tokio::time::sleep(limits::DEBOUNCE).await;
-        while namespaces.next().now_or_never().flatten().is_some() {
+        while namespaces.ready().is_some() {
             listed = true;
         }
         if listed {

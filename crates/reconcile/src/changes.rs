@@ -9,10 +9,11 @@ use std::collections::{HashMap, VecDeque};
 use std::marker::PhantomData;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use futures::Stream;
 use futures::task::AtomicWaker;
+use tokio::task::coop;
 
 use crate::Key;
 
@@ -207,15 +208,25 @@ impl<K: Send + Sync + 'static> Changes<K> {
         }
     }
 
+    /// A change that waits, if there is one. For readers that need all that the cache has shown.
+    pub fn ready(&mut self) -> Option<ObjectChange<K>> {
+        self.mailbox.take().ok()?.typed()
+    }
+
     /// The next change; `None` when the cache has stopped.
     pub async fn next(&mut self) -> Option<ObjectChange<K>> {
         std::future::poll_fn(|context| self.poll_change(context)).await
     }
 
+    /// Each change counts as one unit of work (see [`polls::spend`](crate::polls::spend)).
     fn poll_change(&self, context: &mut Context<'_>) -> Poll<Option<ObjectChange<K>>> {
+        let work = ready!(coop::poll_proceed(context));
         self.mailbox.waker.register(context.waker());
         match self.mailbox.take() {
-            Ok(change) => Poll::Ready(change.typed()),
+            Ok(change) => {
+                work.made_progress();
+                Poll::Ready(change.typed())
+            }
             Err(true) => Poll::Pending,
             Err(false) => Poll::Ready(None),
         }

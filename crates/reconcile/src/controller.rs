@@ -42,7 +42,7 @@ pub async fn run_controller<C: Controller>(
         return;
     }
     let (fed, wakes) = (queue.clone(), controller.clone());
-    let feed = async move { wakes.feed(&fed).await };
+    let feed = async move { fed.watched(wakes.feed(&fed)).await };
     // In a box, tasks of all controllers are of one type, which is compiled once.
     let feed = tokio::spawn(feed.boxed());
     run_workers(queue, C::WORKERS, shutdown, move |key: C::Key| {

@@ -52,7 +52,7 @@ impl Kind {
 #[derive(Clone, Default)]
 pub struct Health {
     known: Arc<Mutex<Vec<Weak<State>>>>,
-    /// The receiver of slow polls, in tests.
+    /// The receiver of slow polls, if they are measured.
     slow_polls: Option<Arc<SlowPolls>>,
 }
 
@@ -63,10 +63,10 @@ impl Debug for Health {
 }
 
 impl Health {
-    /// An empty record of health; slow polls of its components are recorded.
-    pub fn watched_by(slow_polls: Arc<SlowPolls>) -> Self {
+    /// An empty record of health; slow polls of its components are recorded, if there is a record.
+    pub fn watched_by(slow_polls: impl Into<Option<Arc<SlowPolls>>>) -> Self {
         Self {
-            slow_polls: Some(slow_polls),
+            slow_polls: slow_polls.into(),
             ..Self::default()
         }
     }

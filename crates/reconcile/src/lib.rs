@@ -16,6 +16,8 @@ pub mod limits;
 pub mod metrics;
 mod pods;
 pub mod polls;
+#[cfg(test)]
+mod portions;
 pub mod prometheus;
 mod queue;
 mod recorder;

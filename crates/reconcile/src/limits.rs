@@ -17,6 +17,16 @@ pub const FAILURES_MAX: u32 = 3;
 /// Objects per page of a list.
 pub const LIST_PAGE_OBJECTS: u32 = 500;
 
+/// Units of work ([`spend`](crate::polls::spend)) of an object that a cache decodes: one poll decodes 16.
+pub const OBJECT_UNITS: usize = 8;
+/// Units of work of a key: a worker handles 16 keys that need no request in one poll.
+pub const KEY_UNITS: usize = 8;
+/// Objects of a decision on the threads of the runtime ([`decide`](crate::polls::decide)); one about 200 pods takes
+/// 1 to 2 ms.
+pub const DECISION_OBJECTS_MAX: usize = 150;
+/// Objects that a task takes from a cache for one unit of work: a poll handles one key with hundreds of them.
+pub const READ_OBJECTS_PER_UNIT: usize = 2;
+
 /// Events waiting to be written; further ones are dropped and counted.
 pub const EVENTS_QUEUED_MAX: usize = 1000;
 /// Distinct events remembered for aggregation; the least recently seen is forgotten.

@@ -1,7 +1,10 @@
-//! Finds long work on the threads of the async runtime. For tests: these threads also answer requests, renew
-//! leases and run probes, so long work belongs on other threads.
+//! Finds long work on the threads of the async runtime. These threads also answer requests, renew leases and
+//! run probes, so long work belongs on other threads, or is done in portions.
 //!
-//! A poll is measured by its processor time, relative to the machine's speed at that moment: other
+//! Tests fail if there is any ([`SlowPolls::new`]). A server logs it with `MAINSTAY_LOG=warn,reconcile::polls=trace`
+//! ([`SlowPolls::logged`]).
+//!
+//! In tests, a poll is measured by its processor time, relative to the machine's speed at that moment: other
 //! processes slow the machine down. Time that the host of a virtual machine took from it does not
 //! count: the clock of a thread includes a part of it.
 
@@ -11,9 +14,14 @@ use std::future::{Future, poll_fn};
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
+use tokio::runtime::{Handle, RuntimeFlavor};
+use tokio::task::coop;
+
+use crate::limits;
 
 /// Steps of the work by which the pace is measured.
 const PACE_STEPS: u64 = 2000;
@@ -26,6 +34,8 @@ const PACE: Duration = Duration::from_micros(220);
 const STOLEN_AGE_MAX: Duration = Duration::from_millis(50);
 /// The kernel shows times to programs in these ticks, whatever its own are.
 const TICKS_PER_SECOND: u64 = 100;
+/// A poll that takes longer than this is logged.
+const LOGGED_FROM: Duration = Duration::from_millis(2);
 
 thread_local! {
     /// The processor time of this thread that does not count.
@@ -34,11 +44,12 @@ thread_local! {
     static STOLEN: Cell<Option<(Instant, Duration)>> = const { Cell::new(None) };
 }
 
-/// Records polls that take too much processor time. A test with a recorded poll has found work that
+/// Records or logs polls that take too much processor time. A test with a recorded poll has found work that
 /// belongs on another thread.
 pub struct SlowPolls {
     longest: Duration,
-    found: Mutex<Vec<String>>,
+    /// The recorded ones; `None` if they are logged.
+    found: Option<Mutex<Vec<String>>>,
 }
 
 impl SlowPolls {
@@ -46,19 +57,30 @@ impl SlowPolls {
     pub fn new(longest: Duration) -> Arc<Self> {
         Arc::new(Self {
             longest,
-            found: Mutex::default(),
+            found: Some(Mutex::default()),
+        })
+    }
+
+    /// A log of long polls, if their level of the log is on. Nothing is measured otherwise.
+    pub fn logged() -> Option<Arc<Self>> {
+        tracing::enabled!(tracing::Level::TRACE).then(|| {
+            Arc::new(Self {
+                longest: LOGGED_FROM,
+                found: None,
+            })
         })
     }
 
     /// The slow polls: the task's name, and the time.
     pub fn found(&self) -> Vec<String> {
-        let found = self.found.lock();
-        found.unwrap_or_else(PoisonError::into_inner).clone()
+        let found = self.found.as_ref().map(Mutex::lock);
+        let found = found.map(|found| found.unwrap_or_else(PoisonError::into_inner).clone());
+        found.unwrap_or_default()
     }
 
     /// Runs one poll, and records it if it takes too long.
     pub fn watch<R>(&self, what: &str, poll: impl FnOnce() -> R) -> R {
-        let stolen_before = stolen_lately();
+        let stolen_before = self.found.as_ref().map(|_| stolen_lately());
         let (before, beside) = (processor_time(), BESIDE.get());
         let done = poll();
         let all = processor_time().saturating_sub(before);
@@ -66,10 +88,15 @@ impl SlowPolls {
         if took <= self.longest {
             return done;
         }
+        let milliseconds = took.as_millis();
+        let Some((found, stolen_before)) = self.found.as_ref().zip(stolen_before) else {
+            tracing::trace!(task = what, milliseconds, "a long poll");
+            return done;
+        };
         let stolen = stolen().saturating_sub(stolen_before);
         if took.saturating_sub(stolen) > allowed(self.longest, pace_now()) {
-            let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
-            found.push(format!("{what}: {} ms", took.as_millis()));
+            let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
+            found.push(format!("{what}: {milliseconds} ms"));
         }
         done
     }
@@ -92,6 +119,45 @@ pub async fn watched<T>(
     };
     let mut work = pin!(work);
     poll_fn(|cx| polls.watch(what, || work.as_mut().poll(cx))).await
+}
+
+/// Counts work of a task. The runtime grants a task 128 units in each poll, of which each received change also takes
+/// one; when they are used up, the other tasks go first. The portions are counted and not timed, so that a
+/// simulated world is the same for each run of its seed.
+pub async fn spend(units: usize) {
+    for _ in 0..units {
+        coop::consume_budget().await;
+    }
+}
+
+/// Counts work of a task that cannot wait: it lets the others go first where it next awaits [`spend`], a change, or
+/// an input.
+pub(crate) fn note_spent(units: usize) {
+    let context = &mut Context::from_waker(Waker::noop());
+    for _ in 0..units {
+        match coop::poll_proceed(context) {
+            Poll::Ready(work) => work.made_progress(),
+            Poll::Pending => return,
+        }
+    }
+}
+
+/// Makes a decision about that many objects; if they are many, the runtime continues without this thread.
+pub fn decide<R>(objects: usize, decision: impl FnOnce() -> R) -> R {
+    match objects > limits::DECISION_OBJECTS_MAX {
+        true => block_in_place(decision),
+        false => decision(),
+    }
+}
+
+/// Runs long or blocking work synchronously; the runtime continues without this thread.
+pub fn block_in_place<R>(work: impl FnOnce() -> R) -> R {
+    let timed = || uncounted(work);
+    let flavor = Handle::try_current().map(|handle| handle.runtime_flavor());
+    match flavor {
+        Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(timed),
+        _ => timed(),
+    }
 }
 
 /// Runs work that blocks no other task: it does not count towards the current poll.

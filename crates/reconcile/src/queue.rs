@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::execute::{chain, is_of_the_object};
 use crate::health::{FailureStreak, Kind};
 use crate::metrics::{Counts, Load, Loaded};
+use crate::polls::spend;
 use crate::{Component, limits};
 
 /// A key of a queue.
@@ -214,6 +215,14 @@ impl<T: Work> Queue<T> {
         self.len() == 0
     }
 
+    /// Runs a task of the queue's owner; its slow polls are recorded if enabled.
+    pub(crate) async fn watched<R>(&self, task: impl Future<Output = R>) -> R {
+        match &self.shared.streak {
+            Some(streak) => streak.watched(task).await,
+            None => task.await,
+        }
+    }
+
     /// The next key to work on; waits for one. Cancel-safe.
     pub async fn next(&self) -> Lease<T> {
         loop {
@@ -387,14 +396,18 @@ async fn run_attempts<T: Work>(
     for _ in 0..workers.max(1) {
         let (queue, shutdown, attempt) = (queue.clone(), shutdown.clone(), attempt.clone());
         tasks.spawn(async move {
-            loop {
-                let lease = tokio::select! {
-                    biased;
-                    () = shutdown.cancelled() => break,
-                    lease = queue.next() => lease,
-                };
-                work_on(&queue, lease, &*attempt).await;
-            }
+            let worker = async {
+                loop {
+                    let lease = tokio::select! {
+                        biased;
+                        () = shutdown.cancelled() => break,
+                        lease = queue.next() => lease,
+                    };
+                    work_on(&queue, lease, &*attempt).await;
+                    spend(limits::KEY_UNITS).await;
+                }
+            };
+            queue.watched(worker).await;
         });
     }
     while tasks.join_next().await.is_some() {}
@@ -402,14 +415,7 @@ async fn run_attempts<T: Work>(
 
 async fn work_on<T: Work>(queue: &Queue<T>, lease: Lease<T>, attempt: &Attempt<T>) {
     let key = lease.key().clone();
-    let attempt = attempt(key.clone());
-    let attempt = async {
-        match &queue.shared.streak {
-            Some(streak) => streak.watched(attempt).await,
-            None => attempt.await,
-        }
-    };
-    match AssertUnwindSafe(attempt).catch_unwind().await {
+    match AssertUnwindSafe(attempt(key.clone())).catch_unwind().await {
         Ok(Ok(outcome)) => {
             queue.forget(&key);
             if let Some(streak) = &queue.shared.streak {

@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use futures::FutureExt;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
@@ -59,10 +58,10 @@ impl ServiceChanges {
 
     /// The Services changed since the last call, sorted by namespace and name.
     pub fn take(&mut self) -> Vec<ServiceState> {
-        while let Some(change) = self.of_services.next().now_or_never().flatten() {
+        while let Some(change) = self.of_services.ready() {
             self.note_service(&change);
         }
-        while let Some(change) = self.of_slices.next().now_or_never().flatten() {
+        while let Some(change) = self.of_slices.ready() {
             self.note_slice(&change);
         }
         let changed = std::mem::take(&mut self.changed).into_iter();

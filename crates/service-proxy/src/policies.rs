@@ -10,9 +10,9 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use api_client::Client;
-use futures::FutureExt;
 use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
+use reconcile::polls::spend;
 use reconcile::{Cache, Changes, Component, Key, ObjectChange};
 use resource_kinds::pod_view::PodView;
 use service_routing::{Policy, PolicyObjects, PolicyPod, Table, filters};
@@ -119,7 +119,7 @@ impl PolicyChanges {
         if !self.policies.wait_synced().await {
             return false;
         }
-        self.read();
+        self.read().await;
         match &self.peers {
             Some(following) => following.wait_synced().await,
             None => true,
@@ -153,7 +153,7 @@ impl PolicyChanges {
     /// # Errors
     /// The thread that computes them ended.
     pub(crate) async fn take(&mut self) -> Result<Option<Table>, JoinError> {
-        self.read();
+        self.read().await;
         let is_known = self.peers.as_ref().is_none_or(Following::is_synced);
         if !self.differs || !is_known {
             return Ok(None);
@@ -195,21 +195,23 @@ impl PolicyChanges {
     }
 
     /// Reads all changes that wait.
-    fn read(&mut self) {
-        while let Some(change) = self.of_policies.next().now_or_never().flatten() {
+    async fn read(&mut self) {
+        while let Some(change) = self.of_policies.ready() {
             self.note_policy(&change);
+            spend(1).await;
         }
         loop {
             let Some(following) = &mut self.peers else {
                 return;
             };
-            if let Some(change) = following.of_namespaces.next().now_or_never().flatten() {
+            if let Some(change) = following.of_namespaces.ready() {
                 self.note_namespace(&change);
-            } else if let Some(change) = following.of_pods.next().now_or_never().flatten() {
+            } else if let Some(change) = following.of_pods.ready() {
                 self.note_pod(&change);
             } else {
                 break;
             }
+            spend(1).await;
         }
         self.note_connected();
     }

@@ -40,7 +40,7 @@ pub struct Limits {
     pub watch_end_grace: Duration,
     /// After the start of a shutdown open connections have this time to finish.
     pub shutdown_grace: Duration,
-    /// The recorder of slow polls, in tests.
+    /// The recorder of slow polls, if they are measured.
     pub slow_polls: Option<Arc<SlowPolls>>,
 }
 
@@ -64,6 +64,10 @@ impl Default for Limits {
         }
     }
 }
+
+/// Units of work ([`reconcile::polls::spend`]) of a request by a part of this process: one poll of its task
+/// begins 8 of them.
+pub(crate) const LOCAL_REQUEST_UNITS: usize = 16;
 
 /// The stored size of the largest object that is kept decoded for the requests that read it.
 pub(crate) const DECODED_OBJECT_BYTES_MAX: usize = 16 * 1024;

@@ -20,8 +20,8 @@ use http::{Method, Uri};
 use http_body::{Body, Frame, SizeHint};
 use hyper::rt::Executor;
 use object_model::Status;
-use reconcile::polls::{self, SlowPolls, watched};
-use tokio::runtime::{Handle, RuntimeFlavor};
+pub(crate) use reconcile::polls::block_in_place;
+use reconcile::polls::{SlowPolls, watched};
 use tokio::sync::Semaphore;
 use tokio_util::sync::PollSemaphore;
 
@@ -110,16 +110,6 @@ pub(crate) fn at_once<R>(bytes: usize, work: impl FnOnce() -> R) -> R {
         work()
     } else {
         block_in_place(work)
-    }
-}
-
-/// Runs long or blocking work synchronously; the runtime continues without this thread.
-pub(crate) fn block_in_place<R>(work: impl FnOnce() -> R) -> R {
-    let timed = || polls::uncounted(work);
-    let flavor = Handle::try_current().map(|handle| handle.runtime_flavor());
-    match flavor {
-        Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(timed),
-        _ => timed(),
     }
 }
 
@@ -266,6 +256,7 @@ mod tests {
 
     use super::*;
     use futures::FutureExt;
+    use reconcile::polls;
 
     const LONGEST: Duration = Duration::from_millis(2);
 

@@ -9,6 +9,7 @@ mod observe;
 
 use planners::batching::{ENDPOINTS_WINDOW, WINDOW};
 use planners::endpoints::plan;
+use reconcile::polls::decide;
 use reconcile::{Key, ObjectChange, Queue, ReconcileResult, service_of};
 use resource_kinds::pod_view::PodView;
 
@@ -90,7 +91,7 @@ impl reconcile::Controller for Endpoints {
             return Ok(ReconcileResult::RequeueAfter(wait));
         }
         let observed = self.observer.observe(key);
-        let mut plan = plan(&observed);
+        let mut plan = decide(observed.pods.len(), || plan(&observed));
         let late = match plan.urgency_of_endpoints(&observed) {
             Some(urgency) => self.pacing_of_endpoints.wait(key, urgency),
             None => {

@@ -15,6 +15,7 @@ use planners::pod_gc::missing::{Memory, OrphanLease};
 use planners::pod_gc::{Observed, plan};
 use reconcile::ObjectChange;
 use reconcile::execute::chain;
+use reconcile::polls::decide;
 use resource_kinds::namespaces::NODE_LEASES;
 use resource_kinds::node_conditions;
 use resource_kinds::pod_view::PodView;
@@ -86,7 +87,7 @@ impl Collector {
             nodes,
             missing,
         };
-        let plan = plan(&observed);
+        let plan = decide(observed.pods.len(), || plan(&observed));
         self.executor.execute(&plan).await;
         let left = plan
             .wake_after
@@ -117,7 +118,10 @@ impl Collector {
         nodes: &[Arc<Node>],
     ) -> BTreeMap<String, OrphanLease> {
         let gap = GAP.saturating_add(SignedDuration::try_from(INTERVAL).unwrap_or_default());
-        let names = self.memory.missing_nodes(pods, nodes, gap, self.reading());
+        let now = self.reading();
+        let names = decide(pods.len(), || {
+            self.memory.missing_nodes(pods, nodes, gap, now)
+        });
         let mut missing = BTreeMap::new();
         for node in names {
             match self.leases.get_opt(&node).await {

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{StatefulSet, StatefulSetStatus};
 use planners::stateful_set::plan;
+use reconcile::polls::decide;
 use reconcile::{Key, ObjectChange, Queue, ReconcileResult};
 use resource_kinds::pod_view::{Condition, PodView};
 use resource_kinds::reasons::pod_condition;
@@ -95,7 +96,7 @@ impl reconcile::Controller for StatefulSets {
         };
         observed.set = statuses.newer(key, observed.set);
         observed.refused = self.executor.refusals.of(key);
-        let mut plan = plan(&observed, Timestamp::now());
+        let mut plan = decide(observed.pods.len(), || plan(&observed, Timestamp::now()));
         let late = match plan.status_urgency(&observed.set) {
             Some(urgency) => pacing.wait(key, urgency),
             None => {

@@ -29,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 use crate::changes::{Changes, Stored, all_typed, stored, typed};
 use crate::execute::{WriteRefusal, refusal};
 use crate::health::{FailureStreak, Kind};
+use crate::polls::spend;
 use crate::{Component, Identity, Key, limits};
 use index::IndexTerms;
 pub use pods_by_label::PodsByLabel;
@@ -176,16 +177,27 @@ async fn take_all(store: Arc<Store>, mut events: BoxStream<'static, Event<Arc<St
     let mut listed = BTreeSet::new();
     while let Some(event) = events.next().await {
         store.take_event(event, &mut listed);
+        spend(limits::OBJECT_UNITS).await;
     }
     store.stop();
 }
 
 /// Follows a watch until the shutdown.
 async fn follow(
+    watcher: Watcher,
+    sink: Box<dyn Sink>,
+    shutdown: CancellationToken,
+    streak: FailureStreak,
+) {
+    let followed = take_until(watcher, sink, shutdown, &streak);
+    streak.watched(followed).await;
+}
+
+async fn take_until(
     mut watcher: Watcher,
     mut sink: Box<dyn Sink>,
     shutdown: CancellationToken,
-    streak: FailureStreak,
+    streak: &FailureStreak,
 ) {
     let mut backoff = Backoff::new(limits::WATCH_RETRY_DELAY_MIN, limits::WATCH_RETRY_DELAY_MAX);
     loop {
@@ -204,6 +216,7 @@ async fn follow(
             Ok(()) => {
                 backoff.reset();
                 streak.succeeded();
+                spend(limits::OBJECT_UNITS).await;
             }
             Err(error) => {
                 if is_of_the_watch(&error) {

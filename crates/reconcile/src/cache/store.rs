@@ -10,7 +10,8 @@ use tokio::sync::{Notify, watch};
 use super::index::{IndexState, IndexTerms};
 use super::objects::{ObjectPlace, Objects};
 use crate::changes::{Mailbox, ObjectChange, Stored};
-use crate::{Identity, Key};
+use crate::polls::note_spent;
+use crate::{Identity, Key, limits};
 
 /// Reads the identity of a stored object.
 trait Identify: Send + Sync {
@@ -68,7 +69,7 @@ impl Store {
     pub(super) fn list(&self) -> Vec<Arc<Stored>> {
         let state = self.read();
         let all = state.objects.iter();
-        all.map(|(_, _, object)| object.clone()).collect()
+        taken(all.map(|(_, _, object)| object.clone()))
     }
 
     pub(super) fn list_in(&self, namespace: &str) -> Vec<Arc<Stored>> {
@@ -76,7 +77,7 @@ impl Store {
         let from = Key::new(namespace, "");
         let of_namespace = state.objects.from(from);
         let mine = of_namespace.take_while(|(key, ..)| *key.namespace == *namespace);
-        mine.map(|(_, _, object)| object.clone()).collect()
+        taken(mine.map(|(_, _, object)| object.clone()))
     }
 
     pub(super) fn len(&self) -> usize {
@@ -205,11 +206,16 @@ impl Store {
     }
 }
 
+/// The objects that a task reads, which count as its work: a decision about many takes long.
+fn taken(objects: impl Iterator<Item = Arc<Stored>>) -> Vec<Arc<Stored>> {
+    let objects: Vec<Arc<Stored>> = objects.collect();
+    note_spent(objects.len() / limits::READ_OBJECTS_PER_UNIT);
+    objects
+}
+
 impl State {
     fn objects_of(&self, places: impl Iterator<Item = ObjectPlace>) -> Vec<Arc<Stored>> {
-        places
-            .filter_map(|place| self.objects.at(place).cloned())
-            .collect()
+        taken(places.filter_map(|place| self.objects.at(place).cloned()))
     }
 
     fn apply(&mut self, object: Arc<Stored>, identify: &dyn Identify) {

@@ -1,10 +1,10 @@
 //! The changes of all caches, in one stream.
 
 use std::future::poll_fn;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 
-use futures::StreamExt;
 use futures::stream::BoxStream;
+use futures::{FutureExt, StreamExt};
 use k8s_openapi::api::core::v1::{
     Namespace, Node, PersistentVolume, PersistentVolumeClaim, Service,
 };
@@ -15,6 +15,7 @@ use k8s_openapi::api::storage::v1::{
 };
 use reconcile::{Cache, ObjectChange};
 use resource_kinds::pod_view::PodView;
+use tokio::task::coop::unconstrained;
 
 use super::Caches;
 
@@ -106,12 +107,9 @@ impl CacheSubscriptions {
         poll_fn(|context| self.poll(context)).await
     }
 
-    /// A change that waits, if there is one.
+    /// A change that waits, if there is one; also if the task has done enough for one poll.
     pub fn ready(&mut self) -> Option<CacheChange> {
-        match self.poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(change) => change.ok(),
-            Poll::Pending => None,
-        }
+        unconstrained(self.next()).now_or_never()?.ok()
     }
 
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<CacheChange, &'static str>> {

@@ -19,6 +19,7 @@ use k8s_openapi::api::storage::v1::{
 };
 use placement::{ClaimStep, PlacementDecision, asks_for_less};
 use reconcile::execute::message;
+use reconcile::polls::spend;
 use reconcile::{Cache, Component, EventType, Key, ObjectChange, Recorder, SharedCaches};
 use resource_kinds::pod_view::PodView;
 use tokio::task::JoinSet;
@@ -141,7 +142,7 @@ impl Engine {
         }
         let mut feeds = CacheSubscriptions::of(&self.caches);
         loop {
-            self.schedule_ready(&mut feeds);
+            self.schedule_ready(&mut feeds).await;
             self.config.metrics.pending(self.backlog.metrics());
             let due = self.backlog.next_due(Instant::now());
             let due = due.unwrap_or_else(|| Instant::now() + limits::FORGOTTEN_AFTER);
@@ -215,15 +216,22 @@ impl Engine {
         }
     }
 
-    fn schedule_ready(&mut self, feeds: &mut CacheSubscriptions) {
+    /// Decides about the pods that are ready, as long as there is room for writes.
+    async fn schedule_ready(&mut self, feeds: &mut CacheSubscriptions) {
         while self.has_room()
             && let Some(key) = self.backlog.next(Instant::now())
         {
-            self.schedule(key, feeds);
+            // All that the caches have shown: a reservation ends when they show its result.
+            while let Some(change) = feeds.ready() {
+                self.changed(change);
+                spend(1).await;
+            }
+            self.schedule(key);
+            spend(1 + self.world.nodes() / limits::NODES_PER_UNIT).await;
         }
     }
 
-    fn schedule(&mut self, key: Key, feeds: &mut CacheSubscriptions) {
+    fn schedule(&mut self, key: Key) {
         let begun = Instant::now();
         let Some(pod) = self
             .caches
@@ -257,10 +265,6 @@ impl Engine {
             self.reservations.drop(&key);
         }
         let kept = kept.filter(|_| !overdue);
-        // All that the caches have shown: a reservation ends when they show its result.
-        while let Some(change) = feeds.ready() {
-            self.changed(change);
-        }
         let decision = self.decide(&key, &pod, kept.as_ref().map(|kept| kept.node.as_str()));
         self.reservations.drop(&key);
         if !matches!(decision, PlacementDecision::Unschedulable(_)) {
@@ -566,3 +570,6 @@ fn interests(pod: &PodView) -> RetryTriggers {
             || spec.topology_spread_constraints.is_some(),
     }
 }
+
+#[cfg(test)]
+mod tests;
