@@ -56,7 +56,7 @@ pub fn test(root: &Path, without_end_to_end: bool) -> Result<()> {
 pub fn test_on_etcd(root: &Path) -> Result<()> {
     side_by_side(preparation(root))?;
     step("end to end on etcd", || {
-        run_on_etcd(root, Choice::All, &threads(6))
+        run_on_etcd(root, Choice::All, &threads(8))
     })
 }
 
@@ -172,7 +172,7 @@ fn all_tests(root: &Path) -> Vec<Step<'_>> {
     let mut steps = vec![
         Step::new("tests", || {
             let filter = format!("{} and not ({COMPUTING})", remaining_tests());
-            run_with_nextest(root, &["--workspace", &threads(6), "--filterset", &filter])
+            run_with_nextest(root, &["--workspace", &threads(8), "--filterset", &filter])
         }),
         Step::new("tests that compute", || {
             let filter = ["--workspace", "--filterset", COMPUTING];
