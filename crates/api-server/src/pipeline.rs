@@ -1,6 +1,7 @@
 //! The pipeline of a request: limits, authentication, flow control, authorisation, routing.
 
 use std::panic::AssertUnwindSafe;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -38,15 +39,13 @@ pub(crate) fn run(
     caller: Caller,
 ) -> BoxFuture<'static, Response<BoxBody>> {
     let bare = request.method() == Method::HEAD;
-    let (parts, body) = request.into_parts();
-    let (method, uri) = (parts.method.clone(), parts.uri.clone());
-    let about = (&method, &uri, work::cost_of(&parts));
-    let request = Request::from_parts(parts, body);
-    let (places, slow_polls) = (server.places.clone(), server.limits.slow_polls.clone());
-    let (watched, asked) = (slow_polls.clone(), (method.clone(), uri.clone()));
+    let cost = work::cost_of(request.headers());
+    let watched = server.limits.slow_polls.clone();
+    let watched = watched.map(|polls| (polls, format!("{} {}", request.method(), request.uri())));
+    let (places, body_watched) = (server.places.clone(), watched.clone());
     let answer = async move {
         let response = respond(server, request, caller).await;
-        let response = response.map(|body| work::watched_body(watched.as_ref(), asked, body));
+        let response = response.map(|body| work::watched_body(body_watched, body));
         // HTTP/2 takes a body for an error of the protocol, and drops the whole answer.
         if bare {
             response.map(|_| boxed(Segments::new(Vec::new())))
@@ -54,7 +53,7 @@ pub(crate) fn run(
             response
         }
     };
-    ScheduledRequest::new(answer.boxed(), about, &places, slow_polls.as_ref()).boxed()
+    ScheduledRequest::new(answer.boxed(), cost, &places, watched).boxed()
 }
 
 async fn respond(
@@ -88,10 +87,13 @@ async fn respond(
     };
     let warnings = Arc::new(Warnings::default());
     let asking = (info, query, parts, warnings.clone());
-    let work = answer(&server, asking, body, caller, &mut kept).boxed();
     let limit = (!long).then_some(server.limits.request_timeout);
     let mut panicked = None;
-    let outcome = contained(work, limit, &mut panicked).await;
+    let outcome = {
+        // Pinned here: a future that is moved into another one has a place in the state of both.
+        let work = pin!(answer(&server, asking, body, caller, &mut kept));
+        contained(work, limit, &mut panicked).await
+    };
     if let Some(panic) = panicked {
         let (method, info) = (asked.0.as_str(), &asked.1);
         let (path, user) = (info.path.as_str(), kept.user.as_str());
@@ -180,7 +182,7 @@ impl Kept {
 /// Runs the work with a timeout, and turns a panic into a 500 of this request; the panic's text is
 /// returned for the log.
 async fn contained(
-    work: BoxFuture<'_, Result<ApiResponse, Status>>,
+    work: Pin<&mut (dyn Future<Output = Result<ApiResponse, Status>> + Send)>,
     limit: Option<std::time::Duration>,
     panicked: &mut Option<String>,
 ) -> Result<ApiResponse, Status> {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use futures::FutureExt;
 use http::Method;
 use object_model::Status;
 use reconcile::prometheus;
@@ -52,7 +53,8 @@ pub(crate) async fn route(
         return remote_nodes::accept(server.nodes.tunnels(), &server.objects, call);
     }
     if !call.info.is_resource {
-        return page(server, &call).await.map(ApiResponse::Reply);
+        let page = page(server, &call).boxed();
+        return page.await.map(ApiResponse::Reply);
     }
     let destination = Destination::find(&server.objects, &call.info).await?;
     if !call.info.subresource.is_empty() {
@@ -64,12 +66,19 @@ pub(crate) async fn route(
     }
     let verb = destination.verb(&call.parts.method, &call.info)?;
     let answer = match destination {
-        Destination::Review(review) => reviews::answer(&server.access, review, call, body).await,
+        Destination::Review(review) => {
+            let answer = reviews::answer(&server.access, review, call, body);
+            answer.boxed().await
+        }
         Destination::Metrics(kind) => {
-            resource_metrics::answer((&server.objects, &server.nodes), kind, verb, call).await
+            resource_metrics::answer((&server.objects, &server.nodes), kind, verb, call)
+                .boxed()
+                .await
         }
         Destination::ComponentStatus(_) => {
-            component_health::answer((&server.components, &server.objects), verb, &call).await
+            component_health::answer((&server.components, &server.objects), verb, &call)
+                .boxed()
+                .await
         }
         Destination::Stored(resource) => {
             return stored(server, &resource, Some(verb), call, body).await;
@@ -100,11 +109,14 @@ async fn stored(
         Some(verb) => verbs::answer(server.writer(), &server.metrics, resource, verb, call, body)
             .await
             .map(ApiResponse::Reply),
-        None => subresources::answer(server.writer(), &server.nodes, resource, call, body).await,
+        None => {
+            let answer = subresources::answer(server.writer(), &server.nodes, resource, call, body);
+            answer.boxed().await
+        }
     };
     if defines && answer.is_ok() {
-        definitions::follow(&server.objects).await?;
-        group_services::follow(server.writer()).await?;
+        definitions::follow(&server.objects).boxed().await?;
+        group_services::follow(server.writer()).boxed().await?;
     }
     if has_say && answer.is_ok() {
         server.admission.follow_registrations();

@@ -7,14 +7,17 @@ use std::time::Duration;
 use api_client::{Api, ApiResource, Client, DynamicObject, PartialObjectMeta, ServedResource};
 use futures::StreamExt;
 use futures::stream::SelectAll;
+use json_text::{Cursor, SyntaxError};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use reconcile::{Cache, Component, Identity, Index, ObjectChange, WatchConfig};
+use serde::de::{DeserializeOwned, Error as _};
+use serde_json::Error;
 
 /// The metadata of an object of any kind.
 pub(crate) type Metadata = PartialObjectMeta<DynamicObject>;
 
 /// The stored part of an object's metadata: there is one for each object of the cluster.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Meta {
     pub namespace: Box<str>,
     pub name: Box<str>,
@@ -41,6 +44,36 @@ impl From<Metadata> for Meta {
 }
 
 impl Meta {
+    /// Reads the metadata in the JSON text of an object.
+    fn read(object: &[u8]) -> serde_json::Result<Self> {
+        let metadata = json_text::find(object, &["metadata"]).map_err(Error::custom)?;
+        let (mut meta, [finalizers, owners]) =
+            Self::without_lists(metadata.unwrap_or(b"{}")).map_err(Error::custom)?;
+        meta.finalizers = list(finalizers)?;
+        meta.owners = list(owners)?;
+        Ok(meta)
+    }
+
+    /// Reads metadata, and returns the text of its finalizers and owners.
+    fn without_lists(metadata: &[u8]) -> Result<(Self, [&[u8]; 2]), SyntaxError> {
+        let (mut meta, mut finalizers, mut owners) = (Self::default(), &b"null"[..], &b"null"[..]);
+        let mut cursor = Cursor::new(metadata);
+        let mut members = cursor.object()?;
+        while let Some(key) = members.next_key(&mut cursor)? {
+            match key.raw() {
+                b"namespace" => meta.namespace = text(&mut cursor)?,
+                b"name" => meta.name = text(&mut cursor)?,
+                b"uid" => meta.uid = text(&mut cursor)?,
+                b"resourceVersion" => meta.resource_version = text(&mut cursor)?,
+                b"deletionTimestamp" => meta.deleting = cursor.skip()? != b"null",
+                b"finalizers" => finalizers = cursor.skip()?,
+                b"ownerReferences" => owners = cursor.skip()?,
+                _ => drop(cursor.skip()?),
+            }
+        }
+        Ok((meta, [finalizers, owners]))
+    }
+
     fn identity(&self) -> Identity<'_> {
         Identity {
             namespace: &self.namespace,
@@ -49,6 +82,22 @@ impl Meta {
             resource_version: &self.resource_version,
         }
     }
+}
+
+/// The next string; empty if it is absent.
+fn text(cursor: &mut Cursor<'_>) -> Result<Box<str>, SyntaxError> {
+    match cursor.peek()? {
+        b'n' => cursor.null().map(|()| Box::default()),
+        _ => Ok(cursor.string()?.decode()?.into()),
+    }
+}
+
+/// The elements of a list; none if it is absent.
+fn list<T: DeserializeOwned>(text: &[u8]) -> serde_json::Result<Box<[T]>> {
+    if text == b"null" {
+        return Ok(Box::default());
+    }
+    serde_json::from_slice::<Vec<T>>(text).map(Vec::into)
 }
 
 /// All served resources that can be listed and deleted, with their objects' metadata.
@@ -132,26 +181,27 @@ impl Inventory {
 
     /// The object with that UID.
     pub fn by_uid(&self, uid: &str) -> Option<ListedObject> {
-        self.find(|watched| watched.by_uid.get(uid))
-            .into_iter()
-            .next()
+        self.find(uid, |watched| &watched.by_uid).into_iter().next()
     }
 
     /// The objects with that owner UID.
     pub fn by_owner(&self, uid: &str) -> Vec<ListedObject> {
-        self.find(|watched| watched.by_owner.get(uid))
+        self.find(uid, |watched| &watched.by_owner)
     }
 
-    fn find(&self, look: impl Fn(&Watched) -> Vec<Arc<Meta>>) -> Vec<ListedObject> {
-        let watched = self.resources.iter().enumerate();
-        let watched = watched.filter_map(|(number, r)| Some((number, r.watched.as_ref()?)));
-        watched
-            .flat_map(|(resource, watched)| {
-                look(watched)
-                    .into_iter()
-                    .map(move |object| ListedObject { resource, object })
-            })
-            .collect()
+    /// The objects of all kinds with that term. Most kinds have none, and only say so.
+    fn find(&self, term: &str, index: fn(&Watched) -> &Index<Meta>) -> Vec<ListedObject> {
+        let mut found = Vec::new();
+        for (resource, one) in self.resources.iter().enumerate() {
+            let Some(index) = one.watched.as_ref().map(index) else {
+                continue;
+            };
+            if index.has(term) {
+                let objects = index.get(term).into_iter();
+                found.extend(objects.map(|object| ListedObject { resource, object }));
+            }
+        }
+        found
     }
 
     /// Changes of all objects, each with the index of its resource.
@@ -206,7 +256,7 @@ fn resource(client: &Client, served: ServedResource, component: &Component) -> R
     let watched = watch.then(|| {
         let all: Api<Metadata> = Api::all_with(client.clone(), &api);
         let config = WatchConfig::default();
-        let cache = Cache::spawn_as(all, config, component.clone(), Meta::identity, Meta::from);
+        let cache = Cache::spawn_as(all, config, component.clone(), Meta::identity, Meta::read);
         Watched {
             by_uid: cache.index(|object: &Meta| vec![object.uid.to_string()]),
             by_owner: cache.index(|object: &Meta| {
@@ -221,5 +271,44 @@ fn resource(client: &Client, served: ServedResource, component: &Component) -> R
         deletes_collections,
         api,
         watched,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metadata_are_read_without_the_rest() {
+        let read = |text: &str| Meta::read(text.as_bytes());
+        let meta = read(
+            r#"{"kind": "A", "spec": {"metadata": 1}, "metadata": {"name": "a\u0062", "namespace": "n", "uid": "u",
+            "labels": {"uid": "x"}, "resourceVersion": "7", "deletionTimestamp": "2026-01-01T00:00:00Z",
+            "finalizers": ["x/y"], "ownerReferences":
+                [{"apiVersion": "v1", "kind": "Pod", "name": "p", "uid": "q", "blockOwnerDeletion": true}]}}"#,
+        );
+        let meta = meta.unwrap();
+        let texts = [
+            &meta.name,
+            &meta.namespace,
+            &meta.uid,
+            &meta.resource_version,
+        ];
+        assert_eq!(texts.map(|text| &**text), ["ab", "n", "u", "7"]);
+        assert!(meta.deleting);
+        assert_eq!(*meta.finalizers, ["x/y"]);
+        assert_eq!(meta.owners.len(), 1);
+        assert_eq!(
+            (&*meta.owners[0].uid, meta.owners[0].block_owner_deletion),
+            ("q", Some(true))
+        );
+        let absent = r#"{"metadata": {"name": "a", "namespace": null, "finalizers": null,
+            "ownerReferences": null, "deletionTimestamp": null}}"#;
+        let meta = read(absent).unwrap();
+        assert_eq!((&*meta.namespace, meta.deleting), ("", false));
+        assert!(meta.finalizers.is_empty() && meta.owners.is_empty());
+        assert_eq!(&*read("{}").unwrap().name, "");
+        assert!(read(r#"{"metadata": {"name": 1}}"#).is_err());
+        assert!(read(r#"{"metadata": {"ownerReferences": [{"uid": 1}]}}"#).is_err());
     }
 }

@@ -124,7 +124,9 @@ fn world(
     let mut sharing = Sharing::default();
     for ordinal in 0..made {
         let (image, ready) = pod(ordinal);
-        pods.push(Arc::new(sharing.pod(made_pod(&set, ordinal, image, ready))));
+        pods.push(Arc::new(
+            sharing.pod(&made_pod(&set, ordinal, image, ready)),
+        ));
         let name = identity::claim_name("data", "web", i64::from(ordinal));
         let mut claim = PersistentVolumeClaim::default();
         claim.metadata.name = Some(name.clone());

@@ -6,6 +6,7 @@
 
 use std::any::Any;
 use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasherDefault, Hash, Hasher};
 use std::marker::PhantomData;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -66,6 +67,41 @@ impl<K: ?Sized> ObjectChange<K> {
 /// The number of waiting changes whose room an empty mailbox keeps.
 const KEPT_ENTRIES_MAX: usize = 32;
 
+/// A key with its hash, which is computed once for the mailboxes of all subscribers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct HashedKey {
+    pub hash: u64,
+    pub key: Key,
+}
+
+impl Hash for HashedKey {
+    fn hash<H: Hasher>(&self, hasher: &mut H) {
+        hasher.write_u64(self.hash);
+    }
+}
+
+/// The hash that a key has.
+#[derive(Default)]
+struct KnownHash(u64);
+
+impl Hasher for KnownHash {
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64(self.0.rotate_left(8) ^ u64::from(*byte));
+        }
+    }
+
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+type ByKey<T> = HashMap<HashedKey, T, BuildHasherDefault<KnownHash>>;
+
 /// Changes that wait for a subscriber.
 pub(crate) struct Mailbox<K: ?Sized> {
     state: Mutex<State<K>>,
@@ -73,8 +109,8 @@ pub(crate) struct Mailbox<K: ?Sized> {
 }
 
 struct State<K: ?Sized> {
-    order: VecDeque<Key>,
-    pending: HashMap<Key, Pending<K>>,
+    order: VecDeque<HashedKey>,
+    pending: ByKey<Pending<K>>,
     closed: bool,
 }
 
@@ -88,7 +124,7 @@ impl<K: ?Sized> Mailbox<K> {
     pub(crate) fn new() -> Self {
         let state = State {
             order: VecDeque::new(),
-            pending: HashMap::new(),
+            pending: ByKey::default(),
             closed: false,
         };
         Self {
@@ -97,7 +133,7 @@ impl<K: ?Sized> Mailbox<K> {
         }
     }
 
-    pub(crate) fn push(&self, key: &Key, change: ObjectChange<K>) {
+    pub(crate) fn push(&self, key: &HashedKey, change: ObjectChange<K>) {
         {
             let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
             // Most mailboxes are empty: nothing waits for the key.
@@ -133,7 +169,7 @@ impl<K: ?Sized> Mailbox<K> {
         let Some(key) = state.order.pop_front() else {
             // A burst's room is given back.
             if state.pending.capacity() > KEPT_ENTRIES_MAX {
-                state.pending = HashMap::new();
+                state.pending = ByKey::default();
                 state.order = VecDeque::new();
             }
             return Err(!state.closed);
@@ -266,7 +302,10 @@ mod tests {
 
     #[test]
     fn what_waits_is_merged_to_at_most_two_changes_per_key() {
-        let key = Key::new("a", "b");
+        let key = HashedKey {
+            hash: 1,
+            key: Key::new("a", "b"),
+        };
         let mailbox = Mailbox::new();
         mailbox.push(&key, ObjectChange::Applied(object("2"), Some(object("1"))));
         mailbox.push(&key, ObjectChange::Applied(object("3"), Some(object("2"))));

@@ -2,7 +2,8 @@
 
 use api_client::{Api, Client, Event};
 use futures::Stream;
-use resource_kinds::pod_view::{PodRecord, PodView, Sharing};
+use k8s_openapi::api::core::v1::Pod;
+use resource_kinds::pod_view::{PodView, Sharing};
 
 use crate::{Cache, Component, Identity, Key, WatchConfig};
 
@@ -10,8 +11,8 @@ impl Cache<PodView> {
     /// Views of all pods; ends with its component.
     pub fn of_pods(client: &Client, component: &Component) -> Self {
         let mut sharing = Sharing::default();
-        let all: Api<PodRecord> = Api::all(client.clone());
-        let view = move |pod| sharing.record(pod);
+        let all: Api<Pod> = Api::all(client.clone());
+        let view = move |pod: &[u8]| sharing.read(pod);
         Self::spawn_as(
             all,
             WatchConfig::default(),

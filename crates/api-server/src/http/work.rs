@@ -14,9 +14,8 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
+use http::HeaderMap;
 use http::header::CONTENT_TYPE;
-use http::request::Parts;
-use http::{Method, Uri};
 use http_body::{Body, Frame, SizeHint};
 use hyper::rt::Executor;
 use object_model::Status;
@@ -156,17 +155,16 @@ impl Body for WatchedBody {
     }
 }
 
+/// The polls of a request, measured; with the name of the request.
+pub(crate) type WatchedRequest = (Arc<SlowPolls>, String);
+
 /// The body of a response, measured if enabled.
-pub(crate) fn watched_body(
-    slow_polls: Option<&Arc<SlowPolls>>,
-    (method, uri): (Method, Uri),
-    body: BoxBody,
-) -> BoxBody {
-    match slow_polls {
-        Some(polls) => boxed(WatchedBody {
+pub(crate) fn watched_body(watched: Option<WatchedRequest>, body: BoxBody) -> BoxBody {
+    match watched {
+        Some((polls, request)) => boxed(WatchedBody {
             body,
-            polls: polls.clone(),
-            what: format!("the answer to {method} {uri}"),
+            polls,
+            what: format!("the answer to {request}"),
         }),
         None => body,
     }
@@ -190,35 +188,32 @@ pub(crate) struct ScheduledRequest<T> {
     work: BoxFuture<'static, T>,
     request: Arc<Request>,
     places: PollSemaphore,
-    slow_polls: Option<(Arc<SlowPolls>, String)>,
+    slow_polls: Option<WatchedRequest>,
 }
 
 impl<T> ScheduledRequest<T> {
     pub(crate) fn new(
         work: BoxFuture<'static, T>,
-        parts: (&Method, &Uri, usize),
+        cost: usize,
         places: &LargeRequestSlots,
-        slow_polls: Option<&Arc<SlowPolls>>,
+        slow_polls: Option<WatchedRequest>,
     ) -> Self {
-        let (method, uri, cost) = parts;
         let request = Request {
             cost: AtomicUsize::new(cost),
             ..Request::default()
         };
-        let named = |polls: &Arc<SlowPolls>| (polls.clone(), format!("{method} {uri}"));
         Self {
             work,
             request: Arc::new(request),
             places: PollSemaphore::new(places.0.clone()),
-            slow_polls: slow_polls.map(named),
+            slow_polls,
         }
     }
 }
 
 /// The cost of a byte of a body with these headers, relative to JSON.
-pub(crate) fn cost_of(parts: &Parts) -> usize {
-    let kind = parts
-        .headers
+pub(crate) fn cost_of(headers: &HeaderMap) -> usize {
+    let kind = headers
         .get(CONTENT_TYPE)
         .and_then(|kind| kind.to_str().ok());
     match kind {
@@ -272,14 +267,8 @@ mod tests {
         polls: &Arc<SlowPolls>,
         work: impl Future<Output = ()> + Send + 'static,
     ) -> ScheduledRequest<()> {
-        let uri = Uri::from_static("/large");
-        let about = (&Method::PUT, &uri, 1);
-        ScheduledRequest::new(
-            work.boxed(),
-            about,
-            &LargeRequestSlots::default(),
-            Some(polls),
-        )
+        let watched = Some((polls.clone(), "PUT /large".to_owned()));
+        ScheduledRequest::new(work.boxed(), 1, &LargeRequestSlots::default(), watched)
     }
 
     /// findings A9: polls of bodies and of background tasks are measured too.
@@ -293,8 +282,8 @@ mod tests {
             Ok::<_, BoxError>(Frame::data(Bytes::new()))
         });
         let body = boxed(http_body_util::StreamBody::new(frames));
-        let asked = (Method::GET, Uri::from_static("/large"));
-        let body = watched_body(Some(&polls), asked, body);
+        let watched = Some((polls.clone(), "GET /large".to_owned()));
+        let body = watched_body(watched, body);
         http_body_util::BodyExt::collect(body).await.unwrap();
         while polls.found().len() < 3 {
             tokio::task::yield_now().await;

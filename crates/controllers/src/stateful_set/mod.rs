@@ -173,7 +173,7 @@ mod tests {
         });
         change(&mut pod);
         let pod: Pod = serde_json::from_value(pod).unwrap();
-        Sharing::default().pod(pod)
+        Sharing::default().pod(&pod)
     }
 
     /// statefulset.md: the order of a set depends on phase, readiness, revision and deletion of its pods, and not on

@@ -38,6 +38,8 @@ const LOCK_PAUSE: Duration = Duration::from_millis(10);
 pub(crate) struct Directory {
     data: PathBuf,
     ballast: PathBuf,
+    /// The file of the durable revision, once it was written.
+    durable: Option<File>,
     _lock: File,
 }
 
@@ -61,6 +63,7 @@ impl Directory {
         Ok(Self {
             data,
             ballast,
+            durable: None,
             _lock: lock,
         })
     }
@@ -111,14 +114,19 @@ impl Directory {
     /// Records a durable revision, before any response. Not synced: the record survives the process
     /// at once, and a power loss some seconds later. It has a fixed length and overwrites the
     /// previous one, so that it needs no space.
-    pub(crate) fn note_durable(&self, revision: Revision) {
-        let mut options = File::options();
-        let file = options.create(true).truncate(false).write(true);
-        let noted = file
-            .open(self.data.join("durable"))
-            .and_then(|file| file.write_all_at(format!("{:020}\n", revision.0).as_bytes(), 0));
-        if let Err(error) = noted {
-            tracing::warn!(%error, "could not note the durable revision");
+    pub(crate) fn note_durable(&mut self, revision: Revision) {
+        let open = || {
+            let mut options = File::options();
+            let options = options.create(true).truncate(false).write(true);
+            options.open(self.data.join("durable"))
+        };
+        let noted = self.durable.take().map_or_else(open, Ok).and_then(|file| {
+            file.write_all_at(format!("{:020}\n", revision.0).as_bytes(), 0)?;
+            Ok(file)
+        });
+        match noted {
+            Ok(file) => self.durable = Some(file),
+            Err(error) => tracing::warn!(%error, "could not note the durable revision"),
         }
     }
 

@@ -86,6 +86,11 @@ impl IndexState {
         self.found(term).map(|(_, place)| place)
     }
 
+    /// Whether an object has that term.
+    pub fn has(&self, term: &str) -> bool {
+        self.entries.contains_key(term)
+    }
+
     fn found(&self, term: &str) -> impl Iterator<Item = (&Key, ObjectPlace)> {
         self.entries.get(term).into_iter().flat_map(Keys::iter)
     }

@@ -83,7 +83,7 @@ impl<K: Object> Cache<K> {
             config,
             component.into(),
             |object| Identity::of(object),
-            as_it_is,
+            |text| serde_json::from_slice(text).map(as_it_is),
         )
     }
 
@@ -236,22 +236,19 @@ async fn take_until(
 
 impl<K: Send + Sync + 'static> Cache<K> {
     /// Like [`spawn`](Cache::spawn), for readers that need little of numerous objects: the result
-    /// of `convert` is stored, with the key from `identity`.
-    pub fn spawn_as<W: Object>(
+    /// of `read` for an object's JSON text is stored, with the key from `identity`.
+    pub fn spawn_as<W: Resource>(
         api: Api<W>,
         config: Config,
         component: Component,
         identity: fn(&K) -> Identity<'_>,
-        mut convert: impl FnMut(W) -> K + Send + 'static,
+        mut read: impl FnMut(&[u8]) -> serde_json::Result<K> + Send + 'static,
     ) -> Self {
         let cache = Self::empty(identity);
         let sink = Feed {
             store: cache.store.clone(),
             listed: BTreeSet::new(),
-            decode: move |text: &[u8]| {
-                let object = serde_json::from_slice(text)?;
-                Ok(stored(convert(object)))
-            },
+            decode: move |text: &[u8]| read(text).map(stored),
         };
         let watcher = api.watcher(config.page_size(limits::LIST_PAGE_OBJECTS));
         let streak = component.follow(Kind::Watch, plural(api.resource_url()));
@@ -381,6 +378,11 @@ impl<K: Send + Sync + 'static> Index<K> {
     /// The objects with that term, sorted by namespace and name.
     pub fn get(&self, term: &str) -> Vec<Arc<K>> {
         all_typed(self.store.find(self.number, term))
+    }
+
+    /// Whether an object has that term. It is cheaper than [`get`](Index::get), for terms that few objects have.
+    pub fn has(&self, term: &str) -> bool {
+        self.store.has(self.number, term)
     }
 
     /// The objects with a term of one of the sets: of the set that has the fewest objects. Sorted by

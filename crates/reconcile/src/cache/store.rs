@@ -1,6 +1,7 @@
 //! The objects of a cache, their subscribers and indexes, without the type of the objects.
 
 use std::collections::BTreeSet;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
 
 use api_client::Event;
@@ -9,7 +10,7 @@ use tokio::sync::{Notify, watch};
 
 use super::index::{IndexState, IndexTerms};
 use super::objects::{ObjectPlace, Objects};
-use crate::changes::{Mailbox, ObjectChange, Stored};
+use crate::changes::{HashedKey, Mailbox, ObjectChange, Stored};
 use crate::polls::note_spent;
 use crate::{Identity, Key, limits};
 
@@ -42,6 +43,8 @@ pub(super) enum Progress {
 struct State {
     objects: Objects,
     subscribers: Vec<Weak<Mailbox<Stored>>>,
+    /// The hash of keys in the mailboxes of subscribers.
+    hashes: RandomState,
     indexes: Vec<IndexState>,
     stopped: bool,
 }
@@ -51,6 +54,7 @@ impl Store {
         let state = State {
             objects: Objects::default(),
             subscribers: Vec::new(),
+            hashes: RandomState::new(),
             indexes: Vec::new(),
             stopped: false,
         };
@@ -106,7 +110,10 @@ impl Store {
         let mailbox = Arc::new(Mailbox::new());
         let mut state = self.write();
         for (key, _, object) in state.objects.iter() {
-            mailbox.push(key, ObjectChange::Applied(object.clone(), None));
+            mailbox.push(
+                &state.hashed(key),
+                ObjectChange::Applied(object.clone(), None),
+            );
         }
         if state.stopped {
             mailbox.close();
@@ -132,6 +139,13 @@ impl Store {
         let state = self.read();
         let index = state.indexes.get(index);
         state.objects_of(index.into_iter().flat_map(|index| index.places(term)))
+    }
+
+    /// Whether an object has that term of an index.
+    pub(super) fn has(&self, index: usize, term: &str) -> bool {
+        let state = self.read();
+        let index = state.indexes.get(index);
+        index.is_some_and(|index| index.has(term))
     }
 
     /// The objects with a term of one of the sets: of the set that has the fewest objects. Sorted by
@@ -256,11 +270,19 @@ impl State {
         self.tell(key, ObjectChange::Deleted(last.unwrap_or(old)));
     }
 
+    fn hashed(&self, key: &Key) -> HashedKey {
+        HashedKey {
+            hash: self.hashes.hash_one(key),
+            key: key.clone(),
+        }
+    }
+
     fn tell(&mut self, key: &Key, change: ObjectChange<Stored>) {
+        let key = self.hashed(key);
         self.subscribers
             .retain(|subscriber| match subscriber.upgrade() {
                 Some(mailbox) => {
-                    mailbox.push(key, change.clone());
+                    mailbox.push(&key, change.clone());
                     true
                 }
                 None => false,

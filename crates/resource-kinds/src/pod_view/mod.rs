@@ -5,10 +5,10 @@
 //! decisions: the pod's own ones are stored together, and equal specifications are shared
 //! ([`Sharing`]). It is read-only; a component that needs more of a pod asks the API server.
 
-mod record;
 mod sharing;
 mod spec;
 mod status;
+mod text;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,7 +17,6 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerStateTerminated, ObjectReference, Pod, PodSpec};
 use object_model::Quantity;
 
-pub use record::PodRecord;
 pub use sharing::Sharing;
 
 use crate::well_known::annotations::{ENDS_WITH_LEASE, POD_DELETION_COST};
@@ -259,13 +258,13 @@ impl PodView {
 
 impl From<Pod> for PodView {
     fn from(pod: Pod) -> Self {
-        Sharing::default().pod(pod)
+        Self::from(&pod)
     }
 }
 
 impl From<&Pod> for PodView {
     fn from(pod: &Pod) -> Self {
-        pod.clone().into()
+        Sharing::default().pod(pod)
     }
 }
 

@@ -4,10 +4,14 @@ use std::borrow::Borrow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Pod, PodSpec};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Pod, PodSpec, PodStatus};
+use serde::de::Error as _;
+use serde_json::Error;
 
-use super::{Controller, Deletion, Labels, PodRecord, PodView, Said, Text, spec, status};
+use super::spec::SharedSpec;
+use super::text::{Label, OwnerText, PodText};
+use super::{Controller, Deletion, Labels, PodView, Said, Text, spec, status};
 
 /// Number of stored values that starts a sweep of unused ones.
 const SWEEP_AT_MIN: usize = 256;
@@ -21,54 +25,68 @@ pub struct Sharing {
     controllers: Pool<Controller>,
     said: Pool<Said>,
     /// By the uid of the controller.
-    specs: BTreeMap<Text, Vec<Arc<PodSpec>>>,
+    specs: BTreeMap<Text, Vec<KnownSpec>>,
+}
+
+/// The specification of some pods, with the text that it was decoded from. A pod with the same text has the
+/// same one, and need not be decoded.
+#[derive(Debug)]
+struct KnownSpec {
+    text: Box<[u8]>,
+    spec: Arc<PodSpec>,
+}
+
+impl KnownSpec {
+    fn is_used(&self) -> bool {
+        Arc::strong_count(&self.spec) > 1
+    }
 }
 
 impl Sharing {
-    /// The view of a pod.
-    pub fn pod(&mut self, pod: Pod) -> PodView {
-        self.record(pod.into())
+    /// The view of a decoded pod.
+    pub fn pod(&mut self, pod: &Pod) -> PodView {
+        let text = serde_json::to_vec(pod);
+        // Text that was encoded here is a pod.
+        text.and_then(|text| self.read(&text)).unwrap_or_default()
     }
 
-    /// The view of a pod of which only the fields of a view were decoded.
-    pub fn record(&mut self, pod: PodRecord) -> PodView {
+    /// The view of a pod, from the JSON text of the pod.
+    ///
+    /// # Errors
+    /// If the text is no pod.
+    pub fn read(&mut self, pod: &[u8]) -> serde_json::Result<PodView> {
+        let pod = PodText::read(pod).map_err(Error::custom)?;
         let meta = pod.metadata;
-        let name: Text = meta.name.unwrap_or_default().into();
+        let name: Text = meta.name.into();
         let mut view = PodView {
-            namespace: self.text(meta.namespace.as_deref().unwrap_or_default()),
-            uid: meta.uid.unwrap_or_default().into(),
-            resource_version: meta.resource_version.unwrap_or_default().into(),
+            namespace: self.text(&meta.namespace),
+            uid: meta.uid.into(),
+            resource_version: meta.resource_version.into(),
             generation: meta.generation,
-            labels: self.labels(meta.labels.iter().flatten(), &name),
-            annotations: self.labels(
-                meta.annotations
-                    .iter()
-                    .flatten()
-                    .filter(|(key, _)| super::ANNOTATIONS.contains(&key.as_str())),
-                &name,
-            ),
-            controller: self.controller(meta.owner_references.unwrap_or_default()),
+            labels: self.labels(&meta.labels, &name),
+            annotations: self.labels(&meta.annotations, &name),
+            controller: meta.controller.map(|owner| self.controller(&owner)),
             finalizers: meta
                 .finalizers
                 .iter()
-                .flatten()
                 .map(|finalizer| self.text(finalizer))
                 .collect(),
-            created: meta.creation_timestamp.map(|time| time.0),
-            deletion: meta.deletion_timestamp.map(|time| Deletion {
-                deadline: time.0,
-                grace: meta.deletion_grace_period_seconds.unwrap_or_default(),
+            created: time(&meta.created)?,
+            deletion: time(&meta.deleted)?.map(|deadline| Deletion {
+                deadline,
+                grace: meta.grace.unwrap_or_default(),
             }),
             name,
             ..PodView::default()
         };
         if let Some(own) = pod.spec {
-            spec::fill(&mut view, self, own);
+            spec::fill(&mut view, self, own)?;
         }
         if let Some(own) = pod.status {
-            status::fill(&mut view, self, own);
+            let own: Option<PodStatus> = serde_json::from_slice(own)?;
+            status::fill(&mut view, self, own.unwrap_or_default());
         }
-        view
+        Ok(view)
     }
 
     pub(super) fn text(&mut self, text: &str) -> Text {
@@ -88,48 +106,65 @@ impl Sharing {
         self.said.share(said)
     }
 
-    pub(super) fn spec(&mut self, controller: Option<&Controller>, spec: PodSpec) -> Arc<PodSpec> {
+    /// The specification of that text.
+    pub(super) fn spec(
+        &mut self,
+        controller: Option<&Controller>,
+        text: Vec<u8>,
+    ) -> serde_json::Result<Arc<PodSpec>> {
         let uid = controller.map_or_else(Text::default, |controller| controller.uid.clone());
         if self.specs.len() >= SWEEP_AT_MIN && !self.specs.contains_key(&uid) {
             self.specs.retain(|_, known| {
-                known.retain(|spec| Arc::strong_count(spec) > 1);
+                known.retain(KnownSpec::is_used);
                 !known.is_empty()
             });
         }
         let known = self.specs.entry(uid).or_default();
-        let found = known.iter().find(|known| ***known == spec);
-        if let Some(found) = found {
-            return found.clone();
+        if let Some(found) = known.iter().find(|known| *known.text == *text) {
+            return Ok(found.spec.clone());
         }
-        known.retain(|spec| Arc::strong_count(spec) > 1);
+        let spec: SharedSpec = serde_json::from_slice(&text)?;
+        let spec = PodSpec::from(spec);
+        // Another order of the members makes no other specification.
+        if let Some(found) = known.iter_mut().find(|known| *known.spec == spec) {
+            found.text = text.into();
+            return Ok(found.spec.clone());
+        }
+        known.retain(KnownSpec::is_used);
         if known.len() >= SPECS_MAX {
             known.remove(0);
         }
-        let new = Arc::new(spec);
-        known.push(new.clone());
-        new
+        let spec = Arc::new(spec);
+        known.push(KnownSpec {
+            text: text.into(),
+            spec: spec.clone(),
+        });
+        Ok(spec)
     }
 
-    fn labels<'l>(
-        &mut self,
-        labels: impl Iterator<Item = (&'l String, &'l String)>,
-        name: &Text,
-    ) -> Labels {
+    fn labels(&mut self, labels: &[Label<'_>], name: &Text) -> Labels {
+        let labels = labels.iter();
         let shared = labels.map(|(key, value)| (self.text(key), self.text_or(value, name)));
         Labels(shared.collect())
     }
 
-    fn controller(&mut self, owners: Vec<OwnerReference>) -> Option<Arc<Controller>> {
-        let mut owners = owners.into_iter();
-        let owner = owners.find(|owner| owner.controller == Some(true))?;
+    fn controller(&mut self, owner: &OwnerText<'_>) -> Arc<Controller> {
         let controller = Controller {
             api_version: self.text(&owner.api_version),
             kind: self.text(&owner.kind),
             name: self.text(&owner.name),
             uid: self.text(&owner.uid),
         };
-        Some(self.controllers.share(controller))
+        self.controllers.share(controller)
     }
+}
+
+/// A time; `None` if it is absent.
+fn time(text: &str) -> serde_json::Result<Option<Timestamp>> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    text.parse().map(Some).map_err(Error::custom)
 }
 
 /// Equal values, each stored once, and removed when unused.
@@ -247,7 +282,7 @@ mod tests {
     fn what_is_equal_is_shared() {
         let mut sharing = Sharing::default();
         let views: Vec<PodView> = (0..3)
-            .map(|ordinal| sharing.pod(pod(ordinal, Value::Null)))
+            .map(|ordinal| sharing.pod(&pod(ordinal, Value::Null)))
             .collect();
         for view in &views {
             assert!(Arc::ptr_eq(&view.spec, &views[0].spec));
@@ -263,29 +298,74 @@ mod tests {
             ));
         }
         let image = json!({"/spec/containers/0/image": "other"});
-        let other = sharing.pod(pod(0, image));
+        let other = sharing.pod(&pod(0, image));
         assert!(!Arc::ptr_eq(&other.spec, &views[0].spec));
         assert_eq!(other.spec.containers[0].image.as_deref(), Some("other"));
     }
 
     #[test]
+    fn a_spec_is_reduced_to_what_decisions_read() {
+        let text = br#"{"metadata": null, "status": null, "spec": {
+            "preemptionPolicy": "PreemptLowerPriority", "priority": 7, "tolerations": null,
+            "dnsPolicy": "None", "initContainers": [],
+            "volumes": [{"name": "a", "emptyDir": {}}, {"hostPath": {"path": "/d"}, "name": "b\u0020"},
+                {"name": "c", "ephemeral": null, "persistentVolumeClaim": {"claimName": "d", "x": [1]}}],
+            "containers": [{"name": "main", "env": [{"name": "E"}],
+                "lifecycle": {"preStop": {"exec": {}}, "postStart": {"sleep": {"seconds": 1}}}}]}}"#;
+        let view = Sharing::default().read(text).expect("a pod");
+        let reduced = json!({
+            "priority": 7,
+            "volumes": [{"name": "b ", "hostPath": {"path": "/d"}}],
+            "containers": [{"name": "main", "lifecycle": {"postStart": {"sleep": {"seconds": 1}}}}],
+        });
+        let spec: PodSpec = serde_json::from_value(reduced).expect("a spec");
+        assert_eq!(*view.spec, spec);
+        assert_eq!(view.claims.len(), 1);
+        assert_eq!(
+            (&*view.claims[0].name, view.claims[0].ephemeral),
+            ("d", false)
+        );
+        let broken = |text: &[u8]| Sharing::default().read(text).is_err();
+        assert!(broken(br#"{"metadata": {"creationTimestamp": "soon"}}"#));
+        assert!(broken(br#"{"metadata": {"generation": 1.5}}"#));
+        assert!(broken(br#"{"spec": {"priority": "high"}}"#));
+        assert!(broken(br#"{"status": {"phase": 1}}"#) && broken(b"{"));
+    }
+
+    #[test]
+    fn a_spec_is_shared_whatever_the_order_of_its_members() {
+        let mut sharing = Sharing::default();
+        let mut read = |spec: &str| {
+            let text = format!(r#"{{"spec": {spec}}}"#);
+            sharing.read(text.as_bytes()).expect("a pod").spec
+        };
+        let first = read(r#"{"priority": 1, "subdomain": "s"}"#);
+        for other in [
+            r#"{"subdomain": "s", "nodeName": "n", "priority": 1}"#,
+            r#"{"priority": 1, "subdomain": "s"}"#,
+        ] {
+            assert!(Arc::ptr_eq(&first, &read(other)));
+        }
+    }
+
+    #[test]
     fn what_nobody_has_is_forgotten() {
         let mut sharing = Sharing::default();
-        let kept = sharing.pod(pod(0, Value::Null));
+        let kept = sharing.pod(&pod(0, Value::Null));
         for number in 0..4 * SWEEP_AT_MIN {
             let change = json!({
                 "/metadata/labels/app": format!("app-{number}"),
                 "/metadata/ownerReferences/0/uid": format!("owner-{number}"),
                 "/spec/containers/0/image": format!("image-{number}"),
             });
-            sharing.pod(pod(1, change));
+            sharing.pod(&pod(1, change));
         }
         assert!(sharing.texts.values.len() <= 2 * SWEEP_AT_MIN);
         assert!(sharing.controllers.values.len() <= 2 * SWEEP_AT_MIN);
         assert!(sharing.specs.len() <= 2 * SWEEP_AT_MIN);
         assert!(Arc::ptr_eq(
             &kept.spec,
-            &sharing.pod(pod(2, Value::Null)).spec
+            &sharing.pod(&pod(2, Value::Null)).spec
         ));
     }
 }

@@ -79,6 +79,9 @@ const TABLE: &[(&str, Said)] = &[
     ("api-client/src/list.rs", SERVER),
     ("api-client/src/watch/mod.rs", SERVER),
     ("reconcile/src/cache/mod.rs", SERVER),
+    ("controllers/src/inventory.rs", SERVER),
+    ("resource-kinds/src/pod_view/sharing.rs", SERVER),
+    ("resource-kinds/src/pod_view/text.rs", SERVER),
     (
         "api-server/src/access/audit/mod.rs",
         ByStrangers(&["sub-resources", "json"]),

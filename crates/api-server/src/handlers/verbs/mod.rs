@@ -11,6 +11,7 @@ mod watch;
 
 use std::sync::Arc;
 
+use futures::FutureExt;
 use http::StatusCode;
 use object_model::Status;
 use resource_kinds::Verb;
@@ -41,31 +42,41 @@ pub(crate) async fn answer(
     if verb != Verb::Watch {
         OutputFormat::of(&call, resource)?;
     }
+    // A box for each verb: a request allocates and copies the state of its own verb, and not that of the largest.
     match verb {
         Verb::Get => get(writer.objects, resource, &call).await,
-        Verb::List => list::answer(writer.objects, resource, &call).await,
-        Verb::Watch => watch::answer(writer.objects, metrics, resource, &call).await,
-        Verb::Create => {
-            let decoded = read(resource, &call, body).await?;
-            create::answer(writer, resource, &call, decoded).await
+        Verb::List => list::answer(writer.objects, resource, &call).boxed().await,
+        Verb::Watch => {
+            let watch = watch::answer(writer.objects, metrics, resource, &call);
+            watch.boxed().await
         }
-        Verb::Update => {
+        Verb::Create => create_object(writer, resource, &call, body).boxed().await,
+        Verb::Update | Verb::Patch | Verb::Delete | Verb::DeleteCollection => {
             let bytes = body::read(body, &call.limits).await?;
-            update::answer(writer, resource, &call, &bytes, ObjectPart::Whole).await
-        }
-        Verb::Patch => {
-            let bytes = body::read(body, &call.limits).await?;
-            patch::answer(writer, resource, &call, &bytes, ObjectPart::Whole).await
-        }
-        Verb::Delete => {
-            let bytes = body::read(body, &call.limits).await?;
-            delete::answer(writer, resource, &call, &bytes).await
-        }
-        Verb::DeleteCollection => {
-            let bytes = body::read(body, &call.limits).await?;
-            collection::answer(writer, resource, &call, &bytes).await
+            let (call, bytes) = (&call, &bytes);
+            let answer = match verb {
+                Verb::Update => {
+                    update::answer(writer, resource, call, bytes, ObjectPart::Whole).boxed()
+                }
+                Verb::Patch => {
+                    patch::answer(writer, resource, call, bytes, ObjectPart::Whole).boxed()
+                }
+                Verb::Delete => delete::answer(writer, resource, call, bytes).boxed(),
+                _ => collection::answer(writer, resource, call, bytes).boxed(),
+            };
+            answer.await
         }
     }
+}
+
+async fn create_object(
+    writer: Writer<'_>,
+    resource: &Arc<Resource>,
+    call: &Call,
+    body: BoxBody,
+) -> Result<Reply, Status> {
+    let decoded = read(resource, call, body).await?;
+    create::answer(writer, resource, call, decoded).await
 }
 
 /// Reads and decodes the body of a create, or of another write of a whole object.
