@@ -88,8 +88,7 @@ fn two_machines_join_a_server() {
     let mut machines = Machines::new();
     machines.second_address("add");
     machines.server.start(&["server"]);
-    let added = machines.server.output();
-    assert!(added.contains("To add a node:"), "{added}");
+    wait_for_text("To add a node:", 10, || machines.server.output());
     let kubectl = machines.server.kubectl();
     let (url, token) = (machines.server.url(), machines.server.token(&[]));
     refused_joins(&mut machines, &url, &token);
