@@ -25,13 +25,11 @@ impl Fuzz {
     }
 }
 
-/// Runs the targets, as many at once as there are processors. The program is built with the features that libraries have in
-/// the tests, so that they are not built again.
+/// Runs the targets, as many at once as there are processors. The program is built as for its test, with the features that
+/// libraries have in the tests, so that they are not built again.
 pub fn run(root: &Path, wanted: &Fuzz) -> Result<()> {
-    cargo::run_for_tests(
-        root,
-        &["build", "--quiet", "--workspace", "--bin", "fuzzing"],
-    )?;
+    let build = ["test", "--quiet", "--workspace", "--no-run"];
+    cargo::run_for_tests(root, &[&build[..], &["--test", "corpus"]].concat())?;
     let program = setup::target(root).join("debug/fuzzing");
     let status = Command::new(&program)
         .args(&wanted.arguments)
