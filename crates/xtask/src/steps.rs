@@ -196,8 +196,8 @@ fn run_on_etcd(root: &Path, choice: Choice, threads: &str) -> Result<()> {
     let mut command = cargo::for_tests(root);
     if has_nextest(root) {
         // The whole workspace, as in the run of all tests: the selection decides on the features of libraries.
-        command.args(["nextest", "run", "--no-fail-fast", "--workspace", threads]);
-        command.args(["--filterset", &choice.filter()]);
+        command.args(NEXTEST);
+        command.args(["--workspace", threads, "--filterset", &choice.filter()]);
     } else {
         command.args(["test", "--no-fail-fast", "--package", "end-to-end"]);
         command.args(["--test", "walks", "--", "--test-threads=1"]);
@@ -229,6 +229,7 @@ fn run_plain_tests(root: &Path) -> Result<()> {
     cargo::run_for_tests(root, &[&["test", "--lib"], units.as_slice()].concat())
 }
 
+/// The start of each command of nextest.
 const NEXTEST: &[&str] = &["nextest", "run", "--no-fail-fast"];
 
 /// Runs the selected tests with nextest, which does not support tests with their own harness.
