@@ -153,21 +153,3 @@ fn heartbeats_are_measured_and_no_node_stays() {
         }
     });
 }
-
-#[test]
-fn a_question_that_makes_no_sense_is_told_so() {
-    let nowhere = Path::new("/nowhere/kubeconfig");
-    let status = |arguments: &[&str]| {
-        let output = bench(nowhere, arguments)
-            .output()
-            .expect("run mainstay-bench");
-        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
-        (output.status.code(), errors)
-    };
-    let (code, errors) = status(&["--only", "memory"]);
-    assert_eq!(code, Some(2), "{errors}");
-    assert!(errors.contains("--server-pid"), "{errors}");
-    let (code, errors) = status(&[]);
-    assert_eq!(code, Some(1), "{errors}");
-    assert!(errors.contains("/nowhere/kubeconfig"), "{errors}");
-}

@@ -112,11 +112,11 @@ fn preparation(root: &Path) -> Vec<Step<'_>> {
     ]
 }
 
-/// Builds and lints all tests, the benchmarks, and the load generator, which an end-to-end test starts.
+/// Builds and lints all tests, the benchmarks, and the programs of packages with integration tests: the load generator
+/// and the fuzzer, too.
 fn build_tests(root: &Path) -> Result<()> {
     let build = ["test", "--workspace", "--all-targets", "--no-run"];
-    cargo::run_for_tests(root, &build)?;
-    cargo::run_for_tests(root, &["build", "--workspace", "--bin", "mainstay-bench"])
+    cargo::run_for_tests(root, &build)
 }
 
 /// Builds the release programs that the end-to-end tests start. The driver of the tests needs no feature that the
