@@ -143,6 +143,20 @@ pub fn mariadb() -> Image {
     let recipe = Recipe {
         name: "mariadb",
         packages: "mariadb",
+        unused: &[
+            "aria_*",
+            "innochecksum",
+            "mariadb-check",
+            "mariadb-conv",
+            "mariadb-import",
+            "mariadb-plugin",
+            "mariadb-show",
+            "mariadb-slap",
+            "mariadb-tzinfo-to-sql",
+            "mariadb-upgrade",
+            "myisam*",
+            "perror",
+        ],
         users: &[("mysql", 999)],
         directories: &[
             ("var/lib/mysql", 999, 0o755),
@@ -206,6 +220,7 @@ pub fn zookeeper() -> Image {
     let recipe = Recipe {
         name: "zookeeper",
         packages: "zookeeper",
+        unused: &[JAVA_UNUSED, &["eclipse-jdt*", "spring3*", "tomcat9*"]].concat(),
         users: &[("zookeeper", 1000)],
         directories: &[("data", 1000, 0o755), ("conf", 0, 0o755)],
         files: &[
@@ -225,7 +240,10 @@ const JAVA: &str = "/usr/lib/jvm/java-17-openjdk-amd64/bin/java";
 #[cfg(target_arch = "aarch64")]
 const JAVA: &str = "/usr/lib/jvm/java-17-openjdk-arm64/bin/java";
 
-/// WordPress with Apache and PHP.
+/// The tables of Java's compiler, fonts, and the archive of classes for heaps of more than 32 GB.
+const JAVA_UNUSED: &[&str] = &["classes_nocoops.jsa", "ct.sym", "fonts"];
+
+/// WordPress with Apache and PHP, without its library for pictures.
 ///
 /// # Panics
 /// When the packages are missing.
@@ -243,6 +261,19 @@ pub fn wordpress() -> Image {
     let recipe = Recipe {
         name: "wordpress",
         packages: "wordpress",
+        unused: &[
+            "aria_*",
+            "fileinfo.so",
+            "libSvtAv1*",
+            "libaom*",
+            "libheif*",
+            "libx265*",
+            "magic.mgc",
+            "mariadb",
+            "mariadb-*",
+            "my_print_defaults",
+            "perror",
+        ],
         users: &[("www-data", 33)],
         directories: &[
             ("var/www/html", 33, 0o755),
@@ -296,6 +327,7 @@ pub fn cassandra() -> Image {
     let recipe = Recipe {
         name: "cassandra",
         packages: "cassandra",
+        unused: JAVA_UNUSED,
         trees: &[
             ("cassandra-2.1.0/lib", "opt/cassandra/lib"),
             ("cassandra-2.1.0/conf", "opt/cassandra/conf"),

@@ -197,12 +197,17 @@ impl Kubectl {
         self.ok_with_input(&["apply", "-f", "-"], manifest)
     }
 
-    /// The JSON that a command prints, which must succeed. Waits use [`look`](Self::look).
+    /// The JSON that a command prints, which must succeed. An object that [`get`](Self::get) can read is read without
+    /// kubectl. Waits use [`look`](Self::look).
     ///
     /// # Panics
     /// When the command fails, or prints no JSON.
     #[track_caller]
     pub fn json(&self, arguments: &[&str]) -> Value {
+        if let ["get", arguments @ ..] = arguments {
+            let object = self.get(arguments);
+            return object.unwrap_or_else(|error| panic!("get {arguments:?}: {error}"));
+        }
         let text = self.ok(&[arguments, &["-o", "json"]].concat());
         serde_json::from_str(&text).expect("kubectl -o json prints JSON")
     }

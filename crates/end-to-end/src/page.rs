@@ -1,94 +1,90 @@
-//! The pages of `examples`, whose commands tests run as they stand there.
+//! The pages of `examples`: a test pastes their blocks as a newcomer does, runs the commands in their text, and checks
+//! what a newcomer would not.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 
-use crate::beside::Beside;
+use crate::pasted::{self, Pasted};
 use crate::{Instance, Output, Shell, example};
 
-/// A page, and which of its commands are still to be run.
+/// A page or a part of it, and which of its commands are still to be run.
 #[derive(Debug)]
 pub struct Page {
-    name: String,
+    file: String,
+    text: String,
+    pasted: Pasted<'static>,
     shell: Shell,
     commands: BTreeSet<String>,
     left: RefCell<BTreeSet<String>>,
 }
 
 impl Page {
-    /// The page of an example, at the checkout's root, where its commands are to be typed.
+    /// The page of an example.
     ///
     /// # Panics
     /// When there is no such page.
     #[track_caller]
-    pub fn open(instance: &Instance, name: &str) -> Self {
-        let file = example(name).join("README.md");
-        let text = std::fs::read_to_string(&file).expect("read the page");
-        let commands = commands(&text);
+    pub fn open(instance: &Instance, file: &str) -> Self {
+        Self::part(instance, file, "", None)
+    }
+
+    /// The part of a page between two texts, or from one to the end.
+    ///
+    /// # Panics
+    /// When the page has no such part.
+    #[track_caller]
+    pub fn part(instance: &Instance, file: &str, from: &str, to: Option<&str>) -> Self {
+        let page = pasted::read(file);
+        let text = pasted::between(&page, from, to).to_owned();
+        let blocks = pasted::commands(&text);
+        let in_blocks = blocks.lines().map(str::to_owned);
+        let commands: BTreeSet<_> = in_blocks.chain(commands_in_text(&text)).collect();
         Self {
-            name: name.to_owned(),
+            file: file.to_owned(),
+            text,
+            pasted: Pasted::beside(instance),
             shell: Shell::new(instance, example("..")),
             left: RefCell::new(commands.clone()),
             commands,
         }
     }
 
-    /// The rest of the page, after a `cd`.
+    /// Pastes all blocks between two texts of the part, or from one to its end; returns what was shown.
     ///
     /// # Panics
-    /// When the page does not have it.
-    #[must_use]
+    /// When a command fails or warns, or nothing goes on any more.
     #[track_caller]
-    pub fn in_directory(mut self, cd: &str) -> Self {
-        self.otherwise(&[cd]);
-        self.shell = self.shell.after(cd);
-        self
+    pub fn paste(&self, from: &str, to: Option<&str>) -> Output {
+        let blocks = pasted::commands(pasted::between(&self.text, from, to));
+        for command in blocks.lines() {
+            self.left.borrow_mut().remove(command);
+        }
+        self.pasted.commands(&self.file, &blocks)
     }
 
-    /// Runs a command of the page that must succeed, returns standard output.
+    /// Runs a command in the text of the page, which must succeed; returns standard output.
     ///
     /// # Panics
     /// When the page does not have it, or it fails.
     #[track_caller]
     pub fn ok(&self, command: &str) -> String {
-        self.run(command).expect_success(command)
+        self.otherwise(command);
+        self.shell.ok(command)
     }
 
-    /// Runs a command of the page and returns whatever came.
+    /// Notes a command of the page that a test runs in another way.
     ///
     /// # Panics
     /// When the page does not have it.
     #[track_caller]
-    pub fn run(&self, command: &str) -> Output {
-        self.otherwise(&[command]);
-        self.shell.run(command)
-    }
-
-    /// Starts a command of the page in another terminal, so to speak.
-    ///
-    /// # Panics
-    /// When the page does not have it.
-    #[track_caller]
-    pub fn beside(&self, command: &str) -> Beside {
-        self.otherwise(&[command]);
-        self.shell.beside(command)
-    }
-
-    /// Notes commands of the page that a test does in another way.
-    ///
-    /// # Panics
-    /// When the page does not have one of them.
-    #[track_caller]
-    pub fn otherwise(&self, commands: &[&str]) {
-        for command in commands {
-            let name = &self.name;
-            assert!(
-                self.commands.contains(*command),
-                "the page {name} has no {command:?}: {:#?}",
-                self.commands
-            );
-            self.left.borrow_mut().remove(*command);
-        }
+    pub fn otherwise(&self, command: &str) {
+        let is_known = self.commands.contains(command);
+        assert!(
+            is_known,
+            "{} has no {command:?}: {:#?}",
+            self.file, self.commands
+        );
+        self.left.borrow_mut().remove(command);
     }
 
     /// Checks that nothing on the page was left out.
@@ -98,31 +94,18 @@ impl Page {
     #[track_caller]
     pub fn finish(self) {
         let left = self.left.into_inner();
-        assert!(left.is_empty(), "not run of {}: {left:#?}", self.name);
+        assert!(left.is_empty(), "not run of {}: {left:#?}", self.file);
     }
 }
 
-/// The lines of all code blocks, without comments and prompts, and what is a command in the text.
-fn commands(page: &str) -> BTreeSet<String> {
-    let mut commands = BTreeSet::new();
-    for (place, part) in page.split("```").enumerate() {
-        if place % 2 == 1 {
-            let lines = part.lines().skip(1).map(|line| {
-                let line = line.strip_prefix("/ # ").unwrap_or(line);
-                let code = line.split_once("  #").map_or(line, |(code, _)| code);
-                code.trim().to_owned()
-            });
-            commands.extend(lines.filter(|line| !line.is_empty()));
-            continue;
-        }
-        let quoted = part.split('`').skip(1).step_by(2);
-        let in_text = quoted.filter(|text| text.starts_with("kubectl "));
-        commands.extend(in_text.map(|text| {
-            let words: Vec<&str> = text.split_whitespace().collect();
-            words.join(" ")
-        }));
-    }
+/// The commands of `kubectl` outside of the blocks.
+fn commands_in_text(page: &str) -> BTreeSet<String> {
+    let text = page.split("```").step_by(2);
+    let quoted = text.flat_map(|part| part.split('`').skip(1).step_by(2));
+    let commands = quoted.filter(|quoted| quoted.starts_with("kubectl "));
     commands
+        .map(|command| command.split_whitespace().collect::<Vec<_>>().join(" "))
+        .collect()
 }
 
 #[cfg(test)]
@@ -130,13 +113,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn blocks_and_text_have_commands() {
-        let page = "Text, `kubectl get\npods` and `web-0`:\n\n```\nkubectl apply -f a   # all\n\
-            / # nslookup a\n```\n\n`not kubectl`\n";
-        let found: Vec<String> = commands(page).into_iter().collect();
-        assert_eq!(
-            found,
-            ["kubectl apply -f a", "kubectl get pods", "nslookup a"]
-        );
+    fn text_has_commands() {
+        let page = "Text, `kubectl get\npods` and `web-0`:\n\n```\nkubectl apply -f a\n```\n\n\
+            `not kubectl`, `kubectl delete pod a`\n";
+        let found: Vec<String> = commands_in_text(page).into_iter().collect();
+        assert_eq!(found, ["kubectl delete pod a", "kubectl get pods"]);
     }
 }

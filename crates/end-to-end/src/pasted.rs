@@ -114,17 +114,15 @@ impl<'m> Pasted<'m> {
     /// Writes the commands of a part into a file.
     #[track_caller]
     fn script(&self, page: &str, from: &str, to: Option<&str>) -> PathBuf {
-        let file = example("..").join(page);
-        let text = fs::read_to_string(file).expect("read the page");
-        let start = text.find(from);
-        let start = start.unwrap_or_else(|| panic!("{page} has no {from:?}"));
-        let rest = text.get(start..).unwrap_or_default();
-        let end = to.map_or(rest.len(), |to| {
-            let found = rest.find(to);
-            found.unwrap_or_else(|| panic!("{page} has no {to:?}"))
-        });
-        let mut script = commands(rest.get(..end).unwrap_or_default());
+        let text = read(page);
+        let script = commands(between(&text, from, to));
         assert!(!script.is_empty(), "{page} has no commands there");
+        self.file(script)
+    }
+
+    /// Writes commands into a file of this directory.
+    #[track_caller]
+    fn file(&self, mut script: String) -> PathBuf {
         for (on_the_page, here) in &self.replaced {
             script = script.replace(on_the_page, here);
         }
@@ -132,6 +130,15 @@ impl<'m> Pasted<'m> {
         let file = self.directory.join(name);
         fs::write(&file, script).expect("write the commands");
         file
+    }
+
+    /// Pastes commands that were taken from a page.
+    ///
+    /// # Panics
+    /// As [`part`](Self::part).
+    #[track_caller]
+    pub fn commands(&self, page: &str, commands: &str) -> Output {
+        self.run(page, &self.file(commands.to_owned()))
     }
 
     /// Pastes a whole page.
@@ -209,8 +216,27 @@ fn checkout(directory: &Path) -> PathBuf {
     directory.to_owned()
 }
 
+/// The text of a page of the checkout.
+#[track_caller]
+pub(crate) fn read(page: &str) -> String {
+    fs::read_to_string(example("..").join(page)).expect("read the page")
+}
+
+/// The part of a text from one text to another, or to the end.
+#[track_caller]
+pub(crate) fn between<'t>(text: &'t str, from: &str, to: Option<&str>) -> &'t str {
+    let start = text.find(from);
+    let start = start.unwrap_or_else(|| panic!("the page has no {from:?}"));
+    let rest = text.get(start..).unwrap_or_default();
+    let end = to.map_or(rest.len(), |to| {
+        let found = rest.find(to);
+        found.unwrap_or_else(|| panic!("the page has no {to:?}"))
+    });
+    rest.get(..end).unwrap_or_default()
+}
+
 /// The blocks of commands of a page: those that name no other language.
-fn commands(page: &str) -> String {
+pub(crate) fn commands(page: &str) -> String {
     let blocks = page.split("```").skip(1).step_by(2);
     let commands = blocks.filter_map(|block| {
         let (language, commands) = block.split_once('\n')?;

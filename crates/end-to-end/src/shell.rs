@@ -23,16 +23,6 @@ impl Shell {
         }
     }
 
-    /// The shell after a `cd`.
-    #[must_use]
-    pub fn after(&self, cd: &str) -> Self {
-        let to = cd.strip_prefix("cd ").unwrap_or(cd);
-        Self {
-            directory: self.directory.join(to),
-            data: self.data.clone(),
-        }
-    }
-
     fn command(&self, program: &str) -> Command {
         let mut command = command(program, &self.directory, &self.data);
         command

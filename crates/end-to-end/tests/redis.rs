@@ -34,27 +34,22 @@ fn wait_answer(kubectl: &Kubectl, pod: &str, command: &str, wanted: &str) {
 }
 
 const PODS: [&str; 3] = ["redis-0", "redis-1", "redis-2"];
-/// The second part of the page.
-const BY_HAND: [&str; 6] = [
-    "kubectl delete --ignore-not-found -f examples/redis/redis.yaml",
-    "kubectl apply -f examples/redis/by-hand",
-    "kubectl rollout status sts/redis-sts",
-    "kubectl rollout status sts/redis-pv-sts",
-    "kubectl exec -it redis-pv-sts-1 -- redis-cli replicaof redis-pv-sts-0.redis-svc 6379",
-    "kubectl exec redis-sts-0 -- ping -c 1 redis-sts-1.redis-svc",
-];
+/// The page of the example.
+const PAGE: &str = "examples/redis/README.md";
+const BY_HAND: &str = "## By hand";
 const WHO: &str = "-p 26379 sentinel get-master-addr-by-name main";
 
+/// findings U7: the page, as pasted.
 #[test]
 fn sentinels_replace_a_primary_that_stays_away() {
     let (_registry, instance) = with_registry_of(&[("library/redis", "7", &redis())]);
     let kubectl = instance.kubectl();
-    let page = Page::open(&instance, "redis");
-    page.ok("kubectl apply -f examples/redis/redis.yaml");
-    page.ok("kubectl rollout status sts/redis");
-    page.ok("kubectl rollout status sts/sentinel");
-    kubectl.wait_ready("redis", 3);
-    kubectl.wait_ready("sentinel", 3);
+    let page = Page::part(&instance, PAGE, "", Some(BY_HAND));
+    let shown = page.paste("", Some("## Failover")).stdout;
+    assert!(shown.contains("OK\n2\n"), "two replicas have it: {shown}");
+    assert!(shown.contains("green\n"), "{shown}");
+    let primary_by_name = shown.lines().rev().nth(1).unwrap_or_default();
+    assert!(primary_by_name.starts_with("redis-0.redis-svc"), "{shown}");
     // Replicas have found their primary, and Sentinels have found these and each other.
     for replica in ["redis-1", "redis-2"] {
         let primary = "master_host:redis-0.redis-svc";
@@ -67,36 +62,26 @@ fn sentinels_replace_a_primary_that_stays_away() {
         wait_answer(&kubectl, sentinel, "-p 26379 info sentinel", known);
         wait_answer(&kubectl, sentinel, WHO, "redis-0.redis-svc");
     }
-    let set = page
-        .ok("printf 'set colour green\\nwait 2 60000\\n' | kubectl exec -i redis-0 -- redis-cli");
-    assert_eq!(set, "OK\n2\n");
-    page.ok("for i in 0 1 2; do kubectl exec sentinel-$i -- sh -c \
-         'until redis-cli -p 26379 info sentinel | grep slaves=2; do sleep 1; done'; done");
-    let got = page.ok("kubectl exec redis-2 -- redis-cli get colour");
-    assert_eq!(got, "green\n");
-    let who = "kubectl exec sentinel-0 -- \
-        redis-cli -p 26379 sentinel get-master-addr-by-name main";
-    assert!(page.ok(who).starts_with("redis-0.redis-svc"));
+
+    // The primary's pod cannot come back: the node takes no pods. The next one takes a write.
+    let back = "Another server is the primary now.";
+    page.paste("## Failover", Some(back));
+    write_to_the_next(&kubectl);
+    let shown = page.paste(back, None).stdout;
+    assert!(shown.contains("role:slave"), "{shown}");
+    kubectl.wait_ready("redis", 3);
+    let written = [("colour", "green"), ("shape", "round")];
+    wait_for("everything at all servers", PATIENCE, || {
+        has_everywhere(&kubectl, &written)
+    });
 
     // A pod that comes back finds its data. On a slow machine, it finds another primary, too.
-    page.ok("kubectl delete pod redis-0");
+    let primary = wait_for("one primary", PATIENCE, || primary(&kubectl));
+    kubectl.ok(&["delete", "pod", &primary]);
     kubectl.wait_ready("redis", 3);
     wait_for("everything at all servers", PATIENCE, || {
-        has_everywhere(&kubectl, &[("colour", "green")])
+        has_everywhere(&kubectl, &written)
     });
-
-    fail_over(&kubectl, &page);
-    wait_for("everything at all servers", PATIENCE, || {
-        has_everywhere(&kubectl, &[("colour", "green"), ("shape", "round")])
-    });
-    // They wait as long as it takes; and the second part has a test of its own, below.
-    page.otherwise(&[
-        "kubectl exec sentinel-0 -- sh -c 'while redis-cli -p 26379 sentinel \
-         get-master-addr-by-name main | grep -q redis-0; do sleep 1; done'",
-        "kubectl exec redis-0 -- sh -c 'until redis-cli info replication | grep role:slave; \
-         do sleep 1; done'",
-    ]);
-    page.otherwise(&BY_HAND);
     page.finish();
 }
 
@@ -113,16 +98,14 @@ fn primary(kubectl: &Kubectl) -> Result<String, String> {
     Ok(primary.to_owned())
 }
 
-/// The primary's pod cannot come back: its node takes no pods. The next one takes a write.
-fn fail_over(kubectl: &Kubectl, page: &Page) {
-    let old = wait_for("one primary", PATIENCE, || primary(kubectl));
-    page.ok("kubectl cordon $(kubectl get nodes -o name)");
-    kubectl.ok(&["delete", "pod", &old]);
+/// Writes to the primary that is not `redis-0` any more.
+#[track_caller]
+fn write_to_the_next(kubectl: &Kubectl) {
     // One connection, whose writes WAIT counts.
     let write = "printf 'set shape round\\nwait 1 5000\\n' | redis-cli";
     wait_for("a write at another primary", PATIENCE, || {
         let new = primary(kubectl)?;
-        if new == old {
+        if new == "redis-0" {
             return Err(new);
         }
         answers(kubectl, &new, "get colour", "green")?;
@@ -132,8 +115,6 @@ fn fail_over(kubectl: &Kubectl, page: &Page) {
             _ => Err(format!("{new}: {written:?}")),
         }
     });
-    page.ok("kubectl uncordon $(kubectl get nodes -o name)");
-    kubectl.wait_ready("redis", 3);
 }
 
 /// All servers have these values, and follow one primary.
@@ -209,16 +190,15 @@ fn a_replica_that_no_sentinel_knows_finds_the_primary() {
     eprintln!("{log}");
 }
 
-/// The article on Redis: two sets, replication by hand, names from pod to pod; seeds.md C25, C26.
+/// The article on Redis: two sets, replication by hand, names from pod to pod; seeds.md C25, C26; findings U7: the page's
+/// second part, as pasted.
 #[test]
 fn replication_by_hand() {
     let image = redis();
     let (_registry, instance) = with_registry_of(&[("library/redis", "5-alpine", &image)]);
     let kubectl = instance.kubectl();
     let shell = Shell::new(&instance, example("redis/by-hand"));
-    let page = Page::open(&instance, "redis");
-    let [before, again, first, second, replicaof, ping] = BY_HAND;
-    page.ok(before);
+    let page = Page::part(&instance, PAGE, BY_HAND, None);
     for (file, made) in [
         ("redis-svc.yml", "service/redis-svc"),
         ("redis-sts.yml", "statefulset.apps/redis-sts"),
@@ -227,11 +207,17 @@ fn replication_by_hand() {
         let applied = shell.ok(&format!("kubectl apply -f {file}"));
         assert_eq!(applied, format!("{made} created\n"));
     }
-    assert_eq!(page.ok(again).lines().count(), 3, "they are there already");
-    for rolled_out in [first, second] {
-        page.ok(rolled_out);
-    }
-    assert_eq!(page.ok(replicaof).trim(), "OK");
+    let shown = page.paste("", None).stdout;
+    page.finish();
+    // The page deletes the Service of the other part, which has this name. The sets are there already.
+    assert!(
+        shown.contains("statefulset.apps/redis-sts unchanged\n"),
+        "{shown}"
+    );
+    assert!(shown.contains("OK\n"), "{shown}");
+    let address = kubectl.pod_ip("redis-sts-1");
+    assert!(shown.contains(&format!("({address})")), "{shown}");
+    assert!(shown.contains("1 packets received"), "{shown}");
     wait_answer(
         &kubectl,
         "redis-pv-sts-1",
@@ -243,11 +229,6 @@ fn replication_by_hand() {
         Ok("OK".into())
     );
     wait_answer(&kubectl, "redis-pv-sts-1", "get a", "111");
-    let pinged = page.ok(ping);
-    let address = kubectl.pod_ip("redis-sts-1");
-    assert!(pinged.contains(&format!("({address})")), "{pinged}");
-    assert!(pinged.contains("1 packets received"), "{pinged}");
-
     assert_eq!(ask(&kubectl, "redis-pv-sts-0", "save"), Ok("OK".into()));
     shell.ok("kubectl delete pod redis-pv-sts-0");
     kubectl.wait_ready("redis-pv-sts", 2);

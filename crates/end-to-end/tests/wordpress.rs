@@ -25,6 +25,7 @@ fn wait_page(url: &str, wanted: &str) -> String {
     })
 }
 
+/// findings U7: the page, as pasted.
 #[test]
 fn a_post_survives_all_pods() {
     let images = [
@@ -34,9 +35,9 @@ fn a_post_survives_all_pods() {
     let (_registry, instance) = with_registry_of(&images);
     let kubectl = instance.kubectl();
     let shell = Shell::new(&instance, example("wordpress"));
-    let page = Page::open(&instance, "wordpress");
-    page.ok("kubectl apply -f examples/wordpress/wordpress.yaml");
-    page.ok("kubectl rollout status sts/wordpress");
+    let page = Page::open(&instance, "examples/wordpress/README.md");
+    let both = "Write a post; then delete both pods";
+    let shown = page.paste("", Some(both)).stdout;
     kubectl.wait_ready("wordpress-db", 1);
     kubectl.wait_ready("wordpress", 1);
     for pod in ["wordpress-db-0", "wordpress-0"] {
@@ -63,7 +64,6 @@ fn a_post_survives_all_pods() {
     publish(&site);
     has_the_post(&site);
     // From outside, at the node's port.
-    let shown = page.ok("kubectl get service wordpress");
     let service = kubectl.json(&["get", "service", "wordpress"]);
     let port = &service["spec"]["ports"][0]["nodePort"];
     let node = shell.ok("kubectl get nodes -o jsonpath={.items[0].status.addresses[0].address}");
@@ -71,7 +71,11 @@ fn a_post_survives_all_pods() {
     let login = format!("http://{node}:{port}/wp-login.php");
     wait_page(&login, "user_login");
 
-    page.ok("kubectl delete pod wordpress-0 wordpress-db-0");
+    let deleted = page.paste(both, None).stdout;
+    assert!(
+        deleted.contains("pod \"wordpress-db-0\" deleted"),
+        "{deleted}"
+    );
     page.finish();
     kubectl.wait_ready("wordpress-db", 1);
     kubectl.wait_ready("wordpress", 1);
@@ -80,7 +84,7 @@ fn a_post_survives_all_pods() {
 
 /// As the page says, but for the port, which may be another's here.
 fn through_a_forwarded_port(shell: &Shell, page: &Page) {
-    page.otherwise(&["kubectl port-forward service/wordpress 8080:80"]);
+    page.otherwise("kubectl port-forward service/wordpress 8080:80");
     let forward = shell.beside("kubectl port-forward service/wordpress :80");
     let address = wait_for("the port", 30, || {
         let output = forward.output();

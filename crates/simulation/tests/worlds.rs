@@ -100,28 +100,28 @@ fn a_pause_that_is_taken_for_silence_of_the_nodes_is_found() {
 
 #[test]
 fn a_server_that_takes_the_lead_too_early_is_found() {
-    is_found("fast-clock", 5);
+    is_found("fast-clock", 10);
 }
 
 /// Only a server whose process stands still has an old reading.
 #[test]
 fn a_lead_that_outlives_a_pause_of_its_server_is_found() {
-    is_found("old-clock", 9);
+    is_found("old-clock", 12);
 }
 
 #[test]
 fn controllers_that_write_after_the_lead_of_their_server_are_found() {
-    is_found("unguarded-lead", 47);
+    is_found("unguarded-lead", 63);
 }
 
 #[test]
 fn a_server_that_reads_without_the_read_index_is_found() {
-    is_found("no-read-index", 2);
+    is_found("no-read-index", 3);
 }
 
 #[test]
 fn a_write_without_an_answer_that_is_told_as_done_is_found() {
-    is_found("unknown-is-done", 32);
+    is_found("unknown-is-done", 38);
 }
 
 #[test]
@@ -136,7 +136,7 @@ fn bodies_that_outlive_the_lease_of_a_fenced_node_are_found() {
 
 #[test]
 fn a_deadline_that_counts_from_the_answer_is_found() {
-    is_found("answered-lease", 235);
+    is_found("answered-lease", 255);
 }
 
 #[test]

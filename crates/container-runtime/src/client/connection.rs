@@ -45,6 +45,8 @@ impl Peer<'_> {
                 io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Err(self.dead()),
                 // As many wait for it to answer as may.
                 io::ErrorKind::WouldBlock => Err(self.silent()),
+                // It went away in the midst of it.
+                _ if is_gone(&error) => Err(self.dead()),
                 _ => Err(RuntimeError::io("connect to", self.dir.join(SOCKET))(error)),
             },
         }

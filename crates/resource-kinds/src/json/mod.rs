@@ -2,4 +2,5 @@
 
 pub mod api_types;
 pub(crate) mod decode;
+pub mod instances;
 pub(crate) mod parts;
