@@ -137,8 +137,8 @@ impl Recipe<'_> {
     }
 }
 
-/// What Debian's packages depend on and no container needs: Perl, compilers and their libraries, PostgreSQL's compiler
-/// for queries, the sources of locales. Each test sends its images through a registry and unpacks them: an image of
+/// Files of the packages that no container needs: Perl, compilers and their libraries, PostgreSQL's compiler for queries,
+/// the sources of locales. Each test sends its images through a registry and unpacks them: an image of
 /// 100 MB takes seconds of processor time.
 const UNUSED: &[&str] = &[
     "*-dwp",

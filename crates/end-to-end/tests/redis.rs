@@ -34,9 +34,6 @@ fn wait_answer(kubectl: &Kubectl, pod: &str, command: &str, wanted: &str) {
 }
 
 const PODS: [&str; 3] = ["redis-0", "redis-1", "redis-2"];
-/// The page of the example.
-const PAGE: &str = "examples/redis/README.md";
-const BY_HAND: &str = "## By hand";
 const WHO: &str = "-p 26379 sentinel get-master-addr-by-name main";
 
 /// findings U7: the page, as pasted.
@@ -44,7 +41,12 @@ const WHO: &str = "-p 26379 sentinel get-master-addr-by-name main";
 fn sentinels_replace_a_primary_that_stays_away() {
     let (_registry, instance) = with_registry_of(&[("library/redis", "7", &redis())]);
     let kubectl = instance.kubectl();
-    let page = Page::part(&instance, PAGE, "", Some(BY_HAND));
+    let page = Page::part(
+        &instance,
+        "examples/redis/README.md",
+        "",
+        Some("## By hand"),
+    );
     let shown = page.paste("", Some("## Failover")).stdout;
     assert!(shown.contains("OK\n2\n"), "two replicas have it: {shown}");
     assert!(shown.contains("green\n"), "{shown}");
@@ -198,7 +200,7 @@ fn replication_by_hand() {
     let (_registry, instance) = with_registry_of(&[("library/redis", "5-alpine", &image)]);
     let kubectl = instance.kubectl();
     let shell = Shell::new(&instance, example("redis/by-hand"));
-    let page = Page::part(&instance, PAGE, BY_HAND, None);
+    let page = Page::part(&instance, "examples/redis/README.md", "## By hand", None);
     for (file, made) in [
         ("redis-svc.yml", "service/redis-svc"),
         ("redis-sts.yml", "statefulset.apps/redis-sts"),

@@ -209,10 +209,17 @@ fn blocks(page: &str) -> Vec<Block<'_>> {
     blocks
 }
 
-/// The words of each call that pastes a page, or its part from one text to another.
+/// The words of each call that pastes a page, or its part from one text to another. A `Page` checks at its end that all
+/// of it was pasted.
 fn pasted(test: &str) -> Vec<Vec<String>> {
-    let calls = [(".page(", ")"), (".part(", ");"), (".keep_running(", ");")].into_iter();
-    let calls = calls.flat_map(|(call, end)| {
+    let calls = [
+        (".page(", ")"),
+        (".part(", ");"),
+        (".keep_running(", ");"),
+        ("Page::open(", ");"),
+        ("Page::part(", ");"),
+    ];
+    let calls = calls.into_iter().flat_map(|(call, end)| {
         let places = test.match_indices(call);
         places.map(move |(at, _)| (at + call.len(), end))
     });
@@ -265,5 +272,11 @@ mod tests {
             texts[0].contains("`second`") && texts[1].contains("`third`"),
             "{texts:?}"
         );
+        let whole = "let page = Page::open(&instance, \"docs/a.md\");";
+        let found = check(&[
+            SourceFile::new("docs/a.md", page),
+            SourceFile::new("crates/end-to-end/tests/a.rs", whole),
+        ]);
+        assert_eq!(found.len(), 1, "{found:?}");
     }
 }
