@@ -13,7 +13,7 @@ use std::{
 use futures::future::OptionFuture;
 use grpc::{Code, RpcError, Stream};
 use mvcc_store::{
-    KeyValue, LeaseId, Limits, Revision, StoreError,
+    KeyValue, LeaseId, Limits, Omittable, Revision, StoreError,
     published::{Commit, LiveKeys, Published},
 };
 use tokio::sync::{Notify, watch};
@@ -366,6 +366,7 @@ pub(crate) fn loaded(key: &[u8], pair: &StoredPair, origin: Origin) -> KeyValue 
             create_revision,
             mod_revision,
             lease: None,
+            omittable: Omittable::UNKNOWN,
         };
     }
     let mod_revision = origin.shown(pair.mod_revision);
@@ -380,6 +381,7 @@ pub(crate) fn loaded(key: &[u8], pair: &StoredPair, origin: Origin) -> KeyValue 
         create_revision: origin.shown(pair.create_revision),
         mod_revision,
         lease: (pair.lease != 0).then_some(LeaseId(pair.lease)),
+        omittable: Omittable::UNKNOWN,
     }
 }
 

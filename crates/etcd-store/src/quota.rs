@@ -47,7 +47,7 @@ pub(crate) fn check(txn: &Txn, stored: &NewestKeys, max: u64) -> Result<(), Stor
 fn length(value: &Value) -> usize {
     match value {
         Value::Plain(bytes) => bytes.len(),
-        Value::Stamped { before, after } => before.len() + after.len(),
+        Value::Stamped { before, after, .. } => before.len() + after.len(),
     }
 }
 
@@ -56,7 +56,7 @@ mod tests {
     use std::sync::Arc;
 
     use bytes::Bytes;
-    use mvcc_store::{KeyValue, LeaseId, Revision, published::LiveKeys};
+    use mvcc_store::{KeyValue, LeaseId, Omittable, Revision, published::LiveKeys};
 
     use super::*;
 
@@ -77,6 +77,7 @@ mod tests {
             create_revision: Revision(2),
             mod_revision: Revision(2),
             lease: None,
+            omittable: Omittable::UNKNOWN,
         };
         let stored = NewestKeys {
             live: LiveKeys::from_iter([(key, Arc::new(pair))]),

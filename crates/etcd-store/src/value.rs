@@ -21,7 +21,7 @@ pub(crate) fn store(value: &Value) -> Vec<u8> {
             out.push(PLAIN);
             out.extend_from_slice(bytes);
         }
-        Value::Stamped { before, after } => {
+        Value::Stamped { before, after, .. } => {
             out.push(STAMPED);
             varint::put(&mut out, before.len() as u64);
             out.extend_from_slice(before);
@@ -75,6 +75,7 @@ pub(crate) fn load(stored: &Bytes, revision: Revision) -> Option<Bytes> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use mvcc_store::Omittable;
 
     #[test]
     fn a_value_is_loaded_as_it_was_stored_with_its_revision() {
@@ -83,6 +84,7 @@ mod tests {
             let value = Value::Stamped {
                 before: before.to_owned().into(),
                 after: after.to_owned().into(),
+                omittable: Omittable::UNKNOWN,
             };
             let loaded = load(&store(&value).into(), Revision(1234)).unwrap();
             assert_eq!(loaded, format!("{before}1234{after}"));
@@ -113,6 +115,7 @@ mod tests {
         let value = Value::Stamped {
             before: Bytes::from_static(b"ab"),
             after: Bytes::from_static(b"c"),
+            omittable: Omittable::UNKNOWN,
         };
         assert_eq!(store(&value), b"s\x02abc");
         assert_eq!(store(&Value::Plain(Bytes::from_static(b"v"))), b"pv");
@@ -122,6 +125,7 @@ mod tests {
             create_revision: Revision(3),
             mod_revision: Revision(200),
             lease: None,
+            omittable: Omittable::UNKNOWN,
         };
         let stored = Bytes::from(store_copied(&pair));
         assert_eq!(&stored[..], b"c\x03\xc8\x01v");

@@ -126,6 +126,12 @@ impl<'t> Cursor<'t> {
         is_next
     }
 
+    /// Goes to an index in front of a token.
+    #[inline]
+    pub(crate) fn go_to(&mut self, at: usize) {
+        self.at = at;
+    }
+
     /// The text from an index to this place.
     #[inline]
     pub fn since(&self, start: usize) -> &'t [u8] {

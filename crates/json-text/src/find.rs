@@ -34,6 +34,19 @@ pub fn find<'t>(text: &'t [u8], path: &[&str]) -> Result<Option<&'t [u8]>, Synta
     Ok(Some(value))
 }
 
+/// The index at which the value at a path of names begins; `None` if there is none.
+///
+/// # Errors
+/// If the text in front of the value is not JSON.
+pub fn find_start(text: &[u8], path: &[&str]) -> Result<Option<usize>, SyntaxError> {
+    let mut cursor = Cursor::new(text);
+    if !go_to(&mut cursor, path)? {
+        return Ok(None);
+    }
+    cursor.peek()?;
+    Ok(Some(cursor.offset()))
+}
+
 /// The string at a path of names; `None` if there is no value, or no string.
 ///
 /// # Errors
@@ -133,6 +146,12 @@ mod tests {
         assert_eq!(value(&["d", "x"]), None);
         assert_eq!(value(&[]), Some(OBJECT.trim()));
         assert_eq!(find(b"null", &["a"]), Ok(None));
+        let start = |path: &[&str]| find_start(OBJECT.as_bytes(), path).unwrap();
+        assert_eq!(
+            start(&["a", "c"]).map(|at| &OBJECT[at..at + 3]),
+            Some("[1,")
+        );
+        assert_eq!((start(&[]), start(&["d", "x"])), (Some(1), None));
     }
 
     #[test]

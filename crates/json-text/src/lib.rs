@@ -17,7 +17,7 @@ mod tree;
 mod write;
 
 pub use cursor::{Cursor, Sequence};
-pub use find::{Member, find, find_member, find_string};
+pub use find::{Member, find, find_member, find_start, find_string};
 pub use members::{descend, member};
 pub use string::StringSlice;
 pub use tree::{FieldRead, PartialTree, partial_tree, tree};

@@ -21,7 +21,7 @@ pub struct FieldRead {
 /// # Errors
 /// The text is not JSON, or is nested too deeply.
 pub fn tree(text: &str) -> Result<Value, SyntaxError> {
-    Ok(partial_tree(text, &[], &[])?.tree)
+    Ok(partial_tree(text, &[], &[], None)?.tree)
 }
 
 /// A part of an object.
@@ -36,7 +36,8 @@ pub struct PartialTree {
 }
 
 /// Reads a part of an object: the outermost members that `reads` names have only the fields that are named
-/// there, and the value at the path `without` is left out.
+/// there, and the value at the path `without` is left out. A caller that knows the place of that value says it: the value
+/// is not read then.
 ///
 /// # Errors
 /// As of [`tree`]. The other fields may be nested to any depth, and their text is not checked.
@@ -44,6 +45,7 @@ pub fn partial_tree(
     text: &str,
     reads: &'static [FieldRead],
     without: &'static [&'static str],
+    known: Option<Range<usize>>,
 ) -> Result<PartialTree, SyntaxError> {
     let members = match reads {
         [] => Members::All,
@@ -54,6 +56,7 @@ pub fn partial_tree(
         cursor: Cursor::new(text.as_bytes()),
         open: Vec::new(),
         places: Vec::new(),
+        known,
         left_out: None,
     };
     let tree = reader.value(Wanted { members, without }, DEPTH_MAX)?;
@@ -126,6 +129,8 @@ struct Reader<'t> {
     /// The entries of the maps that are not complete, each behind those of the map around it.
     open: Vec<(String, Value)>,
     places: Vec<(&'static str, Range<usize>)>,
+    /// The place of the value to leave out, if the caller knows it.
+    known: Option<Range<usize>>,
     left_out: Option<Range<usize>>,
 }
 
@@ -176,7 +181,10 @@ impl<'t> Reader<'t> {
             self.cursor.peek()?;
             let start = self.cursor.offset();
             let Some(below) = wanted.of(&name) else {
-                self.cursor.skip()?;
+                match &self.known {
+                    Some(place) if place.start == start => self.cursor.go_to(place.end),
+                    _ => drop(self.cursor.skip()?),
+                }
                 if matches!(wanted.without, [last] if *last == name) {
                     self.left_out = Some(start..self.cursor.offset());
                 }
@@ -215,7 +223,7 @@ mod tests {
             assert_eq!(found.to_string(), expected.to_string(), "the order");
         }
         let too_deep = "[".repeat(200);
-        assert!(partial_tree(&too_deep, &[], &[]).is_err());
+        assert!(partial_tree(&too_deep, &[], &[], None).is_err());
         for text in [
             "",
             "{",
@@ -245,12 +253,18 @@ mod tests {
                 r#"{"f":1,"m":{"x":{"f":1}}}"#,
             ),
         ] {
-            let found = partial_tree(&text, &[], &["m", "f"]).unwrap();
+            let found = partial_tree(&text, &[], &["m", "f"], None).unwrap();
             assert_eq!(found.tree.to_string(), expected);
-            assert_eq!(&text[found.left_out.unwrap()], list);
+            let place = found.left_out.clone();
+            assert_eq!(&text[place.clone().unwrap()], list);
+            // A place that the caller knows is not read.
+            assert_eq!(partial_tree(&text, &[], &["m", "f"], place), Ok(found));
+            let elsewhere = Some(0..text.len());
+            let again = partial_tree(&text, &[], &["m", "f"], elsewhere).unwrap();
+            assert_eq!(again.tree.to_string(), expected);
         }
         for text in [r#"{"m":{"x":1},"f":2}"#, r#"{"m":[],"f":2}"#, "1"] {
-            let found = partial_tree(text, &[], &["m", "f"]).unwrap();
+            let found = partial_tree(text, &[], &["m", "f"], None).unwrap();
             assert_eq!(found.tree.to_string(), text);
             assert_eq!(found.left_out, None);
         }
@@ -285,7 +299,7 @@ mod tests {
             tree: found,
             places,
             ..
-        } = partial_tree(text, READS, &[]).unwrap();
+        } = partial_tree(text, READS, &[], None).unwrap();
         assert_eq!(found.to_string(), expected);
         let parts = places
             .iter()
@@ -294,11 +308,11 @@ mod tests {
         assert_eq!((parts[0].0, parts[1]), ("spec", ("status", "\"x\"")));
         assert!(parts[0].1.starts_with(r#"{"b":{"a":1}"#) && parts[0].1.ends_with("4]}"));
         assert_eq!(
-            partial_tree(text, &[], &[]).unwrap().tree,
+            partial_tree(text, &[], &[], None).unwrap().tree,
             tree(text).unwrap()
         );
         for text in [r#"{"spec":{"a":{"b":}}}"#, r#"{"spec":{"b":[}}"#] {
-            assert!(partial_tree(text, READS, &[]).is_err());
+            assert!(partial_tree(text, READS, &[], None).is_err());
         }
     }
 }

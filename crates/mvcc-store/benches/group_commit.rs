@@ -15,7 +15,7 @@ use std::{
 
 use bytes::Bytes;
 use mvcc_store::{
-    Compare, Operation, Store, Txn, TxnResult, Value,
+    Compare, Omittable, Operation, Store, Txn, TxnResult, Value,
     embedded::{EmbeddedOptions, EmbeddedStore},
 };
 
@@ -124,6 +124,7 @@ async fn create(store: &dyn Store, client: u64, number: usize) {
     let value = Value::Stamped {
         before: Bytes::from_static(&[b'x'; VALUE_BYTES / 2]),
         after: Bytes::from_static(&[b'y'; VALUE_BYTES / 2]),
+        omittable: Omittable::UNKNOWN,
     };
     let txn = Txn {
         compare: vec![Compare::Absent(key.clone())],

@@ -13,8 +13,8 @@ pub mod published;
 pub use layer::StoreLayer;
 pub use limits::Limits;
 pub use model::{
-    Compare, Event, EventKind, KeyValue, LeaseId, Operation, OperationResult, Range, RangeResult,
-    Revision, StoreError, StoreUsage, Txn, TxnResult, Value, WatchEvents, WatchStream,
+    Compare, Event, EventKind, KeyValue, LeaseId, Omittable, Operation, OperationResult, Range,
+    RangeResult, Revision, StoreError, StoreUsage, Txn, TxnResult, Value, WatchEvents, WatchStream,
 };
 
 use std::time::Duration;

@@ -77,7 +77,7 @@ impl Value {
     pub fn len(&self) -> usize {
         match self {
             Self::Plain(bytes) => bytes.len(),
-            Self::Stamped { before, after } => before.len() + after.len(),
+            Self::Stamped { before, after, .. } => before.len() + after.len(),
         }
     }
 

@@ -1,5 +1,6 @@
 //! The data types of a [`Store`](crate::Store)'s interface.
 
+use std::ops;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -26,6 +27,46 @@ pub struct KeyValue {
     pub mod_revision: Revision,
     /// The lease of the key, if any.
     pub lease: Option<LeaseId>,
+    /// The bytes of the value that its writer has named as omittable.
+    pub omittable: Omittable,
+}
+
+/// The place of bytes in a value that many readers leave out, as the writer of the value has named it: they need not
+/// search for it. The store hands it on and does not read it. It is not on disk, so a value that was read from there
+/// has none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Omittable {
+    start: u32,
+    end: u32,
+}
+
+impl Omittable {
+    /// No known place.
+    pub const UNKNOWN: Self = Self { start: 0, end: 0 };
+
+    /// The bytes of that range; unknown if it is empty, or beyond 4 GiB.
+    pub fn at(range: ops::Range<usize>) -> Self {
+        let ends = (u32::try_from(range.start), u32::try_from(range.end));
+        match ends {
+            (Ok(start), Ok(end)) if start < end => Self { start, end },
+            _ => Self::UNKNOWN,
+        }
+    }
+
+    /// The range of the bytes, if it is known.
+    pub fn range(self) -> Option<ops::Range<usize>> {
+        let range = self.start as usize..self.end as usize;
+        (!range.is_empty()).then_some(range)
+    }
+
+    /// The place of the same bytes when so many bytes in front of them have become so many others.
+    pub fn moved(self, before: usize, after: usize) -> Self {
+        let moved = |at: usize| (at + after).saturating_sub(before);
+        let range = self
+            .range()
+            .map(|range| moved(range.start)..moved(range.end));
+        range.map_or(Self::UNKNOWN, Self::at)
+    }
 }
 
 /// A value to write, which may contain the revision of the write.
@@ -40,6 +81,8 @@ pub enum Value {
         before: Bytes,
         /// Bytes after the revision.
         after: Bytes,
+        /// The omittable bytes of `after`.
+        omittable: Omittable,
     },
 }
 

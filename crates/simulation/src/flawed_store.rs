@@ -85,7 +85,7 @@ fn as_if_done(txn: &Txn, revision: Revision) -> TxnResult {
             key: key.as_slice().into(),
             value: match value {
                 Value::Plain(bytes) => bytes.clone(),
-                Value::Stamped { before, after } => {
+                Value::Stamped { before, after, .. } => {
                     let revision = revision.0.to_string();
                     Bytes::from([before, revision.as_bytes(), after].concat())
                 }
@@ -93,6 +93,7 @@ fn as_if_done(txn: &Txn, revision: Revision) -> TxnResult {
             create_revision: revision,
             mod_revision: revision,
             lease: *lease,
+            omittable: mvcc_store::Omittable::UNKNOWN,
         }),
         Operation::Delete { .. } => OperationResult::Delete(None),
     });

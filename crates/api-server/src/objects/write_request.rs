@@ -1,7 +1,7 @@
 //! The common part of all writes: options, validation, admission, and the result.
 
 use bytes::Bytes;
-use mvcc_store::{KeyValue, Revision};
+use mvcc_store::{KeyValue, Omittable, Revision};
 use object_model::{FieldError, FieldPath, Status};
 use openapi_schema::Schema;
 use resource_kinds::{FieldRead, KindInfo};
@@ -112,6 +112,7 @@ impl CompletedWrite {
             create_revision: revision,
             mod_revision: revision,
             lease: None,
+            omittable: Omittable::UNKNOWN,
         };
         Self {
             stored,

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use mvcc_store::{Operation, Store, Txn};
+use mvcc_store::{Omittable, Operation, Store, Txn};
 use serde_json::{Value, json};
 
 use crate::harness::{Api, SETS, stateful_set};
@@ -374,6 +374,7 @@ async fn what_is_stored_is_left_alone() {
         value: mvcc_store::Value::Stamped {
             before: before.to_owned().into(),
             after: after.to_owned().into(),
+            omittable: Omittable::UNKNOWN,
         },
         lease: None,
     };

@@ -197,6 +197,7 @@ async fn a_client_may_do_without_managed_fields() {
     let accept = [("accept", "application/json;omit=managedFields")];
     let path = format!("{CONFIG_MAPS}?watch=1");
     let mut events = Events::open_with(&api, &path, &accept).await;
+    let mut whole = Events::open_with(&api, &path, &[]).await;
     let made = api.create(CONFIG_MAPS, config_map("a")).await;
     let mut expected = made.clone();
     let metadata = expected["metadata"].as_object_mut().unwrap();
@@ -211,6 +212,17 @@ async fn a_client_may_do_without_managed_fields() {
     assert_eq!(metadata.json()["metadata"], expected["metadata"]);
     // The server keeps them.
     assert_eq!(api.get(&one).await.1, made);
+    let label = json!({"metadata": {"labels": {"a": "b"}}});
+    assert_eq!(api.patch(&one, "merge", label).await.0, 200);
+    api.send("DELETE", &one, Value::Null).await;
+    assert_eq!(whole.next().await.unwrap()["object"], made);
+    for kind in ["MODIFIED", "DELETED"] {
+        let mut event = whole.next().await.unwrap();
+        assert_eq!(event["type"], kind);
+        let metadata = event["object"]["metadata"].as_object_mut().unwrap();
+        assert!(metadata.shift_remove("managedFields").is_some());
+        assert_eq!(events.next().await.unwrap(), event);
+    }
 }
 
 #[tokio::test]

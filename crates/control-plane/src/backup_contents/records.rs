@@ -4,7 +4,7 @@ use std::io::{self, Read, Write};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use mvcc_store::{KeyValue, Revision};
+use mvcc_store::{KeyValue, Omittable, Revision};
 
 /// Maximum length of a key or value in any store: a longer frame is damaged.
 const KEY_BYTES_MAX: u32 = 16 * 1024;
@@ -53,6 +53,7 @@ pub fn read(from: &mut impl Read) -> io::Result<KeyValue> {
         create_revision,
         mod_revision,
         lease: None,
+        omittable: Omittable::UNKNOWN,
     })
 }
 
@@ -73,6 +74,7 @@ mod tests {
             create_revision: Revision(2),
             mod_revision: Revision(3),
             lease: None,
+            omittable: Omittable::UNKNOWN,
         };
         let mut bytes = Vec::new();
         write(&mut bytes, &pair).unwrap();

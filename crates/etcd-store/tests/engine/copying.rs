@@ -8,7 +8,8 @@ use etcd_store::{
     copy::{CopyError, EtcdCopy, PrefixContents},
 };
 use mvcc_store::{
-    Compare, KeyValue, Revision, Store, StoreError, Txn, TxnResult, embedded::EmbeddedStore,
+    Compare, KeyValue, Omittable, Revision, Store, StoreError, Txn, TxnResult,
+    embedded::EmbeddedStore,
 };
 
 use crate::{
@@ -26,6 +27,7 @@ fn pair(number: usize) -> KeyValue {
         create_revision: Revision(number as u64 + 2),
         mod_revision: Revision(number as u64 + 1000),
         lease: None,
+        omittable: Omittable::UNKNOWN,
     }
 }
 

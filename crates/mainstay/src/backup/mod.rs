@@ -531,6 +531,7 @@ mod tests {
                 create_revision: Revision(1),
                 mod_revision: Revision(1),
                 lease: None,
+                omittable: mvcc_store::Omittable::UNKNOWN,
             });
         };
         note(

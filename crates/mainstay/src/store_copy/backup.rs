@@ -299,6 +299,7 @@ async fn to_directory(
 
 #[cfg(test)]
 mod tests {
+    use mvcc_store::Omittable;
     use std::sync::Arc;
 
     use bytes::Bytes;
@@ -312,6 +313,7 @@ mod tests {
             create_revision: Revision(2),
             mod_revision: Revision(number),
             lease: None,
+            omittable: Omittable::UNKNOWN,
         }
     }
 

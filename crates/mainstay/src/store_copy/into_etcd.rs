@@ -13,7 +13,7 @@ use control_plane::{AskedNetwork, EtcdAddress, TokenFile, shared_keys, store};
 use data_directory::process;
 use data_directory::{Engine, MARKER_FILE, Marker, Role};
 use etcd_store::copy::{EtcdCopy, PrefixContents, StartedCopy};
-use mvcc_store::{KeyValue, Range, Revision};
+use mvcc_store::{KeyValue, Omittable, Range, Revision};
 
 use super::{Checksum, at, connect};
 
@@ -156,6 +156,7 @@ pub fn records(data: &Path, token: &TokenFile, revision: Revision) -> Result<[Ke
         create_revision: revision,
         mod_revision: revision,
         lease: None,
+        omittable: Omittable::UNKNOWN,
     };
     let keys = shared_keys::seal(token, &data.join("certificates"))?;
     let network_text = serde_json::to_vec(&network).context("encode the ranges")?;

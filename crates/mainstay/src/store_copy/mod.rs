@@ -198,6 +198,7 @@ impl Checksum {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
+    use mvcc_store::Omittable;
 
     use super::*;
 
@@ -219,6 +220,7 @@ mod tests {
             create_revision: Revision(2),
             mod_revision: Revision(3),
             lease: None,
+            omittable: Omittable::UNKNOWN,
         };
         let of = |pairs: &[&KeyValue]| Checksum::of(pairs.iter().copied()).unwrap();
         let all = of(&[&pair]);

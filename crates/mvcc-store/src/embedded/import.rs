@@ -66,7 +66,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        Range, Store as _,
+        Omittable, Range, Store as _,
         embedded::{EmbeddedOptions, EmbeddedStore},
     };
 
@@ -77,6 +77,7 @@ mod tests {
             create_revision: Revision(2),
             mod_revision: Revision(modified),
             lease: None,
+            omittable: Omittable::UNKNOWN,
         }
     }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::{KeyValue, LeaseId, Revision, Value};
+use crate::{KeyValue, LeaseId, Omittable, Revision, Value};
 
 /// Bytes in front of the value.
 const HEADER_BYTES: usize = 24;
@@ -30,11 +30,16 @@ pub(crate) fn record(
     lease: Option<LeaseId>,
 ) -> EncodedPair {
     let stamp;
-    let parts: [&[u8]; 3] = match value {
-        Value::Plain(bytes) => [bytes, b"", b""],
-        Value::Stamped { before, after } => {
+    let (parts, omittable): ([&[u8]; 3], _) = match value {
+        Value::Plain(bytes) => ([bytes, b"", b""], Omittable::UNKNOWN),
+        Value::Stamped {
+            before,
+            after,
+            omittable,
+        } => {
             stamp = revision.0.to_string();
-            [before, stamp.as_bytes(), after]
+            let omittable = omittable.moved(0, before.len() + stamp.len());
+            ([before, stamp.as_bytes(), after], omittable)
         }
     };
     let value_len: usize = parts.iter().map(|part| part.len()).sum();
@@ -53,6 +58,7 @@ pub(crate) fn record(
         create_revision,
         mod_revision: revision,
         lease,
+        omittable,
     });
     EncodedPair { pair, record }
 }
@@ -69,6 +75,7 @@ pub(crate) fn decode(key: &[u8], record: &[u8]) -> Option<KeyValue> {
         create_revision: Revision(create),
         mod_revision: Revision(modified),
         lease: (lease != 0).then_some(LeaseId(lease)),
+        omittable: Omittable::UNKNOWN,
     })
 }
 
@@ -87,6 +94,7 @@ mod tests {
         let value = Value::Stamped {
             before: Bytes::from_static(b"{\"rv\":\""),
             after: Bytes::from_static(b"\"}"),
+            omittable: Omittable::at(0..1),
         };
         let recorded = record(
             Arc::from(&b"k"[..]),
@@ -96,10 +104,13 @@ mod tests {
             Some(LeaseId(5)),
         );
         assert_eq!(&recorded.pair.value[..], b"{\"rv\":\"1234\"}");
-        assert_eq!(
-            decode(b"k", &recorded.record).as_ref(),
-            Some(&*recorded.pair)
-        );
+        let place = recorded.pair.omittable.range().unwrap();
+        assert_eq!(&recorded.pair.value[place], b"\"");
+        let read = KeyValue {
+            omittable: Omittable::UNKNOWN,
+            ..KeyValue::clone(&recorded.pair)
+        };
+        assert_eq!(decode(b"k", &recorded.record), Some(read));
     }
 
     #[test]

@@ -10,8 +10,8 @@ use std::{
 use bytes::Bytes;
 use futures::{StreamExt as _, future::BoxFuture};
 use mvcc_store::{
-    Compare, EventKind, KeyValue, Operation, Range, Revision, Store, StoreError, Txn, TxnResult,
-    Value, WatchEvents, WatchStream,
+    Compare, EventKind, KeyValue, Omittable, Operation, Range, Revision, Store, StoreError, Txn,
+    TxnResult, Value, WatchEvents, WatchStream,
 };
 use proptest::prelude::*;
 
@@ -227,6 +227,7 @@ impl<E: Engine> World<E> {
             let value = Value::Stamped {
                 before: part.clone(),
                 after: part,
+                omittable: Omittable::UNKNOWN,
             };
             Operation::Put {
                 key,

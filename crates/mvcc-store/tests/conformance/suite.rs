@@ -6,8 +6,8 @@ use crate::{leases, watches};
 use bytes::Bytes;
 use futures::{FutureExt as _, StreamExt as _, future::BoxFuture};
 use mvcc_store::{
-    Compare, Event, EventKind, KeyValue, LeaseId, Operation, OperationResult, Range, RangeResult,
-    Revision, Store, StoreError, Txn, TxnResult, Value, WatchEvents, WatchStream,
+    Compare, Event, EventKind, KeyValue, LeaseId, Omittable, Operation, OperationResult, Range,
+    RangeResult, Revision, Store, StoreError, Txn, TxnResult, Value, WatchEvents, WatchStream,
     limits::{COMPARISONS_PER_TXN_MAX, KEY_BYTES_MAX, OPERATIONS_PER_TXN_MAX, TXN_BYTES_MAX},
 };
 
@@ -215,6 +215,7 @@ async fn stamped(store: Arc<dyn Store>) {
     let value = Value::Stamped {
         before: Bytes::from_static(b"<"),
         after: Bytes::from_static(b">"),
+        omittable: Omittable::UNKNOWN,
     };
     let operation = Operation::Put {
         key: b"a".to_vec(),

@@ -19,7 +19,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use mvcc_store::{Event, EventKind, KeyValue, LeaseId, Revision, WatchEvents};
+use mvcc_store::{Event, EventKind, KeyValue, LeaseId, Omittable, Revision, WatchEvents};
 use object_model::varint;
 use tokio::io::DuplexStream;
 use tokio::time::sleep;
@@ -412,5 +412,6 @@ fn store_pair(key: &[u8], pair: &Pair) -> KeyValue {
         create_revision: Revision(pair.created),
         mod_revision: Revision(pair.modified),
         lease: (pair.lease > 0).then_some(LeaseId(pair.lease)),
+        omittable: Omittable::UNKNOWN,
     }
 }

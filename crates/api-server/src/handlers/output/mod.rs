@@ -55,18 +55,18 @@ impl OutputFormat {
         })
     }
 
-    /// The JSON object without the fields that the client does not want.
-    fn without_omitted(&self, object: Bytes) -> Bytes {
+    /// The bytes of a JSON object without the fields that the client does not want.
+    fn json_bytes(&self, resource: &Resource, stored: &KeyValue) -> Result<Bytes, Status> {
         match self.managed_fields {
-            true => object,
-            false => storage::without_managed_fields(&object),
+            true => storage::bytes(resource, stored),
+            false => storage::bytes_without_managed_fields(resource, stored),
         }
     }
 
     /// The metadata of a stored object, as the bytes of a `PartialObjectMetadata`.
-    fn partial_bytes(&self, stored: &[u8], version: &str) -> Bytes {
+    fn partial_bytes(&self, stored: &KeyValue, version: &str) -> Bytes {
         let metadata = match self.managed_fields {
-            true => [storage::metadata(stored).unwrap_or(b"{}"), b""],
+            true => [storage::metadata(&stored.value).unwrap_or(b"{}"), b""],
             false => storage::metadata_without_managed_fields(stored),
         };
         let head = "{\"kind\":\"PartialObjectMetadata\",\"apiVersion\":\"meta.k8s.io/";
@@ -83,12 +83,9 @@ impl OutputFormat {
         headings: bool,
     ) -> Result<Bytes, Status> {
         match self.form {
-            Representation::Json => {
-                let bytes = storage::bytes(resource, stored)?;
-                Ok(self.without_omitted(bytes))
-            }
+            Representation::Json => self.json_bytes(resource, stored),
             Representation::Yaml => yaml(&storage::decode(resource, stored)?),
-            Representation::Partial(version) => Ok(self.partial_bytes(&stored.value, version)),
+            Representation::Partial(version) => Ok(self.partial_bytes(stored, version)),
             Representation::Protobuf => {
                 let info = resource.info();
                 let kind = (info.api_version(), info.kind);
@@ -215,7 +212,7 @@ pub(crate) async fn list(
             // Items of built-in kinds have no `kind` and `apiVersion`; custom resources have them.
             let custom = resource.is_custom();
             let parts = items.iter().map(|item| {
-                let bytes = view.without_omitted(storage::bytes(resource, item)?);
+                let bytes = view.json_bytes(resource, item)?;
                 Ok(match custom {
                     true => [Bytes::new(), bytes],
                     false => storage::without_type(&bytes),
@@ -231,7 +228,7 @@ pub(crate) async fn list(
             });
             let parts = items
                 .iter()
-                .map(|item| Ok([Bytes::new(), view.partial_bytes(&item.value, version)]));
+                .map(|item| Ok([Bytes::new(), view.partial_bytes(item, version)]));
             concatenated(&head, parts)
         }
         Representation::Protobuf => {

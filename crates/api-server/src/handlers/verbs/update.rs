@@ -1,7 +1,7 @@
 //! Update: PUT, and the write that PATCH and the subresources share with it.
 
 use http::StatusCode;
-use mvcc_store::KeyValue;
+use mvcc_store::{KeyValue, Omittable};
 use object_model::{FieldError, FieldPath, Status, StatusReason};
 use resource_kinds::admission::Operation;
 use resource_kinds::{Allocation, own_annotations};
@@ -325,6 +325,7 @@ async fn write(
             let stored = KeyValue {
                 value,
                 mod_revision: revision,
+                omittable: Omittable::UNKNOWN,
                 ..stored.clone()
             };
             CompletedWrite { stored, gone: true }

@@ -363,12 +363,7 @@ impl Watcher {
             (false, true, Some(item), _) => self.push("ADDED", item),
             (true, false, _, Some(previous)) => {
                 // Its last state, with the revision of the deletion.
-                let value = storage::with_revision(&previous.value, event.revision);
-                let last = KeyValue {
-                    value,
-                    mod_revision: event.revision,
-                    ..previous.clone()
-                };
+                let last = storage::at_revision(previous, event.revision);
                 self.push("DELETED", &last)
             }
             _ => Ok(()),

@@ -118,7 +118,7 @@ impl Keyring {
         };
         let text = match value {
             Value::Plain(bytes) => bytes,
-            Value::Stamped { before, after } => [before, after].concat().into(),
+            Value::Stamped { before, after, .. } => [before, after].concat().into(),
         };
         let sealed = writer
             .seal(&key, &text)

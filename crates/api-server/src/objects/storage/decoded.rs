@@ -88,6 +88,7 @@ impl Generations {
 
 #[cfg(test)]
 mod tests {
+    use mvcc_store::Omittable;
     use std::convert::Infallible;
 
     use serde_json::json;
@@ -101,6 +102,7 @@ mod tests {
             create_revision: Revision(1),
             mod_revision: Revision(revision),
             lease: None,
+            omittable: Omittable::UNKNOWN,
         }
     }
 

@@ -5,9 +5,11 @@
 //! quotes are escaped, so the first `"resourceVersion":"` of the bytes is always the gap, and the
 //! version can later be exchanged without decoding.
 
+use std::ops::Range;
+
 use bytes::{Bytes, BytesMut};
 use json_text::write_string;
-use mvcc_store::{Revision, Value as Stored};
+use mvcc_store::{KeyValue, Omittable, Revision, Value as Stored};
 use object_model::{Status, StatusReason};
 use resource_kinds::KindInfo;
 use serde_json::{Map, Value};
@@ -59,10 +61,19 @@ pub(crate) fn encode_as(kind: &str, api_version: &str, object: &Value) -> Stored
     stamped(halves(kind, api_version, object, WHOLE))
 }
 
-fn stamped((before, after): (Vec<u8>, Vec<u8>)) -> Stored {
+/// An encoded object without its resource version.
+struct Halves {
+    before: Vec<u8>,
+    after: Vec<u8>,
+    /// The place of the managed fields in `after`, with the comma in front of them; empty if there are none.
+    managed_fields: Range<usize>,
+}
+
+fn stamped(halves: Halves) -> Stored {
     Stored::Stamped {
-        before: before.into(),
-        after: after.into(),
+        before: halves.before.into(),
+        after: halves.after.into(),
+        omittable: Omittable::at(halves.managed_fields),
     }
 }
 
@@ -76,8 +87,8 @@ pub(crate) fn encode_within(
     apart: (&Managers, &Parts),
     before: usize,
 ) -> Result<Stored, Status> {
-    let (head, rest) = halves(info.kind, &info.api_version(), object, apart);
-    let size = head.len() + rest.len();
+    let halves = halves(info.kind, &info.api_version(), object, apart);
+    let size = halves.before.len() + halves.after.len();
     if size > OBJECT_BYTES_MAX.max(before) {
         return Err(Status::new(
             StatusReason::RequestEntityTooLarge,
@@ -87,15 +98,27 @@ pub(crate) fn encode_within(
             ),
         ));
     }
-    Ok(stamped((head, rest)))
+    Ok(stamped(halves))
 }
 
 /// Encodes an object with a known revision.
 pub(crate) fn encode_at(info: &KindInfo<'_>, object: &Value, revision: Revision) -> Bytes {
-    let (mut bytes, after) = halves(info.kind, &info.api_version(), object, WHOLE);
+    let halves = halves(info.kind, &info.api_version(), object, WHOLE);
+    let mut bytes = halves.before;
     bytes.extend_from_slice(revision.0.to_string().as_bytes());
-    bytes.extend_from_slice(&after);
+    bytes.extend_from_slice(&halves.after);
     bytes.into()
+}
+
+/// A stored object with another resource version.
+pub(crate) fn at_revision(stored: &KeyValue, revision: Revision) -> KeyValue {
+    let value = with_revision(&stored.value, revision);
+    KeyValue {
+        omittable: stored.omittable.moved(stored.value.len(), value.len()),
+        value,
+        mod_revision: revision,
+        ..stored.clone()
+    }
 }
 
 /// Replaces the resource version of an encoded object.
@@ -139,6 +162,7 @@ pub(crate) fn without_revision(encoded: &Bytes) -> Stored {
     Stored::Stamped {
         before: encoded.slice(..start),
         after: rest.slice(length..),
+        omittable: Omittable::UNKNOWN,
     }
 }
 
@@ -153,7 +177,7 @@ fn halves(
     api_version: &str,
     object: &Value,
     (managers, parts): (&Managers, &Parts),
-) -> (Vec<u8>, Vec<u8>) {
+) -> Halves {
     let empty = Map::new();
     let metadata = object["metadata"].as_object().unwrap_or(&empty);
     let mut before = head(kind, api_version);
@@ -177,15 +201,22 @@ fn halves(
         Managers::Within => !is_known(name),
         Managers::Apart(_) => !is_known(name) && name != MANAGED_FIELDS,
     };
+    let mut managed_fields = 0..0;
     for (name, value) in metadata.iter().filter(|(name, _)| is_other(name)) {
+        let start = after.len();
         after.push(b',');
         field(&mut after, name, value);
+        if name == MANAGED_FIELDS {
+            managed_fields = start..after.len();
+        }
     }
     if let Some(managed) = managers.apart() {
+        let start = after.len();
         after.push(b',');
         write_string(&mut after, MANAGED_FIELDS);
         after.push(b':');
         after.extend_from_slice(managed.text().as_bytes());
+        managed_fields = start..after.len();
     }
     after.push(b'}');
     for (name, text) in parts.texts() {
@@ -202,7 +233,11 @@ fn halves(
         field(&mut after, name, value);
     }
     after.push(b'}');
-    (before, after)
+    Halves {
+        before,
+        after,
+        managed_fields,
+    }
 }
 
 /// An encoded object up to its metadata.
@@ -337,11 +372,42 @@ mod tests {
     }
 
     #[test]
+    fn the_place_of_managed_fields_moves_with_the_length_of_the_revision() {
+        let object = json!({"metadata": {"name": "n", "managedFields": [1]}, "spec": {}});
+        let value = encode_at(&INFO, &object, Revision(9));
+        let text = ",\"managedFields\":[1]";
+        let start = find(&value, text.as_bytes()).unwrap();
+        let stored = KeyValue {
+            key: b"/registry/things/n"[..].into(),
+            value,
+            create_revision: Revision(9),
+            mod_revision: Revision(9),
+            lease: None,
+            omittable: Omittable::at(start..start + text.len()),
+        };
+        let later = at_revision(&stored, Revision(12_345));
+        let place = later.omittable.range().unwrap();
+        assert_eq!(
+            (place.start, &later.value[place]),
+            (start + 4, text.as_bytes())
+        );
+        assert_eq!(at_revision(&later, Revision(9)), stored);
+    }
+
+    #[test]
     fn managed_fields_apart_are_encoded_like_those_of_the_tree() {
         let list = json!([{"manager": "a", "fieldsV1": {"f:spec": {}}}]);
         let mut object = json!({"metadata": {"name": "n", "labels": {"a": "b"}}, "spec": {}});
         let apart = Managers::Apart(Some(list.to_string().into()));
         let apart = encode_within(&INFO, &object, (&apart, Parts::NONE), 0).unwrap();
+        let Stored::Stamped {
+            after, omittable, ..
+        } = &apart
+        else {
+            panic!("an object has its revision in it");
+        };
+        let text = format!(",\"managedFields\":{list}");
+        assert_eq!(after[omittable.range().unwrap()], *text.as_bytes());
         object["metadata"]["managedFields"] = list;
         assert_eq!(apart, encode(&INFO, &object));
         let none = encode_with(&INFO, &object, (&Managers::Apart(None), Parts::NONE));

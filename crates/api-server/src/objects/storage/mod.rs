@@ -11,8 +11,9 @@ mod scan;
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use json_text::{PartialTree, partial_tree, tree};
-use mvcc_store::{KeyValue, Range, RangeResult, Revision, Store, StoreError};
+use mvcc_store::{KeyValue, Omittable, Range, RangeResult, Revision, Store, StoreError};
 use object_model::{Cause, Status, StatusDetails, StatusReason};
 use resource_kinds::FieldRead;
 use serde_json::Value;
@@ -23,17 +24,15 @@ use crate::objects::watch_event_cache::WatchEventCache;
 
 use decoded::DecodedObjects;
 pub(crate) use encode::{
-    encode, encode_as, encode_at, encode_with, encode_within, is_of_type, with_revision,
-    without_revision, without_type,
+    at_revision, encode, encode_as, encode_at, encode_with, encode_within, is_of_type,
+    with_revision, without_revision, without_type,
 };
 pub(crate) use leases::Leases;
 pub(crate) use lookup::{SyncReads, allocation_key, reading};
 pub(crate) use managed_fields::{ManagedFields, Managers};
 pub(crate) use parts::Parts;
 pub(crate) use put::PutResult;
-pub(crate) use scan::{
-    metadata, metadata_without_managed_fields, undecodable, without_managed_fields,
-};
+pub(crate) use scan::{metadata, metadata_without_managed_fields, undecodable};
 
 /// The stored objects, of the kinds that are served.
 pub(crate) struct Objects {
@@ -151,7 +150,13 @@ pub(crate) fn decode_apart(
         tree,
         places,
         left_out,
-    } = partial_tree(text, reads, &scan::MANAGED_FIELDS).map_err(undecodable)?;
+    } = partial_tree(
+        text,
+        reads,
+        &scan::MANAGED_FIELDS,
+        scan::managed_fields_named(stored),
+    )
+    .map_err(undecodable)?;
     let managed = left_out.map(|place| ManagedFields::stored(stored.value.slice(place)));
     let object = match reads {
         [] => present(resource, tree)?,
@@ -172,13 +177,27 @@ fn utf8(json: &[u8]) -> Result<&str, Status> {
 
 /// The bytes of an object for a client of this resource: the stored bytes, unless their form is that of
 /// another kind, or defaults may be missing.
-pub(crate) fn bytes(resource: &Resource, stored: &KeyValue) -> Result<bytes::Bytes, Status> {
+pub(crate) fn bytes(resource: &Resource, stored: &KeyValue) -> Result<Bytes, Status> {
+    shown(resource, stored).map(|(bytes, _)| bytes)
+}
+
+/// The bytes of an object for a client of this resource, as of [`bytes`], without its managed fields.
+pub(crate) fn bytes_without_managed_fields(
+    resource: &Resource,
+    stored: &KeyValue,
+) -> Result<Bytes, Status> {
+    let (bytes, omittable) = shown(resource, stored)?;
+    Ok(scan::without_managed_fields(&bytes, omittable))
+}
+
+fn shown(resource: &Resource, stored: &KeyValue) -> Result<(Bytes, Omittable), Status> {
     let is_own = || is_of_type(&stored.value, &resource.info());
     if !resource.is_custom() && (!resource.shared || is_own()) {
-        return Ok(stored.value.clone());
+        return Ok((stored.value.clone(), stored.omittable));
     }
     let object = decode(resource, stored)?;
-    Ok(encode_at(&resource.info(), &object, stored.mod_revision))
+    let bytes = encode_at(&resource.info(), &object, stored.mod_revision);
+    Ok((bytes, Omittable::UNKNOWN))
 }
 
 /// The response for a failure of the store.

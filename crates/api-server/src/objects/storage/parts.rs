@@ -147,7 +147,10 @@ mod tests {
             let stored: Bytes =
                 format!(r#"{{"metadata":{{}},"spec":{spec},"status":{{}}}}"#).into();
             let text = std::str::from_utf8(&stored).unwrap();
-            let parts = Parts::stored(&stored, partial_tree(text, READS, &[]).unwrap().places);
+            let parts = Parts::stored(
+                &stored,
+                partial_tree(text, READS, &[], None).unwrap().places,
+            );
             let changed = parts.changed(&json!({"spec": old}), &new).unwrap();
             let mut object: Value = serde_json::from_slice(&stored).unwrap();
             object["spec"]["a"] = json!("\"1\"");

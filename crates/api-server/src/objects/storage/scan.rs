@@ -4,23 +4,52 @@ use std::fmt::Display;
 use std::ops::Range;
 
 use bytes::{Bytes, BytesMut};
-use json_text::{Member, find, find_member};
+use json_text::{Member, find, find_member, find_start};
+use mvcc_store::{KeyValue, Omittable};
 use object_model::Status;
 
 const METADATA: &str = "metadata";
 /// The path of the managed fields.
 pub(super) const MANAGED_FIELDS: [&str; 2] = [METADATA, "managedFields"];
+/// The text in front of their list, which follows another member in each encoded object.
+const BEFORE_MANAGED_FIELDS: &[u8] = b",\"managedFields\":";
 
 /// The metadata of an object, as JSON.
 pub(crate) fn metadata(encoded: &[u8]) -> Option<&[u8]> {
     find(encoded, &[METADATA]).unwrap_or_default()
 }
 
-/// The metadata of an object without its managed fields, as JSON: the text in front of these, and that
+/// The place of the managed fields in an object, with the comma in front of them, if the writer of the object has
+/// named it.
+fn named(encoded: &[u8], omittable: Omittable) -> Option<Range<usize>> {
+    let is_theirs = |place: &Range<usize>| {
+        let text = encoded.get(place.clone());
+        text.is_some_and(|text| text.starts_with(BEFORE_MANAGED_FIELDS))
+    };
+    omittable.range().filter(is_theirs)
+}
+
+/// The place of the list of managed fields in a stored object, if the writer of the object has named it.
+pub(super) fn managed_fields_named(stored: &KeyValue) -> Option<Range<usize>> {
+    let place = named(&stored.value, stored.omittable)?;
+    Some(place.start + BEFORE_MANAGED_FIELDS.len()..place.end)
+}
+
+/// The metadata of a stored object without its managed fields, as JSON: the text in front of these, and that
 /// behind them.
-pub(crate) fn metadata_without_managed_fields(encoded: &[u8]) -> [&[u8]; 2] {
-    let found = find_member(encoded, &MANAGED_FIELDS);
-    let Some(Member { within, whole, .. }) = found.unwrap_or_default() else {
+pub(crate) fn metadata_without_managed_fields(stored: &KeyValue) -> [&[u8]; 2] {
+    let encoded = &stored.value;
+    let found = match named(encoded, stored.omittable) {
+        Some(whole) => {
+            let within = find_start(encoded, &[METADATA]).unwrap_or_default();
+            within.map(|within| (within, whole))
+        }
+        None => {
+            let found = find_member(encoded, &MANAGED_FIELDS).unwrap_or_default();
+            found.map(|Member { within, whole, .. }| (within, whole))
+        }
+    };
+    let Some((within, whole)) = found else {
         return [metadata(encoded).unwrap_or(b"{}"), b""];
     };
     let end = match encoded.get(whole.end) {
@@ -33,9 +62,12 @@ pub(crate) fn metadata_without_managed_fields(encoded: &[u8]) -> [&[u8]; 2] {
 }
 
 /// The object without `metadata.managedFields`.
-pub(crate) fn without_managed_fields(encoded: &Bytes) -> Bytes {
-    let found = find_member(encoded, &MANAGED_FIELDS);
-    let Some(Member { whole, .. }) = found.unwrap_or_default() else {
+pub(super) fn without_managed_fields(encoded: &Bytes, omittable: Omittable) -> Bytes {
+    let searched = || {
+        let found = find_member(encoded, &MANAGED_FIELDS).unwrap_or_default();
+        found.map(|member| member.whole)
+    };
+    let Some(whole) = named(encoded, omittable).or_else(searched) else {
         return encoded.clone();
     };
     let mut out = BytesMut::with_capacity(encoded.len() - whole.len());
@@ -51,12 +83,24 @@ pub(crate) fn undecodable(error: impl Display) -> Status {
 
 #[cfg(test)]
 mod tests {
+    use mvcc_store::Revision;
     use serde_json::{Value, json};
 
     use super::*;
 
     fn encoded(object: &Value) -> Bytes {
         object.to_string().into()
+    }
+
+    fn stored(value: Bytes, omittable: Omittable) -> KeyValue {
+        KeyValue {
+            key: b"/registry/pods/default/a"[..].into(),
+            value,
+            create_revision: Revision(7),
+            mod_revision: Revision(7),
+            lease: None,
+            omittable,
+        }
     }
 
     #[test]
@@ -75,12 +119,47 @@ mod tests {
             if let Some(metadata) = expected["metadata"].as_object_mut() {
                 metadata.shift_remove("managedFields");
             }
-            assert_eq!(
-                without_managed_fields(&encoded(&object)),
-                encoded(&expected)
-            );
-            let metadata = metadata_without_managed_fields(&encoded(&object)).concat();
+            let text = encoded(&object);
+            let searched = without_managed_fields(&text, Omittable::UNKNOWN);
+            assert_eq!(searched, encoded(&expected));
+            let pair = stored(text, Omittable::UNKNOWN);
+            let metadata = metadata_without_managed_fields(&pair).concat();
             assert_eq!(metadata, encoded(&expected["metadata"]));
+        }
+    }
+
+    #[test]
+    fn a_named_place_of_managed_fields_is_that_of_a_search() {
+        let managed = json!([{"manager": "kubectl", "fieldsV1": {"f:spec": {}}}]);
+        let name = |rest: &str| format!(r#"{{"kind":"Pod","metadata":{{"name":"a"{rest}"#);
+        let list = format!(",\"managedFields\":{managed}");
+        for behind in [
+            "},\"spec\":{}}",
+            ",\"x\":{\"managedFields\":[1]}},\"spec\":{}}",
+        ] {
+            let text = Bytes::from(name(&format!("{list}{behind}")));
+            let start = name("").len();
+            let known = Omittable::at(start..start + list.len());
+            assert_eq!(named(&text, known), known.range());
+            let cut = without_managed_fields(&text, known);
+            assert_eq!(cut, name(behind));
+            assert_eq!(cut, without_managed_fields(&text, Omittable::UNKNOWN));
+            let (known, unknown) = (
+                stored(text.clone(), known),
+                stored(text.clone(), Omittable::UNKNOWN),
+            );
+            assert_eq!(
+                metadata_without_managed_fields(&known).concat(),
+                metadata_without_managed_fields(&unknown).concat()
+            );
+            let place = managed_fields_named(&known).unwrap();
+            assert_eq!(text[place], managed.to_string().into_bytes());
+            assert_eq!(managed_fields_named(&unknown), None);
+        }
+        // A place of other bytes is not believed.
+        let text = Bytes::from(name("}}"));
+        for place in [1..5, text.len() - 1..text.len() + 9] {
+            assert_eq!(without_managed_fields(&text, Omittable::at(place)), text);
         }
     }
 }

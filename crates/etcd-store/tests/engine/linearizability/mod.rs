@@ -15,8 +15,8 @@ use std::{
 use etcd_store::{EtcdOptions, EtcdStore};
 use futures::{StreamExt as _, future::join_all};
 use mvcc_store::{
-    Compare, EventKind, KeyValue, Operation, Range, Revision, Store, StoreError, Txn, TxnResult,
-    Value, WatchEvents,
+    Compare, EventKind, KeyValue, Omittable, Operation, Range, Revision, Store, StoreError, Txn,
+    TxnResult, Value, WatchEvents,
 };
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
@@ -274,6 +274,7 @@ async fn write(store: &EtcdStore, prefix: &str, op: Op) -> Result<Ret, StoreErro
             value: Value::Stamped {
                 before: format!("{value}@").into(),
                 after: "".into(),
+                omittable: Omittable::UNKNOWN,
             },
             lease: None,
         },
