@@ -4,13 +4,14 @@
 //! without `managedFields` from servers that can leave them out.
 
 use std::collections::VecDeque;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::Request;
 use json_text::{Cursor, find, find_string};
-use tokio::time::timeout;
+use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::client::{Client, decode};
 use crate::error::Status;
@@ -166,6 +167,8 @@ pub struct Watcher {
     ready: VecDeque<Event<Bytes>>,
     /// The watch that is read.
     stream: Option<ResponseLines>,
+    /// Rings when the watch has been silent for too long. Each event puts it off, which is cheaper than a new one.
+    silence: Option<Pin<Box<Sleep>>>,
 }
 
 impl Watcher {
@@ -178,6 +181,7 @@ impl Watcher {
             next: Next::List,
             ready: VecDeque::new(),
             stream: None,
+            silence: None,
         }
     }
 
@@ -306,19 +310,29 @@ impl Watcher {
     /// Reads the watch: `None` without an event for the caller.
     async fn read(&mut self) -> Result<Option<Event<Bytes>>, Error> {
         let line = match &mut self.stream {
-            Some(stream) => timeout(SILENCE_MAX, stream.next()).await,
-            None => Ok(Ok(None)),
+            Some(stream) => {
+                let end = Instant::now() + SILENCE_MAX;
+                let new = || Box::pin(sleep_until(end));
+                let silence = self.silence.get_or_insert_with(new);
+                silence.as_mut().reset(end);
+                tokio::select! {
+                    biased;
+                    line = stream.next() => line,
+                    () = silence => Ok(None),
+                }
+            }
+            None => Ok(None),
         };
         // A silent watch is resumed as one that has ended.
         let is_over = self.stream.as_ref().is_none_or(ResponseLines::is_over);
         let message = match line {
-            Ok(Ok(Some(line))) if line.is_empty() => return Ok(None),
-            Ok(Ok(Some(line))) => Message::read(&line, !is_over),
-            Ok(Ok(None)) | Err(_) => {
+            Ok(Some(line)) if line.is_empty() => return Ok(None),
+            Ok(Some(line)) => Message::read(&line, !is_over),
+            Ok(None) => {
                 self.follow(Answer::Over(None));
                 return Ok(None);
             }
-            Ok(Err(error)) => Err(error),
+            Err(error) => Err(error),
         };
         match message {
             Ok(Message::Event(version, event)) => {

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::transport::{Body, BoxError, ResponseBody};
+use tokio::time::timeout;
 
 #[test]
 fn each_answer_leads_to_one_request() {

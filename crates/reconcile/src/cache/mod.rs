@@ -15,6 +15,7 @@ use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::fmt::Debug;
 use std::marker::PhantomData;
+use std::pin::pin;
 use std::sync::Arc;
 
 use api_client::{Api, Client, Event, Resource, WatchConfig as Config, WatchError, Watcher};
@@ -200,9 +201,10 @@ async fn take_until(
     streak: &FailureStreak,
 ) {
     let mut backoff = Backoff::new(limits::WATCH_RETRY_DELAY_MIN, limits::WATCH_RETRY_DELAY_MAX);
+    let mut stopped = pin!(shutdown.cancelled());
     loop {
         let next = tokio::select! {
-            () = shutdown.cancelled() => break,
+            () = &mut stopped => break,
             next = watcher.next() => next,
         };
         // A list that only begins is no sign of health.
@@ -225,7 +227,7 @@ async fn take_until(
                     tracing::debug!(error = %error, "nothing to watch");
                 }
                 tokio::select! {
-                    () = shutdown.cancelled() => break,
+                    () = &mut stopped => break,
                     () = tokio::time::sleep(backoff.fail()) => {}
                 }
             }

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -16,7 +17,7 @@ use mvcc_store::{
 use object_model::{FieldError, FieldPath, Status};
 use rand::RngExt;
 use serde_json::{Value, json};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::list::{parse_version, span};
@@ -69,7 +70,8 @@ pub(crate) async fn answer(
         Some(asked) => asked.min(WATCH_TIMEOUT_MAX_SECS),
         None => rand::rng().random_range(WATCH_TIMEOUT_MIN_SECS..2 * WATCH_TIMEOUT_MIN_SECS),
     };
-    let deadline = Instant::now() + Duration::from_secs(seconds);
+    let now = Instant::now();
+    let (deadline, bookmark_due) = (now + Duration::from_secs(seconds), now + BOOKMARK_INTERVAL);
     let grace = call.limits.watch_end_grace;
     let connection = call.parts.extensions.get::<Connection>();
     let (start, end) = span(resource, namespace(resource, call), &selection);
@@ -90,7 +92,7 @@ pub(crate) async fn answer(
         closing: connection.map(|connection| connection.close_at(deadline + grace)),
         connection: connection.cloned(),
         deadline,
-        bookmark_due: Instant::now() + BOOKMARK_INTERVAL,
+        alarm: Box::pin(sleep_until(deadline.min(bookmark_due))),
         ended: false,
     };
     watcher.begin(start, end, beginning).await?;
@@ -184,7 +186,9 @@ struct Watcher {
     /// Closes the connection if the watch lasts much longer than its timeout.
     closing: Option<AbortOnDropHandle<()>>,
     deadline: Instant,
-    bookmark_due: Instant,
+    /// Rings at the deadline, and before it at the times for bookmarks. It stays registered with the runtime while
+    /// events come.
+    alarm: Pin<Box<Sleep>>,
     ended: bool,
 }
 
@@ -267,12 +271,11 @@ impl Watcher {
                 biased;
                 () = stopped => return None,
                 change = changes.next() => self.take(change),
-                () = sleep_until(self.deadline) => {
-                    self.ended = true;
-                    self.tell();
-                }
-                () = sleep_until(self.bookmark_due) => {
-                    self.bookmark_due = Instant::now() + BOOKMARK_INTERVAL;
+                () = &mut self.alarm => {
+                    let now = Instant::now();
+                    self.ended = now >= self.deadline;
+                    let next = self.deadline.min(now + BOOKMARK_INTERVAL);
+                    self.alarm.as_mut().reset(next);
                     self.tell();
                 }
             }
