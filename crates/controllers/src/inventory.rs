@@ -46,18 +46,26 @@ impl From<Metadata> for Meta {
 impl Meta {
     /// Reads the metadata in the JSON text of an object.
     fn read(object: &[u8]) -> serde_json::Result<Self> {
-        let metadata = json_text::find(object, &["metadata"]).map_err(Error::custom)?;
         let (mut meta, [finalizers, owners]) =
-            Self::without_lists(metadata.unwrap_or(b"{}")).map_err(Error::custom)?;
+            Self::without_lists(object).map_err(Error::custom)?;
         meta.finalizers = list(finalizers)?;
         meta.owners = list(owners)?;
         Ok(meta)
     }
 
-    /// Reads metadata, and returns the text of its finalizers and owners.
-    fn without_lists(metadata: &[u8]) -> Result<(Self, [&[u8]; 2]), SyntaxError> {
+    /// Reads the metadata of an object, and returns the text of its finalizers and owners. The text behind the metadata is
+    /// not read.
+    fn without_lists(object: &[u8]) -> Result<(Self, [&[u8]; 2]), SyntaxError> {
         let (mut meta, mut finalizers, mut owners) = (Self::default(), &b"null"[..], &b"null"[..]);
-        let mut cursor = Cursor::new(metadata);
+        let mut cursor = Cursor::new(object);
+        let mut fields = cursor.object()?;
+        loop {
+            match fields.next_key(&mut cursor)? {
+                Some(key) if key.is("metadata") => break,
+                Some(_) => drop(cursor.skip()?),
+                None => return Ok((meta, [finalizers, owners])),
+            }
+        }
         let mut members = cursor.object()?;
         while let Some(key) = members.next_key(&mut cursor)? {
             match key.raw() {
