@@ -74,7 +74,7 @@ impl reconcile::Controller for AttachDetach {
 
     async fn feed(&self, queue: &Queue<String>) {
         let caches = &self.context.caches;
-        let mut pods = caches.pods.subscribe();
+        let mut pods = caches.pods.subscribe_to(PodView::has_claims);
         let mut nodes = caches.nodes.subscribe();
         let mut claims = caches.claims.subscribe();
         let mut volumes = caches.volumes.subscribe();

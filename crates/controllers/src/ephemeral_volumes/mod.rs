@@ -49,7 +49,7 @@ impl reconcile::Controller for Worker {
     }
 
     async fn feed(&self, queue: &Queue<Key>) {
-        let mut pods = self.context.caches.pods.subscribe();
+        let mut pods = self.context.caches.pods.subscribe_to(PodView::has_claims);
         let mut claims = self.context.caches.claims.subscribe();
         loop {
             tokio::select! {

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use planners::volume_binding::{plan_claim, plan_volume};
 use reconcile::{Key, ObjectChange, Queue, ReconcileResult};
+use resource_kinds::pod_view::PodView;
 
 use crate::{Caches, Context};
 use execute::{Error, Executor};
@@ -57,7 +58,7 @@ impl reconcile::Controller for VolumeBinding {
         let mut claims = self.caches.claims.subscribe();
         let mut volumes = self.caches.volumes.subscribe();
         let mut classes = self.caches.classes.subscribe();
-        let mut pods = self.caches.pods.subscribe();
+        let mut pods = self.caches.pods.subscribe_to(PodView::has_claims);
         loop {
             let tasks: BTreeSet<Task> = tokio::select! {
                 Some(change) = claims.next() => of_claim(&change, &self.observer),

@@ -63,7 +63,7 @@ impl reconcile::Controller for VolumeProtection {
     async fn feed(&self, queue: &Queue<Task>) {
         let mut claims = self.context.caches.claims.subscribe();
         let mut volumes = self.context.caches.volumes.subscribe();
-        let mut pods = self.context.caches.pods.subscribe();
+        let mut pods = self.context.caches.pods.subscribe_to(PodView::has_claims);
         let mut attributes_classes = self.attributes_classes.subscribe();
         loop {
             tokio::select! {

@@ -344,7 +344,14 @@ impl<K: Send + Sync + 'static> Cache<K> {
     /// A stream of the present objects, as [`ObjectChange::Applied`] without a previous state, and of every
     /// later change. Dropping the stream ends the subscription.
     pub fn subscribe(&self) -> Changes<K> {
-        Changes::new(self.store.subscribe())
+        Changes::new(self.store.subscribe(None))
+    }
+
+    /// As [`subscribe`](Cache::subscribe), of the objects for which `wanted` holds: others do not wake the subscriber. It
+    /// must depend on fields that an object has from its creation on and keeps.
+    pub fn subscribe_to(&self, wanted: impl Fn(&K) -> bool + Send + Sync + 'static) -> Changes<K> {
+        let wanted = move |object: &Stored| object.downcast_ref().is_some_and(&wanted);
+        Changes::new(self.store.subscribe(Some(Box::new(wanted))))
     }
 
     /// Adds an index: objects are found by each of their `terms`.

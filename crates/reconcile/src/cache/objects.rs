@@ -1,6 +1,7 @@
 //! The objects of a cache by their keys, each at a place that indexes can name.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 use crate::Key;
@@ -55,16 +56,20 @@ impl Objects {
 
     /// Stores the state of an object; returns its place and the previous state.
     pub fn insert(&mut self, key: &Key, object: Arc<Stored>) -> (ObjectPlace, Option<Arc<Stored>>) {
-        if let Some(place) = self.places.get(key) {
-            let kept = self.kept.get_mut(place.0);
-            return (*place, kept.and_then(|kept| kept.replace(object)));
-        }
+        let entry = match self.places.entry(key.clone()) {
+            Entry::Occupied(known) => {
+                let place = *known.get();
+                let kept = self.kept.get_mut(place.0);
+                return (place, kept.and_then(|kept| kept.replace(object)));
+            }
+            Entry::Vacant(entry) => entry,
+        };
         let place = self.free.pop().unwrap_or(ObjectPlace(self.kept.len()));
         match self.kept.get_mut(place.0) {
             Some(kept) => *kept = Some(object),
             None => self.kept.push(Some(object)),
         }
-        self.places.insert(key.clone(), place);
+        entry.insert(place);
         (place, None)
     }
 

@@ -40,9 +40,34 @@ pub(super) enum Progress {
     Stopped,
 }
 
+/// The objects that concern a subscriber.
+pub(super) type WantedObjects = dyn Fn(&Stored) -> bool + Send + Sync;
+
+struct Subscriber {
+    mailbox: Weak<Mailbox<Stored>>,
+    /// `None` for all.
+    wanted: Option<Box<WantedObjects>>,
+}
+
+impl Subscriber {
+    fn wants(&self, object: &Stored) -> bool {
+        self.wanted.as_ref().is_none_or(|wanted| wanted(object))
+    }
+
+    /// Whether a change has a state that it wants.
+    fn wants_change(&self, change: &ObjectChange<Stored>) -> bool {
+        match change {
+            ObjectChange::Applied(new, old) => {
+                self.wants(new.as_ref()) || old.as_ref().is_some_and(|old| self.wants(old.as_ref()))
+            }
+            ObjectChange::Deleted(last) => self.wants(last.as_ref()),
+        }
+    }
+}
+
 struct State {
     objects: Objects,
-    subscribers: Vec<Weak<Mailbox<Stored>>>,
+    subscribers: Vec<Subscriber>,
     /// The hash of keys in the mailboxes of subscribers.
     hashes: RandomState,
     indexes: Vec<IndexState>,
@@ -106,19 +131,25 @@ impl Store {
         self.changed.notified()
     }
 
-    pub(super) fn subscribe(&self) -> Arc<Mailbox<Stored>> {
+    pub(super) fn subscribe(&self, wanted: Option<Box<WantedObjects>>) -> Arc<Mailbox<Stored>> {
         let mailbox = Arc::new(Mailbox::new());
+        let subscriber = Subscriber {
+            mailbox: Arc::downgrade(&mailbox),
+            wanted,
+        };
         let mut state = self.write();
         for (key, _, object) in state.objects.iter() {
-            mailbox.push(
-                &state.hashed(key),
-                ObjectChange::Applied(object.clone(), None),
-            );
+            if subscriber.wants(object.as_ref()) {
+                mailbox.push(
+                    &state.hashed(key),
+                    ObjectChange::Applied(object.clone(), None),
+                );
+            }
         }
         if state.stopped {
             mailbox.close();
         } else {
-            state.subscribers.push(Arc::downgrade(&mailbox));
+            state.subscribers.push(subscriber);
         }
         mailbox
     }
@@ -210,7 +241,7 @@ impl Store {
         let mut state = self.write();
         state.stopped = true;
         for subscriber in state.subscribers.drain(..) {
-            if let Some(mailbox) = subscriber.upgrade() {
+            if let Some(mailbox) = subscriber.mailbox.upgrade() {
                 mailbox.close();
             }
         }
@@ -280,9 +311,11 @@ impl State {
     fn tell(&mut self, key: &Key, change: ObjectChange<Stored>) {
         let key = self.hashed(key);
         self.subscribers
-            .retain(|subscriber| match subscriber.upgrade() {
+            .retain(|subscriber| match subscriber.mailbox.upgrade() {
                 Some(mailbox) => {
-                    mailbox.push(&key, change.clone());
+                    if subscriber.wants_change(&change) {
+                        mailbox.push(&key, change.clone());
+                    }
                     true
                 }
                 None => false,

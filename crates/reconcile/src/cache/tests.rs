@@ -78,6 +78,33 @@ async fn a_new_object_under_an_old_name_is_a_deletion_and_a_creation() {
 }
 
 #[tokio::test]
+async fn a_subscriber_hears_of_the_objects_that_it_wants() {
+    let (sender, receiver) = futures::channel::mpsc::unbounded();
+    let cache = Cache::from_events(receiver);
+    let send = |event| sender.unbounded_send(event).unwrap();
+    let is_wanted =
+        |o: &ConfigMap| (&*Key::of(o).name, o.metadata.uid.as_deref()) == ("a", Some("1"));
+    let mut wanted = cache.subscribe_to(is_wanted);
+    let mut told = Vec::new();
+    for events in [
+        [object("b", "1", "1"), object("a", "1", "2")],
+        [object("b", "1", "3"), object("a", "1", "4")],
+        // Another object under the name of a wanted one.
+        [object("b", "2", "5"), object("a", "2", "6")],
+    ] {
+        events.into_iter().map(Event::Apply).for_each(send);
+        told.extend(wanted.next().await.map(describe));
+    }
+    // A subscriber that comes later gets those that it wants of the present objects.
+    let mut later = cache.subscribe_to(|o: &ConfigMap| *Key::of(o).name == *"b");
+    told.extend(later.next().await.map(describe));
+    send(Event::Delete(object("a", "2", "7")));
+    drop(sender);
+    assert!(wanted.next().await.is_none() && later.next().await.is_none());
+    assert_eq!(told, ["+a1", "~a1", "-a1", "+b2"]);
+}
+
+#[tokio::test]
 async fn a_wait_ends_with_the_awaited_change_or_with_the_cache() {
     let (sender, receiver) = futures::channel::mpsc::unbounded();
     let cache = Cache::from_events(receiver);

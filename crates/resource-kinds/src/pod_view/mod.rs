@@ -218,6 +218,11 @@ impl PodView {
         self.annotations.get(ENDS_WITH_LEASE).is_some()
     }
 
+    /// Whether its volumes use claims.
+    pub fn has_claims(&self) -> bool {
+        !self.claims.is_empty()
+    }
+
     /// Whether its phase is `Succeeded` or `Failed`.
     pub fn has_ended(&self) -> bool {
         matches!(self.phase, Phase::Succeeded | Phase::Failed)
