@@ -1,5 +1,6 @@
 //! The name of an object within its kind.
 
+use std::cmp::Ordering;
 use std::fmt;
 use std::sync::Arc;
 
@@ -7,12 +8,29 @@ use api_client::Resource;
 
 /// Namespace and name of an object; the namespace is empty for cluster-scoped kinds. Clones share
 /// the texts.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Key {
     /// Namespace, empty for cluster-scoped kinds.
     pub namespace: Arc<str>,
     /// Name of the object.
     pub name: Arc<str>,
+}
+
+impl Ord for Key {
+    /// By namespace, then by name. A namespace that both keys share is not compared.
+    fn cmp(&self, other: &Self) -> Ordering {
+        let namespaces = match Arc::ptr_eq(&self.namespace, &other.namespace) {
+            true => Ordering::Equal,
+            false => self.namespace.cmp(&other.namespace),
+        };
+        namespaces.then_with(|| self.name.cmp(&other.name))
+    }
+}
+
+impl PartialOrd for Key {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
 }
 
 impl Key {
@@ -72,6 +90,34 @@ impl fmt::Display for Key {
             f.write_str(&self.name)
         } else {
             write!(f, "{}/{}", self.namespace, self.name)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_sorted_by_namespace_and_name_whether_they_share_texts_or_not() {
+        let shared: Arc<str> = "b".into();
+        let namespaces = [
+            Arc::from("a"),
+            shared.clone(),
+            shared,
+            Arc::from("b"),
+            Arc::from("ba"),
+        ];
+        let keys = namespaces
+            .into_iter()
+            .flat_map(|namespace| ["", "x", "y"].map(|name| Key::new(namespace.clone(), name)));
+        let keys: Vec<Key> = keys.collect();
+        for one in &keys {
+            for other in &keys {
+                let texts = |key: &Key| (key.namespace.to_string(), key.name.to_string());
+                assert_eq!(one.cmp(other), texts(one).cmp(&texts(other)));
+                assert_eq!(one == other, one.cmp(other).is_eq());
+            }
         }
     }
 }

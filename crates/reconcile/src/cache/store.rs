@@ -71,6 +71,8 @@ struct State {
     /// The hash of keys in the mailboxes of subscribers.
     hashes: RandomState,
     indexes: Vec<IndexState>,
+    /// The namespace of the last object: most keys share it with their neighbours.
+    namespace: Arc<str>,
     stopped: bool,
 }
 
@@ -81,6 +83,7 @@ impl Store {
             subscribers: Vec::new(),
             hashes: RandomState::new(),
             indexes: Vec::new(),
+            namespace: Arc::default(),
             stopped: false,
         };
         Self {
@@ -103,6 +106,9 @@ impl Store {
 
     pub(super) fn list_in(&self, namespace: &str) -> Vec<Arc<Stored>> {
         let state = self.read();
+        if state.objects.len() == 0 {
+            return Vec::new();
+        }
         let from = Key::new(namespace, "");
         let of_namespace = state.objects.from(from);
         let mine = of_namespace.take_while(|(key, ..)| *key.namespace == *namespace);
@@ -264,8 +270,11 @@ impl State {
     }
 
     fn apply(&mut self, object: Arc<Stored>, identify: &dyn Identify) {
-        let key = identify.identity(object.as_ref()).key();
         let new = identify.identity(object.as_ref());
+        if *self.namespace != *new.namespace {
+            self.namespace = new.namespace.into();
+        }
+        let key = Key::new(self.namespace.clone(), new.name);
         let (place, mut previous) = self.objects.insert(&key, object.clone());
         if let Some(old) = &previous {
             let version = identify.identity(old.as_ref()).resource_version;
