@@ -134,6 +134,53 @@ async fn webhooks_may_change_what_is_written_and_see_what_others_changed() {
     );
 }
 
+/// The defaults of a pod are not all computed again after admission, so a webhook that is asked again has its change
+/// completed at once.
+#[tokio::test]
+async fn a_container_of_a_webhook_has_its_defaults_whenever_it_is_added() {
+    let api = Api::new().await;
+    api.with_account().await;
+    let kind = "MutatingWebhookConfiguration";
+    let of_pods = |policy: &str| {
+        let pods = json!({"operations": ["CREATE"], "apiGroups": [""], "apiVersions": ["v1"],
+            "resources": ["pods"]});
+        json!({"rules": [pods], "reinvocationPolicy": policy})
+    };
+    let container = |name: &str| {
+        let value = json!({"name": name, "image": "busybox:1",
+            "readinessProbe": {"httpGet": {"port": 80}}});
+        json!({"op": "add", "path": "/spec/containers/-", "value": value})
+    };
+    let count = |request: &Value| {
+        request["object"]["spec"]["containers"]
+            .as_array()
+            .unwrap()
+            .len()
+    };
+    let first = Hook::start(move |request| match count(request) {
+        1 => json!({"allowed": true}),
+        _ => patch(json!([container("third")])),
+    })
+    .await;
+    let second = Hook::start(move |_| patch(json!([container("second")]))).await;
+    let again = of_pods("IfNeeded");
+    make(&api, MUTATING, first.configuration(kind, "a-first", again)).await;
+    let once = of_pods("Never");
+    make(&api, MUTATING, second.configuration(kind, "b-second", once)).await;
+    let (code, made) = api.send("POST", PODS, pod("a")).await;
+    assert_eq!(code, 201, "{made}");
+    for (place, name) in [(1, "second"), (2, "third")] {
+        let container = &made["spec"]["containers"][place];
+        assert_eq!(container["name"], name);
+        assert_eq!(container["imagePullPolicy"], "IfNotPresent", "{name}");
+        assert_eq!(container["terminationMessagePolicy"], "File", "{name}");
+        assert_eq!(
+            container["readinessProbe"]["httpGet"]["scheme"], "HTTP",
+            "{name}"
+        );
+    }
+}
+
 #[tokio::test]
 async fn who_does_not_answer_counts_as_its_policy_says() {
     let api = Api::new().await;

@@ -46,3 +46,75 @@ pub fn plugins() -> Vec<Box<dyn Admission>> {
         Box::new(certificates::CertificateSubjectRestriction),
     ]
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::testing::{Objects, request};
+    use super::*;
+    use crate::groups::core::Pod;
+    use crate::kind::Kind;
+
+    fn cluster() -> Objects {
+        let limits = json!([{"type": "Container", "default": {"cpu": "2", "memory": "1Gi"},
+            "defaultRequest": {"cpu": "1"}}]);
+        Objects::default()
+            .with("namespaces", json!({"metadata": {"name": "d"}}))
+            .with(
+                "serviceaccounts",
+                json!({"metadata": {"name": "default", "namespace": "d"},
+                "imagePullSecrets": [{"name": "s"}]}),
+            )
+            .with(
+                "limitranges",
+                json!({"metadata": {"name": "l", "namespace": "d"},
+                "spec": {"limits": limits}}),
+            )
+            .with(
+                "priorityclasses",
+                json!({"metadata": {"name": "p"}, "value": 5,
+                "globalDefault": true}),
+            )
+            .with(
+                "runtimeclasses",
+                json!({"metadata": {"name": "r"}, "handler": "r",
+                "overhead": {"podFixed": {"cpu": "250m"}},
+                "scheduling": {"nodeSelector": {"a": "b"}, "tolerations": [{"key": "k"}]}}),
+            )
+    }
+
+    /// `statefulset.md` 12.15
+    #[test]
+    fn an_admitted_pod_has_all_defaults() {
+        let own = json!({"limits": {"memory": "2Gi"}});
+        let container = json!({"name": "a", "image": "i", "resources": own,
+            "ports": [{"containerPort": 80}], "livenessProbe": {"httpGet": {"port": 80}}});
+        for more in [
+            json!({}),
+            json!({"hostNetwork": true}),
+            json!({"runtimeClassName": "r", "initContainers": [{"name": "b", "image": "i"}]}),
+            json!({"resources": {"limits": {"memory": "4Gi"}}}),
+            json!({"volumes": [{"name": "v"}], "tolerations": [{"operator": "Exists"}]}),
+        ] {
+            let mut pod = json!({"metadata": {"name": "p"}, "spec": {"containers": [container]}});
+            for (field, value) in more.as_object().unwrap() {
+                pod["spec"][field] = value.clone();
+            }
+            Pod.default(&mut pod);
+            for plugin in plugins() {
+                let create = request(Operation::Create, "pods");
+                plugin.admit(&create, &mut pod, &cluster()).unwrap();
+            }
+            Pod.default_admitted(&mut pod);
+            let mut again = pod.clone();
+            Pod.default(&mut again);
+            assert_eq!(pod.to_string(), again.to_string());
+            assert_ne!(pod["spec"]["volumes"], Value::Null);
+            assert_eq!(
+                pod["spec"]["containers"][0]["resources"]["requests"]["cpu"],
+                "1"
+            );
+        }
+    }
+}

@@ -57,6 +57,13 @@ pub trait Kind: Printer {
         }
     }
 
+    /// Sets the defaults of fields that admission may have added. The object had its defaults before. Plug-ins add
+    /// complete parts, and changes of webhooks and policies get their defaults at once, so a kind may look at a few
+    /// fields only.
+    fn default_admitted(&self, object: &mut Value) {
+        self.default(object);
+    }
+
     /// Fills in fields that depend on the object as admission has left it.
     fn complete_create(&self, _object: &mut Value) {}
 

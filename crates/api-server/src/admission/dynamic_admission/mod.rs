@@ -146,9 +146,10 @@ pub(crate) async fn admit_and_change(
     admit(&admission.plugins, request, operation, object, old)?;
     let until = if *object == changed { last } else { usize::MAX };
     let again = registrations.steps().take(until);
-    round
-        .change(again.filter(MutationStep::asked_again), object)
-        .await?;
+    let again = again.filter(MutationStep::asked_again);
+    if round.change(again, object).await?.is_some() {
+        request.resource.kind.default(object);
+    }
     Ok(())
 }
 

@@ -132,7 +132,7 @@ async fn create_named(
     let create = Operation::Create;
     dynamic_admission::admit_and_change(writer.admission, request, create, &mut object, None)
         .await?;
-    kind.default(&mut object);
+    kind.default_admitted(&mut object);
     kind.complete_create(&mut object);
     let asked = kind.allocating().allocations(&object);
     for _ in 0..WRITE_ATTEMPTS_MAX {

@@ -49,22 +49,18 @@ pub(crate) fn default_pod(spec: &mut Value) {
         return;
     }
     parts::fill(spec, "enableServiceLinks", true);
-    let host_network = spec["hostNetwork"] == true;
+    resources::default_requests(spec);
+    if spec["hostNetwork"] != true {
+        return;
+    }
     for list in ["containers", "initContainers"] {
         for container in parts::each(spec, list) {
-            if let Some(resources) = container.get_mut("resources") {
-                resources::requests_from_limits(resources);
-            }
-            if !host_network {
-                continue;
-            }
             for port in parts::each(container, "ports") {
                 let number = port["containerPort"].clone();
                 parts::fill(port, "hostPort", number);
             }
         }
     }
-    resources::requests_of_pod(spec);
 }
 
 fn default_container(container: &mut Value) {

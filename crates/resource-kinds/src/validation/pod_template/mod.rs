@@ -26,7 +26,7 @@ pub(crate) use annotations::{
     validate as validate_annotations, validate_update as validate_annotations_update,
 };
 pub(crate) use defaults::{both_account_names, default_pod, default_spec};
-pub(crate) use resources::{amounts, is_extended, qos_class};
+pub(crate) use resources::{amounts, default_requests, is_extended, qos_class};
 pub(crate) use scheduling::{node_selector, tolerations};
 pub(crate) use spec::{validate_pod, validate_template};
 pub(crate) use warnings::{fractions, warnings};

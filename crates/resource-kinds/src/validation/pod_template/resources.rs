@@ -250,9 +250,21 @@ fn needed(spec: &Field<'_, '_>, list: &str, name: &str) -> Quantity {
     }
     most.max(together)
 }
+/// Sets the missing requests of a pod and its containers.
+pub(crate) fn default_requests(spec: &mut Value) {
+    for list in ["containers", "initContainers"] {
+        for container in parts::each(spec, list) {
+            if let Some(resources) = container.get_mut("resources") {
+                requests_from_limits(resources);
+            }
+        }
+    }
+    requests_of_pod(spec);
+}
+
 
 /// A missing request is set to the limit.
-pub(super) fn requests_from_limits(resources: &mut Value) {
+fn requests_from_limits(resources: &mut Value) {
     let Some(limits) = resources["limits"].as_object().cloned() else {
         return;
     };
@@ -265,7 +277,7 @@ pub(super) fn requests_from_limits(resources: &mut Value) {
 
 /// Missing pod-level requests, if the pod has limits of its own: the sum of its containers'
 /// requests, or else the limit (KEP-2837).
-pub(super) fn requests_of_pod(spec: &mut Value) {
+fn requests_of_pod(spec: &mut Value) {
     let limits = spec["resources"]["limits"].as_object();
     let Some(limits) = limits.filter(|limits| !limits.is_empty()).cloned() else {
         return;

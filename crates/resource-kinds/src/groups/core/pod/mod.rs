@@ -88,6 +88,13 @@ impl Kind for Pod {
         }
     }
 
+    /// A LimitRange adds limits, on which requests depend.
+    fn default_admitted(&self, object: &mut Value) {
+        if let Some(spec) = object.get_mut("spec") {
+            pod_template::default_requests(spec);
+        }
+    }
+
     fn prepare_create(&self, object: &mut Value) {
         let mut status = json!({"phase": "Pending"});
         if !Field::of(object, "spec.schedulingGates").is_empty() {
