@@ -207,6 +207,7 @@ pub(crate) fn write_request<'a>(
         extent: EditedFields::Part,
         asked: false,
         warnings: None,
+        known: None,
     }
 }
 

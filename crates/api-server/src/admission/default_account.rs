@@ -5,8 +5,7 @@ use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
 use crate::http::limits::{ACCOUNT_LOOK_INTERVAL, ACCOUNT_WAIT_MAX};
-use crate::objects::storage::Objects;
-use crate::objects::storage::reading;
+use crate::objects::storage::{Objects, ReadObjects, reading, reading_once};
 use crate::objects::write_request::WriteRequest;
 
 const NAME: &str = "default";
@@ -20,14 +19,20 @@ pub(crate) async fn await_it(objects: &Objects, request: &WriteRequest<'_>, obje
     if (info.group, info.plural) != ("", "pods") || !matches!(wanted, None | Some("" | NAME)) {
         return;
     }
+    let anew = ReadObjects::default();
+    let known = request.known.unwrap_or(&anew);
     let is_coming = || {
-        let found = reading(objects, |reads| {
-            let account = reads.get("", "serviceaccounts", request.namespace, NAME);
-            let namespace = || reads.get("", "namespaces", "", request.namespace);
-            Ok(account.is_none() && namespace().is_some())
+        let account = reading_once(objects, known, |reads| {
+            Ok(reads.get("", "serviceaccounts", request.namespace, NAME))
         });
-        // An unreadable account is admission's to refuse.
-        found.unwrap_or(false)
+        // Read at each look: it may go in the meantime.
+        let namespace = || {
+            reading(objects, |reads| {
+                Ok(reads.get("", "namespaces", "", request.namespace))
+            })
+        };
+        // An unreadable object is admission's to refuse.
+        matches!(account, Ok(None)) && namespace().is_ok_and(|namespace| namespace.is_some())
     };
     let started = Instant::now();
     while is_coming() && started.elapsed() < ACCOUNT_WAIT_MAX {

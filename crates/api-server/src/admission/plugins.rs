@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::access::authorize::Authorizer;
 use crate::access::authorizing_reader::AuthorizingReader;
-use crate::objects::storage::{Objects, reading};
+use crate::objects::storage::{Objects, ReadObjects, reading_once};
 use crate::objects::write_request::WriteRequest;
 
 /// The plug-ins in order, with their inputs.
@@ -41,7 +41,9 @@ pub(crate) fn admit(
     old: Option<&Value>,
 ) -> Result<(), Status> {
     let request = asked(write_request, operation, old);
-    reading(&plugins.objects, |reads| {
+    let anew = ReadObjects::default();
+    let known = write_request.known.unwrap_or(&anew);
+    reading_once(&plugins.objects, known, |reads| {
         let user = write_request.user;
         let cluster = AuthorizingReader {
             reads,
@@ -65,16 +67,20 @@ pub(crate) fn advise(
         return;
     }
     let request = asked(write_request, operation, old);
-    let told = reading(&plugins.objects, |reads| {
+    let anew = ReadObjects::default();
+    let known = write_request.known.unwrap_or(&anew);
+    let told = reading_once(&plugins.objects, known, |reads| {
         let user = write_request.user;
         let cluster = AuthorizingReader {
             reads,
             authorizer: &plugins.authorizer,
             user,
         };
-        let all = plugins.list.iter();
-        let texts = all.flat_map(|plugin| plugin.warnings(&request, object, &cluster));
-        Ok(texts.collect::<Vec<_>>())
+        let mut texts = Vec::new();
+        for plugin in &plugins.list {
+            texts.append(&mut plugin.warnings(&request, object, &cluster));
+        }
+        Ok(texts)
     });
     // Advice that cannot be given is no reason to refuse.
     write_request.warn(told.unwrap_or_default());

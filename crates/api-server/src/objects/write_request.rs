@@ -14,6 +14,7 @@ use crate::http::query::Query;
 use crate::http::warnings::Warnings;
 use crate::objects::field_managers;
 use crate::objects::metadata;
+use crate::objects::storage::ReadObjects;
 
 /// The treatment of unknown or duplicate fields (kubectl.md 0.8).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -269,6 +270,8 @@ pub(crate) struct WriteRequest<'a> {
     pub(crate) asked: bool,
     /// The receiver of warnings; `None` for the server's own writes.
     pub(crate) warnings: Option<&'a Warnings>,
+    /// The objects that its admission has read before; `None` if it reads them anew.
+    pub(crate) known: Option<&'a ReadObjects>,
 }
 
 impl<'a> WriteRequest<'a> {
@@ -289,6 +292,7 @@ impl<'a> WriteRequest<'a> {
             extent: EditedFields::Part,
             asked: false,
             warnings: Some(&call.warnings),
+            known: None,
         }
     }
 

@@ -143,7 +143,12 @@ pub(crate) async fn admit_and_change(
     // Mutating admission is reinvoked for later changes, if it asks for that.
     request.resource.kind.default(object);
     let changed = object.clone();
-    admit(&admission.plugins, request, operation, object, old)?;
+    // Other objects may have changed meanwhile, too.
+    let anew = &WriteRequest {
+        known: None,
+        ..*request
+    };
+    admit(&admission.plugins, anew, operation, object, old)?;
     let until = if *object == changed { last } else { usize::MAX };
     let again = registrations.steps().take(until);
     let again = again.filter(MutationStep::asked_again);

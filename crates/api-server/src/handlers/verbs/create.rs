@@ -25,7 +25,7 @@ use crate::objects::field_managers;
 use crate::objects::metadata;
 use crate::objects::object_write::{ObjectWrite, WriteResult};
 use crate::objects::quota;
-use crate::objects::storage::{Managers, Objects, Parts, reading};
+use crate::objects::storage::{Managers, Objects, Parts, ReadObjects, reading};
 use crate::objects::write_request::ObjectPart;
 use crate::objects::write_request::{CompletedWrite, WriteOptions, WriteRequest, accept};
 
@@ -58,6 +58,11 @@ pub(crate) async fn create(
     request: &WriteRequest<'_>,
     mut object: Value,
 ) -> Result<CompletedWrite, Status> {
+    let known = ReadObjects::default();
+    let request = &WriteRequest {
+        known: Some(&known),
+        ..*request
+    };
     let resource = request.resource;
     default_account::await_it(writer.objects, request, &object).await;
     resource.kind.default(&mut object);

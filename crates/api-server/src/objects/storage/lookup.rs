@@ -1,6 +1,6 @@
 //! Synchronous reads for admission and allocation, at the newest revision.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use futures::FutureExt;
 use mvcc_store::{KeyValue, Range};
@@ -24,8 +24,20 @@ pub(crate) fn reading<T>(
     objects: &Objects,
     decide: impl FnOnce(&SyncReads<'_>) -> Result<T, Status>,
 ) -> Result<T, Status> {
+    reading_once(objects, &ReadObjects::default(), decide)
+}
+
+/// As [`reading`]; an object that was read before is not read again.
+///
+/// *Errors.* As of [`reading`].
+pub(crate) fn reading_once<T>(
+    objects: &Objects,
+    known: &ReadObjects,
+    decide: impl FnOnce(&SyncReads<'_>) -> Result<T, Status>,
+) -> Result<T, Status> {
     let reads = SyncReads {
         objects,
+        known,
         failed: OnceLock::new(),
     };
     let decided = decide(&reads);
@@ -35,12 +47,46 @@ pub(crate) fn reading<T>(
     }
 }
 
-/// Synchronous reads of the store; only [`reading`] creates it.
+/// The first objects that the admission of a request has read, by their keys: several of its rules read the namespace
+/// and the account of a pod.
+#[derive(Default)]
+pub(crate) struct ReadObjects(Mutex<Vec<ReadObject>>);
+
+/// The key of an object, and its decoded form.
+type ReadObject = (Arc<[u8]>, Arc<Value>);
+
+impl ReadObjects {
+    /// As many as most requests read more than once.
+    const MAX: usize = 4;
+
+    fn with<T>(&self, look: impl FnOnce(&mut Vec<ReadObject>) -> T) -> T {
+        look(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn get(&self, key: &[u8]) -> Option<Arc<Value>> {
+        self.with(|known| {
+            let mut known = known.iter();
+            let found = known.find(|(other, _)| **other == *key);
+            found.map(|(_, object)| object.clone())
+        })
+    }
+
+    fn add(&self, key: Arc<[u8]>, object: &Arc<Value>) {
+        self.with(|known| {
+            if known.len() < Self::MAX {
+                known.push((key, object.clone()));
+            }
+        });
+    }
+}
+
+/// Synchronous reads of the store; only [`reading_once`] creates it.
 ///
 /// The embedded store answers from memory at once; for another one the calling thread waits,
 /// while the runtime moves its other tasks elsewhere.
 pub(crate) struct SyncReads<'s> {
     objects: &'s Objects,
+    known: &'s ReadObjects,
     /// The first read that failed.
     failed: OnceLock<Status>,
 }
@@ -127,12 +173,21 @@ impl SyncReads<'_> {
 impl ObjectReader for SyncReads<'_> {
     fn get(&self, group: &str, plural: &str, namespace: &str, name: &str) -> Option<Arc<Value>> {
         let resource = self.objects.catalog.any_version(group, plural)?;
+        let key = resource.key(namespace, name);
+        if let Some(known) = self.known.get(&key) {
+            return Some(known);
+        }
         let range = Range {
-            start: resource.key(namespace, name),
+            start: key,
             ..Range::default()
         };
         let found = self.range(range).pop()?;
-        self.shared(&resource, &found)
+        let object = self.shared(&resource, &found)?;
+        // A key of several kinds has an object in several forms.
+        if resource.is_shown_as_stored() {
+            self.known.add(found.key, &object);
+        }
+        Some(object)
     }
 
     fn list(&self, group: &str, plural: &str, namespace: &str) -> Vec<Arc<Value>> {

@@ -28,7 +28,7 @@ pub(crate) use encode::{
     with_revision, without_revision, without_type,
 };
 pub(crate) use leases::Leases;
-pub(crate) use lookup::{SyncReads, allocation_key, reading};
+pub(crate) use lookup::{ReadObjects, SyncReads, allocation_key, reading, reading_once};
 pub(crate) use managed_fields::{ManagedFields, Managers};
 pub(crate) use parts::Parts;
 pub(crate) use put::PutResult;
