@@ -162,8 +162,39 @@ fn compare_numbers(one: &Number, two: &Number) -> Ordering {
 pub(crate) fn push_key(out: &mut String, step: &PathElement<'_>) {
     match step {
         PathElement::Field(name) => push_field(out, name),
+        PathElement::Key(fields) if fields.iter().all(is_plain) => push_plain_key(out, fields),
         _ => push_text(out, &encode(step)),
     }
+}
+
+/// Whether a field of a key has the same text in a JSON string as outside of it.
+fn is_plain((name, value): &(Cow<'_, str>, PathValue<'_>)) -> bool {
+    let is_plain = |text: &str| plain_length(text) == text.len();
+    let has_plain_value = match value {
+        PathValue::Text(text) => is_plain(text),
+        PathValue::Number(_) | PathValue::Bool(_) => true,
+        PathValue::Other(_) => false,
+    };
+    has_plain_value && is_plain(name)
+}
+
+/// Appends a key of plain fields, in which only the quotes need an escape: its text is made once and not twice.
+fn push_plain_key(out: &mut String, fields: &[(Cow<'_, str>, PathValue<'_>)]) {
+    out.push_str(r#""k:{"#);
+    for (index, (name, value)) in fields.iter().enumerate() {
+        out.push_str(if index == 0 { r#"\""# } else { r#",\""# });
+        out.push_str(name);
+        out.push_str(r#"\":"#);
+        match value {
+            PathValue::Text(text) => {
+                out.push_str(r#"\""#);
+                out.push_str(text);
+                out.push_str(r#"\""#);
+            }
+            other => out.push_str(&other.to_string()),
+        }
+    }
+    out.push_str(r#"}""#);
 }
 
 /// Appends the key of a step to a field.
@@ -277,4 +308,41 @@ pub(crate) fn decode(key: &str) -> Result<Option<PathElement<'_>>, String> {
         _ => return Ok(None),
     };
     Ok(Some(step))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plain_key_is_written_as_any_other() {
+        let text = |text: &'static str| PathValue::Text(text.into());
+        let number = |number: i64| PathValue::Number(number.into());
+        for (fields, is_plain_key) in [
+            (vec![("name", text("web"))], true),
+            (
+                vec![
+                    ("a", text("")),
+                    ("b", number(-80)),
+                    ("c", PathValue::Bool(true)),
+                ],
+                true,
+            ),
+            (vec![("name", text("é"))], true),
+            (vec![], true),
+            (vec![("name", text("a\"b"))], false),
+            (vec![("a\\", number(1))], false),
+            (vec![("name", text("a\nb"))], false),
+            (vec![("name", PathValue::Other(Box::default()))], false),
+        ] {
+            let fields = fields.into_iter();
+            let fields: Vec<_> = fields.map(|(name, value)| (name.into(), value)).collect();
+            assert_eq!(fields.iter().all(is_plain), is_plain_key);
+            let step = PathElement::Key(fields);
+            let (mut key, mut wanted) = (String::new(), String::new());
+            push_key(&mut key, &step);
+            push_text(&mut wanted, &encode(&step));
+            assert_eq!(key, wanted);
+        }
+    }
 }
