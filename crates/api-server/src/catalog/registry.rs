@@ -15,9 +15,23 @@ pub(crate) struct Resource {
     pub(crate) shared: bool,
     /// The schema of a custom kind.
     custom: Option<Schema>,
+    /// The prefix of the keys of all objects.
+    prefix: Vec<u8>,
+    is_namespaced: bool,
 }
 
 impl Resource {
+    fn new(kind: Arc<dyn Kind>, shared: bool, custom: Option<Schema>) -> Self {
+        let info = kind.info();
+        Self {
+            shared,
+            custom,
+            prefix: ["/registry/", info.storage, "/"].concat().into_bytes(),
+            is_namespaced: info.scope == Scope::Namespaced,
+            kind,
+        }
+    }
+
     pub(crate) fn info(&self) -> KindInfo<'_> {
         self.kind.info()
     }
@@ -56,7 +70,7 @@ impl Resource {
     }
 
     pub(crate) fn namespaced(&self) -> bool {
-        self.info().scope == Scope::Namespaced
+        self.is_namespaced
     }
 
     pub(crate) fn subresource(&self, name: &str) -> Option<&'static Subresource> {
@@ -65,13 +79,15 @@ impl Resource {
 
     /// The key of one object.
     pub(crate) fn key(&self, namespace: &str, name: &str) -> Vec<u8> {
-        let storage = self.info().storage;
-        let parts: &[&str] = if namespace.is_empty() || !self.namespaced() {
-            &["/registry/", storage, "/", name]
-        } else {
-            &["/registry/", storage, "/", namespace, "/", name]
-        };
-        parts.concat().into_bytes()
+        let bytes = self.prefix.len() + namespace.len() + 1 + name.len();
+        let mut key = Vec::with_capacity(bytes);
+        key.extend_from_slice(&self.prefix);
+        if self.is_namespaced && !namespace.is_empty() {
+            key.extend_from_slice(namespace.as_bytes());
+            key.push(b'/');
+        }
+        key.extend_from_slice(name.as_bytes());
+        key
     }
 
     /// The prefix of the keys of all objects in a namespace, or in all namespaces.
@@ -81,7 +97,7 @@ impl Resource {
 
     /// Namespace and name out of a key.
     pub(crate) fn names<'k>(&self, key: &'k [u8]) -> (&'k str, &'k str) {
-        let rest = key.get(self.prefix("").len()..).unwrap_or_default();
+        let rest = key.get(self.prefix.len()..).unwrap_or_default();
         let rest = std::str::from_utf8(rest).unwrap_or_default();
         if self.namespaced() {
             rest.split_once('/').unwrap_or(("", rest))
@@ -153,19 +169,11 @@ impl Registry {
             .map(|(kind, custom)| {
                 let users = users.get(kind.info().storage);
                 let shared = users.is_some_and(|count| *count > 1);
-                Arc::new(Resource {
-                    kind,
-                    shared,
-                    custom,
-                })
+                Arc::new(Resource::new(kind, shared, custom))
             })
             .collect();
         let withdrawn = withdrawn.into_iter();
-        let withdrawn = withdrawn.map(|(kind, custom)| Resource {
-            kind,
-            shared: true,
-            custom,
-        });
+        let withdrawn = withdrawn.map(|(kind, custom)| Resource::new(kind, true, custom));
         let mut by_plural: HashMap<String, Vec<usize>> = HashMap::new();
         for (index, resource) in resources.iter().enumerate() {
             let plural = resource.info().plural.to_owned();

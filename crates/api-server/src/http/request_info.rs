@@ -152,19 +152,24 @@ fn segments(path: &str) -> Vec<Segment<'_>> {
     let inner = path.trim_start_matches('/');
     let mut end = path.len() - inner.len();
     let inner = inner.trim_end_matches('/');
-    let pieces = inner.split('/').map(|piece| {
+    let has_escapes = path.bytes().any(|byte| byte == b'%');
+    let mut segments = Vec::with_capacity(SEGMENTS_LIKELY);
+    for piece in inner.split('/') {
         let segment = Segment {
-            text: match piece.contains('%') {
+            text: match has_escapes {
                 true => decode(piece, false).into(),
                 false => piece.into(),
             },
             end: end + piece.len(),
         };
         end = segment.end + 1;
-        segment
-    });
-    pieces.collect()
+        segments.push(segment);
+    }
+    segments
 }
+
+/// The number of segments for which there is room: a path to an object has up to eight.
+const SEGMENTS_LIKELY: usize = 8;
 
 /// Whether a text can be a segment of a path, and so a name.
 pub(crate) fn is_segment(name: &str) -> bool {

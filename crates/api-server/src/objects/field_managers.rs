@@ -162,8 +162,10 @@ pub(crate) fn merge(
 }
 
 fn now() -> String {
-    let now = metadata::time(Timestamp::now());
-    now.as_str().unwrap_or_default().to_owned()
+    match metadata::time(Timestamp::now()) {
+        Value::String(now) => now,
+        _ => String::new(),
+    }
 }
 
 fn writer<'a>(request: &WriteRequest<'a>, version: &'a str, now: &'a str) -> Writer<'a> {

@@ -57,7 +57,7 @@ pub(crate) fn grace_seconds(object: &Value) -> i64 {
 pub(crate) fn time(at: Timestamp) -> Value {
     // A timestamp shows no fraction if it has none; a format would be parsed for each time.
     let seconds = Timestamp::from_second(at.as_second());
-    json!(seconds.unwrap_or(at).to_string())
+    Value::String(seconds.unwrap_or(at).to_string())
 }
 
 /// Sets the fields of a new object that the server decides; the name may still be missing.
@@ -82,7 +82,9 @@ pub(crate) fn prepare_create(
     for field in SERVER_OWNED {
         metadata.remove(field);
     }
-    metadata.insert("uid".to_owned(), json!(uuid::Uuid::new_v4().to_string()));
+    let mut uid = uuid::Uuid::encode_buffer();
+    let uid = &*uuid::Uuid::new_v4().hyphenated().encode_lower(&mut uid);
+    metadata.insert("uid".to_owned(), uid.into());
     metadata.insert("creationTimestamp".to_owned(), time(now));
     let rules = resource.info().writes;
     if rules.has_generation {
