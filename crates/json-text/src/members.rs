@@ -10,7 +10,17 @@ pub fn member<'v>(value: &'v Value, name: &str) -> &'v Value {
 
 /// The value at a path of names with dots between them; null if there is none.
 pub fn descend<'v>(value: &'v Value, names: &str) -> &'v Value {
-    names.split('.').fold(value, member)
+    let (mut value, mut rest) = (value, names);
+    // Names are short, and byte by byte their end is found sooner than by the search in a string.
+    while let Some(dot) = rest.bytes().position(|byte| byte == b'.') {
+        let (name, behind) = rest.split_at(dot);
+        value = member(value, name);
+        if value.is_null() {
+            return value;
+        }
+        rest = &behind[1..];
+    }
+    member(value, rest)
 }
 
 #[cfg(test)]
@@ -29,6 +39,8 @@ mod tests {
             ("f.0", json!(null)),
             ("a.d.e", json!(null)),
             ("x.y", json!(null)),
+            ("a.", json!(null)),
+            ("", json!(null)),
         ] {
             assert_eq!(*descend(&object, names), found, "{names}");
         }

@@ -41,14 +41,17 @@ fn is_lower_alphanumeric(byte: u8) -> bool {
 }
 
 fn has_label_form(text: &str) -> bool {
-    let bytes = text.as_bytes();
+    is_label(text.as_bytes())
+}
+
+fn is_label(bytes: &[u8]) -> bool {
     matches!((bytes.first(), bytes.last()), (Some(&first), Some(&last))
         if is_lower_alphanumeric(first) && is_lower_alphanumeric(last))
         && bytes.iter().all(|&b| is_lower_alphanumeric(b) || b == b'-')
 }
 
 fn has_subdomain_form(text: &str) -> bool {
-    text.split('.').all(has_label_form)
+    text.as_bytes().split(|byte| *byte == b'.').all(is_label)
 }
 
 fn has_qualified_form(text: &str) -> bool {

@@ -276,6 +276,21 @@ fn suffix(text: &str) -> Result<(Format, i32, u32), QuantityError> {
     }
 }
 
+/// The powers of ten that fit into 128 bits.
+const POWERS_OF_TEN: [i128; 39] = {
+    let mut powers = [1; 39];
+    let mut power = 1;
+    while power < powers.len() {
+        powers[power] = powers[power - 1] * 10;
+        power += 1;
+    }
+    powers
+};
+
+fn whole_power_of_ten(power: u32) -> Option<i128> {
+    POWERS_OF_TEN.get(power as usize).copied()
+}
+
 /// The amount in billionths: rounded up, capped.
 fn nanos(digits: &Digits, power_of_ten: i32, power_of_two: u32) -> i128 {
     let power = digits
@@ -285,7 +300,7 @@ fn nanos(digits: &Digits, power_of_ten: i32, power_of_two: u32) -> i128 {
     let nanos = if power < 0 {
         divided(digits, power.unsigned_abs(), power_of_two)
     } else {
-        let factor = 10_i128.checked_pow(power.unsigned_abs());
+        let factor = whole_power_of_ten(power.unsigned_abs());
         let factor = factor.and_then(|factor| factor.checked_mul(1 << power_of_two));
         factor.and_then(|factor| digits.mantissa.checked_mul(factor))
     };
@@ -307,7 +322,7 @@ fn divided(digits: &Digits, mut power_of_ten: u32, mut power_of_two: u32) -> Opt
     if mantissa == 0 {
         return Some(i128::from(inexact));
     }
-    let divisor = 10_i128.checked_pow(power_of_ten)?;
+    let divisor = whole_power_of_ten(power_of_ten)?;
     let (mut quotient, mut rest) = (mantissa / divisor, mantissa % divisor);
     while power_of_two > 0 {
         let bits = power_of_two.min(SHIFT_MAX);

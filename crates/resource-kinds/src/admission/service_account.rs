@@ -68,14 +68,17 @@ impl Admission for ServiceAccount {
 /// Five characters that differ between pods: a hash, because this crate has no randomness.
 fn suffix(object: &Value, namespace: &str) -> String {
     let metadata = &object["metadata"];
-    let texts = ["uid", "name", "generateName"].map(|key| metadata[key].as_str().unwrap_or(""));
-    let all = format!("{namespace}/{}", texts.join("/"));
-    let mut hash = all.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    });
+    let [uid, name, prefix] =
+        ["uid", "name", "generateName"].map(|key| metadata[key].as_str().unwrap_or(""));
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    for text in [namespace, "/", uid, "/", name, "/", prefix] {
+        hash = text.bytes().fold(hash, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+        });
+    }
     // The low bits of this hash depend on few of the bytes; fold the high ones in.
     hash ^= hash >> 32;
-    let mut text = String::new();
+    let mut text = String::with_capacity(5);
     for _ in 0..5 {
         let index = usize::try_from(hash % 27).unwrap_or_default();
         text.push(char::from(ALPHABET[index]));
@@ -93,7 +96,7 @@ fn mount_token(spec: &mut Value, suffix: &str) {
         .find(|name| name.starts_with(VOLUME_PREFIX))
         .map(str::to_owned);
     let is_new = existing.is_none();
-    let volume = existing.unwrap_or_else(|| format!("{VOLUME_PREFIX}{suffix}"));
+    let volume = existing.unwrap_or_else(|| [VOLUME_PREFIX, suffix].concat());
     let mut needed = false;
     for list in ["initContainers", "containers"] {
         for container in parts::each(spec, list) {

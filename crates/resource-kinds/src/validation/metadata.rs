@@ -1,12 +1,12 @@
 //! Validation of metadata, for all kinds.
 
 use std::borrow::Cow;
-use std::collections::BTreeSet;
 
 use object_model::{FieldError, FieldPath, names};
 use serde_json::Value;
 
 use crate::validation::field::{Field, Rules};
+use crate::validation::text_set::TextSet;
 
 /// The validation errors of the metadata of a new object. `name_errors` judges a name of its kind.
 pub(crate) fn validate(
@@ -161,7 +161,7 @@ pub(crate) fn label_selector(selector: &Field<'_, '_>) -> Vec<FieldError> {
 
 /// The duplicates in a list, by one of their fields.
 pub(crate) fn duplicates(list: &Field<'_, '_>, field: &str) -> Vec<FieldError> {
-    let mut seen = BTreeSet::new();
+    let mut seen = TextSet::default();
     let mut errors = Vec::new();
     for item in list.items() {
         let at = item.get_path(field);

@@ -8,5 +8,6 @@ pub(crate) mod metadata;
 pub mod own_annotations;
 pub(crate) mod pod_template;
 pub(crate) mod references;
+pub(crate) mod text_set;
 pub(crate) mod volume_sources;
 pub(crate) mod workload;

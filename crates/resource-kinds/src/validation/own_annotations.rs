@@ -107,15 +107,6 @@ pub const OWN: &[OwnAnnotation] = &[
     },
 ];
 
-/// Where an object has annotations, and of which kind the thing is that gets them.
-const TEMPLATES: [(&str, &str); 5] = [
-    ("template", "Pod"),
-    ("spec.template", "Pod"),
-    ("spec.jobTemplate", "Job"),
-    ("spec.jobTemplate.spec.template", "Pod"),
-    ("spec.volumeClaimTemplates", "PersistentVolumeClaim"),
-];
-
 /// The errors of mainstay's own annotations, on an object and in its templates. Values that are stored
 /// already are accepted.
 pub fn validate(kind: &str, object: &Value, old: Option<&Value>) -> Vec<FieldError> {
@@ -135,8 +126,16 @@ pub fn validate(kind: &str, object: &Value, old: Option<&Value>) -> Vec<FieldErr
     };
     let root = Field::root(object);
     check(kind, root);
-    for (path, kind) in TEMPLATES {
-        let at = root.get_path(path);
+    let spec = root.get("spec");
+    let of_job = spec.get("jobTemplate");
+    // The templates of an object, each with the kind that gets its annotations.
+    for (at, kind) in [
+        (root.get("template"), "Pod"),
+        (spec.get("template"), "Pod"),
+        (of_job, "Job"),
+        (of_job.get_path("spec.template"), "Pod"),
+        (spec.get("volumeClaimTemplates"), "PersistentVolumeClaim"),
+    ] {
         match at.value {
             Value::Object(_) => check(kind, at),
             _ => at.items().for_each(|template| check(kind, template)),

@@ -6,10 +6,11 @@ use std::collections::BTreeSet;
 use object_model::{FieldError, names};
 
 use crate::validation::field::{Field, Rules};
+use crate::validation::text_set::TextSet;
 
 /// Checks the claims of a pod.
 pub(super) fn of_pod(spec: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
-    let mut seen = BTreeSet::new();
+    let mut seen = TextSet::default();
     for claim in spec.get("resourceClaims").items() {
         let name = claim.get("name");
         if name.is_empty() {
@@ -44,6 +45,9 @@ pub(super) fn of_container(
     spec: &Field<'_, '_>,
     errors: &mut Vec<FieldError>,
 ) {
+    if list.is_empty() {
+        return;
+    }
     let claims = spec.get("resourceClaims");
     let known: BTreeSet<String> = claims
         .items()

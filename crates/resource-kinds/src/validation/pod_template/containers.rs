@@ -1,7 +1,5 @@
 //! Validation of containers, list by list.
 
-use std::collections::BTreeSet;
-
 use object_model::{FieldError, names};
 
 use super::volumes::Volumes;
@@ -9,13 +7,14 @@ use super::{
     claims, env, ephemeral, is_sidecar, ports, probes, resources, restart, security, volumes,
 };
 use crate::validation::field::{Field, Rules};
+use crate::validation::text_set::TextSet;
 
 const PULL_POLICIES: &[&str] = &["Always", "IfNotPresent", "Never"];
 const MESSAGE_POLICIES: &[&str] = &["File", "FallbackToLogsOnError"];
 
 /// Validates all containers of a spec. `volumes` are the mountable volumes.
 pub(super) fn validate(spec: &Field<'_, '_>, volumes: &Volumes<'_>, errors: &mut Vec<FieldError>) {
-    let mut seen = BTreeSet::new();
+    let mut seen = TextSet::default();
     let list = spec.get("containers");
     if list.is_empty() {
         errors.push(list.required(""));
@@ -49,11 +48,7 @@ pub(super) fn validate(spec: &Field<'_, '_>, volumes: &Volumes<'_>, errors: &mut
 }
 
 /// The name must be unique among the containers of all lists.
-fn differs<'a>(
-    container: &Field<'a, '_>,
-    seen: &mut BTreeSet<&'a str>,
-    errors: &mut Vec<FieldError>,
-) {
+fn differs<'a>(container: &Field<'a, '_>, seen: &mut TextSet<'a>, errors: &mut Vec<FieldError>) {
     let name = container.get("name");
     if !name.is_empty() && !seen.insert(name.text()) {
         errors.push(name.duplicate());

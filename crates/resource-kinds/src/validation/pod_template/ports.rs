@@ -6,10 +6,11 @@ use object_model::{FieldError, names};
 
 use crate::validation::addresses::PROTOCOLS;
 use crate::validation::field::{Field, Rules};
+use crate::validation::text_set::TextSet;
 
 /// Checks the ports of one container by themselves.
 pub(super) fn validate(container: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
-    let mut seen = BTreeSet::new();
+    let mut seen = TextSet::default();
     for port in container.get("ports").items() {
         let name = port.get("name");
         if !name.is_empty() {

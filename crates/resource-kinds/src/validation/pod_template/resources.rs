@@ -80,8 +80,8 @@ fn name_for_container(name: &str, at: &Field<'_, '_>) -> Vec<FieldError> {
         let other = !is_native(name) && !is_extended(name);
         other.then_some("doesn't follow extended resource name standard")
     };
-    let malformed = !names::qualified_name(name).is_empty();
-    if let Some(detail) = detail.filter(|_| !malformed) {
+    let is_well_formed = |_: &&str| names::qualified_name(name).is_empty();
+    if let Some(detail) = detail.filter(is_well_formed) {
         errors.push(FieldError::invalid(&at.path(), name, detail));
     }
     errors
@@ -142,7 +142,6 @@ fn requirements(resources: &Field<'_, '_>, check_name: NameCheck) -> Vec<FieldEr
     let mut errors = checked(&limits, check_name);
     errors.extend(checked(&requests, check_name));
     for (name, request) in requests.entries() {
-        let asked = amount(&request);
         let limit = limits.get_key(name);
         if !limit.is_set() {
             if !allows_overcommit(name) {
@@ -151,7 +150,7 @@ fn requirements(resources: &Field<'_, '_>, check_name: NameCheck) -> Vec<FieldEr
             }
             continue;
         }
-        let limit = amount(&limit);
+        let (asked, limit) = (amount(&request), amount(&limit));
         let relation = if !allows_overcommit(name) && asked != limit {
             "equal to"
         } else if asked > limit {
@@ -250,6 +249,7 @@ fn needed(spec: &Field<'_, '_>, list: &str, name: &str) -> Quantity {
     }
     most.max(together)
 }
+
 /// Sets the missing requests of a pod and its containers.
 pub(crate) fn default_requests(spec: &mut Value) {
     for list in ["containers", "initContainers"] {
@@ -261,7 +261,6 @@ pub(crate) fn default_requests(spec: &mut Value) {
     }
     requests_of_pod(spec);
 }
-
 
 /// A missing request is set to the limit.
 fn requests_from_limits(resources: &mut Value) {

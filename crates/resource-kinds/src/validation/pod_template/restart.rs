@@ -1,10 +1,9 @@
 //! Validation of restarts: a container's restart policy, its rules, and its resize policy.
 
-use std::collections::BTreeSet;
-
 use object_model::FieldError;
 
 use crate::validation::field::{Field, Rules};
+use crate::validation::text_set::TextSet;
 
 const POLICIES: &[&str] = &["Always", "Never", "OnFailure"];
 const ACTIONS: &[&str] = &["Restart", "RestartAllContainers"];
@@ -57,7 +56,7 @@ fn among(at: &Field<'_, '_>, allowed: &[&str], errors: &mut Vec<FieldError>) {
 /// Validates the resize policies of a container in a pod with the given restart policy.
 pub(super) fn on_resize(container: &Field<'_, '_>, pod_policy: &str, errors: &mut Vec<FieldError>) {
     let list = container.get("resizePolicy");
-    let mut seen = BTreeSet::new();
+    let mut seen = TextSet::default();
     for item in list.items() {
         let (resource, policy) = (item.get("resourceName"), item.get("restartPolicy"));
         if !seen.insert(resource.text()) {

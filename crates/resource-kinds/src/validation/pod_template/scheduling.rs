@@ -1,12 +1,11 @@
 //! Validation of the scheduling fields of a pod.
 
-use std::collections::BTreeSet;
-
 use object_model::{FieldError, names};
 
 use super::spread;
 use crate::validation::field::{Field, Rules};
 use crate::validation::metadata;
+use crate::validation::text_set::TextSet;
 
 const EFFECTS: &[&str] = &["NoSchedule", "PreferNoSchedule", "NoExecute"];
 
@@ -23,7 +22,7 @@ pub(super) fn gates(spec: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     for gate in spec.get("readinessGates").items() {
         errors.check_text(&gate.get("conditionType"), names::qualified_name);
     }
-    let mut seen = BTreeSet::new();
+    let mut seen = TextSet::default();
     for gate in spec.get("schedulingGates").items() {
         let name = gate.get("name").text();
         let clauses = names::qualified_name(name).into_iter();

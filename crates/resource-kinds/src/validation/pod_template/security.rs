@@ -1,11 +1,10 @@
 //! Validation of the security contexts of a pod and its containers.
 
-use std::collections::BTreeSet;
-
 use object_model::{FieldError, names};
 
 use super::windows;
 use crate::validation::field::{Field, Rules};
+use crate::validation::text_set::TextSet;
 use crate::validation::volume_sources;
 
 /// Maximum user or group id, as in Kubernetes (`IsValidUserID`): for the kernel 2^32 - 1 means
@@ -96,7 +95,7 @@ pub(super) fn validate_pod(spec: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
 
 /// Kernel parameters are named once, and are of a namespace that is the pod's own.
 fn sysctls(spec: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
-    let mut seen = BTreeSet::new();
+    let mut seen = TextSet::default();
     for sysctl in spec.get_path("securityContext.sysctls").items() {
         let name = sysctl.get("name");
         if name.is_empty() {

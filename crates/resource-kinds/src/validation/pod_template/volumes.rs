@@ -1,10 +1,11 @@
 //! Validation of the volumes of a pod and of their mounts.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use object_model::{FieldError, names};
 
 use crate::validation::field::{Field, Rules};
+use crate::validation::text_set::TextSet;
 use crate::validation::volume_sources;
 
 /// The type of a volume, as far as mounts depend on it.
@@ -106,13 +107,12 @@ pub(super) fn mounts(
     volumes: &Volumes<'_>,
     errors: &mut Vec<FieldError>,
 ) {
-    let of_devices = |field: &str| -> BTreeSet<&str> {
-        let all = container.get("volumeDevices");
-        all.items().map(|device| device.get(field).text()).collect()
-    };
-    let (device_names, device_paths) = (of_devices("name"), of_devices("devicePath"));
-    let mut paths = BTreeSet::new();
-    let mut mounted = BTreeSet::new();
+    let (mut device_names, mut device_paths) = (TextSet::default(), TextSet::default());
+    for device in container.get("volumeDevices").items() {
+        device_names.insert(device.get("name").text());
+        device_paths.insert(device.get("devicePath").text());
+    }
+    let (mut paths, mut mounted) = (TextSet::default(), TextSet::default());
     for mount in container.get("volumeMounts").items() {
         let (name, path) = (mount.get("name"), mount.get("mountPath"));
         if name.is_empty() {
@@ -174,11 +174,11 @@ fn read_only_below(mount: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
 fn devices(
     container: &Field<'_, '_>,
     volumes: &Volumes<'_>,
-    mounted: &BTreeSet<&str>,
-    mount_paths: &BTreeSet<&str>,
+    mounted: &TextSet<'_>,
+    mount_paths: &TextSet<'_>,
     errors: &mut Vec<FieldError>,
 ) {
-    let (mut names, mut paths) = (BTreeSet::new(), BTreeSet::new());
+    let (mut names, mut paths) = (TextSet::default(), TextSet::default());
     for device in container.get("volumeDevices").items() {
         let (name, path) = (device.get("name"), device.get("devicePath"));
         if name.is_empty() {

@@ -6,6 +6,7 @@ use object_model::Quantity;
 
 use super::container_lists;
 use crate::validation::field::Field;
+use crate::validation::text_set::TextSet;
 
 /// Deprecated node labels, with the version and the replacement.
 const OLD_NODE_LABELS: &[(&str, &str, &str)] = &[
@@ -72,7 +73,7 @@ pub(crate) fn warnings(spec: &Field<'_, '_>) -> Vec<String> {
 }
 
 fn variables(container: &Field<'_, '_>, all: &mut Vec<String>) {
-    let mut seen = std::collections::BTreeSet::new();
+    let mut seen = TextSet::default();
     for variable in container.get("env").items() {
         let name = variable.get("name").text();
         if !seen.insert(name) {
@@ -86,17 +87,18 @@ fn variables(container: &Field<'_, '_>, all: &mut Vec<String>) {
 }
 
 fn ports(container: &Field<'_, '_>, all: &mut Vec<String>) {
+    let ports = container.get("ports");
+    if ports.len() < 2 {
+        return;
+    }
     let mut seen = BTreeMap::new();
-    for port in container.get("ports").items() {
+    for port in ports.items() {
         let key = (port.get("containerPort").int(), port.get("protocol").text());
         let host = (port.get("hostPort").int(), port.get("hostIP").text());
-        if let Some(first) = seen.get(&(key, host)) {
-            all.push(format!(
-                "{}: duplicate port definition with {first}",
-                port.path()
-            ));
-        } else {
-            seen.insert((key, host), port.path().to_string());
+        let first = *seen.entry((key, host)).or_insert(port);
+        if !std::ptr::eq(first.value, port.value) {
+            let (path, first) = (port.path(), first.path());
+            all.push(format!("{path}: duplicate port definition with {first}"));
         }
     }
 }
@@ -106,8 +108,8 @@ pub(crate) fn fractions(holder: &Field<'_, '_>) -> Vec<String> {
     let mut all = Vec::new();
     for list in ["limits", "requests"] {
         for (name, amount) in holder.get("resources").get(list).entries() {
-            let whole = Quantity::from_json(amount.value).is_ok_and(|q| q.is_integer());
-            if matches!(name, "memory" | "ephemeral-storage" | "storage") && !whole {
+            let is_whole = || Quantity::from_json(amount.value).is_ok_and(|q| q.is_integer());
+            if matches!(name, "memory" | "ephemeral-storage" | "storage") && !is_whole() {
                 let (path, text) = (&amount.path(), amount.text());
                 all.push(format!(
                     "{path}: fractional byte value \"{text}\" is invalid, must be an integer"

@@ -1,12 +1,11 @@
 //! Validation of files that are made from objects of the cluster.
 
-use std::collections::BTreeSet;
-
 use object_model::FieldError;
 
 use super::below;
 use crate::validation::field::Field;
 use crate::validation::references;
+use crate::validation::text_set::TextSet;
 
 pub(super) const FILE_MODE: &str = "must be a number between 0 and 0777 (octal), both inclusive";
 
@@ -83,7 +82,7 @@ const VOLUME_FIELDS: &[&str] = &[
 /// Checks sources of files in one directory: each part has one source, and no two make the same file.
 pub(super) fn projected(source: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     mode(&source.get("defaultMode"), errors);
-    let mut paths = BTreeSet::new();
+    let mut paths = TextSet::default();
     for part in source.get("sources").items() {
         let given: Vec<(&str, Field<'_, '_>)> = PARTS
             .iter()

@@ -4,10 +4,15 @@
 use serde_json::{Value, json};
 
 use crate::json::parts;
+use crate::validation::field::Field;
 
 /// Adds an expression to the selectors for each key that the pod has. A term without a selector selects no
 /// pod, and stays as it is.
 pub(super) fn merge(pod: &mut Value) {
+    let spec = Field::of(pod, "spec");
+    if !spec.get("topologySpreadConstraints").is_set() && !spec.get("affinity").is_set() {
+        return;
+    }
     // Taken out of the pod meanwhile, whose labels are read.
     let Some(mut spec) = pod.get_mut("spec").map(Value::take) else {
         return;

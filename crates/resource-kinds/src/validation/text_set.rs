@@ -1,0 +1,55 @@
+//! The texts of a list so far, for rules that each of them is there once.
+
+use std::collections::BTreeSet;
+
+/// A set of texts. Those of most lists are few, and are searched without a tree.
+#[derive(Default)]
+pub(crate) struct TextSet<'a> {
+    few: Vec<&'a str>,
+    /// All texts, if there are more than [`SEARCHED_MAX`].
+    many: Option<BTreeSet<&'a str>>,
+}
+
+const SEARCHED_MAX: usize = 16;
+
+impl<'a> TextSet<'a> {
+    /// Adds a text. Returns whether it is new.
+    pub(crate) fn insert(&mut self, text: &'a str) -> bool {
+        if let Some(many) = &mut self.many {
+            return many.insert(text);
+        }
+        if self.few.contains(&text) {
+            return false;
+        }
+        self.few.push(text);
+        if self.few.len() > SEARCHED_MAX {
+            self.many = Some(self.few.drain(..).collect());
+        }
+        true
+    }
+
+    pub(crate) fn contains(&self, text: &str) -> bool {
+        match &self.many {
+            Some(many) => many.contains(text),
+            None => self.few.contains(&text),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_text_is_new_once_however_many_there_are() {
+        let texts: Vec<String> = (0..3 * SEARCHED_MAX).map(|n| n.to_string()).collect();
+        let mut seen = TextSet::default();
+        for (count, text) in texts.iter().enumerate() {
+            assert!(!seen.contains(text) && seen.insert(text), "{text}");
+            for (place, other) in texts.iter().enumerate() {
+                assert_eq!(seen.contains(other), place <= count);
+            }
+            assert!(!seen.insert(text) && !seen.insert("0"), "{text}");
+        }
+    }
+}
