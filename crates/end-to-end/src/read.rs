@@ -85,8 +85,11 @@ impl Kubectl {
         ))
     }
 
-    /// The answer for a path. The connection is of the network of this thread.
-    fn read(&self, path: &str) -> Result<String, String> {
+    /// The answer for a path, as `kubectl get --raw` prints it. The connection is of the network of this thread.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    pub fn read(&self, path: &str) -> Result<String, String> {
         let runtime = Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| error.to_string())?;
         let read = async {

@@ -83,9 +83,9 @@ impl Figures {
     fn read(world: &World, node: &str) -> Result<Self, String> {
         let raw = |path: &str| {
             let path = format!("/api/v1/nodes/{node}/proxy/{path}");
-            world.kubectl.run(&["get", "--raw", &path]).stdout
+            world.kubectl.read(&path)
         };
-        let metrics = raw("metrics");
+        let metrics = raw("metrics")?;
         let of = |name: &str| {
             let start = format!(
                 "kubelet_volume_stats_{name}{{namespace=\"default\",persistentvolumeclaim=\"data-full-0\"}} "
@@ -96,7 +96,7 @@ impl Figures {
             value.ok_or_else(|| format!("no {start} in {metrics}"))
         };
         let summary: Value =
-            serde_json::from_str(&raw("stats/summary")).map_err(|error| error.to_string())?;
+            serde_json::from_str(&raw("stats/summary")?).map_err(|error| error.to_string())?;
         let pods = summary["pods"].as_array().into_iter().flatten();
         let mut volumes = pods.filter_map(|pod| pod["volume"].as_array()).flatten();
         let own = volumes.find(|volume| volume["pvcRef"]["name"] == "data-full-0");

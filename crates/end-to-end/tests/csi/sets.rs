@@ -152,7 +152,7 @@ fn figures(world: &World) {
     let node = world.node_of("db-0");
     let summary = format!("/api/v1/nodes/{node}/proxy/stats/summary");
     wait_for("the volume's figures", 60, || {
-        let text = world.kubectl.run(&["get", "--raw", &summary]).stdout;
+        let text = world.kubectl.read(&summary)?;
         let summary: Value = serde_json::from_str(&text).map_err(|error| error.to_string())?;
         let pods = summary["pods"].as_array().cloned().unwrap_or_default();
         let volumes = pods.iter().filter_map(|pod| pod["volume"].as_array());
