@@ -21,7 +21,7 @@ pub use groups::{
     coordination, core, discovery, events, flowcontrol, networking, node, policy, rbac, resource,
     scheduling, snapshot, storage,
 };
-pub use json::{api_types, instances};
+pub use json::api_types;
 pub use kind::cluster::{ClusterConfig, ServiceRange};
 pub use kind::info;
 pub use kind::{

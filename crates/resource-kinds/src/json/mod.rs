@@ -2,5 +2,4 @@
 
 pub mod api_types;
 pub(crate) mod decode;
-pub mod instances;
 pub(crate) mod parts;
