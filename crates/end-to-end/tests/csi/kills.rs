@@ -2,7 +2,7 @@
 
 use end_to_end::cluster::is_ready;
 use end_to_end::csi::set;
-use end_to_end::wait_for_or_tell;
+use end_to_end::{text, wait_for_or_tell};
 use serde_json::json;
 
 use super::World;
@@ -60,13 +60,21 @@ impl World {
                 json!({"spec": {"resources": {"requests": {"storage": format!("{size}Mi")}}}});
             self.kubectl
                 .ok(&["patch", "pvc", "data-db-0", "-p", &more.to_string()]);
-        } else {
-            self.kubectl.ok(&["delete", "pod", "db-0", "--wait=false"]);
         }
         let order = self.state.join("faults/order.json");
-        let happened = || match order.exists() {
-            true => Err(order.clone()),
-            false => Ok(()),
+        let mut deleted = String::new();
+        let happened = || {
+            if !order.exists() {
+                return Ok(());
+            }
+            // A pod that returns to its node before its volume is detached takes the volume as it is: again.
+            let pod = self.kubectl.look(&["pod", "db-0"])?;
+            let uid = text(&pod, "/metadata/uid");
+            if step != "NodeExpandVolume" && is_ready(&pod) && uid != deleted {
+                self.kubectl.ok(&["delete", "pod", "db-0", "--wait=false"]);
+                uid.clone_into(&mut deleted);
+            }
+            Err(pod["status"].clone())
         };
         let pods = || self.kubectl.run(&["get", "pods", "-A"]).stdout;
         wait_for_or_tell(&format!("{step} {at}"), 60, happened, pods);
