@@ -6,8 +6,9 @@ use std::path::Path;
 use std::thread;
 
 use end_to_end::servers::ServersOnEtcd;
-use end_to_end::{Api, Network, text, wait_for};
+use end_to_end::{Api, Network, text, wait_for, wait_for_text};
 use http::Method;
+use memchr::memmem;
 use serde_json::{Value, json};
 
 const SERVERS: usize = 3;
@@ -254,9 +255,7 @@ fn stored_objects_are_protected(clients: &Clients, around: &Path) {
             let mut files = files.map(|file| std::fs::read(file.expect("a file").path()));
             files.any(|content| {
                 let content = content.expect("read a file");
-                content
-                    .windows(wanted.len())
-                    .any(|part| part == wanted.as_bytes())
+                memmem::find(&content, wanted.as_bytes()).is_some()
             })
         };
         wait_for("the ConfigMap in etcd", 120, || match has(PLAIN) {
@@ -289,15 +288,17 @@ fn each_server_has_its_log_and_its_metrics(
             }
         });
         assert!(!log.contains(&path((server + 1) % SERVERS)));
-        let metrics = machines.at(server, |kubectl| kubectl.ok(&["get", "--raw", "/metrics"]));
+        // A server renews its own Lease every some seconds.
+        let renewal = "etcd_requests_total{operation=\"update\",group=\"coordination.k8s.io\",resource=\"leases\"}";
+        let metrics = machines.at(server, |kubectl| {
+            wait_for_text(renewal, 60, || {
+                kubectl.run(&["get", "--raw", "/metrics"]).stdout
+            })
+        });
         for (metric, labels) in [
             (
                 "etcd_request_duration_seconds_count",
                 "operation=\"Range\",group=\"\",resource=\"\"",
-            ),
-            (
-                "etcd_requests_total",
-                "operation=\"update\",group=\"coordination.k8s.io\",resource=\"leases\"",
             ),
             (
                 "apiserver_storage_size_bytes",

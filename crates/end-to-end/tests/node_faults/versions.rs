@@ -14,7 +14,7 @@ const OWN: &[u8] = concat!("+mainstay.", env!("CARGO_PKG_VERSION")).as_bytes();
 /// A copy of the program that says this version, which is as long as its own.
 fn program_of(version: &str, directory: &Path) -> PathBuf {
     let mut bytes = fs::read(binary()).expect("read the program");
-    let at = bytes.windows(OWN.len()).position(|part| part == OWN);
+    let at = memchr::memmem::find(&bytes, OWN);
     let at = at.expect("the program names its version");
     let end = at + OWN.len();
     bytes[end - version.len()..end].copy_from_slice(version.as_bytes());
