@@ -126,7 +126,7 @@ fn a_write_without_an_answer_that_is_told_as_done_is_found() {
 
 #[test]
 fn a_watch_that_skips_events_when_it_moves_is_found() {
-    is_found("skipped-events", 20);
+    is_found("skipped-events", 64);
 }
 
 #[test]
