@@ -62,7 +62,7 @@ impl Page {
         self.pasted.commands(&self.file, &blocks)
     }
 
-    /// Runs a command in the text of the page, which must succeed; returns standard output.
+    /// Runs a command of the page, which must succeed; returns standard output.
     ///
     /// # Panics
     /// When the page does not have it, or it fails.

@@ -38,6 +38,7 @@ fn a_post_survives_all_pods() {
     let page = Page::open(&instance, "examples/wordpress/README.md");
     let both = "Write a post; then delete both pods";
     let shown = page.paste("", Some(both)).stdout;
+    assert!(shown.contains("NodePort"), "{shown}");
     kubectl.wait_ready("wordpress-db", 1);
     kubectl.wait_ready("wordpress", 1);
     for pod in ["wordpress-db-0", "wordpress-0"] {
