@@ -15,6 +15,7 @@ pub(crate) enum PodWrite {
     Created {
         name: String,
         uid: String,
+        resource_version: String,
     },
     Gone {
         name: String,
@@ -59,7 +60,7 @@ impl OwnPodWrites<'_> {
 
     /// Whether an up-to-date view will show it, by the API server's answer.
     async fn will_be_seen(&self, done: &PodWrite) -> bool {
-        let PodWrite::Created { name, uid } = done else {
+        let PodWrite::Created { name, uid, .. } = done else {
             return true;
         };
         match execute::found(self.pods.get(name).await) {
@@ -73,7 +74,10 @@ impl OwnPodWrites<'_> {
         let get = |name: &str| self.cache.get(self.namespace, name);
         match done {
             PodWrite::Other => true,
-            PodWrite::Created { name, uid } => get(name).is_some_and(|pod| *pod.uid == **uid),
+            // The pod may be gone already.
+            PodWrite::Created {
+                resource_version, ..
+            } => self.cache.has_reached(resource_version),
             PodWrite::Gone { name, uid } => {
                 get(name).is_none_or(|pod| *pod.uid != **uid || pod.is_deleting())
             }

@@ -193,6 +193,7 @@ where
         created.map(|pod| PodWrite::Created {
             name: pod.name.unwrap_or_default(),
             uid: pod.uid.unwrap_or_default(),
+            resource_version: pod.resource_version.unwrap_or_default(),
         })
     }
 

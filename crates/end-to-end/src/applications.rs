@@ -220,7 +220,7 @@ pub fn zookeeper() -> Image {
     let recipe = Recipe {
         name: "zookeeper",
         packages: "zookeeper",
-        unused: &[JAVA_UNUSED, &["eclipse-jdt*", "spring3*", "tomcat9*"]].concat(),
+        unused: JAVA_UNUSED,
         users: &[("zookeeper", 1000)],
         directories: &[("data", 1000, 0o755), ("conf", 0, 0o755)],
         files: &[
@@ -262,6 +262,7 @@ pub fn wordpress() -> Image {
         name: "wordpress",
         packages: "wordpress",
         unused: &[
+            "apache2/icons",
             "aria_*",
             "fileinfo.so",
             "libSvtAv1*",

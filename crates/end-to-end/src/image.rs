@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::Path;
+use std::process::Command;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -49,12 +50,7 @@ impl Image {
     /// # Panics
     /// When the directory cannot be read.
     pub fn of_directory(root: &Path, settings: &Settings<'_>) -> Self {
-        let mut archive = tar::Builder::new(Vec::new());
-        archive.follow_symlinks(false);
-        archive
-            .append_dir_all(".", root)
-            .expect("pack the root file system");
-        let plain = archive.into_inner().expect("finish the archive");
+        let plain = pack(root);
         let diff_id = digest(&plain);
         let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
         encoder.write_all(&plain).expect("compress the layer");
@@ -166,6 +162,18 @@ impl Image {
         }
         archive.finish().expect("finish the archive");
     }
+}
+
+/// A directory as a tar archive, in which a file with several names is once.
+fn pack(root: &Path) -> Vec<u8> {
+    let mut tar = Command::new("tar");
+    tar.args(["-c", "--sort=name", "--numeric-owner", "-C"])
+        .arg(root)
+        .arg(".");
+    let output = tar.output().expect("start tar");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "pack {}: {errors}", root.display());
+    output.stdout
 }
 
 fn architecture() -> &'static str {

@@ -21,15 +21,16 @@ pub fn run_for_tests(root: &Path, arguments: &[&str]) -> Result<()> {
     run_to_end(for_tests(root), arguments)
 }
 
-/// Runs the cargo of [`for_tests`] with a low priority and fails if it does: beside tests that wait for most of their
-/// time, it uses what they leave of the processors.
-pub fn run_for_tests_beside_others(root: &Path, arguments: &[&str]) -> Result<()> {
+/// The cargo of [`for_tests`] with a low priority: beside tests that wait for most of their time, it uses what they leave
+/// of the processors.
+pub fn for_tests_beside_others(root: &Path) -> Command {
     let mut nice = Command::new("nice");
     nice.args(["-n", "10"]).arg(program());
-    run_to_end(linting(in_clean_environment(nice, root)), arguments)
+    linting(in_clean_environment(nice, root))
 }
 
-fn run_to_end(mut command: Command, arguments: &[&str]) -> Result<()> {
+/// Runs a cargo and fails if it does.
+pub fn run_to_end(mut command: Command, arguments: &[&str]) -> Result<()> {
     let status = command.args(arguments).status().context("start cargo")?;
     if !status.success() {
         bail!("cargo {} ended with {status}", arguments.join(" "));

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use api_client::{Api, Client, PostParams, ResourceExt};
+use api_client::{Api, Client, PostParams, ResourceExt, Written};
 use k8s_openapi::api::core::v1::Endpoints;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use planners::endpoints::{EndpointsPlan, EndpointsWrite};
@@ -31,31 +31,27 @@ pub(super) struct Executor {
     unseen: Mutex<HashMap<Key, Vec<(OwnWrite, Instant)>>>,
 }
 
-/// A write that the caches will show.
+/// A write that the caches will show, with the resourceVersion that it got.
 enum OwnWrite {
-    /// A slice of that name was created.
     Slice(String),
-    /// A slice of that name was written over this resourceVersion.
-    SliceOver(String, Option<String>),
-    /// The Endpoints were written over this resourceVersion; without one they were created.
-    Endpoints(Option<String>),
+    Endpoints(String),
 }
 
 impl OwnWrite {
-    /// Whether the caches show it. They show nothing between the replaced version and the written
-    /// one, because the API server refuses a write over any other version.
-    fn is_visible(&self, key: &Key, observer: &Observer) -> bool {
+    fn slice(written: Written) -> Self {
+        Self::Slice(written.resource_version.unwrap_or_default())
+    }
+
+    fn endpoints(written: Written) -> Self {
+        Self::Endpoints(written.resource_version.unwrap_or_default())
+    }
+
+    /// Whether the caches show it. The garbage collector may have deleted it meanwhile, with a former Service of the
+    /// same name.
+    fn is_visible(&self, observer: &Observer) -> bool {
         match self {
-            Self::Slice(name) => observer.slices.get(&key.namespace, name).is_some(),
-            Self::SliceOver(name, version) => {
-                let slice = observer.slices.get(&key.namespace, name);
-                slice.is_none_or(|slice| slice.metadata.resource_version != *version)
-            }
-            Self::Endpoints(None) => observer.endpoints.get_key(key).is_some(),
-            Self::Endpoints(version) => {
-                let endpoints = observer.endpoints.get_key(key);
-                endpoints.is_none_or(|one| one.metadata.resource_version != *version)
-            }
+            Self::Slice(version) => observer.slices.has_reached(version),
+            Self::Endpoints(version) => observer.endpoints.has_reached(version),
         }
     }
 }
@@ -81,8 +77,7 @@ impl Executor {
     pub fn not_seen_yet(&self, key: &Key, observer: &Observer) -> Option<Duration> {
         let mut unseen = self.unseen();
         let waiting = unseen.get_mut(key)?;
-        waiting
-            .retain(|(write, at)| at.elapsed() < SEEN_WITHIN && !write.is_visible(key, observer));
+        waiting.retain(|(write, at)| at.elapsed() < SEEN_WITHIN && !write.is_visible(observer));
         let oldest = waiting.iter().map(|(_, at)| *at).min();
         if oldest.is_none() {
             unseen.remove(key);
@@ -113,14 +108,12 @@ impl Executor {
     ) -> api_client::Result<()> {
         for slice in &plan.create {
             let created = slices.create_written(params, slice).await?;
-            self.expect(key, OwnWrite::Slice(created.name.unwrap_or_default()));
+            self.expect(key, OwnWrite::slice(created));
         }
         for slice in &plan.update {
-            let (name, version) = (slice.name_any(), slice.resource_version());
-            let written = slices.replace_written(&name, params, slice).await?;
-            if written.resource_version != version {
-                self.expect(key, OwnWrite::SliceOver(name, version));
-            }
+            let name = slice.name_any();
+            let replaced = slices.replace_written(&name, params, slice);
+            self.expect(key, OwnWrite::slice(replaced.await?));
         }
         for (name, uid) in &plan.delete {
             execute::delete(slices, name, Delete::of_uid(uid)).await?;
@@ -137,16 +130,13 @@ impl Executor {
         let api: Api<Endpoints> = Api::namespaced(self.client.clone(), &key.namespace);
         match write {
             EndpointsWrite::Create(endpoints) => {
-                api.create_written(params, &endpoints).await?;
-                self.expect(key, OwnWrite::Endpoints(None));
+                let created = api.create_written(params, &endpoints).await?;
+                self.expect(key, OwnWrite::endpoints(created));
                 Ok(())
             }
             EndpointsWrite::Update(endpoints) => {
-                let version = endpoints.resource_version();
                 let replaced = api.replace_written(&key.name, params, &endpoints);
-                if replaced.await?.resource_version != version {
-                    self.expect(key, OwnWrite::Endpoints(version));
-                }
+                self.expect(key, OwnWrite::endpoints(replaced.await?));
                 Ok(())
             }
             EndpointsWrite::Delete { name, uid } => {

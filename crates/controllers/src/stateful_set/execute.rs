@@ -347,6 +347,7 @@ impl<'a> Run<'a> {
             .map(|pod| PodWrite::Created {
                 name: name.to_owned(),
                 uid: pod.uid.unwrap_or_default(),
+                resource_version: pod.resource_version.unwrap_or_default(),
             })
             .map_err(|error| failed("create pod")(error).into());
         let (good, bad) = (reasons::SUCCESSFUL_CREATE, reasons::FAILED_CREATE);

@@ -50,7 +50,12 @@ pub(super) fn plan(observed: &Observed, service: &Service, plan: &mut EndpointsP
             groups.insert((family, ports_key(&[])), wanted);
         }
     }
-    let mut present = by_group(&observed.slices);
+    let owned = |slice: &&Arc<EndpointSlice>| is_owned(slice, service);
+    let (own, former): (Vec<_>, Vec<_>) = observed.slices.iter().partition(owned);
+    // Slices of a former Service of the same name: the garbage collector is about to delete them.
+    plan.delete
+        .extend(former.into_iter().map(|slice| identity(slice)));
+    let mut present = by_group(own);
     for (group, wanted) in groups {
         let slices = present.remove(&group).unwrap_or_default();
         fill(service, group.0, wanted, &slices, plan);
@@ -61,9 +66,11 @@ pub(super) fn plan(observed: &Observed, service: &Service, plan: &mut EndpointsP
 }
 
 /// The slices of each group, by name.
-pub(super) fn by_group(slices: &[Arc<EndpointSlice>]) -> BTreeMap<Group, Vec<&Arc<EndpointSlice>>> {
+pub(super) fn by_group<'s>(
+    slices: impl IntoIterator<Item = &'s Arc<EndpointSlice>>,
+) -> BTreeMap<Group, Vec<&'s Arc<EndpointSlice>>> {
     let mut present: BTreeMap<Group, Vec<&Arc<EndpointSlice>>> = BTreeMap::new();
-    let mut slices: Vec<&Arc<EndpointSlice>> = slices.iter().collect();
+    let mut slices: Vec<&Arc<EndpointSlice>> = slices.into_iter().collect();
     slices.sort_by(|a, b| a.metadata.name.cmp(&b.metadata.name));
     for slice in slices {
         if slice.metadata.deletion_timestamp.is_some() {
@@ -170,6 +177,12 @@ fn labels(service: &Service) -> BTreeMap<String, String> {
         all.insert(labels::HEADLESS.to_owned(), String::new());
     }
     all
+}
+
+fn is_owned(slice: &EndpointSlice, service: &Service) -> bool {
+    let owners = slice.metadata.owner_references.iter().flatten();
+    let mut controllers = owners.filter(|owner| owner.controller == Some(true));
+    controllers.any(|owner| Some(&owner.uid) == service.metadata.uid.as_ref())
 }
 
 fn owner(service: &Service) -> OwnerReference {

@@ -227,6 +227,28 @@ fn a_slice_says_whose_it_is() {
     assert_eq!(slice.ports.as_ref().unwrap()[0].port, Some(8080));
 }
 
+/// The garbage collector deletes a slice of the former Service, so the new one has its own.
+#[test]
+fn a_service_made_anew_under_its_name_has_a_slice_of_its_own() {
+    let mut settled = settled(observed(service(json!({})), vec![pod(0, "ready")]));
+    let former = settled.slices[0].metadata.name.clone().unwrap();
+    let mut anew = Service::clone(&service(json!({})));
+    anew.metadata.uid = Some("uid-anew".to_owned());
+    settled.service = Some(Arc::new(anew));
+    let plan = plan(&settled);
+    let deleted: Vec<&String> = plan.delete.iter().map(|(name, _)| name).collect();
+    assert_eq!(deleted, [&former]);
+    assert!(plan.update.is_empty(), "{plan:?}");
+    let [made] = &plan.create[..] else {
+        panic!("one slice: {plan:?}");
+    };
+    assert_eq!(
+        made.metadata.owner_references.as_ref().unwrap()[0].uid,
+        "uid-anew"
+    );
+    assert_eq!(made.endpoints.as_ref().map(Vec::len), Some(1));
+}
+
 /// statefulset.md 10.9: at most a hundred; one pod's change is one slice's change.
 #[test]
 fn large_services_have_several_slices() {

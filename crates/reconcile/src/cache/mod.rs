@@ -324,6 +324,12 @@ impl<K: Send + Sync + 'static> Cache<K> {
         self.store.progress() == Progress::Stopped
     }
 
+    /// Whether it shows a write that got this resourceVersion, or what came after it: the written object may be
+    /// gone already.
+    pub fn has_reached(&self, resource_version: &str) -> bool {
+        self.store.has_reached(resource_version)
+    }
+
     /// Waits until the condition holds. It is judged now and after each event, and must depend on
     /// this cache only. `false` when the cache stopped before that.
     pub async fn wait_until(&self, holds: impl Fn() -> bool) -> bool {

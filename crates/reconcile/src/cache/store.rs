@@ -67,6 +67,8 @@ impl Subscriber {
 
 struct State {
     objects: Objects,
+    /// The highest resourceVersion of an event, or of an object of a complete list.
+    version: u64,
     subscribers: Vec<Subscriber>,
     /// The hash of keys in the mailboxes of subscribers.
     hashes: RandomState,
@@ -80,6 +82,7 @@ impl Store {
     pub(super) fn new<K: Send + Sync + 'static>(identity: fn(&K) -> Identity<'_>) -> Self {
         let state = State {
             objects: Objects::default(),
+            version: 0,
             subscribers: Vec::new(),
             hashes: RandomState::new(),
             indexes: Vec::new(),
@@ -194,6 +197,11 @@ impl Store {
         state.objects_of(places.into_iter().flatten())
     }
 
+    /// Whether the objects are as new as a write that got this resourceVersion.
+    pub(super) fn has_reached(&self, resource_version: &str) -> bool {
+        number(resource_version).is_some_and(|version| version <= self.read().version)
+    }
+
     fn read(&self) -> RwLockReadGuard<'_, State> {
         self.state.read().unwrap_or_else(PoisonError::into_inner)
     }
@@ -221,6 +229,7 @@ impl Store {
                     state.remove(&key, None, &*self.identify);
                 }
                 listed.clear();
+                state.reach_objects(&*self.identify);
                 drop(state);
                 self.progress.send_if_modified(|progress| {
                     let first = *progress == Progress::Listing;
@@ -228,7 +237,12 @@ impl Store {
                     first
                 });
             }
-            Event::Apply(object) => self.write().apply(object, &*self.identify),
+            Event::Apply(object) => {
+                let version = number(self.identify.identity(object.as_ref()).resource_version);
+                let mut state = self.write();
+                state.apply(object, &*self.identify);
+                state.reach(version);
+            }
             Event::Delete(object) => {
                 let key = self.identify.identity(object.as_ref()).key();
                 self.write().remove(&key, Some(object), &*self.identify);
@@ -257,6 +271,11 @@ impl Store {
     }
 }
 
+/// A resourceVersion, which is a decimal number (KEP-5504).
+fn number(resource_version: &str) -> Option<u64> {
+    resource_version.parse().ok()
+}
+
 /// The objects that a task reads, which count as its work: a decision about many takes long.
 fn taken(objects: impl Iterator<Item = Arc<Stored>>) -> Vec<Arc<Stored>> {
     let objects: Vec<Arc<Stored>> = objects.collect();
@@ -267,6 +286,18 @@ fn taken(objects: impl Iterator<Item = Arc<Stored>>) -> Vec<Arc<Stored>> {
 impl State {
     fn objects_of(&self, places: impl Iterator<Item = ObjectPlace>) -> Vec<Arc<Stored>> {
         taken(places.filter_map(|place| self.objects.at(place).cloned()))
+    }
+
+    fn reach(&mut self, version: Option<u64>) {
+        self.version = self.version.max(version.unwrap_or_default());
+    }
+
+    /// Reaches the highest version of the objects.
+    fn reach_objects(&mut self, identify: &dyn Identify) {
+        let objects = self.objects.iter().map(|(_, _, object)| object);
+        let version =
+            |object: &Arc<Stored>| number(identify.identity(object.as_ref()).resource_version);
+        self.reach(objects.filter_map(version).max());
     }
 
     fn apply(&mut self, object: Arc<Stored>, identify: &dyn Identify) {

@@ -77,6 +77,39 @@ async fn a_new_object_under_an_old_name_is_a_deletion_and_a_creation() {
     assert_eq!(told, ["+a1", "-a1", "+a2"]);
 }
 
+/// A write is shown though its object is gone, and while a list is not complete only by what came before.
+#[tokio::test]
+async fn a_cache_reaches_the_versions_of_its_events() {
+    let (sender, receiver) = futures::channel::mpsc::unbounded();
+    let cache = Cache::from_events(receiver);
+    let mut changes = cache.subscribe();
+    let mut reached = Vec::new();
+    for event in [
+        Event::InitApply(object("a", "1", "20")),
+        Event::InitApply(object("b", "1", "3")),
+        Event::InitDone,
+        Event::Apply(object("c", "1", "100")),
+        Event::Delete(object("c", "1", "101")),
+    ] {
+        let is_told = !matches!(event, Event::InitDone);
+        sender.unbounded_send(event).unwrap();
+        if is_told {
+            changes.next().await.unwrap();
+        } else {
+            assert!(cache.wait_synced().await);
+        }
+        let of = |version: &&str| cache.has_reached(version);
+        reached.push(
+            ["3", "20", "100", "no number"]
+                .into_iter()
+                .filter(of)
+                .collect::<Vec<_>>(),
+        );
+    }
+    let (none, listed, all): (&[&str], _, _) = (&[], &["3", "20"], &["3", "20", "100"]);
+    assert_eq!(reached, [none, none, listed, all, all]);
+}
+
 #[tokio::test]
 async fn a_subscriber_hears_of_the_objects_that_it_wants() {
     let (sender, receiver) = futures::channel::mpsc::unbounded();
