@@ -16,7 +16,7 @@ use crate::test_programs::TEST_PROGRAMS;
 use crate::{cargo, setup, tables, tidy};
 
 /// The time of each fuzz target in a run of all tests.
-const FUZZ_SECONDS: u64 = 2;
+const FUZZ_SECONDS: u64 = 1;
 
 /// Runs everything, or everything that needs no root and no installed tools.
 pub fn test(root: &Path, without_end_to_end: bool) -> Result<()> {

@@ -4,11 +4,13 @@ use std::borrow::Cow;
 use std::cell::Cell;
 use std::collections::BTreeMap;
 
+use json_text::SyntaxError;
 use mvcc_store::KeyValue;
 use object_model::{FieldSelector, LabelSelector, Status};
 
 use crate::catalog::registry::Resource;
 use crate::http::call::Call;
+use crate::objects::field_text_cache::FieldTextCache;
 use crate::objects::storage;
 
 /// The parsed label and field selectors of a list, watch or collection deletion.
@@ -26,6 +28,13 @@ enum Deep {
     Texts,
     /// Values that the kind derives from the decoded object.
     Object,
+}
+
+/// The text of a field that a stored object has at this path.
+fn text_at(stored: &KeyValue, field: &str) -> Result<Option<String>, SyntaxError> {
+    let path: Vec<&str> = field.split('.').collect();
+    let text = json_text::find_string(&stored.value, &path)?;
+    Ok(text.map(Cow::into_owned))
 }
 
 /// Kinds of Kubernetes that have no fields of their own to select by share one text.
@@ -105,6 +114,28 @@ impl Selection {
 
     /// Whether a stored object is selected. Decodes no more of it than needed.
     pub(crate) fn matches(&self, resource: &Resource, stored: &KeyValue) -> Result<bool, Status> {
+        self.matches_with(resource, stored, |field| text_at(stored, field))
+    }
+
+    /// As [`matches`](Self::matches), for an event that other watches judge, too.
+    pub(crate) fn matches_in_event(
+        &self,
+        resource: &Resource,
+        stored: &KeyValue,
+        texts: &FieldTextCache,
+    ) -> Result<bool, Status> {
+        self.matches_with(resource, stored, |field| {
+            texts.text(stored, field, || text_at(stored, field))
+        })
+    }
+
+    /// `text` reads a field of the stored object.
+    fn matches_with(
+        &self,
+        resource: &Resource,
+        stored: &KeyValue,
+        text: impl Fn(&str) -> Result<Option<String>, SyntaxError>,
+    ) -> Result<bool, Status> {
         if !self.labels.is_everything() && !self.matches_labels(stored)? {
             return Ok(false);
         }
@@ -121,15 +152,10 @@ impl Selection {
             ("metadata.name", _) => Some(name.to_owned()),
             ("metadata.namespace", _) => Some(namespace.to_owned()),
             (_, Some(object)) => resource.kind.selectable().selectable_field(object, field),
-            (_, None) => {
-                let path: Vec<&str> = field.split('.').collect();
-                let text = json_text::find_string(&stored.value, &path);
-                let text = text.unwrap_or_else(|error| {
-                    undecodable.set(Some(error));
-                    None
-                });
-                text.map(Cow::into_owned)
-            }
+            (_, None) => text(field).unwrap_or_else(|error| {
+                undecodable.set(Some(error));
+                None
+            }),
         });
         match undecodable.into_inner() {
             Some(error) => Err(storage::undecodable(error)),

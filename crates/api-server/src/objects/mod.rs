@@ -4,6 +4,7 @@ pub(crate) mod allocations;
 pub(crate) mod definitions;
 pub mod encryption;
 pub(crate) mod field_managers;
+pub(crate) mod field_text_cache;
 pub(crate) mod metadata;
 pub(crate) mod object_write;
 pub(crate) mod quota;

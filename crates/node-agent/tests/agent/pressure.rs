@@ -229,11 +229,12 @@ fn images_of(node: &Node) -> Vec<String> {
 }
 
 pub async fn images_that_nobody_uses_make_room() {
-    // statefulset.md 12.16
+    // statefulset.md 12.16. No other test has these layers: a store finds the layers in use among all mounts of the
+    // machine by their digests.
     let registry = Registry::start(&[
-        ("used", vec![layer(), file("one")]),
-        ("mapped", vec![layer(), file("three")]),
-        ("unused", vec![layer(), file("two")]),
+        ("used", vec![layer(), file("used by a pod")]),
+        ("mapped", vec![layer(), file("mapped by a pod")]),
+        ("unused", vec![layer(), file("unused by pods")]),
     ])
     .await;
     let mut world = World::new("imagegc").await;

@@ -352,8 +352,9 @@ impl Watcher {
         {
             return Ok(());
         }
+        let texts = &self.objects.field_text_cache;
         let matches = |item: Option<&KeyValue>| match item {
-            Some(item) => self.selection.matches(&self.resource, item),
+            Some(item) => self.selection.matches_in_event(&self.resource, item, texts),
             None => Ok(false),
         };
         let now = match &event.kind {

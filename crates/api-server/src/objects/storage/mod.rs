@@ -20,6 +20,7 @@ use serde_json::Value;
 
 use crate::catalog::Catalog;
 use crate::catalog::registry::{Resource, end_of};
+use crate::objects::field_text_cache::FieldTextCache;
 use crate::objects::watch_event_cache::WatchEventCache;
 
 use decoded::DecodedObjects;
@@ -41,6 +42,7 @@ pub(crate) struct Objects {
     pub(crate) catalog: Catalog,
     decoded: DecodedObjects,
     pub(crate) watch_event_cache: WatchEventCache,
+    pub(crate) field_text_cache: FieldTextCache,
 }
 
 impl Objects {
@@ -51,6 +53,7 @@ impl Objects {
             catalog,
             decoded: DecodedObjects::default(),
             watch_event_cache: WatchEventCache::default(),
+            field_text_cache: FieldTextCache::default(),
         }
     }
 
