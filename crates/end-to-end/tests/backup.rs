@@ -300,7 +300,7 @@ fn pod(name: &str) -> Value {
     json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": {
         "terminationGracePeriodSeconds": 1,
         "containers": [{"name": "c", "image": "busybox:1", "imagePullPolicy": "IfNotPresent",
-            "command": ["sh", "-c", "trap 'exit 0' TERM; while true; do sleep 0.2; done"],
+            "command": ["sh", "-c", "trap 'exit 0' TERM; sleep 1000000 & wait"],
             "volumeMounts": [{"name": "data", "mountPath": "/data"}]}],
         "volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": name}}]}})
 }

@@ -103,7 +103,7 @@ fn claim(name: &str, class: &str) -> Value {
 
 fn container() -> Value {
     json!({"name": "c", "image": "busybox:1",
-        "command": ["sh", "-c", "trap 'exit 0' TERM; while true; do sleep 0.2; done"],
+        "command": ["sh", "-c", "trap 'exit 0' TERM; sleep 1000000 & wait"],
         "volumeDevices": [{"name": "data", "devicePath": DEVICE}]})
 }
 

@@ -37,7 +37,7 @@ spec:
         volumeMounts: [{name: data, mountPath: /data}]
       - name: side
         image: busybox:1
-        command: [sh, -c, 'echo from the side; trap \"exit 0\" TERM; while true; do sleep 0.1; done']
+        command: [sh, -c, 'echo from the side; trap \"exit 0\" TERM; sleep 1000000 & wait']
   volumeClaimTemplates:
   - metadata: {name: data}
     spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 16Mi}}}

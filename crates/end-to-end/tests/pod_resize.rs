@@ -12,7 +12,7 @@ spec:
   containers:
   - name: c
     image: busybox:1
-    command: [sh, -c, "trap 'exit 0' TERM; while true; do sleep 0.1; done"]
+    command: [sh, -c, "trap 'exit 0' TERM; sleep 1000000 & wait"]
     resources:
       requests: {cpu: 100m, memory: 64Mi}
       limits: {cpu: 100m, memory: 64Mi}

@@ -33,7 +33,7 @@ fn service_addresses() {
         "--",
         "sh",
         "-c",
-        "trap 'exit 0' TERM; while true; do sleep 0.1; done",
+        "trap 'exit 0' TERM; sleep 1000000 & wait",
     ]);
     kubectl.wait_pods_ready(&["pod/server", "pod/client"]);
     let service = kubectl.json(&["get", "service", "front"]);
@@ -174,7 +174,7 @@ spec:
   containers:
   - name: main
     image: busybox:1
-    command: [sh, -c, 'trap \"exit 0\" TERM; while true; do sleep 0.1; done']
+    command: [sh, -c, 'trap \"exit 0\" TERM; sleep 1000000 & wait']
     securityContext: {runAsUser: 1000}
     resources: {limits: {memory: 64Mi, cpu: 500m}, requests: {memory: 16Mi, cpu: 10m}}
     lifecycle:

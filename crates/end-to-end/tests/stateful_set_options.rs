@@ -20,7 +20,7 @@ fn with_file(replicas: u64) -> Value {
     let mut set = web(replicas);
     let container = &mut set["spec"]["template"]["spec"]["containers"][0];
     container["image"] = json!("busybox:1");
-    let script = "touch /tmp/ready; trap 'exit 0' TERM; while true; do sleep 0.1; done";
+    let script = "touch /tmp/ready; trap 'exit 0' TERM; sleep 1000000 & wait";
     container["command"] = json!(["sh", "-c", script]);
     container["readinessProbe"] = json!({"periodSeconds": 1, "failureThreshold": 1,
         "exec": {"command": ["test", "-f", "/tmp/ready"]}});

@@ -58,7 +58,7 @@ spec:
             echo $n >>/data/log
             echo $n >/data/count.new
             mv /data/count.new /data/count
-            sleep 0.05
+            sleep 0.1
           done
         volumeMounts: [{name: data, mountPath: /data}]
   volumeClaimTemplates:

@@ -74,7 +74,7 @@ sql() {
 }
 until sql 'CREATE TABLE IF NOT EXISTS counted (n INT PRIMARY KEY)'; do sleep 1; done
 n=0
-while sleep 0.1; do
+while sleep 0.2; do
   n=$((n + 1))
   sql "INSERT INTO counted VALUES ($n)" 2> /dev/null && echo "acknowledged $n"
 done

@@ -68,7 +68,7 @@ sql() {
 }
 until sql 'CREATE TABLE IF NOT EXISTS log (n bigint)'; do sleep 1; done
 n=0
-while sleep 0.1; do
+while sleep 0.2; do
   n=$((n + 1))
   sql "INSERT INTO log VALUES ($n)" > /dev/null 2>&1 && echo "acknowledged $n"
 done

@@ -73,7 +73,7 @@ find() {
     case $primary in *.cache) return;; esac
   done
 }
-while sleep 0.05; do
+while sleep 0.1; do
   n=$((n + 1))
   [ "$primary" ] || find
   got=$(printf 'sadd log %s\nwait 1 1000\n' $n | timeout 3 redis-cli -h "$primary" 2>/dev/null)

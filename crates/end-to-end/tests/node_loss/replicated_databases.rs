@@ -151,10 +151,12 @@ tables='CREATE TABLE IF NOT EXISTS one (n INT PRIMARY KEY);
   CREATE TABLE IF NOT EXISTS two (n INT PRIMARY KEY);'
 until echo $tables | CLIENT; do sleep 1; done
 n=0
-while sleep 0.01; do
-  n=$((n + 1))
-  printf 'BEGIN; INSERT INTO one VALUES (%s); INSERT INTO two VALUES (%s); COMMIT;\n' $n $n
-  printf '\\! echo acknowledged %s\n' $n
+while sleep 0.05; do
+  for _ in 1 2 3 4 5; do
+    n=$((n + 1))
+    printf 'BEGIN; INSERT INTO one VALUES (%s); INSERT INTO two VALUES (%s); COMMIT;\n' $n $n
+    printf '\\! echo acknowledged %s\n' $n
+  done
 done | CLIENT
 sleep 1000000
 ";

@@ -247,7 +247,7 @@ pub async fn what_an_agent_has_left_ends_as_its_pods_say() {
         "containers": [
             {"name": "c", "image": image, "command": shell(script), "volumeMounts": mounts,
                 "lifecycle": hook("sleep 0.3; echo hook >> /trace/order")},
-            {"name": "bad", "command": shell("trap 'exit 0' TERM; while true; do sleep 0.05; done"),
+            {"name": "bad", "command": shell("trap 'exit 0' TERM; sleep 1000000 & wait"),
                 "lifecycle": hook("exit 4")}]});
     world.pod("p", spec).await;
     let unknown = json!({"volumes": [trace.volume()], "containers": [

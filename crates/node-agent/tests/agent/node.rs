@@ -14,7 +14,7 @@ use crate::pods::SLEEP;
 use crate::world::{NODE, PATIENCE, World, is_ready};
 
 /// Hears that it is to end, and does not.
-const DEAF: &str = "trap '' TERM; while true; do sleep 0.1; done";
+const DEAF: &str = "trap '' TERM; sleep 1000000 & wait";
 
 fn container(script: &str) -> Value {
     json!([{"name": "c", "command": ["sh", "-c", script]}])

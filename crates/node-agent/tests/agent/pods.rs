@@ -11,7 +11,7 @@ use crate::trace::Trace;
 use crate::world::{World, condition, phase, state};
 
 /// Sleeps until it is told to end.
-pub const SLEEP: &str = "trap 'exit 0' TERM; while true; do sleep 0.1; done";
+pub const SLEEP: &str = "trap 'exit 0' TERM; sleep 1000000 & wait";
 
 pub async fn a_pod_runs_answers_and_goes() {
     let world = World::started("simple").await;
@@ -247,7 +247,7 @@ pub async fn the_end_is_graceful() {
     // statefulset.md 12.7, T40
     let world = World::started("end").await;
     let spec = json!({"terminationGracePeriodSeconds": 2, "containers": [
-        {"name": "deaf", "command": ["sh", "-c", "trap '' TERM; while true; do sleep 0.1; done"],
+        {"name": "deaf", "command": ["sh", "-c", "trap '' TERM; sleep 1000000 & wait"],
             "lifecycle": {"preStop": {"exec": {"command": ["sh", "-c", "sleep 1"]}}}}]});
     world.pod("deaf", spec).await;
     world.ready("deaf").await;
