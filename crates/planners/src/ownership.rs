@@ -6,3 +6,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 pub fn controller(owners: Option<&[OwnerReference]>) -> Option<&OwnerReference> {
     owners?.iter().find(|owner| owner.controller == Some(true))
 }
+
+/// Whether the controlling owner of an object has this UID.
+pub fn is_controlled_by(owners: Option<&[OwnerReference]>, uid: Option<&str>) -> bool {
+    controller(owners).is_some_and(|owner| Some(owner.uid.as_str()) == uid)
+}

@@ -2,39 +2,36 @@
 //!
 //! Each node watches the pods with its name in `spec.nodeName`, so each event of a pod is judged once for each node.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use mvcc_store::{KeyValue, Revision};
 
-/// The number of texts that are kept.
-const TEXTS: usize = 128;
+use crate::objects::recent_values::RecentValues;
 
-/// The text of a field in a version of an object; `None` if the object has no such field.
-struct FieldText {
+/// A field of a version of an object.
+struct Field {
     key: Arc<[u8]>,
     revision: Revision,
-    field: String,
-    text: Option<String>,
+    path: String,
 }
 
-impl FieldText {
-    fn is_of(&self, item: &KeyValue, field: &str) -> bool {
-        self.revision == item.mod_revision && self.field == field && self.key == item.key
-    }
-}
-
-/// The texts of fields of the newest objects.
-pub(crate) struct FieldTextCache {
-    slots: [Mutex<Option<FieldText>>; TEXTS],
-}
-
-impl Default for FieldTextCache {
-    fn default() -> Self {
+impl Field {
+    fn of(item: &KeyValue, path: &str) -> Self {
         Self {
-            slots: std::array::from_fn(|_| Mutex::default()),
+            key: item.key.clone(),
+            revision: item.mod_revision,
+            path: path.to_owned(),
         }
     }
+
+    fn is_of(&self, item: &KeyValue, path: &str) -> bool {
+        self.revision == item.mod_revision && self.path == path && self.key == item.key
+    }
 }
+
+/// The texts of fields of the newest objects; `None` for an object that has no such field.
+#[derive(Default)]
+pub(crate) struct FieldTextCache(RecentValues<Field, Option<String>>);
 
 impl FieldTextCache {
     /// The text of a field. It is read if no other watch has asked for it lately.
@@ -43,23 +40,16 @@ impl FieldTextCache {
     pub(crate) fn text<E>(
         &self,
         item: &KeyValue,
-        field: &str,
+        path: &str,
         read: impl FnOnce() -> Result<Option<String>, E>,
     ) -> Result<Option<String>, E> {
         // Two fields of one object have mostly different lengths, so different places.
-        let place = item.mod_revision.0.wrapping_add(field.len() as u64) % TEXTS as u64;
-        let slot = &self.slots[usize::try_from(place).unwrap_or_default()];
-        let slot = || slot.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = slot().as_ref().filter(|known| known.is_of(item, field)) {
-            return Ok(known.text.clone());
+        let place = item.mod_revision.0.wrapping_add(path.len() as u64);
+        if let Some(text) = self.0.get(place, |known| known.is_of(item, path)) {
+            return Ok(text);
         }
         let text = read()?;
-        *slot() = Some(FieldText {
-            key: item.key.clone(),
-            revision: item.mod_revision,
-            field: field.to_owned(),
-            text: text.clone(),
-        });
+        self.0.put(place, Field::of(item, path), text.clone());
         Ok(text)
     }
 }

@@ -8,6 +8,7 @@ pub(crate) mod field_text_cache;
 pub(crate) mod metadata;
 pub(crate) mod object_write;
 pub(crate) mod quota;
+pub(crate) mod recent_values;
 pub(crate) mod remove;
 pub mod rewrite;
 pub(crate) mod service_address;

@@ -1,6 +1,6 @@
 //! The newest watch events in encoded form: all watchers that want the same form of an event share the bytes.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use mvcc_store::{KeyValue, Revision};
@@ -8,9 +8,8 @@ use object_model::Status;
 
 use crate::catalog::registry::Resource;
 use crate::http::negotiate::Representation;
+use crate::objects::recent_values::RecentValues;
 
-/// The number of encoded events that are kept: four forms of each of the newest ones.
-const EVENTS: usize = 128;
 /// The length above which an event is not kept.
 const EVENT_BYTES_MAX: usize = 64 << 10;
 
@@ -43,27 +42,17 @@ impl EventForm {
         })
     }
 
-    /// Its place. The next events have other places, and so have the forms of this one.
-    fn slot(&self) -> usize {
+    /// Its place. The next events have other places, and so have the four forms of this one.
+    fn place(&self) -> u64 {
         let form =
-            usize::from(self.form == Representation::Json) * 2 + usize::from(self.managed_fields);
-        let event = usize::try_from(self.revision.0 % EVENTS as u64).unwrap_or_default();
-        (event * 4 + form) % EVENTS
+            u64::from(self.form == Representation::Json) * 2 + u64::from(self.managed_fields);
+        self.revision.0.wrapping_mul(4).wrapping_add(form)
     }
 }
 
 /// The encoded forms of the newest events, shared by the watches that send them.
-pub(crate) struct WatchEventCache {
-    slots: [Mutex<Option<(EventForm, Bytes)>>; EVENTS],
-}
-
-impl Default for WatchEventCache {
-    fn default() -> Self {
-        Self {
-            slots: std::array::from_fn(|_| Mutex::default()),
-        }
-    }
-}
+#[derive(Default)]
+pub(crate) struct WatchEventCache(RecentValues<EventForm, Bytes>);
 
 impl WatchEventCache {
     /// The bytes of an event. They are encoded if no other watcher has sent it lately.
@@ -72,14 +61,13 @@ impl WatchEventCache {
         event: EventForm,
         encode: impl FnOnce() -> Result<Bytes, Status>,
     ) -> Result<Bytes, Status> {
-        let slot = &self.slots[event.slot()];
-        let slot = || slot.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, line)) = slot().as_ref().filter(|(known, _)| *known == event) {
-            return Ok(line.clone());
+        let place = event.place();
+        if let Some(line) = self.0.get(place, |known| *known == event) {
+            return Ok(line);
         }
         let line = encode()?;
         if line.len() <= EVENT_BYTES_MAX {
-            *slot() = Some((event, line.clone()));
+            self.0.put(place, event, line.clone());
         }
         Ok(line)
     }

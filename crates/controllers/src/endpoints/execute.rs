@@ -38,14 +38,6 @@ enum OwnWrite {
 }
 
 impl OwnWrite {
-    fn slice(written: Written) -> Self {
-        Self::Slice(written.resource_version.unwrap_or_default())
-    }
-
-    fn endpoints(written: Written) -> Self {
-        Self::Endpoints(written.resource_version.unwrap_or_default())
-    }
-
     /// Whether the caches show it. The garbage collector may have deleted it meanwhile, with a former Service of the
     /// same name.
     fn is_visible(&self, observer: &Observer) -> bool {
@@ -68,7 +60,8 @@ impl Executor {
         self.unseen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn expect(&self, key: &Key, write: OwnWrite) {
+    fn expect(&self, key: &Key, kind: fn(String) -> OwnWrite, written: Written) {
+        let write = kind(written.resource_version.unwrap_or_default());
         let entry = (write, Instant::now());
         self.unseen().entry(key.clone()).or_default().push(entry);
     }
@@ -108,12 +101,12 @@ impl Executor {
     ) -> api_client::Result<()> {
         for slice in &plan.create {
             let created = slices.create_written(params, slice).await?;
-            self.expect(key, OwnWrite::slice(created));
+            self.expect(key, OwnWrite::Slice, created);
         }
         for slice in &plan.update {
             let name = slice.name_any();
             let replaced = slices.replace_written(&name, params, slice);
-            self.expect(key, OwnWrite::slice(replaced.await?));
+            self.expect(key, OwnWrite::Slice, replaced.await?);
         }
         for (name, uid) in &plan.delete {
             execute::delete(slices, name, Delete::of_uid(uid)).await?;
@@ -131,12 +124,12 @@ impl Executor {
         match write {
             EndpointsWrite::Create(endpoints) => {
                 let created = api.create_written(params, &endpoints).await?;
-                self.expect(key, OwnWrite::endpoints(created));
+                self.expect(key, OwnWrite::Endpoints, created);
                 Ok(())
             }
             EndpointsWrite::Update(endpoints) => {
                 let replaced = api.replace_written(&key.name, params, &endpoints);
-                self.expect(key, OwnWrite::endpoints(replaced.await?));
+                self.expect(key, OwnWrite::Endpoints, replaced.await?);
                 Ok(())
             }
             EndpointsWrite::Delete { name, uid } => {

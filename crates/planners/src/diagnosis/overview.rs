@@ -13,6 +13,7 @@ use super::explanation::{Explanation, Object, WaitState};
 use super::kinds::TargetKind;
 use super::nodes;
 use super::observed::{ObservedCluster, ObservedNamespace, named};
+use crate::ownership::controller;
 
 /// Explanations of all objects that wait for something.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -180,8 +181,7 @@ fn identity(
 ) -> (Option<String>, Option<String>) {
     let of = |meta: Option<&ObjectMeta>| {
         let meta = meta?;
-        let mut owners = meta.owner_references.iter().flatten();
-        let owner = owners.find(|owner| owner.controller == Some(true));
+        let owner = controller(meta.owner_references.as_deref());
         Some((meta.uid.clone(), owner.map(|owner| owner.uid.clone())))
     };
     let e = observed;

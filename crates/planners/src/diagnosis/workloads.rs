@@ -15,6 +15,7 @@ use super::observed::ObservedNamespace;
 use super::pod::pod as diagnose;
 use super::remedy::Remedy;
 use super::text;
+use crate::ownership;
 use crate::replica_set::converted;
 
 /// The state of an owner of pods.
@@ -95,14 +96,12 @@ fn template_owner(kind: TargetKind, meta: &ObjectMeta) -> String {
 }
 
 pub(super) fn controller(meta: &ObjectMeta) -> Option<(&str, &str)> {
-    let mut owners = meta.owner_references.iter().flatten();
-    let owner = owners.find(|owner| owner.controller == Some(true))?;
+    let owner = ownership::controller(meta.owner_references.as_deref())?;
     Some((&owner.kind, &owner.name))
 }
 
 fn is_controlled_by(meta: &ObjectMeta, uid: Option<&str>) -> bool {
-    let mut owners = meta.owner_references.iter().flatten();
-    owners.any(|owner| owner.controller == Some(true) && Some(owner.uid.as_str()) == uid)
+    ownership::is_controlled_by(meta.owner_references.as_deref(), uid)
 }
 
 /// The pods are Ready, but not for `minReadySeconds` yet.

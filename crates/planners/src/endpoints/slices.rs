@@ -13,6 +13,7 @@ use resource_kinds::labels;
 
 use super::endpoint::{self, Family};
 use super::plan::{EndpointsPlan, Observed};
+use crate::ownership::is_controlled_by;
 
 /// The value of the label that names the manager of a slice.
 pub(super) const MANAGER: &str = "endpointslice-controller.k8s.io";
@@ -50,7 +51,10 @@ pub(super) fn plan(observed: &Observed, service: &Service, plan: &mut EndpointsP
             groups.insert((family, ports_key(&[])), wanted);
         }
     }
-    let owned = |slice: &&Arc<EndpointSlice>| is_owned(slice, service);
+    let uid = service.metadata.uid.as_deref();
+    let owned = |slice: &&Arc<EndpointSlice>| {
+        is_controlled_by(slice.metadata.owner_references.as_deref(), uid)
+    };
     let (own, former): (Vec<_>, Vec<_>) = observed.slices.iter().partition(owned);
     // Slices of a former Service of the same name: the garbage collector is about to delete them.
     plan.delete
@@ -177,12 +181,6 @@ fn labels(service: &Service) -> BTreeMap<String, String> {
         all.insert(labels::HEADLESS.to_owned(), String::new());
     }
     all
-}
-
-fn is_owned(slice: &EndpointSlice, service: &Service) -> bool {
-    let owners = slice.metadata.owner_references.iter().flatten();
-    let mut controllers = owners.filter(|owner| owner.controller == Some(true));
-    controllers.any(|owner| Some(&owner.uid) == service.metadata.uid.as_ref())
 }
 
 fn owner(service: &Service) -> OwnerReference {
