@@ -13,6 +13,10 @@ pub(crate) const QUEUED_REQUESTS_MAX: usize = 4096;
 /// dominates, and a larger group only delays its first member.
 pub(crate) const REQUESTS_PER_GROUP_MAX: usize = 512;
 
+/// Longest wait of the first request of a group for those that probably follow. Measured with 16 writers: with 600 µs a
+/// request takes less processor time than with 300, and has the same latency as without a wait.
+pub(crate) const GATHERING_TIME_MAX: Duration = Duration::from_micros(600);
+
 /// Size of the ballast file, which is removed when the disk is full: a start and deletions need
 /// some space.
 pub(crate) const BALLAST_BYTES: u64 = 16 * 1024 * 1024;

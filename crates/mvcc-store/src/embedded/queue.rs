@@ -8,7 +8,7 @@ use std::{
 
 use tokio::sync::{Semaphore, oneshot};
 
-use super::limits::{QUEUED_REQUESTS_MAX, REQUESTS_PER_GROUP_MAX};
+use super::limits::{GATHERING_TIME_MAX, QUEUED_REQUESTS_MAX, REQUESTS_PER_GROUP_MAX};
 use crate::{LeaseId, StoreError, Txn, TxnResult};
 
 /// The receiver of a response. If it was dropped, the response is dropped too.
@@ -32,6 +32,34 @@ pub(crate) enum QueuedWork {
     Closed,
 }
 
+/// The wait for more requests after the first one of a group.
+///
+/// A group of several requests comes of writers that write at the same time. Each of them probably writes again soon after
+/// its answer, so the next group waits for as many: fewer syncs, at no cost for a lone writer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Gathering {
+    /// The number of requests that ends the wait.
+    pub(crate) requests: usize,
+    /// The longest wait.
+    pub(crate) time_max: Duration,
+}
+
+impl Gathering {
+    /// No wait.
+    pub(crate) const NONE: Self = Self {
+        requests: 1,
+        time_max: Duration::ZERO,
+    };
+
+    /// The wait for a group after one of so many requests.
+    pub(crate) fn after_group_of(requests: usize) -> Self {
+        Self {
+            requests,
+            time_max: GATHERING_TIME_MAX,
+        }
+    }
+}
+
 /// A bounded queue with many asynchronous senders and one blocking receiver.
 pub(crate) struct Queue {
     waiting: Mutex<Waiting>,
@@ -43,8 +71,8 @@ pub(crate) struct Queue {
 #[derive(Default)]
 struct Waiting {
     requests: VecDeque<Request>,
-    /// Whether the receiver sleeps and was not woken yet: waking it is a system call.
-    sleeps: bool,
+    /// The number of requests at which the receiver is woken, which is a system call; `None` while it is awake.
+    wakes_at: Option<usize>,
     closed: bool,
 }
 
@@ -67,19 +95,42 @@ impl Queue {
         }
         place.forget();
         waiting.requests.push_back(request);
-        let sleeps = std::mem::take(&mut waiting.sleeps);
+        let count = waiting.requests.len();
+        let wakes = waiting.wakes_at.take_if(|wanted| *wanted <= count);
         drop(waiting);
-        if sleeps {
+        if wakes.is_some() {
             self.arrived.notify_one();
         }
         Ok(())
     }
 
-    /// Blocks until there is something to do, the deadline has passed, or the queue is closed.
-    pub(crate) fn take(&self, deadline: Option<Instant>) -> QueuedWork {
-        let mut waiting = self.lock();
-        while waiting.requests.is_empty() && !waiting.closed {
-            waiting.sleeps = true;
+    /// Blocks until there is something to do, the deadline has passed, or the queue is closed. After a first request,
+    /// waits for more as `gathering` says.
+    pub(crate) fn take(&self, deadline: Option<Instant>, gathering: Gathering) -> QueuedWork {
+        let waiting = self.wait_for(1, deadline, self.lock());
+        match (waiting.requests.is_empty(), waiting.closed) {
+            (true, true) => return QueuedWork::Closed,
+            (true, false) => return QueuedWork::Idle,
+            (false, _) => {}
+        }
+        let until = Instant::now() + gathering.time_max;
+        let mut waiting = self.wait_for(gathering.requests, Some(until), waiting);
+        let count = waiting.requests.len().min(REQUESTS_PER_GROUP_MAX);
+        let group: Vec<Request> = waiting.requests.drain(..count).collect();
+        drop(waiting);
+        self.room.add_permits(count);
+        QueuedWork::Group(group)
+    }
+
+    /// Waits for a number of requests, until the deadline or the end of the queue.
+    fn wait_for<'a>(
+        &'a self,
+        requests: usize,
+        deadline: Option<Instant>,
+        mut waiting: MutexGuard<'a, Waiting>,
+    ) -> MutexGuard<'a, Waiting> {
+        while waiting.requests.len() < requests && !waiting.closed {
+            waiting.wakes_at = Some(requests);
             waiting = match deadline {
                 None => self
                     .arrived
@@ -88,22 +139,15 @@ impl Queue {
                 Some(deadline) => {
                     let left = deadline.saturating_duration_since(Instant::now());
                     if left.is_zero() {
-                        return QueuedWork::Idle;
+                        break;
                     }
                     let waited = self.arrived.wait_timeout(waiting, left);
                     waited.unwrap_or_else(PoisonError::into_inner).0
                 }
             };
         }
-        waiting.sleeps = false;
-        if waiting.requests.is_empty() {
-            return QueuedWork::Closed;
-        }
-        let count = waiting.requests.len().min(REQUESTS_PER_GROUP_MAX);
-        let group: Vec<Request> = waiting.requests.drain(..count).collect();
-        drop(waiting);
-        self.room.add_permits(count);
-        QueuedWork::Group(group)
+        waiting.wakes_at = None;
+        waiting
     }
 
     /// Refuses new requests; those already in the queue are still served.
@@ -115,5 +159,86 @@ impl Queue {
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::thread;
+
+    use super::*;
+
+    /// Longer than any test runs.
+    const LONG: Duration = Duration::from_secs(600);
+
+    async fn submit(queue: &Queue) {
+        let (reply, _) = oneshot::channel();
+        let request = Request::KeepAlive(LeaseId(1), reply);
+        queue.submit(request).await.unwrap();
+    }
+
+    /// Takes a group in a thread of its own, and waits until that thread sleeps and has to be woken at so many requests.
+    fn take_beside(queue: &Arc<Queue>, gathering: Gathering) -> thread::JoinHandle<usize> {
+        let taker = Arc::clone(queue);
+        let taking = thread::spawn(move || match taker.take(None, gathering) {
+            QueuedWork::Group(requests) => requests.len(),
+            QueuedWork::Idle | QueuedWork::Closed => 0,
+        });
+        while queue.lock().wakes_at.is_none() {
+            thread::yield_now();
+        }
+        taking
+    }
+
+    fn gathering(requests: usize, time_max: Duration) -> Gathering {
+        Gathering { requests, time_max }
+    }
+
+    #[tokio::test]
+    async fn a_group_waits_for_as_many_requests_as_are_expected() {
+        let queue = Arc::new(Queue::new());
+        submit(&queue).await;
+        let taking = take_beside(&queue, gathering(3, LONG));
+        submit(&queue).await;
+        assert_eq!(queue.lock().wakes_at, Some(3), "woken too early");
+        submit(&queue).await;
+        assert_eq!(taking.join().unwrap(), 3);
+    }
+
+    #[tokio::test]
+    async fn requests_that_do_not_come_delay_a_group_for_a_bounded_time() {
+        let queue = Queue::new();
+        submit(&queue).await;
+        let taken = queue.take(None, gathering(3, Duration::from_millis(1)));
+        assert!(matches!(taken, QueuedWork::Group(requests) if requests.len() == 1));
+    }
+
+    #[tokio::test]
+    async fn a_queue_that_is_closed_gathers_no_more() {
+        let queue = Arc::new(Queue::new());
+        submit(&queue).await;
+        let taking = take_beside(&queue, gathering(2, LONG));
+        queue.close();
+        assert_eq!(taking.join().unwrap(), 1);
+        let taken = queue.take(None, Gathering::NONE);
+        assert!(matches!(taken, QueuedWork::Closed));
+    }
+
+    #[tokio::test]
+    async fn a_lone_request_is_taken_at_once() {
+        let queue = Queue::new();
+        for last in [0, 1] {
+            submit(&queue).await;
+            let wait = Gathering {
+                time_max: LONG,
+                ..Gathering::after_group_of(last)
+            };
+            let taken = queue.take(None, wait);
+            assert!(matches!(taken, QueuedWork::Group(requests) if requests.len() == 1));
+        }
+        let deadline = Some(Instant::now());
+        let taken = queue.take(deadline, Gathering::NONE);
+        assert!(matches!(taken, QueuedWork::Idle));
     }
 }
