@@ -28,6 +28,20 @@ fn succeed(command: &mut Command) -> Output {
 #[test]
 fn every_request_succeeds_and_nothing_stays() {
     let instance = Instance::start(&[]);
+    let report = measured(&instance, &[]);
+    let memory = &report["memory"];
+    assert!(memory["jsonBytes"].as_u64() > Some(1000), "{memory}");
+    assert!(memory["residentAfter"].as_u64() > Some(0), "{memory}");
+    let report = measured(&instance, &["--config-maps"]);
+    assert_eq!(text(&report, "/kind"), "ConfigMap");
+    assert!(report["memory"].is_null());
+
+    let namespaces = instance.kubectl().ok(&["get", "namespaces", "-o", "name"]);
+    assert!(!namespaces.contains("mainstay-bench"), "{namespaces}");
+}
+
+/// The report of all measurements, each of which succeeded.
+fn measured(instance: &Instance, more: &[&str]) -> Value {
     let kubeconfig = instance.data().join("kubeconfig");
     let pid = instance.pid().to_string();
     let arguments = [
@@ -42,7 +56,7 @@ fn every_request_succeeds_and_nothing_stays() {
         "-o",
         "json",
     ];
-    let output = succeed(&mut bench(&kubeconfig, &arguments));
+    let output = succeed(&mut bench(&kubeconfig, &[&arguments[..], more].concat()));
     let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
 
     let rows = report["requests"].as_array().expect("requests");
@@ -77,12 +91,7 @@ fn every_request_succeeds_and_nothing_stays() {
         assert!(median > Some(0.0) && last >= median, "{one}");
         assert!(one["bytesPerWatcher"].is_u64(), "{one}");
     }
-    let memory = &report["memory"];
-    assert!(memory["jsonBytes"].as_u64() > Some(1000), "{memory}");
-    assert!(memory["residentAfter"].as_u64() > Some(0), "{memory}");
-
-    let namespaces = instance.kubectl().ok(&["get", "namespaces", "-o", "name"]);
-    assert!(!namespaces.contains("mainstay-bench"), "{namespaces}");
+    report
 }
 
 #[test]

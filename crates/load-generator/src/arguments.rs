@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Parser;
 
+use crate::objects::Subject;
 use crate::plan::Measure;
 use crate::sets::{Policy, Sets};
 
@@ -14,13 +15,16 @@ pub struct Arguments {
     /// Kubeconfig of server and user
     #[arg(long, value_name = "FILE")]
     pub kubeconfig: PathBuf,
-    /// Number of pods, and of requests of each kind
+    /// Number of objects, and of requests of each kind
     #[arg(long, value_name = "N", default_value_t = 5000,
           value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub objects: u32,
     /// Create pods without a common template
     #[arg(long)]
     pub distinct: bool,
+    /// Create small ConfigMaps in place of pods
+    #[arg(long, conflicts_with_all = ["distinct", "sets", "nodes"])]
+    pub config_maps: bool,
     /// Numbers of concurrent clients, each with its own connection; one round for each number
     #[arg(long, value_name = "N,…", value_delimiter = ',', default_value = "1,16,64",
           value_parser = clap::value_parser!(u32).range(1..=1000))]
@@ -68,11 +72,24 @@ pub struct Arguments {
     pub output: OutputFormat,
 }
 
+impl Arguments {
+    /// The kind of the created objects.
+    pub fn subject(&self) -> Subject {
+        match self.config_maps {
+            true => Subject::ConfigMaps,
+            false => Subject::Pods {
+                distinct: self.distinct,
+            },
+        }
+    }
+}
+
 const AFTER_HELP: &str = "\
 The pods are created in a new namespace with the label
 app.kubernetes.io/managed-by=mainstay-bench, which is deleted at the end, also after Ctrl-C.
 They name a scheduler that does not exist, so no node runs them. A list request lists all pods,
-at once (in JSON or in protobuf) or in pages of 500.
+at once (in JSON or in protobuf) or in pages of 500. With --config-maps, the same is measured with
+ConfigMaps of two short texts, without memory.
 
 With --sets, nodes without containers are created: pods that are bound to them are Running and
 Ready at once. For each SETSxPODS the sets are created, updated, scaled to 0 and deleted, each with
@@ -97,6 +114,7 @@ Exit status: 0 with results; 1 if a request failed or was refused; 2 if the argu
 Examples:
   mainstay-bench --kubeconfig ~/.kube/config
   mainstay-bench --kubeconfig k.yaml --only get,list --clients 16 -o json
+  mainstay-bench --kubeconfig k.yaml --config-maps --only create,patch,delete --server-pid 4711
   mainstay-bench --kubeconfig k.yaml --only memory --objects 10000 --server-pid 4711
   mainstay-bench --kubeconfig k.yaml --only get-under-load --clients 1
   mainstay-bench --kubeconfig k.yaml --sets 100x3,1x200 --server-pid 4711

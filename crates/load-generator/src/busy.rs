@@ -14,7 +14,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::call::Call;
 use crate::load::{Load, send_all};
-use crate::pods::Pods;
+use crate::objects::BenchObjects;
 use crate::target::{BenchNamespace, open_clients};
 
 /// Clients that patch pods without a pause.
@@ -32,7 +32,7 @@ const GETS: usize = 1000;
 
 /// The gets of this number of clients, while the others write.
 pub async fn get_pods(target: &BenchNamespace, clients: u32, names: &[String]) -> Result<Load> {
-    let pods = target.pods();
+    let pods = target.objects();
     let gets = names.iter().cycle().take(GETS);
     let calls = gets.map(|name| pods.get(name)).collect();
     let mut others = JoinSet::new();
@@ -79,7 +79,7 @@ fn send_on_own_thread(
 
 async fn patch_forever(
     client: Client,
-    pods: Pods,
+    pods: BenchObjects,
     names: Vec<String>,
     first: usize,
 ) -> Result<Infallible> {
@@ -91,7 +91,7 @@ async fn patch_forever(
     bail!("there are no pods")
 }
 
-async fn list_forever(client: Client, pods: Pods) -> Result<Infallible> {
+async fn list_forever(client: Client, pods: BenchObjects) -> Result<Infallible> {
     loop {
         pods.list().send(&client).await?;
     }

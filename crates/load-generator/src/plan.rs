@@ -124,8 +124,8 @@ const HANDS: u32 = 16;
 /// A mistake in the command line.
 pub fn plan(arguments: &Arguments) -> Result<LoadPlan, Error> {
     let chosen = if arguments.only.is_empty() {
-        let known = !arguments.server_pid.is_empty();
-        let possible = |measure: &Measure| known || *measure != Measure::Memory;
+        let weighs = !arguments.server_pid.is_empty() && !arguments.config_maps;
+        let possible = |measure: &Measure| weighs || *measure != Measure::Memory;
         Measure::ALL.into_iter().filter(possible).collect()
     } else {
         arguments.only.clone()
@@ -133,6 +133,11 @@ pub fn plan(arguments: &Arguments) -> Result<LoadPlan, Error> {
     let memory = chosen.contains(&Measure::Memory);
     if memory && arguments.server_pid.is_empty() {
         return Err(mistake("memory is that of a process: add --server-pid PID"));
+    }
+    if memory && arguments.config_maps {
+        return Err(mistake(
+            "memory is measured for pods: leave out --config-maps",
+        ));
     }
     let most = arguments.clients.iter().copied().max().unwrap_or_default();
     if arguments.objects < most {

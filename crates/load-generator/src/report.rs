@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::heartbeats::IdleNodes;
 use crate::load::Load;
+use crate::objects::Subject;
 use crate::plan::LoadStep;
 use crate::sets::SetsStep;
 use crate::statistics::{Summary, per_second};
@@ -16,6 +17,7 @@ use crate::watchers::FanOut;
 #[derive(Debug)]
 pub struct Report {
     objects: u32,
+    subject: Subject,
     pub rows: Vec<Row>,
     pub fan_outs: Vec<FanOut>,
     pub sets: Vec<SetsStep>,
@@ -98,9 +100,10 @@ impl PodMemory {
 }
 
 impl Report {
-    pub fn of(objects: u32) -> Self {
+    pub fn of(objects: u32, subject: Subject) -> Self {
         Self {
             objects,
+            subject,
             rows: Vec::new(),
             fan_outs: Vec::new(),
             sets: Vec::new(),
@@ -131,6 +134,7 @@ impl Report {
         };
         json!({
             "objects": self.objects,
+            "kind": self.subject.kind(),
             "requests": self.rows.iter().map(Row::json).collect::<Vec<_>>(),
             "watch": self.fan_outs.iter().map(fan_out).collect::<Vec<_>>(),
             "sets": self.sets.iter().map(sets_json).collect::<Vec<_>>(),
@@ -143,7 +147,7 @@ impl Report {
     pub fn text(&self) -> String {
         let mut lines = match (&self.idle_nodes, self.sets.is_empty()) {
             (Some(idle), _) => vec![idle_nodes_line(idle)],
-            (None, true) => vec![format!("{} pods", self.objects)],
+            (None, true) => vec![format!("{} {}", self.objects, self.subject.plural())],
             (None, false) => sets_lines(&self.sets),
         };
         if !self.rows.is_empty() {

@@ -1,5 +1,6 @@
 //! Runs the plan, and cleans up in any case.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -11,8 +12,8 @@ use crate::arguments::{Arguments, OutputFormat};
 use crate::call::Call;
 use crate::load::{Load, send_all};
 use crate::memory::Memory;
+use crate::objects::BenchObjects;
 use crate::plan::{LoadPlan, LoadStep, Operation, plan};
-use crate::pods::Pods;
 use crate::processor::AFTER_THE_REPLY;
 use crate::report::{PodMemory, Report, Row};
 use crate::sets::{self, MeasureOptions, SetsFixture};
@@ -55,8 +56,8 @@ pub async fn run(arguments: Arguments) -> Result<()> {
     let work = Work::of(&arguments);
     let pids = &arguments.server_pid;
     Memory::of(pids).and(processor::time(pids))?;
-    let target = BenchNamespace::prepare(&arguments.kubeconfig, arguments.distinct).await?;
-    let mut report = Report::of(arguments.objects);
+    let target = BenchNamespace::prepare(&arguments.kubeconfig, arguments.subject()).await?;
+    let mut report = Report::of(arguments.objects, arguments.subject());
     // The nodes let the pods go, also while the namespace is removed.
     let mut stage = None;
     let mut idle = None;
@@ -111,7 +112,9 @@ async fn measure(
     arguments: &Arguments,
     report: &mut Report,
 ) -> Result<()> {
-    let names: Vec<String> = (0..arguments.objects).map(|i| format!("pod-{i}")).collect();
+    let names: Vec<String> = (0..arguments.objects)
+        .map(|index| arguments.subject().name(index))
+        .collect();
     let server = arguments.server_pid.as_slice();
     // The first pods are measured: later ones reuse the memory of earlier ones.
     let mut weigh = plan.memory;
@@ -176,34 +179,45 @@ async fn send(
     names: &[String],
     word: &str,
 ) -> Result<Load> {
-    let pods = target.pods();
+    let objects = target.objects();
     let each = |call: &dyn Fn(&str) -> Call| names.iter().map(|name| call(name)).collect();
     let lists = LISTS_MIN.max(clients.len() * LISTS_PER_CLIENT);
     let calls: Vec<Call> = match step.operation {
-        Operation::Create => each(&|name| pods.create(name)),
-        Operation::Get => each(&|name| pods.get(name)),
+        Operation::Create => each(&|name| objects.create(name)),
+        Operation::Get => each(&|name| objects.get(name)),
         Operation::GetUnderLoad => {
             return busy::get_pods(target, step.clients, names).await;
         }
-        Operation::List => vec![pods.list(); lists],
-        Operation::ListProtobuf => vec![pods.list_in_protobuf(); lists],
-        Operation::ListPaged => vec![pods.list_in_pages(); lists],
-        Operation::Update => updates(target, &pods, word).await?,
-        Operation::Patch => each(&|name| pods.patch(name, word)),
-        Operation::Apply => each(&|name| pods.apply(name, word)),
-        Operation::Delete => each(&|name| pods.delete(name)),
+        Operation::List => vec![objects.list(); lists],
+        Operation::ListProtobuf => vec![objects.list_in_protobuf(); lists],
+        Operation::ListPaged => vec![objects.list_in_pages(); lists],
+        Operation::Update => updates(target, &objects, names, word).await?,
+        Operation::Patch => each(&|name| objects.patch(name, word)),
+        Operation::Apply => each(&|name| objects.apply(name, word)),
+        Operation::Delete => each(&|name| objects.delete(name)),
     };
     send_all(clients, calls).await
 }
 
-async fn updates(target: &BenchNamespace, pods: &Pods, word: &str) -> Result<Vec<Call>> {
-    let mut list = pods.list().json(&target.client).await?;
+/// Updates of the listed objects with these names: others may be in the namespace, such as the root certificates.
+async fn updates(
+    target: &BenchNamespace,
+    objects: &BenchObjects,
+    names: &[String],
+    word: &str,
+) -> Result<Vec<Call>> {
+    let names: HashSet<&str> = names.iter().map(String::as_str).collect();
+    let mut list = objects.list().json(&target.client).await?;
     let Value::Array(items) = list["items"].take() else {
-        bail!("a list of pods has no items");
+        bail!("a list has no items");
     };
     items
         .into_iter()
-        .map(|pod| pods.update(pod, word))
+        .filter(|item| {
+            let name = item["metadata"]["name"].as_str();
+            name.is_some_and(|name| names.contains(name))
+        })
+        .map(|item| objects.update(item, word))
         .collect()
 }
 
@@ -214,7 +228,7 @@ async fn pod_memory(
     before: Memory,
     after: Memory,
 ) -> Result<PodMemory> {
-    let pods = target.pods();
+    let pods = target.objects();
     let weighed = names.iter().take(WEIGHED);
     let mut json_bytes = 0;
     for name in weighed.clone() {

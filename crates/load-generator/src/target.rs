@@ -9,7 +9,7 @@ use kube::{Client, Config};
 use serde_json::json;
 
 use crate::call::{Call, is_not_found};
-use crate::pods::{ACCOUNT, Pods};
+use crate::objects::{ACCOUNT, BenchObjects, Subject};
 
 /// Timeout of a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -26,12 +26,12 @@ pub struct BenchNamespace {
     /// A client for requests that are not measured.
     pub client: Client,
     pub namespace: String,
-    distinct: bool,
+    subject: Subject,
 }
 
 impl BenchNamespace {
     /// Makes a namespace on the server of the kubeconfig.
-    pub async fn prepare(kubeconfig: &Path, distinct: bool) -> Result<Self> {
+    pub async fn prepare(kubeconfig: &Path, subject: Subject) -> Result<Self> {
         let context = || format!("use {}", kubeconfig.display());
         let read = Kubeconfig::read_from(kubeconfig).with_context(context)?;
         let config = Config::from_custom_kubeconfig(read, &KubeConfigOptions::default()).await;
@@ -45,13 +45,13 @@ impl BenchNamespace {
             config,
             client,
             namespace,
-            distinct,
+            subject,
         })
     }
 
-    /// Its pods.
-    pub fn pods(&self) -> Pods {
-        Pods::of(&self.namespace, self.distinct)
+    /// Its objects.
+    pub fn objects(&self) -> BenchObjects {
+        BenchObjects::of(&self.namespace, self.subject)
     }
 
     /// Creates the account of the pods.

@@ -7,11 +7,14 @@ use clap::Parser;
 use crate::arguments::Arguments;
 use crate::heartbeats::IdleNodes;
 use crate::load::Load;
+use crate::objects::Subject;
 use crate::plan::{LoadPlan, LoadStep, Operation, plan};
 use crate::report::{PodMemory, Report, Row};
 use crate::sets::{Policy, SetsStep};
 use crate::statistics::Summary;
 use crate::watchers::FanOut;
+
+const PODS: Subject = Subject::Pods { distinct: false };
 
 fn parse(words: &str) -> Result<LoadPlan, clap::Error> {
     let words = format!("bench --kubeconfig k.yaml {words}");
@@ -32,6 +35,18 @@ fn everything_is_measured_that_can_be() {
     assert_eq!(all.watchers, [1, 100, 1000]);
     assert!(!all.memory);
     assert!(parse("--server-pid 1").unwrap().memory);
+}
+
+#[test]
+fn config_maps_are_measured_without_memory() {
+    let all = parse("--config-maps --server-pid 1").unwrap();
+    assert_eq!((all.steps.len(), all.memory), (3 * 9, false));
+    for refused in ["--only memory --server-pid 1", "--distinct", "--sets 1x1"] {
+        assert!(
+            parse(&format!("--config-maps {refused}")).is_err(),
+            "{refused}"
+        );
+    }
 }
 
 #[test]
@@ -105,7 +120,7 @@ fn what_makes_no_sense_is_refused() {
 }
 
 fn report() -> Report {
-    let mut report = Report::of(4);
+    let mut report = Report::of(4, PODS);
     let step = LoadStep {
         operation: Operation::ListPaged,
         clients: 2,
@@ -158,7 +173,9 @@ fn people_get_tables() {
     );
     let failure = report().first_failure().unwrap();
     assert_eq!(failure, "list in pages: 410 Gone: too old");
-    assert_eq!(Report::of(7).text(), "7 pods\n");
+    assert_eq!(Report::of(7, PODS).text(), "7 pods\n");
+    let config_maps = Report::of(7, Subject::ConfigMaps);
+    assert_eq!(config_maps.text(), "7 configmaps\n");
 }
 
 #[test]
@@ -171,7 +188,7 @@ fn programs_get_numbers() {
     assert_eq!(json["watch"][0]["lastWatcher"]["medianMilliseconds"], 5.0);
     assert_eq!(json["watch"][0]["bytesPerWatcher"], 2048);
     assert_eq!(json["memory"]["ratio"], 2.5);
-    assert!(Report::of(7).json()["memory"].is_null());
+    assert!(Report::of(7, PODS).json()["memory"].is_null());
 }
 
 #[test]
@@ -207,7 +224,7 @@ fn heartbeats_are_measured_instead_of_requests() {
     ] {
         assert!(parse(wrong).is_err(), "{wrong}");
     }
-    let mut report = Report::of(1);
+    let mut report = Report::of(1, PODS);
     let idle = IdleNodes {
         nodes: 4,
         span: Duration::from_secs(10),
@@ -230,7 +247,7 @@ fn heartbeats_are_measured_instead_of_requests() {
 
 #[test]
 fn a_step_of_sets_is_a_row() {
-    let mut report = Report::of(1);
+    let mut report = Report::of(1, PODS);
     report.sets.push(SetsStep {
         sets: "2x3".parse().unwrap(),
         policy: Policy::Parallel,

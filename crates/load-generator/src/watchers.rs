@@ -41,7 +41,7 @@ pub struct FanOut {
 /// Opens watches, writes, and waits for all of them each time.
 pub async fn measure(target: &BenchNamespace, watchers: u32, server: &[u32]) -> Result<FanOut> {
     allow_many_connections()?;
-    let pods = target.pods();
+    let pods = target.objects();
     let pod = pods.create(NAME).json(&target.client).await?;
     let version = pod["metadata"]["resourceVersion"].as_str();
     let uri = pods.watch(version.context("a pod without a resourceVersion")?);

@@ -284,7 +284,7 @@ impl Life<'_> {
                         "nodeSelector": {NODE_LABEL: self.target.namespace},
                         "tolerations": [{"key": TAINT, "operator": "Exists"}],
                         "automountServiceAccountToken": false,
-                        "serviceAccountName": crate::pods::ACCOUNT,
+                        "serviceAccountName": crate::objects::ACCOUNT,
                         "containers": [{
                             "name": "main",
                             "image": image(1),

@@ -1,4 +1,4 @@
-//! The created pods, and the requests about them.
+//! The created objects, and the requests about them.
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
@@ -15,20 +15,62 @@ const PAGE: u32 = 500;
 /// The annotation that writes change.
 const ANNOTATION: &str = "bench/written-by";
 
-/// The pods of a namespace.
-#[derive(Clone, Debug)]
-pub struct Pods {
-    /// `/api/v1/namespaces/NAMESPACE/pods`
-    path: String,
-    /// Whether each pod has a different template.
-    distinct: bool,
+/// The kind of the objects that are created.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Subject {
+    Pods {
+        /// Whether each pod has a different template.
+        distinct: bool,
+    },
+    ConfigMaps,
 }
 
-impl Pods {
-    pub fn of(namespace: &str, distinct: bool) -> Self {
+impl Subject {
+    pub fn kind(self) -> &'static str {
+        match self {
+            Self::Pods { .. } => "Pod",
+            Self::ConfigMaps => "ConfigMap",
+        }
+    }
+
+    /// As in paths and in the report.
+    pub fn plural(self) -> &'static str {
+        match self {
+            Self::Pods { .. } => "pods",
+            Self::ConfigMaps => "configmaps",
+        }
+    }
+
+    /// The name of one of them.
+    pub fn name(self, index: u32) -> String {
+        match self {
+            Self::Pods { .. } => format!("pod-{index}"),
+            Self::ConfigMaps => format!("configmap-{index}"),
+        }
+    }
+
+    fn manifest(self, name: &str) -> Value {
+        match self {
+            Self::Pods { distinct: true } => pod(name, name),
+            Self::Pods { distinct: false } => pod(name, "bench"),
+            Self::ConfigMaps => config_map(name),
+        }
+    }
+}
+
+/// The objects in a namespace.
+#[derive(Clone, Debug)]
+pub struct BenchObjects {
+    /// `/api/v1/namespaces/NAMESPACE/PLURAL`
+    path: String,
+    subject: Subject,
+}
+
+impl BenchObjects {
+    pub fn of(namespace: &str, subject: Subject) -> Self {
         Self {
-            path: format!("/api/v1/namespaces/{namespace}/pods"),
-            distinct,
+            path: format!("/api/v1/namespaces/{namespace}/{}", subject.plural()),
+            subject,
         }
     }
 
@@ -37,8 +79,7 @@ impl Pods {
     }
 
     pub fn create(&self, name: &str) -> Call {
-        let template = if self.distinct { name } else { "bench" };
-        Call::post(self.path.clone(), &manifest(name, template))
+        Call::post(self.path.clone(), &self.subject.manifest(name))
     }
 
     pub fn get(&self, name: &str) -> Call {
@@ -57,13 +98,13 @@ impl Pods {
         Call::pages(format!("{}?limit={PAGE}", self.path))
     }
 
-    /// Replaces the pod as it was read, with one change. Here and below, `word` must differ each
+    /// Replaces the object as it was read, with one change. Here and below, `word` must differ each
     /// time, or nothing changes.
     pub fn update(&self, mut read: Value, word: &str) -> Result<Call> {
         let name = read["metadata"]["name"].as_str();
-        let uri = self.one(name.context("a pod in a list has no name")?);
+        let uri = self.one(name.context("an object in a list has no name")?);
         read["apiVersion"] = "v1".into();
-        read["kind"] = "Pod".into();
+        read["kind"] = self.subject.kind().into();
         read["metadata"]["annotations"][ANNOTATION] = word.into();
         Ok(Call::put(uri, &read))
     }
@@ -76,7 +117,7 @@ impl Pods {
     pub fn apply(&self, name: &str, word: &str) -> Call {
         let wanted = json!({
             "apiVersion": "v1",
-            "kind": "Pod",
+            "kind": self.subject.kind(),
             "metadata": {"name": name, "annotations": {"bench/applied": word}},
         });
         let manager = "fieldManager=mainstay-bench-apply&force=true";
@@ -94,7 +135,7 @@ impl Pods {
 }
 
 /// A pod like a database's: with probes, volumes, limits; allowed at every Pod Security level.
-fn manifest(name: &str, template: &str) -> Value {
+fn pod(name: &str, template: &str) -> Value {
     let probe = |path: &str| {
         let path = format!("/{template}/{path}");
         json!({"httpGet": {"path": path, "port": "http"}, "periodSeconds": 10})
@@ -142,23 +183,41 @@ fn manifest(name: &str, template: &str) -> Value {
     })
 }
 
+fn config_map(name: &str) -> Value {
+    json!({
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": name, "annotations": {ANNOTATION: "create"}},
+        "data": {"mode": "fast", "level": "3"},
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn no_scheduler_takes_the_pods() {
-        let pod = manifest("a", "b");
+        let pod = pod("a", "b");
         assert_eq!(pod["spec"]["schedulerName"], SCHEDULER);
         assert!(pod["spec"]["nodeName"].is_null());
     }
 
     #[test]
     fn what_is_listed_can_be_sent_back() {
-        let pods = Pods::of("ns", false);
+        let pods = BenchObjects::of("ns", Subject::Pods { distinct: false });
         let listed = json!({"metadata": {"name": "a", "resourceVersion": "7"}});
         let call = format!("{:?}", pods.update(listed, "w").unwrap());
         assert!(call.contains("/api/v1/namespaces/ns/pods/a"), "{call}");
         assert!(pods.update(json!({}), "w").is_err());
+        let config_maps = BenchObjects::of("ns", Subject::ConfigMaps);
+        let call = format!(
+            "{:?}",
+            config_maps.update(json!({"metadata": {"name": "a"}}), "w")
+        );
+        assert!(
+            call.contains("/api/v1/namespaces/ns/configmaps/a"),
+            "{call}"
+        );
     }
 }
