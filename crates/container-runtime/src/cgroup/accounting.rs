@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::killing::processes_in;
-use super::{Hierarchies, join, known};
+use super::{Hierarchies, join};
 use crate::accounting::{Accounting, BlockTraffic};
 
 /// The time of one tick of `cpuacct.stat` (`USER_HZ` is 100 on all architectures of Linux that run containers).
@@ -14,7 +14,7 @@ const TICK_NS: u64 = 10_000_000;
 
 /// Reads the counters and limits of a group.
 pub(crate) fn accounting(group: &str) -> std::io::Result<Accounting> {
-    let hierarchies = known()?;
+    let hierarchies = Hierarchies::known()?;
     let mut all = match hierarchies {
         Hierarchies::Unified(root) => unified(&join(root, group)),
         Hierarchies::Split { .. } => split(|controller| hierarchies.v1_dir(controller, group)),

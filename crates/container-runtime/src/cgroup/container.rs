@@ -43,19 +43,19 @@ impl ContainerGroup {
         resources: &Resources,
         devices: &DeviceRules,
     ) -> io::Result<ContainerGroup> {
-        let hierarchies = Hierarchies::detect()?;
-        let dirs = match &hierarchies {
+        let hierarchies = Hierarchies::known()?;
+        let dirs = match hierarchies {
             Hierarchies::Unified(root) => {
                 delegation::make(root, group)?;
                 vec![join(root, group)]
             }
-            Hierarchies::Split { .. } => make_split(&hierarchies, group)?,
+            Hierarchies::Split { .. } => make_split(hierarchies, group)?,
         };
-        for (path, value) in limits(&hierarchies, group, resources, Holder::Container) {
+        for (path, value) in limits(hierarchies, group, resources, Holder::Container) {
             write(&path, &value)?;
         }
-        write_known(completion(&hierarchies, group, resources))?;
-        if let Hierarchies::Unified(root) = &hierarchies {
+        write_known(completion(hierarchies, group, resources))?;
+        if let Hierarchies::Unified(root) = hierarchies {
             devices::guard(&join(root, group), devices)?;
         } else if let Some(dir) = hierarchies.v1_dir("devices", group) {
             for (file, line) in devices::list(devices) {

@@ -8,7 +8,7 @@ use super::{Hierarchies, KILL_MAX, join, tree};
 
 /// Sends `SIGKILL` to every process that is in a group or below it now.
 pub(crate) fn kill_once(group: &str) -> io::Result<()> {
-    for pid in processes_in(&Hierarchies::detect()?, group)? {
+    for pid in processes_in(Hierarchies::known()?, group)? {
         send_kill(pid);
     }
     Ok(())
@@ -25,8 +25,8 @@ fn send_kill(pid: i32) {
 /// Kills every process of a group and of the groups below, repeatedly until none is left.
 pub(crate) fn kill(group: &str) -> io::Result<()> {
     let until = Instant::now() + KILL_MAX;
-    let hierarchies = Hierarchies::detect()?;
-    if let Hierarchies::Unified(root) = &hierarchies {
+    let hierarchies = Hierarchies::known()?;
+    if let Hierarchies::Unified(root) = hierarchies {
         // One write kills all at once, forks included; older kernels lack it.
         match fs::write(join(root, group).join("cgroup.kill"), "1") {
             Ok(()) => {}
@@ -34,12 +34,12 @@ pub(crate) fn kill(group: &str) -> io::Result<()> {
         }
     }
     loop {
-        let left = processes_in(&hierarchies, group)?;
+        let left = processes_in(hierarchies, group)?;
         if left.is_empty() {
             return Ok(());
         }
         left.into_iter().for_each(send_kill);
-        thaw(&hierarchies, group);
+        thaw(hierarchies, group);
         if Instant::now() > until {
             return Err(io::Error::new(
                 io::ErrorKind::TimedOut,

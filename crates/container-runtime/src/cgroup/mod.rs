@@ -41,8 +41,21 @@ pub(crate) enum Hierarchies {
 }
 
 impl Hierarchies {
+    /// The hierarchies of this machine, which are looked for once in a process: its mount table has several lines for
+    /// each container, and each part of a container's life asks.
+    pub fn known() -> io::Result<&'static Hierarchies> {
+        static KNOWN: OnceLock<Hierarchies> = OnceLock::new();
+        match KNOWN.get() {
+            Some(known) => Ok(known),
+            None => {
+                let found = Hierarchies::detect()?;
+                Ok(KNOWN.get_or_init(|| found))
+            }
+        }
+    }
+
     /// Finds the hierarchies in the mount table.
-    pub fn detect() -> io::Result<Hierarchies> {
+    fn detect() -> io::Result<Hierarchies> {
         let below_root = Path::new("/sys/fs/cgroup");
         let (mut trees, mut unified) = (Vec::new(), None);
         for mount in mount_table::read()? {
@@ -100,31 +113,31 @@ pub(crate) fn join(root: &Path, group: &str) -> PathBuf {
 ///
 /// # Errors They cannot be made; the error names the missing controller.
 pub(crate) fn prepare() -> io::Result<()> {
-    match Hierarchies::detect()? {
-        Hierarchies::Unified(root) => delegation::prepare(&root),
+    match Hierarchies::known()? {
+        Hierarchies::Unified(root) => delegation::prepare(root),
         Hierarchies::Split { .. } => Ok(()),
     }
 }
 
 /// Makes a pod's group (and those above it), which holds groups with limits.
 pub(crate) fn create(group: &str, resources: &Resources) -> io::Result<()> {
-    let hierarchies = Hierarchies::detect()?;
-    match &hierarchies {
+    let hierarchies = Hierarchies::known()?;
+    match hierarchies {
         Hierarchies::Unified(root) => delegation::make_parent(root, group)?,
-        Hierarchies::Split { .. } => make_split(&hierarchies, group)?,
+        Hierarchies::Split { .. } => make_split(hierarchies, group)?,
     }
-    for (path, value) in limits(&hierarchies, group, resources, Holder::Pod) {
+    for (path, value) in limits(hierarchies, group, resources, Holder::Pod) {
         write(&path, &value)?;
     }
-    write_known(huge_pages(&hierarchies, group, resources))
+    write_known(huge_pages(hierarchies, group, resources))
 }
 
 /// Makes a group that holds processes.
 pub(crate) fn create_leaf(group: &str) -> io::Result<()> {
-    let hierarchies = Hierarchies::detect()?;
-    match &hierarchies {
+    let hierarchies = Hierarchies::known()?;
+    match hierarchies {
         Hierarchies::Unified(root) => delegation::make(root, group),
-        Hierarchies::Split { .. } => make_split(&hierarchies, group),
+        Hierarchies::Split { .. } => make_split(hierarchies, group),
     }
 }
 
@@ -245,8 +258,8 @@ fn weight(shares: u64, holder: Holder) -> u64 {
 
 /// Sets the limits of an existing group.
 pub(crate) fn update(group: &str, resources: &Resources, holder: Holder) -> io::Result<()> {
-    let hierarchies = Hierarchies::detect()?;
-    for (path, value) in limits(&hierarchies, group, resources, holder) {
+    let hierarchies = Hierarchies::known()?;
+    for (path, value) in limits(hierarchies, group, resources, holder) {
         write(&path, &value)?;
     }
     Ok(())
@@ -255,7 +268,7 @@ pub(crate) fn update(group: &str, resources: &Resources, holder: Holder) -> io::
 /// Moves the calling process out of its group into `group`, in every tree where it is not in the
 /// root: so that the end or the limits of the old group do not affect it.
 pub(crate) fn move_self(group: &str) -> io::Result<()> {
-    let hierarchies = Hierarchies::detect()?;
+    let hierarchies = Hierarchies::known()?;
     let membership = fs::read_to_string("/proc/self/cgroup")?;
     for line in membership.lines() {
         let mut fields = line.splitn(3, ':');
@@ -266,7 +279,7 @@ pub(crate) fn move_self(group: &str) -> io::Result<()> {
         if path == "/" {
             continue;
         }
-        let root = match &hierarchies {
+        let root = match hierarchies {
             Hierarchies::Unified(root) => Some(root),
             Hierarchies::Split { unified, .. } if names.is_empty() => unified.as_ref(),
             Hierarchies::Split { trees, .. } => {
@@ -291,7 +304,7 @@ pub(crate) fn move_self(group: &str) -> io::Result<()> {
 
 /// Moves the calling process into `group` in every tree that has it.
 pub(crate) fn join_self(group: &str) -> io::Result<()> {
-    for root in Hierarchies::detect()?.roots() {
+    for root in Hierarchies::known()?.roots() {
         let procs = join(root, group).join("cgroup.procs");
         match fs::OpenOptions::new().write(true).open(&procs) {
             Ok(mut file) => file.write_all(b"0").map_err(|error| {
@@ -326,7 +339,7 @@ pub(crate) fn join_container(group: &str, first: i32) -> io::Result<()> {
 /// Removes a group and those below it from every tree; none is no error.
 pub(crate) fn remove(group: &str) -> io::Result<()> {
     let until = Instant::now() + KILL_MAX;
-    for root in Hierarchies::detect()?.roots() {
+    for root in Hierarchies::known()?.roots() {
         let dir = join(root, group);
         // The kernel releases dead processes a little after they are reaped, and a shim that starts late may
         // make a group in the meantime.
@@ -371,22 +384,9 @@ fn tree(dir: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// The hierarchies as they were when first looked for: what is read often must not read the
-/// machine's mounts, of which there are many per pod, each time.
-fn known() -> io::Result<&'static Hierarchies> {
-    static KNOWN: OnceLock<Hierarchies> = OnceLock::new();
-    match KNOWN.get() {
-        Some(known) => Ok(known),
-        None => {
-            let found = Hierarchies::detect()?;
-            Ok(KNOWN.get_or_init(|| found))
-        }
-    }
-}
-
 /// Reads the resource usage of a group.
 pub(crate) fn usage(group: &str) -> io::Result<Usage> {
-    let hierarchies = known()?;
+    let hierarchies = Hierarchies::known()?;
     if let Hierarchies::Unified(root) = hierarchies {
         let dir = join(root, group);
         let used = number(&dir.join("memory.current"))?;
@@ -421,10 +421,10 @@ pub(crate) fn usage(group: &str) -> io::Result<Usage> {
 /// Number of kills by the kernel because of missing memory (OOM kills), in a group and in those
 /// below.
 pub(crate) fn oom_kills(group: &str) -> u64 {
-    let Ok(hierarchies) = Hierarchies::detect() else {
+    let Ok(hierarchies) = Hierarchies::known() else {
         return 0;
     };
-    let file = match &hierarchies {
+    let file = match hierarchies {
         Hierarchies::Unified(root) => join(root, group).join("memory.events"),
         Hierarchies::Split { .. } => match hierarchies.v1_dir("memory", group) {
             Some(dir) => dir.join("memory.oom_control"),

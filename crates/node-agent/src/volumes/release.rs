@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use container_runtime::tree;
 use nix::mount::{MntFlags, umount2};
 
-use super::mount_points::mounts_below;
+use super::mount_points::{mounts_below, mounts_in};
 use super::{block, nfs, one_pod, rbd};
 use crate::paths::PodDir;
 
@@ -17,23 +17,27 @@ use crate::paths::PodDir;
 pub fn release(dir: &PodDir, kept: &BTreeSet<String>) -> io::Result<()> {
     block::release(dir)?;
     let root = dir.volumes();
-    let mut remote: Vec<PathBuf> = mount_table::read()?
+    let table = mount_table::read()?;
+    let mounted = mounts_in(&table, &root)?;
+    let mut remote: Vec<PathBuf> = table
         .into_iter()
         .filter(nfs::is_remote)
         .map(|mount| mount.path)
         .collect();
     remote.extend(rbd::targets(dir)?);
-    for target in mounts_below(&root)?.into_iter().rev() {
-        if remote.contains(&target) {
-            nfs::unmount(&target)?;
+    for target in mounted.iter().rev() {
+        if remote.contains(target) {
+            nfs::unmount(target)?;
             continue;
         }
-        match umount2(&target, MntFlags::UMOUNT_NOFOLLOW) {
+        match umount2(target, MntFlags::UMOUNT_NOFOLLOW) {
             Ok(()) | Err(nix::errno::Errno::EINVAL) => {}
-            Err(_) => umount2(&target, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW)?,
+            Err(_) => umount2(target, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW)?,
         }
     }
-    if let Some(left) = mounts_below(&root)?.first() {
+    if !mounted.is_empty()
+        && let Some(left) = mounts_below(&root)?.first()
+    {
         let message = format!("{} is still mounted", left.display());
         return Err(io::Error::new(io::ErrorKind::ResourceBusy, message));
     }

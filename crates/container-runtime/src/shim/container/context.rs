@@ -43,8 +43,8 @@ pub(crate) enum PidNamespace {
 
 /// Roots of the version 1 trees that have the groups of containers.
 pub(crate) fn cgroup_trees() -> Vec<PathBuf> {
-    let found = Hierarchies::detect().ok();
-    let trees = found.as_ref().map(container_trees).unwrap_or_default();
+    let found = Hierarchies::known().ok();
+    let trees = found.map(container_trees).unwrap_or_default();
     trees.into_iter().map(Into::into).collect()
 }
 

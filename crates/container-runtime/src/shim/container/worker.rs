@@ -435,7 +435,7 @@ fn describe(doing: &str, error: &dyn std::error::Error) -> StartError {
 
 /// Tells whether control groups are version 2.
 pub(crate) fn is_unified() -> bool {
-    matches!(Hierarchies::detect(), Ok(Hierarchies::Unified(_)))
+    matches!(Hierarchies::known(), Ok(Hierarchies::Unified(_)))
 }
 
 /// The two ends of a socket over which a terminal is sent from the worker to the shim.
