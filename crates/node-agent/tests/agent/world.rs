@@ -413,7 +413,7 @@ impl World {
                     status.unwrap_or_default()
                 );
             }
-            tokio::time::sleep(Duration::from_millis(2)).await;
+            pause(begun).await;
         }
     }
 
@@ -429,7 +429,7 @@ impl World {
                 "{name} does not go: {:?}",
                 pod.status
             );
-            tokio::time::sleep(Duration::from_millis(2)).await;
+            pause(begun).await;
         }
     }
 
@@ -487,6 +487,13 @@ impl World {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
+}
+
+/// The pause between two looks at a pod, of a wait that has begun then: an eighth of the time waited so far. A look decodes the pod,
+/// unoptimised, and takes processor time from all other tests.
+async fn pause(begun: Instant) {
+    let [least, most] = [2, 40].map(Duration::from_millis);
+    tokio::time::sleep((begun.elapsed() / 8).clamp(least, most)).await;
 }
 
 impl Drop for World {
