@@ -1,13 +1,14 @@
 //! Images of one layer, in OCI form.
 
+use std::borrow::Cow;
 use std::fs::{self, File};
-use std::io::{self, Write};
-use std::path::Path;
+use std::io::{self, ErrorKind, Write};
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use serde_json::json;
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 /// A blob with its digest.
@@ -15,8 +16,50 @@ use sha2::{Digest, Sha256};
 pub struct Blob {
     /// `sha256:…`.
     pub digest: String,
-    /// Contents.
-    pub bytes: Vec<u8>,
+    contents: Contents,
+}
+
+#[derive(Clone, Debug)]
+enum Contents {
+    Bytes(Vec<u8>),
+    /// A file that nobody changes.
+    File(PathBuf),
+}
+
+impl Blob {
+    fn of(bytes: Vec<u8>) -> Self {
+        Self {
+            digest: digest(&bytes),
+            contents: Contents::Bytes(bytes),
+        }
+    }
+
+    /// The contents.
+    ///
+    /// # Errors
+    /// When their file cannot be read.
+    pub fn bytes(&self) -> io::Result<Cow<'_, [u8]>> {
+        match &self.contents {
+            Contents::Bytes(bytes) => Ok(bytes.into()),
+            Contents::File(path) => fs::read(path).map(Cow::from),
+        }
+    }
+
+    /// Makes a file of the contents: another name of their file, on the same disk.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn write(&self, file: &Path) -> io::Result<()> {
+        match &self.contents {
+            Contents::Bytes(bytes) => fs::write(file, bytes),
+            Contents::File(path) => match fs::hard_link(path, file) {
+                Err(error) if error.kind() == ErrorKind::CrossesDevices => {
+                    fs::copy(path, file).map(drop)
+                }
+                linked => linked,
+            },
+        }
+    }
 }
 
 /// An image of one layer.
@@ -42,7 +85,9 @@ pub struct Settings<'a> {
 }
 
 /// Names of the files of an image that is kept.
-const PARTS: [&str; 3] = ["config", "layer", "manifest"];
+const CONFIG: &str = "config";
+const LAYER: &str = "layer";
+const MANIFEST: &str = "manifest";
 
 impl Image {
     /// Packs a directory as an image.
@@ -54,10 +99,10 @@ impl Image {
         let diff_id = digest(&plain);
         let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
         encoder.write_all(&plain).expect("compress the layer");
-        let layer = blob(encoder.finish().expect("compress the layer"));
+        let layer = Blob::of(encoder.finish().expect("compress the layer"));
         let mut env = vec!["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"];
         env.extend(settings.env);
-        let config = blob(
+        let config = Blob::of(
             json!({
                 "architecture": architecture(),
                 "os": "linux",
@@ -72,7 +117,7 @@ impl Image {
             .to_string()
             .into_bytes(),
         );
-        let manifest = blob(
+        let manifest = Blob::of(
             json!({
                 "schemaVersion": 2,
                 "mediaType": "application/vnd.oci.image.manifest.v1+json",
@@ -99,9 +144,18 @@ impl Image {
     /// # Errors
     /// When they cannot be written.
     pub fn write(&self, directory: &Path) -> io::Result<()> {
-        let parts = [&self.config, &self.layer, &self.manifest];
-        for (name, blob) in PARTS.iter().zip(parts) {
-            fs::write(directory.join(name), &blob.bytes)?;
+        let parts = [
+            (CONFIG, &self.config),
+            (LAYER, &self.layer),
+            (MANIFEST, &self.manifest),
+        ];
+        for (name, blob) in parts {
+            let file = directory.join(name);
+            // A registry of an earlier test may have the former file under another name.
+            if file.exists() {
+                fs::remove_file(&file)?;
+            }
+            blob.write(&file)?;
         }
         Ok(())
     }
@@ -111,12 +165,19 @@ impl Image {
     /// # Errors
     /// When it is not there.
     pub fn read(directory: &Path) -> io::Result<Self> {
-        let part = |name: &str| fs::read(directory.join(name)).map(blob);
-        let [config, layer, manifest] = PARTS.map(part);
+        let part = |name: &str| fs::read(directory.join(name)).map(Blob::of);
+        let [config, manifest] = [CONFIG, MANIFEST].map(part);
+        let manifest = manifest?;
+        let described: Value = serde_json::from_slice(&manifest.bytes()?)?;
+        let digest = described["layers"][0]["digest"].as_str();
+        let digest = digest.ok_or_else(|| io::Error::other("the manifest names no layer"))?;
         Ok(Self {
             config: config?,
-            layer: layer?,
-            manifest: manifest?,
+            layer: Blob {
+                digest: digest.to_owned(),
+                contents: Contents::File(directory.join(LAYER)),
+            },
+            manifest,
         })
     }
 
@@ -125,7 +186,8 @@ impl Image {
     /// # Panics
     /// When it cannot be written.
     pub fn unpack(&self, root: &Path) {
-        let plain = flate2::read::GzDecoder::new(self.layer.bytes.as_slice());
+        let layer = self.layer.bytes().expect("read the layer");
+        let plain = flate2::read::GzDecoder::new(layer.as_ref());
         tar::Archive::new(plain)
             .unpack(root)
             .expect("unpack the image");
@@ -155,10 +217,8 @@ impl Image {
         put("oci-layout".into(), br#"{"imageLayoutVersion":"1.0.0"}"#);
         put("index.json".into(), index.as_bytes());
         for blob in [&self.manifest, &self.config, &self.layer] {
-            put(
-                format!("blobs/{}", blob.digest.replace(':', "/")),
-                &blob.bytes,
-            );
+            let bytes = blob.bytes().expect("read a part of the image");
+            put(format!("blobs/{}", blob.digest.replace(':', "/")), &bytes);
         }
         archive.finish().expect("finish the archive");
     }
@@ -184,15 +244,12 @@ fn architecture() -> &'static str {
     }
 }
 
-fn descriptor(kind: &str, blob: &Blob) -> serde_json::Value {
-    json!({ "mediaType": kind, "digest": blob.digest, "size": blob.bytes.len() })
-}
-
-fn blob(bytes: Vec<u8>) -> Blob {
-    Blob {
-        digest: digest(&bytes),
-        bytes,
-    }
+fn descriptor(kind: &str, blob: &Blob) -> Value {
+    let size = match &blob.contents {
+        Contents::Bytes(bytes) => bytes.len() as u64,
+        Contents::File(path) => fs::metadata(path).expect("look at a blob").len(),
+    };
+    json!({ "mediaType": kind, "digest": blob.digest, "size": size })
 }
 
 fn digest(bytes: &[u8]) -> String {
