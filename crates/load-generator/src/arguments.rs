@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Parser;
 
-use crate::objects::Subject;
+use crate::objects::BenchSubject;
 use crate::plan::Measure;
 use crate::sets::{Policy, Sets};
 
@@ -74,10 +74,10 @@ pub struct Arguments {
 
 impl Arguments {
     /// The kind of the created objects.
-    pub fn subject(&self) -> Subject {
+    pub fn subject(&self) -> BenchSubject {
         match self.config_maps {
-            true => Subject::ConfigMaps,
-            false => Subject::Pods {
+            true => BenchSubject::ConfigMaps,
+            false => BenchSubject::Pods {
                 distinct: self.distinct,
             },
         }

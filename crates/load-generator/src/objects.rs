@@ -17,7 +17,7 @@ const ANNOTATION: &str = "bench/written-by";
 
 /// The kind of the objects that are created.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Subject {
+pub enum BenchSubject {
     Pods {
         /// Whether each pod has a different template.
         distinct: bool,
@@ -25,7 +25,7 @@ pub enum Subject {
     ConfigMaps,
 }
 
-impl Subject {
+impl BenchSubject {
     pub fn kind(self) -> &'static str {
         match self {
             Self::Pods { .. } => "Pod",
@@ -63,11 +63,11 @@ impl Subject {
 pub struct BenchObjects {
     /// `/api/v1/namespaces/NAMESPACE/PLURAL`
     path: String,
-    subject: Subject,
+    subject: BenchSubject,
 }
 
 impl BenchObjects {
-    pub fn of(namespace: &str, subject: Subject) -> Self {
+    pub fn of(namespace: &str, subject: BenchSubject) -> Self {
         Self {
             path: format!("/api/v1/namespaces/{namespace}/{}", subject.plural()),
             subject,
@@ -205,12 +205,12 @@ mod tests {
 
     #[test]
     fn what_is_listed_can_be_sent_back() {
-        let pods = BenchObjects::of("ns", Subject::Pods { distinct: false });
+        let pods = BenchObjects::of("ns", BenchSubject::Pods { distinct: false });
         let listed = json!({"metadata": {"name": "a", "resourceVersion": "7"}});
         let call = format!("{:?}", pods.update(listed, "w").unwrap());
         assert!(call.contains("/api/v1/namespaces/ns/pods/a"), "{call}");
         assert!(pods.update(json!({}), "w").is_err());
-        let config_maps = BenchObjects::of("ns", Subject::ConfigMaps);
+        let config_maps = BenchObjects::of("ns", BenchSubject::ConfigMaps);
         let call = format!(
             "{:?}",
             config_maps.update(json!({"metadata": {"name": "a"}}), "w")

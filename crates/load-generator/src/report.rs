@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::heartbeats::IdleNodes;
 use crate::load::Load;
-use crate::objects::Subject;
+use crate::objects::BenchSubject;
 use crate::plan::LoadStep;
 use crate::sets::SetsStep;
 use crate::statistics::{Summary, per_second};
@@ -17,7 +17,7 @@ use crate::watchers::FanOut;
 #[derive(Debug)]
 pub struct Report {
     objects: u32,
-    subject: Subject,
+    subject: BenchSubject,
     pub rows: Vec<Row>,
     pub fan_outs: Vec<FanOut>,
     pub sets: Vec<SetsStep>,
@@ -100,7 +100,7 @@ impl PodMemory {
 }
 
 impl Report {
-    pub fn of(objects: u32, subject: Subject) -> Self {
+    pub fn of(objects: u32, subject: BenchSubject) -> Self {
         Self {
             objects,
             subject,

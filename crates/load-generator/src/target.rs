@@ -9,7 +9,7 @@ use kube::{Client, Config};
 use serde_json::json;
 
 use crate::call::{Call, is_not_found};
-use crate::objects::{ACCOUNT, BenchObjects, Subject};
+use crate::objects::{ACCOUNT, BenchObjects, BenchSubject};
 
 /// Timeout of a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -26,12 +26,12 @@ pub struct BenchNamespace {
     /// A client for requests that are not measured.
     pub client: Client,
     pub namespace: String,
-    subject: Subject,
+    subject: BenchSubject,
 }
 
 impl BenchNamespace {
     /// Makes a namespace on the server of the kubeconfig.
-    pub async fn prepare(kubeconfig: &Path, subject: Subject) -> Result<Self> {
+    pub async fn prepare(kubeconfig: &Path, subject: BenchSubject) -> Result<Self> {
         let context = || format!("use {}", kubeconfig.display());
         let read = Kubeconfig::read_from(kubeconfig).with_context(context)?;
         let config = Config::from_custom_kubeconfig(read, &KubeConfigOptions::default()).await;

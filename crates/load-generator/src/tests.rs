@@ -7,14 +7,14 @@ use clap::Parser;
 use crate::arguments::Arguments;
 use crate::heartbeats::IdleNodes;
 use crate::load::Load;
-use crate::objects::Subject;
+use crate::objects::BenchSubject;
 use crate::plan::{LoadPlan, LoadStep, Operation, plan};
 use crate::report::{PodMemory, Report, Row};
 use crate::sets::{Policy, SetsStep};
 use crate::statistics::Summary;
 use crate::watchers::FanOut;
 
-const PODS: Subject = Subject::Pods { distinct: false };
+const PODS: BenchSubject = BenchSubject::Pods { distinct: false };
 
 fn parse(words: &str) -> Result<LoadPlan, clap::Error> {
     let words = format!("bench --kubeconfig k.yaml {words}");
@@ -174,7 +174,7 @@ fn people_get_tables() {
     let failure = report().first_failure().unwrap();
     assert_eq!(failure, "list in pages: 410 Gone: too old");
     assert_eq!(Report::of(7, PODS).text(), "7 pods\n");
-    let config_maps = Report::of(7, Subject::ConfigMaps);
+    let config_maps = Report::of(7, BenchSubject::ConfigMaps);
     assert_eq!(config_maps.text(), "7 configmaps\n");
 }
 
