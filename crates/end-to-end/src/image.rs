@@ -245,10 +245,7 @@ fn architecture() -> &'static str {
 }
 
 fn descriptor(kind: &str, blob: &Blob) -> Value {
-    let size = match &blob.contents {
-        Contents::Bytes(bytes) => bytes.len() as u64,
-        Contents::File(path) => fs::metadata(path).expect("look at a blob").len(),
-    };
+    let size = blob.bytes().expect("read a blob").len();
     json!({ "mediaType": kind, "digest": blob.digest, "size": size })
 }
 

@@ -39,8 +39,7 @@ pub fn test(root: &Path, without_end_to_end: bool) -> Result<()> {
         return Ok(());
     }
     step("setup", || setup::run(root))?;
-    step("lints and test build", || build_tests(root))?;
-    step("release build", || build_programs(root))?;
+    build(root)?;
     let inner = ["--workspace", "--exclude", "end-to-end"];
     step("tests", || run_serially(root, &inner))?;
     step("fuzz", || fuzz::run(root, &Fuzz::all(FUZZ_SECONDS)))?;
@@ -106,11 +105,14 @@ fn side_by_side(steps: Vec<Step<'_>>) -> Result<()> {
 fn preparation(root: &Path) -> Vec<Step<'_>> {
     vec![
         Step::new("setup", || setup::run(root)),
-        Step::new("builds", || {
-            step("release build", || build_programs(root))?;
-            step("lints and test build", || build_tests(root))
-        }),
+        Step::new("builds", || build(root)),
     ]
+}
+
+/// Builds all tests, and then the release programs.
+fn build(root: &Path) -> Result<()> {
+    step("lints and test build", || build_tests(root))?;
+    step("release build", || build_programs(root))
 }
 
 /// Builds and lints all tests, the benchmarks, and the programs of packages with integration tests: the load generator

@@ -39,9 +39,9 @@ pub(crate) enum QueuedWork {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Gathering {
     /// The number of requests that ends the wait.
-    pub(crate) requests: usize,
+    requests: usize,
     /// The longest wait.
-    pub(crate) time_max: Duration,
+    time_max: Duration,
 }
 
 impl Gathering {
