@@ -86,11 +86,14 @@ impl Kubectl {
     /// Waits until pods, named as `kubectl wait` names them, are Ready.
     ///
     /// # Panics
-    /// When it takes too long.
+    /// When it takes too long. The message describes the pods.
     #[track_caller]
     pub fn wait_pods_ready(&self, pods: &[&str]) {
         let wait = ["wait", "--for=condition=Ready", "--timeout=300s"];
-        self.ok(&[&wait[..], pods].concat());
+        if let Err(output) = self.run(&[&wait[..], pods].concat()).success() {
+            let described = self.run(&[&["describe"], pods].concat()).stdout;
+            panic!("{pods:?} are not Ready: {output:#?}\n{described}");
+        }
     }
 
     /// The only node.

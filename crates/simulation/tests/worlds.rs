@@ -3,8 +3,6 @@
 //!
 //! The worlds run in a program of their own, which has one thread and can be copied.
 
-use std::env;
-use std::path::PathBuf;
 use std::process::Command;
 
 use simulation::run::SEEDS;
@@ -12,14 +10,8 @@ use simulation::run::SEEDS;
 /// The worlds are divided among tests that run side by side.
 const PARTS: u64 = 12;
 
-/// The program that `cargo xtask test` names, of the release build, or the one that cargo built beside this test.
-fn program() -> PathBuf {
-    let named = env::var_os("MAINSTAY_TEST_SIMULATION");
-    named.map_or_else(|| env!("CARGO_BIN_EXE_simulation").into(), PathBuf::from)
-}
-
 fn simulate(arguments: &[&str]) {
-    let output = Command::new(program())
+    let output = Command::new(env!("CARGO_BIN_EXE_simulation"))
         .args(arguments)
         .output()
         .expect("the simulation is built beside this test");

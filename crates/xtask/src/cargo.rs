@@ -18,15 +18,15 @@ pub fn run(root: &Path, arguments: &[&str]) -> Result<()> {
 
 /// Runs the cargo of [`for_tests`] and fails if it does.
 pub fn run_for_tests(root: &Path, arguments: &[&str]) -> Result<()> {
-    run_to_end(for_tests(root), arguments)
+    run_to_end(for_tests(root)?, arguments)
 }
 
 /// The cargo of [`for_tests`] with a low priority: beside tests that wait for most of their time, it uses what they leave
 /// of the processors.
-pub fn for_tests_beside_others(root: &Path) -> Command {
+pub fn for_tests_beside_others(root: &Path) -> Result<Command> {
     let mut nice = Command::new("nice");
     nice.args(["-n", "10"]).arg(program());
-    linting(in_clean_environment(nice, root))
+    with_compiler_of_tests(in_clean_environment(nice, root))
 }
 
 /// Runs a cargo and fails if it does.
@@ -38,20 +38,21 @@ pub fn run_to_end(mut command: Command, arguments: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// The cargo that builds and runs tests. It compiles the crates of the workspace with clippy, whose warnings are
-/// errors: `cargo clippy` before it would examine all crates and their dependencies once more. The wrapper and
-/// the variable are those of `cargo clippy`.
+/// The cargo that builds and runs tests, with the option `--release` of its commands. It compiles the crates of the
+/// workspace by [`compiler`](crate::compiler), with clippy, whose warnings are errors: `cargo clippy` before it would
+/// examine all crates and their dependencies once more. The second variable is that of `cargo clippy`.
 ///
-/// Cargo keeps these builds apart from those with rustc.
-pub fn for_tests(root: &Path) -> Command {
-    linting(command(root))
+/// Cargo keeps these builds of the workspace's crates apart from those with rustc.
+pub fn for_tests(root: &Path) -> Result<Command> {
+    with_compiler_of_tests(command(root))
 }
 
-fn linting(mut command: Command) -> Command {
+fn with_compiler_of_tests(mut command: Command) -> Result<Command> {
+    let this = std::env::current_exe().context("find the path of this program")?;
     command
-        .env("RUSTC_WORKSPACE_WRAPPER", "clippy-driver")
+        .env("RUSTC_WORKSPACE_WRAPPER", this)
         .env("CLIPPY_ARGS", "--deny__CLIPPY_HACKERY__warnings");
-    command
+    Ok(command)
 }
 
 /// The cargo that runs this program, with a clean environment: the variables that it sets for the

@@ -17,22 +17,25 @@ pub struct Fuzz {
     arguments: Vec<String>,
 }
 
-impl Fuzz {
-    /// All targets, each for so long.
-    pub fn all(seconds: u64) -> Self {
-        let arguments = vec!["--seconds".to_owned(), seconds.to_string()];
-        Self { arguments }
-    }
+/// Runs the wanted targets, as many at once as there are processors. Arithmetic is checked for overflows, as in each debug
+/// build.
+pub fn run(root: &Path, wanted: &Fuzz) -> Result<()> {
+    cargo::run(root, &["build", "--quiet", "--package", "fuzzing"])?;
+    start(root, "debug/fuzzing", &wanted.arguments)
 }
 
-/// Runs the targets, as many at once as there are processors. The program is built as for its test, with the features that
-/// libraries have in the tests, so that they are not built again.
-pub fn run(root: &Path, wanted: &Fuzz) -> Result<()> {
-    let build = ["test", "--quiet", "--workspace", "--no-run"];
+/// Runs all targets, each for so long, with the decoders as they are released: the build of the tests has the program.
+pub fn run_with_tests(root: &Path, seconds: u64) -> Result<()> {
+    let build = ["test", "--release", "--quiet", "--workspace", "--no-run"];
     cargo::run_for_tests(root, &[&build[..], &["--test", "corpus"]].concat())?;
-    let program = setup::target(root).join("debug/fuzzing");
+    let arguments = ["--seconds".to_owned(), seconds.to_string()];
+    start(root, "release/fuzzing", &arguments)
+}
+
+fn start(root: &Path, program: &str, arguments: &[String]) -> Result<()> {
+    let program = setup::target(root).join(program);
     let status = Command::new(&program)
-        .args(&wanted.arguments)
+        .args(arguments)
         .current_dir(root)
         .status()
         .with_context(|| format!("start {}", program.display()))?;

@@ -7,6 +7,7 @@
 mod bench;
 mod busybox;
 mod cargo;
+mod compiler;
 mod engines;
 mod fuzz;
 mod model_check;
@@ -18,6 +19,7 @@ mod test_programs;
 mod tidy;
 mod virtual_machine;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -65,7 +67,12 @@ enum Chore {
 }
 
 fn main() -> ExitCode {
-    match run(Arguments::parse()) {
+    let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
+    let result = match compiler::is_wanted(&arguments) {
+        true => compiler::become_compiler(&arguments),
+        false => run(Arguments::parse()),
+    };
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("xtask: {error:#}");

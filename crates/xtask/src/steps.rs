@@ -11,9 +11,8 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 
 use crate::engines::{self, Choice};
-use crate::fuzz::{self, Fuzz};
 use crate::test_programs::TEST_PROGRAMS;
-use crate::{cargo, setup, tables, tidy};
+use crate::{cargo, fuzz, setup, tables, tidy};
 
 /// The time of each fuzz target in a run of all tests.
 const FUZZ_SECONDS: u64 = 1;
@@ -34,7 +33,7 @@ pub fn test(root: &Path, without_end_to_end: bool) -> Result<()> {
     if without_end_to_end {
         step("lints", || lint(root))?;
         step("tests", || run_plain_tests(root))?;
-        step("fuzz", || fuzz::run(root, &Fuzz::all(FUZZ_SECONDS)))?;
+        step("fuzz", || fuzz::run_with_tests(root, FUZZ_SECONDS))?;
         println!("xtask: the tests that need root and installed tools were left out, as asked");
         return Ok(());
     }
@@ -42,7 +41,7 @@ pub fn test(root: &Path, without_end_to_end: bool) -> Result<()> {
     build(root)?;
     let inner = ["--workspace", "--exclude", "end-to-end"];
     step("tests", || run_serially(root, &inner))?;
-    step("fuzz", || fuzz::run(root, &Fuzz::all(FUZZ_SECONDS)))?;
+    step("fuzz", || fuzz::run_with_tests(root, FUZZ_SECONDS))?;
     step("end to end", || {
         run_serially(root, &["--package", "end-to-end"])
     })?;
@@ -100,8 +99,7 @@ fn side_by_side(steps: Vec<Step<'_>>) -> Result<()> {
     })
 }
 
-/// Installs the tools beside the builds, for it waits for the network most of its time. The builds follow each other: each keeps all
-/// processors busy, and twice as many compilers at once need 15 % more processor time for the same work.
+/// Installs the tools beside the builds, for it waits for the network most of its time.
 fn preparation(root: &Path) -> Vec<Step<'_>> {
     vec![
         Step::new("setup", || setup::run(root)),
@@ -115,16 +113,20 @@ fn build(root: &Path) -> Result<()> {
     step("release build", || build_programs(root))
 }
 
-/// Builds and lints all tests, the benchmarks, and the programs of packages with integration tests: the load generator
-/// and the fuzzer, too.
+/// Builds and lints all tests, the benchmarks and the programs.
 fn build_tests(root: &Path) -> Result<()> {
-    let build = ["test", "--workspace", "--all-targets", "--no-run"];
+    let build = [
+        "test",
+        "--release",
+        "--workspace",
+        "--all-targets",
+        "--no-run",
+    ];
     cargo::run_for_tests(root, &build)
 }
 
-/// Builds the release programs that tests start. The driver of the tests and the simulation need no feature that the
-/// product does not need, so they share their dependencies. The load generator, whose client is another project's, does
-/// not: a release build of it compiles most dependencies again. It is tested as the build of the tests makes it.
+/// Builds the release programs that tests start, with the features that libraries have without the tests. These are the
+/// features of the build of the tests (`workspace-hack`), so nothing is compiled again.
 fn build_programs(root: &Path) -> Result<()> {
     let packages = ["mainstay", "csi-test-driver", "simulation"];
     let selection = packages.iter().flat_map(|name| ["--package", name]);
@@ -132,7 +134,7 @@ fn build_programs(root: &Path) -> Result<()> {
         .into_iter()
         .chain(selection)
         .collect();
-    cargo::run(root, &build)?;
+    cargo::run_for_tests(root, &build)?;
     check_size(&setup::target(root).join("release/mainstay"))
 }
 
@@ -174,10 +176,6 @@ fn threads(per_processor: usize) -> String {
 /// Nextest's expression for the tests that only compute: those of the group of this name in `.config/nextest.toml`.
 const COMPUTING: &str = "package(simulation) or package(model-check)";
 
-/// The variable with the simulation's program, for `crates/simulation/tests/worlds.rs`: its worlds run four to five times
-/// as fast as in the build of the tests.
-const SIMULATION: &str = "MAINSTAY_TEST_SIMULATION";
-
 /// Everything that was built: it runs side by side, because most tests wait for most of their time. Tests that only
 /// compute have a low priority; the fuzz targets follow them. All packages are selected, because the selection decides
 /// on the features of libraries: each library is built once.
@@ -189,17 +187,18 @@ fn all_tests(root: &Path) -> Vec<Step<'_>> {
         }),
         Step::new("tests that compute", || {
             let filter = ["--workspace", "--filterset", COMPUTING];
-            let mut nextest = cargo::for_tests_beside_others(root);
-            nextest.env(SIMULATION, setup::target(root).join("release/simulation"));
+            let nextest = cargo::for_tests_beside_others(root)?;
             cargo::run_to_end(nextest, &[NEXTEST, &filter].concat())?;
-            step("fuzz", || fuzz::run(root, &Fuzz::all(FUZZ_SECONDS)))
+            step("fuzz", || fuzz::run_with_tests(root, FUZZ_SECONDS))
         }),
         Step::new("end to end on etcd", || {
             run_on_etcd(root, Choice::Core, &threads(1))
         }),
     ];
     for (_, test) in TEST_PROGRAMS {
-        let run = move || cargo::run_for_tests(root, &["test", "--workspace", "--test", *test]);
+        let run = move || {
+            cargo::run_for_tests(root, &["test", "--release", "--workspace", "--test", *test])
+        };
         steps.push(Step::new(test, run));
     }
     steps
@@ -207,13 +206,14 @@ fn all_tests(root: &Path) -> Vec<Step<'_>> {
 
 /// Runs end-to-end tests with servers on etcd, `threads` of them at once if nextest is there.
 fn run_on_etcd(root: &Path, choice: Choice, threads: &str) -> Result<()> {
-    let mut command = cargo::for_tests(root);
+    let mut command = cargo::for_tests(root)?;
     if has_nextest(root) {
         // The whole workspace, as in the run of all tests: the selection decides on the features of libraries.
         command.args(NEXTEST);
         command.args(["--workspace", threads, "--filterset", &choice.filter()]);
     } else {
-        command.args(["test", "--no-fail-fast", "--package", "end-to-end"]);
+        command.args(["test", "--release", "--no-fail-fast"]);
+        command.args(["--package", "end-to-end"]);
         command.args(["--test", "walks", "--", "--test-threads=1"]);
         command.args(choice.arguments());
     }
@@ -231,7 +231,8 @@ fn run_plain_tests(root: &Path) -> Result<()> {
             .iter()
             .filter(|(package, _)| !KERNEL.contains(package));
         for (package, test) in plain {
-            cargo::run_for_tests(root, &["test", "--package", package, "--test", test])?;
+            let run = ["test", "--release", "--package", package, "--test", test];
+            cargo::run_for_tests(root, &run)?;
         }
     } else {
         run_serially(root, &selection)?;
@@ -240,11 +241,14 @@ fn run_plain_tests(root: &Path) -> Result<()> {
         .iter()
         .flat_map(|package| ["--package", package])
         .collect();
-    cargo::run_for_tests(root, &[&["test", "--lib"], units.as_slice()].concat())
+    cargo::run_for_tests(
+        root,
+        &[&["test", "--release", "--lib"], units.as_slice()].concat(),
+    )
 }
 
 /// The start of each command of nextest.
-const NEXTEST: &[&str] = &["nextest", "run", "--no-fail-fast"];
+const NEXTEST: &[&str] = &["nextest", "run", "--release", "--no-fail-fast"];
 
 /// Runs the selected tests with nextest, which does not support tests with their own harness.
 fn run_with_nextest(root: &Path, selection: &[&str]) -> Result<()> {
@@ -253,7 +257,8 @@ fn run_with_nextest(root: &Path, selection: &[&str]) -> Result<()> {
 
 /// Runs the selected tests, programs among them, with cargo's own runner.
 fn run_serially(root: &Path, selection: &[&str]) -> Result<()> {
-    let (test, serial) = (["test", "--no-fail-fast"], ["--", "--test-threads=1"]);
+    let test = ["test", "--release", "--no-fail-fast"];
+    let serial = ["--", "--test-threads=1"];
     cargo::run_for_tests(root, &[&test, selection, &serial].concat())
 }
 

@@ -65,6 +65,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("backoff", 0),
     ("yaml-error", 0),
     ("schema-check", 0),
+    ("workspace-hack", 0),
     ("chrono-tz", 0),
     ("indexmap", 0),
     ("csi-test-driver", 3),
@@ -153,6 +154,11 @@ pub fn check(files: &[SourceFile]) -> Result<Vec<Finding>> {
         if manifest.get("lints").is_none() {
             report("the crate does not take the workspace's lints".to_owned());
         }
+        if has_no_unit_tests(&manifest) {
+            report(
+                "clippy examines a library with its unit tests: remove `test = false`".to_owned(),
+            );
+        }
         for test in tests_without_harness(&manifest) {
             if !TEST_PROGRAMS.contains(&(name, test.as_str())) {
                 report(format!(
@@ -194,6 +200,13 @@ pub fn manifest_of(path: &str) -> Option<&str> {
         .filter(|name| !name.contains('/'))
 }
 
+/// Whether cargo builds no unit tests of the library.
+fn has_no_unit_tests(manifest: &toml::Table) -> bool {
+    let library = manifest.get("lib").and_then(toml::Value::as_table);
+    let test = library.and_then(|library| library.get("test"));
+    test == Some(&toml::Value::Boolean(false))
+}
+
 /// Names of the tests that are programs of their own.
 fn tests_without_harness(manifest: &toml::Table) -> Vec<String> {
     let tests = manifest.get("test").and_then(toml::Value::as_array);
@@ -233,6 +246,14 @@ mod tests {
     fn a_decision_crate_may_not_do_io() {
         let files = [manifest("planners", "tokio = \"1\"")];
         assert!(check(&files).unwrap()[0].text.contains("pure"));
+    }
+
+    #[test]
+    fn each_library_has_a_build_of_its_unit_tests() {
+        let library = |lines: &str| check(&[manifest("planners", lines)]).unwrap();
+        assert!(library("[lib]\ntest = false")[0].text.contains("clippy"));
+        assert!(library("[lib]\ndoctest = false").is_empty());
+        assert!(library("[[bin]]\nname = \"a\"\ntest = false").is_empty());
     }
 
     #[test]

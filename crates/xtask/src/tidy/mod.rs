@@ -10,6 +10,7 @@ mod decoders;
 mod dependencies;
 mod documents;
 mod exceptions;
+mod features;
 mod imports;
 mod layers;
 mod leaks;
@@ -58,6 +59,7 @@ fn findings(root: &Path) -> Result<Vec<Finding>> {
     findings.extend(walks::check(&files));
     findings.extend(decoders::check(&files));
     findings.extend(packages::check(root)?);
+    findings.extend(features::check(root)?);
     findings.extend(pages::check(&files));
     findings.extend(repetitions::check(&files));
     findings.extend(rows::check(&files));
