@@ -117,6 +117,11 @@ impl Disk {
     pub fn repair(&self) {
         let image = self.image();
         run("umount", &[path(&self.at)]);
+        // The pods of another test may have the failed file system mounted (`kubectl debug node`). A copy is another device
+        // for the kernel, so it gets a file system of its own.
+        let copy = image.with_extension("copy");
+        fs::copy(&image, &copy).expect("copy the disk");
+        fs::rename(&copy, &image).expect("replace the disk");
         let checked = Command::new("e2fsck").args(["-fy", path(&image)]).output();
         let checked = checked.expect("start e2fsck");
         // 1: there was something to repair.
