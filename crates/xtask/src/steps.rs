@@ -196,9 +196,7 @@ fn all_tests(root: &Path) -> Vec<Step<'_>> {
         }),
     ];
     for (_, test) in TEST_PROGRAMS {
-        let run = move || {
-            cargo::run_for_tests(root, &["test", "--release", "--workspace", "--test", *test])
-        };
+        let run = move || run_test_program(root, test);
         steps.push(Step::new(test, run));
     }
     steps
@@ -222,21 +220,19 @@ fn run_on_etcd(root: &Path, choice: Choice, threads: &str) -> Result<()> {
 
 /// Runs the tests that need neither root nor installed tools.
 fn run_plain_tests(root: &Path) -> Result<()> {
+    if has_nextest(root) {
+        // The whole workspace, as in the run of all tests: the selection decides on the features of libraries.
+        let workspace = ["--workspace", "--exclude", "end-to-end", "--filterset"];
+        run_with_nextest(root, &[&workspace[..], &[&plain_tests()]].concat())?;
+        let is_plain = |(package, _): &&(&str, &str)| !KERNEL.contains(package);
+        for (_, test) in TEST_PROGRAMS.iter().filter(is_plain) {
+            run_test_program(root, test)?;
+        }
+        return Ok(());
+    }
     let mut selection = vec!["--workspace", "--exclude", "end-to-end"];
     selection.extend(KERNEL.iter().flat_map(|package| ["--exclude", package]));
-    if has_nextest(root) {
-        let filter = remaining_tests();
-        run_with_nextest(root, &[&selection[..], &["--filterset", &filter]].concat())?;
-        let plain = TEST_PROGRAMS
-            .iter()
-            .filter(|(package, _)| !KERNEL.contains(package));
-        for (package, test) in plain {
-            let run = ["test", "--release", "--package", package, "--test", test];
-            cargo::run_for_tests(root, &run)?;
-        }
-    } else {
-        run_serially(root, &selection)?;
-    }
+    run_serially(root, &selection)?;
     let units: Vec<&str> = KERNEL
         .iter()
         .flat_map(|package| ["--package", package])
@@ -245,6 +241,25 @@ fn run_plain_tests(root: &Path) -> Result<()> {
         root,
         &[&["test", "--release", "--lib"], units.as_slice()].concat(),
     )
+}
+
+/// Nextest's expression for the tests that need neither root nor installed tools: of the crates of [`KERNEL`] only the
+/// unit tests.
+fn plain_tests() -> String {
+    let kernel: Vec<String> = KERNEL
+        .iter()
+        .map(|package| format!("package({package})"))
+        .collect();
+    let remaining = remaining_tests();
+    format!(
+        "{remaining} and (kind(lib) or not ({}))",
+        kernel.join(" or ")
+    )
+}
+
+/// Runs a test that is a program of its own.
+fn run_test_program(root: &Path, test: &str) -> Result<()> {
+    cargo::run_for_tests(root, &["test", "--release", "--workspace", "--test", test])
 }
 
 /// The start of each command of nextest.
