@@ -11,6 +11,9 @@ use anyhow::{Context, Result, bail};
 /// heap from which they collect all the same.
 const GO_SETTINGS: [(&str, &str); 2] = [("GOGC", "off"), ("GOMEMLIMIT", "128MiB")];
 
+/// The packages whose release programs the end-to-end tests start.
+pub const PROGRAMS: [&str; 3] = ["mainstay", "csi-test-driver", "simulation"];
+
 /// Runs cargo and fails if it does.
 pub fn run(root: &Path, arguments: &[&str]) -> Result<()> {
     run_to_end(command(root), arguments)

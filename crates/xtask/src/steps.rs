@@ -128,8 +128,7 @@ fn build_tests(root: &Path) -> Result<()> {
 /// Builds the release programs that tests start, with the features that libraries have without the tests. These are the
 /// features of the build of the tests (`workspace-hack`), so nothing is compiled again.
 fn build_programs(root: &Path) -> Result<()> {
-    let packages = ["mainstay", "csi-test-driver", "simulation"];
-    let selection = packages.iter().flat_map(|name| ["--package", name]);
+    let selection = cargo::PROGRAMS.iter().flat_map(|name| ["--package", name]);
     let build: Vec<&str> = ["build", "--release", "--bins"]
         .into_iter()
         .chain(selection)

@@ -8,9 +8,7 @@ use anyhow::Result;
 
 use super::checkout::Finding;
 use super::packages;
-
-/// The packages whose programs the end-to-end tests start.
-const PROGRAMS: &str = "--package mainstay --package csi-test-driver --package simulation";
+use crate::cargo;
 
 /// The format of a package in the tree: name and version, and its features.
 const FORMAT: &str = "--charset ascii --format {p}|{f}";
@@ -20,7 +18,8 @@ const FORMAT: &str = "--charset ascii --format {p}|{f}";
 pub fn check(root: &Path) -> Result<Vec<Finding>> {
     // With a target, cargo does not take a package for the host for the same one in programs.
     let options = format!("{FORMAT} --target {ARCH}-unknown-linux-gnu");
-    let programs = format!("{options} --edges normal,build {PROGRAMS}");
+    let selection = cargo::PROGRAMS.join(" --package ");
+    let programs = format!("{options} --edges normal,build --package {selection}");
     let all = format!("{options} --edges normal,build,dev --workspace");
     let programs = packages::tree(root, &programs)?;
     let all = packages::tree(root, &all)?;
