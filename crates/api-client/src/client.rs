@@ -107,7 +107,7 @@ impl Client {
 
 /// Decodes JSON. All objects are read by this function, so each type has one decoder.
 pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
-    serde_json::from_slice(bytes).map_err(Error::Json)
+    object_decoders::from_slice(bytes).map_err(Error::Json)
 }
 
 /// The body of an answer that is no refusal.

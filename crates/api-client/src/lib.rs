@@ -13,7 +13,6 @@ mod list;
 mod params;
 mod request;
 mod resource;
-mod shared_decoders;
 mod transport;
 mod watch;
 mod written;
@@ -31,7 +30,6 @@ pub use resource::{
     ApiResource, DynamicObject, DynamicResourceScope, PartialObjectMeta, Resource, ResourceExt,
     TypeMeta,
 };
-pub use shared_decoders::{Decoder, SHARED_DECODERS};
 pub use transport::{Body, BoxError, ResponseBody, Transport};
 pub use watch::{Config as WatchConfig, Error as WatchError, Event, Watcher};
 pub use written::Written;

@@ -4,6 +4,10 @@
 //! must not inherit them.
 
 use std::io;
+use std::os::fd::{AsFd, RawFd};
+
+use nix::errno::Errno;
+use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout};
 
 /// First descriptor that is no standard stream.
 const FIRST: libc::c_uint = 3;
@@ -15,6 +19,20 @@ const FIRST: libc::c_uint = 3;
 /// The kernel does not know the call (Linux before 5.11).
 pub fn keep_from_children() -> io::Result<()> {
     close_range(libc::CLOSE_RANGE_CLOEXEC)
+}
+
+/// Puts an open file in the place of a standard stream of this process.
+///
+/// # Errors
+/// It is no standard stream.
+pub(crate) fn replace_stream(stream: RawFd, file: impl AsFd) -> io::Result<()> {
+    match stream {
+        libc::STDIN_FILENO => dup2_stdin(file)?,
+        libc::STDOUT_FILENO => dup2_stdout(file)?,
+        libc::STDERR_FILENO => dup2_stderr(file)?,
+        _ => return Err(Errno::EBADF.into()),
+    }
+    Ok(())
 }
 
 /// Closes every descriptor but the standard streams.

@@ -31,6 +31,7 @@ mod up;
 mod volume;
 mod why;
 
+use std::pin::Pin;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
@@ -147,58 +148,54 @@ fn advice(error: &anyhow::Error) -> &'static str {
 
 fn run(command: Command) -> Result<()> {
     match command {
-        Command::Up(arguments) => serve(up::run(*arguments)),
-        Command::Server(arguments) => serve(server::run(*arguments)),
+        Command::Up(arguments) => serve(Box::pin(up::run(*arguments))),
+        Command::Server(arguments) => serve(Box::pin(server::run(*arguments))),
         Command::Node(arguments) => {
             arguments.end_with_parent()?;
-            serve(node::run(*arguments))
+            serve(Box::pin(node::run(*arguments)))
         }
         Command::Down(arguments) => {
             prepare("warn");
-            runtime(tokio::runtime::Builder::new_current_thread())?.block_on(down::run(&arguments))
+            on_one_thread(Box::pin(down::run(&arguments)))
         }
         Command::Backup(arguments) => {
             prepare("warn");
-            runtime(tokio::runtime::Builder::new_multi_thread())?.block_on(backup::run(&arguments))
+            on_all_threads(Box::pin(backup::run(&arguments)))
         }
         Command::Restore(arguments) => {
             prepare("warn");
-            runtime(tokio::runtime::Builder::new_multi_thread())?
-                .block_on(backup::restore(&arguments))
+            on_all_threads(Box::pin(backup::restore(&arguments)))
         }
         Command::Store(arguments) => {
             prepare("warn");
-            runtime(tokio::runtime::Builder::new_multi_thread())?
-                .block_on(store_copy::run(arguments))
+            on_all_threads(Box::pin(store_copy::run(arguments)))
         }
         Command::Image(arguments) => {
             prepare("warn");
-            runtime(tokio::runtime::Builder::new_current_thread())?.block_on(image::run(arguments))
+            on_one_thread(Box::pin(image::run(arguments)))
         }
-        Command::Hello(arguments) => {
-            runtime(tokio::runtime::Builder::new_current_thread())?.block_on(hello::run(arguments))
-        }
+        Command::Hello(arguments) => on_one_thread(Box::pin(hello::run(arguments))),
         Command::Kubeconfig(arguments) => kubeconfig::run(&arguments),
         Command::Why(arguments) => {
             // The error also contains the client library's log message about an unreachable server.
             prepare("off");
-            runtime(tokio::runtime::Builder::new_current_thread())?.block_on(why::run(arguments))
+            on_one_thread(Box::pin(why::run(arguments)))
         }
         Command::Status(arguments) => {
             prepare("off");
-            runtime(tokio::runtime::Builder::new_current_thread())?.block_on(status::run(arguments))
+            on_one_thread(Box::pin(status::run(arguments)))
         }
         Command::Logs(arguments) => {
             prepare("off");
-            runtime(tokio::runtime::Builder::new_current_thread())?.block_on(logs::run(arguments))
+            on_one_thread(Box::pin(logs::run(arguments)))
         }
         Command::Volume(arguments) => {
             prepare("off");
-            runtime(tokio::runtime::Builder::new_current_thread())?.block_on(volume::run(arguments))
+            on_one_thread(Box::pin(volume::run(arguments)))
         }
         Command::Token(arguments) => {
             prepare("off");
-            runtime(tokio::runtime::Builder::new_current_thread())?.block_on(token::run(arguments))
+            on_one_thread(Box::pin(token::run(arguments)))
         }
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Install(arguments) => install::install(&arguments, &CommandLine::command()),
@@ -212,8 +209,10 @@ fn run(command: Command) -> Result<()> {
             let mut program = CommandLine::command();
             program.build();
             let completed = complete::run(&arguments, &program);
-            runtime(tokio::runtime::Builder::new_current_thread())?.block_on(completed);
-            Ok(())
+            on_one_thread(Box::pin(async {
+                completed.await;
+                Ok(())
+            }))
         }
         Command::Man(arguments) => manual::man(&arguments, CommandLine::command()),
         Command::Version => {
@@ -224,22 +223,36 @@ fn run(command: Command) -> Result<()> {
     }
 }
 
+/// The future of a command. Its type is that of no command: the runtime is compiled once, in place of once for each.
+type CommandFuture<'a> = Pin<Box<dyn Future<Output = Result<()>> + 'a>>;
+
+/// Runs a command on this thread.
+fn on_one_thread(command: CommandFuture<'_>) -> Result<()> {
+    runtime(tokio::runtime::Builder::new_current_thread())?.block_on(command)
+}
+
+/// Runs a command that uses all cores.
+fn on_all_threads(command: CommandFuture<'_>) -> Result<()> {
+    runtime(tokio::runtime::Builder::new_multi_thread())?.block_on(command)
+}
+
 /// Polls of tasks between two checks for requests that have arrived. With tokio's default of 61, a busy thread looks
 /// every 10 ms, which a small request then waits for.
 const POLLS_BETWEEN_EVENTS: u32 = 8;
 
 /// Runs a part of a cluster until it is stopped.
-fn serve(role: impl Future<Output = Result<()>>) -> Result<()> {
+fn serve(role: CommandFuture<'_>) -> Result<()> {
     container_runtime::descriptors::keep_from_children()
         .context("close this program's files in the programs that it starts")?;
     container_runtime::memory::set_allocator();
     prepare("warn");
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     builder.event_interval(POLLS_BETWEEN_EVENTS);
-    runtime(builder)?.block_on(async {
+    let role: CommandFuture<'_> = Box::pin(async {
         service_manager::keep_alive();
         role.await
-    })
+    });
+    runtime(builder)?.block_on(role)
 }
 
 /// The process-wide setup: the log, with this level unless `MAINSTAY_LOG` is set, and the TLS

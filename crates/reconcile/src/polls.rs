@@ -1,7 +1,7 @@
 //! Finds long work on the threads of the async runtime. These threads also answer requests, renew leases and
 //! run probes, so long work belongs on other threads, or is done in portions.
 //!
-//! Tests fail if there is any ([`SlowPolls::new`]). A server logs it with `MAINSTAY_LOG=warn,reconcile::polls=trace`
+//! Tests fail if there is any ([`SlowPolls::new`]). A server logs it with `MAINSTAY_LOG=warn,reconcile::polls=debug`
 //! ([`SlowPolls::logged`]).
 //!
 //! In tests, a poll is measured by its processor time, relative to the machine's speed at that moment: other
@@ -63,7 +63,7 @@ impl SlowPolls {
 
     /// A log of long polls, if their level of the log is on. Nothing is measured otherwise.
     pub fn logged() -> Option<Arc<Self>> {
-        tracing::enabled!(tracing::Level::TRACE).then(|| {
+        tracing::enabled!(tracing::Level::DEBUG).then(|| {
             Arc::new(Self {
                 longest: LOGGED_FROM,
                 found: None,
@@ -80,26 +80,47 @@ impl SlowPolls {
 
     /// Runs one poll, and records it if it takes too long.
     pub fn watch<R>(&self, what: &str, poll: impl FnOnce() -> R) -> R {
-        let stolen_before = self.found.as_ref().map(|_| stolen_lately());
-        let (before, beside) = (processor_time(), BESIDE.get());
+        let started = self.start();
         let done = poll();
-        let all = processor_time().saturating_sub(before);
-        let took = all.saturating_sub(BESIDE.get().saturating_sub(beside));
+        self.end(what, &started);
+        done
+    }
+
+    fn start(&self) -> PollStart {
+        let stolen = self.found.as_ref().map(|_| stolen_lately());
+        PollStart {
+            stolen,
+            processor_time: processor_time(),
+            beside: BESIDE.get(),
+        }
+    }
+
+    fn end(&self, what: &str, start: &PollStart) {
+        let all = processor_time().saturating_sub(start.processor_time);
+        let took = all.saturating_sub(BESIDE.get().saturating_sub(start.beside));
         if took <= self.longest {
-            return done;
+            return;
         }
         let milliseconds = took.as_millis();
-        let Some((found, stolen_before)) = self.found.as_ref().zip(stolen_before) else {
-            tracing::trace!(task = what, milliseconds, "a long poll");
-            return done;
+        let Some((found, stolen_before)) = self.found.as_ref().zip(start.stolen) else {
+            tracing::debug!(task = what, milliseconds, "a long poll");
+            return;
         };
         let stolen = stolen().saturating_sub(stolen_before);
         if took.saturating_sub(stolen) > allowed(self.longest, pace_now()) {
             let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
             found.push(format!("{what}: {milliseconds} ms"));
         }
-        done
     }
+}
+
+/// The clocks at the start of a poll.
+struct PollStart {
+    /// `None` where polls are logged: the time that counts is the processor's.
+    stolen: Option<Duration>,
+    processor_time: Duration,
+    /// [`BESIDE`] at that time.
+    beside: Duration,
 }
 
 impl fmt::Debug for SlowPolls {

@@ -9,7 +9,6 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Seek, SeekFrom, Write};
-use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -257,7 +256,7 @@ fn count_correctly(root: &Path) -> io::Result<()> {
 fn set_aside(file: &File, bytes: u64) -> io::Result<()> {
     let before = file.metadata()?.len();
     let length = i64::try_from(bytes).map_err(io::Error::other)?;
-    if let Err(error) = fallocate(file.as_raw_fd(), FallocateFlags::empty(), 0, length) {
+    if let Err(error) = fallocate(file, FallocateFlags::empty(), 0, length) {
         // The space allocated before the failure is released.
         file.set_len(before)?;
         return Err(error.into());

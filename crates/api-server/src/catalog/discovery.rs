@@ -16,6 +16,7 @@ use resource_kinds::{KindInfo, Scope, Verb};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+use crate::catalog::etag::etag;
 use crate::catalog::registry::Registry;
 use crate::catalog::snapshot::Snapshot;
 use crate::catalog::virtual_resources;
@@ -69,7 +70,7 @@ pub(crate) fn answer(served: &Snapshot, path: &str, parts: &Parts) -> Result<Rep
         None => {
             let value = document(&kinds(&served.registry), path, form).ok_or_else(unknown_path)?;
             let body = Bytes::from(value.to_string());
-            let etag = format!("\"{:X}\"", Sha256::digest(&body));
+            let etag = etag(&body);
             let document = Document { body, etag };
             made.insert((path.to_owned(), key), document.clone());
             document

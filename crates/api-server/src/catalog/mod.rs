@@ -1,6 +1,7 @@
 //! The API resources that are served, and the documents about them: discovery and OpenAPI.
 
 pub(crate) mod discovery;
+mod etag;
 pub(crate) mod openapi;
 pub(crate) mod registry;
 pub(crate) mod snapshot;

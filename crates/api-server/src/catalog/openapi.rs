@@ -13,8 +13,8 @@ use http::request::Parts;
 use object_model::{Status, StatusReason};
 use openapi_schema::{CustomKind, Schema, v3_hash};
 use resource_kinds::KindInfo;
-use sha2::{Digest, Sha256};
 
+use crate::catalog::etag::etag;
 use crate::catalog::snapshot::Snapshot;
 use crate::catalog::virtual_resources;
 use crate::http::negotiate::clauses;
@@ -199,7 +199,7 @@ fn make(served: &Snapshot, path: &str, encoding: Encoding) -> Option<Arc<Documen
             schema.openapi_v3_document(group_version, &kinds, &custom)?
         }
     };
-    let etag = format!("\"{:X}\"", Sha256::digest(&bytes));
+    let etag = etag(&bytes);
     let hash = v3_hash(&bytes);
     Some(Arc::new(Document {
         encoding,

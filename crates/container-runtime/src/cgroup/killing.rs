@@ -18,7 +18,7 @@ fn send_kill(pid: i32) {
     let pid = nix::unistd::Pid::from_raw(pid);
     // The process may have ended since it was listed.
     if let Err(error) = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL) {
-        tracing::trace!(%pid, %error, "not killed");
+        tracing::debug!(%pid, %error, "not killed");
     }
 }
 
@@ -58,7 +58,7 @@ fn thaw(hierarchies: &Hierarchies, group: &str) {
     // Outer groups first: a group below a frozen one stays frozen.
     for dir in tree(&dir).unwrap_or_default() {
         if let Err(error) = fs::write(dir.join("freezer.state"), "THAWED") {
-            tracing::trace!(dir = %dir.display(), %error, "not thawed");
+            tracing::debug!(dir = %dir.display(), %error, "not thawed");
         }
     }
 }

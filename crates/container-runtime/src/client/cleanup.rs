@@ -2,7 +2,6 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -30,7 +29,7 @@ pub(crate) fn shim_of(dir: &Path) -> Result<Option<i32>> {
         Err(error) => return Err(RuntimeError::io("open", path)(error)),
     };
     let mut lock = whole_file_lock();
-    fcntl(file.as_raw_fd(), FcntlArg::F_GETLK(&mut lock))
+    fcntl(&file, FcntlArg::F_GETLK(&mut lock))
         .map_err(|errno| RuntimeError::io("examine", path)(errno.into()))?;
     Ok((lock.l_type != libc::F_UNLCK as i16).then_some(lock.l_pid))
 }
@@ -43,7 +42,7 @@ pub(crate) fn lock(dir: &Path) -> io::Result<Option<File>> {
         .create(true)
         .truncate(false)
         .open(path)?;
-    match fcntl(file.as_raw_fd(), FcntlArg::F_SETLK(&whole_file_lock())) {
+    match fcntl(&file, FcntlArg::F_SETLK(&whole_file_lock())) {
         Ok(_) => Ok(Some(file)),
         Err(nix::Error::EACCES | nix::Error::EAGAIN) => Ok(None),
         Err(errno) => Err(errno.into()),

@@ -94,8 +94,7 @@ fn say_ready() -> io::Result<()> {
     writeln!(stdout, "{READY}")?;
     stdout.flush()?;
     let null = OpenOptions::new().write(true).open("/dev/null")?;
-    nix::unistd::dup2(null.as_raw_fd(), 1)?;
-    Ok(())
+    descriptors::replace_stream(libc::STDOUT_FILENO, &null)
 }
 
 fn set_up(dir: PathBuf) -> io::Result<Supervisor> {

@@ -83,7 +83,7 @@ impl Sharing {
             spec::fill(&mut view, self, own)?;
         }
         if let Some(own) = pod.status {
-            let own: Option<PodStatus> = serde_json::from_slice(own)?;
+            let own: Option<PodStatus> = object_decoders::from_slice(own)?;
             status::fill(&mut view, self, own.unwrap_or_default());
         }
         Ok(view)
@@ -123,7 +123,7 @@ impl Sharing {
         if let Some(found) = known.iter().find(|known| *known.text == *text) {
             return Ok(found.spec.clone());
         }
-        let spec: SharedSpec = serde_json::from_slice(&text)?;
+        let spec: SharedSpec = object_decoders::from_slice(&text)?;
         let spec = PodSpec::from(spec);
         // Another order of the members makes no other specification.
         if let Some(found) = known.iter_mut().find(|known| *known.spec == spec) {

@@ -13,6 +13,7 @@ const IN_CONTAINERS: &str = "debug-tools";
 /// Marks of decoders.
 const MARKS: &[&str] = &[
     "json_text::",
+    "object_decoders::from_slice",
     "object_model::protobuf::",
     "Cursor::new(text)",
     "serde_json::from_slice",
@@ -81,6 +82,8 @@ const TABLE: &[(&str, Said)] = &[
     ("reconcile/src/cache/mod.rs", SERVER),
     ("controllers/src/inventory.rs", SERVER),
     ("resource-kinds/src/pod_view/sharing.rs", SERVER),
+    ("object-decoders/src/lib.rs", SERVER),
+    ("planners/src/stateful_set/revisions.rs", TREES),
     ("resource-kinds/src/pod_view/text.rs", SERVER),
     (
         "api-server/src/access/audit/mod.rs",

@@ -20,6 +20,7 @@ pub const DECISIONS: &[&str] = &[
 /// Crates that hold the vocabulary and pure engines.
 pub const VOCABULARY: &[&str] = &[
     "json-text",
+    "object-decoders",
     "object-model",
     "resource-kinds",
     "openapi-schema",
@@ -52,6 +53,7 @@ const LIST: &str = "dependencies.rs";
 /// an equal one only where `EQUALS` says so.
 const LAYERS: &[(&str, u8)] = &[
     ("json-text", 0),
+    ("object-decoders", 0),
     ("object-model", 0),
     ("api-client", 1),
     ("console", 0),

@@ -180,10 +180,7 @@ impl LaunchInput {
         }
         send_descriptor(socket, master.as_raw_fd())?;
         rustix::process::ioctl_tiocsctty(&slave)?;
-        nix::unistd::dup2(slave.as_raw_fd(), 0)?;
-        nix::unistd::dup2(slave.as_raw_fd(), 1)?;
-        nix::unistd::dup2(slave.as_raw_fd(), 2)?;
-        Ok(())
+        (0..=2).try_for_each(|stream| descriptors::replace_stream(stream, &slave))
     }
 
     fn execute(&self) -> StartError {

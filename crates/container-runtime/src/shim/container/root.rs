@@ -22,6 +22,7 @@ use super::inside::{self, SymlinkPolicy};
 use super::mapped_mounts::{self, MountDepth};
 use super::root_plan::{RootMount, RootPlan, RootSource};
 use super::rootfs;
+use crate::descriptors;
 use crate::mounts::{Attributes, NO_DEVICES, NO_EXECUTION, NO_SETUID, READ_ONLY, set_attributes};
 use crate::spec::{Propagation, StartError, StartErrorKind};
 
@@ -267,7 +268,7 @@ fn use_null(null: &OwnedFd) -> io::Result<()> {
         let held = unsafe { std::os::fd::BorrowedFd::borrow_raw(stream) };
         if is_null(held)? {
             let own = File::options().read(true).write(true).open(&name)?;
-            nix::unistd::dup2(own.as_raw_fd(), stream)?;
+            descriptors::replace_stream(stream, &own)?;
         }
     }
     Ok(())

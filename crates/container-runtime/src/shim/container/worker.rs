@@ -22,6 +22,7 @@ use super::prepare::account;
 use super::{devices, root_plan, user_namespace};
 use crate::cgroup::{self, ContainerGroup, Hierarchies};
 use crate::client::cleanup;
+use crate::descriptors;
 use crate::protocol::Failure;
 use crate::sealed;
 use crate::shim::confinement::seccomp;
@@ -403,10 +404,8 @@ fn wait_for_exec(status: OwnedFd) -> Result<(), StartError> {
 /// Makes the pipes this process's standard streams, from where the container inherits them.
 fn connect(pipes: Option<[OwnedFd; 3]>) -> io::Result<()> {
     let Some(pipes) = pipes else { return Ok(()) };
-    for (number, pipe) in pipes.into_iter().enumerate() {
-        nix::unistd::dup2(pipe.as_raw_fd(), number as i32)?;
-    }
-    Ok(())
+    let mut pipes = (0..).zip(&pipes);
+    pipes.try_for_each(|(stream, pipe)| descriptors::replace_stream(stream, pipe))
 }
 
 /// Sets the score, or the lowest that this process is allowed to set.

@@ -1,7 +1,6 @@
 //! Open descriptors of the shim and of the caller of the program (CVE-2024-21626).
 
 use std::fs::{self, File};
-use std::os::fd::AsRawFd;
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 
@@ -61,7 +60,7 @@ async fn what_was_left_open_for_the_program_reaches_no_shim_and_no_container() {
     let secret = world.dir.join("left-open-by-who-started-it");
     fs::create_dir(&secret).unwrap();
     let left_open = File::open(&secret).unwrap();
-    fcntl(left_open.as_raw_fd(), FcntlArg::F_SETFD(FdFlag::empty())).unwrap();
+    fcntl(&left_open, FcntlArg::F_SETFD(FdFlag::empty())).unwrap();
     let sandbox = world.sandbox("p1").await;
     let shim = sandbox.state().await.unwrap().pid;
     let open: Vec<_> = fs::read_dir(format!("/proc/{shim}/fd"))

@@ -1,7 +1,7 @@
-//! Decoders of the kinds that several crates read.
+//! Decoders of API objects that several crates read.
 //!
 //! A generic function is compiled by the crate that uses it with a type, unless a crate below has it already. With
-//! this list, the program has each of these decoders once, and not once for each reader.
+//! this crate below them, the program has each of these decoders once, and not once for each reader.
 
 use std::any::Any;
 
@@ -17,15 +17,21 @@ use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::resource::v1::ResourceClaim;
 use k8s_openapi::api::storage::v1::{CSIDriver, CSINode, StorageClass, VolumeAttachment};
 use serde::de::DeserializeOwned;
+use serde_json::Result;
 
-use crate::client::decode;
-use crate::error::Result;
+/// Decodes an object, or a part of one, from JSON.
+///
+/// # Errors
+/// The text is not JSON, or not such an object.
+pub fn from_slice<T: DeserializeOwned>(text: &[u8]) -> Result<T> {
+    serde_json::from_slice(text)
+}
 
 /// A decoder of one kind.
 pub type Decoder = fn(&[u8]) -> Result<Box<dyn Any>>;
 
-/// Decoders of kinds that several crates read, compiled once for all of them.
-pub static SHARED_DECODERS: [Decoder; 19] = [
+/// The kinds whose decoders are compiled in this crate.
+pub static DECODERS: [Decoder; 19] = [
     decoder::<CSIDriver>,
     decoder::<CSINode>,
     decoder::<CertificateSigningRequest>,
@@ -48,5 +54,5 @@ pub static SHARED_DECODERS: [Decoder; 19] = [
 ];
 
 fn decoder<K: DeserializeOwned + 'static>(text: &[u8]) -> Result<Box<dyn Any>> {
-    Ok(Box::new(decode::<K>(text)?))
+    Ok(Box::new(from_slice::<K>(text)?))
 }
