@@ -31,7 +31,7 @@ pub fn test(root: &Path, without_end_to_end: bool) -> Result<()> {
     }
     step("tidy", || tidy::run(root))?;
     if without_end_to_end {
-        step("lints", || lint(root))?;
+        step("lints and build of the tests", || build_tests(root))?;
         step("tests", || run_plain_tests(root))?;
         step("fuzz", || fuzz::run_with_tests(root, FUZZ_SECONDS))?;
         println!("xtask: the tests that need root and installed tools were left out, as asked");
@@ -56,19 +56,6 @@ pub fn test_on_etcd(root: &Path) -> Result<()> {
     step("end to end on etcd", || {
         run_on_etcd(root, Choice::All, &threads(8))
     })
-}
-
-/// Lints all crates without a build.
-fn lint(root: &Path) -> Result<()> {
-    let clippy = [
-        "clippy",
-        "--workspace",
-        "--all-targets",
-        "--",
-        "--deny",
-        "warnings",
-    ];
-    cargo::run(root, &clippy)
 }
 
 /// A part of the whole that runs beside others.
@@ -221,8 +208,7 @@ fn run_on_etcd(root: &Path, choice: Choice, threads: &str) -> Result<()> {
 fn run_plain_tests(root: &Path) -> Result<()> {
     if has_nextest(root) {
         // The whole workspace, as in the run of all tests: the selection decides on the features of libraries.
-        let workspace = ["--workspace", "--exclude", "end-to-end", "--filterset"];
-        run_with_nextest(root, &[&workspace[..], &[&plain_tests()]].concat())?;
+        run_with_nextest(root, &["--workspace", "--filterset", &plain_tests()])?;
         let is_plain = |(package, _): &&(&str, &str)| !KERNEL.contains(package);
         for (_, test) in TEST_PROGRAMS.iter().filter(is_plain) {
             run_test_program(root, test)?;
@@ -251,7 +237,7 @@ fn plain_tests() -> String {
         .collect();
     let remaining = remaining_tests();
     format!(
-        "{remaining} and (kind(lib) or not ({}))",
+        "{remaining} and not package(end-to-end) and (kind(lib) or not ({}))",
         kernel.join(" or ")
     )
 }

@@ -50,12 +50,17 @@ impl Application for ZooKeeper {
 
     /// Of each member: the replaced one, too.
     fn stored(kubectl: &Kubectl) -> Answer<BTreeSet<u64>> {
-        let list = "zkCli.sh -server 127.0.0.1:2181 sync /log 2>/dev/null >&2; \
+        // A follower that applies nothing does not end its sync.
+        let list = "zkCli.sh -server 127.0.0.1:2181 sync /log 2>&1 | grep -q 'Sync is OK' && \
                     zkCli.sh -server 127.0.0.1:2181 ls /log 2>/dev/null | grep '^\\['";
-        let answers = PODS.map(|pod| ask(kubectl, pod, &["sh", "-c", list]));
         let mut stored: Option<BTreeSet<u64>> = None;
-        for answer in answers {
-            let found = numbers(&answer?);
+        for pod in PODS {
+            let found = numbers(&ask(kubectl, pod, &["sh", "-c", list])?);
+            eprintln!(
+                "{pod} has {} nodes, the last {:?}",
+                found.len(),
+                found.last()
+            );
             stored = Some(match stored {
                 Some(stored) => stored.intersection(&found).copied().collect(),
                 None => found,
