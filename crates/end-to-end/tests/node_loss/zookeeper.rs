@@ -50,9 +50,11 @@ impl Application for ZooKeeper {
 
     /// Of each member: the replaced one, too.
     fn stored(kubectl: &Kubectl) -> Answer<BTreeSet<u64>> {
-        // A follower that applies nothing does not end its sync.
-        let list = "zkCli.sh -server 127.0.0.1:2181 sync /log 2>&1 | grep -q 'Sync is OK' && \
-                    zkCli.sh -server 127.0.0.1:2181 ls /log 2>/dev/null | grep '^\\['";
+        // A follower that applies nothing does not end its sync. The client prints an event of its connection at any
+        // time, also within the list.
+        let list = "cli() { zkCli.sh -server 127.0.0.1:2181 \"$@\"; }; \
+                    cli sync /log 2>&1 | grep -q 'Sync is OK' || { echo srvr | nc 127.0.0.1 2181 >&2; exit 1; }; \
+                    cli ls /log 2>/dev/null | sed -n '/^\\[/,/]$/p' | grep .";
         let mut stored: Option<BTreeSet<u64>> = None;
         for pod in PODS {
             let found = numbers(&ask(kubectl, pod, &["sh", "-c", list])?);
