@@ -80,13 +80,13 @@ impl SlowPolls {
 
     /// Runs one poll, and records it if it takes too long.
     pub fn watch<R>(&self, what: &str, poll: impl FnOnce() -> R) -> R {
-        let started = self.start();
+        let started = self.start_poll();
         let done = poll();
-        self.end(what, &started);
+        self.end_poll(what, &started);
         done
     }
 
-    fn start(&self) -> PollStart {
+    fn start_poll(&self) -> PollStart {
         let stolen = self.found.as_ref().map(|_| stolen_lately());
         PollStart {
             stolen,
@@ -95,7 +95,7 @@ impl SlowPolls {
         }
     }
 
-    fn end(&self, what: &str, start: &PollStart) {
+    fn end_poll(&self, what: &str, start: &PollStart) {
         let all = processor_time().saturating_sub(start.processor_time);
         let took = all.saturating_sub(BESIDE.get().saturating_sub(start.beside));
         if took <= self.longest {

@@ -31,7 +31,7 @@ pub fn test(root: &Path, without_end_to_end: bool) -> Result<()> {
     }
     step("tidy", || tidy::run(root))?;
     if without_end_to_end {
-        step("lints and build of the tests", || build_tests(root))?;
+        step("lints and test build", || build_tests(root))?;
         step("tests", || run_plain_tests(root))?;
         step("fuzz", || fuzz::run_with_tests(root, FUZZ_SECONDS))?;
         println!("xtask: the tests that need root and installed tools were left out, as asked");

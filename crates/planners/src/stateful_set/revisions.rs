@@ -38,10 +38,10 @@ pub fn encode(template: &PodTemplateSpec) -> Value {
 
 /// The template in a revision's data; `None` if it is not one.
 pub fn decode(data: &Value) -> Option<PodTemplateSpec> {
-    let mut template = data.pointer("/spec/template")?.as_object()?.clone();
-    template.remove("$patch");
-    // By way of text: a decoder from trees would be needed here only, and be a seventh of this crate's code.
-    let text = serde_json::to_vec(&template).ok()?;
+    let template = data.pointer("/spec/template")?.as_object()?;
+    // By way of text: a decoder from trees would be needed here only, and be a seventh of this crate's code. `$patch` is
+    // no field of the type, and is passed over.
+    let text = serde_json::to_vec(template).ok()?;
     object_decoders::from_slice(&text).ok()
 }
 
