@@ -4,8 +4,10 @@ use std::fs;
 use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use container_runtime::btrfs;
+use container_runtime::loop_device::LoopDevice;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use planners::volume_move::CopyExtent;
 use resource_kinds::storage::Driver;
@@ -67,9 +69,16 @@ async fn make(storage: &Storage, volume: &str, mib: u64, content: InitialContent
     made.await.unwrap()
 }
 
-/// The loop device over a file, as the kernel lists it.
-fn loop_device_over(file: &Path) -> bool {
-    container_runtime::loop_device::LoopDevice::find(file).is_ok_and(|device| device.is_some())
+/// Waits until no loop device is over a file. The kernel detaches it when nobody has it open, and
+/// tests of other processes open every device for a moment, to find their own.
+async fn no_loop_device_over(file: &Path) -> bool {
+    for _ in 0..100 {
+        if LoopDevice::find(file).is_ok_and(|device| device.is_none()) {
+            return true;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    false
 }
 
 #[tokio::test]
@@ -239,7 +248,7 @@ async fn a_pool_outlives_a_killed_program_and_a_reboot() {
     drop(storage);
     fs::create_dir(data.mount_point().join("volumes/.unfinished-pvc-2")).unwrap();
     umount2(&data.mount_point(), MntFlags::empty()).unwrap();
-    assert!(!data.is_mounted() && !loop_device_over(&data.file()));
+    assert!(!data.is_mounted() && no_loop_device_over(&data.file()).await);
     let storage = data.open().await;
     assert_eq!(fs::read(volume.join("file")).unwrap(), b"data");
     assert!(
@@ -252,7 +261,7 @@ async fn a_pool_outlives_a_killed_program_and_a_reboot() {
     assert_eq!(error.raw_os_error(), Some(nix::libc::EDQUOT), "{error}");
     // A shutdown removes mount and device and keeps the data; an empty pool is deleted.
     storage.close().await.unwrap();
-    assert!(!data.is_mounted() && !loop_device_over(&data.file()));
+    assert!(!data.is_mounted() && no_loop_device_over(&data.file()).await);
     let storage = data.open().await;
     let path = volume.to_str().unwrap();
     storage.remove(COW, "pvc-1", path).await.unwrap();
