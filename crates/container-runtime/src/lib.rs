@@ -8,9 +8,10 @@
 //!
 //! Only this crate contains `unsafe` code: the shim side of it, and calls to the kernel that are safe to
 //! use, for volumes in [`btrfs`], [`loop_device`] and [`project_quota`], in [`deadline`], in [`descriptors`],
-//! in [`memory`] and in [`watchdog`].
+//! in [`allocator`], in `stack` and in [`watchdog`].
 
 pub mod accounting;
+pub mod allocator;
 mod blocking;
 pub mod btrfs;
 mod cgroup;
@@ -21,7 +22,6 @@ pub mod disk_usage;
 mod error;
 mod id_range;
 pub mod loop_device;
-pub mod memory;
 pub mod mount_options;
 mod mounts;
 pub mod nfs;
@@ -30,6 +30,7 @@ pub mod protocol;
 mod sealed;
 pub mod shim;
 pub mod spec;
+mod stack;
 mod state_dir;
 mod timed_call;
 pub mod tree;

@@ -52,7 +52,8 @@ pub async fn keep_small(store: Arc<dyn Store>, stop: CancellationToken) {
         if !marks.is_due(stored, resident) {
             continue;
         }
-        if let Err(error) = tokio::task::spawn_blocking(container_runtime::memory::give_back).await
+        if let Err(error) =
+            tokio::task::spawn_blocking(container_runtime::allocator::give_back).await
         {
             tracing::warn!(%error, "memory is not given back");
         }

@@ -36,6 +36,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::{CommandFactory, Parser, Subcommand};
+use container_runtime::{allocator, descriptors};
 
 /// Runs stateful applications on one machine or several: a Kubernetes API server, its controllers
 /// and a node agent in one program
@@ -242,12 +243,17 @@ const POLLS_BETWEEN_EVENTS: u32 = 8;
 
 /// Runs a part of a cluster until it is stopped.
 fn serve(role: CommandFuture<'_>) -> Result<()> {
-    container_runtime::descriptors::keep_from_children()
+    descriptors::keep_from_children()
         .context("close this program's files in the programs that it starts")?;
-    container_runtime::memory::set_allocator();
+    let prepared = allocator::prepare_server();
     prepare("warn");
+    if let Err(error) = prepared {
+        tracing::warn!(%error, "the server uses the allocator of the C library, which is slower");
+    }
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     builder.event_interval(POLLS_BETWEEN_EVENTS);
+    // A thread that parks is one that runs tasks; the others are for blocking work, and come and go.
+    builder.on_thread_park(allocator::use_mimalloc);
     let role: CommandFuture<'_> = Box::pin(async {
         service_manager::keep_alive();
         role.await

@@ -3,6 +3,11 @@
 
 use std::process::ExitCode;
 
+use container_runtime::allocator::Allocator;
+
+#[global_allocator]
+static ALLOCATOR: Allocator = Allocator;
+
 fn main() -> ExitCode {
     mainstay::main()
 }

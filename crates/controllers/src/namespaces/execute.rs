@@ -17,7 +17,7 @@ use crate::api_error::{ApiError, failed};
 use crate::inventory::{Inventory, Resource};
 
 /// Objects in a page of a list: the decoding of thousands at once would keep a thread that also answers requests.
-const PAGE: u32 = 100;
+const PAGE: u32 = 50;
 
 /// The reason why a namespace is not empty yet; it is retried.
 #[derive(Debug, thiserror::Error)]

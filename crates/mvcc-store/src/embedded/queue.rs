@@ -8,7 +8,10 @@ use std::{
 
 use tokio::sync::{Semaphore, oneshot};
 
-use super::limits::{GATHERING_TIME_MAX, QUEUED_REQUESTS_MAX, REQUESTS_PER_GROUP_MAX};
+use super::limits::{
+    GATHERING_PAUSE_MAX, GATHERING_TIME_MAX, MANY_WRITERS, QUEUED_REQUESTS_MAX,
+    REQUESTS_PER_GROUP_MAX,
+};
 use crate::{LeaseId, StoreError, Txn, TxnResult};
 
 /// The receiver of a response. If it was dropped, the response is dropped too.
@@ -34,14 +37,18 @@ pub(crate) enum QueuedWork {
 
 /// The wait for more requests after the first one of a group.
 ///
-/// A group of several requests comes of writers that write at the same time. Each of them probably writes again soon after
-/// its answer, so the next group waits for as many: fewer syncs, at no cost for a lone writer.
+/// The requests of a group, and those that came before its answers, are of different writers. Each of them probably writes
+/// again soon after its answer, so the next group waits for them: fewer syncs, at no cost for a lone writer. Of few
+/// writers, one half prepares its requests while those of the other half are synced, so a group waits for as many as
+/// the last one had.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Gathering {
     /// The number of requests that ends the wait.
     requests: usize,
     /// The longest wait.
     time_max: Duration,
+    /// The longest wait for one more request: then the others do not write any more.
+    pause_max: Duration,
 }
 
 impl Gathering {
@@ -49,13 +56,20 @@ impl Gathering {
     pub(crate) const NONE: Self = Self {
         requests: 1,
         time_max: Duration::ZERO,
+        pause_max: Duration::ZERO,
     };
 
-    /// The wait for a group after one of so many requests.
-    pub(crate) fn after_group_of(requests: usize) -> Self {
+    /// The wait after a group of so many requests, when as many as `waiting` came before its answers.
+    pub(crate) fn after(group: usize, waiting: usize) -> Self {
+        let writers = group + waiting;
         Self {
-            requests,
+            requests: if writers < MANY_WRITERS {
+                group
+            } else {
+                writers
+            },
             time_max: GATHERING_TIME_MAX,
+            pause_max: GATHERING_PAUSE_MAX,
         }
     }
 }
@@ -113,13 +127,30 @@ impl Queue {
             (true, false) => return QueuedWork::Idle,
             (false, _) => {}
         }
-        let until = Instant::now() + gathering.time_max;
-        let mut waiting = self.wait_for(gathering.requests, Some(until), waiting);
+        let mut waiting = self.gather(gathering, waiting);
         let count = waiting.requests.len().min(REQUESTS_PER_GROUP_MAX);
         let group: Vec<Request> = waiting.requests.drain(..count).collect();
         drop(waiting);
         self.room.add_permits(count);
         QueuedWork::Group(group)
+    }
+
+    /// Waits for more requests after the first one.
+    fn gather<'a>(
+        &'a self,
+        gathering: Gathering,
+        mut waiting: MutexGuard<'a, Waiting>,
+    ) -> MutexGuard<'a, Waiting> {
+        let until = Instant::now() + gathering.time_max;
+        loop {
+            let before = waiting.requests.len();
+            let pause = until.min(Instant::now() + gathering.pause_max);
+            waiting = self.wait_for(gathering.requests, Some(pause), waiting);
+            let count = waiting.requests.len();
+            if count == before || count >= gathering.requests || pause == until {
+                return waiting;
+            }
+        }
     }
 
     /// Waits for a number of requests, until the deadline or the end of the queue.
@@ -148,6 +179,11 @@ impl Queue {
         }
         waiting.wakes_at = None;
         waiting
+    }
+
+    /// The number of requests that wait.
+    pub(crate) fn len(&self) -> usize {
+        self.lock().requests.len()
     }
 
     /// Refuses new requests; those already in the queue are still served.
@@ -192,7 +228,11 @@ mod tests {
     }
 
     fn gathering(requests: usize, time_max: Duration) -> Gathering {
-        Gathering { requests, time_max }
+        Gathering {
+            requests,
+            time_max,
+            pause_max: time_max,
+        }
     }
 
     #[tokio::test]
@@ -214,6 +254,27 @@ mod tests {
         assert!(matches!(taken, QueuedWork::Group(requests) if requests.len() == 1));
     }
 
+    /// Of many writers each is waited for, of few writers as many as in the last group.
+    #[test]
+    fn the_last_group_and_the_requests_behind_it_tell_the_number_of_writers() {
+        assert_eq!(Gathering::after(1, 0).requests, 1);
+        assert_eq!(Gathering::after(2, 2).requests, 2);
+        assert_eq!(Gathering::after(8, 8).requests, 16);
+        assert_eq!(Gathering::after(16, 0).requests, 16);
+    }
+
+    #[tokio::test]
+    async fn a_group_does_not_wait_for_writers_that_have_stopped() {
+        let queue = Queue::new();
+        submit(&queue).await;
+        let wait = Gathering {
+            pause_max: Duration::from_millis(1),
+            ..gathering(3, LONG)
+        };
+        let taken = queue.take(None, wait);
+        assert!(matches!(taken, QueuedWork::Group(requests) if requests.len() == 1));
+    }
+
     #[tokio::test]
     async fn a_queue_that_is_closed_gathers_no_more() {
         let queue = Arc::new(Queue::new());
@@ -228,11 +289,12 @@ mod tests {
     #[tokio::test]
     async fn a_lone_request_is_taken_at_once() {
         let queue = Queue::new();
-        for last in [0, 1] {
+        for (group, waiting) in [(0, 0), (1, 0), (1, MANY_WRITERS - 2)] {
             submit(&queue).await;
             let wait = Gathering {
                 time_max: LONG,
-                ..Gathering::after_group_of(last)
+                pause_max: LONG,
+                ..Gathering::after(group, waiting)
             };
             let taken = queue.take(None, wait);
             assert!(matches!(taken, QueuedWork::Group(requests) if requests.len() == 1));

@@ -22,7 +22,6 @@ use super::jobs::Job;
 use super::lease::{LeasePhase, LeaseWatch};
 use super::pause::NamespaceInits;
 use crate::cgroup;
-use crate::memory;
 use crate::protocol::FrameKind;
 use crate::shim::container::log::Stream;
 use crate::shim::container::process::{Output, Owner, Process};
@@ -31,6 +30,7 @@ use crate::shim::container::worker::Worker;
 use crate::shim::limits::{CONNECTIONS_MAX, EARLY_EXITS_MAX, STUCK_CLIENT_MS};
 use crate::spec::{ContainerState, LogSpec, SandboxEvent};
 use crate::state_dir::SandboxFile;
+use crate::{allocator, stack};
 
 /// Maximum number of bytes read from a process's outputs after its end.
 const LAST_BYTES_MAX: usize = 1 << 20;
@@ -207,8 +207,8 @@ impl Supervisor {
         };
         match poll(&mut polled, timeout) {
             Ok(0) if !self.rested => {
-                memory::give_back();
-                memory::give_back_stack();
+                allocator::give_back();
+                stack::give_back();
                 self.rested = true;
             }
             Ok(0) | Err(nix::Error::EINTR) => {}

@@ -2,7 +2,7 @@
 //!
 //! It takes the waiting requests, applies them in order to a draft, writes the draft durably with
 //! one sync, publishes it to readers and watchers, and only then answers. While one group syncs,
-//! the next one gathers; after a group of several requests it waits for as many, at most 600 µs.
+//! the next one gathers; if there were several writers, it waits for more of them, at most 2 ms.
 //! After a failed write nothing more is written, because the state of the disk is unknown until
 //! the store is opened again. After a full disk the thread itself opens it again once there is
 //! space.
@@ -86,8 +86,8 @@ pub(crate) struct Committer {
     progress_due: Option<Instant>,
     /// The time of the next check of free disk space; `None` without a disk.
     look_due: Option<Instant>,
-    /// The number of requests in the last group.
-    last_group: usize,
+    /// The wait for the requests of the next group.
+    gathering: Gathering,
     failure: Option<Failure>,
 }
 
@@ -129,7 +129,7 @@ impl Committer {
             progress_interval,
             progress_due: None,
             look_due: None,
-            last_group: 0,
+            gathering: Gathering::NONE,
             failure: None,
         };
         if committer.look() < u64::MAX {
@@ -143,8 +143,7 @@ impl Committer {
         let _guard = AbortOnPanic;
         let shared = Arc::clone(&self.shared);
         loop {
-            let gathering = Gathering::after_group_of(self.last_group);
-            let work = shared.queue.take(self.next_deadline(), gathering);
+            let work = shared.queue.take(self.next_deadline(), self.gathering);
             if !self.step(work) {
                 break;
             }
@@ -167,7 +166,6 @@ impl Committer {
     }
 
     fn commit(&mut self, requests: Vec<Request>) {
-        self.last_group = requests.len();
         let mut draft = self.draft();
         let mut answers = Vec::with_capacity(requests.len());
         self.look();
@@ -176,6 +174,8 @@ impl Committer {
             answers.push(self.prepare(request, &mut draft, &room));
         }
         self.make_durable(draft);
+        // The writers of both still wait for their answers.
+        self.gathering = Gathering::after(answers.len(), self.shared.queue.len());
         let failure = self.failure.as_ref().map(|failure| &failure.error);
         for answer in answers {
             answer.send(failure);
