@@ -34,9 +34,14 @@ const OWN_PAGES_BYTES: libc::c_int = 1 << 20;
 /// The address of the arena, or 0: there is none.
 static ARENA: AtomicUsize = AtomicUsize::new(0);
 
+/// The number of calls of [`give_back`].
+static GIVEN_BACK: AtomicUsize = AtomicUsize::new(0);
+
 thread_local! {
     /// Whether this thread allocates with mimalloc.
     static IS_BUSY: Cell<bool> = const { Cell::new(false) };
+    /// The last of these calls for which this thread has let go of its freed pages.
+    static SEEN: Cell<usize> = const { Cell::new(0) };
 }
 
 /// The allocator. A program names it by `#[global_allocator]`.
@@ -52,9 +57,19 @@ pub fn prepare_server() -> io::Result<()> {
     prepare_mimalloc()
 }
 
-/// Changes this thread to mimalloc, in a server that is prepared for it.
-pub fn use_mimalloc() {
-    IS_BUSY.set(ARENA.load(Ordering::Relaxed) != 0);
+/// To be called by each thread that runs tasks, before it parks. Changes it to mimalloc, in a server that is prepared for
+/// it. After a call of [`give_back`], the thread also lets go of its pages without blocks: only the thread that has a page
+/// sees that other threads have freed all of it.
+pub fn before_park() {
+    if ARENA.load(Ordering::Relaxed) == 0 {
+        return;
+    }
+    IS_BUSY.set(true);
+    let given_back = GIVEN_BACK.load(Ordering::Relaxed);
+    if SEEN.replace(given_back) != given_back {
+        // SAFETY: takes a flag, and frees pages without blocks. They go back to the kernel later.
+        unsafe { mimalloc::mi_collect(false) };
+    }
 }
 
 /// There is one arena for each processor, in place of eight: an arena keeps freed memory of its own. Measured with two
@@ -114,11 +129,15 @@ fn prepare_mimalloc() -> io::Result<()> {
 }
 
 /// Returns freed memory to the kernel. Takes a few milliseconds per 100 MiB; other threads that
-/// allocate in the meantime may wait. No-op without the GNU C library and mimalloc.
+/// allocate in the meantime may wait. What threads let go of [before they park](before_park) is returned by the next call.
 pub fn give_back() {
+    GIVEN_BACK.fetch_add(1, Ordering::Relaxed);
     if ARENA.load(Ordering::Relaxed) != 0 {
-        // SAFETY: takes a flag, and frees pages without blocks.
-        unsafe { mimalloc::mi_collect(true) };
+        // SAFETY: takes a flag, and frees pages without blocks. It does nothing in a thread that mimalloc does not know.
+        unsafe {
+            mimalloc::mi_thread_init();
+            mimalloc::mi_collect(true);
+        }
     }
     #[cfg(target_env = "gnu")]
     // SAFETY: takes an integer and locks the arenas that it works on. Memory in use stays.

@@ -32,7 +32,7 @@ fn memory_from_before_the_change_and_after_it_is_freed_where_it_was_made() {
     let before: Vec<String> = (0..1000).map(|n| format!("before-{n}")).collect();
     let mut grown = vec![1u8; 100];
     allocator::prepare_server().unwrap();
-    allocator::use_mimalloc();
+    allocator::before_park();
     // Resized by the C library, and freed there.
     grown.resize(100_000, 2);
     assert!(grown[..100].iter().all(|byte| *byte == 1));
@@ -67,7 +67,7 @@ fn memory_from_before_the_change_and_after_it_is_freed_where_it_was_made() {
             thread::spawn(move || {
                 // Two of them keep the allocator of the C library.
                 if maker % 2 == 0 {
-                    allocator::use_mimalloc();
+                    allocator::before_park();
                 }
                 for n in 0..5000 {
                     sender.send(vec![maker; n % 700]).unwrap();
@@ -98,4 +98,14 @@ fn memory_from_before_the_change_and_after_it_is_freed_where_it_was_made() {
     allocator::give_back();
     let after = resident_kib();
     assert!(full - after > 80_000, "{full} KiB, then {after}");
+
+    // Another thread frees it: after the next park of the thread that has its pages.
+    let large: Vec<Vec<u8>> = (0..4000).map(|_| vec![1; 20_000]).collect();
+    let full = resident_kib();
+    thread::spawn(move || drop(large)).join().unwrap();
+    thread::spawn(allocator::give_back).join().unwrap();
+    allocator::before_park();
+    thread::spawn(allocator::give_back).join().unwrap();
+    let after = resident_kib();
+    assert!(full - after > 60_000, "{full} KiB, then {after}");
 }

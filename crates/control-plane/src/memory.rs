@@ -41,6 +41,7 @@ impl MemoryMarks {
 /// Checks at intervals until `stop`.
 pub async fn keep_small(store: Arc<dyn Store>, stop: CancellationToken) {
     let mut marks = MemoryMarks::default();
+    let mut again = false;
     let next = || stop.run_until_cancelled(tokio::time::sleep(INTERVAL));
     while next().await.is_some() {
         // Deleted objects stay in the history for minutes.
@@ -49,9 +50,12 @@ pub async fn keep_small(store: Arc<dyn Store>, stop: CancellationToken) {
         let Some(resident) = resident().await else {
             continue;
         };
-        if !marks.is_due(stored, resident) {
+        let is_due = marks.is_due(stored, resident);
+        // Threads let go of their pages after the first time.
+        if !is_due && !again {
             continue;
         }
+        again = is_due;
         if let Err(error) =
             tokio::task::spawn_blocking(container_runtime::allocator::give_back).await
         {

@@ -253,7 +253,7 @@ fn serve(role: CommandFuture<'_>) -> Result<()> {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     builder.event_interval(POLLS_BETWEEN_EVENTS);
     // A thread that parks is one that runs tasks; the others are for blocking work, and come and go.
-    builder.on_thread_park(allocator::use_mimalloc);
+    builder.on_thread_park(allocator::before_park);
     let role: CommandFuture<'_> = Box::pin(async {
         service_manager::keep_alive();
         role.await
