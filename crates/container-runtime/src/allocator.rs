@@ -131,8 +131,8 @@ fn prepare_mimalloc() -> io::Result<()> {
 /// Returns freed memory to the kernel. Takes a few milliseconds per 100 MiB; other threads that
 /// allocate in the meantime may wait. The next call returns the pages that threads let go of [before they park](before_park).
 pub fn give_back() {
-    GIVEN_BACK.fetch_add(1, Ordering::Relaxed);
     if ARENA.load(Ordering::Relaxed) != 0 {
+        GIVEN_BACK.fetch_add(1, Ordering::Relaxed);
         // SAFETY: takes a flag, and frees pages without blocks. It does nothing in a thread that mimalloc does not know.
         unsafe {
             mimalloc::mi_thread_init();
