@@ -65,7 +65,9 @@ impl MutatingPolicies {
     /// bindings'.
     pub fn new(policies: &[Value], bindings: &[Value]) -> Self {
         let mut bound = BoundPolicy::all(policies, bindings, Changes::read);
-        bound.sort_by(|one, two| (&one.policy, &one.binding).cmp(&(&two.policy, &two.binding)));
+        bound.sort_unstable_by(|one, two| {
+            (&one.policy, &one.binding).cmp(&(&two.policy, &two.binding))
+        });
         Self {
             bound: bound.into_iter().map(MutatingPolicy).collect(),
         }

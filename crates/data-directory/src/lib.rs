@@ -249,7 +249,7 @@ pub fn further_nodes(data: &Path) -> Vec<PathBuf> {
         .filter_map(|entry| Some(entry.ok()?.path()))
         .collect();
     found.retain(|path| path.is_dir());
-    found.sort();
+    found.sort_unstable();
     found
 }
 

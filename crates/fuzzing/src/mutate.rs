@@ -211,7 +211,7 @@ fn kept(target: &str) -> Result<Vec<Vec<u8>>> {
     let mut paths: Vec<_> = entries
         .map(|entry| entry.map(|entry| entry.path()))
         .collect::<Result<_, _>>()?;
-    paths.sort();
+    paths.sort_unstable();
     let read = |path: &std::path::PathBuf| {
         std::fs::read(path).with_context(|| format!("read {}", path.display()))
     };

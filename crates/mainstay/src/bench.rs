@@ -99,7 +99,7 @@ fn measure(path: &Path, arguments: &DiskArguments) -> Result<Figures> {
         file.sync_data()?;
         durable.push(started.elapsed());
     }
-    durable.sort();
+    durable.sort_unstable();
     file.set_len(0)?;
     file.sync_all()?;
     let sequential = sequential(&file, arguments.size)?;

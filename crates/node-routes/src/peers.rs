@@ -48,7 +48,7 @@ fn encryption(node: &Node) -> PeerEncryption {
 pub fn of<'a>(nodes: impl IntoIterator<Item = &'a Node>, own: &str) -> Vec<Peer> {
     let others = nodes.into_iter().filter_map(peer);
     let mut peers: Vec<Peer> = others.filter(|peer| peer.name != own).collect();
-    peers.sort_by(|a, b| a.name.cmp(&b.name));
+    peers.sort_unstable_by(|a, b| a.name.cmp(&b.name));
     peers
 }
 

@@ -173,7 +173,7 @@ impl<'a> Source<'a> {
         mut take: impl FnMut(&str, &Value),
     ) {
         let mut all: Vec<Path<'_>> = kinds.iter().flat_map(paths).collect();
-        all.sort_by(|a, b| a.path.cmp(&b.path));
+        all.sort_unstable_by(|a, b| a.path.cmp(&b.path));
         for path in &all {
             take(&path.path, &self.path_item(dialect, path));
         }

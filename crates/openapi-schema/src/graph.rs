@@ -240,7 +240,7 @@ impl Graph {
 
     /// Adds a definition without a name; `open` if there may be fields of any other name.
     pub fn add_definition(&mut self, mut fields: Vec<Field>, open: bool, facts: u32) -> u32 {
-        fields.sort_by(|one, other| self.text(one.name).cmp(self.text(other.name)));
+        fields.sort_unstable_by(|one, other| self.text(one.name).cmp(self.text(other.name)));
         let definition = Definition {
             name: OTHER.name,
             first: index(published::FIELDS.len() + self.fields.len()),

@@ -116,6 +116,6 @@ fn explain<'t>(total: usize, texts: impl Iterator<Item = &'t String>) -> String 
         .iter()
         .map(|(text, count)| format!("{count} {text}"))
         .collect();
-    parts.sort();
+    parts.sort_unstable();
     format!("0/{total} nodes are available: {}.", parts.join(", "))
 }

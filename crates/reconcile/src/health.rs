@@ -90,7 +90,7 @@ impl Health {
                 format!("{component}: {what} ({count} failures in a row)")
             })
             .collect();
-        failing.sort();
+        failing.sort_unstable();
         failing
     }
 

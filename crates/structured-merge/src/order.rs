@@ -68,7 +68,7 @@ fn print_sorted(value: &Value, out: &mut String) {
     match value {
         Value::Object(map) => {
             let mut fields: Vec<(&String, &Value)> = map.iter().collect();
-            fields.sort_by_key(|(name, _)| *name);
+            fields.sort_unstable_by_key(|(name, _)| *name);
             out.push('{');
             for (name, value) in fields {
                 out.push_str(&Value::from(name.as_str()).to_string());

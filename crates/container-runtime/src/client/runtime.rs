@@ -125,7 +125,7 @@ impl Runtime {
                 }
             }
         }
-        found.sort_by(|a, b| a.id().cmp(b.id()));
+        found.sort_unstable_by(|a, b| a.id().cmp(b.id()));
         Ok(found)
     }
 

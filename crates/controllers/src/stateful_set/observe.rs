@@ -50,7 +50,7 @@ impl Observer {
         // Most pods have both terms: two sorted lists of nearly the same pods.
         let pods = terms.iter().flat_map(|term| self.pods_by.get(term));
         let mut pods: Vec<Arc<PodView>> = pods.collect();
-        pods.sort_by(|a, b| a.name.cmp(&b.name));
+        pods.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         pods.dedup_by(|a, b| a.name == b.name);
         let mut revisions = BTreeMap::new();
         let orphans = [orphan_in(&key.namespace)];

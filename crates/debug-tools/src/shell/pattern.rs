@@ -129,7 +129,7 @@ fn names(part: &[Sign], directory: &Path) -> Vec<String> {
         .filter(|name| shows_hidden || !name.starts_with('.'))
         .filter(|name| matches(part, &name.chars().collect::<Vec<char>>()))
         .collect();
-    names.sort();
+    names.sort_unstable();
     names
 }
 

@@ -148,7 +148,7 @@ fn add(
         let mut names: Vec<_> = std::fs::read_dir(path)?
             .map(|entry| Ok(entry?.file_name()))
             .collect::<io::Result<_>>()?;
-        names.sort();
+        names.sort_unstable();
         if !inside.as_os_str().is_empty() {
             archive.append_dir(inside, path)?;
         }

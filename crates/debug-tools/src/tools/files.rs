@@ -67,7 +67,7 @@ fn names_in(directory: &Path, shows_hidden: bool) -> Result<Vec<String>> {
             names.push(name);
         }
     }
-    names.sort();
+    names.sort_unstable();
     Ok(names)
 }
 

@@ -161,7 +161,7 @@ pub fn df(arguments: &[String], out: &mut dyn Write) -> ToolResult {
             .iter()
             .map(|(_, target, ..)| target.clone())
             .collect();
-        paths.sort();
+        paths.sort_unstable();
         paths.dedup();
     }
     writeln!(

@@ -149,7 +149,7 @@ fn collect(top: &Path, depth_max: usize, visit: Visit<'_>) -> Result<()> {
         match std::fs::read_dir(&path) {
             Ok(entries) => {
                 let mut inside: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
-                inside.sort();
+                inside.sort_unstable();
                 waiting.extend(inside.into_iter().rev().map(|path| (path, depth + 1)));
             }
             Err(error) => complain_as_tool(&format!("{}: {error}", path.display())),

@@ -239,7 +239,7 @@ pub fn wc(arguments: &[String], out: &mut dyn Write) -> ToolResult {
 pub fn sort(arguments: &[String], out: &mut dyn Write) -> ToolResult {
     let options = Options::read(arguments, flags("nru"))?;
     let mut lines = lines(&sources(&options))?;
-    lines.sort();
+    lines.sort_unstable();
     if options.has('n') {
         let value = |line: &String| {
             let line = line.trim_start();

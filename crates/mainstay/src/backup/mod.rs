@@ -413,7 +413,7 @@ fn names_in(directory: &Path) -> Result<Vec<String>> {
     for entry in entries {
         names.extend(entry.with_context(doing)?.file_name().into_string());
     }
-    names.sort();
+    names.sort_unstable();
     Ok(names)
 }
 

@@ -32,7 +32,7 @@ pub fn pods(data: &Path) -> Vec<LeftPod> {
         .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
         .map(|uid| of_uid(uid, &known))
         .collect();
-    left.sort();
+    left.sort_unstable();
     left
 }
 
@@ -41,7 +41,7 @@ pub fn on_all_nodes(data: &Path) -> Vec<LeftPod> {
     let further = further_nodes(data);
     let mut left: Vec<LeftPod> = further.iter().flat_map(|node| pods(node)).collect();
     left.extend(pods(data));
-    left.sort();
+    left.sort_unstable();
     left
 }
 

@@ -197,7 +197,7 @@ fn kept(data: &Path) -> String {
         .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
         .filter(|name| name != data_directory::MARKER_FILE)
         .collect();
-    names.sort();
+    names.sort_unstable();
     match names.is_empty() {
         true => "`mainstay up` begins a new one".to_owned(),
         false => format!("kept: {}", names.join(", ")),

@@ -93,7 +93,7 @@ pub fn remove_root(data: &Path) -> Result<Vec<String>> {
         .iter()
         .map(|name| name.to_string_lossy().into_owned())
         .collect();
-    left.sort();
+    left.sort_unstable();
     if left.is_empty() {
         match fs::remove_dir(data) {
             // A separate disk, or a link to the directory.
@@ -193,7 +193,7 @@ mod tests {
             .iter()
             .map(|name| name.to_string_lossy().into_owned())
             .collect();
-        names.sort();
+        names.sort_unstable();
         names
     }
 

@@ -25,7 +25,7 @@ pub struct Peer {
 pub async fn find(service: &str) -> Vec<Peer> {
     match ask_for_all(service).await {
         Ok(mut peers) => {
-            peers.sort();
+            peers.sort_unstable();
             peers
         }
         Err(error) => {

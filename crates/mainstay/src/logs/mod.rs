@@ -142,7 +142,7 @@ fn runs(pods: &[Pod], only: Option<&str>) -> Vec<(Run, String)> {
             runs.push((run, shown));
         }
     }
-    runs.sort();
+    runs.sort_unstable();
     runs
 }
 

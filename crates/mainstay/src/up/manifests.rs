@@ -126,7 +126,7 @@ fn files_in(directory: &Path) -> Result<Vec<PathBuf>> {
     if files.is_empty() {
         bail!("{} holds no .yaml, .yml or .json file", directory.display());
     }
-    files.sort();
+    files.sort_unstable();
     Ok(files)
 }
 

@@ -130,7 +130,7 @@ fn locals(volumes: &[PersistentVolume], node: &str) -> Vec<Local> {
             })
         })
         .collect();
-    locals.sort();
+    locals.sort_unstable();
     locals
 }
 

@@ -114,7 +114,7 @@ impl Replication {
 /// The list of the objects.
 pub fn list(found: &VolumeObjects) -> VolumeList {
     let mut claims: Vec<ClaimRow> = found.claims.iter().map(|claim| row(claim, found)).collect();
-    claims.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
+    claims.sort_unstable_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
     VolumeList {
         claims,
         notes: found.notes.clone(),

@@ -126,7 +126,7 @@ fn journals(engine: &Path) -> Result<Vec<PathBuf>, StoreError> {
             journals.push((number, path));
         }
     }
-    journals.sort();
+    journals.sort_unstable();
     Ok(journals.into_iter().map(|(_, path)| path).collect())
 }
 

@@ -8,7 +8,7 @@ use crate::limits::{STATUS_IMAGE_NAMES_MAX, STATUS_IMAGES_MAX};
 
 /// The largest images, the largest first, as kubelet names them.
 pub fn status_images(mut images: Vec<Image>) -> Vec<ContainerImage> {
-    images.sort_by(|a, b| (b.size, &a.digest).cmp(&(a.size, &b.digest)));
+    images.sort_unstable_by(|a, b| (b.size, &a.digest).cmp(&(a.size, &b.digest)));
     images.truncate(STATUS_IMAGES_MAX);
     let each = images.into_iter();
     each.map(|image| ContainerImage {
@@ -27,7 +27,7 @@ fn names(image: &Image) -> Vec<String> {
         let tagged = tagged.iter();
         names.extend(tagged.map(|name| by_digest(name, &image.digest)));
     }
-    names.sort();
+    names.sort_unstable();
     names.dedup();
     names.extend(tagged.into_iter().cloned());
     names.truncate(STATUS_IMAGE_NAMES_MAX);

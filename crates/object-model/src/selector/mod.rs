@@ -89,7 +89,7 @@ impl LabelSelector {
 
     /// Matches labels for which all requirements hold.
     pub fn all_of(mut requirements: Vec<Requirement>) -> Self {
-        requirements.sort();
+        requirements.sort_unstable();
         Self {
             requirements,
             nothing: false,

@@ -66,7 +66,7 @@ pub(super) fn pools(slices: &[Arc<ResourceSlice>]) -> Vec<AvailableDevice> {
         // Older slices are on their way out.
         let newest = slices.iter().map(|slice| slice.spec.pool.generation).max();
         slices.retain(|slice| Some(slice.spec.pool.generation) == newest);
-        slices.sort_by(|a, b| a.metadata.name.cmp(&b.metadata.name));
+        slices.sort_unstable_by(|a, b| a.metadata.name.cmp(&b.metadata.name));
         let count = i64::try_from(slices.len()).unwrap_or(i64::MAX);
         let expected = slices
             .first()

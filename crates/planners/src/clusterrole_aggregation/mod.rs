@@ -29,7 +29,7 @@ pub fn plan(role: &ClusterRole, all: &[Arc<ClusterRole>]) -> Option<Vec<PolicyRu
             && selectors.iter().any(|selector| selector.matches_by(label))
     };
     let mut others: Vec<&Arc<ClusterRole>> = all.iter().filter(chosen).collect();
-    others.sort_by_key(|other| other.metadata.name.as_deref());
+    others.sort_unstable_by_key(|other| other.metadata.name.as_deref());
     let mut rules: Vec<PolicyRule> = Vec::new();
     for rule in others.iter().flat_map(|other| other.rules.iter().flatten()) {
         if !rules.contains(rule) {

@@ -93,7 +93,7 @@ pub fn plan(observed: &Observed, now: Timestamp) -> CronJobPlan {
             Err(notice) => plan.notices.push(notice),
         }
     }
-    active.sort_by(|a, b| a.name.cmp(&b.name));
+    active.sort_unstable_by(|a, b| a.name.cmp(&b.name));
     status.active = (!active.is_empty()).then_some(active);
     plan.status = (status != stored).then_some(status);
     plan
@@ -173,7 +173,7 @@ fn forget_old(spec: &CronJobSpec, ended: &[&Arc<Job>], plan: &mut CronJobPlan) {
         };
         let jobs = ended.iter().filter(|job| outcome(job) == Some(well));
         let mut jobs: Vec<&&Arc<Job>> = jobs.collect();
-        jobs.sort_by_key(|job| {
+        jobs.sort_unstable_by_key(|job| {
             let start = job.status.as_ref().and_then(|s| s.start_time.clone());
             (start, job.metadata.name.clone())
         });

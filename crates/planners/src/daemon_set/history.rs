@@ -58,7 +58,7 @@ fn of_set<'a>(world: &ParsedDaemonSet<'a>) -> Vec<&'a Arc<ControllerRevision>> {
         world.owner.owns(&revision.metadata) || world.owner.claims(&revision.metadata)
     });
     let mut mine: Vec<&Arc<ControllerRevision>> = mine.collect();
-    mine.sort_by_key(|revision| (revision.revision, revision.metadata.name.clone()));
+    mine.sort_unstable_by_key(|revision| (revision.revision, revision.metadata.name.clone()));
     mine
 }
 

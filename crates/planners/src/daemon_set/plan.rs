@@ -96,7 +96,7 @@ pub fn plan(observed: &Observed, now: Timestamp) -> DaemonSetPlan {
         }
     }
     for pods in by_node.values_mut() {
-        pods.sort_by_key(|pod| (pod.created(), pod.name().to_owned()));
+        pods.sort_unstable_by_key(|pod| (pod.created(), pod.name().to_owned()));
     }
     let world = ParsedDaemonSet {
         observed,

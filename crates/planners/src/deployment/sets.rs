@@ -60,7 +60,7 @@ pub(super) fn sort<'a>(world: &ParsedDeployment<'a>) -> (Sets<'a>, Vec<Deploymen
     if adopts {
         actions.insert(0, DeploymentAction::ConfirmDeployment);
     }
-    mine.sort_by_key(|set| {
+    mine.sort_unstable_by_key(|set| {
         let meta = &set.metadata;
         (meta.creation_timestamp.clone(), meta.name.clone())
     });

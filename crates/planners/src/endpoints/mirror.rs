@@ -103,7 +103,7 @@ fn subsets(service: &Service, backends: &[Backend]) -> Vec<EndpointSubset> {
             continue;
         }
         let mut ports: Vec<PortKey> = backend.ports.iter().map(PortKey::of).collect();
-        ports.sort();
+        ports.sort_unstable();
         let subset = subsets
             .entry(ports.clone())
             .or_insert_with(|| EndpointSubset {

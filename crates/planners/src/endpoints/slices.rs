@@ -75,7 +75,7 @@ pub(super) fn by_group<'s>(
 ) -> BTreeMap<Group, Vec<&'s Arc<EndpointSlice>>> {
     let mut present: BTreeMap<Group, Vec<&Arc<EndpointSlice>>> = BTreeMap::new();
     let mut slices: Vec<&Arc<EndpointSlice>> = slices.into_iter().collect();
-    slices.sort_by(|a, b| a.metadata.name.cmp(&b.metadata.name));
+    slices.sort_unstable_by(|a, b| a.metadata.name.cmp(&b.metadata.name));
     for slice in slices {
         if slice.metadata.deletion_timestamp.is_some() {
             continue;
@@ -223,6 +223,6 @@ pub(super) fn ports_key(ports: &[EndpointPort]) -> String {
             )
         })
         .collect();
-    parts.sort();
+    parts.sort_unstable();
     parts.join(",")
 }

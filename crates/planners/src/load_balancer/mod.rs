@@ -87,7 +87,7 @@ pub fn plan(observed: &Observed) -> Vec<LoadBalancerDecision> {
     }
     let mut taken = reserved(&observed.slices);
     // Services with an address come first, then the oldest.
-    services.sort_by_key(|service| {
+    services.sort_unstable_by_key(|service| {
         let meta = &service.metadata;
         let created = meta.creation_timestamp.as_ref().map(|time| time.0);
         (

@@ -228,7 +228,7 @@ impl NodeHeartbeats {
         let by_agent = conditions.filter(|condition| condition.type_ != reach::KUBELET_REACHABLE);
         let beats = by_agent.filter_map(|condition| condition.last_heartbeat_time.as_ref());
         let mut signs: Vec<Timestamp> = beats.map(|time| time.0).chain(renewed).collect();
-        signs.sort();
+        signs.sort_unstable();
         signs.dedup();
         let name = node.metadata.name.clone().unwrap_or_default();
         let entry = self

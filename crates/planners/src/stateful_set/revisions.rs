@@ -93,7 +93,7 @@ fn sorted(value: Value) -> Value {
     match value {
         Value::Object(fields) => {
             let mut entries: Vec<(String, Value)> = fields.into_iter().collect();
-            entries.sort_by(|a, b| a.0.cmp(&b.0));
+            entries.sort_unstable_by(|a, b| a.0.cmp(&b.0));
             Value::Object(
                 entries
                     .into_iter()
@@ -189,7 +189,7 @@ fn history<'a>(world: &ParsedSet<'a>) -> Vec<&'a Arc<ControllerRevision>> {
                 }
         })
         .collect();
-    history.sort_by(|a, b| {
+    history.sort_unstable_by(|a, b| {
         let key = |r: &ControllerRevision| (r.revision, r.metadata.creation_timestamp.clone());
         key(a).cmp(&key(b)).then_with(|| name_of(a).cmp(name_of(b)))
     });

@@ -72,7 +72,7 @@ pub fn references(container: &Container) -> References {
             .extend(source.secret_key_ref.iter().map(|r| r.name.clone()));
     }
     for names in [&mut found.config_maps, &mut found.secrets] {
-        names.sort();
+        names.sort_unstable();
         names.dedup();
     }
     found

@@ -22,7 +22,7 @@ pub fn variables<'a>(
             (own || api).then_some((own, service))
         })
         .collect();
-    told.sort_by_key(|(own, service)| (*own, service.metadata.name.clone()));
+    told.sort_unstable_by_key(|(own, service)| (*own, service.metadata.name.clone()));
     for (_, service) in told {
         found.extend(of_service(service));
     }

@@ -124,7 +124,7 @@ impl ImageHistory {
                     .is_none_or(|seen| now.since(seen) >= policy.minimum_age)
             })
             .collect();
-        free.sort_by_key(|(past, digest)| (past.last_used, past.first_seen, *digest));
+        free.sort_unstable_by_key(|(past, digest)| (past.last_used, past.first_seen, *digest));
         free.into_iter().map(|(_, digest)| digest).collect()
     }
 

@@ -165,7 +165,7 @@ pub(crate) fn plan(
     };
     let mut accepted: Vec<&Peer> = Vec::new();
     let mut sorted: Vec<&Peer> = peers.iter().collect();
-    sorted.sort_by(|a, b| a.name.cmp(&b.name));
+    sorted.sort_unstable_by(|a, b| a.name.cmp(&b.name));
     for peer in sorted {
         match refusal(own, settings, &accepted, peer) {
             None => accepted.push(peer),

@@ -107,7 +107,7 @@ impl IndexState {
         let found = terms.iter().flat_map(|term| self.found(term));
         let mut found: Vec<(&Key, ObjectPlace)> = found.collect();
         if terms.len() > 1 {
-            found.sort_by_key(|(key, _)| *key);
+            found.sort_unstable_by_key(|(key, _)| *key);
             found.dedup_by_key(|(key, _)| *key);
         }
         found.into_iter().map(|(_, place)| place)

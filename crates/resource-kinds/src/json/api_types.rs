@@ -169,7 +169,7 @@ impl ApiTypes {
         };
         for place in 0..types.structures.len() {
             let mut named = types.flattened(place);
-            named.sort_by_key(|field| field.json);
+            named.sort_unstable_by_key(|field| field.json);
             types.structures[place].named = named;
         }
         types

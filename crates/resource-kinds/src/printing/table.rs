@@ -104,6 +104,6 @@ pub(crate) fn labels(map: &Value) -> String {
         .iter()
         .map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default()))
         .collect();
-    pairs.sort();
+    pairs.sort_unstable();
     pairs.join(",")
 }

@@ -104,7 +104,7 @@ fn all<'a>(form: MergeForm<'a>, value: &'a Value) -> FieldSet<'a> {
                 Some((step, element))
             });
             let mut elements: Vec<_> = steps.collect();
-            elements.sort_by(|(one, _), (other, _)| one.cmp(other));
+            elements.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
             let mut nodes: Vec<Node<'a>> = Vec::with_capacity(elements.len());
             for (step, element) in elements {
                 match nodes.last_mut() {

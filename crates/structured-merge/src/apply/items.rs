@@ -75,6 +75,6 @@ fn key<'v>(list: &MergeForm<'v>, element: &'v Value) -> Result<PathElement<'v>, 
             names.join(" ")
         ));
     }
-    key.sort();
+    key.sort_unstable();
     Ok(PathElement::Key(key))
 }

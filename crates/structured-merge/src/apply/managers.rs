@@ -206,7 +206,7 @@ impl<'a> Managers<'a> {
     /// for an empty one.
     pub fn encode(self) -> Option<String> {
         let mut entries: Vec<(Manager<'_>, ManagerFields<'_>)> = self.0.into_iter().collect();
-        entries.sort_by(|(one, first), (two, second)| {
+        entries.sort_unstable_by(|(one, first), (two, second)| {
             let key = |manager: &Manager<'_>| manager.operation;
             (key(one), &first.time, &one.name)
                 .cmp(&(key(two), &second.time, &two.name))
@@ -244,7 +244,7 @@ impl<'a> Managers<'a> {
                 (time, manager.clone())
             })
             .collect();
-        updaters.sort();
+        updaters.sort_unstable();
         let mut surplus = updaters.len().saturating_sub(UPDATERS_MAX);
         let mut first: BTreeMap<Cow<'a, str>, Manager<'a>> = BTreeMap::new();
         for (_, manager) in updaters {

@@ -297,7 +297,7 @@ pub(crate) fn decode(key: &str) -> Result<Option<PathElement<'_>>, String> {
                 .into_iter()
                 .map(|(name, value)| (Cow::Owned(name), PathValue::from_owned(value)))
                 .collect();
-            fields.sort();
+            fields.sort_unstable();
             PathElement::Key(fields)
         }
         b'v' => {

@@ -27,7 +27,7 @@ impl<'a> FieldSet<'a> {
     pub(crate) fn of(mut nodes: Vec<Node<'a>>) -> Self {
         nodes.retain(|node| node.member || !node.below.is_empty());
         if !nodes.is_sorted_by(|one, two| one.step < two.step) {
-            nodes.sort_by(|one, two| one.step.cmp(&two.step));
+            nodes.sort_unstable_by(|one, two| one.step.cmp(&two.step));
             nodes.dedup_by(|later, earlier| {
                 let same = later.step == earlier.step;
                 if same {

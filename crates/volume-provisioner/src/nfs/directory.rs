@@ -130,7 +130,7 @@ mod tests {
         let names = fs::read_dir(temp.path()).unwrap();
         let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
         let mut names: Vec<String> = names.collect();
-        names.sort();
+        names.sort_unstable();
         let archived = |letters, end| format!("archived-{}{end}", "l".repeat(letters));
         assert_eq!(names, [archived(240, "-pvc-2"), archived(246, "")]);
     }

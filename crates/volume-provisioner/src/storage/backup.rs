@@ -224,6 +224,6 @@ fn names(directory: &Path) -> Result<Vec<String>, Error> {
         let entry = entry.map_err(failed("read", directory))?;
         names.extend(entry.file_name().into_string());
     }
-    names.sort();
+    names.sort_unstable();
     Ok(names)
 }

@@ -78,7 +78,7 @@ impl Log {
         self.bytes = 0;
         let mut old = self.backups()?;
         let surplus = old.len().saturating_sub(self.options.backups_max);
-        old.sort();
+        old.sort_unstable();
         for path in old.into_iter().take(surplus) {
             fs::remove_file(path)?;
         }
@@ -158,7 +158,7 @@ mod tests {
         log.append(b"line 8 ..\n").unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), "line 8 ..\n");
         let mut old = log.backups().unwrap();
-        old.sort();
+        old.sort_unstable();
         let texts: Vec<String> = old.iter().map(|p| fs::read_to_string(p).unwrap()).collect();
         assert_eq!(texts, ["line 4 ..\nline 5 ..\n", "line 6 ..\nline 7 ..\n"]);
         assert!(path.with_file_name("audit-notes.log").exists());

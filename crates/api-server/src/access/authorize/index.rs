@@ -102,7 +102,7 @@ impl Index {
             all.push(rule.clone());
             false
         });
-        all.sort();
+        all.sort_unstable();
         all.dedup();
         all
     }

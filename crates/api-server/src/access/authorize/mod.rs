@@ -61,7 +61,7 @@ impl Rbac {
         let mut rules = self.read(|index| index.rules(user, namespace));
         if user.groups.iter().any(|group| group == MASTERS) {
             rules.extend(Rule::everything());
-            rules.sort();
+            rules.sort_unstable();
             rules.dedup();
         }
         rules

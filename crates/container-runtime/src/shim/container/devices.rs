@@ -113,7 +113,7 @@ fn collect(dir: &Path, found: &mut Vec<PathBuf>) {
             found.push(entry.path());
         }
     }
-    found.sort();
+    found.sort_unstable();
 }
 
 /// Whether a device is where a container's devices are, in a file system of their own.

@@ -253,7 +253,7 @@ mod tests {
             .unwrap()
             .map(|entry| entry.unwrap().file_name())
             .collect();
-        names.sort();
+        names.sort_unstable();
         assert_eq!(names, ["0.log", "0.log.1", "0.log.2"]);
         assert!(
             fs::read_to_string(&path)

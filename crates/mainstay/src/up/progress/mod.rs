@@ -90,7 +90,7 @@ pub async fn show(
 fn all(cache: &Cache<StatefulSet>) -> Vec<WatchedSet> {
     let sets = cache.list();
     let mut all: Vec<WatchedSet> = sets.iter().map(|set| WatchedSet::of(set)).collect();
-    all.sort();
+    all.sort_unstable();
     all
 }
 

@@ -143,6 +143,7 @@ fn rooms(
         Some((size.0.parse().ok()?, place))
     });
     let mut rooms: Vec<(Quantity, String)> = rooms.collect();
-    rooms.sort_by(|(a, a_place), (b, b_place)| b.cmp(a).then_with(|| a_place.cmp(b_place)));
+    rooms
+        .sort_unstable_by(|(a, a_place), (b, b_place)| b.cmp(a).then_with(|| a_place.cmp(b_place)));
     rooms
 }

@@ -81,7 +81,7 @@ fn app_armor(pod: &Value) -> Option<Violation> {
         }
     }
     if !annotations.is_empty() {
-        annotations.sort();
+        annotations.sort_unstable();
         let word = one_or_many(annotations.len(), "annotation", "annotations");
         who = if who.is_empty() {
             word.to_owned()

@@ -312,7 +312,7 @@ fn existing(
             more => format!("{first} (and {} other pods): {reasons}", more - 1),
         })
         .collect();
-    pods.sort();
+    pods.sort_unstable();
     said.extend(pods);
     said
 }

@@ -187,7 +187,7 @@ mod tests {
         match value {
             Value::Object(map) => {
                 let mut entries: Vec<_> = map.iter().collect();
-                entries.sort_by_key(|(key, _)| (*key).clone());
+                entries.sort_unstable_by_key(|(key, _)| (*key).clone());
                 entries
                     .into_iter()
                     .map(|(key, value)| (key.clone(), sorted(value)))
