@@ -22,7 +22,7 @@ pub const OBJECT_UNITS: usize = 8;
 /// Units of work of a key: a worker handles 16 keys that need no request in one poll.
 pub const KEY_UNITS: usize = 8;
 /// Objects of a decision on the threads of the runtime ([`decide`](crate::polls::decide)); one about 200 pods takes
-/// 0.2 ms. To give the thread to another one costs about as much.
+/// 0.2 ms. To give the thread to another one costs about a quarter of that.
 pub const DECISION_OBJECTS_MAX: usize = 600;
 /// Objects that a task takes from a cache for one unit of work: a poll handles one key with hundreds of them.
 pub const READ_OBJECTS_PER_UNIT: usize = 2;
