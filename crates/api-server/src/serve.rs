@@ -152,7 +152,7 @@ async fn connection(
         stopping: stop.clone(),
         close,
         unsent: (!h2).then(|| unsent.clone()),
-        place: Some(connection.reference()),
+        stage: connection.stage(),
     };
     let builder = builder(&server, h2);
     let grace = server.limits.shutdown_grace;

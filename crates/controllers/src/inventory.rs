@@ -212,16 +212,18 @@ impl Inventory {
         found
     }
 
-    /// Changes of all objects, each with the index of its resource.
-    pub fn subscribe(
+    /// Changes of all objects for which `wanted` holds, by the states before and after the change; each with the
+    /// index of its resource.
+    pub fn subscribe_to_changes(
         &self,
+        wanted: fn(Option<&Meta>, Option<&Meta>) -> bool,
     ) -> SelectAll<futures::stream::BoxStream<'static, (usize, ObjectChange<Meta>)>> {
         let watched = self.resources.iter().enumerate();
         let watched = watched.filter_map(|(number, r)| Some((number, r.watched.as_ref()?)));
         let streams = watched.map(|(number, watched)| {
             watched
                 .cache
-                .subscribe()
+                .subscribe_to_changes(wanted)
                 .map(move |change| (number, change))
                 .boxed()
         });
@@ -266,11 +268,17 @@ fn resource(client: &Client, served: ServedResource, component: &Component) -> R
         let config = WatchConfig::default();
         let cache = Cache::spawn_as(all, config, component.clone(), Meta::identity, Meta::read);
         Watched {
-            by_uid: cache.index(|object: &Meta| vec![object.uid.to_string()]),
-            by_owner: cache.index(|object: &Meta| {
-                let owners = object.owners.iter();
-                owners.map(|owner| owner.uid.clone()).collect()
-            }),
+            by_uid: cache.index_unless(
+                |old, new| old.uid == new.uid,
+                |object: &Meta| vec![object.uid.to_string()],
+            ),
+            by_owner: cache.index_unless(
+                |old, new| old.owners == new.owners,
+                |object: &Meta| {
+                    let owners = object.owners.iter();
+                    owners.map(|owner| owner.uid.clone()).collect()
+                },
+            ),
             cache,
         }
     });

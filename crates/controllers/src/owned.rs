@@ -106,6 +106,13 @@ pub(crate) fn owners_of_pod<O: Object>(
     owners_now_and_before(change, |pod| OwnedObject::of_pod(pod), owners, kind)
 }
 
+/// Whether a change of a pod, by its states before and after it, can affect an owner of a kind.
+pub(crate) fn may_affect_owner(kind: &str, old: Option<&PodView>, new: Option<&PodView>) -> bool {
+    let states = old.into_iter().chain(new);
+    let mut controllers = states.map(|pod| pod.controller.as_ref());
+    controllers.any(|controller| controller.is_none_or(|owner| *owner.kind == *kind))
+}
+
 fn owners_now_and_before<K, O: Object>(
     change: &ObjectChange<K>,
     owned: impl Fn(&K) -> OwnedObject<'_>,

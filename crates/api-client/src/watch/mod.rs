@@ -167,7 +167,8 @@ pub struct Watcher {
     ready: VecDeque<Event<Bytes>>,
     /// The watch that is read.
     stream: Option<ResponseLines>,
-    /// Rings when the watch has been silent for too long. Each event puts it off, which is cheaper than a new one.
+    /// Rings when the watch has been silent for too long. Each part of the answer puts it off, which is cheaper than a new
+    /// one.
     silence: Option<Pin<Box<Sleep>>>,
 }
 
@@ -198,10 +199,10 @@ impl Watcher {
             if let Some(event) = self.ready.pop_front() {
                 return Ok(event);
             }
-            match self.next.clone() {
+            match &self.next {
                 Next::List => self.list(None).await?,
-                Next::Page(token) => self.list(Some(&token)).await?,
-                Next::Watch(version) => self.watch(&version).await?,
+                Next::Page(token) => self.list(Some(&token.clone())).await?,
+                Next::Watch(version) => self.watch(&version.clone()).await?,
                 Next::Read(_) => {
                     if let Some(event) = self.read().await? {
                         return Ok(event);
@@ -309,7 +310,9 @@ impl Watcher {
 
     /// Reads the watch: `None` without an event for the caller.
     async fn read(&mut self) -> Result<Option<Event<Bytes>>, Error> {
+        let arrived = self.stream.as_mut().and_then(ResponseLines::arrived);
         let line = match &mut self.stream {
+            Some(_) if arrived.is_some() => Ok(arrived),
             Some(stream) => {
                 let end = Instant::now() + SILENCE_MAX;
                 let new = || Box::pin(sleep_until(end));

@@ -1,6 +1,6 @@
 //! Metrics of requests and of the process, for `/metrics`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -33,7 +33,7 @@ const PAGE_BYTES: u64 = 4096;
 
 /// The labels of a request. Their values are of a bounded set, and not arbitrary input of clients, because
 /// refused requests are counted too.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Label {
     verb: &'static str,
     group: String,
@@ -110,13 +110,22 @@ fn verb(verb: &str, subresource: &str) -> &'static str {
     }
 }
 
+/// The requests of a label.
+#[derive(Default)]
+struct Requests {
+    /// Their number by code.
+    codes: BTreeMap<u16, u64>,
+    /// `None` for those that are not timed.
+    durations: Option<Histogram>,
+}
+
 #[derive(Default)]
 struct Series {
-    /// The number of requests by label and code.
-    requests: BTreeMap<Label, BTreeMap<u16, u64>>,
+    requests: HashMap<Label, Requests>,
     /// The number of different (label, code).
     codes: usize,
-    durations: BTreeMap<Label, Histogram>,
+    /// The number of labels that are timed.
+    timed: usize,
 }
 
 /// A part of the program that writes metrics.
@@ -171,23 +180,27 @@ impl Metrics {
     pub(crate) fn finished(&self, label: &Label, code: u16, took: Duration) {
         let mut series = self.series.lock().unwrap_or_else(PoisonError::into_inner);
         let series = &mut *series;
-        let known = series.requests.get_mut(label);
-        if let Some(count) = known.and_then(|codes| codes.get_mut(&code)) {
+        let (may_count, may_time) = (series.codes < SERIES_MAX, series.timed < TIMED_MAX);
+        let requests = match series.requests.get_mut(label) {
+            Some(requests) => requests,
+            None if may_count => series.requests.entry(label.clone()).or_default(),
+            None => return,
+        };
+        if let Some(count) = requests.codes.get_mut(&code) {
             *count += 1;
-        } else if series.codes < SERIES_MAX {
-            let codes = series.requests.entry(label.clone()).or_default();
-            codes.insert(code, 1);
+        } else if may_count {
+            requests.codes.insert(code, 1);
             series.codes += 1;
         }
         if label.is_long() {
             return;
         }
-        if let Some(durations) = series.durations.get_mut(label) {
+        if requests.durations.is_none() && may_time {
+            requests.durations = Some(Histogram::new(&BUCKETS));
+            series.timed += 1;
+        }
+        if let Some(durations) = &mut requests.durations {
             durations.observe(took.as_secs_f64());
-        } else if series.durations.len() < TIMED_MAX {
-            let mut durations = Histogram::new(&BUCKETS);
-            durations.observe(took.as_secs_f64());
-            series.durations.insert(label.clone(), durations);
         }
     }
 
@@ -199,17 +212,20 @@ impl Metrics {
 
     fn write_requests(&self, page: &mut Page) {
         let series = self.series.lock().unwrap_or_else(PoisonError::into_inner);
+        let sorted: BTreeMap<_, _> = series.requests.iter().collect();
         page.describe(REQUESTS);
-        for (label, codes) in &series.requests {
-            for (code, count) in codes {
+        for (label, requests) in &sorted {
+            for (code, count) in &requests.codes {
                 let code = code.to_string();
                 let labels = [&[("code", &*code)], &label.labels()[..]].concat();
                 page.add(REQUESTS, &labels, count);
             }
         }
         page.describe(DURATIONS);
-        for (label, durations) in &series.durations {
-            page.add_histogram(DURATIONS, &label.labels(), durations);
+        for (label, requests) in &sorted {
+            if let Some(durations) = &requests.durations {
+                page.add_histogram(DURATIONS, &label.labels(), durations);
+            }
         }
     }
 }

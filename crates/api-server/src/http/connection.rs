@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::http::connection_limits::WeakConnectionSlot;
+use crate::http::connection_limits::Stage;
 
 /// Interval of the checks whether a slow client has received the written data.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
@@ -32,16 +32,13 @@ pub(crate) struct Connection {
     /// several, the unsent part may be another's; clients that receive nothing do not answer pings
     /// either.)
     pub(crate) unsent: Option<UnsentData>,
-    /// Its place among the server's connections.
-    pub(crate) place: Option<WeakConnectionSlot>,
+    pub(crate) stage: Stage,
 }
 
 impl Connection {
     /// Records that a request had valid credentials.
     pub(crate) fn is_known(&self) {
-        if let Some(place) = &self.place {
-            place.is_known();
-        }
+        self.stage.is_known();
     }
 
     /// Waits until the client has received all written data.
@@ -177,7 +174,7 @@ mod tests {
             stopping: CancellationToken::new(),
             close: CancellationToken::new(),
             unsent: Some(unsent.clone()),
-            place: None,
+            stage: Stage::default(),
         }
     }
 

@@ -7,18 +7,36 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio_util::sync::CancellationToken;
 
-/// How far a connection has got.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Stage {
-    Handshake,
-    /// No valid credentials so far.
-    Unauthenticated,
-    /// A request with valid credentials has arrived.
-    Authenticated,
+/// How far a connection has got: 0 in its TLS handshake, then one of the constants below.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Stage(Arc<AtomicU8>);
+
+/// No valid credentials so far.
+const UNAUTHENTICATED: u8 = 1;
+/// A request with valid credentials has arrived.
+const AUTHENTICATED: u8 = 2;
+
+impl Stage {
+    /// Records that a request on the connection had valid credentials.
+    pub(crate) fn is_known(&self) {
+        self.reaches(AUTHENTICATED);
+    }
+
+    fn reaches(&self, stage: u8) {
+        // Each request says it again. It is written only once, because all requests of the connection read it.
+        if self.now() < stage {
+            self.0.fetch_max(stage, Ordering::Relaxed);
+        }
+    }
+
+    fn now(&self) -> u8 {
+        self.0.load(Ordering::Relaxed)
+    }
 }
 
 #[derive(Debug)]
@@ -51,13 +69,7 @@ pub(crate) struct ConnectionLimits {
 pub(crate) struct ConnectionSlot {
     connections: Arc<Connections>,
     id: u64,
-}
-
-/// A weak reference to a connection's place.
-#[derive(Clone, Debug)]
-pub(crate) struct WeakConnectionSlot {
-    connections: Weak<Connections>,
-    id: u64,
+    stage: Stage,
 }
 
 impl Connections {
@@ -88,22 +100,18 @@ impl Connections {
         }
         let id = state.next;
         state.next += 1;
+        let stage = Stage::default();
         let connection = TrackedConnection {
             address,
-            stage: Stage::Handshake,
+            stage: stage.clone(),
             close,
         };
         state.connections.insert(id, connection);
         Some(ConnectionSlot {
             connections: self.clone(),
             id,
+            stage,
         })
-    }
-
-    fn reaches(&self, id: u64, stage: Stage) {
-        if let Some(connection) = self.lock().connections.get_mut(&id) {
-            connection.stage = connection.stage.max(stage);
-        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -121,10 +129,10 @@ impl State {
         let dispensable = self
             .connections
             .iter()
-            .filter(|(_, connection)| connection.stage < Stage::Authenticated && among(connection));
+            .filter(|(_, connection)| connection.stage.now() < AUTHENTICATED && among(connection));
         let first = dispensable.min_by_key(|(id, connection)| {
             let of_address = counts.get(&connection.address).copied().unwrap_or(0);
-            (connection.stage, Reverse(of_address), **id)
+            (connection.stage.now(), Reverse(of_address), **id)
         });
         let Some(id) = first.map(|(id, _)| *id) else {
             return false;
@@ -139,23 +147,12 @@ impl State {
 impl ConnectionSlot {
     /// Records that the TLS handshake is over.
     pub(crate) fn shook_hands(&self) {
-        self.connections.reaches(self.id, Stage::Unauthenticated);
+        self.stage.reaches(UNAUTHENTICATED);
     }
 
-    pub(crate) fn reference(&self) -> WeakConnectionSlot {
-        WeakConnectionSlot {
-            connections: Arc::downgrade(&self.connections),
-            id: self.id,
-        }
-    }
-}
-
-impl WeakConnectionSlot {
-    /// Records that a request on the connection had valid credentials.
-    pub(crate) fn is_known(&self) {
-        if let Some(connections) = self.connections.upgrade() {
-            connections.reaches(self.id, Stage::Authenticated);
-        }
+    /// The stage of the connection, shared with its requests.
+    pub(crate) fn stage(&self) -> Stage {
+        self.stage.clone()
     }
 }
 
@@ -190,17 +187,17 @@ mod tests {
     fn one_address_has_its_share_and_pushes_out_its_own() {
         let connections = Arc::new(Connections::default());
         let (known, stays) = enter(&connections, ONE).unwrap();
-        known.reference().is_known();
+        known.stage().is_known();
         let (stranger, goes_second) = enter(&connections, ONE).unwrap();
         stranger.shook_hands();
         let (_shaking, goes_first) = enter(&connections, ONE).unwrap();
         let (_elsewhere, others) = enter(&connections, OTHER).unwrap();
         let fourth = enter(&connections, ONE).unwrap();
         assert!(goes_first.is_cancelled() && !goes_second.is_cancelled());
-        fourth.0.reference().is_known();
+        fourth.0.stage().is_known();
         let fifth = enter(&connections, ONE).unwrap();
         assert!(goes_second.is_cancelled());
-        fifth.0.reference().is_known();
+        fifth.0.stage().is_known();
         assert!(enter(&connections, ONE).is_none(), "all three are known");
         drop(known);
         assert!(enter(&connections, ONE).is_some());
@@ -217,14 +214,14 @@ mod tests {
         let crowd: Vec<_> = (0..3).map(|_| enter(&connections, ONE).unwrap()).collect();
         let newcomer = enter(&connections, third).unwrap();
         assert!(crowd[0].1.is_cancelled() && !lone.is_cancelled());
-        newcomer.0.reference().is_known();
+        newcomer.0.stage().is_known();
         crowd[1].0.shook_hands();
         crowd[2].0.shook_hands();
         let another = enter(&connections, third).unwrap();
         assert!(lone.is_cancelled(), "a handshake goes before strangers");
-        another.0.reference().is_known();
-        crowd[1].0.reference().is_known();
-        crowd[2].0.reference().is_known();
+        another.0.stage().is_known();
+        crowd[1].0.stage().is_known();
+        crowd[2].0.stage().is_known();
         let waits = enter(&connections, OTHER).unwrap();
         assert!(!waits.1.is_cancelled() && !crowd[1].1.is_cancelled());
     }

@@ -69,7 +69,10 @@ impl reconcile::Controller for Worker {
     async fn feed(&self, queue: &Queue<Key>) {
         let caches = &self.context.caches;
         let mut budgets = self.budgets.subscribe();
-        let mut pods = caches.pods.subscribe();
+        let mut pods = caches.pods.subscribe_to_changes(|old, new| {
+            let both = old.zip(new);
+            both.is_none_or(|(old, new)| !counts_alike(old, new))
+        });
         let mut deployments = self.deployments.subscribe();
         let mut stateful_sets = caches.stateful_sets.subscribe();
         let mut replica_sets = caches.replica_sets.subscribe();
@@ -157,9 +160,6 @@ impl Worker {
             ObjectChange::Applied(_, Some(old)) => Some(old),
             _ => None,
         };
-        if old.is_some_and(|old| counts_alike(old, new)) {
-            return Vec::new();
-        }
         let budgets = self.budgets.list_in(&new.namespace).into_iter();
         let affected = budgets.filter(|budget| {
             let selector = selector(budget);

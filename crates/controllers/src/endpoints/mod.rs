@@ -52,7 +52,7 @@ impl reconcile::Controller for Endpoints {
     /// Queues the Services affected by a change.
     async fn feed(&self, queue: &Queue<Key>) {
         let mut services = self.caches.services.subscribe();
-        let mut pods = self.caches.pods.subscribe();
+        let mut pods = self.caches.pods.subscribe_to_changes(changes_endpoints);
         let mut slices = self.caches.slices.subscribe();
         let mut endpoints = self.caches.endpoints.subscribe();
         let mut nodes = self.caches.nodes.subscribe();
@@ -128,17 +128,22 @@ fn services_of(observer: &Observer, change: &ObjectChange<PodView>) -> Vec<Key> 
     let ObjectChange::Applied(new, Some(old)) = change else {
         return observer.services_of(change.object());
     };
-    let mut keys = Vec::new();
+    let mut keys = observer.services_of(new);
     if new.labels != old.labels {
         keys.extend(observer.services_of(old));
-    } else if new.uid == old.uid
-        && new.deletion == old.deletion
-        && new.phase == old.phase
-        && new.conditions == old.conditions
-        && new.addresses == old.addresses
-    {
-        return keys;
     }
-    keys.extend(observer.services_of(new));
     keys
+}
+
+/// Whether a change of a pod, by its states before and after it, can change endpoints.
+fn changes_endpoints(old: Option<&PodView>, new: Option<&PodView>) -> bool {
+    let same = |(old, new): (&PodView, &PodView)| {
+        new.uid == old.uid
+            && new.labels == old.labels
+            && new.deletion == old.deletion
+            && new.phase == old.phase
+            && new.conditions == old.conditions
+            && new.addresses == old.addresses
+    };
+    !old.zip(new).is_some_and(same)
 }

@@ -51,7 +51,7 @@ impl reconcile::Controller for GarbageCollector {
 
     /// Queues the UIDs of objects affected by a change.
     async fn feed(&self, queue: &Queue<String>) {
-        let mut changes = self.inventory.subscribe();
+        let mut changes = self.inventory.subscribe_to_changes(changes_owners);
         while let Some((_, change)) = changes.next().await {
             for uid in concerned(&self.inventory, &change) {
                 queue.add(uid);
@@ -67,19 +67,21 @@ impl reconcile::Controller for GarbageCollector {
     }
 }
 
+/// Whether a change, by the states before and after it, can ask for a deletion or for its completion.
+fn changes_owners(old: Option<&Meta>, new: Option<&Meta>) -> bool {
+    let same = |(old, new): (&Meta, &Meta)| {
+        new.owners == old.owners && new.deleting == old.deleting && new.finalizers == old.finalizers
+    };
+    !old.zip(new).is_some_and(same)
+}
+
+/// The UIDs of the objects affected by a change.
 fn concerned(inventory: &Inventory, change: &ObjectChange<Meta>) -> Vec<String> {
     let owners = |object: &Meta| -> Vec<String> {
         let owners = object.owners.iter();
         owners.map(|owner| owner.uid.clone()).collect()
     };
     match change {
-        ObjectChange::Applied(new, Some(old))
-            if new.owners == old.owners
-                && new.deleting == old.deleting
-                && new.finalizers == old.finalizers =>
-        {
-            Vec::new()
-        }
         ObjectChange::Applied(new, old) => {
             let mut uids = owners(new);
             // Only these may need an action.

@@ -48,7 +48,10 @@ impl reconcile::Controller for Namespaces {
     /// Queues namespaces that are being deleted, and those of removed objects.
     async fn feed(&self, queue: &Queue<Key>) {
         let mut namespaces = self.namespaces.subscribe();
-        let mut contents = self.executor.inventory.subscribe();
+        let mut contents = self
+            .executor
+            .inventory
+            .subscribe_to_changes(|_, new| new.is_none());
         loop {
             tokio::select! {
                 Some(change) = namespaces.next() => {

@@ -188,7 +188,9 @@ impl NodeLifecycle {
     async fn follow(&self, queue: &Queue<Key>) {
         let mut nodes = self.observer.nodes.subscribe();
         let mut leases = self.observer.leases.subscribe();
-        let mut pods = self.pods.subscribe();
+        let mut pods = self.pods.subscribe_to_changes(|old, new| {
+            new.is_some_and(|new| old.is_none_or(|old| new.node != old.node))
+        });
         loop {
             let node = tokio::select! {
                 Some(change) = nodes.next() => change.object().metadata.name.clone(),
@@ -210,7 +212,6 @@ impl NodeLifecycle {
                     ObjectChange::Deleted(_) => None,
                 },
                 Some(change) = pods.next() => match &change {
-                    ObjectChange::Applied(new, Some(old)) if node_of(new) == node_of(old) => None,
                     ObjectChange::Applied(new, _) => node_of(new).filter(|name| {
                         let node = self.observer.nodes.get("", name);
                         new.ends_with_lease() || node.is_none_or(|node| concerns_new_pods(&node))

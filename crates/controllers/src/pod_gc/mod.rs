@@ -43,7 +43,7 @@ pub(crate) async fn run(context: Context) {
         return;
     }
     let mut nodes = caches.nodes.subscribe();
-    let mut pods = caches.pods.subscribe();
+    let mut pods = caches.pods.subscribe_to_changes(is_newly_deleted);
     let mut collector = Collector {
         executor: Executor::new(&context),
         leases: Api::namespaced(context.client.clone(), NODE_LEASES),
@@ -66,7 +66,7 @@ pub(crate) async fn run(context: Context) {
                     continue;
                 }
             }
-            Some(change) = pods.next() => if !is_going_alone(&context, &change) { continue },
+            Some(change) = pods.next() => if !goes_alone(&context, change.object()) { continue },
         }
         next = tokio::time::Instant::now() + collector.collect().await;
     }
@@ -155,15 +155,13 @@ fn matters(change: &ObjectChange<Node>) -> bool {
     }
 }
 
-/// Whether a pod is newly deleted, and was never scheduled or has a node that is out of service.
-fn is_going_alone(context: &Context, change: &ObjectChange<PodView>) -> bool {
-    let ObjectChange::Applied(pod, old) = change else {
-        return false;
-    };
-    let is_new = old.as_ref().is_none_or(|old| !old.is_deleting());
-    if !pod.is_deleting() || !is_new {
-        return false;
-    }
+/// Whether a pod is newly deleted, by its states before and after a change.
+fn is_newly_deleted(old: Option<&PodView>, new: Option<&PodView>) -> bool {
+    new.is_some_and(PodView::is_deleting) && !old.is_some_and(PodView::is_deleting)
+}
+
+/// Whether a deleted pod was never scheduled or has a node that is out of service.
+fn goes_alone(context: &Context, pod: &PodView) -> bool {
     let Some(node) = pod.node.as_deref() else {
         return true;
     };

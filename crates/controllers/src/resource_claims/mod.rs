@@ -66,17 +66,15 @@ impl reconcile::Controller for Worker {
     }
 
     async fn feed(&self, queue: &Queue<Item>) {
-        let mut pods = self.context.caches.pods.subscribe();
+        let mut pods = self.context.caches.pods.subscribe_to(observe::has_claims);
         let mut claims = self.claims.subscribe();
         loop {
             tokio::select! {
                 Some(change) = pods.next() => {
                     let pod = change.object();
-                    if observe::has_claims(pod) {
-                        queue.add(Item::Pod(Key::new(&*pod.namespace, &*pod.name)));
-                        for claim in self.claims_of(pod) {
-                            queue.add(Item::Claim(claim));
-                        }
+                    queue.add(Item::Pod(Key::new(&*pod.namespace, &*pod.name)));
+                    for claim in self.claims_of(pod) {
+                        queue.add(Item::Claim(claim));
                     }
                 }
                 Some(change) = claims.next() => {

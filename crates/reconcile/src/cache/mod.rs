@@ -356,7 +356,23 @@ impl<K: Send + Sync + 'static> Cache<K> {
     /// As [`subscribe`](Cache::subscribe), of the objects for which `wanted` holds: others do not wake the subscriber. It
     /// must depend on fields that an object has from its creation on and keeps.
     pub fn subscribe_to(&self, wanted: impl Fn(&K) -> bool + Send + Sync + 'static) -> Changes<K> {
-        let wanted = move |object: &Stored| object.downcast_ref().is_some_and(&wanted);
+        self.subscribe_to_changes(move |old, new| {
+            old.is_some_and(&wanted) || new.is_some_and(&wanted)
+        })
+    }
+
+    /// As [`subscribe`](Cache::subscribe), of the changes for which `wanted` holds: others do not wake the
+    /// subscriber. It gets the states of the object before and after the change. The state that comes with a
+    /// change can be older than that in the cache, if the changes in between were not wanted.
+    pub fn subscribe_to_changes(
+        &self,
+        wanted: impl Fn(Option<&K>, Option<&K>) -> bool + Send + Sync + 'static,
+    ) -> Changes<K> {
+        fn typed<K: 'static>(state: Option<&Stored>) -> Option<&K> {
+            state.and_then(|state| state.downcast_ref())
+        }
+        let wanted =
+            move |old: Option<&Stored>, new: Option<&Stored>| wanted(typed(old), typed(new));
         Changes::new(self.store.subscribe(Some(Box::new(wanted))))
     }
 
@@ -367,7 +383,7 @@ impl<K: Send + Sync + 'static> Cache<K> {
 
     /// Adds an index for which a cheap comparison often shows that two states of an object have the
     /// same terms: these are not computed then.
-    fn index_unless(
+    pub fn index_unless(
         &self,
         unchanged: fn(&K, &K) -> bool,
         terms: impl Fn(&K) -> Vec<String> + Send + Sync + 'static,

@@ -1,5 +1,6 @@
 //! The objects of a cache, their subscribers and indexes, without the type of the objects.
 
+use std::cell::LazyCell;
 use std::collections::BTreeSet;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
@@ -40,27 +41,23 @@ pub(super) enum Progress {
     Stopped,
 }
 
-/// The objects that concern a subscriber.
-pub(super) type WantedObjects = dyn Fn(&Stored) -> bool + Send + Sync;
+/// The changes that concern a subscriber, by the states of the object before and after the change.
+pub(super) type WantedChanges = dyn Fn(Option<&Stored>, Option<&Stored>) -> bool + Send + Sync;
 
 struct Subscriber {
     mailbox: Weak<Mailbox<Stored>>,
     /// `None` for all.
-    wanted: Option<Box<WantedObjects>>,
+    wanted: Option<Box<WantedChanges>>,
 }
 
 impl Subscriber {
-    fn wants(&self, object: &Stored) -> bool {
-        self.wanted.as_ref().is_none_or(|wanted| wanted(object))
-    }
-
-    /// Whether a change has a state that it wants.
-    fn wants_change(&self, change: &ObjectChange<Stored>) -> bool {
+    fn wants(&self, change: &ObjectChange<Stored>) -> bool {
+        let Some(wanted) = &self.wanted else {
+            return true;
+        };
         match change {
-            ObjectChange::Applied(new, old) => {
-                self.wants(new.as_ref()) || old.as_ref().is_some_and(|old| self.wants(old.as_ref()))
-            }
-            ObjectChange::Deleted(last) => self.wants(last.as_ref()),
+            ObjectChange::Applied(new, old) => wanted(old.as_deref(), Some(&**new)),
+            ObjectChange::Deleted(last) => wanted(Some(&**last), None),
         }
     }
 }
@@ -140,7 +137,7 @@ impl Store {
         self.changed.notified()
     }
 
-    pub(super) fn subscribe(&self, wanted: Option<Box<WantedObjects>>) -> Arc<Mailbox<Stored>> {
+    pub(super) fn subscribe(&self, wanted: Option<Box<WantedChanges>>) -> Arc<Mailbox<Stored>> {
         let mailbox = Arc::new(Mailbox::new());
         let subscriber = Subscriber {
             mailbox: Arc::downgrade(&mailbox),
@@ -148,11 +145,9 @@ impl Store {
         };
         let mut state = self.write();
         for (key, _, object) in state.objects.iter() {
-            if subscriber.wants(object.as_ref()) {
-                mailbox.push(
-                    &state.hashed(key),
-                    ObjectChange::Applied(object.clone(), None),
-                );
+            let present = ObjectChange::Applied(object.clone(), None);
+            if subscriber.wants(&present) {
+                mailbox.push(&hashed(key, &state.hashes), present);
             }
         }
         if state.stopped {
@@ -341,24 +336,25 @@ impl State {
         self.tell(key, ObjectChange::Deleted(last.unwrap_or(old)));
     }
 
-    fn hashed(&self, key: &Key) -> HashedKey {
-        HashedKey {
-            hash: self.hashes.hash_one(key),
-            key: key.clone(),
-        }
-    }
-
     fn tell(&mut self, key: &Key, change: ObjectChange<Stored>) {
-        let key = self.hashed(key);
+        // Few changes concern a subscriber.
+        let hashed = LazyCell::new(|| hashed(key, &self.hashes));
         self.subscribers
             .retain(|subscriber| match subscriber.mailbox.upgrade() {
                 Some(mailbox) => {
-                    if subscriber.wants_change(&change) {
-                        mailbox.push(&key, change.clone());
+                    if subscriber.wants(&change) {
+                        mailbox.push(&hashed, change.clone());
                     }
                     true
                 }
                 None => false,
             });
+    }
+}
+
+fn hashed(key: &Key, hashes: &RandomState) -> HashedKey {
+    HashedKey {
+        hash: hashes.hash_one(key),
+        key: key.clone(),
     }
 }

@@ -138,6 +138,55 @@ async fn a_subscriber_hears_of_the_objects_that_it_wants() {
 }
 
 #[tokio::test]
+async fn a_subscriber_hears_of_the_changes_that_it_wants() {
+    let (sender, receiver) = futures::channel::mpsc::unbounded();
+    let cache = Cache::from_events(receiver);
+    let labelled = |label: &str, version: &str| {
+        let mut object = object("a", "1", version);
+        object.metadata.labels = Some([("l".to_owned(), label.to_owned())].into());
+        object
+    };
+    let mut changed = cache.subscribe_to_changes(|old, new| {
+        let labels = |object: Option<&ConfigMap>| object.and_then(|o| o.metadata.labels.clone());
+        labels(old) != labels(new)
+    });
+    let mut ended = cache.subscribe_to_changes(|_, new| new.is_none());
+    let mut told = Vec::new();
+    for objects in [
+        [labelled("x", "1"), labelled("x", "2")],
+        [labelled("x", "3"), labelled("y", "4")],
+    ] {
+        for event in objects.map(Event::Apply) {
+            sender.unbounded_send(event).unwrap();
+        }
+        let change = changed.next().await.unwrap();
+        let version = |object: &ConfigMap| object.metadata.resource_version.clone().unwrap();
+        told.push(match &change {
+            ObjectChange::Applied(new, old) => (version(new), old.as_deref().map(version)),
+            ObjectChange::Deleted(_) => panic!("{change:?}"),
+        });
+    }
+    sender
+        .unbounded_send(Event::Delete(labelled("y", "5")))
+        .unwrap();
+    drop(sender);
+    assert!(matches!(
+        changed.next().await,
+        Some(ObjectChange::Deleted(_))
+    ));
+    assert!(matches!(ended.next().await, Some(ObjectChange::Deleted(_))));
+    assert!(changed.next().await.is_none() && ended.next().await.is_none());
+    // The state before a change is the last one in the cache, also if the subscriber did not get it.
+    assert_eq!(
+        told,
+        [
+            ("1".to_owned(), None),
+            ("4".to_owned(), Some("3".to_owned()))
+        ]
+    );
+}
+
+#[tokio::test]
 async fn a_wait_ends_with_the_awaited_change_or_with_the_cache() {
     let (sender, receiver) = futures::channel::mpsc::unbounded();
     let cache = Cache::from_events(receiver);

@@ -80,13 +80,18 @@ enum Edit {
 /// The edit of the managed fields in a request, if there is one. They cannot be edited by a write
 /// of a sub-resource.
 fn edited(sent: &Value, stored: &str, writer: &Writer<'_>) -> Option<Edit> {
-    let is_stored = || serde_json::from_str::<Value>(stored).is_ok_and(|stored| stored == *sent);
-    if sent.is_null() || !writer.subresource.is_empty() || is_stored() {
+    if sent.is_null() || !writer.subresource.is_empty() {
+        return None;
+    }
+    let text = sent.to_string();
+    // Most clients keep the order of what they read, so that the texts are equal and need not be parsed.
+    let parsed = || serde_json::from_str::<Value>(stored);
+    if text == stored || parsed().is_ok_and(|stored| stored == *sent) {
         return None;
     }
     Some(match is_reset(sent) {
         true => Edit::Reset,
-        false => Edit::List(sent.to_string()),
+        false => Edit::List(text),
     })
 }
 

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
 use http_body::Frame;
 use http_body_util::StreamBody;
 use mvcc_store::{
@@ -161,6 +161,16 @@ enum Ready {
     Line(Bytes),
 }
 
+impl Ready {
+    /// Its size in bytes; for an object, before it is a line.
+    fn len(&self) -> usize {
+        match self {
+            Self::Added(item) => item.value.len(),
+            Self::Line(line) => line.len(),
+        }
+    }
+}
+
 /// A watch in progress. The connection polls it, so a client that does not read holds only its
 /// place in the store's history, and is cut off there when it falls too far behind.
 struct Watcher {
@@ -270,7 +280,10 @@ impl Watcher {
             tokio::select! {
                 biased;
                 () = stopped => return None,
-                change = changes.next() => self.take(change),
+                change = changes.next() => {
+                    self.take(change);
+                    self.take_waiting();
+                }
                 () = &mut self.alarm => {
                     let now = Instant::now();
                     self.ended = now >= self.deadline;
@@ -278,6 +291,22 @@ impl Watcher {
                     self.alarm.as_mut().reset(next);
                     self.tell();
                 }
+            }
+        }
+    }
+
+    /// Takes the changes that are there already, up to the size of a batch: a burst is sent at once.
+    fn take_waiting(&mut self) {
+        let mut bytes = 0;
+        let mut counted = 0;
+        while !self.ended {
+            let added = self.ready.iter().skip(counted);
+            bytes += added.map(Ready::len).sum::<usize>();
+            counted = self.ready.len();
+            let changes = self.changes.as_mut().filter(|_| bytes < WATCH_BATCH_BYTES);
+            match changes.and_then(|changes| changes.next().now_or_never()) {
+                Some(change) => self.take(change),
+                None => return,
             }
         }
     }
