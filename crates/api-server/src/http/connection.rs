@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::http::connection_limits::Stage;
+use crate::http::connection_limits::ConnectionStage;
 
 /// Interval of the checks whether a slow client has received the written data.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
@@ -32,7 +32,7 @@ pub(crate) struct Connection {
     /// several, the unsent part may be another's; clients that receive nothing do not answer pings
     /// either.)
     pub(crate) unsent: Option<UnsentData>,
-    pub(crate) stage: Stage,
+    pub(crate) stage: ConnectionStage,
 }
 
 impl Connection {
@@ -174,7 +174,7 @@ mod tests {
             stopping: CancellationToken::new(),
             close: CancellationToken::new(),
             unsent: Some(unsent.clone()),
-            stage: Stage::default(),
+            stage: ConnectionStage::default(),
         }
     }
 

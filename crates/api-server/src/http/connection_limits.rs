@@ -14,14 +14,14 @@ use tokio_util::sync::CancellationToken;
 
 /// How far a connection has got: 0 in its TLS handshake, then one of the constants below.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Stage(Arc<AtomicU8>);
+pub(crate) struct ConnectionStage(Arc<AtomicU8>);
 
 /// No valid credentials so far.
 const UNAUTHENTICATED: u8 = 1;
 /// A request with valid credentials has arrived.
 const AUTHENTICATED: u8 = 2;
 
-impl Stage {
+impl ConnectionStage {
     /// Records that a request on the connection had valid credentials.
     pub(crate) fn is_known(&self) {
         self.reaches(AUTHENTICATED);
@@ -42,7 +42,7 @@ impl Stage {
 #[derive(Debug)]
 struct TrackedConnection {
     address: IpAddr,
-    stage: Stage,
+    stage: ConnectionStage,
     close: CancellationToken,
 }
 
@@ -69,7 +69,7 @@ pub(crate) struct ConnectionLimits {
 pub(crate) struct ConnectionSlot {
     connections: Arc<Connections>,
     id: u64,
-    stage: Stage,
+    stage: ConnectionStage,
 }
 
 impl Connections {
@@ -100,7 +100,7 @@ impl Connections {
         }
         let id = state.next;
         state.next += 1;
-        let stage = Stage::default();
+        let stage = ConnectionStage::default();
         let connection = TrackedConnection {
             address,
             stage: stage.clone(),
@@ -151,7 +151,7 @@ impl ConnectionSlot {
     }
 
     /// The stage of the connection, shared with its requests.
-    pub(crate) fn stage(&self) -> Stage {
+    pub(crate) fn stage(&self) -> ConnectionStage {
         self.stage.clone()
     }
 }
