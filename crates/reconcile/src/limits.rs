@@ -29,6 +29,8 @@ pub const READ_OBJECTS_PER_UNIT: usize = 2;
 
 /// Events waiting to be written; further ones are dropped and counted.
 pub const EVENTS_QUEUED_MAX: usize = 1000;
+/// Events that one component writes at once.
+pub const EVENTS_AT_ONCE: usize = 16;
 /// Distinct events remembered for aggregation; the least recently seen is forgotten.
 pub const EVENTS_REMEMBERED_MAX: usize = 4096;
 /// Burst of events of one reason and object; client-go has this bound for all reasons together.

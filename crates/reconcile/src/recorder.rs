@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use api_client::{Api, Client, Patch, PatchParams, PostParams, Resource};
+use futures::future::join_all;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
@@ -157,6 +158,15 @@ struct Writer {
     postponed: VecDeque<Postponed>,
 }
 
+/// The write for a report.
+struct EventWrite {
+    report: Report,
+    topic: SimilarEvents,
+    message: String,
+    /// The name of an event whose count it raises, and the new count; `None` for a new event.
+    known: Option<(String, i32)>,
+}
+
 /// A warning that the server could not store.
 struct Postponed {
     report: Report,
@@ -168,18 +178,18 @@ impl Writer {
         let mut again = interval(limits::EVENT_POSTPONED_RETRY);
         again.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let report = tokio::select! {
+            let mut batch = Vec::new();
+            tokio::select! {
                 () = shutdown.cancelled() => return,
-                report = reports.recv() => match report {
-                    Some(report) => Some(report),
-                    None => return,
+                received = reports.recv_many(&mut batch, limits::EVENTS_AT_ONCE) => if received == 0 {
+                    return;
                 },
-                _ = again.tick(), if !self.postponed.is_empty() => None,
-            };
+                _ = again.tick(), if !self.postponed.is_empty() => {}
+            }
             let write = async {
-                match report {
-                    Some(report) => self.write(report).await,
-                    None => self.write_postponed().await,
+                match batch.is_empty() {
+                    false => self.write_all(batch).await,
+                    true => self.write_postponed().await,
                 }
             };
             tokio::select! {
@@ -189,30 +199,74 @@ impl Writer {
         }
     }
 
-    async fn write(&mut self, report: Report) {
-        let topic = topic(&report);
-        match self.memory.judge(&topic, &report.message, report.at) {
-            EventVerdict::Silence => {}
-            EventVerdict::Create { message } => self.create(report, message).await,
-            EventVerdict::Repeat {
-                name,
-                count,
-                message,
-            } => {
-                if !self.repeat(&report, &name, count, &message).await {
-                    self.memory.forget(&topic, &message);
-                    self.create(report, message).await;
-                }
+    /// Writes the events of the reports: those about different topics at once, so that they share commits of the
+    /// store; those of one topic in order.
+    async fn write_all(&mut self, reports: Vec<Report>) {
+        let mut writes: Vec<EventWrite> = Vec::new();
+        for report in reports {
+            let topic = topic(&report);
+            if writes.iter().any(|write| write.topic == topic) {
+                self.perform(std::mem::take(&mut writes)).await;
             }
+            let (known, message) = match self.memory.judge(&topic, &report.message, report.at) {
+                EventVerdict::Silence => continue,
+                EventVerdict::Create { message } => (None, message),
+                EventVerdict::Repeat {
+                    name,
+                    count,
+                    message,
+                } => (Some((name, count)), message),
+            };
+            writes.push(EventWrite {
+                report,
+                topic,
+                message,
+                known,
+            });
+        }
+        self.perform(writes).await;
+    }
+
+    async fn perform(&mut self, writes: Vec<EventWrite>) {
+        let written = join_all(writes.iter().map(|write| self.attempt(write))).await;
+        for (write, written) in writes.into_iter().zip(written) {
+            self.keep(write, written);
         }
     }
 
-    async fn create(&mut self, report: Report, message: String) {
-        match self.try_create(&report, &message).await {
-            Err(error) if report.event_type == EventType::Warning && !is_of_the_object(&error) => {
-                self.postpone(Postponed { report, message });
+    /// Creates an event or raises its count. Returns the name of a new event.
+    async fn attempt(&self, write: &EventWrite) -> api_client::Result<Option<String>> {
+        let EventWrite {
+            report, message, ..
+        } = write;
+        if let Some((name, count)) = &write.known
+            && self.repeat(report, name, *count, message).await
+        {
+            return Ok(None);
+        }
+        self.create(report, message).await.map(Some)
+    }
+
+    /// Remembers a new event, or postpones a warning that the server could not store.
+    fn keep(&mut self, write: EventWrite, written: api_client::Result<Option<String>>) {
+        let EventWrite {
+            report,
+            topic,
+            message,
+            known,
+        } = write;
+        match written {
+            Ok(None) => {}
+            Ok(Some(name)) => self.memory.remember(&topic, &message, name),
+            Err(error) => {
+                if known.is_some() {
+                    // The event that was counted is gone.
+                    self.memory.forget(&topic, &message);
+                }
+                if report.event_type == EventType::Warning && !is_of_the_object(&error) {
+                    self.postpone(Postponed { report, message });
+                }
             }
-            Ok(()) | Err(_) => {}
         }
     }
 
@@ -233,12 +287,13 @@ impl Writer {
     /// Writes postponed warnings, the oldest first, as far as the server stores them now.
     async fn write_postponed(&mut self) {
         while let Some(Postponed { report, message }) = self.postponed.pop_front() {
-            match self.try_create(&report, &message).await {
+            match self.create(&report, &message).await {
                 Err(error) if !is_of_the_object(&error) => {
                     self.postponed.push_front(Postponed { report, message });
                     return;
                 }
-                Ok(()) | Err(_) => {}
+                Ok(name) => self.memory.remember(&topic(&report), &message, name),
+                Err(_) => {}
             }
         }
     }
@@ -247,17 +302,17 @@ impl Writer {
         Api::namespaced(self.client.clone(), &namespace(report))
     }
 
-    async fn try_create(&mut self, report: &Report, message: &str) -> api_client::Result<()> {
+    /// Creates an event; returns its name.
+    async fn create(&self, report: &Report, message: &str) -> api_client::Result<String> {
         let event = self.event(report, message.to_owned());
         let name = event.metadata.name.clone().unwrap_or_default();
         let (api, params) = (self.api(report), PostParams::default());
         let written =
             attempts(|| async { api.create_written(&params, &event).await.map(drop) }).await;
-        match &written {
-            Ok(()) => self.memory.remember(&topic(report), message, name),
-            Err(error) => tracing::debug!(error = %error, "event not written"),
+        if let Err(error) = &written {
+            tracing::debug!(error = %error, "event not written");
         }
-        written
+        written.map(|()| name)
     }
 
     /// Raises the count of an event; `false` when it is not there any more.
@@ -434,6 +489,52 @@ mod tests {
         recorder.normal(&pod, "Scheduled", "to node a");
         tokio::time::sleep(Duration::from_secs(1)).await;
         assert_eq!(server.stored(), ["Evicted", "Scheduled"]);
+        end.cancel();
+    }
+
+    /// Events about different objects share commits of the store; those about one object keep their order.
+    #[tokio::test(start_paused = true)]
+    async fn events_of_different_topics_are_written_at_once() {
+        let (under_way, most) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+        let messages = Arc::new(Mutex::new(Vec::new()));
+        let (most_seen, stored) = (most.clone(), messages.clone());
+        let answer = move |request: Request<Body>| {
+            let (under_way, most, stored) = (under_way.clone(), most.clone(), stored.clone());
+            async move {
+                let body = request.into_body().collect().await.expect("a body");
+                let event: Event = serde_json::from_slice(&body.to_bytes()).expect("an event");
+                most.fetch_max(
+                    under_way.fetch_add(1, Ordering::Relaxed) + 1,
+                    Ordering::Relaxed,
+                );
+                tokio::time::sleep(Duration::from_millis(1)).await;
+                under_way.fetch_sub(1, Ordering::Relaxed);
+                stored
+                    .lock()
+                    .expect("a lock")
+                    .push(event.message.clone().unwrap_or_default());
+                let answer = serde_json::to_vec(&event).expect("JSON");
+                let response = Response::builder().status(201).body(Body::from(answer));
+                Ok::<_, Infallible>(response.expect("a response"))
+            }
+        };
+        let client = Client::new(tower::service_fn(answer), "default");
+        let end = CancellationToken::new();
+        let recorder = Recorder::spawn(client, "scheduler", end.clone());
+        for pod in ["a", "b", "c"] {
+            let metadata = json!({ "name": pod, "namespace": "default", "uid": pod });
+            let pod: Pod = serde_json::from_value(json!({ "metadata": metadata })).expect("a pod");
+            recorder.normal(&pod, "Scheduled", "to a node");
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(most_seen.load(Ordering::Relaxed), 3);
+        most_seen.store(0, Ordering::Relaxed);
+        for message in ["1", "2", "3"] {
+            recorder.normal(&Pod::default(), "Created", message);
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(most_seen.load(Ordering::Relaxed), 1);
+        assert_eq!(messages.lock().expect("a lock")[3..], ["1", "2", "3"]);
         end.cancel();
     }
 }

@@ -1,7 +1,6 @@
 //! The observed state of a set, from caches only.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet};
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
@@ -47,11 +46,18 @@ impl Observer {
         let set = self.sets.get_key(key)?;
         let uid = set.metadata.uid.clone().unwrap_or_default();
         let terms = [owned_by(&uid), named(&key.namespace, &key.name)];
-        // Most pods have both terms: two sorted lists of nearly the same pods.
-        let pods = terms.iter().flat_map(|term| self.pods_by.get(term));
-        let mut pods: Vec<Arc<PodView>> = pods.collect();
-        pods.sort_unstable_by(|a, b| a.name.cmp(&b.name));
-        pods.dedup_by(|a, b| a.name == b.name);
+        let [mut pods, with_its_name] = terms.each_ref().map(|term| self.pods_by.get(term));
+        let is_owned = |pod: &PodView| {
+            pod.controller
+                .as_ref()
+                .is_some_and(|owner| *owner.uid == *uid)
+        };
+        // Most pods have both terms.
+        let owned = pods.len();
+        pods.extend(with_its_name.into_iter().filter(|pod| !is_owned(pod)));
+        if pods.len() > owned {
+            pods.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        }
         let mut revisions = BTreeMap::new();
         let orphans = [orphan_in(&key.namespace)];
         for term in terms.iter().chain(&orphans) {
