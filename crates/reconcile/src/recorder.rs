@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use api_client::{Api, Client, Patch, PatchParams, PostParams, Resource};
-use futures::future::join_all;
+use futures::FutureExt;
+use futures::future::{BoxFuture, join_all};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
@@ -155,7 +156,8 @@ struct Writer {
     client: Client,
     source: Source,
     memory: Memory,
-    postponed: VecDeque<Postponed>,
+    /// Warnings that the server could not store.
+    postponed: VecDeque<EventWrite>,
 }
 
 /// The write for a report.
@@ -165,12 +167,6 @@ struct EventWrite {
     message: String,
     /// The name of an event whose count it raises, and the new count; `None` for a new event.
     known: Option<(String, i32)>,
-}
-
-/// A warning that the server could not store.
-struct Postponed {
-    report: Report,
-    message: String,
 }
 
 impl Writer {
@@ -235,46 +231,51 @@ impl Writer {
     }
 
     /// Creates an event or raises its count. Returns the name of a new event.
-    async fn attempt(&self, write: &EventWrite) -> api_client::Result<Option<String>> {
+    fn attempt<'a>(
+        &'a self,
+        write: &'a EventWrite,
+    ) -> BoxFuture<'a, api_client::Result<Option<String>>> {
         let EventWrite {
             report, message, ..
         } = write;
-        if let Some((name, count)) = &write.known
-            && self.repeat(report, name, *count, message).await
-        {
-            return Ok(None);
-        }
-        self.create(report, message).await.map(Some)
+        let attempt = async move {
+            if let Some((name, count)) = &write.known
+                && self.repeat(report, name, *count, message).await
+            {
+                return Ok(None);
+            }
+            self.create(report, message).await.map(Some)
+        };
+        attempt.boxed()
     }
 
     /// Remembers a new event, or postpones a warning that the server could not store.
-    fn keep(&mut self, write: EventWrite, written: api_client::Result<Option<String>>) {
+    fn keep(&mut self, mut write: EventWrite, written: api_client::Result<Option<String>>) {
         let EventWrite {
-            report,
             topic,
             message,
             known,
-        } = write;
+            ..
+        } = &mut write;
         match written {
             Ok(None) => {}
-            Ok(Some(name)) => self.memory.remember(&topic, &message, name),
+            Ok(Some(name)) => self.memory.remember(topic, message, name),
             Err(error) => {
-                if known.is_some() {
+                if known.take().is_some() {
                     // The event that was counted is gone.
-                    self.memory.forget(&topic, &message);
+                    self.memory.forget(topic, message);
                 }
-                if report.event_type == EventType::Warning && !is_of_the_object(&error) {
-                    self.postpone(Postponed { report, message });
+                let is_warning = write.report.event_type == EventType::Warning;
+                if is_warning && !is_of_the_object(&error) {
+                    self.postpone(write);
                 }
             }
         }
     }
 
     /// Postpones a warning, once however often it occurs, with its first time.
-    fn postpone(&mut self, new: Postponed) {
-        let same = |known: &Postponed| {
-            topic(&known.report) == topic(&new.report) && known.message == new.message
-        };
+    fn postpone(&mut self, new: EventWrite) {
+        let same = |known: &EventWrite| known.topic == new.topic && known.message == new.message;
         if self.postponed.iter().any(same) {
             return;
         }
@@ -286,14 +287,14 @@ impl Writer {
 
     /// Writes postponed warnings, the oldest first, as far as the server stores them now.
     async fn write_postponed(&mut self) {
-        while let Some(Postponed { report, message }) = self.postponed.pop_front() {
-            match self.create(&report, &message).await {
-                Err(error) if !is_of_the_object(&error) => {
-                    self.postponed.push_front(Postponed { report, message });
+        while let Some(write) = self.postponed.pop_front() {
+            let written = self.attempt(&write).await;
+            match &written {
+                Err(error) if !is_of_the_object(error) => {
+                    self.postponed.push_front(write);
                     return;
                 }
-                Ok(name) => self.memory.remember(&topic(&report), &message, name),
-                Err(_) => {}
+                _ => self.keep(write, written),
             }
         }
     }
