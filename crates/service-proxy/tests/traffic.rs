@@ -17,6 +17,20 @@ mod world;
 
 use world::{BOTH, Namespace, NoSlowPolls, SERVICE, World, config, count, objects, refused, to};
 
+/// The answer to a datagram. A datagram can be lost on a busy machine, so it is sent again after a while.
+fn ask_udp(client: &UdpSocket, service: SocketAddr) -> String {
+    const WAIT: Duration = Duration::from_secs(10);
+    const ATTEMPTS_MAX: usize = 24;
+    client.set_read_timeout(Some(WAIT)).unwrap();
+    let mut buffer = [0; 64];
+    let mut answers = (0..ATTEMPTS_MAX).filter_map(|_| {
+        client.send_to(b"?", service).unwrap();
+        client.recv(&mut buffer).ok()
+    });
+    let length = answers.next().expect("an answer to one of the datagrams");
+    String::from_utf8(buffer[..length].to_vec()).unwrap()
+}
+
 /// A port of the node that leads to `10.244.0.<pod>`.
 fn published(pod: u8, port: &str) -> PublishedPort {
     PublishedPort {
@@ -153,15 +167,7 @@ fn udp_clients_that_never_stop_find_the_pod_that_gets_the_port() {
     world.serve_udp();
     let node = Ipv4Addr::new(198, 51, 100, 1);
     let client = world.outside.run(|| UdpSocket::bind("0.0.0.0:0")).unwrap();
-    client
-        .set_read_timeout(Some(Duration::from_secs(240)))
-        .unwrap();
-    let ask = || {
-        client.send_to(b"?", to(node, 5300)).unwrap();
-        let mut buffer = [0; 64];
-        let length = client.recv(&mut buffer).unwrap();
-        String::from_utf8(buffer[..length].to_vec()).unwrap()
-    };
+    let ask = || ask_udp(&client, to(node, 5300));
     let local = world.host.run(conntrack::local_addresses);
     assert!(local.contains(&node), "{local:?}");
     world.program(json!({}), &[]);
@@ -407,15 +413,7 @@ fn udp_clients_that_never_stop_are_moved_from_endpoints_that_are_gone() {
         ports([&service], [&slice], "here")
     };
     let client = world.host.run(|| UdpSocket::bind("10.244.0.1:0")).unwrap();
-    client
-        .set_read_timeout(Some(Duration::from_secs(240)))
-        .unwrap();
-    let ask = || {
-        client.send_to(b"?", to(SERVICE, 53)).unwrap();
-        let mut buffer = [0; 64];
-        let length = client.recv(&mut buffer).unwrap();
-        String::from_utf8(buffer[..length].to_vec()).unwrap()
-    };
+    let ask = || ask_udp(&client, to(SERVICE, 53));
     let (before, after) = (ports_with(&BOTH[..1]), ports_with(&BOTH[1..]));
     world.apply(table(&before, &World::settings()));
     assert_eq!(ask(), "a");
