@@ -62,14 +62,7 @@ impl ResponseLines {
     }
 
     /// The next line, if it has arrived as a whole.
-    pub(crate) fn arrived(&mut self) -> Option<Bytes> {
-        match self.part.is_empty() {
-            true => None,
-            false => self.take_line(),
-        }
-    }
-
-    fn take_line(&mut self) -> Option<Bytes> {
+    pub(crate) fn take_line(&mut self) -> Option<Bytes> {
         let Some(length) = memchr::memchr(b'\n', &self.part) else {
             self.begun
                 .extend_from_slice(&std::mem::take(&mut self.part));

@@ -3,7 +3,7 @@
 
 use api_client::Resource;
 use planners::ownership;
-use reconcile::{Cache, Key, Object, ObjectChange};
+use reconcile::{Cache, Changes, Key, Object, ObjectChange};
 use resource_kinds::pod_view::PodView;
 
 /// An object that may have a controller.
@@ -106,11 +106,13 @@ pub(crate) fn owners_of_pod<O: Object>(
     owners_now_and_before(change, |pod| OwnedObject::of_pod(pod), owners, kind)
 }
 
-/// Whether a change of a pod, by its states before and after it, can affect an owner of a kind.
-pub(crate) fn may_affect_owner(kind: &str, old: Option<&PodView>, new: Option<&PodView>) -> bool {
-    let states = old.into_iter().chain(new);
-    let mut controllers = states.map(|pod| pod.controller.as_ref());
-    controllers.any(|controller| controller.is_none_or(|owner| *owner.kind == *kind))
+/// The changes of pods that can affect an owner of a kind: those of its pods and of orphans.
+pub(crate) fn pods_for_owners(kind: &'static str, pods: &Cache<PodView>) -> Changes<PodView> {
+    pods.subscribe_to_changes(move |old, new| {
+        let states = old.into_iter().chain(new);
+        let mut controllers = states.map(|pod| pod.controller.as_ref());
+        controllers.any(|controller| controller.is_none_or(|owner| *owner.kind == *kind))
+    })
 }
 
 fn owners_now_and_before<K, O: Object>(

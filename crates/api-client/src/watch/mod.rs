@@ -310,7 +310,7 @@ impl Watcher {
 
     /// Reads the watch: `None` without an event for the caller.
     async fn read(&mut self) -> Result<Option<Event<Bytes>>, Error> {
-        let arrived = self.stream.as_mut().and_then(ResponseLines::arrived);
+        let arrived = self.stream.as_mut().and_then(ResponseLines::take_line);
         let line = match &mut self.stream {
             Some(_) if arrived.is_some() => Ok(arrived),
             Some(stream) => {

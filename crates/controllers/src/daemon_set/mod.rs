@@ -8,7 +8,7 @@ use planners::daemon_set::{DAEMON_SET, NodeFit, Observed, daemon_pod, plan};
 use reconcile::{Cache, Key, ObjectChange, Queue, ReconcileResult};
 
 use crate::Context;
-use crate::owned::{key_of, may_affect_owner, orphan_in, owned_by, owners_of, owners_of_pod};
+use crate::owned::{key_of, orphan_in, owned_by, owners_of, owners_of_pod, pods_for_owners};
 use execute::{Error, Executor};
 
 struct Observer {
@@ -55,9 +55,7 @@ impl reconcile::Controller for DaemonSets {
     async fn feed(&self, queue: &Queue<Key>) {
         let caches = &self.observer.context.caches;
         let mut sets = self.observer.sets.subscribe();
-        let pods = &caches.pods;
-        let mut pods =
-            pods.subscribe_to_changes(|old, new| may_affect_owner(DAEMON_SET.1, old, new));
+        let mut pods = pods_for_owners(DAEMON_SET.1, &caches.pods);
         let mut revisions = caches.revisions.subscribe();
         let mut nodes = caches.nodes.subscribe();
         loop {

@@ -14,7 +14,7 @@ use reconcile::{Cache, Index, Key, ObjectChange, Queue, ReconcileResult};
 use resource_kinds::pod_view::PodView;
 
 use crate::Context;
-use crate::owned::{key_of, may_affect_owner, named, orphan_in, owned_by, owners_of, terms};
+use crate::owned::{key_of, named, orphan_in, owned_by, owners_of, pods_for_owners, terms};
 use execute::{Error, Executor};
 
 const KIND: &str = "Deployment";
@@ -67,9 +67,7 @@ impl reconcile::Controller for Deployments {
     async fn feed(&self, queue: &Queue<Key>) {
         let mut deployments = self.observer.deployments.subscribe();
         let mut sets = self.observer.sets.subscribe();
-        let mut pods = self
-            .pods
-            .subscribe_to_changes(|old, new| may_affect_owner(REPLICA_SET.1, old, new));
+        let mut pods = pods_for_owners(REPLICA_SET.1, &self.pods);
         loop {
             let keys: Vec<Key> = tokio::select! {
                 Some(change) = deployments.next() => vec![key_of(&change)],

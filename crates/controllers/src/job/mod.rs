@@ -13,7 +13,7 @@ use resource_kinds::pod_view::PodView;
 
 use crate::Context;
 use crate::api_error::{ApiError, failed};
-use crate::owned::{key_if_asked, may_affect_owner, orphan_in, owned_by, owners_of_pod};
+use crate::owned::{key_if_asked, orphan_in, owned_by, owners_of_pod, pods_for_owners};
 use crate::pod_writer::{PodError, PodWriter};
 
 /// Time until a missing status in the cache is logged, and the API server is asked.
@@ -62,8 +62,7 @@ impl reconcile::Controller for Worker {
     /// Queues the jobs affected by a change.
     async fn feed(&self, queue: &Queue<Key>) {
         let mut jobs = self.jobs.subscribe();
-        let pods = &self.context.caches.pods;
-        let mut pods = pods.subscribe_to_changes(|old, new| may_affect_owner(JOB.1, old, new));
+        let mut pods = pods_for_owners(JOB.1, &self.context.caches.pods);
         loop {
             let keys: Vec<Key> = tokio::select! {
                 Some(change) = jobs.next() => key_of(&change).into_iter().collect(),

@@ -14,7 +14,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::Context;
-use crate::owned::{key_of, may_affect_owner, orphan_in, owned_by, owners_of_pod};
+use crate::owned::{key_of, orphan_in, owned_by, owners_of_pod, pods_for_owners};
 use crate::pod_writer::{PodError, PodWriter};
 
 /// A kind that this planner supports.
@@ -104,8 +104,7 @@ impl<K: Replicated> reconcile::Controller for Worker<K> {
     /// Queues the sets affected by a change.
     async fn feed(&self, queue: &Queue<Key>) {
         let mut sets = self.sets.subscribe();
-        let pods = &self.context.caches.pods;
-        let mut pods = pods.subscribe_to_changes(|old, new| may_affect_owner(K::KIND.1, old, new));
+        let mut pods = pods_for_owners(K::KIND.1, &self.context.caches.pods);
         loop {
             let keys: Vec<Key> = tokio::select! {
                 Some(change) = sets.next() => vec![key_of(&change)],
