@@ -25,6 +25,8 @@ const SRV: u16 = 33;
 /// Questions that are on their way at once when answers per second are counted.
 const WINDOW: u16 = 32;
 const TIMEOUT: Duration = Duration::from_secs(60);
+/// The time between two rounds in which a change of an endpoint is the only one.
+const QUIET: Duration = Duration::from_secs(1);
 
 /// The query, and the code of the response.
 const QUESTIONS: [(&str, &str, u16, u8); 4] = [
@@ -226,6 +228,8 @@ fn measure_ready(api: &Api, network: &Network, server: SocketAddr, rounds: usize
         after.push_time(resolved);
         api.delete(&format!("{PODS}/{name}?gracePeriodSeconds=0"));
         network.run(|| wait_for(server, &full, A, |code| code == NO_SUCH_NAME));
+        // Changes within the window of the endpoints after this one are collected (`planners::batching`).
+        sleep(QUIET);
     }
     println!("  a pod's name, {rounds} rounds");
     println!("    from the pod's creation to Ready: {running}");
