@@ -31,6 +31,8 @@ pub const READ_OBJECTS_PER_UNIT: usize = 2;
 pub const EVENTS_QUEUED_MAX: usize = 1000;
 /// Events that one component writes at once.
 pub const EVENTS_AT_ONCE: usize = 16;
+/// The time after a write in which the events of a component are collected.
+pub const EVENT_WINDOW: Duration = Duration::from_millis(100);
 /// Distinct events remembered for aggregation; the least recently seen is forgotten.
 pub const EVENTS_REMEMBERED_MAX: usize = 4096;
 /// Burst of events of one reason and object; client-go has this bound for all reasons together.

@@ -1,5 +1,6 @@
 //! Writes `core/v1` Events, in the background: a caller never waits, and events beyond the queue's
-//! bound are dropped and counted. Warnings that the server cannot store, because its disk is full
+//! bound are dropped and counted. The first event after a quiet time is written at once, and later
+//! ones are collected for a window, so that they share commits of the store. Warnings that the server cannot store, because its disk is full
 //! or it does not respond, are written later.
 
 use std::collections::VecDeque;
@@ -15,7 +16,7 @@ use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use serde_json::json;
 use tokio::sync::mpsc;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::execute::{WriteRefusal, is_of_the_object, refusal};
@@ -173,19 +174,24 @@ impl Writer {
     async fn run(mut self, mut reports: mpsc::Receiver<Report>, shutdown: CancellationToken) {
         let mut again = interval(limits::EVENT_POSTPONED_RETRY);
         again.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut window_end = Instant::now();
         loop {
             let mut batch = Vec::new();
             tokio::select! {
                 () = shutdown.cancelled() => return,
-                received = reports.recv_many(&mut batch, limits::EVENTS_AT_ONCE) => if received == 0 {
+                received = reports.recv_many(&mut batch, limits::EVENTS_QUEUED_MAX) => if received == 0 {
                     return;
                 },
                 _ = again.tick(), if !self.postponed.is_empty() => {}
             }
             let write = async {
-                match batch.is_empty() {
-                    false => self.write_all(batch).await,
-                    true => self.write_postponed().await,
+                if batch.is_empty() {
+                    self.write_postponed().await;
+                } else {
+                    sleep_until(window_end).await;
+                    batch.extend(std::iter::from_fn(|| reports.try_recv().ok()));
+                    self.write_all(batch).await;
+                    window_end = Instant::now() + limits::EVENT_WINDOW;
                 }
             };
             tokio::select! {
@@ -201,7 +207,8 @@ impl Writer {
         let mut writes: Vec<EventWrite> = Vec::new();
         for report in reports {
             let topic = topic(&report);
-            if writes.iter().any(|write| write.topic == topic) {
+            let same_topic = writes.iter().any(|write| write.topic == topic);
+            if same_topic || writes.len() == limits::EVENTS_AT_ONCE {
                 self.perform(std::mem::take(&mut writes)).await;
             }
             let (known, message) = match self.memory.judge(&topic, &report.message, report.at) {
@@ -490,6 +497,31 @@ mod tests {
         recorder.normal(&pod, "Scheduled", "to node a");
         tokio::time::sleep(Duration::from_secs(1)).await;
         assert_eq!(server.stored(), ["Evicted", "Scheduled"]);
+        end.cancel();
+    }
+
+    /// Events in quick succession are written together, so that they share commits of the store.
+    #[tokio::test(start_paused = true)]
+    async fn events_within_a_window_are_written_at_its_end() {
+        let server = Server::default();
+        let end = CancellationToken::new();
+        let recorder = Recorder::spawn(server.client(), "scheduler", end.clone());
+        let report = |name: &str| recorder.normal(&Pod::default(), name, "to a node");
+        let moment = limits::EVENT_WINDOW / 10;
+        report("First");
+        tokio::time::sleep(moment).await;
+        assert_eq!(server.stored(), ["First"]);
+        for name in ["Second", "Third"] {
+            report(name);
+            tokio::time::sleep(moment).await;
+        }
+        assert_eq!(server.stored(), ["First"]);
+        tokio::time::sleep(limits::EVENT_WINDOW).await;
+        assert_eq!(server.stored(), ["First", "Second", "Third"]);
+        tokio::time::sleep(limits::EVENT_WINDOW).await;
+        report("Fourth");
+        tokio::time::sleep(moment).await;
+        assert_eq!(server.stored()[3..], ["Fourth"]);
         end.cancel();
     }
 

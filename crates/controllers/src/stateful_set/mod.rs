@@ -7,6 +7,7 @@
 mod execute;
 mod observe;
 mod own_writes;
+mod pod_change;
 
 use std::sync::Arc;
 
@@ -15,13 +16,13 @@ use k8s_openapi::api::apps::v1::{StatefulSet, StatefulSetStatus};
 use planners::stateful_set::plan;
 use reconcile::polls::decide;
 use reconcile::{Key, ObjectChange, Queue, ReconcileResult};
-use resource_kinds::pod_view::{Condition, PodView};
-use resource_kinds::reasons::pod_condition;
+use resource_kinds::pod_view::PodView;
 
 use crate::owned::OwnedObject;
 use crate::{Caches, Context};
 use execute::{Error, Executor};
 use observe::Observer;
+use pod_change::PlanUrgency;
 
 struct StatefulSets {
     observer: Observer,
@@ -67,14 +68,8 @@ impl reconcile::Controller for StatefulSets {
             let keys: Vec<Key> = tokio::select! {
                 Some(change) = sets.next() => key_if_relevant(&change).into_iter().collect(),
                 Some(change) = pods.next() => {
-                    let mut keys = self.observer.sets_of(&OwnedObject::of_pod(change.object()));
-                    if let ObjectChange::Applied(now, Some(previous)) = &change {
-                        if is_first_binding(now, previous) {
-                            continue;
-                        }
-                        keys.extend(self.observer.sets_of(&OwnedObject::of_pod(previous)));
-                    }
-                    keys
+                    self.feed_pod(queue, &change);
+                    continue;
                 }
                 Some(change) = revisions.next() => self.observer.sets_of(&OwnedObject::of(&**change.object())),
                 Some(change) = claims.next() => self.observer.sets_of_claim(change.object()),
@@ -114,23 +109,27 @@ impl reconcile::Controller for StatefulSets {
     }
 }
 
-/// Whether a new pod got its node, and nothing else has changed. No plan reads the node of a pod, so one of three
-/// plans of a starting pod is not needed.
-fn is_first_binding(new: &PodView, old: &PodView) -> bool {
-    let scheduled = new.condition(pod_condition::SCHEDULED);
-    let only_scheduled = new.conditions.len() <= 1
-        && (new.conditions.is_empty() || scheduled.is_some_and(Condition::holds));
-    old.node.is_none()
-        && new.node.is_some()
-        && old.conditions.is_empty()
-        && only_scheduled
-        && *old
-            == PodView {
-                node: None,
-                conditions: Box::default(),
-                resource_version: old.resource_version.clone(),
-                ..new.clone()
+impl StatefulSets {
+    /// Queues the sets affected by a change of a pod, as soon as their plan may act on it.
+    fn feed_pod(&self, queue: &Queue<Key>, change: &ObjectChange<PodView>) {
+        let urgency = PlanUrgency::of(change);
+        if urgency == PlanUrgency::None {
+            return;
+        }
+        let mut keys = self.observer.sets_of(&OwnedObject::of_pod(change.object()));
+        if let ObjectChange::Applied(_, Some(previous)) = change {
+            keys.extend(self.observer.sets_of(&OwnedObject::of_pod(previous)));
+        }
+        keys.dedup();
+        for key in keys {
+            let may_wait = urgency == PlanUrgency::WithStatus && !self.observer.counts_decide(&key);
+            let rest = self.executor.pacing.rest(&key).filter(|_| may_wait);
+            match rest {
+                Some(rest) => queue.add_after(key, rest),
+                None => queue.add(key),
             }
+        }
+    }
 }
 
 /// The controller's own conditions need no new plan: a message that changes each time would keep it
@@ -155,51 +154,4 @@ fn without_conditions(set: &StatefulSet) -> Option<StatefulSetStatus> {
         conditions: None,
         ..status
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use k8s_openapi::api::core::v1::Pod;
-    use resource_kinds::pod_view::Sharing;
-    use serde_json::{Value, json};
-
-    use super::*;
-
-    fn view(change: impl FnOnce(&mut Value)) -> PodView {
-        let mut pod = json!({
-            "metadata": {"name": "web-0", "namespace": "default", "uid": "1", "labels": {"a": "b"}},
-            "spec": {"containers": [{"name": "c"}]},
-            "status": {"phase": "Pending"},
-        });
-        change(&mut pod);
-        let pod: Pod = serde_json::from_value(pod).unwrap();
-        Sharing::default().pod(&pod)
-    }
-
-    /// statefulset.md: the order of a set depends on phase, readiness, revision and deletion of its pods, and not on
-    /// their nodes.
-    #[test]
-    fn a_first_binding_alone_needs_no_plan() {
-        let new = view(|_| ());
-        let bind = |pod: &mut Value| {
-            pod["spec"]["nodeName"] = "n".into();
-            pod["status"]["conditions"] = json!([{"type": "PodScheduled", "status": "True"}]);
-        };
-        let bound = view(bind);
-        assert!(is_first_binding(&bound, &new));
-        assert!(!is_first_binding(&bound, &bound));
-        assert!(!is_first_binding(&new, &bound));
-        for path in ["/metadata/labels/a", "/status/phase", "/status/message"] {
-            let changed = view(|pod| {
-                bind(pod);
-                let (object, name) = path.rsplit_once('/').unwrap();
-                pod.pointer_mut(object).unwrap()[name] = "Running".into();
-            });
-            assert!(!is_first_binding(&changed, &new), "{path}");
-        }
-        let refused = view(|pod| {
-            pod["status"]["conditions"] = json!([{"type": "PodScheduled", "status": "False"}]);
-        });
-        assert!(!is_first_binding(&bound, &refused));
-    }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet};
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
-use planners::stateful_set::{Observed, identity};
+use planners::stateful_set::{self, Observed, identity};
 use reconcile::{Cache, Index, Key};
 use resource_kinds::pod_view::PodView;
 
@@ -87,6 +87,12 @@ impl Observer {
             claims,
             refused: Vec::new(),
         })
+    }
+
+    /// Whether the numbers in a set's status decide the revisions of its new pods (statefulset.md 5.9).
+    pub fn counts_decide(&self, key: &Key) -> bool {
+        let set = self.sets.get_key(key);
+        set.is_some_and(|set| stateful_set::counts_decide(&set))
     }
 
     /// The sets that an object may affect: its owner, and the set whose names it has.

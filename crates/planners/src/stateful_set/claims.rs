@@ -12,7 +12,8 @@ use crate::ownership::controller;
 
 use super::draft::Draft;
 use super::identity;
-use super::observed::{Member, ParsedSet, Retention, Spec};
+use super::member::Member;
+use super::observed::{ParsedSet, Retention, Spec};
 use super::plan::{SetEvent, StatefulSetAction};
 use super::waiting::Cause;
 
@@ -141,8 +142,8 @@ fn claim(spec: &Spec<'_>, template: &PersistentVolumeClaim, name: String) -> Per
 /// this.
 pub(super) fn settle_owners(world: &ParsedSet<'_>, draft: &mut Draft) {
     // In the order of the later work on the pods.
-    let members = world.members.values();
-    for member in members.chain(world.condemned.values().rev()) {
+    let members = world.members.iter();
+    for member in members.chain(world.condemned.iter().rev()) {
         settle_owners_of_member(world, member, draft);
     }
     if world.spec.when_deleted == Retention::Retain {
@@ -165,7 +166,7 @@ fn settle_owners_of_member(world: &ParsedSet<'_>, member: &Member<'_>, draft: &m
 /// Removes the set's owner reference from claims of ordinals that have no pod.
 fn take_back_absent(world: &ParsedSet<'_>, draft: &mut Draft) {
     for ((ordinal, _), (name, claim)) in &world.claims {
-        if world.members.contains_key(ordinal) || world.condemned.contains_key(ordinal) {
+        if world.members.contains(*ordinal) || world.condemned.contains(*ordinal) {
             continue;
         }
         let present = claim.metadata.owner_references.iter().flatten();

@@ -12,6 +12,7 @@ use resource_kinds::reasons::stateful_set_condition as kinds;
 use super::deadline;
 use super::draft::Draft;
 use super::identity;
+use super::member::Member;
 use super::observed::{ParsedSet, Strategy};
 use super::plan::SetEvent;
 use super::revisions::ChosenRevisions;
@@ -162,10 +163,10 @@ fn completion(world: &ParsedSet<'_>, chosen: &ChosenRevisions) -> Option<Progres
     let (available, wanted) = available(world);
     let outdated = |member: &&_| rollout::outdated(member, chosen);
     let awaits = |member| rollout::awaits_update(world, chosen, member);
-    if available < wanted || !world.condemned.is_empty() || world.members.values().any(awaits) {
+    if available < wanted || !world.condemned.is_empty() || world.members.iter().any(awaits) {
         return None;
     }
-    let left = world.members.values().filter(outdated).count();
+    let left = world.members.iter().filter(outdated).count();
     let update = &chosen.update;
     Some(match (left, world.spec.strategy) {
         (0, _) => Progress::fine(
@@ -191,7 +192,7 @@ fn stage(world: &ParsedSet<'_>, chosen: &ChosenRevisions, draft: &Draft) -> (&'s
     let subject = || draft.blocker.clone().unwrap_or_else(|| first_amiss(world));
     let updatable = world.spec.first_updatable().max(world.spec.start)..world.spec.ordinals().end;
     let updated = |ordinal: i64| {
-        let member = world.members.get(&ordinal);
+        let member = world.members.get(ordinal);
         member.is_some_and(|member| !rollout::outdated(member, chosen) && !member.unavailable())
     };
     let rolling = matches!(world.spec.strategy, Strategy::RollingUpdate(_));
@@ -211,22 +212,17 @@ fn stage(world: &ParsedSet<'_>, chosen: &ChosenRevisions, draft: &Draft) -> (&'s
 /// The lowest wanted pod that is not available, or the highest surplus pod.
 fn first_amiss(world: &ParsedSet<'_>) -> String {
     let amiss = |ordinal: &i64| {
-        world
-            .members
-            .get(ordinal)
-            .is_none_or(|member| member.unavailable())
+        let member = world.members.get(*ordinal);
+        member.is_none_or(Member::unavailable)
     };
     let wanted = world.spec.ordinals().find(amiss);
-    let ordinal = wanted.or_else(|| world.condemned.keys().next_back().copied());
+    let ordinal = wanted.or_else(|| world.condemned.last().map(|member| member.ordinal));
     identity::pod_name(world.spec.name, ordinal.unwrap_or(world.spec.start))
 }
 
 /// The numbers of available and of wanted pods.
 fn available(world: &ParsedSet<'_>) -> (usize, usize) {
-    let available = world
-        .members
-        .values()
-        .filter(|member| !member.unavailable());
+    let available = world.members.iter().filter(|member| !member.unavailable());
     let ordinals = world.spec.ordinals();
     (
         available.count(),

@@ -10,7 +10,8 @@ use resource_kinds::reasons::stateful_set_condition as kinds;
 
 use super::conditions;
 use super::draft::Draft;
-use super::observed::{Member, ParsedSet};
+use super::member::Member;
+use super::observed::ParsedSet;
 use super::revisions::ChosenRevisions;
 
 /// The set's deadline in seconds, if it has passed. Otherwise schedules a plan at the deadline.

@@ -2,9 +2,11 @@
 //! waits for the one that holds up the plan.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use super::draft::Draft;
-use super::observed::{Member, ParsedSet, Phase};
+use super::member::{Member, Phase};
+use super::observed::ParsedSet;
 use super::revisions::ChosenRevisions;
 use super::waiting::{Cause, Waiting};
 use super::{replica, rollout};
@@ -14,22 +16,27 @@ const NAMED_MAX: usize = 1000;
 
 /// Gives a reason for each pod that is neither in its desired state nor being changed.
 pub(super) fn explain(world: &ParsedSet<'_>, chosen: &ChosenRevisions, draft: &mut Draft) {
-    let Some(blocker) = draft.blocker.clone() else {
+    let Some(blocker) = draft.blocker.as_deref().map(Arc::from) else {
         return;
     };
     let after = || Cause::After {
-        pod: blocker.clone(),
+        pod: Arc::clone(&blocker),
     };
     let said: BTreeSet<i64> = draft.waiting.iter().filter_map(|w| w.ordinal).collect();
     let silent = |ordinal: &i64| !said.contains(ordinal) && !draft.changes(*ordinal);
     let wanted = world.spec.ordinals().filter(silent).filter_map(|ordinal| {
-        let cause = match world.members.get(&ordinal) {
+        let cause = match world.members.get(ordinal) {
             Some(member) => of_member(world, chosen, member, after)?,
             None => after(),
         };
         Some((ordinal, cause))
     });
-    let surplus = world.condemned.keys().rev().copied().filter(silent);
+    let surplus = world
+        .condemned
+        .iter()
+        .rev()
+        .map(|member| member.ordinal)
+        .filter(silent);
     let surplus = surplus.map(|ordinal| (ordinal, after()));
     let waiting = wanted.chain(surplus).map(|(ordinal, cause)| Waiting {
         ordinal: Some(ordinal),

@@ -7,7 +7,7 @@
 //! creation or deletion at a time and in order; claims are deleted only by the retention policy; if
 //! the goal is not reached there is an action or a reason.
 //!
-//! Start with [`plan()`]: it calls the other files in order. `observed` and `options` parse,
+//! Start with [`plan()`]: it calls the other files in order. `observed`, `member` and `options` parse,
 //! `revisions` finds the templates for pods, `replica` walks the wanted ordinals, `scale` the
 //! surplus, `rollout` the outdated, `recovery` unblocks a stuck rollout, `held_back` gives the
 //! reasons for waiting, `refused` the API server's refusals, `status` counts, `conditions` and
@@ -21,6 +21,7 @@ mod draft;
 mod held_back;
 pub mod identity;
 pub mod invariants;
+mod member;
 mod metrics;
 mod observed;
 mod options;
@@ -36,8 +37,10 @@ mod status_urgency;
 mod waiting;
 pub mod write_schedule;
 
+pub use member::{Member, Phase};
 pub use metrics::{Metrics, metrics};
-pub use observed::{Member, Observed, Phase, Refused};
+pub use observed::{Observed, Refused};
 pub use options::{MaxUnavailable, NodeFailure, Options, ScaleDown, StuckRollout};
 pub use plan::{PodManagement, PodWork, SetEvent, StatefulSetAction, StatefulSetPlan, plan};
+pub use status_urgency::counts_decide;
 pub use waiting::{Cause, Waiting};

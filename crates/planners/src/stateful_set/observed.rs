@@ -12,11 +12,10 @@ use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, PodTemplateSpec};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use object_model::{IntOrPercent, LabelSelector};
-use resource_kinds::labels;
-use resource_kinds::pod_view::{self, Condition, PodView};
-use resource_kinds::reasons::pod_condition;
+use resource_kinds::pod_view::PodView;
 
 use super::identity;
+use super::member::{Member, Members};
 use super::options::Options;
 
 /// The observed state of one StatefulSet.
@@ -44,90 +43,6 @@ pub struct Refused {
     pub action: String,
     /// The message with which the API server refused it.
     pub message: String,
-}
-
-/// The phase of a pod.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
-    /// Not all containers have started, or no node has seen it yet.
-    Pending,
-    /// At least one container runs.
-    Running,
-    /// All containers have ended: it will not run again.
-    Ended,
-    /// The node is unreachable.
-    Unknown,
-}
-
-/// A pod of the set.
-#[derive(Clone, Debug)]
-pub struct Member<'a> {
-    /// The pod as the cache has it.
-    pub pod: &'a PodView,
-    /// The ordinal in its name.
-    pub ordinal: i64,
-    /// `status.phase`.
-    pub phase: Phase,
-    /// Whether it has a phase, which the API server sets at creation.
-    pub created: bool,
-    /// Whether it is being deleted.
-    pub terminating: bool,
-    /// The last transition of the condition `Ready`, if it is true.
-    pub ready_since: Option<Timestamp>,
-    /// The time from which it counts as available, if it is Ready.
-    pub available_at: Option<Timestamp>,
-    /// Whether it has been Ready for `minReadySeconds`.
-    pub available: bool,
-    /// Name of its revision (label `controller-revision-hash`).
-    pub revision: &'a str,
-    /// Whether it has the label with its name.
-    pub labelled: bool,
-}
-
-impl Member<'_> {
-    /// The pod's name.
-    pub fn name(&self) -> &str {
-        &self.pod.name
-    }
-
-    /// The pod's UID.
-    pub fn uid(&self) -> &str {
-        &self.pod.uid
-    }
-
-    /// Whether it is unavailable or about to be.
-    pub fn unavailable(&self) -> bool {
-        !self.available || self.terminating
-    }
-
-    /// Its condition `Ready`, if it has one.
-    pub fn ready_condition(&self) -> Option<&Condition> {
-        self.pod.condition(pod_condition::READY)
-    }
-
-    /// Whether its node reports ready containers, and the pod was marked as not ready since: the node is silent.
-    pub fn is_forsaken(&self) -> bool {
-        let containers = self.pod.condition(pod_condition::CONTAINERS_READY);
-        let ready = self.ready_condition();
-        containers.is_some_and(Condition::holds)
-            && ready.is_some_and(|ready| !ready.holds() && ready.reason().is_none())
-    }
-
-    /// Whether it has not been Ready since its start.
-    ///
-    /// Its Ready condition then still has the time of its start. Timestamps have whole seconds, so
-    /// one second of difference is allowed.
-    pub fn never_ready(&self) -> bool {
-        if self.ready_since.is_some() {
-            return false;
-        }
-        let Some(changed) = self.ready_condition().and_then(|ready| ready.since) else {
-            return true;
-        };
-        let started = self.pod.started.or(self.pod.created);
-        started
-            .is_none_or(|started| changed.duration_since(started) <= SignedDuration::from_secs(1))
-    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -242,7 +157,7 @@ impl<'a> Spec<'a> {
     }
 }
 
-fn strategy(set: &StatefulSet) -> Strategy {
+pub(super) fn strategy(set: &StatefulSet) -> Strategy {
     let strategy = set
         .spec
         .as_ref()
@@ -281,9 +196,9 @@ pub(super) struct ParsedSet<'a> {
     pub observed: &'a Observed,
     pub now: Timestamp,
     /// Pods with a wanted ordinal.
-    pub members: BTreeMap<i64, Member<'a>>,
-    /// Pods with an ordinal outside of the wanted range, by ordinal.
-    pub condemned: BTreeMap<i64, Member<'a>>,
+    pub members: Members<'a>,
+    /// Pods with an ordinal outside of the wanted range.
+    pub condemned: Members<'a>,
     /// Pods to adopt; they are members already.
     pub orphans: Vec<&'a PodView>,
     /// Pods to release; they are not members.
@@ -303,8 +218,8 @@ impl<'a> ParsedSet<'a> {
             spec: Spec::of(&observed.set),
             observed,
             now,
-            members: BTreeMap::new(),
-            condemned: BTreeMap::new(),
+            members: Members::default(),
+            condemned: Members::default(),
             orphans: Vec::new(),
             strays: Vec::new(),
             taken: BTreeMap::new(),
@@ -312,17 +227,16 @@ impl<'a> ParsedSet<'a> {
             revisions: Vec::new(),
         };
         world.claims = world.sorted_claims();
-        // Maps built at once take half the memory of maps that grow.
         let (mut members, mut condemned) = (Vec::new(), Vec::new());
         for pod in &observed.pods {
             if let Some(member) = world.sort_in(pod) {
                 let wanted = world.spec.in_range(member.ordinal);
                 let place = if wanted { &mut members } else { &mut condemned };
-                place.push((member.ordinal, member));
+                place.push(member);
             }
         }
-        world.members = members.into_iter().collect();
-        world.condemned = condemned.into_iter().collect();
+        world.members = Members::of(members);
+        world.condemned = Members::of(condemned);
         world
     }
 
@@ -353,7 +267,7 @@ impl<'a> ParsedSet<'a> {
             self.taken.insert(&pod.name, pod);
             return None;
         };
-        let mut member = self.member(pod, ordinal);
+        let mut member = Member::of(pod, ordinal, self.spec.min_ready, self.now);
         member.revision = self.one_place(member.revision);
         Some(member)
     }
@@ -401,42 +315,8 @@ impl<'a> ParsedSet<'a> {
         known.unwrap_or(revision)
     }
 
-    fn member(&self, pod: &'a PodView, ordinal: i64) -> Member<'a> {
-        let phase = match pod.phase {
-            pod_view::Phase::Unset | pod_view::Phase::Pending => Phase::Pending,
-            pod_view::Phase::Running => Phase::Running,
-            pod_view::Phase::Succeeded | pod_view::Phase::Failed => Phase::Ended,
-            pod_view::Phase::Unknown => Phase::Unknown,
-        };
-        let ready = pod.ready().filter(|_| phase == Phase::Running);
-        // Without a transition time it counts as Ready for ever.
-        let ready_since = ready.map(|ready| ready.since.unwrap_or(Timestamp::MIN));
-        let available_at = ready_since.map(|since| {
-            since
-                .checked_add(self.spec.min_ready)
-                .unwrap_or(Timestamp::MAX)
-        });
-        // Without `minReadySeconds` the difference between clocks does not matter.
-        let available = available_at
-            .is_some_and(|at| self.spec.min_ready == SignedDuration::ZERO || at <= self.now);
-        Member {
-            pod,
-            ordinal,
-            phase,
-            created: pod.phase != pod_view::Phase::Unset,
-            terminating: pod.is_deleting(),
-            ready_since,
-            available_at,
-            available,
-            revision: pod
-                .label(labels::CONTROLLER_REVISION_HASH)
-                .unwrap_or_default(),
-            labelled: pod.label(labels::POD_NAME) == Some(&pod.name),
-        }
-    }
-
     /// All pods of the set, condemned ones included.
     pub fn all(&self) -> impl Iterator<Item = &Member<'a>> {
-        self.members.values().chain(self.condemned.values())
+        self.members.iter().chain(self.condemned.iter())
     }
 }

@@ -12,7 +12,8 @@
 use resource_kinds::reasons::stateful_set as reasons;
 
 use super::draft::Draft;
-use super::observed::{Member, ParsedSet, Phase, Strategy};
+use super::member::{Member, Phase};
+use super::observed::{ParsedSet, Strategy};
 use super::plan::SetEvent;
 use super::revisions::ChosenRevisions;
 use super::rollout;
@@ -25,7 +26,7 @@ pub(super) fn replace_stuck(world: &ParsedSet<'_>, chosen: &ChosenRevisions, dra
     let stays = stay_current(world, chosen);
     let stuck = world
         .members
-        .values()
+        .iter()
         .rev()
         .find(|member| is_stuck(world, chosen, stays, member));
     if let Some(member) = stuck {

@@ -10,7 +10,8 @@ use crate::diagnosis::{self, Reason};
 use super::claims;
 use super::draft::{Draft, PlanFlow};
 use super::identity;
-use super::observed::{Member, ParsedSet, Phase, Strategy};
+use super::member::{Member, Phase};
+use super::observed::{ParsedSet, Strategy};
 use super::plan::StatefulSetAction;
 use super::revisions::ChosenRevisions;
 use super::waiting::Cause;
@@ -22,7 +23,7 @@ const CREATIONS_MAX: usize = 500;
 pub(super) fn walk(world: &ParsedSet<'_>, chosen: &ChosenRevisions, draft: &mut Draft) -> PlanFlow {
     let mut created = 0;
     for ordinal in world.spec.ordinals() {
-        let step = match world.members.get(&ordinal) {
+        let step = match world.members.get(ordinal) {
             Some(member) => keep(world, member, draft),
             None => create(world, chosen, ordinal, draft),
         };

@@ -29,11 +29,16 @@ const COLLISIONS_MAX: i32 = 100;
 /// The template in the form of a revision: `{"spec":{"template":{…,"$patch":"replace"}}}`, with all
 /// keys in order.
 pub fn encode(template: &PodTemplateSpec) -> Value {
+    sorted(unsorted(template))
+}
+
+/// The same with the keys in any order, which a comparison does not need.
+fn unsorted(template: &PodTemplateSpec) -> Value {
     let mut template = serde_json::to_value(template).unwrap_or_default();
     if let Value::Object(fields) = &mut template {
         fields.insert("$patch".to_owned(), Value::from("replace"));
     }
-    sorted(json!({ "spec": { "template": template } }))
+    json!({ "spec": { "template": template } })
 }
 
 /// The template in a revision's data; `None` if it is not one.
@@ -139,7 +144,7 @@ pub(super) fn choose(world: &ParsedSet<'_>, draft: &mut Draft) -> ChosenRevision
     if !frozen {
         adopt(&history, draft);
     }
-    let candidate = encode(world.spec.template);
+    let candidate = unsorted(world.spec.template);
     let update = match pick(&history, &candidate, world.spec.template) {
         Picked::Newest(revision) => name_of(revision).to_owned(),
         Picked::Older(revision) if frozen => name_of(revision).to_owned(),
@@ -155,7 +160,7 @@ pub(super) fn choose(world: &ParsedSet<'_>, draft: &mut Draft) -> ChosenRevision
             let last = stored.and_then(|status| status.update_revision.clone());
             last.unwrap_or_default()
         }
-        Picked::None => create(world, &history, candidate, &mut collisions, draft),
+        Picked::None => create(world, &history, sorted(candidate), &mut collisions, draft),
     };
     let named = stored.and_then(|status| status.current_revision.as_deref());
     let current = named.filter(|named| {
@@ -313,9 +318,12 @@ pub(super) fn truncate(
     let Some(limit) = world.spec.history_limit else {
         return;
     };
+    let history = history(world);
+    if history.len() <= limit {
+        return;
+    }
     let mut live: BTreeSet<&str> = world.all().map(|member| member.revision).collect();
     live.extend([chosen.current.as_str(), chosen.update.as_str()]);
-    let history = history(world);
     let past: Vec<_> = history
         .iter()
         .filter(|r| !live.contains(name_of(r)))

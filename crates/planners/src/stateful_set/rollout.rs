@@ -3,7 +3,8 @@
 
 use super::draft::Draft;
 use super::identity;
-use super::observed::{Member, ParsedSet, Strategy};
+use super::member::Member;
+use super::observed::{ParsedSet, Strategy};
 use super::options::MaxUnavailable;
 use super::replica;
 use super::revisions::ChosenRevisions;
@@ -25,7 +26,7 @@ fn updatable(world: &ParsedSet<'_>) -> impl Iterator<Item = i64> + use<> {
 fn one_at_a_time(world: &ParsedSet<'_>, chosen: &ChosenRevisions, draft: &mut Draft) {
     for ordinal in updatable(world) {
         // The plan already creates the missing pod.
-        let Some(member) = world.members.get(&ordinal) else {
+        let Some(member) = world.members.get(ordinal) else {
             return draft.block(&identity::pod_name(world.spec.name, ordinal));
         };
         if outdated(member, chosen) && !member.terminating {
@@ -45,13 +46,16 @@ fn one_at_a_time(world: &ParsedSet<'_>, chosen: &ChosenRevisions, draft: &mut Dr
 fn within_budget(world: &ParsedSet<'_>, chosen: &ChosenRevisions, max: i64, draft: &mut Draft) {
     let available = world
         .members
-        .values()
+        .iter()
         .filter(|member| !member.unavailable())
         .count();
     let mut unavailable = world.spec.replicas - i64::try_from(available).unwrap_or(i64::MAX);
     let candidates = || {
-        let members = world.members.range(world.spec.first_updatable()..).rev();
-        let members = members.map(|(_, member)| member);
+        let members = world
+            .members
+            .from(world.spec.first_updatable())
+            .iter()
+            .rev();
         members.filter(|member| outdated(member, chosen) && !member.terminating)
     };
     let corrected = world.spec.options.max_unavailable == MaxUnavailable::Corrected;
@@ -75,7 +79,7 @@ fn within_budget(world: &ParsedSet<'_>, chosen: &ChosenRevisions, max: i64, draf
 pub(super) fn mention_outdated(world: &ParsedSet<'_>, chosen: &ChosenRevisions, draft: &mut Draft) {
     let outdated = world
         .members
-        .values()
+        .iter()
         .filter(|member| outdated(member, chosen))
         .count();
     if outdated > 0 {

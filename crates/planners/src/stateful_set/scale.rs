@@ -8,14 +8,15 @@
 use jiff::Timestamp;
 
 use super::draft::{Draft, PlanFlow};
-use super::observed::{Member, ParsedSet};
+use super::member::Member;
+use super::observed::ParsedSet;
 use super::options::{MOMENT, ScaleDown};
 use super::replica;
 use super::waiting::Cause;
 
 pub(super) fn remove_condemned(world: &ParsedSet<'_>, draft: &mut Draft) -> PlanFlow {
     let mut flow = PlanFlow::Go;
-    for member in world.condemned.values().rev() {
+    for member in world.condemned.iter().rev() {
         if flow == PlanFlow::Stop {
             continue;
         }
@@ -53,8 +54,8 @@ fn waits_for<'w>(
         ScaleDown::HighestFirst => return None,
         ScaleDown::WaitAMoment => Some(end_of_moment(world, member)?),
     };
-    let mut lower = world.condemned.range(..member.ordinal);
-    let (_, lower) = lower.find(|(_, lower)| lower.unavailable())?;
+    let mut lower = world.condemned.below(member.ordinal).iter();
+    let lower = lower.find(|lower| lower.unavailable())?;
     Some((lower, until))
 }
 

@@ -3,7 +3,7 @@
 
 use k8s_openapi::api::apps::v1::{StatefulSet, StatefulSetStatus};
 
-use super::observed::{Spec, Strategy};
+use super::observed::{Strategy, strategy};
 use super::plan::StatefulSetPlan;
 use crate::batching::WriteUrgency;
 
@@ -27,13 +27,15 @@ impl StatefulSetPlan {
     }
 }
 
+/// Whether the number of current pods in the status decides the revision of a new pod: so it is without `rollingUpdate`
+/// (statefulset.md 5.9).
+pub fn counts_decide(set: &StatefulSet) -> bool {
+    strategy(set) == Strategy::RollingUpdate(None)
+}
+
 /// Whether later plans depend on the change.
 fn decides(set: &StatefulSet, stored: &StatefulSetStatus, planned: &StatefulSetStatus) -> bool {
-    // Without `rollingUpdate` the number of current pods decides the revision of a new pod
-    // (statefulset.md 5.9).
-    let counts = Spec::of(set).strategy == Strategy::RollingUpdate(None)
-        && stored.current_replicas != planned.current_replicas;
-    counts
+    (counts_decide(set) && stored.current_replicas != planned.current_replicas)
         || stored.observed_generation != planned.observed_generation
         || stored.current_revision != planned.current_revision
         || stored.update_revision != planned.update_revision

@@ -1,6 +1,7 @@
 //! The reason why nothing, or nothing more, happens.
 
 use std::fmt;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use resource_kinds::reasons::stateful_set as reasons;
@@ -83,8 +84,8 @@ pub enum Cause {
     },
     /// Another pod must be changed first.
     After {
-        /// Name of the other pod.
-        pod: String,
+        /// Name of the other pod. Most pods of a set may wait for the same one.
+        pod: Arc<str>,
     },
     /// The API server refused a write at its last attempt; it is retried.
     Refused {

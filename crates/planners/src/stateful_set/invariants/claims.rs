@@ -6,7 +6,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 
 use super::super::claims;
 use super::super::identity;
-use super::super::observed::{Member, ParsedSet, Retention};
+use super::super::member::Member;
+use super::super::observed::{ParsedSet, Retention};
 use super::super::plan::{StatefulSetAction, StatefulSetPlan};
 
 /// Claims are created once, under names of wanted pods, and owned only if the policy wants them
@@ -55,8 +56,8 @@ fn owners_of<'w>(world: &ParsedSet<'w>, claim: &str) -> &'w [OwnerReference] {
 }
 
 fn member<'m, 'w>(world: &'m ParsedSet<'w>, ordinal: i64) -> Option<&'m Member<'w>> {
-    let wanted = world.members.get(&ordinal);
-    wanted.or_else(|| world.condemned.get(&ordinal))
+    let wanted = world.members.get(ordinal);
+    wanted.or_else(|| world.condemned.get(ordinal))
 }
 
 /// The owners other than the set and its pod.

@@ -14,7 +14,8 @@ use k8s_openapi::api::core::v1::Pod;
 
 use crate::ownership::controller;
 
-use super::observed::{Member, Observed, ParsedSet, Strategy};
+use super::member::Member;
+use super::observed::{Observed, ParsedSet, Strategy};
 use super::plan::{StatefulSetAction, StatefulSetPlan};
 use super::revisions;
 use super::waiting::Waiting;
@@ -76,7 +77,7 @@ pub fn goal_reached(observed: &Observed, now: Timestamp) -> bool {
 
 fn at_goal(world: &ParsedSet<'_>, update: Option<&str>) -> bool {
     let as_wanted = |member: &Member<'_>| as_wanted(world, update, member);
-    missing(world) == 0 && world.condemned.is_empty() && world.members.values().all(as_wanted)
+    missing(world) == 0 && world.condemned.is_empty() && world.members.iter().all(as_wanted)
 }
 
 /// The number of missing wanted pods.
@@ -198,13 +199,13 @@ fn silence_is_explained(facts: &Facts<'_, '_>, found: &mut Vec<String>) {
             })
     };
     // Before the revision is stored every pod has another revision; that alone needs no reason.
-    let amiss = |ordinal: &i64| match world.members.get(ordinal) {
+    let amiss = |ordinal: &i64| match world.members.get(*ordinal) {
         None => true,
         Some(member) if update.is_none() => member.unavailable(),
         Some(member) => !as_wanted(world, update.as_deref(), member),
     };
     let wanted = world.spec.ordinals().filter(amiss);
-    let all = wanted.chain(world.condemned.keys().copied());
+    let all = wanted.chain(world.condemned.iter().map(|member| member.ordinal));
     if let Some(ordinal) = all.into_iter().find(|ordinal| !explained(*ordinal)) {
         found.push(format!(
             "nothing is done about ordinal {ordinal}, and nobody says why"

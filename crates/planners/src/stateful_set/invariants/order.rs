@@ -2,7 +2,8 @@
 //! highest, and none while a wanted pod is not available.
 
 use super::super::identity;
-use super::super::observed::{Member, ParsedSet, Phase, Strategy};
+use super::super::member::{Member, Phase};
+use super::super::observed::{ParsedSet, Strategy};
 use super::super::options::{ScaleDown, StuckRollout};
 use super::super::scale::end_of_moment;
 use super::{Facts, is_updatable, missing};
@@ -41,7 +42,7 @@ pub(super) fn creations(facts: &Facts<'_, '_>, found: &mut Vec<String>) {
 /// are no surplus pods.
 pub(super) fn deletions(facts: &Facts<'_, '_>, found: &mut Vec<String>) {
     let Facts { world, deleted, .. } = facts;
-    let above = |ordinal: i64| world.condemned.range(ordinal + 1..).next();
+    let above = |ordinal: i64| world.condemned.from(ordinal + 1).first();
     let mut wanted = world.spec.ordinals();
     let all_up = missing(world) == 0 && !wanted.any(|ordinal| is_down(world, ordinal));
     for member in deleted {
@@ -50,7 +51,8 @@ pub(super) fn deletions(facts: &Facts<'_, '_>, found: &mut Vec<String>) {
             if !world.spec.ordered {
                 continue;
             }
-            if let Some((higher, _)) = above(ordinal) {
+            if let Some(higher) = above(ordinal) {
+                let higher = higher.ordinal;
                 found.push(format!(
                     "{name} is deleted while the higher {higher} is there"
                 ));
@@ -65,8 +67,8 @@ pub(super) fn deletions(facts: &Facts<'_, '_>, found: &mut Vec<String>) {
                 ScaleDown::HighestFirst => false,
                 ScaleDown::WaitAMoment => end_of_moment(world, member).is_some(),
             };
-            let mut lower = world.condemned.range(..ordinal);
-            if patient && member.unavailable() && lower.any(|(_, lower)| lower.unavailable()) {
+            let mut lower = world.condemned.below(ordinal).iter();
+            if patient && member.unavailable() && lower.any(|lower| lower.unavailable()) {
                 found.push(format!(
                     "{name} is deleted though a lower one is unhealthy too"
                 ));
@@ -110,19 +112,22 @@ fn wanted_pod(facts: &Facts<'_, '_>, member: &Member<'_>, all_up: bool, found: &
     }
     let left = world
         .members
-        .range(member.ordinal + 1..)
-        .find(|(ordinal, higher)| {
-            is_updatable(world, **ordinal)
+        .from(member.ordinal + 1)
+        .iter()
+        .find(|higher| {
+            is_updatable(world, higher.ordinal)
                 && !higher.terminating
                 && !higher.unavailable()
                 && update.as_deref() != Some(higher.revision)
-                && deleted.iter().all(|deleted| deleted.ordinal != **ordinal)
+                && deleted
+                    .iter()
+                    .all(|deleted| deleted.ordinal != higher.ordinal)
         });
-    if let Some((higher, _)) = left.filter(|_| !member.unavailable()) {
-        found.push(format!("{name} is updated before {higher}"));
+    if let Some(higher) = left.filter(|_| !member.unavailable()) {
+        found.push(format!("{name} is updated before {}", higher.ordinal));
     }
 }
 
 fn is_down(world: &ParsedSet<'_>, ordinal: i64) -> bool {
-    world.members.get(&ordinal).is_none_or(Member::unavailable)
+    world.members.get(ordinal).is_none_or(Member::unavailable)
 }

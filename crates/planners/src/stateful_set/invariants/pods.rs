@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use resource_kinds::labels;
 
 use super::super::identity;
-use super::super::observed::{Member, Phase, Strategy};
+use super::super::member::{Member, Phase};
+use super::super::observed::Strategy;
 use super::super::options::StuckRollout;
 use super::super::plan::StatefulSetAction;
 use super::{Facts, deleted, is_updatable, missing};
@@ -121,7 +122,7 @@ pub(super) fn budget_is_kept(facts: &Facts<'_, '_>, found: &mut Vec<String>) {
     let Some(lowest) = disrupted.iter().map(|member| member.ordinal).min() else {
         return;
     };
-    let down = world.members.values().filter(|member| member.unavailable());
+    let down = world.members.iter().filter(|member| member.unavailable());
     let down = missing(world) + i64::try_from(down.count()).unwrap_or(i64::MAX);
     let all = down + i64::try_from(disrupted.len()).unwrap_or(i64::MAX);
     let max = match world.spec.strategy {
@@ -140,7 +141,7 @@ pub(super) fn budget_is_kept(facts: &Facts<'_, '_>, found: &mut Vec<String>) {
     }
     let update = &facts.update;
     let done = |ordinal: i64| {
-        let member = world.members.get(&ordinal);
+        let member = world.members.get(ordinal);
         member.is_some_and(|m| !m.unavailable() && update.as_deref() == Some(m.revision))
     };
     if disrupted.len() > 1 || !(lowest + 1..world.spec.ordinals().end).all(done) {

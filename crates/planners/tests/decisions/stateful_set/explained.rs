@@ -124,7 +124,7 @@ fn a_crash_is_told_once_with_its_cause() {
     assert!(plan.notices[0].message == text, "{plan:?}");
     assert!(message(&world, "Available").ends_with(&text));
     let after = Cause::After {
-        pod: "web-1".to_owned(),
+        pod: "web-1".into(),
     };
     assert_eq!(plan.waiting_on[1].ordinal, Some(2));
     assert_eq!(plan.waiting_on[1].cause, after);

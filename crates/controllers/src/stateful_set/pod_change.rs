@@ -1,0 +1,178 @@
+//! The changes of a pod that a plan of its set acts on.
+//!
+//! A started pod changes three times and a deleted one twice, and a plan reads all pods of the set: fewer plans are a
+//! large part of the cost of a large set.
+
+use planners::stateful_set::identity;
+use reconcile::ObjectChange;
+use resource_kinds::pod_view::{Condition, Phase, PodView};
+use resource_kinds::reasons::pod_condition;
+
+/// The time at which a set is planned after a change of one of its pods.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum PlanUrgency {
+    /// No plan reads the change.
+    None,
+    /// Only the status changes: if that may not be written yet, a plan before has no result.
+    WithStatus,
+    /// The set may have work to do.
+    Now,
+}
+
+impl PlanUrgency {
+    pub fn of(change: &ObjectChange<PodView>) -> Self {
+        match change {
+            ObjectChange::Applied(new, None) if is_just_created(new) => Self::WithStatus,
+            ObjectChange::Applied(new, Some(old)) if is_first_binding(new, old) => Self::None,
+            ObjectChange::Applied(new, Some(old)) if is_start_of_deletion(new, old) => {
+                Self::WithStatus
+            }
+            _ => Self::Now,
+        }
+    }
+}
+
+/// Whether a set's pod is as its controller creates it. The next step of the set waits for its readiness.
+fn is_just_created(new: &PodView) -> bool {
+    let owner = new.controller.as_ref();
+    owner.is_some_and(|owner| *owner.kind == *identity::KIND)
+        && matches!(new.phase, Phase::Unset | Phase::Pending)
+        && new.deletion.is_none()
+        && new.node.is_none()
+        && new.conditions.is_empty()
+}
+
+/// Whether a new pod got its node, and nothing else has changed: no plan reads the node of a pod.
+fn is_first_binding(new: &PodView, old: &PodView) -> bool {
+    let scheduled = new.condition(pod_condition::SCHEDULED);
+    let only_scheduled = new.conditions.len() <= 1
+        && (new.conditions.is_empty() || scheduled.is_some_and(Condition::holds));
+    old.node.is_none()
+        && new.node.is_some()
+        && old.conditions.is_empty()
+        && only_scheduled
+        && *old
+            == PodView {
+                node: None,
+                conditions: Box::default(),
+                resource_version: old.resource_version.clone(),
+                ..new.clone()
+            }
+}
+
+/// Whether the deletion of a pod began, and nothing else has changed. The next step of the set waits for its end.
+fn is_start_of_deletion(new: &PodView, old: &PodView) -> bool {
+    old.deletion.is_none()
+        && new.deletion.is_some()
+        && *old
+            == PodView {
+                deletion: None,
+                generation: old.generation,
+                resource_version: old.resource_version.clone(),
+                ..new.clone()
+            }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use k8s_openapi::api::core::v1::Pod;
+    use resource_kinds::pod_view::Sharing;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn view(change: impl FnOnce(&mut Value)) -> Arc<PodView> {
+        let owner = json!({"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "web", "uid": "2",
+            "controller": true});
+        let mut pod = json!({
+            "metadata": {"name": "web-0", "namespace": "default", "uid": "1", "labels": {"a": "b"},
+                "ownerReferences": [owner]},
+            "spec": {"containers": [{"name": "c"}]},
+            "status": {"phase": "Pending"},
+        });
+        change(&mut pod);
+        let pod: Pod = serde_json::from_value(pod).unwrap();
+        Arc::new(Sharing::default().pod(&pod))
+    }
+
+    fn set(pod: &mut Value, path: &str, value: &Value) {
+        let (object, name) = path.rsplit_once('/').unwrap();
+        pod.pointer_mut(object).unwrap()[name] = value.clone();
+    }
+
+    fn of(new: &Arc<PodView>, old: Option<&Arc<PodView>>) -> PlanUrgency {
+        PlanUrgency::of(&ObjectChange::Applied(new.clone(), old.cloned()))
+    }
+
+    /// statefulset.md: the order of a set depends on phase, readiness, revision and deletion of its pods, and not on
+    /// their nodes.
+    #[test]
+    fn a_first_binding_alone_needs_no_plan() {
+        let new = view(|_| ());
+        let bind = |pod: &mut Value| {
+            pod["spec"]["nodeName"] = "n".into();
+            pod["status"]["conditions"] = json!([{"type": "PodScheduled", "status": "True"}]);
+        };
+        let bound = view(bind);
+        assert_eq!(of(&bound, Some(&new)), PlanUrgency::None);
+        assert_eq!(of(&bound, Some(&bound)), PlanUrgency::Now);
+        assert_eq!(of(&new, Some(&bound)), PlanUrgency::Now);
+        for path in ["/metadata/labels/a", "/status/phase", "/status/message"] {
+            let changed = view(|pod| {
+                bind(pod);
+                set(pod, path, &"Running".into());
+            });
+            assert_eq!(of(&changed, Some(&new)), PlanUrgency::Now, "{path}");
+        }
+        let refused = view(|pod| {
+            pod["status"]["conditions"] = json!([{"type": "PodScheduled", "status": "False"}]);
+        });
+        assert_eq!(of(&bound, Some(&refused)), PlanUrgency::Now);
+    }
+
+    #[test]
+    fn a_pod_as_it_is_created_changes_only_the_status() {
+        assert_eq!(of(&view(|_| ()), None), PlanUrgency::WithStatus);
+        // An orphan is adopted, a ready pod lets the set go on, and a pod that ended is replaced.
+        for (path, value) in [
+            ("/metadata/ownerReferences", json!([])),
+            ("/metadata/ownerReferences/0/kind", "ReplicaSet".into()),
+            ("/metadata/deletionTimestamp", "2026-01-01T00:00:00Z".into()),
+            ("/spec/nodeName", "n".into()),
+            ("/status/phase", "Failed".into()),
+            (
+                "/status/conditions",
+                json!([{"type": "Ready", "status": "True"}]),
+            ),
+        ] {
+            let pod = view(|pod| set(pod, path, &value));
+            assert_eq!(of(&pod, None), PlanUrgency::Now, "{path}");
+        }
+    }
+
+    #[test]
+    fn the_start_of_a_deletion_changes_only_the_status() {
+        let delete = |pod: &mut Value| {
+            let at = "2026-01-01T00:00:00Z".into();
+            set(pod, "/metadata/deletionTimestamp", &at);
+            set(pod, "/metadata/deletionGracePeriodSeconds", &30.into());
+            set(pod, "/metadata/generation", &2.into());
+            set(pod, "/metadata/resourceVersion", &"9".into());
+        };
+        let (live, deleted) = (view(|_| ()), view(delete));
+        assert_eq!(of(&deleted, Some(&live)), PlanUrgency::WithStatus);
+        assert_eq!(of(&live, Some(&deleted)), PlanUrgency::Now);
+        assert_eq!(of(&deleted, Some(&deleted)), PlanUrgency::Now);
+        let failed = view(|pod| {
+            delete(pod);
+            set(pod, "/status/phase", &"Failed".into());
+        });
+        assert_eq!(of(&failed, Some(&live)), PlanUrgency::Now);
+        assert_eq!(
+            PlanUrgency::of(&ObjectChange::Deleted(deleted)),
+            PlanUrgency::Now
+        );
+    }
+}

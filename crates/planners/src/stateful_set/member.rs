@@ -1,0 +1,221 @@
+//! The pods of a set.
+
+use jiff::{SignedDuration, Timestamp};
+use resource_kinds::labels;
+use resource_kinds::pod_view::{self, Condition, PodView};
+use resource_kinds::reasons::pod_condition;
+
+/// The phase of a pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Not all containers have started, or no node has seen it yet.
+    Pending,
+    /// At least one container runs.
+    Running,
+    /// All containers have ended: it will not run again.
+    Ended,
+    /// The node is unreachable.
+    Unknown,
+}
+
+/// A pod of the set.
+#[derive(Clone, Debug)]
+pub struct Member<'a> {
+    /// The pod as the cache has it.
+    pub pod: &'a PodView,
+    /// The ordinal in its name.
+    pub ordinal: i64,
+    /// `status.phase`.
+    pub phase: Phase,
+    /// Whether it has a phase, which the API server sets at creation.
+    pub created: bool,
+    /// Whether it is being deleted.
+    pub terminating: bool,
+    /// The last transition of the condition `Ready`, if it is true.
+    pub ready_since: Option<Timestamp>,
+    /// The time from which it counts as available, if it is Ready.
+    pub available_at: Option<Timestamp>,
+    /// Whether it has been Ready for `minReadySeconds`.
+    pub available: bool,
+    /// Name of its revision (label `controller-revision-hash`).
+    pub revision: &'a str,
+    /// Whether it has the label with its name.
+    pub labelled: bool,
+}
+
+impl<'a> Member<'a> {
+    /// The pod of an ordinal at that time; `min_ready` is `minReadySeconds` of its set.
+    pub(super) fn of(
+        pod: &'a PodView,
+        ordinal: i64,
+        min_ready: SignedDuration,
+        now: Timestamp,
+    ) -> Self {
+        let phase = match pod.phase {
+            pod_view::Phase::Unset | pod_view::Phase::Pending => Phase::Pending,
+            pod_view::Phase::Running => Phase::Running,
+            pod_view::Phase::Succeeded | pod_view::Phase::Failed => Phase::Ended,
+            pod_view::Phase::Unknown => Phase::Unknown,
+        };
+        let ready = pod.ready().filter(|_| phase == Phase::Running);
+        // Without a transition time it counts as Ready for ever.
+        let ready_since = ready.map(|ready| ready.since.unwrap_or(Timestamp::MIN));
+        let available_at =
+            ready_since.map(|since| since.checked_add(min_ready).unwrap_or(Timestamp::MAX));
+        // Without `minReadySeconds` the difference between clocks does not matter.
+        let available =
+            available_at.is_some_and(|at| min_ready == SignedDuration::ZERO || at <= now);
+        Self {
+            pod,
+            ordinal,
+            phase,
+            created: pod.phase != pod_view::Phase::Unset,
+            terminating: pod.is_deleting(),
+            ready_since,
+            available_at,
+            available,
+            revision: pod
+                .label(labels::CONTROLLER_REVISION_HASH)
+                .unwrap_or_default(),
+            labelled: pod.label(labels::POD_NAME) == Some(&pod.name),
+        }
+    }
+
+    /// The pod's name.
+    pub fn name(&self) -> &str {
+        &self.pod.name
+    }
+
+    /// The pod's UID.
+    pub fn uid(&self) -> &str {
+        &self.pod.uid
+    }
+
+    /// Whether it is unavailable or about to be.
+    pub fn unavailable(&self) -> bool {
+        !self.available || self.terminating
+    }
+
+    /// Its condition `Ready`, if it has one.
+    pub fn ready_condition(&self) -> Option<&Condition> {
+        self.pod.condition(pod_condition::READY)
+    }
+
+    /// Whether its node reports ready containers, and the pod was marked as not ready since: the node is silent.
+    pub fn is_forsaken(&self) -> bool {
+        let containers = self.pod.condition(pod_condition::CONTAINERS_READY);
+        let ready = self.ready_condition();
+        containers.is_some_and(Condition::holds)
+            && ready.is_some_and(|ready| !ready.holds() && ready.reason().is_none())
+    }
+
+    /// Whether it has not been Ready since its start.
+    ///
+    /// Its Ready condition then still has the time of its start. Timestamps have whole seconds, so
+    /// one second of difference is allowed.
+    pub fn never_ready(&self) -> bool {
+        if self.ready_since.is_some() {
+            return false;
+        }
+        let Some(changed) = self.ready_condition().and_then(|ready| ready.since) else {
+            return true;
+        };
+        let started = self.pod.started.or(self.pod.created);
+        started
+            .is_none_or(|started| changed.duration_since(started) <= SignedDuration::from_secs(1))
+    }
+}
+
+/// Pods of a set, sorted by ordinal; each ordinal once.
+#[derive(Default)]
+pub(super) struct Members<'a>(Vec<Member<'a>>);
+
+impl<'a> Members<'a> {
+    pub fn of(mut members: Vec<Member<'a>>) -> Self {
+        members.sort_by_key(|member| member.ordinal);
+        members.dedup_by_key(|member| member.ordinal);
+        Self(members)
+    }
+
+    pub fn get(&self, ordinal: i64) -> Option<&Member<'a>> {
+        // Ordinals without a gap are the rule.
+        let first = self.0.first()?.ordinal;
+        let place = usize::try_from(ordinal.checked_sub(first)?).ok()?;
+        if let Some(member) = self.0.get(place).filter(|member| member.ordinal == ordinal) {
+            return Some(member);
+        }
+        let place = self
+            .0
+            .binary_search_by_key(&ordinal, |member| member.ordinal);
+        self.0.get(place.ok()?)
+    }
+
+    pub fn contains(&self, ordinal: i64) -> bool {
+        self.get(ordinal).is_some()
+    }
+
+    pub fn iter(&self) -> std::slice::Iter<'_, Member<'a>> {
+        self.0.iter()
+    }
+
+    /// The pods of that ordinal and of higher ones.
+    pub fn from(&self, ordinal: i64) -> &[Member<'a>] {
+        &self.0[self.place(ordinal)..]
+    }
+
+    /// The pods of lower ordinals.
+    pub fn below(&self, ordinal: i64) -> &[Member<'a>] {
+        &self.0[..self.place(ordinal)]
+    }
+
+    fn place(&self, ordinal: i64) -> usize {
+        self.0.partition_point(|member| member.ordinal < ordinal)
+    }
+
+    pub fn last(&self) -> Option<&Member<'a>> {
+        self.0.last()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn members_are_found_by_ordinal_with_and_without_gaps() {
+        let pod = PodView::default();
+        let member =
+            |ordinal| Member::of(&pod, ordinal, SignedDuration::ZERO, Timestamp::UNIX_EPOCH);
+        let of = |ordinals: &[i64]| Members::of(ordinals.iter().copied().map(member).collect());
+        for ordinals in [&[][..], &[5], &[7, 5, 6], &[10, 2, 1, 40], &[3, 3, 4]] {
+            let members = of(ordinals);
+            for ordinal in -1..50 {
+                let found = members.get(ordinal).map(|member| member.ordinal);
+                assert_eq!(found, ordinals.contains(&ordinal).then_some(ordinal));
+                assert!(
+                    members
+                        .from(ordinal)
+                        .iter()
+                        .all(|member| member.ordinal >= ordinal)
+                );
+                assert!(
+                    members
+                        .below(ordinal)
+                        .iter()
+                        .all(|member| member.ordinal < ordinal)
+                );
+                let both = members.from(ordinal).len() + members.below(ordinal).len();
+                assert_eq!(both, members.len());
+            }
+            assert!(members.iter().is_sorted_by(|a, b| a.ordinal < b.ordinal));
+        }
+    }
+}
