@@ -11,13 +11,18 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use end_to_end::applications::busybox;
+use end_to_end::cluster::is_ready;
 use end_to_end::samples::{Sample, sized};
-use end_to_end::{Api, Network, process, streams, text, with_registry_of};
+use end_to_end::{Api, Kubectl, Network, process, streams, text, with_registry_of};
 use nix::libc;
 use nix::sys::socket::{setsockopt, sockopt};
 use serde_json::{Value, json};
 
+const PODS: &str = "/api/v1/namespaces/default/pods";
 const SERVICES: &str = "/api/v1/namespaces/default/services";
+/// A pod that is ready when a condition says so, and the Service in front of it.
+const GATED: &str = "gated";
+const GATE: &str = "example.com/serves";
 /// Accepts connections and drops them.
 const CONNECTIONS: u16 = 8080;
 /// Takes bytes until there are no more.
@@ -36,11 +41,18 @@ pub(crate) fn bench() {
     for name in ["server", "client"] {
         kubectl.apply(&pod(name).to_string());
     }
+    let mut gated = pod(GATED);
+    gated["spec"]["readinessGates"] = json!([{ "conditionType": GATE }]);
+    kubectl.apply(&gated.to_string());
     kubectl.wait_pods_ready(&["pod/server", "pod/client"]);
     let server = Network::of_pod(&kubectl, "server", "sleep");
     let client = Network::of_pod(&kubectl, "client", "sleep");
     server.run(serve);
+    Network::of_pod(&kubectl, GATED, "sleep").run(serve);
     let api = Api::new(&instance);
+    let mut service_of_gated = service(GATED, CONNECTIONS);
+    service_of_gated["spec"]["selector"]["app"] = GATED.into();
+    let gated = address_of(&api.create(SERVICES, &service_of_gated));
     let pod_ip: Ipv4Addr = kubectl.pod_ip("server").parse().expect("an address");
     let bulk = address_of(&api.create(SERVICES, &service(BULK, BYTES)));
     let mut addresses: Vec<SocketAddr> = Vec::new();
@@ -66,6 +78,8 @@ pub(crate) fn bench() {
         println!("    processor time of the server: {used:.1?}");
         let one = one_more(&api, &client, sized(15, 3));
         println!("  one more among them, from its creation until it is served: {one}");
+        let ready = readiness(&kubectl, &api, &client, gated, sized(15, 3));
+        println!("  from a pod's Ready until its Service is served: {ready}");
         measure_connections(&client, &addresses, (pod_ip, CONNECTIONS).into());
         measure_bytes(&client, bulk, (pod_ip, BYTES).into());
         let memory = process::memory(instance.pid()).resident;
@@ -142,6 +156,56 @@ fn one_more(api: &Api, client: &Network, rounds: usize) -> Sample {
         sleep(Duration::from_millis(sized(1_000, 100)));
     }
     sample
+}
+
+/// From the moment when a watch shows a pod as Ready until a connection to its Service succeeds.
+fn readiness(
+    kubectl: &Kubectl,
+    api: &Api,
+    client: &Network,
+    address: SocketAddr,
+    rounds: usize,
+) -> Sample {
+    let gate = |status: &str| {
+        let conditions = json!([{ "type": GATE, "status": status }]);
+        let patch = json!({ "status": { "conditions": conditions } }).to_string();
+        kubectl.ok(&["patch", "pod", GATED, "--subresource=status", "-p", &patch]);
+    };
+    let mut sample = Sample::new("ms");
+    for _ in 0..rounds {
+        let seen = api.watch(PODS);
+        let served = std::thread::scope(|scope| {
+            let connecting = scope.spawn(|| {
+                client.run(|| {
+                    wait_until_served(address);
+                    Instant::now()
+                })
+            });
+            gate("True");
+            let ready = loop {
+                let (at, pod) = seen.recv_timeout(TIMEOUT).expect("a pod that is ready");
+                if text(&pod, "/metadata/name") == GATED && is_ready(&pod) {
+                    break at;
+                }
+            };
+            let served = connecting.join().expect("the Service is served");
+            served.saturating_duration_since(ready)
+        });
+        sample.push_time(served);
+        gate("False");
+        client.run(|| wait_until_refused(address));
+        // Changes within the window of the endpoints after this one are collected (`planners::batching`).
+        sleep(Duration::from_millis(sized(1_000, 200)));
+    }
+    sample
+}
+
+fn wait_until_refused(address: SocketAddr) {
+    let deadline = Instant::now() + TIMEOUT;
+    while connect(address).is_ok() {
+        assert!(Instant::now() < deadline, "{address} is served still");
+        sleep(INTERVAL);
+    }
 }
 
 fn measure_connections(client: &Network, services: &[SocketAddr], pod: SocketAddr) {

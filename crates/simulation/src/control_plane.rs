@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::link::{Address, Conditions, Incarnation, Link};
 use crate::process::Process;
-use crate::{random, trace};
+use crate::{random, tally, trace};
 
 pub use api_server::StartError;
 
@@ -122,6 +122,7 @@ impl Instance {
         let token = stop.clone();
         let (dead, name) = (link.dead.clone(), component.name());
         let gap = link.conditions.observation_gap();
+        let metrics = tally::metrics();
         trace!("{name} start");
         let work = tokio::spawn(async move {
             let ended = match component {
@@ -129,6 +130,7 @@ impl Instance {
                     let config = controllers::Config {
                         root_ca_pem: "certificates".to_owned(),
                         observation_gap: gap,
+                        metrics,
                         ..controllers::Config::default()
                     };
                     let run = controllers::run_all(client, config, token.clone());

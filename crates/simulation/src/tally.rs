@@ -1,8 +1,11 @@
-//! Counts the writes of a world's clients. Without a world nothing is counted.
+//! Counts the writes of a world's clients, and the work of its controllers. Without a world nothing is
+//! counted.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
+use controllers::Metrics;
+use reconcile::prometheus::Page;
 use tokio::time::Instant;
 
 /// The number of writes of each kind.
@@ -14,6 +17,9 @@ pub struct Tally {
     pub conflicts: BTreeMap<String, u64>,
     /// The simulated times of the last accepted writes, likewise.
     pub last: BTreeMap<String, Instant>,
+    /// The number of keys that controllers worked on, by the name of the queue: for `statefulset` the
+    /// number of plans.
+    pub worked: BTreeMap<String, u64>,
 }
 
 impl Tally {
@@ -26,16 +32,45 @@ impl Tally {
 
 thread_local! {
     static TALLY: RefCell<Option<Tally>> = const { RefCell::new(None) };
+    static METRICS: Metrics = Metrics::default();
+}
+
+/// The metrics in which the controllers on this thread count.
+pub fn metrics() -> Metrics {
+    METRICS.with(Metrics::clone)
 }
 
 /// Starts to count on this thread, from zero.
 pub fn begin() {
-    TALLY.set(Some(Tally::default()));
+    let tally = Tally {
+        worked: worked(),
+        ..Tally::default()
+    };
+    TALLY.set(Some(tally));
 }
 
 /// Ends the count.
 pub fn end() -> Tally {
-    TALLY.take().unwrap_or_default()
+    let mut tally = TALLY.take().unwrap_or_default();
+    let mut all = worked();
+    for (queue, number) in &mut all {
+        *number -= tally.worked.get(queue).copied().unwrap_or_default();
+    }
+    tally.worked = all;
+    tally
+}
+
+/// The numbers of keys that controllers on this thread have worked on.
+fn worked() -> BTreeMap<String, u64> {
+    let mut page = Page::default();
+    metrics().write(&mut page);
+    let text = page.text();
+    let lines = text.lines().filter_map(|line| {
+        let line = line.strip_prefix("workqueue_work_duration_seconds_count{name=\"")?;
+        let (queue, number) = line.split_once("\"} ")?;
+        Some((queue.to_owned(), number.parse().ok()?))
+    });
+    lines.collect()
 }
 
 /// Counts a write and its answer.

@@ -1,5 +1,5 @@
-//! The number of API writes in the life of a pod of a StatefulSet: it is created and becomes ready,
-//! is replaced by an update, and is deleted. In simulated time, so the numbers are the same in each
+//! The number of API writes, and of plans, in the life of a pod of a StatefulSet: it is created and
+//! becomes ready, is replaced by an update, and is deleted. In simulated time, so the numbers are the same in each
 //! run. The bounds are a quarter above the counted numbers, because a change elsewhere may move a
 //! write to another window. A higher number is an additional write for each pod.
 
@@ -37,6 +37,10 @@ const SINGLE: [(&str, u64, u64); 4] = [
     ("events", 430, 215),
 ];
 
+/// Plans of all sets. A pod that becomes ready and one that is gone make one each; the others are made
+/// for the statuses.
+const PLANS: (u64, u64) = (540, 430);
+
 fn counted(sets: Sets) -> Tally {
     let tally = count_writes(sets).expect("a life without faults");
     println!("{sets:?}: {tally:#?}");
@@ -51,7 +55,10 @@ fn a_pods_life_costs_no_more_writes_than_before() {
         assert!(few <= of_small, "{kind}: {few} of {SMALL:?}");
         assert!(many <= of_large, "{kind}: {many} of {LARGE:?}");
     }
+    let plans = [&small, &large].map(|tally| tally.worked["statefulset"]);
+    assert!(plans[0] <= PLANS.0 && plans[1] <= PLANS.1, "{plans:?}");
     // A pod of a large set costs no more than one of a small set.
+    assert!(plans[1] <= plans[0], "{plans:?}");
     for (kind, ..) in COLLECTED {
         let (few, many) = (small.accepted_of(&[kind]), large.accepted_of(&[kind]));
         assert!(many <= few, "{kind}: {many} > {few}");

@@ -20,7 +20,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::fs::{FallocateFlags, fallocate, statvfs};
+use rustix::fs::{FallocateFlags, fallocate, fstatvfs};
 
 use super::limits::{BALLAST_BYTES, BALLAST_FREE_BYTES_MIN, WORKING_BYTES_MIN};
 use crate::{Revision, StoreError};
@@ -40,7 +40,7 @@ pub(crate) struct Directory {
     ballast: PathBuf,
     /// The file of the durable revision, once it was written.
     durable: Option<File>,
-    _lock: File,
+    lock: File,
 }
 
 impl Directory {
@@ -64,7 +64,7 @@ impl Directory {
             data,
             ballast,
             durable: None,
-            _lock: lock,
+            lock,
         })
     }
 
@@ -80,7 +80,7 @@ impl Directory {
 
     /// Free bytes on the disk. A file system that does not report them counts as not full.
     pub(crate) fn free_bytes(&self) -> u64 {
-        statvfs(&self.data).map_or(u64::MAX, |found| found.f_bavail * found.f_frsize)
+        fstatvfs(&self.lock).map_or(u64::MAX, |found| found.f_bavail * found.f_frsize)
     }
 
     /// Removes the ballast file if the disk is full.
