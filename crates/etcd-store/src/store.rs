@@ -228,8 +228,7 @@ impl Store for EtcdStore {
     }
 
     fn range(&self, range: Range) -> BoxFuture<'_, Result<RangeResult, StoreError>> {
-        let read = self.mirror.published.range(range);
-        async move { read() }.boxed()
+        self.mirror.published.range(range).boxed()
     }
 
     fn watch(&self, prefix: Vec<u8>, from: Revision) -> Result<WatchStream, StoreError> {

@@ -216,8 +216,7 @@ impl Store for EmbeddedStore {
     }
 
     fn range(&self, range: Range) -> BoxFuture<'_, Result<RangeResult, StoreError>> {
-        let read = self.shared.published.range(range);
-        Box::pin(async move { read() })
+        Box::pin(self.shared.published.range(range))
     }
 
     fn newest(&self) -> BoxFuture<'_, Result<Revision, StoreError>> {

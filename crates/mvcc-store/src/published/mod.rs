@@ -99,13 +99,13 @@ impl Published {
     }
 
     /// Reads a range as [`Store::range`](crate::Store::range) does. The state is taken at the call,
-    /// the range is read when the function that it returns is called.
+    /// the range is read when the future is polled.
     pub fn range(
         &self,
         range: Range,
-    ) -> impl FnOnce() -> Result<RangeResult, StoreError> + Send + 'static {
+    ) -> impl Future<Output = Result<RangeResult, StoreError>> + Send + 'static {
         let snapshot = self.read().snapshot(range.revision);
-        move || Ok(snapshot?.range(&range))
+        async move { Ok(snapshot?.range(&range).await) }
     }
 
     /// Opens a watch as [`Store::watch`](crate::Store::watch) does.

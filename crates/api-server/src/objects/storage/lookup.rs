@@ -82,8 +82,8 @@ impl ReadObjects {
 
 /// Synchronous reads of the store; only [`reading_once`] creates it.
 ///
-/// The embedded store answers from memory at once; for another one the calling thread waits,
-/// while the runtime moves its other tasks elsewhere.
+/// The embedded store answers from memory at once, unless it reads a thousand objects; else the calling
+/// thread waits, while the runtime moves its other tasks elsewhere.
 pub(crate) struct SyncReads<'s> {
     objects: &'s Objects,
     known: &'s ReadObjects,
