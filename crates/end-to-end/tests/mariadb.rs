@@ -130,7 +130,7 @@ fn more_replicas(kubectl: &Kubectl, page: &Page) {
     assert_eq!(id, Ok("103\n".into()));
     let claim = || kubectl.json(&["get", "pvc", "data-mariadb-2"])["metadata"]["uid"].clone();
     let before = claim();
-    page.ok("kubectl delete pvc data-mariadb-2 & kubectl delete pod mariadb-2");
+    page.ok("kubectl delete pvc data-mariadb-2 --wait=false && kubectl delete pod mariadb-2");
     kubectl.wait_ready("mariadb", 4);
     assert_ne!(claim(), before);
 }
