@@ -9,6 +9,7 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use end_to_end::api::first_seen;
 use end_to_end::applications::busybox;
 use end_to_end::cluster::is_ready;
 use end_to_end::samples::{Sample, sized};
@@ -213,12 +214,9 @@ fn measure_ready(api: &Api, network: &Network, server: SocketAddr, rounds: usize
                     Instant::now()
                 })
             });
-            let ready = loop {
-                let (at, pod) = seen.recv_timeout(TIMEOUT).expect("a pod that is ready");
-                if text(&pod, "/metadata/name") == name && is_ready(&pod) {
-                    break at;
-                }
-            };
+            let (ready, _) = first_seen(&seen, TIMEOUT, |_, pod| {
+                text(pod, "/metadata/name") == name && is_ready(pod)
+            });
             running.push_time(ready - started);
             asking
                 .join()

@@ -5,9 +5,9 @@
 //! the node are killed at once. Run it on an idle machine with `cargo xtask bench node-loss`.
 
 use std::path::Path;
-use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
+use end_to_end::api::first_seen;
 use end_to_end::cluster::is_ready;
 use end_to_end::lan::{Lan, Role};
 use end_to_end::samples::{Sample, sized};
@@ -142,12 +142,12 @@ impl Losses {
         for shim in process::shims(Path::new(&node.data())) {
             kill(Pid::from_raw(shim), Signal::SIGKILL).expect("kill a shim");
         }
-        let fenced = seen(&leases, |lease| {
+        let (fenced, _) = first_seen(&leases, LIMIT, |_, lease| {
             lease["metadata"]["name"] == name && lease.pointer(FENCED).is_some()
         });
         let is_next = |pod: &Value| pod["metadata"]["uid"] != uid;
         let [mut made, mut bound] = [None; 2];
-        let ready = seen_at(&pods, |at, pod| {
+        let (ready, _) = first_seen(&pods, LIMIT, |at, pod| {
             if !is_next(pod) {
                 return false;
             }
@@ -172,26 +172,5 @@ impl Losses {
         }
         self.parts[4].1.push(all.as_secs_f64());
         node.start(&as_node(lease));
-    }
-}
-
-/// The time of the first object of a watch for which something holds.
-#[track_caller]
-fn seen(objects: &Receiver<(Instant, Value)>, holds: impl Fn(&Value) -> bool) -> Instant {
-    seen_at(objects, |_, object| holds(object))
-}
-
-#[track_caller]
-fn seen_at(
-    objects: &Receiver<(Instant, Value)>,
-    mut holds: impl FnMut(Instant, &Value) -> bool,
-) -> Instant {
-    let started = Instant::now();
-    loop {
-        let left = LIMIT.saturating_sub(started.elapsed());
-        let (at, object) = objects.recv_timeout(left).expect("the object in time");
-        if holds(at, &object) {
-            return at;
-        }
     }
 }

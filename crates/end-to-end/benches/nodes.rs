@@ -9,6 +9,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use end_to_end::api::first_seen;
 use end_to_end::cluster::is_ready;
 use end_to_end::lan::{Lan, Role, ip};
 use end_to_end::samples::{Sample, sized};
@@ -100,13 +101,10 @@ fn join(server: &Role, api: &Api, (node, name): (&mut Role, &str), token: &str) 
     let join = ["--server", &url, "--token", token, "--node-name", name];
     let started = Instant::now();
     node.spawn(&[&["node"], &join[..]].concat());
-    loop {
-        let left = TIMEOUT.saturating_sub(started.elapsed());
-        let (seen, object) = events.recv_timeout(left).expect("the node to be Ready");
-        if object["metadata"]["name"] == name && is_ready(&object) {
-            return seen - started;
-        }
-    }
+    let (ready, _) = first_seen(&events, TIMEOUT, |_, node| {
+        node["metadata"]["name"] == name && is_ready(node)
+    });
+    ready - started
 }
 
 fn name(node: usize, pod: usize) -> String {

@@ -9,9 +9,9 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant, SystemTime};
 
+use end_to_end::api::first_seen;
 use end_to_end::cluster::is_ready;
 use end_to_end::lan::{Lan, Role};
 use end_to_end::samples::{Sample, sized};
@@ -352,11 +352,11 @@ impl Failovers {
         for shim in process::shims(Path::new(&node.data())) {
             kill(Pid::from_raw(shim), Signal::SIGKILL).expect("kill a shim");
         }
-        let (fenced, _) = seen(&leases, |lease| {
+        let (fenced, _) = first_seen(&leases, LIMIT, |_, lease| {
             lease["metadata"]["name"] == name && lease.pointer(FENCED).is_some()
         });
         let reached = |stage: &str| {
-            seen(&volumes, |volume| {
+            first_seen(&volumes, LIMIT, |_, volume| {
                 let record = record(volume);
                 let is_later = record["epoch"].as_u64() > Some(epoch);
                 is_later && record["stage"] == stage
@@ -364,7 +364,9 @@ impl Failovers {
         };
         let (begun, _) = reached("Promoting");
         let (promoted, volume) = reached("Replicating");
-        let (ready, _) = seen(&pods, |pod| pod["metadata"]["uid"] != uid && is_ready(pod));
+        let (ready, _) = first_seen(&pods, LIMIT, |_, pod| {
+            pod["metadata"]["uid"] != uid && is_ready(pod)
+        });
         let point = record(&volume)["recovery"]["time"].as_i64();
         let lost = u64::try_from(died_at - point.expect("a recovery point")).unwrap_or_default();
         let times = [
@@ -379,18 +381,5 @@ impl Failovers {
             sample.push(time.as_secs_f64());
         }
         node.start(&[&["node"], &lease()[..]].concat());
-    }
-}
-
-/// The first object of a watch for which something holds, with the time of its arrival.
-#[track_caller]
-fn seen(objects: &Receiver<(Instant, Value)>, holds: impl Fn(&Value) -> bool) -> (Instant, Value) {
-    let started = Instant::now();
-    loop {
-        let left = LIMIT.saturating_sub(started.elapsed());
-        let (at, object) = objects.recv_timeout(left).expect("the object in time");
-        if holds(&object) {
-            return (at, object);
-        }
     }
 }

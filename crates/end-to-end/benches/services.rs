@@ -10,6 +10,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use end_to_end::api::first_seen;
 use end_to_end::applications::busybox;
 use end_to_end::cluster::is_ready;
 use end_to_end::samples::{Sample, sized};
@@ -182,12 +183,9 @@ fn readiness(
                 })
             });
             gate("True");
-            let ready = loop {
-                let (at, pod) = seen.recv_timeout(TIMEOUT).expect("a pod that is ready");
-                if text(&pod, "/metadata/name") == GATED && is_ready(&pod) {
-                    break at;
-                }
-            };
+            let (ready, _) = first_seen(&seen, TIMEOUT, |_, pod| {
+                text(pod, "/metadata/name") == GATED && is_ready(pod)
+            });
             let served = connecting.join().expect("the Service is served");
             served.saturating_duration_since(ready)
         });

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use end_to_end::api::first_seen;
 use end_to_end::cluster::is_ready;
 use end_to_end::program::{ok, text as path_text};
 use end_to_end::samples::{Sample, sized};
@@ -151,11 +152,11 @@ impl Machine {
         let begun = Instant::now();
         ok(&["volume", "move", &claim, "--to", to, "--data-dir", data]);
         let command = begun.elapsed();
-        let seen = |holds: &dyn Fn(&Value) -> bool| loop {
-            let (at, found) = pods.recv_timeout(LIMIT).expect("the pod in time");
-            if found["metadata"]["name"] == name && holds(&found) {
-                return at;
-            }
+        let seen = |holds: &dyn Fn(&Value) -> bool| {
+            let (at, _) = first_seen(&pods, LIMIT, |_, found| {
+                found["metadata"]["name"] == name && holds(found)
+            });
+            at
         };
         let is_old = |pod: &Value| pod["metadata"]["uid"] == uid;
         let ended = seen(&|pod| is_old(pod) && !pod["metadata"]["deletionTimestamp"].is_null());

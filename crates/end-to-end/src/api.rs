@@ -191,6 +191,26 @@ impl Api {
     }
 }
 
+/// The first object of a watch for which something holds, and when it arrived.
+///
+/// # Panics
+/// When there is none within that time.
+#[track_caller]
+pub fn first_seen(
+    objects: &Receiver<(Instant, Value)>,
+    within: Duration,
+    mut holds: impl FnMut(Instant, &Value) -> bool,
+) -> (Instant, Value) {
+    let started = Instant::now();
+    loop {
+        let left = within.saturating_sub(started.elapsed());
+        let (at, object) = objects.recv_timeout(left).expect("the object in time");
+        if holds(at, &object) {
+            return (at, object);
+        }
+    }
+}
+
 /// How to connect as the administrator.
 pub(crate) async fn configuration(kubeconfig: &std::path::Path) -> Config {
     let configuration = configuration_if_usable(kubeconfig).await;
