@@ -1,7 +1,7 @@
 //! Writes `core/v1` Events, in the background: a caller never waits, and events beyond the queue's
 //! bound are dropped and counted. The first event after a quiet time is written at once, and later
-//! ones are collected for a window, so that they share commits of the store. Warnings that the server cannot store, because its disk is full
-//! or it does not respond, are written later.
+//! ones are collected for a window, so that they share commits of the store. Warnings that the
+//! server cannot store, because its disk is full or it does not respond, are written later.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -32,6 +32,8 @@ impl Tally {
 
 thread_local! {
     static TALLY: RefCell<Option<Tally>> = const { RefCell::new(None) };
+    /// The work of the controllers before the count.
+    static WORKED_BEFORE: RefCell<BTreeMap<String, u64>> = const { RefCell::new(BTreeMap::new()) };
     static METRICS: Metrics = Metrics::default();
 }
 
@@ -42,22 +44,21 @@ pub fn metrics() -> Metrics {
 
 /// Starts to count on this thread, from zero.
 pub fn begin() {
-    let tally = Tally {
-        worked: worked(),
-        ..Tally::default()
-    };
-    TALLY.set(Some(tally));
+    WORKED_BEFORE.set(worked());
+    TALLY.set(Some(Tally::default()));
 }
 
 /// Ends the count.
 pub fn end() -> Tally {
-    let mut tally = TALLY.take().unwrap_or_default();
-    let mut all = worked();
-    for (queue, number) in &mut all {
-        *number -= tally.worked.get(queue).copied().unwrap_or_default();
+    let before = WORKED_BEFORE.take();
+    let mut worked = worked();
+    for (queue, number) in &mut worked {
+        *number -= before.get(queue).copied().unwrap_or_default();
     }
-    tally.worked = all;
-    tally
+    Tally {
+        worked,
+        ..TALLY.take().unwrap_or_default()
+    }
 }
 
 /// The numbers of keys that controllers on this thread have worked on.

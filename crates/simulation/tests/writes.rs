@@ -1,7 +1,7 @@
 //! The number of API writes, and of plans, in the life of a pod of a StatefulSet: it is created and
-//! becomes ready, is replaced by an update, and is deleted. In simulated time, so the numbers are the same in each
-//! run. The bounds are a quarter above the counted numbers, because a change elsewhere may move a
-//! write to another window. A higher number is an additional write for each pod.
+//! becomes ready, is replaced by an update, and is deleted. In simulated time, so the numbers are the
+//! same in each run. The bounds are a quarter above the counted numbers, because a change elsewhere
+//! may move a write to another window. A higher number is an additional write for each pod.
 
 use std::time::Duration;
 

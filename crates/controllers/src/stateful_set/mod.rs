@@ -123,8 +123,8 @@ impl StatefulSets {
         keys.dedup();
         for key in keys {
             let may_wait = urgency == PlanUrgency::WithStatus && !self.observer.counts_decide(&key);
-            let rest = self.executor.pacing.rest(&key).filter(|_| may_wait);
-            match rest {
+            let pacing = &self.executor.pacing;
+            match may_wait.then(|| pacing.rest(&key)).flatten() {
                 Some(rest) => queue.add_after(key, rest),
                 None => queue.add(key),
             }

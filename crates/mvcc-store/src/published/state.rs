@@ -74,8 +74,8 @@ pub(super) struct Snapshot {
     newer: Vec<Arc<Commit>>,
 }
 
-/// Pairs that are read in one poll: about a millisecond if no pair is in a processor's cache. Counting
-/// is a tenth of that work.
+/// Pairs that are read in one poll: 5,000 took 5 ms on a busy machine. A count copies nothing, and is
+/// not cut.
 const PAIRS_IN_A_POLL: usize = 1000;
 
 impl Snapshot {
