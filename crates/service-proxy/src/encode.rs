@@ -1,8 +1,8 @@
 //! The table's parts as nftables messages, with the names of `linux/netfilter/nf_tables.h`.
 
 use service_routing::{
-    Direction, Hook, HookKind, Key, MapName, MapVerdict, Member, Rule, RuleAction, SetKind,
-    TableChange,
+    Balance, Direction, Endpoint, Hook, HookKind, Key, MapName, MapVerdict, Member, Rule,
+    RuleAction, ServiceSet, SetKind, TableChange,
 };
 
 use crate::expressions::{
@@ -41,11 +41,47 @@ const TYPE_INTEGER: u32 = 4;
 const TYPE_IPV4: u32 = 7;
 const TYPE_PROTOCOL: u32 = 12;
 const TYPE_PORT: u32 = 13;
+const TYPE_MARK: u32 = 19;
 const TYPE_VERDICT: u32 = 0xffff_ff00;
 const TYPES_OF_PORT: u32 = TYPE_PROTOCOL << 6 | TYPE_PORT;
+/// Bits of a type in a key of several.
+const TYPE_BITS: u32 = 6;
 
-/// A key, with the verdict of a map.
-type Element = (Vec<u8>, Option<MapVerdict>);
+/// A key, with the data of a map.
+type Element = (Vec<u8>, Data);
+
+/// The type of the keys or of the data of a set: its number and its bytes.
+#[derive(Clone, Copy)]
+struct FieldType(u32, u32);
+
+const ADDRESS: FieldType = FieldType(TYPE_IPV4, 4);
+const PORT: FieldType = FieldType(TYPES_OF_PORT, 8);
+const ADDRESS_AND_PORT: FieldType = FieldType(TYPE_IPV4 << (2 * TYPE_BITS) | TYPES_OF_PORT, 12);
+const NUMBER: FieldType = FieldType(TYPE_INTEGER, 4);
+const VERDICT: FieldType = FieldType(TYPE_VERDICT, 0);
+const ENDPOINT: FieldType = FieldType(TYPE_IPV4 << TYPE_BITS | TYPE_PORT, 8);
+
+impl FieldType {
+    /// The same, with a number behind it.
+    fn and_number(self) -> FieldType {
+        FieldType(self.0 << TYPE_BITS | TYPE_MARK, self.1 + 4)
+    }
+}
+
+/// The data of an element.
+enum Data {
+    /// Of a set.
+    None,
+    /// A verdict, with its chain.
+    Verdict(u32, Option<String>),
+    Value(Vec<u8>),
+}
+
+impl Data {
+    fn goto(chain: &str) -> Data {
+        Data::Verdict(VERDICT_GOTO, Some(chain.to_owned()))
+    }
+}
 
 /// Writes changes of one table into a batch.
 pub(crate) struct Encoder<'a> {
@@ -81,14 +117,24 @@ impl<'a> Encoder<'a> {
         self.batch
             .message(NEW_TABLE, NLM_F_CREATE, |a| a.text(1, table));
         for map in MapName::ALL {
-            let (key_type, key_bytes) = match map.by_address() {
-                true => (TYPE_IPV4 << 12 | TYPES_OF_PORT, 12),
-                false => (TYPES_OF_PORT, 8),
+            let key = match map.by_address() {
+                true => ADDRESS_AND_PORT,
+                false => PORT,
             };
-            self.add_set(map.as_str(), SET_MAP, key_type, key_bytes, None);
+            if map.refuses() {
+                self.add_set(map.as_str(), key);
+                continue;
+            }
+            self.add_map(map.as_str(), SET_MAP, key, VERDICT);
+            if map.balances() {
+                for set in ServiceSet::all(map) {
+                    self.add_set(&set.name(map), key);
+                }
+                self.add_map(&endpoints_of(map), SET_MAP, key.and_number(), ENDPOINT);
+            }
         }
         for direction in Direction::BOTH {
-            self.add_set(direction.map(), SET_MAP, TYPE_IPV4, 4, None);
+            self.add_map(direction.map(), SET_MAP, ADDRESS, VERDICT);
         }
     }
 
@@ -97,13 +143,9 @@ impl<'a> Encoder<'a> {
         let table = self.table;
         match change {
             TableChange::AddSet(name, kind) => match kind {
-                SetKind::Clients(seconds) => {
-                    self.add_set(name, SET_TIMEOUT | SET_EVAL, TYPE_IPV4, 4, Some(*seconds));
-                }
-                SetKind::Addresses => self.add_set(name, 0, TYPE_IPV4, 4, None),
-                SetKind::Ports => {
-                    self.add_set(name, 0, TYPE_IPV4 << 12 | TYPES_OF_PORT, 12, None);
-                }
+                SetKind::Clients(seconds) => self.add_clients(name, *seconds),
+                SetKind::Addresses => self.add_set(name, ADDRESS),
+                SetKind::Ports => self.add_set(name, ADDRESS_AND_PORT),
             },
             TableChange::AddChain(name, hook) => self.batch.message(NEW_CHAIN, NLM_F_CREATE, |a| {
                 a.text(1, table);
@@ -118,12 +160,10 @@ impl<'a> Encoder<'a> {
             }),
             TableChange::AddRule(chain, rule) => self.add_rule(chain, rule),
             TableChange::AddElement(map, key, verdict) => {
-                let element = (key_bytes(*key), Some(verdict.clone()));
-                self.elements(NEW_ELEMENT, map.as_str(), None, &[element]);
+                self.element(NEW_ELEMENT, *map, *key, verdict);
             }
             TableChange::RemoveElement(map, key, verdict) => {
-                let element = (key_bytes(*key), Some(verdict.clone()));
-                self.elements(DELETE_ELEMENT, map.as_str(), None, &[element]);
+                self.element(DELETE_ELEMENT, *map, *key, verdict);
             }
             TableChange::AddMembers(set, members) => {
                 self.elements(NEW_ELEMENT, set, None, &as_elements(members));
@@ -132,13 +172,11 @@ impl<'a> Encoder<'a> {
                 self.elements(DELETE_ELEMENT, set, None, &as_elements(members));
             }
             TableChange::AddFilter(direction, address, chain) => {
-                let goto = Some(MapVerdict::Goto(chain.clone()));
-                let element = (address.octets().to_vec(), goto);
+                let element = (address.octets().to_vec(), Data::goto(chain));
                 self.elements(NEW_ELEMENT, direction.map(), None, &[element]);
             }
             TableChange::RemoveFilter(direction, address, chain) => {
-                let goto = Some(MapVerdict::Goto(chain.clone()));
-                let element = (address.octets().to_vec(), goto);
+                let element = (address.octets().to_vec(), Data::goto(chain));
                 self.elements(DELETE_ELEMENT, direction.map(), None, &[element]);
             }
             TableChange::RemoveChain(name) => self.batch.message(DELETE_CHAIN, 0, |a| {
@@ -152,13 +190,33 @@ impl<'a> Encoder<'a> {
         }
     }
 
-    fn add_set(
+    fn add_set(&mut self, name: &str, key: FieldType) {
+        self.add_set_with(name, 0, key, |_| {});
+    }
+
+    fn add_map(&mut self, name: &str, flags: u32, key: FieldType, data: FieldType) {
+        self.add_set_with(name, flags, key, |a| {
+            a.number(6, data.0);
+            a.number(7, data.1);
+        });
+    }
+
+    /// Makes a set of clients, which forgets each after some seconds.
+    fn add_clients(&mut self, name: &str, seconds: u32) {
+        self.add_set_with(name, SET_TIMEOUT | SET_EVAL, ADDRESS, |a| {
+            a.bytes(11, &(u64::from(seconds) * 1000).to_be_bytes());
+            a.nested(9, |description| {
+                description.number(1, limits::AFFINITY_CLIENTS_MAX)
+            });
+        });
+    }
+
+    fn add_set_with(
         &mut self,
         name: &str,
         flags: u32,
-        key_type: u32,
-        key_bytes: u32,
-        seconds: Option<u32>,
+        key: FieldType,
+        more: impl FnOnce(&mut Attributes<'_>),
     ) {
         self.set_id += 1;
         let (table, id) = (self.table, self.set_id);
@@ -166,23 +224,41 @@ impl<'a> Encoder<'a> {
             a.text(1, table);
             a.text(2, name);
             a.number(3, flags);
-            a.number(4, key_type);
-            a.number(5, key_bytes);
-            if flags & SET_MAP != 0 {
-                a.number(6, TYPE_VERDICT);
-                a.number(7, 0);
-            }
+            a.number(4, key.0);
+            a.number(5, key.1);
             a.number(10, id);
-            if let Some(seconds) = seconds {
-                a.bytes(11, &(u64::from(seconds) * 1000).to_be_bytes());
-                a.nested(9, |description| {
-                    description.number(1, limits::AFFINITY_CLIENTS_MAX)
-                });
-            }
+            more(a);
         });
     }
 
-    /// Adds or removes elements, in as many messages as necessary. Those of a map have a verdict.
+    /// Adds or removes an element of a map of the table, which may be several of the kernel's.
+    fn element(&mut self, kind: u16, map: MapName, key: Key, verdict: &MapVerdict) {
+        let key = key_bytes(key);
+        let data = match verdict {
+            MapVerdict::Goto(chain) => Data::goto(chain),
+            MapVerdict::Drop => Data::Verdict(VERDICT_DROP, None),
+            MapVerdict::Return => Data::Verdict(VERDICT_RETURN, None),
+            MapVerdict::Reject => Data::None,
+            MapVerdict::Balance(balance) => return self.balance(kind, map, &key, balance),
+        };
+        self.elements(kind, map.as_str(), None, &[(key, data)]);
+    }
+
+    fn balance(&mut self, kind: u16, map: MapName, key: &[u8], balance: &Balance) {
+        for set in balance.sets() {
+            let element = (key.to_vec(), Data::None);
+            self.elements(kind, &set.name(map), None, &[element]);
+        }
+        let element = |(number, endpoint): (u32, &Endpoint)| {
+            let key = [key, &number.to_ne_bytes()].concat();
+            let (ip, port) = (endpoint.ip.octets(), endpoint.port.to_be_bytes());
+            (key, Data::Value([&ip[..], &port, &[0; 2]].concat()))
+        };
+        let elements: Vec<_> = (0..).zip(&balance.endpoints).map(element).collect();
+        self.elements(kind, &endpoints_of(map), None, &elements);
+    }
+
+    /// Adds or removes elements, in as many messages as necessary. Those of a map have data.
     fn elements(&mut self, kind: u16, set: &str, id: Option<u32>, elements: &[Element]) {
         let table = self.table;
         let flags = if kind == NEW_ELEMENT { NLM_F_CREATE } else { 0 };
@@ -197,13 +273,19 @@ impl<'a> Encoder<'a> {
                 a.nested(3, |list| {
                     let end = list.len() + limits::LIST_BYTES_MAX;
                     while list.len() < end {
-                        let Some((key, target)) = rest.next() else {
+                        let Some((key, data)) = rest.next() else {
                             break;
                         };
                         list.nested(LIST_ELEMENT, |element| {
-                            element.nested(1, |data| data.bytes(DATA_VALUE, key));
-                            if let Some(target) = target.as_ref().filter(|_| kind == NEW_ELEMENT) {
-                                element.nested(2, |data| verdict(data, target));
+                            element.nested(1, |a| a.bytes(DATA_VALUE, key));
+                            match data {
+                                Data::Verdict(code, chain) if kind == NEW_ELEMENT => {
+                                    element.nested(2, |a| goes(a, *code, chain.as_deref()));
+                                }
+                                Data::Value(value) if kind == NEW_ELEMENT => {
+                                    element.nested(2, |a| a.bytes(DATA_VALUE, value));
+                                }
+                                Data::None | Data::Verdict(..) | Data::Value(_) => {}
                             }
                         });
                     }
@@ -236,12 +318,10 @@ impl<'a> Encoder<'a> {
     /// removes it with the rule.
     fn add_choice(&mut self, chains: &[String]) -> u32 {
         let flags = SET_ANONYMOUS | SET_CONSTANT | SET_MAP;
-        self.add_set(ANONYMOUS_MAP, flags, TYPE_INTEGER, 4, None);
+        self.add_map(ANONYMOUS_MAP, flags, NUMBER, VERDICT);
         let id = self.set_id;
-        let element = |(index, chain): (u32, &String)| {
-            let goto = Some(MapVerdict::Goto(chain.clone()));
-            (index.to_ne_bytes().to_vec(), goto)
-        };
+        let element =
+            |(index, chain): (u32, &String)| (index.to_ne_bytes().to_vec(), Data::goto(chain));
         let elements: Vec<_> = (0..).zip(chains).map(element).collect();
         self.elements(NEW_ELEMENT, ANONYMOUS_MAP, Some(id), &elements);
         id
@@ -262,12 +342,9 @@ fn base_chain(a: &mut Attributes<'_>, hook: Hook) {
     );
 }
 
-fn verdict(data: &mut Attributes<'_>, verdict: &MapVerdict) {
-    match verdict {
-        MapVerdict::Goto(chain) => goes(data, VERDICT_GOTO, Some(chain)),
-        MapVerdict::Drop => goes(data, VERDICT_DROP, None),
-        MapVerdict::Return => goes(data, VERDICT_RETURN, None),
-    }
+/// The kernel's map from a Service and a number to an endpoint.
+pub(crate) fn endpoints_of(map: MapName) -> String {
+    format!("{}-endpoints", map.as_str())
 }
 
 fn as_elements(members: &[Member]) -> Vec<Element> {
@@ -275,7 +352,8 @@ fn as_elements(members: &[Member]) -> Vec<Element> {
         Member::Address(address) => address.octets().to_vec(),
         Member::Port(key) => key_bytes(*key),
     };
-    members.iter().map(|member| (key(member), None)).collect()
+    let element = |member| (key(member), Data::None);
+    members.iter().map(element).collect()
 }
 
 /// A key's fields, each padded to four bytes.

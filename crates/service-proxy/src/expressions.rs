@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use object_model::cidr::Cidr;
 use service_routing::{Direction, MARK_MASQUERADE, MapName, Match, Protocol, RuleAction};
 
+use crate::encode::endpoints_of;
 use crate::message::Attributes;
 
 pub(crate) const VERDICT_DROP: u32 = 0;
@@ -182,6 +183,17 @@ impl Expressions<'_, '_> {
                 self.load_port(REGISTER_B, REGISTER_C);
                 self.is_in(set);
             }
+            Match::Listed(map, set) => {
+                self.load_key(*map);
+                match set {
+                    Some(set) => self.is_in(&set.name(*map)),
+                    None => self.is_in(map.as_str()),
+                }
+            }
+            Match::DestinationIsBehindInput => {
+                self.fib(FIB_OUTPUT_INDEX, FIB_DESTINATION | FIB_INPUT);
+                self.compare(false, &[0; 4]);
+            }
         }
     }
 
@@ -216,7 +228,11 @@ impl Expressions<'_, '_> {
                 });
             }
             RuleAction::Random(chains) => self.random(chains, choice),
-            RuleAction::Ask(map) => self.ask(*map),
+            RuleAction::Ask(map) => {
+                self.load_key(*map);
+                self.look_up(map.as_str(), None);
+            }
+            RuleAction::Balance(map, count) => self.balance(*map, *count),
             RuleAction::Filter(direction) => {
                 let offset = match direction {
                     Direction::Ingress => DESTINATION_OFFSET,
@@ -252,17 +268,32 @@ impl Expressions<'_, '_> {
             let only = chains.first().map(String::as_str);
             return self.go(only.map_or(VERDICT_DROP, |_| VERDICT_GOTO), only);
         };
-        let count = u32::try_from(chains.len()).unwrap_or(u32::MAX);
+        self.random_number(chains.len(), REGISTER_A);
+        self.look_up(ANONYMOUS_MAP, Some(id));
+    }
+
+    /// Loads a number below the count.
+    fn random_number(&mut self, count: usize, register: u32) {
+        let count = u32::try_from(count).unwrap_or(u32::MAX);
         self.add("numgen", |a| {
-            a.number(1, REGISTER_A);
+            a.number(1, register);
             a.number(2, count);
             a.number(3, NUMBER_RANDOM);
             a.number(4, 0);
         });
-        self.look_up(ANONYMOUS_MAP, Some(id));
     }
 
-    fn ask(&mut self, map: MapName) {
+    /// Sends the connection to one of the endpoints of its destination, if the map has it.
+    fn balance(&mut self, map: MapName, count: usize) {
+        let number = self.load_key(map);
+        self.random_number(count, number);
+        let (ip, port) = (number + 1, number + 2);
+        self.read(&endpoints_of(map), ip);
+        self.destination(ip, port);
+    }
+
+    /// Loads the key of the packet's destination, and returns the register after it.
+    fn load_key(&mut self, map: MapName) -> u32 {
         let (protocol, port) = if map.by_address() {
             self.load_header(NETWORK_HEADER, DESTINATION_OFFSET, 4, REGISTER_A);
             (REGISTER_B, REGISTER_C)
@@ -270,7 +301,16 @@ impl Expressions<'_, '_> {
             (REGISTER_A, REGISTER_B)
         };
         self.load_port(protocol, port);
-        self.look_up(map.as_str(), None);
+        port + 1
+    }
+
+    /// Loads the data of the key in the registers from a map, if the map has it.
+    fn read(&mut self, map: &str, register: u32) {
+        self.add("lookup", |a| {
+            a.text(1, map);
+            a.number(2, REGISTER_A);
+            a.number(3, register);
+        });
     }
 
     fn look_up(&mut self, map: &str, id: Option<u32>) {
@@ -287,11 +327,16 @@ impl Expressions<'_, '_> {
     fn endpoint(&mut self, ip: [u8; 4], port: u16) {
         self.immediate(REGISTER_A, &ip);
         self.immediate(REGISTER_B, &port.to_be_bytes());
+        self.destination(REGISTER_A, REGISTER_B);
+    }
+
+    /// Sends the connection to the address and port in these registers.
+    fn destination(&mut self, ip: u32, port: u32) {
         self.add("nat", |a| {
             a.number(1, NAT_DESTINATION);
             a.number(2, u32::from(crate::message::FAMILY_IPV4));
-            a.number(3, REGISTER_A);
-            a.number(5, REGISTER_B);
+            a.number(3, ip);
+            a.number(5, port);
         });
     }
 

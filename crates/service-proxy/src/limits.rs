@@ -5,8 +5,8 @@ use std::time::Duration;
 /// Changes that come this close together are programmed as one.
 pub const DEBOUNCE: Duration = Duration::from_millis(2);
 
-/// Changes take at most one part in this many of the time of the kernel: each change, however
-/// small, walks the whole table, and a series of thousands of Services would keep it busy.
+/// Changes take at most one part in this many of the time of the kernel: it checks the whole table when a chain, a rule
+/// or a verdict with a chain is added, and a series of thousands of Services would keep it busy.
 pub const REST_FACTOR: u32 = 4;
 
 /// This much delay may accumulate before a change has to wait: related changes, such as those of a

@@ -219,9 +219,12 @@ fn step_on(table: &mut Table, step: &TableChange) -> Option<()> {
         TableChange::AddElement(map, key, verdict) => {
             let named = match verdict {
                 MapVerdict::Goto(chain) => table.chains.contains_key(chain),
-                MapVerdict::Drop | MapVerdict::Return => true,
+                MapVerdict::Drop
+                | MapVerdict::Return
+                | MapVerdict::Balance(_)
+                | MapVerdict::Reject => true,
             };
-            let fits = key.address.is_some() == map.by_address();
+            let fits = key.address.is_some() == map.by_address() && map.may_have(verdict);
             let free = table
                 .elements
                 .insert((*map, *key), verdict.clone())

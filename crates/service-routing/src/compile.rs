@@ -1,11 +1,15 @@
 //! Service ports → table.
 //!
 //! The path of a connection: the hooks look up `service-ips` (address, protocol, port) and
-//! `service-nodeports`; the result is the Service's chain, `svc/…` for the cluster IP, `ext/…` for
-//! external addresses (which marks for masquerading or keeps to this node); there an endpoint's
-//! chain `ep/…` is chosen, which rewrites the destination. A Service without endpoints is in
-//! `refused-…` instead, which the hooks that can reject look up. Other connections may be for a
-//! pod's host port: `host-ips` and `host-ports` are looked up last.
+//! `service-nodeports`: most Services are in sets by their number of endpoints, one of which is chosen from data (see
+//! `balance.rs`). A Service that keeps clients at their endpoints, keeps connections from outside on their node, admits
+//! some sources only, or has very many endpoints, has chains of its own: `svc/…` for the cluster IP, `ext/…` for external
+//! addresses (which marks for masquerading or keeps to this node); there an endpoint's chain `ep/…` is chosen, which
+//! rewrites the destination. A Service without endpoints is in `refused-…` instead, which the hooks that can reject look
+//! up. Other connections may be for a pod's host port: `host-ips` and `host-ports` are looked up last.
+//!
+//! A pod that reaches itself must not see its own address as the client's: it would answer past this node. Its
+//! packets leave by the link by which they came in, and are marked where they are forwarded.
 //!
 //! Ports of the node's own listening sockets cannot be redirected: `held-ips` and `held-ports` are
 //! looked up first.
@@ -16,6 +20,7 @@ use std::net::Ipv4Addr;
 use object_model::cidr::Cidr;
 use object_model::listening::Listening;
 
+use crate::balance::{Balance, Masquerade, chains, entrances};
 use crate::endpoints::Endpoint;
 use crate::model::{
     Chain, Hook, HookKind, Key, MapName, MapVerdict, Match, Protocol, Rule, RuleAction, Set,
@@ -107,20 +112,26 @@ fn base(settings: &Settings) -> Table {
         hook(HookKind::Nat, 4, 100),
         masquerading(settings),
     );
-    add(
-        SERVICES,
-        None,
-        vec![
-            Rule::always(RuleAction::Ask(MapName::HeldIps)),
-            to_node(MapName::HeldPorts),
-            Rule::always(RuleAction::Ask(MapName::ServiceIps)),
+    let held = [
+        Rule::always(RuleAction::Ask(MapName::HeldIps)),
+        to_node(MapName::HeldPorts),
+    ];
+    let services = held
+        .into_iter()
+        .chain(entrances(MapName::ServiceIps))
+        .chain([Rule::always(RuleAction::Ask(MapName::ServiceIps))])
+        .chain(entrances(MapName::ServiceNodePorts))
+        .chain([
             to_node(MapName::ServiceNodePorts),
             to_node(MapName::HostIps),
             to_node(MapName::HostPorts),
-        ],
-    );
+        ]);
+    add(SERVICES, None, services.collect());
     for (name, chain) in refusing(settings) {
         add(name, chain.hook, chain.rules);
+    }
+    for map in [MapName::ServiceIps, MapName::ServiceNodePorts] {
+        table.chains.extend(chains(map, settings.cluster_range));
     }
     table
 }
@@ -224,7 +235,12 @@ fn refusing(settings: &Settings) -> Vec<(&'static str, Chain)> {
     input.extend(from_neighbours);
     input.push(refuse());
     hooked("filter-input", 1, input);
-    hooked("filter-forward", 2, vec![refuse(), unknown(&[])]);
+    let to_itself = [
+        Match::InputLink(settings.pod_links.clone(), true),
+        Match::DestinationIsBehindInput,
+    ];
+    let to_itself = Rule::when(to_itself, RuleAction::Mark);
+    hooked("filter-forward", 2, vec![to_itself, refuse(), unknown(&[])]);
     let unknown = unknown(&[Match::DestinationIsLocal(false)]);
     hooked("filter-output", 3, vec![refuse(), unknown]);
     let mut add = |name, rules| chains.push((name, Chain { hook: None, rules }));
@@ -233,8 +249,17 @@ fn refusing(settings: &Settings) -> Vec<(&'static str, Chain)> {
         vec![
             Rule::always(RuleAction::Ask(MapName::HeldIps)),
             to_node(MapName::HeldPorts),
-            Rule::always(RuleAction::Ask(MapName::RefusedIps)),
-            to_node(MapName::RefusedNodePorts),
+            Rule::when(
+                [Match::Listed(MapName::RefusedIps, None)],
+                RuleAction::Goto(REJECT.into()),
+            ),
+            Rule::when(
+                [
+                    Match::DestinationIsLocal(true),
+                    Match::Listed(MapName::RefusedNodePorts, None),
+                ],
+                RuleAction::Goto(REJECT.into()),
+            ),
         ],
     );
     // The kernel makes no ICMP answer to the node's own packets here, but resets work for all.
@@ -333,9 +358,7 @@ fn put(
     }
     match verdict {
         Some(verdict) => table.elements.insert((served, key), verdict),
-        None => table
-            .elements
-            .insert((refused, key), MapVerdict::Goto(REJECT.into())),
+        None => table.elements.insert((refused, key), MapVerdict::Reject),
     };
 }
 
@@ -346,23 +369,26 @@ fn internal(table: &mut Table, port: &ServicePort, settings: &Settings) -> Optio
     if port.internal_local && port.endpoints.local.is_empty() {
         return Some(MapVerdict::Drop);
     }
-    Some(MapVerdict::Goto(choice(
-        table,
-        port,
-        port.internal_local,
-        settings,
-    )))
+    let balance = balance(port, port.internal_local, Masquerade::FromOutside);
+    Some(balance.unwrap_or_else(|| {
+        let chain = choice(table, port, port.internal_local, settings);
+        MapVerdict::Goto(chain)
+    }))
+}
+
+/// The choice among the endpoints as data, if that is possible.
+fn balance(port: &ServicePort, local: bool, masquerade: Masquerade) -> Option<MapVerdict> {
+    let balance = Balance::among(port.endpoints_at(local), masquerade);
+    let balance = balance.filter(|_| port.affinity.is_none());
+    balance.map(MapVerdict::Balance)
 }
 
 fn balanced(table: &mut Table, port: &ServicePort, settings: &Settings) -> Option<MapVerdict> {
-    let verdict = external(table, port, settings)?;
     if port.source_ranges.is_empty() {
-        return Some(verdict);
+        return external(table, port, settings);
     }
     let chain = format!("fw/{}", port.id);
-    let MapVerdict::Goto(external) = verdict else {
-        return Some(verdict);
-    };
+    let external = external_chain(table, port, settings)?;
     let allow = |range: &Cidr| {
         Rule::when(
             [Match::Source(*range, true)],
@@ -377,18 +403,26 @@ fn balanced(table: &mut Table, port: &ServicePort, settings: &Settings) -> Optio
     Some(MapVerdict::Goto(chain))
 }
 
-/// Builds the chain for connections to external addresses.
+/// Returns the verdict for connections to external addresses.
 ///
 /// Policy Cluster: any endpoint, masqueraded, so that replies return through this node. Policy
 /// Local: endpoints of this node see the client's own address; connections from this node or its
 /// pods are internal and may use any endpoint.
 fn external(table: &mut Table, port: &ServicePort, settings: &Settings) -> Option<MapVerdict> {
+    let anywhere = balance(port, false, Masquerade::Always);
+    anywhere
+        .filter(|_| !port.external_local)
+        .or_else(|| external_chain(table, port, settings).map(MapVerdict::Goto))
+}
+
+/// Builds the chain for connections to external addresses, and returns its name; none without endpoints.
+fn external_chain(table: &mut Table, port: &ServicePort, settings: &Settings) -> Option<String> {
     if port.endpoints.cluster.is_empty() {
         return None;
     }
     let chain = format!("ext/{}", port.id);
     if table.chains.contains_key(&chain) {
-        return Some(MapVerdict::Goto(chain));
+        return Some(chain);
     }
     let anywhere = choice(table, port, false, settings);
     let mut rules = Vec::new();
@@ -410,7 +444,7 @@ fn external(table: &mut Table, port: &ServicePort, settings: &Settings) -> Optio
     table
         .chains
         .insert(chain.clone(), Chain { hook: None, rules });
-    Some(MapVerdict::Goto(chain))
+    Some(chain)
 }
 
 /// Builds the chain that chooses an endpoint, of this node or of all nodes, and returns its name.
@@ -419,18 +453,13 @@ fn choice(table: &mut Table, port: &ServicePort, local: bool, settings: &Setting
     if table.chains.contains_key(&chain) {
         return chain;
     }
-    let endpoints = if local {
-        &port.endpoints.local
-    } else {
-        &port.endpoints.cluster
-    };
     let from_outside = [
         Match::Destination(Cidr::new(port.cluster_ip, 32), true),
         Match::Source(settings.cluster_range, false),
     ];
     let mut rules = vec![Rule::when(from_outside, RuleAction::Mark)];
     let mut targets = Vec::new();
-    for endpoint in endpoints {
+    for endpoint in port.endpoints_at(local) {
         let target = add_endpoint(table, port, endpoint);
         if let Some(affinity) = port.affinity {
             let known = Match::SourceIn(clients(port, endpoint, affinity));
@@ -452,12 +481,10 @@ fn clients(port: &ServicePort, endpoint: &Endpoint, affinity: Affinity) -> Strin
     )
 }
 
-/// Builds the chain that redirects a connection to the endpoint, and returns its name. A pod that
-/// reaches itself through a Service must not see its own address as the client's.
+/// Builds the chain that redirects a connection to the endpoint, and returns its name.
 fn add_endpoint(table: &mut Table, port: &ServicePort, endpoint: &Endpoint) -> String {
     let chain = format!("ep/{}/{}/{}", port.id, endpoint.ip, endpoint.port);
-    let itself = Match::Source(Cidr::new(endpoint.ip, 32), true);
-    let mut rules = vec![Rule::when([itself], RuleAction::Mark)];
+    let mut rules = Vec::new();
     if let Some(affinity) = port.affinity {
         let set = clients(port, endpoint, affinity);
         rules.push(Rule::always(RuleAction::Remember(set.clone())));

@@ -10,11 +10,10 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::str::FromStr;
 
 use k8s_openapi::api::core::v1::{Container, ContainerPort, PodSpec};
-use object_model::cidr::Cidr;
 
 use crate::endpoints::Endpoint;
 use crate::flows::UdpFlow;
-use crate::model::{Chain, Key, MapName, MapVerdict, Match, Protocol, Rule, RuleAction, Table};
+use crate::model::{Chain, Key, MapName, MapVerdict, Protocol, Rule, RuleAction, Table};
 
 /// A port of the node that a pod asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -114,12 +113,7 @@ pub fn publish(table: &mut Table, ports: &[PublishedPort]) {
         };
         let goto = || MapVerdict::Goto(chain.clone());
         table.elements.entry((map, key)).or_insert_with(goto);
-        // A pod that reaches itself must not see its own address as the client's.
-        let itself = Match::Source(Cidr::new(pod, 32), true);
-        let rules = vec![
-            Rule::when([itself], RuleAction::Mark),
-            Rule::always(RuleAction::Endpoint(pod, port.target)),
-        ];
+        let rules = vec![Rule::always(RuleAction::Endpoint(pod, port.target))];
         table.chains.insert(chain, Chain { hook: None, rules });
     }
 }

@@ -10,6 +10,7 @@
 //! Pure: no I/O, no clock, no randomness. The service proxy encodes the `Rule`s for the kernel.
 //! IPv4 only.
 
+mod balance;
 mod change;
 mod compile;
 mod endpoints;
@@ -20,6 +21,7 @@ mod policies;
 mod routes;
 mod services;
 
+pub use balance::{BALANCED_ENDPOINTS_MAX, Balance, Class, Masquerade, ServiceSet};
 pub use change::{ApplyError, TableChange, apply, changes};
 pub use compile::{MARK_MASQUERADE, Settings, hold, table};
 pub use endpoints::{Endpoint, Endpoints, ProxyNode};

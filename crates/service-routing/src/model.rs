@@ -1,4 +1,4 @@
-//! The table as data: chains of rules, verdict maps, sets of clients. No Kubernetes in here.
+//! The table as data: chains of rules, maps, sets of clients. No Kubernetes in here.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -6,6 +6,8 @@ use std::net::Ipv4Addr;
 
 use object_model::cidr::Cidr;
 use object_model::listening::Transport;
+
+use crate::balance::{Balance, ServiceSet};
 
 /// A transport protocol that Services can have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -184,12 +186,12 @@ pub enum HookKind {
     Filter,
 }
 
-/// The verdict maps of a table.
+/// The maps of a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum MapName {
-    /// Address, protocol and port of a Service → its chain.
+    /// Address, protocol and port of a Service → its endpoints, or its chain.
     ServiceIps,
-    /// Protocol and node port of a Service → its chain.
+    /// Protocol and node port of a Service → its endpoints, or its chain.
     ServiceNodePorts,
     /// Addresses of Services that have no endpoints → refusal.
     RefusedIps,
@@ -239,6 +241,25 @@ impl MapName {
             MapName::ServiceIps | MapName::RefusedIps | MapName::HostIps | MapName::HeldIps
         )
     }
+
+    /// Whether an element of the map may have this result.
+    pub fn may_have(self, verdict: &MapVerdict) -> bool {
+        match verdict {
+            MapVerdict::Goto(_) | MapVerdict::Drop | MapVerdict::Return => !self.refuses(),
+            MapVerdict::Balance(_) => self.balances(),
+            MapVerdict::Reject => self.refuses(),
+        }
+    }
+
+    /// Whether elements of the map may have endpoints.
+    pub fn balances(self) -> bool {
+        matches!(self, MapName::ServiceIps | MapName::ServiceNodePorts)
+    }
+
+    /// Whether the map is a set: its elements are refused.
+    pub fn refuses(self) -> bool {
+        matches!(self, MapName::RefusedIps | MapName::RefusedNodePorts)
+    }
 }
 
 /// The key of a lookup: the destination of a packet.
@@ -261,6 +282,10 @@ pub enum MapVerdict {
     Drop,
     /// Leave the chain without a change.
     Return,
+    /// Send the connection to an endpoint.
+    Balance(Balance),
+    /// Answer that the port is closed.
+    Reject,
 }
 
 /// A rule: its action is taken if all matches hold.
@@ -329,6 +354,10 @@ pub enum Match {
     DestinationIn(String),
     /// The destination address, protocol and port are in the set of that name.
     PortIn(String),
+    /// The packet's destination is in the map, or in one of its sets.
+    Listed(MapName, Option<ServiceSet>),
+    /// The destination is behind the link by which the packet came in.
+    DestinationIsBehindInput,
 }
 
 /// The action of a rule.
@@ -360,6 +389,8 @@ pub enum RuleAction {
     Random(Vec<String>),
     /// Take the verdict of the map for the packet's destination.
     Ask(MapName),
+    /// Send the connection to one of the first endpoints, in this number, of the packet's destination in the map.
+    Balance(MapName, usize),
     /// Continue in the chain of the packet's destination (ingress) or source (egress), if it has one.
     Filter(Direction),
 }
@@ -400,6 +431,9 @@ impl fmt::Display for Match {
             Match::SourceIn(set) => write!(f, "saddr @{set}"),
             Match::DestinationIn(set) => write!(f, "daddr @{set}"),
             Match::PortIn(set) => write!(f, "daddr . proto . dport @{set}"),
+            Match::Listed(map, None) => write!(f, "in @{}", map.as_str()),
+            Match::Listed(map, Some(set)) => write!(f, "in @{}", set.name(*map)),
+            Match::DestinationIsBehindInput => write!(f, "fib daddr behind iif"),
         }
     }
 }
@@ -420,6 +454,7 @@ impl fmt::Display for RuleAction {
             RuleAction::Remember(set) => write!(f, "update @{set}"),
             RuleAction::Random(chains) => write!(f, "random {}", chains.join(" ")),
             RuleAction::Ask(map) => write!(f, "vmap @{}", map.as_str()),
+            RuleAction::Balance(map, count) => write!(f, "random {count} of @{}", map.as_str()),
             RuleAction::Filter(direction) => write!(f, "vmap @{}", direction.map()),
         }
     }
@@ -458,6 +493,8 @@ impl fmt::Display for MapVerdict {
             MapVerdict::Goto(chain) => write!(f, "goto {chain}"),
             MapVerdict::Drop => write!(f, "drop"),
             MapVerdict::Return => write!(f, "return"),
+            MapVerdict::Balance(balance) => balance.fmt(f),
+            MapVerdict::Reject => write!(f, "reject"),
         }
     }
 }

@@ -10,7 +10,7 @@ use object_model::cidr::Cidr;
 use resource_kinds::discovery::service_of;
 use resource_kinds::labels;
 
-use crate::endpoints::{self, Endpoints, ProxyNode};
+use crate::endpoints::{self, Endpoint, Endpoints, ProxyNode};
 use crate::model::Protocol;
 
 /// Labels by which a Service asks for a proxy other than this one, or for none. Endpoint slices
@@ -54,6 +54,16 @@ pub struct ServicePort {
     pub external_local: bool,
     /// The pods that connections are forwarded to.
     pub endpoints: Endpoints,
+}
+
+impl ServicePort {
+    /// The endpoints on this node, or on all nodes.
+    pub(crate) fn endpoints_at(&self, local: bool) -> &[Endpoint] {
+        match local {
+            true => &self.endpoints.local,
+            false => &self.endpoints.cluster,
+        }
+    }
 }
 
 /// Reads all Services that this proxy serves; sorted by namespace, name and their own port order.
