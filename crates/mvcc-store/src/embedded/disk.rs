@@ -7,11 +7,12 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
     sync::Arc,
+    thread::JoinHandle,
     time::{Duration, Instant},
 };
 
 use fjall::{
-    Database, Keyspace, KeyspaceCreateOptions, PersistMode,
+    AbstractTree, Database, Keyspace, KeyspaceCreateOptions, PersistMode,
     compaction::Leveled,
     config::{BlockSizePolicy, FilterPolicy, PinningPolicy},
 };
@@ -22,8 +23,8 @@ use super::{
     journal,
     leases::Leases,
     limits::{
-        BLOCK_CACHE_BYTES, DATA_BLOCK_BYTES, L0_TABLES_MAX, MEMTABLE_BYTES_MAX, OPEN_FILES_MAX,
-        WORKING_BYTES_MIN,
+        BLOCK_CACHE_BYTES, DATA_BLOCK_BYTES, L0_TABLES_MAX, MEMTABLE_BYTES_MAX, MEMTABLE_BYTES_MIN,
+        OPEN_FILES_MAX, TABLES_PER_MEMTABLE, WORKING_BYTES_MIN,
     },
     record,
 };
@@ -108,6 +109,48 @@ pub(crate) struct Disk {
 struct Engine {
     keyspace: Keyspace,
     database: Database,
+    /// Size of the write buffer at which it goes to a table.
+    memtable_bytes: u64,
+    /// The thread that exchanges a full write buffer.
+    exchange: Option<JoinHandle<Result<bool, fjall::Error>>>,
+}
+
+impl Engine {
+    /// Makes a table of a full write buffer. A merge writes most tables again, so a buffer in proportion to all tables
+    /// keeps the cost of a write independent of the size of the store.
+    ///
+    /// The exchange frees former buffers, which takes milliseconds, so it has a thread of its own.
+    ///
+    /// *Errors.* Those of the last exchange.
+    fn flush_if_full(&mut self) -> Result<(), fjall::Error> {
+        if let Some(ended) = self.exchange.take_if(|thread| thread.is_finished()) {
+            ended.join().map_err(|_| fjall::Error::Poisoned)??;
+            self.memtable_bytes = memtable_bytes(self.keyspace.disk_space());
+        }
+        if self.exchange.is_none()
+            && self.keyspace.tree.active_memtable().size() > self.memtable_bytes
+        {
+            let keyspace = self.keyspace.clone();
+            let thread = std::thread::Builder::new().name("store-flush".to_owned());
+            // Without a thread, a later write tries again.
+            self.exchange = thread.spawn(move || keyspace.rotate_memtable()).ok();
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Engine {
+    /// The engine is closed when nothing uses it any more.
+    fn drop(&mut self) {
+        if let Some(thread) = self.exchange.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// The size of a write buffer beside tables of this size.
+fn memtable_bytes(tables: u64) -> u64 {
+    (tables / TABLES_PER_MEMTABLE).clamp(MEMTABLE_BYTES_MIN, MEMTABLE_BYTES_MAX)
 }
 
 impl Disk {
@@ -160,7 +203,7 @@ fn open_and_read(directory: &Directory) -> Result<(Engine, Loaded), StoreError> 
 
 impl GroupStorage for Disk {
     fn write(&mut self, writes: &Writes, counters: Counters) -> Result<(), StoreError> {
-        let engine = self.engine.as_ref().ok_or(StoreError::Closed)?;
+        let engine = self.engine.as_mut().ok_or(StoreError::Closed)?;
         let keyspace = &engine.keyspace;
         let mut batch = engine
             .database
@@ -187,7 +230,8 @@ impl GroupStorage for Disk {
         encoded[..8].copy_from_slice(&counters.revision.0.to_le_bytes());
         encoded[8..].copy_from_slice(&counters.next_lease.to_le_bytes());
         batch.insert(keyspace, COUNTERS, &encoded[..]);
-        batch.commit().map_err(|error| match &error {
+        let written = batch.commit().and_then(|()| engine.flush_if_full());
+        written.map_err(|error| match &error {
             fjall::Error::Io(cause) if is_full(cause) => {
                 StoreError::Full(format!("write to the journal: {cause}"))
             }
@@ -243,8 +287,9 @@ fn open_engine(path: &Path) -> Result<Engine, StoreError> {
         .cache_size(BLOCK_CACHE_BYTES)
         .max_cached_files(Some(OPEN_FILES_MAX))
         .max_journaling_size(64 * 1024 * 1024)
-        // One flushes while the other compacts.
-        .worker_threads(2)
+        // Of several threads, one takes no merges: it puts the request back into the queue and takes it again, without
+        // a pause, until the other one has done the merge before.
+        .worker_threads(1)
         .open()
         .map_err(|error| open_error(path, error))?;
     // Tables are only read from end to end when the store opens: filters and pinned indexes would
@@ -262,7 +307,13 @@ fn open_engine(path: &Path) -> Result<Engine, StoreError> {
                 .filter_block_pinning_policy(PinningPolicy::disabled())
         })
         .map_err(|error| open_error(path, error))?;
-    Ok(Engine { keyspace, database })
+    let memtable_bytes = memtable_bytes(keyspace.disk_space());
+    Ok(Engine {
+        keyspace,
+        database,
+        memtable_bytes,
+        exchange: None,
+    })
 }
 
 fn load(keyspace: &Keyspace) -> Result<Loaded, StoreError> {
@@ -334,5 +385,48 @@ fn open_error(path: &Path, error: fjall::Error) -> StoreError {
             | std::io::ErrorKind::InvalidInput,
         ) => StoreError::Damaged(format!("open {path}: {error}")),
         Some(_) => StoreError::Io(format!("open {path}: {error}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    #[test]
+    fn the_write_buffer_grows_with_the_tables() {
+        assert_eq!(memtable_bytes(0), MEMTABLE_BYTES_MIN);
+        let tables = 10 * MEMTABLE_BYTES_MIN * TABLES_PER_MEMTABLE / 5;
+        assert_eq!(memtable_bytes(tables), 2 * MEMTABLE_BYTES_MIN);
+        assert_eq!(memtable_bytes(u64::MAX), MEMTABLE_BYTES_MAX);
+    }
+
+    #[test]
+    fn a_full_write_buffer_becomes_a_table() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut disk, _) = Disk::open(dir.path()).unwrap();
+        let mut write = |number: u8| {
+            let mut writes = Writes::default();
+            let value = Bytes::from(vec![number; 1024 * 1024]);
+            writes.keys.insert([number].as_slice().into(), Some(value));
+            let counters = Counters {
+                revision: Revision(u64::from(number) + 2),
+                next_lease: 1,
+            };
+            disk.write(&writes, counters).unwrap();
+            disk.engine.as_ref().unwrap().keyspace.disk_space()
+        };
+        let buffer = u8::try_from(MEMTABLE_BYTES_MIN / (1024 * 1024)).unwrap();
+        for number in 1..buffer {
+            assert_eq!(write(number), 0, "the buffer is not full");
+        }
+        write(buffer);
+        let end = Instant::now() + Duration::from_secs(60);
+        let tables = || disk.engine.as_ref().unwrap().keyspace.disk_space();
+        while tables() == 0 {
+            assert!(Instant::now() < end, "no table was made");
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 }

@@ -43,9 +43,15 @@ pub(crate) const FREE_BYTES_MIN: u64 = 32 * 1024 * 1024;
 /// Interval of the checks of a store on a full disk.
 pub(crate) const FULL_RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Size of the engine's write buffer before it goes to a table. Small, as every live object is
-/// in memory anyway; at a few writes per second it takes an hour to fill.
-pub(crate) const MEMTABLE_BYTES_MAX: u64 = 4 * 1024 * 1024;
+/// Size of a full write buffer in a small store. Small, as every live object is in memory anyway; at a few writes per
+/// second it takes an hour to fill.
+pub(crate) const MEMTABLE_BYTES_MIN: u64 = 4 * 1024 * 1024;
+
+/// Size of a full write buffer in a large store.
+pub(crate) const MEMTABLE_BYTES_MAX: u64 = 32 * 1024 * 1024;
+
+/// The size of all tables in write buffers, between these two limits.
+pub(crate) const TABLES_PER_MEMTABLE: u64 = 8;
 
 /// Size of the engine's data blocks; tables are only ever read in sequence.
 pub(crate) const DATA_BLOCK_BYTES: u32 = 32 * 1024;
