@@ -9,7 +9,7 @@ use resource_kinds::pod_view::PodView;
 
 use crate::node::{matches_affinity, taints, tolerates};
 use crate::ports;
-use crate::resources::{FreeResources, requests};
+use crate::resources::{Allocatable, FreeResources, requests};
 
 /// The reason why a node cannot run a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,7 +73,7 @@ pub fn misfit(pod: &PodView, node: &Node, others: &[PodView]) -> Option<Admissio
     let against = [
         shortage(pod, node, others),
         (!matches_affinity(&pod.spec, node)).then_some(AdmissionFailure::NodeAffinity),
-        ports::objection(pod, others).map(|_| AdmissionFailure::NodePorts),
+        ports::objection(&ports::host_ports(pod), || others).map(|_| AdmissionFailure::NodePorts),
         is_driven_out(pod, node).then_some(AdmissionFailure::Taint),
     ];
     against.into_iter().flatten().next()
@@ -86,10 +86,10 @@ fn is_driven_out(pod: &PodView, node: &Node) -> bool {
 }
 
 fn shortage(pod: &PodView, node: &Node, others: &[PodView]) -> Option<AdmissionFailure> {
-    let room = FreeResources::of(node, others);
+    let allocatable = Allocatable::of(node);
+    let room = FreeResources::of(&allocatable, others);
     let count = i64::try_from(others.len()).unwrap_or(i64::MAX);
-    let pods = room.allocatable("pods").map(|pods| pods.value());
-    if let Some(capacity) = pods.filter(|capacity| count >= *capacity) {
+    if let Some(capacity) = room.pods_max().filter(|capacity| count >= *capacity) {
         return Some(AdmissionFailure::Resource {
             name: "pods".to_owned(),
             requested: 1,

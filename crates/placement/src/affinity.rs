@@ -7,8 +7,8 @@ use resource_kinds::pod_view::PodView;
 
 use crate::labels::{not_merged, of_node, selects};
 use crate::objection::FilterFailure;
-use crate::placed::anti_affinity_terms;
 use crate::snapshot::SchedulingSnapshot;
+use crate::terms::{affinity_terms, anti_affinity_terms};
 use crate::view::ClusterView;
 
 const AFFINITY: &str = "node(s) didn't match pod affinity rules";
@@ -121,7 +121,8 @@ impl<'v> Neighbours<'v> {
         let unwanted: Vec<AffinityTerm<'v>> = anti_affinity_terms(pod).iter().map(of_pod).collect();
         let (mut near, mut avoided) = (Domains::default(), Domains::default());
         if !wanted.is_empty() || !unwanted.is_empty() {
-            for other in snapshot.pods() {
+            let mut terms = affinity_terms(pod).iter().chain(anti_affinity_terms(pod));
+            for other in snapshot.selectable(&mut terms, pod) {
                 let Some(node) = node_of(other, snapshot) else {
                     continue;
                 };
@@ -133,7 +134,7 @@ impl<'v> Neighbours<'v> {
             }
         }
         let mut closed = Domains::default();
-        for other in snapshot.repelling() {
+        for other in snapshot.repelling(pod) {
             let Some(node) = node_of(other, snapshot) else {
                 continue;
             };
@@ -169,22 +170,10 @@ impl<'v> Neighbours<'v> {
     }
 }
 
-/// The terms of required affinity.
-pub(crate) fn affinity_terms(pod: &PodView) -> &[PodAffinityTerm] {
-    let affinity = pod.spec.affinity.as_ref();
-    let affinity = affinity.and_then(|affinity| affinity.pod_affinity.as_ref());
-    let terms = affinity.and_then(|affinity| {
-        affinity
-            .required_during_scheduling_ignored_during_execution
-            .as_deref()
-    });
-    terms.unwrap_or_default()
-}
-
 pub(crate) fn node_of<'v>(pod: &PodView, snapshot: &SchedulingSnapshot<'v>) -> Option<&'v Node> {
     snapshot
         .view
         .nodes
         .get(pod.node.as_deref()?)
-        .map(AsRef::as_ref)
+        .map(|node| &**node)
 }

@@ -49,6 +49,9 @@ impl<'v> DriverVolumes<'v> {
         node: &Node,
         snapshot: &SchedulingSnapshot<'v>,
     ) -> Option<FilterFailure> {
+        if self.0.is_empty() {
+            return None;
+        }
         let name = node.metadata.name.as_deref()?;
         let limits = limits(snapshot.view.csi_nodes.get(name)?);
         let limits: Vec<_> = limits.filter(|(driver, _)| self.has(driver)).collect();

@@ -10,6 +10,7 @@ use crate::affinity::Neighbours;
 use crate::attach_limits::DriverVolumes;
 use crate::devices::Devices;
 use crate::objection::FilterFailure;
+use crate::ports::{HostPort, host_ports};
 use crate::resources::{FreeResources, Resources, requests};
 use crate::snapshot::SchedulingSnapshot;
 use crate::spread::SpreadConstraints;
@@ -21,6 +22,7 @@ use crate::{node, ports};
 pub(crate) struct PodToPlace<'v> {
     pub pod: &'v PodView,
     pub wanted: Resources,
+    ports: Vec<HostPort<'v>>,
     claims: Claims<'v>,
     driver_volumes: DriverVolumes<'v>,
     devices: Devices<'v>,
@@ -58,6 +60,7 @@ impl<'v> PodToPlace<'v> {
         Ok(Self {
             pod,
             wanted: requests(pod),
+            ports: host_ports(pod),
             claims: Claims::of(pod, view)?,
             driver_volumes: DriverVolumes::of(pod, view),
             devices: Devices::of(pod, view)?,
@@ -97,7 +100,9 @@ impl<'v> PodToPlace<'v> {
     ) -> Option<FilterFailure> {
         let (pod, name) = (self.pod, node.metadata.name.as_deref());
         node::objection(pod, node)
-            .or_else(|| ports::objection(pod, snapshot.on(name.unwrap_or_default(), pod)))
+            .or_else(|| {
+                ports::objection(&self.ports, || snapshot.on(name.unwrap_or_default(), pod))
+            })
             .or_else(|| room.shortage(&self.wanted))
             .or_else(|| self.claims.restriction(pod, snapshot))
             .or_else(|| self.driver_volumes.objection(node, snapshot))

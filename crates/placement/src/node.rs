@@ -88,7 +88,9 @@ pub(crate) fn tolerates(spec: &PodSpec, taint: &Taint) -> bool {
 }
 
 fn covers(toleration: &Toleration, taint: &Taint) -> bool {
-    let given = |text: &Option<String>| text.clone().unwrap_or_default();
+    fn given(text: &Option<String>) -> &str {
+        text.as_deref().unwrap_or_default()
+    }
     let (effect, key) = (given(&toleration.effect), given(&toleration.key));
     if !effect.is_empty() && effect != taint.effect {
         return false;
@@ -96,7 +98,7 @@ fn covers(toleration: &Toleration, taint: &Taint) -> bool {
     if !key.is_empty() && key != taint.key {
         return false;
     }
-    match given(&toleration.operator).as_str() {
+    match given(&toleration.operator) {
         "Exists" => true,
         // An empty key is for "Exists" only.
         "" | "Equal" => !key.is_empty() && given(&toleration.value) == given(&taint.value),

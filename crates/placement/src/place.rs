@@ -33,8 +33,9 @@ pub fn place(pod: &PodView, view: &ClusterView, reserved: Option<&str>) -> Place
     let snapshot = SchedulingSnapshot::of(view);
     let mut against: BTreeMap<&str, FilterFailure> = BTreeMap::new();
     let mut feasible = Vec::new();
+    let own = snapshot.own(pod);
     for (name, node) in &view.nodes {
-        let room = snapshot.room(name, node, pod);
+        let room = snapshot.room(name, node, own);
         match case.check(node, &room, &snapshot) {
             Ok(()) => feasible.push(Feasible { name, node, room }),
             Err(objection) => {

@@ -2,37 +2,46 @@
 //! as much as the changed pod, not as much as the cluster.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use indexmap::IndexMap;
 use k8s_openapi::api::core::v1::PodAffinityTerm;
 use object_model::{Quantity, quantity::Format};
 use resource_kinds::pod_view::{PodView, Text};
 
+use crate::pod_nodes::PodNodes;
 use crate::resources::{CountedUse, Resources, asks_for_the_same, requests};
+use crate::term_owners::{TermOwners, demanded_label, indexed_labels};
+use crate::terms::{anti_affinity_terms, wishes};
+use crate::uid_index::UidIndex;
 
 /// The pods that have a node.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct PlacedPods {
-    by_node: BTreeMap<Text, NodePods>,
+    by_node: IndexMap<Text, NodePods>,
     /// The node of each pod, by the pod's uid.
-    nodes: BTreeMap<Text, Text>,
-    /// Pods with required anti-affinity, by uid.
-    repelling: BTreeMap<Text, Arc<PodView>>,
-    /// Pods with other terms of affinity or anti-affinity, by uid: they count for scores.
-    wishing: BTreeMap<Text, Arc<PodView>>,
+    nodes: PodNodes,
+    /// The number of pods of each controller, by namespace and uid, that are not being deleted, on each node that has any.
+    of_controllers: BTreeMap<(Text, Text), IndexMap<Text, usize>>,
+    /// The uids of the pods that use a claim, by its namespace and name.
+    users: UidIndex,
+    /// The uids of the pods with a label.
+    labelled: UidIndex,
+    /// Pods with required anti-affinity.
+    repelling: TermOwners,
+    /// Pods with other terms of affinity or anti-affinity: they count for scores.
+    wishing: TermOwners,
 }
 
 /// The pods of a node.
 #[derive(Clone, Debug, Default, PartialEq)]
 struct NodePods {
     /// By uid.
-    pods: BTreeMap<Text, Placed>,
+    pods: IndexMap<Text, Placed>,
     used: CountedRequests,
     /// The sum of their loads.
     load: CountedUse,
-    /// The number of pods of each controller that are not being deleted, by namespace and uid.
-    of_controllers: BTreeMap<(Text, Text), usize>,
 }
 
 /// The requests of some pods.
@@ -54,17 +63,23 @@ impl PlacedPods {
     /// Adds a pod, or replaces the former state of the same pod.
     pub fn push(&mut self, pod: Arc<PodView>) {
         let former = self.take(&pod.uid);
+        // Most changes of a pod are of its status.
+        let before = former.as_ref().map(|former| &former.pod);
+        if before.is_none_or(|before| !is_found_alike(before, &pod)) {
+            if let Some(before) = before {
+                self.forget(before);
+            }
+            self.index(&pod);
+        }
         let same = former.filter(|former| asks_for_the_same(&former.pod, &pod));
         let (requests, load) = same.map_or_else(
             || (requests(&pod), CountedUse::of(&pod)),
             |former| (former.requests, former.load),
         );
         let node = pod.node.clone().unwrap_or_default();
-        if !anti_affinity_terms(&pod).is_empty() {
-            self.repelling.insert(pod.uid.clone(), pod.clone());
-        }
-        if has_wishes(&pod) {
-            self.wishing.insert(pod.uid.clone(), pod.clone());
+        if let Some(key) = controller(&pod) {
+            let there = self.of_controllers.entry(key).or_default();
+            *there.entry(node.clone()).or_default() += 1;
         }
         self.nodes.insert(pod.uid.clone(), node.clone());
         let there = self.by_node.entry(node).or_default();
@@ -77,26 +92,70 @@ impl PlacedPods {
 
     /// Removes the pod with that uid.
     pub fn remove(&mut self, uid: &str) -> Option<Arc<PodView>> {
-        Some(self.take(uid)?.pod)
+        let Placed { pod, .. } = self.take(uid)?;
+        self.forget(&pod);
+        Some(pod)
     }
 
+    /// Takes the pod from its node. It is still in the indexes by which others find it.
     fn take(&mut self, uid: &str) -> Option<Placed> {
         let node = self.nodes.remove(uid)?;
-        self.repelling.remove(uid);
-        self.wishing.remove(uid);
         let there = self.by_node.get_mut(&node)?;
         let placed = there.take(uid);
         if there.pods.is_empty() {
-            self.by_node.remove(&node);
+            self.by_node.swap_remove(&node);
+        }
+        if let Some(key) = placed.as_ref().and_then(|placed| controller(&placed.pod)) {
+            self.discount(key, &node);
         }
         placed
+    }
+
+    /// Adds a pod to the indexes by which others find it.
+    fn index(&mut self, pod: &PodView) {
+        for claim in claims(pod) {
+            self.users.add(claim, &pod.uid);
+        }
+        for label in indexed_labels(pod) {
+            self.labelled.add(label, &pod.uid);
+        }
+        self.repelling.add(pod, anti_affinity_terms(pod).iter());
+        self.wishing.add(pod, wishes(pod));
+    }
+
+    /// Removes a pod from these indexes.
+    fn forget(&mut self, pod: &PodView) {
+        for claim in claims(pod) {
+            self.users.remove(&claim, &pod.uid);
+        }
+        for label in indexed_labels(pod) {
+            self.labelled.remove(&label, &pod.uid);
+        }
+        self.repelling.remove(pod, anti_affinity_terms(pod).iter());
+        self.wishing.remove(pod, wishes(pod));
+    }
+
+    /// Counts one pod of the controller less on the node.
+    fn discount(&mut self, controller: (Text, Text), node: &Text) {
+        let Some(there) = self.of_controllers.get_mut(&controller) else {
+            return;
+        };
+        if let Some(count) = there.get_mut(node) {
+            *count -= 1;
+            if *count == 0 {
+                there.swap_remove(node);
+            }
+        }
+        if there.is_empty() {
+            self.of_controllers.remove(&controller);
+        }
     }
 
     /// Removes all pods for which `keep` is false.
     pub fn retain(&mut self, keep: impl Fn(&Arc<PodView>) -> bool) {
         let gone: Vec<Text> = self.iter().filter(|pod| !keep(pod)).map(uid).collect();
         for uid in gone {
-            self.take(&uid);
+            self.remove(&uid);
         }
     }
 
@@ -106,7 +165,7 @@ impl PlacedPods {
         Some(&there.pods.get(uid)?.pod)
     }
 
-    /// All pods, by node and uid.
+    /// All pods.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<PodView>> {
         self.by_node.values().flat_map(NodePods::iter)
     }
@@ -123,14 +182,39 @@ impl PlacedPods {
         self.by_node.get(node).into_iter().flat_map(NodePods::iter)
     }
 
-    /// The pods with required anti-affinity.
-    pub(crate) fn repelling(&self) -> impl Iterator<Item = &Arc<PodView>> {
-        self.repelling.values()
+    /// The pods that use a claim.
+    pub(crate) fn users_of(
+        &self,
+        namespace: &str,
+        claim: &str,
+    ) -> impl Iterator<Item = &Arc<PodView>> {
+        let users = self.users.get(&claim_key(namespace, claim));
+        users.filter_map(|uid| self.get(uid))
     }
 
-    /// The pods with required affinity, or with preferences for or against neighbours.
-    pub(crate) fn wishing(&self) -> impl Iterator<Item = &Arc<PodView>> {
-        self.wishing.values()
+    /// The pods whose required anti-affinity may select the pod.
+    pub(crate) fn repelling(&self, pod: &PodView) -> impl Iterator<Item = &Arc<PodView>> {
+        let found = self.repelling.of(pod);
+        found.into_iter().filter_map(|uid| self.get(uid))
+    }
+
+    /// The pods with required affinity, or with preferences for or against neighbours, that may select the pod.
+    pub(crate) fn wishing(&self, pod: &PodView) -> impl Iterator<Item = &Arc<PodView>> {
+        let found = self.wishing.of(pod);
+        found.into_iter().filter_map(|uid| self.get(uid))
+    }
+
+    /// The pods that one of the terms of `owner` may select, each once; `None` if these may be any.
+    pub(crate) fn selectable<'s>(
+        &'s self,
+        terms: &mut dyn Iterator<Item = &PodAffinityTerm>,
+        owner: &PodView,
+    ) -> Option<impl Iterator<Item = &'s Arc<PodView>> + use<'s>> {
+        let mut uids: BTreeSet<&'s Text> = BTreeSet::new();
+        for term in terms {
+            uids.extend(self.labelled.get(&demanded_label(term, owner)?));
+        }
+        Some(uids.into_iter().filter_map(|uid| self.get(uid)))
     }
 
     /// The sum of the loads of a node's pods.
@@ -147,12 +231,14 @@ impl PlacedPods {
         })
     }
 
-    /// The number of a node's pods with that controller that are not being deleted.
-    pub(crate) fn of_controller(&self, node: &str, namespace: &Text, controller: &Text) -> usize {
-        let there = self.by_node.get(node);
+    /// The number of pods with that controller that are not being deleted, on each node that has any.
+    pub(crate) fn of_controller(
+        &self,
+        namespace: &Text,
+        controller: &Text,
+    ) -> Option<&IndexMap<Text, usize>> {
         let key = (namespace.clone(), controller.clone());
-        let count = there.and_then(|there| there.of_controllers.get(&key));
-        count.copied().unwrap_or_default()
+        self.of_controllers.get(&key)
     }
 }
 
@@ -176,24 +262,13 @@ impl NodePods {
     }
 
     fn add(&mut self, placed: Placed) {
-        if let Some(key) = controller(&placed.pod) {
-            *self.of_controllers.entry(key).or_default() += 1;
-        }
         self.used.count(&placed.requests);
         self.load = self.load.plus(placed.load);
         self.pods.insert(placed.pod.uid.clone(), placed);
     }
 
     fn take(&mut self, uid: &str) -> Option<Placed> {
-        let placed = self.pods.remove(uid)?;
-        if let Some(key) = controller(&placed.pod)
-            && let Some(count) = self.of_controllers.get_mut(&key)
-        {
-            *count -= 1;
-            if *count == 0 {
-                self.of_controllers.remove(&key);
-            }
-        }
+        let placed = self.pods.swap_remove(uid)?;
         self.discount(&placed.requests);
         self.load = self.load.minus(placed.load);
         Some(placed)
@@ -252,29 +327,17 @@ fn controller(pod: &PodView) -> Option<(Text, Text)> {
     Some((pod.namespace.clone(), controller.uid.clone()))
 }
 
-/// The terms of required anti-affinity.
-pub(crate) fn anti_affinity_terms(pod: &PodView) -> &[PodAffinityTerm] {
-    let affinity = pod.spec.affinity.as_ref();
-    let affinity = affinity.and_then(|affinity| affinity.pod_anti_affinity.as_ref());
-    let terms = affinity.and_then(|affinity| {
-        affinity
-            .required_during_scheduling_ignored_during_execution
-            .as_deref()
-    });
-    terms.unwrap_or_default()
+/// Whether others find two states of a pod surely by the same keys.
+fn is_found_alike(old: &PodView, new: &PodView) -> bool {
+    Arc::ptr_eq(&old.spec, &new.spec) && old.labels == new.labels && old.claims == new.claims
 }
 
-/// Whether a pod has required affinity, or preferences for or against neighbours.
-fn has_wishes(pod: &PodView) -> bool {
-    let Some(affinity) = &pod.spec.affinity else {
-        return false;
-    };
-    let near = affinity.pod_affinity.as_ref();
-    let apart = affinity.pod_anti_affinity.as_ref();
-    near.is_some()
-        || apart.is_some_and(|terms| {
-            terms
-                .preferred_during_scheduling_ignored_during_execution
-                .is_some()
-        })
+/// The keys of a pod's claims.
+fn claims(pod: &PodView) -> impl Iterator<Item = String> {
+    let claims = pod.claims.iter();
+    claims.map(|used| claim_key(&pod.namespace, &used.name))
+}
+
+fn claim_key(namespace: &str, claim: &str) -> String {
+    format!("{namespace}/{claim}")
 }

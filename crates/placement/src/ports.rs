@@ -9,7 +9,7 @@ const TAKEN: &str = "node(s) didn't have free ports for the requested pod ports"
 
 /// A port on the host.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct HostPort<'p> {
+pub(crate) struct HostPort<'p> {
     address: &'p str,
     protocol: &'p str,
     port: i32,
@@ -24,22 +24,22 @@ impl HostPort<'_> {
     }
 }
 
-/// The reason why the pod cannot run beside these: one of them has its host port.
-pub(crate) fn objection<'p>(
-    pod: &PodView,
-    others: impl IntoIterator<Item = &'p PodView>,
+/// The reason why a pod with these host ports cannot run beside the others: one of them has one of its ports.
+pub(crate) fn objection<'p, Others: IntoIterator<Item = &'p PodView>>(
+    wanted: &[HostPort<'_>],
+    others: impl FnOnce() -> Others,
 ) -> Option<FilterFailure> {
-    let wanted = host_ports(pod);
     if wanted.is_empty() {
         return None;
     }
-    let mut taken = others.into_iter().flat_map(host_ports);
+    let mut taken = others().into_iter().flat_map(host_ports);
     taken
         .any(|taken| wanted.iter().any(|port| port.collides(&taken)))
         .then(|| FilterFailure::of_pods(TAKEN))
 }
 
-fn host_ports(pod: &PodView) -> Vec<HostPort<'_>> {
+/// The host ports of a pod.
+pub(crate) fn host_ports(pod: &PodView) -> Vec<HostPort<'_>> {
     let spec = &pod.spec;
     let host_network = spec.host_network.unwrap_or_default();
     // Of the init containers only sidecars keep their ports.

@@ -10,7 +10,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use object_model::LabelSelector;
 use resource_kinds::pod_view::PodView;
@@ -18,6 +17,7 @@ use resource_kinds::reasons::pod_condition::{DISRUPTION_TARGET, PREEMPTION_BY_SC
 
 use crate::case::{PodToPlace, priority};
 use crate::labels::parsed;
+use crate::node_view::NodeView;
 use crate::objection::FilterFailure;
 use crate::resources::{FreeResources, requests};
 use crate::snapshot::SchedulingSnapshot;
@@ -158,7 +158,7 @@ fn importance(pod: &PodView) -> (Reverse<i32>, Timestamp, &str) {
 
 /// *Errors.* The reason why preemption on the node does not help.
 fn victims_on<'v>(
-    node: &Node,
+    node: &'v NodeView,
     name: &str,
     case: &PodToPlace<'v>,
     snapshot: &SchedulingSnapshot<'v>,
@@ -169,7 +169,7 @@ fn victims_on<'v>(
         return Err(vec![NO_VICTIMS.to_owned()]);
     }
     let mut without = SchedulingSnapshot::assuming(snapshot.view, name, others);
-    let mut room = FreeResources::of(node, without.on(name, case.pod));
+    let mut room = FreeResources::of(node.allocatable(), without.on(name, case.pod));
     case.check(node, &room, &without)
         .map_err(|objection| objection.texts)?;
     below.sort_by(|a, b| importance(a).cmp(&importance(b)));

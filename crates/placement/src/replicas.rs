@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use indexmap::IndexMap;
 use k8s_openapi::api::core::v1::{Service, TopologySpreadConstraint};
 use resource_kinds::pod_view::{Controller, PodView, Text};
 
@@ -15,8 +16,8 @@ use crate::view::ClusterView;
 pub(crate) enum Replicas<'v> {
     /// Those that the constraint selects.
     Selected(&'v TopologySpreadConstraint),
-    /// Those with the controller of this uid.
-    Controlled(&'v Text),
+    /// Those with the controller of this uid, with their number on each node that has any.
+    Controlled(&'v Text, Option<&'v IndexMap<Text, usize>>),
     /// Those with these labels, the selectors of all Services of the pod.
     Served(BTreeMap<&'v str, &'v str>),
 }
@@ -26,7 +27,8 @@ impl<'v> Replicas<'v> {
     pub fn by_default(pod: &'v PodView, view: &'v ClusterView) -> Option<Self> {
         let controller = pod.controller.as_deref();
         if let Some(controller) = controller.filter(|controller| keeps_replicas(controller)) {
-            return Some(Self::Controlled(&controller.uid));
+            let present = view.pods.of_controller(&pod.namespace, &controller.uid);
+            return Some(Self::Controlled(&controller.uid, present));
         }
         let mut labels = BTreeMap::new();
         let from = (pod.namespace.to_string(), String::new());
@@ -54,7 +56,7 @@ impl<'v> Replicas<'v> {
                         wanted.is_none() || label(key) == wanted
                     })
             }
-            Self::Controlled(uid) => {
+            Self::Controlled(uid, _) => {
                 let controller = other.controller.as_ref();
                 controller.is_some_and(|controller| controller.uid == **uid)
             }
@@ -68,9 +70,9 @@ impl<'v> Replicas<'v> {
     /// The number of them on a node.
     pub fn on(&self, node: &str, asking: &PodView, snapshot: &SchedulingSnapshot<'_>) -> u32 {
         let count = match self {
-            Self::Controlled(uid) if snapshot.is_present() => {
-                let pods = &snapshot.view.pods;
-                pods.of_controller(node, &asking.namespace, uid)
+            Self::Controlled(_, present) if snapshot.is_present() => {
+                let count = present.and_then(|present| present.get(node));
+                count.copied().unwrap_or_default()
             }
             _ => {
                 let there = snapshot.there(node);

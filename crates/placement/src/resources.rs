@@ -184,19 +184,47 @@ fn raise(total: &mut Resources, least: &Resources) {
     }
 }
 
+/// The resources that a node has for pods.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Allocatable {
+    amounts: Resources,
+    /// CPU and memory of these.
+    counted: CountedUse,
+    /// The most pods.
+    pods: Option<i64>,
+}
+
+impl Allocatable {
+    /// The resources in the node's status. An amount that is no quantity is left out.
+    pub fn of(node: &Node) -> Self {
+        let status = node.status.as_ref();
+        let amounts =
+            status.and_then(|status| status.allocatable.as_ref().or(status.capacity.as_ref()));
+        let amounts = read(amounts);
+        Self {
+            counted: CountedUse::by(|name| amounts.get(name).copied()),
+            pods: amounts.get("pods").map(Quantity::value),
+            amounts,
+        }
+    }
+}
+
 /// The free resources of a node, and the number of pods that it can still run. Nothing is copied: a decision makes
 /// one for each node.
 #[derive(Clone, Debug)]
 pub(crate) struct FreeResources<'v> {
-    allocatable: Option<&'v BTreeMap<String, Amount>>,
+    allocatable: &'v Allocatable,
     used: Cow<'v, Resources>,
     pods: i64,
 }
 
 impl<'v> FreeResources<'v> {
     /// The room on a node with these pods on it.
-    pub fn of<'p>(node: &'v Node, pods: impl IntoIterator<Item = &'p PodView>) -> Self {
-        let mut room = Self::with(node, Cow::default(), 0);
+    pub fn of<'p>(
+        allocatable: &'v Allocatable,
+        pods: impl IntoIterator<Item = &'p PodView>,
+    ) -> Self {
+        let mut room = Self::with(allocatable, Cow::default(), 0);
         for pod in pods {
             room.add(&requests(pod));
         }
@@ -204,11 +232,9 @@ impl<'v> FreeResources<'v> {
     }
 
     /// The room on a node with that many pods, which use that.
-    pub fn with(node: &'v Node, used: Cow<'v, Resources>, pods: usize) -> Self {
-        let status = node.status.as_ref();
+    pub fn with(allocatable: &'v Allocatable, used: Cow<'v, Resources>, pods: usize) -> Self {
         Self {
-            allocatable: status
-                .and_then(|status| status.allocatable.as_ref().or(status.capacity.as_ref())),
+            allocatable,
             used,
             pods: i64::try_from(pods).unwrap_or(i64::MAX),
         }
@@ -219,9 +245,19 @@ impl<'v> FreeResources<'v> {
         self.pods
     }
 
+    /// The most pods that the node takes, if it says so.
+    pub fn pods_max(&self) -> Option<i64> {
+        self.allocatable.pods
+    }
+
+    /// The CPU and the memory that the node has for pods.
+    pub fn counted(&self) -> CountedUse {
+        self.allocatable.counted
+    }
+
     /// The amount of a resource that the node has for pods.
     pub fn allocatable(&self, name: &str) -> Option<Quantity> {
-        self.allocatable?.get(name)?.0.parse().ok()
+        self.allocatable.amounts.get(name).copied()
     }
 
     /// The amount of a resource that its pods request.
@@ -239,8 +275,7 @@ impl<'v> FreeResources<'v> {
     pub fn shortage(&self, wanted: &Resources) -> Option<FilterFailure> {
         let mut shortages = Vec::new();
         let mut ever = true;
-        let limit = self.allocatable("pods").map(|limit| limit.value());
-        if limit.is_some_and(|limit| self.pods >= limit) {
+        if self.pods_max().is_some_and(|limit| self.pods >= limit) {
             shortages.push("Too many pods".to_owned());
         }
         for (name, amount) in wanted.iter().filter(|(_, amount)| !amount.is_zero()) {

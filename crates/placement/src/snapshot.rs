@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::core::v1::PodAffinityTerm;
 use resource_kinds::pod_view::PodView;
 
-use crate::placed::anti_affinity_terms;
+use crate::node_view::NodeView;
 use crate::resources::{CountedUse, FreeResources};
+use crate::terms::anti_affinity_terms;
 use crate::view::ClusterView;
 
 /// The state of the cluster that scheduling rules read; pods may be added or left out for a trial.
@@ -58,6 +59,17 @@ impl<'v> SchedulingSnapshot<'v> {
         self.assumed.is_none()
     }
 
+    /// These placed pods, with the assumed pods that count in place of those on their node.
+    fn with_assumed<'s>(
+        &'s self,
+        placed: impl Iterator<Item = &'v Arc<PodView>> + 's,
+        counts: impl Fn(&PodView) -> bool + 's,
+    ) -> impl Iterator<Item = &'v Arc<PodView>> + 's {
+        let (node, assumed) = self.assumed();
+        let elsewhere = placed.filter(move |pod| node.is_none() || pod.node.as_deref() != node);
+        elsewhere.chain(assumed.iter().copied().filter(move |pod| counts(pod)))
+    }
+
     /// All pods with a node.
     pub fn pods(&self) -> impl Iterator<Item = &'v Arc<PodView>> {
         let (node, assumed) = self.assumed();
@@ -65,13 +77,37 @@ impl<'v> SchedulingSnapshot<'v> {
         elsewhere.chain(assumed.iter().copied())
     }
 
-    /// The pods with required anti-affinity.
-    pub fn repelling(&self) -> impl Iterator<Item = &'v Arc<PodView>> {
-        let (node, assumed) = self.assumed();
-        let repelling = self.view.pods.repelling();
-        let elsewhere = repelling.filter(move |pod| node.is_none() || pod.node.as_deref() != node);
-        let repel = |pod: &&Arc<PodView>| !anti_affinity_terms(pod).is_empty();
-        elsewhere.chain(assumed.iter().copied().filter(repel))
+    /// The pods that one of the terms of `owner` may select, each once.
+    pub fn selectable<'s>(
+        &'s self,
+        terms: &mut dyn Iterator<Item = &PodAffinityTerm>,
+        owner: &PodView,
+    ) -> Box<dyn Iterator<Item = &'v Arc<PodView>> + 's> {
+        let Some(found) = self.view.pods.selectable(terms, owner) else {
+            return Box::new(self.pods());
+        };
+        Box::new(self.with_assumed(found, |_| true))
+    }
+
+    /// The pods whose required anti-affinity may select the pod.
+    pub fn repelling<'s>(
+        &'s self,
+        pod: &'s PodView,
+    ) -> impl Iterator<Item = &'v Arc<PodView>> + 's {
+        let repel = |pod: &PodView| !anti_affinity_terms(pod).is_empty();
+        self.with_assumed(self.view.pods.repelling(pod), repel)
+    }
+
+    /// The pods that use a claim.
+    pub fn users_of<'s>(
+        &'s self,
+        namespace: &'s str,
+        claim: &'s str,
+    ) -> impl Iterator<Item = &'v Arc<PodView>> + 's {
+        let use_it = move |pod: &PodView| {
+            *pod.namespace == *namespace && pod.claims.iter().any(|used| *used.name == *claim)
+        };
+        self.with_assumed(self.view.pods.users_of(namespace, claim), use_it)
     }
 
     /// The pods on a node.
@@ -94,20 +130,29 @@ impl<'v> SchedulingSnapshot<'v> {
         others.map(|pod| &**pod)
     }
 
-    /// The load of a node of the present cluster, without the pod that asks.
-    pub fn load(&self, name: &str, asking: &PodView) -> CountedUse {
+    /// The pod that asks, if it has a node of the present cluster.
+    pub fn own(&self, asking: &PodView) -> Option<&'v Arc<PodView>> {
+        self.view.pods.get(&asking.uid)
+    }
+
+    /// The load of a node of the present cluster, without the pod that asks, which is `own` there.
+    pub fn load(&self, name: &str, own: Option<&Arc<PodView>>) -> CountedUse {
         let all = self.view.pods.load(name);
-        let own = self.view.pods.get(&asking.uid);
         let own = own.filter(|own| own.node.as_deref() == Some(name));
         own.map_or(all, |own| all.minus(CountedUse::of(own)))
     }
 
-    /// The room on a node of the present cluster, without the pod that asks.
-    pub fn room(&self, name: &str, node: &'v Node, asking: &PodView) -> FreeResources<'v> {
-        if self.view.pods.get(&asking.uid).is_some() {
-            return FreeResources::of(node, self.on(name, asking));
+    /// The room on a node of the present cluster, without the pod that asks, which is `own` there.
+    pub fn room(
+        &self,
+        name: &str,
+        node: &'v NodeView,
+        own: Option<&Arc<PodView>>,
+    ) -> FreeResources<'v> {
+        if let Some(own) = own {
+            return FreeResources::of(node.allocatable(), self.on(name, own));
         }
         let (used, pods) = self.view.pods.used(name);
-        FreeResources::with(node, used, pods)
+        FreeResources::with(node.allocatable(), used, pods)
     }
 }

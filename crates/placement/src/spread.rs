@@ -1,8 +1,9 @@
 //! Topology spread: the number of matching pods in a domain may exceed that of the emptiest domain
 //! by at most `maxSkew` (`DoNotSchedule`), or should be small (`ScheduleAnyway`).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
+use indexmap::IndexMap;
 use k8s_openapi::api::core::v1::{Node, TopologySpreadConstraint};
 use resource_kinds::labels::{HOSTNAME, ZONE};
 use resource_kinds::pod_view::PodView;
@@ -146,23 +147,30 @@ impl<'v> SpreadConstraints<'v> {
 
 /// A pod's `ScheduleAnyway` constraints, or those that kube-scheduler's default profile gives to a pod without
 /// constraints, counted once for all feasible nodes.
-pub(crate) struct SpreadPreferences<'v> {
-    wishes: Vec<Wish<'v>>,
+pub(crate) struct SpreadPreferences {
+    wishes: Vec<Wish>,
     /// Whether a node without one of the labels comes last.
     needs_labels: bool,
 }
 
-struct Wish<'v> {
-    key: &'v str,
+/// A constraint with the pods of each domain.
+struct Wish {
     /// The cost of each pod, and of the domain itself: the more, the less a difference counts.
     weight: f64,
     base: f64,
-    counts: BTreeMap<&'v str, u32>,
+    /// The domain of each feasible node, as an index of `counts`.
+    domains: Vec<Option<usize>>,
+    /// The number of pods in each domain.
+    counts: Vec<u32>,
 }
 
-impl<'v> SpreadPreferences<'v> {
+impl SpreadPreferences {
     /// Counts the pods of the snapshot in the domains of the feasible nodes.
-    pub fn of(pod: &'v PodView, feasible: &[&'v Node], snapshot: &SchedulingSnapshot<'v>) -> Self {
+    pub fn of<'v>(
+        pod: &'v PodView,
+        feasible: &[&'v Node],
+        snapshot: &SchedulingSnapshot<'v>,
+    ) -> Self {
         let own = pod.spec.topology_spread_constraints.as_deref();
         let needs_labels = own.is_some_and(|own| !own.is_empty());
         let constraints = match needs_labels {
@@ -171,26 +179,38 @@ impl<'v> SpreadPreferences<'v> {
         };
         let is_labelled = |node: &Node| !needs_labels || has_all_labels(node, &constraints);
         let wish = |constraint: &Constraint<'v>| {
-            let labelled = feasible.iter().filter(|node| is_labelled(node));
-            let domains: BTreeSet<Option<&str>> =
-                labelled.map(|node| of_node(node, constraint.key)).collect();
-            let mut counts: BTreeMap<&str, u32> =
-                domains.iter().flatten().map(|key| (*key, 0)).collect();
+            let mut known: IndexMap<&str, usize> = IndexMap::new();
+            // A domain of its own for the nodes without the label.
+            let mut nowhere = false;
+            let mut domain_of = |node: &'v Node| {
+                if !is_labelled(node) {
+                    return None;
+                }
+                let Some(domain) = of_node(node, constraint.key) else {
+                    nowhere = true;
+                    return None;
+                };
+                let next = known.len();
+                Some(*known.entry(domain).or_insert(next))
+            };
+            let domains: Vec<_> = feasible.iter().map(|node| domain_of(node)).collect();
+            let mut counts = vec![0_u32; known.len()];
             for node in snapshot.view.nodes.values() {
                 if is_labelled(node)
                     && let Some(domain) = of_node(node, constraint.key)
-                    && let Some(count) = counts.get_mut(domain)
+                    && let Some(domain) = known.get(domain)
                     && constraint.counts(pod, node)
                 {
+                    let count = &mut counts[*domain];
                     *count = count.saturating_add(constraint.there(node, pod, snapshot));
                 }
             }
             // Balances constraints with few and with many domains.
-            let size = u32::try_from(domains.len()).unwrap_or(u32::MAX);
+            let size = u32::try_from(known.len() + usize::from(nowhere)).unwrap_or(u32::MAX);
             Wish {
-                key: constraint.key,
                 weight: (f64::from(size) + 2.0).ln(),
                 base: f64::from(constraint.max_skew) - 1.0,
+                domains,
                 counts,
             }
         };
@@ -205,14 +225,14 @@ impl<'v> SpreadPreferences<'v> {
         self.wishes.is_empty()
     }
 
-    /// The cost of a node; the lowest is preferred. `None` without one of the labels that are needed.
-    pub fn cost(&self, node: &Node) -> Option<i64> {
+    /// The cost of a feasible node, by its index; the lowest is preferred. `None` without one of the labels that
+    /// are needed.
+    pub fn cost(&self, feasible: usize) -> Option<i64> {
         let mut cost = 0.0;
         for wish in &self.wishes {
-            match of_node(node, wish.key) {
+            match wish.domains[feasible] {
                 Some(domain) => {
-                    let count = wish.counts.get(domain).copied().unwrap_or(0);
-                    cost += f64::from(count) * wish.weight + wish.base;
+                    cost += f64::from(wish.counts[domain]) * wish.weight + wish.base;
                 }
                 None if self.needs_labels => return None,
                 None => {}

@@ -3,22 +3,21 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{
-    Namespace, Node, PersistentVolume, PersistentVolumeClaim, Service,
-};
+use k8s_openapi::api::core::v1::{Namespace, PersistentVolume, PersistentVolumeClaim, Service};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::resource::v1::{AllocationResult, DeviceClass, ResourceClaim, ResourceSlice};
 use k8s_openapi::api::storage::v1::{CSIDriver, CSINode, CSIStorageCapacity, StorageClass};
 use resource_kinds::pod_view::PodView;
 
 use crate::attachments::Attachments;
+use crate::node_view::NodeView;
 use crate::placed::PlacedPods;
 
 /// The observed state of the cluster.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ClusterView {
     /// Nodes, by name.
-    pub nodes: BTreeMap<String, Arc<Node>>,
+    pub nodes: BTreeMap<String, NodeView>,
     /// All pods that have a node and have not ended, also those that are about to be bound
     /// (`PodView::node`).
     pub pods: PlacedPods,

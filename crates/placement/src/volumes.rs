@@ -11,7 +11,7 @@ use resource_kinds::annotations::{BIND_COMPLETED, SELECTED_NODE};
 use resource_kinds::pod_view::PodView;
 use resource_kinds::storage::volume_move::VolumeMove;
 use resource_kinds::storage::volume_replication::VolumeReplication;
-use resource_kinds::volume_fit::{find, requested_class, requested_size};
+use resource_kinds::volume_fit::{find, may_be_bound, requested_class, requested_size};
 
 use crate::labels::node_selector_matches;
 use crate::objection::FilterFailure;
@@ -32,12 +32,32 @@ pub(crate) struct Claims<'v> {
     bound: Vec<&'v PersistentVolumeClaim>,
     /// Claims with `WaitForFirstConsumer`; the smallest first, so that small claims do not take
     /// large volumes from others.
-    waiting: Vec<&'v PersistentVolumeClaim>,
+    waiting: Vec<WaitingClaim<'v>>,
     /// Whether a bound claim's status is not `Bound` yet. Nodes read the status, and would warn
     /// about an unbound claim.
     settling: bool,
     /// They may be used by one pod at a time.
     exclusive: Vec<&'v str>,
+}
+
+/// A claim that gets its volume with the pod's node.
+#[derive(Debug)]
+struct WaitingClaim<'v> {
+    claim: &'v PersistentVolumeClaim,
+    /// The volumes that it may be bound to, on whatever node: few of those that each node would be asked about.
+    candidates: Vec<&'v PersistentVolume>,
+}
+
+impl<'v> WaitingClaim<'v> {
+    fn of(claim: &'v PersistentVolumeClaim, view: &'v ClusterView) -> Self {
+        let volumes = view.volumes.values().map(AsRef::as_ref);
+        Self {
+            claim,
+            candidates: volumes
+                .filter(|volume| may_be_bound(volume, claim))
+                .collect(),
+        }
+    }
 }
 
 impl<'v> Claims<'v> {
@@ -70,7 +90,7 @@ impl<'v> Claims<'v> {
                 claims.bound.push(claim);
                 claims.settling |= phase(claim) != Some("Bound");
             } else if waits_for_consumer(claim, view) && !names_volume(claim) {
-                claims.waiting.push(claim);
+                claims.waiting.push(WaitingClaim::of(claim, view));
             } else {
                 immediate = true;
             }
@@ -82,6 +102,7 @@ impl<'v> Claims<'v> {
             return Err("pod has unbound immediate PersistentVolumeClaims".to_owned());
         }
         claims.waiting.sort_by(|a, b| {
+            let (a, b) = (a.claim, b.claim);
             let order = requested_size(a).cmp(&requested_size(b));
             order.then_with(|| a.metadata.name.cmp(&b.metadata.name))
         });
@@ -133,7 +154,7 @@ impl<'v> Claims<'v> {
     pub fn steps(&self, node: &Node, view: &ClusterView) -> Result<Vec<ClaimStep>, &'static str> {
         let mut taken: BTreeSet<&str> = BTreeSet::new();
         let mut steps = Vec::new();
-        for claim in &self.waiting {
+        for WaitingClaim { claim, candidates } in &self.waiting {
             let name = claim.metadata.name.clone().unwrap_or_default();
             match selected_node(claim, view) {
                 // It is being made there.
@@ -145,8 +166,7 @@ impl<'v> Claims<'v> {
                 let name = volume.metadata.name.as_deref().unwrap_or_default();
                 usable_on(volume, node) && !taken.contains(name)
             };
-            let volumes = view.volumes.values().map(AsRef::as_ref);
-            match find(claim, volumes, permitted, false) {
+            match find(claim, candidates.iter().copied(), permitted, false) {
                 Some(volume) => {
                     let volume_name = volume.metadata.name.as_deref().unwrap_or_default();
                     taken.insert(volume_name);
@@ -268,11 +288,8 @@ fn is_exclusive(claim: &PersistentVolumeClaim) -> bool {
 }
 
 fn is_used(claim: &str, pod: &PodView, snapshot: &SchedulingSnapshot<'_>) -> bool {
-    snapshot.pods().any(|other| {
-        other.uid != pod.uid
-            && other.namespace == pod.namespace
-            && other.claims.iter().any(|used| *used.name == *claim)
-    })
+    let mut users = snapshot.users_of(&pod.namespace, claim);
+    users.any(|other| other.uid != pod.uid)
 }
 
 /// Whether the volume can be mounted on the node.

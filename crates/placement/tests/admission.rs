@@ -65,12 +65,12 @@ fn pod(index: usize, wish: &Wish) -> PodView {
     pod.into()
 }
 
-fn node(name: &str, disk: &str) -> Arc<Node> {
+fn node(name: &str, disk: &str) -> Node {
     let node = serde_json::from_value(json!({
         "metadata": {"name": name, "labels": {"disk": disk}},
         "status": {"allocatable": {"cpu": "2", "memory": "4Gi", "pods": "4"}},
     }));
-    Arc::new(node.expect("a node"))
+    node.expect("a node")
 }
 
 proptest! {
@@ -78,7 +78,7 @@ proptest! {
     fn scheduler_and_node_agree(wishes in prop::collection::vec(wish(), 1..20)) {
         let mut view = ClusterView::default();
         for (name, disk) in [("a", "ssd"), ("b", "hdd")] {
-            view.nodes.insert(name.to_owned(), node(name, disk));
+            view.nodes.insert(name.to_owned(), node(name, disk).into());
         }
         for (index, wish) in wishes.iter().enumerate() {
             let mut pod = pod(index, wish);

@@ -8,7 +8,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::api::resource::v1::{AllocationResult, DeviceRequestAllocationResult};
 use placement::{ClaimStep, ClusterView, PlacementDecision, place};
 use proptest::prelude::*;
@@ -27,7 +27,8 @@ fn view(slices: &[Value], claims: &[Value]) -> ClusterView {
     for name in ["n1", "n2"] {
         let node = json!({"metadata": {"name": name, "labels": {"rack": name}},
             "status": {"allocatable": {"cpu": "2", "memory": "4Gi", "pods": "10"}}});
-        view.nodes.insert(name.to_owned(), Arc::new(read(node)));
+        view.nodes
+            .insert(name.to_owned(), read::<Node>(node).into());
     }
     let expression = format!("device.driver == '{DRIVER}'");
     let class = json!({"metadata": {"name": "gpu"}, "spec": {

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::serde::de::DeserializeOwned;
 use placement::{ClusterView, PlacementDecision, place};
 use resource_kinds::pod_view::PodView;
@@ -41,7 +41,8 @@ fn numbers_at_the_ends_of_their_range_never_overfill_a_node() {
                     let node = json!({"metadata": {"name": "a", "labels": {"zone": "z"}},
                         "status": {"allocatable": {"cpu": room, "memory": room, "pods": room}}});
                     let mut view = ClusterView::default();
-                    view.nodes.insert("a".to_owned(), Arc::new(typed(node)));
+                    view.nodes
+                        .insert("a".to_owned(), typed::<Node>(node).into());
                     let mut other = asks(used);
                     other["nodeName"] = "a".into();
                     view.pods.push(Arc::new(pod("other", other)));

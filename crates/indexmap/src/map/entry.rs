@@ -32,6 +32,25 @@ impl<'a, K: Hash + Eq, V> Entry<'a, K, V> {
             None => Self::Vacant(VacantEntry { core, key }),
         }
     }
+
+    /// The value of the key, which is inserted with that one if it is not in the map.
+    pub fn or_insert(self, value: V) -> &'a mut V {
+        match self {
+            Self::Occupied(entry) => entry.into_mut(),
+            Self::Vacant(entry) => entry.insert(value),
+        }
+    }
+
+    /// The value of the key, which is inserted with the default value if it is not in the map.
+    pub fn or_default(self) -> &'a mut V
+    where
+        V: Default,
+    {
+        match self {
+            Self::Occupied(entry) => entry.into_mut(),
+            Self::Vacant(entry) => entry.insert(V::default()),
+        }
+    }
 }
 
 impl<'a, K, V> OccupiedEntry<'a, K, V> {

@@ -79,6 +79,9 @@ impl<'v> Devices<'v> {
         if elsewhere {
             return Some("resourceclaim not available on the node".to_owned());
         }
+        if self.wishes.is_empty() {
+            return None;
+        }
         allocate(&self.wishes, &self.offer, node).err()
     }
 

@@ -6,6 +6,8 @@ use resource_kinds::pod_view::PodView;
 use super::part;
 use crate::snapshot::SchedulingSnapshot;
 
+/// The tag of an image that is named without one.
+const LATEST: &str = ":latest";
 const MIB: i128 = 1 << 20;
 /// Images of less are not worth a preference; more than the second for each container is worth no more.
 const IMAGE_BYTES: (i128, i128) = (23 * MIB, 1000 * MIB);
@@ -39,7 +41,9 @@ impl<'p> Images<'p> {
     /// Points for the images that a node has: their sizes, each times the share of the nodes that have it, so that
     /// the first node with an image does not get all pods.
     pub fn points(&self, node: &Node) -> i64 {
-        let worth = self.images.iter().map(|(image, with)| {
+        // An image that no node has is worth nothing.
+        let present = self.images.iter().filter(|(_, with)| *with > 0);
+        let worth = present.map(|(image, with)| {
             let bytes = bytes(node, image).unwrap_or(0).max(0);
             i128::from(bytes) * with / self.nodes
         });
@@ -53,11 +57,11 @@ impl<'p> Images<'p> {
 /// The size of an image on a node, if it is there.
 fn bytes(node: &Node, image: &str) -> Option<i64> {
     let status = node.status.as_ref()?;
-    let is_it = |name: &String| {
-        name == image
-            || name
-                .strip_suffix(":latest")
-                .is_some_and(|short| short == image)
+    // The length first: it is read without the text.
+    let is_it = |name: &String| match name.len().checked_sub(image.len()) {
+        Some(0) => name == image,
+        Some(more) if more == LATEST.len() => name.starts_with(image) && name.ends_with(LATEST),
+        _ => false,
     };
     let mut images = status.images.iter().flatten();
     let found = images.find(|one| one.names.iter().flatten().any(is_it))?;

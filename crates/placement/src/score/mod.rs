@@ -70,7 +70,7 @@ fn scores<'v>(
     let spread = SpreadPreferences::of(pod, &feasible, snapshot);
     let attraction = AffinityWeights::of(pod, snapshot);
     let images = Images::of(pod, snapshot);
-    let load = CountedUse::of(pod);
+    let (own, load) = (snapshot.own(pod), CountedUse::of(pod));
     let asked = CountedUse::by(|name| wanted.get(name).copied());
     let rules: [(i64, Vec<i64>); 7] = [
         (TAINTS, few(each(&|one| soft_taints(pod, one.node)))),
@@ -82,10 +82,10 @@ fn scores<'v>(
             POD_AFFINITY,
             between(each(&|one| attraction.of_node(one.node))),
         ),
-        (SPREAD, spread_points(&spread, &feasible)),
+        (SPREAD, spread_points(&spread, nodes.len())),
         (
             ROOM,
-            each(&|one| room::free(one, snapshot.load(one.name, pod).plus(load))),
+            each(&|one| room::free(one, snapshot.load(one.name, own).plus(load))),
         ),
         (BALANCE, each(&|one| room::balance(&one.room, asked))),
         (IMAGES, each(&|one| images.points(one.node))),
@@ -118,11 +118,11 @@ fn between(amounts: Vec<i64>) -> Vec<i64> {
     many(above.collect())
 }
 
-fn spread_points(spread: &SpreadPreferences<'_>, nodes: &[&Node]) -> Vec<i64> {
+fn spread_points(spread: &SpreadPreferences, nodes: usize) -> Vec<i64> {
     if spread.is_empty() {
-        return vec![0; nodes.len()];
+        return vec![0; nodes];
     }
-    let costs: Vec<Option<i64>> = nodes.iter().map(|node| spread.cost(node)).collect();
+    let costs: Vec<Option<i64>> = (0..nodes).map(|node| spread.cost(node)).collect();
     let known = || costs.iter().flatten().copied();
     let (least, most) = (known().min().unwrap_or(0), known().max().unwrap_or(0));
     let points = |cost: Option<i64>| match cost {

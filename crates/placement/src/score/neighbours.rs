@@ -6,9 +6,10 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::Node;
 use resource_kinds::pod_view::PodView;
 
-use crate::affinity::{AffinityTerm, affinity_terms, node_of};
+use crate::affinity::{AffinityTerm, node_of};
 use crate::labels::of_node;
 use crate::snapshot::SchedulingSnapshot;
+use crate::terms::{affinity_terms, preferences};
 
 /// The weight of the required affinity of a pod that is there (`hardPodAffinityWeight`).
 const REQUIRED: i64 = 1;
@@ -26,9 +27,11 @@ impl<'v> AffinityWeights<'v> {
                 *sum = sum.saturating_add(weight);
             }
         };
-        let own: Vec<_> = preferences(pod).collect();
+        let own: Vec<_> = weighted(pod).collect();
         if !own.is_empty() {
-            for other in snapshot.pods() {
+            let (near, apart) = preferences(pod);
+            let mut terms = near.iter().chain(apart).map(|one| &one.pod_affinity_term);
+            for other in snapshot.selectable(&mut terms, pod) {
                 let Some(node) = node_of(other, snapshot) else {
                     continue;
                 };
@@ -39,13 +42,13 @@ impl<'v> AffinityWeights<'v> {
                 }
             }
         }
-        for other in view.pods.wishing() {
+        for other in view.pods.wishing(pod) {
             let Some(node) = node_of(other, snapshot) else {
                 continue;
             };
             let required = affinity_terms(other).iter();
             let required = required.map(|term| (REQUIRED, AffinityTerm::of(term, other)));
-            for (weight, term) in required.chain(preferences(other)) {
+            for (weight, term) in required.chain(weighted(other)) {
                 if term.selects(pod, view) {
                     add(term, weight, node);
                 }
@@ -65,26 +68,11 @@ impl<'v> AffinityWeights<'v> {
 }
 
 /// The weighted terms of a pod; weights against neighbours are negative.
-fn preferences(pod: &PodView) -> impl Iterator<Item = (i64, AffinityTerm<'_>)> {
-    let affinity = pod.spec.affinity.as_ref();
-    let near = affinity
-        .and_then(|affinity| affinity.pod_affinity.as_ref())
-        .and_then(|terms| {
-            terms
-                .preferred_during_scheduling_ignored_during_execution
-                .as_deref()
-        });
-    let apart = affinity
-        .and_then(|affinity| affinity.pod_anti_affinity.as_ref())
-        .and_then(|terms| {
-            terms
-                .preferred_during_scheduling_ignored_during_execution
-                .as_deref()
-        });
-    let near = near.unwrap_or_default().iter().map(|term| (1, term));
-    let apart = apart.unwrap_or_default().iter().map(|term| (-1, term));
-    let weighted = near.chain(apart);
-    weighted.map(move |(sign, one)| {
+fn weighted(pod: &PodView) -> impl Iterator<Item = (i64, AffinityTerm<'_>)> {
+    let (near, apart) = preferences(pod);
+    let near = near.iter().map(|term| (1, term));
+    let apart = apart.iter().map(|term| (-1, term));
+    near.chain(apart).map(move |(sign, one)| {
         let term = AffinityTerm::of(&one.pod_affinity_term, pod);
         (sign * i64::from(one.weight), term)
     })

@@ -7,7 +7,7 @@ use crate::resources::{CountedUse, FreeResources};
 /// Points for the free part of CPU and of memory with that use, on average. Containers without requests count
 /// too.
 pub(super) fn free(node: &Feasible<'_>, used: CountedUse) -> i64 {
-    let has = CountedUse::by(|name| node.room.allocatable(name));
+    let has = node.room.counted();
     let both = [(used.cpu, has.cpu), (used.memory, has.memory)];
     let known = both.into_iter().filter(|(_, has)| *has > 0);
     let points: Vec<i64> = known.map(|(used, has)| part(has - used, has)).collect();
@@ -22,7 +22,7 @@ pub(super) fn balance(room: &FreeResources<'_>, wanted: CountedUse) -> i64 {
         return 0;
     }
     let used = CountedUse::by(|name| room.used(name));
-    let has = CountedUse::by(|name| room.allocatable(name));
+    let has = room.counted();
     let (before, after) = (evenness(used, has), evenness(used.plus(wanted), has));
     POINTS / 2 + (POINTS / 2 + after - before) / 2
 }
@@ -49,7 +49,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::resources::Resources;
+    use crate::resources::{Allocatable, Resources};
 
     fn amounts(cpu: &str, memory: &str) -> Resources {
         let pair = |name: &str, amount: &str| Some((name.to_owned(), amount.parse().ok()?));
@@ -66,6 +66,7 @@ mod tests {
             json!({"status": {"allocatable": {"cpu": "4", "memory": "4Gi"}}}),
         )
         .unwrap_or_default();
+        let allocatable = Allocatable::of(&node);
         for (used, wanted, points) in [
             (("0", "0"), ("1", "1Gi"), 75),
             (("1", "1Gi"), ("1", "1Gi"), 75),
@@ -75,7 +76,7 @@ mod tests {
             (("0", "0"), ("2", "0"), 62),
             (("2", "0"), ("0", "0"), 0),
         ] {
-            let room = FreeResources::with(&node, Cow::Owned(amounts(used.0, used.1)), 0);
+            let room = FreeResources::with(&allocatable, Cow::Owned(amounts(used.0, used.1)), 0);
             let asked = amounts(wanted.0, wanted.1);
             let asked = CountedUse::by(|name| asked.get(name).copied());
             assert_eq!(balance(&room, asked), points, "{used:?} {wanted:?}");

@@ -9,7 +9,7 @@ mod storage_capacity;
 
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Node, Pod};
 use placement::{ClaimStep, ClusterView, PlacementDecision, place};
 use resource_kinds::pod_view::PodView;
 use serde_json::{Value, json};
@@ -33,8 +33,8 @@ fn view(objects: Value) -> ClusterView {
         if node["status"].is_null() {
             node["status"] = json!({"allocatable": {"cpu": "2", "memory": "4Gi", "pods": "10"}});
         }
-        view.nodes
-            .insert(name, Arc::new(serde_json::from_value(node).expect(read)));
+        let node: Node = serde_json::from_value(node).expect(read);
+        view.nodes.insert(name, node.into());
     }
     for (name, namespace) in named("namespaces") {
         view.namespaces.insert(

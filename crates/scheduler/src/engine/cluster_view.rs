@@ -136,13 +136,13 @@ impl Engine {
     }
 }
 
-fn keep<Q: Ord, K: Object>(
-    objects: &mut BTreeMap<Q, Arc<K>>,
+fn keep<Q: Ord, K: Object, V: From<Arc<K>>>(
+    objects: &mut BTreeMap<Q, V>,
     key: fn(&K) -> Q,
     change: &ObjectChange<K>,
 ) {
     match change {
-        ObjectChange::Applied(object, _) => objects.insert(key(object), object.clone()),
+        ObjectChange::Applied(object, _) => objects.insert(key(object), object.clone().into()),
         ObjectChange::Deleted(object) => objects.remove(&key(object)),
     };
 }
@@ -196,6 +196,8 @@ mod tests {
             "spec": {
                 "nodeName": node.map(|node| format!("n{node}")),
                 "affinity": if milli % 2 == 0 { repelling } else { Value::Null },
+                "volumes": [{"name": "v",
+                    "persistentVolumeClaim": {"claimName": (milli % 4).to_string()}}],
                 "containers": [{"name": "c", "resources": {"requests": {
                     // The largest amounts add up to the end of the range.
                     "cpu": format!("{milli}m"),

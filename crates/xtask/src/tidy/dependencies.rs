@@ -39,6 +39,7 @@ const PURE_LIBRARIES: &[&str] = &[
     "ipnet",
     "cel",
     "chrono",
+    "indexmap",
     "json-patch",
     "memchr",
     "regex",

@@ -186,6 +186,20 @@ pub fn covers_modes(volume: &PersistentVolume, claim: &PersistentVolumeClaim) ->
         .all(|mode| offered.contains(mode))
 }
 
+/// Whether the volume may be bound to the claim: it matches, and is reserved for it, or Available.
+pub fn may_be_bound(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> bool {
+    let phase = volume
+        .status
+        .as_ref()
+        .and_then(|status| status.phase.as_deref());
+    let is_free = match reservation(volume, claim) {
+        Reservation::Other => false,
+        Reservation::ThisClaim => covers_modes(volume, claim),
+        Reservation::Free => phase == Some("Available") && further_misfit(volume, claim).is_none(),
+    };
+    is_free && misfit(volume, claim).is_none()
+}
+
 /// The best volume for the claim, or `None`: one reserved for it; else, of those that are Available
 /// and match, the one with the fewest excess access modes, then the smallest.
 ///
@@ -199,27 +213,12 @@ pub fn find<'a>(
     reserved_only: bool,
 ) -> Option<&'a PersistentVolume> {
     let mut best: Option<(usize, Quantity, &'a PersistentVolume)> = None;
-    for volume in volumes {
-        let reservation = reservation(volume, claim);
-        if reservation == Reservation::Other || misfit(volume, claim).is_some() {
-            continue;
+    let volumes = volumes.into_iter();
+    for volume in volumes.filter(|volume| may_be_bound(volume, claim)) {
+        if reservation(volume, claim) == Reservation::ThisClaim {
+            return permitted(volume).then_some(volume);
         }
-        if reservation == Reservation::ThisClaim {
-            if covers_modes(volume, claim) {
-                return permitted(volume).then_some(volume);
-            }
-            continue;
-        }
-        let available = volume
-            .status
-            .as_ref()
-            .and_then(|status| status.phase.as_deref())
-            == Some("Available");
-        if reserved_only
-            || !available
-            || further_misfit(volume, claim).is_some()
-            || !permitted(volume)
-        {
+        if reserved_only || !permitted(volume) {
             continue;
         }
         let spare = volume_modes(volume.spec.as_ref()).len();

@@ -1,0 +1,204 @@
+//! Pods with terms of affinity or anti-affinity, so that a pod finds those whose terms may select it without a look at
+//! all others.
+
+use std::collections::BTreeSet;
+
+use k8s_openapi::api::core::v1::PodAffinityTerm;
+use resource_kinds::labels::{CONTROLLER_REVISION_HASH, POD_INDEX, POD_NAME, POD_TEMPLATE_HASH};
+use resource_kinds::pod_view::{PodView, Text};
+
+use crate::uid_index::UidIndex;
+
+/// Labels that controllers give to pods. Terms that select one of a set's pods, or of its revisions, by nothing else are
+/// rare, and each pod would have entries of its own.
+const NOT_INDEXED: [&str; 4] = [
+    CONTROLLER_REVISION_HASH,
+    POD_INDEX,
+    POD_NAME,
+    POD_TEMPLATE_HASH,
+];
+
+/// The uids of pods that have terms of one sort, by what their terms select.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct TermOwners {
+    /// By a label that a term demands.
+    by_label: UidIndex,
+    /// The pods with a term that demands no such label, or is about other namespaces.
+    others: BTreeSet<Text>,
+}
+
+impl TermOwners {
+    pub fn add<'t>(
+        &mut self,
+        owner: &PodView,
+        mut terms: impl Iterator<Item = &'t PodAffinityTerm>,
+    ) {
+        let labels: Option<Vec<_>> = terms.try_fold(Vec::new(), |mut labels, term| {
+            labels.push(demanded_label(term, owner)?);
+            Some(labels)
+        });
+        match labels {
+            Some(labels) => {
+                for label in labels {
+                    self.by_label.add(label, &owner.uid);
+                }
+            }
+            None => {
+                self.others.insert(owner.uid.clone());
+            }
+        }
+    }
+
+    /// Removes a pod, which had these terms when it was added.
+    pub fn remove<'t>(
+        &mut self,
+        owner: &PodView,
+        terms: impl Iterator<Item = &'t PodAffinityTerm>,
+    ) {
+        if self.others.remove(&*owner.uid) {
+            return;
+        }
+        for label in terms.filter_map(|term| demanded_label(term, owner)) {
+            self.by_label.remove(&label, &owner.uid);
+        }
+    }
+
+    /// The uids of all pods whose terms may select the pod, each once.
+    pub fn of(&self, pod: &PodView) -> BTreeSet<&Text> {
+        let mut found: BTreeSet<&Text> = self.others.iter().collect();
+        for label in indexed_labels(pod) {
+            found.extend(self.by_label.get(&label));
+        }
+        found
+    }
+}
+
+/// The labels by which a pod is found.
+pub(crate) fn indexed_labels(pod: &PodView) -> impl Iterator<Item = String> {
+    let labels = pod.labels.iter();
+    let labels = labels.filter(|(key, _)| !NOT_INDEXED.contains(key));
+    labels.map(|(key, value)| namespace_label(&pod.namespace, key, value))
+}
+
+/// A label that all pods have which the term selects; `None` if there is none, or it is about other namespaces than the
+/// owner's.
+pub(crate) fn demanded_label(term: &PodAffinityTerm, owner: &PodView) -> Option<String> {
+    let is_at_home =
+        term.namespaces.as_ref().is_none_or(Vec::is_empty) && term.namespace_selector.is_none();
+    let selector = term.label_selector.as_ref().filter(|_| is_at_home)?;
+    let mut demanded = selector.match_labels.iter().flatten();
+    let (key, value) = demanded.find(|(key, _)| !NOT_INDEXED.contains(&key.as_str()))?;
+    Some(namespace_label(&owner.namespace, key, value))
+}
+
+/// No part of a namespace or a key has the sign after it.
+fn namespace_label(namespace: &str, key: &str, value: &str) -> String {
+    format!("{namespace}:{key}={value}")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use k8s_openapi::api::core::v1::{Namespace, Pod};
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::affinity::AffinityTerm;
+    use crate::terms::anti_affinity_terms;
+    use crate::view::ClusterView;
+
+    /// Namespace, values of two labels, terms.
+    type Spec = (u8, [Option<u8>; 2], Vec<Term>);
+    /// Demanded values of the labels, whether they are an expression, the namespaces.
+    type Term = ([Option<u8>; 2], bool, Option<u8>);
+
+    fn labels(values: [Option<u8>; 2], keys: [&str; 2]) -> Value {
+        let given = keys.into_iter().zip(values);
+        let given =
+            given.filter_map(|(key, value)| Some((key.to_owned(), json!(value?.to_string()))));
+        Value::Object(given.collect())
+    }
+
+    fn pod(uid: usize, (namespace, values, terms): &Spec) -> Arc<PodView> {
+        // One key that is in the index, and one that is not.
+        let keys = ["app", POD_INDEX];
+        let term = |(values, is_expression, namespaces): &Term| {
+            let expression = json!({"key": "app", "operator": "Exists"});
+            let mut term = json!({"topologyKey": "zone",
+                "labelSelector": {"matchLabels": labels(*values, keys)}});
+            if *is_expression {
+                term["labelSelector"] = json!({"matchExpressions": [expression]});
+            }
+            match namespaces {
+                Some(0) => term["namespaceSelector"] = json!({}),
+                Some(name) => term["namespaces"] = json!([name.to_string()]),
+                None => {}
+            }
+            term
+        };
+        let terms: Vec<Value> = terms.iter().map(term).collect();
+        let pod: Pod = serde_json::from_value(json!({
+            "metadata": {"name": uid.to_string(), "namespace": namespace.to_string(),
+                "uid": uid.to_string(), "labels": labels(*values, keys)},
+            "spec": {"containers": [], "nodeName": "n", "affinity": {"podAntiAffinity":
+                {"requiredDuringSchedulingIgnoredDuringExecution": terms}}},
+        }))
+        .unwrap();
+        Arc::new(pod.into())
+    }
+
+    fn spec() -> impl Strategy<Value = Spec> {
+        let values = || [prop::option::of(0..2u8), prop::option::of(0..2u8)];
+        let term = (
+            values(),
+            prop::bool::weighted(0.2),
+            prop::option::weighted(0.2, 0..3u8),
+        );
+        (1..3u8, values(), prop::collection::vec(term, 0..3))
+    }
+
+    fn uids<'p>(pods: impl Iterator<Item = &'p Arc<PodView>>) -> BTreeSet<&'p str> {
+        pods.map(|pod| &*pod.uid).collect()
+    }
+
+    proptest! {
+        /// The pods that the indexes find are all that the terms select.
+        #[test]
+        fn no_selected_pod_is_left_out(
+            specs in prop::collection::vec(spec(), 1..8),
+            changed in prop::collection::vec((0..8usize, prop::option::of(spec())), 0..8),
+        ) {
+            let mut view = ClusterView::default();
+            for name in ["1", "2"] {
+                let namespace = json!({"metadata": {"name": name}});
+                let namespace: Namespace = serde_json::from_value(namespace).unwrap();
+                view.namespaces.insert(name.to_owned(), Arc::new(namespace));
+            }
+            for (uid, spec) in specs.iter().enumerate() {
+                view.pods.push(pod(uid, spec));
+            }
+            for (uid, spec) in &changed {
+                match spec {
+                    Some(spec) => view.pods.push(pod(*uid, spec)),
+                    None => drop(view.pods.remove(&uid.to_string())),
+                }
+            }
+            let selects = |owner: &PodView, other: &PodView| {
+                let mut terms = anti_affinity_terms(owner).iter();
+                terms.any(|term| AffinityTerm::of(term, owner).selects(other, &view))
+            };
+            for pod in view.pods.iter() {
+                let all = uids(view.pods.iter().filter(|other| selects(other, pod)));
+                let found = view.pods.repelling(pod).filter(|other| selects(other, pod));
+                prop_assert_eq!(uids(found), all);
+                let all = uids(view.pods.iter().filter(|other| selects(pod, other)));
+                let terms = &mut anti_affinity_terms(pod).iter();
+                if let Some(found) = view.pods.selectable(terms, pod) {
+                    prop_assert_eq!(uids(found.filter(|other| selects(pod, other))), all);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,30 @@
+//! Uids of pods by a key that several pods may have.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use resource_kinds::pod_view::Text;
+
+/// Uids of pods by a key. Keys without pods are not kept.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct UidIndex(BTreeMap<String, BTreeSet<Text>>);
+
+impl UidIndex {
+    pub fn add(&mut self, key: String, uid: &Text) {
+        self.0.entry(key).or_default().insert(uid.clone());
+    }
+
+    pub fn remove(&mut self, key: &str, uid: &str) {
+        let Some(uids) = self.0.get_mut(key) else {
+            return;
+        };
+        uids.remove(uid);
+        if uids.is_empty() {
+            self.0.remove(key);
+        }
+    }
+
+    /// The uids with that key.
+    pub fn get<'s>(&'s self, key: &str) -> impl Iterator<Item = &'s Text> + use<'s> {
+        self.0.get(key).into_iter().flatten()
+    }
+}
