@@ -9,6 +9,7 @@ use futures::StreamExt;
 use futures::stream::SelectAll;
 use json_text::{Cursor, SyntaxError};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use planners::garbage_collection::FOREGROUND;
 use reconcile::{Cache, Component, Identity, Index, ObjectChange, WatchConfig};
 use serde::de::{DeserializeOwned, Error as _};
 use serde_json::Error;
@@ -80,6 +81,16 @@ impl Meta {
             }
         }
         Ok((meta, [finalizers, owners]))
+    }
+
+    /// Whether the object has that finalizer.
+    pub fn has(&self, finalizer: &str) -> bool {
+        self.finalizers.iter().any(|present| present == finalizer)
+    }
+
+    /// Whether the object is deleted after its dependents.
+    pub fn is_waiting(&self) -> bool {
+        self.deleting && self.has(FOREGROUND)
     }
 
     fn identity(&self) -> Identity<'_> {
@@ -195,6 +206,20 @@ impl Inventory {
     /// The objects with that owner UID.
     pub fn by_owner(&self, uid: &str) -> Vec<ListedObject> {
         self.find(uid, |watched| &watched.by_owner)
+    }
+
+    /// Whether the owner is known, is not being deleted, and may own objects of the namespace. Its deletion is a later
+    /// change, which finds its dependents.
+    pub fn is_live(&self, owner: &OwnerReference, namespace: &str) -> bool {
+        let resource = self.resource_of(&owner.api_version, &owner.kind);
+        let Some(resource) = resource.map(|number| &self.resources[number]) else {
+            return false;
+        };
+        let watched = resource.watched.iter();
+        let mut found = watched.flat_map(|watched| watched.by_uid.get(&owner.uid));
+        found.any(|owner| {
+            !owner.deleting && (!resource.namespaced || *owner.namespace == *namespace)
+        })
     }
 
     /// The objects of all kinds with that term. Most kinds have none, and only say so.

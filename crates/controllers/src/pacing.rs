@@ -12,6 +12,7 @@ use tokio::time::Instant;
 /// The times of each key. Bounded by the number of keys with a recent or an unwritten change, as
 /// long as the controller reports when nothing is left to write.
 pub(crate) struct Pacing {
+    /// The window of minor changes of an object that was not written lately.
     window: Duration,
     times: Mutex<HashMap<Key, Times>>,
 }
@@ -24,10 +25,18 @@ impl Default for Pacing {
 
 #[derive(Clone, Copy, Default)]
 struct Times {
-    /// The last write.
-    written: Option<Instant>,
+    /// The last write, and the window after it.
+    written: Option<(Instant, Duration)>,
     /// The time of the oldest change that is not written yet.
     waiting: Option<Instant>,
+}
+
+impl Times {
+    /// Whether the window after the last write is over.
+    fn is_quiet(&self) -> bool {
+        let over = |(at, window): (Instant, Duration)| at.elapsed() >= window;
+        self.written.is_none_or(over)
+    }
 }
 
 impl Pacing {
@@ -44,9 +53,19 @@ impl Pacing {
 
     /// The rest of the window after the last write, if it is not over.
     pub fn rest(&self, key: &Key) -> Option<Duration> {
-        let written = self.all().get(key)?.written?;
-        let rest = self.window.saturating_sub(written.elapsed());
+        let (at, window) = self.all().get(key)?.written?;
+        let rest = window.saturating_sub(at.elapsed());
         (!rest.is_zero()).then_some(rest)
+    }
+
+    /// The time until the next write to an object that may include a further change of this urgency: the rest of the window
+    /// after the last write, or of the window of a minor change that waits.
+    pub fn rest_of(&self, key: &Key, urgency: WriteUrgency) -> Option<Duration> {
+        let times = *self.all().get(key)?;
+        match times.waiting {
+            Some(waiting) => self.delay(times, urgency, waiting),
+            None => self.rest(key),
+        }
     }
 
     /// The time to delay a change, if it is not due yet.
@@ -54,15 +73,20 @@ impl Pacing {
         let mut all = self.all();
         let times = all.entry(key.clone()).or_default();
         let waiting = *times.waiting.get_or_insert_with(Instant::now);
-        let since_write = times.written.map(|at| at.elapsed());
-        let wait = delay(self.window, urgency, since_write, waiting.elapsed());
+        self.delay(*times, urgency, waiting)
+    }
+
+    fn delay(&self, times: Times, urgency: WriteUrgency, waiting: Instant) -> Option<Duration> {
+        let since_write = times.written.map(|(at, _)| at.elapsed());
+        let window = times.written.map_or(self.window, |(_, window)| window);
+        let wait = delay(window, urgency, since_write, waiting.elapsed());
         (!wait.is_zero()).then_some(wait)
     }
 
-    /// Records that all delayed changes were written.
-    pub fn written(&self, key: &Key) {
+    /// Records that all delayed changes were written, and the window in which further ones are collected.
+    pub fn written(&self, key: &Key, window: Duration) {
         let times = Times {
-            written: Some(Instant::now()),
+            written: Some((Instant::now(), window)),
             waiting: None,
         };
         self.all().insert(key.clone(), times);
@@ -75,7 +99,7 @@ impl Pacing {
             return;
         };
         times.waiting = None;
-        if times.written.is_none_or(|at| at.elapsed() >= self.window) {
+        if times.is_quiet() {
             all.remove(key);
         }
     }
@@ -96,7 +120,7 @@ mod tests {
     async fn changes_after_a_write_wait_for_the_end_of_the_window() {
         let (pacing, key) = (Pacing::default(), Key::new("default", "web"));
         assert_eq!(pacing.wait(&key, WriteUrgency::Prompt), None);
-        pacing.written(&key);
+        pacing.written(&key, WINDOW);
         sleep(WINDOW / 4).await;
         assert_eq!(pacing.rest(&key), Some(WINDOW - WINDOW / 4));
         let wait = pacing.wait(&key, WriteUrgency::Prompt);
@@ -118,9 +142,24 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_change_is_written_with_those_that_wait_if_it_is_no_more_urgent() {
+        let (pacing, key) = (Pacing::default(), Key::new("default", "web"));
+        assert_eq!(pacing.rest_of(&key, WriteUrgency::Minor), None);
+        pacing.wait(&key, WriteUrgency::Minor);
+        sleep(WINDOW / 2).await;
+        assert_eq!(pacing.rest_of(&key, WriteUrgency::Minor), Some(WINDOW / 2));
+        assert_eq!(pacing.rest_of(&key, WriteUrgency::Prompt), None);
+        pacing.written(&key, WINDOW * 3);
+        sleep(WINDOW).await;
+        for urgency in [WriteUrgency::Minor, WriteUrgency::Prompt] {
+            assert_eq!(pacing.rest_of(&key, urgency), Some(WINDOW * 2));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn nothing_is_remembered_of_a_quiet_object() {
         let (pacing, key) = (Pacing::default(), Key::new("default", "web"));
-        pacing.written(&key);
+        pacing.written(&key, WINDOW);
         pacing.settled(&key);
         assert_eq!(pacing.all().len(), 1);
         sleep(WINDOW).await;

@@ -1,16 +1,27 @@
 //! The time at which a change is written, if changes come in quick succession.
 //!
-//! A change after a quiet time is written at once. Changes within [`WINDOW`] after a write are
+//! A change after a quiet time is written at once. Changes within a window ([`window_of`]) after a write are
 //! collected: the state at the end of the window is written, so no last state is lost. Upstream has
 //! the same window as `--endpoint-updates-batch-period`.
 
 use std::time::Duration;
 
-/// The window of collected changes. Proxies and DNS may be this late, except for the first change
+/// The shortest window of collected changes. Proxies and DNS may be this late, except for the first change
 /// after a quiet time, so it is short against the time in which a client gives up a connection. It
 /// is long against the time between two pods of a set that starts: with 80 pods per second a write
 /// reports eight of them, and the number of writes no longer grows with the number of pods.
 pub const WINDOW: Duration = Duration::from_millis(100);
+
+/// The part of a window that each endpoint of a Service, or each pod of a set, adds beyond the first 250. A plan reads all of
+/// them, so without it a pod among many would cost more than one among few.
+const WINDOW_OF_PART: Duration = Duration::from_micros(400);
+
+/// The window of a Service with that many endpoints, or of a set with that many pods: from [`WINDOW`] to one second.
+pub fn window_of(parts: usize) -> Duration {
+    let parts = u32::try_from(parts).unwrap_or(u32::MAX);
+    let by_number = WINDOW_OF_PART.saturating_mul(parts);
+    by_number.clamp(WINDOW, ENDPOINTS_WINDOW)
+}
 
 /// The window of the Endpoints of a Service, the old form of its slices. Proxies and DNS read the
 /// slices, so the Endpoints have readers that look once, and each write has all addresses: with 200
@@ -81,6 +92,15 @@ mod tests {
             delay(WINDOW, WriteUrgency::Minor, Some(WINDOW), WINDOW),
             Duration::ZERO
         );
+    }
+
+    #[test]
+    fn large_sets_have_longer_windows() {
+        assert_eq!(window_of(0), WINDOW);
+        assert_eq!(window_of(250), WINDOW);
+        assert_eq!(window_of(1000), WINDOW * 4);
+        assert_eq!(window_of(2500), Duration::from_secs(1));
+        assert_eq!(window_of(usize::MAX), Duration::from_secs(1));
     }
 
     #[test]

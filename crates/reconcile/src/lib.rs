@@ -26,7 +26,7 @@ mod shared;
 mod similarity;
 
 pub use api_client::WatchConfig;
-pub use cache::{Cache, Index, Object, PodsByLabel};
+pub use cache::{Cache, Index, Object, PodsByLabel, label_term};
 pub use changes::{Changes, ObjectChange};
 pub use controller::{Controller, run_controller};
 pub use health::{Component, Health};

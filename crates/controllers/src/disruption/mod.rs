@@ -132,7 +132,7 @@ impl reconcile::Controller for Worker {
                 .warning(budget.as_ref(), "CalculateExpectedPodCountFailed", text);
         }
         self.write_status(&budget, status).await?;
-        self.pacing.written(key);
+        self.pacing.written(key, WINDOW);
         // The pacing of a budget that stays quiet is forgotten.
         later(WINDOW)
     }

@@ -7,8 +7,10 @@
 mod execute;
 mod observe;
 
-use planners::batching::{ENDPOINTS_WINDOW, WINDOW};
-use planners::endpoints::plan;
+use std::time::Duration;
+
+use planners::batching::{ENDPOINTS_WINDOW, WriteUrgency, window_of};
+use planners::endpoints::{Observed, plan, plan_slices};
 use reconcile::polls::decide;
 use reconcile::{Key, ObjectChange, Queue, ReconcileResult, service_of};
 use resource_kinds::pod_view::PodView;
@@ -57,7 +59,7 @@ impl reconcile::Controller for Endpoints {
         let mut endpoints = self.caches.endpoints.subscribe();
         let mut nodes = self.caches.nodes.subscribe();
         loop {
-            let keys: Vec<Key> = tokio::select! {
+            let mut keys: Vec<Key> = tokio::select! {
                 Some(change) = services.next() => vec![Key::of(change.object().as_ref())],
                 Some(change) = pods.next() => services_of(&self.observer, &change),
                 Some(change) = slices.next() => {
@@ -74,6 +76,8 @@ impl reconcile::Controller for Endpoints {
                 },
                 else => return,
             };
+            // A Service whose slices were written a moment ago is planned again at the end of the window anyway.
+            keys.retain(|key| self.pacing.rest(key).is_none());
             for key in keys {
                 queue.add(key);
             }
@@ -91,10 +95,15 @@ impl reconcile::Controller for Endpoints {
             return Ok(ReconcileResult::RequeueAfter(wait));
         }
         let observed = self.observer.observe(key);
-        let mut plan = decide(observed.pods.len(), || plan(&observed));
-        let late = match plan.urgency_of_endpoints(&observed) {
-            Some(urgency) => self.pacing_of_endpoints.wait(key, urgency),
-            None => {
+        let rest = self.rest_of_endpoints(key, &observed);
+        let mut plan = decide(observed.pods.len(), || match rest {
+            Some(_) => plan_slices(&observed),
+            None => plan(&observed),
+        });
+        let late = match (rest, plan.urgency_of_endpoints(&observed)) {
+            (Some(rest), _) => Some(rest),
+            (None, Some(urgency)) => self.pacing_of_endpoints.wait(key, urgency),
+            (None, None) => {
                 self.pacing_of_endpoints.settled(key);
                 None
             }
@@ -113,13 +122,25 @@ impl reconcile::Controller for Endpoints {
         }
         let writes_endpoints = plan.endpoints.is_some();
         self.executor.execute(key, plan).await?;
-        self.pacing.written(key);
+        let window = window_of(observed.pods.len());
+        self.pacing.written(key, window);
         if writes_endpoints {
-            self.pacing_of_endpoints.written(key);
+            self.pacing_of_endpoints.written(key, ENDPOINTS_WINDOW);
         }
         // The pacing of a Service that stays quiet is forgotten.
-        let next = late.unwrap_or(WINDOW).min(WINDOW);
+        let next = late.map_or(window, |late| late.min(window));
         Ok(ReconcileResult::RequeueAfter(next))
+    }
+}
+
+impl Endpoints {
+    /// The time for which an update of the Endpoints is not planned, because they were written a moment ago. A change in
+    /// this time counts as delayed from now on.
+    fn rest_of_endpoints(&self, key: &Key, observed: &Observed) -> Option<Duration> {
+        let present = observed.service.is_some() && observed.endpoints.is_some();
+        let rest = self.pacing_of_endpoints.rest(key).filter(|_| present)?;
+        self.pacing_of_endpoints.wait(key, WriteUrgency::Minor);
+        Some(rest)
     }
 }
 
@@ -145,5 +166,8 @@ fn changes_endpoints(old: Option<&PodView>, new: Option<&PodView>) -> bool {
             && new.conditions == old.conditions
             && new.addresses == old.addresses
     };
-    !old.zip(new).is_some_and(same)
+    // A pod without an address is no endpoint.
+    let mut states = old.into_iter().chain(new);
+    let may_be_endpoint = states.any(|pod| !pod.addresses.is_empty());
+    may_be_endpoint && !old.zip(new).is_some_and(same)
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::{Endpoints, Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use planners::endpoints::Observed;
-use reconcile::{Cache, Index, Key, PodsByLabel, service_of};
+use reconcile::{Cache, Index, Key, PodsByLabel, label_term, service_of};
 use resource_kinds::labels;
 use resource_kinds::pod_view::PodView;
 
@@ -16,6 +16,8 @@ const MIRROR: &str = "endpointslicemirroring-controller.k8s.io";
 
 pub(super) struct Observer {
     services: Cache<Service>,
+    /// By the first label of their selector.
+    services_by_label: Index<Service>,
     pods: Cache<PodView>,
     pub slices: Cache<EndpointSlice>,
     pub endpoints: Cache<Endpoints>,
@@ -31,6 +33,7 @@ impl Observer {
         Self {
             slices_by_service: caches.slices.index(|slice| kept_by(MANAGER, slice)),
             mirrored_by_service: caches.slices.index(|slice| kept_by(MIRROR, slice)),
+            services_by_label: caches.services.index(first_label),
             services: caches.services,
             pods: caches.pods,
             slices: caches.slices,
@@ -68,8 +71,13 @@ impl Observer {
         }
     }
 
+    /// The Services that select the pod; the others are not looked at.
     pub fn services_of(&self, pod: &PodView) -> Vec<Key> {
-        let services = self.services.list_in(&pod.namespace).into_iter();
+        let terms = pod
+            .labels
+            .iter()
+            .map(|(key, value)| label_term(&pod.namespace, key, value));
+        let services = terms.flat_map(|term| self.services_by_label.get(&term));
         services
             .filter(|service| selects(service, pod))
             .map(|s| Key::of(s.as_ref()))
@@ -89,6 +97,14 @@ impl Observer {
 fn selector(service: &Service) -> Option<&BTreeMap<String, String>> {
     let selector = service.spec.as_ref()?.selector.as_ref();
     selector.filter(|selector| !selector.is_empty())
+}
+
+/// The index term of a Service that selects pods.
+fn first_label(service: &Service) -> Vec<String> {
+    let namespace = service.metadata.namespace.as_deref().unwrap_or_default();
+    let first = selector(service).and_then(BTreeMap::first_key_value);
+    let term = first.map(|(key, value)| label_term(namespace, key, value));
+    term.into_iter().collect()
 }
 
 fn selects(service: &Service, pod: &PodView) -> bool {

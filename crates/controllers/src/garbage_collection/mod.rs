@@ -10,7 +10,7 @@ mod observe;
 use std::sync::Arc;
 
 use futures::StreamExt;
-use planners::garbage_collection::plan;
+use planners::garbage_collection::{FOREGROUND, ORPHAN, plan};
 use reconcile::{ObjectChange, Queue, ReconcileResult, run_controller};
 
 use crate::Context;
@@ -53,7 +53,7 @@ impl reconcile::Controller for GarbageCollector {
     async fn feed(&self, queue: &Queue<String>) {
         let mut changes = self.inventory.subscribe_to_changes(changes_owners);
         while let Some((_, change)) = changes.next().await {
-            for uid in concerned(&self.inventory, &change) {
+            for uid in affected(&self.inventory, &change) {
                 queue.add(uid);
             }
         }
@@ -75,21 +75,26 @@ fn changes_owners(old: Option<&Meta>, new: Option<&Meta>) -> bool {
     !old.zip(new).is_some_and(same)
 }
 
-/// The UIDs of the objects affected by a change.
-fn concerned(inventory: &Inventory, change: &ObjectChange<Meta>) -> Vec<String> {
+/// The UIDs of the objects that a change can make collectable or complete. For most changes there are none: the
+/// owners live, and live owners do not depend on their dependents.
+fn affected(inventory: &Inventory, change: &ObjectChange<Meta>) -> Vec<String> {
     let owners = |object: &Meta| -> Vec<String> {
         let owners = object.owners.iter();
+        let owners = owners.filter(|owner| !inventory.is_live(owner, &object.namespace));
         owners.map(|owner| owner.uid.clone()).collect()
     };
     match change {
         ObjectChange::Applied(new, old) => {
             let mut uids = owners(new);
-            // Only these may need an action.
-            if new.deleting || !uids.is_empty() {
+            // An object that is being deleted, without a finalizer of the collector, needs none of its actions.
+            let may_need_action = match new.deleting {
+                true => new.has(ORPHAN) || new.has(FOREGROUND),
+                false => !uids.is_empty(),
+            };
+            if may_need_action {
                 uids.push(new.uid.to_string());
             }
-            if new.deleting {
-                // Dependents of an owner that waits are checked again.
+            if new.is_waiting() {
                 uids.extend(dependents(inventory, &new.uid));
             }
             uids.extend(old.iter().flat_map(|old| owners(old)));

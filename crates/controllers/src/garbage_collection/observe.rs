@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use planners::garbage_collection::{CollectedObject, Dependent, FOREGROUND, Owner, OwnerState};
+use planners::garbage_collection::{CollectedObject, Dependent, Owner, OwnerState};
 use reconcile::{EventType, Recorder};
 use resource_kinds::namespaces::NODE_LEASES;
 
@@ -173,19 +173,11 @@ impl Observer {
 }
 
 fn state_of(meta: &Meta) -> OwnerState {
-    if is_waiting(meta) {
+    if meta.is_waiting() {
         OwnerState::Waiting
     } else {
         OwnerState::Solid
     }
-}
-
-fn is_waiting(meta: &Meta) -> bool {
-    meta.deleting
-        && meta
-            .finalizers
-            .iter()
-            .any(|finalizer| finalizer == FOREGROUND)
 }
 
 fn dependent(object: &Meta, owner: &str) -> Dependent {
@@ -195,6 +187,6 @@ fn dependent(object: &Meta, owner: &str) -> Dependent {
         blocks: references.any(|reference| {
             reference.uid == owner && reference.block_owner_deletion == Some(true)
         }),
-        waiting: is_waiting(object),
+        waiting: object.is_waiting(),
     }
 }

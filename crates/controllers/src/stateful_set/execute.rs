@@ -8,6 +8,7 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet, StatefulSetStatus};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use planners::batching::window_of;
 use planners::stateful_set::write_schedule::{Write, WriteOutcome, WritePosition, WriteSchedule};
 use planners::stateful_set::{Refused, SetEvent, StatefulSetAction, StatefulSetPlan, identity};
 use reconcile::execute::{self, Delete, WriteRefusal, refusal};
@@ -380,7 +381,8 @@ impl<'a> Run<'a> {
         if let Some(set) = execute::found(written).map_err(failed("write status"))? {
             let key = Key::of(self.set);
             self.executor.statuses.record(&key, self.set, set);
-            self.executor.pacing.written(&key);
+            let replicas = usize::try_from(status.replicas).unwrap_or_default();
+            self.executor.pacing.written(&key, window_of(replicas));
         }
         Ok(())
     }

@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{StatefulSet, StatefulSetStatus};
+use planners::batching::WriteUrgency;
 use planners::stateful_set::plan;
 use reconcile::polls::decide;
 use reconcile::{Key, ObjectChange, Queue, ReconcileResult};
@@ -122,9 +123,17 @@ impl StatefulSets {
         }
         keys.dedup();
         for key in keys {
-            let may_wait = urgency == PlanUrgency::WithStatus && !self.observer.counts_decide(&key);
+            let of_status = match urgency {
+                PlanUrgency::WithStatus if !self.observer.counts_decide(&key) => {
+                    Some(WriteUrgency::Minor)
+                }
+                PlanUrgency::Readiness if !self.observer.readiness_decides(&key) => {
+                    Some(WriteUrgency::Prompt)
+                }
+                _ => None,
+            };
             let pacing = &self.executor.pacing;
-            match may_wait.then(|| pacing.rest(&key)).flatten() {
+            match of_status.and_then(|urgency| pacing.rest_of(&key, urgency)) {
                 Some(rest) => queue.add_after(key, rest),
                 None => queue.add(key),
             }

@@ -95,6 +95,12 @@ impl Observer {
         set.is_some_and(|set| stateful_set::counts_decide(&set))
     }
 
+    /// Whether the readiness of a set's pod decides about its other pods.
+    pub fn readiness_decides(&self, key: &Key) -> bool {
+        let set = self.sets.get_key(key);
+        set.is_none_or(|set| stateful_set::readiness_decides(&set))
+    }
+
     /// The sets that an object may affect: its owner, and the set whose names it has.
     pub fn sets_of(&self, object: &OwnedObject<'_>) -> Vec<Key> {
         let owner = object.controller.as_ref();

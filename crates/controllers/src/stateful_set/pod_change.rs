@@ -13,8 +13,10 @@ use resource_kinds::reasons::pod_condition;
 pub(super) enum PlanUrgency {
     /// No plan reads the change.
     None,
-    /// Only the status changes: if that may not be written yet, a plan before has no result.
+    /// Only counters of the status change: if they may not be written yet, a plan before has no result.
     WithStatus,
+    /// A pod became ready: in a set without an order and without an update, only the status changes.
+    Readiness,
     /// The set may have work to do.
     Now,
 }
@@ -27,6 +29,7 @@ impl PlanUrgency {
             ObjectChange::Applied(new, Some(old)) if is_start_of_deletion(new, old) => {
                 Self::WithStatus
             }
+            ObjectChange::Applied(new, Some(old)) if is_readiness(new, old) => Self::Readiness,
             _ => Self::Now,
         }
     }
@@ -71,6 +74,16 @@ fn is_start_of_deletion(new: &PodView, old: &PodView) -> bool {
                 resource_version: old.resource_version.clone(),
                 ..new.clone()
             }
+}
+
+/// Whether a pod became ready, and is in other respects as its set left it.
+fn is_readiness(new: &PodView, old: &PodView) -> bool {
+    new.ready().is_some()
+        && old.ready().is_none()
+        && !new.has_ended()
+        && !old.has_ended()
+        && (&new.uid, &new.labels, &new.controller) == (&old.uid, &old.labels, &old.controller)
+        && (&new.deletion, &new.claims) == (&old.deletion, &old.claims)
 }
 
 #[cfg(test)]
@@ -149,6 +162,31 @@ mod tests {
         ] {
             let pod = view(|pod| set(pod, path, &value));
             assert_eq!(of(&pod, None), PlanUrgency::Now, "{path}");
+        }
+    }
+
+    /// statefulset.md: an ended pod is replaced, another revision is an update, and a pod that is not ready any more may
+    /// stop an update.
+    #[test]
+    fn readiness_alone_is_told_apart() {
+        let ready = json!([{"type": "Ready", "status": "True"}]);
+        let ready = |pod: &mut Value| set(pod, "/status/conditions", &ready);
+        let (before, after) = (view(|_| ()), view(ready));
+        assert_eq!(of(&after, Some(&before)), PlanUrgency::Readiness);
+        assert_eq!(of(&after, Some(&after)), PlanUrgency::Now);
+        assert_eq!(of(&before, Some(&after)), PlanUrgency::Now);
+        for (path, value) in [
+            ("/metadata/labels/a", "c"),
+            ("/metadata/uid", "9"),
+            ("/metadata/deletionTimestamp", "2026-01-01T00:00:00Z"),
+            ("/metadata/ownerReferences/0/uid", "9"),
+            ("/status/phase", "Failed"),
+        ] {
+            let changed = view(|pod| {
+                ready(pod);
+                set(pod, path, &value.into());
+            });
+            assert_eq!(of(&changed, Some(&before)), PlanUrgency::Now, "{path}");
         }
     }
 

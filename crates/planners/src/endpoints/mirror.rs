@@ -33,12 +33,18 @@ pub(super) fn without_service(observed: &Observed) -> Option<EndpointsWrite> {
     })
 }
 
-pub(super) fn plan(observed: &Observed, service: &Service) -> Option<EndpointsWrite> {
-    let family = endpoint::families(service).into_iter().next()?;
-    let mut backends = endpoint::backends(observed, service, family);
+/// Plans the Endpoints with the pods in the first IP family of the Service.
+pub(super) fn plan(
+    observed: &Observed,
+    service: &Service,
+    backends: &[Backend<'_>],
+) -> Option<EndpointsWrite> {
     // Endpoints have no terminating addresses.
     let tolerant = endpoint::publishes_not_ready(service);
-    backends.retain(|backend| tolerant || !backend.terminating);
+    let backends = backends.iter();
+    let mut backends: Vec<&Backend<'_>> = backends
+        .filter(|backend| tolerant || !backend.terminating)
+        .collect();
     let over = backends.len() > ADDRESSES_MAX;
     if over {
         // Ready addresses stay.
@@ -46,6 +52,7 @@ pub(super) fn plan(observed: &Observed, service: &Service) -> Option<EndpointsWr
         backends.truncate(ADDRESSES_MAX);
     }
     let subsets = subsets(service, &backends);
+    let made = || Some(subsets.iter().map(Subset::subset).collect());
     let labels = labels(service);
     let Some(present) = observed.endpoints.as_deref() else {
         return Some(EndpointsWrite::Create(Box::new(Endpoints {
@@ -56,23 +63,27 @@ pub(super) fn plan(observed: &Observed, service: &Service) -> Option<EndpointsWr
                 annotations: over.then(|| BTreeMap::from([truncated()])),
                 ..ObjectMeta::default()
             },
-            subsets: Some(subsets),
+            subsets: made(),
         })));
     };
     let annotations = present.metadata.annotations.as_ref();
     let said = annotations.is_some_and(|all| all.contains_key(OVER_CAPACITY));
-    let same = present.subsets.as_deref().unwrap_or_default() == subsets
+    let known = present.subsets.as_deref().unwrap_or_default();
+    let same = known.len() == subsets.len()
+        && subsets.iter().zip(known).all(|(new, old)| new.is(old))
         && present.metadata.labels.as_ref() == Some(&labels)
         && said == over;
     if same || present.metadata.deletion_timestamp.is_some() {
         return None;
     }
-    let mut changed = present.clone();
+    let mut changed = Endpoints {
+        metadata: present.metadata.clone(),
+        subsets: made(),
+    };
     changed.metadata.labels = Some(labels);
     let annotations = changed.metadata.annotations.get_or_insert_default();
     annotations.remove(OVER_CAPACITY);
     annotations.extend(over.then(truncated));
-    changed.subsets = Some(subsets);
     Some(EndpointsWrite::Update(Box::new(changed)))
 }
 
@@ -90,56 +101,92 @@ fn labels(service: &Service) -> BTreeMap<String, String> {
     all
 }
 
+/// Pods with the same ports.
+#[derive(Default)]
+struct Subset<'b> {
+    ports: Vec<PortKey>,
+    ready: Vec<&'b Backend<'b>>,
+    not_ready: Vec<&'b Backend<'b>>,
+}
+
+impl Subset<'_> {
+    fn ports(&self) -> Option<Vec<EndpointPort>> {
+        let ports = self.ports.iter().cloned().map(PortKey::port);
+        Some(ports.collect()).filter(|ports: &Vec<_>| !ports.is_empty())
+    }
+
+    /// The subset in the Endpoints.
+    fn subset(&self) -> EndpointSubset {
+        EndpointSubset {
+            ports: self.ports(),
+            addresses: addresses(&self.ready),
+            not_ready_addresses: addresses(&self.not_ready),
+        }
+    }
+
+    /// Whether that is its [`subset`](Self::subset).
+    fn is(&self, present: &EndpointSubset) -> bool {
+        present.ports == self.ports()
+            && are(&self.ready, present.addresses.as_deref())
+            && are(&self.not_ready, present.not_ready_addresses.as_deref())
+    }
+}
+
 /// One subset for each set of ports, sorted.
-fn subsets(service: &Service, backends: &[Backend]) -> Vec<EndpointSubset> {
+fn subsets<'b>(service: &Service, backends: &[&'b Backend<'b>]) -> Vec<Subset<'b>> {
     let without_ports = endpoint::is_headless(service)
         && service
             .spec
             .as_ref()
             .is_none_or(|spec| spec.ports.iter().flatten().count() == 0);
-    let mut subsets: BTreeMap<Vec<PortKey>, EndpointSubset> = BTreeMap::new();
-    for backend in backends {
-        if backend.ports.is_empty() && !without_ports {
+    let mut subsets: BTreeMap<Vec<PortKey>, Subset<'b>> = BTreeMap::new();
+    // Most pods have the same ports as the one before.
+    for backends in backends.chunk_by(|a, b| a.ports == b.ports) {
+        let ports = &backends[0].ports;
+        if ports.is_empty() && !without_ports {
             continue;
         }
-        let mut ports: Vec<PortKey> = backend.ports.iter().map(PortKey::of).collect();
+        let mut ports: Vec<PortKey> = ports.iter().map(PortKey::of).collect();
         ports.sort_unstable();
-        let subset = subsets
-            .entry(ports.clone())
-            .or_insert_with(|| EndpointSubset {
-                ports: (!ports.is_empty()).then(|| ports.into_iter().map(PortKey::port).collect()),
-                ..EndpointSubset::default()
-            });
-        let ready = endpoint::publishes_not_ready(service) || backend.ready;
-        let list = if ready {
-            &mut subset.addresses
-        } else {
-            &mut subset.not_ready_addresses
-        };
-        list.get_or_insert_default().push(address(backend));
+        let subset = subsets.entry(ports.clone()).or_default();
+        subset.ports = ports;
+        for backend in backends {
+            match endpoint::publishes_not_ready(service) || backend.ready {
+                true => subset.ready.push(backend),
+                false => subset.not_ready.push(backend),
+            }
+        }
     }
-    let mut subsets: Vec<EndpointSubset> = subsets.into_values().collect();
+    let mut subsets: Vec<Subset<'b>> = subsets.into_values().collect();
     for subset in &mut subsets {
-        for list in [&mut subset.addresses, &mut subset.not_ready_addresses] {
-            list.iter_mut()
-                .for_each(|list| list.sort_by(|a, b| a.ip.cmp(&b.ip)));
+        for list in [&mut subset.ready, &mut subset.not_ready] {
+            list.sort_by_key(|backend| backend.address);
         }
     }
     subsets
 }
 
-fn address(backend: &Backend) -> EndpointAddress {
-    EndpointAddress {
-        ip: backend
-            .endpoint
-            .addresses
-            .first()
-            .cloned()
-            .unwrap_or_default(),
-        hostname: backend.endpoint.hostname.clone(),
-        node_name: backend.endpoint.node_name.clone(),
-        target_ref: backend.endpoint.target_ref.clone(),
-    }
+/// A list without entries is left out.
+fn addresses(backends: &[&Backend<'_>]) -> Option<Vec<EndpointAddress>> {
+    let address = |backend: &&Backend<'_>| EndpointAddress {
+        ip: backend.address.to_owned(),
+        hostname: backend.hostname.map(str::to_owned),
+        node_name: backend.pod.node.as_ref().map(ToString::to_string),
+        target_ref: Some(backend.reference()),
+    };
+    (!backends.is_empty()).then(|| backends.iter().map(address).collect())
+}
+
+/// Whether these are their [`addresses`].
+fn are(backends: &[&Backend<'_>], present: Option<&[EndpointAddress]>) -> bool {
+    let is = |(backend, present): (&&Backend<'_>, &EndpointAddress)| {
+        present.ip == backend.address
+            && present.hostname.as_deref() == backend.hostname
+            && present.node_name.as_deref() == backend.pod.node.as_deref()
+            && backend.is_referred_to_by(present.target_ref.as_ref())
+    };
+    let present = present.unwrap_or_default();
+    present.len() == backends.len() && backends.iter().zip(present).all(is)
 }
 
 /// A port with the sort order of ports.

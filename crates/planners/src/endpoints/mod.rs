@@ -15,4 +15,4 @@ mod plan;
 mod slices;
 mod urgency;
 
-pub use plan::{EndpointsPlan, EndpointsWrite, Observed, plan};
+pub use plan::{EndpointsPlan, EndpointsWrite, Observed, plan, plan_slices};

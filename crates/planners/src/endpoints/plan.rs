@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::{Endpoints, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use resource_kinds::pod_view::PodView;
 
+use super::endpoint::{self, Backend, Family};
 use super::{by_hand, mirror, slices, urgency};
 use crate::batching::WriteUrgency;
 
@@ -83,6 +84,18 @@ impl EndpointsPlan {
 
 /// Plans the writes for a Service. Total.
 pub fn plan(observed: &Observed) -> EndpointsPlan {
+    plan_with(observed, mirror::plan)
+}
+
+/// Plans the writes for a Service without an update of its Endpoints. Total.
+pub fn plan_slices(observed: &Observed) -> EndpointsPlan {
+    plan_with(observed, |_, _, _| None)
+}
+
+fn plan_with(
+    observed: &Observed,
+    endpoints: impl Fn(&Observed, &Service, &[Backend<'_>]) -> Option<EndpointsWrite>,
+) -> EndpointsPlan {
     let mut plan = EndpointsPlan::default();
     match observed.service.as_deref() {
         // The garbage collector deletes the slices of the Service by their owner reference;
@@ -92,8 +105,13 @@ pub fn plan(observed: &Observed) -> EndpointsPlan {
             by_hand::plan(observed, None, &mut plan);
         }
         Some(service) if is_ours(service) => {
-            slices::plan(observed, service, &mut plan);
-            plan.endpoints = mirror::plan(observed, service);
+            let families = endpoint::families(service).into_iter();
+            let backends: Vec<(Family, Vec<Backend<'_>>)> = families
+                .map(|family| (family, endpoint::backends(observed, service, family)))
+                .collect();
+            let first = backends.first();
+            plan.endpoints = first.and_then(|(_, first)| endpoints(observed, service, first));
+            slices::plan(observed, service, backends, &mut plan);
             by_hand::plan(observed, None, &mut plan);
         }
         Some(service) => {

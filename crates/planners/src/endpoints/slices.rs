@@ -4,6 +4,7 @@
 //! pod thus changes one slice, however large the Service is.
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Service;
@@ -11,7 +12,7 @@ use k8s_openapi::api::discovery::v1::{Endpoint, EndpointPort, EndpointSlice};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use resource_kinds::labels;
 
-use super::endpoint::{self, Family};
+use super::endpoint::{self, Backend, Family};
 use super::plan::{EndpointsPlan, Observed};
 use crate::ownership::is_controlled_by;
 
@@ -23,32 +24,41 @@ const ENDPOINTS_MAX: usize = 100;
 /// The common properties of a slice's endpoints.
 pub(super) type Group = (Family, String);
 
-struct Wanted {
+#[derive(Default)]
+struct Wanted<'o> {
     ports: Vec<EndpointPort>,
     /// The endpoints by the UID of the pod.
-    endpoints: BTreeMap<String, Endpoint>,
+    endpoints: BTreeMap<&'o str, Backend<'o>>,
 }
 
-pub(super) fn plan(observed: &Observed, service: &Service, plan: &mut EndpointsPlan) {
-    let mut groups: BTreeMap<Group, Wanted> = BTreeMap::new();
-    for family in endpoint::families(service) {
-        for backend in endpoint::backends(observed, service, family) {
-            let group = (family, ports_key(&backend.ports));
-            let wanted = groups.entry(group).or_insert_with(|| Wanted {
-                ports: backend.ports.clone(),
-                endpoints: BTreeMap::new(),
-            });
-            wanted
-                .endpoints
-                .insert(uid_of(&backend.endpoint), backend.endpoint);
+/// Plans the slices for the pods of each IP family.
+pub(super) fn plan(
+    observed: &Observed,
+    service: &Service,
+    backends: Vec<(Family, Vec<Backend<'_>>)>,
+    plan: &mut EndpointsPlan,
+) {
+    let mut groups: BTreeMap<Group, Wanted<'_>> = BTreeMap::new();
+    for (family, backends) in backends {
+        let mut last: Option<(Rc<[EndpointPort]>, String)> = None;
+        for backend in backends {
+            // Most pods have the same ports as the one before.
+            let key = match last.take() {
+                Some((ports, key)) if ports == backend.ports => key,
+                _ => ports_key(&backend.ports),
+            };
+            let wanted = groups
+                .entry((family, key.clone()))
+                .or_insert_with(|| Wanted {
+                    ports: backend.ports.to_vec(),
+                    endpoints: BTreeMap::new(),
+                });
+            last = Some((Rc::clone(&backend.ports), key));
+            wanted.endpoints.insert(&backend.pod.uid, backend);
         }
         // A Service without endpoints has one empty slice.
         if !groups.keys().any(|(of, _)| *of == family) {
-            let wanted = Wanted {
-                ports: Vec::new(),
-                endpoints: BTreeMap::new(),
-            };
-            groups.insert((family, ports_key(&[])), wanted);
+            groups.insert((family, ports_key(&[])), Wanted::default());
         }
     }
     let uid = service.metadata.uid.as_deref();
@@ -98,28 +108,29 @@ pub(super) fn by_group<'s>(
 fn fill(
     service: &Service,
     family: Family,
-    mut wanted: Wanted,
+    mut wanted: Wanted<'_>,
     slices: &[&Arc<EndpointSlice>],
     plan: &mut EndpointsPlan,
 ) {
-    let mut contents: Vec<(Option<&Arc<EndpointSlice>>, Vec<Endpoint>)> = Vec::new();
+    let mut contents: Vec<(Option<&Arc<EndpointSlice>>, Vec<Backend<'_>>)> = Vec::new();
     for slice in slices {
         let kept = slice.endpoints.iter().flatten();
-        let kept = kept.filter_map(|endpoint| wanted.endpoints.remove(&uid_of(endpoint)));
+        let kept = kept.filter_map(|endpoint| wanted.endpoints.remove(uid_of(endpoint)));
         contents.push((Some(slice), kept.collect()));
     }
-    let mut left: Vec<Endpoint> = wanted.endpoints.into_values().collect();
-    left.sort_by(|a, b| endpoint::name_of(b).cmp(endpoint::name_of(a)));
+    let mut left: Vec<Backend<'_>> = wanted.endpoints.into_values().collect();
+    left.sort_by(|a, b| a.pod.name.cmp(&b.pod.name));
+    let mut left = left.into_iter();
     for (_, endpoints) in &mut contents {
-        while endpoints.len() < ENDPOINTS_MAX
-            && let Some(endpoint) = left.pop()
-        {
-            endpoints.push(endpoint);
-        }
+        let room = ENDPOINTS_MAX.saturating_sub(endpoints.len());
+        endpoints.extend(left.by_ref().take(room));
     }
-    left.reverse();
-    for chunk in left.chunks(ENDPOINTS_MAX) {
-        contents.push((None, chunk.to_vec()));
+    loop {
+        let chunk: Vec<_> = left.by_ref().take(ENDPOINTS_MAX).collect();
+        if chunk.is_empty() {
+            break;
+        }
+        contents.push((None, chunk));
     }
     if contents.is_empty() {
         contents.push((None, Vec::new()));
@@ -131,7 +142,7 @@ fn fill(
             plan.delete.extend(slice.map(|slice| identity(slice)));
             continue;
         }
-        write(service, family, &wanted.ports, slice, endpoints, plan);
+        write(service, family, &wanted.ports, slice, &endpoints, plan);
     }
 }
 
@@ -140,10 +151,11 @@ fn write(
     family: Family,
     ports: &[EndpointPort],
     slice: Option<&Arc<EndpointSlice>>,
-    endpoints: Vec<Endpoint>,
+    endpoints: &[Backend<'_>],
     plan: &mut EndpointsPlan,
 ) {
     let labels = labels(service);
+    let made = || endpoints.iter().map(Backend::endpoint).collect();
     let Some(slice) = slice else {
         let name = service.metadata.name.clone().unwrap_or_default();
         plan.create.push(EndpointSlice {
@@ -155,18 +167,25 @@ fn write(
                 ..ObjectMeta::default()
             },
             address_type: family.as_str().to_owned(),
-            endpoints: Some(endpoints),
+            endpoints: Some(made()),
             ports: Some(ports.to_vec()),
         });
         return;
     };
+    let present = slice.endpoints.as_deref().unwrap_or_default();
     let same = slice.metadata.labels.as_ref() == Some(&labels)
-        && slice.endpoints.as_deref().unwrap_or_default() == endpoints;
+        && present.len() == endpoints.len()
+        && endpoints.iter().zip(present).all(|(new, old)| new.is(old));
     if !same {
-        let mut changed = EndpointSlice::clone(slice);
-        changed.metadata.labels = Some(labels);
-        changed.endpoints = Some(endpoints);
-        plan.update.push(changed);
+        plan.update.push(EndpointSlice {
+            metadata: ObjectMeta {
+                labels: Some(labels),
+                ..slice.metadata.clone()
+            },
+            address_type: slice.address_type.clone(),
+            endpoints: Some(made()),
+            ports: slice.ports.clone(),
+        });
     }
 }
 
@@ -202,10 +221,10 @@ pub(super) fn identity(slice: &EndpointSlice) -> (String, String) {
     )
 }
 
-fn uid_of(endpoint: &Endpoint) -> String {
+fn uid_of(endpoint: &Endpoint) -> &str {
     let target = endpoint.target_ref.as_ref();
     target
-        .and_then(|target| target.uid.clone())
+        .and_then(|target| target.uid.as_deref())
         .unwrap_or_default()
 }
 

@@ -42,5 +42,5 @@ pub use metrics::{Metrics, metrics};
 pub use observed::{Observed, Refused};
 pub use options::{MaxUnavailable, NodeFailure, Options, ScaleDown, StuckRollout};
 pub use plan::{PodManagement, PodWork, SetEvent, StatefulSetAction, StatefulSetPlan, plan};
-pub use status_urgency::counts_decide;
+pub use status_urgency::{counts_decide, readiness_decides};
 pub use waiting::{Cause, Waiting};

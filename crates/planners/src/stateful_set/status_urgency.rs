@@ -33,6 +33,18 @@ pub fn counts_decide(set: &StatefulSet) -> bool {
     strategy(set) == Strategy::RollingUpdate(None)
 }
 
+/// Whether the readiness of a pod decides about other pods: in a set with an order, and in an update. Otherwise it changes the
+/// status alone.
+pub fn readiness_decides(set: &StatefulSet) -> bool {
+    let policy = set.spec.as_ref();
+    let policy = policy.and_then(|spec| spec.pod_management_policy.as_deref());
+    let is_settled = set.status.as_ref().is_some_and(|status| {
+        status.observed_generation == set.metadata.generation
+            && status.current_revision == status.update_revision
+    });
+    policy != Some("Parallel") || !is_settled
+}
+
 /// Whether later plans depend on the change.
 fn decides(set: &StatefulSet, stored: &StatefulSetStatus, planned: &StatefulSetStatus) -> bool {
     (counts_decide(set) && stored.current_replicas != planned.current_replicas)
@@ -127,6 +139,22 @@ mod tests {
             weight(without, change, false),
             Some(WriteUrgency::Immediate)
         );
+    }
+
+    /// statefulset.md: in `Parallel` no pod waits for another, except in an update.
+    #[test]
+    fn readiness_decides_in_order_and_in_updates() {
+        let decides = |policy: &str, generation: i64, update: &str| {
+            let set = json!({"metadata": {"generation": generation},
+                "spec": {"podManagementPolicy": policy}, "status": {"replicas": 1,
+                    "observedGeneration": 2, "currentRevision": "a", "updateRevision": update}});
+            readiness_decides(&serde_json::from_value(set).unwrap())
+        };
+        assert!(!decides("Parallel", 2, "a"));
+        assert!(decides("OrderedReady", 2, "a"));
+        assert!(decides("Parallel", 3, "a"));
+        assert!(decides("Parallel", 2, "b"));
+        assert!(readiness_decides(&StatefulSet::default()));
     }
 
     #[test]

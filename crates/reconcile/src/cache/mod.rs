@@ -33,7 +33,7 @@ use crate::health::{FailureStreak, Kind};
 use crate::polls::spend;
 use crate::{Component, Identity, Key, limits};
 use index::IndexTerms;
-pub use pods_by_label::PodsByLabel;
+pub use pods_by_label::{PodsByLabel, label_term};
 use store::{Progress, Store};
 
 /// A kind of object that the server can list and watch.

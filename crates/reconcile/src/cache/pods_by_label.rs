@@ -24,7 +24,7 @@ impl PodsByLabel {
     pub fn new(pods: &Cache<PodView>) -> Self {
         let terms = |pod: &PodView| {
             let labels = pod.labels.iter();
-            let terms = labels.map(|(key, value)| term(&pod.namespace, key, value));
+            let terms = labels.map(|(key, value)| label_term(&pod.namespace, key, value));
             terms.collect()
         };
         Self {
@@ -39,7 +39,7 @@ impl PodsByLabel {
         let sets = requirements.filter_map(|requirement| match &requirement.condition {
             Match::In(values) => {
                 let values = values.iter();
-                let terms = values.map(|value| term(namespace, &requirement.key, value));
+                let terms = values.map(|value| label_term(namespace, &requirement.key, value));
                 Some(terms.collect())
             }
             _ => None,
@@ -62,7 +62,7 @@ impl PodsByLabel {
     ) -> Vec<Arc<PodView>> {
         let terms = labels
             .iter()
-            .map(|(key, value)| term(namespace, key, value));
+            .map(|(key, value)| label_term(namespace, key, value));
         let sets: Vec<Vec<String>> = terms.map(|term| vec![term]).collect();
         let mut found = self.by_value.of_smallest(&sets);
         found.retain(|pod| {
@@ -73,8 +73,8 @@ impl PodsByLabel {
     }
 }
 
-/// A namespace has no `/` in its name, and a key of a label no `=`.
-fn term(namespace: &str, key: &str, value: &str) -> String {
+/// The index term of a label in a namespace. A namespace has no `/` in its name, and a key of a label no `=`.
+pub fn label_term(namespace: &str, key: &str, value: &str) -> String {
     format!("{namespace}/{key}={value}")
 }
 

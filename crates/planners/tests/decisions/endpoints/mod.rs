@@ -5,10 +5,12 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{Endpoints, Pod, Service};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 use planners::batching::WriteUrgency;
-use planners::endpoints::{EndpointsPlan, EndpointsWrite, Observed, plan};
+use planners::endpoints::{EndpointsPlan, EndpointsWrite, Observed, plan, plan_slices};
 use resource_kinds::labels;
 use resource_kinds::pod_view::PodView;
 use serde_json::{Value, json};
+
+mod changed_values;
 
 fn service(more: Value) -> Arc<Service> {
     let mut spec = json!({ "clusterIP": "None", "selector": { "app": "web" },
@@ -101,6 +103,36 @@ fn apply(observed: &mut Observed, plan: EndpointsPlan) {
         Some(EndpointsWrite::Delete { .. }) => observed.endpoints = None,
         None => {}
     }
+}
+
+#[test]
+fn slices_are_planned_alike_while_the_endpoints_rest() {
+    let mut observed = settled(observed(service(json!({})), vec![pod(1, "ready")]));
+    observed.pods.push(pod(2, "ready other-port"));
+    let whole = plan(&observed);
+    assert!(matches!(whole.endpoints, Some(EndpointsWrite::Update(_))));
+    let slices = EndpointsPlan {
+        endpoints: None,
+        ..whole
+    };
+    assert_eq!(plan_slices(&observed), slices);
+    assert!(!slices.create.is_empty(), "other ports need another slice");
+}
+
+#[test]
+fn ports_by_number_are_those_of_all_pods() {
+    let by_number = json!({ "ports": [
+        { "name": "web", "port": 80, "targetPort": 8081 }, { "name": "same", "port": 81 }] });
+    let settled = settled(observed(
+        service(by_number),
+        vec![pod(1, "ready"), pod(2, "ready other-port")],
+    ));
+    let [slice] = &*settled.slices else {
+        panic!("{:?}", settled.slices);
+    };
+    let ports = slice.ports.iter().flatten().map(|port| port.port);
+    assert_eq!(ports.collect::<Vec<_>>(), [Some(8081), Some(81)]);
+    assert_eq!(slice.endpoints.as_ref().map(Vec::len), Some(2));
 }
 
 fn settled(mut observed: Observed) -> Observed {
