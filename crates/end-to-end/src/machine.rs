@@ -1,6 +1,6 @@
 //! A machine of a test's own, as far as namespaces make one: with its own `/etc`, `/usr/local`, `/var/lib`,
-//! network and processes, so that pages about the whole machine can be pasted. systemd runs there if the
-//! test asks for it.
+//! network, processes and control groups, so that pages about the whole machine can be pasted. systemd runs
+//! there if the test asks for it.
 
 use std::fs;
 use std::path::Path;
@@ -18,16 +18,15 @@ pub struct Machine {
     directory: tempfile::TempDir,
     outside: Child,
     first: String,
-    /// Name of its control group in the trees of systemd.
+    /// Name of its control group in each tree.
     group: String,
 }
 
+/// The mount point of the trees of control groups; with version 2 alone it is the tree.
+const GROUPS: &str = "/sys/fs/cgroup";
+
 /// The trees of control groups that systemd uses: of version 1, beside it, and of version 2 alone.
-const TREES: [&str; 3] = [
-    "/sys/fs/cgroup/systemd",
-    "/sys/fs/cgroup/unified",
-    "/sys/fs/cgroup",
-];
+const TREES: [&str; 3] = ["/sys/fs/cgroup/systemd", "/sys/fs/cgroup/unified", GROUPS];
 
 /// Enters control groups of the machine's own, then its namespaces. `$1` is the group, `$2` the first
 /// program; the trees follow.
@@ -40,13 +39,35 @@ for tree; do
     mkdir "$tree/$group"
     echo "$$" > "$tree/$group/cgroup.procs"
 done
-exec unshare --mount --net --uts --pid --cgroup --fork --mount-proc --kill-child sh -c "$first" "$0"
+exec unshare --mount --net --uts --pid --cgroup --fork --mount-proc --kill-child sh -c "$first" "$0" "$group"
 "#;
 
-/// The places and the network of the machine. `$0` is a directory of the test's.
+/// The places, the control groups and the network of the machine. `$0` is a directory of the test's, `$1` the
+/// control group.
+///
+/// All machines have their data in `/var/lib/mainstay`, and the path decides the names of control groups: each
+/// machine mounts its own group of each tree in place of the tree.
 const MAKE: &str = r#"
 set -e
 mount --make-rprivate /
+if [ -e /sys/fs/cgroup/cgroup.procs ]; then
+    umount /sys/fs/cgroup
+    mount -t cgroup2 machine /sys/fs/cgroup
+else
+    mkdir "$0/trees"
+    mount -t tmpfs machine "$0/trees"
+    for tree in /sys/fs/cgroup/*/; do
+        own="$0/trees/$(basename "$tree")"
+        mkdir -p "$own" "$tree$1"
+        # A new group of this controller takes no processes before it has processors and memory nodes.
+        for file in cpuset.cpus cpuset.mems; do
+            if [ -e "$tree$file" ]; then cat "$tree$file" > "$tree$1/$file"; fi
+        done
+        mount --bind "$tree$1" "$own"
+    done
+    umount --recursive --lazy /sys/fs/cgroup
+    mount --rbind "$0/trees" /sys/fs/cgroup
+fi
 mkdir -p "$0/layers" "$0/lib" "$0/bin" "$0/home"
 mount -t tmpfs machine "$0/layers"
 for place in etc usr/local; do
@@ -78,25 +99,6 @@ while :; do sleep 3600 & wait "$!"; done
 const SYSTEMD: &str = r#"
 mount -t tmpfs machine /run
 mkdir /run/lock
-# systemd makes directories beside the trees of version 1, so the place of the trees is the machine's own.
-# The trees that systemd writes to are mounted from the machine's own groups.
-if [ -e /sys/fs/cgroup/cgroup.procs ]; then
-    umount /sys/fs/cgroup
-    mount -t cgroup2 machine /sys/fs/cgroup
-else
-    mkdir "$0/trees"
-    mount -t tmpfs machine "$0/trees"
-    for tree in /sys/fs/cgroup/*/; do
-        own="$0/trees/$(basename "$tree")"
-        mkdir "$own"
-        case "$tree" in
-            */systemd/) mount -t cgroup -o none,name=systemd machine "$own" ;;
-            */unified/) mount -t cgroup2 machine "$own" ;;
-            *) mount --bind "$tree" "$own" ;;
-        esac
-    done
-    mount --rbind "$0/trees" /sys/fs/cgroup
-fi
 units="$0/units"
 mkdir "$units" "$0/generators"
 rm -rf /etc/systemd/system
@@ -252,8 +254,10 @@ impl Drop for Machine {
         drop(down.stdout(Stdio::null()).stderr(Stdio::null()).status());
         drop(self.outside.kill());
         drop(self.outside.wait());
-        for tree in TREES {
-            remove_groups(&Path::new(tree).join(&self.group));
+        let trees = fs::read_dir(GROUPS).into_iter().flatten().flatten();
+        let trees = trees.map(|entry| entry.path());
+        for tree in trees.chain([GROUPS.into()]) {
+            remove_groups(&tree.join(&self.group));
         }
     }
 }

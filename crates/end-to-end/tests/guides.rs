@@ -4,7 +4,7 @@
 use std::fs;
 
 use end_to_end::applications::redis;
-use end_to_end::{Instance, Pasted, Registry, example};
+use end_to_end::{Instance, Pasted, Registry, example, wait_for_text};
 use serde_json::json;
 
 /// findings U11: the figures, an account that may read them, and nothing more.
@@ -106,6 +106,8 @@ fn the_images_page_can_be_pasted() {
 fn the_tour_can_be_pasted() {
     let manifest = example("web.yaml");
     let instance = Instance::start(&["-f", manifest.to_str().expect("a path in UTF-8")]);
+    // The reader goes on in another shell when the server says so, after it has applied the manifest.
+    wait_for_text("In another shell", 60, || instance.output());
     let pasted = Pasted::beside(&instance);
     let output = pasted.part("README.md", "In another shell", Some("Now Ctrl-C"));
     for shown in ["Hello from web-1", "data-web-4", "rolled back", "sts/web"] {

@@ -112,6 +112,23 @@ fn backup_and_restore_can_be_pasted() {
     machine.ok("mainstay down --all --yes");
 }
 
+/// An instance is deleted while the pods of another machine, with the same data directory, run.
+#[test]
+fn machines_do_not_share_control_groups() {
+    let machines = [installed(), installed()];
+    for machine in &machines {
+        machine.ok("mainstay up --detach");
+    }
+    let [first, second] = &machines;
+    second.ok(&format!(
+        "{KUBECTL} run kept --image mainstay/debug --restart Never -- sleep 1000000 \
+         && {KUBECTL} wait --for=condition=Ready --timeout=300s pod/kept"
+    ));
+    first.ok("mainstay down && mainstay down --all --yes");
+    second.ok(&format!("{KUBECTL} exec kept -- true"));
+    second.ok("mainstay down --all --yes");
+}
+
 /// A pod that notes its end on the machine: `ENDED` is a directory there.
 const LAST_WORDS: &str = r#"{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "last-words"}, "spec": {
     "containers": [{"name": "c", "image": "mainstay/debug", "command": ["sleep", "1000000"],

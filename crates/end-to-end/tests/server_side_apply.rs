@@ -1,6 +1,6 @@
 //! `kubectl apply --server-side` and the ways to it and back (kubectl.md 0.7, 2.4, 2.6).
 
-use end_to_end::{Instance, Kubectl, text};
+use end_to_end::{Instance, Kubectl, text, wait_for_text};
 use serde_json::Value;
 
 fn set(replicas: u32, image: &str, labels: &str) -> String {
@@ -207,6 +207,8 @@ fn up_applies_its_manifests_as_one_manager() {
     write(&set(0, "a:1", "team: one, old: x"));
     let path = file.to_str().expect("a path in UTF-8");
     let mut instance = Instance::start(&["-f", path]);
+    // A server is ready before it has applied its manifests.
+    wait_for_text("statefulset.apps/web created", 60, || instance.output());
     let kubectl = instance.kubectl();
     assert_eq!(managers(&kubectl, "sts/web")[0], "mainstay-up Apply");
     kubectl.ok(&["label", "sts", "web", "by=hand", "team=two", "--overwrite"]);
@@ -214,6 +216,7 @@ fn up_applies_its_manifests_as_one_manager() {
     assert!(status.success(), "{status}: {}", instance.output());
     write(&set(0, "a:2", "team: one"));
     instance.start_again();
+    wait_for_text("statefulset.apps/web configured", 60, || instance.output());
     let found = kubectl.json(&["get", "sts", "web"]);
     assert_eq!(
         found["metadata"]["labels"],

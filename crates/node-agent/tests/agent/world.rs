@@ -331,6 +331,8 @@ impl World {
             self.runtime.sandboxes().await.unwrap().is_empty(),
             "sandboxes are left"
         );
+        // An agent that leaves its pods leaves the control groups above them, too.
+        self.runtime.close().await.unwrap();
         self.network.close(true).await.unwrap();
         fs::remove_dir_all(&self.dir).unwrap();
         // findings A9: the agent holds up nothing else that runs on its threads.
