@@ -56,8 +56,10 @@ pub struct Memory {
     pub resident: f64,
     /// Pages that several processes have, divided among them (`Pss`).
     pub proportional: f64,
-    /// Pages that only this one has.
+    /// Pages that only this one has. Those of the program count while no second process runs it.
     pub own: f64,
+    /// Pages without a file: what it has allocated.
+    pub anonymous: f64,
 }
 
 /// The memory of a process.
@@ -76,6 +78,7 @@ pub fn memory(pid: i32) -> Memory {
         resident: mib("Rss:"),
         proportional: mib("Pss:"),
         own: mib("Private_Clean:") + mib("Private_Dirty:"),
+        anonymous: mib("Anonymous:"),
     }
 }
 

@@ -14,7 +14,7 @@ const REST_MIB: f64 = 64.0;
 fn memory_is_given_back_after_deletions() {
     let instance = Instance::start(&[]);
     let api = Api::new(&instance);
-    let before = memory(instance.pid()).own;
+    let before = memory(instance.pid()).anonymous;
     // Of this size the allocator keeps what is freed; it gives back larger pieces by itself.
     let text = "x".repeat(20_000);
     let maps: Vec<_> = (0..COUNT)
@@ -28,11 +28,11 @@ fn memory_is_given_back_after_deletions() {
         })
         .collect();
     api.create_all(MAPS, &maps);
-    let stored = memory(instance.pid()).own;
+    let stored = memory(instance.pid()).anonymous;
     assert!(stored - before > REST_MIB, "{before} MiB, then {stored}");
     api.delete(MAPS);
     wait_for("the memory to be given back", 180, || {
-        let now = memory(instance.pid()).own;
+        let now = memory(instance.pid()).anonymous;
         match now - before < REST_MIB {
             true => Ok(()),
             false => Err(format!("{before} MiB, then {stored}, now {now}")),

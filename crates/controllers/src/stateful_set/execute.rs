@@ -92,7 +92,7 @@ impl Executor {
         for notice in &plan.notices {
             run.notify(notice);
         }
-        if plan.actions().next().is_some() {
+        if tracing::enabled!(tracing::Level::INFO) && plan.actions().next().is_some() {
             let (namespace, name) = (&run.namespace, &run.name);
             let actions: Vec<String> = plan.actions().map(ToString::to_string).collect();
             tracing::info!(namespace, name, ?actions, "statefulset planned");

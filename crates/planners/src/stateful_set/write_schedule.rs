@@ -9,6 +9,8 @@
 //! The executor and the model checker share this code, so the model checker explores the real order
 //! of writes.
 
+use std::collections::BTreeSet;
+
 use k8s_openapi::api::apps::v1::StatefulSetStatus;
 
 use super::plan::{PodManagement, StatefulSetAction, StatefulSetPlan};
@@ -82,15 +84,11 @@ enum Part {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct WriteSchedule {
     part: Part,
-    /// The writes that may be sent, and the sent ones without an outcome.
-    open: Vec<(WritePosition, Sent)>,
+    /// The writes that may be sent.
+    ready: BTreeSet<WritePosition>,
+    /// The sent writes without an outcome.
+    sent: BTreeSet<WritePosition>,
     refused: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Sent {
-    No,
-    Yes,
 }
 
 impl WriteSchedule {
@@ -98,7 +96,8 @@ impl WriteSchedule {
     pub fn of(plan: &StatefulSetPlan) -> Self {
         let mut schedule = Self {
             part: Part::Prepare,
-            open: Vec::new(),
+            ready: BTreeSet::new(),
+            sent: BTreeSet::new(),
             refused: false,
         };
         schedule.open_at(plan, WritePosition::Prepare(0));
@@ -118,25 +117,21 @@ impl WriteSchedule {
 
     /// The writes that may be sent now, in any order or concurrently.
     pub fn ready(&self) -> impl Iterator<Item = WritePosition> {
-        let ready = self.open.iter().filter(|(_, sent)| *sent == Sent::No);
-        ready.map(|(place, _)| *place)
+        self.ready.iter().copied()
     }
 
     /// Records that a write is on its way.
     pub fn sent(&mut self, place: WritePosition) {
-        for (open, sent) in &mut self.open {
-            if *open == place {
-                *sent = Sent::Yes;
-            }
+        if self.ready.remove(&place) {
+            self.sent.insert(place);
         }
     }
 
-    /// Records the outcome of a write, and releases the writes that follow it.
+    /// Records the outcome of a sent write, and releases the writes that follow it.
     pub fn ended(&mut self, plan: &StatefulSetPlan, place: WritePosition, outcome: WriteOutcome) {
-        let Some(at) = self.open.iter().position(|(open, _)| *open == place) else {
+        if !self.sent.remove(&place) {
             return;
-        };
-        self.open.remove(at);
+        }
         match outcome {
             WriteOutcome::Refused => self.refused = true,
             WriteOutcome::Done => match place {
@@ -158,14 +153,13 @@ impl WriteSchedule {
 
     fn open_at(&mut self, plan: &StatefulSetPlan, place: WritePosition) {
         if plan.write(place).is_some() {
-            self.open.push((place, Sent::No));
-            self.open.sort_by_key(|(place, _)| *place);
+            self.ready.insert(place);
         }
     }
 
     /// Continues with the next part when all writes of this one have ended.
     fn settle(&mut self, plan: &StatefulSetPlan) {
-        while self.open.is_empty() && self.part != Part::Over {
+        while self.ready.is_empty() && self.sent.is_empty() && self.part != Part::Over {
             self.part = self.following(plan);
             match self.part {
                 Part::Pods { end, size } => {
