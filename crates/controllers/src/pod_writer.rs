@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use planners::pod_set::PodAction;
 use reconcile::execute::{self, Delete, WriteRefusal, refusal};
+use reconcile::polls::spend;
 use reconcile::{Cache, Recorder};
 use resource_kinds::pod_view::PodView;
 use resource_kinds::reasons::pods as reasons;
@@ -113,11 +114,12 @@ where
     }
 
     async fn act(&self, action: &PodAction) -> Result<PodWrite, PodError> {
+        // Hundreds may be ready at once: without budget, none is encoded in this poll.
+        spend(1).await;
         let failed = |what: &'static str| {
-            let action = Box::new(action.clone());
             move |source| PodError::Api {
                 what,
-                action,
+                action: Box::new(action.clone()),
                 source,
             }
         };

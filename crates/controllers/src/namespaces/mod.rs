@@ -3,24 +3,23 @@
 mod execute;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures::StreamExt;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Namespace;
-use planners::namespaces::{DeletionStep, FINALIZER, step};
+use planners::namespaces::{DeletionStep, FINALIZER, PAUSE_MAX, pause_after, step};
 use reconcile::{Cache, Key, ObjectChange, Queue, ReconcileResult};
 
 use crate::Context;
 use crate::inventory::Inventory;
+use crate::pacing::Pacing;
 use execute::{Error, Executor};
-
-/// A deleted object queues its namespace; this interval covers unwatched kinds.
-const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
 struct Namespaces {
     namespaces: Cache<Namespace>,
     executor: Executor,
+    /// The time of the last look at each namespace, and the pause after it.
+    looks: Pacing,
 }
 
 pub(crate) async fn run(context: Context, inventory: Arc<Inventory>) {
@@ -30,6 +29,7 @@ pub(crate) async fn run(context: Context, inventory: Arc<Inventory>) {
             client: context.client.clone(),
             inventory,
         },
+        looks: Pacing::default(),
     };
     context.run("namespace", controller).await;
 }
@@ -67,7 +67,9 @@ impl reconcile::Controller for Namespaces {
                         && let Some(namespace) = self.namespaces.get("", &old.namespace)
                         && is_going(&namespace)
                     {
-                        queue.add(Key::cluster(&*old.namespace));
+                        let key = Key::cluster(&*old.namespace);
+                        let pause = self.looks.rest(&key).unwrap_or_default();
+                        queue.add_after(key, pause);
                     }
                 }
                 else => return,
@@ -77,34 +79,44 @@ impl reconcile::Controller for Namespaces {
 
     async fn reconcile(&self, key: &Key) -> Result<ReconcileResult, Error> {
         let namespace = self.namespaces.get_key(key);
-        match namespace.filter(|namespace| is_going(namespace)) {
-            Some(namespace) => empty(&self.executor, &namespace).await,
-            None => Ok(ReconcileResult::Done),
+        let Some(namespace) = namespace.filter(|namespace| is_going(namespace)) else {
+            self.looks.forget(key);
+            return Ok(ReconcileResult::Done);
+        };
+        // An object that goes during a look queues the namespace again.
+        match self.looks.rest(key) {
+            Some(pause) => Ok(ReconcileResult::RequeueAfter(pause)),
+            None => self.empty(key, &namespace).await,
         }
     }
 }
 
-async fn empty(executor: &Executor, namespace: &Namespace) -> Result<ReconcileResult, Error> {
-    let name = namespace.metadata.name.clone().unwrap_or_default();
-    let contents = executor.contents(&name).await?;
-    let failures = match step(&contents) {
-        DeletionStep::Finish => Vec::new(),
-        DeletionStep::DeletePods => executor.delete_contents(&name, true).await,
-        DeletionStep::DeleteAll => executor.delete_contents(&name, false).await,
-    };
-    let contents = executor.contents(&name).await?;
-    executor
-        .write_conditions(namespace, &contents, &failures, Timestamp::now())
-        .await?;
-    match step(&contents) {
-        DeletionStep::Finish => executor
-            .finish(namespace)
-            .await
-            .map(|()| ReconcileResult::Done),
-        _ if failures.is_empty() => Ok(ReconcileResult::RequeueAfter(LOOK_AGAIN)),
-        _ => Err(Error::Left {
-            failures: failures.len(),
-        }),
+impl Namespaces {
+    async fn empty(&self, key: &Key, namespace: &Namespace) -> Result<ReconcileResult, Error> {
+        let (executor, name) = (&self.executor, &key.name);
+        let contents = executor.contents(name).await?;
+        let failures = match step(&contents) {
+            DeletionStep::Finish => Vec::new(),
+            DeletionStep::DeletePods => executor.delete_contents(name, true).await,
+            DeletionStep::DeleteAll => executor.delete_contents(name, false).await,
+        };
+        let contents = executor.contents(name).await?;
+        executor
+            .write_conditions(namespace, &contents, &failures, Timestamp::now())
+            .await?;
+        match step(&contents) {
+            DeletionStep::Finish => executor
+                .finish(namespace)
+                .await
+                .map(|()| ReconcileResult::Done),
+            _ if failures.is_empty() => {
+                self.looks.written(key, pause_after(&contents));
+                Ok(ReconcileResult::RequeueAfter(PAUSE_MAX))
+            }
+            _ => Err(Error::Left {
+                failures: failures.len(),
+            }),
+        }
     }
 }
 

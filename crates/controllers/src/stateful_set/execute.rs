@@ -12,6 +12,7 @@ use planners::batching::window_of;
 use planners::stateful_set::write_schedule::{Write, WriteOutcome, WritePosition, WriteSchedule};
 use planners::stateful_set::{Refused, SetEvent, StatefulSetAction, StatefulSetPlan, identity};
 use reconcile::execute::{self, Delete, WriteRefusal, refusal};
+use reconcile::polls::spend;
 use reconcile::{Cache, EventType, Key, Recorder, reference};
 use resource_kinds::pod_view::PodView;
 use resource_kinds::reasons::stateful_set as reasons;
@@ -156,7 +157,11 @@ impl<'a> Run<'a> {
             for place in ready {
                 schedule.sent(place);
                 let write = plan.write(place);
-                sent.push(async move { (place, self.write(write).await) });
+                sent.push(async move {
+                    // Hundreds may be ready at once: without budget, none is encoded in this poll.
+                    spend(1).await;
+                    (place, self.write(write).await)
+                });
             }
             let Some((place, done)) = sent.next().await else {
                 break;
