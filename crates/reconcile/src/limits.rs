@@ -19,6 +19,16 @@ pub const LIST_PAGE_OBJECTS: u32 = 500;
 
 /// Units of work ([`spend`](crate::polls::spend)) of an object that a cache decodes: one poll decodes 16.
 pub const OBJECT_UNITS: usize = 8;
+/// Bytes that a cache decodes for one unit of work: 4 KiB take [`OBJECT_UNITS`], more than most pods have.
+pub const DECODED_BYTES_PER_UNIT: usize = 512;
+/// Bytes of an object that a cache decodes on the threads of the runtime: about a millisecond. The Endpoints of a Service
+/// with 1,000 pods have 250 KiB.
+pub const DECODED_BYTES_MAX: usize = 128 << 10;
+/// Objects that a cache compares with a complete list in one portion, and the units of work of the portion. An object that
+/// is not in the list takes one unit more.
+pub const SWEEP_OBJECTS: usize = 100;
+/// See [`SWEEP_OBJECTS`].
+pub const SWEEP_UNITS: usize = 16;
 /// Units of work of a key: a worker handles 16 keys that need no request in one poll.
 pub const KEY_UNITS: usize = 8;
 /// Objects of a decision on the threads of the runtime ([`decide`](crate::polls::decide)); one about 200 pods takes

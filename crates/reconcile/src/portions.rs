@@ -103,6 +103,34 @@ async fn a_page_of_a_list_is_decoded_in_portions() {
     assert!(most <= granted(limits::OBJECT_UNITS), "{most}");
 }
 
+/// What a list does not have is removed in portions, too.
+#[tokio::test]
+async fn the_end_of_a_list_is_handled_in_portions() {
+    let (events, receiver) = futures::channel::mpsc::unbounded();
+    let cache = Cache::from_events(receiver);
+    let send = |event| events.unbounded_send(event).unwrap();
+    let is_listed = |number: &usize| number.is_multiple_of(10);
+    (0..1000)
+        .map(|number| Event::Apply(object(number)))
+        .for_each(send);
+    assert!(cache.wait_until(|| cache.len() == 1000).await);
+    send(Event::Init);
+    for number in (0..1000).filter(is_listed) {
+        send(Event::InitApply(object(number)));
+    }
+    send(Event::InitDone);
+    let most = most_in_one_poll(|| 1000 - cache.len(), 900).await;
+    assert!(most <= granted(1), "{most}");
+    assert!(cache.wait_synced().await);
+    let mut left: Vec<usize> = cache
+        .list()
+        .iter()
+        .filter_map(|object| object.metadata.name.as_deref()?.parse().ok())
+        .collect();
+    left.sort_unstable();
+    assert_eq!(left, (0..1000).filter(is_listed).collect::<Vec<_>>());
+}
+
 #[tokio::test]
 async fn a_worker_handles_a_bounded_number_of_keys_in_one_poll() {
     let (queue, end) = (Queue::new(), CancellationToken::new());

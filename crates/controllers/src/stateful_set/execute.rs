@@ -87,7 +87,7 @@ impl Executor {
     pub async fn execute(
         &self,
         set: &Arc<StatefulSet>,
-        plan: StatefulSetPlan,
+        plan: &StatefulSetPlan,
     ) -> Result<(), Error> {
         let run = Run::new(self, set);
         for notice in &plan.notices {
@@ -98,7 +98,7 @@ impl Executor {
             let actions: Vec<String> = plan.actions().map(ToString::to_string).collect();
             tracing::info!(namespace, name, ?actions, "statefulset planned");
         }
-        let (result, refused) = run.follow(&plan).await;
+        let (result, refused) = run.follow(plan).await;
         self.refusals.replace(&Key::of(set.as_ref()), refused);
         match result {
             // The namespace is terminating: nothing can be created, and the garbage collector

@@ -105,7 +105,10 @@ impl reconcile::Controller for StatefulSets {
             plan.status = None;
         }
         let requeue_after = plan.requeue_after.into_iter().chain(late).min();
-        self.executor.execute(&observed.set, plan).await?;
+        let executed = self.executor.execute(&observed.set, &plan).await;
+        // The last references to thousands of objects may be among them.
+        decide(observed.pods.len(), || drop((observed, plan)));
+        executed?;
         Ok(ReconcileResult::from(requeue_after))
     }
 }

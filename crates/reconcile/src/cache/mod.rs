@@ -7,11 +7,11 @@
 //! ([`Cache::spawn_as`]).
 
 mod index;
+mod listing;
 mod objects;
 mod pods_by_label;
 mod store;
 
-use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::fmt::Debug;
 use std::marker::PhantomData;
@@ -30,9 +30,10 @@ use tokio_util::sync::CancellationToken;
 use crate::changes::{Changes, Stored, all_typed, stored, typed};
 use crate::execute::{WriteRefusal, refusal};
 use crate::health::{FailureStreak, Kind};
-use crate::polls::spend;
+use crate::polls::{block_in_place, spend};
 use crate::{Component, Identity, Key, limits};
 use index::IndexTerms;
+use listing::Listing;
 pub use pods_by_label::{PodsByLabel, label_term};
 use store::{Progress, Store};
 
@@ -129,6 +130,8 @@ fn is_of_the_watch(error: &WatchError) -> bool {
 trait Sink: Send {
     /// Takes an event.
     fn take(&mut self, event: Event<Bytes>) -> serde_json::Result<()>;
+    /// Continues the end of a list, as [`Store::sweep`].
+    fn sweep(&mut self) -> usize;
     /// The watch has ended.
     fn stop(&self);
 }
@@ -136,8 +139,7 @@ trait Sink: Send {
 /// Stores the result of `decode` for an object's text.
 struct Feed<F> {
     store: Arc<Store>,
-    /// The keys of a list that is not complete.
-    listed: BTreeSet<Key>,
+    listing: Listing,
     decode: F,
 }
 
@@ -154,8 +156,12 @@ where
             return Ok(());
         }
         let event = event.try_map(|text| (self.decode)(&text))?;
-        self.store.take_event(event, &mut self.listed);
+        self.store.take_event(event, &mut self.listing);
         Ok(())
+    }
+
+    fn sweep(&mut self) -> usize {
+        self.store.sweep(&mut self.listing)
     }
 
     fn stop(&self) {
@@ -175,12 +181,39 @@ fn key_of(object: &[u8]) -> Option<Key> {
 
 /// Takes events until their stream ends.
 async fn take_all(store: Arc<Store>, mut events: BoxStream<'static, Event<Arc<Stored>>>) {
-    let mut listed = BTreeSet::new();
+    let mut listing = Listing::default();
     while let Some(event) = events.next().await {
-        store.take_event(event, &mut listed);
+        store.take_event(event, &mut listing);
         spend(limits::OBJECT_UNITS).await;
+        sweep_all(|| store.sweep(&mut listing)).await;
     }
     store.stop();
+}
+
+/// Ends a list in portions, between which other tasks go first.
+async fn sweep_all(mut sweep: impl FnMut() -> usize) {
+    loop {
+        match sweep() {
+            0 => return,
+            units => spend(units).await,
+        }
+    }
+}
+
+/// The bytes of an event's object.
+fn bytes_of(event: &Event<Bytes>) -> usize {
+    match event {
+        Event::InitApply(text) | Event::Apply(text) | Event::Delete(text) => text.len(),
+        Event::Init | Event::InitDone => 0,
+    }
+}
+
+/// Takes an event; for a long object, the runtime continues without this thread.
+fn take_event(sink: &mut dyn Sink, event: Event<Bytes>) -> serde_json::Result<()> {
+    match bytes_of(&event) > limits::DECODED_BYTES_MAX {
+        true => block_in_place(|| sink.take(event)),
+        false => sink.take(event),
+    }
 }
 
 /// Follows a watch until the shutdown.
@@ -209,8 +242,11 @@ async fn take_until(
         };
         // A list that only begins is no sign of health.
         let begins = matches!(next, Ok(Event::Init));
+        let units = next.as_ref().map_or(0, |event| {
+            limits::OBJECT_UNITS.max(bytes_of(event) / limits::DECODED_BYTES_PER_UNIT)
+        });
         let taken = next.and_then(|event| {
-            let taken = sink.take(event);
+            let taken = take_event(&mut *sink, event);
             taken.map_err(|error| watcher.undecodable(error))
         });
         match taken {
@@ -218,7 +254,8 @@ async fn take_until(
             Ok(()) => {
                 backoff.reset();
                 streak.succeeded();
-                spend(limits::OBJECT_UNITS).await;
+                spend(units).await;
+                sweep_all(|| sink.sweep()).await;
             }
             Err(error) => {
                 if is_of_the_watch(&error) {
@@ -249,7 +286,7 @@ impl<K: Send + Sync + 'static> Cache<K> {
         let cache = Self::empty(identity);
         let sink = Feed {
             store: cache.store.clone(),
-            listed: BTreeSet::new(),
+            listing: Listing::default(),
             decode: move |text: &[u8]| read(text).map(stored),
         };
         let watcher = api.watcher(config.page_size(limits::LIST_PAGE_OBJECTS));

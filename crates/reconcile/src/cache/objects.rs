@@ -12,6 +12,13 @@ use crate::changes::Stored;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ObjectPlace(usize);
 
+impl ObjectPlace {
+    /// Its number: below the number of places, which is the highest number of objects so far.
+    pub fn number(self) -> usize {
+        self.0
+    }
+}
+
 #[derive(Default)]
 pub(super) struct Objects {
     places: BTreeMap<Key, ObjectPlace>,
@@ -31,10 +38,6 @@ impl Objects {
 
     pub fn len(&self) -> usize {
         self.places.len()
-    }
-
-    pub fn keys(&self) -> impl Iterator<Item = &Key> {
-        self.places.keys()
     }
 
     /// All objects, sorted by key.

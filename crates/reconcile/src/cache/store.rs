@@ -1,7 +1,6 @@
 //! The objects of a cache, their subscribers and indexes, without the type of the objects.
 
 use std::cell::LazyCell;
-use std::collections::BTreeSet;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
 
@@ -10,6 +9,7 @@ use tokio::sync::futures::Notified;
 use tokio::sync::{Notify, watch};
 
 use super::index::{IndexState, IndexTerms};
+use super::listing::Listing;
 use super::objects::{ObjectPlace, Objects};
 use crate::changes::{HashedKey, Mailbox, ObjectChange, Stored};
 use crate::polls::note_spent;
@@ -205,33 +205,16 @@ impl Store {
         self.state.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn take_event(&self, event: Event<Arc<Stored>>, listed: &mut BTreeSet<Key>) {
+    /// Takes an event. At the end of a list, [`Store::sweep`] has work to do before the next event.
+    pub(super) fn take_event(&self, event: Event<Arc<Stored>>, listing: &mut Listing) {
         match event {
-            Event::Init => listed.clear(),
+            Event::Init => listing.begin(),
             Event::InitApply(object) => {
-                listed.insert(self.identify.identity(object.as_ref()).key());
-                self.write().apply(object, &*self.identify);
+                let version = number(self.identify.identity(object.as_ref()).resource_version);
+                let place = self.write().apply(object, &*self.identify);
+                listing.add(place, version);
             }
-            Event::InitDone => {
-                let mut state = self.write();
-                let gone: Vec<Key> = state
-                    .objects
-                    .keys()
-                    .filter(|key| !listed.contains(*key))
-                    .cloned()
-                    .collect();
-                for key in gone {
-                    state.remove(&key, None, &*self.identify);
-                }
-                listed.clear();
-                state.reach_objects(&*self.identify);
-                drop(state);
-                self.progress.send_if_modified(|progress| {
-                    let first = *progress == Progress::Listing;
-                    *progress = Progress::Synced;
-                    first
-                });
-            }
+            Event::InitDone => listing.end(),
             Event::Apply(object) => {
                 let version = number(self.identify.identity(object.as_ref()).resource_version);
                 let mut state = self.write();
@@ -244,6 +227,35 @@ impl Store {
             }
         }
         self.changed.notify_waiters();
+    }
+
+    /// Continues to remove the objects that a complete list does not have, and returns the units of the work; 0 if nothing is
+    /// left to do. With tens of thousands of objects, all at once would keep the thread for a long time.
+    pub(super) fn sweep(&self, listing: &mut Listing) -> usize {
+        let Some(from) = listing.rest.take() else {
+            return 0;
+        };
+        let mut state = self.write();
+        let (gone, rest) = state.not_listed(listing, from);
+        listing.rest = rest;
+        for key in &gone {
+            state.remove(key, None, &*self.identify);
+        }
+        let is_over = listing.rest.is_none();
+        if is_over {
+            state.reach(Some(listing.version));
+        }
+        drop(state);
+        if is_over {
+            listing.begin();
+            self.progress.send_if_modified(|progress| {
+                let first = *progress == Progress::Listing;
+                *progress = Progress::Synced;
+                first
+            });
+        }
+        self.changed.notify_waiters();
+        limits::SWEEP_UNITS + gone.len()
     }
 
     /// Handles the deletion of an object of which only the key is known.
@@ -287,15 +299,17 @@ impl State {
         self.version = self.version.max(version.unwrap_or_default());
     }
 
-    /// Reaches the highest version of the objects.
-    fn reach_objects(&mut self, identify: &dyn Identify) {
-        let objects = self.objects.iter().map(|(_, _, object)| object);
-        let version =
-            |object: &Arc<Stored>| number(identify.identity(object.as_ref()).resource_version);
-        self.reach(objects.filter_map(version).max());
+    /// The keys of the next portion that the list does not have, and the first key after the portion.
+    fn not_listed(&self, listing: &Listing, from: Key) -> (Vec<Key>, Option<Key>) {
+        let mut objects = self.objects.from(from);
+        let portion = objects.by_ref().take(limits::SWEEP_OBJECTS);
+        let gone = portion.filter(|(_, place, _)| !listing.has(*place));
+        let gone = gone.map(|(key, ..)| key.clone()).collect();
+        (gone, objects.next().map(|(key, ..)| key.clone()))
     }
 
-    fn apply(&mut self, object: Arc<Stored>, identify: &dyn Identify) {
+    /// Takes the state of an object, and returns its place.
+    fn apply(&mut self, object: Arc<Stored>, identify: &dyn Identify) -> ObjectPlace {
         let new = identify.identity(object.as_ref());
         if *self.namespace != *new.namespace {
             self.namespace = new.namespace.into();
@@ -305,7 +319,7 @@ impl State {
         if let Some(old) = &previous {
             let version = identify.identity(old.as_ref()).resource_version;
             if version == new.resource_version && !version.is_empty() {
-                return;
+                return place;
             }
             for index in &mut self.indexes {
                 index.replace(&key, place, old.as_ref(), object.as_ref());
@@ -320,6 +334,7 @@ impl State {
             self.tell(&key, ObjectChange::Deleted(old));
         }
         self.tell(&key, ObjectChange::Applied(object, previous));
+        place
     }
 
     /// Removes the object of that key; `last` is its final state, if the event has it.
