@@ -5,6 +5,7 @@ mod execute;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::DaemonSet;
 use planners::daemon_set::{DAEMON_SET, NodeFit, Observed, daemon_pod, plan};
+use reconcile::polls::decide;
 use reconcile::{Cache, Key, ObjectChange, Queue, ReconcileResult};
 
 use crate::Context;
@@ -81,7 +82,7 @@ impl reconcile::Controller for DaemonSets {
         let Some(observed) = self.observer.observe(key) else {
             return Ok(ReconcileResult::Done);
         };
-        let plan = plan(&observed, Timestamp::now());
+        let plan = decide(observed.nodes.len(), || plan(&observed, Timestamp::now()));
         let requeue_after = plan.requeue_after;
         self.executor.execute(&observed.set, plan).await?;
         Ok(ReconcileResult::from(requeue_after))

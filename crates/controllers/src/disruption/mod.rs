@@ -16,6 +16,7 @@ use object_model::LabelSelector;
 use planners::batching::WINDOW;
 use planners::disruption::{Observed, plan, records_eviction, selected, selector};
 use reconcile::execute;
+use reconcile::polls::decide;
 use reconcile::{Cache, Key, ObjectChange, Queue, ReconcileResult, Recorder};
 use resource_kinds::pod_view::PodView;
 
@@ -113,7 +114,7 @@ impl reconcile::Controller for Worker {
             pods,
             budget: budget.clone(),
         };
-        let plan = plan(&observed, Timestamp::now());
+        let plan = decide(observed.pods.len(), || plan(&observed, Timestamp::now()));
         let later = |delay: Duration| {
             let delay = plan.requeue_after.map_or(delay, |other| other.min(delay));
             Ok(ReconcileResult::RequeueAfter(delay))

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::{Job, JobStatus};
 use planners::job::{JOB, JobPlan, Observed, TRACKING, job_of, orphaned, plan};
 use reconcile::execute::{self, Delete};
+use reconcile::polls::decide;
 use reconcile::{Cache, Index, Key, ObjectChange, Queue, ReconcileResult, Recorder};
 use resource_kinds::pod_view::PodView;
 
@@ -101,7 +102,7 @@ impl reconcile::Controller for Worker {
             job: job.clone(),
             pods,
         };
-        let plan = plan(&observed, Timestamp::now());
+        let plan = decide(observed.pods_max(), || plan(&observed, Timestamp::now()));
         let requeue_after = plan.requeue_after;
         match self.execute(&job, plan).await {
             Err(Error::Pods(error)) if error.is_end_of_namespace() => Ok(ReconcileResult::Done),

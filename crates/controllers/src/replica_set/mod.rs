@@ -9,6 +9,7 @@ use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetStatus};
 use k8s_openapi::api::core::v1::ReplicationController;
 use planners::replica_set::{self as planner, Observed, ReplicaSetPlan, plan};
 use reconcile::execute;
+use reconcile::polls::decide;
 use reconcile::{Cache, Key, Object, Queue, ReconcileResult, Recorder};
 use serde::Serialize;
 use serde_json::json;
@@ -122,7 +123,7 @@ impl<K: Replicated> reconcile::Controller for Worker<K> {
             return Ok(ReconcileResult::Done);
         };
         let observed = self.observe(&set);
-        let plan = plan(&observed, Timestamp::now());
+        let plan = decide(observed.pods_max(), || plan(&observed, Timestamp::now()));
         let requeue_after = plan.requeue_after;
         match self.execute(&set, &observed, plan).await {
             Err(Error::Pods(error)) if error.is_end_of_namespace() => Ok(ReconcileResult::Done),

@@ -92,7 +92,7 @@ impl reconcile::Controller for StatefulSets {
         };
         observed.set = statuses.newer(key, observed.set);
         observed.refused = self.executor.refusals.of(key);
-        let mut plan = decide(observed.pods.len(), || plan(&observed, Timestamp::now()));
+        let mut plan = decide(observed.pods_max(), || plan(&observed, Timestamp::now()));
         let late = match plan.status_urgency(&observed.set) {
             Some(urgency) => pacing.wait(key, urgency),
             None => {
@@ -107,7 +107,7 @@ impl reconcile::Controller for StatefulSets {
         let requeue_after = plan.requeue_after.into_iter().chain(late).min();
         let executed = self.executor.execute(&observed.set, &plan).await;
         // The last references to thousands of objects may be among them.
-        decide(observed.pods.len(), || drop((observed, plan)));
+        decide(observed.pods_max(), || drop((observed, plan)));
         executed?;
         Ok(ReconcileResult::from(requeue_after))
     }
