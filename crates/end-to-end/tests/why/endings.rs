@@ -11,17 +11,15 @@ apiVersion: v1
 kind: Pod
 metadata: {name: web}
 spec:
-  terminationGracePeriodSeconds: 20
+  terminationGracePeriodSeconds: 40
   containers:
   - name: main
     image: 'busybox:1'
     command: [sh, -c, 'trap true TERM; while true; do sleep 1; done']
 "#,
-        before: &[
-            r#"kubectl -n NAMESPACE wait --for=condition=Ready pod/web --timeout=300s"#,
-            r#"kubectl -n NAMESPACE delete pod web --wait=false"#,
-        ],
-        cause: &[r#"being deleted: its containers have 20s to stop"#],
+        before: &[r#"kubectl -n NAMESPACE wait --for=condition=Ready pod/web --timeout=300s"#],
+        just_before: Some(r#"kubectl -n NAMESPACE delete pod web --wait=false"#),
+        cause: &[r#"being deleted: its containers have 40s to stop"#],
         remedy: Remedy::Patience,
         end: End::Gone,
         ..USUAL
@@ -33,19 +31,17 @@ apiVersion: v1
 kind: Pod
 metadata: {name: web}
 spec:
-  terminationGracePeriodSeconds: 20
+  terminationGracePeriodSeconds: 40
   containers:
   - name: main
     image: 'busybox:1'
     command: [sh, -c, 'trap true TERM; while true; do sleep 1; done']
     lifecycle: {preStop: {exec: {command: [sh, -c, 'exit 4']}}}
 "#,
-        before: &[
-            r#"kubectl -n NAMESPACE wait --for=condition=Ready pod/web --timeout=300s"#,
-            r#"kubectl -n NAMESPACE delete pod web --wait=false"#,
-        ],
+        before: &[r#"kubectl -n NAMESPACE wait --for=condition=Ready pod/web --timeout=300s"#],
+        just_before: Some(r#"kubectl -n NAMESPACE delete pod web --wait=false"#),
         cause: &[
-            r#"being deleted: its containers have 20s to stop"#,
+            r#"being deleted: its containers have 40s to stop"#,
             r#"PreStopHook failed"#,
         ],
         remedy: Remedy::Patience,

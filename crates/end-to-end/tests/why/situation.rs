@@ -30,6 +30,8 @@ pub struct Situation {
     pub web: Option<Web>,
     /// Lines that are typed after that.
     pub before: &'static [&'static str],
+    /// A line that is typed right before the question: the state after it lasts for seconds only.
+    pub just_before: Option<&'static str>,
     /// The object of the question: `sts/web`.
     pub asked: &'static str,
     /// Parts that the answer has to have.
@@ -71,6 +73,7 @@ pub const USUAL: Situation = Situation {
     manifest: "",
     web: None,
     before: &[],
+    just_before: None,
     asked: "pod/web",
     cause: &[],
     remedy: Remedy::Typed,
@@ -205,6 +208,9 @@ impl<'i> Walk<'i> {
     }
 
     fn resolve(&self) -> Result<(), String> {
+        if let Some(line) = self.situation.just_before {
+            self.type_line(&self.placed(line))?;
+        }
         let (text, commands) = self.wait("the cause", |answer| self.cause(answer))?;
         for line in self.lines(commands) {
             let typed = self.type_line(&line);
