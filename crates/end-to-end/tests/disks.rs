@@ -32,6 +32,13 @@ impl OnADisk {
     }
 }
 
+impl Drop for OnADisk {
+    /// A server that writes to a disk that is held up cannot be ended.
+    fn drop(&mut self) {
+        self.disk.thaw();
+    }
+}
+
 /// The only pod, and how often its container was started again.
 fn pod(kubectl: &Kubectl) -> (String, String) {
     let restarts = "jsonpath={.status.containerStatuses[0].restartCount}";
