@@ -13,7 +13,7 @@ use reconcile::polls::spend;
 
 use crate::access::identity::Caller;
 use crate::http::body::{BoxError, ResponseBody, boxed};
-use crate::http::limits::{LOCAL_ANSWER_UNITS, LOCAL_REQUEST_UNITS};
+use crate::http::limits::LOCAL_REQUEST_UNITS;
 use crate::http::user::UserInfo;
 use crate::pipeline;
 use crate::server::ApiServer;
@@ -75,12 +75,10 @@ where
         agent.or_insert_with(|| self.agent.clone());
         let caller = Caller::Local(self.user.as_ref().clone());
         let answer = pipeline::run(self.server.clone(), request.map(boxed), caller);
-        // A part may send hundreds of requests at once, which run on its own task. A sync answers many of them.
+        // A part may send hundreds of requests at once, which run on its own task.
         async move {
             spend(LOCAL_REQUEST_UNITS).await;
-            let answer = answer.await;
-            spend(LOCAL_ANSWER_UNITS).await;
-            Ok(answer)
+            Ok(answer.await)
         }
         .boxed()
     }

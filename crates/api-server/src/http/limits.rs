@@ -68,9 +68,6 @@ impl Default for Limits {
 /// Units of work ([`reconcile::polls::spend`]) of a request by a part of this process: one poll of its task
 /// begins 8 of them.
 pub(crate) const LOCAL_REQUEST_UNITS: usize = 16;
-/// Units of work of the answer to such a request, which is made and read after the sync of a write: a task handles about a
-/// dozen in one poll.
-pub(crate) const LOCAL_ANSWER_UNITS: usize = 8;
 
 /// The stored size of the largest object that is kept decoded for the requests that read it.
 pub(crate) const DECODED_OBJECT_BYTES_MAX: usize = 16 * 1024;
