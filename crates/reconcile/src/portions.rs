@@ -103,7 +103,7 @@ async fn a_page_of_a_list_is_decoded_in_portions() {
     assert!(most <= granted(limits::OBJECT_UNITS), "{most}");
 }
 
-/// What a list does not have is removed in portions, too.
+/// Objects that a new list does not have are removed in portions, too.
 #[tokio::test]
 async fn the_end_of_a_list_is_handled_in_portions() {
     let (events, receiver) = futures::channel::mpsc::unbounded();
