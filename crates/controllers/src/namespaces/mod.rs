@@ -105,10 +105,11 @@ impl Namespaces {
             .write_conditions(namespace, &contents, &failures, Timestamp::now())
             .await?;
         match step(&contents) {
-            DeletionStep::Finish => executor
-                .finish(namespace)
-                .await
-                .map(|()| ReconcileResult::Done),
+            DeletionStep::Finish => {
+                self.looks.forget(key);
+                let finished = executor.finish(namespace).await;
+                finished.map(|()| ReconcileResult::Done)
+            }
             _ if failures.is_empty() => {
                 self.looks.written(key, pause_after(&contents));
                 Ok(ReconcileResult::RequeueAfter(PAUSE_MAX))
