@@ -80,14 +80,13 @@ pub fn label_term(namespace: &str, key: &str, value: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use api_client::Event;
     use k8s_openapi::api::core::v1::Pod;
     use object_model::selector::Requirement;
     use proptest::prelude::*;
     use serde_json::json;
 
+    use super::super::listing::Listing;
     use super::*;
     use crate::changes::stored;
     use crate::pods::identity;
@@ -157,10 +156,11 @@ mod tests {
     }
 
     fn take(cache: &Cache<PodView>, events: Vec<Vec<Event<PodView>>>) {
-        let mut listed = BTreeSet::new();
+        let mut listing = Listing::default();
         for event in events.into_iter().flatten() {
             let event = event.try_map(|pod| Ok::<_, ()>(stored(pod)));
-            cache.store.take_event(event.expect("a pod"), &mut listed);
+            cache.store.take_event(event.expect("a pod"), &mut listing);
+            while cache.store.sweep(&mut listing) > 0 {}
         }
     }
 

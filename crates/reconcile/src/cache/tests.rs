@@ -231,7 +231,7 @@ async fn an_object_is_decoded_once_per_state() {
     let mut decoded = 0;
     let mut feed = Feed {
         store: cache.store.clone(),
-        listed: BTreeSet::new(),
+        listing: Listing::default(),
         decode: |text: &[u8]| {
             decoded += 1;
             let object: ConfigMap = serde_json::from_slice(text)?;
