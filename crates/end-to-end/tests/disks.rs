@@ -39,11 +39,19 @@ impl Drop for OnADisk {
     }
 }
 
-/// The only pod, and how often its container was started again.
+/// The uid of the only pod, and how often its container was started again. On a busy machine, the handshake of a connection
+/// may take too long for the client.
 fn pod(kubectl: &Kubectl) -> (String, String) {
-    let restarts = "jsonpath={.status.containerStatuses[0].restartCount}";
-    let restarts = kubectl.ok(&["get", "pod", "web-0", "-o", restarts]);
-    (kubectl.pod_uid("web-0"), restarts)
+    let parts = "jsonpath={.metadata.uid} {.status.containerStatuses[0].restartCount}";
+    let read = wait_for("the pod to be read", 60, || {
+        let output = kubectl.run(&["get", "pod", "web-0", "-o", parts]);
+        match output.code {
+            0 => Ok(output.stdout),
+            _ => Err(output.stderr),
+        }
+    });
+    let (uid, restarts) = read.split_once(' ').expect("two parts");
+    (uid.to_owned(), restarts.to_owned())
 }
 
 #[test]
