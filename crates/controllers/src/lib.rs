@@ -30,6 +30,7 @@ mod ordinal_services;
 mod own_pod_writes;
 mod owned;
 mod pacing;
+mod plan_size;
 mod pod_gc;
 mod pod_writer;
 mod rbd_provisioner;

@@ -39,19 +39,22 @@ impl Drop for OnADisk {
     }
 }
 
-/// The uid of the only pod, and how often its container was started again. On a busy machine, the handshake of a connection
-/// may take too long for the client.
-fn pod(kubectl: &Kubectl) -> (String, String) {
+/// The uid of the only pod, and how often its container was started again; or the client's error.
+fn read_pod(kubectl: &Kubectl) -> Result<(String, String), String> {
     let parts = "jsonpath={.metadata.uid} {.status.containerStatuses[0].restartCount}";
-    let read = wait_for("the pod to be read", 60, || {
-        let output = kubectl.run(&["get", "pod", "web-0", "-o", parts]);
-        match output.code {
-            0 => Ok(output.stdout),
-            _ => Err(output.stderr),
-        }
-    });
-    let (uid, restarts) = read.split_once(' ').expect("two parts");
-    (uid.to_owned(), restarts.to_owned())
+    let output = kubectl.run(&["get", "pod", "web-0", "-o", parts]);
+    if output.code != 0 {
+        return Err(output.stderr);
+    }
+    let parts = output.stdout.split_once(' ');
+    let (uid, restarts) = parts.ok_or_else(|| output.stdout.clone())?;
+    Ok((uid.to_owned(), restarts.to_owned()))
+}
+
+/// The same, of a pod that can be read.
+#[track_caller]
+fn pod(kubectl: &Kubectl) -> (String, String) {
+    read_pod(kubectl).expect("read the pod")
 }
 
 #[test]
@@ -133,7 +136,9 @@ fn a_disk_that_does_not_answer_is_waited_for() {
     for _ in 0..10 {
         sleep(Duration::from_secs(1));
         assert_eq!(create.output(), "", "acknowledged before it was written");
-        assert_eq!(pod(&kubectl), before);
+        // On a busy machine, the handshake of a connection may take too long for the client.
+        let present = wait_for("the pod to be read", 60, || read_pod(&kubectl));
+        assert_eq!(present, before);
     }
     disk.let_go();
     wait_for("the object", 30, || match create.output() {

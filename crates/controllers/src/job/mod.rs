@@ -15,6 +15,7 @@ use resource_kinds::pod_view::PodView;
 use crate::Context;
 use crate::api_error::{ApiError, failed};
 use crate::owned::{key_if_asked, orphan_in, owned_by, owners_of_pod, pods_for_owners};
+use crate::plan_size::plan_size;
 use crate::pod_writer::{PodError, PodWriter};
 
 /// Time until a missing status in the cache is logged, and the API server is asked.
@@ -102,7 +103,9 @@ impl reconcile::Controller for Worker {
             job: job.clone(),
             pods,
         };
-        let plan = decide(observed.pods_max(), || plan(&observed, Timestamp::now()));
+        let parallelism = job.spec.as_ref().and_then(|spec| spec.parallelism);
+        let size = plan_size(observed.pods.len(), parallelism);
+        let plan = decide(size, || plan(&observed, Timestamp::now()));
         let requeue_after = plan.requeue_after;
         match self.execute(&job, plan).await {
             Err(Error::Pods(error)) if error.is_end_of_namespace() => Ok(ReconcileResult::Done),

@@ -16,6 +16,7 @@ use serde_json::json;
 
 use crate::Context;
 use crate::owned::{key_of, orphan_in, owned_by, owners_of_pod, pods_for_owners};
+use crate::plan_size::plan_size;
 use crate::pod_writer::{PodError, PodWriter};
 
 /// A kind that this planner supports.
@@ -123,7 +124,9 @@ impl<K: Replicated> reconcile::Controller for Worker<K> {
             return Ok(ReconcileResult::Done);
         };
         let observed = self.observe(&set);
-        let plan = decide(observed.pods_max(), || plan(&observed, Timestamp::now()));
+        let replicas = observed.set.spec.as_ref().and_then(|spec| spec.replicas);
+        let size = plan_size(observed.pods.len(), replicas);
+        let plan = decide(size, || plan(&observed, Timestamp::now()));
         let requeue_after = plan.requeue_after;
         match self.execute(&set, &observed, plan).await {
             Err(Error::Pods(error)) if error.is_end_of_namespace() => Ok(ReconcileResult::Done),

@@ -20,6 +20,7 @@ use reconcile::{Key, ObjectChange, Queue, ReconcileResult};
 use resource_kinds::pod_view::PodView;
 
 use crate::owned::OwnedObject;
+use crate::plan_size::plan_size;
 use crate::{Caches, Context};
 use execute::{Error, Executor};
 use observe::Observer;
@@ -92,7 +93,9 @@ impl reconcile::Controller for StatefulSets {
         };
         observed.set = statuses.newer(key, observed.set);
         observed.refused = self.executor.refusals.of(key);
-        let mut plan = decide(observed.pods_max(), || plan(&observed, Timestamp::now()));
+        let replicas = observed.set.spec.as_ref().and_then(|spec| spec.replicas);
+        let size = plan_size(observed.pods.len(), replicas);
+        let mut plan = decide(size, || plan(&observed, Timestamp::now()));
         let late = match plan.status_urgency(&observed.set) {
             Some(urgency) => pacing.wait(key, urgency),
             None => {
@@ -107,7 +110,7 @@ impl reconcile::Controller for StatefulSets {
         let requeue_after = plan.requeue_after.into_iter().chain(late).min();
         let executed = self.executor.execute(&observed.set, &plan).await;
         // The last references to thousands of objects may be among them.
-        decide(observed.pods_max(), || drop((observed, plan)));
+        decide(size, || drop((observed, plan)));
         executed?;
         Ok(ReconcileResult::from(requeue_after))
     }

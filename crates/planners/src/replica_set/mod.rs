@@ -36,15 +36,6 @@ pub struct Observed {
     pub pods: Vec<Arc<PodView>>,
 }
 
-impl Observed {
-    /// The number of pods that a plan is about: of those that exist, or of those that are wanted.
-    pub fn pods_max(&self) -> usize {
-        let wanted = self.set.spec.as_ref().and_then(|spec| spec.replicas);
-        let wanted = wanted.map_or(1, |wanted| usize::try_from(wanted).unwrap_or_default());
-        self.pods.len().max(wanted)
-    }
-}
-
 /// The writes that bring a ReplicaSet closer to its specification.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ReplicaSetPlan {

@@ -35,15 +35,6 @@ pub struct Observed {
     pub refused: Vec<Refused>,
 }
 
-impl Observed {
-    /// The number of pods that a plan is about: of those that exist, or of those that are wanted.
-    pub fn pods_max(&self) -> usize {
-        let wanted = self.set.spec.as_ref().and_then(|spec| spec.replicas);
-        let wanted = wanted.map_or(1, |wanted| usize::try_from(wanted).unwrap_or_default());
-        self.pods.len().max(wanted)
-    }
-}
-
 /// A write that the API server refused: by a quota, a webhook, Pod Security, validation, a missing
 /// ServiceAccount.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -16,11 +16,6 @@ pub(super) struct Listing {
 }
 
 impl Listing {
-    /// Begins a list.
-    pub fn begin(&mut self) {
-        *self = Self::default();
-    }
-
     /// Takes an object of the list.
     pub fn add(&mut self, place: ObjectPlace, version: Option<u64>) {
         let number = place.number();

@@ -208,7 +208,7 @@ impl Store {
     /// Takes an event. At the end of a list, [`Store::sweep`] has work to do before the next event.
     pub(super) fn take_event(&self, event: Event<Arc<Stored>>, listing: &mut Listing) {
         match event {
-            Event::Init => listing.begin(),
+            Event::Init => *listing = Listing::default(),
             Event::InitApply(object) => {
                 let version = number(self.identify.identity(object.as_ref()).resource_version);
                 let place = self.write().apply(object, &*self.identify);
@@ -247,7 +247,7 @@ impl Store {
         }
         drop(state);
         if is_over {
-            listing.begin();
+            *listing = Listing::default();
             self.progress.send_if_modified(|progress| {
                 let first = *progress == Progress::Listing;
                 *progress = Progress::Synced;

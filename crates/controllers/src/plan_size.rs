@@ -1,0 +1,21 @@
+//! The size of a plan of pods, which decides where it is made ([`reconcile::polls::decide`]).
+
+/// The number of pods that a plan is about: of those that exist, or of those that are wanted (1 if the object does not
+/// say).
+pub(crate) fn plan_size(pods: usize, wanted: Option<i32>) -> usize {
+    let wanted = usize::try_from(wanted.unwrap_or(1)).unwrap_or_default();
+    pods.max(wanted)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pods_that_are_wanted_count_before_they_exist() {
+        assert_eq!(plan_size(0, Some(1000)), 1000);
+        assert_eq!(plan_size(1000, Some(0)), 1000);
+        assert_eq!(plan_size(0, None), 1);
+        assert_eq!(plan_size(0, Some(-1)), 0);
+    }
+}
