@@ -91,7 +91,8 @@ impl DeadlinePage {
         Duration::from_nanos(self.number().load(Ordering::Acquire))
     }
 
-    /// Sets the deadline, as a reading of `CLOCK_BOOTTIME`; all processes with the page see it.
+    /// Sets the deadline, as a reading of `CLOCK_BOOTTIME`; all processes with the page see it. Waits for a disk that does
+    /// not answer: after the kernel has written the page to its disk, the next change is one of the file system.
     pub fn set(&self, deadline: Duration) {
         let nanos = u64::try_from(deadline.as_nanos()).unwrap_or(u64::MAX);
         self.number().store(nanos, Ordering::Release);

@@ -5,6 +5,10 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+/// The variable for a program that runs all tasks on one thread, which a task that waits for a disk would then hold up for
+/// all others.
+pub const ONE_THREAD: (&str, &str) = ("TOKIO_WORKER_THREADS", "1");
+
 /// A file system in a file, mounted; unmounted when dropped.
 pub struct Disk {
     directory: tempfile::TempDir,

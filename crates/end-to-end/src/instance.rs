@@ -28,6 +28,7 @@ pub struct Instance {
     engine: Engine,
     directory: tempfile::TempDir,
     program: PathBuf,
+    environment: Vec<(&'static str, &'static str)>,
     arguments: Vec<String>,
     child: Option<Child>,
     starts: u32,
@@ -95,11 +96,17 @@ impl Instance {
             engine,
             directory,
             program: crate::binary(),
+            environment: Vec::new(),
             arguments,
             child: None,
             starts: 0,
             violations: Violations::default(),
         }
+    }
+
+    /// A variable of the environment, for the next starts.
+    pub fn set_variable(&mut self, variable: (&'static str, &'static str)) {
+        self.environment.push(variable);
     }
 
     /// Puts another copy in the place of the program, as a package manager does.
@@ -205,6 +212,7 @@ impl Instance {
         let log = File::create(self.log()).expect("make a log file");
         let errors = log.try_clone().expect("share the log file");
         let child = Command::new(&self.program)
+            .envs(self.environment.iter().copied())
             .args(self.engine.role())
             .arg("--data-dir")
             .arg(self.data())

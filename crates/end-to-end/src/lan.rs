@@ -212,6 +212,7 @@ pub struct Role {
     name: String,
     directory: PathBuf,
     program: PathBuf,
+    environment: Vec<(&'static str, &'static str)>,
     child: Option<Child>,
     starts: u32,
 }
@@ -229,6 +230,7 @@ impl Role {
             name: name.to_owned(),
             directory: around.join(name),
             program: crate::binary(),
+            environment: Vec::new(),
             child: None,
             starts: 0,
         }
@@ -237,6 +239,11 @@ impl Role {
     /// The program of the next starts, in place of the release binary.
     pub fn set_program(&mut self, program: &Path) {
         program.clone_into(&mut self.program);
+    }
+
+    /// A variable of the environment, for the next starts.
+    pub fn set_variable(&mut self, variable: (&'static str, &'static str)) {
+        self.environment.push(variable);
     }
 
     /// Its machine.
@@ -325,6 +332,7 @@ impl Role {
         let errors = log.try_clone().expect("share the log file");
         let mut command = Command::new(&self.program);
         command
+            .envs(self.environment.iter().copied())
             .args(arguments)
             .args(["--data-dir", &self.data()])
             .stdin(Stdio::null())

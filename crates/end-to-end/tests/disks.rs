@@ -5,7 +5,7 @@ use std::fs;
 use std::thread::sleep;
 use std::time::Duration;
 
-use end_to_end::disk::Disk;
+use end_to_end::disk::{Disk, ONE_THREAD};
 use end_to_end::stateful_set::web_with_claims;
 use end_to_end::{Instance, Kubectl, wait_for};
 use serde_json::json;
@@ -18,16 +18,15 @@ struct OnADisk {
 
 impl OnADisk {
     fn start() -> Self {
-        let mut disk = None;
         // Without the node's own measures, which would drive the pod out.
         let arguments = ["--eviction-hard=memory.available<1Mi"];
-        let instance = Instance::start_prepared(&arguments, |data| {
-            disk = Some(Disk::mount(data, 512));
-        });
+        let mut instance = Instance::prepare(&arguments);
+        let disk = Disk::mount(&instance.data(), 512);
+        instance.set_variable(ONE_THREAD);
+        instance.start_again();
         let kubectl = instance.kubectl();
         kubectl.apply(&web_with_claims(1).to_string());
         kubectl.wait_ready("web", 1);
-        let disk = disk.expect("a disk");
         Self { instance, disk }
     }
 }
@@ -39,22 +38,12 @@ impl Drop for OnADisk {
     }
 }
 
-/// The uid of the only pod, and how often its container was started again; or the client's error.
-fn read_pod(kubectl: &Kubectl) -> Result<(String, String), String> {
-    let parts = "jsonpath={.metadata.uid} {.status.containerStatuses[0].restartCount}";
-    let output = kubectl.run(&["get", "pod", "web-0", "-o", parts]);
-    if output.code != 0 {
-        return Err(output.stderr);
-    }
-    let parts = output.stdout.split_once(' ');
-    let (uid, restarts) = parts.ok_or_else(|| output.stdout.clone())?;
-    Ok((uid.to_owned(), restarts.to_owned()))
-}
-
-/// The same, of a pod that can be read.
-#[track_caller]
+/// The uid of the only pod, and how often its container was started again.
 fn pod(kubectl: &Kubectl) -> (String, String) {
-    read_pod(kubectl).expect("read the pod")
+    let parts = "jsonpath={.metadata.uid} {.status.containerStatuses[0].restartCount}";
+    let read = kubectl.ok(&["get", "pod", "web-0", "-o", parts]);
+    let (uid, restarts) = read.split_once(' ').expect("two parts");
+    (uid.to_owned(), restarts.to_owned())
 }
 
 #[test]
@@ -136,9 +125,7 @@ fn a_disk_that_does_not_answer_is_waited_for() {
     for _ in 0..10 {
         sleep(Duration::from_secs(1));
         assert_eq!(create.output(), "", "acknowledged before it was written");
-        // On a busy machine, the handshake of a connection may take too long for the client.
-        let present = wait_for("the pod to be read", 60, || read_pod(&kubectl));
-        assert_eq!(present, before);
+        assert_eq!(pod(&kubectl), before);
     }
     disk.let_go();
     wait_for("the object", 30, || match create.output() {

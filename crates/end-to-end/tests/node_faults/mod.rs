@@ -13,7 +13,7 @@ use std::fs;
 use std::path::Path;
 
 use end_to_end::cluster::is_ready;
-use end_to_end::disk::Disk;
+use end_to_end::disk::{Disk, ONE_THREAD};
 use end_to_end::lan::{Lan, Role};
 use end_to_end::{Kubectl, text, wait_for, wait_for_text};
 use serde_json::Value;
@@ -292,6 +292,7 @@ fn a_node_whose_disk_hangs_loses_its_pods_to_another_node() {
     machines.disk = Some(Disk::mount(Path::new(&data), 1024));
     // Without the node's own measures, which would drive the pod out.
     let flags = [&SHORT_LEASE[..], &["--eviction-hard=memory.available<1Mi"]].concat();
+    machines.nodes[0].set_variable(ONE_THREAD);
     let mut running_pods = machines.join_with_pod(&flags);
     let kubectl = machines.server.kubectl();
     let old = running_pods.0["ticks-0"][0].clone();
@@ -303,6 +304,9 @@ fn a_node_whose_disk_hangs_loses_its_pods_to_another_node() {
         wait_for_pod(&kubectl, &mut running_pods, "ticks-0", "n2");
         assert!(!runs(&old));
         wait_for_text("n1", 120, || fenced(&kubectl));
+        // The agent waits for the disk, too, to write the deadline of its lease, and yet answers.
+        let health = "/api/v1/nodes/n1/proxy/healthz";
+        assert_eq!(kubectl.ok(&["get", "--raw", health]), "ok");
     });
     disk.let_go();
     machines.server.network.run(|| {

@@ -120,7 +120,7 @@ impl LeasedMachine for Machine {
     }
 
     async fn end_pods(&mut self) -> Result<(), LeaseError> {
-        self.page.set(Duration::ZERO);
+        self.set_deadline(Duration::ZERO);
         for sandbox in self.runtime.sandboxes().await.map_err(LeaseError::Pods)? {
             if sandbox.spec().lease.is_some() {
                 sandbox.destroy().await.map_err(LeaseError::Pods)?;
@@ -139,8 +139,9 @@ impl LeasedMachine for Machine {
         Ok(())
     }
 
+    /// The kernel may let the write to the mapped file wait for its disk.
     fn set_deadline(&mut self, deadline: Duration) {
-        self.page.set(deadline);
+        block_in_place(|| self.page.set(deadline));
     }
 }
 
