@@ -16,7 +16,7 @@ use serde::de::DeserializeOwned;
 use crate::client::{Client, decode};
 use crate::error::{Error, Result};
 use crate::lines::ResponseLines;
-use crate::list::ObjectList;
+use crate::list::{ObjectList, Page};
 use crate::params::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use crate::request::{self, METADATA, METADATA_LIST, object_path, uri};
 use crate::resource::{DynamicResourceScope, PartialObjectMeta, Resource, collection};
@@ -129,13 +129,14 @@ impl<K> Api<K> {
         self.objects.delete(name, params).await
     }
 
-    /// Deletes the objects that are selected.
-    pub async fn delete_collection(
+    /// Deletes the selected objects: one page if `page` has a limit. Returns the next page.
+    pub async fn delete_page(
         &self,
         params: &DeleteParams,
-        selected: &ListParams,
-    ) -> Result<()> {
-        self.objects.delete_selected(params, selected).await
+        page: ListParams,
+    ) -> Result<Option<ListParams>> {
+        let deleted = self.objects.delete_page(&page, encode(params)?).await?;
+        Ok(page.next(Page::read(&deleted)?.metadata.continue_))
     }
 
     /// Reads a subresource, which may have a type of its own.
@@ -211,9 +212,7 @@ impl<K: DeserializeOwned> Api<K> {
                 return Ok(None);
             };
             let page = self.list(&params).await?;
-            let token = page.metadata.continue_.filter(|token| !token.is_empty());
-            let next = token.map(|token| params.continue_token(&token));
-            Ok(Some((page.items, next)))
+            Ok(Some((page.items, params.next(page.metadata.continue_))))
         })
     }
 
@@ -466,10 +465,9 @@ impl Objects {
         self.send(request).await.map(drop)
     }
 
-    async fn delete_selected(&self, params: &DeleteParams, selected: &ListParams) -> Result<()> {
-        let uri = uri(&self.path, |query| selected.add_selectors(query));
-        let request = request::write(Method::DELETE, uri, encode(params)?)?;
-        self.client.done(request).await
+    fn delete_page(&self, page: &ListParams, params: Vec<u8>) -> Answer {
+        let uri = uri(&self.path, |query| page.add(query));
+        self.send(request::write(Method::DELETE, uri, params))
     }
 }
 
@@ -541,14 +539,14 @@ mod tests {
         assert_eq!(note(), format!("PUT {root}/a? {json} {empty}"));
         maps.delete("a", &DeleteParams::default()).await.unwrap();
         assert_eq!(note(), format!("DELETE {root}/a {json} {{}}"));
-        let odd = ListParams::default().labels("odd=1");
-        maps.delete_collection(&DeleteParams::background(), &odd)
-            .await
-            .unwrap();
+        let odd = ListParams::default().labels("odd=1").limit(2);
+        let background = DeleteParams::background();
+        let next = maps.delete_page(&background, odd).await.unwrap();
+        assert_eq!(next, None);
         let policy = r#"{"propagationPolicy":"Background"}"#;
         assert_eq!(
             note(),
-            format!("DELETE {root}?labelSelector=odd%3D1 {json} {policy}")
+            format!("DELETE {root}?labelSelector=odd%3D1&limit=2 {json} {policy}")
         );
         let change = Patch::Merge(json!({"status": 1}));
         nodes.patch_status("a", &patch, &change).await.unwrap();
@@ -576,8 +574,9 @@ mod tests {
         );
         assert!(matches!(maps.get("").await, Err(Error::NoName)));
     }
+
     #[tokio::test]
-    async fn a_list_is_read_page_by_page() {
+    async fn a_list_is_read_and_deleted_page_by_page() {
         let answer = |request: Request<Body>| async move {
             let page = |names: &[&str], next: &str| {
                 let items = names.iter().map(|name| json!({"metadata": {"name": name}}));
@@ -596,5 +595,10 @@ mod tests {
         let name = |map: &ConfigMap| map.metadata.name.clone().unwrap();
         let names = pages.iter().map(|page| page.iter().map(name).collect());
         assert_eq!(names.collect::<Vec<Vec<_>>>(), [vec!["a", "b"], vec!["c"]]);
+        let (how, first) = (DeleteParams::background(), ListParams::default().limit(2));
+        let second = maps.delete_page(&how, first.clone()).await.unwrap();
+        assert_eq!(second, Some(first.continue_token("after-b")));
+        let third = maps.delete_page(&how, second.unwrap()).await.unwrap();
+        assert_eq!(third, None);
     }
 }

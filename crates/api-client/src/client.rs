@@ -77,12 +77,6 @@ impl Client {
         async move { collected(accepted(answer.await?).await?).await }.boxed()
     }
 
-    /// Sends a request, and reads the answer only if it is a refusal. For answers that may list thousands of objects
-    /// which nobody reads.
-    pub(crate) async fn done(&self, request: Request<Bytes>) -> Result<()> {
-        accepted(self.send(request).await?).await.map(drop)
-    }
-
     /// Sends a request; the answer is read by line.
     pub fn lines(&self, request: Request<Bytes>) -> BoxFuture<'static, Result<ResponseLines>> {
         let answer = self.send(request);

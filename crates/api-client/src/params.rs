@@ -43,6 +43,12 @@ impl ListParams {
         self
     }
 
+    /// The page after this one, whose answer had that token.
+    pub(crate) fn next(self, token: Option<String>) -> Option<Self> {
+        let token = token.filter(|token| !token.is_empty());
+        token.map(|token| self.continue_token(&token))
+    }
+
     pub(crate) fn add_selectors(&self, query: &mut Query) {
         if let Some(fields) = &self.field_selector {
             query.append_pair("fieldSelector", fields);

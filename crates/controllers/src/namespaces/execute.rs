@@ -16,7 +16,7 @@ use serde_json::json;
 use crate::api_error::{ApiError, failed};
 use crate::inventory::{Inventory, Resource};
 
-/// Objects in a page of a list: the decoding of thousands at once would keep a thread that also answers requests.
+/// Objects in a page of a list, or of a deletion: work on thousands at once would keep a thread that also answers requests.
 const PAGE: u32 = 50;
 
 /// The reason why a namespace is not empty yet; it is retried.
@@ -98,9 +98,13 @@ impl Executor {
     ) -> api_client::Result<()> {
         let api = self.inventory.api(number, namespace);
         if resource.deletes_collections {
-            let (how, all) = (DeleteParams::background(), ListParams::default());
-            let deleted = api.delete_collection(&how, &all).await;
-            return execute::found(deleted).map(drop);
+            let how = DeleteParams::background();
+            let mut page = Some(ListParams::default().limit(PAGE));
+            while let Some(next) = page {
+                let deleted = execute::found(api.delete_page(&how, next).await)?;
+                page = deleted.flatten();
+            }
+            return Ok(());
         }
         let mut pages = pin!(api.pages(PAGE));
         while let Some(objects) = pages.try_next().await? {
