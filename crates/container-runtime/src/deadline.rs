@@ -1,41 +1,48 @@
 //! The deadline page of a node: the time until which pods that may fail over may run.
 //!
-//! The page is a small file that is mapped into the agent and into the shims of such pods. Its first
-//! eight bytes are a reading of `CLOCK_BOOTTIME` in nanoseconds; zero is long ago. Readings of that
-//! clock have a meaning until the next boot only, so the file's name should have the boot's id.
+//! The page is a small file. The agent writes it, and the shims of such pods map it. Its first eight bytes are a reading
+//! of `CLOCK_BOOTTIME` in nanoseconds; zero is long ago. The next eight are a check of it, since a write to a file may be
+//! seen in part. Readings of that clock have a meaning until the next boot only, so the file's name should have the boot's
+//! id.
+//!
+//! The agent does not map it. For a write to a mapped page, the kernel waits for the file's disk and holds the memory of the
+//! whole process meanwhile (before Linux 6.4), and it ends the process if the disk has failed or is full.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+use std::io;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::sleep;
 use std::time::Duration;
 
+use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
 use rustix::time::{ClockId, clock_gettime};
 
-/// Size of the file: its blocks exist, so that a write to the mapped page needs no space.
+/// Size of the file: its blocks exist, so that a later write needs no space.
 const PAGE_BYTES: usize = 4096;
+/// Reads of a page whose check is wrong, and the time between two of them. A write is over after a moment, unless its
+/// thread is interrupted; the page of an older agent has no check.
+const READS_MAX: u32 = 50;
+const READ_RETRY: Duration = Duration::from_millis(1);
+/// An odd number: each deadline has a check of its own.
+const CHECK: u64 = 0x9E37_79B9_7F4A_7C15;
 
-/// The node's deadline page, mapped into this process until it is dropped.
+/// The node's deadline page, for its agent.
 #[derive(Debug)]
-pub struct DeadlinePage {
-    page: NonNull<libc::c_void>,
+pub struct DeadlineFile {
+    file: File,
 }
 
-// SAFETY: the page is only used as one atomic number, and stays mapped as long as this lives.
-unsafe impl Send for DeadlinePage {}
-// SAFETY: as above.
-unsafe impl Sync for DeadlinePage {}
-
-impl DeadlinePage {
-    /// Opens the page for writing; a new page has a deadline in the past.
+impl DeadlineFile {
+    /// Opens the page; a new page has a deadline in the past.
     ///
     /// # Errors
-    /// The file cannot be made or mapped.
+    /// The file cannot be made.
     pub fn open(path: &Path) -> io::Result<Self> {
-        let mut file = OpenOptions::new()
+        let file = OpenOptions::new()
             .read(true)
             .write(true)
             .create(true)
@@ -43,59 +50,90 @@ impl DeadlinePage {
             .mode(0o600)
             .open(path)?;
         if file.metadata()?.len() < PAGE_BYTES as u64 {
-            file.write_all(&[0; PAGE_BYTES])?;
+            // On a copy-on-write file system, each write would need space. Others refuse the flag.
+            if let Ok(flags) = ioctl_getflags(&file) {
+                ioctl_setflags(&file, flags | IFlags::NOCOW).ok();
+            }
+            file.write_all_at(&[0; PAGE_BYTES], 0)?;
         }
-        Self::map(&file, libc::PROT_READ | libc::PROT_WRITE)
+        Ok(Self { file })
     }
 
-    /// Opens an existing page to read it, and keeps it in memory.
+    /// Sets the deadline, as a reading of [`now`]; all processes with the page see it. Waits for a disk that does not
+    /// answer.
+    ///
+    /// # Errors
+    /// The disk has failed, or is full.
+    pub fn set(&self, deadline: Duration) -> io::Result<()> {
+        let nanos = u64::try_from(deadline.as_nanos()).unwrap_or(u64::MAX);
+        let words = [nanos, check(nanos)].map(u64::to_ne_bytes);
+        self.file.write_all_at(words.as_flattened(), 0)
+    }
+}
+
+fn check(nanos: u64) -> u64 {
+    nanos.wrapping_mul(CHECK)
+}
+
+/// The node's deadline page, mapped into this process until it is dropped.
+#[derive(Debug)]
+pub struct DeadlinePage {
+    page: NonNull<libc::c_void>,
+}
+
+// SAFETY: the page is only read, as atomic numbers, and stays mapped as long as this lives.
+unsafe impl Send for DeadlinePage {}
+// SAFETY: as above.
+unsafe impl Sync for DeadlinePage {}
+
+impl DeadlinePage {
+    /// Opens an existing page, and keeps it in memory.
     ///
     /// # Errors
     /// There is no such page, or it cannot be mapped.
-    pub(crate) fn open_read_only(path: &Path) -> io::Result<Self> {
+    pub fn open(path: &Path) -> io::Result<Self> {
         let file = File::open(path)?;
         if file.metadata()?.len() < PAGE_BYTES as u64 {
             return Err(io::Error::other("it is too short"));
         }
-        let mapped = Self::map(&file, libc::PROT_READ)?;
-        // SAFETY: the range was just mapped. Where memory may not be locked, the page is read again.
-        unsafe { libc::mlock(mapped.page.as_ptr(), PAGE_BYTES) };
-        Ok(mapped)
-    }
-
-    fn map(file: &File, protection: libc::c_int) -> io::Result<Self> {
         // SAFETY: a new mapping of an open file, at any address.
         let page = unsafe {
             libc::mmap(
                 std::ptr::null_mut(),
                 PAGE_BYTES,
-                protection,
+                libc::PROT_READ,
                 libc::MAP_SHARED,
                 file.as_raw_fd(),
                 0,
             )
         };
-        match NonNull::new(page) {
-            Some(page) if page.as_ptr() != libc::MAP_FAILED => Ok(Self { page }),
-            _ => Err(io::Error::last_os_error()),
-        }
+        let page = match NonNull::new(page) {
+            Some(page) if page.as_ptr() != libc::MAP_FAILED => page,
+            _ => return Err(io::Error::last_os_error()),
+        };
+        // SAFETY: the range was just mapped. Where memory may not be locked, the page is read again.
+        unsafe { libc::mlock(page.as_ptr(), PAGE_BYTES) };
+        Ok(Self { page })
     }
 
-    fn number(&self) -> &AtomicU64 {
-        // SAFETY: the page is mapped and aligned, and nobody uses these bytes in another way.
-        unsafe { self.page.cast::<AtomicU64>().as_ref() }
+    /// The deadline and its check.
+    fn words(&self) -> [u64; 2] {
+        // SAFETY: the page is mapped and aligned, and nobody uses these bytes in another way in this process.
+        let words = unsafe { self.page.cast::<[AtomicU64; 2]>().as_ref() };
+        [0, 1].map(|word: usize| words[word].load(Ordering::Acquire))
     }
 
     /// The deadline, as a reading of [`now`].
     pub fn deadline(&self) -> Duration {
-        Duration::from_nanos(self.number().load(Ordering::Acquire))
-    }
-
-    /// Sets the deadline, as a reading of `CLOCK_BOOTTIME`; all processes with the page see it. Waits for a disk that does
-    /// not answer: after the kernel has written the page to its disk, the next change is one of the file system.
-    pub fn set(&self, deadline: Duration) {
-        let nanos = u64::try_from(deadline.as_nanos()).unwrap_or(u64::MAX);
-        self.number().store(nanos, Ordering::Release);
+        let mut words = self.words();
+        for _ in 0..READS_MAX {
+            if words[1] == check(words[0]) {
+                break;
+            }
+            sleep(READ_RETRY);
+            words = self.words();
+        }
+        Duration::from_nanos(words[0])
     }
 }
 
@@ -121,14 +159,49 @@ mod tests {
     fn a_deadline_is_seen_by_others_and_outlives_its_writer() {
         let temp = tempfile::tempdir().unwrap();
         let path = temp.path().join("page");
-        assert!(DeadlinePage::open_read_only(&path).is_err());
-        let agent = DeadlinePage::open(&path).unwrap();
-        let shim = DeadlinePage::open_read_only(&path).unwrap();
+        assert!(DeadlinePage::open(&path).is_err());
+        let agent = DeadlineFile::open(&path).unwrap();
+        let shim = DeadlinePage::open(&path).unwrap();
         assert_eq!(shim.deadline(), Duration::ZERO);
         let until = now() + Duration::from_secs(40);
-        agent.set(until);
+        agent.set(until).unwrap();
         assert_eq!(shim.deadline(), until);
         drop(agent);
-        assert_eq!(DeadlinePage::open(&path).unwrap().deadline(), until);
+        DeadlineFile::open(&path).unwrap();
+        assert_eq!(shim.deadline(), until);
+    }
+
+    #[test]
+    fn a_deadline_that_is_written_in_part_is_read_again() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("page");
+        let agent = DeadlineFile::open(&path).unwrap();
+        let shim = DeadlinePage::open(&path).unwrap();
+        let [first, second] = [1_u64, 1 << 40].map(Duration::from_nanos);
+        agent.set(first).unwrap();
+        // Half of the number is that of the second deadline.
+        agent
+            .file
+            .write_all_at(&[0, 0, 0, 0, 0, 1, 0, 0], 0)
+            .unwrap();
+        let read = std::thread::scope(|threads| {
+            let read = threads.spawn(|| shim.deadline());
+            agent.set(second).unwrap();
+            read.join().unwrap()
+        });
+        assert_eq!(read, second);
+    }
+
+    #[test]
+    fn the_page_of_an_agent_without_checks_is_believed() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("page");
+        let agent = DeadlineFile::open(&path).unwrap();
+        let shim = DeadlinePage::open(&path).unwrap();
+        agent.set(Duration::from_secs(1)).unwrap();
+        let later = Duration::from_secs(2);
+        let nanos = u64::try_from(later.as_nanos()).unwrap();
+        agent.file.write_all_at(&nanos.to_ne_bytes(), 0).unwrap();
+        assert_eq!(shim.deadline(), later);
     }
 }

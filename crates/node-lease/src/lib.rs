@@ -2,10 +2,13 @@
 //!
 //! Renewals are guarded by resourceVersion and epoch, so that one that is on its way when the control
 //! plane fences the node is refused. An acknowledged renewal moves the deadline of pods that end with the
-//! lease: it counts from the time at which the renewal was sent. The node agent and the nodes of the
-//! simulation renew their leases by this code; [`LeasedMachine`] is the difference between them.
+//! lease: it counts from the time at which the renewal was sent. There is no further renewal until the
+//! deadline is written. The node agent and the nodes of the simulation renew their leases by this code;
+//! [`LeasedMachine`] is the difference between them.
 
 mod length;
+#[cfg(test)]
+mod tests;
 
 use std::ops::Add;
 use std::time::Duration;
@@ -48,17 +51,19 @@ pub trait LeasedMachine: Send {
     fn store_epoch(&mut self, epoch: i32) -> Result<(), Self::Error>;
 
     /// Moves the deadline at which pods that end with the lease are killed.
-    fn set_deadline(&mut self, deadline: Self::Instant);
+    fn set_deadline(&mut self, deadline: Self::Instant) -> Result<(), Self::Error>;
 }
 
 /// The keeper of a node's lease.
-pub struct LeaseKeeper<M> {
+pub struct LeaseKeeper<M: LeasedMachine> {
     client: Client,
     node: String,
     length: LeaseLength,
     machine: M,
     /// The lease's resourceVersion after the last write of this agent.
     version: Option<String>,
+    /// The deadline of an acknowledged renewal, until it is written.
+    unwritten: Option<M::Instant>,
 }
 
 impl<M: LeasedMachine> LeaseKeeper<M> {
@@ -70,6 +75,7 @@ impl<M: LeasedMachine> LeaseKeeper<M> {
             length,
             machine,
             version: None,
+            unwritten: None,
         }
     }
 
@@ -77,17 +83,16 @@ impl<M: LeasedMachine> LeaseKeeper<M> {
     /// may have been stored: the next one reads the lease.
     ///
     /// # Errors
-    /// The API server refused it or cannot be reached, or the pods of an earlier epoch could not be ended.
+    /// The API server refused it or cannot be reached, the pods of an earlier epoch could not be ended, or a deadline
+    /// could not be written.
     pub async fn renew(&mut self, uid: Option<&str>, now: Timestamp) -> Result<(), M::Error> {
+        self.write_deadline()?;
         let sent = self.machine.now();
         if let Some(version) = self.version.take() {
             match self.write(uid, &version, self.machine.epoch(), now).await {
                 // Another write came first, perhaps an own one whose answer was lost.
                 Err(error) if is_outrun(&error) => {}
-                written => {
-                    self.renewed(written?, sent);
-                    return Ok(());
-                }
+                written => return self.renewed(written?, sent),
             }
         }
         let sent = self.machine.now();
@@ -100,7 +105,7 @@ impl<M: LeasedMachine> LeaseKeeper<M> {
             LeaseStep::Renew { epoch } => {
                 let version = version.unwrap_or_default();
                 let lease = self.write(uid, &version, epoch, now).await?;
-                self.renewed(lease, sent);
+                self.renewed(lease, sent)
             }
             LeaseStep::Return { epoch } => {
                 let node = &self.node;
@@ -112,10 +117,9 @@ impl<M: LeasedMachine> LeaseKeeper<M> {
                     ),
                     None => tracing::info!(node, epoch, "the node has no lease: an epoch begins"),
                 }
-                self.come_back(uid, version.as_deref(), epoch, now).await?;
+                self.come_back(uid, version.as_deref(), epoch, now).await
             }
         }
-        Ok(())
     }
 
     /// Begins a new epoch after the node was fenced: first the pods of earlier epochs end, and none can
@@ -137,8 +141,7 @@ impl<M: LeasedMachine> LeaseKeeper<M> {
         };
         self.give_up_pods().await?;
         self.machine.store_epoch(epoch)?;
-        self.renewed(lease, sent);
-        Ok(())
+        self.renewed(lease, sent)
     }
 
     async fn give_up_pods(&self) -> api_client::Result<()> {
@@ -156,9 +159,20 @@ impl<M: LeasedMachine> LeaseKeeper<M> {
     }
 
     /// Records an acknowledged renewal.
-    fn renewed(&mut self, lease: Lease, sent: M::Instant) {
+    fn renewed(&mut self, lease: Lease, sent: M::Instant) -> Result<(), M::Error> {
         self.version = lease.metadata.resource_version;
-        self.machine.set_deadline(sent + self.length.duration());
+        self.unwritten = Some(sent + self.length.duration());
+        self.write_deadline()
+    }
+
+    /// Writes the deadline of the last renewal. A node that cannot do it does not renew its lease: its pods end at the
+    /// former deadline, and may fail over then.
+    fn write_deadline(&mut self) -> Result<(), M::Error> {
+        if let Some(deadline) = self.unwritten {
+            self.machine.set_deadline(deadline)?;
+            self.unwritten = None;
+        }
+        Ok(())
     }
 
     fn api(&self) -> Api<Lease> {

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use container_runtime::deadline::{DeadlinePage, now};
+use container_runtime::deadline::{DeadlineFile, DeadlinePage, now};
 use container_runtime::spec::{NodeLease, SandboxSpec, SandboxStatus};
 use container_runtime::{RuntimeError, Sandbox};
 use nix::sys::signal::{Signal, kill};
@@ -25,10 +25,27 @@ fn runaway() -> String {
     )
 }
 
-fn page(world: &World) -> (PathBuf, DeadlinePage) {
+/// The page of a node, as its agent and as a shim has it.
+struct Page {
+    file: DeadlineFile,
+    mapped: DeadlinePage,
+}
+
+impl Page {
+    fn set(&self, deadline: Duration) {
+        self.file.set(deadline).unwrap();
+    }
+
+    fn deadline(&self) -> Duration {
+        self.mapped.deadline()
+    }
+}
+
+fn page(world: &World) -> (PathBuf, Page) {
     let path = world.dir.join("deadline");
-    let page = DeadlinePage::open(&path).unwrap();
-    (path, page)
+    let file = DeadlineFile::open(&path).unwrap();
+    let mapped = DeadlinePage::open(&path).unwrap();
+    (path, Page { file, mapped })
 }
 
 fn spec(page: &Path) -> SandboxSpec {
@@ -92,12 +109,7 @@ const WARNED: &str = "trap 'echo warned' TERM; echo up; while :; do sleep 0.1; d
 
 /// A sandbox that is warned in the middle of the time until the deadline; `None` if that is over
 /// before it runs.
-async fn closing(
-    world: &World,
-    page: &DeadlinePage,
-    path: &Path,
-    time: Duration,
-) -> Option<Sandbox> {
+async fn closing(world: &World, page: &Page, path: &Path, time: Duration) -> Option<Sandbox> {
     page.set(now() + time);
     let mut spec = spec(path);
     if let Some(lease) = &mut spec.lease {

@@ -77,6 +77,19 @@ impl Machines {
         running_pods
     }
 
+    /// Lets the first node join with a pod and a disk of its own, and the second one after it.
+    fn join_on_a_disk(&mut self) -> RunningPods {
+        let data = self.nodes[0].data();
+        fs::create_dir(&data).expect("make a directory");
+        self.disk = Some(Disk::mount(Path::new(&data), 1024));
+        // Without the node's own measures, which would drive the pod out.
+        let flags = [&SHORT_LEASE[..], &["--eviction-hard=memory.available<1Mi"]].concat();
+        self.nodes[0].set_variable(ONE_THREAD);
+        let running_pods = self.join_with_pod(&flags);
+        self.join(1, &SHORT_LEASE);
+        running_pods
+    }
+
     fn end(mut self) {
         for node in &mut self.nodes {
             node.interrupt();
@@ -287,27 +300,13 @@ fn a_rollout_over_two_nodes_completes_while_packets_are_lost() {
 #[test]
 fn a_node_whose_disk_hangs_loses_its_pods_to_another_node() {
     let mut machines = Machines::new();
-    let data = machines.nodes[0].data();
-    fs::create_dir(&data).expect("make a directory");
-    machines.disk = Some(Disk::mount(Path::new(&data), 1024));
-    // Without the node's own measures, which would drive the pod out.
-    let flags = [&SHORT_LEASE[..], &["--eviction-hard=memory.available<1Mi"]].concat();
-    machines.nodes[0].set_variable(ONE_THREAD);
-    let mut running_pods = machines.join_with_pod(&flags);
+    let mut running_pods = machines.join_on_a_disk();
     let kubectl = machines.server.kubectl();
     let old = running_pods.0["ticks-0"][0].clone();
-    assert!(runs(&old));
-    machines.join(1, &SHORT_LEASE);
     let disk = machines.disk.as_ref().expect("a disk");
     disk.hold_up();
-    machines.server.network.run(|| {
-        wait_for_pod(&kubectl, &mut running_pods, "ticks-0", "n2");
-        assert!(!runs(&old));
-        wait_for_text("n1", 120, || fenced(&kubectl));
-        // The agent waits for the disk, too, to write the deadline of its lease, and yet answers.
-        let health = "/api/v1/nodes/n1/proxy/healthz";
-        assert_eq!(kubectl.ok(&["get", "--raw", health]), "ok");
-    });
+    // The agent waits for the disk, too, to write the deadline of its lease, and yet answers.
+    moves_while_the_agent_answers(&machines, &mut running_pods);
     disk.let_go();
     machines.server.network.run(|| {
         wait_node_ready(&kubectl, "n1");
@@ -318,4 +317,29 @@ fn a_node_whose_disk_hangs_loses_its_pods_to_another_node() {
         assert_eq!(running_pods.0["ticks-0"].len(), 2, "it was replaced once");
     });
     machines.end();
+}
+
+/// Writes to the disk fail. The agent does not end (a write to a page of a file that is mapped would end it), and does not
+/// renew a lease whose deadline it cannot write.
+#[test]
+fn a_node_whose_disk_fails_loses_its_pods_to_another_node() {
+    let mut machines = Machines::new();
+    let mut running_pods = machines.join_on_a_disk();
+    machines.disk.as_ref().expect("a disk").fail();
+    moves_while_the_agent_answers(&machines, &mut running_pods);
+    machines.end();
+}
+
+/// Waits until the pod of the first node runs on the other one.
+fn moves_while_the_agent_answers(machines: &Machines, running_pods: &mut RunningPods) {
+    let kubectl = machines.server.kubectl();
+    let old = running_pods.0["ticks-0"][0].clone();
+    assert!(runs(&old));
+    machines.server.network.run(|| {
+        wait_for_pod(&kubectl, running_pods, "ticks-0", "n2");
+        assert!(!runs(&old));
+        wait_for_text("n1", 120, || fenced(&kubectl));
+        let health = "/api/v1/nodes/n1/proxy/healthz";
+        assert_eq!(kubectl.ok(&["get", "--raw", health]), "ok");
+    });
 }

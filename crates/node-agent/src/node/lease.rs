@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api_client::Client;
-use container_runtime::deadline::{self, DeadlinePage};
+use container_runtime::deadline::{self, DeadlineFile};
 use container_runtime::{Runtime, Sandbox, block_in_place, tree};
 use durable_file::Durability;
 use jiff::Timestamp;
@@ -28,6 +28,9 @@ pub enum LeaseError {
     /// The pods of an earlier epoch could not be stopped.
     #[error("end the pods of an earlier epoch")]
     Pods(#[source] container_runtime::RuntimeError),
+    /// The deadline could not be written. The pods that end with the lease end at the former one.
+    #[error("write the deadline of the pods")]
+    Deadline(#[source] io::Error),
     /// The epoch could not be stored.
     #[error("store the lease's epoch")]
     Epoch(#[source] io::Error),
@@ -74,7 +77,7 @@ impl NodeLease {
         let epoch_file = files.dir.join("epoch");
         let machine = Machine {
             runtime,
-            page: DeadlinePage::open(&files.page)?,
+            page: DeadlineFile::open(&files.page)?,
             epoch: read_epoch(&epoch_file)?,
             epoch_file,
             gate,
@@ -96,7 +99,7 @@ impl NodeLease {
 /// This machine, whose shims follow the deadline page.
 struct Machine {
     runtime: Runtime,
-    page: DeadlinePage,
+    page: DeadlineFile,
     epoch: i32,
     epoch_file: PathBuf,
     gate: Arc<RwLock<()>>,
@@ -120,7 +123,7 @@ impl LeasedMachine for Machine {
     }
 
     async fn end_pods(&mut self) -> Result<(), LeaseError> {
-        self.set_deadline(Duration::ZERO);
+        self.set_deadline(Duration::ZERO)?;
         for sandbox in self.runtime.sandboxes().await.map_err(LeaseError::Pods)? {
             if sandbox.spec().lease.is_some() {
                 sandbox.destroy().await.map_err(LeaseError::Pods)?;
@@ -139,9 +142,8 @@ impl LeasedMachine for Machine {
         Ok(())
     }
 
-    /// The kernel may let the write to the mapped file wait for its disk.
-    fn set_deadline(&mut self, deadline: Duration) {
-        block_in_place(|| self.page.set(deadline));
+    fn set_deadline(&mut self, deadline: Duration) -> Result<(), LeaseError> {
+        block_in_place(|| self.page.set(deadline)).map_err(LeaseError::Deadline)
     }
 }
 

@@ -12,7 +12,7 @@ use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use container_runtime::deadline::{self, DeadlinePage};
+use container_runtime::deadline::{self, DeadlineFile, DeadlinePage};
 use container_runtime::{leased_processes_are_there, tree, watchdog};
 use node_lease::LeaseLength;
 
@@ -90,7 +90,9 @@ impl Watchdog {
         let timeout = timeout(lease)?;
         let open_page = || {
             tree::make_private(&lease_dir(data_dir))?;
-            DeadlinePage::open(&deadline_page(data_dir, &boot_id()))
+            let path = deadline_page(data_dir, &boot_id());
+            DeadlineFile::open(&path)?;
+            DeadlinePage::open(&path)
         };
         let page = open_page().map_err(WatchdogError::Deadline)?;
         let device = watchdog::Watchdog::open(path, timeout);

@@ -190,7 +190,7 @@ impl LeasedMachine for Machine {
         Ok(())
     }
 
-    fn set_deadline(&mut self, deadline: Reading) {
+    fn set_deadline(&mut self, deadline: Reading) -> Result<()> {
         // Pods that ended at the former deadline do not run on.
         if !self.lease.lets_run(Instant::now()) {
             self.instances.end_leased(&self.node);
@@ -201,5 +201,6 @@ impl LeasedMachine for Machine {
             Some(LeaseFlaw::FromAnswer) => now + LeaseLength::DEFAULT.duration(),
             _ => deadline,
         });
+        Ok(())
     }
 }

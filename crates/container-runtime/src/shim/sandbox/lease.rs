@@ -51,7 +51,7 @@ impl LeaseWatch {
     /// # Errors
     /// The lease has lapsed, or the page cannot be read.
     pub fn open(lease: &NodeLease) -> io::Result<Self> {
-        let page = DeadlinePage::open_read_only(&lease.page)?;
+        let page = DeadlinePage::open(&lease.page)?;
         let warning = Duration::from_millis(lease.warning_ms);
         let mut watch = Self::of(Rc::new(page), warning)?;
         match watch.check()? {

@@ -1,0 +1,97 @@
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex};
+
+use http::{Method, Request, Response};
+
+use super::*;
+
+/// The machine's writes of the deadline, and the requests of its agent.
+#[derive(Clone, Default)]
+struct Seen(Arc<Mutex<Record>>);
+
+#[derive(Default)]
+struct Record {
+    disk_fails: bool,
+    deadlines: Vec<Duration>,
+    requests: Vec<Method>,
+}
+
+impl Seen {
+    fn with<T>(&self, look: impl FnOnce(&mut Record) -> T) -> T {
+        look(&mut self.0.lock().unwrap())
+    }
+
+    /// A server with the node's lease.
+    fn client(&self) -> Client {
+        let seen = self.clone();
+        let answer = move |request: Request<api_client::Body>| {
+            seen.with(|record| record.requests.push(request.method().clone()));
+            let lease = json!({
+                "metadata": {"name": "n1", "resourceVersion": "1"},
+                "spec": {"holderIdentity": "n1", "leaseTransitions": 0},
+            });
+            async move { Ok::<_, Infallible>(Response::new(lease.to_string())) }
+        };
+        Client::new(tower::service_fn(answer), "default")
+    }
+}
+
+impl LeasedMachine for Seen {
+    type Instant = Duration;
+    type Closed = ();
+    type Error = api_client::Error;
+
+    fn now(&self) -> Duration {
+        self.with(|record| Duration::from_secs(record.requests.len() as u64))
+    }
+
+    fn epoch(&self) -> i32 {
+        0
+    }
+
+    async fn close(&self) {}
+
+    async fn end_pods(&mut self) -> api_client::Result<()> {
+        Ok(())
+    }
+
+    fn store_epoch(&mut self, _: i32) -> api_client::Result<()> {
+        Ok(())
+    }
+
+    fn set_deadline(&mut self, deadline: Duration) -> api_client::Result<()> {
+        self.with(|record| match record.disk_fails {
+            true => Err(api_client::Error::NoName),
+            false => {
+                record.deadlines.push(deadline);
+                Ok(())
+            }
+        })
+    }
+}
+
+/// The lease of a node whose disk has failed is not renewed, so that its pods fail over.
+#[tokio::test]
+async fn a_node_that_cannot_write_its_deadline_does_not_renew() {
+    let seen = Seen::default();
+    let mut keeper = LeaseKeeper::new(seen.client(), "n1".into(), LeaseLength::MIN, seen.clone());
+    let now = Timestamp::UNIX_EPOCH;
+    let requests = || seen.with(|record| std::mem::take(&mut record.requests));
+    keeper.renew(None, now).await.unwrap();
+    assert_eq!(requests(), [Method::GET, Method::PATCH]);
+    seen.with(|record| record.disk_fails = true);
+    keeper.renew(None, now).await.unwrap_err();
+    assert_eq!(requests(), [Method::PATCH]);
+    for _ in 0..3 {
+        keeper.renew(None, now).await.unwrap_err();
+    }
+    assert_eq!(requests(), Vec::<Method>::new());
+    seen.with(|record| {
+        record.disk_fails = false;
+        record.deadlines.clear();
+    });
+    keeper.renew(None, now).await.unwrap();
+    assert_eq!(requests(), [Method::PATCH]);
+    // That of the renewal before comes first.
+    assert_eq!(seen.with(|record| record.deadlines.len()), 2);
+}
