@@ -18,8 +18,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::sleep;
 use std::time::Duration;
 
-use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
 use rustix::time::{ClockId, clock_gettime};
+
+use crate::copy_on_write;
 
 /// Size of the file: its blocks exist, so that a later write needs no space.
 const PAGE_BYTES: usize = 4096;
@@ -50,10 +51,7 @@ impl DeadlineFile {
             .mode(0o600)
             .open(path)?;
         if file.metadata()?.len() < PAGE_BYTES as u64 {
-            // On a copy-on-write file system, each write would need space. Others refuse the flag.
-            if let Ok(flags) = ioctl_getflags(&file) {
-                ioctl_setflags(&file, flags | IFlags::NOCOW).ok();
-            }
+            copy_on_write::disable(&file);
             file.write_all_at(&[0; PAGE_BYTES], 0)?;
         }
         Ok(Self { file })
@@ -155,6 +153,14 @@ pub fn now() -> Duration {
 mod tests {
     use super::*;
 
+    /// A new page, as its agent and as a shim has it.
+    fn page() -> (DeadlineFile, DeadlinePage) {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("page");
+        let agent = DeadlineFile::open(&path).unwrap();
+        (agent, DeadlinePage::open(&path).unwrap())
+    }
+
     #[test]
     fn a_deadline_is_seen_by_others_and_outlives_its_writer() {
         let temp = tempfile::tempdir().unwrap();
@@ -173,10 +179,7 @@ mod tests {
 
     #[test]
     fn a_deadline_that_is_written_in_part_is_read_again() {
-        let temp = tempfile::tempdir().unwrap();
-        let path = temp.path().join("page");
-        let agent = DeadlineFile::open(&path).unwrap();
-        let shim = DeadlinePage::open(&path).unwrap();
+        let (agent, shim) = page();
         let [first, second] = [1_u64, 1 << 40].map(Duration::from_nanos);
         agent.set(first).unwrap();
         // Half of the number is that of the second deadline.
@@ -194,10 +197,7 @@ mod tests {
 
     #[test]
     fn the_page_of_an_agent_without_checks_is_believed() {
-        let temp = tempfile::tempdir().unwrap();
-        let path = temp.path().join("page");
-        let agent = DeadlineFile::open(&path).unwrap();
-        let shim = DeadlinePage::open(&path).unwrap();
+        let (agent, shim) = page();
         agent.set(Duration::from_secs(1)).unwrap();
         let later = Duration::from_secs(2);
         let nanos = u64::try_from(later.as_nanos()).unwrap();

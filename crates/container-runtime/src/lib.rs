@@ -16,6 +16,7 @@ mod blocking;
 pub mod btrfs;
 mod cgroup;
 mod client;
+pub mod copy_on_write;
 pub mod deadline;
 pub mod descriptors;
 pub mod disk_usage;

@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use container_runtime::copy_on_write;
 use container_runtime::loop_device::LoopDevice;
 
 const NAME: &str = "device.img";
@@ -26,9 +27,7 @@ pub(crate) fn make(path: &Path, bytes: u64) -> io::Result<()> {
     match open(&mut options, path) {
         Ok(file) => {
             // A file system that copies on write would do so below each write to the device.
-            if let Ok(flags) = rustix::fs::ioctl_getflags(&file) {
-                rustix::fs::ioctl_setflags(&file, flags | rustix::fs::IFlags::NOCOW).ok();
-            }
+            copy_on_write::disable(&file);
         }
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
         Err(error) => return Err(error),

@@ -13,8 +13,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use container_runtime::btrfs;
 use container_runtime::loop_device::LoopDevice;
+use container_runtime::{btrfs, copy_on_write};
 use durable_file::Durability;
 use nix::fcntl::{FallocateFlags, fallocate};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -100,9 +100,7 @@ impl Pool {
         let image = image::empty(uuid)?;
         durable_file::replace_with(&self.file(), 0o600, Durability::Name, |file| {
             // On a copy-on-write file system preallocation only lasts without copy-on-write.
-            if let Ok(flags) = rustix::fs::ioctl_getflags(&*file) {
-                rustix::fs::ioctl_setflags(&*file, flags | rustix::fs::IFlags::NOCOW).ok();
-            }
+            copy_on_write::disable(file);
             for (at, block) in image.chunks(4096).enumerate() {
                 if block.iter().any(|byte| *byte != 0) {
                     file.seek(SeekFrom::Start(at as u64 * 4096))?;

@@ -302,11 +302,10 @@ fn a_node_whose_disk_hangs_loses_its_pods_to_another_node() {
     let mut machines = Machines::new();
     let mut running_pods = machines.join_on_a_disk();
     let kubectl = machines.server.kubectl();
-    let old = running_pods.0["ticks-0"][0].clone();
     let disk = machines.disk.as_ref().expect("a disk");
     disk.hold_up();
     // The agent waits for the disk, too, to write the deadline of its lease, and yet answers.
-    moves_while_the_agent_answers(&machines, &mut running_pods);
+    let old = moves_while_the_agent_answers(&machines, &mut running_pods);
     disk.let_go();
     machines.server.network.run(|| {
         wait_node_ready(&kubectl, "n1");
@@ -334,8 +333,8 @@ fn a_node_whose_disk_fails_loses_its_pods_to_another_node() {
     machines.server.interrupt();
 }
 
-/// Waits until the pod of the first node runs on the other one.
-fn moves_while_the_agent_answers(machines: &Machines, running_pods: &mut RunningPods) {
+/// Waits until the pod of the first node runs on the other one; the uid of the former pod.
+fn moves_while_the_agent_answers(machines: &Machines, running_pods: &mut RunningPods) -> String {
     let kubectl = machines.server.kubectl();
     let old = running_pods.0["ticks-0"][0].clone();
     assert!(runs(&old));
@@ -346,4 +345,5 @@ fn moves_while_the_agent_answers(machines: &Machines, running_pods: &mut Running
         let health = "/api/v1/nodes/n1/proxy/healthz";
         assert_eq!(kubectl.ok(&["get", "--raw", health]), "ok");
     });
+    old
 }

@@ -33,6 +33,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "container-runtime",
         &[
+            "copy_on_write",
             "deadline",
             "spec",
             "error",
