@@ -45,6 +45,7 @@ mod pod_parts;
 mod pod_ranges;
 mod published;
 mod quotas;
+mod reach;
 mod remote_nodes;
 mod requests;
 mod resource_metrics;

@@ -2,6 +2,7 @@
 //! the rule; all are reported, not just the first.
 
 mod blocking;
+mod budgets;
 mod checkout;
 mod citations;
 mod clocks;
@@ -63,6 +64,7 @@ fn findings(root: &Path) -> Result<Vec<Finding>> {
     findings.extend(pages::check(&files));
     findings.extend(repetitions::check(&files));
     findings.extend(rows::check(&files));
+    findings.extend(budgets::check(&files));
     findings.extend(task_pages::check(&files));
     findings.sort();
     Ok(findings)
