@@ -20,6 +20,9 @@ pub enum SubjectError {
     /// The subject has no common name.
     #[error("the certificate has no common name")]
     NoCommonName,
+    /// The subject has several common names: readers would differ about the user.
+    #[error("the certificate has several common names")]
+    SeveralCommonNames,
 }
 
 impl ClientSubject {
@@ -28,9 +31,11 @@ impl ClientSubject {
         let (_, parsed) =
             parse_x509_certificate(certificate).map_err(|_| SubjectError::Malformed)?;
         let subject = parsed.subject();
-        // As Go's crypto/x509, which Kubernetes reads with: of several, the last one counts.
-        let common_name = subject.iter_common_name().last();
-        let common_name = common_name.and_then(|name| name.as_str().ok());
+        let mut names = subject.iter_common_name();
+        let common_name = names.next().and_then(|name| name.as_str().ok());
+        if names.next().is_some() {
+            return Err(SubjectError::SeveralCommonNames);
+        }
         let common_name = common_name
             .filter(|name| !name.is_empty())
             .ok_or(SubjectError::NoCommonName)?;
@@ -51,7 +56,30 @@ impl ClientSubject {
 
 #[cfg(test)]
 mod tests {
+    use rcgen::DnType;
+
     use super::*;
+
+    // findings-2 S35
+    #[test]
+    fn a_certificate_with_two_common_names_names_nobody() {
+        let of = |names: &[&str]| {
+            let mut params = rcgen::CertificateParams::default();
+            params.distinguished_name = rcgen::DistinguishedName::new();
+            // rcgen keeps one name of each kind: the same attribute, by its number.
+            let kinds = [DnType::CommonName, DnType::CustomDnType(vec![2, 5, 4, 3])];
+            for (kind, name) in kinds.into_iter().zip(names) {
+                params.distinguished_name.push(kind, *name);
+            }
+            let key = rcgen::KeyPair::generate().unwrap();
+            let certificate = params.self_signed(&key).unwrap();
+            ClientSubject::of(certificate.der()).map(|subject| subject.common_name)
+        };
+        assert_eq!(of(&["system:node:n1"]), Ok("system:node:n1".to_owned()));
+        let several = Err(SubjectError::SeveralCommonNames);
+        assert_eq!(of(&["system:node:n1", "system:node:n2"]), several);
+        assert_eq!(of(&[]), Err(SubjectError::NoCommonName));
+    }
 
     #[test]
     fn what_is_no_certificate_names_nobody() {

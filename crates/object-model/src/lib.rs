@@ -9,6 +9,7 @@ pub mod field;
 pub mod int_or_percent;
 pub mod listening;
 pub mod names;
+mod node_name;
 pub mod protobuf;
 pub mod quantity;
 pub mod selector;
@@ -18,6 +19,7 @@ pub mod varint;
 
 pub use field::{FieldError, FieldErrorType, FieldPath};
 pub use int_or_percent::IntOrPercent;
+pub use node_name::{NODES, NodeName};
 pub use quantity::Quantity;
 pub use selector::{FieldSelector, LabelSelector};
 pub use semver::Semver;

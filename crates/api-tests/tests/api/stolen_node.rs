@@ -277,7 +277,7 @@ fn pods(names: &Names) -> Vec<Row> {
     let binding = json!({"target": {"kind": "Node", "name": "n1"}});
     vec![
         ("POST", path(""), pod("own", "n1"), ""),
-        ("POST", path(""), mirror(0, Value::Null), "n"),
+        ("POST", path(""), mirror(0, Value::Null), ""),
         ("POST", path(""), mirror(0, json!("theirs")), ""),
         ("POST", path(""), mirror(1, Value::Null), ""),
         ("DELETE", path("/own"), Value::Null, "n"),
@@ -480,6 +480,37 @@ async fn a_stolen_certificate_reaches_what_the_table_says() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+// findings-2 S35
+#[tokio::test]
+async fn a_member_of_the_group_that_is_no_node_has_no_right_of_nodes() {
+    let api = Api::new().await;
+    world(&api).await;
+    let groups = ["system:nodes", "system:authenticated"];
+    for name in ["system:node:", "system:node:VM-3", "system:node", "own"] {
+        let user = api.as_user(name, &groups);
+        for path in [
+            "/api/v1/secrets",
+            &format!("{HOME}/secrets/own"),
+            NODES,
+            &format!("{NODES}/n1"),
+            "/api/v1/services",
+            CSRS,
+        ] {
+            let (code, answer) = user.send("GET", path, Value::Null).await;
+            assert_eq!(code, 403, "{name} {path}: {answer}");
+        }
+        let made = json!({"metadata": {"name": "n3"}});
+        assert_eq!(user.send("POST", NODES, made).await.0, 403, "{name}");
+        // The rights of its other groups are its own.
+        let (code, answer) = user.send("GET", "/version", Value::Null).await;
+        assert_eq!(code, 200, "{name}: {answer}");
+        let review = json!({"spec": {"namespace": "default"}});
+        let path = "/apis/authorization.k8s.io/v1/selfsubjectrulesreviews";
+        let rules = user.create(path, review).await["status"]["resourceRules"].to_string();
+        assert!(!rules.contains("secrets"), "{name}: {rules}");
+    }
 }
 
 /// KEP-4193

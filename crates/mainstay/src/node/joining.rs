@@ -13,6 +13,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Service;
 use node_agent::{NewNode, ServingCertificate};
 use node_identity::{Error, Identity, JoinToken, Joined, Servers, Validity, join, renewed_client};
+use object_model::NodeName;
 use pod_network::Cidr;
 use resource_kinds::namespaces::KUBE_SYSTEM;
 use tokio::sync::watch;
@@ -96,6 +97,12 @@ pub async fn membership(
         }
         (None, Some(token)) => {
             let name = settings.node_name.as_deref().unwrap_or(machine);
+            if NodeName::parse(name).is_none() {
+                bail!(
+                    "{name:?} cannot be the name of a node: a name has lower case letters, digits, '-' and \
+                     '.', and starts and ends with a letter or digit. Choose one with --node-name"
+                );
+            }
             let servers = settings.servers.iter().map(Uri::to_string).collect();
             let wanted = Membership::new(name.to_owned(), servers, String::new());
             store(place, new(&wanted, token, name).await?)

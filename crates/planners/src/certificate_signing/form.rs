@@ -2,12 +2,10 @@
 
 use std::collections::BTreeSet;
 
+use object_model::{NODES, NodeName};
 use resource_kinds::certificates::{Request, signer};
 
 use super::Usage;
-
-const NODES: &str = "system:nodes";
-const NODE_NAME: &str = "system:node:";
 
 /// The rules of a signer for its requests.
 #[derive(Clone, Copy)]
@@ -75,9 +73,12 @@ fn check_organization(asked: &Request) -> Result<(), String> {
 }
 
 fn check_common_name(asked: &Request) -> Result<(), String> {
-    match asked.common_name.starts_with(NODE_NAME) {
-        true => Ok(()),
-        false => Err("subject common name does not begin with system:node: ".to_owned()),
+    if !NodeName::is_claimed_by(&asked.common_name) {
+        return Err("subject common name does not begin with system:node: ".to_owned());
+    }
+    match NodeName::of_user(&asked.common_name) {
+        Some(_) => Ok(()),
+        None => Err("subject common name does not end with the name of a node".to_owned()),
     }
 }
 
@@ -126,4 +127,47 @@ fn exactly(usages: &[String], purpose: Usage) -> Result<Vec<Usage>, String> {
         _ => ["client auth", "digital signature", "key encipherment"],
     };
     Err(format!("usages did not match [{}]", purpose.join(" ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // findings-2 S35
+    #[test]
+    fn a_certificate_of_a_node_is_for_one_node_with_a_valid_name() {
+        let strings = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
+        let usages: Vec<String> = strings(&["client auth", "digital signature"]);
+        let serving: Vec<String> = strings(&["server auth", "digital signature"]);
+        let signed = |common_name: &str, organizations: &[&str]| {
+            let mut asked = Request::default();
+            asked.common_name = common_name.to_owned();
+            asked.organizations = strings(organizations);
+            let client = SignerRules::NodeClient.check(&asked, &usages);
+            asked.dns = strings(&["n1"]);
+            let server = SignerRules::NodeServing.check(&asked, &serving);
+            assert_eq!(client.is_ok(), server.is_ok(), "{common_name}");
+            client.is_ok()
+        };
+        assert!(signed("system:node:n1", &[NODES]));
+        for (name, organizations) in [
+            ("system:node:", &[NODES][..]),
+            ("system:node:VM-3", &[NODES]),
+            ("system:node:n1.", &[NODES]),
+            ("system:node:n1 ", &[NODES]),
+            ("system:node:*.default.svc", &[NODES]),
+            ("system:node", &[NODES]),
+            ("n1", &[NODES]),
+            ("", &[NODES]),
+            ("system:node:n1", &[]),
+            ("system:node:n1", &[NODES, NODES]),
+            ("system:node:n1", &[NODES, "system:masters"]),
+            ("system:node:n1", &["nodes"]),
+        ] {
+            assert!(
+                !signed(name, organizations),
+                "{name:?} of {organizations:?}"
+            );
+        }
+    }
 }

@@ -5,7 +5,8 @@
 //! person; decided and expired requests are deleted. **Relies on**: the API server, which lets only
 //! authorised users approve, and keeps decisions. **Guarantees**: nothing is signed that is not
 //! approved, is denied, or breaks its signer's rules; a bootstrap token does not get the certificate
-//! of a node that is alive; a node's server certificate has no name or address of the API server or
+//! of a node that is alive; a certificate of a node is for one node with a valid name; a node's server
+//! certificate has no name or address of the API server or
 //! of another node; requests for other signers are only ever deleted for their age.
 
 mod form;
@@ -141,6 +142,14 @@ fn next(
     let asked = Request::parse(&spec.request.0).map_err(|error| error.to_string());
     let checked = asked.and_then(|asked| Ok((form.check(&asked, usages)?, asked)));
     if has(condition::APPROVED) {
+        let checked = checked.and_then(|(usages, asked)| {
+            let of_server = around.name_of_server(&asked);
+            let of_server = of_server.filter(|_| spec.signer_name == signer::NODE_SERVING);
+            match of_server {
+                Some(name) => Err(format!("{name} covers a name of the API server")),
+                None => Ok((usages, asked)),
+            }
+        });
         return Some(match checked {
             Ok((usages, asked)) => CertificateSigningAction::Sign {
                 request: Box::new(asked),
@@ -168,14 +177,16 @@ fn next(
         }
         _ => return None,
     }
+    let deny = |reason: &str, why: String| {
+        let denied = decision(condition::DENIED, reason, why, now);
+        Some(CertificateSigningAction::Deny(denied))
+    };
+    if let Some(why) = around.service_of_server(&asked.common_name) {
+        return deny("NameOfServer", why);
+    }
     let by_token = spec.groups.iter().flatten().any(|group| group == GROUP);
     if let Some(why) = around.alive(&asked.common_name).filter(|_| by_token) {
-        return Some(CertificateSigningAction::Deny(decision(
-            condition::DENIED,
-            "NodeIsAlive",
-            why,
-            now,
-        )));
+        return deny("NodeIsAlive", why);
     }
     let of_itself = (
         "selfnodeclient",

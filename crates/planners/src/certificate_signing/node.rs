@@ -7,9 +7,8 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::core::v1::Node;
+use object_model::NodeName;
 use resource_kinds::certificates::{Request, signer};
-
-const USER: &str = "system:node:";
 
 /// The names and addresses of a server.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -44,22 +43,23 @@ pub fn asks_for_node(request: &CertificateSigningRequest) -> Option<String> {
     match spec.signer_name.as_str() {
         signer::NODE_CLIENT | signer::NODE_SERVING => {
             let asked = Request::parse(&spec.request.0).ok()?;
-            asked.common_name.strip_prefix(USER).map(str::to_owned)
+            let name = NodeName::of_user(&asked.common_name)?;
+            Some(name.as_str().to_owned())
         }
         _ => None,
     }
 }
 
 impl NodeCertificateContext<'_> {
-    fn node(&self, name: &str) -> Option<&Node> {
+    fn node(&self, name: NodeName<'_>) -> Option<&Node> {
         let mut nodes = self.nodes.iter();
-        let found = nodes.find(|node| node.metadata.name.as_deref() == Some(name));
+        let found = nodes.find(|node| node.metadata.name.as_deref() == Some(name.as_str()));
         found.map(AsRef::as_ref)
     }
 
     /// Says that a user's node exists and is alive, with its last heartbeat.
     pub(super) fn alive(&self, user: &str) -> Option<String> {
-        let name = user.strip_prefix(USER)?;
+        let name = NodeName::of_user(user)?;
         let status = self.node(name)?.status.as_ref()?;
         let mut conditions = status.conditions.iter().flatten();
         let ready = conditions.find(|condition| condition.type_ == "Ready")?;
@@ -80,7 +80,7 @@ impl NodeCertificateContext<'_> {
     /// Whether the names and addresses of a server certificate are those of the node: its name, and
     /// the addresses of its Node object that neither another Node nor the API server has.
     pub(super) fn serving_names_fit(&self, asked: &Request) -> bool {
-        let Some(name) = asked.common_name.strip_prefix(USER) else {
+        let Some(name) = NodeName::of_user(&asked.common_name) else {
             return false;
         };
         let Some(node) = self.node(name) else {
@@ -92,15 +92,40 @@ impl NodeCertificateContext<'_> {
             .iter()
             .filter(|other| other.metadata.name != node.metadata.name);
         let others: BTreeSet<IpAddr> = others.flat_map(|other| addresses(other)).collect();
-        let of_server = |dns: &str| self.server.dns.contains(&dns.to_ascii_lowercase());
         let is_own = |address: &IpAddr| {
             own.contains(address)
                 && !address.is_loopback()
                 && !others.contains(address)
                 && !self.server.addresses.contains(address)
         };
-        asked.dns.iter().all(|dns| dns == name && !of_server(dns))
+        asked.dns.iter().all(|dns| dns == name.as_str())
+            && self.name_of_server(asked).is_none()
             && asked.addresses.iter().all(is_own)
+    }
+
+    /// The first DNS name of a request that covers a name of the API server, by a wildcard too.
+    pub(super) fn name_of_server<'r>(&self, asked: &'r Request) -> Option<&'r str> {
+        let names = asked.dns.iter().map(String::as_str);
+        let mut names = names.filter(|dns| {
+            let dns = dns.trim_end_matches('.').to_ascii_lowercase();
+            let parent = dns.strip_prefix("*.");
+            let mut server = self.server.dns.iter();
+            server.any(|own| {
+                let own_parent = own.split_once('.').map(|(_, parent)| parent);
+                *own == dns || (parent.is_some() && own_parent == parent)
+            })
+        });
+        names.next()
+    }
+
+    /// Says that a user would be a node with a name of the Service `kubernetes`, which can have no server
+    /// certificate.
+    pub(super) fn service_of_server(&self, user: &str) -> Option<String> {
+        let name = NodeName::of_user(user)?.as_str();
+        let of_service = name == "kubernetes" || name.starts_with("kubernetes.default");
+        (of_service && self.server.dns.contains(name)).then(|| {
+            format!("{name} is a name of the API server. Choose another name for the node")
+        })
     }
 }
 
@@ -110,4 +135,45 @@ fn addresses(node: &Node) -> impl Iterator<Item = IpAddr> {
     let listed = status.flat_map(|status| status.addresses.iter().flatten());
     let addresses = listed.filter(|one| matches!(one.type_.as_str(), "InternalIP" | "ExternalIP"));
     addresses.filter_map(|one| one.address.parse().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // findings-2 S35
+    #[test]
+    fn names_of_the_api_server_are_found_by_any_spelling() {
+        let server = Names {
+            dns: ["kubernetes", "kubernetes.default.svc", "api.example.org"]
+                .map(str::to_owned)
+                .into(),
+            ..Names::default()
+        };
+        let around = NodeCertificateContext {
+            nodes: &[],
+            heartbeat: None,
+            server: &server,
+        };
+        let covers = |dns: &str| {
+            let mut asked = Request::default();
+            asked.dns = vec!["n1".to_owned(), dns.to_owned()];
+            around.name_of_server(&asked).map(str::to_owned)
+        };
+        for dns in [
+            "kubernetes",
+            "Kubernetes.default.SVC",
+            "kubernetes.default.svc.",
+            "*.default.svc",
+            "*.Example.org",
+        ] {
+            assert_eq!(covers(dns).as_deref(), Some(dns));
+        }
+        for dns in ["n2", "*.svc", "default.svc", "example.org", "*", "*."] {
+            assert_eq!(covers(dns), None, "{dns}");
+        }
+        let refused = |name: &str| around.service_of_server(&format!("system:node:{name}"));
+        assert!(refused("kubernetes").is_some() && refused("kubernetes.default.svc").is_some());
+        assert!(refused("kubernetes-1").is_none() && refused("api.example.org").is_none());
+    }
 }

@@ -304,3 +304,32 @@ fn a_bootstrap_token_does_not_take_the_name_of_a_live_node() {
         Some(CertificateSigningAction::ApproveIf(_))
     ));
 }
+
+// findings-2 S35
+#[test]
+fn a_node_has_no_name_of_the_api_server() {
+    let names = |dns: &str| Names {
+        dns: [dns.to_owned()].into(),
+        ..Names::default()
+    };
+    // The request of NODE is for the name `n1`; nobody's approval makes it a name of the server's.
+    let serving = decided(request(NODE, "kubelet-serving", SERVING), "Approved", None);
+    let action = planned_among(&serving, &[], &names("n1"), 0).action;
+    let Some(CertificateSigningAction::Fail(condition)) = action else {
+        panic!("signed: {action:?}");
+    };
+    let why = "n1 covers a name of the API server";
+    assert_eq!(condition.message.as_deref(), Some(why));
+    let action = planned_among(&serving, &[], &names("n2"), 0).action;
+    assert!(matches!(
+        action,
+        Some(CertificateSigningAction::Sign { .. })
+    ));
+    // A machine of the API server's may also be a node.
+    let client = request(NODE_CLIENT, "kube-apiserver-client-kubelet", CLIENT);
+    let action = planned_among(&client, &[], &names("n1"), 0).action;
+    assert!(matches!(
+        action,
+        Some(CertificateSigningAction::ApproveIf(_))
+    ));
+}

@@ -5,7 +5,7 @@
 //! (<https://kubernetes.io/docs/reference/access-authn-authz/node/>). It is exhaustive: a node has
 //! no access to a kind outside of it, whatever roles say.
 
-use object_model::Status;
+use object_model::{NodeName, Status};
 use resource_kinds::NodeAccount;
 use resource_kinds::ObjectReader;
 use resource_kinds::annotations::MIRROR_POD;
@@ -19,15 +19,9 @@ use crate::http::user::UserInfo;
 use crate::objects::storage::Objects;
 use crate::objects::storage::reading;
 
-const PREFIX: &str = "system:node:";
-const NODES: &str = "system:nodes";
-
 /// The node that a user speaks for.
 pub(crate) fn node_of(user: &UserInfo) -> Option<&str> {
-    let is_node = user.groups.iter().any(|group| group == NODES);
-    user.name
-        .strip_prefix(PREFIX)
-        .filter(|name| is_node && !name.is_empty())
+    NodeName::of_identity(&user.name, &user.groups).map(NodeName::as_str)
 }
 
 /// The further condition for a request in the table.

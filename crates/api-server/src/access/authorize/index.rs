@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use object_model::LabelSelector;
+use object_model::{LabelSelector, NODES};
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::agents::node_of;
 use super::rules::{AuthorizationAttributes, Rule};
 use crate::http::user::UserInfo;
 
@@ -191,6 +192,9 @@ impl Index {
 fn is_subject(user: &UserInfo, subject: &Subject, place: &str) -> bool {
     match subject.kind.as_str() {
         "User" => subject.name == user.name,
+        // The rights of nodes are further restricted by the name of the node. A member without one has
+        // none of them.
+        "Group" if subject.name == NODES => node_of(user).is_some(),
         "Group" => user.groups.contains(&subject.name),
         "ServiceAccount" => {
             let namespace = if subject.namespace.is_empty() {

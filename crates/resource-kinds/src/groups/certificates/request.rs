@@ -42,6 +42,9 @@ pub enum RequestError {
     /// The contents cannot be parsed.
     #[error("malformed certificate request")]
     Malformed,
+    /// The subject has several common names: readers would differ about whose certificate it is.
+    #[error("subject must not have several common names")]
+    SeveralCommonNames,
 }
 
 /// The bytes of a base64 field; empty if it is absent.
@@ -68,8 +71,10 @@ impl Request {
         }
         let subject = &parsed.certification_request_info.subject;
         let mut request = Self::default();
-        // Of several common names the last one counts, as for client certificates.
-        for name in subject.iter_common_name() {
+        for (place, name) in subject.iter_common_name().enumerate() {
+            if place > 0 {
+                return Err(RequestError::SeveralCommonNames);
+            }
             request.common_name = text(name)?;
         }
         for name in subject.iter_organization() {
@@ -196,6 +201,14 @@ pub(crate) mod tests {
             assert_eq!(parse(&text), parse(JANE), "{text}");
         }
         assert!(!parse(JANE).unwrap().der().is_empty());
+    }
+
+    // findings-2 S35
+    #[test]
+    fn a_request_has_one_common_name() {
+        let twice = include_bytes!("testdata/two-names.csr");
+        let refused = Request::parse(twice).unwrap_err();
+        assert_eq!(refused, RequestError::SeveralCommonNames);
     }
 
     #[test]

@@ -1,0 +1,86 @@
+//! The identity of a node: one reader for the signer, the approver, the authoriser and admission.
+
+use std::fmt;
+
+use crate::names::dns_subdomain;
+
+/// The group of all nodes.
+pub const NODES: &str = "system:nodes";
+
+const USER: &str = "system:node:";
+
+/// The name of a node: a valid name of a Node object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NodeName<'a>(&'a str);
+
+impl<'a> NodeName<'a> {
+    /// Reads a name; `None` if no Node can have it.
+    pub fn parse(name: &'a str) -> Option<Self> {
+        dns_subdomain(name).is_empty().then_some(Self(name))
+    }
+
+    /// The node that a user name stands for, whatever the groups of the user.
+    pub fn of_user(user: &'a str) -> Option<Self> {
+        Self::parse(user.strip_prefix(USER)?)
+    }
+
+    /// The node that a user is: one with the name of a node, in the group of nodes.
+    pub fn of_identity(user: &'a str, groups: &[impl AsRef<str>]) -> Option<Self> {
+        let is_member = groups.iter().any(|group| group.as_ref() == NODES);
+        Self::of_user(user).filter(|_| is_member)
+    }
+
+    /// Whether a user name claims to be a node's, even one of no valid name.
+    pub fn is_claimed_by(user: &str) -> bool {
+        user.starts_with(USER)
+    }
+
+    /// The name of the Node object.
+    pub fn as_str(self) -> &'a str {
+        self.0
+    }
+
+    /// The name of the node's user.
+    pub fn user(self) -> String {
+        format!("{USER}{}", self.0)
+    }
+}
+
+impl fmt::Display for NodeName<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // findings-2 S35
+    #[test]
+    fn a_node_is_a_member_of_the_group_with_the_name_of_a_node() {
+        let long = "a".repeat(254);
+        for (name, is_node) in [
+            ("n1", true),
+            ("n1.example.com", true),
+            ("", false),
+            ("VM-3", false),
+            ("n1 ", false),
+            ("-n1", false),
+            ("a..b", false),
+            ("n1/../n2", false),
+            ("n1:n2", false),
+            (long.as_str(), false),
+        ] {
+            let user = format!("system:node:{name}");
+            let of = |groups: &[&str]| NodeName::of_identity(&user, groups).map(NodeName::user);
+            let expected = is_node.then(|| user.clone());
+            assert_eq!(of(&["system:authenticated", "system:nodes"]), expected);
+            assert_eq!(of(&["system:authenticated"]), None, "{name}");
+            assert_eq!(of(&["system:nodes2"]), None, "{name}");
+        }
+        for user in ["n1", "system:node", "System:node:n1", " system:node:n1"] {
+            assert_eq!(NodeName::of_identity(user, &[NODES]), None, "{user}");
+        }
+    }
+}
