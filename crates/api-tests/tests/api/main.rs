@@ -37,6 +37,7 @@ mod load;
 mod metadata_patches;
 mod mutating_policies;
 mod network;
+mod node_fields;
 mod node_table;
 mod node_tunnel;
 mod nodes;

@@ -4,23 +4,26 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
+use crate::well_known::labels::HOSTNAME;
+
 /// Those under Kubernetes' domains that a node sets.
-const OWN: [&str; 11] = [
+const OWN: [&str; 10] = [
     "beta.kubernetes.io/arch",
     "beta.kubernetes.io/instance-type",
     "beta.kubernetes.io/os",
     "failure-domain.beta.kubernetes.io/region",
     "failure-domain.beta.kubernetes.io/zone",
     "kubernetes.io/arch",
-    "kubernetes.io/hostname",
     "kubernetes.io/os",
     "node.kubernetes.io/instance-type",
     "topology.kubernetes.io/region",
     "topology.kubernetes.io/zone",
 ];
 
-/// The labels that differ between two nodes and that a node must not write, in order.
-pub(super) fn forbidden<'n>(new: &'n Value, old: &'n Value) -> Vec<&'n str> {
+/// The labels that differ between two versions of a node's object and that the node must not write, in order.
+///
+/// Local volumes and selectors of pods go by the host name, so it is the name of the node.
+pub(super) fn forbidden<'n>(name: &str, new: &'n Value, old: &'n Value) -> Vec<&'n str> {
     let value = |node: &'n Value, key: &str| &node["metadata"]["labels"][key];
     let maps = [new, old].map(|node| node["metadata"]["labels"].as_object());
     let keys: BTreeSet<&str> = maps
@@ -29,7 +32,11 @@ pub(super) fn forbidden<'n>(new: &'n Value, old: &'n Value) -> Vec<&'n str> {
         .flat_map(|map| map.keys().map(String::as_str))
         .collect();
     keys.into_iter()
-        .filter(|key| value(new, key) != value(old, key) && !is_own(key))
+        .filter(|key| value(new, key) != value(old, key))
+        .filter(|key| match *key {
+            HOSTNAME => value(new, key) != name,
+            key => !is_own(key),
+        })
         .collect()
 }
 

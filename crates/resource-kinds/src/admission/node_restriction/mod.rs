@@ -14,7 +14,7 @@ mod tokens;
 
 use std::sync::Arc;
 
-use object_model::Status;
+use object_model::{NodeName, Status};
 use serde_json::Value;
 
 use super::plugin::{Admission, AdmissionRequest, Operation, forbidden, without};
@@ -22,8 +22,6 @@ use crate::admission::ObjectReader;
 use crate::groups::certificates::{self, Request, signer};
 use crate::groups::resource;
 use crate::well_known::namespaces::NODE_LEASES;
-
-const USER_PREFIX: &str = "system:node:";
 
 /// The reason of a refusal.
 pub(super) enum RestrictionRefusal {
@@ -101,11 +99,15 @@ impl Admission for NodeRestriction {
         object: &mut Value,
         cluster: &dyn ObjectReader,
     ) -> Result<(), Status> {
-        let Some(node) = request.user.strip_prefix(USER_PREFIX) else {
+        if !NodeName::is_claimed_by(request.user) {
             return Ok(());
+        }
+        let Some(node) = NodeName::of_user(request.user) else {
+            let why = format!("could not determine node from user {:?}", request.user);
+            return Err(forbidden(request, object, &why));
         };
         let write = Write {
-            node,
+            node: node.as_str(),
             request,
             object,
             cluster,
@@ -123,12 +125,8 @@ fn check(write: &Write<'_>) -> RestrictionResult {
         group,
         plural,
         subresource,
-        user,
         ..
     } = *write.request;
-    if write.node.is_empty() {
-        return refuse(format!("could not determine node from user {user:?}"));
-    }
     match (group, plural, subresource) {
         ("", "pods", part) => pods::check(write, part),
         ("", "nodes", _) => own_node(write),
@@ -150,19 +148,25 @@ fn own_node(write: &Write<'_>) -> RestrictionResult {
     require(name == node, || {
         format!("node {node:?} is not allowed to modify node {name:?}")
     })?;
+    let list = |node: &Value, pointer: &str| {
+        let list = node.pointer(pointer).and_then(Value::as_array);
+        list.cloned().unwrap_or_default()
+    };
+    let same = |pointer: &str| list(object, pointer) == list(old, pointer);
+    // With finalizers a node could keep its object, and with it its tokens, from being deleted.
+    let finalizers = write.request.operation == Operation::Delete || same("/metadata/finalizers");
+    require(finalizers, || {
+        format!("node {node:?} is not allowed to modify finalizers")
+    })?;
     match write.request.operation {
         Operation::Create => {
-            let labels = labels::forbidden(object, &Value::Null);
+            let labels = labels::forbidden(node, object, &Value::Null);
             require(labels.is_empty(), || {
                 let labels = labels.join(", ");
                 format!("node {node:?} is not allowed to set the following labels: {labels}")
             })
         }
         Operation::Update => {
-            let same = |pointer: &str| {
-                let list = |node: &Value| node.pointer(pointer).and_then(Value::as_array).cloned();
-                list(object).unwrap_or_default() == list(old).unwrap_or_default()
-            };
             require(same("/spec/taints"), || {
                 format!("node {node:?} is not allowed to modify taints")
             })?;
@@ -170,7 +174,7 @@ fn own_node(write: &Write<'_>) -> RestrictionResult {
             require(same("/metadata/ownerReferences"), || {
                 format!("node {node:?} is not allowed to modify ownerReferences")
             })?;
-            let labels = labels::forbidden(object, old);
+            let labels = labels::forbidden(node, object, old);
             require(labels.is_empty(), || {
                 format!("is not allowed to modify labels: {}", labels.join(", "))
             })
@@ -237,7 +241,7 @@ fn certificate(write: &Write<'_>) -> RestrictionResult {
     let asked = Request::of(&spec["request"]);
     let asked =
         asked.map_err(|error| RestrictionRefusal::from(format!("unable to parse csr: {error}")))?;
-    let wanted = format!("{USER_PREFIX}{}", write.node);
+    let wanted = write.request.user;
     require(asked.common_name == wanted, || {
         format!("can only create a node CSR with CN={wanted}")
     })

@@ -6,7 +6,6 @@ use serde_json::{Value, json};
 
 use super::super::testing::{Objects, request};
 use super::{Admission, AdmissionRequest, NodeRestriction, Operation};
-use crate::well_known::annotations::MIRROR_POD;
 
 const OPERATIONS: [Operation; 3] = [Operation::Create, Operation::Update, Operation::Delete];
 
@@ -23,7 +22,7 @@ use Operation::{Create, Delete, Update};
 
 /// Group, resource, subresource, namespace.
 const TABLE: &[(&str, &str, &str, &str, May)] = &[
-    ("", "pods", "", "d", May::Own(&[Create, Delete])),
+    ("", "pods", "", "d", May::Own(&[Delete])),
     ("", "pods", "status", "d", May::Own(&[Update])),
     // An eviction is a deletion to the plug-ins.
     ("", "pods", "eviction", "d", May::Own(&OPERATIONS)),
@@ -69,9 +68,6 @@ fn object(resource: &str, name: &str, node: &str) -> Value {
     }
     if resource == "pods" {
         object["spec"] = json!({"nodeName": node});
-        object["metadata"]["annotations"] = json!({MIRROR_POD: "x"});
-        object["metadata"]["ownerReferences"] = json!([{"apiVersion": "v1", "kind": "Node",
-            "name": node, "uid": node, "controller": true}]);
     }
     object
 }

@@ -63,9 +63,10 @@ fn check_all(request: &AdmissionRequest<'_>, cases: &[(&str, Value)]) {
     }
 }
 
+// findings S10
+// findings-2 S47
 #[test]
-fn a_node_creates_mirrors_of_its_own_pods_that_name_nothing() {
-    // findings S10
+fn a_node_creates_no_pods() {
     let mirror = json!({
         "metadata": {
             "name": "static-n1",
@@ -73,126 +74,13 @@ fn a_node_creates_mirrors_of_its_own_pods_that_name_nothing() {
             "ownerReferences": [{"apiVersion": "v1", "kind": "Node", "name": "n1",
                 "uid": "n1-uid", "controller": true}],
         },
-        "spec": {
-            "nodeName": "n1",
-            "containers": [{"name": "c", "image": "i"}],
-            "volumes": [],
-        },
+        "spec": {"nodeName": "n1", "containers": [{"name": "c", "image": "i"}]},
     });
-    let volume = |source: Value| with(&mirror, "/spec/volumes", json!([source]));
-    let projected = |source: Value| volume(json!({"projected": {"sources": [source]}}));
-    let container = |field: &str, value: Value| {
-        with(
-            &mirror,
-            "/spec/containers",
-            json!([{"name": "c", field: value}]),
-        )
-    };
-    let owner = |field: &str, value: Value| {
-        with(
-            &mirror,
-            &format!("/metadata/ownerReferences/0/{field}"),
-            value,
-        )
-    };
-    let twice = json!([mirror["metadata"]["ownerReferences"][0], {"kind": "Node"}]);
-    let secret = "can not create pods that reference secrets";
-    let map = "can not create pods that reference configmaps";
-    let claims = "can not create pods that reference persistentvolumeclaims";
-    let cases = [
-        ("", mirror.clone()),
-        (
-            "can only create mirror pods",
-            with(&mirror, "/metadata/annotations", json!({})),
-        ),
-        (
-            "spec.nodeName set to itself",
-            with(&mirror, "/spec/nodeName", json!("n2")),
-        ),
-        (
-            "spec.nodeName set to itself",
-            with(&mirror, "/spec/nodeName", Value::Null),
-        ),
-        (
-            "with an owner reference set",
-            with(&mirror, "/metadata/ownerReferences", json!([])),
-        ),
-        (
-            "a single owner reference",
-            with(&mirror, "/metadata/ownerReferences", twice),
-        ),
-        ("with an owner reference set", owner("name", json!("n2"))),
-        ("with an owner reference set", owner("kind", json!("Pod"))),
-        (
-            "a controller owner reference",
-            owner("controller", json!(false)),
-        ),
-        (
-            "must not set blockOwnerDeletion",
-            owner("blockOwnerDeletion", json!(true)),
-        ),
-        (
-            "node n1 UID mismatch: expected other got n1-uid",
-            owner("uid", json!("other")),
-        ),
-        (
-            "reference a service account",
-            with(&mirror, "/spec/serviceAccountName", json!("sa")),
-        ),
-        (
-            "reference a service account",
-            with(&mirror, "/spec/serviceAccount", json!("sa")),
-        ),
-        (
-            secret,
-            with(&mirror, "/spec/imagePullSecrets", json!([{"name": "s"}])),
-        ),
-        (
-            secret,
-            container("envFrom", json!([{"secretRef": {"name": "s"}}])),
-        ),
-        (
-            secret,
-            container(
-                "env",
-                json!([{"valueFrom": {"secretKeyRef": {"name": "s"}}}]),
-            ),
-        ),
-        (secret, volume(json!({"secret": {"secretName": "s"}}))),
-        (secret, projected(json!({"secret": {"name": "s"}}))),
-        (
-            secret,
-            volume(json!({"csi": {"nodePublishSecretRef": {"name": "s"}}})),
-        ),
-        (
-            map,
-            container("envFrom", json!([{"configMapRef": {"name": "m"}}])),
-        ),
-        (map, volume(json!({"configMap": {"name": "m"}}))),
-        (
-            "reference clustertrustbundles",
-            projected(json!({"clusterTrustBundle": {}})),
-        ),
-        (
-            "service account tokens",
-            projected(json!({"serviceAccountToken": {"path": "t"}})),
-        ),
-        (
-            claims,
-            volume(json!({"persistentVolumeClaim": {"claimName": "c"}})),
-        ),
-        (
-            claims,
-            volume(json!({"ephemeral": {"volumeClaimTemplate": {}}})),
-        ),
-        (
-            "reference resourceclaims",
-            with(&mirror, "/spec/resourceClaims", json!([{"name": "r"}])),
-        ),
-    ];
+    let labelled = with(&mirror, "/metadata/labels", json!({"app": "shop"}));
+    let plain = with(&mirror, "/metadata/annotations", Value::Null);
+    let why = "node \"n1\" is not allowed to create pods: nodes have no static pods";
+    let cases = [(why, mirror), (why, labelled), (why, plain)];
     check_all(&of_node(Operation::Create, "pods"), &cases);
-    let anybody = request(Operation::Create, "pods");
-    check_all(&anybody, &[("", cases[1].1.clone())]);
 }
 
 #[test]
@@ -217,7 +105,7 @@ fn of_other_pods_a_node_changes_nothing() {
             Operation::Update,
             &own,
             own.clone(),
-            "can only create and delete mirror pods",
+            "node \"n1\" can only delete pods",
         ),
         ("status", Operation::Update, &own, own.clone(), ""),
         (
@@ -317,7 +205,6 @@ fn a_node_keeps_to_its_own_node_and_does_not_steer_pods() {
         ("a", true),
         ("example.com/a", true),
         ("notkubernetes.io/a", true),
-        ("kubernetes.io/hostname", true),
         ("beta.kubernetes.io/arch", true),
         ("node.kubernetes.io/anything", true),
         ("a.node.kubernetes.io/anything", true),
@@ -352,6 +239,35 @@ fn a_node_keeps_to_its_own_node_and_does_not_steer_pods() {
         };
         check_all(&kept, &[("", labelled.clone())]);
     }
+    // findings-2 S37
+    let called = |host: &str| node("n1", json!({ "kubernetes.io/hostname": host }));
+    let set = "is not allowed to set the following labels: kubernetes.io/hostname";
+    check_all(
+        &create,
+        &[("", called("n1")), (set, called("n2")), (set, called(""))],
+    );
+    let modify = "is not allowed to modify labels: kubernetes.io/hostname";
+    check_all(&update, &[("", called("n1")), (modify, called("n2"))]);
+    for (old, host, expected) in [
+        ("n1", "n2", modify),
+        ("n2", "n1", ""),
+        // An administrator's choice stays.
+        ("n2", "n2", ""),
+    ] {
+        let old = called(old);
+        let change = AdmissionRequest {
+            old: Some(&old),
+            ..update
+        };
+        check_all(
+            &change,
+            &[(expected, called(host)), (modify, plain.clone())],
+        );
+    }
+    let kept = with(&plain, "/metadata/finalizers", json!(["example.com/a"]));
+    let why = "node \"n1\" is not allowed to modify finalizers";
+    check_all(&create, &[(why, kept.clone())]);
+    check_all(&update, &[(why, kept)]);
     let owned = json!([{"kind": "ConfigMap", "name": "gone"}]);
     check_all(
         &update,
@@ -575,4 +491,24 @@ fn a_nodes_certificate_names_the_node() {
     };
     let own = "can only create a node CSR with CN=system:node:n2";
     check_all(&other, &[(own, asked(NODE, signer::NODE_CLIENT))]);
+}
+
+// findings-2 S35
+#[test]
+fn a_user_that_claims_to_be_a_node_has_the_name_of_one() {
+    for user in ["system:node:", "system:node:VM-3", "system:node:n1 "] {
+        for (operation, plural) in [
+            (Operation::Create, "nodes"),
+            (Operation::Update, "pods"),
+            (Operation::Create, "configmaps"),
+        ] {
+            let write = AdmissionRequest {
+                user,
+                ..request(operation, plural)
+            };
+            let object = json!({"metadata": {"name": "n1"}});
+            let expected = format!("could not determine node from user {user:?}");
+            check_all(&write, &[(&expected, object)]);
+        }
+    }
 }
