@@ -223,6 +223,16 @@ mod tests {
                 .contains("not a complete backup")
         );
 
+        // findings-2 R38: each part after the last entry counts, to the last byte.
+        let mut refused = Vec::new();
+        for cut in 1..=64 {
+            fs::write(&broken, &bytes[..bytes.len() - cut]).unwrap();
+            refused.push(names(&broken).is_err());
+        }
+        assert_eq!(refused, vec![true; 64]);
+        fs::write(&broken, [&bytes[..], b"x"].concat()).unwrap();
+        assert!(names(&broken).is_err());
+
         // The same archive with other contents.
         let mut tar = Vec::new();
         GzDecoder::new(bytes.as_slice())

@@ -2,12 +2,12 @@
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::{self, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use flate2::read::GzDecoder;
+use flate2::bufread::GzDecoder;
 use sha2::{Digest, Sha256};
 use tar::{Archive, EntryType, Header};
 
@@ -40,8 +40,24 @@ pub fn read(path: &Path, each: &mut dyn FnMut(ArchiveItem<'_>) -> Result<()>) ->
     if file.metadata().with_context(opening)?.is_dir() {
         bail!("{} is a directory, and not a backup", path.display());
     }
-    let stream = GzDecoder::new(BufReader::new(file));
-    read_stream(stream, &broken, each)
+    let mut stream = GzDecoder::new(BufReader::new(file));
+    read_stream(&mut stream, &broken, each)?;
+    end(stream).with_context(broken)
+}
+
+/// Checks the end of the file, after the last entry: the zeros at the end of the archive, the length and the
+/// checksum of gzip, and nothing more.
+fn end(mut stream: GzDecoder<BufReader<File>>) -> io::Result<()> {
+    // Two blocks, after those that fill the block of the last entry.
+    const BLOCK: usize = 512;
+    let limit = 3 * BLOCK as u64;
+    let mut rest = Vec::new();
+    (&mut stream).take(limit).read_to_end(&mut rest)?;
+    let whole = (2 * BLOCK..3 * BLOCK).contains(&rest.len()) && rest.iter().all(|byte| *byte == 0);
+    if !whole || !stream.into_inner().fill_buf()?.is_empty() {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    Ok(())
 }
 
 /// The error of a file that was truncated or changed.
