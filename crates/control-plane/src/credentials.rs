@@ -51,6 +51,8 @@ pub struct Credentials {
     pub further_names: Vec<SubjectAltName>,
     /// The addresses of the host, which are in the server's certificate.
     pub host_addresses: Mutex<Vec<IpAddr>>,
+    /// Held while the server's certificate is renewed and shown: the newest names are shown last.
+    pub serving: Mutex<()>,
     /// The address of the server in the administrator's file.
     pub address: SocketAddr,
     /// The other servers of the cluster, which the administrator's file names, too.
@@ -87,7 +89,15 @@ impl Credentials {
     pub fn host_has(&self, addresses: &[IpAddr]) -> Result<()> {
         let known = self.host_addresses.lock();
         *known.unwrap_or_else(PoisonError::into_inner) = addresses.to_vec();
-        (self.show)(&self.server(SystemTime::now())?)
+        self.renew_server(SystemTime::now()).map(drop)
+    }
+
+    /// Shows clients the server's certificate, renewed if it expires or has other names.
+    fn renew_server(&self, now: SystemTime) -> Result<Identity> {
+        let _alone = self.serving.lock().unwrap_or_else(PoisonError::into_inner);
+        let server = self.server(now)?;
+        (self.show)(&server).context("load the server's certificate")?;
+        Ok(server)
     }
 
     /// Writes these other servers to the administrator's file.
@@ -97,38 +107,42 @@ impl Credentials {
         self.write_kubeconfig(SystemTime::now()).map(drop)
     }
 
-    /// Renews expiring certificates, and uses them.
-    pub fn renew(&self, now: SystemTime) -> Result<()> {
-        let server = self.server(now)?;
-        (self.show)(&server).context("load the server's certificate")?;
-        let admin = self.write_kubeconfig(now)?;
-        self.renew_node_client(now)?;
-        for (whose, ends, limit) in [
-            ("the API server's certificate", server.ends(), WARN_LEFT),
-            ("the administrator's certificate", admin.ends(), WARN_LEFT),
+    /// Renews expiring certificates, and uses them. Each is renewed whether or not the others can be. Returns
+    /// the failures; the next check tries again.
+    pub fn renew(&self, now: SystemTime) -> Vec<anyhow::Error> {
+        let authority = self.authority.ends();
+        warn_of_end("the certificate authority", authority, WARN_CA_LEFT, now);
+        let mut failures = Vec::new();
+        for (whose, renewed) in [
+            ("the API server's certificate", self.renew_server(now)),
             (
-                "the certificate authority",
-                Some(self.authority.ends()),
-                WARN_CA_LEFT,
+                "the administrator's certificate",
+                self.write_kubeconfig(now),
+            ),
+            (
+                "the API server's certificate for nodes",
+                self.renew_node_client(now),
             ),
         ] {
-            let left = ends.and_then(|ends| ends.duration_since(now).ok());
-            let left = left.unwrap_or_default();
-            if left < limit {
-                let days = left.as_secs() / DAY.as_secs();
-                tracing::error!("{whose} ends in {days} days; after that no client can connect");
+            match renewed {
+                Ok(identity) => {
+                    let ends = identity.ends().unwrap_or(now);
+                    warn_of_end(whose, ends, WARN_LEFT, now);
+                }
+                Err(error) => failures.push(error.context(format!("{whose} is not renewed"))),
             }
         }
-        Ok(())
+        failures
     }
 
     /// Shows nodes the certificate of the API server as their client, renewed if it expires.
-    pub fn renew_node_client(&self, now: SystemTime) -> Result<()> {
+    pub fn renew_node_client(&self, now: SystemTime) -> Result<Identity> {
         let client = self
             .authority
             .client_at(NODE_CLIENT, &[], now)
             .context("prepare the certificate for nodes")?;
-        (self.dial_nodes)(&client, self.authority.ca_pem())
+        (self.dial_nodes)(&client, self.authority.ca_pem())?;
+        Ok(client)
     }
 
     /// Writes the administrator's file where it has another certificate than it should.
@@ -138,8 +152,9 @@ impl Credentials {
             .client_at("mainstay-admin", &["system:masters"], now)
             .context("prepare the administrator's certificate")?;
         let server = format!("https://{}", self.address);
+        // Held until the file is written: the newest list is written last.
         let others = self.other_servers.lock();
-        let others = others.unwrap_or_else(PoisonError::into_inner).clone();
+        let others = others.unwrap_or_else(PoisonError::into_inner);
         let text = admin_kubeconfig::render(&admin_kubeconfig::Credentials {
             server: &server,
             others: &others,
@@ -187,17 +202,112 @@ impl Credentials {
             let own = self.clone();
             let renewed = tokio::task::spawn_blocking(move || own.renew(SystemTime::now())).await;
             match renewed {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => tracing::error!("certificates are not renewed: {error:#}"),
+                Ok(failures) => {
+                    for error in failures {
+                        tracing::error!("{error:#}");
+                    }
+                }
                 Err(error) => tracing::error!(%error, "certificates are not checked"),
             }
         }
     }
 }
 
+/// Warns of a certificate that ends soon.
+fn warn_of_end(whose: &str, ends: SystemTime, limit: Duration, now: SystemTime) {
+    let left = ends.duration_since(now).unwrap_or_default();
+    if left < limit {
+        let days = left.as_secs() / DAY.as_secs();
+        tracing::error!("{whose} ends in {days} days; after that no client can connect");
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::*;
+
+    /// Credentials whose certificates are shown by a function that fails for the given ones.
+    fn credentials(
+        directory: &std::path::Path,
+        shown: Arc<Mutex<Vec<&'static str>>>,
+        fails: &'static [&'static str],
+    ) -> Credentials {
+        let show = move |name: &'static str| {
+            shown.lock().unwrap().push(name);
+            anyhow::ensure!(!fails.contains(&name), "{name} cannot be shown");
+            Ok(())
+        };
+        let dial = show.clone();
+        let authority = Authority::open_or_create(&directory.join("certificates")).unwrap();
+        Credentials {
+            authority: Arc::new(authority),
+            host_name: "host".to_owned(),
+            own_addresses: Vec::new(),
+            further_names: Vec::new(),
+            host_addresses: Mutex::default(),
+            serving: Mutex::default(),
+            address: ([127, 0, 0, 1], 6443).into(),
+            other_servers: Mutex::default(),
+            kubeconfig: directory.join("kubeconfig"),
+            show: Box::new(move |_| show("server")),
+            dial_nodes: Box::new(move |_, _| dial("nodes")),
+        }
+    }
+
+    // findings-2 R32
+    #[test]
+    fn a_renewal_that_fails_holds_back_no_other() {
+        for fails in [&["server"][..], &["nodes"], &["server", "nodes"], &[]] {
+            for file in [true, false] {
+                let temp = tempfile::tempdir().unwrap();
+                let shown: Arc<Mutex<Vec<_>>> = Arc::default();
+                let credentials = credentials(temp.path(), shown.clone(), fails);
+                if !file {
+                    // It cannot be replaced by a file.
+                    std::fs::create_dir_all(temp.path().join("kubeconfig/x")).unwrap();
+                }
+                let failures = credentials.renew(SystemTime::now());
+                let failures: Vec<String> = failures.iter().map(|one| format!("{one:#}")).collect();
+                let expected = fails.len() + usize::from(!file);
+                assert_eq!(failures.len(), expected, "{failures:?}");
+                assert_eq!(*shown.lock().unwrap(), ["server", "nodes"]);
+                assert_eq!(temp.path().join("kubeconfig").is_file(), file);
+                // The next check tries again.
+                if !file {
+                    std::fs::remove_dir_all(temp.path().join("kubeconfig")).unwrap();
+                }
+                assert_eq!(credentials.renew(SystemTime::now()).len(), fails.len());
+                assert!(temp.path().join("kubeconfig").is_file());
+            }
+        }
+    }
+
+    // findings-2 R32
+    #[test]
+    fn the_newest_list_of_servers_is_written_last() {
+        let temp = tempfile::tempdir().unwrap();
+        let credentials = credentials(temp.path(), Arc::default(), &[]);
+        let rounds = AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while rounds.load(Ordering::Relaxed) < 40 {
+                    assert!(credentials.renew(SystemTime::now()).is_empty());
+                }
+            });
+            for round in 0..40_u8 {
+                let other = ([192, 0, 2, round], 6443).into();
+                credentials.other_servers_are(vec![other]).unwrap();
+                let written = std::fs::read_to_string(temp.path().join("kubeconfig")).unwrap();
+                assert!(
+                    written.contains(&format!("192.0.2.{round}:6443")),
+                    "{written}"
+                );
+                rounds.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+    }
 
     // findings R24, A15
     #[test]
@@ -212,6 +322,7 @@ mod tests {
             own_addresses: vec![[10, 96, 0, 1].into()],
             further_names: Vec::new(),
             host_addresses: Mutex::default(),
+            serving: Mutex::default(),
             address: ([127, 0, 0, 1], 6443).into(),
             other_servers: Mutex::default(),
             kubeconfig: temp.path().join("kubeconfig"),
@@ -227,7 +338,7 @@ mod tests {
         // Three years of one process, checked once in ten days.
         for days in (0..1100).step_by(10) {
             let now = start + DAY * days;
-            credentials.renew(now).unwrap();
+            assert!(credentials.renew(now).is_empty());
             let server = shown.lock().unwrap().unwrap();
             assert!(server > now + WARN_LEFT, "the server's on day {days}");
             let admin = credentials.write_kubeconfig(now).unwrap();
@@ -255,6 +366,7 @@ mod tests {
             own_addresses: Vec::new(),
             further_names: vec!["api.example.org".parse().unwrap()],
             host_addresses: Mutex::default(),
+            serving: Mutex::default(),
             address: ([127, 0, 0, 1], 6443).into(),
             other_servers: Mutex::default(),
             kubeconfig: temp.path().join("kubeconfig"),

@@ -162,6 +162,7 @@ impl Server {
             own_addresses,
             further_names: config.further_names.to_vec(),
             host_addresses: Mutex::new(config.host_addresses.to_vec()),
+            serving: Mutex::default(),
             address,
             other_servers: Mutex::default(),
             kubeconfig: data.join("kubeconfig"),
@@ -231,7 +232,7 @@ impl Server {
         .context("start the API server")?;
         // Set once: this is the only server of these credentials.
         drop(shows.set(Arc::downgrade(&api)));
-        block_in_place(|| credentials.renew_node_client(SystemTime::now()))?;
+        block_in_place(|| credentials.renew_node_client(SystemTime::now())).map(drop)?;
         if let Some(audit) = config.protection.audit {
             api.audit(audit);
         }
