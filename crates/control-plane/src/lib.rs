@@ -25,6 +25,7 @@ mod store_address;
 mod store_arguments;
 mod store_metrics;
 pub mod tasks;
+mod vanished_keys;
 
 use std::path::{Path, PathBuf};
 

@@ -35,6 +35,7 @@ use super::protection::Protection;
 use super::relocation::{DataLocation, Relocation};
 use super::shared_keys::{self, TokenFile};
 use super::store::OpenStore;
+use super::vanished_keys;
 
 /// The one node of this process, once its agent runs.
 #[derive(Default)]
@@ -134,6 +135,8 @@ impl Server {
         let data = config.data_dir;
         let store = config.store.clone();
         let certificates = data.join("certificates");
+        let is_shared = config.shared.is_some();
+        vanished_keys::refuse(store.shared().as_ref(), is_shared, &certificates).await?;
         if let Some(token) = &config.shared {
             shared_keys::prepare(&config.store.shared(), token, &certificates).await?;
         }

@@ -69,6 +69,17 @@ impl SharedKeys {
         }))
     }
 
+    /// The files that a directory lacks, in order.
+    pub fn missing(dir: &Path) -> Result<Vec<&'static str>, CertificateError> {
+        let mut missing = Vec::new();
+        for name in [CA_CERTIFICATE, CA_KEY, SERVICE_ACCOUNT_KEY] {
+            if files::read(&dir.join(name))?.is_none() {
+                missing.push(name);
+            }
+        }
+        Ok(missing)
+    }
+
     /// The keys of the authority in a directory, completed; new ones if there is none.
     pub fn read_or_generate(dir: &Path) -> Result<Self, CertificateError> {
         for name in [CA_CERTIFICATE, CA_KEY] {

@@ -8,6 +8,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use certificates::SharedKeys;
 use console::output::say;
 use control_plane::backup_contents::{Objects, Request, Source, Summary};
 use data_directory::process;
@@ -298,6 +299,7 @@ impl Backup<'_> {
             writer.add_tree(Path::new(name), &data.join(name), TreeActivity::Still)?;
         }
         let certificates = data.join("certificates");
+        require_keys(&certificates)?;
         for name in names_in(&certificates)? {
             if !MADE_ANEW.contains(&name.as_str()) && !name.ends_with(".new") {
                 let path = Path::new("certificates").join(&name);
@@ -403,6 +405,20 @@ impl Names {
     }
 }
 
+/// Refuses a backup without the keys of the cluster: it would take the place of one that has them.
+fn require_keys(certificates: &Path) -> Result<()> {
+    let missing = SharedKeys::missing(certificates).context("read the keys of the cluster")?;
+    if missing.is_empty() {
+        return Ok(());
+    }
+    bail!(
+        "the keys of the cluster are missing: {} has no {}. Is a disk not mounted? Put the directory back, or \
+         take certificates/ out of an earlier backup",
+        certificates.display(),
+        missing.join(", ")
+    )
+}
+
 fn names_in(directory: &Path) -> Result<Vec<String>> {
     let doing = || format!("read {}", directory.display());
     let entries = match fs::read_dir(directory) {
@@ -496,6 +512,22 @@ mod tests {
         let command = BackupArguments::augment_args(clap::Command::new("backup"));
         let all = [&["backup", "FILE"], flags].concat();
         BackupArguments::from_arg_matches(&command.get_matches_from(all)).unwrap()
+    }
+
+    // findings-2 R31
+    #[test]
+    fn a_backup_without_the_keys_does_not_replace_one_that_has_them() {
+        let directory = tempfile::tempdir().unwrap();
+        let certificates = directory.path().join("certificates");
+        let refused = || require_keys(&certificates).unwrap_err().to_string();
+        assert!(refused().contains("no ca.crt, ca.key, service-accounts.key."));
+        SharedKeys::generate()
+            .unwrap()
+            .install(&certificates)
+            .unwrap();
+        require_keys(&certificates).unwrap();
+        fs::remove_file(certificates.join("ca.key")).unwrap();
+        assert!(refused().contains("no ca.key."));
     }
 
     /// findings U10: files that pods may write are copied on an explicit word alone.
