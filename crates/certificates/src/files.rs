@@ -1,11 +1,6 @@
 //! The small files of the authority, which only their owner can read.
 
-use std::{
-    fs::{self, DirBuilder},
-    io,
-    os::unix::fs::DirBuilderExt as _,
-    path::Path,
-};
+use std::{fs::DirBuilder, io, os::unix::fs::DirBuilderExt as _, path::Path};
 
 use durable_file::Durability;
 
@@ -19,7 +14,7 @@ pub(crate) fn make_dir(dir: &Path) -> Result<(), CertificateError> {
 
 /// Reads a file; `None` if there is none.
 pub(crate) fn read(path: &Path) -> Result<Option<String>, CertificateError> {
-    match fs::read_to_string(path) {
+    match durable_file::read(path) {
         Ok(text) => Ok(Some(text)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         // Not text is as good as not PEM; the caller finds out.

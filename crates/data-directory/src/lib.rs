@@ -8,6 +8,7 @@
 
 mod binding;
 mod marker;
+mod ownership;
 pub mod parts;
 pub mod private_file;
 pub mod process;
@@ -33,13 +34,32 @@ pub const NAMESPACES: &str = "namespaces";
 
 /// Creates the data directory. Other users may pass through it, but cannot read its parts: these
 /// hold pods' Secrets, logs and files of other users. Containers reach their files through mounts.
+///
+/// # Errors
+/// Somebody else could replace the keys in it; of the disk.
 pub fn make(path: &Path) -> Result<()> {
+    ownership::check(path)?;
     fs::DirBuilder::new()
         .recursive(true)
         .mode(0o711)
         .create(path)
         .and_then(|()| close_parts(path))
-        .with_context(|| format!("make the data directory {}", path.display()))
+        .with_context(|| format!("make the data directory {}", path.display()))?;
+    // Another user may have been faster where everybody makes directories.
+    ownership::check(path)
+}
+
+/// Makes a directory in a data directory, for its owner alone.
+///
+/// # Errors
+/// Of the disk.
+pub fn make_private(path: &Path) -> Result<()> {
+    let mut directory = fs::DirBuilder::new();
+    directory.recursive(true).mode(0o700);
+    let made = directory.create(path);
+    // An earlier version left it open.
+    made.and_then(|()| fs::set_permissions(path, fs::Permissions::from_mode(0o700)))
+        .with_context(|| format!("make {}", path.display()))
 }
 
 /// Restricts the parts, which earlier versions left open, to their owner. Other entries of the
@@ -302,6 +322,19 @@ mod tests {
         make(&data).unwrap();
         let mine = fs::metadata(data.join("mine")).unwrap();
         assert_eq!(mine.permissions().mode() & 0o7777, 0o755);
+    }
+
+    // findings-2 S43
+    #[test]
+    fn the_directories_of_further_nodes_are_their_owners_alone() {
+        let around = tempfile::tempdir().unwrap();
+        let nodes = around.path().join("nodes");
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o7777;
+        make_private(&nodes.join("2")).unwrap();
+        assert_eq!((mode(&nodes), mode(&nodes.join("2"))), (0o700, 0o700));
+        fs::set_permissions(&nodes, fs::Permissions::from_mode(0o755)).unwrap();
+        make_private(&nodes).unwrap();
+        assert_eq!(mode(&nodes), 0o700);
     }
 
     /// Findings R5: any remains of a cluster show that there was a store.

@@ -1,7 +1,7 @@
 //! Files that only their owner may read.
 
 use std::fs;
-use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -18,7 +18,9 @@ pub fn write(path: &Path, text: &str) -> Result<()> {
     if let Err(error) = written {
         // On a full disk an overwrite in place may succeed.
         let in_place = || {
-            let file = fs::OpenOptions::new().write(true).open(path)?;
+            let mut options = fs::OpenOptions::new();
+            options.write(true).custom_flags(durable_file::no_link());
+            let file = options.open(path)?;
             file.write_all_at(text.as_bytes(), 0)?;
             file.set_len(text.len() as u64)?;
             file.sync_all()
@@ -31,7 +33,8 @@ pub fn write(path: &Path, text: &str) -> Result<()> {
 }
 
 fn is_private(path: &Path) -> bool {
-    fs::metadata(path).is_ok_and(|found| found.permissions().mode() & 0o077 == 0)
+    let found = fs::symlink_metadata(path);
+    found.is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o077 == 0)
 }
 
 #[cfg(test)]

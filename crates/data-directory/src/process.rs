@@ -3,7 +3,7 @@
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -74,6 +74,7 @@ pub fn note(data: &Path) -> Result<()> {
         .create(true)
         .truncate(false)
         .write(true)
+        .custom_flags(durable_file::no_link())
         .open(&path);
     file.and_then(|file| {
         file.write_all_at(text.as_bytes(), 0)?;
@@ -113,7 +114,16 @@ pub fn detach(data: &Path, input: &str, objects: usize) -> Result<()> {
     }
     crate::make(data)?;
     let path = data.join("log");
-    let log = File::create(&path).with_context(|| format!("write {}", path.display()))?;
+    let log = File::options()
+        .create(true)
+        .truncate(true)
+        .write(true)
+        .mode(0o600)
+        .custom_flags(durable_file::no_link())
+        .open(&path)
+        .with_context(|| format!("write {}", path.display()))?;
+    let private = log.set_permissions(fs::Permissions::from_mode(0o600));
+    private.with_context(|| format!("make {} private", path.display()))?;
     let errors = log
         .try_clone()
         .context("duplicate the descriptor of the log")?;

@@ -103,6 +103,29 @@ fn fill<T, E: From<io::Error>>(
     Ok(written)
 }
 
+/// Reads a file of keys, which is never a link: the file that is read is the one that [`replace`] wrote.
+///
+/// # Errors
+/// The error of the file system, `InvalidData` for bytes that are no text.
+pub fn read(path: &Path) -> io::Result<String> {
+    let mut options = OpenOptions::new();
+    let file = options.read(true).custom_flags(no_link()).open(path);
+    match file {
+        Ok(file) => io::read_to_string(file),
+        Err(error) if error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) => {
+            let text = "it is a symbolic link, and keys are not read through links";
+            Err(io::Error::new(io::ErrorKind::InvalidInput, text))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// The flag with which open(2) does not follow a link at the end of the path, for
+/// [`custom_flags`](std::os::unix::fs::OpenOptionsExt::custom_flags).
+pub fn no_link() -> i32 {
+    rustix::fs::OFlags::NOFOLLOW.bits().cast_signed()
+}
+
 /// Makes creations, renames and removals in a directory durable (fsync(2)).
 ///
 /// # Errors
@@ -143,6 +166,19 @@ mod tests {
 
     fn mode(path: &Path) -> u32 {
         fs::metadata(path).unwrap().permissions().mode() & 0o7777
+    }
+
+    // findings-2 S42
+    #[test]
+    fn keys_are_not_read_through_links() {
+        let directory = tempfile::tempdir().unwrap();
+        let (file, link) = (directory.path().join("key"), directory.path().join("link"));
+        replace(&file, b"secret", 0o600, Durability::PageCache).unwrap();
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        assert_eq!(read(&file).unwrap(), "secret");
+        assert_eq!(read(&link).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+        let missing = read(&directory.path().join("missing")).unwrap_err();
+        assert_eq!(missing.kind(), io::ErrorKind::NotFound);
     }
 
     #[test]

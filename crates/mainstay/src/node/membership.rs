@@ -8,7 +8,7 @@
 
 use std::fs::{self, DirBuilder, File};
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -145,7 +145,13 @@ impl MembershipStore {
             }
             _ => {}
         }
-        let lock = File::create(directory.join("lock")).with_context(failed)?;
+        let lock = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .custom_flags(durable_file::no_link())
+            .open(directory.join("lock"))
+            .with_context(failed)?;
         match lock.try_lock() {
             Ok(()) => Ok(Self {
                 directory,
@@ -233,7 +239,7 @@ fn stored(directory: &Path) -> Result<Option<(Membership, Identity)>> {
 }
 
 fn text(path: &Path) -> Result<Option<String>> {
-    match fs::read_to_string(path) {
+    match durable_file::read(path) {
         Ok(text) => Ok(Some(text)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error).with_context(|| format!("read {}", path.display())),

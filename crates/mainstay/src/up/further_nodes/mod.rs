@@ -150,8 +150,7 @@ fn joining(inputs: &NodeInputs<'_>, directory: &Path) -> BTreeSet<String> {
 }
 
 fn write_token(file: &Path, token: &str) -> Result<()> {
-    let directory = file.parent().unwrap_or(file);
-    fs::create_dir_all(directory).with_context(|| format!("make {}", directory.display()))?;
+    data_directory::make_private(file.parent().unwrap_or(file))?;
     durable_file::replace(file, token.as_bytes(), 0o600, Durability::PageCache)
         .with_context(|| format!("write {}", file.display()))
 }
@@ -168,9 +167,10 @@ fn prepare(
     let program = PathBuf::from("/proc/self/exe");
     let flags = machine_flags(inputs.settings);
     let mut starts = Vec::new();
+    data_directory::make_private(directory)?;
     for (index, node) in inputs.switch.nodes().iter().enumerate() {
         let data = data_of(directory, index);
-        fs::create_dir_all(&data).with_context(|| format!("make {}", data.display()))?;
+        data_directory::make_private(&data)?;
         let mut arguments = vec![OsString::from("node")];
         for (flag, value) in [
             ("--data-dir", data.clone().into_os_string()),

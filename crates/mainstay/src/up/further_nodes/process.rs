@@ -2,10 +2,11 @@
 //! ends by itself.
 
 use std::ffi::OsString;
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::io;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -129,8 +130,7 @@ fn supervise(start: &NodeStart, shared: &Shared) -> Result<()> {
     enter(start).with_context(|| format!("enter {}", start.namespace.display()))?;
     let mut backoff = Backoff::new(RESTART_FIRST, RESTART_MAX);
     loop {
-        let log = || File::options().create(true).append(true).open(&start.log);
-        let log = log().with_context(|| format!("write {}", start.log.display()))?;
+        let log = open_log(&start.log).with_context(|| format!("write {}", start.log.display()))?;
         let errors = log
             .try_clone()
             .context("duplicate the descriptor of the log")?;
@@ -157,6 +157,15 @@ fn supervise(start: &NodeStart, shared: &Shared) -> Result<()> {
             return Ok(());
         }
     }
+}
+
+/// Opens the log of a node for its owner alone; earlier versions left it open.
+fn open_log(path: &Path) -> io::Result<File> {
+    let mut options = File::options();
+    options.create(true).append(true).mode(0o600);
+    let log = options.custom_flags(durable_file::no_link()).open(path)?;
+    log.set_permissions(Permissions::from_mode(0o600))?;
+    Ok(log)
 }
 
 /// Moves this thread, and so its children, to the namespaces of the node.
@@ -191,6 +200,23 @@ fn run(mut child: Child, shared: &Shared) -> io::Result<std::process::ExitStatus
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    // findings-2 S43
+    #[test]
+    fn a_log_is_its_owners_alone_and_no_link() {
+        let directory = tempfile::tempdir().unwrap();
+        let (log, link) = (directory.path().join("log"), directory.path().join("link"));
+        std::fs::write(&log, "before").unwrap();
+        std::fs::set_permissions(&log, Permissions::from_mode(0o644)).unwrap();
+        for path in [&log, &directory.path().join("new")] {
+            open_log(path).unwrap();
+            let mode = std::fs::metadata(path).unwrap().permissions().mode();
+            assert_eq!(mode & 0o7777, 0o600);
+        }
+        assert_eq!(std::fs::read_to_string(&log).unwrap(), "before");
+        std::os::unix::fs::symlink(&log, &link).unwrap();
+        assert!(open_log(&link).is_err());
+    }
 
     fn start(directory: &std::path::Path, script: &str) -> NodeStart {
         NodeStart {

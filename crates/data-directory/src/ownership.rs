@@ -1,0 +1,329 @@
+//! The check that nobody but the user of this process can replace what is in a data directory: keys are read
+//! from it and written to it.
+//!
+//! The directory belongs to this user, and neither its group nor others may write it, as PostgreSQL and etcd ask.
+//! The directories above it may belong to other users, such as a home directory; but not everybody may replace
+//! their entries. Links above it count as in the kernel (`fs.protected_symlinks`). In the directory, only parts
+//! with much data may be links, to another disk.
+
+use std::collections::VecDeque;
+use std::ffi::OsString;
+use std::fs::{self, Metadata};
+use std::io;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::path::{Component, Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+
+use crate::MARKER_FILE;
+use crate::parts::DirectoryPart;
+
+/// Most links on the way to a directory, as in the kernel.
+const LINKS_MAX: usize = 40;
+
+/// Bits of a mode that let the group or others write.
+const OTHERS_WRITE: u32 = 0o022;
+const EVERYBODY_WRITES: u32 = 0o002;
+const STICKY: u32 = 0o1000;
+
+/// Parts that may be links to another disk: they have data, and no keys.
+const MAY_BE_LINKS: [&str; 8] = [
+    "store",
+    "volumes",
+    "snapshots",
+    "pool",
+    "pods",
+    "images",
+    "seccomp",
+    "registries.yaml",
+];
+
+/// Parts with keys, whose entries are checked too.
+const WITH_KEYS: [&str; 2] = ["certificates", "node"];
+
+/// The user that the files must belong to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Own(u32);
+
+impl Own {
+    fn is(self, found: &Metadata) -> bool {
+        found.uid() == self.0
+    }
+
+    /// Whether a link may be followed: it is this user's, root's, or of the owner of its directory.
+    fn follows(self, link: u32, directory: u32) -> bool {
+        link == self.0 || link == 0 || link == directory
+    }
+}
+
+/// Checks the directory, or, where it does not exist, the way to it.
+///
+/// # Errors
+/// Somebody else could replace its contents; each message names the remedy.
+pub(crate) fn check(data: &Path) -> Result<()> {
+    check_as(data, Own(rustix::process::geteuid().as_raw()))
+}
+
+fn check_as(data: &Path, own: Own) -> Result<()> {
+    let absolute = std::path::absolute(data).with_context(|| format!("use {}", data.display()))?;
+    let Some(real) = resolve(&absolute, own)? else {
+        return Ok(());
+    };
+    let found =
+        fs::symlink_metadata(&real).with_context(|| format!("inspect {}", real.display()))?;
+    if !found.is_dir() {
+        bail!("{} is not a directory", real.display());
+    }
+    require_own(&real, &found, own)?;
+    let parts = DirectoryPart::ALL.iter().map(|part| part.name);
+    for name in parts.chain([MARKER_FILE]) {
+        let path = real.join(name);
+        let Some(found) = inspect(&path)? else {
+            continue;
+        };
+        if found.is_symlink() && MAY_BE_LINKS.contains(&name) && own.follows(found.uid(), own.0) {
+            continue;
+        }
+        require_own(&path, &found, own)?;
+        if WITH_KEYS.contains(&name) && found.is_dir() {
+            let entries =
+                fs::read_dir(&path).with_context(|| format!("read {}", path.display()))?;
+            for entry in entries {
+                let path = entry
+                    .with_context(|| format!("read {}", path.display()))?
+                    .path();
+                if let Some(found) = inspect(&path)? {
+                    require_own(&path, &found, own)?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn inspect(path: &Path) -> Result<Option<Metadata>> {
+    match fs::symlink_metadata(path) {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("inspect {}", path.display())),
+    }
+}
+
+/// Requires a file or directory of this user alone, and no link.
+fn require_own(path: &Path, found: &Metadata, own: Own) -> Result<()> {
+    let shown = path.display();
+    if found.is_symlink() {
+        bail!(
+            "{shown} is a symbolic link: keys are neither read nor written through links. Move the file or \
+             directory itself to this place"
+        );
+    }
+    if !own.is(found) {
+        bail!(
+            "{shown} belongs to the user with the id {}, who could replace the keys of the cluster: make it \
+             your own (`chown {} {shown}`) after a look at its contents, or choose another --data-dir",
+            found.uid(),
+            own.0
+        );
+    }
+    let mode = found.permissions().mode() & 0o7777;
+    if mode & OTHERS_WRITE != 0 && !found.file_type().is_socket() {
+        bail!(
+            "{shown} may be written by other users (mode {mode:04o}), who could replace the keys of the \
+             cluster: `chmod go-w {shown}` after a look at its contents"
+        );
+    }
+    Ok(())
+}
+
+/// The real path of a directory; `None` if it does not exist. The links and directories on the way are checked.
+fn resolve(absolute: &Path, own: Own) -> Result<Option<PathBuf>> {
+    let names = |path: &Path| -> Vec<OsString> {
+        let parts = path.components().filter_map(|part| match part {
+            Component::Normal(name) => Some(name.to_owned()),
+            Component::ParentDir => Some("..".into()),
+            _ => None,
+        });
+        parts.collect()
+    };
+    let mut left: VecDeque<OsString> = names(absolute).into();
+    let mut at = PathBuf::from("/");
+    let mut links = 0;
+    while let Some(name) = left.pop_front() {
+        let Some(above) = inspect(&at)? else {
+            return Ok(None);
+        };
+        let mode = above.permissions().mode();
+        if mode & EVERYBODY_WRITES != 0 && mode & STICKY == 0 {
+            bail!(
+                "every user may replace the entries of {} (mode {:04o}), and so the data directory {}: `chmod \
+                 o-w {}`, or choose another --data-dir",
+                at.display(),
+                mode & 0o7777,
+                absolute.display(),
+                at.display()
+            );
+        }
+        if name == ".." {
+            at.pop();
+            continue;
+        }
+        let next = at.join(&name);
+        let Some(found) = inspect(&next)? else {
+            return Ok(None);
+        };
+        if !found.is_symlink() {
+            at = next;
+            continue;
+        }
+        if !own.follows(found.uid(), above.uid()) {
+            bail!(
+                "{} is a symbolic link of the user with the id {}, who could replace the keys of the cluster: \
+                 choose another --data-dir",
+                next.display(),
+                found.uid()
+            );
+        }
+        links += 1;
+        if links > LINKS_MAX {
+            bail!(
+                "{} goes through too many symbolic links",
+                absolute.display()
+            );
+        }
+        let target = fs::read_link(&next).with_context(|| format!("read {}", next.display()))?;
+        if target.is_absolute() {
+            at = PathBuf::from("/");
+        }
+        for name in names(&target).into_iter().rev() {
+            left.push_front(name);
+        }
+    }
+    Ok(Some(at))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    fn own(directory: &Path) -> Own {
+        Own(fs::metadata(directory).unwrap().uid())
+    }
+
+    fn set_mode(path: &Path, mode: u32) {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    }
+
+    fn refused(data: &Path) -> String {
+        let above = data.ancestors().find(|path| path.is_dir()).unwrap();
+        format!("{:#}", check_as(data, own(above)).unwrap_err())
+    }
+
+    // findings-2 S42
+    #[test]
+    fn a_directory_that_others_may_write_is_refused() {
+        let around = tempfile::tempdir().unwrap();
+        let data = around.path().join("data");
+        check_as(&data, own(around.path())).unwrap();
+        fs::create_dir(&data).unwrap();
+        for mode in [0o700, 0o711, 0o755] {
+            set_mode(&data, mode);
+            check_as(&data, own(&data)).unwrap();
+        }
+        for mode in [0o777, 0o1777, 0o775, 0o722] {
+            set_mode(&data, mode);
+            let error = refused(&data);
+            assert!(error.contains("chmod go-w"), "{error}");
+        }
+        set_mode(&data, 0o700);
+        // Another user's.
+        let error = check_as(&data, Own(own(&data).0 + 1)).unwrap_err();
+        let error = error.to_string();
+        assert!(error.contains("belongs to the user with the id"), "{error}");
+        // Everybody may put another directory in its place.
+        set_mode(around.path(), 0o777);
+        assert!(refused(&data).contains("every user may replace"));
+        assert!(refused(&around.path().join("new")).contains("every user may replace"));
+        set_mode(around.path(), 0o1777);
+        check_as(&data, own(&data)).unwrap();
+        fs::write(data.join("file"), "").unwrap();
+        assert!(refused(&data.join("file")).contains("is not a directory"));
+    }
+
+    // findings-2 S42
+    #[test]
+    fn keys_are_not_behind_links_and_not_in_files_of_others() {
+        let around = tempfile::tempdir().unwrap();
+        let (data, elsewhere) = (around.path().join("data"), around.path().join("elsewhere"));
+        fs::create_dir_all(data.join("certificates")).unwrap();
+        fs::create_dir_all(data.join("node")).unwrap();
+        fs::create_dir(&elsewhere).unwrap();
+        fs::write(elsewhere.join("file"), "").unwrap();
+        for (name, target) in [
+            ("kubeconfig", "file"),
+            ("server-token", "file"),
+            ("instance", "file"),
+            ("log", "file"),
+            ("process", "file"),
+            ("nodes", "."),
+            ("network", "."),
+            ("certificates/ca.key", "file"),
+            ("certificates/service-accounts.key", "absent"),
+            ("node/client.pem", "file"),
+        ] {
+            let link = data.join(name);
+            symlink(elsewhere.join(target), &link).unwrap();
+            let error = refused(&data);
+            assert!(error.contains("is a symbolic link"), "{name}: {error}");
+            fs::remove_file(&link).unwrap();
+            check_as(&data, own(&data)).unwrap();
+        }
+        fs::remove_dir(data.join("node")).unwrap();
+        symlink(&elsewhere, data.join("node")).unwrap();
+        assert!(refused(&data).contains("is a symbolic link"));
+        fs::remove_file(data.join("node")).unwrap();
+        let key = data.join("certificates/ca.key");
+        fs::write(&key, "").unwrap();
+        set_mode(&key, 0o622);
+        assert!(refused(&data).contains("may be written by other users"));
+        set_mode(&key, 0o644);
+        // Much data may be on another disk, and foreign entries are nobody's concern.
+        symlink(&elsewhere, data.join("volumes")).unwrap();
+        symlink(&elsewhere, data.join("mine")).unwrap();
+        check_as(&data, own(&data)).unwrap();
+    }
+
+    // findings-2 S42
+    #[test]
+    fn links_above_the_directory_are_followed_as_the_kernel_does() {
+        let own_id = Own(1000);
+        for (link, directory, follows) in [
+            (1000, 0, true),
+            (0, 5, true),
+            (7, 7, true),
+            (7, 0, false),
+            (7, 1000, false),
+        ] {
+            assert_eq!(
+                own_id.follows(link, directory),
+                follows,
+                "{link} {directory}"
+            );
+        }
+        let around = tempfile::tempdir().unwrap();
+        let data = around.path().join("disk/data");
+        fs::create_dir_all(&data).unwrap();
+        symlink("disk/../disk", around.path().join("link")).unwrap();
+        let through = around.path().join("link/data");
+        let expected = fs::canonicalize(&data).unwrap();
+        assert_eq!(resolve(&through, own(&data)).unwrap(), Some(expected));
+        check_as(&through, own(&data)).unwrap();
+        set_mode(&data, 0o777);
+        assert!(refused(&through).contains("chmod go-w"));
+        symlink("circle", around.path().join("circle")).unwrap();
+        let error = check_as(&around.path().join("circle"), own(&data)).unwrap_err();
+        assert!(error.to_string().contains("too many symbolic links"));
+    }
+}
