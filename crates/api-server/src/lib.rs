@@ -46,7 +46,7 @@ pub use crate::handlers::remote_nodes::{NodeConnection, NodeReach};
 pub use crate::http::body::{BoxBody, BoxError, ResponseBody};
 pub use crate::http::limits::Limits;
 pub use crate::http::user::UserInfo;
-pub use crate::http::version::git_version;
+pub use crate::http::version::{git_commit, git_version, set_git_commit};
 pub use access::tls::TlsMaterial;
 pub use config::Config;
 pub use local::LocalService;

@@ -109,6 +109,7 @@ pub fn main() -> ExitCode {
     if arguments.next().is_some_and(|first| first == "shim") {
         return container_runtime::shim::main(arguments);
     }
+    api_server::set_git_commit(env!("MAINSTAY_COMMIT"));
     match run(CommandLine::parse().command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => failure(&error),
@@ -218,6 +219,9 @@ fn run(command: Command) -> Result<()> {
         Command::Man(arguments) => manual::man(&arguments, CommandLine::command()),
         Command::Version => {
             console::output::say(&format!("mainstay {}", env!("CARGO_PKG_VERSION")));
+            if let Some(commit) = api_server::git_commit() {
+                console::output::say(&format!("commit {commit}"));
+            }
             console::output::say(&format!("Kubernetes API {}", api_server::git_version()));
             Ok(())
         }
