@@ -56,6 +56,7 @@ mod one_name;
 mod operator;
 mod paused_leaders;
 mod pod_resize;
+mod pod_states;
 mod pods;
 mod policies;
 mod postgres;

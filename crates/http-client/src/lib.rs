@@ -10,6 +10,7 @@ mod exchange;
 mod pool;
 pub mod redirect;
 mod settings;
+mod splice;
 pub mod tls;
 
 pub use body::{Body, BodyError};
@@ -17,6 +18,7 @@ pub use exchange::{ConnectError, connect, exchange};
 pub use hyper::Error as ExchangeError;
 pub use pool::{Error, Pool, RequestBody};
 pub use settings::{Allows, Proxies, Settings};
+pub use splice::splice;
 pub use url::Url;
 
 /// An error of any type.

@@ -12,15 +12,11 @@ use hyper::server::conn::http2::Builder;
 use hyper::service::service_fn;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::io::copy_bidirectional_with_sizes;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::{ANSWER_LIMIT, SILENCE, STREAM_BYTES, STREAMS_MAX, TARGET, TUNNEL_BYTES, UNSENT_BYTES};
-
-/// The size of the buffers of a connection, one for each direction.
-const COPY_BYTES: usize = 16 * 1024;
 
 /// Serves a tunnel over an upgraded connection to a server until the tunnel ends. `kubelet_api` is the
 /// address at which this node serves its own API; all connections lead there.
@@ -79,15 +75,10 @@ fn is_for_this_node(request: &Request<Incoming>) -> bool {
     request.method() == Method::CONNECT && authority == Some(TARGET)
 }
 
-async fn join(upgrade: OnUpgrade, mut kubelet: TcpStream) {
+async fn join(upgrade: OnUpgrade, kubelet: TcpStream) {
     let Ok(upgraded) = upgrade.await else {
         return;
     };
     drop(kubelet.set_nodelay(true));
-    let mut server = TokioIo::new(upgraded);
-    let done =
-        copy_bidirectional_with_sizes(&mut server, &mut kubelet, COPY_BYTES, COPY_BYTES).await;
-    if let Err(error) = done {
-        tracing::debug!(%error, "a connection in the tunnel ended");
-    }
+    http_client::splice(TokioIo::new(upgraded), kubelet).await;
 }

@@ -68,7 +68,7 @@ impl StreamReader {
 }
 
 impl StreamWriter {
-    /// Sends data. Returns whether the connection is still there.
+    /// Sends data. Returns whether the connection is still there; a client may have stopped reading all the same.
     pub async fn write(&self, data: Bytes) -> bool {
         self.send(data, false).await
     }
@@ -99,7 +99,7 @@ impl StreamWriter {
 
 /// Serves a connection: returns the streams that the client opens, and the future that does the
 /// work. It ends with the connection, or when no one accepts streams and all accepted ones are
-/// dropped.
+/// dropped. The end of the connection comes after all data that the client has sent.
 pub fn serve<I>(
     connection: I,
 ) -> (
@@ -134,7 +134,20 @@ where
     (streams, work)
 }
 
-async fn send<W>(mut writer: W, mut frames: mpsc::Receiver<Frame>) -> Result<(), Error>
+/// Sends the frames. After an error they are thrown away until the end: a client that no longer reads may have sent
+/// something before, and that must not wait for its answer.
+async fn send<W>(writer: W, mut frames: mpsc::Receiver<Frame>) -> Result<(), Error>
+where
+    W: AsyncWrite + Unpin,
+{
+    let sent = write(writer, &mut frames).await;
+    if sent.is_err() {
+        while frames.recv().await.is_some() {}
+    }
+    sent
+}
+
+async fn write<W>(mut writer: W, frames: &mut mpsc::Receiver<Frame>) -> Result<(), Error>
 where
     W: AsyncWrite + Unpin,
 {

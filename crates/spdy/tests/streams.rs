@@ -216,3 +216,42 @@ async fn a_reader_that_waits_holds_up_the_client() {
     assert_eq!(writing.await.unwrap(), 10_000);
     work.abort();
 }
+
+/// findings-2 K1: whatever the other end says to a client that has left, what the client has sent comes first.
+#[tokio::test]
+async fn a_client_that_has_left_has_sent_all() {
+    const CHUNKS: usize = 50;
+    let (mut client, ours) = tokio::io::duplex(64);
+    let (mut opened, work) = serve(ours);
+    let work = tokio::spawn(work);
+    let sending = tokio::spawn(async move {
+        let block = block(&[("streamtype", "stdin")], true).into();
+        let (stream, fin) = (1, false);
+        let open = Frame::Open { stream, fin, block };
+        client.write_all(&encode(&open)).await.unwrap();
+        // The answer to the opened stream.
+        client.read_exact(&mut [0; 8]).await.unwrap();
+        for _ in 0..CHUNKS {
+            let data = Bytes::from_static(&[b'x'; 100]);
+            let frame = Frame::Data { stream, fin, data };
+            client.write_all(&encode(&frame)).await.unwrap();
+        }
+    });
+    let (mut reader, writer) = opened.recv().await.unwrap().split();
+    // More than the connection and its queue have room for.
+    let saying = tokio::spawn(async move {
+        for _ in 0..CHUNKS {
+            writer.write(Bytes::from_static(&[b'y'; 100])).await;
+        }
+    });
+    sending.await.unwrap();
+    let mut got = 0;
+    while let Some(bytes) = reader.read().await {
+        got += bytes.len();
+    }
+    assert_eq!(got, CHUNKS * 100);
+    saying.await.unwrap();
+    assert!(opened.recv().await.is_none());
+    drop(reader);
+    work.await.unwrap().unwrap_err();
+}

@@ -41,10 +41,7 @@ where
             let (Ok(ours), Ok(theirs)) = tokio::join!(ours, theirs) else {
                 return;
             };
-            let (mut ours, mut theirs) = (TokioIo::new(ours), TokioIo::new(theirs));
-            if let Err(error) = tokio::io::copy_bidirectional(&mut ours, &mut theirs).await {
-                tracing::debug!(%error, "proxied connection ended");
-            }
+            http_client::splice(TokioIo::new(ours), TokioIo::new(theirs)).await;
         });
     } else {
         clean(response.headers_mut());

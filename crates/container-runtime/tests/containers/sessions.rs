@@ -256,3 +256,28 @@ async fn a_client_that_leaves_much_input_behind_costs_nothing() {
     crate::recovery::comes_to_rest(&[pid], 1).await;
     world.end().await;
 }
+
+/// findings-2 K1: a command that reads late gets what its client has left behind, and then the end.
+#[tokio::test]
+async fn input_of_a_client_that_has_left_is_delivered() {
+    let world = World::new("lateinput");
+    let sandbox = world.sandbox("p1").await;
+    start(&sandbox, &world.container("a", &["sleep", "1000"])).await;
+    // More than the shim's queue and the pipe have room for: the rest waits in the socket.
+    const MUCH: usize = 200_000;
+    let script = "until [ -e /tmp/go ]; do sleep 0.01; done; cat > /tmp/got; echo end > /tmp/end";
+    let spec = ExecSpec {
+        stdin: true,
+        ..command("a", &["sh", "-c", script])
+    };
+    let mut session = sandbox.exec(spec).await.unwrap();
+    let mut stdin = session.stdin.take().unwrap();
+    stdin.write_all(&[b'x'; MUCH]).await.unwrap();
+    stdin.shutdown().await.unwrap();
+    stdin.taken().await;
+    drop(session);
+    let script = "touch /tmp/go; until [ -e /tmp/end ]; do sleep 0.01; done; wc -c < /tmp/got";
+    let (out, _, _) = exec(&sandbox, command("a", &["sh", "-c", script]), b"").await;
+    assert_eq!(out, format!("{MUCH}\n"));
+    world.end().await;
+}

@@ -124,6 +124,25 @@ def watching(core):
     assert events == [("ADDED", "seen"), ("MODIFIED", "seen"), ("DELETED", "seen")], events
 
 
+def send_and_leave(core):
+    """findings-2 K1: what was sent arrives, although the client closes right after it."""
+    sent = "x" * 10000
+    for number in range(20):
+        path = f"/tmp/sent-{number}"
+        session = stream(core.connect_get_namespaced_pod_exec, "web-0", NAMESPACE,
+                         command=["sh", "-c", f"cat > {path}.new; mv {path}.new {path}"],
+                         stdin=True, stdout=True, stderr=True, tty=False, _preload_content=False)
+        session.write_stdin(sent)
+        session.close()
+    for number in range(20):
+        path = f"/tmp/sent-{number}"
+        script = f"until [ -e {path} ]; do sleep 0.1; done; wc -c < {path}"
+        got = stream(core.connect_get_namespaced_pod_exec, "web-0", NAMESPACE,
+                     command=["sh", "-c", script],
+                     stdin=False, stdout=True, stderr=True, tty=False)
+        assert got.strip() == str(len(sent)), (number, got)
+
+
 def stateful_set(core, apps):
     """Create, wait by watch, exec, log, port-forward, scale, delete with its pods."""
     probe = {"httpGet": {"path": "/healthz", "port": 80}, "periodSeconds": 1}
@@ -147,6 +166,7 @@ def stateful_set(core, apps):
     session.run_forever(timeout=20)
     assert session.returncode == 2, session.returncode
     assert "nonsense" in session.read_stderr()
+    send_and_leave(core)
     # As it came: this version of the client shows the text of a log as Python shows bytes.
     log = core.read_namespaced_pod_log("web-0", NAMESPACE, tail_lines=1, _preload_content=False)
     assert log.data == b"web-0 listens on 0.0.0.0:80\n", log.data

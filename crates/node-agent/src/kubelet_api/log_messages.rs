@@ -11,7 +11,7 @@ use futures::{SinkExt, StreamExt};
 use tokio::sync::mpsc;
 use tokio_tungstenite::tungstenite::Message;
 
-use super::streams::Socket;
+use super::streams::{Socket, until_closed};
 
 /// The WebSocket subprotocols of logs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,20 +60,22 @@ impl Protocol {
 /// Sends the log until it ends or the client disconnects.
 pub async fn send(socket: Socket, protocol: Protocol, mut log: mpsc::Receiver<io::Result<Bytes>>) {
     let (mut sink, mut heard) = socket.split();
-    let gone = async { while let Some(Ok(_)) = heard.next().await {} };
     let all = async {
         while let Some(Ok(chunk)) = log.recv().await {
             if sink.send(protocol.message(chunk)).await.is_err() {
                 return;
             }
         }
-        if let Err(error) = sink.close().await {
+        if let Err(error) = sink.send(Message::Close(None)).await {
             tracing::debug!(%error, "reader of a log is gone");
         }
     };
-    tokio::select! {
-        () = all => {}
-        () = gone => {}
+    let is_over = tokio::select! {
+        () = all => true,
+        () = async { while let Some(Ok(_)) = heard.next().await {} } => false,
+    };
+    if is_over {
+        until_closed(&mut heard).await;
     }
 }
 

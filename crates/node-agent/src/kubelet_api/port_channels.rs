@@ -14,10 +14,11 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_tungstenite::tungstenite::Message;
+use tokio_util::sync::CancellationToken;
 
-use super::port_forward::Pod;
+use super::port_forward::{Pod, delivered};
 use super::session::{CHUNK_BYTES, OUTGOING_MAX};
-use super::streams::Socket;
+use super::streams::{Socket, answer_close, until_closed};
 
 /// The WebSocket subprotocol of port forwarding.
 pub const PROTOCOL: &str = "v4.channel.k8s.io";
@@ -42,9 +43,11 @@ pub fn ports(parameters: &[(String, String)]) -> Result<Vec<u16>, String> {
     }
 }
 
-/// Forwards until the client disconnects or all connections have ended.
+/// Forwards until the client disconnects or all connections have ended. When it disconnects, they end behind what it
+/// has sent.
 pub async fn serve(socket: Socket, pod: Arc<Pod>, ports: Vec<u16>) {
-    let (sink, messages) = socket.split();
+    let (sink, mut messages) = socket.split();
+    let gone = CancellationToken::new();
     let (sender, outgoing) = mpsc::channel(OUTGOING_MAX);
     let mut inputs = Vec::new();
     let mut connections = JoinSet::new();
@@ -55,32 +58,41 @@ pub async fn serve(socket: Socket, pod: Arc<Pod>, ports: Vec<u16>) {
             channel,
             port,
             to: sender.clone(),
+            gone: gone.clone(),
         };
         connections.spawn(port.forward(pod.clone(), from));
     }
     drop(sender);
-    tokio::select! {
-        () = send(sink, outgoing) => {}
-        () = take(messages, inputs) => {}
+    let input = async {
+        take(&mut messages, inputs).await;
+        gone.cancel();
+        delivered(&mut connections).await;
+    };
+    let is_over = tokio::select! {
+        () = send(sink, outgoing) => true,
+        () = input => false,
+    };
+    if is_over {
+        until_closed(&mut messages).await;
     }
 }
 
 async fn send(mut sink: SplitSink<Socket, Message>, mut messages: mpsc::Receiver<Message>) {
+    let mut reads = true;
     while let Some(message) = messages.recv().await {
-        if sink.send(message).await.is_err() {
-            return;
-        }
+        // What nobody reads must not hold up what comes.
+        reads = reads && sink.send(message).await.is_ok();
     }
     if let Err(error) = sink.send(Message::Close(None)).await {
         tracing::debug!(%error, "forwarding client left");
     }
 }
 
-async fn take(mut messages: SplitStream<Socket>, mut inputs: Vec<Option<mpsc::Sender<Bytes>>>) {
+async fn take(messages: &mut SplitStream<Socket>, mut inputs: Vec<Option<mpsc::Sender<Bytes>>>) {
     while let Some(Ok(message)) = messages.next().await {
         let mut bytes = match message {
             Message::Binary(bytes) => bytes,
-            Message::Close(_) => return,
+            Message::Close(_) => return answer_close(messages),
             _ => continue,
         };
         if bytes.is_empty() {
@@ -106,6 +118,8 @@ struct Port {
     channel: u8,
     port: u16,
     to: mpsc::Sender<Message>,
+    /// Cancelled when the client has left.
+    gone: CancellationToken,
 }
 
 impl Port {
@@ -137,7 +151,10 @@ impl Port {
                     break;
                 }
             }
-            std::future::pending::<()>().await;
+            if let Err(error) = to_pod.shutdown().await {
+                tracing::debug!(%error, "end of a forwarding client not passed on");
+            }
+            self.gone.cancelled().await;
         };
         let output = async {
             let mut buffer = BytesMut::with_capacity(CHUNK_BYTES);

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::BytesMut;
 use futures::{SinkExt, StreamExt};
@@ -18,7 +19,9 @@ use spdy::{Stream, StreamReader, StreamWriter};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message;
+use tokio_util::sync::CancellationToken;
 
 use super::port_channels;
 use super::query::parameters;
@@ -38,6 +41,9 @@ const UNPAIRED_MAX: usize = 64;
 
 /// Bytes that are read from a connection at once, and that wait between two of them.
 const CHUNK_BYTES: usize = 32 * 1024;
+
+/// The pod takes what a client has sent within this time after the client has left.
+pub const DELIVERY_MAX: Duration = Duration::from_secs(60);
 
 /// Answers the upgrade, then forwards until the client disconnects.
 pub fn answer(
@@ -159,6 +165,7 @@ async fn tunnel(socket: Socket, inner: DuplexStream) {
         }
     };
     let outgoing = async move {
+        let mut reads = true;
         loop {
             let mut buffer = BytesMut::with_capacity(CHUNK_BYTES);
             let message = match reader.read_buf(&mut buffer).await {
@@ -166,7 +173,9 @@ async fn tunnel(socket: Socket, inner: DuplexStream) {
                 Ok(_) => Message::Binary(buffer.freeze()),
             };
             let last = message.is_close();
-            if sink.send(message).await.is_err() || last {
+            // What nobody reads must not hold up what comes.
+            reads = reads && sink.send(message).await.is_ok();
+            if last {
                 return;
             }
         }
@@ -174,13 +183,14 @@ async fn tunnel(socket: Socket, inner: DuplexStream) {
     tokio::join!(incoming, outgoing);
 }
 
-/// Serves a client's streams; when it disconnects, its connections end.
+/// Serves a client's streams. When it disconnects, its connections end behind what it has sent.
 async fn serve<I>(connection: I, pod: Arc<Pod>)
 where
     I: AsyncRead + AsyncWrite + Send + 'static,
 {
     let (mut opened, work) = spdy::serve(connection);
     let mut connections = JoinSet::new();
+    let gone = CancellationToken::new();
     connections.spawn(async move {
         if let Err(error) = work.await {
             tracing::debug!(%error, "forwarding client left");
@@ -192,20 +202,31 @@ where
             stream = opened.recv() => stream,
             Some(_) = connections.join_next() => continue,
         };
-        let Some(stream) = stream else { return };
+        let Some(stream) = stream else { break };
         if connections.len() > CONNECTIONS_MAX || unpaired.len() >= UNPAIRED_MAX {
             stream.split().1.reset().await;
             continue;
         }
         match pair(&mut unpaired, stream) {
             Ok(Some(pair)) => {
-                connections.spawn(forward(pod.clone(), pair));
+                connections.spawn(forward(pod.clone(), pair, gone.clone()));
             }
             Ok(None) => {}
             Err(refused) => {
                 refused.split().1.reset().await;
             }
         }
+    }
+    drop(unpaired);
+    gone.cancel();
+    delivered(&mut connections).await;
+}
+
+/// Waits until the pod has taken all that a client has sent, for a limited time.
+pub async fn delivered(connections: &mut JoinSet<()>) {
+    let all = async { while connections.join_next().await.is_some() {} };
+    if timeout(DELIVERY_MAX, all).await.is_err() {
+        tracing::debug!("a pod does not take what a forwarding client has sent");
     }
 }
 
@@ -253,11 +274,11 @@ fn pair(unpaired: &mut BTreeMap<String, Stream>, stream: Stream) -> Result<Optio
     }
 }
 
-async fn forward(pod: Arc<Pod>, pair: Pair) {
+async fn forward(pod: Arc<Pod>, pair: Pair, gone: CancellationToken) {
     let (reader, writer) = pair.data.split();
     let (_, error) = pair.error.split();
     match pod.connect(pair.port).await {
-        Ok(connection) => copy(connection, reader, &writer).await,
+        Ok(connection) => copy(connection, reader, &writer, &gone).await,
         Err(why) => {
             error.write(pod.failure(pair.port, &why).into()).await;
         }
@@ -266,8 +287,13 @@ async fn forward(pod: Arc<Pod>, pair: Pair) {
     error.finish().await;
 }
 
-/// Copies both ways until the pod has said all; that the client has is no end.
-async fn copy(connection: TcpStream, mut reader: StreamReader, writer: &StreamWriter) {
+/// Copies both ways until the pod has said all. That the client has is no end, unless it is `gone`.
+async fn copy(
+    connection: TcpStream,
+    mut reader: StreamReader,
+    writer: &StreamWriter,
+    gone: &CancellationToken,
+) {
     let (mut from_pod, mut to_pod) = connection.into_split();
     let input = async {
         while let Some(bytes) = reader.read().await {
@@ -278,7 +304,7 @@ async fn copy(connection: TcpStream, mut reader: StreamReader, writer: &StreamWr
         if let Err(error) = to_pod.shutdown().await {
             tracing::debug!(%error, "end of a forwarded connection not passed on");
         }
-        std::future::pending::<()>().await;
+        gone.cancelled().await;
     };
     let output = async {
         loop {
@@ -287,9 +313,8 @@ async fn copy(connection: TcpStream, mut reader: StreamReader, writer: &StreamWr
                 Ok(0) | Err(_) => return,
                 Ok(_) => {}
             }
-            if !writer.write(buffer.freeze()).await {
-                return;
-            }
+            // Without a client it is thrown away: the pod may read on only when it is taken.
+            writer.write(buffer.freeze()).await;
         }
     };
     tokio::select! {

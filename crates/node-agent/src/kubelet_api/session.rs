@@ -1,5 +1,11 @@
 //! A session of exec or attach: carries the client's input to the command, the command's output to
 //! the client, and at the end the status. It is independent of the transport, WebSocket or SPDY.
+//!
+//! An end never overtakes the data before it. A client may leave right after its last byte: then the
+//! command gets all of the input, and the end of its input. Its output is thrown away meanwhile, so that
+//! it does not wait for a reader.
+
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use container_runtime::spec::TerminalSize;
@@ -7,11 +13,33 @@ use container_runtime::{Session, SessionControl, SessionInput, SessionOutput};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
 /// Bytes of output per message.
 pub const CHUNK_BYTES: usize = 16 * 1024;
 /// Messages that may wait to be passed on.
 pub const OUTGOING_MAX: usize = 8;
+
+/// A client reads the end and closes its connection within this time, or it is closed here. A connection that is
+/// closed while something of the client is unread takes unread output with it.
+pub const CLOSING_MAX: Duration = Duration::from_secs(10);
+
+/// A command whose client has left works on its input for this time; then its streams are closed.
+const COMMAND_LINGER_MAX: Duration = Duration::from_secs(60);
+
+/// A command on a terminal reads its last input within this time; then the terminal hangs up.
+const TERMINAL_LINGER_MAX: Duration = Duration::from_secs(5);
+
+/// The streams behind a request.
+pub enum SessionState {
+    /// They are open.
+    Open(Session),
+    /// The container has ended, and all its output is in the log.
+    Ended,
+    /// They cannot be opened, for this reason.
+    Refused(String),
+}
 
 /// The streams that the client asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,7 +79,7 @@ pub enum Output {
 
 /// Receives the client's messages, in either protocol (WebSocket or SPDY).
 pub trait FromClient: Send {
-    /// The next message; `None` after a disconnect.
+    /// The next message; `None` after a disconnect, behind all messages that the client has sent.
     fn next(&mut self) -> impl Future<Output = Option<ClientMessage>> + Send;
 }
 
@@ -64,11 +92,16 @@ pub trait ToClient: Sync {
 /// Runs a session until it ends, and returns its final status, with the command's exit code if
 /// `exit_code` is set. `None` if the client disconnects.
 pub async fn carry(
-    session: Session,
+    session: SessionState,
     (wanted, exit_code): (SessionStreams, bool),
-    from: impl FromClient,
+    from: &mut impl FromClient,
     to: &impl ToClient,
 ) -> Option<Value> {
+    let session = match session {
+        SessionState::Open(session) => session,
+        SessionState::Ended => return Some(success()),
+        SessionState::Refused(message) => return Some(failure(&message)),
+    };
     let Session {
         stdin,
         stdout,
@@ -77,27 +110,53 @@ pub async fn carry(
     } = session;
     let (sizes, size_queue) = mpsc::channel(OUTGOING_MAX);
     let stderr_wanted = wanted.stderr && !wanted.tty;
+    let gone = CancellationToken::new();
     let ending = async {
         let ((), (), code) = tokio::join!(
-            send_output(stdout, (Output::Stdout, wanted.stdout), to),
-            send_output(stderr, (Output::Stderr, stderr_wanted), to),
+            send_output(stdout, (Output::Stdout, wanted.stdout), (to, &gone)),
+            send_output(stderr, (Output::Stderr, stderr_wanted), (to, &gone)),
             end(control, size_queue)
         );
         code
     };
-    tokio::select! {
-        code = ending => Some(verdict(code, exit_code)),
-        end = take_input(from, stdin, wanted.ends_with_input, sizes) => match end {
-            InputEnd::ClientGone => None,
-            // The client ended the session.
-            InputEnd::IsTheEnd => Some(verdict(Some(0), exit_code)),
-        },
+    let mut ending = std::pin::pin!(ending);
+    let end = tokio::select! {
+        code = &mut ending => return Some(verdict(code, exit_code)),
+        end = take_input(from, stdin, wanted.ends_with_input, sizes) => end,
+    };
+    match end {
+        // The client ended the session.
+        InputEnd::IsTheEnd => Some(verdict(Some(0), exit_code)),
+        InputEnd::ClientGone(input) => {
+            gone.cancel();
+            let rest = async {
+                all_taken(input).await;
+                if exit_code && wanted.stdin {
+                    std::future::pending().await
+                }
+            };
+            let ended = async {
+                tokio::select! {
+                    _ = ending => {}
+                    () = rest => {}
+                }
+            };
+            let limit = match wanted.tty {
+                true => TERMINAL_LINGER_MAX,
+                false => COMMAND_LINGER_MAX,
+            };
+            if timeout(limit, ended).await.is_err() {
+                tracing::debug!("a command goes on without its client: its streams are closed");
+            }
+            None
+        }
     }
 }
 
 /// The reason for the end of the input.
 enum InputEnd {
-    ClientGone,
+    /// The client has left, and its input is closed behind all of it.
+    ClientGone(Option<SessionInput>),
     /// The client has sent the end of its input, which ends the session.
     IsTheEnd,
 }
@@ -105,7 +164,7 @@ enum InputEnd {
 /// Forwards input until the client disconnects. The end of its input does not end the session,
 /// unless configured so.
 async fn take_input(
-    mut from: impl FromClient,
+    from: &mut impl FromClient,
     mut stdin: Option<SessionInput>,
     ends_with_input: bool,
     sizes: mpsc::Sender<TerminalSize>,
@@ -127,7 +186,7 @@ async fn take_input(
             }
         }
     }
-    InputEnd::ClientGone
+    InputEnd::ClientGone(close_input(&mut stdin).await)
 }
 
 async fn write_input(stdin: &mut Option<SessionInput>, bytes: &[u8]) {
@@ -157,8 +216,8 @@ async fn all_taken(closed: Option<SessionInput>) {
 
 async fn send_output(
     mut from: SessionOutput,
-    (output, wanted): (Output, bool),
-    to: &impl ToClient,
+    (output, mut wanted): (Output, bool),
+    (to, gone): (&impl ToClient, &CancellationToken),
 ) {
     loop {
         let mut buffer = BytesMut::with_capacity(CHUNK_BYTES);
@@ -167,8 +226,9 @@ async fn send_output(
             Ok(_) => {}
         }
         // Unwanted output is read all the same: a full pipe would block the command.
-        if wanted && !to.send(output, buffer.freeze()).await {
-            return;
+        if wanted {
+            let sent = gone.run_until_cancelled(to.send(output, buffer.freeze()));
+            wanted = sent.await == Some(true);
         }
     }
 }

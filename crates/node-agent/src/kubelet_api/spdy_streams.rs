@@ -4,7 +4,6 @@
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use container_runtime::Session;
 use container_runtime::spec::TerminalSize;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
@@ -13,14 +12,12 @@ use spdy::{Stream, StreamReader, StreamWriter};
 use tokio::sync::mpsc;
 
 use super::session::{
-    self, ClientMessage, FromClient, Output, SessionStreams, ToClient, failure, terminal_size,
+    self, CLOSING_MAX, ClientMessage, FromClient, Output, SessionState, SessionStreams, ToClient,
+    terminal_size,
 };
 
 /// The client opens its streams within this time (upstream's figure).
 const OPENING_MAX: Duration = Duration::from_secs(30);
-
-/// The client reads the end and closes the connection within this time, or it is closed here.
-const CLOSING_MAX: Duration = Duration::from_secs(10);
 
 /// Longest word about the terminal's size.
 const SIZE_BYTES_MAX: usize = 1024;
@@ -62,7 +59,7 @@ pub async fn carry(
     connection: Upgraded,
     version: Version,
     wanted: SessionStreams,
-    open: impl Future<Output = Result<Session, String>> + Send,
+    open: impl Future<Output = SessionState> + Send,
     exit_code: bool,
 ) {
     let (mut opened, work) = spdy::serve(TokioIo::new(connection));
@@ -81,16 +78,14 @@ pub async fn carry(
                 stderr: take("stderr").map(|(_, writer)| writer),
             },
             from: ClientStreams {
+                opened,
+                is_gone: false,
                 stdin: take("stdin").map(|(reader, _)| reader),
                 resize: take("resize").map(|(reader, _)| reader),
                 size: BytesMut::new(),
             },
         };
-        tokio::select! {
-            () = parts.carry(version, open, (wanted, exit_code)) => {}
-            () = gone(&mut opened) => {}
-        }
-        drop(opened);
+        parts.carry(version, open, (wanted, exit_code)).await;
     }
     // Clients lose unread data when the connection ends first.
     if tokio::time::timeout(CLOSING_MAX, &mut work).await.is_err() {
@@ -147,15 +142,12 @@ struct Parts {
 
 impl Parts {
     async fn carry(
-        self,
+        mut self,
         version: Version,
-        open: impl Future<Output = Result<Session, String>>,
+        open: impl Future<Output = SessionState>,
         wanted: (SessionStreams, bool),
     ) {
-        let status = match open.await {
-            Err(message) => Some(failure(&message)),
-            Ok(session) => session::carry(session, wanted, self.from, &self.outputs).await,
-        };
+        let status = session::carry(open.await, wanted, &mut self.from, &self.outputs).await;
         let Some(status) = status else { return };
         let outputs = [&self.outputs.stdout, &self.outputs.stderr];
         for output in outputs.into_iter().flatten() {
@@ -191,6 +183,9 @@ impl ToClient for OutputStreams {
 
 /// The streams from the client.
 struct ClientStreams {
+    opened: mpsc::Receiver<Stream>,
+    /// Whether the client has disconnected. Its last input may still wait.
+    is_gone: bool,
     stdin: Option<StreamReader>,
     resize: Option<StreamReader>,
     /// The received part of the next size.
@@ -198,11 +193,13 @@ struct ClientStreams {
 }
 
 impl FromClient for ClientStreams {
-    /// Never ends: a disconnect is detected elsewhere.
     async fn next(&mut self) -> Option<ClientMessage> {
         loop {
             if let Some(size) = self.whole_size() {
                 return Some(ClientMessage::Size(size));
+            }
+            if self.is_gone && self.stdin.is_none() {
+                return None;
             }
             tokio::select! {
                 bytes = read(&mut self.stdin) => match bytes {
@@ -216,6 +213,7 @@ impl FromClient for ClientStreams {
                     Some(bytes) if self.size.len() <= SIZE_BYTES_MAX => self.size.extend_from_slice(&bytes),
                     _ => self.resize = None,
                 },
+                () = gone(&mut self.opened), if !self.is_gone => self.is_gone = true,
             }
         }
     }

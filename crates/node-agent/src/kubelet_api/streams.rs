@@ -11,20 +11,21 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use container_runtime::Session;
 use futures::stream::{SplitSink, SplitStream};
-use futures::{SinkExt, StreamExt};
+use futures::{FutureExt, SinkExt, StreamExt};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::sync::Mutex;
+use tokio::time::timeout;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role};
 use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 
 use super::session::{
-    self, ClientMessage, FromClient, Output, SessionStreams, ToClient, failure, terminal_size,
+    self, CLOSING_MAX, ClientMessage, FromClient, Output, SessionState, SessionStreams, ToClient,
+    terminal_size,
 };
 
 const STDIN: u8 = 0;
@@ -134,22 +135,36 @@ pub async fn carry(
     socket: Socket,
     protocol: Protocol,
     wanted: SessionStreams,
-    session: Result<Session, String>,
+    session: SessionState,
     exit_code: bool,
 ) {
     let (sink, stream) = socket.split();
-    let from = ClientMessages { stream, protocol };
+    let mut from = ClientMessages { stream, protocol };
     let to = OutputMessages {
         sink: Mutex::new(sink),
         protocol,
     };
-    let status = match session {
-        Ok(session) => session::carry(session, (wanted, exit_code), from, &to).await,
-        Err(message) => Some(failure(&message)),
-    };
+    let status = session::carry(session, (wanted, exit_code), &mut from, &to).await;
     if let Some(status) = status {
         to.finish(&status).await;
+        until_closed(&mut from.stream).await;
     }
+}
+
+/// Reads what the client still sends after the end, until it closes the connection, for a limited time.
+pub(super) async fn until_closed(stream: &mut SplitStream<Socket>) {
+    let closed = timeout(CLOSING_MAX, async {
+        while let Some(Ok(_)) = stream.next().await {}
+    });
+    if closed.await.is_err() {
+        tracing::debug!("a client leaves its connection open after the end");
+    }
+}
+
+/// Answers the client's close frame, if the connection takes it at once: a client may wait for it.
+pub(super) fn answer_close(stream: &mut SplitStream<Socket>) {
+    // The answer is written by the next read, which finds nothing else.
+    drop(stream.next().now_or_never());
 }
 
 /// The client's messages.
@@ -162,6 +177,7 @@ impl FromClient for ClientMessages {
     async fn next(&mut self) -> Option<ClientMessage> {
         while let Some(Ok(message)) = self.stream.next().await {
             if let Message::Close(_) = message {
+                answer_close(&mut self.stream);
                 return None;
             }
             if let Some(said) = said(message, self.protocol) {

@@ -1,14 +1,13 @@
 //! `/exec` and `/attach` (kubectl.md 5.1–5.3): the upgrade, then the streams.
 
-use container_runtime::spec::{AttachSpec, ExecSpec};
-use container_runtime::{Sandbox, Session};
+use container_runtime::spec::{AttachSpec, ContainerStatus, ExecSpec, SandboxState, SandboxStatus};
 use http::{Request, Response, StatusCode};
 use object_model::Status;
-use pod_lifecycle::record::Instance;
+use pod_lifecycle::record::{ContainerRecord, Instance};
 
 use super::query::{is_set, parameters};
 use super::response::{BoxBody, RequestTarget, refused};
-use super::session::SessionStreams;
+use super::session::{SessionState, SessionStreams};
 use super::spdy_streams::{self, Version};
 use super::streams::{self, Protocol};
 use super::upgrade::{Transport, accept, none_offered};
@@ -34,7 +33,10 @@ pub fn exec(
         ));
     }
     let wanted = wanted(&parameters)?;
-    let (sandbox, container) = running(pods, target)?;
+    let view = target.find(pods)?;
+    let record = view.record.containers.get(target.container);
+    let running = running(record, target.container).zip(view.sandbox.clone());
+    let (container, sandbox) = running.ok_or_else(|| not_running(record, target.container))?;
     let spec = ExecSpec {
         container,
         args,
@@ -44,13 +46,17 @@ pub fn exec(
         ..ExecSpec::default()
     };
     carry(request, wanted, true, async move {
-        sandbox.exec(spec).await.map_err(|error| {
-            format!("error executing command in container: failed to exec in container: {error}")
-        })
+        match sandbox.exec(spec).await {
+            Ok(session) => SessionState::Open(session),
+            Err(error) => SessionState::Refused(format!(
+                "error executing command in container: failed to exec in container: {error}"
+            )),
+        }
     })
 }
 
-/// Connects to a container's own streams.
+/// Connects to a container's own streams. The streams of a container that has ended are at their end: its output is in
+/// the log, and who attaches right after it gets the same answer as who was attached before.
 pub fn attach(
     pods: &PodManager,
     target: &RequestTarget<'_>,
@@ -68,7 +74,14 @@ pub fn attach(
     // As containerd: an input that stays open does not keep the session.
     let closes = made.stdin_once == Some(true) && !wanted.tty;
     wanted.ends_with_input = wanted.stdin && !closes;
-    let (sandbox, container) = running(pods, target)?;
+    let record = view.record.containers.get(target.container);
+    let Some((container, sandbox)) = running(record, target.container).zip(view.sandbox.clone())
+    else {
+        return match record.is_some_and(has_run) {
+            true => carry(request, wanted, false, async { SessionState::Ended }),
+            false => Err(not_running(record, target.container)),
+        };
+    };
     let (name, instance) = (target.container.to_owned(), container.clone());
     let spec = AttachSpec {
         container,
@@ -76,9 +89,16 @@ pub fn attach(
         terminal: None,
     };
     carry(request, wanted, false, async move {
-        let session = sandbox.attach(spec).await;
-        // Users know the container by the name in its pod.
-        session.map_err(|error| error.to_string().replace(&instance, &name))
+        let error = match sandbox.attach(spec).await {
+            Ok(session) => return SessionState::Open(session),
+            Err(error) => error,
+        };
+        match sandbox.state().await {
+            // It has ended since the record was written.
+            Ok(state) if has_ended(&state, &instance) => SessionState::Ended,
+            // Users know the container by the name in its pod.
+            _ => SessionState::Refused(error.to_string().replace(&instance, &name)),
+        }
     })
 }
 
@@ -99,24 +119,35 @@ fn wanted(parameters: &[(String, String)]) -> Result<SessionStreams, Box<Status>
     Ok(wanted)
 }
 
-/// The running container's sandbox and its id there.
-fn running(
-    pods: &PodManager,
-    target: &RequestTarget<'_>,
-) -> Result<(Sandbox, String), Box<Status>> {
-    let view = target.find(pods)?;
-    let container = target.container;
-    let record = view.record.containers.get(container);
-    let runs = record.filter(|record| matches!(record.instance, Instance::Running(_)));
-    match (runs, &view.sandbox) {
-        (Some(record), Some(sandbox)) => {
-            Ok((sandbox.clone(), runtime_id(container, record.restart_count)))
-        }
-        _ => {
-            let message = format!("container not found ({container:?})");
-            Err(refused(StatusCode::BAD_REQUEST, &message))
-        }
-    }
+/// The id of a running container in its sandbox.
+fn running(record: Option<&ContainerRecord>, container: &str) -> Option<String> {
+    let record = record?;
+    let runs = matches!(record.instance, Instance::Running(_));
+    runs.then(|| runtime_id(container, record.restart_count))
+}
+
+/// Whether an instance of the container has been started; it need not run now.
+fn has_run(record: &ContainerRecord) -> bool {
+    matches!(record.instance, Instance::Running(_)) || record.ended().is_some()
+}
+
+/// Whether a container of a sandbox has ended, alone or with the sandbox.
+fn has_ended(sandbox: &SandboxState, container: &str) -> bool {
+    let state = sandbox.containers.get(container).map(|state| &state.status);
+    matches!(state, Some(ContainerStatus::Exited(_))) || sandbox.status == SandboxStatus::Dead
+}
+
+fn not_running(record: Option<&ContainerRecord>, container: &str) -> Box<Status> {
+    let ended = record.and_then(ContainerRecord::ended);
+    let message = match (record, ended) {
+        (None, _) => format!("container not found ({container:?})"),
+        (_, Some(exit)) => format!(
+            "container not found ({container:?}): it has ended with exit code {}",
+            exit.code
+        ),
+        (Some(_), None) => format!("container not found ({container:?}): it has not started"),
+    };
+    refused(StatusCode::BAD_REQUEST, &message)
 }
 
 /// Answers the upgrade, then runs the session that `open` creates over the connection.
@@ -124,7 +155,7 @@ fn carry(
     request: Request<BoxBody>,
     wanted: SessionStreams,
     exit_code: bool,
-    open: impl Future<Output = Result<Session, String>> + Send + 'static,
+    open: impl Future<Output = SessionState> + Send + 'static,
 ) -> Result<Response<BoxBody>, Box<Status>> {
     match Transport::of(&request)? {
         Transport::WebSocket(offered) => {

@@ -45,6 +45,7 @@ pub async fn commands_and_logs_go_over_the_network() {
         listen: ([127, 0, 0, 1], 0).into(),
         client_ca_pem: authority.ca_pem().to_owned(),
         certificate: watch::Sender::new(Some(serving(&authority))).subscribe(),
+        is_needed: true,
     });
     world.start(OnShutdown::StopPods).await;
     let script = format!("echo begin; {SLEEP}");

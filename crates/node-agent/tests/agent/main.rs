@@ -16,6 +16,7 @@ mod csi_block;
 mod csi_faults;
 mod csi_limits;
 mod csi_speed;
+mod endings;
 mod ephemeral;
 mod faults;
 mod grpc;
@@ -111,7 +112,12 @@ const TESTS: &[(&str, Test)] = tests![
     leases::a_fenced_node_returns_without_the_pods_that_fail_over,
     leases::a_node_whose_lease_is_gone_returns_without_the_pods_that_fail_over,
     terminal::who_is_attached_hears_the_end_without_an_error,
+    terminal::who_attaches_after_the_end_hears_it_without_an_error,
     terminal::commands_run_with_input_output_and_exit_code,
+    endings::a_command_gets_all_that_was_sent_and_then_its_end,
+    endings::a_container_gets_all_that_who_was_attached_has_sent,
+    endings::a_port_gets_all_that_was_forwarded,
+    endings::a_client_that_still_sends_gets_all_output_and_the_status,
     https::commands_and_logs_go_over_the_network,
     ephemeral::a_running_pod_is_looked_into,
     ephemeral::what_runs_has_figures,

@@ -13,7 +13,7 @@ use crate::terminal::{dial, exec, serve, start_reader};
 use crate::world::World;
 
 /// Opens streams, each with its headers; their numbers are 1, 3, 5, …
-async fn open<C: AsyncWrite + Unpin>(client: &mut C, streams: &[&[(&str, &str)]]) {
+pub async fn open<C: AsyncWrite + Unpin>(client: &mut C, streams: &[&[(&str, &str)]]) {
     for (id, headers) in (1..).step_by(2).zip(streams) {
         let block = block(headers, id == 1).into();
         let (stream, fin) = (id, false);
@@ -21,7 +21,7 @@ async fn open<C: AsyncWrite + Unpin>(client: &mut C, streams: &[&[(&str, &str)]]
     }
 }
 
-async fn send<C: AsyncWrite + Unpin>(client: &mut C, frame: &Frame) {
+pub async fn send<C: AsyncWrite + Unpin>(client: &mut C, frame: &Frame) {
     client.write_all(&encode(frame)).await.unwrap();
 }
 
@@ -65,11 +65,16 @@ async fn collect<C: AsyncRead + Unpin>(client: &mut C, until: &[u32]) -> BTreeMa
 }
 
 /// A connection to the node's own API that speaks SPDY.
-async fn upgraded(world: &World, path: &str) -> DuplexStream {
+pub async fn upgraded(world: &World, path: &str) -> DuplexStream {
+    upgraded_to(world, path, "v4.channel.k8s.io").await
+}
+
+/// As [`upgraded`], with this newest protocol.
+pub async fn upgraded_to(world: &World, path: &str, newest: &str) -> DuplexStream {
     let mut client = serve(world.node());
     let request = format!(
         "POST {path} HTTP/1.1\r\nHost: node\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\n\
-         X-Stream-Protocol-Version: v4.channel.k8s.io\r\n\
+         X-Stream-Protocol-Version: {newest}\r\n\
          X-Stream-Protocol-Version: v3.channel.k8s.io\r\nContent-Length: 0\r\n\r\n"
     );
     client.write_all(request.as_bytes()).await.unwrap();
@@ -80,7 +85,7 @@ async fn upgraded(world: &World, path: &str) -> DuplexStream {
     let answer = String::from_utf8(answer).unwrap().to_ascii_lowercase();
     assert!(answer.starts_with("http/1.1 101"), "{answer}");
     assert!(
-        answer.contains("x-stream-protocol-version: v4.channel.k8s.io"),
+        answer.contains(&format!("x-stream-protocol-version: {newest}")),
         "{answer}"
     );
     client

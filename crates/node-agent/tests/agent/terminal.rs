@@ -21,7 +21,7 @@ use crate::world::World;
 
 type Body = UnsyncBoxBody<bytes::Bytes, Error>;
 type Answer = Pin<Box<dyn Future<Output = Result<http::Response<Body>, Error>> + Send>>;
-type Client = WebSocketStream<DuplexStream>;
+pub type Client = WebSocketStream<DuplexStream>;
 
 type NodeAnswer = Pin<Box<dyn Future<Output = Result<http::Response<BoxBody>, BoxError>> + Send>>;
 
@@ -69,15 +69,23 @@ pub async fn dial(node: NodeService, path: &str, protocol: &'static str) -> Clie
     socket
 }
 
-async fn connect(node: NodeService, path: &str) -> Client {
+pub async fn connect(node: NodeService, path: &str) -> Client {
     dial(node, path, "v5.channel.k8s.io").await
 }
 
 /// Output, errors and the final status.
-pub async fn finish<S>(mut socket: WebSocketStream<S>) -> (String, String, Value)
+pub async fn finish<S>(socket: WebSocketStream<S>) -> (String, String, Value)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
+    finish_messages(socket).await
+}
+
+/// Output, errors and the final status of a connection's reading half.
+pub async fn finish_messages(
+    mut socket: impl futures::Stream<Item = Result<Message, tokio_tungstenite::tungstenite::Error>>
+    + Unpin,
+) -> (String, String, Value) {
     let (mut out, mut err, mut status) = (Vec::new(), Vec::new(), Value::Null);
     while let Some(Ok(message)) = socket.next().await {
         let Message::Binary(bytes) = message else {
@@ -192,6 +200,64 @@ pub(crate) async fn start_reader(world: &World) -> &'static str {
     world.pod("p", spec).await;
     world.ready("p").await;
     "/attach/default/p/c?stdin=true&stdout=true"
+}
+
+/// findings-2 I4: who attaches after the end hears the same end as who was attached before it, and no output again.
+pub async fn who_attaches_after_the_end_hears_it_without_an_error() {
+    let world = World::started("attach-late").await;
+    for (name, policy, script) in [
+        ("well", "Never", "echo said"),
+        ("ill", "Never", "echo said; exit 3"),
+        // It waits for its next start.
+        ("again", "Always", "echo said; exit 3"),
+    ] {
+        let spec = json!({"terminationGracePeriodSeconds": 1, "restartPolicy": policy,
+            "containers": [{"name": "c", "command": ["sh", "-c", script], "stdin": true}]});
+        world.pod(name, spec).await;
+        world.logged(name, "c", "said\n").await;
+        // At once, while the node learns of the end, and later.
+        for _ in 0..20 {
+            let path = format!("/attach/default/{name}/c?stdin=true&stdout=true");
+            let mut late = connect(world.node(), &path).await;
+            // It may have ended meanwhile.
+            drop(late.send(Message::binary(b"\0typed\n".to_vec())).await);
+            let (_, _, status) = finish(late).await;
+            assert_eq!(status["status"], "Success", "{name} {status}");
+        }
+    }
+    let ended = async {
+        loop {
+            let pod: api_client::Api<k8s_openapi::api::core::v1::Pod> =
+                api_client::Api::namespaced(world.client.clone(), "default");
+            let status = pod.get("well").await.unwrap().status.unwrap();
+            if status.phase.as_deref() == Some("Succeeded") {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(crate::world::PATIENCE, ended)
+        .await
+        .unwrap();
+    let path = "/attach/default/well/c?stdin=true&stdout=true";
+    let (out, err, status) = finish(connect(world.node(), path).await).await;
+    assert_eq!((out.as_str(), err.as_str()), ("", ""));
+    assert_eq!(status["status"], "Success", "{status}");
+    // A container that the pod does not have is still an error.
+    let none = "/attach/default/well/none?stdout=true";
+    assert_eq!(refused(world.node(), none).await, 400);
+    let exec = exec(&["true"], "stdout=true").replace("/p/", "/well/");
+    assert_eq!(refused(world.node(), &exec).await, 400);
+    world.end().await;
+}
+
+/// The code of an answer that is no upgrade.
+async fn refused(node: NodeService, path: &str) -> u16 {
+    let request = format!("ws://node{path}").into_client_request().unwrap();
+    match tokio_tungstenite::client_async(request, serve(node)).await {
+        Err(tokio_tungstenite::tungstenite::Error::Http(answer)) => answer.status().as_u16(),
+        other => panic!("{other:?}"),
+    }
 }
 
 pub async fn who_is_attached_hears_the_end_without_an_error() {

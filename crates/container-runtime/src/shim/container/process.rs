@@ -221,6 +221,21 @@ impl Process {
         }
     }
 
+    /// Whether its client may leave before the process has taken all of the input.
+    pub fn takes_input_later(&self) -> bool {
+        self.ends.terminal.is_none() && self.owner != Owner::Command { kill_on_drop: true }
+    }
+
+    /// Closes the streams of a command whose client has left; a terminal hangs up. Input that waits is written first.
+    pub fn hang_up(&mut self) {
+        if self.ends.terminal.is_some() {
+            self.ends = StreamEnds::default();
+            return;
+        }
+        self.ends.outputs = Default::default();
+        self.end_input();
+    }
+
     pub fn resize(&self, size: TerminalSize) {
         if let Some(terminal) = &self.ends.terminal {
             // The process may just have ended.

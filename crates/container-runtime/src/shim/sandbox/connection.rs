@@ -31,8 +31,11 @@ pub(crate) struct Connection {
     pub role: Role,
     input: Vec<u8>,
     output: Vec<u8>,
-    /// The time since which the client has received nothing although data was available.
+    /// The time since which the client has received nothing although data was available; of a client that has hung up,
+    /// the time since which its process has taken nothing.
     pub stuck_since: Option<Instant>,
+    /// Whether the client receives nothing any more; it may have sent something before.
+    pub hung_up: bool,
 }
 
 impl Connection {
@@ -44,6 +47,7 @@ impl Connection {
             input: Vec::new(),
             output: Vec::new(),
             stuck_since: None,
+            hung_up: false,
         })
     }
 
@@ -67,6 +71,9 @@ impl Connection {
             Ok(0) => Ok(false),
             Ok(count) => {
                 self.input.extend_from_slice(&buffer[..count]);
+                if self.hung_up {
+                    self.stuck_since = Some(Instant::now());
+                }
                 Ok(true)
             }
             Err(error) if is_transient(&error) => Ok(true),
@@ -109,6 +116,15 @@ impl Connection {
         }
     }
 
+    /// Throws away what the client does not receive any more.
+    pub fn stop_sending(&mut self) {
+        self.output = Vec::new();
+        if !self.hung_up {
+            self.hung_up = true;
+            self.stuck_since = Some(Instant::now());
+        }
+    }
+
     /// Writes as much as the client accepts now.
     pub fn flush(&mut self) -> io::Result<()> {
         while !self.output.is_empty() {
@@ -125,7 +141,9 @@ impl Connection {
             }
         }
         self.output = Vec::new();
-        self.stuck_since = None;
+        if !self.hung_up {
+            self.stuck_since = None;
+        }
         Ok(())
     }
 }

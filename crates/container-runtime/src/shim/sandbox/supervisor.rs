@@ -142,7 +142,7 @@ impl Supervisor {
                     }
                     Source::Lease => self.look_at_lease()?,
                     Source::Connection(id) => self.serve(id),
-                    Source::HangUp(id) => self.disconnect(id),
+                    Source::HangUp(id) => self.hang_up(id),
                     Source::Output(id, stream) => self.forward(id, stream),
                     Source::Input(id) => {
                         if let Some(process) = self.processes.get_mut(&id) {
@@ -175,6 +175,9 @@ impl Supervisor {
             add(Source::Listener, self.listener.as_fd(), PollFlags::POLLIN);
         }
         for (id, connection) in &self.connections {
+            if connection.hung_up && !self.may_read(connection) {
+                continue;
+            }
             let mut flags = PollFlags::empty();
             flags.set(PollFlags::POLLIN, self.may_read(connection));
             flags.set(PollFlags::POLLOUT, connection.wants_to_write());
@@ -267,11 +270,15 @@ impl Supervisor {
         let Some(connection) = self.connections.get_mut(&id) else {
             return;
         };
-        let alive = connection.flush().and_then(|()| match may_read {
+        let reads = connection.flush().is_ok();
+        let alive = match may_read {
             true => connection.fill(),
             false => Ok(true),
-        });
+        };
         let mut alive = alive.unwrap_or(false);
+        if !reads {
+            self.forget_reader(id);
+        }
         while let Some(connection) = self.connections.get_mut(&id) {
             match connection.next_frame() {
                 Ok(Some((kind, body))) => self.take_frame(id, kind, &body),
@@ -335,6 +342,38 @@ impl Supervisor {
         }
     }
 
+    /// Takes the end of a client's connection while its process has enough input: what the client has sent is read
+    /// when the process goes on.
+    fn hang_up(&mut self, id: u64) {
+        let waits = match self.connections.get(&id).map(|connection| connection.role) {
+            Some(Role::Session {
+                process,
+                stdin: true,
+            }) => {
+                let process = self.processes.get(&process);
+                process.is_some_and(Process::takes_input_later)
+            }
+            _ => false,
+        };
+        match waits {
+            true => self.forget_reader(id),
+            false => self.disconnect(id),
+        }
+    }
+
+    /// Sends a client no more, because it has closed its connection.
+    fn forget_reader(&mut self, id: u64) {
+        let Some(connection) = self.connections.get_mut(&id) else {
+            return;
+        };
+        connection.stop_sending();
+        if let Role::Session { process, .. } = connection.role
+            && let Some(process) = self.processes.get_mut(&process)
+        {
+            process.sessions.retain(|session| *session != id);
+        }
+    }
+
     /// Removes a client that has disconnected.
     pub fn disconnect(&mut self, id: u64) {
         let Some(connection) = self.connections.remove(&id) else {
@@ -352,13 +391,12 @@ impl Supervisor {
         };
         process.sessions.retain(|session| *session != id);
         match process.owner.clone() {
-            Owner::Command { kill_on_drop } => {
-                // Its streams close; a terminal hangs up. It stays to be reaped.
+            // It stays to be reaped.
+            Owner::Command { kill_on_drop: true } => {
                 process.ends = Default::default();
-                if kill_on_drop {
-                    kill(process.pid, libc::SIGKILL);
-                }
+                kill(process.pid, libc::SIGKILL);
             }
+            Owner::Command { .. } => process.hang_up(),
             owner => {
                 if stdin
                     && self.closes_input(&owner, true)
@@ -386,6 +424,7 @@ impl Supervisor {
                     ),
                     _ => true,
                 };
+                let must_not_wait = must_not_wait || connection.hung_up;
                 taken || must_not_wait && connection.stuck_since.is_some_and(stuck)
             })
             .map(|(id, _)| *id)

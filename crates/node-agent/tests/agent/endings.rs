@@ -1,0 +1,262 @@
+//! The end of a stream never overtakes its data: clients that leave right after their last byte, in every protocol and
+//! at every point.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use futures::SinkExt;
+use serde_json::json;
+use spdy::Frame;
+use tokio::io::AsyncWriteExt;
+use tokio_tungstenite::tungstenite::Message;
+
+use crate::pods::SLEEP;
+use crate::spdy_client::{open, send, upgraded};
+use crate::terminal::{Client, connect, dial, exec, finish};
+use crate::world::{PATIENCE, World};
+
+/// Bytes of one message.
+const CHUNK: usize = 10_000;
+
+/// How many messages are sent before the client leaves: none, one, and more than the connection's buffers have room for.
+const POINTS: [usize; 4] = [0, 1, 5, 30];
+
+/// The protocols of exec and attach over WebSocket.
+const PROTOCOLS: [&str; 5] = [
+    "v5.channel.k8s.io",
+    "v4.channel.k8s.io",
+    "v4.base64.channel.k8s.io",
+    "channel.k8s.io",
+    "base64.channel.k8s.io",
+];
+
+/// How a client leaves.
+#[derive(Clone, Copy, Debug)]
+enum Leaving {
+    /// With a close frame, and without a look at what comes.
+    Close,
+    /// Its connection ends.
+    Vanish,
+}
+
+const LEAVINGS: [Leaving; 2] = [Leaving::Close, Leaving::Vanish];
+
+async fn leave(mut socket: Client, leaving: Leaving) {
+    if let Leaving::Close = leaving {
+        socket.send(Message::Close(None)).await.unwrap();
+    }
+}
+
+/// A message on a channel.
+fn message(protocol: &str, channel: u8, content: &[u8]) -> Message {
+    match protocol.contains("base64") {
+        true => {
+            let digit = char::from(b'0' + channel);
+            Message::text(format!("{digit}{}", STANDARD.encode(content)))
+        }
+        false => Message::binary([&[channel], content].concat()),
+    }
+}
+
+async fn type_over_websocket(
+    world: &World,
+    path: &str,
+    (protocol, chunks, leaving): (&'static str, usize, Leaving),
+) {
+    let mut socket = dial(world.node(), path, protocol).await;
+    for _ in 0..chunks {
+        let chunk = message(protocol, 0, &[b'x'; CHUNK]);
+        socket.send(chunk).await.unwrap();
+    }
+    leave(socket, leaving).await;
+}
+
+async fn type_over_spdy(world: &World, path: &str, chunks: usize) {
+    let mut client = upgraded(world, path).await;
+    let kinds = ["error", "stdin", "stdout"].map(|kind| [("streamtype", kind)]);
+    let kinds: Vec<&[(&str, &str)]> = kinds.iter().map(|kind| &kind[..]).collect();
+    open(&mut client, &kinds).await;
+    let data = vec![b'x'; CHUNK];
+    for _ in 0..chunks {
+        let frame = Frame::Data {
+            stream: 3,
+            fin: false,
+            data: data.clone().into(),
+        };
+        send(&mut client, &frame).await;
+    }
+    client.flush().await.unwrap();
+}
+
+/// The number of bytes of a file in the container, when the command that writes it has ended so many times.
+async fn written(world: &World, file: &str, ends: usize) -> usize {
+    let script = format!(
+        "until [ \"$(busybox wc -l < {file}.ends 2>/dev/null)\" = {ends} ]; do busybox usleep 10000; done; \
+         busybox wc -c < {file}"
+    );
+    let asking = async {
+        let asked = exec(&["sh", "-c", &script], "stdout=true&stderr=true");
+        finish(connect(world.node(), &asked).await).await
+    };
+    let (out, err, _) = tokio::time::timeout(PATIENCE, asking).await.unwrap();
+    out.trim().parse().unwrap_or_else(|_| panic!("{out}{err}"))
+}
+
+// findings-2 K1
+pub async fn a_command_gets_all_that_was_sent_and_then_its_end() {
+    let world = World::started("end-exec").await;
+    let spec = json!({"terminationGracePeriodSeconds": 1, "containers": [
+        {"name": "c", "command": ["sh", "-c", SLEEP]}]});
+    world.pod("p", spec).await;
+    world.ready("p").await;
+    let mut number = 0;
+    let mut next = || {
+        number += 1;
+        // Nobody reads what the command says, and it says as much as it hears.
+        let file = format!("/tmp/{number}");
+        let script = format!("busybox tee {file}; echo end > {file}.ends");
+        (file, exec(&["sh", "-c", &script], "stdin=true&stdout=true"))
+    };
+    for chunks in POINTS {
+        for leaving in LEAVINGS {
+            for protocol in PROTOCOLS {
+                let (file, path) = next();
+                type_over_websocket(&world, &path, (protocol, chunks, leaving)).await;
+                let got = written(&world, &file, 1).await;
+                assert_eq!(got, chunks * CHUNK, "{protocol} {leaving:?}");
+            }
+        }
+        let (file, path) = next();
+        type_over_spdy(&world, &path, chunks).await;
+        assert_eq!(written(&world, &file, 1).await, chunks * CHUNK, "SPDY");
+    }
+    world.end().await;
+}
+
+// findings-2 K1
+pub async fn a_container_gets_all_that_who_was_attached_has_sent() {
+    let world = World::started("end-attach").await;
+    // One keeps its input from client to client, the other one has it once.
+    let keeps = format!("busybox tee /tmp/all; {SLEEP}");
+    let once = "busybox wc -c; echo over";
+    world
+        .pod(
+            "p",
+            json!({"terminationGracePeriodSeconds": 1, "containers": [
+                {"name": "c", "command": ["sh", "-c", keeps], "stdin": true}]}),
+        )
+        .await;
+    world.ready("p").await;
+    let path = "/attach/default/p/c?stdin=true&stdout=true";
+    let mut sent = 0;
+    for chunks in POINTS {
+        for leaving in LEAVINGS {
+            for protocol in PROTOCOLS {
+                type_over_websocket(&world, path, (protocol, chunks, leaving)).await;
+                sent += chunks * CHUNK;
+            }
+        }
+        type_over_spdy(&world, path, chunks).await;
+        sent += chunks * CHUNK;
+    }
+    let script = format!(
+        "until [ \"$(busybox wc -c < /tmp/all)\" = {sent} ]; do busybox usleep 10000; done; echo all"
+    );
+    let asked = exec(&["sh", "-c", &script], "stdout=true");
+    let socket = connect(world.node(), &asked).await;
+    let asking = tokio::time::timeout(PATIENCE, finish(socket));
+    assert_eq!(asking.await.unwrap().0, "all\n");
+    for (name, leaving) in [("q", Leaving::Close), ("r", Leaving::Vanish)] {
+        let spec = json!({"terminationGracePeriodSeconds": 1, "restartPolicy": "Never",
+            "containers": [{"name": "c", "command": ["sh", "-c", once],
+                "stdin": true, "stdinOnce": true}]});
+        world.pod(name, spec).await;
+        world.ready(name).await;
+        let path = format!("/attach/default/{name}/c?stdin=true&stdout=true");
+        let way = ("v5.channel.k8s.io", 30, leaving);
+        type_over_websocket(&world, &path, way).await;
+        let said = format!("{}\nover\n", 30 * CHUNK);
+        world.logged(name, "c", &said).await;
+    }
+    world.end().await;
+}
+
+// findings-2 K1
+pub async fn a_port_gets_all_that_was_forwarded() {
+    let world = World::started("end-forward").await;
+    let script = "cat >> /tmp/all; echo end >> /tmp/all.ends";
+    let spec = json!({"terminationGracePeriodSeconds": 1, "containers": [
+        {"name": "c", "command": ["nc", "-ll", "-p", "80", "-e", "sh", "-c", script],
+         "startupProbe": {"exec": {"command": ["sh", "-c", "busybox netstat -ltn | busybox grep -q :80"]}}}]});
+    world.pod("p", spec).await;
+    world.ready("p").await;
+    let (mut sent, mut ends) = (0, 0);
+    let pair =
+        ["error", "data"].map(|kind| [("streamtype", kind), ("port", "80"), ("requestid", "0")]);
+    let pair: Vec<&[(&str, &str)]> = pair.iter().map(|headers| &headers[..]).collect();
+    for chunks in POINTS {
+        let data = |stream| Frame::Data {
+            stream,
+            fin: false,
+            data: vec![b'x'; CHUNK].into(),
+        };
+        for leaving in LEAVINGS {
+            // SPDY inside a WebSocket.
+            let protocol = "SPDY/3.1+portforward.k8s.io";
+            let mut socket = dial(world.node(), "/portForward/default/p", protocol).await;
+            let mut frames = Vec::new();
+            open(&mut frames, &pair).await;
+            for _ in 0..chunks {
+                send(&mut frames, &data(3)).await;
+            }
+            for part in frames.chunks(CHUNK) {
+                socket.send(Message::binary(part.to_vec())).await.unwrap();
+            }
+            leave(socket, leaving).await;
+            (sent, ends) = (sent + chunks * CHUNK, ends + 1);
+            assert_eq!(written(&world, "/tmp/all", ends).await, sent, "{leaving:?}");
+            // Channels.
+            let path = "/portForward/default/p?ports=80";
+            let protocol = "v4.channel.k8s.io";
+            type_over_websocket(&world, path, (protocol, chunks, leaving)).await;
+            (sent, ends) = (sent + chunks * CHUNK, ends + 1);
+            assert_eq!(written(&world, "/tmp/all", ends).await, sent, "{leaving:?}");
+        }
+        // SPDY on the connection itself.
+        let path = "/portForward/default/p";
+        let mut client = crate::spdy_client::upgraded_to(&world, path, "portforward.k8s.io").await;
+        open(&mut client, &pair).await;
+        for _ in 0..chunks {
+            send(&mut client, &data(3)).await;
+        }
+        client.flush().await.unwrap();
+        drop(client);
+        (sent, ends) = (sent + chunks * CHUNK, ends + 1);
+        assert_eq!(written(&world, "/tmp/all", ends).await, sent, "SPDY");
+    }
+    world.end().await;
+}
+
+// findings-2 K1: the other direction. The client still sends when the command ends, and gets all of its output.
+pub async fn a_client_that_still_sends_gets_all_output_and_the_status() {
+    let world = World::started("end-output").await;
+    let spec = json!({"terminationGracePeriodSeconds": 1, "containers": [
+        {"name": "c", "command": ["sh", "-c", SLEEP]}]});
+    world.pod("p", spec).await;
+    world.ready("p").await;
+    let script = "head -c 1 > /tmp/byte; head -c 300000 /dev/zero; exit 3";
+    let path = exec(&["sh", "-c", script], "stdin=true&stdout=true");
+    for _ in 0..5 {
+        let socket = connect(world.node(), &path).await;
+        let (mut sink, messages) = futures::StreamExt::split(socket);
+        let sending = tokio::spawn(async move {
+            let chunk = || message("v5.channel.k8s.io", 0, &[b'x'; CHUNK]);
+            while sink.send(chunk()).await.is_ok() {}
+        });
+        let reading = crate::terminal::finish_messages(messages);
+        let (out, _, status) = tokio::time::timeout(PATIENCE, reading).await.unwrap();
+        assert_eq!(out.len(), 300_000);
+        assert_eq!(status["details"]["causes"][0]["message"], "3");
+        sending.abort();
+    }
+    world.end().await;
+}
