@@ -1,5 +1,6 @@
 //! Nodes on other machines, which the server dials.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use api_server::NodeConnection;
@@ -150,6 +151,59 @@ async fn a_node_on_another_machine_is_dialled() {
         (reach.place, reach.way),
         (format!("127.0.0.1:{port}"), Ok(NodeConnection::Direct))
     );
+}
+
+// findings-2 C33
+#[tokio::test]
+async fn the_port_of_a_node_proxy_is_asked_where_it_may_be() {
+    let api = Api::new().await;
+    put_node(&api, "far", 4321).await;
+    let dialled = |name: &str| {
+        let path = format!("/api/v1/nodes/{name}/proxy/metrics");
+        let api = &api;
+        async move { api.get(&path).await }
+    };
+    let (code, status) = dialled("far:9100").await;
+    assert_eq!(
+        (code, &status["message"]),
+        (400, &json!("address not allowed"))
+    );
+    // The port in the object is that of the node's own API, which this server cannot reach.
+    let (code, status) = dialled("far:4321").await;
+    assert_eq!(
+        (code, &status["message"]),
+        (503, &json!("node \"far\" cannot be reached"))
+    );
+    let Some(own) = own_address() else { return };
+    let listener = TcpListener::bind((own, 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let served = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut head = [0; 1024];
+        let count = stream.read(&mut head).await.unwrap();
+        let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nup";
+        stream.write_all(answer).await.unwrap();
+        String::from_utf8_lossy(&head[..count]).to_lowercase()
+    });
+    let status =
+        json!({"status": {"addresses": [{"type": "InternalIP", "address": own.to_string()}]}});
+    let path = "/api/v1/nodes/far/status";
+    assert_eq!(api.patch(path, "merge", status).await.0, 200);
+    let path = format!("/api/v1/nodes/far:{port}/proxy/metrics?a=b");
+    let answer = api.raw("GET", &path, &[], "").await;
+    assert_eq!((answer.code, answer.text().as_str()), (200, "up"));
+    let head = served.await.unwrap();
+    assert!(head.starts_with("get /metrics?a=b http/1.1"), "{head}");
+    assert!(!head.contains("authorization"), "{head}");
+}
+
+/// An address of this machine that other machines could use; none on a machine without a network.
+fn own_address() -> Option<IpAddr> {
+    let socket = std::net::UdpSocket::bind(("0.0.0.0", 0)).ok()?;
+    // Nothing is sent.
+    socket.connect(("192.0.2.1", 9)).ok()?;
+    let own = socket.local_addr().ok()?.ip();
+    (!own.is_loopback() && !own.is_unspecified()).then_some(own)
 }
 
 #[tokio::test]

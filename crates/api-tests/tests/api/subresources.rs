@@ -139,6 +139,20 @@ async fn requests_are_passed_on_to_what_listens() {
     assert_eq!(answer.code, 301);
     assert_eq!(answer.headers["location"], format!("{node}/?a=b"));
     assert_eq!(api.get("/api/v1/nodes/none/proxy/x").await.0, 404);
+    // findings-2 C33: another port of the node is another program, which is asked without the way to the node's API.
+    let answer = api.raw("GET", "/api/v1/nodes/n1:10250/proxy/pods", &[], "");
+    assert_eq!(answer.await.text(), "GET /pods");
+    for (name, code, message) in [
+        // Without an address there is nothing to ask.
+        ("n1:9100", 400, "address not allowed"),
+        ("n1:x", 400, "invalid port \"x\""),
+        ("n1:70000", 400, "invalid port \"70000\""),
+        ("none:9100", 404, "nodes \"none\" not found"),
+    ] {
+        let (found, status) = api.get(&format!("/api/v1/nodes/{name}/proxy/x")).await;
+        let got = (found, &status["message"]);
+        assert_eq!(got, (code, &json!(message)), "{name}");
+    }
 
     // Pods and services: nothing that is not theirs is reached.
     let (_, mut object) = api.send("POST", PODS, pod("p")).await;

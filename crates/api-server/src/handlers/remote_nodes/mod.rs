@@ -38,6 +38,8 @@ use ways::{Attempt, LastDirectDial, attempts};
 
 /// The types of addresses of a node, the preferred first (kubeadm's order).
 const ADDRESS_TYPES: [&str; 3] = ["InternalIP", "ExternalIP", "Hostname"];
+/// The port of a node's own API, unless its object says another one.
+const KUBELET_PORT: u16 = 10250;
 
 /// A connection to a node that has shown its certificate.
 type Connected = Either<TlsStream<TcpStream>, TlsStream<NodeStream>>;
@@ -211,15 +213,30 @@ struct NodeApiAddress {
 impl NodeApiAddress {
     /// The place in a Node object; `None` if the node does not serve its API on the network.
     fn of(node: &Value) -> Option<Self> {
-        let status = &node["status"];
-        let port = status["daemonEndpoints"]["kubeletEndpoint"]["Port"].as_u64()?;
-        let port = u16::try_from(port).ok().filter(|port| *port > 0)?;
-        let addresses = status["addresses"].as_array()?;
-        let of_type = |kind: &&str| addresses.iter().find(|one| one["type"] == **kind);
-        let address = ADDRESS_TYPES.iter().find_map(of_type)?;
-        let host = address["address"].as_str()?.to_owned();
-        Some(Self { host, port })
+        Some(Self {
+            port: written_port(node)?,
+            host: preferred_address(node)?.to_owned(),
+        })
     }
+}
+
+/// The port in a Node object.
+fn written_port(node: &Value) -> Option<u16> {
+    let port = node["status"]["daemonEndpoints"]["kubeletEndpoint"]["Port"].as_u64()?;
+    u16::try_from(port).ok().filter(|port| *port > 0)
+}
+
+/// The port of a node's own API.
+pub(crate) fn kubelet_port(node: &Value) -> u16 {
+    written_port(node).unwrap_or(KUBELET_PORT)
+}
+
+/// The address in a Node object at which servers reach the node; it may be a name.
+pub(crate) fn preferred_address(node: &Value) -> Option<&str> {
+    let addresses = node["status"]["addresses"].as_array()?;
+    let of_type = |kind: &&str| addresses.iter().find(|one| one["type"] == **kind);
+    let address = ADDRESS_TYPES.iter().find_map(of_type)?;
+    address["address"].as_str()
 }
 
 impl Remote {

@@ -14,6 +14,7 @@ use crate::admission::dynamic_admission;
 use crate::catalog::registry::Resource;
 use crate::handlers::forwarding;
 use crate::handlers::nodes::NodeConnector;
+use crate::handlers::remote_nodes;
 use crate::handlers::writer::Writer;
 use crate::http::body::{BoxBody, BoxError, Segments, boxed};
 use crate::http::call::{ApiResponse, Call};
@@ -57,7 +58,11 @@ async fn pass_on(
     }
     let target = Target::parse(&call.info.name)?;
     let uri = uri(path, call.parts.uri.query())?;
-    if resource.info().plural == "nodes" {
+    let port_of_node = match resource.info().plural {
+        "nodes" => port_of_node(writer.objects, resource, &target).await?,
+        _ => None,
+    };
+    if resource.info().plural == "nodes" && port_of_node.is_none() {
         let upgrades = call.parts.headers.contains_key(header::UPGRADE);
         if call.info.verb == "get" && (upgrades || !only_reads(path)) {
             // A WebSocket request is a GET, but running a command requires more than reading.
@@ -69,12 +74,13 @@ async fn pass_on(
         }
         return to_node((writer.objects, nodes), resource, &target, call, body, uri).await;
     }
-    let address = match resource.info().plural {
-        "services" => {
+    let address = match (port_of_node, resource.info().plural) {
+        (Some(address), _) => address,
+        (None, "services") => {
             let name = (call.info.namespace.as_str(), target.name.as_str());
             of_service(writer.objects, resource, name, &target.port).await?
         }
-        _ => of_pod(writer.objects, resource, &call.info.namespace, &target).await?,
+        (None, _) => of_pod(writer.objects, resource, &call.info.namespace, &target).await?,
     };
     let mut parts = call.parts;
     parts.uri = uri;
@@ -131,7 +137,7 @@ fn uri(path: &str, query: Option<&str>) -> Result<Uri, Status> {
 #[derive(Debug, PartialEq, Eq)]
 struct Target {
     name: String,
-    /// A number or, of a service, a name; empty for the first.
+    /// A number or, of a service, a name; empty for the first, and for a node's own API.
     port: String,
 }
 
@@ -182,6 +188,29 @@ async fn of_pod(
             .map_err(|_| Status::bad_request(format!("invalid port {text:?}")))?,
     };
     address(pod["status"]["podIP"].as_str().unwrap_or_default(), port)
+}
+
+/// The address of another port of a node than that of its own API, which is asked in its own way (`None`).
+async fn port_of_node(
+    objects: &Objects,
+    resource: &Resource,
+    target: &Target,
+) -> Result<Option<SocketAddr>, Status> {
+    if target.port.is_empty() {
+        return Ok(None);
+    }
+    let port: u16 = target
+        .port
+        .parse()
+        .map_err(|_| Status::bad_request(format!("invalid port {:?}", target.port)))?;
+    let stored = objects.must_read(resource, "", &target.name).await?;
+    let node = storage::decode(resource, &stored)?;
+    if port == remote_nodes::kubelet_port(&node) {
+        return Ok(None);
+    }
+    // A name could lead to any address.
+    let ip = remote_nodes::preferred_address(&node).unwrap_or_default();
+    address(ip, port.into()).map(Some)
 }
 
 async fn to_node(
