@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use connection_limits::{ConnectionLimits, ConnectionSlot, Connections};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use hyper::body::Incoming;
@@ -22,7 +23,6 @@ use crate::access::audit::Peer;
 use crate::access::identity::{Caller, Certificate};
 use crate::http::body::{BoxError, boxed};
 use crate::http::connection::{Connection, Observed, UnsentData};
-use crate::http::connection_limits::{ConnectionLimits, ConnectionSlot, Connections};
 use crate::http::limits::PLAIN_BYTES_MAX;
 use crate::http::work::Tasks;
 use crate::pipeline;

@@ -11,12 +11,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use connection_limits::ConnectionStage;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
-
-use crate::http::connection_limits::ConnectionStage;
 
 /// Interval of the checks whether a slow client has received the written data.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);

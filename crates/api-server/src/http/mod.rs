@@ -3,7 +3,6 @@
 pub(crate) mod body;
 pub(crate) mod call;
 pub(crate) mod connection;
-pub(crate) mod connection_limits;
 pub(crate) mod decode;
 pub(crate) mod limits;
 pub(crate) mod negotiate;

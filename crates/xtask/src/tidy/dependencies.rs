@@ -61,6 +61,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("btrfs-stream", 0),
     ("durable-file", 0),
     ("grpc", 0),
+    ("connection-limits", 0),
     ("http-client", 0),
     ("kubeconfig", 2),
     ("mount-table", 0),

@@ -1,4 +1,4 @@
-//! Connection limits: the number of connections of each address, and the order in which they are
+//! Connection limits of a listener: the number of connections of each address, and the order in which they are
 //! closed when there is no room for more.
 //!
 //! Connections without valid credentials are closed first: those in a TLS handshake, then the oldest one of
@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 /// How far a connection has got: 0 in its TLS handshake, then one of the constants below.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct ConnectionStage(Arc<AtomicU8>);
+pub struct ConnectionStage(Arc<AtomicU8>);
 
 /// No valid credentials so far.
 const UNAUTHENTICATED: u8 = 1;
@@ -23,7 +23,7 @@ const AUTHENTICATED: u8 = 2;
 
 impl ConnectionStage {
     /// Records that a request on the connection had valid credentials.
-    pub(crate) fn is_known(&self) {
+    pub fn is_known(&self) {
         self.reaches(AUTHENTICATED);
     }
 
@@ -46,9 +46,9 @@ struct TrackedConnection {
     close: CancellationToken,
 }
 
-/// All connections of the server.
+/// All connections of a listener.
 #[derive(Debug, Default)]
-pub(crate) struct Connections(Mutex<State>);
+pub struct Connections(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
@@ -59,14 +59,16 @@ struct State {
 
 /// The maximum numbers of connections.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct ConnectionLimits {
-    pub(crate) all: usize,
-    pub(crate) per_address: usize,
+pub struct ConnectionLimits {
+    /// Of all addresses together.
+    pub all: usize,
+    /// Of each address.
+    pub per_address: usize,
 }
 
 /// A connection's place; released on drop.
 #[derive(Debug)]
-pub(crate) struct ConnectionSlot {
+pub struct ConnectionSlot {
     connections: Arc<Connections>,
     id: u64,
     stage: ConnectionStage,
@@ -77,7 +79,7 @@ impl Connections {
     /// many, the new connection replaces one of the address without valid credentials, or is refused
     /// (`None`). If the server has too many, it replaces one of any address without valid credentials, or is
     /// admitted beyond the limit.
-    pub(crate) fn enter(
+    pub fn enter(
         self: &Arc<Self>,
         address: IpAddr,
         close: CancellationToken,
@@ -146,12 +148,12 @@ impl State {
 
 impl ConnectionSlot {
     /// Records that the TLS handshake is over.
-    pub(crate) fn shook_hands(&self) {
+    pub fn shook_hands(&self) {
         self.stage.reaches(UNAUTHENTICATED);
     }
 
     /// The stage of the connection, shared with its requests.
-    pub(crate) fn stage(&self) -> ConnectionStage {
+    pub fn stage(&self) -> ConnectionStage {
         self.stage.clone()
     }
 }
