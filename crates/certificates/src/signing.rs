@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use rcgen::{
-    CertificateParams, CertificateSigningRequestParams, ExtendedKeyUsagePurpose, IsCa,
+    CertificateParams, CertificateSigningRequestParams, ExtendedKeyUsagePurpose, IsCa, KeyPair,
     KeyUsagePurpose, SanType,
 };
 use rustls::pki_types::CertificateSigningRequestDer;
@@ -18,7 +18,7 @@ use x509_parser::parse_x509_certificate;
 use x509_parser::prelude::{FromDer as _, GeneralName};
 
 use crate::authority::distinguished_name;
-use crate::{Authority, CertificateError, ClientSubject, inspect};
+use crate::{Authority, CertificateError, ClientSubject, Identity, inspect};
 
 /// Maximum validity of a signed certificate in seconds: a year, as kube-controller-manager's
 /// default.
@@ -59,6 +59,32 @@ pub enum Usage {
 }
 
 impl Authority {
+    /// The server certificate of a node at an address, with a new key: as a node gets it that asks for one.
+    ///
+    /// *Errors.* `Generate` if no key can be made.
+    pub fn node_server(
+        &self,
+        node_name: &str,
+        address: IpAddr,
+    ) -> Result<Identity, CertificateError> {
+        let key = KeyPair::generate()?;
+        let request = CertificateParams::default().serialize_request(&key)?;
+        let certificate = self.sign(&ApprovedRequest {
+            der: request.der(),
+            subject: ClientSubject {
+                common_name: format!("system:node:{node_name}"),
+                organizations: vec!["system:nodes".to_owned()],
+            },
+            dns: &[],
+            addresses: &[address],
+            emails: &[],
+            uris: &[],
+            usages: vec![Usage::DigitalSignature, Usage::ServerAuth],
+            life: LIFE_MAX,
+        })?;
+        Identity::from_pem(certificate, key.serialize_pem()).ok_or(CertificateError::Differs("key"))
+    }
+
     /// Signs a request: the certificate (PEM) contains the approved contents and nothing else.
     ///
     /// *Errors.* `Request` if it is not a request, `Generate` if its signature is wrong or its key

@@ -1,19 +1,77 @@
-//! The node in the process of the API server, in a cluster with several nodes.
+//! The node in the process of the API server: in a cluster with several nodes, and its kubelet API in each cluster.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
+use certificates::Authority;
 use control_plane::cluster_ranges::ClusterRanges;
 use control_plane::{LocalNode, Server};
 use image_store::ImageStore;
-use node_agent::NewNode;
+use node_agent::{KubeletApi, NewNode, ServingCertificate};
 use service_proxy::SwitchLink;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::node_parts::member::{Member, RunningMember, pod_range};
 use crate::node_parts::{Clients, MachineSettings, RESOLV_CONF};
+
+/// The age at which a serving certificate is replaced. The authority is in this process.
+const CERTIFICATE_AGE: Duration = Duration::from_secs(24 * 3600);
+
+/// The kubelet API of the node in the process of the API server, as other nodes have it. The certificate follows the
+/// node's address.
+///
+/// # Errors
+/// The authority makes no certificate.
+pub fn kubelet_api(
+    server: &Server,
+    node_name: &str,
+    listen: SocketAddr,
+    mut address: watch::Receiver<IpAddr>,
+) -> Result<KubeletApi> {
+    let authority = Arc::clone(&server.authority);
+    let node_name = node_name.to_owned();
+    let first = *address.borrow_and_update();
+    let first = serving(&authority, &node_name, first)
+        .context("make the certificate of the kubelet API")?;
+    let (shown, certificate) = watch::channel(Some(first));
+    // Ends with the agent, which has the receiver.
+    tokio::spawn(async move {
+        loop {
+            tokio::select! {
+                () = shown.closed() => return,
+                Ok(()) = address.changed() => {}
+                () = tokio::time::sleep(CERTIFICATE_AGE) => {}
+            }
+            let now = *address.borrow_and_update();
+            match serving(&authority, &node_name, now) {
+                Ok(next) => drop(shown.send_replace(Some(next))),
+                Err(error) => {
+                    tracing::error!(
+                        "the certificate of the kubelet API is not replaced: {error:#}"
+                    );
+                }
+            }
+        }
+    });
+    Ok(KubeletApi {
+        listen,
+        client_ca_pem: server.ca_pem.clone(),
+        certificate,
+        is_needed: false,
+    })
+}
+
+fn serving(authority: &Authority, node: &str, address: IpAddr) -> Result<ServingCertificate> {
+    let made = authority.node_server(node, address)?;
+    Ok(ServingCertificate::of_pem(
+        made.certificate_pem(),
+        made.key_pem(),
+    )?)
+}
 
 /// The inputs of the node.
 pub struct OwnNode<'a> {
@@ -50,6 +108,8 @@ impl OwnNode<'_> {
         let registered = node.register(&clients.agent).await;
         let registered = registered.context("register the node of this machine")?;
         let pods = pod_range(&registered, &self.cluster)?;
+        let listen = self.machine.kubelet_address();
+        let kubelet_api = kubelet_api(server, name, listen, self.node_ip.clone())?;
         let member = Member {
             data_dir: self.data_dir,
             instance_id: self.instance_id,
@@ -57,7 +117,7 @@ impl OwnNode<'_> {
             node,
             cluster: self.cluster,
             node_ip: self.node_ip,
-            kubelet_api: None,
+            kubelet_api: Some(kubelet_api),
             images: self.images,
             switch: self.switch,
             resolv_conf: RESOLV_CONF.into(),

@@ -98,7 +98,7 @@ impl ServingCertificate {
     }
 }
 
-/// The kubelet API on the network, for an API server on another machine and for monitoring.
+/// The kubelet API on the network, for API servers on other machines and for monitoring.
 #[derive(Clone, Debug)]
 pub struct KubeletApi {
     /// The address to listen on. The system chooses a port in place of 0. The Node object has the port.
@@ -107,6 +107,9 @@ pub struct KubeletApi {
     pub client_ca_pem: String,
     /// The current server certificate. Without one, no handshake succeeds.
     pub certificate: watch::Receiver<Option<ServingCertificate>>,
+    /// Whether API servers reach the node in no other way. Otherwise the node also runs without the port, if another
+    /// program has it.
+    pub is_needed: bool,
 }
 
 /// A step of a volume's move to another node.

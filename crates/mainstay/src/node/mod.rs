@@ -10,7 +10,6 @@ mod settings;
 mod tunnels;
 mod version;
 
-use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
@@ -202,9 +201,10 @@ async fn start(settings: &Settings, host: Host, mut claim: Claim, entry: Entry) 
         cluster: registered.cluster,
         node_ip: node_ip.clone(),
         kubelet_api: Some(KubeletApi {
-            listen: SocketAddr::from((Ipv4Addr::UNSPECIFIED, settings.kubelet_port)),
+            listen: settings.machine.kubelet_address(),
             client_ca_pem: own.ca_pem.clone(),
             certificate: shown.subscribe(),
+            is_needed: true,
         }),
         images: crate::image::open(data_dir)?,
         switch: None,
@@ -241,8 +241,8 @@ async fn start(settings: &Settings, host: Host, mut claim: Claim, entry: Entry) 
         });
     }
     // The system chooses another port in place of 0.
-    if settings.kubelet_port != 0 {
-        let (own, port) = (own.clone(), settings.kubelet_port);
+    if settings.machine.kubelet_port != 0 {
+        let (own, port) = (own.clone(), settings.machine.kubelet_port);
         upkeep.keep("tunnels to the servers", |stop| {
             tunnels::keep(own, port, stop)
         });

@@ -15,9 +15,6 @@ use super::leaving::LeaveArguments;
 use crate::node_parts::{MachineArguments, MachineSettings, RESOLV_CONF};
 use crate::settings::{Background, DataDirectory, absolute};
 
-/// The kubelet's port.
-const KUBELET_PORT: u16 = 10250;
-
 /// Arguments of `mainstay node`.
 #[derive(clap::Args, Debug)]
 #[command(after_help = AFTER_HELP)]
@@ -56,9 +53,6 @@ pub struct NodeArguments {
     /// Taints of a new node, such as dedicated=databases:NoSchedule
     #[arg(long, value_name = "KEY=VALUE:EFFECT", value_delimiter = ',', value_parser = taint)]
     taints: Vec<Taint>,
-    /// Port of the kubelet API; 0 selects a free port [default: 10250]
-    #[arg(long, value_name = "PORT")]
-    kubelet_port: Option<u16>,
     /// File with the name servers for names outside of the cluster
     #[arg(long, value_name = "FILE", default_value = RESOLV_CONF)]
     resolv_conf: PathBuf,
@@ -105,8 +99,6 @@ pub struct Settings {
     pub labels: BTreeMap<String, String>,
     /// Taints of a new node.
     pub taints: Vec<Taint>,
-    /// The port of the kubelet API.
-    pub kubelet_port: u16,
     /// The file with name servers.
     pub resolv_conf: PathBuf,
     /// The watchdog device, if it is used.
@@ -170,7 +162,6 @@ impl NodeArguments {
             node_ip: self.node_ip,
             labels: self.labels.into_iter().collect(),
             taints: self.taints,
-            kubelet_port: self.kubelet_port.unwrap_or(KUBELET_PORT),
             resolv_conf: self.resolv_conf,
             watchdog: self.watchdog,
             machine,

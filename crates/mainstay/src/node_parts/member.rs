@@ -32,7 +32,7 @@ pub struct Member<'a> {
     pub cluster: ClusterRanges,
     /// The node's address, with its later changes.
     pub node_ip: watch::Receiver<IpAddr>,
-    /// The kubelet API on the network, for an API server in another process.
+    /// The kubelet API on the network.
     pub kubelet_api: Option<KubeletApi>,
     /// The image store of the node.
     pub images: ImageStore,

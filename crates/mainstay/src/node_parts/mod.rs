@@ -106,7 +106,7 @@ pub struct Settings<'a> {
     pub labels: BTreeMap<String, String>,
     /// Taints of a new Node object.
     pub taints: Vec<Taint>,
-    /// The kubelet API on the network, for an API server in another process.
+    /// The kubelet API on the network.
     pub kubelet_api: Option<KubeletApi>,
     /// The switch of further nodes on this machine.
     pub switch: Option<SwitchLink>,
@@ -265,7 +265,8 @@ fn start_dns(group: &mut TaskGroup, settings: &Settings<'_>, client: Client) -> 
         // In the process of the API server, both are there or away.
         kept: settings
             .kubelet_api
-            .is_some()
+            .as_ref()
+            .is_some_and(|api| api.is_needed)
             .then(|| settings.data_dir.join("node/names.json")),
     };
     group.run("DNS server", |stop| dns_server::run(client, config, stop));

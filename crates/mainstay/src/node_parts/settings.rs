@@ -1,6 +1,7 @@
 //! The settings of a machine that runs pods, which several commands have.
 
 use std::ffi::OsString;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
@@ -12,12 +13,18 @@ use node_agent::ShutdownOrder;
 use super::{PodSettings, ShutdownSettings};
 use crate::stop::OnStop;
 
+/// The kubelet's port.
+const KUBELET_PORT: u16 = 10250;
+
 /// Flags of a machine that runs pods.
 #[derive(clap::Args, Debug, Default, PartialEq)]
 pub struct MachineArguments {
     /// Registry mirrors and credentials [default: registries.yaml in the data directory]
     #[arg(long, value_name = "FILE", env = "MAINSTAY_REGISTRIES")]
     registries: Option<PathBuf>,
+    /// Port of the kubelet API; 0 selects a free port [default: 10250]
+    #[arg(long, value_name = "PORT")]
+    kubelet_port: Option<u16>,
     #[command(flatten)]
     pods: PodSettings,
     #[command(flatten)]
@@ -69,6 +76,8 @@ pub struct MachineFile {
 pub struct MachineSettings {
     /// The registries file, with whether the user named it (then it must exist).
     pub registries: (PathBuf, bool),
+    /// The port of the kubelet API.
+    pub kubelet_port: u16,
     /// The settings of the node agent for pods.
     pub pods: PodSettings,
     /// The order in which pods are stopped with the node.
@@ -92,6 +101,7 @@ impl MachineArguments {
                 Some(path) => (path, true),
                 None => (data_dir.join("registries.yaml"), false),
             },
+            kubelet_port: self.kubelet_port.unwrap_or(KUBELET_PORT),
             pods,
             shutdown_order: self.shutdown.or(file.shutdown).order()?,
             on_stop: self.on_stop.or(file.on_stop).unwrap_or_default(),
@@ -100,6 +110,11 @@ impl MachineArguments {
 }
 
 impl MachineSettings {
+    /// The address of the kubelet API.
+    pub fn kubelet_address(&self) -> SocketAddr {
+        (Ipv4Addr::UNSPECIFIED, self.kubelet_port).into()
+    }
+
     /// Reads the registries file.
     ///
     /// # Errors

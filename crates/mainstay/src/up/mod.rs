@@ -35,6 +35,7 @@ use crate::down::left_pods;
 use crate::node_parts::member::RunningMember;
 use crate::node_parts::network::{dns_address, take_down};
 use crate::node_parts::{self, Clients, NodeParts, builtin_images};
+use crate::own_node;
 use crate::pod_row::PodRows;
 use crate::settings::program;
 use crate::stop::Shutdown;
@@ -250,6 +251,8 @@ impl Cluster {
         let data_dir = settings.data_dir.as_path();
         let failed = CancellationToken::new();
         let address = NodeAddress::of(&host, network.node_address());
+        let listen = settings.machine.kubelet_address();
+        let kubelet_api = own_node::kubelet_api(&server, &host.name, listen, address.subscribe())?;
         let parts = node_parts::Settings {
             data_dir,
             instance_id: &instance_id,
@@ -264,7 +267,7 @@ impl Cluster {
             shutdown_order: settings.machine.shutdown_order.clone(),
             labels: Default::default(),
             taints: Vec::new(),
-            kubelet_api: None,
+            kubelet_api: Some(kubelet_api),
             switch: None,
             resolv_conf: node_parts::RESOLV_CONF.into(),
         };

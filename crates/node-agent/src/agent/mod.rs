@@ -68,10 +68,13 @@ impl NodeAgent {
         let server = match &mut config.kubelet_api {
             Some(api) => {
                 let access = KubeletAuthorizer::new(&config.node_name, client.clone());
-                Some(HttpsServer::bind(api, access).await?)
+                HttpsServer::bind_if_possible(api, access).await?
             }
             None => None,
         };
+        if server.is_none() {
+            config.kubelet_api = None;
+        }
         let pods = pods_dir(&config.data_dir);
         let made = block_in_place(|| container_runtime::tree::make_private(&pods));
         made.map_err(|source| Error::Directory {

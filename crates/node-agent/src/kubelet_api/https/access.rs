@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use api_client::{Api, Client, PostParams};
 use certificates::{ClientSubject, SubjectError};
+use connection_limits::ConnectionStage;
 use http::Request;
 use http::header::AUTHORIZATION;
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec};
@@ -58,7 +59,7 @@ impl KubeletAuthorizer {
     }
 
     /// Authenticates and authorises a request; `user` is that of the connection. A certificate counts
-    /// before a token.
+    /// before a token. `stage` learns that the credentials are valid.
     ///
     /// *Errors.* 401 for a request without valid credentials, 403 for one that is not allowed, 500 if the API
     /// server does not answer.
@@ -66,12 +67,14 @@ impl KubeletAuthorizer {
         &self,
         request: &Request<B>,
         user: Option<User>,
+        stage: &ConnectionStage,
     ) -> Result<(), Box<Status>> {
         let user = match (user, bearer(request)) {
             (Some(user), _) => user,
             (None, Some(token)) => self.user_of(token).await?.ok_or_else(unauthorized)?,
             (None, None) => return Err(unauthorized()),
         };
+        stage.is_known();
         let (method, path) = (request.method(), request.uri().path());
         let Some(needed) = rights(method, path) else {
             let text = format!("the method {method} is not supported");

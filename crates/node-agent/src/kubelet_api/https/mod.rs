@@ -1,7 +1,7 @@
 //! The kubelet's API on the network: TLS, and a check of each request by the API server.
 //!
 //! A client presents a certificate of the cluster's authority, or a bearer token. Anonymous requests are
-//! refused.
+//! refused. Each address has a share of the connections, and those without valid credentials are closed first.
 
 mod access;
 mod rights;
@@ -11,6 +11,7 @@ mod tests;
 use std::sync::Arc;
 use std::time::Duration;
 
+use connection_limits::{ConnectionLimits, ConnectionSlot, ConnectionStage, Connections};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use http::{Request, Response};
@@ -41,7 +42,11 @@ use access::User;
 /// disconnected.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
 /// Most connections at a time. Sessions in containers do not count after their upgrade.
-const CONNECTIONS_MAX: usize = 512;
+const CONNECTIONS_MAX: ConnectionLimits = ConnectionLimits {
+    all: 1024,
+    // Those of one API server: its followers of logs have a connection each.
+    per_address: 512,
+};
 /// Time between a connection that could not be accepted and the next attempt.
 const ACCEPT_RETRY: Duration = Duration::from_millis(50);
 
@@ -84,13 +89,38 @@ impl HttpsServer {
         })
     }
 
+    /// As [`bind`](Self::bind). `None` if another program has the port, and the port is not needed.
+    pub(crate) async fn bind_if_possible(
+        settings: &mut KubeletApi,
+        access: KubeletAuthorizer,
+    ) -> Result<Option<Self>, KubeletApiError> {
+        match Self::bind(settings, access).await {
+            Err(KubeletApiError::Listen { address, source }) if !settings.is_needed => {
+                tracing::warn!(
+                    "this node does not serve the kubelet API on port {}: {source}. kubectl works all the same; \
+                     monitoring that asks the node itself needs another port (--kubelet-port)",
+                    address.port()
+                );
+                Ok(None)
+            }
+            bound => bound.map(Some),
+        }
+    }
+
     /// Serves connections until `shutdown`, which ends them.
     pub(crate) async fn serve(self, service: NodeService, shutdown: CancellationToken) {
-        let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-        while let Some(Ok(place)) = shutdown
-            .run_until_cancelled(places.clone().acquire_owned())
-            .await
-        {
+        self.serve_up_to(CONNECTIONS_MAX, service, shutdown).await;
+    }
+
+    async fn serve_up_to(
+        self,
+        max: ConnectionLimits,
+        service: NodeService,
+        shutdown: CancellationToken,
+    ) {
+        let places = Arc::new(Semaphore::new(max.all));
+        let connections = Arc::new(Connections::default());
+        loop {
             let accepted = shutdown.run_until_cancelled(self.listener.accept()).await;
             let (stream, peer) = match accepted {
                 None => return,
@@ -102,15 +132,25 @@ impl HttpsServer {
                     continue;
                 }
             };
+            let close = shutdown.child_token();
+            let Some(slot) = connections.enter(peer.ip(), close.clone(), max) else {
+                tracing::debug!(%peer, "too many connections of one address to the kubelet API");
+                continue;
+            };
+            // While known clients have all places, new connections wait in the kernel's queue.
+            let place = shutdown.run_until_cancelled(places.clone().acquire_owned());
+            let Some(Ok(place)) = place.await else {
+                return;
+            };
             let (access, service) = (self.access.clone(), service.clone());
-            let connection = connection(stream, self.acceptor.clone(), access, service);
-            let stop = shutdown.clone();
+            let acceptor = self.acceptor.clone();
             tokio::spawn(async move {
-                let served = stop.run_until_cancelled(connection).await;
+                let connection = connection(stream, acceptor, access, service, &slot);
+                let served = close.run_until_cancelled(connection).await;
                 if let Some(Err(error)) = served {
                     tracing::debug!(%error, %peer, "connection to the kubelet API ended");
                 }
-                drop(place);
+                drop((slot, place));
             });
         }
     }
@@ -137,6 +177,7 @@ async fn connection(
     acceptor: TlsAcceptor,
     access: Arc<KubeletAuthorizer>,
     service: NodeService,
+    slot: &ConnectionSlot,
 ) -> Result<(), BoxError> {
     stream.set_nodelay(true)?;
     let stream = tokio::time::timeout(HANDSHAKE_LIMIT, acceptor.accept(stream)).await??;
@@ -146,8 +187,14 @@ async fn connection(
         user.inspect_err(|error| tracing::debug!(%error, "client certificate refused"))
             .ok()
     });
+    slot.shook_hands();
+    let stage = slot.stage();
+    if user.is_some() {
+        stage.is_known();
+    }
     let answer = service_fn(move |request: Request<Incoming>| {
-        answer(request, access.clone(), user.clone(), service.clone())
+        let from = (user.clone(), stage.clone());
+        answer(request, access.clone(), from, service.clone())
     });
     hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
@@ -161,10 +208,10 @@ async fn connection(
 async fn answer(
     request: Request<Incoming>,
     access: Arc<KubeletAuthorizer>,
-    user: Option<User>,
+    (user, stage): (Option<User>, ConnectionStage),
     service: NodeService,
 ) -> Result<Response<BoxBody>, BoxError> {
-    match access.permit(&request, user).await {
+    match access.permit(&request, user, &stage).await {
         Ok(()) => {
             let request = request.map(|body| body.map_err(BoxError::from).boxed_unsync());
             pass_on(service, request).await

@@ -120,19 +120,24 @@ fn serving(authority: &Authority, name: &str) -> ServingCertificate {
 
 impl Node {
     async fn start() -> Self {
+        Self::start_up_to(CONNECTIONS_MAX).await
+    }
+
+    async fn start_up_to(max: ConnectionLimits) -> Self {
         let (authority, dir) = new_authority();
         let certificate = watch::Sender::new(Some(serving(&authority, "first")));
         let mut settings = KubeletApi {
             listen: ([127, 0, 0, 1], 0).into(),
             client_ca_pem: authority.ca_pem().to_owned(),
             certificate: certificate.subscribe(),
+            is_needed: true,
         };
         let reviews = Reviews::default();
         let access = KubeletAuthorizer::new("n1", api(reviews.clone()));
         let server = HttpsServer::bind(&mut settings, access).await.unwrap();
         assert_ne!(settings.listen.port(), 0);
         let stop = CancellationToken::new();
-        tokio::spawn(server.serve(echo(), stop.clone()));
+        tokio::spawn(server.serve_up_to(max, echo(), stop.clone()));
         Self {
             address: settings.listen,
             authority,
@@ -318,15 +323,87 @@ async fn a_port_in_use_is_named() {
         listen: node.address,
         client_ca_pem: node.authority.ca_pem().to_owned(),
         certificate: node.certificate.subscribe(),
+        is_needed: true,
     };
     let access = KubeletAuthorizer::new("n1", api(Reviews::default()));
     let bound = HttpsServer::bind(&mut settings, access).await;
     let error = bound.err().map(|error| error.to_string());
     assert_eq!(error, Some(format!("listen on {}", node.address)));
+    // findings-2 C36: a node in the process of the API server runs without the port.
+    settings.is_needed = false;
+    let access = KubeletAuthorizer::new("n1", api(Reviews::default()));
+    let bound = HttpsServer::bind_if_possible(&mut settings, access).await;
+    assert!(matches!(bound, Ok(None)));
+    settings.is_needed = true;
+    let access = KubeletAuthorizer::new("n1", api(Reviews::default()));
+    let bound = HttpsServer::bind_if_possible(&mut settings, access).await;
+    assert!(matches!(bound.err(), Some(KubeletApiError::Listen { .. })));
     settings.client_ca_pem.clear();
     let access = KubeletAuthorizer::new("n1", api(Reviews::default()));
     let bound = HttpsServer::bind(&mut settings, access).await;
     assert!(matches!(bound.err(), Some(KubeletApiError::ClientCa(_))));
+}
+
+/// findings-2 S40: strangers who fill the listener are closed for those who come, each from an address of its own.
+#[tokio::test]
+async fn strangers_who_hold_connections_keep_nobody_out() {
+    let max = ConnectionLimits {
+        all: 8,
+        per_address: 6,
+    };
+    let node = Node::start_up_to(max).await;
+    let from = |last: u8| {
+        let to = node.address;
+        async move {
+            let socket = tokio::net::TcpSocket::new_v4().unwrap();
+            socket.bind(([127, 0, 0, last], 0).into()).unwrap();
+            socket.connect(to).await.unwrap()
+        }
+    };
+    // They never begin a handshake: two addresses have all places.
+    let mut strangers = Vec::new();
+    for last in [2, 3, 2, 3, 2, 3, 2, 3, 2, 3, 2, 3] {
+        strangers.push(from(last).await);
+    }
+    for _ in 0..2 * max.all {
+        assert_eq!(node.ask("operator", get("/pods")).await.0, 200);
+    }
+    let mut closed = 0;
+    for stranger in &mut strangers {
+        let mut byte = [0; 1];
+        let read = tokio::time::timeout(Duration::from_millis(1), stranger.read(&mut byte));
+        closed += usize::from(matches!(read.await, Ok(Ok(0) | Err(_))));
+    }
+    assert!(closed >= strangers.len() - max.all, "{closed}");
+}
+
+/// findings-2 S40
+#[tokio::test]
+async fn a_known_client_stays_whoever_comes() {
+    let max = ConnectionLimits {
+        all: 4,
+        per_address: 3,
+    };
+    let node = Node::start_up_to(max).await;
+    let identity = Node::identity(&node.authority, "operator");
+    let roots = Roots::none().with_pem(node.authority.ca_pem().as_bytes());
+    let config = tls::client(Trust::Roots(roots.unwrap()), Some(identity)).unwrap();
+    let stream = http_client::connect(node.address, PATIENCE).await.unwrap();
+    let mut stream = tls::handshake(stream, "127.0.0.1", config).await.unwrap();
+    let ask = b"GET /pods HTTP/1.1\r\nHost: n1\r\n\r\n";
+    let mut answer = [0; 12];
+    stream.write_all(ask).await.unwrap();
+    stream.read_exact(&mut answer).await.unwrap();
+    let mut strangers = Vec::new();
+    for _ in 0..20 {
+        strangers.push(TcpStream::connect(node.address).await.unwrap());
+        assert_eq!(node.ask("narrow", get("/pods")).await.0, 200);
+    }
+    stream.write_all(ask).await.unwrap();
+    let mut more = [0; 64];
+    let read = tokio::time::timeout(PATIENCE, stream.read(&mut more)).await;
+    assert!(read.unwrap().unwrap() > 0);
+    assert_eq!(&answer, b"HTTP/1.1 200");
 }
 
 #[tokio::test]
