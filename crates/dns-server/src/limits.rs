@@ -8,14 +8,20 @@ pub const DEBOUNCE: Duration = Duration::from_millis(1);
 /// Maximum number of Services to update per pause of queries.
 pub const SERVICES_AT_ONCE: usize = 64;
 
-/// TCP connections at a time; further ones wait to be accepted.
+/// TCP connections at a time. Beyond it, the oldest one of the client with the most is closed.
 pub const TCP_CONNECTIONS_MAX: usize = 256;
+
+/// TCP connections of one client at a time. Beyond it, its oldest one is closed.
+pub const TCP_CONNECTIONS_PER_CLIENT_MAX: usize = 32;
 
 /// A TCP connection without a question for so long is closed.
 pub const TCP_IDLE: Duration = Duration::from_secs(10);
 
 /// Questions that wait for another server at a time; further ones are answered SERVFAIL.
 pub const FORWARDS_MAX: usize = 1024;
+
+/// Questions of one client by UDP that wait for another server at a time; further ones of it are answered SERVFAIL.
+pub const FORWARDS_PER_CLIENT_MAX: usize = 128;
 
 /// Timeout of one upstream server.
 pub const UPSTREAM_TIMEOUT: Duration = Duration::from_millis(1500);

@@ -1,11 +1,13 @@
 //! Sockets: questions in, responses out.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use api_client::{Client, PartialObjectMeta};
+use connection_limits::{ConnectionLimits, Connections};
 use dns_records::Settings;
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -16,7 +18,6 @@ use object_model::cidr::Cidr;
 use reconcile::{Cache, Component};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -183,7 +184,7 @@ impl Server {
             let served = component.watched("questions by UDP", served);
             tasks.spawn(until(component.shutdown.clone(), served));
         }
-        let connections = Arc::new(Semaphore::new(limits::TCP_CONNECTIONS_MAX));
+        let connections = Arc::new(Connections::default());
         for listener in self.tcp {
             let answering = (clients.clone(), resolver.clone());
             let served = serve_tcp(listener, answering, connections.clone(), component.clone());
@@ -235,6 +236,7 @@ async fn serve_udp(
 ) {
     let mut buffer = vec![0; usize::from(u16::MAX)];
     let mut waiting = JoinSet::new();
+    let shares = ForwardShares::default();
     loop {
         while waiting.try_join_next().is_some() {}
         let (length, client) = match socket.recv_from(&mut buffer).await {
@@ -261,18 +263,63 @@ async fn serve_udp(
             LocalAnswer::Elsewhere(..) if waiting.len() >= limits::FORWARDS_MAX => {
                 Response::code(ResponseCode::ServFail)
             }
-            LocalAnswer::Elsewhere(query, so_far) => {
-                let (socket, resolver) = (socket.clone(), resolver.clone());
-                let work = async move {
-                    let proof = request.wants_proof();
-                    let response = resolver.elsewhere(proof, &query, so_far).await;
-                    respond(&socket, &request, response, client).await;
-                };
-                waiting.spawn(component.watched("a question for others", work));
-                continue;
-            }
+            LocalAnswer::Elsewhere(query, so_far) => match shares.take(client.ip()) {
+                None => Response::code(ResponseCode::ServFail),
+                Some(place) => {
+                    let (socket, resolver) = (socket.clone(), resolver.clone());
+                    let work = async move {
+                        let proof = request.wants_proof();
+                        let response = resolver.elsewhere(proof, &query, so_far).await;
+                        drop(place);
+                        respond(&socket, &request, response, client).await;
+                    };
+                    waiting.spawn(component.watched("a question for others", work));
+                    continue;
+                }
+            },
         };
         respond(&socket, &request, response, client).await;
+    }
+}
+
+/// The questions of each client that wait for another server: one client leaves room for the others.
+#[derive(Clone, Default)]
+struct ForwardShares(Arc<Mutex<BTreeMap<IpAddr, usize>>>);
+
+/// A question that waits; its place is free again when it is dropped.
+struct ForwardPlace {
+    shares: ForwardShares,
+    client: IpAddr,
+}
+
+impl ForwardShares {
+    /// `None` if the client has its share.
+    fn take(&self, client: IpAddr) -> Option<ForwardPlace> {
+        let client = client.to_canonical();
+        let mut waiting = self.lock();
+        let own = waiting.entry(client).or_default();
+        if *own >= limits::FORWARDS_PER_CLIENT_MAX {
+            return None;
+        }
+        *own += 1;
+        let shares = self.clone();
+        Some(ForwardPlace { shares, client })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<IpAddr, usize>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for ForwardPlace {
+    fn drop(&mut self) {
+        let mut waiting = self.shares.lock();
+        if let Some(own) = waiting.get_mut(&self.client) {
+            *own -= 1;
+            if *own == 0 {
+                waiting.remove(&self.client);
+            }
+        }
     }
 }
 
@@ -291,24 +338,31 @@ async fn send(socket: &UdpSocket, bytes: &[u8], client: SocketAddr) {
 async fn serve_tcp(
     listener: TcpListener,
     (clients, resolver): (Clients, Resolver),
-    connections: Arc<Semaphore>,
+    connections: Arc<Connections>,
     component: Component,
 ) {
+    let max = ConnectionLimits {
+        all: limits::TCP_CONNECTIONS_MAX,
+        per_address: limits::TCP_CONNECTIONS_PER_CLIENT_MAX,
+    };
     let mut open = JoinSet::new();
     loop {
         while open.try_join_next().is_some() {}
-        let Ok(permit) = connections.clone().acquire_owned().await else {
-            return;
-        };
         match listener.accept().await {
             Ok((_, client)) if !clients.has(client.ip()) => {}
             Ok((stream, client)) => {
+                let close = CancellationToken::new();
+                // No client of DNS has credentials, so the oldest connection of the client makes room.
+                let Some(slot) = connections.enter(client.ip(), close.clone(), max) else {
+                    continue;
+                };
                 let resolver = resolver.clone();
                 let work = async move {
-                    if let Err(error) = converse(stream, resolver).await {
+                    let conversation = close.run_until_cancelled(converse(stream, resolver));
+                    if let Some(Err(error)) = conversation.await {
                         tracing::debug!(%client, %error, "conversation by tcp");
                     }
-                    drop(permit);
+                    drop(slot);
                 };
                 open.spawn(component.watched("a connection", work));
             }
@@ -360,6 +414,23 @@ async fn converse(mut stream: TcpStream, resolver: Resolver) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// findings-2 S40: questions of one client that wait for another server leave room for those of others.
+    #[test]
+    fn a_client_with_too_many_waiting_questions_is_refused_alone() {
+        let shares = ForwardShares::default();
+        let (greedy, modest) = ("10.244.0.7".parse().unwrap(), "10.244.0.8".parse().unwrap());
+        let mut places: Vec<ForwardPlace> = (0..limits::FORWARDS_PER_CLIENT_MAX)
+            .map(|_| shares.take(greedy).unwrap())
+            .collect();
+        assert!(shares.take(greedy).is_none());
+        assert!(shares.take("::ffff:10.244.0.7".parse().unwrap()).is_none());
+        assert!(shares.take(modest).is_some());
+        places.pop();
+        assert!(shares.take(greedy).is_some());
+        drop(places);
+        assert!(shares.lock().is_empty());
+    }
 
     // findings S25
     #[test]

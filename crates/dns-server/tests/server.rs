@@ -19,7 +19,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use reconcile::{Cache, Health, SlowPolls};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpStream, UdpSocket};
+use tokio::net::{TcpSocket, TcpStream, UdpSocket};
 use tokio_util::sync::CancellationToken;
 
 fn service(name: &str, spec: Value) -> Service {
@@ -500,6 +500,28 @@ async fn bad_packets_and_idle_connections_do_no_harm() {
         .ask("web.default.svc.cluster.local", RecordType::A)
         .await;
     assert_eq!(addresses(&answer), ["10.96.0.5"]);
+    world.stop().await;
+}
+
+/// findings-2 S40: a client that opens connections without end closes its own, and nobody else's.
+#[tokio::test]
+async fn a_client_with_too_many_connections_closes_its_own() {
+    let world = World::new(vec![]).await;
+    let other = TcpSocket::new_v4().unwrap();
+    other.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+    let mut other = other.connect(world.address).await.unwrap();
+    let mut many = Vec::new();
+    for _ in 0..limits::TCP_CONNECTIONS_MAX {
+        many.push(TcpStream::connect(world.address).await.unwrap());
+    }
+    let closed = many[0].read(&mut [0]).await.unwrap();
+    assert_eq!(closed, 0, "the oldest one is closed");
+    let question = question("web.default.svc.cluster.local", RecordType::A);
+    let question = question.to_vec().unwrap();
+    let length = u16::try_from(question.len()).unwrap();
+    other.write_u16(length).await.unwrap();
+    other.write_all(&question).await.unwrap();
+    assert!(other.read_u16().await.unwrap() > 0, "the other one is answered");
     world.stop().await;
 }
 

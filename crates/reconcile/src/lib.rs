@@ -21,6 +21,7 @@ mod portions;
 pub mod prometheus;
 mod queue;
 mod recorder;
+pub mod refusals;
 mod services;
 mod shared;
 mod similarity;

@@ -10,6 +10,7 @@ use std::convert::Infallible;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
+use connection_limits::Connections;
 use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue, X_CONTENT_TYPE_OPTIONS};
 use hyper::server::conn::http1;
@@ -20,8 +21,9 @@ use reconcile::Component;
 use serde_json::json;
 use service_routing::{HealthCheck, ServiceName};
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
+use tokio_util::sync::CancellationToken;
 
 use crate::limits;
 
@@ -154,20 +156,23 @@ fn answer(service: &ServiceName, local_endpoints: usize, in_step: bool) -> Respo
 
 /// Answers until it is aborted, each connection once.
 async fn serve(listener: TcpListener, answers: Answers) {
-    let room = Arc::new(Semaphore::new(limits::HEALTH_CHECK_CONNECTIONS_MAX));
+    let open = Arc::new(Connections::default());
     let mut connections = JoinSet::new();
     loop {
         while connections.try_join_next().is_some() {}
-        let Ok(permit) = room.clone().acquire_owned().await else {
-            return;
-        };
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
+        let (stream, client) = match listener.accept().await {
+            Ok(accepted) => accepted,
             Err(error) => {
                 tracing::debug!(%error, "accept a health check");
                 tokio::time::sleep(limits::RETRY_DELAY).await;
                 continue;
             }
+        };
+        let close = CancellationToken::new();
+        // No client has credentials, so the oldest connection of the one with the most makes room.
+        let Some(slot) = open.enter(client.ip(), close.clone(), limits::HEALTH_CHECK_CONNECTIONS)
+        else {
+            continue;
         };
         let answers = answers.clone();
         connections.spawn(async move {
@@ -179,8 +184,9 @@ async fn serve(listener: TcpListener, answers: Answers) {
             http.header_read_timeout(None).keep_alive(false);
             let connection = http.serve_connection(TokioIo::new(stream), service);
             // The client may disconnect; there is no one to report it to.
-            drop(tokio::time::timeout(limits::HEALTH_CHECK_TIMEOUT, connection).await);
-            drop(permit);
+            let answered = tokio::time::timeout(limits::HEALTH_CHECK_TIMEOUT, connection);
+            drop(close.run_until_cancelled(answered).await);
+            drop(slot);
         });
     }
 }
@@ -188,6 +194,42 @@ async fn serve(listener: TcpListener, answers: Answers) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// findings-2 S40: a client that opens connections without end closes its own, and nobody else's.
+    #[tokio::test]
+    async fn a_client_with_too_many_connections_closes_its_own() {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (_endpoints, local_endpoints) = watch::channel(1);
+        let (_rules, in_step) = watch::channel(true);
+        let service = ServiceName {
+            namespace: "default".to_owned(),
+            name: "web".to_owned(),
+        };
+        let serving = tokio::spawn(serve(
+            listener,
+            Answers {
+                service,
+                local_endpoints,
+                in_step,
+            },
+        ));
+        let other = tokio::net::TcpSocket::new_v4().unwrap();
+        other.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+        let mut other = other.connect(address).await.unwrap();
+        let mut many = Vec::new();
+        for _ in 0..limits::HEALTH_CHECK_CONNECTIONS.all {
+            many.push(tokio::net::TcpStream::connect(address).await.unwrap());
+        }
+        let closed = many[0].read(&mut [0]).await;
+        assert!(matches!(closed, Ok(0) | Err(_)), "the oldest one is closed");
+        other.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+        let mut answer = String::new();
+        other.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        serving.abort();
+    }
 
     #[test]
     fn only_ready_endpoints_behind_rules_are_offered() {

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use connection_limits::ConnectionLimits;
+
 /// Changes that come this close together are programmed as one.
 pub const DEBOUNCE: Duration = Duration::from_millis(2);
 
@@ -23,8 +25,12 @@ pub const CHECK_INTERVAL: Duration = Duration::from_secs(10);
 /// Time between a refused change and the next full replacement of the table.
 pub const RETRY_DELAY: Duration = Duration::from_millis(500);
 
-/// Maximum number of concurrent health check connections of one Service; further ones wait.
-pub const HEALTH_CHECK_CONNECTIONS_MAX: usize = 32;
+/// Connections to the health check of one Service: of one client, and of all. Beyond it, the oldest one of the client with
+/// the most is closed.
+pub const HEALTH_CHECK_CONNECTIONS: ConnectionLimits = ConnectionLimits {
+    all: 32,
+    per_address: 8,
+};
 
 /// Timeout of a load balancer's request and of its reading of the response.
 pub const HEALTH_CHECK_TIMEOUT: Duration = Duration::from_secs(5);

@@ -1,0 +1,92 @@
+//! Counts of the refusals at the bounds of `docs/contributing/budgets.md`.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::prometheus::{Metric, Page};
+
+const REFUSALS: Metric = Metric::counter(
+    "mainstay_refusals_total",
+    "Requests and connections that were refused or closed because their sender was over a bound.",
+);
+
+/// A bound whose refusals are counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Budget {
+    /// Connections to the API server.
+    ApiConnections,
+    /// Connections to the kubelet API of a node.
+    KubeletConnections,
+    /// Connections to the DNS server.
+    DnsConnections,
+    /// Questions that wait for another DNS server.
+    DnsQuestions,
+    /// Connections to the health check of a Service.
+    HealthCheckConnections,
+    /// Watches and streams of a user.
+    LongRunningRequests,
+    /// Bytes of the request bodies of a user.
+    RequestBodies,
+    /// Sessions in the containers of a pod.
+    PodSessions,
+}
+
+/// All bounds, in the order of their counts.
+pub const BUDGETS: [Budget; 8] = [
+    Budget::ApiConnections,
+    Budget::KubeletConnections,
+    Budget::DnsConnections,
+    Budget::DnsQuestions,
+    Budget::HealthCheckConnections,
+    Budget::LongRunningRequests,
+    Budget::RequestBodies,
+    Budget::PodSessions,
+];
+
+static COUNTS: [AtomicU64; BUDGETS.len()] = [const { AtomicU64::new(0) }; BUDGETS.len()];
+
+impl Budget {
+    /// The value of the metric's label.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::ApiConnections => "api_connections",
+            Self::KubeletConnections => "kubelet_connections",
+            Self::DnsConnections => "dns_connections",
+            Self::DnsQuestions => "dns_questions",
+            Self::HealthCheckConnections => "health_check_connections",
+            Self::LongRunningRequests => "long_running_requests",
+            Self::RequestBodies => "request_bodies",
+            Self::PodSessions => "pod_sessions",
+        }
+    }
+}
+
+/// Counts a refusal.
+pub fn count(budget: Budget) {
+    COUNTS[budget as usize].fetch_add(1, Ordering::Relaxed);
+}
+
+/// Adds the counts to a page. They are those of the process.
+pub fn write(page: &mut Page) {
+    for budget in BUDGETS {
+        let count = COUNTS[budget as usize].load(Ordering::Relaxed);
+        page.add(REFUSALS, &[("budget", budget.name())], count);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_bound_has_its_own_count() {
+        for (index, budget) in BUDGETS.into_iter().enumerate() {
+            assert_eq!(budget as usize, index);
+        }
+        count(Budget::PodSessions);
+        let mut page = Page::default();
+        write(&mut page);
+        let text = page.text();
+        assert!(text.contains("mainstay_refusals_total{budget=\"pod_sessions\"} 1\n"), "{text}");
+        assert_eq!(text.lines().count(), 2 + BUDGETS.len());
+    }
+}
