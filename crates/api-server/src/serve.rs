@@ -12,6 +12,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use reconcile::polls::watched;
+use reconcile::refusals::{self, Budget};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -80,7 +81,11 @@ async fn serve(
             },
         };
         let close = CancellationToken::new();
-        let Some(slot) = connections.enter(address.ip(), close.clone(), max) else {
+        let slot = connections.enter(address.ip(), close.clone(), max);
+        if slot.as_ref().is_none_or(ConnectionSlot::replaces_another) {
+            refusals::count(Budget::ApiConnections);
+        }
+        let Some(slot) = slot else {
             tracing::debug!(%address, "too many connections of one address");
             continue;
         };

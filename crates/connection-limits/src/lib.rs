@@ -72,6 +72,7 @@ pub struct ConnectionSlot {
     connections: Arc<Connections>,
     id: u64,
     stage: ConnectionStage,
+    replaces_another: bool,
 }
 
 impl Connections {
@@ -88,6 +89,7 @@ impl Connections {
         let address = address.to_canonical();
         let mut state = self.lock();
         let own = |connection: &TrackedConnection| connection.address == address;
+        let mut replaces_another = false;
         if state
             .connections
             .values()
@@ -96,9 +98,13 @@ impl Connections {
             >= max.per_address
         {
             state.evict(own).then_some(())?;
+            replaces_another = true;
         }
-        if state.connections.len() >= max.all && !state.evict(|_| true) {
-            tracing::debug!("all connections are in use");
+        if state.connections.len() >= max.all {
+            replaces_another |= state.evict(|_| true);
+            if !replaces_another {
+                tracing::debug!("all connections are in use");
+            }
         }
         let id = state.next;
         state.next += 1;
@@ -113,6 +119,7 @@ impl Connections {
             connections: self.clone(),
             id,
             stage,
+            replaces_another,
         })
     }
 
@@ -150,6 +157,11 @@ impl ConnectionSlot {
     /// Records that the TLS handshake is over.
     pub fn shook_hands(&self) {
         self.stage.reaches(UNAUTHENTICATED);
+    }
+
+    /// Whether another connection was closed for this one.
+    pub fn replaces_another(&self) -> bool {
+        self.replaces_another
     }
 
     /// The stage of the connection, shared with its requests.

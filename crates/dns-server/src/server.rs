@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use api_client::{Client, PartialObjectMeta};
-use connection_limits::{ConnectionLimits, Connections};
+use connection_limits::{ConnectionLimits, ConnectionSlot, Connections};
 use dns_records::Settings;
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -15,6 +15,7 @@ use hickory_proto::op::ResponseCode;
 use k8s_openapi::api::core::v1::{Namespace, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use object_model::cidr::Cidr;
+use reconcile::refusals::{self, Budget};
 use reconcile::{Cache, Component};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
@@ -299,6 +300,7 @@ impl ForwardShares {
         let mut waiting = self.lock();
         let own = waiting.entry(client).or_default();
         if *own >= limits::FORWARDS_PER_CLIENT_MAX {
+            refusals::count(Budget::DnsQuestions);
             return None;
         }
         *own += 1;
@@ -353,9 +355,11 @@ async fn serve_tcp(
             Ok((stream, client)) => {
                 let close = CancellationToken::new();
                 // No client of DNS has credentials, so the oldest connection of the client makes room.
-                let Some(slot) = connections.enter(client.ip(), close.clone(), max) else {
-                    continue;
-                };
+                let slot = connections.enter(client.ip(), close.clone(), max);
+                if slot.as_ref().is_none_or(ConnectionSlot::replaces_another) {
+                    refusals::count(Budget::DnsConnections);
+                }
+                let Some(slot) = slot else { continue };
                 let resolver = resolver.clone();
                 let work = async move {
                     let conversation = close.run_until_cancelled(converse(stream, resolver));

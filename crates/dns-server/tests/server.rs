@@ -521,7 +521,10 @@ async fn a_client_with_too_many_connections_closes_its_own() {
     let length = u16::try_from(question.len()).unwrap();
     other.write_u16(length).await.unwrap();
     other.write_all(&question).await.unwrap();
-    assert!(other.read_u16().await.unwrap() > 0, "the other one is answered");
+    assert!(
+        other.read_u16().await.unwrap() > 0,
+        "the other one is answered"
+    );
     world.stop().await;
 }
 

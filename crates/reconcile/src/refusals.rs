@@ -86,7 +86,10 @@ mod tests {
         let mut page = Page::default();
         write(&mut page);
         let text = page.text();
-        assert!(text.contains("mainstay_refusals_total{budget=\"pod_sessions\"} 1\n"), "{text}");
+        assert!(
+            text.contains("mainstay_refusals_total{budget=\"pod_sessions\"} 1\n"),
+            "{text}"
+        );
         assert_eq!(text.lines().count(), 2 + BUDGETS.len());
     }
 }

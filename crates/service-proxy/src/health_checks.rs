@@ -10,7 +10,7 @@ use std::convert::Infallible;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
-use connection_limits::Connections;
+use connection_limits::{ConnectionSlot, Connections};
 use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue, X_CONTENT_TYPE_OPTIONS};
 use hyper::server::conn::http1;
@@ -18,6 +18,7 @@ use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use reconcile::Component;
+use reconcile::refusals::{self, Budget};
 use serde_json::json;
 use service_routing::{HealthCheck, ServiceName};
 use tokio::net::TcpListener;
@@ -170,10 +171,11 @@ async fn serve(listener: TcpListener, answers: Answers) {
         };
         let close = CancellationToken::new();
         // No client has credentials, so the oldest connection of the one with the most makes room.
-        let Some(slot) = open.enter(client.ip(), close.clone(), limits::HEALTH_CHECK_CONNECTIONS)
-        else {
-            continue;
-        };
+        let slot = open.enter(client.ip(), close.clone(), limits::HEALTH_CHECK_CONNECTIONS);
+        if slot.as_ref().is_none_or(ConnectionSlot::replaces_another) {
+            refusals::count(Budget::HealthCheckConnections);
+        }
+        let Some(slot) = slot else { continue };
         let answers = answers.clone();
         connections.spawn(async move {
             let service = service_fn(|_: Request<Incoming>| {
@@ -224,7 +226,10 @@ mod tests {
         }
         let closed = many[0].read(&mut [0]).await;
         assert!(matches!(closed, Ok(0) | Err(_)), "the oldest one is closed");
-        other.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+        other
+            .write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
+            .await
+            .unwrap();
         let mut answer = String::new();
         other.read_to_string(&mut answer).await.unwrap();
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");

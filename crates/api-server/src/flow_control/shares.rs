@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use object_model::Status;
+use reconcile::refusals::{self, Budget};
 
 use super::too_many;
 use crate::http::user::UserInfo;
@@ -21,6 +22,15 @@ pub(crate) enum LimitedResource {
     LongRunning,
     /// The cost of bodies.
     BodyBytes,
+}
+
+impl LimitedResource {
+    fn budget(self) -> Budget {
+        match self {
+            Self::LongRunning => Budget::LongRunningRequests,
+            Self::BodyBytes => Budget::RequestBodies,
+        }
+    }
 }
 
 type Key = (String, LimitedResource);
@@ -66,7 +76,10 @@ impl UserPermits {
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         let now = taken.get(&self.key).copied().unwrap_or(0);
         let grown = now.checked_add(more).filter(|grown| *grown <= self.max);
-        let grown = grown.ok_or_else(|| too_many(1))?;
+        let Some(grown) = grown else {
+            refusals::count(self.key.1.budget());
+            return Err(too_many(1));
+        };
         if grown > 0 {
             taken.insert(self.key.clone(), grown);
         }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use futures::FutureExt;
 use reconcile::prometheus::{Histogram, Metric, Page};
+use reconcile::refusals;
 
 use crate::catalog::snapshot::Snapshot;
 use crate::catalog::virtual_resources;
@@ -288,6 +289,7 @@ pub(crate) fn page(metrics: &Metrics, objects: &Objects) -> Page {
     page.add(QUOTA, &[], occupancy.live_bytes_max);
     page.add(FULL, &[], u8::from(occupancy.full.is_some()));
     write_process(metrics.started, &mut page);
+    refusals::write(&mut page);
     let sources = metrics.sources.lock();
     for source in &*sources.unwrap_or_else(PoisonError::into_inner) {
         source(&mut page);

@@ -24,7 +24,9 @@ use crate::config::Config;
 use crate::csi_volumes::{CsiVolumes, LivePod, clean_up, keep_shown, keep_up, watch_plugins};
 use crate::error::Error;
 use crate::images::Puller;
-use crate::kubelet_api::{self, HttpsServer, KubeletAuthorizer, KubeletContext, NodeService};
+use crate::kubelet_api::{
+    self, HttpsServer, KubeletAuthorizer, KubeletContext, NodeService, PodSessions,
+};
 use crate::machine::machine_info::MachineInfo;
 use crate::machine::pressure::Monitor;
 use crate::node::lease::{self, LeaseFiles, NodeLease};
@@ -164,6 +166,7 @@ impl NodeAgent {
             disk: Arc::default(),
             probes: Arc::default(),
             csi: csi.clone(),
+            sessions: PodSessions::default(),
             summary: CachedAnswer::default(),
         });
         let context = Arc::new(WorkerContext {

@@ -7,6 +7,7 @@ use http::{Response, StatusCode, header};
 use object_model::Status;
 use pod_lifecycle::record::Instance;
 use reconcile::prometheus::{Label, Metric, Page};
+use reconcile::refusals;
 use serde_json::json;
 
 use super::response::{BoxBody, metrics, refused, text};
@@ -73,6 +74,7 @@ pub async fn kubelet(context: &KubeletContext) -> Result<Response<BoxBody>, Box<
         page.add(CONTAINERS, &[("container_state", state)], count);
     }
     volume_stats::write(&mut page, &volumes);
+    refusals::write(&mut page);
     Ok(metrics(page))
 }
 

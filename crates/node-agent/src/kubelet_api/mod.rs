@@ -9,6 +9,7 @@ mod https;
 mod log_messages;
 pub mod metrics;
 mod network;
+mod pod_sessions;
 mod port_channels;
 mod port_forward;
 mod query;
@@ -38,6 +39,7 @@ use crate::node_context::NodeContext;
 use crate::pods::pod_manager::PodManager;
 use crate::probes::counts::ProbeCounts;
 pub(crate) use https::{HttpsServer, KubeletAuthorizer};
+pub use pod_sessions::PodSessions;
 pub use response::{BoxBody, BoxError};
 use response::{RequestTarget, refusal, refused, text};
 
@@ -58,6 +60,8 @@ pub struct KubeletContext {
     pub probes: Arc<ProbeCounts>,
     /// The volumes of CSI drivers.
     pub csi: Arc<CsiVolumes>,
+    /// The sessions in the containers of pods.
+    pub sessions: PodSessions,
     /// The last answer to `/stats/summary`.
     pub summary: CachedAnswer<Bytes>,
 }
@@ -70,9 +74,16 @@ pub fn service(context: Arc<KubeletContext>) -> NodeService {
     }))
 }
 
-async fn answer(context: Arc<KubeletContext>, request: Request<BoxBody>) -> Response<BoxBody> {
+async fn answer(context: Arc<KubeletContext>, mut request: Request<BoxBody>) -> Response<BoxBody> {
     let path = request.uri().path().to_owned();
     let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
+    if let ["exec" | "attach" | "portForward", ns, pod, ..] = parts.as_slice() {
+        // The session ends with the connection: `accept` keeps it.
+        match context.sessions.open(ns, pod) {
+            Ok(session) => request.extensions_mut().insert(Arc::new(session)),
+            Err(status) => return refusal(&status),
+        };
+    }
     let done = match (request.method(), parts.as_slice()) {
         (&Method::GET, ["healthz"]) => Ok(text("ok".to_owned())),
         (&Method::GET, ["pods"]) => pods(&context.pods),

@@ -1,5 +1,7 @@
 //! Upgrades of requests to connections: WebSocket, or SPDY for older clients.
 
+use std::sync::Arc;
+
 use http::header::{self, HeaderName};
 use http::{HeaderValue, Request, Response, StatusCode};
 use http_body_util::BodyExt;
@@ -7,6 +9,7 @@ use hyper::upgrade::Upgraded;
 use object_model::Status;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
+use super::pod_sessions::PodSession;
 use super::response::{BoxBody, refused};
 
 const STREAM_PROTOCOL: HeaderName = HeaderName::from_static("x-stream-protocol-version");
@@ -96,7 +99,9 @@ where
         headers.insert(STREAM_PROTOCOL, name);
     }
     let upgraded = hyper::upgrade::on(&mut request);
+    let session = request.extensions_mut().remove::<Arc<PodSession>>();
     tokio::spawn(async move {
+        let _session = session;
         match upgraded.await {
             Ok(connection) => serve(connection).await,
             Err(error) => tracing::debug!(%error, "connection not upgraded"),

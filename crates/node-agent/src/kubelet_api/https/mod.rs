@@ -19,6 +19,7 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use reconcile::refusals::{self, Budget};
 use rustls::crypto::ring;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
@@ -133,7 +134,11 @@ impl HttpsServer {
                 }
             };
             let close = shutdown.child_token();
-            let Some(slot) = connections.enter(peer.ip(), close.clone(), max) else {
+            let slot = connections.enter(peer.ip(), close.clone(), max);
+            if slot.as_ref().is_none_or(ConnectionSlot::replaces_another) {
+                refusals::count(Budget::KubeletConnections);
+            }
+            let Some(slot) = slot else {
                 tracing::debug!(%peer, "too many connections of one address to the kubelet API");
                 continue;
             };
