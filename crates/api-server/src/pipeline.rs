@@ -13,19 +13,21 @@ use http::{Method, Request, Response};
 use object_model::{Status, StatusReason};
 use tokio::sync::OwnedSemaphorePermit;
 
-use crate::access::audit::AuditRecord;
+use crate::access::audit::{AuditRecord, Peer};
 use crate::access::authorize::authorize;
 use crate::access::identity::{Caller, Credentials, authenticate, unauthorized};
 use crate::access::impersonation::{self, impersonate};
-use crate::flow_control::{ActiveSchema, Seat, UserPermits};
+use crate::flow_control::{ActiveSchema, FlowControl, Seat, UserPermits};
 use crate::handlers::allow_header;
 use crate::handlers::metrics::Label;
 use crate::http::body::{BoxBody, GuardedBody, Segments, boxed};
 use crate::http::call::{ApiResponse, Call};
 use crate::http::connection::Connection;
+use crate::http::limits::{UNREAD_FRAME_BYTES, UNREAD_REQUEST_BYTES};
 use crate::http::query::Query;
 use crate::http::reply::Reply;
 use crate::http::request_info::RequestInfo;
+use crate::http::unread::CountedBody;
 use crate::http::user::UserInfo;
 use crate::http::warnings::Warnings;
 use crate::http::work::{self, BodyAllowance, ScheduledRequest};
@@ -100,9 +102,14 @@ async fn respond(
         let panic = panic.as_str();
         tracing::error!(method, path, user, panic, "a request panicked");
     }
+    // The rest is sending: what waits for the client is counted by itself, and takes no seats from others.
+    kept.seat = None;
+    let mut unread = work::announced();
+    let mut is_whole = true;
     let mut response = match outcome {
         Ok(ApiResponse::Raw(response)) => {
             kept.note(response.status().as_u16(), None);
+            is_whole = false;
             response
         }
         Ok(ApiResponse::Reply(reply)) => {
@@ -114,6 +121,10 @@ async fn respond(
             } else {
                 reply
             };
+            is_whole = reply.segments_of().is_some();
+            if let Some(unread) = unread.as_mut().filter(|_| is_whole) {
+                unread.settle(reply.len() + UNREAD_FRAME_BYTES);
+            }
             reply.into_response()
         }
         Err(status) => {
@@ -126,9 +137,19 @@ async fn respond(
             reply.headers.extend(more);
             kept.note(reply.code.as_u16(), Some(&reply));
             let reply = if pretty { reply.indented() } else { reply };
+            if let Some(unread) = &mut unread {
+                unread.settle(reply.len() + UNREAD_FRAME_BYTES);
+            }
             reply.into_response()
         }
     };
+    if let Some(unread) = unread {
+        let counted = match is_whole {
+            true => CountedBody::whole,
+            false => CountedBody::open_ended,
+        };
+        response = response.map(|body| boxed(counted(body, unread)));
+    }
     let id = kept.record.as_ref().and_then(AuditRecord::header);
     response.headers_mut().extend(id);
     response.headers_mut().extend(warnings.headers());
@@ -136,10 +157,6 @@ async fn respond(
     response.headers_mut().extend(flow);
     let code = response.status().as_u16();
     server.metrics.finished(&label, code, started.elapsed());
-    if long {
-        // A watch holds its seat until it has started, as upstream.
-        kept.seat = None;
-    }
     // A watch keeps its places for as long as its body lasts.
     if kept.holds_nothing() {
         return response;
@@ -163,7 +180,7 @@ struct Kept {
 
 impl Kept {
     fn holds_nothing(&self) -> bool {
-        self.place.is_none() && self.share.is_none() && self.seat.is_none() && self.record.is_none()
+        self.place.is_none() && self.share.is_none() && self.record.is_none()
     }
 
     /// Records the response in the audit log.
@@ -217,6 +234,7 @@ async fn answer(
     let local = matches!(caller, Caller::Local(_));
     let credentials = Credentials::of(caller, &parts.headers)?;
     let known = authenticate(&server.access.tokens, credentials).await;
+    count_answer(server, known.as_ref().ok(), &parts)?;
     if let Some(audit) = server.access.audit.get() {
         let nobody = UserInfo::default();
         let (who, long) = (
@@ -273,6 +291,37 @@ async fn answer(
         warnings,
     };
     routing::route(server, call, body).await
+}
+
+/// Begins the count of the answer to a request from the network. Those without credentials are counted by address.
+///
+/// *Errors.* 429 if too many answers to the sender are unread; a connection without credentials is closed.
+fn count_answer(server: &ApiServer, user: Option<&UserInfo>, parts: &Parts) -> Result<(), Status> {
+    let Some(connection) = parts.extensions.get::<Connection>() else {
+        return Ok(());
+    };
+    let account = match user.filter(|user| !user.is_anonymous()) {
+        Some(user) => {
+            let is_exempt = FlowControl::is_exempt(user);
+            server
+                .unread
+                .account(user.sender(), &connection.reader, is_exempt)
+        }
+        None => {
+            let address = parts
+                .extensions
+                .get::<Peer>()
+                .map(|peer| peer.0.to_canonical().to_string());
+            let sender = address.unwrap_or_default();
+            server.unread.account(&sender, &connection.reader, false)
+        }
+    };
+    let count = account.take(UNREAD_REQUEST_BYTES);
+    if count.is_err() && user.is_none_or(UserInfo::is_anonymous) {
+        connection.close.cancel();
+    }
+    work::answered_by(count?);
+    Ok(())
 }
 
 /// Takes a place among the requests in flight.

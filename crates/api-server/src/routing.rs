@@ -147,6 +147,7 @@ async fn page(server: &Arc<ApiServer>, call: &Call) -> Result<Reply, Status> {
             let mut page = metrics::page(&server.metrics, &server.objects);
             server.flows.write_metrics(&mut page);
             server.nodes.write_metrics(&mut page);
+            server.unread.write_metrics(&mut page);
             Ok(Reply::bytes(prometheus::CONTENT_TYPE, page.text()))
         }
         "openid" | ".well-known" => oidc::answer(&server.access.tokens, path),

@@ -24,7 +24,11 @@ use crate::access::audit::Peer;
 use crate::access::identity::{Caller, Certificate};
 use crate::http::body::{BoxError, boxed};
 use crate::http::connection::{Connection, Observed, UnsentData};
-use crate::http::limits::PLAIN_BYTES_MAX;
+use crate::http::limits::{
+    BODIES_WINDOW_BYTES, BODY_WINDOW_BYTES, PLAIN_BYTES_MAX, STREAMS_PER_CONNECTION_MAX,
+    UNSENT_STREAM_BYTES,
+};
+use crate::http::unread::Reader;
 use crate::http::work::Tasks;
 use crate::pipeline;
 use crate::server::ApiServer;
@@ -155,6 +159,7 @@ async fn connection(
     let unsent = UnsentData::default();
     let from = Connection {
         stopping: stop.clone(),
+        reader: Reader::new(close.clone()),
         close,
         unsent: (!h2).then(|| unsent.clone()),
         stage: connection.stage(),
@@ -218,7 +223,10 @@ fn builder(server: &ApiServer, h2: bool) -> auto::Builder<Tasks> {
     builder
         .http2()
         .timer(TokioTimer::new())
-        .max_concurrent_streams(250)
+        .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
+        .max_send_buf_size(UNSENT_STREAM_BYTES)
+        .initial_stream_window_size(BODY_WINDOW_BYTES)
+        .initial_connection_window_size(BODIES_WINDOW_BYTES)
         .max_header_list_size(64 * 1024)
         .keep_alive_interval(Duration::from_secs(30))
         .keep_alive_timeout(Duration::from_secs(15));

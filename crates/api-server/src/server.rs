@@ -23,6 +23,7 @@ use crate::handlers::metrics::Metrics;
 use crate::handlers::remote_nodes::{NodeReach, Nodes};
 use crate::handlers::writer::Writer;
 use crate::http::limits::Limits;
+use crate::http::unread::{UnreadAnswers, UnreadBounds};
 use crate::http::work::LargeRequestSlots;
 use crate::objects::storage::Objects;
 
@@ -59,6 +60,7 @@ pub struct ApiServer {
     pub(crate) limits: Arc<Limits>,
     pub(crate) flows: FlowControl,
     pub(crate) places: Arc<LargeRequestSlots>,
+    pub(crate) unread: Arc<UnreadAnswers>,
     /// Ends the tasks of the server with it.
     _background: DropGuard,
 }
@@ -97,6 +99,10 @@ impl ApiServer {
             tls,
             flows: FlowControl::new(limits.clone()),
             places: Arc::default(),
+            unread: Arc::new(UnreadAnswers::new(UnreadBounds {
+                all: limits.unread_bytes_max,
+                per_sender: limits.unread_bytes_per_sender_max,
+            })),
             limits,
             _background: background,
         })

@@ -2,11 +2,9 @@
 //! compressed form. Version 2 has a protobuf form too, the only one that kubectl reads.
 
 use std::collections::BTreeMap;
-use std::io::Read;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use flate2::read::GzDecoder;
 use http::StatusCode;
 use http::header::{CACHE_CONTROL, CONTENT_ENCODING, ETAG, HeaderValue, LOCATION, VARY};
 use http::request::Parts;
@@ -17,6 +15,7 @@ use resource_kinds::KindInfo;
 use crate::catalog::etag::etag;
 use crate::catalog::snapshot::Snapshot;
 use crate::catalog::virtual_resources;
+use crate::http::body::{Unpacked, boxed};
 use crate::http::negotiate::clauses;
 use crate::http::query::Query;
 use crate::http::refusals::unknown_path;
@@ -57,6 +56,8 @@ impl Encoding {
 struct Document {
     encoding: Encoding,
     gzip: Bytes,
+    /// Its length before compression.
+    length: u64,
     etag: String,
     /// The hash in the index.
     hash: String,
@@ -131,11 +132,8 @@ fn send(document: &Document, parts: &Parts) -> Result<Reply, Status> {
         Reply::bytes(document.encoding.content_type(), document.gzip.clone())
             .with_header(CONTENT_ENCODING, HeaderValue::from_static("gzip"))
     } else {
-        let mut plain = Vec::new();
-        GzDecoder::new(document.gzip.as_ref())
-            .read_to_end(&mut plain)
-            .map_err(|e| Status::internal(format!("unpack a document: {e}")))?;
-        Reply::bytes(document.encoding.content_type(), plain)
+        let body = boxed(Unpacked::new(document.gzip.clone(), document.length));
+        Reply::stream(document.encoding.content_type(), body)
     };
     Ok(reply
         .with_header(ETAG, tag)
@@ -204,6 +202,7 @@ fn make(served: &Snapshot, path: &str, encoding: Encoding) -> Option<Arc<Documen
     Some(Arc::new(Document {
         encoding,
         gzip: compress(&bytes),
+        length: bytes.len() as u64,
         etag,
         hash,
     }))

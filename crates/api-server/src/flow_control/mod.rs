@@ -97,19 +97,26 @@ impl FlowControl {
         place.map_err(|_| too_many(1))
     }
 
-    /// Takes a place among the watches and streams of a user; `None` for those without bounds.
+    /// Takes a place among the watches and streams of a user; `None` for those without bounds. A user has no more
+    /// places than are left for all others.
     ///
     /// *Errors.* 429 when the user has too many.
     pub(crate) fn admit_long_running(
         &self,
         user: &UserInfo,
     ) -> Result<Option<UserPermits>, Status> {
-        let max = self.limits.long_running_per_user_max;
+        let left = self.long_running.available_permits().max(1);
+        let max = self.limits.long_running_per_user_max.min(left);
         let mut share = self.shares.of(user, LimitedResource::LongRunning, max);
         if let Some(share) = &mut share {
             share.grow(1)?;
         }
         Ok(share)
+    }
+
+    /// Whether the bounds on senders are none of a user's.
+    pub(crate) fn is_exempt(user: &UserInfo) -> bool {
+        shares::is_exempt(user)
     }
 
     /// The share that pays for the request bodies of a user; `None` for users without bounds.

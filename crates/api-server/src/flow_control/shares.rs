@@ -1,4 +1,4 @@
-//! The shares of each user: the watches and streams at once, and the cost of request bodies. Priority levels
+//! The shares of each user, and of all accounts of a namespace together: the watches and streams at once, and the cost of request bodies. Priority levels
 //! do not limit them: a watch holds its seat only until it has started, and the time to read a body depends
 //! on the client.
 
@@ -14,6 +14,11 @@ use crate::http::work::BodyAllowance;
 
 /// Those who run the cluster must be able to do so whatever else happens.
 const EXEMPT: &str = "system:masters";
+
+/// Whether a user has no bounds.
+pub(super) fn is_exempt(user: &UserInfo) -> bool {
+    user.groups.iter().any(|group| group == EXEMPT)
+}
 
 /// A resource of which each user may take a bounded amount.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -56,12 +61,12 @@ impl PermitsByUser {
         resource: LimitedResource,
         max: usize,
     ) -> Option<UserPermits> {
-        if user.groups.iter().any(|group| group == EXEMPT) {
+        if is_exempt(user) {
             return None;
         }
         Some(UserPermits {
             taken: self.0.clone(),
-            key: (user.name.clone(), resource),
+            key: (user.sender().to_owned(), resource),
             amount: 0,
             max,
         })

@@ -32,7 +32,8 @@ impl Writer<'_> {
             .objects
             .must_read(request.resource, request.namespace, request.name);
         let stored = found.await?;
-        // It is decoded next.
+        // It is decoded next, and mostly the answer.
+        work::announce(stored.value.len())?;
         work::expect(stored.value.len()).await;
         Ok(stored)
     }

@@ -2,10 +2,13 @@
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
+use std::io::Read;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use bytes::buf::{Buf, Reader};
 use bytes::{Bytes, BytesMut};
+use flate2::bufread::GzDecoder;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use object_model::{Status, StatusReason};
@@ -75,6 +78,51 @@ impl Body for Segments {
 
     fn is_end_stream(&self) -> bool {
         self.parts.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.left)
+    }
+}
+
+/// A body that is unpacked while it is sent.
+pub(crate) struct Unpacked {
+    decoder: GzDecoder<Reader<Bytes>>,
+    left: u64,
+}
+
+impl Unpacked {
+    /// The content of a gzip member, with its length.
+    pub(crate) fn new(gzip: Bytes, length: u64) -> Self {
+        let decoder = GzDecoder::new(gzip.reader());
+        Self {
+            decoder,
+            left: length,
+        }
+    }
+}
+
+impl Body for Unpacked {
+    type Data = Bytes;
+    type Error = std::io::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, std::io::Error>>> {
+        let this = self.get_mut();
+        if this.left == 0 {
+            return Poll::Ready(None);
+        }
+        let length = this.left.min(FRAME_BYTES as u64);
+        let mut part = vec![0; usize::try_from(length).unwrap_or(FRAME_BYTES)];
+        let read = this.decoder.read_exact(&mut part);
+        this.left -= length;
+        Poll::Ready(Some(read.map(|()| Frame::data(part.into()))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.left == 0
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -17,6 +17,8 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::http::unread::Reader;
+
 /// Interval of the checks whether a slow client has received the written data.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 
@@ -32,6 +34,7 @@ pub(crate) struct Connection {
     /// either.)
     pub(crate) unsent: Option<UnsentData>,
     pub(crate) stage: ConnectionStage,
+    pub(crate) reader: Reader,
 }
 
 impl Connection {
@@ -174,6 +177,7 @@ mod tests {
             close: CancellationToken::new(),
             unsent: Some(unsent.clone()),
             stage: ConnectionStage::default(),
+            reader: Reader::new(CancellationToken::new()),
         }
     }
 

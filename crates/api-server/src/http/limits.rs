@@ -35,6 +35,12 @@ pub struct Limits {
     pub connections_max: usize,
     /// Maximum number of open connections of one address.
     pub connections_per_address_max: usize,
+    /// Most bytes of answers that wait for their readers, of all senders. Beyond it a connection of the sender with
+    /// most of them is closed.
+    pub unread_bytes_max: usize,
+    /// Most bytes of answers that wait for their readers, of one sender: a user, all accounts of a namespace, or an
+    /// address. Beyond it the sender gets 429.
+    pub unread_bytes_per_sender_max: usize,
     /// After the end of a watch its client has this time to read the rest; then the connection is
     /// closed.
     pub watch_end_grace: Duration,
@@ -58,6 +64,8 @@ impl Default for Limits {
             body_bytes_per_user_max: 32 * 1024 * 1024,
             connections_max: 4096,
             connections_per_address_max: 512,
+            unread_bytes_max: 128 * 1024 * 1024,
+            unread_bytes_per_sender_max: 64 * 1024 * 1024,
             watch_end_grace: Duration::from_secs(30),
             shutdown_grace: Duration::from_secs(2),
             slow_polls: None,
@@ -95,6 +103,32 @@ pub(crate) const PLAIN_BYTES_MAX: usize = 64 * 1024;
 /// The level of compression: the lowest one that makes a list of 5,000 pods (11 MB) no larger than zlib's
 /// default level, which is also Go's, makes it. It takes 29 ms and 0.41 MB; the second level takes 10 ms and 0.57 MB.
 pub(crate) const COMPRESSION_LEVEL: u32 = 7;
+
+/// The count of a request's answer before its size is known: that of a small object, with its headers.
+pub(crate) const UNREAD_REQUEST_BYTES: usize = 4 * 1024;
+
+/// The memory for each object that waits for a place in an answer, besides its bytes, which the store has.
+pub(crate) const UNREAD_ITEM_BYTES: usize = 128;
+
+/// The memory for a frame of an answer, besides its bytes.
+pub(crate) const UNREAD_FRAME_BYTES: usize = 512;
+
+/// A connection is not closed for its unread answers before this time.
+pub(crate) const UNREAD_GRACE: Duration = Duration::from_secs(1);
+
+/// A body whose sender has too many unread bytes looks for room at this interval.
+pub(crate) const UNREAD_LOOK_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Most requests of a connection at once (upstream's figure). A client with more opens another connection.
+pub(crate) const STREAMS_PER_CONNECTION_MAX: u32 = 100;
+
+/// Bytes of a stream that are given to the connection before its client has room for them.
+pub(crate) const UNSENT_STREAM_BYTES: usize = 64 * 1024;
+
+/// Bytes of request bodies that wait for their handlers, of a stream and of a connection.
+pub(crate) const BODY_WINDOW_BYTES: u32 = 256 * 1024;
+/// See [`BODY_WINDOW_BYTES`].
+pub(crate) const BODIES_WINDOW_BYTES: u32 = 512 * 1024;
 
 /// Small parts of a body are sent together up to this size: each part is a record of TLS and a call of the
 /// kernel. A multiple of the largest frame of HTTP/2 that clients usually take.

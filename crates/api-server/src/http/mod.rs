@@ -11,6 +11,7 @@ pub(crate) mod query;
 pub(crate) mod refusals;
 pub(crate) mod reply;
 pub(crate) mod request_info;
+pub(crate) mod unread;
 pub(crate) mod user;
 pub(crate) mod version;
 pub(crate) mod warnings;

@@ -39,6 +39,16 @@ impl UserInfo {
         self.name == ANONYMOUS
     }
 
+    /// The sender that bounds count the user as: a namespace with all its accounts, which its administrators make at
+    /// will, or the user itself.
+    pub(crate) fn sender(&self) -> &str {
+        let account = self.name.strip_prefix(SERVICE_ACCOUNT);
+        match account.and_then(|account| account.find(':')) {
+            Some(end) => &self.name[..SERVICE_ACCOUNT.len() + end],
+            None => &self.name,
+        }
+    }
+
     /// As a `UserInfo` of `authentication.k8s.io`.
     pub(crate) fn to_json(&self) -> Value {
         let mut info = json!({"username": self.name, "groups": self.groups});
@@ -60,6 +70,29 @@ impl UserInfo {
     }
 }
 
+/// The names of service accounts begin with it; their namespace follows.
+const SERVICE_ACCOUNT: &str = "system:serviceaccount:";
 pub(crate) const ANONYMOUS: &str = "system:anonymous";
 pub(crate) const UNAUTHENTICATED: &str = "system:unauthenticated";
 pub(crate) const AUTHENTICATED: &str = "system:authenticated";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// findings-2 S38
+    #[test]
+    fn the_accounts_of_a_namespace_are_one_sender() {
+        let sender = |name: &str| UserInfo::new(name, [""; 0]).sender().to_owned();
+        assert_eq!(
+            sender("system:serviceaccount:a:b"),
+            "system:serviceaccount:a"
+        );
+        assert_eq!(
+            sender("system:serviceaccount:a:c"),
+            "system:serviceaccount:a"
+        );
+        assert_eq!(sender("system:node:a"), "system:node:a");
+        assert_eq!(sender("alice"), "alice");
+    }
+}

@@ -9,7 +9,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -26,6 +26,7 @@ use tokio_util::sync::PollSemaphore;
 
 use crate::http::body::{BoxBody, BoxError, boxed};
 use crate::http::limits::{LIGHT_BYTES_MAX, YAML_COST};
+use crate::http::unread::UnreadBytes;
 
 /// A request in progress.
 #[derive(Default)]
@@ -38,6 +39,8 @@ struct Request {
     cost: AtomicUsize,
     /// The sender's share, which its body is paid from.
     payer: Mutex<Option<Box<dyn BodyAllowance>>>,
+    /// The count of its answer.
+    answer: Mutex<Option<UnreadBytes>>,
 }
 
 /// The share that the bodies of a sender are paid from; given back when dropped.
@@ -83,8 +86,7 @@ pub(crate) async fn expect_body(bytes: usize) {
 pub(crate) fn charge(bytes: usize) -> Result<(), Status> {
     let charged = CURRENT.try_with(|request| {
         let cost = request.cost.load(Ordering::Relaxed).max(1);
-        let mut payer = request.payer.lock().unwrap_or_else(PoisonError::into_inner);
-        match payer.as_mut() {
+        match lock(&request.payer).as_mut() {
             Some(payer) => payer.pay(bytes.saturating_mul(cost)),
             None => Ok(()),
         }
@@ -98,8 +100,35 @@ pub(crate) fn sent_by(payer: Option<Box<dyn BodyAllowance>>) {
     // Work outside of a request is not charged.
     let _unknown = CURRENT.try_with(|request| {
         request.exempt.store(payer.is_none(), Ordering::Relaxed);
-        *request.payer.lock().unwrap_or_else(PoisonError::into_inner) = payer;
+        *lock(&request.payer) = payer;
     });
+}
+
+/// Begins the count of the request's answer.
+pub(crate) fn answered_by(count: UnreadBytes) {
+    // Work outside of a request has no answer.
+    let _unknown = CURRENT.try_with(|request| *lock(&request.answer) = Some(count));
+}
+
+/// Counts bytes of the answer before they are made. Answers to parts of this process are not counted.
+///
+/// *Errors.* 429 if too many answers to the sender are unread.
+pub(crate) fn announce(bytes: usize) -> Result<(), Status> {
+    let announced = CURRENT.try_with(|request| match lock(&request.answer).as_mut() {
+        Some(count) => count.grow(bytes),
+        None => Ok(()),
+    });
+    announced.unwrap_or(Ok(()))
+}
+
+/// The count of the answer so far.
+pub(crate) fn announced() -> Option<UnreadBytes> {
+    let taken = CURRENT.try_with(|request| lock(&request.answer).take());
+    taken.ok().flatten()
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Runs work on that many bytes synchronously: outside of the runtime's threads if they are many.

@@ -319,8 +319,8 @@ async fn certificates_that_are_expired_or_for_something_else_are_nobodys() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn thousands_of_idle_watches_cost_little_and_all_of_them_work() {
-    const CONNECTIONS: usize = 10;
-    const EACH: usize = 200;
+    const CONNECTIONS: usize = 20;
+    const EACH: usize = 100;
     let served = Served::new(Limits::default()).await;
     let admin = served.admin();
     let pems = Some((admin.certificate_pem(), admin.key_pem()));

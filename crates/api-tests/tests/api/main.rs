@@ -55,6 +55,7 @@ mod several_servers;
 mod stateful_sets;
 mod stolen_node;
 mod subresources;
+mod unread;
 mod unreadable;
 mod warnings;
 mod watch_bytes;

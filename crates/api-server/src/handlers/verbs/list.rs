@@ -11,7 +11,7 @@ use crate::catalog::registry::{Resource, end_of};
 use crate::handlers::output::{self, ListMeta};
 use crate::handlers::selection::Selection;
 use crate::http::call::Call;
-use crate::http::limits::LIST_CHUNK_MIN;
+use crate::http::limits::{LIST_CHUNK_MIN, UNREAD_ITEM_BYTES};
 use crate::http::query::Query;
 use crate::http::reply::Reply;
 use crate::http::work;
@@ -34,6 +34,10 @@ pub(crate) async fn answer(
         &page,
     )
     .await?;
+    let bytes = items
+        .iter()
+        .map(|item| item.value.len() + UNREAD_ITEM_BYTES);
+    work::announce(bytes.sum())?;
     output::list(call, resource, &items, &meta).await
 }
 

@@ -104,6 +104,7 @@ async fn get(objects: &Objects, resource: &Resource, call: &Call) -> Result<Repl
     let stored = objects
         .must_read(resource, namespace, &call.info.name)
         .await?;
+    work::announce(stored.value.len())?;
     work::expect(stored.value.len()).await;
     output::object(call, resource, &stored, StatusCode::OK)
 }

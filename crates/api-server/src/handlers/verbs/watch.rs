@@ -30,7 +30,8 @@ use crate::http::body::boxed;
 use crate::http::call::Call;
 use crate::http::connection::Connection;
 use crate::http::limits::{
-    BOOKMARK_INTERVAL, WATCH_BATCH_BYTES, WATCH_TIMEOUT_MAX_SECS, WATCH_TIMEOUT_MIN_SECS,
+    BOOKMARK_INTERVAL, UNREAD_ITEM_BYTES, WATCH_BATCH_BYTES, WATCH_TIMEOUT_MAX_SECS,
+    WATCH_TIMEOUT_MIN_SECS,
 };
 use crate::http::negotiate::Representation;
 use crate::http::query::Query;
@@ -228,6 +229,7 @@ impl Watcher {
                 };
                 let read = self.objects.read_range(range).await?;
                 self.seen = read.revision;
+                work::announce(read.items.len() * UNREAD_ITEM_BYTES)?;
                 work::expect(read.items.iter().map(|item| item.value.len()).sum()).await;
                 for item in &read.items {
                     if self.selection.matches(&self.resource, item)? {

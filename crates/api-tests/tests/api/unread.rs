@@ -1,0 +1,281 @@
+//! Clients that send requests and read no answers: the memory of the server stays within its bounds, and others are
+//! answered.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use api_server::Limits;
+use bytes::Bytes;
+use http::Request;
+use http_body_util::{BodyExt, Empty};
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use serde_json::json;
+use tokio::io::{self, AsyncRead, AsyncWrite, ReadBuf};
+use tokio::task::JoinSet;
+
+use crate::harness::{CONFIG_MAPS, config_map};
+use crate::network::Served;
+
+const MIB: usize = 1024 * 1024;
+/// More than any client needs, and what one that reads nothing says.
+const WINDOW: u32 = 0x7fff_ffff;
+const PATIENCE: Duration = Duration::from_secs(240);
+
+/// A stream that is not read any more once it is deaf.
+struct Deaf<S> {
+    stream: S,
+    is_deaf: Arc<AtomicBool>,
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Deaf<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.is_deaf.load(Ordering::Relaxed) {
+            true => Poll::Pending,
+            false => Pin::new(&mut self.stream).poll_read(context, buffer),
+        }
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Deaf<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+type Sender = http2::SendRequest<Empty<Bytes>>;
+
+/// A connection of HTTP/2 as a user; `is_deaf` stops its reading.
+async fn connect(served: &Served, user: &str, is_deaf: &Arc<AtomicBool>) -> Sender {
+    let identity = served.authority.client(user, &[]).unwrap();
+    let pems = Some((identity.certificate_pem(), identity.key_pem()));
+    let stream = Deaf {
+        stream: served.connect_with(pems, &["h2"]).await,
+        is_deaf: is_deaf.clone(),
+    };
+    let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+        .initial_stream_window_size(WINDOW)
+        .initial_connection_window_size(WINDOW)
+        .handshake(TokioIo::new(stream))
+        .await
+        .unwrap();
+    tokio::spawn(connection);
+    sender
+}
+
+fn request((path, accept): (&str, &str)) -> Request<Empty<Bytes>> {
+    let request = Request::get(format!("https://localhost{path}")).header("accept", accept);
+    request.body(Empty::new()).unwrap()
+}
+
+/// Asks for the same on many connections, a hundred times on each, and reads nothing.
+async fn ask_and_read_nothing(
+    served: &Served,
+    (user, connections): (&str, usize),
+    asked: (&str, &str),
+    open: &mut JoinSet<()>,
+) {
+    for _ in 0..connections {
+        let is_deaf = Arc::new(AtomicBool::new(false));
+        let mut sender = connect(served, user, &is_deaf).await;
+        is_deaf.store(true, Ordering::Relaxed);
+        for _ in 0..100 {
+            let answer = sender.send_request(request(asked));
+            open.spawn(async move {
+                // It stays open until the test ends it.
+                let _answer = answer.await;
+                std::future::pending::<()>().await;
+            });
+        }
+    }
+}
+
+/// The value of a metric.
+async fn metric(served: &Served, name: &str) -> usize {
+    let page = served.api.raw("GET", "/metrics", &[], Vec::new()).await;
+    let page = page.text();
+    let lines = page.lines().filter(|line| line.starts_with(name));
+    let values = lines.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap());
+    values.sum::<f64>() as usize
+}
+
+/// Waits until the server has made or refused that many answers.
+async fn answered(served: &Served, requests: usize) {
+    let wait = async {
+        // Each question about it is a request, too.
+        let mut questions = 1;
+        while metric(served, "apiserver_request_total").await < requests + questions {
+            questions += 1;
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, wait).await.expect("answers");
+}
+
+/// The memory of this process in bytes.
+fn resident() -> usize {
+    let text = std::fs::read_to_string("/proc/self/statm").unwrap();
+    let pages: usize = text.split(' ').nth(1).unwrap().parse().unwrap();
+    pages * 4096
+}
+
+/// A server with 22 MiB of ConfigMaps, which these users may read.
+async fn served(users: &[&str]) -> Served {
+    let served = Served::new(Limits::default()).await;
+    for number in 0..25 {
+        let mut map = config_map(&format!("large-{number}"));
+        map["data"]["a"] = json!("x".repeat(900 * 1024));
+        served.api.create(CONFIG_MAPS, map).await;
+    }
+    let roles = "/apis/rbac.authorization.k8s.io/v1";
+    let role = json!({"metadata": {"name": "readers"}, "rules": [
+        {"verbs": ["get", "list", "watch"], "apiGroups": [""], "resources": ["configmaps"]},
+        {"verbs": ["get"], "nonResourceURLs": ["*"]}]});
+    served
+        .api
+        .create(&format!("{roles}/clusterroles"), role)
+        .await;
+    let user = |name: &&str| json!({"kind": "User", "name": name, "apiGroup": "rbac.authorization.k8s.io"});
+    let subjects: Vec<_> = users.iter().map(user).collect();
+    let binding = json!({"metadata": {"name": "readers"}, "subjects": subjects,
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "readers"}});
+    served
+        .api
+        .create(&format!("{roles}/clusterrolebindings"), binding)
+        .await;
+    served
+}
+
+/// The code of an answer that is read.
+async fn code(served: &Served, user: &str, asked: (&str, &str)) -> u16 {
+    let listening = Arc::default();
+    let mut sender = connect(served, user, &listening).await;
+    let answer = async {
+        let answer = sender.send_request(request(asked)).await.unwrap();
+        let code = answer.status().as_u16();
+        answer.into_body().collect().await.unwrap();
+        code
+    };
+    tokio::time::timeout(PATIENCE, answer)
+        .await
+        .expect("an answer")
+}
+
+const JSON: &str = "application/json";
+const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
+const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io";
+const OPENAPI: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+
+/// findings-2 S38: memory per byte sent, for every kind of answer.
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_that_nobody_reads_are_bounded_whatever_they_are() {
+    let served = served(&["greedy", "modest"]).await;
+    let watch = format!("{CONFIG_MAPS}?watch=true");
+    let one = format!("{CONFIG_MAPS}/large-1");
+    let whole = format!("{CONFIG_MAPS}?includeObject=Object");
+    let pretty = format!("{CONFIG_MAPS}?pretty=true");
+    let bound = Limits::default().unread_bytes_per_sender_max;
+    for asked in [
+        (watch.as_str(), JSON),
+        (watch.as_str(), PROTOBUF),
+        (one.as_str(), JSON),
+        (one.as_str(), PROTOBUF),
+        (CONFIG_MAPS, JSON),
+        (CONFIG_MAPS, PROTOBUF),
+        (CONFIG_MAPS, "application/yaml"),
+        (pretty.as_str(), JSON),
+        (whole.as_str(), TABLE),
+        ("/openapi/v2", JSON),
+        ("/openapi/v2", OPENAPI),
+        ("/openapi/v3/api/v1", JSON),
+        ("/apis", JSON),
+        ("/metrics", "text/plain"),
+    ] {
+        assert_eq!(
+            code(
+                &served,
+                "modest",
+                (&asked.0.replace("watch=true", ""), asked.1)
+            )
+            .await,
+            200
+        );
+        let before = resident();
+        let begun = metric(&served, "apiserver_request_total").await;
+        let mut open = JoinSet::new();
+        ask_and_read_nothing(&served, ("greedy", 3), asked, &mut open).await;
+        answered(&served, begun + 300).await;
+        let unread = metric(&served, "mainstay_unread_answer_bytes").await;
+        let grown = resident().saturating_sub(before) / MIB;
+        println!("{asked:?}: {} MiB unread, {grown} MiB more", unread / MIB);
+        assert!(unread <= bound + 4 * MIB, "{asked:?}: {unread} bytes wait");
+        assert!(grown < 250, "{asked:?}: {grown} MiB more");
+        // Another user's request is answered.
+        assert_eq!(
+            code(&served, "modest", (CONFIG_MAPS, JSON)).await,
+            200,
+            "{asked:?}"
+        );
+        drop(open);
+        let gone = async {
+            while metric(&served, "mainstay_unread_answer_bytes").await > 0 {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, gone)
+            .await
+            .expect("nothing is left of the connections");
+    }
+}
+
+/// findings-2 S38: the unread answers of many senders do not add up, and a newcomer has room.
+#[tokio::test(flavor = "multi_thread")]
+async fn many_senders_that_read_nothing_leave_room_for_others() {
+    let names: Vec<String> = (0..8).map(|number| format!("greedy-{number}")).collect();
+    let mut users: Vec<&str> = names.iter().map(String::as_str).collect();
+    users.push("modest");
+    let served = served(&users).await;
+    let before = resident();
+    let mut open = JoinSet::new();
+    let watch = format!("{CONFIG_MAPS}?watch=true");
+    for name in &names {
+        ask_and_read_nothing(&served, (name, 1), (&watch, JSON), &mut open).await;
+        ask_and_read_nothing(&served, (name, 1), (CONFIG_MAPS, PROTOBUF), &mut open).await;
+    }
+    for round in 0..5 {
+        // A refusal says to come back after a second: those who hold the room have had time to read then.
+        let mut codes = Vec::new();
+        while codes.last() != Some(&200) && codes.len() < 10 {
+            codes.push(code(&served, "modest", (CONFIG_MAPS, PROTOBUF)).await);
+            tokio::time::sleep(Duration::from_millis(1000)).await;
+        }
+        assert_eq!(codes.last(), Some(&200), "round {round}: {codes:?}");
+    }
+    let unread = metric(&served, "mainstay_unread_answer_bytes").await;
+    let grown = resident().saturating_sub(before) / MIB;
+    println!("{} MiB unread, {grown} MiB more", unread / MIB);
+    assert!(
+        unread <= Limits::default().unread_bytes_max + 8 * MIB,
+        "{unread} bytes wait"
+    );
+    assert!(grown < 300, "{grown} MiB more");
+}
