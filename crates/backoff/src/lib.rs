@@ -1,4 +1,5 @@
 //! Exponential back-off: the delay before the next attempt doubles with each failure in a row, up to a maximum.
+//! A part of each delay is random, so that clients which failed together do not come back together.
 
 use std::time::Duration;
 
@@ -20,10 +21,15 @@ impl Backoff {
         }
     }
 
-    /// Counts a failure and returns the delay before the next attempt.
+    /// Counts a failure and returns the delay before the next attempt, a part of which is random.
     pub fn fail(&mut self) -> Duration {
+        self.fail_at(rand::random())
+    }
+
+    /// As [`Backoff::fail`], with the random part as a share of 1.
+    pub fn fail_at(&mut self, share: f64) -> Duration {
         self.failures = self.failures.saturating_add(1);
-        delay(self.first, self.max, self.failures)
+        spread(delay(self.first, self.max, self.failures), share)
     }
 
     /// Counts a success: the next delay is the first one again.
@@ -41,6 +47,17 @@ pub fn delay(first: Duration, max: Duration, failures: u32) -> Duration {
     first.saturating_mul(factor).min(max)
 }
 
+/// A delay between half of this one and all of it.
+pub fn jittered(delay: Duration) -> Duration {
+    spread(delay, rand::random())
+}
+
+/// Half of a delay, and this share (0 to 1) of the other half.
+fn spread(delay: Duration, share: f64) -> Duration {
+    let half = delay / 2;
+    half + half.mul_f64(share.clamp(0.0, 1.0))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -51,10 +68,28 @@ mod tests {
     #[test]
     fn delays_double_up_to_the_maximum_until_a_success() {
         let mut backoff = Backoff::new(FIRST, MAX);
-        let delays: Vec<_> = (0..5).map(|_| backoff.fail().as_millis()).collect();
+        let delays: Vec<_> = (0..5).map(|_| backoff.fail_at(1.0).as_millis()).collect();
         assert_eq!(delays, [500, 1000, 2000, 3000, 3000]);
         backoff.reset();
-        assert_eq!(backoff.fail(), FIRST);
+        assert_eq!(backoff.fail_at(1.0), FIRST);
+    }
+
+    /// findings-2 R33
+    #[test]
+    fn clients_that_fail_together_come_back_at_different_times() {
+        let first = |share| Backoff::new(FIRST, MAX).fail_at(share);
+        assert_eq!(first(0.0), FIRST / 2);
+        assert_eq!(first(0.5), FIRST / 4 * 3);
+        assert_eq!(first(1.0), FIRST);
+        let delays: std::collections::BTreeSet<_> =
+            (0..100).map(|_| Backoff::new(FIRST, MAX).fail()).collect();
+        assert!(delays.len() > 50, "{delays:?}");
+        assert!(
+            delays
+                .iter()
+                .all(|delay| (FIRST / 2..=FIRST).contains(delay))
+        );
+        assert!(jittered(Duration::MAX) >= Duration::MAX / 2);
     }
 
     #[test]

@@ -176,7 +176,7 @@ impl Mirror {
                     tracing::warn!(%error, "the watch of etcd ended");
                     self.note_failure(Some(StoreError::Unavailable(error.to_string())));
                     connections.give_up(number).await;
-                    tokio::time::sleep(PAUSE).await;
+                    tokio::time::sleep(backoff::jittered(PAUSE)).await;
                 }
             }
         }
@@ -200,7 +200,7 @@ impl Mirror {
                 Err(error) => {
                     tracing::warn!(%error, "the keys could not be read");
                     self.note_failure(Some(StoreError::Unavailable(error.to_string())));
-                    tokio::time::sleep(PAUSE).await;
+                    tokio::time::sleep(backoff::jittered(PAUSE)).await;
                 }
             }
         }

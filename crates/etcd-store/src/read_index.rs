@@ -110,7 +110,7 @@ impl Answering {
                         drop(reply.send(answer.clone()));
                     }
                 }
-                None => tokio::time::sleep(PAUSE).await,
+                None => tokio::time::sleep(backoff::jittered(PAUSE)).await,
             }
         }
     }

@@ -109,7 +109,7 @@ impl Writer {
                     ));
                 }
                 Attempt::Again => {
-                    tokio::time::sleep(PAUSE).await;
+                    tokio::time::sleep(backoff::jittered(PAUSE)).await;
                     continue;
                 }
             };

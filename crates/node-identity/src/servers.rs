@@ -293,7 +293,7 @@ impl Servers {
         loop {
             self.look(&transport).await;
             // Requests that fail while no server is ready cause no stream of questions.
-            sleep(PAUSE).await;
+            sleep(backoff::jittered(PAUSE)).await;
             let _ = timeout(LOOK, self.0.doubt.notified()).await;
         }
     }

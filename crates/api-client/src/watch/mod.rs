@@ -20,7 +20,8 @@ use crate::list::{Page, malformed, syntax};
 use crate::params::ListParams;
 use crate::request::{self, CACHED, CACHED_METADATA, CACHED_METADATA_LIST, uri};
 
-/// The time after which the server ends a watch.
+/// The longest time after which the server ends a watch. A part of it is random, so that the watches of many
+/// clients which began together do not end together.
 const WATCH_SECONDS: u64 = 290;
 /// The longest silence of a watch. Its end by the server comes first, unless the connection is dead.
 const SILENCE_MAX: Duration = Duration::from_secs(WATCH_SECONDS + 5);
@@ -296,7 +297,8 @@ impl Watcher {
     fn start(&self, version: &str) -> crate::Result<Request<Bytes>> {
         let uri = uri(&self.path, |query| {
             query.append_pair("watch", "true");
-            query.append_pair("timeoutSeconds", &WATCH_SECONDS.to_string());
+            let seconds = backoff::jittered(Duration::from_secs(WATCH_SECONDS)).as_secs();
+            query.append_pair("timeoutSeconds", &seconds.to_string());
             self.selection.add_selectors(query);
             query.append_pair("allowWatchBookmarks", "true");
             query.append_pair("resourceVersion", version);

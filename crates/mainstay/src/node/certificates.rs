@@ -106,7 +106,7 @@ impl NodeClient {
                 Ok(first) => break first,
                 Err(error) => {
                     report(error, "the node has no serving certificate yet");
-                    tokio::time::sleep(RETRY).await;
+                    tokio::time::sleep(backoff::jittered(RETRY)).await;
                 }
             }
         };
@@ -123,7 +123,7 @@ impl NodeClient {
         let (renewing, ()) = tokio::join!(renewing, showing);
         if let Err(error) = renewing {
             report(error, "the node's serving certificate is not renewed");
-            tokio::time::sleep(RETRY).await;
+            tokio::time::sleep(backoff::jittered(RETRY)).await;
         }
     }
 }

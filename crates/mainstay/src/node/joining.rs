@@ -52,7 +52,7 @@ impl Waiting {
             self.is_told = true;
             say(&format!("mainstay: waiting for the server: {error:#}"));
         }
-        tokio::time::sleep(RETRY).await;
+        tokio::time::sleep(backoff::jittered(RETRY)).await;
     }
 }
 

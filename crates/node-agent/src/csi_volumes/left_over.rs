@@ -151,14 +151,19 @@ mod tests {
             pauses.push((next - at).as_millis());
             at = next;
         }
-        assert_eq!(pauses[..3], [500, 1000, 2000]);
-        assert_eq!(pauses[8..], [122_000, 122_000]);
+        // A part of each pause is random.
+        let whole = [500, 1000, 2000]
+            .into_iter()
+            .chain(std::iter::repeat(122_000));
+        for (number, whole) in (0..3).chain(8..10).zip(whole) {
+            assert!((whole / 2..=whole).contains(&pauses[number]), "{pauses:?}");
+        }
         assert!(tries.begin(&a, at));
         tries.ended(&a, false, at);
         assert_eq!(tries.next(), None);
         assert!(tries.begin(&a, at));
         tries.ended(&a, true, at);
-        assert_eq!(tries.next(), Some(at + PAUSE));
+        assert!(tries.next().unwrap() <= at + PAUSE);
     }
 
     #[test]
@@ -172,6 +177,6 @@ mod tests {
         assert!(!tries.begin(&b, now));
         // Running when the look began: the pause grows on.
         tries.ended(&b, true, now);
-        assert_eq!(tries.next(), Some(now + PAUSE));
+        assert!(tries.next().unwrap() <= now + PAUSE);
     }
 }

@@ -260,7 +260,7 @@ impl NodeKeeper {
                 }
                 Err(error) => {
                     tracing::warn!(error, "node status not written");
-                    retry = Some(Instant::now() + NODE_RETRY);
+                    retry = Some(Instant::now() + backoff::jittered(NODE_RETRY));
                 }
             }
         }
