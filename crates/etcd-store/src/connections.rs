@@ -4,7 +4,7 @@ use std::{io, time::Duration};
 
 use bytes::Bytes;
 use grpc::{Channel, ChannelOptions, Code, KeepAlive, RpcError};
-use http_client::tls;
+use http_client::{socket, tls};
 use mvcc_store::Txn;
 use tokio::{
     net::TcpStream,
@@ -97,6 +97,7 @@ pub(crate) struct CurrentConnection {
 async fn tcp(endpoint: &Endpoint) -> io::Result<TcpStream> {
     let stream = TcpStream::connect((endpoint.host.as_str(), endpoint.port)).await?;
     stream.set_nodelay(true)?;
+    socket::end_when_silent(&stream)?;
     Ok(stream)
 }
 
@@ -309,7 +310,7 @@ impl Connections {
                 return Err(error);
             }
             tracing::debug!(%error, path, "a call of etcd is repeated");
-            tokio::time::sleep(PAUSE).await;
+            tokio::time::sleep(backoff::jittered(PAUSE)).await;
         }
     }
 }

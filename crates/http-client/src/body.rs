@@ -11,6 +11,8 @@ use hyper::body::Incoming;
 use tokio::time::{Sleep, sleep};
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::multiplexed::StreamPlace;
+
 /// Why a body was not read to its end.
 #[derive(Debug, thiserror::Error)]
 pub enum BodyError {
@@ -33,6 +35,8 @@ pub struct Body {
     /// The end of the wait for the next frame. It outlives a read that is cancelled.
     silence: Option<Pin<Box<Sleep>>>,
     _connection: Option<AbortOnDropHandle<()>>,
+    /// The place among the requests of a shared connection.
+    _place: Option<StreamPlace>,
 }
 
 impl Body {
@@ -45,16 +49,24 @@ impl Body {
             silence_limit: None,
             silence: None,
             _connection: connection,
+            _place: None,
         }
     }
 
-    pub(crate) fn of_pool(incoming: Incoming, silence_limit: Duration) -> Self {
+    pub(crate) fn of_pool(incoming: Incoming) -> Self {
+        Self::of_connection(incoming, None)
+    }
+
+    pub(crate) fn of_stream(incoming: Incoming, place: StreamPlace) -> Self {
         Self {
-            incoming,
-            silence_limit: Some(silence_limit),
-            silence: None,
-            _connection: None,
+            _place: Some(place),
+            ..Self::of_pool(incoming)
         }
+    }
+
+    pub(crate) fn with_silence_limit(mut self, limit: Duration) -> Self {
+        self.silence_limit = Some(limit);
+        self
     }
 
     /// Removes the limit of silence, for a watch or a log that is followed.

@@ -21,7 +21,10 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tower::{Service, ServiceExt};
 
 use crate::settings::{Allows, Settings};
-use crate::{BoxError, tls};
+use crate::{BoxError, socket, tls};
+
+/// The name of HTTP/2 in the handshake of TLS.
+const HTTP2: &[u8] = b"h2";
 
 /// The look-up of names, with the addresses left out that are not allowed.
 #[derive(Clone)]
@@ -75,7 +78,11 @@ impl Direct {
             None => uri.host().unwrap_or_default().trim_matches(['[', ']']),
         };
         let stream = tls::handshake(TokioIo::new(stream), host, self.tls).await?;
-        Ok(Stream::new(stream))
+        let is_http2 = stream.get_ref().1.alpn_protocol() == Some(HTTP2);
+        Ok(Stream {
+            is_http2,
+            ..Stream::new(stream)
+        })
     }
 }
 
@@ -108,6 +115,7 @@ impl Connector {
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
         tcp.set_connect_timeout(Some(limit));
+        socket::ending_when_silent(&mut tcp);
         let direct = Direct {
             tcp,
             tls: settings.tls,
@@ -120,14 +128,28 @@ impl Connector {
         }
     }
 
+    /// Offers HTTP/2 to servers.
+    pub fn with_http2(mut self) -> Self {
+        let mut tls = ClientConfig::clone(&self.direct.tls);
+        tls.alpn_protocols = vec![HTTP2.to_vec(), b"http/1.1".to_vec()];
+        self.direct.tls = Arc::new(tls);
+        self
+    }
+
     async fn connect(self, uri: Uri) -> Result<Stream, BoxError> {
         let Some(proxy) = self.proxies.intercept(&uri) else {
             return self.direct.connect(uri).await;
         };
-        let to_proxy = Direct {
+        let mut to_proxy = Direct {
             server_name: None,
             ..self.direct.clone()
         };
+        if !to_proxy.tls.alpn_protocols.is_empty() {
+            // Proxies are asked by HTTP/1.1.
+            let mut tls = ClientConfig::clone(&to_proxy.tls);
+            tls.alpn_protocols.clear();
+            to_proxy.tls = Arc::new(tls);
+        }
         let stream = match proxy.uri().scheme_str().unwrap_or_default() {
             "http" | "https" if !is_https(&uri) => {
                 let stream = to_proxy.connect(proxy.uri().clone()).await?;
@@ -207,6 +229,8 @@ pub struct Stream {
     io: TokioIo<Box<dyn Io>>,
     /// Requests name the whole URL, since a proxy reads them.
     is_proxied: bool,
+    /// The server speaks HTTP/2 on it.
+    is_http2: bool,
 }
 
 impl Stream {
@@ -214,7 +238,12 @@ impl Stream {
         Self {
             io: TokioIo::new(Box::new(io)),
             is_proxied: false,
+            is_http2: false,
         }
+    }
+
+    pub fn is_http2(&self) -> bool {
+        self.is_http2
     }
 }
 

@@ -3,13 +3,17 @@
 use std::time::Duration;
 
 use http::{Request, Response, StatusCode};
+use hyper::client::conn::http1::Builder;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, ToSocketAddrs};
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::BoxError;
 use crate::body::Body;
+use crate::{BoxError, socket};
+
+/// Bytes of an answer that wait for their reader. The head of an answer fits in.
+const BUFFER_BYTES_MAX: usize = 64 * 1024;
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
@@ -31,7 +35,9 @@ pub async fn connect(
     limit: Duration,
 ) -> Result<TcpStream, ConnectError> {
     let connected = tokio::time::timeout(limit, TcpStream::connect(addresses)).await;
-    Ok(connected.map_err(|_| ConnectError::TimedOut)??)
+    let stream = connected.map_err(|_| ConnectError::TimedOut)??;
+    socket::end_when_idle(&stream)?;
+    Ok(stream)
 }
 
 /// Sends one request over a connection. The connection ends with the body of the answer, or when this
@@ -46,8 +52,10 @@ where
     B::Data: Send,
     B::Error: Into<BoxError>,
 {
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    let (mut sender, connection) = Builder::new()
+        .max_buf_size(BUFFER_BYTES_MAX)
+        .handshake(TokioIo::new(stream))
+        .await?;
     let connection = tokio::spawn(async move {
         // An error of the connection is an error of the request or of the body, too.
         drop(connection.with_upgrades().await);

@@ -1,21 +1,24 @@
-//! Outgoing HTTP/1.1 with time limits, limits of bodies, and stated trust.
+//! Outgoing HTTP/1.1 and HTTP/2 with time limits, limits of bodies, and stated trust.
 //!
 //! [`connect`], [`tls::handshake`] and [`exchange`] are the steps of one request over a connection of
-//! its own. [`Pool`] keeps connections open, goes through proxies, and follows the redirects that the
+//! its own. [`Pool`] keeps connections open, shares them between requests where the server has HTTP/2, goes through proxies, and follows the redirects that the
 //! caller allows. [`tls`] makes the TLS settings of both.
 
 mod body;
 mod connector;
 mod exchange;
+mod multiplexed;
 mod pool;
 pub mod redirect;
 mod settings;
+pub mod socket;
 mod splice;
 pub mod tls;
 
 pub use body::{Body, BodyError};
 pub use exchange::{ConnectError, connect, exchange};
 pub use hyper::Error as ExchangeError;
+pub use multiplexed::ConnectFailed;
 pub use pool::{Error, Pool, RequestBody};
 pub use settings::{Allows, Proxies, Settings};
 pub use splice::splice;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{HeaderMap, PROXY_AUTHORIZATION, REFERER};
+use http::header::{HeaderMap, PROXY_AUTHORIZATION, REFERER, UPGRADE};
 use http::{HeaderValue, Request, Response, Uri};
 use http_body_util::Empty;
 use hyper_util::client::legacy::{self, Client};
@@ -15,6 +15,7 @@ use url::Url;
 use crate::BoxError;
 use crate::body::Body;
 use crate::connector::Connector;
+use crate::multiplexed::{ConnectFailed, Multiplexed};
 use crate::redirect;
 use crate::settings::{Proxies, Settings};
 
@@ -30,6 +31,12 @@ pub enum Error {
     /// There is no connection, or it ended before the answer.
     #[error(transparent)]
     Connection(#[from] legacy::Error),
+    /// There is no shared connection.
+    #[error(transparent)]
+    Connect(#[from] ConnectFailed),
+    /// A shared connection ended before the answer.
+    #[error(transparent)]
+    Exchange(hyper::Error),
     /// The server sent nothing for that time.
     #[error("nothing was sent for {} seconds", .0.as_secs())]
     Silent(Duration),
@@ -41,7 +48,11 @@ pub enum Error {
 impl Error {
     /// Whether no connection was made: the name has no address, nobody listens, or TLS failed.
     pub fn is_connect(&self) -> bool {
-        matches!(self, Self::Connection(error) if error.is_connect())
+        match self {
+            Self::Connection(error) => error.is_connect(),
+            Self::Connect(_) => true,
+            _ => false,
+        }
     }
 }
 
@@ -59,6 +70,7 @@ impl<B> RequestBody for B where
 /// A client that keeps connections open; clones share them. `B` is the body of its requests.
 pub struct Pool<B = Empty<Bytes>> {
     client: Client<Connector, B>,
+    multiplexed: Option<Arc<Multiplexed<B>>>,
     proxies: Arc<Matcher>,
     silence_limit: Duration,
 }
@@ -67,6 +79,7 @@ impl<B> Clone for Pool<B> {
     fn clone(&self) -> Self {
         Self {
             client: self.client.clone(),
+            multiplexed: self.multiplexed.clone(),
             proxies: self.proxies.clone(),
             silence_limit: self.silence_limit,
         }
@@ -82,12 +95,17 @@ impl<B: RequestBody> Pool<B> {
             Proxies::Environment => Matcher::from_env(),
         });
         let silence_limit = settings.silence_limit;
+        let multiplexed = settings.http2.then(|| {
+            let connector = Connector::new(settings.clone(), proxies.clone());
+            Arc::new(Multiplexed::new(connector.with_http2()))
+        });
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE_LIMIT)
             .build(Connector::new(settings, proxies.clone()));
         Self {
             client,
+            multiplexed,
             proxies,
             silence_limit,
         }
@@ -101,9 +119,23 @@ impl<B: RequestBody> Pool<B> {
         let credentials = self.proxy_credentials(request.uri());
         let credentials = credentials.map(|value| (PROXY_AUTHORIZATION, value));
         request.headers_mut().extend(credentials);
-        let answer = tokio::time::timeout(self.silence_limit, self.client.request(request)).await;
+        let answer = tokio::time::timeout(self.silence_limit, self.send_once(request)).await;
         let response = answer.map_err(|_| Error::Silent(self.silence_limit))??;
-        Ok(response.map(|incoming| Body::of_pool(incoming, self.silence_limit)))
+        Ok(response.map(|body| body.with_silence_limit(self.silence_limit)))
+    }
+
+    async fn send_once(&self, mut request: Request<B>) -> Result<Response<Body>, Error> {
+        let is_https = request.uri().scheme_str() == Some("https");
+        // An upgrade takes a connection of HTTP/1.1 for itself.
+        let is_shared = is_https && !request.headers().contains_key(UPGRADE);
+        if let Some(multiplexed) = self.multiplexed.as_ref().filter(|_| is_shared) {
+            match multiplexed.request(request).await? {
+                Ok(response) => return Ok(response),
+                Err(unsent) => request = unsent,
+            }
+        }
+        let response = self.client.request(request).await?;
+        Ok(response.map(Body::of_pool))
     }
 
     /// The credentials that a proxy reads in the request itself. Those of a tunnel are sent when it is

@@ -32,6 +32,8 @@ pub struct Settings {
     pub tls: Arc<ClientConfig>,
     /// The name in the certificates of servers, if it is not that of their URL.
     pub server_name: Option<String>,
+    /// Whether requests to a server that has HTTP/2 share connections. A server that has vanished is noticed then.
+    pub http2: bool,
     /// The proxies that requests go through.
     pub proxies: Proxies,
     /// Decides whether an address that a name resolves to may be connected to; names of proxies

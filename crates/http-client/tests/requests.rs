@@ -114,6 +114,7 @@ fn identity() -> (String, TlsAcceptor) {
 
 fn settings() -> Settings {
     Settings {
+        http2: false,
         connect_limit: PATIENCE,
         silence_limit: PATIENCE,
         tls: tls::trusting(Roots::none()).unwrap(),

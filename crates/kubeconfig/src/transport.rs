@@ -204,6 +204,7 @@ impl Connector {
             silence_limit: self.limits.silence,
             tls: tls::client(self.trust.clone(), identity)?,
             server_name: self.server_name.clone(),
+            http2: true,
             proxies: self.proxies.clone(),
             allows: Arc::new(|_, _| true),
         }))

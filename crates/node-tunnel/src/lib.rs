@@ -25,7 +25,7 @@ pub const PROTOCOL: &str = "mainstay-tunnel";
 pub const TARGET: &str = "kubelet:10250";
 
 /// Each end asks the other one whether it is there when nothing has come for this time.
-const SILENCE: Duration = Duration::from_secs(15);
+const SILENCE: Duration = Duration::from_secs(5);
 /// The tunnel has ended if the answer does not come within this time.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 /// Most connections in a tunnel. Further ones wait.

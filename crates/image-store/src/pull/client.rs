@@ -179,6 +179,7 @@ impl RegistryClient {
             silence_limit: READ_TIMEOUT,
             tls: trust(endpoint).await?,
             server_name: None,
+            http2: false,
             proxies: Proxies::Environment,
             allows: Arc::new(move |name, address| allowed.allows_address(name, address)),
         });

@@ -1,0 +1,345 @@
+//! HTTP/2 to servers that have it: many requests share a connection, and a further one is opened when the
+//! server takes no more requests on those that are open.
+//!
+//! A connection whose server says nothing is asked, and ends without an answer, so that all watches on it end within
+//! 15 seconds of the server's last word.
+
+use std::collections::BTreeMap;
+use std::error::Error as StdError;
+use std::fmt;
+use std::future::poll_fn;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::{BoxFuture, Shared};
+use http::{Request, Response, Uri};
+use hyper::client::conn::http2::{Builder, SendRequest};
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use tokio::time::Instant;
+use tower::ServiceExt;
+
+use crate::BoxError;
+use crate::body::Body;
+use crate::connector::Connector;
+use crate::pool::{Error, RequestBody};
+
+/// A connection that says nothing is asked after this time.
+const SILENCE: Duration = Duration::from_secs(5);
+/// It ends without an answer after this time.
+const ANSWER_LIMIT: Duration = Duration::from_secs(10);
+/// Most connections with one server. Further requests wait on those that are open.
+const CONNECTIONS_MAX: usize = 32;
+/// The time after which a connection without requests is closed, if there is another one.
+const IDLE_LIMIT: Duration = Duration::from_secs(90);
+/// A server without HTTP/2 is asked for it again after this time.
+const ASK_AGAIN: Duration = Duration::from_secs(600);
+/// Bytes that wait for their reader, of an answer and of a connection: the unread answers of a full connection leave
+/// room for the others.
+const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
+/// See [`STREAM_WINDOW_BYTES`].
+const CONNECTION_WINDOW_BYTES: u32 = 128 * STREAM_WINDOW_BYTES;
+/// Requests of a connection that the server has not yet bounded.
+const STREAMS_FIRST_MAX: usize = 100;
+/// Attempts to find a connection that takes the request: the server may close one at any time.
+const ATTEMPTS_MAX: usize = 3;
+
+/// Why a connection was not made. It is shared by all requests that waited for it.
+#[derive(Clone, Debug)]
+pub struct ConnectFailed(Arc<dyn StdError + Send + Sync>);
+
+impl fmt::Display for ConnectFailed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("client error (Connect)")
+    }
+}
+
+impl StdError for ConnectFailed {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        Some(&*self.0)
+    }
+}
+
+/// A connection, or `None` with a server without HTTP/2.
+type Connected<B> = Result<Option<Arc<Connection<B>>>, ConnectFailed>;
+
+/// A connection in the making.
+type Connecting<B> = Shared<BoxFuture<'static, Connected<B>>>;
+
+/// The connections with servers that have HTTP/2.
+pub(crate) struct Multiplexed<B> {
+    connector: Connector,
+    /// By scheme and authority.
+    routes: Mutex<BTreeMap<String, Route<B>>>,
+}
+
+/// The connections with a server.
+struct Route<B> {
+    open: Vec<Arc<Connection<B>>>,
+    connecting: Option<Connecting<B>>,
+    /// The server has no HTTP/2.
+    plain_until: Option<Instant>,
+}
+
+impl<B> Default for Route<B> {
+    fn default() -> Self {
+        Self {
+            open: Vec::new(),
+            connecting: None,
+            plain_until: None,
+        }
+    }
+}
+
+/// A connection.
+struct Connection<B> {
+    sender: SendRequest<B>,
+    load: Arc<Load>,
+}
+
+/// The requests of a connection.
+#[derive(Debug)]
+struct Load {
+    requests: AtomicUsize,
+    /// Most requests at once, as the server says.
+    max: AtomicUsize,
+    /// A request was given up without an answer: the server may be gone.
+    is_doubted: AtomicBool,
+    idle_since: Mutex<Instant>,
+}
+
+/// The place of a request among those of its connection; released on drop.
+#[derive(Debug)]
+pub(crate) struct StreamPlace {
+    load: Arc<Load>,
+    is_answered: bool,
+}
+
+impl StreamPlace {
+    fn answered(&mut self) {
+        self.is_answered = true;
+        self.load.is_doubted.store(false, Ordering::Relaxed);
+    }
+}
+
+impl Drop for StreamPlace {
+    fn drop(&mut self) {
+        if !self.is_answered {
+            self.load.is_doubted.store(true, Ordering::Relaxed);
+        }
+        if self.load.requests.fetch_sub(1, Ordering::Relaxed) == 1 {
+            *lock(&self.load.idle_since) = Instant::now();
+        }
+    }
+}
+
+impl Load {
+    fn new() -> Self {
+        Self {
+            requests: AtomicUsize::new(0),
+            max: AtomicUsize::new(STREAMS_FIRST_MAX),
+            is_doubted: AtomicBool::new(false),
+            idle_since: Mutex::new(Instant::now()),
+        }
+    }
+
+    fn enter(self: &Arc<Self>) -> StreamPlace {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        StreamPlace {
+            load: self.clone(),
+            is_answered: false,
+        }
+    }
+
+    fn requests(&self) -> usize {
+        self.requests.load(Ordering::Relaxed)
+    }
+
+    fn has_room(&self) -> bool {
+        let max = self.max.load(Ordering::Relaxed);
+        self.requests() < max && !self.is_doubted.load(Ordering::Relaxed)
+    }
+
+    fn is_idle(&self, now: Instant) -> bool {
+        let since = *lock(&self.idle_since);
+        self.requests() == 0 && now.saturating_duration_since(since) > IDLE_LIMIT
+    }
+}
+
+impl<B> Route<B> {
+    /// Removes connections that have ended or are not used any more.
+    fn tidy(&mut self, now: Instant) {
+        self.open.retain(|one| !one.sender.is_closed());
+        let mut position = 0;
+        self.open.retain(|one| {
+            position += 1;
+            position == 1 || !one.load.is_idle(now)
+        });
+    }
+
+    /// The place of a request on an open connection: on the first one with room, so that later ones become idle; or on
+    /// the one with the fewest requests if there may be no more connections.
+    fn place(&self) -> Option<(SendRequest<B>, StreamPlace)> {
+        let with_room = self.open.iter().find(|one| one.load.has_room());
+        let fewest = || {
+            let is_full = self.open.len() >= CONNECTIONS_MAX;
+            let open = self.open.iter().filter(|_| is_full);
+            open.min_by_key(|one| one.load.requests())
+        };
+        let one = with_room.or_else(fewest)?;
+        Some((one.sender.clone(), one.load.enter()))
+    }
+}
+
+/// The way of a request.
+enum Way<B> {
+    Here(SendRequest<B>, StreamPlace),
+    Connecting(Connecting<B>),
+    /// The server has no HTTP/2.
+    Plain,
+}
+
+impl<B: RequestBody> Multiplexed<B> {
+    pub(crate) fn new(connector: Connector) -> Self {
+        Self {
+            connector,
+            routes: Mutex::default(),
+        }
+    }
+
+    /// Sends a request; returns it if the server has no HTTP/2.
+    pub(crate) async fn request(
+        &self,
+        mut request: Request<B>,
+    ) -> Result<Result<Response<Body>, Request<B>>, Error> {
+        let mut attempts = 0;
+        loop {
+            let Some((mut sender, mut place)) = self.place(request.uri()).await? else {
+                return Ok(Err(request));
+            };
+            attempts += 1;
+            match sender.try_send_request(request).await {
+                Ok(response) => {
+                    place.answered();
+                    return Ok(Ok(response.map(|incoming| Body::of_stream(incoming, place))));
+                }
+                Err(mut failed) => match failed.take_message() {
+                    // It was not sent: the connection has just ended.
+                    Some(unsent) if attempts < ATTEMPTS_MAX => request = unsent,
+                    _ => return Err(Error::Exchange(failed.into_error())),
+                },
+            }
+        }
+    }
+
+    /// A place on a connection with the server of a URI; `None` if the server has no HTTP/2.
+    async fn place(&self, uri: &Uri) -> Result<Option<(SendRequest<B>, StreamPlace)>, Error> {
+        let key = key(uri);
+        loop {
+            match self.way(&key, uri) {
+                Way::Here(sender, place) => return Ok(Some((sender, place))),
+                Way::Plain => return Ok(None),
+                Way::Connecting(connecting) => {
+                    let connected = connecting.clone().await;
+                    self.joined(&key, &connecting, connected)?;
+                }
+            }
+        }
+    }
+
+    fn way(&self, key: &str, uri: &Uri) -> Way<B> {
+        let now = Instant::now();
+        let mut routes = lock(&self.routes);
+        let route = routes.entry(key.to_owned()).or_default();
+        route.tidy(now);
+        if route.plain_until.is_some_and(|end| now < end) {
+            return Way::Plain;
+        }
+        if let Some((sender, place)) = route.place() {
+            return Way::Here(sender, place);
+        }
+        // All requests that waited for it were given up.
+        route
+            .connecting
+            .take_if(|it| matches!(it.peek(), Some(Err(_))));
+        let connecting = route.connecting.get_or_insert_with(|| {
+            let connecting = connect(self.connector.clone(), uri.clone());
+            // In a task of its own: the request that began it may be given up.
+            let task = tokio::spawn(connecting);
+            let connected = task.map(|done| match done {
+                Ok(done) => done,
+                Err(error) => Err(failed(error.into())),
+            });
+            connected.boxed().shared()
+        });
+        Way::Connecting(connecting.clone())
+    }
+
+    /// Notes a new connection. The first of the requests that waited for it does so.
+    fn joined(
+        &self,
+        key: &str,
+        connecting: &Connecting<B>,
+        connected: Connected<B>,
+    ) -> Result<(), Error> {
+        let mut routes = lock(&self.routes);
+        let route = routes.entry(key.to_owned()).or_default();
+        let is_same = |latest: &Connecting<B>| latest.ptr_eq(connecting);
+        if route.connecting.as_ref().is_some_and(is_same) {
+            route.connecting = None;
+            match &connected {
+                Ok(Some(connection)) => route.open.push(connection.clone()),
+                Ok(None) => route.plain_until = Some(Instant::now() + ASK_AGAIN),
+                Err(_) => {}
+            }
+        }
+        connected?;
+        Ok(())
+    }
+}
+
+async fn connect<B: RequestBody>(connector: Connector, uri: Uri) -> Connected<B> {
+    let stream = connector.oneshot(uri).await.map_err(failed)?;
+    if !stream.is_http2() {
+        return Ok(None);
+    }
+    let handshake = Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .keep_alive_interval(SILENCE)
+        .keep_alive_timeout(ANSWER_LIMIT)
+        .keep_alive_while_idle(true)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .handshake(stream);
+    let (sender, connection) = handshake.await.map_err(|error| failed(error.into()))?;
+    let load = Arc::new(Load::new());
+    let told = load.clone();
+    tokio::spawn(async move {
+        let mut connection = Box::pin(connection);
+        let running = poll_fn(|context| {
+            let polled = connection.as_mut().poll(context);
+            let max = connection.current_max_send_streams();
+            told.max.store(max, Ordering::Relaxed);
+            polled
+        });
+        // An error of the connection is an error of its requests and bodies, too.
+        drop(running.await);
+    });
+    Ok(Some(Arc::new(Connection { sender, load })))
+}
+
+fn failed(error: BoxError) -> ConnectFailed {
+    ConnectFailed(error.into())
+}
+
+/// The scheme and authority of a URI.
+fn key(uri: &Uri) -> String {
+    let scheme = uri.scheme_str().unwrap_or_default();
+    let authority = uri.authority().map_or("", |authority| authority.as_str());
+    format!("{scheme}://{authority}")
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
