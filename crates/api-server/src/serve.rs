@@ -11,6 +11,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use object_model::NodeName;
 use reconcile::polls::watched;
 use reconcile::refusals::{self, Budget};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -25,8 +26,8 @@ use crate::access::identity::{Caller, Certificate};
 use crate::http::body::{BoxError, boxed};
 use crate::http::connection::{Connection, Observed, UnsentData};
 use crate::http::limits::{
-    BODIES_WINDOW_BYTES, BODY_WINDOW_BYTES, PLAIN_BYTES_MAX, STREAMS_PER_CONNECTION_MAX,
-    UNSENT_STREAM_BYTES,
+    BODIES_WINDOW_BYTES, BODY_WINDOW_BYTES, CONNECTIONS_PER_NODE_MAX, PLAIN_BYTES_MAX,
+    RESERVED_HANDSHAKES_MAX, STREAMS_PER_CONNECTION_MAX, UNSENT_STREAM_BYTES,
 };
 use crate::http::unread::Reader;
 use crate::http::work::Tasks;
@@ -69,6 +70,8 @@ async fn serve(
     let max = ConnectionLimits {
         all: server.limits.connections_max,
         per_address: server.limits.connections_per_address_max,
+        per_node: CONNECTIONS_PER_NODE_MAX,
+        handshakes: RESERVED_HANDSHAKES_MAX,
     };
     let tracker = TaskTracker::new();
     loop {
@@ -89,27 +92,19 @@ async fn serve(
         if slot.as_ref().is_none_or(ConnectionSlot::replaces_another) {
             refusals::count(Budget::ApiConnections);
         }
-        let Some(slot) = slot else {
-            tracing::debug!(%address, "too many connections of one address");
-            continue;
-        };
-        // While authenticated clients occupy all places, new connections wait in the kernel's
-        // queue.
-        let place = tokio::select! {
-            () = shutdown.cancelled() => break,
-            place = places.clone().acquire_owned() => place,
-        };
+        let Some(slot) = slot else { continue };
         let (server, acceptor, stop) = (server.clone(), acceptor.clone(), shutdown.child_token());
+        let places = places.clone();
         let slow_polls = server.limits.slow_polls.clone();
         tracker.spawn(watched(slow_polls, "a connection", async move {
             let ended = tokio::select! {
                 () = close.cancelled() => Ok(()),
-                ended = connection(server, acceptor, stream, (stop, close.clone()), &slot) => ended,
+                ended = connection(server, acceptor, stream, (stop, close.clone()), (&slot, places)) => ended,
             };
             if let Err(error) = ended {
                 tracing::debug!(%error, "connection ended");
             }
-            drop((slot, place));
+            drop(slot);
         }));
     }
     drop(listener);
@@ -131,7 +126,7 @@ async fn connection(
     acceptor: TlsAcceptor,
     stream: TcpStream,
     (stop, close): (CancellationToken, CancellationToken),
-    connection: &ConnectionSlot,
+    (connection, places): (&ConnectionSlot, Arc<Semaphore>),
 ) -> Result<(), BoxError> {
     stream.set_nodelay(true)?;
     let peer = Peer(stream.peer_addr()?.ip());
@@ -149,11 +144,23 @@ async fn connection(
     let Some(stream) = handshake.await?? else {
         return Ok(());
     };
-    connection.shook_hands();
     let session = stream.get_ref().1;
     let certificate = match &server.tls {
         Some(tls) => Certificate::of_chain(session.peer_certificates(), tls),
         None => Certificate::Absent,
+    };
+    let node = match &certificate {
+        Certificate::Of(user) => NodeName::of_identity(&user.name, &user.groups).map(NodeName::as_str),
+        _ => None,
+    };
+    if !connection.shook_hands(node) {
+        tracing::debug!(peer = %peer.0, node, "too many connections of one address or node");
+        return Ok(());
+    }
+    // While authenticated clients occupy all places, new connections wait, except those of nodes.
+    let _place = match node {
+        Some(_) => None,
+        None => Some(places.acquire_owned().await?),
     };
     let h2 = session.alpn_protocol() == Some(b"h2");
     let unsent = UnsentData::default();

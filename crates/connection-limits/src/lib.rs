@@ -3,6 +3,10 @@
 //!
 //! Connections without valid credentials are closed first: those in a TLS handshake, then the oldest one of
 //! the address with the most such connections. A connection that has sent valid credentials is never closed.
+//!
+//! Nodes have a share of their own: their connections, known by the client certificate, count for the node and not for
+//! the address, which may be that of a load balancer or be shared with pods. While an address has no place left, further
+//! connections of it may still make their handshake and prove to be a node's.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -44,6 +48,16 @@ struct TrackedConnection {
     address: IpAddr,
     stage: ConnectionStage,
     close: CancellationToken,
+    /// It is beyond the limit of its address, and only a node's may stay.
+    is_reserved: bool,
+    /// The name of the node whose certificate it has.
+    node: Option<String>,
+}
+
+impl TrackedConnection {
+    fn is_evictable(&self) -> bool {
+        self.node.is_none() && self.stage.now() < AUTHENTICATED
+    }
 }
 
 /// All connections of a listener.
@@ -64,6 +78,22 @@ pub struct ConnectionLimits {
     pub all: usize,
     /// Of each address.
     pub per_address: usize,
+    /// Of each node, beside those of its address.
+    pub per_node: usize,
+    /// Handshakes of each address beyond the other limits, which may prove to be a node's. With 0 there are none.
+    pub handshakes: usize,
+}
+
+impl ConnectionLimits {
+    /// Limits without a share for nodes.
+    pub const fn without_nodes(all: usize, per_address: usize) -> Self {
+        Self {
+            all,
+            per_address,
+            per_node: 0,
+            handshakes: 0,
+        }
+    }
 }
 
 /// A connection's place; released on drop.
@@ -73,12 +103,16 @@ pub struct ConnectionSlot {
     id: u64,
     stage: ConnectionStage,
     replaces_another: bool,
+    /// Only a node may keep it.
+    is_reserved: bool,
+    /// The number of connections that a node may have.
+    per_node: usize,
 }
 
 impl Connections {
     /// Takes a place for a connection from an address; `close` ends the connection. If the address has too
-    /// many, the new connection replaces one of the address without valid credentials, or is refused
-    /// (`None`). If the server has too many, it replaces one of any address without valid credentials, or is
+    /// many, the new connection replaces one of the address without valid credentials, or is admitted for its
+    /// handshake only, or refused (`None`) where nodes have no share. If the server has too many, it replaces one of any address without valid credentials, or is
     /// admitted beyond the limit.
     pub fn enter(
         self: &Arc<Self>,
@@ -88,19 +122,21 @@ impl Connections {
     ) -> Option<ConnectionSlot> {
         let address = address.to_canonical();
         let mut state = self.lock();
-        let own = |connection: &TrackedConnection| connection.address == address;
-        let mut replaces_another = false;
-        if state
-            .connections
-            .values()
-            .filter(|connection| own(connection))
-            .count()
-            >= max.per_address
-        {
-            state.evict(own).then_some(())?;
-            replaces_another = true;
+        let own = |reserved: bool| {
+            move |one: &TrackedConnection| one.address == address && one.is_reserved == reserved
+        };
+        let (mut is_reserved, mut replaces_another) = (false, false);
+        if state.count(own(false)) >= max.per_address {
+            replaces_another = state.evict(own(false));
+            is_reserved = !replaces_another;
         }
-        if state.connections.len() >= max.all {
+        if is_reserved && max.handshakes == 0 {
+            return None;
+        }
+        if is_reserved && state.count(own(true)) >= max.handshakes {
+            replaces_another |= state.evict(own(true));
+        }
+        if !is_reserved && state.count(|one| !one.is_reserved) >= max.all {
             replaces_another |= state.evict(|_| true);
             if !replaces_another {
                 tracing::debug!("all connections are in use");
@@ -113,6 +149,8 @@ impl Connections {
             address,
             stage: stage.clone(),
             close,
+            is_reserved,
+            node: None,
         };
         state.connections.insert(id, connection);
         Some(ConnectionSlot {
@@ -120,6 +158,8 @@ impl Connections {
             id,
             stage,
             replaces_another,
+            is_reserved,
+            per_node: max.per_node,
         })
     }
 
@@ -129,6 +169,14 @@ impl Connections {
 }
 
 impl State {
+    /// The number of those that `among` holds for, without those of nodes.
+    fn count(&self, among: impl Fn(&TrackedConnection) -> bool) -> usize {
+        let connections = self.connections.values();
+        connections
+            .filter(|one| one.node.is_none() && among(one))
+            .count()
+    }
+
     /// Ends the first to go of those that `among` holds for.
     fn evict(&mut self, among: impl Fn(&TrackedConnection) -> bool) -> bool {
         let mut counts: BTreeMap<IpAddr, usize> = BTreeMap::new();
@@ -138,7 +186,7 @@ impl State {
         let dispensable = self
             .connections
             .iter()
-            .filter(|(_, connection)| connection.stage.now() < AUTHENTICATED && among(connection));
+            .filter(|(_, connection)| connection.is_evictable() && among(connection));
         let first = dispensable.min_by_key(|(id, connection)| {
             let of_address = counts.get(&connection.address).copied().unwrap_or(0);
             (connection.stage.now(), Reverse(of_address), **id)
@@ -154,9 +202,23 @@ impl State {
 }
 
 impl ConnectionSlot {
-    /// Records that the TLS handshake is over.
-    pub fn shook_hands(&self) {
+    /// Records that the TLS handshake is over, with the name of the node whose certificate was shown. Returns whether the
+    /// connection may stay.
+    pub fn shook_hands(&self, node: Option<&str>) -> bool {
         self.stage.reaches(UNAUTHENTICATED);
+        let Some(node) = node else {
+            return !self.is_reserved;
+        };
+        let mut state = self.connections.lock();
+        let of_node = |one: &&TrackedConnection| one.node.as_deref() == Some(node);
+        if state.connections.values().filter(of_node).count() >= self.per_node {
+            return false;
+        }
+        if let Some(connection) = state.connections.get_mut(&self.id) {
+            connection.node = Some(node.to_owned());
+            connection.is_reserved = false;
+        }
+        true
     }
 
     /// Whether another connection was closed for this one.
@@ -186,35 +248,45 @@ mod tests {
     fn enter(
         connections: &Arc<Connections>,
         address: IpAddr,
-    ) -> Option<(ConnectionSlot, CancellationToken)> {
+    ) -> (ConnectionSlot, CancellationToken) {
         let close = CancellationToken::new();
-        let max = ConnectionLimits {
-            all: 4,
-            per_address: 3,
-        };
-        let place = connections.enter(address, close.clone(), max)?;
-        Some((place, close))
+        let place = connections.enter(address, close.clone(), MAX);
+        (place.unwrap(), close)
+    }
+
+    const MAX: ConnectionLimits = ConnectionLimits {
+        all: 4,
+        per_address: 3,
+        per_node: 2,
+        handshakes: 2,
+    };
+
+    fn is_known(slot: &ConnectionSlot) {
+        assert!(slot.shook_hands(None));
+        slot.stage().is_known();
     }
 
     /// findings S24: an address has its share, and what has got least far in it goes first.
     #[test]
     fn one_address_has_its_share_and_pushes_out_its_own() {
         let connections = Arc::new(Connections::default());
-        let (known, stays) = enter(&connections, ONE).unwrap();
-        known.stage().is_known();
-        let (stranger, goes_second) = enter(&connections, ONE).unwrap();
-        stranger.shook_hands();
-        let (_shaking, goes_first) = enter(&connections, ONE).unwrap();
-        let (_elsewhere, others) = enter(&connections, OTHER).unwrap();
-        let fourth = enter(&connections, ONE).unwrap();
+        let (known, stays) = enter(&connections, ONE);
+        is_known(&known);
+        let (stranger, goes_second) = enter(&connections, ONE);
+        assert!(stranger.shook_hands(None));
+        let (_shaking, goes_first) = enter(&connections, ONE);
+        let (_elsewhere, others) = enter(&connections, OTHER);
+        let fourth = enter(&connections, ONE);
         assert!(goes_first.is_cancelled() && !goes_second.is_cancelled());
-        fourth.0.stage().is_known();
-        let fifth = enter(&connections, ONE).unwrap();
+        is_known(&fourth.0);
+        let fifth = enter(&connections, ONE);
         assert!(goes_second.is_cancelled());
-        fifth.0.stage().is_known();
-        assert!(enter(&connections, ONE).is_none(), "all three are known");
-        drop(known);
-        assert!(enter(&connections, ONE).is_some());
+        is_known(&fifth.0);
+        let sixth = enter(&connections, ONE).0;
+        assert!(!sixth.shook_hands(None), "all three are known");
+        drop((known, sixth));
+        let seventh = enter(&connections, ONE).0;
+        assert!(seventh.shook_hands(None));
         assert!(!stays.is_cancelled() && !others.is_cancelled());
     }
 
@@ -224,19 +296,76 @@ mod tests {
     fn room_is_made_by_those_who_have_most_and_have_shown_nothing() {
         let third = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 3));
         let connections = Arc::new(Connections::default());
-        let (_alone, lone) = enter(&connections, OTHER).unwrap();
-        let crowd: Vec<_> = (0..3).map(|_| enter(&connections, ONE).unwrap()).collect();
-        let newcomer = enter(&connections, third).unwrap();
+        let (_alone, lone) = enter(&connections, OTHER);
+        let crowd: Vec<_> = (0..3).map(|_| enter(&connections, ONE)).collect();
+        let newcomer = enter(&connections, third);
         assert!(crowd[0].1.is_cancelled() && !lone.is_cancelled());
         newcomer.0.stage().is_known();
-        crowd[1].0.shook_hands();
-        crowd[2].0.shook_hands();
-        let another = enter(&connections, third).unwrap();
+        assert!(crowd[1].0.shook_hands(None) && crowd[2].0.shook_hands(None));
+        let another = enter(&connections, third);
         assert!(lone.is_cancelled(), "a handshake goes before strangers");
         another.0.stage().is_known();
         crowd[1].0.stage().is_known();
         crowd[2].0.stage().is_known();
-        let waits = enter(&connections, OTHER).unwrap();
+        let waits = enter(&connections, OTHER);
         assert!(!waits.1.is_cancelled() && !crowd[1].1.is_cancelled());
+    }
+
+    /// findings-2 S39: other connections of an address, of pods or of a load balancer, do not take a node's.
+    #[test]
+    fn a_node_has_a_share_of_its_own() {
+        let connections = Arc::new(Connections::default());
+        let others: Vec<_> = (0..3).map(|_| enter(&connections, ONE).0).collect();
+        others.iter().for_each(is_known);
+        let lease = enter(&connections, ONE);
+        assert!(lease.0.shook_hands(Some("a")));
+        let watches = enter(&connections, ONE);
+        assert!(watches.0.shook_hands(Some("a")));
+        let third = enter(&connections, ONE);
+        assert!(
+            !third.0.shook_hands(Some("a")),
+            "the node has its share"
+        );
+        let other = enter(&connections, ONE);
+        assert!(other.0.shook_hands(Some("b")));
+        // Those of nodes take no places of others, and are not closed for others.
+        drop((others, third));
+        let others: Vec<_> = (0..3).map(|_| enter(&connections, ONE).0).collect();
+        others.iter().for_each(is_known);
+        for (_, close) in [&lease, &watches, &other] {
+            assert!(!close.is_cancelled());
+        }
+    }
+
+    /// findings-2 S40: without a share for nodes, an address whose connections are all in use is refused.
+    #[test]
+    fn an_address_with_too_many_connections_is_refused_where_nodes_have_no_share() {
+        let max = ConnectionLimits::without_nodes(4, 1);
+        let connections = Arc::new(Connections::default());
+        let enter = |address| connections.enter(address, CancellationToken::new(), max);
+        let known = enter(ONE).unwrap();
+        assert!(!known.replaces_another());
+        known.stage().is_known();
+        assert!(enter(ONE).is_none());
+        let stranger = enter(OTHER).unwrap();
+        assert!(enter(OTHER).unwrap().replaces_another());
+        drop((known, stranger));
+        assert!(enter(ONE).is_some());
+    }
+
+    /// findings-2 S39
+    #[test]
+    fn handshakes_beyond_the_limit_are_bounded_and_replace_each_other() {
+        let connections = Arc::new(Connections::default());
+        let others: Vec<_> = (0..3).map(|_| enter(&connections, ONE).0).collect();
+        others.iter().for_each(is_known);
+        let beyond: Vec<_> = (0..3).map(|_| enter(&connections, ONE)).collect();
+        let closed: Vec<_> = beyond
+            .iter()
+            .map(|(_, close)| close.is_cancelled())
+            .collect();
+        assert_eq!(closed, [true, false, false], "it has shown nothing");
+        assert!(beyond[1].0.shook_hands(Some("a")));
+        assert!(!beyond[2].0.shook_hands(None));
     }
 }

@@ -343,10 +343,10 @@ async fn serve_tcp(
     connections: Arc<Connections>,
     component: Component,
 ) {
-    let max = ConnectionLimits {
-        all: limits::TCP_CONNECTIONS_MAX,
-        per_address: limits::TCP_CONNECTIONS_PER_CLIENT_MAX,
-    };
+    let max = ConnectionLimits::without_nodes(
+        limits::TCP_CONNECTIONS_MAX,
+        limits::TCP_CONNECTIONS_PER_CLIENT_MAX,
+    );
     let mut open = JoinSet::new();
     loop {
         while open.try_join_next().is_some() {}

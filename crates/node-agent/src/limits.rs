@@ -113,3 +113,13 @@ pub const SHIM_SETTLES_MAX: Duration = Duration::from_secs(5);
 
 /// Interval of the checks in the meantime.
 pub const SHIM_LOOK_INTERVAL: Duration = Duration::from_millis(20);
+
+/// Most ConfigMaps and Secrets of the volumes of one pod.
+pub const OBJECTS_PER_POD_MAX: usize = 500;
+
+/// Most ConfigMaps and Secrets that the node watches: an API server bounds the watches of a node. Further ones are read
+/// at an interval.
+pub const WATCHED_OBJECTS_MAX: usize = 1500;
+
+/// The interval at which objects beyond [`WATCHED_OBJECTS_MAX`] are read, as the agents of other clusters read all.
+pub const OBJECT_READ_INTERVAL: Duration = Duration::from_secs(60);

@@ -22,6 +22,11 @@ pub(crate) const LIMITS: Limits = Limits {
 /// The namespace of requests that name none.
 pub(crate) const NAMESPACE: &str = "default";
 
+/// The path of the leases of nodes.
+const LEASES: &str = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases";
+/// The path of nodes.
+const NODES: &str = "/api/v1/nodes/";
+
 /// The credentials of a connection.
 #[derive(Debug)]
 pub enum Credentials<'a> {
@@ -71,7 +76,8 @@ pub(crate) async fn connect(
     transport.map_err(wrong)
 }
 
-/// A client that shows the newest client certificate of a node. The first request after a renewal makes
+/// A client that shows the newest client certificate of a node. The node's lease and its status have a connection of
+/// their own, so that no number of watches delays them. The first request after a renewal makes
 /// a new connection; a watch stays on its connection until the watch ends.
 ///
 /// # Errors
@@ -90,7 +96,7 @@ pub fn renewed_client(
     let service = tower::service_fn(move |request: Request<Body>| {
         let newest = newest.clone();
         async move {
-            let transport = newest.transport().await?;
+            let transport = newest.transport(Lane::of(request.uri().path())).await?;
             newest.servers.send(&transport, request).await
         }
     });
@@ -105,15 +111,46 @@ struct Newest {
     made: Mutex<Option<Made>>,
 }
 
+/// The connections for a kind of request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lane {
+    /// The signs of life of a node: its lease and its status.
+    Heartbeats,
+    Others,
+}
+
+impl Lane {
+    fn of(path: &str) -> Self {
+        let is_lease = path.starts_with(LEASES);
+        let name = path
+            .strip_prefix(NODES)
+            .and_then(|rest| rest.strip_suffix("/status"));
+        match is_lease || name.is_some_and(|name| !name.contains('/')) {
+            true => Self::Heartbeats,
+            false => Self::Others,
+        }
+    }
+}
+
 /// Connections, and the certificate that they were made with.
 struct Made {
     identity: Identity,
     generation: u64,
-    transport: Transport<Body>,
+    heartbeats: Transport<Body>,
+    others: Transport<Body>,
+}
+
+impl Made {
+    fn lane(&self, lane: Lane) -> Transport<Body> {
+        match lane {
+            Lane::Heartbeats => self.heartbeats.clone(),
+            Lane::Others => self.others.clone(),
+        }
+    }
 }
 
 impl Newest {
-    async fn transport(&self) -> Result<Transport<Body>, Error> {
+    async fn transport(&self, lane: Lane) -> Result<Transport<Body>, Error> {
         let mut made = self.made.lock().await;
         let identity = self.identity.borrow().clone();
         let generation = self.servers.generation();
@@ -121,15 +158,41 @@ impl Newest {
             && made.identity == identity
             && made.generation == generation
         {
-            return Ok(made.transport.clone());
+            return Ok(made.lane(lane));
         }
         let own = Credentials::Identity(&identity);
-        let transport = transport(&self.servers.current(), &self.ca_pem, &own).await?;
-        *made = Some(Made {
+        let server = self.servers.current();
+        let heartbeats = transport(&server, &self.ca_pem, &own).await?;
+        let others = transport(&server, &self.ca_pem, &own).await?;
+        let newest = Made {
             identity,
             generation,
-            transport: transport.clone(),
-        });
-        Ok(transport)
+            heartbeats,
+            others,
+        };
+        Ok(made.insert(newest).lane(lane))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// findings-2 S39
+    #[test]
+    fn the_lease_and_the_status_of_a_node_are_its_signs_of_life() {
+        let lease = format!("{LEASES}/a");
+        for (path, lane) in [
+            (lease.as_str(), Lane::Heartbeats),
+            ("/api/v1/nodes/a/status", Lane::Heartbeats),
+            ("/api/v1/nodes/a", Lane::Others),
+            ("/api/v1/namespaces/a/pods/b/status", Lane::Others),
+            (
+                "/apis/coordination.k8s.io/v1/namespaces/a/leases/b",
+                Lane::Others,
+            ),
+        ] {
+            assert_eq!(Lane::of(path), lane, "{path}");
+        }
     }
 }

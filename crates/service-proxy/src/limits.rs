@@ -27,10 +27,7 @@ pub const RETRY_DELAY: Duration = Duration::from_millis(500);
 
 /// Connections to the health check of one Service: of one client, and of all. Beyond it, the oldest one of the client with
 /// the most is closed.
-pub const HEALTH_CHECK_CONNECTIONS: ConnectionLimits = ConnectionLimits {
-    all: 32,
-    per_address: 8,
-};
+pub const HEALTH_CHECK_CONNECTIONS: ConnectionLimits = ConnectionLimits::without_nodes(32, 8);
 
 /// Timeout of a load balancer's request and of its reading of the response.
 pub const HEALTH_CHECK_TIMEOUT: Duration = Duration::from_secs(5);

@@ -33,7 +33,7 @@ pub struct Limits {
     /// Maximum number of open connections. Beyond it connections without valid credentials are
     /// closed.
     pub connections_max: usize,
-    /// Maximum number of open connections of one address.
+    /// Maximum number of open connections of one address, without those of nodes.
     pub connections_per_address_max: usize,
     /// Most bytes of answers that wait for their readers, of all senders. Beyond it a connection of the sender with
     /// most of them is closed.
@@ -59,7 +59,7 @@ impl Default for Limits {
             handshake_timeout: Duration::from_secs(10),
             request_timeout: Duration::from_secs(60),
             requests_in_flight_max: 400,
-            long_running_max: 4000,
+            long_running_max: 16_000,
             long_running_per_user_max: 2000,
             body_bytes_per_user_max: 32 * 1024 * 1024,
             connections_max: 4096,
@@ -118,6 +118,12 @@ pub(crate) const UNREAD_GRACE: Duration = Duration::from_secs(1);
 
 /// A body whose sender has too many unread bytes looks for room at this interval.
 pub(crate) const UNREAD_LOOK_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Maximum number of open connections of one node, which do not count for its address.
+pub(crate) const CONNECTIONS_PER_NODE_MAX: usize = 128;
+
+/// Maximum number of connections of an address beyond its limit that may prove to be a node's.
+pub(crate) const RESERVED_HANDSHAKES_MAX: usize = 64;
 
 /// Most requests of a connection at once (upstream's figure). A client with more opens another connection.
 pub(crate) const STREAMS_PER_CONNECTION_MAX: u32 = 100;

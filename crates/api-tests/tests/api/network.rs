@@ -485,11 +485,15 @@ async fn strangers_do_not_keep_the_places_of_others() {
         assert_eq!(&first, b"HTTP/1.1 200");
         known.push(stream);
     }
-    let mut refused = TcpStream::connect(served.address).await.unwrap();
+    let mut refused = served.connect(Some(&admin)).await;
     let mut rest = Vec::new();
     // Closed, with or without a reset.
     let _end = refused.read_to_end(&mut rest).await;
     assert!(rest.is_empty());
+    // findings-2 S39: nodes have places of their own.
+    let node = served.authority.client("system:node:n", &["system:nodes"]);
+    let answer = served.talk(Some(&node.unwrap()), &request).await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     for stream in &mut known {
         stream
             .write_all(get("/version", "").as_bytes())

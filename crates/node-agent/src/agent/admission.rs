@@ -13,9 +13,11 @@ use pod_lifecycle::resources::admission::{PodRejection, rejection, under_pressur
 use reconcile::{Cache, Component, WatchConfig};
 use resource_kinds::pod_view::PodView;
 
+use crate::limits::OBJECTS_PER_POD_MAX;
 use crate::machine::pressure::Monitor;
 use crate::node_context::NodeContext;
 use crate::pods::pod_manager::PodManager;
+use crate::volumes::watched_objects;
 
 /// The pods of the node as the API has them, and the node.
 pub struct Admission {
@@ -70,6 +72,9 @@ impl Admission {
         if let Some(rejection) = rejection(pod, policy) {
             return Some(rejection);
         }
+        if let Some(rejection) = too_many_objects(watched_objects(pod).len()) {
+            return Some(rejection);
+        }
         // Without the Node object the agent knows no labels, and only its own limits.
         let node = self.nodes.get("", &self.node.config.node_name)?;
         let wanted = PodView::from(pod);
@@ -104,5 +109,30 @@ impl Admission {
         let pods = self.pods.list();
         let others = pods.iter().filter(has_place);
         others.map(|other| PodView::from(&**other)).collect()
+    }
+}
+
+/// The rejection of a pod whose volumes have that many ConfigMaps and Secrets: each is followed for as long as the pod
+/// runs.
+fn too_many_objects(count: usize) -> Option<PodRejection> {
+    (count > OBJECTS_PER_POD_MAX).then(|| PodRejection {
+        reason: "TooManyVolumeSources".to_owned(),
+        message: format!(
+            "the volumes of the pod have {count} ConfigMaps and Secrets; a pod may have {OBJECTS_PER_POD_MAX}"
+        ),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// findings-2 S39
+    #[test]
+    fn a_pod_with_too_many_objects_is_rejected_with_the_number() {
+        assert_eq!(too_many_objects(OBJECTS_PER_POD_MAX), None);
+        let rejection = too_many_objects(700).unwrap();
+        assert_eq!(rejection.reason, "TooManyVolumeSources");
+        assert!(rejection.message.contains("700"), "{rejection:?}");
     }
 }

@@ -23,11 +23,11 @@ use pod_lifecycle::environment::service_env;
 use pod_lifecycle::environment::{self, References};
 use reconcile::{Cache, Component, Object, WatchConfig, execute};
 use serde_json::Value;
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::is_away;
-use crate::limits::REQUEST_TIMEOUT;
+use crate::limits::{OBJECT_READ_INTERVAL, REQUEST_TIMEOUT, WATCHED_OBJECTS_MAX};
 
 /// The environment of each container of a pod as it was at the container's last start by this agent.
 pub type KnownEnvironments = Arc<Mutex<BTreeMap<String, environment::Sources>>>;
@@ -99,6 +99,8 @@ pub struct ApiObjects {
     client: Client,
     services: Cache<Service>,
     watches: Mutex<BTreeMap<WatchKey, Weak<ObjectWatch>>>,
+    /// The places of watches at the API server.
+    places: Arc<Semaphore>,
     component: Component,
 }
 
@@ -107,6 +109,8 @@ pub struct ObjectWatch {
     /// The object's last version; `None` before the first.
     seen: watch::Sender<Option<Version>>,
     stop: CancellationToken,
+    /// The place of its watch; without one, the object is read at an interval.
+    place: Option<OwnedSemaphorePermit>,
 }
 
 impl Drop for ObjectWatch {
@@ -162,6 +166,7 @@ impl ApiObjects {
             client,
             services,
             watches: Mutex::default(),
+            places: Arc::new(Semaphore::new(WATCHED_OBJECTS_MAX)),
             component,
         }
     }
@@ -413,6 +418,7 @@ impl ApiObjects {
         let watch = Arc::new(ObjectWatch {
             seen: watch::Sender::new(None),
             stop: self.component.shutdown.child_token(),
+            place: self.places.clone().try_acquire_owned().ok(),
         });
         match kind {
             ObjectKind::ConfigMap => self.follow::<ConfigMap>(namespace, name, &watch),
@@ -428,6 +434,11 @@ impl ApiObjects {
             + api_client::Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
     {
         let api: Api<K> = Api::namespaced(self.client.clone(), namespace);
+        if watch.place.is_none() {
+            let reading = read_versions(api, name.to_owned(), watch.seen.clone());
+            tokio::spawn(watch.stop.clone().run_until_cancelled_owned(reading));
+            return;
+        }
         let only = WatchConfig::default().fields(&format!("metadata.name={name}"));
         let cache = Cache::spawn(api, only, self.component.with_shutdown(watch.stop.clone()));
         tokio::spawn(note_versions(cache, watch.seen.clone()));
@@ -446,6 +457,23 @@ async fn note_versions<K: Object>(cache: Cache<K>, seen: watch::Sender<Option<Ve
         if futures::StreamExt::next(&mut changes).await.is_none() {
             return;
         }
+    }
+}
+
+/// Publishes the version of an object at an interval.
+async fn read_versions<K>(api: Api<K>, name: String, seen: watch::Sender<Option<Version>>)
+where
+    K: Object + api_client::Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
+{
+    loop {
+        match in_time(api.get_opt(&name)).await {
+            Ok(found) => {
+                let now = Version::of(found.as_ref());
+                seen.send_if_modified(|seen| seen.replace(now.clone()) != Some(now));
+            }
+            Err(error) => tracing::debug!(error, name, "an object of a volume is not read"),
+        }
+        tokio::time::sleep(backoff::jittered(OBJECT_READ_INTERVAL)).await;
     }
 }
 
@@ -498,6 +526,7 @@ mod tests {
         let watch = Arc::new(ObjectWatch {
             seen: watch::Sender::new(None),
             stop: CancellationToken::new(),
+            place: None,
         });
         tokio::spawn(note_versions(
             Cache::from_events(events),

@@ -43,11 +43,11 @@ use access::User;
 /// disconnected.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
 /// Most connections at a time. Sessions in containers do not count after their upgrade.
-const CONNECTIONS_MAX: ConnectionLimits = ConnectionLimits {
-    all: 1024,
+const CONNECTIONS_MAX: ConnectionLimits = ConnectionLimits::without_nodes(
+    1024,
     // Those of one API server: its followers of logs have a connection each.
-    per_address: 512,
-};
+    512,
+);
 /// Time between a connection that could not be accepted and the next attempt.
 const ACCEPT_RETRY: Duration = Duration::from_millis(50);
 
@@ -192,7 +192,9 @@ async fn connection(
         user.inspect_err(|error| tracing::debug!(%error, "client certificate refused"))
             .ok()
     });
-    slot.shook_hands();
+    if !slot.shook_hands(None) {
+        return Ok(());
+    }
     let stage = slot.stage();
     if user.is_some() {
         stage.is_known();

@@ -347,10 +347,7 @@ async fn a_port_in_use_is_named() {
 /// findings-2 S40: strangers who fill the listener are closed for those who come, each from an address of its own.
 #[tokio::test]
 async fn strangers_who_hold_connections_keep_nobody_out() {
-    let max = ConnectionLimits {
-        all: 8,
-        per_address: 6,
-    };
+    let max = ConnectionLimits::without_nodes(8, 6);
     let node = Node::start_up_to(max).await;
     let from = |last: u8| {
         let to = node.address;
@@ -380,10 +377,7 @@ async fn strangers_who_hold_connections_keep_nobody_out() {
 /// findings-2 S40
 #[tokio::test]
 async fn a_known_client_stays_whoever_comes() {
-    let max = ConnectionLimits {
-        all: 4,
-        per_address: 3,
-    };
+    let max = ConnectionLimits::without_nodes(4, 3);
     let node = Node::start_up_to(max).await;
     let identity = Node::identity(&node.authority, "operator");
     let roots = Roots::none().with_pem(node.authority.ca_pem().as_bytes());
