@@ -132,6 +132,7 @@ fn send(document: &Document, parts: &Parts) -> Result<Reply, Status> {
         Reply::bytes(document.encoding.content_type(), document.gzip.clone())
             .with_header(CONTENT_ENCODING, HeaderValue::from_static("gzip"))
     } else {
+        work::announce(Unpacked::STATE_BYTES)?;
         let body = boxed(Unpacked::new(document.gzip.clone(), document.length));
         Reply::stream(document.encoding.content_type(), body)
     };

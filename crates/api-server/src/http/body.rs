@@ -92,6 +92,9 @@ pub(crate) struct Unpacked {
 }
 
 impl Unpacked {
+    /// The memory of a body that is sent: the state of the decoder, and a frame.
+    pub(crate) const STATE_BYTES: usize = 2 * FRAME_BYTES;
+
     /// The content of a gzip member, with its length.
     pub(crate) fn new(gzip: Bytes, length: u64) -> Self {
         let decoder = GzDecoder::new(gzip.reader());

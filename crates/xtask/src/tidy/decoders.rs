@@ -116,7 +116,7 @@ const TABLE: &[(&str, Said)] = &[
     ),
     ("api-server/src/objects/encryption/config.rs", ADMINISTRATOR),
     (
-        "api-server/src/catalog/openapi.rs",
+        "api-server/src/http/body.rs",
         ByOurs("the program's own document"),
     ),
     (

@@ -8,10 +8,11 @@ use serde::{Deserialize, Serialize};
 
 use super::namespace;
 use crate::catalog::registry::{Resource, end_of};
-use crate::handlers::output::{self, ListMeta};
+use crate::handlers::output::{self, ListMeta, OutputFormat};
 use crate::handlers::selection::Selection;
 use crate::http::call::Call;
 use crate::http::limits::{LIST_CHUNK_MIN, UNREAD_ITEM_BYTES};
+use crate::http::negotiate::Representation;
 use crate::http::query::Query;
 use crate::http::reply::Reply;
 use crate::http::work;
@@ -34,10 +35,15 @@ pub(crate) async fn answer(
         &page,
     )
     .await?;
+    // YAML is written from a tree of all objects, which are there as text, too.
+    let copies = match OutputFormat::of(call, resource)?.form {
+        Representation::Yaml => 3,
+        _ => 1,
+    };
     let bytes = items
         .iter()
         .map(|item| item.value.len() + UNREAD_ITEM_BYTES);
-    work::announce(bytes.sum())?;
+    work::announce(copies * bytes.sum::<usize>())?;
     output::list(call, resource, &items, &meta).await
 }
 
