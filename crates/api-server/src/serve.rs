@@ -150,7 +150,9 @@ async fn connection(
         None => Certificate::Absent,
     };
     let node = match &certificate {
-        Certificate::Of(user) => NodeName::of_identity(&user.name, &user.groups).map(NodeName::as_str),
+        Certificate::Of(user) => {
+            NodeName::of_identity(&user.name, &user.groups).map(NodeName::as_str)
+        }
         _ => None,
     };
     if !connection.shook_hands(node) {

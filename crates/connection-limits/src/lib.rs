@@ -322,10 +322,7 @@ mod tests {
         let watches = enter(&connections, ONE);
         assert!(watches.0.shook_hands(Some("a")));
         let third = enter(&connections, ONE);
-        assert!(
-            !third.0.shook_hands(Some("a")),
-            "the node has its share"
-        );
+        assert!(!third.0.shook_hands(Some("a")), "the node has its share");
         let other = enter(&connections, ONE);
         assert!(other.0.shook_hands(Some("b")));
         // Those of nodes take no places of others, and are not closed for others.

@@ -44,8 +44,7 @@ use access::User;
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
 /// Most connections at a time. Sessions in containers do not count after their upgrade.
 const CONNECTIONS_MAX: ConnectionLimits = ConnectionLimits::without_nodes(
-    1024,
-    // Those of one API server: its followers of logs have a connection each.
+    1024, // Those of one API server: its followers of logs have a connection each.
     512,
 );
 /// Time between a connection that could not be accepted and the next attempt.
