@@ -67,6 +67,8 @@ struct Document {
 #[derive(Default)]
 pub(crate) struct OpenApi {
     made: Mutex<BTreeMap<(String, Encoding), Arc<Document>>>,
+    /// Held while a document is made: requests for it wait, in place of making it, too.
+    making: tokio::sync::Mutex<()>,
 }
 
 /// Answers a path below `/openapi`.
@@ -155,6 +157,10 @@ async fn document(
             .unwrap_or_else(std::sync::PoisonError::into_inner);
         made.get(&key).cloned()
     };
+    if let Some(document) = made() {
+        return Ok(Some(document));
+    }
+    let _turn = served.openapi.making.lock().await;
     if let Some(document) = made() {
         return Ok(Some(document));
     }

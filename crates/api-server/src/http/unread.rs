@@ -306,7 +306,10 @@ impl UnreadBytes {
     ///
     /// *Errors.* As of [`UnreadAccount::take`].
     pub(crate) fn grow(&mut self, more: usize) -> Result<(), Status> {
-        let mut more = self.account.take(more)?;
+        // One answer larger than the share counts as large as the share.
+        let left = self.account.answers.bounds.per_sender;
+        let left = left.saturating_sub(self.bytes);
+        let mut more = self.account.take(more.min(left))?;
         self.bytes += std::mem::take(&mut more.bytes);
         Ok(())
     }
@@ -469,7 +472,8 @@ mod tests {
         // An answer larger than the share is given when nothing else is unread.
         assert_eq!(one.take(1000).unwrap_err().code, 429);
         drop(second);
-        let large = one.take(1000).unwrap();
+        let mut large = one.take(10).unwrap();
+        large.grow(1000).unwrap();
         assert_eq!(answers.figures().0, 60);
         drop(large);
         assert_eq!(answers.figures(), (0, 2, 0));

@@ -210,15 +210,12 @@ async fn answers_that_nobody_reads_are_bounded_whatever_they_are() {
         ("/apis", JSON),
         ("/metrics", "text/plain"),
     ] {
-        assert_eq!(
-            code(
-                &served,
-                "modest",
-                (&asked.0.replace("watch=true", ""), asked.1)
-            )
-            .await,
-            200
-        );
+        // Documents are made at the first request, once for all that wait for it.
+        if !asked.0.starts_with("/openapi") {
+            let path = asked.0.replace("watch=true", "");
+            let code = code(&served, "modest", (&path, asked.1)).await;
+            assert_eq!(code, 200, "{asked:?}");
+        }
         let before = resident();
         let begun = metric(&served, "apiserver_request_total").await;
         let mut open = JoinSet::new();
