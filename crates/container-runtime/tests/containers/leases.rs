@@ -117,7 +117,7 @@ async fn closing(world: &World, page: &Page, path: &Path, time: Duration) -> Opt
     }
     let made = world.runtime.create_sandbox(spec).await;
     match made {
-        Err(error) if now() >= page.deadline() => {
+        Err(error) if now() + time / 2 >= page.deadline() => {
             println!("too late: {error}");
             None
         }
@@ -156,6 +156,43 @@ async fn a_sandbox_is_warned_and_ends_at_the_deadline() {
         return;
     }
     panic!("never warned");
+}
+
+/// The agent restarts a container that has ended because it was asked to stop. The new one would be killed at the
+/// deadline.
+// findings-2 R28
+#[tokio::test]
+async fn nothing_starts_while_the_lease_is_closing() {
+    let world = World::new("closing");
+    let (path, page) = page(&world);
+    page.set(now() + HOUR);
+    let hour = u64::try_from(HOUR.as_millis()).unwrap();
+    let mut spec = spec(&path);
+    spec.lease.as_mut().unwrap().warning_ms = hour;
+    let refused = world.runtime.create_sandbox(spec.clone()).await;
+    let refused = refused.unwrap_err().to_string();
+    assert!(refused.contains("it is not renewed"), "{refused}");
+    page.set(now() + HOUR * 2);
+    let sandbox = world.runtime.create_sandbox(spec).await.unwrap();
+    start(&sandbox, &world.shell("first", "exit 0")).await;
+    crate::world::exit_of(&sandbox, "first").await;
+    let made = world.shell("made", "exit 0");
+    sandbox.create_container(made.clone()).await.unwrap();
+    page.set(now() + HOUR);
+    let second = world.shell("second", "exit 0");
+    let closed = "the lease of the node is not renewed";
+    let refused = [
+        sandbox.create_container(second.clone()).await,
+        sandbox.start(&made.id).await,
+    ];
+    for refused in refused {
+        let refused = refused.unwrap_err();
+        assert!(refused.to_string().starts_with(closed), "{refused}");
+    }
+    page.set(now() + HOUR * 2);
+    start(&sandbox, &second).await;
+    sandbox.start(&made.id).await.unwrap();
+    world.end().await;
 }
 
 #[tokio::test]

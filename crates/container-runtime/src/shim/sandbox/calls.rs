@@ -46,6 +46,13 @@ impl Supervisor {
             let failure = Failure::Internal("the sandbox is being destroyed".to_owned());
             return self.reply(id, &Reply::Failed(failure));
         }
+        // A container that was asked to stop would be started again, and killed at the deadline.
+        if matches!(request.call, Call::Create(_) | Call::Start { .. })
+            && !self.lease_allows_starts()
+        {
+            let reason = "the lease of the node is not renewed: no container starts until it is";
+            return self.reply(id, &Reply::Failed(Failure::Internal(reason.to_owned())));
+        }
         let answer = match request.call {
             Call::State => {
                 let state = Reply::State(Box::new(self.state()));

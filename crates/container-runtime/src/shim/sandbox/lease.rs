@@ -49,14 +49,15 @@ impl LeaseWatch {
     /// Begins to watch the node's lease.
     ///
     /// # Errors
-    /// The lease has lapsed, or the page cannot be read.
+    /// The lease has lapsed, or was not renewed for long; or the page cannot be read.
     pub fn open(lease: &NodeLease) -> io::Result<Self> {
         let page = DeadlinePage::open(&lease.page)?;
         let warning = Duration::from_millis(lease.warning_ms);
         let mut watch = Self::of(Rc::new(page), warning)?;
         match watch.check()? {
             LeasePhase::Lapsed => Err(io::Error::other("it has lapsed")),
-            LeasePhase::Valid(_) | LeasePhase::Closing(_) => Ok(watch),
+            LeasePhase::Closing(_) => Err(io::Error::other("it is not renewed")),
+            LeasePhase::Valid(_) => Ok(watch),
         }
     }
 
@@ -82,6 +83,12 @@ impl LeaseWatch {
 
     pub fn timer(&self) -> BorrowedFd<'_> {
         self.timer.as_fd()
+    }
+
+    /// Whether containers may start: those that run are asked to stop otherwise.
+    pub fn allows_starts(&self) -> bool {
+        let phase = phase(self.page.deadline(), self.warning, deadline::now());
+        matches!(phase, LeasePhase::Valid(_))
     }
 
     /// Reads the page, and sets the timer to the time of the next check.

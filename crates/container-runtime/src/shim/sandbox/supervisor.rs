@@ -486,6 +486,11 @@ impl Supervisor {
         }
     }
 
+    /// Whether the node's lease allows that containers start.
+    pub fn lease_allows_starts(&self) -> bool {
+        self.lease.as_ref().is_none_or(LeaseWatch::allows_starts)
+    }
+
     /// Ends processes that may fail over before the node's lease has lapsed.
     fn look_at_lease(&mut self) -> io::Result<()> {
         let Some(lease) = &mut self.lease else {
