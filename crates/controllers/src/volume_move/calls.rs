@@ -21,7 +21,7 @@ use super::Error;
 const PART_LIMIT: Duration = Duration::from_secs(120);
 /// The same for other steps, which may remove or sync many files.
 const STEP_LIMIT: Duration = Duration::from_secs(1800);
-/// The code of files that cannot be copied at all.
+/// The code of a step that a node never carries out: files cannot be copied, or it has no room.
 const INVALID: u16 = 422;
 
 /// Calls the nodes of a move, through the API server.
@@ -131,7 +131,7 @@ impl Nodes {
             )
         };
         // A copy that is there already is not made again.
-        let mut receipt: CopyReceipt = self.send(to, &receive(0, false), Bytes::new()).await?;
+        let mut receipt = self.receipt(to, &receive(0, false), Bytes::new()).await?;
         let mut offset: u64 = 0;
         loop {
             match receipt {
@@ -143,14 +143,12 @@ impl Nodes {
                 return Err(Error::Cut("the copy is not wanted any more".to_owned()));
             }
             let read = format!("{read}?attempt={attempt}&{copy}&offset={offset}");
-            let part = match self.bytes(from, &read, Bytes::new()).await {
-                Err(Error::Api(api_client::Error::Api(status))) if status.code == INVALID => {
-                    return Ok(CopyResult::Impossible(status.message));
-                }
-                other => other?,
+            let part = match or_refusal(self.bytes(from, &read, Bytes::new()).await)? {
+                Ok(part) => part,
+                Err(reason) => return Ok(CopyResult::Impossible(reason)),
             };
             let (is_last, length) = (part.is_empty(), part.len() as u64);
-            receipt = self.send(to, &receive(offset, is_last), part).await?;
+            receipt = self.receipt(to, &receive(offset, is_last), part).await?;
             offset += length;
             if is_last && receipt == CopyReceipt::More {
                 return Err(Error::Cut(
@@ -167,6 +165,27 @@ impl Nodes {
         step: &str,
     ) -> Result<T, Error> {
         self.send(to, step, Bytes::new()).await
+    }
+
+    /// Takes a step on a node; the inner error is the reason of a node that never carries it out, for example because
+    /// it has no room.
+    pub(crate) async fn ask_or_refusal<T: DeserializeOwned>(
+        &self,
+        to: &Address<'_>,
+        step: &str,
+    ) -> Result<Result<T, String>, Error> {
+        or_refusal(self.ask(to, step).await)
+    }
+
+    /// The receiver's answer to a part of a stream.
+    async fn receipt(
+        &self,
+        to: &Address<'_>,
+        step: &str,
+        part: Bytes,
+    ) -> Result<CopyReceipt, Error> {
+        let answer = or_refusal(self.send(to, step, part).await)?;
+        Ok(answer.unwrap_or_else(CopyReceipt::Impossible))
     }
 
     async fn send<T: DeserializeOwned>(
@@ -205,10 +224,72 @@ impl Nodes {
     }
 }
 
+/// The answer of a node, or the reason for which it never carries the step out.
+fn or_refusal<T>(answer: Result<T, Error>) -> Result<Result<T, String>, Error> {
+    match answer {
+        Err(Error::Api(api_client::Error::Api(status))) if status.code == INVALID => {
+            Ok(Err(status.message))
+        }
+        other => other.map(Ok),
+    }
+}
+
 /// A volume on a node, and the id of its move or the epoch of its replication.
 pub(crate) struct Address<'a> {
     pub(crate) node: &'a str,
     pub(crate) volume: &'a str,
     pub(crate) id: &'a str,
     pub(crate) driver: Driver,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use http::Response;
+
+    use super::*;
+
+    /// Nodes that answer every step with this status.
+    fn nodes(code: u16, answer: &'static str) -> Nodes {
+        let service = tower::service_fn(move |_: Request<api_client::Body>| async move {
+            let response = Response::builder().status(code).body(answer.to_owned());
+            Ok::<_, Infallible>(response.unwrap())
+        });
+        Nodes::new(api_client::Client::new(service, "default"))
+    }
+
+    const FULL: &str = r#"{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"Invalid",
+        "message":"the disk is full","code":422}"#;
+
+    fn address() -> Address<'static> {
+        Address {
+            node: "n1",
+            volume: "pvc-1",
+            id: "1",
+            driver: Driver::LocalCow,
+        }
+    }
+
+    /// A node without room for its first pool refuses in the step before a copy, and in each part of it.
+    // findings-2 R29
+    #[tokio::test]
+    async fn a_node_that_has_no_room_makes_a_copy_impossible_in_every_step() {
+        let full = nodes(422, FULL);
+        let answer = full
+            .ask_or_refusal::<()>(&address(), "replica-demote")
+            .await;
+        assert_eq!(answer.unwrap(), Err("the disk is full".to_owned()));
+        let steps = ["replica-read", "replica-receive"];
+        let both = (&address(), &address());
+        let copied = full.stream(both, steps, "copy=1", 1, &|| true).await;
+        let reason = "the disk is full".to_owned();
+        assert_eq!(copied.unwrap(), CopyResult::Impossible(reason));
+        // Other errors are no refusal: the step is tried again.
+        let away = nodes(503, "{}");
+        let answer = away
+            .ask_or_refusal::<()>(&address(), "replica-demote")
+            .await;
+        assert!(answer.is_err());
+    }
 }

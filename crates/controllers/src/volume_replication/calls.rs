@@ -33,14 +33,18 @@ pub(super) async fn carry_out(
         driver: Driver::LocalCow,
     };
     let to = address(call.node(record).unwrap_or_default());
+    let refused = |reason| {
+        controller.refusals.note(name, to.node);
+        CopyResult::Impossible(reason)
+    };
     match call.clone() {
-        Call::Inspect(role) => {
-            let holdings = Some(nodes.ask(&to, "replica-inspect").await?);
-            match role {
-                Role::Primary => answers.primary = holdings,
-                Role::Replica => answers.replica = holdings,
-            }
+        Call::Inspect(Role::Primary) => {
+            answers.primary = Some(nodes.ask(&to, "replica-inspect").await?);
         }
+        Call::Inspect(Role::Replica) => match nodes.ask_or_refusal(&to, "replica-inspect").await? {
+            Ok(holdings) => answers.replica = Some(holdings),
+            Err(reason) => answers.copied = Some(refused(reason)),
+        },
         Call::Seal => answers.sealed = Some(nodes.ask(&to, "replica-seal").await?),
         Call::Demote(common) => {
             let step = match common {
@@ -49,9 +53,12 @@ pub(super) async fn carry_out(
                     format!("replica-demote?common={time}&here={here}&there={there}")
                 }
             };
-            let () = nodes.ask(&to, &step).await?;
-            // It holds other things now.
-            answers.replica = None;
+            match nodes.ask_or_refusal(&to, &step).await? {
+                // It holds other things now.
+                Ok(()) => answers.replica = None,
+                // Without copies, it makes its pool in this step.
+                Err(reason) => answers.copied = Some(refused(reason)),
+            }
         }
         Call::Copy { time, base } => {
             let copy = match base {
