@@ -1,6 +1,6 @@
 //! The input and the output of placement.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Namespace, PersistentVolume, PersistentVolumeClaim, Service};
@@ -40,6 +40,8 @@ pub struct ClusterView {
     pub drivers: BTreeMap<String, Arc<CSIDriver>>,
     /// The free storage of CSI drivers, by namespace and name.
     pub capacities: BTreeMap<(String, String), Arc<CSIStorageCapacity>>,
+    /// The nodes on which the volume of a claim could not be made lately, by the claim's namespace and name.
+    pub refusals: BTreeMap<(String, String), BTreeSet<String>>,
     /// The CSI drivers of each node, by the node's name.
     pub csi_nodes: BTreeMap<String, Arc<CSINode>>,
     /// The VolumeAttachments, by node.

@@ -22,6 +22,7 @@ use crate::view::{ClaimStep, ClusterView};
 const NO_MATCH: &str = "node(s) didn't find available persistent volumes to bind";
 const WRONG_NODE: &str = "node(s) didn't match PersistentVolume's node affinity";
 const NO_ROOM: &str = "node(s) did not have enough free storage";
+const REFUSED: &str = "node(s) could not make a volume of the pod a moment ago";
 const NO_VOLUME: &str = "node(s) unavailable due to one or more pvc(s) bound to non-existent pv(s)";
 const IN_USE: &str = "node has pod using PersistentVolumeClaim with the same name and \
     ReadWriteOncePod access mode";
@@ -316,8 +317,18 @@ fn can_provision(
     match provisions && allowed {
         false => Err(NO_MATCH),
         true if !has_room(claim, class, node, view) => Err(NO_ROOM),
+        true if has_refused(claim, node, view) => Err(REFUSED),
         true => Ok(()),
     }
+}
+
+/// Whether the volume could not be made on the node a moment ago.
+fn has_refused(claim: &PersistentVolumeClaim, node: &Node, view: &ClusterView) -> bool {
+    let meta = &claim.metadata;
+    let key = meta.namespace.clone().zip(meta.name.clone());
+    let nodes = key.and_then(|key| view.refusals.get(&key));
+    let name = node.metadata.name.as_deref();
+    nodes.is_some_and(|nodes| name.is_some_and(|name| nodes.contains(name)))
 }
 
 fn allows(term: &TopologySelectorTerm, node: &Node) -> bool {

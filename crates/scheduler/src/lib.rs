@@ -11,6 +11,7 @@ mod explanations;
 mod limits;
 mod metrics;
 mod nominations;
+mod refusals;
 mod reservations;
 mod writes;
 

@@ -19,3 +19,6 @@ pub(crate) const VOLUMES_BOUND_WITHIN: Duration = Duration::from_secs(600);
 pub(crate) const NODES_PER_UNIT: usize = 2;
 /// Maximum number of concurrent writes.
 pub(crate) const WRITES_MAX: usize = 64;
+/// Time for which a node is left out after the volume of a claim could not be made there. A node that is the only one is
+/// tried again after it.
+pub(crate) const REFUSED_FOR: Duration = Duration::from_secs(60);

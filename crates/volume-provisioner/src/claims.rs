@@ -24,6 +24,7 @@ use crate::decide::{
     size_of, size_of_volume, volume,
 };
 use crate::error::ProvisionerError as Error;
+use crate::setbacks::Cause;
 use crate::subvolumes::InitialContents;
 
 /// The initial contents of a volume.
@@ -93,9 +94,9 @@ impl Provisioner {
     }
 
     /// Records a failure of a claim; returns the back-off.
-    pub(crate) fn note_setback(&self, uid: &str) -> Duration {
+    pub(crate) fn note_setback(&self, uid: &str, cause: Cause) -> Duration {
         let mut setbacks = self.setbacks.lock().unwrap_or_else(PoisonError::into_inner);
-        setbacks.add(uid, Instant::now())
+        setbacks.add(uid, cause, Instant::now())
     }
 
     /// Forgets the failures of a claim that has got its volume.
@@ -199,7 +200,13 @@ impl Provisioner {
         uid: &str,
         error: &Error,
     ) -> Result<ReconcileResult, Error> {
-        let delay = self.note_setback(uid);
+        let cause = match error {
+            Error::Api(_) | Error::Unsupported(_) | Error::Source(_) | Error::NoCopies { .. } => {
+                Cause::Other
+            }
+            _ => Cause::Node,
+        };
+        let delay = self.note_setback(uid, cause);
         let class_name = class.metadata.name.as_deref().unwrap_or_default();
         let text = format!(
             "failed to provision volume with StorageClass {class_name:?}: {}",
@@ -208,11 +215,7 @@ impl Provisioner {
         tracing::warn!(claim = claim.metadata.name, error = text, "volume not made");
         self.recorder
             .warning(claim, reasons::PROVISIONING_FAILED, text);
-        let of_this_node = !matches!(
-            error,
-            Error::Api(_) | Error::Unsupported(_) | Error::Source(_) | Error::NoCopies { .. }
-        );
-        if of_this_node {
+        if cause == Cause::Node {
             self.select_node(claim, None).await?;
         }
         Ok(ReconcileResult::RequeueAfter(delay))

@@ -13,6 +13,7 @@ use serde_json::Value;
 use crate::Provisioner;
 use crate::decide::{VolumeMode, is_ours, volume_mode};
 use crate::error::ProvisionerError as Error;
+use crate::setbacks::Cause;
 
 impl Provisioner {
     /// Executes the next step. The resulting change queues the claim again for the following step.
@@ -68,7 +69,7 @@ impl Provisioner {
             VolumeMode::Block => storage.grow_image(driver, name, bytes).await,
         };
         if let Err(error) = grown {
-            let delay = self.note_setback(&uid);
+            let delay = self.note_setback(&uid, Cause::Other);
             let error = chain(&error);
             let text = format!(
                 "resize volume {name:?} by resizer {:?} failed: {error}",

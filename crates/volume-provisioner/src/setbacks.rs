@@ -10,6 +10,18 @@ const RETRY_MIN: Duration = Duration::from_secs(1);
 /// Longest delay; external provisioners have about the same.
 const RETRY_MAX: Duration = Duration::from_secs(300);
 
+/// Longest delay after a failure of this node alone: meanwhile the claim's pod cannot go to another one.
+const RETRY_MAX_OF_NODE: Duration = Duration::from_secs(30);
+
+/// The part of the cluster that has failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cause {
+    /// This node, for example because its disk is full.
+    Node,
+    /// Something else: the volume would fail on any node.
+    Other,
+}
+
 /// The back-off of claims whose volumes could not be created or expanded, by UID.
 #[derive(Debug, Default)]
 pub(crate) struct ClaimBackoff {
@@ -25,13 +37,16 @@ impl ClaimBackoff {
             .filter(|left| !left.is_zero())
     }
 
-    pub fn add(&mut self, uid: &str, now: Instant) -> Duration {
+    pub fn add(&mut self, uid: &str, cause: Cause, now: Instant) -> Duration {
         // Entries of claims that were deleted since.
         self.by_uid
             .retain(|_, (_, until)| *until + 2 * RETRY_MAX > now);
         let first = || (Backoff::new(RETRY_MIN, RETRY_MAX), now);
         let (backoff, until) = self.by_uid.entry(uid.to_owned()).or_insert_with(first);
-        let delay = backoff.fail();
+        let delay = match cause {
+            Cause::Node => backoff.fail().min(RETRY_MAX_OF_NODE),
+            Cause::Other => backoff.fail(),
+        };
         *until = now + delay;
         delay
     }
@@ -52,15 +67,17 @@ mod tests {
         let mut setbacks = ClaimBackoff::default();
         let now = Instant::now();
         assert_eq!(setbacks.remaining("a", now), None);
-        let first = setbacks.add("a", now);
+        let first = setbacks.add("a", Cause::Other, now);
         assert!(is_about(first, RETRY_MIN));
         assert_eq!(setbacks.remaining("a", now), Some(first));
         assert_eq!(setbacks.remaining("a", now + RETRY_MIN), None);
-        assert!(is_about(setbacks.add("a", now), RETRY_MIN * 2));
+        assert!(is_about(setbacks.add("a", Cause::Other, now), RETRY_MIN * 2));
         for _ in 0..20 {
-            setbacks.add("a", now);
+            setbacks.add("a", Cause::Other, now);
         }
         assert!(is_about(setbacks.remaining("a", now).unwrap(), RETRY_MAX));
+        // findings-2 R30: the pod of a claim is not held for long by a node that cannot make its volume.
+        assert!(is_about(setbacks.add("a", Cause::Node, now), RETRY_MAX_OF_NODE));
         setbacks.forget("a");
         assert_eq!(setbacks.remaining("a", now), None);
     }

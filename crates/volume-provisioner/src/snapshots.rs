@@ -17,6 +17,7 @@ use crate::Provisioner;
 use crate::claims::Source;
 use crate::decide::{other_mode, size_of};
 use crate::error::ProvisionerError as Error;
+use crate::setbacks::Cause;
 use crate::subvolumes::InitialContents;
 
 impl Provisioner {
@@ -40,7 +41,7 @@ impl Provisioner {
             }
             Err(error @ Error::Api(_)) => Err(error),
             Err(error) => {
-                let delay = self.note_setback(&uid);
+                let delay = self.note_setback(&uid, Cause::Other);
                 self.content_failed(&content, &error).await?;
                 Ok(ReconcileResult::RequeueAfter(delay))
             }

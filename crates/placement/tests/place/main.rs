@@ -78,6 +78,11 @@ fn view(objects: Value) -> ClusterView {
         view.capacities
             .insert(key, Arc::new(serde_json::from_value(capacity).expect(read)));
     }
+    for (name, nodes) in named("refusals") {
+        let key = ("default".to_owned(), name);
+        view.refusals
+            .insert(key, serde_json::from_value(nodes).expect(read));
+    }
     for (name, csi_node) in named("csinodes") {
         view.csi_nodes.insert(
             name,

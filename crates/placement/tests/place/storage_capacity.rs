@@ -98,3 +98,34 @@ fn of_several_nodes_one_with_room_is_chosen() {
     let text = "0/2 nodes are available: 2 node(s) did not have enough free storage.";
     check(objects, claiming("c"), text);
 }
+
+/// A full node is left out while another one can make the volume, and is named where it is the only one.
+// findings-2 R30
+#[test]
+fn a_node_that_could_not_make_the_volume_is_left_out() {
+    let cluster = |nodes: Value, refusals: Value| {
+        json!({
+            "nodes": nodes,
+            "classes": {"cow": {"provisioner": "mainstay.dev/local-cow",
+                "volumeBindingMode": "WaitForFirstConsumer"}},
+            "claims": {"c": unbound("cow", "5Gi")},
+            "refusals": refusals,
+        })
+    };
+    let both = json!({"a": {}, "b": {}});
+    let refused = json!({"c": ["a"]});
+    check(
+        cluster(both.clone(), refused.clone()),
+        claiming("c"),
+        "prepare b c=new",
+    );
+    // The volume of another claim may fit.
+    check(
+        cluster(both, json!({"other": ["a"]})),
+        claiming("c"),
+        "prepare a c=new",
+    );
+    let text =
+        "0/1 nodes are available: 1 node(s) could not make a volume of the pod a moment ago.";
+    check(cluster(json!({"a": {}}), refused), claiming("c"), text);
+}

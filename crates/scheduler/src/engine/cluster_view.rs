@@ -31,6 +31,11 @@ impl ClusterState {
         self.view.nodes.len()
     }
 
+    /// Replaces the nodes on which volumes of claims could not be made lately.
+    pub fn refused(&mut self, nodes: BTreeMap<(String, String), BTreeSet<String>>) {
+        self.view.refusals = nodes;
+    }
+
     pub fn apply(&mut self, change: &CacheChange) {
         let view = &mut self.view;
         match change {

@@ -32,6 +32,7 @@ use crate::config::{Config, Error};
 use crate::explanations::Explanations;
 use crate::metrics::Attempt;
 use crate::nominations::Nominations;
+use crate::refusals::Refusals;
 use crate::reservations::{Reservation, ReservationStage, Reservations, ReservedClaim};
 use crate::{limits, writes};
 
@@ -90,6 +91,7 @@ pub(crate) struct Engine {
     backlog: Backlog,
     reservations: Reservations,
     nominations: Nominations,
+    refusals: Refusals,
     explanations: Explanations,
     writes: JoinSet<FinishedWrite>,
 }
@@ -129,6 +131,7 @@ impl Engine {
             backlog: Backlog::default(),
             reservations: Reservations::default(),
             nominations: Nominations::default(),
+            refusals: Refusals::default(),
             explanations: Explanations::default(),
             writes: JoinSet::new(),
         }
@@ -144,7 +147,11 @@ impl Engine {
         loop {
             self.schedule_ready(&mut feeds).await;
             self.config.metrics.pending(self.backlog.metrics());
-            let due = self.backlog.next_due(Instant::now());
+            let dues = [
+                self.backlog.next_due(Instant::now()),
+                self.refusals.next_end(),
+            ];
+            let due = dues.into_iter().flatten().min();
             let due = due.unwrap_or_else(|| Instant::now() + limits::FORGOTTEN_AFTER);
             tokio::select! {
                 biased;
@@ -194,6 +201,8 @@ impl Engine {
             CacheChange::Pod(change) => self.pod_changed(change),
             CacheChange::Node(change) => self.node_changed(&change),
             CacheChange::Claim(change) => {
+                self.refusals.observe(&change, Instant::now());
+                self.world.refused(self.refusals.nodes());
                 let claim = Key::of(&**change.object());
                 self.backlog.wake(AffectedPods::ClaimsIn(&claim.namespace));
             }
@@ -218,6 +227,10 @@ impl Engine {
 
     /// Decides about the pods that are ready, as long as there is room for writes.
     async fn schedule_ready(&mut self, feeds: &mut CacheSubscriptions) {
+        for namespace in self.refusals.expire(Instant::now()) {
+            self.world.refused(self.refusals.nodes());
+            self.backlog.wake(AffectedPods::ClaimsIn(&namespace));
+        }
         while self.has_room()
             && let Some(key) = self.backlog.next(Instant::now())
         {

@@ -1,0 +1,151 @@
+//! The nodes on which the volume of a claim could not be made. Their provisioner has taken the choice of the node back,
+//! for example because its disk is full. Such a node is left out for a while: it would be chosen again and again.
+//! A new leader begins with none. Time is an argument.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
+
+use k8s_openapi::api::core::v1::PersistentVolumeClaim;
+use reconcile::ObjectChange;
+use resource_kinds::annotations::SELECTED_NODE;
+
+use crate::limits::REFUSED_FOR;
+
+/// Namespace and name of a claim.
+type ClaimName = (String, String);
+
+/// The nodes that have refused, each until a time.
+#[derive(Debug, Default)]
+pub(crate) struct Refusals {
+    by_claim: BTreeMap<ClaimName, BTreeMap<String, Instant>>,
+}
+
+impl Refusals {
+    /// Notes a node that was chosen for the claim, and is not any more although the claim has no volume.
+    pub fn observe(&mut self, change: &ObjectChange<PersistentVolumeClaim>, now: Instant) {
+        let claim = change.object();
+        let key = name_of(claim);
+        match change {
+            ObjectChange::Applied(new, Some(old)) if is_same(new, old) && !has_volume(new) => {
+                if let (Some(node), None) = (selected_node(old), selected_node(new)) {
+                    let nodes = self.by_claim.entry(key).or_default();
+                    nodes.insert(node.to_owned(), now + REFUSED_FOR);
+                }
+            }
+            // It has a volume, or is another one.
+            ObjectChange::Applied(..) | ObjectChange::Deleted(_) => {
+                drop(self.by_claim.remove(&key))
+            }
+        }
+    }
+
+    /// Ends the refusals whose time is over; the namespaces of their claims.
+    pub fn expire(&mut self, now: Instant) -> BTreeSet<String> {
+        let mut namespaces = BTreeSet::new();
+        self.by_claim.retain(|(namespace, _), nodes| {
+            let before = nodes.len();
+            nodes.retain(|_, until| *until > now);
+            if nodes.len() < before {
+                namespaces.insert(namespace.clone());
+            }
+            !nodes.is_empty()
+        });
+        namespaces
+    }
+
+    /// The time at which the next one ends.
+    pub fn next_end(&self) -> Option<Instant> {
+        self.by_claim
+            .values()
+            .flat_map(BTreeMap::values)
+            .min()
+            .copied()
+    }
+
+    /// The nodes that are left out, by claim.
+    pub fn nodes(&self) -> BTreeMap<ClaimName, BTreeSet<String>> {
+        let by_claim = self.by_claim.iter();
+        by_claim
+            .map(|(claim, nodes)| (claim.clone(), nodes.keys().cloned().collect()))
+            .collect()
+    }
+}
+
+fn name_of(claim: &PersistentVolumeClaim) -> ClaimName {
+    let meta = &claim.metadata;
+    (
+        meta.namespace.clone().unwrap_or_default(),
+        meta.name.clone().unwrap_or_default(),
+    )
+}
+
+fn is_same(a: &PersistentVolumeClaim, b: &PersistentVolumeClaim) -> bool {
+    a.metadata.uid == b.metadata.uid
+}
+
+fn has_volume(claim: &PersistentVolumeClaim) -> bool {
+    let spec = claim.spec.as_ref();
+    spec.and_then(|spec| spec.volume_name.as_deref())
+        .is_some_and(|name| !name.is_empty())
+}
+
+fn selected_node(claim: &PersistentVolumeClaim) -> Option<&str> {
+    let annotations = claim.metadata.annotations.as_ref()?;
+    annotations.get(SELECTED_NODE).map(String::as_str)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use serde_json::json;
+
+    use super::*;
+
+    fn claim(uid: &str, node: Option<&str>, volume: Option<&str>) -> Arc<PersistentVolumeClaim> {
+        let annotations = node.map(|node| json!({ SELECTED_NODE: node }));
+        let claim = json!({"metadata": {"namespace": "default", "name": "data", "uid": uid,
+            "annotations": annotations}, "spec": {"volumeName": volume}});
+        Arc::new(serde_json::from_value(claim).unwrap())
+    }
+
+    // findings-2 R30
+    #[test]
+    fn a_node_whose_choice_is_taken_back_is_left_out_for_a_while() {
+        let mut refusals = Refusals::default();
+        let now = Instant::now();
+        let mut change =
+            |old: (&str, Option<&str>), new: (&str, Option<&str>, Option<&str>), at| {
+                let (old, new) = (claim(old.0, old.1, None), claim(new.0, new.1, new.2));
+                refusals.observe(&ObjectChange::Applied(new, Some(old)), at);
+                let nodes = refusals.nodes().into_values().flatten();
+                nodes.collect::<Vec<String>>()
+            };
+        assert_eq!(change(("u", None), ("u", Some("n1"), None), now), [""; 0]);
+        assert_eq!(change(("u", Some("n1")), ("u", None, None), now), ["n1"]);
+        let later = now + Duration::from_secs(1);
+        assert_eq!(change(("u", None), ("u", Some("n2"), None), later), ["n1"]);
+        assert_eq!(
+            change(("u", Some("n2")), ("u", None, None), later),
+            ["n1", "n2"]
+        );
+        assert_eq!(refusals.next_end(), Some(now + REFUSED_FOR));
+        assert!(refusals.expire(later).is_empty());
+        let ended = refusals.expire(now + REFUSED_FOR);
+        assert_eq!(ended, BTreeSet::from(["default".to_owned()]));
+        assert_eq!(refusals.next_end(), Some(later + REFUSED_FOR));
+        // It has got its volume, or another claim has its name.
+        for new in [("u", Some("n2"), Some("pv")), ("v", None, None)] {
+            let mut refusals = Refusals::default();
+            let changes = [("u", None, None), new];
+            let mut old = claim("u", Some("n1"), None);
+            for (uid, node, volume) in changes {
+                let new = claim(uid, node, volume);
+                refusals.observe(&ObjectChange::Applied(new.clone(), Some(old)), now);
+                old = new;
+            }
+            assert!(refusals.nodes().is_empty());
+        }
+    }
+}
