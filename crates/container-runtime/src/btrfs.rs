@@ -138,6 +138,7 @@ mod call {
     nix::ioctl_write_ptr!(group_create, MAGIC_NUMBER, 42, GroupCreate);
     nix::ioctl_read!(group_limit, MAGIC_NUMBER, 43, GroupLimit);
     nix::ioctl_write_ptr!(quota_rescan, MAGIC_NUMBER, 44, QuotaRescan);
+    nix::ioctl_none!(quota_rescan_wait, MAGIC_NUMBER, 46);
     nix::ioctl_read!(subvolume_info, MAGIC_NUMBER, 60, SubvolumeInfo);
     nix::ioctl_readwrite!(root_references, MAGIC_NUMBER, 61, RootReferences);
 }
@@ -344,6 +345,17 @@ pub fn count_anew(root: &Path) -> io::Result<()> {
         Ok(_) | Err(nix::errno::Errno::EINPROGRESS) => Ok(()),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Waits for the end of a count that is in progress. Until then, the kernel says that all counts are wrong.
+///
+/// # Errors
+/// Errors of the kernel.
+pub fn wait_for_count(root: &Path) -> io::Result<()> {
+    let file = File::open(root)?;
+    // SAFETY: the call has no argument.
+    unsafe { call::quota_rescan_wait(file.as_raw_fd()) }?;
+    Ok(())
 }
 
 /// Removes the count of a deleted subvolume.

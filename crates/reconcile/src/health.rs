@@ -1,7 +1,7 @@
 //! The health of long-running components: watches, and the work of controllers.
 //!
 //! Each of them counts its failures in a row. After [`limits::FAILURES_MAX`] it fails: that is logged
-//! once, shown by [`Health::failing`] for `/readyz`, and counted by [`Health::write`] for `/metrics`.
+//! once for each cause, so that all watches of a program without a server are one line; it is shown by [`Health::failing`] for `/readyz`, and counted by [`Health::write`] for `/metrics`.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Debug, Display};
@@ -115,6 +115,18 @@ impl Health {
         all
     }
 
+    /// Whether another one of the kind fails for the same cause.
+    fn fails_too(&self, than: &Arc<State>, why: &str, now: Instant) -> bool {
+        let known: Vec<Arc<State>> = self.known().iter().filter_map(Weak::upgrade).collect();
+        let mut others = known
+            .iter()
+            .filter(|state| state.kind == than.kind && !Arc::ptr_eq(state, than));
+        others.any(|state| {
+            let row = state.row();
+            row.length(state.kind, now) >= limits::FAILURES_MAX && row.why == why
+        })
+    }
+
     fn known(&self) -> MutexGuard<'_, Vec<Weak<State>>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -165,7 +177,11 @@ impl Component {
         let mut known = self.health.known();
         known.retain(|state| state.strong_count() > 0);
         known.push(Arc::downgrade(&state));
-        FailureStreak(state)
+        drop(known);
+        FailureStreak {
+            state,
+            health: self.health.clone(),
+        }
     }
 }
 
@@ -188,6 +204,10 @@ impl State {
 struct Row {
     count: u32,
     newest: Option<Instant>,
+    /// The newest error.
+    why: String,
+    /// Whether the series was logged for users.
+    is_told: bool,
 }
 
 impl Row {
@@ -201,28 +221,31 @@ impl Row {
 }
 
 /// The consecutive failures of one watch, or of the work of one controller.
-pub struct FailureStreak(Arc<State>);
+pub struct FailureStreak {
+    state: Arc<State>,
+    health: Health,
+}
 
 impl FailureStreak {
     /// Runs a piece of the work; its slow polls are recorded if enabled.
     pub async fn watched<T>(&self, work: impl Future<Output = T>) -> T {
         let State {
             component, what, ..
-        } = &*self.0;
-        let slow_polls = self.0.slow_polls.clone();
+        } = &*self.state;
+        let slow_polls = self.state.slow_polls.clone();
         polls::watched(slow_polls, &format!("{component}: {what}"), work).await
     }
 
     /// Records a success, which ends a series of failures.
     pub fn succeeded(&self) {
-        let ended = std::mem::take(&mut *self.0.row()).count >= limits::FAILURES_MAX;
-        if ended {
+        let row = std::mem::take(&mut *self.state.row());
+        if row.is_told {
             let State {
                 kind,
                 component,
                 what,
                 ..
-            } = &*self.0;
+            } = &*self.state;
             tracing::info!(component, of = what, "{} succeeds again", kind.as_str());
         }
     }
@@ -234,23 +257,42 @@ impl FailureStreak {
             component,
             what,
             ..
-        } = &*self.0;
+        } = &*self.state;
         let now = Instant::now();
+        let why = why.to_string();
         let count = {
-            let mut row = self.0.row();
+            let mut row = self.state.row();
             let count = row.length(*kind, now).saturating_add(1);
+            let is_told = row.is_told && count > 1;
             *row = Row {
                 count,
                 newest: Some(now),
+                why: why.clone(),
+                is_told,
             };
             count
         };
-        if count == limits::FAILURES_MAX {
-            tracing::warn!(component, of = what, error = %why, failures = count,
-                "{} fails again and again", kind.as_str());
+        let is_new =
+            count == limits::FAILURES_MAX && !self.health.fails_too(&self.state, &why, now);
+        if is_new {
+            self.state.row().is_told = true;
+            tracing::warn!(
+                component,
+                of = what,
+                error = why,
+                failures = count,
+                "{} fails again and again; others that fail for the same cause are not named",
+                kind.as_str()
+            );
         } else {
-            tracing::debug!(component, of = what, error = %why, failures = count,
-                "{} failed", kind.as_str());
+            tracing::debug!(
+                component,
+                of = what,
+                error = why,
+                failures = count,
+                "{} failed",
+                kind.as_str()
+            );
         }
     }
 }
@@ -291,6 +333,31 @@ mod tests {
         }
         drop(work);
         assert!(health.failing(Kind::Work).is_empty(), "it is no more");
+    }
+
+    // findings-2 R37
+    #[tokio::test(start_paused = true)]
+    async fn watches_that_fail_for_one_cause_are_told_once() {
+        let (_, component) = component();
+        let watches = ["pods", "nodes", "leases"].map(|what| component.follow(Kind::Watch, what));
+        let told = || {
+            let told = watches.iter().filter(|watch| watch.state.row().is_told);
+            told.map(|watch| watch.state.what.clone())
+                .collect::<Vec<_>>()
+        };
+        for _ in 0..5 {
+            for watch in &watches[..2] {
+                watch.failed(&"connection refused");
+            }
+            watches[2].failed(&"forbidden");
+        }
+        assert_eq!(told(), ["pods", "leases"]);
+        watches.iter().for_each(FailureStreak::succeeded);
+        assert!(told().is_empty());
+        for _ in 0..3 {
+            watches[1].failed(&"connection refused");
+        }
+        assert_eq!(told(), ["nodes"]);
     }
 
     /// findings A3: a watch of quiet objects reports nothing when it resumes.

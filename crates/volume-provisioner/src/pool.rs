@@ -83,7 +83,8 @@ impl Pool {
         // The file holds all that is in the volumes.
         make_private(&self.dir)?;
         std::fs::create_dir_all(&root).map_err(failed("make", &root))?;
-        if !self.exists() {
+        let is_new = !self.exists();
+        if is_new {
             self.require_on_host(file_size(0))?;
             self.create().map_err(failed("make the pool", &self.dir))?;
         }
@@ -91,7 +92,8 @@ impl Pool {
             self.mount().map_err(failed("mount the pool", &self.dir))?;
             tracing::info!(pool = %self.dir.display(), "pool mounted");
         }
-        self.prepare().map_err(failed("prepare the pool", &root))
+        self.prepare(is_new)
+            .map_err(failed("prepare the pool", &root))
     }
 
     /// Makes the file: complete under another name first.
@@ -138,10 +140,14 @@ impl Pool {
     }
 
     /// The settings of every mounted pool; many are set already.
-    fn prepare(&self) -> io::Result<()> {
+    fn prepare(&self, is_new: bool) -> io::Result<()> {
         let root = self.root();
         btrfs::fill_device(&root)?;
         btrfs::enable_quota(&root)?;
+        if is_new {
+            // The first count begins when quotas are enabled. It is short, as the pool is empty.
+            btrfs::wait_for_count(&root)?;
+        }
         let counts = btrfs::counts_dir(&root)?;
         // Otherwise counting stops when a large snapshot is removed.
         std::fs::write(counts.join("drop_subtree_threshold"), EXACT_COUNTS).ok();

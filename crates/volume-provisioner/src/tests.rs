@@ -135,6 +135,21 @@ async fn limits_hold_after_other_volumes_were_removed() {
     storage.close().await.unwrap();
 }
 
+/// The first count of a new pool is over when the pool is open: nothing is wrong with it, as in each restore.
+// findings-2 R37
+#[tokio::test]
+async fn the_counts_of_a_new_pool_are_right_from_the_start() {
+    for _ in 0..5 {
+        let data = Data::new();
+        let storage = data.open().await;
+        make(&storage, "pvc-first", 32, InitialContents::Empty).await;
+        let counts = btrfs::counts_dir(&data.mount_point()).unwrap();
+        let wrong = fs::read_to_string(counts.join("inconsistent")).unwrap();
+        assert_eq!(wrong.trim(), "0");
+        storage.close().await.unwrap();
+    }
+}
+
 #[tokio::test]
 async fn snapshots_and_clones_show_one_moment() {
     let data = Data::new();
