@@ -1,5 +1,6 @@
 //! Nodes: missing heartbeats, missing resources, and taints or cordons that keep pods away.
 
+use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::{Event, Node, NodeCondition};
 use resource_kinds::reasons::node_condition;
 
@@ -31,7 +32,7 @@ const PRESSURES: [(&str, &str, &str); 3] = [
     ),
 ];
 /// An event of a node counts for this time.
-const RECENT: jiff::SignedDuration = jiff::SignedDuration::from_mins(20);
+const RECENT: SignedDuration = SignedDuration::from_mins(20);
 
 pub(super) fn explain(observed: &ObservedNamespace, node: &Node, object: Object) -> Explanation {
     let mut answer = Explanation::fine(object.clone(), "");
@@ -67,29 +68,42 @@ pub(super) fn explain(observed: &ObservedNamespace, node: &Node, object: Object)
             taint.key, taint.effect, object.name, taint.key, taint.effect
         ));
     }
+    let silence = silence(observed, &object.name, false);
     answer.summary = match (condition(node, node_condition::READY), chains.is_empty()) {
         (None, _) => "its node agent has not reported yet".to_owned(),
         (Some(ready), _) if ready.status != "True" => "not Ready".to_owned(),
+        (_, true) if silence.is_some() => "Ready when it was last heard of".to_owned(),
         (_, true) => "Ready".to_owned(),
         (_, false) => "Ready, but not for everything".to_owned(),
     };
     if answer.summary != "not Ready" {
-        answer.notes.extend(silence(observed, &object.name, false));
+        answer.notes.extend(silence);
     }
     answer.waits(merged(chains))
 }
 
+/// Clocks that differ by more than this say nothing about the silence of a node.
+const COMPARABLE: SignedDuration = SignedDuration::from_mins(10);
+
 /// A note about a node that counts as Ready and does not renew its lease: pods that end with it, and all
-/// others. By the clocks of the node and of this machine, so nothing is said of times that cannot be.
+/// others. By the clocks of the node and of this machine, so nothing is said of times that cannot be. After the time at which
+/// the node counts as lost, the server itself was away: it counts from its own start.
 pub(super) fn silence(observed: &ObservedNamespace, node: &str, ends_pods: bool) -> Option<String> {
     let leases = observed.cluster.node_leases.as_ref()?;
     let lease = observed::named(leases, node)?;
     let renewed = lease.spec.as_ref()?.renew_time.as_ref()?.0;
     let silent = observed.now.duration_since(renewed);
-    let length = NodeLease::from(&**lease).length;
-    let fenced = wait(length);
-    if silent < length / 2 || silent > fenced {
+    let NodeLease { length, fenced, .. } = NodeLease::from(&**lease);
+    if fenced || silent < length / 2 || silent > COMPARABLE {
         return None;
+    }
+    let fenced = wait(length);
+    if silent > fenced {
+        let (silent, fenced) = (silent.as_secs(), fenced.as_secs_f64());
+        return Some(format!(
+            "by its clock, node {node} has not renewed its lease for {silent}s, and does not count as lost yet: a server \
+             that has started in between counts the {fenced}s from its own start"
+        ));
     }
     let (silent, length, fenced) = (silent.as_secs(), length.as_secs(), fenced.as_secs_f64());
     let next = match ends_pods {
@@ -267,6 +281,14 @@ mod tests {
             told("n1", "12:00:30", false),
             "node n1 has not renewed its lease for 30s: it counts as lost 47.5s after the last renewal"
         );
+        // findings-2 R36
+        for ends_pods in [true, false] {
+            assert_eq!(
+                told("n1", "12:01:23", ends_pods),
+                "by its clock, node n1 has not renewed its lease for 83s, and does not count as lost yet: a \
+                 server that has started in between counts the 47.5s from its own start"
+            );
+        }
         // The clocks differ.
         assert_eq!(told("n1", "13:00:00", true), "");
         assert_eq!(told("n1", "11:00:00", true), "");
