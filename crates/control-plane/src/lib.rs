@@ -179,7 +179,7 @@ impl ControlPlane {
         self.admin
             .keep("administrator's socket", |stop| async move {
                 admin::serve(served, listener, stop).await;
-                std::fs::remove_file(socket).ok();
+                tokio::fs::remove_file(socket).await.ok();
             });
     }
 }

@@ -127,6 +127,11 @@ impl Forwarder {
     }
 
     async fn ask_in_turn(&self, query: &Query, proof: bool) -> Response {
+        let file = locked(&self.shared.upstreams).outdated_file(Instant::now());
+        if let Some(path) = file {
+            let text = tokio::fs::read_to_string(&path).await.unwrap_or_default();
+            locked(&self.shared.upstreams).was_read(text, Instant::now());
+        }
         let servers = locked(&self.shared.upstreams).candidates(Instant::now());
         let Some(servers) = servers else {
             // Without upstream servers an unknown name does not exist.

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
 use crate::limits;
 
@@ -23,7 +23,8 @@ pub(crate) struct Upstreams {
     own: Vec<SocketAddr>,
     servers: Vec<Upstream>,
     looked_at: Option<Instant>,
-    changed_at: Option<SystemTime>,
+    /// The text of the file when it was read.
+    text: String,
 }
 
 struct Upstream {
@@ -43,13 +44,12 @@ pub(crate) struct Candidate {
 impl Upstreams {
     /// `own` are the addresses of this server, which it must not ask itself.
     pub(crate) fn new(source: Source, own: Vec<SocketAddr>) -> Upstreams {
-        let (servers, looked_at, changed_at) = (Vec::new(), None, None);
         let mut upstreams = Upstreams {
             source,
             own,
-            servers,
-            looked_at,
-            changed_at,
+            servers: Vec::new(),
+            looked_at: None,
+            text: String::new(),
         };
         if let Source::Fixed(addresses) = &upstreams.source {
             let addresses = addresses.clone();
@@ -61,7 +61,6 @@ impl Upstreams {
     /// Returns the servers to ask in order, or `None` if no server is configured. A server whose pause is over is
     /// returned once, and is paused again until it answers.
     pub(crate) fn candidates(&mut self, now: Instant) -> Option<Vec<Candidate>> {
-        self.look(now);
         if self.servers.is_empty() {
             return None;
         }
@@ -90,24 +89,23 @@ impl Upstreams {
         server.paused_until = pause.then(|| now + limits::UPSTREAM_PAUSE);
     }
 
-    fn look(&mut self, now: Instant) {
+    /// The file of the servers, if it was not read for a while.
+    pub(crate) fn outdated_file(&self, now: Instant) -> Option<PathBuf> {
         let Source::File(path) = &self.source else {
-            return;
+            return None;
         };
         let recent = |at: Instant| now.duration_since(at) < limits::RESOLV_CONF_INTERVAL;
-        if self.looked_at.is_some_and(recent) {
-            return;
-        }
+        let is_due = !self.looked_at.is_some_and(recent);
+        is_due.then(|| path.clone())
+    }
+
+    /// Takes the text of the file that was read. The health of the servers stays if it has not changed.
+    pub(crate) fn was_read(&mut self, text: String, now: Instant) {
         self.looked_at = Some(now);
-        let changed_at = std::fs::metadata(path)
-            .and_then(|data| data.modified())
-            .ok();
-        if changed_at.is_some() && changed_at == self.changed_at {
-            return;
+        if self.text != text {
+            self.replace(parse(&text));
+            self.text = text;
         }
-        self.changed_at = changed_at;
-        let text = std::fs::read_to_string(path).unwrap_or_default();
-        self.replace(parse(&text));
     }
 
     fn replace(&mut self, addresses: Vec<SocketAddr>) {
@@ -148,7 +146,7 @@ fn parse(text: &str) -> Vec<SocketAddr> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, Instant};
+    use std::time::Instant;
 
     use super::{Candidate, Source, Upstreams, parse};
     use crate::limits;
@@ -160,6 +158,14 @@ mod tests {
         }
     }
 
+    /// The servers after the file was read, if it is due.
+    fn candidates(upstreams: &mut Upstreams, now: Instant) -> Option<Vec<Candidate>> {
+        if let Some(path) = upstreams.outdated_file(now) {
+            upstreams.was_read(std::fs::read_to_string(path).unwrap(), now);
+        }
+        upstreams.candidates(now)
+    }
+
     #[test]
     fn servers_are_read_and_the_server_itself_is_left_out() {
         let text =
@@ -169,7 +175,7 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), text).unwrap();
         let mut upstreams = Upstreams::new(Source::File(file.path().to_owned()), own);
-        let found = upstreams.candidates(Instant::now()).unwrap();
+        let found = candidates(&mut upstreams, Instant::now()).unwrap();
         let expected = ["192.0.2.53:53", "[fd00::53]:53"].map(healthy);
         assert_eq!(found, expected);
     }
@@ -179,12 +185,10 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         let mut upstreams = Upstreams::new(Source::File(file.path().to_owned()), Vec::new());
         let start = Instant::now();
-        assert_eq!(upstreams.candidates(start), None);
+        assert_eq!(candidates(&mut upstreams, start), None);
         std::fs::write(file.path(), "nameserver 192.0.2.1\n").unwrap();
-        let later = std::time::SystemTime::now() + Duration::from_secs(60);
-        file.as_file().set_modified(later).unwrap();
-        assert_eq!(upstreams.candidates(start), None, "not looked at yet");
-        let found = upstreams.candidates(start + limits::RESOLV_CONF_INTERVAL);
+        assert_eq!(candidates(&mut upstreams, start), None, "not looked at yet");
+        let found = candidates(&mut upstreams, start + limits::RESOLV_CONF_INTERVAL);
         assert_eq!(found, Some(vec![healthy("192.0.2.1:53")]));
     }
 
