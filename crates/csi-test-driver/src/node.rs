@@ -60,6 +60,8 @@ pub enum Failure {
     HangsAfter,
     /// Bytes that are no message, without any effect.
     Nonsense,
+    /// A success without any effect.
+    Idle,
 }
 
 /// A call that was made.
@@ -121,6 +123,11 @@ impl NodeDriver {
         locked(&self.failures).push_back((method.to_owned(), failure));
     }
 
+    /// Forgets the failures that have not happened.
+    pub fn fail_no_more(&self) {
+        locked(&self.failures).clear();
+    }
+
     pub(crate) fn answer(&self, path: &str, message: &Fields) -> Answer {
         let method = path.rsplit('/').next().unwrap_or_default();
         let failure = {
@@ -131,6 +138,7 @@ impl NodeDriver {
         match failure.map(|(_, failure)| failure) {
             Some(Failure::Before(code)) => Answer::Done(Err((code, "on purpose".to_owned()))),
             Some(Failure::DiesBefore) => Answer::Dies,
+            Some(Failure::Idle) => Answer::Done(Ok(Vec::new())),
             Some(Failure::Nonsense) => Answer::Done(Ok(vec![0xff; 7])),
             Some(Failure::HangsBefore) => self.hang(),
             Some(Failure::After(code)) => {

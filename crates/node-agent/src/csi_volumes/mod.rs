@@ -16,6 +16,7 @@ mod records;
 mod registration;
 mod request;
 mod shown;
+mod stages;
 mod upkeep;
 mod volume_stats;
 mod volumes;

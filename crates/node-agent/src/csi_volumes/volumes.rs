@@ -24,6 +24,7 @@ use super::expansion::KnownCapacities;
 use super::left_over::LeftoverNotice;
 use super::records::{self, VolumeData, VolumeRecords};
 use super::request::{CsiVolume, GroupUse, Identity, RequestData, SecretName};
+use super::stages::KnownStages;
 use super::volume_stats::VolumeStatsCache;
 use crate::api::objects::{ApiObjects, TokenWanted, in_time};
 use crate::blocking::blocking;
@@ -42,6 +43,7 @@ pub struct CsiVolumes {
     /// One step at a time per volume.
     locks: KeyedLocks<Mutex<()>>,
     in_use: VolumesInUse,
+    stages: KnownStages,
     sizes: KnownCapacities,
     stats: VolumeStatsCache,
     left_over: LeftoverNotice,
@@ -68,6 +70,7 @@ impl CsiVolumes {
             client,
             node,
             in_use: VolumesInUse::new(names_in_use(&records)),
+            stages: KnownStages::new(records.stages.iter().map(|data| data.id().unique_name())),
             directory,
             pods: pods_dir(data_dir),
             drivers: Drivers::default(),
@@ -174,6 +177,9 @@ impl CsiVolumes {
             .await?;
             self.recorded(&wanted.id, is_attached);
             let staged = driver.stage(&stage).await;
+            if self.stages.ended(&wanted.id.unique_name(), &staged) {
+                self.remove_stage(&wanted.id).await?;
+            }
             staged.map_err(|error| format!("MountDevice failed: {error}"))?;
         }
         let publication = wanted.publication(can, group, &found, pod, object);
@@ -193,6 +199,8 @@ impl CsiVolumes {
         self.recorded(&wanted.id, is_attached);
         let published = driver.publish(&publication).await;
         published.map_err(|error| error.to_string())?;
+        let (target, is_block) = (path.clone(), wanted.is_block);
+        blocking(move || make_target(&target, is_block)).await?;
         self.sizes.is_newly_used(&wanted.id);
         Ok(Published {
             path,
@@ -201,6 +209,22 @@ impl CsiVolumes {
                 GroupUse::None | GroupUse::Driver(_) => None,
             },
         })
+    }
+
+    /// Removes the record of a volume that is not staged.
+    async fn remove_stage(&self, id: &Identity) -> Result<(), String> {
+        let records = self.records().await?.of(&id.driver, &id.handle);
+        let Some(data) = records.stages.first().cloned() else {
+            return Ok(());
+        };
+        let record = KubeletPath::stage_record(&id.driver, &id.handle);
+        self.on_disk(move |dir| records::remove(dir, &record, &data))
+            .await?;
+        let left = self.records().await?.of(&id.driver, &id.handle);
+        if names_in_use(&left).is_empty() {
+            self.in_use.forget(&id.unique_name());
+        }
+        Ok(())
     }
 
     /// Publishes a volume again for a pod that has it.
@@ -401,6 +425,7 @@ impl CsiVolumes {
                     let done = driver.unstage(&id.handle, &data.path).await;
                     let done = self.unless_unknown(done, data).await;
                     done.map_err(|error| format!("UnmountDevice failed: {error}"))?;
+                    self.stages.forget(&id.unique_name());
                     (KubeletPath::stage_record(&id.driver, &id.handle), data)
                 }
             };
@@ -492,6 +517,22 @@ fn pod_uids(pods: &std::path::Path) -> io::Result<BTreeSet<String>> {
 
 fn make_dir(path: PathBuf) -> Result<(), String> {
     fs::create_dir_all(&path).map_err(|error| format!("make {}: {error}", path.display()))
+}
+
+/// A driver may say that a volume is published, and make no target. As by containerd, its directory is made then, and removed
+/// with the volume; there is no device in place of a block volume.
+fn make_target(path: &std::path::Path, is_block: bool) -> Result<(), String> {
+    match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => match is_block {
+            true => Err(format!(
+                "the driver has published the volume, and there is no device at {}",
+                path.display()
+            )),
+            false => make_dir(path.to_owned()),
+        },
+        // A mount that does not answer is the driver's own.
+        _ => Ok(()),
+    }
 }
 
 pub(super) async fn secrets(

@@ -315,6 +315,55 @@ pub async fn a_volume_that_cannot_be_unstaged_holds_no_pod_up_and_is_tried_again
     disks.end(world).await;
 }
 
+/// As for kubelet: a volume that was refused for good was never staged; one that may be staged is unstaged.
+// findings-2 C31
+pub async fn a_volume_that_was_never_staged_is_not_unstaged() {
+    let world = started("csi-refused").await;
+    let disks = Disks::with_claim(&world, json!({"attachRequired": false})).await;
+    for (code, expected) in [(3, &[][..]), (4, &["Unstage"][..])] {
+        let before = disks.calls("v").len();
+        for _ in 0..100 {
+            disks
+                .node
+                .fail_next("NodeStageVolume", Failure::Before(code));
+        }
+        world.pod("p", with(claim("v"), "true")).await;
+        world.event("p", "MountDevice failed").await;
+        world.delete("p").await;
+        world.gone("p").await;
+        disks.free("v").await;
+        disks.node.fail_no_more();
+        assert_eq!(disks.calls("v")[before..], *expected, "{code}");
+    }
+    // After a stage, a refusal of the next one says nothing: the volume is unstaged.
+    world.pod("p", with(claim("v"), "true")).await;
+    world.ready("p").await;
+    disks.node.fail_next("NodeStageVolume", Failure::Before(3));
+    world.pod("q", with(claim("v"), "true")).await;
+    world.ready("q").await;
+    for name in ["p", "q"] {
+        world.delete(name).await;
+        world.gone(name).await;
+    }
+    disks.free("v").await;
+    assert_eq!(disks.calls("v").last().map(String::as_str), Some("Unstage"));
+    disks.end(world).await;
+}
+
+/// The driver answers that the volume is published, and makes nothing. The directory is made, as by containerd.
+// findings-2 C32
+pub async fn a_pod_runs_whose_driver_has_made_no_target() {
+    let world = started("csi-idle").await;
+    let disks = Disks::with_claim(&world, json!({"attachRequired": false})).await;
+    disks.node.fail_next("NodePublishVolume", Failure::Idle);
+    world.pod("p", with(claim("v"), "true")).await;
+    world.ready("p").await;
+    world.delete("p").await;
+    world.gone("p").await;
+    disks.free("v").await;
+    disks.end(world).await;
+}
+
 /// NOT_FOUND of a reverse call: the volume does not exist any more, so there is nothing to undo.
 pub async fn a_volume_that_its_driver_does_not_know_is_released() {
     let world = started("csi-unknown").await;

@@ -79,6 +79,8 @@ const TESTS: &[(&str, Test)] = tests![
     csi_faults::secrets_that_are_missing_are_named,
     csi_faults::the_end_of_a_pod_touches_no_volume_of_others,
     csi_faults::a_volume_that_cannot_be_unstaged_holds_no_pod_up_and_is_tried_again,
+    csi_faults::a_volume_that_was_never_staged_is_not_unstaged,
+    csi_faults::a_pod_runs_whose_driver_has_made_no_target,
     csi_faults::a_volume_that_its_driver_does_not_know_is_released,
     csi_faults::a_volume_for_one_pod_is_given_to_one_at_a_time,
     pods::a_pod_runs_answers_and_goes,
