@@ -59,6 +59,12 @@ pub const STATUS_RETRY_MIN: SignedDuration = SignedDuration::from_millis(200);
 /// Longest delay between tries to write a status.
 pub const STATUS_RETRY_MAX: SignedDuration = SignedDuration::from_secs(10);
 
+/// First delay between tries to store the record of a pod.
+pub const RECORD_RETRY_MIN: SignedDuration = SignedDuration::from_millis(500);
+
+/// Longest delay between tries to store the record of a pod.
+pub const RECORD_RETRY_MAX: SignedDuration = SignedDuration::from_secs(30);
+
 /// Maximum time of one request to the API.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 

@@ -10,6 +10,7 @@ use api_client::Api;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Node;
+use planners::node_lifecycle::fence::NodeLease;
 use planners::node_lifecycle::{
     Disruption, EvictionRateLimiter, GAP, NodeHeartbeats, Observed, PERIOD, TimedTaints,
     concerns_new_pods, evictions, grace, is_ready, plan,
@@ -132,6 +133,9 @@ impl NodeLifecycle {
                 node: node.clone(),
                 silent_for: observer.silent_for(&mut memory.heartbeats, &node),
                 grace: observer.grace(&node),
+                is_fenced: observer
+                    .lease(&node)
+                    .is_some_and(|lease| NodeLease::from(&*lease).fenced),
                 pods: pods.clone(),
                 permission: memory
                     .eviction_rate
@@ -196,7 +200,7 @@ impl NodeLifecycle {
                 Some(change) = nodes.next() => change.object().metadata.name.clone(),
                 // A renewal needs no plan; it is only recorded.
                 Some(change) = leases.next() => match &change {
-                    ObjectChange::Applied(lease, _) => {
+                    ObjectChange::Applied(lease, before) => {
                         let name = lease.metadata.name.as_deref().unwrap_or_default();
                         let version = lease.metadata.resource_version.as_deref();
                         let now = self.observer.reading();
@@ -204,7 +208,10 @@ impl NodeLifecycle {
                         if let Some(node) = self.observer.nodes.get("", name) {
                             self.observer.silent_for(&mut self.observer.memory().heartbeats, &node);
                             let was_lost = !node_conditions::is_ready(&node);
-                            lease.metadata.name.clone().filter(|_| was_lost)
+                            let is_fenced = |lease: &Lease| NodeLease::from(lease).fenced;
+                            let was_fenced = before.as_ref().is_some_and(|before| is_fenced(before));
+                            let needs_plan = was_lost || was_fenced != is_fenced(lease);
+                            lease.metadata.name.clone().filter(|_| needs_plan)
                         } else {
                             None
                         }

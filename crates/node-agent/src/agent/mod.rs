@@ -177,6 +177,7 @@ impl NodeAgent {
             images: Arc::new(images),
             csi: csi.clone(),
             pods: kubelet.pods.clone(),
+            monitor: monitor.clone(),
             disk: kubelet.disk.clone(),
             probes: kubelet.probes.clone(),
             allocation: Mutex::default(),

@@ -1,14 +1,16 @@
-//! The monitor of available memory and disk, and of the node's pressure conditions.
+//! The monitor of available memory and disk, of the node's pressure conditions, and of a disk that takes no records.
 //!
 //! [`pod_lifecycle::resources::eviction`] evaluates the observations. The Node object, admission
 //! and eviction use the same conditions, which are stored here.
 
 use std::collections::BTreeSet;
-use std::fs::File;
+use std::fs::{self, File};
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
+use durable_file::Durability;
 use image_store::KeepFree;
 use pod_lifecycle::resources::eviction::{
     Condition, NodePressure, ResourceObservation, ResourceObservations, Shortage, Signal, shortages,
@@ -29,6 +31,8 @@ pub struct Monitor {
     image_files: PathBuf,
     pressure: Mutex<NodePressure>,
     conditions: watch::Sender<BTreeSet<Condition>>,
+    /// The error of the last record that could not be stored, until one can be.
+    record_error: watch::Sender<Option<String>>,
 }
 
 impl Monitor {
@@ -41,6 +45,7 @@ impl Monitor {
             image_files: image_files.to_owned(),
             pressure: Mutex::default(),
             conditions: watch::Sender::new(BTreeSet::new()),
+            record_error: watch::Sender::new(None),
         };
         monitor.observe();
         monitor
@@ -84,6 +89,39 @@ impl Monitor {
     /// Reports each change of the conditions.
     pub fn changes(&self) -> watch::Receiver<BTreeSet<Condition>> {
         self.conditions.subscribe()
+    }
+
+    /// A record of a pod could not be stored. A full disk is a condition of its own.
+    pub fn record_not_stored(&self, error: &io::Error) {
+        let is_full = [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded];
+        if !is_full.contains(&error.kind()) {
+            let now = Some(error.to_string());
+            self.record_error
+                .send_if_modified(|known| std::mem::replace(known, now.clone()) != now);
+        }
+    }
+
+    /// A record of a pod was stored.
+    pub fn record_stored(&self) {
+        self.record_error
+            .send_if_modified(|known| known.take().is_some());
+    }
+
+    /// Reports each change of the error with which records are not stored.
+    pub fn record_errors(&self) -> watch::Receiver<Option<String>> {
+        self.record_error.subscribe()
+    }
+
+    /// The reason why the node can store no record of a pod. After an error it is tried again: the pod may be gone.
+    pub fn record_error(&self) -> Option<String> {
+        self.record_error.borrow().as_ref()?;
+        let probe = self.node_files.join(".probe");
+        let written = durable_file::replace(&probe, b"", 0o600, Durability::Content);
+        match written.and_then(|()| fs::remove_file(&probe)) {
+            Ok(()) => self.record_stored(),
+            Err(error) => self.record_not_stored(&error),
+        }
+        self.record_error.borrow().clone()
     }
 
     /// The space that pulls must leave free on the image file system: the eviction threshold.
@@ -171,6 +209,28 @@ mod tests {
             transition_period: SignedDuration::from_mins(5),
         };
         Monitor::new(policy, Clock::unkept(), Path::new("/proc"), Path::new("/"))
+    }
+
+    // findings-2 R34
+    #[test]
+    fn a_disk_that_takes_no_records_is_known_until_it_does() {
+        let temp = tempfile::tempdir().unwrap();
+        let pods = temp.path().join("pods");
+        let policy = Eviction {
+            thresholds: Thresholds::none(),
+            transition_period: SignedDuration::ZERO,
+        };
+        let monitor = Monitor::new(policy, Clock::unkept(), &pods, temp.path());
+        let changes = monitor.record_errors();
+        monitor.record_not_stored(&io::ErrorKind::StorageFull.into());
+        assert_eq!(monitor.record_error(), None);
+        monitor.record_not_stored(&io::ErrorKind::ReadOnlyFilesystem.into());
+        assert!(changes.has_changed().unwrap());
+        // There is no such directory yet.
+        assert!(monitor.record_error().is_some());
+        fs::create_dir(&pods).unwrap();
+        assert_eq!(monitor.record_error(), None);
+        assert_eq!(fs::read_dir(&pods).unwrap().count(), 0);
     }
 
     #[test]

@@ -63,10 +63,11 @@ pub fn own_part(status: &NodeStatus) -> Value {
 }
 
 /// The node's conditions, based on the stored ones: a transition time changes only with its status,
-/// and never goes back.
+/// and never goes back. `record_error` is the reason why the node can store no record of a pod: it starts no pods.
 pub fn conditions(
     before: &[NodeCondition],
     seen: &BTreeSet<Condition>,
+    record_error: Option<&str>,
     now: Timestamp,
 ) -> Vec<NodeCondition> {
     let lacks_memory = seen.contains(&Condition::MemoryPressure);
@@ -105,6 +106,12 @@ pub fn conditions(
     } else {
         ("KubeletHasNoDiskPressure", "kubelet has no disk pressure")
     };
+    let not_ready =
+        record_error.map(|error| format!("the disk of the node takes no records: {error}"));
+    let ready = match &not_ready {
+        Some(message) => (false, "KubeletNotReady", message.as_str()),
+        None => (true, "KubeletReady", "kubelet is posting ready status"),
+    };
     vec![
         one("MemoryPressure", lacks_memory, memory.0, memory.1),
         one("DiskPressure", lacks_disk, disk.0, disk.1),
@@ -114,12 +121,7 @@ pub fn conditions(
             "KubeletHasSufficientPID",
             "kubelet has sufficient PID available",
         ),
-        one(
-            "Ready",
-            true,
-            "KubeletReady",
-            "kubelet is posting ready status",
-        ),
+        one("Ready", ready.0, ready.1, ready.2),
     ]
 }
 
@@ -152,9 +154,9 @@ mod tests {
     fn conditions_keep_their_transition_time() {
         let first = Timestamp::from_second(1000).unwrap();
         let later = Timestamp::from_second(2000).unwrap();
-        let before = conditions(&[], &BTreeSet::new(), first);
+        let before = conditions(&[], &BTreeSet::new(), None, first);
         let seen = BTreeSet::from([Condition::MemoryPressure]);
-        let after = conditions(&before, &seen, later);
+        let after = conditions(&before, &seen, None, later);
         let since = |type_: &str| {
             let found = after.iter().find(|c| c.type_ == type_).unwrap();
             (
@@ -166,18 +168,33 @@ mod tests {
         assert_eq!(since("MemoryPressure"), ("True".to_owned(), later));
     }
 
+    // findings-2 R34
+    #[test]
+    fn a_node_that_can_store_no_records_is_not_ready() {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let ready = conditions(&[], &BTreeSet::new(), None, at(1000));
+        let error = Some("Read-only file system (os error 30)");
+        let failed = conditions(&ready, &BTreeSet::new(), error, at(2000));
+        let last = failed.last().unwrap();
+        let shown = [&Some(last.status.clone()), &last.reason, &last.message];
+        let shown = shown.map(|text| text.clone().unwrap());
+        let message = "the disk of the node takes no records: Read-only file system (os error 30)";
+        assert_eq!(shown, ["False", "KubeletNotReady", message]);
+        assert_eq!(last.last_transition_time, Some(Time(at(2000))));
+    }
+
     // findings R2
     #[test]
     fn a_transition_that_others_told_is_not_taken_back_in_time() {
         let at = |second| Timestamp::from_second(second).unwrap();
-        let mut lost = conditions(&[], &BTreeSet::new(), at(1000));
+        let mut lost = conditions(&[], &BTreeSet::new(), None, at(1000));
         for condition in &mut lost {
             condition.status = "Unknown".to_owned();
             condition.last_transition_time = Some(Time(at(2000)));
         }
         // The second time the clock was set back meanwhile.
         for (now, expected) in [(2010, 2010), (1500, 2000)] {
-            let after = conditions(&lost, &BTreeSet::new(), at(now));
+            let after = conditions(&lost, &BTreeSet::new(), None, at(now));
             let since = after
                 .iter()
                 .map(|c| c.last_transition_time.clone().unwrap().0);
@@ -193,7 +210,7 @@ mod tests {
             conditions: Some(conditions),
             ..NodeStatus::default()
         };
-        let told = conditions(&[], &BTreeSet::new(), now);
+        let told = conditions(&[], &BTreeSet::new(), None, now);
         let mut foreign = told.clone();
         foreign.push(NodeCondition {
             type_: "example.com/Fan".to_owned(),

@@ -20,7 +20,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::image_list::status_images;
-use super::lease::NodeLease;
+use super::lease::{LeaseError, NodeLease};
 use super::new_node::NewNode;
 use super::node_status::{ExtendedResources, address_of, conditions, extended, own_part};
 use crate::api::is_away;
@@ -57,6 +57,8 @@ pub struct NodeKeeper {
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Seen {
     pressure: BTreeSet<Condition>,
+    /// The reason why no record of a pod can be stored.
+    record_error: Option<String>,
     images: Vec<ContainerImage>,
     address: Option<IpAddr>,
     extended: ExtendedResources,
@@ -179,6 +181,7 @@ impl NodeKeeper {
         });
         Seen {
             pressure: self.monitor.conditions(),
+            record_error: block_in_place(|| self.monitor.record_error()),
             images: status_images(images),
             address: Some(self.config.node_ip()),
             extended: extended(
@@ -196,6 +199,7 @@ impl NodeKeeper {
         let mut check_tick = interval(NODE_CHECK_PERIOD);
         check_tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut conditions = self.monitor.changes();
+        let mut record_errors = self.monitor.record_errors();
         let mut address = self.config.node_ip.clone();
         let mut volumes_in_use = self.volumes_in_use.clone();
         let mut changes = own.subscribe();
@@ -214,6 +218,7 @@ impl NodeKeeper {
                 _ = check_tick.tick() => {}
                 () = due(retry) => {}
                 Ok(()) = conditions.changed() => {}
+                Ok(()) = record_errors.changed() => {}
                 Ok(()) = address.changed() => {}
                 Ok(()) = volumes_in_use.changed() => {}
                 Some(_) = changes.next() => {}
@@ -279,6 +284,7 @@ impl NodeKeeper {
     async fn tell(&mut self, recorder: &Recorder, seen: Seen) -> Result<(), api_client::Error> {
         self.write_status(&seen).await?;
         self.announce(recorder, &self.told.pressure, &seen.pressure);
+        self.announce_readiness(recorder, &self.told, &seen);
         self.announce_address(recorder, self.told.address, seen.address);
         self.told = seen;
         Ok(())
@@ -337,6 +343,17 @@ impl NodeKeeper {
         }
     }
 
+    fn announce_readiness(&self, recorder: &Recorder, before: &Seen, now: &Seen) {
+        let name = &self.config.node_name;
+        let word = match (&before.record_error, &now.record_error) {
+            (None, Some(_)) => "NodeNotReady",
+            (Some(_), None) => "NodeReady",
+            _ => return,
+        };
+        let message = format!("Node {name} status is now: {word}");
+        recorder.event(event_reference(name), EventType::Normal, word, message);
+    }
+
     fn announce_address(&self, recorder: &Recorder, before: Option<IpAddr>, now: Option<IpAddr>) {
         if let (Some(before), Some(now)) = (before, now)
             && before != now
@@ -362,7 +379,12 @@ impl NodeKeeper {
 
     async fn write_status(&mut self, seen: &Seen) -> Result<(), api_client::Error> {
         let before = self.stored.get().conditions.as_deref().unwrap_or_default();
-        let conditions = conditions(before, &seen.pressure, self.clock.now().wall);
+        let conditions = conditions(
+            before,
+            &seen.pressure,
+            seen.record_error.as_deref(),
+            self.clock.now().wall,
+        );
         let mut status = json!(self.status(conditions, seen.images.clone()));
         let in_use = Some(&seen.volumes_in_use).filter(|names| !names.is_empty());
         status["volumesInUse"] = json!(in_use);
@@ -434,6 +456,9 @@ impl NodeKeeper {
         let now = self.clock.now().wall;
         let uid = self.uid.borrow().clone();
         if let Err(error) = self.lease.renew(uid.as_deref(), now).await {
+            if let LeaseError::Deadline(error) | LeaseError::Epoch(error) = &error {
+                self.monitor.record_not_stored(error);
+            }
             let error = chain(&error);
             tracing::warn!(error, "node lease not renewed");
         }

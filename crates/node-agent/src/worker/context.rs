@@ -10,6 +10,7 @@ use crate::api::objects::ApiObjects;
 use crate::csi_volumes::CsiVolumes;
 use crate::images::Puller;
 use crate::machine::disk_figures::DiskFigures;
+use crate::machine::pressure::Monitor;
 use crate::node_context::NodeContext;
 use crate::pods::pod_manager::PodManager;
 use crate::probes::counts::ProbeCounts;
@@ -30,6 +31,8 @@ pub struct WorkerContext {
     pub csi: Arc<CsiVolumes>,
     /// The current view of all pods.
     pub pods: Arc<PodManager>,
+    /// The monitor of the node's memory and disks.
+    pub monitor: Arc<Monitor>,
     /// The disk usage of pods.
     pub disk: Arc<DiskFigures>,
     /// Counts of probe results by container.

@@ -146,7 +146,7 @@ impl Worker {
         // Before images are looked for, it is known that they are needed.
         self.publish();
         let (volumes_of, sender) = (VolumesOfPod::of(self), self.sender.clone());
-        self.tasks.spawn(async move {
+        self.tasks.hold(async move {
             let context = volumes_of.context();
             let mut read_objects = ReadObjects::default();
             let result = match device_claims::prepare(context.api_objects, context.pod).await {
@@ -269,7 +269,7 @@ impl Worker {
         self.publish();
         let (context, pod, sender) = (self.context.clone(), self.pod.clone(), self.sender.clone());
         let events = self.events.container(&pod, &name);
-        self.tasks.spawn(async move {
+        self.tasks.hold(async move {
             let image = container.image.clone().unwrap_or_default();
             let policy = container.image_pull_policy.as_deref();
             let ensured = context.images.ensure(&pod, &image, policy, &events).await;
@@ -333,7 +333,7 @@ impl Worker {
         let sender = self.sender.clone();
         let hook = asked.container.lifecycle.clone().and_then(|l| l.post_start);
         let pod = spec::display_name(&self.pod);
-        self.tasks.spawn(async move {
+        self.tasks.hold(async move {
             let hook = hook.unwrap_or_default();
             let result = lifecycle_hooks::run(&asked, &pod, &hook, POST_START_MAX).await;
             tell(

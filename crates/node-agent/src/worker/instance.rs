@@ -77,7 +77,7 @@ impl Worker {
             events: self.events.container(&self.pod, name),
         };
         let sender = self.sender.clone();
-        self.tasks.spawn(async move {
+        self.tasks.hold(async move {
             let container = start.container.name.clone();
             let result = start.run().await;
             tell(&sender, Message::Started { container, result }).await;

@@ -2,13 +2,14 @@
 //!
 //! Only the worker changes the pod's record. Long work runs in separate tasks that report back by
 //! messages; the worker never waits for them, so that a deletion is handled during a pull. Its
-//! state is on disk before it waits for the next event.
+//! state is on disk before it waits for the next event, and before work that begins something.
 
 mod context;
 mod effects;
 mod instance;
 mod local_storage;
 mod pod_sandbox;
+mod record_keeping;
 mod resources;
 mod take;
 mod tasks;
@@ -16,11 +17,11 @@ mod tasks;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use container_runtime::{Sandbox, block_in_place};
+use container_runtime::Sandbox;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use pod_lifecycle::node::shutdown::NodeStop;
 use pod_lifecycle::resources::admission::PodRejection;
-use pod_lifecycle::{Instant, PodInput, PodPlan, PodRecord, doubled, plan_pod};
+use pod_lifecycle::{Instant, LifecycleAction, PodInput, PodPlan, PodRecord, doubled, plan_pod};
 use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
@@ -33,7 +34,7 @@ use crate::clock::Clock;
 use crate::limits::{PLANS_IN_A_ROW_MAX, STATUS_RETRY_MAX, STATUS_RETRY_MIN, WORKER_MESSAGES_MAX};
 use crate::paths::PodDir;
 use crate::pods::pod_manager::PodView;
-use crate::pods::recovery::{self, StoredPod};
+use crate::pods::recovery::StoredPod;
 use crate::volumes::PreparedVolumes;
 
 use crate::pods::message::Message;
@@ -99,6 +100,10 @@ pub struct Worker {
     status_due: Option<Instant>,
     refresh_due: Option<Instant>,
     storage_due: Option<Instant>,
+    /// The time of the next try to store the record, after a failure.
+    record_due: Option<Instant>,
+    /// Consecutive failures to store the record.
+    record_failures: u32,
     refreshing: bool,
     /// Whether that failed the last time.
     refresh_failed: bool,
@@ -137,6 +142,8 @@ impl Worker {
             status_due: None,
             refresh_due: None,
             storage_due: None,
+            record_due: None,
+            record_failures: 0,
             refreshing: false,
             refresh_failed: false,
             early_exits: BTreeMap::new(),
@@ -213,8 +220,19 @@ impl Worker {
                 }
                 return plan;
             }
-            for action in plan.actions {
+            let (begins, others): (Vec<_>, Vec<_>) = plan
+                .actions
+                .into_iter()
+                .partition(LifecycleAction::begins_work);
+            let has_others = !others.is_empty();
+            for action in others {
                 self.perform(action);
+            }
+            if !begins.is_empty() && !self.begin_work(begins) && !has_others {
+                return PodPlan {
+                    actions: Vec::new(),
+                    ..plan
+                };
             }
         }
     }
@@ -226,6 +244,7 @@ impl Worker {
             self.status_due,
             self.refresh_due.filter(|_| !self.makes_files()),
             self.storage_due,
+            self.record_due,
         ];
         let due = due.into_iter().flatten().min();
         let abandon = self.context.abandon.clone();
@@ -257,6 +276,9 @@ impl Worker {
             self.refresh_due = None;
             self.refresh_volumes();
         }
+        if self.record_due.is_some_and(|due| due <= now) {
+            self.record_due = None;
+        }
         if self.storage_due.is_some_and(|due| due <= now) {
             self.storage_due = None;
             self.look_at_storage();
@@ -266,22 +288,6 @@ impl Worker {
     /// Whether files of volumes are being made.
     fn makes_files(&self) -> bool {
         self.refreshing || self.record.volumes == pod_lifecycle::record::Volumes::Preparing
-    }
-
-    /// Stores the state for a new agent.
-    fn persist(&mut self) {
-        let now = StoredPod {
-            record: self.record.durable(),
-            volumes: self.volumes.clone(),
-        };
-        if self.stored.as_ref() == Some(&now) {
-            return;
-        }
-        let is_new = self.stored.is_none();
-        match block_in_place(|| recovery::store(&self.dir, &self.pod, &now, is_new)) {
-            Ok(()) => self.stored = Some(now),
-            Err(error) => tracing::error!(pod = self.name(), %error, "pod record not stored"),
-        }
     }
 
     fn publish(&self) {

@@ -30,7 +30,7 @@ impl Worker {
         let (context, pod, dir) = (self.context.clone(), self.allocated_pod(), self.dir.clone());
         let (sender, events) = (self.sender.clone(), self.events.clone());
         let number = self.record.sandboxes_made + 1;
-        self.tasks.spawn(async move {
+        self.tasks.hold(async move {
             match create(&context, &pod, &dir, &events).await {
                 Ok((sandbox, ips, stream)) => {
                     tell(&sender, Message::SandboxMade(Ok((sandbox, ips)))).await;

@@ -2,13 +2,16 @@
 
 use std::time::Duration;
 
+use api_client::Api;
+use k8s_openapi::api::core::v1::Node;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::json;
 
+use crate::node::seen;
 use crate::pods::SLEEP;
 use crate::spec::shell;
-use crate::world::{World, phase, state};
+use crate::world::{NODE, World, phase, state};
 
 pub async fn a_registry_that_is_down_or_silent_holds_up_nobody_else() {
     // statefulset.md 12.9
@@ -130,4 +133,70 @@ fn shim_of(uid: &str) -> Pid {
         words.any(|word| String::from_utf8_lossy(word).ends_with(&format!("/sandboxes/{uid}")))
     });
     Pid::from_raw(found.unwrap())
+}
+
+/// A disk that takes no records, as after an error of the device: a pod that is bound to the node waits, and nothing of it
+/// begins. The node says so, and goes on when the disk does.
+// findings-2 R34
+pub async fn a_pod_whose_record_cannot_be_stored_waits_and_the_node_is_not_ready() {
+    let world = World::started("records").await;
+    let spec = json!({"terminationGracePeriodSeconds": 1,
+        "containers": [{"name": "c", "command": shell(SLEEP)}]});
+    world.pod("before", spec.clone()).await;
+    let before = world.ready("before").await;
+    let pods = world.dir.join("pods");
+    let pods = pods.to_str().unwrap();
+    run("mount", &["--bind", pods, pods]);
+    run("mount", &["-o", "remount,bind,ro", pods]);
+    let waiting = world.pod("waits", spec).await;
+    let text = "Warning FailedStorePodRecord The node cannot store the record of the pod";
+    world.event("waits", text).await;
+    let nodes: Api<Node> = Api::all(world.client.clone());
+    let ready = async || {
+        let conditions = nodes.get(NODE).await.unwrap().status?.conditions?;
+        let ready = conditions.into_iter().find(|one| one.type_ == "Ready")?;
+        Some((ready.status, ready.message.unwrap_or_default()))
+    };
+    let message = seen("the node is not ready", async || {
+        ready().await.filter(|(status, _)| status == "False")
+    });
+    let (_, message) = message.await;
+    assert!(
+        message.starts_with("the disk of the node takes no records: Read-only"),
+        "{message}"
+    );
+    // It neither fails nor begins: its set does not make it again.
+    let now = world.until("waits", "there", |_| true).await;
+    assert_eq!(
+        (now.metadata.uid.clone(), phase(&now)),
+        (waiting.metadata.uid, "Pending")
+    );
+    let sandboxes = world.runtime.sandboxes().await.unwrap();
+    assert_eq!(sandboxes.len(), 1, "the other pod's only");
+    // A pod ends without its record.
+    world
+        .pod(
+            "ends",
+            json!({"containers": [{"name": "c", "command": shell(SLEEP)}]}),
+        )
+        .await;
+    world.event("ends", text).await;
+    world.delete("ends").await;
+    world.gone("ends").await;
+    run("umount", &[pods]);
+    world.ready("waits").await;
+    seen("the node is ready", async || {
+        ready().await.filter(|(status, _)| status == "True")
+    })
+    .await;
+    let after = world.ready("before").await;
+    assert_eq!(after.metadata.uid, before.metadata.uid);
+    assert_eq!(state(&after, "c"), state(&before, "c"));
+    world.end().await;
+}
+
+fn run(program: &str, arguments: &[&str]) {
+    let done = std::process::Command::new(program).args(arguments).output();
+    let done = done.unwrap();
+    assert!(done.status.success(), "{program} {arguments:?}: {done:?}");
 }

@@ -164,6 +164,7 @@ const TESTS: &[(&str, Test)] = tests![
     pressure::images_that_nobody_uses_make_room,
     faults::who_forks_eats_or_talks_without_end_harms_nobody_else,
     faults::a_shim_that_is_stopped_is_named_and_keeps_nothing_alive,
+    faults::a_pod_whose_record_cannot_be_stored_waits_and_the_node_is_not_ready,
     faults::a_registry_that_is_down_or_silent_holds_up_nobody_else,
     hostile_images::what_is_wrong_with_an_image_is_told_at_its_pod,
     hostile_images::a_slow_registry_leaves_turns_to_others,

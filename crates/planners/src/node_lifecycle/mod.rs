@@ -48,6 +48,9 @@ pub struct Observed {
     pub silent_for: SignedDuration,
     /// The time without a heartbeat after which it counts as lost.
     pub grace: SignedDuration,
+    /// Whether its lease was taken, and it has not taken it again. Pods that come to it and may fail over are deleted at
+    /// once, so it gets none, whatever it says of itself.
+    pub is_fenced: bool,
     /// The pods that are bound to it.
     pub pods: Vec<Arc<PodView>>,
     /// The permission to evict its pods.
@@ -86,7 +89,11 @@ pub fn plan(observed: &Observed, now: Timestamp) -> NodeLifecyclePlan {
     } else {
         present.to_vec()
     };
-    plan.taints = taints::wanted(&observed.node, &conditions, observed.permission, now);
+    let for_taints = match observed.is_fenced {
+        true => conditions::unknown(&conditions, now),
+        false => conditions.clone(),
+    };
+    plan.taints = taints::wanted(&observed.node, &for_taints, observed.permission, now);
     if let Permission::At(next) = observed.permission
         && ready(&conditions) == Some(false)
     {
@@ -317,6 +324,31 @@ mod tests {
         }
     }
 
+    /// A node whose disk has failed cannot take its lease again, and its agent runs.
+    // findings-2 R34
+    #[test]
+    fn a_fenced_node_that_says_it_is_ready_gets_no_pods() {
+        let mut observed = Observed {
+            node: Arc::new(node("True", json!([]))),
+            silent_for: secs(1),
+            grace: GRACE,
+            is_fenced: true,
+            pods: Vec::new(),
+            permission: Permission::Now,
+        };
+        let plan = super::plan(&observed, at(1000));
+        assert_eq!(plan.conditions, None, "the agent would correct them");
+        let taints = plan.taints.unwrap();
+        let unreachable = "node.kubernetes.io/unreachable";
+        let wanted = ["NoExecute", "NoSchedule"].map(|effect| format!("{unreachable}:{effect}"));
+        assert_eq!(keys(&taints), wanted);
+        observed.node = Arc::new(node("True", json!(taints)));
+        assert_eq!(super::plan(&observed, at(1001)).taints, None);
+        observed.is_fenced = false;
+        let plan = super::plan(&observed, at(1002));
+        assert_eq!(keys(&plan.taints.unwrap()), [""; 0]);
+    }
+
     /// statefulset.md 12.17: silence makes everything unknown and keeps pods away.
     #[test]
     fn a_silent_node_is_marked() {
@@ -325,6 +357,7 @@ mod tests {
             node,
             silent_for: secs(49),
             grace: GRACE,
+            is_fenced: false,
             pods: vec![ready_pod()],
             permission: Permission::Now,
         };
@@ -356,6 +389,7 @@ mod tests {
             node: Arc::new(after),
             silent_for: secs(60),
             grace: GRACE,
+            is_fenced: false,
             pods: Vec::new(),
             permission: Permission::Now,
         };
@@ -368,6 +402,7 @@ mod tests {
             node: Arc::new(node),
             silent_for: secs(1000),
             grace: GRACE,
+            is_fenced: false,
             pods: Vec::new(),
             permission,
         };
@@ -444,6 +479,7 @@ mod tests {
             node,
             silent_for: secs(1),
             grace: GRACE,
+            is_fenced: false,
             pods: vec![ready_pod()],
             permission: Permission::Now,
         };

@@ -343,6 +343,7 @@ fn budgets_and_nodes_are_planned_with_any_number() {
             node: Arc::new(typed(node)),
             silent_for: heard.duration_since(Timestamp::UNIX_EPOCH),
             grace: node_lifecycle::GRACE,
+            is_fenced: false,
             pods: pods("apps/v1", "ReplicaSet"),
             permission: Permission::default(),
         };

@@ -111,3 +111,18 @@ pub enum LifecycleAction {
     /// Write the final status, then delete the object with grace period 0 and its UID.
     RemoveObject,
 }
+
+impl LifecycleAction {
+    /// Whether the action begins something that the pod's record must name first: an agent that does not know of it
+    /// would begin it again.
+    pub fn begins_work(&self) -> bool {
+        matches!(
+            self,
+            Self::PrepareVolumes
+                | Self::CreateSandbox
+                | Self::EnsureImage { .. }
+                | Self::StartContainer { .. }
+                | Self::RunPostStart { .. }
+        )
+    }
+}
