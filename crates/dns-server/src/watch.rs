@@ -216,6 +216,19 @@ mod tests {
         shutdown.cancel();
     }
 
+    async fn wait_until(what: &str, is_true: impl Fn() -> bool) {
+        let start = Instant::now();
+        while !is_true() {
+            let time = start.elapsed();
+            assert!(
+                time < Duration::from_secs(60),
+                "it does not come true that {what}"
+            );
+            sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    // findings-2 R40
     /// A server without an API answers by the contents that a former one has kept, and by the API as soon as
     /// that answers.
     #[tokio::test]
@@ -241,9 +254,7 @@ mod tests {
         kept.note(&[there]);
         assert!(kept.due().is_some());
         kept.write();
-        while !file.exists() {
-            sleep(Duration::from_millis(10)).await;
-        }
+        wait_until("the names are kept", || file.exists()).await;
         let zone = CurrentZone::default();
         zone.set(kept.read(settings.clone()).await.expect("the names"));
         assert!(is_found(&zone));
@@ -258,18 +269,14 @@ mod tests {
         let (zone, shutdown) = (CurrentZone::default(), CancellationToken::new());
         let zones = (zone.clone(), Some(ZoneFile::at(file)));
         let following = tokio::spawn(follow(watched, settings, zones, shutdown.clone()));
-        while !is_found(&zone) {
-            sleep(Duration::from_millis(50)).await;
-        }
+        wait_until("the kept names are served", || is_found(&zone)).await;
         for event in [Event::Init, Event::InitDone] {
             to_services.unbounded_send(event).expect("a cache");
         }
         for event in [Event::Init, Event::InitDone] {
             to_slices.unbounded_send(event).expect("a cache");
         }
-        while is_found(&zone) {
-            sleep(Duration::from_millis(50)).await;
-        }
+        wait_until("the names of the API are served", || !is_found(&zone)).await;
         shutdown.cancel();
         following.await.expect("it ends");
     }

@@ -17,6 +17,7 @@ pub mod image;
 pub mod instance;
 pub mod kubectl;
 pub mod lan;
+pub mod load;
 pub mod machine;
 pub mod musl;
 pub mod network;

@@ -93,7 +93,8 @@ impl Machine {
         self.conditions.set_partitioned(is_cut_off);
     }
 
-    fn crash(&self) {
+    /// Ends the machine, with all that runs on it.
+    pub fn crash(&self) {
         trace!("{} crashes", self.settings.name);
         self.crash_agent();
         self.instances.end_all(&self.settings.name);

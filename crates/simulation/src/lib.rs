@@ -8,7 +8,7 @@
 //!
 //! Start with [`world`]: it sets everything up, runs users and faults, and at the end waits until
 //! the goal is reached. [`checks`] check every write and every instance on a node. [`lifetimes`]
-//! counts the writes of StatefulSets in a world without faults.
+//! counts the writes of StatefulSets in a world without faults, and [`failover`] measures the parts of a failover.
 
 mod audit;
 mod away;
@@ -17,6 +17,7 @@ mod checks;
 mod control_plane;
 mod disk;
 mod etcd;
+pub mod failover;
 mod faults;
 mod flawed_store;
 mod goal;

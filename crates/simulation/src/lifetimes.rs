@@ -13,6 +13,7 @@ use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{Endpoints, Pod, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use resource_kinds::annotations::NODE_FAILURE;
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 
@@ -21,7 +22,7 @@ use crate::disk::Disk;
 use crate::faults::{Faults, Machine};
 use crate::instances::Instances;
 use crate::link::{Conditions, Link, Weather};
-use crate::node::Settings;
+use crate::node::{MachineLease, Settings};
 use crate::tally::{self, Tally};
 use crate::user::NAMESPACE;
 use crate::{random, run};
@@ -58,7 +59,7 @@ const QUIET: Duration = Duration::from_secs(2);
 /// A step does not end, or its last state is not reported.
 pub fn count_writes(sets: Sets) -> Result<Tally> {
     let life = move || async move {
-        let all = Lives::prepare(sets, STARTUP_MILLIS).await?;
+        let all = Lives::prepare(sets, STARTUP_MILLIS, AtNodeLoss::Wait).await?;
         tally::begin();
         all.create().await?;
         all.update().await?;
@@ -79,7 +80,7 @@ pub fn readiness_to_slice() -> Result<Duration> {
             number: 1,
             replicas: 1,
         };
-        let all = Lives::prepare(one, SLOW_STARTUP_MILLIS).await?;
+        let all = Lives::prepare(one, SLOW_STARTUP_MILLIS, AtNodeLoss::Wait).await?;
         tally::begin();
         all.create().await?;
         let tally = tally::end();
@@ -99,7 +100,7 @@ pub fn readiness_to_slice() -> Result<Duration> {
 /// As [`count_writes`].
 pub fn work_of_changes(sets: Sets, changes: usize, count: fn() -> usize) -> Result<usize> {
     let life = move || async move {
-        let all = Lives::prepare(sets, STARTUP_MILLIS).await?;
+        let all = Lives::prepare(sets, STARTUP_MILLIS, AtNodeLoss::Wait).await?;
         all.create().await?;
         let pods: Api<Pod> = all.api();
         let start = count();
@@ -119,16 +120,30 @@ pub fn work_of_changes(sets: Sets, changes: usize, count: fn() -> usize) -> Resu
     run::alone(1, life)?
 }
 
-struct Lives {
-    client: Client,
+/// The effect of the loss of a node on the pods of all sets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum AtNodeLoss {
+    /// They wait for the node.
+    Wait,
+    /// They are replaced on another node.
+    Failover,
+}
+
+pub(crate) struct Lives {
+    pub(crate) client: Client,
     sets: Sets,
+    at_node_loss: AtNodeLoss,
     /// The cluster ends with it.
-    _cluster: Faults,
+    pub(crate) cluster: Faults,
 }
 
 impl Lives {
     /// Starts a cluster, and waits until its nodes are ready for pods.
-    async fn prepare(sets: Sets, startup_millis: (u64, u64)) -> Result<Self> {
+    pub(crate) async fn prepare(
+        sets: Sets,
+        startup_millis: (u64, u64),
+        at_node_loss: AtNodeLoss,
+    ) -> Result<Self> {
         random::begin(1);
         let (disk, spin) = Disk::new(|_| {});
         tokio::spawn(spin);
@@ -139,11 +154,14 @@ impl Lives {
         let client = Link::new("user", admin, address.clone(), Arc::default()).client();
         let instances = Instances::default();
         let machine = |number| {
-            let settings = Settings {
+            let mut settings = Settings {
                 startup_millis,
                 shutdown_millis: SHUTDOWN_MILLIS,
                 ..Settings::instant(format!("n{number}"))
             };
+            if at_node_loss == AtNodeLoss::Failover {
+                settings.lease = Some(MachineLease::new(100, &settings.clock, None));
+            }
             Arc::new(Machine::new(settings, instances.clone(), address.clone()))
         };
         let machines: Vec<_> = (0..NODES).map(machine).collect();
@@ -170,7 +188,8 @@ impl Lives {
         let all = Self {
             client,
             sets,
-            _cluster: cluster,
+            at_node_loss,
+            cluster,
         };
         let accounts: Api<ServiceAccount> = all.api();
         wait_until("there is an account", async || {
@@ -182,7 +201,7 @@ impl Lives {
         Ok(all)
     }
 
-    fn api<K>(&self) -> Api<K>
+    pub(crate) fn api<K>(&self) -> Api<K>
     where
         K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
     {
@@ -193,7 +212,7 @@ impl Lives {
         (0..self.sets.number).map(|number| format!("set-{number}"))
     }
 
-    async fn create(&self) -> Result<()> {
+    pub(crate) async fn create(&self) -> Result<()> {
         for name in self.names() {
             let service = json!({
                 "metadata": {"name": name},
@@ -203,8 +222,12 @@ impl Lives {
             let service: Service = serde_json::from_value(service)?;
             let services: Api<Service> = self.api();
             services.create(&PostParams::default(), &service).await?;
+            let annotations = match self.at_node_loss {
+                AtNodeLoss::Wait => json!({}),
+                AtNodeLoss::Failover => json!({ NODE_FAILURE: "Failover" }),
+            };
             let set = json!({
-                "metadata": {"name": name},
+                "metadata": {"name": name, "annotations": annotations},
                 "spec": {
                     "replicas": self.sets.replicas,
                     "serviceName": name,
@@ -302,7 +325,7 @@ impl Lives {
     }
 }
 
-fn is_ready_with(pod: &Pod, image: &str) -> bool {
+pub(crate) fn is_ready_with(pod: &Pod, image: &str) -> bool {
     let container = pod.spec.as_ref().and_then(|spec| spec.containers.first());
     let status = pod.status.as_ref();
     let mut conditions = status

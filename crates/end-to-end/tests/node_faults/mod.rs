@@ -5,6 +5,7 @@ mod addresses;
 mod copies;
 mod full_disk;
 mod half_open;
+mod promise;
 mod returns;
 mod versions;
 

@@ -92,6 +92,7 @@ mod tests {
     use std::os::unix::fs::symlink;
     use std::path::PathBuf;
     use std::sync::atomic::{AtomicBool, Ordering};
+    use std::time::{Duration, Instant};
 
     use flate2::Compression;
     use flate2::read::GzDecoder;
@@ -196,13 +197,18 @@ mod tests {
         let mut writer = Writer::new(File::create(folder.path().join("backup")).unwrap());
         std::thread::scope(|scope| {
             scope.spawn(write);
-            while !begun.load(Ordering::Relaxed) {
+            let start = Instant::now();
+            while !begun.load(Ordering::Relaxed) && start.elapsed() < Duration::from_secs(60) {
                 std::thread::yield_now();
             }
             let added = writer.add_tree(Path::new("v"), &volume, TreeActivity::Written);
             over.store(true, Ordering::Relaxed);
             added.unwrap();
         });
+        assert!(
+            begun.load(Ordering::Relaxed),
+            "the files were not changed within a minute"
+        );
         let changed = writer.finish().unwrap();
         assert!(changed.contains(&PathBuf::from("v/large")), "{changed:?}");
         assert!(!changed.contains(&PathBuf::from("v/quiet")), "{changed:?}");
