@@ -3,11 +3,12 @@
 //! Every frame is one byte of kind, four bytes of length (big endian) and that many bytes.
 //! A connection carries one call: the client sends a [`Request`] in a `Message` frame and
 //! gets a [`Reply`] in one. After `Exec` and `Attach` the connection stays open for stream
-//! frames, after `Events` for `Message` frames with a [`SandboxEvent`] each.
+//! frames, which follow one [`Attached`] after `Attach`, after `Events` for `Message` frames with a [`SandboxEvent`] each.
 //!
 //! An agent may be newer than a shim that still runs, never the other way round for long:
 //! a shim refuses versions above its own, and the client speaks the oldest that will do.
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::spec::{
@@ -140,6 +141,13 @@ pub enum Call {
     Events,
     /// Stops all containers, then the shim itself.
     Destroy,
+}
+
+/// The time from which a client that has attached gets the container's output. Older shims do not send it.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Attached {
+    /// All lines of the log before this time were written before.
+    pub at: Timestamp,
 }
 
 /// The shim's answer to a [`Request`].

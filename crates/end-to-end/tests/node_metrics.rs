@@ -1,8 +1,10 @@
 //! The figures of a joined node that monitoring reads, by way of the server and at the node's own port
 //! (docs/monitoring.md).
 
+use std::net::TcpListener;
+
 use end_to_end::registry::curl;
-use end_to_end::{Kubectl, wait_for};
+use end_to_end::{Instance, Kubectl, wait_for};
 
 /// Paths of the kubelet API, and texts that their answers have while `web-0` runs on the node.
 const PATHS: [(&str, &[&str]); 5] = [
@@ -85,6 +87,62 @@ pub fn monitoring_reads_nodes(kubectl: &Kubectl, nodes: &[(&str, &str)]) {
         let url = format!("https://{address}:10250/pods");
         assert_eq!(asked(&url, Some(&reader)).0, "403", "{url}");
     }
+}
+
+// findings-2 C36
+#[test]
+fn the_node_of_up_serves_its_api_as_others_do() {
+    let instance = Instance::start(&["--kubelet-port=0"]);
+    let kubectl = instance.kubectl();
+    kubectl.apply(ACCOUNTS);
+    let [reader, nobody] = ["monitoring", "nobody"].map(|name| token(&kubectl, name));
+    let (address, port) = kubelet(&kubectl);
+    let port = port.expect("a port");
+    let url = format!("https://{address}:{port}/metrics");
+    has(&url, &["kubelet_running_pods "], || {
+        asked(&url, Some(&reader)).1
+    });
+    assert_eq!(asked(&url, Some(&nobody)).0, "403", "{url}");
+    assert_eq!(asked(&url, None).0, "401", "{url}");
+    // findings-2 C33: by way of the server it is the node's own API.
+    let node = kubectl.node_name();
+    let proxied = format!("/api/v1/nodes/{node}:{port}/proxy/healthz");
+    assert_eq!(kubectl.ok(&["get", "--raw", &proxied]), "ok");
+    // The certificate is the cluster's, for this address.
+    let authority = instance.data().join("certificates/ca.crt");
+    let authority = authority.display().to_string();
+    let known = curl(&["--cacert", &authority, "--header", &reader, &url]);
+    assert!(
+        known
+            .expect("a trusted answer")
+            .contains("kubelet_running_pods ")
+    );
+}
+
+// findings-2 C36
+#[test]
+fn the_node_of_up_runs_without_a_port_that_another_program_has() {
+    let other = TcpListener::bind(("0.0.0.0", 0)).expect("a port");
+    let port = other.local_addr().expect("its address").port();
+    let instance = Instance::start(&[&format!("--kubelet-port={port}")]);
+    let kubectl = instance.kubectl();
+    assert_eq!(kubelet(&kubectl).1, None);
+    let said = format!("this node does not serve the kubelet API on port {port}: ");
+    assert!(instance.output().contains(&said), "{}", instance.output());
+    let node = kubectl.node_name();
+    let proxied = format!("/api/v1/nodes/{node}/proxy/healthz");
+    assert_eq!(kubectl.ok(&["get", "--raw", &proxied]), "ok");
+}
+
+/// The address of the first node, and the port in its object.
+fn kubelet(kubectl: &Kubectl) -> (String, Option<u64>) {
+    let node = kubectl.json(&["get", "node", &kubectl.node_name()]);
+    let status = &node["status"];
+    let addresses = status["addresses"].as_array().expect("addresses");
+    let internal = addresses.iter().find(|one| one["type"] == "InternalIP");
+    let address = internal.expect("an address")["address"].as_str();
+    let port = status["daemonEndpoints"]["kubeletEndpoint"]["Port"].as_u64();
+    (address.expect("a text").to_owned(), port)
 }
 
 fn token(kubectl: &Kubectl, account: &str) -> String {

@@ -3,7 +3,9 @@
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
+use jiff::Timestamp;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
@@ -11,7 +13,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use super::connection::{read_frame, write_frame, write_json};
-use crate::protocol::{FrameKind, STREAM_BYTES_MAX};
+use crate::protocol::{Attached, FrameKind, STREAM_BYTES_MAX};
 use crate::spec::{SandboxEvent, TerminalSize};
 
 /// Bytes buffered per stream between the shim and the reader or writer.
@@ -56,6 +58,7 @@ pub struct SessionOutput(DuplexStream);
 pub struct SessionControl {
     resizes: mpsc::Sender<TerminalSize>,
     exit: watch::Receiver<Option<i32>>,
+    attached: watch::Receiver<Option<Timestamp>>,
     // Keeps the pumps running; aborted with the session.
     _pumps: Pumps,
 }
@@ -76,6 +79,7 @@ impl Session {
         let (reader, writer) = stream.into_split();
         let (resizes, resize_queue) = mpsc::channel(RESIZES_MAX);
         let (exit_sender, exit) = watch::channel(None);
+        let (attached_sender, attached) = watch::channel(None);
         let (stdout, stdout_sink) = tokio::io::duplex(BUFFER_BYTES);
         let (stderr, stderr_sink) = tokio::io::duplex(BUFFER_BYTES);
         let (stdin, stdin_source) = tokio::io::duplex(BUFFER_BYTES);
@@ -90,7 +94,8 @@ impl Session {
             }
             false => (None, None),
         };
-        let output = tokio::spawn(pump_output(reader, stdout_sink, stderr_sink, exit_sender));
+        let news = (exit_sender, attached_sender);
+        let output = tokio::spawn(pump_output(reader, stdout_sink, stderr_sink, news));
         let input = tokio::spawn(pump_input(writer, stdin_source, resize_queue, taken_sender));
         Session {
             stdin,
@@ -99,6 +104,7 @@ impl Session {
             control: SessionControl {
                 resizes,
                 exit,
+                attached,
                 _pumps: Pumps(vec![output, input]),
             },
         }
@@ -125,6 +131,14 @@ impl SessionControl {
         }
     }
 
+    /// Waits for the time from which the session has the container's output: earlier lines are in its log. `None` if
+    /// the shim ends, or is too old to tell it within `limit`.
+    pub async fn attached_at(&mut self, limit: Duration) -> Option<Timestamp> {
+        let told = self.attached.wait_for(Option::is_some);
+        let told = tokio::time::timeout(limit, told).await.ok()?;
+        told.ok().and_then(|at| *at)
+    }
+
     /// Waits for the end. `None` when the connection broke before an exit code came: the
     /// shim died.
     pub async fn wait(&mut self) -> Option<i32> {
@@ -140,7 +154,7 @@ async fn pump_output(
     mut reader: OwnedReadHalf,
     stdout: DuplexStream,
     stderr: DuplexStream,
-    exit: watch::Sender<Option<i32>>,
+    (exit, attached): (watch::Sender<Option<i32>>, watch::Sender<Option<Timestamp>>),
 ) {
     let (mut stdout, mut stderr) = (Some(stdout), Some(stderr));
     while let Ok(Some((kind, body))) = read_frame(&mut reader).await {
@@ -155,7 +169,13 @@ async fn pump_output(
                 }
                 break;
             }
-            FrameKind::Message | FrameKind::Stdin | FrameKind::Resize => continue,
+            FrameKind::Message => {
+                if let Ok(Attached { at }) = serde_json::from_slice(&body) {
+                    attached.send_replace(Some(at));
+                }
+                continue;
+            }
+            FrameKind::Stdin | FrameKind::Resize => continue,
         };
         // Without a reader the output is not needed.
         let closed = match sink {

@@ -168,6 +168,7 @@ impl NodeAgent {
             csi: csi.clone(),
             sessions: PodSessions::default(),
             summary: CachedAnswer::default(),
+            reads: Default::default(),
         });
         let context = Arc::new(WorkerContext {
             node,

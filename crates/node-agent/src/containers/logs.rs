@@ -42,6 +42,7 @@ pub struct LogQuery {
 /// One line in the CRI format.
 struct CriLine<'a> {
     time: &'a str,
+    stream: &'a [u8],
     whole: bool,
     text: &'a [u8],
 }
@@ -50,10 +51,11 @@ fn parse(line: &[u8]) -> Option<CriLine<'_>> {
     let line = line.strip_suffix(b"\n").unwrap_or(line);
     let mut parts = line.splitn(4, |byte| *byte == b' ');
     let time = std::str::from_utf8(parts.next()?).ok()?;
-    let _stream = parts.next()?;
+    let stream = parts.next()?;
     let tag = parts.next()?;
     Some(CriLine {
         time,
+        stream,
         whole: !tag.starts_with(b"P"),
         text: parts.next().unwrap_or_default(),
     })
@@ -62,6 +64,8 @@ fn parse(line: &[u8]) -> Option<CriLine<'_>> {
 /// Formats lines of a log as requested.
 struct Formatter {
     query: LogQuery,
+    /// The time of the last line, as text.
+    last: String,
     at_line_start: bool,
     left: Option<usize>,
 }
@@ -71,6 +75,7 @@ impl Formatter {
         let left = query.limit_bytes;
         Self {
             query,
+            last: String::new(),
             at_line_start: true,
             left,
         }
@@ -87,6 +92,8 @@ impl Formatter {
         {
             return true;
         }
+        self.last.clear();
+        self.last.push_str(line.time);
         let mut text = Vec::with_capacity(line.text.len() + 40);
         if self.query.timestamps && self.at_line_start {
             text.extend_from_slice(line.time.as_bytes());
@@ -202,13 +209,56 @@ fn read_whole(path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Sends a log to `to`; follows it, if requested, until `is_over` returns that the log is complete.
+/// The output that a line of a log is from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogStream {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
+
+/// Calls `take` with the time, the output and the text of each of the last lines of a log, of at most `bytes`. Of a
+/// log that was rotated it reads the current file. Blocks.
+pub fn each_line(path: &Path, bytes: u64, mut take: impl FnMut(Timestamp, LogStream, Vec<u8>)) {
+    let Ok(mut file) = tree::open_file(path) else {
+        return;
+    };
+    let size = file.metadata().map_or(0, |meta| meta.len());
+    let start = size.saturating_sub(bytes);
+    let mut whole = Vec::new();
+    let read = file
+        .seek(SeekFrom::Start(start))
+        .and_then(|_| file.take(bytes).read_to_end(&mut whole));
+    if let Err(error) = read {
+        tracing::warn!(path = %path.display(), %error, "log not read");
+        return;
+    }
+    for line in whole.split_inclusive(|byte| *byte == b'\n') {
+        let Some(line) = parse(line) else { continue };
+        let Ok(time) = line.time.parse() else {
+            continue;
+        };
+        let stream = match line.stream {
+            b"stderr" => LogStream::Stderr,
+            _ => LogStream::Stdout,
+        };
+        let mut text = line.text.to_vec();
+        if line.whole {
+            text.push(b'\n');
+        }
+        take(time, stream, text);
+    }
+}
+
+/// Sends a log to `to`; follows it, if requested, until `is_over` returns that the log is complete. Returns the time of
+/// the last line.
 pub async fn send(
     path: PathBuf,
     query: LogQuery,
     is_over: impl Fn() -> bool + Send,
     to: mpsc::Sender<io::Result<Bytes>>,
-) {
+) -> Option<Timestamp> {
     let follow = query.follow;
     let tail = query.tail_lines;
     let mut sender = Sender {
@@ -231,10 +281,11 @@ pub async fn send(
         };
         start = 0;
         if !done {
-            return;
+            break;
         }
     }
     sender.flush().await;
+    sender.formatter.last.parse().ok()
 }
 
 struct Sender {

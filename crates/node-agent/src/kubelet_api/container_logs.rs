@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 
 use super::log_messages::Protocol;
 use super::query::{first, is_set, parameters};
+use super::recent_reads::{ContainerInstance, RecentReads};
 use super::response::{BoxBody, BoxError, RequestTarget, refused};
 use super::upgrade::{Transport, accept, none_offered};
 use super::{log_messages, streams};
@@ -25,6 +26,7 @@ const CHUNKS_MAX: usize = 4;
 
 pub fn answer(
     pods: &Arc<PodManager>,
+    reads: &RecentReads,
     target: &RequestTarget<'_>,
     request: Request<BoxBody>,
 ) -> Result<Response<BoxBody>, Box<Status>> {
@@ -44,7 +46,18 @@ pub fn answer(
     };
     let (to, from) = mpsc::channel(CHUNKS_MAX);
     let is_over = is_over(pods.clone(), target, &view, number);
-    tokio::spawn(logs::send(path, query, is_over, to));
+    let is_whole = query == LogQuery::default() && !previous;
+    let instance = instance_of(&view, target.container, number);
+    let note = is_whole.then(|| (reads.clone(), instance));
+    tokio::spawn(async move {
+        // The answer ends behind the note.
+        let open = to.clone();
+        let shown = logs::send(path, query, is_over, to).await;
+        if let Some((reads, instance)) = note {
+            reads.note(instance, shown);
+        }
+        drop(open);
+    });
     if let Some(protocol) = messages {
         return accept(request, protocol.name(), move |connection| async move {
             log_messages::send(streams::socket(connection).await, protocol, from).await;
@@ -58,6 +71,12 @@ pub fn answer(
     let plain = header::HeaderValue::from_static("text/plain");
     response.headers_mut().insert(header::CONTENT_TYPE, plain);
     Ok(response)
+}
+
+/// The key of an instance of a container.
+pub fn instance_of(view: &PodView, container: &str, number: u32) -> ContainerInstance {
+    let uid = view.pod.metadata.uid.clone().unwrap_or_default();
+    (uid, container.to_owned(), number)
 }
 
 fn query(parameters: &[(String, String)]) -> Result<LogQuery, String> {

@@ -13,6 +13,7 @@ mod pod_sessions;
 mod port_channels;
 mod port_forward;
 mod query;
+mod recent_reads;
 mod response;
 mod session;
 mod spdy_streams;
@@ -40,6 +41,7 @@ use crate::pods::pod_manager::PodManager;
 use crate::probes::counts::ProbeCounts;
 pub(crate) use https::{HttpsServer, KubeletAuthorizer};
 pub use pod_sessions::PodSessions;
+pub use recent_reads::RecentReads;
 pub use response::{BoxBody, BoxError};
 use response::{RequestTarget, refusal, refused, text};
 
@@ -64,6 +66,8 @@ pub struct KubeletContext {
     pub sessions: PodSessions,
     /// The last answer to `/stats/summary`.
     pub summary: CachedAnswer<Bytes>,
+    /// The logs that were read a moment ago.
+    pub reads: RecentReads,
 }
 
 /// The service of the agent's node.
@@ -106,6 +110,7 @@ async fn answer(context: Arc<KubeletContext>, mut request: Request<BoxBody>) -> 
         }
         (&Method::GET, ["containerLogs", ns, pod, container]) => container_logs::answer(
             &context.pods,
+            &context.reads,
             &RequestTarget { ns, pod, container },
             request,
         ),
@@ -116,6 +121,7 @@ async fn answer(context: Arc<KubeletContext>, mut request: Request<BoxBody>) -> 
         ),
         (&Method::GET | &Method::POST, ["attach", ns, pod, container]) => terminal::attach(
             &context.pods,
+            &context.reads,
             &RequestTarget { ns, pod, container },
             request,
         ),

@@ -33,10 +33,10 @@ const TERMINAL_LINGER_MAX: Duration = Duration::from_secs(5);
 
 /// The streams behind a request.
 pub enum SessionState {
-    /// They are open.
-    Open(Session),
-    /// The container has ended, and all its output is in the log.
-    Ended,
+    /// They are open, and this was said before.
+    Open(Session, Vec<(Output, Bytes)>),
+    /// The container has ended, and this was said before.
+    Ended(Vec<(Output, Bytes)>),
     /// They cannot be opened, for this reason.
     Refused(String),
 }
@@ -97,10 +97,22 @@ pub async fn carry(
     from: &mut impl FromClient,
     to: &impl ToClient,
 ) -> Option<Value> {
-    let session = match session {
-        SessionState::Open(session) => session,
-        SessionState::Ended => return Some(success()),
+    let (session, before) = match session {
+        SessionState::Open(session, before) => (Some(session), before),
+        SessionState::Ended(before) => (None, before),
         SessionState::Refused(message) => return Some(failure(&message)),
+    };
+    for (output, bytes) in before {
+        let is_wanted = match output {
+            Output::Stdout => wanted.stdout,
+            Output::Stderr => wanted.stderr && !wanted.tty,
+        };
+        if is_wanted && !to.send(output, bytes).await {
+            break;
+        }
+    }
+    let Some(session) = session else {
+        return Some(success());
     };
     let Session {
         stdin,

@@ -1,11 +1,16 @@
 //! `/exec` and `/attach` (kubectl.md 5.1–5.3): the upgrade, then the streams.
 
+use std::time::Duration;
+
 use container_runtime::spec::{AttachSpec, ContainerStatus, ExecSpec, SandboxState, SandboxStatus};
 use http::{Request, Response, StatusCode};
+use jiff::Timestamp;
 use object_model::Status;
 use pod_lifecycle::record::{ContainerRecord, Instance};
 
+use super::container_logs::instance_of;
 use super::query::{is_set, parameters};
+use super::recent_reads::{RecentReads, said_since};
 use super::response::{BoxBody, RequestTarget, refused};
 use super::session::{SessionState, SessionStreams};
 use super::spdy_streams::{self, Version};
@@ -13,6 +18,9 @@ use super::streams::{self, Protocol};
 use super::upgrade::{Transport, accept, none_offered};
 use crate::paths::runtime_id;
 use crate::pods::pod_manager::PodManager;
+
+/// A shim says within this time from when on a session has the output.
+const ATTACHED_MAX: Duration = Duration::from_secs(1);
 
 /// Runs a command in a container.
 pub fn exec(
@@ -47,7 +55,7 @@ pub fn exec(
     };
     carry(request, wanted, true, async move {
         match sandbox.exec(spec).await {
-            Ok(session) => SessionState::Open(session),
+            Ok(session) => SessionState::Open(session, Vec::new()),
             Err(error) => SessionState::Refused(format!(
                 "error executing command in container: failed to exec in container: {error}"
             )),
@@ -56,9 +64,11 @@ pub fn exec(
 }
 
 /// Connects to a container's own streams. The streams of a container that has ended are at their end: its output is in
-/// the log, and who attaches right after it gets the same answer as who was attached before.
+/// the log, and who attaches right after it gets the same answer as who was attached before. Who has just read the log
+/// gets what was said since.
 pub fn attach(
     pods: &PodManager,
+    reads: &RecentReads,
     target: &RequestTarget<'_>,
     request: Request<BoxBody>,
 ) -> Result<Response<BoxBody>, Box<Status>> {
@@ -75,10 +85,23 @@ pub fn attach(
     let closes = made.stdin_once == Some(true) && !wanted.tty;
     wanted.ends_with_input = wanted.stdin && !closes;
     let record = view.record.containers.get(target.container);
+    let number = record.map_or(0, |record| record.restart_count);
+    let log = view.dir.log(target.container, number);
+    let read = reads.take(&instance_of(&view, target.container, number));
+    // Nothing is said again to who has not just read the log.
+    let said_until = async move |until: Option<Timestamp>| match read {
+        Some(shown) => {
+            let said = tokio::task::spawn_blocking(move || said_since(&log, shown, until));
+            said.await.unwrap_or_default()
+        }
+        None => Vec::new(),
+    };
     let Some((container, sandbox)) = running(record, target.container).zip(view.sandbox.clone())
     else {
         return match record.is_some_and(has_run) {
-            true => carry(request, wanted, false, async { SessionState::Ended }),
+            true => carry(request, wanted, false, async move {
+                SessionState::Ended(said_until(None).await)
+            }),
             false => Err(not_running(record, target.container)),
         };
     };
@@ -89,13 +112,21 @@ pub fn attach(
         terminal: None,
     };
     carry(request, wanted, false, async move {
+        let before = Timestamp::now();
         let error = match sandbox.attach(spec).await {
-            Ok(session) => return SessionState::Open(session),
+            Ok(mut session) if read.is_some() => {
+                let at = session.control.attached_at(ATTACHED_MAX).await;
+                let said = said_until(Some(at.unwrap_or(before))).await;
+                return SessionState::Open(session, said);
+            }
+            Ok(session) => return SessionState::Open(session, Vec::new()),
             Err(error) => error,
         };
         match sandbox.state().await {
             // It has ended since the record was written.
-            Ok(state) if has_ended(&state, &instance) => SessionState::Ended,
+            Ok(state) if has_ended(&state, &instance) => {
+                SessionState::Ended(said_until(None).await)
+            }
             // Users know the container by the name in its pod.
             _ => SessionState::Refused(error.to_string().replace(&instance, &name)),
         }

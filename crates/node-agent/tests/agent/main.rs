@@ -115,6 +115,7 @@ const TESTS: &[(&str, Test)] = tests![
     leases::a_node_whose_lease_is_gone_returns_without_the_pods_that_fail_over,
     terminal::who_is_attached_hears_the_end_without_an_error,
     terminal::who_attaches_after_the_end_hears_it_without_an_error,
+    terminal::who_has_just_read_the_log_hears_what_was_said_since,
     terminal::commands_run_with_input_output_and_exit_code,
     endings::a_command_gets_all_that_was_sent_and_then_its_end,
     endings::a_container_gets_all_that_who_was_attached_has_sent,

@@ -251,6 +251,42 @@ pub async fn who_attaches_after_the_end_hears_it_without_an_error() {
     world.end().await;
 }
 
+/// findings-2 I4: `kubectl run -i` reads the log and then attaches. What is said in between is heard, and once.
+pub async fn who_has_just_read_the_log_hears_what_was_said_since() {
+    let world = World::started("attach-gap").await;
+    let wait = |file: &str| format!("until [ -e {file} ]; do busybox usleep 10000; done");
+    let script = format!(
+        "echo begin; {}; echo said; echo bad >&2; touch /tmp/said; {}",
+        wait("/tmp/go"),
+        wait("/tmp/end")
+    );
+    let spec = json!({"terminationGracePeriodSeconds": 1, "restartPolicy": "Never",
+        "containers": [{"name": "c", "command": ["sh", "-c", script]}]});
+    world.pod("p", spec).await;
+    world.ready("p").await;
+    let run = async |script: String| {
+        let command = exec(&["sh", "-c", &script], "stdout=true");
+        finish(connect(world.node(), &command).await).await
+    };
+    world.logged("p", "c", "begin\n").await;
+    run(format!("touch /tmp/go; {}", wait("/tmp/said"))).await;
+    let path = "/attach/default/p/c?stdout=true&stderr=true";
+    let mut first = connect(world.node(), path).await;
+    for expected in [&b"\x01said\n"[..], b"\x02bad\n"] {
+        let said = first.next().await.unwrap().unwrap();
+        assert_eq!(said.into_data().as_ref(), expected);
+    }
+    // Nobody else hears it again.
+    let second = connect(world.node(), path).await;
+    run("touch /tmp/end".to_owned()).await;
+    for socket in [first, second] {
+        let (out, err, status) = finish(socket).await;
+        assert_eq!((out.as_str(), err.as_str()), ("", ""));
+        assert_eq!(status["status"], "Success");
+    }
+    world.end().await;
+}
+
 /// The code of an answer that is no upgrade.
 async fn refused(node: NodeService, path: &str) -> u16 {
     let request = format!("ws://node{path}").into_client_request().unwrap();

@@ -10,7 +10,7 @@ use super::connection::Role;
 use super::jobs::Job;
 use super::supervisor::{Container, Supervisor, kill};
 use crate::cgroup::{self, Holder};
-use crate::protocol::{Call, Failure, FrameKind, Reply, Request, VERSION};
+use crate::protocol::{Attached, Call, Failure, FrameKind, Reply, Request, VERSION};
 use crate::shim::container::context::{self, ContainerContext, PidNamespace};
 use crate::shim::container::prepare;
 use crate::shim::container::process::{Owner, StdioSetup, StreamEnds};
@@ -342,6 +342,11 @@ impl Supervisor {
                 stdin: spec.stdin,
             },
         );
+        if let Some(connection) = self.connections.get_mut(&connection) {
+            let at = Timestamp::now();
+            connection.push_json(FrameKind::Message, &Attached { at });
+            connection.flush().ok();
+        }
         Ok(())
     }
 

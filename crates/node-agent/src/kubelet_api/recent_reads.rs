@@ -1,0 +1,138 @@
+//! Logs that were read as a whole a moment ago, and what has been said since.
+//!
+//! `kubectl run -i` reads the log of a container and then attaches to it. A container that says something in between,
+//! and perhaps ends, would not be heard: who attaches right after such a read gets first what the log has got since.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use tokio::time::Instant;
+
+use super::session::{CHUNK_BYTES, Output};
+use crate::containers::logs::{self, LogStream};
+
+/// The longest time between the read and the attach.
+const RECENT: Duration = Duration::from_secs(10);
+/// Most reads that are kept; further ones are not noted.
+const READS_MAX: usize = 1024;
+/// Most bytes of a log that are looked through.
+const LOOKED_MAX: u64 = 1024 * 1024;
+
+/// An instance of a container: the pod's uid, the name, the number.
+pub type ContainerInstance = (String, String, u32);
+
+/// The time of the last line that a read has shown; `None` if there was none.
+type Shown = Option<Timestamp>;
+
+/// The last whole read of each container's log; clones share them.
+#[derive(Clone, Debug, Default)]
+pub struct RecentReads(Arc<Mutex<BTreeMap<ContainerInstance, (Instant, Shown)>>>);
+
+impl RecentReads {
+    /// Notes a read that has shown all lines up to a time.
+    pub fn note(&self, instance: ContainerInstance, shown: Shown) {
+        let now = Instant::now();
+        let mut reads = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        reads.retain(|_, (at, _)| now.duration_since(*at) < RECENT);
+        if reads.len() < READS_MAX {
+            reads.insert(instance, (now, shown));
+        }
+    }
+
+    /// Takes the note about a read, if it is recent.
+    pub fn take(&self, instance: &ContainerInstance) -> Option<Shown> {
+        let mut reads = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (at, shown) = reads.remove(instance)?;
+        (at.elapsed() < RECENT).then_some(shown)
+    }
+}
+
+/// The lines of a log after a time and before another one, in parts. Blocks.
+pub fn said_since(path: &Path, shown: Shown, until: Option<Timestamp>) -> Vec<(Output, Bytes)> {
+    let mut said: Vec<(Output, Vec<u8>)> = Vec::new();
+    logs::each_line(path, LOOKED_MAX, |time, stream, text| {
+        let is_old = shown.is_some_and(|shown| time <= shown);
+        let is_new = until.is_some_and(|until| time >= until);
+        if is_old || is_new {
+            return;
+        }
+        let output = match stream {
+            LogStream::Stdout => Output::Stdout,
+            LogStream::Stderr => Output::Stderr,
+        };
+        match said.last_mut() {
+            Some((last, part)) if *last == output && part.len() < CHUNK_BYTES => {
+                part.extend_from_slice(&text);
+            }
+            _ => said.push((output, text)),
+        }
+    });
+    let parts = said.into_iter();
+    parts.map(|(output, part)| (output, part.into())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    // findings-2 I4
+    #[test]
+    fn only_what_was_said_between_the_read_and_the_attach_is_said_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("0.log");
+        let lines = [
+            (1, "stdout F", "read"),
+            (2, "stdout F", "missed"),
+            (3, "stderr F", "bad"),
+            (4, "stdout P", "cut"),
+            (5, "stdout F", "live"),
+        ];
+        let lines = lines.map(|(second, tag, text)| format!("{} {tag} {text}\n", at(second)));
+        std::fs::write(&path, lines.concat()).unwrap();
+        let said = |shown, until| {
+            let said = said_since(&path, shown, until).into_iter();
+            said.map(|(output, text)| (output, String::from_utf8(text.to_vec()).unwrap()))
+                .collect::<Vec<_>>()
+        };
+        let text = |output, text: &str| (output, text.to_owned());
+        assert_eq!(
+            said(Some(at(1)), Some(at(5))),
+            [
+                text(Output::Stdout, "missed\n"),
+                text(Output::Stderr, "bad\n"),
+                text(Output::Stdout, "cut"),
+            ]
+        );
+        assert_eq!(said(None, Some(at(2))), [text(Output::Stdout, "read\n")]);
+        assert_eq!(said(Some(at(4)), None), [text(Output::Stdout, "live\n")]);
+        assert!(said(Some(at(5)), None).is_empty());
+        assert!(said_since(&dir.path().join("none"), None, None).is_empty());
+    }
+
+    // findings-2 I4
+    #[tokio::test(start_paused = true)]
+    async fn a_read_counts_once_and_not_for_long() {
+        let reads = RecentReads::default();
+        let instance = || ("uid".to_owned(), "c".to_owned(), 0);
+        reads.note(instance(), None);
+        let other = ("uid".to_owned(), "c".to_owned(), 1);
+        assert_eq!(reads.take(&other), None);
+        assert_eq!(reads.take(&instance()), Some(None));
+        assert_eq!(reads.take(&instance()), None);
+        reads.note(instance(), Some(at(1)));
+        tokio::time::advance(RECENT).await;
+        assert_eq!(reads.take(&instance()), None);
+        for number in 0..2 * u32::try_from(READS_MAX).unwrap() {
+            reads.note(("uid".to_owned(), "c".to_owned(), number), None);
+        }
+        assert_eq!(reads.0.lock().unwrap().len(), READS_MAX);
+    }
+}
