@@ -99,7 +99,7 @@ const TABLE: &[(&str, Verb, i32, &str, &str)] = &[
         Attach,
         1,
         "",
-        "timed out waiting for the condition",
+        "pod unscheduled does not have a host assigned",
     ),
     (
         "creating",
@@ -127,7 +127,7 @@ const TABLE: &[(&str, Verb, i32, &str, &str)] = &[
         Attach,
         1,
         "",
-        "timed out waiting for the condition",
+        "container not found (\"c\"): it has not started",
     ),
     ("running", Logs, 0, "begin\n", ""),
     (
@@ -196,7 +196,7 @@ fn words(verb: Verb, pod: &str) -> Vec<&str> {
         Follow => vec!["logs", "-f", pod],
         Previous => vec!["logs", "--previous", pod],
         Exec => vec!["exec", pod, "--", "echo", "hi"],
-        Attach => vec!["attach", pod, "--pod-running-timeout=2s"],
+        Attach => vec!["attach", pod],
     }
 }
 
