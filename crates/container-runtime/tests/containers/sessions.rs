@@ -264,7 +264,7 @@ async fn input_of_a_client_that_has_left_is_delivered() {
     let sandbox = world.sandbox("p1").await;
     start(&sandbox, &world.container("a", &["sleep", "1000"])).await;
     // More than the shim's queue and the pipe have room for: the rest waits in the socket.
-    const MUCH: usize = 200_000;
+    const MUCH: usize = 140_000;
     let script = "until [ -e /tmp/go ]; do sleep 0.01; done; cat > /tmp/got; echo end > /tmp/end";
     let spec = ExecSpec {
         stdin: true,
