@@ -1,4 +1,4 @@
-//! What `kubectl logs`, `exec` and `attach` say in every state of a pod (findings-2 I4): the table of
+//! The answers of `kubectl logs`, `exec` and `attach` in every state of a pod (findings-2 I4): the table of
 //! docs/troubleshooting.md, and a command that ends at once.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -71,7 +71,7 @@ spec:
     command: [sh, -c, 'trap : TERM; until [ -e /tmp/end ]; do echo talk; sleep 1; done; echo end']
 ";
 
-/// What is asked.
+/// The verb.
 #[derive(Clone, Copy, Debug)]
 enum Verb {
     Logs,

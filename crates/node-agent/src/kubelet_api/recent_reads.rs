@@ -37,7 +37,7 @@ impl RecentReads {
     pub fn note(&self, instance: ContainerInstance, shown: Shown) {
         let now = Instant::now();
         let mut reads = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        reads.retain(|_, (at, _)| now.duration_since(*at) < RECENT);
+        reads.retain(|_, (at, _)| at.elapsed() < RECENT);
         if reads.len() < READS_MAX {
             reads.insert(instance, (now, shown));
         }

@@ -64,7 +64,7 @@ pub fn exec(
 }
 
 /// Connects to a container's own streams. The streams of a container that has ended are at their end: its output is in
-/// the log, and who attaches right after it gets the same answer as who was attached before. Who has just read the log
+/// the log, and who attaches right after it gets the same answer as who was attached before. A client that has just read the log
 /// gets what was said since.
 pub fn attach(
     pods: &PodManager,

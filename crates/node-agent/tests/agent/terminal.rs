@@ -251,7 +251,7 @@ pub async fn who_attaches_after_the_end_hears_it_without_an_error() {
     world.end().await;
 }
 
-/// findings-2 I4: `kubectl run -i` reads the log and then attaches. What is said in between is heard, and once.
+/// findings-2 I4: `kubectl run -i` reads the log and then attaches. The words in between are heard, and once.
 pub async fn who_has_just_read_the_log_hears_what_was_said_since() {
     let world = World::started("attach-gap").await;
     let wait = |file: &str| format!("until [ -e {file} ]; do busybox usleep 10000; done");
