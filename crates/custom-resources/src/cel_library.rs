@@ -11,7 +11,6 @@ use cel::objects::Opaque;
 use cel::parser::{Macro, MacroExprHelper, ParseError};
 use cel::{Context, Env, ExecutionError, Value as Cel};
 use object_model::{Quantity, Semver};
-use regex::Regex;
 use serde_json::Value;
 
 use crate::format;
@@ -88,19 +87,6 @@ pub(crate) fn add_functions(context: &mut Context<'_, '_>) {
         context.add_function("max", |This(list): This<Arc<Vec<Cel>>>| {
             extreme("max", &list, Ordering::Greater)
         }),
-        context.add_function("find", |This(text): This<Arc<String>>, re: Arc<String>| {
-            let found = pattern(&re)?.find(&text).map(|found| found.as_str());
-            Ok::<_, ExecutionError>(Arc::new(found.unwrap_or_default().to_owned()))
-        }),
-        context.add_function(
-            "findAll",
-            |This(text): This<Arc<String>>, re: Arc<String>| {
-                let found = pattern(&re)?;
-                let found = found.find_iter(&text);
-                let found: Vec<Cel> = found.map(|found| found.as_str().into()).collect();
-                Ok::<_, ExecutionError>(Arc::new(found))
-            },
-        ),
         context.add_function("isIP", |text: Arc<String>| text.parse::<IpAddr>().is_ok()),
         context.add_function("isCIDR", |text: Arc<String>| format::matches("cidr", &text)),
         context.add_function("isURL", |text: Arc<String>| format::matches("uri", &text)),
@@ -261,10 +247,6 @@ fn quantity(value: &Cel) -> Result<Quantity, ExecutionError> {
         _ => None,
     };
     found.ok_or_else(|| failed("quantity", "not a quantity".to_owned()))
-}
-
-fn pattern(source: &str) -> Result<Regex, ExecutionError> {
-    Regex::new(source).map_err(|error| failed("matches", error.to_string()))
 }
 
 fn sum(list: &[Cel]) -> Outcome {

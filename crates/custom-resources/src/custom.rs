@@ -10,13 +10,14 @@ use resource_kinds::{
 use serde_json::{Map, Value, json};
 
 use crate::columns::Columns;
-use crate::definition::{condition, versions};
+use crate::definition::{condition, is_terminating, versions};
 use crate::deprecation;
 use crate::facts::Facts;
 use crate::json_path::JsonPath;
+use crate::object_meta;
 use crate::rules::broken_rules;
 use crate::schema::Schema;
-use crate::shape::{default, prune};
+use crate::shape::{default, drop_nulls, prune};
 use crate::validate::validate;
 
 /// A kind for one version of a definition.
@@ -48,17 +49,26 @@ pub struct DefinedVersion {
 }
 
 /// The versions of a definition that are served; none until its names are accepted.
+///
+/// A definition that is being deleted has its storage version served, too: its objects are listed and deleted
+/// through it.
 pub fn served_versions(definition: &Value) -> Vec<DefinedVersion> {
-    versions_where(definition, |version| version["served"] == true)
+    versions_where(definition, |version| is_served(definition, version))
 }
 
 /// The versions of a definition that are described, but not served (any longer).
 pub fn withdrawn_versions(definition: &Value) -> Vec<DefinedVersion> {
-    versions_where(definition, |version| version["served"] != true)
+    versions_where(definition, |version| !is_served(definition, version))
+}
+
+fn is_served(definition: &Value, version: &Value) -> bool {
+    version["served"] == true || (is_terminating(definition) && version["storage"] == true)
 }
 
 fn versions_where(definition: &Value, which: impl Fn(&Value) -> bool) -> Vec<DefinedVersion> {
-    if condition(definition, "NamesAccepted") != Some("True") {
+    let holds = |name: &str| condition(definition, name) == Some("True");
+    // Names that others have taken since do not keep the objects from being deleted.
+    if !holds("NamesAccepted") && !(is_terminating(definition) && holds("Established")) {
         return Vec::new();
     }
     let chosen = versions(definition).iter().filter(|version| which(version));
@@ -127,19 +137,13 @@ impl Kind for CustomKind {
         let Some(map) = object.as_object_mut() else {
             return Err("json: cannot unmarshal into an object".to_owned());
         };
-        if map
-            .get("metadata")
-            .is_some_and(|value| !value.is_object() && !value.is_null())
-        {
-            return Err(
-                "json: cannot unmarshal metadata into Go value of type v1.ObjectMeta".to_owned(),
-            );
-        }
         // Objects of all versions are stored under one key; versions differ only in the name.
         let info = self.facts.info();
         map.insert("apiVersion".to_owned(), info.api_version().into());
         map.insert("kind".to_owned(), info.kind.into());
+        object_meta::decode(&mut object, &self.schema)?;
         prune(&mut object, &self.schema);
+        drop_nulls(&mut object, &self.schema);
         Ok(object)
     }
 
@@ -153,6 +157,14 @@ impl Kind for CustomKind {
 
     fn validate_content_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
         self.judge(object, Some(old))
+    }
+
+    fn validates_long(&self) -> bool {
+        self.schema.has_loops
+    }
+
+    fn repair(&self, object: &mut Value) -> Vec<String> {
+        object_meta::repair(object)
     }
 
     fn status_update(&self) -> &dyn StatusUpdate {
@@ -179,7 +191,36 @@ impl Printer for CustomKind {
     }
 }
 
+/// Restores everything but the status and the managed fields.
+fn restore_all_but_status(object: &mut Value, old: &Value) {
+    let status = object.get_mut("status").map(Value::take);
+    let managed = object["metadata"].get_mut("managedFields").map(Value::take);
+    old.clone_into(object);
+    replace(object, "status", status);
+    replace(&mut object["metadata"], "managedFields", managed);
+}
+
+/// Sets a field, or removes it.
+fn replace(object: &mut Value, name: &str, value: Option<Value>) {
+    let Some(map) = object.as_object_mut() else {
+        return;
+    };
+    match value {
+        Some(value) => {
+            map.insert(name.to_owned(), value);
+        }
+        None => {
+            map.shift_remove(name);
+        }
+    }
+}
+
 impl StatusUpdate for CustomKind {
+    /// Of the metadata, the update may change the managed fields alone.
+    fn prepare_status_update(&self, object: &mut Value, old: &Value) {
+        restore_all_but_status(object, old);
+    }
+
     fn validate_status_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
         self.judge(object, Some(old))
     }
@@ -309,6 +350,61 @@ mod tests {
         assert!(info.has_subresource("status") && info.has_subresource("scale"));
         let status = info.subresources[0];
         assert_eq!(info.body(&status), ("example.org", "v1", "Boat"));
+    }
+
+    // findings-2 R27
+    #[test]
+    fn the_objects_of_a_deleted_definition_are_reached_through_its_storage_version() {
+        let mut definition = definition();
+        definition["spec"]["versions"][0]["served"] = json!(false);
+        assert!(served_versions(&definition).is_empty());
+        definition["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+        let served = served_versions(&definition);
+        let info = served[0].kind.info();
+        assert_eq!((served.len(), info.version), (1, "v1"));
+        assert!(!info.verbs.contains(&resource_kinds::Verb::Create));
+        definition["status"]["conditions"] = json!([
+            {"type": "NamesAccepted", "status": "False"}, {"type": "Established", "status": "True"}]);
+        assert_eq!(served_versions(&definition).len(), 1);
+    }
+
+    // findings-2 E1
+    #[test]
+    fn an_update_of_the_status_changes_nothing_else() {
+        let kind = boat();
+        let old = json!({"metadata": {"name": "a", "finalizers": ["a/b"], "labels": {"a": "b"},
+            "managedFields": [{"manager": "old"}]}, "spec": {"crew": 1}, "status": {"crew": 1}});
+        let mut new = json!({"metadata": {"name": "a", "labels": {"a": "c"}, "ownerReferences": [{}],
+            "annotations": {"a": "b"}, "managedFields": [{"manager": "new"}]},
+            "spec": {"crew": 2}, "status": {"crew": 2}, "other": 1});
+        kind.status_update().prepare_status_update(&mut new, &old);
+        let mut wanted = old.clone();
+        wanted["status"]["crew"] = json!(2);
+        wanted["metadata"]["managedFields"] = json!([{"manager": "new"}]);
+        assert_eq!(new, wanted);
+        let mut none = json!({"metadata": {"name": "a"}});
+        kind.status_update().prepare_status_update(&mut none, &old);
+        assert!(none.get("status").is_none() && none["metadata"].get("managedFields").is_none());
+        assert_eq!(none["spec"], old["spec"]);
+    }
+
+    // findings-2 E2, E4
+    #[test]
+    fn metadata_are_decoded_and_nulls_are_dropped() {
+        let kind = boat();
+        for wrong in [
+            json!({"labels": {"a": 1}}),
+            json!({"finalizers": "a/b"}),
+            json!("x"),
+        ] {
+            let error = kind.decode(json!({"metadata": wrong})).unwrap_err();
+            assert!(error.starts_with("json: cannot unmarshal"), "{error}");
+        }
+        let object =
+            json!({"metadata": {"name": "a", "nme": "b"}, "spec": {"crew": null, "colour": null}});
+        let object = kind.decode(object).unwrap();
+        assert_eq!(object["metadata"], json!({"name": "a"}));
+        assert_eq!(object["spec"], json!({"crew": null}));
     }
 
     #[test]

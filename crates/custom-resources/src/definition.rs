@@ -251,6 +251,11 @@ fn storage_version(object: &Value) -> Option<Value> {
     stored.map(|version| version["name"].clone())
 }
 
+/// Whether the definition is being deleted.
+pub(crate) fn is_terminating(object: &Value) -> bool {
+    !object["metadata"]["deletionTimestamp"].is_null()
+}
+
 /// The status of a condition.
 pub(crate) fn condition<'o>(object: &'o Value, kind: &str) -> Option<&'o str> {
     let conditions = object["status"]["conditions"].as_array()?;

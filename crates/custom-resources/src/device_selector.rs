@@ -26,7 +26,7 @@ impl DeviceSelector {
     /// A message with the position of the syntax error.
     pub fn compile(source: &str) -> Result<Self, String> {
         let expression = Expression::compile_about(source, &["device"])?;
-        let domains = expression.keys_looked_up();
+        let domains = expression.keys_looked_up().clone();
         Ok(Self {
             expression,
             domains,

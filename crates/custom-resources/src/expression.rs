@@ -2,32 +2,38 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 
 use cel::common::ast::{EntryExpr, Expr, IdedEntryExpr, IdedExpr, LiteralValue, operators};
 use cel::objects::{Key, Map};
-use cel::{Context, Env, Program, Value as Cel};
+use cel::{Context, Env, Value as Cel};
 use serde_json::Value;
 
 use crate::cel_bounds;
 use crate::cel_library::{add_functions, environment};
+use crate::cel_meter::{self, Meter, OBJECT_UNITS_MAX, metered};
 use crate::cel_values::{size, typed};
 use crate::construction;
 
-static ENVIRONMENT: LazyLock<Arc<Env>> = LazyLock::new(|| Arc::new(environment()));
+/// The error of an expression that makes too much work.
+pub(crate) const OUT_OF_BUDGET: &str =
+    "operation cancelled: actual cost limit exceeded: running out of cost budget";
 
-/// The cost budget for one object: the number of accessed values, multiplied by nested loops.
-pub(crate) const BUDGET: u64 = 10_000_000;
+static ENVIRONMENT: LazyLock<Arc<Env>> = LazyLock::new(|| Arc::new(environment()));
 
 /// An expression, ready to be evaluated.
 #[derive(Clone)]
 pub struct Expression {
-    program: Arc<Program>,
+    /// The syntax tree, with the counts of its cost.
+    tree: Arc<IdedExpr>,
+    /// The number of nodes outside of its loops.
+    nodes: u64,
     environment: Arc<Env>,
     /// Whether it uses the former value (`oldSelf`).
     pub(crate) compares: bool,
-    /// The nesting depth of its loops.
-    pub(crate) depth: u32,
+    /// The texts that it looks values up by: `a['key']`.
+    keys: Arc<BTreeSet<String>>,
 }
 
 impl fmt::Debug for Expression {
@@ -90,60 +96,84 @@ impl Expression {
             return Err(format!("undeclared reference to '{stranger}'"));
         }
         let made = std::mem::take(&mut shape.made);
+        let (tree, nodes) = metered(program.expression());
         let expression = Self {
             compares: references.has_variable("oldSelf"),
-            depth: shape.deepest,
-            program: Arc::new(program),
+            keys: Arc::new(std::mem::take(&mut shape.keys)),
+            tree: Arc::new(tree),
+            nodes,
             environment: ENVIRONMENT.clone(),
         };
         Ok((expression, made))
     }
 
     /// The texts that it looks values up by: `a['key']`.
-    pub(crate) fn keys_looked_up(&self) -> BTreeSet<String> {
-        let mut shape = Shape::default();
-        shape.visit(self.program.expression());
-        shape.keys
-    }
-
-    /// Evaluates the expression for a value and its old value.
-    pub(crate) fn evaluate(&self, value: &Cel, old: Option<&Cel>) -> Result<Cel, String> {
-        let mut context = Context::with_env(ENVIRONMENT.clone());
-        add_functions(&mut context);
-        context.add_variable_from_value("self", value.clone());
-        if let Some(old) = old {
-            context.add_variable_from_value("oldSelf", old.clone());
-        }
-        self.program
-            .execute(&context)
-            .map_err(|error| error.to_string())
+    pub(crate) fn keys_looked_up(&self) -> &BTreeSet<String> {
+        &self.keys
     }
 
     /// Evaluates the expression for some variables.
     ///
     /// # Errors
-    /// A text: a function that failed, a field that is not there, or more work than one expression
-    /// may make.
+    /// A text: a function that failed, a field that is not there, or more work than one expression, or all
+    /// about these values, may make.
     pub fn say(&self, values: &Values) -> Result<EvaluationResult, String> {
-        if values.nodes.saturating_pow(self.depth.max(1)) > BUDGET {
-            return Err("running out of cost budget".to_owned());
-        }
-        let mut context = Context::with_env(self.environment.clone());
-        add_functions(&mut context);
+        let meter = Arc::new(Meter::new(values.units.load(Ordering::Relaxed)));
+        let mut context = context(&self.environment, &meter);
         for (name, value) in &values.all {
             context.add_variable_from_value(name.as_str(), value.clone());
         }
-        let said = self.program.execute(&context);
+        let said = self.evaluate_in(&context, &meter, values.nodes);
+        values.units.store(meter.units_left(), Ordering::Relaxed);
         said.map(EvaluationResult)
-            .map_err(|error| error.to_string())
+    }
+
+    /// Evaluates the expression with the variables of a context, which [`context`] has made with the same meter;
+    /// `size` is the number of their values.
+    pub(crate) fn evaluate_in(
+        &self,
+        context: &Context<'_, '_>,
+        meter: &Meter,
+        size: u64,
+    ) -> Result<Cel, String> {
+        let begun = meter.begin(self.nodes, size);
+        let said = begun.and_then(|()| Cel::resolve(&self.tree, context));
+        if meter.is_spent() {
+            return Err(OUT_OF_BUDGET.to_owned());
+        }
+        said.map_err(|error| error.to_string())
     }
 }
 
-/// The values that an expression is about, by name.
-#[derive(Clone, Debug, Default)]
+/// The context of expressions, with the functions that they may call.
+pub(crate) fn context(environment: &Arc<Env>, meter: &Arc<Meter>) -> Context<'static, 'static> {
+    let mut context = Context::with_env(environment.clone());
+    add_functions(&mut context);
+    cel_meter::add_functions(&mut context, meter);
+    context
+}
+
+/// The context of the rules of definitions.
+pub(crate) fn rules_context(meter: &Arc<Meter>) -> Context<'static, 'static> {
+    context(&ENVIRONMENT, meter)
+}
+
+/// The values that expressions are about, by name, and the work that all of them may still make.
+#[derive(Clone, Debug)]
 pub struct Values {
     all: BTreeMap<String, Cel>,
     nodes: u64,
+    units: Arc<AtomicU64>,
+}
+
+impl Default for Values {
+    fn default() -> Self {
+        Self {
+            all: BTreeMap::new(),
+            nodes: 0,
+            units: Arc::new(AtomicU64::new(OBJECT_UNITS_MAX)),
+        }
+    }
 }
 
 impl Values {
@@ -237,9 +267,6 @@ const LIBRARIES: [&str; 18] = [
 /// The properties of an expression's syntax tree.
 #[derive(Default)]
 struct Shape {
-    depth: u32,
-    /// The maximum nesting of loops.
-    deepest: u32,
     /// Names that its loops give to elements.
     bound: Vec<String>,
     /// The types of which it makes values.
@@ -256,12 +283,9 @@ impl Shape {
                 self.bound.push(all.iter_var.clone());
                 self.bound.extend(all.iter_var2.clone());
                 self.bound.push(all.accu_var.clone());
-                self.depth += 1;
-                self.deepest = self.deepest.max(self.depth);
                 for part in [&all.accu_init, &all.loop_cond, &all.loop_step, &all.result] {
                     self.visit(part);
                 }
-                self.depth -= 1;
             }
             Expr::Call(call) => {
                 if let Some(target) = &call.target {

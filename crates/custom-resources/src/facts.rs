@@ -1,8 +1,21 @@
 //! The properties of a custom kind, from its definition.
 
 use resource_kinds::info::{ALL, SCALE, STATUS};
-use resource_kinds::{KindInfo, Scope, Subresource, Words, WriteRules};
+use resource_kinds::{KindInfo, Scope, Subresource, Verb, Words, WriteRules};
 use serde_json::Value;
+
+use crate::definition::is_terminating;
+
+/// The verbs of a kind whose definition is being deleted: its objects go, and no others come.
+const WITHOUT_CREATE: &[Verb] = &[
+    Verb::Delete,
+    Verb::DeleteCollection,
+    Verb::Get,
+    Verb::List,
+    Verb::Patch,
+    Verb::Update,
+    Verb::Watch,
+];
 
 /// The properties of one version of a definition. It owns its strings, which are freed with the
 /// kind.
@@ -17,6 +30,7 @@ pub(crate) struct Facts {
     short_names: Vec<String>,
     categories: Vec<String>,
     scope: Scope,
+    verbs: &'static [Verb],
     subresources: &'static [Subresource],
     storage: String,
 }
@@ -41,6 +55,10 @@ impl Facts {
                 true => Scope::Cluster,
                 false => Scope::Namespaced,
             },
+            verbs: match is_terminating(definition) {
+                true => WITHOUT_CREATE,
+                false => ALL,
+            },
             subresources: match (parts["status"].is_object(), parts["scale"].is_object()) {
                 (true, true) => &[STATUS, SCALE],
                 (true, false) => &[STATUS],
@@ -61,7 +79,7 @@ impl Facts {
             short_names: Words::Owned(&self.short_names),
             categories: Words::Owned(&self.categories),
             scope: self.scope,
-            verbs: ALL,
+            verbs: self.verbs,
             subresources: self.subresources,
             storage: &self.storage,
             writes: WriteRules {

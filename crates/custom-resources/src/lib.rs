@@ -3,6 +3,7 @@
 
 mod cel_bounds;
 mod cel_library;
+mod cel_meter;
 mod cel_values;
 mod columns;
 mod construction;
@@ -14,6 +15,7 @@ mod expression;
 mod facts;
 mod format;
 mod json_path;
+mod object_meta;
 mod rules;
 mod schema;
 mod shape;

@@ -1,81 +1,134 @@
 //! Rules of custom kinds (`x-kubernetes-validations`), judged at each place of an object that has
 //! them.
 
-use cel::Value as Cel;
+use std::sync::Arc;
+
+use cel::{Context, Value as Cel};
 use object_model::{FieldError, FieldErrorType, FieldPath};
 use serde_json::Value;
 
+use crate::cel_meter::{Meter, OBJECT_UNITS_MAX};
 use crate::cel_values::{size, typed};
-use crate::expression::BUDGET;
+use crate::expression::rules_context;
 use crate::schema::{ListType, Schema, Validation};
 
 /// All rules that an object breaks; `old` is the object before an update.
 pub fn broken_rules(object: &Value, old: Option<&Value>, schema: &Schema) -> Vec<FieldError> {
-    let mut judge = Judge::with(BUDGET);
-    judge.walk(object, old, schema, &FieldPath::default());
+    broken_within(OBJECT_UNITS_MAX, object, old, schema)
+}
+
+fn broken_within(
+    units: u64,
+    object: &Value,
+    old: Option<&Value>,
+    schema: &Schema,
+) -> Vec<FieldError> {
+    if !schema.has_rules {
+        return Vec::new();
+    }
+    let meter = Arc::new(Meter::new(units));
+    let mut judge = Judge {
+        context: &rules_context(&meter),
+        meter: &meter,
+        ended: false,
+        errors: Vec::new(),
+    };
+    judge.walk(
+        object,
+        Before::of(old, object),
+        schema,
+        &FieldPath::default(),
+    );
     judge.errors
+}
+
+/// The state before an update of a value of an object.
+#[derive(Clone, Copy)]
+struct Before<'v> {
+    /// The value, if it can be told which one it was.
+    value: Option<&'v Value>,
+    /// Whether it is the same: this value, or else the nearest around it that can be told.
+    is_same: bool,
+}
+
+impl<'v> Before<'v> {
+    fn of(old: Option<&'v Value>, now: &Value) -> Self {
+        Self {
+            value: old,
+            is_same: old == Some(now),
+        }
+    }
+
+    /// The state of a value below this one.
+    fn below(self, old: Option<&'v Value>, now: &Value) -> Self {
+        match old {
+            // Below an unchanged value nothing has changed: elements of lists without keys are not told apart.
+            _ if self.is_same => Self {
+                value: old,
+                is_same: true,
+            },
+            Some(_) => Self::of(old, now),
+            None => Self {
+                value: None,
+                is_same: false,
+            },
+        }
+    }
 }
 
 /// A place that has rules: its value, and the same as expressions see it, now and before.
 struct Place<'v> {
     value: &'v Value,
     path: &'v FieldPath,
-    nodes: u64,
-    now: Cel,
-    before: Option<Cel>,
+    /// The number of values.
+    size: u64,
+    variables: Context<'v, 'static>,
 }
 
-struct Judge {
-    /// The remaining budget; `None` once it is exceeded.
-    left: Option<u64>,
+struct Judge<'c> {
+    context: &'c Context<'static, 'static>,
+    meter: &'c Meter,
+    /// Whether the budget of the object is used up.
+    ended: bool,
     errors: Vec<FieldError>,
 }
 
-impl Judge {
-    fn with(budget: u64) -> Self {
-        Self {
-            left: Some(budget),
-            errors: Vec::new(),
-        }
-    }
-
-    fn walk(&mut self, value: &Value, old: Option<&Value>, schema: &Schema, path: &FieldPath) {
-        if !schema.has_rules || (value.is_null() && schema.nullable) {
+impl Judge<'_> {
+    fn walk(&mut self, value: &Value, before: Before<'_>, schema: &Schema, path: &FieldPath) {
+        if !schema.has_rules || (value.is_null() && schema.nullable) || self.ended {
             return;
         }
-        if !schema.validations.is_empty() {
-            let place = Place {
-                value,
-                path,
-                nodes: size(value) as u64,
-                now: typed(value, Some(schema)),
-                before: old.map(|old| typed(old, Some(schema))),
-            };
-            // Transition rules apply to unchanged values too; other rules are not evaluated again
-            // (as kube-apiserver, `CRDValidationRatcheting`).
-            let is_same = old == Some(value);
-            let compares =
-                |validation: &Validation| validation.compiled().is_some_and(|rule| rule.compares);
-            for validation in &schema.validations {
-                if !is_same || compares(validation) {
-                    self.judge(&place, validation);
-                }
+        // Transition rules apply to unchanged values too; other rules are not evaluated again
+        // (as kube-apiserver, `CRDValidationRatcheting`).
+        let applies = |validation: &&Validation| match validation.compiled() {
+            Some(rule) if rule.compares => before.value.is_some(),
+            _ => !before.is_same,
+        };
+        let mut rules = schema.validations.iter().filter(applies).peekable();
+        if rules.peek().is_some() {
+            let context = self.context;
+            let place = Place::new(context, (value, before.value), schema, path);
+            for rule in rules {
+                self.judge(&place, rule);
             }
         }
         match value {
             Value::Object(map) => {
                 for (name, value) in map {
                     if let Some(below) = schema.field(name) {
-                        let old = old.and_then(|old| old.get(name));
-                        self.walk(value, old, below, &path.child(name));
+                        let old = before.value.and_then(|old| old.get(name));
+                        let before = before.below(old, value);
+                        self.walk(value, before, below, &path.child(name));
                     }
                 }
             }
             Value::Array(items) => {
                 let Some(below) = &schema.items else { return };
                 for (index, item) in items.iter().enumerate() {
+                    let old = before.value;
                     let old = old.and_then(|old| counterpart(item, old, &schema.list_type));
-                    self.walk(item, old, below, &path.index(index));
+                    let before = before.below(old, item);
+                    self.walk(item, before, below, &path.index(index));
                 }
             }
             _ => {}
@@ -83,30 +136,26 @@ impl Judge {
     }
 
     fn judge(&mut self, place: &Place<'_>, validation: &Validation) {
+        if self.ended {
+            return;
+        }
         let Some(rule) = validation.compiled() else {
             let text = format!("rule cannot be compiled: {}", validation.rule.trim());
             self.refuse(place.path, place.value, None, text);
             return;
         };
-        if rule.compares && place.before.is_none() {
-            // A transition rule does not apply to new values.
-            return;
-        }
-        let cost = place.nodes.saturating_pow(rule.depth.max(1));
-        let Some(left) = self.left else {
-            return;
-        };
-        self.left = left.checked_sub(cost);
-        if self.left.is_none() {
+        let said = rule.evaluate_in(&place.variables, self.meter, place.size);
+        self.ended = self.meter.is_object_spent();
+        if self.ended {
             let text = "validation failed due to running out of cost budget, no further \
                         validation rules will be run";
             self.refuse(place.path, place.value, None, text.to_owned());
             return;
         }
-        match rule.evaluate(&place.now, place.before.as_ref()) {
+        match said {
             Ok(Cel::Bool(true)) => {}
             Ok(Cel::Bool(false)) => {
-                let text = message(validation, &place.now, place.before.as_ref());
+                let text = self.message(place, validation);
                 let field = match &validation.field_path {
                     Some(below) => below
                         .trim_start_matches('.')
@@ -125,6 +174,22 @@ impl Judge {
                 self.refuse(place.path, place.value, None, text);
             }
         }
+    }
+
+    /// The message of a violated rule.
+    fn message(&self, place: &Place<'_>, validation: &Validation) -> String {
+        let made = validation.compiled_message().and_then(|expression| {
+            let made = expression.evaluate_in(&place.variables, self.meter, place.size);
+            made.ok()
+        });
+        if let Some(Cel::String(text)) = made
+            && !text.trim().is_empty()
+            && !text.contains('\n')
+        {
+            return text.trim().to_owned();
+        }
+        let plain = validation.message.clone();
+        plain.unwrap_or_else(|| format!("failed rule: {}", validation.rule.trim()))
     }
 
     fn refuse(&mut self, path: &FieldPath, value: &Value, reason: Option<&str>, text: String) {
@@ -148,6 +213,27 @@ impl Judge {
     }
 }
 
+impl<'v> Place<'v> {
+    fn new(
+        context: &'v Context<'static, 'static>,
+        (value, old): (&'v Value, Option<&Value>),
+        schema: &Schema,
+        path: &'v FieldPath,
+    ) -> Self {
+        let mut variables = context.new_inner_scope();
+        variables.add_variable_from_value("self", typed(value, Some(schema)));
+        if let Some(old) = old {
+            variables.add_variable_from_value("oldSelf", typed(old, Some(schema)));
+        }
+        Self {
+            value,
+            path,
+            size: (size(value) + old.map_or(0, size)) as u64,
+            variables,
+        }
+    }
+}
+
 /// The old element of a list element, by its key.
 pub(crate) fn counterpart<'o>(
     item: &Value,
@@ -164,21 +250,6 @@ pub(crate) fn counterpart<'o>(
 fn title(validation: &Validation) -> String {
     let named = validation.message.clone();
     named.unwrap_or_else(|| validation.rule.trim().to_owned())
-}
-
-/// The message of a violated rule.
-fn message(validation: &Validation, now: &Cel, before: Option<&Cel>) -> String {
-    let made = validation
-        .compiled_message()
-        .and_then(|expression| expression.evaluate(now, before).ok());
-    if let Some(Cel::String(text)) = made
-        && !text.trim().is_empty()
-        && !text.contains('\n')
-    {
-        return text.trim().to_owned();
-    }
-    let plain = validation.message.clone();
-    plain.unwrap_or_else(|| format!("failed rule: {}", validation.rule.trim()))
 }
 
 #[cfg(test)]
@@ -308,22 +379,94 @@ mod tests {
     }
 
     #[test]
-    fn a_budget_that_is_just_spent_lets_nothing_pass() {
+    fn a_budget_that_is_spent_lets_nothing_pass() {
         let rules = json!([{"rule": "true"}, {"rule": "false"}, {"rule": "false"}]);
         let schema = json!({"type": "object", "x-kubernetes-validations": rules});
-        let mut judge = Judge::with(1);
-        let path = FieldPath::default();
-        judge.walk(&json!({}), None, &Schema::parse(&schema), &path);
-        assert_eq!(judge.errors.len(), 1, "{:?}", judge.errors);
-        assert!(judge.errors[0].detail.contains("cost budget"));
+        let errors = broken_within(1, &json!({}), None, &Schema::parse(&schema));
+        assert_eq!(errors.len(), 1, "{errors:?}");
+        assert!(errors[0].detail.contains("cost budget"));
     }
 
+    fn numbers(rules: Value) -> Value {
+        json!({"type": "array", "items": {"type": "integer"}, "x-kubernetes-validations": rules})
+    }
+
+    // findings-2 C25
     #[test]
-    fn loops_within_loops_are_paid_for() {
-        let rule = "self.all(a, self.all(b, self.all(c, a + b + c < 0)))";
-        let schema = json!({"type": "array", "items": {"type": "integer"},
-            "x-kubernetes-validations": [{"rule": rule}]});
-        let found = texts(schema, json!(vec![1; 1000]), None);
-        assert!(found[0].contains("cost budget"), "{found:?}");
+    fn an_expression_is_stopped_whatever_its_form() {
+        let numbers = |rule: &str| numbers(json!([{"rule": rule}]));
+        let list = json!(vec![1; 200]);
+        for rule in [
+            "self.all(a, self.all(b, self.all(c, a == a)))",
+            "self.all(a, self.all(b, self.all(c, a == b) || true) || true)",
+            "self.map(a, self.map(b, self.map(c, a))).size() > 0",
+            "self.exists_one(a, self.exists_one(b, self.exists_one(c, a == 2)))",
+            "self.filter(a, self.filter(b, self.filter(c, true).size() > 0).size() > 0).size() > 0",
+            "self.exists(a, self.exists(b, self.exists(c, 1 / 0 == 1)))",
+            "lists.range(1000000000).size() > 0",
+            "self.all(a, lists.range(1000).distinct().size() == 1000)",
+            "self.all(a, self.all(b, self.map(c, string(c)).join('xxxxxxxxxxxxxxxxxxxx') != ''))",
+            "cel.bind(a, self + self + self + self + self + self + self, cel.bind(b, \
+             a + a + a + a + a + a + a, cel.bind(c, b + b + b + b + b + b + b, cel.bind(d, \
+             c + c + c + c + c + c + c, (d + d + d + d + d).size() > 0))))",
+            "cel.bind(a, 'x'.replace('', 'yyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyy'), \
+             cel.bind(b, a.replace('y', a), cel.bind(c, b.replace('y', b), \
+             c.replace('y', c).size() > 0)))",
+            "self.all(a, self.all(b, string(a + b).matches('(' + string(b) + '[a-z]{500}){9}') == false))",
+        ] {
+            let found = texts(numbers(rule), list.clone(), None);
+            assert_eq!(found.len(), 1, "{rule}: {found:?}");
+            assert!(found[0].contains("cost budget"), "{rule}: {found:?}");
+        }
+    }
+
+    // findings-2 C25
+    #[test]
+    fn an_object_is_stopped_when_its_rules_cost_too_much_together() {
+        let rule = json!({"rule": "self.all(a, self.all(b, a == b))"});
+        let schema = Schema::parse(&numbers(json!(vec![rule; 40])));
+        let list = json!(vec![1; 100]);
+        let found = broken_within(500_000, &list, None, &schema);
+        assert_eq!(found.len(), 1, "{found:?}");
+        let text = &found[0].detail;
+        assert!(text.contains("no further validation rules"), "{text}");
+    }
+
+    // findings-2 C25
+    #[test]
+    fn ordinary_rules_cost_little() {
+        let schema = json!({"type": "array", "items": {"type": "object", "properties": {
+        "name": {"type": "string"}, "ports": {"type": "array", "items": {"type": "integer"}}}},
+        "x-kubernetes-validations": [
+            {"rule": "self.all(x, self.exists_one(y, y.name == x.name))"},
+            {"rule": "self.all(x, x.name.matches('^[a-z0-9-]+$') && x.ports.all(p, p > 0))"},
+            {"rule": "self.map(x, x.name).join(',').split(',').size() == self.size()"},
+            {"rule": "self.filter(x, x.name.indexOf('7') == 1).sortBy(x, x.name).size() == 1"},
+            {"rule": "self.map(x, x.name).distinct().size() == 64 && 'n7' in self.map(x, x.name)"},
+            {"rule": "self.all(x, self.map(y, y.name)[0] == 'n0' && size(x.name) > 1)"},
+            {"rule": "self[0].?name.orValue('') + 'x' == 'n0x' && self[0].name.find('[0-9]') == '0'"},
+            {"rule": "'a1b2'.findAll('[0-9]') == ['1', '2'] && 'a'.replace('a', 'b') != 'a'"},
+            {"rule": "self.all(math, math.name != '') && math.abs(-1) == 1"},
+        ]});
+        let list = (0..64).map(|number| json!({"name": format!("n{number}"), "ports": [1, 2]}));
+        let found = texts(schema, list.collect(), None);
+        assert_eq!(found, [""; 0]);
+    }
+
+    // findings-2 E3
+    #[test]
+    fn elements_of_an_unchanged_list_are_not_judged_again() {
+        for list_type in ["atomic", "set"] {
+            let schema = json!({"type": "object", "properties": {"size": {"type": "integer"},
+                "names": {"type": "array", "x-kubernetes-list-type": list_type,
+                "items": {"type": "string", "x-kubernetes-validations": [{"rule": "self != 'bad'"}]}}}});
+            let old = json!({"names": ["good", "bad"], "size": 1});
+            let mut new = json!({"names": ["good", "bad"], "size": 2});
+            let found = texts(schema.clone(), new.clone(), Some(old.clone()));
+            assert_eq!(found, [""; 0], "{list_type}");
+            new["names"] = json!(["bad"]);
+            let found = texts(schema, new, Some(old));
+            assert_eq!(found.len(), 1, "{list_type}: {found:?}");
+        }
     }
 }

@@ -130,6 +130,10 @@ pub struct Schema {
     pub validations: Vec<Validation>,
     /// Whether there are such rules here or below.
     pub has_rules: bool,
+    /// Whether the rules here or below may be evaluated many times, or may have loops.
+    pub has_loops: bool,
+    /// Whether there are embedded objects here or below.
+    pub has_embedded: bool,
     /// The description for `kubectl explain`.
     pub description: Option<String>,
 }
@@ -218,7 +222,7 @@ fn parse(value: &Value, depth: usize) -> Schema {
         };
     };
     let flag = |name: &str| map.get(name).and_then(Value::as_bool).unwrap_or_default();
-    let below = |value: &Value| parse(value, depth - 1);
+    let part = |value: &Value| parse(value, depth - 1);
     let properties = map.get("properties").and_then(Value::as_object);
     let mut schema = Schema {
         kind: text(map, "type").and_then(|name| Type::named(&name)),
@@ -229,7 +233,7 @@ fn parse(value: &Value, depth: usize) -> Schema {
         properties: properties
             .into_iter()
             .flatten()
-            .map(|(name, schema)| (name.clone(), below(schema)))
+            .map(|(name, schema)| (name.clone(), part(schema)))
             .collect(),
         additional: match map.get("additionalProperties") {
             Some(Value::Bool(true)) => Some(AdditionalProperties::Anything),
@@ -237,32 +241,76 @@ fn parse(value: &Value, depth: usize) -> Schema {
                 Some(AdditionalProperties::Anything)
             }
             Some(schema @ Value::Object(_)) => {
-                Some(AdditionalProperties::Like(Box::new(below(schema))))
+                Some(AdditionalProperties::Like(Box::new(part(schema))))
             }
             _ => None,
         },
-        items: map.get("items").map(|schema| Box::new(below(schema))),
-        default: map.get("default").cloned(),
+        items: map.get("items").map(|schema| Box::new(part(schema))),
+        default: map.get("default").filter(|value| !value.is_null()).cloned(),
         list_type: list_type(map),
         atomic_map: text(map, "x-kubernetes-map-type").as_deref() == Some("atomic"),
         limits: limits(map, depth),
         validations: validations(map),
         description: text(map, "description"),
         has_rules: false,
+        has_loops: false,
+        has_embedded: false,
     };
-    schema.has_rules = has_rules(&schema);
+    schema.has_rules =
+        !schema.validations.is_empty() || below(&schema).any(|below| below.has_rules);
+    schema.has_loops = has_loops(&schema);
+    schema.has_embedded = schema.embedded || below(&schema).any(|below| below.has_embedded);
     schema
 }
 
-fn has_rules(schema: &Schema) -> bool {
-    let additional = match &schema.additional {
-        Some(AdditionalProperties::Like(below)) => below.has_rules,
-        _ => false,
+/// Words of expressions whose cost is not bounded by their length: loops, and functions on texts and lists.
+const COSTLY: [&str; 17] = [
+    "all(",
+    "exists(",
+    "exists_one(",
+    "filter(",
+    "find",
+    "format(",
+    "indexOf(",
+    "join(",
+    "lastIndexOf(",
+    "lists.",
+    "map(",
+    "matches(",
+    "replace(",
+    "sort",
+    "split(",
+    "sum(",
+    "distinct(",
+];
+
+fn has_loops(schema: &Schema) -> bool {
+    let is_costly = |source: &str| {
+        // Space may be in front of a bracket.
+        let source: String = source.split_whitespace().collect();
+        COSTLY.iter().any(|word| source.contains(word))
     };
-    !schema.validations.is_empty()
-        || additional
-        || schema.items.as_ref().is_some_and(|below| below.has_rules)
-        || schema.properties.values().any(|below| below.has_rules)
+    let mut own = schema.validations.iter().flat_map(|validation| {
+        [
+            Some(validation.rule.as_str()),
+            validation.message_expression.as_deref(),
+        ]
+    });
+    let named = schema.properties.values();
+    let repeated = below(schema).skip(schema.properties.len());
+    own.any(|source| source.is_some_and(is_costly))
+        || named.into_iter().any(|below| below.has_loops)
+        || repeated.into_iter().any(|below| below.has_rules)
+}
+
+/// The schemas of the values below a schema, those of named fields first.
+fn below(schema: &Schema) -> impl Iterator<Item = &Schema> {
+    let additional = match &schema.additional {
+        Some(AdditionalProperties::Like(below)) => Some(below.as_ref()),
+        _ => None,
+    };
+    let values = schema.properties.values();
+    values.chain(schema.items.as_deref()).chain(additional)
 }
 
 fn list_type(map: &Map<String, Value>) -> ListType {

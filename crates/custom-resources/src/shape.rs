@@ -10,25 +10,45 @@ const OBJECT_FIELDS: [&str; 3] = ["apiVersion", "kind", "metadata"];
 /// Removes fields that the schema does not know; returns their paths (`spec.ports[0].nme`).
 pub fn prune(object: &mut Value, schema: &Schema) -> Vec<String> {
     let mut dropped = Vec::new();
-    prune_value(object, schema, true, "", &mut dropped);
+    prune_value(object, schema, Kept::ObjectFields, "", &mut dropped);
     dropped
+}
+
+/// The fields that are kept beside those that a schema knows.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kept {
+    None,
+    /// Those of every object of the API.
+    ObjectFields,
+    /// All: the value is an element of a list whose unknown fields are kept.
+    All,
 }
 
 fn prune_value(
     value: &mut Value,
     schema: &Schema,
-    is_object: bool,
+    kept: Kept,
     path: &str,
     dropped: &mut Vec<String>,
 ) {
     match value {
-        Value::Object(map) => prune_map(map, schema, is_object || schema.embedded, path, dropped),
+        Value::Object(map) => {
+            let kept = match kept {
+                Kept::None if schema.embedded => Kept::ObjectFields,
+                kept => kept,
+            };
+            prune_map(map, schema, kept, path, dropped);
+        }
         Value::Array(items) => {
+            let kept = match schema.preserve_unknown || kept == Kept::All {
+                true => Kept::All,
+                false => Kept::None,
+            };
             let Some(schema) = &schema.items else {
                 return;
             };
             for (index, item) in items.iter_mut().enumerate() {
-                prune_value(item, schema, false, &format!("{path}[{index}]"), dropped);
+                prune_value(item, schema, kept, &format!("{path}[{index}]"), dropped);
             }
         }
         _ => {}
@@ -38,10 +58,11 @@ fn prune_value(
 fn prune_map(
     map: &mut Map<String, Value>,
     schema: &Schema,
-    is_object: bool,
+    kept: Kept,
     path: &str,
     dropped: &mut Vec<String>,
 ) {
+    let is_object = kept == Kept::ObjectFields || schema.embedded;
     let at = |name: &str| {
         if path.is_empty() {
             name.to_owned()
@@ -53,19 +74,47 @@ fn prune_map(
         if is_object && OBJECT_FIELDS.contains(&name.as_str()) {
             return true;
         }
-        if !schema.keeps(name) {
+        if kept != Kept::All && !schema.keeps(name) {
             dropped.push(at(name));
             return false;
         }
         if let Some(schema) = schema.field(name) {
-            prune_value(value, schema, false, &at(name), dropped);
+            prune_value(value, schema, Kept::None, &at(name), dropped);
         }
         true
     });
 }
 
-/// Fills in the defaults. A null where null is no value counts as missing, if there is a default.
+/// Removes fields that are null where null is no value: clients send them for fields without a value. Those
+/// with a default get it by [`default`]; elements of lists stay.
+pub fn drop_nulls(value: &mut Value, schema: &Schema) {
+    match value {
+        Value::Object(map) => map.retain(|name, value| {
+            let Some(below) = schema.field(name) else {
+                return true;
+            };
+            let is_void = value.is_null() && !below.nullable && below.default.is_none();
+            if !is_void {
+                drop_nulls(value, below);
+            }
+            !is_void
+        }),
+        Value::Array(items) => {
+            if let Some(below) = &schema.items {
+                items.iter_mut().for_each(|item| drop_nulls(item, below));
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Fills in the defaults. A null where null is no value counts as missing.
 pub fn default(value: &mut Value, schema: &Schema) {
+    drop_nulls(value, schema);
+    fill(value, schema);
+}
+
+fn fill(value: &mut Value, schema: &Schema) {
     match value {
         Value::Object(map) => {
             for (name, below) in &schema.properties {
@@ -84,7 +133,7 @@ pub fn default(value: &mut Value, schema: &Schema) {
             for (name, value) in map.iter_mut() {
                 if let Some(below) = schema.field(name) {
                     fill_null(value, below);
-                    self::default(value, below);
+                    fill(value, below);
                 }
             }
         }
@@ -92,7 +141,7 @@ pub fn default(value: &mut Value, schema: &Schema) {
             if let Some(below) = &schema.items {
                 for item in items {
                     fill_null(item, below);
-                    self::default(item, below);
+                    fill(item, below);
                 }
             }
         }
@@ -156,6 +205,41 @@ mod tests {
             json!({"kind": "Pod", "metadata": {}})
         );
         assert_eq!(prune(&mut object, &schema()), [""; 0]);
+    }
+
+    // findings-2 K10
+    #[test]
+    fn a_list_that_keeps_unknown_fields_keeps_those_of_its_elements() {
+        let schema = Schema::parse(&json!({"type": "object", "properties": {"pipelines": {
+            "type": "array", "x-kubernetes-preserve-unknown-fields": true,
+            "items": {"type": "object", "properties": {"known": {"type": "object",
+                "properties": {"a": {"type": "string"}}}}}},
+            "nested": {"type": "array", "x-kubernetes-preserve-unknown-fields": true,
+                "items": {"type": "array", "items": {"type": "object"}}}}}));
+        let mut object = json!({"pipelines": [{"id": "main", "known": {"a": "b", "no": 1}}],
+            "nested": [[{"id": 1}]]});
+        assert_eq!(prune(&mut object, &schema), ["pipelines[0].known.no"]);
+        let wanted =
+            json!({"pipelines": [{"id": "main", "known": {"a": "b"}}], "nested": [[{"id": 1}]]});
+        assert_eq!(object, wanted);
+    }
+
+    // findings-2 E4
+    #[test]
+    fn a_null_that_is_no_value_is_a_missing_field() {
+        let schema = Schema::parse(&json!({"type": "object", "properties": {
+            "conditions": {"type": "array", "items": {"type": "object", "properties": {
+                "at": {"type": "string"}}}},
+            "mode": {"type": "string", "nullable": true}, "size": {"type": "integer", "default": 3},
+            "void": {"type": "integer", "nullable": true, "default": null},
+            "map": {"type": "object", "additionalProperties": {"type": "string"}}}}));
+        let mut object =
+            json!({"conditions": null, "mode": null, "size": null, "map": {"a": null, "b": "c"}});
+        default(&mut object, &schema);
+        assert_eq!(object, json!({"mode": null, "size": 3, "map": {"b": "c"}}));
+        let mut object = json!({"conditions": [{"at": null}, null]});
+        default(&mut object, &schema);
+        assert_eq!(object, json!({"conditions": [{}, null], "size": 3}));
     }
 
     #[test]

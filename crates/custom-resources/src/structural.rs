@@ -246,7 +246,8 @@ fn check_rules(map: &Map<String, Value>, path: &FieldPath, errors: &mut Vec<Fiel
 
 /// A default must be valid by the schema.
 fn check_default(schema: &Value, path: &FieldPath, errors: &mut Vec<FieldError>) {
-    let Some(default) = schema.get("default") else {
+    // A null is no default, as upstream.
+    let Some(default) = schema.get("default").filter(|value| !value.is_null()) else {
         return;
     };
     let parsed = Schema::parse(schema);

@@ -2,4 +2,5 @@
 
 pub mod api_types;
 pub(crate) mod decode;
+pub(crate) mod object_meta;
 pub(crate) mod parts;

@@ -88,6 +88,17 @@ pub trait Kind: Printer {
         self.validate_content(object)
     }
 
+    /// Whether the validation may compute for long, whatever the size of the object.
+    fn validates_long(&self) -> bool {
+        false
+    }
+
+    /// Removes the parts of a stored object that no longer have the type of their field, where an earlier
+    /// version stored them. Returns the names of the changed fields of the metadata.
+    fn repair(&self, _object: &mut Value) -> Vec<String> {
+        Vec::new()
+    }
+
     /// The validation errors of a new object, its metadata (name, labels, annotations, owner references,
     /// finalizers) included.
     fn validate_create(&self, object: &Value) -> Vec<FieldError> {

@@ -24,6 +24,9 @@ pub const PV_PROTECTION: &str = "kubernetes.io/pv-protection";
 pub const VAC_PROTECTION: &str = "kubernetes.io/vac-protection";
 /// The finalizer that keeps a CustomResourceDefinition until all its objects are deleted.
 pub const CUSTOM_RESOURCE_CLEANUP: &str = "customresourcecleanup.apiextensions.k8s.io";
+/// The fields of a custom resource's stored metadata that do not have their type, and that are left out of it.
+/// The server shows it and never stores it.
+pub const MALFORMED_METADATA: &str = "mainstay.dev/malformed-metadata";
 /// The container that `kubectl logs` and `exec` take by themselves.
 pub const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
 /// The cause of a rollout, for `kubectl rollout history`.

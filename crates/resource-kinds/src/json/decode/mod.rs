@@ -32,6 +32,23 @@ pub(crate) fn decode(api_version: &str, kind: &str, mut object: Value) -> Result
     Ok(object)
 }
 
+/// Checks the metadata of an object of any kind; `structure` is their type.
+///
+/// # Errors
+/// As [`decode`].
+pub(crate) fn decode_metadata(
+    types: &ApiTypes,
+    structure: &Structure,
+    metadata: &mut Value,
+) -> Result<(), String> {
+    let place = FieldChain::Field {
+        of: &FieldChain::Root,
+        structure,
+        name: "metadata",
+    };
+    check_structure(types, structure, metadata, &place)
+}
+
 fn check_structure(
     types: &ApiTypes,
     structure: &Structure,

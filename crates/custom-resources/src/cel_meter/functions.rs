@@ -1,0 +1,438 @@
+//! The functions that changed syntax trees call. No expression can name them.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+
+use cel::common::ast::{CallExpr, Expr, IdedExpr, LiteralValue, operators};
+use cel::common::types::{CelBool, CelDouble, CelInt, CelList, CelMap, CelString, Type};
+use cel::common::value::{CowVal, Val};
+use cel::{Context, ExecutionError, Value as Cel};
+use regex::{Regex, RegexBuilder};
+
+use super::{Function, KEEP, LOOK, Meter, TENTHS, text, weight};
+
+/// A value that is copied and kept.
+pub(super) const KEPT: &str = "#kept";
+/// A value that a function looks at as a whole.
+pub(super) const SEEN: &str = "#seen";
+/// A value of which only the size is asked.
+pub(super) const MEASURED: &str = "#measured";
+/// The values of a loop, and the cost of one step that is paid for at its beginning.
+pub(super) const RANGE: &str = "#range";
+/// A step of a loop.
+pub(super) const STEP: &str = "#step";
+/// A key or an index.
+pub(super) const KEY: &str = "#key";
+pub(super) const EQUAL: &str = "#equal";
+pub(super) const DIFFERENT: &str = "#different";
+pub(super) const WITHIN: &str = "#in";
+const ADDED: &str = "#add";
+const MATCHES: &str = "#matches";
+const FIND: &str = "#find";
+const FIND_ALL: &str = "#findAll";
+
+/// The price of a call in tenths of a unit, by its target and arguments.
+type Price = fn(&[CowVal<'_, '_>]) -> u64;
+
+/// Functions whose cost is more than that of a look at their values, or whose results are larger.
+static PRICED: [(&str, Price); 12] = [
+    ("@sortByAssociatedKeys", sorted),
+    ("distinct", distinct),
+    ("flatten", copied),
+    ("indexOf", searched),
+    ("join", joined),
+    ("lastIndexOf", searched),
+    ("lists.range", counted),
+    ("replace", replaced),
+    ("reverse", copied),
+    ("slice", copied),
+    ("sort", sorted),
+    ("split", split),
+];
+
+/// Most arguments of such a function, with its target.
+const ARGS_MAX: usize = 4;
+/// The names of its arguments.
+const ARGS: [&str; ARGS_MAX] = ["#0", "#1", "#2", "#3"];
+
+/// The function that is called in place of another one, with its target as the first argument.
+pub(super) fn replacement(call: &CallExpr, is_namespace: bool) -> Option<String> {
+    let is_literal = |arg: &IdedExpr| matches!(arg.expr, Expr::Literal(_));
+    let own = match call.func_name.as_str() {
+        operators::EQUALS if !call.args.iter().any(is_literal) => EQUAL,
+        operators::NOT_EQUALS if !call.args.iter().any(is_literal) => DIFFERENT,
+        operators::IN => WITHIN,
+        operators::ADD => ADDED,
+        "matches" => MATCHES,
+        "find" if call.target.is_some() => FIND,
+        "findAll" if call.target.is_some() => FIND_ALL,
+        name => {
+            let full = match call.target.as_deref().map(|target| &target.expr) {
+                Some(Expr::Ident(namespace)) if is_namespace => format!("{namespace}.{name}"),
+                Some(_) => name.to_owned(),
+                None => return None,
+            };
+            let is_own = PRICED.iter().any(|(name, _)| *name == full);
+            return is_own.then(|| format!("#{full}"));
+        }
+    };
+    Some(own.to_owned())
+}
+
+/// Adds the functions to the context of an evaluation.
+pub(super) fn add(context: &mut Context<'_, '_>, meter: &Arc<Meter>) {
+    let patterns = Arc::new(Patterns::default());
+    let mut add = |name: &str, function: Function| {
+        let added = context.add_function::<Function, Function>(name, function);
+        debug_assert!(added.is_ok());
+    };
+    let passed: [(&str, fn(&dyn Val) -> u64); 3] =
+        [(KEPT, kept), (SEEN, seen), (MEASURED, measured)];
+    for (name, price) in passed {
+        let meter = meter.clone();
+        add(
+            name,
+            Box::new(move |call| {
+                let value = only(&mut call.args)?;
+                meter.charge(price(value.as_ref()))?;
+                Ok(value)
+            }),
+        );
+    }
+    let meter_of = || meter.clone();
+    let meter = meter_of();
+    add(
+        STEP,
+        Box::new(move |call| {
+            let nodes = number(&only(&mut call.args)?);
+            meter.charge(nodes * TENTHS)?;
+            Ok(CowVal::owned(CelBool::from(true)))
+        }),
+    );
+    let meter = meter_of();
+    add(
+        RANGE,
+        Box::new(move |call| {
+            let [range, nodes] = both(&mut call.args)?;
+            let (length, copies) = ranged(range.as_ref());
+            let steps = length.saturating_mul(number(&nodes) * TENTHS);
+            meter.charge(steps.saturating_add(copies))?;
+            Ok(range)
+        }),
+    );
+    add(
+        KEY,
+        Box::new(move |call| {
+            let key = only(&mut call.args)?;
+            // The interpreter's error would have a copy of the list.
+            let is_fraction = |key: &CelDouble| key.inner().fract() != 0.0;
+            if key.downcast_ref::<CelDouble>().is_some_and(is_fraction) {
+                return Err(ExecutionError::function_error(
+                    "_[_]",
+                    "an index must be a whole number",
+                ));
+            }
+            Ok(key)
+        }),
+    );
+    for (name, wanted) in [(EQUAL, true), (DIFFERENT, false)] {
+        let meter = meter_of();
+        add(
+            name,
+            Box::new(move |call| {
+                let [one, other] = both(&mut call.args)?;
+                meter.charge(compared(one.as_ref(), other.as_ref()))?;
+                Ok(CowVal::owned(CelBool::from(
+                    one.equals(other.as_ref()) == wanted,
+                )))
+            }),
+        );
+    }
+    let meter = meter_of();
+    add(
+        WITHIN,
+        Box::new(move |call| {
+            let [value, container] = both(&mut call.args)?;
+            let length = match container.downcast_ref::<CelList<'_>>() {
+                Some(list) => list.inner().len() as u64,
+                None => 1,
+            };
+            let each = weight(value.as_ref(), LOOK) + LOOK;
+            meter.charge(length.saturating_mul(each))?;
+            let within = container
+                .as_container()
+                .ok_or_else(|| unsuitable("@in", &[value.as_ref(), container.as_ref()]))?;
+            let found = within.contains(value.as_ref());
+            let found =
+                found.map_err(|_| unsuitable("@in", &[value.as_ref(), container.as_ref()]))?;
+            Ok(CowVal::owned(CelBool::from(found)))
+        }),
+    );
+    let meter = meter_of();
+    add(
+        ADDED,
+        Box::new(move |call| {
+            let [one, other] = both(&mut call.args)?;
+            meter.charge(kept(one.as_ref()) + kept(other.as_ref()))?;
+            let adder = one
+                .as_adder()
+                .ok_or_else(|| unsuitable("_+_", &[one.as_ref(), other.as_ref()]))?;
+            Ok(CowVal::Owned(adder.add(other.as_ref())?.into_owned()))
+        }),
+    );
+    for name in [MATCHES, FIND, FIND_ALL] {
+        let (meter, patterns) = (meter_of(), patterns.clone());
+        add(
+            name,
+            Box::new(move |call| {
+                let [text, pattern] = texts(&mut call.args, name)?;
+                let regex = patterns.get(&pattern, &text, &meter)?;
+                Ok(match name {
+                    MATCHES => CowVal::owned(CelBool::from(regex.is_match(&text))),
+                    FIND => {
+                        let found = regex.find(&text).map(|found| found.as_str().to_owned());
+                        CowVal::owned(CelString::from(found.unwrap_or_default()))
+                    }
+                    _ => {
+                        let mut all: Vec<Box<dyn Val>> = Vec::new();
+                        for found in regex.find_iter(&text) {
+                            meter.charge(KEEP)?;
+                            all.push(Box::new(CelString::from(found.as_str().to_owned())));
+                        }
+                        CowVal::owned(CelList::from(all))
+                    }
+                })
+            }),
+        );
+    }
+    for (name, price) in &PRICED {
+        let meter = meter_of();
+        add(
+            &format!("#{name}"),
+            Box::new(move |call| {
+                let args = std::mem::take(&mut call.args);
+                meter.charge(price(&args))?;
+                let original = CALLS.get(&(*name, args.len()));
+                let original = original.ok_or_else(|| {
+                    ExecutionError::function_error(name, "wrong number of arguments")
+                })?;
+                let mut scope = call.ptx.new_inner_scope();
+                for (place, arg) in ARGS.iter().zip(args) {
+                    scope.add_variable_as_val(*place, arg.into_owned());
+                }
+                let value = Cel::resolve_val(original, &scope)?.into_owned();
+                Ok(CowVal::Owned(value))
+            }),
+        );
+    }
+}
+
+/// The calls of the priced functions themselves, by the number of their arguments.
+static CALLS: LazyLock<BTreeMap<(&'static str, usize), IdedExpr>> = LazyLock::new(|| {
+    let named = |name: &str| IdedExpr {
+        id: 0,
+        expr: Expr::Ident(name.to_owned()),
+    };
+    let calls = PRICED.iter().flat_map(|(name, _)| {
+        (1..=ARGS_MAX).map(move |count| {
+            let args = ARGS.iter().take(count).map(|place| named(place));
+            let (target, args): (IdedExpr, Vec<IdedExpr>) = match name.split_once('.') {
+                Some((namespace, _)) => (named(namespace), args.collect()),
+                None => (named(ARGS[0]), args.skip(1).collect()),
+            };
+            let plain = name.split_once('.').map_or(*name, |(_, plain)| plain);
+            let call = IdedExpr {
+                id: 0,
+                expr: Expr::Call(CallExpr {
+                    func_name: plain.to_owned(),
+                    target: Some(Box::new(target)),
+                    args,
+                }),
+            };
+            ((*name, count), call)
+        })
+    });
+    calls.collect()
+});
+
+fn only<'b, 'v>(args: &mut Vec<CowVal<'b, 'v>>) -> Result<CowVal<'b, 'v>, ExecutionError> {
+    let count = args.len();
+    let value = args.pop().filter(|_| count == 1);
+    value.ok_or_else(|| ExecutionError::invalid_argument_count(1, count))
+}
+
+fn both<'b, 'v>(args: &mut Vec<CowVal<'b, 'v>>) -> Result<[CowVal<'b, 'v>; 2], ExecutionError> {
+    let args = std::mem::take(args);
+    args.try_into()
+        .map_err(|args: Vec<_>| ExecutionError::invalid_argument_count(2, args.len()))
+}
+
+fn texts(args: &mut Vec<CowVal<'_, '_>>, name: &str) -> Result<[String; 2], ExecutionError> {
+    let [one, other] = both(args)?;
+    match (text(one.as_ref()), text(other.as_ref())) {
+        (Some(one), Some(other)) => Ok([one.to_owned(), other.to_owned()]),
+        _ => Err(unsuitable(
+            name.trim_start_matches('#'),
+            &[one.as_ref(), other.as_ref()],
+        )),
+    }
+}
+
+fn unsuitable(function: &str, args: &[&dyn Val]) -> ExecutionError {
+    let types = args.iter().map(|arg| Type::name(arg.get_type()).to_owned());
+    ExecutionError::no_such_overload(function, types.collect())
+}
+
+fn number(value: &CowVal<'_, '_>) -> u64 {
+    let number = value.downcast_ref::<CelInt>().map(|number| *number.inner());
+    number
+        .and_then(|number| u64::try_from(number).ok())
+        .unwrap_or_default()
+}
+
+fn kept(value: &dyn Val) -> u64 {
+    weight(value, KEEP)
+}
+
+fn seen(value: &dyn Val) -> u64 {
+    weight(value, LOOK)
+}
+
+fn measured(value: &dyn Val) -> u64 {
+    text(value).map_or(0, |text| text.len() as u64)
+}
+
+/// The number of the values of a loop, and the cost of their copies: of a map only the keys are copied.
+fn ranged(range: &dyn Val) -> (u64, u64) {
+    if let Some(map) = range.downcast_ref::<CelMap<'_>>() {
+        let keys = map.inner().keys();
+        let copies = keys.map(|key| LOOK + weight(key.inner(), LOOK)).sum();
+        return (map.inner().len() as u64, copies);
+    }
+    let length = range.as_sizer().map(|sizer| *sizer.size().inner());
+    let length = length.and_then(|length| u64::try_from(length).ok());
+    (length.unwrap_or_default(), seen(range))
+}
+
+/// The cost of a comparison: values of different sizes differ at once.
+fn compared(one: &dyn Val, other: &dyn Val) -> u64 {
+    let size = |value: &dyn Val| value.as_sizer().map(|sizer| *sizer.size().inner());
+    match (text(one), text(other)) {
+        (Some(one), Some(other)) => one.len().min(other.len()) as u64,
+        (None, None) if size(one) == size(other) => seen(one),
+        _ => 0,
+    }
+}
+
+fn at<'a>(args: &'a [CowVal<'_, '_>], place: usize) -> Option<&'a str> {
+    text(args.get(place)?.as_ref())
+}
+
+fn copied(args: &[CowVal<'_, '_>]) -> u64 {
+    args.iter().map(|arg| kept(arg.as_ref())).sum()
+}
+
+fn length(args: &[CowVal<'_, '_>]) -> u64 {
+    let list = args
+        .first()
+        .and_then(|list| list.downcast_ref::<CelList<'_>>());
+    list.map_or(0, |list| list.inner().len() as u64)
+}
+
+fn distinct(args: &[CowVal<'_, '_>]) -> u64 {
+    let looks: u64 = args.iter().map(|arg| seen(arg.as_ref())).sum();
+    copied(args).saturating_add(looks.saturating_mul(length(args)))
+}
+
+fn sorted(args: &[CowVal<'_, '_>]) -> u64 {
+    let rounds = u64::from(length(args).max(1).ilog2()) + 1;
+    copied(args).saturating_mul(rounds)
+}
+
+fn searched(args: &[CowVal<'_, '_>]) -> u64 {
+    let (Some(text), Some(part)) = (at(args, 0), at(args, 1)) else {
+        return copied(args);
+    };
+    let (text, part) = (text.len() as u64, part.len() as u64);
+    // Both are taken apart into characters, and are compared at each place.
+    (text + part).saturating_add(text.saturating_mul(part) / 8)
+}
+
+fn joined(args: &[CowVal<'_, '_>]) -> u64 {
+    let between = at(args, 1).map_or(0, str::len) as u64;
+    copied(args).saturating_add(between.saturating_mul(length(args)))
+}
+
+fn counted(args: &[CowVal<'_, '_>]) -> u64 {
+    args.first().map_or(0, number).saturating_mul(KEEP)
+}
+
+/// The number of places of a part in a text.
+fn places(text: &str, part: &str) -> u64 {
+    match part {
+        "" => text.len() as u64 + 1,
+        part => text.matches(part).count() as u64,
+    }
+}
+
+fn replaced(args: &[CowVal<'_, '_>]) -> u64 {
+    let (Some(text), Some(part), Some(by)) = (at(args, 0), at(args, 1), at(args, 2)) else {
+        return copied(args);
+    };
+    copied(args).saturating_add(places(text, part).saturating_mul(by.len() as u64))
+}
+
+fn split(args: &[CowVal<'_, '_>]) -> u64 {
+    let (Some(text), Some(part)) = (at(args, 0), at(args, 1)) else {
+        return copied(args);
+    };
+    copied(args).saturating_add((places(text, part) + 1).saturating_mul(KEEP))
+}
+
+/// The compiled patterns of an evaluation.
+#[derive(Default)]
+struct Patterns(Mutex<BTreeMap<String, (Regex, u64)>>);
+
+impl Patterns {
+    const MAX: usize = 64;
+    /// Bytes of a compiled pattern, the price of its compilation, and the price of a byte of text at least.
+    const TIERS: [(usize, u64, u64); 4] = [
+        (8 << 10, 20 * TENTHS, 1),
+        (64 << 10, 200 * TENTHS, 16),
+        (1 << 20, 4_000 * TENTHS, 256),
+        (10 << 20, 40_000 * TENTHS, 2_048),
+    ];
+
+    /// A pattern, paid for with its use on a text.
+    fn get(&self, source: &str, text: &str, meter: &Meter) -> Result<Regex, ExecutionError> {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (regex, least) = match known.get(source) {
+            Some(found) => found.clone(),
+            None => {
+                let made = compile(source, meter)?;
+                if known.len() >= Self::MAX {
+                    known.clear();
+                }
+                known.insert(source.to_owned(), made.clone());
+                made
+            }
+        };
+        let each = (source.len() as u64 / 4).max(least);
+        meter.charge((text.len() as u64).saturating_mul(each))?;
+        Ok(regex)
+    }
+}
+
+fn compile(source: &str, meter: &Meter) -> Result<(Regex, u64), ExecutionError> {
+    let failed = |error: &regex::Error| ExecutionError::function_error("matches", error);
+    let mut failure = None;
+    for (bytes, price, each) in Patterns::TIERS {
+        meter.charge(price + source.len() as u64)?;
+        match RegexBuilder::new(source).size_limit(bytes).build() {
+            Ok(regex) => return Ok((regex, each)),
+            Err(error @ regex::Error::CompiledTooBig(_)) => failure = Some(failed(&error)),
+            Err(error) => return Err(failed(&error)),
+        }
+    }
+    Err(failure.unwrap_or_else(|| ExecutionError::function_error("matches", "no pattern")))
+}

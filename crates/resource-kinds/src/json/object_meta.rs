@@ -1,0 +1,136 @@
+//! The metadata of objects whose other fields have no published type: custom resources, and objects
+//! within them.
+
+use serde_json::{Map, Value};
+
+use super::api_types::{ApiTypes, Structure};
+use super::decode;
+
+/// The published type.
+const OBJECT_META: &str = "meta/v1.ObjectMeta";
+/// Lists and maps of which one element may be wrong.
+const COLLECTIONS: [&str; 4] = ["labels", "annotations", "finalizers", "ownerReferences"];
+
+/// Checks metadata against the published type, and removes unknown fields.
+///
+/// # Errors
+/// The mismatch, as upstream's decoder reports it.
+pub fn decode_object_meta(metadata: &mut Value) -> Result<(), String> {
+    let types = ApiTypes::published();
+    let Some(structure) = types.structure(OBJECT_META) else {
+        return Ok(());
+    };
+    decode::decode_metadata(types, structure, metadata)
+}
+
+/// Removes those parts of stored metadata that do not have their published type, as kube-apiserver does when
+/// it reads: of a list or a map, only the wrong elements. Returns the names of the changed fields.
+///
+/// An earlier version stored the metadata of custom resources as they were sent.
+pub fn repair_object_meta(metadata: &mut Value) -> Vec<String> {
+    let types = ApiTypes::published();
+    let Some(structure) = types.structure(OBJECT_META) else {
+        return Vec::new();
+    };
+    if !metadata.is_object() {
+        *metadata = Value::Object(Map::new());
+        return vec!["metadata".to_owned()];
+    }
+    if decode::decode_metadata(types, structure, &mut metadata.clone()).is_ok() {
+        return Vec::new();
+    }
+    let Some(map) = metadata.as_object_mut() else {
+        return Vec::new();
+    };
+    let mut changed = Vec::new();
+    map.retain(|name, value| {
+        if fits(types, structure, name, value) {
+            return true;
+        }
+        changed.push(name.clone());
+        if !COLLECTIONS.contains(&name.as_str()) {
+            return false;
+        }
+        match value {
+            Value::Array(items) => {
+                items.retain(|item| {
+                    let alone = Value::Array(vec![item.clone()]);
+                    fits(types, structure, name, &alone)
+                });
+            }
+            Value::Object(entries) => {
+                entries.retain(|key, entry| {
+                    let alone = Map::from_iter([(key.clone(), entry.clone())]);
+                    fits(types, structure, name, &Value::Object(alone))
+                });
+            }
+            _ => {}
+        }
+        fits(types, structure, name, value)
+    });
+    changed
+}
+
+/// Whether metadata of this one field would be decoded.
+fn fits(types: &ApiTypes, structure: &Structure, name: &str, value: &Value) -> bool {
+    let alone = Map::from_iter([(name.to_owned(), value.clone())]);
+    decode::decode_metadata(types, structure, &mut Value::Object(alone)).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn refusal(mut metadata: Value) -> String {
+        decode_object_meta(&mut metadata).unwrap_err()
+    }
+
+    // findings-2 E2
+    #[test]
+    fn metadata_has_the_published_types() {
+        assert_eq!(
+            refusal(json!({"labels": {"a": 1}})),
+            "json: cannot unmarshal number into Go struct field ObjectMeta.metadata.labels of type \
+             string"
+        );
+        for wrong in [
+            json!([]),
+            json!("x"),
+            json!({"labels": ["a"]}),
+            json!({"annotations": "x"}),
+            json!({"finalizers": "a/b"}),
+            json!({"finalizers": [1]}),
+            json!({"ownerReferences": {}}),
+            json!({"ownerReferences": [{"controller": "yes"}]}),
+            json!({"managedFields": "x"}),
+            json!({"generation": "1"}),
+            json!({"name": 1}),
+        ] {
+            refusal(wrong);
+        }
+        let mut right =
+            json!({"name": "a", "labels": {"a": "b"}, "unknown": 1, "annotations": null});
+        decode_object_meta(&mut right).unwrap();
+        assert_eq!(right["labels"], json!({"a": "b"}));
+        assert!(right.get("unknown").is_none() && right.get("annotations").is_none());
+    }
+
+    // findings-2 E2
+    #[test]
+    fn the_readable_part_of_stored_metadata_is_kept() {
+        let mut metadata = json!({"name": "a", "labels": {"a": 1, "b": "c"}, "annotations": "x",
+            "finalizers": ["a/b", 7], "ownerReferences": {"uid": 1}, "generation": 3});
+        let mut changed = repair_object_meta(&mut metadata);
+        changed.sort();
+        assert_eq!(
+            changed,
+            ["annotations", "finalizers", "labels", "ownerReferences"]
+        );
+        let wanted = json!({"name": "a", "labels": {"b": "c"}, "finalizers": ["a/b"],
+            "generation": 3});
+        assert_eq!(metadata, wanted);
+        assert_eq!(repair_object_meta(&mut metadata), [""; 0]);
+    }
+}
