@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
-use cel::common::ast::{CallExpr, Expr, IdedExpr, LiteralValue, operators};
+use cel::common::ast::{CallExpr, Expr, IdedExpr, operators};
 use cel::common::types::{CelBool, CelDouble, CelInt, CelList, CelMap, CelString, Type};
 use cel::common::value::{CowVal, Val};
 use cel::{Context, ExecutionError, Value as Cel};
