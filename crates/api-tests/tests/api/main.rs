@@ -15,6 +15,7 @@ mod binary;
 mod bootstrap_tokens;
 mod client;
 mod component_health;
+mod custom_metadata;
 mod custom_resources;
 mod deletion;
 mod devices;

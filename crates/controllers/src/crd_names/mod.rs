@@ -8,8 +8,8 @@ use std::time::Duration;
 use api_client::{Api, ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams};
 use jiff::Timestamp;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use planners::crd_names::plan;
-use reconcile::execute::{found, unless_outrun};
+use planners::crd_names::{may_have_objects, plan, storage_version};
+use reconcile::execute::unless_outrun;
 use reconcile::{Cache, Changes, Queue, ReconcileResult};
 use resource_kinds::annotations::CUSTOM_RESOURCE_CLEANUP;
 use serde_json::json;
@@ -152,39 +152,45 @@ async fn look_after(
 }
 
 /// Deletes the objects; true if there are none.
+///
+/// They are read through the storage version, which is served while the definition is being deleted. A kind that
+/// cannot be listed may have objects: it is asked again.
 async fn empty(
     client: &api_client::Client,
     definition: &CustomResourceDefinition,
 ) -> Result<bool, Error> {
-    let served = definition
-        .spec
-        .versions
-        .iter()
-        .find(|version| version.served);
-    let Some(version) = served else {
-        // The objects cannot be listed; they count as none.
-        return Ok(true);
+    let version = match storage_version(definition) {
+        Some(version) if may_have_objects(definition) => version,
+        _ => return Ok(true),
     };
     let spec = &definition.spec;
     let names = &spec.names;
-    let resource = ApiResource::new(&spec.group, &version.name, &names.kind, &names.plural);
+    let resource = ApiResource::new(&spec.group, version, &names.kind, &names.plural);
     let all: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
-    let listed = found(all.list_metadata(&ListParams::default().limit(PAGE)).await)?;
-    let Some(listed) = listed else {
-        return Ok(true);
-    };
-    for object in &listed.items {
-        let Some(name) = object.metadata.name.as_deref() else {
-            continue;
-        };
-        if object.metadata.deletion_timestamp.is_some() {
-            continue;
+    let mut is_empty = true;
+    let first = ListParams::default().limit(PAGE);
+    let mut page = Some(first.clone());
+    while let Some(params) = page {
+        let listed = all.list_metadata(&params).await?;
+        for object in &listed.items {
+            is_empty = false;
+            let meta = &object.metadata;
+            let Some(name) = meta
+                .name
+                .as_deref()
+                .filter(|_| meta.deletion_timestamp.is_none())
+            else {
+                continue;
+            };
+            let api: Api<DynamicObject> = match meta.namespace.as_deref() {
+                Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
+                None => all.clone(),
+            };
+            unless_outrun(api.delete(name, &DeleteParams::default()).await)?;
         }
-        let api: Api<DynamicObject> = match object.metadata.namespace.as_deref() {
-            Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
-            None => all.clone(),
-        };
-        unless_outrun(api.delete(name, &DeleteParams::default()).await)?;
+        let next = listed.metadata.continue_;
+        let next = next.filter(|token| !token.is_empty());
+        page = next.map(|token| first.clone().continue_token(&token));
     }
-    Ok(listed.items.is_empty())
+    Ok(is_empty)
 }

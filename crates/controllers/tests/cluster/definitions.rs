@@ -1,7 +1,9 @@
 //! Custom kinds: their names are accepted, their objects are collected with their owners, and
 //! go before their definition does.
 
-use api_client::{Api, ApiResource, DeleteParams, DynamicObject, PostParams, ResourceExt};
+use api_client::{
+    Api, ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams, ResourceExt,
+};
 use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use serde_json::{Value, json};
@@ -173,4 +175,46 @@ async fn a_definition_goes_after_its_objects() {
             .items
             .is_empty()
     );
+}
+
+// findings-2 R27
+#[tokio::test]
+async fn objects_of_a_definition_without_a_served_version_go_with_it() {
+    let cluster = Cluster::without_node().await;
+    let api = define_boats(&cluster).await;
+    let held = boat(&cluster, "a").await;
+    let params = PatchParams::default();
+    let hold = Patch::Merge(json!({"metadata": {"finalizers": ["example.org/hold"]}}));
+    boats(&cluster).patch("a", &params, &hold).await.unwrap();
+    boat(&cluster, "b").await;
+    let mut withdrawn = api.get("boats.example.org").await.unwrap();
+    withdrawn.spec.versions[0].served = false;
+    let put = PostParams::default();
+    api.replace("boats.example.org", &put, &withdrawn)
+        .await
+        .unwrap();
+    assert!(boats(&cluster).get_opt("a").await.unwrap().is_none());
+    api.delete("boats.example.org", &DeleteParams::default())
+        .await
+        .unwrap();
+    // The definition stays while an object is left, and no other comes.
+    eventually(async || {
+        let found = boats(&cluster).get_opt("b").await.unwrap();
+        let left = boats(&cluster).get_opt("a").await.unwrap();
+        found.is_none() && left.is_some_and(|left| left.metadata.deletion_timestamp.is_some())
+    })
+    .await;
+    assert!(api.get_opt("boats.example.org").await.unwrap().is_some());
+    let other: DynamicObject = serde_json::from_value(json!({"apiVersion": "example.org/v1",
+        "kind": "Boat", "metadata": {"name": "c"}}))
+    .unwrap();
+    let refused = boats(&cluster).create(&put, &other).await;
+    assert!(refused.is_err(), "{refused:?}");
+    let free = Patch::Merge(json!({"metadata": {"finalizers": null}}));
+    boats(&cluster).patch("a", &params, &free).await.unwrap();
+    eventually(async || api.get_opt("boats.example.org").await.unwrap().is_none()).await;
+    define(&cluster, "boats", "Boat").await;
+    wait_told(&api, "boats.example.org", ACCEPTED).await;
+    let again = boats(&cluster).get_opt("a").await.unwrap();
+    assert!(again.is_none(), "{:?} came back", held.uid());
 }

@@ -20,6 +20,24 @@ pub struct CrdNamesPlan {
     pub clean_up: bool,
 }
 
+/// Whether the kind is or was served, so that it may have objects.
+pub fn may_have_objects(definition: &CustomResourceDefinition) -> bool {
+    let holds = |name: &str| {
+        let status = definition.status.as_ref();
+        let found = status.and_then(|status| condition(status, name));
+        found.is_some_and(|condition| condition.status == "True")
+    };
+    holds("NamesAccepted") || holds("Established")
+}
+
+/// The version through which all objects of a definition that is being deleted can be read: the one that they
+/// are stored in, which is served then.
+pub fn storage_version(definition: &CustomResourceDefinition) -> Option<&str> {
+    let mut versions = definition.spec.versions.iter();
+    let stored = versions.find(|version| version.storage)?;
+    Some(&stored.name)
+}
+
 /// Plans the writes for a CustomResourceDefinition; `others` are all definitions.
 pub fn plan<'d>(
     definition: &CustomResourceDefinition,
@@ -253,6 +271,28 @@ mod tests {
             .status
             .unwrap();
         assert_eq!(told(&status)[0], "NamesAccepted=True NoConflicts");
+    }
+
+    // findings-2 R27
+    #[test]
+    fn a_kind_whose_names_others_have_taken_since_may_have_objects() {
+        let mut boats = definition("boats", "boats", "Boat");
+        assert!(!may_have_objects(&boats));
+        boats.status = plan(&boats, [], Timestamp::UNIX_EPOCH).status;
+        assert!(may_have_objects(&boats));
+        let mut status = boats.status.clone().unwrap();
+        let now = Timestamp::UNIX_EPOCH;
+        set(&mut status, "NamesAccepted", false, "KindConflict", "", now);
+        set(
+            &mut status,
+            "Established",
+            true,
+            "InitialNamesAccepted",
+            "",
+            now,
+        );
+        boats.status = Some(status);
+        assert!(may_have_objects(&boats));
     }
 
     #[test]

@@ -21,6 +21,7 @@ use self::round::{AdmissionReviewer, MutationStep};
 use crate::admission::plugins::{Plugins, admit};
 use crate::catalog::registry::Resource;
 use crate::http::call::Call;
+use crate::http::work;
 use crate::objects::storage::{Objects, reading};
 use crate::objects::write_request::{Validation, WriteOptions, WriteRequest};
 
@@ -133,6 +134,8 @@ pub(crate) async fn admit_and_change(
     if !registrations.concern(request)? {
         return Ok(());
     }
+    // Expressions may compute for long.
+    work::expect(usize::MAX).await;
     if is_scale(request) {
         return change_scale(admission, request, &registrations, object, old).await;
     }
@@ -172,6 +175,8 @@ pub(crate) async fn validate(
     if !registrations.concern(request)? {
         return Ok(());
     }
+    // Expressions may compute for long.
+    work::expect(usize::MAX).await;
     let kind = &request.resource.kind;
     let scalable = kind.scalable().filter(|_| is_scale(request));
     let scales = scalable.map(|kind| (kind.scale(object), old.map(|old| kind.scale(old))));
@@ -226,6 +231,8 @@ async fn ask_all(
     if !registrations.concern(request)? {
         return Ok(());
     }
+    // Expressions may compute for long.
+    work::expect(usize::MAX).await;
     let mut round = AdmissionReviewer::new(&admission.objects, request, operation, None)?;
     round.name_kind(object);
     change_all(&mut round, &registrations, object).await?;

@@ -66,7 +66,10 @@ impl OutputFormat {
     /// The metadata of a stored object, as the bytes of a `PartialObjectMetadata`.
     fn partial_bytes(&self, stored: &KeyValue, version: &str) -> Bytes {
         let metadata = match self.managed_fields {
-            true => [storage::metadata(&stored.value).unwrap_or(b"{}"), b""],
+            true => [
+                storage::encoded_metadata(&stored.value).unwrap_or(b"{}"),
+                b"",
+            ],
             false => storage::metadata_without_managed_fields(stored),
         };
         let head = "{\"kind\":\"PartialObjectMetadata\",\"apiVersion\":\"meta.k8s.io/";
@@ -137,7 +140,7 @@ pub(crate) fn object(
     code: StatusCode,
 ) -> Result<Reply, Status> {
     let view = OutputFormat::of(call, resource)?;
-    let bytes = view.one(resource, stored, true)?;
+    let bytes = view.one(resource, &storage::readable(resource, stored), true)?;
     Ok(Reply::bytes(view.form.content_type(), bytes).with_code(code))
 }
 

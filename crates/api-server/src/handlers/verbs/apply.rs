@@ -2,6 +2,7 @@
 
 use http::StatusCode;
 use object_model::{Status, StatusReason};
+use resource_kinds::Verb;
 use serde_json::Value;
 
 use super::create::create;
@@ -13,6 +14,7 @@ use crate::handlers::writer::Writer;
 use crate::http::call::Call;
 use crate::http::decode::{self, Decoded};
 use crate::http::limits::WRITE_ATTEMPTS_MAX;
+use crate::http::refusals::not_allowed;
 use crate::http::reply::Reply;
 use crate::objects::field_managers;
 use crate::objects::metadata;
@@ -139,6 +141,9 @@ impl Apply<'_> {
 
     async fn create(&self) -> Result<CompletedWrite, Status> {
         let (config, name) = (self.config, self.request.name);
+        if !self.resource.info().verbs.contains(&Verb::Create) {
+            return Err(not_allowed());
+        }
         let info = self.call.info.with_verb("create");
         authorize::authorize(&self.writer.access.authorizer, &self.call.user, &info)?;
         let uid = metadata::text(config, "uid");

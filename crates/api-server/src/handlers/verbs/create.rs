@@ -140,6 +140,9 @@ async fn create_named(
     kind.default_admitted(&mut object);
     kind.complete_create(&mut object);
     let asked = kind.allocating().allocations(&object);
+    if kind.validates_long() {
+        work::expect(usize::MAX).await;
+    }
     for _ in 0..WRITE_ATTEMPTS_MAX {
         // Only an allocation that another writer took leads to a second attempt.
         let draft = kind.allocating().has_allocations().then(|| object.clone());

@@ -263,8 +263,9 @@ pub(crate) async fn read(
             }
             seen += 1;
             last = Some(item.key.to_vec());
+            let item = storage::readable(resource, &item);
             if selection.is_everything() || selection.matches(resource, &item)? {
-                items.push(item);
+                items.push(item.into_owned());
             }
         }
         let mut meta = ListMeta {

@@ -225,6 +225,9 @@ async fn prepare(
     }
     default(&mut object);
     let asked = kind.allocating().allocations(&object);
+    if kind.validates_long() {
+        work::expect(usize::MAX).await;
+    }
     let mut errors = metadata::validate_update(&object, old);
     match part {
         ObjectPart::Whole => {

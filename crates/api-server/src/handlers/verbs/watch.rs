@@ -232,8 +232,9 @@ impl Watcher {
                 work::announce(read.items.len() * UNREAD_ITEM_BYTES)?;
                 work::expect(read.items.iter().map(|item| item.value.len()).sum()).await;
                 for item in &read.items {
-                    if self.selection.matches(&self.resource, item)? {
-                        self.ready.push_back(Ready::Added(item.clone()));
+                    let item = storage::readable(&self.resource, item);
+                    if self.selection.matches(&self.resource, &item)? {
+                        self.ready.push_back(Ready::Added(item.into_owned()));
                     }
                 }
                 if marked {
@@ -388,12 +389,14 @@ impl Watcher {
             Some(item) => self.selection.matches_in_event(&self.resource, item, texts),
             None => Ok(false),
         };
+        let readable = |item| storage::readable(&self.resource, item);
         let now = match &event.kind {
-            EventKind::Put(item) => Some(item),
+            EventKind::Put(item) => Some(readable(item)),
             EventKind::Delete => None,
         };
-        let (was, is) = (matches(event.previous.as_ref())?, matches(now)?);
-        match (was, is, now, &event.previous) {
+        let previous = event.previous.as_ref().map(readable);
+        let (was, is) = (matches(previous.as_deref())?, matches(now.as_deref())?);
+        match (was, is, now.as_deref(), previous.as_deref()) {
             (true, true, Some(item), _) => self.push("MODIFIED", item),
             (false, true, Some(item), _) => self.push("ADDED", item),
             (true, false, _, Some(previous)) => {

@@ -103,7 +103,16 @@ pub(crate) fn encode_within(
 
 /// Encodes an object with a known revision.
 pub(crate) fn encode_at(info: &KindInfo<'_>, object: &Value, revision: Revision) -> Bytes {
-    let halves = halves(info.kind, &info.api_version(), object, WHOLE);
+    encode_as_at((info.kind, &info.api_version()), object, revision)
+}
+
+/// Encodes an object of a kind that is known by its names alone, with a known revision.
+pub(super) fn encode_as_at(
+    (kind, api_version): (&str, &str),
+    object: &Value,
+    revision: Revision,
+) -> Bytes {
+    let halves = halves(kind, api_version, object, WHOLE);
     let mut bytes = halves.before;
     bytes.extend_from_slice(revision.0.to_string().as_bytes());
     bytes.extend_from_slice(&halves.after);

@@ -9,6 +9,7 @@ mod parts;
 mod put;
 mod scan;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -16,14 +17,17 @@ use json_text::{PartialTree, partial_tree, tree};
 use mvcc_store::{KeyValue, Omittable, Range, RangeResult, Revision, Store, StoreError};
 use object_model::{Cause, Status, StatusDetails, StatusReason};
 use resource_kinds::FieldRead;
-use serde_json::Value;
+use resource_kinds::annotations::MALFORMED_METADATA;
+use serde_json::{Value, json};
 
 use crate::catalog::Catalog;
 use crate::catalog::registry::{Resource, end_of};
 use crate::objects::field_text_cache::FieldTextCache;
+use crate::objects::metadata;
 use crate::objects::watch_event_cache::WatchEventCache;
 
 use decoded::DecodedObjects;
+use encode::encode_as_at;
 pub(crate) use encode::{
     at_revision, encode, encode_as, encode_at, encode_with, encode_within, is_of_type,
     with_revision, without_revision, without_type,
@@ -33,7 +37,7 @@ pub(crate) use lookup::{ReadObjects, SyncReads, allocation_key, reading, reading
 pub(crate) use managed_fields::{ManagedFields, Managers};
 pub(crate) use parts::Parts;
 pub(crate) use put::PutResult;
-pub(crate) use scan::{metadata, metadata_without_managed_fields, undecodable};
+pub(crate) use scan::{metadata as encoded_metadata, metadata_without_managed_fields, undecodable};
 
 /// The stored objects, of the kinds that are served.
 pub(crate) struct Objects {
@@ -134,9 +138,45 @@ fn present(resource: &Resource, mut object: Value) -> Result<Value, Status> {
             .map_err(|text| Status::internal(format!("convert a stored object: {text}")))?;
     }
     if resource.is_custom() {
+        resource.kind.repair(&mut object);
         resource.kind.default(&mut object);
     }
     Ok(object)
+}
+
+/// A stored custom resource as its clients may see it: metadata that do not have their published type are
+/// removed, as kube-apiserver does, and an annotation names them. An earlier version stored them. One such
+/// object keeps nobody from the others.
+pub(crate) fn readable<'s>(resource: &Resource, stored: &'s KeyValue) -> Cow<'s, KeyValue> {
+    if !resource.is_custom() || has_typed_metadata(resource, stored) {
+        return Cow::Borrowed(stored);
+    }
+    // An object that is no JSON is reported where it is read.
+    let Ok(mut object) = parse(&stored.value) else {
+        return Cow::Borrowed(stored);
+    };
+    let wrong = resource.kind.repair(&mut object).join(", ");
+    let metadata = metadata::of(&mut object);
+    let annotations = metadata.entry("annotations").or_insert_with(|| json!({}));
+    if let Some(annotations) = annotations.as_object_mut() {
+        annotations.insert(MALFORMED_METADATA.to_owned(), wrong.into());
+    }
+    let text = |field: &str| object[field].as_str().unwrap_or_default();
+    let names = (text("kind"), text("apiVersion"));
+    Cow::Owned(KeyValue {
+        value: encode_as_at(names, &object, stored.mod_revision),
+        omittable: Omittable::UNKNOWN,
+        ..stored.clone()
+    })
+}
+
+fn has_typed_metadata(resource: &Resource, stored: &KeyValue) -> bool {
+    let text = scan::metadata_without_managed_fields(stored).concat();
+    let Ok(metadata) = parse(&text) else {
+        return false;
+    };
+    let mut object = json!({ "metadata": metadata });
+    resource.kind.repair(&mut object).is_empty()
 }
 
 /// Decodes a stored object without its managed fields, which stay text. Parts of which only some fields are

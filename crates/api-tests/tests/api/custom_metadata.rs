@@ -1,0 +1,306 @@
+//! Custom resources whose metadata, nulls or rules would harm others.
+
+use mvcc_store::{Operation, Range, Store, Txn};
+use serde_json::{Value, json};
+
+use crate::harness::{Api, CONFIG_MAPS, Events, config_map};
+
+const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+const POIS: &str = "/apis/example.org/v1/namespaces/default/pois";
+const APPLY: [(&str, &str); 1] = [("content-type", "application/apply-patch+yaml")];
+
+/// A server with the kind `Poi`, whose names the test accepts in place of the controller.
+async fn with_pois() -> Api {
+    let rule = "!has(self.list) || self.list.all(x, self.list.all(y, self.list.all(z, x == x)))";
+    let embedded = json!({"type": "object", "x-kubernetes-embedded-resource": true,
+        "x-kubernetes-preserve-unknown-fields": true});
+    let schema = json!({"type": "object", "properties": {
+        "spec": {"type": "object", "properties": {
+            "list": {"type": "array", "items": {"type": "integer"}},
+            "template": embedded,
+            "pipelines": {"type": "array", "x-kubernetes-preserve-unknown-fields": true,
+                "items": {"type": "object"}}},
+            "x-kubernetes-validations": [{"rule": rule}]},
+        "status": {"type": "object", "properties": {
+            "phase": {"type": "string"},
+            "conditions": {"type": "array", "items": {"type": "object", "properties": {
+                "type": {"type": "string"}}}}}}}});
+    let version = json!({"name": "v1", "served": true, "storage": true,
+        "subresources": {"status": {}}, "schema": {"openAPIV3Schema": schema}});
+    let definition = json!({"metadata": {"name": "pois.example.org"},
+        "spec": {"group": "example.org", "scope": "Namespaced",
+            "names": {"plural": "pois", "kind": "Poi"}, "versions": [version]}});
+    let api = Api::new().await;
+    api.create(DEFINITIONS, definition).await;
+    let path = format!("{DEFINITIONS}/pois.example.org");
+    let mut object = api.get(&path).await.1;
+    let at = "2026-01-01T00:00:00Z";
+    object["status"]["conditions"] = json!([
+        {"type": "NamesAccepted", "status": "True", "lastTransitionTime": at},
+        {"type": "Established", "status": "True", "lastTransitionTime": at}]);
+    object["status"]["acceptedNames"] = object["spec"]["names"].clone();
+    assert_eq!(
+        api.send("PUT", &format!("{path}/status"), object).await.0,
+        200
+    );
+    api
+}
+
+fn poi(name: &str, metadata: Value, spec: Value) -> Value {
+    let mut object = json!({"apiVersion": "example.org/v1", "kind": "Poi",
+        "metadata": {"name": name}, "spec": spec});
+    if let (Some(own), Some(more)) = (object["metadata"].as_object_mut(), metadata.as_object()) {
+        own.extend(more.clone());
+    }
+    object
+}
+
+// findings-2 E2
+#[tokio::test]
+async fn metadata_of_other_types_are_refused_on_every_way() {
+    let api = with_pois().await;
+    api.create(POIS, poi("a", json!({}), json!({}))).await;
+    let path = format!("{POIS}/a");
+    for wrong in [
+        json!({"labels": {"a": 1}}),
+        json!({"labels": ["a"]}),
+        json!({"annotations": "x"}),
+        json!({"finalizers": "a/b"}),
+        json!({"ownerReferences": {"name": "x"}}),
+        json!({"ownerReferences": [{"name": 1}]}),
+    ] {
+        let object = poi("b", wrong.clone(), json!({}));
+        let (code, status) = api.send("POST", POIS, object.clone()).await;
+        assert_eq!(code, 400, "{status}");
+        let applied = api
+            .raw(
+                "PATCH",
+                &format!("{POIS}/b?fieldManager=m"),
+                &APPLY,
+                object.to_string(),
+            )
+            .await;
+        assert!((400..500).contains(&applied.code), "{}", applied.text());
+        let mut put = api.get(&path).await.1;
+        for (name, value) in wrong.as_object().unwrap() {
+            put["metadata"][name] = value.clone();
+        }
+        assert_eq!(api.send("PUT", &path, put.clone()).await.0, 400, "{wrong}");
+        let status = format!("{path}/status");
+        assert_eq!(api.send("PUT", &status, put).await.0, 400, "{wrong}");
+        let patch = json!({"metadata": wrong});
+        for target in [&path, &status] {
+            let (code, answer) = api.patch(target, "merge", patch.clone()).await;
+            assert!((400..500).contains(&code), "{answer}");
+        }
+        let operations: Vec<Value> = wrong
+            .as_object()
+            .unwrap()
+            .iter()
+            .map(|(name, value)| {
+                json!({"op": "add", "path": format!("/metadata/{name}"), "value": value})
+            })
+            .collect();
+        let (code, answer) = api.patch(&path, "json", json!(operations)).await;
+        assert!((400..500).contains(&code), "{answer}");
+    }
+    let template = json!({"template": {"apiVersion": "v1", "kind": "Pod",
+        "metadata": {"labels": {"a": 1}}}});
+    let (code, status) = api.send("POST", POIS, poi("b", json!({}), template)).await;
+    assert_eq!(code, 400, "{status}");
+    let text = status["message"].as_str().unwrap();
+    assert!(text.contains("spec.template.metadata"), "{text}");
+    assert_eq!(api.get(&format!("{POIS}/b")).await.0, 404);
+}
+
+// findings-2 C34
+#[tokio::test]
+async fn the_metadata_of_an_embedded_object_have_no_unknown_fields() {
+    let api = with_pois().await;
+    let template = json!({"template": {"apiVersion": "v1", "kind": "Pod", "free": {"x": 1},
+        "metadata": {"name": "a", "nme": "b", "labels": null}}});
+    let made = api.create(POIS, poi("a", json!({}), template)).await;
+    let wanted = json!({"apiVersion": "v1", "kind": "Pod", "free": {"x": 1},
+        "metadata": {"name": "a"}});
+    assert_eq!(made["spec"]["template"], wanted);
+}
+
+/// Replaces the text of a stored object.
+async fn spoil(api: &Api, name: &str, change: impl Fn(&str) -> String) {
+    let all = Range {
+        start: b"/registry/example.org/pois/".to_vec(),
+        end: Some(b"/registry/example.org/pois0".to_vec()),
+        ..Range::default()
+    };
+    let found = api.store.range(all).await.unwrap();
+    let mut items = found.items.iter();
+    let item = items
+        .find(|item| item.key.ends_with(name.as_bytes()))
+        .unwrap();
+    let text = change(std::str::from_utf8(&item.value).unwrap());
+    let put = Operation::Put {
+        key: item.key.to_vec(),
+        value: mvcc_store::Value::Plain(text.into_bytes().into()),
+        lease: None,
+    };
+    let txn = Txn {
+        operations: vec![put],
+        ..Txn::default()
+    };
+    api.store.txn(txn).await.unwrap();
+}
+
+// findings-2 E2
+#[tokio::test]
+async fn stored_metadata_of_other_types_harm_nobody() {
+    let api = with_pois().await;
+    let labels = |value: &str| {
+        json!({"labels": {"a": value}, "annotations": {"b": "c"},
+        "finalizers": ["a/b"]})
+    };
+    api.create(POIS, poi("good", labels("x"), json!({}))).await;
+    api.create(POIS, poi("wrong", labels("x"), json!({}))).await;
+    let mut events = Events::open(&api, &format!("{POIS}?watch=1&labelSelector=a")).await;
+    assert_eq!(events.short().await, "ADDED good");
+    assert_eq!(events.short().await, "ADDED wrong");
+    spoil(&api, "wrong", |text| {
+        let text = text.replace(r#""labels":{"a":"x"}"#, r#""labels":{"a":1,"z":"y"}"#);
+        text.replace(r#""annotations":{"b":"c"}"#, r#""annotations":"b""#)
+    })
+    .await;
+    // It no longer has the label.
+    assert_eq!(events.short().await, "DELETED wrong");
+    let by_label = api.get(&format!("{POIS}?labelSelector=a")).await;
+    assert_eq!(by_label.0, 200);
+    assert_eq!(by_label.1["items"].as_array().unwrap().len(), 1);
+    for accept in [
+        "application/json",
+        "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1",
+        "application/vnd.kubernetes.protobuf;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1",
+        "application/json;as=Table;g=meta.k8s.io;v=v1",
+    ] {
+        let list = api.raw("GET", POIS, &[("accept", accept)], "").await;
+        assert_eq!(list.code, 200, "{accept}: {}", list.text());
+    }
+    let mut shown = api.get(&format!("{POIS}/wrong")).await.1;
+    let metadata = &shown["metadata"];
+    assert_eq!(metadata["labels"], json!({"z": "y"}));
+    assert_eq!(metadata["finalizers"], json!(["a/b"]));
+    let wrong = metadata["annotations"]["mainstay.dev/malformed-metadata"].clone();
+    assert_eq!(wrong, "labels, annotations");
+    shown["metadata"]["finalizers"] = json!([]);
+    let (code, written) = api.send("PUT", &format!("{POIS}/wrong"), shown).await;
+    assert_eq!(code, 200, "{written}");
+    assert!(
+        written["metadata"].get("annotations").is_none(),
+        "{written}"
+    );
+    let deleted = api
+        .send("DELETE", &format!("{POIS}/wrong"), Value::Null)
+        .await;
+    assert_eq!(deleted.0, 200);
+}
+
+// findings-2 E1
+#[tokio::test]
+async fn the_status_sub_resource_writes_the_status_alone() {
+    let api = with_pois().await;
+    let metadata = json!({"labels": {"a": "b"}, "finalizers": ["a/b"]});
+    let made = api.create(POIS, poi("a", metadata, json!({}))).await;
+    let path = format!("{POIS}/a/status");
+    let owner = json!([{"apiVersion": "v1", "kind": "ConfigMap", "name": "none", "uid": "u"}]);
+    let patch = json!({"status": {"phase": "Ready"}, "metadata": {"labels": {"a": "c"},
+        "annotations": {"x": "y"}, "finalizers": null, "ownerReferences": owner}});
+    let check = |object: &Value, phase: &str| {
+        assert_eq!(object["status"]["phase"], phase);
+        for field in ["labels", "annotations", "finalizers", "ownerReferences"] {
+            assert_eq!(
+                object["metadata"][field], made["metadata"][field],
+                "{field}"
+            );
+        }
+    };
+    let (code, object) = api.patch(&path, "merge", patch.clone()).await;
+    assert_eq!(code, 200, "{object}");
+    check(&object, "Ready");
+    let managers = object["metadata"]["managedFields"].as_array().unwrap();
+    assert!(
+        managers
+            .iter()
+            .any(|entry| entry["subresource"] == "status"),
+        "{managers:?}"
+    );
+    let operations = json!([{"op": "remove", "path": "/metadata/finalizers"},
+        {"op": "add", "path": "/metadata/ownerReferences", "value": owner},
+        {"op": "replace", "path": "/status/phase", "value": "Done"}]);
+    let (code, object) = api.patch(&path, "json", operations).await;
+    assert_eq!(code, 200, "{object}");
+    check(&object, "Done");
+    let mut put = object;
+    put["metadata"]["labels"] = json!({"z": "z"});
+    put["status"]["phase"] = json!("Put");
+    let (code, object) = api.send("PUT", &path, put).await;
+    assert_eq!(code, 200, "{object}");
+    check(&object, "Put");
+    let mut config = poi("a", patch["metadata"].clone(), Value::Null);
+    config["status"] = json!({"phase": "Applied"});
+    config["metadata"]
+        .as_object_mut()
+        .unwrap()
+        .shift_remove("finalizers");
+    let to = format!("{path}?fieldManager=m&force=true");
+    let applied = api.raw("PATCH", &to, &APPLY, config.to_string()).await;
+    assert_eq!(applied.code, 200, "{}", applied.text());
+    check(&applied.json(), "Applied");
+}
+
+// findings-2 E4
+#[tokio::test]
+async fn a_null_of_a_client_is_a_missing_field() {
+    let api = with_pois().await;
+    let spec = json!({"list": null});
+    let made = api.create(POIS, poi("a", json!({}), spec)).await;
+    assert_eq!(made["spec"], json!({}));
+    let mut object = api.get(&format!("{POIS}/a")).await.1;
+    object["status"] = json!({"conditions": null, "phase": "Ready"});
+    let (code, written) = api.send("PUT", &format!("{POIS}/a/status"), object).await;
+    assert_eq!(code, 200, "{written}");
+    assert_eq!(written["status"], json!({"phase": "Ready"}));
+}
+
+// findings-2 K10
+#[tokio::test]
+async fn the_elements_of_a_list_that_keeps_unknown_fields_are_stored_whole() {
+    let api = with_pois().await;
+    let spec = json!({"pipelines": [{"id": "main"}]});
+    let strict = format!("{POIS}?fieldValidation=Strict");
+    let made = api.create(&strict, poi("a", json!({}), spec.clone())).await;
+    assert_eq!(made["spec"], spec);
+    assert_eq!(api.get(&format!("{POIS}/a")).await.1["spec"], spec);
+}
+
+/// That the evaluation does not run on the threads of the runtime is checked when the server is dropped.
+// findings-2 C25
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rule_that_computes_for_long_is_stopped_beside_the_threads_that_answer() {
+    let api = with_pois().await;
+    let spec = json!({"list": vec![1; 200]});
+    let path = format!("{POIS}?dryRun=All");
+    let attacks = (0..6).map(|number| {
+        let object = poi(&format!("p{number}"), json!({}), spec.clone());
+        api.send("POST", &path, object)
+    });
+    let attacks = futures::future::join_all(attacks);
+    let others = async {
+        for number in 0..20 {
+            let name = format!("c{number}");
+            api.create(CONFIG_MAPS, config_map(&name)).await;
+        }
+    };
+    let (answers, ()) = futures::future::join(attacks, others).await;
+    for (code, status) in answers {
+        assert_eq!(code, 422, "{status}");
+        let text = status["message"].as_str().unwrap();
+        assert!(text.contains("cost"), "{text}");
+    }
+}
