@@ -35,12 +35,17 @@ use crate::server::ApiServer;
 
 /// Whether the request is allowed without credentials.
 pub(crate) fn is_public(path: &str) -> bool {
+    is_health(path) || matches!(path, "/version" | "/version/")
+}
+
+/// Whether the request asks for the health of the server, which is never limited.
+pub(crate) fn is_health(path: &str) -> bool {
     let first = path
         .trim_start_matches('/')
         .split('/')
         .next()
         .unwrap_or_default();
-    matches!(first, "livez" | "readyz" | "healthz") || matches!(path, "/version" | "/version/")
+    matches!(first, "livez" | "readyz" | "healthz")
 }
 
 /// Answers a request that authentication and authorisation have let pass.

@@ -10,6 +10,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tracing_subscriber::fmt::MakeWriter;
 
+use crate::plain::{plain, plain_but_coloured};
 use crate::terminal::{self, Size};
 
 /// The format of a command's answer.
@@ -28,23 +29,68 @@ static FOOT: Mutex<Foot> = Mutex::new(Foot {
 
 /// A line on standard output.
 pub fn say(text: &str) {
-    Foot::lock().above(&mut io::stdout().lock(), &[text, "\n"]);
+    Foot::lock().above(&mut io::stdout().lock(), &[&plain(text), "\n"]);
+}
+
+/// A line of a container's log on standard output, after a prefix of this program. It may colour itself on a terminal;
+/// other programs get it as it is.
+pub fn say_log_line(prefix: Prefix<'_>, line: &[u8]) {
+    let foot = Foot::lock();
+    let mut to = io::stdout().lock();
+    if to.is_terminal() {
+        foot.above(&mut to, &[&shown_line(prefix, line)]);
+    } else {
+        let line = [prefix.text.as_bytes(), line, b"\n"].concat();
+        to.write_all(&line).and_then(|()| to.flush()).ok();
+    }
+}
+
+/// A log line as a terminal gets it; its colours end with it.
+fn shown_line(prefix: Prefix<'_>, line: &[u8]) -> String {
+    let line = String::from_utf8_lossy(line);
+    let line = plain_but_coloured(&line);
+    let end = if line.contains('\x1b') {
+        "\x1b[0m\n"
+    } else {
+        "\n"
+    };
+    [prefix.shown().as_str(), &line, end].concat()
+}
+
+/// The text in front of the lines of one of several logs.
+#[derive(Clone, Copy, Debug)]
+pub struct Prefix<'a> {
+    /// The text itself.
+    pub text: &'a str,
+    /// The number of its colour on a terminal, if it has one.
+    pub colour: Option<u8>,
+}
+
+impl Prefix<'_> {
+    fn shown(self) -> String {
+        let text = plain(self.text);
+        match self.colour {
+            Some(colour) => format!("\x1b[{colour}m{text}\x1b[0m"),
+            None => text.into_owned(),
+        }
+    }
 }
 
 /// Prints text to standard output.
 pub fn show(text: &str) {
-    Foot::lock().above(&mut io::stdout().lock(), &[text]);
+    Foot::lock().above(&mut io::stdout().lock(), &[&plain(text)]);
 }
 
 /// A line on standard error.
 pub fn warn(text: &str) {
-    Foot::lock().above_on_error(&[text, "\n"]);
+    Foot::lock().above_on_error(&[&plain(text), "\n"]);
 }
 
 /// Keeps these lines at the bottom of the terminal, in place of the previous ones; each must fit
 /// into the terminal's width, and all into its height.
 pub fn keep_at_foot(size: Size, lines: Vec<String>) {
-    Foot::lock().exchange(&mut io::stdout().lock(), size, lines);
+    let lines = lines.iter().map(|line| plain(line).into_owned());
+    Foot::lock().exchange(&mut io::stdout().lock(), size, lines.collect());
 }
 
 /// Releases the lines at the bottom: later output follows below them.
@@ -123,7 +169,7 @@ impl Log {
 impl Write for Log {
     /// Takes a whole message: that is how `tracing-subscriber` writes.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        Foot::lock().above_on_error(&[&String::from_utf8_lossy(bytes)]);
+        Foot::lock().above_on_error(&[&plain_but_coloured(&String::from_utf8_lossy(bytes))]);
         Ok(bytes.len())
     }
 
@@ -164,6 +210,24 @@ mod tests {
         write(&mut Closed, &["text", "\n"]);
         assert!(matches!(Log.write(b"a line for the log\n"), Ok(19)));
         Log.flush().unwrap();
+    }
+
+    /// findings-2 S41
+    #[test]
+    fn a_log_line_colours_itself_and_no_other_line() {
+        let prefix = Prefix {
+            text: "web-0 | ",
+            colour: Some(33),
+        };
+        assert_eq!(
+            shown_line(prefix, b"\x1b[31mno\x1b]0;title\x07 disk"),
+            "\x1b[33mweb-0 | \x1b[0m\x1b[31mno\\u{1b}]0;title\\u{7} disk\x1b[0m\n"
+        );
+        let plain = Prefix {
+            colour: None,
+            ..prefix
+        };
+        assert_eq!(shown_line(plain, b"yes\r"), "web-0 | yes\n");
     }
 
     /// Findings U4: the log and the table do not garble each other.

@@ -12,7 +12,7 @@ use futures::{FutureExt as _, future::BoxFuture};
 use grpc::RpcError;
 use mvcc_store::{
     LeaseId, Range, RangeResult, Revision, Store, StoreError, StoreUsage, Txn, TxnResult,
-    WatchStream, limits,
+    WatchStream, limits, published::OwnerOf,
 };
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
@@ -214,6 +214,18 @@ impl Store for EtcdStore {
                 .full()
                 .or(used_up(live_bytes, self.live_bytes_max)),
         }
+    }
+
+    fn count_by_owner(&self, owner_of: OwnerOf) {
+        self.mirror.published.count_by_owner(owner_of);
+    }
+
+    fn bytes_of_owner(&self, owner: &[u8]) -> u64 {
+        self.mirror.published.bytes_of_owner(owner)
+    }
+
+    fn largest_owner(&self) -> Option<(Arc<[u8]>, u64)> {
+        self.mirror.published.largest_owner()
     }
 
     fn txn(&self, txn: Txn) -> BoxFuture<'_, Result<TxnResult, StoreError>> {

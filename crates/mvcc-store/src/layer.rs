@@ -1,12 +1,12 @@
 //! A store over another one: the frame of stores that change some calls and pass on the others.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use futures::future::BoxFuture;
 
 use crate::{
     LeaseId, Range, RangeResult, Revision, Store, StoreError, StoreUsage, Txn, TxnResult,
-    WatchStream,
+    WatchStream, published::OwnerOf,
 };
 
 /// A [`Store`] over another one. Each call goes to the inner store, unless the layer has its own.
@@ -89,6 +89,18 @@ impl<L: StoreLayer> Store for L {
 
     fn occupancy(&self) -> StoreUsage {
         StoreLayer::occupancy(self)
+    }
+
+    fn count_by_owner(&self, owner_of: OwnerOf) {
+        self.inner().count_by_owner(owner_of);
+    }
+
+    fn bytes_of_owner(&self, owner: &[u8]) -> u64 {
+        self.inner().bytes_of_owner(owner)
+    }
+
+    fn largest_owner(&self) -> Option<(Arc<[u8]>, u64)> {
+        self.inner().largest_owner()
     }
 
     fn txn(&self, txn: Txn) -> BoxFuture<'_, Result<TxnResult, StoreError>> {

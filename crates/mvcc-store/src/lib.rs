@@ -17,9 +17,10 @@ pub use model::{
     RangeResult, Revision, StoreError, StoreUsage, Txn, TxnResult, Value, WatchEvents, WatchStream,
 };
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use futures::future::BoxFuture;
+use published::OwnerOf;
 
 /// A revisioned key-value store.
 ///
@@ -48,6 +49,15 @@ pub trait Store: Send + Sync + 'static {
     fn occupancy(&self) -> StoreUsage {
         StoreUsage::default()
     }
+
+    /// Counts the stored bytes by owner from now on: `owner_of` says which part of a key names it.
+    fn count_by_owner(&self, owner_of: OwnerOf);
+
+    /// The bytes of live keys and values of an owner, with their overhead; zero if owners are not counted.
+    fn bytes_of_owner(&self, owner: &[u8]) -> u64;
+
+    /// The owner with the most bytes, and these.
+    fn largest_owner(&self) -> Option<(Arc<[u8]>, u64)>;
 
     /// Applies all operations atomically under one new revision if every comparison holds,
     /// otherwise applies nothing. Returns after the commit is durable. A transaction that

@@ -1,9 +1,12 @@
 //! The quota on stored data.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use mvcc_store::{
     Operation, Store, StoreError, Txn, TxnResult, Value,
     embedded::{EmbeddedOptions, EmbeddedStore, Limits},
+    published::pair_bytes,
 };
 
 fn put(key: &str, bytes: usize) -> Operation {
@@ -64,4 +67,49 @@ async fn what_grows_is_refused_over_the_quota_and_room_comes_back() {
     }
     write(&store, put("new", 1000)).await.unwrap();
     assert!(store.occupancy().full.is_none());
+}
+
+/// findings-2 S44: the bytes of each owner, after each write and after a start.
+#[tokio::test]
+async fn the_bytes_of_an_owner_are_counted() {
+    fn owner(key: &[u8]) -> Option<&[u8]> {
+        let end = key.iter().position(|byte| *byte == b'/')?;
+        key.get(..end)
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let options = EmbeddedOptions::new(dir.path());
+    let store = EmbeddedStore::open(options.clone()).unwrap();
+    write(&store, put("a/1", 1000)).await.unwrap();
+    assert_eq!(store.bytes_of_owner(b"a"), 0);
+    store.count_by_owner(owner);
+    let pair = |key: &str, bytes: usize| pair_bytes(key.as_bytes(), bytes);
+    assert_eq!(store.bytes_of_owner(b"a"), pair("a/1", 1000));
+    write(&store, put("a/2", 200)).await.unwrap();
+    write(&store, put("a/1", 10)).await.unwrap();
+    write(&store, put("b/1", 300)).await.unwrap();
+    write(&store, put("nobodys", 5000)).await.unwrap();
+    let a = pair("a/1", 10) + pair("a/2", 200);
+    let seen = |store: &EmbeddedStore| {
+        let bytes = [&b"a"[..], b"b", b"nobodys"].map(|owner| store.bytes_of_owner(owner));
+        (bytes, store.largest_owner())
+    };
+    let wanted = (
+        [a, pair("b/1", 300), 0],
+        Some((Arc::from(&b"b"[..]), pair("b/1", 300))),
+    );
+    let wanted = match a > pair("b/1", 300) {
+        true => (wanted.0, Some((Arc::from(&b"a"[..]), a))),
+        false => wanted,
+    };
+    assert_eq!(seen(&store), wanted);
+    store.close();
+    drop(store);
+    let store = EmbeddedStore::open(options).unwrap();
+    store.count_by_owner(owner);
+    assert_eq!(seen(&store), wanted);
+    for key in ["a/1", "a/2", "b/1"] {
+        let key = key.into();
+        write(&store, Operation::Delete { key }).await.unwrap();
+    }
+    assert_eq!(seen(&store), ([0, 0, 0], None));
 }

@@ -41,6 +41,8 @@ pub enum StatusReason {
     ServiceUnavailable,
     /// 504
     Timeout,
+    /// 507: the store has no room for the write.
+    InsufficientStorage,
     /// 500 with retry, 504 from servers that gave up
     ServerTimeout,
 }
@@ -64,6 +66,7 @@ impl StatusReason {
             Self::InternalError | Self::ServerTimeout => 500,
             Self::ServiceUnavailable => 503,
             Self::Timeout => 504,
+            Self::InsufficientStorage => 507,
         }
     }
 }

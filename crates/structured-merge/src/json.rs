@@ -103,8 +103,8 @@ fn apply_one(document: &mut Value, operation: Value) -> Result<(), Misfit> {
         return put(document, &path, value)
             .ok_or_else(|| Misfit::Other(format!(", at {path:?}: path is invalid")));
     }
-    let operation: PatchOperation =
-        serde_json::from_value(operation).map_err(|error| Misfit::Other(format!(": {error}")))?;
+    let operation: PatchOperation = serde_json::from_value(with_value(operation))
+        .map_err(|error| Misfit::Other(format!(": {error}")))?;
     match &operation {
         PatchOperation::Test(test)
             if test.value.is_null() && is_absent(document, test.path.as_str()) =>
@@ -125,6 +125,16 @@ fn apply_one(document: &mut Value, operation: Value) -> Result<(), Misfit> {
             _ => Misfit::Other(why),
         }
     })
+}
+
+/// The operation with a value: one that is left out is null, as in the library that Kubernetes uses.
+fn with_value(mut operation: Value) -> Value {
+    if matches!(operation["op"].as_str(), Some("add" | "replace" | "test"))
+        && let Value::Object(fields) = &mut operation
+    {
+        fields.entry("value").or_insert(Value::Null);
+    }
+    operation
 }
 
 /// Removes the value at a path from the document; `None` if there is none. (The library would copy

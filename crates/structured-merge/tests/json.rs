@@ -67,6 +67,42 @@ fn a_field_that_is_not_there_may_be_replaced() {
     }
 }
 
+/// findings-2 C29, E10: as the library that Kubernetes uses has it, which was read.
+#[test]
+fn a_value_that_is_left_out_is_null() {
+    let document = || json!({"a": 1, "b": null, "l": [1, 2]});
+    let after = |op: &str, path: &str| {
+        json_patch(document(), &json!([{"op": op, "path": path}])).map_err(|e| e.status().code)
+    };
+    for (op, path, place) in [
+        ("add", "/a", "/a"),
+        ("add", "/new", "/new"),
+        ("add", "/l/-", "/l/2"),
+        ("replace", "/a", "/a"),
+        ("replace", "/new", "/new"),
+        ("replace", "/l/1", "/l/1"),
+    ] {
+        let after = after(op, path).unwrap();
+        assert_eq!(after.pointer(place), Some(&json!(null)), "{op} {path}");
+    }
+    for path in ["/b", "/new"] {
+        assert_eq!(after("test", path), Ok(document()), "{path}");
+    }
+    for (op, path) in [
+        ("test", "/a"),
+        ("replace", "/l/2"),
+        ("replace", "/new/below"),
+        ("add", "/new/below"),
+    ] {
+        assert_eq!(after(op, path), Err(422), "{op} {path}");
+    }
+    let copy = json!([{"op": "copy", "path": "/c"}]);
+    assert_eq!(
+        json_patch(document(), &copy).unwrap_err().status().code,
+        422
+    );
+}
+
 #[test]
 fn places_in_lists_may_be_counted_from_the_end() {
     // kubectl.md 2.7; as the library that Kubernetes uses takes them, and `-` as RFC 6902 has it.

@@ -251,6 +251,10 @@ const BYTES: Metric = Metric::gauge(
     "Bytes of stored objects, all of which are in memory.",
 );
 const QUOTA: Metric = Metric::gauge("mainstay_store_quota_bytes", "Bytes that may be stored.");
+const LARGEST: Metric = Metric::gauge(
+    "mainstay_store_largest_namespace_bytes",
+    "Bytes of the namespace that holds the most.",
+);
 const FULL: Metric = Metric::gauge(
     "mainstay_store_full",
     "Whether the store takes nothing new, for want of room on the disk or in its quota.",
@@ -287,6 +291,10 @@ pub(crate) fn page(metrics: &Metrics, objects: &Objects) -> Page {
     let occupancy = objects.store.occupancy();
     page.add(BYTES, &[], occupancy.live_bytes);
     page.add(QUOTA, &[], occupancy.live_bytes_max);
+    if let Some((namespace, bytes)) = objects.store.largest_owner() {
+        let namespace = String::from_utf8_lossy(&namespace);
+        page.add(LARGEST, &[("namespace", &namespace)], bytes);
+    }
     page.add(FULL, &[], u8::from(occupancy.full.is_some()));
     write_process(metrics.started, &mut page);
     refusals::write(&mut page);

@@ -6,6 +6,7 @@ pub mod encryption;
 pub(crate) mod field_managers;
 pub(crate) mod field_text_cache;
 pub(crate) mod metadata;
+pub(crate) mod namespace_share;
 pub(crate) mod object_write;
 pub(crate) mod quota;
 pub(crate) mod recent_values;

@@ -1,13 +1,14 @@
 //! The transaction of a create or an update: the object, its allocations, and the quotas of its
 //! namespace.
 
-use mvcc_store::{Compare, KeyValue, Operation as Write, Txn};
+use mvcc_store::{Compare, KeyValue, Operation as Write, Txn, Value as Stored};
 use object_model::Status;
 use resource_kinds::Allocation;
 use serde_json::Value;
 
 use crate::catalog::registry::Resource;
 use crate::objects::allocations::{allocate, release};
+use crate::objects::namespace_share;
 use crate::objects::quota::{self, QuotaChange};
 use crate::objects::storage::{Managers, Objects, Parts, PutResult, encode_within};
 
@@ -16,6 +17,8 @@ pub(crate) struct ObjectWrite<'a> {
     pub(crate) resource: &'a Resource,
     pub(crate) namespace: &'a str,
     pub(crate) name: &'a str,
+    /// The part of the object that the request is about, for instance `status`.
+    pub(crate) subresource: &'a str,
     /// The object that is replaced, stored and decoded; `None` for a new one.
     pub(crate) old: Option<(&'a KeyValue, &'a Value)>,
     pub(crate) new: &'a Value,
@@ -43,15 +46,16 @@ pub(crate) enum WriteResult {
 impl ObjectWrite<'_> {
     /// Checks the quotas of the namespace, without a write.
     ///
-    /// *Errors.* 403 if a quota does not allow the change.
+    /// *Errors.* 403 if a quota, or the namespace's share of the store, does not allow the change.
     pub(crate) async fn check_quota(&self, objects: &Objects) -> Result<(), Status> {
+        self.check_share(objects, &self.encoded()?)?;
         quota::charge(objects, self.change(), &mut Txn::default()).await
     }
 
     /// Stores the object.
     ///
-    /// *Errors.* 413 for a large object, 403 if a quota does not allow the change, or a failure of
-    /// the store.
+    /// *Errors.* 413 for a large object, 403 if a quota or the namespace's share of the store does not
+    /// allow the change, or a failure of the store.
     pub(crate) async fn store(&self, objects: &Objects) -> Result<WriteResult, Status> {
         let txn = self.transaction(objects).await?;
         let present = match objects.put(txn).await? {
@@ -77,22 +81,24 @@ impl ObjectWrite<'_> {
             .leases
             .lease_for(objects.store.as_ref(), &info)
             .await?;
-        let (key, compare, size) = match self.old {
+        let (key, compare) = match self.old {
             None => {
                 let key = self.resource.key(self.namespace, self.name);
-                (key.clone(), Compare::Absent(key), 0)
+                (key.clone(), Compare::Absent(key))
             }
             Some((stored, _)) => {
                 let key = stored.key.to_vec();
                 let compare = Compare::ModRevision(key.clone(), stored.mod_revision);
-                (key, compare, stored.value.len())
+                (key, compare)
             }
         };
+        let value = self.encoded()?;
+        self.check_share(objects, &value)?;
         let mut txn = Txn {
             compare: vec![compare],
             operations: vec![Write::Put {
                 key: key.clone(),
-                value: encode_within(&info, self.new, (self.managers, self.parts), size)?,
+                value,
                 lease,
             }],
         };
@@ -105,6 +111,27 @@ impl ObjectWrite<'_> {
         quota::announce(self.resource, self.namespace, &mut txn);
         quota::charge(objects, self.change(), &mut txn).await?;
         Ok(txn)
+    }
+
+    /// The bytes of the old object.
+    fn old_len(&self) -> Option<usize> {
+        self.old.map(|(stored, _)| stored.value.len())
+    }
+
+    fn encoded(&self) -> Result<Stored, Status> {
+        let apart = (self.managers, self.parts);
+        let size = self.old_len().unwrap_or(0);
+        encode_within(&self.resource.info(), self.new, apart, size)
+    }
+
+    fn check_share(&self, objects: &Objects, value: &Stored) -> Result<(), Status> {
+        // Of controllers, which would otherwise report nothing.
+        if self.subresource == "status" {
+            return Ok(());
+        }
+        let name = (self.namespace, self.name);
+        let bytes = (self.old_len(), value.len());
+        namespace_share::check(objects.store.as_ref(), self.resource, name, bytes)
     }
 
     fn change(&self) -> QuotaChange<'_> {

@@ -80,7 +80,7 @@ pub(crate) fn dry_run<'v>(
     errors: &mut Vec<FieldError>,
 ) -> bool {
     let mut dry = false;
-    for value in values.filter(|value| !value.is_empty()) {
+    for value in values {
         if value != "All" {
             let field = FieldPath::root("dryRun");
             errors.push(FieldError::not_supported(&field, value, &["All"]));

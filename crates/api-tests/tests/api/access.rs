@@ -301,3 +301,38 @@ async fn tokens_live_and_die_with_their_account() {
         "the service account that the token is bound to was deleted"
     );
 }
+
+/// findings-2 C39: in each of the reviews, of fields and of labels.
+#[tokio::test]
+async fn a_review_selects_in_one_way() {
+    let api = Api::new().await;
+    let reviews = |plural: &str| format!("/apis/authorization.k8s.io/v1/{plural}");
+    let raw = json!("a=b");
+    let requirements = json!([{"key": "a", "operator": "In", "values": ["b"]}]);
+    for plural in ["selfsubjectaccessreviews", "subjectaccessreviews"] {
+        for name in ["fieldSelector", "labelSelector"] {
+            let ask = async |selector: Value| {
+                let spec = json!({"user": "ann", "resourceAttributes":
+                    {"verb": "list", "resource": "pods", name: selector}});
+                let (code, answer) = api
+                    .send("POST", &reviews(plural), json!({"spec": spec}))
+                    .await;
+                (
+                    code,
+                    answer["message"].as_str().unwrap_or_default().to_owned(),
+                )
+            };
+            assert_eq!(ask(json!({"rawSelector": raw})).await.0, 201);
+            assert_eq!(ask(json!({"requirements": requirements})).await.0, 201);
+            let (code, both) = ask(json!({"rawSelector": raw, "requirements": requirements})).await;
+            let path = format!("spec.resourceAttributes.{name}");
+            let text = format!(
+                "{path}.rawSelector: Invalid value: \"a=b\": may not specified at the same time as requirements"
+            );
+            assert!(code == 422 && both.contains(&text), "{both}");
+            let (code, none) = ask(json!({})).await;
+            let text = format!("{path}.requirements: Required value: when ");
+            assert!(code == 422 && none.contains(&text), "{none}");
+        }
+    }
+}

@@ -126,13 +126,22 @@ async fn answers_name_the_flow_of_their_request() {
         (&ann, "global-default", "global-default"),
         (&served.admin(), "exempt", "exempt"),
     ] {
-        let answer = ask(&served, who, "/api", "").await;
-        assert!(answer.starts_with("http/1.1 200"), "{answer}");
-        let found = header(&answer, "x-kubernetes-pf-flowschema-uid");
-        assert_eq!(found, Some(&*uid(SCHEMAS, schema).await));
-        let found = header(&answer, "x-kubernetes-pf-prioritylevel-uid");
-        assert_eq!(found, Some(&*uid(LEVELS, level).await));
+        // findings-2 C35: the version is public, and a request of somebody known has a flow all the same.
+        for path in ["/api", "/version"] {
+            let answer = ask(&served, who, path, "").await;
+            assert!(answer.starts_with("http/1.1 200"), "{answer}");
+            let found = header(&answer, "x-kubernetes-pf-flowschema-uid");
+            assert_eq!(found, Some(&*uid(SCHEMAS, schema).await), "{path}");
+            let found = header(&answer, "x-kubernetes-pf-prioritylevel-uid");
+            assert_eq!(found, Some(&*uid(LEVELS, level).await), "{path}");
+        }
     }
+    let acting = "Impersonate-User: ann\r\n";
+    let answer = ask(&served, &served.admin(), "/version", acting).await;
+    let found = header(&answer, "x-kubernetes-pf-flowschema-uid");
+    assert_eq!(found, Some(&*uid(SCHEMAS, "global-default").await));
+    let unknown = served.talk(None, &get("/version", "")).await.to_lowercase();
+    assert!(unknown.starts_with("http/1.1 200"), "{unknown}");
 }
 
 /// findings C16: a level without seats that rejects, for one user and nobody else.

@@ -90,7 +90,7 @@ async fn a_full_etcd_can_be_emptied_and_tells_of_it_afterwards() {
     }
     seen.is_full.store(true, Ordering::SeqCst);
     let (code, refused) = api.send("POST", CONFIG_MAPS, config_map("c")).await;
-    assert_eq!(code, 500, "{refused}");
+    assert_eq!(code, 507, "{refused}");
     let message = refused["message"].as_str().unwrap();
     assert!(message.contains("database space exceeded"), "{message}");
     // The deletion would also change the status of the quota, which is no deletion.

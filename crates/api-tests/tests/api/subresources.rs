@@ -73,6 +73,44 @@ async fn a_pod_is_bound_once() {
     );
 }
 
+/// findings-2 C41: over the labels that it has, as upstream.
+#[tokio::test]
+async fn a_bound_pod_has_the_zone_and_the_region_of_its_node() {
+    let api = Api::new().await;
+    api.with_account().await;
+    let (zone, region) = (
+        "topology.kubernetes.io/zone",
+        "topology.kubernetes.io/region",
+    );
+    let node = |name: &str, labels: Value| json!({"metadata": {"name": name, "labels": labels}});
+    let labels = json!({zone: "z1", region: "r1", "other": "x"});
+    api.create("/api/v1/nodes", node("n1", labels)).await;
+    api.create("/api/v1/nodes", node("n2", json!({}))).await;
+    let bound = async |name: &str, target: &str| {
+        let mut pod = pod(name);
+        pod["metadata"]["labels"] = json!({"a": "b", zone: "mine"});
+        api.create(PODS, pod).await;
+        let binding = json!({"target": {"kind": "Node", "name": target}});
+        let path = format!("{PODS}/{name}/binding");
+        assert_eq!(api.send("POST", &path, binding).await.0, 201);
+        let (_, pod) = api.get(&format!("{PODS}/{name}")).await;
+        pod["metadata"]["labels"].clone()
+    };
+    let placed = json!({"a": "b", zone: "z1", region: "r1"});
+    assert_eq!(bound("p1", "n1").await, placed);
+    let own = json!({"a": "b", zone: "mine"});
+    assert_eq!(bound("p2", "n2").await, own);
+    assert_eq!(bound("p3", "unknown").await, own);
+    // Created on its node.
+    let mut direct = pod("p4");
+    direct["spec"]["nodeName"] = json!("n1");
+    let made = api.create(PODS, direct).await;
+    assert_eq!(
+        made["metadata"]["labels"],
+        json!({zone: "z1", region: "r1"})
+    );
+}
+
 #[tokio::test]
 async fn logs_and_commands_go_to_the_pods_node() {
     // kubectl.md 5.1, 5.7

@@ -106,14 +106,17 @@ kind: ConfigMap
 metadata: {name: nothing}
 ",
     before: &[
-        // What is there can be changed, so that changes take the last bytes.
+        // Only the system's namespaces may fill the store. What is there can be changed, so that changes take the last
+        // bytes.
         "head -c 900000 /dev/zero | tr '\\0' x > DATA/text; for i in $(seq 40); do \
-         kubectl -n NAMESPACE create configmap text-$i --from-file=DATA/text || break; done; \
+         kubectl -n kube-system create configmap text-$i --from-file=DATA/text || break; done; \
          for i in $(seq 9); do \
-         kubectl -n NAMESPACE annotate configmap text-$i fill=$(head -c 120000 DATA/text); done",
+         kubectl -n kube-system annotate configmap text-$i fill=$(head -c 120000 DATA/text); done",
     ],
     asked: "cs/etcd-0",
     cause: &["the store cannot be written", "deleting works all the time"],
-    remedy: Remedy::Described(&["kubectl -n NAMESPACE delete configmap --all"]),
+    remedy: Remedy::Described(&[
+        "kubectl -n kube-system get configmap -o name | grep /text- | xargs kubectl -n kube-system delete",
+    ]),
     ..USUAL
 }];

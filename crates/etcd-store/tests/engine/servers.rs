@@ -1,6 +1,6 @@
 //! Several servers over one cluster, and the ways to connect.
 
-use std::{fs, path::Path, time::Duration};
+use std::{fs, path::Path, sync::Arc, time::Duration};
 
 use etcd_store::{EtcdOptions, EtcdStore};
 use mvcc_store::{Compare, Range, Revision, Store, StoreError, Txn, TxnResult, WatchEvents};
@@ -134,6 +134,40 @@ async fn an_etcd_that_went_back_is_told() {
     })
     .await;
     assert!(store.failure().is_some());
+}
+
+/// findings-2 S44: each server counts the bytes of each owner, of its own writes and of those of others.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_bytes_of_an_owner_are_known_to_each_server() {
+    fn owner(key: &[u8]) -> Option<&[u8]> {
+        let end = key.iter().position(|byte| *byte == b'/')?;
+        key.get(..end)
+    }
+    let cluster = Cluster::start(1, None);
+    let (writer, reader) = (cluster.store(0).await, cluster.store(0).await);
+    commit(
+        &*writer,
+        vec![put("a/1", &"x".repeat(1000)), put("b/1", "x")],
+    )
+    .await;
+    for store in [&writer, &reader] {
+        store.newest().await.unwrap();
+        assert_eq!(store.bytes_of_owner(b"a"), 0);
+        store.count_by_owner(owner);
+    }
+    commit(&*writer, vec![put("a/2", &"x".repeat(500)), delete("b/1")]).await;
+    let late = cluster.store(0).await;
+    late.count_by_owner(owner);
+    for store in [&writer, &reader, &late] {
+        store.newest().await.unwrap();
+        let bytes = store.bytes_of_owner(b"a");
+        assert!((1500..3000).contains(&bytes), "{bytes}");
+        assert_eq!(store.bytes_of_owner(b"b"), 0);
+        assert_eq!(
+            store.largest_owner().unwrap(),
+            (Arc::from(&b"a"[..]), bytes)
+        );
+    }
 }
 
 /// The quota of each server's memory stops what is new, and lets deletions pass.

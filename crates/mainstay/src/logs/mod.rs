@@ -3,12 +3,11 @@
 mod target;
 
 use std::collections::BTreeSet;
-use std::io::IsTerminal;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use api_client::{Api, LogParams};
-use console::output::{say, warn};
+use console::output::{Prefix, say_log_line, warn};
 use k8s_openapi::api::core::v1::Pod;
 use tokio::task::JoinSet;
 
@@ -91,7 +90,8 @@ pub async fn run(arguments: LogsArguments) -> Result<()> {
                 names.push(name.clone());
             }
             let number = names.iter().position(|known| *known == name).unwrap_or(0);
-            let prefix = prefix(&name, number, width, std::io::stdout().is_terminal());
+            let prefix = format!("{name:width$} | ");
+            let colour = COLOURS[number % COLOURS.len()];
             let parameters = LogParams {
                 container: Some(run.container.clone()),
                 follow: arguments.follow,
@@ -99,7 +99,7 @@ pub async fn run(arguments: LogsArguments) -> Result<()> {
                 ..LogParams::default()
             };
             let api = api.clone();
-            streams.spawn(async move { copy(&api, &run, parameters, &prefix).await });
+            streams.spawn(async move { copy(&api, &run, parameters, (&prefix, colour)).await });
         }
         if !arguments.follow {
             break;
@@ -146,24 +146,19 @@ fn runs(pods: &[Pod], only: Option<&str>) -> Vec<(Run, String)> {
     runs
 }
 
-/// The prefix of a line.
-fn prefix(name: &str, number: usize, width: usize, is_terminal: bool) -> String {
-    let name = format!("{name:width$} | ");
-    match is_terminal {
-        true => format!("\x1b[{}m{name}\x1b[0m", COLOURS[number % COLOURS.len()]),
-        false => name,
-    }
-}
-
 /// Copies a log; an unreadable one is reported in the output.
-async fn copy(api: &Api<Pod>, run: &Run, parameters: LogParams, prefix: &str) {
+async fn copy(api: &Api<Pod>, run: &Run, parameters: LogParams, (prefix, colour): (&str, u8)) {
     let copied = async {
         let mut lines = api
             .log_stream(&run.pod, &parameters)
             .await
             .context("read the log")?;
         while let Some(line) = lines.next().await.context("read the log")? {
-            say(&format!("{prefix}{}", String::from_utf8_lossy(&line)));
+            let prefix = Prefix {
+                text: prefix,
+                colour: Some(colour),
+            };
+            say_log_line(prefix, &line);
         }
         anyhow::Ok(())
     };
@@ -204,7 +199,5 @@ mod tests {
         };
         assert_eq!(shown(None), ["web-0", "web-1 main", "web-1 side"]);
         assert_eq!(shown(Some("main")), ["web-0", "web-1"]);
-        assert_eq!(prefix("web-0", 0, 7, false), "web-0   | ");
-        assert_eq!(prefix("web-0", 7, 5, true), "\x1b[33mweb-0 | \x1b[0m");
     }
 }

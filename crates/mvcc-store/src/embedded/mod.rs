@@ -40,7 +40,9 @@ use self::{
 pub use crate::Limits;
 use crate::{
     LeaseId, Range, RangeResult, Revision, Store, StoreError, StoreUsage, Txn, TxnResult,
-    WatchStream, limits::check_lease, published::Published,
+    WatchStream,
+    limits::check_lease,
+    published::{OwnerOf, Published},
 };
 
 /// The options for opening a store.
@@ -206,6 +208,18 @@ impl Store for EmbeddedStore {
                 .full(live_bytes)
                 .or_else(|| self.failure().filter(StoreError::is_full)),
         }
+    }
+
+    fn count_by_owner(&self, owner_of: OwnerOf) {
+        self.shared.published.count_by_owner(owner_of);
+    }
+
+    fn bytes_of_owner(&self, owner: &[u8]) -> u64 {
+        self.shared.published.bytes_of_owner(owner)
+    }
+
+    fn largest_owner(&self) -> Option<(Arc<[u8]>, u64)> {
+        self.shared.published.largest_owner()
     }
 
     fn txn(&self, txn: Txn) -> BoxFuture<'_, Result<TxnResult, StoreError>> {

@@ -5,6 +5,7 @@
 //! ([`Published::publish`]); the engine over etcd publishes the events of etcd's watch ([`Published::apply`]).
 
 mod history;
+mod owners;
 mod state;
 mod watch;
 
@@ -20,7 +21,9 @@ use futures::StreamExt as _;
 use imbl::OrdMap;
 
 pub use self::history::{Commit, KeyChange};
+pub use self::owners::OwnerOf;
 use self::{
+    owners::OwnedBytes,
     state::PublishedState,
     watch::{SharedHub, SharedState, WatchHub},
 };
@@ -62,7 +65,9 @@ impl Published {
     /// The state right after opening. Earlier history is unknown, except in a new store.
     pub fn new(live: LiveKeys, revision: Revision, limits: &Limits) -> Self {
         Self {
-            state: Arc::new(RwLock::new(PublishedState::new(live, revision, limits))),
+            state: Arc::new(RwLock::new(PublishedState::new(
+                live, revision, limits, None,
+            ))),
             revision: AtomicU64::new(revision.0),
             hub: Arc::new(Mutex::new(WatchHub::new(limits))),
             limits: limits.clone(),
@@ -96,6 +101,22 @@ impl Published {
     pub fn bytes(&self) -> (u64, usize) {
         let state = self.read();
         (state.live_bytes, state.history.bytes())
+    }
+
+    /// Counts the bytes of the live pairs by owner from now on.
+    pub fn count_by_owner(&self, owner_of: OwnerOf) {
+        let mut state = self.write();
+        state.owned = OwnedBytes::count(Some(owner_of), &state.live);
+    }
+
+    /// The bytes of the live pairs of an owner.
+    pub fn bytes_of_owner(&self, owner: &[u8]) -> u64 {
+        self.read().owned.of(owner)
+    }
+
+    /// The owner with the most bytes.
+    pub fn largest_owner(&self) -> Option<(Arc<[u8]>, u64)> {
+        self.read().owned.largest()
     }
 
     /// Reads a range as [`Store::range`](crate::Store::range) does. The state is taken at the call,
@@ -156,6 +177,7 @@ impl Published {
             state.live_bytes = newest.live_bytes;
             state.revision = newest.revision;
             for commit in commits {
+                state.owned.apply(commit);
                 state.history.push(Arc::clone(commit));
             }
             state.history.trim(now);
@@ -214,7 +236,10 @@ impl Published {
     /// Replaces everything: the history in between is unknown, so all watchers are cut off.
     pub fn replace(&self, live: LiveKeys, revision: Revision) {
         let mut hub = watch::lock(&self.hub);
-        *self.write() = PublishedState::new(live, revision, &self.limits);
+        let mut state = self.write();
+        let owner_of = state.owned.owner_of();
+        *state = PublishedState::new(live, revision, &self.limits, owner_of);
+        drop(state);
         self.revision.store(revision.0, Ordering::Release);
         hub.cut();
     }

@@ -7,6 +7,7 @@ use tokio::task::yield_now;
 use super::{
     LiveKeys,
     history::{Commit, History},
+    owners::{OwnedBytes, OwnerOf},
     pair_bytes,
 };
 use crate::{KeyValue, Limits, Range, RangeResult, Revision, StoreError};
@@ -17,13 +18,19 @@ pub(super) struct PublishedState {
     pub(super) live: LiveKeys,
     /// The size of the live pairs in bytes.
     pub(super) live_bytes: u64,
+    pub(super) owned: OwnedBytes,
     pub(super) revision: Revision,
     pub(super) history: History,
 }
 
 impl PublishedState {
     /// The state right after opening. Earlier history is unknown, except in a new store.
-    pub(super) fn new(live: LiveKeys, revision: Revision, limits: &Limits) -> Self {
+    pub(super) fn new(
+        live: LiveKeys,
+        revision: Revision,
+        limits: &Limits,
+        owner_of: Option<OwnerOf>,
+    ) -> Self {
         let floor = if revision <= Revision(1) {
             Revision(0)
         } else {
@@ -34,6 +41,7 @@ impl PublishedState {
             .map(|(key, pair)| pair_bytes(key, pair.value.len()))
             .sum();
         Self {
+            owned: OwnedBytes::count(owner_of, &live),
             live,
             live_bytes,
             revision,

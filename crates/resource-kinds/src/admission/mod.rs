@@ -4,6 +4,7 @@
 mod certificates;
 mod default_tolerations;
 mod device_admin_access;
+mod ingress_class;
 mod limit_ranger;
 mod namespace_lifecycle;
 mod node_restriction;
@@ -18,10 +19,12 @@ mod service_account;
 mod storage;
 #[cfg(test)]
 mod testing;
+mod topology_labels;
 mod volume_size;
 
 pub use plugin::{Admission, AdmissionRequest, Operation};
 pub use reader::{ObjectReader, ResourceAttributes};
+pub use topology_labels::copy_topology_labels;
 
 /// All built-in admission plug-ins, in the order in which they run.
 pub fn plugins() -> Vec<Box<dyn Admission>> {
@@ -30,6 +33,7 @@ pub fn plugins() -> Vec<Box<dyn Admission>> {
         Box::new(node_restriction::NodeRestriction),
         Box::new(provisioner_restriction::ProvisionerRestriction),
         Box::new(service_account::ServiceAccount),
+        Box::new(topology_labels::PodTopologyLabels),
         Box::new(default_tolerations::DefaultTolerationSeconds),
         Box::new(priority::Priority),
         Box::new(limit_ranger::LimitRanger),
@@ -39,6 +43,7 @@ pub fn plugins() -> Vec<Box<dyn Admission>> {
         Box::new(runtime_class::RuntimeClass),
         Box::new(device_admin_access::DeviceAdminAccess),
         Box::new(pod_security::PodSecurity),
+        Box::new(ingress_class::DefaultIngressClass),
         Box::new(ordinal_services::OrdinalServices),
         Box::new(certificates::CertificateRequestor),
         Box::new(certificates::CertificateApproval),

@@ -1,6 +1,8 @@
 //! The default StorageClass of claims, and the check that the class of a growing claim allows expansion
 //! (`statefulset.md` 11.2, 11.12).
 
+use std::sync::Arc;
+
 use object_model::{Quantity, Status};
 use serde_json::Value;
 
@@ -37,10 +39,15 @@ impl Admission for DefaultStorageClass {
     }
 }
 
-/// The name of the default class; the newest of several, then the first by name.
+/// The name of the default class.
 pub(super) fn default_class(cluster: &dyn ObjectReader) -> Option<String> {
     let mut all = cluster.list(GROUP, "storageclasses", "");
     all.retain(|class| is_default(class));
+    newest_of(all)
+}
+
+/// The name of the newest of several classes, then the first by name.
+pub(super) fn newest_of(mut all: Vec<Arc<Value>>) -> Option<String> {
     let text = |class: &Value, field: &str| {
         class["metadata"][field]
             .as_str()

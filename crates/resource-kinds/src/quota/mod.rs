@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use crate::validation::pod_template;
 
 pub(crate) mod pod;
+pub(crate) mod scopes;
 
 /// Group and plural of the quotas themselves.
 pub const QUOTAS: (&str, &str) = ("", "resourcequotas");
@@ -206,6 +207,7 @@ fn in_scope(scope: &str, pod: &Value) -> bool {
         "PriorityClass" => spec["priorityClassName"]
             .as_str()
             .is_some_and(|name| !name.is_empty()),
+        scopes::CROSS_NAMESPACE => scopes::names_other_namespaces(&spec["affinity"]),
         _ => false,
     }
 }

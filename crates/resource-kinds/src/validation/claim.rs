@@ -90,5 +90,17 @@ fn data_sources(spec: &Field<'_, '_>) -> Vec<FieldError> {
             errors.push(source.invalid(detail));
         }
     }
+    let (source, reference) = (spec.get("dataSource"), spec.get("dataSourceRef"));
+    if source.is_set() && reference.is_set() {
+        let same = |part: &str| source.value[part] == reference.value[part];
+        let detail = if !reference.get("namespace").is_empty() {
+            Some("may not be specified when dataSourceRef.namespace is specified")
+        } else {
+            let is_same = ["apiGroup", "kind", "name"].into_iter().all(same);
+            (!is_same).then_some("must match dataSourceRef")
+        };
+        // Upstream's value is the path of the field, which it shows as an empty structure.
+        errors.extend(detail.map(|detail| FieldError::invalid(&spec.path(), json!({}), detail)));
+    }
     errors
 }

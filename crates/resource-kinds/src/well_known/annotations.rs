@@ -2,6 +2,10 @@
 
 /// Marks the StorageClass of claims that name none.
 pub const DEFAULT_STORAGE_CLASS: &str = "storageclass.kubernetes.io/is-default-class";
+/// Marks the IngressClass of Ingresses that name none.
+pub const DEFAULT_INGRESS_CLASS: &str = "ingressclass.kubernetes.io/is-default-class";
+/// The old spelling of an Ingress's class.
+pub const INGRESS_CLASS: &str = "kubernetes.io/ingress.class";
 /// The old spelling of a claim's or volume's class.
 pub const STORAGE_CLASS: &str = "volume.beta.kubernetes.io/storage-class";
 /// The binding of a claim and a volume is complete on both sides.

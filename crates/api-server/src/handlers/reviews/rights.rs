@@ -61,6 +61,10 @@ fn decide(
         let error = FieldError::invalid(&field, Value::Null, detail);
         return Err(Status::invalid(AUTHORIZATION, kind, "", &[error]));
     }
+    let errors = selector_errors(resource);
+    if !errors.is_empty() {
+        return Err(Status::invalid(AUTHORIZATION, kind, "", &errors));
+    }
     let text = |field: &str| resource[field].as_str().unwrap_or_default();
     let fields = fields(&resource["fieldSelector"]);
     let asked = if resource.is_object() {
@@ -86,6 +90,36 @@ fn decide(
         Err(reason) if reason.is_empty() => json!({"allowed": false}),
         Err(reason) => json!({"allowed": false, "reason": reason}),
     })
+}
+
+/// The errors of a review's selectors: each is a text or requirements, not both and not nothing.
+fn selector_errors(resource: &Value) -> Vec<FieldError> {
+    let attributes = FieldPath::root("spec").child("resourceAttributes");
+    let mut errors = Vec::new();
+    for name in ["fieldSelector", "labelSelector"] {
+        let selector = &resource[name];
+        if !selector.is_object() {
+            continue;
+        }
+        let path = attributes.child(name);
+        let raw = selector["rawSelector"].as_str().unwrap_or_default();
+        let has_requirements = selector["requirements"]
+            .as_array()
+            .is_some_and(|all| !all.is_empty());
+        match (raw.is_empty(), has_requirements) {
+            (false, true) => errors.push(FieldError::invalid(
+                &path.child("rawSelector"),
+                raw,
+                "may not specified at the same time as requirements",
+            )),
+            (true, false) => errors.push(FieldError::required(
+                &path.child("requirements"),
+                &format!("when {path} is specified, requirements or rawSelector is required"),
+            )),
+            _ => {}
+        }
+    }
+    errors
 }
 
 /// The field selector of a review, as text or as requirements. An invalid one selects everything:

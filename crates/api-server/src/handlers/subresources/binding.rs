@@ -1,8 +1,11 @@
 //! `binding`: assigns a pod to a node.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 use object_model::{FieldError, FieldPath, Status};
 use resource_kinds::FieldRead;
+use resource_kinds::admission::copy_topology_labels;
 use serde_json::{Value, json};
 
 use super::created;
@@ -44,9 +47,21 @@ pub(super) async fn answer(
     let binding = decode::typed("Binding", binding)?;
     check(&binding, &call.info.name)?;
     let name = call.info.name.as_str();
-    let mut change = |old: &Value| assigned(resource, name, old, &binding);
+    let node = node(writer, &binding).await?;
+    let mut change = |old: &Value| assigned(resource, name, old, (&binding, node.as_deref()));
     update(writer, &request, ObjectPart::Trusted(READS), &mut change).await?;
     created(call)
+}
+
+/// The node of a binding; `None` if there is none of that name.
+async fn node(writer: Writer<'_>, binding: &Value) -> Result<Option<Arc<Value>>, Status> {
+    let Some(nodes) = writer.objects.catalog.any_version("", "nodes") else {
+        return Ok(None);
+    };
+    let name = binding["target"]["name"].as_str().unwrap_or_default();
+    let stored = writer.objects.read(&nodes, "", name).await?;
+    let node = stored.map(|stored| writer.objects.shared(&nodes, &stored));
+    node.transpose()
 }
 
 fn check(binding: &Value, name: &str) -> Result<(), Status> {
@@ -85,7 +100,7 @@ fn assigned(
     resource: &Resource,
     name: &str,
     old: &Value,
-    binding: &Value,
+    (binding, node): (&Value, Option<&Value>),
 ) -> Result<Value, Status> {
     let info = resource.info();
     let refused =
@@ -124,6 +139,9 @@ fn assigned(
         for (key, value) in annotations {
             object["metadata"]["annotations"][key] = value.clone();
         }
+    }
+    if let Some(node) = node {
+        copy_topology_labels(&mut object, node);
     }
     if let Some(status) = object["status"].as_object_mut() {
         // The pod has a node: the nomination is obsolete.

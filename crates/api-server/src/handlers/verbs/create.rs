@@ -246,6 +246,7 @@ fn new_object<'a>(
     wanted: &'a [Allocation],
 ) -> ObjectWrite<'a> {
     ObjectWrite {
+        subresource: request.subresource,
         resource: request.resource,
         namespace: request.namespace,
         name: request.name,

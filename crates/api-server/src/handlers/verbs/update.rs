@@ -303,6 +303,7 @@ async fn write(
         asked,
     } = draft;
     let write = ObjectWrite {
+        subresource: request.subresource,
         resource,
         namespace: request.namespace,
         name: request.name,

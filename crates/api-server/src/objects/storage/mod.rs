@@ -24,6 +24,7 @@ use crate::catalog::Catalog;
 use crate::catalog::registry::{Resource, end_of};
 use crate::objects::field_text_cache::FieldTextCache;
 use crate::objects::metadata;
+use crate::objects::namespace_share;
 use crate::objects::watch_event_cache::WatchEventCache;
 
 use decoded::DecodedObjects;
@@ -51,6 +52,7 @@ pub(crate) struct Objects {
 
 impl Objects {
     pub(crate) fn new(store: Arc<dyn Store>, catalog: Catalog) -> Self {
+        store.count_by_owner(namespace_share::namespace_of);
         Self {
             store,
             leases: Leases::default(),
@@ -269,7 +271,9 @@ pub(crate) fn refusal(error: &StoreError) -> Status {
             Status::new(StatusReason::Timeout, text)
         }
         // The store has said so, once.
-        StoreError::Full(_) | StoreError::Quota { .. } => Status::internal(error.to_string()),
+        StoreError::Full(_) | StoreError::Quota { .. } => {
+            Status::new(StatusReason::InsufficientStorage, error.to_string())
+        }
         other => {
             tracing::error!(error = %other, "store failed");
             Status::internal(other.to_string())

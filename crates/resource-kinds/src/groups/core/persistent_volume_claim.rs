@@ -235,6 +235,39 @@ mod tests {
         );
     }
 
+    /// findings-2 C28
+    #[test]
+    fn the_two_names_of_a_source_agree() {
+        let errors = |source: Value, reference: Value| {
+            let mut object = claim("1Gi");
+            object["spec"]["dataSource"] = source;
+            object["spec"]["dataSourceRef"] = reference;
+            PersistentVolumeClaim.default(&mut object);
+            texts(&PersistentVolumeClaim.validate_create(&object))
+        };
+        let group = "snapshot.storage.k8s.io";
+        let named = |name: &str| json!({"apiGroup": group, "kind": "VolumeSnapshot", "name": name});
+        let elsewhere = |name: &str| {
+            let mut reference = named(name);
+            reference["namespace"] = json!("other");
+            reference
+        };
+        assert_eq!(errors(named("a"), named("a")), [""; 0]);
+        assert_eq!(errors(named("a"), Value::Null), [""; 0]);
+        assert_eq!(errors(Value::Null, named("a")), [""; 0]);
+        assert_eq!(errors(Value::Null, elsewhere("a")), [""; 0]);
+        let differs = ["spec: Invalid value: {}: must match dataSourceRef"];
+        assert_eq!(errors(named("a"), named("b")), differs);
+        let of_claim = json!({"kind": "PersistentVolumeClaim", "name": "a"});
+        assert_eq!(errors(named("a"), of_claim), differs);
+        assert_eq!(
+            errors(named("a"), elsewhere("a")),
+            [
+                "spec: Invalid value: {}: may not be specified when dataSourceRef.namespace is specified"
+            ]
+        );
+    }
+
     /// `statefulset.md` 11.12
     #[test]
     fn a_bound_claim_may_only_grow() {

@@ -122,13 +122,25 @@ fn the_walk_gives_what_the_round_trip_gives() {
             compared += 1;
             let old = old(object.clone());
             let new = super::decode(version, kind, object.clone());
-            if !agree(&old, &new) && wrong.len() < 40 {
+            if !agree(&old, &new) && !is_taken_now(&old, &new) && wrong.len() < 40 {
                 wrong.push(format!("{object}\n  old {old:?}\n  new {new:?}"));
             }
         }
     }
     assert!(compared > 20_000, "{compared}");
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Whether the walk takes what the typed form refuses and Kubernetes takes: null among texts, and a structure without
+/// its time.
+fn is_taken_now(old: &Result<Value, String>, new: &Result<Value, String>) -> bool {
+    match (old, new) {
+        (Err(old), Ok(new)) => {
+            old.contains("unmarshal null") && old.ends_with("of type string")
+                || new.to_string().contains(super::NO_TIME)
+        }
+        _ => false,
+    }
 }
 
 /// Whether both give the same bytes, or the same error. Some errors say more than they did.

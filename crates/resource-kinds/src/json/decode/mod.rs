@@ -93,11 +93,13 @@ fn check_field(
         (Shape::One, value) => check_value(types, field, value, place)?,
         (Shape::List, Value::Array(list)) => {
             for element in list {
+                null_is_no_text(field, element);
                 check_value(types, field, element, place)?;
             }
         }
         (Shape::Map, Value::Object(map)) => {
             for element in map.values_mut() {
+                null_is_no_text(field, element);
                 check_value(types, field, element, place)?;
             }
             sort(map);
@@ -106,6 +108,13 @@ fn check_field(
         (Shape::Map, other) => return Err(place.mismatch(other, "map[string]interface {}")),
     }
     Ok(!is_left_out(field, value))
+}
+
+/// In a list or a map of texts, null is the empty text: `data: {key: }`.
+fn null_is_no_text(field: &Field, element: &mut Value) {
+    if field.value == ValueType::String && element.is_null() {
+        *element = Value::String(String::new());
+    }
 }
 
 /// A list, as Go names its type.
@@ -250,13 +259,18 @@ fn complete(
     Ok(())
 }
 
+/// The time of a field that every object has and that a client has left out, such as that of a condition. Upstream
+/// writes null; this is the same time to its clients, and clients with strict types can read it.
+const NO_TIME: &str = "0001-01-01T00:00:00Z";
+
 /// The value of a field that is absent; `None` for any JSON, which has no empty value.
 fn empty(types: &ApiTypes, field: &Field) -> Result<Option<Value>, String> {
     Ok(Some(match (field.shape, field.value) {
         (Shape::List, _) | (Shape::One, ValueType::Items) => Value::Array(Vec::new()),
         (Shape::Map, _) => Value::Object(Map::new()),
         (Shape::One, ValueType::Raw) => return Ok(None),
-        (Shape::One, ValueType::Time | ValueType::MicroTime) => {
+        (Shape::One, ValueType::Time) => Value::String(NO_TIME.to_owned()),
+        (Shape::One, ValueType::MicroTime) => {
             return Err(format!("missing field `{}`", field.json));
         }
         (
@@ -319,6 +333,21 @@ mod tests {
             "name": "a", "image": "", "imageID": "", "ready": false, "restartCount": 0,
         });
         assert_eq!(decoded["status"], json!({"containerStatuses": [required]}));
+    }
+
+    /// findings-2 K11, C30: as Go decodes them.
+    #[test]
+    fn null_among_texts_is_empty_and_a_missing_time_is_the_first() {
+        let object = json!({"data": {"a": null, "b": "c"}, "metadata": {"labels": {"l": null},
+            "finalizers": [null]}});
+        let decoded = decode("v1", "ConfigMap", object).unwrap();
+        assert_eq!(decoded["data"], json!({"a": "", "b": "c"}));
+        assert_eq!(decoded["metadata"]["labels"], json!({"l": ""}));
+        assert_eq!(decoded["metadata"]["finalizers"], json!([""]));
+        let object = json!({"status": {"conditions": [{"type": "T", "status": "True"}]}});
+        let decoded = decode("v1", "Service", object).unwrap();
+        let time = &decoded["status"]["conditions"][0]["lastTransitionTime"];
+        assert_eq!(time, NO_TIME);
     }
 
     #[test]

@@ -191,9 +191,15 @@ fn policies(spec: &Field<'_, '_>, kind: &str, errors: &mut Vec<FieldError>) {
     if !ranges.is_empty() && kind != "LoadBalancer" {
         errors.push(ranges.forbidden("may only be used when `type` is 'LoadBalancer'"));
     }
+    let class = spec.get("loadBalancerClass");
+    if class.is_set() && kind != "LoadBalancer" {
+        errors.push(class.forbidden("may only be used when `type` is 'LoadBalancer'"));
+    } else {
+        errors.check_text_if_set(&class, names::qualified_name);
+    }
 }
 
-/// The immutable fields: an allocated address, and the health check node port.
+/// The immutable fields: an allocated address, the health check node port, and the class of a load balancer.
 pub(super) fn validate_change(object: &Value, old: &Value) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let check = Field::of(object, "spec.healthCheckNodePort");
@@ -201,6 +207,11 @@ pub(super) fn validate_change(object: &Value, old: &Value) -> Vec<FieldError> {
     let stays = health_check::is_served(&object["spec"]) && health_check::is_served(&old["spec"]);
     if stays && before.is_set() && check.int() != before.int() {
         errors.push(check.forbidden("field is immutable"));
+    }
+    let class = Field::of(object, "spec.loadBalancerClass");
+    let is_balanced = |object: &Value| object["spec"]["type"] == "LoadBalancer";
+    if is_balanced(object) && is_balanced(old) && *class.value != old["spec"]["loadBalancerClass"] {
+        errors.push(class.invalid("may not change once set"));
     }
     if !has_address(object) || !has_address(old) {
         return errors;

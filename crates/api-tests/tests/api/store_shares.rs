@@ -1,0 +1,152 @@
+//! The shares of namespaces in the store: one that sends without end is refused, and nobody else notices.
+
+use mvcc_store::Store;
+use mvcc_store::embedded::{EmbeddedStore, Limits as StoreLimits};
+use serde_json::{Value, json};
+
+use api_server::Limits;
+
+use crate::harness::Api;
+
+const QUOTA: u64 = 16 << 20;
+const LARGE: usize = 300_000;
+
+fn maps(namespace: &str) -> String {
+    format!("/api/v1/namespaces/{namespace}/configmaps")
+}
+
+fn map(name: &str, bytes: usize) -> Value {
+    json!({"metadata": {"name": name}, "data": {"a": "x".repeat(bytes)}})
+}
+
+/// Creates objects until one is refused; their number, and the answer.
+async fn fill(api: &Api, namespace: &str, bytes: usize) -> (usize, Value) {
+    for made in 0.. {
+        let name = format!("m{bytes}-{made}");
+        let (code, answer) = api.send("POST", &maps(namespace), map(&name, bytes)).await;
+        if code != 201 {
+            return (made, answer);
+        }
+        assert!(made < 10_000);
+    }
+    unreachable!("a bound")
+}
+
+/// findings-2 S44
+#[tokio::test]
+async fn a_namespace_that_sends_without_end_is_refused_and_others_go_on() {
+    let store = EmbeddedStore::in_memory_with(&StoreLimits {
+        live_bytes_max: QUOTA,
+        ..StoreLimits::default()
+    });
+    let api = Api::over(store.clone(), Limits::default(), None).await;
+    for name in ["greedy", "modest"] {
+        let namespace = json!({"metadata": {"name": name}});
+        api.create("/api/v1/namespaces", namespace).await;
+    }
+    let lease = json!({"metadata": {"name": "l"}, "spec": {"holderIdentity": "a"}});
+    let leases =
+        |namespace: &str| format!("/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases");
+    api.create(&leases("greedy"), lease.clone()).await;
+    let claims = "/api/v1/namespaces/greedy/persistentvolumeclaims";
+    let claim = json!({"metadata": {"name": "c"}, "spec": {"accessModes": ["ReadWriteOnce"],
+        "resources": {"requests": {"storage": "1"}}}});
+    api.create(claims, claim).await;
+    let (made, refused) = fill(&api, "greedy", LARGE).await;
+    assert!(made > 8, "{made}");
+    assert_eq!(
+        (&refused["code"], &refused["reason"]),
+        (&json!(403), &json!("Forbidden")),
+        "{refused}"
+    );
+    let cause = &refused["details"]["causes"][0];
+    assert_eq!(
+        (&cause["reason"], &cause["field"]),
+        (&json!("NamespaceStoreShare"), &json!("metadata.namespace"))
+    );
+    let own = store.bytes_of_owner(b"greedy");
+    let message = refused["message"].as_str().unwrap();
+    let said = format!("namespace \"greedy\" holds {own} bytes of the store and may hold ");
+    assert!(message.contains(&said), "{message}");
+    // Small objects do not fill it either, nor do existing ones that grow, nor a dry run.
+    fill(&api, "greedy", 50_000).await;
+    let (_, refused) = fill(&api, "greedy", 2_000).await;
+    assert_eq!(refused["code"], 403);
+    let first = format!("{}/m{LARGE}-0", maps("greedy"));
+    let grown = json!({"data": {"b": "x".repeat(100_000)}});
+    assert_eq!(api.patch(&first, "merge", grown).await.0, 403);
+    let dry = format!("{}?dryRun=All", maps("greedy"));
+    assert_eq!(api.send("POST", &dry, map("dry", LARGE)).await.0, 403);
+    assert!(store.occupancy().live_bytes < QUOTA - QUOTA / 8);
+    assert!(store.occupancy().full.is_none());
+    // What controllers and nodes write there goes on: status, leases, events, small changes, deletions.
+    let status = json!({"status": {"phase": "Bound", "capacity": {"storage": "1"}}});
+    let (code, answer) = api
+        .patch(&format!("{claims}/c/status"), "merge", status)
+        .await;
+    assert_eq!(code, 200, "{answer}");
+    let renewed = json!({"spec": {"holderIdentity": "another"}});
+    let path = format!("{}/l", leases("greedy"));
+    assert_eq!(api.patch(&path, "merge", renewed).await.0, 200);
+    let another = json!({"metadata": {"name": "another"}});
+    api.create(&leases("greedy"), another).await;
+    let event = json!({"metadata": {"name": "e"}, "reason": "R", "type": "Normal",
+        "involvedObject": {"kind": "ConfigMap", "namespace": "greedy", "name": "m"}});
+    api.create("/api/v1/namespaces/greedy/events", event).await;
+    let labelled = json!({"metadata": {"labels": {"a": "b"}}});
+    assert_eq!(api.patch(&first, "merge", labelled).await.0, 200);
+    // So do other namespaces, the system's, and objects outside of namespaces.
+    for namespace in ["modest", "kube-system"] {
+        api.create(&maps(namespace), map("one", LARGE)).await;
+        api.create(&leases(namespace), lease.clone()).await;
+    }
+    api.create("/api/v1/nodes", json!({"metadata": {"name": "n1"}}))
+        .await;
+    let metrics = api.raw("GET", "/metrics", &[], "").await.text();
+    let line = format!(
+        "mainstay_store_largest_namespace_bytes{{namespace=\"greedy\"}} {}\n",
+        store.bytes_of_owner(b"greedy")
+    );
+    assert!(metrics.contains(&line), "{line}");
+    // The shares are those of before after a start, and deletions make room.
+    let again = Api::over(store.clone(), Limits::default(), None).await;
+    let post = async |name: &str| {
+        let path = maps("greedy");
+        again.send("POST", &path, map(name, LARGE)).await.0
+    };
+    assert_eq!(post("after").await, 403);
+    for number in 0..3 {
+        let path = format!("{}/m{LARGE}-{number}", maps("greedy"));
+        assert_eq!(again.send("DELETE", &path, Value::Null).await.0, 200);
+    }
+    assert_eq!(post("after").await, 201);
+}
+
+/// findings-2 S44: many namespaces of one sender leave room as well, and no answer is an internal error.
+#[tokio::test]
+async fn many_namespaces_do_not_take_the_room_of_the_system() {
+    let store = EmbeddedStore::in_memory_with(&StoreLimits {
+        live_bytes_max: QUOTA,
+        ..StoreLimits::default()
+    });
+    let api = Api::over(store.clone(), Limits::default(), None).await;
+    for number in 0..6 {
+        let name = format!("n{number}");
+        let namespace = json!({"metadata": {"name": name}});
+        api.create("/api/v1/namespaces", namespace).await;
+        for bytes in [LARGE, 50_000, 2_000] {
+            let (_, refused) = fill(&api, &name, bytes).await;
+            assert_eq!(refused["code"], 403, "{refused}");
+        }
+    }
+    api.create(&maps("kube-system"), map("one", 500_000)).await;
+    // The system itself may fill the store, which then says so.
+    for bytes in [LARGE, 50_000, 2_000, 10] {
+        let (_, refused) = fill(&api, "kube-system", bytes).await;
+        assert_eq!(
+            (&refused["code"], &refused["reason"]),
+            (&json!(507), &json!("InsufficientStorage")),
+            "{refused}"
+        );
+    }
+}

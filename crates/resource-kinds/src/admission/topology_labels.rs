@@ -1,0 +1,85 @@
+//! The zone and the region of a pod's node, as labels of the pod.
+
+use object_model::Status;
+use serde_json::{Value, json};
+
+use super::plugin::{Admission, AdmissionRequest, creates};
+use super::reader::ObjectReader;
+use crate::json::parts;
+use crate::well_known::labels;
+
+/// The labels that a pod takes over from its node.
+const COPIED: [&str; 2] = [labels::ZONE, labels::REGION];
+
+/// Copies the labels of the place of a node to a pod that is bound to it, over existing ones.
+pub fn copy_topology_labels(pod: &mut Value, node: &Value) {
+    for label in COPIED {
+        let Some(value) = node["metadata"]["labels"][label].as_str() else {
+            continue;
+        };
+        if let Some(metadata) = parts::entry(pod, "metadata") {
+            if !metadata["labels"].is_object() {
+                parts::set(metadata, "labels", json!({}));
+            }
+            if let Some(own) = parts::entry(metadata, "labels") {
+                parts::set(own, label, value);
+                if let Value::Object(own) = own {
+                    own.sort_keys();
+                }
+            }
+        }
+    }
+}
+
+/// Of pods that are created on a node. Others get the labels when they are bound.
+pub(super) struct PodTopologyLabels;
+
+impl Admission for PodTopologyLabels {
+    fn name(&self) -> &'static str {
+        "PodTopologyLabels"
+    }
+
+    fn admit(
+        &self,
+        request: &AdmissionRequest<'_>,
+        object: &mut Value,
+        cluster: &dyn ObjectReader,
+    ) -> Result<(), Status> {
+        let node = object["spec"]["nodeName"].as_str().unwrap_or_default();
+        if creates(request, "pods")
+            && !node.is_empty()
+            && let Some(node) = cluster.get("", "nodes", "", node)
+        {
+            copy_topology_labels(object, &node);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::plugin::Operation;
+    use super::super::testing::{Objects, request};
+    use super::*;
+
+    /// findings-2 C41
+    #[test]
+    fn a_pod_made_on_a_node_has_the_labels_of_its_place() {
+        let node = json!({"metadata": {"name": "n", "labels": {labels::ZONE: "z", labels::HOSTNAME: "h"}}});
+        let cluster = Objects::default().with("nodes", node);
+        let admit = |mut pod: Value| {
+            let request = request(Operation::Create, "pods");
+            PodTopologyLabels
+                .admit(&request, &mut pod, &cluster)
+                .unwrap();
+            pod["metadata"]["labels"].clone()
+        };
+        let pod = |node: &str| json!({"metadata": {"labels": {"a": "b", labels::ZONE: "mine"}}, "spec": {"nodeName": node}});
+        assert_eq!(admit(pod("n")), json!({"a": "b", labels::ZONE: "z"}));
+        let own = json!({"a": "b", labels::ZONE: "mine"});
+        assert_eq!(admit(pod("")), own);
+        assert_eq!(admit(pod("gone")), own);
+        let bare = json!({"metadata": {"name": "p"}, "spec": {"nodeName": "n"}});
+        assert_eq!(admit(bare), json!({labels::ZONE: "z"}));
+    }
+}

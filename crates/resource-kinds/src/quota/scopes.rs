@@ -1,0 +1,161 @@
+//! The scopes of quotas: their rules in a quota, and the affinity of pods to those of other namespaces.
+
+use object_model::FieldError;
+use serde_json::Value;
+
+use super::{ATTRIBUTES, list};
+use crate::validation::field::Field;
+
+/// The scope of pods with an affinity to pods of other namespaces.
+pub(crate) const CROSS_NAMESPACE: &str = "CrossNamespacePodAffinity";
+
+/// The scopes of pods without values.
+const WITHOUT_VALUES: [&str; 5] = [
+    "Terminating",
+    "NotTerminating",
+    "BestEffort",
+    "NotBestEffort",
+    CROSS_NAMESPACE,
+];
+
+/// Scopes of which no object has both.
+const OPPOSITE: [[&str; 2]; 2] = [
+    ["BestEffort", "NotBestEffort"],
+    ["Terminating", "NotTerminating"],
+];
+
+/// The amounts of pods that quotas with scopes may limit.
+const COMPUTE: [&str; 6] = [
+    "cpu",
+    "memory",
+    "requests.cpu",
+    "requests.memory",
+    "limits.cpu",
+    "limits.memory",
+];
+
+/// The amounts of claims that quotas with scopes may limit.
+const OF_CLAIMS: [&str; 2] = ["persistentvolumeclaims", "requests.storage"];
+
+/// The other amounts whose names are known.
+const STANDARD: [&str; 11] = [
+    "ephemeral-storage",
+    "requests.ephemeral-storage",
+    "limits.ephemeral-storage",
+    "pods",
+    "resourcequotas",
+    "services",
+    "replicationcontrollers",
+    "secrets",
+    "configmaps",
+    "services.nodeports",
+    "services.loadbalancers",
+];
+
+/// Whether an affinity of a pod is to, or away from, pods that are chosen in other namespaces.
+pub(super) fn names_other_namespaces(affinity: &Value) -> bool {
+    ["podAffinity", "podAntiAffinity"].iter().any(|kind| {
+        let required = list(&affinity[kind]["requiredDuringSchedulingIgnoredDuringExecution"]);
+        let preferred = list(&affinity[kind]["preferredDuringSchedulingIgnoredDuringExecution"]);
+        let preferred = preferred
+            .iter()
+            .map(|weighted| &weighted["podAffinityTerm"]);
+        let mut terms = required.iter().chain(preferred);
+        terms.any(|term| {
+            !list(&term["namespaces"]).is_empty() || term["namespaceSelector"].is_object()
+        })
+    })
+}
+
+/// The errors of a quota's scopes.
+pub(crate) fn validate(spec: &Field<'_, '_>) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    let hard: Vec<&str> = {
+        let hard = spec.value["hard"].as_object().into_iter().flatten();
+        hard.map(|(name, _)| name.as_str()).collect()
+    };
+    let scopes = spec.get("scopes");
+    let mut named = Vec::new();
+    for scope in scopes.items() {
+        named.push(scope.text());
+        if !is_standard(scope.text()) {
+            errors.push(scopes.invalid("unsupported scope"));
+        }
+        for _ in misfits(scope.text(), &hard) {
+            errors.push(scopes.invalid("unsupported scope applied to resource"));
+        }
+    }
+    conflicts(&named, &scopes, &mut errors);
+    let selector = spec.get("scopeSelector");
+    let terms = selector.get("matchExpressions");
+    let mut named = Vec::new();
+    for term in terms.items() {
+        let scope = term.get("scopeName").text();
+        named.push(scope);
+        // As upstream, which leaves the numbers of the terms out of the paths.
+        let at = |field: &str| terms.get(field).path();
+        let invalid = |field: &str, detail: &str| {
+            FieldError::invalid(&at(field), term.value[field].clone(), detail)
+        };
+        if !is_standard(scope) {
+            errors.push(invalid("scopeName", "unsupported scope"));
+        }
+        for _ in misfits(scope, &hard) {
+            let detail = "unsupported scope applied to resource";
+            let whole = selector.value.clone();
+            errors.push(FieldError::invalid(&terms.path(), whole, detail));
+        }
+        let operator = term.get("operator").text();
+        if WITHOUT_VALUES.contains(&scope) && operator != "Exists" {
+            errors.push(invalid("operator", EXISTS_ONLY));
+        }
+        let values = term.get("values");
+        match operator {
+            "In" | "NotIn" if values.is_empty() => {
+                let detail = "must be at least one value when `operator` is 'In' or 'NotIn' for \
+                              scope selector";
+                errors.push(FieldError::required(&at("values"), detail));
+            }
+            "Exists" | "DoesNotExist" if !values.is_empty() => errors.push(invalid(
+                "values",
+                "must be no value when `operator` is 'Exists' or 'DoesNotExist' for scope selector",
+            )),
+            "In" | "NotIn" | "Exists" | "DoesNotExist" => {}
+            _ => errors.push(invalid("operator", "not a valid selector operator")),
+        }
+    }
+    conflicts(&named, &terms, &mut errors);
+    errors
+}
+
+const EXISTS_ONLY: &str = "must be 'Exist' when scope is any of ResourceQuotaScopeTerminating, \
+     ResourceQuotaScopeNotTerminating, ResourceQuotaScopeBestEffort, \
+     ResourceQuotaScopeNotBestEffort or ResourceQuotaScopeCrossNamespacePodAffinity";
+
+fn is_standard(scope: &str) -> bool {
+    WITHOUT_VALUES.contains(&scope) || matches!(scope, "PriorityClass" | ATTRIBUTES)
+}
+
+/// The limited amounts that a scope is not about.
+fn misfits<'h>(scope: &str, hard: &[&'h str]) -> Vec<&'h str> {
+    let is_known = |name: &str| {
+        COMPUTE.contains(&name) || OF_CLAIMS.contains(&name) || STANDARD.contains(&name)
+    };
+    let fits = |name: &str| match scope {
+        "BestEffort" => name == "pods",
+        ATTRIBUTES => OF_CLAIMS.contains(&name),
+        _ if is_standard(scope) => name == "pods" || COMPUTE.contains(&name),
+        // An unsupported scope is an error of its own.
+        _ => true,
+    };
+    let known = hard.iter().copied().filter(|name| is_known(name));
+    known.filter(|name| !fits(name)).collect()
+}
+
+fn conflicts(named: &[&str], at: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
+    for pair in OPPOSITE {
+        if pair.iter().all(|scope| named.contains(scope)) {
+            errors.push(at.invalid("conflicting scopes"));
+        }
+    }
+}
