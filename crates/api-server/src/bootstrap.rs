@@ -201,6 +201,7 @@ pub(crate) fn write_request<'a>(
         name,
         subresource: "",
         user,
+        source: None,
         dry_run: false,
         manager: "kube-apiserver",
         applied: false,

@@ -21,9 +21,9 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::access::audit::Peer;
 use crate::access::identity::{Caller, Certificate};
 use crate::http::body::{BoxError, boxed};
+use crate::http::call::Peer;
 use crate::http::connection::{Connection, Observed, UnsentData};
 use crate::http::limits::{
     BODIES_WINDOW_BYTES, BODY_WINDOW_BYTES, CONNECTIONS_PER_NODE_MAX, PLAIN_BYTES_MAX,

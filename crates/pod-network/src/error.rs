@@ -128,6 +128,17 @@ pub(crate) fn kernel(doing: impl Into<String>) -> impl FnOnce(rtnetlink::Error) 
     move |source| Error::Kernel { doing, source }
 }
 
+/// The error with its causes, in one line.
+pub(crate) fn cause(error: &Error) -> String {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(next) = source {
+        text = format!("{text}: {next}");
+        source = next.source();
+    }
+    text
+}
+
 /// Turns a failure with a file into an error that says which.
 pub(crate) fn file(
     doing: &'static str,

@@ -11,7 +11,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use object_model::cidr::Cidr;
 use object_model::listening::{Listening, Transport};
-use service_routing::{HostPort, Protocol, PublishedPort};
+use service_routing::{HostPort, Protocol, PublishedPort, TunnelGuard};
 use tokio::sync::{Mutex, watch};
 use tokio::task::JoinSet;
 
@@ -83,6 +83,7 @@ pub struct PodNetwork {
     deletions: Mutex<JoinSet<()>>,
     sockets: Arc<std::sync::Mutex<Sockets>>,
     listening: watch::Sender<Listening>,
+    tunnel: watch::Sender<Option<TunnelGuard>>,
 }
 
 impl PodNetwork {
@@ -136,6 +137,7 @@ impl PodNetwork {
                 deletions: Mutex::new(JoinSet::new()),
                 sockets: Arc::new(std::sync::Mutex::new(sockets)),
                 listening: watch::Sender::new(listening),
+                tunnel: watch::Sender::new(None),
             })
         }
         .boxed()
@@ -155,6 +157,11 @@ impl PodNetwork {
     pub fn encrypted_link(&self) -> Option<String> {
         let name = || names::encrypted_tunnel_name(&self.host.instance_id);
         self.encrypted.as_ref().map(|_| name())
+    }
+
+    /// Returns the unencrypted tunnel to other nodes, now and in future.
+    pub fn tunnel(&self) -> watch::Receiver<Option<TunnelGuard>> {
+        self.tunnel.subscribe()
     }
 
     /// Returns the address on `lo` for the cluster's DNS server.
@@ -367,16 +374,21 @@ impl PodNetwork {
         if mtu < self.pod_mtu.swap(mtu, Ordering::AcqRel) {
             self.lower_mtu(mtu).await?;
         }
+        // It is guarded before it is there.
+        replace(&self.tunnel, plan.guard());
         let device = self.encrypted.as_ref().map(|(device, _)| device);
         let applied = peers::kernel::apply(&self.host, self.gateway, device, &plan);
-        let foreign = applied.await?;
+        let refused = applied.await?;
         let mut unreached = plan.unreached;
-        for peer in peers.iter().filter(|peer| foreign.contains(&peer.range)) {
-            unreached.push(UnreachedPeer {
+        let way = |peer: &&Peer| unreached.iter().all(|other| other.name != peer.name);
+        let refused = peers.iter().filter(way).filter_map(|peer| {
+            Some(UnreachedPeer {
                 name: peer.name.clone(),
-                cause: format!("another program has a route to its range {}", peer.range),
-            });
-        }
+                cause: refused.get(&peer.range)?.clone(),
+            })
+        });
+        let refused: Vec<UnreachedPeer> = refused.collect();
+        unreached.extend(refused);
         Ok(unreached)
     }
 

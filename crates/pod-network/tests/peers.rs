@@ -188,6 +188,28 @@ fn pods_of_all_nodes_reach_each_other_with_their_own_addresses() {
     }
 }
 
+// findings-2 S36
+#[test]
+fn a_peer_whose_route_the_kernel_refuses_holds_back_no_other() {
+    let (_router, nodes) = network();
+    connect_all(&nodes, PeerTransport::Auto);
+    let [one, two, three] = &nodes;
+    // The broadcast address of the link is no next hop.
+    let mut bad = Node::new(4, "192.0.2.255");
+    bad.number = 0;
+    let unreached = one.connect(PeerTransport::Auto, &[&bad, two, three]);
+    assert_eq!(unreached.len(), 1, "{unreached:?}");
+    assert_eq!(unreached[0].name, "node-0");
+    let cause = &unreached[0].cause;
+    assert!(
+        cause.starts_with("add route to the pods in 10.244.0.0/24: "),
+        "{cause}"
+    );
+    for other in [two, three] {
+        assert_reached(one, other);
+    }
+}
+
 #[test]
 fn a_peer_leaves_changes_and_returns() {
     let (_router, mut nodes) = network();

@@ -77,6 +77,28 @@ fn remove<F>(
     Ok(stale.len())
 }
 
+/// The seconds for which the kernel knows a connection of which the server has not closed its end yet.
+const CLOSE_WAIT: &str = "/proc/sys/net/netfilter/nf_conntrack_tcp_timeout_close_wait";
+/// One hour, as kube-proxy has it.
+const CLOSE_WAIT_SECONDS_MIN: u64 = 3600;
+
+/// Keeps a connection for an hour after its client has sent all. A server that works for minutes before it answers, such
+/// as the one of a dump through a pipe, would lose it after the kernel's 60 s. A longer time stays.
+///
+/// # Errors
+/// The setting cannot be read or written.
+pub fn keep_half_closed() -> std::io::Result<()> {
+    let set = std::fs::read_to_string(CLOSE_WAIT)?;
+    let is_longer = set
+        .trim()
+        .parse()
+        .is_ok_and(|seconds: u64| seconds >= CLOSE_WAIT_SECONDS_MIN);
+    match is_longer {
+        true => Ok(()),
+        false => std::fs::write(CLOSE_WAIT, CLOSE_WAIT_SECONDS_MIN.to_string()),
+    }
+}
+
 /// The addresses of this machine.
 pub fn local_addresses() -> BTreeSet<Ipv4Addr> {
     let interfaces = nix::ifaddrs::getifaddrs().into_iter().flatten();

@@ -32,9 +32,12 @@ const DELETE_ELEMENT: u16 = 14;
 
 const SET_ANONYMOUS: u32 = 0x1;
 const SET_CONSTANT: u32 = 0x2;
+const SET_INTERVAL: u32 = 0x4;
 const SET_MAP: u32 = 0x8;
 const SET_TIMEOUT: u32 = 0x10;
 const SET_EVAL: u32 = 0x20;
+/// Of an element: a range ends before it.
+const ELEMENT_ENDS_RANGE: u32 = 0x1;
 
 /// Key types only matter for programs that list the table.
 const TYPE_INTEGER: u32 = 4;
@@ -72,6 +75,8 @@ impl FieldType {
 enum Data {
     /// Of a set.
     None,
+    /// Of a set of ranges: the first key after a range.
+    EndOfRange,
     /// A verdict, with its chain.
     Verdict(u32, Option<String>),
     Value(Vec<u8>),
@@ -101,6 +106,11 @@ impl<'a> Encoder<'a> {
 
     pub(crate) fn into_bytes(self) -> Vec<u8> {
         self.batch.into_bytes()
+    }
+
+    /// The bytes of a trial, which changes nothing.
+    pub(crate) fn into_trial(self) -> Vec<u8> {
+        self.batch.into_trial()
     }
 
     /// Makes the table if it is missing, so that the removal after it never fails.
@@ -146,6 +156,7 @@ impl<'a> Encoder<'a> {
                 SetKind::Clients(seconds) => self.add_clients(name, *seconds),
                 SetKind::Addresses => self.add_set(name, ADDRESS),
                 SetKind::Ports => self.add_set(name, ADDRESS_AND_PORT),
+                SetKind::Ranges => self.add_set_with(name, SET_INTERVAL, ADDRESS, |_| {}),
             },
             TableChange::AddChain(name, hook) => self.batch.message(NEW_CHAIN, NLM_F_CREATE, |a| {
                 a.text(1, table);
@@ -285,6 +296,7 @@ impl<'a> Encoder<'a> {
                                 Data::Value(value) if kind == NEW_ELEMENT => {
                                     element.nested(2, |a| a.bytes(DATA_VALUE, value));
                                 }
+                                Data::EndOfRange => element.number(3, ELEMENT_ENDS_RANGE),
                                 Data::None | Data::Verdict(..) | Data::Value(_) => {}
                             }
                         });
@@ -348,12 +360,21 @@ pub(crate) fn endpoints_of(map: MapName) -> String {
 }
 
 fn as_elements(members: &[Member]) -> Vec<Element> {
-    let key = |member: &Member| match member {
-        Member::Address(address) => address.octets().to_vec(),
-        Member::Port(key) => key_bytes(*key),
-    };
-    let element = |member| (key(member), Data::None);
-    members.iter().map(element).collect()
+    let mut elements = Vec::with_capacity(members.len());
+    for member in members {
+        let key = match member {
+            Member::Address(address) | Member::Range(address, _) => address.octets().to_vec(),
+            Member::Port(key) => key_bytes(*key),
+        };
+        elements.push((key, Data::None));
+        // A range up to the last address has no end.
+        if let Member::Range(_, last) = member
+            && let Some(end) = last.to_bits().checked_add(1)
+        {
+            elements.push((end.to_be_bytes().to_vec(), Data::EndOfRange));
+        }
+    }
+    elements
 }
 
 /// A key's fields, each padded to four bytes.

@@ -32,6 +32,8 @@ const TRANSPORT_HEADER: u32 = 2;
 const SOURCE_OFFSET: u32 = 12;
 const DESTINATION_OFFSET: u32 = 16;
 const PORT_OFFSET: u32 = 2;
+/// The number of the virtual network in a packet of VXLAN, from the UDP header on.
+const TUNNEL_NUMBER_OFFSET: u32 = 12;
 
 const META_MARK: u32 = 3;
 const META_INPUT: u32 = 4;
@@ -189,6 +191,11 @@ impl Expressions<'_, '_> {
                     Some(set) => self.is_in(&set.name(*map)),
                     None => self.is_in(map.as_str()),
                 }
+            }
+            Match::TunnelNumber(number) => {
+                self.load_header(TRANSPORT_HEADER, TUNNEL_NUMBER_OFFSET, 3, REGISTER_A);
+                let [_, bytes @ ..] = number.to_be_bytes();
+                self.compare(true, &bytes);
             }
             Match::DestinationIsBehindInput => {
                 self.fib(FIB_OUTPUT_INDEX, FIB_DESTINATION | FIB_INPUT);

@@ -10,6 +10,9 @@ use crate::message::{self, FAMILY_IPV4, NLM_F_DUMP, NLMSG_DONE, answers};
 
 const ENOENT: i32 = 2;
 const EAGAIN: i32 = 11;
+const ENOMEM: i32 = 12;
+const EMSGSIZE: i32 = 90;
+const ENOBUFS: i32 = 105;
 
 /// The error of a change of the table.
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +34,19 @@ pub enum KernelError {
         /// `NFT_MSG_*` of the first message that was refused.
         message: u16,
     },
+}
+
+impl KernelError {
+    /// Whether a smaller change may be accepted: the kernel refused this one, or it is too large for the socket.
+    pub(crate) fn is_refusal(&self) -> bool {
+        match self {
+            KernelError::Refused { .. } => true,
+            KernelError::Socket { source, .. } => {
+                let number = source.raw_os_error();
+                number.is_some_and(|number| [EMSGSIZE, ENOBUFS, ENOMEM].contains(&number))
+            }
+        }
+    }
 }
 
 fn failed(doing: &'static str) -> impl FnOnce(std::io::Error) -> KernelError {
@@ -71,12 +87,30 @@ impl Kernel {
     /// # Errors
     /// The kernel refuses; its table is unchanged.
     pub fn replace(&mut self, table: &Table) -> Result<usize, KernelError> {
+        let steps = changes(&Table::default(), table);
+        let bytes = with_steps(self.replacement(), &steps).into_bytes();
+        self.transact(&bytes).map(|()| steps.len())
+    }
+
+    /// Says whether the kernel would accept the table in place of its own, which stays.
+    ///
+    /// # Errors
+    /// The socket fails.
+    pub fn accepts(&mut self, table: &Table) -> Result<bool, KernelError> {
+        let steps = changes(&Table::default(), table);
+        let bytes = with_steps(self.replacement(), &steps).into_trial();
+        match self.transact(&bytes) {
+            Ok(()) => Ok(true),
+            Err(error) if error.is_refusal() => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn replacement(&self) -> Encoder<'_> {
         let mut encoder = Encoder::new(&self.name);
         encoder.remove_table();
         encoder.add_table();
-        let steps = changes(&Table::default(), table);
-        let bytes = with_steps(encoder, &steps);
-        self.transact(&bytes).map(|()| steps.len())
+        encoder
     }
 
     /// Applies the steps to the kernel's table, in one transaction.
@@ -87,7 +121,7 @@ impl Kernel {
         if steps.is_empty() {
             return Ok(());
         }
-        let bytes = with_steps(Encoder::new(&self.name), steps);
+        let bytes = with_steps(Encoder::new(&self.name), steps).into_bytes();
         self.transact(&bytes)
     }
 
@@ -173,9 +207,9 @@ impl Kernel {
     }
 }
 
-fn with_steps(mut encoder: Encoder<'_>, steps: &[TableChange]) -> Vec<u8> {
+fn with_steps<'e>(mut encoder: Encoder<'e>, steps: &[TableChange]) -> Encoder<'e> {
     for step in steps {
         encoder.change(step);
     }
-    encoder.into_bytes()
+    encoder
 }

@@ -18,9 +18,11 @@ mod message;
 #[allow(dead_code, reason = "shared with other tests, which use the rest")]
 #[path = "../../pod-network/tests/namespaces/mod.rs"]
 mod namespaces;
+mod nodes;
 mod policies;
 mod proxy;
-mod zone;
+mod refusals;
+mod rest;
 
 pub use kernel::{Kernel, KernelError};
 pub use policies::{LocalPods, Peers, PodAddresses, PolicySources};

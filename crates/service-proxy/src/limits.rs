@@ -25,6 +25,9 @@ pub const CHECK_INTERVAL: Duration = Duration::from_secs(10);
 /// Time between a refused change and the next full replacement of the table.
 pub const RETRY_DELAY: Duration = Duration::from_millis(500);
 
+/// Interval of the trials of rules that the kernel has refused.
+pub const REFUSED_RETRY: Duration = Duration::from_secs(10);
+
 /// Connections to the health check of one Service: of one client, and of all. Beyond it, the oldest one of the client with
 /// the most is closed.
 pub const HEALTH_CHECK_CONNECTIONS: ConnectionLimits = ConnectionLimits::without_nodes(32, 8);

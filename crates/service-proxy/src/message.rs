@@ -44,6 +44,11 @@ impl Batch {
         self.bytes
     }
 
+    /// Returns the bytes without an end: the kernel checks such a batch, and then undoes it.
+    pub(crate) fn into_trial(self) -> Vec<u8> {
+        self.bytes
+    }
+
     /// Adds one nftables message for IPv4; `fill` writes its attributes.
     pub(crate) fn message(
         &mut self,

@@ -5,7 +5,7 @@
 //! the address that the node gave it, before its status says so: its containers start when it is
 //! reported in [`LocalPods::guarded`], after the kernel has its filters.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
@@ -167,6 +167,17 @@ impl PolicyChanges {
         self.state = state;
         self.differs = false;
         Ok(Some(table))
+    }
+
+    /// The state that filters are computed from.
+    pub(crate) fn state(&self) -> &PolicyObjects {
+        &self.state
+    }
+
+    /// Has these policies, and no others, allow nothing.
+    pub(crate) fn leave_out(&mut self, uids: BTreeSet<String>) {
+        self.differs |= self.state.left_out != uids;
+        self.state.left_out = uids;
     }
 
     /// Reports the pods whose filters are in the kernel: all that the last computation knew.

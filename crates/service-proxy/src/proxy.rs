@@ -16,9 +16,9 @@ use object_model::cidr::Cidr;
 use object_model::listening::Listening;
 use reconcile::{Cache, Component, ServiceChanges, ServiceState};
 use service_routing::{
-    Connection, Protocol, ProxyNode, PublishedPort, Routes, ServiceName, ServicePort, Settings,
-    Table, TableChange, UdpFlow, denied, has_lost_endpoints, health_check, misled_flows, ports,
-    stale_flows, tightens, udp_differs,
+    Connection, MachineAddresses, Protocol, ProxyNode, PublishedPort, Routes, ServiceName,
+    ServicePort, Settings, Table, TableChange, TunnelGuard, UdpFlow, denied, has_lost_endpoints,
+    health_check, misled_flows, ports, stale_flows, tightens, udp_differs,
 };
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
@@ -28,8 +28,10 @@ use crate::firewalls::{self, PodLinks};
 use crate::health_checks::HealthChecks;
 use crate::kernel::{Kernel, KernelError};
 use crate::limits;
+use crate::nodes::{self, NodeFacts, NodeReceiver};
 use crate::policies::{LocalPods, PolicyChanges, PolicySources};
-use crate::zone;
+use crate::refusals::{Refusals, Reports};
+use crate::rest::Rest;
 
 /// The link by which nodes in namespaces of this machine reach it and, through it, other networks.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,6 +41,9 @@ pub struct SwitchLink {
     /// The addresses of the nodes and of the machine.
     pub range: Cidr,
 }
+
+/// The API server's Service: namespace and name.
+const API_SERVER: (&str, &str) = ("default", "kubernetes");
 
 /// The settings of the proxy.
 #[derive(Clone, Debug)]
@@ -62,6 +67,8 @@ pub struct Config {
     pub encrypted_link: Option<String>,
     /// The switch of further nodes on this machine.
     pub switch: Option<SwitchLink>,
+    /// The tunnel to other nodes, while there is one: it takes packets of these alone.
+    pub tunnel: watch::Receiver<Option<TunnelGuard>>,
     /// Ports of the node that belong to pods.
     pub host_ports: watch::Receiver<Vec<PublishedPort>>,
     /// The listening sockets of the node: their ports are not used for Services or pods.
@@ -99,8 +106,10 @@ pub fn run(
             return serve(services, slices, config, component).await;
         }
         let policies = PolicySources::watch(&client, &component);
-        let zone = zone::of(&client, &config.node_name, &component);
-        serve_in_zone((services, slices), policies, zone, config, component).await
+        let nodes = nodes::of(&client, &config.node_name, &component);
+        let reports = Reports::to(client, &config.node_name, &component);
+        let around = Around { nodes, reports };
+        serve_among((services, slices), policies, around, config, component).await
     }
     .boxed()
 }
@@ -116,13 +125,8 @@ pub async fn serve(
     component: impl Into<Component>,
 ) -> Result<(), Error> {
     let component = component.into();
-    let work = keep_in_step(
-        (services, slices),
-        None,
-        zone::none(),
-        config,
-        component.clone(),
-    );
+    let around = Around::alone(&component);
+    let work = keep_in_step((services, slices), None, around, config, component.clone());
     component.watched("the table", work).await
 }
 
@@ -136,19 +140,37 @@ pub async fn serve_with_policies(
     config: Config,
     component: impl Into<Component>,
 ) -> Result<(), Error> {
-    serve_in_zone(services, policies, zone::none(), config, component.into()).await
+    let component = component.into();
+    let around = Around::alone(&component);
+    serve_among(services, policies, around, config, component).await
 }
 
-async fn serve_in_zone(
+/// The proxy's relations to the cluster besides Services and policies.
+struct Around {
+    nodes: NodeReceiver,
+    reports: Reports,
+}
+
+impl Around {
+    /// A proxy without other nodes, which reports to nobody.
+    fn alone(component: &Component) -> Around {
+        Around {
+            nodes: nodes::none(),
+            reports: Reports::to_nobody(component),
+        }
+    }
+}
+
+async fn serve_among(
     services: (Cache<Service>, Cache<EndpointSlice>),
     policies: PolicySources,
-    zone: watch::Receiver<Option<String>>,
+    around: Around,
     config: Config,
     component: Component,
 ) -> Result<(), Error> {
     let local = config.pods.clone();
     let policies = local.map(|local| PolicyChanges::new(policies, &config.node_name, local));
-    let work = keep_in_step(services, policies, zone, config, component.clone());
+    let work = keep_in_step(services, policies, around, config, component.clone());
     component.watched("the table", work).await
 }
 
@@ -156,7 +178,7 @@ async fn serve_in_zone(
 async fn keep_in_step(
     (services, slices): (Cache<Service>, Cache<EndpointSlice>),
     mut policies: Option<PolicyChanges>,
-    mut zone: watch::Receiver<Option<String>>,
+    Around { mut nodes, reports }: Around,
     mut config: Config,
     component: Component,
 ) -> Result<(), Error> {
@@ -169,6 +191,7 @@ async fn keep_in_step(
         pod_links: config.pod_link_prefix.clone(),
         encrypted_link: config.encrypted_link.clone(),
         switch_range: config.switch.as_ref().map(|switch| switch.range),
+        machines: MachineAddresses::default(),
     };
     let kernel = Kernel::open(&config.instance_id)?;
     let mut proxy = Proxy {
@@ -190,6 +213,7 @@ async fn keep_in_step(
             .collect(),
     };
     proxy.pass_firewalls(&links).await?;
+    proxy.keep_half_closed().await?;
     let mut check = tokio::time::interval(limits::CHECK_INTERVAL);
     check.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let synced = async {
@@ -197,7 +221,8 @@ async fn keep_in_step(
             Some(policies) => policies.wait_synced().await,
             None => true,
         };
-        services.wait_synced().await && slices.wait_synced().await && policies
+        let nodes = nodes.wait_for(Option::is_some).await.is_ok();
+        services.wait_synced().await && slices.wait_synced().await && policies && nodes
     };
     let synced = shutdown.run_until_cancelled(synced).await.unwrap_or(false);
     let mut changes = ServiceChanges::new(services, &slices);
@@ -205,14 +230,17 @@ async fn keep_in_step(
     let mut checks = HealthChecks::new(component);
     let mut due = synced;
     let mut rest = Rest::new(Instant::now());
+    let mut refusals = Refusals::new(reports);
+    let mut surroundings = Surroundings::default();
     while !shutdown.is_cancelled() {
         let mut retry = false;
         if due {
-            if zone.has_changed().unwrap_or(false) {
+            let mut moved = surroundings.take_nodes(&mut nodes);
+            if moved.is_some_and(|moved| moved.zone) {
                 changes.note_all();
             }
-            let own_zone = zone.borrow_and_update().clone();
             let changed = changes.take();
+            moved = surroundings.take_servers(&changed).or(moved);
             for state in &changed {
                 let service = state.service.as_deref();
                 let slices = state.slices.iter().map(Arc::as_ref);
@@ -222,14 +250,18 @@ async fn keep_in_step(
             }
             let here = ProxyNode {
                 node: &config.node_name,
-                zone: own_zone.as_deref(),
+                zone: surroundings.nodes.zone.as_deref(),
             };
             let changed = ports_of(&changed, here);
             let published = config.host_ports.borrow_and_update().clone();
             flows.note(&routes, &changed, &published);
             let mut steps = routes.replace(changed);
+            if moved.is_some() {
+                steps.extend(routes.place(surroundings.machines()));
+            }
             steps.extend(routes.publish(published));
             steps.extend(routes.hold(config.listening.borrow_and_update().clone()));
+            steps.extend(routes.guard(config.tunnel.borrow_and_update().clone()));
             let started = Instant::now();
             if let Some(policies) = &mut policies
                 && let Some(filters) = policies.take().await?
@@ -238,7 +270,12 @@ async fn keep_in_step(
                 flows.denied |= tightens(&filtered);
                 steps.extend(filtered);
             }
-            retry = !proxy.apply(&routes, steps).await?;
+            let mut is_done = proxy.apply(&routes, steps).await?;
+            if !is_done || refusals.are_due(Instant::now()) {
+                let left_out = refusals.leave_out(&mut proxy, &mut routes, policies.as_mut());
+                is_done = left_out.await?;
+            }
+            retry = !is_done;
             rest.worked(started, Instant::now());
             if !retry {
                 let stale = std::mem::take(&mut flows);
@@ -253,13 +290,12 @@ async fn keep_in_step(
             () = shutdown.cancelled() => break,
             () = changes.wait() => due = true,
             () = wait_for(&mut policies) => due = synced,
-            Ok(()) = zone.changed() => {
-                changes.note_all();
-                due = synced;
-            }
+            Ok(()) = nodes.changed() => due = synced,
             Ok(()) = config.host_ports.changed() => due = synced,
             Ok(()) = config.listening.changed() => due = synced,
+            Ok(()) = config.tunnel.changed() => due = synced,
             () = tokio::time::sleep(limits::RETRY_DELAY), if retry => due = true,
+            () = refusals.wait() => due = synced,
             _ = check.tick() => {
                 due = retry || (synced && !proxy.is_present().await?);
                 checks.answer(proxy.in_step).await;
@@ -316,25 +352,52 @@ fn name_of(state: &ServiceState) -> ServiceName {
     }
 }
 
-/// The end of the pause after a change; it may be in the past.
-struct Rest {
-    over: Instant,
+/// The machines around the node, as far as they are known.
+#[derive(Default)]
+struct Surroundings {
+    nodes: NodeFacts,
+    /// The addresses of the API servers.
+    servers: BTreeSet<Ipv4Addr>,
 }
 
-impl Rest {
-    fn new(now: Instant) -> Rest {
-        Rest { over: now }
+/// The facts that differ from the ones before.
+#[derive(Clone, Copy)]
+struct Moved {
+    zone: bool,
+}
+
+impl Surroundings {
+    /// Takes new facts about the nodes, if there are some.
+    fn take_nodes(&mut self, nodes: &mut NodeReceiver) -> Option<Moved> {
+        let now = nodes.borrow_and_update().clone().unwrap_or_default();
+        if now == self.nodes {
+            return None;
+        }
+        let zone = now.zone != self.nodes.zone;
+        self.nodes = now;
+        Some(Moved { zone })
     }
 
-    /// The end of the pause after a change that comes now.
-    fn end(&self, now: Instant) -> Instant {
-        self.over.max(now + limits::DEBOUNCE)
+    /// Takes new addresses of the servers, if there are some.
+    fn take_servers(&mut self, changed: &[ServiceState]) -> Option<Moved> {
+        let mut all = changed.iter();
+        let api = all.find(|state| (&*state.key.namespace, &*state.key.name) == API_SERVER)?;
+        let endpoints = api
+            .slices
+            .iter()
+            .flat_map(|slice| slice.endpoints.iter().flatten());
+        let texts = endpoints.flat_map(|endpoint| &endpoint.addresses);
+        let servers = texts.filter_map(|text| text.parse().ok()).collect();
+        let differs = self.servers != servers;
+        self.servers = servers;
+        differs.then_some(Moved { zone: false })
     }
 
-    fn worked(&mut self, from: Instant, to: Instant) {
-        let all_is_owed = to.checked_sub(limits::REST_OWED_MAX).unwrap_or(from);
-        let rest = (to - from) * limits::REST_FACTOR;
-        self.over = (self.over.max(all_is_owed) + rest).min(to + limits::REST_MAX);
+    fn machines(&self) -> MachineAddresses {
+        MachineAddresses {
+            own: self.nodes.own.clone(),
+            others: self.nodes.others.union(&self.servers).copied().collect(),
+        }
     }
 }
 
@@ -366,14 +429,14 @@ impl StaleFlows {
 }
 
 /// The kernel, used on threads that may block.
-struct Proxy {
+pub(crate) struct Proxy {
     kernel: Arc<Mutex<Kernel>>,
     /// Whether the kernel's table is the last applied one; if not it is replaced.
     in_step: bool,
 }
 
 impl Proxy {
-    async fn with<T: Send + 'static>(
+    pub(crate) async fn with<T: Send + 'static>(
         &self,
         work: impl FnOnce(&mut Kernel) -> T + Send + 'static,
     ) -> Result<T, Error> {
@@ -390,6 +453,14 @@ impl Proxy {
             .await?
         {
             tracing::warn!(%error, "a firewall of this machine may keep pods from each other");
+        }
+        Ok(())
+    }
+
+    /// Keeps connections of which one end is closed; without that the proxy works.
+    async fn keep_half_closed(&self) -> Result<(), Error> {
+        if let Err(error) = self.with(|_| conntrack::keep_half_closed()).await? {
+            tracing::warn!(%error, "connections of which one end is closed are lost after a minute");
         }
         Ok(())
     }
@@ -455,63 +526,48 @@ impl Proxy {
 
     /// Programs the steps that led to the routes, or all of them where the kernel is not in step,
     /// and returns whether the kernel accepted them.
-    async fn apply(&mut self, routes: &Routes, steps: Vec<TableChange>) -> Result<bool, Error> {
+    pub(crate) async fn apply(
+        &mut self,
+        routes: &Routes,
+        steps: Vec<TableChange>,
+    ) -> Result<bool, Error> {
         let started = Instant::now();
-        let done = if self.in_step {
+        if self.in_step {
             let changed = move |kernel: &mut Kernel| kernel.change(&steps).map(|()| steps.len());
-            self.with(changed).await?
-        } else {
+            let done = self.with(changed).await?;
+            self.in_step = done.is_ok();
+            self.note(started, &done);
+        }
+        if self.in_step {
+            return Ok(true);
+        }
+        let done = {
             let table = routes.table();
             self.with(move |kernel| kernel.replace(&table)).await?
         };
         self.in_step = done.is_ok();
+        self.note(started, &done);
+        Ok(self.in_step)
+    }
+
+    fn note(&self, started: Instant, done: &Result<usize, KernelError>) {
         match done {
             Ok(0) => {}
             Ok(steps) => {
                 let took_us = started.elapsed().as_micros();
                 tracing::debug!(steps, took_us, "services programmed");
             }
-            Err(error) => tracing::warn!(%error, "service rules refused; replacing the table"),
+            Err(error) => tracing::warn!(%error, "the kernel refuses the rules"),
         }
-        Ok(self.in_step)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-
-    /// Readiness of a pod is in the rules at once: only changes of the same moment are collected.
-    #[test]
-    fn a_change_after_a_quiet_time_waits_for_no_batch() {
-        let start = Instant::now();
-        let at = |milliseconds| start + Duration::from_millis(milliseconds);
-        let mut rest = Rest::new(start);
-        assert_eq!(rest.end(start), start + limits::DEBOUNCE);
-        rest.worked(at(10), at(12));
-        assert_eq!(rest.end(at(1_000)), at(1_000) + limits::DEBOUNCE);
     }
 
-    #[test]
-    fn the_kernel_rests_when_changes_do_not_end() {
-        let start = Instant::now();
-        let at = |milliseconds| start + Duration::from_millis(milliseconds);
-        let mut rest = Rest::new(start);
-        rest.worked(at(10_000), at(10_040));
-        rest.worked(at(10_050), at(10_090));
-        assert!(rest.over <= at(10_090), "a Service and its endpoints");
-        let mut now = at(10_090);
-        for _ in 0..100 {
-            let from = rest.over.max(now);
-            now = from + Duration::from_millis(40);
-            rest.worked(from, now);
-        }
-        let took = now - at(10_090);
-        let worked = Duration::from_millis(40 * 100);
-        assert!(took > worked * 3 && took < worked * 4, "{took:?}");
-        rest.worked(now, now + Duration::from_secs(60));
-        assert_eq!(rest.over, now + Duration::from_secs(60) + limits::REST_MAX);
+    /// Whether the kernel's table is the last one.
+    pub(crate) fn is_in_step(&self) -> bool {
+        self.in_step
+    }
+
+    /// Has the whole table written next time.
+    pub(crate) fn renew(&mut self) {
+        self.in_step = false;
     }
 }

@@ -13,6 +13,10 @@
 //!
 //! Ports of the node's own listening sockets cannot be redirected: `held-ips` and `held-ports` are
 //! looked up first.
+//!
+//! **Each address has one owner.** The ranges of pods and of Services, special addresses, and the addresses of other
+//! machines of the cluster are no Service's for the outside (see `addresses.rs`). An address and port that is left
+//! belongs to the Service whose `clusterIP` it is, else to the oldest that claims it, whatever the names.
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
@@ -20,12 +24,14 @@ use std::net::Ipv4Addr;
 use object_model::cidr::Cidr;
 use object_model::listening::Listening;
 
+use crate::addresses::MachineAddresses;
 use crate::balance::{Balance, Masquerade, chains, entrances};
 use crate::endpoints::Endpoint;
 use crate::model::{
     Chain, Hook, HookKind, Key, MapName, MapVerdict, Match, Protocol, Rule, RuleAction, Set,
     SetKind, Table,
 };
+use crate::ranges;
 use crate::services::{Affinity, ServicePort};
 
 /// Bit of the packet mark that asks for masquerading, the same that kube-proxy uses.
@@ -55,6 +61,8 @@ pub struct Settings {
     pub encrypted_link: Option<String>,
     /// Addresses of nodes in namespaces of this machine, which reach other networks through it.
     pub switch_range: Option<Cidr>,
+    /// The addresses of the machines of the cluster.
+    pub machines: MachineAddresses,
 }
 
 impl Settings {
@@ -64,7 +72,7 @@ impl Settings {
     }
 
     /// Addresses of this machine that are there for its pods alone.
-    fn for_pods(&self) -> impl Iterator<Item = Ipv4Addr> + '_ {
+    pub(crate) fn for_pods(&self) -> impl Iterator<Item = Ipv4Addr> + '_ {
         self.gateway()
             .into_iter()
             .chain(self.unmanaged.iter().copied())
@@ -74,10 +82,28 @@ impl Settings {
 /// Builds the nftables table for the ports of all Services.
 pub fn table<'a>(ports: impl IntoIterator<Item = &'a ServicePort>, settings: &Settings) -> Table {
     let mut table = base(settings);
+    let mut ports: Vec<&ServicePort> = ports.into_iter().collect();
+    for port in &ports {
+        add_inside(&mut table, port, settings);
+    }
+    // Those of one age stay in their order.
+    ports.sort_by(|a, b| a.age.cmp(&b.age));
     for port in ports {
-        add_port(&mut table, port, settings);
+        add_outside(&mut table, port, settings);
     }
     table
+}
+
+/// The part of a table for one Service.
+pub(crate) fn part(ports: &[ServicePort], settings: &Settings) -> Table {
+    let mut part = Table::default();
+    for port in ports {
+        add_inside(&mut part, port, settings);
+    }
+    for port in ports {
+        add_outside(&mut part, port, settings);
+    }
+    part
 }
 
 fn base(settings: &Settings) -> Table {
@@ -96,7 +122,7 @@ fn base(settings: &Settings) -> Table {
     add(
         "filter-prerouting",
         hook(HookKind::Filter, 0, PRIORITY_RAW),
-        [no_false_sources(settings)]
+        no_false_sources(settings)
             .into_iter()
             .chain(no_plain_packets(settings))
             .collect(),
@@ -136,11 +162,18 @@ fn base(settings: &Settings) -> Table {
     table
 }
 
-/// Drops packets of a pod with another source address than its own. The kernel's own check
-/// (`rp_filter`) is disabled on some machines.
-fn no_false_sources(settings: &Settings) -> Rule {
-    let from_pod = Match::InputLink(settings.pod_links.clone(), true);
-    Rule::when([from_pod, Match::SourceIsElsewhere], RuleAction::Drop)
+/// Drops packets of a pod with another source address than its own, and packets with the address of a pod of this
+/// node that come from elsewhere. The kernel's own check (`rp_filter`) is disabled on some machines.
+fn no_false_sources(settings: &Settings) -> [Rule; 2] {
+    let from_pod = |holds| Match::InputLink(settings.pod_links.clone(), holds);
+    let of_pod = Match::Source(settings.pod_range, true);
+    [
+        Rule::when([from_pod(true), Match::SourceIsElsewhere], RuleAction::Drop),
+        Rule::when(
+            [Match::InputIsNotLoopback, from_pod(false), of_pod],
+            RuleAction::Drop,
+        ),
+    ]
 }
 
 /// Drops packets to pods of this node, and packets with the address of any pod as their source, that came
@@ -309,31 +342,33 @@ fn put_ip(table: &mut Table, key: Key, verdict: Option<MapVerdict>) {
     put(table, served, refused, key, verdict);
 }
 
-pub(crate) fn add_port(table: &mut Table, port: &ServicePort, settings: &Settings) {
-    let key = |address, number| Key {
-        address,
-        protocol: port.protocol,
-        port: number,
-    };
+/// Adds the `clusterIP` of a port.
+fn add_inside(table: &mut Table, port: &ServicePort, settings: &Settings) {
     if !settings.unmanaged.contains(&port.cluster_ip) {
-        let key = key(Some(port.cluster_ip), port.port);
+        let key = Key::on(port.cluster_ip, port.protocol, port.port);
         let verdict = internal(table, port, settings);
         put_ip(table, key, verdict);
     }
-    let is_free = |ip: &&Ipv4Addr| !settings.unmanaged.contains(ip);
+}
+
+/// Adds the addresses of a port for the outside, and its node port.
+fn add_outside(table: &mut Table, port: &ServicePort, settings: &Settings) {
+    let is_free = |ip: &&Ipv4Addr| settings.is_outside(**ip);
     for ip in port.external_ips.iter().filter(is_free) {
         let verdict = external(table, port, settings);
-        let key = key(Some(*ip), port.port);
-        put_ip(table, key, verdict);
+        put_ip(table, Key::on(*ip, port.protocol, port.port), verdict);
     }
     for ip in port.load_balancer_ips.iter().filter(is_free) {
         let verdict = balanced(table, port, settings);
-        let key = key(Some(*ip), port.port);
-        put_ip(table, key, verdict);
+        put_ip(table, Key::on(*ip, port.protocol, port.port), verdict);
     }
     if let Some(node_port) = port.node_port {
         let verdict = external(table, port, settings);
-        let key = key(None, node_port);
+        let key = Key {
+            address: None,
+            protocol: port.protocol,
+            port: node_port,
+        };
         put(
             table,
             MapName::ServiceNodePorts,
@@ -344,8 +379,8 @@ pub(crate) fn add_port(table: &mut Table, port: &ServicePort, settings: &Setting
     }
 }
 
-/// Puts the key where its verdict belongs; none means that connections are refused. When two
-/// Services claim one address and port, the first keeps it.
+/// Puts the key where its verdict belongs; none means that connections are refused. An address and port that is put
+/// already stays.
 fn put(
     table: &mut Table,
     served: MapName,
@@ -389,14 +424,12 @@ fn balanced(table: &mut Table, port: &ServicePort, settings: &Settings) -> Optio
     }
     let chain = format!("fw/{}", port.id);
     let external = external_chain(table, port, settings)?;
-    let allow = |range: &Cidr| {
-        Rule::when(
-            [Match::Source(*range, true)],
-            RuleAction::Goto(external.clone()),
-        )
-    };
-    let mut rules: Vec<Rule> = port.source_ranges.iter().map(allow).collect();
-    rules.push(Rule::always(RuleAction::Drop));
+    let allowed = port.source_ranges.iter().map(|range| (*range, &[][..]));
+    let allowed = ranges::add_set(table, &chain, ranges::members(allowed));
+    let rules = vec![
+        Rule::when([Match::SourceIn(allowed)], RuleAction::Goto(external)),
+        Rule::always(RuleAction::Drop),
+    ];
     table
         .chains
         .insert(chain.clone(), Chain { hook: None, rules });

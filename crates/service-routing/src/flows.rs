@@ -70,7 +70,7 @@ mod tests {
     use super::{UdpFlow, has_lost_endpoints, stale_flows};
     use crate::endpoints::{Endpoint, Endpoints};
     use crate::model::Protocol;
-    use crate::services::ServicePort;
+    use crate::services::{ServiceAge, ServicePort};
 
     fn endpoint(last: u8) -> Endpoint {
         Endpoint {
@@ -82,6 +82,7 @@ mod tests {
     fn port(protocol: Protocol, last: &[u8]) -> ServicePort {
         ServicePort {
             id: "default/names/udp/53".to_owned(),
+            age: ServiceAge::default(),
             protocol,
             port: 53,
             cluster_ip: Ipv4Addr::new(10, 96, 0, 5),

@@ -10,17 +10,22 @@
 //! Pure: no I/O, no clock, no randomness. The service proxy encodes the `Rule`s for the kernel.
 //! IPv4 only.
 
+mod addresses;
 mod balance;
 mod change;
 mod compile;
 mod endpoints;
 mod flows;
 mod host_ports;
+mod isolation;
 mod model;
 mod policies;
+mod ranges;
 mod routes;
 mod services;
+mod tunnel;
 
+pub use addresses::MachineAddresses;
 pub use balance::{BALANCED_ENDPOINTS_MAX, Balance, Class, Masquerade, ServiceSet};
 pub use change::{ApplyError, TableChange, apply, changes};
 pub use compile::{MARK_MASQUERADE, Settings, hold, table};
@@ -30,6 +35,7 @@ pub use host_ports::{
     HostPort, NoHostPort, PublishedPort, address as host_address, host_ports, misled_flows,
     publish, udp_differs,
 };
+pub use isolation::{TableOwner, isolate};
 pub use model::{
     Chain, Direction, Hook, HookKind, Key, MapName, MapVerdict, Match, Member, Protocol, Rule,
     RuleAction, Set, SetKind, Table,
@@ -39,4 +45,5 @@ pub use policies::{
     filters, judge, passes, tightens,
 };
 pub use routes::{Routes, ServiceName};
-pub use services::{Affinity, HealthCheck, ServicePort, health_check, ports};
+pub use services::{Affinity, HealthCheck, ServiceAge, ServicePort, health_check, ports};
+pub use tunnel::{TunnelGuard, guard};

@@ -104,6 +104,8 @@ pub enum SetKind {
     Addresses,
     /// Ports of addresses.
     Ports,
+    /// Ranges of addresses, which do not overlap.
+    Ranges,
 }
 
 /// A member of a set.
@@ -113,6 +115,8 @@ pub enum Member {
     Address(Ipv4Addr),
     /// In a set of ports; it has an address.
     Port(Key),
+    /// In a set of ranges: the first and the last address.
+    Range(Ipv4Addr, Ipv4Addr),
 }
 
 impl Member {
@@ -121,6 +125,7 @@ impl Member {
         match self {
             Member::Address(_) => kind == SetKind::Addresses,
             Member::Port(key) => kind == SetKind::Ports && key.address.is_some(),
+            Member::Range(first, last) => kind == SetKind::Ranges && first <= last,
         }
     }
 }
@@ -358,6 +363,8 @@ pub enum Match {
     Listed(MapName, Option<ServiceSet>),
     /// The destination is behind the link by which the packet came in.
     DestinationIsBehindInput,
+    /// The packet of UDP is one of VXLAN with this number of the virtual network.
+    TunnelNumber(u32),
 }
 
 /// The action of a rule.
@@ -433,6 +440,7 @@ impl fmt::Display for Match {
             Match::PortIn(set) => write!(f, "daddr . proto . dport @{set}"),
             Match::Listed(map, None) => write!(f, "in @{}", map.as_str()),
             Match::Listed(map, Some(set)) => write!(f, "in @{}", set.name(*map)),
+            Match::TunnelNumber(number) => write!(f, "vxlan vni {number}"),
             Match::DestinationIsBehindInput => write!(f, "fib daddr behind iif"),
         }
     }
@@ -483,6 +491,7 @@ impl fmt::Display for Member {
         match self {
             Member::Address(address) => address.fmt(f),
             Member::Port(key) => key.fmt(f),
+            Member::Range(first, last) => write!(f, "{first}-{last}"),
         }
     }
 }

@@ -2,22 +2,34 @@
 //! the table.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
 
 use object_model::listening::Listening;
 
+use crate::addresses::MachineAddresses;
 use crate::change::{TableChange, changes};
-use crate::compile::{Settings, add_port, hold, table};
+use crate::compile::{Settings, hold, part, table};
 use crate::host_ports::{PublishedPort, publish};
 use crate::model::{Key, MapName, MapVerdict, Table};
-use crate::services::ServicePort;
+use crate::services::{ServiceAge, ServicePort};
+use crate::tunnel::{TunnelGuard, guard};
 
-/// Names a Service; in this order the first keeps an address and port that several claim.
+/// Names a Service.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ServiceName {
     /// Namespace of the Service.
     pub namespace: String,
     /// Name of the Service.
     pub name: String,
+}
+
+/// The claim of a Service to an element; the least of several gets it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Claim {
+    /// Whether the address is not the `clusterIP` of the Service.
+    outside: bool,
+    age: ServiceAge,
+    service: ServiceName,
 }
 
 /// The parts of a table, and the claimants of each of its elements.
@@ -30,9 +42,12 @@ pub struct Routes {
     services: BTreeMap<ServiceName, Vec<ServicePort>>,
     published: Vec<PublishedPort>,
     held: Listening,
+    tunnel: Option<TunnelGuard>,
     filters: Table,
+    /// The Services that the kernel refuses: they are not served.
+    left_out: BTreeSet<ServiceName>,
     /// Sorted; hardly ever more than one.
-    claims: BTreeMap<Key, Vec<ServiceName>>,
+    claims: BTreeMap<Key, Vec<Claim>>,
 }
 
 impl Routes {
@@ -43,16 +58,23 @@ impl Routes {
             services: BTreeMap::new(),
             published: Vec::new(),
             held: Listening::default(),
+            tunnel: None,
             filters: Table::default(),
+            left_out: BTreeSet::new(),
             claims: BTreeMap::new(),
         }
     }
 
     /// The complete nftables table: Services, host ports and filters.
     pub fn table(&self) -> Table {
-        let mut whole = table(self.ports(), &self.settings);
+        let services = self
+            .services
+            .keys()
+            .flat_map(|service| self.served(service));
+        let mut whole = table(services, &self.settings);
         publish(&mut whole, &self.published);
         hold(&mut whole, &self.held);
+        guard(&mut whole, self.tunnel.as_ref());
         whole.include(self.filters.clone());
         whole
     }
@@ -60,6 +82,11 @@ impl Routes {
     /// The ports of all Services.
     pub fn ports(&self) -> impl Iterator<Item = &ServicePort> {
         self.services.values().flatten()
+    }
+
+    /// The names of all Services.
+    pub fn services(&self) -> impl Iterator<Item = &ServiceName> {
+        self.services.keys()
     }
 
     /// The ports of a Service; none when it is not there.
@@ -77,31 +104,72 @@ impl Routes {
         &mut self,
         changed: BTreeMap<ServiceName, Vec<ServicePort>>,
     ) -> Vec<TableChange> {
+        let names = changed.keys().cloned().collect();
+        self.alter(names, |routes| {
+            for (service, ports) in changed {
+                if ports.is_empty() {
+                    routes.services.remove(&service);
+                } else {
+                    routes.services.insert(service, ports);
+                }
+            }
+        })
+    }
+
+    /// Replaces the addresses of the machines of the cluster, and returns the changes of the table.
+    pub fn place(&mut self, machines: MachineAddresses) -> Vec<TableChange> {
+        let (old, new) = (&self.settings.machines, &machines);
+        let own = old.own.symmetric_difference(&new.own);
+        let others = old.others.symmetric_difference(&new.others);
+        let changed: BTreeSet<&Ipv4Addr> = own.chain(others).collect();
+        let claims = |port: &ServicePort| {
+            let mut outside = port.external_ips.iter().chain(&port.load_balancer_ips);
+            outside.any(|address| changed.contains(address))
+        };
+        let services = self.services.iter();
+        let affected = services.filter(|(_, ports)| ports.iter().any(claims));
+        let affected = affected.map(|(service, _)| service.clone()).collect();
+        self.alter(affected, |routes| routes.settings.machines = machines)
+    }
+
+    /// Leaves out these Services and no others, and returns the changes of the table.
+    pub fn leave_out(&mut self, services: BTreeSet<ServiceName>) -> Vec<TableChange> {
+        let affected = self.left_out.symmetric_difference(&services);
+        let affected = affected.cloned().collect();
+        self.alter(affected, |routes| routes.left_out = services)
+    }
+
+    /// Changes these Services, and returns the changes of the table.
+    fn alter(
+        &mut self,
+        services: BTreeSet<ServiceName>,
+        change: impl FnOnce(&mut Routes),
+    ) -> Vec<TableChange> {
+        let before = self.parts(&services);
+        change(self);
+        let after = self.parts(&services);
+        let of_parts = before.values().chain(after.values());
+        let keys = of_parts.flat_map(|(part, _)| part.elements.keys());
+        let keys: BTreeSet<Key> = keys.map(|(_, key)| *key).collect();
         // Chains and sets belong to one Service; an element may pass from one to another.
-        let (mut old, mut new) = (Table::default(), Table::default());
-        let (mut released, mut claimed) = (Vec::new(), Vec::new());
-        for (service, ports) in &changed {
-            let before = part(self.ports_of(service), &self.settings);
-            released.extend(before.elements.into_keys().map(|(_, key)| (key, service)));
-            old.chains.extend(before.chains);
-            old.sets.extend(before.sets);
-            let after = part(ports, &self.settings);
-            claimed.extend(after.elements.into_keys().map(|(_, key)| (key, service)));
-            new.chains.extend(after.chains);
-            new.sets.extend(after.sets);
-        }
-        let keys = released.iter().chain(&claimed).map(|(key, _)| *key);
-        let keys: BTreeSet<Key> = keys.collect();
-        old.elements = self.elements(&keys);
-        for (key, service) in released {
-            if let Some(claims) = self.claims.get_mut(&key) {
-                claims.retain(|other| other != service);
+        let mut old = joined(&before);
+        old.elements = self.elements(&keys, before);
+        for key in &keys {
+            if let Some(claims) = self.claims.get_mut(key) {
+                claims.retain(|claim| !services.contains(&claim.service));
             }
         }
-        for (key, service) in claimed {
-            let claims = self.claims.entry(key).or_default();
-            if let Err(place) = claims.binary_search(service) {
-                claims.insert(place, service.clone());
+        for (service, (part, age)) in &after {
+            for (_, key) in part.elements.keys() {
+                let claim = Claim {
+                    outside: !self.is_inside(service, *key),
+                    age: age.clone(),
+                    service: service.clone(),
+                };
+                let claims = self.claims.entry(*key).or_default();
+                if let Err(place) = claims.binary_search(&claim) {
+                    claims.insert(place, claim);
+                }
             }
         }
         for key in &keys {
@@ -109,14 +177,8 @@ impl Routes {
                 self.claims.remove(key);
             }
         }
-        for (service, ports) in changed {
-            if ports.is_empty() {
-                self.services.remove(&service);
-            } else {
-                self.services.insert(service, ports);
-            }
-        }
-        new.elements = self.elements(&keys);
+        let mut new = joined(&after);
+        new.elements = self.elements(&keys, after);
         changes(&old, &new)
     }
 
@@ -138,6 +200,15 @@ impl Routes {
         changes(&old, &new)
     }
 
+    /// Replaces the tunnel to other nodes, and returns the changes of the table.
+    pub fn guard(&mut self, tunnel: Option<TunnelGuard>) -> Vec<TableChange> {
+        let (mut old, mut new) = (Table::default(), Table::default());
+        guard(&mut old, self.tunnel.as_ref());
+        guard(&mut new, tunnel.as_ref());
+        self.tunnel = tunnel;
+        changes(&old, &new)
+    }
+
     /// Replaces the part that filters pods' connections, and returns the changes of the table.
     pub fn filter(&mut self, filters: Table) -> Vec<TableChange> {
         let steps = changes(&self.filters, &filters);
@@ -150,16 +221,20 @@ impl Routes {
         &self.filters
     }
 
-    /// The elements with these keys: those of the first Service that claims each.
-    fn elements(&self, keys: &BTreeSet<Key>) -> BTreeMap<(MapName, Key), MapVerdict> {
-        let mut parts: BTreeMap<&ServiceName, Table> = BTreeMap::new();
+    /// The elements with these keys: each is that of the first Service that claims it. `parts` has some of the
+    /// Services; the others are computed.
+    fn elements(
+        &self,
+        keys: &BTreeSet<Key>,
+        mut parts: BTreeMap<ServiceName, Part>,
+    ) -> BTreeMap<(MapName, Key), MapVerdict> {
         let mut elements = BTreeMap::new();
         for key in keys {
             let Some(owner) = self.claims.get(key).and_then(|claims| claims.first()) else {
                 continue;
             };
-            let of_owner = || part(self.ports_of(owner), &self.settings);
-            let part = parts.entry(owner).or_insert_with(of_owner);
+            let computed = || self.part(&owner.service);
+            let (part, _) = parts.entry(owner.service.clone()).or_insert_with(computed);
             let found = MapName::ALL
                 .iter()
                 .find_map(|map| part.elements.remove_entry(&(*map, *key)));
@@ -167,13 +242,43 @@ impl Routes {
         }
         elements
     }
+
+    fn parts(&self, services: &BTreeSet<ServiceName>) -> BTreeMap<ServiceName, Part> {
+        let part = |service: &ServiceName| (service.clone(), self.part(service));
+        services.iter().map(part).collect()
+    }
+
+    /// The part of the table for one Service, with the age of the Service.
+    fn part(&self, service: &ServiceName) -> Part {
+        let ports = self.served(service);
+        let age = ports.first().map(|port| port.age.clone());
+        (part(ports, &self.settings), age.unwrap_or_default())
+    }
+
+    /// The ports of a Service that the table has.
+    fn served(&self, service: &ServiceName) -> &[ServicePort] {
+        match self.left_out.contains(service) {
+            true => &[],
+            false => self.ports_of(service),
+        }
+    }
+
+    /// Whether the key is of the `clusterIP` of a Service.
+    fn is_inside(&self, service: &ServiceName, key: Key) -> bool {
+        let mut ports = self.served(service).iter();
+        ports.any(|port| Key::on(port.cluster_ip, port.protocol, port.port) == key)
+    }
 }
 
-/// The part of a table for one Service.
-fn part(ports: &[ServicePort], settings: &Settings) -> Table {
-    let mut part = Table::default();
-    for port in ports {
-        add_port(&mut part, port, settings);
+/// The part of a table for one Service, and the age of the Service.
+type Part = (Table, ServiceAge);
+
+/// The chains and sets of the parts.
+fn joined(parts: &BTreeMap<ServiceName, Part>) -> Table {
+    let mut joined = Table::default();
+    for (part, _) in parts.values() {
+        joined.chains.extend(part.chains.clone());
+        joined.sets.extend(part.sets.clone());
     }
-    part
+    joined
 }

@@ -27,11 +27,33 @@ pub struct Affinity {
     pub timeout_seconds: u32,
 }
 
+/// The age of a Service, by which the older of two that claim one address and port keeps it. An older one is less.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ServiceAge {
+    /// The second of its creation.
+    pub created: Option<i64>,
+    /// Its UID, which decides between two of one second.
+    pub uid: String,
+}
+
+impl ServiceAge {
+    /// The age in the metadata of a Service.
+    pub fn of(metadata: &ObjectMeta) -> ServiceAge {
+        let created = metadata.creation_timestamp.as_ref();
+        ServiceAge {
+            created: created.map(|time| time.0.as_second()),
+            uid: metadata.uid.clone().unwrap_or_default(),
+        }
+    }
+}
+
 /// One port of a Service, with everything that decides its rules.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServicePort {
     /// `<namespace>/<service>/<protocol>/<port>`; unique.
     pub id: String,
+    /// The age of the Service.
+    pub age: ServiceAge,
     /// TCP, UDP or SCTP.
     pub protocol: Protocol,
     /// The port on the Service's addresses.
@@ -113,6 +135,7 @@ fn ports_of(service: &Service, slices: &[&EndpointSlice], here: ProxyNode<'_>) -
         let port_name = port.name.as_deref().unwrap_or_default();
         ports.push(ServicePort {
             id: format!("{namespace}/{name}/{protocol}/{number}"),
+            age: ServiceAge::of(&service.metadata),
             protocol,
             port: number,
             cluster_ip,

@@ -6,8 +6,8 @@ use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde_json::{Value, json};
 use service_routing::{
-    MapVerdict, PublishedPort, Settings, Table, TableChange, apply, changes, hold, ports, publish,
-    table,
+    MachineAddresses, MapVerdict, PublishedPort, Settings, Table, TableChange, apply, changes,
+    hold, ports, publish, table,
 };
 
 fn settings() -> Settings {
@@ -19,6 +19,7 @@ fn settings() -> Settings {
         pod_links: "msa1b2".to_owned(),
         encrypted_link: None,
         switch_range: None,
+        machines: MachineAddresses::default(),
     }
 }
 
@@ -306,16 +307,121 @@ fn a_load_balancer_lets_only_its_source_ranges_in() {
         "
         service-ips: 10.96.0.5 tcp 80 -> random 10.244.0.2:8080
         service-ips: 203.0.113.9 tcp 80 -> goto fw/default/web/tcp/80
+        set fw/default/web/tcp/80/ce80c9a80c3aebf9, 192.0.2.0-192.0.2.255, 198.51.100.0-198.51.100.255
         ep/default/web/tcp/80/10.244.0.2/8080: dnat 10.244.0.2:8080
         ext/default/web/tcp/80: mark
         ext/default/web/tcp/80: goto svc/default/web/tcp/80
-        fw/default/web/tcp/80: saddr 192.0.2.0/24 goto ext/default/web/tcp/80
-        fw/default/web/tcp/80: saddr 198.51.100.0/24 goto ext/default/web/tcp/80
+        fw/default/web/tcp/80: saddr @fw/default/web/tcp/80/ce80c9a80c3aebf9 goto ext/default/web/tcp/80
         fw/default/web/tcp/80: drop
         svc/default/web/tcp/80: daddr 10.96.0.5/32 saddr != 10.244.0.0/16 mark
         svc/default/web/tcp/80: random ep/default/web/tcp/80/10.244.0.2/8080
         ",
     );
+}
+
+/// A Service of the outside, made at that second.
+fn claimant(name: &str, created: i64, cluster_ip: &str, addresses: &[&str]) -> Service {
+    let mut service = service(json!({ "clusterIP": cluster_ip, "externalIPs": addresses }));
+    let time = format!("2026-01-01T00:00:{created:02}Z");
+    service.metadata.creation_timestamp = serde_json::from_value(json!(time)).unwrap();
+    service.metadata.name = Some(name.to_owned());
+    service.metadata.uid = Some(format!("uid-{name}"));
+    let balancer = json!({ "loadBalancer": { "ingress": [] } });
+    service.status = serde_json::from_value(balancer).unwrap();
+    service
+}
+
+/// The Services, by name, that have port 80 of addresses.
+fn owners(services: &[Service], settings: &Settings) -> Vec<String> {
+    let slice = |name: &str, last: usize| {
+        let mut slice = slice(&[(&format!("10.244.0.{last}"), "here")]);
+        let labels = slice.metadata.labels.as_mut().unwrap();
+        labels.insert("kubernetes.io/service-name".to_owned(), name.to_owned());
+        slice
+    };
+    let names = services
+        .iter()
+        .map(|service| service.metadata.name.clone().unwrap());
+    let names: Vec<String> = names.collect();
+    let slices: Vec<_> = (2..)
+        .zip(&names)
+        .map(|(last, name)| slice(name, last))
+        .collect();
+    let all = table(&ports(services, &slices, "here"), settings);
+    let elements = all.elements.iter().filter_map(|((_, key), verdict)| {
+        let address = key.address?;
+        let owner = (2..).zip(&names).find(|(last, _)| {
+            verdict
+                .to_string()
+                .contains(&format!("10.244.0.{last}:8080"))
+        });
+        Some(format!("{address} {}", owner?.1))
+    });
+    elements.collect()
+}
+
+// findings-2 S34
+#[test]
+fn no_service_gets_an_address_of_pods_services_machines_or_nobody() {
+    let mut settings = settings();
+    settings.switch_range = Some("172.30.0.0/24".parse().unwrap());
+    let addresses = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect();
+    settings.machines = MachineAddresses {
+        own: addresses(&["192.0.2.1", "172.30.0.9"]),
+        others: addresses(&["192.0.2.1", "192.0.2.2", "198.51.100.3"]),
+    };
+    let taken = [
+        "10.96.0.1",
+        "10.96.255.254",
+        "10.96.0.10",
+        "10.244.0.1",
+        "10.244.0.7",
+        "10.244.9.9",
+        "127.0.0.1",
+        "169.254.169.254",
+        "224.0.0.1",
+        "0.0.0.0",
+        "255.255.255.255",
+        "192.0.2.2",
+        "198.51.100.3",
+        "172.30.0.2",
+    ];
+    let free = ["192.0.2.1", "172.30.0.9", "203.0.113.7"];
+    let all: Vec<&str> = taken.iter().chain(&free).copied().collect();
+    let mut greedy = claimant("a", 0, "10.96.0.5", &all);
+    let expected = [
+        "10.96.0.5 a",
+        "172.30.0.9 a",
+        "192.0.2.1 a",
+        "203.0.113.7 a",
+    ];
+    assert_eq!(owners(&[greedy.clone()], &settings), expected);
+    // The same for addresses of a load balancer.
+    greedy.spec.as_mut().unwrap().external_ips = None;
+    let ingress: Vec<Value> = all.iter().map(|ip| json!({ "ip": ip })).collect();
+    let status = json!({ "loadBalancer": { "ingress": ingress } });
+    greedy.status = serde_json::from_value(status).unwrap();
+    assert_eq!(owners(&[greedy], &settings), expected);
+}
+
+// findings-2 S34
+#[test]
+fn the_older_of_two_services_keeps_an_address_whatever_the_names() {
+    let shared = ["203.0.113.7"];
+    let young = || claimant("a", 9, "10.96.0.5", &shared);
+    let old = || claimant("b", 1, "10.96.0.6", &shared);
+    let expected = ["10.96.0.5 a", "10.96.0.6 b", "203.0.113.7 b"];
+    assert_eq!(owners(&[young(), old()], &settings()), expected);
+    assert_eq!(owners(&[old(), young()], &settings()), expected);
+    // Of one second: the UID decides.
+    let twin = || claimant("c", 9, "10.96.0.7", &shared);
+    let expected = ["10.96.0.5 a", "10.96.0.7 c", "203.0.113.7 a"];
+    assert_eq!(owners(&[twin(), young()], &settings()), expected);
+    // A clusterIP outside of the range, as of a former range, comes before older claims.
+    let claims = claimant("a", 0, "10.96.0.5", &["10.97.0.1"]);
+    let inside = claimant("b", 9, "10.97.0.1", &[]);
+    let expected = ["10.96.0.5 a", "10.97.0.1 b"];
+    assert_eq!(owners(&[claims, inside], &settings()), expected);
 }
 
 #[test]

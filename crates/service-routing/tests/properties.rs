@@ -3,15 +3,16 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by a panic")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use object_model::listening::{Listening, ListeningAddress, Transport};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use service_routing::{
-    Affinity, BALANCED_ENDPOINTS_MAX, Endpoint, Endpoints, HostPort, Protocol, PublishedPort,
-    Routes, ServiceName, ServicePort, Settings, Table, apply, changes, hold, publish, table,
+    Affinity, BALANCED_ENDPOINTS_MAX, Endpoint, Endpoints, HostPort, MachineAddresses, Protocol,
+    PublishedPort, Routes, ServiceAge, ServiceName, ServicePort, Settings, Table, TunnelGuard,
+    apply, changes, guard, hold, publish, table,
 };
 
 fn address(numbers: &mut StdRng, net: [u8; 3]) -> Ipv4Addr {
@@ -49,6 +50,7 @@ fn port(numbers: &mut StdRng, name: u64) -> ServicePort {
     let seconds = if numbers.random_bool(0.5) { 60 } else { 10_800 };
     ServicePort {
         id: format!("default/s{name}/tcp/80"),
+        age: age(numbers),
         protocol: if numbers.random_bool(0.5) {
             Protocol::Tcp
         } else {
@@ -74,6 +76,27 @@ fn port(numbers: &mut StdRng, name: u64) -> ServicePort {
         internal_local: numbers.random_bool(0.5),
         external_local: numbers.random_bool(0.5),
         endpoints: Endpoints { cluster, local },
+    }
+}
+
+fn age(numbers: &mut StdRng) -> ServiceAge {
+    ServiceAge {
+        created: Some(numbers.random_range(0..3)),
+        uid: numbers.random_range(0..3).to_string(),
+    }
+}
+
+/// Some of the addresses that Services claim.
+fn machines(numbers: &mut StdRng) -> MachineAddresses {
+    let mut some = || {
+        let count = numbers.random_range(0..3);
+        (0..count)
+            .map(|_| address(numbers, [203, 0, 113]))
+            .collect()
+    };
+    MachineAddresses {
+        own: some(),
+        others: some(),
     }
 }
 
@@ -122,6 +145,7 @@ fn settings() -> Settings {
         pod_links: "msa1b2".to_owned(),
         encrypted_link: None,
         switch_range: None,
+        machines: MachineAddresses::default(),
     }
 }
 
@@ -137,8 +161,10 @@ fn some_services(numbers: &mut StdRng) -> BTreeMap<ServiceName, Vec<ServicePort>
             namespace: "default".to_owned(),
             name: format!("s{name}"),
         };
+        let age = age(numbers);
         let ports = (0..numbers.random_range(0..3)).map(|second| {
             let mut port = port(numbers, name);
+            port.age = age.clone();
             port.id = format!("default/s{name}/tcp/{second}");
             port
         });
@@ -149,12 +175,14 @@ fn some_services(numbers: &mut StdRng) -> BTreeMap<ServiceName, Vec<ServicePort>
 
 #[test]
 fn services_one_by_one_lead_to_the_table_of_all() {
-    let settings = settings();
     for seed in 1..400_u64 {
         let mut numbers = numbers(seed);
+        let mut settings = settings();
+        let mut left_out = BTreeSet::new();
+        let mut tunnel = None;
         let mut routes = Routes::new(settings.clone());
         let mut followed = routes.table();
-        let mut services = BTreeMap::new();
+        let mut services: BTreeMap<ServiceName, Vec<ServicePort>> = BTreeMap::new();
         let mut held = Listening::default();
         for round in 0..8 {
             let steps = if numbers.random_range(0..4) == 0 {
@@ -165,6 +193,19 @@ fn services_one_by_one_lead_to_the_table_of_all() {
                     .map(|_| place(&mut numbers))
                     .collect();
                 routes.hold(held.clone())
+            } else if numbers.random_range(0..6) == 0 {
+                settings.machines = machines(&mut numbers);
+                routes.place(settings.machines.clone())
+            } else if numbers.random_range(0..8) == 0 {
+                tunnel = numbers.random_bool(0.7).then(|| TunnelGuard {
+                    port: 8472,
+                    number: numbers.random_range(1..3),
+                    ends: machines(&mut numbers).own,
+                });
+                routes.guard(tunnel.clone())
+            } else if numbers.random_range(0..6) == 0 {
+                left_out = some_services(&mut numbers).into_keys().collect();
+                routes.leave_out(left_out.clone())
             } else {
                 let changed = some_services(&mut numbers);
                 services.extend(changed.clone());
@@ -174,9 +215,11 @@ fn services_one_by_one_lead_to_the_table_of_all() {
             followed = apply(followed, &steps).unwrap();
             assert_eq!(followed, routes.table(), "seed {seed}, round {round}");
             assert_eq!(steps.is_empty(), followed == before, "seed {seed}");
-            let mut whole = table(services.values().flatten(), &settings);
+            let served = services.iter().filter(|(name, _)| !left_out.contains(name));
+            let mut whole = table(served.flat_map(|(_, ports)| ports), &settings);
             publish(&mut whole, routes.published());
             hold(&mut whole, &held);
+            guard(&mut whole, tunnel.as_ref());
             assert_eq!(followed, whole, "seed {seed}, round {round}");
         }
     }

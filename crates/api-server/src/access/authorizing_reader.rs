@@ -1,5 +1,6 @@
 //! Lookups of admission plug-ins on behalf of a user, with the rights of that user.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use resource_kinds::{ObjectReader, ResourceAttributes};
@@ -14,6 +15,7 @@ pub(crate) struct AuthorizingReader<'s> {
     pub(crate) reads: &'s SyncReads<'s>,
     pub(crate) authorizer: &'s Authorizer,
     pub(crate) user: &'s UserInfo,
+    pub(crate) source: Option<IpAddr>,
 }
 
 impl ObjectReader for AuthorizingReader<'_> {
@@ -38,6 +40,10 @@ impl ObjectReader for AuthorizingReader<'_> {
             asker["extra"] = json!(user.extra);
         }
         asker
+    }
+
+    fn source(&self) -> Option<IpAddr> {
+        self.source
     }
 
     fn allows(&self, asked: &ResourceAttributes<'_>) -> bool {

@@ -49,6 +49,7 @@ pub(crate) fn admit(
             reads,
             authorizer: &plugins.authorizer,
             user,
+            source: write_request.source,
         };
         let mut all = plugins.list.iter();
         all.try_for_each(|plugin| plugin.admit(&request, object, &cluster))
@@ -75,6 +76,7 @@ pub(crate) fn advise(
             reads,
             authorizer: &plugins.authorizer,
             user,
+            source: write_request.source,
         };
         let mut texts = Vec::new();
         for plugin in &plugins.list {

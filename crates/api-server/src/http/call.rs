@@ -1,5 +1,6 @@
 //! An HTTP request after authentication and authorisation, and the answer to it.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::Response;
@@ -23,6 +24,20 @@ pub(crate) struct Call {
     pub(crate) limits: Arc<Limits>,
     /// The warnings for the client.
     pub(crate) warnings: Arc<Warnings>,
+}
+
+/// The address of the other end of a connection.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Peer(pub(crate) IpAddr);
+
+impl Call {
+    /// The address that the request comes from; `None` for a part of the own process.
+    pub(crate) fn source(&self) -> Option<IpAddr> {
+        self.parts
+            .extensions
+            .get::<Peer>()
+            .map(|Peer(address)| *address)
+    }
 }
 
 /// The response to a request.

@@ -1,5 +1,7 @@
 //! The common part of all writes: options, validation, admission, and the result.
 
+use std::net::IpAddr;
+
 use bytes::Bytes;
 use mvcc_store::{KeyValue, Omittable, Revision};
 use object_model::{FieldError, FieldPath, Status};
@@ -259,6 +261,8 @@ pub(crate) struct WriteRequest<'a> {
     pub(crate) name: &'a str,
     pub(crate) subresource: &'a str,
     pub(crate) user: &'a crate::http::user::UserInfo,
+    /// The address that the request comes from; `None` for a part of the own process.
+    pub(crate) source: Option<IpAddr>,
     pub(crate) dry_run: bool,
     /// The field manager that the write is by.
     pub(crate) manager: &'a str,
@@ -286,6 +290,7 @@ impl<'a> WriteRequest<'a> {
             name: &call.info.name,
             subresource: &call.info.subresource,
             user: &call.user,
+            source: call.source(),
             dry_run: options.dry_run,
             manager: field_managers::name_of(call),
             applied: false,

@@ -223,6 +223,7 @@ fn start_proxy(
         pod_link_prefix: pod_network::link_prefix(settings.instance_id),
         encrypted_link: network.encrypted_link(),
         switch: settings.switch.clone(),
+        tunnel: network.tunnel(),
         host_ports: network.published(),
         listening: network.listening(),
         pods: Some(service_proxy::LocalPods {

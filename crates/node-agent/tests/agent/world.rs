@@ -309,6 +309,7 @@ impl World {
             pod_link_prefix: pod_network::link_prefix(&self.options.instance_id),
             encrypted_link: None,
             switch: None,
+            tunnel: self.network.tunnel(),
             host_ports: self.network.published(),
             listening: self.network.listening(),
             pods: None,

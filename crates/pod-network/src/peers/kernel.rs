@@ -17,7 +17,7 @@ use rtnetlink::packet_route::route::{RouteAttribute, RouteMessage, RouteProtocol
 use rtnetlink::{LinkUnspec, LinkVxlan, RouteMessageBuilder};
 
 use super::{Link, PeerRoute, PeersPlan, Tunnel, tunnel_mac};
-use crate::error::{Error, kernel};
+use crate::error::{Error, cause, kernel};
 use crate::host::{Host, LOOPBACK_INDEX, RT_TABLE_LOCAL, destination, local, output, source};
 use crate::links::{delete_link, get_link};
 use crate::names;
@@ -58,20 +58,31 @@ struct Tunnels {
     encrypted: Option<u32>,
 }
 
-/// Changes the kernel's state to that of the plan, and returns the ranges to which others have
-/// routes of their own. `gateway` is the node's own address towards its pods.
+/// Changes the kernel's state to that of the plan, and returns the ranges that have no way, with the reason: others
+/// have routes of their own there, or the kernel refuses a part. It holds back no other range. `gateway` is the node's
+/// own address towards its pods.
 pub(crate) async fn apply(
     host: &Host,
     gateway: Ipv4Addr,
     device: Option<&Device>,
     plan: &PeersPlan,
-) -> Result<Vec<Cidr>, Error> {
+) -> Result<BTreeMap<Cidr, String>, Error> {
+    let mut refused = BTreeMap::new();
     if let (Some(device), Some(wanted)) = (device, &plan.encrypted) {
         device.set_mtu(host, wanted.mtu).await?;
-        device.connect(&wanted.peers)?;
+        refused.extend(device.connect(&wanted.peers)?);
     }
     let tunnel = match &plan.tunnel {
-        Some(tunnel) => Some(ensure_tunnel(host, tunnel).await?),
+        Some(tunnel) => match ensure_tunnel(host, tunnel).await {
+            Ok(index) => Some(index),
+            // Neighbours on a link need no tunnel.
+            Err(error) => {
+                let cause = cause(&error);
+                let ranges = plan.tunnelled().map(|(range, _)| (range, cause.clone()));
+                refused.extend(ranges);
+                None
+            }
+        },
         None => None,
     };
     let tunnels = Tunnels {
@@ -83,7 +94,6 @@ pub(crate) async fn apply(
         .iter()
         .filter_map(|(range, way)| Some((*range, route(gateway, *range, *way, tunnels)?)))
         .collect();
-    let mut foreign = Vec::new();
     let mut kept = Vec::new();
     for found in host.routes().await? {
         let Some(range) = destination(&found).filter(|_| found.header.table != RT_TABLE_LOCAL)
@@ -93,24 +103,34 @@ pub(crate) async fn apply(
         let is_own = is_own(&found, &[gateway]);
         match wanted.get(&range) {
             Some(new) if is_own && same(new, &found) => kept.push(range),
-            _ if is_own => delete_route(host, found, range).await?,
-            Some(_) => foreign.push(range),
+            _ if is_own => {
+                if let Err(error) = delete_route(host, found, range).await {
+                    refused.insert(range, cause(&error));
+                }
+            }
+            Some(_) => {
+                let cause = format!("another program has a route to its range {range}");
+                refused.insert(range, cause);
+            }
             None => {}
         }
     }
     if let Some(index) = tunnel {
-        ensure_ends(host, index, plan).await?;
-    } else {
+        refused.extend(ensure_ends(host, index, plan).await?);
+    } else if plan.tunnel.is_none() {
         remove_tunnel(host).await?;
     }
     for (range, route) in wanted {
-        if kept.contains(&range) || foreign.contains(&range) {
+        if kept.contains(&range) || refused.contains_key(&range) {
             continue;
         }
         let add = host.handle.route().add(route).replace().execute().await;
-        add.map_err(kernel(format!("add route to the pods in {range}")))?;
+        let added = add.map_err(kernel(format!("add route to the pods in {range}")));
+        if let Err(error) = added {
+            refused.insert(range, cause(&error));
+        }
     }
-    Ok(foreign)
+    Ok(refused)
 }
 
 /// Forbids unencrypted packets to pods, before any pod sends: it removes the routes of a former
@@ -259,15 +279,13 @@ fn is_tunnel(link: &LinkMessage, wanted: &Tunnel) -> bool {
 
 /// The entries of the tunnel: each peer's next hop has a hardware address, which is at the peer's
 /// address. Entries of peers that are gone are removed.
-async fn ensure_ends(host: &Host, index: u32, plan: &PeersPlan) -> Result<(), Error> {
-    let ends: Vec<(Cidr, Ipv4Addr)> = plan
-        .ways
-        .iter()
-        .filter_map(|(range, way)| match way {
-            PeerRoute::Tunnel { end } => Some((*range, *end)),
-            PeerRoute::Link { .. } | PeerRoute::Encrypted | PeerRoute::Unreachable => None,
-        })
-        .collect();
+async fn ensure_ends(
+    host: &Host,
+    index: u32,
+    plan: &PeersPlan,
+) -> Result<Vec<(Cidr, String)>, Error> {
+    let ends: Vec<(Cidr, Ipv4Addr)> = plan.tunnelled().collect();
+    let mut refused = Vec::new();
     for (family, entry) in entries(host, index).await? {
         let stays = ends.iter().any(|(range, end)| {
             let mac = tunnel_mac(*range);
@@ -282,19 +300,25 @@ async fn ensure_ends(host: &Host, index: u32, plan: &PeersPlan) -> Result<(), Er
         }
     }
     for (range, end) in ends {
-        let mac = tunnel_mac(range);
-        let failed = || kernel(format!("add the end {end} of the tunnel"));
-        let neighbours = host.handle.neighbours();
-        let hop = neighbours.add(index, range.network().into()).replace();
-        let hop = hop.link_layer_address(&mac).execute().await;
-        hop.map_err(failed())?;
-        let place = neighbours.add_bridge(index, &mac).replace();
-        let place = place
-            .destination(IpAddr::V4(end))
-            .flags(NeighbourFlags::Own);
-        place.execute().await.map_err(failed())?;
+        if let Err(error) = add_end(host, index, range, end).await {
+            refused.push((range, cause(&error)));
+        }
     }
-    Ok(())
+    Ok(refused)
+}
+
+async fn add_end(host: &Host, index: u32, range: Cidr, end: Ipv4Addr) -> Result<(), Error> {
+    let mac = tunnel_mac(range);
+    let failed = || kernel(format!("add the end {end} of the tunnel"));
+    let neighbours = host.handle.neighbours();
+    let hop = neighbours.add(index, range.network().into()).replace();
+    let hop = hop.link_layer_address(&mac).execute().await;
+    hop.map_err(failed())?;
+    let place = neighbours.add_bridge(index, &mac).replace();
+    let place = place
+        .destination(IpAddr::V4(end))
+        .flags(NeighbourFlags::Own);
+    place.execute().await.map_err(failed())
 }
 
 /// An entry of the tunnel for a hardware address.

@@ -11,6 +11,8 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use object_model::cidr::Cidr;
+use object_model::dialling::special;
+use service_routing::TunnelGuard;
 
 use crate::wireguard::{PeerEncryption, PublicKey, TunnelEnd, TunnelPeer, WIREGUARD_BYTES};
 
@@ -220,6 +222,24 @@ pub(crate) fn plan(
 }
 
 impl PeersPlan {
+    /// The tunnel and its other ends, if there is one.
+    pub(crate) fn guard(&self) -> Option<TunnelGuard> {
+        let tunnel = self.tunnel?;
+        Some(TunnelGuard {
+            port: tunnel.port,
+            number: tunnel.vni,
+            ends: self.tunnelled().map(|(_, end)| end).collect(),
+        })
+    }
+
+    /// The ranges behind the tunnel, with its ends there.
+    pub(crate) fn tunnelled(&self) -> impl Iterator<Item = (Cidr, Ipv4Addr)> + '_ {
+        self.ways.iter().filter_map(|(range, way)| match way {
+            PeerRoute::Tunnel { end } => Some((*range, *end)),
+            PeerRoute::Link { .. } | PeerRoute::Encrypted | PeerRoute::Unreachable => None,
+        })
+    }
+
     fn refuse(&mut self, peer: &Peer, cause: String) {
         let name = peer.name.clone();
         self.unreached.push(UnreachedPeer { name, cause });
@@ -283,6 +303,12 @@ fn refusal(own: Cidr, settings: &PeerSettings, accepted: &[&Peer], peer: &Peer) 
     }
     if range.overlaps(&own) {
         return Some(format!("its range {range} is also the range of this node"));
+    }
+    if cluster.contains(peer.address) || special(peer.address.into()).is_some() {
+        return Some(format!(
+            "its address {} is that of a pod, or of no host",
+            peer.address
+        ));
     }
     if peer.address == settings.node_ip {
         return Some(format!(
@@ -403,6 +429,7 @@ mod tests {
         ));
     }
 
+    // findings-2 S34
     #[test]
     fn a_node_object_leads_no_other_traffic_to_its_node() {
         let peers = [
@@ -410,6 +437,8 @@ mod tests {
             peer("outside", "192.0.2.9", "192.168.0.0/24"),
             peer("mine", "192.0.2.9", "10.244.0.128/25"),
             peer("me", "192.0.2.1", "10.244.9.0/24"),
+            peer("nobody", "127.0.0.1", "10.244.7.0/24"),
+            peer("pod", "10.244.3.7", "10.244.8.0/24"),
             peer("b", "192.0.2.3", "10.244.1.0/24"),
             peer("a", "192.0.2.2", "10.244.1.0/24"),
         ];
@@ -424,7 +453,8 @@ mod tests {
             .iter()
             .map(|one| one.name.as_str())
             .collect();
-        assert_eq!(names, ["all", "b", "me", "mine", "outside"]);
+        let refused = ["all", "b", "me", "mine", "nobody", "outside", "pod"];
+        assert_eq!(names, refused);
         assert_eq!(
             found.unreached[1].cause,
             "its range 10.244.1.0/24 is also the range of node a"

@@ -5,6 +5,7 @@ use std::io;
 use std::net::Ipv4Addr;
 use std::sync::{Mutex, PoisonError};
 
+use object_model::cidr::Cidr;
 use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage};
 use rtnetlink::sys::protocols::NETLINK_GENERIC;
 use rtnetlink::sys::{Socket, SocketAddr};
@@ -12,8 +13,8 @@ use rtnetlink::{LinkUnspec, LinkWireguard};
 
 use super::key::{PrivateKey, PublicKey};
 use super::message::{self, KernelReply};
-use super::{TunnelEnd, TunnelPeer, steps};
-use crate::error::{Error, kernel};
+use super::{PeerStep, TunnelEnd, TunnelPeer, steps};
+use crate::error::{Error, cause, kernel};
 use crate::host::{Host, local};
 use crate::links::{delete_link, get_link};
 use crate::names;
@@ -86,18 +87,33 @@ impl Device {
         set.map_err(kernel(format!("set the MTU {mtu} of the encrypted tunnel")))
     }
 
-    /// Gives the device these peers alone.
-    pub(crate) fn connect(&self, wanted: &BTreeMap<PublicKey, TunnelPeer>) -> Result<(), Error> {
+    /// Gives the device these peers alone, and returns the ranges of those that it refuses, with the reason.
+    pub(crate) fn connect(
+        &self,
+        wanted: &BTreeMap<PublicKey, TunnelPeer>,
+    ) -> Result<Vec<(Cidr, String)>, Error> {
         let socket = self.socket.lock().unwrap_or_else(PoisonError::into_inner);
         let mut found = BTreeMap::new();
         for part in read(&socket, self.family, self.index)? {
             message::add_peers(&part, &mut found);
         }
+        let mut refused = Vec::new();
         for step in steps(&found, wanted) {
             let change = message::change_peer(self.family, self.index, &step);
-            ask(&socket, &change).map_err(failed("change a peer of the encrypted tunnel"))?;
+            let done =
+                ask(&socket, &change).map_err(failed("change a peer of the encrypted tunnel"));
+            match (done, step) {
+                (Ok(_), _) => {}
+                // Others are not held back: it is tried again with the next change.
+                (Err(error), PeerStep::Set(_, peer)) => {
+                    let cause = cause(&error);
+                    refused.extend(peer.allowed.into_iter().map(|range| (range, cause.clone())));
+                }
+                // A former peer must not keep its way.
+                (Err(error), PeerStep::Remove(_)) => return Err(error),
+            }
         }
-        Ok(())
+        Ok(refused)
     }
 }
 

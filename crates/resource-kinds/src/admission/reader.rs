@@ -1,5 +1,6 @@
 //! Reads of other objects during admission.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -14,6 +15,10 @@ pub trait ObjectReader {
     /// The user of the request: `uid`, `groups` and `extra`, as far as there are any.
     fn requester(&self) -> Value {
         Value::Null
+    }
+    /// The address that the request comes from; `None` for a part of the server's own process.
+    fn source(&self) -> Option<IpAddr> {
+        None
     }
     /// Whether the user of the request is authorised.
     fn allows(&self, _attributes: &ResourceAttributes<'_>) -> bool {

@@ -11,7 +11,9 @@ use pod_network::{PodNetwork, PodNetworkOptions};
 use reconcile::{Component, Health, SlowPolls};
 use serde_json::{Value, json};
 use service_proxy::{Config, Kernel};
-use service_routing::{PublishedPort, Settings, Table, changes, ports, publish, table};
+use service_routing::{
+    MachineAddresses, PublishedPort, Settings, Table, changes, ports, publish, table,
+};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -84,6 +86,7 @@ impl World {
             pod_links: pod_network::link_prefix("a1b2c3"),
             encrypted_link: None,
             switch_range: None,
+            machines: MachineAddresses::default(),
         }
     }
 
@@ -170,6 +173,7 @@ pub fn config(host_ports: watch::Receiver<Vec<PublishedPort>>) -> Config {
         pod_link_prefix: pod_network::link_prefix("a1b2c3"),
         encrypted_link: None,
         switch: None,
+        tunnel: watch::Sender::default().subscribe(),
         host_ports,
         listening: watch::Sender::default().subscribe(),
         pods: None,

@@ -11,6 +11,7 @@ use crate::model::{
     Chain, Direction, Hook, HookKind, Key, Match, Member, Protocol, Rule, RuleAction, Set, SetKind,
     Table,
 };
+use crate::ranges;
 
 /// `NF_INET_FORWARD`.
 const FORWARD: u32 = 2;
@@ -30,6 +31,23 @@ pub struct PolicyObjects {
     pub namespaces: NamespaceLabels,
     /// The pods of the cluster, by UID.
     pub pods: BTreeMap<String, PolicyPod>,
+    /// The UIDs of the policies that the kernel refuses: they allow nothing.
+    pub left_out: BTreeSet<String>,
+}
+
+impl PolicyObjects {
+    /// The rules of a policy for a direction; `None` if it is not about it.
+    pub(super) fn rules<'p>(
+        &self,
+        policy: &'p Policy,
+        direction: Direction,
+    ) -> Option<&'p [PolicyRule]> {
+        let rules = policy.rules(direction)?;
+        Some(match self.left_out.contains(&policy.uid) {
+            true => &[],
+            false => rules,
+        })
+    }
 }
 
 /// Returns the part of a table that filters the connections of this node's pods; empty if no policy
@@ -47,7 +65,8 @@ pub fn filters(state: &PolicyObjects) -> Table {
             let chain = format!("policy/{direction}/{}", pod.address);
             let filter = (direction, pod.address);
             table.filtered.insert(filter, chain.clone());
-            add_chain(&mut table, chain, None, of_pod(pod, direction, &selecting));
+            let rules = of_pod(pod, direction, &selecting, state);
+            add_chain(&mut table, chain, None, rules);
         }
         used.extend(
             selecting
@@ -84,11 +103,16 @@ fn add_chain(table: &mut Table, name: String, hook: Option<Hook>, rules: Vec<Rul
 
 /// The rules of a selected pod. A direction that no policy is about has no limit for connections
 /// that begin.
-fn of_pod(pod: &PolicyPod, direction: Direction, selecting: &[&Policy]) -> Vec<Rule> {
+fn of_pod(
+    pod: &PolicyPod,
+    direction: Direction,
+    selecting: &[&Policy],
+    state: &PolicyObjects,
+) -> Vec<Rule> {
     let mut rules = vec![Rule::when([Match::StrayTcp], RuleAction::Drop)];
     let about = selecting
         .iter()
-        .filter_map(|policy| Some((*policy, policy.rules(direction)?)));
+        .filter_map(|policy| Some((*policy, state.rules(policy, direction)?)));
     let about: Vec<_> = about.collect();
     if about.is_empty() {
         return rules;
@@ -116,7 +140,8 @@ fn peer_in(range: Cidr, direction: Direction, inside: bool) -> Match {
 
 /// Adds the chain of a policy: it accepts the connections that the policy allows.
 fn add_policy(table: &mut Table, policy: &Policy, direction: Direction, state: &PolicyObjects) {
-    let Some(rules) = policy.rules(direction).filter(|rules| !rules.is_empty()) else {
+    let rules = state.rules(policy, direction);
+    let Some(rules) = rules.filter(|rules| !rules.is_empty()) else {
         return;
     };
     let chain = chain_of(policy, direction);
@@ -128,7 +153,7 @@ fn add_policy(table: &mut Table, policy: &Policy, direction: Direction, state: &
             None => all.push(Rule::always(accept)),
             Some(peers) => {
                 let conditions = from_peers(table, &name, policy, peers, direction, state);
-                all.extend(conditions.map(|one| Rule::when(one, accept.clone())));
+                all.extend(conditions.map(|one| Rule::when([one], accept.clone())));
             }
         }
     }
@@ -143,29 +168,31 @@ fn from_peers(
     peers: &[Peer],
     direction: Direction,
     state: &PolicyObjects,
-) -> impl Iterator<Item = Vec<Match>> {
-    let mut conditions = Vec::new();
+) -> impl Iterator<Item = Match> {
+    let mut blocks = Vec::new();
     let mut selectors = Vec::new();
     for peer in peers {
         match peer {
             Peer::Pods { namespaces, pods } => selectors.push((namespaces.as_ref(), pods)),
-            Peer::Block { range, except } => {
-                let inside = peer_in(*range, direction, true);
-                let outside = except.iter().map(|range| peer_in(*range, direction, false));
-                conditions.push([inside].into_iter().chain(outside).collect());
-            }
+            Peer::Block { range, except } => blocks.push((*range, &except[..])),
         }
+    }
+    let mut sets = Vec::new();
+    if !blocks.is_empty() {
+        let place = format!("{name}/blocks");
+        sets.push(ranges::add_set(table, &place, ranges::members(blocks)));
     }
     if !selectors.is_empty() {
         let members = members(policy, &selectors, state);
         let kind = SetKind::Addresses;
         table.sets.insert(name.to_owned(), Set { kind, members });
-        conditions.push(vec![match direction {
-            Direction::Ingress => Match::SourceIn(name.to_owned()),
-            Direction::Egress => Match::DestinationIn(name.to_owned()),
-        }]);
+        sets.push(name.to_owned());
     }
-    conditions.into_iter()
+    let condition = move |set| match direction {
+        Direction::Ingress => Match::SourceIn(set),
+        Direction::Egress => Match::DestinationIn(set),
+    };
+    sets.into_iter().map(condition)
 }
 
 /// The addresses of the pods that one of the selectors of namespaces and pods matches.
@@ -198,18 +225,49 @@ fn ports(table: &mut Table, name: &str, rule: &PolicyRule, state: &PolicyObjects
     let Some(ports) = &rule.ports else {
         return RuleAction::Accept;
     };
-    let mut rules = Vec::new();
+    let mut whole = BTreeSet::new();
+    let mut named = BTreeSet::new();
+    let mut numbers: BTreeMap<Protocol, Vec<(u16, u16)>> = BTreeMap::new();
     for port in ports {
-        let condition = match port {
-            Port::All(protocol) => Match::Protocol(*protocol),
-            Port::Range(protocol, first, last) => Match::Ports(*protocol, *first, *last),
-            Port::Named(protocol, name) => Match::PortIn(add_named(table, *protocol, name, state)),
-        };
-        rules.push(Rule::when([condition], RuleAction::Accept));
+        match port {
+            Port::All(protocol) => {
+                whole.insert(*protocol);
+            }
+            Port::Range(protocol, first, last) => {
+                numbers.entry(*protocol).or_default().push((*first, *last));
+            }
+            Port::Named(protocol, name) => {
+                named.insert(add_named(table, *protocol, name, state));
+            }
+        }
     }
+    numbers.retain(|protocol, _| !whole.contains(protocol));
+    let numbers = numbers.into_iter().flat_map(|(protocol, ranges)| {
+        let joined = joined(ranges).into_iter();
+        joined.map(move |(first, last)| Match::Ports(protocol, first, last))
+    });
+    let whole = whole.into_iter().map(Match::Protocol);
+    let conditions = whole
+        .chain(numbers)
+        .chain(named.into_iter().map(Match::PortIn));
+    let rules = conditions.map(|condition| Rule::when([condition], RuleAction::Accept));
+    let rules = rules.collect();
     let chain = format!("{name}/ports");
     add_chain(table, chain.clone(), None, rules);
     RuleAction::Jump(chain)
+}
+
+/// The ranges of ports in order; those that overlap or touch are one, so that their number has a limit.
+fn joined(mut ranges: Vec<(u16, u16)>) -> Vec<(u16, u16)> {
+    ranges.sort_unstable();
+    let mut joined: Vec<(u16, u16)> = Vec::new();
+    for (first, last) in ranges {
+        match joined.last_mut() {
+            Some((_, end)) if first <= end.saturating_add(1) => *end = last.max(*end),
+            _ => joined.push((first, last)),
+        }
+    }
+    joined
 }
 
 /// Adds the set of all pods' ports of a name, and returns the set's name.

@@ -3,7 +3,8 @@
 use std::net::Ipv4Addr;
 
 use crate::change::TableChange;
-use crate::model::{Direction, Key, Match, Member, Protocol, RuleAction, Table};
+use crate::model::{Direction, Key, Match, Member, Protocol, RuleAction, SetKind, Table};
+use crate::ranges;
 
 /// A connection through the node, after the translation of its destination and before that of its
 /// source.
@@ -84,7 +85,10 @@ pub(super) fn verdict(table: &Table, chain: &str, connection: &Connection) -> Op
 fn holds(table: &Table, condition: &Match, connection: &Connection) -> bool {
     let in_set = |set: &str, member: Member| {
         let set = table.sets.get(set);
-        set.is_some_and(|set| set.members.contains(&member))
+        set.is_some_and(|set| match (set.kind, member) {
+            (SetKind::Ranges, Member::Address(address)) => ranges::contain(&set.members, address),
+            _ => set.members.contains(&member),
+        })
     };
     match condition {
         Match::Source(range, inside) => range.contains(connection.source) == *inside,

@@ -14,7 +14,8 @@
 //! send others by the pod's address into the pod's chain. That jumps into the chains of the policies
 //! that select the pod, and drops what none of them accepts. `accept` ends one base chain, so a
 //! connection must pass both. The peers of a rule are one set of addresses, and the pods' ports of
-//! one name are one set for all policies: a pod that comes or changes is one element of each.
+//! one name are one set for all policies: a pod that comes or changes is one element of each. The blocks of
+//! a rule, without their exceptions, are one set of ranges: no rule grows with the fields of a policy.
 //!
 //! A connection that is cut by a new policy must not come back by a packet in its middle, which
 //! would look like a connection of the other direction: TCP packets of unknown connections are

@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 use service_routing::{
-    Direction, Policy, PolicyJudgement, Table, apply, changes, denied, judge, tightens,
+    Connection, Direction, Policy, PolicyJudgement, Protocol, Table, apply, changes, denied,
+    filters, judge, passes, tightens,
 };
 
 use crate::cluster::{Cluster, connection};
@@ -331,6 +332,63 @@ fn a_new_peer_is_one_element() {
     assert!(tightens(&changes(&after, &before)));
 }
 
+// findings-2 S36
+#[test]
+fn no_rule_grows_with_the_number_of_blocks_exceptions_and_ports() {
+    let mut cluster = Cluster::new();
+    let except: Vec<String> = (0..20_000_u32)
+        .map(|number| format!("10.{}.{}.0/32", number / 256, number % 256))
+        .collect();
+    let block = json!({"ipBlock": {"cidr": "10.0.0.0/8", "except": except}});
+    let blocks = (0..1000_u32).map(|number| {
+        let cidr = format!("172.16.{}.{}/32", number / 256, number % 256);
+        json!({"ipBlock": {"cidr": cidr}})
+    });
+    let peers: Vec<Value> = std::iter::once(block).chain(blocks).collect();
+    let ports: Vec<Value> = (1..2000).map(|port| json!({"port": port})).collect();
+    cluster.policy(db(json!([{"from": peers, "ports": ports}])));
+    let table = cluster.table();
+    let rules: Vec<_> = table
+        .chains
+        .values()
+        .flat_map(|chain| &chain.rules)
+        .collect();
+    assert!(rules.iter().all(|rule| rule.matches.len() <= 2));
+    assert_eq!(rules.len(), 11, "{} rules", rules.len());
+    let passes = |source: [u8; 4]| {
+        let connection = Connection {
+            source: source.into(),
+            destination: [10, 244, 0, 3].into(),
+            port: Some((Protocol::Tcp, 80)),
+        };
+        passes(&table, &connection)
+    };
+    assert!(passes([10, 0, 7, 1]) && passes([172, 16, 3, 7]) && passes([10, 255, 255, 255]));
+    assert!(!passes([10, 0, 7, 0]) && !passes([172, 16, 4, 7]) && !passes([11, 0, 0, 0]));
+}
+
+// findings-2 S36
+#[test]
+fn a_policy_that_the_kernel_refuses_allows_nothing_and_no_more() {
+    let mut cluster = Cluster::new();
+    cluster.policy(db(json!([{}])));
+    let mut state = cluster.state();
+    let uid = state.policies.keys().next().unwrap().clone();
+    state.left_out.insert(uid);
+    let closed = filters(&state);
+    let connection = |source: [u8; 4], destination: [u8; 4]| Connection {
+        source: source.into(),
+        destination: destination.into(),
+        port: Some((Protocol::Tcp, 80)),
+    };
+    let (db, web) = ([10, 244, 0, 3], [10, 244, 0, 2]);
+    assert!(passes(&cluster.table(), &connection(web, db)));
+    assert!(!passes(&closed, &connection(web, db)));
+    // The policy is about ingress to the one pod alone.
+    assert!(passes(&closed, &connection(db, web)));
+    assert!(passes(&closed, &connection([192, 0, 2, 1], web)));
+}
+
 #[test]
 fn the_table_of_a_pod() {
     let mut cluster = Cluster::new();
@@ -353,7 +411,7 @@ policy/ingress/10.244.0.3: tcp != syn drop
 policy/ingress/10.244.0.3: saddr 10.244.0.3/32 accept
 policy/ingress/10.244.0.3: jump policy/uid-p0/ingress
 policy/ingress/10.244.0.3: drop
-policy/uid-p0/ingress: saddr 192.0.2.0/24 saddr != 192.0.2.7/32 jump policy/uid-p0/ingress/0/ports
+policy/uid-p0/ingress: saddr @policy/uid-p0/ingress/0/blocks/NUMBER jump policy/uid-p0/ingress/0/ports
 policy/uid-p0/ingress: saddr @policy/uid-p0/ingress/0 jump policy/uid-p0/ingress/0/ports
 policy/uid-p0/ingress/0/ports: daddr . proto . dport @policy/tcp/http accept
 policy/uid-p0/ingress/0/ports: tcp dport 90-99 accept

@@ -6,7 +6,6 @@
 mod log;
 mod policy;
 
-use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
@@ -19,6 +18,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::http::body::{BoxBody, BoxError, boxed};
+use crate::http::call::Peer;
 use crate::http::decode;
 use crate::http::request_info::RequestInfo;
 use crate::http::user::UserInfo;
@@ -45,10 +45,6 @@ pub enum AuditError {
         source: std::io::Error,
     },
 }
-
-/// The address of the other end of a connection.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Peer(pub(crate) IpAddr);
 
 /// A policy, and the log file.
 #[derive(Debug)]

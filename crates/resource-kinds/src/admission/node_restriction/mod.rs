@@ -4,6 +4,7 @@
 //! The rules are those of Kubernetes' admission plug-in of the same name
 //! (<https://kubernetes.io/docs/reference/access-authn-authz/admission-controllers/#noderestriction>).
 
+mod addresses;
 mod labels;
 mod pods;
 #[cfg(test)]
@@ -158,6 +159,9 @@ fn own_node(write: &Write<'_>) -> RestrictionResult {
     require(finalizers, || {
         format!("node {node:?} is not allowed to modify finalizers")
     })?;
+    if write.request.operation != Operation::Delete {
+        addresses::check(write)?;
+    }
     match write.request.operation {
         Operation::Create => {
             let labels = labels::forbidden(node, object, &Value::Null);

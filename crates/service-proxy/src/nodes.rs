@@ -1,0 +1,86 @@
+//! The facts about nodes that the rules of a node follow: its own zone, and the addresses of all.
+
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+
+use api_client::Client;
+use k8s_openapi::api::core::v1::Node;
+use reconcile::{Cache, Component};
+use tokio::sync::watch;
+
+/// The label with the zone of a node.
+const ZONE: &str = "topology.kubernetes.io/zone";
+
+/// The nodes as the rules of one of them need them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct NodeFacts {
+    /// The zone of the own node.
+    pub(crate) zone: Option<String>,
+    /// The addresses of the own node.
+    pub(crate) own: BTreeSet<Ipv4Addr>,
+    /// The addresses of the other nodes.
+    pub(crate) others: BTreeSet<Ipv4Addr>,
+}
+
+/// The facts with their later changes; `None` until they are known.
+pub(crate) type NodeReceiver = watch::Receiver<Option<NodeFacts>>;
+
+/// A node alone, without a zone, which never gets one.
+pub(crate) fn none() -> NodeReceiver {
+    watch::Sender::new(Some(NodeFacts::default())).subscribe()
+}
+
+/// The facts for the node of that name.
+pub(crate) fn of(client: &Client, node_name: &str, component: &Component) -> NodeReceiver {
+    let nodes: Cache<Node> = Cache::spawn_all(client, component);
+    follow(nodes, node_name, component)
+}
+
+/// The facts by the Node objects of a cache.
+pub(crate) fn follow(nodes: Cache<Node>, own: &str, component: &Component) -> NodeReceiver {
+    let (told, facts) = watch::channel(None);
+    let own = own.to_owned();
+    let shutdown = component.shutdown.clone();
+    tokio::spawn(async move {
+        let follow = async {
+            let mut changes = nodes.subscribe();
+            if !nodes.wait_synced().await {
+                return;
+            }
+            loop {
+                while changes.ready().is_some() {}
+                let now = Some(read(&own, &nodes));
+                told.send_if_modified(|known| {
+                    let is_new = *known != now;
+                    *known = now;
+                    is_new
+                });
+                if changes.next().await.is_none() {
+                    return;
+                }
+            }
+        };
+        shutdown.run_until_cancelled(follow).await;
+    });
+    facts
+}
+
+fn read(own: &str, nodes: &Cache<Node>) -> NodeFacts {
+    let mut facts = NodeFacts::default();
+    for node in nodes.list() {
+        if node.metadata.name.as_deref() == Some(own) {
+            let labels = node.metadata.labels.as_ref();
+            facts.zone = labels.and_then(|labels| labels.get(ZONE).cloned());
+            facts.own.extend(addresses(&node));
+        } else {
+            facts.others.extend(addresses(&node));
+        }
+    }
+    facts
+}
+
+fn addresses(node: &Node) -> impl Iterator<Item = Ipv4Addr> {
+    let status = node.status.iter();
+    let all = status.flat_map(|status| status.addresses.iter().flatten());
+    all.filter_map(|one| one.address.parse().ok())
+}

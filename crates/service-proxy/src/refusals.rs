@@ -1,0 +1,248 @@
+//! Parts of the table that the kernel refuses. They are found by trials, and left out alone: a Service is not served
+//! then, and a NetworkPolicy allows nothing to the pods that it selects. All other parts stay up to date.
+//!
+//! The object gets an event. Until the kernel accepts the part, or the object is gone, `/readyz` and the metric
+//! `mainstay_failures_in_a_row` show the refusal, and it is tried again at an interval.
+
+use std::collections::BTreeSet;
+use std::time::Instant;
+
+use api_client::Client;
+use k8s_openapi::api::core::v1::ObjectReference;
+use reconcile::health::{FailureStreak, Kind};
+use reconcile::{Component, EventType, Recorder, Source};
+use service_routing::{PolicyObjects, Routes, ServiceName, Table, TableOwner, filters, isolate};
+
+use crate::kernel::{Kernel, KernelError};
+use crate::limits;
+use crate::policies::PolicyChanges;
+use crate::proxy::{Error, Proxy};
+
+/// The reason of the event of an object whose rules the kernel refuses.
+const REFUSED: &str = "RulesRefused";
+
+/// The places where refusals are reported.
+pub(crate) struct Reports {
+    recorder: Option<Recorder>,
+    node: String,
+    health: FailureStreak,
+}
+
+impl Reports {
+    /// Events of the cluster, and the health of the component.
+    pub(crate) fn to(client: Client, node: &str, component: &Component) -> Reports {
+        let source = Source {
+            component: "mainstay-proxy".to_owned(),
+            host: Some(node.to_owned()),
+        };
+        let recorder = Recorder::spawn(client, source, component.shutdown.clone());
+        Reports {
+            recorder: Some(recorder),
+            node: node.to_owned(),
+            ..Reports::to_nobody(component)
+        }
+    }
+
+    /// The health of the component alone.
+    pub(crate) fn to_nobody(component: &Component) -> Reports {
+        Reports {
+            recorder: None,
+            node: String::new(),
+            health: component.follow(Kind::Work, "rules that the kernel refuses"),
+        }
+    }
+
+    fn refused(&self, object: ObjectReference) {
+        let effect = match object.kind.as_deref() {
+            Some("NetworkPolicy") => "the policy allows nothing to the pods that it selects",
+            _ => "the Service is not served",
+        };
+        let node = &self.node;
+        let (namespace, name) = (&object.namespace, &object.name);
+        tracing::warn!(
+            kind = object.kind,
+            namespace,
+            name,
+            "the kernel refuses the rules of an object"
+        );
+        let message = format!("The kernel of node {node} refuses the rules: {effect} there.");
+        if let Some(recorder) = &self.recorder {
+            recorder.event(object, EventType::Warning, REFUSED, message);
+        }
+    }
+}
+
+/// The parts that are left out.
+pub(crate) struct Refusals {
+    reports: Reports,
+    left_out: BTreeSet<TableOwner>,
+    /// The time of the next trial.
+    next: Instant,
+}
+
+impl Refusals {
+    pub(crate) fn new(reports: Reports) -> Refusals {
+        Refusals {
+            reports,
+            left_out: BTreeSet::new(),
+            next: Instant::now(),
+        }
+    }
+
+    /// Whether parts that are left out should be tried again.
+    pub(crate) fn are_due(&self, now: Instant) -> bool {
+        !self.left_out.is_empty() && self.next <= now
+    }
+
+    /// Waits until they should be; for ever without any.
+    pub(crate) async fn wait(&self) {
+        match self.left_out.is_empty() {
+            true => std::future::pending().await,
+            false => tokio::time::sleep_until(self.next.into()).await,
+        }
+    }
+
+    /// Finds the parts that the kernel refuses, leaves them out and programs the others; says whether the kernel
+    /// accepted these.
+    ///
+    /// # Errors
+    /// The kernel cannot be asked.
+    pub(crate) async fn leave_out(
+        &mut self,
+        proxy: &mut Proxy,
+        routes: &mut Routes,
+        mut policies: Option<&mut PolicyChanges>,
+    ) -> Result<bool, Error> {
+        let state = policies.as_ref().map(|policies| policies.state().clone());
+        let state = state.unwrap_or_default();
+        let all = owners(routes, &state);
+        let mut former = self.left_out.clone();
+        former.retain(|owner| all.contains(owner));
+        // Where all else is in the kernel, the former ones alone are tried.
+        let suspects = match proxy.is_in_step() {
+            true => former,
+            false => all,
+        };
+        let (base, of_trial) = (routes.clone(), state.clone());
+        let find = move |kernel: &mut Kernel| find(kernel, &base, &of_trial, &suspects);
+        let found = match proxy.with(find).await? {
+            Ok(found) => found,
+            Err(error) => {
+                tracing::warn!(%error, "the refused rules are not found");
+                None
+            }
+        };
+        self.next = Instant::now() + limits::REFUSED_RETRY;
+        let Some(found) = found else {
+            self.reports
+                .health
+                .failed(&"the kernel refuses the rules of the node itself");
+            return Ok(false);
+        };
+        for owner in found.difference(&self.left_out) {
+            if let Some(object) = reference(owner, routes, &state) {
+                self.reports.refused(object);
+            }
+        }
+        match found.is_empty() {
+            true => self.reports.health.succeeded(),
+            false => {
+                let count = found.len();
+                self.reports
+                    .health
+                    .failed(&format!("the rules of {count} objects are refused"));
+            }
+        }
+        if found == self.left_out && proxy.is_in_step() {
+            return Ok(true);
+        }
+        self.left_out = found;
+        let (services, uids) = split(&self.left_out);
+        routes.leave_out(services);
+        if let Some(policies) = &mut policies {
+            policies.leave_out(uids);
+            if let Some(filters) = policies.take().await? {
+                routes.filter(filters);
+            }
+        }
+        proxy.renew();
+        proxy.apply(routes, Vec::new()).await
+    }
+}
+
+/// All that may be left out.
+fn owners(routes: &Routes, state: &PolicyObjects) -> BTreeSet<TableOwner> {
+    let services = routes.services().cloned().map(TableOwner::Service);
+    let policies = state.policies.keys().cloned().map(TableOwner::Policy);
+    services.chain(policies).collect()
+}
+
+fn split(owners: &BTreeSet<TableOwner>) -> (BTreeSet<ServiceName>, BTreeSet<String>) {
+    let (mut services, mut policies) = (BTreeSet::new(), BTreeSet::new());
+    for owner in owners {
+        match owner {
+            TableOwner::Service(service) => _ = services.insert(service.clone()),
+            TableOwner::Policy(uid) => _ = policies.insert(uid.clone()),
+        }
+    }
+    (services, policies)
+}
+
+fn find(
+    kernel: &mut Kernel,
+    routes: &Routes,
+    state: &PolicyObjects,
+    suspects: &BTreeSet<TableOwner>,
+) -> Result<Option<BTreeSet<TableOwner>>, KernelError> {
+    let mut routes = routes.clone();
+    let mut state = state.clone();
+    isolate(suspects, |left_out| {
+        kernel.accepts(&table_without(&mut routes, &mut state, left_out))
+    })
+}
+
+/// The table without the parts of some objects.
+fn table_without(
+    routes: &mut Routes,
+    state: &mut PolicyObjects,
+    left_out: &BTreeSet<TableOwner>,
+) -> Table {
+    let (services, policies) = split(left_out);
+    routes.leave_out(services);
+    state.left_out = policies;
+    routes.filter(filters(state));
+    routes.table()
+}
+
+/// The object as events name it.
+fn reference(
+    owner: &TableOwner,
+    routes: &Routes,
+    state: &PolicyObjects,
+) -> Option<ObjectReference> {
+    let (version, kind, namespace, name, uid) = match owner {
+        TableOwner::Service(service) => {
+            let uid = routes.ports_of(service).first()?.age.uid.clone();
+            ("v1", "Service", &service.namespace, &service.name, uid)
+        }
+        TableOwner::Policy(uid) => {
+            let policy = state.policies.get(uid)?;
+            let version = "networking.k8s.io/v1";
+            (
+                version,
+                "NetworkPolicy",
+                &policy.namespace,
+                &policy.name,
+                uid.clone(),
+            )
+        }
+    };
+    Some(ObjectReference {
+        api_version: Some(version.to_owned()),
+        kind: Some(kind.to_owned()),
+        namespace: Some(namespace.clone()),
+        name: Some(name.clone()),
+        uid: Some(uid),
+        ..ObjectReference::default()
+    })
+}

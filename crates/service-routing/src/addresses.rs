@@ -1,0 +1,32 @@
+//! The owners of addresses: those of pods, of Services and of the machines of the cluster are no Service's for the outside.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr};
+
+use object_model::dialling::special;
+
+use crate::compile::Settings;
+
+/// The addresses of the machines of the cluster: nodes and servers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MachineAddresses {
+    /// Those of this node; a Service gets ports of them here, except those of programs that listen.
+    pub own: BTreeSet<Ipv4Addr>,
+    /// Those of other nodes and of servers; this node sends their packets to them.
+    pub others: BTreeSet<Ipv4Addr>,
+}
+
+impl Settings {
+    /// Whether a Service may have the address for the outside.
+    pub(crate) fn is_outside(&self, address: Ipv4Addr) -> bool {
+        let ranges = [self.cluster_range, self.pod_range, self.service_range];
+        let is_switched = self
+            .switch_range
+            .is_some_and(|range| range.contains(address));
+        let of_machine = is_switched || self.machines.others.contains(&address);
+        special(IpAddr::V4(address)).is_none()
+            && !ranges.iter().any(|range| range.contains(address))
+            && !self.for_pods().any(|own| own == address)
+            && (!of_machine || self.machines.own.contains(&address))
+    }
+}
