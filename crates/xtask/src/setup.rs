@@ -1,5 +1,5 @@
 //! Installs the tools for the end-to-end tests that a fresh Debian machine lacks: a current
-//! `kubectl`, the registry server, `runc` for comparisons, the packages for test images, the old
+//! `kubectl`, the registry server, `runc` and `umoci` for comparisons, the packages for test images, the old
 //! `nslookup`, and the client libraries for tests of the API.
 //!
 //! Everything is stored under `target/end-to-end-tools`, except a few Debian packages of programs;
@@ -41,6 +41,7 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("node", "nodejs"),
     ("python3", "python3-venv"),
     ("runc", "runc"),
+    ("umoci", "umoci"),
     ("script", "bsdutils"),
     ("busybox", "busybox-static"),
     ("make", "make"),

@@ -91,6 +91,7 @@ impl Detached {
         options: &[String],
         read_only: bool,
     ) -> Result<Detached, MountError> {
+        check_length(export)?;
         let plan = plan(export, options, read_only)?;
         mount(export, &plan).map(Detached)
     }
@@ -111,6 +112,24 @@ impl Detached {
     pub fn root(&self) -> &OwnedFd {
         &self.0
     }
+}
+
+/// A value of fsconfig(2) has 256 bytes with its end.
+const SOURCE_BYTES_MAX: usize = 255;
+
+fn check_length(export: &Export) -> Result<(), MountError> {
+    let name = export.to_string();
+    if name.len() <= SOURCE_BYTES_MAX {
+        return Ok(());
+    }
+    let length = name.len();
+    Err(MountError::Here {
+        doing: name,
+        source: io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!("server and path have {length} bytes, and the kernel takes {SOURCE_BYTES_MAX}"),
+        ),
+    })
 }
 
 fn mount(export: &Export, plan: &MountPlan) -> Result<OwnedFd, MountError> {
@@ -244,6 +263,21 @@ fn said(context: OwnedFd) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// findings-2 I1
+    #[test]
+    fn an_export_that_is_too_long_for_the_kernel_is_refused_with_its_length() {
+        let export = Export {
+            server: "127.0.0.1".to_owned(),
+            path: format!("/{}", "d".repeat(255)),
+        };
+        let failed = Detached::mount(&export, &[], false).unwrap_err();
+        assert!(
+            matches!(&failed, MountError::Here { source, .. }
+            if source.to_string().contains("266 bytes")),
+            "{failed}"
+        );
+    }
 
     /// As root; on a kernel with NFS it is the server that is missing.
     #[test]

@@ -4,6 +4,7 @@
 
 mod devices;
 mod host;
+mod images;
 mod isolation;
 mod leases;
 mod lifecycle;

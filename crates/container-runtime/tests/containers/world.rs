@@ -30,7 +30,7 @@ const APPLETS: &[&str] = &[
 ];
 
 /// One read-only layer for all tests.
-fn layer() -> &'static Path {
+pub fn layer() -> &'static Path {
     static LAYER: OnceLock<PathBuf> = OnceLock::new();
     LAYER.get_or_init(|| {
         let done = Path::new(env!("CARGO_TARGET_TMPDIR")).join("busybox-layer-3");

@@ -3,14 +3,19 @@
 //! Images and volumes may contain any links, and other containers may change a volume at the same time. So a
 //! path is resolved once, and then only the resulting descriptor is used.
 
-use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::ffi::{OsStr, OsString};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::{Errno, Result};
 
 /// Maximum number of walks of a path that is renamed during the walk.
 const WALKS_MAX: usize = 32;
+
+/// Maximum number of links that are followed in one path, as in the kernel.
+const LINKS_MAX: usize = 40;
 
 /// Treatment of symbolic links in a path. Magic links of `/proc`, which lead to open files of a
 /// process, are never followed.
@@ -24,12 +29,16 @@ pub(crate) enum SymlinkPolicy {
 
 /// Finds a file or directory.
 pub(crate) fn find(root: impl AsFd, path: &Path, links: SymlinkPolicy) -> Result<OwnedFd> {
-    let flags = OFlags::PATH | OFlags::CLOEXEC;
-    let resolve = ResolveFlags::IN_ROOT
-        | match links {
-            SymlinkPolicy::Followed => ResolveFlags::NO_MAGICLINKS,
-            SymlinkPolicy::Refused => ResolveFlags::NO_SYMLINKS,
-        };
+    let refused = match links {
+        SymlinkPolicy::Followed => ResolveFlags::NO_MAGICLINKS,
+        SymlinkPolicy::Refused => ResolveFlags::NO_SYMLINKS,
+    };
+    walk(root, path, OFlags::empty(), refused)
+}
+
+fn walk(root: impl AsFd, path: &Path, flags: OFlags, refused: ResolveFlags) -> Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::CLOEXEC | flags;
+    let resolve = ResolveFlags::IN_ROOT | refused;
     let root = root.as_fd();
     for _ in 0..WALKS_MAX {
         match rustix::fs::openat2(root, path, flags, Mode::empty(), resolve) {
@@ -40,56 +49,100 @@ pub(crate) fn find(root: impl AsFd, path: &Path, links: SymlinkPolicy) -> Result
     Err(Errno::AGAIN)
 }
 
-/// Finds a directory; missing components of the path are created.
+/// Finds a directory; missing components of the path are created, also where its links lead.
 pub(crate) fn directory(root: impl AsFd, path: &Path, links: SymlinkPolicy) -> Result<OwnedFd> {
     let root = root.as_fd();
     let found = match find(root, path, links) {
-        Err(Errno::NOENT) => make_directories(root, path, links)?,
+        Err(Errno::NOENT) => make(root, path, links, FileType::Directory)?,
         other => other?,
     };
-    let kind = rustix::fs::FileType::from_raw_mode(rustix::fs::fstat(&found)?.st_mode);
-    match kind {
-        rustix::fs::FileType::Directory => Ok(found),
+    match FileType::from_raw_mode(rustix::fs::fstat(&found)?.st_mode) {
+        FileType::Directory => Ok(found),
         _ => Err(Errno::NOTDIR),
     }
 }
 
-fn make_directories(root: impl AsFd, path: &Path, links: SymlinkPolicy) -> Result<OwnedFd> {
-    let root = root.as_fd();
-    let mut dir = find(root, Path::new("/"), links)?;
-    let mut so_far = PathBuf::new();
-    for part in path.components() {
-        so_far.push(part);
-        dir = match find(root, &so_far, links) {
-            Err(Errno::NOENT) => {
-                let name: &Path = part.as_ref();
-                match rustix::fs::mkdirat(&dir, name, Mode::from_raw_mode(0o777)) {
-                    // Another container that has the volume may have made it.
-                    Ok(()) | Err(Errno::EXIST) => find(root, &so_far, links)?,
-                    Err(errno) => return Err(errno),
-                }
-            }
-            other => other?,
-        };
-    }
-    Ok(dir)
-}
-
-/// Finds a path that is not a directory; a missing one is created as a file.
+/// Finds a path that is not a directory; a missing one is created as a file, also where its links lead.
 pub(crate) fn file(root: impl AsFd, path: &Path, links: SymlinkPolicy) -> Result<OwnedFd> {
     let root = root.as_fd();
     match find(root, path, links) {
-        Err(Errno::NOENT) => {}
-        other => return other,
+        Err(Errno::NOENT) => make(root, path, links, FileType::RegularFile),
+        other => other,
     }
-    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
-        return Err(Errno::INVAL);
+}
+
+/// Makes what is missing of a path, and finds its end.
+///
+/// The kernel resolves no link to a missing file, so links are read here. `resolved` has no link in
+/// it, which the kernel checks at each step: it cannot lead out of the root.
+fn make(root: BorrowedFd<'_>, path: &Path, links: SymlinkPolicy, end: FileType) -> Result<OwnedFd> {
+    let mut resolved = PathBuf::from("/");
+    let mut followed = 0;
+    // The next component last.
+    let mut left = components(path);
+    while let Some(part) = left.pop() {
+        if part == ".." {
+            resolved.pop();
+            continue;
+        }
+        let next = resolved.join(&part);
+        match walk(root, &next, OFlags::NOFOLLOW, ResolveFlags::NO_SYMLINKS) {
+            Ok(found) if is_link(&found)? => {
+                followed += 1;
+                if links == SymlinkPolicy::Refused || followed > LINKS_MAX {
+                    return Err(Errno::LOOP);
+                }
+                let target = rustix::fs::readlinkat(&found, "", Vec::new())?;
+                let target = Path::new(OsStr::from_bytes(target.to_bytes()));
+                if target.is_absolute() {
+                    resolved = PathBuf::from("/");
+                }
+                left.extend(components(target));
+            }
+            Ok(_) => resolved = next,
+            Err(Errno::NOENT) => {
+                let kind = if left.is_empty() {
+                    end
+                } else {
+                    FileType::Directory
+                };
+                make_one(root, &resolved, &part, kind)?;
+                resolved = next;
+            }
+            Err(errno) => return Err(errno),
+        }
+    }
+    find(root, &resolved, SymlinkPolicy::Refused)
+}
+
+/// The names of a path and its `..`, the first one last.
+fn components(path: &Path) -> Vec<OsString> {
+    let parts = path.components().rev().filter_map(|part| match part {
+        Component::Normal(_) | Component::ParentDir => Some(part.as_os_str().to_owned()),
+        Component::RootDir | Component::CurDir | Component::Prefix(_) => None,
+    });
+    parts.collect()
+}
+
+fn is_link(found: &OwnedFd) -> Result<bool> {
+    let stat = rustix::fs::fstat(found)?;
+    Ok(FileType::from_raw_mode(stat.st_mode) == FileType::Symlink)
+}
+
+fn make_one(root: BorrowedFd<'_>, parent: &Path, name: &OsStr, kind: FileType) -> Result<()> {
+    let parent = find(root, parent, SymlinkPolicy::Refused)?;
+    let made = match kind {
+        FileType::Directory => rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(0o777)),
+        _ => {
+            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
+            let mode = Mode::from_raw_mode(0o644);
+            rustix::fs::openat(&parent, name, flags | OFlags::CLOEXEC, mode).map(drop)
+        }
     };
-    let parent = directory(root, parent, links)?;
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    match rustix::fs::openat(&parent, name, flags, Mode::from_raw_mode(0o644)) {
-        Ok(_) | Err(Errno::EXIST) => find(root, path, links),
-        Err(errno) => Err(errno),
+    match made {
+        // Another container that has the volume may have made it.
+        Err(Errno::EXIST) => Ok(()),
+        other => other,
     }
 }
 
@@ -124,16 +177,70 @@ mod tests {
         made("/new/../z").unwrap();
         assert!(path.join("z").is_dir());
         // There is no /proc below this root.
-        assert!(made("/magic/etc").is_err());
-        assert!(made("/dangling").is_err());
+        made("/magic/etc").unwrap();
+        assert!(path.join("proc/self/root/etc").is_dir());
+        made("/dangling").unwrap();
+        assert!(path.join("nowhere").is_dir());
         let file =
             |path: &str| super::file(&root, Path::new(path), SymlinkPolicy::Followed).map(drop);
         file("/var/app/etc/hosts").unwrap();
         assert!(path.join("run/app/etc/hosts").is_file());
         assert!(made("/run/app/etc/hosts").is_err());
-        assert!(file("/dangling").is_err());
-        assert!(!path.join("nowhere").exists());
     }
+
+    /// findings-2 I2
+    #[test]
+    fn the_end_of_a_dangling_link_is_made_inside_the_root() {
+        type Links = &'static [(&'static str, &'static str)];
+        let cases: &[(Links, &str, Option<&str>)] = &[
+            (&[("etc/f", "../run/a/b/f")], "/etc/f", Some("run/a/b/f")),
+            (&[("etc/f", "/run/a/f")], "/etc/f", Some("run/a/f")),
+            (&[("etc/f", "../../../../../out")], "/etc/f", Some("out")),
+            (
+                &[("etc/f", "g"), ("etc/g", "/h"), ("h", "x/y")],
+                "/etc/f",
+                Some("x/y"),
+            ),
+            (&[("d", "missing")], "/d/e/f", Some("missing/e/f")),
+            (&[("d", "/m/n")], "/d/../f", Some("m/f")),
+            (
+                &[("d", "here"), ("here", "gone/../too")],
+                "/d/f",
+                Some("too/f"),
+            ),
+            (&[("etc/f", "loop"), ("etc/loop", "f")], "/etc/f", None),
+            (&[("etc/f", "/etc/f/x")], "/etc/f", None),
+            (&[("f", "plain/x")], "/f", None),
+        ];
+        for (links, path, expected) in cases {
+            for end in [FileType::RegularFile, FileType::Directory] {
+                let outer = tempfile::tempdir().unwrap();
+                let inner = outer.path().join("root");
+                fs::create_dir_all(inner.join("etc")).unwrap();
+                fs::write(inner.join("plain"), "").unwrap();
+                for (link, target) in *links {
+                    symlink(target, inner.join(link)).unwrap();
+                }
+                let made = match end {
+                    FileType::Directory => directory(root(&inner), Path::new(path), FOLLOWED),
+                    _ => super::file(root(&inner), Path::new(path), FOLLOWED),
+                };
+                let found = made
+                    .as_ref()
+                    .map(|found| rustix::fs::fstat(found).unwrap().st_ino);
+                let there = expected.map(|place| fs::symlink_metadata(inner.join(place)).unwrap());
+                assert_eq!(
+                    found.ok(),
+                    there.as_ref().map(std::os::unix::fs::MetadataExt::ino),
+                    "{links:?} {path} {made:?}"
+                );
+                assert!(there.is_none_or(|there| there.is_dir() == (end == FileType::Directory)));
+                assert_eq!(fs::read_dir(outer.path()).unwrap().count(), 1, "{links:?}");
+            }
+        }
+    }
+
+    const FOLLOWED: SymlinkPolicy = SymlinkPolicy::Followed;
 
     #[test]
     fn links_are_refused_where_the_runtime_mounts() {

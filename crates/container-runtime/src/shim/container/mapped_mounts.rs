@@ -9,7 +9,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
@@ -95,54 +95,6 @@ fn map_ids(tree: &OwnedFd, depth: MountDepth, users: &UserNamespace) -> io::Resu
     })
 }
 
-/// Layers of an overlay with ids mapped to the pod's user namespace. They are mounted until this is dropped;
-/// the overlay keeps its own references.
-pub(crate) struct MappedLayers {
-    dir: PathBuf,
-    /// Where they are mounted, in their order.
-    pub lowerdirs: Vec<PathBuf>,
-}
-
-impl MappedLayers {
-    /// Mounts the layers below `dir`, which is made.
-    pub fn mount(lowerdirs: &[PathBuf], dir: &Path, users: &UserNamespace) -> io::Result<Self> {
-        let mut layers = MappedLayers {
-            dir: dir.to_owned(),
-            lowerdirs: Vec::new(),
-        };
-        for (index, layer) in lowerdirs.iter().enumerate() {
-            let target = dir.join(staged_name(index, layer));
-            find(layer)
-                .and_then(|found| bind(&found, &target, MountDepth::One, Some(users)))
-                .map_err(|error| {
-                    let layer = layer.display();
-                    io::Error::new(error.kind(), format!("mount {layer}: {error}"))
-                })?;
-            layers.lowerdirs.push(target);
-        }
-        Ok(layers)
-    }
-}
-
-/// Where a layer is mounted for a moment. The overlay's options continue to name it, and by them others
-/// see that the layer is in use: so it has the names that it has in its store.
-fn staged_name(index: usize, layer: &Path) -> String {
-    let names: Vec<_> = layer.iter().map(|name| name.to_string_lossy()).collect();
-    let last = names.len().saturating_sub(2);
-    format!("{index}-{}", names[last..].join("-"))
-}
-
-impl Drop for MappedLayers {
-    fn drop(&mut self) {
-        // What stays is in the container's directory, and goes with it.
-        for target in &self.lowerdirs {
-            umount2(target, MntFlags::MNT_DETACH).ok();
-            fs::remove_dir(target).ok();
-        }
-        fs::remove_dir(&self.dir).ok();
-    }
-}
-
 /// Gives this process its own mount namespace: later mounts are visible to no other process.
 pub(crate) fn leave_the_nodes() -> io::Result<()> {
     unshare(CloneFlags::CLONE_NEWNS)?;
@@ -181,16 +133,4 @@ fn outermost_closed(dir: &Path) -> io::Result<Option<PathBuf>> {
         }
     }
     Ok(closed)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_mounted_layer_keeps_its_name() {
-        let layer = Path::new("/data/images/layers/0a1b/fs");
-        assert_eq!(staged_name(3, layer), "3-0a1b-fs");
-        assert_eq!(staged_name(0, Path::new("x")), "0-x");
-    }
 }

@@ -8,6 +8,7 @@ mod inside;
 mod launch;
 pub(crate) mod log;
 pub(crate) mod mapped_mounts;
+mod overlay;
 pub(crate) mod prepare;
 pub(crate) mod process;
 mod root;

@@ -1,23 +1,19 @@
-//! The root file system of a container: the overlay, sub-paths, the image's user files.
+//! The root file system of a container: its layers, sub-paths, the image's user files.
 
-use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Component, Path, PathBuf};
 
-use nix::mount::{MsFlags, mount};
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Uid};
 
 use super::devices::DeviceNode;
-use super::mapped_mounts::{self, MappedLayers, MountDepth};
+use super::inside::{self, SymlinkPolicy};
+use super::mapped_mounts::{self, MountDepth};
+use super::overlay;
 use super::user_namespace::UserNamespace;
 use crate::cgroup::DeviceKind;
 use crate::spec::RootfsSpec;
-
-/// Longest mount data: one page, with the end of the string.
-const MOUNT_DATA_BYTES_MAX: usize = 4095;
 
 /// Maximum size of `/etc/passwd` and `/etc/group`.
 const USER_FILE_BYTES_MAX: u64 = 1 << 20;
@@ -39,49 +35,16 @@ pub(crate) fn mount_overlay(
         &rootfs.upper_dir,
         std::os::unix::fs::PermissionsExt::from_mode(0o755),
     )?;
-    let mount = |layers: &[PathBuf]| {
-        let data = |relative_to: Option<&Path>| overlay_data(layers, rootfs, relative_to);
-        mount_data(layers, data, target, MsFlags::empty())
-    };
-    let Some(users) = users else {
-        return mount(&rootfs.lowerdirs);
-    };
-    let root = users.ids.on_node(0);
-    std::os::unix::fs::chown(&rootfs.upper_dir, root, root)?;
-    let staged = target.with_extension("layers");
-    let layers = MappedLayers::mount(&rootfs.lowerdirs, &staged, users)?;
-    mount(&layers.lowerdirs)
-}
-
-/// Mounts an overlay with the options that `data` makes for paths relative to a directory.
-fn mount_data(
-    layers: &[PathBuf],
-    data: impl Fn(Option<&Path>) -> Vec<u8>,
-    target: &Path,
-    flags: MsFlags,
-) -> io::Result<()> {
-    let mut options = data(None);
-    let mut old_dir = None;
-    if options.len() > MOUNT_DATA_BYTES_MAX
-        && let Some(parent) = common_parent(layers)
-    {
-        // Many layers: name them relative to the directory they are all in.
-        options = data(Some(&parent));
-        old_dir = Some(std::env::current_dir()?);
-        std::env::set_current_dir(&parent)?;
+    if let Some(users) = users {
+        let root = users.ids.on_node(0);
+        std::os::unix::fs::chown(&rootfs.upper_dir, root, root)?;
     }
-    let options = OsString::from_vec(options);
-    let kind = Some("overlay");
-    let mounted = mount(kind, target, kind, flags, Some(options.as_os_str()));
-    if let Some(dir) = old_dir {
-        std::env::set_current_dir(dir)?;
+    let mut layers = rootfs.lowerdirs.clone();
+    if layers.is_empty() {
+        layers.push(empty_layer(target, 0)?);
     }
-    mounted.map_err(|errno| {
-        io::Error::new(
-            io::Error::from(errno).kind(),
-            format!("mount the overlay of {} layers: {errno}", layers.len()),
-        )
-    })
+    let written = Some((rootfs.upper_dir.as_path(), rootfs.work_dir.as_path()));
+    overlay::mount(&layers, written, target, users)
 }
 
 /// Mounts layers at `target`, read-only; with `users`, their ids are mapped.
@@ -90,70 +53,20 @@ pub(crate) fn mount_layers(
     target: &Path,
     users: Option<&UserNamespace>,
 ) -> io::Result<()> {
+    fs::create_dir_all(target)?;
+    let mut layers = layers.to_vec();
     // Without anything to write to, the kernel wants two directories at least.
-    let empty = target.with_extension("empty");
-    for dir in [target, &empty] {
-        fs::create_dir_all(dir)?;
+    while layers.len() < 2 {
+        layers.push(empty_layer(target, layers.len())?);
     }
-    let mut all: Vec<PathBuf> = std::iter::once(empty)
-        .chain(layers.iter().cloned())
-        .collect();
-    let mapped = match users {
-        Some(users) => {
-            let staged = target.with_extension("mapped");
-            Some(MappedLayers::mount(&all, &staged, users)?)
-        }
-        None => None,
-    };
-    if let Some(mapped) = &mapped {
-        all.clone_from(&mapped.lowerdirs);
-    }
-    let flags = MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-    // The empty one may be elsewhere, and is then named as it is.
-    let data = |relative_to: Option<&Path>| layers_data(&all, relative_to);
-    mount_data(&all[1..], data, target, flags)
+    overlay::mount(&layers, None, target, users)
 }
 
-/// The overlay's mount options; pure.
-fn overlay_data(lowerdirs: &[PathBuf], rootfs: &RootfsSpec, relative_to: Option<&Path>) -> Vec<u8> {
-    let mut data = layers_data(lowerdirs, relative_to);
-    data.extend(b",upperdir=");
-    escape(&rootfs.upper_dir, b",\\", &mut data);
-    data.extend(b",workdir=");
-    escape(&rootfs.work_dir, b",\\", &mut data);
-    data
-}
-
-fn layers_data(lowerdirs: &[PathBuf], relative_to: Option<&Path>) -> Vec<u8> {
-    let mut data = b"lowerdir=".to_vec();
-    // The kernel wants the topmost first.
-    for (index, dir) in lowerdirs.iter().rev().enumerate() {
-        if index > 0 {
-            data.push(b':');
-        }
-        let dir = relative_to
-            .and_then(|base| dir.strip_prefix(base).ok())
-            .unwrap_or(dir);
-        escape(dir, b":,\\", &mut data);
-    }
-    data
-}
-
-fn escape(path: &Path, special: &[u8], out: &mut Vec<u8>) {
-    for byte in path.as_os_str().as_bytes() {
-        if special.contains(byte) {
-            out.push(b'\\');
-        }
-        out.push(*byte);
-    }
-}
-
-fn common_parent(paths: &[PathBuf]) -> Option<PathBuf> {
-    let mut common = paths.first()?.parent()?.to_owned();
-    while !paths.iter().all(|path| path.starts_with(&common)) {
-        common = common.parent()?.to_owned();
-    }
-    Some(common)
+/// A directory without files beside the mount point.
+fn empty_layer(target: &Path, number: usize) -> io::Result<PathBuf> {
+    let empty = target.with_extension(format!("empty-{number}"));
+    fs::create_dir_all(&empty)?;
+    Ok(empty)
 }
 
 /// Reads a small file of the container's, without leaving its root. A missing one is empty.
@@ -188,13 +101,13 @@ pub(crate) fn bind_sub_path(
 
 /// Makes a device node at a path below a root; an existing file at the path is replaced.
 pub(crate) fn make_node(root: &Path, node: &DeviceNode) -> io::Result<()> {
-    let invalid = || io::Error::from(io::ErrorKind::InvalidInput);
-    let inside = node.path.strip_prefix("/").map_err(|_| invalid())?;
-    let parent = inside
-        .parent()
-        .filter(|parent| !parent.as_os_str().is_empty());
-    let dir = open_beneath(root, parent.unwrap_or(Path::new(".")))?;
-    make_node_in(&dir, node)
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = rustix::fs::open(root, flags, Mode::empty())?;
+    let parent = node.path.parent().unwrap_or(Path::new("/"));
+    make_node_in(
+        &inside::directory(&root, parent, SymlinkPolicy::Followed)?,
+        node,
+    )
 }
 
 /// Makes a device node in a directory; an existing file of its name is replaced.
@@ -274,25 +187,6 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
-
-    #[test]
-    fn topmost_layer_comes_first_and_special_characters_are_escaped() {
-        let rootfs = RootfsSpec {
-            lowerdirs: vec!["/l/base".into(), "/l/top:x".into()],
-            upper_dir: "/u,1".into(),
-            work_dir: "/w".into(),
-            read_only: false,
-        };
-        let text = |data| String::from_utf8(data).unwrap();
-        assert_eq!(
-            text(overlay_data(&rootfs.lowerdirs, &rootfs, None)),
-            r"lowerdir=/l/top\:x:/l/base,upperdir=/u\,1,workdir=/w"
-        );
-        let parent = common_parent(&rootfs.lowerdirs).unwrap();
-        assert_eq!(parent, Path::new("/l"));
-        let relative = text(overlay_data(&rootfs.lowerdirs, &rootfs, Some(&parent)));
-        assert!(relative.starts_with(r"lowerdir=top\:x:base,"));
-    }
 
     #[test]
     fn links_in_a_volume_do_not_lead_out_of_it_and_what_is_made_has_its_bits() {

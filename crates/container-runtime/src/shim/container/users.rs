@@ -2,6 +2,9 @@
 
 use crate::spec::{ID_MAX, ResolvedUser, UserSpec};
 
+/// Most groups of a process: the kernel's `NGROUPS_MAX`.
+const GROUPS_MAX: usize = 65536;
+
 /// A user and its home directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct UserAccount {
@@ -59,6 +62,12 @@ pub(crate) fn resolve(spec: &UserSpec, passwd: &str, group: &str) -> Result<User
     }
     groups.sort_unstable();
     groups.dedup();
+    if groups.len() > GROUPS_MAX {
+        return Err(format!(
+            "the user has {} groups, and the kernel gives a process {GROUPS_MAX} at most",
+            groups.len()
+        ));
+    }
     check_ids(std::iter::once(&uid).chain([&gid]).chain(&groups))?;
     let home = entry
         .map(|entry| entry.home)
@@ -220,6 +229,19 @@ mod tests {
         }
         let largest = resolved(named("2147483647:2147483647"));
         assert_eq!((largest.0, largest.1), (ID_MAX, ID_MAX));
+    }
+
+    /// findings-2 I1
+    #[test]
+    fn more_groups_than_the_kernel_has_are_refused() {
+        let with = |groups: u32| UserSpec {
+            gid: Some(1),
+            supplementary_groups: (1..=groups).collect(),
+            ..UserSpec::default()
+        };
+        resolve(&with(65_536), "", "").unwrap();
+        let refused = resolve(&with(65_537), "", "").unwrap_err();
+        assert!(refused.contains("65537 groups"), "{refused}");
     }
 
     #[test]

@@ -405,12 +405,6 @@ fn check(spec: &ContainerSpec) -> Answer {
             reason,
         })
     };
-    if spec.rootfs.lowerdirs.is_empty() {
-        return invalid(
-            "rootfs.lowerdirs",
-            "an image has at least one layer".to_owned(),
-        );
-    }
     let paths = spec
         .rootfs
         .lowerdirs

@@ -1,0 +1,461 @@
+//! Odd images: many layers, links where something is mounted, and configurations. What comes of each is compared
+//! with runc, which has the same root and, by umoci, the same configuration.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::{MetadataExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use container_runtime::Sandbox;
+use container_runtime::spec::{
+    ContainerSpec, EnvVar, Mount, MountSource, Propagation, SandboxSpec,
+};
+use serde_json::{Value, json};
+
+use crate::world::{World, layer, logged, run, sandbox_spec};
+
+/// Layers as an image store names them; each has a file of its own.
+fn many_layers(world: &World, count: u32) -> Vec<PathBuf> {
+    let made = (0..count).map(|number| {
+        let digits = number.wrapping_mul(2_654_435_761);
+        let name = format!("images/layers/{digits:08x}{:056x}/fs", 0);
+        let layer = world.dir.join(name);
+        fs::create_dir_all(layer.join("own")).unwrap();
+        fs::write(layer.join("own").join(number.to_string()), "").unwrap();
+        layer
+    });
+    made.collect()
+}
+
+/// findings-2 I1
+#[tokio::test]
+async fn images_of_five_hundred_layers_start() {
+    let world = World::new("manylayers");
+    let layers = many_layers(&world, 500);
+    let own_users = SandboxSpec {
+        own_users: true,
+        ..sandbox_spec("p2")
+    };
+    let sandboxes = [
+        world.sandbox("p1").await,
+        world.runtime.create_sandbox(own_users).await.unwrap(),
+    ];
+    for sandbox in &sandboxes {
+        for count in [39, 60, 130, 499] {
+            let id = format!("a{count}");
+            let mut spec = world.shell(&id, "ls /own | wc -l; ls /v/own | wc -l; touch /own/made");
+            spec.rootfs.lowerdirs.extend_from_slice(&layers[..count]);
+            spec.mounts = vec![Mount {
+                destination: "/v".into(),
+                source: MountSource::Layers {
+                    lowerdirs: layers[..=count].to_vec(),
+                    sub_path: None,
+                },
+                read_only: true,
+            }];
+            run(sandbox, &spec).await;
+            assert_eq!(logged(&spec), [count.to_string(), (count + 1).to_string()]);
+            // By the options of its mount, others see that a layer is in use.
+            let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
+            let upper = spec.rootfs.upper_dir.to_str().unwrap();
+            let root = format!("{id}/bundle/rootfs ");
+            let mount = table
+                .lines()
+                .find(|line| line.contains(&root) || line.contains(upper));
+            let mount = mount.unwrap();
+            for layer in &layers[..count] {
+                let name = layer
+                    .parent()
+                    .unwrap()
+                    .file_name()
+                    .unwrap()
+                    .to_str()
+                    .unwrap();
+                assert!(mount.contains(&name[..6]), "{name} {mount}");
+            }
+            sandbox.remove(&id).await.unwrap();
+        }
+    }
+    let mut more = world.shell("more", "true");
+    more.rootfs.lowerdirs.extend(layers);
+    let refused = sandboxes[0]
+        .create_container(more)
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(
+        refused.contains("501 layers") && refused.contains("500 at most"),
+        "{refused}"
+    );
+    world.end().await;
+}
+
+/// An image without layers has no command; it is not refused for the want of layers.
+#[tokio::test]
+async fn an_image_may_have_no_layer() {
+    let world = World::new("nolayer");
+    let sandbox = world.sandbox("p1").await;
+    let mut spec = world.container("a", &["/app"]);
+    spec.rootfs.lowerdirs.clear();
+    sandbox.create_container(spec).await.unwrap();
+    let refused = sandbox.start("a").await.unwrap_err().to_string();
+    assert!(refused.contains("stat /app: no such file"), "{refused}");
+    world.end().await;
+}
+
+/// A container of runc: the layers, and an upper directory of its own.
+struct Bundle {
+    dir: PathBuf,
+    config: Value,
+}
+
+impl Bundle {
+    fn new(dir: PathBuf, layers: &[PathBuf]) -> Self {
+        for part in ["rootfs", "upper", "work"] {
+            fs::create_dir_all(dir.join(part)).unwrap();
+        }
+        let layers: Vec<_> = layers
+            .iter()
+            .rev()
+            .map(|layer| layer.to_str().unwrap())
+            .collect();
+        let (upper, work) = (dir.join("upper"), dir.join("work"));
+        let (lower, upper, work) = (layers.join(":"), upper.display(), work.display());
+        let options = format!("lowerdir={lower},upperdir={upper},workdir={work}");
+        let root = dir.join("rootfs");
+        let kind = Some("overlay");
+        let flags = nix::mount::MsFlags::empty();
+        nix::mount::mount(kind, &root, kind, flags, Some(options.as_str())).unwrap();
+        output(Command::new("runc").arg("spec").current_dir(&dir));
+        let text = fs::read_to_string(dir.join("config.json")).unwrap();
+        let mut config: Value = serde_json::from_str(&text).unwrap();
+        config["process"]["terminal"] = json!(false);
+        config["root"]["readonly"] = json!(false);
+        Bundle { dir, config }
+    }
+
+    /// Runs the container, and returns its output, or the error of runc.
+    fn run(&self) -> Result<Vec<String>, String> {
+        fs::write(self.dir.join("config.json"), self.config.to_string()).unwrap();
+        let id = format!(
+            "mainstay-{}-{}",
+            std::process::id(),
+            self.dir.file_name().unwrap().display()
+        );
+        let ran = Command::new("runc")
+            .arg("--root")
+            .arg(self.dir.join("state"))
+            .args(["run", &id])
+            .current_dir(&self.dir)
+            .stdin(Stdio::null())
+            .output()
+            .expect("runc runs (cargo xtask setup installs it)");
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        match ran.stderr.is_empty() {
+            true => Ok(text(&ran.stdout).lines().map(str::to_owned).collect()),
+            false => Err(text(&ran.stderr)),
+        }
+    }
+}
+
+impl Drop for Bundle {
+    fn drop(&mut self) {
+        let root = self.dir.join("rootfs");
+        nix::mount::umount2(&root, nix::mount::MntFlags::MNT_DETACH).ok();
+    }
+}
+
+fn output(command: &mut Command) -> String {
+    let done = command
+        .output()
+        .expect("cargo xtask setup installs runc and umoci");
+    assert!(done.status.success(), "{command:?} {done:?}");
+    String::from_utf8(done.stdout).unwrap()
+}
+
+/// Runs a container, and returns its output or the error of its start.
+async fn ours(sandbox: &Sandbox, spec: &ContainerSpec) -> Result<Vec<String>, String> {
+    let created = sandbox.create_container(spec.clone()).await;
+    created.map_err(|error| error.to_string())?;
+    let started = sandbox.start(&spec.id).await;
+    started.map_err(|error| error.to_string())?;
+    crate::world::exit_of(sandbox, &spec.id).await;
+    Ok(logged(spec))
+}
+
+/// The files below a directory: owner, and the mode of a directory.
+fn files(root: &Path) -> BTreeMap<PathBuf, (u32, Option<u32>)> {
+    let mut found = BTreeMap::new();
+    let mut unread = vec![root.to_owned()];
+    while let Some(dir) = unread.pop() {
+        for entry in fs::read_dir(dir).unwrap() {
+            let entry = entry.unwrap();
+            let facts = entry.metadata().unwrap();
+            if facts.is_dir() {
+                unread.push(entry.path());
+            }
+            let path = entry.path().strip_prefix(root).unwrap().to_owned();
+            found.insert(path, (facts.uid(), facts.is_dir().then(|| facts.mode())));
+        }
+    }
+    found
+}
+
+/// The links of an image: where they are, and where they lead.
+type Links = Vec<(&'static str, &'static str)>;
+
+/// The ways in which an image has a path, `P` with its parent `D`.
+fn shapes(path: &'static str) -> Vec<Links> {
+    let (parent, _) = path.rsplit_once('/').unwrap();
+    vec![
+        vec![],
+        vec![(path, "../run/systemd/resolve/stub-resolv.conf")],
+        vec![(path, "/run/resolve/stub")],
+        vec![(path, "beside")],
+        vec![(path, "../../../../../../climbed/out")],
+        vec![
+            (path, "/chain/one"),
+            ("/chain/one", "two"),
+            ("/chain/two", "/end/of/it"),
+        ],
+        vec![(path, "/chain/one"), ("/chain/one", "../gone/../end")],
+        vec![(parent, "/moved"), ("/unused", "x")],
+        vec![(parent, "moved/away")],
+        vec![(path, "/tmp/../tmp/there")],
+        vec![(path, "/loop"), ("/loop", "/loop")],
+        vec![(path, "/bin/busybox/below-a-file")],
+    ]
+}
+
+fn image_with(links: &Links, dir: &Path) {
+    for (place, target) in links {
+        let place = dir.join(&place[1..]);
+        fs::create_dir_all(place.parent().unwrap()).unwrap();
+        symlink(target, place).unwrap();
+    }
+    fs::create_dir_all(dir).unwrap();
+}
+
+/// findings-2 I2
+#[tokio::test]
+async fn mounts_go_where_the_links_of_the_image_lead() {
+    let world = World::new("danglinglinks");
+    let sandbox = world.sandbox("p1").await;
+    let (file, directory) = (world.dir.join("file"), world.dir.join("directory"));
+    fs::write(&file, "mounted\n").unwrap();
+    fs::create_dir(&directory).unwrap();
+    fs::write(directory.join("f"), "mounted\n").unwrap();
+    let mut number = 0;
+    for (source, path) in [
+        (&file, "/cfg/resolv.conf"),
+        (&file, "/cfg/deep/hosts"),
+        (&directory, "/data/volume"),
+        (&directory, "/srv/www/html"),
+    ] {
+        for links in shapes(path) {
+            number += 1;
+            let image = world.dir.join(format!("image-{number}"));
+            image_with(&links, &image);
+            let read = match source == &file {
+                true => format!("cat {path}"),
+                false => format!("cat {path}/f"),
+            };
+            let mut spec = world.shell(&format!("c{number}"), &read);
+            spec.rootfs.lowerdirs.push(image);
+            spec.mounts = vec![Mount {
+                destination: path.into(),
+                source: MountSource::Bind {
+                    path: source.clone(),
+                    sub_path: None,
+                    recursive_read_only: false,
+                    propagation: Propagation::Private,
+                },
+                read_only: false,
+            }];
+            let mut bundle =
+                Bundle::new(world.dir.join(format!("b{number}")), &spec.rootfs.lowerdirs);
+            bundle.config["process"]["args"] = json!(spec.args);
+            let mounts = bundle.config["mounts"].as_array_mut().unwrap();
+            mounts.push(
+                json!({"destination": path, "source": source, "type": "bind",
+                "options": ["rbind", "rw"]}),
+            );
+            let theirs = bundle.run();
+            let ours = ours(&sandbox, &spec).await;
+            if links.iter().any(|(_, target)| target.contains("gone/..")) {
+                // runc leaves "gone" out, and the container cannot use the path.
+                assert!(theirs.is_err(), "{links:?} {theirs:?}");
+                assert_eq!(ours, Ok(vec!["mounted".to_owned()]), "{links:?} {path}");
+                continue;
+            }
+            assert_eq!(
+                ours.is_ok(),
+                theirs.is_ok(),
+                "{links:?} {path} {ours:?} {theirs:?}"
+            );
+            if ours.is_ok() {
+                assert_eq!(ours, Ok(vec!["mounted".to_owned()]), "{links:?} {path}");
+                assert_eq!(theirs, ours, "{links:?} {path}");
+                let (made, their) = (
+                    files(&spec.rootfs.upper_dir),
+                    files(&bundle.dir.join("upper")),
+                );
+                assert_eq!(made, their, "{links:?} {path}");
+            }
+            sandbox.remove(&spec.id).await.ok();
+        }
+    }
+    world.end().await;
+}
+
+/// One configuration of an image, as umoci's options.
+struct Config {
+    user: &'static str,
+    directory: &'static str,
+    entrypoint: &'static [&'static str],
+    command: &'static [&'static str],
+    variables: &'static [&'static str],
+}
+
+const SHOW: &str = "id -u; id -g; id -G; pwd; echo $A:$B:$HOME:$#";
+
+fn configs() -> Vec<Config> {
+    let base = || Config {
+        user: "",
+        directory: "",
+        entrypoint: &[],
+        command: &["sh", "-c", SHOW],
+        variables: &["PATH=/usr/bin:/bin"],
+    };
+    let users = [
+        "",
+        "0",
+        "root",
+        "app",
+        "1000",
+        "1000:1001",
+        "1000:log",
+        "app:log",
+        "app:0",
+        "1234",
+        "1234:5678",
+        "nobody",
+        "app:nogroup",
+    ];
+    let directories = [
+        "/",
+        "/tmp",
+        "/missing",
+        "/missing/deep",
+        "/dangling",
+        "/tmp/../etc",
+        "/etc/passwd",
+    ];
+    let commands: [(&[&str], &[&str]); 5] = [
+        (&["sh", "-c", SHOW], &[]),
+        (&["sh", "-c", SHOW, "name"], &["one", "two"]),
+        (&["/bin/sh"], &["-c", SHOW]),
+        (&["nosuch"], &[]),
+        (&["/etc/passwd"], &[]),
+    ];
+    let variables: [&[&str]; 4] = [
+        &["PATH=/usr/bin:/bin", "A=1", "B=2", "A=3"],
+        &["PATH=/usr/bin:/bin", "A=x=y"],
+        &["PATH=/usr/bin:/bin", "A="],
+        &["PATH=/usr/bin:/bin", "HOME=/elsewhere"],
+    ];
+    let mut all: Vec<Config> = users.map(|user| Config { user, ..base() }).into();
+    all.extend(directories.map(|directory| Config {
+        directory,
+        ..base()
+    }));
+    all.extend(commands.map(|(entrypoint, command)| Config {
+        entrypoint,
+        command,
+        ..base()
+    }));
+    all.extend(variables.map(|variables| Config {
+        variables,
+        ..base()
+    }));
+    all
+}
+
+#[tokio::test]
+async fn configurations_mean_the_same_to_another_implementation() {
+    let world = World::new("configs");
+    let sandbox = world.sandbox("p1").await;
+    let links = world.dir.join("links");
+    image_with(&vec![("/dangling", "/run/made")], &links);
+    let layers = vec![layer().to_owned(), links];
+    let store = world.dir.join("layout");
+    output(Command::new("umoci").args(["init", "--layout"]).arg(&store));
+    for (number, config) in configs().into_iter().enumerate() {
+        let image = format!("{}:i{number}", store.display());
+        output(Command::new("umoci").args(["new", "--image", &image]));
+        let mut command = Command::new("umoci");
+        command.args(["config", "--image", &image, "--config.user", config.user]);
+        command.args(["--config.workingdir", config.directory]);
+        for (flag, values) in [
+            ("--config.entrypoint", config.entrypoint),
+            ("--config.cmd", config.command),
+            ("--config.env", config.variables),
+        ] {
+            command.args(values.iter().flat_map(|value| [flag, *value]));
+        }
+        output(&mut command);
+        let mut bundle = Bundle::new(world.dir.join(format!("b{number}")), &layers);
+        let made = bundle.dir.join("umoci.json");
+        let described = Command::new("umoci")
+            .args(["raw", "runtime-config", "--image", &image, "--rootfs"])
+            .args([bundle.dir.join("rootfs"), made.clone()])
+            .output()
+            .unwrap();
+        let theirs = match described.status.success() {
+            false => Err(String::from_utf8_lossy(&described.stderr).into_owned()),
+            true => {
+                let text = fs::read_to_string(&made).unwrap();
+                let described: Value = serde_json::from_str(&text).unwrap();
+                for part in ["args", "env", "cwd", "user"] {
+                    bundle.config["process"][part] = described["process"][part].clone();
+                }
+                bundle.run()
+            }
+        };
+        let args = [config.entrypoint, config.command].concat();
+        let mut spec = world.container(&format!("c{number}"), &args);
+        spec.rootfs.lowerdirs = layers.clone();
+        spec.user.name = config.user.to_owned();
+        spec.cwd = config.directory.to_owned();
+        let variables = config
+            .variables
+            .iter()
+            .map(|text| text.split_once('=').unwrap());
+        let variables = variables.map(|(name, value)| EnvVar {
+            name: name.to_owned(),
+            value: value.to_owned(),
+        });
+        spec.env = variables.collect();
+        let (mut ours, mut theirs) = (ours(&sandbox, &spec).await, theirs);
+        for shown in [&mut ours, &mut theirs].into_iter().flatten() {
+            if config.user.contains(':') {
+                // Beside a named group, containerd gives the user's others too; umoci does not.
+                shown.remove(2);
+            }
+            if config.variables.contains(&"HOME=/elsewhere") {
+                // The image decides, as with containerd; umoci takes the home of the user.
+                shown.remove(4);
+            }
+        }
+        let what = (config.user, config.directory, args, config.variables);
+        match (&ours, &theirs) {
+            (Err(_), Err(_)) => {}
+            // runc makes a missing directory, but none where a link leads.
+            (Ok(_), Err(_)) if config.directory == "/dangling" => {}
+            _ => assert_eq!(ours, theirs, "{what:?}"),
+        }
+        sandbox.remove(&spec.id).await.ok();
+    }
+    world.end().await;
+}
