@@ -84,6 +84,17 @@ impl Bus {
     }
 
     fn write(&self, name: &str, text: &str) -> io::Result<()> {
+        if text.len() > LINE_BYTES_MAX {
+            // The kernel would take the beginning of it.
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!(
+                    "the names of monitors, pool and image have {} bytes, and the kernel takes \
+                     {LINE_BYTES_MAX}",
+                    text.len()
+                ),
+            ));
+        }
         let single = self.0.join(format!("{name}_single_major"));
         let path = match single.exists() {
             true => single,
@@ -97,6 +108,9 @@ impl Bus {
         }
     }
 }
+
+/// Most bytes of a line: less than a page.
+const LINE_BYTES_MAX: usize = 4095;
 
 /// The path of a device.
 pub fn path(device: &Device) -> PathBuf {
@@ -152,6 +166,9 @@ mod tests {
             fs::write(temp.path().join(name), "").unwrap();
         }
         bus.add("a line").unwrap();
+        // findings-2 I1
+        let refused = bus.add(&"m".repeat(4096)).unwrap_err();
+        assert!(refused.to_string().contains("4096 bytes"), "{refused}");
         bus.remove(12).unwrap();
         let written = |name: &str| fs::read_to_string(temp.path().join(name)).unwrap();
         assert_eq!(
