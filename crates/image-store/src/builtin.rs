@@ -41,9 +41,10 @@ impl ImageStore {
         let diff_id = Digest::of(layer);
         // Without it the program does not start.
         let room = WriteSpace::all(&self.directory);
-        let size = match self.layer_size(&diff_id) {
+        let (name, below) = (diff_id.hex(), Some([].as_slice()));
+        let size = match self.layer_size(name) {
             Some(size) => size,
-            None => self.unpack_layer(layer, room, |_| Ok(diff_id.clone()))?,
+            None => self.unpack_layer(layer, name, below, room, |_| Ok(()))?,
         };
         Ok(BuiltinLayer { diff_id, size })
     }

@@ -211,7 +211,8 @@ mod tests {
             let bytes = layer(text);
             let diff_id = Digest::of(&bytes);
             let room = WriteSpace::all(store.directory());
-            let added = store.add_layer(bytes.as_slice(), &diff_id, room, Observer::default());
+            let added =
+                store.add_layer(bytes.as_slice(), &diff_id, None, room, Observer::default());
             added.unwrap();
             diff_id.hex().to_owned()
         });

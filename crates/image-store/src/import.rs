@@ -1,6 +1,7 @@
 //! Import of images from files: an OCI layout as a directory or archive, or the output of `docker
 //! save`.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Component, Path, PathBuf};
@@ -11,6 +12,7 @@ use crate::compression::decompressed;
 use crate::digest::{Digest, HashingReader};
 use crate::disk_space::{KeepFree, SpaceError, WriteSpace};
 use crate::index::ImageRecord;
+use crate::layers::Settled;
 use crate::manifest::{
     ConfigBlob, Descriptor, Document, Manifest, architecture, for_this_platform, parse,
 };
@@ -293,20 +295,37 @@ impl Import<'_> {
         if blob.rootfs.diff_ids.len() != files.len() {
             return Err(self.malformed("configuration and manifest disagree on the layers"));
         }
-        let mut layers = Vec::new();
+        let mut layers: Vec<String> = Vec::new();
+        let mut alone = BTreeSet::new();
         let mut size = 0;
         for (file, diff_id) in files.iter().zip(&blob.rootfs.diff_ids) {
             let diff_id = Digest::parse(diff_id)
                 .ok_or_else(|| self.malformed(format!("malformed layer digest {diff_id:?}")))?;
-            let archive = self
-                .open(file)
-                .and_then(|file| decompressed(file).map_err(read_error(self.origin)))?;
-            let room = WriteSpace::new(self.store.directory(), KeepFree::default());
-            let added = self
-                .store
-                .add_layer(archive, &diff_id, room, Observer::default());
-            size += added?;
-            layers.push(diff_id.hex().to_owned());
+            let add = |below: Option<&[String]>| {
+                let archive = self
+                    .open(file)
+                    .and_then(|file| decompressed(file).map_err(read_error(self.origin)))?;
+                let room = WriteSpace::new(self.store.directory(), KeepFree::default());
+                let observer = Observer::default();
+                Ok::<_, ImportError>(
+                    self.store
+                        .add_layer(archive, &diff_id, below, room, observer)?,
+                )
+            };
+            let mut settled = self.store.settle(&diff_id, &layers)?;
+            if matches!(settled, Settled::Missing { .. }) {
+                add(None)?;
+                settled = self.store.settle(&diff_id, &layers)?;
+            }
+            let (name, bytes) = match settled {
+                Settled::Present { name, size } => (name, size),
+                Settled::Missing { name } => {
+                    alone.insert(diff_id.hex().to_owned());
+                    (name, add(Some(layers.as_slice()))?)
+                }
+            };
+            layers.push(name);
+            size += bytes;
         }
         let id = Digest::of(config).to_string();
         let record = ImageRecord {
@@ -319,6 +338,7 @@ impl Import<'_> {
             access: Default::default(),
         };
         self.store.insert(name, digest.as_str(), record)?;
+        self.store.drop_unused(&alone)?;
         Ok(Ok(()))
     }
 

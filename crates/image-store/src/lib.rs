@@ -16,6 +16,7 @@ mod disk_space;
 mod import;
 mod index;
 mod layer_sync;
+mod layers;
 mod manifest;
 mod pull;
 mod reference;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,13 +11,10 @@ use keyed_locks::KeyedLocks;
 use mount_table::MountPoint;
 use rustix::fs::FlockOperation;
 
-use crate::digest::{Digest, HashingReader};
-use crate::disk_space::{LimitedReader, OutOfSpace, SpaceError, WriteSpace};
+use crate::disk_space::{OutOfSpace, SpaceError};
 use crate::index::{Image, ImageRecord, Index};
-use crate::layer_sync::sync_layer;
 use crate::reference::{InvalidReference, normalize};
-use crate::stall_detector::Observer;
-use crate::unpack::{UnpackError, unpack};
+use crate::unpack::{UnpackError, hides_all_below};
 
 /// The error of the image store.
 #[derive(Debug, thiserror::Error)]
@@ -106,6 +103,9 @@ pub struct ImageStore {
     /// One pull at a time per name.
     pub(crate) pulls: Arc<KeyedLocks<tokio::sync::Mutex<()>>>,
 }
+
+/// Fewest characters of a layer's short name in the options of an overlay.
+const SHORT_NAME_BYTES: usize = 6;
 
 /// The directory's mode.
 const DIRECTORY_MODE: u32 = 0o700;
@@ -220,87 +220,12 @@ impl ImageStore {
         Some(self.image(&index, digest, record))
     }
 
-    /// Unpacks a layer unless it is there. Returns its size as unpacked, in bytes.
-    pub(crate) fn add_layer(
-        &self,
-        archive: impl Read,
-        diff_id: &Digest,
-        room: WriteSpace,
-        observer: Observer,
-    ) -> Result<u64, StoreError> {
-        if let Some(size) = self.layer_size(diff_id) {
-            return Ok(size);
-        }
-        let length_max = room.archive_bytes_max();
-        let length_max = length_max.map_err(io_error("inspect the disk of", &self.directory))?;
-        let reader = HashingReader::new(LimitedReader::new(archive, length_max, observer));
-        self.unpack_layer(reader, room, |reader| {
-            let actual = reader
-                .finish()
-                .map_err(io_error("read the layer of", &self.directory))?;
-            if actual == *diff_id {
-                return Ok(actual);
-            }
-            let (expected, actual) = (diff_id.to_string(), actual.to_string());
-            Err(StoreError::DigestMismatch { expected, actual })
-        })
-    }
-
-    /// Unpacks a layer, and keeps it under its digest, which `verified` returns. Returns its size as unpacked,
-    /// in bytes.
-    pub(crate) fn unpack_layer<R: Read>(
-        &self,
-        mut archive: R,
-        room: WriteSpace,
-        verified: impl FnOnce(R) -> Result<Digest, StoreError>,
-    ) -> Result<u64, StoreError> {
-        let scratch = self.scratch()?;
-        let root = scratch.path().join("fs");
-        fs::create_dir(&root).map_err(io_error("make", &root))?;
-        let unpacked = unpack(&mut archive, &root, room)?;
-        self.keep_layer(scratch.path(), &verified(archive)?, unpacked.bytes)?;
-        Ok(unpacked.bytes)
-    }
-
-    /// Moves an unpacked layer to its place, with its size beside it, durably.
-    fn keep_layer(&self, scratch: &Path, diff_id: &Digest, bytes: u64) -> Result<(), StoreError> {
-        let size = scratch.join("size");
-        File::create(&size)
-            .and_then(|mut file| file.write_all(bytes.to_string().as_bytes()))
-            .map_err(io_error("write", &size))?;
-        sync_layer(scratch).map_err(io_error("sync", scratch))?;
-        let place = self.layer(diff_id.hex());
-        if place.exists() && !self.has_layer(diff_id.hex()) {
-            // Half of it was deleted by hand.
-            let doomed = self.scratch()?;
-            fs::rename(&place, doomed.path()).map_err(io_error("move away", &place))?;
-        }
-        match fs::rename(scratch, &place) {
-            Ok(()) => {}
-            // Another process was faster; its result is the same.
-            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => return Ok(()),
-            Err(error) => return Err(io_error("rename to", &place)(error)),
-        }
-        let layers = self.directory.join("layers");
-        File::open(&layers)
-            .and_then(|file| file.sync_all())
-            .map_err(io_error("sync", &layers))
-    }
-
-    pub(crate) fn layer_size(&self, diff_id: &Digest) -> Option<u64> {
-        if !self.has_layer(diff_id.hex()) {
-            return None;
-        }
-        let size = self.layer(diff_id.hex()).join("size");
-        fs::read_to_string(size).ok()?.trim().parse().ok()
-    }
-
     /// Records an image under a name; its layers must be there.
     pub(crate) fn insert(
         &self,
         reference: &str,
         digest: &str,
-        record: ImageRecord,
+        mut record: ImageRecord,
     ) -> Result<Image, StoreError> {
         let lock = self.lock()?;
         // Garbage collection holds the lock too: existing layers stay, because they are about to be
@@ -309,6 +234,11 @@ impl ImageStore {
         if let Some(layer) = record.layers.iter().find(is_gone) {
             let layer = layer.clone();
             return Err(StoreError::LayerCleared { layer });
+        }
+        // The kernel does not look for the mark at the top of a layer.
+        let hides_all = |layer: &String| hides_all_below(&self.layer(layer).join("fs"));
+        if let Some(lowest) = record.layers.iter().rposition(hides_all) {
+            record.layers.drain(..lowest);
         }
         let mut index = self.index()?;
         index.insert(reference, digest, record);
@@ -348,10 +278,10 @@ impl ImageStore {
     pub(crate) fn is_mounted(&self, layers: &[String]) -> Result<bool, StoreError> {
         let path = Path::new("/proc/self/mountinfo");
         let mounts = mount_table::read().map_err(io_error("read", path))?;
-        // Overlay names its layers among its options; a single layer is bound.
+        // Overlay names its layers among its options.
         let uses = |mount: &MountPoint, layer: &str| {
             let bound = mount.root.components().chain(mount.path.components());
-            mount.super_options.contains(layer)
+            is_named(&mount.super_options, layer)
                 || bound.into_iter().any(|part| part.as_os_str() == layer)
         };
         let is_used = |layer: &String| mounts.iter().any(|mount| uses(mount, layer));
@@ -364,9 +294,7 @@ impl ImageStore {
             digest: digest.to_owned(),
             references: index.names_of(digest),
             config: record.config.clone(),
-            layers: record
-                .layers
-                .iter()
+            layers: distinct(&record.layers)
                 .map(|layer| self.layer(layer).join("fs"))
                 .collect(),
             size: record.size,
@@ -420,10 +348,30 @@ impl ImageStore {
     }
 }
 
+/// Layers without repetitions: what the topmost of equal ones changes, those below change too.
+fn distinct(layers: &[String]) -> impl Iterator<Item = &String> {
+    let above = |index: usize| &layers[index + 1..];
+    let layers = layers.iter().enumerate();
+    layers.filter_map(move |(index, layer)| (!above(index).contains(layer)).then_some(layer))
+}
+
+/// Whether the options of an overlay name a layer: as a part of a path, or by the beginning of its digest where
+/// the paths of all layers were too long for the kernel.
+fn is_named(options: &str, layer: &str) -> bool {
+    let names = options.split([',', '=', ':']);
+    options.contains(layer)
+        || names
+            .into_iter()
+            .any(|name| name.len() >= SHORT_NAME_BYTES && layer.starts_with(name))
+}
+
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::digest::Digest;
+    use crate::disk_space::WriteSpace;
     use crate::manifest::ImageConfig;
+    use crate::stall_detector::Observer;
 
     /// An archive with that text in one file.
     pub(crate) fn layer(text: &str) -> Vec<u8> {
@@ -508,6 +456,7 @@ pub(crate) mod tests {
             .add_layer(
                 layer("one").as_slice(),
                 &wrong,
+                None,
                 WriteSpace::all(directory.path()),
                 Observer::default(),
             )
@@ -521,6 +470,33 @@ pub(crate) mod tests {
             .unwrap()
             .count();
         assert_eq!(left, 0, "nothing is left behind");
+    }
+
+    /// findings-2 I1
+    #[test]
+    fn a_layer_is_in_use_by_its_path_and_by_its_short_name() {
+        let layer = "0a1b2c3d4e5f";
+        for options in [
+            "rw,lowerdir=/images/layers/0a1b2c3d4e5f/fs,upperdir=/u",
+            "rw,lowerdir=ffffff:0a1b2c,upperdir=up,workdir=work",
+            "rw,lowerdir+=ffffff,lowerdir+=0a1b2c3",
+        ] {
+            assert!(is_named(options, layer), "{options}");
+        }
+        for options in [
+            "rw",
+            "rw,lowerdir=0a1b2:0a1b2d,upperdir=up",
+            "ro,lowerdir=/0a1b2c",
+        ] {
+            assert!(!is_named(options, layer), "{options}");
+        }
+    }
+
+    #[test]
+    fn of_equal_layers_the_topmost_is_mounted() {
+        let layers = ["a", "b", "a", "c", "b"].map(str::to_owned);
+        let kept: Vec<_> = distinct(&layers).collect();
+        assert_eq!(kept, ["a", "c", "b"]);
     }
 
     /// findings R14

@@ -188,13 +188,9 @@ fn links_through_links_stay_inside() {
         )
         .is_err()
     );
-    assert!(
-        unpacked(
-            &store,
-            Layer::default().pax("path", b"../escape").file("x", "x")
-        )
-        .is_err()
-    );
+    let climbing = Layer::default().pax("path", b"../escape").file("x", "x");
+    let root = unpacked(&store, climbing).unwrap();
+    assert!(root.join("escape").is_file() && !root.join("../escape").exists());
     let looped = Layer::default().entry(EntryType::Symlink, "loop", "loop", b"");
     assert!(unpacked(&store, looped.file("loop/x", "x")).is_err());
     let names: Vec<_> = fs::read_dir(&outside)
@@ -320,6 +316,25 @@ async fn layers_of_several_zstd_frames_are_whole() {
     let name = format!("{}/app:1", registry.host);
     let image = store.pull(&name, &PullOptions::default()).await.unwrap();
     assert_eq!(fs::read_to_string(image.layers[0].join("b")).unwrap(), "y");
+}
+
+/// findings-2 I3: two images have the layer, and it means another file above each base.
+#[tokio::test]
+async fn a_layer_is_pulled_for_its_place_in_the_image() {
+    let (_directory, store) = store();
+    let shared = Layer::default().file("home/x", "x").finish();
+    let base = Layer::default().file("other", "").finish();
+    let linked = Layer::default().entry(EntryType::Symlink, "home", "users", b"");
+    for (base, place) in [(base, "home/x"), (linked.finish(), "users/x")] {
+        let layers = [&base, &shared].map(|plain| (plain.clone(), gzip(plain)));
+        let registry = registry(image(&layers), Box::new(|_| {}));
+        let name = format!("{}/app:1", registry.host);
+        for _ in 0..2 {
+            let pulled = store.pull(&name, &PullOptions::default()).await.unwrap();
+            assert!(pulled.layers[1].join(place).is_file(), "{pulled:?}");
+        }
+    }
+    assert_eq!(store.layers().unwrap().len(), 4);
 }
 
 #[tokio::test]

@@ -23,6 +23,7 @@ use crate::credentials::Credentials;
 use crate::digest::Digest;
 use crate::disk_space::{KeepFree, WriteSpace};
 use crate::index::{Image, ImageRecord};
+use crate::layers::{Settled, layer_name};
 use crate::manifest::{
     Blob, ConfigBlob, Manifest, architecture, for_this_platform, json_fault,
     parse as parse_manifest,
@@ -197,6 +198,9 @@ impl Candidate {
     }
 }
 
+/// A layer of an image, and whether it is in the store.
+type Work = (Blob, Digest, bool);
+
 /// One attempt at one endpoint.
 struct Pull<'a> {
     store: &'a ImageStore,
@@ -252,26 +256,68 @@ impl Pull<'_> {
                 .ok_or_else(|| self.malformed(format!("malformed layer digest {diff_id:?}")))?;
             work.push((layer.clone(), diff_id));
         }
-        self.check_room(work.clone()).await?;
-        let sizes: Vec<u64> = futures::stream::iter(work.clone())
-            .map(|(layer, diff_id)| self.layer(client, layer, diff_id))
+        let work = self.missing(work).await?;
+        self.check_room(&work).await?;
+        let absent: Vec<Work> = work.iter().filter(|work| !work.2).cloned().collect();
+        futures::stream::iter(absent)
+            .map(|(layer, diff_id, _)| self.layer(client, layer, diff_id, None))
             .buffered(DOWNLOADS_MAX)
-            .try_collect()
+            .try_collect::<()>()
             .await?;
+        let (mut names, mut size, mut alone) = (Vec::new(), 0, BTreeSet::new());
+        for (layer, diff_id, _) in work {
+            let (name, bytes) = match self.settled(&diff_id, &names).await? {
+                Settled::Present { name, size } => (name, size),
+                Settled::Missing { .. } => {
+                    // It means files of those below, which are all there now.
+                    alone.insert(diff_id.hex().to_owned());
+                    let below = Some(names.clone());
+                    self.layer(client, layer, diff_id.clone(), below).await?;
+                    match self.settled(&diff_id, &names).await? {
+                        Settled::Present { name, size } => (name, size),
+                        Settled::Missing { name: layer } => {
+                            return Err(self.store_error(StoreError::LayerCleared { layer }));
+                        }
+                    }
+                }
+            };
+            names.push(name);
+            size += bytes;
+        }
         let record = ImageRecord {
             id: config.digest.to_string(),
             config: blob.config,
-            layers: work
-                .iter()
-                .map(|(_, diff_id)| diff_id.hex().to_owned())
-                .collect(),
-            size: sizes.iter().sum(),
+            layers: names,
+            size,
             fingerprint: None,
             pulled: true,
             access: self.access.clone(),
         };
         let name = self.name.clone();
-        self.in_store(move |store| store.insert(&name, digest.as_str(), record))
+        self.in_store(move |store| {
+            let image = store.insert(&name, digest.as_str(), record)?;
+            store.drop_unused(&alone)?;
+            Ok(image)
+        })
+        .await
+    }
+
+    /// The layers with the information whether each is in the store.
+    async fn missing(&self, work: Vec<(Blob, Digest)>) -> Result<Vec<Work>, PullError> {
+        self.in_store(move |store| {
+            let diff_ids: Vec<Digest> = work.iter().map(|(_, diff_id)| diff_id.clone()).collect();
+            let present = store.present(&diff_ids);
+            let work = work.into_iter().zip(present);
+            Ok(work
+                .map(|((layer, diff_id), present)| (layer, diff_id, present))
+                .collect())
+        })
+        .await
+    }
+
+    async fn settled(&self, diff_id: &Digest, below: &[String]) -> Result<Settled, PullError> {
+        let (diff_id, below) = (diff_id.clone(), below.to_vec());
+        self.in_store(move |store| store.settle(&diff_id, &below))
             .await
     }
 
@@ -351,25 +397,21 @@ impl Pull<'_> {
         Ok(bytes)
     }
 
-    /// Downloads a layer to disk, checks it, unpacks it. Returns its size as unpacked.
+    /// Downloads a layer to disk, checks it, unpacks it: by itself, or above others.
     async fn layer(
         &self,
         client: &RegistryClient,
         blob: Blob,
         diff_id: Digest,
-    ) -> Result<u64, PullError> {
-        let wanted = diff_id.clone();
-        let present = self.in_store(move |store| Ok(store.layer_size(&wanted)));
-        if let Some(size) = present.await? {
-            return Ok(size);
-        }
+        below: Option<Vec<String>>,
+    ) -> Result<(), PullError> {
         self.begun
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .insert(diff_id.hex().to_owned());
+            .insert(layer_name(below.as_deref(), &diff_id));
         let scratch = self.in_store(ImageStore::scratch).await?;
-        let size = self
-            .download_and_unpack(client, &blob, &diff_id, scratch.path())
+        let added = self
+            .download_and_unpack(client, &blob, &diff_id, below, scratch.path())
             .await;
         // Its end removes files.
         self.in_store(move |_| {
@@ -377,7 +419,7 @@ impl Pull<'_> {
             Ok(())
         })
         .await?;
-        size
+        added
     }
 
     /// Removes the layers written so far: a pull that runs out of space leaves the disk as it was.
@@ -390,12 +432,11 @@ impl Pull<'_> {
     }
 
     /// The announced sizes of the layers must fit before any download.
-    async fn check_room(&self, work: Vec<(Blob, Digest)>) -> Result<(), PullError> {
+    async fn check_room(&self, work: &[Work]) -> Result<(), PullError> {
+        let missing = work.iter().filter(|(_, _, is_present)| !is_present);
+        let bytes = missing.fold(0_u64, |sum, (layer, ..)| sum.saturating_add(layer.size));
         let room = self.room.clone();
         self.in_store(move |store| {
-            let missing = work.iter();
-            let missing = missing.filter(|(_, diff_id)| store.layer_size(diff_id).is_none());
-            let bytes = missing.fold(0_u64, |sum, (layer, _)| sum.saturating_add(layer.size));
             let failed = room_error("inspect the disk of", store.directory());
             room.check(bytes, 0).map_err(failed)
         })
@@ -407,8 +448,9 @@ impl Pull<'_> {
         client: &RegistryClient,
         blob: &Blob,
         diff_id: &Digest,
+        below: Option<Vec<String>>,
         scratch: &Path,
-    ) -> Result<u64, PullError> {
+    ) -> Result<(), PullError> {
         let path: PathBuf = scratch.join("blob");
         let failed = |error| self.store_error(io_error("write", &path)(error));
         let mut room = self.room.clone();
@@ -442,11 +484,12 @@ impl Pull<'_> {
         let _waiting = observer.go_on_drop();
         tokio::task::spawn_blocking(move || {
             let archive = decompressed(file).map_err(io_error("read", &path))?;
-            let added = store.add_layer(archive, &diff_id, room, observer.clone());
+            let below = below.as_deref();
+            let added = store.add_layer(archive, &diff_id, below, room, observer.clone());
             if observer.is_gone() {
-                store.drop_unused(&BTreeSet::from([diff_id.hex().to_owned()]))?;
+                store.drop_unused(&BTreeSet::from([layer_name(below, &diff_id)]))?;
             }
-            added
+            added.map(drop)
         })
         .await
         .map_err(|error| self.malformed(format!("unpacking failed: {error}")))?

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use rustix::fs::Timespec;
 use tar::{EntryType, Header};
 
-use super::{UnpackError, bytes_path, failure, malformed};
+use super::{UnpackError, bytes_path, failure, is_kept, malformed};
 
 /// Size of headers and blocks.
 const BLOCK: usize = 512;
@@ -207,9 +207,7 @@ fn entry(header: &Header, size: u64, extensions: Extensions) -> Result<ArchiveEn
     let link = link.or_else(|| header.link_name_bytes().map(Into::into));
     let attributes = pax.into_iter().filter_map(|(key, value)| {
         let name = key.strip_prefix("SCHILY.xattr.")?;
-        // Others are the kernel's own, overlayfs' among them: a layer may not speak them.
-        let harmless = name.starts_with("user.") && !name.starts_with("user.overlay.");
-        (harmless || name == "security.capability").then(|| (name.to_owned(), value))
+        is_kept(name).then(|| (name.to_owned(), value))
     });
     Ok(ArchiveEntry {
         kind: header.entry_type(),
@@ -225,13 +223,14 @@ fn entry(header: &Header, size: u64, extensions: Extensions) -> Result<ArchiveEn
     })
 }
 
-/// Splits a path; `..` is refused, and leading slashes are removed.
+/// Splits a path from the root; `..` leads no further than there.
 pub(super) fn components(path: &[u8]) -> Result<Vec<Vec<u8>>, UnpackError> {
     let mut parts = Vec::new();
     for part in path.split(|byte| *byte == b'/') {
         match part {
             b"" | b"." => {}
-            part if part == b".." || part.contains(&0) => {
+            b".." => drop(parts.pop()),
+            part if part.contains(&0) => {
                 let path = bytes_path(path);
                 return Err(UnpackError::UnsafePath { path });
             }

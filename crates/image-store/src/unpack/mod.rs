@@ -6,7 +6,9 @@
 //! overlayfs' own (a character device 0:0; an opaque mark on the directory): OCI image layer
 //! specification, kernel's overlayfs documentation.
 
+mod below;
 mod entry;
+mod parents;
 #[cfg(test)]
 mod tests;
 
@@ -23,7 +25,10 @@ use rustix::io::Errno;
 use tar::EntryType;
 
 use crate::disk_space::{Bytes, OutOfSpace, SpaceError, WriteSpace};
+pub(crate) use below::Below;
 use entry::{ArchiveEntry, Entries, components};
+use parents::Place;
+pub(crate) use parents::{Context, LooseEnds};
 
 /// The prefix of a file that hides another in the layers below.
 const WHITEOUT: &[u8] = b".wh.";
@@ -71,11 +76,13 @@ pub enum UnpackError {
     },
 }
 
-/// The size of an unpacked layer.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Unpacked {
+/// Facts about an unpacked layer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Unpacked {
     /// Bytes of all files together.
     pub bytes: u64,
+    /// None if the layers below are known.
+    pub loose_ends: LooseEnds,
 }
 
 /// Unpacks an uncompressed archive into an existing empty directory.
@@ -83,10 +90,11 @@ pub struct Unpacked {
 /// # Errors
 /// The archive is hostile or malformed, or the disk fails or is full; the directory is then
 /// incomplete.
-pub fn unpack(
+pub(crate) fn unpack(
     archive: impl Read,
     directory: &Path,
     room: WriteSpace,
+    context: Context,
 ) -> Result<Unpacked, UnpackError> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root = rustix::fs::open(directory, flags, Mode::empty())
@@ -94,6 +102,7 @@ pub fn unpack(
     let mut unpacker = Unpacker {
         root,
         room,
+        context,
         bytes: 0,
         entries: 0,
         directories: Vec::new(),
@@ -103,8 +112,7 @@ pub fn unpack(
     while let Some(entry) = entries.next()? {
         unpacker.add(&entry, &mut entries)?;
     }
-    let bytes = unpacker.finish()?;
-    Ok(Unpacked { bytes })
+    unpacker.finish(directory)
 }
 
 /// The entries of an archive, not unpacked.
@@ -133,11 +141,12 @@ fn bytes_path(path: &[u8]) -> PathBuf {
 struct Unpacker {
     root: OwnedFd,
     room: WriteSpace,
+    context: Context,
     bytes: u64,
     entries: u64,
     // Times of directories are set in the end: every new file changes them.
     directories: Vec<(Vec<Vec<u8>>, Timespec)>,
-    last_parent: Option<(Vec<Vec<u8>>, OwnedFd)>,
+    last_parent: Option<(Vec<Vec<u8>>, Place)>,
 }
 
 impl Unpacker {
@@ -156,71 +165,30 @@ impl Unpacker {
         let Some((name, parents)) = entry.path.split_last() else {
             return Ok(());
         };
-        let parent = self.parent(parents)?;
-        if name.starts_with(WHITEOUT) {
-            return self.white_out(&parent, name, &entry.path);
+        if name.starts_with(WHITEOUT)
+            && self
+                .is_below_a_file(parents)
+                .map_err(|errno| failure_at(&entry.path, errno.into()))?
+        {
+            return Ok(());
         }
-        let was = self.make_room(&parent, name, entry.kind, &entry.path)?;
+        let place = self.parent(parents)?;
+        let parent = &place.directory;
+        if name.starts_with(WHITEOUT) {
+            return self.white_out(&place, name, &entry.path);
+        }
+        let was = self.make_room(parent, name, entry.kind, &entry.path)?;
         let made = match entry.kind {
-            EntryType::Directory => self.directory(&parent, name, entry, was),
+            EntryType::Directory => self.directory(&place, name, entry, was),
             EntryType::Regular | EntryType::Continuous => {
-                return self.file(&parent, name, entry, contents);
+                return self.file(parent, name, entry, contents);
             }
-            EntryType::Symlink => symlink(&parent, name, entry),
-            EntryType::Link => return self.hard_link(&parent, name, entry),
-            EntryType::Char | EntryType::Block | EntryType::Fifo => node(&parent, name, entry),
+            EntryType::Symlink => symlink(parent, name, entry),
+            EntryType::Link => return self.hard_link(parent, name, entry),
+            EntryType::Char | EntryType::Block | EntryType::Fifo => node(parent, name, entry),
             _ => return Err(malformed(joined(&entry.path), "an entry of unknown type")),
         };
         made.map_err(|errno| failure(&joined(&entry.path), errno))
-    }
-
-    /// Opens the directory of an entry, and creates missing parents.
-    fn parent(&mut self, parents: &[Vec<u8>]) -> Result<OwnedFd, UnpackError> {
-        let failed = |errno: Errno| failure_at(parents, errno.into());
-        if let Some((path, fd)) = &self.last_parent
-            && path == parents
-        {
-            return fd.try_clone().map_err(|error| failure_at(parents, error));
-        }
-        let mut dir = self
-            .root
-            .try_clone()
-            .map_err(|error| failure_at(parents, error))?;
-        for depth in 1..=parents.len() {
-            let path = joined(&parents[..depth]);
-            dir = match self.open_inside(&path, OFlags::DIRECTORY) {
-                Ok(found) => found,
-                Err(Errno::NOENT) => {
-                    let name = OsStr::from_bytes(&parents[depth - 1]);
-                    match rustix::fs::mkdirat(&dir, name, Mode::from_raw_mode(0o755)) {
-                        Ok(()) => {}
-                        Err(Errno::EXIST) => return Err(misplaced(&parents[..depth])),
-                        Err(errno) => return Err(failed(errno)),
-                    }
-                    self.open_inside(&path, OFlags::DIRECTORY).map_err(failed)?
-                }
-                Err(Errno::NOTDIR) => {
-                    // Left by a deletion that this layer itself takes back.
-                    let name = &parents[depth - 1];
-                    if !is_white_out(&dir, name) {
-                        return Err(misplaced(&parents[..depth]));
-                    }
-                    let name = OsStr::from_bytes(name);
-                    rustix::fs::unlinkat(&dir, name, AtFlags::empty()).map_err(failed)?;
-                    rustix::fs::mkdirat(&dir, name, Mode::from_raw_mode(0o755)).map_err(failed)?;
-                    let made = self.open_inside(&path, OFlags::DIRECTORY).map_err(failed)?;
-                    make_opaque(&made).map_err(failed)?;
-                    made
-                }
-                Err(Errno::LOOP | Errno::XDEV) => return Err(misplaced(&parents[..depth])),
-                Err(errno) => return Err(failed(errno)),
-            };
-        }
-        let kept = dir
-            .try_clone()
-            .map_err(|error| failure_at(parents, error))?;
-        self.last_parent = Some((parents.to_vec(), kept));
-        Ok(dir)
     }
 
     fn open_inside(&self, path: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
@@ -231,11 +199,12 @@ impl Unpacker {
 
     fn white_out(
         &mut self,
-        parent: &OwnedFd,
+        place: &Place,
         name: &[u8],
         path: &[Vec<u8>],
     ) -> Result<(), UnpackError> {
         let failed = |errno: Errno| failure_at(path, errno.into());
+        let parent = &place.directory;
         if name == OPAQUE {
             return make_opaque(parent).map_err(failed);
         }
@@ -256,6 +225,7 @@ impl Unpacker {
                 make_opaque(&dir.map_err(failed)?).map_err(failed)
             }
             Ok(_) => Ok(()),
+            Err(Errno::NOENT) if !self.is_merged(place)? => Ok(()),
             Err(Errno::NOENT) => {
                 let mode = Mode::empty();
                 rustix::fs::mknodat(parent, hidden, FileType::CharacterDevice, mode, 0)
@@ -302,11 +272,12 @@ impl Unpacker {
 
     fn directory(
         &mut self,
-        parent: &OwnedFd,
+        place: &Place,
         name: &[u8],
         entry: &ArchiveEntry,
         was: Was,
     ) -> Result<(), Errno> {
+        let parent = &place.directory;
         let os_name = OsStr::from_bytes(name);
         if was != Was::Directory {
             rustix::fs::mkdirat(parent, os_name, Mode::from_raw_mode(0o700))?;
@@ -316,9 +287,11 @@ impl Unpacker {
         if was == Was::Deleted {
             make_opaque(&dir)?;
         }
+        self.is_explicit(&dir)?;
         set_owner_and_mode(&dir, entry)?;
         set_attributes(&dir, &entry.attributes)?;
-        self.directories.push((entry.path.clone(), entry.modified));
+        let path = [place.path.as_slice(), &[name.to_vec()]].concat();
+        self.directories.push((path, entry.modified));
         Ok(())
     }
 
@@ -354,38 +327,7 @@ impl Unpacker {
         }
     }
 
-    fn hard_link(
-        &mut self,
-        parent: &OwnedFd,
-        name: &[u8],
-        entry: &ArchiveEntry,
-    ) -> Result<(), UnpackError> {
-        let missing = || malformed(joined(&entry.path), "a hard link to nothing in the layer");
-        let target = components(&entry.link).map_err(|_| missing())?;
-        let (last, parents) = target.split_last().ok_or_else(missing)?;
-        let dir = self
-            .open_inside(&joined(parents), OFlags::DIRECTORY)
-            .map_err(|_| missing())?;
-        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let found = rustix::fs::openat(&dir, OsStr::from_bytes(last), flags, Mode::empty())
-            .map_err(|_| missing())?;
-        let stat = rustix::fs::fstat(&found).map_err(|_| missing())?;
-        if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
-            return Err(missing());
-        }
-        let source = format!("/proc/self/fd/{}", found.as_raw_fd());
-        let name = OsStr::from_bytes(name);
-        rustix::fs::linkat(
-            rustix::fs::CWD,
-            source,
-            parent,
-            name,
-            AtFlags::SYMLINK_FOLLOW,
-        )
-        .map_err(|errno| failure_at(&entry.path, errno.into()))
-    }
-
-    fn finish(self) -> Result<u64, UnpackError> {
+    fn finish(self, layer: &Path) -> Result<Unpacked, UnpackError> {
         // Inner ones first; one that was replaced later is skipped.
         for (path, modified) in self.directories.iter().rev() {
             if let Ok(dir) = self.open_inside(&joined(path), OFlags::DIRECTORY | OFlags::NOFOLLOW) {
@@ -395,7 +337,11 @@ impl Unpacker {
                     .map_err(|errno| failure_at(path, errno.into()))?;
             }
         }
-        Ok(self.bytes)
+        let loose_ends = self.loose_ends().map_err(|errno| failure(layer, errno))?;
+        Ok(Unpacked {
+            bytes: self.bytes,
+            loose_ends,
+        })
     }
 }
 
@@ -472,6 +418,23 @@ fn set_attributes(fd: impl AsFd, attributes: &[(String, Vec<u8>)]) -> Result<(),
 fn make_opaque(dir: &OwnedFd) -> Result<(), Errno> {
     let proc = format!("/proc/self/fd/{}", dir.as_raw_fd());
     setxattr(proc, OPAQUE_ATTRIBUTE, b"y", XattrFlags::empty())
+}
+
+fn is_opaque(dir: &OwnedFd) -> bool {
+    hides_all_below(Path::new(&format!("/proc/self/fd/{}", dir.as_raw_fd())))
+}
+
+/// Whether a directory of a layer hides the contents that it has in the layers below.
+pub(crate) fn hides_all_below(directory: &Path) -> bool {
+    let mut value = [0; 4];
+    let found = rustix::fs::getxattr(directory, OPAQUE_ATTRIBUTE, &mut value);
+    found.is_ok_and(|length| &value[..length] == b"y")
+}
+
+/// Whether a layer may give a file this attribute. Others are the kernel's own, overlayfs' among them.
+fn is_kept(attribute: &str) -> bool {
+    let is_users = attribute.starts_with("user.") && !attribute.starts_with("user.overlay.");
+    is_users || attribute == "security.capability"
 }
 
 fn is_white_out(parent: &OwnedFd, name: &[u8]) -> bool {

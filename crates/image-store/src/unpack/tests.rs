@@ -33,8 +33,17 @@ fn unpacked(entries: &[(EntryType, &str, &str)]) -> Result<tempfile::TempDir, Un
     let outer = tempfile::tempdir().unwrap();
     let inner = outer.path().join("layer");
     fs::create_dir(&inner).unwrap();
-    unpack(archive(entries).as_slice(), &inner, WriteSpace::all(&inner))?;
+    above(entries, &inner, Context::unknown())?;
     Ok(outer)
+}
+
+fn above(
+    entries: &[(EntryType, &str, &str)],
+    directory: &Path,
+    context: Context,
+) -> Result<Unpacked, UnpackError> {
+    let room = WriteSpace::all(directory);
+    unpack(archive(entries).as_slice(), directory, room, context)
 }
 
 const FILE: EntryType = EntryType::Regular;
@@ -51,14 +60,126 @@ fn files_keep_mode_and_time() {
     );
 }
 
+/// findings-2 I5
 #[test]
-fn climbing_paths_are_refused() {
-    for path in ["../evil", "a/../../evil", "/../evil"] {
-        let error = unpacked(&[(FILE, path, "x")]).unwrap_err();
-        assert!(
-            matches!(error, UnpackError::UnsafePath { .. }),
-            "{path}: {error}"
-        );
+fn climbing_paths_end_at_the_root() {
+    for path in ["../evil", "a/../../evil", "/../evil", "../../../evil"] {
+        let outer = unpacked(&[(FILE, path, "x")]).unwrap();
+        assert!(!outer.path().join("evil").exists(), "{path}");
+        assert!(outer.path().join("layer/evil").is_file(), "{path}");
+    }
+}
+
+/// findings-2 I5
+#[test]
+fn the_missing_end_of_a_link_is_made_inside() {
+    for (link, target, made) in [
+        ("lib", "usr/lib", "usr/lib"),
+        ("lib", "/usr/lib", "usr/lib"),
+        ("lib", "../../usr/../lib64", "lib64"),
+    ] {
+        let file = format!("{link}/x/y");
+        let entries = [(EntryType::Symlink, link, target), (FILE, &file, "x")];
+        let outer = unpacked(&entries).unwrap();
+        let layer = outer.path().join("layer");
+        assert!(layer.join(made).join("x/y").is_file(), "{target}");
+        assert!(layer.join(link).is_symlink(), "{target}");
+    }
+    let entries = [
+        (EntryType::Symlink, "a", "b"),
+        (EntryType::Symlink, "b", "a"),
+        (FILE, "a/x", "x"),
+    ];
+    unpacked(&entries).unwrap_err();
+}
+
+/// findings-2 I3
+#[test]
+fn a_directory_without_an_entry_is_as_below() {
+    let base = unpacked(&[
+        (EntryType::Directory, "home", ""),
+        (EntryType::Directory, "usr/bin", ""),
+        (EntryType::Symlink, "bin", "usr/bin"),
+        (FILE, "usr/bin/tool", "x"),
+        (FILE, "gone/x", ""),
+    ])
+    .unwrap();
+    let base = base.path().join("layer");
+    let value = b"v".as_slice();
+    rustix::fs::setxattr(base.join("home"), "user.a", value, XattrFlags::empty()).unwrap();
+    let owner = (Some(1000), Some(1001));
+    std::os::unix::fs::lchown(base.join("home"), owner.0, owner.1).unwrap();
+    fs::set_permissions(base.join("home"), fs::Permissions::from_mode(0o1770)).unwrap();
+    let entries = [
+        (FILE, "home/user/file", "x"),
+        (FILE, "bin/.wh.tool", ""),
+        (FILE, "bin/new", "x"),
+        (FILE, ".wh.gone", ""),
+        (FILE, "gone/y", ""),
+        (EntryType::Link, "linked", "bin/../usr/bin/tool"),
+    ];
+    let alone = tempfile::tempdir().unwrap();
+    let ends = above(&entries[..5], alone.path(), Context::unknown()).unwrap();
+    let below = || Below::new(vec![base.clone()]);
+    let ends = LooseEnds::decode(&ends.loose_ends.encode());
+    assert!(!ends.fit(&below()).unwrap());
+    let made = tempfile::tempdir().unwrap();
+    let known = Context::Known(below());
+    let entries = [&entries[5..], &entries[..5]].concat();
+    let unpacked = above(&entries, made.path(), known).unwrap();
+    assert_eq!(unpacked.loose_ends, LooseEnds::default());
+    let facts = |path: &str| fs::symlink_metadata(made.path().join(path)).unwrap();
+    let home = facts("home");
+    assert_eq!(
+        (home.mode() & 0o7777, home.uid(), home.gid()),
+        (0o1770, 1000, 1001)
+    );
+    assert_eq!(home.mtime(), 1000);
+    let mut read = [0; 8];
+    let path = made.path().join("home");
+    assert_eq!(rustix::fs::getxattr(&path, "user.a", &mut read), Ok(1));
+    assert_eq!(facts("home/user").mode() & 0o7777, 0o755);
+    assert!(
+        !made.path().join("bin").exists(),
+        "the link of the layer below stays"
+    );
+    assert!(facts("usr/bin/new").is_file());
+    let linked = fs::read_to_string(made.path().join("linked")).unwrap();
+    assert_eq!(linked, "x", "a file of another layer is copied first");
+    assert!(facts("usr/bin/tool").file_type().is_file());
+    assert!(is_opaque(
+        &rustix::fs::open(made.path().join("gone"), OFlags::PATH, Mode::empty()).unwrap()
+    ));
+}
+
+#[test]
+fn loose_ends_matter_only_where_the_layers_below_differ() {
+    let ends = |entries: &[_]| {
+        let made = tempfile::tempdir().unwrap();
+        let unpacked = above(entries, made.path(), Context::unknown());
+        LooseEnds::decode(&unpacked.unwrap().loose_ends.encode())
+    };
+    let base = unpacked(&[
+        (FILE, "plain/x", ""),
+        (EntryType::Directory, "other", ""),
+        (EntryType::Symlink, "link", "plain"),
+    ])
+    .unwrap();
+    let base = Below::new(vec![base.path().join("layer")]);
+    let directory = EntryType::Directory;
+    for (entries, fits) in [
+        ([(FILE, "plain/y", ""), (FILE, "new/y", "")], true),
+        ([(FILE, "plain/y", ""), (FILE, "other/y", "")], false),
+        ([(directory, "other", ""), (FILE, "other/y", "")], true),
+        ([(FILE, "other/y", ""), (directory, "other", "")], true),
+        ([(FILE, ".wh.other", ""), (FILE, "other/y", "")], true),
+        ([(FILE, ".wh..wh..opq", ""), (FILE, "other/y", "")], true),
+        ([(FILE, "link/y", ""), (FILE, "plain/y", "")], false),
+        ([(directory, "link", ""), (FILE, "link/x/y", "")], true),
+        ([(EntryType::Link, "l", "plain/x"), (FILE, "z", "")], false),
+    ] {
+        assert_eq!(ends(&entries).fit(&base).unwrap(), fits, "{entries:?}");
+        assert!(!fits || ends(&entries).fit(&Below::default()).unwrap());
     }
 }
 
@@ -95,7 +216,10 @@ fn a_file_through_a_link_replaces_the_link() {
 
 #[test]
 fn hard_links_stay_inside() {
-    let error = unpacked(&[(EntryType::Link, "shadow", "../../etc/shadow")]).unwrap_err();
+    let made = tempfile::tempdir().unwrap();
+    let entries = [(EntryType::Link, "shadow", "../../etc/shadow")];
+    let known = Context::Known(Below::default());
+    let error = above(&entries, made.path(), known).unwrap_err();
     assert!(matches!(error, UnpackError::Io { .. }), "{error}");
     let outer = unpacked(&[(FILE, "a", "x"), (EntryType::Link, "b", "a")]).unwrap();
     assert_eq!(
@@ -125,7 +249,14 @@ fn what_does_not_fit_is_cut_off() {
     let full = |bytes, files| WriteSpace::new(directory.path(), KeepFree { bytes, files });
     let large = "x".repeat(2 << 20);
     let bytes = archive(&[(FILE, "a", "12345"), (FILE, "b", &large)]);
-    let error = unpack(bytes.as_slice(), directory.path(), full(u64::MAX, 0)).unwrap_err();
+    let by_bytes = full(u64::MAX, 0);
+    let error = unpack(
+        bytes.as_slice(),
+        directory.path(),
+        by_bytes,
+        Context::unknown(),
+    );
+    let error = error.unwrap_err();
     assert!(
         matches!(&error, UnpackError::OutOfSpace { path, unpacked: 5, source }
             if path == Path::new("b") && source.wanted == 2 << 20),
@@ -142,7 +273,14 @@ fn what_does_not_fit_is_cut_off() {
     let names: Vec<String> = (0..100).map(|number| number.to_string()).collect();
     let entries: Vec<_> = names.iter().map(|name| (FILE, name.as_str(), "")).collect();
     let bytes = archive(&entries);
-    let error = unpack(bytes.as_slice(), directory.path(), full(0, u64::MAX)).unwrap_err();
+    let by_files = full(0, u64::MAX);
+    let error = unpack(
+        bytes.as_slice(),
+        directory.path(),
+        by_files,
+        Context::unknown(),
+    );
+    let error = error.unwrap_err();
     assert!(matches!(error, UnpackError::OutOfSpace { .. }), "{error}");
     assert!(error.to_string().contains("64 files more"), "{error}");
 }
@@ -155,6 +293,7 @@ fn a_cut_off_archive_is_an_error() {
         &bytes[..514],
         directory.path(),
         WriteSpace::all(directory.path()),
+        Context::unknown(),
     );
     assert!(matches!(result, Err(UnpackError::Io { .. })), "{result:?}");
 }

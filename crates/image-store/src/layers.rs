@@ -1,0 +1,187 @@
+//! The layers of the store: unpacked once by themselves, for all images, or for one place in an image if they mean
+//! files of the layers below.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::path::PathBuf;
+
+use crate::digest::{Digest, HashingReader};
+use crate::disk_space::{LimitedReader, WriteSpace};
+use crate::layer_sync::sync_layer;
+use crate::stall_detector::Observer;
+use crate::store::{ImageStore, StoreError, io_error};
+use crate::unpack::{Below, Context, LooseEnds, unpack};
+
+/// The file beside a layer that lists where it depends on the layers below. Layers of earlier versions have
+/// none; they are unpacked again when they become part of another image.
+const LOOSE_ENDS: &str = "loose-ends";
+
+/// The layer of an image at its place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Settled {
+    /// It is there.
+    Present { name: String, size: u64 },
+    /// It has to be unpacked above the layers below it.
+    Missing { name: String },
+}
+
+/// The name of a layer that is unpacked by itself, or above others.
+pub(crate) fn layer_name(below: Option<&[String]>, diff_id: &Digest) -> String {
+    match below {
+        None => diff_id.hex().to_owned(),
+        Some(below) => name_above(below, diff_id),
+    }
+}
+
+fn name_above(below: &[String], diff_id: &Digest) -> String {
+    let all = format!("{} {diff_id}", below.join(" "));
+    Digest::of(all.as_bytes()).hex().to_owned()
+}
+
+impl ImageStore {
+    /// Unpacks a layer unless it is there: by itself, or above the named ones. Returns its size as unpacked, in
+    /// bytes.
+    pub(crate) fn add_layer(
+        &self,
+        archive: impl Read,
+        diff_id: &Digest,
+        below: Option<&[String]>,
+        room: WriteSpace,
+        observer: Observer,
+    ) -> Result<u64, StoreError> {
+        let name = layer_name(below, diff_id);
+        if let Some(size) = self.layer_size(&name) {
+            return Ok(size);
+        }
+        let length_max = room.archive_bytes_max();
+        let length_max = length_max.map_err(io_error("inspect the disk of", self.directory()))?;
+        let reader = HashingReader::new(LimitedReader::new(archive, length_max, observer));
+        self.unpack_layer(reader, &name, below, room, |reader| {
+            let actual = reader
+                .finish()
+                .map_err(io_error("read the layer of", self.directory()))?;
+            if actual == *diff_id {
+                return Ok(());
+            }
+            let (expected, actual) = (diff_id.to_string(), actual.to_string());
+            Err(StoreError::DigestMismatch { expected, actual })
+        })
+    }
+
+    /// Unpacks a layer, and keeps it under a name if it is verified. Returns its size as unpacked, in bytes.
+    pub(crate) fn unpack_layer<R: Read>(
+        &self,
+        mut archive: R,
+        name: &str,
+        below: Option<&[String]>,
+        room: WriteSpace,
+        verified: impl FnOnce(R) -> Result<(), StoreError>,
+    ) -> Result<u64, StoreError> {
+        let scratch = self.scratch()?;
+        let root = scratch.path().join("fs");
+        fs::create_dir(&root).map_err(io_error("make", &root))?;
+        let context = match below {
+            None => Context::unknown(),
+            Some(below) => Context::Known(self.below(below)),
+        };
+        let unpacked = unpack(&mut archive, &root, room, context)?;
+        verified(archive)?;
+        for (file, text) in [
+            (LOOSE_ENDS, unpacked.loose_ends.encode()),
+            ("size", unpacked.bytes.to_string().into_bytes()),
+        ] {
+            let path = scratch.path().join(file);
+            File::create(&path)
+                .and_then(|mut file| file.write_all(&text))
+                .map_err(io_error("write", &path))?;
+        }
+        self.keep_layer(scratch.path().to_owned(), name)?;
+        Ok(unpacked.bytes)
+    }
+
+    /// Moves an unpacked layer to its place, durably.
+    fn keep_layer(&self, scratch: PathBuf, name: &str) -> Result<(), StoreError> {
+        sync_layer(&scratch).map_err(io_error("sync", &scratch))?;
+        let place = self.layer(name);
+        if place.exists() && !self.has_layer(name) {
+            // Half of it was deleted by hand.
+            let doomed = self.scratch()?;
+            fs::rename(&place, doomed.path()).map_err(io_error("move away", &place))?;
+        }
+        match fs::rename(&scratch, &place) {
+            Ok(()) => {}
+            // Another process was faster, with the same result; or a version that did not look for loose ends.
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {
+                let (from, to) = (scratch.join(LOOSE_ENDS), place.join(LOOSE_ENDS));
+                return fs::rename(&from, &to).map_err(io_error("rename to", &to));
+            }
+            Err(error) => return Err(io_error("rename to", &place)(error)),
+        }
+        let layers = self.directory().join("layers");
+        File::open(&layers)
+            .and_then(|file| file.sync_all())
+            .map_err(io_error("sync", &layers))
+    }
+
+    /// The size of a layer, if it is there with its loose ends.
+    pub(crate) fn layer_size(&self, name: &str) -> Option<u64> {
+        let place = self.layer(name);
+        if !self.has_layer(name) || !place.join(LOOSE_ENDS).is_file() {
+            return None;
+        }
+        fs::read_to_string(place.join("size"))
+            .ok()?
+            .trim()
+            .parse()
+            .ok()
+    }
+
+    /// Which of an image's layers, bottom first, are there: by themselves or for their places in it.
+    pub(crate) fn present(&self, diff_ids: &[Digest]) -> Vec<bool> {
+        let mut names = Vec::new();
+        let known = diff_ids.iter().enumerate().map(|(index, diff_id)| {
+            let above = name_above(&names, diff_id);
+            let is_above = self.layer_size(&above).is_some();
+            let alone = diff_id.hex().to_owned();
+            // An image may have a layer twice.
+            let is_repeated = diff_ids[..index].contains(diff_id);
+            let is_known = is_above || is_repeated || self.layer_size(&alone).is_some();
+            names.push(if is_above { above } else { alone });
+            is_known
+        });
+        known.collect()
+    }
+
+    /// Finds the layer that is right above the named ones: by itself, if none of its loose ends means a file of
+    /// theirs.
+    pub(crate) fn settle(&self, diff_id: &Digest, below: &[String]) -> Result<Settled, StoreError> {
+        let above = name_above(below, diff_id);
+        if let Some(size) = self.layer_size(&above) {
+            return Ok(Settled::Present { name: above, size });
+        }
+        let name = diff_id.hex();
+        let missing = Settled::Missing { name: above };
+        let Some(size) = self.layer_size(name) else {
+            return Ok(missing);
+        };
+        let file = self.layer(name).join(LOOSE_ENDS);
+        let text = fs::read(&file).map_err(io_error("read", &file))?;
+        let fits = LooseEnds::decode(&text).fit(&self.below(below));
+        match fits.map_err(|errno| io_error("read the layers below", &file)(errno.into()))? {
+            true => Ok(Settled::Present {
+                name: name.to_owned(),
+                size,
+            }),
+            false => Ok(missing),
+        }
+    }
+
+    fn below(&self, names: &[String]) -> Below {
+        Below::new(
+            names
+                .iter()
+                .map(|name| self.layer(name).join("fs"))
+                .collect(),
+        )
+    }
+}

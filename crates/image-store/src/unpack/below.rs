@@ -1,0 +1,128 @@
+//! The files of the layers below one, as their overlay shows them.
+//!
+//! A layer is a list of changes, and some of them mean files of the layers below: a file in a directory for which
+//! the layer has no entry, a path through a link, a hard link.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags};
+use rustix::io::Errno;
+
+use super::{is_kept, is_opaque, is_white_out};
+
+/// Unpacked layers, found by paths without links.
+#[derive(Debug, Default)]
+pub(crate) struct Below {
+    /// The topmost first.
+    layers: Vec<PathBuf>,
+}
+
+/// A file of the layers below.
+#[derive(Debug)]
+pub(crate) enum Found {
+    Nothing,
+    Directory(OwnedFd),
+    Link(Vec<u8>, OwnedFd),
+    Other(OwnedFd),
+}
+
+impl Below {
+    /// Of the directories of the layers, the topmost last.
+    pub fn new(layers: Vec<PathBuf>) -> Self {
+        let layers = layers.into_iter().rev().collect();
+        Below { layers }
+    }
+
+    /// Finds a path of which each parent is a directory.
+    pub fn find(&self, path: &[Vec<u8>]) -> Result<Found, Errno> {
+        for layer in &self.layers {
+            let (found, covers) = find_in(layer, path)?;
+            if covers || !matches!(found, Found::Nothing) {
+                return Ok(found);
+            }
+        }
+        Ok(Found::Nothing)
+    }
+}
+
+const AS_IT_IS: OFlags = OFlags::PATH.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+/// The file of one layer, and whether the layer covers the path in those below.
+fn find_in(layer: &Path, path: &[Vec<u8>]) -> Result<(Found, bool), Errno> {
+    let mut found = rustix::fs::open(layer, AS_IT_IS, Mode::empty())?;
+    let mut covers = false;
+    for part in path {
+        covers |= is_opaque(&found);
+        if is_white_out(&found, part) {
+            return Ok((Found::Nothing, true));
+        }
+        found = match rustix::fs::openat(&found, OsStr::from_bytes(part), AS_IT_IS, Mode::empty()) {
+            Ok(inner) => inner,
+            Err(Errno::NOENT) => return Ok((Found::Nothing, covers)),
+            // A file covers all that is below its name.
+            Err(Errno::NOTDIR) => return Ok((Found::Nothing, true)),
+            Err(errno) => return Err(errno),
+        };
+    }
+    let found = match FileType::from_raw_mode(rustix::fs::fstat(&found)?.st_mode) {
+        FileType::Directory => Found::Directory(found),
+        FileType::Symlink => {
+            let target = rustix::fs::readlinkat(&found, "", Vec::new())?;
+            Found::Link(target.into_bytes(), found)
+        }
+        _ => Found::Other(found),
+    };
+    Ok((found, covers))
+}
+
+/// Whether a directory is as one that is made without an entry: root's, 0755, without attributes.
+pub(crate) fn is_plain(directory: &OwnedFd) -> Result<bool, Errno> {
+    let stat = rustix::fs::fstat(directory)?;
+    let is_roots = (stat.st_mode & 0o7777, stat.st_uid, stat.st_gid) == (0o755, 0, 0);
+    Ok(is_roots && attributes(directory)?.is_empty())
+}
+
+/// Gives a new file owner, mode, attributes and time of another.
+pub(crate) fn copy_facts(from: &OwnedFd, to: &File) -> Result<(), Errno> {
+    let stat = rustix::fs::fstat(from)?;
+    let (owner, group) = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
+    rustix::fs::fchown(to, Some(owner), Some(group))?;
+    rustix::fs::fchmod(to, Mode::from_raw_mode(stat.st_mode & 0o7777))?;
+    for (name, value) in attributes(from)? {
+        rustix::fs::fsetxattr(to, name.as_str(), &value, XattrFlags::empty())?;
+    }
+    rustix::fs::futimens(to, &times_of(from)?)
+}
+
+/// The times of a file.
+pub(crate) fn times_of(file: &OwnedFd) -> Result<Timestamps, Errno> {
+    let stat = rustix::fs::fstat(file)?;
+    Ok(super::times(Timespec {
+        tv_sec: stat.st_mtime,
+        tv_nsec: stat.st_mtime_nsec as _,
+    }))
+}
+
+/// The attributes that a layer may give a file.
+fn attributes(file: &OwnedFd) -> Result<Vec<(String, Vec<u8>)>, Errno> {
+    let proc = format!("/proc/self/fd/{}", file.as_raw_fd());
+    let mut names = vec![0; 65536];
+    let length = match rustix::fs::listxattr(&proc, names.as_mut_slice()) {
+        Err(Errno::OPNOTSUPP) => return Ok(Vec::new()),
+        other => other?,
+    };
+    let names = names[..length].split(|byte| *byte == 0);
+    let names = names.filter_map(|name| std::str::from_utf8(name).ok());
+    let mut kept = Vec::new();
+    for name in names.filter(|name| is_kept(name)) {
+        let mut value = vec![0; 65536];
+        let length = rustix::fs::getxattr(&proc, name, value.as_mut_slice())?;
+        value.truncate(length);
+        kept.push((name.to_owned(), value));
+    }
+    Ok(kept)
+}

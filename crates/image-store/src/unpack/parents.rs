@@ -1,0 +1,451 @@
+//! The directories of a layer's entries, and its hard links.
+//!
+//! Paths are resolved as they are in the image: by the files of the layer, and where it has none, by those of the
+//! layers below. A layer is unpacked before they are known, if possible, so that images share it; the places where
+//! they would matter are its [`LooseEnds`].
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
+use std::fs::File;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+
+use super::below::{Below, Found, copy_facts, is_plain, times_of};
+use super::{
+    ArchiveEntry, UnpackError, Unpacker, components, failure_at, is_opaque, is_white_out, joined,
+    make_opaque, malformed, misplaced,
+};
+
+/// Maximum number of links that are followed in one path, as in the kernel.
+const LINKS_MAX: usize = 40;
+
+/// The places of a layer that depend on the layers below.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct LooseEnds {
+    /// Directories that the layer has only because of the files in them.
+    directories: Vec<Vec<Vec<u8>>>,
+    /// Directories with deletions.
+    changed: BTreeSet<Vec<Vec<u8>>>,
+    /// Whether it has hard links to files of other layers.
+    links: bool,
+}
+
+impl LooseEnds {
+    /// Whether the layer, unpacked by itself, is right above these layers.
+    pub fn fit(&self, below: &Below) -> Result<bool, Errno> {
+        for path in &self.directories {
+            let fits = match below.find(path)? {
+                Found::Nothing => true,
+                Found::Directory(directory) => is_plain(&directory)?,
+                Found::Link(..) | Found::Other(_) => false,
+            };
+            if !fits {
+                return Ok(false);
+            }
+        }
+        for path in &self.changed {
+            if !path.is_empty() && !matches!(below.find(path)?, Found::Directory(_)) {
+                return Ok(false);
+            }
+        }
+        Ok(!self.links)
+    }
+
+    /// For the file beside the layer.
+    pub fn encode(&self) -> Vec<u8> {
+        let links = self.links.then(|| b"l".to_vec());
+        let line = |kind: &[u8], path: &Vec<Vec<u8>>| [kind, path.join(&b'/').as_slice()].concat();
+        let changed = self.changed.iter().map(|path| line(b"c", path));
+        let directories = self.directories.iter();
+        let directories =
+            directories.map(|path| [b"d".as_slice(), path.join(&b'/').as_slice()].concat());
+        let lines = links.into_iter().chain(directories).chain(changed);
+        lines.flat_map(|line| [line, vec![0]].concat()).collect()
+    }
+
+    /// Reads what [`encode`](Self::encode) wrote.
+    pub fn decode(bytes: &[u8]) -> Self {
+        let mut ends = LooseEnds::default();
+        for line in bytes.split(|byte| *byte == 0) {
+            match line.split_first() {
+                Some((b'l', _)) => ends.links = true,
+                Some((kind, path)) => {
+                    let parts = path.split(|byte| *byte == b'/');
+                    let parts = parts.filter(|part| !part.is_empty());
+                    let path = parts.map(<[u8]>::to_vec).collect();
+                    match kind {
+                        b'c' => drop(ends.changed.insert(path)),
+                        _ => ends.directories.push(path),
+                    }
+                }
+                None => {}
+            }
+        }
+        ends
+    }
+}
+
+/// The layers below, as far as they are known.
+pub(crate) enum Context {
+    /// They come later: the loose ends are noted. Directories without an entry are found by their inodes.
+    Unknown {
+        directories: BTreeMap<u64, Vec<Vec<u8>>>,
+        changed: BTreeSet<Vec<Vec<u8>>>,
+        links: bool,
+    },
+    Known(Below),
+}
+
+impl Context {
+    pub fn unknown() -> Self {
+        Context::Unknown {
+            directories: BTreeMap::new(),
+            changed: BTreeSet::new(),
+            links: false,
+        }
+    }
+}
+
+/// A directory of the layer: its path in the layer, and itself.
+pub(super) struct Place {
+    pub path: Vec<Vec<u8>>,
+    pub directory: OwnedFd,
+}
+
+impl Place {
+    fn try_clone(&self) -> std::io::Result<Self> {
+        Ok(Place {
+            path: self.path.clone(),
+            directory: self.directory.try_clone()?,
+        })
+    }
+}
+
+impl Unpacker {
+    /// Opens the directory of an entry, and makes missing parents.
+    pub(super) fn parent(&mut self, parents: &[Vec<u8>]) -> Result<Place, UnpackError> {
+        let failed = |error| failure_at(parents, error);
+        if let Some((path, place)) = &self.last_parent
+            && path == parents
+        {
+            return place.try_clone().map_err(failed);
+        }
+        let place = match self.open_inside(&joined(parents), OFlags::DIRECTORY) {
+            Ok(directory) => Place {
+                path: parents.to_vec(),
+                directory,
+            },
+            Err(_) => self.make_parents(parents)?,
+        };
+        let kept = place.try_clone().map_err(failed)?;
+        self.last_parent = Some((parents.to_vec(), kept));
+        Ok(place)
+    }
+
+    fn make_parents(&mut self, parents: &[Vec<u8>]) -> Result<Place, UnpackError> {
+        let failed = |errno: Errno| failure_at(parents, errno.into());
+        let mut place = self.place(Vec::new()).map_err(failed)?;
+        let mut followed = 0;
+        // The next part last.
+        let mut left: Vec<Vec<u8>> = parents.iter().rev().cloned().collect();
+        while let Some(part) = left.pop() {
+            if part == b".." {
+                let mut path = place.path;
+                path.pop();
+                place = self.place(path).map_err(failed)?;
+                continue;
+            }
+            let Some(target) = self.step(&mut place, part).map_err(failed)? else {
+                continue;
+            };
+            followed += 1;
+            if followed > LINKS_MAX {
+                return Err(misplaced(parents));
+            }
+            if target.starts_with(b"/") {
+                place = self.place(Vec::new()).map_err(failed)?;
+            }
+            let parts = target.split(|byte| *byte == b'/').rev();
+            let parts = parts.filter(|part| !matches!(*part, b"" | b"."));
+            left.extend(parts.map(<[u8]>::to_vec));
+        }
+        Ok(place)
+    }
+
+    /// Goes into a directory, which is made if it is missing; or returns the target of a link of that name.
+    fn step(&mut self, place: &mut Place, part: Vec<u8>) -> Result<Option<Vec<u8>>, Errno> {
+        let name = OsStr::from_bytes(&part).to_owned();
+        let dir = &place.directory;
+        let there = match rustix::fs::statat(dir, &name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => Some(FileType::from_raw_mode(stat.st_mode)),
+            Err(Errno::NOENT) => None,
+            Err(errno) => return Err(errno),
+        };
+        let below = match there {
+            Some(FileType::Directory) => None,
+            Some(FileType::Symlink) => {
+                let target = rustix::fs::readlinkat(dir, &name, Vec::new())?;
+                return Ok(Some(target.into_bytes()));
+            }
+            // Left by a deletion that this layer itself takes back.
+            Some(_) if is_white_out(dir, &part) => {
+                rustix::fs::unlinkat(dir, &name, AtFlags::empty())?;
+                let made = make_directory(dir, &name)?;
+                make_opaque(&made)?;
+                None
+            }
+            Some(_) => return Err(Errno::NOTDIR),
+            None => Some(self.found_below(place, &part)?),
+        };
+        place.path.push(part);
+        match below {
+            None => {}
+            Some(Found::Link(target, _)) => {
+                place.path.pop();
+                return Ok(Some(target));
+            }
+            Some(Found::Directory(found)) => {
+                let made = make_directory(dir, &name)?;
+                copy_facts(&found, &File::from(made))?;
+                // Files in it change its time.
+                let time = times_of(&found)?.last_modification;
+                self.directories.push((place.path.clone(), time));
+            }
+            Some(Found::Nothing | Found::Other(_)) => {
+                let made = make_directory(dir, &name)?;
+                let inode = rustix::fs::fstat(&made)?.st_ino;
+                let hidden = self.is_hidden(&place.path[..place.path.len() - 1])?;
+                if let Context::Unknown { directories, .. } = &mut self.context
+                    && !hidden
+                {
+                    directories.insert(inode, place.path.clone());
+                }
+            }
+        }
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        place.directory = rustix::fs::openat(&place.directory, &name, flags, Mode::empty())?;
+        Ok(None)
+    }
+
+    fn place(&self, path: Vec<Vec<u8>>) -> Result<Place, Errno> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS;
+        let name = joined(&path);
+        let directory = rustix::fs::openat2(&self.root, name, flags, Mode::empty(), resolve)?;
+        Ok(Place { path, directory })
+    }
+
+    /// A file of the layers below, as far as they are known and this layer does not hide them.
+    fn found_below(&self, place: &Place, name: &[u8]) -> Result<Found, Errno> {
+        let Context::Known(below) = &self.context else {
+            return Ok(Found::Nothing);
+        };
+        if self.is_hidden(&place.path)? {
+            return Ok(Found::Nothing);
+        }
+        below.find(&[place.path.as_slice(), &[name.to_vec()]].concat())
+    }
+
+    /// Whether this layer hides the contents of a directory in the layers below.
+    fn is_hidden(&self, path: &[Vec<u8>]) -> Result<bool, Errno> {
+        for depth in 0..=path.len() {
+            if is_opaque(&self.place(path[..depth].to_vec())?.directory) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Whether the image has a file where an entry has a directory: a deletion there removes nothing.
+    pub(super) fn is_below_a_file(&self, parents: &[Vec<u8>]) -> Result<bool, Errno> {
+        let Context::Known(below) = &self.context else {
+            return Ok(false);
+        };
+        if self
+            .open_inside(&joined(parents), OFlags::DIRECTORY)
+            .is_ok()
+        {
+            return Ok(false);
+        }
+        for depth in 1..=parents.len() {
+            if matches!(below.find(&parents[..depth])?, Found::Other(_)) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Whether the overlay merges a directory with one below. It shows the names of deletions in others.
+    pub(super) fn is_merged(&mut self, place: &Place) -> Result<bool, UnpackError> {
+        // Without links.
+        let Place { path, .. } = self.make_parents(&place.path)?;
+        let failed = |errno: Errno| failure_at(&path, errno.into());
+        if path.is_empty() {
+            return Ok(true);
+        }
+        if self.is_hidden(&path).map_err(failed)? {
+            return Ok(false);
+        }
+        match &mut self.context {
+            Context::Known(below) => {
+                let found = below.find(&path).map_err(failed)?;
+                Ok(matches!(found, Found::Directory(_)))
+            }
+            Context::Unknown { changed, .. } => {
+                changed.insert(path);
+                Ok(true)
+            }
+        }
+    }
+
+    /// A directory has an entry of its own after all.
+    pub(super) fn is_explicit(&mut self, directory: &OwnedFd) -> Result<(), Errno> {
+        if let Context::Unknown { directories, .. } = &mut self.context {
+            directories.remove(&rustix::fs::fstat(directory)?.st_ino);
+        }
+        Ok(())
+    }
+
+    /// The loose ends, when all entries are there.
+    pub(super) fn loose_ends(&self) -> Result<LooseEnds, Errno> {
+        let Context::Unknown {
+            directories,
+            changed,
+            links,
+        } = &self.context
+        else {
+            return Ok(LooseEnds::default());
+        };
+        let mut ends = LooseEnds {
+            directories: Vec::new(),
+            changed: changed.clone(),
+            links: *links,
+        };
+        for (inode, path) in directories {
+            // One that was replaced later has another inode, or is no directory.
+            if let Ok(place) = self.place(path.clone())
+                && rustix::fs::fstat(&place.directory)?.st_ino == *inode
+            {
+                ends.directories.push(path.clone());
+            }
+        }
+        ends.directories.sort();
+        Ok(ends)
+    }
+
+    pub(super) fn hard_link(
+        &mut self,
+        parent: &OwnedFd,
+        name: &[u8],
+        entry: &ArchiveEntry,
+    ) -> Result<(), UnpackError> {
+        let missing = || malformed(joined(&entry.path), "a hard link to nothing in the image");
+        let failed = |errno: Errno| failure_at(&entry.path, errno.into());
+        let target = components(&entry.link)?;
+        let (last, parents) = target.split_last().ok_or_else(missing)?;
+        let found = self
+            .open_inside(&joined(parents), OFlags::DIRECTORY)
+            .and_then(|dir| Ok((open_in(&dir, last)?, is_white_out(&dir, last))));
+        let found = match (found, &mut self.context) {
+            (Ok((found, false)), _) => found,
+            (Ok((_, true)), _) => return Err(missing()),
+            (Err(_), Context::Unknown { links, .. }) => {
+                *links = true;
+                return Ok(());
+            }
+            (Err(_), Context::Known(_)) => {
+                let place = self.make_parents(parents)?;
+                if !self.copy_up(&place, last, entry)? {
+                    return Err(missing());
+                }
+                open_in(&place.directory, last).map_err(failed)?
+            }
+        };
+        let stat = rustix::fs::fstat(&found).map_err(failed)?;
+        if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+            return Err(malformed(joined(&entry.path), "a hard link to a directory"));
+        }
+        let source = format!("/proc/self/fd/{}", found.as_raw_fd());
+        let name = OsStr::from_bytes(name);
+        rustix::fs::linkat(CWD, source, parent, name, AtFlags::SYMLINK_FOLLOW).map_err(failed)
+    }
+
+    /// Copies a file of the layers below into this one, as the overlay does before it makes a hard link.
+    fn copy_up(
+        &mut self,
+        place: &Place,
+        name: &[u8],
+        entry: &ArchiveEntry,
+    ) -> Result<bool, UnpackError> {
+        let failed = |errno: Errno| failure_at(&entry.path, errno.into());
+        let to = OsStr::from_bytes(name);
+        let dir = &place.directory;
+        // A path through links of the layers below may lead to a file of this layer.
+        if open_in(dir, name).is_ok() {
+            return Ok(!is_white_out(dir, name));
+        }
+        let found = match self.found_below(place, name).map_err(failed)? {
+            Found::Nothing | Found::Directory(_) => return Ok(false),
+            Found::Link(target, found) => {
+                rustix::fs::symlinkat(OsStr::from_bytes(&target), dir, to).map_err(failed)?;
+                found
+            }
+            Found::Other(found) => {
+                let stat = rustix::fs::fstat(&found).map_err(failed)?;
+                let kind = FileType::from_raw_mode(stat.st_mode);
+                if kind == FileType::RegularFile {
+                    return self.copy_file(&found, dir, to, entry).map(|()| true);
+                }
+                let mode = Mode::RUSR | Mode::WUSR;
+                rustix::fs::mknodat(dir, to, kind, mode, stat.st_rdev).map_err(failed)?;
+                let mode = Mode::from_raw_mode(stat.st_mode & 0o7777);
+                rustix::fs::chmodat(dir, to, mode, AtFlags::empty()).map_err(failed)?;
+                found
+            }
+        };
+        let stat = rustix::fs::fstat(&found).map_err(failed)?;
+        let owner = Some(rustix::fs::Uid::from_raw(stat.st_uid));
+        let group = Some(rustix::fs::Gid::from_raw(stat.st_gid));
+        let flags = AtFlags::SYMLINK_NOFOLLOW;
+        rustix::fs::chownat(dir, to, owner, group, flags).map_err(failed)?;
+        let times = times_of(&found).map_err(failed)?;
+        rustix::fs::utimensat(dir, to, &times, flags).map_err(failed)?;
+        Ok(true)
+    }
+
+    fn copy_file(
+        &mut self,
+        from: &OwnedFd,
+        dir: &OwnedFd,
+        to: &OsStr,
+        entry: &ArchiveEntry,
+    ) -> Result<(), UnpackError> {
+        let failed = |errno: Errno| failure_at(&entry.path, errno.into());
+        let opened = File::open(format!("/proc/self/fd/{}", from.as_raw_fd()));
+        let mut contents = opened.map_err(|error| failure_at(&entry.path, error))?;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
+        let mode = Mode::RUSR | Mode::WUSR;
+        let file = rustix::fs::openat(dir, to, flags | OFlags::CLOEXEC, mode);
+        let mut file = File::from(file.map_err(failed)?);
+        let copied = self.room.copy(&mut contents, &mut file);
+        self.bytes += copied.map_err(|error| self.refused(&entry.path, error))?;
+        copy_facts(from, &file).map_err(failed)
+    }
+}
+
+fn open_in(dir: &OwnedFd, name: &[u8]) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::openat(dir, OsStr::from_bytes(name), flags, Mode::empty())
+}
+
+/// Makes a directory as root's own; the mask takes nothing of its mode.
+fn make_directory(dir: &OwnedFd, name: &OsStr) -> Result<OwnedFd, Errno> {
+    rustix::fs::mkdirat(dir, name, Mode::RWXU)?;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let made = rustix::fs::openat(dir, name, flags, Mode::empty())?;
+    rustix::fs::fchmod(&made, Mode::from_raw_mode(0o755))?;
+    Ok(made)
+}
