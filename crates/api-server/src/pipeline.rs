@@ -13,7 +13,7 @@ use http::{Method, Request, Response};
 use object_model::{Status, StatusReason};
 use tokio::sync::OwnedSemaphorePermit;
 
-use crate::access::audit::{AuditRecord, Peer};
+use crate::access::audit::AuditRecord;
 use crate::access::authorize::authorize;
 use crate::access::identity::{Caller, Credentials, authenticate, unauthorized};
 use crate::access::impersonation::{self, impersonate};
@@ -21,7 +21,7 @@ use crate::flow_control::{ActiveSchema, FlowControl, Seat, UserPermits};
 use crate::handlers::allow_header;
 use crate::handlers::metrics::Label;
 use crate::http::body::{BoxBody, GuardedBody, Segments, boxed};
-use crate::http::call::{ApiResponse, Call};
+use crate::http::call::{ApiResponse, Call, Peer};
 use crate::http::connection::Connection;
 use crate::http::limits::{UNREAD_FRAME_BYTES, UNREAD_REQUEST_BYTES};
 use crate::http::query::Query;

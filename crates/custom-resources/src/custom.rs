@@ -68,7 +68,8 @@ fn is_served(definition: &Value, version: &Value) -> bool {
 fn versions_where(definition: &Value, which: impl Fn(&Value) -> bool) -> Vec<DefinedVersion> {
     let holds = |name: &str| condition(definition, name) == Some("True");
     // Names that others have taken since do not keep the objects from being deleted.
-    if !holds("NamesAccepted") && !(is_terminating(definition) && holds("Established")) {
+    let ends = is_terminating(definition) && holds("Established");
+    if !holds("NamesAccepted") && !ends {
         return Vec::new();
     }
     let chosen = versions(definition).iter().filter(|version| which(version));

@@ -217,14 +217,14 @@ fn random_table(numbers: &mut StdRng) -> Table {
     let objects = (0..numbers.random_range(0..6)).map(|number| random_service(numbers, number));
     let (services, slices): (Vec<Service>, Vec<EndpointSlice>) = objects.collect();
     let mut whole = table(&ports(&services, &slices, "here"), &World::settings());
-    let ends = (0..count(numbers, 500)).map(|_| {
-        let everything = "0.0.0.0/0".parse().unwrap();
-        block(numbers, everything).network()
-    });
+    let everything: Cidr = "0.0.0.0/0".parse().unwrap();
+    let ends = (0..count(numbers, 500))
+        .map(|_| block(numbers, everything).network())
+        .collect();
     let tunnel = TunnelGuard {
         port: 8472,
         number: numbers.random_range(0..1 << 24),
-        ends: ends.collect(),
+        ends,
     };
     guard(&mut whole, Some(&tunnel));
     whole.include(random_filters(numbers));

@@ -71,13 +71,19 @@ mod tests {
         assert!(is_about(first, RETRY_MIN));
         assert_eq!(setbacks.remaining("a", now), Some(first));
         assert_eq!(setbacks.remaining("a", now + RETRY_MIN), None);
-        assert!(is_about(setbacks.add("a", Cause::Other, now), RETRY_MIN * 2));
+        assert!(is_about(
+            setbacks.add("a", Cause::Other, now),
+            RETRY_MIN * 2
+        ));
         for _ in 0..20 {
             setbacks.add("a", Cause::Other, now);
         }
         assert!(is_about(setbacks.remaining("a", now).unwrap(), RETRY_MAX));
         // findings-2 R30: the pod of a claim is not held for long by a node that cannot make its volume.
-        assert!(is_about(setbacks.add("a", Cause::Node, now), RETRY_MAX_OF_NODE));
+        assert!(is_about(
+            setbacks.add("a", Cause::Node, now),
+            RETRY_MAX_OF_NODE
+        ));
         setbacks.forget("a");
         assert_eq!(setbacks.remaining("a", now), None);
     }

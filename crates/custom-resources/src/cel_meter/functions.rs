@@ -34,6 +34,9 @@ const FIND_ALL: &str = "#findAll";
 /// The price of a call in tenths of a unit, by its target and arguments.
 type Price = fn(&[CowVal<'_, '_>]) -> u64;
 
+/// The price of one value.
+type PriceOfValue = fn(&dyn Val) -> u64;
+
 /// Functions whose cost is more than that of a look at their values, or whose results are larger.
 static PRICED: [(&str, Price); 12] = [
     ("@sortByAssociatedKeys", sorted),
@@ -86,8 +89,7 @@ pub(super) fn add(context: &mut Context<'_, '_>, meter: &Arc<Meter>) {
         let added = context.add_function::<Function, Function>(name, function);
         debug_assert!(added.is_ok());
     };
-    let passed: [(&str, fn(&dyn Val) -> u64); 3] =
-        [(KEPT, kept), (SEEN, seen), (MEASURED, measured)];
+    let passed: [(&str, PriceOfValue); 3] = [(KEPT, kept), (SEEN, seen), (MEASURED, measured)];
     for (name, price) in passed {
         let meter = meter.clone();
         add(

@@ -100,7 +100,7 @@ pub(crate) fn add_functions(context: &mut Context<'_, '_>, meter: &Arc<Meter>) {
 }
 
 /// The text, if the value is one.
-fn text<'v>(value: &'v dyn Val) -> Option<&'v str> {
+fn text(value: &dyn Val) -> Option<&str> {
     value
         .downcast_ref::<CelString<'_>>()
         .map(|text| text.inner())

@@ -114,7 +114,7 @@ fn selector_errors(resource: &Value) -> Vec<FieldError> {
             )),
             (true, false) => errors.push(FieldError::required(
                 &path.child("requirements"),
-                &format!("when {path} is specified, requirements or rawSelector is required"),
+                format!("when {path} is specified, requirements or rawSelector is required"),
             )),
             _ => {}
         }
