@@ -68,7 +68,7 @@ impl ProtectionSettings {
     pub fn read(&self) -> Result<Protection> {
         let audit = match (&self.audit_policy_file, &self.audit_log_path) {
             (None, None) => None,
-            (Some(policy), Some(path)) => Some(self.audit(policy, path)?),
+            (Some(policy), Some(path)) => Some(self.open_audit(policy, path)?),
             (Some(_), None) => bail!("--audit-policy-file needs --audit-log-path"),
             (None, Some(_)) => bail!("--audit-log-path needs --audit-policy-file"),
         };
@@ -82,7 +82,7 @@ impl ProtectionSettings {
         Ok(Protection { audit, encryption })
     }
 
-    fn audit(&self, policy: &Path, log: &Path) -> Result<Audit> {
+    fn open_audit(&self, policy: &Path, log: &Path) -> Result<Audit> {
         let mib = self.audit_log_maxsize.unwrap_or(LOG_MIB);
         if mib == 0 {
             bail!("--audit-log-maxsize must be at least 1");

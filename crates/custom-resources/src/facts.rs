@@ -1,21 +1,10 @@
 //! The properties of a custom kind, from its definition.
 
-use resource_kinds::info::{ALL, SCALE, STATUS};
+use resource_kinds::info::{ALL, SCALE, STATUS, WITHOUT_CREATE};
 use resource_kinds::{KindInfo, Scope, Subresource, Verb, Words, WriteRules};
 use serde_json::Value;
 
 use crate::definition::is_terminating;
-
-/// The verbs of a kind whose definition is being deleted: its objects go, and no others come.
-const WITHOUT_CREATE: &[Verb] = &[
-    Verb::Delete,
-    Verb::DeleteCollection,
-    Verb::Get,
-    Verb::List,
-    Verb::Patch,
-    Verb::Update,
-    Verb::Watch,
-];
 
 /// The properties of one version of a definition. It owns its strings, which are freed with the
 /// kind.

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::access::authorize::Authorizer;
 use crate::access::authorizing_reader::AuthorizingReader;
-use crate::objects::storage::{Objects, ReadObjects, reading_once};
+use crate::objects::storage::{Objects, ReadObjects, SyncReads, reading_once};
 use crate::objects::write_request::WriteRequest;
 
 /// The plug-ins in order, with their inputs.
@@ -32,6 +32,20 @@ impl Plugins {
     }
 }
 
+/// The cluster as a request's plug-ins see it.
+fn reader<'s>(
+    plugins: &'s Plugins,
+    write_request: &'s WriteRequest<'_>,
+    reads: &'s SyncReads<'s>,
+) -> AuthorizingReader<'s> {
+    AuthorizingReader {
+        reads,
+        authorizer: &plugins.authorizer,
+        user: write_request.user,
+        source: write_request.source,
+    }
+}
+
 /// Runs the built-in admission plug-ins, which may change the object or refuse the request.
 pub(crate) fn admit(
     plugins: &Plugins,
@@ -44,13 +58,7 @@ pub(crate) fn admit(
     let anew = ReadObjects::default();
     let known = write_request.known.unwrap_or(&anew);
     reading_once(&plugins.objects, known, |reads| {
-        let user = write_request.user;
-        let cluster = AuthorizingReader {
-            reads,
-            authorizer: &plugins.authorizer,
-            user,
-            source: write_request.source,
-        };
+        let cluster = reader(plugins, write_request, reads);
         let mut all = plugins.list.iter();
         all.try_for_each(|plugin| plugin.admit(&request, object, &cluster))
     })
@@ -71,13 +79,7 @@ pub(crate) fn advise(
     let anew = ReadObjects::default();
     let known = write_request.known.unwrap_or(&anew);
     let told = reading_once(&plugins.objects, known, |reads| {
-        let user = write_request.user;
-        let cluster = AuthorizingReader {
-            reads,
-            authorizer: &plugins.authorizer,
-            user,
-            source: write_request.source,
-        };
+        let cluster = reader(plugins, write_request, reads);
         let mut texts = Vec::new();
         for plugin in &plugins.list {
             texts.append(&mut plugin.warnings(&request, object, &cluster));

@@ -23,7 +23,7 @@ pub(crate) struct Below {
 
 /// A file of the layers below.
 #[derive(Debug)]
-pub(crate) enum Found {
+pub(crate) enum FoundBelow {
     Nothing,
     Directory(OwnedFd),
     Link(Vec<u8>, OwnedFd),
@@ -38,43 +38,43 @@ impl Below {
     }
 
     /// Finds a path of which each parent is a directory.
-    pub fn find(&self, path: &[Vec<u8>]) -> Result<Found, Errno> {
+    pub fn find(&self, path: &[Vec<u8>]) -> Result<FoundBelow, Errno> {
         for layer in &self.layers {
             let (found, covers) = find_in(layer, path)?;
-            if covers || !matches!(found, Found::Nothing) {
+            if covers || !matches!(found, FoundBelow::Nothing) {
                 return Ok(found);
             }
         }
-        Ok(Found::Nothing)
+        Ok(FoundBelow::Nothing)
     }
 }
 
 const AS_IT_IS: OFlags = OFlags::PATH.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 /// The file of one layer, and whether the layer covers the path in those below.
-fn find_in(layer: &Path, path: &[Vec<u8>]) -> Result<(Found, bool), Errno> {
+fn find_in(layer: &Path, path: &[Vec<u8>]) -> Result<(FoundBelow, bool), Errno> {
     let mut found = rustix::fs::open(layer, AS_IT_IS, Mode::empty())?;
     let mut covers = false;
     for part in path {
         covers |= is_opaque(&found);
         if is_white_out(&found, part) {
-            return Ok((Found::Nothing, true));
+            return Ok((FoundBelow::Nothing, true));
         }
         found = match rustix::fs::openat(&found, OsStr::from_bytes(part), AS_IT_IS, Mode::empty()) {
             Ok(inner) => inner,
-            Err(Errno::NOENT) => return Ok((Found::Nothing, covers)),
+            Err(Errno::NOENT) => return Ok((FoundBelow::Nothing, covers)),
             // A file covers all that is below its name.
-            Err(Errno::NOTDIR) => return Ok((Found::Nothing, true)),
+            Err(Errno::NOTDIR) => return Ok((FoundBelow::Nothing, true)),
             Err(errno) => return Err(errno),
         };
     }
     let found = match FileType::from_raw_mode(rustix::fs::fstat(&found)?.st_mode) {
-        FileType::Directory => Found::Directory(found),
+        FileType::Directory => FoundBelow::Directory(found),
         FileType::Symlink => {
             let target = rustix::fs::readlinkat(&found, "", Vec::new())?;
-            Found::Link(target.into_bytes(), found)
+            FoundBelow::Link(target.into_bytes(), found)
         }
-        _ => Found::Other(found),
+        _ => FoundBelow::Other(found),
     };
     Ok((found, covers))
 }

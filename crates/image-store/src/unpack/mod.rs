@@ -27,7 +27,7 @@ use tar::EntryType;
 use crate::disk_space::{Bytes, OutOfSpace, SpaceError, WriteSpace};
 pub(crate) use below::Below;
 use entry::{ArchiveEntry, Entries, components};
-use parents::Place;
+use parents::ParentPlace;
 pub(crate) use parents::{Context, LooseEnds};
 
 /// The prefix of a file that hides another in the layers below.
@@ -146,7 +146,7 @@ struct Unpacker {
     entries: u64,
     // Times of directories are set in the end: every new file changes them.
     directories: Vec<(Vec<Vec<u8>>, Timespec)>,
-    last_parent: Option<(Vec<Vec<u8>>, Place)>,
+    last_parent: Option<(Vec<Vec<u8>>, ParentPlace)>,
 }
 
 impl Unpacker {
@@ -172,7 +172,7 @@ impl Unpacker {
         {
             return Ok(());
         }
-        let place = self.parent(parents)?;
+        let place = self.parent_place(parents)?;
         let parent = &place.directory;
         if name.starts_with(WHITEOUT) {
             return self.white_out(&place, name, &entry.path);
@@ -199,7 +199,7 @@ impl Unpacker {
 
     fn white_out(
         &mut self,
-        place: &Place,
+        place: &ParentPlace,
         name: &[u8],
         path: &[Vec<u8>],
     ) -> Result<(), UnpackError> {
@@ -272,7 +272,7 @@ impl Unpacker {
 
     fn directory(
         &mut self,
-        place: &Place,
+        place: &ParentPlace,
         name: &[u8],
         entry: &ArchiveEntry,
         was: Was,

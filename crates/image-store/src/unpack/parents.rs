@@ -13,7 +13,7 @@ use std::os::unix::ffi::OsStrExt;
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
-use super::below::{Below, Found, copy_facts, is_plain, times_of};
+use super::below::{Below, FoundBelow, copy_facts, is_plain, times_of};
 use super::{
     ArchiveEntry, UnpackError, Unpacker, components, failure_at, is_opaque, is_white_out, joined,
     make_opaque, malformed, misplaced,
@@ -38,16 +38,16 @@ impl LooseEnds {
     pub fn fit(&self, below: &Below) -> Result<bool, Errno> {
         for path in &self.directories {
             let fits = match below.find(path)? {
-                Found::Nothing => true,
-                Found::Directory(directory) => is_plain(&directory)?,
-                Found::Link(..) | Found::Other(_) => false,
+                FoundBelow::Nothing => true,
+                FoundBelow::Directory(directory) => is_plain(&directory)?,
+                FoundBelow::Link(..) | FoundBelow::Other(_) => false,
             };
             if !fits {
                 return Ok(false);
             }
         }
         for path in &self.changed {
-            if !path.is_empty() && !matches!(below.find(path)?, Found::Directory(_)) {
+            if !path.is_empty() && !matches!(below.find(path)?, FoundBelow::Directory(_)) {
                 return Ok(false);
             }
         }
@@ -110,14 +110,14 @@ impl Context {
 }
 
 /// A directory of the layer: its path in the layer, and itself.
-pub(super) struct Place {
+pub(super) struct ParentPlace {
     pub path: Vec<Vec<u8>>,
     pub directory: OwnedFd,
 }
 
-impl Place {
+impl ParentPlace {
     fn try_clone(&self) -> std::io::Result<Self> {
-        Ok(Place {
+        Ok(ParentPlace {
             path: self.path.clone(),
             directory: self.directory.try_clone()?,
         })
@@ -126,7 +126,7 @@ impl Place {
 
 impl Unpacker {
     /// Opens the directory of an entry, and makes missing parents.
-    pub(super) fn parent(&mut self, parents: &[Vec<u8>]) -> Result<Place, UnpackError> {
+    pub(super) fn parent_place(&mut self, parents: &[Vec<u8>]) -> Result<ParentPlace, UnpackError> {
         let failed = |error| failure_at(parents, error);
         if let Some((path, place)) = &self.last_parent
             && path == parents
@@ -134,7 +134,7 @@ impl Unpacker {
             return place.try_clone().map_err(failed);
         }
         let place = match self.open_inside(&joined(parents), OFlags::DIRECTORY) {
-            Ok(directory) => Place {
+            Ok(directory) => ParentPlace {
                 path: parents.to_vec(),
                 directory,
             },
@@ -145,7 +145,7 @@ impl Unpacker {
         Ok(place)
     }
 
-    fn make_parents(&mut self, parents: &[Vec<u8>]) -> Result<Place, UnpackError> {
+    fn make_parents(&mut self, parents: &[Vec<u8>]) -> Result<ParentPlace, UnpackError> {
         let failed = |errno: Errno| failure_at(parents, errno.into());
         let mut place = self.place(Vec::new()).map_err(failed)?;
         let mut followed = 0;
@@ -176,7 +176,7 @@ impl Unpacker {
     }
 
     /// Goes into a directory, which is made if it is missing; or returns the target of a link of that name.
-    fn step(&mut self, place: &mut Place, part: Vec<u8>) -> Result<Option<Vec<u8>>, Errno> {
+    fn step(&mut self, place: &mut ParentPlace, part: Vec<u8>) -> Result<Option<Vec<u8>>, Errno> {
         let name = OsStr::from_bytes(&part).to_owned();
         let dir = &place.directory;
         let there = match rustix::fs::statat(dir, &name, AtFlags::SYMLINK_NOFOLLOW) {
@@ -203,18 +203,18 @@ impl Unpacker {
         place.path.push(part);
         match below {
             None => {}
-            Some(Found::Link(target, _)) => {
+            Some(FoundBelow::Link(target, _)) => {
                 place.path.pop();
                 return Ok(Some(target));
             }
-            Some(Found::Directory(found)) => {
+            Some(FoundBelow::Directory(found)) => {
                 let made = make_directory(dir, &name)?;
                 copy_facts(&found, &File::from(made))?;
                 // Files in it change its time.
                 let time = times_of(&found)?.last_modification;
                 self.directories.push((place.path.clone(), time));
             }
-            Some(Found::Nothing | Found::Other(_)) => {
+            Some(FoundBelow::Nothing | FoundBelow::Other(_)) => {
                 let made = make_directory(dir, &name)?;
                 let inode = rustix::fs::fstat(&made)?.st_ino;
                 let hidden = self.is_hidden(&place.path[..place.path.len() - 1])?;
@@ -230,21 +230,21 @@ impl Unpacker {
         Ok(None)
     }
 
-    fn place(&self, path: Vec<Vec<u8>>) -> Result<Place, Errno> {
+    fn place(&self, path: Vec<Vec<u8>>) -> Result<ParentPlace, Errno> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS;
         let name = joined(&path);
         let directory = rustix::fs::openat2(&self.root, name, flags, Mode::empty(), resolve)?;
-        Ok(Place { path, directory })
+        Ok(ParentPlace { path, directory })
     }
 
     /// A file of the layers below, as far as they are known and this layer does not hide them.
-    fn found_below(&self, place: &Place, name: &[u8]) -> Result<Found, Errno> {
+    fn found_below(&self, place: &ParentPlace, name: &[u8]) -> Result<FoundBelow, Errno> {
         let Context::Known(below) = &self.context else {
-            return Ok(Found::Nothing);
+            return Ok(FoundBelow::Nothing);
         };
         if self.is_hidden(&place.path)? {
-            return Ok(Found::Nothing);
+            return Ok(FoundBelow::Nothing);
         }
         below.find(&[place.path.as_slice(), &[name.to_vec()]].concat())
     }
@@ -271,7 +271,7 @@ impl Unpacker {
             return Ok(false);
         }
         for depth in 1..=parents.len() {
-            if matches!(below.find(&parents[..depth])?, Found::Other(_)) {
+            if matches!(below.find(&parents[..depth])?, FoundBelow::Other(_)) {
                 return Ok(true);
             }
         }
@@ -279,9 +279,9 @@ impl Unpacker {
     }
 
     /// Whether the overlay merges a directory with one below. It shows the names of deletions in others.
-    pub(super) fn is_merged(&mut self, place: &Place) -> Result<bool, UnpackError> {
+    pub(super) fn is_merged(&mut self, place: &ParentPlace) -> Result<bool, UnpackError> {
         // Without links.
-        let Place { path, .. } = self.make_parents(&place.path)?;
+        let ParentPlace { path, .. } = self.make_parents(&place.path)?;
         let failed = |errno: Errno| failure_at(&path, errno.into());
         if path.is_empty() {
             return Ok(true);
@@ -292,7 +292,7 @@ impl Unpacker {
         match &mut self.context {
             Context::Known(below) => {
                 let found = below.find(&path).map_err(failed)?;
-                Ok(matches!(found, Found::Directory(_)))
+                Ok(matches!(found, FoundBelow::Directory(_)))
             }
             Context::Unknown { changed, .. } => {
                 changed.insert(path);
@@ -376,7 +376,7 @@ impl Unpacker {
     /// Copies a file of the layers below into this one, as the overlay does before it makes a hard link.
     fn copy_up(
         &mut self,
-        place: &Place,
+        place: &ParentPlace,
         name: &[u8],
         entry: &ArchiveEntry,
     ) -> Result<bool, UnpackError> {
@@ -388,12 +388,12 @@ impl Unpacker {
             return Ok(!is_white_out(dir, name));
         }
         let found = match self.found_below(place, name).map_err(failed)? {
-            Found::Nothing | Found::Directory(_) => return Ok(false),
-            Found::Link(target, found) => {
+            FoundBelow::Nothing | FoundBelow::Directory(_) => return Ok(false),
+            FoundBelow::Link(target, found) => {
                 rustix::fs::symlinkat(OsStr::from_bytes(&target), dir, to).map_err(failed)?;
                 found
             }
-            Found::Other(found) => {
+            FoundBelow::Other(found) => {
                 let stat = rustix::fs::fstat(&found).map_err(failed)?;
                 let kind = FileType::from_raw_mode(stat.st_mode);
                 if kind == FileType::RegularFile {

@@ -177,7 +177,7 @@ async fn start(settings: &Settings, host: Host, mut claim: Claim, entry: Entry) 
         mut membership,
     } = entry;
     let registered = entered.registered();
-    claim.settle(data_dir, &host.name)?;
+    block_in_place(|| claim.settle(data_dir, &host.name))?;
     if matches!(entered, ClusterEntry::Answered(_)) {
         block_in_place(|| keep_ranges(&place, &mut membership, registered, data_dir))?;
     } else {

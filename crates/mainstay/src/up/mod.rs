@@ -227,7 +227,7 @@ impl Cluster {
         let (data_dir, host_name) = (config.data_dir, config.host_name);
         let dns = dns_address(config.service_range)?;
         let server = Server::start(config).await?;
-        claim.settle(data_dir, host_name).or_else(unless_full)?;
+        block_in_place(|| claim.settle(data_dir, host_name)).or_else(unless_full)?;
         let ran_before = !left_pods::pods(data_dir).is_empty() || has_pods(&server).await?;
         if !ran_before {
             check(&server, manifests).await?;

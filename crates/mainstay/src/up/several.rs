@@ -159,7 +159,7 @@ impl Several<'_> {
             protection,
         };
         let mut server = Server::start(config).await?;
-        claim.settle(data_dir, &host.name).or_else(unless_full)?;
+        block_in_place(|| claim.settle(data_dir, &host.name)).or_else(unless_full)?;
         let ran_before = !left_pods::on_all_nodes(data_dir).is_empty() || has_pods(&server).await?;
         if !ran_before {
             check(&server, manifests).await?;

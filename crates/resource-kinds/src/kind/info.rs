@@ -191,6 +191,12 @@ pub const ALL: &[Verb] = &[
     Verb::Watch,
 ];
 
+/// The verbs of a kind whose objects only go.
+pub const WITHOUT_CREATE: &[Verb] = match ALL.split_first() {
+    Some((Verb::Create, others)) => others,
+    _ => ALL,
+};
+
 /// The verbs of a part of an object.
 pub const READ_WRITE: &[Verb] = &[Verb::Get, Verb::Patch, Verb::Update];
 

@@ -402,6 +402,7 @@ filtered-egress: 10.244.0.3 -> goto policy/egress/10.244.0.3
 set policy/tcp/http, 10.244.0.2 tcp 80, 10.244.0.3 tcp 80, 10.244.0.4 tcp 80, 10.244.0.5 tcp 80, \
 10.244.1.6 tcp 80
 set policy/uid-p0/ingress/0, 10.244.0.2
+set policy/uid-p0/ingress/0/blocks/353ba96bda466a72, 192.0.2.0-192.0.2.6, 192.0.2.8-192.0.2.255
 policy-egress: ct established accept
 policy-egress: vmap @filtered-egress
 policy-ingress: ct established accept
@@ -411,7 +412,7 @@ policy/ingress/10.244.0.3: tcp != syn drop
 policy/ingress/10.244.0.3: saddr 10.244.0.3/32 accept
 policy/ingress/10.244.0.3: jump policy/uid-p0/ingress
 policy/ingress/10.244.0.3: drop
-policy/uid-p0/ingress: saddr @policy/uid-p0/ingress/0/blocks/NUMBER jump policy/uid-p0/ingress/0/ports
+policy/uid-p0/ingress: saddr @policy/uid-p0/ingress/0/blocks/353ba96bda466a72 jump policy/uid-p0/ingress/0/ports
 policy/uid-p0/ingress: saddr @policy/uid-p0/ingress/0 jump policy/uid-p0/ingress/0/ports
 policy/uid-p0/ingress/0/ports: daddr . proto . dport @policy/tcp/http accept
 policy/uid-p0/ingress/0/ports: tcp dport 90-99 accept

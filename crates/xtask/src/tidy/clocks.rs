@@ -33,6 +33,10 @@ const ALLOWED: &[(&str, &str)] = &[
         "`sinceSeconds` is compared with times that the log has",
     ),
     (
+        "crates/node-agent/src/kubelet_api/terminal.rs",
+        "the time of an attachment is compared with times that the log has",
+    ),
+    (
         "crates/node-agent/src/api/objects.rs",
         "a token's end is a time of the API server's",
     ),

@@ -239,6 +239,7 @@ const TABLE: &[(&str, Said)] = &[
         ByStrangers(&["image-reference"]),
     ),
     ("image-store/src/registries.rs", ADMINISTRATOR),
+    ("image-store/src/unpack/parents.rs", OWN_FILE),
     (
         "image-store/src/unpack/entry.rs",
         ByStrangers(&["pax", "tar-header"]),

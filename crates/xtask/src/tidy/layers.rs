@@ -144,12 +144,24 @@ const CONCEPTS: &[(&str, &str)] = &[
         "the list of targets names all, and each has the type of the list",
     ),
     (
+        "image-store: unpack",
+        "a layer is unpacked above others: the archive, its entries, their directories and the layers below share one place",
+    ),
+    (
         "mainstay: node",
         "the life of a node: joining, membership, certificates and leaving are stages of one state",
     ),
     (
         "mainstay: node_parts/volume_moves",
         "both ends of one transfer",
+    ),
+    (
+        "mvcc-store: published",
+        "the readable state, its history, its watches and the bytes of each owner are published together",
+    ),
+    (
+        "resource-kinds: admission/node_restriction",
+        "one plug-in: its parts check one write of a node",
     ),
     (
         "mainstay: store_copy",
