@@ -7,12 +7,12 @@
 
 use std::path::Path;
 
-#[path = "build/commit.rs"]
+#[path = "src/commit.rs"]
 mod commit;
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
-    println!("cargo:rerun-if-changed=build/commit.rs");
+    println!("cargo:rerun-if-changed=src/commit.rs");
     name_commit();
     let target = |name: &str| std::env::var(format!("CARGO_CFG_TARGET_{name}")).unwrap_or_default();
     if target("OS") == "linux" && target("ENV") == "gnu" {
