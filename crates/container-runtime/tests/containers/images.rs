@@ -1,4 +1,4 @@
-//! Odd images: many layers, links where something is mounted, and configurations. What comes of each is compared
+//! Odd images: many layers, links where something is mounted, and configurations. Each result is compared
 //! with runc, which has the same root and, by umoci, the same configuration.
 
 use std::collections::BTreeMap;
