@@ -255,9 +255,13 @@ async fn keep_in_step(
             let changed = ports_of(&changed, here);
             let published = config.host_ports.borrow_and_update().clone();
             flows.note(&routes, &changed, &published);
+            let services: Vec<ServiceName> = changed.keys().cloned().collect();
             let mut steps = routes.replace(changed);
+            refusals.tell_withheld(&routes, services);
             if moved.is_some() {
                 steps.extend(routes.place(surroundings.machines()));
+                let services: Vec<ServiceName> = routes.services().cloned().collect();
+                refusals.tell_withheld(&routes, services);
             }
             steps.extend(routes.publish(published));
             steps.extend(routes.hold(config.listening.borrow_and_update().clone()));

@@ -4,7 +4,8 @@
 //! The object gets an event. Until the kernel accepts the part, or the object is gone, `/readyz` and the metric
 //! `mainstay_failures_in_a_row` show the refusal, and it is tried again at an interval.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
 use std::time::Instant;
 
 use api_client::Client;
@@ -20,6 +21,9 @@ use crate::proxy::{Error, Proxy};
 
 /// The reason of the event of an object whose rules the kernel refuses.
 const REFUSED: &str = "RulesRefused";
+
+/// The reason of the event of a Service that does not get an external address.
+const WITHHELD: &str = "ExternalIPWithheld";
 
 /// The places where refusals are reported.
 pub(crate) struct Reports {
@@ -72,9 +76,25 @@ impl Reports {
     }
 }
 
+impl Reports {
+    fn withheld(&self, service: ObjectReference, addresses: &BTreeSet<Ipv4Addr>) {
+        let addresses: Vec<String> = addresses.iter().map(Ipv4Addr::to_string).collect();
+        let addresses = addresses.join(", ");
+        let message = format!(
+            "The external addresses {addresses} are not served: pods, Services, nodes or servers have them, or an older \
+             Service with the same port."
+        );
+        if let Some(recorder) = &self.recorder {
+            recorder.event(service, EventType::Warning, WITHHELD, message);
+        }
+    }
+}
+
 /// The parts that are left out.
 pub(crate) struct Refusals {
     reports: Reports,
+    /// The external addresses that Services do not get, as far as events have told of them.
+    withheld: BTreeMap<ServiceName, BTreeSet<Ipv4Addr>>,
     left_out: BTreeSet<TableOwner>,
     /// The time of the next trial.
     next: Instant,
@@ -84,8 +104,31 @@ impl Refusals {
     pub(crate) fn new(reports: Reports) -> Refusals {
         Refusals {
             reports,
+            withheld: BTreeMap::new(),
             left_out: BTreeSet::new(),
             next: Instant::now(),
+        }
+    }
+
+    /// Tells by an event of external addresses that these Services do not get.
+    pub(crate) fn tell_withheld(
+        &mut self,
+        routes: &Routes,
+        services: impl IntoIterator<Item = ServiceName>,
+    ) {
+        for service in services {
+            let now = routes.withheld(&service);
+            let owner = TableOwner::Service(service.clone());
+            let told = match now.is_empty() {
+                true => self.withheld.remove(&service),
+                false => self.withheld.insert(service, now.clone()),
+            };
+            if now.is_empty() || told.as_ref() == Some(&now) {
+                continue;
+            }
+            if let Some(object) = reference(&owner, routes, &PolicyObjects::default()) {
+                self.reports.withheld(object, &now);
+            }
         }
     }
 

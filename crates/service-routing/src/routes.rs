@@ -94,6 +94,22 @@ impl Routes {
         self.services.get(service).map_or(&[], Vec::as_slice)
     }
 
+    /// The `externalIPs` that a Service does not get: those that pods, Services or machines have, and those of an older
+    /// Service with the same port.
+    pub fn withheld(&self, service: &ServiceName) -> BTreeSet<Ipv4Addr> {
+        let of_port = |port: &'_ ServicePort| {
+            let is_withheld = |address: &Ipv4Addr| {
+                let key = Key::on(*address, port.protocol, port.port);
+                let owner = self.claims.get(&key).and_then(|claims| claims.first());
+                let is_of_another = owner.is_some_and(|owner| owner.service != *service);
+                !self.settings.is_outside(*address) || is_of_another
+            };
+            let addresses = port.external_ips.iter().copied();
+            addresses.filter(is_withheld).collect::<Vec<_>>()
+        };
+        self.served(service).iter().flat_map(of_port).collect()
+    }
+
     /// The ports of the node that belong to pods.
     pub fn published(&self) -> &[PublishedPort] {
         &self.published

@@ -2,12 +2,14 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by a panic")]
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde_json::{Value, json};
 use service_routing::{
-    MachineAddresses, MapVerdict, PublishedPort, Settings, Table, TableChange, apply, changes,
-    hold, ports, publish, table,
+    MachineAddresses, MapVerdict, PublishedPort, Routes, ServiceName, Settings, Table, TableChange,
+    apply, changes, hold, ports, publish, table,
 };
 
 fn settings() -> Settings {
@@ -102,6 +104,7 @@ filter-output: ct established accept
 filter-output: ct new jump refused
 filter-output: ct new daddr 10.96.0.0/16 fib daddr != local goto reject
 filter-prerouting: iif msa1b2* fib saddr elsewhere drop
+filter-prerouting: iif != lo iif != msa1b2* saddr 10.244.0.0/24 drop
 nat-output: jump services
 nat-postrouting: marked oif msa1b2* snat 10.244.0.1
 nat-postrouting: saddr 127.0.0.0/8 oif msa1b2* snat 10.244.0.1
@@ -402,6 +405,29 @@ fn no_service_gets_an_address_of_pods_services_machines_or_nobody() {
     let status = json!({ "loadBalancer": { "ingress": ingress } });
     greedy.status = serde_json::from_value(status).unwrap();
     assert_eq!(owners(&[greedy], &settings), expected);
+}
+
+// findings-2 S34
+#[test]
+fn a_service_names_the_addresses_that_it_does_not_get() {
+    let old = claimant("old", 1, "10.96.0.5", &["203.0.113.7"]);
+    let wanted = ["203.0.113.7", "10.96.0.1", "203.0.113.8"];
+    let young = claimant("young", 9, "10.96.0.6", &wanted);
+    let name = |name: &str| ServiceName {
+        namespace: "default".to_owned(),
+        name: name.to_owned(),
+    };
+    let mut routes = Routes::new(settings());
+    let changed = [("old", old), ("young", young)];
+    let changed = changed.map(|(service, object)| (name(service), ports(&[object], &[], "here")));
+    routes.replace(BTreeMap::from(changed));
+    let withheld = |service: &str| -> Vec<String> {
+        let addresses = routes.withheld(&name(service));
+        addresses.iter().map(ToString::to_string).collect()
+    };
+    assert!(withheld("old").is_empty());
+    assert_eq!(withheld("young"), ["10.96.0.1", "203.0.113.7"]);
+    assert!(withheld("absent").is_empty());
 }
 
 // findings-2 S34
