@@ -64,7 +64,7 @@ impl Default for Limits {
             body_bytes_per_user_max: 32 * 1024 * 1024,
             connections_max: 4096,
             connections_per_address_max: 512,
-            unread_bytes_max: 128 * 1024 * 1024,
+            unread_bytes_max: 96 * 1024 * 1024,
             unread_bytes_per_sender_max: 64 * 1024 * 1024,
             watch_end_grace: Duration::from_secs(30),
             shutdown_grace: Duration::from_secs(2),
