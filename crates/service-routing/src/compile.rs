@@ -83,11 +83,11 @@ impl Settings {
 pub fn table<'a>(ports: impl IntoIterator<Item = &'a ServicePort>, settings: &Settings) -> Table {
     let mut table = base(settings);
     let mut ports: Vec<&ServicePort> = ports.into_iter().collect();
+    // Those of one age stay in their order.
+    ports.sort_by(|a, b| a.age.cmp(&b.age));
     for port in &ports {
         add_inside(&mut table, port, settings);
     }
-    // Those of one age stay in their order.
-    ports.sort_by(|a, b| a.age.cmp(&b.age));
     for port in ports {
         add_outside(&mut table, port, settings);
     }

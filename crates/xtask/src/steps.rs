@@ -147,6 +147,7 @@ const KERNEL: &[&str] = &[
     "container-runtime",
     "dns-server",
     "etcd-store",
+    "image-store",
     "node-agent",
     "pod-network",
     "service-proxy",

@@ -224,7 +224,8 @@ async fn answers_that_nobody_reads_are_bounded_whatever_they_are() {
         let unread = metric(&served, "mainstay_unread_answer_bytes").await;
         let grown = resident().saturating_sub(before) / MIB;
         println!("{asked:?}: {} MiB unread, {grown} MiB more", unread / MIB);
-        assert!(unread <= bound + 4 * MIB, "{asked:?}: {unread} bytes wait");
+        // Streams that have found room at the same moment go beyond it by an event each.
+        assert!(unread <= bound + 8 * MIB, "{asked:?}: {unread} bytes wait");
         // Other tests of this process take some, too.
         assert!(grown < 400, "{asked:?}: {grown} MiB more");
         // Another user's request is answered.

@@ -12,6 +12,7 @@ mod parents;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -107,6 +108,7 @@ pub(crate) fn unpack(
         entries: 0,
         directories: Vec::new(),
         last_parent: None,
+        copied: BTreeSet::new(),
     };
     let mut entries = Entries::new(archive);
     while let Some(entry) = entries.next()? {
@@ -147,6 +149,8 @@ struct Unpacker {
     // Times of directories are set in the end: every new file changes them.
     directories: Vec<(Vec<Vec<u8>>, Timespec)>,
     last_parent: Option<(Vec<Vec<u8>>, ParentPlace)>,
+    /// Files of the layers below that are here for a hard link alone.
+    copied: BTreeSet<Vec<Vec<u8>>>,
 }
 
 impl Unpacker {
@@ -216,23 +220,25 @@ impl Unpacker {
         if matches!(hidden, b"" | b"." | b"..") {
             return Err(malformed(joined(path), "a malformed whiteout"));
         }
+        let copied = [place.path.as_slice(), &[hidden.to_vec()]].concat();
         let hidden = OsStr::from_bytes(hidden);
         match rustix::fs::statat(parent, hidden, AtFlags::SYMLINK_NOFOLLOW) {
             // This layer has an entry of that name itself: only its children are hidden.
             Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => {
                 let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
                 let dir = rustix::fs::openat(parent, hidden, flags, Mode::empty());
-                make_opaque(&dir.map_err(failed)?).map_err(failed)
+                return make_opaque(&dir.map_err(failed)?).map_err(failed);
             }
-            Ok(_) => Ok(()),
-            Err(Errno::NOENT) if !self.is_merged(place)? => Ok(()),
-            Err(Errno::NOENT) => {
-                let mode = Mode::empty();
-                rustix::fs::mknodat(parent, hidden, FileType::CharacterDevice, mode, 0)
-                    .map_err(failed)
-            }
-            Err(errno) => Err(failed(errno)),
+            Ok(_) if !self.copied.remove(&copied) => return Ok(()),
+            Ok(_) => rustix::fs::unlinkat(parent, hidden, AtFlags::empty()).map_err(failed)?,
+            Err(Errno::NOENT) => {}
+            Err(errno) => return Err(failed(errno)),
         }
+        if self.is_merged(place)? {
+            let (kind, mode) = (FileType::CharacterDevice, Mode::empty());
+            rustix::fs::mknodat(parent, hidden, kind, mode, 0).map_err(failed)?;
+        }
+        Ok(())
     }
 
     /// Removes the file that an entry replaces; a directory stays for a directory.

@@ -361,6 +361,8 @@ impl Unpacker {
                 if !self.copy_up(&place, last, entry)? {
                     return Err(missing());
                 }
+                let path = [place.path.as_slice(), &[last.clone()]].concat();
+                self.copied.insert(path);
                 open_in(&place.directory, last).map_err(failed)?
             }
         };

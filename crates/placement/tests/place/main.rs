@@ -78,10 +78,11 @@ fn view(objects: Value) -> ClusterView {
         view.capacities
             .insert(key, Arc::new(serde_json::from_value(capacity).expect(read)));
     }
-    for (name, nodes) in named("refusals") {
-        let key = ("default".to_owned(), name);
+    // No objects: the names of nodes, by claim.
+    for (name, nodes) in objects["refusals"].as_object().into_iter().flatten() {
+        let key = ("default".to_owned(), name.clone());
         view.refusals
-            .insert(key, serde_json::from_value(nodes).expect(read));
+            .insert(key, serde_json::from_value(nodes.clone()).expect(read));
     }
     for (name, csi_node) in named("csinodes") {
         view.csi_nodes.insert(

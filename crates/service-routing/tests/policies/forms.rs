@@ -414,8 +414,8 @@ policy/ingress/10.244.0.3: jump policy/uid-p0/ingress
 policy/ingress/10.244.0.3: drop
 policy/uid-p0/ingress: saddr @policy/uid-p0/ingress/0/blocks/353ba96bda466a72 jump policy/uid-p0/ingress/0/ports
 policy/uid-p0/ingress: saddr @policy/uid-p0/ingress/0 jump policy/uid-p0/ingress/0/ports
-policy/uid-p0/ingress/0/ports: daddr . proto . dport @policy/tcp/http accept
 policy/uid-p0/ingress/0/ports: tcp dport 90-99 accept
+policy/uid-p0/ingress/0/ports: daddr . proto . dport @policy/tcp/http accept
 ";
     assert_eq!(cluster.table().to_string(), expected);
 }

@@ -1,0 +1,162 @@
+//! Odd images, made from descriptions: the files of each, as the kernel shows them, are those that umoci makes of
+//! it. Differences are faults, or in the list below with their reason.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod description;
+mod images;
+mod tree;
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use description::{Described, Entry};
+use image_store::ImageStore;
+use rustix::mount::{UnmountFlags, unmount};
+use tree::{Difference, Tree};
+
+/// The files of an image by our store, as the kernel merges its layers.
+fn ours(image: &Described, layout: &Path, place: &Path) -> Result<Tree, String> {
+    let store = ImageStore::open(place.join("store")).unwrap();
+    let names = store.import(layout).map_err(|error| chain(&error))?;
+    let layers = store.get(&names[0]).unwrap().unwrap().layers;
+    let merged = Merged::of(&layers, &place.join("merged"));
+    assert!(layers.len() <= image.layers.len());
+    Ok(tree::read(&merged.0))
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let source = error.source().map(|source| format!(": {}", chain(source)));
+    format!("{error}{}", source.unwrap_or_default())
+}
+
+/// An overlay for reading.
+struct Merged(PathBuf);
+
+impl Merged {
+    fn of(layers: &[PathBuf], at: &Path) -> Self {
+        let names = at.with_extension("names");
+        for directory in [at, &names, &names.join("e")] {
+            fs::create_dir_all(directory).unwrap();
+        }
+        let layers = layers.iter().rev().enumerate();
+        let mut options = "lowerdir=e".to_owned();
+        // The kernel takes 500 at most, and two at least.
+        for (number, layer) in layers {
+            symlink(layer, names.join(number.to_string())).unwrap();
+            options = format!("{options}:{number}");
+        }
+        if options.ends_with(":499") {
+            options = options.replace("=e:", "=");
+        }
+        // Busybox's mounts by mount(2), from its own directory.
+        let mounted = Command::new("busybox")
+            .args(["mount", "-t", "overlay", "-o", &options, "overlay"])
+            .arg(at)
+            .current_dir(&names)
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&mounted.stderr);
+        assert!(mounted.status.success(), "{said} {options}");
+        Merged(at.to_owned())
+    }
+}
+
+impl Drop for Merged {
+    fn drop(&mut self) {
+        unmount(&self.0, UnmountFlags::DETACH).ok();
+    }
+}
+
+/// The files of an image by umoci.
+fn umocis(layout: &Path, place: &Path) -> Result<Tree, String> {
+    let bundle = place.join("bundle");
+    let unpacked = Command::new("umoci")
+        .args(["unpack", "--image"])
+        .arg(format!("{}:image", layout.display()))
+        .arg(&bundle)
+        .output()
+        .expect("umoci runs (cargo xtask setup installs it)");
+    match unpacked.status.success() {
+        true => Ok(tree::read(&bundle.join("rootfs"))),
+        false => Err(String::from_utf8_lossy(&unpacked.stderr).into_owned()),
+    }
+}
+
+/// The reason for a difference that is wanted.
+fn reason(image: &Described, difference: &Difference) -> Option<&'static str> {
+    let Difference {
+        path,
+        fact,
+        ours,
+        theirs,
+    } = difference;
+    let entries = || image.layers.iter().flatten();
+    let newest = image.layers.last().into_iter().flatten();
+    let mut newest = newest.map(|entry| Path::new(&entry.path));
+    let has_entry = newest.any(|entry| entry == path);
+    let deletes = entries().any(|entry| entry.path.contains(".wh."));
+    let deletes_in =
+        |entry: &&Entry| entry.path.contains(".wh.") && Path::new(&entry.path).starts_with(path);
+    match *fact {
+        "time" if !has_entry => Some("nothing says when a directory without an entry was changed"),
+        "time" if theirs.len() == 10 && theirs.as_str() > "1700000000" => {
+            Some("umoci does not restore the time after it has removed a file")
+        }
+        "kind" if theirs == "nothing" && entries().any(|entry| deletes_in(&entry)) => {
+            Some("a deletion makes the directory that it is in, as with containerd")
+        }
+        "kind" if theirs == "nothing" && ours == "directory" && deletes => {
+            Some("a deletion makes the directory that it is in, also through a link")
+        }
+        "attributes" if ours.contains(": []") => {
+            Some("umoci takes an attribute without a value for none")
+        }
+        "mode" if !has_entry && theirs.starts_with('2') && theirs.ends_with(ours.as_str()) => {
+            Some("a missing directory has mode 0755; umoci leaves it the group of the one above")
+        }
+        _ => None,
+    }
+}
+
+/// findings-2 I3, I5
+#[test]
+fn the_files_of_odd_images_are_those_of_another_implementation() {
+    let images = images::all();
+    assert!(images.len() >= 200, "{}", images.len());
+    let outer = tempfile::tempdir().unwrap();
+    let (mut compared, mut faults) = (0, Vec::new());
+    for image in &images {
+        let place = outer.path().join(&image.name);
+        let layout = place.join("layout");
+        image.write(&layout);
+        let theirs = umocis(&layout, &place);
+        let ours = ours(image, &layout, &place);
+        match (&ours, &theirs) {
+            (Ok(ours), Ok(theirs)) => {
+                compared += 1;
+                let differences = tree::compare(ours, theirs);
+                let unwanted = differences
+                    .iter()
+                    .filter(|found| reason(image, found).is_none());
+                let unwanted: Vec<_> = unwanted.map(|found| format!("{found:?}")).collect();
+                if !unwanted.is_empty() {
+                    let found = unwanted.join("\n    ");
+                    faults.push(format!("{}: {:?}\n    {found}", image.name, image.layers));
+                }
+            }
+            (Err(ours), Ok(_)) => faults.push(format!("{}: {:?} {ours}", image.name, image.layers)),
+            (_, Err(theirs)) => println!("{}: umoci refuses {theirs}", image.name),
+        }
+        fs::remove_dir_all(place).unwrap();
+    }
+    println!("{compared} of {} compared", images.len());
+    assert!(
+        faults.is_empty(),
+        "{} of {compared}:\n{}",
+        faults.len(),
+        faults.join("\n")
+    );
+}
