@@ -91,7 +91,9 @@ fn owner(write: &Write<'_>, address: IpAddr) -> Option<String> {
         let ranges = node["spec"]["podCIDRs"].as_array();
         ranges.is_some_and(|ranges| ranges.iter().any(has)) || has(&node["spec"]["podCIDR"])
     });
-    if pods.is_some() {
+    // The only node of a machine without a network has its address towards its pods.
+    let is_own = |node: &Value| node["metadata"]["name"] == write.node;
+    if pods.is_some_and(|node| !(is_beside_server && is_own(node))) {
         return Some("in a range of pods".to_owned());
     }
     let services = write.cluster.list("networking.k8s.io", "servicecidrs", "");
@@ -282,6 +284,9 @@ mod tests {
             assert_eq!(why("InternalIP", "192.0.2.100", source), "");
         }
         assert_eq!(why("InternalIP", "127.0.0.1", None), "");
+        // The only node of a machine without a network has its own address towards its pods.
+        assert_eq!(why("InternalIP", "10.244.2.1", None), "");
+        assert!(!why("InternalIP", "10.244.5.9", None).is_empty());
     }
 
     // findings-2 S34
