@@ -361,7 +361,7 @@ impl Unpacker {
                 if !self.copy_up(&place, last, entry)? {
                     return Err(missing());
                 }
-                let path = [place.path.as_slice(), &[last.clone()]].concat();
+                let path = [place.path.as_slice(), std::slice::from_ref(last)].concat();
                 self.copied.insert(path);
                 open_in(&place.directory, last).map_err(failed)?
             }
