@@ -8,12 +8,15 @@
 //! the address, which may be that of a load balancer or be shared with pods. While an address has no place left, further
 //! connections of it may still make their handshake and prove to be a node's.
 
+mod shares;
+
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+pub use shares::{Share, Shares};
 use tokio_util::sync::CancellationToken;
 
 /// How far a connection has got: 0 in its TLS handshake, then one of the constants below.

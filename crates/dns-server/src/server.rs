@@ -1,13 +1,12 @@
 //! Sockets: questions in, responses out.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use api_client::{Client, PartialObjectMeta};
-use connection_limits::{ConnectionLimits, ConnectionSlot, Connections};
+use connection_limits::{ConnectionLimits, ConnectionSlot, Connections, Share, Shares};
 use dns_records::Settings;
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -284,44 +283,22 @@ async fn serve_udp(
 }
 
 /// The questions of each client that wait for another server: one client leaves room for the others.
-#[derive(Clone, Default)]
-struct ForwardShares(Arc<Mutex<BTreeMap<IpAddr, usize>>>);
+struct ForwardShares(Shares<IpAddr>);
 
-/// A question that waits; its place is free again when it is dropped.
-struct ForwardPlace {
-    shares: ForwardShares,
-    client: IpAddr,
+impl Default for ForwardShares {
+    fn default() -> Self {
+        Self(Shares::new(limits::FORWARDS_PER_CLIENT_MAX))
+    }
 }
 
 impl ForwardShares {
     /// `None` if the client has its share.
-    fn take(&self, client: IpAddr) -> Option<ForwardPlace> {
-        let client = client.to_canonical();
-        let mut waiting = self.lock();
-        let own = waiting.entry(client).or_default();
-        if *own >= limits::FORWARDS_PER_CLIENT_MAX {
+    fn take(&self, client: IpAddr) -> Option<Share<IpAddr>> {
+        let place = self.0.take(client.to_canonical());
+        if place.is_none() {
             refusals::count(Budget::DnsQuestions);
-            return None;
         }
-        *own += 1;
-        let shares = self.clone();
-        Some(ForwardPlace { shares, client })
-    }
-
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<IpAddr, usize>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Drop for ForwardPlace {
-    fn drop(&mut self) {
-        let mut waiting = self.shares.lock();
-        if let Some(own) = waiting.get_mut(&self.client) {
-            *own -= 1;
-            if *own == 0 {
-                waiting.remove(&self.client);
-            }
-        }
+        place
     }
 }
 
@@ -424,7 +401,7 @@ mod tests {
     fn a_client_with_too_many_waiting_questions_is_refused_alone() {
         let shares = ForwardShares::default();
         let (greedy, modest) = ("10.244.0.7".parse().unwrap(), "10.244.0.8".parse().unwrap());
-        let mut places: Vec<ForwardPlace> = (0..limits::FORWARDS_PER_CLIENT_MAX)
+        let mut places: Vec<Share<IpAddr>> = (0..limits::FORWARDS_PER_CLIENT_MAX)
             .map(|_| shares.take(greedy).unwrap())
             .collect();
         assert!(shares.take(greedy).is_none());
@@ -433,7 +410,7 @@ mod tests {
         places.pop();
         assert!(shares.take(greedy).is_some());
         drop(places);
-        assert!(shares.lock().is_empty());
+        assert!(shares.0.is_empty());
     }
 
     // findings S25

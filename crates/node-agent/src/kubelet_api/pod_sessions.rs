@@ -3,9 +3,7 @@
 //! The shim of a pod serves a bounded number of connections (`container_runtime`), and the agent itself needs some of them.
 //! So the sessions of users end well below that bound.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
+use connection_limits::{Share, Shares};
 use object_model::{Status, StatusReason};
 use reconcile::refusals::{self, Budget};
 
@@ -15,16 +13,18 @@ use super::response::status;
 const SESSIONS_PER_POD_MAX: usize = 128;
 
 /// A namespace and the name of a pod in it.
-type PodName = (String, String);
+pub type PodName = (String, String);
 
-/// The open sessions of all pods. Pods without sessions have no entry.
-#[derive(Clone, Default)]
-pub struct PodSessions(Arc<Mutex<BTreeMap<PodName, usize>>>);
+/// The open sessions of all pods.
+pub struct PodSessions(Shares<PodName>);
 
 /// An open session; it ends when it is dropped.
-pub struct PodSession {
-    sessions: PodSessions,
-    pod: PodName,
+pub type PodSession = Share<PodName>;
+
+impl Default for PodSessions {
+    fn default() -> Self {
+        Self(Shares::new(SESSIONS_PER_POD_MAX))
+    }
 }
 
 impl PodSessions {
@@ -32,35 +32,14 @@ impl PodSessions {
     ///
     /// *Errors.* 429 if the pod has as many as it may have.
     pub fn open(&self, namespace: &str, name: &str) -> Result<PodSession, Box<Status>> {
-        let pod = (namespace.to_owned(), name.to_owned());
-        let mut open = self.lock();
-        let number = open.entry(pod.clone()).or_default();
-        if *number >= SESSIONS_PER_POD_MAX {
+        let session = self.0.take((namespace.to_owned(), name.to_owned()));
+        session.ok_or_else(|| {
             refusals::count(Budget::PodSessions);
             let message = format!(
                 "pod \"{name}\" has {SESSIONS_PER_POD_MAX} sessions already (exec, attach and port-forward); end one of them first"
             );
-            return Err(Box::new(status(StatusReason::TooManyRequests, &message)));
-        }
-        *number += 1;
-        let sessions = self.clone();
-        Ok(PodSession { sessions, pod })
-    }
-
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<PodName, usize>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Drop for PodSession {
-    fn drop(&mut self) {
-        let mut open = self.sessions.lock();
-        if let Some(number) = open.get_mut(&self.pod) {
-            *number -= 1;
-            if *number == 0 {
-                open.remove(&self.pod);
-            }
-        }
+            Box::new(status(StatusReason::TooManyRequests, &message))
+        })
     }
 }
 
@@ -76,13 +55,13 @@ mod tests {
         let mut of_web: Vec<PodSession> = (0..SESSIONS_PER_POD_MAX)
             .map(|_| open("web-0").expect("a session"))
             .collect();
-        let refused = open("web-0").err().expect("a refusal");
+        let refused = open("web-0").expect_err("a refusal");
         assert_eq!(refused.code, 429);
         assert!(refused.message.contains("web-0"), "{}", refused.message);
         assert!(open("web-1").is_ok());
         of_web.pop();
         assert!(open("web-0").is_ok());
         drop(of_web);
-        assert!(sessions.lock().is_empty());
+        assert!(sessions.0.is_empty());
     }
 }
