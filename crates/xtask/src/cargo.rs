@@ -1,6 +1,8 @@
 //! Starts cargo in the workspace.
 
+use std::collections::VecDeque;
 use std::ffi::OsString;
+use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::Command;
 
@@ -37,6 +39,42 @@ pub fn run_to_end(mut command: Command, arguments: &[&str]) -> Result<()> {
     let status = command.args(arguments).status().context("start cargo")?;
     if !status.success() {
         bail!("cargo {} ended with {status}", arguments.join(" "));
+    }
+    Ok(())
+}
+
+/// The lines of a program's end that its error repeats.
+const LAST_LINES: usize = 60;
+
+/// Runs a cargo, and fails if it does, with the last lines of its output in the error: whatever runs beside it, its end
+/// stands at the end of the whole.
+pub fn run_to_end_with_last_lines(mut command: Command, arguments: &[&str]) -> Result<()> {
+    let (output, input) = std::io::pipe().context("make a pipe")?;
+    command
+        .args(arguments)
+        .stdout(input.try_clone().context("copy the pipe")?)
+        .stderr(input);
+    let mut running = command.spawn().context("start cargo")?;
+    // The pipe ends when no process has its other end.
+    drop(command);
+    let mut last = VecDeque::new();
+    for line in BufReader::new(output).split(b'\n') {
+        let line = line.context("read the output of cargo")?;
+        let line = String::from_utf8_lossy(&line).into_owned();
+        println!("{line}");
+        if last.len() == LAST_LINES {
+            last.pop_front();
+        }
+        last.push_back(line);
+    }
+    let status = running.wait().context("wait for cargo")?;
+    if !status.success() {
+        let end: Vec<String> = last.into();
+        bail!(
+            "cargo {} ended with {status}; its last lines:\n{}",
+            arguments.join(" "),
+            end.join("\n")
+        );
     }
     Ok(())
 }
@@ -88,6 +126,17 @@ fn is_of_the_package(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_error_of_a_program_has_the_last_lines_of_its_output() {
+        let lines = "seq 1 100; echo mistake >&2; exit 3";
+        let failing = run_to_end_with_last_lines(Command::new("sh"), &["-c", lines]);
+        let message = failing.unwrap_err().to_string();
+        assert!(message.contains("ended with exit status: 3"), "{message}");
+        assert!(message.ends_with("\n99\n100\nmistake"), "{message}");
+        assert!(!message.contains("\n41\n"), "{message}");
+        run_to_end_with_last_lines(Command::new("true"), &[]).unwrap();
+    }
 
     #[test]
     fn cargo_is_started_as_if_by_hand() {

@@ -245,7 +245,9 @@ fn plain_tests() -> String {
 
 /// Runs a test that is a program of its own.
 fn run_test_program(root: &Path, test: &str) -> Result<()> {
-    cargo::run_for_tests(root, &["test", "--release", "--workspace", "--test", test])
+    let command = cargo::for_tests(root)?;
+    let arguments = ["test", "--release", "--workspace", "--test", test];
+    cargo::run_to_end_with_last_lines(command, &arguments)
 }
 
 /// The start of each command of nextest.

@@ -327,10 +327,12 @@ pub async fn a_volume_that_was_never_staged_is_not_unstaged() {
                 .node
                 .fail_next("NodeStageVolume", Failure::Before(code));
         }
-        world.pod("p", with(claim("v"), "true")).await;
-        world.event("p", "MountDevice failed").await;
-        world.delete("p").await;
-        world.gone("p").await;
+        // Each has its own name, so that no event is that of the one before.
+        let pod = format!("refused-{code}");
+        world.pod(&pod, with(claim("v"), "true")).await;
+        world.event(&pod, "MountDevice failed").await;
+        world.delete(&pod).await;
+        world.gone(&pod).await;
         disks.free("v").await;
         disks.node.fail_no_more();
         assert_eq!(disks.calls("v")[before..], *expected, "{code}");

@@ -47,8 +47,10 @@ mod volumes;
 mod world;
 
 use std::future::Future;
+use std::io::{Read, Seek};
 use std::pin::Pin;
 use std::process::{Command, ExitCode};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -225,19 +227,32 @@ fn main() -> ExitCode {
 /// Processes at a time: most tests wait most of the time.
 const PROCESSES: usize = 3;
 
-/// Runs each module in a process of its own.
+/// Runs each module in a process of its own. Its output is printed at its end, and once more at the end of all if the
+/// module failed.
 fn run_modules() -> ExitCode {
     let module = |name: &'static str| name.split_once("::").map_or(name, |(module, _)| module);
     let mut modules: Vec<&str> = TESTS.iter().map(|(name, _)| module(name)).collect();
     modules.dedup();
-    let (next, failed) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let (next, failed) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
     let work = || {
         while let Some(module) = modules.get(next.fetch_add(1, Ordering::Relaxed)) {
             let program = std::env::current_exe().unwrap();
-            let ended = Command::new(program).arg(format!("{module}::")).status();
-            if !ended.unwrap().success() {
-                println!("module {module} failed");
-                failed.fetch_add(1, Ordering::Relaxed);
+            // A file and no pipe: a process that a test leaves behind would keep a pipe open.
+            let mut file = tempfile::tempfile().unwrap();
+            let status = Command::new(program)
+                .arg(format!("{module}::"))
+                .stdout(file.try_clone().unwrap())
+                .stderr(file.try_clone().unwrap())
+                .status()
+                .unwrap();
+            let mut output = Vec::new();
+            file.rewind().unwrap();
+            file.read_to_end(&mut output).unwrap();
+            let output = String::from_utf8_lossy(&output).into_owned();
+            print!("{output}");
+            if !status.success() {
+                println!("module {module} failed: {status}");
+                failed.lock().unwrap().push((module, output));
             }
         }
     };
@@ -246,10 +261,13 @@ fn run_modules() -> ExitCode {
             scope.spawn(work);
         }
     });
-    if failed.load(Ordering::Relaxed) == 0 {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
+    let failed = failed.into_inner().unwrap();
+    for (module, output) in &failed {
+        println!("module {module} failed:\n{output}");
+    }
+    match failed.is_empty() {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
     }
 }
 
