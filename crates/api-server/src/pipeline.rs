@@ -17,7 +17,7 @@ use crate::access::audit::AuditRecord;
 use crate::access::authorize::authorize;
 use crate::access::identity::{Caller, Credentials, authenticate, unauthorized};
 use crate::access::impersonation::{self, impersonate};
-use crate::flow_control::{ActiveSchema, FlowControl, Seat, UserPermits};
+use crate::flow_control::{ActiveSchema, FlowControl, Seat, WatchPlace};
 use crate::handlers::allow_header;
 use crate::handlers::metrics::Label;
 use crate::http::body::{BoxBody, GuardedBody, Segments, boxed};
@@ -30,7 +30,7 @@ use crate::http::request_info::RequestInfo;
 use crate::http::unread::CountedBody;
 use crate::http::user::UserInfo;
 use crate::http::warnings::Warnings;
-use crate::http::work::{self, BodyAllowance, ScheduledRequest};
+use crate::http::work::{self, ScheduledRequest};
 use crate::routing;
 use crate::server::ApiServer;
 
@@ -172,7 +172,7 @@ struct Kept {
     /// Its place among the arriving requests, or among the watches and streams.
     place: Option<OwnedSemaphorePermit>,
     /// Its place among the watches and streams of its user.
-    share: Option<UserPermits>,
+    share: Option<WatchPlace>,
     flow: Option<Arc<ActiveSchema>>,
     seat: Option<Seat>,
     record: Option<AuditRecord>,
@@ -260,15 +260,12 @@ async fn answer(
             return Err(unauthorized());
         }
     } else if !routing::is_health(&info.path) {
-        let mut payer: Option<Box<dyn BodyAllowance>> = None;
+        let mut payer = None;
         if !local {
             if info.is_long_running(&query) {
-                kept.share = server.flows.admit_long_running(&user)?;
+                kept.share = Some(server.flows.admit_long_running(&user)?);
             }
-            payer = server
-                .flows
-                .bodies_of(&user)
-                .map(|share| Box::new(share) as _);
+            payer = server.flows.bodies_of(&user);
         }
         work::sent_by(payer);
         let acts = impersonation::is_asked(&parts.headers);

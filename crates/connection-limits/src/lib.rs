@@ -16,7 +16,7 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-pub use shares::{Share, Shares};
+pub use shares::{Share, ShareBounds, Shares};
 use tokio_util::sync::CancellationToken;
 
 /// How far a connection has got: 0 in its TLS handshake, then one of the constants below.

@@ -1,61 +1,198 @@
-//! Shares: a bounded number of places for each sender, so that one sender leaves room for the others.
+//! Shares: a bounded amount of something for each sender and for all together, so that one sender leaves room for the
+//! others.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// The places that senders have taken. Senders without places have no entry.
-#[derive(Clone, Debug)]
-pub struct Shares<K: Ord> {
-    max: usize,
-    taken: Arc<Mutex<BTreeMap<K, usize>>>,
+/// The bounds of shares.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ShareBounds {
+    /// The most of one sender.
+    pub per_sender_max: usize,
+    /// The most of all senders together, without what is guaranteed. A sender never has more than what it leaves for all
+    /// others.
+    pub in_all_max: usize,
+    /// Each sender may have so much, whatever the others have.
+    pub guaranteed: usize,
 }
 
-/// A place of a sender; it is free again when it is dropped.
+/// The amounts that senders have taken.
+#[derive(Clone, Debug)]
+pub struct Shares<K: Ord> {
+    bounds: ShareBounds,
+    taken: Arc<Mutex<Taken<K>>>,
+}
+
+/// Senders with nothing have no entry.
+#[derive(Debug)]
+struct Taken<K> {
+    by_sender: BTreeMap<K, usize>,
+    in_all: usize,
+}
+
+/// An amount of a sender, which is given back when it is dropped.
 #[derive(Debug)]
 pub struct Share<K: Ord> {
     shares: Shares<K>,
     sender: K,
+    amount: usize,
 }
 
 impl<K: Ord + Clone> Shares<K> {
-    /// At most `max` places for each sender.
+    /// At most `max` for each sender.
     pub fn new(max: usize) -> Self {
-        let taken = Arc::default();
-        Self { max, taken }
+        Self::within(ShareBounds {
+            per_sender_max: max,
+            in_all_max: usize::MAX,
+            guaranteed: 0,
+        })
     }
 
-    /// Takes a place; `None` if the sender has all of its share.
-    pub fn take(&self, sender: K) -> Option<Share<K>> {
-        let mut taken = self.lock();
-        let own = taken.entry(sender.clone()).or_default();
-        if *own >= self.max {
-            return None;
+    /// Shares with these bounds.
+    pub fn within(bounds: ShareBounds) -> Self {
+        let taken = Arc::new(Mutex::new(Taken {
+            by_sender: BTreeMap::new(),
+            in_all: 0,
+        }));
+        Self { bounds, taken }
+    }
+
+    /// A share of a sender with nothing in it yet.
+    pub fn of(&self, sender: K) -> Share<K> {
+        Share {
+            shares: self.clone(),
+            sender,
+            amount: 0,
         }
-        *own += 1;
-        let shares = self.clone();
-        Some(Share { shares, sender })
+    }
+
+    /// Takes one; `None` if the sender has all of its share.
+    pub fn take(&self, sender: K) -> Option<Share<K>> {
+        let mut share = self.of(sender);
+        share.grow(1).then_some(share)
     }
 }
 
 impl<K: Ord> Shares<K> {
-    /// Whether nobody has a place.
+    /// Whether nobody has anything.
     pub fn is_empty(&self) -> bool {
-        self.lock().is_empty()
+        self.lock().by_sender.is_empty()
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<K, usize>> {
+    fn lock(&self) -> MutexGuard<'_, Taken<K>> {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl ShareBounds {
+    /// Whether a sender may have `own` while the others have `others`.
+    fn allow(self, own: usize, others: usize) -> bool {
+        let left_for_others = self.in_all_max.saturating_sub(others.saturating_add(own));
+        own <= self.guaranteed || own <= self.per_sender_max.min(left_for_others)
+    }
+}
+
+impl<K: Ord + Clone> Share<K> {
+    /// Takes more; false if that would go beyond a bound, and nothing is taken then.
+    #[must_use]
+    pub fn grow(&mut self, more: usize) -> bool {
+        let bounds = self.shares.bounds;
+        self.grow_if(more, |own, others| bounds.allow(own, others))
+    }
+
+    /// Takes more without regard to the bounds. It leaves less for others.
+    pub fn grow_regardless(&mut self, more: usize) {
+        self.grow_if(more, |_, _| true);
+    }
+
+    fn grow_if(&mut self, more: usize, is_allowed: impl FnOnce(usize, usize) -> bool) -> bool {
+        let mut taken = self.shares.lock();
+        let own = taken.by_sender.get(&self.sender).copied().unwrap_or(0);
+        let others = taken.in_all - own;
+        let grown = own
+            .checked_add(more)
+            .filter(|_| taken.in_all.checked_add(more).is_some());
+        let Some(grown) = grown.filter(|grown| is_allowed(*grown, others)) else {
+            return false;
+        };
+        if grown > 0 {
+            taken.by_sender.insert(self.sender.clone(), grown);
+        }
+        taken.in_all += more;
+        drop(taken);
+        self.amount += more;
+        true
     }
 }
 
 impl<K: Ord> Drop for Share<K> {
     fn drop(&mut self) {
         let mut taken = self.shares.lock();
-        if let Some(own) = taken.get_mut(&self.sender) {
-            *own -= 1;
+        taken.in_all -= self.amount;
+        if let Some(own) = taken.by_sender.get_mut(&self.sender) {
+            *own -= self.amount;
             if *own == 0 {
-                taken.remove(&self.sender);
+                taken.by_sender.remove(&self.sender);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// findings S14: what is taken counts into the sender's share, and is given back.
+    #[test]
+    fn a_share_grows_up_to_its_bound() {
+        let shares = Shares::new(10);
+        let (mut one, mut two) = (shares.of("u"), shares.of("u"));
+        assert!(one.grow(6));
+        assert!(!two.grow(5));
+        assert!(two.grow(4));
+        assert!(!two.grow(usize::MAX));
+        drop(one);
+        assert!(two.grow(6));
+        drop(two);
+        assert!(shares.is_empty());
+    }
+
+    // findings-2 S38
+    #[test]
+    fn a_sender_leaves_as_much_for_all_others_as_it_has() {
+        let shares = Shares::within(ShareBounds {
+            per_sender_max: 40,
+            in_all_max: 100,
+            guaranteed: 1,
+        });
+        let most = |sender: &'static str| {
+            let mut share = shares.of(sender);
+            let steps = (0..).take_while(|_| share.grow(1)).count();
+            (share, steps)
+        };
+        let (first, of_first) = most("first");
+        let (_second, of_second) = most("second");
+        let (_third, of_third) = most("third");
+        assert_eq!((of_first, of_second, of_third), (40, 30, 15));
+        // Each sender has its guaranteed amount in the end.
+        let further: Vec<_> = ["a", "b", "c", "d", "e", "f"].map(&most).into();
+        let amounts: Vec<usize> = further.iter().map(|(_, steps)| *steps).collect();
+        assert_eq!(amounts, [7, 4, 2, 1, 1, 1]);
+        drop(first);
+        assert_eq!(most("new").1, 19);
+    }
+
+    #[test]
+    fn an_amount_without_bounds_leaves_less_for_others() {
+        let shares = Shares::within(ShareBounds {
+            per_sender_max: 10,
+            in_all_max: 20,
+            guaranteed: 0,
+        });
+        let mut trusted = shares.of("trusted");
+        trusted.grow_regardless(18);
+        let mut other = shares.of("other");
+        assert!(other.grow(1));
+        assert!(!other.grow(1));
     }
 }

@@ -1,9 +1,10 @@
 //! An etcd that is full, or has lost members, as a user of kubectl sees it (docs/high-availability.md).
 
 use std::fs;
+use std::time::Instant;
 
 use end_to_end::etcd::OpenEtcd;
-use end_to_end::lan::{Lan, Role};
+use end_to_end::lan::{Lan, Role, cut, mend};
 use end_to_end::servers::ServersOnEtcd;
 use end_to_end::{Kubectl, Output, wait_for};
 
@@ -161,4 +162,28 @@ fn members_that_are_lost_cost_what_the_table_says() {
             });
         }
     });
+}
+
+// findings-2 R26
+#[test]
+fn a_member_that_vanishes_without_a_word_is_left() {
+    let mut machines = ServersOnEtcd::new();
+    machines.etcd.wait_until_ready();
+    machines.start_as_one_of_them(0);
+    machines.start_as_one_of_them(1);
+    cut(machines.servers[0].machine(), machines.etcd.machine(0));
+    machines.at(1, |kubectl| {
+        create(kubectl, "elsewhere").expect_success("a ConfigMap")
+    });
+    let begun = Instant::now();
+    machines.at(0, |kubectl| {
+        // From memory, which the watch of the store feeds. No kernel gives the connection up within that time.
+        let path = "/api/v1/namespaces/default/configmaps/elsewhere?resourceVersion=0";
+        wait_for("the write of the other server", 40, || {
+            kubectl.run(&["get", "--raw", path]).success()
+        });
+        println!("seen after {:?}", begun.elapsed());
+        wait_for("a write", 30, || create(kubectl, "here").success());
+    });
+    mend(machines.servers[0].machine(), machines.etcd.machine(0));
 }

@@ -6,6 +6,7 @@ mod absent_server;
 mod address_change;
 mod article_tutorial;
 mod articles;
+mod attacks;
 mod autoscaling;
 mod backup;
 mod bad_input;

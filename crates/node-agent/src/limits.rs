@@ -127,5 +127,18 @@ pub const OBJECTS_PER_POD_MAX: usize = 500;
 /// at an interval.
 pub const WATCHED_OBJECTS_MAX: usize = 1500;
 
+/// Most bytes of the files of ConfigMaps and Secrets in one volume, which are in memory until they are written.
+pub const VOLUME_FILES_BYTES_MAX: usize = 64 << 20;
+
+/// Volumes with more bytes of such files are made one after the other.
+pub const SMALL_VOLUME_BYTES_MAX: usize = 1 << 20;
+
+/// Most bytes of ConfigMaps and Secrets in an environment: Linux takes 6 MiB of arguments and environment (execve(2)).
+pub const ENVIRONMENT_BYTES_MAX: usize = 6 << 20;
+
+/// Most bytes of ConfigMaps and Secrets that are kept for the environments of a pod's containers while the API does not
+/// answer.
+pub const KNOWN_ENVIRONMENTS_BYTES_MAX: usize = 1 << 20;
+
 /// The interval at which objects beyond [`WATCHED_OBJECTS_MAX`] are read, as the agents of other clusters read all.
 pub const OBJECT_READ_INTERVAL: Duration = Duration::from_secs(60);

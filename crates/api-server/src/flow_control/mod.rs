@@ -33,14 +33,15 @@ use flows::ActiveSchemas;
 pub(crate) use levels::PriorityLevel;
 use retry::Refusals;
 use seats::{SeatDecision, Seats};
-pub(crate) use shares::UserPermits;
-use shares::{LimitedResource, PermitsByUser};
+use shares::SenderShares;
+pub(crate) use shares::WatchPlace;
 use width::Counts;
 
 use crate::http::limits::Limits;
 use crate::http::query::Query;
 use crate::http::request_info::RequestInfo;
 use crate::http::user::UserInfo;
+use crate::http::work::BodyAllowance;
 
 type Waiters = Mutex<Seats<oneshot::Sender<()>>>;
 
@@ -60,7 +61,7 @@ pub(crate) struct FlowControl {
     /// Places of requests whose sender is not known yet, and of all watches and streams.
     arriving: Arc<Semaphore>,
     long_running: Arc<Semaphore>,
-    shares: PermitsByUser,
+    shares: SenderShares,
 }
 
 impl FlowControl {
@@ -78,7 +79,7 @@ impl FlowControl {
             hasher: RandomState::new(),
             arriving: Arc::new(Semaphore::new(limits.requests_in_flight_max)),
             long_running: Arc::new(Semaphore::new(limits.long_running_max)),
-            shares: PermitsByUser::default(),
+            shares: SenderShares::new(&limits),
             limits,
         }
     }
@@ -97,21 +98,11 @@ impl FlowControl {
         place.map_err(|_| too_many(1))
     }
 
-    /// Takes a place among the watches and streams of a user; `None` for those without bounds. A user has no more
-    /// places than are left for all others.
+    /// Takes a place among the watches and streams of a user. A user has no more places than are left for all others.
     ///
     /// *Errors.* 429 when the user has too many.
-    pub(crate) fn admit_long_running(
-        &self,
-        user: &UserInfo,
-    ) -> Result<Option<UserPermits>, Status> {
-        let left = self.long_running.available_permits().max(1);
-        let max = self.limits.long_running_per_user_max.min(left);
-        let mut share = self.shares.of(user, LimitedResource::LongRunning, max);
-        if let Some(share) = &mut share {
-            share.grow(1)?;
-        }
-        Ok(share)
+    pub(crate) fn admit_long_running(&self, user: &UserInfo) -> Result<WatchPlace, Status> {
+        self.shares.watch_of(user)
     }
 
     /// Whether the bounds on senders are none of a user's.
@@ -120,9 +111,8 @@ impl FlowControl {
     }
 
     /// The share that pays for the request bodies of a user; `None` for users without bounds.
-    pub(crate) fn bodies_of(&self, user: &UserInfo) -> Option<UserPermits> {
-        let max = self.limits.body_bytes_per_user_max;
-        self.shares.of(user, LimitedResource::BodyBytes, max)
+    pub(crate) fn bodies_of(&self, user: &UserInfo) -> Option<Box<dyn BodyAllowance>> {
+        self.shares.bodies_of(user)
     }
 
     /// Records the number of stored objects of each resource.

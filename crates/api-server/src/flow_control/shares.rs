@@ -1,14 +1,13 @@
-//! The shares of each user, and of all accounts of a namespace together: the watches and streams at once, and the cost of request bodies. Priority levels
-//! do not limit them: a watch holds its seat only until it has started, and the time to read a body depends
-//! on the client.
+//! The shares of each sender, which is a user, or all accounts of a namespace: the watches and streams at once, and the
+//! cost of request bodies. Priority levels do not limit them: a watch holds its seat only until it has started, and the
+//! time to read a body depends on the client.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
-
+use connection_limits::{Share, ShareBounds, Shares};
 use object_model::Status;
 use reconcile::refusals::{self, Budget};
 
 use super::too_many;
+use crate::http::limits::Limits;
 use crate::http::user::UserInfo;
 use crate::http::work::BodyAllowance;
 
@@ -20,95 +19,68 @@ pub(super) fn is_exempt(user: &UserInfo) -> bool {
     user.groups.iter().any(|group| group == EXEMPT)
 }
 
-/// A resource of which each user may take a bounded amount.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum LimitedResource {
-    /// Watches and streams.
-    LongRunning,
-    /// The cost of bodies.
-    BodyBytes,
+/// The shares of all senders.
+pub(super) struct SenderShares {
+    watches: Shares<String>,
+    bodies: Shares<String>,
 }
 
-impl LimitedResource {
-    fn budget(self) -> Budget {
-        match self {
-            Self::LongRunning => Budget::LongRunningRequests,
-            Self::BodyBytes => Budget::RequestBodies,
+/// A place of a watch or stream, which is free again when it is dropped.
+pub(crate) struct WatchPlace(
+    #[expect(dead_code, reason = "held until it is dropped")] Share<String>,
+);
+
+/// The cost of the bodies of a sender's request.
+struct Bodies(Share<String>);
+
+impl SenderShares {
+    pub(super) fn new(limits: &Limits) -> Self {
+        Self {
+            watches: Shares::within(ShareBounds {
+                per_sender_max: limits.long_running_per_user_max,
+                in_all_max: limits.long_running_max,
+                guaranteed: 1,
+            }),
+            bodies: Shares::within(ShareBounds {
+                per_sender_max: limits.body_bytes_per_user_max,
+                in_all_max: limits.body_bytes_in_all_max,
+                guaranteed: limits.body_bytes_guaranteed,
+            }),
         }
     }
-}
 
-type Key = (String, LimitedResource);
-
-/// The permits of all users. Entries with zero permits are removed, so that the map has no more entries than
-/// users with requests.
-#[derive(Default)]
-pub(crate) struct PermitsByUser(Arc<Mutex<BTreeMap<Key, usize>>>);
-
-/// Permits of a user; released on drop.
-pub(crate) struct UserPermits {
-    taken: Arc<Mutex<BTreeMap<Key, usize>>>,
-    key: Key,
-    amount: usize,
-    max: usize,
-}
-
-impl PermitsByUser {
-    /// No permits yet, of at most `max`; `None` for a user without bounds.
-    pub(crate) fn of(
-        &self,
-        user: &UserInfo,
-        resource: LimitedResource,
-        max: usize,
-    ) -> Option<UserPermits> {
-        if is_exempt(user) {
-            return None;
-        }
-        Some(UserPermits {
-            taken: self.0.clone(),
-            key: (user.sender().to_owned(), resource),
-            amount: 0,
-            max,
-        })
-    }
-}
-
-impl UserPermits {
-    /// Takes more, as long as all permits of the user stay within the bound.
+    /// Takes a place for a watch or stream. Those of a user without bounds count, too.
     ///
-    /// *Errors.* 429 if they would not; nothing is taken then.
-    pub(crate) fn grow(&mut self, more: usize) -> Result<(), Status> {
-        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = taken.get(&self.key).copied().unwrap_or(0);
-        let grown = now.checked_add(more).filter(|grown| *grown <= self.max);
-        let Some(grown) = grown else {
-            refusals::count(self.key.1.budget());
-            return Err(too_many(1));
-        };
-        if grown > 0 {
-            taken.insert(self.key.clone(), grown);
+    /// *Errors.* 429 when the sender has too many.
+    pub(super) fn watch_of(&self, user: &UserInfo) -> Result<WatchPlace, Status> {
+        let mut share = self.watches.of(user.sender().to_owned());
+        match is_exempt(user) {
+            true => share.grow_regardless(1),
+            false => take(&mut share, 1, Budget::LongRunningRequests)?,
         }
-        self.amount += more;
-        Ok(())
+        Ok(WatchPlace(share))
+    }
+
+    /// The share that pays for the bodies of a request; `None` for a user without bounds.
+    pub(super) fn bodies_of(&self, user: &UserInfo) -> Option<Box<dyn BodyAllowance>> {
+        let share = || Bodies(self.bodies.of(user.sender().to_owned()));
+        (!is_exempt(user)).then(|| Box::new(share()) as _)
     }
 }
 
-impl BodyAllowance for UserPermits {
+impl BodyAllowance for Bodies {
     fn pay(&mut self, cost: usize) -> Result<(), Status> {
-        self.grow(cost)
+        take(&mut self.0, cost, Budget::RequestBodies)
     }
 }
 
-impl Drop for UserPermits {
-    fn drop(&mut self) {
-        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = taken.get_mut(&self.key) {
-            *count -= self.amount;
-            if *count == 0 {
-                taken.remove(&self.key);
-            }
-        }
+/// *Errors.* 429 when it goes beyond a bound; nothing is taken then.
+fn take(share: &mut Share<String>, more: usize, budget: Budget) -> Result<(), Status> {
+    if share.grow(more) {
+        return Ok(());
     }
+    refusals::count(budget);
+    Err(too_many(1))
 }
 
 #[cfg(test)]
@@ -117,42 +89,48 @@ mod tests {
 
     #[test]
     fn one_user_takes_no_more_than_a_share() {
-        let shares = PermitsByUser::default();
-        let take = |name: &str, group: &str, resource: LimitedResource| {
-            let mut share = shares.of(&UserInfo::new(name, [group]), resource, 1)?;
-            Some(share.grow(1).map(|()| share))
-        };
-        let watch = LimitedResource::LongRunning;
-        let first = take("greedy", "a", watch).unwrap().unwrap();
-        let refused = take("greedy", "a", watch).unwrap().err().unwrap();
-        assert_eq!(refused.code, 429);
-        assert!(take("other", "a", watch).unwrap().is_ok());
-        assert!(take("greedy", "system:masters", watch).is_none());
-        // Bodies take no places of watches.
-        assert!(
-            take("greedy", "a", LimitedResource::BodyBytes)
-                .unwrap()
-                .is_ok()
-        );
+        let shares = SenderShares::new(&Limits {
+            long_running_per_user_max: 1,
+            long_running_max: 4,
+            ..Limits::default()
+        });
+        let watch = |name: &str, group: &str| shares.watch_of(&UserInfo::new(name, [group]));
+        let first = watch("greedy", "a").unwrap();
+        assert_eq!(watch("greedy", "a").err().unwrap().code, 429);
+        let _other = watch("other", "a").unwrap();
+        let _administrator = watch("greedy", "system:masters").unwrap();
         drop(first);
-        assert!(take("greedy", "a", watch).unwrap().is_ok());
-        assert!(shares.0.lock().unwrap().is_empty());
+        drop(_administrator);
+        watch("greedy", "a").unwrap();
     }
 
-    /// findings S14: bytes count into the sender's share, and are given back.
+    // findings-2 S38
     #[test]
-    fn a_share_grows_up_to_its_bound() {
-        let shares = PermitsByUser::default();
-        let user = UserInfo::new("u", ["a"]);
-        let mut one = shares.of(&user, LimitedResource::BodyBytes, 10).unwrap();
-        let mut two = shares.of(&user, LimitedResource::BodyBytes, 10).unwrap();
-        assert!(one.grow(6).is_ok());
-        assert_eq!(two.grow(5).unwrap_err().code, 429);
-        assert!(two.grow(4).is_ok());
-        assert!(two.grow(usize::MAX).is_err());
-        drop(one);
-        assert!(two.grow(6).is_ok());
-        drop(two);
-        assert!(shares.0.lock().unwrap().is_empty());
+    fn bodies_of_many_users_have_a_bound_and_small_ones_are_always_taken() {
+        let limits = Limits::default();
+        let shares = SenderShares::new(&limits);
+        let user = |name: &str| UserInfo::new(name, ["a"]);
+        let mut greedy = Vec::new();
+        let mut paid = 0;
+        for number in 0..100 {
+            let mut bodies = shares.bodies_of(&user(&format!("u{number}"))).unwrap();
+            while bodies.pay(64 * 1024).is_ok() {
+                paid += 64 * 1024;
+            }
+            greedy.push(bodies);
+        }
+        let guaranteed = 100 * limits.body_bytes_guaranteed;
+        assert!(paid <= limits.body_bytes_in_all_max + guaranteed, "{paid}");
+        let mut modest = shares.bodies_of(&user("modest")).unwrap();
+        modest.pay(limits.body_bytes_guaranteed).unwrap();
+        assert_eq!(modest.pay(limits.body_bytes_max).unwrap_err().code, 429);
+        // Those who run the cluster are not counted.
+        assert!(
+            shares
+                .bodies_of(&UserInfo::new("admin", ["system:masters"]))
+                .is_none()
+        );
+        drop(greedy);
+        modest.pay(limits.body_bytes_max).unwrap();
     }
 }

@@ -30,6 +30,10 @@ pub struct Limits {
     /// takes longer to parse, counts eight times. Beyond it users other than `system:masters` get
     /// 429.
     pub body_bytes_per_user_max: usize,
+    /// Maximum cost of the concurrent request bodies of all users. Bodies of `system:masters` do not count.
+    pub body_bytes_in_all_max: usize,
+    /// The cost of concurrent request bodies that each user may have whatever the others have.
+    pub body_bytes_guaranteed: usize,
     /// Maximum number of open connections. Beyond it connections without valid credentials are
     /// closed.
     pub connections_max: usize,
@@ -62,6 +66,8 @@ impl Default for Limits {
             long_running_max: 16_000,
             long_running_per_user_max: 2000,
             body_bytes_per_user_max: 32 * 1024 * 1024,
+            body_bytes_in_all_max: 96 * 1024 * 1024,
+            body_bytes_guaranteed: 256 * 1024,
             connections_max: 4096,
             connections_per_address_max: 512,
             unread_bytes_max: 96 * 1024 * 1024,

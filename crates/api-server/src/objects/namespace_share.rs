@@ -1,7 +1,8 @@
 //! The share of a namespace in the store: no namespace takes the room of all others.
 //!
-//! A namespace may hold three quarters of the room that all other objects leave. So the namespaces together never take
-//! the last of it, and each has some room however much another one holds. A sixteenth of the quota is for objects
+//! A namespace may hold a quarter of the quota, and never more than three quarters of the room that all other objects
+//! leave. So the namespaces together never take the last of it, and each has some room however much others hold. Stored
+//! objects are in the memory of the server, so a quarter of the quota is also the most that a namespace adds to it. A sixteenth of the quota is for objects
 //! outside of namespaces and for the namespaces of the system. A namespace over its share still gets writes of status,
 //! deletions, writes that grow nothing, and, up to a further sixteenth of the quota, Events, Leases and small changes.
 //!
@@ -16,6 +17,9 @@ use crate::catalog::registry::Resource;
 
 /// The namespaces whose objects the cluster itself needs.
 const OF_THE_SYSTEM: [&str; 3] = ["kube-system", "kube-node-lease", "kube-public"];
+
+/// The part of the quota that a namespace may hold.
+const OF_A_NAMESPACE: u64 = 4;
 
 /// The part of the quota that namespaces leave to the system; and the part by which they may exceed their shares
 /// with small writes.
@@ -47,7 +51,7 @@ impl Room {
     fn share(self) -> u64 {
         let others = self.stored.saturating_sub(self.own);
         let left = (self.quota - self.quota / RESERVE).saturating_sub(others);
-        left / 4 * 3
+        (left / 4 * 3).min(self.quota / OF_A_NAMESPACE)
     }
 
     /// The share, if the namespace may not grow by so many bytes.
@@ -97,8 +101,8 @@ pub(crate) fn check(
         return Ok(());
     };
     let text = format!(
-        "namespace {namespace:?} holds {} bytes of the store and may hold {share}, three quarters of the room that \
-         other objects leave; this write needs {growth} more. Delete unneeded objects of the namespace",
+        "namespace {namespace:?} holds {} bytes of the store and may hold {share}: a quarter of the store's quota, \
+         and no more than three quarters of the room that other objects leave; this write needs {growth} more. Delete unneeded objects of the namespace",
         room.own
     );
     let status = Status::forbidden(info.group, info.plural, name, &text);

@@ -95,6 +95,7 @@ async fn yaml_is_read_beside_the_threads_that_answer_and_within_a_budget() {
 async fn bodies_count_into_the_share_of_their_sender() {
     let limits = Limits {
         body_bytes_per_user_max: 4096,
+        body_bytes_guaranteed: 0,
         ..Limits::default()
     };
     let served = crate::network::Served::over(EmbeddedStore::in_memory(), limits).await;

@@ -1,6 +1,7 @@
 //! Access to the API server: the objects that pods refer to, events about pods, and their statuses.
 
 pub(crate) mod claim_growth;
+pub(crate) mod environments;
 pub(crate) mod events;
 pub(crate) mod known_status;
 pub(crate) mod objects;

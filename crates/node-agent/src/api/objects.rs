@@ -8,9 +8,8 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use api_client::{Api, Client, Patch, PatchParams, PostParams};
+use api_client::{Api, Client, PartialObjectMeta, Patch, PatchParams, PostParams};
 use jiff::Timestamp;
-use k8s_openapi::ByteString;
 use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::{
     ConfigMap, PersistentVolume, PersistentVolumeClaim, Pod, Secret, Service, ServiceAccount,
@@ -18,9 +17,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::api::node::v1::RuntimeClass;
 use k8s_openapi::api::resource::v1::ResourceClaim;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use pod_lifecycle::environment::downward::NodeFacts;
 use pod_lifecycle::environment::service_env;
-use pod_lifecycle::environment::{self, References};
 use reconcile::{Cache, Component, Object, WatchConfig, execute};
 use serde_json::Value;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
@@ -29,14 +26,11 @@ use tokio_util::sync::CancellationToken;
 use super::is_away;
 use crate::limits::{OBJECT_READ_INTERVAL, REQUEST_TIMEOUT, WATCHED_OBJECTS_MAX};
 
-/// The environment of each container of a pod as it was at the container's last start by this agent.
-pub type KnownEnvironments = Arc<Mutex<BTreeMap<String, environment::Sources>>>;
-
 /// An object that was not read.
-struct Unread {
-    message: String,
+pub(super) struct Unread {
+    pub(super) message: String,
     /// The API did not answer.
-    is_away: bool,
+    pub(super) is_away: bool,
 }
 
 /// Kinds of objects whose changes are propagated to running pods.
@@ -101,6 +95,8 @@ pub struct ApiObjects {
     watches: Mutex<BTreeMap<WatchKey, Weak<ObjectWatch>>>,
     /// The places of watches at the API server.
     places: Arc<Semaphore>,
+    /// The turn of a volume with many bytes of files.
+    large_volumes: Arc<tokio::sync::Mutex<()>>,
     component: Component,
 }
 
@@ -167,8 +163,14 @@ impl ApiObjects {
             services,
             watches: Mutex::default(),
             places: Arc::new(Semaphore::new(WATCHED_OBJECTS_MAX)),
+            large_volumes: Arc::default(),
             component,
         }
+    }
+
+    /// The turn of a volume with many bytes of files.
+    pub fn large_volumes(&self) -> &Arc<tokio::sync::Mutex<()>> {
+        &self.large_volumes
     }
 
     /// Waits until Services are known.
@@ -209,7 +211,12 @@ impl ApiObjects {
         found.map_err(|unread| unread.message)
     }
 
-    async fn read<K>(&self, kind: &str, ns: &str, name: &str) -> Result<Option<K>, Unread>
+    pub(super) async fn read<K>(
+        &self,
+        kind: &str,
+        ns: &str,
+        name: &str,
+    ) -> Result<Option<K>, Unread>
     where
         K: Object
             + api_client::Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
@@ -348,65 +355,6 @@ impl ApiObjects {
         })
     }
 
-    /// The objects that a container's environment is made of, without Services. While the API does not
-    /// answer, they are those of the container's last start, if this agent has started it.
-    pub async fn environment(
-        &self,
-        pod: &Pod,
-        container: &str,
-        references: References,
-        facts: NodeFacts,
-        known: &KnownEnvironments,
-    ) -> Result<environment::Sources, String> {
-        match self.read_environment(pod, references, facts.clone()).await {
-            Ok(sources) => {
-                let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
-                known.insert(container.to_owned(), sources.clone());
-                Ok(sources)
-            }
-            Err(unread) => {
-                let known = known.lock().unwrap_or_else(PoisonError::into_inner);
-                match known.get(container).filter(|_| unread.is_away) {
-                    Some(sources) => Ok(environment::Sources {
-                        facts,
-                        ..sources.clone()
-                    }),
-                    None => Err(unread.message),
-                }
-            }
-        }
-    }
-
-    async fn read_environment(
-        &self,
-        pod: &Pod,
-        references: References,
-        facts: NodeFacts,
-    ) -> Result<environment::Sources, Unread> {
-        let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-        let mut found = environment::Sources {
-            facts,
-            ..environment::Sources::default()
-        };
-        for name in references.config_maps {
-            let read = self.read::<ConfigMap>("configmap", namespace, &name);
-            if let Some(object) = read.await? {
-                found
-                    .config_maps
-                    .insert(name, object.data.unwrap_or_default());
-            }
-        }
-        for name in references.secrets {
-            let read = self.read::<Secret>("secret", namespace, &name);
-            if let Some(object) = read.await? {
-                let data = object.data.into_iter().flatten();
-                let data = data.map(|(key, ByteString(bytes))| (key, bytes)).collect();
-                found.secrets.insert(name, data);
-            }
-        }
-        Ok(found)
-    }
-
     /// Watches an object of a namespace, shared with all other subscribers.
     pub fn watch(&self, kind: ObjectKind, namespace: &str, name: &str) -> Arc<ObjectWatch> {
         let key = (kind, namespace.to_owned(), name.to_owned());
@@ -421,8 +369,10 @@ impl ApiObjects {
             place: self.places.clone().try_acquire_owned().ok(),
         });
         match kind {
-            ObjectKind::ConfigMap => self.follow::<ConfigMap>(namespace, name, &watch),
-            ObjectKind::Secret => self.follow::<Secret>(namespace, name, &watch),
+            ObjectKind::ConfigMap => {
+                self.follow::<PartialObjectMeta<ConfigMap>>(namespace, name, &watch)
+            }
+            ObjectKind::Secret => self.follow::<PartialObjectMeta<Secret>>(namespace, name, &watch),
         }
         watches.insert(key, Arc::downgrade(&watch));
         watch
@@ -496,7 +446,9 @@ mod tests {
 
     use super::*;
 
-    fn map(version: &str) -> ConfigMap {
+    type Map = PartialObjectMeta<ConfigMap>;
+
+    fn map(version: &str) -> Map {
         serde_json::from_value(
             serde_json::json!({"metadata": {"name": "m", "namespace": "n",
             "resourceVersion": version}}),
@@ -504,7 +456,7 @@ mod tests {
         .unwrap()
     }
 
-    fn list(found: Option<ConfigMap>) -> Vec<Event<ConfigMap>> {
+    fn list(found: Option<Map>) -> Vec<Event<Map>> {
         let mut events = vec![Event::Init];
         events.extend(found.map(Event::InitApply));
         events.push(Event::InitDone);
@@ -513,10 +465,10 @@ mod tests {
 
     /// A watch that lists first, and then waits for `later`.
     fn watch(
-        first: Vec<Event<ConfigMap>>,
+        first: Vec<Event<Map>>,
     ) -> (
         Arc<ObjectWatch>,
-        tokio::sync::mpsc::UnboundedSender<Event<ConfigMap>>,
+        tokio::sync::mpsc::UnboundedSender<Event<Map>>,
     ) {
         let (later, from_later) = tokio::sync::mpsc::unbounded_channel();
         let more = stream::unfold(from_later, async |mut from| {
@@ -544,7 +496,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_changed_between_reading_and_watching_is_told_once() {
         // statefulset.md 12.13
-        let absent = Version::of(None::<&ConfigMap>);
+        let absent = Version::of(None::<&Map>);
         for (read, first, news) in [
             (Version::of(Some(&map("1"))), Some(map("2")), true),
             (Version::of(Some(&map("1"))), Some(map("1")), false),

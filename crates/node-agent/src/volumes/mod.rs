@@ -39,11 +39,10 @@ use crate::blocking::blocking;
 use crate::csi_volumes::{CsiVolume, CsiVolumes};
 use crate::images::Puller;
 use crate::paths::PodDir;
-use atomic::Payload;
 pub use error::{VolumeError, VolumeSetupError};
 pub use ownership::fs_group;
-use payload::Projector;
 pub use payload::ReadObjects;
+use payload::{Projector, VolumeFiles};
 pub use rbd::keep_growing as keep_images_growing;
 pub use release::release;
 
@@ -491,11 +490,11 @@ fn claim_path(spec: &PersistentVolumeSpec) -> Result<PathBuf, String> {
 async fn write_payload(
     context: VolumeContext<'_>,
     volume: &Volume,
-    files: Payload,
+    files: VolumeFiles,
 ) -> Result<(), String> {
     let (path, gid) = (context.dir.volume(&volume.name), fs_group(context.pod));
     blocking(move || {
-        let done = atomic::write(&path, &files, gid, Timestamp::now());
+        let done = atomic::write(&path, files.payload(), gid, Timestamp::now());
         done.map(|_| ())
             .map_err(|error| format!("write files: {error}"))
     })

@@ -1,5 +1,7 @@
 //! The files of configMap, secret, downwardAPI and projected volumes.
 
+use std::sync::Arc;
+
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{
@@ -8,11 +10,48 @@ use k8s_openapi::api::core::v1::{
 };
 use pod_lifecycle::environment::downward::{self, NodeFacts};
 use pod_lifecycle::spec;
+use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use super::atomic::{File, Payload};
 use crate::api::objects::{ApiObjects, ObjectKind, TokenWanted, Version, Versions};
+use crate::limits::{SMALL_VOLUME_BYTES_MAX, VOLUME_FILES_BYTES_MAX};
 
 const MODE_DEFAULT: i32 = 0o644;
+
+/// The files of a volume, until they are written. One volume of the node with many bytes of them is made at a time.
+#[derive(Default)]
+pub struct VolumeFiles {
+    payload: Payload,
+    bytes: usize,
+    turn: Option<OwnedMutexGuard<()>>,
+}
+
+impl VolumeFiles {
+    /// The files by path.
+    pub fn payload(&self) -> &Payload {
+        &self.payload
+    }
+
+    fn insert(&mut self, path: String, file: File) {
+        self.bytes += file.bytes.len();
+        self.payload.insert(path, file);
+    }
+
+    /// Waits until the volume may have as many bytes as it has.
+    ///
+    /// *Errors.* No volume may have so many; the message is for the user.
+    async fn wait_for_turn(&mut self, turns: &Arc<Mutex<()>>) -> Result<(), String> {
+        if self.bytes > VOLUME_FILES_BYTES_MAX {
+            return Err(format!(
+                "the files of ConfigMaps and Secrets in the volume have more than {VOLUME_FILES_BYTES_MAX} bytes"
+            ));
+        }
+        if self.bytes > SMALL_VOLUME_BYTES_MAX && self.turn.is_none() {
+            self.turn = Some(turns.clone().lock_owned().await);
+        }
+        Ok(())
+    }
+}
 
 /// The sources of a volume's files.
 pub struct Projector<'a> {
@@ -54,8 +93,8 @@ impl Projector<'_> {
         &self,
         volume: &Volume,
         read_objects: &mut ReadObjects,
-    ) -> Result<Option<Payload>, String> {
-        let mut files = Payload::new();
+    ) -> Result<Option<VolumeFiles>, String> {
+        let mut files = VolumeFiles::default();
         if let Some(source) = &volume.config_map {
             let mode = source.default_mode.unwrap_or(MODE_DEFAULT);
             let pick = Pick::new(&source.items, mode, source.optional);
@@ -84,7 +123,7 @@ impl Projector<'_> {
     async fn projected(
         &self,
         source: &ProjectedVolumeSource,
-        files: &mut Payload,
+        files: &mut VolumeFiles,
         read_objects: &mut ReadObjects,
     ) -> Result<(), String> {
         let mode = source.default_mode.unwrap_or(MODE_DEFAULT);
@@ -99,7 +138,7 @@ impl Projector<'_> {
         &self,
         projection: &VolumeProjection,
         mode: i32,
-        files: &mut Payload,
+        files: &mut VolumeFiles,
         read_objects: &mut ReadObjects,
     ) -> Result<(), String> {
         if let Some(source) = &projection.config_map {
@@ -125,7 +164,7 @@ impl Projector<'_> {
         &self,
         source: &ServiceAccountTokenProjection,
         mode: i32,
-        files: &mut Payload,
+        files: &mut VolumeFiles,
         read_objects: &mut ReadObjects,
     ) -> Result<(), String> {
         let wanted = TokenWanted {
@@ -147,7 +186,7 @@ impl Projector<'_> {
         &self,
         items: &[DownwardAPIVolumeFile],
         mode: i32,
-        files: &mut Payload,
+        files: &mut VolumeFiles,
     ) -> Result<(), String> {
         for item in items {
             let text = match (&item.field_ref, &item.resource_field_ref) {
@@ -166,30 +205,32 @@ impl Projector<'_> {
         &self,
         name: &str,
         pick: Pick<'_>,
-        files: &mut Payload,
+        files: &mut VolumeFiles,
         read_objects: &mut ReadObjects,
     ) -> Result<(), String> {
         let found = self.api_objects.config_map(self.namespace(), name).await?;
         read_objects.note(ObjectKind::ConfigMap, name, found.as_ref());
         match found {
-            None if pick.is_required() => Err(format!("configmap \"{name}\" not found")),
-            found => pick.config_map(found, files),
+            None if pick.is_required() => return Err(format!("configmap \"{name}\" not found")),
+            found => pick.config_map(found, files)?,
         }
+        files.wait_for_turn(self.api_objects.large_volumes()).await
     }
 
     async fn secret(
         &self,
         name: &str,
         pick: Pick<'_>,
-        files: &mut Payload,
+        files: &mut VolumeFiles,
         read_objects: &mut ReadObjects,
     ) -> Result<(), String> {
         let found = self.api_objects.secret(self.namespace(), name).await?;
         read_objects.note(ObjectKind::Secret, name, found.as_ref());
         match found {
-            None if pick.is_required() => Err(format!("secret \"{name}\" not found")),
-            found => pick.secret(found, files),
+            None if pick.is_required() => return Err(format!("secret \"{name}\" not found")),
+            found => pick.secret(found, files)?,
         }
+        files.wait_for_turn(self.api_objects.large_volumes()).await
     }
 
     fn namespace(&self) -> &str {
@@ -229,7 +270,7 @@ impl<'a> Pick<'a> {
         self.optional != Some(true)
     }
 
-    fn config_map(&self, object: Option<ConfigMap>, files: &mut Payload) -> Result<(), String> {
+    fn config_map(&self, object: Option<ConfigMap>, files: &mut VolumeFiles) -> Result<(), String> {
         let Some(object) = object else { return Ok(()) };
         let text = object
             .data
@@ -243,7 +284,7 @@ impl<'a> Pick<'a> {
         self.pick(data, "configmap references non-existent config key", files)
     }
 
-    fn secret(&self, object: Option<Secret>, files: &mut Payload) -> Result<(), String> {
+    fn secret(&self, object: Option<Secret>, files: &mut VolumeFiles) -> Result<(), String> {
         let Some(object) = object else { return Ok(()) };
         let data = object.data.into_iter().flatten();
         let data = data.map(|(key, ByteString(bytes))| (key, bytes)).collect();
@@ -254,14 +295,13 @@ impl<'a> Pick<'a> {
         &self,
         mut data: std::collections::BTreeMap<String, Vec<u8>>,
         missing: &str,
-        files: &mut Payload,
+        files: &mut VolumeFiles,
     ) -> Result<(), String> {
         let mode = self.mode.unsigned_abs();
         let Some(items) = self.items.filter(|items| !items.is_empty()) else {
-            files.extend(
-                data.into_iter()
-                    .map(|(key, bytes)| (key, File::of_root(bytes, mode))),
-            );
+            for (key, bytes) in data {
+                files.insert(key, File::of_root(bytes, mode));
+            }
             return Ok(());
         };
         for item in items {
@@ -294,7 +334,7 @@ mod tests {
     #[test]
     fn all_keys_or_the_items_that_are_named() {
         // statefulset.md 12.13
-        let mut files = Payload::new();
+        let mut files = VolumeFiles::default();
         Pick {
             items: None,
             mode: 0o644,
@@ -302,14 +342,17 @@ mod tests {
         }
         .secret(secret(), &mut files)
         .unwrap();
-        assert_eq!(files.keys().collect::<Vec<_>>(), ["password", "user"]);
+        assert_eq!(
+            files.payload().keys().collect::<Vec<_>>(),
+            ["password", "user"]
+        );
 
         let item = KeyToPath {
             key: "user".to_owned(),
             mode: Some(0o400),
             path: "a/b".to_owned(),
         };
-        let mut files = Payload::new();
+        let mut files = VolumeFiles::default();
         let items = [item];
         let pick = Pick {
             items: Some(&items),
@@ -317,7 +360,7 @@ mod tests {
             optional: None,
         };
         pick.secret(secret(), &mut files).unwrap();
-        assert_eq!(files["a/b"].mode, 0o400);
+        assert_eq!(files.payload()["a/b"].mode, 0o400);
     }
 
     #[test]
@@ -346,7 +389,7 @@ mod tests {
             path: "x".to_owned(),
         };
         let items = [item];
-        let mut files = Payload::new();
+        let mut files = VolumeFiles::default();
         let mut pick = Pick {
             items: Some(&items),
             mode: 0o644,
@@ -356,5 +399,29 @@ mod tests {
         assert_eq!(message, "references non-existent secret key: none");
         pick.optional = Some(true);
         assert!(pick.secret(secret(), &mut files).is_ok());
+    }
+
+    // findings-2 S39
+    #[tokio::test]
+    async fn one_volume_with_many_bytes_is_made_at_a_time() {
+        let turns = Arc::default();
+        let files = |bytes: usize| {
+            let mut files = VolumeFiles::default();
+            files.insert("a".to_owned(), File::of_root(vec![0; bytes], 0o644));
+            files
+        };
+        let mut first = files(SMALL_VOLUME_BYTES_MAX + 1);
+        first.wait_for_turn(&turns).await.unwrap();
+        // A volume of the usual size needs no turn.
+        let mut small = files(SMALL_VOLUME_BYTES_MAX);
+        small.wait_for_turn(&turns).await.unwrap();
+        let mut second = files(SMALL_VOLUME_BYTES_MAX + 1);
+        let mut waiting = Box::pin(second.wait_for_turn(&turns));
+        assert!(futures::poll!(&mut waiting).is_pending());
+        drop(first);
+        waiting.await.unwrap();
+        let mut too_large = files(VOLUME_FILES_BYTES_MAX + 1);
+        let refused = too_large.wait_for_turn(&turns).await.unwrap_err();
+        assert!(refused.contains("more than 67108864 bytes"), "{refused}");
     }
 }

@@ -229,9 +229,9 @@ impl Worker {
         let refused = refused.filter(|(_, c)| matches!(c.instance, Instance::Refused(_)));
         for container in refused.filter_map(|(name, _)| self.container(name)) {
             let needed = references(&container);
-            let maps = needed.config_maps.into_iter();
+            let maps = needed.config_maps.into_keys();
             objects.extend(maps.map(|name| (ObjectKind::ConfigMap, name)));
-            let secrets = needed.secrets.into_iter();
+            let secrets = needed.secrets.into_keys();
             objects.extend(secrets.map(|name| (ObjectKind::Secret, name)));
         }
         self.watches.retain(|object, watch| {

@@ -13,8 +13,8 @@ use pod_lifecycle::spec;
 use pod_lifecycle::{Moment, messages};
 
 use super::{Worker, WorkerContext, pod_sandbox, tell};
+use crate::api::environments::KnownEnvironments;
 use crate::api::events::PodEvents;
-use crate::api::objects::KnownEnvironments;
 use crate::containers::instance::{image_id, make_message_file, public_id, stop_signal, user_of};
 use crate::containers::logs;
 use crate::containers::runtime_spec::{ContainerInputs, container_spec};

@@ -26,9 +26,10 @@ use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
+use crate::api::environments::KnownEnvironments;
 use crate::api::events::PodEvents;
 use crate::api::known_status::KnownStatus;
-use crate::api::objects::{KnownEnvironments, ObjectName};
+use crate::api::objects::ObjectName;
 use crate::api::status_writer;
 use crate::clock::Clock;
 use crate::limits::{PLANS_IN_A_ROW_MAX, STATUS_RETRY_MAX, STATUS_RETRY_MIN, WORKER_MESSAGES_MAX};

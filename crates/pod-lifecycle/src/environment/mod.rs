@@ -31,13 +31,44 @@ pub struct Sources {
     pub services: Vec<(String, String)>,
 }
 
-/// Names of objects that a container's environment references.
+impl Sources {
+    /// The bytes of ConfigMaps and Secrets in it.
+    pub fn object_bytes(&self) -> usize {
+        let of_maps = self.config_maps.values().flatten();
+        let of_secrets = self.secrets.values().flatten();
+        of_maps
+            .map(|(key, value)| key.len() + value.len())
+            .chain(of_secrets.map(|(key, value)| key.len() + value.len()))
+            .sum()
+    }
+}
+
+/// The objects that a container's environment references, by name, with the keys that it needs of each.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct References {
-    /// Names of ConfigMaps, sorted.
-    pub config_maps: Vec<String>,
-    /// Names of Secrets, sorted.
-    pub secrets: Vec<String>,
+    /// ConfigMaps.
+    pub config_maps: BTreeMap<String, NeededKeys>,
+    /// Secrets.
+    pub secrets: BTreeMap<String, NeededKeys>,
+}
+
+/// The keys of an object that an environment needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NeededKeys {
+    /// All of them (`envFrom`).
+    All,
+    /// These (`valueFrom`).
+    Some(BTreeSet<String>),
+}
+
+impl NeededKeys {
+    /// Whether the environment needs a key.
+    pub fn contains(&self, key: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::Some(keys) => keys.contains(key),
+        }
+    }
 }
 
 /// An incomplete environment, with a message for the user.
@@ -51,29 +82,29 @@ pub struct IncompleteEnvironment {
 pub fn references(container: &Container) -> References {
     let mut found = References::default();
     for source in container.env_from.iter().flatten() {
-        found
-            .config_maps
-            .extend(source.config_map_ref.iter().map(|r| r.name.clone()));
-        found
-            .secrets
-            .extend(source.secret_ref.iter().map(|r| r.name.clone()));
+        if let Some(reference) = &source.config_map_ref {
+            let name = reference.name.clone();
+            found.config_maps.insert(name, NeededKeys::All);
+        }
+        if let Some(reference) = &source.secret_ref {
+            let name = reference.name.clone();
+            found.secrets.insert(name, NeededKeys::All);
+        }
     }
-    for source in container
-        .env
-        .iter()
-        .flatten()
-        .filter_map(|var| var.value_from.as_ref())
-    {
-        found
-            .config_maps
-            .extend(source.config_map_key_ref.iter().map(|r| r.name.clone()));
-        found
-            .secrets
-            .extend(source.secret_key_ref.iter().map(|r| r.name.clone()));
-    }
-    for names in [&mut found.config_maps, &mut found.secrets] {
-        names.sort_unstable();
-        names.dedup();
+    let need = |objects: &mut BTreeMap<String, NeededKeys>, name: &str, key: &str| {
+        let keys = objects.entry(name.to_owned());
+        if let NeededKeys::Some(keys) = keys.or_insert(NeededKeys::Some(BTreeSet::new())) {
+            keys.insert(key.to_owned());
+        }
+    };
+    let variables = container.env.iter().flatten();
+    for source in variables.filter_map(|variable| variable.value_from.as_ref()) {
+        if let Some(reference) = &source.config_map_key_ref {
+            need(&mut found.config_maps, &reference.name, &reference.key);
+        }
+        if let Some(reference) = &source.secret_key_ref {
+            need(&mut found.secrets, &reference.name, &reference.key);
+        }
     }
     found
 }
@@ -422,5 +453,40 @@ mod tests {
         ] {
             assert_eq!(arguments(&container(value), &entry, &cmd, &env), expected);
         }
+    }
+
+    // findings-2 S39
+    #[test]
+    fn an_environment_needs_only_the_keys_that_it_names() {
+        let container: Container = serde_json::from_value(serde_json::json!({
+            "name": "c",
+            "env": [
+                {"name": "A", "valueFrom": {"configMapKeyRef": {"name": "some", "key": "a"}}},
+                {"name": "B", "valueFrom": {"configMapKeyRef": {"name": "all", "key": "b"}}},
+                {"name": "C", "valueFrom": {"secretKeyRef": {"name": "some", "key": "c"}}},
+                {"name": "D", "valueFrom": {"secretKeyRef": {"name": "some", "key": "d"}}}
+            ],
+            "envFrom": [{"configMapRef": {"name": "all"}}]
+        }))
+        .unwrap();
+        let needed = references(&container);
+        let contain = |objects: &BTreeMap<String, NeededKeys>, name: &str, key: &str| {
+            objects.get(name).map(|needed| needed.contains(key))
+        };
+        for (name, key, is_needed) in [
+            ("some", "a", Some(true)),
+            ("some", "b", Some(false)),
+            ("all", "z", Some(true)),
+            ("none", "a", None),
+        ] {
+            assert_eq!(
+                contain(&needed.config_maps, name, key),
+                is_needed,
+                "{name} {key}"
+            );
+        }
+        assert_eq!(contain(&needed.secrets, "some", "c"), Some(true));
+        assert_eq!(contain(&needed.secrets, "some", "d"), Some(true));
+        assert_eq!(contain(&needed.secrets, "some", "a"), Some(false));
     }
 }

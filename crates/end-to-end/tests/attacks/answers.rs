@@ -1,0 +1,59 @@
+//! Answers that are asked for and not read.
+
+use tokio::task::JoinSet;
+
+use super::Scene;
+
+const JSON: &str = "application/json";
+const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
+
+/// Each tenant asks a hundred times on each of two connections, and reads nothing.
+fn ask_and_read_nothing(attack: &str, asked: &[(&str, &str)]) {
+    let mut scene = Scene::with_tenants(12);
+    let maps = scene.store_large_maps();
+    let mut open = JoinSet::new();
+    let Scene {
+        runtime, tenants, ..
+    } = &scene;
+    runtime.block_on(async {
+        for tenant in tenants {
+            for (path, accept) in asked {
+                let path = path.replace("{configmaps}", &maps);
+                let mut connection = tenant.connect().await;
+                connection.turn_deaf();
+                for _ in 0..100 {
+                    let request = connection.get(&path, accept);
+                    let answer = connection.sender.send_request(request);
+                    open.spawn(async move {
+                        // It stays open until the test ends it.
+                        let _answer = answer.await;
+                        std::future::pending::<()>().await;
+                    });
+                }
+            }
+        }
+    });
+    scene.wait_until_it_grows_no_more();
+    scene.assert_withstood(attack);
+}
+
+// findings-2 S38
+#[test]
+fn documents() {
+    let asked = [("/openapi/v2", JSON), ("/openapi/v3/api/v1", JSON)];
+    ask_and_read_nothing("unread documents", &asked);
+}
+
+// findings-2 S38
+#[test]
+fn watches() {
+    let watch = "{configmaps}?watch=true";
+    ask_and_read_nothing("unread watches", &[(watch, JSON), (watch, PROTOBUF)]);
+}
+
+// findings-2 S38
+#[test]
+fn lists() {
+    let asked = [("{configmaps}", JSON), ("{configmaps}", "application/yaml")];
+    ask_and_read_nothing("unread lists", &asked);
+}

@@ -1,0 +1,105 @@
+//! Requests with large bodies, whole and unfinished, many at once.
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, StreamBody};
+use hyper::body::Frame;
+use tokio::task::JoinSet;
+
+use super::Scene;
+
+/// A little less than the largest body.
+const BYTES: usize = 3 * 1024 * 1024 - 4096;
+
+/// Each tenant sends a hundred such bodies at once on each of two connections.
+fn send_at_once(attack: &str, content_type: &'static str, body: String) {
+    let mut scene = Scene::with_tenants(12);
+    let body = Bytes::from(body);
+    let Scene {
+        runtime, tenants, ..
+    } = &scene;
+    runtime.block_on(async {
+        let mut open = JoinSet::new();
+        for tenant in tenants {
+            for _ in 0..2 {
+                let mut connection = tenant.connect().await;
+                for _ in 0..100 {
+                    let path = tenant.path("configmaps");
+                    let request = connection.post(&path, content_type, body.clone());
+                    let answer = connection.sender.send_request(request);
+                    open.spawn(
+                        async move { answer.await.map(|answer| answer.status().as_u16()).ok() },
+                    );
+                }
+            }
+        }
+        let codes = open.join_all().await;
+        assert!(!codes.contains(&Some(500)), "{codes:?}");
+    });
+    scene.assert_withstood(attack);
+}
+
+/// An object with as many small values as fit into a body.
+fn of_small_values(value: &str, separator: &str) -> String {
+    let count = BYTES / (value.len() + separator.len()) - 100;
+    let values = vec![value; count].join(separator);
+    format!(r#"{{"apiVersion":"v1","kind":"ConfigMap","metadata":{{"name":"a"}},"x":[{values}]}}"#)
+}
+
+// findings-2 S38
+#[test]
+fn json_of_small_values() {
+    let body = of_small_values("[]", ",");
+    send_at_once("bodies of JSON", "application/json", body);
+}
+
+// findings-2 S38
+#[test]
+fn yaml_of_small_values() {
+    let body = of_small_values("[]", ",");
+    send_at_once("bodies of YAML", "application/yaml", body);
+}
+
+// findings-2 S38
+#[test]
+fn large_strings() {
+    let text = "x".repeat(BYTES - 200);
+    let body = format!(
+        r#"{{"apiVersion":"v1","kind":"ConfigMap","metadata":{{"name":"a"}},"data":{{"text":"{text}"}}}}"#
+    );
+    send_at_once("bodies of text", "application/json", body);
+}
+
+/// Each tenant begins a hundred bodies on each of twenty connections, and ends none.
+#[test]
+fn unfinished() {
+    let mut scene = Scene::with_tenants(12);
+    let mut open = JoinSet::new();
+    let Scene {
+        runtime, tenants, ..
+    } = &scene;
+    runtime.block_on(async {
+        for tenant in tenants {
+            for _ in 0..20 {
+                let mut connection = tenant.connect().await;
+                for _ in 0..100 {
+                    let begin = Ok(Frame::data(Bytes::from(vec![b' '; BYTES / 2])));
+                    let (sender, receiver) = futures::channel::mpsc::unbounded();
+                    sender.unbounded_send(begin).unwrap();
+                    let body = StreamBody::new(receiver).boxed();
+                    let path = tenant.path("configmaps");
+                    let request =
+                        connection.send(http::Method::POST, &path, "application/json", body);
+                    let answer = connection.sender.send_request(request);
+                    open.spawn(async move {
+                        // It stays open until the test ends it.
+                        let _answer = answer.await;
+                        let _sender = sender;
+                        std::future::pending::<()>().await;
+                    });
+                }
+            }
+        }
+    });
+    scene.wait_until_it_grows_no_more();
+    scene.assert_withstood("unfinished bodies");
+}

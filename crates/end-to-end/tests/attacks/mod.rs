@@ -1,0 +1,156 @@
+//! The memory of the server under attack: accounts of namespaces do what makes the server's process grow, one attack for
+//! each row of `docs/contributing/budgets.md` that is about its memory. It stays below 300 MiB above what it has when
+//! idle, and others are answered.
+
+#![expect(clippy::unwrap_used, reason = "a test that finds nothing fails")]
+
+mod agent;
+mod answers;
+mod bodies;
+mod connections;
+mod store;
+mod tenant;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use end_to_end::process::memory;
+use end_to_end::{Api, Instance, wait_for};
+use http::Method;
+use serde_json::{Value, json};
+use tenant::{Server, Tenant};
+use tokio::runtime::Runtime;
+
+/// The most that an attack may add to the memory of the idle server.
+const GROWTH_MIB_MAX: u64 = 300;
+
+/// An attack is at its height when the server has not grown for so long.
+const QUIET: Duration = Duration::from_secs(10);
+
+/// A server, its tenants, and the most memory that it has had.
+struct Scene {
+    instance: Instance,
+    api: Api,
+    runtime: Runtime,
+    tenants: Vec<Tenant>,
+    server: Server,
+    idle_mib: u64,
+    most_mib: Arc<AtomicU64>,
+    is_over: Arc<AtomicBool>,
+    sampler: Option<JoinHandle<()>>,
+}
+
+impl Scene {
+    fn with_tenants(count: usize) -> Self {
+        Self::on(Instance::start(&[]), count)
+    }
+
+    fn on(instance: Instance, count: usize) -> Self {
+        let api = Api::new(&instance);
+        let server = Server::of(&instance, &api);
+        let tenants =
+            (0..count).map(|number| Tenant::new(&server, &api, &format!("tenant-{number}")));
+        let tenants = tenants.collect();
+        let pid = instance.pid();
+        let idle_mib = mib(pid);
+        let (most_mib, is_over) = (Arc::new(AtomicU64::new(idle_mib)), Arc::default());
+        let sampler = thread::spawn({
+            let (most, is_over) = (Arc::clone(&most_mib), Arc::clone(&is_over));
+            move || {
+                while !AtomicBool::load(&is_over, Ordering::Relaxed) {
+                    most.fetch_max(mib(pid), Ordering::Relaxed);
+                    thread::sleep(Duration::from_millis(50));
+                }
+            }
+        });
+        Self {
+            instance,
+            api,
+            runtime: Runtime::new().unwrap(),
+            tenants,
+            server,
+            idle_mib,
+            most_mib,
+            is_over,
+            sampler: Some(sampler),
+        }
+    }
+
+    /// Stores 25 ConfigMaps of 900 kB, which all tenants may read, and returns their path. They are no part of the attack.
+    fn store_large_maps(&mut self) -> String {
+        let path = "/api/v1/namespaces/default/configmaps";
+        let maps: Vec<Value> = (0..25).map(|number| large_map(number, 900_000)).collect();
+        self.api.create_all(path, &maps);
+        let account = |tenant: &Tenant| json!({"kind": "ServiceAccount", "name": "default", "namespace": tenant.namespace});
+        let binding = json!({
+            "metadata": {"name": "view"},
+            "subjects": self.tenants.iter().map(account).collect::<Vec<_>>(),
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "view"}
+        });
+        let bindings = "/apis/rbac.authorization.k8s.io/v1/namespaces/default/rolebindings";
+        self.api.create(bindings, &binding);
+        self.begin_with_what_is_stored();
+        path.to_owned()
+    }
+
+    /// The memory of stored objects, which the quota of the store bounds, is no part of the attack.
+    fn begin_with_what_is_stored(&mut self) {
+        // The server gives back each half minute what it does not use any more.
+        thread::sleep(Duration::from_secs(40));
+        self.idle_mib = mib(self.instance.pid());
+        self.most_mib.store(self.idle_mib, Ordering::Relaxed);
+    }
+
+    /// Waits until the memory of the server has not grown any more for a while.
+    fn wait_until_it_grows_no_more(&self) {
+        let most = || self.most_mib.load(Ordering::Relaxed);
+        let (mut highest, mut since) = (most(), Instant::now());
+        while since.elapsed() < QUIET {
+            thread::sleep(Duration::from_millis(200));
+            if most() > highest {
+                (highest, since) = (most(), Instant::now());
+            }
+        }
+    }
+
+    /// The memory that the server has had beyond that of the idle one is within its bound, and it answers others.
+    #[track_caller]
+    fn assert_withstood(&mut self, attack: &str) {
+        wait_for("an answer for somebody else", 60, || {
+            self.api
+                .ask(Method::GET, "/api/v1/namespaces/default", None)
+        });
+        self.is_over.store(true, Ordering::Relaxed);
+        if let Some(sampler) = self.sampler.take() {
+            sampler.join().unwrap();
+        }
+        let most = self.most_mib.load(Ordering::Relaxed);
+        let grown = most.saturating_sub(self.idle_mib);
+        println!("{attack}: {} MiB idle, {most} MiB at most", self.idle_mib);
+        assert!(grown < GROWTH_MIB_MAX, "{attack}: {grown} MiB more");
+    }
+
+    /// How often senders were refused by a budget.
+    fn refusals(&self, budget: &str) -> u64 {
+        let page = self.instance.kubectl().ok(&["get", "--raw", "/metrics"]);
+        let name = format!("mainstay_refusals_total{{budget=\"{budget}\"}} ");
+        let line = page.lines().find_map(|line| line.strip_prefix(&name));
+        line.map_or(0, |number| number.parse().unwrap())
+    }
+}
+
+/// The memory that a process has allocated.
+fn mib(pid: i32) -> u64 {
+    memory(pid).anonymous as u64
+}
+
+fn large_map(number: usize, bytes: usize) -> Value {
+    json!({
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": format!("large-{number}")},
+        "data": {"text": "x".repeat(bytes)},
+    })
+}

@@ -1,0 +1,225 @@
+//! An account of a namespace that sends as it likes.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use end_to_end::{Api, Instance, text};
+use http::{Method, Request};
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt, Empty, Full};
+use hyper::client::conn::http2::{self, SendRequest};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use serde_json::json;
+use std::convert::Infallible;
+use tokio::io::{self, AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
+use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+
+/// More than any client needs: the server never waits for room of the client.
+const WINDOW: u32 = 0x7fff_ffff;
+
+pub type Body = BoxBody<Bytes, Infallible>;
+
+/// The default account of a namespace, which may edit what is in it.
+pub struct Tenant {
+    pub namespace: String,
+    token: String,
+    server: Server,
+}
+
+/// Where the server is, and whom it has to be signed by.
+#[derive(Clone)]
+pub struct Server {
+    address: (String, u16),
+    roots: Arc<RootCertStore>,
+}
+
+impl Server {
+    pub fn of(instance: &Instance, api: &Api) -> Self {
+        let mut roots = RootCertStore::empty();
+        let authority = instance.data().join("certificates/ca.crt");
+        for certificate in CertificateDer::pem_file_iter(authority).unwrap() {
+            roots.add(certificate.unwrap()).unwrap();
+        }
+        let url = api.configuration().cluster_url;
+        Self {
+            address: (url.host().unwrap().to_owned(), url.port_u16().unwrap()),
+            roots: Arc::new(roots),
+        }
+    }
+
+    /// A connection with a protocol, of somebody who has said nothing yet.
+    pub async fn connect(&self, protocol: &str) -> TlsStream<TcpStream> {
+        let mut tls = ClientConfig::builder()
+            .with_root_certificates(self.roots.clone())
+            .with_no_client_auth();
+        tls.alpn_protocols = vec![protocol.as_bytes().to_vec()];
+        let (host, port) = &self.address;
+        let stream = TcpStream::connect((host.as_str(), *port)).await.unwrap();
+        let name = ServerName::try_from("localhost").unwrap();
+        let connector = TlsConnector::from(Arc::new(tls));
+        connector.connect(name, stream).await.unwrap()
+    }
+}
+
+impl Tenant {
+    /// Makes a namespace, and lets its default account edit it.
+    pub fn new(server: &Server, api: &Api, namespace: &str) -> Self {
+        let name = json!({"metadata": {"name": namespace}});
+        api.create("/api/v1/namespaces", &name);
+        let binding = json!({
+            "metadata": {"name": "edit"},
+            "subjects": [{"kind": "ServiceAccount", "name": "default", "namespace": namespace}],
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "edit"}
+        });
+        let group = "/apis/rbac.authorization.k8s.io/v1";
+        api.create(
+            &format!("{group}/namespaces/{namespace}/rolebindings"),
+            &binding,
+        );
+        let account = format!("/api/v1/namespaces/{namespace}/serviceaccounts/default");
+        end_to_end::wait_for("the default account", 30, || {
+            api.ask(Method::GET, &account, None)
+        });
+        let token = api.create(
+            &format!("{account}/token"),
+            &json!({"spec": {"expirationSeconds": 7200}}),
+        );
+        Self {
+            namespace: namespace.to_owned(),
+            token: text(&token, "/status/token").to_owned(),
+            server: server.clone(),
+        }
+    }
+
+    /// The path of a resource of the core group in its namespace.
+    pub fn path(&self, resource: &str) -> String {
+        format!("/api/v1/namespaces/{}/{resource}", self.namespace)
+    }
+
+    /// A web socket, whose frames nobody reads.
+    pub async fn web_socket(&self, path: &str) -> TlsStream<TcpStream> {
+        let mut stream = self.server.connect("http/1.1").await;
+        let request = format!(
+            "GET {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {}\r\nConnection: Upgrade\r\n\
+             Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\
+             Sec-WebSocket-Protocol: v5.channel.k8s.io\r\n\r\n",
+            self.token
+        );
+        stream.write_all(request.as_bytes()).await.unwrap();
+        stream
+    }
+
+    /// A connection of HTTP/2.
+    pub async fn connect(&self) -> Connection {
+        let is_deaf = Arc::new(AtomicBool::new(false));
+        let stream = Deaf {
+            stream: self.server.connect("h2").await,
+            is_deaf: is_deaf.clone(),
+        };
+        let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+            .initial_stream_window_size(WINDOW)
+            .initial_connection_window_size(WINDOW)
+            .handshake(TokioIo::new(stream))
+            .await
+            .unwrap();
+        tokio::spawn(connection);
+        Connection {
+            sender,
+            is_deaf,
+            token: self.token.clone(),
+        }
+    }
+}
+
+/// A connection of a tenant.
+pub struct Connection {
+    pub sender: SendRequest<Body>,
+    is_deaf: Arc<AtomicBool>,
+    token: String,
+}
+
+impl Connection {
+    /// Reads nothing from now on.
+    pub fn turn_deaf(&self) {
+        self.is_deaf.store(true, Ordering::Relaxed);
+    }
+
+    pub fn get(&self, path: &str, accept: &str) -> Request<Body> {
+        let request = Request::get(format!("https://localhost{path}"))
+            .header("accept", accept)
+            .header("authorization", format!("Bearer {}", self.token));
+        request.body(Empty::new().boxed()).unwrap()
+    }
+
+    pub fn post(&self, path: &str, content_type: &str, body: Bytes) -> Request<Body> {
+        self.send(Method::POST, path, content_type, Full::new(body).boxed())
+    }
+
+    pub fn send(
+        &self,
+        method: Method,
+        path: &str,
+        content_type: &str,
+        body: Body,
+    ) -> Request<Body> {
+        let request = Request::builder()
+            .method(method)
+            .uri(format!("https://localhost{path}"))
+            .header("content-type", content_type)
+            .header("authorization", format!("Bearer {}", self.token));
+        request.body(body).unwrap()
+    }
+
+    /// The code of the answer, which is read whole.
+    pub async fn code(&mut self, request: Request<Body>) -> Option<u16> {
+        let answer = self.sender.send_request(request).await.ok()?;
+        let code = answer.status().as_u16();
+        answer.into_body().collect().await.ok()?;
+        Some(code)
+    }
+}
+
+/// A stream that is not read any more once it is deaf.
+struct Deaf<S> {
+    stream: S,
+    is_deaf: Arc<AtomicBool>,
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Deaf<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.is_deaf.load(Ordering::Relaxed) {
+            true => Poll::Pending,
+            false => Pin::new(&mut self.stream).poll_read(context, buffer),
+        }
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Deaf<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
