@@ -138,11 +138,10 @@ impl Bundle {
     /// Runs the container, and returns its output, or the error of runc.
     fn run(&self) -> Result<Vec<String>, String> {
         fs::write(self.dir.join("config.json"), self.config.to_string()).unwrap();
-        let id = format!(
-            "mainstay-{}-{}",
-            std::process::id(),
-            self.dir.file_name().unwrap().display()
-        );
+        // Its control group has this name too: no other test of this process has it.
+        let names = [self.dir.parent().unwrap(), &self.dir];
+        let names = names.map(|path| path.file_name().unwrap().to_str().unwrap());
+        let id = names.join("-");
         let ran = Command::new("runc")
             .arg("--root")
             .arg(self.dir.join("state"))

@@ -9,6 +9,7 @@ mod isolation;
 mod leases;
 mod lifecycle;
 mod mounts;
+mod odd_images;
 mod recovery;
 mod sessions;
 mod user_namespaces;

@@ -76,7 +76,7 @@ pub fn layer() -> &'static Path {
 }
 
 /// The interpreter and libraries of a program that is not static, as `ldd` names them.
-fn copy_libraries(program: &str, root: &Path) {
+pub fn copy_libraries(program: &str, root: &Path) {
     let output = std::process::Command::new("ldd")
         .arg(program)
         .output()

@@ -110,6 +110,9 @@ pub(crate) fn unpack(
         last_parent: None,
         copied: BTreeSet::new(),
     };
+    unpacker
+        .begin_root()
+        .map_err(|error| failure(directory, error))?;
     let mut entries = Entries::new(archive);
     while let Some(entry) = entries.next()? {
         unpacker.add(&entry, &mut entries)?;
@@ -165,9 +168,10 @@ impl Unpacker {
         let fits = self.room.check_large(entry.size);
         let fits = fits.and_then(|()| self.room.take(0, 1));
         fits.map_err(|error| self.refused(&entry.path, error))?;
-        // The layer's own top directory: its owner and bits come from the container's.
         let Some((name, parents)) = entry.path.split_last() else {
-            return Ok(());
+            return self
+                .root_entry(entry)
+                .map_err(|error| failure(&joined(&entry.path), error));
         };
         if name.starts_with(WHITEOUT)
             && self

@@ -10,7 +10,7 @@ use std::fs::File;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags};
+use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Uid};
 use rustix::io::Errno;
 
 use super::below::{Below, FoundBelow, copy_facts, is_plain, times_of};
@@ -39,6 +39,7 @@ impl LooseEnds {
         for path in &self.directories {
             let fits = match below.find(path)? {
                 FoundBelow::Nothing => true,
+                FoundBelow::Directory(root) if path.is_empty() => owner(&root)? == (0, 0),
                 FoundBelow::Directory(directory) => is_plain(&directory)?,
                 FoundBelow::Link(..) | FoundBelow::Other(_) => false,
             };
@@ -301,6 +302,41 @@ impl Unpacker {
         }
     }
 
+    /// Gives the root the owner that it has in the layers below.
+    pub(super) fn begin_root(&mut self) -> Result<(), Errno> {
+        match &mut self.context {
+            Context::Known(below) => match below.find(&[])? {
+                FoundBelow::Directory(root) => {
+                    let (user, group) = owner(&root)?;
+                    self.own_root(user, group)
+                }
+                _ => Ok(()),
+            },
+            Context::Unknown { directories, .. } => {
+                let inode = rustix::fs::fstat(&self.root)?.st_ino;
+                directories.insert(inode, Vec::new());
+                Ok(())
+            }
+        }
+    }
+
+    /// Takes the owner of the root from its entry. Its bits stay 0755, as with containerd: images are made of
+    /// private directories, and their programs need not be root's.
+    pub(super) fn root_entry(&mut self, entry: &ArchiveEntry) -> Result<(), Errno> {
+        if entry.kind != tar::EntryType::Directory {
+            return Ok(());
+        }
+        let root = self.place(Vec::new())?.directory;
+        self.is_explicit(&root)?;
+        self.own_root(entry.uid, entry.gid)
+    }
+
+    fn own_root(&self, user: u32, group: u32) -> Result<(), Errno> {
+        let (user, group) = (Uid::from_raw(user), Gid::from_raw(group));
+        let flags = AtFlags::EMPTY_PATH;
+        rustix::fs::chownat(&self.root, "", Some(user), Some(group), flags)
+    }
+
     /// A directory has an entry of its own after all.
     pub(super) fn is_explicit(&mut self, directory: &OwnedFd) -> Result<(), Errno> {
         if let Context::Unknown { directories, .. } = &mut self.context {
@@ -409,8 +445,8 @@ impl Unpacker {
             }
         };
         let stat = rustix::fs::fstat(&found).map_err(failed)?;
-        let owner = Some(rustix::fs::Uid::from_raw(stat.st_uid));
-        let group = Some(rustix::fs::Gid::from_raw(stat.st_gid));
+        let owner = Some(Uid::from_raw(stat.st_uid));
+        let group = Some(Gid::from_raw(stat.st_gid));
         let flags = AtFlags::SYMLINK_NOFOLLOW;
         rustix::fs::chownat(dir, to, owner, group, flags).map_err(failed)?;
         let times = times_of(&found).map_err(failed)?;
@@ -436,6 +472,12 @@ impl Unpacker {
         self.bytes += copied.map_err(|error| self.refused(&entry.path, error))?;
         copy_facts(from, &file).map_err(failed)
     }
+}
+
+/// The user and the group that own a file.
+fn owner(file: &OwnedFd) -> Result<(u32, u32), Errno> {
+    let stat = rustix::fs::fstat(file)?;
+    Ok((stat.st_uid, stat.st_gid))
 }
 
 fn open_in(dir: &OwnedFd, name: &[u8]) -> Result<OwnedFd, Errno> {

@@ -1,6 +1,6 @@
 //! The corpus: families of odd images, each a product of plain lists, and images by chance from seeds.
 
-use crate::description::*;
+use super::description::*;
 
 /// All images.
 pub fn all() -> Vec<Described> {
@@ -27,6 +27,12 @@ pub fn all() -> Vec<Described> {
     }
     for layer in paths() {
         add("path", vec![vec![directory("d"), file("d/old")], layer]);
+    }
+    for layers in roots() {
+        add("root", layers);
+    }
+    for layer in places() {
+        add("place", vec![layer]);
     }
     for count in [1, 2, 39, 60, 130, 500] {
         add("layers", many(count));
@@ -232,6 +238,51 @@ fn paths() -> Vec<Vec<Entry>> {
         ],
         vec![file("d/old/below-a-file")],
     ]
+}
+
+/// Entries of the root itself, below and above layers without.
+fn roots() -> Vec<Vec<Vec<Entry>>> {
+    let given = |path: &str| vec![directory(path).owner(3, 4).time(9), file("a")];
+    let back = vec![directory("/")];
+    vec![
+        vec![given("./")],
+        vec![given(".")],
+        vec![vec![directory("./").mode(0o700).owner(1000, 0)]],
+        vec![vec![directory("/").mode(0o1777).attribute("user.a", b"b")]],
+        vec![vec![directory("d")], given("./")],
+        vec![given("/"), vec![file("b")], vec![file("d/c")]],
+        vec![given("./"), back.clone(), vec![file("b")]],
+        vec![vec![file("x")], given("./"), vec![file("b")], back, vec![]],
+        vec![given("./"), vec![opaque(""), file("b")]],
+    ]
+}
+
+/// Files of each kind where a container has mounts.
+fn places() -> Vec<Vec<Entry>> {
+    let shapes = |path: &'static str| {
+        vec![
+            vec![file(path).mode(0o600).owner(3, 4)],
+            vec![directory(path).mode(0o700).owner(3, 4)],
+            vec![directory(path), file(&format!("{path}/inside"))],
+            vec![symlink(path, "/dangling/far")],
+            vec![symlink(path, "beside")],
+            vec![
+                symlink(path, "/real"),
+                directory("real").mode(0o711).owner(5, 5),
+                file("real/old"),
+            ],
+            vec![symlink(path, "/real"), file("real").mode(0o600).owner(5, 5)],
+            vec![symlink(path, &format!("/{path}"))],
+            vec![fifo(path)],
+            vec![character(path, 1, 3)],
+            vec![file("first"), hard(path, "first")],
+        ]
+    };
+    let roots = ["proc", "dev", "sys", "etc", "tmp"];
+    let inner = ["dev/null", "dev/shm", "dev/pts", "sys/fs", "proc/self"];
+    let files = ["etc/hosts", "etc/hostname", "etc/resolv.conf"];
+    let paths = roots.into_iter().chain(inner).chain(files);
+    paths.flat_map(shapes).collect()
 }
 
 /// Many layers, which write, replace and remove.

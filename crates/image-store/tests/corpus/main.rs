@@ -5,6 +5,7 @@
 
 mod description;
 mod images;
+mod reasons;
 mod tree;
 
 use std::fs;
@@ -12,10 +13,11 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use description::{Described, Entry};
+use description::Described;
 use image_store::ImageStore;
+use reasons::reason;
 use rustix::mount::{UnmountFlags, unmount};
-use tree::{Difference, Tree};
+use tree::Tree;
 
 /// The files of an image by our store, as the kernel merges its layers.
 fn ours(image: &Described, layout: &Path, place: &Path) -> Result<Tree, String> {
@@ -24,7 +26,7 @@ fn ours(image: &Described, layout: &Path, place: &Path) -> Result<Tree, String> 
     let layers = store.get(&names[0]).unwrap().unwrap().layers;
     let merged = Merged::of(&layers, &place.join("merged"));
     assert!(layers.len() <= image.layers.len());
-    Ok(tree::read(&merged.0))
+    Ok(tree::read(&merged.0, &|_| false))
 }
 
 fn chain(error: &dyn std::error::Error) -> String {
@@ -41,16 +43,16 @@ impl Merged {
         for directory in [at, &names, &names.join("e")] {
             fs::create_dir_all(directory).unwrap();
         }
-        let layers = layers.iter().rev().enumerate();
-        let mut options = "lowerdir=e".to_owned();
-        // The kernel takes 500 at most, and two at least.
-        for (number, layer) in layers {
+        let mut all = Vec::new();
+        for (number, layer) in layers.iter().rev().enumerate() {
             symlink(layer, names.join(number.to_string())).unwrap();
-            options = format!("{options}:{number}");
+            all.push(number.to_string());
         }
-        if options.ends_with(":499") {
-            options = options.replace("=e:", "=");
+        // The kernel takes 500 at most, and two at least.
+        if all.len() < 500 {
+            all.push("e".to_owned());
         }
+        let options = format!("lowerdir={}", all.join(":"));
         // Busybox's mounts by mount(2), from its own directory.
         let mounted = Command::new("busybox")
             .args(["mount", "-t", "overlay", "-o", &options, "overlay"])
@@ -80,44 +82,8 @@ fn umocis(layout: &Path, place: &Path) -> Result<Tree, String> {
         .output()
         .expect("umoci runs (cargo xtask setup installs it)");
     match unpacked.status.success() {
-        true => Ok(tree::read(&bundle.join("rootfs"))),
+        true => Ok(tree::read(&bundle.join("rootfs"), &|_| false)),
         false => Err(String::from_utf8_lossy(&unpacked.stderr).into_owned()),
-    }
-}
-
-/// The reason for a difference that is wanted.
-fn reason(image: &Described, difference: &Difference) -> Option<&'static str> {
-    let Difference {
-        path,
-        fact,
-        ours,
-        theirs,
-    } = difference;
-    let entries = || image.layers.iter().flatten();
-    let newest = image.layers.last().into_iter().flatten();
-    let mut newest = newest.map(|entry| Path::new(&entry.path));
-    let has_entry = newest.any(|entry| entry == path);
-    let deletes = entries().any(|entry| entry.path.contains(".wh."));
-    let deletes_in =
-        |entry: &&Entry| entry.path.contains(".wh.") && Path::new(&entry.path).starts_with(path);
-    match *fact {
-        "time" if !has_entry => Some("nothing says when a directory without an entry was changed"),
-        "time" if theirs.len() == 10 && theirs.as_str() > "1700000000" => {
-            Some("umoci does not restore the time after it has removed a file")
-        }
-        "kind" if theirs == "nothing" && entries().any(|entry| deletes_in(&entry)) => {
-            Some("a deletion makes the directory that it is in, as with containerd")
-        }
-        "kind" if theirs == "nothing" && ours == "directory" && deletes => {
-            Some("a deletion makes the directory that it is in, also through a link")
-        }
-        "attributes" if ours.contains(": []") => {
-            Some("umoci takes an attribute without a value for none")
-        }
-        "mode" if !has_entry && theirs.starts_with('2') && theirs.ends_with(ours.as_str()) => {
-            Some("a missing directory has mode 0755; umoci leaves it the group of the one above")
-        }
-        _ => None,
     }
 }
 

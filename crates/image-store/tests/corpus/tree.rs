@@ -22,55 +22,61 @@ pub struct Facts {
 
 pub type Tree = BTreeMap<PathBuf, Facts>;
 
-/// Reads all below a directory.
-pub fn read(root: &Path) -> Tree {
+/// Reads a directory and all below it, but nothing below the directories of other mounts.
+pub fn read(root: &Path, is_mount_point: &dyn Fn(&Path) -> bool) -> Tree {
     let mut tree = Tree::new();
     let mut firsts = BTreeMap::new();
-    let mut unread = vec![PathBuf::new()];
+    let top = PathBuf::new();
+    // A root of a process is a link by itself.
+    tree.insert(
+        top.clone(),
+        facts(&root.join("."), top.clone(), &mut firsts),
+    );
+    let mut unread = vec![top];
     while let Some(directory) = unread.pop() {
         let entries = fs::read_dir(root.join(&directory)).unwrap();
         let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name()).collect();
         names.sort();
         for name in names {
             let path = directory.join(name);
-            let place = root.join(&path);
-            let found = fs::symlink_metadata(&place).unwrap();
-            let kind = found.file_type();
-            let (kind, contents) = match () {
-                () if kind.is_dir() => ("directory", Vec::new()),
-                () if kind.is_file() => ("file", fs::read(&place).unwrap()),
-                () if kind.is_symlink() => {
-                    let target = fs::read_link(&place).unwrap();
-                    ("link", target.into_os_string().into_encoded_bytes())
-                }
-                () if kind.is_fifo() => ("fifo", Vec::new()),
-                () if kind.is_char_device() => ("character device", Vec::new()),
-                () => ("block device", Vec::new()),
-            };
-            if kind == "directory" {
+            let facts = facts(&root.join(&path), path.clone(), &mut firsts);
+            if facts.kind == "directory" && !is_mount_point(&path) {
                 unread.push(path.clone());
             }
-            let first = match kind {
-                "directory" => path.clone(),
-                _ => firsts
-                    .entry(found.ino())
-                    .or_insert_with(|| path.clone())
-                    .clone(),
-            };
-            let facts = Facts {
-                kind,
-                contents,
-                mode: found.mode() & 0o7777,
-                owner: (found.uid(), found.gid()),
-                time: found.mtime(),
-                device: found.rdev(),
-                attributes: attributes(&place),
-                first,
-            };
             tree.insert(path, facts);
         }
     }
     tree
+}
+
+fn facts(place: &Path, path: PathBuf, firsts: &mut BTreeMap<u64, PathBuf>) -> Facts {
+    let found = fs::symlink_metadata(place).unwrap();
+    let kind = found.file_type();
+    let (kind, contents) = match () {
+        () if kind.is_dir() => ("directory", Vec::new()),
+        () if kind.is_file() => ("file", fs::read(place).unwrap()),
+        () if kind.is_symlink() => {
+            let target = fs::read_link(place).unwrap();
+            ("link", target.into_os_string().into_encoded_bytes())
+        }
+        () if kind.is_fifo() => ("fifo", Vec::new()),
+        () if kind.is_char_device() => ("character device", Vec::new()),
+        () => ("block device", Vec::new()),
+    };
+    let first = match kind {
+        "directory" => path,
+        _ => firsts.entry(found.ino()).or_insert(path).clone(),
+    };
+    Facts {
+        kind,
+        contents,
+        mode: found.mode() & 0o7777,
+        owner: (found.uid(), found.gid()),
+        time: found.mtime(),
+        device: found.rdev(),
+        attributes: attributes(place),
+        first,
+    }
 }
 
 fn attributes(path: &Path) -> BTreeMap<String, Vec<u8>> {

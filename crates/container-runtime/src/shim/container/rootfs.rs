@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Uid};
@@ -30,15 +31,20 @@ pub(crate) fn mount_overlay(
     for dir in [target, &rootfs.upper_dir, &rootfs.work_dir] {
         fs::create_dir_all(dir)?;
     }
-    // The root directory's own owner and bits come from the upper directory.
+    // The root directory's own owner and bits come from the upper directory. The owner is the image's.
     fs::set_permissions(
         &rootfs.upper_dir,
         std::os::unix::fs::PermissionsExt::from_mode(0o755),
     )?;
-    if let Some(users) = users {
-        let root = users.ids.on_node(0);
-        std::os::unix::fs::chown(&rootfs.upper_dir, root, root)?;
-    }
+    let (user, group) = match rootfs.lowerdirs.last() {
+        Some(top) => fs::metadata(top).map(|facts| (facts.uid(), facts.gid()))?,
+        None => (0, 0),
+    };
+    let on_node = |id: u32| match users {
+        Some(users) => users.ids.on_node(id).or(users.ids.on_node(0)),
+        None => Some(id),
+    };
+    std::os::unix::fs::chown(&rootfs.upper_dir, on_node(user), on_node(group))?;
     let mut layers = rootfs.lowerdirs.clone();
     if layers.is_empty() {
         layers.push(empty_layer(target, 0)?);
