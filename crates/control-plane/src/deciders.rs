@@ -55,6 +55,7 @@ impl LeaderParts {
             server_names: server.names(),
             node_reach: Some(server.node_reach()),
             listening,
+            silence: Some(server.silence.clone()),
             ..controllers::Config::default()
         };
         let scheduler = scheduler::Config::default();

@@ -13,7 +13,7 @@ use api_server::{
 };
 use certificates::{Authority, Identity, SubjectAltName};
 use container_runtime::block_in_place;
-use controllers::{NodeReach, ServerNames};
+use controllers::{NodeReach, ServerNames, SilencePlace};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use mvcc_store::Store;
@@ -85,6 +85,8 @@ pub struct Server {
     pub ca_pem: String,
     /// The certificate authority of the cluster.
     pub authority: Arc<Authority>,
+    /// The place where the observed silence of nodes is kept for the next run.
+    pub(crate) silence: SilencePlace,
     credentials: Arc<Credentials>,
     /// The address at which the administrator finds it.
     pub address: SocketAddr,
@@ -198,6 +200,11 @@ impl Server {
         let seen = encryption::over(store.shared(), encryption)
             .await
             .context("open the encrypted objects (--encryption-provider-config)")?;
+        let silence = SilencePlace::in_directory(data);
+        if config.relocation.from != config.relocation.to {
+            // The nodes may have renewed their leases at the place where the directory was.
+            silence.clear().await?;
+        }
         let moved = config.relocation.apply(seen.as_ref()).await?;
         if moved > 0 {
             let DataLocation { path, host } = &config.relocation.from;
@@ -245,6 +252,7 @@ impl Server {
             kinds,
             ca_pem: authority.ca_pem().to_owned(),
             authority: authority.clone(),
+            silence,
             credentials,
             address,
             identity: config.shared.map(|_| ServerIdentity {

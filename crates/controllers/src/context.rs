@@ -26,6 +26,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::metrics::Metrics;
+use crate::node_lifecycle::SilencePlace;
 use crate::node_reach::NodeReach;
 use crate::owned;
 
@@ -71,6 +72,8 @@ pub struct Config {
     /// The controllers may pause for this time before the grace period of silent nodes starts
     /// again; `None` is [`planners::node_lifecycle::GAP`].
     pub observation_gap: Option<SignedDuration>,
+    /// The place where the silence of nodes is kept for the next run; without it, each run counts from its start.
+    pub silence: Option<SilencePlace>,
     /// Caches that other parts of the process read as well; without them the controllers have their
     /// own.
     pub caches: Option<SharedCaches>,

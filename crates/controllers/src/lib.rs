@@ -58,6 +58,7 @@ use tokio::task::JoinSet;
 
 pub use context::{Caches, Config, Context, ServerNames};
 pub use metrics::Metrics;
+pub use node_lifecycle::SilencePlace;
 pub use node_reach::NodeReach;
 
 use inventory::Inventory;

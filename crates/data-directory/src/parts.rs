@@ -46,7 +46,7 @@ const fn of_instance(name: &'static str) -> DirectoryPart {
 impl DirectoryPart {
     /// All parts, in the order of deletion: the store comes first, so that after an interrupted
     /// deletion there are no objects whose data are gone.
-    pub const ALL: [Self; 32] = [
+    pub const ALL: [Self; 34] = [
         of_cluster("store"),
         of_cluster("store.unfinished"),
         trace("volumes"),
@@ -65,6 +65,8 @@ impl DirectoryPart {
         of_cluster("node-clock.json"),
         of_cluster(".node-clock.json.new"),
         of_cluster("node-clock.new"),
+        of_cluster("node-silence.json"),
+        of_cluster(".node-silence.json.new"),
         of_cluster("kubeconfig"),
         of_cluster(".kubeconfig.new"),
         of_cluster("kubeconfig.new"),

@@ -24,6 +24,7 @@ fn each_mistake_is_found() {
         Mistake::CountedFromAnswer,
         Mistake::BeforeAcknowledgement,
         Mistake::PredecessorsClock,
+        Mistake::ContinuedOverRenewal,
         Mistake::TakenUnconditionally,
         Mistake::RenewedUnconditionally,
         Mistake::WithoutNesting,

@@ -122,6 +122,7 @@ impl Instance {
         let token = stop.clone();
         let (dead, name) = (link.dead.clone(), component.name());
         let gap = link.conditions.observation_gap();
+        let silence = link.conditions.silence.clone();
         let metrics = tally::metrics();
         trace!("{name} start");
         let work = tokio::spawn(async move {
@@ -130,6 +131,7 @@ impl Instance {
                     let config = controllers::Config {
                         root_ca_pem: "certificates".to_owned(),
                         observation_gap: gap,
+                        silence: Some(silence),
                         metrics,
                         ..controllers::Config::default()
                     };
@@ -171,7 +173,10 @@ impl Instance {
 pub async fn supervise(component: Component, address: Address, conditions: Arc<Conditions>) {
     loop {
         let instance = Instance::start(component, &address, &conditions);
-        instance.link.dead.cancelled().await;
+        tokio::select! {
+            () = instance.link.dead.cancelled() => {}
+            () = conditions.killed() => {}
+        }
         instance.crash();
         sleep(random::millis(0, 5_000)).await;
     }

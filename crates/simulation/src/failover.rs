@@ -48,10 +48,18 @@ const WITHIN: Duration = Duration::from_secs(300);
 /// # Errors
 /// The pod does not become ready on another node.
 pub fn failover(loss: Loss) -> Result<FailoverTimes> {
-    run::alone(1, move || measure(loss))?
+    run::alone(1, move || measure(loss, None))?
 }
 
-async fn measure(loss: Loss) -> Result<FailoverTimes> {
+/// As [`failover`], with controllers that are killed each time they have run for a while.
+///
+/// # Errors
+/// The pod does not become ready on another node.
+pub fn failover_with_restarts(loss: Loss, every: Duration) -> Result<FailoverTimes> {
+    run::alone(1, move || measure(loss, Some(every)))?
+}
+
+async fn measure(loss: Loss, restarts: Option<Duration>) -> Result<FailoverTimes> {
     let one = Sets {
         number: 1,
         replicas: 1,
@@ -72,6 +80,15 @@ async fn measure(loss: Loss) -> Result<FailoverTimes> {
         Loss::Power => machine.crash(),
         Loss::Agent => machine.crash_agent(),
         Loss::Link => machine.set_cut_off(true),
+    }
+    if let Some(every) = restarts {
+        let controllers = all.cluster.controllers.clone();
+        tokio::spawn(async move {
+            loop {
+                sleep(every).await;
+                controllers.kill();
+            }
+        });
     }
     let identity = (NAMESPACE.to_owned(), pod.name_any());
     let runs = || !all.cluster.instances.running(&node, &identity).is_empty();

@@ -9,6 +9,7 @@ use std::time::Duration;
 use api_client::{Body, Client};
 use api_server::{ApiServer, BoxError, LocalService, ResponseBody, UserInfo};
 use bytes::Bytes;
+use controllers::SilencePlace;
 use futures::future::BoxFuture;
 use futures::{FutureExt, Stream};
 use http::{Method, Request, Response, StatusCode};
@@ -16,7 +17,7 @@ use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 use jiff::SignedDuration;
 use leader_election::Term;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tower::Service;
@@ -132,6 +133,9 @@ pub struct Conditions {
     forgery: Mutex<Option<Forgery>>,
     careless: AtomicBool,
     observation_gap: Mutex<Option<SignedDuration>>,
+    killed: Notify,
+    /// The silence of nodes that one run of the client leaves to the next one.
+    pub silence: SilencePlace,
 }
 
 impl Conditions {
@@ -177,6 +181,16 @@ impl Conditions {
         let mut frozen = self.frozen.subscribe();
         // The sender lives as long as this.
         let _goes_on = frozen.wait_for(|frozen| !frozen).await;
+    }
+
+    /// Lets the client die now, or as soon as it runs.
+    pub fn kill(&self) {
+        self.killed.notify_one();
+    }
+
+    /// Waits until it is killed.
+    pub async fn killed(&self) {
+        self.killed.notified().await;
     }
 
     /// Lets the client die at its n-th write from now.

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use node_lease::LeaseLength;
-use simulation::failover::{Loss, failover};
+use simulation::failover::{Loss, failover, failover_with_restarts};
 
 /// docs/node-failure.md: a pod whose image is on the other node runs there within this time.
 const PROMISE: Duration = Duration::from_secs(50);
@@ -37,5 +37,31 @@ fn a_pod_runs_on_another_node_within_the_promise_after_each_loss() {
         );
         assert!(times.ended < times.fenced, "{loss:?}: {times:?}");
         assert!(times.ready <= PROMISE, "{loss:?}: {times:?}");
+    }
+}
+
+/// docs/node-failure.md: each restart takes a quarter of the lease, the time without a server, and what was not recorded.
+// findings-2 R36
+#[test]
+fn controllers_that_restart_again_and_again_fence_a_lost_node() {
+    let lease = LeaseLength::DEFAULT.duration();
+    for seconds in [24, 30, 40] {
+        for loss in [Loss::Power, Loss::Agent, Loss::Link] {
+            let every = Duration::from_secs(seconds);
+            let times = failover_with_restarts(loss, every).expect("a failover");
+            println!("{loss:?}, killed every {seconds}s: {times:?}");
+            assert!(
+                times.fenced + LATENESS >= lease * 5 / 4,
+                "{loss:?}: {times:?}"
+            );
+            assert!(times.ended < times.fenced, "{loss:?}: {times:?}");
+            // The controllers are away for 5 s at most, and record every 5 s.
+            let lost = lease / 4 + Duration::from_secs(10);
+            let rounds = (lease * 5 / 4)
+                .div_duration_f64(every.saturating_sub(lost))
+                .ceil();
+            let bound = every.mul_f64(rounds + 1.0);
+            assert!(times.fenced <= bound, "{loss:?}: {times:?} > {bound:?}");
+        }
     }
 }

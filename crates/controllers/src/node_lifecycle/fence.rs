@@ -9,6 +9,7 @@ use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod};
 use planners::node_lifecycle::fate::{ClaimVolume, PodFate, StayReason, fate};
 use planners::node_lifecycle::fence::{FenceDecision, NodeLease, Renewals, decide};
+use planners::node_lifecycle::silence::seen_lease;
 use reconcile::execute::{self, Delete};
 use reconcile::{Cache, EventType, Recorder};
 use resource_kinds::namespaces::NODE_LEASES;
@@ -92,8 +93,9 @@ impl Fence {
         now: SignedDuration,
     ) -> Result<Option<SignedDuration>, ApiError> {
         let name = node.name_any();
+        let seen = seen_lease(lease);
         let lease = NodeLease::from(lease);
-        let unchanged_for = self.renewals().unchanged_for(&name, &lease.version, now);
+        let unchanged_for = self.renewals().unchanged_for(&name, &seen, now);
         let divided = self.divide(pods);
         let wanted = others_ready && !(divided.replaces_none() && divided.stay.is_empty());
         match decide(&lease, unchanged_for, wanted) {

@@ -2,7 +2,9 @@
 
 mod execute;
 mod fence;
+mod record;
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -11,6 +13,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Node;
 use planners::node_lifecycle::fence::NodeLease;
+use planners::node_lifecycle::silence::{SilenceRecord, observed, seen_lease};
 use planners::node_lifecycle::{
     Disruption, EvictionRateLimiter, GAP, NodeHeartbeats, Observed, PERIOD, TimedTaints,
     concerns_new_pods, evictions, grace, is_ready, plan,
@@ -27,6 +30,8 @@ use crate::Context;
 use crate::api_error::ApiError;
 use execute::Executor;
 use fence::Fence;
+
+pub use record::SilencePlace;
 
 struct Observer {
     nodes: Cache<Node>,
@@ -50,6 +55,8 @@ struct NodeLifecycle {
     fence: Fence,
     executor: Executor,
     pods: Cache<PodView>,
+    /// The place of the record for the next run.
+    silence: Option<SilencePlace>,
     /// Queues all nodes when the mode of evictions changes.
     nodes: Queue<Key>,
 }
@@ -80,9 +87,13 @@ pub(crate) async fn run(context: Context) {
             recorder,
         },
         pods: context.caches.pods.clone(),
+        silence: context.config.silence.clone(),
         nodes: queue.clone(),
     };
-    run_controller(Arc::new(controller), queue, context.shutdown.clone()).await;
+    let controller = Arc::new(controller);
+    controller.continue_former_run().await;
+    run_controller(controller.clone(), queue, context.shutdown.clone()).await;
+    controller.record(&mut None, true).await;
 }
 
 impl reconcile::Controller for NodeLifecycle {
@@ -179,12 +190,71 @@ impl NodeLifecycle {
     /// Checks all nodes every [`PERIOD`].
     async fn monitor(&self, queue: &Queue<Key>) {
         let period = Duration::try_from(PERIOD).unwrap_or_default();
+        let mut recorded = None;
         loop {
             if self.observer.look(&mut self.observer.memory(), queue) {
                 self.fence.renewals().restart_all();
             }
+            self.record(&mut recorded, false).await;
             tokio::time::sleep(period).await;
         }
+    }
+
+    /// Continues the counts of the server's former run.
+    async fn continue_former_run(&self) {
+        let Some(place) = &self.silence else {
+            return;
+        };
+        let Some(former) = place.read(Timestamp::now()).await else {
+            return;
+        };
+        let (mut leases, mut heartbeats) = (BTreeMap::new(), BTreeMap::new());
+        for (name, silence) in former.nodes {
+            let (unchanged, silent) = (silence.unchanged(), silence.silent());
+            leases.insert(name.clone(), (silence.lease, unchanged));
+            heartbeats.insert(name, (silence.signs, silent));
+        }
+        self.fence.renewals().continue_from(leases);
+        self.observer.memory().heartbeats.continue_from(heartbeats);
+    }
+
+    /// Records the silence of nodes for the next run, unless the record has it already.
+    async fn record(&self, recorded: &mut Option<SilenceRecord>, is_last: bool) {
+        let Some(place) = &self.silence else {
+            return;
+        };
+        let observer = &self.observer;
+        let now = observer.reading();
+        let mut record = SilenceRecord::default();
+        for node in observer.nodes.list() {
+            let name = node.metadata.name.as_deref().unwrap_or_default();
+            let Some(lease) = observer.lease(&node) else {
+                continue;
+            };
+            let observed_for = self
+                .fence
+                .renewals()
+                .observed_for(name, &seen_lease(&lease), now);
+            let memory = observer.memory();
+            let heartbeat = memory.heartbeats.observed(name, now);
+            let silence =
+                heartbeat.and_then(|heartbeat| observed(&lease, observed_for, heartbeat, is_last));
+            if let Some(silence) = silence {
+                record.nodes.insert(name.to_owned(), silence);
+            }
+        }
+        let before = recorded.as_ref().map(|before| &before.nodes);
+        let is_known = match before {
+            Some(before) => *before == record.nodes,
+            // Nothing to say, and a record of the former run is soon useless: its leases are renewed.
+            None => record.nodes.is_empty(),
+        };
+        if is_known {
+            return;
+        }
+        record.written = Timestamp::now();
+        place.replace(&record).await;
+        *recorded = Some(record);
     }
 
     /// Queues nodes with a heartbeat or a change, and the nodes of new pods if these may not stay, or may
@@ -202,9 +272,8 @@ impl NodeLifecycle {
                 Some(change) = leases.next() => match &change {
                     ObjectChange::Applied(lease, before) => {
                         let name = lease.metadata.name.as_deref().unwrap_or_default();
-                        let version = lease.metadata.resource_version.as_deref();
                         let now = self.observer.reading();
-                        self.fence.renewals().unchanged_for(name, version.unwrap_or_default(), now);
+                        self.fence.renewals().unchanged_for(name, &seen_lease(lease), now);
                         if let Some(node) = self.observer.nodes.get("", name) {
                             self.observer.silent_for(&mut self.observer.memory().heartbeats, &node);
                             let was_lost = !node_conditions::is_ready(&node);

@@ -4,7 +4,8 @@ use planners::node_lifecycle::fence::{FenceDecision, NodeLease, decide};
 use planners::pod_gc::missing;
 
 use super::{
-    CLOCKS_APART, COUNTED, FenceModel, FenceState, LENGTH, Mistake, Observer, StoredLease, elapsed,
+    CLOCKS_APART, COUNTED, FenceModel, FenceState, LENGTH, Mistake, Observer, StoredLease, WAIT,
+    elapsed,
 };
 
 impl FenceModel {
@@ -71,12 +72,17 @@ impl FenceModel {
         }
     }
 
-    pub(super) fn take_over(&self, state: &mut FenceState) {
+    pub(super) fn take_over(&self, state: &mut FenceState, continues: bool) {
         let [former, next] = &mut state.observers;
         next.leads = true;
         next.seen = state.lease;
         if self.has(Mistake::PredecessorsClock) {
             next.since = (former.since + CLOCKS_APART).min(COUNTED);
+        }
+        // As `planners::node_lifecycle::silence`: of the seen version, and without the time to reconnect.
+        let is_same = former.seen == state.lease || self.has(Mistake::ContinuedOverRenewal);
+        if continues && is_same {
+            next.since = former.since.min(WAIT).saturating_sub(LENGTH / 4);
         }
         // Only its writes are left.
         former.leads = false;

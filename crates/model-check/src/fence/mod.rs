@@ -26,7 +26,9 @@ const LENGTH: u8 = 8;
 /// Ticks between two renewals, at least.
 const BETWEEN: u8 = 2;
 /// Ticks that an observer counts, at most: more than it waits.
-const COUNTED: u8 = LENGTH + LENGTH / 4 + 1;
+const COUNTED: u8 = WAIT + 1;
+/// Ticks for which a lease must be unchanged.
+const WAIT: u8 = LENGTH + LENGTH / 4;
 /// The error of a clock that is compared with another machine's.
 const CLOCKS_APART: u8 = 4;
 
@@ -88,6 +90,8 @@ pub enum Mistake {
     BeforeAcknowledgement,
     /// A new leader trusts its predecessor's clock.
     PredecessorsClock,
+    /// A new run continues the count of the former one for a lease that was renewed since.
+    ContinuedOverRenewal,
     /// The lease is taken without compare-and-swap.
     TakenUnconditionally,
     /// Renewals carry neither version nor epoch.
@@ -227,7 +231,10 @@ pub enum FenceStep {
     /// Its deletion reaches the store.
     Delete(usize),
     /// The other control plane takes over.
-    TakeOver,
+    TakeOver {
+        /// It has the record of the former one, and continues its count.
+        continues: bool,
+    },
     /// A person deletes the Node object.
     DeleteNode,
     /// The agent makes the Node object again.
@@ -381,7 +388,8 @@ impl Model for FenceModel {
             }
         }
         if budget.takeovers > 0 {
-            actions.push(FenceStep::TakeOver);
+            actions.push(FenceStep::TakeOver { continues: false });
+            actions.push(FenceStep::TakeOver { continues: true });
         }
         if budget.deletions > 0 && state.registered {
             actions.push(FenceStep::DeleteNode);
@@ -461,9 +469,9 @@ impl Model for FenceModel {
                 state.observers[at].delete = false;
                 state.pod = false;
             }
-            FenceStep::TakeOver => {
+            FenceStep::TakeOver { continues } => {
                 budget.takeovers -= 1;
-                self.take_over(&mut state);
+                self.take_over(&mut state, continues);
             }
             FenceStep::DeleteNode => {
                 budget.deletions -= 1;

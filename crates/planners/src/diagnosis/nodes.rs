@@ -87,7 +87,7 @@ const COMPARABLE: SignedDuration = SignedDuration::from_mins(10);
 
 /// A note about a node that counts as Ready and does not renew its lease: pods that end with it, and all
 /// others. By the clocks of the node and of this machine, so nothing is said of times that cannot be. After the time at which
-/// the node counts as lost, the server itself was away: it counts from its own start.
+/// the node counts as lost, the server itself was away: it counts the time for which it has run.
 pub(super) fn silence(observed: &ObservedNamespace, node: &str, ends_pods: bool) -> Option<String> {
     let leases = observed.cluster.node_leases.as_ref()?;
     let lease = observed::named(leases, node)?;
@@ -100,9 +100,11 @@ pub(super) fn silence(observed: &ObservedNamespace, node: &str, ends_pods: bool)
     let fenced = wait(length);
     if silent > fenced {
         let (silent, fenced) = (silent.as_secs(), fenced.as_secs_f64());
+        let start = (length / 4).as_secs_f64();
         return Some(format!(
             "by its clock, node {node} has not renewed its lease for {silent}s, and does not count as lost yet: a server \
-             that has started in between counts the {fenced}s from its own start"
+             that has started in between counts the {fenced}s without the time for which it did not run, and without the \
+             first {start}s of each run"
         ));
     }
     let (silent, length, fenced) = (silent.as_secs(), length.as_secs(), fenced.as_secs_f64());
@@ -286,7 +288,8 @@ mod tests {
             assert_eq!(
                 told("n1", "12:01:23", ends_pods),
                 "by its clock, node n1 has not renewed its lease for 83s, and does not count as lost yet: a \
-                 server that has started in between counts the 47.5s from its own start"
+                 server that has started in between counts the 47.5s without the time for which it did not run, \
+                 and without the first 9.5s of each run"
             );
         }
         // The clocks differ.

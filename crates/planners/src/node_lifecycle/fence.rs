@@ -5,13 +5,16 @@
 //! has lapsed, and says so on the lease ([`annotations::ENDS_PODS`]). **Guarantees**: a pod is deleted
 //! by force only after the lease was taken by compare-and-swap over the version that this observer
 //! saw unchanged for the lease's length and a quarter of it ([`wait`]), by its own monotonic clock. A
-//! renewal that is on its way then is refused, and a new observer starts its count again.
+//! renewal that is on its way then is refused. A new observer starts its count again, or continues that of its former
+//! run ([`super::silence`]).
 
 use std::collections::BTreeMap;
 
 use jiff::SignedDuration;
 use k8s_openapi::api::coordination::v1::Lease;
 use resource_kinds::annotations;
+
+use super::silence::Carried;
 
 /// The length of leases that name none.
 pub(crate) const LENGTH: SignedDuration = SignedDuration::from_secs(40);
@@ -95,9 +98,26 @@ pub fn decide(lease: &NodeLease, unchanged_for: SignedDuration, wanted: bool) ->
 /// The versions of leases, and the readings of the observer's own monotonic clock when it read each of
 /// them first.
 #[derive(Clone, Debug, Default)]
-pub struct Renewals(BTreeMap<String, (String, SignedDuration)>);
+pub struct Renewals {
+    seen: BTreeMap<String, SeenVersion>,
+    /// The counts of the observer's former run, until it has seen the lease again.
+    former: BTreeMap<String, (String, Carried)>,
+}
+
+#[derive(Clone, Debug)]
+struct SeenVersion {
+    version: String,
+    since: SignedDuration,
+    /// The count of the former run.
+    carried: SignedDuration,
+}
 
 impl Renewals {
+    /// Continues the counts of the observer's former run, by node: each for the version of the lease that it saw.
+    pub fn continue_from(&mut self, former: BTreeMap<String, (String, Carried)>) {
+        self.former = former;
+    }
+
     /// The time for which the node's lease has had this version.
     pub fn unchanged_for(
         &mut self,
@@ -105,23 +125,46 @@ impl Renewals {
         version: &str,
         now: SignedDuration,
     ) -> SignedDuration {
-        match self.0.get(node) {
-            Some((seen, since)) if seen == version => now.saturating_sub(*since),
-            _ => {
-                self.0.insert(node.to_owned(), (version.to_owned(), now));
-                SignedDuration::ZERO
-            }
+        if let Some(seen) = self.seen.get(node)
+            && seen.version == version
+        {
+            return now.saturating_sub(seen.since);
         }
+        let former = self.former.remove(node);
+        let former = former.filter(|(seen, _)| seen == version);
+        let carried = former.map_or(Carried::default(), |(_, carried)| carried);
+        let seen = SeenVersion {
+            version: version.to_owned(),
+            since: now.saturating_sub(carried.counts),
+            carried: carried.observed,
+        };
+        self.seen.insert(node.to_owned(), seen);
+        carried.counts
+    }
+
+    /// The time for which this observer and its former runs have seen this version, for the next run. It is never less
+    /// than that of the former run, however short this one is.
+    pub fn observed_for(
+        &mut self,
+        node: &str,
+        version: &str,
+        now: SignedDuration,
+    ) -> SignedDuration {
+        let counted = self.unchanged_for(node, version, now);
+        let carried = self.seen.get(node).map(|seen| seen.carried);
+        counted.max(carried.unwrap_or_default())
     }
 
     /// Counts all from now: this observer itself did not run, or was cut off.
     pub fn restart_all(&mut self) {
-        self.0.clear();
+        self.seen.clear();
+        self.former.clear();
     }
 
     /// Removes the entries of nodes for which `exists` is false.
     pub fn retain(&mut self, exists: impl Fn(&str) -> bool) {
-        self.0.retain(|name, _| exists(name));
+        self.seen.retain(|name, _| exists(name));
+        self.former.retain(|name, _| exists(name));
     }
 }
 

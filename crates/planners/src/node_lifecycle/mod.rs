@@ -3,8 +3,8 @@
 //! **Goal**: a node without a heartbeat for [`GRACE`] is marked as lost, gets no new pods, and
 //! loses its pods when their tolerations expire. **Relies on**: the caller, which records by its own
 //! monotonic clock when it read each node's last heartbeat ([`NodeHeartbeats`]): no clock of another machine is
-//! compared with it, and a new caller starts its count again. **Guarantees**: pods
-//! are only deleted with grace; only the node, or an administrator, says that they have stopped. No pod is
+//! compared with it, and a new caller starts its count again, or continues that of its former run ([`silence`]).
+//! **Guarantees**: pods are only deleted with grace; only the node, or an administrator, says that they have stopped. No pod is
 //! evicted while no node is ready, nor for a silence during which the control plane itself did not
 //! run.
 
@@ -13,10 +13,11 @@ mod disruption;
 mod eviction;
 pub mod fate;
 pub mod fence;
+mod heartbeats;
 pub mod reach;
+pub mod silence;
 mod taints;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
@@ -26,6 +27,7 @@ use resource_kinds::pod_view::PodView;
 
 pub use disruption::{Disruption, EvictionRateLimiter, Permission};
 pub use eviction::{Eviction, Evictions, TimedTaints, evictions};
+pub use heartbeats::NodeHeartbeats;
 
 /// A node without a heartbeat for this time counts as lost; as kube-controller-manager.
 pub const GRACE: SignedDuration = SignedDuration::from_secs(50);
@@ -171,89 +173,6 @@ pub fn is_ready(node: &Node, silent_for: SignedDuration, grace: SignedDuration) 
     let conditions = status.and_then(|status| status.conditions.as_deref());
     let silent = silent_for >= grace;
     ready(conditions.unwrap_or_default()).map(|ready| ready && !silent)
-}
-
-/// The last heartbeats of nodes: a renewed lease or another heartbeat time counts as one now.
-///
-/// For each node, the times in the heartbeat and the reading of the observer's clock when it was
-/// seen. Readings are those of a monotonic clock, since any origin.
-#[derive(Clone, Debug)]
-pub struct NodeHeartbeats {
-    nodes: BTreeMap<String, (Vec<Timestamp>, SignedDuration)>,
-    checked_at: Option<SignedDuration>,
-    gap: SignedDuration,
-}
-
-impl NodeHeartbeats {
-    /// No heartbeats yet. `gap` is the time between two checks after which the observer counts as
-    /// stopped, usually [`GAP`].
-    pub fn new(gap: SignedDuration) -> Self {
-        Self {
-            nodes: BTreeMap::new(),
-            checked_at: None,
-            gap,
-        }
-    }
-
-    /// Records a check, at least every [`PERIOD`].
-    ///
-    /// After a gap nobody knows which nodes were silent, and their heartbeats may still be on the
-    /// way: the grace period of all starts again, and the answer is true. The same holds if the clock
-    /// was set back.
-    pub fn check(&mut self, now: SignedDuration) -> bool {
-        let checked_at = self.checked_at.replace(now);
-        let is_gap = |checked_at: SignedDuration| {
-            let since = now.saturating_sub(checked_at);
-            since > self.gap || since < SignedDuration::ZERO
-        };
-        let anew = checked_at.is_some_and(is_gap);
-        if anew {
-            self.restart_all(now);
-        }
-        anew
-    }
-
-    /// Counts a heartbeat of all nodes now.
-    pub fn restart_all(&mut self, now: SignedDuration) {
-        for (_, last) in self.nodes.values_mut() {
-            *last = now;
-        }
-    }
-
-    /// The time since the node's last heartbeat, given the `renewTime` of its lease.
-    pub fn silent_for(
-        &mut self,
-        node: &Node,
-        renewed: Option<Timestamp>,
-        now: SignedDuration,
-    ) -> SignedDuration {
-        let status = node.status.as_ref();
-        let conditions = status
-            .into_iter()
-            .flat_map(|s| s.conditions.iter().flatten());
-        // A server writes the other one.
-        let by_agent = conditions.filter(|condition| condition.type_ != reach::KUBELET_REACHABLE);
-        let beats = by_agent.filter_map(|condition| condition.last_heartbeat_time.as_ref());
-        let mut signs: Vec<Timestamp> = beats.map(|time| time.0).chain(renewed).collect();
-        signs.sort_unstable();
-        signs.dedup();
-        let name = node.metadata.name.clone().unwrap_or_default();
-        let entry = self
-            .nodes
-            .entry(name)
-            .or_insert_with(|| (signs.clone(), now));
-        // Only another time than all before is a heartbeat: this controller's own writes are not. The time
-        // is that of the node's clock, which may be set back.
-        if signs.iter().any(|sign| !entry.0.contains(sign)) {
-            *entry = (signs, now);
-        }
-        now.saturating_sub(entry.1)
-    }
-
-    /// Removes the entries of nodes for which `exists` is false.
-    pub fn retain(&mut self, exists: impl Fn(&str) -> bool) {
-        self.nodes.retain(|name, _| exists(name));
-    }
 }
 
 #[cfg(test)]

@@ -81,6 +81,7 @@ const TABLE: &[(&str, Said)] = &[
     ("api-client/src/watch/mod.rs", SERVER),
     ("reconcile/src/cache/mod.rs", SERVER),
     ("controllers/src/inventory.rs", SERVER),
+    ("controllers/src/node_lifecycle/record.rs", OWN_FILE),
     ("resource-kinds/src/pod_view/sharing.rs", SERVER),
     ("object-decoders/src/lib.rs", SERVER),
     ("planners/src/stateful_set/revisions.rs", TREES),

@@ -1,0 +1,233 @@
+//! The place of the record of silent nodes, and its format.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use durable_file::Durability;
+use jiff::{SignedDuration, Timestamp};
+use planners::node_lifecycle::silence::{ObservedSilence, SilenceRecord};
+use serde::{Deserialize, Serialize};
+
+/// Another format counts as no record.
+const FORMAT: u32 = 1;
+
+/// The place where a server keeps the observed silence of nodes for its next run.
+#[derive(Clone, Debug)]
+pub struct SilencePlace(Arc<Place>);
+
+#[derive(Debug)]
+enum Place {
+    File(PathBuf),
+    Memory(Mutex<Option<Vec<u8>>>),
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct StoredRecord {
+    format: u32,
+    written: Timestamp,
+    nodes: BTreeMap<String, StoredSilence>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct StoredSilence {
+    lease: String,
+    length_millis: i64,
+    unchanged_millis: i64,
+    signs: Vec<Timestamp>,
+    silent_millis: i64,
+}
+
+fn millis(duration: SignedDuration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(0)
+}
+
+fn encode(record: &SilenceRecord) -> serde_json::Result<Vec<u8>> {
+    let stored = |silence: &ObservedSilence| StoredSilence {
+        lease: silence.lease.clone(),
+        length_millis: millis(silence.length),
+        unchanged_millis: millis(silence.unchanged_for),
+        signs: silence.signs.clone(),
+        silent_millis: millis(silence.silent_for),
+    };
+    let nodes = record.nodes.iter();
+    serde_json::to_vec(&StoredRecord {
+        format: FORMAT,
+        written: record.written,
+        nodes: nodes
+            .map(|(name, one)| (name.clone(), stored(one)))
+            .collect(),
+    })
+}
+
+fn decode(bytes: &[u8]) -> Option<SilenceRecord> {
+    let stored: StoredRecord = serde_json::from_slice(bytes).ok()?;
+    let observed = |stored: StoredSilence| ObservedSilence {
+        lease: stored.lease,
+        length: SignedDuration::from_millis(stored.length_millis),
+        unchanged_for: SignedDuration::from_millis(stored.unchanged_millis),
+        signs: stored.signs,
+        silent_for: SignedDuration::from_millis(stored.silent_millis),
+    };
+    let nodes = stored.nodes.into_iter();
+    (stored.format == FORMAT).then(|| SilenceRecord {
+        written: stored.written,
+        nodes: nodes.map(|(name, one)| (name, observed(one))).collect(),
+    })
+}
+
+impl Default for SilencePlace {
+    /// The memory of the process, for simulated servers.
+    fn default() -> Self {
+        Self(Arc::new(Place::Memory(Mutex::default())))
+    }
+}
+
+impl SilencePlace {
+    /// The name of the file in a data directory.
+    pub const FILE: &str = "node-silence.json";
+
+    /// A file in this data directory.
+    pub fn in_directory(data: &Path) -> Self {
+        Self(Arc::new(Place::File(data.join(Self::FILE))))
+    }
+
+    /// The record of the former run, if it counts at that time. A file that cannot be read says nothing about nodes.
+    pub(super) async fn read(&self, now: Timestamp) -> Option<SilenceRecord> {
+        let bytes = match self.run(Place::read).await {
+            Ok(bytes) => bytes?,
+            Err(error) => {
+                tracing::warn!(%error, "the record of silent nodes is not read");
+                return None;
+            }
+        };
+        decode(&bytes).filter(|record| record.is_usable(now))
+    }
+
+    pub(super) async fn replace(&self, record: &SilenceRecord) {
+        let written = match encode(record) {
+            Ok(bytes) => self.run(move |place| place.replace(bytes)).await,
+            Err(error) => Err(error.into()),
+        };
+        if let Err(error) = written {
+            tracing::warn!(%error, "the record of silent nodes is not written");
+        }
+    }
+
+    /// Removes the record: it says nothing about the nodes of this store.
+    ///
+    /// # Errors
+    /// The error of the file system.
+    pub async fn clear(&self) -> io::Result<()> {
+        self.run(Place::clear).await
+    }
+
+    /// Files are used on a thread that may wait.
+    async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Place) -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
+        let place = self.0.clone();
+        match *place {
+            Place::Memory(_) => work(&place),
+            Place::File(_) => tokio::task::spawn_blocking(move || work(&place)).await?,
+        }
+    }
+}
+
+impl Place {
+    fn read(&self) -> io::Result<Option<Vec<u8>>> {
+        match self {
+            Self::File(path) => match std::fs::read(path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+                read => read.map(Some),
+            },
+            Self::Memory(bytes) => Ok(bytes.lock().unwrap_or_else(PoisonError::into_inner).clone()),
+        }
+    }
+
+    fn clear(&self) -> io::Result<()> {
+        match self {
+            Self::File(path) => match std::fs::remove_file(path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+                _ => Ok(()),
+            },
+            Self::Memory(place) => {
+                *place.lock().unwrap_or_else(PoisonError::into_inner) = None;
+                Ok(())
+            }
+        }
+    }
+
+    fn replace(&self, bytes: Vec<u8>) -> io::Result<()> {
+        match self {
+            Self::File(path) => durable_file::replace(path, &bytes, 0o600, Durability::Content),
+            Self::Memory(place) => {
+                *place.lock().unwrap_or_else(PoisonError::into_inner) = Some(bytes);
+                Ok(())
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record() -> SilenceRecord {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let silence = ObservedSilence {
+            lease: "uid 7 time".to_owned(),
+            length: SignedDuration::from_secs(38),
+            unchanged_for: SignedDuration::from_millis(20_500),
+            signs: vec![at(10), at(20)],
+            silent_for: SignedDuration::from_secs(21),
+        };
+        SilenceRecord {
+            written: at(1_000),
+            nodes: [("n1".to_owned(), silence)].into(),
+        }
+    }
+
+    // findings-2 R36
+    #[tokio::test]
+    async fn a_record_is_read_as_it_was_written() {
+        let directory = tempfile::tempdir().unwrap();
+        for place in [
+            SilencePlace::default(),
+            SilencePlace::in_directory(directory.path()),
+        ] {
+            let record = record();
+            assert_eq!(place.read(record.written).await, None);
+            place.replace(&record).await;
+            assert_eq!(place.read(record.written).await, Some(record.clone()));
+            let later = record.written + SignedDuration::from_hours(1);
+            assert_eq!(place.read(later).await, None);
+            place.clear().await.unwrap();
+            place.clear().await.unwrap();
+            assert_eq!(place.read(record.written).await, None);
+        }
+    }
+
+    // findings-2 R36
+    #[tokio::test]
+    async fn a_file_that_cannot_be_read_counts_as_none() {
+        let directory = tempfile::tempdir().unwrap();
+        let place = SilencePlace::in_directory(directory.path());
+        let file = directory.path().join(SilencePlace::FILE);
+        let whole = String::from_utf8(encode(&record()).unwrap()).unwrap();
+        let half = whole.split_at(whole.len() / 2).0;
+        let other = whole.replace("\"format\":1", "\"format\":2");
+        assert_ne!(other, whole);
+        for text in [half, &other, "", "{}"] {
+            std::fs::write(&file, text).unwrap();
+            assert_eq!(place.read(record().written).await, None, "{text}");
+        }
+        std::fs::remove_file(&file).unwrap();
+        std::fs::create_dir(&file).unwrap();
+        assert_eq!(place.read(record().written).await, None);
+    }
+}

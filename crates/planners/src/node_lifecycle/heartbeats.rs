@@ -1,0 +1,130 @@
+//! The last heartbeats of nodes, and the time since then.
+
+use std::collections::BTreeMap;
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::Node;
+
+use super::reach;
+use super::silence::Carried;
+
+/// The last heartbeats of nodes: a renewed lease or another heartbeat time counts as one now.
+///
+/// For each node, the times in the heartbeat and the reading of the observer's clock when it was
+/// seen. Readings are those of a monotonic clock, since any origin.
+#[derive(Clone, Debug)]
+pub struct NodeHeartbeats {
+    nodes: BTreeMap<String, LastHeartbeat>,
+    /// The counts of the observer's former run, until it has seen the node again.
+    former: BTreeMap<String, (Vec<Timestamp>, Carried)>,
+    checked_at: Option<SignedDuration>,
+    gap: SignedDuration,
+}
+
+#[derive(Clone, Debug)]
+struct LastHeartbeat {
+    signs: Vec<Timestamp>,
+    at: SignedDuration,
+    /// The silence that the former run has counted.
+    carried: SignedDuration,
+}
+
+impl NodeHeartbeats {
+    /// No heartbeats yet. `gap` is the time between two checks after which the observer counts as
+    /// stopped, usually [`GAP`](super::GAP).
+    pub fn new(gap: SignedDuration) -> Self {
+        Self {
+            nodes: BTreeMap::new(),
+            former: BTreeMap::new(),
+            checked_at: None,
+            gap,
+        }
+    }
+
+    /// Records a check, at least every [`PERIOD`](super::PERIOD).
+    ///
+    /// After a gap nobody knows which nodes were silent, and their heartbeats may still be on the
+    /// way: the grace period of all starts again, and the answer is true. The same holds if the clock
+    /// was set back.
+    pub fn check(&mut self, now: SignedDuration) -> bool {
+        let checked_at = self.checked_at.replace(now);
+        let is_gap = |checked_at: SignedDuration| {
+            let since = now.saturating_sub(checked_at);
+            since > self.gap || since < SignedDuration::ZERO
+        };
+        let anew = checked_at.is_some_and(is_gap);
+        if anew {
+            self.restart_all(now);
+        }
+        anew
+    }
+
+    /// Counts a heartbeat of all nodes now.
+    pub fn restart_all(&mut self, now: SignedDuration) {
+        self.former.clear();
+        for last in self.nodes.values_mut() {
+            last.at = now;
+            last.carried = SignedDuration::ZERO;
+        }
+    }
+
+    /// Continues the counts of the observer's former run, by node: each since the heartbeat with these times.
+    pub fn continue_from(&mut self, former: BTreeMap<String, (Vec<Timestamp>, Carried)>) {
+        self.former = former;
+    }
+
+    /// The times in the node's last heartbeat, and the silence since then for the next run, which is never less than that
+    /// of the former one.
+    pub fn observed(
+        &self,
+        node: &str,
+        now: SignedDuration,
+    ) -> Option<(&[Timestamp], SignedDuration)> {
+        let last = self.nodes.get(node)?;
+        Some((&last.signs, now.saturating_sub(last.at).max(last.carried)))
+    }
+
+    /// The time since the node's last heartbeat, given the `renewTime` of its lease.
+    pub fn silent_for(
+        &mut self,
+        node: &Node,
+        renewed: Option<Timestamp>,
+        now: SignedDuration,
+    ) -> SignedDuration {
+        let status = node.status.as_ref();
+        let conditions = status
+            .into_iter()
+            .flat_map(|s| s.conditions.iter().flatten());
+        // A server writes the other one.
+        let by_agent = conditions.filter(|condition| condition.type_ != reach::KUBELET_REACHABLE);
+        let beats = by_agent.filter_map(|condition| condition.last_heartbeat_time.as_ref());
+        let mut signs: Vec<Timestamp> = beats.map(|time| time.0).chain(renewed).collect();
+        signs.sort_unstable();
+        signs.dedup();
+        let name = node.metadata.name.clone().unwrap_or_default();
+        // Only another time than all before is a heartbeat: this controller's own writes are not. The time
+        // is that of the node's clock, which may be set back.
+        let is_known = |known: &[Timestamp]| signs.iter().all(|sign| known.contains(sign));
+        if let Some(last) = self.nodes.get(&name)
+            && is_known(&last.signs)
+        {
+            return now.saturating_sub(last.at);
+        }
+        let former = self.former.remove(&name);
+        let former = former.filter(|(known, _)| is_known(known));
+        let (signs, carried) = former.unwrap_or_else(|| (signs, Carried::default()));
+        let last = LastHeartbeat {
+            signs,
+            at: now.saturating_sub(carried.counts),
+            carried: carried.observed,
+        };
+        self.nodes.insert(name, last);
+        carried.counts
+    }
+
+    /// Removes the entries of nodes for which `exists` is false.
+    pub fn retain(&mut self, exists: impl Fn(&str) -> bool) {
+        self.nodes.retain(|name, _| exists(name));
+        self.former.retain(|name, _| exists(name));
+    }
+}
