@@ -367,6 +367,21 @@ mod tests {
         }
     }
 
+    // findings-2 E4: as upstream, a null is a value of a field that may be null.
+    #[test]
+    fn a_null_of_a_nullable_field_is_there() {
+        let fields = json!({"a": {"type": "string", "nullable": true}, "b": {"type": "string", "nullable": true}});
+        for rule in [
+            "has(self.a) && self.a == null",
+            "!has(self.b)",
+            "has(self.a) ? self.a == null || self.a.size() > 3 : false",
+        ] {
+            let schema = spec(json!([{"rule": rule}]), fields.clone());
+            let object = json!({"spec": {"a": null}});
+            assert_eq!(texts(schema, object, None), [""; 0], "{rule}");
+        }
+    }
+
     #[test]
     fn a_failure_in_a_rule_is_a_refusal() {
         let schema = spec(json!([{"rule": "self.missing > 1"}]), json!({}));

@@ -1,8 +1,8 @@
 //! The share of a namespace in the store: no namespace takes the room of all others.
 //!
-//! A namespace may hold a quarter of the quota, and never more than three quarters of the room that all other objects
+//! A namespace may hold a sixth of the quota, and never more than three quarters of the room that all other objects
 //! leave. So the namespaces together never take the last of it, and each has some room however much others hold. Stored
-//! objects are in the memory of the server, so a quarter of the quota is also the most that a namespace adds to it. A sixteenth of the quota is for objects
+//! objects are in the memory of the server, so a sixth of the quota is also the most that a namespace adds to it. A sixteenth of the quota is for objects
 //! outside of namespaces and for the namespaces of the system. A namespace over its share still gets writes of status,
 //! deletions, writes that grow nothing, and, up to a further sixteenth of the quota, Events, Leases and small changes.
 //!
@@ -19,7 +19,7 @@ use crate::catalog::registry::Resource;
 const OF_THE_SYSTEM: [&str; 3] = ["kube-system", "kube-node-lease", "kube-public"];
 
 /// The part of the quota that a namespace may hold.
-const OF_A_NAMESPACE: u64 = 4;
+const OF_A_NAMESPACE: u64 = 6;
 
 /// The part of the quota that namespaces leave to the system; and the part by which they may exceed their shares
 /// with small writes.
@@ -101,7 +101,7 @@ pub(crate) fn check(
         return Ok(());
     };
     let text = format!(
-        "namespace {namespace:?} holds {} bytes of the store and may hold {share}: a quarter of the store's quota, \
+        "namespace {namespace:?} holds {} bytes of the store and may hold {share}: a sixth of the store's quota, \
          and no more than three quarters of the room that other objects leave; this write needs {growth} more. Delete unneeded objects of the namespace",
         room.own
     );

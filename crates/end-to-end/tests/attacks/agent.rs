@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::{Scene, large_map};
 
-const MAPS: usize = 150;
+const MAPS: usize = 120;
 
 /// Pods have as many large ConfigMaps in their volumes and environments as a namespace may hold.
 // findings-2 S39
