@@ -16,6 +16,7 @@ use x509_parser::parse_x509_certificate;
 use crate::{
     CertificateError, ClientSubject, Identity, SubjectAltNames, TokenSigner, files,
     inspect::{self, CertificatePurpose},
+    tokens,
 };
 
 /// Clients carry the CA certificate around in their kubeconfigs, so it must outlive them.
@@ -24,6 +25,9 @@ const CA_LIFE: Duration = Duration::days(3650);
 /// Certificates are renewed when less than a third of this time is left, at a start and while the
 /// server runs.
 const LEAF_LIFE: Duration = Duration::days(365);
+
+/// The file of the keys of service account tokens.
+const TOKEN_KEY: &str = "service-accounts.key";
 
 /// The object identifier of an organization name, spelled out.
 const ORGANIZATION_OID: [u64; 4] = [2, 5, 4, 10];
@@ -146,7 +150,14 @@ impl Authority {
 
     /// The key that signs service account tokens.
     pub fn token_signer(&self) -> Result<TokenSigner, CertificateError> {
-        TokenSigner::open_or_create(&self.dir.join("service-accounts.key"))
+        TokenSigner::open_or_create(&self.dir.join(TOKEN_KEY))
+    }
+
+    /// Makes the key that signs service account tokens of a new cluster in the authority's directory, which takes longer
+    /// than the rest: the caller does it beside that.
+    pub fn prepare_token_key(dir: &Path) -> Result<(), CertificateError> {
+        files::make_dir(dir)?;
+        tokens::prepare(&dir.join(TOKEN_KEY))
     }
 
     fn open_or_issue(

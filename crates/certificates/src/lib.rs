@@ -14,6 +14,7 @@ mod names;
 mod shared;
 mod signing;
 mod subject;
+mod token_keys;
 mod tokens;
 
 use std::path::PathBuf;

@@ -1,4 +1,4 @@
-//! Signing and checking service account tokens: JSON Web Tokens with ES256 (RFC 7515, 7518).
+//! Signing and checking service account tokens: JSON Web Tokens with RS256 or ES256 (RFC 7515, 7518).
 
 use std::{
     fmt,
@@ -7,30 +7,20 @@ use std::{
 };
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use rcgen::KeyPair;
-use ring::{
-    digest::{SHA256, digest},
-    rand::SystemRandom,
-    signature::{
-        ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _,
-        UnparsedPublicKey,
-    },
-};
+use ring::rand::SystemRandom;
+use rustls::pki_types::{PrivateKeyDer, pem::PemObject as _};
 use serde_json::{Value, json};
 
-use crate::{CertificateError, files};
+use crate::{
+    CertificateError, files,
+    token_keys::{TokenKey, generate_pem},
+};
 
 /// Tolerated difference between the clocks of a token's signer and its verifier, as upstream.
 const LEEWAY: Duration = Duration::from_secs(60);
 
 /// Longest token that is checked; real ones have about a kilobyte.
 const TOKEN_BYTES_MAX: usize = 16 * 1024;
-
-/// The bytes before the point in the DER form of a P-256 public key (RFC 5480).
-const SPKI_PREFIX: [u8; 26] = [
-    0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a,
-    0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
-];
 
 /// The reason why a token is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -52,69 +42,63 @@ pub enum TokenError {
     NotYetValid,
 }
 
-/// The key that signs tokens.
+/// The keys of tokens: the first one signs, all verify.
 pub struct TokenSigner {
-    key: EcdsaKeyPair,
-    key_id: String,
-    public_key_pem: String,
+    first: TokenKey,
+    others: Vec<TokenKey>,
     random: SystemRandom,
 }
 
 impl TokenSigner {
-    /// Opens the key in a file, and makes it if there is none.
+    /// Opens the keys in a file, and makes one if there is no file. The first key signs; further ones verify the tokens
+    /// that were signed before it was put there.
     ///
-    /// *Errors.* `Damaged` if the file holds no P-256 key; it is never replaced, because that
+    /// *Errors.* `Damaged` if the file holds no keys or one that cannot sign; it is never replaced, because that
     /// would void every token.
     pub fn open_or_create(path: &Path) -> Result<Self, CertificateError> {
-        let key = match files::read(path)? {
-            Some(pem) => KeyPair::from_pem(&pem).ok(),
-            None => {
-                let key = KeyPair::generate()?;
-                files::write(path, &key.serialize_pem())?;
-                Some(key)
-            }
-        };
-        let signer = key.as_ref().and_then(Self::from_key);
-        signer.ok_or_else(|| CertificateError::Damaged {
+        prepare(path)?;
+        let pem = files::read(path)?.unwrap_or_default();
+        Self::from_pem(&pem).ok_or_else(|| CertificateError::Damaged {
             path: path.to_owned(),
-            what: "is not a PEM private key for P-256",
+            what: "is not a PEM file of private keys, each RSA with 2048 to 4096 bits or P-256",
         })
     }
 
-    /// A signer with a new key that is not stored, for tests.
+    /// A signer with a new key that is not stored, for tests. It has a key for ES256, which is made in no time.
     pub fn ephemeral() -> Result<Self, CertificateError> {
-        Self::from_key(&KeyPair::generate()?).ok_or(CertificateError::Random)
+        let key = rcgen::KeyPair::generate()?.serialize_pem();
+        Self::from_pem(&key).ok_or(CertificateError::Random)
     }
 
-    fn from_key(pair: &KeyPair) -> Option<Self> {
+    fn from_pem(pem: &str) -> Option<Self> {
         let random = SystemRandom::new();
-        let key = EcdsaKeyPair::from_pkcs8(
-            &ECDSA_P256_SHA256_FIXED_SIGNING,
-            pair.serialized_der(),
-            &random,
-        );
-        let key = key.ok()?;
-        let spki = [&SPKI_PREFIX[..], key.public_key().as_ref()].concat();
-        let key_id = URL_SAFE_NO_PAD.encode(digest(&SHA256, &spki));
+        let mut keys = Vec::new();
+        for key in PrivateKeyDer::pem_slice_iter(pem.as_bytes()) {
+            keys.push(TokenKey::from_der(&key.ok()?, &random)?);
+        }
+        let others = keys.split_off(keys.len().min(1));
         Some(Self {
-            key,
-            key_id,
-            public_key_pem: pair.public_key_pem(),
+            first: keys.pop()?,
+            others,
             random,
         })
+    }
+
+    fn keys(&self) -> impl Iterator<Item = &TokenKey> {
+        std::iter::once(&self.first).chain(&self.others)
     }
 
     /// Signs claims and returns the token.
     ///
     /// *Panics* if the system has no random numbers.
     pub fn sign(&self, claims: &Value) -> String {
-        let header = json!({ "alg": "ES256", "kid": self.key_id });
+        let header = json!({ "alg": self.first.algorithm(), "kid": self.first.id });
         let encode = |part: &Value| URL_SAFE_NO_PAD.encode(part.to_string());
         let mut token = format!("{}.{}", encode(&header), encode(claims));
         let signature = self
-            .key
-            .sign(&self.random, token.as_bytes())
-            .expect("the system has random numbers: the key was made with them");
+            .first
+            .sign(token.as_bytes(), &self.random)
+            .expect("the system has random numbers: the key was opened with them");
         token.push('.');
         URL_SAFE_NO_PAD.encode_string(signature, &mut token);
         token
@@ -134,14 +118,12 @@ impl TokenSigner {
         let (signed, signature) = token.rsplit_once('.').ok_or(TokenError::Malformed)?;
         let (header, claims) = signed.split_once('.').ok_or(TokenError::Malformed)?;
         let header = decode_json(header)?;
-        // The algorithm is fixed; a token with another one is refused.
-        if header["alg"] != "ES256" || header["kid"] != *self.key_id {
-            return Err(TokenError::UnknownKey);
+        // Each key has one algorithm; a token with another one is refused.
+        let fits = |key: &&TokenKey| header["alg"] == key.algorithm() && header["kid"] == *key.id;
+        let key = self.keys().find(fits).ok_or(TokenError::UnknownKey)?;
+        if !key.verifies(signed.as_bytes(), &decode(signature)?) {
+            return Err(TokenError::BadSignature);
         }
-        let signature = decode(signature)?;
-        UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, self.key.public_key())
-            .verify(signed.as_bytes(), &signature)
-            .map_err(|_| TokenError::BadSignature)?;
         let claims = decode_json(claims)?;
         check_times(&claims, now)?;
         Ok(claims)
@@ -149,28 +131,27 @@ impl TokenSigner {
 
     /// The `kid` in the tokens' headers: as upstream, a digest of the public key.
     pub fn key_id(&self) -> &str {
-        &self.key_id
+        &self.first.id
     }
 
-    /// The public key in PEM, which verifies the tokens.
-    pub fn public_key_pem(&self) -> &str {
-        &self.public_key_pem
+    /// The public key in PEM, which verifies the new tokens.
+    pub fn public_key_pem(&self) -> String {
+        self.first.public_pem()
     }
 
-    /// The public key as a JSON Web Key Set (RFC 7517), for `/openid/v1/jwks`.
+    /// The public keys as a JSON Web Key Set (RFC 7517), for `/openid/v1/jwks`.
     pub fn jwks(&self) -> Value {
-        let point = self.key.public_key().as_ref();
-        // An uncompressed point: 4, then both coordinates.
-        let (x, y) = point[1..].split_at(32);
-        json!({ "keys": [{
-            "use": "sig",
-            "kty": "EC",
-            "kid": self.key_id,
-            "crv": "P-256",
-            "alg": "ES256",
-            "x": URL_SAFE_NO_PAD.encode(x),
-            "y": URL_SAFE_NO_PAD.encode(y),
-        }] })
+        let keys: Vec<Value> = self.keys().map(TokenKey::jwk).collect();
+        json!({ "keys": keys })
+    }
+}
+
+/// Makes the file of the keys, with one for RS256, if there is none. It takes a tenth of a second, and seldom a whole
+/// one.
+pub(crate) fn prepare(path: &Path) -> Result<(), CertificateError> {
+    match files::read(path)? {
+        Some(_) => Ok(()),
+        None => files::write(path, &generate_pem()?),
     }
 }
 
@@ -179,7 +160,7 @@ impl fmt::Debug for TokenSigner {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter
             .debug_struct("TokenSigner")
-            .field("key_id", &self.key_id)
+            .field("key_id", &self.first.id)
             .finish_non_exhaustive()
     }
 }
@@ -229,9 +210,88 @@ mod tests {
         UNIX_EPOCH + Duration::from_secs(seconds)
     }
 
+    /// One signer for each algorithm.
+    fn signers() -> [TokenSigner; 2] {
+        let rsa = TokenSigner::from_pem(&generate_pem().unwrap()).unwrap();
+        [rsa, TokenSigner::ephemeral().unwrap()]
+    }
+
+    // findings-2 C37
+    #[test]
+    fn a_new_cluster_signs_with_rs256_and_an_older_one_keeps_its_key() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("service-accounts.key");
+        let algorithms = |signer: &TokenSigner| -> Vec<String> {
+            let keys = signer.jwks()["keys"].as_array().unwrap().clone();
+            keys.iter()
+                .map(|key| {
+                    format!(
+                        "{} {}",
+                        key["kty"].as_str().unwrap(),
+                        key["alg"].as_str().unwrap()
+                    )
+                })
+                .collect()
+        };
+        let new = TokenSigner::open_or_create(&path).unwrap();
+        assert_eq!(algorithms(&new), ["RSA RS256"]);
+        let token = new.sign(&json!({ "sub": "x" }));
+        let again = TokenSigner::open_or_create(&path).unwrap();
+        assert_eq!(again.key_id(), new.key_id());
+        again.verify(&token).unwrap();
+
+        let old = rcgen::KeyPair::generate().unwrap().serialize_pem();
+        std::fs::write(&path, &old).unwrap();
+        let former = TokenSigner::open_or_create(&path).unwrap();
+        assert_eq!(algorithms(&former), ["EC ES256"]);
+        let token = former.sign(&json!({ "sub": "x" }));
+        // An administrator has put another key before it.
+        std::fs::write(&path, format!("{}{old}", generate_pem().unwrap())).unwrap();
+        let changed = TokenSigner::open_or_create(&path).unwrap();
+        assert_eq!(algorithms(&changed), ["RSA RS256", "EC ES256"]);
+        changed.verify(&token).unwrap();
+        let token = changed.sign(&json!({ "sub": "x" }));
+        changed.verify(&token).unwrap();
+        assert_eq!(former.verify(&token), Err(TokenError::UnknownKey));
+    }
+
+    /// The signature is checked by another implementation, with the key as clients read it.
+    // findings-2 C37
+    #[test]
+    fn a_token_is_verified_by_the_published_key() {
+        use ring::signature::{
+            ECDSA_P256_SHA256_FIXED, RSA_PKCS1_2048_8192_SHA256, RsaPublicKeyComponents,
+            UnparsedPublicKey,
+        };
+        for signer in signers() {
+            let token = signer.sign(&json!({ "sub": "x" }));
+            let (signed, signature) = token.rsplit_once('.').unwrap();
+            let (header, _) = signed.split_once('.').unwrap();
+            let header = decode_json(header).unwrap();
+            let signature = decode(signature).unwrap();
+            let key = signer.jwks()["keys"][0].clone();
+            assert_eq!((&header["alg"], &header["kid"]), (&key["alg"], &key["kid"]));
+            let part = |name: &str| decode(key[name].as_str().unwrap()).unwrap();
+            let verified = match key["alg"].as_str().unwrap() {
+                "RS256" => {
+                    let (n, e) = (part("n"), part("e"));
+                    assert_eq!((n.len(), &*e), (256, &[1, 0, 1][..]));
+                    let key = RsaPublicKeyComponents { n, e };
+                    key.verify(&RSA_PKCS1_2048_8192_SHA256, signed.as_bytes(), &signature)
+                }
+                _ => {
+                    let point = [&[4][..], &part("x"), &part("y")].concat();
+                    UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, point)
+                        .verify(signed.as_bytes(), &signature)
+                }
+            };
+            verified.unwrap();
+        }
+    }
+
     #[test]
     fn a_token_holds_from_its_start_to_its_end_with_a_minute_of_leeway() {
-        let signer = TokenSigner::ephemeral().unwrap();
+        let [signer, _] = signers();
         let claims = json!({ "sub": "x", "nbf": 1000, "iat": 1000, "exp": 2000 });
         let token = signer.sign(&claims);
         assert_eq!(signer.verify_at(&token, at(1500)), Ok(claims.clone()));
@@ -247,15 +307,16 @@ mod tests {
 
     #[test]
     fn any_change_to_a_token_is_noticed() {
-        let signer = TokenSigner::ephemeral().unwrap();
-        let token = signer.sign(&json!({ "sub": "system:serviceaccount:default:a" }));
-        signer.verify(&token).unwrap();
-        for at in 0..token.len() {
-            let mut changed = token.clone().into_bytes();
-            // The lowest bits of a part's last letter may be padding; the highest never are.
-            changed[at] = if changed[at] == b'A' { b'w' } else { b'A' };
-            let changed = String::from_utf8(changed).unwrap();
-            assert!(signer.verify(&changed).is_err(), "letter {at}");
+        for signer in signers() {
+            let token = signer.sign(&json!({ "sub": "system:serviceaccount:default:a" }));
+            signer.verify(&token).unwrap();
+            for at in 0..token.len() {
+                let mut changed = token.clone().into_bytes();
+                // The lowest bits of a part's last letter may be padding; the highest never are.
+                changed[at] = if changed[at] == b'A' { b'w' } else { b'A' };
+                let changed = String::from_utf8(changed).unwrap();
+                assert!(signer.verify(&changed).is_err(), "letter {at}");
+            }
         }
     }
 
@@ -280,6 +341,13 @@ mod tests {
         assert_eq!(signer.verify(unsigned), Err(TokenError::BadSignature));
         for nonsense in ["", ".", "..", "a.b.c", "e30.e30.", "W10.W10.W10"] {
             assert!(signer.verify(nonsense).is_err(), "{nonsense}");
+        }
+        // The public key is no secret of another algorithm.
+        let [rsa, _] = signers();
+        for alg in ["HS256", "ES256", "PS256"] {
+            let header = part(json!({ "alg": alg, "kid": rsa.key_id() }));
+            let token = format!("{header}.{}.{}", part(claims.clone()), "A".repeat(43));
+            assert_eq!(rsa.verify(&token), Err(TokenError::UnknownKey), "{alg}");
         }
         let odd = signer.sign(&json!({ "exp": "never" }));
         assert_eq!(signer.verify(&odd), Err(TokenError::Malformed));

@@ -142,7 +142,9 @@ impl Server {
         if let Some(token) = &config.shared {
             shared_keys::prepare(&config.store.shared(), token, &certificates).await?;
         }
-        // Made while the certificates are read.
+        // Made while the certificates are read and the default objects are made.
+        let keys = certificates.clone();
+        let token_key = tokio::task::spawn_blocking(move || Authority::prepare_token_key(&keys));
         let default_objects = tokio::task::spawn_blocking(default_objects);
         let authority =
             Authority::open_or_create(&certificates).context("prepare the certificates")?;
@@ -187,7 +189,6 @@ impl Server {
             }),
         });
         let identity = credentials.server(SystemTime::now())?;
-        let signer = authority.token_signer().context("prepare the token key")?;
         let cluster = ClusterConfig {
             service_range: service_range(config.service_range)?,
             pod_ranges: config.pod_ranges,
@@ -214,6 +215,11 @@ impl Server {
                 path.display()
             ));
         }
+        token_key
+            .await
+            .context("make the token key")?
+            .context("make the token key")?;
+        let signer = authority.token_signer().context("prepare the token key")?;
         let api = ApiServer::new(api_server::Config {
             store: seen,
             kinds: kinds.clone(),

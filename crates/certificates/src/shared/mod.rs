@@ -14,7 +14,7 @@ use time::OffsetDateTime;
 
 pub use seal::{SealError, ServerToken};
 
-use crate::{Authority, CertificateError, authority, files};
+use crate::{Authority, CertificateError, authority, files, token_keys::generate_pem};
 
 /// The certificate authority and the key of ServiceAccount tokens.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,7 +47,7 @@ impl SharedKeys {
         Ok(Self {
             ca_certificate: certificate.pem(),
             ca_key: ca.serialize_pem(),
-            service_account_key: KeyPair::generate()?.serialize_pem(),
+            service_account_key: generate_pem()?,
         })
     }
 

@@ -148,7 +148,6 @@ const OPEN_FINDINGS_2: &[(&str, &str)] = &[
     ("U31", OF_USE),
     ("U32", OF_USE),
     ("U33", OF_USE),
-    ("C37", NOT_YET),
     ("K2", OF_THE_API),
     ("K3", OF_THE_API),
     ("K4", OF_THE_API),

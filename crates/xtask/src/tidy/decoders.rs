@@ -184,6 +184,7 @@ const TABLE: &[(&str, Said)] = &[
         ByStrangers(&["client-certificate"]),
     ),
     ("certificates/src/shared/seal.rs", STORED),
+    ("certificates/src/token_keys.rs", OWN_FILE),
     ("certificates/src/tokens.rs", ByStrangers(&["token"])),
     ("container-runtime/src/client/connection.rs", SHIM),
     ("container-runtime/src/client/session.rs", SHIM),
