@@ -68,15 +68,14 @@ pub enum RuntimeError {
     #[error("start the sandbox's shim: {0}")]
     ShimStart(String),
     /// A file or socket of the runtime.
-    #[error("{doing} {}", path.display())]
+    #[error("{doing} {}: {cause}", path.display())]
     Io {
         /// The failed operation.
         doing: &'static str,
         /// To which path.
         path: PathBuf,
-        /// The cause.
-        #[source]
-        source: std::io::Error,
+        /// The cause, which the message has: events and statuses show the message alone.
+        cause: std::io::Error,
     },
     /// The shim sent a message that this version cannot decode.
     #[error("talk to the shim of sandbox {id}: {reason}")]
@@ -105,10 +104,6 @@ impl RuntimeError {
         path: impl Into<PathBuf>,
     ) -> impl FnOnce(std::io::Error) -> RuntimeError {
         let path = path.into();
-        move |source| RuntimeError::Io {
-            doing,
-            path,
-            source,
-        }
+        move |cause| RuntimeError::Io { doing, path, cause }
     }
 }

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use super::devices::DeviceRules;
 use super::{
-    Hierarchies, Holder, delegation, devices, huge_pages, join, limits, write, write_known,
+    Hierarchies, Holder, delegation, devices, huge_pages, join, limits, make_dir, write,
+    write_known,
 };
 use crate::spec::Resources;
 
@@ -101,7 +102,7 @@ fn make_split(hierarchies: &Hierarchies, group: &str) -> io::Result<Vec<PathBuf>
     let mut dirs = Vec::new();
     for root in container_trees(hierarchies) {
         let dir = join(root, group);
-        fs::create_dir_all(&dir)?;
+        make_dir(&dir)?;
         if cpuset.as_deref() == Some(&join(root, "")) {
             inherit_cpuset(root, group)?;
         }

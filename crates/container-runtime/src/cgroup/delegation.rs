@@ -4,11 +4,9 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
+use super::making::{NEEDED, lacking, not_made};
 use super::{join, write};
 use mount_table::MountPoint;
-
-/// Controllers that pods cannot do without.
-const NEEDED: [&str; 3] = ["cpu", "memory", "pids"];
 
 /// The controllers that are delegated, where the kernel has them.
 const OTHERS: [&str; 3] = ["cpuset", "io", "hugetlb"];
@@ -35,19 +33,8 @@ pub(crate) fn prepare(root: &Path) -> io::Result<()> {
         return Err(io::Error::new(io::ErrorKind::Unsupported, text));
     }
     let controllers = fs::read_to_string(root.join("cgroup.controllers"))?;
-    let lacking: Vec<_> = NEEDED
-        .into_iter()
-        .filter(|needed| !controllers.split_whitespace().any(|name| name == *needed))
-        .collect();
-    if !lacking.is_empty() {
-        let text = format!(
-            "the control groups at {} have no controller for {}: it is disabled on the kernel's \
-             command line, or was not delegated",
-            root.display(),
-            lacking.join(", ")
-        );
-        return Err(io::Error::new(io::ErrorKind::Unsupported, text));
-    }
+    let has = |needed: &str| controllers.split_whitespace().any(|name| name == needed);
+    lacking(has, root)?;
     for _ in 0..MOVES_MAX {
         match pass_on(root) {
             Err(error) if error.kind() == io::ErrorKind::ResourceBusy => make_way(root)?,
@@ -93,10 +80,15 @@ fn make_way(root: &Path) -> io::Result<()> {
     let processes = fs::read_to_string(root.join("cgroup.procs"))?;
     // Those of foreign process namespaces are all 0, which would mean this one.
     for pid in processes.lines().filter(|pid| *pid != "0") {
-        match write(&dir.join("cgroup.procs"), pid) {
+        let procs = dir.join("cgroup.procs");
+        match fs::write(&procs, pid) {
             // It has ended.
             Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
-            other => other?,
+            Err(error) => {
+                let text = format!("move process {pid} to {}: {error}", procs.display());
+                return Err(io::Error::new(error.kind(), text));
+            }
+            Ok(()) => {}
         }
     }
     Ok(())
@@ -109,7 +101,9 @@ pub(crate) fn make(root: &Path, group: &str) -> io::Result<()> {
         pass_on(&dir)?;
         dir.push(part);
         match fs::create_dir(&dir) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(not_made(&dir, &error));
+            }
             _ => {}
         }
     }

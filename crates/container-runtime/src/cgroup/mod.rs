@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
+use mount_table::MountPoint;
+
 use crate::spec::{Resources, Usage};
 
 mod accounting;
@@ -18,12 +20,14 @@ mod delegation;
 mod devices;
 mod killing;
 mod listing;
+mod making;
 
 pub(crate) use accounting::accounting;
 pub(crate) use container::{ContainerGroup, container_trees};
 pub(crate) use devices::{DeviceKind, DeviceRule, DeviceRules};
 pub(crate) use killing::{kill, kill_once};
 pub(crate) use listing::{children, processes};
+use making::{lacking, make_dir};
 
 /// Longest wait for killed processes to leave a group.
 const KILL_MAX: Duration = Duration::from_secs(20);
@@ -56,9 +60,13 @@ impl Hierarchies {
 
     /// Finds the hierarchies in the mount table.
     fn detect() -> io::Result<Hierarchies> {
+        Hierarchies::of(mount_table::read()?)
+    }
+
+    fn of(mounts: Vec<MountPoint>) -> io::Result<Hierarchies> {
         let below_root = Path::new("/sys/fs/cgroup");
-        let (mut trees, mut unified) = (Vec::new(), None);
-        for mount in mount_table::read()? {
+        let (mut trees, mut unified): (Vec<(Vec<String>, PathBuf)>, _) = (Vec::new(), None);
+        for mount in mounts {
             if !mount.path.starts_with(below_root) {
                 continue;
             }
@@ -66,7 +74,9 @@ impl Hierarchies {
                 "cgroup2" if mount.path == below_root => {
                     return Ok(Hierarchies::Unified(mount.path));
                 }
-                "cgroup2" => unified = Some(mount.path),
+                "cgroup2" => unified = unified.or(Some(mount.path)),
+                // A mount in a tree shows a part of it, and is no tree.
+                "cgroup" if trees.iter().any(|(_, tree)| mount.path.starts_with(tree)) => {}
                 "cgroup" => {
                     let options = mount.super_options.split(',').map(str::to_owned);
                     trees.push((options.filter(|o| o != "rw").collect(), mount.path));
@@ -115,8 +125,30 @@ pub(crate) fn join(root: &Path, group: &str) -> PathBuf {
 pub(crate) fn prepare() -> io::Result<()> {
     match Hierarchies::known()? {
         Hierarchies::Unified(root) => delegation::prepare(root),
-        Hierarchies::Split { .. } => Ok(()),
+        Hierarchies::Split { trees, .. } => {
+            let known: Vec<_> = trees.iter().flat_map(|(names, _)| names).collect();
+            let has = |needed: &str| known.iter().any(|name| *name == needed);
+            lacking(has, Path::new("/sys/fs/cgroup"))
+        }
     }
+}
+
+/// Tries whether groups of pods and of their containers can be made below a group: one is made and removed.
+pub(crate) fn probe(parent: &str) -> io::Result<()> {
+    let hierarchies = Hierarchies::known()?;
+    let group = format!("{parent}/probe");
+    match hierarchies {
+        Hierarchies::Unified(root) => delegation::make(root, &group)?,
+        Hierarchies::Split { .. } => {
+            for root in container_trees(hierarchies) {
+                make_dir(&join(root, &group))?;
+            }
+        }
+    }
+    for root in hierarchies.roots() {
+        remove_tree(&join(root, &group))?;
+    }
+    Ok(())
 }
 
 /// Makes a pod's group (and those above it), which holds groups with limits.
@@ -144,7 +176,7 @@ pub(crate) fn create_leaf(group: &str) -> io::Result<()> {
 fn make_split(hierarchies: &Hierarchies, group: &str) -> io::Result<()> {
     for controller in ["cpu", "memory", "pids", "hugetlb"] {
         if let Some(dir) = hierarchies.v1_dir(controller, group) {
-            fs::create_dir_all(dir)?;
+            make_dir(&dir)?;
         }
     }
     Ok(())
@@ -293,7 +325,7 @@ pub(crate) fn move_self(group: &str) -> io::Result<()> {
         };
         let Some(root) = root else { continue };
         let dir = join(root, group);
-        fs::create_dir_all(&dir)?;
+        make_dir(&dir)?;
         // An empty cpuset takes nobody; it is no way to limit a shim either.
         if !names.split(',').any(|name| name == "cpuset") {
             write(&dir.join("cgroup.procs"), "0")?;
@@ -344,7 +376,12 @@ pub(crate) fn remove(group: &str) -> io::Result<()> {
         // The kernel releases dead processes a little after they are reaped, and a shim that starts late may
         // make a group in the meantime.
         while let Err(error) = remove_tree(&dir) {
-            if Instant::now() >= until {
+            let is_busy = [
+                io::ErrorKind::ResourceBusy,
+                io::ErrorKind::DirectoryNotEmpty,
+            ]
+            .contains(&error.kind());
+            if !is_busy || Instant::now() >= until {
                 return Err(error);
             }
             std::thread::sleep(Duration::from_millis(1));
@@ -357,7 +394,10 @@ pub(crate) fn remove(group: &str) -> io::Result<()> {
 fn remove_tree(dir: &Path) -> io::Result<()> {
     for dir in tree(dir)?.iter().rev() {
         match fs::remove_dir(dir) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                let text = format!("remove {}: {error}", dir.display());
+                return Err(io::Error::new(error.kind(), text));
+            }
             _ => {}
         }
     }
@@ -509,6 +549,18 @@ mod tests {
             set(container::completion(&one, "/g", &resources())),
             ["/c/hugetlb/g/hugetlb.2MB.limit_in_bytes 4194304"]
         );
+    }
+
+    // findings-2 S36
+    #[test]
+    fn a_mount_in_a_tree_is_no_tree() {
+        let lines = "1 0 0:9 / /sys/fs/cgroup rw - tmpfs tmpfs rw\n\
+             2 1 0:30 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n\
+             3 1 0:31 / /sys/fs/cgroup/pids rw - cgroup cgroup rw,pids\n\
+             4 2 0:30 /pods /sys/fs/cgroup/memory/pods ro - cgroup cgroup rw,memory\n";
+        let found = Hierarchies::of(mount_table::parse(lines.as_bytes())).unwrap();
+        let roots = ["/sys/fs/cgroup/memory", "/sys/fs/cgroup/pids"];
+        assert_eq!(found.roots(), roots.map(Path::new));
     }
 
     #[test]

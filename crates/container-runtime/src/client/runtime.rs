@@ -203,6 +203,12 @@ impl Runtime {
         Ok(sandbox)
     }
 
+    /// Checks that control groups of pods can be made now; the error names the group. Blocks.
+    pub fn check_groups(&self) -> Result<()> {
+        let parent = &self.inner.options.cgroup_parent;
+        cgroup::probe(parent).map_err(RuntimeError::io("try the control groups in", parent))
+    }
+
     /// Removes the runtime's own kernel objects, once all sandboxes are destroyed.
     pub async fn close(&self) -> Result<()> {
         let parent = &self.inner.options.cgroup_parent;

@@ -101,12 +101,16 @@ impl NodeAgent {
             path: config.data_dir.clone(),
             source,
         })?;
-        let monitor = Arc::new(Monitor::new(
+        let monitor = Monitor::new(
             config.eviction.clone(),
             clock,
             &pods_dir(&config.data_dir),
             config.images.directory(),
-        ));
+        );
+        let groups = runtime.clone();
+        let monitor = Arc::new(
+            monitor.with_group_check(move || groups.check_groups().map_err(|e| e.to_string())),
+        );
         let lease_gate = Arc::new(tokio::sync::RwLock::default());
         let lease = block_in_place(|| {
             let name = config.node_name.clone();

@@ -1,4 +1,5 @@
-//! The monitor of available memory and disk, of the node's pressure conditions, and of a disk that takes no records.
+//! The monitor of available memory and disk, of the node's pressure conditions, and of a disk that takes no records or a
+//! kernel that takes no control groups.
 //!
 //! [`pod_lifecycle::resources::eviction`] evaluates the observations. The Node object, admission
 //! and eviction use the same conditions, which are stored here.
@@ -33,7 +34,14 @@ pub struct Monitor {
     conditions: watch::Sender<BTreeSet<Condition>>,
     /// The error of the last record that could not be stored, until one can be.
     record_error: watch::Sender<Option<String>>,
+    /// Tries whether control groups of pods can be made.
+    group_check: GroupCheck,
+    /// The error of the last try.
+    group_error: watch::Sender<Option<String>>,
 }
+
+/// A try to make a control group; the error is for users.
+type GroupCheck = Box<dyn Fn() -> Result<(), String> + Send + Sync>;
 
 impl Monitor {
     /// A monitor with a first observation of memory and disk.
@@ -46,9 +54,23 @@ impl Monitor {
             pressure: Mutex::default(),
             conditions: watch::Sender::new(BTreeSet::new()),
             record_error: watch::Sender::new(None),
+            group_check: Box::new(|| Ok(())),
+            group_error: watch::Sender::new(None),
         };
         monitor.observe();
         monitor
+    }
+
+    /// With a way to try whether control groups of pods can be made.
+    pub fn with_group_check(
+        self,
+        check: impl Fn() -> Result<(), String> + Send + Sync + 'static,
+    ) -> Self {
+        let group_check = Box::new(check);
+        Self {
+            group_check,
+            ..self
+        }
     }
 
     /// Observes again: the present shortages, the most important first.
@@ -122,6 +144,36 @@ impl Monitor {
             Err(error) => self.record_not_stored(&error),
         }
         self.record_error.borrow().clone()
+    }
+
+    /// A pod or a container could not be made: tries whether that is the node's own fault. Blocks.
+    pub fn check_groups(&self) {
+        let now = (self.group_check)().err();
+        self.group_error.send_if_modified(|known| {
+            let changed = *known != now;
+            if changed && let Some(error) = &now {
+                tracing::error!(error, "no control groups can be made for pods");
+            }
+            *known = now;
+            changed
+        });
+    }
+
+    /// Reports each change of the error with which control groups are not made.
+    pub fn group_errors(&self) -> watch::Receiver<Option<String>> {
+        self.group_error.subscribe()
+    }
+
+    /// The reason why the node can run no pods, for its condition. After an error it is tried again. Blocks.
+    pub fn fault(&self) -> Option<String> {
+        if let Some(error) = self.record_error() {
+            return Some(format!("the disk of the node takes no records: {error}"));
+        }
+        if self.group_error.borrow().is_some() {
+            self.check_groups();
+        }
+        let error = self.group_error.borrow().clone()?;
+        Some(format!("no control groups can be made for pods: {error}"))
     }
 
     /// The space that pulls must leave free on the image file system: the eviction threshold.
@@ -228,9 +280,39 @@ mod tests {
         assert!(changes.has_changed().unwrap());
         // There is no such directory yet.
         assert!(monitor.record_error().is_some());
+        let fault = monitor.fault().unwrap();
+        assert!(fault.starts_with("the disk of the node takes no records: "));
         fs::create_dir(&pods).unwrap();
-        assert_eq!(monitor.record_error(), None);
+        assert_eq!((monitor.record_error(), monitor.fault()), (None, None));
         assert_eq!(fs::read_dir(&pods).unwrap().count(), 0);
+    }
+
+    // findings-2 S36
+    #[test]
+    fn a_kernel_that_takes_no_groups_is_known_until_it_does() {
+        let temp = tempfile::tempdir().unwrap();
+        let marker = temp.path().join("refuses");
+        let (place, refuses) = (temp.path().to_owned(), marker.clone());
+        let check = move || match refuses.exists() {
+            true => Err("make /c/probe: no room".to_owned()),
+            false => Ok(()),
+        };
+        let monitor = monitor("memory.available<1").with_group_check(check);
+        let changes = monitor.group_errors();
+        monitor.check_groups();
+        assert_eq!(
+            (monitor.fault(), changes.has_changed().unwrap()),
+            (None, false)
+        );
+        fs::write(&marker, "").unwrap();
+        // Nothing was tried since.
+        assert_eq!(monitor.fault(), None);
+        monitor.check_groups();
+        assert!(changes.has_changed().unwrap());
+        let told = "no control groups can be made for pods: make /c/probe: no room";
+        assert_eq!(monitor.fault().as_deref(), Some(told));
+        fs::remove_file(place.join("refuses")).unwrap();
+        assert_eq!(monitor.fault(), None);
     }
 
     #[test]

@@ -63,11 +63,11 @@ pub fn own_part(status: &NodeStatus) -> Value {
 }
 
 /// The node's conditions, based on the stored ones: a transition time changes only with its status,
-/// and never goes back. `record_error` is the reason why the node can store no record of a pod: it starts no pods.
+/// and never goes back. `fault` is the reason why the node starts no pods.
 pub fn conditions(
     before: &[NodeCondition],
     seen: &BTreeSet<Condition>,
-    record_error: Option<&str>,
+    fault: Option<&str>,
     now: Timestamp,
 ) -> Vec<NodeCondition> {
     let lacks_memory = seen.contains(&Condition::MemoryPressure);
@@ -106,10 +106,8 @@ pub fn conditions(
     } else {
         ("KubeletHasNoDiskPressure", "kubelet has no disk pressure")
     };
-    let not_ready =
-        record_error.map(|error| format!("the disk of the node takes no records: {error}"));
-    let ready = match &not_ready {
-        Some(message) => (false, "KubeletNotReady", message.as_str()),
+    let ready = match fault {
+        Some(message) => (false, "KubeletNotReady", message),
         None => (true, "KubeletReady", "kubelet is posting ready status"),
     };
     vec![
@@ -170,15 +168,14 @@ mod tests {
 
     // findings-2 R34
     #[test]
-    fn a_node_that_can_store_no_records_is_not_ready() {
+    fn a_node_that_can_start_no_pods_is_not_ready() {
         let at = |second| Timestamp::from_second(second).unwrap();
         let ready = conditions(&[], &BTreeSet::new(), None, at(1000));
-        let error = Some("Read-only file system (os error 30)");
-        let failed = conditions(&ready, &BTreeSet::new(), error, at(2000));
+        let message = "the disk of the node takes no records: Read-only file system (os error 30)";
+        let failed = conditions(&ready, &BTreeSet::new(), Some(message), at(2000));
         let last = failed.last().unwrap();
         let shown = [&Some(last.status.clone()), &last.reason, &last.message];
         let shown = shown.map(|text| text.clone().unwrap());
-        let message = "the disk of the node takes no records: Read-only file system (os error 30)";
         assert_eq!(shown, ["False", "KubeletNotReady", message]);
         assert_eq!(last.last_transition_time, Some(Time(at(2000))));
     }

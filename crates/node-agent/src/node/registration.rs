@@ -57,8 +57,8 @@ pub struct NodeKeeper {
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Seen {
     pressure: BTreeSet<Condition>,
-    /// The reason why no record of a pod can be stored.
-    record_error: Option<String>,
+    /// The reason why no pod can be started.
+    fault: Option<String>,
     images: Vec<ContainerImage>,
     address: Option<IpAddr>,
     extended: ExtendedResources,
@@ -181,7 +181,7 @@ impl NodeKeeper {
         });
         Seen {
             pressure: self.monitor.conditions(),
-            record_error: block_in_place(|| self.monitor.record_error()),
+            fault: block_in_place(|| self.monitor.fault()),
             images: status_images(images),
             address: Some(self.config.node_ip()),
             extended: extended(
@@ -200,6 +200,7 @@ impl NodeKeeper {
         check_tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut conditions = self.monitor.changes();
         let mut record_errors = self.monitor.record_errors();
+        let mut group_errors = self.monitor.group_errors();
         let mut address = self.config.node_ip.clone();
         let mut volumes_in_use = self.volumes_in_use.clone();
         let mut changes = own.subscribe();
@@ -219,6 +220,7 @@ impl NodeKeeper {
                 () = due(retry) => {}
                 Ok(()) = conditions.changed() => {}
                 Ok(()) = record_errors.changed() => {}
+                Ok(()) = group_errors.changed() => {}
                 Ok(()) = address.changed() => {}
                 Ok(()) = volumes_in_use.changed() => {}
                 Some(_) = changes.next() => {}
@@ -345,7 +347,7 @@ impl NodeKeeper {
 
     fn announce_readiness(&self, recorder: &Recorder, before: &Seen, now: &Seen) {
         let name = &self.config.node_name;
-        let word = match (&before.record_error, &now.record_error) {
+        let word = match (&before.fault, &now.fault) {
             (None, Some(_)) => "NodeNotReady",
             (Some(_), None) => "NodeReady",
             _ => return,
@@ -382,7 +384,7 @@ impl NodeKeeper {
         let conditions = conditions(
             before,
             &seen.pressure,
-            seen.record_error.as_deref(),
+            seen.fault.as_deref(),
             self.clock.now().wall,
         );
         let mut status = json!(self.status(conditions, seen.images.clone()));

@@ -118,6 +118,7 @@ impl Start {
             return self.refuse(messages::CREATE_CONTAINER_ERROR, error.to_string());
         }
         if let Err(error) = self.sandbox.create_container(spec.0).await {
+            block_in_place(|| self.context.monitor.check_groups());
             // A start error at this stage: a mount or user that cannot be had.
             let (reason, message) = self.not_created(&error);
             return self.refuse(reason, message);

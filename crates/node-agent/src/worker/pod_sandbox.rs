@@ -133,7 +133,10 @@ async fn make(context: &WorkerContext, pod: &Pod, wanted: SandboxSpec) -> Result
         None => None,
     };
     let made = context.runtime.create_sandbox(wanted).await;
-    made.map_err(|error| error.to_string())
+    made.map_err(|error| {
+        block_in_place(|| context.monitor.check_groups());
+        error.to_string()
+    })
 }
 
 async fn check_bound(context: &WorkerContext, pod: &Pod) -> Result<(), String> {

@@ -210,8 +210,21 @@ fn attach(
         Ok(found?)
     };
     place()
-        .and_then(|target| put(tree, &target))
+        .and_then(|target| put(tree, &target).map_err(|error| mismatch(tree, &target, error)))
         .map_err(mount_failed(mount))
+}
+
+/// The error of a mount onto a file of the other kind, for which the kernel has no number of its own.
+fn mismatch(tree: &OwnedFd, target: &OwnedFd, error: io::Error) -> io::Error {
+    let is_directory = |file: &OwnedFd| {
+        let file = File::from(file.try_clone()?);
+        file.metadata().map(|found| found.is_dir())
+    };
+    match (is_directory(tree), is_directory(target)) {
+        (Ok(true), Ok(false)) => io::Error::other("a directory cannot be mounted over a file"),
+        (Ok(false), Ok(true)) => io::Error::other("a file cannot be mounted over a directory"),
+        _ => error,
+    }
 }
 
 /// A new file system, attached nowhere yet.
@@ -219,7 +232,10 @@ fn new(kind: &str, options: &[(&'static str, String)], attributes: u64) -> io::R
     let made = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
     fsconfig_set_string(&made, "source", kind)?;
     for (name, value) in options {
-        fsconfig_set_string(&made, *name, value.as_str())?;
+        fsconfig_set_string(&made, *name, value.as_str()).map_err(|errno| {
+            let error = io::Error::from(errno);
+            io::Error::new(error.kind(), format!("option {name}={value}: {error}"))
+        })?;
     }
     fsconfig_create(&made)?;
     let attributes = MountAttrFlags::from_bits_retain(attributes as u32);

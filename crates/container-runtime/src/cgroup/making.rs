@@ -1,0 +1,70 @@
+//! The making of control groups, and the kernel's refusals in words.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+/// Controllers that pods cannot do without.
+pub(super) const NEEDED: [&str; 3] = ["cpu", "memory", "pids"];
+
+/// Without a controller limits would be left out in silence.
+pub(super) fn lacking(has: impl Fn(&str) -> bool, root: &Path) -> io::Result<()> {
+    let lacking: Vec<_> = NEEDED.into_iter().filter(|needed| !has(needed)).collect();
+    if lacking.is_empty() {
+        return Ok(());
+    }
+    let text = format!(
+        "the control groups at {} have no controller for {}: it is disabled on the kernel's \
+         command line, or was not delegated",
+        root.display(),
+        lacking.join(", ")
+    );
+    Err(io::Error::new(io::ErrorKind::Unsupported, text))
+}
+
+/// Makes a directory of a group, with those above it.
+pub(super) fn make_dir(dir: &Path) -> io::Result<()> {
+    fs::create_dir_all(dir).map_err(|error| not_made(dir, &error))
+}
+
+/// The error of a group that the kernel does not make, in words; pure.
+pub(super) fn not_made(dir: &Path, error: &io::Error) -> io::Error {
+    let why = match error.raw_os_error() {
+        Some(libc::ENOSPC | libc::EAGAIN) => "the kernel takes no more control groups here: ",
+        Some(libc::EROFS) => "control groups are mounted read-only: ",
+        _ => "",
+    };
+    let text = format!("make the control group {}: {why}{error}", dir.display());
+    io::Error::new(error.kind(), text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // findings-2 S36
+    #[test]
+    fn a_group_that_cannot_be_made_is_told_in_words() {
+        let told = |number| {
+            let error = io::Error::from_raw_os_error(number);
+            not_made(Path::new("/c/pod1"), &error).to_string()
+        };
+        let full = "make the control group /c/pod1: the kernel takes no more control groups here: No space left";
+        assert!(
+            told(libc::ENOSPC).starts_with(full),
+            "{}",
+            told(libc::ENOSPC)
+        );
+        assert!(told(libc::EROFS).contains("mounted read-only: Read-only file system"));
+        assert!(
+            told(libc::EPERM)
+                .starts_with("make the control group /c/pod1: Operation not permitted")
+        );
+        let has = |names: &'static [&str]| move |name: &str| names.contains(&name);
+        assert!(lacking(has(&["cpu", "memory", "pids"]), Path::new("/c")).is_ok());
+        let lacks = lacking(has(&["cpu", "cpuset"]), Path::new("/c"))
+            .unwrap_err()
+            .to_string();
+        assert!(lacks.contains("no controller for memory, pids"), "{lacks}");
+    }
+}
