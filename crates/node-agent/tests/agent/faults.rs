@@ -151,16 +151,7 @@ pub async fn a_pod_whose_record_cannot_be_stored_waits_and_the_node_is_not_ready
     let waiting = world.pod("waits", spec).await;
     let text = "Warning FailedStorePodRecord The node cannot store the record of the pod";
     world.event("waits", text).await;
-    let nodes: Api<Node> = Api::all(world.client.clone());
-    let ready = async || {
-        let conditions = nodes.get(NODE).await.unwrap().status?.conditions?;
-        let ready = conditions.into_iter().find(|one| one.type_ == "Ready")?;
-        Some((ready.status, ready.message.unwrap_or_default()))
-    };
-    let message = seen("the node is not ready", async || {
-        ready().await.filter(|(status, _)| status == "False")
-    });
-    let (_, message) = message.await;
+    let message = until_node(&world, "False").await;
     assert!(
         message.starts_with("the disk of the node takes no records: Read-only"),
         "{message}"
@@ -185,17 +176,26 @@ pub async fn a_pod_whose_record_cannot_be_stored_waits_and_the_node_is_not_ready
     world.gone("ends").await;
     run("umount", &[pods]);
     world.ready("waits").await;
-    seen("the node is ready", async || {
-        ready().await.filter(|(status, _)| status == "True")
-    })
-    .await;
+    until_node(&world, "True").await;
     let after = world.ready("before").await;
     assert_eq!(after.metadata.uid, before.metadata.uid);
     assert_eq!(state(&after, "c"), state(&before, "c"));
     world.end().await;
 }
 
-fn run(program: &str, arguments: &[&str]) {
+/// Waits until the condition `Ready` of the node has a status; its message.
+pub async fn until_node(world: &World, status: &str) -> String {
+    let nodes: Api<Node> = Api::all(world.client.clone());
+    let found = seen("the node's readiness", async || {
+        let conditions = nodes.get(NODE).await.unwrap().status?.conditions?;
+        let ready = conditions.into_iter().find(|one| one.type_ == "Ready")?;
+        (ready.status == status).then(|| ready.message.unwrap_or_default())
+    });
+    found.await
+}
+
+/// Runs a program of the node.
+pub fn run(program: &str, arguments: &[&str]) {
     let done = std::process::Command::new(program).args(arguments).output();
     let done = done.unwrap();
     assert!(done.status.success(), "{program} {arguments:?}: {done:?}");

@@ -24,6 +24,7 @@ mod hooks;
 mod hostile_images;
 mod https;
 mod images;
+mod kernel_refusals;
 mod leases;
 mod lifetimes;
 mod limits;
@@ -165,6 +166,10 @@ const TESTS: &[(&str, Test)] = tests![
     pressure::who_uses_most_over_its_request_goes_first,
     pressure::a_full_disk_costs_logs_of_ended_pods_then_the_pod_that_wrote_most,
     pressure::images_that_nobody_uses_make_room,
+    kernel_refusals::a_value_that_the_kernel_refuses_concerns_its_container_alone,
+    kernel_refusals::a_mount_that_the_kernel_refuses_is_told_and_tried_again,
+    kernel_refusals::a_node_that_can_make_no_control_groups_says_so_until_it_can,
+    kernel_refusals::groups_that_cannot_be_removed_keep_their_pod_alone,
     faults::who_forks_eats_or_talks_without_end_harms_nobody_else,
     faults::a_shim_that_is_stopped_is_named_and_keeps_nothing_alive,
     faults::a_pod_whose_record_cannot_be_stored_waits_and_the_node_is_not_ready,

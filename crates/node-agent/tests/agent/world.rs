@@ -51,7 +51,7 @@ pub struct World {
     pub runtime: Runtime,
     pub network: Arc<PodNetwork>,
     connector: Arc<Connector>,
-    options: RuntimeOptions,
+    pub options: RuntimeOptions,
     pub images: ImageStore,
     ranges: Ranges,
     agent: Option<(NodeAgent, CancellationToken)>,

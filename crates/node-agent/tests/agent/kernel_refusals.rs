@@ -1,0 +1,247 @@
+//! Mounts and control groups that the kernel refuses: a refused part is told with its path, value and error, concerns
+//! nobody else, and is tried again.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use api_client::ListParams;
+use k8s_openapi::api::core::v1::{Event, Pod};
+use serde_json::json;
+
+use crate::faults::{run, until_node};
+use crate::pods::SLEEP;
+use crate::spec::shell;
+use crate::world::{PATIENCE, World, state};
+
+/// The directories of the control group above all pods: one, or one for each controller.
+fn control_groups(world: &World) -> Vec<PathBuf> {
+    let top = Path::new("/sys/fs/cgroup");
+    let trees = fs::read_dir(top)
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    let trees = trees.filter(|path| path.is_dir()).chain([top.to_owned()]);
+    let name = format!("mainstay-{}", world.options.instance_id);
+    let groups = trees.map(|tree| tree.join(&name));
+    groups.filter(|group| group.is_dir()).collect()
+}
+
+/// Waits until an event with that text was counted at least twice.
+async fn told_again(world: &World, pod: &str, text: &str) {
+    let only = ListParams::default().fields(&format!("involvedObject.name={pod}"));
+    let begun = std::time::Instant::now();
+    loop {
+        let events = world.api::<Event>().list(&only).await.unwrap();
+        let told = events.items.iter();
+        let told = told.filter(|event| event.message.as_deref().is_some_and(|m| m.contains(text)));
+        let count: i32 = told.map(|event| event.count.unwrap_or(1)).sum();
+        if count >= 2 {
+            return;
+        }
+        assert!(
+            begun.elapsed() < PATIENCE,
+            "{text:?} was told {count} times"
+        );
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+}
+
+/// Waits for a container that could not be started; the other of its pod runs.
+async fn refused(world: &World, pod: &str, container: &str) {
+    let reasons = ["CreateContainerError", "StartError 128", "CrashLoopBackOff"];
+    let is_refused = |pod: &Pod| {
+        let other = state(pod, "fine");
+        reasons.contains(&state(pod, container).0.as_str()) && other == ("running".to_owned(), 0)
+    };
+    world
+        .until(pod, "refused beside one that runs", is_refused)
+        .await;
+}
+
+/// A quota above that of the group of all pods, which an administrator has limited: version 1 refuses it. The other
+/// container of the pod, and other pods, run.
+// findings-2 S36
+pub async fn a_value_that_the_kernel_refuses_concerns_its_container_alone() {
+    let world = World::started("refusedvalue").await;
+    let quiet = json!({"terminationGracePeriodSeconds": 1,
+        "containers": [{"name": "c", "command": shell(SLEEP)}]});
+    world.pod("first", quiet.clone()).await;
+    world.ready("first").await;
+    let groups = control_groups(&world).into_iter();
+    let mut files = groups.map(|group| group.join("cpu.cfs_quota_us"));
+    // With version 2 a child may have more than its parent.
+    if let Some(file) = files.find(|file| file.exists()) {
+        fs::write(file, "50000").unwrap();
+        try_greedy_pods(&world).await;
+    }
+    world.pod("second", quiet).await;
+    world.ready("second").await;
+    let ready = until_node(&world, "True").await;
+    assert_eq!(ready, "kubelet is posting ready status");
+    for pod in ["first", "second"] {
+        world.delete(pod).await;
+        world.gone(pod).await;
+    }
+    world.end().await;
+}
+
+async fn try_greedy_pods(world: &World) {
+    let greedy = json!({"requests": {"cpu": "1m"}, "limits": {"cpu": "1"}});
+    let spec = json!({"terminationGracePeriodSeconds": 1, "containers": [
+        {"name": "fine", "command": shell(SLEEP)},
+        {"name": "greedy", "command": shell(SLEEP), "resources": greedy}]});
+    world.pod("mixed", spec).await;
+    // The whole pod has a limit if each container has one.
+    let spec = json!({"terminationGracePeriodSeconds": 1,
+        "containers": [{"name": "c", "command": shell(SLEEP), "resources": greedy}]});
+    world.pod("whole", spec).await;
+    refused(world, "mixed", "greedy").await;
+    for (pod, begin) in [
+        ("mixed", "Warning Failed Error: "),
+        (
+            "whole",
+            "Warning FailedCreatePodSandBox Failed to create pod sandbox: ",
+        ),
+    ] {
+        world.event(pod, begin).await;
+        let text = "cpu.cfs_quota_us to 100000: Invalid argument (os error 22)";
+        told_again(world, pod, text).await;
+        let events = world.events(pod).await;
+        let told = events.iter().find(|event| event.contains(text)).unwrap();
+        let has_place = told.starts_with(begin) && told.contains("set /sys/fs/cgroup/");
+        assert!(has_place, "{told}");
+    }
+    for pod in ["mixed", "whole"] {
+        world.delete(pod).await;
+        world.gone(pod).await;
+    }
+}
+
+/// A file over a directory: the event names both places in words, and the container starts when it can.
+// findings-2 S36
+pub async fn a_mount_that_the_kernel_refuses_is_told_and_tried_again() {
+    let world = World::started("refusedmount").await;
+    let source = world.dir.join("source");
+    fs::write(&source, "").unwrap();
+    let mount = json!([{"name": "files", "mountPath": "/tmp"}]);
+    let spec = json!({"terminationGracePeriodSeconds": 1,
+        "volumes": [{"name": "files", "hostPath": {"path": source}}],
+        "containers": [{"name": "fine", "command": shell(SLEEP)},
+            {"name": "c", "command": shell(SLEEP), "volumeMounts": mount}]});
+    world.pod("p", spec).await;
+    refused(&world, "p", "c").await;
+    let source_text = source.display();
+    let text =
+        format!("Error: mount {source_text} to /tmp: a file cannot be mounted over a directory");
+    world.event("p", &format!("Warning Failed {text}")).await;
+    told_again(&world, "p", &text).await;
+    let quiet = json!({"containers": [{"name": "c", "command": shell(SLEEP)}]});
+    world.pod("quiet", quiet).await;
+    world.ready("quiet").await;
+    fs::remove_file(&source).unwrap();
+    fs::create_dir(&source).unwrap();
+    let pod = world.ready("p").await;
+    assert_eq!(state(&pod, "fine"), ("running".to_owned(), 0));
+    for pod in ["p", "quiet"] {
+        world.delete(pod).await;
+        world.gone(pod).await;
+    }
+    world.end().await;
+}
+
+/// Makes the control groups of all pods read-only, or writable again.
+struct ReadOnly(Vec<PathBuf>);
+
+impl ReadOnly {
+    fn make(world: &World) -> Self {
+        let groups = control_groups(world);
+        assert!(!groups.is_empty());
+        for group in &groups {
+            let path = group.to_str().unwrap();
+            run("mount", &["--bind", path, path]);
+            run("mount", &["-o", "remount,bind,ro", path]);
+        }
+        Self(groups)
+    }
+}
+
+impl Drop for ReadOnly {
+    fn drop(&mut self) {
+        for group in &self.0 {
+            run("umount", &[group.to_str().unwrap()]);
+        }
+    }
+}
+
+// findings-2 S36
+pub async fn a_node_that_can_make_no_control_groups_says_so_until_it_can() {
+    let world = World::started("refusedgroups").await;
+    let spec = json!({"terminationGracePeriodSeconds": 1,
+        "containers": [{"name": "c", "command": shell(SLEEP)}]});
+    world.pod("before", spec.clone()).await;
+    world.ready("before").await;
+    let read_only = ReadOnly::make(&world);
+    world.pod("waits", spec.clone()).await;
+    world.pod("goes", spec).await;
+    for pod in ["waits", "goes"] {
+        let begin = "Warning FailedCreatePodSandBox Failed to create pod sandbox: ";
+        world.event(pod, begin).await;
+        told_again(&world, pod, "Read-only file system").await;
+        let events = world.events(pod).await;
+        assert!(
+            events.iter().any(|one| one.contains("/sys/fs/cgroup/")),
+            "{events:?}"
+        );
+    }
+    let message = until_node(&world, "False").await;
+    let begin = "no control groups can be made for pods: ";
+    assert!(
+        message.starts_with(begin) && message.contains("Read-only"),
+        "{message}"
+    );
+    assert_eq!(
+        state(&world.ready("before").await, "c"),
+        ("running".to_owned(), 0)
+    );
+    // A pod that never began can go.
+    world.delete("goes").await;
+    world.gone("goes").await;
+    drop(read_only);
+    world.ready("waits").await;
+    until_node(&world, "True").await;
+    for pod in ["before", "waits"] {
+        world.delete(pod).await;
+        world.gone(pod).await;
+    }
+    world.end().await;
+}
+
+// findings-2 S36
+pub async fn groups_that_cannot_be_removed_keep_their_pod_alone() {
+    let world = World::started("refusedremoval").await;
+    let spec = json!({"terminationGracePeriodSeconds": 1,
+        "containers": [{"name": "c", "command": shell(SLEEP)}]});
+    for pod in ["stays", "other"] {
+        world.pod(pod, spec.clone()).await;
+        world.ready(pod).await;
+    }
+    let stays = world.api::<Pod>().get("stays").await.unwrap();
+    let uid = stays.metadata.uid.unwrap();
+    let own = control_groups(&world).into_iter();
+    let own: Vec<_> = own.map(|group| group.join(format!("pod{uid}"))).collect();
+    let own = own.into_iter().find(|group| group.is_dir()).unwrap();
+    let path = own.to_str().unwrap();
+    // A mount point cannot be removed, as a directory in which somebody works.
+    run("mount", &["--bind", path, path]);
+    world.delete("stays").await;
+    world.delete("other").await;
+    world.gone("other").await;
+    let text = "Warning FailedKillPod error killing pod: remove control group";
+    world.event("stays", text).await;
+    let events = world.events("stays").await;
+    let told = events.iter().find(|event| event.starts_with(text)).unwrap();
+    assert!(told.contains(path) && told.contains("busy"), "{told}");
+    run("umount", &[path]);
+    world.gone("stays").await;
+    assert!(!own.exists());
+    world.end().await;
+}
